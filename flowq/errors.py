@@ -1,0 +1,194 @@
+"""The errors that flowq raises on purpose. This module imports nothing of flowq.
+
+    FlowqError                       exit code 1
+    ├── UsageError                   2    a call or a command that cannot be meant that way
+    │   ├── NotAFutureJob                 release, or blocks=, of a job that is not deferred=True
+    │   ├── CycleError                    the edge would make a job wait for itself
+    │   ├── JobIdTaken                    a job id that another job, or a queue, already uses
+    │   └── Unsupported                   an option of RQ that deferred= and blocks= refuse
+    ├── WorkflowInvalid              3    .problems has all of them
+    ├── ServerUnavailable            4    .url, without its password
+    ├── NotFound                     5
+    │   ├── WorkflowNotFound
+    │   ├── RunNotFound
+    │   └── JobNotFound
+    ├── WrongState                   5    it exists, but is in no state for that
+    │   ├── FutureAlreadyStarted          blockers came too late: it is queued, running or done
+    │   └── FutureEnded                   canceled, skipped or finished: nothing can be added
+    └── RunFailed                    1    .jobs names the ones that failed
+
+Every error survives `pickle` with its fields: errors travel from children to supervisors.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from flowq.checks import Problem
+
+
+class FlowqError(Exception):
+    """The root of all errors that flowq raises on purpose; the message is for the user."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class UsageError(FlowqError):
+    """The call, or the command, cannot be meant that way."""
+
+    exit_code = 2
+
+
+class NotAFutureJob(UsageError):
+    """The job was not enqueued with `deferred=True`."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(job_id)
+        self.job_id = job_id
+
+    def __str__(self) -> str:
+        return (
+            f"{self.job_id} is not a future job; enqueue it with deferred=True "
+            "before adding blockers to it or releasing it"
+        )
+
+
+class CycleError(UsageError):
+    """The new edge would make a job wait for itself."""
+
+    def __init__(self, job_ids: Sequence[str]) -> None:
+        super().__init__(tuple(job_ids))
+        self.job_ids = tuple(job_ids)
+
+    def __str__(self) -> str:
+        return "these jobs would wait for each other for ever: " + " → ".join(self.job_ids)
+
+
+class JobIdTaken(UsageError):
+    """The job id is in use, by another job or as the name of a queue."""
+
+    def __init__(self, job_id: str, by: str) -> None:
+        super().__init__(job_id, by)
+        self.job_id = job_id
+        self.by = by
+
+    def __str__(self) -> str:
+        return f"the job id {self.job_id} is taken by {self.by}; choose another one"
+
+
+class Unsupported(UsageError):
+    """An option of RQ that has no meaning together with `deferred=` or `blocks=`."""
+
+
+class WorkflowInvalid(FlowqError):
+    """The workflow, or what was passed to it, has problems; nothing was enqueued."""
+
+    exit_code = 3
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__(tuple(problems))
+        self.problems = tuple(problems)
+
+    def __str__(self) -> str:
+        return "\n".join(str(problem) for problem in self.problems)
+
+
+class ServerUnavailable(FlowqError):
+    """The Redis server cannot be reached, or does not answer."""
+
+    exit_code = 4
+
+    def __init__(self, url: str, reason: str) -> None:
+        super().__init__(url, reason)
+        self.url = url
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"cannot reach the server at {self.url}: {self.reason}"
+
+
+class NotFound(FlowqError):
+    """There is no such thing."""
+
+    exit_code = 5
+
+
+class WorkflowNotFound(NotFound):
+    """The target names no workflow."""
+
+    def __init__(self, target: str, reason: str) -> None:
+        super().__init__(target, reason)
+        self.target = target
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"no workflow at {self.target}: {self.reason}"
+
+
+class RunNotFound(NotFound):
+    """The server has no run with that id."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(run_id)
+        self.run_id = run_id
+
+    def __str__(self) -> str:
+        return f"there is no run {self.run_id} on this server"
+
+
+class JobNotFound(NotFound):
+    """The server has no job with that id."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(job_id)
+        self.job_id = job_id
+
+    def __str__(self) -> str:
+        return f"there is no job {self.job_id} on this server"
+
+
+class WrongState(FlowqError):
+    """The thing exists, but is in no state for what was asked."""
+
+    exit_code = 5
+
+
+class FutureAlreadyStarted(WrongState):
+    """The future job has been queued, so no blocker can be added in front of it."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(job_id)
+        self.job_id = job_id
+
+    def __str__(self) -> str:
+        return (
+            f"future job {self.job_id} has already been queued; "
+            "blockers can be added only until its last blocker has run"
+        )
+
+
+class FutureEnded(WrongState):
+    """The future job is over (canceled, skipped or finished)."""
+
+    def __init__(self, job_id: str, state: str) -> None:
+        super().__init__(job_id, state)
+        self.job_id = job_id
+        self.state = state
+
+    def __str__(self) -> str:
+        return f"future job {self.job_id} is {self.state}; nothing can be added or released"
+
+
+class RunFailed(FlowqError):
+    """The run has ended without success."""
+
+    def __init__(self, run_id: str, jobs: Sequence[str]) -> None:
+        super().__init__(run_id, tuple(jobs))
+        self.run_id = run_id
+        self.jobs = tuple(jobs)
+
+    def __str__(self) -> str:
+        return f"run {self.run_id} failed: " + (", ".join(self.jobs) or "it was canceled")

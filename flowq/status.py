@@ -1,0 +1,141 @@
+"""What happened: the states of jobs and runs, and the fold of events into a run's status.
+
+Workers and scripts write events, one line per transition; `fold` turns them into a `RunStatus`,
+which is what every display and `--json` is made from. Pure: instants come in with the events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Literal
+
+JobState = Literal[
+    "deferred",  # held: open, blocked, gated …
+    "scheduled",  # waits for its time, or for the back-off of a retry
+    "queued",
+    "started",
+    "finished",
+    "failed",
+    "stopped",
+    "canceled",
+    "skipped",
+    "expired",
+    "deleted",
+]
+RunState = Literal["staged", "running", "waiting", "succeeded", "failed", "canceled"]
+
+ENDED: frozenset[str] = frozenset(
+    {"finished", "failed", "stopped", "canceled", "skipped", "expired", "deleted"}
+)
+"""The states of a job that nothing but a retry or a requeue leaves."""
+
+RUN_ENDED: frozenset[str] = frozenset({"succeeded", "failed", "canceled"})
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One transition of one job, or of the run itself (`name` is empty then).
+
+    Units: `at` is aware UTC. `id` is the position in the run's log, to continue reading from.
+    """
+
+    id: str
+    at: datetime
+    job_id: str
+    name: str
+    state: str
+    reason: str = ""
+    worker: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class JobStatus:
+    """One job of a run, as far as the events tell. `attempts` counts its starts."""
+
+    name: str
+    job_id: str
+    state: str = "deferred"
+    reason: str = ""
+    worker: str = ""
+    attempts: int = 0
+    queued_at: datetime | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+
+    @property
+    def duration_s(self) -> float | None:
+        """Seconds from its last start to its end; None unless it has both."""
+        if self.started_at is None or self.ended_at is None:
+            return None
+        return (self.ended_at - self.started_at).total_seconds()
+
+
+@dataclass(frozen=True, slots=True)
+class RunStatus:
+    """A run, folded from its events. Shape: `jobs` by name, in the order of declaration."""
+
+    run_id: str
+    workflow: str
+    state: str = "staged"
+    jobs: Mapping[str, JobStatus] = field(default_factory=dict)
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    last_event_id: str = "0"
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether the run has reached its end."""
+        return self.state in RUN_ENDED
+
+    @property
+    def duration_s(self) -> float | None:
+        """Seconds from the commit to the end; None before."""
+        if self.started_at is None or self.ended_at is None:
+            return None
+        return (self.ended_at - self.started_at).total_seconds()
+
+    def count_by_state(self) -> dict[str, int]:
+        """Return how many jobs are in each state; states without jobs are left out."""
+        counts: dict[str, int] = {}
+        for job in self.jobs.values():
+            counts[job.state] = counts.get(job.state, 0) + 1
+        return counts
+
+
+def fold(status: RunStatus, events: Iterable[Event]) -> RunStatus:
+    """Return the status after `events`, which must follow those already folded in.
+
+    Idempotent over the prefix that `status` has seen only in so far as the caller reads on from
+    `status.last_event_id`. A job that no declaration named (added while the run ran) is appended.
+    """
+    jobs = dict(status.jobs)
+    for event in events:
+        if event.name:
+            before = jobs.get(event.name) or JobStatus(event.name, event.job_id)
+            jobs[event.name] = _after(before, event)
+        else:
+            status = _run_after(status, event)
+        status = replace(status, last_event_id=event.id)
+    return replace(status, jobs=jobs)
+
+
+def _after(job: JobStatus, event: Event) -> JobStatus:
+    job = replace(job, state=event.state, reason=event.reason, worker=event.worker or job.worker)
+    if event.state == "queued":
+        return replace(job, queued_at=event.at, ended_at=None)
+    if event.state == "started":
+        return replace(job, started_at=event.at, ended_at=None, attempts=job.attempts + 1)
+    if event.state in ENDED:
+        return replace(job, ended_at=event.at)
+    return job
+
+
+def _run_after(status: RunStatus, event: Event) -> RunStatus:
+    if event.state == "running":
+        started_at = status.started_at or event.at
+        return replace(status, state="running", started_at=started_at, ended_at=None)
+    if event.state in RUN_ENDED:
+        return replace(status, state=event.state, ended_at=event.at)
+    return replace(status, state=event.state)
