@@ -22,12 +22,41 @@ Every error survives `pickle` with its fields: errors travel from children to su
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
-    from flowq.checks import Problem
+@dataclass(frozen=True, slots=True, order=True)
+class Where:
+    """A position in a source text. Units: line and column count from 1."""
+
+    file: str
+    line: int
+    column: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong with a workflow, where, and what to do about it.
+
+    It prints as `file:line:column: FQ103 message`, with the hint on a line of its own.
+    """
+
+    code: str
+    message: str
+    where: Where | None = None
+    hint: str = ""
+    severity: Literal["error", "warning"] = "error"
+
+    def __str__(self) -> str:
+        place = f"{self.where}: " if self.where else ""
+        level = "warning: " if self.severity == "warning" else ""
+        hint = f"\n    {self.hint}" if self.hint else ""
+        return f"{place}{self.code} {level}{self.message}{hint}"
 
 
 class FlowqError(Exception):

@@ -21,10 +21,11 @@ from flowq.spec import BlockerPolicy, Block, Retry
 
 @dataclass(frozen=True, slots=True)
 class Enqueue:
-    """One job. `kwargs` has the inputs filled in; what is left of `${{ … }}` in it names jobs.
+    """One job. What `${{ … }}` could be filled in is; what is left in `kwargs` names jobs.
 
-    Shape: `blocks` are future jobs by *job id*, all of them enqueued earlier in the plan;
-    `result_of` maps the names of the jobs whose results `kwargs` still needs to their ids.
+    Shape: `blocks` are future jobs by *job id*, all of them enqueued earlier in the plan. What is
+    needed to fill in the rest where the job runs: `result_of` maps the names of the jobs whose
+    results `kwargs` needs to their job ids, `inputs` has the inputs that it needs beside them.
     Units: `timeout_s` in seconds, None for RQ's own default.
     """
 
@@ -33,6 +34,7 @@ class Enqueue:
     call: str
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     result_of: Mapping[str, str] = field(default_factory=dict)
+    inputs: Mapping[str, Any] = field(default_factory=dict)
     deferred: bool = False
     blocks: tuple[Block, ...] = ()
     on_blocker_failure: BlockerPolicy = "skip"

@@ -14,23 +14,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from flowq.errors import Where
+
 InputType = Literal["str", "int", "float", "bool", "path", "list", "json", "enum"]
 BlockerPolicy = Literal["wait", "skip", "run"]
 
 Path = tuple[str | int, ...]
 """A place in a document, as keys and indexes from the root: ("jobs", "gallery", "with")."""
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Where:
-    """A position in a source text. Units: line and column count from 1."""
-
-    file: str
-    line: int
-    column: int = 1
-
-    def __str__(self) -> str:
-        return f"{self.file}:{self.line}:{self.column}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,1 @@
+"""A workflow language for deferred job graphs on RQ."""
