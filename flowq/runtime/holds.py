@@ -1,0 +1,149 @@
+"""What `deferred=`, `blocked_by=` and `blocks=` ask for, taken out of a call of `enqueue`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from rq.job import Job as RQJob
+
+from flowq.errors import UsageError
+from flowq.spec import BlockerPolicy
+
+OPTIONS = ("deferred", "blocked_by", "blocks", "on_blocker_failure", "if_empty")
+POLICIES = ("wait", "skip", "run")
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """A future job to block, with a policy for this edge alone; like `rq.Dependency`.
+
+    `on_failure="ignore"`: the future job does not mind how this blocker ends.
+    """
+
+    future: RQJob | str
+    on_failure: Literal["ignore"] | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.future, RQJob | str):
+            raise UsageError(f"flowq.Edge() takes a job or a job id, not {self.future!r}")
+        if self.on_failure not in (None, "ignore"):
+            raise UsageError(f"on_failure is None or 'ignore', not {self.on_failure!r}")
+
+    @property
+    def future_id(self) -> str:
+        """The job id of the future job."""
+        return self.future if isinstance(self.future, str) else str(self.future.id)
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Why a new job is held. Shape: `edges` in the order given, no future job twice.
+
+    Units: `at_s` in epoch seconds, None for at once.
+    """
+
+    deferred: bool = False
+    edges: tuple[Edge, ...] = ()
+    policy: BlockerPolicy = "wait"
+    if_empty: Literal["run", "skip"] = "run"
+    at_s: float | None = None
+    run_id: str = ""
+    name: str = ""
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether the job is held at all, or an ordinary job of RQ."""
+        return self.deferred or bool(self.edges) or bool(self.run_id)
+
+    @property
+    def blocks(self) -> str:
+        """The edges as the scripts keep them in the job's hash: `a b! c`."""
+        marks = {None: "", "ignore": "!"}
+        return " ".join(f"{edge.future_id}{marks[edge.on_failure]}" for edge in self.edges)
+
+    @property
+    def future(self) -> str:
+        """The policy of a future job as the scripts take it; empty for other jobs."""
+        return f"{self.policy} {self.if_empty}" if self.deferred else ""
+
+    def at(self, at_s: float) -> Hold:
+        """Return the same hold with a time before which the job must not be queued."""
+        return replace(self, at_s=at_s)
+
+
+NO_HOLD = Hold()
+
+
+def take_hold(options: dict[str, Any]) -> Hold:
+    """Remove our options from the keyword arguments of an enqueue and return what they ask for.
+
+    Errors: UsageError for values that cannot be meant; nothing is removed silently.
+    """
+    given = {name: options.pop(name) for name in OPTIONS if name in options}
+    if not given:
+        return NO_HOLD
+    deferred = given.get("deferred", False)
+    if not isinstance(deferred, bool):
+        raise UsageError(f"deferred is True or False, not {deferred!r}")
+    policy = given.get("on_blocker_failure")
+    if not deferred and (policy is not None or "if_empty" in given):
+        raise UsageError("on_blocker_failure and if_empty are for future jobs: say deferred=True")
+    return Hold(
+        deferred=deferred,
+        edges=_edges([given.get("blocked_by"), given.get("blocks")]),
+        policy=_one_of("on_blocker_failure", policy or "wait", POLICIES),
+        if_empty=_one_of("if_empty", given.get("if_empty", "run"), ("run", "skip")),
+    )
+
+
+def take_hold_of_call(function: Any, kwargs: dict[str, Any]) -> Hold:
+    """The same for the arguments of the function itself, where a decorator put our options there.
+
+    Source: `rq.decorators.job` passes every keyword that it does not know to the function. A name
+    that the function can take is the function's; strings cannot be looked into.
+    """
+    ours = {name: kwargs[name] for name in OPTIONS if name in kwargs}
+    if not ours or not callable(function) or _takes(function, ours):
+        return NO_HOLD
+    for name in ours:
+        del kwargs[name]
+    return take_hold(ours)
+
+
+def _takes(function: Callable[..., Any], names: Mapping[str, Any]) -> bool:
+    parameters = inspect.signature(function).parameters.values()
+    return any(p.name in names or p.kind is p.VAR_KEYWORD for p in parameters)
+
+
+def _one_of(option: str, value: Any, allowed: tuple[str, ...]) -> Any:
+    if value not in allowed:
+        raise UsageError(f"{option} is one of {', '.join(allowed)}, not {value!r}")
+    return value
+
+
+def _edges(targets: Iterable[Any]) -> tuple[Edge, ...]:
+    edges: dict[str, Edge] = {}
+    for target in targets:
+        for edge in _as_edges(target):
+            before = edges.setdefault(edge.future_id, edge)
+            if before.on_failure != edge.on_failure:
+                raise UsageError(f"two policies for the edge to {edge.future_id}")
+    return tuple(edges.values())
+
+
+def _as_edges(target: Any) -> list[Edge]:
+    if target is None:
+        return []
+    if isinstance(target, Edge):
+        return [target]
+    if isinstance(target, str | RQJob):
+        return [Edge(target)]
+    if isinstance(target, Iterable) and not isinstance(target, Mapping):
+        return [edge for item in target for edge in _as_edges(item)]
+    raise UsageError(
+        f"blocked_by (or blocks) takes a future job, its id, a flowq.Edge, "
+        f"or a list of these, not {target!r}"
+    )

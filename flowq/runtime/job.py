@@ -1,0 +1,246 @@
+"""`flowq.Job`: a job of RQ that can be a future job, a blocker, or both.
+
+RQ commits nearly every end of a job through `Job.set_status` inside a transaction; settling is
+appended to that transaction, so there is no moment at which the job has ended and the future jobs
+that it blocks do not know. The other exits (`delete`, a result that is not kept) are covered too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from rq.job import Job as RQJob
+from rq.job import JobStatus
+from rq.utils import as_text
+
+from flowq.errors import FutureEnded, JobNotFound, NotAFutureJob, UsageError
+from flowq.runtime import keys, scripts
+from flowq.runtime.holds import NO_HOLD, Hold
+from flowq.runtime.steps import finish
+
+if TYPE_CHECKING:
+    from redis import Redis
+    from redis.client import Pipeline
+
+CANCELED_TTL_S = 86_400
+"""RQ never removes a canceled job; ours go after a day."""
+
+_OUTCOME_BY_STATUS = {
+    JobStatus.FINISHED: "finished",
+    JobStatus.FAILED: "failed",
+    JobStatus.STOPPED: "stopped",
+    JobStatus.CANCELED: "canceled",
+}
+
+
+class Job(RQJob):
+    """A job that may hold other jobs, or be held by them.
+
+    `hold` says what the job is to be enqueued with; once it is enqueued, Redis knows. `run_id` and
+    `name` are set for the jobs of a workflow's run.
+    """
+
+    hold: Hold = NO_HOLD
+    run_id: str = ""
+    name: str = ""
+    run_inline: Callable[[Job], None] | None = None
+    """What a synchronous queue does with the job after its release."""
+    _blocks: str = ""
+    _future: bool = False
+    _generation: int = 0
+
+    @property
+    def is_future(self) -> bool:
+        """Whether the job was enqueued with `deferred=True`."""
+        return self._future
+
+    @property
+    def is_tracked(self) -> bool:
+        """Whether its end concerns anybody but RQ: a future job, a blocker, or part of a run."""
+        return bool(self._future or self._blocks or self.run_id)
+
+    @property
+    def future_ids(self) -> tuple[str, ...]:
+        """The ids of the future jobs that this job blocks, in the order given."""
+        return tuple(part.rstrip("!") for part in self._blocks.split())
+
+    def adopt(self, hold: Hold) -> None:
+        """Take over what a hold says about the job; the queue calls it when it enqueues."""
+        self.hold = hold
+        self._blocks = hold.blocks
+        self._future = hold.deferred
+        self.run_id = hold.run_id
+        self.name = hold.name
+
+    def restore(self, raw_data: Mapping[Any, Any]) -> None:
+        """Read the fields from Redis, ours after RQ's."""
+        super().restore(raw_data)
+        ours = {
+            name: as_text(value)
+            for key, value in raw_data.items()
+            if (name := as_text(key)).startswith("flowq_")
+        }
+        self._blocks = ours.get("flowq_blocks", "")
+        self._future = "flowq_future" in ours
+        self._generation = int(ours.get("flowq_gen", 0))
+        self.run_id = ours.get("flowq_run", "")
+        self.name = ours.get("flowq_name", "")
+
+    # How it ends -----------------------------------------------------------------------------
+
+    def set_status(self, status: JobStatus, pipeline: Pipeline | None = None) -> None:
+        """Write the status and, when it is an end, settle it in the same transaction.
+
+        Source: RQ calls this for every end but a success whose result is not kept, which goes
+        through `delete`. Of a repeated job only the last run settles.
+        """
+        outcome = _OUTCOME_BY_STATUS.get(status)
+        if status is JobStatus.FINISHED and self.repeats_left:
+            outcome = None
+        if not self.is_tracked:
+            super().set_status(status, pipeline)
+        elif pipeline is None:
+            with self.connection.pipeline() as own:
+                self.set_status(status, own)
+                own.execute()
+        else:
+            super().set_status(status, pipeline)
+            if outcome:
+                self._settle(outcome, pipeline)
+            elif self.run_id:
+                self._tell_run(status, pipeline)
+
+    def _settle(self, outcome: str, pipeline: Pipeline) -> None:
+        scripts.SETTLE.append(pipeline, self.key, self.id, outcome, self._generation)
+
+    def _tell_run(self, status: JobStatus, pipeline: Pipeline) -> None:
+        event = {"job": self.id, "name": self.name, "state": status.value, "reason": ""}
+        pipeline.xadd(keys.run_events(self.run_id), event)  # type: ignore[arg-type]
+
+    def prepare_for_execution(self, worker_name: str, pipeline: Pipeline) -> None:
+        """Write STARTED; a blocker that had ended before holds its future jobs again.
+
+        Source: RQ writes this status by HSET, not through `set_status`.
+        """
+        super().prepare_for_execution(worker_name, pipeline)
+        if self.is_tracked:
+            scripts.START.append(pipeline, self.key, self.id, worker_name)
+
+    def get_result_ttl(self, default_ttl: int) -> int:
+        """A blocker keeps its result until the future jobs that it blocks have ended.
+
+        Units: seconds; -1 for no limit, which `retire` (lua/step.lua) ends.
+        """
+        if self._blocks and not self.run_id:
+            return -1
+        return super().get_result_ttl(default_ttl)
+
+    def cleanup(
+        self,
+        ttl: int | None = None,
+        pipeline: Pipeline | None = None,
+        remove_from_queue: bool = True,
+    ) -> None:
+        """Let what belongs to a future job live as long as its hash."""
+        super().cleanup(ttl, pipeline, remove_from_queue)
+        if self._future and ttl and ttl > 0:
+            self._expire_own_keys(ttl, pipeline if pipeline is not None else self.connection)
+
+    def _expire_own_keys(self, ttl: int, connection: Redis) -> None:
+        for key in (keys.future(self.id), keys.edges(self.id), keys.blockers(self.id)):
+            connection.expire(key, ttl)
+
+    def delete(
+        self,
+        pipeline: Pipeline | None = None,
+        remove_from_queue: bool = True,
+        delete_dependents: bool = False,
+    ) -> None:
+        """Remove the job; an unfinished blocker is accounted for as deleted.
+
+        Deleting an open future job is canceling and deleting it: its held blockers never run.
+        """
+        if not self.is_tracked:
+            super().delete(pipeline, remove_from_queue, delete_dependents)
+            return
+        if pipeline is not None:
+            self._delete_settled(pipeline, remove_from_queue, delete_dependents)
+            return
+        with self.connection.pipeline() as own:
+            self._delete_settled(own, remove_from_queue, delete_dependents)
+            own.execute()
+        if self._future:
+            finish(self.connection, f"abandon:{self.id}", f"retire:{self.id}")
+
+    def _delete_settled(
+        self, pipeline: Pipeline, remove_from_queue: bool, delete_dependents: bool
+    ) -> None:
+        # RQ deletes a finished job whose result is not kept without calling set_status before.
+        self._settle(_OUTCOME_BY_STATUS.get(self._status, "deleted"), pipeline)
+        super().delete(pipeline, remove_from_queue, delete_dependents)
+
+    # What its owner does with it -------------------------------------------------------------
+
+    def cancel(
+        self,
+        pipeline: Pipeline | None = None,
+        enqueue_dependents: bool = False,
+        remove_from_dependencies: bool = False,
+    ) -> dict[str, list[str]]:
+        """Cancel the job. With an open future job go the blockers that block nothing else.
+
+        After the release blockers are independent, and the future job is canceled alone.
+        """
+        moved = super().cancel(pipeline, enqueue_dependents, remove_from_dependencies)
+        if self.is_tracked and pipeline is None and not self.run_id:
+            self.connection.expire(self.key, CANCELED_TTL_S)
+            if self._future:
+                self._expire_own_keys(CANCELED_TTL_S, self.connection)
+        if self._future and pipeline is None:
+            finish(self.connection, f"abandon:{self.id}")
+        return moved
+
+    def release(self) -> bool:
+        """Close the declaration: the blockers may run, and this job after the last of them.
+
+        Returns True for the call that released the job, False when it was released before.
+        Idempotent; a release that is interrupted is finished by any flowq worker.
+        Errors: NotAFutureJob; JobNotFound; FutureEnded for one that was canceled.
+        """
+        answer = scripts.RELEASE.call(self.connection, self.key, self.id)
+        word = as_text(answer[0]) if isinstance(answer[0], str | bytes) else ""
+        if word == "missing":
+            raise JobNotFound(self.id)
+        if word == "plain":
+            raise NotAFutureJob(self.id)
+        if word == "ended":
+            raise FutureEnded(self.id, as_text(answer[1]))
+        finish(self.connection, f"free:{self.id}")
+        if self.run_inline:
+            self.run_inline(self)
+        return bool(answer[0])
+
+
+def get_job(job_id: str, connection: Redis) -> Job:
+    """Return a job by its id. Errors: JobNotFound."""
+    raw = connection.hgetall(keys.job(job_id))
+    if not raw:
+        raise JobNotFound(job_id)
+    job = Job(job_id, connection=connection)
+    job.restore(raw)
+    return job
+
+
+def release_job(job: RQJob | str, connection: Redis | None = None) -> bool:
+    """Release a future job, given itself or its id; see `Job.release`.
+
+    Errors: UsageError when an id comes without a connection.
+    """
+    if isinstance(job, Job):
+        return job.release()
+    if isinstance(job, RQJob):
+        return get_job(str(job.id), connection or job.connection).release()
+    if connection is None:
+        raise UsageError("release_job() needs connection= when it is given a job id")
+    return get_job(job, connection).release()

@@ -1,0 +1,65 @@
+"""Every Redis key that flowq reads or writes, derived from RQ's own prefix.
+
+RQ's keys keep RQ's names. Ours carry a version, so that workers of two flowq versions can run
+side by side; the Lua scripts build the same names in `lua/common.lua`.
+
+    rq:job:<id>                 RQ's hash of a job; our fields in it start with flowq_ and only
+                                scripts write them (lua/common.lua lists them)
+    rq:deferred:<future>        LIST of the blockers' ids in the order of addition, never shortened
+    rq:flowq:1:future:<future>  HASH: state, policy and counts of a future job
+    rq:flowq:1:edges:<future>   HASH: the outcome of each blocker, by its id
+    rq:flowq:1:todo             ZSET of unfinished stepwise work, any process may go on with it
+    rq:flowq:1:run:<run>        HASH: the record of a run
+    rq:flowq:1:jobs:<run>       LIST of all its jobs' ids, the last ones first
+    rq:flowq:1:events:<run>     STREAM of what happened to them
+    rq:flowq:1:runs             ZSET of the runs by the time of their submission
+    rq:flowq:1:staged           ZSET of uncommitted runs by the time at which they are given up
+    rq:flowq:1:ended            ZSET of ended runs by the time at which they are removed
+"""
+
+from __future__ import annotations
+
+from rq.defaults import RQ_KEY_PREFIX
+
+PREFIX: str = RQ_KEY_PREFIX
+VERSION = 1
+
+TODO = f"{PREFIX}:flowq:{VERSION}:todo"
+RUNS = f"{PREFIX}:flowq:{VERSION}:runs"
+STAGED = f"{PREFIX}:flowq:{VERSION}:staged"
+ENDED = f"{PREFIX}:flowq:{VERSION}:ended"
+
+
+def job(job_id: str) -> str:
+    """RQ's hash of a job."""
+    return f"{PREFIX}:job:{job_id}"
+
+
+def blockers(future_id: str) -> str:
+    """The list of a future job's blockers, in the order of addition."""
+    return f"{PREFIX}:deferred:{future_id}"
+
+
+def future(future_id: str) -> str:
+    """The state of a future job."""
+    return f"{PREFIX}:flowq:{VERSION}:future:{future_id}"
+
+
+def edges(future_id: str) -> str:
+    """The outcome of each blocker of a future job."""
+    return f"{PREFIX}:flowq:{VERSION}:edges:{future_id}"
+
+
+def run(run_id: str) -> str:
+    """The record of a run."""
+    return f"{PREFIX}:flowq:{VERSION}:run:{run_id}"
+
+
+def run_jobs(run_id: str) -> str:
+    """The ids of a run's jobs, the last ones first."""
+    return f"{PREFIX}:flowq:{VERSION}:jobs:{run_id}"
+
+
+def run_events(run_id: str) -> str:
+    """What happened to a run's jobs."""
+    return f"{PREFIX}:flowq:{VERSION}:events:{run_id}"

@@ -1,0 +1,158 @@
+-- add.lua: enqueues jobs with holds, all of them or none.
+--
+-- ARGV   4 number of jobs, then for each of them
+--          id, queue, blocks ("a b! c"), future ("" or "policy if_empty"), at ("" or seconds),
+--          run, name, unique ("" or "1"), number of fields, field, value, field, value …
+-- Returns {"existing", id, …} when all were enqueued but those named, which are blockers of the same
+-- future jobs already (often none); else the reason, and nothing is written:
+--   {"missing", future}            there is no such job
+--   {"plain", future}              the job is not a future job
+--   {"started", future}            it has been queued already
+--   {"ended", future, state}       it is over
+--   {"self", id}                   it would block itself
+--   {"taken", id, status}          the id belongs to a job that has not ended
+--   {"queue", id}                  the id is the name of a queue
+--   {"future", queue}              the queue has the name of a future job
+--   {"duplicate", id}              unique, and the id exists
+--   {"norun", run}                 the run is gone, or has ended
+-- O(1) for each job, in the number of blockers of its future jobs.
+
+local jobs, at = {}, 5
+for _ = 1, tonumber(ARGV[4]) do
+  local job = { id = ARGV[at], queue = ARGV[at + 1], blocks = ARGV[at + 2], future = ARGV[at + 3],
+    at = ARGV[at + 4], run = ARGV[at + 5], name = ARGV[at + 6], unique = ARGV[at + 7],
+    first = at + 9, last = at + 8 + 2 * tonumber(ARGV[at + 8]) }
+  jobs[#jobs + 1] = job
+  at = job.last + 1
+end
+
+local fresh, seen = {}, {} -- the future jobs of this very call, and all its ids
+local existing = {}
+
+local function refused_future(job, future)
+  if future == job.id then return { 'self', future } end
+  if fresh[future] then return nil end
+  if redis.call('TYPE', blockers_key(future)).ok == 'zset' then return { 'queue', future } end
+  local state = redis.call('HGET', future_key(future), 'state')
+  if UNDECIDED[state] then return nil end
+  local status = redis.call('HGET', job_key(future), 'status')
+  if state == 'met' and status == 'deferred' then return nil end
+  if state == 'queued' or state == 'met' then return { 'started', future } end
+  if state then return { 'ended', future, state } end
+  if redis.call('EXISTS', job_key(future)) == 0 then return { 'missing', future } end
+  return { 'plain', future }
+end
+
+local function blocks_already(job)
+  if job.blocks == '' then return false end
+  for future in each_future(job.blocks) do
+    if redis.call('HEXISTS', edges_key(future), job.id) == 0 then return false end
+  end
+  return true
+end
+
+local HAS_ENDED = { finished = true, failed = true, stopped = true, canceled = true }
+
+local function refused_id(job)
+  if seen[job.id] then return { 'taken', job.id, 'another job of this call' } end
+  seen[job.id] = true
+  local status = redis.call('HGET', job_key(job.id), 'status')
+  if not status then return nil end
+  if job.unique == '1' then return { 'duplicate', job.id } end
+  if blocks_already(job) then
+    job.exists = true
+    existing[#existing + 1] = job.id
+    return nil
+  end
+  if HAS_ENDED[status] then return nil end
+  return { 'taken', job.id, status }
+end
+
+local function refused(job)
+  if job.future ~= '' and (redis.call('SISMEMBER', PREFIX .. ':queues',
+    PREFIX .. ':queue:' .. job.id) == 1
+    or redis.call('TYPE', blockers_key(job.id)).ok == 'zset') then
+    return { 'queue', job.id }
+  end
+  if redis.call('TYPE', PREFIX .. ':deferred:' .. job.queue).ok == 'list'
+    or redis.call('EXISTS', future_key(job.queue)) == 1 then
+    return { 'future', job.queue }
+  end
+  if job.run ~= '' then
+    local state = redis.call('HGET', run_key(job.run), 'state')
+    if state ~= 'staged' and state ~= 'running' then return { 'norun', job.run } end
+  end
+  local reason = refused_id(job)
+  if reason or job.exists then return reason end
+  for future in each_future(job.blocks) do
+    reason = refused_future(job, future)
+    if reason then return reason end
+  end
+  if job.future ~= '' then fresh[job.id] = true end
+end
+
+-- Only RQ's depends_on held it: it is taken out of RQ's hands again, and waits for us.
+local function take_back(future)
+  local ids = redis.call('HGET', job_key(future), 'dependency_ids')
+  for _, dependency in ipairs(cjson.decode(ids or '[]')) do
+    redis.call('SREM', job_key(dependency) .. ':dependents', future)
+  end
+  redis.call('HSET', future_key(future), 'state', 'released')
+end
+
+local function add_edge(job, future, mark)
+  local key = future_key(future)
+  local state = redis.call('HGET', key, 'state')
+  if state == 'met' then take_back(future) end
+  redis.call('RPUSH', blockers_key(future), job.id)
+  redis.call('HSET', edges_key(future), job.id, 'pending' .. mark)
+  redis.call('HINCRBY', key, 'pending', 1)
+  redis.call('HINCRBY', key, 'total', 1)
+  return (state == 'open' or state == 'releasing') and 1 or 0
+end
+
+local function write(job)
+  local key = job_key(job.id)
+  redis.call('DEL', key, edges_key(job.id), future_key(job.id), PREFIX .. ':results:' .. job.id)
+  if job.future ~= '' then
+    redis.call('DEL', blockers_key(job.id))
+    local policy, if_empty = string.match(job.future, '(%w+) (%w+)')
+    redis.call('HSET', future_key(job.id), 'state', 'open', 'policy', policy, 'if_empty', if_empty)
+  end
+  redis.call('HSET', key, unpack(ARGV, job.first, job.last))
+  redis.call('SADD', PREFIX .. ':queues', PREFIX .. ':queue:' .. job.queue)
+  redis.call('ZADD', PREFIX .. ':deferred:' .. job.queue, '+inf', job.id)
+  local gates = 0
+  for future, mark in each_future(job.blocks) do gates = gates + add_edge(job, future, mark) end
+  local ours = { 'flowq_gates', gates }
+  local function set(field, value)
+    if value ~= '' then
+      ours[#ours + 1] = field
+      ours[#ours + 1] = value
+    end
+  end
+  set('flowq_blocks', job.blocks)
+  set('flowq_future', job.future ~= '' and '1' or '')
+  set('flowq_at', job.at)
+  set('flowq_run', job.run)
+  set('flowq_name', job.name)
+  redis.call('HSET', key, unpack(ours))
+  if job.run ~= '' then
+    redis.call('RPUSH', OURS .. 'jobs:' .. job.run, job.id)
+    redis.call('HINCRBY', run_key(job.run), 'left', 1)
+    log(job.run, job.id, job.name, 'deferred')
+  end
+end
+
+for _, job in ipairs(jobs) do
+  local reason = refused(job)
+  if reason then return reason end
+end
+for _, job in ipairs(jobs) do
+  if not job.exists then
+    write(job)
+    lift(job.id)
+  end
+end
+settle_all()
+return { 'existing', unpack(existing) }

@@ -1,0 +1,287 @@
+-- common.lua: put in front of every other script of this folder.
+--
+-- ARGV   1 key prefix of RQ ("rq")   2 now, as RQ writes instants   3 now, in epoch seconds
+-- Each script documents the rest of its ARGV, which starts at 4. KEYS[1] only names the slot: in a
+-- cluster all keys share one hash tag (RQ_KEY_PREFIX).
+--
+-- Fields of ours in a job's hash; nothing but these scripts writes them:
+--   flowq_blocks   the future jobs that it blocks, "a b! c"; "!" = a failure here is ignored
+--   flowq_gates    how many of them have not been released yet
+--   flowq_future   "1" for a future job
+--   flowq_outcome  how its last attempt ended; absent while it has not ended
+--   flowq_gen      its generation; a settling from an older one changes nothing
+--   flowq_at       epoch seconds before which it must not be queued
+--   flowq_run, flowq_name    the run that it belongs to, and its name there
+--
+-- A future's hash: state, policy (wait|skip|run), if_empty (run|skip), total, pending, bad, lost
+-- (edges, by class), freed (how many of the list have had this gate lifted), dropped (how many
+-- the abandoning has looked at).
+--   open → releasing → released → met → queued → <outcome of the job>
+-- It is undecided up to `released`. `met`: only RQ's own depends_on still holds it.
+
+local PREFIX, NOW, TS = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local OURS = PREFIX .. ':flowq:1:'
+local TODO = OURS .. 'todo'
+local SKIPPED_TTL_S = 86400
+local DEFAULT_RESULT_TTL_S = 500
+local CASCADE_LIMIT = 500
+local UNDECIDED = { open = true, releasing = true, released = true }
+local CALLED_OFF = { canceled = true, skipped = true, passed = true, deleted = true, expired = true }
+
+local function job_key(id) return PREFIX .. ':job:' .. id end
+local function blockers_key(id) return PREFIX .. ':deferred:' .. id end
+local function future_key(id) return OURS .. 'future:' .. id end
+local function edges_key(id) return OURS .. 'edges:' .. id end
+local function run_key(id) return OURS .. 'run:' .. id end
+
+local function int(value) return tonumber(value or 0) or 0 end
+
+local function each_future(blocks) return string.gmatch(blocks or '', '([%w_-]+)(!?)') end
+
+local function later(operation) redis.call('ZADD', TODO, 'NX', TS, operation) end
+
+-- Runs ------------------------------------------------------------------------------------------
+
+local function log(run, id, name, state, reason)
+  redis.call('XADD', OURS .. 'events:' .. run, '*', 'job', id, 'name', name or '',
+    'state', state, 'reason', reason or '')
+end
+
+local COUNTS_AGAINST = { failed = 1, stopped = 1, canceled = 1, expired = 1, deleted = 1 }
+
+local function end_run_if_done(run)
+  local key = run_key(run)
+  local fields = redis.call('HMGET', key, 'left', 'bad', 'state', 'canceling', 'retention_s')
+  if fields[3] ~= 'running' or int(fields[1]) > 0 then return end
+  local state = int(fields[2]) > 0 and (fields[4] and 'canceled' or 'failed') or 'succeeded'
+  redis.call('HSET', key, 'state', state, 'ended_at', NOW)
+  log(run, '', '', state)
+  redis.call('ZADD', OURS .. 'ended', TS + int(fields[5]), run)
+end
+
+-- Keeps the counts of a run over one transition of one of its jobs; nil means "has not ended".
+local function count_in_run(run, before, after)
+  local key = run_key(run)
+  if redis.call('EXISTS', key) == 0 then return end
+  local ended = (after and 1 or 0) - (before and 1 or 0)
+  local bad = (COUNTS_AGAINST[after] or 0) - (COUNTS_AGAINST[before] or 0)
+  if ended ~= 0 then redis.call('HINCRBY', key, 'left', -ended) end
+  if bad ~= 0 then redis.call('HINCRBY', key, 'bad', bad) end
+  if ended < 0 and redis.call('ZREM', OURS .. 'ended', run) == 1 then
+    redis.call('HSET', key, 'state', 'running')
+    redis.call('HDEL', key, 'ended_at')
+    log(run, '', '', 'running')
+  end
+  end_run_if_done(run)
+end
+
+-- Queueing --------------------------------------------------------------------------------------
+
+-- RQ's rule for depends_on: a deleted dependency is met, a failed one when failures are allowed.
+local function unmet_dependencies(dependency_ids, allow_failures)
+  local all, unmet = cjson.decode(dependency_ids), false
+  for _, id in ipairs(all) do
+    local status = redis.call('HGET', job_key(id), 'status')
+    if status and status ~= 'finished' and not (status == 'failed' and allow_failures == '1') then
+      unmet = true
+    end
+  end
+  return unmet and all
+end
+
+-- Makes a job QUEUED that has none of our holds left; returns false when RQ's depends_on still
+-- holds it: it is entered in RQ's dependents sets now, and RQ queues it.
+local function enqueue(id)
+  local key = job_key(id)
+  local f = redis.call('HMGET', key, 'origin', 'dependency_ids', 'allow_dependency_failures',
+    'enqueue_at_front', 'flowq_at', 'ttl', 'flowq_run', 'flowq_name')
+  local queue = f[1]
+  local unmet = f[2] and unmet_dependencies(f[2], f[3])
+  if unmet then
+    for _, dependency in ipairs(unmet) do
+      redis.call('SADD', job_key(dependency) .. ':dependents', id)
+      redis.call('SADD', PREFIX .. ':job::' .. id .. ':dependencies', dependency)
+    end
+    return false
+  end
+  redis.call('ZREM', PREFIX .. ':deferred:' .. queue, id)
+  local state = 'queued'
+  if f[5] and tonumber(f[5]) > TS then
+    state = 'scheduled'
+    redis.call('HSET', key, 'status', state)
+    redis.call('ZADD', PREFIX .. ':scheduled:' .. queue, f[5], id)
+  else
+    redis.call('HSET', key, 'status', state, 'enqueued_at', NOW)
+    redis.call(f[4] == '1' and 'LPUSH' or 'RPUSH', PREFIX .. ':queue:' .. queue, id)
+  end
+  if int(f[6]) > 0 then redis.call('EXPIRE', key, f[6]) end
+  if f[7] then log(f[7], id, f[8], state) end
+  return true
+end
+
+-- Settling --------------------------------------------------------------------------------------
+
+-- Which of a future's counts an edge's outcome belongs to; nil when it does not hold.
+local function class_of(outcome, policy)
+  if outcome == 'pending' or outcome == 'pending!' then return 'pending' end
+  if string.sub(outcome, -1) == '!' then return nil end
+  if outcome == 'finished' or outcome == 'passed' or outcome == 'tolerated' then return nil end
+  if outcome == 'expired' then return 'lost' end
+  if outcome == 'deleted' and policy == 'wait' then return nil end
+  return 'bad'
+end
+
+local ends, first_end = {}, 1 -- jobs whose end has to be told to what they block: {id, outcome}
+
+local function will_settle(id, outcome, reason) ends[#ends + 1] = { id, outcome, reason } end
+
+-- Ends a job that never ran: RQ's status is canceled (it has no other word), ours says why.
+local function call_off(id, outcome, reason)
+  local key = job_key(id)
+  local f = redis.call('HMGET', key, 'origin', 'status', 'flowq_run')
+  if not f[1] or f[2] == 'canceled' then return end
+  local queue = f[1]
+  if f[2] == 'deferred' then redis.call('ZREM', PREFIX .. ':deferred:' .. queue, id) end
+  if f[2] == 'scheduled' then redis.call('ZREM', PREFIX .. ':scheduled:' .. queue, id) end
+  if f[2] == 'queued' then redis.call('LREM', PREFIX .. ':queue:' .. queue, 1, id) end
+  redis.call('HSET', key, 'status', 'canceled', 'ended_at', NOW, 'flowq_reason', reason or '')
+  redis.call('ZADD', PREFIX .. ':canceled:' .. queue, TS, id)
+  if not f[3] then
+    for _, each in ipairs({ key, future_key(id), edges_key(id), blockers_key(id) }) do
+      redis.call('EXPIRE', each, SKIPPED_TTL_S) -- RQ never removes a canceled job
+    end
+  end
+  will_settle(id, outcome, reason)
+end
+
+-- Looks whether a released future job can be queued, or never will be.
+local function decide(id)
+  local key = future_key(id)
+  local f = redis.call('HMGET', key, 'state', 'policy', 'pending', 'bad', 'lost', 'total', 'if_empty')
+  if f[1] ~= 'released' or int(f[3]) > 0 then return end
+  if int(f[6]) == 0 and f[7] == 'skip' then return call_off(id, 'passed', 'it has no blockers') end
+  local bad, lost = int(f[4]), int(f[5])
+  if f[2] == 'wait' and lost > 0 then return call_off(id, 'skipped', 'a blocker has expired') end
+  if f[2] == 'wait' and bad > 0 then return end
+  if f[2] == 'skip' and bad + lost > 0 then
+    return call_off(id, 'skipped', 'a blocker did not succeed')
+  end
+  local job = redis.call('HMGET', job_key(id), 'status', 'flowq_gates')
+  if job[1] ~= 'deferred' or int(job[2]) > 0 then return end
+  redis.call('HSET', key, 'state', enqueue(id) and 'queued' or 'met')
+end
+
+-- Queues a job when the hold that was just lifted was its last one.
+local function lift(id)
+  local f = redis.call('HMGET', job_key(id), 'status', 'flowq_gates', 'flowq_future')
+  if f[1] ~= 'deferred' or int(f[2]) > 0 then return end
+  if f[3] then return decide(id) end
+  enqueue(id)
+end
+
+local function move_edge(future, blocker, old, new, policy)
+  local before, after = class_of(old, policy), class_of(new, policy)
+  if before ~= after then
+    if before then redis.call('HINCRBY', future_key(future), before, -1) end
+    if after then redis.call('HINCRBY', future_key(future), after, 1) end
+  end
+  redis.call('HSET', edges_key(future), blocker, new)
+end
+
+-- The last outcome before the decision counts, each blocker at most once; then it is frozen.
+local function settle_edge(future, blocker, outcome)
+  local f = redis.call('HMGET', future_key(future), 'state', 'policy')
+  if not UNDECIDED[f[1]] then return false end
+  local old = redis.call('HGET', edges_key(future), blocker)
+  if not old then return true end
+  local mark = string.sub(old, -1) == '!' and '!' or ''
+  move_edge(future, blocker, old, outcome .. mark, f[2])
+  if f[1] == 'released' then decide(future) end
+  return true
+end
+
+local function end_future(id, outcome, run)
+  local key = future_key(id)
+  local f = redis.call('HMGET', key, 'state', 'freed')
+  if not f[1] then return end
+  redis.call('HSET', key, 'state', outcome)
+  local count = redis.call('LLEN', blockers_key(id))
+  if CALLED_OFF[outcome] and count > int(f[2]) then later('abandon:' .. id) end
+  if CALLED_OFF[outcome] then redis.call('ZREM', TODO, 'free:' .. id) end
+  if count > 0 and not run then later('retire:' .. id) end
+end
+
+local function settle(id, outcome, reason)
+  local key = job_key(id)
+  local f = redis.call('HMGET', key, 'flowq_blocks', 'flowq_future', 'flowq_outcome', 'flowq_run',
+    'flowq_name', 'origin')
+  if f[6] then redis.call('HSET', key, 'flowq_outcome', outcome) end
+  if f[4] then
+    if f[3] ~= outcome then
+      log(f[4], id, f[5], outcome == 'passed' and 'skipped' or outcome, reason)
+    end
+    count_in_run(f[4], f[3], outcome)
+  end
+  if f[2] then end_future(id, outcome, f[4]) end
+  local wanted = false
+  for future in each_future(f[1]) do
+    wanted = settle_edge(future, id, outcome) or wanted
+  end
+  if f[1] and not wanted and not f[4] and outcome == 'finished' then later('expire:' .. id) end
+end
+
+-- Tells the ends that are known to what they hold, and those that follow from it. A long cascade
+-- is cut: what is left is picked up from the todo.
+local function settle_all()
+  local count = 0
+  while first_end <= #ends do
+    local item = ends[first_end]
+    first_end = first_end + 1
+    count = count + 1
+    if count > CASCADE_LIMIT then
+      later('end:' .. item[1] .. ':' .. item[2])
+    else
+      settle(item[1], item[2], item[3])
+    end
+  end
+end
+
+-- A blocker that had ended starts again: its edges hold again, and a future job that was skipped
+-- because of it, and never ran, waits again, with what was skipped below it.
+local function rearm(id)
+  local work, first = { id }, 1
+  while first <= #work do
+    local key = job_key(work[first])
+    local f = redis.call('HMGET', key, 'flowq_blocks', 'flowq_outcome', 'flowq_run')
+    if f[2] then
+      redis.call('HDEL', key, 'flowq_outcome', 'flowq_reason')
+      if f[3] then count_in_run(f[3], f[2], nil) end
+    end
+    for future in each_future(f[1]) do
+      local fk = future_key(future)
+      local s = redis.call('HMGET', fk, 'state', 'policy')
+      local old = redis.call('HGET', edges_key(future), work[first])
+      if old and (UNDECIDED[s[1]] or s[1] == 'skipped') then
+        local mark = string.sub(old, -1) == '!' and '!' or ''
+        move_edge(future, work[first], old, 'pending' .. mark, s[2])
+        if s[1] == 'skipped' then
+          local jk = job_key(future)
+          local j = redis.call('HMGET', jk, 'origin', 'flowq_run', 'flowq_name')
+          if j[1] then
+            redis.call('HSET', fk, 'state', 'released')
+            redis.call('HSET', jk, 'status', 'deferred', 'ended_at', '')
+            redis.call('ZREM', PREFIX .. ':canceled:' .. j[1], future)
+            redis.call('ZADD', PREFIX .. ':deferred:' .. j[1], '+inf', future)
+            for _, k in ipairs({ jk, fk, edges_key(future), blockers_key(future) }) do
+              redis.call('PERSIST', k)
+            end
+            redis.call('ZREM', TODO, 'retire:' .. future)
+            if j[2] then log(j[2], future, j[3], 'deferred', 'a blocker runs again') end
+            work[#work + 1] = future
+          end
+        end
+      end
+    end
+    first = first + 1
+  end
+end

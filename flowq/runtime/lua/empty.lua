@@ -1,0 +1,15 @@
+-- empty.lua: removes jobs from the front of a queue, as rq.Queue.empty does, in bounded steps.
+--
+-- ARGV   4 key of the queue   5 how many at most
+-- Blockers among them settle as deleted. Returns how many were removed; 0 when the queue is empty.
+
+local ids = redis.call('LPOP', ARGV[4], ARGV[5]) or {}
+for _, id in ipairs(ids) do
+  local key = job_key(id)
+  if redis.call('EXISTS', key) == 1 then
+    will_settle(id, 'deleted')
+    settle_all()
+  end
+  redis.call('DEL', key, key .. ':dependents', PREFIX .. ':results:' .. id)
+end
+return #ids

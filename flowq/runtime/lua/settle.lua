@@ -1,0 +1,19 @@
+-- settle.lua: accounts for the end of one job in each of its edges.
+--
+-- Runs inside the transaction that ends the job, with EVAL and its source (a NOSCRIPT there would
+-- commit the end without the settling), so it never raises: on trouble it leaves a note in the
+-- todo and returns its text.
+-- ARGV   4 job id   5 outcome   6 generation that the ended attempt was started with
+-- Returns OK, "late" for an attempt of an older generation, or the text of the error.
+-- Idempotent. O(1) in the number of blockers of each future job.
+
+local id, outcome, generation = ARGV[4], ARGV[5], int(ARGV[6])
+local ok, answer = pcall(function()
+  if generation < int(redis.call('HGET', job_key(id), 'flowq_gen')) then return 'late' end
+  will_settle(id, outcome)
+  settle_all()
+  return redis.status_reply('OK')
+end)
+if ok then return answer end
+pcall(later, 'end:' .. id .. ':' .. outcome)
+return tostring(type(answer) == 'table' and answer.err or answer)

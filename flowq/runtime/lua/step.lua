@@ -1,0 +1,181 @@
+-- step.lua: one bounded step of work that is too long for one script. Each step is atomic and
+-- remembers where it stopped, so that any process can make the next one, or several at once.
+--
+-- ARGV   4 what ("" = the oldest entry of the todo, if one is there)   5 how many items at most
+--   free:F      lift the gate of the blockers of a released future job, in order
+--   abandon:F   F was called off before all were freed: cancel those that block nothing else
+--   retire:F    F has ended: the results of its blockers get their own time to live
+--   expire:J    the same for one job
+--   end:J:O     settle a job whose settling was put off
+--   run:R       release the future jobs of a committed run, in order
+--   purge:R     remove a run with all its jobs
+--   cancel:R    call off every job of a run that has not started
+-- Returns {what, 1 while it has to go on else 0, ids of running jobs that should be stopped…}.
+
+local what, limit = ARGV[4], tonumber(ARGV[5])
+if what == '' then
+  what = redis.call('ZRANGE', TODO, 0, 0)[1]
+  if not what then return { '', 0 } end
+end
+local operation, id, extra = string.match(what, '^(%w+):([%w_-]+):?(.*)$')
+local running = {}
+
+-- Goes on through a list from where a field of a hash says, as far as the budget of this step
+-- allows (a nested walk uses the same budget); returns true at the end of the list.
+local budget = limit
+local function each_item(list, hash, field, visit)
+  local from = int(redis.call('HGET', hash, field))
+  local at = from
+  while budget > 0 do
+    local items = redis.call('LRANGE', list, at, at + math.min(budget, 100) - 1)
+    for _, item in ipairs(items) do
+      if budget <= 0 then break end
+      budget = budget - 1
+      visit(item, at)
+      at = at + 1
+    end
+    if #items == 0 then break end
+  end
+  if at > from then redis.call('HSET', hash, field, at) end
+  return at >= redis.call('LLEN', list)
+end
+
+local function lower_gate(job)
+  local key = job_key(job)
+  if redis.call('HEXISTS', key, 'flowq_gates') == 0 then return false end
+  redis.call('HINCRBY', key, 'flowq_gates', -1)
+  return true
+end
+
+local function free(future)
+  local key = future_key(future)
+  if redis.call('HGET', key, 'state') ~= 'releasing' then return true end
+  local done = each_item(blockers_key(future), key, 'freed', function(blocker)
+    if lower_gate(blocker) then lift(blocker) end
+  end)
+  if done then
+    redis.call('HSET', key, 'state', 'released')
+    decide(future)
+  end
+  return done
+end
+
+local function blocks_something(job)
+  for future in each_future(redis.call('HGET', job_key(job), 'flowq_blocks')) do
+    local state = redis.call('HGET', future_key(future), 'state')
+    if state and not CALLED_OFF[state] then return true end
+  end
+  return false
+end
+
+local function abandon(future)
+  local key = future_key(future)
+  if redis.call('EXISTS', key) == 0 then return true end
+  local freed = int(redis.call('HGET', key, 'freed'))
+  return each_item(blockers_key(future), key, 'dropped', function(blocker, index)
+    if index < freed or not lower_gate(blocker) then return end
+    if blocks_something(blocker) then return lift(blocker) end
+    if redis.call('HGET', job_key(blocker), 'status') == 'deferred' then
+      call_off(blocker, 'canceled', 'its future job was canceled')
+    end
+  end)
+end
+
+local function expire(job)
+  local key = job_key(job)
+  local f = redis.call('HMGET', key, 'origin', 'status', 'result_ttl', 'flowq_blocks')
+  if f[2] ~= 'finished' then return end
+  for future in each_future(f[4]) do
+    local state = redis.call('HGET', future_key(future), 'state')
+    if UNDECIDED[state] or state == 'met' or state == 'queued' then return end
+  end
+  local ttl = f[3] and int(f[3]) or DEFAULT_RESULT_TTL_S
+  local registry = PREFIX .. ':finished:' .. f[1]
+  local keys = { key, PREFIX .. ':results:' .. job, key .. ':dependents',
+    PREFIX .. ':job::' .. job .. ':dependencies' }
+  if ttl == 0 then
+    redis.call('DEL', unpack(keys))
+    redis.call('ZREM', registry, job)
+  elseif ttl > 0 then
+    for _, each in ipairs(keys) do redis.call('EXPIRE', each, ttl) end
+    redis.call('ZADD', registry, math.floor(TS) + ttl, job)
+  end
+end
+
+local function retire(future)
+  return each_item(blockers_key(future), future_key(future), 'retired', expire)
+end
+
+local function release_run(run)
+  local key = run_key(run)
+  if redis.call('HGET', key, 'state') ~= 'running' then return true end
+  return each_item(OURS .. 'futures:' .. run, key, 'released', function(future)
+    if redis.call('HGET', future_key(future), 'state') == 'open' then
+      redis.call('HSET', future_key(future), 'state', 'releasing')
+      if not free(future) then later('free:' .. future) end
+    end
+  end)
+end
+
+local function forget(job)
+  local key = job_key(job)
+  local queue = redis.call('HGET', key, 'origin')
+  if queue then
+    for _, registry in ipairs({ 'deferred', 'finished', 'failed', 'canceled', 'scheduled' }) do
+      redis.call('ZREM', PREFIX .. ':' .. registry .. ':' .. queue, job)
+    end
+    redis.call('LREM', PREFIX .. ':queue:' .. queue, 1, job)
+  end
+  redis.call('DEL', key, key .. ':dependents', PREFIX .. ':job::' .. job .. ':dependencies',
+    PREFIX .. ':results:' .. job, PREFIX .. ':executions:' .. job,
+    blockers_key(job), edges_key(job), future_key(job))
+  for _, entry in ipairs({ 'free:', 'abandon:', 'retire:', 'expire:' }) do
+    redis.call('ZREM', TODO, entry .. job)
+  end
+end
+
+local function purge(run)
+  local key = run_key(run)
+  redis.call('HSET', key, 'state', 'purging')
+  local jobs = redis.call('LPOP', OURS .. 'jobs:' .. run, limit)
+  for _, job in ipairs(jobs or {}) do forget(job) end
+  if redis.call('EXISTS', OURS .. 'jobs:' .. run) == 1 then return false end
+  redis.call('DEL', key, OURS .. 'futures:' .. run, OURS .. 'events:' .. run)
+  for _, index in ipairs({ 'runs', 'staged', 'ended' }) do
+    redis.call('ZREM', OURS .. index, run)
+  end
+  for _, entry in ipairs({ 'run:', 'cancel:' }) do redis.call('ZREM', TODO, entry .. run) end
+  return true
+end
+
+local NOT_STARTED = { deferred = true, queued = true, scheduled = true, ready_to_enqueue = true }
+
+local function cancel(run)
+  return each_item(OURS .. 'jobs:' .. run, run_key(run), 'canceled', function(job)
+    local status = redis.call('HGET', job_key(job), 'status')
+    if NOT_STARTED[status] then call_off(job, 'canceled', 'the run was canceled') end
+    if status == 'started' then running[#running + 1] = job end
+  end)
+end
+
+local function settle_late(job)
+  will_settle(job, extra)
+  return true
+end
+
+local done = ({
+  free = free,
+  abandon = abandon,
+  retire = retire,
+  run = release_run,
+  purge = purge,
+  cancel = cancel,
+  expire = function(job)
+    expire(job)
+    return true
+  end,
+  ['end'] = settle_late,
+})[operation](id)
+if done then redis.call('ZREM', TODO, what) else later(what) end
+settle_all()
+return { what, done and 0 or 1, unpack(running) }

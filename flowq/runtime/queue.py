@@ -1,0 +1,253 @@
+"""`flowq.Queue`: RQ's queue, with `deferred=`, `blocked_by=` and `blocks=` wherever it enqueues."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from rq.exceptions import DuplicateJobError
+from rq.job import JobStatus
+from rq.queue import EnqueueData
+from rq.queue import Queue as RQQueue
+from rq.utils import as_text, now
+
+from flowq.errors import (
+    CycleError,
+    FlowqError,
+    FutureAlreadyStarted,
+    FutureEnded,
+    JobIdTaken,
+    JobNotFound,
+    NotAFutureJob,
+    RunNotFound,
+    UsageError,
+    Unsupported,
+)
+from flowq.runtime import cycles, inline, scripts
+from flowq.runtime.holds import NO_HOLD, Hold, take_hold, take_hold_of_call
+from flowq.runtime.job import Job, get_job
+
+if TYPE_CHECKING:
+    from redis.client import Pipeline
+    from rq.job import Job as RQJob
+
+
+class HeldData(NamedTuple):
+    """What `Queue.prepare_data` returns for a job with a hold: RQ's data, and the hold."""
+
+    data: EnqueueData
+    hold: Hold
+
+
+class Queue(RQQueue):
+    """RQ's queue, with two more keywords for every way to enqueue.
+
+    `deferred=True` makes a future job: nothing runs it before it is released. `blocked_by=` (or
+    `blocks=`, the same under the name that reads right) names future jobs that the new job must run
+    before. With `on_blocker_failure=` (`wait`, `skip`, `run`) and `if_empty=` (`run`, `skip`) a
+    future job says what it makes of its blockers' ends.
+
+    Atomic: everything is checked and enqueued in one script, or an error is raised and nothing is.
+    Errors: JobNotFound, NotAFutureJob, FutureAlreadyStarted, FutureEnded, CycleError, JobIdTaken,
+    Unsupported.
+    """
+
+    job_class = Job
+
+    def enqueue(self, f: Any, *args: Any, **kwargs: Any) -> RQJob:
+        """Enqueue a call; see `rq.Queue.enqueue` for RQ's options."""
+        hold = take_hold(kwargs)
+        if not hold.is_needed:
+            return super().enqueue(f, *args, **kwargs)
+        options = RQQueue.parse_args(f, *args, **kwargs)._asdict()
+        return self._enqueue_held(options.pop("func"), hold, **options)
+
+    def enqueue_call(self, func: Any, *args: Any, **kwargs: Any) -> RQJob:
+        """Enqueue a call whose arguments are given as `args=` and `kwargs=`."""
+        hold = take_hold(kwargs)
+        if not hold.is_needed and kwargs.get("kwargs"):
+            kwargs["kwargs"] = dict(kwargs["kwargs"])
+            hold = take_hold_of_call(func, kwargs["kwargs"])
+        if not hold.is_needed:
+            return super().enqueue_call(func, *args, **kwargs)
+        if args:
+            kwargs |= dict(zip(_CALL_PARAMETERS, args, strict=False))
+        return self._enqueue_held(func, hold, **kwargs)
+
+    def enqueue_at(self, datetime: datetime, f: Any, *args: Any, **kwargs: Any) -> RQJob:
+        """Enqueue a call for later; a held job goes to RQ's schedule when its holds are lifted."""
+        hold = take_hold(kwargs)
+        if not hold.is_needed:
+            return super().enqueue_at(datetime, f, *args, **kwargs)
+        options = RQQueue.parse_args(f, *args, **kwargs)._asdict()
+        return self._enqueue_held(options.pop("func"), hold.at(datetime.timestamp()), **options)
+
+    def enqueue_in(self, time_delta: timedelta, func: Any, *args: Any, **kwargs: Any) -> RQJob:
+        """The same, counted from now."""
+        return self.enqueue_at(now() + time_delta, func, *args, **kwargs)
+
+    def create_job(self, func: Any, *args: Any, **kwargs: Any) -> RQJob:
+        """Make a job without enqueueing it; `enqueue_job` then does what the options say."""
+        hold = take_hold(kwargs)
+        job = super().create_job(func, *args, **kwargs)
+        if hold.is_needed:
+            self._held(job).adopt(hold)
+        return job
+
+    def enqueue_job(
+        self,
+        job: RQJob,
+        pipeline: Pipeline | None = None,
+        at_front: bool = False,
+        unique: bool = False,
+    ) -> RQJob:
+        """Enqueue a job that was made by `create_job`."""
+        if not isinstance(job, Job) or not job.hold.is_needed:
+            return super().enqueue_job(job, pipeline, at_front, unique)
+        return self._add([job], pipeline=pipeline, at_front=at_front, unique=unique)[0]
+
+    @staticmethod
+    def prepare_data(func: Any, *args: Any, **kwargs: Any) -> EnqueueData:
+        """Describe a job for `enqueue_many`, with or without our options."""
+        hold = take_hold(kwargs)
+        data = RQQueue.prepare_data(func, *args, **kwargs)
+        if not hold.is_needed:
+            return data
+        return HeldData(data, hold)  # type: ignore[return-value]
+
+    def enqueue_many(
+        self,
+        job_datas: Iterable[EnqueueData],
+        pipeline: Pipeline | None = None,
+        group_id: str | None = None,
+    ) -> list[RQJob]:
+        """Enqueue several jobs; when one of them has a hold, all of them or none."""
+        datas = list(job_datas)
+        if not any(isinstance(data, HeldData) for data in datas):
+            return super().enqueue_many(datas, pipeline, group_id)
+        jobs = [self._from_data(data, group_id) for data in datas]
+        return list(self._add(jobs, pipeline=pipeline))
+
+    def _from_data(self, data: EnqueueData | HeldData, group_id: str | None) -> Job:
+        data, hold = data if isinstance(data, HeldData) else (data, NO_HOLD)
+        options = data._asdict()
+        at_front = options.pop("at_front")
+        job = self._held(super().create_job(**options, group_id=group_id))
+        job.adopt(hold)
+        job.enqueue_at_front = job.enqueue_at_front or at_front
+        return job
+
+    def _enqueue_held(self, func: Any, hold: Hold, **options: Any) -> RQJob:
+        placing = {
+            name: options.pop(name)
+            for name in ("pipeline", "at_front", "unique")
+            if name in options
+        }
+        job = self._held(super().create_job(func, **options))
+        job.adopt(hold)
+        return self._add([job], **placing)[0]
+
+    def _held(self, job: RQJob) -> Job:
+        if not isinstance(job, Job):
+            raise UsageError(
+                f"deferred= and blocks= need flowq.Job; this queue makes {type(job).__qualname__}"
+            )
+        return job
+
+    def _add(
+        self,
+        jobs: Sequence[Job],
+        pipeline: Pipeline | None = None,
+        at_front: bool = False,
+        unique: bool = False,
+    ) -> list[Job]:
+        if pipeline is not None:
+            raise Unsupported("a job with deferred= or blocks= cannot be enqueued in a pipeline")
+        for job in jobs:
+            self._prepare_held(job, at_front)
+            cycles.refuse(job)
+        return add_jobs(self, jobs, unique=unique)
+
+    def _prepare_held(self, job: Job, at_front: bool) -> None:
+        if job.has_rate_limit:
+            raise Unsupported("rate_limit does not go together with deferred= or blocks=")
+        job.origin = self.name
+        job.redis_server_version = self.get_redis_server_version()
+        if job.timeout is None:
+            job.timeout = self._default_timeout
+        job.enqueue_at_front = job.enqueue_at_front or at_front or None
+        job._status = JobStatus.DEFERRED
+
+    def empty(self) -> int:
+        """Remove all jobs of the queue; blockers among them are accounted for as deleted."""
+        count, removed = 0, -1
+        while removed:
+            removed = int(scripts.EMPTY.call(self.connection, self.key, self.key, 250))
+            count += removed
+        return count
+
+
+_CALL_PARAMETERS = (
+    "args",
+    "kwargs",
+    "timeout",
+    "result_ttl",
+    "ttl",
+    "failure_ttl",
+    "description",
+    "depends_on",
+    "job_id",
+    "at_front",
+    "meta",
+)
+
+
+def add_jobs(queue: Queue, jobs: Sequence[Job], *, unique: bool = False) -> list[Job]:
+    """Enqueue prepared jobs with their holds, all or none, each on the queue of its `origin`.
+
+    Returns the jobs; where an id named an existing blocker of the same future jobs, that one.
+    """
+    arguments: list[Any] = [len(jobs)]
+    for job in jobs:
+        arguments += _arguments(job, unique)
+    answer = scripts.ADD.call(queue.connection, jobs[0].key, *arguments)
+    word, *rest = (as_text(part) for part in answer)
+    if word != "existing":
+        raise _refusal(word, rest, jobs)
+    fetched = {job_id: get_job(job_id, queue.connection) for job_id in rest}
+    added = [fetched.get(job.id, job) for job in jobs]
+    if not queue.is_async:
+        for job in added:
+            job.run_inline = partial(inline.run_released, queue)
+            inline.run_if_queued(queue, job)
+    return added
+
+
+def _arguments(job: Job, unique: bool) -> list[Any]:
+    hold = job.hold
+    fields = job.to_dict()
+    pairs = [part for pair in fields.items() for part in pair]
+    at = "" if hold.at_s is None else f"{hold.at_s:.3f}"
+    placing = [job.id, job.origin, hold.blocks, hold.future, at, hold.run_id, hold.name]
+    return [*placing, "1" if unique else "", len(fields), *pairs]
+
+
+def _refusal(word: str, rest: list[str], jobs: Sequence[Job]) -> Exception:
+    name, detail = rest[0], rest[1] if len(rest) > 1 else ""
+    errors: dict[str, Exception] = {
+        "missing": JobNotFound(name),
+        "plain": NotAFutureJob(name),
+        "started": FutureAlreadyStarted(name),
+        "ended": FutureEnded(name, detail),
+        "self": CycleError([name, name]),
+        "taken": JobIdTaken(name, f"a job that is {detail}"),
+        "queue": JobIdTaken(name, "a queue of that name"),
+        "future": UsageError(f"the queue {name} has the name of a future job; rename one of them"),
+        "duplicate": DuplicateJobError(f"Job with ID '{name}' already exists"),
+        "norun": RunNotFound(name),
+    }
+    if word == "taken":
+        return cycles.instead_of_taken(jobs, name) or errors[word]
+    return errors.get(word) or FlowqError(f"unexpected answer {word!r} of the add script")

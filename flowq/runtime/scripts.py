@@ -1,0 +1,71 @@
+"""The Lua scripts, read from `lua/`, and the two ways to call them.
+
+`Script.call` sends the digest and falls back to the source when the server does not know it (after
+SCRIPT FLUSH, a restart or a fail-over). `Script.append` puts the source itself into a pipeline: a
+digest that is missing inside MULTI/EXEC fails alone while everything around it is committed, which
+in a transaction of RQ's would end a job without settling it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import time
+from datetime import UTC, datetime
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from redis.exceptions import NoScriptError
+from rq.utils import utcformat
+
+from flowq.runtime import keys
+
+if TYPE_CHECKING:
+    from redis import Redis
+    from redis.client import Pipeline
+
+
+def _read(name: str) -> str:
+    text = files("flowq.runtime").joinpath("lua", f"{name}.lua").read_text("utf-8")
+    # Comments and indentation are for people; the server hashes and transfers every byte.
+    lines = (re.sub(r"(^|\s)--.*$", "", line).strip() for line in text.splitlines())
+    return "\n".join(line for line in lines if line)
+
+
+def clock() -> tuple[str, str]:
+    """Return now, as RQ writes instants and in epoch seconds, for the scripts."""
+    return utcformat(datetime.now(UTC)), f"{time.time():.3f}"
+
+
+class Script:
+    """One operation on the server: `lua/common.lua` and the file of its name."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.source = f"{_COMMON}\n{_read(name)}"
+        self.digest = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
+
+    def call(self, connection: Redis, slot_key: str, *args: Any) -> Any:
+        """Run it now. Atomic on the server; a lost reply may mean that it was applied.
+
+        Errors: redis-py's, with the script's own text when the script has a bug.
+        """
+        arguments = (1, slot_key, keys.PREFIX, *clock(), *args)
+        try:
+            return connection.evalsha(self.digest, *arguments)
+        except NoScriptError:
+            return connection.eval(self.source, *arguments)
+
+    def append(self, pipeline: Pipeline, slot_key: str, *args: Any) -> None:
+        """Put it into somebody's transaction; it is part of that EXEC or not at all."""
+        pipeline.eval(self.source, 1, slot_key, keys.PREFIX, *clock(), *args)
+
+
+_COMMON = _read("common")
+
+ADD = Script("add")
+RELEASE = Script("release")
+SETTLE = Script("settle")
+START = Script("start")
+STEP = Script("step")
+EMPTY = Script("empty")
