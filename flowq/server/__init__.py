@@ -1,0 +1,53 @@
+"""The embedded server: a private Valkey for the current folder, when no URL is given.
+
+    ensure(folder)    the folder's server, started if it does not run
+    is_used(folder)   whether the folder has one, without starting anything
+    temporary()       a server that keeps nothing, for as long as a `with` block
+    connect(url)      a checked connection to any server, with errors that teach
+    health(redis)     what is wrong with a server that is to keep jobs
+    resolve_url(...)  the URL that options and variables ask for
+    hide_password(url)
+
+Nothing is loaded before it is asked for, because the guardian (`__main__.py`), which the first
+command in a folder waits for, is part of this package and needs neither redis nor the rest.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # what `__getattr__` resolves, for the type checker
+    from flowq.server.connection import connect, health
+    from flowq.server.embedded import Server, ensure, is_used, temporary
+    from flowq.server.url import hide_password, resolve_url
+
+__all__ = [
+    "Server",
+    "connect",
+    "ensure",
+    "health",
+    "hide_password",
+    "is_used",
+    "resolve_url",
+    "temporary",
+]
+
+_MODULE_BY_NAME = {
+    "Server": "embedded",
+    "connect": "connection",
+    "ensure": "embedded",
+    "health": "connection",
+    "hide_password": "url",
+    "is_used": "embedded",
+    "resolve_url": "url",
+    "temporary": "embedded",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_BY_NAME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_MODULE_BY_NAME[name]}"), name)
+    globals()[name] = value
+    return value

@@ -1,0 +1,14 @@
+"""Run the guardian: `python -I -S …/flowq/server/__main__.py STATE BINARY …`.
+
+Without `site` and its paths an interpreter starts in a third of the time, but then it does not
+find flowq by itself. The folder goes to the end, so that nothing in it can hide a standard module.
+"""
+
+import sys
+
+sys.path.append(__file__.rsplit("flowq", 1)[0])
+
+from flowq.server.guardian import main
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

