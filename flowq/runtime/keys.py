@@ -11,6 +11,7 @@ side by side; the Lua scripts build the same names in `lua/common.lua`.
     rq:flowq:1:todo             ZSET of unfinished stepwise work, any process may go on with it
     rq:flowq:1:run:<run>        HASH: the record of a run
     rq:flowq:1:jobs:<run>       LIST of all its jobs' ids, the last ones first
+    rq:flowq:1:futures:<run>    LIST of its future jobs in the order of their release
     rq:flowq:1:events:<run>     STREAM of what happened to them
     rq:flowq:1:runs             ZSET of the runs by the time of their submission
     rq:flowq:1:staged           ZSET of uncommitted runs by the time at which they are given up
@@ -33,6 +34,11 @@ ENDED = f"{PREFIX}:flowq:{VERSION}:ended"
 def job(job_id: str) -> str:
     """RQ's hash of a job."""
     return f"{PREFIX}:job:{job_id}"
+
+
+def execution(job_id: str, execution_id: str) -> str:
+    """RQ's hash of one execution of a job."""
+    return f"{PREFIX}:execution:{job_id}:{execution_id}"
 
 
 def blockers(future_id: str) -> str:
@@ -58,6 +64,11 @@ def run(run_id: str) -> str:
 def run_jobs(run_id: str) -> str:
     """The ids of a run's jobs, the last ones first."""
     return f"{PREFIX}:flowq:{VERSION}:jobs:{run_id}"
+
+
+def run_futures(run_id: str) -> str:
+    """The ids of a run's future jobs, in the order of their release."""
+    return f"{PREFIX}:flowq:{VERSION}:futures:{run_id}"
 
 
 def run_events(run_id: str) -> str:

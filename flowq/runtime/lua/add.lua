@@ -79,8 +79,9 @@ local function refused(job)
     return { 'future', job.queue }
   end
   if job.run ~= '' then
-    local state = redis.call('HGET', run_key(job.run), 'state')
-    if state ~= 'staged' and state ~= 'running' then return { 'norun', job.run } end
+    local run = redis.call('HMGET', run_key(job.run), 'state', 'canceling')
+    if run[2] or (run[1] ~= 'staged' and run[1] ~= 'running') then return { 'norun', job.run } end
+    job.late = run[1] == 'running'
   end
   local reason = refused_id(job)
   if reason or job.exists then return reason end
@@ -140,7 +141,7 @@ local function write(job)
   if job.run ~= '' then
     redis.call('RPUSH', OURS .. 'jobs:' .. job.run, job.id)
     redis.call('HINCRBY', run_key(job.run), 'left', 1)
-    log(job.run, job.id, job.name, 'deferred')
+    if job.late then log(job.run, job.id, job.name, 'deferred') end
   end
 end
 

@@ -1,0 +1,73 @@
+"""How the jobs of a run ended: their results, and the errors of those that failed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rq.results import Result
+
+from flowq.errors import JobNotFound
+from flowq.runtime.job import Job, get_job
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+JOBS_PER_READ = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a job failed. `traceback` is what RQ kept, whole; empty when nothing was kept."""
+
+    job_id: str
+    description: str
+    traceback: str
+    worker: str = ""
+
+
+def get_result(job_id: str, connection: Redis) -> Any:
+    """Return the result of a job; None when it has none. Errors: JobNotFound."""
+    return get_job(job_id, connection).return_value()
+
+
+def get_results(job_ids: Iterable[str], connection: Redis) -> dict[str, Any]:
+    """Return results by job id; jobs without a result are left out.
+
+    Reads the newest entry of each result stream, `JOBS_PER_READ` streams in one round trip.
+    """
+    wanted = list(job_ids)
+    results: dict[str, Any] = {}
+    for first in range(0, len(wanted), JOBS_PER_READ):
+        some = wanted[first : first + JOBS_PER_READ]
+        with connection.pipeline(transaction=False) as pipeline:
+            for job_id in some:
+                pipeline.xrevrange(Result.get_key(job_id), count=1)
+            answers = pipeline.execute()
+        for job_id, entries in zip(some, answers, strict=True):
+            if entries:
+                result = _restore(job_id, entries[0], connection)
+                if result.type is Result.Type.SUCCESSFUL:
+                    results[job_id] = result.return_value
+    return results
+
+
+def get_failures(job_ids: Iterable[str], connection: Redis) -> dict[str, Failure]:
+    """Return why these jobs failed, by job id; jobs that are gone are left out."""
+    failures: dict[str, Failure] = {}
+    for job_id in job_ids:
+        try:
+            job = get_job(job_id, connection)
+        except JobNotFound:
+            continue
+        result = job.latest_result()
+        text = (result.exc_string or "") if result else ""
+        failures[job_id] = Failure(job_id, job.description or "", text, job.worker_name or "")
+    return failures
+
+
+def _restore(job_id: str, entry: tuple[Any, Mapping[Any, Any]], connection: Redis) -> Result:
+    entry_id, payload = entry
+    job = Job(job_id, connection=connection)
+    return Result.restore(job_id, entry_id, payload, connection, serializer=job.serializer)

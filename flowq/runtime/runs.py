@@ -1,0 +1,264 @@
+"""Runs: a plan submitted to RQ, the record of it, and what happens to it.
+
+A run is staged job by job, becomes real with one commit, and is released in steps that any process
+can go on with. A submitter that dies before the commit leaves a staged run whose lease runs out
+(`maintenance` removes it); one that dies after it leaves a run that others finish.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from rq.command import send_stop_job_command
+from rq.exceptions import InvalidJobOperation, NoSuchJobError
+from rq.job import JobStatus as RQStatus
+from rq.job import Retry as RQRetry
+from rq.utils import as_text, str_to_date, utcformat
+
+from flowq.errors import RunNotFound, WrongState
+from flowq.plan import Enqueue, Plan, Release
+from flowq.runtime import keys, scripts
+from flowq.runtime.holds import Edge, Hold
+from flowq.runtime.job import Job
+from flowq.runtime.queue import Queue, add_jobs
+from flowq.runtime.steps import finish
+from flowq.status import RUN_ENDED, Event, JobStatus, RunStatus, fold
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+LEASE_S = 30
+"""How long a submitter may be silent before its uncommitted run is removed."""
+
+RETENTION_S = 7 * 86_400
+"""How long an ended run is kept, unless told otherwise."""
+
+JOBS_PER_CALL = 100
+CALL_WITH_RESULTS = "flowq.runtime.calls.call_with_results"
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """What Redis keeps about a run beside its jobs. Units: instants are aware UTC."""
+
+    run_id: str
+    workflow: str
+    state: str
+    inputs: Mapping[str, Any]
+    created_at: datetime
+    committed_at: datetime | None = None
+    ended_at: datetime | None = None
+    folder: str | None = None
+
+
+# Submitting ----------------------------------------------------------------------------------
+
+
+def submit(plan: Plan, connection: Redis, *, retention_s: float = RETENTION_S) -> None:
+    """Execute a plan. Until its commit nothing can run; after it the run reaches its end.
+
+    Errors: those of `Queue.enqueue`, with the staged run removed; RunNotFound when it was given up
+    as abandoned because this process stood still for longer than its lease.
+    """
+    _stage(plan, connection, retention_s)
+    try:
+        for enqueues in _batches(plan.enqueues, JOBS_PER_CALL):
+            _keep_lease(plan.run_id, connection)
+            jobs = [_make_job(enqueue, plan.run_id, connection) for enqueue in enqueues]
+            add_jobs(Queue(jobs[0].origin, connection=connection), jobs)
+        committed = scripts.COMMIT.call(connection, keys.run(plan.run_id), plan.run_id)
+    except BaseException:
+        finish(connection, f"purge:{plan.run_id}")
+        raise
+    if committed < 0:
+        raise RunNotFound(plan.run_id)
+    finish(connection, f"run:{plan.run_id}")
+
+
+def _batches(enqueues: Sequence[Enqueue], size: int) -> Iterator[Sequence[Enqueue]]:
+    for first in range(0, len(enqueues), size):
+        yield enqueues[first : first + size]
+
+
+def _stage(plan: Plan, connection: Redis, retention_s: float) -> None:
+    record: dict[Any, Any] = {
+        "workflow": plan.workflow,
+        "state": "staged",
+        "inputs": json.dumps(plan.inputs, default=repr),
+        "created_at": utcformat(datetime.now(UTC)),
+        "retention_s": retention_s,
+        "folder": plan.folder or "",
+        "left": 0,
+        "bad": 0,
+    }
+    releases = [op.job_id for op in plan if isinstance(op, Release)]
+    with connection.pipeline() as pipeline:
+        pipeline.hset(keys.run(plan.run_id), mapping=record)
+        pipeline.zadd(keys.RUNS, {plan.run_id: time.time()})
+        pipeline.zadd(keys.STAGED, {plan.run_id: time.time() + LEASE_S})
+        for first in range(0, len(releases), 1_000):
+            pipeline.rpush(keys.run_futures(plan.run_id), *releases[first : first + 1_000])
+        pipeline.execute()
+
+
+def _keep_lease(run_id: str, connection: Redis) -> None:
+    connection.zadd(keys.STAGED, {run_id: time.time() + LEASE_S}, xx=True)
+
+
+def _make_job(enqueue: Enqueue, run_id: str, connection: Redis) -> Job:
+    function = enqueue.call.replace(":", ".")
+    kwargs: dict[str, Any] = dict(enqueue.kwargs)
+    args: tuple[Any, ...] = ()
+    if enqueue.result_of:
+        args = (function, kwargs, dict(enqueue.result_of), dict(enqueue.inputs))
+        function, kwargs = CALL_WITH_RESULTS, {}
+    job = _new_job(
+        function,
+        args=args,
+        kwargs=kwargs,
+        connection=connection,
+        id=enqueue.job_id,
+        origin=enqueue.queue,
+        description=enqueue.description,
+        timeout=_whole_seconds(enqueue.timeout_s) or Queue.DEFAULT_TIMEOUT,
+        retry=_retry(enqueue),
+        result_ttl=-1,  # kept with the run, and removed with it
+    )
+    job.adopt(_hold(enqueue, run_id))
+    return job
+
+
+def _new_job(function: str, **options: Any) -> Job:
+    job = Job.create(function, status=RQStatus.DEFERRED, **options)
+    assert isinstance(job, Job)  # RQ annotates the class method with its own class
+    return job
+
+
+def _hold(enqueue: Enqueue, run_id: str) -> Hold:
+    return Hold(
+        deferred=enqueue.deferred,
+        edges=tuple(Edge(block.name, block.on_failure) for block in enqueue.blocks),
+        policy=enqueue.on_blocker_failure,
+        run_id=run_id,
+        name=enqueue.name,
+    )
+
+
+def _retry(enqueue: Enqueue) -> RQRetry | None:
+    if enqueue.retries is None or enqueue.retries.max < 1:
+        return None
+    return RQRetry(max=enqueue.retries.max, interval=math.ceil(enqueue.retries.backoff_s))
+
+
+def _whole_seconds(timeout_s: float | None) -> int | None:
+    return None if timeout_s is None else max(1, math.ceil(timeout_s))
+
+
+# Looking -------------------------------------------------------------------------------------
+
+
+def get_record(run_id: str, connection: Redis) -> RunRecord:
+    """Return the record of a run. Errors: RunNotFound."""
+    raw = {as_text(k): as_text(v) for k, v in connection.hgetall(keys.run(run_id)).items()}
+    if not raw.get("workflow") or raw.get("state") == "purging":
+        raise RunNotFound(run_id)
+    return RunRecord(
+        run_id=run_id,
+        workflow=raw["workflow"],
+        state=raw["state"],
+        inputs=json.loads(raw["inputs"]),
+        created_at=_instant(raw["created_at"]) or datetime.now(UTC),
+        committed_at=_instant(raw.get("committed_at")),
+        ended_at=_instant(raw.get("ended_at")),
+        folder=raw.get("folder") or None,
+    )
+
+
+def _instant(text: str | None) -> datetime | None:
+    return str_to_date(text) if text else None
+
+
+def get_status(run_id: str, connection: Redis) -> RunStatus:
+    """Return a run's status, folded from all of its events. Errors: RunNotFound."""
+    record = get_record(run_id, connection)
+    job_ids = connection.lrange(keys.run_jobs(run_id), 0, -1)
+    names = [as_text(job_id).removeprefix(f"{run_id}-") for job_id in reversed(job_ids)]
+    jobs = {name: JobStatus(name, f"{run_id}-{name}") for name in names}
+    status = RunStatus(run_id, record.workflow, jobs=jobs)
+    return fold(status, read_events(run_id, connection))
+
+
+def read_events(
+    run_id: str, connection: Redis, after: str = "0", wait_s: float = 0
+) -> Iterator[Event]:
+    """Yield what happened after the event with that id, oldest first.
+
+    Blocks: up to `wait_s` when there is nothing yet.
+    """
+    key = keys.run_events(run_id)
+    block_ms = max(1, int(wait_s * 1000)) if wait_s else None
+    while answer := connection.xread({key: after}, count=1_000, block=block_ms):
+        for event_id, raw in _entries(answer):
+            after = as_text(event_id)
+            yield _event(after, {as_text(k): as_text(v) for k, v in raw.items()})
+        block_ms = None
+
+
+def _entries(answer: Any) -> list[tuple[Any, Mapping[Any, Any]]]:
+    # redis-py answers a list of [key, entries] with RESP2 and a mapping with RESP3.
+    entries: Any = next(iter(answer.values()))[0] if isinstance(answer, dict) else answer[0][1]
+    return list(entries)
+
+
+def _event(event_id: str, fields: Mapping[str, str]) -> Event:
+    return Event(
+        id=event_id,
+        at=datetime.fromtimestamp(int(event_id.split("-", maxsplit=1)[0]) / 1000, UTC),
+        job_id=fields["job"],
+        name=fields["name"],
+        state=fields["state"],
+        reason=fields.get("reason", ""),
+        worker=fields.get("worker", ""),
+    )
+
+
+def list_runs(connection: Redis, limit: int = 50) -> list[RunRecord]:
+    """Return the newest runs, newest first."""
+    records = []
+    run_ids: Any = connection.zrevrange(keys.RUNS, 0, limit - 1)
+    for run_id in run_ids:
+        try:
+            records.append(get_record(as_text(run_id), connection))
+        except RunNotFound:  # removed meanwhile
+            continue
+    return records
+
+
+# Ending --------------------------------------------------------------------------------------
+
+
+def cancel(run_id: str, connection: Redis) -> None:
+    """Call off whatever has not started, and stop what is running. Idempotent.
+
+    Errors: RunNotFound; WrongState for a run that has ended.
+    """
+    record = get_record(run_id, connection)
+    if record.state in RUN_ENDED:
+        raise WrongState(f"run {run_id} has ended: {record.state}")
+    connection.hset(keys.run(run_id), "canceling", 1)
+    for job_id in finish(connection, f"cancel:{run_id}"):
+        try:
+            send_stop_job_command(connection, job_id)
+        except (InvalidJobOperation, NoSuchJobError):  # it has ended meanwhile
+            continue
+
+
+def remove(run_id: str, connection: Redis) -> None:
+    """Remove a run with all its jobs, whatever its state. Idempotent."""
+    finish(connection, f"purge:{run_id}")

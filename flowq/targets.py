@@ -1,0 +1,120 @@
+"""What a name on the command line stands for: a YAML file, or a workflow in Python code.
+
+Importing code is the one thing here that touches the world; the checks get it passed in.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from flowq.declare import python, yaml
+from flowq.errors import WorkflowInvalid, WorkflowNotFound
+from flowq.spec import Workflow
+
+YAML_ENDINGS = (".yaml", ".yml")
+
+
+def load(target: str) -> Workflow:
+    """Return the workflow that `target` names.
+
+    `file.yaml`, `file.py:name` or `package.module:name`; without a name the only workflow of the
+    module is meant. The workflow's own folder and the current folder become importable.
+    Errors: WorkflowNotFound; WorkflowInvalid.
+    """
+    path_text, colon, name = target.partition(":") if not _is_drive(target) else (target, "", "")
+    path = Path(path_text)
+    if path.suffix in YAML_ENDINGS:
+        return _load_yaml(target, path)
+    if path.suffix == ".py":
+        _require_file(target, path)
+        make_importable(path.resolve().parent)
+        return _find_workflow(target, _import_file(target, path), name)
+    if path.exists() and not colon:
+        return _load_yaml(target, path)
+    make_importable(Path.cwd())
+    return _find_workflow(target, _import(target, path_text), name)
+
+
+def find_callable(call: str) -> object:
+    """Return what `package.module:function` names.
+
+    Errors: whatever importing the module raises; AttributeError.
+    """
+    module, _, path = call.partition(":")
+    found: object = importlib.import_module(module)
+    for part in path.split("."):
+        found = getattr(found, part)
+    return found
+
+
+def make_importable(*folders: Path) -> None:
+    """Put folders in front of the import path, once each."""
+    for folder in folders:
+        if str(folder) not in sys.path:
+            sys.path.insert(0, str(folder))
+
+
+def _is_drive(target: str) -> bool:
+    return len(target) > 2 and target[1] == ":" and target[2] in "/\\"
+
+
+def _load_yaml(target: str, path: Path) -> Workflow:
+    _require_file(target, path)
+    make_importable(Path.cwd(), path.resolve().parent)
+    return yaml.read_workflow(path)
+
+
+def _require_file(target: str, path: Path) -> None:
+    if path.is_dir():
+        raise WorkflowNotFound(target, "it is a folder; name a file in it")
+    if not path.exists():
+        near = sorted(p.name for p in path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
+        hint = f" (there are: {', '.join(near[:5])})" if near else ""
+        raise WorkflowNotFound(target, f"there is no such file{hint}")
+
+
+def _import_file(target: str, path: Path) -> ModuleType:
+    """Import a file under its stem, which is how the workers will import its functions."""
+    make_importable(Path.cwd(), path.resolve().parent)
+    module = _import(target, path.stem)
+    loaded_from = getattr(module, "__file__", None)
+    if loaded_from is None or Path(loaded_from).resolve() != path.resolve():
+        reason = f"the name {path.stem} already means {loaded_from or 'a built-in module'}; rename the file"
+        raise WorkflowNotFound(target, reason)
+    return module
+
+
+def _import(target: str, name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except WorkflowInvalid:
+        raise
+    except ModuleNotFoundError as error:
+        if error.name and (name == error.name or name.startswith(error.name + ".")):
+            raise WorkflowNotFound(target, f"there is no module {name}") from None
+        raise WorkflowNotFound(target, f"importing {name} failed: {error}") from error
+    except Exception as error:
+        # The user's own code may raise anything at import; its message is what helps.
+        raise WorkflowNotFound(
+            target, f"importing {name} failed: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _find_workflow(target: str, module: ModuleType, name: str) -> Workflow:
+    declared: dict[str, Any] = {
+        key: value for key, value in vars(module).items() if isinstance(value, python.Workflow)
+    }
+    if name:
+        if name not in declared:
+            have = ", ".join(declared) or "no workflow"
+            raise WorkflowNotFound(target, f"{module.__name__} has {have}, not {name}")
+        return declared[name].spec()
+    if len(declared) != 1:
+        have = ", ".join(declared) or "no workflow"
+        raise WorkflowNotFound(target, f"{module.__name__} has {have}; write FILE:NAME")
+    return next(iter(declared.values())).spec()
