@@ -123,19 +123,19 @@ def fold(status: RunStatus, events: Iterable[Event]) -> RunStatus:
 
 def _after(job: JobStatus, event: Event) -> JobStatus:
     job = replace(job, state=event.state, reason=event.reason, worker=event.worker or job.worker)
-    if event.state == "queued":
-        return replace(job, queued_at=event.at, ended_at=None)
-    if event.state == "started":
-        return replace(job, started_at=event.at, ended_at=None, attempts=job.attempts + 1)
     if event.state in ENDED:
         return replace(job, ended_at=event.at)
-    return job
+    if event.state == "started":
+        return replace(job, started_at=event.at, ended_at=None, attempts=job.attempts + 1)
+    queued_at = event.at if event.state == "queued" else job.queued_at
+    # It waits, again: what an earlier attempt left behind is not true of the next one.
+    return replace(job, queued_at=queued_at, started_at=None, ended_at=None, worker=event.worker)
 
 
 def _run_after(status: RunStatus, event: Event) -> RunStatus:
-    if event.state == "running":
-        started_at = status.started_at or event.at
-        return replace(status, state="running", started_at=started_at, ended_at=None)
     if event.state in RUN_ENDED:
         return replace(status, state=event.state, ended_at=event.at)
-    return replace(status, state=event.state)
+    started_at = status.started_at
+    if event.state == "running" and started_at is None:
+        started_at = event.at
+    return replace(status, state=event.state, started_at=started_at, ended_at=None)

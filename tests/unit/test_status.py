@@ -1,0 +1,143 @@
+"""The fold of a run's events into its status."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from flowq.status import Event, JobStatus, RunStatus, fold
+
+_START = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
+
+
+def _event(second: int, name: str, state: str, *, reason: str = "", worker: str = "") -> Event:
+    job_id = f"r-{name}" if name else ""
+    at = _START + timedelta(seconds=second)
+    return Event(f"{second}-0", at, job_id, name, state, reason, worker)
+
+
+def _status(*names: str) -> RunStatus:
+    return RunStatus("r", "flow", jobs={name: JobStatus(name, f"r-{name}") for name in names})
+
+
+def test_a_job_goes_from_held_to_finished_and_knows_its_times() -> None:
+    events = [
+        _event(1, "a", "queued"),
+        _event(2, "a", "started", worker="w1"),
+        _event(5, "a", "finished"),
+    ]
+
+    job = fold(_status("a"), events).jobs["a"]
+
+    assert (job.state, job.attempts, job.worker, job.duration_s) == ("finished", 1, "w1", 3.0)
+    assert job.queued_at == _START + timedelta(seconds=1)
+
+
+def test_a_job_without_events_stays_held_and_has_no_duration() -> None:
+    job = fold(_status("a"), []).jobs["a"]
+
+    assert (job.state, job.attempts, job.duration_s) == ("deferred", 0, None)
+
+
+def test_a_retry_counts_an_attempt_and_measures_the_last_one() -> None:
+    events = [
+        _event(1, "a", "started", worker="w1"),
+        _event(2, "a", "failed", reason="ValueError"),
+        _event(3, "a", "scheduled"),
+        _event(9, "a", "queued"),
+        _event(10, "a", "started", worker="w2"),
+        _event(14, "a", "finished"),
+    ]
+
+    job = fold(_status("a"), events).jobs["a"]
+
+    assert (job.attempts, job.duration_s, job.worker, job.reason) == (2, 4.0, "w2", "")
+
+
+def test_a_job_that_waits_for_its_retry_has_no_worker_and_no_end() -> None:
+    events = [
+        _event(1, "a", "started", worker="w1"),
+        _event(2, "a", "failed", reason="ValueError"),
+        _event(3, "a", "scheduled"),
+    ]
+
+    job = fold(_status("a"), events).jobs["a"]
+
+    assert (job.state, job.worker, job.ended_at, job.duration_s) == ("scheduled", "", None, None)
+
+
+def test_a_job_skipped_in_a_second_round_has_no_duration_of_the_first() -> None:
+    events = [
+        _event(1, "a", "started"),
+        _event(2, "a", "finished"),
+        _event(60, "a", "deferred"),
+        _event(61, "a", "skipped", reason="b failed"),
+    ]
+
+    job = fold(_status("a"), events).jobs["a"]
+
+    assert (job.state, job.reason, job.duration_s) == ("skipped", "b failed", None)
+
+
+def test_jobs_keep_the_order_of_declaration_and_late_ones_come_last() -> None:
+    events = [_event(1, "late", "queued"), _event(2, "b", "queued"), _event(3, "a", "queued")]
+
+    status = fold(_status("a", "b"), events)
+
+    assert list(status.jobs) == ["a", "b", "late"]
+    assert status.jobs["late"].job_id == "r-late"
+
+
+def test_the_run_starts_once_and_ends() -> None:
+    events = [_event(1, "", "running"), _event(4, "", "running"), _event(6, "", "succeeded")]
+
+    status = fold(_status(), events)
+
+    assert (status.state, status.is_ended, status.duration_s) == ("succeeded", True, 5.0)
+
+
+def test_a_retried_run_is_not_ended_any_more() -> None:
+    events = [_event(1, "", "running"), _event(2, "", "failed"), _event(3, "", "running")]
+
+    status = fold(_status(), events)
+
+    assert (status.state, status.is_ended, status.ended_at) == ("running", False, None)
+    assert status.started_at == _START + timedelta(seconds=1)
+
+
+def test_a_run_that_waits_for_approvals_has_not_ended() -> None:
+    status = fold(_status(), [_event(1, "", "running"), _event(2, "", "waiting")])
+
+    assert (status.state, status.ended_at) == ("waiting", None)
+
+
+def test_folding_in_two_parts_gives_the_same_as_folding_at_once() -> None:
+    events = [
+        _event(1, "", "running"),
+        _event(2, "a", "queued"),
+        _event(3, "a", "started"),
+        _event(4, "a", "finished"),
+        _event(5, "", "succeeded"),
+    ]
+    at_once = fold(_status("a"), events)
+
+    for cut in range(len(events) + 1):
+        assert fold(fold(_status("a"), events[:cut]), events[cut:]) == at_once
+
+
+def test_the_status_remembers_where_to_read_on() -> None:
+    assert fold(_status("a"), []).last_event_id == "0"
+    assert fold(_status("a"), [_event(7, "a", "queued")]).last_event_id == "7-0"
+
+
+def test_folding_leaves_the_status_before_as_it_was() -> None:
+    before = _status("a")
+
+    fold(before, [_event(1, "a", "queued"), _event(2, "", "running")])
+
+    assert before == _status("a")
+
+
+def test_states_are_counted_and_empty_ones_left_out() -> None:
+    status = fold(_status("a", "b", "c"), [_event(1, "a", "started"), _event(2, "b", "failed")])
+
+    assert status.count_by_state() == {"started": 1, "failed": 1, "deferred": 1}
