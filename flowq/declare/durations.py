@@ -1,0 +1,47 @@
+"""Durations as people write them: `500ms`, `30s`, `10m`, `2h`, `1d`; a bare number is seconds."""
+
+from __future__ import annotations
+
+import math
+import re
+from decimal import Decimal
+
+SECONDS_BY_UNIT = {
+    "": Decimal(1),
+    "ms": Decimal("0.001"),
+    "s": Decimal(1),
+    "m": Decimal(60),
+    "h": Decimal(3600),
+    "d": Decimal(86_400),
+}
+
+_DURATION = re.compile(r"\s*([0-9]{1,15}(?:\.[0-9]{1,9})?)\s*([a-z]*)\s*", re.ASCII)
+
+
+def parse_duration(value: object) -> float:
+    """Return a duration in seconds; a whole number of seconds is an int.
+
+    Errors: ValueError, with a sentence for the user, for anything that is no duration.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise _refusal(value)
+    if isinstance(value, str):
+        return _parse_text(value)
+    if not math.isfinite(value) or value < 0:
+        raise _refusal(value)
+    return _shortest(value)
+
+
+def _parse_text(text: str) -> float:
+    found = _DURATION.fullmatch(text)
+    if found is None or found[2] not in SECONDS_BY_UNIT:
+        raise _refusal(text)
+    return _shortest(float(Decimal(found[1]) * SECONDS_BY_UNIT[found[2]]))
+
+
+def _shortest(seconds: float) -> float:
+    return int(seconds) if seconds == int(seconds) else seconds
+
+
+def _refusal(value: object) -> ValueError:
+    return ValueError(f"{value!r} is no duration; write it as 500ms, 30s, 10m, 2h or 1d")
