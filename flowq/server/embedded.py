@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -67,7 +68,7 @@ class Server:
         if wire is not None:
             _shut_down(wire)
         deadline = time.monotonic() + STOP_S
-        while self.state.is_dir() and not _is_free(self.state):
+        while not _is_free(self.state):
             if time.monotonic() > deadline:
                 raise ServerUnavailable(str(self.state), "it does not end; see " + str(self.log))
             time.sleep(0.01)
@@ -84,15 +85,15 @@ def ensure(folder: Path | None = None, *, idle_s: float | None = None) -> Server
     longer while much data are loaded. Errors: ServerUnavailable.
     """
     state = _open_state(Path(folder or Path.cwd()).resolve())
+    limit_s = _idle_s(idle_s)
     deadline = time.monotonic() + START_S
-    while True:
-        server = _look(state)
-        if server is not None:
-            return server
+    while (server := _look(state)) is None:
         if time.monotonic() > deadline:
-            raise ServerUnavailable(str(state), "its server does not get ready; try again")
-        if _start_guardian(state, _idle_s(idle_s)) == "busy":
+            reason = f"its server does not get ready; see {state / state_folder.LOG}"
+            raise ServerUnavailable(str(state), reason)
+        if _start_guardian(state, limit_s) != "ready":
             _wait_a_little(state)
+    return server
 
 
 def is_used(folder: Path | None = None) -> bool:
@@ -108,16 +109,14 @@ def temporary() -> Iterator[Server]:
     """
     _require_unix()
     state = Path(tempfile.mkdtemp(prefix="flowq-test-")).resolve()
-    guardian = subprocess.Popen(  # noqa: S603 - our own file and words
-        _guardian_command(state, idle_s=None, parent_pid=os.getpid()),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    with guardian:  # leaving it closes the pipe, by which the guardian knows, and waits for it
-        _read_report(guardian, state)
-        yield Server(state, Path(state_folder.read_where(state)))
+    # Leaving the inner block closes the pipe, by which the guardian knows, and waits for it.
+    try:
+        with _spawn_guardian(state, idle_s=None, parent_pid=os.getpid()) as guardian:
+            if _read_report(guardian, state) != "ready":
+                raise ServerUnavailable(str(state), "its guardian was killed at the start")
+            yield Server(state, state / state_folder.read_where(state))
+    finally:
+        shutil.rmtree(state, ignore_errors=True)
 
 
 # --- looking ---
@@ -126,7 +125,7 @@ def temporary() -> Iterator[Server]:
 def _open(state: Path) -> Wire | None:
     """Connect to the server if it is there, and really the one on this folder's data."""
     try:
-        wire = Wire(state_folder.read_where(state))
+        wire = Wire(str(state / state_folder.read_where(state)))
     except OSError:
         return None
     try:
@@ -146,7 +145,7 @@ def _look(state: Path) -> Server | None:
     try:
         wire.ask("PING")
         if is_guarded(wire):
-            return Server(state, Path(state_folder.read_where(state)))
+            return Server(state, state / state_folder.read_where(state))
     except (OSError, Refused):
         pass
     finally:
@@ -155,18 +154,23 @@ def _look(state: Path) -> Server | None:
 
 
 def _wait_a_little(state: Path) -> None:
-    """Another guardian is at work, or about to end: look again before a new one is sent."""
+    """Another guardian is at work, or about to end: look again before the next one is sent."""
     deadline = time.monotonic() + LOOK_AGAIN_S
     pause_s = 0.01
-    while time.monotonic() < deadline and _look(state) is None and not _is_free(state):
+    while time.monotonic() < deadline:
         time.sleep(pause_s)
+        if _look(state) is not None or _is_free(state):
+            return
         pause_s = min(pause_s * 1.5, 0.2)
 
 
 def _is_free(state: Path) -> bool:
     """Whether neither a guardian nor a server is at work in the folder."""
     for name in (state_folder.SERVER_LOCK, state_folder.GUARDIAN_LOCK):
-        lock = state_folder.try_lock(state / name)
+        try:
+            lock = state_folder.try_lock(state / name)
+        except FileNotFoundError:
+            return True  # the folder is gone
         if lock is None:
             return False
         os.close(lock)
@@ -218,15 +222,25 @@ def _guardian_command(state: Path, idle_s: float | None, parent_pid: int | None)
 
 
 def _start_guardian(state: Path, idle_s: float) -> str:
-    guardian = subprocess.Popen(  # noqa: S603 - our own file and words
-        _guardian_command(state, idle_s, parent_pid=None),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    with guardian:
+    with _spawn_guardian(state, idle_s=idle_s, parent_pid=None) as guardian:
         return _read_report(guardian, state)
+
+
+def _spawn_guardian(
+    state: Path, *, idle_s: float | None, parent_pid: int | None
+) -> subprocess.Popen[bytes]:
+    command = _guardian_command(state, idle_s, parent_pid)
+    try:
+        with (state / state_folder.LOG).open("ab") as log:
+            return subprocess.Popen(  # noqa: S603 - our own file and words
+                command,
+                stdin=subprocess.PIPE if parent_pid else subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C in the terminal is not meant for it
+            )
+    except OSError as error:
+        raise ServerUnavailable(str(state), _explain(error, state)) from error
 
 
 def _read_report(guardian: subprocess.Popen[bytes], state: Path) -> str:
@@ -249,28 +263,38 @@ def _open_state(folder: Path) -> Path:
     state = folder / STATE
     try:
         state.mkdir(mode=0o700, exist_ok=True)
+        state = state.resolve()
         _keep_private(state)
         ignore = state / ".gitignore"
         if not ignore.exists() or not ignore.stat().st_size:
             ignore.write_text("*\n", encoding="utf-8")
     except OSError as error:
-        reason = (
-            f"{error.strerror or error}: {error.filename or state}; "
-            "run in a folder that you can write to, or pass --redis-url"
-        )
-        raise ServerUnavailable(str(state), reason) from error
+        raise ServerUnavailable(str(state), _explain(error, state)) from error
     return state
 
 
+def _explain(error: OSError, state: Path) -> str:
+    return (
+        f"{error.strerror or error}: {error.filename or state}; "
+        "run in a folder that you can write to, or pass --redis-url"
+    )
+
+
 def _keep_private(state: Path) -> None:
-    """Close the folder to others. Who can write to it can run code as its user, so what others
-    could have written is not trusted."""
+    """Close the folder to others. Errors: ServerUnavailable, when others may have written to it:
+    who can change the data in it can run code as the user of its jobs."""
     status = state.stat()
     if status.st_uid != os.geteuid():
         reason = f"it belongs to another user (id {status.st_uid}); remove it, or pass --redis-url"
         raise ServerUnavailable(str(state), reason)
-    if status.st_mode & 0o022:
-        reason = f"other users can write to it; remove it, or trust it: chmod 700 {state}"
+    if status.st_mode & 0o022 and _has_modes(state):
+        reason = f"other users can write to it; remove it, or if you trust it: chmod 700 {state}"
         raise ServerUnavailable(str(state), reason)
     if status.st_mode & 0o077:
         state.chmod(0o700)
+
+
+def _has_modes(state: Path) -> bool:
+    """Whether the file system keeps modes; mounts of Windows drives, for one, show 0777 for all."""
+    with tempfile.TemporaryFile(dir=state) as probe:
+        return not os.fstat(probe.fileno()).st_mode & 0o077

@@ -11,7 +11,7 @@
 """
 
 # The guardian imports this, and pathlib would slow down every start:
-# ruff: noqa: PTH100, PTH105, PTH108, PTH109, PTH110, PTH116, PTH117, PTH118, PTH120, PTH123, PTH202
+# ruff: noqa: PTH100, PTH105, PTH106, PTH108, PTH110, PTH116, PTH117, PTH118, PTH120, PTH123, PTH202
 from __future__ import annotations
 
 import os
@@ -21,6 +21,7 @@ import sys
 from contextlib import suppress
 
 SOCKET = "server.sock"
+CLOSED = "~"  # added to the name of the socket while the server is being closed
 WHERE = "socket"
 DATA = "data"
 LOG = "server.log"
@@ -70,36 +71,40 @@ def is_same(descriptor: int, path: str | os.PathLike[str]) -> bool:
 
 
 def read_where(state: str | os.PathLike[str]) -> str:
-    """Return the path of the socket that belongs to the state folder, whether it exists or not.
+    """Return where the socket of the state folder is: its name in there, or an absolute path.
 
     A path out of the state folder is believed only if it leads into a private folder of ours.
     """
-    usual = os.path.join(state, SOCKET)
     try:
-        with open(os.path.join(state, WHERE), encoding="utf-8", errors="surrogateescape") as file:
+        with open(os.path.join(state, WHERE), encoding="utf-8") as file:
             path = file.read().rstrip("\n")
-    except OSError:
-        return usual
-    return path if os.path.isabs(path) and is_private(os.path.dirname(path)) else usual
+    except (OSError, ValueError):
+        return SOCKET
+    return path if os.path.isabs(path) and is_private(os.path.dirname(path)) else SOCKET
 
 
-def place_socket() -> str:
-    """Return a path for the socket, and note it: in the state folder (the current one), else in a
-    private folder with a short path. Errors: Trouble, OSError."""
-    usual = os.path.abspath(SOCKET)
-    if fits(usual) and can_bind():
+def place_socket(previous: str) -> str:
+    """Choose where the socket is to be, and note it. Errors: Trouble, OSError.
+
+    It is in the state folder, the current one, if that can be; else in a private folder with a
+    short path: the one of `previous`, which must be this folder's own, or a new one.
+    """
+    if fits(os.path.abspath(SOCKET)) and is_private(".") and can_bind():
         forget(WHERE)
-        return usual
-    path = read_where(os.getcwd())
-    if path == usual:
+        return SOCKET
+    path = previous
+    if not os.path.isabs(path) or not is_private(os.path.dirname(path)):
         path = os.path.join(_make_short_folder(), SOCKET)
     write_whole(WHERE, path)
     return path
 
 
-def is_inside(path: str) -> bool:
-    """Whether the socket lies in the state folder, the current one."""
-    return os.path.dirname(path) == os.getcwd()
+def discard_socket(path: str) -> None:
+    """Remove a socket, and the folder that was made for it if it is not the state folder."""
+    forget(path, path + CLOSED)
+    if os.path.isabs(path):
+        with suppress(OSError):
+            os.rmdir(os.path.dirname(path))
 
 
 def fits(path: str) -> bool:
@@ -136,7 +141,7 @@ def _make_short_folder() -> str:
 def write_whole(path: str, text: str) -> None:
     """Write a file so that a reader finds the old or the new text, never a part."""
     draft = f"{path}.{os.getpid()}"
-    with open(draft, "w", encoding="utf-8", errors="surrogateescape") as file:
+    with open(draft, "w", encoding="utf-8") as file:
         file.write(text + "\n")
     os.replace(draft, path)
 
@@ -157,9 +162,9 @@ def note_holder(lock: int, pid: int) -> None:
 def read_holder(state: str | os.PathLike[str]) -> str:
     """Who holds the server's lock, as it was noted there."""
     try:
-        with open(os.path.join(state, SERVER_LOCK), encoding="utf-8", errors="replace") as file:
+        with open(os.path.join(state, SERVER_LOCK), encoding="utf-8") as file:
             return file.read().strip() or "another process"
-    except OSError:
+    except (OSError, ValueError):
         return "another process"
 
 

@@ -15,19 +15,21 @@ folder waits for it.
 """
 
 # The guardian imports this, and pathlib would slow down every start:
-# ruff: noqa: PTH104, PTH109, PTH110, PTH120
+# ruff: noqa: PTH104, PTH109, PTH110
 from __future__ import annotations
 
 import os
 import select
 import signal
 import time
+from contextlib import suppress
 
 from flowq.server import folder
 from flowq.server.process import Process
 from flowq.server.wire import Refused
 
 TAKE_OVER_S = 15.0
+RECONNECT_S = 0.05
 UNFINISHED_IDLE_S = 86_400.0
 MAX_RESTARTS, RESTARTS_WITHIN_S = 5, 60.0
 
@@ -59,7 +61,10 @@ class Guardian:
         self._is_ending = False
 
     def take_over(self) -> bool:
-        """Start a server, or adopt the one that runs. False: it has a guardian already."""
+        """Start a server, or adopt the one that runs. False: it has a guardian already.
+
+        Errors: Trouble, OSError.
+        """
         self._lock = folder.try_lock(folder.GUARDIAN_LOCK)
         if self._lock is None:
             return False
@@ -68,9 +73,9 @@ class Guardian:
             if self.server.adopt():
                 return True
             if time.monotonic() > deadline:
-                state = os.getcwd()
-                raise folder.Trouble(f"{folder.read_holder(state)} has it, and does not answer")
+                raise folder.Trouble(f"{folder.read_holder('.')} has the data, but does not answer")
             time.sleep(0.01)
+        self.server.discard_stale()
         self.server.start()
         return True
 
@@ -82,16 +87,17 @@ class Guardian:
             if not self._is_ending:
                 self._look()
         self.server.shut_down()
-        self._clean_up()
+        self.leave()
 
     def _end_soon(self, *_: object) -> None:
         self._is_ending = True
 
     def _wait_for_news(self) -> None:
-        sources: list[int] = [self.server.wire.fileno()] if self.server.wire else []
+        wire = self.server.wire
+        sources = [wire.fileno()] if wire else []
         if self.parent_pid:
             sources.append(0)  # a pipe that nobody writes to: readable once the parent is gone
-        ready = select.select(sources, [], [], self._tick_s)[0]
+        ready = select.select(sources, [], [], self._tick_s if wire else RECONNECT_S)[0]
         if 0 in ready or (self.parent_pid and not is_alive(self.parent_pid)):
             self._is_ending = True
 
@@ -101,14 +107,12 @@ class Guardian:
             return
         try:
             self._note_use()
-            if not os.path.exists(self.server.path):
-                say("the socket has been removed: starting again")
-                self.server.shut_down()
-                self._start_again()
-            elif self._is_idle() and self._close_door():
+            if self._has_socket() and self._is_idle() and self._close_door():
                 self._end("nobody has used the server for a while")
-        except (OSError, Refused):
-            self._go_on_without_server()
+        except Refused:
+            self._used_at = time.monotonic()  # a long script is running, for example
+        except OSError:
+            self._go_on_without_answer()
 
     def _end(self, reason: str) -> None:
         say(reason)
@@ -145,20 +149,39 @@ class Guardian:
         Who found the socket before it was renamed is in the server's queue of connections, and is
         counted after a question or two; who comes later finds none, and waits for the lock.
         """
-        os.rename(self.server.path, self.server.path + "~")
-        self.server.ask("PING")
-        if not self._is_used():
-            return True
-        os.rename(self.server.path + "~", self.server.path)
-        self._used_at = time.monotonic()
+        os.rename(self.server.path, self.server.path + folder.CLOSED)
+        try:
+            self.server.ask("PING")
+            if not self._is_used():
+                return True
+        except Refused:
+            pass
+        self._open_door()
         return False
+
+    def _open_door(self) -> None:
+        with suppress(FileNotFoundError):
+            os.rename(self.server.path + folder.CLOSED, self.server.path)
+        self._used_at = time.monotonic()
 
     # --- after a death ---
 
-    def _go_on_without_server(self) -> None:
+    def _has_socket(self) -> bool:
+        """Whether clients can find the server; if the socket was removed, start a new server."""
+        if os.path.exists(self.server.path):
+            return True
+        self.server.ask("PING")  # fails when the server itself has removed it, because it ends
+        say("the socket has been removed: starting again")
+        self.server.shut_down()
+        self._start_again()
+        return False
+
+    def _go_on_without_answer(self) -> None:
         """A server told to end takes its socket away; one that was killed leaves it behind."""
         self.server.hang_up()
-        self.server.reap()
+        self._open_door()
+        if not self.server.has_ended():
+            return  # it is slow, or has cut us off, or is about to end: the next look will tell
         if os.path.exists(self.server.path):
             say("the server has died: starting again")
             self._start_again()
@@ -172,19 +195,21 @@ class Guardian:
         try:
             if len(self._restarted_at) > MAX_RESTARTS:
                 raise folder.Trouble("it dies again and again")
-            self.server.await_lock()
+            if not self.server.take_lock():
+                raise folder.Trouble("it does not end")
             self.server.start()
         except (folder.Trouble, OSError) as trouble:
             self._end(f"giving up: {trouble}")
 
-    def _clean_up(self) -> None:
-        path = self.server.path
+    def leave(self) -> None:
+        """Remove what is of no use without a server: the socket, or all of a temporary folder."""
+        if not self._has_folder():
+            return
+        folder.discard_socket(self.server.path)
         if self.parent_pid:
             folder.remove_tree(os.getcwd())
-        elif self._has_folder():
-            folder.forget(path + "~", path, folder.WHERE)
-        if not folder.is_inside(path):
-            folder.remove_tree(os.path.dirname(path))
+        else:
+            folder.forget(folder.WHERE)
 
 
 def is_alive(pid: int) -> bool:
@@ -205,30 +230,27 @@ def say(text: str) -> None:
 
 def report(text: str) -> None:
     """Tell the starter, in one line, how it went; from now on the output goes to the log."""
-    os.write(1, (text.replace("\n", " ") + "\n").encode(errors="replace"))
-    try:
-        log = folder.open_log()
-    except OSError:
-        log = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(log, 2)
-    os.dup2(log, 1)
-    os.close(log)
+    with suppress(OSError):  # a starter that was killed does not listen
+        os.write(1, (text.replace("\n", " ") + "\n").encode(errors="replace"))
+    os.dup2(2, 1)
 
 
 def main(words: list[str]) -> int:
-    """Run with STATE BINARY IDLE_S PARENT_PID RUNS_KEY ENDED_KEY; "" is None."""
+    """Run with STATE BINARY IDLE_S PARENT_PID RUNS_KEY ENDED_KEY; "" is None. Errors: in words, to
+    the standard output, where the starter reads; the standard error is the log."""
     state, binary, idle_s, parent_pid, runs_key, ended_key = words
     os.umask(0o077)
     if not parent_pid and os.fork():
         return 0  # the guardian is nobody's child, so that nobody has to wait for it
+    os.chdir(state)
     idle = float(idle_s) if idle_s else None
     parent = int(parent_pid) if parent_pid else None
+    guardian = Guardian(binary, idle, parent, runs_key, ended_key)
     try:
-        os.chdir(state)
-        guardian = Guardian(binary, idle, parent, runs_key, ended_key)
         is_ours = guardian.take_over()
     except (folder.Trouble, OSError) as trouble:
         report(f"error {trouble}")
+        guardian.leave()
         return 1
     report("ready" if is_ours else "busy")
     if is_ours:

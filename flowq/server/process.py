@@ -1,7 +1,7 @@
 """The server's process, as its guardian has it: start, adopt, end."""
 
 # The guardian imports this, and pathlib would slow down every start:
-# ruff: noqa: PTH100, PTH103, PTH104, PTH109, PTH119, PTH123
+# ruff: noqa: PTH100, PTH103, PTH104, PTH117, PTH123
 from __future__ import annotations
 
 import os
@@ -25,7 +25,7 @@ class Process:
     def __init__(self, binary: str, is_persistent: bool) -> None:
         self.binary = binary
         self.is_persistent = is_persistent
-        self.path = folder.read_where(os.getcwd())
+        self.path = folder.SOCKET  # not absolute when inside: a project may be renamed
         self.wire: Wire | None = None
         self._lock: int | None = None
         self._pid: int | None = None  # None also for an adopted server, which is not our child
@@ -45,7 +45,7 @@ class Process:
 
         Errors: Trouble, with what the server said.
         """
-        self.path = folder.place_socket()
+        self.path = folder.place_socket(self.path)
         os.makedirs(folder.DATA, mode=0o700, exist_ok=True)
         log = folder.open_log()
         begin_bytes = os.fstat(log).st_size
@@ -60,17 +60,18 @@ class Process:
 
     def adopt(self) -> bool:
         """Connect to the server that another guardian has left behind. False: none answers."""
-        self.path = folder.read_where(os.getcwd())
-        for path in (self.path, self.path + "~"):
-            if self._adopt_at(path):
-                if path != self.path:  # that guardian died while it closed the door
-                    os.rename(path, self.path)
+        path = folder.read_where(".")
+        for name in (path, path + folder.CLOSED):
+            if self._adopt_at(name):
+                if name != path:  # that guardian died while it closed the door
+                    os.rename(name, path)
+                self.path = path
                 return True
         return False
 
     def _adopt_at(self, path: str) -> bool:
         try:
-            self.wire = greet(near(path))
+            self.wire = greet(path)
             if serves(self.wire, folder.DATA):
                 await_loaded(self.wire)
                 return True
@@ -78,6 +79,17 @@ class Process:
             pass
         self.hang_up()
         return False
+
+    def discard_stale(self) -> None:
+        """Remove the socket that a killed server has left somewhere, if nobody listens there.
+
+        Somebody may: a copied project notes the socket of the original.
+        """
+        path = folder.read_where(".")
+        try:
+            Wire(path).close()
+        except OSError:
+            folder.discard_socket(path)
 
     def _spawn(self, log: int) -> None:
         actions = [
@@ -95,7 +107,7 @@ class Process:
     def _command(self) -> list[str]:
         options = {
             "port": "0",
-            "unixsocket": self.path,
+            "unixsocket": self._path_from_data(),
             "unixsocketperm": "700",
             "dir": folder.DATA,
             "save": "",
@@ -108,12 +120,17 @@ class Process:
         words = [word for name, value in options.items() for word in (f"--{name}", value)]
         return [self.binary, *words]
 
+    def _path_from_data(self) -> str:
+        if os.path.isabs(self.path):
+            return self.path
+        return os.path.relpath(os.path.realpath(self.path), os.path.realpath(folder.DATA))
+
     def _listen(self) -> None:
         deadline = time.monotonic() + LISTEN_S
         while self.wire is None:
             self._raise_if_ended()
             try:
-                self.wire = greet(near(self.path))
+                self.wire = greet(self.path)
             except OSError:
                 if time.monotonic() > deadline:
                     raise
@@ -121,23 +138,22 @@ class Process:
         await_loaded(self.wire)
 
     def _raise_if_ended(self) -> None:
-        if self._pid is not None and os.waitpid(self._pid, os.WNOHANG)[0]:
-            self._pid = None
+        if self._is_reaped():
             raise ConnectionResetError("it ended at once")
 
     # --- living ---
 
     def ask(self, *words: str) -> Reply:
-        """Ask the server. Errors: OSError when it is gone, Refused."""
+        """Ask the server. Errors: OSError when it is gone, or too slow; Refused."""
         return self._connected().ask(*words)
 
     def read_info(self, section: str, name: str) -> int:
-        """Return a figure of the server. Errors: OSError when it is gone, Refused."""
+        """Return a figure of the server. Errors: as `ask`."""
         return self._connected().read_info(section, name)
 
     def _connected(self) -> Wire:
         if self.wire is None:
-            raise ConnectionResetError("there is no server")
+            self.wire = greet(self.path)
         return self.wire
 
     # --- ending ---
@@ -147,7 +163,7 @@ class Process:
         with suppress(OSError, Refused):
             self.ask("SHUTDOWN", "NOSAVE")
         self.hang_up()
-        self.reap()
+        self.await_end()
 
     def hang_up(self) -> None:
         """Close the connection. Idempotent."""
@@ -155,15 +171,24 @@ class Process:
             self.wire.close()
             self.wire = None
 
-    def reap(self) -> None:
-        """Wait for the end of our child; not for ever. Idempotent."""
+    def has_ended(self) -> bool:
+        """Whether the process is gone. Of a child its parent knows, of an adopted one the lock."""
+        return self._is_reaped() if self._pid is not None else self.take_lock()
+
+    def _is_reaped(self) -> bool:
+        if self._pid is None or not os.waitpid(self._pid, os.WNOHANG)[0]:
+            return False
+        self._pid = None
+        return True
+
+    def await_end(self) -> None:
+        """Wait for the end of the server, and make it end if it does not. Errors: Trouble."""
         deadline = time.monotonic() + SHUT_DOWN_S
-        while self._pid is not None and not os.waitpid(self._pid, os.WNOHANG)[0]:
+        while not self.has_ended():
             if time.monotonic() > deadline:
                 self.kill()
                 return
             time.sleep(0.005)
-        self._pid = None
 
     def kill(self) -> None:
         """End the server at once, if it is our child. Idempotent."""
@@ -173,25 +198,13 @@ class Process:
             os.waitpid(self._pid, 0)
             self._pid = None
 
-    def await_lock(self) -> None:
-        """Take the lock that a dying server still holds. Errors: Trouble."""
-        deadline = time.monotonic() + SHUT_DOWN_S
-        while not self.take_lock():
-            if time.monotonic() > deadline:
-                raise folder.Trouble("the server does not answer, but it lives")
-            time.sleep(0.01)
-
-
-def near(path: str) -> str:
-    """Return the path as the current folder sees it: renaming the project must not cut us off."""
-    return os.path.basename(path) if folder.is_inside(path) else path
-
 
 def explain(error: Exception, binary: str, begin_bytes: int) -> str:
     """Say why the server did not start, from the end of its own log."""
     with open(folder.LOG, "rb") as file:
         file.seek(begin_bytes)
         lines = file.read().decode(errors="replace").splitlines()
+    lines = [line for line in lines if " # WARNING" not in line]
     reasons = [line.partition(" # ")[2] for line in lines if " # " in line] or lines
     told = "; ".join(reason.strip() for reason in reasons[-3:]) or str(error)
     return f"{binary} did not start: {told} (see {os.path.abspath(folder.LOG)})"

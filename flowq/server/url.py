@@ -10,7 +10,8 @@ from urllib.parse import unquote_plus
 HIDDEN = "***"
 VARIABLES = ("FLOWQ_REDIS_URL", "RQ_REDIS_URL")
 
-_PARAMETER = re.compile(r"([?&;])([^=&;]*)=([^&;]*)")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_PLACE = re.compile(r"(\[[^\]]*\]|[^:/?#]*)(:[^/?#]*)?")
 _SECRET = re.compile(r"pass|pwd|secret|token|auth|credential", re.IGNORECASE)
 
 
@@ -28,36 +29,38 @@ def hide_password(url: str) -> str:
 
     Total: any text is accepted, and in doubt too much is hidden rather than too little.
     """
-    scheme, separator, rest = url.rpartition("://") if url.count("://") == 1 else _split(url)
-    return scheme + separator + _hide_user(_hide_parameters(rest), scheme)
-
-
-def _split(url: str) -> tuple[str, str, str]:
-    scheme, separator, rest = url.partition("://")
-    return (scheme, separator, rest) if separator else ("", "", url)
+    scheme = _SCHEME.match(url)
+    prefix = scheme[0] if scheme else ""
+    rest = _hide_parameters(url.removeprefix(prefix))
+    if prefix.lower() == "unix://" and rest.startswith("/"):
+        return prefix + rest
+    return prefix + _hide_user(rest)
 
 
 def _hide_parameters(rest: str) -> str:
-    def hide(match: re.Match[str]) -> str:
-        mark, name, value = match.groups()
-        return f"{mark}{name}={HIDDEN if _SECRET.search(unquote_plus(name)) else value}"
+    """Hide the query from the value of its first secret on: an `&` may be a part of that."""
+    place, mark, query = rest.partition("?")
+    shown = []
+    for parameter in query.split("&"):
+        if _SECRET.search(unquote_plus(parameter)):
+            name, equals, _ = parameter.partition("=")
+            shown.append(f"{name}={HIDDEN}" if equals else HIDDEN)
+            break
+        shown.append(parameter)
+    return place + mark + "&".join(shown)
 
-    return _PARAMETER.sub(hide, rest)
 
-
-def _hide_user(rest: str, scheme: str) -> str:
-    if scheme == "unix" and rest.startswith("/"):
-        return rest
+def _hide_user(rest: str) -> str:
     user, at, host = rest.rpartition("@")
-    if at:
-        name, colon, _ = user.partition(":")
-        return f"{name}:{HIDDEN}@{host}" if colon else f"{HIDDEN}@{host}"
-    return _hide_port(rest)
+    if not at:
+        return _hide_port(rest)
+    name, colon, _ = user.partition(":")
+    return f"{name}:{HIDDEN}@{host}" if colon else f"{HIDDEN}@{host}"
 
 
 def _hide_port(rest: str) -> str:
     """Hide what stands for the port and is none: a password whose `@host` is missing."""
-    place = re.match(r"(\[[^\]]*\]|[^:/?#]*)(:[^/?#]*)?", rest)
+    place = _PLACE.match(rest)
     if place is None or not place[2] or place[2][1:].isdigit():
         return rest
     return f"{place[1]}:{HIDDEN}"
