@@ -1,0 +1,188 @@
+"""Expressions, `${{ … }}` in the arguments of jobs: what they refer to, and what they stand for.
+
+A value goes through two hands, and what is only data must never be read as an expression:
+
+1. `fill(value, inputs=…)`, when a run is planned. A text whose expressions need inputs only is
+   replaced by what it stands for, *escaped*; one that names a job stays whole. So the outcome is
+   again a template, in which every live expression was written by the workflow's author.
+2. `evaluate(value, inputs=…, results=…)`, once, where the job runs. It gives plain values, in
+   which nothing is looked for again.
+
+So what `fill` returns must go through `evaluate`, also when it names no job any more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from flowq.errors import Problem, Where, WorkflowInvalid
+from flowq.expressions.limits import Budget
+from flowq.expressions.references import Reference, find_whole_reference
+from flowq.expressions.refusals import RULES, Refused
+from flowq.expressions.templates import Expression, escape, has_expression, split, to_text
+from flowq.expressions.values import Values
+
+__all__ = ["RULES", "Reference", "References", "escape", "evaluate", "fill", "find_references"]
+
+
+@dataclass(frozen=True, slots=True)
+class References:
+    """What the expressions in a value refer to.
+
+    Shape: `jobs` are (name, attribute), in the order of the text, none twice. `problems` are those
+    of the expressions themselves; they have no position, and whether the names exist is not known.
+    """
+
+    inputs: frozenset[str] = frozenset()
+    jobs: tuple[tuple[str, str], ...] = ()
+    problems: tuple[Problem, ...] = ()
+
+
+_NONE = References()
+
+
+def find_references(value: Any) -> References:
+    """Return what all expressions in a value, however deep, refer to. It never raises."""
+    inputs: list[str] = []
+    jobs: list[tuple[str, str]] = []
+    problems: list[Problem] = []
+    for text in _live_texts(value):
+        for found in _found_in(text):
+            if isinstance(found, Problem):
+                problems.append(found)
+            elif found.root == "inputs":
+                inputs.append(found.name)
+            else:
+                jobs.append((found.name, found.attribute))
+    if not (inputs or jobs or problems):
+        return _NONE
+    return References(frozenset(inputs), tuple(dict.fromkeys(jobs)), tuple(problems))
+
+
+def fill(value: Any, *, inputs: Mapping[str, Any], where: Where | None = None) -> Any:
+    """Return the value with every text filled in that needs no job's result; a template again.
+
+    Shape: a text that is one expression becomes what it stands for, whatever its type; lists and
+    mappings are copied. Errors: WorkflowInvalid, with `where` as the position of its problem.
+    """
+    values = Values(inputs)
+
+    def filled(text: str) -> Any:
+        parts = split(text)
+        if any(_names_a_job(part) for part in parts):
+            return text
+        return escape(_put_together(parts, values))
+
+    return _map_texts(value, filled, where)
+
+
+def evaluate(
+    value: Any, *, inputs: Mapping[str, Any] | None = None, results: Mapping[str, Any] | None = None
+) -> Any:
+    """Return what a template stands for: every expression evaluated, every escape undone.
+
+    Shape: `results` by job name; only what the template refers to is needed. Errors:
+    WorkflowInvalid, whose problem quotes the expression.
+    """
+    values = Values(inputs or {}, results or {})
+    return _map_texts(value, lambda text: _put_together(split(text), values), None)
+
+
+def _live_texts(value: Any) -> Iterator[str]:
+    waiting = [value]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, str):
+            if has_expression(part):
+                yield part
+        elif isinstance(part, Mapping):
+            waiting += reversed(list(part.values()))
+        elif isinstance(part, list | tuple):
+            waiting += reversed(part)
+
+
+def _found_in(text: str) -> Iterator[Reference | Problem]:
+    try:
+        parts = split(text)
+    except Refused as refused:
+        yield refused.as_problem(text)
+        return
+    for part in parts:
+        if isinstance(part, Expression):
+            references, refusals = _look_into(part.source)
+            yield from references
+            yield from (refused.as_problem(str(part)) for refused in refusals)
+
+
+def _look_into(source: str) -> tuple[tuple[Reference, ...], tuple[Refused, ...]]:
+    whole = find_whole_reference(source)
+    if whole is not None:
+        refused = whole.find_refusal()
+        return (whole,), (refused,) if refused else ()
+    # Not at the top: Jinja's import takes a child longer than its own start.
+    from flowq.expressions.grammar import parse  # noqa: PLC0415
+
+    try:
+        parsed = parse(source)
+    except Refused as refused:
+        return (), (refused,)
+    return parsed.references, parsed.refusals
+
+
+def _names_a_job(part: str | Expression) -> bool:
+    if isinstance(part, str):
+        return False
+    references, refusals = _look_into(part.source)
+    if refusals:
+        raise refusals[0].inside(str(part))
+    return any(reference.root == "jobs" for reference in references)
+
+
+def _put_together(parts: tuple[str | Expression, ...], values: Values) -> Any:
+    if len(parts) == 1:
+        return _value_of(parts[0], values)
+    budget = Budget()
+    texts = [to_text(_value_of(part, values), budget) for part in parts]
+    budget.spend(texts)
+    return "".join(texts)
+
+
+def _value_of(part: str | Expression, values: Values) -> Any:
+    if isinstance(part, str):
+        return part
+    try:
+        return _compute(part.source, values)
+    except Refused as refused:
+        raise refused.inside(str(part)) from None
+
+
+def _compute(source: str, values: Values) -> Any:
+    whole = find_whole_reference(source)
+    if whole is not None and whole.find_refusal() is None:
+        return values.get(whole)
+    _, refusals = _look_into(source)
+    if refusals:
+        raise refusals[0]
+    from flowq.expressions.engine import evaluate_tree  # noqa: PLC0415 - as above
+    from flowq.expressions.grammar import parse  # noqa: PLC0415
+
+    return evaluate_tree(parse(source).tree, values)
+
+
+def _map_texts(value: Any, change: Callable[[str], Any], where: Where | None) -> Any:
+    if isinstance(value, str):
+        return _changed(value, change, where) if has_expression(value) else value
+    if isinstance(value, Mapping):
+        return {key: _map_texts(item, change, where) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_map_texts(item, change, where) for item in value]
+    return value
+
+
+def _changed(text: str, change: Callable[[str], Any], where: Where | None) -> Any:
+    try:
+        return change(text)
+    except Refused as refused:
+        raise WorkflowInvalid([refused.as_problem(text, where)]) from None

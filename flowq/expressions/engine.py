@@ -1,0 +1,223 @@
+"""The value of a parsed expression. Values come from inputs and results; nothing else is reached.
+
+The tree is walked, never compiled. A dot looks up an item of a mapping and nothing else, so that
+`inputs.items` is an input and no object's attribute can be read; there are no methods; operators
+work on plain data only; `limits` bounds time and size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
+
+from jinja2 import nodes
+
+from flowq.expressions.functions import FUNCTIONS, QUICK, TESTS
+from flowq.expressions.grammar import find_reference
+from flowq.expressions.kinds import describe, need_plain, show, sign
+from flowq.expressions.limits import Budget
+from flowq.expressions.operators import BINARY, COMPARISONS, WORD_BY_COMPARISON
+from flowq.expressions.refusals import Missing, Refused
+from flowq.expressions.templates import to_text
+from flowq.expressions.values import Values
+from flowq.nearest import did_you_mean
+
+_FAILURES = (TypeError, ValueError, ArithmeticError, LookupError, RecursionError, MemoryError)
+
+
+class Evaluation:
+    """One evaluation of one expression, with its budget."""
+
+    def __init__(self, values: Values) -> None:
+        self.values = values
+        self.budget = Budget()
+
+    def value(self, node: nodes.Node) -> Any:
+        """Return the value of a node. Errors: Refused, which names the part that has none."""
+        reference = find_reference(node)
+        if reference is not None:
+            return self.values.get(reference)
+        return _METHODS[type(node)](self, node)
+
+    def is_true(self, node: nodes.Node) -> bool:
+        """Whether the value of a node counts as true."""
+        value = self.value(node)
+        need_plain(value)
+        return bool(value)
+
+    def constant(self, node: nodes.Const) -> Any:
+        return node.value
+
+    def items(self, node: nodes.List | nodes.Tuple) -> list[Any]:
+        return [self.value(item) for item in node.items]
+
+    def mapping(self, node: nodes.Dict) -> dict[str, Any]:
+        pairs = [(self.value(pair.key), self.value(pair.value)) for pair in node.items]
+        if not all(isinstance(key, str) for key, _ in pairs):
+            raise Refused("FQ305", "the keys of a map must be texts", "put them in quotes")
+        return dict(pairs)
+
+    def attribute(self, node: nodes.Getattr) -> Any:
+        return self.item_of(node.node, node.attr)
+
+    def item(self, node: nodes.Getitem) -> Any:
+        if isinstance(node.arg, nodes.Slice):
+            return self.part_of(node.node, node.arg)
+        return self.item_of(node.node, self.value(node.arg))
+
+    def item_of(self, node: nodes.Node, key: Any) -> Any:
+        """Return one item of a mapping, a list or a text; attributes do not exist here."""
+        value = self.value(node)
+        if isinstance(value, Mapping) and isinstance(key, str):
+            if key in value:
+                return value[key]
+            raise Missing(f"{show(node)} has no {key!r}", did_you_mean(key, map(str, value)))
+        if not isinstance(value, list | tuple | str) or type(key) is not int:
+            raise Missing(f"{show(node)} is {describe(value)}, and that has no {key!r:.60}")
+        if not -len(value) <= key < len(value):
+            raise Missing(f"{show(node)} is {describe(value)}, and has no item {key}")
+        return value[key]
+
+    def part_of(self, node: nodes.Node, bounds: nodes.Slice) -> Any:
+        value = self.value(node)
+        if not isinstance(value, list | tuple | str):
+            raise Refused("FQ305", f"{show(node)} is {describe(value)}, which cannot be sliced")
+        limits = [bounds.start, bounds.stop, bounds.step]
+        part = value[slice(*(None if limit is None else self.value(limit) for limit in limits))]
+        self.budget.spend(part)
+        return part
+
+    def both(self, node: nodes.And) -> Any:
+        return self.value(node.right) if self.is_true(node.left) else self.value(node.left)
+
+    def either(self, node: nodes.Or) -> Any:
+        return self.value(node.left) if self.is_true(node.left) else self.value(node.right)
+
+    def opposite(self, node: nodes.Not) -> bool:
+        return not self.is_true(node.node)
+
+    def choice(self, node: nodes.CondExpr) -> Any:
+        if self.is_true(node.test):
+            return self.value(node.expr1)
+        return None if node.expr2 is None else self.value(node.expr2)
+
+    def text(self, node: nodes.Concat) -> str:
+        parts = [to_text(self.value(part), self.budget) for part in node.nodes]
+        self.budget.spend(parts)
+        return "".join(parts)
+
+    def negative(self, node: nodes.Neg) -> Any:
+        return -self.number(node.node)
+
+    def positive(self, node: nodes.Pos) -> Any:
+        return +self.number(node.node)
+
+    def number(self, node: nodes.Node) -> Any:
+        value = self.value(node)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise Refused("FQ305", f"{show(node)} is {describe(value)}, not a number")
+        return value
+
+    def operation(self, node: nodes.BinExpr) -> Any:
+        left, right = self.value(node.left), self.value(node.right)
+        return self.apply(BINARY[type(node)], sign(node), left, right)
+
+    def comparison(self, node: nodes.Compare) -> bool:
+        left = self.value(node.expr)
+        for operand in node.ops:
+            right = self.value(operand.expr)
+            word = WORD_BY_COMPARISON[operand.op]
+            if not self.apply(COMPARISONS[operand.op], word, left, right):
+                return False
+            left = right
+        return True
+
+    def apply(self, operator: Callable[[Any, Any], Any], word: str, left: Any, right: Any) -> Any:
+        need_plain(left, right)
+        self.budget.spend(left, right)
+        try:
+            made = operator(left, right)
+        except ZeroDivisionError:
+            raise Refused("FQ305", "this divides by zero") from None
+        except _FAILURES:
+            message = f"{word} does not work with {describe(left)} and {describe(right)}"
+            hint = "join texts with ~" if word == "+" else ""
+            raise Refused("FQ305", message, hint) from None
+        self.budget.spend(made)
+        return made
+
+    def filtered(self, node: nodes.Filter) -> Any:
+        assert node.node is not None
+        return self.call(node.name, [node.node, *node.args], node.kwargs)
+
+    def called(self, node: nodes.Call) -> Any:
+        return self.call(cast(nodes.Name, node.node).name, node.args, node.kwargs)
+
+    def call(self, name: str, args: list[nodes.Expr], kwargs: Sequence[Any]) -> Any:
+        if name == "default":
+            return self.first_there(args)
+        values = [self.value(arg) for arg in args]
+        options = {one.key: self.value(one.value) for one in kwargs}
+        if name not in QUICK:
+            self.budget.spend(*values, *options.values())
+        if name == "str" and len(values) == 1:
+            return to_text(values[0], self.budget)
+        made = _call(name, values, options)
+        if name not in QUICK:
+            self.budget.spend(made)
+        return made
+
+    def first_there(self, args: list[nodes.Expr]) -> Any:
+        if len(args) != 2:
+            raise Refused("FQ305", "default takes a value and what stands in for it")
+        try:
+            return self.value(args[0])
+        except Missing:
+            return self.value(args[1])
+
+    def tested(self, node: nodes.Test) -> bool:
+        if node.name != "defined":
+            return TESTS[node.name](self.value(node.node))
+        try:
+            self.value(node.node)
+        except Missing:
+            return False
+        return True
+
+
+def _call(name: str, values: list[Any], options: dict[str, Any]) -> Any:
+    try:
+        return FUNCTIONS[name](*values, **options)
+    except _FAILURES:
+        given = " and ".join(map(describe, values)) or "nothing"
+        raise Refused("FQ305", f"{name} does not work with {given}") from None
+
+
+_METHODS: Mapping[type[nodes.Node], Callable[[Evaluation, Any], Any]] = {
+    nodes.Const: Evaluation.constant,
+    nodes.List: Evaluation.items,
+    nodes.Tuple: Evaluation.items,
+    nodes.Dict: Evaluation.mapping,
+    nodes.Getattr: Evaluation.attribute,
+    nodes.Getitem: Evaluation.item,
+    nodes.And: Evaluation.both,
+    nodes.Or: Evaluation.either,
+    nodes.Not: Evaluation.opposite,
+    nodes.CondExpr: Evaluation.choice,
+    nodes.Concat: Evaluation.text,
+    nodes.Neg: Evaluation.negative,
+    nodes.Pos: Evaluation.positive,
+    nodes.Compare: Evaluation.comparison,
+    nodes.Filter: Evaluation.filtered,
+    nodes.Call: Evaluation.called,
+    nodes.Test: Evaluation.tested,
+    **dict.fromkeys(BINARY, Evaluation.operation),
+}
+
+
+def evaluate_tree(tree: nodes.Node, values: Values) -> Any:
+    """Return the value of an expression. Errors: Refused."""
+    try:
+        return Evaluation(values).value(tree)
+    except RecursionError:
+        raise Refused("FQ306", "it is nested too deeply", "do this in a function") from None

@@ -1,0 +1,252 @@
+"""The text of an expression, read by Jinja's parser and held to the nodes that we evaluate.
+
+Only the parser is Jinja's: nothing is compiled or executed. What the engine does not know by name
+cannot be written, and references are known before anything runs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+from jinja2 import Environment, TemplateSyntaxError, nodes
+from jinja2.parser import Parser
+
+from flowq.expressions.functions import FUNCTIONS, TESTS
+from flowq.expressions.references import Reference
+from flowq.expressions.refusals import Refused
+from flowq.nearest import did_you_mean
+
+FUNCTION_NAMES = frozenset(FUNCTIONS) | {"str", "default"}
+TEST_NAMES = frozenset(TESTS) | {"defined"}
+ROOTS = ("inputs", "jobs")
+
+_LATER_ROOTS = frozenset({"item", "index", "matrix", "result", "env", "run"})
+_LATER_FUNCTIONS = frozenset({"success", "failure", "always", "canceled", "cancelled"})
+_PLAIN_NODES = (
+    nodes.Const,
+    nodes.List,
+    nodes.Tuple,
+    nodes.Dict,
+    nodes.Pair,
+    nodes.Keyword,
+    nodes.Getattr,
+    nodes.Getitem,
+    nodes.Slice,
+    nodes.CondExpr,
+    nodes.Concat,
+    nodes.Compare,
+    nodes.Operand,
+    nodes.BinExpr,
+    nodes.UnaryExpr,
+)
+
+_ENVIRONMENT = Environment(autoescape=False)  # noqa: S701 - it only parses; nothing is rendered
+_STRING = r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*\""""
+_HYPHENED_JOB = re.compile(rf"({_STRING})|(?<![\w.'\"\])])jobs\.([A-Za-z_]\w*(?:-\w+)+)", re.ASCII)
+_STRINGS = re.compile(_STRING, re.DOTALL)
+_FOREIGN_SIGNS = (
+    (re.compile(r"&&"), "&&", "write `and`"),
+    (re.compile(r"\|\|"), "||", "write `or`, or `x | default(y)` for what may be missing"),
+    (re.compile(r"[=!]=="), "===", "write == or !="),
+    (re.compile(r"!(?!=)"), "!", "write `not`"),
+    (re.compile(r"\?"), "?", "write `a if condition else b`"),
+    (re.compile(r"(?<![=!<>])=(?!=)(?![^(]*\))"), "=", "write == to compare"),
+    (re.compile(r"\$"), "$", "names stand without $ inside the braces"),
+)
+_WORDS_OF_THE_PARSER = (
+    ("unexpected 'end of template'", "it ends too early"),
+    ("'end of print statement'", "the end"),
+    ("'end of template'", "the end"),
+    ("end of print statement", "the end"),
+    ("end of template", "the end"),
+    ("expected token ", "expected "),
+)
+_FOREIGN_NAMES = {
+    "null": "write none",
+    "undefined": "write none",
+    "contains": "write `b in a` for contains(a, b)",
+    "startsWith": "write `a[:n] == b`",
+    "endsWith": "write `a[-n:] == b`",
+    "format": "put several ${{ }} into one text, or join texts with ~",
+    "toJSON": "write json(x)",
+    "tojson": "write json(x)",
+    "fromJSON": "an input of type json, and the result of a job, are data already",
+    "count": "write len(x)",
+    "basename": "write basename(x)",
+    "github": "a flowq expression sees inputs and jobs",
+    "needs": "write jobs.NAME.result",
+    "steps": "write jobs.NAME.result",
+    "secrets": "a secret is read where the job runs: use os.environ in the job's function",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """An expression that can be evaluated, unless it has refusals. References are in order."""
+
+    tree: nodes.Expr
+    references: tuple[Reference, ...]
+    refusals: tuple[Refused, ...]
+
+
+@lru_cache(maxsize=4_096)
+def parse(source: str) -> Parsed:
+    """Return an expression's tree with all that it refers to. Errors: Refused for bad syntax."""
+    try:
+        tree = _read(source)
+        found = list(_visit(tree))
+    except RecursionError:
+        raise Refused("FQ306", "it is nested too deeply", "do this in a function") from None
+    references = dict.fromkeys(one for one in found if isinstance(one, Reference))
+    refusals = tuple(one for one in found if isinstance(one, Refused))
+    return Parsed(tree, tuple(references), refusals)
+
+
+def _read(source: str) -> nodes.Expr:
+    if not source:
+        raise Refused("FQ301", "the expression is empty", "name a value, such as inputs.NAME")
+    _refuse_foreign_signs(source)
+    try:
+        parser = Parser(_ENVIRONMENT, _with_brackets(source), state="variable")
+        tree = parser.parse_expression()
+        rest = parser.stream.current
+    except TemplateSyntaxError as error:
+        raise Refused("FQ301", f"it cannot be read: {_in_our_words(error)}") from None
+    except (ValueError, OverflowError):  # a number of too many digits, a broken \N{…}
+        raise Refused("FQ301", "it holds a number or a text that cannot be read") from None
+    if not parser.stream.eos:
+        raise Refused("FQ301", f"{rest.value!s:.40} is one thing too many", "join texts with ~")
+    assert isinstance(tree, nodes.Expr)
+    return tree
+
+
+def _with_brackets(source: str) -> str:
+    """Return the source with `jobs.a-b` as `jobs['a-b']`: it would be read as a subtraction."""
+    return _HYPHENED_JOB.sub(lambda found: found.group(1) or f"jobs['{found.group(2)}']", source)
+
+
+def _refuse_foreign_signs(source: str) -> None:
+    bare = _STRINGS.sub("''", source)
+    for pattern, sign, hint in _FOREIGN_SIGNS:
+        if pattern.search(bare):
+            raise Refused("FQ301", f"{sign} has no meaning in an expression", hint)
+
+
+def _in_our_words(error: TemplateSyntaxError) -> str:
+    message = error.message or ""
+    for theirs, ours in _WORDS_OF_THE_PARSER:
+        message = message.replace(theirs, ours)
+    return message
+
+
+# Holding the tree to what we evaluate; each visit yields what it finds.
+
+
+def _visit(node: nodes.Node) -> Iterator[Reference | Refused]:
+    reference = find_reference(node)
+    if reference is not None:
+        yield reference
+        if refused := reference.find_refusal():
+            yield refused
+        return
+    if refused := _find_refusal(node):
+        yield refused
+        return
+    for child in _children(node):
+        yield from _visit(child)
+
+
+def _children(node: nodes.Node) -> Iterator[nodes.Node]:
+    callee = node.node if isinstance(node, nodes.Call) else None
+    return (child for child in node.iter_child_nodes() if child is not callee)
+
+
+def find_reference(node: nodes.Node) -> Reference | None:
+    """Return the reference that a node is: `inputs.x`, `jobs.x.result`, also with brackets."""
+    name = _find_key(node)
+    if name is None or not isinstance(node, nodes.Getattr | nodes.Getitem):
+        return None
+    if _is_name(node.node, "inputs"):
+        return Reference("inputs", name)
+    job = _find_key(node.node)
+    if job is not None and isinstance(node.node, nodes.Getattr | nodes.Getitem):
+        return Reference("jobs", job, name) if _is_name(node.node.node, "jobs") else None
+    return None
+
+
+def _find_key(node: nodes.Node) -> str | None:
+    if isinstance(node, nodes.Getattr):
+        return node.attr
+    if isinstance(node, nodes.Getitem) and isinstance(node.arg, nodes.Const):
+        return node.arg.value if isinstance(node.arg.value, str) else None
+    return None
+
+
+def _is_name(node: nodes.Node, name: str) -> bool:
+    return isinstance(node, nodes.Name) and node.name == name
+
+
+def _find_refusal(node: nodes.Node) -> Refused | None:
+    if isinstance(node, nodes.Name):
+        return _refuse_name(node.name)
+    if isinstance(node, nodes.Call):
+        return _refuse_call(node)
+    if isinstance(node, nodes.Filter):
+        return _refuse_function(node.name, "filter") or _refuse_spread(node)
+    if isinstance(node, nodes.Test):
+        return _refuse_test(node)
+    if isinstance(node, _PLAIN_NODES):
+        return None
+    return Refused("FQ301", f"{type(node).__name__.lower()} has no meaning in an expression")
+
+
+def _refuse_name(name: str) -> Refused:
+    if name == "inputs":
+        return Refused("FQ303", "`inputs` as a whole has no value", "write inputs.NAME")
+    if name == "jobs":
+        hint = "write jobs.NAME.result, with the job's own name"
+        return Refused("FQ303", "`jobs` without a name and a part has no value", hint)
+    if name in FUNCTION_NAMES:
+        return Refused("FQ302", f"{name} is a function", f"call it: {name}(…)")
+    return _refuse_unknown(name, "name", _LATER_ROOTS, ROOTS)
+
+
+def _refuse_call(node: nodes.Call) -> Refused | None:
+    if isinstance(node.node, nodes.Name):
+        return _refuse_function(node.node.name, "function") or _refuse_spread(node)
+    if isinstance(node.node, nodes.Getattr):
+        name = node.node.attr
+        hint = f"write x | {name}" if name in FUNCTION_NAMES else did_you_mean(name, FUNCTION_NAMES)
+        return Refused("FQ302", f"values have no methods such as .{name}()", hint)
+    return Refused("FQ302", "only a function can be called, by its name")
+
+
+def _refuse_spread(node: nodes.Call | nodes.Filter) -> Refused | None:
+    if node.dyn_args is None and node.dyn_kwargs is None:
+        return None
+    return Refused("FQ301", "* and ** have no meaning in front of an argument")
+
+
+def _refuse_function(name: str, kind: str) -> Refused | None:
+    if name in FUNCTION_NAMES:
+        return None
+    return _refuse_unknown(name, kind, _LATER_FUNCTIONS, sorted(FUNCTION_NAMES))
+
+
+def _refuse_test(node: nodes.Test) -> Refused | None:
+    if node.name not in TEST_NAMES:
+        return _refuse_unknown(node.name, "test", frozenset(), sorted(TEST_NAMES))
+    return Refused("FQ301", f"`is {node.name}` takes no arguments") if node.args else None
+
+
+def _refuse_unknown(
+    name: str, kind: str, later: frozenset[str], known: tuple[str, ...] | list[str]
+) -> Refused:
+    if name in later:
+        return Refused("FQ304", f"{name} is not supported yet in this version")
+    if name in _FOREIGN_NAMES:
+        return Refused("FQ302", f"unknown {kind} {name!r}", _FOREIGN_NAMES[name])
+    return Refused("FQ302", f"unknown {kind} {name!r}", did_you_mean(name, known))

@@ -1,0 +1,87 @@
+"""How much an expression may do: counted, not timed, so that the answer is the same everywhere.
+
+Every operation pays for the values that it reads and for those that it makes; the whole of an
+expression has one budget. The figures keep the worst case in the order of 50 ms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from itertools import chain
+from typing import Any
+
+from flowq.expressions.refusals import Refused
+
+MAX_ITEMS = 100_000
+MAX_CHARACTERS = 1_000_000
+MAX_BITS = 4_096
+"""Of a whole number that an operation makes; about 1,200 digits."""
+
+_CHARACTERS_PER_UNIT = 32
+_UNITS = 400_000
+_SCALARS = frozenset({int, float, bool, type(None)})
+
+
+class Budget:
+    """What is left to spend for one expression. Units: one item, or 32 characters."""
+
+    def __init__(self) -> None:
+        self._left = _UNITS
+
+    def spend(self, *values: Any) -> None:
+        """Pay for values that are read or were made.
+
+        Errors: Refused when one of them is too large, or when too little is left.
+        """
+        for value in values:
+            items, characters = _measure(value)
+            check_size(items=items, characters=characters)
+            self._left -= 1 + items + characters // _CHARACTERS_PER_UNIT
+        if self._left < 0:
+            raise Refused("FQ306", "it does too much", "do this in a job's function instead")
+
+
+def check_size(*, items: int = 0, characters: int = 0, bits: int = 0) -> None:
+    """Refuse what would become too large, before it is made."""
+    if items > MAX_ITEMS:
+        raise _too_large(f"more than {MAX_ITEMS:,} items")
+    if characters > MAX_CHARACTERS:
+        raise _too_large(f"more than {MAX_CHARACTERS:,} characters")
+    if bits > MAX_BITS:
+        raise _too_large(f"a number of more than {MAX_BITS:,} bits")
+
+
+def _too_large(what: str) -> Refused:
+    hint = "pass a result as it is, or do this in a job's function"
+    return Refused("FQ306", f"it computes with {what}", hint)
+
+
+def _measure(value: Any) -> tuple[int, int]:
+    """Return how many items and characters a value has in all; it stops where too much is.
+
+    What is shared counts as often as it is reached: text made of it would repeat it as well.
+    """
+    items = characters = 0
+    waiting: list[Collection[Any]] = [[value]]
+    while waiting and items <= MAX_ITEMS and characters <= MAX_CHARACTERS:
+        parts = waiting.pop()
+        texts, collections = _sort_out(parts)
+        characters += sum(map(len, texts))
+        items += sum(map(len, collections))
+        if items <= MAX_ITEMS:
+            waiting += chain.from_iterable(map(_inside, collections))
+    return items, characters
+
+
+def _sort_out(parts: Collection[Any]) -> tuple[Iterable[str], Collection[Collection[Any]]]:
+    kinds = set(map(type, parts))  # most lists hold one kind: this spares looking at each item
+    if kinds <= _SCALARS:
+        return (), ()
+    if kinds == {str}:
+        return parts, ()
+    texts = [part for part in parts if isinstance(part, str)]
+    return texts, [part for part in parts if isinstance(part, list | tuple | dict)]
+
+
+def _inside(collection: Any) -> Iterable[Collection[Any]]:
+    return (collection, collection.values()) if isinstance(collection, dict) else (collection,)

@@ -1,0 +1,51 @@
+"""Why an expression is refused: the codes FQ3xx, and how a refusal travels to whoever asked."""
+
+from __future__ import annotations
+
+from flowq.errors import Problem, Where
+
+RULES = {
+    "FQ301": "An expression is well formed",
+    "FQ302": "The names, functions and filters in an expression are known",
+    "FQ303": "Inputs and jobs are written out: inputs.NAME, jobs.NAME.result",
+    "FQ304": "Only what this version supports is used in expressions",
+    "FQ305": "The values fit what the expression does with them",
+    "FQ306": "An expression keeps to the limits of time and size",
+}
+"""The rule behind each code, in one line; the codes are never given a second meaning."""
+
+_QUOTED_LENGTH = 100
+
+
+class Refused(Exception):  # noqa: N818 - not an error of flowq's: it becomes a Problem in this room
+    """An expression, or a part of it, that cannot be read or has no value."""
+
+    def __init__(self, code: str, message: str, hint: str = "") -> None:
+        assert code in RULES
+        super().__init__(code, message, hint)
+        self.code = code
+        self.message = message
+        self.hint = hint
+        self.source = ""
+
+    def inside(self, source: str) -> Refused:
+        """Remember the expression whose part this is; return itself."""
+        self.source = self.source or source
+        return self
+
+    def as_problem(self, source: str, where: Where | None = None) -> Problem:
+        """Return the problem, with the expression that has it, or else `source`, quoted."""
+        quoted = _quote(self.source or source)
+        return Problem(self.code, f"`{quoted}`: {self.message}", where, self.hint)
+
+
+def _quote(source: str) -> str:
+    text = " ".join(source.split())
+    return text if len(text) <= _QUOTED_LENGTH else text[: _QUOTED_LENGTH - 1] + "…"
+
+
+class Missing(Refused):
+    """A value that is not there: `default(…)` and `is defined` catch it."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__("FQ305", message, hint)

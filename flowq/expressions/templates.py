@@ -1,0 +1,101 @@
+"""Text with `${{ … }}` in it, taken apart and put together.
+
+`$${{` stands for a literal `${{`; each further dollar stands for itself, so that any text can be
+written, and `escape` can protect whatever is only data.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from flowq.expressions.limits import Budget
+from flowq.expressions.refusals import Refused
+
+MAX_LENGTH = 4_000
+"""Characters of one expression; what needs more is a function's work."""
+
+_OPENING = re.compile(r"(\$+)\{\{")
+_STRING_OR_BRACE = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[{}]""", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Expression:
+    """One `${{ … }}`. Shape: `source` is what stands between the braces, without outer spaces."""
+
+    source: str
+
+    def __str__(self) -> str:
+        return f"${{{{ {self.source} }}}}"
+
+
+def has_expression(text: str) -> bool:
+    """Whether a text has to be taken apart at all: a quick look, escapes count too."""
+    return "${{" in text
+
+
+def split(text: str) -> tuple[str | Expression, ...]:
+    """Return the literal and the live parts of a text, in order; the literals are unescaped.
+
+    Errors: Refused for an expression that is not closed.
+    """
+    parts: list[str | Expression] = []
+    literal, position = "", 0
+    while opening := _OPENING.search(text, position):
+        literal += text[position : opening.start()]
+        dollars, position = opening.group(1), opening.end()
+        if len(dollars) > 1:
+            literal += dollars[1:] + "{{"
+            continue
+        end = _find_end(text, position)
+        parts += [literal, Expression(text[position:end].strip())]
+        literal, position = "", end + 2
+    parts.append(literal + text[position:])
+    return tuple(part for part in parts if part != "") or ("",)
+
+
+def _find_end(text: str, start: int) -> int:
+    """Return where the `}}` of an expression stands, past strings and braces inside it."""
+    depth = 0
+    for found in _STRING_OR_BRACE.finditer(text, start, start + MAX_LENGTH):
+        if found.group() == "{":
+            depth += 1
+        elif found.group() == "}" and depth:
+            depth -= 1
+        elif text.startswith("}}", found.start()):
+            return found.start()
+    raise _unclosed(text[start:])
+
+
+def _unclosed(rest: str) -> Refused:
+    if len(rest) > MAX_LENGTH:
+        message = f"it has no }}}} within {MAX_LENGTH:,} characters"
+    else:
+        message = "the ${{ is never closed"
+    return Refused("FQ301", message, "close it with }}, or write $${{ for a literal ${{")
+
+
+def escape(value: Any) -> Any:
+    """Return plain data as a template that stands for exactly that data."""
+    if isinstance(value, str):
+        return _OPENING.sub(r"$\g<0>", value)
+    if isinstance(value, dict):
+        return {key: escape(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [escape(item) for item in value]
+    return value
+
+
+def to_text(value: Any, budget: Budget) -> str:
+    """Return a value as part of a text: text as it is, other plain data as YAML would write it."""
+    if isinstance(value, str):
+        return value
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    budget.spend(value)
+    if isinstance(value, list | tuple | Mapping):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    return str(value)

@@ -1,0 +1,32 @@
+"""The nearest name to one that is not known: most mistakes are slips of the finger."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+def find_nearest(word: str, known: Iterable[str]) -> str | None:
+    """Return the known name that `word` most probably meant, or None."""
+    by_folded = {_fold(name): name for name in reversed(list(known))}
+    matches = get_close_matches(_fold(word), by_folded, n=1, cutoff=0.6)
+    return by_folded[matches[0]] if matches else None
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return a sentence that names the nearest known name, or all of them when none is near.
+
+    Shape: empty when nothing is known; at most ten names are listed.
+    """
+    names = list(known)
+    nearest = find_nearest(word, names)
+    if nearest is not None:
+        return f"did you mean {nearest!r}?"
+    if not names:
+        return ""
+    rest = f" and {len(names) - 10} more" if len(names) > 10 else ""
+    return f"there {'is' if len(names) == 1 else 'are'} {', '.join(names[:10])}{rest}"
+
+
+def _fold(word: str) -> str:
+    return word.lower().replace("-", "_")
