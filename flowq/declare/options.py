@@ -1,0 +1,207 @@
+"""The options of a job as they are written in Python, turned into the values of a spec.
+
+Each reader takes what the user wrote and returns the value, or raises ValueError with the rest of
+a sentence that begins with the option's name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import PurePath
+from typing import Any, cast, get_args
+
+from flowq.declare.durations import parse_duration
+from flowq.declare.handles import Handle
+from flowq.nearest import did_you_mean
+from flowq.spec import Block, BlockerPolicy, Defaults, Input, InputType, Retry
+
+REQUIRED: Any = type("Required", (), {"__repr__": lambda self: "REQUIRED"})()
+"""The default of an input that has none."""
+
+_TYPE_BY_PYTHON_TYPE: Mapping[type, InputType] = {
+    str: "str",
+    bool: "bool",
+    int: "int",
+    float: "float",
+    list: "list",
+    tuple: "list",
+    dict: "json",
+    PurePath: "path",
+}
+_PYTHON_TYPES_BY_TYPE: Mapping[InputType, tuple[type, ...]] = {
+    "str": (str,),
+    "int": (int,),
+    "float": (int, float),
+    "bool": (bool,),
+    "path": (str, PurePath),
+    "list": (list, tuple),
+    "json": (object,),
+    "enum": (str,),
+}
+
+
+class Unreadable(ValueError):  # noqa: N818 - it becomes a Problem in this room
+    """A value that breaks a rule with a code of its own."""
+
+    def __init__(self, message: str, code: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def read_text(value: object) -> str:
+    """Read an option that is a text."""
+    if not isinstance(value, str):
+        raise ValueError(f"is a text, not {value!r}")
+    return str(value)
+
+
+def read_mapping(value: object) -> Mapping[str, Any]:
+    """Read an option that is a mapping with texts as keys."""
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise ValueError(f"is a mapping of texts to values, not {value!r}")
+    return value
+
+
+def read_duration(value: object) -> float:
+    """Read a duration. Units: the answer is in seconds."""
+    try:
+        return parse_duration(value)
+    except ValueError as error:
+        raise Unreadable(str(error), "FQ110") from None
+
+
+def read_retries(value: Any) -> Retry:
+    """Read `3`, `{"max": 3, "backoff": "2s"}`, our Retry or RQ's with one interval."""
+    if isinstance(value, Retry):
+        return value
+    if isinstance(value, Mapping):
+        _refuse_unknown(value, ("max", "backoff"))
+        return Retry(_read_count(value.get("max")), read_duration(value.get("backoff", 0)))
+    if hasattr(value, "intervals") and hasattr(value, "max"):
+        intervals = set(value.intervals)
+        if len(intervals) > 1:
+            raise ValueError(f"has one backoff in a workflow, not {sorted(intervals)}")
+        return Retry(value.max, read_duration(intervals.pop() if intervals else 0))
+    return Retry(_read_count(value))
+
+
+def _read_count(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ValueError(f"is a number such as 3, or {{'max': 3, 'backoff': '2s'}}, not {value!r}")
+    return value
+
+
+def read_policy(value: object) -> BlockerPolicy:
+    """Read what a job makes of blockers that did not succeed."""
+    if value not in get_args(BlockerPolicy):
+        raise ValueError(f"is one of {', '.join(get_args(BlockerPolicy))}, not {value!r}")
+    return cast(BlockerPolicy, value)
+
+
+def read_defaults(value: object) -> Defaults:
+    """Read the `defaults` of a workflow: `queue`, `timeout`, `retries`, as a job has them."""
+    if isinstance(value, Defaults):
+        return value
+    given = read_mapping(value)
+    _refuse_unknown(given, ("queue", "timeout", "retries"))
+    return Defaults(
+        queue=read_text(given.get("queue", "default")),
+        timeout_s=read_duration(given["timeout"]) if "timeout" in given else None,
+        retries=read_retries(given["retries"]) if "retries" in given else None,
+    )
+
+
+def _refuse_unknown(given: Iterable[str], known: tuple[str, ...]) -> None:
+    for key in given:
+        if key not in known:
+            raise ValueError(f"has no key {key!r}; {did_you_mean(str(key), known)}")
+
+
+def read_names(value: Any) -> tuple[str, ...]:
+    """Read `needs`: a job, a name, or several of them; no name twice."""
+    return tuple(dict.fromkeys(_name(item) for item in _several(value)))
+
+
+def read_blocks(value: Any) -> tuple[Block, ...]:
+    """Read `blocks`: as `needs`, or a mapping with a policy for each edge."""
+    if not isinstance(value, Mapping):
+        return tuple(Block(name) for name in read_names(value))
+    return tuple(Block(_name(key), _read_edge_policy(policy)) for key, policy in value.items())
+
+
+def _read_edge_policy(value: Any) -> Any:
+    policy = value.get("on_failure") if isinstance(value, Mapping) else None
+    if value is not None and (policy != "ignore" or len(value) != 1):
+        raise ValueError(f"has one policy for an edge, {{'on_failure': 'ignore'}}, not {value!r}")
+    return policy
+
+
+def _several(value: Any) -> Iterable[Any]:
+    return value if isinstance(value, list | tuple | set | frozenset) else (value,)
+
+
+def _name(value: Any) -> str:
+    if isinstance(value, Handle):
+        raise ValueError(f"names jobs, not their values: leave .result out of {value.text}")
+    if isinstance(value, str):
+        return value
+    if not hasattr(value, "bind"):
+        raise ValueError(f"takes jobs of this workflow or their names, not {value!r}")
+    return str(value.name)
+
+
+def read_input(
+    name: str,
+    kind: Any = None,
+    default: Any = REQUIRED,
+    description: str = "",
+    choices: Iterable[str] = (),
+) -> Input:
+    """Read the declaration of an input; its type follows from its default when it says none."""
+    allowed = tuple(read_text(choice) for choice in choices)
+    read = _read_type(kind, default, allowed)
+    if default is not REQUIRED and not _fits(default, read, allowed):
+        wanted = f"one of {', '.join(allowed)}" if read == "enum" else f"of type {read}"
+        raise Unreadable(f"has the default {default!r}, which is not {wanted}", "FQ116")
+    required = default is REQUIRED
+    value = None if required else _to_plain(default, read)
+    return Input(name, read, value, required, read_text(description), allowed)
+
+
+def read_short_input(name: str, value: Any) -> Input:
+    """Read an input in the short form: a type, a default, or a mapping with the words of YAML."""
+    if isinstance(value, Input):
+        return value
+    if isinstance(value, Mapping):
+        _refuse_unknown(value, ("type", "default", "description", "choices"))
+        words = {"kind" if key == "type" else key: item for key, item in value.items()}
+        return read_input(name, **words)
+    return read_input(name, value) if isinstance(value, type) else read_input(name, default=value)
+
+
+def _read_type(kind: Any, default: Any, choices: tuple[str, ...]) -> InputType:
+    if kind in get_args(InputType):
+        return cast(InputType, kind)
+    if kind is None:
+        kind = str if default is REQUIRED else type(default)
+        if choices:
+            return "enum"
+    if isinstance(kind, type):
+        for python_type, name in _TYPE_BY_PYTHON_TYPE.items():
+            if issubclass(kind, python_type):
+                return name
+    raise ValueError(f"has a type: {', '.join(get_args(InputType))}, not {kind!r}")
+
+
+def _fits(default: Any, kind: InputType, choices: tuple[str, ...]) -> bool:
+    if kind == "enum":
+        return default in choices
+    if isinstance(default, bool):
+        return kind in ("bool", "json")
+    return isinstance(default, _PYTHON_TYPES_BY_TYPE[kind])
+
+
+def _to_plain(default: Any, kind: InputType) -> Any:
+    if kind == "path":
+        return str(default)
+    return list(default) if isinstance(default, tuple) else default
