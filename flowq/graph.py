@@ -1,0 +1,285 @@
+"""What depends on what: a workflow's edges, merged from the three ways of saying them.
+
+An edge runs from the blocker, which comes first, to the future job that waits for it. It may be
+said at the later job (`needs`), at the earlier one (`blocks`), or by an argument that uses a
+result (`${{ jobs.x.result }}`); however often it is said, it is one edge. Names that no job
+carries make no edge: `flowq.checks` reports them.
+
+This is the only room that imports networkx, and no other sees a networkx object.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from typing import Any, Literal
+
+import networkx as nx
+
+from flowq.errors import CycleError
+from flowq.expressions import References, find_references
+from flowq.spec import JobSpec, Path, Workflow
+
+Name = str
+Cycle = tuple[Name, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Saying:
+    """One of the places where an edge is declared, as a path into the document.
+
+    Shape: `policy` is what this place says about a failed blocker, None where it says nothing.
+    """
+
+    path: Path
+    policy: Literal["ignore"] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """One blocker in front of one future job. Shape: `said` is never empty."""
+
+    blocker: Name
+    future: Name
+    on_failure: Literal["ignore"] | None = None
+    said: tuple[Saying, ...] = ()
+
+
+@dataclass(frozen=True)
+class Graph:
+    """The jobs of a workflow and the edges between them.
+
+    Shape: jobs by name in the order of declaration; edges ordered by their future job, then by
+    their blocker; of two jobs with one name the first counts. It may hold cycles, which
+    `find_cycles` finds; the orders and levels raise `CycleError` then.
+    """
+
+    workflow: Workflow
+    job_by_name: Mapping[Name, JobSpec]
+    edges: tuple[Edge, ...]
+
+    def __iter__(self) -> Iterator[JobSpec]:
+        return iter(self.job_by_name.values())
+
+    def __len__(self) -> int:
+        return len(self.job_by_name)
+
+    def get_edge(self, blocker: Name, future: Name) -> Edge:
+        """Return the edge between two jobs; KeyError when there is none."""
+        return self._edge_by_ends[blocker, future]
+
+    def predecessors(self, name: Name) -> tuple[Name, ...]:
+        """Return the jobs that must run directly before this one, as declared."""
+        return self._sorted(self._dag.pred[name])
+
+    def successors(self, name: Name) -> tuple[Name, ...]:
+        """Return the jobs that wait directly for this one, as declared."""
+        return self._sorted(self._dag.succ[name])
+
+    def ancestors(self, name: Name) -> tuple[Name, ...]:
+        """Return all jobs that run before this one, as declared."""
+        return self._sorted(nx.ancestors(self._dag, name))
+
+    def incoming(self, name: Name) -> tuple[Edge, ...]:
+        """Return the edges into a job, ordered by blocker."""
+        return tuple(self.get_edge(blocker, name) for blocker in self.predecessors(name))
+
+    def outgoing(self, name: Name) -> tuple[Edge, ...]:
+        """Return the edges out of a job, ordered by future job."""
+        return tuple(self.get_edge(name, future) for future in self.successors(name))
+
+    def is_future(self, name: Name) -> bool:
+        """Whether the job is submitted as a future job: something precedes it, or it is alone."""
+        return bool(self._dag.pred[name]) or not self._dag.succ[name]
+
+    @property
+    def sources(self) -> tuple[Name, ...]:
+        """The jobs that wait for no other, as declared."""
+        return tuple(name for name in self.job_by_name if not self._dag.pred[name])
+
+    @property
+    def sinks(self) -> tuple[Name, ...]:
+        """The jobs that no other waits for, as declared."""
+        return tuple(name for name in self.job_by_name if not self._dag.succ[name])
+
+    @cached_property
+    def topological_order(self) -> tuple[Name, ...]:
+        """Every job after all of its predecessors, and as declared wherever that leaves a choice.
+
+        Errors: CycleError.
+        """
+        try:
+            order = nx.lexicographical_topological_sort(self._dag, key=self._index.__getitem__)
+            return tuple(order)
+        except nx.NetworkXUnfeasible:
+            raise CycleError(next(_cycles(self._dag))) from None
+
+    @cached_property
+    def level_by_name(self) -> Mapping[Name, int]:
+        """How many edges lie at most in front of each job, in topological order.
+
+        Errors: CycleError.
+        """
+        levels: dict[Name, int] = {}
+        for name in self.topological_order:
+            levels[name] = max((levels[before] + 1 for before in self._dag.pred[name]), default=0)
+        return levels
+
+    @cached_property
+    def generations(self) -> tuple[tuple[Name, ...], ...]:
+        """The jobs of each level, as declared; empty for a workflow without jobs.
+
+        Errors: CycleError.
+        """
+        count = max(self.level_by_name.values(), default=-1) + 1
+        rows: list[list[Name]] = [[] for _ in range(count)]
+        for name in self.job_by_name:
+            rows[self.level_by_name[name]].append(name)
+        return tuple(tuple(row) for row in rows)
+
+    @cached_property
+    def longest_path(self) -> tuple[Name, ...]:
+        """The jobs of a longest chain of edges, first job first; the first such as declared.
+
+        Errors: CycleError.
+        """
+        levels = self.level_by_name
+        chain = [max(levels, key=lambda name: (levels[name], -self._index[name]))] if levels else []
+        while chain and levels[chain[-1]]:
+            level = levels[chain[-1]]
+            before = self.predecessors(chain[-1])
+            chain.append(next(name for name in before if levels[name] == level - 1))
+        return tuple(reversed(chain))
+
+    def find_cycle(self) -> Cycle | None:
+        """Return one cycle with its first job repeated at the end, or None."""
+        return next(_cycles(self._dag), None)
+
+    def find_cycles(self, limit: int = 20) -> tuple[Cycle, ...]:
+        """Return cycles that leave none over when one edge of each is taken away.
+
+        Shape: at most `limit`, each with its first job repeated at the end; a job that waits
+        for itself is not among them.
+        """
+        found: list[Cycle] = []
+        rest = self._dag.copy()
+        rest.remove_edges_from(list(nx.selfloop_edges(rest)))
+        while len(found) < limit and (batch := list(islice(_cycles(rest), limit - len(found)))):
+            found += batch
+            rest.remove_edges_from((cycle[-2], cycle[-1]) for cycle in batch)
+        return tuple(found)
+
+    @cached_property
+    def _index(self) -> Mapping[Name, int]:
+        return {name: index for index, name in enumerate(self.job_by_name)}
+
+    @cached_property
+    def _edge_by_ends(self) -> Mapping[tuple[Name, Name], Edge]:
+        return {(edge.blocker, edge.future): edge for edge in self.edges}
+
+    @cached_property
+    def _dag(self) -> nx.DiGraph[Name]:
+        dag: nx.DiGraph[Name] = nx.DiGraph()
+        dag.add_nodes_from(self.job_by_name)
+        dag.add_edges_from((edge.blocker, edge.future) for edge in self.edges)
+        return dag
+
+    def _sorted(self, names: Iterable[Name]) -> tuple[Name, ...]:
+        return tuple(sorted(names, key=self._index.__getitem__))
+
+
+def build_graph(workflow: Workflow) -> Graph:
+    """Return the graph of a workflow: linear in what was written."""
+    job_by_name: dict[Name, JobSpec] = {}
+    for job in workflow.jobs:
+        job_by_name.setdefault(job.name, job)
+    said: dict[tuple[Name, Name], list[Saying]] = {}
+    for blocker, future, saying in sayings(workflow):
+        if blocker in job_by_name and future in job_by_name:
+            said.setdefault((blocker, future), []).append(saying)
+    index = {name: position for position, name in enumerate(job_by_name)}
+    ends = sorted(said, key=lambda pair: (index[pair[1]], index[pair[0]]))
+    return Graph(workflow, job_by_name, tuple(_edge(*pair, said[pair]) for pair in ends))
+
+
+def references_in(job: JobSpec) -> Iterator[tuple[Path, References]]:
+    """Yield what each text in a job's arguments refers to, with its path; no text without."""
+    for path, text in _texts(job.with_, ("jobs", job.name, "with")):
+        references = find_references(text)
+        if references.inputs or references.jobs or references.problems:
+            yield path, references
+
+
+def sayings(workflow: Workflow) -> Iterator[tuple[Name, Name, Saying]]:
+    """Yield every edge as often as it is said: blocker, future job, where; known names or not."""
+    for job in workflow:
+        for index, name in enumerate(job.needs):
+            yield name, job.name, Saying(("jobs", job.name, "needs", index))
+        for index, block in enumerate(job.blocks):
+            path = _block_path(workflow, job, index)
+            yield job.name, block.name, Saying(path, block.on_failure)
+        for path, references in references_in(job):
+            for name in dict.fromkeys(name for name, _ in references.jobs):
+                yield name, job.name, Saying(path)
+
+
+def _edge(blocker: Name, future: Name, said: list[Saying]) -> Edge:
+    policy = next((saying.policy for saying in said if saying.policy), None)
+    return Edge(blocker, future, policy, tuple(said))
+
+
+def _block_path(workflow: Workflow, job: JobSpec, index: int) -> Path:
+    """Return where a `blocks` entry stands: it may be a list or a map, under either spelling."""
+    spellings = ("blocks", "blocked_by")
+    parts = (index, job.blocks[index].name)
+    for path in (("jobs", job.name, key, part) for key in spellings for part in parts):
+        if path in workflow.places.where_by_path:
+            return path
+    key = next((key for key in spellings if _is_placed(workflow, job, key)), "blocks")
+    return ("jobs", job.name, key, index)
+
+
+def _is_placed(workflow: Workflow, job: JobSpec, key: str) -> bool:
+    return ("jobs", job.name, key) in workflow.places.where_by_path
+
+
+def _texts(value: Any, path: Path) -> Iterator[tuple[Path, str]]:
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _texts(item, (*path, key))
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            yield from _texts(item, (*path, index))
+
+
+def _cycles(dag: nx.DiGraph[Name]) -> Iterator[Cycle]:
+    """Yield one short cycle of each knot of jobs that wait for each other, in node order."""
+    position = {name: index for index, name in enumerate(dag)}
+    firsts = []
+    for knot in nx.strongly_connected_components(dag):
+        first = min(knot, key=position.__getitem__)
+        if len(knot) > 1 or dag.has_edge(first, first):
+            firsts.append(first)
+    for first in sorted(firsts, key=position.__getitem__):
+        yield _shortest_cycle(dag, first)
+
+
+def _shortest_cycle(dag: nx.DiGraph[Name], start: Name) -> Cycle:
+    """Return a shortest cycle through `start`, which must be on one."""
+    came_from: dict[Name, Name] = {}
+    queue = deque([start])
+    while start not in came_from:
+        name = queue.popleft()
+        for after in dag.succ[name]:
+            if after not in came_from:
+                came_from[after] = name
+                queue.append(after)
+    cycle = [start, came_from[start]]
+    while cycle[-1] != start:
+        cycle.append(came_from[cycle[-1]])
+    return tuple(reversed(cycle))

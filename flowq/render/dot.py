@@ -1,0 +1,58 @@
+"""A picture in the DOT language of Graphviz."""
+
+from __future__ import annotations
+
+from flowq.render.view import Line, Node, View
+
+_COLOR_BY_STATE = {
+    "scheduled": "khaki",
+    "queued": "khaki",
+    "started": "lightskyblue",
+    "finished": "palegreen",
+    "failed": "lightcoral",
+    "stopped": "lightcoral",
+    "expired": "lightcoral",
+    "canceled": "lightgray",
+    "deleted": "lightgray",
+    "skipped": "lightgray",
+}
+
+
+def render_dot(view: View) -> str:
+    """Return a directed graph, left to right; future jobs are rounded. It ends with a newline."""
+    out = [f"digraph {_quoted(view.title)} {{", "    rankdir=LR;", "    node [shape=box];"]
+    out += [f"    {_quoted(node.name)}{_attributes(_of_node(node))};" for node in view.nodes]
+    out += [
+        f"    {_quoted(line.blocker)} -> {_quoted(line.future)}{_attributes(_of_line(line))};"
+        for line in view.lines
+    ]
+    return "\n".join([*out, "}"]) + "\n"
+
+
+def _of_node(node: Node) -> dict[str, str]:
+    styles = ["rounded"] if node.is_future else []
+    found: dict[str, str] = {}
+    if node.state:
+        found["label"] = f"{node.name}\n{node.state}"
+    if node.state in _COLOR_BY_STATE:
+        found["fillcolor"] = _COLOR_BY_STATE[node.state]
+        styles.append("filled")
+    if node.description:
+        found["tooltip"] = node.description
+    return found | ({"style": ",".join(styles)} if styles else {})
+
+
+def _of_line(line: Line) -> dict[str, str]:
+    if line.on_failure != "ignore":
+        return {}
+    return {"style": "dashed", "label": "ignore"}
+
+
+def _attributes(value_by_key: dict[str, str]) -> str:
+    inside = ", ".join(f"{key}={_quoted(value)}" for key, value in value_by_key.items())
+    return f" [{inside}]" if inside else ""
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'"{escaped}"'

@@ -1,0 +1,127 @@
+"""Values as JSON: for `--json`, for golden files, for whoever reads along.
+
+What JSON has no word for is shown, not lost: it becomes `{"repr": …, "type": …}`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from flowq.plan import Commit, Enqueue, Operation, Plan
+from flowq.render.view import View
+from flowq.status import RunStatus
+
+MAX_SHOWN_BYTES = 1024
+"""Size of a `{"repr", "type"}` in the text that is written."""
+
+
+def write_json(document: Mapping[str, Any], indent: int | None = 2) -> str:
+    """Return a document as ASCII text, in the order it is in; it ends with a newline."""
+    return json.dumps(document, indent=indent, allow_nan=False) + "\n"
+
+
+def run_document(status: RunStatus, result_by_name: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what `flowq run --json` prints: a contract, with these keys and no other.
+
+    Shape: `ids` is a list, also for a single job; a job without a result has null.
+    """
+    return {
+        "run": status.run_id,
+        "workflow": status.workflow,
+        "status": status.state,
+        "duration_s": status.duration_s,
+        "jobs": {
+            name: {
+                "status": job.state,
+                "ids": [job.job_id],
+                "result": to_json(result_by_name.get(name)),
+            }
+            for name, job in status.jobs.items()
+        },
+    }
+
+
+def graph_document(view: View) -> dict[str, Any]:
+    """Return the jobs of a picture in topological order, and its edges."""
+    return {
+        "workflow": view.title,
+        "status": view.state or None,
+        "jobs": [
+            {"name": node.name, "level": node.level, "future": node.is_future}
+            | ({"status": node.state} if node.state else {})
+            for node in view.nodes
+        ],
+        "edges": [
+            {"blocker": line.blocker, "future": line.future, "on_failure": line.on_failure}
+            for line in view.lines
+        ],
+    }
+
+
+def plan_document(plan: Plan) -> dict[str, Any]:
+    """Return a plan, operation by operation."""
+    return {
+        "run": plan.run_id,
+        "workflow": plan.workflow,
+        "inputs": to_json(plan.inputs),
+        "operations": [_operation(operation) for operation in plan],
+    }
+
+
+def _operation(operation: Operation) -> dict[str, Any]:
+    verb = type(operation).__name__.lower()
+    if isinstance(operation, Commit):
+        return {"do": verb, "run": operation.run_id}
+    if isinstance(operation, Enqueue):
+        return {"do": verb, **to_json(asdict(operation))}
+    return {"do": verb, "job_id": operation.job_id}
+
+
+def to_json(value: Any) -> Any:
+    """Return the value as JSON has it: tuples become lists, strangers `{"repr", "type"}`."""
+    try:
+        return _to_json(value)
+    except RecursionError:
+        return _shown(value)
+
+
+def _to_json(value: Any) -> Any:
+    if value is None or isinstance(value, str | bool):
+        return value
+    if isinstance(value, int) and value.bit_length() <= _MAX_INT_BITS:
+        return value
+    if isinstance(value, float) and math.isfinite(value):
+        return value
+    if isinstance(value, list | tuple):
+        return [_to_json(item) for item in value]
+    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+        return {key: _to_json(item) for key, item in value.items()}
+    return _shown(value)
+
+
+_MAX_INT_BITS = 4096  # Python refuses to write integers of more than 4300 digits
+
+
+def _shown(value: object) -> dict[str, str]:
+    kind = type(value)
+    shown = {"repr": "", "type": _cut(f"{kind.__module__}.{kind.__qualname__}", 200)}
+    return shown | {"repr": _cut(_repr(value), MAX_SHOWN_BYTES - len(json.dumps(shown)))}
+
+
+def _repr(value: object) -> str:
+    try:
+        return repr(value)
+    except Exception as error:  # noqa: BLE001 - a user's __repr__ may raise anything
+        return f"<unprintable: {type(error).__name__}>"
+
+
+def _cut(text: str, size_bytes: int) -> str:
+    """Return as much of a text as fits, quotes not counted, once it is written as JSON."""
+    text = text[:size_bytes]
+    while len(json.dumps(text)) - 2 > size_bytes:
+        text = text[: len(text) * 9 // 10]
+    return text

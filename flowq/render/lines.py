@@ -1,0 +1,81 @@
+"""Lines for a terminal as values: pieces of text with the style that each is shown in.
+
+Whoever shows them decides what becomes of the styles: colours on a terminal, nothing in a file.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+Span = tuple[str, str]
+"""A text and its style, in rich's words ("bold red"); an empty style is plain."""
+
+Line = tuple[Span, ...]
+
+STYLE_BY_STATE: Mapping[str, str] = {
+    "deferred": "dim",
+    "scheduled": "yellow",
+    "queued": "yellow",
+    "started": "bold cyan",
+    "finished": "green",
+    "failed": "bold red",
+    "stopped": "red",
+    "canceled": "magenta",
+    "skipped": "magenta",
+    "expired": "red",
+    "deleted": "magenta",
+    "staged": "dim",
+    "running": "bold cyan",
+    "waiting": "yellow",
+    "succeeded": "bold green",
+}
+"""How the states of jobs and of runs look."""
+
+_ESCAPE = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?|[@-_])")
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+
+
+def plain(line: Line) -> str:
+    """Return a line without its styles."""
+    return "".join(text for text, _ in line).rstrip()
+
+
+def plain_text(lines: Iterable[Line]) -> str:
+    """Return lines without their styles, each with a newline."""
+    return "".join(f"{plain(line)}\n" for line in lines)
+
+
+def printable(text: str) -> str:
+    """Return one line that a foreign text can be shown in: nothing in it moves the cursor."""
+    return _CONTROL.sub(" ", _ESCAPE.sub("", text).expandtabs(4))
+
+
+def shortened(text: str, width: int, unicode: bool = True) -> str:
+    """Return the text, cut to `width` characters with an ellipsis at the end."""
+    if len(text) <= width:
+        return text
+    ellipsis = "…" if unicode else "..."
+    return text[: max(0, width - len(ellipsis))] + ellipsis[:width]
+
+
+def format_duration(seconds: float) -> str:
+    """Return a duration as one reads it: `30ms`, `1.2s`, `42s`, `3m 05s`, `2h 10m`, `3d 04h`."""
+    seconds = max(0.0, seconds)
+    if seconds < 0.9995:
+        return f"{round(seconds * 1000)}ms"
+    if seconds < 9.95:
+        return f"{seconds:.1f}s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3_600:
+        return f"{whole // 60}m {whole % 60:02}s"
+    if whole < 86_400:
+        return f"{whole // 3_600}h {whole % 3_600 // 60:02}m"
+    return f"{whole // 86_400}d {whole % 86_400 // 3_600:02}h"
+
+
+def count(number: int, thing: str) -> str:
+    """Return `1 job`, `2 jobs`, `1,000 jobs`."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"

@@ -1,0 +1,70 @@
+"""A plan for reading: its operations, numbered, in the words of the API that they stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from flowq.plan import Commit, Enqueue, Operation, Plan
+from flowq.spec import Retry
+
+
+def render_plan(plan: Plan) -> str:
+    """Return one line for each operation; jobs are named as declared. It ends with a newline."""
+    name_by_id = {enqueue.job_id: enqueue.name for enqueue in plan.enqueues}
+    rows = [_cells(operation, name_by_id) for operation in plan]
+    number, widths = len(str(len(rows))), _widths(rows)
+    out = [f"{plan.workflow}: {_summary(plan)}"]
+    out += [f"  {name} = {value!r}" for name, value in plan.inputs.items()]
+    for index, row in enumerate(rows, 1):
+        cells = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        out.append(f"{index:>{number}}  {cells}".rstrip())
+    return "\n".join(out) + "\n"
+
+
+def _summary(plan: Plan) -> str:
+    edges = sum(len(enqueue.blocks) for enqueue in plan.enqueues)
+    futures = sum(enqueue.deferred for enqueue in plan.enqueues)
+    counts = ((len(plan.enqueues), "job"), (futures, "future job"), (edges, "edge"))
+    return ", ".join(f"{count} {thing}{'' if count == 1 else 's'}" for count, thing in counts)
+
+
+def _cells(operation: Operation, name_by_id: Mapping[str, str]) -> tuple[str, str, str, str]:
+    if isinstance(operation, Commit):
+        return "commit", operation.run_id, "", ""
+    if isinstance(operation, Enqueue):
+        edges, options = _edges(operation, name_by_id), _options(operation)
+        return "enqueue", operation.name, edges, "  ".join([operation.description, *options])
+    return "release", name_by_id[operation.job_id], "", ""
+
+
+def _widths(rows: list[tuple[str, str, str, str]]) -> list[int]:
+    """Return the width of each column; one long cell does not push all others out of sight."""
+    longest = (max(len(row[column]) for row in rows) for column in range(4))
+    return [min(width, 40) for width in longest]
+
+
+def _edges(enqueue: Enqueue, name_by_id: Mapping[str, str]) -> str:
+    futures = [
+        name_by_id[block.name] + (" (on_failure=ignore)" if block.on_failure == "ignore" else "")
+        for block in enqueue.blocks
+    ]
+    said = ["deferred=True"] if enqueue.deferred else []
+    said += [f"blocked_by={', '.join(futures)}"] if futures else []
+    return "  ".join(said)
+
+
+def _options(enqueue: Enqueue) -> Iterator[str]:
+    """Yield what is not as a job has it that says nothing."""
+    if enqueue.queue != "default":
+        yield f"queue={enqueue.queue}"
+    if enqueue.timeout_s is not None:
+        yield f"timeout={enqueue.timeout_s:g}s"
+    if enqueue.retries is not None:
+        yield f"retries={_retries(enqueue.retries)}"
+    if enqueue.on_blocker_failure != "skip":
+        yield f"on_blocker_failure={enqueue.on_blocker_failure}"
+
+
+def _retries(retries: Retry) -> str:
+    backoff = f" every {retries.backoff_s:g}s" if retries.backoff_s else ""
+    return f"{retries.max}{backoff}"

@@ -1,0 +1,136 @@
+"""Where a run is, as lines: a table of its jobs that never needs more room than there is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+
+from flowq.render.lines import (
+    STYLE_BY_STATE,
+    Line,
+    Span,
+    format_duration,
+    printable,
+    shortened,
+)
+from flowq.render.text import find_mark
+from flowq.status import ENDED, JobStatus, RunStatus
+
+_BAD = ("failed", "stopped", "expired")
+_STATES = (
+    *_BAD,
+    "started",
+    "queued",
+    "scheduled",
+    "deferred",
+    "finished",
+    "skipped",
+    "canceled",
+    "deleted",
+)
+_DURATION_WIDTH = 7
+
+
+def progress(
+    status: RunStatus,
+    now: datetime,
+    width: int = 80,
+    height: int | None = None,
+    *,
+    unicode: bool = True,
+) -> list[Line]:
+    """Return a headline and a line for each job, in the order of declaration.
+
+    Shape: at most `height` lines. With more jobs than lines they are counted by state, and those
+    that failed or run are shown as far as there is room. Lines may be longer than `width` in their
+    notes only; whoever shows them cuts them.
+    """
+    jobs = list(status.jobs.values())
+    headline = _headline(status, now, width)
+    if height is None or len(jobs) + 1 <= height:
+        return [headline, *_rows(jobs, now, width, unicode)]
+    lines = [headline, _counts(status, unicode)]
+    lines += _rows_of_interest(jobs, now, width, max(0, height - 2), unicode)
+    return lines[: max(1, height)]
+
+
+def _headline(status: RunStatus, now: datetime, width: int) -> Line:
+    ended = sum(job.state in ENDED for job in status.jobs.values())
+    spans: list[Span] = [
+        (shortened(printable(status.workflow), max(6, width - 26)), "bold"),
+        ("  ", ""),
+        (status.state, STYLE_BY_STATE.get(status.state, "")),
+    ]
+    if status.started_at is not None:
+        elapsed_s = ((status.ended_at or now) - status.started_at).total_seconds()
+        spans.append((f" {format_duration(elapsed_s)}", ""))
+    spans += [(f"  {ended}/{len(status.jobs)}", ""), (f"  run {status.run_id}", "dim")]
+    return tuple(spans)
+
+
+def _rows(
+    jobs: Sequence[JobStatus], now: datetime, width: int, unicode: bool
+) -> Iterator[Line]:
+    longest = max((len(job.name) for job in jobs), default=0)
+    room = min(longest, max(6, width - _DURATION_WIDTH - 4))
+    return (_row(job, now, room, unicode) for job in jobs)
+
+
+def _row(job: JobStatus, now: datetime, room: int, unicode: bool) -> Line:
+    style = STYLE_BY_STATE.get(job.state, "")
+    name = shortened(job.name, room, unicode).ljust(room)
+    return (
+        (f"{find_mark(job.state, unicode)} ", style),
+        (name, style if job.state in (*_BAD, "started", "deferred") else ""),
+        (f"  {_elapsed(job, now):>{_DURATION_WIDTH}}", "dim"),
+        (f"  {_note(job)}".rstrip(), style),
+    )
+
+
+def _elapsed(job: JobStatus, now: datetime) -> str:
+    if job.started_at is None:
+        return ""
+    return format_duration(((job.ended_at or now) - job.started_at).total_seconds())
+
+
+def _note(job: JobStatus) -> str:
+    """Return what the mark alone does not say: the state, which attempt it is, and why."""
+    said = [] if job.state == "finished" else [job.state]
+    if job.attempts > 1:
+        said.append(f"attempt {job.attempts}")
+    if job.reason:
+        said.append(printable(job.reason))
+    return ", ".join(said)
+
+
+def _counts(status: RunStatus, unicode: bool) -> Line:
+    spans: list[Span] = []
+    for number, state in count_states(status):
+        mark = find_mark(state, unicode)
+        spans += [(f"{mark} {number:,} {state}", STYLE_BY_STATE.get(state, "")), ("  ", "")]
+    return tuple(spans)
+
+
+def count_states(status: RunStatus) -> list[tuple[int, str]]:
+    """Return how many jobs are in which state: what went wrong first, then what goes on."""
+    counts = status.count_by_state()
+    order = (*_STATES, *(state for state in counts if state not in _STATES))
+    return [(counts[state], state) for state in order if state in counts]
+
+
+def _rows_of_interest(
+    jobs: Iterable[JobStatus], now: datetime, width: int, room: int, unicode: bool
+) -> list[Line]:
+    """Return the failed jobs, the latest first, and the running ones, the oldest first."""
+    bad = [job for job in jobs if job.state in _BAD]
+    bad.sort(key=lambda job: job.ended_at or now, reverse=True)
+    running = [job for job in jobs if job.state == "started"]
+    running.sort(key=lambda job: job.started_at or now)
+    if len(bad) + len(running) <= room:
+        return list(_rows([*bad, *running], now, width, unicode))
+    room = max(0, room - 1)
+    shown_bad = bad[: max(room // 2, room - len(running))]
+    shown = [*shown_bad, *running[: room - len(shown_bad)]]
+    more = len(bad) + len(running) - len(shown)
+    ellipsis = "…" if unicode else "..."
+    return [*_rows(shown, now, width, unicode), ((f"{ellipsis} and {more:,} more", "dim"),)]

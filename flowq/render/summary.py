@@ -1,0 +1,127 @@
+"""How a run ended, in the few lines that its reader needs next."""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from flowq.render.failures import own_lines
+from flowq.render.lines import (
+    STYLE_BY_STATE,
+    Line,
+    count,
+    format_duration,
+    printable,
+    shortened,
+)
+from flowq.render.progress import count_states
+from flowq.render.text import find_mark
+from flowq.status import RunStatus
+
+MAX_RESULTS = 6
+MAX_FAILURES = 5
+MAX_TRACEBACK_LINES = 12
+MAX_OUTPUT_LINES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class FailedJob:
+    """A job that failed. Shape: `output` has the last lines of what it printed, oldest first."""
+
+    name: str
+    traceback: str = ""
+    output: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What is said at the end of a run.
+
+    Shape: `results` by name, of the jobs that nothing comes after. `show_command` is what a reader
+    types to see all about a job, before its name: `flowq show RUN`.
+    """
+
+    status: RunStatus
+    results: Mapping[str, Any] = field(default_factory=dict)
+    failed: Sequence[FailedJob] = ()
+    show_command: str = ""
+
+
+def summary(report: Report, width: int = 80, *, unicode: bool = True) -> list[Line]:
+    """Return the end of a run: its state, counts, last results, and why jobs failed."""
+    return [
+        _verdict(report.status, unicode),
+        *_results(report.results, width, unicode),
+        *_failures(report, unicode),
+    ]
+
+
+def _verdict(status: RunStatus, unicode: bool) -> Line:
+    state = status.state
+    mark = {"succeeded": "finished", "failed": "failed", "canceled": "canceled"}.get(state, "")
+    took = f" in {format_duration(status.duration_s)}" if status.duration_s is not None else ""
+    counts = ", ".join(f"{number:,} {word}" for number, word in count_states(status))
+    style = STYLE_BY_STATE.get(state, "")
+    return (
+        (f"{find_mark(mark, unicode)} {printable(status.workflow)} {state}", style),
+        (f"{took}: {counts or 'no jobs'}", ""),
+        (f"  run {status.run_id}", "dim"),
+    )
+
+
+def _results(results: Mapping[str, Any], width: int, unicode: bool) -> Iterator[Line]:
+    told = {name: value for name, value in results.items() if value is not None}
+    for name in list(told)[:MAX_RESULTS]:
+        room = max(10, width - len(name) - 5)
+        shown = shortened(_brief(told[name]), room, unicode)
+        yield ((f"  {name} = ", "dim"), (shown, ""))
+    if len(told) > MAX_RESULTS:
+        yield ((f"  and {count(len(told) - MAX_RESULTS, 'more result')}", "dim"),)
+
+
+def _brief(value: Any) -> str:
+    try:
+        return printable(_repr.repr(value))
+    except Exception as error:  # noqa: BLE001 - a user's __repr__ may raise anything
+        return f"<unprintable: {type(error).__name__}>"
+
+
+_repr = reprlib.Repr()  # its settings are arguments from Python 3.12 on only
+_repr.maxstring = _repr.maxother = 200
+_repr.maxlist = _repr.maxtuple = _repr.maxdict = _repr.maxset = 20
+_repr.maxlevel = 4
+
+
+def _failures(report: Report, unicode: bool) -> Iterator[Line]:
+    for job in report.failed[:MAX_FAILURES]:
+        attempts = report.status.jobs[job.name].attempts if job.name in report.status.jobs else 1
+        yield ()
+        yield from failure(job, attempts, unicode=unicode)
+    hidden = report.failed[MAX_FAILURES:]
+    if hidden:
+        yield ()
+        names = ", ".join(job.name for job in hidden[:10])
+        more = f" and {len(hidden) - 10:,} more" if len(hidden) > 10 else ""
+        yield ((f"{find_mark('failed', unicode)} also failed: {names}{more}", "bold red"),)
+    if report.failed and report.show_command:
+        yield ()
+        name = report.failed[0].name if len(report.failed) == 1 else "JOB"
+        yield ((f"the rest: {report.show_command} {name}", "dim"),)
+
+
+def failure(job: FailedJob, attempts: int = 1, *, unicode: bool = True) -> Iterator[Line]:
+    """Yield why one job failed: the end of its traceback, and the end of what it printed."""
+    after = f" after {count(attempts, 'attempt')}" if attempts > 1 else ""
+    yield ((f"{find_mark('failed', unicode)} {job.name} failed{after}", "bold red"),)
+    told = own_lines(job.traceback)
+    if len(told) > MAX_TRACEBACK_LINES:
+        told = ["  …" if unicode else "  ...", *told[-MAX_TRACEBACK_LINES:]]
+    yield from (((f"  {printable(line)}", ""),) for line in told)
+    if not told:
+        yield (("  nothing was recorded about why", "dim"),)
+    output = list(job.output)[-MAX_OUTPUT_LINES:]
+    if output:
+        yield (("  its last output:", "dim"),)
+        yield from (((f"  | {printable(line)}", "dim"),) for line in output)

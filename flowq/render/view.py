@@ -1,0 +1,73 @@
+"""What a picture shows: the jobs and edges of a graph, with states where there is a run.
+
+Every picture is made from this value, so that a graph and a run look alike in all formats.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from flowq.graph import Graph
+from flowq.status import JobStatus, RunStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One job. Shape: `state` is empty where there is no run; `level` counts from 0."""
+
+    name: str
+    level: int
+    state: str = ""
+    is_future: bool = False
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One edge, from the blocker to the future job."""
+
+    blocker: str
+    future: str
+    on_failure: Literal["ignore"] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A picture's content. Shape: nodes in topological order, lines ordered by their future job."""
+
+    title: str
+    nodes: tuple[Node, ...]
+    lines: tuple[Line, ...]
+    state: str = ""
+
+    def blockers_by_name(self) -> dict[str, list[str]]:
+        """Return the blockers of every job, ordered as the lines are; empty lists included."""
+        blockers: dict[str, list[str]] = {node.name: [] for node in self.nodes}
+        for line in self.lines:
+            blockers[line.future].append(line.blocker)
+        return blockers
+
+
+def view_graph(graph: Graph, status: RunStatus | None = None) -> View:
+    """Return the picture of a graph, or of a run when its status is given.
+
+    Jobs of the run that the workflow does not declare (added while it ran) are appended, without
+    lines, at level 0. Errors: CycleError for a graph that has not been checked.
+    """
+    status_by_name = dict(status.jobs) if status else {}
+    nodes = [_node(graph, name, status_by_name.pop(name, None)) for name in graph.topological_order]
+    late = [Node(job.name, 0, job.state) for job in status_by_name.values()]
+    lines = tuple(Line(edge.blocker, edge.future, edge.on_failure) for edge in graph.edges)
+    state = status.state if status else ""
+    return View(graph.workflow.name, (*nodes, *late), lines, state)
+
+
+def _node(graph: Graph, name: str, job: JobStatus | None) -> Node:
+    return Node(
+        name,
+        graph.level_by_name[name],
+        job.state if job else "",
+        graph.is_future(name),
+        graph.job_by_name[name].description,
+    )

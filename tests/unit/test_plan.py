@@ -1,0 +1,125 @@
+"""The compiler: from a checked graph and resolved inputs to ordered operations."""
+
+from __future__ import annotations
+
+import pytest
+
+from flowq.errors import CycleError
+from flowq.graph import build_graph
+from flowq.plan import Commit, Enqueue, Plan, Release, make_plan
+from flowq.spec import Block, Defaults, Input, JobSpec, Retry, Workflow
+
+
+def _job(name: str, *needs: str, blocks: tuple[Block, ...] = (), **with_: object) -> JobSpec:
+    return JobSpec(name, "tasks:run", with_, needs, blocks)
+
+
+def _plan(*jobs: JobSpec, inputs: dict[str, object] | None = None, **options: object) -> Plan:
+    given = inputs or {}
+    workflow = Workflow("flow", jobs, tuple(Input(name) for name in given), **options)  # type: ignore[arg-type]
+    return make_plan(build_graph(workflow), given, "r1")
+
+
+def _enqueue(plan: Plan, name: str) -> Enqueue:
+    return next(enqueue for enqueue in plan.enqueues if enqueue.name == name)
+
+
+def test_the_last_jobs_are_enqueued_first_and_released_last() -> None:
+    plan = _plan(_job("a"), _job("b", "a"), _job("c", "b"))
+
+    assert [enqueue.job_id for enqueue in plan.enqueues] == ["r1-c", "r1-b", "r1-a"]
+    assert plan.operations[3:] == (Commit("r1"), Release("r1-b"), Release("r1-c"))
+
+
+def test_every_edge_becomes_a_block_with_its_policy() -> None:
+    plan = _plan(_job("a", blocks=(Block("c", "ignore"),)), _job("b", "a"), _job("c"))
+
+    assert _enqueue(plan, "a").blocks == (Block("r1-b"), Block("r1-c", "ignore"))
+
+
+def test_a_job_without_an_edge_is_a_future_job_and_is_released() -> None:
+    plan = _plan(_job("alone"))
+
+    assert _enqueue(plan, "alone").deferred
+    assert plan.operations[1:] == (Commit("r1"), Release("r1-alone"))
+
+
+def test_a_job_that_only_blocks_is_held_by_what_it_blocks() -> None:
+    plan = _plan(_job("a"), _job("b", "a"))
+
+    assert not _enqueue(plan, "a").deferred
+    assert Release("r1-a") not in plan.operations
+
+
+def test_inputs_are_filled_in_and_keep_their_types() -> None:
+    plan = _plan(
+        _job("a", n="${{ inputs.n }}", text="${{ inputs.n }} times"), inputs={"n": 3, "unused": 1}
+    )
+
+    enqueue = _enqueue(plan, "a")
+    assert enqueue.kwargs == {"n": 3, "text": "3 times"}
+    assert (enqueue.result_of, enqueue.inputs) == ({}, {})
+
+
+def test_a_result_is_left_to_be_filled_in_where_the_job_runs() -> None:
+    plan = _plan(_job("count"), _job("report", n="${{ jobs.count.result }}"))
+
+    enqueue = _enqueue(plan, "report")
+    assert enqueue.result_of == {"count": "r1-count"}
+    assert "jobs.count.result" in enqueue.kwargs["n"]
+
+
+def test_only_results_that_are_used_are_asked_for() -> None:
+    plan = _plan(_job("a"), _job("b"), _job("c", "a", "b", x="${{ jobs.b.result }}"))
+
+    assert _enqueue(plan, "c").result_of == {"b": "r1-b"}
+
+
+def test_defaults_hold_for_jobs_that_do_not_say_otherwise() -> None:
+    defaults = Defaults("slow", 60, Retry(2))
+    own = JobSpec("own", "tasks:run", queue="fast", timeout_s=5, retries=Retry(0))
+    plan = _plan(_job("plain"), own, defaults=defaults)
+
+    plain, own_enqueue = _enqueue(plan, "plain"), _enqueue(plan, "own")
+    assert (plain.queue, plain.timeout_s, plain.retries) == ("slow", 60, Retry(2))
+    assert (own_enqueue.queue, own_enqueue.timeout_s, own_enqueue.retries) == ("fast", 5, Retry(0))
+
+
+def test_jobs_of_a_workflow_are_skipped_when_a_blocker_fails_unless_they_say_otherwise() -> None:
+    always = JobSpec("always", "tasks:run", on_blocker_failure="run")
+    plan = _plan(_job("a"), always)
+
+    assert _enqueue(plan, "a").on_blocker_failure == "skip"
+    assert _enqueue(plan, "always").on_blocker_failure == "run"
+
+
+def test_a_description_is_the_declared_one_or_the_call() -> None:
+    named = JobSpec("named", "tasks:run", description="Counts words")
+    plan = _plan(_job("a"), _job("b", n=3, text="x" * 500, r="${{ jobs.a.result }}"), named)
+
+    assert _enqueue(plan, "named").description == "Counts words"
+    assert _enqueue(plan, "a").description == "tasks:run()"
+    description = _enqueue(plan, "b").description
+    assert description.startswith("tasks:run(n=3, text='xxx")
+    assert description.endswith("r=…)")
+    assert len(description) < 100
+
+
+def test_the_plan_knows_its_run_and_workflow() -> None:
+    plan = _plan(_job("a"), inputs={"n": 1}, folder="somewhere")
+
+    assert (plan.run_id, plan.workflow, plan.inputs, plan.folder) == (
+        "r1",
+        "flow",
+        {"n": 1},
+        "somewhere",
+    )
+
+
+def test_equal_workflows_and_inputs_make_equal_plans() -> None:
+    assert _plan(_job("a"), _job("b", "a")) == _plan(_job("a"), _job("b", "a"))
+
+
+def test_a_cyclic_graph_makes_no_plan() -> None:
+    with pytest.raises(CycleError):
+        _plan(_job("a", "b"), _job("b", "a"))
