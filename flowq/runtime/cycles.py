@@ -8,7 +8,7 @@ reads "waits for".
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rq.utils import as_text
@@ -25,28 +25,33 @@ WALK_LIMIT = 1_000
 """How many jobs a walk looks at; a cycle that is longer is not found here."""
 
 
-def refuse(job: Job) -> None:
-    """Raise CycleError when what the job depends on waits for a future job that it blocks."""
-    if not job._dependency_ids or not job.hold.edges:
-        return
-    wanted = {edge.future_id for edge in job.hold.edges}
-    for dependency in job._dependency_ids:
-        path = _find_path(job.connection, as_text(dependency), wanted)
-        if path:
-            raise CycleError([job.id, *path, job.id])
+def refuse(jobs: Sequence[Job]) -> None:
+    """Raise CycleError when what a new job depends on waits for a future job that it blocks.
+
+    The jobs are enqueued together, so that they may wait for each other already.
+    """
+    new = {job.id: job for job in jobs}
+    for job in jobs:
+        wanted = {edge.future_id for edge in job.hold.edges}
+        for dependency in job._dependency_ids if wanted else ():
+            path = _find_path(job.connection, as_text(dependency), wanted, new)
+            if path:
+                raise CycleError([job.id, *path, job.id])
 
 
 def instead_of_taken(jobs: Sequence[Job], job_id: str) -> CycleError | None:
     """Return the better error when the taken id is one that its own new edges lead back to."""
     job = next(job for job in jobs if job.id == job_id)
     for edge in job.hold.edges:
-        path = _find_path(job.connection, job_id, {edge.future_id})
+        path = _find_path(job.connection, job_id, {edge.future_id}, {})
         if path:
             return CycleError([*path, job_id])
     return None
 
 
-def _find_path(connection: Redis, start: str, wanted: set[str]) -> list[str] | None:
+def _find_path(
+    connection: Redis, start: str, wanted: set[str], new: Mapping[str, Job]
+) -> list[str] | None:
     """Breadth first along "waits for"; the path from start to one of `wanted`, or None."""
     came_from: dict[str, str] = {start: ""}
     level = [start]
@@ -55,7 +60,7 @@ def _find_path(connection: Redis, start: str, wanted: set[str]) -> list[str] | N
             if job_id in wanted:
                 return _path(came_from, job_id)
         following: list[str] = []
-        for job_id, before in zip(level, _waits_for(connection, level), strict=True):
+        for job_id, before in zip(level, _waits_for(connection, level, new), strict=True):
             for other in before:
                 if other not in came_from:
                     came_from[other] = job_id
@@ -71,14 +76,19 @@ def _path(came_from: dict[str, str], job_id: str) -> list[str]:
     return path[::-1]
 
 
-def _waits_for(connection: Redis, job_ids: Sequence[str]) -> list[list[str]]:
+def _waits_for(
+    connection: Redis, job_ids: Sequence[str], new: Mapping[str, Job]
+) -> list[list[str]]:
     with connection.pipeline(transaction=False) as pipeline:
         for job_id in job_ids:
             pipeline.hget(keys.job(job_id), "dependency_ids")
             pipeline.lrange(keys.blockers(job_id), 0, WALK_LIMIT)
         answers = pipeline.execute(raise_on_error=False)
     following = []
-    for ids, listed in zip(answers[::2], answers[1::2], strict=True):
+    for job_id, ids, listed in zip(job_ids, answers[::2], answers[1::2], strict=True):
         blockers = [] if isinstance(listed, Exception) else listed  # a queue of that name
         following.append([*json.loads(ids or "[]"), *map(as_text, blockers)])
+        following[-1] += [job.id for job in new.values() if job_id in job.future_ids]
+        if job_id in new:
+            following[-1] += map(as_text, new[job_id]._dependency_ids)
     return following

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -102,20 +102,22 @@ def take_hold(options: dict[str, Any]) -> Hold:
 def take_hold_of_call(function: Any, kwargs: dict[str, Any]) -> Hold:
     """The same for the arguments of the function itself, where a decorator put our options there.
 
-    Source: `rq.decorators.job` passes every keyword that it does not know to the function. A name
-    that the function can take is the function's; strings cannot be looked into.
+    Source: `rq.decorators.job` passes every keyword that it does not know to the function. A
+    parameter of the function is the function's; strings cannot be looked into.
+    Errors: UsageError for a function with `**kwargs`, since nobody can tell whose they are.
     """
-    ours = {name: kwargs[name] for name in OPTIONS if name in kwargs}
-    if not ours or not callable(function) or _takes(function, ours):
+    if not callable(function) or not any(name in kwargs for name in OPTIONS):
         return NO_HOLD
+    parameters = inspect.signature(function).parameters
+    ours = {name: kwargs[name] for name in OPTIONS if name in kwargs and name not in parameters}
+    if ours and any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        raise UsageError(
+            f"{function.__qualname__} takes any keyword, so {', '.join(ours)} may be meant for it "
+            "or for the queue; call flowq.Queue.enqueue instead"
+        )
     for name in ours:
         del kwargs[name]
     return take_hold(ours)
-
-
-def _takes(function: Callable[..., Any], names: Mapping[str, Any]) -> bool:
-    parameters = inspect.signature(function).parameters.values()
-    return any(p.name in names or p.kind is p.VAR_KEYWORD for p in parameters)
 
 
 def _one_of(option: str, value: Any, allowed: tuple[str, ...]) -> Any:

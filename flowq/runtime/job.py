@@ -16,15 +16,13 @@ from rq.utils import as_text
 
 from flowq.errors import FutureEnded, JobNotFound, NotAFutureJob, UsageError
 from flowq.runtime import keys, scripts
+from flowq.runtime.blockers import Blockers
 from flowq.runtime.holds import NO_HOLD, Hold
 from flowq.runtime.steps import finish
 
 if TYPE_CHECKING:
     from redis import Redis
     from redis.client import Pipeline
-
-CANCELED_TTL_S = 86_400
-"""RQ never removes a canceled job; ours go after a day."""
 
 _OUTCOME_BY_STATUS = {
     JobStatus.FINISHED: "finished",
@@ -65,6 +63,11 @@ class Job(RQJob):
         """The ids of the future jobs that this job blocks, in the order given."""
         return tuple(part.rstrip("!") for part in self._blocks.split())
 
+    @property
+    def blockers(self) -> Blockers:
+        """How the jobs that this one waited for have ended, in the order of their addition."""
+        return Blockers(self.id, self.connection, self.serializer)
+
     def adopt(self, hold: Hold) -> None:
         """Take over what a hold says about the job; the queue calls it when it enqueues."""
         self.hold = hold
@@ -84,6 +87,9 @@ class Job(RQJob):
         self._blocks = ours.get("flowq_blocks", "")
         self._future = "flowq_future" in ours
         self._generation = int(ours.get("flowq_gen", 0))
+        if self._blocks:
+            # Kept like a result: RQ's default now, its own once it is retired (lua/step.lua).
+            self.failure_ttl = None
         self.run_id = ours.get("flowq_run", "")
         self.name = ours.get("flowq_name", "")
 
@@ -136,21 +142,6 @@ class Job(RQJob):
             return -1
         return super().get_result_ttl(default_ttl)
 
-    def cleanup(
-        self,
-        ttl: int | None = None,
-        pipeline: Pipeline | None = None,
-        remove_from_queue: bool = True,
-    ) -> None:
-        """Let what belongs to a future job live as long as its hash."""
-        super().cleanup(ttl, pipeline, remove_from_queue)
-        if self._future and ttl and ttl > 0:
-            self._expire_own_keys(ttl, pipeline if pipeline is not None else self.connection)
-
-    def _expire_own_keys(self, ttl: int, connection: Redis) -> None:
-        for key in (keys.future(self.id), keys.edges(self.id), keys.blockers(self.id)):
-            connection.expire(key, ttl)
-
     def delete(
         self,
         pipeline: Pipeline | None = None,
@@ -165,20 +156,17 @@ class Job(RQJob):
             super().delete(pipeline, remove_from_queue, delete_dependents)
             return
         if pipeline is not None:
-            self._delete_settled(pipeline, remove_from_queue, delete_dependents)
+            # RQ deletes a finished job whose result is not kept without calling set_status before.
+            done = self._status is JobStatus.FINISHED
+            self._settle("finished" if done else "deleted", pipeline)
+            super().delete(pipeline, remove_from_queue, delete_dependents)
             return
         with self.connection.pipeline() as own:
-            self._delete_settled(own, remove_from_queue, delete_dependents)
+            self._settle("deleted", own)
+            super().delete(own, remove_from_queue, delete_dependents)
             own.execute()
         if self._future:
             finish(self.connection, f"abandon:{self.id}", f"retire:{self.id}")
-
-    def _delete_settled(
-        self, pipeline: Pipeline, remove_from_queue: bool, delete_dependents: bool
-    ) -> None:
-        # RQ deletes a finished job whose result is not kept without calling set_status before.
-        self._settle(_OUTCOME_BY_STATUS.get(self._status, "deleted"), pipeline)
-        super().delete(pipeline, remove_from_queue, delete_dependents)
 
     # What its owner does with it -------------------------------------------------------------
 
@@ -193,12 +181,8 @@ class Job(RQJob):
         After the release blockers are independent, and the future job is canceled alone.
         """
         moved = super().cancel(pipeline, enqueue_dependents, remove_from_dependencies)
-        if self.is_tracked and pipeline is None and not self.run_id:
-            self.connection.expire(self.key, CANCELED_TTL_S)
-            if self._future:
-                self._expire_own_keys(CANCELED_TTL_S, self.connection)
         if self._future and pipeline is None:
-            finish(self.connection, f"abandon:{self.id}")
+            finish(self.connection, f"abandon:{self.id}", f"retire:{self.id}")
         return moved
 
     def release(self) -> bool:
@@ -222,12 +206,12 @@ class Job(RQJob):
         return bool(answer[0])
 
 
-def get_job(job_id: str, connection: Redis) -> Job:
+def get_job(job_id: str, connection: Redis, serializer: Any = None) -> Job:
     """Return a job by its id. Errors: JobNotFound."""
     raw = connection.hgetall(keys.job(job_id))
     if not raw:
         raise JobNotFound(job_id)
-    job = Job(job_id, connection=connection)
+    job = Job(job_id, connection=connection, serializer=serializer)
     job.restore(raw)
     return job
 
@@ -240,7 +224,7 @@ def release_job(job: RQJob | str, connection: Redis | None = None) -> bool:
     if isinstance(job, Job):
         return job.release()
     if isinstance(job, RQJob):
-        return get_job(str(job.id), connection or job.connection).release()
+        return Job(str(job.id), connection=connection or job.connection).release()
     if connection is None:
         raise UsageError("release_job() needs connection= when it is given a job id")
-    return get_job(job, connection).release()
+    return Job(job, connection=connection).release()

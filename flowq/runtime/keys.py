@@ -8,6 +8,7 @@ side by side; the Lua scripts build the same names in `lua/common.lua`.
     rq:deferred:<future>        LIST of the blockers' ids in the order of addition, never shortened
     rq:flowq:1:future:<future>  HASH: state, policy and counts of a future job
     rq:flowq:1:edges:<future>   HASH: the outcome of each blocker, by its id
+    rq:flowq:1:mortal:<id>      what settling has to know of a job whose ttl may end its hash first
     rq:flowq:1:todo             ZSET of unfinished stepwise work, any process may go on with it
     rq:flowq:1:run:<run>        HASH: the record of a run
     rq:flowq:1:jobs:<run>       LIST of all its jobs' ids, the last ones first
@@ -39,6 +40,11 @@ def job(job_id: str) -> str:
 def execution(job_id: str, execution_id: str) -> str:
     """RQ's hash of one execution of a job."""
     return f"{PREFIX}:execution:{job_id}:{execution_id}"
+
+
+def results(job_id: str) -> str:
+    """RQ's stream of a job's results."""
+    return f"{PREFIX}:results:{job_id}"
 
 
 def blockers(future_id: str) -> str:

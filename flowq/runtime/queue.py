@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from redis.exceptions import RedisError
 from rq.exceptions import DuplicateJobError
 from rq.job import JobStatus
 from rq.queue import EnqueueData
 from rq.queue import Queue as RQQueue
+from rq.serializers import PickleSerializer
 from rq.utils import as_text, now
 
 from flowq.errors import (
@@ -22,14 +25,16 @@ from flowq.errors import (
     JobNotFound,
     NotAFutureJob,
     RunNotFound,
-    UsageError,
     Unsupported,
+    UsageError,
 )
-from flowq.runtime import cycles, inline, scripts
+from flowq.runtime import cycles, inline, keys, scripts
 from flowq.runtime.holds import NO_HOLD, Hold, take_hold, take_hold_of_call
 from flowq.runtime.job import Job, get_job
+from flowq.runtime.steps import finish, work_off
 
 if TYPE_CHECKING:
+    from redis import Redis
     from redis.client import Pipeline
     from rq.job import Job as RQJob
 
@@ -55,32 +60,37 @@ class Queue(RQQueue):
     """
 
     job_class = Job
+    _name_checked = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.connection.get_encoder().decode_responses:
+            raise UsageError(
+                "a connection with decode_responses=True cannot be used: RQ keeps bytes in Redis"
+            )
 
     def enqueue(self, f: Any, *args: Any, **kwargs: Any) -> RQJob:
         """Enqueue a call; see `rq.Queue.enqueue` for RQ's options."""
         hold = take_hold(kwargs)
-        if not hold.is_needed:
-            return super().enqueue(f, *args, **kwargs)
         options = RQQueue.parse_args(f, *args, **kwargs)._asdict()
-        return self._enqueue_held(options.pop("func"), hold, **options)
+        return self._enqueue_call(options.pop("func"), hold, options)
 
     def enqueue_call(self, func: Any, *args: Any, **kwargs: Any) -> RQJob:
         """Enqueue a call whose arguments are given as `args=` and `kwargs=`."""
         hold = take_hold(kwargs)
-        if not hold.is_needed and kwargs.get("kwargs"):
-            kwargs["kwargs"] = dict(kwargs["kwargs"])
-            hold = take_hold_of_call(func, kwargs["kwargs"])
-        if not hold.is_needed:
-            return super().enqueue_call(func, *args, **kwargs)
-        if args:
-            kwargs |= dict(zip(_CALL_PARAMETERS, args, strict=False))
-        return self._enqueue_held(func, hold, **kwargs)
+        options = _CALL_SIGNATURE.bind(self, func, *args, **kwargs).arguments
+        del options["self"], options["func"]
+        if not hold.is_needed and options.get("kwargs"):
+            options["kwargs"] = dict(options["kwargs"])
+            hold = take_hold_of_call(func, options["kwargs"])
+        return self._enqueue_call(func, hold, options)
 
     def enqueue_at(self, datetime: datetime, f: Any, *args: Any, **kwargs: Any) -> RQJob:
         """Enqueue a call for later; a held job goes to RQ's schedule when its holds are lifted."""
         hold = take_hold(kwargs)
         if not hold.is_needed:
-            return super().enqueue_at(datetime, f, *args, **kwargs)
+            job: RQJob = super().enqueue_at(datetime, f, *args, **kwargs)
+            return job
         options = RQQueue.parse_args(f, *args, **kwargs)._asdict()
         return self._enqueue_held(options.pop("func"), hold.at(datetime.timestamp()), **options)
 
@@ -94,6 +104,8 @@ class Queue(RQQueue):
         job = super().create_job(func, *args, **kwargs)
         if hold.is_needed:
             self._held(job).adopt(hold)
+        else:
+            self._refuse_name_of_future()
         return job
 
     def enqueue_job(
@@ -128,6 +140,9 @@ class Queue(RQQueue):
         if not any(isinstance(data, HeldData) for data in datas):
             return super().enqueue_many(datas, pipeline, group_id)
         jobs = [self._from_data(data, group_id) for data in datas]
+        if group_id and pipeline is not None and not pipeline.command_stack:
+            # rq.Group brings an empty pipeline for what it writes itself, after this.
+            pipeline = None
         return list(self._add(jobs, pipeline=pipeline))
 
     def _from_data(self, data: EnqueueData | HeldData, group_id: str | None) -> Job:
@@ -139,7 +154,15 @@ class Queue(RQQueue):
         job.enqueue_at_front = job.enqueue_at_front or at_front
         return job
 
+    def _enqueue_call(self, func: Any, hold: Hold, options: dict[str, Any]) -> RQJob:
+        if hold.is_needed:
+            return self._enqueue_held(func, hold, **options)
+        job: RQJob = super().enqueue_call(func, **options)
+        return job
+
     def _enqueue_held(self, func: Any, hold: Hold, **options: Any) -> RQJob:
+        if options.get("unique") and not options.get("job_id"):
+            raise UsageError("unique=True needs a job_id=")
         placing = {
             name: options.pop(name)
             for name in ("pipeline", "at_front", "unique")
@@ -167,7 +190,7 @@ class Queue(RQQueue):
             raise Unsupported("a job with deferred= or blocks= cannot be enqueued in a pipeline")
         for job in jobs:
             self._prepare_held(job, at_front)
-            cycles.refuse(job)
+        cycles.refuse(jobs)
         return add_jobs(self, jobs, unique=unique)
 
     def _prepare_held(self, job: Job, at_front: bool) -> None:
@@ -180,28 +203,48 @@ class Queue(RQQueue):
         job.enqueue_at_front = job.enqueue_at_front or at_front or None
         job._status = JobStatus.DEFERRED
 
+    def _refuse_name_of_future(self) -> None:
+        # RQ keeps a sorted set where the list of the future job's blockers is.
+        if self._name_checked:
+            return
+        if self.connection.exists(keys.future(self.name)):
+            raise _refusal("future", [self.name], ())
+        self._name_checked = True
+
     def empty(self) -> int:
         """Remove all jobs of the queue; blockers among them are accounted for as deleted."""
         count, removed = 0, -1
         while removed:
-            removed = int(scripts.EMPTY.call(self.connection, self.key, self.key, 250))
+            removed = int(scripts.EMPTY.call(self.connection, self.key, self.key, JOBS_PER_CALL))
             count += removed
         return count
 
+    def release_maintenance_lock(self) -> None:
+        """End RQ's maintenance with our own: go on with steps that others left behind.
 
-_CALL_PARAMETERS = (
-    "args",
-    "kwargs",
-    "timeout",
-    "result_ttl",
-    "ttl",
-    "failure_ttl",
-    "description",
-    "depends_on",
-    "job_id",
-    "at_front",
-    "meta",
-)
+        Source: the only hook of RQ's own workers that a queue class has. An exception here would
+        end the worker, so what fails is left for the next pass.
+        """
+        try:
+            work_off(self.connection)
+        except RedisError:
+            self.log.exception("flowq: a step failed, it stays in the todo")
+        super().release_maintenance_lock()  # type: ignore[no-untyped-call]
+
+    @classmethod
+    def _fetch_dequeued_job(
+        cls, connection: Redis, queue_key: str, job_id: str, *args: Any, **kwargs: Any
+    ) -> tuple[RQJob, RQQueue] | None:
+        """Fetch a popped job; one that has expired meanwhile (its `ttl`) is accounted for."""
+        fetched = super()._fetch_dequeued_job(connection, queue_key, job_id, *args, **kwargs)
+        if fetched is None:
+            scripts.EXPIRED.call(connection, keys.job(job_id), job_id)
+        return fetched
+
+
+_CALL_SIGNATURE = inspect.signature(RQQueue.enqueue_call)
+JOBS_PER_CALL = 250
+"""Keeps one call of `Queue.empty` well below 20 ms."""
 
 
 def add_jobs(queue: Queue, jobs: Sequence[Job], *, unique: bool = False) -> list[Job]:
@@ -212,11 +255,15 @@ def add_jobs(queue: Queue, jobs: Sequence[Job], *, unique: bool = False) -> list
     arguments: list[Any] = [len(jobs)]
     for job in jobs:
         arguments += _arguments(job, unique)
-    answer = scripts.ADD.call(queue.connection, jobs[0].key, *arguments)
-    word, *rest = (as_text(part) for part in answer)
+    word, rest = "busy", [""]
+    while word == "busy":
+        answer = scripts.ADD.call(queue.connection, jobs[0].key, *arguments)
+        word, *rest = (as_text(part) for part in answer)
+        if word == "busy":
+            finish(queue.connection, f"abandon:{rest[0]}", f"retire:{rest[0]}")
     if word != "existing":
         raise _refusal(word, rest, jobs)
-    fetched = {job_id: get_job(job_id, queue.connection) for job_id in rest}
+    fetched = {job_id: get_job(job_id, queue.connection, queue.serializer) for job_id in rest}
     added = [fetched.get(job.id, job) for job in jobs]
     if not queue.is_async:
         for job in added:
@@ -228,6 +275,9 @@ def add_jobs(queue: Queue, jobs: Sequence[Job], *, unique: bool = False) -> list
 def _arguments(job: Job, unique: bool) -> list[Any]:
     hold = job.hold
     fields = job.to_dict()
+    serializer = job.serializer
+    if isinstance(serializer, type) and serializer is not PickleSerializer:
+        fields["flowq_serializer"] = f"{serializer.__module__}.{serializer.__qualname__}"
     pairs = [part for pair in fields.items() for part in pair]
     at = "" if hold.at_s is None else f"{hold.at_s:.3f}"
     placing = [job.id, job.origin, hold.blocks, hold.future, at, hold.run_id, hold.name]

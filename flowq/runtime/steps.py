@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING
 
 from rq.utils import as_text
@@ -16,30 +17,39 @@ ITEMS_PER_STEP = 250
 
 
 def finish(connection: Redis, *operations: str) -> list[str]:
-    """Make all steps of these operations (`lua/step.lua`), in this order, to their end.
+    """Make all steps of these operations (`lua/step.lua`), and of those that they lead to.
 
     Idempotent: others may work on the same operation meanwhile. Returns the ids of running jobs
     that a `cancel:` found; they need a stop command.
     """
     running: list[str] = []
-    for operation in operations:
-        more = True
-        while more:
-            _, more, found = step(connection, operation)
-            running += found
+    pending = deque(operations)
+    while pending:
+        _, more, found, begun = step(connection, pending[0])
+        running += found
+        pending.extend(begun)
+        if not more:
+            pending.popleft()
     return running
 
 
 def work_off(connection: Redis, max_steps: int = 100) -> int:
-    """Go on with what others left in the todo, oldest first; return the number of steps made."""
+    """Go on with what others left in the todo, oldest first; return the number of steps made.
+
+    Errors: redis-py's ResponseError when a step cannot be made; it has moved to the end then.
+    """
     for count in range(max_steps):
-        what, _, _ = step(connection, "")
+        what, *_ = step(connection, "")
         if not what:
             return count
     return max_steps
 
 
-def step(connection: Redis, operation: str) -> tuple[str, bool, list[str]]:
-    """Make one step; return what was worked on, whether it goes on, and running jobs found."""
-    what, more, *running = scripts.STEP.call(connection, keys.TODO, operation, ITEMS_PER_STEP)
-    return as_text(what), bool(more), [as_text(job_id) for job_id in running]
+def step(connection: Redis, operation: str) -> tuple[str, bool, list[str], list[str]]:
+    """Make one step; "" for the oldest of the todo.
+
+    Returns what was worked on, whether it goes on, the running jobs that it found, and the
+    operations that it led to.
+    """
+    what, more, running, begun = scripts.STEP.call(connection, keys.TODO, operation, ITEMS_PER_STEP)
+    return as_text(what), bool(more), [*map(as_text, running)], [*map(as_text, begun)]

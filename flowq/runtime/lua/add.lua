@@ -15,8 +15,10 @@
 --   {"future", queue}              the queue has the name of a future job
 --   {"duplicate", id}              unique, and the id exists
 --   {"norun", run}                 the run is gone, or has ended
+--   {"busy", id}                   an earlier job of that id has steps left (abandon:, retire:)
 -- O(1) for each job, in the number of blockers of its future jobs.
 
+local fresh, seen, queues = {}, {}, {} -- of this very call: future jobs, all ids, all queues
 local jobs, at = {}, 5
 for _ = 1, tonumber(ARGV[4]) do
   local job = { id = ARGV[at], queue = ARGV[at + 1], blocks = ARGV[at + 2], future = ARGV[at + 3],
@@ -24,9 +26,9 @@ for _ = 1, tonumber(ARGV[4]) do
     first = at + 9, last = at + 8 + 2 * tonumber(ARGV[at + 8]) }
   jobs[#jobs + 1] = job
   at = job.last + 1
+  queues[job.queue] = true
 end
 
-local fresh, seen = {}, {} -- the future jobs of this very call, and all its ids
 local existing = {}
 
 local function refused_future(job, future)
@@ -34,13 +36,13 @@ local function refused_future(job, future)
   if fresh[future] then return nil end
   if redis.call('TYPE', blockers_key(future)).ok == 'zset' then return { 'queue', future } end
   local state = redis.call('HGET', future_key(future), 'state')
-  if UNDECIDED[state] then return nil end
   local status = redis.call('HGET', job_key(future), 'status')
-  if state == 'met' and status == 'deferred' then return nil end
-  if state == 'queued' or state == 'met' then return { 'started', future } end
-  if state then return { 'ended', future, state } end
-  if redis.call('EXISTS', job_key(future)) == 0 then return { 'missing', future } end
-  return { 'plain', future }
+  if not status then return { 'missing', future } end
+  if not state then return { 'plain', future } end
+  local is_open = UNDECIDED[state] or state == 'met'
+  if is_open and status == 'canceled' then return { 'ended', future, status } end -- by RQ's own Job
+  if is_open and status ~= 'deferred' or state == 'queued' then return { 'started', future } end
+  if not is_open then return { 'ended', future, state } end
 end
 
 local function blocks_already(job)
@@ -57,6 +59,11 @@ local function refused_id(job)
   if seen[job.id] then return { 'taken', job.id, 'another job of this call' } end
   seen[job.id] = true
   local status = redis.call('HGET', job_key(job.id), 'status')
+  for _, operation in ipairs({ 'abandon:', 'retire:' }) do
+    if HAS_ENDED[status or 'canceled'] and redis.call('ZSCORE', TODO, operation .. job.id) then
+      return { 'busy', job.id }
+    end
+  end
   if not status then return nil end
   if job.unique == '1' then return { 'duplicate', job.id } end
   if blocks_already(job) then
@@ -64,12 +71,16 @@ local function refused_id(job)
     existing[#existing + 1] = job.id
     return nil
   end
-  if HAS_ENDED[status] then return nil end
-  return { 'taken', job.id, status }
+  if not HAS_ENDED[status] then return { 'taken', job.id, status } end
+  for future in each_future(redis.call('HGET', job_key(job.id), 'flowq_blocks')) do
+    if UNDECIDED[redis.call('HGET', future_key(future), 'state')] then
+      return { 'taken', job.id, 'a blocker of ' .. future }
+    end
+  end
 end
 
 local function refused(job)
-  if job.future ~= '' and (redis.call('SISMEMBER', PREFIX .. ':queues',
+  if job.future ~= '' and (queues[job.id] or redis.call('SISMEMBER', PREFIX .. ':queues',
     PREFIX .. ':queue:' .. job.id) == 1
     or redis.call('TYPE', blockers_key(job.id)).ok == 'zset') then
     return { 'queue', job.id }
@@ -98,6 +109,7 @@ local function take_back(future)
   for _, dependency in ipairs(cjson.decode(ids or '[]')) do
     redis.call('SREM', job_key(dependency) .. ':dependents', future)
   end
+  redis.call('DEL', PREFIX .. ':job::' .. future .. ':dependencies')
   redis.call('HSET', future_key(future), 'state', 'released')
 end
 
@@ -109,14 +121,19 @@ local function add_edge(job, future, mark)
   redis.call('HSET', edges_key(future), job.id, 'pending' .. mark)
   redis.call('HINCRBY', key, 'pending', 1)
   redis.call('HINCRBY', key, 'total', 1)
-  return (state == 'open' or state == 'releasing') and 1 or 0
+  if state == 'open' or state == 'releasing' then return 1 end
+  redis.call('HINCRBY', key, 'freed', 1)
+  return 0
 end
 
 local function write(job)
   local key = job_key(job.id)
-  redis.call('DEL', key, edges_key(job.id), future_key(job.id), PREFIX .. ':results:' .. job.id)
-  if job.future ~= '' then
+  redis.call('DEL', key, edges_key(job.id), future_key(job.id), mortal_key(job.id),
+    PREFIX .. ':results:' .. job.id)
+  if redis.call('TYPE', blockers_key(job.id)).ok == 'list' then
     redis.call('DEL', blockers_key(job.id))
+  end
+  if job.future ~= '' then
     local policy, if_empty = string.match(job.future, '(%w+) (%w+)')
     redis.call('HSET', future_key(job.id), 'state', 'open', 'policy', policy, 'if_empty', if_empty)
   end

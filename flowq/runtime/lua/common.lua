@@ -11,19 +11,19 @@
 --   flowq_outcome  how its last attempt ended; absent while it has not ended
 --   flowq_gen      its generation; a settling from an older one changes nothing
 --   flowq_at       epoch seconds before which it must not be queued
+--   flowq_reason   why it was called off
 --   flowq_run, flowq_name    the run that it belongs to, and its name there
 --
 -- A future's hash: state, policy (wait|skip|run), if_empty (run|skip), total, pending, bad, lost
--- (edges, by class), freed (how many of the list have had this gate lifted), dropped (how many
--- the abandoning has looked at).
+-- (edges, by class); and how far the steps have come in its list of blockers: freed (without this
+-- gate), dropped (seen by the abandoning), retired.
 --   open → releasing → released → met → queued → <outcome of the job>
 -- It is undecided up to `released`. `met`: only RQ's own depends_on still holds it.
 
 local PREFIX, NOW, TS = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local OURS = PREFIX .. ':flowq:1:'
 local TODO = OURS .. 'todo'
-local SKIPPED_TTL_S = 86400
-local DEFAULT_RESULT_TTL_S = 500
+local WEEK_S = 604800
 local CASCADE_LIMIT = 500
 local UNDECIDED = { open = true, releasing = true, released = true }
 local CALLED_OFF = { canceled = true, skipped = true, passed = true, deleted = true, expired = true }
@@ -32,13 +32,18 @@ local function job_key(id) return PREFIX .. ':job:' .. id end
 local function blockers_key(id) return PREFIX .. ':deferred:' .. id end
 local function future_key(id) return OURS .. 'future:' .. id end
 local function edges_key(id) return OURS .. 'edges:' .. id end
+local function mortal_key(id) return OURS .. 'mortal:' .. id end
 local function run_key(id) return OURS .. 'run:' .. id end
 
 local function int(value) return tonumber(value or 0) or 0 end
 
 local function each_future(blocks) return string.gmatch(blocks or '', '([%w_-]+)(!?)') end
 
-local function later(operation) redis.call('ZADD', TODO, 'NX', TS, operation) end
+local begun = {} -- what this call has put on the todo
+
+local function later(operation)
+  if redis.call('ZADD', TODO, 'NX', TS, operation) == 1 then begun[#begun + 1] = operation end
+end
 
 -- Runs ------------------------------------------------------------------------------------------
 
@@ -94,8 +99,13 @@ end
 local function enqueue(id)
   local key = job_key(id)
   local f = redis.call('HMGET', key, 'origin', 'dependency_ids', 'allow_dependency_failures',
-    'enqueue_at_front', 'flowq_at', 'ttl', 'flowq_run', 'flowq_name')
-  local queue = f[1]
+    'enqueue_at_front', 'flowq_at', 'ttl', 'flowq_run', 'flowq_name', 'flowq_blocks',
+    'flowq_future')
+  local queue, ttl = f[1], int(f[6])
+  if ttl > 0 then
+    -- Its hash may expire before it is started; what that means to others has to outlive it.
+    redis.call('SET', mortal_key(id), cjson.encode({ f[9], f[10], f[7], f[8] }), 'EX', ttl + WEEK_S)
+  end
   local unmet = f[2] and unmet_dependencies(f[2], f[3])
   if unmet then
     for _, dependency in ipairs(unmet) do
@@ -114,7 +124,7 @@ local function enqueue(id)
     redis.call('HSET', key, 'status', state, 'enqueued_at', NOW)
     redis.call(f[4] == '1' and 'LPUSH' or 'RPUSH', PREFIX .. ':queue:' .. queue, id)
   end
-  if int(f[6]) > 0 then redis.call('EXPIRE', key, f[6]) end
+  if ttl > 0 then redis.call('EXPIRE', key, ttl) end
   if f[7] then log(f[7], id, f[8], state) end
   return true
 end
@@ -135,22 +145,20 @@ local ends, first_end = {}, 1 -- jobs whose end has to be told to what they bloc
 
 local function will_settle(id, outcome, reason) ends[#ends + 1] = { id, outcome, reason } end
 
+local REGISTRY_BY_STATUS = { deferred = ':deferred:', scheduled = ':scheduled:',
+  ready_to_enqueue = ':ready:' }
+
 -- Ends a job that never ran: RQ's status is canceled (it has no other word), ours says why.
 local function call_off(id, outcome, reason)
   local key = job_key(id)
-  local f = redis.call('HMGET', key, 'origin', 'status', 'flowq_run')
+  local f = redis.call('HMGET', key, 'origin', 'status')
   if not f[1] or f[2] == 'canceled' then return end
   local queue = f[1]
-  if f[2] == 'deferred' then redis.call('ZREM', PREFIX .. ':deferred:' .. queue, id) end
-  if f[2] == 'scheduled' then redis.call('ZREM', PREFIX .. ':scheduled:' .. queue, id) end
   if f[2] == 'queued' then redis.call('LREM', PREFIX .. ':queue:' .. queue, 1, id) end
+  local registry = REGISTRY_BY_STATUS[f[2]]
+  if registry then redis.call('ZREM', PREFIX .. registry .. queue, id) end
   redis.call('HSET', key, 'status', 'canceled', 'ended_at', NOW, 'flowq_reason', reason or '')
   redis.call('ZADD', PREFIX .. ':canceled:' .. queue, TS, id)
-  if not f[3] then
-    for _, each in ipairs({ key, future_key(id), edges_key(id), blockers_key(id) }) do
-      redis.call('EXPIRE', each, SKIPPED_TTL_S) -- RQ never removes a canceled job
-    end
-  end
   will_settle(id, outcome, reason)
 end
 
@@ -191,13 +199,21 @@ end
 -- The last outcome before the decision counts, each blocker at most once; then it is frozen.
 local function settle_edge(future, blocker, outcome)
   local f = redis.call('HMGET', future_key(future), 'state', 'policy')
-  if not UNDECIDED[f[1]] then return false end
+  if not UNDECIDED[f[1]] then return end
   local old = redis.call('HGET', edges_key(future), blocker)
-  if not old then return true end
+  if not old then return end
   local mark = string.sub(old, -1) == '!' and '!' or ''
   move_edge(future, blocker, old, outcome .. mark, f[2])
   if f[1] == 'released' then decide(future) end
-  return true
+end
+
+-- Whether a future job that it blocks has not ended, so that how it ended may still be asked.
+local function is_wanted(blocks)
+  for future in each_future(blocks) do
+    local state = redis.call('HGET', future_key(future), 'state')
+    if UNDECIDED[state] or state == 'met' or state == 'queued' then return true end
+  end
+  return false
 end
 
 local function end_future(id, outcome, run)
@@ -205,29 +221,35 @@ local function end_future(id, outcome, run)
   local f = redis.call('HMGET', key, 'state', 'freed')
   if not f[1] then return end
   redis.call('HSET', key, 'state', outcome)
-  local count = redis.call('LLEN', blockers_key(id))
-  if CALLED_OFF[outcome] and count > int(f[2]) then later('abandon:' .. id) end
-  if CALLED_OFF[outcome] then redis.call('ZREM', TODO, 'free:' .. id) end
-  if count > 0 and not run then later('retire:' .. id) end
+  if CALLED_OFF[outcome] then
+    redis.call('ZREM', TODO, 'free:' .. id)
+    if redis.call('LLEN', blockers_key(id)) > int(f[2]) then later('abandon:' .. id) end
+  end
+  if not run then later('retire:' .. id) end
+end
+
+-- What settling has to know about a job, also about one whose hash has expired.
+local function facts_of(id)
+  local f = redis.call('HMGET', job_key(id), 'origin', 'flowq_blocks', 'flowq_future', 'flowq_run',
+    'flowq_name', 'flowq_outcome')
+  if f[1] then return true, f[2], f[3], f[4], f[5], f[6] end
+  return false, unpack(cjson.decode(redis.call('GET', mortal_key(id)) or '[]'))
 end
 
 local function settle(id, outcome, reason)
-  local key = job_key(id)
-  local f = redis.call('HMGET', key, 'flowq_blocks', 'flowq_future', 'flowq_outcome', 'flowq_run',
-    'flowq_name', 'origin')
-  if f[6] then redis.call('HSET', key, 'flowq_outcome', outcome) end
-  if f[4] then
-    if f[3] ~= outcome then
-      log(f[4], id, f[5], outcome == 'passed' and 'skipped' or outcome, reason)
+  local exists, blocks, future, run, name, before = facts_of(id)
+  if outcome == 'deleted' and (before == 'finished' or before == 'passed') then outcome = before end
+  if exists then redis.call('HSET', job_key(id), 'flowq_outcome', outcome) end
+  if outcome == 'finished' or not exists then redis.call('DEL', mortal_key(id)) end
+  if run then
+    if before ~= outcome then
+      log(run, id, name, outcome == 'passed' and 'skipped' or outcome, reason)
     end
-    count_in_run(f[4], f[3], outcome)
+    count_in_run(run, before, outcome)
   end
-  if f[2] then end_future(id, outcome, f[4]) end
-  local wanted = false
-  for future in each_future(f[1]) do
-    wanted = settle_edge(future, id, outcome) or wanted
-  end
-  if f[1] and not wanted and not f[4] and outcome == 'finished' then later('expire:' .. id) end
+  if future then end_future(id, outcome, run) end
+  for target in each_future(blocks) do settle_edge(target, id, outcome) end
+  if not run and exists and not is_wanted(blocks) then later('expire:' .. id) end
 end
 
 -- Tells the ends that are known to what they hold, and those that follow from it. A long cascade
@@ -269,6 +291,7 @@ local function rearm(id)
           local j = redis.call('HMGET', jk, 'origin', 'flowq_run', 'flowq_name')
           if j[1] then
             redis.call('HSET', fk, 'state', 'released')
+            redis.call('HDEL', fk, 'retired')
             redis.call('HSET', jk, 'status', 'deferred', 'ended_at', '')
             redis.call('ZREM', PREFIX .. ':canceled:' .. j[1], future)
             redis.call('ZADD', PREFIX .. ':deferred:' .. j[1], '+inf', future)

@@ -6,10 +6,8 @@
 local ids = redis.call('LPOP', ARGV[4], ARGV[5]) or {}
 for _, id in ipairs(ids) do
   local key = job_key(id)
-  if redis.call('EXISTS', key) == 1 then
-    will_settle(id, 'deleted')
-    settle_all()
-  end
+  will_settle(id, redis.call('EXISTS', key) == 1 and 'deleted' or 'expired')
+  settle_all()
   redis.call('DEL', key, key .. ':dependents', PREFIX .. ':results:' .. id)
 end
 return #ids

@@ -7,9 +7,10 @@
 
 local id = ARGV[4]
 local state = redis.call('HGET', future_key(id), 'state')
-if not state then
-  return { redis.call('EXISTS', job_key(id)) == 1 and 'plain' or 'missing' }
-end
+local status = redis.call('HGET', job_key(id), 'status')
+if not status then return { 'missing' } end
+if not state then return { 'plain' } end
+if UNDECIDED[state] and status == 'canceled' then return { 'ended', status } end -- by RQ's own Job
 if CALLED_OFF[state] then return { 'ended', state } end
 if state ~= 'open' then return { 0 } end
 redis.call('HSET', future_key(id), 'state', 'releasing')

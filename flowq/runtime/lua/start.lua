@@ -10,6 +10,10 @@ local ok, answer = pcall(function()
   if f[1] then rearm(id) end
   if f[4] and redis.call('HEXISTS', future_key(id), 'state') == 1 then
     redis.call('HSET', future_key(id), 'state', 'queued')
+    -- As RQ does with the hash; an earlier attempt may have left a time to live.
+    for _, key in ipairs({ future_key(id), edges_key(id), blockers_key(id) }) do
+      redis.call('PERSIST', key)
+    end
   end
   if f[2] then
     redis.call('XADD', OURS .. 'events:' .. f[2], '*', 'job', id, 'name', f[3] or '',

@@ -4,18 +4,20 @@
 -- ARGV   4 what ("" = the oldest entry of the todo, if one is there)   5 how many items at most
 --   free:F      lift the gate of the blockers of a released future job, in order
 --   abandon:F   F was called off before all were freed: cancel those that block nothing else
---   retire:F    F has ended: the results of its blockers get their own time to live
---   expire:J    the same for one job
+--   retire:F    F has ended: its blockers get their own time to live, its keys that of its hash
+--   expire:J    J has ended and nobody waits for it: it gets its own time to live
 --   end:J:O     settle a job whose settling was put off
 --   run:R       release the future jobs of a committed run, in order
 --   purge:R     remove a run with all its jobs
 --   cancel:R    call off every job of a run that has not started
--- Returns {what, 1 while it has to go on else 0, ids of running jobs that should be stopped…}.
+-- Returns {what, 1 while it has to go on else 0, {ids of running jobs that should be stopped},
+--   {operations that it put on the todo}}. An operation that raises goes to the todo's end, so
+--   that it does not keep others from being worked off.
 
 local what, limit = ARGV[4], tonumber(ARGV[5])
 if what == '' then
   what = redis.call('ZRANGE', TODO, 0, 0)[1]
-  if not what then return { '', 0 } end
+  if not what then return { '', 0, {}, {} } end
 end
 local operation, id, extra = string.match(what, '^(%w+):([%w_-]+):?(.*)$')
 local running = {}
@@ -81,29 +83,59 @@ local function abandon(future)
   end)
 end
 
+local CANCELED_TTL_S = 86400 -- RQ never removes a canceled job
+local RESULT_TTL_S, FAILURE_TTL_S = 500, 31536000 -- RQ's defaults
+
+local function keys_of_future(id) return future_key(id), edges_key(id), blockers_key(id) end
+
+local function live_for(ttl, ...)
+  for _, key in ipairs({ ... }) do
+    if ttl < 0 then
+      redis.call('PERSIST', key)
+    elseif ttl == 0 then
+      redis.call('DEL', key)
+    else
+      redis.call('EXPIRE', key, ttl)
+    end
+  end
+end
+
 local function expire(job)
   local key = job_key(job)
-  local f = redis.call('HMGET', key, 'origin', 'status', 'result_ttl', 'flowq_blocks')
-  if f[2] ~= 'finished' then return end
-  for future in each_future(f[4]) do
-    local state = redis.call('HGET', future_key(future), 'state')
-    if UNDECIDED[state] or state == 'met' or state == 'queued' then return end
+  local f = redis.call('HMGET', key, 'origin', 'status', 'result_ttl', 'failure_ttl',
+    'flowq_blocks', 'flowq_future', 'flowq_run')
+  if not f[1] or f[7] or is_wanted(f[5]) then return end
+  local ttl, registry
+  if f[2] == 'finished' then
+    ttl, registry = tonumber(f[3] or RESULT_TTL_S), ':finished:'
+  elseif f[2] == 'failed' or f[2] == 'stopped' then
+    ttl, registry = tonumber(f[4] or FAILURE_TTL_S), ':failed:'
+  elseif f[2] == 'canceled' then
+    ttl, registry = CANCELED_TTL_S, ':canceled:'
+  else
+    return
   end
-  local ttl = f[3] and int(f[3]) or DEFAULT_RESULT_TTL_S
-  local registry = PREFIX .. ':finished:' .. f[1]
-  local keys = { key, PREFIX .. ':results:' .. job, key .. ':dependents',
-    PREFIX .. ':job::' .. job .. ':dependencies' }
+  live_for(ttl, key, PREFIX .. ':results:' .. job, key .. ':dependents',
+    PREFIX .. ':job::' .. job .. ':dependencies')
+  if f[6] then live_for(ttl, keys_of_future(job)) end
+  registry = PREFIX .. registry .. f[1]
   if ttl == 0 then
-    redis.call('DEL', unpack(keys))
     redis.call('ZREM', registry, job)
-  elseif ttl > 0 then
-    for _, each in ipairs(keys) do redis.call('EXPIRE', each, ttl) end
-    redis.call('ZADD', registry, math.floor(TS) + ttl, job)
+  elseif f[2] ~= 'canceled' then -- whose score is the time of its cancelation
+    redis.call('ZADD', registry, ttl < 0 and '+inf' or math.floor(TS) + ttl, job)
   end
 end
 
 local function retire(future)
-  return each_item(blockers_key(future), future_key(future), 'retired', expire)
+  if redis.call('ZSCORE', TODO, 'abandon:' .. future) then return false end
+  local key = future_key(future)
+  if redis.call('EXISTS', key) == 0 then return true end
+  local done = each_item(blockers_key(future), key, 'retired', expire)
+  if done then
+    local ttl = redis.call('TTL', job_key(future))
+    live_for(ttl == -2 and 0 or ttl, keys_of_future(future))
+  end
+  return done
 end
 
 local function release_run(run)
@@ -163,7 +195,7 @@ local function settle_late(job)
   return true
 end
 
-local done = ({
+local operations = {
   free = free,
   abandon = abandon,
   retire = retire,
@@ -175,7 +207,16 @@ local done = ({
     return true
   end,
   ['end'] = settle_late,
-})[operation](id)
-if done then redis.call('ZREM', TODO, what) else later(what) end
+}
+if not operations[operation] then
+  redis.call('ZREM', TODO, what)
+  return redis.error_reply('no such operation: ' .. what)
+end
+local ok, done = pcall(operations[operation], id)
+if not ok then
+  redis.call('ZADD', TODO, 'XX', TS, what)
+  return redis.error_reply(what .. ': ' .. tostring(type(done) == 'table' and done.err or done))
+end
+if done then redis.call('ZREM', TODO, what) else redis.call('ZADD', TODO, 'NX', TS, what) end
 settle_all()
-return { what, done and 0 or 1, unpack(running) }
+return { what, done and 0 or 1, running, begun }
