@@ -1,4 +1,4 @@
-"""The verbs of a program: find a workflow, check it, compile it, submit it, observe and end its run.
+"""The verbs of a program: find a workflow, check, compile and submit it, observe and end its run.
 
 The command line is a thin layer over this module; what it can do, a program can do.
 
@@ -13,23 +13,26 @@ from __future__ import annotations
 import secrets
 import string
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from redis.exceptions import ConnectionError as ConnectionLost
 from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as ReplyLost
 
 from flowq.checks import check, check_calls
-from flowq.errors import Problem, RunFailed, WorkflowInvalid
+from flowq.errors import Problem, RunFailed, ServerUnavailable, WorkflowInvalid
 from flowq.graph import build_graph
 from flowq.inputs import resolve_inputs
 from flowq.plan import Plan, make_plan
-from flowq.runtime import outcomes, runs
+from flowq.runtime import facts, listeners, outcomes, runs
+from flowq.runtime.facts import JobFacts
 from flowq.runtime.maintenance import tidy
 from flowq.runtime.outcomes import Failure
 from flowq.runtime.runs import RunRecord
 from flowq.spec import Workflow
-from flowq.status import RunStatus, fold
+from flowq.status import ENDED, Event, RunStatus, fold
 from flowq.targets import find_callable, load
 
 if TYPE_CHECKING:
@@ -37,8 +40,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Failure",
+    "JobFacts",
     "Run",
     "RunRecord",
+    "Unloadable",
     "compile_plan",
     "find_problems",
     "get_run",
@@ -49,6 +54,8 @@ __all__ = [
 
 RUN_ID_LENGTH = 12
 POLL_S = 0.5
+PATIENCE_S = 15.0
+"""How long a server that went away is waited for while a run is followed."""
 
 
 def find_problems(workflow: Workflow, *, imports: bool = True) -> list[Problem]:
@@ -132,17 +139,38 @@ class Run:
         Ends after the status in which the run has ended. Blocks. While it follows it goes on with
         steps that others left, so that a run never waits for a maintenance pass.
         """
-        status = self.status()
-        yield status
-        while not status.is_ended:
-            events = list(
-                runs.read_events(self.run_id, self.connection, status.last_event_id, poll_s)
-            )
-            status = fold(status, events)
-            if not events:
-                tidy(self.connection)
-                self.record()  # raises when the run was removed
-            yield status
+        return (status for status, _ in self.observe(poll_s))
+
+    def observe(self, poll_s: float = POLL_S) -> Iterator[tuple[RunStatus, list[Event]]]:
+        """Yield what `follow` does, each time with the events that led there since the last.
+
+        The first time these are all events of the run so far.
+        Errors: RunNotFound, also when the run is removed meanwhile; ServerUnavailable when the
+        server is away for longer than `PATIENCE_S`.
+        """
+        status, wait_s = runs.get_declared(self.run_id, self.connection), 0.0
+        while True:
+            events = self._next_events(status.last_event_id, wait_s)
+            status, wait_s = fold(status, events), poll_s
+            yield status, events
+            if status.is_ended:
+                return
+
+    def _next_events(self, after: str, wait_s: float) -> list[Event]:
+        """Return the events after that one; the server may be away for a while."""
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                events = list(runs.read_events(self.run_id, self.connection, after, wait_s))
+                if wait_s and not events:
+                    tidy(self.connection)
+                    self.record()  # raises when the run was removed
+            except (ConnectionLost, ReplyLost) as error:
+                if time.monotonic() > deadline:
+                    raise ServerUnavailable("its URL", f"it went away: {error}") from error
+                time.sleep(wait_s or POLL_S)
+            else:
+                return events
 
     def wait(self, timeout_s: float | None = None) -> RunStatus:
         """Block until the run has ended, and return its status.
@@ -160,11 +188,29 @@ class Run:
             raise RunFailed(self.run_id, failed)
         return status
 
-    def results(self) -> dict[str, Any]:
-        """Return the results of the jobs that have one, by name."""
+    def results(self, names: Iterable[str] | None = None) -> dict[str, Any]:
+        """Return the results of the jobs that have one, by name, or of those that are named.
+
+        A result that cannot be loaded here, because its code is elsewhere, is an `Unloadable`.
+        """
         name_by_id = {job.job_id: job.name for job in self.status().jobs.values()}
-        results = outcomes.get_results(name_by_id, self.connection)
+        wanted = None if names is None else set(names)
+        ids = [i for i, name in name_by_id.items() if wanted is None or name in wanted]
+        results = outcomes.get_results(ids, self.connection, instead=Unloadable.of)
         return {name_by_id[job_id]: value for job_id, value in results.items()}
+
+    def facts(self, status: RunStatus | None = None) -> dict[str, JobFacts]:
+        """Return what does not change about the jobs, by name."""
+        jobs = (status or self.status()).jobs.values()
+        found = facts.read_facts((job.job_id for job in jobs), self.connection)
+        return {job.name: found[job.job_id] for job in jobs if job.job_id in found}
+
+    def unattended_queues(self, status: RunStatus | None = None) -> list[str]:
+        """Return the queues on which jobs of the run wait, or will wait, and no worker listens."""
+        status = status or self.status()
+        left = [job.job_id for job in status.jobs.values() if job.state not in ENDED]
+        queues = [job.queue for job in facts.read_facts(left, self.connection).values()]
+        return listeners.find_unattended(sorted(set(queues)), self.connection)
 
     def failures(self) -> dict[str, Failure]:
         """Return why jobs failed, by name."""
@@ -182,6 +228,21 @@ class Run:
     def remove(self) -> None:
         """Remove the run with everything that belongs to it."""
         runs.remove(self.run_id, self.connection)
+
+
+@dataclass(frozen=True, slots=True)
+class Unloadable:
+    """Stands for a result that cannot be loaded here, usually because its code is elsewhere."""
+
+    reason: str
+
+    def __repr__(self) -> str:
+        return f"<cannot be loaded here: {self.reason}>"
+
+    @classmethod
+    def of(cls, error: Exception) -> Unloadable:
+        """Return what stands for the result whose loading raised `error`."""
+        return cls(f"{type(error).__name__}: {error}")
 
 
 def is_reachable(connection: Redis) -> bool:

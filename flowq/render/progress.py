@@ -68,9 +68,7 @@ def _headline(status: RunStatus, now: datetime, width: int) -> Line:
     return tuple(spans)
 
 
-def _rows(
-    jobs: Sequence[JobStatus], now: datetime, width: int, unicode: bool
-) -> Iterator[Line]:
+def _rows(jobs: Sequence[JobStatus], now: datetime, width: int, unicode: bool) -> Iterator[Line]:
     longest = max((len(job.name) for job in jobs), default=0)
     room = min(longest, max(6, width - _DURATION_WIDTH - 4))
     return (_row(job, now, room, unicode) for job in jobs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -32,10 +32,17 @@ def get_result(job_id: str, connection: Redis) -> Any:
     return get_job(job_id, connection).return_value()
 
 
-def get_results(job_ids: Iterable[str], connection: Redis) -> dict[str, Any]:
+def get_results(
+    job_ids: Iterable[str],
+    connection: Redis,
+    *,
+    instead: Callable[[Exception], Any] | None = None,
+) -> dict[str, Any]:
     """Return results by job id; jobs without a result are left out.
 
     Reads the newest entry of each result stream, `JOBS_PER_READ` streams in one round trip.
+    Errors: whatever loading a result raises, when its code is not importable here; with `instead`
+    what that makes of the error takes the place of the result.
     """
     wanted = list(job_ids)
     results: dict[str, Any] = {}
@@ -47,7 +54,13 @@ def get_results(job_ids: Iterable[str], connection: Redis) -> dict[str, Any]:
             answers = pipeline.execute()
         for job_id, entries in zip(some, answers, strict=True):
             if entries:
-                result = _restore(job_id, entries[0], connection)
+                try:
+                    result = _restore(job_id, entries[0], connection)
+                except Exception as error:
+                    if instead is None:
+                        raise
+                    results[job_id] = instead(error)
+                    continue
                 if result.type is Result.Type.SUCCESSFUL:
                     results[job_id] = result.return_value
     return results

@@ -186,12 +186,16 @@ def _instant(text: str | None) -> datetime | None:
 
 def get_status(run_id: str, connection: Redis) -> RunStatus:
     """Return a run's status, folded from all of its events. Errors: RunNotFound."""
+    return fold(get_declared(run_id, connection), read_events(run_id, connection))
+
+
+def get_declared(run_id: str, connection: Redis) -> RunStatus:
+    """Return a run's status before any of its events. Errors: RunNotFound."""
     record = get_record(run_id, connection)
     job_ids = connection.lrange(keys.run_jobs(run_id), 0, -1)
     names = [as_text(job_id).removeprefix(f"{run_id}-") for job_id in reversed(job_ids)]
     jobs = {name: JobStatus(name, f"{run_id}-{name}") for name in names}
-    status = RunStatus(run_id, record.workflow, jobs=jobs)
-    return fold(status, read_events(run_id, connection))
+    return RunStatus(run_id, record.workflow, jobs=jobs)
 
 
 def read_events(

@@ -1,0 +1,43 @@
+"""What does not change about a job once it is enqueued."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rq.utils import as_text
+
+from flowq.runtime import keys
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+JOBS_PER_READ = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class JobFacts:
+    """A job as it was enqueued. `is_last`: nothing in its run comes after it."""
+
+    job_id: str
+    queue: str
+    description: str
+    is_last: bool
+
+
+def read_facts(job_ids: Iterable[str], connection: Redis) -> dict[str, JobFacts]:
+    """Return the facts by job id; jobs that are gone are left out."""
+    wanted = list(job_ids)
+    facts: dict[str, JobFacts] = {}
+    for first in range(0, len(wanted), JOBS_PER_READ):
+        some = wanted[first : first + JOBS_PER_READ]
+        with connection.pipeline(transaction=False) as pipeline:
+            for job_id in some:
+                pipeline.hmget(keys.job(job_id), "origin", "description", "flowq_blocks")
+            answers = pipeline.execute()
+        for job_id, (queue, description, blocks) in zip(some, answers, strict=True):
+            if queue:
+                text = as_text(description) if description else ""
+                facts[job_id] = JobFacts(job_id, as_text(queue), text, not blocks)
+    return facts
