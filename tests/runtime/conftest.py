@@ -1,0 +1,73 @@
+"""Short words for what every test of the runtime does: enqueue, work, look."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from rq import SimpleWorker
+
+from flowq.runtime import keys
+from flowq.runtime.job import Job
+from flowq.runtime.queue import Queue
+
+HERE = Path(__file__).parent
+CLASSES = ("--job-class", "flowq.runtime.job.Job", "--queue-class", "flowq.runtime.queue.Queue")
+
+
+@pytest.fixture
+def queue(connection: redis.Redis) -> Queue:
+    return Queue(connection=connection)
+
+
+@pytest.fixture
+def work(connection: redis.Redis) -> Callable[..., None]:
+    """`work(max_jobs=None)`: an RQ worker in this process, with our classes, until nothing is left."""
+
+    def run(max_jobs: int | None = None, *queues: str) -> None:
+        listening = [Queue(name, connection=connection) for name in queues or ("default",)]
+        worker = SimpleWorker(
+            listening, connection=connection, job_class=Job, queue_class=Queue
+        )
+        worker.work(burst=True, max_jobs=max_jobs, logging_level="CRITICAL")
+
+    return run
+
+
+@pytest.fixture
+def rq_command(redis_url: str) -> Callable[..., subprocess.Popen[str]]:
+    """`rq_command("worker", "--burst")`: RQ's own command as a process."""
+
+    def start(*arguments: str) -> subprocess.Popen[str]:
+        command = [str(Path(sys.executable).with_name("rq")), *arguments, "--url", redis_url]
+        return subprocess.Popen(
+            command, cwd=HERE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+
+    return start
+
+
+@pytest.fixture
+def edge(connection: redis.Redis) -> Callable[[Job, Job], str]:
+    """`edge(blocker, future)`: what the script has noted about it."""
+
+    def look(blocker: Job, future: Job) -> str:
+        value: Any = connection.hget(keys.edges(future.id), blocker.id)
+        return value.decode() if value else ""
+
+    return look
+
+
+@pytest.fixture
+def dump(connection: redis.Redis) -> Callable[[], dict[bytes, Any]]:
+    """`dump()`: the whole keyspace, to compare before and after."""
+
+    def read() -> dict[bytes, Any]:
+        return {key: (connection.dump(key), connection.ttl(key)) for key in connection.keys()}
+
+    return read
