@@ -17,7 +17,7 @@ from itertools import chain
 from types import ModuleType
 
 from flowq.errors import FlowqError, Problem, Where
-from flowq.graph import Edge, Graph, references_in, sayings
+from flowq.graph import Edge, Graph
 from flowq.nearest import did_you_mean
 from flowq.spec import JobSpec, Workflow
 
@@ -91,13 +91,13 @@ def _said_at(workflow: Workflow, edge: Edge) -> Where | None:
 
 
 def _unknown_jobs(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
-    for blocker, future, saying in sayings(workflow):
+    for saying in graph.dangling:
         owner, key = str(saying.path[1]), saying.path[2]
-        other = blocker if owner == future else future
-        if key != "with" and other not in graph.job_by_name:
-            message = f"job {owner} {_VERB_BY_KEY[key]} {other}, and no job has that name"
-            hint = _job_hint(graph, other, owner)
-            yield Problem("FQ201", message, workflow.places.find(*saying.path), hint)
+        if key != "with":
+            name = saying.blocker if key == "needs" else saying.future
+            message = f"job {owner} {_VERB_BY_KEY[key]} {name}, and no job has that name"
+            where = workflow.places.find(*saying.path)
+            yield Problem("FQ201", message, where, _job_hint(graph, name, owner))
 
 
 _VERB_BY_KEY: Mapping[str | int, str] = {
@@ -134,12 +134,12 @@ def _cycles(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
 
 def _expressions(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
     inputs = [declared.name for declared in workflow.inputs]
-    for job in workflow:
-        for path, references in references_in(job):
+    for job, uses in graph.uses_by_name.items():
+        for path, references in uses:
             for problem in chain(
                 references.problems,
-                _unknown_inputs(job.name, sorted(references.inputs), inputs),
-                _unknown_results(graph, job.name, references.jobs),
+                _unknown_inputs(job, sorted(references.inputs), inputs),
+                _unknown_results(graph, job, references.jobs),
             ):
                 yield replace(problem, where=workflow.places.find(*path))
 
@@ -214,7 +214,8 @@ def _no_jobs(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
 
 
 def _unused_inputs(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
-    used = {name for job in workflow for _, refs in references_in(job) for name in refs.inputs}
+    uses = chain.from_iterable(graph.uses_by_name.values())
+    used = {name for _, references in uses for name in references.inputs}
     for declared in workflow.inputs:
         if declared.name not in used:
             message = f"no job uses the input {declared.name}"

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
 from typing import Any, Literal
@@ -25,6 +25,7 @@ from flowq.spec import JobSpec, Path, Workflow
 
 Name = str
 Cycle = tuple[Name, ...]
+Uses = tuple[tuple[Path, References], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,8 @@ class Saying:
     Shape: `policy` is what this place says about a failed blocker, None where it says nothing.
     """
 
+    blocker: Name
+    future: Name
     path: Path
     policy: Literal["ignore"] | None = None
 
@@ -54,12 +57,16 @@ class Graph:
 
     Shape: jobs by name in the order of declaration; edges ordered by their future job, then by
     their blocker; of two jobs with one name the first counts. It may hold cycles, which
-    `find_cycles` finds; the orders and levels raise `CycleError` then.
+    `find_cycles` finds; the orders and levels raise `CycleError` then. `dangling` is what is said
+    about names that no job carries; `uses_by_name` has what each text in a job's arguments refers
+    to, with its path, for the jobs that have such texts.
     """
 
     workflow: Workflow
     job_by_name: Mapping[Name, JobSpec]
     edges: tuple[Edge, ...]
+    dangling: tuple[Saying, ...] = ()
+    uses_by_name: Mapping[Name, Uses] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[JobSpec]:
         return iter(self.job_by_name.values())
@@ -196,34 +203,41 @@ def build_graph(workflow: Workflow) -> Graph:
     job_by_name: dict[Name, JobSpec] = {}
     for job in workflow.jobs:
         job_by_name.setdefault(job.name, job)
+    uses_by_name = {job.name: uses for job in job_by_name.values() if (uses := _find_uses(job))}
     said: dict[tuple[Name, Name], list[Saying]] = {}
-    for blocker, future, saying in sayings(workflow):
-        if blocker in job_by_name and future in job_by_name:
-            said.setdefault((blocker, future), []).append(saying)
+    dangling: list[Saying] = []
+    for saying in _sayings(workflow, job_by_name.values(), uses_by_name):
+        if saying.blocker in job_by_name and saying.future in job_by_name:
+            said.setdefault((saying.blocker, saying.future), []).append(saying)
+        else:
+            dangling.append(saying)
     index = {name: position for position, name in enumerate(job_by_name)}
     ends = sorted(said, key=lambda pair: (index[pair[1]], index[pair[0]]))
-    return Graph(workflow, job_by_name, tuple(_edge(*pair, said[pair]) for pair in ends))
+    edges = tuple(_edge(*pair, said[pair]) for pair in ends)
+    return Graph(workflow, job_by_name, edges, tuple(dangling), uses_by_name)
 
 
-def references_in(job: JobSpec) -> Iterator[tuple[Path, References]]:
-    """Yield what each text in a job's arguments refers to, with its path; no text without."""
-    for path, text in _texts(job.with_, ("jobs", job.name, "with")):
-        references = find_references(text)
-        if references.inputs or references.jobs or references.problems:
-            yield path, references
+def _find_uses(job: JobSpec) -> Uses:
+    found = ((path, find_references(text)) for path, text in _texts(job.with_, ()))
+    return tuple(
+        (("jobs", job.name, "with", *path), uses)
+        for path, uses in found
+        if uses.inputs or uses.jobs or uses.problems
+    )
 
 
-def sayings(workflow: Workflow) -> Iterator[tuple[Name, Name, Saying]]:
-    """Yield every edge as often as it is said: blocker, future job, where; known names or not."""
-    for job in workflow:
+def _sayings(
+    workflow: Workflow, jobs: Iterable[JobSpec], uses_by_name: Mapping[Name, Uses]
+) -> Iterator[Saying]:
+    for job in jobs:
         for index, name in enumerate(job.needs):
-            yield name, job.name, Saying(("jobs", job.name, "needs", index))
+            yield Saying(name, job.name, ("jobs", job.name, "needs", index))
         for index, block in enumerate(job.blocks):
             path = _block_path(workflow, job, index)
-            yield job.name, block.name, Saying(path, block.on_failure)
-        for path, references in references_in(job):
-            for name in dict.fromkeys(name for name, _ in references.jobs):
-                yield name, job.name, Saying(path)
+            yield Saying(job.name, block.name, path, block.on_failure)
+        for path, uses in uses_by_name.get(job.name, ()):
+            for name in dict.fromkeys(name for name, _ in uses.jobs):
+                yield Saying(name, job.name, path)
 
 
 def _edge(blocker: Name, future: Name, said: list[Saying]) -> Edge:
