@@ -1,1 +1,105 @@
-"""A workflow language for deferred job graphs on RQ."""
+"""A workflow language for deferred job graphs on RQ.
+
+This is the public door. Importing it loads nothing but the standard library, because every child
+process does it; a name brings the module that has it when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from flowq._version import __version__
+
+if TYPE_CHECKING:  # what `__getattr__` resolves, for the type checker
+    from rq import Callback, Retry, get_current_job
+
+    from flowq.declare.python import Workflow
+    from flowq.errors import (
+        CycleError,
+        FlowqError,
+        FutureAlreadyStarted,
+        FutureEnded,
+        JobIdTaken,
+        JobNotFound,
+        NotAFutureJob,
+        NotFound,
+        Problem,
+        RunFailed,
+        RunNotFound,
+        ServerUnavailable,
+        Unsupported,
+        UsageError,
+        Where,
+        WorkflowInvalid,
+        WorkflowNotFound,
+        WrongState,
+    )
+    from flowq.functions import connect, deferred, job
+    from flowq.runtime.holds import Edge
+    from flowq.runtime.job import Job, release_job
+    from flowq.runtime.queue import Queue
+    from flowq.runtime.wip import WIPRegistry
+
+__all__ = [
+    "Callback",
+    "CycleError",
+    "Edge",
+    "FlowqError",
+    "FutureAlreadyStarted",
+    "FutureEnded",
+    "Job",
+    "JobIdTaken",
+    "JobNotFound",
+    "NotAFutureJob",
+    "NotFound",
+    "Problem",
+    "Queue",
+    "Retry",
+    "RunFailed",
+    "RunNotFound",
+    "ServerUnavailable",
+    "Unsupported",
+    "UsageError",
+    "WIPRegistry",
+    "Where",
+    "Workflow",
+    "WorkflowInvalid",
+    "WorkflowNotFound",
+    "WrongState",
+    "__version__",
+    "connect",
+    "deferred",
+    "get_current_job",
+    "job",
+    "release_job",
+]
+
+_MODULE_BY_NAME = {
+    "Edge": "flowq.runtime.holds",
+    "Job": "flowq.runtime.job",
+    "Queue": "flowq.runtime.queue",
+    "WIPRegistry": "flowq.runtime.wip",
+    "Workflow": "flowq.declare.python",
+    "connect": "flowq.functions",
+    "deferred": "flowq.functions",
+    "job": "flowq.functions",
+    "release_job": "flowq.runtime.job",
+    # RQ's own, so that `import flowq as rq` serves where the module was written for RQ.
+    "Callback": "rq",
+    "Retry": "rq",
+    "get_current_job": "rq",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    # What is in the door and not in the table is an error.
+    value = getattr(import_module(_MODULE_BY_NAME.get(name, "flowq.errors")), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -118,9 +118,8 @@ class DeclaredJob(Generic[P, R]):
         given = inspect.signature(self._function).bind_partial(*args, **kwargs).arguments
         for name, default in self._default_by_parameter.items():
             if name not in given:
-                raise UsageError(
-                    f"{self.name}() needs {name}=: only a run knows its default, {to_argument(default)}"
-                )
+                known_as = to_argument(default)
+                raise UsageError(f"{self.name}() needs {name}=: only a run knows {known_as}")
 
 
 class Inputs:
