@@ -20,6 +20,14 @@ HERE = Path(__file__).parent
 CLASSES = ("--job-class", "flowq.runtime.job.Job", "--queue-class", "flowq.runtime.queue.Queue")
 
 
+class QuietWorker(SimpleWorker):
+    """Without the thread that listens for commands, whose end takes up to a second."""
+
+    def subscribe(self) -> None: ...
+
+    def unsubscribe(self) -> None: ...
+
+
 @pytest.fixture
 def queue(connection: redis.Redis) -> Queue:
     return Queue(connection=connection)
@@ -31,9 +39,7 @@ def work(connection: redis.Redis) -> Callable[..., None]:
 
     def run(max_jobs: int | None = None, *queues: str) -> None:
         listening = [Queue(name, connection=connection) for name in queues or ("default",)]
-        worker = SimpleWorker(
-            listening, connection=connection, job_class=Job, queue_class=Queue
-        )
+        worker = QuietWorker(listening, connection=connection, job_class=Job, queue_class=Queue)
         worker.work(burst=True, max_jobs=max_jobs, logging_level="CRITICAL")
 
     return run

@@ -70,3 +70,7 @@ def callback(job: Any, connection: Any, result: Any, *rest: Any) -> None:
 
 def on_failure(job: Any, connection: Any, kind: Any, value: Any, traceback: Any) -> None:
     connection.rpush("test:callbacks", f"{job.id} {value}")
+
+
+def delete_me() -> None:
+    get_current_job().delete()

@@ -1,0 +1,481 @@
+"""What becomes of a future job when its blockers end: every end, every policy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import redis
+from rq import Repeat, Retry
+from rq.job import Job as RQJob
+from rq.job import JobStatus
+from rq.registry import FailedJobRegistry, FinishedJobRegistry, StartedJobRegistry
+
+from flowq.runtime import keys, scripts
+from flowq.runtime.holds import Edge
+from flowq.runtime.job import Job, get_job
+from flowq.runtime.queue import Queue
+
+Work = Callable[..., None]
+EdgeOf = Callable[[Job, Job], str]
+
+
+def enqueue_that_will(end: str, queue: Queue, edge: Edge) -> Job:
+    if end == "fail":
+        return queue.enqueue("runtime_jobs.fail", blocked_by=edge)
+    if end == "be skipped":
+        blocker = queue.enqueue(
+            "operator.add", 1, 1, blocked_by=edge, deferred=True, on_blocker_failure="skip"
+        )
+        queue.enqueue("runtime_jobs.fail", blocked_by=blocker)
+        blocker.release()
+        return blocker
+    if end == "be skipped neutrally":
+        blocker = queue.enqueue(
+            "operator.add", 1, 1, blocked_by=edge, deferred=True, if_empty="skip"
+        )
+        blocker.release()
+        return blocker
+    return queue.enqueue("operator.add", 1, 1, blocked_by=edge, ttl=1_000)
+
+
+def make_it(end: str, blocker: Job, work: Work) -> None:
+    if end == "stop":
+        blocker.set_status(JobStatus.STOPPED)
+        blocker.connection.lrem("rq:queue:default", 0, blocker.id)
+    elif end == "be canceled":
+        blocker.cancel()
+    elif end == "be deleted":
+        blocker.delete()
+    elif end == "expire":
+        blocker.connection.delete(blocker.key)  # as the server does when its ttl is over
+    work()
+
+
+ENDS = (
+    "finish",
+    "be skipped neutrally",
+    "fail",
+    "stop",
+    "be canceled",
+    "be skipped",
+    "be deleted",
+    "expire",
+)
+STATUS_BY_POLICY = {
+    "wait": [
+        "finished",
+        "finished",
+        "deferred",
+        "deferred",
+        "deferred",
+        "deferred",
+        "finished",
+        "canceled",
+    ],
+    "skip": [
+        "finished",
+        "finished",
+        "canceled",
+        "canceled",
+        "canceled",
+        "canceled",
+        "canceled",
+        "canceled",
+    ],
+    "run": ["finished"] * 8,
+}
+
+
+@pytest.mark.parametrize("policy", ["wait", "skip", "run"])
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("ignored", [False, True])
+def test_the_table_of_ends_and_policies(
+    queue: Queue, connection: redis.Redis, work: Work, end: str, policy: str, ignored: bool
+) -> None:
+    slow = Queue("slow", connection=connection)
+    future = queue.enqueue("operator.add", 1, 2, deferred=True, on_blocker_failure=policy)
+    last = slow.enqueue("operator.add", 1, 1, blocked_by=future)
+    blocker = enqueue_that_will(end, queue, Edge(future, "ignore" if ignored else None))
+    future.release()
+    make_it(end, blocker, work)
+    assert future.get_status() == "deferred", "it is decided when all have ended"
+    work(None, "slow")
+    assert last.get_status() == "finished"
+    work()
+    expected = "finished" if ignored else STATUS_BY_POLICY[policy][ENDS.index(end)]
+    assert future.get_status() == expected
+    if expected == "canceled":
+        reason = connection.hget(future.key, "flowq_reason")
+        assert reason in (b"a blocker did not succeed", b"a blocker has expired")
+        assert connection.hget(future.key, "flowq_outcome") == b"skipped"
+
+
+def test_a_skip_propagates_and_a_neutral_one_does_not(queue: Queue, work: Work) -> None:
+    last = queue.enqueue("operator.add", 1, 2, deferred=True, on_blocker_failure="skip")
+    middle = queue.enqueue(
+        "operator.add", 1, 2, deferred=True, on_blocker_failure="skip", blocked_by=last
+    )
+    queue.enqueue("runtime_jobs.fail", blocked_by=middle)
+    last.release()
+    middle.release()
+    work()
+    assert (middle.get_status(), last.get_status()) == ("canceled", "canceled")
+
+
+def test_with_retries_left_nothing_is_settled(queue: Queue, work: Work, edge: EdgeOf) -> None:
+    future = queue.enqueue("operator.add", 1, 2, deferred=True, on_blocker_failure="run")
+    blocker = queue.enqueue("runtime_jobs.fail", blocked_by=future, retry=Retry(max=2))
+    future.release()
+    work(max_jobs=1)
+    assert edge(blocker, future) == "pending"
+    work(max_jobs=1)
+    assert edge(blocker, future) == "pending"
+    work(max_jobs=1)
+    assert edge(blocker, future) == "failed"
+    assert future.get_status() == "queued"
+
+
+def test_of_a_repeated_job_only_the_last_run_settles(
+    queue: Queue, work: Work, edge: EdgeOf
+) -> None:
+    future = queue.enqueue("operator.add", 1, 2, deferred=True)
+    blocker = queue.enqueue("operator.add", 1, 1, blocked_by=future, repeat=Repeat(times=2))
+    future.release()
+    for _ in range(2):
+        work(max_jobs=1)
+        assert edge(blocker, future) == "pending"
+    work(max_jobs=1)
+    assert edge(blocker, future) == "finished"
+    assert future.get_status() == "queued"
+
+
+@pytest.mark.parametrize("result_ttl", [0, 1, None, -1])
+def test_success_settles_whatever_becomes_of_the_result(
+    queue: Queue, work: Work, edge: EdgeOf, result_ttl: int | None
+) -> None:
+    future = queue.enqueue("operator.add", 1, 2, deferred=True, result_ttl=result_ttl)
+    blocker = queue.enqueue("operator.add", 1, 1, blocked_by=future, result_ttl=result_ttl)
+    future.release()
+    work(max_jobs=1)
+    assert edge(blocker, future) == "finished"
+    assert future.blockers[0].result == 2, "a result is kept until the future job has ended"
+    assert future.get_status() == "queued"
+    work()
+    assert queue.count == 0
+
+
+def test_a_job_of_rqs_own_class_with_result_ttl_0_is_told_from_a_deleted_one(
+    queue: Queue, connection: redis.Redis, work: Work
+) -> None:
+    """The only success that RQ commits without set_status: a future job that keeps nothing."""
+    future = queue.enqueue("operator.add", 1, 2, deferred=True, result_ttl=0)
+    queue.enqueue("operator.add", 1, 2, blocked_by=future)
+    future.release()
+    work()
+    assert connection.exists(future.key) == 0
+    assert connection.hget(keys.future(future.id), "state") == b"finished"
+
+
+def test_a_failure_that_would_not_be_kept_can_still_be_requeued(
+    queue: Queue, connection: redis.Redis, work: Work, edge: EdgeOf, tmp_path: Any
+) -> None:
+    flag = tmp_path / "flag"
+    future = queue.enqueue("operator.add", 1, 2, deferred=True)
+    blocker = queue.enqueue("runtime_jobs.fail_unless", str(flag), blocked_by=future, failure_ttl=0)
+    future.release()
+    work()
+    assert edge(blocker, future) == "failed"
+    flag.touch()
+    get_job(blocker.id, connection).requeue()
+    work()
+    assert future.get_status() == "finished"
+    assert connection.hget(blocker.key, "failure_ttl") == b"0"
+
+
+def test_a_requeued_blocker_counts_with_its_last_outcome(
+    queue: Queue, connection: redis.Redis, work: Work, edge: EdgeOf, tmp_path: Any
+) -> None:
+    flag = tmp_path / "flag"
+    future = queue.enqueue("runtime_jobs.note", str(tmp_path / "log"), "ran", deferred=True)
+    blocker = queue.enqueue("runtime_jobs.fail_unless", str(flag), blocked_by=future)
+    queue.enqueue("operator.add", 1, 1, blocked_by=future)
+    future.release()
+    work()
+    assert (edge(blocker, future), future.get_status()) == ("failed", "deferred")
+    assert future.blockers[0].error == f"ValueError: {flag} is missing"
+    flag.touch()
+    get_job(blocker.id, connection).requeue()
+    work()
+    assert (edge(blocker, future), future.get_status()) == ("finished", "finished")
+    assert (tmp_path / "log").read_text() == "ran\n"
+
+
+def test_requeue_with_rqs_own_classes_keeps_what_the_job_blocks(
+    queue: Queue, connection: redis.Redis, work: Work, tmp_path: Any
+) -> None:
+    flag = tmp_path / "flag"
+    future = queue.enqueue("operator.add", 1, 2, deferred=True)
+    blocker = queue.enqueue("runtime_jobs.fail_unless", str(flag), blocked_by=future)
+    future.release()
+    work()
+    flag.touch()
+    FailedJobRegistry("default", connection=connection).requeue(blocker.id)
+    work()
+    assert future.get_status() == "finished"
+
+
+def test_a_skipped_future_job_is_revived_when_its_failed_blocker_runs_again(
+    queue: Queue, connection: redis.Redis, work: Work, tmp_path: Any
+) -> None:
+    flag, log = tmp_path / "flag", str(tmp_path / "log")
+    last = queue.enqueue("runtime_jobs.note", log, "last", deferred=True, on_blocker_failure="skip")
+    middle = queue.enqueue(
+        "runtime_jobs.note", log, "middle", deferred=True, on_blocker_failure="skip", blocks=last
+    )
+    blocker = queue.enqueue("runtime_jobs.fail_unless", str(flag), blocks=middle)
+    last.release()
+    middle.release()
+    work()
+    assert (middle.get_status(), last.get_status()) == ("canceled", "canceled")
+    flag.touch()
+    get_job(blocker.id, connection).requeue()
+    work()
+    assert (middle.get_status(), last.get_status()) == ("finished", "finished")
+    assert (tmp_path / "log").read_text() == "middle\nlast\n"
+    assert connection.zcard("rq:canceled:default") == 0
+
+
+def test_a_join_that_has_run_is_not_run_again_by_a_requeue(
+    queue: Queue, connection: redis.Redis, work: Work, tmp_path: Any
+) -> None:
+    log = tmp_path / "log"
+    future = queue.enqueue(
+        "runtime_jobs.note", str(log), "ran", deferred=True, on_blocker_failure="run"
+    )
+    blocker = queue.enqueue("runtime_jobs.fail", blocked_by=future)
+    future.release()
+    work()
+    get_job(blocker.id, connection).requeue()
+    work()
+    assert log.read_text() == "ran\n"
+
+
+def test_a_blocker_that_ends_twice_counts_once_and_the_last_end_counts(
+    queue: Queue, connection: redis.Redis, work: Work, edge: EdgeOf
+) -> None:
+    future = queue.enqueue("operator.add", 1, 2, deferred=True)
+    twice = queue.enqueue("operator.add", 1, 1, blocked_by=future)
+    other = queue.enqueue("operator.add", 1, 1, blocked_by=future)
+    future.release()
+    for status in (JobStatus.CANCELED, JobStatus.FINISHED, JobStatus.FINISHED):
+        twice.set_status(status)
+        assert future.get_status() == "deferred"
+    other.set_status(JobStatus.FINISHED)
+    assert future.get_status() == "queued"
+    twice.set_status(JobStatus.FAILED)  # e.g. a stop command that came too late
+    assert edge(twice, future) == "finished", "frozen since the decision"
+    assert queue.job_ids.count(future.id) == 1
+
+
+def test_settling_survives_a_flush_of_the_script_cache(
+    queue: Queue, connection: redis.Redis, work: Work
+) -> None:
+    future = queue.enqueue("operator.add", 1, 2, deferred=True)
+    queue.enqueue("operator.add", 1, 1, blocked_by=future)
+    connection.script_flush()
+    future.release()
+    connection.script_flush()
+    work()
+    assert future.get_status() == "finished"
+
+
+def test_a_dependent_added_while_the_blocker_runs_makes_rq_commit_again_and_settles_once(
+    queue: Queue, connection: redis.Redis, work: Work, edge: EdgeOf, monkeypatch: Any
+) -> None:
+    future = queue.enqueue("operator.add", 1, 2, deferred=True)
+    blocker = queue.enqueue("operator.add", 1, 1, blocked_by=future)
+    future.release()
+    calls: list[str] = []
+    append = scripts.SETTLE.append
+
+    def append_after_a_change(pipeline: Any, key: str, job_id: str, *rest: Any) -> None:
+        if not calls:  # another process registers a dependent between the reads and the commit
+            with redis.Redis(connection_pool=connection.connection_pool) as other:
+                Queue(connection=other).enqueue(
+                    "operator.add", 3, 3, job_id="dependent", depends_on=job_id
+                )
+        calls.append(job_id)
+        append(pipeline, key, job_id, *rest)
+
+    monkeypatch.setattr(scripts.SETTLE, "append", append_after_a_change)
+    work(max_jobs=1)
+    assert calls == [blocker.id, blocker.id]
+    assert edge(blocker, future) == "finished"
+    assert queue.job_ids == [future.id, "dependent"]
+
+
+def test_deleting_a_finished_blocker_takes_nothing_back(queue: Queue, work: Work) -> None:
+    future = queue.enqueue("operator.add", 1, 2, deferred=True, on_blocker_failure="skip")
+    blocker = queue.enqueue("operator.add", 1, 1, blocked_by=future)
+    slow = Queue("slow", connection=queue.connection)
+    slow.enqueue("operator.add", 1, 1, blocked_by=future)
+    future.release()
+    work()
+    blocker.delete()  # with a copy that believes that the job is deferred
+    work(None, "slow", "default")
+    assert future.get_status() == "finished"
+
+
+def test_deleting_a_failed_blocker_lets_the_future_job_go_on(
+    queue: Queue, connection: redis.Redis, work: Work
+) -> None:
+    future = queue.enqueue("operator.add", 1, 2, deferred=True)
+    blocker = queue.enqueue("runtime_jobs.fail", blocked_by=future)
+    future.release()
+    work()
+    assert future.get_status() == "deferred"
+    get_job(blocker.id, connection).delete()
+    assert future.get_status() == "queued"
+
+
+def test_deleting_in_a_pipeline_settles_with_it(
+    queue: Queue, connection: redis.Redis, edge: EdgeOf
+) -> None:
+    future = queue.enqueue("operator.add", 1, 2, deferred=True)
+    blocker = queue.enqueue("operator.add", 1, 1, blocked_by=future)
+    future.release()
+    with connection.pipeline() as pipeline:
+        blocker.delete(pipeline=pipeline)
+        assert edge(blocker, future) == "pending"
+        pipeline.execute()
+    assert edge(blocker, future) == "deleted"
+    assert future.get_status() == "queued"
+
+
+def test_an_abandoned_blocker_settles_as_failed(
+    queue: Queue, connection: redis.Redis, edge: EdgeOf
+) -> None:
+    future = queue.enqueue("operator.add", 1, 2, deferred=True, on_blocker_failure="run")
+    blocker = queue.enqueue("operator.add", 1, 1, blocked_by=future)
+    future.release()
+    queue.pop_job_id()
+    registry = StartedJobRegistry("default", connection=connection, job_class=Job)
+    with connection.pipeline() as pipeline:
+        blocker.prepare_for_execution("a worker that dies", pipeline)
+        pipeline.zadd(registry.key, {f"{blocker.id}:execution": 1})
+        pipeline.execute()
+    registry.cleanup()
+    assert edge(blocker, future) == "failed"
+    assert future.get_status() == "queued"
+
+
+def test_emptying_and_deleting_a_queue_accounts_for_the_blockers_in_it(
+    queue: Queue, connection: redis.Redis, edge: EdgeOf
+) -> None:
+    for remove in (Queue.empty, Queue.delete):
+        other = Queue("other", connection=connection)
+        future = queue.enqueue("operator.add", 1, 2, deferred=True)
+        blockers = [other.enqueue("operator.add", 1, 1, blocked_by=future) for _ in range(3)]
+        other.enqueue("operator.add", 1, 1)
+        future.release()
+        remove(other)
+        assert other.count == 0
+        assert [edge(job, future) for job in blockers] == ["deleted"] * 3
+        assert future.get_status() == "queued"
+        assert connection.exists(*(job.key for job in blockers)) == 0
+    assert Queue("other", connection=connection).empty() == 0
+
+
+def test_a_job_that_was_deleted_while_it_ran_leaves_nothing_that_never_expires(
+    queue: Queue, connection: redis.Redis, work: Work
+) -> None:
+    future = queue.enqueue("operator.add", 1, 2, deferred=True)
+    blocker = queue.enqueue("runtime_jobs.delete_me", blocked_by=future, result_ttl=50)
+    future.release()
+    work()
+    assert future.get_status() == "finished"
+    tidy(connection)
+    assert 0 < connection.ttl(blocker.key) <= 500
+
+
+def tidy(connection: redis.Redis) -> None:
+    from flowq.runtime.steps import work_off
+
+    while work_off(connection):
+        pass
+
+
+def test_a_popped_job_whose_ttl_is_over_settles_as_expired(
+    queue: Queue, connection: redis.Redis, work: Work, wait_until: Callable[..., None]
+) -> None:
+    future = queue.enqueue("operator.add", 1, 2, deferred=True)
+    blocker = queue.enqueue("operator.add", 1, 1, blocked_by=future, ttl=1)
+    assert connection.ttl(blocker.key) == -1, "its ttl starts when it is queued"
+    future.release()
+    assert connection.ttl(blocker.key) == 1
+    connection.pexpire(blocker.key, 1)
+    wait_until(lambda: not connection.exists(blocker.key))
+    work()
+    assert future.get_status() == "canceled"
+    assert connection.hget(future.key, "flowq_reason") == b"a blocker has expired"
+    assert future.blockers[0].status == "expired"
+
+
+def test_a_future_job_whose_own_ttl_is_over_leaves_nothing(
+    queue: Queue, connection: redis.Redis, work: Work
+) -> None:
+    future = queue.enqueue("operator.add", 1, 2, deferred=True, ttl=10)
+    blocker = queue.enqueue("operator.add", 1, 1, blocked_by=future)
+    future.release()
+    work(max_jobs=1)
+    connection.delete(future.key)
+    work()
+    tidy(connection)
+    assert not [key for key in connection.keys() if future.id.encode() in key]
+    assert 0 < connection.ttl(blocker.key) <= 500
+
+
+def test_when_everything_has_ended_only_what_expires_is_left(
+    queue: Queue, connection: redis.Redis, work: Work
+) -> None:
+    last = queue.enqueue("operator.add", 1, 2, deferred=True, result_ttl=100)
+    for policy in ("skip", "run", "wait"):
+        middle = queue.enqueue(
+            "operator.add", 1, 2, deferred=True, on_blocker_failure=policy,
+            blocked_by=Edge(last, "ignore"), result_ttl=200,
+        )  # fmt: skip
+        queue.enqueue("operator.add", 1, 1, blocked_by=[middle, Edge(last, "ignore")])
+        queue.enqueue("operator.add", 1, 1, blocked_by=middle, result_ttl=0, ttl=60)
+        failing = queue.enqueue("runtime_jobs.fail", blocked_by=middle, failure_ttl=70)
+        middle.release()
+    last.release()
+    work()
+    failing.delete()
+    work()
+    assert last.get_status() == "finished"
+    tidy(connection)
+    for_ever = {key for key in connection.keys() if connection.ttl(key) == -1}
+    assert for_ever == {b"rq:queues", b"rq:finished:default", b"rq:failed:default"} | {
+        b"rq:canceled:default"
+    }
+    assert connection.zcount("rq:finished:default", "+inf", "+inf") == 0
+
+
+def test_a_success_of_rqs_own_worker_class_is_not_seen_but_loses_nothing(
+    queue: Queue, connection: redis.Redis, edge: EdgeOf
+) -> None:
+    from rq import SimpleWorker
+
+    future = queue.enqueue("operator.add", 1, 2, deferred=True)
+    blocker = queue.enqueue("operator.add", 1, 1, blocked_by=future)
+    future.release()
+    SimpleWorker(["default"], connection=connection).work(burst=True, logging_level="CRITICAL")
+    assert RQJob.fetch(blocker.id, connection=connection).get_status() == "finished"
+    assert edge(blocker, future) == "pending"
+    fetched = get_job(blocker.id, connection)
+    assert fetched.future_ids == (future.id,)
+    fetched.set_status(JobStatus.FINISHED)  # what a maintenance pass does
+    assert future.get_status() == "queued"
+    assert blocker.id in FinishedJobRegistry("default", connection=connection)
