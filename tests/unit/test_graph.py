@@ -138,6 +138,12 @@ def test_each_cycle_is_found_once() -> None:
     assert len(graph.find_cycles()) == 3
 
 
+def test_a_cycle_is_found_beside_another_one_that_shares_a_job_with_it() -> None:
+    graph = _graph(_job("a", "b"), _job("b", "a", "c"), _job("c", "b"))
+
+    assert set(graph.find_cycles()) == {("a", "b", "a"), ("b", "c", "b")}
+
+
 def test_orders_of_a_cyclic_graph_raise_with_the_cycle_spelt_out() -> None:
     graph = _graph(_job("a", "b"), _job("b", "a"))
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from flowq.errors import CycleError
+from flowq.errors import CycleError, Where, WorkflowInvalid
+from flowq.expressions import evaluate
 from flowq.graph import build_graph
 from flowq.plan import Commit, Enqueue, Plan, Release, make_plan
-from flowq.spec import Block, Defaults, Input, JobSpec, Retry, Workflow
+from flowq.spec import Block, Defaults, Input, JobSpec, Places, Retry, Workflow
 
 
 def _job(name: str, *needs: str, blocks: tuple[Block, ...] = (), **with_: object) -> JobSpec:
@@ -67,6 +68,43 @@ def test_a_result_is_left_to_be_filled_in_where_the_job_runs() -> None:
     enqueue = _enqueue(plan, "report")
     assert enqueue.result_of == {"count": "r1-count"}
     assert "jobs.count.result" in enqueue.kwargs["n"]
+
+
+def test_an_expression_that_mixes_both_gets_the_inputs_that_it_needs_and_no_others() -> None:
+    plan = _plan(
+        _job("count"),
+        _job("report", n="${{ jobs.count.result + inputs.more }}", other="${{ inputs.other }}"),
+        inputs={"more": 1, "other": 2},
+    )
+
+    enqueue = _enqueue(plan, "report")
+    assert enqueue.inputs == {"more": 1}
+    assert enqueue.kwargs["other"] == 2
+
+
+def test_an_input_that_looks_like_an_expression_is_data_and_never_evaluated() -> None:
+    text = "${{ jobs.count.result }}"
+    plan = _plan(
+        _job("count"),
+        _job("plain", text="${{ inputs.text }}", escaped="$${{ x }}"),
+        _job("mixed", text="${{ inputs.text }}", n="${{ jobs.count.result }}"),
+        inputs={"text": text},
+    )
+
+    assert _enqueue(plan, "plain").kwargs == {"text": text, "escaped": "${{ x }}"}
+    assert _enqueue(plan, "plain").result_of == {}
+    mixed = _enqueue(plan, "mixed").kwargs
+    assert evaluate(mixed, results={"count": 3}) == {"text": text, "n": 3}
+
+
+def test_expressions_without_a_value_are_all_reported_where_they_stand() -> None:
+    places = Places({("jobs", "b", "with", "x"): Where("flow.yaml", 5)})
+    jobs = _job("a", x="${{ inputs.n / 0 }}"), _job("b", x="${{ inputs.n / 0 }}")
+
+    with pytest.raises(WorkflowInvalid) as caught:
+        _plan(*jobs, inputs={"n": 1}, places=places)
+
+    assert [str(problem.where or "") for problem in caught.value.problems] == ["", "flow.yaml:5:1"]
 
 
 def test_only_results_that_are_used_are_asked_for() -> None:
