@@ -45,13 +45,17 @@ class JobFunction(Protocol[P, R_co]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
 
-    def enqueue(self, *args: Any, **kwargs: Any) -> Job: ...
+    def enqueue(self, *args: Any, **kwargs: Any) -> Job:
+        """Enqueue a call of the function; see `JobCall.enqueue`."""
 
-    def open(self, *args: Any, **kwargs: Any) -> AbstractContextManager[Job]: ...
+    def open(self, *args: Any, **kwargs: Any) -> AbstractContextManager[Job]:
+        """Enqueue a call as a future job for a `with` block; see `JobCall.open`."""
 
-    def map(self, *iterables: Iterable[Any], **kwargs: Any) -> list[Job]: ...
+    def map(self, *iterables: Iterable[Any], **kwargs: Any) -> list[Job]:
+        """Enqueue a call for each item; see `JobCall.map`."""
 
-    def options(self, **options: Unpack[Options]) -> JobCall[P]: ...
+    def options(self, **options: Unpack[Options]) -> JobCall[P]:
+        """Return the call with other options, and with all keywords left to the function."""
 
 
 @overload
@@ -218,7 +222,7 @@ class _Verbs:
         self._call = call
 
     def enqueue(self, *args: Any, **kwargs: Any) -> Job:
-        """Enqueue a call of the function; see `JobCall.enqueue`."""
+        """Enqueue a call of the function, and return its job; see `JobCall.enqueue`."""
         call, kwargs = self._take_options(kwargs)
         return call.enqueue(*args, **kwargs)
 
@@ -228,7 +232,7 @@ class _Verbs:
         return call.open(*args, **kwargs)
 
     def map(self, *iterables: Iterable[Any], **kwargs: Any) -> list[Job]:
-        """Enqueue a call for each item; see `JobCall.map`."""
+        """Enqueue a call for each item, and return the jobs; see `JobCall.map`."""
         call, kwargs = self._take_options(kwargs)
         return call.map(*iterables, **kwargs)
 
