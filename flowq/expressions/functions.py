@@ -56,7 +56,13 @@ def _stem(path: str | os.PathLike[str]) -> str:
 
 def _join(items: Sequence[Any], separator: str = "") -> str:
     check_size(characters=len(separator) * len(items))
-    return separator.join(item if isinstance(item, str) else _json(item) for item in items)
+    return separator.join(map(_as_text, items))
+
+
+def _as_text(item: Any) -> str:
+    if isinstance(item, str):
+        return item
+    return str(item) if type(item) is int else _json(item)
 
 
 def _replace(text: str, old: str, new: str) -> str:

@@ -6,8 +6,7 @@ expression has one budget. The figures keep the worst case in the order of 50 ms
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
-from itertools import chain
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 from flowq.expressions.refusals import Refused
@@ -62,14 +61,12 @@ def _measure(value: Any) -> tuple[int, int]:
     What is shared counts as often as it is reached: text made of it would repeat it as well.
     """
     items = characters = 0
-    waiting: list[Collection[Any]] = [[value]]
-    while waiting and items <= MAX_ITEMS and characters <= MAX_CHARACTERS:
-        parts = waiting.pop()
-        texts, collections = _sort_out(parts)
+    level: Collection[Any] = [value]
+    while level and items <= MAX_ITEMS and characters <= MAX_CHARACTERS:
+        texts, collections = _sort_out(level)
         characters += sum(map(len, texts))
         items += sum(map(len, collections))
-        if items <= MAX_ITEMS:
-            waiting += chain.from_iterable(map(_inside, collections))
+        level = list(_inside(collections)) if items <= MAX_ITEMS else ()
     return items, characters
 
 
@@ -83,5 +80,8 @@ def _sort_out(parts: Collection[Any]) -> tuple[Iterable[str], Collection[Collect
     return texts, [part for part in parts if isinstance(part, list | tuple | dict)]
 
 
-def _inside(collection: Any) -> Iterable[Collection[Any]]:
-    return (collection, collection.values()) if isinstance(collection, dict) else (collection,)
+def _inside(collections: Iterable[Collection[Any]]) -> Iterator[Any]:
+    for collection in collections:
+        yield from collection
+        if isinstance(collection, dict):
+            yield from collection.values()

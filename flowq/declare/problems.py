@@ -1,0 +1,73 @@
+"""What can be wrong with the text and the shape of a YAML workflow: the codes FQ1xx."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import NoReturn, Protocol
+
+from flowq.errors import Problem, Where, WorkflowInvalid
+
+RULES = {
+    "FQ101": "The file is UTF-8 text",
+    "FQ102": "The text is YAML",
+    "FQ103": "Every key is known",
+    "FQ104": "No key stands twice in a map",
+    "FQ105": "Every value has the shape that its key asks for",
+    "FQ106": "What is required is there",
+    "FQ107": "Only keys that this version supports are used",
+    "FQ108": "The words are flowq's, not those of another tool",
+    "FQ109": "Names consist of the characters that job ids may hold",
+    "FQ110": "A duration is a number with ms, s, m, h or d",
+    "FQ111": "The document keeps to the limits of size, depth and repetition",
+    "FQ112": "No tags, merge keys or broken aliases",
+    "FQ113": "A file holds one document, and it is a map",
+    "FQ114": "`call` names a function as package.module:function",
+    "FQ115": "The target of `blocked_by` says `deferred: true`",
+    "FQ116": "The default of an input fits its type",
+}
+"""The rule behind each code, in one line; the codes are never given a second meaning."""
+
+
+class Placed(Protocol):
+    """Anything that was written somewhere. Units: `line` and `column` count from 1."""
+
+    @property
+    def line(self) -> int: ...
+    @property
+    def column(self) -> int: ...
+
+
+class Problems:
+    """The problems found so far in one file."""
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+        self.found: list[Problem] = []
+
+    def add(self, code: str, place: Placed, message: str, hint: str = "") -> None:
+        """Note one problem."""
+        assert code in RULES
+        self.found.append(Problem(code, message, self.where(place), hint))
+
+    def stop(self, code: str, place: Placed, message: str, hint: str = "") -> NoReturn:
+        """Note a problem that leaves the rest unreadable. Errors: WorkflowInvalid, always."""
+        self.add(code, place, message, hint)
+        self.raise_if_any()
+        raise AssertionError("there is a problem")
+
+    def take(self, problem: Problem, place: Placed) -> None:
+        """Note a problem that another room found in what stands at `place`."""
+        self.found.append(replace(problem, where=self.where(place)))
+
+    def where(self, place: Placed) -> Where:
+        """Return the position of `place` in this file."""
+        return Where(self.file, place.line, place.column)
+
+    def raise_if_any(self) -> None:
+        """Raise WorkflowInvalid with all problems, in the order of the text, if there are any."""
+        if self.found:
+            raise WorkflowInvalid(sorted(self.found, key=_position))
+
+
+def _position(problem: Problem) -> tuple[int, int]:
+    return (problem.where.line, problem.where.column) if problem.where else (0, 0)

@@ -1,0 +1,141 @@
+"""The `inputs` of a YAML workflow: their types, and defaults that fit them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any, get_args
+
+from flowq.declare.keys import INPUT
+from flowq.declare.nodes import MapNode, Node, ScalarNode
+from flowq.declare.problems import Problems
+from flowq.declare.shapes import say, to_data
+from flowq.inputs import convert
+from flowq.nearest import did_you_mean
+from flowq.spec import Input, InputType
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_TYPES: tuple[InputType, ...] = get_args(InputType)
+_TEXT_TYPES = frozenset({"str", "path", "enum"})
+_FOREIGN_TYPES = {
+    "string": "str",
+    "text": "str",
+    "integer": "int",
+    "number": "float",
+    "boolean": "bool",
+    "choice": "enum",
+    "array": "list",
+    "object": "json",
+    "dict": "json",
+    "map": "json",
+    "file": "path",
+    "folder": "path",
+}
+
+
+def read_inputs(node: Node, problems: Problems) -> Iterator[Input]:
+    """Yield the inputs that are declared; one without a `default` is required."""
+    if isinstance(node, ScalarNode) and node.value is None:
+        return
+    if not isinstance(node, MapNode):
+        hint = "write NAME: {type: str}, each on its line"
+        problems.add("FQ105", node, f"inputs must be a map of names, not {say(node)}", hint)
+        return
+    for name, inner in node.node_by_key.items():
+        _check_name(node.key_by_key[name], problems)
+        yield _read_input(name, inner, problems)
+
+
+def _check_name(key: ScalarNode, problems: Problems) -> None:
+    if not _NAME.fullmatch(key.text):
+        proposal = re.sub(r"\W", "_", key.text, flags=re.ASCII)
+        hint = f"letters, digits and _ only, no digit first, as in {proposal}"
+        problems.add("FQ109", key, f"{key.text!r} cannot be the name of an input", hint)
+
+
+def _read_input(name: str, node: Node, problems: Problems) -> Input:
+    if isinstance(node, ScalarNode):
+        if node.value is not None:
+            hint = f"write {name}: {{default: {node.text}}}, or {name}: {{type: str}}"
+            problems.add("FQ105", node, f"input {name} must be a map, not {say(node)}", hint)
+        return Input(name)
+    words = INPUT.read(f"input {name}", node, problems) or {}
+    declared = Input(
+        name=name,
+        type=_read_type(words, problems),
+        required=words.get("required", "default" not in words) and "default" not in words,
+        description=words.get("description", ""),
+        choices=words.get("choices", ()),
+    )
+    _check_choices(declared, node, problems)
+    if "default" not in words:
+        return declared
+    if words.get("required"):
+        hint = "take one of them away: an input with a default may be left out"
+        problems.add("FQ105", node, f"input {name} is required and has a default", hint)
+    return _with_default(declared, words["default"], problems)
+
+
+def _read_type(words: dict[str, Any], problems: Problems) -> InputType:
+    if "type" not in words:
+        return "enum" if "choices" in words else "str"
+    node = words["type"]
+    text = node.text if isinstance(node, ScalarNode) else ""
+    for known in _TYPES:
+        if text == known:
+            return known
+    hint = did_you_mean(text, _TYPES)
+    if text in _FOREIGN_TYPES:
+        hint = f"write {_FOREIGN_TYPES[text]}"
+    message = f"type must be one of {', '.join(_TYPES)}, not {say(node)}"
+    problems.add("FQ105", node, message, hint)
+    return "json"  # it takes any default, so that there is no problem of a problem
+
+
+def _check_choices(declared: Input, node: Node, problems: Problems) -> None:
+    has_key = isinstance(node, MapNode) and "choices" in node.node_by_key
+    if declared.type == "enum" and not has_key:
+        message = f"input {declared.name} is an enum without choices"
+        problems.add("FQ106", node, message, "add choices: [red, green]")
+    elif declared.type not in ("enum", "json") and has_key:
+        message = f"input {declared.name} has choices, and its type is {declared.type}"
+        problems.add("FQ105", node, message, "write type: enum")
+
+
+def _with_default(declared: Input, node: Node, problems: Problems) -> Input:
+    value = _read_default(declared, node, problems)
+    return Input(
+        name=declared.name,
+        type=declared.type,
+        default=value,
+        required=False,
+        description=declared.description,
+        choices=declared.choices,
+    )
+
+
+def _read_default(declared: Input, node: Node, problems: Problems) -> Any:
+    if isinstance(node, ScalarNode) and node.value is None:
+        return None
+    if _holds_expression(node):
+        hint = "expressions are filled in under `with` only"
+        problems.add("FQ116", node, "a default must be plain data, without ${{ }}", hint)
+        return None
+    data = to_data(node)
+    if declared.type == "json":
+        return data
+    if isinstance(node, ScalarNode) and declared.type in _TEXT_TYPES:
+        data = node.text
+    try:
+        return convert(declared, data)
+    except ValueError as error:
+        if declared.type != "enum" or declared.choices:
+            problems.add("FQ116", node, f"the default of {declared.name} {error}")
+        return None
+
+
+def _holds_expression(node: Node) -> bool:
+    if isinstance(node, ScalarNode):
+        return "${{" in node.text
+    nodes = node.items if not isinstance(node, MapNode) else node.node_by_key.values()
+    return any(_holds_expression(inner) for inner in nodes)

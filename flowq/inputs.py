@@ -1,0 +1,242 @@
+"""The inputs of a run: what was given, made to fit what the workflow declares.
+
+A text is converted by the declared type, as `-i name=value` gives nothing else; any other value,
+from a Python caller, passes when it is of that type already.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from flowq.errors import Problem, WorkflowInvalid
+from flowq.nearest import did_you_mean
+from flowq.spec import Input, Workflow
+
+RULES = {
+    "FQ401": "Only declared inputs are given",
+    "FQ402": "Every required input is given",
+    "FQ403": "The value of an input fits its type",
+}
+"""The rule behind each code, in one line; the codes are never given a second meaning."""
+
+MAX_DEPTH = 64
+"""Levels of lists and maps in an input of type json."""
+
+_INT = re.compile(r"[+-]?[0-9]{1,1000}")
+_TRUE = frozenset({"true", "yes", "on", "1"})
+_FALSE = frozenset({"false", "no", "off", "0"})
+
+EXAMPLE_BY_TYPE: Mapping[str, str] = {
+    "str": "text",
+    "int": "42",
+    "float": "0.5",
+    "bool": "true",
+    "path": "folder/file.txt",
+    "list": "a,b,c",
+    "json": '{"key": [1, 2]}',
+}
+"""A value that would be right, as one writes it after `-i name=`."""
+
+
+def resolve_inputs(workflow: Workflow, given: Mapping[str, object]) -> dict[str, Any]:
+    """Return the value of every declared input: as given, or its default.
+
+    Shape: plain data by name, in the order of declaration; None for an optional input without a
+    default that was not given. Errors: WorkflowInvalid with all problems at once.
+    """
+    problems = [_unknown(workflow, name) for name in given if not _is_declared(workflow, name)]
+    values: dict[str, Any] = {}
+    for declared in workflow.inputs:
+        try:
+            values[declared.name] = _resolve(declared, given)
+        except _Unfit as unfit:
+            where = workflow.places.find("inputs", declared.name)
+            problems.append(Problem(unfit.code, unfit.message, where, _example(declared)))
+    if problems:
+        raise WorkflowInvalid(problems)
+    return values
+
+
+def convert(declared: Input, value: object) -> Any:
+    """Return a value as the type of an input has it. Errors: ValueError says why it does not fit.
+
+    Idempotent: what it returned it takes again, but for a text that an input of type json holds.
+    """
+    return _CONVERT[declared.type](declared, value)
+
+
+class _Unfit(Exception):  # noqa: N818 - it becomes a Problem a few lines above
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(code, message)
+        self.code = code
+        self.message = message
+
+
+def _resolve(declared: Input, given: Mapping[str, object]) -> Any:
+    if declared.name not in given:
+        if declared.required:
+            raise _Unfit("FQ402", f"the input {declared.name} is required and was not given")
+        return declared.default
+    value = given[declared.name]
+    if value is None and not declared.required:
+        return None
+    try:
+        return convert(declared, value)
+    except ValueError as error:
+        raise _Unfit("FQ403", f"the input {declared.name} {error}") from None
+
+
+def _is_declared(workflow: Workflow, name: str) -> bool:
+    return any(declared.name == name for declared in workflow.inputs)
+
+
+def _unknown(workflow: Workflow, name: str) -> Problem:
+    names = [declared.name for declared in workflow.inputs]
+    hint = did_you_mean(name, names) or "it has no inputs at all"
+    message = f"the workflow {workflow.name} has no input {name!r}"
+    return Problem("FQ401", message, workflow.places.find("inputs"), hint)
+
+
+def _example(declared: Input) -> str:
+    if declared.type == "enum":
+        value = next(iter(declared.choices), "")
+    else:
+        value = EXAMPLE_BY_TYPE[declared.type]
+    quoted = f"'{value}'" if " " in value or '"' in value else value
+    return f"for example: -i {declared.name}={quoted}"
+
+
+# Conversion, one function per type. The messages go on after "the input x …".
+
+
+def _to_str(declared: Input, value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"must be text, not {_say(value)}")
+    return value
+
+
+def _to_path(declared: Input, value: object) -> str:
+    path = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if not isinstance(path, str):
+        raise ValueError(f"must be a path, not {_say(value)}")
+    if not path or "\0" in path:
+        raise ValueError(f"must be a path, and {path!r} is none")
+    return path
+
+
+def _to_int(declared: Input, value: object) -> int:
+    if isinstance(value, str) and _INT.fullmatch(value.strip()):
+        return int(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"must be a whole number, not {_say(value)}")
+    return value
+
+
+def _to_float(declared: Input, value: object) -> float:
+    number = _parse_float(value) if isinstance(value, str) else value
+    if isinstance(number, bool) or not isinstance(number, int | float):
+        raise ValueError(f"must be a number, not {_say(value)}")
+    try:
+        number = float(number)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise ValueError(f"must be a finite number, not {_say(value)}")
+    return number
+
+
+def _parse_float(text: str) -> float | None:
+    try:
+        return None if "_" in text else float(text)
+    except ValueError:
+        return None
+
+
+def _to_bool(declared: Input, value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    word = value.strip().lower() if isinstance(value, str) else ""
+    if word in _TRUE | _FALSE:
+        return word in _TRUE
+    raise ValueError(f"must be true or false, not {_say(value)}")
+
+
+def _to_list(declared: Input, value: object) -> list[Any]:
+    if isinstance(value, str):
+        return _parse_list(value.strip())
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"must be a list, not {_say(value)}")
+    return list(_to_plain(value))
+
+
+def _parse_list(text: str) -> list[Any]:
+    """Return the items of `a,b,c`, which are texts, or of a JSON array."""
+    if not text.startswith("["):
+        return [item.strip() for item in text.split(",")] if text else []
+    items = _parse_json(text)
+    assert isinstance(items, list)  # JSON that begins with a bracket is an array
+    return items
+
+
+def _to_json(declared: Input, value: object) -> Any:
+    return _parse_json(value) if isinstance(value, str) else _to_plain(value)
+
+
+def _parse_json(text: str) -> Any:
+    try:
+        return _to_plain(json.loads(text, parse_constant=_refuse_constant))
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno} column {error.colno}"
+        raise ValueError(f"is not JSON: {error.msg} at {place}") from None
+    except RecursionError:
+        raise ValueError(f"is nested deeper than {MAX_DEPTH} levels") from None
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"is not JSON: there is no {name} in it")
+
+
+def _to_plain(value: object, depth: int = 0) -> Any:
+    """Return a copy of data made of nothing but JSON's own types."""
+    if depth > MAX_DEPTH:
+        raise ValueError(f"is nested deeper than {MAX_DEPTH} levels")
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    if isinstance(value, list | tuple):
+        return [_to_plain(item, depth + 1) for item in value]
+    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+        return {key: _to_plain(item, depth + 1) for key, item in value.items()}
+    raise ValueError(f"must be plain data, and it holds {_say(value)}")
+
+
+def _to_enum(declared: Input, value: object) -> str:
+    if isinstance(value, str) and value in declared.choices:
+        return value
+    choices = ", ".join(declared.choices)
+    nearest = f"; {did_you_mean(value, declared.choices)}" if isinstance(value, str) else ""
+    raise ValueError(f"must be one of {choices}, not {_say(value)}{nearest}")
+
+
+def _say(value: object) -> str:
+    if isinstance(value, str):
+        return f"{value!r}" if len(value) <= 60 else f"{value[:59]!r}…"
+    if value is None or isinstance(value, bool | int | float):
+        return f"{value!r:.60}"
+    return f"a value of type {type(value).__name__}"
+
+
+_CONVERT: Mapping[str, Callable[[Input, object], Any]] = {
+    "str": _to_str,
+    "int": _to_int,
+    "float": _to_float,
+    "bool": _to_bool,
+    "path": _to_path,
+    "list": _to_list,
+    "json": _to_json,
+    "enum": _to_enum,
+}
