@@ -61,7 +61,7 @@ def test_an_unknown_job_in_blocks_gets_the_nearest_name() -> None:
 
 
 def test_the_nearest_name_is_never_the_job_itself() -> None:
-    problem = _only(_check(_job("publish", "publsh"), _job("other")), "FQ201")
+    problem = _only(_check(_job("publish", "pub1ish"), _job("other")), "FQ201")
 
     assert "did you mean" not in problem.hint
 
@@ -300,9 +300,9 @@ def test_what_is_no_function_cannot_be_called() -> None:
 
 
 def test_an_unknown_argument_gets_the_nearest_name() -> None:
-    problem = _only(_calls("tasks:thumbnail", {"path": "a", "siez": 3}), "FQ503")
+    problem = _only(_calls("tasks:thumbnail", {"path": "a", "sizze": 3}), "FQ503")
 
-    assert "siez" in problem.message
+    assert "sizze" in problem.message
     assert "size" in problem.hint
 
 
