@@ -109,6 +109,8 @@ def to_argument(value: Any) -> Any:
 
 def _items(value: Mapping[Any, Any]) -> Iterable[tuple[str, Any]]:
     for key, item in value.items():
+        if isinstance(key, str) and (MARK in key or "${{" in key):
+            raise ValueError("has a key that holds an expression; only values can")
         if not isinstance(key, str):
             raise ValueError(f"has the key {key!r}; the keys of a mapping are texts")
         yield str(key), to_argument(item)

@@ -7,13 +7,17 @@ a sentence that begins with the option's name.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import PurePath
 from typing import Any, cast, get_args
 
 from flowq.declare.durations import parse_duration
 from flowq.declare.handles import Handle
+from flowq.inputs import convert
 from flowq.nearest import did_you_mean
 from flowq.spec import Block, BlockerPolicy, Defaults, Input, InputType, Retry
+
+MAX_DURATION_S = 3650 * 86_400
 
 REQUIRED: Any = type("Required", (), {"__repr__": lambda self: "REQUIRED"})()
 """The default of an input that has none."""
@@ -27,16 +31,6 @@ _TYPE_BY_PYTHON_TYPE: Mapping[type, InputType] = {
     tuple: "list",
     dict: "json",
     PurePath: "path",
-}
-_PYTHON_TYPES_BY_TYPE: Mapping[InputType, tuple[type, ...]] = {
-    "str": (str,),
-    "int": (int,),
-    "float": (int, float),
-    "bool": (bool,),
-    "path": (str, PurePath),
-    "list": (list, tuple),
-    "json": (object,),
-    "enum": (str,),
 }
 
 
@@ -65,9 +59,20 @@ def read_mapping(value: object) -> Mapping[str, Any]:
 def read_duration(value: object) -> float:
     """Read a duration. Units: the answer is in seconds."""
     try:
-        return parse_duration(value)
+        seconds = parse_duration(value)
     except ValueError as error:
         raise Unreadable(str(error), "FQ110") from None
+    if seconds > MAX_DURATION_S:
+        raise Unreadable(f"is at most 3650d, not {value!r}", "FQ110")
+    return seconds
+
+
+def read_timeout(value: object) -> float:
+    """Read a duration that is not zero. Units: the answer is in seconds."""
+    seconds = read_duration(value)
+    if seconds == 0:
+        raise Unreadable("is more than nothing; leave it out for the default", "FQ110")
+    return seconds
 
 
 def read_retries(value: Any) -> Retry:
@@ -106,7 +111,7 @@ def read_defaults(value: object) -> Defaults:
     _refuse_unknown(given, ("queue", "timeout", "retries"))
     return Defaults(
         queue=read_text(given.get("queue", "default")),
-        timeout_s=read_duration(given["timeout"]) if "timeout" in given else None,
+        timeout_s=read_timeout(given["timeout"]) if "timeout" in given else None,
         retries=read_retries(given["retries"]) if "retries" in given else None,
     )
 
@@ -160,18 +165,16 @@ def read_input(
     """Read the declaration of an input; its type follows from its default when it says none."""
     allowed = tuple(read_text(choice) for choice in choices)
     read = _read_type(kind, default, allowed)
-    if default is not REQUIRED and not _fits(default, read, allowed):
-        wanted = f"one of {', '.join(allowed)}" if read == "enum" else f"of type {read}"
-        raise Unreadable(f"has the default {default!r}, which is not {wanted}", "FQ116")
-    required = default is REQUIRED
-    value = None if required else _to_plain(default, read)
-    return Input(name, read, value, required, read_text(description), allowed)
+    if bool(allowed) != (read == "enum"):
+        raise ValueError(f"is of type {read}; choices and the type enum go together")
+    declared = Input(name, read, None, default is REQUIRED, read_text(description), allowed)
+    return declared if declared.required else _with_default(declared, default)
 
 
 def read_short_input(name: str, value: Any) -> Input:
     """Read an input in the short form: a type, a default, or a mapping with the words of YAML."""
     if isinstance(value, Input):
-        return value
+        return replace(value, name=name)
     if isinstance(value, Mapping):
         _refuse_unknown(value, ("type", "default", "description", "choices"))
         words = {"kind" if key == "type" else key: item for key, item in value.items()}
@@ -182,10 +185,10 @@ def read_short_input(name: str, value: Any) -> Input:
 def _read_type(kind: Any, default: Any, choices: tuple[str, ...]) -> InputType:
     if kind in get_args(InputType):
         return cast(InputType, kind)
+    if kind is None and choices:
+        return "enum"
     if kind is None:
-        kind = str if default is REQUIRED else type(default)
-        if choices:
-            return "enum"
+        kind = str if default is REQUIRED or default is None else type(default)
     if isinstance(kind, type):
         for python_type, name in _TYPE_BY_PYTHON_TYPE.items():
             if issubclass(kind, python_type):
@@ -193,15 +196,10 @@ def _read_type(kind: Any, default: Any, choices: tuple[str, ...]) -> InputType:
     raise ValueError(f"has a type: {', '.join(get_args(InputType))}, not {kind!r}")
 
 
-def _fits(default: Any, kind: InputType, choices: tuple[str, ...]) -> bool:
-    if kind == "enum":
-        return default in choices
-    if isinstance(default, bool):
-        return kind in ("bool", "json")
-    return isinstance(default, _PYTHON_TYPES_BY_TYPE[kind])
-
-
-def _to_plain(default: Any, kind: InputType) -> Any:
-    if kind == "path":
-        return str(default)
-    return list(default) if isinstance(default, tuple) else default
+def _with_default(declared: Input, default: Any) -> Input:
+    if default is None:
+        return declared
+    try:
+        return replace(declared, default=convert(declared, default))
+    except ValueError as error:
+        raise Unreadable(f"has a default that {error}", "FQ116") from None

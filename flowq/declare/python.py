@@ -72,7 +72,7 @@ _READERS: Mapping[str, Callable[[Any], Any]] = {
     "blocked_by": read.read_blocks,
     "with_": read.read_mapping,
     "queue": read.read_text,
-    "timeout": read.read_duration,
+    "timeout": read.read_timeout,
     "retries": read.read_retries,
     "description": read.read_text,
     "on_blocker_failure": read.read_policy,

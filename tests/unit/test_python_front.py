@@ -140,6 +140,9 @@ def test_an_edge_said_twice_is_one_edge() -> None:
         (Path, Input("x", "path")),
         (int, Input("x", "int")),
         ({"choices": ["a", "b"], "default": "a"}, Input("x", "enum", "a", False, "", ("a", "b"))),
+        ({"type": "int", "default": "4"}, Input("x", "int", 4, False)),
+        ({"type": "int", "default": None}, Input("x", "int", None, False)),
+        (None, Input("x", "str", None, False)),
         ({"type": "float", "default": 1, "description": "d"}, Input("x", "float", 1, False, "d")),
     ],
 )
@@ -289,6 +292,9 @@ def test_all_problems_are_reported_at_once_in_the_order_of_the_text() -> None:
         ({"blocks": {"b": {"on_failure": "wait"}}}, "one policy for an edge"),
         ({"retries": "three"}, "is a number such as 3"),
         ({"retries": {"max": 3, "backof": 1}}, "did you mean 'backoff'"),
+        ({"timeout": 0}, "is more than nothing"),
+        ({"timeout": "9999d"}, "at most 3650d"),
+        ({"with_": {"a": {f"{here.inputs.folder}": 1}}}, "only values can"),
         ({"timeout": True}, "is no duration"),
         ({"on_blocker_failure": "maybe"}, "is one of wait, skip, run"),
         ({"queue": 3}, "is a text"),
@@ -307,7 +313,7 @@ def test_an_option_that_cannot_be_meant_is_a_problem(options: Any, words: str) -
 
 
 @pytest.mark.parametrize(
-    "said", [{"type": "int", "default": "4"}, {"type": "int", "default": True}]
+    "said", [{"type": "int", "default": "many"}, {"type": "int", "default": True}]
 )
 def test_a_default_that_does_not_fit_its_type_is_a_problem(said: Any) -> None:
     assert only_problem_of(Workflow("x", inputs={"x": said})).code == "FQ116"

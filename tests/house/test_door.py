@@ -1,0 +1,101 @@
+"""The public door: light to import, complete, and good enough for programs written for RQ."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import redis
+
+import flowq
+import flowq as rq
+from flowq import errors
+
+ROOT = Path(__file__).parents[2]
+
+DECLARING = """
+import sys
+before = set(sys.modules)
+import flowq
+
+@flowq.job(timeout="30s", retries=3)
+def thumbnail(path): ...
+
+@flowq.deferred(queue="pages")
+def page(title): ...
+
+flow = flowq.Workflow("gallery", inputs={"folder": "photos"})
+
+@flow.job
+def list_photos(folder=flow.inputs.folder): ...
+
+assert list_photos.result == "${{ jobs.list_photos.result }}"
+flowq.UsageError, flowq.FlowqError
+loaded = {name.partition(".")[0] for name in set(sys.modules) - before}
+print(*sorted(loaded - sys.stdlib_module_names - {"flowq"}))
+"""
+
+
+def run_python(code: str) -> str:
+    command = [sys.executable, "-c", code]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout.strip()
+
+
+def test_importing_flowq_loads_no_other_module_of_it_and_nothing_foreign() -> None:
+    code = "import sys; b = set(sys.modules); import flowq; print(*sorted(set(sys.modules) - b))"
+    loaded = run_python(code).split()
+    assert [name for name in loaded if name.startswith("flowq")] == ["flowq", "flowq._version"]
+    assert {name.partition(".")[0] for name in loaded} <= {*sys.stdlib_module_names, "flowq"}
+
+
+def test_decorating_functions_loads_the_standard_library_only() -> None:
+    assert run_python(DECLARING) == ""
+
+
+@pytest.mark.parametrize("name", flowq.__all__)
+def test_every_name_of_the_door_opens(name: str) -> None:
+    assert getattr(flowq, name) is not None
+    assert name in dir(flowq)
+
+
+def test_names_that_are_not_there_are_said_as_python_says_them() -> None:
+    with pytest.raises(AttributeError, match="module 'flowq' has no attribute 'Qeue'"):
+        flowq.Qeue  # noqa: B018
+
+
+def test_every_error_is_in_the_door() -> None:
+    ours = {
+        name
+        for name, value in vars(errors).items()
+        if isinstance(value, type) and issubclass(value, errors.FlowqError)
+    }
+    assert ours <= set(flowq.__all__)
+
+
+def cut_bread(parts: int) -> str:
+    return f"{parts} slices"
+
+
+def add_marmalade(kind: str) -> str:
+    return kind
+
+
+def serve() -> str:
+    return "a sandwich"
+
+
+def test_programs_written_for_rq_find_the_same_words(connection: redis.Redis) -> None:
+    queue = rq.Queue(connection=connection)
+    bread_slices = queue.enqueue(cut_bread, kwargs={"parts": 4})
+    marmalade = queue.enqueue(add_marmalade, args=("strawberry",), depends_on=bread_slices)
+    future_job = queue.enqueue(serve, deferred=True)
+    blocker = queue.enqueue(cut_bread, 2, blocked_by=future_job)
+    assert connection.lrange(f"rq:deferred:{future_job.id}", 0, -1) == [blocker.id.encode()]
+    assert {job.get_status() for job in (marmalade, future_job, blocker)} == {"deferred"}
+    rq.release_job(future_job)
+    assert blocker.get_status() == "queued"
+    assert future_job.get_status() == "deferred"
