@@ -218,8 +218,7 @@ def _to_enum(declared: Input, value: object) -> str:
     if isinstance(value, str) and value in declared.choices:
         return value
     choices = ", ".join(declared.choices)
-    nearest = f"; {did_you_mean(value, declared.choices)}" if isinstance(value, str) else ""
-    raise ValueError(f"must be one of {choices}, not {_say(value)}{nearest}")
+    raise ValueError(f"must be one of {choices}, not {_say(value)}")
 
 
 def _say(value: object) -> str:

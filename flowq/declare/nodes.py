@@ -100,8 +100,10 @@ def _check_text(text: str, problems: Problems) -> None:
 
 
 def _events(parser: Any) -> Iterator[Any]:
-    while parser.check_event():
-        yield parser.get_event()
+    event = parser.get_event()
+    while event is not None and type(event) is not yaml.StreamEndEvent:
+        yield event
+        event = parser.get_event()
 
 
 @dataclass(slots=True)

@@ -37,11 +37,11 @@ class Vocabulary:
 
     def read(self, label: str, node: Node, problems: Problems) -> dict[str, Any] | None:
         """Return the values by key, without those that are missing or wrong."""
-        if _is_empty(node):
+        if is_empty(node):
             return None
         if not isinstance(node, MapNode):
-            keys = ", ".join(self.reader_by_key)
-            problems.add("FQ105", node, f"{label} must be a map, not {say(node)}", f"keys: {keys}")
+            hint = f"its keys are {', '.join(self.reader_by_key)}"
+            problems.add("FQ105", node, f"{label} must be a map, not {say(node)}", hint)
             return None
         values = {}
         for key, inner in node.node_by_key.items():
@@ -61,6 +61,11 @@ class Vocabulary:
         else:
             hint = did_you_mean(word, self.reader_by_key)
             problems.add("FQ103", key, f"unknown key {word!r} in {self.what}", hint)
+
+
+def is_empty(node: Node) -> bool:
+    """Whether nothing, or null, was written."""
+    return isinstance(node, ScalarNode) and node.value is None
 
 
 def say(node: Node) -> str:
@@ -112,7 +117,8 @@ def read_flag(label: str, node: Node, problems: Problems) -> bool | None:
     value = node.value if isinstance(node, ScalarNode) else None
     if isinstance(value, bool):
         return value
-    problems.add("FQ105", node, f"{label} must be true or false, not {say(node)}")
+    message = f"{label} must be true or false, not {say(node)}"
+    problems.add("FQ105", node, message, "in YAML 1.2 these two words only, without quotes")
     return None
 
 
@@ -189,7 +195,7 @@ def read_blocks(label: str, node: Node, problems: Problems) -> tuple[Block, ...]
     blocks = []
     for name, inner in node.node_by_key.items():
         policy = None
-        if not _is_empty(inner):
+        if not is_empty(inner):
             policy = (_EDGE.read(f"the edge to {name}", inner, problems) or {}).get("on_failure")
         blocks.append(Block(name, policy))
     return tuple(blocks)
@@ -197,7 +203,7 @@ def read_blocks(label: str, node: Node, problems: Problems) -> tuple[Block, ...]
 
 def name_nodes(node: Node | None) -> Iterator[tuple[str, ScalarNode]]:
     """Yield the names that `needs` or `blocks` hold, and where each stands."""
-    if isinstance(node, ScalarNode) and not _is_empty(node):
+    if isinstance(node, ScalarNode) and not is_empty(node):
         yield node.text, node
     elif isinstance(node, MapNode):
         yield from node.key_by_key.items()
@@ -206,11 +212,11 @@ def name_nodes(node: Node | None) -> Iterator[tuple[str, ScalarNode]]:
 
 
 def _names(label: str, node: Node, problems: Problems) -> Iterator[str]:
-    if _is_empty(node):
+    if is_empty(node):
         return
     items = node.items if isinstance(node, ListNode) else [node]
     for item in items:
-        if not isinstance(item, ScalarNode) or _is_empty(item):
+        if not isinstance(item, ScalarNode) or is_empty(item):
             message = f"{label} must be a job's name, or a list of names, not {say(item)}"
             problems.add("FQ105", item, message)
         elif "," in item.text or " " in item.text:
@@ -219,10 +225,6 @@ def _names(label: str, node: Node, problems: Problems) -> Iterator[str]:
             problems.add("FQ105", item, message, hint)
         else:
             yield item.text
-
-
-def _is_empty(node: Node) -> bool:
-    return isinstance(node, ScalarNode) and node.value is None
 
 
 def _read_edge_policy(label: str, node: Node, problems: Problems) -> str | None:
@@ -238,7 +240,7 @@ _EDGE = Vocabulary("an edge", {"on_failure": _read_edge_policy})
 
 def read_arguments(label: str, node: Node, problems: Problems) -> dict[str, Any] | None:
     """Read the arguments of a call: plain data, with expressions that can be read."""
-    if _is_empty(node):
+    if is_empty(node):
         return {}
     if not isinstance(node, MapNode):
         message = f"{label} must be a map of arguments, not {say(node)}"
@@ -260,6 +262,8 @@ def to_data(node: Node) -> Any:
 
 def _check_expressions(node: Node, problems: Problems) -> None:
     if isinstance(node, ScalarNode):
+        if "${{" not in node.text:
+            return
         for problem in find_references(node.text).problems:
             problems.take(problem, node)
     elif isinstance(node, ListNode):

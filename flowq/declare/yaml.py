@@ -16,7 +16,7 @@ from flowq.declare.keys import INSTEAD_OF_CALL, JOB, WORKFLOW
 from flowq.declare.nodes import MapNode, Node, ScalarNode, find_position, read_document
 from flowq.declare.positions import Positions
 from flowq.declare.problems import Problems
-from flowq.declare.shapes import name_nodes, say
+from flowq.declare.shapes import is_empty, name_nodes, say
 from flowq.declare.syntax import Position
 from flowq.declare.yaml_inputs import read_inputs
 from flowq.errors import WorkflowNotFound
@@ -67,7 +67,7 @@ def _decode(data: bytes, file: str) -> str:
 def _require_map(root: Node | None, problems: Problems) -> MapNode:
     if isinstance(root, MapNode):
         return root
-    if root is None or (isinstance(root, ScalarNode) and root.value is None):
+    if root is None or is_empty(root):
         hint = "it needs at least: jobs: {NAME: {call: package.module:function}}"
         problems.stop("FQ113", _TOP, "the file holds no workflow", hint)
     message = f"a workflow must be a map of keys, not {say(root)}"
@@ -101,11 +101,12 @@ def _read_jobs(document: MapNode, problems: Problems) -> Iterator[JobSpec]:
     hint = "write jobs: {NAME: {call: package.module:function}}"
     if node is None:
         problems.add("FQ106", document, "the workflow has no `jobs`", hint)
+    elif is_empty(node) or (isinstance(node, MapNode) and not node.node_by_key):
+        problems.add("FQ106", node, "`jobs` is empty", hint)
     elif not isinstance(node, MapNode):
         problems.add("FQ105", node, f"jobs must be a map of names, not {say(node)}", hint)
-    elif not node.node_by_key:
-        problems.add("FQ106", node, "`jobs` is empty", hint)
     else:
+        _check_indentation(node, problems)
         yield from _read_each_job(node, problems)
 
 
@@ -113,14 +114,27 @@ def _read_each_job(jobs: MapNode, problems: Problems) -> Iterator[JobSpec]:
     for name, node in jobs.node_by_key.items():
         key = jobs.key_by_key[name]
         _check_name(key, problems)
-        if isinstance(node, ScalarNode) and node.value is None:
+        if is_empty(node):
             _note_missing_call(key, problems)
-        else:
+        elif not _is_stray_key(name, node):
             words = JOB.read(f"job {name}", node, problems)
             if isinstance(node, MapNode):
                 _check_call(key, node, problems)
                 _check_direction(name, node, jobs, problems)
             yield _as_job(name, words or {})
+
+
+def _is_stray_key(name: str, node: Node) -> bool:
+    return name in JOB.reader_by_key and not isinstance(node, MapNode)
+
+
+def _check_indentation(jobs: MapNode, problems: Problems) -> None:
+    """Note the keys of a job that stand where the jobs' names do."""
+    for name, node in jobs.node_by_key.items():
+        if _is_stray_key(name, node) and not is_empty(node):
+            hint = "if it belongs to the job above it, indent it further"
+            message = f"job {name} must be a map, not {say(node)}"
+            problems.add("FQ105", jobs.key_by_key[name], message, hint)
 
 
 def _check_name(key: ScalarNode, problems: Problems) -> None:

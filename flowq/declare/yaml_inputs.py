@@ -9,9 +9,9 @@ from typing import Any, get_args
 from flowq.declare.keys import INPUT
 from flowq.declare.nodes import MapNode, Node, ScalarNode
 from flowq.declare.problems import Problems
-from flowq.declare.shapes import say, to_data
+from flowq.declare.shapes import is_empty, say, to_data
 from flowq.inputs import convert
-from flowq.nearest import did_you_mean
+from flowq.nearest import find_nearest
 from flowq.spec import Input, InputType
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -35,7 +35,7 @@ _FOREIGN_TYPES = {
 
 def read_inputs(node: Node, problems: Problems) -> Iterator[Input]:
     """Yield the inputs that are declared; one without a `default` is required."""
-    if isinstance(node, ScalarNode) and node.value is None:
+    if is_empty(node):
         return
     if not isinstance(node, MapNode):
         hint = "write NAME: {type: str}, each on its line"
@@ -62,7 +62,7 @@ def _read_input(name: str, node: Node, problems: Problems) -> Input:
     words = INPUT.read(f"input {name}", node, problems) or {}
     declared = Input(
         name=name,
-        type=_read_type(words, problems),
+        type=_read_type(words, node, problems),
         required=words.get("required", "default" not in words) and "default" not in words,
         description=words.get("description", ""),
         choices=words.get("choices", ()),
@@ -76,28 +76,29 @@ def _read_input(name: str, node: Node, problems: Problems) -> Input:
     return _with_default(declared, words["default"], problems)
 
 
-def _read_type(words: dict[str, Any], problems: Problems) -> InputType:
+def _read_type(words: dict[str, Any], declared: Node, problems: Problems) -> InputType:
     if "type" not in words:
-        return "enum" if "choices" in words else "str"
+        return "enum" if _has_choices(declared) else "str"
     node = words["type"]
     text = node.text if isinstance(node, ScalarNode) else ""
     for known in _TYPES:
         if text == known:
             return known
-    hint = did_you_mean(text, _TYPES)
-    if text in _FOREIGN_TYPES:
-        hint = f"write {_FOREIGN_TYPES[text]}"
+    nearest = _FOREIGN_TYPES.get(text) or find_nearest(text, _TYPES)
     message = f"type must be one of {', '.join(_TYPES)}, not {say(node)}"
-    problems.add("FQ105", node, message, hint)
+    problems.add("FQ105", node, message, f"write {nearest}" if nearest else "")
     return "json"  # it takes any default, so that there is no problem of a problem
 
 
+def _has_choices(node: Node) -> bool:
+    return isinstance(node, MapNode) and "choices" in node.node_by_key
+
+
 def _check_choices(declared: Input, node: Node, problems: Problems) -> None:
-    has_key = isinstance(node, MapNode) and "choices" in node.node_by_key
-    if declared.type == "enum" and not has_key:
+    if declared.type == "enum" and not _has_choices(node):
         message = f"input {declared.name} is an enum without choices"
         problems.add("FQ106", node, message, "add choices: [red, green]")
-    elif declared.type not in ("enum", "json") and has_key:
+    elif declared.type not in ("enum", "json") and _has_choices(node):
         message = f"input {declared.name} has choices, and its type is {declared.type}"
         problems.add("FQ105", node, message, "write type: enum")
 
@@ -115,7 +116,7 @@ def _with_default(declared: Input, node: Node, problems: Problems) -> Input:
 
 
 def _read_default(declared: Input, node: Node, problems: Problems) -> Any:
-    if isinstance(node, ScalarNode) and node.value is None:
+    if is_empty(node):
         return None
     if _holds_expression(node):
         hint = "expressions are filled in under `with` only"

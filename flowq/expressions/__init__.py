@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from flowq.errors import Problem, Where, WorkflowInvalid
@@ -103,17 +104,19 @@ def _live_texts(value: Any) -> Iterator[str]:
             waiting += reversed(part)
 
 
-def _found_in(text: str) -> Iterator[Reference | Problem]:
+@lru_cache(maxsize=8_192)  # the reader, the graph, the checks and the plan all ask
+def _found_in(text: str) -> tuple[Reference | Problem, ...]:
     try:
         parts = split(text)
     except Refused as refused:
-        yield refused.as_problem(text)
-        return
+        return (refused.as_problem(text),)
+    found: list[Reference | Problem] = []
     for part in parts:
         if isinstance(part, Expression):
             references, refusals = _look_into(part.source)
-            yield from references
-            yield from (refused.as_problem(str(part)) for refused in refusals)
+            found += references
+            found += (refused.as_problem(str(part)) for refused in refusals)
+    return tuple(found)
 
 
 def _look_into(source: str) -> tuple[tuple[Reference, ...], tuple[Refused, ...]]:
