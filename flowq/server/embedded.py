@@ -53,7 +53,11 @@ class Server:
     @property
     def is_running(self) -> bool:
         """Whether the server answers, and is this folder's."""
-        return _look(self.state) is not None
+        wire = _open(self.state)
+        if wire is None:
+            return False
+        wire.close()
+        return True
 
     def connect(self) -> redis.Redis:
         """Return a new connection to the server. Errors: ServerUnavailable."""
@@ -86,12 +90,19 @@ def ensure(folder: Path | None = None, *, idle_s: float | None = None) -> Server
     """
     state = _open_state(Path(folder or Path.cwd()).resolve())
     limit_s = _idle_s(idle_s)
+    try:
+        return _find_or_start(state, limit_s)
+    except OSError as error:
+        raise ServerUnavailable(str(state), _explain(error, state)) from error
+
+
+def _find_or_start(state: Path, idle_s: float) -> Server:
     deadline = time.monotonic() + START_S
     while (server := _look(state)) is None:
         if time.monotonic() > deadline:
             reason = f"its server does not get ready; see {state / state_folder.LOG}"
             raise ServerUnavailable(str(state), reason)
-        if _start_guardian(state, limit_s) != "ready":
+        if _start_guardian(state, idle_s) != "ready":
             _wait_a_little(state)
     return server
 
@@ -138,7 +149,17 @@ def _open(state: Path) -> Wire | None:
 
 
 def _look(state: Path) -> Server | None:
-    """Return the server if it is ready and guarded; what is less than that, a guardian heals."""
+    """Return the server if it is ready, guarded and not about to end; else a guardian helps."""
+    door = state_folder.try_lock(state / state_folder.DOOR_LOCK, shared=True)
+    if door is None:
+        return None
+    try:
+        return _look_inside(state)
+    finally:
+        os.close(door)
+
+
+def _look_inside(state: Path) -> Server | None:
     wire = _open(state)
     if wire is None:
         return None

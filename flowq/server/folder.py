@@ -7,7 +7,8 @@
 ├── socket         where the socket is
 ├── server.log     what the server and its guardian have to say
 ├── server.lock    held while a server may have its hands on the data
-└── guardian.lock  held by the guardian
+├── guardian.lock  held by the guardian
+└── door.lock      shared by those who look for the server; the guardian's while it closes
 """
 
 # The guardian imports this, and pathlib would slow down every start:
@@ -27,6 +28,7 @@ DATA = "data"
 LOG = "server.log"
 GUARDIAN_LOCK = "guardian.lock"
 SERVER_LOCK = "server.lock"
+DOOR_LOCK = "door.lock"
 
 # Linux has 108 bytes for the path of a socket, macOS and the BSDs 104, each with a closing zero.
 SOCKET_PATH_BYTES = 107 if sys.platform == "linux" else 103
@@ -47,18 +49,25 @@ def is_private(folder: str | os.PathLike[str]) -> bool:
     return mine and not status.st_mode & 0o077
 
 
-def try_lock(path: str | os.PathLike[str]) -> int | None:
-    """Take the lock file without waiting; return its descriptor, or None when somebody has it."""
+def try_lock(path: str | os.PathLike[str], *, shared: bool = False) -> int | None:
+    """Take the lock file without waiting; return its descriptor, or None when somebody has it.
+
+    Errors: OSError when the file cannot be made, or the file system has no locks.
+    """
     import fcntl  # noqa: PLC0415 - POSIX only; Windows imports this module too
 
     lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if is_same(lock, path):  # else the folder was removed and made again meanwhile
-            return lock
+        fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        return None
     except OSError:
-        pass
-    os.close(lock)
+        os.close(lock)
+        raise
+    if is_same(lock, path):
+        return lock
+    os.close(lock)  # the folder was removed and made again meanwhile
     return None
 
 

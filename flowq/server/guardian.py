@@ -68,6 +68,7 @@ class Guardian:
         self._lock = folder.try_lock(folder.GUARDIAN_LOCK)
         if self._lock is None:
             return False
+        folder.note_holder(self._lock, os.getpid())
         deadline = time.monotonic() + TAKE_OVER_S
         while not self.server.take_lock():
             if self.server.adopt():
@@ -86,7 +87,8 @@ class Guardian:
             self._wait_for_news()
             if not self._is_ending:
                 self._look()
-        self.server.shut_down()
+        with suppress(OSError):  # the lock is gone with the folder
+            self.server.shut_down()
         self.leave()
 
     def _end_soon(self, *_: object) -> None:
@@ -144,20 +146,28 @@ class Guardian:
         return bool(self.server.ask("ZDIFF", "2", *self._run_keys))
 
     def _close_door(self) -> bool:
-        """Let nobody in any more, unless somebody has come in meanwhile.
+        """Let nobody in any more, unless somebody is coming in, or has come in meanwhile.
 
-        Who found the socket before it was renamed is in the server's queue of connections, and is
-        counted after a question or two; who comes later finds none, and waits for the lock.
+        Those who look for the server share the lock of the door while they do, so whoever has found
+        it is counted here. Those who come without looking, by a URL, are in the server's queue of
+        connections if they found the socket before it was renamed; a question or two counts them.
         """
-        os.rename(self.server.path, self.server.path + folder.CLOSED)
+        door = folder.try_lock(folder.DOOR_LOCK)
+        if door is None:
+            return False
         try:
-            self.server.ask("PING")
             if not self._is_used():
-                return True
+                os.rename(self.server.path, self.server.path + folder.CLOSED)
+                self.server.ask("PING")
+                if not self._is_used():
+                    return True
+            self._open_door()
+            return False
         except Refused:
-            pass
-        self._open_door()
-        return False
+            self._open_door()
+            raise
+        finally:
+            os.close(door)
 
     def _open_door(self) -> None:
         with suppress(FileNotFoundError):

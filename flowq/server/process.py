@@ -1,7 +1,7 @@
 """The server's process, as its guardian has it: start, adopt, end."""
 
 # The guardian imports this, and pathlib would slow down every start:
-# ruff: noqa: PTH100, PTH103, PTH104, PTH117, PTH123
+# ruff: noqa: PTH100, PTH103, PTH104, PTH117, PTH118, PTH123
 from __future__ import annotations
 
 import os
@@ -46,6 +46,7 @@ class Process:
         Errors: Trouble, with what the server said.
         """
         self.path = folder.place_socket(self.path)
+        folder.forget(self.path)  # whatever is there: a foreign server must not answer for ours
         os.makedirs(folder.DATA, mode=0o700, exist_ok=True)
         log = folder.open_log()
         begin_bytes = os.fstat(log).st_size
@@ -123,19 +124,20 @@ class Process:
     def _path_from_data(self) -> str:
         if os.path.isabs(self.path):
             return self.path
-        return os.path.relpath(os.path.realpath(self.path), os.path.realpath(folder.DATA))
+        state = os.path.realpath(".")
+        return os.path.relpath(os.path.join(state, self.path), os.path.realpath(folder.DATA))
 
     def _listen(self) -> None:
         deadline = time.monotonic() + LISTEN_S
         while self.wire is None:
             self._raise_if_ended()
             try:
-                self.wire = greet(self.path)
+                await_loaded(self._connected())
             except OSError:
+                self.hang_up()
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.002)
-        await_loaded(self.wire)
 
     def _raise_if_ended(self) -> None:
         if self._is_reaped():
@@ -153,7 +155,11 @@ class Process:
 
     def _connected(self) -> Wire:
         if self.wire is None:
-            self.wire = greet(self.path)
+            wire = greet(self.path)
+            if not serves(wire, folder.DATA):
+                wire.close()
+                raise ConnectionRefusedError("this is another server")
+            self.wire = wire
         return self.wire
 
     # --- ending ---
@@ -163,6 +169,8 @@ class Process:
         with suppress(OSError, Refused):
             self.ask("SHUTDOWN", "NOSAVE")
         self.hang_up()
+        if self._pid is not None:
+            os.kill(self._pid, signal.SIGTERM)
         self.await_end()
 
     def hang_up(self) -> None:

@@ -1,0 +1,164 @@
+"""URLs of servers: which one is meant, how it is shown, what is said when nobody answers."""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flowq import server
+from flowq.errors import ServerUnavailable
+
+# --- which one is meant ---
+
+
+@pytest.mark.parametrize(
+    ("option", "variables", "expected"),
+    [
+        ("redis://a", {"FLOWQ_REDIS_URL": "redis://b", "RQ_REDIS_URL": "redis://c"}, "redis://a"),
+        (None, {"FLOWQ_REDIS_URL": "redis://b", "RQ_REDIS_URL": "redis://c"}, "redis://b"),
+        (None, {"RQ_REDIS_URL": "redis://c"}, "redis://c"),
+        (None, {}, None),
+        ("", {"FLOWQ_REDIS_URL": " ", "RQ_REDIS_URL": ""}, None),
+        (None, {"FLOWQ_REDIS_URL": "redis://b\n"}, "redis://b"),
+    ],
+)
+def test_the_option_goes_before_the_variables(
+    option: str | None, variables: dict[str, str], expected: str | None
+) -> None:
+    assert server.resolve_url(option, variables) == expected
+
+
+def test_the_environment_is_read_when_it_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLOWQ_REDIS_URL", "redis://from-the-environment")
+    assert server.resolve_url(None) == "redis://from-the-environment"
+
+
+# --- how it is shown ---
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://localhost",
+        "redis://localhost:6379/0",
+        "redis://localhost/0?db=1&socket_timeout=5",
+        "rediss://example.com:6380/2?ssl_cert_reqs=none",
+        "redis://[::1]:6379/0",
+        "unix:///home/me@work/a:b/.flowq/server.sock?db=0",
+        "unix:///with%20space/server.sock",
+        "",
+        "localhost:6379",
+    ],
+)
+def test_a_url_without_a_password_is_shown_as_it_is(url: str) -> None:
+    assert server.hide_password(url) == url
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://me:pw@host:6379/0", "redis://me:***@host:6379/0"),
+        ("redis://:pw@host", "redis://:***@host"),
+        ("rediss://:pw@host/1?db=2", "rediss://:***@host/1?db=2"),
+        ("redis://pw@host", "redis://***@host"),
+        ("redis://:p%40w@host", "redis://:***@host"),
+        ("redis://:p@w/x#y?z@host", "redis://:***@host"),
+        ("redis://me:p:w@host", "redis://me:***@host"),
+        ("redis://host/0?password=pw", "redis://host/0?password=***"),
+        ("redis://host/0?db=1&password=p@w&w", "redis://host/0?db=1&password=***"),
+        ("redis://host?pass%77ord=pw", "redis://host?pass%77ord=***"),
+        ("redis://host?db=0;password=pw", "redis://host?db=***"),
+        ("redis://host?ssl_password=pw#w", "redis://host?ssl_password=***"),
+        ("unix://me:pw@/run/redis.sock", "unix://me:***@/run/redis.sock"),
+        ("unix:///run/redis.sock?password=pw", "unix:///run/redis.sock?password=***"),
+        ("REDIS://:pw@host", "REDIS://:***@host"),
+        ("redis://:pw", "redis://:***"),
+        ("me:pw@host:6379", "me:***@host:6379"),
+        (":p://w@host", ":***@host"),
+        ("redis://:pw@one,redis://:pw@two", "redis://:***@two"),
+    ],
+)
+def test_a_password_is_hidden_wherever_it_stands(url: str, shown: str) -> None:
+    assert server.hide_password(url) == shown
+
+
+@given(st.text(), st.text())
+def test_no_part_of_a_password_is_shown(before: str, after: str) -> None:
+    secret = f"{before}s3cr3t{after}"
+    for shape in ("redis://me:{}@host:1/0", "rediss://:{}@host", "unix://:{}@/run/redis.sock"):
+        assert "s3cr3t" not in server.hide_password(shape.format(quote(secret, safe="")))
+    assert "s3cr3t" not in server.hide_password(f"redis://host/0?db=1&password={secret}")
+
+
+@given(st.text(alphabet="aZ9:@/?#&;=%!$~.- \n", min_size=0, max_size=8))
+def test_not_even_of_one_that_was_not_encoded(around: str) -> None:
+    shown = server.hide_password(f"redis://me:{around}s3cr3t{around}@host:6379/0")
+    assert "s3cr3t" not in shown
+
+
+# --- what is said when it does not answer ---
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "garbage", "http://host", "redis://h:99999", "redis://[::1", "redis://h?socket_timeout=x"],
+)
+def test_what_is_no_url_is_told_with_the_shapes_that_are(url: str) -> None:
+    with pytest.raises(ServerUnavailable, match="write redis://HOST:PORT/DB") as caught:
+        server.connect(url)
+    assert caught.value.exit_code == 4
+
+
+def test_a_server_that_is_not_there_is_named_without_its_password() -> None:
+    with pytest.raises(ServerUnavailable, match="Connection refused") as caught:
+        server.connect("redis://me:s3cr3t@127.0.0.1:1/0")
+    assert caught.value.url == "redis://me:***@127.0.0.1:1/0"
+    assert "s3cr3t" not in str(caught.value)
+
+
+def test_a_password_cut_in_two_by_the_parser_is_not_in_the_error() -> None:
+    with pytest.raises(ServerUnavailable) as caught:
+        server.connect("redis://:s3cr3t/more@host")
+    assert "s3cr3t" not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+def test_a_refused_password_and_a_missing_one_are_told_as_such() -> None:
+    with server.temporary() as started:
+        with started.connect() as connection:
+            connection.config_set("requirepass", "right")
+        place = started.url.removeprefix("unix://")
+        for url in (started.url, f"unix://:wrong@{place}"):
+            with pytest.raises(ServerUnavailable, match="refuses the password"):
+                server.connect(url)
+        with server.connect(f"unix://:right@{place}") as connection:
+            assert connection.ping()
+
+
+def test_the_url_may_set_its_own_timeouts() -> None:
+    with server.temporary() as started, server.connect(started.url + "&socket_timeout=7") as client:
+        assert client.connection_pool.connection_kwargs["socket_timeout"] == 7.0
+
+
+# --- what is wrong with a server that answers ---
+
+
+def test_a_server_that_may_lose_jobs_is_warned_about() -> None:
+    with server.temporary() as started, started.connect() as connection:
+        assert [warning for warning in server.health(connection) if "on disk" in warning]
+        connection.config_set("save", "60 1")
+        assert server.health(connection) == []
+        connection.config_set("maxmemory-policy", "allkeys-lru")
+        (warning,) = server.health(connection)
+        assert "maxmemory-policy allkeys-lru" in warning
+        connection.config_set("save", "")
+        assert len(server.health(connection)) == 2
+
+
+def test_a_server_that_tells_nothing_is_not_warned_about() -> None:
+    with server.temporary() as started, started.connect() as connection:
+        connection.execute_command("ACL", "SETUSER", "default", "-config", "-info")
+        assert server.health(connection) == []
