@@ -13,7 +13,8 @@ from __future__ import annotations
 import secrets
 import string
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,9 @@ from flowq.runtime.facts import JobFacts
 from flowq.runtime.maintenance import tidy
 from flowq.runtime.outcomes import Failure
 from flowq.runtime.runs import RunRecord
+from flowq.runtime.wip import Executing, list_executing
+from flowq.server.connection import explain
+from flowq.server.url import hide_password
 from flowq.spec import Workflow
 from flowq.status import ENDED, Event, RunStatus, fold
 from flowq.targets import find_callable, load
@@ -39,6 +43,7 @@ if TYPE_CHECKING:
     from redis import Redis
 
 __all__ = [
+    "Executing",
     "Failure",
     "JobFacts",
     "Run",
@@ -47,6 +52,7 @@ __all__ = [
     "compile_plan",
     "find_problems",
     "get_run",
+    "list_executing",
     "list_runs",
     "load",
     "submit",
@@ -77,9 +83,11 @@ def compile_plan(
     *,
     run_id: str | None = None,
     imports: bool = True,
+    warn: Callable[[Problem], object] | None = None,
 ) -> Plan:
     """Check a workflow and its inputs, and compile them to a plan; nothing is enqueued.
 
+    `warn` is called with each problem that is only a warning, when there are no others.
     Errors: WorkflowInvalid with all problems.
     """
     problems = find_problems(workflow, imports=imports)
@@ -89,6 +97,9 @@ def compile_plan(
         problems += invalid.problems
     if any(problem.severity == "error" for problem in problems):
         raise WorkflowInvalid(problems)
+    for problem in problems:
+        if warn:
+            warn(problem)
     return make_plan(build_graph(workflow), values, run_id or make_run_id())
 
 
@@ -145,8 +156,8 @@ class Run:
         """Yield what `follow` does, each time with the events that led there since the last.
 
         The first time these are all events of the run so far.
-        Errors: RunNotFound, also when the run is removed meanwhile; ServerUnavailable when the
-        server is away for longer than `PATIENCE_S`.
+        Errors: RunNotFound, also when the run is removed meanwhile; those of the redis client when
+        the server is away for longer than `PATIENCE_S`.
         """
         status, wait_s = runs.get_declared(self.run_id, self.connection), 0.0
         while True:
@@ -165,9 +176,9 @@ class Run:
                 if wait_s and not events:
                     tidy(self.connection)
                     self.record()  # raises when the run was removed
-            except (ConnectionLost, ReplyLost) as error:
+            except (ConnectionLost, ReplyLost):
                 if time.monotonic() > deadline:
-                    raise ServerUnavailable("its URL", f"it went away: {error}") from error
+                    raise
                 time.sleep(wait_s or POLL_S)
             else:
                 return events
@@ -212,9 +223,14 @@ class Run:
         queues = [job.queue for job in facts.read_facts(left, self.connection).values()]
         return listeners.find_unattended(sorted(set(queues)), self.connection)
 
-    def failures(self) -> dict[str, Failure]:
-        """Return why jobs failed, by name."""
-        failed = [job for job in self.status().jobs.values() if job.state in ("failed", "stopped")]
+    def failures(self, names: Iterable[str] | None = None) -> dict[str, Failure]:
+        """Return why jobs failed, by name; of all of them, or of those that are named."""
+        wanted = None if names is None else set(names)
+        failed = [
+            job
+            for job in self.status().jobs.values()
+            if job.state in ("failed", "stopped") and (wanted is None or job.name in wanted)
+        ]
         failures = outcomes.get_failures((job.job_id for job in failed), self.connection)
         return {job.name: failures[job.job_id] for job in failed if job.job_id in failures}
 
@@ -243,6 +259,15 @@ class Unloadable:
     def of(cls, error: Exception) -> Unloadable:
         """Return what stands for the result whose loading raised `error`."""
         return cls(f"{type(error).__name__}: {error}")
+
+
+@contextmanager
+def server_errors(url: str) -> Iterator[None]:
+    """Turn the errors of the redis client into ours. Errors: ServerUnavailable."""
+    try:
+        yield
+    except RedisError as error:
+        raise ServerUnavailable(hide_password(url), explain(error)) from error
 
 
 def is_reachable(connection: Redis) -> bool:

@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import json
 import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from flowq.declare import python, yaml
-from flowq.errors import WorkflowInvalid, WorkflowNotFound
+from flowq.declare.nodes import MapNode, read_document
+from flowq.declare.problems import Problems
+from flowq.declare.shapes import to_data
+from flowq.errors import UsageError, WorkflowInvalid, WorkflowNotFound
 from flowq.spec import Workflow
 
 YAML_ENDINGS = (".yaml", ".yml")
@@ -38,6 +42,29 @@ def load(target: str) -> Workflow:
         return _load_yaml(target, path)
     make_importable(Path.cwd())
     return _find_workflow(target, _import(target, path_text), name)
+
+
+def read_inputs(file: str | Path) -> dict[str, Any]:
+    """Return the inputs in a JSON or YAML file that holds a map by name.
+
+    Errors: UsageError; WorkflowInvalid for broken YAML.
+    """
+    path = Path(file)
+    try:
+        text = path.read_text(encoding="utf-8")
+        value = json.loads(text) if path.suffix == ".json" else _read_yaml_map(text, str(file))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"cannot read the inputs in {file}: {error}") from None
+    if not isinstance(value, dict):
+        raise UsageError(f"{file} must hold a map of inputs by name")
+    return value
+
+
+def _read_yaml_map(text: str, file: str) -> Any:
+    problems = Problems(file)
+    node = read_document(text, problems)
+    problems.raise_if_any()
+    return to_data(node) if isinstance(node, MapNode) else None
 
 
 def find_callable(call: str) -> object:

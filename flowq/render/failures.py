@@ -39,8 +39,7 @@ def _attributed(traceback: str) -> Iterator[tuple[str | None, str]]:
             file, is_in_frames = None, True
         elif is_in_frames and (frame := _FRAME.match(line)):
             file = frame["file"]
-        elif line.startswith('  File "'):  # where a SyntaxError is: part of its message
-            file, is_in_frames = None, False
-        elif not line.startswith("  "):
+        elif line.startswith('  File "') or not line.startswith("  "):
+            # A file without a function is where a SyntaxError is: part of its message.
             file, is_in_frames = None, False
         yield file, line

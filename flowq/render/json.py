@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
+from flowq.errors import Problem
 from flowq.plan import Commit, Enqueue, Operation, Plan
 from flowq.render.view import View
 from flowq.status import RunStatus
@@ -59,6 +60,24 @@ def graph_document(view: View) -> dict[str, Any]:
             {"blocker": line.blocker, "future": line.future, "on_failure": line.on_failure}
             for line in view.lines
         ],
+    }
+
+
+def problems_document(target: str, problems: Iterable[Problem]) -> dict[str, Any]:
+    """Return what is wrong with a workflow, in the order in which it was found."""
+    return {"target": target, "problems": [_problem(problem) for problem in problems]}
+
+
+def _problem(problem: Problem) -> dict[str, Any]:
+    where = problem.where
+    return {
+        "code": problem.code,
+        "severity": problem.severity,
+        "message": problem.message,
+        "hint": problem.hint,
+        "file": where.file if where else None,
+        "line": where.line if where else None,
+        "column": where.column if where else None,
     }
 
 

@@ -1,0 +1,65 @@
+"""From what the user typed to a workflow and a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from flowq import client, targets
+from flowq.cli import streams
+from flowq.errors import FlowqError, Problem, WorkflowInvalid
+from flowq.graph import Graph, build_graph
+from flowq.plan import Plan
+from flowq.spec import Input, Workflow
+
+
+def load(target: str) -> Workflow:
+    """Return the workflow that the user means. Errors: WorkflowNotFound; WorkflowInvalid."""
+    with streams.users_code():
+        return client.load(target)
+
+
+def make_plan(
+    target: str, given: Mapping[str, str], inputs_file: str | None, imports: bool
+) -> Plan:
+    """Return the plan of a run; warnings are told on stderr. Errors: as `client.compile_plan`."""
+    workflow = load(target)
+    inputs = {**(targets.read_inputs(inputs_file) if inputs_file else {}), **given}
+    with streams.users_code():
+        return client.compile_plan(workflow, inputs, imports=imports, warn=_warn)
+
+
+def checked_graph(target: str) -> Graph:
+    """Return the graph of a workflow that is right in itself; its functions are not imported.
+
+    Errors: WorkflowNotFound; WorkflowInvalid.
+    """
+    workflow = load(target)
+    problems = client.find_problems(workflow, imports=False)
+    if any(problem.severity == "error" for problem in problems):
+        raise WorkflowInvalid(problems)
+    return build_graph(workflow)
+
+
+def _warn(problem: Problem) -> None:
+    streams.note(str(problem))
+
+
+def describe_inputs(target: str) -> list[tuple[str, str]]:
+    """Return what a help text says about a workflow's inputs; nothing when it has problems."""
+    try:
+        inputs = load(target).inputs
+    except FlowqError:
+        return []
+    return [
+        (f"-i {declared.name}={_placeholder(declared)}", _explained(declared))
+        for declared in inputs
+    ]
+
+
+def _placeholder(declared: Input) -> str:
+    return "|".join(declared.choices) or declared.type.upper()
+
+
+def _explained(declared: Input) -> str:
+    need = "required" if declared.required else f"default: {declared.default!r}"
+    return f"{declared.description}  [{need}]".strip()

@@ -1,0 +1,171 @@
+"""What a run looks like while it goes on: a live table on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import IO, Any, Self
+
+from flowq.cli import streams
+from flowq.render.lines import Line, plain_text, printable
+from flowq.render.narration import Narrator
+from flowq.render.progress import progress
+from flowq.status import Event, RunStatus
+
+FRAME_S = 0.1
+"""The live table is not drawn more often than this."""
+
+
+class Display(ABC):
+    """Shows one run. Everything that is said while it is entered goes through it."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    @abstractmethod
+    def show(self, status: RunStatus, events: Sequence[Event]) -> None:
+        """Show where the run is now, and what happened since the last time."""
+
+    @abstractmethod
+    def note(self, text: str) -> None:
+        """Say something about the run."""
+
+    @abstractmethod
+    def output(self, job: str, text: str) -> None:
+        """Show a line that a job printed."""
+
+    @abstractmethod
+    def tell(self, lines: Iterable[Line]) -> None:
+        """Show lines that stay."""
+
+
+class Silent(Display):
+    """Shows nothing but what one has to know."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def show(self, status: RunStatus, events: Sequence[Event]) -> None:
+        """Show nothing."""
+
+    def note(self, text: str) -> None:
+        """Say it on stderr."""
+        streams.note(f"flowq: {text}")
+
+    def output(self, job: str, text: str) -> None:
+        """Show it: whoever asks for `-v` together with `-q` wants this."""
+        self.tell([((f"{job} | {printable(text)}", ""),)])
+
+    def tell(self, lines: Iterable[Line]) -> None:
+        """Show them; a reader who has gone is not an error of the run."""
+        try:
+            streams.write(plain_text(lines), self._stream)
+        except BrokenPipeError:
+            streams.discard(self._stream)
+
+
+class Plain(Silent):
+    """Shows a line for each transition."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        super().__init__(stream)
+        self._narrator = Narrator()
+
+    def show(self, status: RunStatus, events: Sequence[Event]) -> None:
+        """Show what happened."""
+        self.tell(self._narrator.tell(events))
+
+
+class Live(Display):
+    """Shows a table that changes; whatever is said goes above it."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        from rich.console import Console  # noqa: PLC0415 - not loaded where there is no terminal
+        from rich.live import Live as RichLive  # noqa: PLC0415
+
+        self._console = Console(file=stream, highlight=False, soft_wrap=True)
+        self._live: Any = RichLive(
+            console=self._console,
+            auto_refresh=False,
+            redirect_stdout=False,
+            redirect_stderr=False,
+            vertical_overflow="crop",
+        )
+        self._unicode = streams.can_show(stream)
+        self._drawn_at = 0.0
+        self._status: RunStatus | None = None
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._status is not None:
+            self._draw(self._status, headline=not self._status.is_ended)
+        self._live.stop()
+
+    def show(self, status: RunStatus, events: Sequence[Event]) -> None:
+        """Draw the table, unless it has been drawn a moment ago."""
+        self._status = status
+        if time.monotonic() - self._drawn_at >= FRAME_S:
+            self._draw(status)
+
+    def _draw(self, status: RunStatus, headline: bool = True) -> None:
+        from flowq.render.live import to_text  # noqa: PLC0415 - loads rich
+
+        width, height = self._console.size
+        lines = progress(status, datetime.now(UTC), width, height - 1, unicode=self._unicode)
+        self._live.update(to_text(lines if headline else lines[1:]), refresh=True)
+        self._drawn_at = time.monotonic()
+
+    def note(self, text: str) -> None:
+        """Say it above the table."""
+        self.tell([(("flowq: ", "bold"), (text, "yellow"))])
+
+    def output(self, job: str, text: str) -> None:
+        """Show it above the table."""
+        self.tell([((f"{job} | ", "cyan"), (printable(text), ""))])
+
+    def tell(self, lines: Iterable[Line]) -> None:
+        """Show them above the table."""
+        from rich.text import Text  # noqa: PLC0415 - loaded already
+
+        for line in lines:
+            text = Text.assemble(*((words, style) for words, style in line if words))
+            text.rstrip()
+            self._console.print(text)
+
+
+def choose(stream: IO[str], *, is_quiet: bool) -> Display:
+    """Return the display that fits a stream: live only on a terminal that can move its cursor."""
+    if is_quiet:
+        return Silent(stream)
+    return Live(stream) if is_capable(stream) else Plain(stream)
+
+
+def is_capable(stream: IO[str]) -> bool:
+    """Whether the stream is a terminal that more can be done with than to write lines."""
+    if not stream.isatty():
+        return False
+    return os.name == "nt" or os.environ.get("TERM", "dumb") not in ("", "dumb", "unknown")
+
+
+def tell(lines: Iterable[Line], stream: IO[str]) -> None:
+    """Write lines, in colours where there are any. Errors: BrokenPipeError."""
+    lines = list(lines)
+    if is_capable(stream):
+        Live(stream).tell(lines)
+    else:
+        streams.write(plain_text(lines), stream)
+
+
+def width_of(stream: IO[str]) -> int:
+    """Return the number of columns to write for."""
+    return shutil.get_terminal_size((100, 24)).columns if stream.isatty() else 100

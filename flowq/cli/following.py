@@ -1,0 +1,86 @@
+"""Following a run to its end, for `run` and `watch`."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Sequence
+from typing import Protocol
+
+from flowq.cli.display import Display
+from flowq.cli.interrupts import Interrupts
+from flowq.cli.place import Place
+from flowq.client import Run
+from flowq.errors import WrongState
+from flowq.status import RunStatus
+
+POLL_S = 0.25
+"""How soon Ctrl-C is seen to, at the latest."""
+
+REMIND_S = 30.0
+
+
+class Attendant(Protocol):
+    """Somebody who looks at the run from time to time while it is followed."""
+
+    def look(self, status: RunStatus, display: Display) -> None:
+        """See to what it is there for; what it has to say it says through the display."""
+
+
+def follow(
+    run: Run, display: Display, attendants: Sequence[Attendant], interrupts: Interrupts
+) -> RunStatus:
+    """Show the run until it has ended, and return its last status.
+
+    The first interrupt cancels the run, which is then followed to its end; a second one raises.
+    Errors: those of `Run.observe`; Interrupted.
+    """
+    is_canceling = False
+    for status, events in run.observe(POLL_S):
+        display.show(status, events)
+        for attendant in attendants:
+            attendant.look(status, display)
+        if interrupts.first is not None and not is_canceling:
+            is_canceling = True
+            _cancel(run, status, display, interrupts.first)
+    return status
+
+
+def _cancel(run: Run, status: RunStatus, display: Display, signum: int) -> None:
+    if status.is_ended:
+        return
+    again = "Ctrl-C" if signum == signal.SIGINT else "the signal"
+    display.note(f"canceling run {run.run_id}; {again} once more leaves at once")
+    try:
+        run.cancel()
+    except WrongState:  # it has ended meanwhile
+        return
+
+
+class UnattendedQueues:
+    """Says which queues of the run nobody listens on: at once, and every 30 s again."""
+
+    def __init__(self, run: Run, place: Place) -> None:
+        self._run = run
+        self._place = place
+        self._due_at = 0.0
+
+    def look(self, status: RunStatus, display: Display) -> None:
+        """Look, when it is time to."""
+        if status.is_ended or time.monotonic() < self._due_at:
+            return
+        self._due_at = time.monotonic() + REMIND_S
+        queues = self._run.unattended_queues(status)
+        if queues:
+            display.note(self._sentence(queues))
+
+    def _sentence(self, queues: Sequence[str]) -> str:
+        names = ", ".join(queues)
+        jobs = f"jobs wait on the queue{'s' if len(queues) > 1 else ''} {names}"
+        start = self._place.hint(f"worker {' '.join(queues)}")
+        return f"no worker listens: {jobs}; start one with: {start}"
+
+
+def exit_code(status: RunStatus) -> int:
+    """Return the exit code that a run's end stands for."""
+    return 0 if status.state == "succeeded" else 1

@@ -1,0 +1,148 @@
+"""`flowq`: the group of commands, and what becomes of errors and signals.
+
+A command is imported when it is used, so that `flowq --help` is quick; each one is a module of this
+package with the name of the command and a `command` in it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from typing import NoReturn
+
+import click
+
+from flowq._version import __version__
+from flowq.cli import streams
+from flowq.cli.interrupts import Interrupted, Interrupts
+from flowq.errors import FlowqError, WorkflowInvalid
+
+COMMANDS: Mapping[str, str] = {
+    "run": "Run a workflow and show how it goes.",
+    "check": "Look for everything that is wrong with a workflow.",
+    "plan": "Show what a run would do, without doing it.",
+    "graph": "Draw a workflow.",
+    "watch": "Follow a run that is going on.",
+    "status": "Show where a run is.",
+    "show": "Show all about a run, or one of its jobs.",
+    "runs": "List the newest runs.",
+    "cancel": "End a run.",
+    "wip": "List the jobs that are being executed right now.",
+    "worker": "Execute the jobs of queues.",
+}
+
+PROLOGUE = """
+A workflow is a YAML file, or Python code with decorators: jobs, and what must run before what.
+
+\b
+  flowq run workflows/sandwich.yaml          run it, on a private server of this folder
+  flowq check workflows/sandwich.yaml        find its mistakes first
+  flowq run app.flows:report -i day=monday   a workflow in Python, with an input
+
+\b
+Without --redis-url (or FLOWQ_REDIS_URL, RQ_REDIS_URL) commands use the private server of the
+current folder, which lives in .flowq/ and ends when nobody uses it.
+
+\b
+Exit codes: 0 succeeded, 1 the run failed, 2 usage, 3 invalid workflow, 4 server unreachable,
+5 no such run or job, 130 interrupted (143 by SIGTERM).
+"""
+
+
+class _Commands(click.Group):
+    """A group that knows its commands by name, and imports the one that is used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command = import_module(f"flowq.cli.{cmd_name}").command
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in COMMANDS and not args[0].startswith("-"):
+            ctx.fail(_unknown(args[0]))
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+def _unknown(word: str) -> str:
+    from flowq.nearest import did_you_mean  # noqa: PLC0415 - difflib is not needed otherwise
+
+    if word.endswith((".yaml", ".yml")) or ":" in word:
+        return f"there is no command {word!r}; to run it: flowq run {word}"
+    return f"there is no command {word!r}; {did_you_mean(word, COMMANDS)}"
+
+
+@click.command(
+    cls=_Commands,
+    help=f"Run graphs of jobs on Redis Queue (RQ).\n{PROLOGUE}",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, "--version", prog_name="flowq")
+def commands() -> None:
+    """Hold the commands."""
+
+
+def main(args: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and leave the process with its exit code."""
+    streams.repair()
+    if "_FLOWQ_COMPLETE" in os.environ:
+        commands.main(prog_name="flowq")
+    code = _run(list(sys.argv[1:] if args is None else args))
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            streams.discard(stream)
+    sys.exit(code)
+
+
+def _run(args: list[str]) -> int:
+    """Run one command and return its exit code; whatever goes wrong is told on stderr."""
+    try:
+        with Interrupts(), commands.make_context("flowq", args) as ctx:
+            code = commands.invoke(ctx)
+            return code if isinstance(code, int) else 0
+    except click.exceptions.Exit as leaving:
+        return leaving.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except FlowqError as error:
+        streams.note(describe(error))
+        return error.exit_code
+    except BrokenPipeError:
+        streams.discard(sys.stdout)  # who closed the pipe has read enough
+        return 0
+    except Interrupted as interrupted:
+        return interrupted.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        return 130
+    except Exception as error:  # noqa: BLE001 - nobody but its author likes a traceback
+        return _unexpected(error)
+
+
+def describe(error: FlowqError) -> str:
+    """Return what the user reads about an error: one line, or the problems and their number."""
+    if not isinstance(error, WorkflowInvalid):
+        return f"flowq: {error}"
+    number = sum(problem.severity == "error" for problem in error.problems)
+    return f"{error}\n{number} problem{'' if number == 1 else 's'}"
+
+
+def _unexpected(error: Exception) -> int:
+    from flowq.cli import unexpected  # noqa: PLC0415 - loads what most commands do not need
+
+    streams.note(unexpected.explain(error))
+    return unexpected.EXIT_CODE

@@ -1,0 +1,88 @@
+"""The options that several commands have, each said once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import click
+
+from flowq.cli import verbosity
+
+Decorator = Callable[[Any], Any]
+
+target: Decorator = click.argument("target", metavar="TARGET")
+
+run_id: Decorator = click.argument("run_id", metavar="RUN")
+
+redis_url: Decorator = click.option(
+    "--redis-url",
+    metavar="URL",
+    help="The server: redis://HOST:PORT/DB, rediss://… or unix:///PATH. Default: FLOWQ_REDIS_URL, "
+    "else RQ_REDIS_URL, else the private server of the current folder.",
+)
+
+no_import: Decorator = click.option(
+    "--no-import",
+    "imports",
+    flag_value=False,
+    default=True,
+    help="Do not import the functions: their code is where the workers are.",
+)
+
+as_json: Decorator = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object on stdout, all else on stderr."
+)
+
+verbose: Decorator = click.option(
+    "-v",
+    "--verbose",
+    is_flag=True,
+    callback=verbosity.set_up,
+    help="Say more; FLOWQ_LOG=debug says most.",
+)
+
+quiet: Decorator = click.option(
+    "-q", "--quiet", is_flag=True, help="Say nothing but what went wrong."
+)
+
+concurrency: Decorator = click.option(
+    "-c",
+    "--workers",
+    "concurrency",
+    type=click.IntRange(min=1, max=1024),
+    metavar="N",
+    help="Start N workers for this run. Default: one for each core on the private server, none "
+    "with a URL.",
+)
+
+inputs_file: Decorator = click.option(
+    "--inputs",
+    "inputs_file",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False, readable=True),
+    help="Read inputs from a JSON or YAML file, a map by name; -i comes on top.",
+)
+
+
+def _split(ctx: click.Context, param: click.Parameter, words: tuple[str, ...]) -> Mapping[str, str]:
+    given: dict[str, str] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals or not name.strip():
+            raise click.BadParameter(f"{word!r} is not name=value")
+        if name in given:
+            raise click.BadParameter(f"{name} is given twice")
+        given[name.strip()] = value
+    return given
+
+
+inputs: Decorator = click.option(
+    "-i",
+    "--input",
+    "given",
+    multiple=True,
+    metavar="NAME=VALUE",
+    callback=_split,
+    help="An input of the workflow; may be given again for others.",
+)

@@ -1,0 +1,98 @@
+"""The workers that a command starts for its run."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+from flowq import workers
+from flowq.cli import logs
+from flowq.cli.display import Display
+from flowq.client import Run
+from flowq.errors import FlowqError
+from flowq.plan import Plan
+from flowq.status import RunStatus
+
+MAX_STARTS, STARTS_WITHIN_S = 4, 60.0
+END_S = 5.0
+
+
+class OwnWorkers:
+    """Workers for one run. They end when the run has ended, whatever becomes of this process.
+
+    Those that are killed are replaced; maintenance finds the jobs that they were executing.
+    """
+
+    def __init__(self, run: Run, plan: Plan, url: str, concurrency: int | None) -> None:
+        self._run = run
+        self._plan = plan
+        self._url = url
+        self._concurrency = min(concurrency or count_cores(), len(plan.enqueues))
+        self._log_folder = logs.make_folder(plan.run_id)
+        self._started_at: list[float] = []
+        self._process = self._start()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        self._started_at.append(time.monotonic())
+        return workers.start(
+            url=self._url,
+            queues=sorted({enqueue.queue for enqueue in self._plan.enqueues}),
+            concurrency=self._concurrency,
+            paths=_paths(self._plan),
+            log_folder=str(self._log_folder),
+            until_run=self._plan.run_id,
+        )
+
+    def look(self, status: RunStatus, display: Display) -> None:
+        """Replace them when they are gone before the run has ended.
+
+        Errors: FlowqError when they are gone again and again; the run is canceled then.
+        """
+        if status.is_ended or self._process.poll() is None:
+            return
+        ending = _ending(self._process.returncode)
+        recent = [at for at in self._started_at if time.monotonic() - at < STARTS_WITHIN_S]
+        if len(recent) >= MAX_STARTS:
+            self._run.cancel()
+            raise FlowqError(
+                f"the workers end again and again ({ending}), so the run is canceled; "
+                f"they may have said why in {self._log_folder}"
+            )
+        display.note(f"the workers are gone ({ending}); starting others")
+        self._process = self._start()
+
+    def end(self) -> None:
+        """Let them end now; by themselves they would a moment after the run.
+
+        Blocks: for a few seconds at most, when they are busy with another run.
+        """
+        if self._process.poll() is None:
+            self._process.terminate()
+            try:
+                self._process.wait(END_S)
+            except subprocess.TimeoutExpired:
+                return
+
+
+def count_cores() -> int:
+    """Return the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _paths(plan: Plan) -> list[str]:
+    folders = [str(Path.cwd()), *([plan.folder] if plan.folder else [])]
+    return list(dict.fromkeys(folders))
+
+
+def _ending(code: int) -> str:
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return signal.Signals(-code).name
+    except ValueError:
+        return f"signal {-code}"

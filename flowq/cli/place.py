@@ -1,0 +1,62 @@
+"""Which server a command talks to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flowq import client, server
+from flowq.errors import NotFound
+
+
+@dataclass(frozen=True)
+class Place:
+    """A server, and how it was named: `option` is what the command line said, if it did."""
+
+    url: str
+    connection: Any
+    is_embedded: bool
+    option: str | None = None
+
+    def hint(self, words: str) -> str:
+        """Return a command for the user to type that talks to the same server."""
+        if self.option is None:
+            return f"flowq {words}"
+        return f"flowq {words} --redis-url {server.hide_password(self.option)}"
+
+
+@contextmanager
+def opened(option: str | None, *, creating: bool = False) -> Iterator[Place]:
+    """Connect to the server that is meant: that of a URL, or the private one of this folder.
+
+    The private one is started if need be; `creating`: also when it has never been used.
+    Errors: ServerUnavailable, also for trouble inside the block; NotFound when there is none.
+    """
+    url = server.resolve_url(option)
+    if url is None:
+        yield from _embedded(creating)
+        return
+    with client.server_errors(url):
+        connection = server.connect(url)
+        try:
+            yield Place(url, connection, is_embedded=False, option=option)
+        finally:
+            connection.close()
+
+
+def _embedded(creating: bool) -> Iterator[Place]:
+    if not creating and not server.is_used():
+        raise NotFound(
+            f"there are no runs in {Path.cwd()}: a private server belongs to the folder where "
+            "flowq run was called; go there, or name a server with --redis-url"
+        )
+    started = server.ensure()
+    with client.server_errors(started.url):
+        connection = started.connect()
+        try:
+            yield Place(started.url, connection, is_embedded=True)
+        finally:
+            connection.close()

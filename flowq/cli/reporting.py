@@ -1,0 +1,53 @@
+"""What is said about a run once its status is known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import IO, Any
+
+from flowq.cli import display, logs, streams
+from flowq.cli.place import Place
+from flowq.client import Run
+from flowq.render.json import run_document, write_json
+from flowq.render.summary import MAX_FAILURES, MAX_OUTPUT_LINES, FailedJob, Report, summary
+from flowq.status import RunStatus
+
+
+def make_report(run: Run, status: RunStatus, place: Place) -> Report:
+    """Return what there is to say about a run that has ended."""
+    return Report(
+        status=status,
+        results=_last_results(run, status),
+        failed=_failed(run, status),
+        show_command=place.hint(f"show {run.run_id}"),
+    )
+
+
+def _last_results(run: Run, status: RunStatus) -> Mapping[str, Any]:
+    last = [name for name, facts in run.facts(status).items() if facts.is_last]
+    results = run.results(last)
+    return {name: results[name] for name in last if name in results}
+
+
+def _failed(run: Run, status: RunStatus) -> list[FailedJob]:
+    names = [job.name for job in status.jobs.values() if job.state in ("failed", "stopped")]
+    tracebacks = run.failures(names[:MAX_FAILURES])
+    return [
+        FailedJob(
+            name,
+            tracebacks[name].traceback if name in tracebacks else "",
+            logs.read_last(status.jobs[name].job_id, run.run_id, MAX_OUTPUT_LINES),
+        )
+        for name in names
+    ]
+
+
+def write_summary(report: Report, stream: IO[str]) -> None:
+    """Write the end of a run for eyes."""
+    lines = summary(report, display.width_of(stream), unicode=streams.can_show(stream))
+    display.tell(lines, stream)
+
+
+def run_json(run: Run, status: RunStatus) -> str:
+    """Return the one JSON object of a run."""
+    return write_json(run_document(status, run.results()))

@@ -1,0 +1,39 @@
+"""`flowq status`: where a run is."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+
+import click
+
+from flowq import client
+from flowq.cli import display, options, reporting, streams
+from flowq.cli.place import opened
+from flowq.render.progress import progress
+
+
+@click.command()
+@options.run_id
+@options.redis_url
+@options.as_json
+@options.verbose
+def command(run_id: str, redis_url: str | None, as_json: bool, verbose: bool) -> None:
+    """Show where a run is, job by job.
+
+    The exit code is 0 whatever its state; scripts read the "status" of --json.
+
+    \b
+      flowq status k3v9x0q2m5ab
+      flowq status k3v9x0q2m5ab --json
+    """
+    with streams.result_stream(as_json) as out, opened(redis_url) as place:
+        run = client.get_run(run_id, place.connection)
+        status = run.status()
+        if as_json:
+            streams.write(reporting.run_json(run, status), out)
+            return
+        width, unicode = display.width_of(out), streams.can_show(out)
+        display.tell(progress(status, datetime.now(UTC), width, unicode=unicode), out)
+        if status.is_ended and status.state != "succeeded":
+            streams.write(f"\nwhy: {place.hint(f'show {run_id}')}\n", sys.stdout)

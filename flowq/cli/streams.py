@@ -1,0 +1,96 @@
+"""The three standard streams: whole when they were closed, and stdout for results alone."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from typing import IO, TextIO
+
+
+def repair() -> None:
+    """Make the standard streams usable, whatever they are.
+
+    A closed one leads nowhere: its number must not go to a socket or a file that is opened later.
+    What the encoding of a stream cannot say is replaced, because a display must not fail for it.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            _open_nowhere(number)
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115 - a number
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError, ValueError):
+            stream.reconfigure(errors="replace")  # type: ignore[union-attr] # it has, if it is real
+
+
+def _open_nowhere(number: int) -> None:
+    opened = os.open(os.devnull, os.O_RDWR)
+    if opened != number:
+        os.dup2(opened, number)
+        os.close(opened)
+
+
+def write(text: str, stream: IO[str] | None = None) -> None:
+    """Write a result to stdout, or to `stream`. Errors: BrokenPipeError when nobody reads it."""
+    stream = stream or sys.stdout
+    stream.write(text)
+    stream.flush()
+
+
+def note(text: str) -> None:
+    """Say something to the user, on stderr; if nobody reads it, nobody is told."""
+    try:
+        write(f"{text}\n", sys.stderr)
+    except (OSError, ValueError):
+        discard(sys.stderr)
+
+
+def discard(stream: IO[str]) -> None:
+    """Let a stream whose reader has gone lead nowhere, so that later writes to it are quiet."""
+    with suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+    with suppress(OSError, ValueError):
+        stream.flush()
+
+
+def can_show(stream: IO[str], characters: str = "✓▶…→") -> bool:
+    """Whether the stream's encoding has what our displays are drawn with."""
+    try:
+        characters.encode(getattr(stream, "encoding", None) or "ascii")
+    except (UnicodeError, LookupError):
+        return False
+    return True
+
+
+@contextmanager
+def stdout_alone() -> Iterator[TextIO]:
+    """Give stdout to a result; what anything else prints there meanwhile goes to stderr.
+
+    It is done to the file descriptor, so that it holds for imported code of users and for the
+    processes that it starts.
+    """
+    sys.stdout.flush()
+    saved = os.dup(1)
+    os.dup2(2, 1)
+    result = open(saved, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 - a number
+    try:
+        yield result
+        result.flush()
+    finally:
+        sys.stdout.flush()
+        os.dup2(saved, 1)
+        discard(result)
+        os.close(saved)
+
+
+def users_code() -> AbstractContextManager[object]:
+    """Keep what a user's modules print while they are imported away from stdout."""
+    return stdout_alone()
+
+
+def result_stream(is_json: bool) -> AbstractContextManager[TextIO]:
+    """Return the stream of a command's result, to itself when that is JSON."""
+    return stdout_alone() if is_json else nullcontext(sys.stdout)

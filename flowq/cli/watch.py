@@ -1,0 +1,42 @@
+"""`flowq watch`: a run that goes on already."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from flowq import client
+from flowq.cli import display, options, reporting, streams
+from flowq.cli.following import Attendant, UnattendedQueues, exit_code, follow
+from flowq.cli.interrupts import Interrupted, Interrupts
+from flowq.cli.logs import Tail
+from flowq.cli.place import opened
+
+
+@click.command()
+@options.run_id
+@options.redis_url
+@options.quiet
+@options.verbose
+def command(run_id: str, redis_url: str | None, quiet: bool, verbose: bool) -> int:
+    """Follow a run to its end, as `flowq run` does.
+
+    Ctrl-C stops the watching, not the run. The exit code is 0 when the run succeeded, else 1.
+
+    \b
+      flowq watch k3v9x0q2m5ab
+    """
+    with opened(redis_url) as place, Interrupts() as interrupts:
+        run = client.get_run(run_id, place.connection)
+        attendants: list[Attendant] = [UnattendedQueues(run, place)]
+        attendants += [Tail(run_id)] if verbose else []
+        try:
+            with display.choose(sys.stdout, is_quiet=quiet) as shown:
+                status = follow(run, shown, attendants, interrupts)
+        except Interrupted:
+            streams.note(f"flowq: the run goes on; end it with: {place.hint(f'cancel {run_id}')}")
+            raise
+        if not (quiet and status.state == "succeeded"):
+            reporting.write_summary(reporting.make_report(run, status, place), sys.stdout)
+    return exit_code(status)

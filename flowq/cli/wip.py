@@ -1,0 +1,31 @@
+"""`flowq wip`: what is being executed."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+
+import click
+
+from flowq import client
+from flowq.cli import display, options
+from flowq.cli.place import opened
+from flowq.render.tables import wip_table
+
+
+@click.command()
+@click.argument("queues", nargs=-1, metavar="[QUEUE]...")
+@options.redis_url
+@options.verbose
+def command(queues: tuple[str, ...], redis_url: str | None, verbose: bool) -> None:
+    """List the jobs that are being executed right now, on all queues or on some.
+
+    A job is in the list from its start to its end (WIP: work in progress).
+
+    \b
+      flowq wip
+      flowq wip default mails
+    """
+    with opened(redis_url) as place:
+        entries = client.list_executing(place.connection, queues)
+        display.tell(wip_table(entries, datetime.now(UTC)), sys.stdout)

@@ -1,0 +1,73 @@
+"""One run, or one job of it, with everything that is known about it."""
+
+from __future__ import annotations
+
+import pprint
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from flowq.render.lines import STYLE_BY_STATE, Line, format_duration, printable
+from flowq.render.tables import local_time
+from flowq.render.text import find_mark
+from flowq.runtime.facts import JobFacts
+from flowq.runtime.runs import RunRecord
+from flowq.status import JobStatus
+
+
+@dataclass(frozen=True, slots=True)
+class JobDetails:
+    """A job of a run. Shape: `output` has all that is left of what it printed, by line."""
+
+    status: JobStatus
+    facts: JobFacts | None = None
+    result: Any = None
+    traceback: str = ""
+    output: Sequence[str] = ()
+
+
+def run_details(record: RunRecord) -> Iterator[Line]:
+    """Yield what is kept about a run beside its jobs."""
+    yield ((f"{printable(record.workflow)}  ", "bold"), (f"run {record.run_id}", ""))
+    yield from _field("state", record.state, STYLE_BY_STATE.get(record.state, ""))
+    yield from _field("submitted", local_time(record.created_at))
+    yield from _field("ended", local_time(record.ended_at) if record.ended_at else "")
+    for name, value in record.inputs.items():
+        yield from _field("input", f"{name} = {value!r}")
+
+
+def job_details(details: JobDetails, *, unicode: bool = True) -> Iterator[Line]:
+    """Yield a job's state, its times, its whole traceback, output and result."""
+    job, facts = details.status, details.facts
+    style = STYLE_BY_STATE.get(job.state, "")
+    yield ((f"{find_mark(job.state, unicode)} {job.name}  ", style), (job.job_id, "dim"))
+    yield from _field("state", f"{job.state}{f': {job.reason}' if job.reason else ''}", style)
+    yield from _field("call", facts.description if facts else "")
+    yield from _field("queue", facts.queue if facts else "")
+    yield from _field("attempts", str(job.attempts) if job.attempts else "")
+    yield from _field("worker", job.worker)
+    yield from _field("started", local_time(job.started_at) if job.started_at else "")
+    yield from _field("took", "" if job.duration_s is None else format_duration(job.duration_s))
+    yield from _section("traceback", details.traceback.rstrip().splitlines())
+    yield from _section("output", details.output)
+    if job.state == "finished":
+        yield from _section("result", _pretty(details.result))
+
+
+def _field(name: str, text: str, style: str = "") -> Iterator[Line]:
+    if text:
+        yield ((f"  {name:<9} ", "dim"), (printable(text), style))
+
+
+def _section(name: str, lines: Sequence[str]) -> Iterator[Line]:
+    if lines:
+        yield ()
+        yield ((f"{name}:", "bold"),)
+        yield from (((f"  {printable(line)}", ""),) for line in lines)
+
+
+def _pretty(value: Any) -> list[str]:
+    try:
+        return pprint.pformat(value, width=100).splitlines()
+    except Exception as error:  # noqa: BLE001 - a user's __repr__ may raise anything
+        return [f"<unprintable: {type(error).__name__}>"]

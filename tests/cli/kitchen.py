@@ -1,0 +1,49 @@
+"""The functions of the workflows in this folder: quick, quiet, and bad on demand."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+
+def cut(slices: int) -> list[str]:
+    print(f"cutting {slices} slices")
+    return [f"slice {number}" for number in range(1, slices + 1)]
+
+
+def spread(slices: list[str], topping: str) -> list[str]:
+    return [f"{slice_} with {topping}" for slice_ in slices]
+
+
+def serve(plate: list[str]) -> str:
+    print("served")
+    return f"{len(plate)} on a plate"
+
+
+def burn(toast: str) -> None:
+    """Fail, with something printed before."""
+    for minute in range(1, 31):
+        print(f"minute {minute}")
+    _smoke(toast)
+
+
+def _smoke(toast: str) -> None:
+    raise ValueError(f"{toast} is black")
+
+
+def wait_for(file: str, within_s: float = 30.0) -> str:
+    """Return when the file exists; `started` beside it tells that somebody waits."""
+    Path(f"{file}.started").write_text(str(os.getpid()), encoding="utf-8")
+    deadline = time.monotonic() + within_s
+    while not Path(file).exists():
+        if time.monotonic() > deadline:
+            raise TimeoutError(file)
+        time.sleep(0.01)
+    return "opened"
+
+
+def say(text: str) -> None:
+    print(text)
+    print(f"{text} on stderr", file=sys.stderr)
