@@ -182,7 +182,8 @@ class Job(RQJob):
         """
         moved = super().cancel(pipeline, enqueue_dependents, remove_from_dependencies)
         if self._future and pipeline is None:
-            finish(self.connection, f"abandon:{self.id}", f"retire:{self.id}")
+            steps = (f"abandon:{self.id}", f"retire:{self.id}", f"expire:{self.id}")
+            finish(self.connection, *steps)
         return moved
 
     def release(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
+from redis.exceptions import ResponseError
 from rq.utils import as_text
 
 from flowq.runtime import keys, scripts
@@ -12,7 +13,7 @@ from flowq.runtime import keys, scripts
 if TYPE_CHECKING:
     from redis import Redis
 
-ITEMS_PER_STEP = 250
+ITEMS_PER_STEP = 100
 """Keeps one call on the server well below 20 ms."""
 
 
@@ -36,13 +37,24 @@ def finish(connection: Redis, *operations: str) -> list[str]:
 def work_off(connection: Redis, max_steps: int = 100) -> int:
     """Go on with what others left in the todo, oldest first; return the number of steps made.
 
-    Errors: redis-py's ResponseError when a step cannot be made; it has moved to the end then.
+    Errors: redis-py's ResponseError when a step could not be made; it keeps no other from its turn.
     """
-    for count in range(max_steps):
-        what, *_ = step(connection, "")
-        if not what:
-            return count
-    return max_steps
+    failures: dict[str, ResponseError] = {}
+    made = 0
+    while made < max_steps:
+        try:
+            what, *_ = step(connection, "")
+        except ResponseError as error:
+            if str(error) in failures:  # it went to the end, so all others have had their turn
+                break
+            failures[str(error)] = error
+        else:
+            if not what:
+                break
+            made += 1
+    for failure in failures.values():
+        raise failure
+    return made
 
 
 def step(connection: Redis, operation: str) -> tuple[str, bool, list[str], list[str]]:

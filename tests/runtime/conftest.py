@@ -35,7 +35,7 @@ def queue(connection: redis.Redis) -> Queue:
 
 @pytest.fixture
 def work(connection: redis.Redis) -> Callable[..., None]:
-    """`work(max_jobs=None)`: an RQ worker in this process, with our classes, until nothing is left."""
+    """`work(max_jobs=None)`: RQ's worker in this process, with our classes, until all is done."""
 
     def run(max_jobs: int | None = None, *queues: str) -> None:
         listening = [Queue(name, connection=connection) for name in queues or ("default",)]
@@ -74,6 +74,6 @@ def dump(connection: redis.Redis) -> Callable[[], dict[bytes, Any]]:
     """`dump()`: the whole keyspace, to compare before and after."""
 
     def read() -> dict[bytes, Any]:
-        return {key: (connection.dump(key), connection.ttl(key)) for key in connection.keys()}
+        return {key: (connection.dump(key), connection.ttl(key)) for key in connection.keys("*")}
 
     return read

@@ -216,6 +216,14 @@ local function is_wanted(blocks)
   return false
 end
 
+-- Whether a step to come looks at the blockers of one of these future jobs anyway.
+local function will_retire(blocks)
+  for future in each_future(blocks) do
+    if redis.call('ZSCORE', TODO, 'retire:' .. future) then return true end
+  end
+  return false
+end
+
 local function end_future(id, outcome, run)
   local key = future_key(id)
   local f = redis.call('HMGET', key, 'state', 'freed')
@@ -249,7 +257,9 @@ local function settle(id, outcome, reason)
   end
   if future then end_future(id, outcome, run) end
   for target in each_future(blocks) do settle_edge(target, id, outcome) end
-  if not run and exists and not is_wanted(blocks) then later('expire:' .. id) end
+  if not run and exists and not is_wanted(blocks) and not will_retire(blocks) then
+    later('expire:' .. id)
+  end
 end
 
 -- Tells the ends that are known to what they hold, and those that follow from it. A long cascade

@@ -126,6 +126,18 @@ local function expire(job)
   end
 end
 
+local function expire_some(job)
+  expire(job)
+  for _, entry in ipairs(redis.call('ZRANGE', TODO, 0, limit)) do -- they come in numbers
+    local other = string.match(entry, '^expire:(.+)$')
+    if other then
+      expire(other)
+      redis.call('ZREM', TODO, entry)
+    end
+  end
+  return true
+end
+
 local function retire(future)
   if redis.call('ZSCORE', TODO, 'abandon:' .. future) then return false end
   local key = future_key(future)
@@ -202,10 +214,7 @@ local operations = {
   run = release_run,
   purge = purge,
   cancel = cancel,
-  expire = function(job)
-    expire(job)
-    return true
-  end,
+  expire = expire_some,
   ['end'] = settle_late,
 }
 if not operations[operation] then
