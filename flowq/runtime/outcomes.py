@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rq.results import Result
+from rq.utils import as_text
 
 from flowq.errors import JobNotFound
 from flowq.runtime.job import Job, get_job
@@ -50,7 +51,7 @@ def get_results(
         some = wanted[first : first + JOBS_PER_READ]
         with connection.pipeline(transaction=False) as pipeline:
             for job_id in some:
-                pipeline.xrevrange(Result.get_key(job_id), count=1)
+                pipeline.xrevrange(Result.get_key(job_id), count=1)  # type: ignore[no-untyped-call]
             answers = pipeline.execute()
         for job_id, entries in zip(some, answers, strict=True):
             if entries:
@@ -80,7 +81,7 @@ def get_failures(job_ids: Iterable[str], connection: Redis) -> dict[str, Failure
     return failures
 
 
-def _restore(job_id: str, entry: tuple[Any, Mapping[Any, Any]], connection: Redis) -> Result:
+def _restore(job_id: str, entry: tuple[Any, dict[Any, Any]], connection: Redis) -> Result:
     entry_id, payload = entry
-    job = Job(job_id, connection=connection)
-    return Result.restore(job_id, entry_id, payload, connection, serializer=job.serializer)
+    serializer = Job(job_id, connection=connection).serializer
+    return Result.restore(job_id, as_text(entry_id), payload, connection, serializer=serializer)
