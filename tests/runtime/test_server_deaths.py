@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import redis
+from server_processes import guardian_of, kill, pid_of
 
 from flowq import server
 from flowq.errors import ServerUnavailable
@@ -32,24 +33,11 @@ def started(tmp_path: Path) -> Iterator[server.Server]:
     running.stop()
 
 
-def pid_of(running: server.Server) -> int:
-    with running.connect() as connection:
-        return int(connection.info("server")["process_id"])
-
-
-def guardian_of(running: server.Server) -> int:
-    return int((running.state / "guardian.lock").read_text().split()[1])
-
-
 def value_in(running: server.Server) -> bytes | None:
     with running.connect() as connection:
         value = connection.get("key")
         assert value is None or isinstance(value, bytes)
         return value
-
-
-def kill(pid: int) -> None:
-    os.kill(pid, signal.SIGKILL)
 
 
 def kill_both(running: server.Server) -> None:
@@ -195,11 +183,12 @@ def test_a_server_that_is_only_slow_is_left_alone(
 
 @pytest.mark.parametrize("after_ms", [0, 10, 25, 35, 45, 60, 75, 100])
 def test_a_guardian_killed_at_any_moment_of_the_start_is_no_obstacle(
-    tmp_path: Path, after_ms: int
+    tmp_path: Path, after_ms: int, wait_until: WaitUntil
 ) -> None:
     state = embedded._open_state(tmp_path)
+    moment = time.monotonic() + after_ms / 1000
     with spawn_guardian(state, parent_pid=os.getpid()) as guardian:  # not forked: it can be killed
-        time.sleep(after_ms / 1000)
+        wait_until(lambda: time.monotonic() > moment)
         guardian.kill()
     try:
         running = server.ensure(tmp_path)

@@ -1,0 +1,51 @@
+"""What the tests of the embedded server do with its processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+from flowq import server
+
+
+def end(place: Path) -> None:
+    state = place / ".flowq"
+    if state.is_dir():
+        server.Server(state, state / "server.sock").stop()
+
+
+def pid_of(started: server.Server) -> int:
+    with started.connect() as connection:
+        return int(connection.info("server")["process_id"])
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    # A process that ended as nobody's child may stay as a zombie in a container without an init.
+    with suppress(FileNotFoundError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return not Path("/proc/self").exists()
+
+
+def run_python(text: str, *words: str, **variables: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", text, *words],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **variables},
+    )
+
+
+def guardian_of(running: server.Server) -> int:
+    return int((running.state / "guardian.lock").read_text().split()[1])
+
+
+def kill(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)

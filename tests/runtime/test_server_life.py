@@ -1,0 +1,273 @@
+"""The life of an embedded server: many come at once, nobody comes any more, its parent dies."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import redis
+from server_processes import end, guardian_of, is_alive, pid_of, run_python
+
+from flowq import server
+from flowq.errors import ServerUnavailable
+from flowq.runtime import keys
+from flowq.server import embedded, folder, guardian
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the embedded server needs Unix")
+
+WaitUntil = Callable[..., None]
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Iterator[Path]:
+    """A folder whose server ends with the test."""
+    place = tmp_path / "project"
+    place.mkdir()
+    yield place
+    end(place)
+
+
+# --- many at once ---
+
+
+def test_two_commands_at_once_get_the_same_server(project: Path) -> None:
+    text = (
+        "import sys; from pathlib import Path; from flowq import server; "
+        "print(server.ensure(Path(sys.argv[1])).connect().info('server')['run_id'])"
+    )
+    commands = [run_python(text, str(project)) for _ in range(2)]
+    answers = [command.communicate(timeout=30)[0] for command in commands]
+    assert len(answers[0].strip()) == 40
+    assert answers[0] == answers[1]
+
+
+def test_eight_starters_at_once_get_the_same_server(project: Path) -> None:
+    barrier = threading.Barrier(8)
+    pids: list[int] = []
+
+    def start() -> None:
+        barrier.wait()
+        pids.append(pid_of(server.ensure(project)))
+
+    threads = [threading.Thread(target=start) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(pids) == 8
+    assert len(set(pids)) == 1
+
+
+# --- when it ends ---
+
+
+def test_an_unused_server_ends_and_the_next_command_finds_its_data(
+    project: Path, wait_until: WaitUntil
+) -> None:
+    started = server.ensure(project, idle_s=0.2)
+    pid = pid_of(started)
+    with started.connect() as connection:
+        connection.set("key", "value")
+    wait_until(lambda: not is_alive(pid))
+    wait_until(lambda: not started.socket.exists())
+    with server.ensure(project).connect() as connection:
+        assert connection.get("key") == b"value"
+
+
+def test_a_server_with_a_client_does_not_end(tmp_path: Path, wait_until: WaitUntil) -> None:
+    used, unused = (connect_in(tmp_path / name) for name in ("used", "unused"))
+    try:
+        unused_pid = int(unused.info("server")["process_id"])
+        unused.close()
+        wait_until(lambda: not is_alive(unused_pid))
+        assert used.ping()  # as long without a command, but connected
+    finally:
+        used.close()
+        end(tmp_path / "used")
+
+
+def test_a_server_with_an_unfinished_run_does_not_end(
+    tmp_path: Path, wait_until: WaitUntil
+) -> None:
+    unfinished, finished = (connect_in(tmp_path / name) for name in ("unfinished", "finished"))
+    try:
+        unfinished.zadd(keys.RUNS, {"run1": 1, "run2": 2})
+        finished.zadd(keys.RUNS, {"run1": 1, "run2": 2})
+        unfinished.zadd(keys.ENDED, {"run1": 1})
+        finished.zadd(keys.ENDED, {"run1": 1, "run2": 2})
+        finished_pid = int(finished.info("server")["process_id"])
+        unfinished_pid = int(unfinished.info("server")["process_id"])
+        unfinished.close()
+        finished.close()
+        wait_until(lambda: not is_alive(finished_pid))
+        assert is_alive(unfinished_pid)
+        unfinished.zadd(keys.ENDED, {"run2": 2})
+        unfinished.close()
+        wait_until(lambda: not is_alive(unfinished_pid))
+    finally:
+        end(tmp_path / "unfinished")
+
+
+def connect_in(place: Path) -> redis.Redis:
+    place.mkdir()
+    return server.ensure(place, idle_s=0.4).connect()
+
+
+def test_a_server_does_not_end_while_somebody_looks_for_it(
+    project: Path, wait_until: WaitUntil
+) -> None:
+    started = server.ensure(project, idle_s=0.1)
+    pid = pid_of(started)
+    looking = folder.try_lock(started.state / "door.lock", shared=True)
+    assert looking is not None
+    until = time.monotonic() + 0.5
+    wait_until(lambda: time.monotonic() > until)
+    assert is_alive(pid)
+    os.close(looking)
+    wait_until(lambda: not is_alive(pid))
+
+
+def test_whoever_comes_while_the_door_is_closed_waits(project: Path) -> None:
+    started = server.ensure(project)
+    closing = folder.try_lock(started.state / "door.lock")
+    assert closing is not None
+    found: list[server.Server] = []
+    coming = threading.Thread(target=lambda: found.append(server.ensure(project)))
+    coming.start()
+    coming.join(0.3)
+    assert found == []
+    os.close(closing)
+    coming.join(10)
+    assert found == [started]
+
+
+def test_whoever_comes_while_the_server_ends_gets_one_that_stays(
+    project: Path, wait_until: WaitUntil
+) -> None:
+    idle_s = 0.1
+    visits, pids = 0, set()
+    came_at = time.monotonic()
+    for round_ in range(12):  # around the very moment at which it ends
+        wait_until(lambda at=came_at + idle_s + round_ / 250: time.monotonic() > at)
+        started = server.ensure(project, idle_s=idle_s)
+        came_at = time.monotonic()
+        try:
+            with started.connect() as connection:
+                connection.incr("visits")
+                pids.add(pid_of(started))
+            visits += 1
+        except (ServerUnavailable, redis.ConnectionError):
+            assert time.monotonic() - came_at > idle_s  # only on a machine that stood still
+    with server.ensure(project).connect() as connection:
+        assert int(connection.get("visits")) >= visits > 6
+    assert len(pids) > 1
+
+
+def test_the_limit_can_be_set_by_a_variable(
+    project: Path, monkeypatch: pytest.MonkeyPatch, wait_until: WaitUntil
+) -> None:
+    monkeypatch.setenv("FLOWQ_SERVER_IDLE", "0.2")
+    pid = pid_of(server.ensure(project))
+    wait_until(lambda: not is_alive(pid))
+    monkeypatch.setenv("FLOWQ_SERVER_IDLE", "soon")
+    with pytest.raises(ServerUnavailable, match="FLOWQ_SERVER_IDLE is 'soon'"):
+        server.ensure(project)
+
+
+def test_a_server_whose_folder_is_removed_ends(project: Path, wait_until: WaitUntil) -> None:
+    pid = pid_of(server.ensure(project))
+    shutil.rmtree(project / ".flowq")
+    fresh = server.ensure(project)
+    assert pid_of(fresh) != pid
+    wait_until(lambda: not is_alive(pid))
+    assert fresh.is_running
+
+
+def test_a_guardian_told_to_end_takes_the_server_along(
+    project: Path, wait_until: WaitUntil
+) -> None:
+    started = server.ensure(project)
+    pid = pid_of(started)
+    os.kill(guardian_of(started), signal.SIGTERM)
+    wait_until(lambda: not is_alive(pid))
+    assert not started.is_running
+
+
+def test_data_that_another_process_has_are_left_alone(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = server.ensure(project)
+    started.stop()
+    lock = folder.try_lock(started.state / "server.lock")
+    assert lock is not None
+    folder.note_holder(lock, 4711)
+    monkeypatch.chdir(started.state)
+    monkeypatch.setattr(guardian, "TAKE_OVER_S", 0.05)
+    newcomer = guardian.Guardian("/bin/false", None, None, "", "")
+    with pytest.raises(folder.Trouble, match=r"process 4711 on .* has the data"):
+        newcomer.take_over()
+    assert newcomer._lock is not None
+    os.close(newcomer._lock)
+    os.close(lock)
+
+
+# --- a temporary server ---
+
+
+def test_a_temporary_server_leaves_nothing_behind() -> None:
+    with server.temporary() as started:
+        pid = pid_of(started)
+        with started.connect() as connection:
+            assert connection.config_get("appendonly")["appendonly"] == "no"
+    assert not is_alive(pid)
+    assert not started.state.exists()
+
+
+def test_a_temporary_server_ends_with_the_process_that_wanted_it(wait_until: WaitUntil) -> None:
+    text = (
+        "import sys; from flowq import server\n"
+        "with server.temporary() as started:\n"
+        "    print(started.connect().info('server')['process_id'], started.state, flush=True)\n"
+        "    sys.stdin.read()\n"
+    )
+    owner = subprocess.Popen(
+        [sys.executable, "-c", text], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with owner:
+        assert owner.stdout is not None
+        pid, _, state = owner.stdout.readline().strip().partition(" ")
+        assert is_alive(int(pid))
+        owner.kill()
+    wait_until(lambda: not is_alive(int(pid)))
+    wait_until(lambda: not Path(state).exists())
+
+
+# --- how it is built ---
+
+
+def test_the_package_can_be_imported_without_posix() -> None:
+    text = (
+        "import sys; sys.modules['fcntl'] = None\n"
+        "import flowq.server.guardian\n"
+        "from flowq.server import *\n"
+        "print(ensure, connect)\n"
+    )
+    assert run_python(text).wait(timeout=30) == 0
+
+
+def test_the_guardian_imports_little_because_the_first_command_waits_for_it() -> None:
+    text = (
+        "import sys; sys.path.append(sys.argv[1]); import flowq.server.guardian; "
+        "print(*(sys.modules.keys() & {'redis', 'rq', 'subprocess', 'pathlib', 'dataclasses'}))"
+    )
+    root = Path(embedded.__file__).parents[2]
+    command = [sys.executable, "-I", "-S", "-c", text, str(root)]
+    assert subprocess.check_output(command, text=True).strip() == ""
