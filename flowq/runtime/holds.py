@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -13,6 +14,7 @@ from flowq.errors import UsageError
 from flowq.spec import BlockerPolicy
 
 OPTIONS = ("deferred", "blocked_by", "blocks", "on_blocker_failure", "if_empty")
+_JOB_ID = re.compile(r"[A-Za-z0-9_-]+")  # what RQ allows
 POLICIES = ("wait", "skip", "run")
 
 
@@ -29,6 +31,8 @@ class Edge:
     def __post_init__(self) -> None:
         if not isinstance(self.future, RQJob | str):
             raise UsageError(f"flowq.Edge() takes a job or a job id, not {self.future!r}")
+        if isinstance(self.future, str) and not _JOB_ID.fullmatch(self.future):
+            raise UsageError(f"{self.future!r} is not a job id: letters, digits, - and _ only")
         if self.on_failure not in (None, "ignore"):
             raise UsageError(f"on_failure is None or 'ignore', not {self.on_failure!r}")
 
@@ -88,13 +92,12 @@ def take_hold(options: dict[str, Any]) -> Hold:
     deferred = given.get("deferred", False)
     if not isinstance(deferred, bool):
         raise UsageError(f"deferred is True or False, not {deferred!r}")
-    policy = given.get("on_blocker_failure")
-    if not deferred and (policy is not None or "if_empty" in given):
+    if not deferred and ("on_blocker_failure" in given or "if_empty" in given):
         raise UsageError("on_blocker_failure and if_empty are for future jobs: say deferred=True")
     return Hold(
         deferred=deferred,
         edges=_edges([given.get("blocked_by"), given.get("blocks")]),
-        policy=_one_of("on_blocker_failure", policy or "wait", POLICIES),
+        policy=_one_of("on_blocker_failure", given.get("on_blocker_failure", "wait"), POLICIES),
         if_empty=_one_of("if_empty", given.get("if_empty", "run"), ("run", "skip")),
     )
 

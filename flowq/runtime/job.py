@@ -207,8 +207,17 @@ class Job(RQJob):
         return bool(answer[0])
 
 
+def refuse_decoded(connection: Redis) -> None:
+    """Raise UsageError for a connection that returns text: RQ keeps bytes and cannot read them."""
+    if connection.get_encoder().decode_responses:
+        raise UsageError(
+            "a connection with decode_responses=True cannot be used: RQ keeps bytes in Redis"
+        )
+
+
 def get_job(job_id: str, connection: Redis, serializer: Any = None) -> Job:
     """Return a job by its id. Errors: JobNotFound."""
+    refuse_decoded(connection)
     raw = connection.hgetall(keys.job(job_id))
     if not raw:
         raise JobNotFound(job_id)

@@ -30,7 +30,7 @@ from flowq.errors import (
 )
 from flowq.runtime import cycles, inline, keys, scripts
 from flowq.runtime.holds import NO_HOLD, Hold, take_hold, take_hold_of_call
-from flowq.runtime.job import Job, get_job
+from flowq.runtime.job import Job, get_job, refuse_decoded
 from flowq.runtime.steps import finish, work_off
 
 if TYPE_CHECKING:
@@ -64,10 +64,7 @@ class Queue(RQQueue):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        if self.connection.get_encoder().decode_responses:
-            raise UsageError(
-                "a connection with decode_responses=True cannot be used: RQ keeps bytes in Redis"
-            )
+        refuse_decoded(self.connection)
 
     def enqueue(self, f: Any, *args: Any, **kwargs: Any) -> RQJob:
         """Enqueue a call; see `rq.Queue.enqueue` for RQ's options."""
@@ -292,7 +289,7 @@ def _refusal(word: str, rest: list[str], jobs: Sequence[Job]) -> Exception:
         "started": FutureAlreadyStarted(name),
         "ended": FutureEnded(name, detail),
         "self": CycleError([name, name]),
-        "taken": JobIdTaken(name, f"a job that is {detail}"),
+        "taken": JobIdTaken(name, detail),
         "queue": JobIdTaken(name, "a queue of that name"),
         "future": UsageError(f"the queue {name} has the name of a future job; rename one of them"),
         "duplicate": DuplicateJobError(f"Job with ID '{name}' already exists"),

@@ -10,7 +10,7 @@
 --   {"started", future}            it has been queued already
 --   {"ended", future, state}       it is over
 --   {"self", id}                   it would block itself
---   {"taken", id, status}          the id belongs to a job that has not ended
+--   {"taken", id, by}              the id belongs to a job that has not ended, or is needed
 --   {"queue", id}                  the id is the name of a queue
 --   {"future", queue}              the queue has the name of a future job
 --   {"duplicate", id}              unique, and the id exists
@@ -71,7 +71,9 @@ local function refused_id(job)
     existing[#existing + 1] = job.id
     return nil
   end
-  if not HAS_ENDED[status] then return { 'taken', job.id, status } end
+  if not HAS_ENDED[status] then
+    return { 'taken', job.id, 'a job that is ' .. status }
+  end
   for future in each_future(redis.call('HGET', job_key(job.id), 'flowq_blocks')) do
     if UNDECIDED[redis.call('HGET', future_key(future), 'state')] then
       return { 'taken', job.id, 'a blocker of ' .. future }
