@@ -169,11 +169,11 @@ class JobCall(Generic[P]):
         kwargs: Mapping[str, Any],
         options: Mapping[str, Any],
     ) -> list[Job]:
-        datas = [
+        prepared = [
             queue.prepare_data(self._refer(row, kwargs), args=row, kwargs=dict(kwargs), **options)
             for row in rows
         ]
-        return cast("list[Job]", queue.enqueue_many(datas))
+        return cast("list[Job]", queue.enqueue_many(prepared))
 
     @property
     def _name(self) -> str:

@@ -52,6 +52,14 @@ def add_more(future_id: str) -> None:
     cut.enqueue("late", blocks=future_id)
 
 
+kitchen = flowq.Workflow("kitchen")
+
+
+@kitchen.job
+async def boil(water: str) -> str:
+    return f"hot {water}"
+
+
 class Kitchen:
     @staticmethod
     @flowq.job
@@ -108,7 +116,7 @@ def test_only_functions_are_decorated(thing: Any) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"timout": 3}, "did you mean 'timeout'"),
+        ({"time_out": 3}, "did you mean 'timeout'"),
         ({"timeout": "soon"}, "timeout 'soon' is no duration"),
         ({"retries": "x"}, "retries is a number"),
     ],
@@ -135,6 +143,15 @@ def test_async_functions_and_static_methods_run_in_workers(work: Callable[..., N
     jobs = [fetch.enqueue("u"), Kitchen.cook.enqueue("soup")]
     work()
     assert [job.return_value() for job in jobs] == ["u", "soup"]
+
+
+def test_jobs_of_a_workflow_are_callable_where_workers_import_them(
+    connection: redis.Redis, work: Callable[..., None]
+) -> None:
+    (declared,) = kitchen.spec().jobs
+    job = flowq.Queue(connection=connection).enqueue(declared.call.replace(":", "."), "water")
+    work()
+    assert job.return_value() == "hot water"
 
 
 def test_the_options_of_a_call_win_over_those_of_the_decorator() -> None:

@@ -274,7 +274,7 @@ def _line() -> int:
 
 
 def test_all_problems_are_reported_at_once_in_the_order_of_the_text() -> None:
-    flow = Workflow("x", defaults={"tiemout": 3})
+    flow = Workflow("x", defaults={"time_out": 3})
     flow.job(plain, name="a", timeout="3 bananas")
     flow.job(plain, name="b", retry=3)  # type: ignore[call-overload]
     flow.job(plain, name="c").bind(value={1, 2})
