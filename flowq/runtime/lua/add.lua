@@ -75,7 +75,8 @@ local function refused_id(job)
     return { 'taken', job.id, 'a job that is ' .. status }
   end
   for future in each_future(redis.call('HGET', job_key(job.id), 'flowq_blocks')) do
-    if UNDECIDED[redis.call('HGET', future_key(future), 'state')] then
+    if UNDECIDED[redis.call('HGET', future_key(future), 'state')]
+      and redis.call('HEXISTS', edges_key(future), job.id) == 1 then
       return { 'taken', job.id, 'a blocker of ' .. future }
     end
   end
