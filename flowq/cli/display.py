@@ -90,7 +90,7 @@ class Live(Display):
         from rich.console import Console  # noqa: PLC0415 - not loaded where there is no terminal
         from rich.live import Live as RichLive  # noqa: PLC0415
 
-        self._console = Console(file=stream, highlight=False, soft_wrap=True)
+        self._console = Console(file=stream, highlight=False)
         self._live: Any = RichLive(
             console=self._console,
             auto_refresh=False,
@@ -108,7 +108,7 @@ class Live(Display):
 
     def __exit__(self, *_: object) -> None:
         if self._status is not None:
-            self._draw(self._status, headline=not self._status.is_ended)
+            self._draw_last(self._status)
         self._live.stop()
 
     def show(self, status: RunStatus, events: Sequence[Event]) -> None:
@@ -117,13 +117,26 @@ class Live(Display):
         if time.monotonic() - self._drawn_at >= FRAME_S:
             self._draw(status)
 
-    def _draw(self, status: RunStatus, headline: bool = True) -> None:
+    def _draw(self, status: RunStatus) -> None:
         from flowq.render.live import to_text  # noqa: PLC0415 - loads rich
 
-        width, height = self._console.size
-        lines = progress(status, datetime.now(UTC), width, height - 1, unicode=self._unicode)
-        self._live.update(to_text(lines if headline else lines[1:]), refresh=True)
+        # An empty last line, so that the terminal's echo of ^C moves nothing.
+        self._live.update(to_text([*self._lines(status), ()]), refresh=True)
         self._drawn_at = time.monotonic()
+
+    def _draw_last(self, status: RunStatus) -> None:
+        """Leave the table of an ended run, without what its summary says again."""
+        from flowq.render.live import to_text  # noqa: PLC0415 - loads rich
+
+        lines = self._lines(status)
+        if status.is_ended:
+            self._live.transient = len(lines) != len(status.jobs) + 1
+            lines = lines[1:]
+        self._live.update(to_text(lines), refresh=True)
+
+    def _lines(self, status: RunStatus) -> list[Line]:
+        width, height = self._console.size
+        return progress(status, datetime.now(UTC), width, max(1, height - 2), unicode=self._unicode)
 
     def note(self, text: str) -> None:
         """Say it above the table."""
@@ -140,7 +153,8 @@ class Live(Display):
         for line in lines:
             text = Text.assemble(*((words, style) for words, style in line if words))
             text.rstrip()
-            self._console.print(text)
+            # Wrapped by us only where the table below has to know: a terminal does it better.
+            self._console.print(text, soft_wrap=not self._live.is_started)
 
 
 def choose(stream: IO[str], *, is_quiet: bool) -> Display:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -44,6 +45,7 @@ class OwnWorkers:
             paths=_paths(self._plan),
             log_folder=str(self._log_folder),
             until_run=self._plan.run_id,
+            mode="warm" if sys.platform == "linux" else "multiprocessing",
         )
 
     def look(self, status: RunStatus, display: Display) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,11 +22,17 @@ class Place:
     is_embedded: bool
     option: str | None = None
 
+    @property
+    def shown_url(self) -> str:
+        """The URL without its password."""
+        return server.hide_password(self.url)
+
     def hint(self, words: str) -> str:
         """Return a command for the user to type that talks to the same server."""
         if self.option is None:
             return f"flowq {words}"
-        return f"flowq {words} --redis-url {server.hide_password(self.option)}"
+        shown = server.hide_password(self.option)
+        return f"flowq {words} --redis-url {shlex.quote(shown)}"
 
 
 @contextmanager

@@ -19,7 +19,7 @@ def make_report(run: Run, status: RunStatus, place: Place) -> Report:
         status=status,
         results=_last_results(run, status),
         failed=_failed(run, status),
-        show_command=place.hint(f"show {run.run_id}"),
+        show_command=place.hint(f"show {run.run_id} JOB"),
     )
 
 

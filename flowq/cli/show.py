@@ -46,7 +46,7 @@ def _run(run: Run, place: Place) -> Iterator[Line]:
     yield ()
     yield from progress(status, datetime.now(UTC), width, unicode=unicode)[1:]
     yield ()
-    yield from summary(reporting.make_report(run, status, place), width, unicode=unicode)
+    yield from summary(reporting.make_report(run, status, place), width, unicode=unicode)[1:]
 
 
 def _job(run: Run, name: str) -> Iterator[Line]:

@@ -40,7 +40,7 @@ class Report:
     """What is said at the end of a run.
 
     Shape: `results` by name, of the jobs that nothing comes after. `show_command` is what a reader
-    types to see all about a job, before its name: `flowq show RUN`.
+    types to see all about a job, with JOB in place of its name.
     """
 
     status: RunStatus
@@ -108,7 +108,7 @@ def _failures(report: Report, unicode: bool) -> Iterator[Line]:
     if report.failed and report.show_command:
         yield ()
         name = report.failed[0].name if len(report.failed) == 1 else "JOB"
-        yield ((f"the rest: {report.show_command} {name}", "dim"),)
+        yield ((f"the rest: {report.show_command.replace('JOB', name)}", "dim"),)
 
 
 def failure(job: FailedJob, attempts: int = 1, *, unicode: bool = True) -> Iterator[Line]:
