@@ -1,0 +1,60 @@
+"""Durations as people write them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from flowq.declare.durations import parse_duration
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("500ms", 0.5),
+        ("30s", 30),
+        ("1.5m", 90),
+        ("2h", 7_200),
+        ("1d", 86_400),
+        (" 10 m ", 600),
+        ("45", 45),
+        (45, 45),
+        (0.25, 0.25),
+        (0, 0),
+    ],
+)
+def test_a_duration_is_a_number_with_a_unit_and_a_bare_number_is_seconds(
+    text: Any, seconds: float
+) -> None:
+    assert parse_duration(text) == seconds
+
+
+def test_whole_seconds_are_ints_and_decimals_are_exact() -> None:
+    assert isinstance(parse_duration("1.5m"), int)
+    assert parse_duration("0.3ms") == 0.0003
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        "soon",
+        "-3s",
+        "3 weeks",
+        "3S",
+        "1h30m",
+        "٣s",
+        "1e3s",
+        -1,
+        math.inf,
+        math.nan,
+        True,
+        None,
+        [],
+    ],
+)
+def test_anything_else_is_refused_with_the_ways_to_write_it(value: Any) -> None:
+    with pytest.raises(ValueError, match="write it as 500ms, 30s, 10m, 2h or 1d"):
+        parse_duration(value)
