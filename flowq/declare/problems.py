@@ -32,9 +32,12 @@ class Placed(Protocol):
     """Anything that was written somewhere. Units: `line` and `column` count from 1."""
 
     @property
-    def line(self) -> int: ...
+    def line(self) -> int:
+        """The line."""
+
     @property
-    def column(self) -> int: ...
+    def column(self) -> int:
+        """The character in it."""
 
 
 class Problems:

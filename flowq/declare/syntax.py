@@ -88,6 +88,8 @@ def explain(
     message, hint = _WORDS_BY_PROBLEM.get(problem, (_joined(context, problem), ""))
     if _EXPRESSION_IN_BRACKETS.search(line):
         hint = _QUOTE_EXPRESSION
+    elif "opened" in message and context_mark and context_mark.line + 1 != position.line:
+        hint += f"; it was opened in line {context_mark.line + 1}"
     return Complaint(position, message, hint)
 
 

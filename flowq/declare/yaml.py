@@ -116,12 +116,14 @@ def _read_each_job(jobs: MapNode, problems: Problems) -> Iterator[JobSpec]:
         _check_name(key, problems)
         if is_empty(node):
             _note_missing_call(key, problems)
-        elif not _is_stray_key(name, node):
+        elif isinstance(node, MapNode):
             words = JOB.read(f"job {name}", node, problems)
-            if isinstance(node, MapNode):
-                _check_call(key, node, problems)
-                _check_direction(name, node, jobs, problems)
+            _check_call(key, node, problems)
+            _check_direction(name, node, jobs, problems)
             yield _as_job(name, words or {})
+        elif not _is_stray_key(name, node):
+            hint = f"write {name}: {{call: package.module:function}}"
+            problems.add("FQ105", node, f"job {name} must be a map, not {say(node)}", hint)
 
 
 def _is_stray_key(name: str, node: Node) -> bool:

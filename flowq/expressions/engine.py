@@ -25,7 +25,7 @@ from flowq.nearest import did_you_mean
 _FAILURES = (TypeError, ValueError, ArithmeticError, LookupError, RecursionError, MemoryError)
 
 
-class Evaluation:
+class _Evaluation:
     """One evaluation of one expression, with its budget."""
 
     def __init__(self, values: Values) -> None:
@@ -193,31 +193,31 @@ def _call(name: str, values: list[Any], options: dict[str, Any]) -> Any:
         raise Refused("FQ305", f"{name} does not work with {given}") from None
 
 
-_METHODS: Mapping[type[nodes.Node], Callable[[Evaluation, Any], Any]] = {
-    nodes.Const: Evaluation.constant,
-    nodes.List: Evaluation.items,
-    nodes.Tuple: Evaluation.items,
-    nodes.Dict: Evaluation.mapping,
-    nodes.Getattr: Evaluation.attribute,
-    nodes.Getitem: Evaluation.item,
-    nodes.And: Evaluation.both,
-    nodes.Or: Evaluation.either,
-    nodes.Not: Evaluation.opposite,
-    nodes.CondExpr: Evaluation.choice,
-    nodes.Concat: Evaluation.text,
-    nodes.Neg: Evaluation.negative,
-    nodes.Pos: Evaluation.positive,
-    nodes.Compare: Evaluation.comparison,
-    nodes.Filter: Evaluation.filtered,
-    nodes.Call: Evaluation.called,
-    nodes.Test: Evaluation.tested,
-    **dict.fromkeys(BINARY, Evaluation.operation),
+_METHODS: Mapping[type[nodes.Node], Callable[[_Evaluation, Any], Any]] = {
+    nodes.Const: _Evaluation.constant,
+    nodes.List: _Evaluation.items,
+    nodes.Tuple: _Evaluation.items,
+    nodes.Dict: _Evaluation.mapping,
+    nodes.Getattr: _Evaluation.attribute,
+    nodes.Getitem: _Evaluation.item,
+    nodes.And: _Evaluation.both,
+    nodes.Or: _Evaluation.either,
+    nodes.Not: _Evaluation.opposite,
+    nodes.CondExpr: _Evaluation.choice,
+    nodes.Concat: _Evaluation.text,
+    nodes.Neg: _Evaluation.negative,
+    nodes.Pos: _Evaluation.positive,
+    nodes.Compare: _Evaluation.comparison,
+    nodes.Filter: _Evaluation.filtered,
+    nodes.Call: _Evaluation.called,
+    nodes.Test: _Evaluation.tested,
+    **dict.fromkeys(BINARY, _Evaluation.operation),
 }
 
 
 def evaluate_tree(tree: nodes.Node, values: Values) -> Any:
     """Return the value of an expression. Errors: Refused."""
     try:
-        return Evaluation(values).value(tree)
+        return _Evaluation(values).value(tree)
     except RecursionError:
         raise Refused("FQ306", "it is nested too deeply", "do this in a function") from None

@@ -23,6 +23,10 @@ FUNCTION_NAMES = frozenset(FUNCTIONS) | {"str", "default"}
 TEST_NAMES = frozenset(TESTS) | {"defined"}
 ROOTS = ("inputs", "jobs")
 
+MAX_BRACKETS = 30
+MAX_DEPTH = 100
+"""Levels of one expression; the same where it is read and in a child whose stack is deeper."""
+
 _LATER_ROOTS = frozenset({"item", "index", "matrix", "result", "env", "run"})
 _LATER_FUNCTIONS = frozenset({"success", "failure", "always", "canceled", "cancelled"})
 _PLAIN_NODES = (
@@ -47,6 +51,7 @@ _ENVIRONMENT = Environment(autoescape=False)  # noqa: S701 - it only parses; not
 _STRING = r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*\""""
 _HYPHENED_JOB = re.compile(rf"({_STRING})|(?<![\w.'\"\])])jobs\.([A-Za-z_]\w*(?:-\w+)+)", re.ASCII)
 _STRINGS = re.compile(_STRING, re.DOTALL)
+_BRACKETS = re.compile(r"[()\[\]{}]")
 _FOREIGN_SIGNS = (
     (re.compile(r"&&"), "&&", "write `and`"),
     (re.compile(r"\|\|"), "||", "write `or`, or `x | default(y)` for what may be missing"),
@@ -98,17 +103,23 @@ def parse(source: str) -> Parsed:
     try:
         tree = _read(source)
         found = list(_visit(tree))
-    except RecursionError:
-        raise Refused("FQ306", "it is nested too deeply", "do this in a function") from None
+    except RecursionError:  # a backstop: the parser has other ways to go deep than brackets
+        raise _too_deep() from None
     references = dict.fromkeys(one for one in found if isinstance(one, Reference))
     refusals = tuple(one for one in found if isinstance(one, Refused))
     return Parsed(tree, tuple(references), refusals)
 
 
+def _too_deep() -> Refused:
+    return Refused("FQ306", "it is nested too deeply", "do this in a job's function")
+
+
 def _read(source: str) -> nodes.Expr:
     if not source:
         raise Refused("FQ301", "the expression is empty", "name a value, such as inputs.NAME")
-    _refuse_foreign_signs(source)
+    bare = _STRINGS.sub("''", source)
+    _refuse_foreign_signs(bare)
+    _refuse_deep_brackets(bare)
     try:
         parser = Parser(_ENVIRONMENT, _with_brackets(source), state="variable")
         tree = parser.parse_expression()
@@ -128,11 +139,18 @@ def _with_brackets(source: str) -> str:
     return _HYPHENED_JOB.sub(lambda found: found.group(1) or f"jobs['{found.group(2)}']", source)
 
 
-def _refuse_foreign_signs(source: str) -> None:
-    bare = _STRINGS.sub("''", source)
+def _refuse_foreign_signs(bare: str) -> None:
     for pattern, sign, hint in _FOREIGN_SIGNS:
         if pattern.search(bare):
             raise Refused("FQ301", f"{sign} has no meaning in an expression", hint)
+
+
+def _refuse_deep_brackets(bare: str) -> None:
+    depth = 0
+    for bracket in _BRACKETS.findall(bare):
+        depth += 1 if bracket in "([{" else -1
+        if depth > MAX_BRACKETS:
+            raise _too_deep()
 
 
 def _in_our_words(error: TemplateSyntaxError) -> str:
@@ -145,7 +163,9 @@ def _in_our_words(error: TemplateSyntaxError) -> str:
 # Holding the tree to what we evaluate; each visit yields what it finds.
 
 
-def _visit(node: nodes.Node) -> Iterator[Reference | Refused]:
+def _visit(node: nodes.Node, depth: int = 0) -> Iterator[Reference | Refused]:
+    if depth > MAX_DEPTH:
+        raise _too_deep()
     reference = find_reference(node)
     if reference is not None:
         yield reference
@@ -156,7 +176,7 @@ def _visit(node: nodes.Node) -> Iterator[Reference | Refused]:
         yield refused
         return
     for child in _children(node):
-        yield from _visit(child)
+        yield from _visit(child, depth + 1)
 
 
 def _children(node: nodes.Node) -> Iterator[nodes.Node]:

@@ -58,7 +58,7 @@ COMPARISONS: Mapping[str, Operator] = {
     "gt": operator.gt,
     "gteq": operator.ge,
     "in": lambda one, many: one in many,
-    "notin": lambda one, many: one not in many,
+    "notin": lambda one, many: one not in many,  # codespell:ignore notin
 }
 
 WORD_BY_COMPARISON: Mapping[str, str] = {
@@ -69,5 +69,5 @@ WORD_BY_COMPARISON: Mapping[str, str] = {
     "gt": ">",
     "gteq": ">=",
     "in": "in",
-    "notin": "not in",
+    "notin": "not in",  # codespell:ignore notin
 }

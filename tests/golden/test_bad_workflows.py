@@ -1,0 +1,55 @@
+"""The refusals in `workflows/bad`: each file one thing that is wrong, and every rule shown.
+
+What they print is compared in `test_examples.py`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from flowq.declare import problems as reading
+from flowq.declare.yaml import read_workflow
+from flowq.errors import Problem, WorkflowInvalid
+from flowq.expressions import RULES as EXPRESSIONS
+
+BAD = Path(__file__).parents[2] / "workflows" / "bad"
+FILES = sorted(BAD.glob("*.yaml"))
+MANY = {"many_problems", "github_workflow", "job_keys_not_indented", "key_of_a_later_version"}
+SHOWN_ELSEWHERE = {"FQ305"}  # of values, which nobody knows before the run
+
+
+def problems_of(file: Path) -> tuple[Problem, ...]:
+    try:
+        read_workflow(file)
+    except WorkflowInvalid as invalid:
+        return invalid.problems
+    return ()
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_a_refused_file_has_one_problem_with_a_position(file: Path) -> None:
+    problems = problems_of(file)
+    assert all(problem.where and problem.where.file == str(file) for problem in problems)
+    assert len(problems) <= 1 or file.stem in MANY
+
+
+def test_every_rule_of_the_reader_is_shown_by_a_file() -> None:
+    shown = {problem.code for file in FILES for problem in problems_of(file)}
+    assert {*reading.RULES, *EXPRESSIONS} - SHOWN_ELSEWHERE <= shown
+
+
+def test_every_problem_says_what_to_do() -> None:
+    without = {
+        f"{file.stem} {problem.code}"
+        for file in FILES
+        for problem in problems_of(file)
+        if not problem.hint and "must be" not in problem.message and problem.code != "FQ107"
+    }
+    assert without <= {
+        "alias_of_itself FQ112",
+        "alias_without_anchor FQ112",
+        "expression_of_a_later_version FQ304",
+        "too_deep FQ111",
+    }

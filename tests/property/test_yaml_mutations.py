@@ -1,0 +1,115 @@
+"""A workflow text with anything done to it is read or refused, always with a position."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flowq.declare.yaml import parse_workflow
+from flowq.errors import Problem, WorkflowInvalid
+from flowq.graph import build_graph
+
+ROOT = Path(__file__).parents[2]
+TEXTS = [path.read_text("utf-8") for path in sorted((ROOT / "workflows").glob("*.yaml"))] + [
+    """\
+name: everything
+inputs:
+  folder: {type: path, default: photos}
+  color: {choices: [red, green], default: red}
+  sizes: {type: list, default: [1, 2.5, "x"]}
+defaults: {queue: default, timeout: 10m, retries: {max: 2, backoff: 500ms}}
+jobs:
+  last: &last
+    deferred: true
+    call: a.b:c
+    with:
+      text: "x ${{ inputs.folder }} y ${{ len(jobs.first.result) + 1 }}"
+      data: {a: [1, ~, true], "b": |
+          several
+          lines
+        }
+    on_blocker_failure: run
+  first:
+    call: a.b:d
+    blocks: {last: {on_failure: ignore}}
+    timeout: 30
+    with: {again: [*last]}
+  second:
+    call: a.b:e
+    blocked_by: [last]
+    needs: first
+"""
+]
+PIECES = [
+    *(chr(code) for code in range(32, 127)),
+    *("\n", "\t", "\r", "\0", "\x85", "\ufeff", "\ud800", "é", "  ", ": ", "- ", "? ", "${{", "}}"),
+    *("&a ", "*a", "<<: ", "!!int ", "---\n", "...\n", "%YAML 9.9\n", "| \n", ">-\n", "''", '"'),
+    *("null", "true", ".nan", "1e999", "0x", "jobs", "call", "needs: ", "for_each: ", "[[[[", "{}"),
+]
+EDITS = st.lists(
+    st.tuples(
+        st.sampled_from(["delete", "double", "swap", "cut", "insert", "replace", "remove"]),
+        st.floats(0, 0.999),
+        st.floats(0, 0.999),
+        st.sampled_from(PIECES),
+    ),
+    min_size=1,
+    max_size=6,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(TEXTS), EDITS)
+def test_a_mutation_is_read_or_refused_with_a_position(
+    text: str, edits: list[tuple[str, float, float, str]]
+) -> None:
+    for edit in edits:
+        text = mutate(text, *edit)
+    assert_read_or_refused(text)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.sampled_from(PIECES), max_size=30).map("".join))
+def test_rubbish_is_read_or_refused_with_a_position(text: str) -> None:
+    assert_read_or_refused(text)
+
+
+def assert_read_or_refused(text: str) -> None:
+    problems: tuple[Problem, ...] = ()
+    try:
+        build_graph(parse_workflow(text, "x.yaml"))
+    except WorkflowInvalid as invalid:
+        problems = invalid.problems
+    for problem in problems:
+        assert_placed(problem, text)
+
+
+def assert_placed(problem: Problem, text: str) -> None:
+    assert problem.where is not None
+    lines = text.splitlines() or [""]
+    assert 1 <= problem.where.line <= len(lines) + 1
+    assert problem.where.column >= 1
+    assert problem.message
+
+
+def mutate(text: str, kind: str, at: float, to: float, piece: str) -> str:
+    lines = text.split("\n")
+    line, other = int(at * len(lines)), int(to * len(lines))
+    place = int(at * len(text))
+    if kind == "delete":
+        del lines[line]
+    elif kind == "double":
+        lines.insert(other, lines[line])
+    elif kind == "swap":
+        lines[line], lines[other] = lines[other], lines[line]
+    elif kind == "cut":
+        lines[line] = lines[line][int(to * len(lines[line])) :]
+    elif kind == "insert":
+        return text[:place] + piece + text[place:]
+    elif kind == "replace":
+        return text[:place] + piece + text[place + 1 :]
+    else:
+        return text[:place] + text[place + 1 :]
+    return "\n".join(lines)

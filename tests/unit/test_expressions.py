@@ -1,0 +1,431 @@
+"""`${{ … }}`: what is found, what comes out, and what nobody gets out."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from datetime import date
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flowq.errors import Problem, Where, WorkflowInvalid
+from flowq.expressions import RULES, escape, evaluate, fill, find_references
+
+INPUTS = {"size": 256, "name": "sun", "items": [1, 2, 3], "flag": True, "none": None}
+RESULTS: dict[str, Any] = {
+    "photos": ["a/one.jpg", "a/two.jpg"],
+    "build-web": {"url": "http://x", "keys": "not a method"},
+    "big": list(range(100_000)),
+    "long": "x" * 1_000_000,
+    "when": date(2026, 1, 2),
+}
+
+
+def value_of(source: str) -> Any:
+    return evaluate(f"${{{{ {source} }}}}", inputs=INPUTS, results=RESULTS)
+
+
+def refusal_of(source: str) -> Problem:
+    with pytest.raises(WorkflowInvalid) as caught:
+        value_of(source)
+    (problem,) = caught.value.problems
+    return problem
+
+
+def problems_of(text: str) -> list[str]:
+    return [problem.code for problem in find_references(text).problems]
+
+
+# References
+
+
+def test_references_are_found_however_deep_they_stand() -> None:
+    value = {
+        "a": ["${{ inputs.size + 1 }}", {"b": "x ${{ jobs.photos.result[0] }} y"}],
+        "c": "${{ jobs['build-web'].result | json }}${{ jobs.photos.result }}",
+        "d": 3,
+    }
+    found = find_references(value)
+    assert found.inputs == {"size"}
+    assert found.jobs == (("photos", "result"), ("build-web", "result"))
+    assert found.problems == ()
+
+
+@pytest.mark.parametrize("source", ["jobs.build-web.result", "jobs['build-web'].result"])
+def test_a_hyphen_in_a_job_name_is_not_a_minus(source: str) -> None:
+    assert find_references(f"${{{{ {source} }}}}").jobs == (("build-web", "result"),)
+    assert value_of(source) == RESULTS["build-web"]
+    assert value_of(f"len({source})") == 2
+
+
+def test_a_minus_after_a_result_is_a_minus() -> None:
+    assert evaluate("${{ jobs.a.result-1 }}", results={"a": 3}) == 2
+
+
+def test_a_job_name_in_quotes_is_text() -> None:
+    assert find_references("${{ 'jobs.a-b.result' }}").jobs == ()
+    assert value_of("'jobs.a-b.result'") == "jobs.a-b.result"
+
+
+def test_text_without_an_expression_refers_to_nothing() -> None:
+    assert find_references("$${{ jobs.x.result }} {{ y }} $ { }").jobs == ()
+
+
+@pytest.mark.parametrize(
+    ("source", "code", "hint"),
+    [
+        ("inptus.size", "FQ302", "did you mean 'inputs'?"),
+        ("lenn(inputs.items)", "FQ302", "did you mean 'len'?"),
+        ("inputs.items | leng", "FQ302", "did you mean 'len'?"),
+        ("null", "FQ302", "write none"),
+        ("contains(inputs.items, 1)", "FQ302", "write `b in a`"),
+        ("range", "FQ302", "call it"),
+        ("inputs.name.upper()", "FQ302", "write x | upper"),
+        ("inputs", "FQ303", "inputs.NAME"),
+        ("inputs[inputs.name]", "FQ303", "inputs.NAME"),
+        ("jobs.photos", "FQ303", "jobs.NAME.result"),
+        ("jobs.photos.foo", "FQ303", "jobs.photos.result"),
+        ("jobs.photos.results", "FQ304", ""),
+        ("item", "FQ304", ""),
+        ("env.HOME", "FQ304", ""),
+        ("success()", "FQ304", ""),
+        ("inputs.size && inputs.flag", "FQ301", "write `and`"),
+        ("inputs.size || 3", "FQ301", "write `or`"),
+        ("!inputs.flag", "FQ301", "write `not`"),
+        ("inputs.flag ? 1 : 2", "FQ301", "a if condition else b"),
+        ("inputs.size = 3", "FQ301", "=="),
+        ("inputs.size === 3", "FQ301", "=="),
+        ("$inputs.size", "FQ301", "without $"),
+        ("inputs.size +", "FQ301", ""),
+        ("inputs.size inputs.name", "FQ301", ""),
+        ("'open", "FQ301", ""),
+        ("", "FQ301", ""),
+        ("len(*inputs.items)", "FQ301", ""),
+        ("1 is divisibleby 3", "FQ302", ""),
+    ],
+)
+def test_what_is_wrong_is_known_before_anything_runs(source: str, code: str, hint: str) -> None:
+    (problem,) = find_references(f"${{{{ {source} }}}}").problems
+    assert problem.code == code
+    assert hint in problem.hint
+    assert source.strip() in problem.message
+    assert refusal_of(source).code == code
+
+
+def test_an_expression_that_is_never_closed_is_a_problem() -> None:
+    assert problems_of("a ${{ inputs.size") == ["FQ301"]
+    assert problems_of("a ${{ inputs.size }") == ["FQ301"]
+
+
+def test_every_code_has_one_line() -> None:
+    assert all(code.startswith("FQ3") and "\n" not in title for code, title in RULES.items())
+
+
+# Values
+
+
+@pytest.mark.parametrize(
+    ("source", "value"),
+    [
+        ("inputs.size", 256),
+        ("inputs.items", [1, 2, 3]),
+        ("inputs.none", None),
+        ("inputs.size / 2 - 1", 127.0),
+        ("inputs.size // 3 * 2 % 7 ** 1", 2),
+        ("-inputs.size", -256),
+        ("not inputs.flag", False),
+        ("inputs.flag and inputs.size", 256),
+        ("inputs.none or 'x'", "x"),
+        ("1 if inputs.flag else 2", 1),
+        ("1 < 2 <= 2 != 3", True),
+        ("2 in inputs.items and 9 not in inputs.items", True),
+        ("inputs.items[0] + inputs.items[-1]", 4),
+        ("inputs.items[1:]", [2, 3]),
+        ("jobs.build-web.result.url", "http://x"),
+        ("jobs.build-web.result.keys", "not a method"),
+        ("jobs.build-web.result['url']", "http://x"),
+        ("{'a': {'b': [1, (2, 3)]}}", {"a": {"b": [1, [2, 3]]}}),
+        ("inputs.name ~ '-' ~ inputs.size ~ true ~ none", "sun-256truenull"),
+        ("'}}' ~ \"{{\"", "}}{{"),
+        ("len(inputs.items)", 3),
+        ("inputs.items | len", 3),
+        ("range(1, 6, 2)", [1, 3, 5]),
+        ("zip(inputs.items, 'abc')", [[1, "a"], [2, "b"], [3, "c"]]),
+        ("chunks(range(5), 2)", [[0, 1], [2, 3], [4]]),
+        ("json({'a': none, 'é': 1.5})", '{"a": null, "é": 1.5}'),
+        ("basename(jobs.photos.result[0])", "one.jpg"),
+        ("jobs.photos.result | first | stem", "one"),
+        ("inputs.items | join('-')", "1-2-3"),
+        ("inputs.items | reverse | sort | sum", 6),
+        ("sort([2, 3, 1], reverse=true)", [3, 2, 1]),
+        ("'a,b' | split(',') | last | upper | lower | title | trim", "B"),
+        ("unique([1, 1, 2])", [1, 2]),
+        ("'aXa' | replace('a', 'b')", "bXb"),
+        ("int('7') + float('0.5') + round(2.345, 1) + abs(-1)", 10.8),
+        ("str(inputs.size)", "256"),
+        ("min(inputs.items) + max(3, 4)", 5),
+        ("keys({'a': 1}) + values({'a': 'b'})", ["a", "b"]),
+        ("items({'a': 1})", [["a", 1]]),
+        ("default(inputs.unknown, 5)", 5),
+        ("jobs.build-web.result.nothing | default('x')", "x"),
+        ("inputs.unknown is defined", False),
+        ("inputs.size is defined and inputs.size is number", True),
+        ("inputs.none is none and inputs.name is string and inputs.flag is boolean", True),
+        ("inputs.items is sequence and jobs.build-web.result is mapping", True),
+        ("jobs.when.result", date(2026, 1, 2)),
+    ],
+)
+def test_an_expression_gives_a_native_value(source: str, value: Any) -> None:
+    found = value_of(source)
+    assert found == value
+    assert type(found) is type(value)
+
+
+def test_a_value_that_is_wholly_one_expression_keeps_its_type_else_it_is_text() -> None:
+    assert evaluate("${{inputs.size}}", inputs=INPUTS) == 256
+    assert evaluate("${{ inputs.size }} px", inputs=INPUTS) == "256 px"
+    assert evaluate("${{ inputs.size }}${{ inputs.flag }}", inputs=INPUTS) == "256true"
+    assert evaluate("x${{ inputs.items }}${{ inputs.none }}", inputs=INPUTS) == "x[1, 2, 3]null"
+
+
+def test_lists_and_mappings_are_evaluated_inside_and_keys_are_not() -> None:
+    value = {"${{ a }}": ["${{ inputs.size }}", ("x", 1, None)]}
+    assert evaluate(value, inputs=INPUTS) == {"${{ a }}": [256, ["x", 1, None]]}
+
+
+def test_dollars_escape() -> None:
+    assert evaluate("$${{ x }} costs $5 {{ y }}") == "${{ x }} costs $5 {{ y }}"
+    assert evaluate("$$${{ x }}") == "$${{ x }}"
+
+
+@pytest.mark.parametrize(
+    ("source", "part"),
+    [
+        ("inputs.size / 0", "divides by zero"),
+        ("inputs.size + 'x'", "+ does not work with the number 256 and the text 'x'"),
+        ("1 < 'a'", "< does not work"),
+        ("inputs.unknown", "there is no inputs.unknown"),
+        ("jobs.unknown.result", "job unknown"),
+        ("jobs.build-web.result.nothing", "has no 'nothing'"),
+        ("inputs.items[7]", "inputs.items is a list of 3, and has no item 7"),
+        ("inputs.size.x", "inputs.size is the number 256, and that has no 'x'"),
+        ("inputs.size[1:]", "cannot be sliced"),
+        ("-inputs.name", "not a number"),
+        ("upper(3)", "upper does not work with the number 3"),
+        ("int('x')", "int does not work with the text 'x'"),
+        ("max([])", "max does not work"),
+        ("chunks(inputs.items, 0)", "at least 1"),
+        ("zip([1], [1, 2])", "same length"),
+        ("'%d' % 3", "does not format"),
+        ("{1: 2}", "keys of a map"),
+        ("jobs.when.result + 1", "nothing can be computed with a date"),
+        ("(0 - 8) ** 0.5", "root of a negative"),
+    ],
+)
+def test_an_error_quotes_the_expression_and_says_which_part(source: str, part: str) -> None:
+    problem = refusal_of(source)
+    assert problem.code == "FQ305"
+    assert f"`${{{{ {source} }}}}`" in problem.message
+    assert part in problem.message
+
+
+# The sandbox
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "''.__class__.__mro__[1].__subclasses__()",
+        "inputs.__class__",
+        "inputs['__class__']",
+        "inputs.name.__class__",
+        "inputs.name['__class__']",
+        "inputs.items.append(1)",
+        "inputs.items.append",
+        "jobs.when.result.year",
+        "jobs.when.result.__class__",
+        "jobs.build-web.result.__init__.__globals__",
+        "len.__globals__",
+        "(len)('a')",
+        "'{0.__class__}'.format(1)",
+        "'%s' | format(1)",
+        "inputs.name | attr('upper')",
+        "inputs | map(attribute='x')",
+        "lipsum.__globals__",
+        "cycler()",
+        "self.x",
+        "config",
+        "loop",
+        "caller()",
+        "namespace()",
+        "dict(a=1)",
+        "joiner()",
+        "import('os')",
+        "__import__('os')",
+        "{% set x = 1 %}",
+    ],
+)
+def test_nothing_outside_the_documented_names_is_reached(source: str) -> None:
+    if source == "(len)('a')":  # parentheses change nothing: it is the documented function
+        assert value_of(source) == 1
+    else:
+        assert refusal_of(source).code in ("FQ301", "FQ302", "FQ303", "FQ305")
+
+
+class Bomb:
+    """An object whose every operation tells that it was used."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise AssertionError(f"{name} was used")
+
+    def __eq__(self, other: object) -> bool:
+        raise AssertionError("compared")
+
+    def __bool__(self) -> bool:
+        raise AssertionError("asked for its truth")
+
+    __hash__ = object.__hash__
+
+
+@pytest.mark.parametrize("source", ["{} == 1", "not {}", "{} and 1", "{}.x", "{} + 1", "1 < {}"])
+def test_operators_never_call_code_of_a_result(source: str) -> None:
+    text = "${{ " + source.replace("{}", "jobs.bomb.result") + " }}"
+    with pytest.raises(WorkflowInvalid):
+        evaluate(text, results={"bomb": Bomb()})
+
+
+def test_an_object_that_is_no_plain_data_passes_whole() -> None:
+    bomb = Bomb()
+    assert evaluate("${{ jobs.bomb.result }}", results={"bomb": bomb}) is bomb
+
+
+# Limits
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "2 ** 100000000",
+        "9 ** 99 ** 99",
+        "(2 ** 4000) * (2 ** 4000)",
+        "'a' * 100000000",
+        "[1] * 100000 * 100000",
+        "[[1] * 1000] * 1000",
+        "range(1000000000)",
+        "range(10 ** 30)",
+        "jobs.long.result ~ 'x'",
+        "[jobs.long.result] * 2 | join(jobs.long.result)",
+        "jobs.long.result | replace('', jobs.long.result)",
+        "jobs.long.result | split('x')",
+        "jobs.long.result | list",
+        "jobs.big.result + [1]",
+        "round(1, 0 - 1000000000) if true else 1",
+        "jobs.big.result" + " | sort" * 300,
+        "(" * 1500 + "1" + ")" * 1500,
+        "1" + "+1" * 1900,
+        "1" + " + 1" * 5000,
+        "not " * 900 + "1",
+        "1" + "|abs" * 900,
+    ],
+)
+def test_time_and_size_are_bounded(source: str) -> None:
+    begin = time.perf_counter()
+    assert refusal_of(source).code in ("FQ301", "FQ305", "FQ306")
+    assert time.perf_counter() - begin < 2  # each takes some ms; a machine may be busy
+
+
+def test_a_large_result_passes_and_its_length_and_items_are_free() -> None:
+    large = {"large": ["x" * 100] * 500_000}
+    assert evaluate("${{ jobs.large.result }}", results=large) is large["large"]
+    assert evaluate("${{ len(jobs.large.result) }}", results=large) == 500_000
+    assert evaluate("${{ jobs.large.result[499999] }}", results=large) == "x" * 100
+
+
+# Two phases
+
+
+def test_fill_replaces_what_needs_inputs_only_and_leaves_what_names_jobs() -> None:
+    value = {"a": "${{ inputs.size }}", "b": "${{ jobs.photos.result }}", "c": ["${{ 1 + 1 }}"]}
+    assert fill(value, inputs=INPUTS) == {
+        "a": 256,
+        "b": "${{ jobs.photos.result }}",
+        "c": [2],
+    }
+
+
+def test_a_text_that_names_a_job_stays_whole() -> None:
+    text = "${{ inputs.name }}${{ jobs.photos.result }}"
+    assert fill(text, inputs={"name": "$"}) == text
+
+
+HOSTILE = st.text(alphabet="${} ajobs.inputx", max_size=12) | st.sampled_from(
+    ["${{ jobs.x.result }}", "$${{ jobs.x.result }}", "${{ inputs.b }}", "$", "{{", "${", "}}"]
+)
+DATA = st.recursive(
+    HOSTILE | st.integers() | st.none(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(HOSTILE, inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(DATA)
+def test_data_is_never_evaluated_however_it_looks(data: Any) -> None:
+    filled = fill({"whole": "${{ inputs.a }}"}, inputs={"a": data})
+    assert find_references(filled).jobs == ()
+    assert evaluate(filled, results={"x": "SECRET"}) == {"whole": data}
+
+
+@given(HOSTILE, HOSTILE, HOSTILE)
+def test_two_phases_give_what_one_would(one: str, two: str, between: str) -> None:
+    text = "${{ inputs.a }}" + escape(between) + "!${{ inputs.b }}"
+    filled = fill(text, inputs={"a": one, "b": two})
+    assert find_references(filled).jobs == ()
+    assert evaluate(filled, results={"x": "SECRET"}) == f"{one}{between}!{two}"
+
+
+@given(HOSTILE, HOSTILE)
+def test_data_beside_a_result_stays_data(one: str, two: str) -> None:
+    text = "${{ inputs.a }}${{ jobs.y.result }}${{ inputs.a }}"
+    filled = fill(text, inputs={"a": one})
+    found = evaluate(filled, inputs={"a": one}, results={"x": "SECRET", "y": two})
+    assert found == one + two + one
+
+
+@given(DATA)
+def test_escape_and_evaluate_are_inverse(data: Any) -> None:
+    assert evaluate(escape(data)) == data
+    assert find_references(escape(data)).problems == ()
+
+
+def test_a_problem_at_plan_time_has_the_position_that_was_given() -> None:
+    where = Where("x.yaml", 3, 7)
+    with pytest.raises(WorkflowInvalid) as caught:
+        fill(["${{ inputs.size / 0 }}"], inputs=INPUTS, where=where)
+    assert caught.value.problems[0].where == where
+
+
+@given(st.text(alphabet="${}[]()'\"\\.|~+-*/=<>!&?,:ab1 \n", max_size=40))
+def test_nonsense_is_a_problem_and_never_an_exception(source: str) -> None:
+    text = f"${{{{ {source} }}}}"
+    find_references(text)
+    with suppress(WorkflowInvalid):
+        json.dumps(evaluate(text, inputs=INPUTS), default=str)
+
+
+# Import cost
+
+
+def test_a_plain_reference_does_not_import_the_engine() -> None:
+    program = (
+        "import sys; from flowq.expressions import evaluate\n"
+        "assert evaluate('${{ jobs.a.result }}', results={'a': 3}) == 3\n"
+        "assert evaluate('x ${{ inputs.a }}', inputs={'a': 3}) == 'x 3'\n"
+        "sys.exit('jinja2' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
