@@ -18,7 +18,10 @@ from flowq.spec import Block
 NAMES = [f"job_{letter}" for letter in "abcdef"]
 CALL = f"{__name__}:function"
 
-texts = st.text(alphabet="ab ${}'\"\\:#é-", max_size=10)
+pieces = st.sampled_from(
+    ["${{", "$", "{{", " inputs.size ", "}}", "é", "'", '"', "\\", ": ", " #", "-"]
+)
+texts = st.lists(pieces, max_size=5).map("".join)
 leaves = st.none() | st.booleans() | st.integers(-5, 5) | st.sampled_from([0.5, 1e-7]) | texts
 literals = st.recursive(
     leaves,
