@@ -46,6 +46,17 @@ def work(connection: redis.Redis) -> Callable[..., None]:
 
 
 @pytest.fixture
+def work_plainly(connection: redis.Redis) -> Callable[..., None]:
+    """`work_plainly(max_jobs=None)`: the same with RQ's classes, which never heard of ours."""
+
+    def run(max_jobs: int | None = None) -> None:
+        worker = QuietWorker(["default"], connection=connection)
+        worker.work(burst=True, max_jobs=max_jobs, logging_level="CRITICAL")
+
+    return run
+
+
+@pytest.fixture
 def rq_command(redis_url: str) -> Callable[..., subprocess.Popen[str]]:
     """`rq_command("worker", "--burst")`: RQ's own command as a process."""
 

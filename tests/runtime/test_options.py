@@ -26,12 +26,6 @@ from flowq.runtime.queue import Queue
 Work = Callable[..., None]
 
 
-def run_one_plainly(connection: redis.Redis) -> None:
-    """RQ's own classes, as in a worker that has never heard of us."""
-    worker = SimpleWorker(["default"], connection=connection)
-    worker.work(burst=True, max_jobs=1, logging_level="CRITICAL")
-
-
 # depends_on ------------------------------------------------------------------------------------
 
 
@@ -39,13 +33,16 @@ def run_one_plainly(connection: redis.Redis) -> None:
 @pytest.mark.parametrize("ends", ["before the release", "after the release", "in a release"])
 @pytest.mark.parametrize("kind", ["blocker", "future"])
 def test_a_held_job_with_depends_on_waits_for_both(
-    queue: Queue, connection: redis.Redis, work: Work, plain: bool, ends: str, kind: str
+    queue: Queue,
+    connection: redis.Redis,
+    work: Work,
+    work_plainly: Work,
+    plain: bool,
+    ends: str,
+    kind: str,
 ) -> None:
     def run_dependency() -> None:
-        if plain:
-            run_one_plainly(connection)
-        else:
-            work()
+        (work_plainly if plain else work)(max_jobs=1)
 
     dependency = queue.enqueue("operator.add", 0, 0)
     if kind == "future":
@@ -69,6 +66,28 @@ def test_a_held_job_with_depends_on_waits_for_both(
     work()
     assert (held.get_status(), future.get_status()) == ("finished", "finished")
     assert connection.zcard("rq:deferred:default") == 0
+
+
+def test_a_release_between_rqs_look_at_the_dependents_and_its_commit_is_not_lost(
+    queue: Queue, work_plainly: Work, work: Work, monkeypatch: Any
+) -> None:
+    dependency = queue.enqueue("operator.add", 0, 0)
+    future = queue.enqueue("operator.add", 1, 2, deferred=True, depends_on=dependency)
+    commits = []
+    handle_success = RQJob._handle_success
+
+    def release_first(job: RQJob, *args: Any, **kwargs: Any) -> None:
+        if not commits:
+            future.release()
+            assert future.get_status() == "deferred"
+        commits.append(job.id)
+        handle_success(job, *args, **kwargs)
+
+    monkeypatch.setattr(RQJob, "_handle_success", release_first)
+    work_plainly(max_jobs=1)
+    assert commits == [dependency.id] * 2
+    work()
+    assert future.get_status() == "finished"
 
 
 def test_a_failed_dependency_holds_unless_failures_are_allowed(

@@ -76,14 +76,14 @@ def test_ten_thousand_blockers_are_released_in_order_by_short_calls(
         future.cancel()
 
 
-def test_canceling_ten_thousand_held_blockers_takes_short_calls(
+def test_canceling_thousands_of_held_blockers_takes_short_calls(
     queue: Queue, connection: redis.Redis
 ) -> None:
     future = queue.enqueue("operator.add", 1, 2, deferred=True)
-    ids = add_blockers(queue, future, MANY)
+    ids = add_blockers(queue, future, 3_000)
     with short_calls(connection):
         future.cancel()
-    assert connection.zcard("rq:canceled:default") == MANY + 1
+    assert connection.zcard("rq:canceled:default") == 3_001
     assert connection.exists("rq:deferred:default", "rq:queue:default", keys.TODO) == 0
     assert 0 < connection.ttl(keys.job(ids[-1])) <= 86_400
 
@@ -94,7 +94,7 @@ def test_the_cost_per_blocker_does_not_grow_with_their_number(
 ) -> None:
     """Counted in commands, those inside scripts included, for the next 50 blockers."""
     costs = []
-    for size in (100, 5_000):
+    for size in (100, 2_000):
         connection.flushall()
         future = queue.enqueue("operator.add", 1, 2, deferred=True)
         add_blockers(queue, future, size)

@@ -383,6 +383,13 @@ def test_a_job_that_was_deleted_while_it_ran_leaves_nothing_that_never_expires(
     assert future.get_status() == "finished"
     tidy(connection)
     assert 0 < connection.ttl(blocker.key) <= 500
+    late = queue.enqueue("operator.add", 1, 1, deferred=True)
+    late.release()
+    connection.delete(late.key)
+    late.set_status(JobStatus.FINISHED)  # the success of an execution that outlived its job
+    late.save()
+    tidy(connection)
+    assert 0 < connection.ttl(late.key) <= 500
 
 
 def tidy(connection: redis.Redis) -> None:
@@ -449,14 +456,12 @@ def test_when_everything_has_ended_only_what_expires_is_left(
 
 
 def test_a_success_of_rqs_own_worker_class_is_not_seen_but_loses_nothing(
-    queue: Queue, connection: redis.Redis, edge: EdgeOf
+    queue: Queue, connection: redis.Redis, work_plainly: Work, edge: EdgeOf
 ) -> None:
-    from rq import SimpleWorker
-
     future = queue.enqueue("operator.add", 1, 2, deferred=True)
     blocker = queue.enqueue("operator.add", 1, 1, blocked_by=future)
     future.release()
-    SimpleWorker(["default"], connection=connection).work(burst=True, logging_level="CRITICAL")
+    work_plainly()
     assert RQJob.fetch(blocker.id, connection=connection).get_status() == "finished"
     assert edge(blocker, future) == "pending"
     fetched = get_job(blocker.id, connection)

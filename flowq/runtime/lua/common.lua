@@ -248,7 +248,7 @@ local function settle(id, outcome, reason)
   local exists, blocks, future, run, name, before = facts_of(id)
   if outcome == 'deleted' and (before == 'finished' or before == 'passed') then outcome = before end
   if exists then redis.call('HSET', job_key(id), 'flowq_outcome', outcome) end
-  if outcome == 'finished' or not exists then redis.call('DEL', mortal_key(id)) end
+  if outcome ~= 'failed' and outcome ~= 'stopped' then redis.call('DEL', mortal_key(id)) end
   if run then
     if before ~= outcome then
       log(run, id, name, outcome == 'passed' and 'skipped' or outcome, reason)
@@ -257,9 +257,10 @@ local function settle(id, outcome, reason)
   end
   if future then end_future(id, outcome, run) end
   for target in each_future(blocks) do settle_edge(target, id, outcome) end
-  if not run and exists and not is_wanted(blocks) and not will_retire(blocks) then
-    later('expire:' .. id)
-  end
+  if run or outcome == 'deleted' or outcome == 'expired' then return end
+  -- RQ sees to the others; a hash that a success makes anew after a delete has lost what it blocks.
+  local is_ours = blocks or CALLED_OFF[outcome] or not exists
+  if is_ours and not is_wanted(blocks) and not will_retire(blocks) then later('expire:' .. id) end
 end
 
 -- Tells the ends that are known to what they hold, and those that follow from it. A long cascade
