@@ -17,6 +17,7 @@ side by side; the Lua scripts build the same names in `lua/common.lua`.
     rq:flowq:1:runs             ZSET of the runs by the time of their submission
     rq:flowq:1:staged           ZSET of uncommitted runs by the time at which they are given up
     rq:flowq:1:ended            ZSET of ended runs by the time at which they are removed
+    rq:flowq:1:workers          ZSET of the living workers by the time at which they count as lost
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ TODO = f"{PREFIX}:flowq:{VERSION}:todo"
 RUNS = f"{PREFIX}:flowq:{VERSION}:runs"
 STAGED = f"{PREFIX}:flowq:{VERSION}:staged"
 ENDED = f"{PREFIX}:flowq:{VERSION}:ended"
+WORKERS = f"{PREFIX}:flowq:{VERSION}:workers"
 
 
 def job(job_id: str) -> str:
@@ -45,6 +47,16 @@ def execution(job_id: str, execution_id: str) -> str:
 def results(job_id: str) -> str:
     """RQ's stream of a job's results."""
     return f"{PREFIX}:results:{job_id}"
+
+
+def queue(name: str) -> str:
+    """RQ's list of the queued jobs of one queue."""
+    return f"{PREFIX}:queue:{name}"
+
+
+def held(worker: str) -> str:
+    """RQ's set of a worker's executions."""
+    return f"{PREFIX}:worker:{worker}:executions"
 
 
 def blockers(future_id: str) -> str:

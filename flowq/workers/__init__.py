@@ -1,0 +1,41 @@
+"""Workers: a supervisor that talks to Redis, and children that run the jobs, on every platform.
+
+    Worker                  for `python -m flowq.workers`, `rq worker -w flowq.Worker`, or a script
+    MultiprocessingWorker   the same with spawned children
+    start(url=…)            a worker in a process of its own
+
+    worker.py     what it looks like from outside         loop.py      the supervisor
+    crew.py       the children, as the supervisor knows them; ways to start one: fork.py, spawn.py
+    child.py      the main loop of a child; perform.py executes one job in it
+    ledger.py     what Redis is told; doorbell.py         how Redis wakes us
+    claims.py     the values between them; cell.py        the shared memory beside them
+    pace.py       how long jobs take; output.py what they print; deadline.py when their time is up
+
+Nothing is loaded before it is asked for.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # what `__getattr__` resolves, for the type checker
+    from flowq.workers.launch import main, start
+    from flowq.workers.worker import MultiprocessingWorker, Worker
+
+__all__ = ["MultiprocessingWorker", "Worker", "main", "start"]
+
+_MODULE_BY_NAME = {
+    "MultiprocessingWorker": "worker",
+    "Worker": "worker",
+    "main": "launch",
+    "start": "launch",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_BY_NAME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_MODULE_BY_NAME[name]}"), name)
+    globals()[name] = value
+    return value

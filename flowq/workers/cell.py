@@ -1,0 +1,72 @@
+"""What a child and its supervisor both see at any moment, without a message.
+
+A child that is killed, or sits in C code, cannot answer; the cell still says which job it executes
+and since when. The lock makes "begin the next job" and "take back what has not begun" exclude each
+other.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from multiprocessing.sharedctypes import RawArray
+from typing import Any
+
+_BEGUN, _BEGUN_AT, _PID, _FIRST, _LIMIT = range(5)
+LOCK_S = 0.2
+
+
+class Cell:
+    """Shared memory of one child. Make it in the supervisor, hand it over when the child starts.
+
+    Units: instants on the monotonic clock, which all processes of a machine share.
+    """
+
+    def __init__(self, context: Any) -> None:
+        self._values = RawArray("d", 5)
+        self._lock = context.Lock()
+
+    # In the child --------------------------------------------------------------------------------
+
+    def begin(self, number: int) -> bool:
+        """Say that this job is being executed now. False: it has been taken back."""
+        with self._lock:
+            values = self._values
+            if not values[_FIRST] <= number < values[_LIMIT]:
+                return False
+            values[_BEGUN_AT] = time.monotonic()
+            values[_PID] = os.getpid()
+            values[_BEGUN] = number
+        return True
+
+    # In the supervisor ---------------------------------------------------------------------------
+
+    @property
+    def begun(self) -> int:
+        """The number of the job that was begun last; 0 for none yet."""
+        return int(self._values[_BEGUN])
+
+    @property
+    def begun_at(self) -> float:
+        """When it was begun."""
+        return float(self._values[_BEGUN_AT])
+
+    @property
+    def pid(self) -> int:
+        """The process that executes it."""
+        return int(self._values[_PID])
+
+    def allow(self, first: int, limit: int) -> None:
+        """Let the child begin the jobs numbered from `first` up to below `limit`."""
+        self._values[_FIRST] = first
+        self._values[_LIMIT] = limit
+
+    def take_back(self) -> int | None:
+        """Let it begin nothing more; return the number begun last, None when the lock is stuck."""
+        if not self._lock.acquire(timeout=LOCK_S):
+            return None
+        try:
+            self._values[_LIMIT] = self._values[_BEGUN] + 1
+            return self.begun
+        finally:
+            self._lock.release()

@@ -1,0 +1,111 @@
+"""The main loop of a child: tasks in, ends out, until the channel closes.
+
+Messages are pickled tuples: ("run", [Task, …]) and ("conclude", Task, End) from the supervisor,
+`End`s from the child; a nursery (fork.py) adds ("died", how).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import random
+import signal
+import sys
+import threading
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from typing import Any
+
+from flowq.workers.cell import Cell
+from flowq.workers.claims import End, Task
+from flowq.workers.output import Capture
+from flowq.workers.perform import Bench, Settings
+
+log = logging.getLogger("rq.worker")
+
+
+def main(channel: Connection, lifeline: Connection, cell: Cell, settings: Settings) -> None:
+    """Be a child. Returns when there is nothing more to do; the process should exit then."""
+    set_up_process(settings)
+    hold_on(lifeline)
+    bench = Bench(settings)
+    capture = Capture(settings)
+    while True:
+        try:
+            message = pickle.loads(channel.recv_bytes())  # noqa: S301 - from our own supervisor
+        except (EOFError, OSError):
+            return
+        if not handle(channel, cell, bench, capture, message):
+            return
+
+
+def handle(
+    channel: Connection, cell: Cell, bench: Bench, capture: Capture, message: tuple[Any, ...]
+) -> bool:
+    """Do what a message says; False when the child must not go on."""
+    if message[0] == "conclude":
+        send(channel, _conclude(bench, *message[1:]))
+        return True
+    return work_off(channel, cell, bench, capture, message[1])
+
+
+def work_off(
+    channel: Connection, cell: Cell, bench: Bench, capture: Capture, tasks: list[Task]
+) -> bool:
+    """Execute these jobs, one after the other; False when the child must not go on."""
+    for task in tasks:
+        if not cell.begin(task.number):
+            break
+        capture.begin()
+        end = bench.execute(task)
+        capture.end(task.job_id)
+        send(channel, end)
+        if end.is_spent:
+            return False
+    return True
+
+
+def _conclude(bench: Bench, task: Task, end: End) -> End:
+    try:
+        return bench.conclude(task, end)
+    except Exception:  # the supervisor tries another child, and gives up after a few
+        log.exception("job %s: RQ's own way to end it failed", task.job_id)
+        return end._replace(how="long")
+
+
+def send(channel: Connection, message: Any) -> None:
+    """Send one message to the supervisor."""
+    channel.send_bytes(pickle.dumps(message, pickle.HIGHEST_PROTOCOL))
+
+
+def set_up_process(settings: Settings) -> None:
+    """Become a child: a process group of its own, no signals from the terminal, the paths."""
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "SIGBREAK"):
+        signal.signal(signal.SIGBREAK, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    random.seed()
+    for path in reversed(settings.paths):
+        if path not in sys.path:
+            sys.path.insert(0, path)
+
+
+def hold_on(lifeline: Connection) -> None:
+    """End this process, and what it started, when the supervisor is gone."""
+    threading.Thread(target=_watch, args=(lifeline,), name="flowq-lifeline", daemon=True).start()
+
+
+def _watch(lifeline: Connection) -> None:
+    with suppress(EOFError, OSError):
+        lifeline.recv_bytes()
+    end_group()
+
+
+def end_group() -> None:
+    """End this process and the others of its group, at once."""
+    if hasattr(os, "killpg") and os.getpgrp() == os.getpid():
+        os.killpg(os.getpgrp(), signal.SIGKILL)
+    os._exit(1)

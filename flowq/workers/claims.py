@@ -1,0 +1,120 @@
+"""What passes between Redis, the supervisor and a child: claims of jobs, and their ends.
+
+A claim becomes a message to a child (`Claim.task`), and the child answers with an `End`; both are
+plain tuples of plain values, cheap to pickle and the same in every mode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+
+class Task(NamedTuple):
+    """One job as a child gets it. Shape: `raw` is the job's hash before it was started, flat."""
+
+    number: int
+    job_id: str
+    execution_id: str
+    queue: str
+    raw: list[bytes]
+
+
+class End(NamedTuple):
+    """How one execution ended, as a child (or, for a dead child, the supervisor) reports it.
+
+    `status` is finished, failed or stopped; `how` says who writes it: "turn" our script, "long"
+    RQ's own way in a child, "done" it has been written already, "lost" somebody else ended it.
+    Units: instants in epoch seconds; `ttl` as the script takes it. `field` and `value` are what the
+    result entry holds. `is_spent`: the child must not get another job.
+    """
+
+    number: int
+    status: str
+    how: str = "turn"
+    started_at: float = 0.0
+    ended_at: float = 0.0
+    ttl: str = ""
+    field: str = ""
+    value: str = ""
+    generation: int = 0
+    is_spent: bool = False
+
+
+@dataclass(slots=True)
+class Claim:
+    """A job that this worker has claimed and not ended. Units: `timeout_s` None for no limit.
+
+    Numbers rise in the order of handing over. `tries` counts the children that were asked to end
+    it the long way.
+    """
+
+    number: int
+    job_id: str
+    execution_id: str
+    queue: str
+    raw: list[bytes]
+    kind: str
+    timeout_s: float | None
+    is_tracked: bool
+    end: End | None = None
+    stop_asked: bool = False
+    tries: int = 0
+
+    @property
+    def task(self) -> Task:
+        """The message for a child."""
+        return Task(self.number, self.job_id, self.execution_id, self.queue, self.raw)
+
+    def find(self, name: str) -> str:
+        """Return a field of the job's hash as it was claimed; empty when it is not there."""
+        for index in range(0, len(self.raw), 2):
+            if self.raw[index] == name.encode():
+                return self.raw[index + 1].decode(errors="replace")
+        return ""
+
+    @property
+    def size_bytes(self) -> int:
+        """About how long the message is."""
+        return sum(map(len, self.raw))
+
+
+@dataclass(slots=True)
+class Turn:
+    """What one turn brought. Shape: `answers` in the order of the ends given."""
+
+    answers: list[str]
+    claims: list[Claim] = field(default_factory=list)
+    held: int = 0
+    is_suspended: bool = False
+
+
+DEFAULT_TIMEOUT_S = 180
+
+
+def make_claim(number: int, job_id: str, execution_id: str, queue: str, flat: list[bytes]) -> Claim:
+    """Return the claim for what the script answered."""
+    raw = dict(zip(flat[::2], flat[1::2], strict=True))
+    return Claim(
+        number=number,
+        job_id=job_id,
+        execution_id=execution_id,
+        queue=queue,
+        raw=flat,
+        kind=_kind_of(raw, queue),
+        timeout_s=_timeout_of(raw),
+        is_tracked=b"flowq_blocks" in raw or b"flowq_future" in raw or b"flowq_run" in raw,
+    )
+
+
+def _kind_of(raw: Mapping[bytes, bytes], queue: str) -> str:
+    # The same in lua/turn.lua: the function, as RQ's default description shows it.
+    name, parenthesis, _ = raw.get(b"description", b"").partition(b"(")
+    return name.decode(errors="replace") if name and parenthesis else queue
+
+
+def _timeout_of(raw: Mapping[bytes, bytes]) -> float | None:
+    text: Any = raw.get(b"timeout") or DEFAULT_TIMEOUT_S
+    timeout_s = float(text)
+    return timeout_s if timeout_s > 0 else None

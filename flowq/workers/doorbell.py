@@ -1,0 +1,114 @@
+"""How an idle worker learns at once that there is work, and how it hears RQ's commands.
+
+The server tracks the queues' keys for us (`CLIENT TRACKING`, Redis 6 and Valkey) and tells a
+subscription when one of them changes: nothing is popped, whatever the number of queues, whoever
+pushes, and a busy worker hears nothing because it has not asked. Where the server cannot do that,
+the worker looks again after a short while.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+from redis import ConnectionPool, Redis
+from redis.exceptions import RedisError, ResponseError
+
+from flowq.workers.perform import Address
+
+CHANNEL = b"__redis__:invalidate"
+log = logging.getLogger("rq.worker")
+
+
+class Doorbell:
+    """One subscription and one asking connection. Errors: redis-py's, from `open` and `arm`."""
+
+    def __init__(self, address: Address, channel: str, queue_keys: Sequence[str]) -> None:
+        self._address = address
+        self._channel = channel.encode()
+        self._queue_keys = list(queue_keys)
+        self._asking: Any = None
+        self._subscription: Any = None
+        self.is_armed = False
+        self.can_ring = False
+        self.has_rung = True
+
+    def open(self) -> None:
+        """Subscribe. Idempotent."""
+        if self._subscription is not None:
+            return
+        self._subscription = Redis(connection_pool=self._pool()).pubsub()  # type: ignore[no-untyped-call]
+        self._subscription.execute_command("CLIENT", "ID")
+        client_id = self._subscription.connection.read_response()
+        self._subscription.subscribe(self._channel, CHANNEL)
+        self._asking = self._pool().get_connection()
+        self.can_ring = self._track(client_id)
+        self.is_armed, self.has_rung = False, True
+
+    def _pool(self) -> ConnectionPool:
+        # RESP2, where a subscription gets invalidations as messages; redis-py would handle the
+        # pushes of RESP3 itself.
+        options = {**self._address.options, "protocol": 2}
+        return ConnectionPool(connection_class=self._address.connection_class, **options)
+
+    def _track(self, client_id: int) -> bool:
+        try:
+            self._ask(("CLIENT", "TRACKING", "ON", "REDIRECT", client_id, "OPTIN"))
+        except ResponseError as error:
+            log.warning("the server cannot wake us up (%s); we look every few milliseconds", error)
+            return False
+        return True
+
+    def _ask(self, *commands: tuple[Any, ...]) -> Any:
+        # On this very connection: a client of redis-py takes any one of its pool.
+        self._asking.send_packed_command(self._asking.pack_commands(commands))
+        return [self._asking.read_response() for _ in commands][-1]
+
+    def arm(self) -> bool:
+        """Ask to be woken when a queue changes; False when there are jobs already."""
+        exists = ("EXISTS", *self._queue_keys)
+        count = (
+            self._ask(("CLIENT", "CACHING", "YES"), exists) if self.can_ring else self._ask(exists)
+        )
+        self.is_armed = self.can_ring and count == 0
+        self.has_rung = bool(count)
+        return not count
+
+    @property
+    def socket(self) -> Any:
+        """What to wait for; None while there is no connection."""
+        connection = getattr(self._subscription, "connection", None)
+        return getattr(connection, "_sock", None)
+
+    def listen(self) -> list[dict[str, Any]]:
+        """Return RQ's commands that have come; a change of a queue sets `has_rung`."""
+        commands = []
+        while (message := self._subscription.get_message(timeout=0)) is not None:
+            if message["type"] != "message":
+                continue
+            if message["channel"] == CHANNEL:
+                self.has_rung, self.is_armed = True, False
+            else:
+                commands += _parse(message["data"])
+        return commands
+
+    def close(self) -> None:
+        """Hang up. Idempotent."""
+        with suppress(RedisError, OSError):  # it may be broken
+            if self._subscription is not None:
+                self._subscription.close()
+            if self._asking is not None:
+                self._asking.disconnect()
+        self._subscription = self._asking = None
+        self.is_armed, self.has_rung = False, True
+
+
+def _parse(data: bytes) -> list[dict[str, Any]]:
+    try:
+        command = json.loads(data)
+    except ValueError:
+        return []
+    return [command] if isinstance(command, dict) else []

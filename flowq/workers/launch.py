@@ -1,0 +1,153 @@
+"""A worker as a process of its own: what `python -m flowq.workers` does, and how to start it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from redis import Redis
+from rq.utils import as_text
+
+from flowq.runtime import keys
+from flowq.status import RUN_ENDED
+from flowq.workers.crew import Mode
+from flowq.workers.worker import Worker
+
+LOOK_S = 0.1
+"""How often a worker looks whether its run has ended."""
+
+
+def main(
+    *,
+    url: str,
+    queues: Sequence[str] = ("default",),
+    concurrency: int = 1,
+    mode: Mode | None = None,
+    burst: bool = False,
+    paths: Sequence[str] = (),
+    log_folder: str | None = None,
+    until_run: str | None = None,
+    name: str | None = None,
+    quiet: bool = False,
+    **options: Any,
+) -> bool:
+    """Be a worker until there is a reason to stop; return whether any job was done.
+
+    `paths` come first on the children's `sys.path`. With `log_folder` what a job prints goes to
+    `<log_folder>/<job id>.log`. `until_run` ends the worker when that run has ended.
+    `options` are those of `Worker`.
+    """
+    connection = Redis.from_url(url)
+    worker = Worker(
+        list(queues),
+        name,
+        connection=connection,
+        concurrency=concurrency,
+        mode=mode,
+        paths=paths,
+        log_folder=log_folder,
+        **options,
+    )
+    until = RunEnd(until_run, connection).has_come if until_run else None
+    level = "WARNING" if quiet else "INFO"
+    return worker.work(burst=burst, logging_level=level, until=until)
+
+
+class RunEnd:
+    """The end of a run, looked at not too often."""
+
+    def __init__(self, run_id: str, connection: Redis) -> None:
+        self._key = keys.run(run_id)
+        self._connection = connection
+
+    def has_come(self) -> bool:
+        """Whether the run has ended, or is gone."""
+        state: Any = self._connection.hget(self._key, "state")
+        return state is None or as_text(state) in RUN_ENDED
+
+
+def start(
+    *,
+    url: str,
+    queues: Sequence[str] = ("default",),
+    concurrency: int = 1,
+    paths: Sequence[str] = (),
+    log_folder: str | None = None,
+    until_run: str | None = None,
+    mode: Mode | None = None,
+    burst: bool = False,
+    **options: Any,
+) -> subprocess.Popen[bytes]:
+    """Start a worker in a process and a session of its own; it outlives this process.
+
+    Its own messages go to `<log_folder>/worker.log`, or nowhere.
+    """
+    values: dict[str, Any] = {
+        "url": url,
+        "queues": list(queues),
+        "concurrency": concurrency,
+        "paths": list(paths),
+        "log_folder": log_folder,
+        "until_run": until_run,
+        "mode": mode,
+        "burst": burst,
+        **options,
+    }
+    command = [sys.executable, "-m", "flowq.workers", "--values", "-"]
+    output: Any = subprocess.DEVNULL
+    if log_folder:
+        os.makedirs(log_folder, exist_ok=True)  # noqa: PTH103
+        output = open(os.path.join(log_folder, "worker.log"), "ab")  # noqa: PTH118, PTH123, SIM115
+    try:
+        process = subprocess.Popen(  # noqa: S603 - our own module
+            command, stdin=subprocess.PIPE, stdout=output, stderr=output, **_detached()
+        )
+    finally:
+        if output is not subprocess.DEVNULL:
+            output.close()
+    assert process.stdin is not None
+    process.stdin.write(json.dumps(values).encode())  # not in `ps`: the URL may hold a password
+    process.stdin.close()
+    return process
+
+
+def _detached() -> dict[str, Any]:
+    if sys.platform == "win32":
+        flags = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
+        return {"creationflags": flags}
+    return {"start_new_session": True}
+
+
+def run_command(arguments: Sequence[str] | None = None) -> int:
+    """Read the command line of `python -m flowq.workers`, and be that worker."""
+    values = vars(_parser().parse_args(arguments))
+    if values.pop("values"):
+        values = json.load(sys.stdin)
+    else:
+        values = {name: value for name, value in values.items() if value is not None}
+    logging.captureWarnings(True)
+    main(**values)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("python -m flowq.workers", description=__doc__)
+    add = parser.add_argument
+    add("queues", nargs="*", default=["default"], help="in order of priority")
+    add("--url", default=os.environ.get("FLOWQ_REDIS_URL") or os.environ.get("RQ_REDIS_URL"))
+    add("-c", "--concurrency", type=int, help="how many jobs at a time")
+    add("--mode", choices=["fork", "multiprocessing", "warm"], help="how children are started")
+    add("--burst", action="store_true", default=None, help="end when the queues are empty")
+    add("--path", dest="paths", action="append", help="a folder for the jobs' sys.path")
+    add("--log-folder", help="where each job's output goes")
+    add("--until-run", help="end when this run has ended")
+    add("--name", help="the worker's name")
+    add("--quiet", action="store_true", default=None, help="say less")
+    add("--values", help=argparse.SUPPRESS)
+    return parser

@@ -1,0 +1,157 @@
+"""What a worker tells Redis, and what it learns from it. One method, one script."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from rq.utils import as_text, utcformat
+
+from flowq.runtime import keys, scripts
+from flowq.workers.claims import Claim, End, Turn, make_claim
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+RESULT_NUMBER = {"finished": "1", "failed": "2", "stopped": "2"}
+"""RQ's types of results; it records stopped jobs as failures."""
+
+
+class Ledger:
+    """The claims and ends of one worker. Errors: redis-py's, of every method."""
+
+    def __init__(self, connection: Redis, worker: str, queues: Sequence[str], beat_s: int) -> None:
+        self.connection = connection
+        self.worker = worker
+        self.queues = list(queues)
+        self._beat_s = beat_s
+        self._count = 0
+        self._key = keys.job(worker)
+
+    def turn(
+        self,
+        ends: Sequence[tuple[Claim, End]],
+        *,
+        slots: int,
+        idle: int,
+        limit: int,
+        budget_s: float,
+        cost_by_kind: Mapping[str, float],
+    ) -> Turn:
+        """End executions and claim the next jobs for `slots` children, in one step."""
+        arguments: list[Any] = [self.worker, uuid4().hex[:24], slots, idle, f"{budget_s:.6f}"]
+        arguments += [limit, self._beat_s, len(self.queues), *self.queues, len(cost_by_kind)]
+        for kind, cost_s in cost_by_kind.items():
+            arguments += [kind, f"{cost_s:.6f}"]
+        arguments.append(len(ends))
+        for claim, end in ends:
+            arguments += _end_arguments(claim, end)
+        answers, claimed, held, suspended = scripts.TURN.call(
+            self.connection, self._key, *arguments
+        )
+        claims = [self._claim(*parts) for parts in claimed]
+        return Turn([as_text(answer) for answer in answers], claims, held, bool(suspended))
+
+    def _claim(self, job_id: Any, execution_id: Any, queue: Any, flat: list[bytes]) -> Claim:
+        self._count += 1
+        return make_claim(self._count, as_text(job_id), as_text(execution_id), as_text(queue), flat)
+
+    def put_back(self, claims: Iterable[Claim]) -> None:
+        """Put claims that have not begun at the front of their queues again, in their order."""
+        pairs = [(claim.job_id, claim.execution_id) for claim in reversed(list(claims))]
+        self._take_away(self.worker, "back", 0, pairs)
+
+    def give_up(self, claims: Iterable[Claim], max_crashes: int) -> list[tuple[str, str, str]]:
+        """Do the same for executions that have begun; each is charged with a crash.
+
+        Returns (job, execution, queue) of those that must be failed instead.
+        """
+        pairs = [(claim.job_id, claim.execution_id) for claim in claims]
+        return self._take_away(self.worker, "crash", max_crashes, pairs)
+
+    def bury(self, worker: str, max_crashes: int) -> list[tuple[str, str, str]]:
+        """Requeue what a lost worker held, and forget the worker; returns as `give_up` does."""
+        return self._take_away(worker, "dead", max_crashes, [])
+
+    def _take_away(
+        self, worker: str, how: str, max_crashes: int, pairs: Sequence[tuple[str, str]]
+    ) -> list[tuple[str, str, str]]:
+        if how != "dead" and not pairs:
+            return []
+        flat = [part for pair in pairs for part in pair]
+        answer = scripts.BACK.call(
+            self.connection, self._key, worker, how, max_crashes, len(pairs), *flat
+        )
+        parts = [as_text(part) for part in answer]
+        rows = zip(parts[::4], parts[1::4], parts[2::4], parts[3::4], strict=True)
+        return [
+            (job, execution, queue) for what, job, execution, queue in rows if what == "crashed"
+        ]
+
+    def find_unknown(self, known: Iterable[Claim]) -> list[tuple[str, str]]:
+        """Return (job, execution) pairs that Redis says we hold and we know nothing about.
+
+        They come from a claim whose reply was lost.
+        """
+        ours = {claim.execution_id for claim in known}
+        members: Any = self.connection.smembers(keys.held(self.worker))
+        pairs = [as_text(member).rpartition(":") for member in members]
+        return [(job, execution) for job, _, execution in pairs if execution not in ours]
+
+    def return_unknown(self, pairs: Sequence[tuple[str, str]]) -> None:
+        """Put such executions back; nothing of them has run."""
+        self._take_away(self.worker, "back", 0, pairs)
+
+    def beat(self, lease_s: float, ttl_s: int, executing: Sequence[tuple[Claim, bool]]) -> set[str]:
+        """Say that we and these executions are alive; the flag says: handed over, not begun.
+
+        Returns the ids of executions that somebody else has taken away from us.
+        """
+        arguments: list[Any] = [self.worker, lease_s, ttl_s, self._beat_s, len(executing)]
+        for claim, is_waiting in executing:
+            flag = "1" if is_waiting else ""
+            arguments += [claim.job_id, claim.execution_id, claim.queue, flag]
+        lost = scripts.BEAT.call(self.connection, self._key, *arguments)
+        return {as_text(execution_id) for execution_id in lost}
+
+    def queue_due(self) -> list[tuple[str, str]]:
+        """Queue scheduled jobs whose time has come; return those with a rate limit, left to RQ."""
+        left = scripts.DUE.call(self.connection, self._key, 250, *self.queues)
+        parts = [as_text(part) for part in left]
+        return list(zip(parts[::2], parts[1::2], strict=True))
+
+    def find_silent(self) -> list[str]:
+        """Return the names of workers whose lease is over."""
+        seconds, microseconds = self.connection.time()
+        now = seconds + microseconds / 1e6
+        names: Any = self.connection.zrangebyscore(keys.WORKERS, 0, now, start=0, num=20)
+        return [as_text(name) for name in names]
+
+    def leave(self) -> None:
+        """Give the lease back."""
+        self.connection.zrem(keys.WORKERS, self.worker)
+
+
+def _end_arguments(claim: Claim, end: End) -> list[Any]:
+    return [
+        claim.job_id,
+        claim.execution_id,
+        claim.queue,
+        end.status,
+        _instant(end.started_at),
+        _instant(end.ended_at),
+        f"{end.started_at:.6f}",
+        f"{end.ended_at:.6f}",
+        end.ttl,
+        end.field,
+        end.value,
+        end.generation,
+        RESULT_NUMBER[end.status],
+    ]
+
+
+def _instant(at_s: float) -> str:
+    return utcformat(datetime.fromtimestamp(at_s or time.time(), UTC))

@@ -1,0 +1,304 @@
+"""In the child: execute one job, as RQ's own worker would, and say how it ended."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+import zlib
+from base64 import b64decode, b64encode
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any
+
+from redis import ConnectionPool, Redis
+from rq.callbacks import (
+    execute_failure_callback,
+    execute_stopped_callback,
+    execute_success_callback,
+)
+from rq.defaults import DEFAULT_RESULT_TTL, UNSERIALIZABLE_RETURN_VALUE_PAYLOAD
+from rq.executions import Execution
+from rq.job import JobStatus, Retry
+from rq.job_lifecycle import call_exception_handlers, format_exc_info
+from rq.timeouts import JobTimeoutException
+from rq.utils import as_text
+from rq.worker.base import BaseWorker
+
+from flowq.runtime import keys
+from flowq.runtime.job import Job
+from flowq.runtime.queue import Queue
+from flowq.workers.claims import DEFAULT_TIMEOUT_S, End, Task
+from flowq.workers.deadline import death_penalty_class
+
+
+@dataclass(frozen=True)
+class Address:
+    """How a child reaches Redis: what RQ's `parse_connection` takes out of a connection."""
+
+    redis_class: type[Redis]
+    connection_class: type[Any]
+    options: dict[str, Any]
+
+    def connect(self) -> Redis:
+        """Return a client; nothing is connected before its first command."""
+        pool = ConnectionPool(connection_class=self.connection_class, **self.options)
+        return self.redis_class(connection_pool=pool)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a child has to know. Plain values and importable names, because spawn pickles it."""
+
+    worker: str
+    address: Address
+    job_class: type[Job] = Job
+    queue_class: type[Queue] = Queue
+    serializer: Any = None
+    result_ttl: int = DEFAULT_RESULT_TTL
+    exception_handlers: tuple[Callable[..., Any], ...] = ()
+    keeps_failures: bool = True
+    paths: tuple[str, ...] = ()
+    scratch_folder: str | None = None
+    log_folder: str | None = None
+
+
+@dataclass
+class Bench:
+    """Where one child works: its settings, and one connection, made when it is first needed."""
+
+    settings: Settings
+    _folder: str = field(default_factory=os.getcwd)
+
+    @cached_property
+    def connection(self) -> Redis:
+        """The connection that jobs and callbacks use in this child."""
+        return self.settings.address.connect()
+
+    # Executing -----------------------------------------------------------------------------------
+
+    def execute(self, task: Task) -> End:
+        """Run the job's function with its callbacks; never raises what the job raises."""
+        threads = threading.active_count()
+        started_at = time.time()
+        job: Job | None = None
+        try:
+            job = self.restore(task)
+            value = self._call(job)
+            end = self._success(task, job, value, started_at)
+        except BaseException:  # noqa: BLE001 - RQ fails a job for whatever it raises
+            end = self._failure(task, job, started_at)
+        self._tidy()
+        return end._replace(is_spent=threading.active_count() > threads)
+
+    def restore(self, task: Task) -> Job:
+        """Return the job, started."""
+        settings = self.settings
+        job = settings.job_class(
+            task.job_id, connection=self.connection, serializer=settings.serializer
+        )
+        job.restore(dict(zip(task.raw[::2], task.raw[1::2], strict=True)))
+        job.worker_name = settings.worker
+        job._status = JobStatus.STARTED
+        job.started_at = job.last_heartbeat = datetime.now(UTC)
+        job.ended_at = None
+        return job
+
+    def _call(self, job: Job) -> Any:
+        os.environ["RQ_WORKER_ID"] = self.settings.worker
+        os.environ["RQ_JOB_ID"] = job.id
+        timeout_s = job.timeout or DEFAULT_TIMEOUT_S
+        if timeout_s <= 0:
+            return job.perform()
+        with death_penalty_class()(timeout_s, JobTimeoutException, job_id=job.id):
+            return job.perform()
+
+    def _success(self, task: Task, job: Job, value: Any, started_at: float) -> End:
+        job.ended_at = datetime.now(UTC)
+        ended_at = time.time()
+        if isinstance(value, Retry):
+            return End(
+                task.number, "finished", "long", started_at, ended_at, "", "retry", dump(job, value)
+            )
+        job._result = value
+        job._status = JobStatus.FINISHED
+        execute_success_callback(job, death_penalty_class(), value)
+        ttl = job.get_result_ttl(self.settings.result_ttl)
+        return End(
+            task.number,
+            "finished",
+            "long" if _is_rare(job, ttl) else "turn",
+            started_at,
+            ended_at,
+            str(ttl),
+            "" if value is None else "return_value",
+            "" if value is None else dump(job, value),
+            job._generation,
+        )
+
+    def _failure(self, task: Task, job: Job | None, started_at: float) -> End:
+        exc_info: Any = sys.exc_info()
+        ended_at = time.time()
+        text = format_exc_info(exc_info)
+        if job is None:  # its hash cannot be read
+            return failed(task.number, text, started_at, ended_at)
+        job._status = JobStatus.FAILED
+        job.ended_at = datetime.now(UTC)
+        try:
+            execute_failure_callback(job, death_penalty_class(), *exc_info)
+        except BaseException:  # noqa: BLE001 - as RQ: the callback's error is the recorded one
+            exc_info = sys.exc_info()
+        text = format_exc_info(exc_info)
+        try:
+            call_exception_handlers(self.settings.exception_handlers, job, *exc_info)
+        except BaseException:  # noqa: BLE001 - a handler's error must not hide the job's
+            text += f"\nThis exception handler failed too:\n{format_exc_info(sys.exc_info())}"
+        is_rare = _is_rare_failure(job) or not self.settings.keeps_failures
+        return failed(
+            task.number,
+            text,
+            started_at,
+            ended_at,
+            how="long" if is_rare else "turn",
+            ttl="" if job.failure_ttl is None else str(job.failure_ttl),
+            generation=job._generation,
+        )
+
+    def _tidy(self) -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        try:
+            if os.getcwd() != self._folder:  # noqa: PTH109 - this runs for each job
+                os.chdir(self._folder)
+        except OSError:
+            os.chdir(self._folder)
+
+    # Ending the long way -------------------------------------------------------------------------
+
+    def conclude(self, task: Task, end: End) -> End:
+        """End an execution by RQ's own code: dependents, repeats, rate limits, retries, webhooks.
+
+        The WIP entry is looked at first, so that what somebody else has ended stays ended.
+        """
+        if self.connection.zscore(_wip_key(task), f"{task.job_id}:{task.execution_id}") is None:
+            return end._replace(how="lost")
+        job = self.restore(task)
+        job.started_at = datetime.fromtimestamp(end.started_at, UTC)
+        job.ended_at = datetime.fromtimestamp(end.ended_at, UTC)
+        worker = self._rq_worker()
+        queue = self.settings.queue_class(
+            task.queue, connection=self.connection, job_class=self.settings.job_class
+        )
+        execution = Execution(
+            id=task.execution_id,
+            job_id=task.job_id,
+            connection=self.connection,
+            worker_name=self.settings.worker,
+        )
+        execution.created_at = job.started_at
+        _conclude(worker, job, queue, execution, end)
+        return end._replace(how="done")
+
+    def _rq_worker(self) -> BaseWorker:
+        worker = BaseWorker(
+            [],
+            self.settings.worker,
+            connection=self.connection,
+            default_result_ttl=self.settings.result_ttl,
+            job_class=self.settings.job_class,
+            queue_class=self.settings.queue_class,
+            serializer=self.settings.serializer,
+            disable_default_exception_handler=not self.settings.keeps_failures,
+            prepare_for_work=False,
+        )
+        worker.log_job_description = False
+        return worker
+
+
+def failed(
+    number: int,
+    text: str,
+    started_at: float,
+    ended_at: float,
+    *,
+    how: str = "turn",
+    ttl: str = "",
+    generation: int = 0,
+    status: str = "failed",
+) -> End:
+    """Return the end of a job that did not succeed, with the text that its result keeps."""
+    value = b64encode(zlib.compress(text.encode(errors="replace"))).decode()
+    return End(number, status, how, started_at, ended_at, ttl, "exc_string", value, generation)
+
+
+def dump(job: Job, value: Any) -> str:
+    """Return a result as its entry holds it.
+
+    Source: `rq.results.Result.serialize`: what the serializer refuses becomes a fixed text.
+    """
+    try:
+        data = job.serializer.dumps(value)
+    except BaseException:  # noqa: BLE001 - as RQ; user code runs in here
+        data = job.serializer.dumps(UNSERIALIZABLE_RETURN_VALUE_PAYLOAD)
+    return b64encode(data).decode()
+
+
+def _is_rare(job: Job, ttl: int) -> bool:
+    return bool(
+        job.repeats_left
+        or job.rate_limit_key
+        or job.webhooks
+        or (ttl == 0 and (job.group_id or job.is_tracked))
+        or ttl < -1
+    )
+
+
+def _is_rare_failure(job: Job) -> bool:
+    ttl = job.failure_ttl
+    return bool(
+        job.should_retry or job.rate_limit_key or job.webhooks or (ttl is not None and ttl <= 0)
+    )
+
+
+def _wip_key(task: Task) -> str:
+    return f"{keys.PREFIX}:wip:{task.queue}"
+
+
+def _conclude(worker: BaseWorker, job: Job, queue: Queue, execution: Execution, end: End) -> None:
+    if end.status == "finished":
+        _conclude_success(worker, job, queue, execution, end)
+        return
+    if end.status == "stopped":
+        worker._stopped_job_id = job.id
+        try:
+            execute_stopped_callback(job, death_penalty_class())
+        except BaseException:  # as RQ: the job is stopped all the same
+            worker.log.exception("stopped callback of job %s raised", job.id)
+    text = zlib.decompress(_unpack(end.value)).decode()
+    worker.handle_job_failure(
+        job,
+        queue=queue,
+        started_job_registry=queue.started_job_registry,
+        exc_string=text,
+        execution=execution,
+    )
+
+
+def _conclude_success(
+    worker: BaseWorker, job: Job, queue: Queue, execution: Execution, end: End
+) -> None:
+    value: Any = job.serializer.loads(_unpack(end.value)) if end.value else None
+    job._result = value
+    if end.field == "retry":
+        worker.handle_job_retry(job, queue, value, queue.started_job_registry, execution)
+        return
+    job._status = JobStatus.FINISHED
+    worker.handle_job_success(job, queue, queue.started_job_registry, execution)
+    job.send_webhooks(JobStatus.FINISHED)
+
+
+def _unpack(value: str) -> bytes:
+    return b64decode(as_text(value))

@@ -1,0 +1,229 @@
+"""`flowq.Worker`: RQ's worker on the outside, a supervisor with children inside."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rq.connections import parse_connection
+from rq.defaults import DEFAULT_LOGGING_DATE_FORMAT, DEFAULT_LOGGING_FORMAT
+from rq.job import Job as RQJob
+from rq.logutils import setup_loghandlers
+from rq.queue import Queue as RQQueue
+from rq.worker.base import BaseWorker, WorkerStatus
+
+from flowq.errors import UsageError
+from flowq.runtime import keys
+from flowq.runtime.job import Job
+from flowq.runtime.maintenance import tidy
+from flowq.runtime.queue import Queue
+from flowq.workers.crew import Crew, Mode
+from flowq.workers.doorbell import Doorbell
+from flowq.workers.ledger import Ledger
+from flowq.workers.loop import Duty, Limits, Supervisor
+from flowq.workers.pace import Pace
+from flowq.workers.perform import Address, Settings
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+MODES = ("fork", "multiprocessing", "warm")
+LEASE_S = 6.0
+BEAT_S = 1.5
+TIDY_S = 1.0
+DUE_S = 0.5
+SECOND_SIGNAL_S = 0.2
+"""A terminal and a parent may both pass on one Ctrl-C."""
+
+log = logging.getLogger("rq.worker")
+
+
+def default_mode() -> Mode:
+    """Return how children are started when nobody says: by fork where there is one."""
+    return "fork" if hasattr(os, "fork") else "multiprocessing"
+
+
+class Worker(BaseWorker):
+    """Runs the jobs of some queues, `concurrency` at a time, each in another process than this.
+
+    `queues` in order of priority. `mode`: "fork" forks for each job, as RQ does; "multiprocessing"
+    keeps spawned children, on every platform; "warm" keeps forked ones. `max_jobs_per_child`
+    replaces a kept child after so many jobs. `timeout_grace_s`: how long a job may go on after its
+    timeout was raised in it, before it is killed. `max_crashes`: how often a job is started again
+    whose worker was lost. `batches=False` hands jobs over one by one. All else as in `rq.Worker`.
+
+    Errors: UsageError; ValueError for a name that is in use.
+    """
+
+    queue_class = Queue
+    job_class = Job
+    mode: Mode | None = None
+
+    def __init__(
+        self,
+        queues: Any,
+        name: str | None = None,
+        *,
+        connection: Redis | None = None,
+        concurrency: int = 1,
+        mode: Mode | None = None,
+        max_jobs_per_child: int | None = None,
+        timeout_grace_s: float = 5.0,
+        max_crashes: int = 2,
+        batches: bool = True,
+        paths: Sequence[str] = (),
+        log_folder: str | None = None,
+        captures: bool = True,
+        job_class: Any = None,
+        queue_class: Any = None,
+        **options: Any,
+    ) -> None:
+        mode = mode or self.mode or default_mode()
+        if mode not in MODES:
+            raise UsageError(f"mode is one of {', '.join(MODES)}, not {mode!r}")
+        if concurrency < 1:
+            raise UsageError(f"concurrency is at least 1, not {concurrency}")
+        if mode != "multiprocessing" and not hasattr(os, "fork"):
+            raise UsageError(f"mode {mode!r} needs fork; use mode='multiprocessing' here")
+        queues = _as_list(queues)
+        if connection is None and queues and isinstance(queues[0], RQQueue):
+            connection = queues[0].connection
+        super().__init__(
+            [queue.name if isinstance(queue, RQQueue) else queue for queue in queues],
+            name,
+            connection=connection,
+            job_class=_ours(job_class, RQJob, Job),
+            queue_class=_ours(queue_class, RQQueue, Queue),
+            **options,
+        )
+        self.mode = mode
+        self.concurrency = concurrency
+        self.max_jobs_per_child = max_jobs_per_child
+        self.timeout_grace_s = timeout_grace_s
+        self.max_crashes = max_crashes
+        self.batches = batches
+        self.paths = tuple(paths)
+        self.log_folder = log_folder
+        self.captures = captures
+        self._signaled_at = 0.0
+
+    def _set_connection(self, connection: Redis) -> Redis:
+        return connection  # nothing of ours blocks for minutes, so no timeout has to be raised
+
+    def work(
+        self,
+        burst: bool = False,
+        logging_level: str | None = None,
+        date_format: str = DEFAULT_LOGGING_DATE_FORMAT,
+        log_format: str = DEFAULT_LOGGING_FORMAT,
+        max_jobs: int | None = None,
+        max_idle_time: int | None = None,
+        with_scheduler: bool = True,
+        dequeue_strategy: Any = None,
+        *,
+        until: Callable[[], bool] | None = None,
+    ) -> bool:
+        """Work until there is a reason to stop; return whether any job was done.
+
+        `burst`: until the queues are empty. `until` is asked between jobs. The scheduler is always
+        included. Blocks: for all that time.
+        """
+        setup_loghandlers(logging_level, date_format, log_format, name="rq.worker")
+        limits = Limits(burst, max_jobs, max_idle_time, self.timeout_grace_s, until)
+        scratch = tempfile.mkdtemp(prefix="flowq-") if self.captures else None
+        try:
+            supervisor = self._make_supervisor(limits, scratch)
+            self._register(supervisor)
+            try:
+                supervisor.run()
+            finally:
+                self.register_death()  # type: ignore[no-untyped-call]
+            return supervisor.done > 0
+        finally:
+            if scratch:
+                shutil.rmtree(scratch, ignore_errors=True)
+
+    # Putting it together -------------------------------------------------------------------------
+
+    def _make_supervisor(self, limits: Limits, scratch: str | None) -> Supervisor:
+        address = Address(*parse_connection(self.connection))
+        settings = Settings(
+            worker=self.name,
+            address=address,
+            job_class=self.job_class,
+            queue_class=self.queue_class,
+            serializer=self._serializer_arg,
+            result_ttl=self.default_result_ttl,
+            exception_handlers=tuple(self._exc_handlers),
+            keeps_failures=not self.disable_default_exception_handler,
+            paths=self.paths,
+            scratch_folder=scratch,
+            log_folder=self.log_folder,
+        )
+        assert self.mode is not None
+        crew = Crew(self.concurrency, self.mode, settings, self.max_jobs_per_child)
+        queues = self.queue_names()
+        ledger = Ledger(self.connection, self.name, queues, self.job_monitoring_interval)
+        bell = Doorbell(address, self.pubsub_channel_name, [keys.queue(name) for name in queues])
+        supervisor = Supervisor(ledger, crew, bell, Pace(self.batches), limits)
+        supervisor.on_reconnect = self._register_again
+        supervisor.duties = [
+            Duty(BEAT_S, lambda: self._beat(supervisor)),
+            Duty(TIDY_S, lambda: tidy(self.connection)),
+            Duty(DUE_S, lambda: self._queue_due(ledger)),
+        ]
+        return supervisor
+
+    def _register(self, supervisor: Supervisor) -> None:
+        self.register_birth()  # type: ignore[no-untyped-call]
+        self.set_state(WorkerStatus.STARTED)
+        log.info("worker %s: started with PID %d", self.name, os.getpid())
+        log.info("listening on %s", ", ".join(self.queue_names()))
+        if threading.current_thread() is threading.main_thread():
+            self._handle_signals(supervisor)
+
+    def _register_again(self) -> None:
+        if not self.connection.exists(self.key):
+            self.register_birth()  # type: ignore[no-untyped-call]
+
+    def _handle_signals(self, supervisor: Supervisor) -> None:
+        def on_signal(_number: int, _frame: Any) -> None:
+            now = time.monotonic()
+            if now - self._signaled_at > SECOND_SIGNAL_S:
+                self._signaled_at = now
+                supervisor.stop()
+
+        for name in ("SIGINT", "SIGTERM", "SIGBREAK"):
+            if hasattr(signal, name):
+                signal.signal(getattr(signal, name), on_signal)
+        signal.set_wakeup_fd(supervisor.wake_descriptor, warn_on_full_buffer=False)
+
+    # Now and then --------------------------------------------------------------------------------
+
+    def _beat(self, supervisor: Supervisor) -> None:
+        supervisor.beat(LEASE_S, self.worker_ttl + 60)
+
+    def _queue_due(self, ledger: Ledger) -> None:
+        for queue_name, job_id in ledger.queue_due():
+            log.warning("job %s of %s has a rate limit; left to RQ's scheduler", job_id, queue_name)
+
+
+class MultiprocessingWorker(Worker):
+    """A worker whose children are spawned and kept, as on Windows; for `rq worker -w`."""
+
+    mode: Mode | None = "multiprocessing"
+
+
+def _as_list(queues: Any) -> list[Any]:
+    return list(queues) if isinstance(queues, list | tuple | set) else [queues]
+
+
+def _ours(given: Any, theirs: type, ours: type) -> Any:
+    return ours if given is None or given is theirs else given
