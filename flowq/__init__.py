@@ -40,6 +40,7 @@ if TYPE_CHECKING:  # what `__getattr__` resolves, for the type checker
     from flowq.runtime.job import Job, release_job
     from flowq.runtime.queue import Queue
     from flowq.runtime.wip import WIPRegistry
+    from flowq.workers import MultiprocessingWorker, Worker
 
 __all__ = [
     "Callback",
@@ -51,6 +52,7 @@ __all__ = [
     "Job",
     "JobIdTaken",
     "JobNotFound",
+    "MultiprocessingWorker",
     "NotAFutureJob",
     "NotFound",
     "Problem",
@@ -63,6 +65,7 @@ __all__ = [
     "UsageError",
     "WIPRegistry",
     "Where",
+    "Worker",
     "Workflow",
     "WorkflowInvalid",
     "WorkflowNotFound",
@@ -78,8 +81,10 @@ __all__ = [
 _MODULE_BY_NAME = {
     "Edge": "flowq.runtime.holds",
     "Job": "flowq.runtime.job",
+    "MultiprocessingWorker": "flowq.workers",
     "Queue": "flowq.runtime.queue",
     "WIPRegistry": "flowq.runtime.wip",
+    "Worker": "flowq.workers",
     "Workflow": "flowq.declare.python",
     "connect": "flowq.functions",
     "deferred": "flowq.functions",
