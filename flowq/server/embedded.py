@@ -64,7 +64,7 @@ class Server:
         return connect(self.url)
 
     def stop(self) -> None:
-        """End the server; its data stay, and `ensure` starts it again. Idempotent.
+        """End the server, whoever uses it; its data stay, and `ensure` starts it again. Idempotent.
 
         Blocks: until nothing has its hands on the data. Errors: ServerUnavailable.
         """
@@ -88,7 +88,7 @@ def ensure(folder: Path | None = None, *, idle_s: float | None = None) -> Server
     Atomic: any number of callers at once get the same server. Blocks: about 0.1 s for a start,
     longer while much data are loaded. Errors: ServerUnavailable.
     """
-    state = _open_state(Path(folder or Path.cwd()).resolve())
+    state = _open_state(folder)
     limit_s = _idle_s(idle_s)
     try:
         return _find_or_start(state, limit_s)
@@ -278,11 +278,12 @@ def _read_report(guardian: subprocess.Popen[bytes], state: Path) -> str:
 # --- the folder ---
 
 
-def _open_state(folder: Path) -> Path:
+def _open_state(folder: Path | None) -> Path:
     """Return the state folder, created if need be, and ours alone. Errors: ServerUnavailable."""
     _require_unix()
-    state = folder / STATE
+    state = Path(STATE)
     try:
+        state = Path(folder or Path.cwd()).resolve() / STATE
         state.mkdir(mode=0o700, exist_ok=True)
         state = state.resolve()
         _keep_private(state)

@@ -131,6 +131,16 @@ def test_a_deep_folder_uses_the_runtime_folder_of_the_user(
         shutil.rmtree(runtime)
 
 
+def test_a_folder_that_is_gone_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    for place in (None, gone):
+        with pytest.raises(ServerUnavailable, match="No such file or directory"):
+            server.ensure(place)
+
+
 def test_a_copied_project_does_not_get_the_server_of_the_original(deep: Path) -> None:
     original = server.ensure(deep)
     copy = deep.with_name("c" * 60)
@@ -269,5 +279,7 @@ def test_a_program_that_does_not_start_is_named_with_its_reason(
 def test_a_locale_that_the_machine_does_not_have_is_no_obstacle(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("LC_ALL", "xx_YY.UTF-8")
-    assert server.ensure(project).is_running
+    monkeypatch.setenv("LC_ALL", "xx_YY.UTF-8")  # Redis refuses to start, Valkey complains
+    started = server.ensure(project)
+    assert started.is_running
+    assert "LOCALE" not in started.log.read_text()

@@ -231,6 +231,21 @@ def test_a_temporary_server_leaves_nothing_behind() -> None:
     assert not started.state.exists()
 
 
+def test_a_temporary_server_finds_a_place_though_the_temporary_folder_is_deep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deep = tmp_path.joinpath(*["deep" * 10] * 3)
+    deep.mkdir(parents=True)
+    monkeypatch.setattr(embedded.tempfile, "tempdir", str(deep))
+    monkeypatch.setenv("TMPDIR", str(deep))
+    with server.temporary() as started:
+        assert started.state.parent == deep
+        with started.connect() as connection:
+            assert connection.ping()
+    assert not started.socket.parent.exists()
+    assert list(deep.iterdir()) == []
+
+
 def test_a_temporary_server_ends_with_the_process_that_wanted_it(wait_until: WaitUntil) -> None:
     text = (
         "import sys; from flowq import server\n"
