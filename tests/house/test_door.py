@@ -63,8 +63,8 @@ def test_every_name_of_the_door_opens(name: str) -> None:
 
 
 def test_names_that_are_not_there_are_said_as_python_says_them() -> None:
-    with pytest.raises(AttributeError, match="module 'flowq' has no attribute 'Qeue'"):
-        flowq.Qeue  # noqa: B018
+    with pytest.raises(AttributeError, match="module 'flowq' has no attribute 'NoQueue'"):
+        flowq.NoQueue  # noqa: B018
 
 
 def test_every_error_is_in_the_door() -> None:
