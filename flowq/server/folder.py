@@ -142,8 +142,8 @@ def _make_short_folder() -> str:
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
     bases = [runtime] if is_private(runtime) else []
     for base in [*bases, tempfile.gettempdir(), "/tmp"]:  # noqa: S108 - mkdtemp makes it private
-        if fits(os.path.join(base, "flowq-12345678", SOCKET)):
-            return tempfile.mkdtemp(prefix="flowq-", dir=base)
+        if fits(os.path.join(base, "flowq-socket-12345678", SOCKET)):
+            return tempfile.mkdtemp(prefix="flowq-socket-", dir=base)
     raise Trouble("no folder has a path that is short enough for a socket; set XDG_RUNTIME_DIR")
 
 
