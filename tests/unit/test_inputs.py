@@ -125,7 +125,7 @@ def test_none_is_a_value_of_an_optional_input() -> None:
 
 
 def test_all_problems_are_told_at_once() -> None:
-    found = problems_of({"szie": "3", "n": "x"}, Input("size", "int"), Input("n", "int"))
+    found = problems_of({"sizes": "3", "n": "x"}, Input("size", "int"), Input("n", "int"))
     assert [problem.code for problem in found] == ["FQ401", "FQ402", "FQ403"]
     assert "did you mean 'size'?" in found[0].hint
     assert "required" in found[1].message

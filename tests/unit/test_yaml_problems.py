@@ -1,0 +1,163 @@
+"""What is refused in a YAML workflow: with a code, at its position, with advice."""
+
+from __future__ import annotations
+
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from flowq.declare.problems import RULES
+from flowq.declare.yaml import parse_workflow, read_workflow
+from flowq.errors import Problem, Where, WorkflowInvalid, WorkflowNotFound
+from flowq.spec import Block, JobSpec, Workflow
+
+
+def parse(text: str) -> Workflow:
+    return parse_workflow(textwrap.dedent(text), "flow.yaml")
+
+
+def problems_of(text: str) -> tuple[Problem, ...]:
+    with pytest.raises(WorkflowInvalid) as caught:
+        parse(text)
+    return caught.value.problems
+
+
+def with_job(keys: str, others: str = "") -> str:
+    return f"jobs:\n  a:\n    call: m:f\n    {keys}\n{textwrap.indent(others, '  ')}"
+
+
+def job_of(keys: str, others: str = "") -> JobSpec:
+    return parse(with_job(keys, others)).jobs[0]
+
+
+def codes_of(text: str) -> list[str]:
+    return [problem.code for problem in problems_of(text)]
+
+
+def test_a_problem_of_a_key_points_to_the_key_and_one_of_a_value_to_the_value() -> None:
+    unknown, wrong = problems_of(with_job("timeuot: 3\n    timeout: soon"))
+    assert unknown.where == Where("flow.yaml", 4, 5)
+    assert wrong.where == Where("flow.yaml", 5, 14)
+
+
+def test_a_column_counts_characters() -> None:
+    (problem,) = problems_of("jobs: {a: {call: m:f, with: {é: 'ü', x: '${{ ö }}'}}}")
+    assert problem.where == Where("flow.yaml", 1, 41)
+
+
+def test_all_problems_are_reported_at_once_in_the_order_of_the_text() -> None:
+    found = problems_of(
+        """\
+        jbos: x
+        jobs:
+          a b: {call: m:f}
+          c: {call: m.f, needs: {}, queue: }
+          d:
+        """
+    )
+    assert [problem.code for problem in found] == [
+        "FQ103",
+        "FQ109",
+        "FQ114",
+        "FQ105",
+        "FQ105",
+        "FQ106",
+    ]
+    lines = [problem.where.line for problem in found if problem.where]
+    assert lines == sorted(lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "words"),
+    [
+        (with_job("tineout: 3"), "FQ103", "did you mean 'timeout'?"),
+        (with_job("runs-on: x"), "FQ108", "queue"),
+        (with_job("for_each: [1]"), "FQ107", "not supported yet"),
+        (with_job("call: m:g"), "FQ104", "line 3"),
+        (with_job("with: {a: 1, a: 2}"), "FQ104", "second time"),
+        (with_job("timeout: 10 minutes"), "FQ110", "10m"),
+        (with_job("timeout: .inf"), "FQ110", "duration"),
+        (with_job("timeout: true"), "FQ110", "duration"),
+        (with_job("timeout: 99999d"), "FQ110", "3650d"),
+        (with_job("retries: true"), "FQ105", "not true"),
+        (with_job("retries: 1.5"), "FQ105", "not 1.5"),
+        (with_job("deferred: 1"), "FQ105", "true or false"),
+        (with_job("queue: ''"), "FQ105", "not ''"),
+        (with_job("queue: ${{ inputs.q }}"), "FQ105", "under `with`"),
+        (with_job("with: {x: '${{ inptus.a }}'}"), "FQ302", "did you mean 'inputs'?"),
+        (with_job("with: {x: [{y: '${{ a && b }}'}]}"), "FQ301", "`and`"),
+        (with_job("with: {'${{ a }}': 1}"), "FQ105", "key"),
+        (with_job("needs: [a, [b]]"), "FQ105", "not a list"),
+        (with_job("needs: b, c"), "FQ105", "[b, c]"),
+        (with_job("blocks: {b: {on_failure: run}}"), "FQ105", "ignore"),
+        (with_job("blocks: {b: {on_error: ignore}}"), "FQ103", "on_failure"),
+        (with_job("blocked_by: b", "b: {call: m:f}"), "FQ115", "`needs: b`"),
+        (with_job("blocked_by: b", "b: {call: m:f, deferred: false}"), "FQ115", "before b"),
+        (with_job("with: {a: *b}"), "FQ112", "no anchor"),
+        (with_job("<<: {a: 1}"), "FQ112", "YAML 1.2"),
+        (with_job("with: !!python/none {}"), "FQ112", "tag"),
+        (with_job("with: {x: " + "9" * 5000 + "}"), "FQ111", "4,000"),
+        (with_job("? [x]\n    : 1"), "FQ105", "cannot be a key"),
+        (with_job("?\n    : 1"), "FQ105", "key is missing"),
+        ("jobs: {a: {call: m:f}, 'b--c': {call: m:f}}", "FQ109", "single -"),
+        ("jobs: {a: {call: 'm:f()'}}", "FQ114", "m:f"),
+        ("jobs: {a: {call: m}}", "FQ114", "for example"),
+        ("inputs: {a: {type: stri}}\njobs: {a: {call: m:f}}", "FQ105", "write str"),
+        ("inputs: {a: {pattern: x}}\njobs: {a: {call: m:f}}", "FQ107", "pattern"),
+        ("inputs: [a]\njobs: {a: {call: m:f}}", "FQ105", "map of names"),
+        ("inputs: {a: {type: bool, default: maybe}}\njobs: {a: {call: m:f}}", "FQ116", "maybe"),
+        ("jobs: {a: {call: m:f}", "FQ102", "opened with {"),
+        ("x: %y", "FQ102", "cannot begin with '%'"),
+        ("a: \ud800", "FQ101", "U+D800"),
+        ("[", "FQ102", "a value is missing"),
+        ("42", "FQ113", "not 42"),
+    ],
+)
+def test_a_problem_has_a_code_and_says_what_to_do(text: str, code: str, words: str) -> None:
+    (problem,) = problems_of(text)
+    assert problem.code == code
+    assert words in f"{problem.message} {problem.hint}"
+    assert problem.where is not None
+
+
+def test_blocked_by_an_unknown_job_is_left_to_the_checks_of_the_graph() -> None:
+    assert job_of("blocked_by: nobody").blocks == (Block("nobody"),)
+
+
+def test_a_file_that_cannot_be_read_is_not_found(tmp_path: Path) -> None:
+    for path in (tmp_path / "none.yaml", tmp_path, "nul\0.yaml"):
+        with pytest.raises(WorkflowNotFound):
+            read_workflow(path)
+
+
+@pytest.mark.parametrize(
+    ("data", "line", "column"), [(b"a: 1\nb: \xff", 2, 4), ("jobs: {}".encode("utf-16"), 1, 1)]
+)
+def test_bytes_that_are_no_utf8_have_a_position(
+    tmp_path: Path, data: bytes, line: int, column: int
+) -> None:
+    file = tmp_path / "x.yaml"
+    file.write_bytes(data)
+    with pytest.raises(WorkflowInvalid) as caught:
+        read_workflow(file)
+    (problem,) = caught.value.problems
+    assert (problem.code, problem.where) == ("FQ101", Where(str(file), line, column))
+
+
+@pytest.mark.parametrize("opening", ["[", "a: {b: ", "? ", "- [", "{a: ["])
+def test_a_deep_text_is_refused_at_once(opening: str) -> None:
+    begin = time.perf_counter()
+    assert set(codes_of(opening * 100_000)) <= {"FQ111", "FQ102"}
+    assert time.perf_counter() - begin < 2  # the parser alone would take minutes
+
+
+def test_aliases_cannot_stand_for_more_than_a_limit() -> None:
+    rows = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    rows += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 10)]
+    assert codes_of("\n".join(rows)) == ["FQ111"]
+
+
+def test_every_code_has_one_line() -> None:
+    assert all(code.startswith("FQ1") and "\n" not in title for code, title in RULES.items())
