@@ -7,11 +7,11 @@ nothing of flowq.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from typing import Any
 
 from rq import get_current_job
+from rq.utils import import_attribute
 
 from flowq.errors import UsageError
 from flowq.expressions import evaluate
@@ -38,9 +38,4 @@ def call_with_results(
     arguments = {
         name: evaluate(value, inputs=inputs, results=results) for name, value in kwargs.items()
     }
-    return _find(function)(**arguments)
-
-
-def _find(function: str) -> Any:
-    module, _, name = function.rpartition(".")
-    return getattr(importlib.import_module(module), name)
+    return import_attribute(function)(**arguments)

@@ -1,0 +1,188 @@
+"""Why a job has not run: every hold that it still has, by name, and what to do about each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from rq.utils import as_text
+from rq.worker import Worker as RQWorker
+
+from flowq.errors import JobNotFound
+from flowq.runtime import keys
+from flowq.runtime.queue import Queue
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+NAMED = 5
+"""How many jobs a sentence names before it counts the rest."""
+
+_MET = {"finished", "passed", "tolerated"}
+_OPEN_STATES = {"open", "releasing"}
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """One reason why a job does not run now. Shape: `job_ids` are those that hold it, all of them.
+
+    `kind` is one of open, gate, blockers, dependencies, time, queue, started, ended.
+    """
+
+    kind: str
+    text: str
+    job_ids: tuple[str, ...] = ()
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Where a job stands. Shape: `reasons` in the order in which they have to go; often one."""
+
+    job_id: str
+    state: str
+    reasons: tuple[Reason, ...]
+
+    def __str__(self) -> str:
+        lines = [f"{self.job_id} is {self.state}"]
+        for reason in self.reasons:
+            lines.append(f"  - {reason.text}")
+            if reason.hint:
+                lines.append(f"    {reason.hint}")
+        return "\n".join(lines)
+
+
+def explain(job_id: str, connection: Redis) -> Explanation:
+    """Explain why a job has not run, or how it ended. Reads only. Errors: JobNotFound."""
+    job = _read(keys.job(job_id), connection)
+    if not job:
+        raise JobNotFound(job_id)
+    status = job.get("status", "")
+    outcome = job.get("flowq_outcome", "")
+    state = "skipped" if outcome in ("skipped", "passed") else status
+    if status == "deferred":
+        reasons = tuple(_holds(job_id, job, connection))
+    else:
+        reasons = tuple(_beyond_holds(job_id, status, job, connection))
+    return Explanation(job_id, state, reasons)
+
+
+def _read(key: str, connection: Redis) -> dict[str, str]:
+    wanted = ("status", "origin", "dependency_ids", "allow_dependency_failures", "worker_name")
+    raw: Mapping[Any, Any] = connection.hgetall(key)
+    fields = {as_text(name): value for name, value in raw.items()}
+    return {
+        name: as_text(value)
+        for name, value in fields.items()
+        if name in wanted or name.startswith("flowq_") or not key.startswith(keys.job(""))
+    }
+
+
+# Held ----------------------------------------------------------------------------------------
+
+
+def _holds(job_id: str, job: Mapping[str, str], connection: Redis) -> Iterator[Reason]:
+    future = _read(keys.future(job_id), connection) if "flowq_future" in job else {}
+    if future.get("state") == "open":
+        hint = f'flowq.release_job("{job_id}", connection=…) closes the declaration'
+        yield Reason("open", "it has not been released", hint=hint)
+    if future:
+        yield from _blockers(job_id, future, connection)
+    yield from _gates(job, connection)
+    yield from _dependencies(job, connection)
+
+
+def _blockers(job_id: str, future: Mapping[str, str], connection: Redis) -> Iterator[Reason]:
+    pending, ended_badly = [], []
+    for raw_id, raw_outcome in connection.hscan_iter(keys.edges(job_id), count=1_000):
+        blocker, outcome = as_text(raw_id), as_text(raw_outcome)
+        if outcome.startswith("pending"):
+            pending.append(blocker)
+        elif not outcome.endswith("!") and outcome not in _MET:
+            ended_badly.append((blocker, outcome))
+    if pending:
+        hint = f"look at the first one: flowq explain {pending[0]}"
+        yield Reason("blockers", f"it waits for {_name(pending)}", tuple(pending), hint)
+    if ended_badly and future.get("policy") == "wait":
+        ids = tuple(blocker for blocker, _ in ended_badly)
+        how = ", ".join(sorted({outcome for _, outcome in ended_badly}))
+        hint = "requeue it (rq requeue), delete it, or cancel this job"
+        yield Reason("blockers", f"{_name(ids)} did not succeed ({how})", ids, hint)
+
+
+def _gates(job: Mapping[str, str], connection: Redis) -> Iterator[Reason]:
+    futures = [part.rstrip("!") for part in job.get("flowq_blocks", "").split()]
+    shut = tuple(
+        future
+        for future in futures
+        if _read(keys.future(future), connection).get("state") in _OPEN_STATES
+    )
+    if shut:
+        hint = f'flowq.release_job("{shut[0]}", connection=…) frees its blockers'
+        yield Reason("gate", f"it blocks {_name(shut)}, not released yet", shut, hint)
+
+
+def _dependencies(job: Mapping[str, str], connection: Redis) -> Iterator[Reason]:
+    ids = json.loads(job.get("dependency_ids") or "[]")
+    allowed = (
+        {"finished", "failed"} if job.get("allow_dependency_failures") == "1" else {"finished"}
+    )
+    unmet = []
+    for dependency in ids:
+        status = as_text(connection.hget(keys.job(dependency), "status") or b"")
+        if status and status not in allowed:
+            unmet.append(f"{dependency} ({status})")
+    if unmet:
+        hint = "RQ queues it when they are finished"
+        yield Reason("dependencies", f"it depends_on {_name(unmet)}", tuple(unmet), hint)
+
+
+# Not held any more ---------------------------------------------------------------------------
+
+
+def _beyond_holds(
+    job_id: str, status: str, job: Mapping[str, str], connection: Redis
+) -> Iterator[Reason]:
+    queue = job.get("origin", "")
+    if status == "queued":
+        yield _queued(job_id, queue, connection)
+    elif status == "scheduled":
+        score = connection.zscore(f"{keys.PREFIX}:scheduled:{queue}", job_id)
+        at = datetime.fromtimestamp(float(score), UTC).isoformat() if score else "an unknown time"
+        hint = "a worker with a scheduler has to be running"
+        yield Reason("time", f"it waits until {at}", hint=hint)
+    elif status == "started":
+        yield Reason("started", f"worker {job.get('worker_name') or '?'} is executing it")
+    elif job.get("flowq_reason"):
+        yield Reason("ended", job["flowq_reason"], *_culprits(job_id, connection))
+
+
+def _queued(job_id: str, queue: str, connection: Redis) -> Reason:
+    rq_queue = Queue(queue, connection=connection)
+    before = rq_queue.get_job_position(job_id)
+    if before is None:
+        text = f"it is queued on {queue}, but not in the list: a worker is just taking it, or died"
+        return Reason("queue", text, hint="flowq doctor puts lost jobs back")
+    workers = RQWorker.count(queue=rq_queue)
+    if not workers:
+        hint = f"start one: flowq worker {queue}"
+        return Reason("queue", f"no worker listens on the queue {queue}", hint=hint)
+    return Reason("queue", f"{before} jobs are before it on {queue}; {workers} workers listen")
+
+
+def _culprits(job_id: str, connection: Redis) -> tuple[tuple[str, ...], str]:
+    bad = tuple(
+        as_text(blocker)
+        for blocker, outcome in connection.hscan_iter(keys.edges(job_id), count=1_000)
+        if as_text(outcome) not in _MET and not as_text(outcome).endswith("!")
+    )
+    return bad, f"because of {_name(bad)}" if bad else ""
+
+
+def _name(job_ids: Iterable[str]) -> str:
+    ids = list(job_ids)
+    more = f" and {len(ids) - NAMED} more" if len(ids) > NAMED else ""
+    return ", ".join(ids[:NAMED]) + more
