@@ -42,6 +42,7 @@ class References:
 
 
 _NONE = References()
+_CACHED_LENGTH = 4_000
 
 
 def find_references(value: Any) -> References:
@@ -50,7 +51,9 @@ def find_references(value: Any) -> References:
     jobs: list[tuple[str, str]] = []
     problems: list[Problem] = []
     for text in _live_texts(value):
-        for found in _found_in(text):
+        # A long text is data with an escape in it: it is not worth its place in the cache.
+        find = _found_in if len(text) <= _CACHED_LENGTH else _found_in.__wrapped__
+        for found in find(text):
             if isinstance(found, Problem):
                 problems.append(found)
             elif found.root == "inputs":
