@@ -74,3 +74,10 @@ def on_failure(job: Any, connection: Any, kind: Any, value: Any, traceback: Any)
 
 def delete_me() -> None:
     get_current_job().delete()
+
+
+def add_inline(future_id: str, function: str, *args: Any) -> None:
+    from flowq.runtime.queue import Queue
+
+    queue = Queue(connection=get_current_job().connection, is_async=False)
+    queue.enqueue(function, *args, blocked_by=future_id)

@@ -12,6 +12,7 @@
 --   flowq_gen      its generation; a settling from an older one changes nothing
 --   flowq_at       epoch seconds before which it must not be queued
 --   flowq_reason   why it was called off
+--   flowq_retries  how many retries it was declared with, for when its run is retried
 --   flowq_run, flowq_name    the run that it belongs to, and its name there
 --
 -- A future's hash: state, policy (wait|skip|run), if_empty (run|skip), total, pending, bad, lost
@@ -38,6 +39,10 @@ local function run_key(id) return OURS .. 'run:' .. id end
 local function int(value) return tonumber(value or 0) or 0 end
 
 local function each_future(blocks) return string.gmatch(blocks or '', '([%w_-]+)(!?)') end
+
+local function text_of(problem)
+  return tostring(type(problem) == 'table' and problem.err or problem)
+end
 
 local begun = {} -- what this call has put on the todo
 
@@ -251,6 +256,7 @@ local function settle(id, outcome, reason)
   if outcome ~= 'failed' and outcome ~= 'stopped' then redis.call('DEL', mortal_key(id)) end
   if run then
     if before ~= outcome then
+      reason = reason or redis.call('HGET', job_key(id), 'flowq_reason')
       log(run, id, name, outcome == 'passed' and 'skipped' or outcome, reason)
     end
     count_in_run(run, before, outcome)
@@ -264,19 +270,22 @@ local function settle(id, outcome, reason)
 end
 
 -- Tells the ends that are known to what they hold, and those that follow from it. A long cascade
--- is cut: what is left is picked up from the todo.
+-- is cut: what is left is picked up from the todo, and so is what fails. Never raises; returns the
+-- text of the first failure.
 local function settle_all()
-  local count = 0
+  local count, failure = 0, nil
   while first_end <= #ends do
     local item = ends[first_end]
     first_end = first_end + 1
     count = count + 1
-    if count > CASCADE_LIMIT then
-      later('end:' .. item[1] .. ':' .. item[2])
-    else
-      settle(item[1], item[2], item[3])
+    local ok, problem = true, nil
+    if count <= CASCADE_LIMIT then ok, problem = pcall(settle, unpack(item)) end
+    if count > CASCADE_LIMIT or not ok then
+      pcall(later, 'end:' .. item[1] .. ':' .. item[2])
     end
+    if not ok then failure = failure or text_of(problem) end
   end
+  return failure
 end
 
 -- A blocker that had ended starts again: its edges hold again, and a future job that was skipped

@@ -8,12 +8,7 @@
 -- Idempotent. O(1) in the number of blockers of each future job.
 
 local id, outcome, generation = ARGV[4], ARGV[5], int(ARGV[6])
-local ok, answer = pcall(function()
-  if generation < int(redis.call('HGET', job_key(id), 'flowq_gen')) then return 'late' end
-  will_settle(id, outcome)
-  settle_all()
-  return redis.status_reply('OK')
-end)
-if ok then return answer end
-pcall(later, 'end:' .. id .. ':' .. outcome)
-return tostring(type(answer) == 'table' and answer.err or answer)
+local ok, current = pcall(redis.call, 'HGET', job_key(id), 'flowq_gen')
+if ok and generation < int(current) then return 'late' end
+will_settle(id, outcome)
+return settle_all() or redis.status_reply('OK')

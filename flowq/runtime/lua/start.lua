@@ -22,4 +22,4 @@ local ok, answer = pcall(function()
   return redis.status_reply('OK')
 end)
 if ok then return answer end
-return tostring(type(answer) == 'table' and answer.err or answer)
+return text_of(answer)

@@ -10,6 +10,7 @@
 --   run:R       release the future jobs of a committed run, in order
 --   purge:R     remove a run with all its jobs
 --   cancel:R    call off every job of a run that has not started
+--   again:R     hold again what a retry runs again, then release the run again
 -- Returns {what, 1 while it has to go on else 0, {ids of running jobs that should be stopped},
 --   {operations that it put on the todo}}. An operation that raises goes to the todo's end, so
 --   that it does not keep others from being worked off.
@@ -184,11 +185,14 @@ local function purge(run)
   local jobs = redis.call('LPOP', OURS .. 'jobs:' .. run, limit)
   for _, job in ipairs(jobs or {}) do forget(job) end
   if redis.call('EXISTS', OURS .. 'jobs:' .. run) == 1 then return false end
-  redis.call('DEL', key, OURS .. 'futures:' .. run, OURS .. 'events:' .. run)
+  redis.call('DEL', key, OURS .. 'futures:' .. run, OURS .. 'events:' .. run,
+    OURS .. 'again:' .. run)
   for _, index in ipairs({ 'runs', 'staged', 'ended' }) do
     redis.call('ZREM', OURS .. index, run)
   end
-  for _, entry in ipairs({ 'run:', 'cancel:' }) do redis.call('ZREM', TODO, entry .. run) end
+  for _, entry in ipairs({ 'run:', 'cancel:', 'again:' }) do
+    redis.call('ZREM', TODO, entry .. run)
+  end
   return true
 end
 
@@ -200,6 +204,65 @@ local function cancel(run)
     if NOT_STARTED[status] then call_off(job, 'canceled', 'the run was canceled') end
     if status == 'started' then running[#running + 1] = job end
   end)
+end
+
+-- A job that runs again is held as it was at first, in a new generation: whatever is still on its
+-- way from an earlier one changes nothing.
+local function hold_again(job, run)
+  local key = job_key(job)
+  local f = redis.call('HMGET', key, 'origin', 'flowq_outcome', 'flowq_blocks', 'flowq_future',
+    'flowq_name', 'flowq_retries')
+  if not f[1] then return end
+  for _, registry in ipairs({ ':finished:', ':failed:', ':canceled:' }) do
+    redis.call('ZREM', PREFIX .. registry .. f[1], job)
+  end
+  if f[2] then count_in_run(run, f[2], nil) end
+  redis.call('HINCRBY', key, 'flowq_gen', 1)
+  redis.call('HDEL', key, 'flowq_outcome', 'flowq_reason')
+  redis.call('HSET', key, 'status', 'deferred', 'started_at', '', 'ended_at', '')
+  if f[6] then redis.call('HSET', key, 'retries_left', f[6]) end
+  redis.call('PERSIST', key)
+  redis.call('ZADD', PREFIX .. ':deferred:' .. f[1], '+inf', job)
+  local gates = 0
+  for future, mark in each_future(f[3]) do
+    local old = redis.call('HGET', edges_key(future), job)
+    if old then
+      move_edge(future, job, old, 'pending' .. mark, redis.call('HGET', future_key(future), 'policy'))
+      gates = gates + 1
+    end
+  end
+  redis.call('HSET', key, 'flowq_gates', gates)
+  if f[4] then
+    redis.call('HSET', future_key(job), 'state', 'open')
+    redis.call('HDEL', future_key(job), 'freed', 'dropped', 'retired')
+  end
+  log(run, job, f[5], 'deferred', 'the run is retried')
+end
+
+-- A future job that was called off early has not heard of the blockers that ended after that.
+local function tell_again(job)
+  local f = redis.call('HMGET', job_key(job), 'flowq_blocks', 'flowq_outcome')
+  for future, mark in each_future(f[1]) do
+    local old = redis.call('HGET', edges_key(future), job)
+    local s = redis.call('HMGET', future_key(future), 'state', 'policy')
+    if old and f[2] and s[1] == 'open' then move_edge(future, job, old, f[2] .. mark, s[2]) end
+  end
+end
+
+local function again(run)
+  local key, list = run_key(run), OURS .. 'again:' .. run
+  if redis.call('HGET', key, 'state') ~= 'retrying' then return true end
+  local done = each_item(list, key, 'again', function(entry)
+    local job = string.sub(entry, 2)
+    if string.sub(entry, 1, 1) == '+' then hold_again(job, run) else tell_again(job) end
+  end)
+  if not done then return false end
+  redis.call('DEL', list)
+  redis.call('HDEL', key, 'again')
+  redis.call('HSET', key, 'state', 'running')
+  log(run, '', '', 'running')
+  later('run:' .. run)
+  return true
 end
 
 local function settle_late(job)
@@ -214,6 +277,7 @@ local operations = {
   run = release_run,
   purge = purge,
   cancel = cancel,
+  again = again,
   expire = expire_some,
   ['end'] = settle_late,
 }
@@ -224,8 +288,9 @@ end
 local ok, done = pcall(operations[operation], id)
 if not ok then
   redis.call('ZADD', TODO, 'XX', TS, what)
-  return redis.error_reply(what .. ': ' .. tostring(type(done) == 'table' and done.err or done))
+  return redis.error_reply(what .. ': ' .. text_of(done))
 end
 if done then redis.call('ZREM', TODO, what) else redis.call('ZADD', TODO, 'NX', TS, what) end
-settle_all()
+local failure = settle_all()
+if failure then return redis.error_reply(what .. ': ' .. failure) end
 return { what, done and 0 or 1, running, begun }

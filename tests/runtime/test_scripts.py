@@ -1,0 +1,155 @@
+"""The Lua scripts by themselves: loading, robustness, and the promise never to raise."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import redis
+
+from flowq.runtime import keys, scripts
+from flowq.runtime.queue import Queue
+from flowq.runtime.scripts import Script
+from flowq.runtime.steps import work_off
+
+Work = Callable[..., None]
+ALL = [value for value in vars(scripts).values() if isinstance(value, Script)]
+
+
+@pytest.mark.parametrize("script", ALL, ids=lambda script: script.name)
+def test_every_script_compiles_without_its_comments(
+    connection: redis.Redis, script: Script
+) -> None:
+    assert "--" not in script.source
+    loaded: Any = connection.script_load(script.source)
+    assert loaded == script.digest
+
+
+def test_a_call_survives_a_flush_of_the_script_cache(connection: redis.Redis) -> None:
+    for _ in range(2):
+        connection.script_flush()
+        assert scripts.RELEASE.call(connection, "slot", "nothing") == [b"missing"]
+
+
+def test_settling_never_raises_and_leaves_a_note_when_it_cannot(
+    queue: Queue, connection: redis.Redis, work: Work
+) -> None:
+    """An error in RQ's EXEC would not roll back, and RQ would call a finished job failed."""
+    future = queue.enqueue("operator.add", 1, 2, deferred=True)
+    blocker = queue.enqueue("operator.add", 1, 1, blocked_by=future)
+    future.release()
+    edges = connection.dump(keys.edges(future.id))
+    connection.set(keys.edges(future.id), "broken")
+    work(max_jobs=1)
+    assert blocker.get_status() == "finished"
+    assert future.get_status() == "deferred"
+    assert connection.zrange(keys.TODO, 0, -1) == [f"end:{blocker.id}:finished".encode()]
+    assert connection.zcard("rq:failed:default") == 0
+    with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
+        work_off(connection)
+    connection.delete(keys.edges(future.id))
+    connection.restore(keys.edges(future.id), 0, edges)
+    assert work_off(connection) == 1
+    assert future.get_status() == "queued"
+
+
+def test_what_follows_from_an_end_is_not_lost_when_it_cannot_be_settled_at_once(
+    queue: Queue, connection: redis.Redis, work: Work
+) -> None:
+    last = queue.enqueue("operator.add", 1, 2, deferred=True, on_blocker_failure="run")
+    middle = queue.enqueue(
+        "operator.add", 1, 2, deferred=True, on_blocker_failure="skip", blocked_by=last
+    )
+    queue.enqueue("runtime_jobs.fail", blocked_by=middle)
+    last.release()
+    middle.release()
+    edges = connection.dump(keys.edges(last.id))
+    connection.set(keys.edges(last.id), "broken")
+    work(max_jobs=1)
+    assert (middle.get_status(), last.get_status()) == ("canceled", "deferred")
+    connection.delete(keys.edges(last.id))
+    connection.restore(keys.edges(last.id), 0, edges)
+    work_off(connection)
+    assert last.get_status() == "queued"
+
+
+def test_a_long_cascade_is_cut_and_finished_from_the_todo(
+    queue: Queue, connection: redis.Redis
+) -> None:
+    jobs = [queue.enqueue("operator.add", 1, 2, deferred=True, on_blocker_failure="skip")]
+    for _ in range(600):
+        jobs.append(
+            queue.enqueue(
+                "operator.add", 1, 2, deferred=True, on_blocker_failure="skip", blocks=jobs[-1]
+            )
+        )
+    for job in jobs[:-1]:
+        job.release()
+    jobs[-1].cancel()
+    assert jobs[300].get_status() == "canceled"
+    assert jobs[0].get_status() == "deferred"
+    work_off(connection, max_steps=5_000)
+    assert jobs[0].get_status() == "canceled"
+
+
+def test_starting_never_raises(queue: Queue, connection: redis.Redis, work: Work) -> None:
+    future = queue.enqueue("operator.add", 1, 2, deferred=True)
+    future.release()
+    connection.set(keys.future(future.id), "broken")
+    work()
+    assert future.get_status() == "finished"
+
+
+def test_an_end_of_an_older_generation_changes_nothing(
+    queue: Queue, connection: redis.Redis
+) -> None:
+    future = queue.enqueue("operator.add", 1, 2, deferred=True)
+    blocker = queue.enqueue("operator.add", 1, 1, blocked_by=future)
+    connection.hset(blocker.key, "flowq_gen", 2)
+    answer = connection.eval(
+        scripts.SETTLE.source, 1, "slot", keys.PREFIX, "now", "1", blocker.id, "finished", 1
+    )
+    assert answer == b"late"
+    assert connection.hget(keys.edges(future.id), blocker.id) == b"pending"
+
+
+def test_nobody_elses_save_overwrites_what_the_scripts_keep(
+    queue: Queue, connection: redis.Redis
+) -> None:
+    future = queue.enqueue("operator.add", 1, 2, deferred=True)
+    blocker = queue.enqueue("operator.add", 1, 1, blocked_by=future)
+    ours = {k: v for k, v in connection.hgetall(blocker.key).items() if k.startswith(b"flowq_")}
+    future.release()
+    before = connection.hgetall(blocker.key)
+    assert ours[b"flowq_gates"] == b"1"
+    blocker.save()  # a stale copy
+    after = connection.hgetall(blocker.key)
+    assert {k: v for k, v in after.items() if k.startswith(b"flowq_")} == {
+        k: v for k, v in before.items() if k.startswith(b"flowq_")
+    }
+    assert before[b"flowq_gates"] == b"0"
+
+
+def test_another_key_prefix(redis_url: str, connection: redis.Redis) -> None:
+    program = (
+        "import redis, sys\n"
+        "from flowq.runtime.job import Job\n"
+        "from flowq.runtime.queue import Queue\n"
+        "from rq import SimpleWorker\n"
+        "connection = redis.Redis.from_url(sys.argv[1])\n"
+        "queue = Queue(connection=connection)\n"
+        "future = queue.enqueue('operator.add', 1, 2, deferred=True)\n"
+        "queue.enqueue('operator.add', 1, 2, blocked_by=future)\n"
+        "future.release()\n"
+        "worker = SimpleWorker([queue], connection=connection, job_class=Job, queue_class=Queue)\n"
+        "worker.work(burst=True, logging_level='CRITICAL')\n"
+        "assert future.get_status() == 'finished'\n"
+    )
+    environment = {**os.environ, "RQ_KEY_PREFIX": "{other}"}
+    subprocess.run([sys.executable, "-c", program, redis_url], env=environment, check=True)
+    assert connection.keys("*")
+    assert not [key for key in connection.keys("*") if not key.startswith(b"{other}:")]
