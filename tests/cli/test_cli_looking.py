@@ -1,0 +1,188 @@
+"""The commands that look at workflows and at runs; most of them within this process."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from commands import Flowq, Said
+
+from flowq.cli.main import COMMANDS
+
+Call = Callable[..., Said]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["run"], 2, "Missing argument 'TARGET'"),
+        (["run", "sandwich.yaml", "--colour"], 2, "No such option"),
+        (["rum", "sandwich.yaml"], 2, "did you mean 'run'?"),
+        (["sandwich.yaml"], 2, "flowq run sandwich.yaml"),
+        (["run", "sandwich.yaml", "-i", "slices"], 2, "is not name=value"),
+        (["run", "sandwich.yaml", "-i", "a=1", "-i", "a=2"], 2, "given twice"),
+        (["run", "sandwich.yaml", "-c", "0"], 2, "0 is not in the range"),
+        (["run", "sandwich.yaml", "-i", "slices=many"], 3, "slices"),
+        (["run", "sandwich.yaml", "-i", "slice=1"], 3, "slices"),
+        (["run", "wrong.yaml"], 3, "3 problems"),
+        (["graph", "cycle.yaml"], 3, "a → b → a"),
+        (["run", "sandwhich.yaml"], 5, "there is no such file"),
+        (["run", "nothing:flow"], 5, "there is no module nothing"),
+        (["run", "sandwich.yaml", "--redis-url", "redis://u:secret@localhost:1/0"], 4, "***"),
+        (["run", "sandwich.yaml", "--redis-url", "localhost"], 4, "redis://HOST"),
+        (["status", "k3v9x0q2m5ab"], 5, "there are no runs in"),
+        (["runs"], 5, "--redis-url"),
+        (["wip"], 5, "there are no runs in"),
+        (["watch", "k3v9x0q2m5ab"], 5, "there are no runs in"),
+        (["cancel", "k3v9x0q2m5ab"], 5, "there are no runs in"),
+        (["show", "k3v9x0q2m5ab"], 5, "there are no runs in"),
+        (["worker"], 5, "there are no runs in"),
+    ],
+)
+def test_mistakes_have_an_exit_code_and_a_sentence_and_leave_nothing_behind(
+    call: Call, folder: Path, words: list[str], code: int, said: str
+) -> None:
+    (folder / "cycle.yaml").write_text(
+        "name: c\njobs:\n"
+        "  a: {call: kitchen:serve, needs: b}\n"
+        "  b: {call: kitchen:serve, needs: a}\n"
+    )
+
+    done = call(*words)
+
+    assert (done.code, done.out) == (code, "")
+    assert said in done.err
+    assert "secret" not in done.err
+    assert "Traceback" not in done.err
+    assert len(done.err.splitlines()) <= 8
+    assert not (folder / ".flowq").exists()
+
+
+def test_check_tells_every_problem_with_its_place_and_a_hint(call: Call) -> None:
+    done = call("check", "wrong.yaml")
+
+    assert (done.code, done.err) == (3, "")
+    lines = done.out.splitlines()
+    assert sum(line.startswith("wrong.yaml:") for line in lines) == 3
+    assert any(line.startswith("    ") for line in lines)
+    assert lines[-1] == "3 problems"
+
+
+def test_check_says_that_all_is_well(call: Call) -> None:
+    assert call("check", "sandwich.yaml") == Said(0, "sandwich.yaml: ok, 3 jobs\n", "")
+
+
+def test_check_as_json_has_the_problems_with_their_places(call: Call) -> None:
+    done = call("check", "wrong.yaml", "--json")
+
+    document = json.loads(done.out)
+    assert done.code == 3
+    assert document["target"] == "wrong.yaml"
+    first = document["problems"][0]
+    assert (first["file"], first["line"], first["severity"]) == ("wrong.yaml", 5, "error")
+    assert json.loads(call("check", "sandwich.yaml", "--json").out)["problems"] == []
+
+
+def test_check_without_imports_asks_for_less(call: Call) -> None:
+    assert "1 problem\n" in call("check", "wrong.yaml", "--no-import").out
+
+
+def test_a_graph_is_drawn_in_each_format_and_to_files_by_their_ending(
+    call: Call, folder: Path
+) -> None:
+    assert "● cut" in call("graph", "sandwich.yaml").out
+    assert call("graph", "sandwich.yaml", "--format", "mermaid").out.count("-->") >= 2
+    assert call("graph", "sandwich.yaml", "--format", "dot").out.startswith("digraph")
+    edges = json.loads(call("graph", "sandwich.yaml", "-f", "json").out)["edges"]
+    assert {"blocker": "cut", "future": "spread", "on_failure": None} in edges
+
+    assert call("graph", "sandwich.yaml", "-o", str(folder / "s.dot")) == Said(0, "", "")
+    assert (folder / "s.dot").read_text().startswith("digraph")
+    assert call("graph", "sandwich.yaml", "-o", str(folder / "no" / "s.dot")).code == 2
+
+
+def test_a_plan_as_json_has_its_operations(call: Call) -> None:
+    document = json.loads(call("plan", "sandwich.yaml", "--json").out)
+
+    verbs = [operation["do"] for operation in document["operations"]]
+    assert verbs == ["enqueue"] * 3 + ["commit"] + ["release"] * 2
+
+
+def test_the_runs_of_a_server_are_listed_shown_and_canceled(call: Call, redis_url: str) -> None:
+    url = ("--redis-url", redis_url)
+    assert call("runs", *url).out == "no runs\n"
+    run_id = call("run", "sandwich.yaml", "--detach", *url).out.strip()
+
+    assert run_id in call("runs", *url).out
+    assert "queued" in call("status", run_id, *url).out
+    assert "slices = 2" in call("show", run_id, *url).out
+    assert "kitchen:cut(slices=2)" in call("show", run_id, "cut", *url).out
+    assert call("wip", *url).out == "no job is being executed\n"
+    misspelt = call("show", run_id, "cud", *url)
+    assert (misspelt.code, "did you mean 'cut'?" in misspelt.err) == (5, True)
+
+    assert call("cancel", run_id, *url).out == f"run {run_id} is canceled\n"
+    assert json.loads(call("status", run_id, "--json", *url).out)["status"] == "canceled"
+    again = call("cancel", run_id, *url)
+    assert (again.code, again.err) == (5, f"flowq: run {run_id} has ended: canceled\n")
+    assert call("watch", run_id, *url).code == 1
+    assert call("status", "nope", *url).code == 5
+
+
+def test_every_command_has_help_with_an_example(call: Call) -> None:
+    overview = call("--help")
+    assert overview.code == 0
+    for name, line in COMMANDS.items():
+        assert f"{name} " in overview.out
+        done = call(name, "--help")
+        assert done.code == 0
+        assert f"  flowq {name}" in done.out, name
+        assert line.rstrip(".").split()[0] in done.out
+
+
+def test_help_of_run_lists_the_inputs_of_the_workflow(call: Call) -> None:
+    out = call("run", "sandwich.yaml", "--help").out
+
+    assert "-i slices=INT" in out
+    assert "how many  [default: 2]" in out
+
+
+def test_help_loads_nothing_that_takes_long(flowq: Flowq) -> None:
+    code = (
+        "import sys\n"
+        "from flowq.cli.main import main\n"
+        "try:\n    main(['--help'])\n"
+        "finally:\n    print(*sorted(sys.modules), file=sys.stderr)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=flowq.env, capture_output=True, text=True, check=True
+    )
+
+    slow = {"rq", "redis", "networkx", "yaml", "pydantic", "jinja2", "rich", "logging", "asyncio"}
+    assert "Usage: flowq" in done.stdout
+    assert not slow & set(done.stderr.split())
+
+
+def test_the_version_is_told(call: Call) -> None:
+    assert call("--version").out.startswith("flowq, version ")
+
+
+def test_a_mistake_of_ours_is_one_line_and_a_traceback_on_request(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def break_down(target: str) -> None:
+        raise LookupError("no such drawer")
+
+    monkeypatch.setattr("flowq.cli.check.load", break_down)
+
+    brief, long = call("check", "sandwich.yaml"), call("check", "sandwich.yaml", "-v")
+
+    assert (brief.code, long.code) == (1, 1)
+    assert "unexpected LookupError: no such drawer" in brief.err
+    assert "please report it" in brief.err
+    assert "Traceback" not in brief.err
+    assert "Traceback" in long.err

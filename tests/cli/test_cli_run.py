@@ -1,0 +1,155 @@
+"""`flowq run`: what it prints, and the exit code that scripts rely on."""
+
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+
+import pytest
+from commands import Flowq
+from redis import Redis
+
+from flowq import client
+
+
+def test_a_workflow_runs_on_a_private_server_and_its_run_can_be_looked_at_later(
+    flowq: Flowq, folder: Path
+) -> None:
+    done = flowq("run", "sandwich.yaml", "-i", "slices=3")
+
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert [line.split()[1:3] for line in lines if "started" in line] == [
+        ["cut", "started"],
+        ["spread", "started"],
+        ["serve", "started"],
+    ]
+    assert lines[-2].startswith("✓ sandwich succeeded in ")
+    assert lines[-1] == "  serve = '3 on a plate'"
+    assert stat.S_IMODE((folder / ".flowq").stat().st_mode) == 0o700
+
+    run_id = lines[-2].split()[-1]
+    status = flowq("status", run_id, "--json")
+    assert json.loads(status.stdout)["jobs"]["serve"]["result"] == "3 on a plate"
+    assert run_id in flowq("runs").stdout
+    assert "cutting 3 slices" in flowq("show", run_id, "cut").stdout
+
+
+def test_json_is_alone_on_stdout_also_when_the_users_modules_print(
+    flowq: Flowq, folder: Path
+) -> None:
+    (folder / "kitchen.py").write_text(
+        "import os\nprint('imported')\nos.system('echo a child of it')\n"
+        + (folder / "kitchen.py").read_text().replace("from __future__ import annotations", "")
+    )
+
+    done = flowq("run", "sandwich.yaml", "--json")
+
+    assert done.returncode == 0
+    document = json.loads(done.stdout)
+    assert list(document) == ["run", "workflow", "status", "duration_s", "jobs"]
+    assert (document["workflow"], document["status"]) == ("sandwich", "succeeded")
+    assert document["jobs"]["cut"] == {
+        "status": "finished",
+        "ids": [f"{document['run']}-cut"],
+        "result": ["slice 1", "slice 2"],
+    }
+    assert "imported" in done.stderr
+    assert "a child of it" in done.stderr
+    assert "cut started" in done.stderr
+
+
+def test_a_failed_run_shows_the_users_own_lines_and_how_to_see_the_rest(flowq: Flowq) -> None:
+    done = flowq("run", "burnt.yaml")
+
+    assert done.returncode == 1
+    assert "✗ burnt failed in " in done.stdout
+    assert "1 failed, 1 finished, 1 skipped" in done.stdout
+    assert "ValueError: rye is black" in done.stdout
+    assert 'raise ValueError(f"{toast} is black")' in done.stdout
+    assert "site-packages" not in done.stdout
+    assert "  | minute 30" in done.stdout
+    assert "  | minute 10\n" not in done.stdout, "the last 20 lines are enough"
+    assert "Traceback" not in done.stdout + done.stderr
+
+    hint = done.stdout.splitlines()[-1]
+    assert hint.startswith("the rest: flowq show ")
+    shown = flowq(*hint.split()[3:])
+    assert "Traceback (most recent call last):" in shown.stdout
+    assert "  minute 1\n" in shown.stdout
+
+
+def test_verbose_shows_what_jobs_print_with_their_names(flowq: Flowq) -> None:
+    done = flowq("run", "sandwich.yaml", "-v")
+
+    assert "cut | cutting 2 slices\n" in done.stdout
+    assert "serve | served\n" in done.stdout
+
+
+def test_quiet_says_nothing_about_a_success(flowq: Flowq) -> None:
+    done = flowq("run", "sandwich.yaml", "-q")
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("words", [["run", "--dry-run"], ["plan"]])
+def test_a_dry_run_prints_the_plan_and_leaves_nothing_behind(
+    flowq: Flowq, folder: Path, words: list[str]
+) -> None:
+    done = flowq(*words, "sandwich.yaml", "-i", "slices=4")
+
+    assert done.returncode == 0
+    assert "slices = 4" in done.stdout
+    assert "release  serve" in done.stdout
+    assert not (folder / ".flowq").exists()
+
+
+def test_inputs_come_from_a_file_and_from_options_which_win(flowq: Flowq, folder: Path) -> None:
+    (folder / "inputs.yaml").write_text("slices: 5\ntopping: honey\n")
+
+    done = flowq("plan", "sandwich.yaml", "--inputs", "inputs.yaml", "-i", "topping=a=b")
+
+    assert "slices = 5" in done.stdout
+    assert "topping = 'a=b'" in done.stdout
+
+
+def test_detach_prints_the_id_and_the_run_goes_on_to_its_end(flowq: Flowq, folder: Path) -> None:
+    started = flowq("run", "door.yaml", "-i", f"file={folder}/key", "--detach")
+    run_id = started.stdout.strip()
+    assert (started.returncode, len(run_id)) == (0, 12)
+
+    (folder / "key").touch()
+    watched = flowq("watch", run_id)
+
+    assert watched.returncode == 0
+    assert "wait finished" in watched.stdout
+    assert "✓ door succeeded" in watched.stdout
+
+
+def test_with_a_url_and_workers_of_its_own_the_run_needs_nobody_else(
+    flowq: Flowq, redis_url: str, connection: Redis
+) -> None:
+    done = flowq("run", "sandwich.yaml", "--redis-url", redis_url, "-c", "1")
+
+    assert done.returncode == 0
+    assert [record.state for record in client.list_runs(connection)] == ["succeeded"]
+
+
+def test_a_worker_and_a_run_find_each_other_by_the_variable(flowq: Flowq, redis_url: str) -> None:
+    detached = flowq("run", "burnt.yaml", "--detach", FLOWQ_REDIS_URL=redis_url)
+    assert "no worker listens on: default" in detached.stderr
+
+    worker = flowq("worker", "--burst", FLOWQ_REDIS_URL=redis_url)
+    watched = flowq("watch", detached.stdout.strip(), FLOWQ_REDIS_URL=redis_url)
+
+    assert worker.returncode == 0
+    assert watched.returncode == 1
+    assert "toast failed" in watched.stdout
+
+
+def test_no_import_leaves_the_code_to_the_workers(flowq: Flowq, folder: Path) -> None:
+    (folder / "kitchen.py").unlink()
+
+    assert flowq("plan", "sandwich.yaml").returncode == 3
+    assert flowq("plan", "sandwich.yaml", "--no-import").returncode == 0
