@@ -13,6 +13,7 @@ side by side; the Lua scripts build the same names in `lua/common.lua`.
     rq:flowq:1:run:<run>        HASH: the record of a run
     rq:flowq:1:jobs:<run>       LIST of all its jobs' ids, the last ones first
     rq:flowq:1:futures:<run>    LIST of its future jobs in the order of their release
+    rq:flowq:1:again:<run>      LIST of what its retry still has to do
     rq:flowq:1:events:<run>     STREAM of what happened to them
     rq:flowq:1:runs             ZSET of the runs by the time of their submission
     rq:flowq:1:staged           ZSET of uncommitted runs by the time at which they are given up
@@ -87,6 +88,11 @@ def run_jobs(run_id: str) -> str:
 def run_futures(run_id: str) -> str:
     """The ids of a run's future jobs, in the order of their release."""
     return f"{PREFIX}:flowq:{VERSION}:futures:{run_id}"
+
+
+def run_again(run_id: str) -> str:
+    """What a run's retry still has to do, while it is prepared and gone about."""
+    return f"{PREFIX}:flowq:{VERSION}:again:{run_id}"
 
 
 def run_events(run_id: str) -> str:

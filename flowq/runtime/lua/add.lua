@@ -157,6 +157,7 @@ local function write(job)
   set('flowq_at', job.at)
   set('flowq_run', job.run)
   set('flowq_name', job.name)
+  if job.run ~= '' then set('flowq_retries', redis.call('HGET', key, 'retries_left') or '') end
   redis.call('HSET', key, unpack(ours))
   if job.run ~= '' then
     redis.call('RPUSH', OURS .. 'jobs:' .. job.run, job.id)

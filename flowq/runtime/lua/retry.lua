@@ -1,0 +1,20 @@
+-- retry.lua: begins to run again what did not succeed in an ended run; step.lua does the rest.
+--
+-- ARGV   4 run id   5 key of the list that says what to do with which job, last ones first:
+--        "+<job>" runs again, "=<job>" keeps its result and tells it to the jobs that run again
+-- Returns {1}, or {"state", state} when the run is in no state for that, and nothing is changed.
+
+local run, list = ARGV[4], ARGV[5]
+local key = run_key(run)
+local state = redis.call('HGET', key, 'state')
+if state ~= 'failed' and state ~= 'canceled' then
+  redis.call('DEL', list)
+  return { 'state', state or 'gone' }
+end
+redis.call('RENAME', list, OURS .. 'again:' .. run)
+redis.call('PERSIST', OURS .. 'again:' .. run)
+redis.call('HSET', key, 'state', 'retrying')
+redis.call('HDEL', key, 'ended_at', 'canceling', 'canceled', 'released', 'again')
+redis.call('ZREM', OURS .. 'ended', run)
+later('again:' .. run)
+return { 1 }

@@ -1,0 +1,107 @@
+"""Running an ended run again from the points where it failed."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rq.utils import as_text
+
+from flowq.errors import WrongState
+from flowq.runtime import keys, scripts
+from flowq.runtime.runs import get_record
+from flowq.runtime.steps import finish
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+SUCCEEDED = frozenset({"finished", "passed", "tolerated"})
+PREPARATION_S = 600
+JOBS_PER_READ = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """How one job of the run ended, and what it blocks."""
+
+    outcome: str
+    future_ids: tuple[str, ...]
+
+
+def retry(run_id: str, connection: Redis) -> tuple[str, ...]:
+    """Run again what did not succeed, and everything downstream of it; return those jobs' ids.
+
+    All other jobs keep their results, all ids stay, and the generation of each job that runs again
+    goes up, so that late messages of its earlier attempts change nothing. Stepwise: any process can
+    finish it. Errors: RunNotFound; WrongState while the run is active, when it has succeeded, and
+    when a job that would have to run again was deleted.
+    """
+    record = get_record(run_id, connection)
+    if record.state not in ("failed", "canceled"):
+        raise WrongState(_refusal(run_id, record.state, connection))
+    ended = _read_jobs(run_id, connection)
+    again = _downstream({job for job, end in ended.items() if end.outcome not in SUCCEEDED}, ended)
+    missing = [job for job in again if not ended[job].outcome]
+    if missing:
+        raise WrongState(f"run {run_id} cannot be retried: {missing[0]} was deleted; run it anew")
+    entries = list(_entries(ended, again))
+    draft = f"{keys.run_again(run_id)}:{secrets.token_hex(4)}"
+    with connection.pipeline() as pipeline:
+        for first in range(0, len(entries), JOBS_PER_READ):
+            pipeline.rpush(draft, *entries[first : first + JOBS_PER_READ])
+        pipeline.expire(draft, PREPARATION_S)  # should this process die here
+        pipeline.execute()
+    answer = scripts.RETRY.call(connection, keys.run(run_id), run_id, draft)
+    if answer[0] != 1:
+        raise WrongState(_refusal(run_id, as_text(answer[1]), connection))
+    finish(connection, f"again:{run_id}", f"run:{run_id}")
+    return tuple(job for job in ended if job in again)
+
+
+def _refusal(run_id: str, state: str, connection: Redis) -> str:
+    if state == "succeeded":
+        return f"run {run_id} has succeeded; there is nothing to retry"
+    running = [
+        as_text(job_id).removeprefix(f"{run_id}-")
+        for job_id in connection.lrange(keys.run_jobs(run_id), 0, -1)
+        if as_text(connection.hget(keys.job(as_text(job_id)), "status") or b"") == "started"
+    ]
+    what = f"; {', '.join(running[:5])} still running" if running else ""
+    return f"run {run_id} is {state}{what}; cancel it first, or wait"
+
+
+def _read_jobs(run_id: str, connection: Redis) -> dict[str, _Ended]:
+    """Return the jobs of a run by id, in the order of their enqueueing: the last ones first."""
+    job_ids = [as_text(job_id) for job_id in connection.lrange(keys.run_jobs(run_id), 0, -1)]
+    jobs: dict[str, _Ended] = {}
+    for first in range(0, len(job_ids), JOBS_PER_READ):
+        some = job_ids[first : first + JOBS_PER_READ]
+        with connection.pipeline(transaction=False) as pipeline:
+            for job_id in some:
+                pipeline.hmget(keys.job(job_id), "flowq_outcome", "flowq_blocks")
+            answers: list[list[Any]] = pipeline.execute()
+        for job_id, answer in zip(some, answers, strict=True):
+            outcome, blocks = (as_text(value) if value else "" for value in answer)
+            jobs[job_id] = _Ended(outcome, tuple(b.rstrip("!") for b in blocks.split()))
+    return jobs
+
+
+def _downstream(start: set[str], jobs: Mapping[str, _Ended]) -> set[str]:
+    found, work = set(start), list(start)
+    while work:
+        for future_id in jobs[work.pop()].future_ids:
+            if future_id in jobs and future_id not in found:
+                found.add(future_id)
+                work.append(future_id)
+    return found
+
+
+def _entries(jobs: Mapping[str, _Ended], again: set[str]) -> Iterator[str]:
+    """What `again:` has to do: futures before their blockers, as the list of jobs has them."""
+    for job_id, job in jobs.items():
+        if job_id in again:
+            yield f"+{job_id}"
+        elif not again.isdisjoint(job.future_ids):
+            yield f"={job_id}"
