@@ -28,15 +28,13 @@ from flowq.graph import build_graph
 from flowq.inputs import resolve_inputs
 from flowq.plan import Plan, make_plan
 from flowq.runtime import facts, listeners, outcomes, runs
-from flowq.runtime.facts import JobFacts
 from flowq.runtime.maintenance import tidy
 from flowq.runtime.outcomes import Failure
-from flowq.runtime.runs import RunRecord
-from flowq.runtime.wip import Executing, list_executing
+from flowq.runtime.wip import list_executing
 from flowq.server.connection import explain
 from flowq.server.url import hide_password
 from flowq.spec import Workflow
-from flowq.status import ENDED, Event, RunStatus, fold
+from flowq.status import ENDED, Event, Executing, JobFacts, RunRecord, RunStatus, fold
 from flowq.targets import find_callable, load
 
 if TYPE_CHECKING:

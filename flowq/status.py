@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 JobState = Literal[
     "deferred",  # held: open, blocked, gated …
@@ -102,6 +102,44 @@ class RunStatus:
         for job in self.jobs.values():
             counts[job.state] = counts.get(job.state, 0) + 1
         return counts
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """What Redis keeps about a run beside its jobs. Units: instants are aware UTC."""
+
+    run_id: str
+    workflow: str
+    state: str
+    inputs: Mapping[str, Any]
+    created_at: datetime
+    committed_at: datetime | None = None
+    ended_at: datetime | None = None
+    folder: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JobFacts:
+    """A job as it was enqueued. `is_last`: nothing in its run comes after it."""
+
+    job_id: str
+    queue: str
+    description: str
+    is_last: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Executing:
+    """One execution that is going on. `run_id` and `name` are empty outside of runs."""
+
+    job_id: str
+    execution_id: str
+    queue: str
+    worker: str
+    description: str
+    started_at: datetime | None
+    run_id: str = ""
+    name: str = ""
 
 
 def fold(status: RunStatus, events: Iterable[Event]) -> RunStatus:

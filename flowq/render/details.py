@@ -10,9 +10,7 @@ from typing import Any
 from flowq.render.lines import STYLE_BY_STATE, Line, format_duration, printable
 from flowq.render.tables import local_time
 from flowq.render.text import find_mark
-from flowq.runtime.facts import JobFacts
-from flowq.runtime.runs import RunRecord
-from flowq.status import JobStatus
+from flowq.status import JobFacts, JobStatus, RunRecord
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from flowq.render.lines import STYLE_BY_STATE, Line, Span, format_duration, printable
-from flowq.runtime.runs import RunRecord
-from flowq.runtime.wip import Executing
+from flowq.status import Executing, RunRecord
 
 
 def runs_table(records: Iterable[RunRecord], now: datetime) -> list[Line]:

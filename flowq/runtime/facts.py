@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rq.utils import as_text
 
 from flowq.runtime import keys
+from flowq.status import JobFacts
 
 if TYPE_CHECKING:
     from redis import Redis
 
 JOBS_PER_READ = 1_000
-
-
-@dataclass(frozen=True, slots=True)
-class JobFacts:
-    """A job as it was enqueued. `is_last`: nothing in its run comes after it."""
-
-    job_id: str
-    queue: str
-    description: str
-    is_last: bool
 
 
 def read_facts(job_ids: Iterable[str], connection: Redis) -> dict[str, JobFacts]:

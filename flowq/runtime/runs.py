@@ -11,7 +11,6 @@ import json
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +27,7 @@ from flowq.runtime.holds import Edge, Hold
 from flowq.runtime.job import Job
 from flowq.runtime.queue import Queue, add_jobs
 from flowq.runtime.steps import finish
-from flowq.status import RUN_ENDED, Event, JobStatus, RunStatus, fold
+from flowq.status import RUN_ENDED, Event, JobStatus, RunRecord, RunStatus, fold
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -41,20 +40,6 @@ RETENTION_S = 7 * 86_400
 
 JOBS_PER_CALL = 100
 CALL_WITH_RESULTS = "flowq.runtime.calls.call_with_results"
-
-
-@dataclass(frozen=True, slots=True)
-class RunRecord:
-    """What Redis keeps about a run beside its jobs. Units: instants are aware UTC."""
-
-    run_id: str
-    workflow: str
-    state: str
-    inputs: Mapping[str, Any]
-    created_at: datetime
-    committed_at: datetime | None = None
-    ended_at: datetime | None = None
-    folder: str | None = None
 
 
 # Submitting ----------------------------------------------------------------------------------

@@ -8,7 +8,6 @@ second truth.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -18,23 +17,10 @@ from rq.utils import as_text
 from flowq.runtime import keys
 from flowq.runtime.job import Job
 from flowq.runtime.queue import Queue
+from flowq.status import Executing
 
 if TYPE_CHECKING:
     from redis import Redis
-
-
-@dataclass(frozen=True, slots=True)
-class Executing:
-    """One execution that is going on. `run_id` and `name` are empty outside of runs."""
-
-    job_id: str
-    execution_id: str
-    queue: str
-    worker: str
-    description: str
-    started_at: datetime | None
-    run_id: str = ""
-    name: str = ""
 
 
 class WIPRegistry(StartedJobRegistry):
