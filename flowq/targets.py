@@ -111,7 +111,8 @@ def _import_file(target: str, path: Path) -> ModuleType:
     module = _import(target, path.stem)
     loaded_from = getattr(module, "__file__", None)
     if loaded_from is None or Path(loaded_from).resolve() != path.resolve():
-        reason = f"the name {path.stem} already means {loaded_from or 'a built-in module'}; rename the file"
+        taken_by = loaded_from or "a built-in module"
+        reason = f"the name {path.stem} already means {taken_by}; rename the file"
         raise WorkflowNotFound(target, reason)
     return module
 
@@ -133,7 +134,7 @@ def _import(target: str, name: str) -> ModuleType:
 
 
 def _find_workflow(target: str, module: ModuleType, name: str) -> Workflow:
-    declared: dict[str, Any] = {
+    declared: dict[str, python.Workflow] = {
         key: value for key, value in vars(module).items() if isinstance(value, python.Workflow)
     }
     if name:
