@@ -5,7 +5,9 @@
     start(url=…)            a worker in a process of its own
 
     worker.py     what it looks like from outside         loop.py      the supervisor
-    crew.py       the children, as the supervisor knows them; ways to start one: fork.py, spawn.py
+    oversight.py  takes back, stops, kills; upkeep.py     what is done now and then
+    crew.py       the children, as the supervisor knows them
+    hire.py       one of them, started by fork.py or spawn.py
     child.py      the main loop of a child; perform.py executes one job in it
     ledger.py     what Redis is told; doorbell.py         how Redis wakes us
     claims.py     the values between them; cell.py        the shared memory beside them

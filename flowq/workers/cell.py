@@ -12,7 +12,7 @@ import time
 from multiprocessing.sharedctypes import RawArray
 from typing import Any
 
-_BEGUN, _BEGUN_AT, _PID, _FIRST, _LIMIT = range(5)
+_BEGUN, _BEGUN_AT, _PID, _FIRST, _LIMIT, _EXTRA_S = range(6)
 LOCK_S = 0.2
 
 
@@ -23,7 +23,7 @@ class Cell:
     """
 
     def __init__(self, context: Any) -> None:
-        self._values = RawArray("d", 5)
+        self._values = RawArray("d", 6)
         self._lock = context.Lock()
 
     # In the child --------------------------------------------------------------------------------
@@ -36,8 +36,13 @@ class Cell:
                 return False
             values[_BEGUN_AT] = time.monotonic()
             values[_PID] = os.getpid()
+            values[_EXTRA_S] = 0.0
             values[_BEGUN] = number
         return True
+
+    def ask_for(self, seconds: float) -> None:
+        """Say that the job's callbacks need so much time beyond its timeout."""
+        self._values[_EXTRA_S] = seconds
 
     # In the supervisor ---------------------------------------------------------------------------
 
@@ -50,6 +55,11 @@ class Cell:
     def begun_at(self) -> float:
         """When it was begun."""
         return float(self._values[_BEGUN_AT])
+
+    @property
+    def extra_s(self) -> float:
+        """What it asked for beyond the job's timeout."""
+        return float(self._values[_EXTRA_S])
 
     @property
     def pid(self) -> int:

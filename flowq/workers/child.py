@@ -1,11 +1,13 @@
 """The main loop of a child: tasks in, ends out, until the channel closes.
 
-Messages are pickled tuples: ("run", [Task, …]) and ("conclude", Task, End) from the supervisor,
-`End`s from the child; a nursery (fork.py) adds ("died", how).
+Messages are pickled tuples: ("run", [Task, …]), ("conclude", Task, End) and ("chore", name,
+arguments) from the supervisor; `End`s and ("chore",) from the child; a nursery (fork.py) adds
+("died", how).
 """
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import pickle
@@ -47,6 +49,10 @@ def handle(
     if message[0] == "conclude":
         send(channel, _conclude(bench, *message[1:]))
         return True
+    if message[0] == "chore":
+        _do_chore(bench, *message[1:])
+        send(channel, ("chore",))
+        return True
     return work_off(channel, cell, bench, capture, message[1])
 
 
@@ -54,11 +60,14 @@ def work_off(
     channel: Connection, cell: Cell, bench: Bench, capture: Capture, tasks: list[Task]
 ) -> bool:
     """Execute these jobs, one after the other; False when the child must not go on."""
+    pid = os.getpid()
     for task in tasks:
         if not cell.begin(task.number):
             break
         capture.begin()
-        end = bench.execute(task)
+        end = bench.execute(task, cell.ask_for)
+        if os.getpid() != pid:  # the job has forked, and its copy came back out of the function
+            os._exit(0)
         capture.end(task.job_id)
         send(channel, end)
         if end.is_spent:
@@ -74,6 +83,13 @@ def _conclude(bench: Bench, task: Task, end: End) -> End:
         return end._replace(how="long")
 
 
+def _do_chore(bench: Bench, name: str, arguments: tuple[Any, ...]) -> None:
+    try:
+        getattr(bench, name)(*arguments)
+    except Exception:  # the same is tried again later, or by another worker
+        log.exception("%s failed", name)
+
+
 def send(channel: Connection, message: Any) -> None:
     """Send one message to the supervisor."""
     channel.send_bytes(pickle.dumps(message, pickle.HIGHEST_PROTOCOL))
@@ -83,6 +99,12 @@ def set_up_process(settings: Settings) -> None:
     """Become a child: a process group of its own, no signals from the terminal, the paths."""
     if hasattr(os, "setpgid"):
         os.setpgid(0, 0)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # or the last words of a killed job are lost
+            stream.reconfigure(line_buffering=True, errors="backslashreplace")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "SIGBREAK"):
         signal.signal(signal.SIGBREAK, signal.SIG_IGN)

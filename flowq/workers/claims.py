@@ -46,8 +46,8 @@ class End(NamedTuple):
 class Claim:
     """A job that this worker has claimed and not ended. Units: `timeout_s` None for no limit.
 
-    Numbers rise in the order of handing over. `tries` counts the children that were asked to end
-    it the long way.
+    Numbers rise in the order of handing over. `is_marked`: Redis shows it as handed over, not as
+    begun. `tries` counts the children that were asked to end it the long way.
     """
 
     number: int
@@ -58,6 +58,7 @@ class Claim:
     kind: str
     timeout_s: float | None
     is_tracked: bool
+    is_marked: bool = False
     end: End | None = None
     stop_asked: bool = False
     tries: int = 0

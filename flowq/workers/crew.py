@@ -6,78 +6,30 @@ Nothing in here knows Redis. `Crew.ends` collects what has to be told to it.
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import os
 import pickle
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping
-from functools import partial
-from multiprocessing.connection import Connection
-from typing import Any, Literal, Protocol
+from contextlib import suppress
+from typing import Any
 
-from flowq.workers import child as child_module
-from flowq.workers.cell import Cell
 from flowq.workers.claims import Claim, End
-from flowq.workers.output import TAIL_BYTES, append_log, read_bounded, scratch_path
+from flowq.workers.hire import Child, Mode, Process, hire
+from flowq.workers.output import (
+    LOG_BYTES,
+    RUNAWAY_BYTES,
+    TAIL_BYTES,
+    append_log,
+    read_bounded,
+    scratch_path,
+)
 from flowq.workers.perform import Settings, failed
-
-Mode = Literal["fork", "multiprocessing", "warm"]
 
 MAX_UNREAD_BYTES = 32_000
 """What may wait in the channel of a busy child: a full channel would make both sides wait."""
 
 log = logging.getLogger("rq.worker")
-
-
-class Process(Protocol):
-    """A running process; the port that fork.py and spawn.py serve."""
-
-    pid: int
-
-    def find_end(self) -> str | None:
-        """Say how it ended; None while it lives."""
-
-    def kill(self) -> None:
-        """End it with what it started. Idempotent."""
-
-
-class Child:
-    """One child and what it holds. Shape: `claims` in the order of handing over."""
-
-    def __init__(self, process: Process, channel: Connection, lifeline: Connection, cell: Cell):
-        self.process = process
-        self.channel = channel
-        self.lifeline = lifeline
-        self.cell = cell
-        self.claims: dict[int, Claim] = {}
-        self.concluding: Claim | None = None
-        self.load_s = 0.0
-        self.jobs_left: int | None = None
-        self.is_recalled = False
-        self.is_leaving = False
-        self.killed_because = ""
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether it can take any job."""
-        return not self.claims and self.concluding is None and not self.is_leaving
-
-    @property
-    def executing(self) -> Claim | None:
-        """What it executes at this moment."""
-        return self.claims.get(self.cell.begun)
-
-    @property
-    def waiting(self) -> list[Claim]:
-        """What was handed over and has not begun."""
-        begun = self.cell.begun
-        return [claim for number, claim in self.claims.items() if number > begun]
-
-    @property
-    def unread_bytes(self) -> int:
-        """At most how much waits in its channel."""
-        return sum(claim.size_bytes for claim in self.claims.values())
 
 
 class Crew:
@@ -90,12 +42,11 @@ class Crew:
         self.children: list[Child] = []
         self.ends: deque[tuple[Claim, End]] = deque()
         self.orphans: deque[Claim] = deque()
+        self.chores: deque[tuple[str, tuple[Any, ...]]] = deque()
         self.is_closing = False
         self._jobs_per_child = jobs_per_child
         self._number = 0
         self._barren_deaths = 0
-        kind = "spawn" if mode == "multiprocessing" else "fork"
-        self._context = multiprocessing.get_context(kind)
 
     # Hiring --------------------------------------------------------------------------------------
 
@@ -107,35 +58,9 @@ class Crew:
     def _hire(self) -> Child:
         if self._barren_deaths > 3 * self.size:
             raise RuntimeError("children end before they take a job; see the messages above")
-        ours, theirs = multiprocessing.Pipe()
-        hold, held = multiprocessing.Pipe(duplex=False)
-        cell = Cell(self._context)
-        process = self._start(theirs, hold, cell, [ours, held])
-        theirs.close()
-        hold.close()
-        child = Child(process, ours, held, cell)
+        child = hire(self.mode, self.settings, self.children)
         child.jobs_left = self._jobs_per_child
         return child
-
-    def _start(
-        self, channel: Connection, lifeline: Connection, cell: Cell, ours: list[Connection]
-    ) -> Process:
-        arguments = (channel, lifeline, cell, self.settings)
-        if self.mode == "multiprocessing":
-            from flowq.workers.spawn import Spawned  # noqa: PLC0415 - by mode
-
-            return Spawned(child_module.main, arguments)
-        from flowq.workers.fork import Forked, nurse  # noqa: PLC0415 - POSIX only
-
-        body = nurse if self.mode == "fork" else child_module.main
-        return Forked(partial(self._be_child, body, arguments, ours))
-
-    def _be_child(self, body: Any, arguments: tuple[Any, ...], ours: list[Connection]) -> None:
-        for other in self.children:
-            ours = [*ours, other.channel, other.lifeline]
-        for connection in ours:  # or nobody would notice the supervisor's end
-            connection.close()
-        body(*arguments)
 
     # Handing over --------------------------------------------------------------------------------
 
@@ -143,6 +68,21 @@ class Crew:
     def idle(self) -> list[Child]:
         """The children that can take any job."""
         return [child for child in self.children if child.is_idle]
+
+    @property
+    def is_on_errands(self) -> bool:
+        """Whether something other than jobs is being done, or waits to be done."""
+        return bool(self.chores) or any(child.errand_since is not None for child in self.children)
+
+    @property
+    def held(self) -> list[Claim]:
+        """The claims that have not ended, in the order of handing over; orphans first."""
+        held = list(self.orphans)
+        for child in self.children:
+            held += child.claims.values()
+            if child.concluding is not None:
+                held.append(child.concluding)
+        return held
 
     def find_hungry(self, batch_s: float) -> list[Child]:
         """Return busy children whose short jobs will soon be done."""
@@ -168,6 +108,7 @@ class Crew:
         shares: dict[int, list[Claim]] = {}
         short: list[Claim] = []
         for claim in claims:
+            claim.is_marked = claim.kind in cost_by_kind
             if claim.kind in cost_by_kind and self.mode != "fork":
                 short.append(claim)
             elif idle:
@@ -208,8 +149,15 @@ class Crew:
             return False
         claim.tries += 1
         idle[0].concluding = claim
+        idle[0].errand_since = time.monotonic()
         self._send(idle[0], ("conclude", claim.task, end))
         return True
+
+    def do_chores(self) -> None:
+        """Let idle children do what RQ's workers do between jobs."""
+        for child in self.idle[: len(self.chores)]:
+            child.errand_since = time.monotonic()
+            self._send(child, ("chore", *self.chores.popleft()))
 
     def _send(self, child: Child, message: tuple[Any, ...]) -> None:
         try:
@@ -244,6 +192,9 @@ class Crew:
         if message[0] == "died":  # only a nursery says that; it lives, and its job does not
             self._charge(child, message[1])
             self._let_go(child)
+            return
+        child.errand_since = None
+        if message[0] == "chore":
             return
         end: End = message
         if child.concluding is not None:
@@ -284,9 +235,10 @@ class Crew:
         """Take from a child what others have to do now."""
         if child.concluding is not None:
             claim, child.concluding = child.concluding, None
-            self.ends.append((claim, claim.end or died(claim, "it did not end", "", 0.0)))
+            self.ends.append((claim, claim.end or died(claim, "nothing was said", "", 0.0)))
         self.orphans.extend(child.claims.values())
         child.claims.clear()
+        child.errand_since = None
         child.load_s = 0.0
 
     def _charge(self, child: Child, how: str) -> None:
@@ -319,6 +271,15 @@ class Crew:
             append_log(self.settings.log_folder, claim.job_id, text)
         return text[-TAIL_BYTES:].decode(errors="replace")
 
+    def trim_output(self, child: Child) -> None:
+        """Cut the output of a job that prints without end."""
+        if self.settings.scratch_folder is None:
+            return
+        path = scratch_path(self.settings.scratch_folder, child.process.pid)
+        with suppress(OSError):
+            if path.stat().st_size > RUNAWAY_BYTES:
+                os.truncate(path, LOG_BYTES // 2)
+
     def _drop_scratch(self, child: Child) -> None:
         if self.settings.scratch_folder:
             scratch_path(self.settings.scratch_folder, child.process.pid).unlink(missing_ok=True)
@@ -338,15 +299,11 @@ class Crew:
     def close(self) -> list[Claim]:
         """End all children; return what they held."""
         self.is_closing = True
-        left = list(self.orphans)
+        left = self.held
         self.orphans.clear()
         for child in self.children:
-            left += child.claims.values()
-            if child.concluding:
-                left.append(child.concluding)
-            if child.claims or child.concluding:
-                if self.mode == "fork" and child.cell.pid:
-                    self.kill(child, "the worker stops")
+            if child.claims or child.errand_since is not None:
+                self.kill(child, "the worker stops")
                 child.process.kill()
             child.channel.close()
             child.lifeline.close()

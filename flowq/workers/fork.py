@@ -54,9 +54,6 @@ def _be(body: Callable[[], None]) -> None:
     code = 1
     try:
         signal.set_wakeup_fd(-1)
-        null = os.open(os.devnull, os.O_RDONLY)
-        os.dup2(null, 0)
-        os.close(null)
         body()
         code = 0
     finally:

@@ -16,7 +16,7 @@ from rq.utils import as_text
 
 from flowq.runtime import keys
 from flowq.status import RUN_ENDED
-from flowq.workers.crew import Mode
+from flowq.workers.hire import Mode
 from flowq.workers.worker import Worker
 
 LOOK_S = 0.1

@@ -60,36 +60,47 @@ class Ledger:
         return make_claim(self._count, as_text(job_id), as_text(execution_id), as_text(queue), flat)
 
     def put_back(self, claims: Iterable[Claim]) -> None:
-        """Put claims that have not begun at the front of their queues again, in their order."""
-        pairs = [(claim.job_id, claim.execution_id) for claim in reversed(list(claims))]
-        self._take_away(self.worker, "back", 0, pairs)
+        """Put claims at the front of their queues again, in their order, charged with nothing."""
+        self.return_unknown(
+            [(claim.job_id, claim.execution_id) for claim in reversed(list(claims))]
+        )
 
-    def give_up(self, claims: Iterable[Claim], max_crashes: int) -> list[tuple[str, str, str]]:
-        """Do the same for executions that have begun; each is charged with a crash.
+    def return_unknown(self, pairs: Sequence[tuple[str, str]]) -> None:
+        """Do the same for (job, execution) pairs, the last one becoming the first in its queue."""
+        if pairs:
+            self._take_away(self.worker, "back", 0, pairs)
 
-        Returns (job, execution, queue) of those that must be failed instead.
+    def bury(self, worker: str, max_crashes: int) -> list[Claim]:
+        """Requeue what a lost worker held, and forget the worker.
+
+        Returns the claims of jobs that must be failed instead; they are ours now.
         """
-        pairs = [(claim.job_id, claim.execution_id) for claim in claims]
-        return self._take_away(self.worker, "crash", max_crashes, pairs)
-
-    def bury(self, worker: str, max_crashes: int) -> list[tuple[str, str, str]]:
-        """Requeue what a lost worker held, and forget the worker; returns as `give_up` does."""
         return self._take_away(worker, "dead", max_crashes, [])
 
     def _take_away(
         self, worker: str, how: str, max_crashes: int, pairs: Sequence[tuple[str, str]]
-    ) -> list[tuple[str, str, str]]:
-        if how != "dead" and not pairs:
-            return []
+    ) -> list[Claim]:
         flat = [part for pair in pairs for part in pair]
         answer = scripts.BACK.call(
-            self.connection, self._key, worker, how, max_crashes, len(pairs), *flat
+            self.connection, self._key, worker, how, self.worker, max_crashes, len(pairs), *flat
         )
-        parts = [as_text(part) for part in answer]
-        rows = zip(parts[::4], parts[1::4], parts[2::4], parts[3::4], strict=True)
-        return [
-            (job, execution, queue) for what, job, execution, queue in rows if what == "crashed"
-        ]
+        return [self._claim(*parts) for parts in answer]
+
+    def force_end(self, claim: Claim) -> None:
+        """Fail an execution that RQ's own code cannot end: its dependents will not hear of it."""
+        end = claim.end
+        assert end is not None
+        self.connection.delete(f"{keys.job(claim.job_id)}:dependents")
+        if end.status == "finished" and end.field == "retry":
+            end = end._replace(field="", value="", status="failed")
+        self.turn(
+            [(claim, end._replace(how="turn", ttl=end.ttl or "-1"))],
+            slots=0,
+            idle=0,
+            limit=0,
+            budget_s=1.0,
+            cost_by_kind={},
+        )
 
     def find_unknown(self, known: Iterable[Claim]) -> list[tuple[str, str]]:
         """Return (job, execution) pairs that Redis says we hold and we know nothing about.
@@ -100,10 +111,6 @@ class Ledger:
         members: Any = self.connection.smembers(keys.held(self.worker))
         pairs = [as_text(member).rpartition(":") for member in members]
         return [(job, execution) for job, _, execution in pairs if execution not in ours]
-
-    def return_unknown(self, pairs: Sequence[tuple[str, str]]) -> None:
-        """Put such executions back; nothing of them has run."""
-        self._take_away(self.worker, "back", 0, pairs)
 
     def beat(self, lease_s: float, ttl_s: int, executing: Sequence[tuple[Claim, bool]]) -> set[str]:
         """Say that we and these executions are alive; the flag says: handed over, not begun.

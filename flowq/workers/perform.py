@@ -8,7 +8,7 @@ import threading
 import time
 import zlib
 from base64 import b64decode, b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -71,6 +71,7 @@ class Bench:
     """Where one child works: its settings, and one connection, made when it is first needed."""
 
     settings: Settings
+    _ask_for: Callable[[float], None] = lambda seconds: None
     _folder: str = field(default_factory=os.getcwd)
 
     @cached_property
@@ -80,9 +81,13 @@ class Bench:
 
     # Executing -----------------------------------------------------------------------------------
 
-    def execute(self, task: Task) -> End:
-        """Run the job's function with its callbacks; never raises what the job raises."""
+    def execute(self, task: Task, ask_for: Callable[[float], None]) -> End:
+        """Run the job's function with its callbacks; never raises what the job raises.
+
+        `ask_for` is called with the seconds that a callback may take beyond the job's timeout.
+        """
         threads = threading.active_count()
+        self._ask_for = ask_for
         started_at = time.time()
         job: Job | None = None
         try:
@@ -125,7 +130,9 @@ class Bench:
             )
         job._result = value
         job._status = JobStatus.FINISHED
-        execute_success_callback(job, death_penalty_class(), value)
+        if job._success_callback_name:
+            self._ask_for(job.success_callback_timeout)
+            execute_success_callback(job, death_penalty_class(), value)
         ttl = job.get_result_ttl(self.settings.result_ttl)
         return End(
             task.number,
@@ -147,6 +154,8 @@ class Bench:
             return failed(task.number, text, started_at, ended_at)
         job._status = JobStatus.FAILED
         job.ended_at = datetime.now(UTC)
+        if job._failure_callback_name:
+            self._ask_for(job.failure_callback_timeout)
         try:
             execute_failure_callback(job, death_penalty_class(), *exc_info)
         except BaseException:  # noqa: BLE001 - as RQ: the callback's error is the recorded one
@@ -202,9 +211,31 @@ class Bench:
         _conclude(worker, job, queue, execution, end)
         return end._replace(how="done")
 
-    def _rq_worker(self) -> BaseWorker:
+    # What RQ's workers do between jobs; it may run callbacks of users -----------------------------
+
+    def clean_registries(self, queues: list[str]) -> None:
+        """Do RQ's maintenance, under its own locks."""
+        worker = self._rq_worker(queues)
+        worker.clean_registries()  # type: ignore[no-untyped-call]
+        worker.clean_group_registries()  # type: ignore[no-untyped-call]
+
+    def queue_limited(self, queue: str, job_id: str) -> None:
+        """Queue a scheduled job that has a rate limit, when the limit lets it."""
+        settings = self.settings
+        job = settings.job_class.fetch(job_id, self.connection, settings.serializer)
+        target = settings.queue_class(
+            queue, connection=self.connection, job_class=settings.job_class
+        )
+        with self.connection.pipeline() as pipeline:
+            pipeline.zrem(f"{keys.PREFIX}:scheduled:{queue}", job_id)
+            target._enqueue_rate_limited_job(
+                job, pipeline=pipeline, at_front=job.should_enqueue_at_front()
+            )
+            pipeline.execute()
+
+    def _rq_worker(self, queues: Sequence[str] = ()) -> BaseWorker:
         worker = BaseWorker(
-            [],
+            list(queues),
             self.settings.worker,
             connection=self.connection,
             default_result_ttl=self.settings.result_ttl,

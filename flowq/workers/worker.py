@@ -22,23 +22,21 @@ from rq.worker.base import BaseWorker, WorkerStatus
 from flowq.errors import UsageError
 from flowq.runtime import keys
 from flowq.runtime.job import Job
-from flowq.runtime.maintenance import tidy
 from flowq.runtime.queue import Queue
-from flowq.workers.crew import Crew, Mode
+from flowq.workers.crew import Crew
 from flowq.workers.doorbell import Doorbell
+from flowq.workers.hire import Mode
 from flowq.workers.ledger import Ledger
-from flowq.workers.loop import Duty, Limits, Supervisor
+from flowq.workers.loop import Limits, Supervisor
+from flowq.workers.oversight import Oversight
 from flowq.workers.pace import Pace
 from flowq.workers.perform import Address, Settings
+from flowq.workers.upkeep import Upkeep
 
 if TYPE_CHECKING:
     from redis import Redis
 
 MODES = ("fork", "multiprocessing", "warm")
-LEASE_S = 6.0
-BEAT_S = 1.5
-TIDY_S = 1.0
-DUE_S = 0.5
 SECOND_SIGNAL_S = 0.2
 """A terminal and a parent may both pass on one Ctrl-C."""
 
@@ -136,7 +134,7 @@ class Worker(BaseWorker):
         included. Blocks: for all that time.
         """
         setup_loghandlers(logging_level, date_format, log_format, name="rq.worker")
-        limits = Limits(burst, max_jobs, max_idle_time, self.timeout_grace_s, until)
+        limits = Limits(burst, max_jobs, max_idle_time, until)
         scratch = tempfile.mkdtemp(prefix="flowq-") if self.captures else None
         try:
             supervisor = self._make_supervisor(limits, scratch)
@@ -144,7 +142,8 @@ class Worker(BaseWorker):
             try:
                 supervisor.run()
             finally:
-                self.register_death()  # type: ignore[no-untyped-call]
+                if supervisor.has_left:  # or whatever we held would be forgotten with us
+                    self.register_death()  # type: ignore[no-untyped-call]
             return supervisor.done > 0
         finally:
             if scratch:
@@ -169,16 +168,20 @@ class Worker(BaseWorker):
         )
         assert self.mode is not None
         crew = Crew(self.concurrency, self.mode, settings, self.max_jobs_per_child)
+        pace = Pace(self.batches and self.max_jobs_per_child is None)
+        oversight = Oversight(crew, pace, self.timeout_grace_s)
         queues = self.queue_names()
         ledger = Ledger(self.connection, self.name, queues, self.job_monitoring_interval)
         bell = Doorbell(address, self.pubsub_channel_name, [keys.queue(name) for name in queues])
-        supervisor = Supervisor(ledger, crew, bell, Pace(self.batches), limits)
+        upkeep = Upkeep(
+            ledger,
+            oversight,
+            worker_ttl_s=self.worker_ttl + 60,
+            maintenance_s=self.maintenance_interval,
+            max_crashes=self.max_crashes,
+        )
+        supervisor = Supervisor(ledger, oversight, bell, upkeep, limits)
         supervisor.on_reconnect = self._register_again
-        supervisor.duties = [
-            Duty(BEAT_S, lambda: self._beat(supervisor)),
-            Duty(TIDY_S, lambda: tidy(self.connection)),
-            Duty(DUE_S, lambda: self._queue_due(ledger)),
-        ]
         return supervisor
 
     def _register(self, supervisor: Supervisor) -> None:
@@ -204,15 +207,6 @@ class Worker(BaseWorker):
             if hasattr(signal, name):
                 signal.signal(getattr(signal, name), on_signal)
         signal.set_wakeup_fd(supervisor.wake_descriptor, warn_on_full_buffer=False)
-
-    # Now and then --------------------------------------------------------------------------------
-
-    def _beat(self, supervisor: Supervisor) -> None:
-        supervisor.beat(LEASE_S, self.worker_ttl + 60)
-
-    def _queue_due(self, ledger: Ledger) -> None:
-        for queue_name, job_id in ledger.queue_due():
-            log.warning("job %s of %s has a rate limit; left to RQ's scheduler", job_id, queue_name)
 
 
 class MultiprocessingWorker(Worker):

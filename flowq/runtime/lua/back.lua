@@ -1,78 +1,87 @@
 -- back.lua: takes executions away from a worker that cannot go on with them.
 --
--- ARGV   4 name of the worker   5 "back" (nothing has run), "crash" (it may have run) or "dead"
---        (the worker is gone: whatever it held, and the worker itself)
---        6 how many crashes a job is forgiven   7 number of executions (not for "dead"), then for
---        each of them: job, execution
--- Returns {what, job, execution, queue, …} for each: "queued" (at the front of its queue), "crashed"
--- (its worker was lost too often, or it must not be repeated: the caller fails it, and has its WIP
--- entry until then) or "gone" (somebody else has ended it).
--- Fenced by the WIP entry: an execution is taken away once. A job that was only handed over, and has
--- not begun, is not charged with a crash.
+-- ARGV   4 name of the worker that had them
+--        5 "back" (its own doing: nothing of them has run, or it was stopped on purpose) or "dead"
+--          (the worker is lost: whatever it held, and the worker itself)
+--        6 name of the worker that calls   7 how many crashes a job is forgiven
+--        8 number of executions (not for "dead"), then for each of them: job, execution
+-- Returns {job, execution, queue, {field, value…}} for each job that must be failed, because it was
+-- lost too often or may not be repeated. Its execution belongs to the caller from here on. All
+-- others are queued again, at the front, or were ended by somebody else.
+-- Fenced by the WIP entry: an execution is taken away once. A job that was handed over and has not
+-- begun is not charged with a crash.
 
-local worker, how, forgiven = ARGV[4], ARGV[5], tonumber(ARGV[6])
+local worker, is_dead, caller, forgiven = ARGV[4], ARGV[5] == 'dead', ARGV[6], tonumber(ARGV[7])
 local worker_key = PREFIX .. ':worker:' .. worker
 local held_key = worker_key .. ':executions'
 
-local function pairs_to_take()
+local function executions_to_take()
   local list = {}
-  if how == 'dead' then
+  if is_dead then
     for _, member in ipairs(redis.call('SMEMBERS', held_key)) do
-      local job, execution = string.match(member, '^(.-):([^:]+)$')
-      if job then list[#list + 1] = { job, execution } end
+      local id, execution = string.match(member, '^(.-):([^:]+)$')
+      if id then list[#list + 1] = { id, execution } end
     end
   else
-    for i = 1, tonumber(ARGV[7]) do list[i] = { ARGV[6 + 2 * i], ARGV[7 + 2 * i] } end
+    for i = 1, tonumber(ARGV[8]) do list[i] = { ARGV[7 + 2 * i], ARGV[8 + 2 * i] } end
   end
   return list
 end
 
 local function drop(id, execution, queue)
-  redis.call('ZREM', PREFIX .. ':wip:' .. queue, id .. ':' .. execution)
-  redis.call('DEL', PREFIX .. ':execution:' .. id .. ':' .. execution)
+  local member = id .. ':' .. execution
+  redis.call('SREM', held_key, member)
+  redis.call('DEL', PREFIX .. ':execution:' .. member)
   redis.call('ZREM', PREFIX .. ':executions:' .. id, execution)
-  redis.call('SREM', held_key, id .. ':' .. execution)
+  if queue then redis.call('ZREM', PREFIX .. ':wip:' .. queue, member) end
 end
 
-local function put_back(id, queue, f)
+local function put_back(id, queue, ttl, run, name)
   redis.call('HSET', job_key(id), 'status', 'queued', 'enqueued_at', NOW, 'started_at', '',
     'worker_name', '')
   redis.call('SADD', PREFIX .. ':queues', PREFIX .. ':queue:' .. queue)
   redis.call('LPUSH', PREFIX .. ':queue:' .. queue, id)
-  if int(f[3]) > 0 then redis.call('EXPIRE', job_key(id), f[3]) end
-  if f[4] then log(f[4], id, f[5] or '', 'queued', how ~= 'back' and 'its worker was lost' or '') end
+  if int(ttl) > 0 then redis.call('EXPIRE', job_key(id), ttl) end
+  if run then
+    log(run, id, name or '', 'queued', is_dead and 'its worker was lost' or 'its worker stopped')
+  end
 end
+
+local function adopt(id, execution)
+  local member = id .. ':' .. execution
+  redis.call('SMOVE', held_key, PREFIX .. ':worker:' .. caller .. ':executions', member)
+  redis.call('HSET', PREFIX .. ':execution:' .. member, 'id', execution, 'job_id', id,
+    'worker_name', caller)
+end
+
+local function must_fail(id, execution, on_crash)
+  if not is_dead then return false end
+  if redis.call('HGET', PREFIX .. ':execution:' .. id .. ':' .. execution, 'flowq_handed') == '1' then
+    return false
+  end
+  local crashes = redis.call('HINCRBY', job_key(id), 'flowq_crashes', 1)
+  return on_crash == 'fail' or crashes > forgiven
+end
+
+local failing = {}
 
 local function take_away(id, execution)
   local f = redis.call('HMGET', job_key(id), 'origin', 'status', 'ttl', 'flowq_run', 'flowq_name',
     'flowq_on_crash')
   local queue = f[1]
-  if not queue then
-    redis.call('SREM', held_key, id .. ':' .. execution)
-    return 'gone', ''
-  end
-  local is_ours = redis.call('ZSCORE', PREFIX .. ':wip:' .. queue, id .. ':' .. execution)
-  if not is_ours or f[2] ~= 'started' then
-    drop(id, execution, queue)
-    return 'gone', queue
-  end
-  local has_begun = how ~= 'back' and redis.call('HGET', PREFIX .. ':execution:' .. id .. ':'
-    .. execution, 'flowq_handed') ~= '1'
-  if has_begun then
-    local crashes = redis.call('HINCRBY', job_key(id), 'flowq_crashes', 1)
-    if f[6] == 'fail' or crashes > forgiven then return 'crashed', queue end
+  local is_held = queue
+    and redis.call('ZSCORE', PREFIX .. ':wip:' .. queue, id .. ':' .. execution)
+  if not is_held or f[2] ~= 'started' then return drop(id, execution, queue) end
+  if must_fail(id, execution, f[6]) then
+    adopt(id, execution)
+    failing[#failing + 1] = { id, execution, queue, redis.call('HGETALL', job_key(id)) }
+    return
   end
   drop(id, execution, queue)
-  put_back(id, queue, f)
-  return 'queued', queue
+  put_back(id, queue, f[3], f[4], f[5])
 end
 
-local answer = {}
-for _, pair in ipairs(pairs_to_take()) do
-  local what, queue = take_away(pair[1], pair[2])
-  for _, part in ipairs({ what, pair[1], pair[2], queue }) do answer[#answer + 1] = part end
-end
-if how == 'dead' then
+local function forget_worker()
   redis.call('ZREM', OURS .. 'workers', worker)
   redis.call('SREM', PREFIX .. ':workers', worker_key)
   for _, queue in ipairs(redis.call('SMEMBERS', PREFIX .. ':queues')) do
@@ -83,4 +92,7 @@ if how == 'dead' then
     redis.call('EXPIRE', worker_key, 60)
   end
 end
-return answer
+
+for _, pair in ipairs(executions_to_take()) do take_away(pair[1], pair[2]) end
+if is_dead then forget_worker() end
+return failing

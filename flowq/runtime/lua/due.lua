@@ -3,7 +3,8 @@
 --
 -- ARGV   4 how many at most of each queue   then the names of the queues
 -- Returns {queue, job, …} of those that it leaves to RQ's own way (they have a rate limit).
--- Atomic; safe in any number of workers at once.
+-- Atomic; safe in any number of workers at once. RQ's own schedulers are kept away by their lock,
+-- which all flowq workers share; a queue that one of RQ's has is left to it.
 
 local left = {}
 
@@ -27,10 +28,21 @@ local function queue_job(queue, id)
   if f[7] then log(f[7], id, f[8] or '', 'queued') end
 end
 
-for i = 5, #ARGV do
-  local queue = ARGV[i]
+local function is_ours(queue)
+  local lock = PREFIX .. ':scheduler-lock:' .. queue
+  local owner = redis.call('GET', lock)
+  if owner and owner ~= 'flowq' then return false end
+  redis.call('SET', lock, 'flowq', 'EX', 61)
+  return true
+end
+
+local function queue_due(queue)
   local due = redis.call('ZRANGEBYSCORE', PREFIX .. ':scheduled:' .. queue, 0, math.floor(TS),
     'LIMIT', 0, ARGV[4])
   for _, id in ipairs(due) do queue_job(queue, id) end
+end
+
+for i = 5, #ARGV do
+  if is_ours(ARGV[i]) then queue_due(ARGV[i]) end
 end
 return left

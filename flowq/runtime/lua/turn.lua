@@ -122,6 +122,7 @@ if #released > 0 then redis.call('HINCRBYFLOAT', worker_key, 'total_working_time
 
 -- Claiming --------------------------------------------------------------------------------------
 
+local HANDED = { 'flowq_handed', '1' }
 local claims, members = {}, {}
 local alone, short_cost = 0, 0 -- children taken by one job each; seconds of short jobs
 
@@ -151,7 +152,8 @@ local function tell_started(id, raw)
   end
 end
 
-local function claim(id, queue, flat, raw)
+-- What is short may wait behind others in its child; the next heartbeat says what does not.
+local function claim(id, queue, flat, raw, is_short)
   local key = job_key(id)
   local execution = base .. string.format('%08x', #claims)
   local member = id .. ':' .. execution
@@ -159,7 +161,7 @@ local function claim(id, queue, flat, raw)
   local ttl = (timeout > 0 and math.min(timeout, interval) or interval) + 60
   local execution_key = PREFIX .. ':execution:' .. member
   redis.call('HSET', execution_key, 'id', execution, 'job_id', id, 'created_at', ARGV[3],
-    'last_heartbeat', ARGV[3], 'worker_name', worker)
+    'last_heartbeat', ARGV[3], 'worker_name', worker, unpack(is_short and HANDED or {}))
   redis.call('EXPIRE', execution_key, ttl)
   redis.call('ZADD', PREFIX .. ':executions:' .. id, math.floor(TS) + ttl + 60, execution)
   redis.call('ZADD', PREFIX .. ':wip:' .. queue, math.floor(TS) + ttl, member)
@@ -196,11 +198,12 @@ local function claim_from(queue)
       if redis.call('EXISTS', mortal_key(id)) == 1 then will_settle(id, 'expired') end
     else
       local raw = as_table(flat)
-      if not fits(cost_by_kind[kind_of(raw, queue)]) then
+      local cost = cost_by_kind[kind_of(raw, queue)]
+      if not fits(cost) then
         is_full = true
         break
       end
-      claim(id, queue, flat, raw)
+      claim(id, queue, flat, raw, cost)
     end
     popped = popped + 1
   end

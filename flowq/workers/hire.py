@@ -1,0 +1,106 @@
+"""One child as the supervisor has it, and how one is started in each mode."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Sequence
+from functools import partial
+from multiprocessing.connection import Connection
+from typing import Any, Literal, Protocol
+
+from flowq.workers import child as child_module
+from flowq.workers.cell import Cell
+from flowq.workers.claims import Claim
+from flowq.workers.perform import Settings
+
+Mode = Literal["fork", "multiprocessing", "warm"]
+
+
+class Process(Protocol):
+    """A running process; the port that fork.py and spawn.py serve."""
+
+    pid: int
+
+    def find_end(self) -> str | None:
+        """Say how it ended; None while it lives."""
+
+    def kill(self) -> None:
+        """End it with what it started. Idempotent."""
+
+
+class Child:
+    """One child and what it holds. Shape: `claims` in the order of handing over."""
+
+    def __init__(self, process: Process, channel: Connection, lifeline: Connection, cell: Cell):
+        self.process = process
+        self.channel = channel
+        self.lifeline = lifeline
+        self.cell = cell
+        self.claims: dict[int, Claim] = {}
+        self.concluding: Claim | None = None
+        self.errand_since: float | None = None
+        self.load_s = 0.0
+        self.jobs_left: int | None = None
+        self.is_recalled = False
+        self.is_leaving = False
+        self.killed_because = ""
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it can take any job."""
+        is_busy = self.claims or self.concluding is not None or self.errand_since is not None
+        return not is_busy and not self.is_leaving
+
+    @property
+    def executing(self) -> Claim | None:
+        """What it executes at this moment."""
+        return self.claims.get(self.cell.begun)
+
+    @property
+    def waiting(self) -> list[Claim]:
+        """What was handed over and has not begun."""
+        begun = self.cell.begun
+        return [claim for number, claim in self.claims.items() if number > begun]
+
+    @property
+    def unread_bytes(self) -> int:
+        """At most how much waits in its channel."""
+        return sum(claim.size_bytes for claim in self.claims.values())
+
+
+def hire(mode: Mode, settings: Settings, siblings: Sequence[Child]) -> Child:
+    """Start a child. `siblings`: those that live; a forked one must not keep their channels."""
+    context = multiprocessing.get_context("spawn" if mode == "multiprocessing" else "fork")
+    ours, theirs = multiprocessing.Pipe()
+    hold, held = multiprocessing.Pipe(duplex=False)
+    cell = Cell(context)
+    arguments = (theirs, hold, cell, settings)
+    if mode == "multiprocessing":
+        process = _spawn(arguments)
+    else:
+        inherited = [ours, held]
+        for sibling in siblings:
+            inherited += [sibling.channel, sibling.lifeline]
+        process = _fork(mode, arguments, inherited)
+    theirs.close()
+    hold.close()
+    return Child(process, ours, held, cell)
+
+
+def _spawn(arguments: tuple[Any, ...]) -> Process:
+    from flowq.workers.spawn import Spawned  # noqa: PLC0415 - by mode
+
+    return Spawned(child_module.main, arguments)
+
+
+def _fork(mode: Mode, arguments: tuple[Any, ...], inherited: list[Connection]) -> Process:
+    from flowq.workers.fork import Forked, nurse  # noqa: PLC0415 - POSIX only
+
+    body = nurse if mode == "fork" else child_module.main
+    return Forked(partial(_be_child, body, arguments, inherited))
+
+
+def _be_child(body: Any, arguments: tuple[Any, ...], inherited: list[Connection]) -> None:
+    for connection in inherited:  # or nobody would notice the supervisor's end
+        connection.close()
+    body(*arguments)

@@ -1,0 +1,142 @@
+"""What the supervisor does to its children: take back, stop, kill, replace. No Redis in here."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from flowq.workers.claims import Claim, End
+from flowq.workers.crew import Crew, died
+from flowq.workers.hire import Child
+from flowq.workers.pace import Pace
+
+LOOK_S = 0.005
+"""How old a child's job may get while others wait behind it."""
+
+TRIM_S = 0.5
+ERRAND_S = 300.0
+"""How long RQ's own way to end a job, or a chore, may take (they run callbacks and webhooks)."""
+
+STOPPED = "Job stopped by user, work-horse terminated."
+
+
+class Oversight:
+    """Looks after the children of one crew. Units: `grace_s` in seconds, after a job's timeout."""
+
+    def __init__(self, crew: Crew, pace: Pace, grace_s: float) -> None:
+        self.crew = crew
+        self.pace = pace
+        self.grace_s = grace_s
+        self._looked_at = 0.0
+        self._trimmed_at = 0.0
+
+    def look(self) -> bool:
+        """Do what has to be done by now; True when Redis should hear at once what has begun."""
+        now = time.monotonic()
+        if now - self._looked_at < LOOK_S:
+            return False
+        self._looked_at = now
+        news = [self._look_at(child, now) for child in list(self.crew.children)]
+        if now - self._trimmed_at > TRIM_S:
+            self._trimmed_at = now
+            for child in self.crew.children:
+                self.crew.trim_output(child)
+        self.crew.fill()
+        return any(news)
+
+    def _look_at(self, child: Child, now: float) -> bool:
+        if child.errand_since is not None and now - child.errand_since > ERRAND_S:
+            child.errand_since = now
+            child.process.kill()
+        claim = child.executing
+        if claim is None:
+            return False
+        seconds = now - child.cell.begun_at
+        if claim.timeout_s is not None:
+            allowed_s = claim.timeout_s + child.cell.extra_s + self.grace_s
+            if seconds > allowed_s and not child.killed_because:
+                self.crew.kill(child, _too_late(claim))
+        return seconds > LOOK_S and self._isolate(child, claim)
+
+    def _isolate(self, child: Child, claim: Claim) -> bool:
+        """Let nothing wait behind a job that takes long; True when it looked like a short one."""
+        if len(child.claims) > 1 and child.cell.begun == claim.number:
+            self.pace.forget(claim.kind)
+            self.crew.orphans.extend(self.crew.recall(child))
+        was_marked, claim.is_marked = claim.is_marked, False
+        return was_marked
+
+    # Commands ------------------------------------------------------------------------------------
+
+    def kill_all(self) -> None:
+        """End what is being executed, as failures."""
+        for child in list(self.crew.children):
+            if child.executing is not None:
+                self.crew.kill(child, "it was killed by a command")
+
+    def stop(self, *, job_id: str = "", execution_id: str = "") -> None:
+        """End one job as stopped, whether it is being executed or waits in a child."""
+        for child in list(self.crew.children):
+            for claim in list(child.claims.values()):
+                if claim.job_id == job_id or claim.execution_id == execution_id:
+                    self._stop(child, claim)
+
+    def _stop(self, child: Child, claim: Claim) -> None:
+        claim.stop_asked = True
+        taken = self.crew.recall(child)
+        self.crew.orphans.extend(each for each in taken if each is not claim)
+        if claim in taken:
+            self.crew.ends.append((claim, died(claim, STOPPED, "", 0.0)))
+        elif child.executing is claim:
+            self.crew.kill(child, STOPPED)
+
+    def obey(self, command: dict[str, Any]) -> None:
+        """Do what RQ's `send_…_command` functions ask for; others are ignored."""
+        name = command.get("command")
+        if name == "kill-horse":
+            self.kill_all()
+        elif name == "stop-job" and command.get("job_id"):
+            self.stop(job_id=str(command["job_id"]))
+        elif name == "stop-execution" and command.get("execution_id"):
+            self.stop(execution_id=str(command["execution_id"]))
+
+    def kill_lost(self, execution_ids: set[str]) -> None:
+        """End executions that somebody else has ended or started anew."""
+        for child in list(self.crew.children):
+            claim = child.executing
+            if claim is not None and claim.execution_id in execution_ids:
+                self.crew.kill(child, "somebody else has ended it")
+
+    # Looking back --------------------------------------------------------------------------------
+
+    def report(self) -> list[tuple[Claim, bool]]:
+        """Return what the children hold; the flag says: handed over, and not begun."""
+        report: list[tuple[Claim, bool]] = []
+        for child in self.crew.children:
+            begun = child.cell.begun
+            report += [(claim, number > begun) for number, claim in child.claims.items()]
+            if child.concluding is not None:
+                report.append((child.concluding, False))
+        return report
+
+
+def _too_late(claim: Claim) -> str:
+    return (
+        "rq.timeouts.JobTimeoutException: Task exceeded maximum timeout value "
+        f"({claim.timeout_s:g} seconds); it went on when it was told so, and was killed"
+    )
+
+
+def needs_long_way(claim: Claim, end: End) -> bool:
+    """Whether RQ's own code has to end a job whose process died."""
+    if end.status == "stopped" or int(claim.find("retries_left") or 0) > 0:
+        return True
+    failure_ttl = claim.find("failure_ttl")
+    is_short_lived = failure_ttl != "" and int(failure_ttl) <= 0
+    return is_short_lived or bool(claim.find("rate_limit_key") or claim.find("webhooks"))
+
+
+def complete(claim: Claim, end: End) -> End:
+    """Return an end that no child has reported, as our script takes it."""
+    generation = int(claim.find("flowq_gen") or 0)
+    return end._replace(ttl=claim.find("failure_ttl"), generation=generation, how="turn")

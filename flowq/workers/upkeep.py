@@ -1,0 +1,118 @@
+"""What a worker does now and then: beats, schedules, maintenance, looking for lost workers."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from flowq.runtime.maintenance import tidy
+from flowq.workers.claims import Claim, End
+from flowq.workers.crew import died
+from flowq.workers.ledger import Ledger
+from flowq.workers.oversight import Oversight
+
+LEASE_S = 5.0
+"""After so much silence a worker may count as lost."""
+
+BEAT_S = 1.5
+CONFIRM_S = 2.0
+"""How long somebody must have seen the silence: a server that was away makes all look silent."""
+
+SEARCH_S = 0.5
+TIDY_S = 1.0
+DUE_S = 0.5
+
+log = logging.getLogger("rq.worker")
+
+
+@dataclass
+class Duty:
+    """Something to do every so many seconds. Units: `due_at` on the monotonic clock."""
+
+    every_s: float
+    do: Callable[[], None]
+    due_at: float = 0.0
+
+
+class Upkeep:
+    """The duties of one worker. Errors: redis-py's, of `do_due`."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        oversight: Oversight,
+        *,
+        worker_ttl_s: int,
+        maintenance_s: float,
+        max_crashes: int,
+    ) -> None:
+        self.ledger = ledger
+        self.oversight = oversight
+        self.failing: list[tuple[Claim, End]] = []
+        """Jobs of lost workers that must be failed; whoever takes one removes it."""
+        self._worker_ttl_s = worker_ttl_s
+        self._max_crashes = max_crashes
+        self._silent_since: dict[str, float] = {}
+        self._beat = Duty(BEAT_S, self.beat)
+        self.duties = [
+            self._beat,
+            Duty(TIDY_S, lambda: tidy(ledger.connection)),
+            Duty(DUE_S, self._queue_due),
+            Duty(SEARCH_S, self._search),
+            Duty(maintenance_s, self._clean_registries),
+        ]
+
+    @property
+    def due_at(self) -> float:
+        """When the next duty is due."""
+        return min(duty.due_at for duty in self.duties)
+
+    def do_due(self) -> None:
+        """Do what is due by now."""
+        now = time.monotonic()
+        for duty in self.duties:
+            if now >= duty.due_at:
+                duty.do()
+                duty.due_at = now + duty.every_s
+
+    def hurry(self) -> None:
+        """Beat as soon as possible: something that looked short has begun, and takes long."""
+        self._beat.due_at = 0.0
+
+    def reset(self) -> None:
+        """Forget who was silent: the server was away, and nobody could be heard."""
+        self._silent_since.clear()
+        self.hurry()
+
+    def beat(self) -> None:
+        """Say that we and our executions are alive; end those that were taken from us."""
+        lost = self.ledger.beat(LEASE_S, self._worker_ttl_s, self.oversight.report())
+        if lost:
+            self.oversight.kill_lost(lost)
+
+    def _queue_due(self) -> None:
+        for limited in self.ledger.queue_due():
+            if ("queue_limited", limited) not in self.oversight.crew.chores:
+                self.oversight.crew.chores.append(("queue_limited", limited))
+
+    def _clean_registries(self) -> None:
+        self.oversight.crew.chores.append(("clean_registries", (self.ledger.queues,)))
+
+    def _search(self) -> None:
+        now = time.monotonic()
+        silent = self.ledger.find_silent()
+        self._silent_since = {name: self._silent_since.get(name, now) for name in silent}
+        for name, since in self._silent_since.items():
+            if now - since >= CONFIRM_S and name != self.ledger.worker:
+                self._bury(name)
+
+    def _bury(self, worker: str) -> None:
+        log.warning("worker %s is lost; its jobs are looked after", worker)
+        text = f"The worker that executed the job ({worker}) was lost"
+        for claim in self.ledger.bury(worker, self._max_crashes):
+            crashes = claim.find("flowq_crashes")
+            note = f"{text}; that happened {crashes} times" if int(crashes or 1) > 1 else text
+            end = died(claim, note, "", 0.0)
+            self.failing.append((claim, end._replace(how="long")))
