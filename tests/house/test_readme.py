@@ -1,0 +1,115 @@
+"""What the README shows works as it stands there."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import redis
+
+from flowq.runtime import connections
+from flowq.targets import load
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text("utf-8")
+PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+CONSOLE = re.findall(r"```console\n(.*?)```", README, re.DOTALL)
+TYPO = """\
+name: typo
+jobs:
+  serve:
+    deferred: true
+    call: time:time
+  cut:
+    blocs: serve
+    call: time:time
+"""
+
+
+def flowq(*arguments: str, folder: Path) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "flowq", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stdout + done.stderr
+
+
+def command(start: str) -> tuple[str, str]:
+    """Return the README's command that begins so, and what it prints there."""
+    block = next(block for block in CONSOLE if block.startswith(f"$ {start}"))
+    line, _, output = block.removeprefix("$ ").partition("\n")
+    return line, output
+
+
+def test_ci_runs_the_test_command_of_the_readme() -> None:
+    line = next(block for block in CONSOLE if "pytest" in block).removeprefix("$ ").strip()
+    assert (ROOT / ".ci" / "run").read_text("utf-8").splitlines()[-1] == line
+
+
+def test_the_workflow_is_the_example() -> None:
+    shown = re.findall(r"```yaml\n# workflows/sandwich.yaml\n(.*?)```", README, re.DOTALL)[0]
+    example = (ROOT / "workflows" / "sandwich.yaml").read_text("utf-8")
+    assert shown == example.partition("\n")[2]
+
+
+def test_the_first_command_runs_the_workflow_as_shown(tmp_path: Path) -> None:
+    line, shown = command("python3 -m venv")
+    arguments = line.split("bin/flowq ")[1].split()
+    (tmp_path / "workflows").symlink_to(ROOT / "workflows")
+    printed = flowq(*arguments, folder=tmp_path)
+    assert _masked(shown.splitlines()[-2]) == _masked(printed.splitlines()[-2])
+    assert shown.splitlines()[-1] == printed.splitlines()[-1]
+
+
+def _masked(line: str) -> str:
+    return re.sub(r"run \w{12}|[\d.]+m?s", "…", line)
+
+
+def test_the_drawing_is_what_graph_prints() -> None:
+    line, shown = command("flowq graph")
+    assert flowq(*line.split()[1:], folder=ROOT) == shown
+
+
+def test_the_problem_is_what_check_prints(tmp_path: Path) -> None:
+    (tmp_path / "typo.yaml").write_text(TYPO)
+    line, shown = command("flowq check")
+    assert flowq(*line.split()[1:], folder=tmp_path) == shown
+
+
+def test_the_plain_api_runs_as_shown(
+    connection: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis, "Redis", lambda: connection)
+    names: dict[str, object] = {}
+    exec(PYTHON[0], names)
+    assert connection.llen(f"rq:deferred:{names['report'].id}") == 3  # type: ignore[attr-defined]
+    assert connection.llen("rq:queue:default") == 3
+
+
+def test_decorated_functions_run_as_shown(
+    connection: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "readme_jobs.py").write_text(PYTHON[1])
+    monkeypatch.syspath_prepend(str(tmp_path))
+    module = importlib.import_module("readme_jobs")
+    text = tmp_path / "text"
+    text.write_text("three small words")
+    assert module.count_words(str(text)) == 3
+    names = {**vars(module), "find_texts": lambda: [str(text)] * 2}
+    monkeypatch.setattr(connections, "_remembered", connection)
+    exec(PYTHON[2], names)
+    assert connection.llen("rq:queue:default") == 2
+
+
+def test_the_declared_graph_is_a_workflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "greeting.py").write_text(PYTHON[3])
+    monkeypatch.chdir(tmp_path)
+    workflow = load("greeting.py")
+    assert [job.name for job in workflow.jobs] == ["greet", "choose_word"]
