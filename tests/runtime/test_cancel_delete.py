@@ -13,7 +13,7 @@ from flowq.errors import FutureEnded
 from flowq.runtime import keys
 from flowq.runtime.job import Job, get_job
 from flowq.runtime.queue import Queue
-from flowq.runtime.steps import work_off
+from flowq.runtime.steps import step, work_off
 
 Work = Callable[..., None]
 
@@ -179,6 +179,21 @@ def test_deleting_an_open_future_job_cancels_its_blockers_and_leaves_nothing_of_
     assert connection.exists(keys.TODO) == 0
     work()
     assert statuses(nested, leaf) == ["canceled", "canceled"]
+
+
+def test_a_delete_whose_process_died_is_finished_by_others_in_any_order(
+    queue: Queue, connection: redis.Redis
+) -> None:
+    future = queue.enqueue("operator.add", 1, 2, deferred=True)
+    blocker = queue.enqueue("operator.add", 1, 1, blocked_by=future)
+    with connection.pipeline() as pipeline:
+        future.delete(pipeline=pipeline)
+        pipeline.execute()
+    step(connection, f"retire:{future.id}")  # which must not take the list away
+    while work_off(connection):
+        pass
+    assert statuses(blocker) == ["canceled"]
+    assert not [key for key in connection.keys("*") if future.id.encode() in key]
 
 
 def test_deleting_everything_leaves_nothing(

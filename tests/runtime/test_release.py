@@ -218,6 +218,7 @@ def test_a_cancel_during_a_stepwise_release_wins(
     assert queue.job_ids == ids[:freed], "those that were queued are independent"
     statuses = {get_job(job_id, connection).get_status() for job_id in ids[freed:]}
     assert statuses == {"canceled"}
+    assert connection.exists(keys.TODO) == 0
     with pytest.raises(FutureEnded):
         future.release()
     work()

@@ -126,8 +126,11 @@ def test_release_twice_changes_nothing(
     before = dump()
     assert future_job.release() is False
     assert dump() == before
-    work()
+    work(max_jobs=1)
+    before = dump()
+    assert future_job.get_status() == "queued"
     assert future_job.release() is False
+    assert dump() == before
 
 
 def test_a_fetched_job_knows_what_it_is(queue: Queue, connection: redis.Redis) -> None:
@@ -178,3 +181,16 @@ def test_a_blocker_that_nobody_releases_holds(queue: Queue, work: Work) -> None:
     inner.release()
     work()
     assert (outer.get_status(), inner.get_status()) == ("finished", "finished")
+
+
+def test_a_future_job_whose_blockers_have_run_waits_for_the_release_of_what_it_blocks(
+    queue: Queue, work: Work
+) -> None:
+    outer = queue.enqueue("operator.add", 1, 2, deferred=True)
+    inner = queue.enqueue("operator.add", 1, 2, deferred=True, blocked_by=outer)
+    leaf = queue.enqueue("operator.add", 1, 2, blocked_by=inner)
+    inner.release()
+    work()
+    assert (leaf.get_status(), inner.get_status()) == ("finished", "deferred")
+    outer.release()
+    assert inner.get_status() == "queued"

@@ -229,6 +229,8 @@ def test_a_skipped_future_job_is_revived_when_its_failed_blocker_runs_again(
     work()
     assert (middle.get_status(), last.get_status()) == ("finished", "finished")
     assert (tmp_path / "log").read_text() == "middle\nlast\n"
+    tidy(connection)
+    assert 0 < connection.ttl(blocker.key) <= 500
     assert connection.zcard("rq:canceled:default") == 0
 
 
