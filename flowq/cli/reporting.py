@@ -30,7 +30,9 @@ def _last_results(run: Run, status: RunStatus) -> Mapping[str, Any]:
 
 
 def _failed(run: Run, status: RunStatus) -> list[FailedJob]:
-    names = [job.name for job in status.jobs.values() if job.state in ("failed", "stopped")]
+    # What a cancel stopped has not failed: nobody asks why.
+    bad = ("failed",) if status.state == "canceled" else ("failed", "stopped")
+    names = [job.name for job in status.jobs.values() if job.state in bad]
     tracebacks = run.failures(names[:MAX_FAILURES])
     return [
         FailedJob(

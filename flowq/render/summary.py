@@ -122,6 +122,6 @@ def failure(job: FailedJob, attempts: int = 1, *, unicode: bool = True) -> Itera
     if not told:
         yield (("  nothing was recorded about why", "dim"),)
     output = list(job.output)[-MAX_OUTPUT_LINES:]
-    if output:
+    if output and f"  {output[-1]}" not in told:  # a worker tells it itself after a crash
         yield (("  its last output:", "dim"),)
         yield from (((f"  | {printable(line)}", "dim"),) for line in output)

@@ -1,0 +1,168 @@
+"""Signals, deaths, closed pipes: how a run goes on, or ends, when something happens to it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from commands import Flowq
+from redis import Redis
+from rq import Worker
+
+from flowq import client, server
+
+WaitUntil = Callable[..., None]
+
+
+def _newest(connection: Redis) -> client.RunRecord:
+    return client.list_runs(connection, 1)[0]
+
+
+def _worker_pids(connection: Redis) -> list[int]:
+    return [worker.pid for worker in Worker.all(connection=connection) if worker.pid]
+
+
+@pytest.fixture
+def door(
+    flowq: Flowq, folder: Path, redis_url: str, wait_until: WaitUntil
+) -> Iterator[subprocess.Popen[str]]:
+    """`flowq run` of a workflow that waits for the file `key`, once it really does."""
+    words = ["door.yaml", "-i", f"file={folder}/key", "--redis-url", redis_url, "-c", "2"]
+    process = flowq.start("run", *words)
+    wait_until((folder / "key.started").exists, within_s=20)
+    yield process
+    (folder / "key").touch()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_cancels_the_run_says_so_and_ends_the_workers(
+    door: subprocess.Popen[str],
+    connection: Redis,
+    wait_until: WaitUntil,
+    number: signal.Signals,
+    code: int,
+) -> None:
+    door.send_signal(number)
+    stdout, stderr = door.communicate(timeout=20)
+
+    assert door.returncode == code
+    assert f"canceling run {_newest(connection).run_id}" in stderr
+    assert "⊘ door canceled" in stdout
+    assert _newest(connection).state == "canceled"
+    wait_until(lambda: not _worker_pids(connection))
+
+
+def test_a_second_interrupt_leaves_at_once(
+    door: subprocess.Popen[str], connection: Redis, wait_until: WaitUntil
+) -> None:
+    (pid,) = _worker_pids(connection)
+    os.kill(pid, signal.SIGSTOP)  # it does not hear that its job is to be stopped
+    try:
+        door.send_signal(signal.SIGINT)
+        run = client.get_run(_newest(connection).run_id, connection)
+        wait_until(lambda: run.status().jobs["after"].state == "canceled")
+        door.send_signal(signal.SIGINT)
+        _, stderr = door.communicate(timeout=5)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+    assert door.returncode == 130
+    assert f"flowq status {run.run_id}" in stderr
+
+
+def test_a_run_outlives_a_killed_command_and_its_workers_end_with_it(
+    door: subprocess.Popen[str], folder: Path, connection: Redis, wait_until: WaitUntil
+) -> None:
+    door.kill()
+    door.communicate()
+    (folder / "key").touch()
+
+    wait_until(lambda: _newest(connection).state == "succeeded", within_s=20)
+    wait_until(lambda: not _worker_pids(connection), within_s=10)
+
+
+def test_killed_workers_are_replaced_and_the_run_succeeds(
+    door: subprocess.Popen[str], folder: Path, connection: Redis
+) -> None:
+    (pid,) = _worker_pids(connection)
+    os.kill(pid, signal.SIGKILL)
+    (folder / "key").touch()
+
+    stdout, stderr = door.communicate(timeout=40)
+
+    assert "the workers are gone (SIGKILL); starting others" in stderr
+    assert door.returncode == 0, stdout + stderr
+
+
+def test_without_a_worker_the_waiting_queue_is_named_at_once(flowq: Flowq, redis_url: str) -> None:
+    process = flowq.start("run", "sandwich.yaml", "--redis-url", redis_url)
+    assert process.stderr is not None
+
+    line = next(line for line in process.stderr if "no worker" in line)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=10)
+
+    assert "no worker listens: jobs wait on the queue default" in line
+    assert "flowq worker default --redis-url" in line
+    assert process.returncode == 130
+
+
+def test_interrupting_a_watch_leaves_the_run_alone(
+    door: subprocess.Popen[str], flowq: Flowq, redis_url: str, connection: Redis
+) -> None:
+    watch = flowq.start("watch", _newest(connection).run_id, "--redis-url", redis_url)
+    assert watch.stdout is not None
+    while "wait started" not in watch.stdout.readline():
+        pass
+
+    watch.send_signal(signal.SIGINT)
+    _, stderr = watch.communicate(timeout=10)
+
+    assert watch.returncode == 130
+    assert "the run goes on" in stderr
+    assert _newest(connection).state == "running"
+
+
+def test_a_reader_that_has_read_enough_is_no_error(flowq: Flowq) -> None:
+    reading, writing = os.pipe()
+    process = flowq.start("graph", "sandwich.yaml", "--format", "json", stdout=writing)
+    os.close(writing)
+    os.close(reading)
+
+    _, stderr = process.communicate(timeout=20)
+
+    assert (process.returncode, stderr) == (0, "")
+
+
+def test_a_run_whose_reader_leaves_ends_with_the_exit_code_of_the_run(flowq: Flowq) -> None:
+    reading, writing = os.pipe()
+    process = flowq.start("run", "burnt.yaml", stdout=writing)
+    os.close(writing)
+    os.close(reading)
+
+    _, stderr = process.communicate(timeout=40)
+
+    assert (process.returncode, stderr) == (1, "")
+
+
+def test_a_run_needs_none_of_the_standard_streams(flowq: Flowq, folder: Path) -> None:
+    closed = "import os, sys; os.closerange(0, 3); os.execv(sys.argv[1], sys.argv[1:])"
+    command = [sys.executable, "-m", "flowq", "run", "sandwich.yaml"]
+
+    done = subprocess.run(
+        [sys.executable, "-c", closed, *command],
+        cwd=folder,
+        env=flowq.env,
+        timeout=40,
+        check=False,
+    )
+
+    assert done.returncode == 0
+    with contextlib.closing(server.ensure(folder).connect()) as connection:
+        assert _newest(connection).state == "succeeded"
