@@ -249,6 +249,25 @@ def test_a_join_that_has_run_is_not_run_again_by_a_requeue(
     assert log.read_text() == "ran\n"
 
 
+def test_while_a_requeued_future_job_runs_its_blockers_can_be_read(
+    queue: Queue, connection: redis.Redis, work: Work
+) -> None:
+    """Its first end had given a time to live to everything."""
+    future = queue.enqueue("runtime_jobs.fail", deferred=True, failure_ttl=50)
+    queue.enqueue("operator.add", 1, 1, blocked_by=future)
+    future.release()
+    work()
+    tidy(connection)
+    assert 0 < connection.ttl(keys.blockers(future.id)) <= 50
+    failed = get_job(future.id, connection)
+    failed.requeue()
+    with connection.pipeline() as pipeline:
+        failed.prepare_for_execution("worker", pipeline)
+        pipeline.execute()
+    for key in (keys.blockers, keys.edges, keys.future):
+        assert connection.ttl(key(future.id)) == -1
+
+
 def test_a_blocker_that_ends_twice_counts_once_and_the_last_end_counts(
     queue: Queue, connection: redis.Redis, work: Work, edge: EdgeOf
 ) -> None:
