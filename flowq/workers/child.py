@@ -7,7 +7,7 @@ arguments) from the supervisor; `End`s and ("chore",) from the child; a nursery 
 
 from __future__ import annotations
 
-import io
+import ctypes
 import logging
 import os
 import pickle
@@ -17,12 +17,14 @@ import sys
 import threading
 from contextlib import suppress
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, TextIO
 
 from flowq.workers.cell import Cell
 from flowq.workers.claims import End, Task
 from flowq.workers.output import Capture
 from flowq.workers.perform import Bench, Settings
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 log = logging.getLogger("rq.worker")
 
@@ -102,9 +104,8 @@ def set_up_process(settings: Settings) -> None:
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # or the last words of a killed job are lost
-            stream.reconfigure(line_buffering=True, errors="backslashreplace")
+    sys.stdout = _open_stream(1)
+    sys.stderr = _open_stream(2)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "SIGBREAK"):
         signal.signal(signal.SIGBREAK, signal.SIG_IGN)
@@ -115,9 +116,24 @@ def set_up_process(settings: Settings) -> None:
             sys.path.insert(0, path)
 
 
+def _open_stream(descriptor: int) -> TextIO:
+    # By line, or the last words of a killed job would be lost; and whatever the worker's process
+    # has put in the place of its own streams does not matter here.
+    return open(
+        descriptor, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False
+    )
+
+
 def hold_on(lifeline: Connection) -> None:
     """End this process, and what it started, when the supervisor is gone."""
+    die_with_parent()
     threading.Thread(target=_watch, args=(lifeline,), name="flowq-lifeline", daemon=True).start()
+
+
+def die_with_parent() -> None:
+    """Let the system end us with our parent, where it can: a job in C code stops every thread."""
+    with suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _watch(lifeline: Connection) -> None:

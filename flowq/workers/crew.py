@@ -182,7 +182,7 @@ class Crew:
     def receive(self, child: Child) -> None:
         """Read what a child has sent, and notice its death."""
         try:
-            while child.channel.poll():
+            while not child.channel.closed and child.channel.poll():
                 message = child.channel.recv_bytes()
                 self._take(child, pickle.loads(message))  # noqa: S301 - from our own child
         except (EOFError, OSError):

@@ -88,6 +88,7 @@ def nurse(channel: Connection, lifeline: Connection, cell: Cell, settings: Setti
     follow only when the first job that needed it has shown that its import starts none.
     """
     child.set_up_process(settings)
+    child.die_with_parent()
     capture = Capture(settings)
     while True:
         try:

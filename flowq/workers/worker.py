@@ -9,7 +9,8 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rq.connections import parse_connection
@@ -111,6 +112,7 @@ class Worker(BaseWorker):
         self.log_folder = log_folder
         self.captures = captures
         self._signaled_at = 0.0
+        self._supervisor: Supervisor | None = None
 
     def _set_connection(self, connection: Redis) -> Redis:
         return connection  # nothing of ours blocks for minutes, so no timeout has to be raised
@@ -138,9 +140,10 @@ class Worker(BaseWorker):
         scratch = tempfile.mkdtemp(prefix="flowq-") if self.captures else None
         try:
             supervisor = self._make_supervisor(limits, scratch)
-            self._register(supervisor)
+            self._register()
             try:
-                supervisor.run()
+                with self._handling_signals(supervisor):
+                    supervisor.run()
             finally:
                 if supervisor.has_left:  # or whatever we held would be forgotten with us
                     self.register_death()  # type: ignore[no-untyped-call]
@@ -184,35 +187,47 @@ class Worker(BaseWorker):
         supervisor.on_reconnect = self._register_again
         return supervisor
 
-    def _register(self, supervisor: Supervisor) -> None:
+    def _register(self) -> None:
         self.register_birth()  # type: ignore[no-untyped-call]
         self.set_state(WorkerStatus.STARTED)
         log.info("worker %s: started with PID %d", self.name, os.getpid())
         log.info("listening on %s", ", ".join(self.queue_names()))
-        if threading.current_thread() is threading.main_thread():
-            self._handle_signals(supervisor)
 
     def _register_again(self) -> None:
         if not self.connection.exists(self.key):
             self.register_birth()  # type: ignore[no-untyped-call]
 
-    def _handle_signals(self, supervisor: Supervisor) -> None:
-        def on_signal(_number: int, _frame: Any) -> None:
-            now = time.monotonic()
-            if now - self._signaled_at > SECOND_SIGNAL_S:
-                self._signaled_at = now
-                supervisor.stop()
+    @contextmanager
+    def _handling_signals(self, supervisor: Supervisor) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield  # only the main thread can
+            return
+        before = {number: signal.signal(number, self._on_signal) for number in _stop_signals()}
+        descriptor = signal.set_wakeup_fd(supervisor.wake_descriptor, warn_on_full_buffer=False)
+        self._supervisor = supervisor
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(descriptor)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
-        for name in ("SIGINT", "SIGTERM", "SIGBREAK"):
-            if hasattr(signal, name):
-                signal.signal(getattr(signal, name), on_signal)
-        signal.set_wakeup_fd(supervisor.wake_descriptor, warn_on_full_buffer=False)
+    def _on_signal(self, _number: int, _frame: Any) -> None:
+        now = time.monotonic()
+        if self._supervisor is not None and now - self._signaled_at > SECOND_SIGNAL_S:
+            self._signaled_at = now
+            self._supervisor.stop()
 
 
 class MultiprocessingWorker(Worker):
     """A worker whose children are spawned and kept, as on Windows; for `rq worker -w`."""
 
     mode: Mode | None = "multiprocessing"
+
+
+def _stop_signals() -> list[signal.Signals]:
+    names = ("SIGINT", "SIGTERM", "SIGBREAK")
+    return [getattr(signal, name) for name in names if hasattr(signal, name)]
 
 
 def _as_list(queues: Any) -> list[Any]:

@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
+
+from rq import Retry, get_current_job
 
 
 def nothing() -> None:
@@ -29,3 +40,150 @@ def sleep(seconds: float) -> float:
 def touch(path: str) -> None:
     """Say so with a file."""
     Path(path).touch()
+
+
+def get_dict() -> dict[str, int]:
+    """Return something that has to be pickled."""
+    return {"a": 1}
+
+
+def on_success(job: Any, connection: Any, result: Any) -> None:
+    """Leave a mark."""
+    connection.rpush("callbacks", f"success {job.id}")
+
+
+def on_failure(job: Any, connection: Any, *error: Any) -> None:
+    """Leave a mark."""
+    connection.rpush("callbacks", f"failure {job.id}")
+
+
+def return_retry() -> Retry:
+    """Ask to be run again, always."""
+    get_current_job().connection.incr("runs")
+    return Retry(max=2)
+
+
+# Jobs that behave badly -----------------------------------------------------------------------
+
+
+def kill_oneself() -> None:
+    """Die of a signal."""
+    print("the last words")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def exit_hard(code: int = 3) -> None:
+    """End the process."""
+    os._exit(code)
+
+
+def crash() -> None:
+    """Read address 0."""
+    ctypes.string_at(0)
+
+
+def exit_softly() -> None:
+    """Raise SystemExit."""
+    sys.exit(7)
+
+
+def interrupt() -> None:
+    """Raise what is no Exception."""
+    raise KeyboardInterrupt
+
+
+def return_lambda() -> Any:
+    """Return what cannot be pickled."""
+    return lambda: None
+
+
+def print_much(megabytes: int) -> None:
+    """Write that much to descriptor 1, past Python."""
+    for _ in range(megabytes):
+        os.write(1, b"x" * 1_000_000)
+    os.write(1, b"the end")
+
+
+def leave_thread() -> int:
+    """Return while a thread goes on; tell the process."""
+    threading.Thread(target=time.sleep, args=(60,)).start()
+    return os.getpid()
+
+
+def get_pid() -> int:
+    """Tell the process."""
+    return os.getpid()
+
+
+def swallow_timeout() -> None:
+    """Go on when told to end."""
+    while True:
+        with suppress(BaseException):
+            time.sleep(60)
+
+
+def loop_in_c() -> int:
+    """Sit in C code for hours, where no exception comes through."""
+    return pow(7, 10**10)
+
+
+def ignore_sigterm(path: str) -> None:
+    """Start a process that ignores SIGTERM and inherits our group, write down its id, and hang."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    Path(path).write_text(str(child.pid))
+    swallow_timeout()
+
+
+def fork_and_return() -> str:
+    """Fork, and come back twice."""
+    os.fork()
+    return "back"
+
+
+def change_folder() -> str:
+    """Change the working folder; return where we were."""
+    before = str(Path.cwd())
+    os.chdir("/")
+    return before
+
+
+async def wait_a_little() -> str:
+    """Be a coroutine."""
+    await asyncio.sleep(0)
+    return "waited"
+
+
+def count_run(key: str) -> int:
+    """Count how often this ran."""
+    return int(get_current_job().connection.incr(key))
+
+
+def hang_once(key: str) -> str:
+    """Hang in the first run only."""
+    if count_run(key) == 1:
+        time.sleep(600)
+    return "done"
+
+
+def die_always(key: str) -> None:
+    """Count, and take the whole worker down."""
+    count_run(key)
+    os.kill(int(os.environ["SUPERVISOR"]), signal.SIGKILL)
+    time.sleep(600)
+
+
+def save_progress() -> dict[str, Any]:
+    """Use what RQ offers inside a job."""
+    job = get_current_job()
+    job.meta["progress"] = 50
+    job.save_meta()
+    return {"id": job.id, "environment": os.environ["RQ_JOB_ID"]}
+
+
+def exit_if(condition: bool) -> None:
+    """Count the run of this job; end the process if so."""
+    job = get_current_job()
+    job.connection.incr(f"run:{job.id}")
+    if condition:
+        os._exit(9)

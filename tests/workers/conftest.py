@@ -1,0 +1,63 @@
+"""Workers for the tests: inside the test's process in burst mode, or as processes of their own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from flowq.runtime.queue import Queue
+from flowq.workers import Worker, start
+
+HERE = str(Path(__file__).parent)
+if HERE not in sys.path:
+    sys.path.insert(0, HERE)
+
+MODES = ("warm", "fork", "multiprocessing")
+
+
+@pytest.fixture(params=MODES)
+def mode(request: pytest.FixtureRequest) -> str:
+    """Each way to start children."""
+    return str(request.param)
+
+
+@pytest.fixture
+def queue(connection: redis.Redis) -> Queue:
+    """The default queue."""
+    return Queue(connection=connection)
+
+
+@pytest.fixture
+def work_off(connection: redis.Redis) -> Callable[..., Worker]:
+    """`work_off(**options)`: a worker in burst mode, from its start to its end."""
+
+    def run(*queues: str, **options: Any) -> Worker:
+        options.setdefault("mode", "warm")
+        limits = {name: options.pop(name) for name in ("max_jobs",) if name in options}
+        worker = Worker(list(queues or ["default"]), connection=connection, paths=[HERE], **options)
+        worker.work(burst=True, logging_level="WARNING", **limits)
+        return worker
+
+    return run
+
+
+@pytest.fixture
+def start_worker(redis_url: str) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """`start_worker(**options)`: a worker in a process of its own; it ends with the test."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def begin(**options: Any) -> subprocess.Popen[bytes]:
+        options.setdefault("mode", "warm")
+        started.append(start(url=redis_url, paths=[HERE], **options))
+        return started[-1]
+
+    yield begin
+    for process in started:
+        process.kill()
+        process.wait()

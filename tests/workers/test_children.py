@@ -1,0 +1,186 @@
+"""Jobs that die, hang, print and misbehave: what it costs the job, and nobody else."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import rq
+import worker_jobs
+from rq.job import Job as RQJob
+from rq.job import JobStatus
+
+from flowq.runtime.queue import Queue
+
+WorkOff = Callable[..., Any]
+
+
+def error_of(job: RQJob) -> str:
+    result = job.latest_result()
+    assert result is not None
+    return str(result.exc_string)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        (worker_jobs.kill_oneself, "signal 9 (SIGKILL)"),
+        (worker_jobs.exit_hard, "exit code 3"),
+        (worker_jobs.crash, "signal 11 (SIGSEGV)"),
+        (worker_jobs.exit_softly, "SystemExit: 7"),
+        (worker_jobs.interrupt, "KeyboardInterrupt"),
+    ],
+)
+def test_only_the_job_that_ends_its_process_fails(
+    queue: Queue, work_off: WorkOff, mode: str, function: Any, words: str
+) -> None:
+    before = queue.enqueue(worker_jobs.add, 1, 2)
+    bad = queue.enqueue(function)
+    after = queue.enqueue(worker_jobs.add, 3, 4)
+    work_off(mode=mode)
+    assert bad.get_status() is JobStatus.FAILED
+    assert words in error_of(bad)
+    assert [before.return_value(), after.return_value()] == [3, 7]
+    assert not queue.started_job_registry.get_job_ids(cleanup=False)
+
+
+def test_the_last_output_is_in_the_error(queue: Queue, work_off: WorkOff, mode: str) -> None:
+    bad = queue.enqueue(worker_jobs.kill_oneself)
+    work_off(mode=mode)
+    assert "the last words" in error_of(bad)
+
+
+def test_retry_decides_about_a_job_that_was_killed(queue: Queue, work_off: WorkOff) -> None:
+    bad = queue.enqueue(worker_jobs.exit_hard, retry=rq.Retry(max=2))
+    work_off()
+    assert bad.get_status() is JobStatus.FAILED
+    assert bad.retries_left is not None
+    assert bad.get_meta() == {}
+    bad.refresh()
+    assert bad.retries_left == 0
+
+
+def test_in_a_batch_only_the_job_that_was_executing_is_charged(
+    queue: Queue, work_off: WorkOff
+) -> None:
+    # All of one kind, so that they are handed over together once it is known to be short.
+    jobs = [queue.enqueue(worker_jobs.exit_if, number == 150) for number in range(200)]
+    work_off()
+    statuses = [job.get_status() for job in jobs]
+    assert statuses[150] is JobStatus.FAILED
+    assert statuses.count(JobStatus.FINISHED) == 199
+    runs = [int(queue.connection.get(f"run:{job.id}") or 0) for job in jobs]
+    assert runs == [1] * 200
+
+
+@pytest.mark.parametrize("function", [worker_jobs.swallow_timeout, worker_jobs.loop_in_c])
+def test_a_job_that_does_not_mind_its_timeout_is_killed(
+    queue: Queue, work_off: WorkOff, mode: str, function: Any
+) -> None:
+    bad = queue.enqueue(function, job_timeout=1)
+    good = queue.enqueue(worker_jobs.add, 1, 2)
+    work_off(mode=mode, timeout_grace_s=0.3)
+    assert bad.get_status() is JobStatus.FAILED
+    assert "JobTimeoutException" in error_of(bad)
+    assert "1 seconds" in error_of(bad)
+    assert good.return_value() == 3
+
+
+def test_a_timeout_is_raised_in_the_job_first(queue: Queue, work_off: WorkOff, mode: str) -> None:
+    slow = queue.enqueue(worker_jobs.sleep, 60, job_timeout=1)
+    work_off(mode=mode)
+    assert slow.get_status() is JobStatus.FAILED
+    assert "time.sleep(seconds)" in error_of(slow)
+    assert "rq.timeouts.JobTimeoutException: Task exceeded maximum timeout" in error_of(slow)
+
+
+def test_what_a_killed_job_has_started_dies_with_it(
+    queue: Queue, work_off: WorkOff, mode: str, tmp_path: Path, wait_until: Callable[..., None]
+) -> None:
+    path = tmp_path / "pid"
+    queue.enqueue(worker_jobs.ignore_sigterm, str(path), job_timeout=1)
+    work_off(mode=mode, timeout_grace_s=0.3)
+    pid = int(path.read_text())
+    wait_until(lambda: not is_alive(pid))
+
+
+def test_a_result_that_cannot_be_pickled_becomes_a_text(queue: Queue, work_off: WorkOff) -> None:
+    job = queue.enqueue(worker_jobs.return_lambda)
+    work_off()
+    assert job.get_status() is JobStatus.FINISHED
+    assert job.return_value() == "Unserializable return value"
+
+
+def test_output_goes_to_the_log_of_its_job_and_stays_bounded(
+    queue: Queue, work_off: WorkOff, mode: str, tmp_path: Path
+) -> None:
+    loud = queue.enqueue(worker_jobs.print_much, 100)
+    quiet = queue.enqueue(worker_jobs.nothing)
+    work_off(mode=mode, log_folder=str(tmp_path))
+    text = (tmp_path / f"{loud.id}.log").read_bytes()
+    assert loud.get_status() is JobStatus.FINISHED
+    assert len(text) < 1_100_000
+    assert text.endswith(b"the end")
+    assert b"bytes left out" in text
+    assert not (tmp_path / f"{quiet.id}.log").exists()
+
+
+def test_a_child_in_which_threads_were_left_is_replaced(queue: Queue, work_off: WorkOff) -> None:
+    first = queue.enqueue(worker_jobs.leave_thread)
+    second = queue.enqueue(worker_jobs.get_pid)
+    third = queue.enqueue(worker_jobs.get_pid)
+    work_off()
+    assert first.return_value() != second.return_value() == third.return_value()
+
+
+def test_fork_mode_has_a_process_for_each_job(queue: Queue, work_off: WorkOff) -> None:
+    jobs = [queue.enqueue(worker_jobs.get_pid) for _ in range(3)]
+    work_off(mode="fork")
+    pids = {job.return_value() for job in jobs}
+    assert len(pids) == 3
+    assert os.getpid() not in pids
+
+
+def test_a_child_is_replaced_after_its_number_of_jobs(queue: Queue, work_off: WorkOff) -> None:
+    jobs = [queue.enqueue(worker_jobs.get_pid) for _ in range(6)]
+    work_off(max_jobs_per_child=2)
+    pids = [job.return_value() for job in jobs]
+    assert pids[::2] == pids[1::2]
+    assert len(set(pids)) == 3
+
+
+def test_a_copy_that_a_job_has_forked_does_not_work_on(queue: Queue, work_off: WorkOff) -> None:
+    job = queue.enqueue(worker_jobs.fork_and_return)
+    others = [queue.enqueue(worker_jobs.count_run, "runs") for _ in range(20)]
+    work_off()
+    assert job.return_value() == "back"
+    assert sorted(other.return_value() for other in others) == list(range(1, 21))
+
+
+def test_a_job_does_not_inherit_the_folder_of_the_one_before(
+    queue: Queue, work_off: WorkOff
+) -> None:
+    jobs = [queue.enqueue(worker_jobs.change_folder) for _ in range(2)]
+    work_off()
+    assert [job.return_value() for job in jobs] == [str(Path.cwd())] * 2
+
+
+def test_coroutines_meta_and_the_current_job_work(
+    queue: Queue, work_off: WorkOff, mode: str
+) -> None:
+    coroutine = queue.enqueue(worker_jobs.wait_a_little)
+    progress = queue.enqueue(worker_jobs.save_progress)
+    work_off(mode=mode)
+    assert coroutine.return_value() == "waited"
+    assert progress.return_value() == {"id": progress.id, "environment": progress.id}
+    assert progress.get_meta() == {"progress": 50}

@@ -1,0 +1,142 @@
+"""What a worker of ours leaves in Redis is what a worker of RQ leaves."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import redis
+import rq
+import worker_jobs
+from rq.job import JobStatus
+from rq.worker import SimpleWorker
+
+from flowq.runtime.queue import Queue
+
+NOTED = re.compile(rb"^\d{4}-\d\d-\d\dT[\d:.]+Z$|^\d{10}\.\d+$|^\d+-\d+$")
+HEX = re.compile(r"[0-9a-f]{32}")
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "ttl": {"ttl": 100},
+    "kept for a while": {"result_ttl": 60},
+    "kept for ever": {"result_ttl": -1},
+    "not kept": {"result_ttl": 0},
+    "short timeout": {"timeout": 5},
+    "callback": {"on_success": worker_jobs.on_success, "on_failure": worker_jobs.on_failure},
+    "retry": {"retry": rq.Retry(max=1)},
+    "retry later": {"retry": rq.Retry(max=2, interval=[100, 200])},
+    "repeat": {"repeat": rq.Repeat(times=1, interval=100)},
+    "failure kept for a while": {"failure_ttl": 60},
+    "failure not kept": {"failure_ttl": 0},
+    "meta": {"meta": {"color": "red"}},
+    "webhook": {"webhooks": [rq.Webhook("http://127.0.0.1:9/", "finished")]},
+}
+
+
+def snapshot(connection: redis.Redis) -> dict[str, Any]:
+    """Return every key with its type, content and time to live; without what must differ."""
+    found = {}
+    for raw in connection.scan_iter():
+        key = raw.decode()
+        if ":worker" in key or "flowq" in key or "lock" in key or "clean" in key:
+            continue
+        found[HEX.sub("<hex>", key)] = (_content(connection, key), _round(connection.ttl(key)))
+    return found
+
+
+def _content(connection: redis.Redis, key: str) -> Any:
+    kind = connection.type(key)
+    if kind == b"hash":
+        fields = connection.hgetall(key)
+        return {name: _value(name, fields[name]) for name in sorted(fields)}
+    if kind == b"zset":
+        return [
+            (HEX.sub("<hex>", member.decode()), _round(score - connection.time()[0]))
+            for member, score in connection.zrange(key, 0, -1, withscores=True)
+        ]
+    if kind == b"stream":
+        return [
+            {name: _value(name, value) for name, value in sorted(fields.items())}
+            for _, fields in connection.xrange(key)
+        ]
+    if kind == b"list":
+        return connection.lrange(key, 0, -1)
+    return sorted(connection.smembers(key))
+
+
+def _value(name: bytes, value: bytes) -> Any:
+    if name in (b"worker_name", b"execution_id") or NOTED.match(value):
+        return bool(value)
+    # Tracebacks differ in the frames above the function.
+    return bool(value) if name == b"exc_string" else value
+
+
+def _round(seconds: float) -> Any:
+    return seconds if abs(seconds) == float("inf") else round(seconds / 10)
+
+
+@pytest.mark.parametrize("function", [worker_jobs.nothing, worker_jobs.get_dict, worker_jobs.fail])
+@pytest.mark.parametrize("name", OPTIONS)
+def test_keys_fields_and_ttls_are_those_of_rq(
+    connection: redis.Redis, work_off: Callable[..., Any], name: str, function: Any
+) -> None:
+    def enqueue() -> None:
+        rq.Queue(connection=connection).enqueue(function, job_id="J", **OPTIONS[name])
+
+    enqueue()
+    SimpleWorker(["default"], connection=connection).work(burst=True, logging_level="ERROR")
+    theirs = snapshot(connection)
+    connection.flushall()
+    enqueue()
+    work_off()
+    assert snapshot(connection) == theirs
+
+
+def test_dependents_are_queued_by_rqs_own_way(
+    connection: redis.Redis, work_off: Callable[..., Any]
+) -> None:
+    queue = rq.Queue(connection=connection)
+    first = queue.enqueue(worker_jobs.get_dict)
+    second = queue.enqueue(worker_jobs.nothing, depends_on=first)
+    failing = queue.enqueue(worker_jobs.fail)
+    third = queue.enqueue(worker_jobs.nothing, depends_on=failing)
+    work_off()
+    assert first.return_value() == {"a": 1}
+    assert second.get_status() is JobStatus.FINISHED
+    assert third.get_status() is JobStatus.DEFERRED
+
+
+def test_a_rate_limited_job_gives_its_slot_back(
+    connection: redis.Redis, work_off: Callable[..., Any]
+) -> None:
+    queue = rq.Queue(connection=connection)
+    limit = rq.RateLimit(key="k", concurrency=1) if hasattr(rq, "RateLimit") else None
+    if limit is None:
+        from rq.rate_limit import RateLimit
+
+        limit = RateLimit(key="k", concurrency=1)
+    jobs = [queue.enqueue(worker_jobs.nothing, rate_limit=limit) for _ in range(3)]
+    work_off()
+    assert [job.get_status() for job in jobs] == [JobStatus.FINISHED] * 3
+
+
+def test_a_returned_retry_runs_again(queue: Queue, work_off: Callable[..., Any]) -> None:
+    job = queue.enqueue(worker_jobs.return_retry)
+    work_off()
+    assert queue.connection.get("runs") == b"3"
+    assert job.get_status() is JobStatus.FAILED
+
+
+def test_the_statistics_of_the_worker_are_kept(
+    queue: Queue, start_worker: Callable[..., Any], wait_until: Callable[..., None]
+) -> None:
+    start_worker(name="w")
+    queue.enqueue(worker_jobs.nothing)
+    queue.enqueue(worker_jobs.fail)
+    key = "rq:worker:w"
+    wait_until(lambda: queue.connection.hget(key, "failed_job_count") == b"1", 10)
+    assert queue.connection.hget(key, "successful_job_count") == b"1"
+    assert float(queue.connection.hget(key, "total_working_time") or 0) > 0
