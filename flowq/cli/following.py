@@ -60,10 +60,10 @@ def _cancel(run: Run, status: RunStatus, display: Display, signum: int) -> None:
 class UnattendedQueues:
     """Says which queues of the run nobody listens on: at once, and every 30 s again."""
 
-    def __init__(self, run: Run, place: Place) -> None:
+    def __init__(self, run: Run, place: Place, *, at_once: bool = True) -> None:
         self._run = run
         self._place = place
-        self._due_at = 0.0
+        self._due_at = 0.0 if at_once else time.monotonic() + REMIND_S
 
     def look(self, status: RunStatus, display: Display) -> None:
         """Look, when it is time to."""

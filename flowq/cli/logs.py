@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
+import os
 import time
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from flowq.cli.display import Display
@@ -14,33 +15,52 @@ from flowq.status import JobStatus, RunStatus
 STATE = ".flowq"
 KEEP_S = 7 * 86_400.0
 MAX_READ_BYTES = 1_000_000
+WORKER_LOG = "worker.log"
+MAX_WORKER_LOG_BYTES = 5_000_000
 
 
-def folder_of(run_id: str) -> Path:
-    """Return the folder that the output of a run's jobs is in, if its workers were started here."""
-    return Path.cwd() / STATE / "logs" / run_id
+def path_of(job_id: str) -> Path:
+    """Return the file for the output of a job, if workers of this folder have executed it.
+
+    All runs share a folder, because the workers of one run execute the jobs of others too.
+    """
+    return Path.cwd() / STATE / "logs" / f"{job_id}.log"
 
 
-def make_folder(run_id: str) -> Path:
-    """Create the folder for a new run, and remove those of runs that nobody looks at any more."""
-    folder = folder_of(run_id)
-    state = folder.parent.parent
+def find_folder() -> Path | None:
+    """Return the folder for new logs, created and rid of old ones; None if it cannot be."""
+    folder = path_of("").parent
+    try:
+        _create(folder)
+        for log in folder.iterdir():
+            _remove_if_old(log)
+    except OSError:
+        return None
+    return folder
+
+
+def _create(folder: Path) -> None:
+    state = folder.parent
     state.mkdir(mode=0o700, exist_ok=True)
     ignore = state / ".gitignore"
     if not ignore.exists():
         ignore.write_text("*\n", encoding="utf-8")
-    folder.mkdir(parents=True)
-    for old in folder.parent.iterdir():
-        if time.time() - old.stat().st_mtime > KEEP_S:
-            shutil.rmtree(old, ignore_errors=True)
-    return folder
+    folder.mkdir(exist_ok=True)
 
 
-def read_last(job_id: str, run_id: str, lines: int | None = None) -> list[str]:
+def _remove_if_old(log: Path) -> None:
+    with suppress(FileNotFoundError):  # another run does the same
+        status = log.stat()
+        if time.time() - status.st_mtime > KEEP_S:
+            log.unlink()
+        elif log.name == WORKER_LOG and status.st_size > MAX_WORKER_LOG_BYTES:
+            os.truncate(log, 0)
+
+
+def read_last(job_id: str, lines: int | None = None) -> list[str]:
     """Return the last lines that a job printed, oldest first; none when they are not here."""
-    path = folder_of(run_id) / f"{job_id}.log"
     try:
-        with path.open(encoding="utf-8", errors="replace") as file:
+        with path_of(job_id).open(encoding="utf-8", errors="replace") as file:
             return list(deque((line.rstrip("\n") for line in file), maxlen=lines))
     except OSError:
         return []
@@ -49,8 +69,7 @@ def read_last(job_id: str, run_id: str, lines: int | None = None) -> list[str]:
 class Tail:
     """Shows what jobs print while they run."""
 
-    def __init__(self, run_id: str) -> None:
-        self._folder = folder_of(run_id)
+    def __init__(self) -> None:
         self._read_bytes: dict[str, int] = {}
         self._rests: dict[str, bytes] = {}
         self._done: set[tuple[str, int]] = set()
@@ -78,7 +97,7 @@ class Tail:
     def _new_bytes(self, job_id: str, is_last: bool) -> bytes:
         rest = self._rests.pop(job_id, b"")
         try:
-            with (self._folder / f"{job_id}.log").open("rb") as file:
+            with path_of(job_id).open("rb") as file:
                 file.seek(self._read_bytes.get(job_id, 0))
                 rest += file.read(-1 if is_last else MAX_READ_BYTES)
                 self._read_bytes[job_id] = file.tell()

@@ -32,7 +32,7 @@ class OwnWorkers:
         self._plan = plan
         self._url = url
         self._concurrency = min(concurrency or count_cores(), len(plan.enqueues))
-        self._log_folder = logs.make_folder(plan.run_id)
+        self._log_folder = logs.find_folder()
         self._started_at: list[float] = []
         self._process = self._start()
 
@@ -43,7 +43,7 @@ class OwnWorkers:
             queues=sorted({enqueue.queue for enqueue in self._plan.enqueues}),
             concurrency=self._concurrency,
             paths=_paths(self._plan),
-            log_folder=str(self._log_folder),
+            log_folder=str(self._log_folder) if self._log_folder else None,
             until_run=self._plan.run_id,
             mode="warm" if sys.platform == "linux" else "multiprocessing",
         )
@@ -61,7 +61,7 @@ class OwnWorkers:
             self._run.cancel()
             raise FlowqError(
                 f"the workers end again and again ({ending}), so the run is canceled; "
-                f"they may have said why in {self._log_folder}"
+                f"they may have said why in {self._log_folder}/{logs.WORKER_LOG}"
             )
         display.note(f"the workers are gone ({ending}); starting others")
         self._process = self._start()

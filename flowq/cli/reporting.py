@@ -38,7 +38,7 @@ def _failed(run: Run, status: RunStatus) -> list[FailedJob]:
         FailedJob(
             name,
             tracebacks[name].traceback if name in tracebacks else "",
-            logs.read_last(status.jobs[name].job_id, run.run_id, MAX_OUTPUT_LINES),
+            logs.read_last(status.jobs[name].job_id, MAX_OUTPUT_LINES),
         )
         for name in names
     ]

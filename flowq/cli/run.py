@@ -20,6 +20,7 @@ from flowq.cli.own_workers import OwnWorkers
 from flowq.cli.place import Place, opened
 from flowq.cli.plan import written
 from flowq.client import Run
+from flowq.errors import FlowqError
 from flowq.plan import Plan
 from flowq.render.json import run_document, write_json
 from flowq.status import RunStatus
@@ -110,7 +111,11 @@ def _warn_about(place: Place) -> None:
 def _start_workers(run: Run, plan: Plan, place: Place, wishes: Wishes) -> OwnWorkers | None:
     if not place.is_embedded and wishes.concurrency is None:
         return None
-    return OwnWorkers(run, plan, place.url, wishes.concurrency)
+    try:
+        return OwnWorkers(run, plan, place.url, wishes.concurrency)
+    except OSError as error:
+        run.cancel()
+        raise FlowqError(f"cannot start workers, so the run is canceled: {error}") from None
 
 
 def _detach(plan: Plan, place: Place, wishes: Wishes, out: IO[str]) -> int:
@@ -151,9 +156,10 @@ def _follow(
     stream: IO[str],
     interrupts: Interrupts,
 ) -> RunStatus:
-    attendants: list[Attendant] = [UnattendedQueues(run, place) if workers is None else workers]
+    attendants: list[Attendant] = [UnattendedQueues(run, place, at_once=workers is None)]
+    attendants += [workers] if workers else []
     if wishes.is_verbose:
-        attendants.append(Tail(run.run_id))
+        attendants.append(Tail())
     with display.choose(stream, is_quiet=wishes.is_quiet) as shown:
         return follow(run, shown, attendants, interrupts)
 

@@ -61,6 +61,6 @@ def _job(run: Run, name: str) -> Iterator[Line]:
         facts=run.facts(status).get(name),
         result=run.results([name]).get(name),
         traceback=failure.traceback if failure else "",
-        output=logs.read_last(job.job_id, run.run_id),
+        output=logs.read_last(job.job_id),
     )
     return job_details(details, unicode=streams.can_show(sys.stdout))

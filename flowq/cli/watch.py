@@ -30,7 +30,7 @@ def command(run_id: str, redis_url: str | None, quiet: bool, verbose: bool) -> i
     with opened(redis_url) as place, Interrupts() as interrupts:
         run = client.get_run(run_id, place.connection)
         attendants: list[Attendant] = [UnattendedQueues(run, place)]
-        attendants += [Tail(run_id)] if verbose else []
+        attendants += [Tail()] if verbose else []
         try:
             with display.choose(sys.stdout, is_quiet=quiet) as shown:
                 status = follow(run, shown, attendants, interrupts)

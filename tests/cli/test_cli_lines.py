@@ -1,0 +1,191 @@
+"""The lines that runs are told in: pure values, so every size and state can be looked at."""
+
+from __future__ import annotations
+
+import traceback
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flowq.render.failures import own_lines
+from flowq.render.lines import format_duration, plain, plain_text, printable
+from flowq.render.narration import Narrator
+from flowq.render.progress import progress
+from flowq.render.summary import FailedJob, Report, summary
+from flowq.status import Event, JobStatus, RunStatus
+
+START = datetime(2026, 11, 24, 12, 3, 4, tzinfo=UTC)
+STATES = ("deferred", "queued", "started", "finished", "failed", "skipped", "canceled")
+
+
+def _at(second: float) -> datetime:
+    return START + timedelta(seconds=second)
+
+
+def _event(second: int, name: str, state: str, reason: str = "") -> Event:
+    return Event(f"{second}-0", _at(second), f"r-{name}", name, state, reason)
+
+
+def _status(*states: str, state: str = "running") -> RunStatus:
+    jobs = {}
+    for index, each in enumerate(states):
+        started_at = None if each in ("deferred", "queued", "skipped") else _at(index)
+        ended_at = _at(index + 2) if each in ("finished", "failed") else None
+        name = f"job_{index}"
+        jobs[name] = JobStatus(
+            name, f"r-{name}", each, started_at=started_at, ended_at=ended_at, attempts=1
+        )
+    return RunStatus("r", "flow", state, jobs, START)
+
+
+@given(st.lists(st.sampled_from(STATES), max_size=60), st.integers(5, 120), st.integers(1, 40))
+def test_progress_never_needs_more_lines_than_there_are(
+    states: list[str], width: int, height: int
+) -> None:
+    assert len(progress(_status(*states), _at(90), width, height)) <= height
+
+
+def test_progress_shows_each_job_with_its_mark_duration_and_state() -> None:
+    status = _status("finished", "failed", "started", "deferred")
+
+    lines = [plain(line) for line in progress(status, _at(90), 80)]
+
+    assert lines == [
+        "flow  running 1m 30s  2/4  run r",
+        "✓ job_0     2.0s",
+        "✗ job_1     2.0s  failed",
+        "▶ job_2   1m 28s  started",
+        "○ job_3           deferred",
+    ]
+
+
+def test_with_more_jobs_than_lines_they_are_counted_and_what_matters_is_shown() -> None:
+    status = _status(*["finished"] * 30, *["failed"] * 9, *["started"] * 9, *["deferred"] * 50)
+
+    lines = [plain(line) for line in progress(status, _at(200), 80, 9)]
+
+    assert lines[1] == "✗ 9 failed  ▶ 9 started  ○ 50 deferred  ✓ 30 finished"
+    assert [line.split()[1] for line in lines[2:5]] == ["job_38", "job_37", "job_36"]
+    assert [line.split()[1] for line in lines[5:8]] == ["job_39", "job_40", "job_41"]
+    assert lines[8] == "… and 12 more"
+
+
+def test_the_narrator_tells_durations_attempts_and_reasons() -> None:
+    events = [
+        _event(0, "", "running"),
+        _event(1, "slice", "started"),
+        _event(3, "slice", "failed"),
+        _event(4, "slice", "scheduled"),
+        _event(5, "slice", "started"),
+        _event(7, "slice", "finished"),
+        _event(7, "serve", "skipped", "cut failed"),
+    ]
+
+    assert plain_text(Narrator(UTC).tell(events)).splitlines() == [
+        "12:03:04 run running",
+        "12:03:05 slice started",
+        "12:03:07 slice failed (2.0s)",
+        "12:03:08 slice scheduled",
+        "12:03:09 slice started (attempt 2)",
+        "12:03:11 slice finished (2.0s)",
+        "12:03:11 serve skipped: cut failed",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (-1, "0ms"),
+        (0.0304, "30ms"),
+        (0.9999, "1.0s"),
+        (9.96, "10s"),
+        (59.6, "1m 00s"),
+        (185, "3m 05s"),
+        (7_800, "2h 10m"),
+        (273_600, "3d 04h"),
+    ],
+)
+def test_durations_read_well(seconds: float, text: str) -> None:
+    assert format_duration(seconds) == text
+
+
+def test_a_foreign_text_cannot_move_the_cursor() -> None:
+    assert printable("a\x1b[2Jb\x1b]0;title\x07c\rd\x9bHe\u202ef") == "abc d He f"
+    assert printable("a\tb") == "a   b"
+
+
+def test_a_traceback_keeps_the_users_frames_and_the_messages_of_the_chain() -> None:
+    rq_frame = '  File "/v/site-packages/rq/job.py", line 1, in perform\n    return f()\n'
+    users = '  File "/home/me/tasks.py", line 7, in load\n    return loads(text)\n           ^^\n'
+    text = (
+        "Traceback (most recent call last):\n"
+        f"{rq_frame}{users}"
+        "ValueError: no number:\n  12x\n\n"
+        "The above exception was the direct cause of the following exception:\n\n"
+        "Traceback (most recent call last):\n"
+        f"{rq_frame}"
+        "RuntimeError: cannot load\n"
+    )
+
+    assert own_lines(text) == [
+        '  File "/home/me/tasks.py", line 7, in load',
+        "    return loads(text)",
+        "           ^^",
+        "ValueError: no number:",
+        "  12x",
+        "",
+        "The above exception was the direct cause of the following exception:",
+        "",
+        "RuntimeError: cannot load",
+    ]
+
+
+def test_a_syntax_error_keeps_its_place() -> None:
+    try:
+        compile("a b", "/home/me/tasks.py", "exec")
+    except SyntaxError as error:
+        lines = own_lines("".join(traceback.format_exception(error)))
+
+    assert '  File "/home/me/tasks.py", line 1' in lines
+    assert lines[-1].startswith("SyntaxError:")
+
+
+def test_what_is_no_traceback_is_told_as_it_is() -> None:
+    assert own_lines("killed by signal 9\n  a detail\n") == ["killed by signal 9", "  a detail"]
+
+
+def test_the_summary_shows_some_failures_and_names_the_others() -> None:
+    status = _status(*["failed"] * 20, state="failed")
+    failed = [FailedJob(name, "ValueError: x", ["out"]) for name in status.jobs]
+
+    lines = [plain(line) for line in summary(Report(status, {}, failed, "flowq show r JOB"))]
+
+    assert lines[0] == "✗ flow failed: 20 failed  run r"
+    assert lines[2:6] == ["✗ job_0 failed", "  ValueError: x", "  its last output:", "  | out"]
+    assert lines[-3].startswith("✗ also failed: job_5, job_6")
+    assert lines[-3].endswith(" and 5 more")
+    assert lines[-1] == "the rest: flowq show r JOB"
+
+
+def test_results_are_told_in_one_line_each_and_none_is_not_told() -> None:
+    status = _status("finished", state="succeeded")
+    results = {"a": None, "b": "x" * 500, "c": "one\ntwo", **{f"r{i}": i for i in range(9)}}
+
+    lines = [plain(line) for line in summary(Report(status, results), 60)]
+
+    assert len(lines[1]) <= 60
+    assert lines[1].startswith("  b = 'xxx")
+    assert lines[2] == "  c = 'one\\ntwo'"
+    assert lines[-1] == "  and 5 more results"
+
+
+def test_a_result_that_cannot_be_shown_does_not_hide_the_others() -> None:
+    class Bad:
+        def __repr__(self) -> str:
+            raise RuntimeError
+
+    report = Report(_status("finished", state="succeeded"), {"a": Bad(), "b": 1})
+
+    assert "  b = 1" in [plain(line) for line in summary(report)]
