@@ -66,14 +66,6 @@ local function keep_result(e)
   end
 end
 
-local function keep_hash(e, ttl, is_future)
-  redis.call('EXPIRE', job_key(e.id), ttl)
-  if not is_future then return end
-  for _, key in ipairs({ future_key(e.id), edges_key(e.id), blockers_key(e.id) }) do
-    redis.call('EXPIRE', key, ttl)
-  end
-end
-
 local function finish(e)
   local key = job_key(e.id)
   if redis.call('EXISTS', key .. ':dependents') == 1 then return 'long' end
@@ -98,7 +90,8 @@ local function finish(e)
   if not is_success and ttl == '' then ttl = '31536000' end -- as RQ: a year for failures
   local score = ttl == '-1' and '+inf' or math.floor(TS) + tonumber(ttl)
   redis.call('ZADD', PREFIX .. (is_success and ':finished:' or ':failed:') .. e.queue, score, e.id)
-  if ttl ~= '-1' then keep_hash(e, ttl, f[3]) end
+  -- A future job's own keys are needed until its blockers are retired (lua/step.lua).
+  if ttl ~= '-1' then redis.call('EXPIRE', key, ttl) end
   if f[6] and ttl ~= '-1' then
     redis.call('EXPIRE', PREFIX .. ':job::' .. e.id .. ':dependencies', ttl)
   end
