@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from rq import get_current_job
+from rq import Retry, get_current_job
 
 
 def note(path: str, text: str) -> str:
@@ -81,3 +81,11 @@ def add_inline(future_id: str, function: str, *args: Any) -> None:
 
     queue = Queue(connection=get_current_job().connection, is_async=False)
     queue.enqueue(function, *args, blocked_by=future_id)
+
+
+def ask_for_a_retry() -> Retry:
+    return Retry(max=1)
+
+
+def raising_callback(job: Any, connection: Any, result: Any) -> None:
+    raise RuntimeError("callback")

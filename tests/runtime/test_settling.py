@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import redis
-from rq import Repeat, Retry
+from rq import Callback, Repeat, Retry
 from rq.job import Job as RQJob
 from rq.job import JobStatus
 from rq.registry import FailedJobRegistry, FinishedJobRegistry, StartedJobRegistry
@@ -119,6 +119,31 @@ def test_with_retries_left_nothing_is_settled(queue: Queue, work: Work, edge: Ed
     assert edge(blocker, future) == "pending"
     work(max_jobs=1)
     assert edge(blocker, future) == "failed"
+    assert future.get_status() == "queued"
+
+
+def test_a_returned_retry_is_no_end_until_there_are_too_many_of_them(
+    queue: Queue, work: Work, edge: EdgeOf
+) -> None:
+    future = queue.enqueue("operator.add", 1, 2, deferred=True)
+    blocker = queue.enqueue("runtime_jobs.ask_for_a_retry", blocked_by=future)
+    future.release()
+    work(max_jobs=1)
+    assert (blocker.get_status(), edge(blocker, future)) == ("queued", "pending")
+    work(max_jobs=1)
+    assert (blocker.get_status(), edge(blocker, future)) == ("failed", "failed")
+
+
+def test_what_fails_beside_the_function_is_a_failure_too(
+    queue: Queue, work: Work, edge: EdgeOf
+) -> None:
+    future = queue.enqueue("operator.add", 1, 2, deferred=True, on_blocker_failure="run")
+    callback = Callback("runtime_jobs.raising_callback")
+    raising = queue.enqueue("operator.add", 1, 2, blocked_by=future, on_success=callback)
+    unknown = queue.enqueue("no_such_module.function", blocked_by=future)
+    future.release()
+    work(max_jobs=2)
+    assert (edge(raising, future), edge(unknown, future)) == ("failed", "failed")
     assert future.get_status() == "queued"
 
 
