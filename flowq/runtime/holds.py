@@ -6,14 +6,16 @@ import inspect
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Any, Literal
 
 from rq.job import Job as RQJob
 
+from flowq.declare.durations import parse_duration
 from flowq.errors import UsageError
 from flowq.spec import BlockerPolicy
 
-OPTIONS = ("deferred", "blocked_by", "blocks", "on_blocker_failure", "if_empty")
+OPTIONS = ("deferred", "blocked_by", "blocks", "on_blocker_failure", "if_empty", "expires")
 _JOB_ID = re.compile(r"[A-Za-z0-9_-]+")  # what RQ allows
 POLICIES = ("wait", "skip", "run")
 
@@ -46,7 +48,8 @@ class Edge:
 class Hold:
     """Why a new job is held. Shape: `edges` in the order given, no future job twice.
 
-    Units: `at_s` in epoch seconds, None for at once.
+    Units: `at_s` in epoch seconds, None for at once; `expires_s` in seconds from the creation of a
+    future job to its cancelation should it not have been released by then, None for never.
     """
 
     deferred: bool = False
@@ -54,6 +57,7 @@ class Hold:
     policy: BlockerPolicy = "wait"
     if_empty: Literal["run", "skip"] = "run"
     at_s: float | None = None
+    expires_s: float | None = None
     run_id: str = ""
     name: str = ""
 
@@ -71,7 +75,8 @@ class Hold:
     @property
     def future(self) -> str:
         """The policy of a future job as the scripts take it; empty for other jobs."""
-        return f"{self.policy} {self.if_empty}" if self.deferred else ""
+        expires = "-" if self.expires_s is None else f"{self.expires_s:.3f}"
+        return f"{self.policy} {self.if_empty} {expires}" if self.deferred else ""
 
     def at(self, at_s: float) -> Hold:
         """Return the same hold with a time before which the job must not be queued."""
@@ -86,7 +91,9 @@ def take_hold(options: dict[str, Any]) -> Hold:
 
     Errors: UsageError for values that cannot be meant; nothing is removed silently.
     """
-    given = {name: options.pop(name) for name in OPTIONS if name in options}
+    # Of a job that is no future job, `expires` is an argument like any other.
+    names = OPTIONS if options.get("deferred") is True else OPTIONS[:-1]
+    given = {name: options.pop(name) for name in names if name in options}
     if not given:
         return NO_HOLD
     deferred = given.get("deferred", False)
@@ -99,6 +106,7 @@ def take_hold(options: dict[str, Any]) -> Hold:
         edges=_edges([given.get("blocked_by"), given.get("blocks")]),
         policy=_one_of("on_blocker_failure", given.get("on_blocker_failure", "wait"), POLICIES),
         if_empty=_one_of("if_empty", given.get("if_empty", "run"), ("run", "skip")),
+        expires_s=_duration("expires", given.get("expires")),
     )
 
 
@@ -121,6 +129,18 @@ def take_hold_of_call(function: Any, kwargs: dict[str, Any]) -> Hold:
     for name in ours:
         del kwargs[name]
     return take_hold(ours)
+
+
+def _duration(option: str, value: Any) -> float | None:
+    if value is None:
+        return None
+    try:
+        seconds = value.total_seconds() if isinstance(value, timedelta) else parse_duration(value)
+    except ValueError as error:
+        raise UsageError(f"{option}: {error}") from None
+    if seconds <= 0:
+        raise UsageError(f"{option} is a time to come, not {value!r}")
+    return float(seconds)
 
 
 def _one_of(option: str, value: Any, allowed: tuple[str, ...]) -> Any:

@@ -59,6 +59,11 @@ class Job(RQJob):
         return bool(self._future or self._blocks or self.run_id)
 
     @property
+    def generation(self) -> int:
+        """How often a retry of its run has made it run again."""
+        return self._generation
+
+    @property
     def future_ids(self) -> tuple[str, ...]:
         """The ids of the future jobs that this job blocks, in the order given."""
         return tuple(part.rstrip("!") for part in self._blocks.split())
@@ -136,9 +141,9 @@ class Job(RQJob):
     def get_result_ttl(self, default_ttl: int) -> int:
         """A blocker keeps its result until the future jobs that it blocks have ended.
 
-        Units: seconds; -1 for no limit, which `retire` (lua/step.lua) ends.
+        Units: seconds; -1 for no limit, which `retire` (lua/step.lua) ends, or the run's removal.
         """
-        if self._blocks and not self.run_id:
+        if self._blocks or self.run_id:
             return -1
         return super().get_result_ttl(default_ttl)
 
@@ -175,25 +180,33 @@ class Job(RQJob):
         pipeline: Pipeline | None = None,
         enqueue_dependents: bool = False,
         remove_from_dependencies: bool = False,
+        *,
+        blockers: bool = False,
     ) -> dict[str, list[str]]:
         """Cancel the job. With an open future job go the blockers that block nothing else.
 
-        After the release blockers are independent, and the future job is canceled alone.
+        After the release blockers are independent, and the future job is canceled alone; with
+        `blockers=True` go those that have not started and block nothing else, and so on through
+        the future jobs among them.
+        Errors: UsageError for `blockers=True` in somebody's pipeline.
         """
+        if blockers and pipeline is not None:
+            raise UsageError("cancel(blockers=True) works in steps, not in a pipeline")
         moved = super().cancel(pipeline, enqueue_dependents, remove_from_dependencies)
         if self._future and pipeline is None:
-            steps = (f"abandon:{self.id}", f"retire:{self.id}", f"expire:{self.id}")
-            finish(self.connection, *steps)
+            names = ["abandon", *(["recall"] if blockers else []), "retire", "expire"]
+            finish(self.connection, *(f"{name}:{self.id}" for name in names))
         return moved
 
-    def release(self) -> bool:
+    def release(self, *, cascade: bool = False) -> bool:
         """Close the declaration: the blockers may run, and this job after the last of them.
 
+        With `cascade` the open future jobs among the blockers are released too, and so on.
         Returns True for the call that released the job, False when it was released before.
         Idempotent; a release that is interrupted is finished by any flowq worker.
         Errors: NotAFutureJob; JobNotFound; FutureEnded for one that was canceled.
         """
-        answer = scripts.RELEASE.call(self.connection, self.key, self.id)
+        answer = scripts.RELEASE.call(self.connection, self.key, self.id, int(cascade))
         word = as_text(answer[0]) if isinstance(answer[0], str | bytes) else ""
         if word == "missing":
             raise JobNotFound(self.id)

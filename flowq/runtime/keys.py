@@ -10,6 +10,8 @@ side by side; the Lua scripts build the same names in `lua/common.lua`.
     rq:flowq:1:edges:<future>   HASH: the outcome of each blocker, by its id
     rq:flowq:1:mortal:<id>      what settling has to know of a job whose ttl may end its hash first
     rq:flowq:1:todo             ZSET of unfinished stepwise work, any process may go on with it
+    rq:flowq:1:watched          ZSET of released future jobs by the time of the next look at them
+    rq:flowq:1:expiring         ZSET of open future jobs by the time at which they are given up
     rq:flowq:1:run:<run>        HASH: the record of a run
     rq:flowq:1:jobs:<run>       LIST of all its jobs' ids, the last ones first
     rq:flowq:1:futures:<run>    LIST of its future jobs in the order of their release
@@ -29,6 +31,8 @@ PREFIX: str = RQ_KEY_PREFIX
 VERSION = 1
 
 TODO = f"{PREFIX}:flowq:{VERSION}:todo"
+WATCHED = f"{PREFIX}:flowq:{VERSION}:watched"
+EXPIRING = f"{PREFIX}:flowq:{VERSION}:expiring"
 RUNS = f"{PREFIX}:flowq:{VERSION}:runs"
 STAGED = f"{PREFIX}:flowq:{VERSION}:staged"
 ENDED = f"{PREFIX}:flowq:{VERSION}:ended"

@@ -1,28 +1,70 @@
-"""What every flowq worker looks after between jobs: stepwise work left behind, and old runs."""
+"""What every flowq worker looks after between jobs, so that nothing waits for ever.
+
+Stepwise work that its process left behind, future jobs that were not released in time, blockers
+that ended behind our back (deleted from a dashboard, expired, run by a worker without our classes,
+lost between a queue and a worker), and runs that are not needed any more. Every step is one script,
+so any number of processes may do this at once; a pass is bounded, and goes on where it stopped.
+"""
 
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rq.utils import as_text
 
 from flowq.runtime import keys
-from flowq.runtime.steps import finish, work_off
+from flowq.runtime.steps import finish, step, work_off
 
 if TYPE_CHECKING:
     from redis import Redis
 
-RUNS_PER_PASS = 20
+PER_PASS = 20
+"""How many runs and future jobs a pass looks at."""
 
 
-def tidy(connection: Redis) -> None:
-    """Go on with unfinished releases and the like; remove runs that nobody needs any more.
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A job that something was wrong with, and is put right. Shape: `future_id` waited for it.
 
-    Bounded; idempotent; safe in any number of processes at once, since every step is one script.
+    `what` is deleted, expired, finished, failed, stopped, canceled (its end had not been accounted
+    for), or lost (queued, but on no queue; put back).
     """
+
+    job_id: str
+    what: str
+    future_id: str
+
+
+def tidy(connection: Redis) -> list[Finding]:
+    """Make one bounded pass; return what was found and put right. Idempotent."""
     work_off(connection)
+    for future_id in _due(connection, keys.EXPIRING):
+        finish(connection, f"lapse:{future_id}")
+    findings = []
+    for future_id in _due(connection, keys.WATCHED):
+        found = step(connection, f"watch:{future_id}").found
+        findings += [Finding(job_id, what, future_id) for job_id, what in found.items()]
     for index in (keys.STAGED, keys.ENDED):
-        due: Any = connection.zrangebyscore(index, 0, time.time(), start=0, num=RUNS_PER_PASS)
-        for run_id in due:
-            finish(connection, f"purge:{as_text(run_id)}")
+        for run_id in _due(connection, index):
+            finish(connection, f"purge:{run_id}")
+    return findings
+
+
+def examine(connection: Redis) -> list[Finding]:
+    """Look at every blocker of every released future job now; return what was put right."""
+    findings = tidy(connection)
+    for raw in connection.zrange(keys.WATCHED, 0, -1):
+        future_id, more = as_text(raw), True  # type: ignore[arg-type]
+        while more:
+            made = step(connection, f"watch:{future_id}")
+            findings += [Finding(job_id, what, future_id) for job_id, what in made.found.items()]
+            more = made.more
+    work_off(connection)
+    return findings
+
+
+def _due(connection: Redis, index: str) -> list[str]:
+    ids: Any = connection.zrangebyscore(index, 0, time.time(), start=0, num=PER_PASS)
+    return [as_text(each) for each in ids]

@@ -29,6 +29,7 @@ from flowq.errors import (
     UsageError,
 )
 from flowq.runtime import cycles, inline, keys, scripts
+from flowq.runtime.futures import derive_id
 from flowq.runtime.holds import NO_HOLD, Hold, take_hold, take_hold_of_call
 from flowq.runtime.job import Job, get_job, refuse_decoded
 from flowq.runtime.steps import finish, work_off
@@ -193,6 +194,8 @@ class Queue(RQQueue):
     def _prepare_held(self, job: Job, at_front: bool) -> None:
         if job.has_rate_limit:
             raise Unsupported("rate_limit does not go together with deferred= or blocks=")
+        if not job._id:
+            job.id = derive_id(job) or job.id
         job.origin = self.name
         job.redis_server_version = self.get_redis_server_version()
         if job.timeout is None:

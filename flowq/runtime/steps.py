@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from redis.exceptions import ResponseError
 from rq.utils import as_text
@@ -26,10 +26,10 @@ def finish(connection: Redis, *operations: str) -> list[str]:
     running: list[str] = []
     pending = deque(operations)
     while pending:
-        _, more, found, begun = step(connection, pending[0])
-        running += found
-        pending.extend(begun)
-        if not more:
+        made = step(connection, pending[0])
+        running += made.running
+        pending.extend(made.begun)
+        if not made.more:
             pending.popleft()
     return running
 
@@ -43,7 +43,7 @@ def work_off(connection: Redis, max_steps: int = 100) -> int:
     made = 0
     while made < max_steps:
         try:
-            what, *_ = step(connection, "")
+            what = step(connection, "").what
         except ResponseError as error:
             if str(error) in failures:  # it went to the end, so all others have had their turn
                 break
@@ -57,11 +57,29 @@ def work_off(connection: Redis, max_steps: int = 100) -> int:
     return made
 
 
-def step(connection: Redis, operation: str) -> tuple[str, bool, list[str], list[str]]:
-    """Make one step; "" for the oldest of the todo.
+class Step(NamedTuple):
+    """What one step did: on which operation, whether it goes on, and what came of it.
 
-    Returns what was worked on, whether it goes on, the running jobs that it found, and the
-    operations that it led to.
+    Shape: `running` are ids of running jobs that need a stop command; `begun` are operations that
+    it led to; `found` maps the ids of jobs to what was wrong with them, and is put right.
     """
-    what, more, running, begun = scripts.STEP.call(connection, keys.TODO, operation, ITEMS_PER_STEP)
-    return as_text(what), bool(more), [*map(as_text, running)], [*map(as_text, begun)]
+
+    what: str
+    more: bool
+    running: list[str]
+    begun: list[str]
+    found: dict[str, str]
+
+
+def step(connection: Redis, operation: str) -> Step:
+    """Make one step of an operation; "" for the oldest of the todo."""
+    answer = scripts.STEP.call(connection, keys.TODO, operation, ITEMS_PER_STEP)
+    what, more, running, begun, found = answer
+    texts = [as_text(part) for part in found]
+    return Step(
+        as_text(what),
+        bool(more),
+        [as_text(job_id) for job_id in running],
+        [as_text(each) for each in begun],
+        dict(zip(texts[::2], texts[1::2], strict=True)),
+    )

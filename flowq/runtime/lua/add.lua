@@ -1,7 +1,8 @@
 -- add.lua: enqueues jobs with holds, all of them or none.
 --
 -- ARGV   4 number of jobs, then for each of them
---          id, queue, blocks ("a b! c"), future ("" or "policy if_empty"), at ("" or seconds),
+--          id, queue, blocks ("a b! c"), future ("" or "policy if_empty expires_in", the last in
+--          seconds or "-"), at ("" or seconds),
 --          run, name, unique ("" or "1"), number of fields, field, value, field, value …
 -- Returns {"existing", id, …} when all were enqueued but those named, which are blockers of the same
 -- future jobs already (often none); else the reason, and nothing is written:
@@ -82,7 +83,22 @@ local function refused_id(job)
   end
 end
 
+-- A blocker of a run's future job belongs to that run, whoever adds it.
+local function inherit_run(job)
+  for future in each_future(job.blocks) do
+    local run = redis.call('HGET', job_key(future), 'flowq_run')
+    if run then
+      local prefix = run .. '-'
+      job.run = run
+      job.name = string.sub(job.id, 1, #prefix) == prefix and string.sub(job.id, #prefix + 1)
+        or job.id
+      return
+    end
+  end
+end
+
 local function refused(job)
+  if job.run == '' then inherit_run(job) end
   if job.future ~= '' and (queues[job.id] or redis.call('SISMEMBER', PREFIX .. ':queues',
     PREFIX .. ':queue:' .. job.id) == 1
     or redis.call('TYPE', blockers_key(job.id)).ok == 'zset') then
@@ -137,8 +153,9 @@ local function write(job)
     redis.call('DEL', blockers_key(job.id))
   end
   if job.future ~= '' then
-    local policy, if_empty = string.match(job.future, '(%w+) (%w+)')
+    local policy, if_empty, expires = string.match(job.future, '(%w+) (%w+) (%S+)')
     redis.call('HSET', future_key(job.id), 'state', 'open', 'policy', policy, 'if_empty', if_empty)
+    if expires ~= '-' then redis.call('ZADD', OURS .. 'expiring', TS + tonumber(expires), job.id) end
   end
   redis.call('HSET', key, unpack(ARGV, job.first, job.last))
   redis.call('SADD', PREFIX .. ':queues', PREFIX .. ':queue:' .. job.queue)

@@ -12,12 +12,13 @@
 --   flowq_gen      its generation; a settling from an older one changes nothing
 --   flowq_at       epoch seconds before which it must not be queued
 --   flowq_reason   why it was called off
+--   flowq_missing  since when it is queued, but on no queue
 --   flowq_retries  how many retries it was declared with, for when its run is retried
 --   flowq_run, flowq_name    the run that it belongs to, and its name there
 --
 -- A future's hash: state, policy (wait|skip|run), if_empty (run|skip), total, pending, bad, lost
--- (edges, by class); and how far the steps have come in its list of blockers: freed (without this
--- gate), dropped (seen by the abandoning), retired.
+-- (edges, by class); cascade ("1" when its release goes on to its blockers); and how far the steps
+-- have come with its blockers: freed (without this gate), dropped, recalled, retired, watched.
 --   open → releasing → released → met → queued → <outcome of the job>
 -- It is undecided up to `released`. `met`: only RQ's own depends_on still holds it.
 
@@ -182,6 +183,7 @@ local function decide(id)
   local job = redis.call('HMGET', job_key(id), 'status', 'flowq_gates')
   if job[1] ~= 'deferred' or int(job[2]) > 0 then return end
   redis.call('HSET', key, 'state', enqueue(id) and 'queued' or 'met')
+  redis.call('ZREM', OURS .. 'watched', id)
 end
 
 -- Queues a job when the hold that was just lifted was its last one.
@@ -234,6 +236,8 @@ local function end_future(id, outcome, run)
   local f = redis.call('HMGET', key, 'state', 'freed')
   if not f[1] then return end
   redis.call('HSET', key, 'state', outcome)
+  redis.call('ZREM', OURS .. 'expiring', id)
+  redis.call('ZREM', OURS .. 'watched', id)
   if CALLED_OFF[outcome] then
     redis.call('ZREM', TODO, 'free:' .. id)
     if redis.call('LLEN', blockers_key(id)) > int(f[2]) then later('abandon:' .. id) end
@@ -312,6 +316,7 @@ local function rearm(id)
           if j[1] then
             redis.call('HSET', fk, 'state', 'released')
             redis.call('HDEL', fk, 'retired')
+            redis.call('ZADD', OURS .. 'watched', TS, future)
             redis.call('HSET', jk, 'status', 'deferred', 'ended_at', '')
             redis.call('ZREM', PREFIX .. ':canceled:' .. j[1], future)
             redis.call('ZADD', PREFIX .. ':deferred:' .. j[1], '+inf', future)

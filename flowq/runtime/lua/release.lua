@@ -1,6 +1,6 @@
 -- release.lua: closes the declaration of a future job; its blockers are freed by step.lua.
 --
--- ARGV   4 job id of the future job
+-- ARGV   4 job id of the future job   5 "1" to release the open future jobs among its blockers too
 -- Returns {1} for the call that released it, {0} when it was released before, or
 --   {"missing"}, {"plain"} (not a future job), {"ended", state} (canceled or skipped).
 -- From here on any process can finish the release, from the todo.
@@ -14,5 +14,7 @@ if UNDECIDED[state] and status == 'canceled' then return { 'ended', status } end
 if CALLED_OFF[state] then return { 'ended', state } end
 if state ~= 'open' then return { 0 } end
 redis.call('HSET', future_key(id), 'state', 'releasing')
+if ARGV[5] == '1' then redis.call('HSET', future_key(id), 'cascade', 1) end
+redis.call('ZREM', OURS .. 'expiring', id)
 later('free:' .. id)
 return { 1 }

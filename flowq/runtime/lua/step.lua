@@ -4,6 +4,9 @@
 -- ARGV   4 what ("" = the oldest entry of the todo, if one is there)   5 how many items at most
 --   free:F      lift the gate of the blockers of a released future job, in order
 --   abandon:F   F was called off before all were freed: cancel those that block nothing else
+--   recall:F    F was canceled with its blockers: cancel those that have not started
+--   lapse:F     cancel F if it has not been released
+--   watch:F     settle the blockers of F that ended behind our back
 --   retire:F    F has ended: its blockers get their own time to live, its keys that of its hash
 --   expire:J    J has ended and nobody waits for it: it gets its own time to live
 --   end:J:O     settle a job whose settling was put off
@@ -12,13 +15,13 @@
 --   cancel:R    call off every job of a run that has not started
 --   again:R     hold again what a retry runs again, then release the run again
 -- Returns {what, 1 while it has to go on else 0, {ids of running jobs that should be stopped},
---   {operations that it put on the todo}}. An operation that raises goes to the todo's end, so
+--   {operations that it put on the todo}, {job, what was wrong with it, …}}. An operation that raises goes to the todo's end, so
 --   that it does not keep others from being worked off.
 
 local what, limit = ARGV[4], tonumber(ARGV[5])
 if what == '' then
   what = redis.call('ZRANGE', TODO, 0, 0)[1]
-  if not what then return { '', 0, {}, {} } end
+  if not what then return { '', 0, {}, {}, {} } end
 end
 local operation, id, extra = string.match(what, '^(%w+):([%w_-]+):?(.*)$')
 local running = {}
@@ -50,14 +53,27 @@ local function lower_gate(job)
   return true
 end
 
+local WATCH_S = 60 -- how soon, and how often, the blockers of a released future job are looked at
+
+-- Begins the release of an open future job among the blockers, and of those in front of it.
+local function close(blocker)
+  if redis.call('HGET', future_key(blocker), 'state') ~= 'open' then return end
+  redis.call('HSET', future_key(blocker), 'state', 'releasing', 'cascade', 1)
+  redis.call('ZREM', OURS .. 'expiring', blocker)
+  later('free:' .. blocker)
+end
+
 local function free(future)
   local key = future_key(future)
   if redis.call('HGET', key, 'state') ~= 'releasing' then return true end
+  local cascade = redis.call('HGET', key, 'cascade')
   local done = each_item(blockers_key(future), key, 'freed', function(blocker)
+    if cascade then close(blocker) end
     if lower_gate(blocker) then lift(blocker) end
   end)
   if done then
     redis.call('HSET', key, 'state', 'released')
+    redis.call('ZADD', OURS .. 'watched', TS + WATCH_S, future)
     decide(future)
   end
   return done
@@ -82,6 +98,87 @@ local function abandon(future)
       call_off(blocker, 'canceled', 'its future job was canceled')
     end
   end)
+end
+
+local NOT_STARTED = { deferred = true, queued = true, scheduled = true, ready_to_enqueue = true }
+
+-- Its owner does not want the blockers either: what has not started, and blocks nothing else, ends.
+local function recall(future)
+  local key = future_key(future)
+  if redis.call('EXISTS', key) == 0 then return true end
+  return each_item(blockers_key(future), key, 'recalled', function(blocker)
+    if blocks_something(blocker) then return end
+    if NOT_STARTED[redis.call('HGET', job_key(blocker), 'status')] then
+      call_off(blocker, 'canceled', 'its future job was canceled')
+      if redis.call('EXISTS', future_key(blocker)) == 1 then later('recall:' .. blocker) end
+    end
+  end)
+end
+
+-- It was not released in time: canceled, with its held blockers.
+local function lapse(future)
+  redis.call('ZREM', OURS .. 'expiring', future)
+  if redis.call('HGET', future_key(future), 'state') == 'open' then
+    call_off(future, 'canceled', 'it expired before it was released')
+  end
+  return true
+end
+
+-- Looks for blockers that ended behind our back: deleted or ended by something that does not know
+-- us, expired, or lost between a queue and a worker. One pass over the edges, a part in each step.
+local found = {}
+
+local function note(blocker, what)
+  found[#found + 1] = blocker
+  found[#found + 1] = what
+end
+
+local function is_lost(blocker, job)
+  local queue = PREFIX .. ':queue:' .. job[2]
+  if redis.call('EXISTS', queue) == 1 or redis.call('EXISTS', queue .. ':intermediate') == 1 then
+    return false
+  end
+  if not job[4] then redis.call('HSET', job_key(blocker), 'flowq_missing', TS) end
+  return job[4] and TS - tonumber(job[4]) >= WATCH_S
+end
+
+local ENDED_STATUS = { finished = true, failed = true, stopped = true, canceled = true }
+
+local function look_after(future, blocker)
+  local job = redis.call('HMGET', job_key(blocker), 'status', 'origin', 'flowq_outcome',
+    'flowq_missing')
+  if not job[1] then
+    local mortal = redis.call('EXISTS', mortal_key(blocker)) == 1
+    note(blocker, mortal and 'expired' or 'deleted')
+    if mortal then return will_settle(blocker, 'expired') end
+    return settle_edge(future, blocker, 'deleted')
+  end
+  if ENDED_STATUS[job[1]] then
+    note(blocker, job[1])
+    return will_settle(blocker, job[3] or job[1])
+  end
+  if job[1] == 'queued' and is_lost(blocker, job) then
+    note(blocker, 'lost')
+    redis.call('HDEL', job_key(blocker), 'flowq_missing')
+    redis.call('RPUSH', PREFIX .. ':queue:' .. job[2], blocker)
+  end
+end
+
+local function watch(future)
+  local key = future_key(future)
+  if redis.call('HGET', key, 'state') ~= 'released' then
+    redis.call('ZREM', OURS .. 'watched', future)
+    return true
+  end
+  local cursor = redis.call('HGET', key, 'watched') or '0'
+  local answer = redis.call('HSCAN', edges_key(future), cursor, 'COUNT', limit)
+  for at = 1, #answer[2], 2 do
+    if class_of(answer[2][at + 1]) == 'pending' then look_after(future, answer[2][at]) end
+  end
+  redis.call('HSET', key, 'watched', answer[1])
+  local done = answer[1] == '0'
+  if done then redis.call('ZADD', OURS .. 'watched', 'XX', TS + WATCH_S, future) end
+  return done
 end
 
 local CANCELED_TTL_S = 86400 -- RQ never removes a canceled job
@@ -157,6 +254,7 @@ local function release_run(run)
   return each_item(OURS .. 'futures:' .. run, key, 'released', function(future)
     if redis.call('HGET', future_key(future), 'state') == 'open' then
       redis.call('HSET', future_key(future), 'state', 'releasing')
+      redis.call('ZREM', OURS .. 'expiring', future)
       if not free(future) then later('free:' .. future) end
     end
   end)
@@ -173,7 +271,9 @@ local function forget(job)
   end
   redis.call('DEL', key, key .. ':dependents', PREFIX .. ':job::' .. job .. ':dependencies',
     PREFIX .. ':results:' .. job, PREFIX .. ':executions:' .. job,
-    blockers_key(job), edges_key(job), future_key(job))
+    blockers_key(job), edges_key(job), future_key(job), mortal_key(job))
+  redis.call('ZREM', OURS .. 'expiring', job)
+  redis.call('ZREM', OURS .. 'watched', job)
   for _, entry in ipairs({ 'free:', 'abandon:', 'retire:', 'expire:' }) do
     redis.call('ZREM', TODO, entry .. job)
   end
@@ -195,8 +295,6 @@ local function purge(run)
   end
   return true
 end
-
-local NOT_STARTED = { deferred = true, queued = true, scheduled = true, ready_to_enqueue = true }
 
 local function cancel(run)
   return each_item(OURS .. 'jobs:' .. run, run_key(run), 'canceled', function(job)
@@ -278,6 +376,9 @@ local operations = {
   purge = purge,
   cancel = cancel,
   again = again,
+  recall = recall,
+  lapse = lapse,
+  watch = watch,
   expire = expire_some,
   ['end'] = settle_late,
 }
@@ -293,4 +394,4 @@ end
 if done then redis.call('ZREM', TODO, what) else redis.call('ZADD', TODO, 'NX', TS, what) end
 local failure = settle_all()
 if failure then return redis.error_reply(what .. ': ' .. failure) end
-return { what, done and 0 or 1, running, begun }
+return { what, done and 0 or 1, running, begun, found }
