@@ -36,6 +36,7 @@ if TYPE_CHECKING:  # what `__getattr__` resolves, for the type checker
         WrongState,
     )
     from flowq.functions import connect, deferred, job
+    from flowq.runtime.futures import current_future, get_future
     from flowq.runtime.holds import Edge
     from flowq.runtime.job import Job, release_job
     from flowq.runtime.queue import Queue
@@ -72,8 +73,10 @@ __all__ = [
     "WrongState",
     "__version__",
     "connect",
+    "current_future",
     "deferred",
     "get_current_job",
+    "get_future",
     "job",
     "release_job",
 ]
@@ -87,6 +90,8 @@ _MODULE_BY_NAME = {
     "Worker": "flowq.workers",
     "Workflow": "flowq.declare.python",
     "connect": "flowq.functions",
+    "current_future": "flowq.runtime.futures",
+    "get_future": "flowq.runtime.futures",
     "deferred": "flowq.functions",
     "job": "flowq.functions",
     "release_job": "flowq.runtime.job",
