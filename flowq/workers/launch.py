@@ -6,6 +6,7 @@ import argparse
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from rq.utils import as_text
 from flowq.runtime import keys
 from flowq.status import RUN_ENDED
 from flowq.workers.hire import Mode
-from flowq.workers.worker import Worker
+from flowq.workers.worker import Worker, stop_signals
 
 LOOK_S = 0.1
 """How often a worker looks whether its run has ended."""
@@ -133,6 +134,8 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
         values = {name: value for name, value in values.items() if value is not None}
     logging.captureWarnings(True)
     main(**values)
+    for number in stop_signals():  # whoever wants us to end need not kill us on our way out
+        signal.signal(number, signal.SIG_IGN)
     return 0
 
 

@@ -137,6 +137,11 @@ class Ledger:
         names: Any = self.connection.zrangebyscore(keys.WORKERS, 0, now, start=0, num=20)
         return [as_text(name) for name in names]
 
+    def tell_stop(self) -> None:
+        """Say that we finish what we have, and end."""
+        key = f"{keys.PREFIX}:worker:{self.worker}"
+        self.connection.hset(key, "shutdown_requested_date", _instant(0))
+
     def leave(self) -> None:
         """Give the lease back."""
         self.connection.zrem(keys.WORKERS, self.worker)

@@ -72,6 +72,7 @@ class Supervisor:
         self._claimed = 0
         self._is_stopping = False
         self._is_forced = False
+        self._told_stop = False
         self._is_dry = False
         self._suspended_until = 0.0
         self._rare: list[tuple[Claim, End]] = []
@@ -91,7 +92,10 @@ class Supervisor:
         return self._wake.fileno()
 
     def stop(self) -> None:
-        """Finish what runs, then end; the second call puts back what runs, and ends now."""
+        """Finish what runs, then end; the second call puts back what runs, and ends now.
+
+        Also from a signal handler: it sets two flags, and Redis is told later.
+        """
         if self._is_stopping:
             self._is_forced = True
         self._is_stopping = True
@@ -134,6 +138,9 @@ class Supervisor:
         try:
             if self._is_offline:
                 self._come_back()
+            if self._is_stopping and not self._told_stop:
+                self.ledger.tell_stop()
+                self._told_stop = True
             self.upkeep.do_due()
             self._turn_if_needed()
             self._pause_s = FIRST_PAUSE_S

@@ -58,7 +58,7 @@ class Upkeep:
         self._beat = Duty(BEAT_S, self.beat)
         self.duties = [
             self._beat,
-            Duty(TIDY_S, lambda: tidy(ledger.connection)),
+            Duty(TIDY_S, self._tidy),
             Duty(DUE_S, self._queue_due),
             Duty(SEARCH_S, self._search),
             Duty(maintenance_s, self._clean_registries),
@@ -91,6 +91,10 @@ class Upkeep:
         lost = self.ledger.beat(LEASE_S, self._worker_ttl_s, self.oversight.report())
         if lost:
             self.oversight.kill_lost(lost)
+
+    def _tidy(self) -> None:
+        for found in tidy(self.ledger.connection):
+            log.warning("job %s was %s unnoticed; put right", found.job_id, found.what)
 
     def _queue_due(self) -> None:
         for limited in self.ledger.queue_due():

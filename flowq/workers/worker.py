@@ -140,13 +140,13 @@ class Worker(BaseWorker):
         scratch = tempfile.mkdtemp(prefix="flowq-") if self.captures else None
         try:
             supervisor = self._make_supervisor(limits, scratch)
-            self._register()
-            try:
-                with self._handling_signals(supervisor):
+            with self._handling_signals(supervisor):
+                self._register()
+                try:
                     supervisor.run()
-            finally:
-                if supervisor.has_left:  # or whatever we held would be forgotten with us
-                    self.register_death()  # type: ignore[no-untyped-call]
+                finally:
+                    if supervisor.has_left:  # or whatever we held would be forgotten with us
+                        self.register_death()  # type: ignore[no-untyped-call]
             return supervisor.done > 0
         finally:
             if scratch:
@@ -202,7 +202,7 @@ class Worker(BaseWorker):
         if threading.current_thread() is not threading.main_thread():
             yield  # only the main thread can
             return
-        before = {number: signal.signal(number, self._on_signal) for number in _stop_signals()}
+        before = {number: signal.signal(number, self._on_signal) for number in stop_signals()}
         descriptor = signal.set_wakeup_fd(supervisor.wake_descriptor, warn_on_full_buffer=False)
         self._supervisor = supervisor
         try:
@@ -225,7 +225,8 @@ class MultiprocessingWorker(Worker):
     mode: Mode | None = "multiprocessing"
 
 
-def _stop_signals() -> list[signal.Signals]:
+def stop_signals() -> list[signal.Signals]:
+    """Return the signals that this platform has for asking a worker to end."""
     names = ("SIGINT", "SIGTERM", "SIGBREAK")
     return [getattr(signal, name) for name in names if hasattr(signal, name)]
 

@@ -24,13 +24,6 @@ def error_of(job: RQJob) -> str:
     return str(result.exc_string)
 
 
-def is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
-    except OSError:
-        return False
-
-
 @pytest.mark.parametrize(
     ("function", "words"),
     [
@@ -111,7 +104,7 @@ def test_what_a_killed_job_has_started_dies_with_it(
     queue.enqueue(worker_jobs.ignore_sigterm, str(path), job_timeout=1)
     work_off(mode=mode, timeout_grace_s=0.3)
     pid = int(path.read_text())
-    wait_until(lambda: not is_alive(pid))
+    wait_until(lambda: not worker_jobs.is_alive(pid))
 
 
 def test_a_result_that_cannot_be_pickled_becomes_a_text(queue: Queue, work_off: WorkOff) -> None:

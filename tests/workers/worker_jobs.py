@@ -167,9 +167,9 @@ def hang_once(key: str) -> str:
 
 
 def die_always(key: str) -> None:
-    """Count, and take the whole worker down."""
+    """Count, and take the whole worker down (its warm children are children of the supervisor)."""
     count_run(key)
-    os.kill(int(os.environ["SUPERVISOR"]), signal.SIGKILL)
+    os.kill(os.getppid(), signal.SIGKILL)
     time.sleep(600)
 
 
@@ -187,3 +187,34 @@ def exit_if(condition: bool) -> None:
     job.connection.incr(f"run:{job.id}")
     if condition:
         os._exit(9)
+
+
+def tell_pid(key: str) -> None:
+    """Write down the process id, and hang."""
+    get_current_job().connection.set(key, os.getpid())
+    time.sleep(600)
+
+
+def count_own_run() -> None:
+    """Say that this job has run."""
+    job = get_current_job()
+    job.connection.sadd("ran", job.id)
+    job.connection.incr("total")
+
+
+# For the tests themselves -----------------------------------------------------------------------
+
+
+def is_alive(pid: int) -> bool:
+    """Whether there is such a process, and it is not a zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def make_end(number: int) -> Any:
+    """Return the end of a job without a result."""
+    from flowq.workers.claims import End
+
+    return End(number, "finished", started_at=time.time(), ended_at=time.time(), ttl="500")

@@ -1,0 +1,185 @@
+"""Supervisors that die, and servers that go away: nothing is lost, nothing is done for ever."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import redis
+import worker_jobs
+from rq.job import JobStatus
+
+from flowq.runtime.queue import Queue
+from flowq.workers import Worker
+from flowq.workers.ledger import Ledger
+
+Start = Callable[..., subprocess.Popen[bytes]]
+Wait = Callable[..., None]
+
+
+def held(connection: redis.Redis) -> list[bytes]:
+    return connection.zrange("rq:wip:default", 0, -1)
+
+
+def test_the_jobs_of_a_lost_worker_run_again_within_ten_seconds(
+    queue: Queue, start_worker: Start, wait_until: Wait
+) -> None:
+    first = start_worker()
+    job = queue.enqueue(worker_jobs.hang_once, "runs")
+    wait_until(lambda: queue.connection.get("runs") == b"1", 10)
+    first.kill()
+    start_worker()
+    wait_until(lambda: job.get_status() is JobStatus.FINISHED, 12)
+    assert job.return_value() == "done"
+    assert queue.connection.hget(job.key, "flowq_crashes") == b"1"
+    assert not held(queue.connection)
+
+
+def test_the_children_of_a_lost_worker_end(
+    queue: Queue, start_worker: Start, wait_until: Wait, mode: str
+) -> None:
+    worker = start_worker(mode=mode)
+    queue.enqueue(worker_jobs.tell_pid, "pid")
+    wait_until(lambda: queue.connection.get("pid"), 10)
+    worker.kill()
+    pid = int(queue.connection.get("pid") or 0)
+    wait_until(lambda: not worker_jobs.is_alive(pid))
+
+
+def bury_all(connection: redis.Redis, max_crashes: int = 2) -> list[Any]:
+    ledger = Ledger(connection, "undertaker", ["default"], 30)
+    names = connection.zrange("rq:flowq:1:workers", 0, -1)
+    return [claim for name in names for claim in ledger.bury(name.decode(), max_crashes)]
+
+
+def claim_as(connection: redis.Redis, worker: str, count: int = 1) -> Ledger:
+    """Claim jobs as a worker would that dies at once."""
+    ledger = Ledger(connection, worker, ["default"], 30)
+    ledger.beat(5, 60, [])
+    ledger.turn([], slots=count, idle=count, limit=count, budget_s=1, cost_by_kind={})
+    return ledger
+
+
+def test_a_job_that_loses_its_worker_too_often_fails_through_settling(
+    queue: Queue, work_off: Callable[..., Any]
+) -> None:
+    future = queue.enqueue(worker_jobs.nothing, deferred=True, on_blocker_failure="run")
+    bad = queue.enqueue(worker_jobs.nothing, blocked_by=future)
+    future.release()
+    for crash in range(2):
+        claim_as(queue.connection, f"w{crash}")
+        assert not bury_all(queue.connection)
+        assert queue.job_ids == [bad.id]
+    claim_as(queue.connection, "w2")
+    worker = Worker(["default"], connection=queue.connection, mode="warm")
+    seen = []
+    queue.connection.zadd("rq:flowq:1:workers", {"w2": 0})
+    worker.work(
+        logging_level="ERROR",
+        until=lambda: seen.append(future.get_status()) or future.get_status() == "finished",
+    )
+    assert bad.get_status() is JobStatus.FAILED
+    result = bad.latest_result()
+    assert result is not None
+    assert "that happened 3 times" in str(result.exc_string)
+    assert future.get_status() is JobStatus.FINISHED
+
+
+def test_a_job_that_must_not_be_repeated_fails_at_the_first_crash(queue: Queue) -> None:
+    job = queue.enqueue(worker_jobs.nothing)
+    queue.connection.hset(job.key, "flowq_on_crash", "fail")
+    claim_as(queue.connection, "w")
+    failing = bury_all(queue.connection)
+    assert [claim.job_id for claim in failing] == [job.id]
+    assert not queue.job_ids
+
+
+def test_what_was_only_handed_over_is_not_charged(queue: Queue) -> None:
+    jobs = [queue.enqueue(worker_jobs.nothing) for _ in range(3)]
+    ledger = Ledger(queue.connection, "w", ["default"], 30)
+    turn = ledger.turn([], slots=3, idle=3, limit=3, budget_s=1, cost_by_kind={})
+    ledger.beat(5, 60, [(claim, index > 0) for index, claim in enumerate(turn.claims)])
+    bury_all(queue.connection)
+    crashes = [queue.connection.hget(job.key, "flowq_crashes") for job in jobs]
+    assert crashes == [b"1", None, None]
+    assert sorted(queue.job_ids) == sorted(job.id for job in jobs)
+
+
+def test_what_a_lost_worker_reports_later_changes_nothing(queue: Queue) -> None:
+    job = queue.enqueue(worker_jobs.nothing)
+    ledger = Ledger(queue.connection, "w", ["default"], 30)
+    ledger.beat(5, 60, [])
+    claims = ledger.turn([], slots=1, idle=1, limit=1, budget_s=1, cost_by_kind={}).claims
+    bury_all(queue.connection)
+    end = worker_jobs.make_end(claims[0].number)
+    turn = ledger.turn([(claims[0], end)], slots=0, idle=0, limit=0, budget_s=1, cost_by_kind={})
+    assert turn.answers == ["lost"]
+    assert job.get_status() is JobStatus.QUEUED
+    assert ledger.beat(5, 60, [(claims[0], False)]) == {claims[0].execution_id}
+
+
+def test_a_claim_whose_answer_was_lost_is_put_back(
+    queue: Queue, work_off: Callable[..., Any]
+) -> None:
+    job = queue.enqueue(worker_jobs.add, 1, 2)
+    claim_as(queue.connection, "w")
+    queue.connection.delete("rq:worker:w")
+    other = queue.enqueue(worker_jobs.add, 3, 4)
+    work_off(name="w")
+    assert [job.return_value(), other.return_value()] == [3, 7]
+
+
+def test_one_signal_lets_the_running_job_finish(
+    queue: Queue, start_worker: Start, wait_until: Wait, mode: str
+) -> None:
+    worker = start_worker(mode=mode)
+    running = queue.enqueue(worker_jobs.sleep, 0.5)
+    wait_until(lambda: running.get_status() is JobStatus.STARTED, 10)
+    waiting = queue.enqueue(worker_jobs.nothing)
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(10) == 0
+    assert running.get_status() is JobStatus.FINISHED
+    assert waiting.get_status() is JobStatus.QUEUED
+    assert not queue.connection.smembers("rq:workers")
+
+
+def test_a_second_signal_puts_the_running_job_back(
+    queue: Queue, start_worker: Start, wait_until: Wait, mode: str
+) -> None:
+    worker = start_worker(mode=mode, name="w")
+    job = queue.enqueue(worker_jobs.tell_pid, "pid")
+    wait_until(lambda: queue.connection.get("pid"), 10)
+    worker.send_signal(signal.SIGINT)
+    wait_until(lambda: queue.connection.hget("rq:worker:w", "shutdown_requested_date"))
+    at = time.monotonic() + 0.3  # a second signal that follows at once is the first one again
+    wait_until(lambda: time.monotonic() > at)
+    worker.send_signal(signal.SIGINT)
+    assert worker.wait(10) == 0
+    assert job.get_status() is JobStatus.QUEUED
+    assert queue.job_ids == [job.id]
+    pid = int(queue.connection.get("pid") or 0)
+    wait_until(lambda: not worker_jobs.is_alive(pid))
+    assert not held(queue.connection)
+    assert queue.connection.hget(job.key, "flowq_crashes") is None
+
+
+@pytest.mark.parametrize("names", [["default"], ["high", "default", "low"]])
+def test_a_killed_worker_loses_no_job_of_any_queue(
+    connection: redis.Redis, start_worker: Start, wait_until: Wait, names: list[str]
+) -> None:
+    queues = [Queue(name, connection=connection) for name in names]
+    ids = set()
+    for queue in queues:
+        ids |= {queue.enqueue(worker_jobs.count_own_run).id for _ in range(300)}
+    worker = start_worker(queues=names)
+    wait_until(lambda: int(connection.get("total") or 0) > 50, 10)
+    worker.kill()
+    last = start_worker(queues=names, burst=False)
+    wait_until(lambda: connection.scard("ran") == len(ids), 20)
+    last.terminate()
+    last.wait()
+    assert {each.decode() for each in connection.smembers("ran")} == ids
