@@ -15,6 +15,7 @@ from rq import SimpleWorker
 from flowq.runtime import keys
 from flowq.runtime.job import Job
 from flowq.runtime.queue import Queue
+from flowq.runtime.steps import work_off
 
 HERE = Path(__file__).parent
 CLASSES = ("--job-class", "flowq.runtime.job.Job", "--queue-class", "flowq.runtime.queue.Queue")
@@ -52,6 +53,17 @@ def work_plainly(connection: redis.Redis) -> Callable[..., None]:
     def run(max_jobs: int | None = None) -> None:
         worker = QuietWorker(["default"], connection=connection)
         worker.work(burst=True, max_jobs=max_jobs, logging_level="CRITICAL")
+
+    return run
+
+
+@pytest.fixture
+def tidy(connection: redis.Redis) -> Callable[[], None]:
+    """`tidy()`: make all the steps that are left, as maintenance does."""
+
+    def run() -> None:
+        while work_off(connection):
+            pass
 
     return run
 

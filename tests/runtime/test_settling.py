@@ -10,7 +10,7 @@ import redis
 from rq import Callback, Repeat, Retry
 from rq.job import Job as RQJob
 from rq.job import JobStatus
-from rq.registry import FailedJobRegistry, FinishedJobRegistry, StartedJobRegistry
+from rq.registry import FinishedJobRegistry, StartedJobRegistry
 
 from flowq.runtime import keys, scripts
 from flowq.runtime.holds import Edge
@@ -188,111 +188,6 @@ def test_a_job_of_rqs_own_class_with_result_ttl_0_is_told_from_a_deleted_one(
     assert connection.hget(keys.future(future.id), "state") == b"finished"
 
 
-def test_a_failure_that_would_not_be_kept_can_still_be_requeued(
-    queue: Queue, connection: redis.Redis, work: Work, edge: EdgeOf, tmp_path: Any
-) -> None:
-    flag = tmp_path / "flag"
-    future = queue.enqueue("operator.add", 1, 2, deferred=True)
-    blocker = queue.enqueue("runtime_jobs.fail_unless", str(flag), blocked_by=future, failure_ttl=0)
-    future.release()
-    work()
-    assert edge(blocker, future) == "failed"
-    flag.touch()
-    get_job(blocker.id, connection).requeue()
-    work()
-    assert future.get_status() == "finished"
-    assert connection.hget(blocker.key, "failure_ttl") == b"0"
-
-
-def test_a_requeued_blocker_counts_with_its_last_outcome(
-    queue: Queue, connection: redis.Redis, work: Work, edge: EdgeOf, tmp_path: Any
-) -> None:
-    flag = tmp_path / "flag"
-    future = queue.enqueue("runtime_jobs.note", str(tmp_path / "log"), "ran", deferred=True)
-    blocker = queue.enqueue("runtime_jobs.fail_unless", str(flag), blocked_by=future)
-    queue.enqueue("operator.add", 1, 1, blocked_by=future)
-    future.release()
-    work()
-    assert (edge(blocker, future), future.get_status()) == ("failed", "deferred")
-    assert future.blockers[0].error == f"ValueError: {flag} is missing"
-    flag.touch()
-    get_job(blocker.id, connection).requeue()
-    work()
-    assert (edge(blocker, future), future.get_status()) == ("finished", "finished")
-    assert (tmp_path / "log").read_text() == "ran\n"
-
-
-def test_requeue_with_rqs_own_classes_keeps_what_the_job_blocks(
-    queue: Queue, connection: redis.Redis, work: Work, tmp_path: Any
-) -> None:
-    flag = tmp_path / "flag"
-    future = queue.enqueue("operator.add", 1, 2, deferred=True)
-    blocker = queue.enqueue("runtime_jobs.fail_unless", str(flag), blocked_by=future)
-    future.release()
-    work()
-    flag.touch()
-    FailedJobRegistry("default", connection=connection).requeue(blocker.id)
-    work()
-    assert future.get_status() == "finished"
-
-
-def test_a_skipped_future_job_is_revived_when_its_failed_blocker_runs_again(
-    queue: Queue, connection: redis.Redis, work: Work, tmp_path: Any
-) -> None:
-    flag, log = tmp_path / "flag", str(tmp_path / "log")
-    last = queue.enqueue("runtime_jobs.note", log, "last", deferred=True, on_blocker_failure="skip")
-    middle = queue.enqueue(
-        "runtime_jobs.note", log, "middle", deferred=True, on_blocker_failure="skip", blocks=last
-    )
-    blocker = queue.enqueue("runtime_jobs.fail_unless", str(flag), blocks=middle)
-    last.release()
-    middle.release()
-    work()
-    assert (middle.get_status(), last.get_status()) == ("canceled", "canceled")
-    flag.touch()
-    get_job(blocker.id, connection).requeue()
-    work()
-    assert (middle.get_status(), last.get_status()) == ("finished", "finished")
-    assert (tmp_path / "log").read_text() == "middle\nlast\n"
-    tidy(connection)
-    assert 0 < connection.ttl(blocker.key) <= 500
-    assert connection.zcard("rq:canceled:default") == 0
-
-
-def test_a_join_that_has_run_is_not_run_again_by_a_requeue(
-    queue: Queue, connection: redis.Redis, work: Work, tmp_path: Any
-) -> None:
-    log = tmp_path / "log"
-    future = queue.enqueue(
-        "runtime_jobs.note", str(log), "ran", deferred=True, on_blocker_failure="run"
-    )
-    blocker = queue.enqueue("runtime_jobs.fail", blocked_by=future)
-    future.release()
-    work()
-    get_job(blocker.id, connection).requeue()
-    work()
-    assert log.read_text() == "ran\n"
-
-
-def test_while_a_requeued_future_job_runs_its_blockers_can_be_read(
-    queue: Queue, connection: redis.Redis, work: Work
-) -> None:
-    """Its first end had given a time to live to everything."""
-    future = queue.enqueue("runtime_jobs.fail", deferred=True, failure_ttl=50)
-    queue.enqueue("operator.add", 1, 1, blocked_by=future)
-    future.release()
-    work()
-    tidy(connection)
-    assert 0 < connection.ttl(keys.blockers(future.id)) <= 50
-    failed = get_job(future.id, connection)
-    failed.requeue()
-    with connection.pipeline() as pipeline:
-        failed.prepare_for_execution("worker", pipeline)
-        pipeline.execute()
-    for key in (keys.blockers, keys.edges, keys.future):
-        assert connection.ttl(key(future.id)) == -1
-
-
 def test_a_blocker_that_ends_twice_counts_once_and_the_last_end_counts(
     queue: Queue, connection: redis.Redis, work: Work, edge: EdgeOf
 ) -> None:
@@ -417,88 +312,6 @@ def test_emptying_and_deleting_a_queue_accounts_for_the_blockers_in_it(
         assert future.get_status() == "queued"
         assert connection.exists(*(job.key for job in blockers)) == 0
     assert Queue("other", connection=connection).empty() == 0
-
-
-def test_a_job_that_was_deleted_while_it_ran_leaves_nothing_that_never_expires(
-    queue: Queue, connection: redis.Redis, work: Work
-) -> None:
-    future = queue.enqueue("operator.add", 1, 2, deferred=True)
-    blocker = queue.enqueue("runtime_jobs.delete_me", blocked_by=future, result_ttl=50)
-    future.release()
-    work()
-    assert future.get_status() == "finished"
-    tidy(connection)
-    assert 0 < connection.ttl(blocker.key) <= 500
-    late = queue.enqueue("operator.add", 1, 1, deferred=True)
-    late.release()
-    connection.delete(late.key)
-    late.set_status(JobStatus.FINISHED)  # the success of an execution that outlived its job
-    late.save()
-    tidy(connection)
-    assert 0 < connection.ttl(late.key) <= 500
-
-
-def tidy(connection: redis.Redis) -> None:
-    from flowq.runtime.steps import work_off
-
-    while work_off(connection):
-        pass
-
-
-def test_a_popped_job_whose_ttl_is_over_settles_as_expired(
-    queue: Queue, connection: redis.Redis, work: Work, wait_until: Callable[..., None]
-) -> None:
-    future = queue.enqueue("operator.add", 1, 2, deferred=True)
-    blocker = queue.enqueue("operator.add", 1, 1, blocked_by=future, ttl=1)
-    assert connection.ttl(blocker.key) == -1, "its ttl starts when it is queued"
-    future.release()
-    assert connection.ttl(blocker.key) == 1
-    connection.pexpire(blocker.key, 1)
-    wait_until(lambda: not connection.exists(blocker.key))
-    work()
-    assert future.get_status() == "canceled"
-    assert connection.hget(future.key, "flowq_reason") == b"a blocker has expired"
-    assert future.blockers[0].status == "expired"
-
-
-def test_a_future_job_whose_own_ttl_is_over_leaves_nothing(
-    queue: Queue, connection: redis.Redis, work: Work
-) -> None:
-    future = queue.enqueue("operator.add", 1, 2, deferred=True, ttl=10)
-    blocker = queue.enqueue("operator.add", 1, 1, blocked_by=future)
-    future.release()
-    work(max_jobs=1)
-    connection.delete(future.key)
-    work()
-    tidy(connection)
-    assert not [key for key in connection.keys("*") if future.id.encode() in key]
-    assert 0 < connection.ttl(blocker.key) <= 500
-
-
-def test_when_everything_has_ended_only_what_expires_is_left(
-    queue: Queue, connection: redis.Redis, work: Work
-) -> None:
-    last = queue.enqueue("operator.add", 1, 2, deferred=True, result_ttl=100)
-    for policy in ("skip", "run", "wait"):
-        middle = queue.enqueue(
-            "operator.add", 1, 2, deferred=True, on_blocker_failure=policy,
-            blocked_by=Edge(last, "ignore"), result_ttl=200,
-        )  # fmt: skip
-        queue.enqueue("operator.add", 1, 1, blocked_by=[middle, Edge(last, "ignore")])
-        queue.enqueue("operator.add", 1, 1, blocked_by=middle, result_ttl=0, ttl=60)
-        failing = queue.enqueue("runtime_jobs.fail", blocked_by=middle, failure_ttl=70)
-        middle.release()
-    last.release()
-    work()
-    failing.delete()
-    work()
-    assert last.get_status() == "finished"
-    tidy(connection)
-    for_ever = {key for key in connection.keys("*") if connection.ttl(key) == -1}
-    assert for_ever == {b"rq:queues", b"rq:finished:default", b"rq:failed:default"} | {
-        b"rq:canceled:default"
-    }
-    assert connection.zcount("rq:finished:default", "+inf", "+inf") == 0
 
 
 def test_a_success_of_rqs_own_worker_class_is_not_seen_but_loses_nothing(
