@@ -109,9 +109,8 @@ def end_all(
     with phase("settle"):
         for job in jobs:
             job.started_at = job.ended_at = now()
-            worker.prepare_execution(job)
-            worker.handle_job_success(job, queue, job.started_job_registry)
-            worker.execution = None
+            execution = worker.prepare_execution(job)
+            worker.handle_job_success(job, queue, job.started_job_registry, execution)
 
 
 def report(figures: Figures) -> None:
