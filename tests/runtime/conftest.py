@@ -18,7 +18,6 @@ from flowq.runtime.queue import Queue
 from flowq.runtime.steps import work_off
 
 HERE = Path(__file__).parent
-CLASSES = ("--job-class", "flowq.runtime.job.Job", "--queue-class", "flowq.runtime.queue.Queue")
 
 
 class QuietWorker(SimpleWorker):

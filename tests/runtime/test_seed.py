@@ -194,3 +194,17 @@ def test_a_future_job_whose_blockers_have_run_waits_for_the_release_of_what_it_b
     assert (leaf.get_status(), inner.get_status()) == ("finished", "deferred")
     outer.release()
     assert inner.get_status() == "queued"
+
+
+def test_the_snippets_run_with_flowq_imported_as_rq(connection: redis.Redis, work: Work) -> None:
+    import flowq as rq
+
+    queue = rq.Queue(connection=connection)
+    future_job = queue.enqueue("operator.add", 1, 2, deferred=True)
+    queue.enqueue("operator.add", 1, 1, blocked_by=future_job)
+    queue.enqueue("operator.add", 2, 2, blocked_by=future_job)
+    assert rq.release_job(future_job)
+    work()
+    assert future_job.get_status() == "finished"
+    assert isinstance(rq.Edge(future_job), rq.Edge)
+    assert queue.job_class is rq.Job
