@@ -139,7 +139,7 @@ def _run(plan: Plan, place: Place, wishes: Wishes, out: IO[str]) -> int:
         try:
             workers = _start_workers(run, plan, place, wishes)
             status = _follow(run, workers, place, wishes, stream, interrupts)
-        except Interrupted:
+        except (Interrupted, Exception):
             streams.note(f"flowq: leaving; see {place.hint(f'status {run.run_id}')}")
             raise
         _finish(run, status, place, wishes, out)

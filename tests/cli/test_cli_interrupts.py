@@ -33,7 +33,7 @@ def door(
     flowq: Flowq, folder: Path, redis_url: str, wait_until: WaitUntil
 ) -> Iterator[subprocess.Popen[str]]:
     """`flowq run` of a workflow that waits for the file `key`, once it really does."""
-    words = ["door.yaml", "-i", f"file={folder}/key", "--redis-url", redis_url, "-c", "2"]
+    words = ["door.yaml", "-i", f"file={folder}/key", "--redis-url", redis_url, "-c", "1"]
     process = flowq.start("run", *words)
     wait_until((folder / "key.started").exists, within_s=20)
     yield process
