@@ -104,6 +104,7 @@ class Queue(RQQueue):
             self._held(job).adopt(hold)
         else:
             self._refuse_name_of_future()
+            self._refuse_id_of_held(job)
         return job
 
     def enqueue_job(
@@ -210,6 +211,14 @@ class Queue(RQQueue):
         if self.connection.exists(keys.future(self.name)):
             raise _refusal("future", [self.name], ())
         self._name_checked = True
+
+    def _refuse_id_of_held(self, job: RQJob) -> None:
+        # RQ overwrites a job whose id is given again, and would queue it in spite of its holds.
+        if not job._id:
+            return
+        fields: Any = self.connection.hmget(job.key, "status", "flowq_blocks", "flowq_future")
+        if fields[0] == b"deferred" and any(fields[1:]):
+            raise JobIdTaken(job.id, "a job that is deferred")
 
     def empty(self) -> int:
         """Remove all jobs of the queue; blockers among them are accounted for as deleted."""

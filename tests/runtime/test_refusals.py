@@ -158,6 +158,16 @@ def test_an_id_whose_job_has_not_ended(queue: Queue, refuses: Refuses) -> None:
         queue.enqueue("operator.add", 1, 2, job_id="future", deferred=True)
 
 
+def test_an_ordinary_job_with_the_id_of_a_held_one(queue: Queue, refuses: Refuses) -> None:
+    future = queue.enqueue("operator.add", 1, 2, job_id="future", deferred=True)
+    queue.enqueue("operator.add", 1, 2, job_id="held", blocked_by=future)
+    for job_id in ("future", "held"):
+        with refuses(JobIdTaken, "a job that is deferred"):
+            queue.enqueue("operator.add", 3, 4, job_id=job_id)
+        with refuses(JobIdTaken, "a job that is deferred"):
+            queue.enqueue_many([Queue.prepare_data("operator.add", (3, 4), job_id=job_id)])
+
+
 def test_a_used_id_that_leads_back_to_itself(queue: Queue, refuses: Refuses) -> None:
     outer = queue.enqueue("operator.add", 1, 2, job_id="outer", deferred=True)
     queue.enqueue("operator.add", 1, 2, job_id="inner", deferred=True, blocked_by=outer)
