@@ -138,6 +138,7 @@ class Supervisor:
         try:
             if self._is_offline:
                 self._come_back()
+            self.doorbell.open()
             if self._is_stopping and not self._told_stop:
                 self.ledger.tell_stop()
                 self._told_stop = True
@@ -213,7 +214,6 @@ class Supervisor:
         if ends or wants:
             self._turn(ends, wants)
         if self._is_dry and self._wants_claims() and not self.doorbell.is_armed:
-            self.doorbell.open()
             self._is_dry = self.doorbell.arm()
 
     def _sort_ends(self) -> list[tuple[Claim, End]]:
@@ -310,7 +310,6 @@ class Supervisor:
 
     def _come_back(self) -> None:
         self.on_reconnect()
-        self.doorbell.open()
         self.upkeep.reset()
         self._is_offline, self._is_dry = False, False
         log.info("Redis is back")

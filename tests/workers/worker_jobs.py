@@ -202,6 +202,36 @@ def count_own_run() -> None:
     job.connection.incr("total")
 
 
+def on_stopped(job: Any, connection: Any) -> None:
+    """Leave a mark."""
+    connection.rpush("callbacks", f"stopped {job.id}")
+
+
+def fail_once(key: str) -> None:
+    """Raise in the first run only."""
+    if count_run(key) == 1:
+        raise ValueError("the first time")
+
+
+def touch_and_wait(began: str, go: str) -> None:
+    """Say that we have begun; return when we may."""
+    Path(began).touch()
+    while not Path(go).exists():
+        time.sleep(0.01)
+
+
+def check_sum(count: int) -> int:
+    """Return how often the jobs before us have run; that must have been so often."""
+    found = int(get_current_job().connection.get("sum"))
+    assert found == count
+    return found
+
+
+def echo(value: bytes) -> bytes:
+    """Return the argument."""
+    return value
+
+
 # For the tests themselves -----------------------------------------------------------------------
 
 

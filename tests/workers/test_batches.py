@@ -1,0 +1,148 @@
+"""Short jobs travel together, long ones alone; nothing waits behind what takes long."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+import worker_jobs
+from rq.job import JobStatus
+
+from flowq.runtime.queue import Queue
+from flowq.workers.ledger import Ledger
+from flowq.workers.pace import BATCH_S, Pace
+
+Start = Callable[..., subprocess.Popen[bytes]]
+Wait = Callable[..., None]
+
+
+def test_a_kind_is_short_only_after_it_was_seen_to_be() -> None:
+    pace = Pace()
+    assert pace.cost_by_kind() == {}
+    pace.learn("quick", 0.0001)
+    pace.learn("slow", 0.1)
+    first = pace.cost_by_kind()
+    assert set(first) == {"quick"}
+    for _ in range(10):
+        pace.learn("quick", 0.0001)
+    assert pace.cost_by_kind()["quick"] < first["quick"] / 5
+
+
+def test_one_long_job_makes_its_kind_travel_alone() -> None:
+    pace = Pace()
+    for _ in range(10):
+        pace.learn("kind", 0.0001)
+    pace.learn("kind", 0.5)
+    assert pace.cost_by_kind() == {}
+
+
+def take(ledger: Ledger, *, slots: int, idle: int, costs: dict[str, float]) -> list[str]:
+    turn = ledger.turn([], slots=slots, idle=idle, limit=64, budget_s=BATCH_S, cost_by_kind=costs)
+    return [claim.kind.rpartition(".")[2] for claim in turn.claims]
+
+
+@pytest.fixture
+def ledger(connection: redis.Redis) -> Ledger:
+    return Ledger(connection, "w", ["default"], 30)
+
+
+def test_unknown_jobs_are_claimed_one_for_each_child(queue: Queue, ledger: Ledger) -> None:
+    for _ in range(5):
+        queue.enqueue(worker_jobs.sleep, 1)
+    assert take(ledger, slots=2, idle=2, costs={}) == ["sleep", "sleep"]
+
+
+def test_short_jobs_are_claimed_up_to_the_budget(queue: Queue, ledger: Ledger) -> None:
+    for _ in range(30):
+        queue.enqueue(worker_jobs.nothing)
+    costs = {"worker_jobs.nothing": BATCH_S / 4}
+    assert len(take(ledger, slots=1, idle=1, costs=costs)) == 4
+    assert len(take(ledger, slots=2, idle=1, costs=costs)) == 8
+
+
+def test_a_long_job_in_the_queue_ends_a_batch(queue: Queue, ledger: Ledger) -> None:
+    for function in (worker_jobs.nothing, worker_jobs.nothing, worker_jobs.sleep):
+        queue.enqueue(function)
+    costs = {"worker_jobs.nothing": BATCH_S / 10}
+    assert take(ledger, slots=1, idle=1, costs=costs) == ["nothing", "nothing"]
+    assert take(ledger, slots=2, idle=2, costs=costs) == ["sleep"]
+
+
+def test_a_busy_child_is_given_short_jobs_only(queue: Queue, ledger: Ledger) -> None:
+    queue.enqueue(worker_jobs.sleep)
+    assert take(ledger, slots=1, idle=0, costs={"worker_jobs.nothing": 0.0001}) == []
+    assert queue.count == 1
+
+
+def test_queues_are_served_in_order_of_priority(connection: redis.Redis) -> None:
+    for name in ("low", "high"):
+        Queue(name, connection=connection).enqueue(worker_jobs.nothing, job_id=name)
+    ledger = Ledger(connection, "w", ["high", "low"], 30)
+    turn = ledger.turn([], slots=2, idle=2, limit=2, budget_s=1, cost_by_kind={})
+    assert [claim.job_id for claim in turn.claims] == ["high", "low"]
+
+
+def test_a_job_whose_hash_has_expired_is_skipped(queue: Queue, ledger: Ledger) -> None:
+    gone, there = queue.enqueue(worker_jobs.nothing), queue.enqueue(worker_jobs.nothing)
+    queue.connection.delete(gone.key)
+    turn = ledger.turn([], slots=1, idle=1, limit=1, budget_s=1, cost_by_kind={})
+    assert [claim.job_id for claim in turn.claims] == [there.id]
+    assert queue.count == 0
+
+
+def test_a_long_job_in_a_batch_gives_the_others_back(
+    queue: Queue, start_worker: Start, wait_until: Wait, tmp_path: Path
+) -> None:
+    start_worker(concurrency=1)
+    warm_up = [queue.enqueue(worker_jobs.sleep, 0) for _ in range(100)]
+    wait_until(lambda: warm_up[-1].get_status() is JobStatus.FINISHED, 10)
+    long = queue.enqueue(worker_jobs.sleep, 60)
+    rest = [queue.enqueue(worker_jobs.sleep, 0) for _ in range(20)]
+    wait_until(lambda: long.get_status() is JobStatus.STARTED)
+    wait_until(lambda: {job.get_status() for job in rest} == {JobStatus.QUEUED})
+    assert queue.job_ids == [job.id for job in rest]
+    wip = queue.connection.zrange("rq:wip:default", 0, -1)
+    assert [entry.decode().partition(":")[0] for entry in wip] == [long.id]
+    handed = queue.connection.hget(f"rq:execution:{wip[0].decode()}", "flowq_handed")
+    wait_until(
+        lambda: (
+            handed is None
+            or not queue.connection.hexists(f"rq:execution:{wip[0].decode()}", "flowq_handed")
+        )
+    )
+
+
+def test_two_children_share_what_there_is(queue: Queue, work_off: Callable[..., Any]) -> None:
+    jobs = [queue.enqueue(worker_jobs.sleep, 0.2) for _ in range(4)]
+    began = time.monotonic()
+    work_off(concurrency=4)
+    assert time.monotonic() - began < 0.7
+    assert {job.get_status() for job in jobs} == {JobStatus.FINISHED}
+
+
+@pytest.mark.parametrize("batches", [True, False])
+def test_a_fan_in_runs_in_order(
+    queue: Queue, work_off: Callable[..., Any], mode: str, batches: bool
+) -> None:
+    count = 20 if mode == "fork" else 300
+    future = queue.enqueue(worker_jobs.check_sum, count, deferred=True)
+    for _ in range(count):
+        queue.enqueue(worker_jobs.count_run, "sum", blocked_by=future)
+    future.release()
+    work_off(mode=mode, batches=batches)
+    assert future.return_value() == count
+
+
+def test_large_arguments_and_results_come_through(
+    queue: Queue, work_off: Callable[..., Any]
+) -> None:
+    small = [queue.enqueue(worker_jobs.echo, b"x") for _ in range(50)]
+    large = [queue.enqueue(worker_jobs.echo, bytes(300_000)) for _ in range(20)]
+    work_off()
+    assert all(job.return_value() == b"x" for job in small)
+    assert all(len(job.return_value()) == 300_000 for job in large)

@@ -1,0 +1,158 @@
+"""When a worker ends, where it looks for code, and how quickly it wakes up."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+import worker_jobs
+from rq.job import JobStatus
+
+from flowq.errors import UsageError
+from flowq.runtime.queue import Queue
+from flowq.workers import MultiprocessingWorker, Worker
+from flowq.workers.deadline import ThreadDeathPenalty
+
+Start = Callable[..., subprocess.Popen[bytes]]
+Wait = Callable[..., None]
+
+
+def test_burst_ends_when_the_queues_are_empty(queue: Queue, work_off: Callable[..., Any]) -> None:
+    jobs = [queue.enqueue(worker_jobs.nothing) for _ in range(5)]
+    work_off()
+    assert {job.get_status() for job in jobs} == {JobStatus.FINISHED}
+
+
+def test_work_says_whether_there_was_any(queue: Queue) -> None:
+    worker = Worker(["default"], connection=queue.connection, mode="warm")
+    assert not worker.work(burst=True, logging_level="ERROR")
+    queue.enqueue("builtins.len", [1])
+    assert worker.work(burst=True, logging_level="ERROR")
+
+
+def test_max_jobs_ends_after_so_many(queue: Queue, work_off: Callable[..., Any]) -> None:
+    for _ in range(50):
+        queue.enqueue(worker_jobs.nothing)
+    work_off(max_jobs=7, concurrency=2)
+    assert queue.count == 43
+
+
+def test_an_idle_worker_ends_after_max_idle_time(queue: Queue) -> None:
+    began = time.monotonic()
+    worker = Worker(["default"], connection=queue.connection, mode="warm")
+    worker.work(max_idle_time=1, logging_level="ERROR")
+    assert 0.9 < time.monotonic() - began < 3
+
+
+def test_a_worker_for_a_run_ends_with_it(
+    queue: Queue, start_worker: Start, wait_until: Wait
+) -> None:
+    run = "rq:flowq:1:run:abc"
+    queue.connection.hset(run, "state", "running")
+    worker = start_worker(until_run="abc", name="w")
+    wait_until(lambda: queue.connection.exists("rq:worker:w"), 10)
+    assert worker.poll() is None
+    queue.connection.hset(run, "state", "failed")
+    assert worker.wait(5) == 0
+
+
+def test_a_worker_for_a_run_that_is_gone_ends(start_worker: Start) -> None:
+    assert start_worker(until_run="never").wait(10) == 0
+
+
+def test_two_workers_of_one_name_are_refused(
+    queue: Queue, start_worker: Start, wait_until: Wait
+) -> None:
+    start_worker(name="w")
+    wait_until(lambda: queue.connection.exists("rq:worker:w"), 10)
+    second = Worker(["default"], name="w", connection=queue.connection)
+    with pytest.raises(ValueError, match="active worker named 'w'"):
+        second.work(burst=True, logging_level="ERROR")
+
+
+def test_the_paths_are_for_the_children(
+    queue: Queue, start_worker: Start, wait_until: Wait, tmp_path: Path, mode: str
+) -> None:
+    (tmp_path / "found_by_path.py").write_text("def answer():\n    return 42\n")
+    job = queue.enqueue("found_by_path.answer")
+    start_worker(paths=[str(tmp_path)], mode=mode)
+    wait_until(lambda: job.return_value() == 42, 10)
+
+
+def test_the_worker_listens_to_several_queues(
+    connection: redis.Redis, start_worker: Start, wait_until: Wait
+) -> None:
+    start_worker(queues=["a", "b", "c"], name="w")
+    wait_until(lambda: connection.hget("rq:worker:w", "state") == b"idle", 10)
+    for name in "cab":
+        job = Queue(name, connection=connection).enqueue(worker_jobs.nothing)
+        wait_until(lambda job=job: job.get_status() is JobStatus.FINISHED, 0.5)
+
+
+def test_an_idle_worker_wakes_up_at_once(
+    queue: Queue, start_worker: Start, wait_until: Wait
+) -> None:
+    start_worker(name="w")
+    wait_until(lambda: queue.connection.hget("rq:worker:w", "state") == b"idle", 10)
+    seconds = []
+    for _ in range(15):
+        began = time.time()
+        job = queue.enqueue("time.time")
+        wait_until(lambda job=job: job.return_value(), 1)
+        seconds.append(job.return_value() - began)
+        wait_until(lambda: queue.connection.hget("rq:worker:w", "state") == b"idle", 1)
+    assert statistics.median(seconds) < 0.05  # 3 ms on a quiet machine; polling would show
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [({"mode": "thread"}, "mode is one of"), ({"concurrency": 0}, "at least 1")],
+)
+def test_options_that_cannot_be_meant_are_refused(
+    connection: redis.Redis, options: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(UsageError, match=words):
+        Worker(["default"], connection=connection, **options)
+
+
+def test_without_fork_children_are_spawned(
+    connection: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr("os.fork")
+    assert Worker(["default"], connection=connection).mode == "multiprocessing"
+    with pytest.raises(UsageError, match="needs fork"):
+        Worker(["default"], connection=connection, mode="warm")
+
+
+def test_the_multiprocessing_worker_spawns(connection: redis.Redis) -> None:
+    assert MultiprocessingWorker(["default"], connection=connection).mode == "multiprocessing"
+
+
+def test_the_timeout_without_signals_ends_a_loop() -> None:
+    with (
+        pytest.raises(TimeoutError, match=r"maximum timeout value \(0.05 seconds\)"),
+        ThreadDeathPenalty(0.05, TimeoutError),
+    ):
+        while True:
+            pass
+
+
+def test_the_timeout_without_signals_is_forgotten_in_time() -> None:
+    for _ in range(3):
+        with ThreadDeathPenalty(0.02, TimeoutError):
+            pass
+    deadline = time.monotonic() + 0.1
+    while time.monotonic() < deadline:
+        pass
+
+
+def test_the_door_of_the_package_is_light() -> None:
+    code = "import sys, flowq.workers; sys.exit('redis' in sys.modules or 'rq' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
