@@ -30,7 +30,7 @@ Call = Callable[..., Said]
         (["run", "sandwich.yaml", "-i", "slice=1"], 3, "slices"),
         (["run", "wrong.yaml"], 3, "3 problems"),
         (["graph", "cycle.yaml"], 3, "a → b → a"),
-        (["run", "sandwhich.yaml"], 5, "there is no such file"),
+        (["run", "sandwiches.yaml"], 5, "there is no such file"),
         (["run", "nothing:flow"], 5, "there is no module nothing"),
         (["run", "sandwich.yaml", "--redis-url", "redis://u:secret@localhost:1/0"], 4, "***"),
         (["run", "sandwich.yaml", "--redis-url", "localhost"], 4, "redis://HOST"),
