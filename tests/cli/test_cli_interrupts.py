@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -56,6 +57,25 @@ def test_a_signal_cancels_the_run_says_so_and_ends_the_workers(
     assert "⊘ door canceled" in stdout
     assert _newest(connection).state == "canceled"
     wait_until(lambda: not _worker_pids(connection))
+
+
+def test_an_interrupted_run_still_gives_its_json(
+    flowq: Flowq, folder: Path, wait_until: WaitUntil
+) -> None:
+    process = flowq.start("run", "door.yaml", "-i", f"file={folder}/key", "--json")
+    wait_until((folder / "key.started").exists, within_s=20)
+
+    process.send_signal(signal.SIGINT)
+    stdout, _ = process.communicate(timeout=20)
+
+    assert process.returncode == 130
+    document = json.loads(stdout)
+    assert document["status"] == "canceled"
+    assert document["jobs"]["after"] == {
+        "status": "canceled",
+        "ids": [f"{document['run']}-after"],
+        "result": None,
+    }
 
 
 def test_a_second_interrupt_leaves_at_once(
