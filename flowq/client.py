@@ -1,19 +1,17 @@
-"""The verbs of a program: find a workflow, check, compile and submit it, observe and end its run.
+"""The verbs of a program for its runs: submit a plan, observe and end what becomes of it.
 
-The command line is a thin layer over this module; what it can do, a program can do.
+The command line is a thin layer over this module and `flowq.compiling`; what it can do, a program
+can do.
 
-    workflow = load("workflows/sandwich.yaml")
-    plan = compile_plan(workflow, {"slices": 4})
+    plan = compile_plan(load("workflows/sandwich.yaml"), {"slices": 4})
     run = submit(plan, connection)
     status = run.wait()
 """
 
 from __future__ import annotations
 
-import secrets
-import string
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -22,20 +20,15 @@ from redis.exceptions import ConnectionError as ConnectionLost
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as ReplyLost
 
-from flowq.checks import check, check_calls
-from flowq.errors import Problem, RunFailed, ServerUnavailable, WorkflowInvalid
-from flowq.graph import build_graph
-from flowq.inputs import resolve_inputs
-from flowq.plan import Plan, make_plan
+from flowq.errors import RunFailed, ServerUnavailable
+from flowq.plan import Plan
 from flowq.runtime import facts, listeners, outcomes, runs
 from flowq.runtime.maintenance import tidy
 from flowq.runtime.outcomes import Failure
 from flowq.runtime.wip import list_executing
 from flowq.server.connection import explain
 from flowq.server.url import hide_password
-from flowq.spec import Workflow
 from flowq.status import ENDED, Event, Executing, JobFacts, RunRecord, RunStatus, fold
-from flowq.targets import find_callable, load
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -47,64 +40,15 @@ __all__ = [
     "Run",
     "RunRecord",
     "Unloadable",
-    "compile_plan",
-    "find_problems",
     "get_run",
     "list_executing",
     "list_runs",
-    "load",
     "submit",
 ]
 
-RUN_ID_LENGTH = 12
 POLL_S = 0.5
 PATIENCE_S = 15.0
 """How long a server that went away is waited for while a run is followed."""
-
-
-def find_problems(workflow: Workflow, *, imports: bool = True) -> list[Problem]:
-    """Return everything that is wrong with a workflow, warnings too, in the order of its text.
-
-    With `imports` the functions are imported and their signatures looked at; without, the code may
-    live with the workers only.
-    """
-    graph = build_graph(workflow)
-    problems = list(check(workflow, graph))
-    if imports:
-        problems += check_calls(workflow, graph, find_callable)
-    return problems
-
-
-def compile_plan(
-    workflow: Workflow,
-    inputs: Mapping[str, Any] | None = None,
-    *,
-    run_id: str | None = None,
-    imports: bool = True,
-    warn: Callable[[Problem], object] | None = None,
-) -> Plan:
-    """Check a workflow and its inputs, and compile them to a plan; nothing is enqueued.
-
-    `warn` is called with each problem that is only a warning, when there are no others.
-    Errors: WorkflowInvalid with all problems.
-    """
-    problems = find_problems(workflow, imports=imports)
-    try:
-        values = resolve_inputs(workflow, inputs or {})
-    except WorkflowInvalid as invalid:
-        problems += invalid.problems
-    if any(problem.severity == "error" for problem in problems):
-        raise WorkflowInvalid(problems)
-    for problem in problems:
-        if warn:
-            warn(problem)
-    return make_plan(build_graph(workflow), values, run_id or make_run_id())
-
-
-def make_run_id() -> str:
-    """Return a new run id: 12 of a–z and 0–9."""
-    letters = string.ascii_lowercase + string.digits
-    return "".join(secrets.choice(letters) for _ in range(RUN_ID_LENGTH))
 
 
 def submit(plan: Plan, connection: Redis, *, retention_s: float = runs.RETENTION_S) -> Run:

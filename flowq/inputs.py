@@ -70,7 +70,7 @@ def convert(declared: Input, value: object) -> Any:
     return _CONVERT[declared.type](declared, value)
 
 
-class _Unfit(Exception):  # noqa: N818 - it becomes a Problem a few lines above
+class _Unfit(Exception):
     def __init__(self, code: str, message: str) -> None:
         super().__init__(code, message)
         self.code = code

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import click
 
-from flowq import client
+from flowq import compiling
 from flowq.cli import options, streams
 from flowq.cli.compiling import load
 from flowq.errors import Problem, WorkflowInvalid
@@ -42,7 +42,7 @@ def _find_problems(target: str, imports: bool) -> tuple[Sequence[Problem], int]:
     try:
         workflow = load(target)
         with streams.users_code():
-            return client.find_problems(workflow, imports=imports), len(workflow.jobs)
+            return compiling.find_problems(workflow, imports=imports), len(workflow.jobs)
     except WorkflowInvalid as invalid:
         return invalid.problems, 0
 

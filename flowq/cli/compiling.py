@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from flowq import client, targets
+from flowq import compiling, targets
 from flowq.cli import streams
 from flowq.errors import FlowqError, Problem, WorkflowInvalid
 from flowq.graph import Graph, build_graph
@@ -15,17 +15,17 @@ from flowq.spec import Input, Workflow
 def load(target: str) -> Workflow:
     """Return the workflow that the user means. Errors: WorkflowNotFound; WorkflowInvalid."""
     with streams.users_code():
-        return client.load(target)
+        return compiling.load(target)
 
 
 def make_plan(
     target: str, given: Mapping[str, str], inputs_file: str | None, imports: bool
 ) -> Plan:
-    """Return the plan of a run; warnings are told on stderr. Errors: as `client.compile_plan`."""
+    """Return the plan of a run; warnings go to stderr. Errors: those of `compile_plan`."""
     workflow = load(target)
     inputs = {**(targets.read_inputs(inputs_file) if inputs_file else {}), **given}
     with streams.users_code():
-        return client.compile_plan(workflow, inputs, imports=imports, warn=_warn)
+        return compiling.compile_plan(workflow, inputs, imports=imports, warn=_warn)
 
 
 def checked_graph(target: str) -> Graph:
@@ -34,7 +34,7 @@ def checked_graph(target: str) -> Graph:
     Errors: WorkflowNotFound; WorkflowInvalid.
     """
     workflow = load(target)
-    problems = client.find_problems(workflow, imports=False)
+    problems = compiling.find_problems(workflow, imports=False)
     if any(problem.severity == "error" for problem in problems):
         raise WorkflowInvalid(problems)
     return build_graph(workflow)

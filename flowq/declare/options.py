@@ -34,7 +34,7 @@ _TYPE_BY_PYTHON_TYPE: Mapping[type, InputType] = {
 }
 
 
-class Unreadable(ValueError):  # noqa: N818 - it becomes a Problem in this room
+class Unreadable(ValueError):
     """A value that breaks a rule with a code of its own."""
 
     def __init__(self, message: str, code: str) -> None:

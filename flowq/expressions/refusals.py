@@ -17,7 +17,7 @@ RULES = {
 _QUOTED_LENGTH = 100
 
 
-class Refused(Exception):  # noqa: N818 - not an error of flowq's: it becomes a Problem in this room
+class Refused(Exception):
     """An expression, or a part of it, that cannot be read or has no value."""
 
     def __init__(self, code: str, message: str, hint: str = "") -> None:

@@ -49,7 +49,7 @@ class Hold:
     """Why a new job is held. Shape: `edges` in the order given, no future job twice.
 
     Units: `at_s` in epoch seconds, None for at once; `expires_s` in seconds from the creation of a
-    future job to its cancelation should it not have been released by then, None for never.
+    future job to its cancellation should it not have been released by then, None for never.
     """
 
     deferred: bool = False

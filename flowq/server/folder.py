@@ -35,7 +35,7 @@ SOCKET_PATH_BYTES = 107 if sys.platform == "linux" else 103
 LOG_BYTES = 1_000_000
 
 
-class Trouble(Exception):  # noqa: N818 - not for users; it never leaves this room
+class Trouble(Exception):
     """There will be no server; the message is for the user."""
 
 

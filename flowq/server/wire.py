@@ -13,7 +13,7 @@ CLIENT_NAME = "flowq-guardian"
 Reply = None | int | bytes | list["Reply"]
 
 
-class Refused(Exception):  # noqa: N818 - not for users; it never leaves this room
+class Refused(Exception):
     """The server answered with an error."""
 
 

@@ -20,7 +20,8 @@ from flowq.declare.yaml import read_workflow
 from flowq.errors import Problem, WorkflowInvalid
 from flowq.graph import build_graph
 from flowq.inputs import EXAMPLE_BY_TYPE, resolve_inputs
-from flowq.plan import Plan, make_plan
+from flowq.plan import Plan
+from flowq.planner import make_plan
 from flowq.render.dot import render_dot
 from flowq.render.json import graph_document, plan_document, to_json, write_json
 from flowq.render.mermaid import render_mermaid

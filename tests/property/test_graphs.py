@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from flowq.checks import check
 from flowq.graph import build_graph
-from flowq.plan import Commit, Enqueue, Operation, Plan, Release, make_plan
+from flowq.plan import Commit, Enqueue, Operation, Plan, Release
+from flowq.planner import make_plan
 from flowq.render.text import find_mark, render_text
 from flowq.render.view import view_graph
 from flowq.spec import Block, JobSpec, Workflow

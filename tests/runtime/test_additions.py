@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import addition_jobs as jobs
 import pytest
 import redis
 from rq import Retry
@@ -15,7 +16,6 @@ from flowq.runtime import keys, runs
 from flowq.runtime.futures import current_future, get_future
 from flowq.runtime.queue import Queue
 from flowq.spec import Block
-from tests.runtime import addition_jobs as jobs
 
 Work = Callable[..., None]
 
@@ -157,4 +157,4 @@ def test_two_additions_in_one_job_get_two_ids_and_a_second_execution_the_same(
 
 
 def _call(name: str) -> str:
-    return f"tests.runtime.addition_jobs:{name}"
+    return f"addition_jobs:{name}"

@@ -14,7 +14,8 @@ import redis
 from rq import SimpleWorker
 
 import flowq
-from flowq.client import Run, compile_plan, load, submit
+from flowq.client import Run, submit
+from flowq.compiling import compile_plan, load
 from flowq.runtime import connections
 
 WORKFLOWS = Path(__file__).parents[2] / "workflows"

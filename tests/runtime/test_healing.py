@@ -132,7 +132,7 @@ def test_a_time_to_expire_that_is_none_is_refused(queue: Queue, wrong: object) -
 
 
 def test_a_function_keeps_its_own_argument_of_that_name(queue: Queue) -> None:
-    job = queue.enqueue("tests.runtime.runtime_jobs.any_keyword", expires=5)
+    job = queue.enqueue("runtime_jobs.any_keyword", expires=5)
     assert job.kwargs == {"expires": 5}
 
 

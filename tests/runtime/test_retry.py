@@ -16,7 +16,7 @@ from flowq.runtime.job import get_job
 from flowq.spec import Block, BlockerPolicy
 
 RUN = "r1"
-JOBS = "tests.runtime.runtime_jobs"
+JOBS = "runtime_jobs"
 Work = Callable[..., None]
 
 

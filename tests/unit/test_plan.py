@@ -7,7 +7,8 @@ import pytest
 from flowq.errors import CycleError, Where, WorkflowInvalid
 from flowq.expressions import evaluate
 from flowq.graph import build_graph
-from flowq.plan import Commit, Enqueue, Plan, Release, make_plan
+from flowq.plan import Commit, Enqueue, Plan, Release
+from flowq.planner import make_plan
 from flowq.spec import Block, Defaults, Input, JobSpec, Places, Retry, Workflow
 
 

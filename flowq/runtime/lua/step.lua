@@ -219,7 +219,7 @@ local function expire(job)
   registry = PREFIX .. registry .. f[1]
   if ttl == 0 then
     redis.call('ZREM', registry, job)
-  elseif f[2] ~= 'canceled' then -- whose score is the time of its cancelation
+  elseif f[2] ~= 'canceled' then -- whose score is the time of its cancellation
     redis.call('ZADD', registry, ttl < 0 and '+inf' or math.floor(TS) + ttl, job)
   end
 end

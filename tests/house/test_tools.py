@@ -13,7 +13,7 @@ TOOLS = {
     "ruff check": ["ruff", "check", "--quiet", "."],
     "ruff format": ["ruff", "format", "--check", "--quiet", "."],
     "mypy": ["mypy"],
-    "codespell": ["codespell", "flowq", "tests", "workflows", "benchmarks", "README.md"],
+    "codespell": ["codespell_lib", "flowq", "tests", "workflows", "benchmarks", "README.md"],
 }
 
 

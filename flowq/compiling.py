@@ -1,0 +1,69 @@
+"""The verbs of a program for a workflow: find it, check it, compile it to a plan.
+
+Apart from `flowq.client`, so that looking at runs does not load what reads and checks workflows.
+"""
+
+from __future__ import annotations
+
+import secrets
+import string
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from flowq.checks import check, check_calls, in_text_order
+from flowq.errors import Problem, WorkflowInvalid
+from flowq.graph import build_graph
+from flowq.inputs import resolve_inputs
+from flowq.plan import Plan
+from flowq.planner import make_plan
+from flowq.spec import Workflow
+from flowq.targets import find_callable, load
+
+__all__ = ["compile_plan", "find_problems", "load", "make_run_id"]
+
+RUN_ID_LENGTH = 12
+
+
+def find_problems(workflow: Workflow, *, imports: bool = True) -> list[Problem]:
+    """Return everything that is wrong with a workflow, warnings too, in the order of its text.
+
+    With `imports` the functions are imported and their signatures looked at; without, the code may
+    live with the workers only.
+    """
+    graph = build_graph(workflow)
+    problems = list(check(workflow, graph))
+    if imports:
+        problems += check_calls(workflow, graph, find_callable)
+    return in_text_order(problems)
+
+
+def compile_plan(
+    workflow: Workflow,
+    inputs: Mapping[str, Any] | None = None,
+    *,
+    run_id: str | None = None,
+    imports: bool = True,
+    warn: Callable[[Problem], object] | None = None,
+) -> Plan:
+    """Check a workflow and its inputs, and compile them to a plan; nothing is enqueued.
+
+    `warn` is called with each problem that is only a warning, when there are no others.
+    Errors: WorkflowInvalid with all problems.
+    """
+    problems = find_problems(workflow, imports=imports)
+    try:
+        values = resolve_inputs(workflow, inputs or {})
+    except WorkflowInvalid as invalid:
+        problems += invalid.problems
+    if any(problem.severity == "error" for problem in problems):
+        raise WorkflowInvalid(problems)
+    for problem in problems:
+        if warn:
+            warn(problem)
+    return make_plan(build_graph(workflow), values, run_id or make_run_id())
+
+
+def make_run_id() -> str:
+    """Return a new run id: 12 of a–z and 0–9."""
+    letters = string.ascii_lowercase + string.digits
+    return "".join(secrets.choice(letters) for _ in range(RUN_ID_LENGTH))
