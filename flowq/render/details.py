@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from flowq.render.lines import STYLE_BY_STATE, Line, format_duration, printable
+from flowq.render.marks import find_mark
 from flowq.render.tables import local_time
-from flowq.render.text import find_mark
 from flowq.status import JobFacts, JobStatus, RunRecord
 
 

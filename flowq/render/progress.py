@@ -13,7 +13,7 @@ from flowq.render.lines import (
     printable,
     shortened,
 )
-from flowq.render.text import find_mark
+from flowq.render.marks import find_mark
 from flowq.status import ENDED, JobStatus, RunStatus
 
 _BAD = ("failed", "stopped", "expired")

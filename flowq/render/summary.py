@@ -16,8 +16,8 @@ from flowq.render.lines import (
     printable,
     shortened,
 )
+from flowq.render.marks import find_mark
 from flowq.render.progress import count_states
-from flowq.render.text import find_mark
 from flowq.status import RunStatus
 
 MAX_RESULTS = 6

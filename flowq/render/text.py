@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 
 from flowq.render.lanes import Row, draw_lanes
+from flowq.render.marks import find_mark
 from flowq.render.view import Node, View
 
 Paint = Callable[[str, Node], str]
@@ -13,21 +14,6 @@ Paint = Callable[[str, Node], str]
 
 MAX_DRAWN_JOBS = 100
 """Above this many jobs a drawing in lanes is no longer read, only scrolled past."""
-
-_MARK_BY_STATE: Mapping[str, tuple[str, str]] = {
-    "": ("●", "*"),
-    "deferred": ("○", "o"),
-    "scheduled": ("◷", "~"),
-    "queued": ("◌", "q"),
-    "started": ("▶", ">"),
-    "finished": ("✓", "v"),
-    "failed": ("✗", "x"),
-    "stopped": ("■", "#"),
-    "canceled": ("⊘", "/"),
-    "skipped": ("–", "-"),
-    "expired": ("⧖", "%"),
-    "deleted": ("␡", "d"),
-}
 
 
 def _plain(text: str, node: Node) -> str:
@@ -43,12 +29,6 @@ def render_text(view: View, width: int = 80, *, unicode: bool = True, paint: Pai
     drawn = _draw(view, width, unicode, paint) if len(view.nodes) <= MAX_DRAWN_JOBS else None
     lines = drawn if drawn is not None else list(_listed(view, width, unicode, paint))
     return "".join(f"{line}\n" for line in lines)
-
-
-def find_mark(state: str, unicode: bool = True) -> str:
-    """Return the one character that stands for a state of a job; `?` for one we do not know."""
-    marks = _MARK_BY_STATE.get(state, ("?", "?"))
-    return marks[0] if unicode else marks[1]
 
 
 def _draw(view: View, width: int, unicode: bool, paint: Paint) -> list[str] | None:

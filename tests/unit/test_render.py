@@ -22,9 +22,10 @@ from flowq.render.json import (
     to_json,
     write_json,
 )
+from flowq.render.marks import find_mark
 from flowq.render.mermaid import render_mermaid
 from flowq.render.plan_text import render_plan
-from flowq.render.text import find_mark, render_text
+from flowq.render.text import render_text
 from flowq.render.view import View, view_graph
 from flowq.spec import Block, JobSpec, Retry, Workflow
 from flowq.status import ENDED, JobStatus, RunStatus
