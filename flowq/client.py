@@ -22,11 +22,12 @@ from redis.exceptions import TimeoutError as ReplyLost
 
 from flowq.errors import RunFailed, ServerUnavailable
 from flowq.plan import Plan
-from flowq.runtime import facts, listeners, outcomes, runs
-from flowq.runtime.maintenance import tidy
+from flowq.runtime import facts, listeners, outcomes, retrying, runs
+from flowq.runtime.explain import Explanation, explain
+from flowq.runtime.maintenance import Finding, examine, tidy
 from flowq.runtime.outcomes import Failure
 from flowq.runtime.wip import list_executing
-from flowq.server.connection import explain
+from flowq.server.connection import explain as explain_trouble
 from flowq.server.url import hide_password
 from flowq.status import ENDED, Event, Executing, JobFacts, RunRecord, RunStatus, fold
 
@@ -35,11 +36,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Executing",
+    "Explanation",
     "Failure",
+    "Finding",
     "JobFacts",
     "Run",
     "RunRecord",
     "Unloadable",
+    "examine",
+    "explain",
     "get_run",
     "list_executing",
     "list_runs",
@@ -176,6 +181,18 @@ class Run:
         failures = outcomes.get_failures((job.job_id for job in failed), self.connection)
         return {job.name: failures[job.job_id] for job in failed if job.job_id in failures}
 
+    def explain(self, name: str) -> Explanation:
+        """Return why a job of the run has not run. Errors: JobNotFound."""
+        return explain(f"{self.run_id}-{name}", self.connection)
+
+    def retry(self) -> tuple[str, ...]:
+        """Run again what did not succeed and everything downstream; return those jobs' names.
+
+        Errors: RunNotFound; WrongState while the run is active, or when it has succeeded.
+        """
+        again = retrying.retry(self.run_id, self.connection)
+        return tuple(job_id.removeprefix(f"{self.run_id}-") for job_id in again)
+
     def cancel(self) -> None:
         """End the run: what has not started is called off, what runs gets RQ's stop command.
 
@@ -209,7 +226,7 @@ def server_errors(url: str) -> Iterator[None]:
     try:
         yield
     except RedisError as error:
-        raise ServerUnavailable(hide_password(url), explain(error)) from error
+        raise ServerUnavailable(hide_password(url), explain_trouble(error)) from error
 
 
 def is_reachable(connection: Redis) -> bool:

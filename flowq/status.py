@@ -91,7 +91,7 @@ class RunStatus:
 
     @property
     def duration_s(self) -> float | None:
-        """Seconds from the commit to the end; None before."""
+        """Seconds from the commit, or the last retry, to the end; None before."""
         if self.started_at is None or self.ended_at is None:
             return None
         return (self.ended_at - self.started_at).total_seconds()
@@ -174,6 +174,6 @@ def _run_after(status: RunStatus, event: Event) -> RunStatus:
     if event.state in RUN_ENDED:
         return replace(status, state=event.state, ended_at=event.at)
     started_at = status.started_at
-    if event.state == "running" and started_at is None:
+    if event.state == "running" and (started_at is None or status.is_ended):
         started_at = event.at
     return replace(status, state=event.state, started_at=started_at, ended_at=None)

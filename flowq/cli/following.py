@@ -12,7 +12,7 @@ from flowq.cli.interrupts import Interrupts
 from flowq.cli.place import Place
 from flowq.client import Run
 from flowq.errors import WrongState
-from flowq.status import RunStatus
+from flowq.status import Event, RunStatus
 
 POLL_S = 0.25
 """How soon Ctrl-C is seen to, at the latest."""
@@ -28,22 +28,36 @@ class Attendant(Protocol):
 
 
 def follow(
-    run: Run, display: Display, attendants: Sequence[Attendant], interrupts: Interrupts
+    run: Run,
+    display: Display,
+    attendants: Sequence[Attendant],
+    interrupts: Interrupts,
+    since: str = "0",
 ) -> RunStatus:
     """Show the run until it has ended, and return its last status.
 
+    What happened up to the event `since` is not told.
     The first interrupt cancels the run, which is then followed to its end; a second one raises.
     Errors: those of `Run.observe`; Interrupted.
     """
     is_canceling = False
     for status, events in run.observe(POLL_S):
-        display.show(status, events)
+        display.show(status, [event for event in events if is_after(event, since)])
         for attendant in attendants:
             attendant.look(status, display)
         if interrupts.first is not None and not is_canceling:
             is_canceling = True
             _cancel(run, status, display, interrupts.first)
     return status
+
+
+def is_after(event: Event, since: str) -> bool:
+    """Whether an event comes after the one with that id."""
+    return _order(event.id) > _order(since)
+
+
+def _order(event_id: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in event_id.split("-"))
 
 
 def _cancel(run: Run, status: RunStatus, display: Display, signum: int) -> None:

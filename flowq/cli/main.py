@@ -29,6 +29,9 @@ COMMANDS: Mapping[str, str] = {
     "show": "Show all about a run, or one of its jobs.",
     "runs": "List the newest runs.",
     "cancel": "End a run.",
+    "retry": "Run again what did not succeed in a run.",
+    "explain": "Say why a job has not run.",
+    "doctor": "Find what ended unnoticed, and put it right.",
     "wip": "List the jobs that are being executed right now.",
     "worker": "Execute the jobs of queues.",
 }

@@ -14,7 +14,6 @@ from flowq.cli import logs
 from flowq.cli.display import Display
 from flowq.client import Run
 from flowq.errors import FlowqError
-from flowq.plan import Plan
 from flowq.status import RunStatus
 
 MAX_STARTS, STARTS_WITHIN_S = 4, 60.0
@@ -27,11 +26,13 @@ class OwnWorkers:
     Those that are killed are replaced; maintenance finds the jobs that they were executing.
     """
 
-    def __init__(self, run: Run, plan: Plan, url: str, concurrency: int | None) -> None:
+    def __init__(self, run: Run, url: str, concurrency: int | None) -> None:
         self._run = run
-        self._plan = plan
         self._url = url
-        self._concurrency = min(concurrency or count_cores(), len(plan.enqueues))
+        jobs = run.facts()
+        self._queues = sorted({job.queue for job in jobs.values()})
+        self._folder = run.record().folder
+        self._concurrency = max(1, min(concurrency or count_cores(), len(jobs)))
         self._log_folder = logs.find_folder()
         self._started_at: list[float] = []
         self._process = self._start()
@@ -40,11 +41,11 @@ class OwnWorkers:
         self._started_at.append(time.monotonic())
         return workers.start(
             url=self._url,
-            queues=sorted({enqueue.queue for enqueue in self._plan.enqueues}),
+            queues=self._queues,
             concurrency=self._concurrency,
-            paths=_paths(self._plan),
+            paths=_paths(self._folder),
             log_folder=str(self._log_folder) if self._log_folder else None,
-            until_run=self._plan.run_id,
+            until_run=self._run.run_id,
             mode="warm" if sys.platform == "linux" else "multiprocessing",
         )
 
@@ -86,8 +87,8 @@ def count_cores() -> int:
     return os.cpu_count() or 1
 
 
-def _paths(plan: Plan) -> list[str]:
-    folders = [str(Path.cwd()), *([plan.folder] if plan.folder else [])]
+def _paths(folder: str | None) -> list[str]:
+    folders = [str(Path.cwd()), *([folder] if folder else [])]
     return list(dict.fromkeys(folders))
 
 

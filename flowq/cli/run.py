@@ -2,38 +2,21 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 import click
 
 from flowq import client, server
-from flowq.cli import display, options, reporting, streams
+from flowq.cli import options, streams
+from flowq.cli.attending import Wishes, see_to_the_end, start_workers
 from flowq.cli.compiling import describe_inputs, make_plan
-from flowq.cli.following import Attendant, UnattendedQueues, exit_code, follow
-from flowq.cli.interrupts import Interrupted, Interrupts
-from flowq.cli.logs import Tail
-from flowq.cli.own_workers import OwnWorkers
+from flowq.cli.interrupts import Interrupts
 from flowq.cli.place import Place, opened
 from flowq.cli.plan import written
-from flowq.client import Run
-from flowq.errors import FlowqError
 from flowq.plan import Plan
 from flowq.render.json import run_document, write_json
-from flowq.status import RunStatus
-
-
-@dataclass(frozen=True)
-class Wishes:
-    """How a run is to be shown, and by whom its jobs are to be executed."""
-
-    concurrency: int | None
-    is_json: bool
-    is_verbose: bool
-    is_quiet: bool
 
 
 class _WithInputs(click.Command):
@@ -108,19 +91,9 @@ def _warn_about(place: Place) -> None:
         streams.note(f"flowq: warning: {warning}")
 
 
-def _start_workers(run: Run, plan: Plan, place: Place, wishes: Wishes) -> OwnWorkers | None:
-    if not place.is_embedded and wishes.concurrency is None:
-        return None
-    try:
-        return OwnWorkers(run, plan, place.url, wishes.concurrency)
-    except OSError as error:
-        run.cancel()
-        raise FlowqError(f"cannot start workers, so the run is canceled: {error}") from None
-
-
 def _detach(plan: Plan, place: Place, wishes: Wishes, out: IO[str]) -> int:
     run = client.submit(plan, place.connection)
-    workers = _start_workers(run, plan, place, wishes)
+    workers = start_workers(run, place, wishes)
     if wishes.is_json:
         streams.write(write_json(run_document(run.status(), {})), out)
     else:
@@ -133,44 +106,6 @@ def _detach(plan: Plan, place: Place, wishes: Wishes, out: IO[str]) -> int:
 
 
 def _run(plan: Plan, place: Place, wishes: Wishes, out: IO[str]) -> int:
-    stream = sys.stderr if wishes.is_json else out
     with Interrupts(deferring=True) as interrupts:
         run = client.submit(plan, place.connection)
-        try:
-            workers = _start_workers(run, plan, place, wishes)
-            status = _follow(run, workers, place, wishes, stream, interrupts)
-        except (Interrupted, Exception):
-            streams.note(f"flowq: leaving; see {place.hint(f'status {run.run_id}')}")
-            raise
-        _finish(run, status, place, wishes, out)
-        if workers is not None:
-            workers.end()
-    return 128 + interrupts.first if interrupts.first else exit_code(status)
-
-
-def _follow(
-    run: Run,
-    workers: OwnWorkers | None,
-    place: Place,
-    wishes: Wishes,
-    stream: IO[str],
-    interrupts: Interrupts,
-) -> RunStatus:
-    attendants: list[Attendant] = [UnattendedQueues(run, place, at_once=workers is None)]
-    attendants += [workers] if workers else []
-    if wishes.is_verbose:
-        attendants.append(Tail())
-    with display.choose(stream, is_quiet=wishes.is_quiet) as shown:
-        return follow(run, shown, attendants, interrupts)
-
-
-def _finish(run: Run, status: RunStatus, place: Place, wishes: Wishes, out: IO[str]) -> None:
-    """Say how it ended; that nobody reads it any more does not change how it ended."""
-    try:
-        if wishes.is_json:
-            streams.write(reporting.run_json(run, status), out)
-        if not (wishes.is_quiet and status.state == "succeeded"):
-            stream = sys.stderr if wishes.is_json else out
-            reporting.write_summary(reporting.make_report(run, status, place), stream)
-    except BrokenPipeError:
-        streams.discard(out)
+        return see_to_the_end(run, place, wishes, out, interrupts)

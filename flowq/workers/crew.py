@@ -24,6 +24,7 @@ from flowq.workers.output import (
     read_bounded,
     scratch_path,
 )
+from flowq.workers.pace import BATCH_S
 from flowq.workers.perform import Settings, failed
 
 MAX_UNREAD_BYTES = 32_000
@@ -84,7 +85,7 @@ class Crew:
                 held.append(child.concluding)
         return held
 
-    def find_hungry(self, batch_s: float) -> list[Child]:
+    def find_hungry(self) -> list[Child]:
         """Return busy children whose short jobs will soon be done."""
         if self.mode == "fork":
             return []
@@ -93,13 +94,11 @@ class Crew:
             for child in self.children
             if child.claims
             and not (child.is_leaving or child.is_recalled or child.concluding)
-            and 0 < child.load_s < batch_s / 2
+            and 0 < child.load_s < BATCH_S / 2
             and child.jobs_left is None
         ]
 
-    def hand_over(
-        self, claims: Iterable[Claim], cost_by_kind: Mapping[str, float], batch_s: float
-    ) -> None:
+    def hand_over(self, claims: Iterable[Claim], cost_by_kind: Mapping[str, float]) -> None:
         """Share claims out: long and unknown ones alone, short ones where the least waits.
 
         What finds no child stays in `orphans`.
@@ -115,7 +114,7 @@ class Crew:
                 self._give(idle.pop(0), [claim], 0.0)
             else:
                 self.orphans.append(claim)
-        takers = idle + self.find_hungry(batch_s)
+        takers = idle + self.find_hungry()
         loads = [child.load_s for child in takers]
         for claim in short:
             if not takers:
@@ -203,8 +202,8 @@ class Crew:
             return
         claim = child.claims.pop(end.number)
         self._barren_deaths = 0
-        if not child.claims:
-            child.load_s = 0.0
+        left = len(child.claims)
+        child.load_s *= left / (left + 1)
         self.ends.append((claim, end))
         if child.jobs_left is not None:
             child.jobs_left -= 1

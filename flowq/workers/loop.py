@@ -31,6 +31,10 @@ from flowq.workers.upkeep import Upkeep
 BATCH_LIMIT = 64
 TICK_S = 0.1
 POLL_S = 0.01
+HOLD_S = 0.002
+"""How long an end may wait for others while every child has something to do."""
+
+ENDS_LIMIT = 32
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 2.0
 MAX_CONCLUSIONS = 3
 
@@ -76,6 +80,7 @@ class Supervisor:
         self._is_dry = False
         self._suspended_until = 0.0
         self._rare: list[tuple[Claim, End]] = []
+        self._ends_since: float | None = None
         self._idle_since = time.monotonic()
         self._pause_s = FIRST_PAUSE_S
         self._offline_until = 0.0
@@ -152,8 +157,10 @@ class Supervisor:
         now = time.monotonic()
         if now < self._offline_until:
             return self._offline_until - now
-        if self.crew.ends or self.crew.orphans or (self._wants_claims() and self._may_find()):
+        if self.crew.orphans or (self._wants_claims() and self._may_find()):
             return 0.0
+        if self.crew.ends:
+            return 0.0 if self._is_time_for_turn() else HOLD_S
         if any(claim.is_marked for child in self.crew.children for claim in child.claims.values()):
             return LOOK_S
         if self._wants_claims() and not self.doorbell.can_ring:
@@ -206,15 +213,29 @@ class Supervisor:
 
     def _turn_if_needed(self) -> None:
         self._place_orphans()
-        ends = self._sort_ends()
         self._conclude_rare()
         self.crew.do_chores()
-        # An end may queue what it held back, so with ends there is always a look.
-        wants = self._wants_claims() and (bool(ends) or self._may_find())
-        if ends or wants:
-            self._turn(ends, wants)
+        if self._is_time_for_turn():
+            ends = self._sort_ends()
+            self._conclude_rare()
+            # An end may queue what it held back, so with ends there is always a look.
+            if ends or (self._wants_claims() and self._may_find()):
+                self._turn(ends)
         if self._is_dry and self._wants_claims() and not self.doorbell.is_armed:
             self._is_dry = self.doorbell.arm()
+
+    def _is_time_for_turn(self) -> bool:
+        """Whether some child needs something; until then ends are collected for a moment."""
+        if self.upkeep.failing or (self._wants_claims() and self._may_find()):
+            return True
+        if not self.crew.ends:
+            self._ends_since = None
+            return False
+        if self._ends_since is None:
+            self._ends_since = time.monotonic()
+        if self.crew.idle or self.crew.find_hungry() or len(self.crew.ends) >= ENDS_LIMIT:
+            return True
+        return time.monotonic() - self._ends_since > HOLD_S
 
     def _sort_ends(self) -> list[tuple[Claim, End]]:
         """Return the ends that our script writes; the others go their ways."""
@@ -244,10 +265,11 @@ class Supervisor:
             elif not self.crew.conclude(claim, end):
                 self._rare.append((claim, end))
 
-    def _turn(self, ends: list[tuple[Claim, End]], wants: bool) -> None:
-        idle = len(self.crew.idle) if wants else 0
-        hungry = len(self.crew.find_hungry(BATCH_S)) if wants or not self._is_dry else 0
-        slots = 0 if self._is_stopping else idle + hungry
+    def _turn(self, ends: list[tuple[Claim, End]]) -> None:
+        self._ends_since = None
+        idle = len(self.crew.idle)
+        may_claim = not (self._is_stopping or self._rare)
+        slots = idle + len(self.crew.find_hungry()) if may_claim else 0
         costs = self.oversight.pace.cost_by_kind() if self.crew.mode != "fork" else {}
         limit = min(BATCH_LIMIT * slots, self._jobs_left())
         try:
@@ -267,7 +289,7 @@ class Supervisor:
             self.doorbell.has_rung = self.doorbell.has_rung and not self._is_dry
         self._suspended_until = time.monotonic() + TICK_S * 5 if turn.is_suspended else 0.0
         self._claimed += len(turn.claims)
-        self.crew.hand_over(turn.claims, costs, BATCH_S)
+        self.crew.hand_over(turn.claims, costs)
         if turn.held != len(self._known()):
             self._reconcile()
 
@@ -290,7 +312,7 @@ class Supervisor:
         if not self._is_stopping:
             orphans = list(self.crew.orphans)
             self.crew.orphans.clear()
-            self.crew.hand_over(orphans, {}, BATCH_S)
+            self.crew.hand_over(orphans, {})
         if self.crew.orphans:
             count = len(self.crew.orphans)
             self.ledger.put_back(self.crew.orphans)

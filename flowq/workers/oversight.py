@@ -10,7 +10,7 @@ from flowq.workers.crew import Crew, died
 from flowq.workers.hire import Child
 from flowq.workers.pace import Pace
 
-LOOK_S = 0.005
+LOOK_S = 0.01
 """How old a child's job may get while others wait behind it."""
 
 TRIM_S = 0.5
@@ -61,7 +61,7 @@ class Oversight:
     def _isolate(self, child: Child, claim: Claim) -> bool:
         """Let nothing wait behind a job that takes long; True when it looked like a short one."""
         if len(child.claims) > 1 and child.cell.begun == claim.number:
-            self.pace.forget(claim.kind)
+            self.pace.shrink(claim.kind)
             self.crew.orphans.extend(self.crew.recall(child))
         was_marked, claim.is_marked = claim.is_marked, False
         return was_marked

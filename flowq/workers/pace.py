@@ -1,7 +1,8 @@
 """How long the jobs of each kind take, to hand several short ones over at once.
 
-The estimate is careful: it jumps up to whatever was seen, and comes down slowly. A kind that has
-not been seen, or once took longer than a few milliseconds, travels alone.
+A batch is a few milliseconds of work. A kind that has not been seen travels alone; its batches grow
+from there, twice as many jobs each time, and shrink to one when a job in a batch took long and the
+others had to be taken back. A kind whose jobs take longer than a millisecond or two travels alone.
 """
 
 from __future__ import annotations
@@ -10,12 +11,16 @@ BATCH_S = 0.004
 """How much work a child gets at once."""
 
 SHORT_S = 0.0015
-"""What counts as short."""
+"""What counts as short, on average."""
 
-OVERHEAD_S = 0.00005
+OUTLIER_S = 0.005
+"""More than this is not believed at once: on a busy machine any job may be held up."""
+
+OVERHEAD_S = 0.00004
 MAX_KINDS = 32
-FIRST_COSTS = (0.002, 0.001, 0.0005, 0.00025, 0.000125)
-"""At least what a job is reckoned at after one, two … sights of its kind."""
+MAX_BATCH = 64
+SIGHTS_TO_GROW = 2
+"""After how many jobs per job of a batch the next one may be twice as large."""
 
 
 class Pace:
@@ -23,32 +28,45 @@ class Pace:
 
     def __init__(self, batches: bool = True) -> None:
         self._batches = batches
-        self._seconds: dict[str, float] = {}
-        self._sights: dict[str, int] = {}
+        self._kinds: dict[str, _Kind] = {}
 
     def learn(self, kind: str, seconds: float) -> None:
         """Take one job's time into account."""
         if not self._batches:
             return
-        before = self._seconds.pop(kind, 0.0)
-        self._seconds[kind] = max(seconds, before * 0.9 + seconds * 0.1)
-        self._sights[kind] = self._sights.get(kind, 0) + 1
-        while len(self._seconds) > MAX_KINDS:
-            oldest = next(iter(self._seconds))
-            del self._seconds[oldest], self._sights[oldest]
+        known = self._kinds.pop(kind, None) or _Kind(seconds)
+        self._kinds[kind] = known  # the last in the order: dropped last
+        known.learn(min(seconds, OUTLIER_S))
+        if len(self._kinds) > MAX_KINDS:
+            del self._kinds[next(iter(self._kinds))]
 
-    def forget(self, kind: str) -> None:
-        """Treat the kind as unknown from here on: one of its jobs kept others waiting."""
-        self._seconds[kind] = 1.0
+    def shrink(self, kind: str) -> None:
+        """Let the kind travel alone again: one of its jobs kept others waiting."""
+        if kind in self._kinds:
+            self._kinds[kind].shrink()
 
     def cost_by_kind(self) -> dict[str, float]:
         """Return what to reckon for one job of each kind that is short."""
-        costs = {kind: self._cost(kind, seconds) for kind, seconds in self._seconds.items()}
-        return {kind: cost for kind, cost in costs.items() if cost <= FIRST_COSTS[0]}
+        return {
+            kind: max(known.mean_s + OVERHEAD_S, BATCH_S / known.batch)
+            for kind, known in self._kinds.items()
+            if known.mean_s <= SHORT_S and known.batch > 1
+        }
 
-    def _cost(self, kind: str, seconds: float) -> float:
-        if seconds > SHORT_S:
-            return seconds + FIRST_COSTS[0]
-        index = self._sights[kind] - 1 if kind in self._sights else 0
-        least = FIRST_COSTS[index] if index < len(FIRST_COSTS) else 0.0
-        return max(seconds + OVERHEAD_S, least)
+
+class _Kind:
+    def __init__(self, seconds: float) -> None:
+        self.mean_s = min(seconds, OUTLIER_S)
+        self.batch = 1
+        self._sights = 0
+
+    def learn(self, seconds: float) -> None:
+        self.mean_s += (seconds - self.mean_s) * 0.2
+        self._sights += 1
+        if self._sights >= SIGHTS_TO_GROW * self.batch:
+            self._sights = 0
+            self.batch = min(self.batch * 2, MAX_BATCH)
+
+    def shrink(self) -> None:
+        self.batch = 1
+        self._sights = 0

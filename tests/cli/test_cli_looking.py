@@ -82,8 +82,9 @@ def test_check_as_json_has_the_problems_with_their_places(call: Call) -> None:
     document = json.loads(done.out)
     assert done.code == 3
     assert document["target"] == "wrong.yaml"
-    first = document["problems"][0]
-    assert (first["file"], first["line"], first["severity"]) == ("wrong.yaml", 5, "error")
+    places = [(each["file"], each["line"], each["severity"]) for each in document["problems"]]
+    assert ("wrong.yaml", 5, "error") in places
+    assert places == sorted(places)
     assert json.loads(call("check", "sandwich.yaml", "--json").out)["problems"] == []
 
 

@@ -47,7 +47,7 @@ def test_a_popped_job_whose_ttl_is_over_settles_as_expired(
     wait_until(lambda: not connection.exists(blocker.key))
     work()
     assert future.get_status() == "canceled"
-    assert connection.hget(future.key, "flowq_reason") == b"a blocker has expired"
+    assert connection.hget(future.key, "flowq_reason") == f"{blocker.id} expired".encode()
     assert future.blockers[0].status == "expired"
 
 

@@ -108,16 +108,16 @@ local function refused(job)
     or redis.call('EXISTS', future_key(job.queue)) == 1 then
     return { 'future', job.queue }
   end
-  if job.run ~= '' then
-    local run = redis.call('HMGET', run_key(job.run), 'state', 'canceling')
-    if run[2] or (run[1] ~= 'staged' and run[1] ~= 'running') then return { 'norun', job.run } end
-    job.late = run[1] == 'running'
-  end
   local reason = refused_id(job)
   if reason or job.exists then return reason end
   for future in each_future(job.blocks) do
     reason = refused_future(job, future)
     if reason then return reason end
+  end
+  if job.run ~= '' then
+    local run = redis.call('HMGET', run_key(job.run), 'state', 'canceling')
+    if run[2] or (run[1] ~= 'staged' and run[1] ~= 'running') then return { 'norun', job.run } end
+    job.late = run[1] == 'running'
   end
   if job.future ~= '' then fresh[job.id] = true end
 end

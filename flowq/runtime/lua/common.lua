@@ -17,8 +17,9 @@
 --   flowq_run, flowq_name    the run that it belongs to, and its name there
 --
 -- A future's hash: state, policy (wait|skip|run), if_empty (run|skip), total, pending, bad, lost
--- (edges, by class); cascade ("1" when its release goes on to its blockers); and how far the steps
--- have come with its blockers: freed (without this gate), dropped, recalled, retired, watched.
+-- (edges, by class), culprit (the last edge of bad or lost, and its outcome); cascade ("1" when
+-- its release goes on to its blockers); and how far the steps have come with its blockers: freed
+-- (without this gate), dropped, recalled, retired, watched.
 --   open → releasing → released → met → queued → <outcome of the job>
 -- It is undecided up to `released`. `met`: only RQ's own depends_on still holds it.
 
@@ -168,18 +169,26 @@ local function call_off(id, outcome, reason)
   will_settle(id, outcome, reason)
 end
 
+-- Says why a future job is skipped: its last blocker that did not succeed, by name, and how.
+local function blame(culprit)
+  local id, outcome = string.match(culprit or '', '^(%S+) (%S+)$')
+  if not id then return 'a blocker did not succeed' end
+  local name = redis.call('HGET', job_key(id), 'flowq_name') or id
+  if outcome == 'failed' or outcome == 'expired' then return name .. ' ' .. outcome end
+  return name .. ' was ' .. outcome
+end
+
 -- Looks whether a released future job can be queued, or never will be.
 local function decide(id)
   local key = future_key(id)
-  local f = redis.call('HMGET', key, 'state', 'policy', 'pending', 'bad', 'lost', 'total', 'if_empty')
+  local f = redis.call('HMGET', key, 'state', 'policy', 'pending', 'bad', 'lost', 'total', 'if_empty',
+    'culprit')
   if f[1] ~= 'released' or int(f[3]) > 0 then return end
   if int(f[6]) == 0 and f[7] == 'skip' then return call_off(id, 'passed', 'it has no blockers') end
   local bad, lost = int(f[4]), int(f[5])
-  if f[2] == 'wait' and lost > 0 then return call_off(id, 'skipped', 'a blocker has expired') end
+  if f[2] == 'wait' and lost > 0 then return call_off(id, 'skipped', blame(f[8])) end
   if f[2] == 'wait' and bad > 0 then return end
-  if f[2] == 'skip' and bad + lost > 0 then
-    return call_off(id, 'skipped', 'a blocker did not succeed')
-  end
+  if f[2] == 'skip' and bad + lost > 0 then return call_off(id, 'skipped', blame(f[8])) end
   local job = redis.call('HMGET', job_key(id), 'status', 'flowq_gates')
   if job[1] ~= 'deferred' or int(job[2]) > 0 then return end
   redis.call('HSET', key, 'state', enqueue(id) and 'queued' or 'met')
@@ -199,6 +208,11 @@ local function move_edge(future, blocker, old, new, policy)
   if before ~= after then
     if before then redis.call('HINCRBY', future_key(future), before, -1) end
     if after then redis.call('HINCRBY', future_key(future), after, 1) end
+    if after == 'bad' or after == 'lost' then
+      redis.call('HSET', future_key(future), 'culprit', blocker .. ' ' .. new)
+    elseif before == 'bad' or before == 'lost' then
+      redis.call('HDEL', future_key(future), 'culprit')
+    end
   end
   redis.call('HSET', edges_key(future), blocker, new)
 end

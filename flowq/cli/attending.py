@@ -1,0 +1,96 @@
+"""Seeing a run through: its workers, its display, its interrupts, and how it ended."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import IO
+
+from flowq.cli import display, reporting, streams
+from flowq.cli.following import Attendant, UnattendedQueues, exit_code, follow
+from flowq.cli.interrupts import Interrupted, Interrupts
+from flowq.cli.logs import Tail
+from flowq.cli.own_workers import OwnWorkers
+from flowq.cli.place import Place
+from flowq.client import Run
+from flowq.errors import FlowqError
+from flowq.status import RunStatus
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """How a run is to be shown, and by whom its jobs are to be executed."""
+
+    concurrency: int | None
+    is_json: bool
+    is_verbose: bool
+    is_quiet: bool
+
+
+def see_to_the_end(
+    run: Run,
+    place: Place,
+    wishes: Wishes,
+    out: IO[str],
+    interrupts: Interrupts,
+    since: str = "0",
+) -> int:
+    """Follow a run that goes on, with workers of its own where it needs them; say how it ended.
+
+    What happened up to the event `since` is not told again. Returns the exit code.
+    Errors: Interrupted, when a second signal says to leave at once.
+    """
+    stream = sys.stderr if wishes.is_json else out
+    try:
+        workers = start_workers(run, place, wishes)
+        status = _follow(run, workers, place, wishes, stream, interrupts, since)
+    except Interrupted:
+        streams.note(f"flowq: leaving; see {place.hint(f'status {run.run_id}')}")
+        raise
+    _finish(run, status, place, wishes, out)
+    if workers is not None:
+        workers.end()
+    return 128 + interrupts.first if interrupts.first else exit_code(status)
+
+
+def start_workers(run: Run, place: Place, wishes: Wishes) -> OwnWorkers | None:
+    """Start workers for a run where it needs its own: on the private server, or with `-c`.
+
+    Errors: FlowqError, with the run canceled.
+    """
+    if not place.is_embedded and wishes.concurrency is None:
+        return None
+    try:
+        return OwnWorkers(run, place.url, wishes.concurrency)
+    except OSError as error:
+        run.cancel()
+        raise FlowqError(f"cannot start workers, so the run is canceled: {error}") from None
+
+
+def _follow(
+    run: Run,
+    workers: OwnWorkers | None,
+    place: Place,
+    wishes: Wishes,
+    stream: IO[str],
+    interrupts: Interrupts,
+    since: str,
+) -> RunStatus:
+    attendants: list[Attendant] = [UnattendedQueues(run, place, at_once=workers is None)]
+    attendants += [workers] if workers else []
+    if wishes.is_verbose:
+        attendants.append(Tail())
+    with display.choose(stream, is_quiet=wishes.is_quiet) as shown:
+        return follow(run, shown, attendants, interrupts, since)
+
+
+def _finish(run: Run, status: RunStatus, place: Place, wishes: Wishes, out: IO[str]) -> None:
+    """Say how it ended; that nobody reads it any more does not change how it ended."""
+    try:
+        if wishes.is_json:
+            streams.write(reporting.run_json(run, status), out)
+        if not (wishes.is_quiet and status.state == "succeeded"):
+            stream = sys.stderr if wishes.is_json else out
+            reporting.write_summary(reporting.make_report(run, status, place), stream)
+    except BrokenPipeError:
+        streams.discard(out)

@@ -1,0 +1,84 @@
+"""`flowq retry`, `explain` and `doctor`: what to do when a run did not succeed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from commands import Flowq, Said
+from redis import Redis
+from rq.job import Job as RQJob
+
+from flowq.runtime.queue import Queue
+
+Call = Callable[..., Said]
+
+
+def test_retry_runs_the_rest_of_a_failed_run_and_follows_it(flowq: Flowq, folder: Path) -> None:
+    failed = json.loads(flowq("run", "gate.yaml", "--json").stdout)
+    assert (failed["status"], failed["jobs"]["last"]["status"]) == ("failed", "skipped")
+    run_id = failed["run"]
+
+    explained = flowq("explain", run_id, "last")
+    assert explained.stdout.splitlines() == [
+        f"{run_id}-last is skipped",
+        "  - shut failed",
+        f"    because of {run_id}-shut",
+    ]
+
+    (folder / "gate").touch()
+    done = flowq("retry", run_id, "--json")
+    assert done.returncode == 0, done.stderr
+    assert f"2 jobs of run {run_id} run again" in done.stderr
+    document = json.loads(done.stdout)
+    assert {job["status"] for job in document["jobs"].values()} == {"finished"}
+    assert document["jobs"]["shut"]["result"] == "passed"
+
+    again = flowq("retry", run_id)
+    assert (again.returncode, again.stdout) == (5, "")
+    assert again.stderr == f"flowq: run {run_id} has succeeded; there is nothing to retry\n"
+
+
+def test_a_retry_does_not_tell_again_what_happened_before(flowq: Flowq, folder: Path) -> None:
+    run_id = json.loads(flowq("run", "gate.yaml", "--json").stdout)["run"]
+    (folder / "gate").touch()
+    lines = flowq("retry", run_id).stdout.splitlines()
+    assert not [line for line in lines if "failed" in line or "open" in line]
+    assert [line for line in lines if "shut finished" in line]
+
+
+def test_explain_names_what_holds_a_job(call: Call, connection: Redis, redis_url: str) -> None:
+    queue = Queue(connection=connection)
+    report = queue.enqueue("time.time", deferred=True, job_id="report")
+    queue.enqueue("time.time", blocks=report, job_id="count")
+    url = ("--redis-url", redis_url)
+
+    held = call("explain", "report", *url).out
+    assert "report is deferred\n  - it has not been released\n" in held
+    assert "it waits for count" in held
+    assert "it blocks report, not released yet" in call("explain", "count", *url).out
+
+    report.release()
+    assert "no worker listens on the queue default" in call("explain", "count", *url).out
+    assert call("explain", "nothing", *url) == Said(
+        5, "", "flowq: there is no job nothing on this server\n"
+    )
+
+
+def test_doctor_puts_right_what_ended_unnoticed(
+    call: Call, connection: Redis, redis_url: str
+) -> None:
+    url = ("--redis-url", redis_url)
+    assert "nothing to put right" in call("doctor", *url).out
+
+    queue = Queue(connection=connection)
+    report = queue.enqueue("time.time", deferred=True, job_id="report")
+    queue.enqueue("time.time", blocks=report, job_id="count")
+    report.release()
+    RQJob.fetch("count", connection).delete()
+
+    said = call("doctor", *url).out
+    assert "count was deleted; report does not wait for it any more\nput right: 1\n" in said
+    assert report.is_queued
+    assert "warning: the server keeps nothing on disk" in said
