@@ -59,6 +59,7 @@ class Input:
     required: bool = True
     description: str = ""
     choices: tuple[str, ...] = ()
+    pattern: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,15 +71,97 @@ class Block:
 
 
 @dataclass(frozen=True, slots=True)
-class JobSpec:
-    """The declaration of one job.
+class ForEach:
+    """One job for each item of a list that may be known only while the workflow runs.
 
-    Units: `timeout_s` in seconds, None for the workflow's default. Shape: `needs` and `blocks` keep
-    the order in which they were written and hold no name twice.
+    Shape: `items` is a list, or a text that is one expression which gives a list; `more` is an
+    expression over a finished item's `result` that gives further items for the same group; `key`
+    is an expression over `item` (and `index`) that names an item, seen keys are dropped;
+    `stop_when` an expression over an item's `result`. The expressions stand without braces.
+    """
+
+    items: Any
+    key: str | None = None
+    more: str | None = None
+    max_items: int = 100_000
+    stop_when: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """One job for each combination, known before the run; the first axis changes slowest.
+
+    Shape: `axes` by name in the order of declaration, each a list, or a text that is one expression
+    over inputs; `include` adds combinations, or keys to those that it matches; `exclude` removes.
+    """
+
+    axes: Mapping[str, Any] = field(default_factory=dict)
+    include: tuple[Mapping[str, Any], ...] = ()
+    exclude: tuple[Mapping[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """How many failures of a job, or of its group, count as successes. Shape: one of the two."""
+
+    count: int | None = None
+    percent: float | None = None
+
+
+ALL_TOLERATED = Tolerance(percent=100)
+
+
+@dataclass(frozen=True, slots=True)
+class Approval:
+    """The job waits for `flowq release RUN JOB` when all else is ready.
+
+    Units: `expires_s` in seconds from the moment it is asked for, None for no limit.
+    """
+
+    message: str = ""
+    expires_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Shell:
+    """A shell command. `result` says what of its output is the job's result.
+
+    Shape: `result`: `last` (the last line), `text`, `lines`, `json`.
+    """
+
+    command: str
+    shell: str | None = None
+    result: Literal["last", "text", "lines", "json"] = "last"
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """When a workflow runs by itself. `timezone` is a name of the IANA database."""
+
+    cron: str
+    timezone: str = "UTC"
+
+
+@dataclass(frozen=True, slots=True)
+class Concurrency:
+    """At most one run of a group at a time. `group` may hold expressions over inputs."""
+
+    group: str
+    cancel_in_progress: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class JobSpec:
+    """The declaration of one job: a call, a shell command, or another workflow; exactly one.
+
+    Units: `timeout_s`, `expires_s` in seconds, None for the workflow's default, or for no limit.
+    Shape: `needs` and `blocks` keep the order in which they were written and hold no name twice;
+    `if_` is an expression without braces; `workflow` is a file beside this one, or a name under the
+    workflow's own `workflows`.
     """
 
     name: str
-    call: str
+    call: str = ""
     with_: Mapping[str, Any] = field(default_factory=dict)
     needs: tuple[str, ...] = ()
     blocks: tuple[Block, ...] = ()
@@ -88,6 +171,21 @@ class JobSpec:
     retries: Retry | None = None
     description: str = ""
     on_blocker_failure: BlockerPolicy | None = None
+    run: Shell | None = None
+    workflow: str = ""
+    env: Mapping[str, str] = field(default_factory=dict)
+    cwd: str | None = None
+    if_: str | None = None
+    for_each: ForEach | None = None
+    matrix: Matrix | None = None
+    max_parallel: int | None = None
+    fail_fast: bool = False
+    continue_on_error: Tolerance | None = None
+    approval: Approval | None = None
+    if_empty: Literal["run", "skip"] | None = None
+    on_crash: Literal["requeue", "fail"] | None = None
+    expires_s: float | None = None
+    at_front: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +201,9 @@ class Defaults:
 class Workflow:
     """A named graph of declared jobs with typed inputs.
 
-    Shape: `jobs` and `inputs` in the order of declaration, names unique. `folder` is the folder of
-    the file it was read from (importable while it runs), or None.
+    Shape: `jobs` and `inputs` in the order of declaration, names unique; `outputs` may hold
+    expressions over results; `workflows` are those that its jobs name, by name. `folder` is the
+    folder of the file it was read from (importable while it runs), or None.
     """
 
     name: str
@@ -112,6 +211,12 @@ class Workflow:
     inputs: tuple[Input, ...] = ()
     description: str = ""
     defaults: Defaults = field(default_factory=Defaults)
+    env: Mapping[str, str] = field(default_factory=dict)
+    outputs: Mapping[str, Any] = field(default_factory=dict)
+    workflows: Mapping[str, Workflow] = field(default_factory=dict)
+    max_parallel: int | None = None
+    concurrency: Concurrency | None = None
+    schedule: Schedule | None = None
     places: Places = field(default_factory=Places, compare=False, repr=False)
     folder: str | None = field(default=None, compare=False)
 

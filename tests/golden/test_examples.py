@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, replace
+from dataclasses import MISSING, Field, fields, is_dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -61,9 +61,24 @@ def _example_value(declared: Input) -> str:
 
 def _spec_document(stem: str) -> dict[str, Any]:
     document: dict[str, Any] = to_json(
-        asdict(replace(_workflow(stem), places=Places(), folder=None))
+        _said(replace(_workflow(stem), places=Places(), folder=None))
     )
-    return {key: value for key, value in document.items() if key not in ("places", "folder")}
+    return document
+
+
+def _said(value: Any) -> Any:
+    """Return the fields of a declaration that differ from their defaults, as plain data."""
+    if isinstance(value, tuple | list):
+        return [_said(item) for item in value]
+    if not is_dataclass(value):
+        return value
+    pairs = ((each, getattr(value, each.name)) for each in fields(value))
+    return {each.name: _said(found) for each, found in pairs if found != _default(each)}
+
+
+def _default(declared: Field[Any]) -> Any:
+    factory = declared.default_factory
+    return declared.default if factory is MISSING else factory()
 
 
 _STAGES: Mapping[str, Callable[[str], str]] = {
