@@ -93,11 +93,13 @@ class Matrix:
 
     Shape: `axes` by name in the order of declaration, each a list, or a text that is one expression
     over inputs; `include` adds combinations, or keys to those that it matches; `exclude` removes.
+    `stop_when` is as in `ForEach`.
     """
 
     axes: Mapping[str, Any] = field(default_factory=dict)
     include: tuple[Mapping[str, Any], ...] = ()
     exclude: tuple[Mapping[str, Any], ...] = ()
+    stop_when: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
