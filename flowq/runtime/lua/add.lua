@@ -122,25 +122,23 @@ local function refused(job)
   if job.future ~= '' then fresh[job.id] = true end
 end
 
--- Only RQ's depends_on held it: it is taken out of RQ's hands again, and waits for us.
-local function take_back(future)
-  local ids = redis.call('HGET', job_key(future), 'dependency_ids')
-  for _, dependency in ipairs(cjson.decode(ids or '[]')) do
-    redis.call('SREM', job_key(dependency) .. ':dependents', future)
-  end
-  redis.call('DEL', PREFIX .. ':job::' .. future .. ':dependencies')
-  redis.call('HSET', future_key(future), 'state', 'released')
-end
-
+-- Returns how many gates the edge adds to the job. The id of a blocker that is gone keeps its place.
 local function add_edge(job, future, mark)
   local key = future_key(future)
-  local state = redis.call('HGET', key, 'state')
-  if state == 'met' then take_back(future) end
+  local f = redis.call('HMGET', key, 'state', 'policy', 'freed')
+  local is_held = f[1] == 'open' or f[1] == 'releasing'
+  if f[1] == 'met' then take_back(future) end
+  local old = redis.call('HGET', edges_key(future), job.id)
+  if old then
+    move_edge(future, job.id, old, 'pending' .. mark, f[2])
+    local place = f[1] == 'releasing' and redis.call('LPOS', blockers_key(future), job.id)
+    return is_held and not (place and place < int(f[3])) and 1 or 0
+  end
   redis.call('RPUSH', blockers_key(future), job.id)
   redis.call('HSET', edges_key(future), job.id, 'pending' .. mark)
   redis.call('HINCRBY', key, 'pending', 1)
   redis.call('HINCRBY', key, 'total', 1)
-  if state == 'open' or state == 'releasing' then return 1 end
+  if is_held then return 1 end
   redis.call('HINCRBY', key, 'freed', 1)
   return 0
 end
@@ -174,6 +172,7 @@ local function write(job)
   set('flowq_at', job.at)
   set('flowq_run', job.run)
   set('flowq_name', job.name)
+  set('flowq_late', job.late and job.future ~= '' and '1' or '')
   if job.run ~= '' then set('flowq_retries', redis.call('HGET', key, 'retries_left') or '') end
   redis.call('HSET', key, unpack(ours))
   if job.run ~= '' then

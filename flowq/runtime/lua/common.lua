@@ -13,6 +13,7 @@
 --   flowq_at       epoch seconds before which it must not be queued
 --   flowq_reason   why it was called off
 --   flowq_missing  since when it is queued, but on no queue
+--   flowq_late     "1" for a future job that joined a run after its commit
 --   flowq_retries  how many retries it was declared with, for when its run is retried
 --   flowq_run, flowq_name    the run that it belongs to, and its name there
 --
@@ -217,15 +218,29 @@ local function move_edge(future, blocker, old, new, policy)
   redis.call('HSET', edges_key(future), blocker, new)
 end
 
+-- Only RQ's depends_on held it: it is taken out of RQ's hands again, and waits for us. Returns false
+-- when RQ is queueing it already.
+local function take_back(future)
+  if redis.call('HGET', job_key(future), 'status') ~= 'deferred' then return false end
+  local ids = redis.call('HGET', job_key(future), 'dependency_ids')
+  for _, dependency in ipairs(cjson.decode(ids or '[]')) do
+    redis.call('SREM', job_key(dependency) .. ':dependents', future)
+  end
+  redis.call('DEL', PREFIX .. ':job::' .. future .. ':dependencies')
+  redis.call('HSET', future_key(future), 'state', 'released')
+  return true
+end
+
 -- The last outcome before the decision counts, each blocker at most once; then it is frozen.
 local function settle_edge(future, blocker, outcome)
   local f = redis.call('HMGET', future_key(future), 'state', 'policy')
-  if not UNDECIDED[f[1]] then return end
+  if not UNDECIDED[f[1]] and f[1] ~= 'met' then return end
   local old = redis.call('HGET', edges_key(future), blocker)
   if not old then return end
   local mark = string.sub(old, -1) == '!' and '!' or ''
+  if f[1] == 'met' and not take_back(future) then return end
   move_edge(future, blocker, old, outcome .. mark, f[2])
-  if f[1] == 'released' then decide(future) end
+  decide(future)
 end
 
 -- Whether a future job that it blocks has not ended, so that how it ended may still be asked.
@@ -321,7 +336,8 @@ local function rearm(id)
       local fk = future_key(future)
       local s = redis.call('HMGET', fk, 'state', 'policy')
       local old = redis.call('HGET', edges_key(future), work[first])
-      if old and (UNDECIDED[s[1]] or s[1] == 'skipped') then
+      local counts = UNDECIDED[s[1]] or s[1] == 'skipped' or s[1] == 'met' and take_back(future)
+      if old and counts then
         local mark = string.sub(old, -1) == '!' and '!' or ''
         move_edge(future, work[first], old, 'pending' .. mark, s[2])
         if s[1] == 'skipped' then

@@ -46,11 +46,16 @@ local function each_item(list, hash, field, visit)
   return at >= redis.call('LLEN', list)
 end
 
-local function lower_gate(job)
-  local key = job_key(job)
-  if redis.call('HEXISTS', key, 'flowq_gates') == 0 then return false end
-  redis.call('HINCRBY', key, 'flowq_gates', -1)
-  return true
+-- Returns false when the job does not stand in front of it: the id may have been used again.
+local function lower_gate(job, future)
+  local f = redis.call('HMGET', job_key(job), 'flowq_gates', 'flowq_blocks')
+  for target in each_future(f[1] and f[2]) do
+    if target == future then
+      redis.call('HINCRBY', job_key(job), 'flowq_gates', -1)
+      return true
+    end
+  end
+  return false
 end
 
 local WATCH_S = 60 -- how soon, and how often, the blockers of a released future job are looked at
@@ -69,7 +74,7 @@ local function free(future)
   local cascade = redis.call('HGET', key, 'cascade')
   local done = each_item(blockers_key(future), key, 'freed', function(blocker)
     if cascade then close(blocker) end
-    if lower_gate(blocker) then lift(blocker) end
+    if lower_gate(blocker, future) then lift(blocker) end
   end)
   if done then
     redis.call('HSET', key, 'state', 'released')
@@ -92,7 +97,7 @@ local function abandon(future)
   if redis.call('EXISTS', key) == 0 then return true end
   local freed = int(redis.call('HGET', key, 'freed'))
   return each_item(blockers_key(future), key, 'dropped', function(blocker, index)
-    if index < freed or not lower_gate(blocker) then return end
+    if index < freed or not lower_gate(blocker, future) then return end
     if blocks_something(blocker) then return lift(blocker) end
     if redis.call('HGET', job_key(blocker), 'status') == 'deferred' then
       call_off(blocker, 'canceled', 'its future job was canceled')
@@ -333,6 +338,9 @@ local function hold_again(job, run)
   if f[4] then
     redis.call('HSET', future_key(job), 'state', 'open')
     redis.call('HDEL', future_key(job), 'freed', 'dropped', 'retired')
+    if redis.call('HDEL', key, 'flowq_late') == 1 then -- its release was not in the plan
+      redis.call('RPUSH', OURS .. 'futures:' .. run, job)
+    end
   end
   log(run, job, f[5], 'deferred', 'the run is retried')
 end

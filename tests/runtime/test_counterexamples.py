@@ -1,0 +1,128 @@
+"""What the state machine of tests/property and the thinking about it have found, made short."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import redis
+from rq.job import JobStatus
+
+from flowq.errors import FutureEnded
+from flowq.plan import Commit, Enqueue, Plan, Release
+from flowq.runtime import keys, retrying, runs, scripts, steps
+from flowq.runtime.job import Job, get_job
+from flowq.runtime.queue import Queue
+from flowq.spec import Block
+
+Work = Callable[..., None]
+EdgeOf = Callable[[Job, Job], str]
+
+
+def future_jobs(queue: Queue, count: int, **options: str) -> list[Job]:
+    return [queue.enqueue("operator.add", 1, 2, deferred=True, **options) for _ in range(count)]
+
+
+def add(queue: Queue, job_id: str, *futures: Job) -> Job:
+    return queue.enqueue("operator.add", 1, 1, job_id=job_id, blocked_by=list(futures))
+
+
+def test_a_deleted_blocker_that_is_added_again_is_one_blocker(
+    queue: Queue, connection: redis.Redis, work: Work
+) -> None:
+    """It was listed twice, and its second gate was lifted with the first."""
+    future, other = future_jobs(queue, 2, on_blocker_failure="skip")
+    add(queue, "again", future, other).delete()
+    again = add(queue, "again", future, other)
+    assert connection.lrange(keys.blockers(future.id), 0, -1) == [b"again"]
+    future.release()
+    assert again.get_status() == "deferred", "the other has not been released"
+    other.release()
+    work()
+    assert [job.get_status() for job in (future, other)] == ["finished", "finished"]
+
+
+def test_an_id_used_again_in_front_of_another_future_job_keeps_that_ones_gate(
+    queue: Queue,
+) -> None:
+    future, other = future_jobs(queue, 2)
+    add(queue, "again", future).delete()
+    again = add(queue, "again", other)
+    future.release()
+    assert [job.get_status() for job in (future, again)] == ["queued", "deferred"]
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_blocker_is_added_again_while_its_future_job_is_being_released(
+    queue: Queue, connection: redis.Redis, work: Work, place: int
+) -> None:
+    (future,) = future_jobs(queue, 1)
+    jobs = [add(queue, f"b{n}", future) for n in range(2)]
+    jobs[place].delete()
+    assert scripts.RELEASE.call(connection, future.key, future.id, 0) == [1]
+    scripts.STEP.call(connection, keys.TODO, f"free:{future.id}", 1)
+    again = add(queue, f"b{place}", future)
+    assert again.get_status() == ("queued" if place == 0 else "deferred")
+    steps.work_off(connection)
+    work()
+    assert future.get_status() == "finished"
+
+
+@pytest.mark.parametrize("by", ["another end", "a requeue"])
+def test_a_join_that_only_rqs_dependency_holds_still_minds_its_blockers(
+    queue: Queue, connection: redis.Redis, work: Work, edge: EdgeOf, by: str
+) -> None:
+    dependency = Queue("slow", connection=connection).enqueue("operator.add", 1, 1)
+    future = queue.enqueue(
+        "operator.add", 1, 2, deferred=True, on_blocker_failure="run", depends_on=dependency
+    )
+    blocker = add(queue, "b", future)
+    future.release()
+    work()
+    assert connection.hget(keys.future(future.id), "state") == b"met"
+    if by == "another end":
+        get_job("b", connection).set_status(JobStatus.STOPPED)
+        assert edge(blocker, future) == "stopped"
+    else:
+        with connection.pipeline() as pipeline:  # it is started again
+            get_job("b", connection).prepare_for_execution("worker", pipeline)
+            pipeline.execute()
+        work(None, "slow")
+        assert future.get_status() == "deferred"
+        get_job("b", connection).set_status(JobStatus.FINISHED)
+    work(None, "slow", "default")
+    assert future.get_status() == "finished"
+
+
+def submit(connection: redis.Redis) -> None:
+    """One future job in a run, and one blocker of it."""
+    last = Enqueue("r-last", "last", "operator:add", {"a": 1}, deferred=True)
+    first = Enqueue("r-first", "first", "operator:add", {"a": 1}, blocks=(Block("r-last"),))
+    plan = Plan("r", "demo", {}, (last, first, Commit("r"), Release("r-last")))
+    runs.submit(plan, connection)
+
+
+def test_a_future_job_that_joined_a_run_late_is_released_by_its_retry(
+    queue: Queue, connection: redis.Redis, work: Work
+) -> None:
+    """Nobody else would: the run never reached an end."""
+    submit(connection)
+    (late,) = future_jobs(queue, 1, on_blocker_failure="skip", blocked_by="r-last")
+    queue.enqueue("runtime_jobs.fail", blocked_by=late)
+    late.release()
+    work()
+    assert runs.get_record("r", connection).state == "failed"
+    for _ in range(2):
+        retrying.retry("r", connection)
+        assert runs.get_record("r", connection).state == "running"
+        work()
+        assert runs.get_record("r", connection).state == "failed"
+
+
+def test_adding_to_a_job_whose_run_is_over_says_what_became_of_the_job(
+    queue: Queue, connection: redis.Redis
+) -> None:
+    submit(connection)
+    runs.cancel("r", connection)
+    with pytest.raises(FutureEnded, match="r-last"):
+        queue.enqueue("operator.add", 1, 1, blocked_by="r-last")
