@@ -1,8 +1,8 @@
 """What a child and its supervisor both see at any moment, without a message.
 
 A child that is killed, or sits in C code, cannot answer; the cell still says which job it executes
-and since when. The lock makes "begin the next job" and "take back what has not begun" exclude each
-other.
+and since when, and keeps the reports of short jobs that are sent together a little later. The lock
+makes "begin the next job" and "take back what has not begun" exclude each other.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import time
 from multiprocessing.sharedctypes import RawArray
 from typing import Any
 
-_BEGUN, _BEGUN_AT, _PID, _FIRST, _LIMIT, _EXTRA_S = range(6)
+_BEGUN, _BEGUN_AT, _PID, _FIRST, _LIMIT, _EXTRA_S, _USED = range(7)
 LOCK_S = 0.2
+KEPT_BYTES = 65_536
 
 
 class Cell:
@@ -23,7 +24,8 @@ class Cell:
     """
 
     def __init__(self, context: Any) -> None:
-        self._values = RawArray("d", 6)
+        self._values = RawArray("d", 7)
+        self._kept = RawArray("c", KEPT_BYTES)
         self._lock = context.Lock()
 
     # In the child --------------------------------------------------------------------------------
@@ -39,6 +41,22 @@ class Cell:
             values[_EXTRA_S] = 0.0
             values[_BEGUN] = number
         return True
+
+    def keep(self, data: bytes) -> bool:
+        """Keep the report of a job that is not sent yet; False when there is no room."""
+        with self._lock:
+            begin = int(self._values[_USED])
+            end = begin + len(data)
+            if end > KEPT_BYTES:
+                return False
+            self._kept[begin:end] = data
+            self._values[_USED] = end
+        return True
+
+    def clear(self) -> None:
+        """Forget the kept reports: they have been sent."""
+        with self._lock:
+            self._values[_USED] = 0
 
     def ask_for(self, seconds: float) -> None:
         """Say that the job's callbacks need so much time beyond its timeout."""
@@ -70,6 +88,15 @@ class Cell:
         """Let the child begin the jobs numbered from `first` up to below `limit`."""
         self._values[_FIRST] = first
         self._values[_LIMIT] = limit
+
+    def read_kept(self) -> bytes:
+        """Return the reports that are not sent yet; of a killed child too."""
+        is_locked = self._lock.acquire(timeout=LOCK_S)
+        try:
+            return bytes(self._kept[: int(self._values[_USED])])
+        finally:
+            if is_locked:
+                self._lock.release()
 
     def take_back(self) -> int | None:
         """Let it begin nothing more; return the number begun last, None when the lock is stuck."""

@@ -1,8 +1,8 @@
 """The main loop of a child: tasks in, ends out, until the channel closes.
 
 Messages are pickled tuples: ("run", [Task, …]), ("conclude", Task, End) and ("chore", name,
-arguments) from the supervisor; `End`s and ("chore",) from the child; a nursery (fork.py) adds
-("died", how).
+arguments) from the supervisor; from the child ends, several in one message, and ("chore", None); a
+nursery (fork.py) adds ("died", how).
 """
 
 from __future__ import annotations
@@ -15,10 +15,13 @@ import random
 import signal
 import sys
 import threading
-from contextlib import suppress
+import time
+from contextlib import nullcontext, suppress
+from io import BytesIO
 from multiprocessing.connection import Connection
 from typing import Any, TextIO
 
+from flowq.workers import deadline
 from flowq.workers.cell import Cell
 from flowq.workers.claims import End, Task
 from flowq.workers.output import Capture
@@ -29,52 +32,108 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 log = logging.getLogger("rq.worker")
 
 
+FLUSH_S = 0.001
+FLUSH_COUNT = 16
+PROTOCOL = pickle.HIGHEST_PROTOCOL
+ENDS, OTHER = b"E", b"M"
+
+
+class Outbox:
+    """Sends what a child has to say; ends of short jobs together, kept in the cell till then."""
+
+    def __init__(self, channel: Connection, cell: Cell) -> None:
+        self._channel = channel
+        self._cell = cell
+        self._ends: list[bytes] = []
+        self._flushed_at = time.monotonic()
+
+    def add(self, end: End) -> None:
+        """Send an end, soon."""
+        data = pickle.dumps(tuple(end), PROTOCOL)
+        self._ends.append(data)
+        is_kept = self._cell.keep(data)
+        is_late = time.monotonic() - self._flushed_at > FLUSH_S
+        if is_late or not is_kept or len(self._ends) >= FLUSH_COUNT:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what is not sent yet."""
+        if self._ends:
+            self._channel.send_bytes(ENDS + b"".join(self._ends))
+            self._cell.clear()
+            self._ends = []
+        self._flushed_at = time.monotonic()
+
+    def send(self, message: tuple[Any, ...]) -> None:
+        """Send one other message now."""
+        self._channel.send_bytes(OTHER + pickle.dumps(message, PROTOCOL))
+
+
+def read_message(data: bytes) -> tuple[str, Any]:
+    """Return a child's message: ("ends", [End, …]), or what was given to `Outbox.send`."""
+    if data[:1] == ENDS:
+        return "ends", read_ends(data[1:])
+    message: tuple[str, Any] = pickle.loads(data[1:])  # noqa: S301 - from our own child
+    return message
+
+
+def read_ends(data: bytes) -> list[End]:
+    """Return the ends that were written one after the other; a cut one is left out."""
+    stream, ends = BytesIO(data), []
+    while stream.tell() < len(data):
+        try:
+            ends.append(End._make(pickle.load(stream)))  # noqa: S301 - from our own child
+        except (pickle.UnpicklingError, EOFError):
+            break
+    return ends
+
+
 def main(channel: Connection, lifeline: Connection, cell: Cell, settings: Settings) -> None:
     """Be a child. Returns when there is nothing more to do; the process should exit then."""
     set_up_process(settings)
     hold_on(lifeline)
     bench = Bench(settings)
     capture = Capture(settings)
+    outbox = Outbox(channel, cell)
     while True:
         try:
             message = pickle.loads(channel.recv_bytes())  # noqa: S301 - from our own supervisor
         except (EOFError, OSError):
             return
-        if not handle(channel, cell, bench, capture, message):
+        if not handle(outbox, cell, bench, capture, message):
             return
 
 
 def handle(
-    channel: Connection, cell: Cell, bench: Bench, capture: Capture, message: tuple[Any, ...]
+    outbox: Outbox, cell: Cell, bench: Bench, capture: Capture, message: tuple[Any, ...]
 ) -> bool:
     """Do what a message says; False when the child must not go on."""
     if message[0] == "conclude":
-        send(channel, _conclude(bench, *message[1:]))
+        outbox.add(_conclude(bench, *message[1:]))
+        outbox.flush()
         return True
     if message[0] == "chore":
         _do_chore(bench, *message[1:])
-        send(channel, ("chore",))
+        outbox.send(("chore", None))
         return True
-    return work_off(channel, cell, bench, capture, message[1])
+    return work_off(outbox, cell, bench, capture, message[1])
 
 
-def work_off(
-    channel: Connection, cell: Cell, bench: Bench, capture: Capture, tasks: list[Task]
-) -> bool:
+def work_off(outbox: Outbox, cell: Cell, bench: Bench, capture: Capture, tasks: list[Task]) -> bool:
     """Execute these jobs, one after the other; False when the child must not go on."""
-    pid = os.getpid()
-    for task in tasks:
-        if not cell.begin(task.number):
-            break
-        capture.begin()
-        end = bench.execute(task, cell.ask_for)
-        if os.getpid() != pid:  # the job has forked, and its copy came back out of the function
-            os._exit(0)
-        capture.end(task.job_id)
-        send(channel, end)
-        if end.is_spent:
-            return False
-    return True
+    pid, is_spent = os.getpid(), False
+    with deadline.batch() if len(tasks) > 1 else nullcontext():
+        for task in tasks:
+            if is_spent or not cell.begin(task.number):
+                break
+            end = bench.execute(task, cell.ask_for)
+            if os.getpid() != pid:  # the job has forked, and its copy came back out of the function
+                os._exit(0)
+            capture.end(task.job_id)
+            outbox.add(end)
+            is_spent = end.is_spent
+    outbox.flush()
+    return not is_spent
 
 
 def _conclude(bench: Bench, task: Task, end: End) -> End:
@@ -92,11 +151,6 @@ def _do_chore(bench: Bench, name: str, arguments: tuple[Any, ...]) -> None:
         log.exception("%s failed", name)
 
 
-def send(channel: Connection, message: Any) -> None:
-    """Send one message to the supervisor."""
-    channel.send_bytes(pickle.dumps(message, pickle.HIGHEST_PROTOCOL))
-
-
 def set_up_process(settings: Settings) -> None:
     """Become a child: a process group of its own, no signals from the terminal, the paths."""
     if hasattr(os, "setpgid"):
@@ -111,6 +165,7 @@ def set_up_process(settings: Settings) -> None:
         signal.signal(signal.SIGBREAK, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     random.seed()
+    os.environ["RQ_WORKER_ID"] = settings.worker
     for path in reversed(settings.paths):
         if path not in sys.path:
             sys.path.insert(0, path)

@@ -46,8 +46,8 @@ class End(NamedTuple):
 class Claim:
     """A job that this worker has claimed and not ended. Units: `timeout_s` None for no limit.
 
-    Numbers rise in the order of handing over. `is_marked`: Redis shows it as handed over, not as
-    begun. `tries` counts the children that were asked to end it the long way.
+    Numbers rise in the order of handing over. `is_light`: Redis has no records of the execution
+    yet. `tries` counts the children that were asked to end it the long way.
     """
 
     number: int
@@ -58,7 +58,8 @@ class Claim:
     kind: str
     timeout_s: float | None
     is_tracked: bool
-    is_marked: bool = False
+    is_light: bool = False
+    claimed_at: float = 0.0
     end: End | None = None
     stop_asked: bool = False
     tries: int = 0
@@ -94,7 +95,16 @@ class Turn:
 DEFAULT_TIMEOUT_S = 180
 
 
-def make_claim(number: int, job_id: str, execution_id: str, queue: str, flat: list[bytes]) -> Claim:
+def make_claim(
+    number: int,
+    job_id: str,
+    execution_id: str,
+    queue: str,
+    flat: list[bytes],
+    *,
+    is_light: bool,
+    claimed_at: float,
+) -> Claim:
     """Return the claim for what the script answered."""
     raw = dict(zip(flat[::2], flat[1::2], strict=True))
     return Claim(
@@ -106,6 +116,8 @@ def make_claim(number: int, job_id: str, execution_id: str, queue: str, flat: li
         kind=_kind_of(raw, queue),
         timeout_s=_timeout_of(raw),
         is_tracked=b"flowq_blocks" in raw or b"flowq_future" in raw or b"flowq_run" in raw,
+        is_light=is_light,
+        claimed_at=claimed_at,
     )
 
 

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
+from flowq.workers.child import read_ends, read_message
 from flowq.workers.claims import Claim, End
 from flowq.workers.hire import Child, Mode, Process, hire
 from flowq.workers.output import (
@@ -107,7 +108,6 @@ class Crew:
         shares: dict[int, list[Claim]] = {}
         short: list[Claim] = []
         for claim in claims:
-            claim.is_marked = claim.kind in cost_by_kind
             if claim.kind in cost_by_kind and self.mode != "fork":
                 short.append(claim)
             elif idle:
@@ -179,36 +179,47 @@ class Crew:
     # Listening -----------------------------------------------------------------------------------
 
     def receive(self, child: Child) -> None:
-        """Read what a child has sent, and notice its death."""
+        """Read one message that a child has sent, or notice its death."""
         try:
-            while not child.channel.closed and child.channel.poll():
-                message = child.channel.recv_bytes()
-                self._take(child, pickle.loads(message))  # noqa: S301 - from our own child
+            kind, content = read_message(child.channel.recv_bytes())
         except (EOFError, OSError):
             self._bury(child)
+            return
+        self._take(child, kind, content)
 
-    def _take(self, child: Child, message: Any) -> None:
-        if message[0] == "died":  # only a nursery says that; it lives, and its job does not
-            self._charge(child, message[1])
+    def _take(self, child: Child, kind: str, content: Any) -> None:
+        if kind == "ends":
+            self._take_ends(child, content)
+        elif kind == "died":  # only a nursery says that; it lives, and its job does not
+            self._charge(child, content)
             self._let_go(child)
-            return
-        child.errand_since = None
-        if message[0] == "chore":
-            return
-        end: End = message
-        if child.concluding is not None:
-            claim, child.concluding = child.concluding, None
-            self.ends.append((claim, end))
-            return
-        claim = child.claims.pop(end.number)
+        else:
+            child.errand_since = None
+
+    def _take_ends(self, child: Child, ends: Iterable[End]) -> None:
+        for end in ends:
+            if child.concluding is not None:
+                claim, child.concluding, child.errand_since = child.concluding, None, None
+                self.ends.append((claim, end))
+            elif (ended := child.claims.pop(end.number, None)) is not None:
+                self._note_end(child, ended, end)
+            if end.is_spent and self.mode != "fork":
+                self.dismiss(child)
+
+    def _note_end(self, child: Child, claim: Claim, end: End) -> None:
         self._barren_deaths = 0
         left = len(child.claims)
         child.load_s *= left / (left + 1)
         self.ends.append((claim, end))
         if child.jobs_left is not None:
             child.jobs_left -= 1
-        if (end.is_spent or child.jobs_left == 0) and self.mode != "fork":
-            self.dismiss(child)
+            if child.jobs_left == 0 and self.mode != "fork":
+                self.dismiss(child)
+
+    def collect(self, child: Child) -> None:
+        """Take the ends that a child has not sent yet: it is busy with a long job, or dead."""
+        ends = read_ends(child.cell.read_kept())
+        self._take_ends(child, [end for end in ends if end.number in child.claims])
 
     def dismiss(self, child: Child) -> None:
         """Let a child go when it has done what it is doing."""
@@ -242,6 +253,7 @@ class Crew:
 
     def _charge(self, child: Child, how: str) -> None:
         """Fail the job that was being executed; the others that the child held are not at fault."""
+        self.collect(child)
         claim = child.executing
         if claim is None:
             return

@@ -10,9 +10,11 @@ import ctypes
 import signal
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from rq.timeouts import BaseDeathPenalty, BaseTimeoutException, UnixSignalDeathPenalty
+from rq.timeouts import BaseDeathPenalty, BaseTimeoutException
 
 
 class _Watch:
@@ -88,6 +90,80 @@ class ThreadDeathPenalty(BaseDeathPenalty):
         )
 
 
-def death_penalty_class() -> type[BaseDeathPenalty]:
-    """Return RQ's way where there is SIGALRM, else ours."""
-    return UnixSignalDeathPenalty if hasattr(signal, "SIGALRM") else ThreadDeathPenalty
+class AlarmDeathPenalty(BaseDeathPenalty):
+    """RQ's timeout by SIGALRM. Between `begin_batch` and `end_batch` an alarm that is set already
+    is left alone when it comes before the deadline; it is set anew when it goes off too early.
+    """
+
+    _current: AlarmDeathPenalty | None = None
+    _is_in_batch = False
+    _rings_at = 0.0
+
+    @classmethod
+    def begin_batch(cls) -> None:
+        """Short jobs follow: do not set an alarm for each of them."""
+        cls._is_in_batch = True
+
+    @classmethod
+    def end_batch(cls) -> None:
+        """Back to one alarm for each job."""
+        cls._is_in_batch = False
+        cls._set(0.0)
+
+    def setup_death_penalty(self) -> None:
+        """Set the deadline. Units: seconds."""
+        cls = AlarmDeathPenalty
+        cls._current = self
+        now = time.monotonic()
+        self.deadline = now + self._timeout
+        if not cls._is_in_batch or not now < cls._rings_at <= self.deadline + 1:
+            if signal.getsignal(signal.SIGALRM) is not _on_alarm:
+                signal.signal(signal.SIGALRM, _on_alarm)
+            cls._set(self._timeout)
+
+    def cancel_death_penalty(self) -> None:
+        """Forget it."""
+        AlarmDeathPenalty._current = None
+        if not AlarmDeathPenalty._is_in_batch:
+            AlarmDeathPenalty._set(0.0)
+
+    @classmethod
+    def ring(cls) -> None:
+        """Raise when the time is up."""
+        cls._rings_at = 0.0
+        if cls._current is None:
+            return
+        left_s = cls._current.deadline - time.monotonic()
+        if left_s > 0.01:
+            cls._set(left_s)
+        else:
+            text = f"Task exceeded maximum timeout value ({cls._current._timeout} seconds)"
+            raise cls._current._exception(text)
+
+    @classmethod
+    def _set(cls, seconds: float) -> None:
+        cls._rings_at = time.monotonic() + seconds if seconds else 0.0
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
+def _on_alarm(_number: int, _frame: Any) -> None:
+    AlarmDeathPenalty.ring()
+
+
+DEATH_PENALTY_CLASS: type[BaseDeathPenalty] = (
+    AlarmDeathPenalty if hasattr(signal, "SIGALRM") else ThreadDeathPenalty
+)
+"""RQ's way where there is SIGALRM, else a thread."""
+
+
+@contextmanager
+def batch() -> Iterator[None]:
+    """Let several short jobs share what their timeouts cost."""
+    if DEATH_PENALTY_CLASS is not AlarmDeathPenalty:
+        yield
+        return
+    AlarmDeathPenalty.begin_batch()
+    try:
+        yield
+    finally:
+        AlarmDeathPenalty.end_batch()

@@ -90,20 +90,21 @@ def nurse(channel: Connection, lifeline: Connection, cell: Cell, settings: Setti
     child.set_up_process(settings)
     child.die_with_parent()
     capture = Capture(settings)
+    outbox = child.Outbox(channel, cell)
     while True:
         try:
             message = pickle.loads(channel.recv_bytes())  # noqa: S301 - from our own supervisor
         except (EOFError, OSError):
             return
-        status, modules = _fork_one(channel, lifeline, cell, settings, capture, message)
+        status, modules = _fork_one(outbox, lifeline, cell, settings, capture, message)
         if status:
-            child.send(channel, ("died", describe(status)))
+            outbox.send(("died", describe(status)))
         for module in modules:
             _preload(module)
 
 
 def _fork_one(
-    channel: Connection,
+    outbox: child.Outbox,
     lifeline: Connection,
     cell: Cell,
     settings: Settings,
@@ -121,7 +122,7 @@ def _fork_one(
             bench = Bench(settings)
             child.hold_on(lifeline)
             threads = threading.active_count()
-            child.handle(channel, cell, bench, capture, message)
+            child.handle(outbox, cell, bench, capture, message)
             if threading.active_count() == threads:
                 _report(writer, [name for name in sys.modules if name not in known])
             code = 0

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from rq.utils import as_text, utcformat
+from rq.utils import as_text
 
 from flowq.runtime import keys, scripts
 from flowq.workers.claims import Claim, End, Turn, make_claim
@@ -55,9 +55,19 @@ class Ledger:
         claims = [self._claim(*parts) for parts in claimed]
         return Turn([as_text(answer) for answer in answers], claims, held, bool(suspended))
 
-    def _claim(self, job_id: Any, execution_id: Any, queue: Any, flat: list[bytes]) -> Claim:
+    def _claim(
+        self, job_id: Any, execution_id: Any, queue: Any, flat: list[bytes], is_light: Any = 0
+    ) -> Claim:
         self._count += 1
-        return make_claim(self._count, as_text(job_id), as_text(execution_id), as_text(queue), flat)
+        return make_claim(
+            self._count,
+            as_text(job_id),
+            as_text(execution_id),
+            as_text(queue),
+            flat,
+            is_light=bool(is_light),
+            claimed_at=time.time(),
+        )
 
     def put_back(self, claims: Iterable[Claim]) -> None:
         """Put claims at the front of their queues again, in their order, charged with nothing."""
@@ -120,7 +130,7 @@ class Ledger:
         arguments: list[Any] = [self.worker, lease_s, ttl_s, self._beat_s, len(executing)]
         for claim, is_waiting in executing:
             flag = "1" if is_waiting else ""
-            arguments += [claim.job_id, claim.execution_id, claim.queue, flag]
+            arguments += [claim.job_id, claim.execution_id, claim.queue, flag, claim.claimed_at]
         lost = scripts.BEAT.call(self.connection, self._key, *arguments)
         return {as_text(execution_id) for execution_id in lost}
 
@@ -162,8 +172,11 @@ def _end_arguments(claim: Claim, end: End) -> list[Any]:
         end.value,
         end.generation,
         RESULT_NUMBER[end.status],
+        "1" if claim.is_light else "",
     ]
 
 
 def _instant(at_s: float) -> str:
-    return utcformat(datetime.fromtimestamp(at_s or time.time(), UTC))
+    # As `rq.utils.utcformat`, which takes ten times as long.
+    at = datetime.fromtimestamp(at_s or time.time(), UTC)
+    return at.isoformat(timespec="microseconds").replace("+00:00", "Z")

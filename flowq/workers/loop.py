@@ -11,13 +11,11 @@ import logging
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing.connection import wait
 from typing import Any
 
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ReadOnlyError, RedisError
-from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 
 from flowq.workers.claims import Claim, End
 from flowq.workers.crew import Crew
@@ -27,6 +25,7 @@ from flowq.workers.ledger import Ledger
 from flowq.workers.oversight import LOOK_S, Oversight, complete, needs_long_way
 from flowq.workers.pace import BATCH_S
 from flowq.workers.upkeep import Upkeep
+from flowq.workers.waiter import Waiter
 
 BATCH_LIMIT = 64
 TICK_S = 0.1
@@ -38,7 +37,7 @@ ENDS_LIMIT = 32
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 2.0
 MAX_CONCLUSIONS = 3
 
-UNREACHABLE = (RedisConnectionError, RedisTimeoutError, ReadOnlyError, OSError)
+UNREACHABLE = (RedisError, OSError)
 
 log = logging.getLogger("rq.worker")
 
@@ -85,6 +84,7 @@ class Supervisor:
         self._pause_s = FIRST_PAUSE_S
         self._offline_until = 0.0
         self._is_offline = False
+        self._waiter = Waiter()
         self._bell, self._wake = socket.socketpair()
         for each in (self._bell, self._wake):
             each.setblocking(False)
@@ -161,7 +161,7 @@ class Supervisor:
             return 0.0
         if self.crew.ends:
             return 0.0 if self._is_time_for_turn() else HOLD_S
-        if any(claim.is_marked for child in self.crew.children for claim in child.claims.values()):
+        if any(claim.is_light for child in self.crew.children for claim in child.claims.values()):
             return LOOK_S
         if self._wants_claims() and not self.doorbell.can_ring:
             return POLL_S
@@ -173,9 +173,10 @@ class Supervisor:
         sources: list[Any] = [*child_by_channel, self._bell]
         if self.doorbell.socket is not None:
             sources.append(self.doorbell.socket)
-        for ready in wait(sources, wait_s):
+        for ready in self._waiter.wait(sources, wait_s):
             if ready in child_by_channel:
-                self.crew.receive(child_by_channel[ready])
+                if not ready.closed:
+                    self.crew.receive(child_by_channel[ready])
             elif ready is self._bell:
                 self._bell.recv(4096)
             else:
@@ -260,7 +261,8 @@ class Supervisor:
             claim.end = end
             if claim.tries >= MAX_CONCLUSIONS:
                 log.error("job %s cannot be ended as RQ would; it is ended without", claim.job_id)
-                self.ledger.force_end(claim)
+                with suppress(ResponseError):  # then it stays in WIP, and RQ finds it abandoned
+                    self.ledger.force_end(claim)
                 self._count(claim, end)
             elif not self.crew.conclude(claim, end):
                 self._rare.append((claim, end))
@@ -276,7 +278,10 @@ class Supervisor:
             turn = self.ledger.turn(
                 ends, slots=slots, idle=idle, limit=limit, budget_s=BATCH_S, cost_by_kind=costs
             )
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, ResponseError) and not isinstance(error, ReadOnlyError):
+                # The script cannot digest one of them: each is ended on its own, by RQ's code.
+                ends = [(claim, end._replace(how="long")) for claim, end in ends]
             self.crew.ends.extendleft(reversed(ends))
             raise
         for (claim, end), answer in zip(ends, turn.answers, strict=True):
@@ -324,7 +329,7 @@ class Supervisor:
 
     def _go_offline(self, error: Exception) -> None:
         if not self._is_offline:
-            log.error("cannot reach Redis (%s); trying again", error)
+            log.error("cannot go on with Redis (%s); trying again", error)
         self._is_offline = True
         self._offline_until = time.monotonic() + self._pause_s
         self._pause_s = min(self._pause_s * 2, LONGEST_PAUSE_S)

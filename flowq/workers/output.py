@@ -39,11 +39,6 @@ class Capture:
         os.dup2(self._scratch, 1)
         os.dup2(self._scratch, 2)
 
-    def begin(self) -> None:
-        """Throw away what was written between jobs."""
-        if self._scratch is not None and os.fstat(self._scratch).st_size:
-            self.end(None)
-
     def end(self, job_id: str | None) -> None:
         """Move what was written since the last call to the job's log."""
         if self._scratch is None or not os.fstat(self._scratch).st_size:

@@ -60,11 +60,12 @@ class Oversight:
 
     def _isolate(self, child: Child, claim: Claim) -> bool:
         """Let nothing wait behind a job that takes long; True when it looked like a short one."""
+        self.crew.collect(child)
         if len(child.claims) > 1 and child.cell.begun == claim.number:
             self.pace.shrink(claim.kind)
             self.crew.orphans.extend(self.crew.recall(child))
-        was_marked, claim.is_marked = claim.is_marked, False
-        return was_marked
+        was_light, claim.is_light = claim.is_light, False
+        return was_light
 
     # Commands ------------------------------------------------------------------------------------
 
@@ -110,11 +111,18 @@ class Oversight:
     # Looking back --------------------------------------------------------------------------------
 
     def report(self) -> list[tuple[Claim, bool]]:
-        """Return what the children hold; the flag says: handed over, and not begun."""
+        """Return what the children hold; the flag says: handed over, and not begun.
+
+        Without light claims: those last for milliseconds, or are made heavy by `look`.
+        """
         report: list[tuple[Claim, bool]] = []
         for child in self.crew.children:
             begun = child.cell.begun
-            report += [(claim, number > begun) for number, claim in child.claims.items()]
+            report += [
+                (claim, number > begun)
+                for number, claim in child.claims.items()
+                if not claim.is_light
+            ]
             if child.concluding is not None:
                 report.append((child.concluding, False))
         return report

@@ -1,8 +1,8 @@
 """How long the jobs of each kind take, to hand several short ones over at once.
 
 A batch is a few milliseconds of work. A kind that has not been seen travels alone; its batches grow
-from there, twice as many jobs each time, and shrink to one when a job in a batch took long and the
-others had to be taken back. A kind whose jobs take longer than a millisecond or two travels alone.
+from there, twice as many jobs each time, and shrink when a job in a batch took long and the others
+had to be taken back. A kind whose jobs take longer than a millisecond or two travels alone.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ MAX_KINDS = 32
 MAX_BATCH = 64
 SIGHTS_TO_GROW = 2
 """After how many jobs per job of a batch the next one may be twice as large."""
+
+SHRINK = 4
 
 
 class Pace:
@@ -41,7 +43,7 @@ class Pace:
             del self._kinds[next(iter(self._kinds))]
 
     def shrink(self, kind: str) -> None:
-        """Let the kind travel alone again: one of its jobs kept others waiting."""
+        """Let fewer of the kind travel together: one of its jobs kept others waiting."""
         if kind in self._kinds:
             self._kinds[kind].shrink()
 
@@ -68,5 +70,5 @@ class _Kind:
             self.batch = min(self.batch * 2, MAX_BATCH)
 
     def shrink(self) -> None:
-        self.batch = 1
+        self.batch = max(1, self.batch // SHRINK)
         self._sights = 0

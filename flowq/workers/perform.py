@@ -32,7 +32,7 @@ from flowq.runtime import keys
 from flowq.runtime.job import Job
 from flowq.runtime.queue import Queue
 from flowq.workers.claims import DEFAULT_TIMEOUT_S, End, Task
-from flowq.workers.deadline import death_penalty_class
+from flowq.workers.deadline import DEATH_PENALTY_CLASS
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,7 @@ class Bench:
 
     settings: Settings
     _ask_for: Callable[[float], None] = lambda seconds: None
+    _threads: int = field(default_factory=threading.active_count)
     _folder: str = field(default_factory=os.getcwd)
 
     @cached_property
@@ -86,7 +87,6 @@ class Bench:
 
         `ask_for` is called with the seconds that a callback may take beyond the job's timeout.
         """
-        threads = threading.active_count()
         self._ask_for = ask_for
         started_at = time.time()
         job: Job | None = None
@@ -97,7 +97,7 @@ class Bench:
         except BaseException:  # noqa: BLE001 - RQ fails a job for whatever it raises
             end = self._failure(task, job, started_at)
         self._tidy()
-        return end._replace(is_spent=threading.active_count() > threads)
+        return end if threading.active_count() <= self._threads else end._replace(is_spent=True)
 
     def restore(self, task: Task) -> Job:
         """Return the job, started."""
@@ -105,7 +105,12 @@ class Bench:
         job = settings.job_class(
             task.job_id, connection=self.connection, serializer=settings.serializer
         )
-        job.restore(dict(zip(task.raw[::2], task.raw[1::2], strict=True)))
+        raw = dict(zip(task.raw[::2], task.raw[1::2], strict=True))
+        # RQ reads each instant with strptime, which takes longer than all the rest.
+        created_at, enqueued_at = raw.pop(b"created_at", b""), raw.pop(b"enqueued_at", b"")
+        job.restore(raw)
+        job.created_at = _instant(created_at) or job.created_at
+        job.enqueued_at = _instant(enqueued_at)
         job.worker_name = settings.worker
         job._status = JobStatus.STARTED
         job.started_at = job.last_heartbeat = datetime.now(UTC)
@@ -113,12 +118,11 @@ class Bench:
         return job
 
     def _call(self, job: Job) -> Any:
-        os.environ["RQ_WORKER_ID"] = self.settings.worker
         os.environ["RQ_JOB_ID"] = job.id
         timeout_s = job.timeout or DEFAULT_TIMEOUT_S
         if timeout_s <= 0:
             return job.perform()
-        with death_penalty_class()(timeout_s, JobTimeoutException, job_id=job.id):
+        with DEATH_PENALTY_CLASS(timeout_s, JobTimeoutException, job_id=job.id):
             return job.perform()
 
     def _success(self, task: Task, job: Job, value: Any, started_at: float) -> End:
@@ -132,7 +136,7 @@ class Bench:
         job._status = JobStatus.FINISHED
         if job._success_callback_name:
             self._ask_for(job.success_callback_timeout)
-            execute_success_callback(job, death_penalty_class(), value)
+            execute_success_callback(job, DEATH_PENALTY_CLASS, value)
         ttl = job.get_result_ttl(self.settings.result_ttl)
         return End(
             task.number,
@@ -157,7 +161,7 @@ class Bench:
         if job._failure_callback_name:
             self._ask_for(job.failure_callback_timeout)
         try:
-            execute_failure_callback(job, death_penalty_class(), *exc_info)
+            execute_failure_callback(job, DEATH_PENALTY_CLASS, *exc_info)
         except BaseException:  # noqa: BLE001 - as RQ: the callback's error is the recorded one
             exc_info = sys.exc_info()
         text = format_exc_info(exc_info)
@@ -249,6 +253,10 @@ class Bench:
         return worker
 
 
+def _instant(text: bytes) -> datetime | None:
+    return datetime.fromisoformat(text.decode()) if text else None
+
+
 def failed(
     number: int,
     text: str,
@@ -305,7 +313,7 @@ def _conclude(worker: BaseWorker, job: Job, queue: Queue, execution: Execution, 
     if end.status == "stopped":
         worker._stopped_job_id = job.id
         try:
-            execute_stopped_callback(job, death_penalty_class())
+            execute_stopped_callback(job, DEATH_PENALTY_CLASS)
         except BaseException:  # as RQ: the job is stopped all the same
             worker.log.exception("stopped callback of job %s raised", job.id)
     text = zlib.decompress(_unpack(end.value)).decode()

@@ -7,6 +7,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
 from flowq.runtime.maintenance import tidy
 from flowq.workers.claims import Claim, End
 from flowq.workers.crew import died
@@ -74,8 +77,17 @@ class Upkeep:
         now = time.monotonic()
         for duty in self.duties:
             if now >= duty.due_at:
-                duty.do()
                 duty.due_at = now + duty.every_s
+                self._do(duty)
+
+    def _do(self, duty: Duty) -> None:
+        try:
+            duty.do()
+        except (RedisConnectionError, RedisTimeoutError, OSError):
+            duty.due_at = 0.0
+            raise
+        except Exception:  # jobs go on all the same, and the next time may be better
+            log.exception("upkeep failed")
 
     def hurry(self) -> None:
         """Beat as soon as possible: something that looked short has begun, and takes long."""

@@ -24,20 +24,32 @@ Wait = Callable[..., None]
 def test_a_kind_is_short_only_after_it_was_seen_to_be() -> None:
     pace = Pace()
     assert pace.cost_by_kind() == {}
-    pace.learn("quick", 0.0001)
-    pace.learn("slow", 0.1)
+    for _ in range(2):
+        pace.learn("quick", 0.0001)
+        pace.learn("slow", 0.1)
     first = pace.cost_by_kind()
     assert set(first) == {"quick"}
-    for _ in range(10):
+    for _ in range(200):
         pace.learn("quick", 0.0001)
-    assert pace.cost_by_kind()["quick"] < first["quick"] / 5
+    assert pace.cost_by_kind()["quick"] < first["quick"] / 10
 
 
-def test_one_long_job_makes_its_kind_travel_alone() -> None:
+def test_a_kind_that_keeps_others_waiting_travels_alone_for_a_while() -> None:
     pace = Pace()
-    for _ in range(10):
+    for _ in range(200):
         pace.learn("kind", 0.0001)
-    pace.learn("kind", 0.5)
+    for _ in range(3):
+        pace.shrink("kind")
+    assert pace.cost_by_kind() == {}
+    for _ in range(200):
+        pace.learn("kind", 0.0001)
+    assert set(pace.cost_by_kind()) == {"kind"}
+
+
+def test_kinds_that_are_long_on_average_travel_alone() -> None:
+    pace = Pace()
+    for _ in range(200):
+        pace.learn("kind", 0.003)
     assert pace.cost_by_kind() == {}
 
 

@@ -56,9 +56,9 @@ end
 
 local function must_fail(id, execution, on_crash)
   if not is_dead then return false end
-  if redis.call('HGET', PREFIX .. ':execution:' .. id .. ':' .. execution, 'flowq_handed') == '1' then
-    return false
-  end
+  local key = PREFIX .. ':execution:' .. id .. ':' .. execution
+  local record = redis.call('HMGET', key, 'id', 'flowq_handed')
+  if not record[1] or record[2] == '1' then return false end -- a light claim has no record yet
   local crashes = redis.call('HINCRBY', job_key(id), 'flowq_crashes', 1)
   return on_crash == 'fail' or crashes > forgiven
 end

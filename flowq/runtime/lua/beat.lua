@@ -3,9 +3,9 @@
 -- ARGV   4 name of the worker   5 seconds after which it counts as lost
 --        6 ttl of the worker's hash   7 seconds between heartbeats
 --        8 number of executions, then for each: job, execution, queue, "1" when it was handed over
---          and has not begun
--- Returns {ids of executions that somebody took away…}; nil when the worker was declared lost
--- meanwhile (it is alive again from here on). The clock is the server's.
+--          and has not begun, when it was claimed (epoch seconds)
+-- Returns {ids of executions that somebody took away…}. The clock of the leases is the server's.
+-- It makes the records of executions that were claimed without them.
 
 local worker = ARGV[4]
 local worker_key = PREFIX .. ':worker:' .. worker
@@ -17,14 +17,14 @@ redis.call('EXPIRE', worker_key, ARGV[6])
 
 local lost = {}
 local ttl = tonumber(ARGV[7]) + 60
-for i = 9, 8 + 4 * tonumber(ARGV[8]), 4 do
+for i = 9, 8 + 5 * tonumber(ARGV[8]), 5 do
   local id, execution, queue, handed = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
   local member = id .. ':' .. execution
   if redis.call('ZSCORE', PREFIX .. ':wip:' .. queue, member) then
     local key = PREFIX .. ':execution:' .. member
     redis.call('HSET', key, 'id', execution, 'job_id', id, 'worker_name', worker,
       'last_heartbeat', ARGV[3])
-    redis.call('HSETNX', key, 'created_at', ARGV[3])
+    redis.call('HSETNX', key, 'created_at', ARGV[i + 4])
     if handed == '1' then
       redis.call('HSET', key, 'flowq_handed', '1')
     else
@@ -32,7 +32,7 @@ for i = 9, 8 + 4 * tonumber(ARGV[8]), 4 do
     end
     redis.call('EXPIRE', key, ttl)
     redis.call('ZADD', PREFIX .. ':wip:' .. queue, 'XX', math.floor(TS) + ttl, member)
-    redis.call('ZADD', PREFIX .. ':executions:' .. id, 'XX', math.floor(TS) + ttl + 60, execution)
+    redis.call('ZADD', PREFIX .. ':executions:' .. id, math.floor(TS) + ttl + 60, execution)
     redis.call('EXPIRE', PREFIX .. ':executions:' .. id, ttl + 60)
     if redis.call('EXISTS', job_key(id)) == 1 then
       redis.call('HSET', job_key(id), 'last_heartbeat', NOW)

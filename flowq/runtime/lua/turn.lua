@@ -9,15 +9,18 @@
 --        then the number of ends, then for each of them
 --          job, execution, queue, status (finished|failed), started_at, ended_at (as RQ writes them),
 --          the same in epoch seconds, ttl ("" none, -1 for ever), result field ("" none), its value,
---          generation, kind of the result (RQ's number)
+--          generation, kind of the result (RQ's number), "1" when its claim was a light one
 -- Returns {answers, claims, held, suspended}:
 --   answers    for each end "ok", "lost" (the execution was taken from us: nothing is written) or
 --              "long" (jobs depend on it: RQ's own way has to end it, nothing is written)
---   claims     {job, execution, queue, {field, value…}} for each claimed job; the hash before this
+--   claims     {job, execution, queue, {field, value…}, 1 for a light one} for each claimed job; the
+--              hash as it was before, without empty fields
 --   held       how many executions the worker has now
 --   suspended  1 when RQ's workers are suspended and nothing is claimed
 -- The pop and the WIP entry are one step: a job is in the queue or in an execution, never between.
 -- The WIP entry is the fence of every end. O(1) for each job.
+-- Jobs of a short kind get a light claim: a WIP entry, and no records of the execution, which
+-- beat.lua adds for those that are still there after some milliseconds.
 
 local worker, base = ARGV[4], ARGV[5]
 local slots, idle, budget, limit, interval = tonumber(ARGV[6]), tonumber(ARGV[7]),
@@ -42,12 +45,30 @@ end
 
 -- Ending ----------------------------------------------------------------------------------------
 
-local released, succeeded, failed, seconds = {}, 0, 0, 0
+local released, records, succeeded, failed, seconds = {}, {}, 0, 0, 0
+local scores_by_registry = {}
 
 local function drop_execution(e)
-  redis.call('DEL', PREFIX .. ':execution:' .. e.id .. ':' .. e.execution)
+  local member = e.id .. ':' .. e.execution
+  released[#released + 1] = member
+  if e.light == '1' then return end
+  records[#records + 1] = PREFIX .. ':execution:' .. member
   redis.call('ZREM', PREFIX .. ':executions:' .. e.id, e.execution)
-  released[#released + 1] = e.id .. ':' .. e.execution
+end
+
+local function register(registry, score, id)
+  local list = scores_by_registry[registry]
+  if not list then
+    list = {}
+    scores_by_registry[registry] = list
+  end
+  list[#list + 1] = score
+  list[#list + 1] = id
+end
+
+local function register_all()
+  for registry, list in pairs(scores_by_registry) do redis.call('ZADD', registry, unpack(list)) end
+  scores_by_registry = {}
 end
 
 local function keep_result(e)
@@ -89,7 +110,7 @@ local function finish(e)
   local ttl = e.ttl
   if not is_success and ttl == '' then ttl = '31536000' end -- as RQ: a year for failures
   local score = ttl == '-1' and '+inf' or math.floor(TS) + tonumber(ttl)
-  redis.call('ZADD', PREFIX .. (is_success and ':finished:' or ':failed:') .. e.queue, score, e.id)
+  register(PREFIX .. (is_success and ':finished:' or ':failed:') .. e.queue, score, e.id)
   -- A future job's own keys are needed until its blockers are retired (lua/step.lua).
   if ttl ~= '-1' then redis.call('EXPIRE', key, ttl) end
   if f[6] and ttl ~= '-1' then
@@ -105,17 +126,18 @@ local answers = {}
 for i = 1, tonumber(take()) do
   answers[i] = finish({ id = take(), execution = take(), queue = take(), status = take(),
     started_at = take(), ended_at = take(), started_ts = take(), ended_ts = take(), ttl = take(),
-    field = take(), value = take(), generation = take(), result = take() })
+    field = take(), value = take(), generation = take(), result = take(), light = take() })
 end
+register_all() -- before the settling, which may move some of them
 settle_all()
 if #released > 0 then redis.call('SREM', held_key, unpack(released)) end
+if #records > 0 then redis.call('DEL', unpack(records)) end
 if succeeded > 0 then redis.call('HINCRBY', worker_key, 'successful_job_count', succeeded) end
 if failed > 0 then redis.call('HINCRBY', worker_key, 'failed_job_count', failed) end
 if #released > 0 then redis.call('HINCRBYFLOAT', worker_key, 'total_working_time', seconds) end
 
 -- Claiming --------------------------------------------------------------------------------------
 
-local HANDED = { 'flowq_handed', '1' }
 local claims, members = {}, {}
 local alone, short_cost = 0, 0 -- children taken by one job each; seconds of short jobs
 
@@ -133,6 +155,7 @@ end
 
 local function tell_started(id, raw)
   if raw.flowq_outcome then rearm(id) end
+  if raw.flowq_slots then hold_slots(id, raw.flowq_slots) end
   if raw.flowq_future and redis.call('HEXISTS', future_key(id), 'state') == 1 then
     redis.call('HSET', future_key(id), 'state', 'queued')
     for _, key in ipairs({ future_key(id), edges_key(id), blockers_key(id) }) do
@@ -145,32 +168,44 @@ local function tell_started(id, raw)
   end
 end
 
--- What is short may wait behind others in its child; the next heartbeat says what does not.
-local function claim(id, queue, flat, raw, is_short)
+local function record(id, execution, member, ttl)
+  local key = PREFIX .. ':execution:' .. member
+  redis.call('HSET', key, 'id', execution, 'job_id', id, 'created_at', ARGV[3],
+    'last_heartbeat', ARGV[3], 'worker_name', worker)
+  redis.call('EXPIRE', key, ttl)
+  redis.call('ZADD', PREFIX .. ':executions:' .. id, math.floor(TS) + ttl + 60, execution)
+end
+
+local function claim(id, queue, lean, raw, is_short)
   local key = job_key(id)
   local execution = base .. string.format('%08x', #claims)
   local member = id .. ':' .. execution
   local timeout = int(raw.timeout)
   local ttl = (timeout > 0 and math.min(timeout, interval) or interval) + 60
-  local execution_key = PREFIX .. ':execution:' .. member
-  redis.call('HSET', execution_key, 'id', execution, 'job_id', id, 'created_at', ARGV[3],
-    'last_heartbeat', ARGV[3], 'worker_name', worker, unpack(is_short and HANDED or {}))
-  redis.call('EXPIRE', execution_key, ttl)
-  redis.call('ZADD', PREFIX .. ':executions:' .. id, math.floor(TS) + ttl + 60, execution)
-  redis.call('ZADD', PREFIX .. ':wip:' .. queue, math.floor(TS) + ttl, member)
+  if not is_short then record(id, execution, member, ttl) end
+  register(PREFIX .. ':wip:' .. queue, math.floor(TS) + ttl, member)
   redis.call('HSET', key, 'last_heartbeat', NOW, 'status', 'started', 'started_at', NOW,
     'worker_name', worker)
   -- A time to live comes from `ttl`, or from an earlier end.
-  if raw.ttl or (raw.ended_at and raw.ended_at ~= '') then redis.call('PERSIST', key) end
+  if raw.ttl or raw.ended_at then redis.call('PERSIST', key) end
   tell_started(id, raw)
   members[#members + 1] = member
-  claims[#claims + 1] = { id, execution, queue, flat }
+  claims[#claims + 1] = { id, execution, queue, lean, is_short and 1 or 0 }
 end
 
-local function as_table(flat)
-  local raw = {}
-  for i = 1, #flat, 2 do raw[flat[i]] = flat[i + 1] end
-  return raw
+-- The hash as a table, and as a list again; both without empty fields.
+local function read(flat)
+  local raw, lean, n = {}, {}, 0
+  for i = 1, #flat, 2 do
+    local value = flat[i + 1]
+    if value ~= '' then
+      raw[flat[i]] = value
+      lean[n + 1] = flat[i]
+      lean[n + 2] = value
+      n = n + 2
+    end
+  end
+  return raw, lean
 end
 
 -- The kind of a job, for the estimate of its time: its function, as its description shows it.
@@ -190,13 +225,13 @@ local function claim_from(queue)
     if #flat == 0 then -- its own ttl is over, or it was deleted by a plain tool
       if redis.call('EXISTS', mortal_key(id)) == 1 then will_settle(id, 'expired') end
     else
-      local raw = as_table(flat)
+      local raw, lean = read(flat)
       local cost = cost_by_kind[kind_of(raw, queue)]
       if not fits(cost) then
         is_full = true
         break
       end
-      claim(id, queue, flat, raw, cost)
+      claim(id, queue, lean, raw, cost)
     end
     popped = popped + 1
   end
@@ -211,6 +246,7 @@ if slots > 0 and suspended == 0 then
   for _, queue in ipairs(queues) do
     if claim_from(queue) then break end
   end
+  register_all()
   settle_all()
 end
 if #members > 0 then redis.call('SADD', held_key, unpack(members)) end
