@@ -15,12 +15,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
-from typing import Any, Literal
+from typing import Literal
 
 import networkx as nx
 
 from flowq.errors import CycleError
 from flowq.expressions import References, find_references
+from flowq.expressions.places import find_texts
 from flowq.spec import JobSpec, Path, Workflow
 
 Name = str
@@ -58,8 +59,8 @@ class Graph:
     Shape: jobs by name in the order of declaration; edges ordered by their future job, then by
     their blocker; of two jobs with one name the first counts. It may hold cycles, which
     `find_cycles` finds; the orders and levels raise `CycleError` then. `dangling` is what is said
-    about names that no job carries; `uses_by_name` has what each text in a job's arguments refers
-    to, with its path, for the jobs that have such texts.
+    about names that no job carries; `uses_by_name` has what each text of a job refers to, with its
+    path, for the jobs that have expressions.
     """
 
     workflow: Workflow
@@ -218,11 +219,9 @@ def build_graph(workflow: Workflow) -> Graph:
 
 
 def _find_uses(job: JobSpec) -> Uses:
-    found = ((path, find_references(text)) for path, text in _texts(job.with_, ()))
+    found = ((path, find_references(text)) for path, text in find_texts(job) if "${{" in text)
     return tuple(
-        (("jobs", job.name, "with", *path), uses)
-        for path, uses in found
-        if uses.inputs or uses.jobs or uses.problems
+        (("jobs", job.name, *path), uses) for path, uses in found if uses.roots or uses.problems
     )
 
 
@@ -258,17 +257,6 @@ def _block_path(workflow: Workflow, job: JobSpec, index: int) -> Path:
 
 def _is_placed(workflow: Workflow, job: JobSpec, key: str) -> bool:
     return ("jobs", job.name, key) in workflow.places.where_by_path
-
-
-def _texts(value: Any, path: Path) -> Iterator[tuple[Path, str]]:
-    if isinstance(value, str):
-        yield path, value
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from _texts(item, (*path, key))
-    elif isinstance(value, list | tuple):
-        for index, item in enumerate(value):
-            yield from _texts(item, (*path, index))
 
 
 def _cycles(dag: nx.DiGraph[Name]) -> Iterator[Cycle]:

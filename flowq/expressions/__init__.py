@@ -1,14 +1,16 @@
-"""Expressions, `${{ … }}` in the arguments of jobs: what they refer to, and what they stand for.
+"""Expressions, `${{ … }}` in a declaration: what they refer to, and what they stand for.
 
-A value goes through two hands, and what is only data must never be read as an expression:
+A value goes through several hands, and what is only data must never be read as an expression:
 
-1. `fill(value, inputs=…)`, when a run is planned. A text whose expressions need inputs only is
-   replaced by what it stands for, *escaped*; one that names a job stays whole. So the outcome is
-   again a template, in which every live expression was written by the workflow's author.
-2. `evaluate(value, inputs=…, results=…)`, once, where the job runs. It gives plain values, in
-   which nothing is looked for again.
+1. `fill(value, inputs=…, scope=…)`, when a run is planned, and again when an item is known. A text
+   whose expressions need nothing else is replaced by what it stands for, *escaped*; any other
+   stays whole. So the outcome is again a template, in which every live expression was written by
+   the workflow's author.
+2. `evaluate(value, inputs=…, jobs=…, scope=…)`, once, where the job runs. It gives plain values,
+   in which nothing is looked for again.
 
-So what `fill` returns must go through `evaluate`, also when it names no job any more.
+So what `fill` returns must go through `evaluate`, also when it names nothing any more. An
+expression that is declared without braces (`if`, `more`) becomes a template by `as_template`.
 """
 
 from __future__ import annotations
@@ -22,23 +24,49 @@ from flowq.errors import Problem, Where, WorkflowInvalid
 from flowq.expressions.limits import Budget
 from flowq.expressions.references import Reference, find_whole_reference
 from flowq.expressions.refusals import RULES, Refused
-from flowq.expressions.templates import Expression, escape, has_expression, split, to_text
-from flowq.expressions.values import Values
+from flowq.expressions.templates import (
+    Expression,
+    as_source,
+    as_template,
+    escape,
+    has_expression,
+    split,
+    to_text,
+)
+from flowq.expressions.values import Scope, Values
 
-__all__ = ["RULES", "Reference", "References", "escape", "evaluate", "fill", "find_references"]
+__all__ = [
+    "RULES",
+    "Reference",
+    "References",
+    "as_source",
+    "as_template",
+    "escape",
+    "evaluate",
+    "fill",
+    "find_references",
+]
 
 
 @dataclass(frozen=True, slots=True)
 class References:
     """What the expressions in a value refer to.
 
-    Shape: `jobs` are (name, attribute), in the order of the text, none twice. `problems` are those
-    of the expressions themselves; they have no position, and whether the names exist is not known.
+    Shape: `jobs` are (name, attribute), in the order of the text, none twice; `parts` adds the
+    first key that is looked up in the value. `roots` are the names at the front: `inputs`, `jobs`,
+    `item`, `index`, `matrix`, `result`, `env`, `run`, and `status` for any function of `statuses`,
+    which are `success`, `failure`, `always`, `canceled`. `problems` are those of the expressions
+    themselves; they have no position, and whether the names exist is not known.
     """
 
     inputs: frozenset[str] = frozenset()
     jobs: tuple[tuple[str, str], ...] = ()
     problems: tuple[Problem, ...] = ()
+    roots: frozenset[str] = frozenset()
+    matrix: frozenset[str] = frozenset()
+    env: frozenset[str] = frozenset()
+    statuses: frozenset[str] = frozenset()
+    parts: tuple[tuple[str, str, str], ...] = ()
 
 
 _NONE = References()
@@ -47,35 +75,54 @@ _CACHED_LENGTH = 4_000
 
 def find_references(value: Any) -> References:
     """Return what all expressions in a value, however deep, refer to. It never raises."""
-    inputs: list[str] = []
-    jobs: list[tuple[str, str]] = []
+    found: list[Reference] = []
     problems: list[Problem] = []
     for text in _live_texts(value):
         # A long text is data with an escape in it: it is not worth its place in the cache.
         find = _found_in if len(text) <= _CACHED_LENGTH else _found_in.__wrapped__
-        for found in find(text):
-            if isinstance(found, Problem):
-                problems.append(found)
-            elif found.root == "inputs":
-                inputs.append(found.name)
+        for one in find(text):
+            if isinstance(one, Problem):
+                problems.append(one)
             else:
-                jobs.append((found.name, found.attribute))
-    if not (inputs or jobs or problems):
-        return _NONE
-    return References(frozenset(inputs), tuple(dict.fromkeys(jobs)), tuple(problems))
+                found.append(one)
+    return _sort_out(found, problems) if found or problems else _NONE
 
 
-def fill(value: Any, *, inputs: Mapping[str, Any], where: Where | None = None) -> Any:
-    """Return the value with every text filled in that needs no job's result; a template again.
+def _sort_out(found: list[Reference], problems: list[Problem]) -> References:
+    def names(root: str) -> frozenset[str]:
+        return frozenset(one.name for one in found if one.root == root and one.name)
+
+    jobs = [one for one in found if one.root == "jobs"]
+    return References(
+        inputs=names("inputs"),
+        jobs=tuple(dict.fromkeys((one.name, one.attribute) for one in jobs)),
+        problems=tuple(problems),
+        roots=frozenset(one.root for one in found),
+        matrix=names("matrix"),
+        env=names("env"),
+        statuses=names("status"),
+        parts=tuple(dict.fromkeys((j.name, j.attribute, j.part) for j in jobs if j.part)),
+    )
+
+
+def fill(
+    value: Any,
+    *,
+    inputs: Mapping[str, Any],
+    scope: Scope | None = None,
+    where: Where | None = None,
+) -> Any:
+    """Return the value with every text filled in that needs nothing else; a template again.
 
     Shape: a text that is one expression becomes what it stands for, whatever its type; lists and
-    mappings are copied. Errors: WorkflowInvalid, with `where` as the position of its problem.
+    mappings are copied. Idempotent. Errors: WorkflowInvalid, with `where` as the position of its
+    problem.
     """
-    values = Values(inputs)
+    values = Values(inputs, scope=scope or {})
 
     def filled(text: str) -> Any:
         parts = split(text)
-        if any(_names_a_job(part) for part in parts):
+        if not all(_is_known(part, values) for part in parts):
             return text
         return escape(_put_together(parts, values))
 
@@ -83,14 +130,21 @@ def fill(value: Any, *, inputs: Mapping[str, Any], where: Where | None = None) -
 
 
 def evaluate(
-    value: Any, *, inputs: Mapping[str, Any] | None = None, results: Mapping[str, Any] | None = None
+    value: Any,
+    *,
+    inputs: Mapping[str, Any] | None = None,
+    results: Mapping[str, Any] | None = None,
+    jobs: Mapping[str, Mapping[str, Any]] | None = None,
+    scope: Scope | None = None,
+    statuses: Mapping[str, bool] | None = None,
 ) -> Any:
     """Return what a template stands for: every expression evaluated, every escape undone.
 
-    Shape: `results` by job name; only what the template refers to is needed. Errors:
-    WorkflowInvalid, whose problem quotes the expression.
+    Shape: `results` by job name, and `jobs` by name and attribute (`results`, `outcomes`, `by_key`,
+    `status`); `statuses` answers `success()`, `failure()` and `canceled()`. Only what the template
+    refers to is needed. Errors: WorkflowInvalid, whose problem quotes the expression.
     """
-    values = Values(inputs or {}, results or {})
+    values = Values(inputs or {}, results or {}, jobs or {}, scope or {}, statuses or {})
     return _map_texts(value, lambda text: _put_together(split(text), values), None)
 
 
@@ -137,13 +191,13 @@ def _look_into(source: str) -> tuple[tuple[Reference, ...], tuple[Refused, ...]]
     return parsed.references, parsed.refusals
 
 
-def _names_a_job(part: str | Expression) -> bool:
+def _is_known(part: str | Expression, values: Values) -> bool:
     if isinstance(part, str):
-        return False
+        return True
     references, refusals = _look_into(part.source)
     if refusals:
         raise refusals[0].inside(str(part))
-    return any(reference.root == "jobs" for reference in references)
+    return all(map(values.knows, references))
 
 
 def _put_together(parts: tuple[str | Expression, ...], values: Values) -> Any:

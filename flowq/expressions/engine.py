@@ -68,6 +68,8 @@ class _Evaluation:
     def item_of(self, node: nodes.Node, key: Any) -> Any:
         """Return one item of a mapping, a list or a text; attributes do not exist here."""
         value = self.value(node)
+        if isinstance(value, Mapping) and isinstance(key, int | float):
+            key = to_text(key, self.budget)  # by_key[3.11]: the keys of data are texts
         if isinstance(value, Mapping) and isinstance(key, str):
             if key in value:
                 return value[key]

@@ -8,27 +8,31 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from jinja2 import Environment, TemplateSyntaxError, nodes
 from jinja2.parser import Parser
 
 from flowq.expressions.functions import FUNCTIONS, TESTS
-from flowq.expressions.references import Reference
+from flowq.expressions.references import (
+    BARE_ROOTS,
+    NAMED_ROOTS,
+    RUN_ATTRIBUTES,
+    STATUS_BY_FUNCTION,
+    Reference,
+)
 from flowq.expressions.refusals import Refused
 from flowq.nearest import did_you_mean
 
 FUNCTION_NAMES = frozenset(FUNCTIONS) | {"str", "default"}
 TEST_NAMES = frozenset(TESTS) | {"defined"}
-ROOTS = ("inputs", "jobs")
+ROOTS = ("inputs", "jobs", "item", "index", "matrix", "result", "env", "run")
 
 MAX_BRACKETS = 30
 MAX_DEPTH = 100
 """Levels of one expression; the same where it is read and in a child whose stack is deeper."""
 
-_LATER_ROOTS = frozenset({"item", "index", "matrix", "result", "env", "run"})
-_LATER_FUNCTIONS = frozenset({"success", "failure", "always", "canceled", "cancelled"})
 _PLAIN_NODES = (
     nodes.Const,
     nodes.List,
@@ -81,10 +85,13 @@ _FOREIGN_NAMES = {
     "fromJSON": "an input of type json, and the result of a job, are data already",
     "count": "write len(x)",
     "basename": "write basename(x)",
-    "github": "a flowq expression sees inputs and jobs",
+    "github": "a flowq expression sees inputs, jobs, env and run",
     "needs": "write jobs.NAME.result",
     "steps": "write jobs.NAME.result",
-    "secrets": "a secret is read where the job runs: use os.environ in the job's function",
+    "secrets": "a secret is read where the job runs: write env.NAME",
+    "vars": "declare an input: inputs.NAME",
+    "runner": "a job runs where its queue's workers are; os.environ knows more about it",
+    "loop": "write index for the number of an item",
 }
 
 
@@ -166,7 +173,7 @@ def _in_our_words(error: TemplateSyntaxError) -> str:
 def _visit(node: nodes.Node, depth: int = 0) -> Iterator[Reference | Refused]:
     if depth > MAX_DEPTH:
         raise _too_deep()
-    reference = find_reference(node)
+    reference = find_reference(node) or _find_part(node)
     if reference is not None:
         yield reference
         if refused := reference.find_refusal():
@@ -186,15 +193,37 @@ def _children(node: nodes.Node) -> Iterator[nodes.Node]:
 
 def find_reference(node: nodes.Node) -> Reference | None:
     """Return the reference that a node is: `inputs.x`, `jobs.x.result`, also with brackets."""
+    if isinstance(node, nodes.Name):
+        return next((Reference(root) for root in BARE_ROOTS if root == node.name), None)
+    if isinstance(node, nodes.Call):
+        return _find_status(node)
     name = _find_key(node)
     if name is None or not isinstance(node, nodes.Getattr | nodes.Getitem):
         return None
-    if _is_name(node.node, "inputs"):
-        return Reference("inputs", name)
+    for root in NAMED_ROOTS:
+        if _is_name(node.node, root):
+            return Reference(root, name)
     job = _find_key(node.node)
     if job is not None and isinstance(node.node, nodes.Getattr | nodes.Getitem):
         return Reference("jobs", job, name) if _is_name(node.node.node, "jobs") else None
     return None
+
+
+def _find_status(node: nodes.Call) -> Reference | None:
+    """Return what `success()` and its like ask; they take no arguments."""
+    if node.args or node.kwargs or node.dyn_args or node.dyn_kwargs:
+        return None
+    name = node.node.name if isinstance(node.node, nodes.Name) else ""
+    return Reference("status", STATUS_BY_FUNCTION[name]) if name in STATUS_BY_FUNCTION else None
+
+
+def _find_part(node: nodes.Node) -> Reference | None:
+    """Return the reference of `jobs.x.result.y`, with the key that is looked up in its value."""
+    key = _find_key(node)
+    if key is None or not isinstance(node, nodes.Getattr | nodes.Getitem):
+        return None
+    whole = find_reference(node.node)
+    return replace(whole, part=key) if whole is not None and whole.root == "jobs" else None
 
 
 def _find_key(node: nodes.Node) -> str | None:
@@ -229,9 +258,16 @@ def _refuse_name(name: str) -> Refused:
     if name == "jobs":
         hint = "write jobs.NAME.result, with the job's own name"
         return Refused("FQ303", "`jobs` without a name and a part has no value", hint)
+    if name == "env":
+        return Refused("FQ303", "`env` as a whole has no value", "write env.NAME")
+    if name == "run":
+        hint = " or ".join(f"run.{attribute}" for attribute in RUN_ATTRIBUTES)
+        return Refused("FQ303", "`run` as a whole has no value", f"write {hint}")
     if name in FUNCTION_NAMES:
         return Refused("FQ302", f"{name} is a function", f"call it: {name}(…)")
-    return _refuse_unknown(name, "name", _LATER_ROOTS, ROOTS)
+    if name in STATUS_BY_FUNCTION:
+        return Refused("FQ302", f"{name} is a function", f"call it: {name}()")
+    return _refuse_unknown(name, "name", ROOTS)
 
 
 def _refuse_call(node: nodes.Call) -> Refused | None:
@@ -253,20 +289,18 @@ def _refuse_spread(node: nodes.Call | nodes.Filter) -> Refused | None:
 def _refuse_function(name: str, kind: str) -> Refused | None:
     if name in FUNCTION_NAMES:
         return None
-    return _refuse_unknown(name, kind, _LATER_FUNCTIONS, sorted(FUNCTION_NAMES))
+    if name in STATUS_BY_FUNCTION and kind == "function":
+        return Refused("FQ301", f"{name}() takes no arguments", "it asks about all jobs before")
+    return _refuse_unknown(name, kind, sorted(FUNCTION_NAMES))
 
 
 def _refuse_test(node: nodes.Test) -> Refused | None:
     if node.name not in TEST_NAMES:
-        return _refuse_unknown(node.name, "test", frozenset(), sorted(TEST_NAMES))
+        return _refuse_unknown(node.name, "test", sorted(TEST_NAMES))
     return Refused("FQ301", f"`is {node.name}` takes no arguments") if node.args else None
 
 
-def _refuse_unknown(
-    name: str, kind: str, later: frozenset[str], known: tuple[str, ...] | list[str]
-) -> Refused:
-    if name in later:
-        return Refused("FQ304", f"{name} is not supported yet in this version")
+def _refuse_unknown(name: str, kind: str, known: tuple[str, ...] | list[str]) -> Refused:
     if name in _FOREIGN_NAMES:
         return Refused("FQ302", f"unknown {kind} {name!r}", _FOREIGN_NAMES[name])
     return Refused("FQ302", f"unknown {kind} {name!r}", did_you_mean(name, known))

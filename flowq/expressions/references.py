@@ -7,37 +7,63 @@ from dataclasses import dataclass
 from typing import Literal
 
 from flowq.expressions.refusals import Refused
+from flowq.nearest import find_nearest
 
-JOB_ATTRIBUTES = ("result",)
-LATER_JOB_ATTRIBUTES = ("results", "outcomes", "by_key", "status")
+Root = Literal["inputs", "jobs", "item", "index", "matrix", "result", "env", "run", "status"]
+
+JOB_ATTRIBUTES = ("result", "results", "outcomes", "by_key", "status")
+RUN_ATTRIBUTES = ("id", "workflow")
+BARE_ROOTS: tuple[Root, ...] = ("item", "index", "matrix", "result")
+"""Those that have a value without a name behind a dot."""
+
+NAMED_ROOTS: tuple[Root, ...] = ("inputs", "matrix", "env", "run")
+STATUS_BY_FUNCTION = {
+    "success": "success",
+    "failure": "failure",
+    "always": "always",
+    "canceled": "canceled",
+    "cancelled": "canceled",
+}
+"""What an `if` may ask about the jobs before it, with the other spelling of one of them."""
 
 _NAME = r"[A-Za-z_][A-Za-z0-9_]*"
 _JOB_NAME = r"[A-Za-z_][A-Za-z0-9_-]*"
-_INPUT = re.compile(rf"inputs\.({_NAME})")
+_NAMED = re.compile(rf"({'|'.join(NAMED_ROOTS)})\.({_NAME})")
 _JOB = re.compile(rf"jobs(?:\.({_JOB_NAME})|\[(?:'({_JOB_NAME})'|\"({_JOB_NAME})\")\])\.({_NAME})")
+_FUNCTION = re.compile(r"([a-z]+)\(\)")
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """One value from outside. Shape: `attribute` is empty for inputs."""
+    """One value from outside.
 
-    root: Literal["inputs", "jobs"]
-    name: str
+    Shape: `name` is empty for `item`, `index`, `result` and the whole `matrix`, and a function's
+    for `status`; only jobs have an `attribute`; `part` is the first key that is looked up in it,
+    when that is fixed text.
+    """
+
+    root: Root
+    name: str = ""
     attribute: str = ""
+    part: str = ""
 
     def __str__(self) -> str:
-        if self.root == "inputs":
-            return f"inputs.{self.name}"
-        return f"jobs.{self.name}.{self.attribute}"
+        if self.root == "jobs":
+            return f"jobs.{self.name}.{self.attribute}"
+        if self.root == "status":
+            return f"{self.name}()"
+        return f"{self.root}.{self.name}" if self.name else self.root
 
     def find_refusal(self) -> Refused | None:
-        """Return why jobs have no such attribute, or None."""
-        if self.root == "inputs" or self.attribute in JOB_ATTRIBUTES:
-            return None
-        hint = f"write jobs.{self.name}.result"
-        if self.attribute in LATER_JOB_ATTRIBUTES:
-            return Refused("FQ304", f"{self} is not supported yet in this version", hint)
-        return Refused("FQ303", f"a job has no {self.attribute!r}", hint)
+        """Return why there can be no such value, or None."""
+        if self.root == "jobs" and self.attribute not in JOB_ATTRIBUTES:
+            nearest = find_nearest(self.attribute, JOB_ATTRIBUTES) or "result"
+            hint = f"write jobs.{self.name}.{nearest}"
+            return Refused("FQ303", f"a job has no {self.attribute!r}", hint)
+        if self.root == "run" and self.name not in RUN_ATTRIBUTES:
+            hint = " or ".join(f"run.{name}" for name in RUN_ATTRIBUTES)
+            return Refused("FQ303", f"a run has no {self.name!r}", f"write {hint}")
+        return None
 
 
 def find_whole_reference(source: str) -> Reference | None:
@@ -46,9 +72,14 @@ def find_whole_reference(source: str) -> Reference | None:
     Most expressions are one, and they do not need the engine, whose import takes a child longer
     than its own start.
     """
-    if found := _INPUT.fullmatch(source):
-        return Reference("inputs", found.group(1))
+    if found := _NAMED.fullmatch(source):
+        return Reference(found.group(1), found.group(2))  # type: ignore[arg-type]  # by the pattern
     if found := _JOB.fullmatch(source):
         *names, attribute = found.groups()
         return Reference("jobs", next(name for name in names if name), attribute)
+    for root in BARE_ROOTS:
+        if source == root:
+            return Reference(root)
+    if (found := _FUNCTION.fullmatch(source)) and found.group(1) in STATUS_BY_FUNCTION:
+        return Reference("status", STATUS_BY_FUNCTION[found.group(1)])
     return None

@@ -8,7 +8,6 @@ RULES = {
     "FQ301": "An expression is well formed",
     "FQ302": "The names, functions and filters in an expression are known",
     "FQ303": "Inputs and jobs are written out: inputs.NAME, jobs.NAME.result",
-    "FQ304": "Only what this version supports is used in expressions",
     "FQ305": "The values fit what the expression does with them",
     "FQ306": "An expression keeps to the limits of time and size",
 }

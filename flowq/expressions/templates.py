@@ -78,6 +78,24 @@ def _unclosed(rest: str) -> Refused:
     return Refused("FQ301", message, "close it with }}, or write $${{ for a literal ${{")
 
 
+def as_template(source: str) -> str:
+    """Return an expression that is declared without braces as a text that is that expression."""
+    return str(Expression(source))
+
+
+def as_source(text: str) -> str:
+    """Return the expression that a text is, with braces or without; they may be left away."""
+    stripped = text.strip()
+    if not has_expression(stripped):
+        return stripped
+    try:
+        parts = split(stripped)
+    except Refused:
+        return stripped
+    only = parts[0]
+    return only.source if len(parts) == 1 and isinstance(only, Expression) else stripped
+
+
 def escape(value: Any) -> Any:
     """Return plain data as a template that stands for exactly that data."""
     if isinstance(value, str):

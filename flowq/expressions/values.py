@@ -1,4 +1,4 @@
-"""What an expression can see: the inputs of the run, and the results of jobs."""
+"""What an expression can see: inputs, what jobs left, and where it stands."""
 
 from __future__ import annotations
 
@@ -10,19 +10,56 @@ from flowq.expressions.references import Reference
 from flowq.expressions.refusals import Missing
 from flowq.nearest import did_you_mean
 
+Scope = Mapping[str, Any]
+"""Shape: any of `item`, `index`, `result` (values), `matrix`, `env`, `run` (by name)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Values:
-    """Inputs and results by name."""
+    """Inputs by name, values by job and attribute, the scope, and how the jobs before ended."""
 
     inputs: Mapping[str, Any] = field(default_factory=dict)
     results: Mapping[str, Any] = field(default_factory=dict)
+    jobs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    scope: Scope = field(default_factory=dict)
+    statuses: Mapping[str, bool] = field(default_factory=dict)
+
+    def knows(self, reference: Reference) -> bool:
+        """Whether a reference can be looked up here, or has to wait until more is known."""
+        return reference.root == "inputs" or reference.root in self.scope
 
     def get(self, reference: Reference) -> Any:
         """Return what a reference stands for. Errors: Missing."""
-        values = self.inputs if reference.root == "inputs" else self.results
-        if reference.name in values:
-            return values[reference.name]
         if reference.root == "inputs":
-            raise Missing(f"there is no {reference}", did_you_mean(reference.name, values))
-        raise Missing(f"the result of job {reference.name} is not known here")
+            return _get_named(reference, self.inputs)
+        if reference.root == "jobs":
+            return self._get_of_job(reference)
+        if reference.root == "status":
+            return self._get_status(reference)
+        if reference.root not in self.scope:
+            raise Missing(f"{reference} is not known here")
+        value = self.scope[reference.root]
+        return _get_named(reference, value) if reference.name else value
+
+    def _get_of_job(self, reference: Reference) -> Any:
+        name, attribute = reference.name, reference.attribute
+        if name in self.jobs and attribute in self.jobs[name]:
+            return self.jobs[name][attribute]
+        if attribute == "result" and name in self.results:
+            return self.results[name]
+        raise Missing(f"the {attribute} of job {name} is not known here")
+
+    def _get_status(self, reference: Reference) -> bool:
+        if reference.name == "always":
+            return True
+        if reference.name not in self.statuses:
+            raise Missing(f"{reference} is not known here")
+        return self.statuses[reference.name]
+
+
+def _get_named(reference: Reference, values: Mapping[str, Any]) -> Any:
+    if reference.name in values:
+        return values[reference.name]
+    if reference.root == "env":
+        raise Missing(f"the environment variable {reference.name} is not set where the job runs")
+    raise Missing(f"there is no {reference}", did_you_mean(reference.name, values))

@@ -1,0 +1,125 @@
+"""The rules of the functions that jobs call: they are there, and take what is passed to them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from inspect import Parameter
+from itertools import chain
+from types import ModuleType
+
+from flowq.errors import FlowqError, Problem
+from flowq.graph import Graph
+from flowq.nearest import did_you_mean
+from flowq.spec import JobSpec, Workflow
+
+
+def check_functions(
+    workflow: Workflow, graph: Graph, find_callable: Callable[[str], object]
+) -> Iterator[Problem]:
+    """Yield what is wrong with the functions that the jobs of one workflow call."""
+    jobs = [job for job in graph if job.call]
+    calls = dict.fromkeys(job.call for job in jobs)
+    found_by_call = {call: _resolve(call, find_callable) for call in calls}
+    for job in jobs:
+        yield from _call_problems(workflow, job, found_by_call[job.call])
+
+
+@dataclass(frozen=True, slots=True)
+class _Unimportable:
+    reason: str
+    hint: str
+
+
+def _resolve(call: str, find_callable: Callable[[str], object]) -> object:
+    try:
+        return find_callable(call)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a user's module may raise anything
+        return _Unimportable(_reason(error), _import_hint(error))
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, ImportError | FlowqError) or _is_missing_name(error):
+        return str(error)
+    return f"importing it raised {type(error).__name__}: {error}".rstrip(": ")
+
+
+def _import_hint(error: BaseException) -> str:
+    if isinstance(error, ModuleNotFoundError):
+        return "importable are installed packages, the workflow's folder and the current folder"
+    if isinstance(error, AttributeError) and _is_missing_name(error):
+        public = [name for name in dir(error.obj) if not name.startswith("_")]
+        return did_you_mean(error.name or "", public)
+    return ""
+
+
+def _is_missing_name(error: BaseException) -> bool:
+    return isinstance(error, AttributeError) and isinstance(error.obj, ModuleType)
+
+
+def _call_problems(workflow: Workflow, job: JobSpec, found: object) -> Iterator[Problem]:
+    where = workflow.places.find("jobs", job.name, "call")
+    if isinstance(found, _Unimportable):
+        message = f"job {job.name} cannot import {job.call}: {found.reason}"
+        yield Problem("FQ501", message, where, found.hint)
+    elif not callable(found):
+        message = f"job {job.name} calls {job.call}, which is of type {type(found).__name__}"
+        yield Problem("FQ502", message, where, "name a function: package.module:function")
+    elif (parameters := _find_parameters(found)) is not None:
+        yield from _argument_problems(workflow, job, parameters)
+
+
+def _find_parameters(function: Callable[..., object]) -> list[Parameter] | None:
+    """Return the parameters of a function, or None for one that does not tell (some in C)."""
+    try:
+        return list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):
+        return None
+
+
+def _argument_problems(
+    workflow: Workflow, job: JobSpec, parameters: list[Parameter]
+) -> Iterator[Problem]:
+    places, takes_all = workflow.places, _takes_all(parameters)
+    for problem, name in chain(
+        _positional_only(job, parameters, takes_all),
+        () if takes_all else _unknown_arguments(job, parameters),
+    ):
+        yield replace(problem, where=places.find("jobs", job.name, "with", name))
+    if missing := [p.name for p in parameters if _is_required(p) and p.name not in job.with_]:
+        message = f"job {job.name} does not pass {', '.join(missing)} to {job.call}"
+        where = places.find("jobs", job.name, "with")
+        yield Problem("FQ504", message, where, f"add it under `with:`, as in {missing[0]}: …")
+
+
+def _positional_only(
+    job: JobSpec, parameters: list[Parameter], takes_all: bool
+) -> Iterator[tuple[Problem, str]]:
+    for parameter in parameters:
+        passed = parameter.name in job.with_ and not takes_all
+        required = parameter.default is Parameter.empty
+        if parameter.kind is Parameter.POSITIONAL_ONLY and (required or passed):
+            message = f"{job.call} takes {parameter.name} by position only; `with` passes by name"
+            hint = "take the / out of the function's signature, or call another function"
+            yield Problem("FQ505", message, hint=hint), parameter.name
+
+
+def _unknown_arguments(job: JobSpec, parameters: list[Parameter]) -> Iterator[tuple[Problem, str]]:
+    taken = [p.name for p in parameters if p.kind in _BY_NAME]
+    positional = {p.name for p in parameters if p.kind is Parameter.POSITIONAL_ONLY}
+    for name in job.with_:
+        if name not in taken and name not in positional:
+            message = f"job {job.name} passes {name}, which {job.call} does not take"
+            yield Problem("FQ503", message, hint=did_you_mean(name, taken)), name
+
+
+_BY_NAME = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
+
+
+def _is_required(parameter: Parameter) -> bool:
+    return parameter.default is Parameter.empty and parameter.kind in _BY_NAME
+
+
+def _takes_all(parameters: list[Parameter]) -> bool:
+    return any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters)

@@ -1,0 +1,78 @@
+"""The rules of what runs before what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from flowq.errors import Problem, Where
+from flowq.graph import Edge, Graph
+from flowq.nearest import did_you_mean
+from flowq.spec import Workflow
+
+_VERB_BY_KEY: Mapping[str | int, str] = {
+    "needs": "needs",
+    "blocks": "blocks",
+    "blocked_by": "is blocked_by",
+}
+_MAX_SEARCHED = 2_000  # names: comparing costs some 20 µs each, for every mistake
+
+
+def suggest_job(graph: Graph, name: str, owner: str) -> str:
+    """Return the nearest job that is not the speaker itself; among very many nothing is near."""
+    if len(graph) > _MAX_SEARCHED:
+        return ""
+    return did_you_mean(name, (other for other in graph.job_by_name if other != owner))
+
+
+def check_names_of_jobs(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
+    """Every job in `needs`, `blocks` and `blocked_by` is declared."""
+    for saying in graph.dangling:
+        owner, key = str(saying.path[1]), saying.path[2]
+        if key in _VERB_BY_KEY:
+            name = saying.blocker if key == "needs" else saying.future
+            message = f"job {owner} {_VERB_BY_KEY[key]} {name}, and no job has that name"
+            where = workflow.places.find(*saying.path)
+            yield Problem("FQ201", message, where, suggest_job(graph, name, owner))
+
+
+def check_self_references(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
+    """No job waits for itself."""
+    for edge in graph.edges:
+        if edge.blocker == edge.future:
+            message = f"job {edge.future} waits for itself"
+            yield Problem("FQ202", message, _said_at(workflow, edge), "take that reference away")
+
+
+def check_cycles(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
+    """No jobs wait for each other in a circle."""
+    for cycle in graph.find_cycles():
+        message = f"these jobs wait for each other: {' → '.join(cycle)}"
+        hint = "each of them must run before the next: take one of these edges away"
+        closing = graph.get_edge(cycle[-2], cycle[-1])
+        yield Problem("FQ203", message, _said_at(workflow, closing), hint)
+
+
+def check_doors(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
+    """A `deferred: true` job has a blocker that holds its door open."""
+    for job in graph:
+        if job.deferred and not graph.predecessors(job.name):
+            message = f"future job {job.name} is released at once: no job blocks it"
+            hint = f"declare `blocks: {job.name}` at the job that finds its blockers"
+            where = workflow.places.find("jobs", job.name, "deferred")
+            yield Problem("FQ206", message, where, hint)
+
+
+def check_policies(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
+    """An edge has one policy, however often it is said."""
+    for edge in graph.edges:
+        if len(edge.said) < 2:
+            continue
+        said = [saying for saying in edge.said if saying.path[2] in ("blocks", "blocked_by")]
+        if len({saying.policy for saying in said}) > 1:
+            message = f"the edge {edge.blocker} → {edge.future} has two policies for a failure"
+            where = workflow.places.find(*said[-1].path)
+            yield Problem("FQ207", message, where, "say `on_failure` of this edge in one place")
+
+
+def _said_at(workflow: Workflow, edge: Edge) -> Where | None:
+    return workflow.places.find(*edge.said[0].path)

@@ -1,0 +1,153 @@
+"""The rules of what expressions name: it is declared, and has a value where it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from itertools import chain
+
+from flowq.checks.edges import suggest_job
+from flowq.errors import Problem
+from flowq.expressions import References, find_references
+from flowq.expressions.places import ROOTS_BY_KEY, ROOTS_BY_WORKFLOW_KEY, find_workflow_texts
+from flowq.graph import Graph
+from flowq.nearest import did_you_mean
+from flowq.spec import JobSpec, Workflow
+
+_GROUP_ATTRIBUTES = frozenset({"results", "outcomes", "by_key"})
+
+
+def check_expressions(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
+    """Expressions can be read; the jobs and inputs in them are declared."""
+    inputs = [declared.name for declared in workflow.inputs]
+    for name, uses in graph.uses_by_name.items():
+        job, owner = graph.job_by_name[name], f"job {name}"
+        for path, references in uses:
+            key = str(path[2])
+            found = chain(
+                _shared_problems(owner, references, inputs, graph, name),
+                _misplaced(owner, key, references, ROOTS_BY_KEY[key]),
+                _not_in_this_job(job, key, references),
+            )
+            yield from (replace(p, where=workflow.places.find(*path)) for p in found)
+    yield from _workflow_problems(workflow, graph, inputs)
+
+
+def _workflow_problems(workflow: Workflow, graph: Graph, inputs: list[str]) -> Iterator[Problem]:
+    for path, text in find_workflow_texts(workflow):
+        key, references = str(path[0]), find_references(text)
+        owner = f"`{key}` of the workflow"
+        found = chain(
+            _shared_problems(owner, references, inputs, graph, ""),
+            _misplaced(owner, key, references, ROOTS_BY_WORKFLOW_KEY[key]),
+        )
+        yield from (replace(p, where=workflow.places.find(*path)) for p in found)
+
+
+def _shared_problems(
+    owner: str, references: References, inputs: list[str], graph: Graph, speaker: str
+) -> Iterable[Problem]:
+    return chain(
+        references.problems,
+        _unknown_inputs(owner, references.inputs, inputs) if references.inputs else (),
+        _unknown_results(graph, owner, references, speaker) if references.jobs else (),
+    )
+
+
+def _unknown_inputs(owner: str, used: frozenset[str], inputs: list[str]) -> Iterator[Problem]:
+    for name in sorted(used):
+        if name not in inputs:
+            message = f"{owner} uses inputs.{name}, and the workflow has no such input"
+            hint = did_you_mean(name, inputs) or f"declare it: inputs: {{{name}: {{type: str}}}}"
+            yield Problem("FQ205", message, hint=hint)
+
+
+def _unknown_results(
+    graph: Graph, owner: str, references: References, speaker: str
+) -> Iterator[Problem]:
+    for name, attribute in references.jobs:
+        if name not in graph.job_by_name:
+            message = f"{owner} uses jobs.{name}.{attribute}, and no job has that name"
+            yield Problem("FQ204", message, hint=suggest_job(graph, name, speaker))
+        else:
+            yield from _wrong_number(owner, graph.job_by_name[name], attribute)
+    for name, attribute, part in references.parts:
+        if attribute == "result" and name in graph.job_by_name:
+            yield from _unknown_output(owner, graph, name, part)
+
+
+def _wrong_number(owner: str, job: JobSpec, attribute: str) -> Iterator[Problem]:
+    """Yield a problem where a group is asked for one result, or a single job for several."""
+    is_group = job.for_each is not None or job.matrix is not None
+    used = f"{owner} uses jobs.{job.name}.{attribute}, and {job.name} is"
+    if is_group and attribute == "result":
+        hint = f"write jobs.{job.name}.results for the list, or .by_key[…] for one of them"
+        yield Problem("FQ212", f"{used} a group of jobs", hint=hint)
+    elif not is_group and attribute in _GROUP_ATTRIBUTES:
+        hint = f"write jobs.{job.name}.result, or give {job.name} a `for_each` or a `matrix`"
+        yield Problem("FQ212", f"{used} a single job", hint=hint)
+
+
+def _unknown_output(owner: str, graph: Graph, name: str, part: str) -> Iterator[Problem]:
+    nested = graph.workflow.workflows.get(graph.job_by_name[name].workflow)
+    if nested is not None and part not in nested.outputs:
+        message = f"{owner} uses jobs.{name}.result.{part}, and {nested.name} has no such output"
+        hint = did_you_mean(part, nested.outputs) or f"declare it there: outputs: {{{part}: …}}"
+        yield Problem("FQ219", message, hint=hint)
+
+
+# Names that have a value in some places only.
+
+
+def _misplaced(
+    owner: str, key: str, references: References, allowed: frozenset[str]
+) -> Iterator[Problem]:
+    for root in sorted(references.roots - allowed):
+        shown = f"{min(references.statuses)}()" if root == "status" else f"`{root}`"
+        message = f"{owner} uses {shown} in `{key}`, where it has no value"
+        yield Problem("FQ213", message, hint=_hint_for(root, key))
+
+
+_HINT_BY_ROOT: Mapping[str, str] = {
+    "status": "how the jobs before it ended is asked in `if` only",
+    "item": "`item` and `index` belong to a job with `for_each`, in all of its keys but that one",
+    "index": "`item` and `index` belong to a job with `for_each`, in all of its keys but that one",
+    "matrix": "`matrix` belongs to a job with a `matrix`, in all of its keys but that one",
+    "result": "`result` is what an item returned, in `more` and `stop_when`; the result of another "
+    "job is jobs.NAME.result",
+    "env": "read it under `env:` or `with:`; it is read where the job runs",
+    "jobs": "what other jobs returned is not known there",
+    "run": "use it in the arguments of a job",
+}
+
+
+def _hint_for(root: str, key: str) -> str:
+    if root == "env" and key == "run":
+        return "the shell has it: declare it under `env:`, and write $NAME in the command"
+    return _HINT_BY_ROOT[root]
+
+
+def _not_in_this_job(job: JobSpec, key: str, references: References) -> Iterator[Problem]:
+    roots = references.roots & ROOTS_BY_KEY[key]
+    for root in sorted(roots & {"item", "index"}):
+        if job.for_each is None:
+            message = f"job {job.name} uses `{root}`, and it has no `for_each`"
+            hint = "add `for_each:` with a list, or an expression that gives one"
+            yield Problem("FQ213", message, hint=hint)
+    if "matrix" in roots and job.matrix is None:
+        message = f"job {job.name} uses `matrix`, and it has no `matrix`"
+        yield Problem("FQ213", message, hint="add `matrix: {NAME: [values]}`")
+    if "env" in roots and job.workflow:
+        message = f"job {job.name} passes `env` to another workflow"
+        hint = "read it in the jobs of that workflow, where it does not pass through Redis"
+        yield Problem("FQ213", message, hint=hint)
+    if job.matrix is not None:
+        yield from _unknown_axes(job, references)
+
+
+def _unknown_axes(job: JobSpec, references: References) -> Iterator[Problem]:
+    assert job.matrix is not None
+    known = dict.fromkeys(chain(job.matrix.axes, *job.matrix.include))
+    for name in sorted(references.matrix - known.keys()):
+        message = f"job {job.name} uses matrix.{name}, and its matrix has no {name}"
+        yield Problem("FQ216", message, hint=did_you_mean(name, known))

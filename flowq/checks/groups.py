@@ -1,0 +1,100 @@
+"""The rules of groups, of conditions, and of keys that mean nothing beside each other."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from flowq.errors import Problem
+from flowq.expressions import as_template, find_references
+from flowq.graph import Graph
+from flowq.nearest import did_you_mean
+from flowq.spec import JobSpec, Matrix, Tolerance, Workflow
+
+MAX_COMBINATIONS = 10_000
+"""Jobs of one matrix; a longer list is a `for_each`."""
+
+
+def check_matrices(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
+    """A matrix has combinations, and not too many; `exclude` names its axes."""
+    for job in workflow.jobs:
+        if job.matrix is not None:
+            yield from _size(workflow, job, job.matrix)
+            yield from _excluded(workflow, job, job.matrix)
+
+
+def _size(workflow: Workflow, job: JobSpec, matrix: Matrix) -> Iterator[Problem]:
+    where = workflow.places.find("jobs", job.name, "matrix")
+    if not matrix.axes and not matrix.include:
+        hint = "write matrix: {NAME: [values]}"
+        yield Problem("FQ214", f"the matrix of job {job.name} has no axes", where, hint)
+    for name, values in matrix.axes.items():
+        place = workflow.places.find("jobs", job.name, "matrix", name)
+        if isinstance(values, list | tuple) and not values:
+            message = f"{name} in the matrix of job {job.name} has no values"
+            yield Problem("FQ214", message, place, "an empty axis leaves no combinations")
+        elif isinstance(values, list | tuple) and (twice := _find_twice(values)) is not None:
+            message = f"{name} in the matrix of job {job.name} has {twice!r} twice"
+            yield Problem("FQ214", message, place, "each combination is a job of its own")
+    known = [len(values) for values in matrix.axes.values() if isinstance(values, list | tuple)]
+    if math.prod(known) > MAX_COMBINATIONS:
+        message = f"the matrix of job {job.name} has {math.prod(known):,} combinations"
+        hint = f"at most {MAX_COMBINATIONS:,}; a long list is a `for_each`"
+        yield Problem("FQ214", message, where, hint)
+
+
+def _find_twice(values: list[object] | tuple[object, ...]) -> object | None:
+    seen: set[tuple[str, str]] = set()
+    for value in values:
+        identity = (type(value).__name__, repr(value))
+        if identity in seen:
+            return value
+        seen.add(identity)
+    return None
+
+
+def _excluded(workflow: Workflow, job: JobSpec, matrix: Matrix) -> Iterator[Problem]:
+    for index, combination in enumerate(matrix.exclude):
+        for name in combination:
+            if name not in matrix.axes:
+                message = f"`exclude` of job {job.name} names {name}, which is no axis"
+                where = workflow.places.find("jobs", job.name, "exclude", index, name)
+                yield Problem("FQ215", message, where, did_you_mean(name, matrix.axes))
+
+
+def check_conditions(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
+    """An `if` that asks how the jobs before it ended says no `on_blocker_failure`."""
+    for job in workflow.jobs:
+        if job.if_ is None or job.on_blocker_failure is None:
+            continue
+        asked = find_references(as_template(job.if_)).statuses - {"success"}
+        if asked:
+            message = f"job {job.name} asks for {min(asked)}() and says `on_blocker_failure`"
+            where = workflow.places.find("jobs", job.name, "on_blocker_failure")
+            hint = "take it away: such an `if` is judged when all jobs before it have ended"
+            yield Problem("FQ217", message, where, hint)
+
+
+def check_limits(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
+    """What limits a group stands at a group (a warning)."""
+    for job in workflow.jobs:
+        if job.for_each is not None or job.matrix is not None:
+            continue
+        for key in _limits_of(job):
+            message = f"`{key}` of job {job.name} changes nothing: it is a single job"
+            where = workflow.places.find("jobs", job.name, key)
+            hint = "it limits a group, which a `for_each` or a `matrix` makes"
+            yield Problem("FQ222", message, where, hint, severity="warning")
+
+
+def _limits_of(job: JobSpec) -> Iterator[str]:
+    if job.max_parallel is not None:
+        yield "max_parallel"
+    if job.fail_fast:
+        yield "fail_fast"
+    if _is_partial(job.continue_on_error):
+        yield "continue_on_error"
+
+
+def _is_partial(tolerance: Tolerance | None) -> bool:
+    return tolerance is not None and tolerance.percent not in (None, 0, 100)

@@ -1,0 +1,84 @@
+"""The rules of names: there are some, none twice, and each is used."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from itertools import chain
+
+from flowq.errors import Problem
+from flowq.expressions import find_references
+from flowq.expressions.places import find_workflow_texts
+from flowq.graph import Graph
+from flowq.spec import Workflow
+
+MAX_NAME_LENGTH = 200
+"""Characters of a job name; ids are part of Redis keys and of every line that shows a job."""
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*", re.ASCII)
+
+
+def check_duplicates(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
+    """No name is declared twice."""
+    names = {"jobs": [job.name for job in workflow], "inputs": [i.name for i in workflow.inputs]}
+    for thing, declared in names.items():
+        if len(set(declared)) == len(declared):
+            continue
+        for name, count in Counter(declared).items():
+            if count > 1:
+                message = f"{thing[:-1]} {name} is declared {count} times"
+                where = workflow.places.find(thing, name)
+                yield Problem("FQ208", message, where, "give each a name of its own")
+
+
+def check_job_names(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
+    """A job's name can be part of a job id."""
+    for job in graph:
+        if reason := _find_refusal(job.name):
+            where = workflow.places.find("jobs", job.name)
+            hint = "a name becomes part of a job id: letters, digits, _ and single - only"
+            yield Problem("FQ209", f"the job name {job.name!r} {reason}", where, hint)
+
+
+def _find_refusal(name: str) -> str | None:
+    if len(name) > MAX_NAME_LENGTH:
+        return f"is {len(name)} characters long; {MAX_NAME_LENGTH} are allowed"
+    if "--" in name:
+        return "holds --, which separates the items of a group in job ids"
+    if not _NAME.fullmatch(name):
+        return "is refused"
+    return None
+
+
+def check_presence(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
+    """A workflow has jobs."""
+    if not workflow.jobs:
+        message = f"the workflow {workflow.name} has no jobs"
+        yield Problem("FQ210", message, workflow.places.find("jobs"), "add one under `jobs:`")
+
+
+def check_unused_inputs(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
+    """Every input is used (a warning)."""
+    of_jobs = (uses for _, uses in chain.from_iterable(graph.uses_by_name.values()))
+    of_workflow = (find_references(text) for _, text in find_workflow_texts(workflow))
+    used = {name for uses in chain(of_jobs, of_workflow) for name in uses.inputs}
+    for declared in workflow.inputs:
+        if declared.name not in used:
+            message = f"no job uses the input {declared.name}"
+            hint = f"use it as ${{{{ inputs.{declared.name} }}}}, or take it away"
+            where = workflow.places.find("inputs", declared.name)
+            yield Problem("FQ211", message, where, hint, severity="warning")
+
+
+def check_unused_workflows(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
+    """Every workflow under `workflows` is used (a warning)."""
+    used = {job.workflow for job in workflow.jobs}
+    for nested in workflow.workflows.values():
+        used |= {job.workflow for job in nested.jobs}
+    for name in workflow.workflows:
+        if name not in used:
+            message = f"no job uses the workflow {name}"
+            hint = f"write `workflow: {name}` at a job, or take it away"
+            where = workflow.places.find("workflows", name)
+            yield Problem("FQ223", message, where, hint, severity="warning")

@@ -1,0 +1,57 @@
+"""The rules of workflows inside workflows: they are there, and get the inputs that they declare."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from flowq.errors import Problem
+from flowq.expressions import find_references
+from flowq.graph import Graph
+from flowq.inputs import convert
+from flowq.nearest import did_you_mean
+from flowq.spec import Input, JobSpec, Workflow
+
+
+def check_nested(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
+    """A nested workflow is there, gets its required inputs, and no others."""
+    for job in workflow.jobs:
+        if not job.workflow:
+            continue
+        nested = workflow.workflows.get(job.workflow)
+        if nested is None:
+            where = workflow.places.find("jobs", job.name, "workflow")
+            message = f"job {job.name} runs the workflow {job.workflow}, which is not there"
+            hint = did_you_mean(job.workflow, workflow.workflows)
+            yield Problem("FQ119", message, where, hint or "declare it under `workflows:`")
+        else:
+            yield from _arguments(workflow, job, nested)
+
+
+def _arguments(workflow: Workflow, job: JobSpec, nested: Workflow) -> Iterator[Problem]:
+    input_by_name = {declared.name: declared for declared in nested.inputs}
+    places = workflow.places
+    for name, value in job.with_.items():
+        where = places.find("jobs", job.name, "with", name)
+        if name not in input_by_name:
+            message = f"job {job.name} passes {name}, and {nested.name} has no such input"
+            yield Problem("FQ218", message, where, did_you_mean(name, input_by_name))
+        elif reason := _find_misfit(input_by_name[name], value):
+            message = f"job {job.name} passes {name} to {nested.name}, and that {reason}"
+            yield Problem("FQ218", message, where)
+    missing = [d.name for d in nested.inputs if d.required and d.name not in job.with_]
+    if missing:
+        message = f"job {job.name} does not pass {', '.join(missing)} to {nested.name}"
+        where = places.find("jobs", job.name, "with")
+        hint = f"add it under `with:`, as in {missing[0]}: …"
+        yield Problem("FQ218", message, where, hint)
+
+
+def _find_misfit(declared: Input, value: object) -> str | None:
+    """Return why a value that is known already does not fit an input, or None."""
+    if find_references(value).roots:
+        return None
+    try:
+        convert(declared, value)
+    except ValueError as error:
+        return str(error)
+    return None

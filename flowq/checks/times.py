@@ -1,0 +1,44 @@
+"""The rules of schedules: the times can be understood, and the zone exists."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from zoneinfo import ZoneInfo, available_timezones
+
+from flowq.errors import Problem
+from flowq.graph import Graph
+from flowq.nearest import did_you_mean
+from flowq.spec import Workflow
+
+
+def check_schedule(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
+    """The `cron` and the `timezone` of a schedule can be understood."""
+    schedule = workflow.schedule
+    if schedule is None:
+        return
+    if reason := _find_refusal(schedule.cron):
+        where = workflow.places.find("schedule", "cron")
+        hint = 'five fields: minute hour day month weekday, as in "30 2 * * 1-5"'
+        yield Problem("FQ220", f"{schedule.cron!r} is no cron expression{reason}", where, hint)
+    if not _is_zone(schedule.timezone):
+        where = workflow.places.find("schedule", "timezone")
+        message = f"there is no time zone {schedule.timezone!r}"
+        hint = did_you_mean(schedule.timezone, sorted(available_timezones()))
+        yield Problem("FQ221", message, where, hint)
+
+
+def _find_refusal(cron: str) -> str:
+    from croniter import croniter  # noqa: PLC0415 - it comes with RQ; few workflows need it
+
+    fields = len(cron.split())
+    if fields != 5:
+        return f": it has {fields} field{'' if fields == 1 else 's'}, not 5"
+    return "" if croniter.is_valid(cron) else " that has a next time"
+
+
+def _is_zone(name: str) -> bool:
+    try:
+        ZoneInfo(name)
+    except (ValueError, OSError, LookupError):
+        return False
+    return True

@@ -1,0 +1,91 @@
+"""Where expressions stand in a declaration, and which names have a value there.
+
+One table for both fronts, the graph and the checks: a key that is not in it holds fixed text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from flowq.expressions.templates import as_template
+from flowq.spec import JobSpec, Path, Workflow
+
+_ITEM = frozenset({"item", "index", "matrix"})
+_RUN = frozenset({"inputs", "run"})
+
+ROOTS_BY_KEY: Mapping[str, frozenset[str]] = {
+    "with": _RUN | _ITEM | {"jobs", "env"},
+    "env": _RUN | _ITEM | {"jobs", "env"},
+    "run": _RUN | _ITEM | {"jobs"},
+    "cwd": _RUN | _ITEM | {"jobs"},
+    "if": _RUN | _ITEM | {"jobs", "status"},
+    "for_each": _RUN | {"jobs"},
+    "key": _RUN | {"item", "index"},
+    "more": _RUN | {"item", "index", "result"},
+    "stop_when": _RUN | _ITEM | {"result"},
+    "matrix": frozenset({"inputs"}),
+    "include": frozenset({"inputs"}),
+    "exclude": frozenset({"inputs"}),
+}
+"""The names that a key of a job can see. `item` and `index` also need a `for_each`, `matrix` a
+`matrix`."""
+
+ROOTS_BY_WORKFLOW_KEY: Mapping[str, frozenset[str]] = {
+    "env": _RUN | {"env"},
+    "outputs": _RUN | {"jobs"},
+    "concurrency": frozenset({"inputs"}),
+}
+"""The names that a key of the workflow itself can see."""
+
+
+def find_texts(job: JobSpec) -> Iterator[tuple[Path, str]]:
+    """Yield each text of a job that may hold expressions, with its path inside the job."""
+    if job.with_:
+        yield from _texts(job.with_, ("with",))
+    if job.env:
+        yield from _texts(job.env, ("env",))
+    if job.run is not None:
+        yield ("run",), job.run.command
+    if job.cwd is not None:
+        yield ("cwd",), job.cwd
+    if job.if_ is not None:
+        yield ("if",), as_template(job.if_)
+    if job.for_each is not None or job.matrix is not None:
+        yield from _group_texts(job)
+
+
+def find_workflow_texts(workflow: Workflow) -> Iterator[tuple[Path, str]]:
+    """Yield each text of the workflow itself that may hold expressions, with its path."""
+    yield from _texts(workflow.env, ("env",))
+    yield from _texts(workflow.outputs, ("outputs",))
+    if workflow.concurrency is not None:
+        yield ("concurrency", "group"), workflow.concurrency.group
+
+
+def _group_texts(job: JobSpec) -> Iterator[tuple[Path, str]]:
+    if (each := job.for_each) is not None:
+        yield from _texts(each.items, ("for_each",))
+        yield from _sources(key=each.key, more=each.more, stop_when=each.stop_when)
+    if (matrix := job.matrix) is not None:
+        yield from _texts(matrix.axes, ("matrix",))
+        yield from _texts(matrix.include, ("include",))
+        yield from _texts(matrix.exclude, ("exclude",))
+        yield from _sources(stop_when=matrix.stop_when)
+
+
+def _sources(**source_by_key: str | None) -> Iterator[tuple[Path, str]]:
+    for key, source in source_by_key.items():
+        if source is not None:
+            yield (key,), as_template(source)
+
+
+def _texts(value: Any, path: Path) -> Iterator[tuple[Path, str]]:
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _texts(item, (*path, key))
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            yield from _texts(item, (*path, index))
