@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from flowq import client, server
+from flowq.cli import streams
 from flowq.errors import NotFound
 
 
@@ -52,6 +53,12 @@ def opened(option: str | None, *, creating: bool = False) -> Iterator[Place]:
             yield Place(url, connection, is_embedded=False, option=option)
         finally:
             connection.close()
+
+
+def warn_about(place: Place) -> None:
+    """Say on stderr with which settings of somebody else's server jobs may get lost."""
+    for warning in () if place.is_embedded else server.health(place.connection):
+        streams.note(f"flowq: warning: {warning}")
 
 
 def _embedded(creating: bool) -> Iterator[Place]:

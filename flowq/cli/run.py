@@ -8,12 +8,12 @@ from typing import IO
 
 import click
 
-from flowq import client, server
+from flowq import client
 from flowq.cli import options, streams
 from flowq.cli.attending import Wishes, see_to_the_end, start_workers
 from flowq.cli.compiling import describe_inputs, make_plan
 from flowq.cli.interrupts import Interrupts
-from flowq.cli.place import Place, opened
+from flowq.cli.place import Place, opened, warn_about
 from flowq.cli.plan import written
 from flowq.plan import Plan
 from flowq.render.json import run_document, write_json
@@ -80,15 +80,10 @@ def command(
             streams.write(written(plan, as_json), out)
             return 0
         with opened(redis_url, creating=True) as place:
-            _warn_about(place)
+            warn_about(place)
             if detach:
                 return _detach(plan, place, wishes, out)
             return _run(plan, place, wishes, out)
-
-
-def _warn_about(place: Place) -> None:
-    for warning in () if place.is_embedded else server.health(place.connection):
-        streams.note(f"flowq: warning: {warning}")
 
 
 def _detach(plan: Plan, place: Place, wishes: Wishes, out: IO[str]) -> int:

@@ -8,7 +8,7 @@ import click
 
 from flowq import workers
 from flowq.cli import options, streams
-from flowq.cli.place import opened
+from flowq.cli.place import opened, warn_about
 from flowq.errors import UsageError
 
 
@@ -56,6 +56,7 @@ def command(
         if not quiet:
             names = ", ".join(queues or ("default",))
             streams.note(f"flowq: working on {names} at {place.shown_url}")
+            warn_about(place)
         try:
             workers.main(
                 url=place.url,
