@@ -126,6 +126,8 @@ class Job(RQJob):
         scripts.SETTLE.append(pipeline, self.key, self.id, outcome, self._generation)
 
     def _tell_run(self, status: JobStatus, pipeline: Pipeline) -> None:
+        if status is JobStatus.SCHEDULED:
+            scripts.PASS.append(pipeline, self.key, self.id, "give", "")
         event = {"job": self.id, "name": self.name, "state": status.value, "reason": ""}
         pipeline.xadd(keys.run_events(self.run_id), event)  # type: ignore[arg-type]
 

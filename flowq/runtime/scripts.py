@@ -38,11 +38,14 @@ def clock() -> tuple[str, str]:
 
 
 class Script:
-    """One operation on the server: `lua/common.lua` and the file of its name."""
+    """One operation on the server: `lua/common.lua`, `lua/groups.lua` and the file of its name.
 
-    def __init__(self, name: str) -> None:
+    A long one has further files, which stand in front of that one.
+    """
+
+    def __init__(self, name: str, *parts: str) -> None:
         self.name = name
-        self.source = f"{_COMMON}\n{_read(name)}"
+        self.source = "\n".join([_COMMON, *map(_read, parts), _read(name)])
         self.digest = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
 
     def call(self, connection: Redis, slot_key: str, *args: Any) -> Any:
@@ -61,13 +64,13 @@ class Script:
         pipeline.eval(self.source, 1, slot_key, keys.PREFIX, *clock(), *args)
 
 
-_COMMON = _read("common")
+_COMMON = _read("common") + "\n" + _read("groups")
 
 ADD = Script("add")
 RELEASE = Script("release")
 SETTLE = Script("settle")
 START = Script("start")
-STEP = Script("step")
+STEP = Script("step", "step_futures", "step_groups", "step_runs")
 EMPTY = Script("empty")
 EXPIRED = Script("expired")
 COMMIT = Script("commit")
@@ -76,3 +79,6 @@ TURN = Script("turn")
 BACK = Script("back")
 BEAT = Script("beat")
 DUE = Script("due")
+GROW = Script("grow")
+PASS = Script("pass")
+APPROVE = Script("approve")

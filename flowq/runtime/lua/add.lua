@@ -5,7 +5,7 @@
 --          seconds or "-"), at ("" or seconds),
 --          run, name, unique ("" or "1"), number of fields, field, value, field, value …
 -- Returns {"existing", id, …} when all were enqueued but those named, which are blockers of the same
--- future jobs already (often none); else the reason, and nothing is written:
+-- future jobs already (often none), or of the same run and block nothing; else the reason, and nothing is written:
 --   {"missing", future}            there is no such job
 --   {"plain", future}              the job is not a future job
 --   {"started", future}            it has been queued already
@@ -47,7 +47,9 @@ local function refused_future(job, future)
 end
 
 local function blocks_already(job)
-  if job.blocks == '' then return false end
+  if job.blocks == '' then
+    return job.run ~= '' and redis.call('HGET', job_key(job.id), 'flowq_run') == job.run
+  end
   for future in each_future(job.blocks) do
     if redis.call('HEXISTS', edges_key(future), job.id) == 0 then return false end
   end
@@ -137,7 +139,7 @@ local function add_edge(job, future, mark)
   redis.call('RPUSH', blockers_key(future), job.id)
   redis.call('HSET', edges_key(future), job.id, 'pending' .. mark)
   redis.call('HINCRBY', key, 'pending', 1)
-  redis.call('HINCRBY', key, 'total', 1)
+  if not job.expands then redis.call('HINCRBY', key, 'total', 1) end
   if is_held then return 1 end
   redis.call('HINCRBY', key, 'freed', 1)
   return 0
@@ -158,6 +160,8 @@ local function write(job)
   redis.call('HSET', key, unpack(ARGV, job.first, job.last))
   redis.call('SADD', PREFIX .. ':queues', PREFIX .. ':queue:' .. job.queue)
   redis.call('ZADD', PREFIX .. ':deferred:' .. job.queue, '+inf', job.id)
+  local f = redis.call('HMGET', key, 'flowq_expands', 'flowq_group', 'flowq_slots')
+  job.expands, job.group = f[1], f[2]
   local gates = 0
   for future, mark in each_future(job.blocks) do gates = gates + add_edge(job, future, mark) end
   local ours = { 'flowq_gates', gates }
@@ -173,6 +177,9 @@ local function write(job)
   set('flowq_run', job.run)
   set('flowq_name', job.name)
   set('flowq_late', job.late and job.future ~= '' and '1' or '')
+  if job.run ~= '' and redis.call('HEXISTS', run_key(job.run), 'max_parallel') == 1 then
+    set('flowq_slots', (f[3] and f[3] .. ' ' or '') .. 'run:' .. job.run)
+  end
   if job.run ~= '' then set('flowq_retries', redis.call('HGET', key, 'retries_left') or '') end
   redis.call('HSET', key, unpack(ours))
   if job.run ~= '' then
@@ -180,6 +187,15 @@ local function write(job)
     redis.call('HINCRBY', run_key(job.run), 'left', 1)
     if job.late then log(job.run, job.id, job.name, 'deferred') end
   end
+  if job.group then count_in_group(job.group, 'new', nil) end
+end
+
+-- A group that is closed takes no more: its new items end as the others did.
+local function is_closed(job)
+  local g = job.group and redis.call('HMGET', group_key(job.group), 'closed', 'reason')
+  if not g or not g[1] then return false end
+  call_off(job.id, g[1], g[2])
+  return true
 end
 
 for _, job in ipairs(jobs) do
@@ -189,7 +205,7 @@ end
 for _, job in ipairs(jobs) do
   if not job.exists then
     write(job)
-    lift(job.id)
+    if not is_closed(job) then lift(job.id) end
   end
 end
 settle_all()

@@ -16,13 +16,14 @@
 --   flowq_late     "1" for a future job that joined a run after its commit
 --   flowq_retries  how many retries it was declared with, for when its run is retried
 --   flowq_run, flowq_name    the run that it belongs to, and its name there
+--   and those of groups.lua
 --
 -- A future's hash: state, policy (wait|skip|run), if_empty (run|skip), total, pending, bad, lost
 -- (edges, by class), culprit (the last edge of bad or lost, and its outcome); cascade ("1" when
 -- its release goes on to its blockers); and how far the steps have come with its blockers: freed
 -- (without this gate), dropped, recalled, retired, watched.
 --   open → releasing → released → met → queued → <outcome of the job>
--- It is undecided up to `released`. `met`: only RQ's own depends_on still holds it.
+-- It is undecided up to `released`. `met`: only RQ's own depends_on, a slot or an approval holds it.
 
 local PREFIX, NOW, TS = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local OURS = PREFIX .. ':flowq:1:'
@@ -46,6 +47,10 @@ local function each_future(blocks) return string.gmatch(blocks or '', '([%w_-]+)
 local function text_of(problem)
   return tostring(type(problem) == 'table' and problem.err or problem)
 end
+
+-- Of groups.lua, which stands behind this file.
+local take_slots, hold_slots, give_slots, leave_turn, judge, count_in_group, end_in_group, reopen_group
+local must_ask
 
 local begun = {} -- what this call has put on the todo
 
@@ -102,13 +107,13 @@ local function unmet_dependencies(dependency_ids, allow_failures)
   return unmet and all
 end
 
--- Makes a job QUEUED that has none of our holds left; returns false when RQ's depends_on still
--- holds it: it is entered in RQ's dependents sets now, and RQ queues it.
+-- Makes a job QUEUED that has none of our other holds left; returns false when no slot is free, or
+-- RQ's depends_on still holds it: it is entered in RQ's dependents sets now, and RQ queues it.
 local function enqueue(id)
   local key = job_key(id)
   local f = redis.call('HMGET', key, 'origin', 'dependency_ids', 'allow_dependency_failures',
     'enqueue_at_front', 'flowq_at', 'ttl', 'flowq_run', 'flowq_name', 'flowq_blocks',
-    'flowq_future')
+    'flowq_future', 'flowq_slots')
   local queue, ttl = f[1], int(f[6])
   if ttl > 0 then
     -- Its hash may expire before it is started; what that means to others has to outlive it.
@@ -122,6 +127,7 @@ local function enqueue(id)
     end
     return false
   end
+  if f[11] and not take_slots(id, f[11]) then return false end
   redis.call('ZREM', PREFIX .. ':deferred:' .. queue, id)
   local state = 'queued'
   if f[5] and tonumber(f[5]) > TS then
@@ -192,7 +198,7 @@ local function decide(id)
   if f[2] == 'skip' and bad + lost > 0 then return call_off(id, 'skipped', blame(f[8])) end
   local job = redis.call('HMGET', job_key(id), 'status', 'flowq_gates')
   if job[1] ~= 'deferred' or int(job[2]) > 0 then return end
-  redis.call('HSET', key, 'state', enqueue(id) and 'queued' or 'met')
+  redis.call('HSET', key, 'state', not must_ask(id) and enqueue(id) and 'queued' or 'met')
   redis.call('ZREM', OURS .. 'watched', id)
 end
 
@@ -227,6 +233,7 @@ local function take_back(future)
     redis.call('SREM', job_key(dependency) .. ':dependents', future)
   end
   redis.call('DEL', PREFIX .. ':job::' .. future .. ':dependencies')
+  leave_turn(future, redis.call('HGET', job_key(future), 'flowq_slots'))
   redis.call('HSET', future_key(future), 'state', 'released')
   return true
 end
@@ -277,28 +284,47 @@ end
 -- What settling has to know about a job, also about one whose hash has expired.
 local function facts_of(id)
   local f = redis.call('HMGET', job_key(id), 'origin', 'flowq_blocks', 'flowq_future', 'flowq_run',
-    'flowq_name', 'flowq_outcome')
-  if f[1] then return true, f[2], f[3], f[4], f[5], f[6] end
-  return false, unpack(cjson.decode(redis.call('GET', mortal_key(id)) or '[]'))
+    'flowq_name', 'flowq_outcome', 'flowq_group', 'flowq_slots', 'flowq_expands', 'flowq_tolerate',
+    'flowq_pass')
+  if f[1] then
+    return { exists = true, blocks = f[2], future = f[3], run = f[4], name = f[5], before = f[6],
+      group = f[7], slots = f[8], expands = f[9], tolerate = f[10], pass = f[11] }
+  end
+  local m = cjson.decode(redis.call('GET', mortal_key(id)) or '[]')
+  return { blocks = m[1], future = m[2], run = m[3], name = m[4] }
 end
 
-local function settle(id, outcome, reason)
-  local exists, blocks, future, run, name, before = facts_of(id)
-  if outcome == 'deleted' and (before == 'finished' or before == 'passed') then outcome = before end
-  if exists then redis.call('HSET', job_key(id), 'flowq_outcome', outcome) end
-  if outcome ~= 'failed' and outcome ~= 'stopped' then redis.call('DEL', mortal_key(id)) end
-  if run then
-    if before ~= outcome then
-      reason = reason or redis.call('HGET', job_key(id), 'flowq_reason')
-      log(run, id, name, outcome == 'passed' and 'skipped' or outcome, reason)
-    end
-    count_in_run(run, before, outcome)
+local settle
+
+-- What a run has to know before the future jobs that the job blocks hear of its end.
+local function settle_in_run(id, job, outcome, reason)
+  if job.before ~= outcome then
+    reason = reason or redis.call('HGET', job_key(id), 'flowq_reason')
+    local shown = outcome == 'passed' and 'skipped' or outcome == 'tolerated' and 'failed' or outcome
+    log(job.run, id, job.name, shown, reason)
   end
+  if job.group or job.expands then
+    for _, other in ipairs(end_in_group(id, job, job.before, outcome)) do
+      settle(other, 'failed', 'more than are tolerated')
+    end
+  end
+  count_in_run(job.run, job.before, outcome)
+end
+
+function settle(id, outcome, reason)
+  local job = facts_of(id)
+  local blocks, future, run, before = job.blocks, job.future, job.run, job.before
+  if outcome == 'deleted' and (before == 'finished' or before == 'passed') then outcome = before end
+  if run then outcome, reason = judge(id, job, outcome, reason) end
+  if job.exists then redis.call('HSET', job_key(id), 'flowq_outcome', outcome) end
+  if outcome ~= 'failed' and outcome ~= 'stopped' then redis.call('DEL', mortal_key(id)) end
+  if run then settle_in_run(id, job, outcome, reason) end
   if future then end_future(id, outcome, run) end
   for target in each_future(blocks) do settle_edge(target, id, outcome) end
+  if job.slots then give_slots(id, job.slots) end
   if run or outcome == 'deleted' or outcome == 'expired' then return end
   -- RQ sees to the others; a hash that a success makes anew after a delete has lost what it blocks.
-  local is_ours = blocks or CALLED_OFF[outcome] or not exists
+  local is_ours = blocks or CALLED_OFF[outcome] or not job.exists
   if is_ours and not is_wanted(blocks) and not will_retire(blocks) then later('expire:' .. id) end
 end
 
@@ -327,10 +353,11 @@ local function rearm(id)
   local work, first = { id }, 1
   while first <= #work do
     local key = job_key(work[first])
-    local f = redis.call('HMGET', key, 'flowq_blocks', 'flowq_outcome', 'flowq_run')
+    local f = redis.call('HMGET', key, 'flowq_blocks', 'flowq_outcome', 'flowq_run', 'flowq_group')
     if f[2] then
-      redis.call('HDEL', key, 'flowq_outcome', 'flowq_reason')
+      redis.call('HDEL', key, 'flowq_outcome', 'flowq_reason', 'flowq_pass')
       if f[3] then count_in_run(f[3], f[2], nil) end
+      if f[4] then count_in_group(f[4], f[2], nil) end
     end
     for future in each_future(f[1]) do
       local fk = future_key(future)

@@ -2,6 +2,7 @@
 -- whatever was enqueued for later.
 --
 -- ARGV   4 how many at most of each queue   then the names of the queues
+-- One whose limit has no free slot waits for its turn instead.
 -- Returns {queue, job, …} of those that it leaves to RQ's own way (they have a rate limit).
 -- Atomic; safe in any number of workers at once. RQ's own schedulers are kept away by their lock,
 -- which all flowq workers share; a queue that one of RQ's has is left to it.
@@ -11,7 +12,8 @@ local left = {}
 local function queue_job(queue, id)
   local key = job_key(id)
   local f = redis.call('HMGET', key, 'status', 'rate_limit_key', 'enqueue_at_front',
-    'enqueue_at_front_on_retry', 'ended_at', 'ttl', 'flowq_run', 'flowq_name')
+    'enqueue_at_front_on_retry', 'ended_at', 'ttl', 'flowq_run', 'flowq_name', 'flowq_slots',
+    'flowq_future')
   local registry = PREFIX .. ':scheduled:' .. queue
   if f[2] then
     left[#left + 1] = queue
@@ -20,6 +22,13 @@ local function queue_job(queue, id)
   end
   redis.call('ZREM', registry, id)
   if not f[1] then return end
+  if f[9] and not take_slots(id, f[9]) then
+    redis.call('HSET', key, 'status', 'deferred')
+    redis.call('ZADD', PREFIX .. ':deferred:' .. queue, '+inf', id)
+    if f[10] then redis.call('HSET', future_key(id), 'state', 'met') end
+    log(f[7], id, f[8] or '', 'deferred', 'waits for a slot')
+    return
+  end
   redis.call('HSET', key, 'status', 'queued', 'enqueued_at', NOW)
   if int(f[6]) > 0 then redis.call('EXPIRE', key, f[6]) end
   redis.call('SADD', PREFIX .. ':queues', PREFIX .. ':queue:' .. queue)

@@ -6,8 +6,9 @@
 local ok, answer = pcall(function()
   local id = ARGV[4]
   local f = redis.call('HMGET', job_key(id), 'flowq_outcome', 'flowq_run', 'flowq_name',
-    'flowq_future')
+    'flowq_future', 'flowq_slots')
   if f[1] then rearm(id) end
+  if f[5] then hold_slots(id, f[5]) end -- whoever queued it
   if f[4] and redis.call('HEXISTS', future_key(id), 'state') == 1 then
     redis.call('HSET', future_key(id), 'state', 'queued')
     -- As RQ does with the hash; an earlier attempt may have left a time to live.

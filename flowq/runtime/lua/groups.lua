@@ -1,0 +1,170 @@
+-- groups.lua: put behind common.lua in front of every other script: groups of jobs, the slots of
+-- `max_parallel`, and what makes an end count for something else than it looks like.
+--
+-- Fields of ours in a job's hash:
+--   flowq_group     the group that it is an item of; the job of that id expands it, if there is one
+--   flowq_expands   "1" for a job that adds the items of the group of its own id: no blocker that
+--                   `if_empty` would count
+--   flowq_slots     the limits that it is counted in, "group:G run:R"
+--   flowq_tolerate  "1" when its failure counts as a success
+--   flowq_pass      set by the job while it runs: why it is skipped after all, neutrally
+--   flowq_approval  "1" for a job that somebody has to approve, "1 seconds" when that expires
+--   flowq_asked, flowq_approved   how far that has come
+--
+-- A group's hash: size (items so far), max_items, max_parallel, tolerate ("all", "count:N",
+-- "percent:P"), fail_fast, complete ("1" when its expansion has ended), left (items that have not
+-- ended), over ("1" when more failed than are tolerated), closed (what unstarted items end as) and
+-- reason, closing (how far that has come).
+-- Beside it: keys:G (index by key), items:G (item by index), tolerated:G (ids), and for each limit
+-- slots:L (ids of jobs that have one) and waiting:L (ids by turn).
+
+local function group_key(group) return OURS .. 'group:' .. group end
+local function item_id(group, index) return group .. string.rep('-', 2) .. index end
+local function tolerated_key(group) return OURS .. 'tolerated:' .. group end
+local function slots_key(limit) return OURS .. 'slots:' .. limit end
+local function waiting_key(limit) return OURS .. 'waiting:' .. limit end
+
+-- Slots -----------------------------------------------------------------------------------------
+
+local function each_limit(slots) return string.gmatch(slots or '', '%S+') end -- nil or false: none
+
+local function is_full(limit, id)
+  local max = redis.call('HGET', OURS .. limit, 'max_parallel')
+  if not max or redis.call('SISMEMBER', slots_key(limit), id) == 1 then return false end
+  return redis.call('SCARD', slots_key(limit)) >= tonumber(max)
+end
+
+local function wait_for(limit, id)
+  local last = redis.call('ZRANGE', waiting_key(limit), -1, -1, 'WITHSCORES')
+  redis.call('ZADD', waiting_key(limit), 'NX', int(last[2]) + 1, id)
+end
+
+function take_slots(id, slots)
+  for limit in each_limit(slots) do
+    if is_full(limit, id) then
+      wait_for(limit, id)
+      return false
+    end
+  end
+  hold_slots(id, slots)
+  return true
+end
+
+function leave_turn(id, slots)
+  for limit in each_limit(slots) do redis.call('ZREM', waiting_key(limit), id) end
+end
+
+function hold_slots(id, slots)
+  for limit in each_limit(slots) do
+    redis.call('SADD', slots_key(limit), id)
+    redis.call('ZREM', waiting_key(limit), id)
+  end
+end
+
+-- Queues a job whose turn it is; its hash may say that it is held, or over, by now.
+local function have_turn(id)
+  local f = redis.call('HMGET', job_key(id), 'status', 'flowq_gates', 'flowq_future')
+  if f[1] ~= 'deferred' or int(f[2]) > 0 then return end
+  if f[3] and redis.call('HGET', future_key(id), 'state') ~= 'met' then return end
+  if enqueue(id) and f[3] then redis.call('HSET', future_key(id), 'state', 'queued') end
+end
+
+function give_slots(id, slots)
+  for limit in each_limit(slots) do
+    redis.call('ZREM', waiting_key(limit), id)
+    redis.call('SREM', slots_key(limit), id)
+  end
+  for limit in each_limit(slots) do
+    while not is_full(limit, '') do
+      local next = redis.call('ZPOPMIN', waiting_key(limit))
+      if not next[1] then break end
+      have_turn(next[1])
+    end
+  end
+end
+
+-- What an end counts for ------------------------------------------------------------------------
+
+local function is_tolerated(id, group)
+  local g = redis.call('HMGET', group_key(group), 'tolerate', 'over')
+  if not g[1] or g[2] then return false end
+  local count = string.match(g[1], '^count:(%d+)$')
+  if count and redis.call('SISMEMBER', tolerated_key(group), id) == 0
+    and redis.call('SCARD', tolerated_key(group)) >= tonumber(count) then
+    return false
+  end
+  redis.call('SADD', tolerated_key(group), id)
+  return true
+end
+
+function judge(id, job, outcome, reason)
+  if outcome == 'finished' and job.pass then return 'passed', job.pass end
+  if outcome == 'failed' and (job.tolerate or job.group and is_tolerated(id, job.group)) then
+    return 'tolerated', 'tolerated'
+  end
+  if job.group and outcome ~= 'tolerated' then
+    redis.call('SREM', tolerated_key(job.group), id)
+  end
+  return outcome, reason
+end
+
+-- From here on the items that have not started, also those still to come, end like that.
+local function close_group(group, outcome, reason)
+  if redis.call('HSETNX', group_key(group), 'closed', outcome) == 0 then return end
+  redis.call('HSET', group_key(group), 'reason', reason)
+  later('close:' .. group)
+end
+
+-- Returns ids of tolerated failures that are too many, now that the group is at its end.
+local function find_excess(group)
+  local g = redis.call('HMGET', group_key(group), 'complete', 'left', 'tolerate', 'size')
+  local percent = g[1] and int(g[2]) <= 0 and string.match(g[3] or '', '^percent:(.+)$')
+  if not percent then return {} end
+  local allowed = math.floor(int(g[4]) * tonumber(percent) / 100 + 1e-9)
+  local excess = redis.call('SCARD', tolerated_key(group)) - allowed
+  if excess <= 0 then return {} end
+  redis.call('HSET', group_key(group), 'over', 1)
+  return redis.call('SPOP', tolerated_key(group), math.min(excess, 100)) -- one would be enough
+end
+
+function count_in_group(group, before, after)
+  local change = (before and 1 or 0) - (after and 1 or 0)
+  if change ~= 0 and redis.call('EXISTS', group_key(group)) == 1 then
+    redis.call('HINCRBY', group_key(group), 'left', change)
+  end
+end
+
+-- Notes the end of a job in its group; returns what find_excess does.
+function end_in_group(id, job, before, outcome)
+  if job.expands and (outcome == 'finished' or outcome == 'passed') then
+    redis.call('HSET', group_key(id), 'complete', 1)
+    return find_excess(id)
+  end
+  if not job.group then return {} end
+  count_in_group(job.group, before, outcome)
+  if (outcome == 'failed' or outcome == 'stopped')
+    and redis.call('HGET', group_key(job.group), 'fail_fast') then
+    close_group(job.group, 'canceled', job.name .. ' ' .. outcome)
+  end
+  return find_excess(job.group)
+end
+
+-- An item that is held again opens its group again.
+function reopen_group(group)
+  redis.call('HDEL', group_key(group), 'closed', 'closing', 'reason', 'over')
+end
+
+-- Approval --------------------------------------------------------------------------------------
+
+-- Whether a job that is ready otherwise has to wait for somebody's approval, who is asked now.
+function must_ask(id)
+  local f = redis.call('HMGET', job_key(id), 'flowq_approval', 'flowq_approved', 'flowq_run',
+    'flowq_name', 'flowq_asked')
+  if not f[1] or f[2] then return false end
+  if f[5] then return true end
+  redis.call('HSET', job_key(id), 'flowq_asked', 1)
+  local expires = string.match(f[1], '^1 (.+)$')
+  if expires then redis.call('ZADD', OURS .. 'expiring', TS + tonumber(expires), id) end
+  if f[3] then log(f[3], id, f[4], 'deferred', 'waits for approval') end
+  return true
+end

@@ -1,0 +1,12 @@
+-- pass.lua: a running job says something about itself, or about its group.
+--
+-- ARGV   4 job id   5 "skip" (it ends as skipped, neutrally), "stop" (its unstarted siblings do),
+--        or "give" (it waits for its back-off, and gives its slots back)   6 why
+-- Idempotent. Returns OK.
+
+local id, what = ARGV[4], ARGV[5]
+local f = redis.call('HMGET', job_key(id), 'flowq_group', 'flowq_slots', 'flowq_name')
+if what == 'skip' then redis.call('HSET', job_key(id), 'flowq_pass', ARGV[6]) end
+if what == 'stop' and f[1] then close_group(f[1], 'passed', f[3] .. ': ' .. ARGV[6]) end
+if what == 'give' and f[2] then give_slots(id, f[2]) end
+return redis.status_reply('OK')

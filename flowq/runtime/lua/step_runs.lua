@@ -1,0 +1,124 @@
+-- step_runs.lua: the steps for runs; a part of step.lua, in front of it.
+
+local function release_run(run)
+  local key = run_key(run)
+  if redis.call('HGET', key, 'state') ~= 'running' then return true end
+  return each_item(OURS .. 'futures:' .. run, key, 'released', function(future)
+    if redis.call('HGET', future_key(future), 'state') == 'open' then
+      redis.call('HSET', future_key(future), 'state', 'releasing')
+      redis.call('ZREM', OURS .. 'expiring', future)
+      if not free(future) then later('free:' .. future) end
+    end
+  end)
+end
+
+local function forget(job)
+  local key = job_key(job)
+  local queue = redis.call('HGET', key, 'origin')
+  if queue then
+    for _, registry in ipairs({ 'deferred', 'finished', 'failed', 'canceled', 'scheduled' }) do
+      redis.call('ZREM', PREFIX .. ':' .. registry .. ':' .. queue, job)
+    end
+    redis.call('LREM', PREFIX .. ':queue:' .. queue, 1, job)
+  end
+  redis.call('DEL', key, key .. ':dependents', PREFIX .. ':job::' .. job .. ':dependencies',
+    PREFIX .. ':results:' .. job, PREFIX .. ':executions:' .. job,
+    blockers_key(job), edges_key(job), future_key(job), mortal_key(job))
+  redis.call('ZREM', OURS .. 'expiring', job)
+  redis.call('ZREM', OURS .. 'watched', job)
+  for _, entry in ipairs({ 'free:', 'abandon:', 'retire:', 'expire:' }) do
+    redis.call('ZREM', TODO, entry .. job)
+  end
+end
+
+local function purge(run)
+  local key = run_key(run)
+  redis.call('HSET', key, 'state', 'purging')
+  local jobs = redis.call('LPOP', OURS .. 'jobs:' .. run, limit)
+  for _, job in ipairs(jobs or {}) do forget(job) end
+  if redis.call('EXISTS', OURS .. 'jobs:' .. run) == 1 then return false end
+  if not forget_groups(run) then return false end
+  redis.call('DEL', key, OURS .. 'futures:' .. run, OURS .. 'events:' .. run,
+    OURS .. 'again:' .. run)
+  for _, index in ipairs({ 'runs', 'staged', 'ended' }) do
+    redis.call('ZREM', OURS .. index, run)
+  end
+  for _, entry in ipairs({ 'run:', 'cancel:', 'again:' }) do
+    redis.call('ZREM', TODO, entry .. run)
+  end
+  return true
+end
+
+local function cancel(run)
+  return each_item(OURS .. 'jobs:' .. run, run_key(run), 'canceled', function(job)
+    local f = redis.call('HMGET', job_key(job), 'status', 'flowq_always')
+    if NOT_STARTED[f[1]] and not f[2] then call_off(job, 'canceled', 'the run was canceled') end
+    if f[1] == 'started' then running[#running + 1] = job end
+  end)
+end
+
+-- A job that runs again is held as it was at first, in a new generation: whatever is still on its
+-- way from an earlier one changes nothing.
+local function hold_again(job, run)
+  local key = job_key(job)
+  local f = redis.call('HMGET', key, 'origin', 'flowq_outcome', 'flowq_blocks', 'flowq_future',
+    'flowq_name', 'flowq_retries', 'flowq_group')
+  if not f[1] then return end
+  for _, registry in ipairs({ ':finished:', ':failed:', ':canceled:' }) do
+    redis.call('ZREM', PREFIX .. registry .. f[1], job)
+  end
+  if f[2] then count_in_run(run, f[2], nil) end
+  if f[7] then
+    if f[2] then count_in_group(f[7], f[2], nil) end
+    reopen_group(f[7])
+  end
+  redis.call('HINCRBY', key, 'flowq_gen', 1)
+  redis.call('HDEL', key, 'flowq_outcome', 'flowq_reason', 'flowq_pass', 'flowq_asked', 'flowq_approved')
+  redis.call('HSET', key, 'status', 'deferred', 'started_at', '', 'ended_at', '')
+  if f[6] then redis.call('HSET', key, 'retries_left', f[6]) end
+  redis.call('PERSIST', key)
+  redis.call('ZADD', PREFIX .. ':deferred:' .. f[1], '+inf', job)
+  local gates = 0
+  for future, mark in each_future(f[3]) do
+    local old = redis.call('HGET', edges_key(future), job)
+    if old then
+      move_edge(future, job, old, 'pending' .. mark, redis.call('HGET', future_key(future), 'policy'))
+      gates = gates + 1
+    end
+  end
+  redis.call('HSET', key, 'flowq_gates', gates)
+  if f[4] then
+    redis.call('HSET', future_key(job), 'state', 'open')
+    redis.call('HDEL', future_key(job), 'freed', 'dropped', 'retired')
+    if redis.call('HDEL', key, 'flowq_late') == 1 then -- its release was not in the plan
+      redis.call('RPUSH', OURS .. 'futures:' .. run, job)
+    end
+  end
+  log(run, job, f[5], 'deferred', 'the run is retried')
+end
+
+-- A future job that was called off early has not heard of the blockers that ended after that.
+local function tell_again(job)
+  local f = redis.call('HMGET', job_key(job), 'flowq_blocks', 'flowq_outcome')
+  for future, mark in each_future(f[1]) do
+    local old = redis.call('HGET', edges_key(future), job)
+    local s = redis.call('HMGET', future_key(future), 'state', 'policy')
+    if old and f[2] and s[1] == 'open' then move_edge(future, job, old, f[2] .. mark, s[2]) end
+  end
+end
+
+local function again(run)
+  local key, list = run_key(run), OURS .. 'again:' .. run
+  if redis.call('HGET', key, 'state') ~= 'retrying' then return true end
+  local done = each_item(list, key, 'again', function(entry)
+    local job = string.sub(entry, 2)
+    if string.sub(entry, 1, 1) == '+' then hold_again(job, run) else tell_again(job) end
+  end)
+  if not done then return false end
+  redis.call('DEL', list)
+  redis.call('HDEL', key, 'again')
+  redis.call('HSET', key, 'state', 'running')
+  log(run, '', '', 'running')
+  later('run:' .. run)
+  return true
+end
