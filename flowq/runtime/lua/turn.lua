@@ -156,7 +156,6 @@ end
 local function tell_started(id, raw)
   if raw.flowq_outcome then rearm(id) end
   if raw.flowq_slots then hold_slots(id, raw.flowq_slots) end -- whoever queued it
-  if raw.flowq_slots then hold_slots(id, raw.flowq_slots) end
   if raw.flowq_future and redis.call('HEXISTS', future_key(id), 'state') == 1 then
     redis.call('HSET', future_key(id), 'state', 'queued')
     for _, key in ipairs({ future_key(id), edges_key(id), blockers_key(id) }) do
