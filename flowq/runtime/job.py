@@ -104,8 +104,12 @@ class Job(RQJob):
         """Write the status and, when it is an end, settle it in the same transaction.
 
         Source: RQ calls this for every end but a success whose result is not kept, which goes
-        through `delete`. Of a repeated job only the last run settles.
+        through `delete`. Of a repeated job only the last run settles. For a retry after a back-off
+        RQ writes SCHEDULED at once, and again in the transaction that puts the job on the schedule:
+        a process that died between the two would leave a job that nobody looks for.
         """
+        if status is JobStatus.SCHEDULED and pipeline is None:
+            return
         outcome = _OUTCOME_BY_STATUS.get(status)
         if status is JobStatus.FINISHED and self.repeats_left:
             outcome = None
