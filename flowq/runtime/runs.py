@@ -49,7 +49,8 @@ def submit(plan: Plan, connection: Redis, *, retention_s: float = RETENTION_S) -
     """Execute a plan. Until its commit nothing can run; after it the run reaches its end.
 
     Errors: those of `Queue.enqueue`, with the staged run removed; RunNotFound when it was given up
-    as abandoned because this process stood still for longer than its lease.
+    as abandoned because this process stood still for longer than its lease; redis-py's when the
+    server goes away: the run is there if the commit had reached it, else it is removed later.
     """
     _stage(plan, connection, retention_s)
     try:
@@ -57,10 +58,10 @@ def submit(plan: Plan, connection: Redis, *, retention_s: float = RETENTION_S) -
             _keep_lease(plan.run_id, connection)
             jobs = [_make_job(enqueue, plan.run_id, connection) for enqueue in enqueues]
             add_jobs(Queue(jobs[0].origin, connection=connection), jobs)
-        committed = scripts.COMMIT.call(connection, keys.run(plan.run_id), plan.run_id)
     except BaseException:
         finish(connection, f"purge:{plan.run_id}")
         raise
+    committed = scripts.COMMIT.call(connection, keys.run(plan.run_id), plan.run_id)
     if committed < 0:
         raise RunNotFound(plan.run_id)
     finish(connection, f"run:{plan.run_id}")

@@ -1,16 +1,55 @@
-"""Processes that die between two of their calls."""
+"""Processes that die between two of their calls, and replies that never arrive."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
+import pytest
 import redis
 from rq import Retry
 from rq.job import JobStatus
 
 from flowq.plan import Commit, Enqueue, Plan, Release
-from flowq.runtime import runs
+from flowq.runtime import runs, scripts
+from flowq.runtime.maintenance import tidy
 from flowq.runtime.queue import Queue
+
+PLAN = Plan(
+    "r1",
+    "demo",
+    {},
+    (
+        Enqueue("r1-only", "only", "operator:neg", {}, deferred=True),
+        Commit("r1"),
+        Release("r1-only"),
+    ),
+)
+
+
+class Unheard(redis.Redis):
+    """A connection on which the reply to one script is lost."""
+
+    lost_digest = ""
+    sends_again = True
+
+    def evalsha(self, sha: str, *arguments: Any) -> Any:
+        """Call the script; when its reply is to be lost, do what redis-py does then."""
+        answer = super().evalsha(sha, *arguments)
+        if sha != self.lost_digest:
+            return answer
+        self.lost_digest = ""
+        if self.sends_again:
+            return super().evalsha(sha, *arguments)
+        raise redis.ConnectionError("the server has hung up")
+
+
+@pytest.fixture
+def unheard(connection: redis.Redis) -> Unheard:
+    """A connection that can lose a reply; the scripts are loaded."""
+    for script in (scripts.ADD, scripts.COMMIT):
+        connection.script_load(script.source)
+    return Unheard(connection_pool=connection.connection_pool)
 
 
 def test_a_death_before_the_transaction_of_a_retry_leaves_the_job_started(
@@ -38,3 +77,28 @@ def test_a_retry_after_a_back_off_is_one_line_in_the_log_of_its_run(
     work()
     states = [event.state for event in runs.read_events("r1", connection) if event.name]
     assert states == ["queued", "started", "scheduled"]
+
+
+def test_an_addition_that_is_sent_again_is_made_once(unheard: Unheard) -> None:
+    unheard.lost_digest = scripts.ADD.digest
+    queue = Queue(connection=unheard)
+    future = queue.enqueue("operator.neg", 1, job_id="f", deferred=True)
+    unheard.lost_digest = scripts.ADD.digest
+    blocker = queue.enqueue("operator.neg", 1, blocked_by=future)
+    assert unheard.lrange("rq:deferred:f", 0, -1) == [blocker.id.encode()]
+    assert unheard.hget("rq:flowq:1:future:f", "pending") == b"1"
+
+
+def test_a_run_whose_commit_was_not_heard_of_goes_on(unheard: Unheard) -> None:
+    unheard.lost_digest, unheard.sends_again = scripts.COMMIT.digest, False
+    with pytest.raises(redis.ConnectionError):
+        runs.submit(PLAN, unheard)
+    tidy(unheard)
+    assert runs.get_record("r1", unheard).state == "running"
+    assert Queue(connection=unheard).job_ids == ["r1-only"]
+
+
+def test_a_commit_that_is_sent_again_is_made_once(unheard: Unheard) -> None:
+    unheard.lost_digest = scripts.COMMIT.digest
+    runs.submit(PLAN, unheard)
+    assert Queue(connection=unheard).job_ids == ["r1-only"]

@@ -58,9 +58,23 @@ end
 
 local HAS_ENDED = { finished = true, failed = true, stopped = true, canceled = true }
 
+-- Whether this very call has been made before, and its reply was lost: clients then send it again.
+local function is_resent(job)
+  if HAS_ENDED[redis.call('HGET', job_key(job.id), 'status')] then return false end
+  for at = job.first, job.last, 2 do
+    if ARGV[at] == 'created_at' then
+      return redis.call('HGET', job_key(job.id), 'created_at') == ARGV[at + 1]
+    end
+  end
+end
+
 local function refused_id(job)
   if seen[job.id] then return { 'taken', job.id, 'another job of this call' } end
   seen[job.id] = true
+  if is_resent(job) then
+    job.exists = true
+    return nil
+  end
   local status = redis.call('HGET', job_key(job.id), 'status')
   for _, operation in ipairs({ 'abandon:', 'retire:' }) do
     if HAS_ENDED[status or 'canceled'] and redis.call('ZSCORE', TODO, operation .. job.id) then
