@@ -92,6 +92,7 @@ def main(channel: Connection, lifeline: Connection, cell: Cell, settings: Settin
     """Be a child. Returns when there is nothing more to do; the process should exit then."""
     set_up_process(settings)
     hold_on(lifeline)
+    deadline.prepare()
     bench = Bench(settings)
     capture = Capture(settings)
     outbox = Outbox(channel, cell)

@@ -77,6 +77,13 @@ class Crew:
         return bool(self.chores) or any(child.errand_since is not None for child in self.children)
 
     @property
+    def is_busy(self) -> bool:
+        """Whether there are claims that have not ended."""
+        return bool(self.orphans) or any(
+            child.claims or child.concluding for child in self.children
+        )
+
+    @property
     def held(self) -> list[Claim]:
         """The claims that have not ended, in the order of handing over; orphans first."""
         held = list(self.orphans)

@@ -156,6 +156,12 @@ DEATH_PENALTY_CLASS: type[BaseDeathPenalty] = (
 """RQ's way where there is SIGALRM, else a thread."""
 
 
+def prepare() -> None:
+    """Start what the timeouts of this process need, so that no job seems to have started it."""
+    if DEATH_PENALTY_CLASS is ThreadDeathPenalty:
+        _get_watch()
+
+
 @contextmanager
 def batch() -> Iterator[None]:
     """Let several short jobs share what their timeouts cost."""

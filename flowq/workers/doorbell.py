@@ -10,15 +10,19 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
 from redis import ConnectionPool, Redis
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
+from redis.retry import Retry
 
 from flowq.workers.perform import Address
 
+TRUST_S = 1.0
 CHANNEL = b"__redis__:invalidate"
 log = logging.getLogger("rq.worker")
 
@@ -32,7 +36,7 @@ class Doorbell:
         self._queue_keys = list(queue_keys)
         self._asking: Any = None
         self._subscription: Any = None
-        self.is_armed = False
+        self._armed_at = 0.0
         self.can_ring = False
         self.has_rung = True
 
@@ -46,12 +50,18 @@ class Doorbell:
         self._subscription.subscribe(self._channel, CHANNEL)
         self._asking = self._pool().get_connection()
         self.can_ring = self._track(client_id)
-        self.is_armed, self.has_rung = False, True
+        self._armed_at, self.has_rung = 0.0, True
+
+    @property
+    def is_armed(self) -> bool:
+        """Whether we are sure to be woken. For a second only: then it costs little to ask again."""
+        return time.monotonic() - self._armed_at < TRUST_S
 
     def _pool(self) -> ConnectionPool:
         # RESP2, where a subscription gets invalidations as messages; redis-py would handle the
         # pushes of RESP3 itself.
-        options = {**self._address.options, "protocol": 2}
+        # Without its retries, too: a new subscription is another client, which nobody would wake.
+        options = {**self._address.options, "protocol": 2, "retry": Retry(NoBackoff(), 0)}
         return ConnectionPool(connection_class=self._address.connection_class, **options)
 
     def _track(self, client_id: int) -> bool:
@@ -73,7 +83,7 @@ class Doorbell:
         count = (
             self._ask(("CLIENT", "CACHING", "YES"), exists) if self.can_ring else self._ask(exists)
         )
-        self.is_armed = self.can_ring and count == 0
+        self._armed_at = time.monotonic() if self.can_ring and count == 0 else 0.0
         self.has_rung = bool(count)
         return not count
 
@@ -90,7 +100,7 @@ class Doorbell:
             if message["type"] != "message":
                 continue
             if message["channel"] == CHANNEL:
-                self.has_rung, self.is_armed = True, False
+                self._armed_at, self.has_rung = 0.0, True
             else:
                 commands += _parse(message["data"])
         return commands
@@ -103,7 +113,7 @@ class Doorbell:
             if self._asking is not None:
                 self._asking.disconnect()
         self._subscription = self._asking = None
-        self.is_armed, self.has_rung = False, True
+        self._armed_at, self.has_rung = 0.0, True
 
 
 def _parse(data: bytes) -> list[dict[str, Any]]:

@@ -119,10 +119,10 @@ def start(
 
 
 def _detached() -> dict[str, Any]:
-    if sys.platform == "win32":
-        flags = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
-        return {"creationflags": flags}
-    return {"start_new_session": True}
+    if hasattr(os, "setsid"):
+        return {"start_new_session": True}
+    names = ("CREATE_NEW_PROCESS_GROUP", "CREATE_NO_WINDOW")
+    return {"creationflags": sum(getattr(subprocess, name, 0) for name in names)}
 
 
 def run_command(arguments: Sequence[str] | None = None) -> int:
@@ -151,6 +151,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--log-folder", help="where each job's output goes")
     add("--until-run", help="end when this run has ended")
     add("--name", help="the worker's name")
+    add("--grace", dest="timeout_grace_s", type=float, help="seconds from a timeout to the kill")
+    add("--max-jobs-per-child", type=int, help="replace a kept child after so many jobs")
     add("--quiet", action="store_true", default=None, help="say less")
     add("--values", help=argparse.SUPPRESS)
     return parser

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from uuid import uuid4
 
 from rq.utils import as_text
@@ -16,14 +17,27 @@ from flowq.workers.claims import Claim, End, Turn, make_claim
 if TYPE_CHECKING:
     from redis import Redis
 
+Strategy = Literal["default", "round_robin", "random"]
+
 RESULT_NUMBER = {"finished": "1", "failed": "2", "stopped": "2"}
 """RQ's types of results; it records stopped jobs as failures."""
 
 
 class Ledger:
-    """The claims and ends of one worker. Errors: redis-py's, of every method."""
+    """The claims and ends of one worker. Errors: redis-py's, of every method.
 
-    def __init__(self, connection: Redis, worker: str, queues: Sequence[str], beat_s: int) -> None:
+    `strategy` is RQ's: queues in the order given, one after the other in turns, or at random.
+    """
+
+    def __init__(
+        self,
+        connection: Redis,
+        worker: str,
+        queues: Sequence[str],
+        beat_s: int,
+        strategy: Strategy = "default",
+    ) -> None:
+        self.strategy = strategy
         self.connection = connection
         self.worker = worker
         self.queues = list(queues)
@@ -43,7 +57,7 @@ class Ledger:
     ) -> Turn:
         """End executions and claim the next jobs for `slots` children, in one step."""
         arguments: list[Any] = [self.worker, uuid4().hex[:24], slots, idle, f"{budget_s:.6f}"]
-        arguments += [limit, self._beat_s, len(self.queues), *self.queues, len(cost_by_kind)]
+        arguments += [limit, self._beat_s, len(self.queues), *self._order(), len(cost_by_kind)]
         for kind, cost_s in cost_by_kind.items():
             arguments += [kind, f"{cost_s:.6f}"]
         arguments.append(len(ends))
@@ -53,7 +67,18 @@ class Ledger:
             self.connection, self._key, *arguments
         )
         claims = [self._claim(*parts) for parts in claimed]
+        if claims and self.strategy == "round_robin":
+            self._rotate(claims[-1].queue)
         return Turn([as_text(answer) for answer in answers], claims, held, bool(suspended))
+
+    def _order(self) -> list[str]:
+        if self.strategy == "random":
+            return random.sample(self.queues, len(self.queues))
+        return self.queues
+
+    def _rotate(self, last: str) -> None:
+        index = self.queues.index(last) + 1
+        self.queues = self.queues[index:] + self.queues[:index]
 
     def _claim(
         self, job_id: Any, execution_id: Any, queue: Any, flat: list[bytes], is_light: Any = 0

@@ -119,7 +119,7 @@ class Supervisor:
     def _has_reason_to_end(self) -> bool:
         if self._is_forced:
             return True
-        if self._known() or self.crew.is_on_errands:
+        if self._is_busy() or self.crew.is_on_errands:
             self._idle_since = time.monotonic()
             return False
         if self._is_stopping:
@@ -166,7 +166,7 @@ class Supervisor:
         if self._wants_claims() and not self.doorbell.can_ring:
             return POLL_S
         until_due_s = max(self.upkeep.due_at - now, 0.0)
-        return min(until_due_s, TICK_S if self._known() or self.limits.until else 1.0)
+        return min(until_due_s, TICK_S if self.crew.is_busy or self.limits.until else 1.0)
 
     def _listen(self, wait_s: float) -> None:
         child_by_channel: dict[Any, Child] = {child.channel: child for child in self.crew.children}
@@ -191,6 +191,9 @@ class Supervisor:
                     self.oversight.obey(command)
         except UNREACHABLE as error:
             self._go_offline(error)
+
+    def _is_busy(self) -> bool:
+        return bool(self.crew.is_busy or self._rare or self.crew.ends or self.upkeep.failing)
 
     def _known(self) -> list[Claim]:
         """Everything that we have claimed and not ended."""
@@ -300,8 +303,12 @@ class Supervisor:
 
     def _count(self, claim: Claim, end: End) -> None:
         self.done += 1
+        seconds = end.ended_at - end.started_at
         if end.how == "turn":
-            self.oversight.pace.learn(claim.kind, end.ended_at - end.started_at)
+            self.oversight.pace.learn(claim.kind, seconds)
+        if not claim.is_light:
+            level = logging.INFO if end.status == "finished" else logging.WARNING
+            log.log(level, "%s: %s %s in %.3f s", claim.kind, claim.job_id, end.status, seconds)
 
     def _reconcile(self) -> None:
         unknown = self.ledger.find_unknown(self._known())

@@ -58,6 +58,7 @@ def kill_tree(pid: int) -> None:
     if hasattr(os, "killpg"):
         with suppress(ProcessLookupError):  # it may not have made its group yet
             os.killpg(pid, signal.SIGKILL)
-    elif sys.platform == "win32":
-        command = ["taskkill", "/F", "/T", "/PID", str(pid)]
+        return
+    command = ["taskkill", "/F", "/T", "/PID", str(pid)]
+    with suppress(FileNotFoundError):
         subprocess.run(command, capture_output=True, check=False)  # noqa: S603

@@ -64,7 +64,8 @@ class Upkeep:
             Duty(TIDY_S, self._tidy),
             Duty(DUE_S, self._queue_due),
             Duty(SEARCH_S, self._search),
-            Duty(maintenance_s, self._clean_registries),
+            # After the first search: RQ would fail what we start again.
+            Duty(maintenance_s, self._clean_registries, time.monotonic() + 2 * CONFIRM_S),
         ]
 
     @property

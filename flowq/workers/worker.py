@@ -18,7 +18,8 @@ from rq.defaults import DEFAULT_LOGGING_DATE_FORMAT, DEFAULT_LOGGING_FORMAT
 from rq.job import Job as RQJob
 from rq.logutils import setup_loghandlers
 from rq.queue import Queue as RQQueue
-from rq.worker.base import BaseWorker, WorkerStatus
+from rq.utils import import_attribute
+from rq.worker.base import BaseWorker, DequeueStrategy, WorkerStatus
 
 from flowq.errors import UsageError
 from flowq.runtime import keys
@@ -91,6 +92,11 @@ class Worker(BaseWorker):
             raise UsageError(f"concurrency is at least 1, not {concurrency}")
         if mode != "multiprocessing" and not hasattr(os, "fork"):
             raise UsageError(f"mode {mode!r} needs fork; use mode='multiprocessing' here")
+        if options.get("work_horse_killed_handler"):
+            raise UsageError(
+                "work_horse_killed_handler would run in the supervisor, which runs no user code; "
+                "use exception_handlers=, or on_failure= of the job"
+            )
         queues = _as_list(queues)
         if connection is None and queues and isinstance(queues[0], RQQueue):
             connection = queues[0].connection
@@ -136,6 +142,7 @@ class Worker(BaseWorker):
         included. Blocks: for all that time.
         """
         setup_loghandlers(logging_level, date_format, log_format, name="rq.worker")
+        self._dequeue_strategy = DequeueStrategy(dequeue_strategy or "default")
         limits = Limits(burst, max_jobs, max_idle_time, until)
         scratch = tempfile.mkdtemp(prefix="flowq-") if self.captures else None
         try:
@@ -174,7 +181,13 @@ class Worker(BaseWorker):
         pace = Pace(self.batches and self.max_jobs_per_child is None)
         oversight = Oversight(crew, pace, self.timeout_grace_s)
         queues = self.queue_names()
-        ledger = Ledger(self.connection, self.name, queues, self.job_monitoring_interval)
+        ledger = Ledger(
+            self.connection,
+            self.name,
+            queues,
+            self.job_monitoring_interval,
+            self._dequeue_strategy.value if self._dequeue_strategy else "default",
+        )
         bell = Doorbell(address, self.pubsub_channel_name, [keys.queue(name) for name in queues])
         upkeep = Upkeep(
             ledger,
@@ -236,4 +249,10 @@ def _as_list(queues: Any) -> list[Any]:
 
 
 def _ours(given: Any, theirs: type, ours: type) -> Any:
-    return ours if given is None or given is theirs else given
+    if isinstance(given, str):
+        given = import_attribute(given)
+    if given is None or given is theirs:
+        return ours
+    if not issubclass(given, ours):
+        raise UsageError(f"{given.__qualname__} is not a subclass of flowq.{ours.__name__}")
+    return given

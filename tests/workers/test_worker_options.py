@@ -122,6 +122,22 @@ def test_options_that_cannot_be_meant_are_refused(
         Worker(["default"], connection=connection, **options)
 
 
+@pytest.mark.parametrize(
+    ("strategy", "first"), [("default", ["a", "a"]), ("round_robin", ["a", "b"])]
+)
+def test_queues_are_served_as_the_strategy_says(
+    connection: redis.Redis, strategy: str, first: list[str]
+) -> None:
+    for name in ("a", "b"):
+        for _ in range(3):
+            Queue(name, connection=connection).enqueue(worker_jobs.note, name)
+    worker = Worker(["a", "b"], connection=connection, mode="fork")
+    worker.work(burst=True, logging_level="ERROR", dequeue_strategy=strategy)
+    noted = [each.decode() for each in connection.lrange("notes", 0, -1)]
+    assert noted[:2] == first
+    assert sorted(noted) == list("aaabbb")
+
+
 def test_without_fork_children_are_spawned(
     connection: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -135,13 +151,17 @@ def test_the_multiprocessing_worker_spawns(connection: redis.Redis) -> None:
     assert MultiprocessingWorker(["default"], connection=connection).mode == "multiprocessing"
 
 
+def loop_for_ever() -> None:
+    while True:
+        pass
+
+
 def test_the_timeout_without_signals_ends_a_loop() -> None:
     with (
         pytest.raises(TimeoutError, match=r"maximum timeout value \(0.05 seconds\)"),
         ThreadDeathPenalty(0.05, TimeoutError),
     ):
-        while True:
-            pass
+        loop_for_ever()
 
 
 def test_the_timeout_without_signals_is_forgotten_in_time() -> None:

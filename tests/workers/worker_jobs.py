@@ -122,6 +122,12 @@ def swallow_timeout() -> None:
             time.sleep(60)
 
 
+def loop_in_python() -> None:
+    """Loop."""
+    while True:
+        pass
+
+
 def loop_in_c() -> int:
     """Sit in C code for hours, where no exception comes through."""
     return pow(7, 10**10)
@@ -218,6 +224,11 @@ def touch_and_wait(began: str, go: str) -> None:
     Path(began).touch()
     while not Path(go).exists():
         time.sleep(0.01)
+
+
+def note(text: str) -> None:
+    """Write it down."""
+    get_current_job().connection.rpush("notes", text)
 
 
 def check_sum(count: int) -> int:
