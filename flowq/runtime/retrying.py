@@ -43,6 +43,9 @@ def retry(run_id: str, connection: Redis) -> tuple[str, ...]:
         raise WrongState(_refusal(run_id, record.state, connection))
     ended = _read_jobs(run_id, connection)
     again = _downstream({job for job, end in ended.items() if end.outcome not in SUCCEEDED}, ended)
+    if not again:
+        reason = "its jobs have succeeded since; there is nothing to retry"
+        raise WrongState(f"run {run_id} is {record.state}, but {reason}")
     missing = [job for job in again if not ended[job].outcome]
     if missing:
         raise WrongState(f"run {run_id} cannot be retried: {missing[0]} was deleted; run it anew")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import redis
 from rq.job import JobStatus
 
-from flowq.errors import FutureEnded
+from flowq.errors import FutureEnded, WrongState
 from flowq.plan import Commit, Enqueue, Plan, Release
 from flowq.runtime import keys, retrying, runs, scripts, steps
 from flowq.runtime.job import Job, get_job
@@ -96,8 +97,10 @@ def test_a_join_that_only_rqs_dependency_holds_still_minds_its_blockers(
 
 def submit(connection: redis.Redis) -> None:
     """One future job in a run, and one blocker of it."""
-    last = Enqueue("r-last", "last", "operator:add", {"a": 1}, deferred=True)
-    first = Enqueue("r-first", "first", "operator:add", {"a": 1}, blocks=(Block("r-last"),))
+    last = Enqueue("r-last", "last", "runtime_jobs:any_keyword", {"a": 1}, deferred=True)
+    first = Enqueue(
+        "r-first", "first", "runtime_jobs:any_keyword", {"a": 1}, blocks=(Block("r-last"),)
+    )
     plan = Plan("r", "demo", {}, (last, first, Commit("r"), Release("r-last")))
     runs.submit(plan, connection)
 
@@ -126,3 +129,35 @@ def test_adding_to_a_job_whose_run_is_over_says_what_became_of_the_job(
     runs.cancel("r", connection)
     with pytest.raises(FutureEnded, match="r-last"):
         queue.enqueue("operator.add", 1, 1, blocked_by="r-last")
+
+
+def test_a_retry_holds_only_what_it_releases_again(
+    queue: Queue, connection: redis.Redis, work: Work, tmp_path: Path
+) -> None:
+    """The gate of a future job outside of the run was closed again, and nobody opened it."""
+    submit(connection)
+    (outside,) = future_jobs(queue, 1)
+    shared = queue.enqueue(
+        "runtime_jobs.fail_unless", str(tmp_path / "flag"), blocked_by=["r-last", outside]
+    )
+    outside.release()
+    work()
+    assert runs.get_record("r", connection).state == "failed"
+    (tmp_path / "flag").touch()
+    assert set(retrying.retry("r", connection)) == {"r-last", shared.id}
+    assert shared.get_status() == "queued"
+    work()
+    assert runs.get_record("r", connection).state == "succeeded"
+    assert outside.get_status() == "finished"
+
+
+def test_a_retry_with_nothing_left_to_do_is_refused_in_words(
+    connection: redis.Redis, work: Work
+) -> None:
+    """A success that came after the end of the run: it was an error of the script."""
+    submit(connection)
+    runs.cancel("r", connection)
+    for job_id in ("r-first", "r-last"):
+        get_job(job_id, connection).set_status(JobStatus.FINISHED)
+    with pytest.raises(WrongState, match="nothing to retry"):
+        retrying.retry("r", connection)

@@ -57,44 +57,45 @@ local function cancel(run)
   end)
 end
 
+-- Whether the release of a future job has still to come to this blocker of it.
+local function stands_before(job, future)
+  if redis.call('HEXISTS', edges_key(future), job) == 0 then return false end
+  local f = redis.call('HMGET', future_key(future), 'state', 'freed')
+  if f[1] ~= 'releasing' then return f[1] == 'open' end
+  return (redis.call('LPOS', blockers_key(future), job) or 0) >= int(f[2])
+end
+
 -- A job that runs again is held as it was at first, in a new generation: whatever is still on its
 -- way from an earlier one changes nothing.
 local function hold_again(job, run)
   local key = job_key(job)
-  local f = redis.call('HMGET', key, 'origin', 'flowq_outcome', 'flowq_blocks', 'flowq_future',
-    'flowq_name', 'flowq_retries', 'flowq_group')
+  local f = redis.call('HMGET', key, 'origin', 'flowq_blocks', 'flowq_future', 'flowq_name',
+    'flowq_retries', 'flowq_group')
   if not f[1] then return end
   for _, registry in ipairs({ ':finished:', ':failed:', ':canceled:' }) do
     redis.call('ZREM', PREFIX .. registry .. f[1], job)
   end
-  if f[2] then count_in_run(run, f[2], nil) end
-  if f[7] then
-    if f[2] then count_in_group(f[7], f[2], nil) end
-    reopen_group(f[7])
-  end
+  rearm(job) -- what it blocks outside of the run is not held again, but waits again
+  if f[6] then reopen_group(f[6]) end
   redis.call('HINCRBY', key, 'flowq_gen', 1)
-  redis.call('HDEL', key, 'flowq_outcome', 'flowq_reason', 'flowq_pass', 'flowq_asked', 'flowq_approved')
+  redis.call('HDEL', key, 'flowq_asked', 'flowq_approved')
   redis.call('HSET', key, 'status', 'deferred', 'started_at', '', 'ended_at', '')
-  if f[6] then redis.call('HSET', key, 'retries_left', f[6]) end
+  if f[5] then redis.call('HSET', key, 'retries_left', f[5]) end
   redis.call('PERSIST', key)
   redis.call('ZADD', PREFIX .. ':deferred:' .. f[1], '+inf', job)
   local gates = 0
-  for future, mark in each_future(f[3]) do
-    local old = redis.call('HGET', edges_key(future), job)
-    if old then
-      move_edge(future, job, old, 'pending' .. mark, redis.call('HGET', future_key(future), 'policy'))
-      gates = gates + 1
-    end
+  for future in each_future(f[2]) do
+    if stands_before(job, future) then gates = gates + 1 end
   end
   redis.call('HSET', key, 'flowq_gates', gates)
-  if f[4] then
+  if f[3] then
     redis.call('HSET', future_key(job), 'state', 'open')
     redis.call('HDEL', future_key(job), 'freed', 'dropped', 'retired')
     if redis.call('HDEL', key, 'flowq_late') == 1 then -- its release was not in the plan
       redis.call('RPUSH', OURS .. 'futures:' .. run, job)
     end
   end
-  log(run, job, f[5], 'deferred', 'the run is retried')
+  log(run, job, f[4], 'deferred', 'the run is retried')
 end
 
 -- A future job that was called off early has not heard of the blockers that ended after that.
