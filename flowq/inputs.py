@@ -117,7 +117,13 @@ def _example(declared: Input) -> str:
 def _to_str(declared: Input, value: object) -> str:
     if not isinstance(value, str):
         raise ValueError(f"must be text, not {_say(value)}")
-    return value
+    return _matched(declared, value)
+
+
+def _matched(declared: Input, text: str) -> str:
+    if declared.pattern is None or re.fullmatch(declared.pattern, text):
+        return text
+    raise ValueError(f"must match {declared.pattern}, and {_say(text)} does not")
 
 
 def _to_path(declared: Input, value: object) -> str:
@@ -126,7 +132,7 @@ def _to_path(declared: Input, value: object) -> str:
         raise ValueError(f"must be a path, not {_say(value)}")
     if not path or "\0" in path:
         raise ValueError(f"must be a path, and {path!r} is none")
-    return path
+    return _matched(declared, path)
 
 
 def _to_int(declared: Input, value: object) -> int:

@@ -9,6 +9,7 @@ import importlib
 import importlib.util
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -92,8 +93,17 @@ def _is_drive(target: str) -> bool:
 
 def _load_yaml(target: str, path: Path) -> Workflow:
     _require_file(target, path)
+    workflow = yaml.read_workflow(path)
+    make_importable(*(Path(folder) for folder in _folders(workflow) if folder))
     make_importable(Path.cwd(), path.resolve().parent)
-    return yaml.read_workflow(path)
+    return workflow
+
+
+def _folders(workflow: Workflow) -> Iterator[str | None]:
+    """Yield the folders of the workflows inside of one, innermost first."""
+    for nested in workflow.workflows.values():
+        yield from _folders(nested)
+        yield nested.folder
 
 
 def _require_file(target: str, path: Path) -> None:

@@ -10,7 +10,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
 
-from flowq.checks import calls, edges, expressions, groups, names, nested, not_yet, shells, times
+from flowq.checks import (
+    beside,
+    calls,
+    edges,
+    expressions,
+    groups,
+    names,
+    nested,
+    not_yet,
+    shells,
+    times,
+)
 from flowq.checks.names import MAX_NAME_LENGTH
 from flowq.errors import Problem
 from flowq.graph import Graph, build_graph
@@ -20,6 +31,8 @@ __all__ = ["MAX_NAME_LENGTH", "RULE_BY_CODE", "check", "check_calls", "in_text_o
 
 RULE_BY_CODE: Mapping[str, str] = {
     "FQ107": "Only what this version supports is used",
+    "FQ117": "A job says exactly one of `call`, `run` and `workflow`",
+    "FQ118": "A key stands beside the key that it belongs to",
     "FQ119": "A nested workflow is there",
     "FQ201": "Every job in `needs`, `blocks` and `blocked_by` is declared",
     "FQ202": "No job waits for itself",
@@ -68,6 +81,8 @@ _RULES: tuple[Rule, ...] = (
     names.check_presence,
     names.check_unused_inputs,
     names.check_unused_workflows,
+    beside.check_work,
+    beside.check_meaning,
     groups.check_matrices,
     groups.check_conditions,
     groups.check_limits,

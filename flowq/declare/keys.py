@@ -1,56 +1,32 @@
-"""The words of the YAML language: which keys there are, how each is read, and whose they are not.
-
-Keys that the design has and this version has not say so, and the words of GitHub Actions and of
-other queues are answered with ours.
-"""
+"""The words of the YAML language: which keys there are, how each is read, and what it means."""
 
 from __future__ import annotations
 
 import re
 
-from flowq.declare.nodes import ListNode, Node, ScalarNode
+from flowq.declare import foreign
+from flowq.declare import job_shapes as job
+from flowq.declare.matrices import COMBINATIONS, MATRIX
+from flowq.declare.nodes import ListNode, MapNode, Node, ScalarNode
 from flowq.declare.problems import Problems
 from flowq.declare.shapes import (
-    Vocabulary,
-    read_arguments,
-    read_blocks,
-    read_description,
-    read_fixed_text,
-    read_flag,
-    read_names,
+    ARGUMENTS,
+    DESCRIPTION,
+    EXPRESSION,
+    FIXED_TEXT,
+    FLAG,
+    POSITIVE,
+    TEMPLATE,
+    TEXT,
+    TIMEOUT,
+    choice,
+    either,
     read_node,
-    read_policy,
-    read_retries,
-    read_timeout,
-    say,
+    read_template,
+    read_text,
 )
-
-_CALL = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*(?:\.[^\W\d]\w*)*")
-_DOTTED = re.compile(r"([^\W\d]\w*(?:\.[^\W\d]\w*)*)\.([^\W\d]\w*)")
-_FILE = re.compile(r"(.+)\.py:(\w+)")
-
-
-def _read_call(label: str, node: Node, problems: Problems) -> str | None:
-    if isinstance(node, ScalarNode) and _CALL.fullmatch(node.text):
-        return node.text
-    message = f"{label} must be package.module:function, not {say(node)}"
-    text = node.text if isinstance(node, ScalarNode) else ""
-    problems.add("FQ114", node, message, _call_hint(text))
-    return None
-
-
-def _call_hint(text: str) -> str:
-    bare = text.partition("(")[0].strip()
-    if "${{" in text:
-        return "a call is fixed text; expressions are filled in under `with` only"
-    if found := _FILE.fullmatch(bare):
-        module = found.group(1).removeprefix("./").replace("/", ".")
-        return f"name the module, not the file: {module}:{found.group(2)}"
-    if found := _DOTTED.fullmatch(bare):
-        return f"did you mean {found.group(1)}:{found.group(2)!s}?"
-    if bare != text and _CALL.fullmatch(bare):
-        return f"leave the parentheses away, and put the arguments under `with`: {bare}"
-    return "for example: photos.tasks:make_thumbnail"
+from flowq.declare.vocabulary import Key, Shape, Vocabulary, say
+from flowq.spec import Concurrency, Schedule
 
 
 def _read_choices(label: str, node: Node, problems: Problems) -> tuple[str, ...] | None:
@@ -62,113 +38,236 @@ def _read_choices(label: str, node: Node, problems: Problems) -> tuple[str, ...]
     return tuple(texts)
 
 
-LATER_IN_A_JOB = frozenset(
-    {
-        *("run", "workflow", "approval", "if", "env", "cwd", "shell", "result", "at_front"),
-        *("for_each", "more", "key", "max_items", "stop_when", "max_parallel", "fail_fast"),
-        *("matrix", "include", "exclude"),
-        *("continue_on_error", "if_empty", "on_crash", "expires"),
-    }
+def _read_pattern(label: str, node: Node, problems: Problems) -> str | None:
+    text = read_text(label, node, problems)
+    try:
+        re.compile(text or "")
+    except (re.error, RecursionError, OverflowError) as error:
+        message = f"{label} must be a regular expression: {error}"
+        problems.add("FQ105", node, message, "the whole text must match it, as in [a-z]+")
+        return None
+    return text
+
+
+def _read_schedule(label: str, node: Node, problems: Problems) -> Schedule | None:
+    if isinstance(node, ListNode | ScalarNode):
+        message = f"{label} must be a map, not {say(node)}"
+        problems.add("FQ105", node, message, 'write {cron: "30 2 * * *", timezone: Europe/Berlin}')
+        return None
+    words = SCHEDULE.read(label, node, problems) or {}
+    if "cron" not in node.node_by_key:
+        problems.add("FQ106", node, f"{label} has no `cron`", 'as in cron: "30 2 * * 1-5"')
+    return Schedule(words.get("cron", "0 0 * * *"), words.get("timezone", "UTC"))
+
+
+def _read_concurrency(label: str, node: Node, problems: Problems) -> Concurrency | None:
+    if isinstance(node, ScalarNode):
+        text = read_template(label, node, problems)
+        return None if text is None else Concurrency(text)
+    words = CONCURRENCY.read(label, node, problems) or {}
+    if isinstance(node, MapNode) and "group" not in node.node_by_key:
+        hint = "runs with the same text come one after the other"
+        problems.add("FQ106", node, f"{label} has no `group`", hint)
+    return Concurrency(words.get("group", ""), words.get("cancel_in_progress", False))
+
+
+_CALLED = Key(
+    job.CALL, "The function that the job calls: package.module:function.", ("photos.tasks:resize",)
+)
+_QUEUE = Key(FIXED_TEXT, "The queue whose workers run it.", ("default",))
+_TIMEOUT = Key(TIMEOUT, "How long it may run.", ("30s", "10m"))
+_RETRIES = Key(job.RETRIES, "How often it is tried again.", (3, {"max": 3, "backoff": "2s"}))
+_DESCRIPTION = Key(DESCRIPTION, "What it is for.")
+_ENV = Key(
+    job.ENVIRONMENT,
+    "Environment variables; `env.NAME` is read where the job runs.",
+    ({"API_KEY": "${{ env.API_KEY }}"},),
 )
 
 JOB = Vocabulary(
     "a job",
     {
-        "call": _read_call,
-        "with": read_arguments,
-        "needs": read_names,
-        "blocks": read_blocks,
-        "blocked_by": read_blocks,
-        "deferred": read_flag,
-        "queue": read_fixed_text,
-        "timeout": read_timeout,
-        "retries": read_retries,
-        "description": read_description,
-        "on_blocker_failure": read_policy,
+        "call": _CALLED,
+        "run": Key(TEMPLATE, "A shell command; values are quoted.", ('make -C "$FOLDER"',)),
+        "workflow": Key(
+            FIXED_TEXT, "Another workflow: a file, or a name under `workflows`.", ("./photo.yaml",)
+        ),
+        "with": Key(ARGUMENTS, "The arguments, by name; values may hold ${{ expressions }}."),
+        "needs": Key(job.NAMES, "Jobs that must run before this one.", ("fetch", ["a", "b"])),
+        "blocks": Key(
+            job.BLOCKS,
+            "Jobs that must wait for this one.",
+            ("report", {"report": {"on_failure": "ignore"}}),
+        ),
+        "blocked_by": Key(
+            job.BLOCKS, "As `blocks`: future jobs (`deferred: true`) that wait for this one."
+        ),
+        "deferred": Key(FLAG, "A future job: blockers may join it while the workflow runs."),
+        "approval": Key(
+            job.APPROVAL,
+            "Wait for `flowq release RUN JOB` when all else is ready.",
+            (True, {"message": "Look at the report first", "expires": "2d"}),
+        ),
+        "for_each": Key(
+            job.ITEMS,
+            "One job for each item of a list, or of an expression that gives one.",
+            (["a", "b"], "${{ jobs.list_photos.result }}"),
+        ),
+        "key": Key(
+            EXPRESSION, "An expression that names an item; seen keys are dropped.", ("item.id",)
+        ),
+        "more": Key(
+            EXPRESSION, "An expression on `result` that gives further items.", ("result.links",)
+        ),
+        "max_items": Key(POSITIVE, "The group fails above this number of items.", (10_000,)),
+        "stop_when": Key(
+            EXPRESSION,
+            "An expression on `result`: once true, what has not started is skipped.",
+            ("result.loss < 0.1",),
+        ),
+        "matrix": Key(
+            MATRIX,
+            "One job for each combination of some lists.",
+            ({"os": ["linux", "windows"], "python": ["3.11", "3.12"]},),
+        ),
+        "include": Key(COMBINATIONS, "Further combinations of the matrix, or keys for some."),
+        "exclude": Key(COMBINATIONS, "Combinations that the matrix leaves out."),
+        "max_parallel": Key(POSITIVE, "How many jobs of the group run at a time.", (8,)),
+        "fail_fast": Key(FLAG, "After a failure, cancel what has not started of the group."),
+        "if": Key(
+            EXPRESSION, "Run only if this expression is true.", ("inputs.publish", "always()")
+        ),
+        "continue_on_error": Key(
+            job.TOLERANCE, "Failures that count as successes.", (True, 3, "20%")
+        ),
+        "on_blocker_failure": Key(
+            job.POLICY, "What becomes of it when a job before it did not succeed."
+        ),
+        "if_empty": Key(
+            choice("run", "skip"), "What becomes of it when there was nothing to wait for."
+        ),
+        "on_crash": Key(
+            choice("requeue", "fail"), "What becomes of it when its worker is lost with it."
+        ),
+        "expires": Key(TIMEOUT, "How long it may wait before it is canceled.", ("1d",)),
+        "retries": _RETRIES,
+        "timeout": _TIMEOUT,
+        "queue": _QUEUE,
+        "at_front": Key(FLAG, "Enter the queue at its front."),
+        "env": _ENV,
+        "cwd": Key(TEMPLATE, "The folder that it runs in.", ("build",)),
+        "shell": Key(FIXED_TEXT, "The shell of `run`.", ("bash", "sh", "pwsh", "cmd")),
+        "result": Key(
+            choice("last", "text", "lines", "json"), "What of the output is the result of `run`."
+        ),
+        "description": _DESCRIPTION,
     },
-    later=LATER_IN_A_JOB,
-    foreign={
-        "steps": "a job is one call: make each step a job, and order them with `needs`",
-        "uses": "name a Python function instead: `call: package.module:function`",
-        "runs-on": "name the queue whose workers shall run it: `queue: NAME`",
-        "strategy": "`matrix` and `max_parallel` will stand at the job itself",
-        "timeout-minutes": "write `timeout: 10m`",
-        "continue-on-error": "it will be called `continue_on_error`",
-        "max-parallel": "it will be called `max_parallel`",
-        "fail-fast": "it will be called `fail_fast`",
-        "container": "a job runs where its queue's workers are: `queue: NAME`",
-        "services": "a job runs where its queue's workers are: `queue: NAME`",
-        "permissions": "leave it out",
-        "outputs": "what the function returns is jobs.NAME.result",
-        "args": "arguments stand under `with`, by name",
-        "kwargs": "arguments stand under `with`, by name",
-        "params": "arguments stand under `with`, by name",
-        "parameters": "arguments stand under `with`, by name",
-        "inputs": "inputs are declared once, for the workflow; arguments stand under `with`",
-        "depends_on": "write `needs`",
-        "dependencies": "write `needs`",
-        "requires": "write `needs`",
-        "after": "write `needs`",
-        "before": "write `blocks`",
-        "function": "write `call: package.module:function`",
-        "func": "write `call: package.module:function`",
-        "command": "write `call: package.module:function`; shell commands are not supported yet",
-        "script": "write `call: package.module:function`; shell commands are not supported yet",
-        "name": "the key above is the job's name; a longer text goes under `description`",
-        "backoff": "write `retries: {max: 3, backoff: 2s}`",
-    },
+    foreign=foreign.IN_A_JOB,
 )
 
 DEFAULTS = Vocabulary(
     "defaults",
-    {"queue": read_fixed_text, "timeout": read_timeout, "retries": read_retries},
-    foreign={"run": "leave it out", "timeout-minutes": "write `timeout: 10m`"},
+    {"queue": _QUEUE, "timeout": _TIMEOUT, "retries": _RETRIES},
+    foreign=foreign.IN_DEFAULTS,
+)
+
+SCHEDULE = Vocabulary(
+    "schedule",
+    {
+        "cron": Key(FIXED_TEXT, "Minute, hour, day, month, weekday.", ("30 2 * * 1-5",)),
+        "timezone": Key(FIXED_TEXT, "A name of the IANA database.", ("Europe/Berlin",)),
+    },
+    foreign=foreign.IN_A_SCHEDULE,
+    required=("cron",),
+)
+
+CONCURRENCY = Vocabulary(
+    "concurrency",
+    {
+        "group": Key(TEMPLATE, "Runs with the same text come one after the other."),
+        "cancel_in_progress": Key(FLAG, "A new run cancels the one that is going on."),
+    },
+    foreign=foreign.IN_CONCURRENCY,
+    required=("group",),
 )
 
 INPUT = Vocabulary(
     "an input",
     {
-        "type": read_node,
-        "default": read_node,
-        "required": read_flag,
-        "description": read_description,
-        "choices": _read_choices,
+        "type": Key(
+            Shape(
+                read_node,
+                {"enum": ["str", "int", "float", "bool", "path", "list", "json", "enum"]},
+            ),
+            "What it is; str if nothing is said.",
+        ),
+        "default": Key(Shape(read_node), "Its value when none is given; without, it is required."),
+        "required": Key(FLAG, "Whether it must be given."),
+        "description": _DESCRIPTION,
+        "choices": Key(
+            Shape(
+                _read_choices,
+                {
+                    "type": "array",
+                    "minItems": 1,
+                    "items": {"type": ["string", "number", "boolean"], "not": {"const": ""}},
+                },
+            ),
+            "The values of an enum.",
+        ),
+        "pattern": Key(
+            Shape(_read_pattern, TEXT.schema),
+            "A regular expression that the whole text must match.",
+            ("[0-9]{4}-[0-9]{2}",),
+        ),
     },
-    later=frozenset({"pattern"}),
-    foreign={"options": "write `choices`", "enum": "write `type: enum` and `choices`"},
+    foreign=foreign.IN_AN_INPUT,
 )
 
 WORKFLOW = Vocabulary(
     "a workflow",
     {
-        "name": read_fixed_text,
-        "description": read_description,
-        "inputs": read_node,
-        "defaults": DEFAULTS.read,
-        "jobs": read_node,
+        "name": Key(FIXED_TEXT, "The name of the workflow; the file's, if nothing is said."),
+        "description": _DESCRIPTION,
+        "inputs": Key(Shape(read_node), "What is given to a run, by name."),
+        "defaults": Key(
+            Shape(DEFAULTS.read, {"anyOf": [{"type": "null"}, DEFAULTS.schema()]}),
+            "What jobs get that do not say otherwise.",
+        ),
+        "env": _ENV,
+        "jobs": Key(Shape(read_node), "The jobs, by name."),
+        "workflows": Key(Shape(read_node), "Workflows that jobs run by name."),
+        "outputs": Key(
+            ARGUMENTS,
+            "What the workflow results in where it is a job of another.",
+            ({"pages": "${{ jobs.build.result }}"},),
+        ),
+        "max_parallel": Key(POSITIVE, "How many jobs of a run are executed at a time.", (8,)),
+        "concurrency": Key(
+            either(_read_concurrency, TEXT.schema, CONCURRENCY.schema()),
+            "One run at a time.",
+            ({"group": "nightly", "cancel_in_progress": True},),
+        ),
+        "schedule": Key(
+            Shape(_read_schedule, SCHEDULE.schema()),
+            "When it runs by itself: `flowq schedule FILE`.",
+            ({"cron": "30 2 * * *", "timezone": "Europe/Berlin"},),
+        ),
     },
-    later=frozenset({"env", "workflows", "outputs", "max_parallel", "concurrency", "schedule"}),
-    foreign={
-        "on": "a workflow is started by `flowq run FILE`; its inputs stand under `inputs`",
-        "run-name": "leave it out",
-        "permissions": "leave it out",
-        "steps": "a workflow has `jobs`: a map of names to jobs",
-        "tasks": "write `jobs`",
-        "stages": "write `jobs`, and order them with `needs`",
-        "nodes": "write `jobs`",
-        "params": "write `inputs`",
-        "parameters": "write `inputs`",
-        "version": "leave it out",
-        "call": "a call belongs to a job: `jobs: {NAME: {call: …}}`",
-        "timeout": "it belongs to a job, or under `defaults`",
-        "queue": "it belongs to a job, or under `defaults`",
-        "retries": "it belongs to a job, or under `defaults`",
-        "needs": "it belongs to a job",
-        "runs-on": "name a queue under `defaults`: `queue: NAME`",
-    },
+    foreign=foreign.IN_A_WORKFLOW,
+    required=("jobs",),
 )
 
-INSTEAD_OF_CALL = frozenset(
-    {"run", "workflow", "uses", "steps", "function", "func", "command", "script"}
+NESTED = Vocabulary(
+    "a workflow inside of another",
+    {key: WORKFLOW.keys[key] for key in WORKFLOW.keys if key not in ("concurrency", "schedule")},
+    foreign={
+        **foreign.IN_A_WORKFLOW,
+        "schedule": "it belongs to the whole file",
+        "concurrency": "it belongs to the whole file",
+    },
+    required=("jobs",),
 )
+
+INSTEAD_OF_CALL = frozenset({"uses", "steps", "function", "func", "command", "script"})
 """Keys that were meant to say what a job does: then a missing `call` is no problem of its own."""

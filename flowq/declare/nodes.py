@@ -150,7 +150,10 @@ class _Builder:
         is_plain = event.implicit[0]
         node = ScalarNode(mark.line + 1, mark.column + 1, event.value, is_plain)
         if event.tag is not None:
-            self.check_tag(event)
+            if not self.check_tag(event):
+                node.text = node.text or event.tag.lstrip(
+                    "!"
+                )  # `!x` says something, if not what was meant
         elif is_plain and len(node.text) > 4_000 and not isinstance(node.value, str):
             self.problems.add("FQ111", node, "a number of more than 4,000 digits", "quote it")
         self.count += 1
@@ -192,12 +195,15 @@ class _Builder:
             self.problems.stop("FQ111", place, message, "repeat less")
         self.take(node)
 
-    def check_tag(self, event: Any) -> None:
-        if event.tag not in (None, "!") and event.tag not in _KNOWN_TAGS:
+    def check_tag(self, event: Any) -> bool:
+        is_known = event.tag in (None, "!") or event.tag in _KNOWN_TAGS
+        if not is_known:
             message = f"the tag {_short(event.tag)} means nothing here"
-            self.problems.add(
-                "FQ112", _place(event), message, "take it away; values are plain data"
-            )
+            hint = "take it away; values are plain data"
+            if event.tag[:1] == "!" and event.tag[1:2].isalpha():
+                hint = f"put text that begins with ! in quotes; in `if`, write not {event.tag[1:]}"
+            self.problems.add("FQ112", _place(event), message, hint)
+        return is_known
 
     def take(self, node: Node) -> None:
         """Put a finished node where it belongs."""

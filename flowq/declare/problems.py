@@ -14,7 +14,6 @@ RULES = {
     "FQ104": "No key stands twice in a map",
     "FQ105": "Every value has the shape that its key asks for",
     "FQ106": "What is required is there",
-    "FQ107": "Only keys that this version supports are used",
     "FQ108": "The words are flowq's, not those of another tool",
     "FQ109": "Names consist of the characters that job ids may hold",
     "FQ110": "A duration is a number with ms, s, m, h or d",
@@ -24,6 +23,9 @@ RULES = {
     "FQ114": "`call` names a function as package.module:function",
     "FQ115": "The target of `blocked_by` says `deferred: true`",
     "FQ116": "The default of an input fits its type",
+    "FQ118": "A key stands beside the key that it belongs to",
+    "FQ119": "A nested workflow is there",
+    "FQ120": "No workflow contains itself",
 }
 """The rule behind each code, in one line; the codes are never given a second meaning."""
 
@@ -69,8 +71,9 @@ class Problems:
     def raise_if_any(self) -> None:
         """Raise WorkflowInvalid with all problems, in the order of the text, if there are any."""
         if self.found:
-            raise WorkflowInvalid(sorted(self.found, key=_position))
+            raise WorkflowInvalid(sorted(self.found, key=self._position))
 
-
-def _position(problem: Problem) -> tuple[int, int]:
-    return (problem.where.line, problem.where.column) if problem.where else (0, 0)
+    def _position(self, problem: Problem) -> tuple[bool, str, int, int]:
+        where = problem.where
+        assert where is not None
+        return where.file != self.file, where.file, where.line, where.column

@@ -7,49 +7,58 @@ document are reported together; what needs the graph or an import is left to `fl
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from flowq.declare.keys import INSTEAD_OF_CALL, JOB, WORKFLOW
-from flowq.declare.nodes import MapNode, Node, ScalarNode, find_position, read_document
+from flowq.declare.keys import NESTED, WORKFLOW
+from flowq.declare.nested import Files, Shelf
+from flowq.declare.nodes import MapNode, Node, find_position, read_document
 from flowq.declare.positions import Positions
 from flowq.declare.problems import Problems
-from flowq.declare.shapes import is_empty, name_nodes, say
 from flowq.declare.syntax import Position
+from flowq.declare.vocabulary import Vocabulary, is_empty, say
 from flowq.declare.yaml_inputs import read_inputs
+from flowq.declare.yaml_jobs import read_jobs
 from flowq.errors import WorkflowNotFound
-from flowq.spec import Block, Defaults, JobSpec, Places, Workflow
+from flowq.spec import Defaults, Places, Workflow
 
-_JOB_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 _TOP = Position(1, 1)
 
 
 def read_workflow(path: str | os.PathLike[str]) -> Workflow:
-    """Return the workflow of a file. Its folder is the file's, absolute.
+    """Return the workflow of a file, with those that its jobs name. Its folder is the file's.
 
-    Errors: WorkflowNotFound for a file that cannot be read; WorkflowInvalid with all problems.
+    Errors: WorkflowNotFound for a file that cannot be read; WorkflowInvalid with all problems,
+    also those of the files that it names.
     """
     file = os.fspath(path)
-    try:
-        data = Path(file).read_bytes()
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise WorkflowNotFound(file, reason) from None
-    return parse_workflow(_decode(data, file), file)
+    return _read_file(file, Files((file,), _read_file))
 
 
 def parse_workflow(text: str, file: str) -> Workflow:
     """Return the workflow of a text; `file` says where it comes from.
 
-    The stem of `file` is the name of a workflow that has none. Errors: WorkflowInvalid with all
-    problems, in the order of the text.
+    The stem of `file` is the name of a workflow that has none, and files that its jobs name are
+    looked for beside it. Errors: WorkflowInvalid with all problems, in the order of the text.
     """
+    return _parse(text, file, Files((file,), _read_file))
+
+
+def _read_file(file: str, files: Files) -> Workflow:
+    try:
+        data = Path(file).read_bytes()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise WorkflowNotFound(file, reason) from None
+    return _parse(_decode(data, file), file, files)
+
+
+def _parse(text: str, file: str, files: Files) -> Workflow:
     problems = Problems(file)
     root = read_document(text.removeprefix("\ufeff"), problems)
     document = _require_map(root, problems)
-    workflow = _read_workflow(document, file, problems)
+    shelf = Shelf(files, problems, _read_nested)
+    workflow = _read_workflow(Path(file).stem, document, shelf, WORKFLOW)
     problems.raise_if_any()
     return workflow
 
@@ -74,15 +83,27 @@ def _require_map(root: Node | None, problems: Problems) -> MapNode:
     return problems.stop("FQ113", root, message, "begin with `jobs:`")
 
 
-def _read_workflow(document: MapNode, file: str, problems: Problems) -> Workflow:
-    words = WORKFLOW.read("the workflow", document, problems) or {}
+def _read_nested(name: str, node: MapNode, shelf: Shelf) -> Workflow:
+    return _read_workflow(name, node, shelf, NESTED)
+
+
+def _read_workflow(name: str, document: MapNode, around: Shelf, kind: Vocabulary) -> Workflow:
+    problems, file = around.problems, around.files.chain[-1]
+    words = kind.read("the workflow", document, problems) or {}
     inputs = tuple(read_inputs(words["inputs"], problems)) if "inputs" in words else ()
+    jobs = tuple(read_jobs(document, problems))
     return Workflow(
-        name=words.get("name", Path(file).stem),
-        jobs=tuple(_read_jobs(document, problems)),
+        name=words.get("name", name),
+        jobs=jobs,
         inputs=inputs,
         description=words.get("description", ""),
         defaults=_as_defaults(words.get("defaults", {})),
+        env=words.get("env", {}),
+        outputs=words.get("outputs", {}),
+        workflows=around.open(document.node_by_key.get("workflows")).gather(jobs, document),
+        max_parallel=words.get("max_parallel"),
+        concurrency=words.get("concurrency"),
+        schedule=words.get("schedule"),
         places=Places(Positions(file, document)),
         folder=os.path.dirname(os.path.abspath(file)),  # noqa: PTH100, PTH120 - keeps symbolic links
     )
@@ -94,108 +115,3 @@ def _as_defaults(words: dict[str, Any]) -> Defaults:
         timeout_s=words.get("timeout"),
         retries=words.get("retries"),
     )
-
-
-def _read_jobs(document: MapNode, problems: Problems) -> Iterator[JobSpec]:
-    node = document.node_by_key.get("jobs")
-    hint = "write jobs: {NAME: {call: package.module:function}}"
-    if node is None:
-        problems.add("FQ106", document, "the workflow has no `jobs`", hint)
-    elif is_empty(node) or (isinstance(node, MapNode) and not node.node_by_key):
-        problems.add("FQ106", node, "`jobs` is empty", hint)
-    elif not isinstance(node, MapNode):
-        problems.add("FQ105", node, f"jobs must be a map of names, not {say(node)}", hint)
-    else:
-        _check_indentation(node, problems)
-        yield from _read_each_job(node, problems)
-
-
-def _read_each_job(jobs: MapNode, problems: Problems) -> Iterator[JobSpec]:
-    for name, node in jobs.node_by_key.items():
-        key = jobs.key_by_key[name]
-        _check_name(key, problems)
-        if is_empty(node):
-            _note_missing_call(key, problems)
-        elif isinstance(node, MapNode):
-            words = JOB.read(f"job {name}", node, problems)
-            _check_call(key, node, problems)
-            _check_direction(name, node, jobs, problems)
-            yield _as_job(name, words or {})
-        elif not _is_stray_key(name, node):
-            hint = f"write {name}: {{call: package.module:function}}"
-            problems.add("FQ105", node, f"job {name} must be a map, not {say(node)}", hint)
-
-
-def _is_stray_key(name: str, node: Node) -> bool:
-    return name in JOB.reader_by_key and not isinstance(node, MapNode)
-
-
-def _check_indentation(jobs: MapNode, problems: Problems) -> None:
-    """Note the keys of a job that stand where the jobs' names do."""
-    for name, node in jobs.node_by_key.items():
-        if _is_stray_key(name, node) and not is_empty(node):
-            hint = "if it belongs to the job above it, indent it further"
-            message = f"job {name} must be a map, not {say(node)}"
-            problems.add("FQ105", jobs.key_by_key[name], message, hint)
-
-
-def _check_name(key: ScalarNode, problems: Problems) -> None:
-    name = key.text
-    if _JOB_NAME.fullmatch(name) and "--" not in name:
-        return
-    hint = "letters, digits, _ and single - only, no digit first: it becomes part of the job's id"
-    problems.add("FQ109", key, f"{name!r} cannot be the name of a job", hint)
-
-
-def _check_call(key: ScalarNode, node: MapNode, problems: Problems) -> None:
-    if "call" not in node.node_by_key and not INSTEAD_OF_CALL & node.node_by_key.keys():
-        _note_missing_call(key, problems)
-
-
-def _note_missing_call(key: ScalarNode, problems: Problems) -> None:
-    hint = "say which function it calls: call: package.module:function"
-    problems.add("FQ106", key, f"job {key.text} has no `call`", hint)
-
-
-def _check_direction(name: str, job: MapNode, jobs: MapNode, problems: Problems) -> None:
-    """Note each target of `blocked_by` that is there and is no future job."""
-    for target, place in name_nodes(job.node_by_key.get("blocked_by")):
-        other = jobs.node_by_key.get(target)
-        if other is None or _is_deferred(other):
-            continue
-        message = f"job {name} is blocked_by {target}, which does not say `deferred: true`"
-        hint = (
-            f"`blocked_by: {target}` means that {name} runs before {target}. If so, add "
-            f"`deferred: true` to {target}; if {target} runs first, write `needs: {target}` here"
-        )
-        problems.add("FQ115", place, message, hint)
-
-
-def _is_deferred(job: Node) -> bool:
-    said = job.node_by_key.get("deferred") if isinstance(job, MapNode) else None
-    return isinstance(said, ScalarNode) and said.value is not False
-
-
-def _as_job(name: str, words: dict[str, Any]) -> JobSpec:
-    return JobSpec(
-        name=name,
-        call=words.get("call", ""),
-        with_=words.get("with", {}),
-        needs=words.get("needs", ()),
-        blocks=_merge([*words.get("blocks", ()), *words.get("blocked_by", ())]),
-        deferred=words.get("deferred", False),
-        queue=words.get("queue"),
-        timeout_s=words.get("timeout"),
-        retries=words.get("retries"),
-        description=words.get("description", ""),
-        on_blocker_failure=words.get("on_blocker_failure"),
-    )
-
-
-def _merge(blocks: Iterable[Block]) -> tuple[Block, ...]:
-    """Return each future job once, with the policy that one of the places says."""
-    block_by_name: dict[str, Block] = {}
-    for block in blocks:
-        if block.name not in block_by_name or block.on_failure is not None:
-            block_by_name[block.name] = block
-    return tuple(block_by_name.values())

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, get_args
 
 from flowq.declare.keys import INPUT
 from flowq.declare.nodes import MapNode, Node, ScalarNode
 from flowq.declare.problems import Problems
-from flowq.declare.shapes import is_empty, say, to_data
+from flowq.declare.shapes import to_data
+from flowq.declare.vocabulary import is_empty, say
 from flowq.inputs import convert
 from flowq.nearest import find_nearest
 from flowq.spec import Input, InputType
@@ -66,8 +68,10 @@ def _read_input(name: str, node: Node, problems: Problems) -> Input:
         required=words.get("required", "default" not in words) and "default" not in words,
         description=words.get("description", ""),
         choices=words.get("choices", ()),
+        pattern=words.get("pattern"),
     )
     _check_choices(declared, node, problems)
+    _check_pattern(declared, node, problems)
     if "default" not in words:
         return declared
     if words.get("required"):
@@ -103,16 +107,15 @@ def _check_choices(declared: Input, node: Node, problems: Problems) -> None:
         problems.add("FQ105", node, message, "write type: enum")
 
 
+def _check_pattern(declared: Input, node: Node, problems: Problems) -> None:
+    if declared.pattern is not None and declared.type not in ("str", "path", "json"):
+        message = f"input {declared.name} has a pattern, and its type is {declared.type}"
+        problems.add("FQ105", node, message, "a pattern is for text: write type: str")
+
+
 def _with_default(declared: Input, node: Node, problems: Problems) -> Input:
     value = _read_default(declared, node, problems)
-    return Input(
-        name=declared.name,
-        type=declared.type,
-        default=value,
-        required=False,
-        description=declared.description,
-        choices=declared.choices,
-    )
+    return replace(declared, default=value, required=False)
 
 
 def _read_default(declared: Input, node: Node, problems: Problems) -> Any:
@@ -131,7 +134,8 @@ def _read_default(declared: Input, node: Node, problems: Problems) -> Any:
         return convert(declared, data)
     except ValueError as error:
         if declared.type != "enum" or declared.choices:
-            problems.add("FQ116", node, f"the default of {declared.name} {error}")
+            hint = "" if declared.pattern is None else "change the default or the pattern"
+            problems.add("FQ116", node, f"the default of {declared.name} {error}", hint)
         return None
 
 

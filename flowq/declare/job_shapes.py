@@ -1,0 +1,256 @@
+"""The shapes of a job's own keys: edges, groups, conditions, limits, commands."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from flowq.declare.nodes import ListNode, MapNode, Node, ScalarNode
+from flowq.declare.problems import Problems
+from flowq.declare.shapes import (
+    COUNT,
+    DESCRIPTION,
+    DURATION,
+    TIMEOUT,
+    check_expressions,
+    choice,
+    either,
+    read_count,
+    read_data,
+    read_expression,
+)
+from flowq.declare.vocabulary import Key, Shape, Vocabulary, is_empty, say
+from flowq.expressions import as_template
+from flowq.spec import ALL_TOLERATED, Approval, Block, Retry, Tolerance
+
+_ANY_TEXT = {"type": ["string", "number", "boolean"]}
+_PERCENTAGE = re.compile(r"\s*([0-9]{1,3}(?:\.[0-9]{1,6})?)\s*%\s*")
+VARIABLE = r"[A-Za-z_][A-Za-z0-9_]*"
+_WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
+_CALL = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*(?:\.[^\W\d]\w*)*")
+_DOTTED = re.compile(r"([^\W\d]\w*(?:\.[^\W\d]\w*)*)\.([^\W\d]\w*)")
+_FILE = re.compile(r"(.+)\.py:(\w+)")
+
+
+def _read_call(label: str, node: Node, problems: Problems) -> str | None:
+    if isinstance(node, ScalarNode) and _CALL.fullmatch(node.text):
+        return node.text
+    message = f"{label} must be package.module:function, not {say(node)}"
+    text = node.text if isinstance(node, ScalarNode) else ""
+    problems.add("FQ114", node, message, _call_hint(text))
+    return None
+
+
+def _call_hint(text: str) -> str:
+    bare = text.partition("(")[0].strip()
+    if "${{" in text:
+        return "a call is fixed text; expressions are filled in under `with`"
+    if found := _FILE.fullmatch(bare):
+        module = found.group(1).removeprefix("./").replace("/", ".")
+        return f"name the module, not the file: {module}:{found.group(2)}"
+    if found := _DOTTED.fullmatch(bare):
+        return f"did you mean {found.group(1)}:{found.group(2)!s}?"
+    if bare != text and _CALL.fullmatch(bare):
+        return f"leave the parentheses away, and put the arguments under `with`: {bare}"
+    return "for example: photos.tasks:make_thumbnail; a shell command is `run: …`"
+
+
+# Edges.
+
+
+def read_names(label: str, node: Node, problems: Problems) -> tuple[str, ...]:
+    """Read a name or a list of names; one that stands there twice counts once."""
+    return tuple(dict.fromkeys(_names(label, node, problems)))
+
+
+def _names(label: str, node: Node, problems: Problems) -> Iterator[str]:
+    if is_empty(node):
+        return
+    items = node.items if isinstance(node, ListNode) else [node]
+    for item in items:
+        if not isinstance(item, ScalarNode) or is_empty(item):
+            message = f"{label} must be a job's name, or a list of names, not {say(item)}"
+            problems.add("FQ105", item, message)
+        elif "," in item.text or " " in item.text:
+            hint = f"write a list: [{', '.join(item.text.replace(',', ' ').split())}]"
+            message = f"{label} must be a job's name, or a list of names, not {say(item)}"
+            problems.add("FQ105", item, message, hint)
+        else:
+            yield item.text
+
+
+def _read_blocks(label: str, node: Node, problems: Problems) -> tuple[Block, ...]:
+    if not isinstance(node, MapNode):
+        return tuple(Block(name) for name in read_names(label, node, problems))
+    blocks = []
+    for name, inner in node.node_by_key.items():
+        policy = None
+        if not is_empty(inner):
+            policy = (_EDGE.read(f"the edge to {name}", inner, problems) or {}).get("on_failure")
+        blocks.append(Block(name, policy))
+    return tuple(blocks)
+
+
+def name_nodes(node: Node | None) -> Iterator[tuple[str, ScalarNode]]:
+    """Yield the names that `needs` or `blocks` hold, and where each stands."""
+    if isinstance(node, ScalarNode) and not is_empty(node):
+        yield node.text, node
+    elif isinstance(node, MapNode):
+        yield from node.key_by_key.items()
+    elif isinstance(node, ListNode):
+        yield from ((one.text, one) for one in node.items if isinstance(one, ScalarNode))
+
+
+def _read_edge_policy(label: str, node: Node, problems: Problems) -> str | None:
+    if isinstance(node, ScalarNode) and node.value == "ignore":
+        return "ignore"
+    hint = "for all blockers of a job, say on_blocker_failure there"
+    problems.add("FQ105", node, f"{label} of an edge must be ignore, not {say(node)}", hint)
+    return None
+
+
+_EDGE = Vocabulary(
+    "an edge",
+    {
+        "on_failure": Key(
+            Shape(_read_edge_policy, {"const": "ignore"}), "Its failure does not matter here."
+        )
+    },
+)
+
+# Limits.
+
+
+def _read_retries(label: str, node: Node, problems: Problems) -> Retry | None:
+    if isinstance(node, MapNode):
+        values = _RETRIES.read(label, node, problems) or {}
+        if "max" not in node.node_by_key:
+            problems.add("FQ106", node, f"{label} has no `max`", "write {max: 3, backoff: 2s}")
+        return Retry(values.get("max", 0), values.get("backoff", 0))
+    if isinstance(node, ScalarNode) and isinstance(node.value, int):
+        count = read_count(label, node, problems)
+        return None if count is None else Retry(count)
+    message = f"{label} must be a whole number or a map, not {say(node)}"
+    problems.add("FQ105", node, message, "write 3, or {max: 3, backoff: 2s}")
+    return None
+
+
+_RETRIES = Vocabulary(
+    "retries",
+    {
+        "max": Key(COUNT, "How often it is tried again.", (3,)),
+        "backoff": Key(DURATION, "How long to wait between attempts.", ("2s",)),
+    },
+    required=("max",),
+)
+
+
+def _read_tolerance(label: str, node: Node, problems: Problems) -> Tolerance | None:
+    value = node.value if isinstance(node, ScalarNode) else None
+    if isinstance(value, bool):
+        return ALL_TOLERATED if value else None
+    if isinstance(value, int) and value >= 0:
+        return Tolerance(count=value)
+    found = _PERCENTAGE.fullmatch(value) if isinstance(value, str) else None
+    if found and float(found.group(1)) <= 100:
+        percent = float(found.group(1))
+        return Tolerance(percent=int(percent) if percent.is_integer() else percent)
+    message = f"{label} must be true, a count or a percentage, not {say(node)}"
+    problems.add("FQ105", node, message, "write true, 3, or 20% of a group")
+    return None
+
+
+def _read_approval(label: str, node: Node, problems: Problems) -> Approval | None:
+    if isinstance(node, ScalarNode) and isinstance(node.value, bool):
+        return Approval() if node.value else None
+    if not isinstance(node, MapNode):
+        message = f"{label} must be true or a map, not {say(node)}"
+        problems.add("FQ105", node, message, "write true, or {message: …, expires: 2d}")
+        return None
+    words = _APPROVAL.read(label, node, problems) or {}
+    return Approval(words.get("message", ""), words.get("expires"))
+
+
+_APPROVAL = Vocabulary(
+    "approval",
+    {
+        "message": Key(DESCRIPTION, "What whoever approves should know."),
+        "expires": Key(TIMEOUT, "How long to wait before the job is canceled.", ("2d",)),
+    },
+)
+
+# Groups.
+
+
+def _read_items(label: str, node: Node, problems: Problems) -> Any:
+    if isinstance(node, ListNode):
+        return read_data(label, node, problems)
+    if isinstance(node, ScalarNode) and isinstance(node.value, str) and node.value:
+        if not _WORD.fullmatch(node.value):
+            source = read_expression(label, node, problems)
+            return None if source is None else as_template(source)
+    message = f"{label} must be a list, or an expression that gives one, not {say(node)}"
+    problems.add("FQ105", node, message, _items_hint(node))
+    return None
+
+
+def _items_hint(node: Node) -> str:
+    if isinstance(node, ScalarNode) and isinstance(node.value, int):
+        return f"to count: ${{{{ range({node.text}) }}}}"
+    if isinstance(node, ScalarNode) and _WORD.fullmatch(node.text):
+        return f"write ${{{{ jobs.{node.text}.result }}}}, or ${{{{ inputs.{node.text} }}}}"
+    return "write [a, b, c], or ${{ jobs.NAME.result }}"
+
+
+def read_environment(label: str, node: Node, problems: Problems) -> dict[str, str] | None:
+    """Read a map of environment variables; numbers and flags keep the text that was written."""
+    if is_empty(node):
+        return {}
+    if not isinstance(node, MapNode):
+        message = f"{label} must be a map of variables, not {say(node)}"
+        problems.add("FQ105", node, message, "write NAME: value, each on its line")
+        return None
+    environment = {}
+    for name, inner in node.node_by_key.items():
+        if not re.fullmatch(VARIABLE, name):
+            hint = "letters, digits and _ only, no digit first"
+            message = f"{name!r} cannot be the name of a variable"
+            problems.add("FQ109", node.key_by_key[name], message, hint)
+        elif not isinstance(inner, ScalarNode):
+            problems.add("FQ105", inner, f"{name} in {label} must be text, not {say(inner)}")
+        else:
+            check_expressions(inner, problems)
+            environment[name] = "" if is_empty(inner) else inner.text
+    return environment
+
+
+CALL = Shape(_read_call, {"type": "string", "pattern": r"^[^\s:()]+:[^\s:()]+$"})
+NAMES = either(
+    read_names,
+    {"type": ["string", "number", "boolean", "null"], "not": {"pattern": "[ ,]"}},
+    {"type": "array", "items": {**_ANY_TEXT, "not": {"pattern": "[ ,]"}}},
+)
+BLOCKS = either(
+    _read_blocks,
+    *NAMES.schema["anyOf"],
+    {"type": "object", "additionalProperties": {"anyOf": [{"type": "null"}, _EDGE.schema()]}},
+)
+RETRIES = either(_read_retries, {"type": "integer", "minimum": 0}, _RETRIES.schema())
+TOLERANCE = either(
+    _read_tolerance,
+    {"type": "boolean"},
+    {"type": "integer", "minimum": 0},
+    {"type": "string", "pattern": r"^\s*[0-9]{1,3}(\.[0-9]{1,6})?\s*%\s*$"},
+)
+APPROVAL = either(_read_approval, {"type": "boolean"}, _APPROVAL.schema())
+POLICY = choice("wait", "skip", "run")
+ITEMS = either(_read_items, {"type": "array"}, {"type": "string", "minLength": 1})
+ENVIRONMENT = Shape(
+    read_environment,
+    {
+        "type": ["object", "null"],
+        "patternProperties": {f"^{VARIABLE}$": {"type": [*_ANY_TEXT["type"], "null"]}},
+        "additionalProperties": False,
+    },
+)

@@ -1,0 +1,171 @@
+"""The `jobs` of a YAML workflow: from the words of each to its declaration."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from flowq.declare.job_shapes import name_nodes
+from flowq.declare.keys import INSTEAD_OF_CALL, JOB
+from flowq.declare.matrices import build_matrix
+from flowq.declare.nodes import MapNode, Node, ScalarNode
+from flowq.declare.problems import Problems
+from flowq.declare.vocabulary import is_empty, say
+from flowq.spec import Block, ForEach, JobSpec, Shell
+
+_JOB_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
+_DOES = frozenset({"call", "run", "workflow"})
+_NEEDED_BY_KEY: Mapping[str, tuple[str, ...]] = {
+    "key": ("for_each",),
+    "more": ("for_each",),
+    "max_items": ("for_each",),
+    "stop_when": ("for_each", "matrix", "include"),
+    "exclude": ("matrix",),
+    "shell": ("run",),
+    "result": ("run",),
+}
+_HINT_WRITE_JOBS = "write jobs: {NAME: {call: package.module:function}}"
+
+
+def read_jobs(document: MapNode, problems: Problems) -> Iterator[JobSpec]:
+    """Yield the jobs of a workflow, as far as they can be read."""
+    node = document.node_by_key.get("jobs")
+    if node is None:
+        problems.add("FQ106", document, "the workflow has no `jobs`", _HINT_WRITE_JOBS)
+    elif is_empty(node) or (isinstance(node, MapNode) and not node.node_by_key):
+        problems.add("FQ106", node, "`jobs` is empty", _HINT_WRITE_JOBS)
+    elif not isinstance(node, MapNode):
+        message = f"jobs must be a map of names, not {say(node)}"
+        problems.add("FQ105", node, message, _HINT_WRITE_JOBS)
+    else:
+        _check_indentation(node, problems)
+        yield from _read_each_job(node, problems)
+
+
+def _read_each_job(jobs: MapNode, problems: Problems) -> Iterator[JobSpec]:
+    for name, node in jobs.node_by_key.items():
+        key = jobs.key_by_key[name]
+        check_name(key, problems)
+        if is_empty(node):
+            _note_missing_call(key, problems)
+        elif isinstance(node, MapNode):
+            words = JOB.read(f"job {name}", node, problems)
+            _check_keys(key, node, problems)
+            _check_direction(name, node, jobs, problems)
+            yield _as_job(name, words or {}, node)
+        elif not _is_stray_key(name, node):
+            hint = f"write {name}: {{call: package.module:function}}"
+            problems.add("FQ105", node, f"job {name} must be a map, not {say(node)}", hint)
+
+
+def _is_stray_key(name: str, node: Node) -> bool:
+    return name in JOB.keys and not isinstance(node, MapNode)
+
+
+def _check_indentation(jobs: MapNode, problems: Problems) -> None:
+    """Note the keys of a job that stand where the jobs' names do."""
+    for name, node in jobs.node_by_key.items():
+        if _is_stray_key(name, node) and not is_empty(node):
+            hint = "if it belongs to the job above it, indent it further"
+            message = f"job {name} must be a map, not {say(node)}"
+            problems.add("FQ105", jobs.key_by_key[name], message, hint)
+
+
+def check_name(key: ScalarNode, problems: Problems) -> None:
+    """Note a name that cannot be part of a job's id."""
+    name = key.text
+    if _JOB_NAME.fullmatch(name) and "--" not in name:
+        return
+    hint = "letters, digits, _ and single - only, no digit first: it becomes part of the job's id"
+    problems.add("FQ109", key, f"{name!r} cannot be the name of a job", hint)
+
+
+def _check_keys(key: ScalarNode, node: MapNode, problems: Problems) -> None:
+    """Note what is missing: what the job does, and the key that another one belongs to."""
+    words = node.node_by_key.keys()
+    if not (_DOES | INSTEAD_OF_CALL) & words:
+        _note_missing_call(key, problems)
+    for word in words & _NEEDED_BY_KEY.keys():
+        needed = _NEEDED_BY_KEY[word]
+        if not any(other in words for other in needed):
+            message = f"`{word}` of job {key.text} stands without `{needed[0]}`"
+            hint = f"it belongs to a job with `{'` or `'.join(needed)}`"
+            problems.add("FQ118", node.key_by_key[word], message, hint)
+
+
+def _note_missing_call(key: ScalarNode, problems: Problems) -> None:
+    hint = "say what it does: `call: package.module:function`, `run: command` or `workflow: file`"
+    problems.add("FQ106", key, f"job {key.text} has no `call`", hint)
+
+
+def _check_direction(name: str, job: MapNode, jobs: MapNode, problems: Problems) -> None:
+    """Note each target of `blocked_by` that is there and is no future job."""
+    for target, place in name_nodes(job.node_by_key.get("blocked_by")):
+        other = jobs.node_by_key.get(target)
+        if other is None or _is_deferred(other):
+            continue
+        message = f"job {name} is blocked_by {target}, which does not say `deferred: true`"
+        hint = (
+            f"`blocked_by: {target}` means that {name} runs before {target}. If so, add "
+            f"`deferred: true` to {target}; if {target} runs first, write `needs: {target}` here"
+        )
+        problems.add("FQ115", place, message, hint)
+
+
+def _is_deferred(job: Node) -> bool:
+    said = job.node_by_key.get("deferred") if isinstance(job, MapNode) else None
+    return isinstance(said, ScalarNode) and said.value is not False
+
+
+def _as_job(name: str, words: dict[str, Any], node: MapNode) -> JobSpec:
+    blocks = words.get("blocks", ())
+    if "blocked_by" in words:
+        blocks = merge_blocks([*blocks, *words["blocked_by"]])
+    each = words.get("for_each")
+    return JobSpec(
+        name=name,
+        call=words.get("call", ""),
+        with_=words.get("with", {}),
+        needs=words.get("needs", ()),
+        blocks=blocks,
+        deferred=words.get("deferred", False),
+        queue=words.get("queue"),
+        timeout_s=words.get("timeout"),
+        retries=words.get("retries"),
+        description=words.get("description", ""),
+        on_blocker_failure=words.get("on_blocker_failure"),
+        run=_as_shell(words) if "run" in words else None,
+        workflow=words.get("workflow", ""),
+        env=words.get("env", {}),
+        cwd=words.get("cwd"),
+        if_=words.get("if"),
+        for_each=None if each is None else _as_for_each(each, words),
+        matrix=build_matrix(node, words.get("stop_when") if each is None else None),
+        max_parallel=words.get("max_parallel"),
+        fail_fast=words.get("fail_fast", False),
+        continue_on_error=words.get("continue_on_error"),
+        approval=words.get("approval"),
+        if_empty=words.get("if_empty"),
+        on_crash=words.get("on_crash"),
+        expires_s=words.get("expires"),
+        at_front=words.get("at_front", False),
+    )
+
+
+def _as_shell(words: dict[str, Any]) -> Shell:
+    return Shell(words["run"], words.get("shell"), words.get("result", "last"))
+
+
+def _as_for_each(items: Any, words: dict[str, Any]) -> ForEach:
+    most = words.get("max_items", ForEach.__dataclass_fields__["max_items"].default)
+    return ForEach(items, words.get("key"), words.get("more"), most, words.get("stop_when"))
+
+
+def merge_blocks(blocks: Iterable[Block]) -> tuple[Block, ...]:
+    """Return each future job once, with the policy that one of the places says."""
+    block_by_name: dict[str, Block] = {}
+    for block in blocks:
+        if block.name not in block_by_name or block.on_failure is not None:
+            block_by_name[block.name] = block
+    return tuple(block_by_name.values())
