@@ -21,6 +21,9 @@ from io import BytesIO
 from multiprocessing.connection import Connection
 from typing import Any, TextIO
 
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
 from flowq.workers import deadline
 from flowq.workers.cell import Cell
 from flowq.workers.claims import End, Task
@@ -32,8 +35,8 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 log = logging.getLogger("rq.worker")
 
 
-FLUSH_S = 0.001
-FLUSH_COUNT = 16
+FLUSH_S = 0.002
+FLUSH_COUNT = 32
 PROTOCOL = pickle.HIGHEST_PROTOCOL
 ENDS, OTHER = b"E", b"M"
 
@@ -140,6 +143,8 @@ def work_off(outbox: Outbox, cell: Cell, bench: Bench, capture: Capture, tasks: 
 def _conclude(bench: Bench, task: Task, end: End) -> End:
     try:
         return bench.conclude(task, end)
+    except (RedisConnectionError, RedisTimeoutError):
+        return end._replace(how="later")
     except Exception:  # the supervisor tries another child, and gives up after a few
         log.exception("job %s: RQ's own way to end it failed", task.job_id)
         return end._replace(how="long")

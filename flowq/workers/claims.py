@@ -25,7 +25,8 @@ class End(NamedTuple):
     """How one execution ended, as a child (or, for a dead child, the supervisor) reports it.
 
     `status` is finished, failed or stopped; `how` says who writes it: "turn" our script, "long"
-    RQ's own way in a child, "done" it has been written already, "lost" somebody else ended it.
+    RQ's own way in a child, "later" the same when the server answers again, "done" it has been
+    written already, "lost" somebody else ended it, "died" the supervisor says so.
     Units: instants in epoch seconds; `ttl` as the script takes it. `field` and `value` are what the
     result entry holds. `is_spent`: the child must not get another job.
     """

@@ -61,7 +61,9 @@ class Doorbell:
         # RESP2, where a subscription gets invalidations as messages; redis-py would handle the
         # pushes of RESP3 itself.
         # Without its retries, too: a new subscription is another client, which nobody would wake.
-        options = {**self._address.options, "protocol": 2, "retry": Retry(NoBackoff(), 0)}
+        # And without its checks of health, whose answers come between the messages.
+        changes = {"protocol": 2, "retry": Retry(NoBackoff(), 0), "health_check_interval": 0}
+        options = {**self._address.options, **changes}
         return ConnectionPool(connection_class=self._address.connection_class, **options)
 
     def _track(self, client_id: int) -> bool:

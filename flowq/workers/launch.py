@@ -13,8 +13,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from redis import Redis
+from redis.exceptions import RedisError
 from rq.utils import as_text
 
+from flowq.errors import FlowqError, ServerUnavailable, UsageError
 from flowq.runtime import keys
 from flowq.status import RUN_ENDED
 from flowq.workers.hire import Mode
@@ -132,8 +134,18 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
         values = json.load(sys.stdin)
     else:
         values = {name: value for name, value in values.items() if value is not None}
+    if not values.get("url"):
+        sys.stderr.write("give --url, or set FLOWQ_REDIS_URL\n")
+        return UsageError.exit_code
     logging.captureWarnings(True)
-    main(**values)
+    try:
+        main(**values)
+    except FlowqError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+    except RedisError as error:  # not with the URL, which may hold a password
+        sys.stderr.write(f"cannot reach the server: {error}\n")
+        return ServerUnavailable.exit_code
     for number in stop_signals():  # whoever wants us to end need not kill us on our way out
         signal.signal(number, signal.SIG_IGN)
     return 0

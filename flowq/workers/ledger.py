@@ -177,6 +177,12 @@ class Ledger:
         key = f"{keys.PREFIX}:worker:{self.worker}"
         self.connection.hset(key, "shutdown_requested_date", _instant(0))
 
+    def find_lease(self, worker: str) -> float | None:
+        """Return for how many seconds a worker still counts as alive; None for a stranger."""
+        ends_at: Any = self.connection.zscore(keys.WORKERS, worker)
+        seconds, microseconds = self.connection.time()
+        return None if ends_at is None else ends_at - seconds - microseconds / 1e6
+
     def leave(self) -> None:
         """Give the lease back."""
         self.connection.zrem(keys.WORKERS, self.worker)

@@ -30,12 +30,13 @@ from flowq.workers.waiter import Waiter
 BATCH_LIMIT = 64
 TICK_S = 0.1
 POLL_S = 0.01
-HOLD_S = 0.002
+HOLD_S = 0.003
 """How long an end may wait for others while every child has something to do."""
 
-ENDS_LIMIT = 32
+ENDS_LIMIT = 64
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 2.0
 MAX_CONCLUSIONS = 3
+LATER_S = 0.5
 
 UNREACHABLE = (RedisError, OSError)
 
@@ -79,6 +80,7 @@ class Supervisor:
         self._is_dry = False
         self._suspended_until = 0.0
         self._rare: list[tuple[Claim, End]] = []
+        self._rare_after = 0.0
         self._ends_since: float | None = None
         self._idle_since = time.monotonic()
         self._pause_s = FIRST_PAUSE_S
@@ -250,6 +252,10 @@ class Supervisor:
             claim, end = self.crew.ends.popleft()
             if end.how in ("done", "lost"):
                 self._count(claim, end)
+            elif end.how == "later":
+                claim.tries = 0
+                self._rare.append((claim, end._replace(how="long")))
+                self._rare_after = time.monotonic() + LATER_S
             elif end.how == "long" or (end.how == "died" and needs_long_way(claim, end)):
                 self._rare.append((claim, end._replace(how="long")))
             elif end.how == "died":
@@ -259,8 +265,9 @@ class Supervisor:
         return ends
 
     def _conclude_rare(self) -> None:
-        waiting, self._rare = self._rare, []
-        for claim, end in waiting:
+        if time.monotonic() < self._rare_after:
+            return
+        for claim, end in list(self._rare):
             claim.end = end
             if claim.tries >= MAX_CONCLUSIONS:
                 log.error("job %s cannot be ended as RQ would; it is ended without", claim.job_id)
@@ -268,7 +275,8 @@ class Supervisor:
                     self.ledger.force_end(claim)
                 self._count(claim, end)
             elif not self.crew.conclude(claim, end):
-                self._rare.append((claim, end))
+                continue
+            self._rare.remove((claim, end))
 
     def _turn(self, ends: list[tuple[Claim, End]]) -> None:
         self._ends_since = None

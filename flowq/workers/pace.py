@@ -7,7 +7,7 @@ had to be taken back. A kind whose jobs take longer than a millisecond or two tr
 
 from __future__ import annotations
 
-BATCH_S = 0.004
+BATCH_S = 0.006
 """How much work a child gets at once."""
 
 SHORT_S = 0.0015

@@ -123,9 +123,10 @@ class Upkeep:
         self._silent_since = {name: self._silent_since.get(name, now) for name in silent}
         for name, since in self._silent_since.items():
             if now - since >= CONFIRM_S and name != self.ledger.worker:
-                self._bury(name)
+                self.bury(name)
 
-    def _bury(self, worker: str) -> None:
+    def bury(self, worker: str) -> None:
+        """Requeue what a lost worker held, or put it down as failing."""
         log.warning("worker %s is lost; its jobs are looked after", worker)
         text = f"The worker that executed the job ({worker}) was lost"
         for claim in self.ledger.bury(worker, self._max_crashes):

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from redis import Redis
 
 MODES = ("fork", "multiprocessing", "warm")
+LEASE_LOOK_S = 0.5
 SECOND_SIGNAL_S = 0.2
 """A terminal and a parent may both pass on one Ctrl-C."""
 
@@ -148,7 +149,7 @@ class Worker(BaseWorker):
         try:
             supervisor = self._make_supervisor(limits, scratch)
             with self._handling_signals(supervisor):
-                self._register()
+                self._register(supervisor)
                 try:
                     supervisor.run()
                 finally:
@@ -200,11 +201,27 @@ class Worker(BaseWorker):
         supervisor.on_reconnect = self._register_again
         return supervisor
 
-    def _register(self) -> None:
-        self.register_birth()  # type: ignore[no-untyped-call]
+    def _register(self, supervisor: Supervisor) -> None:
+        try:
+            self.register_birth()  # type: ignore[no-untyped-call]
+        except ValueError:  # there is one of our name
+            if not self._is_lost(supervisor.ledger):
+                raise
+            supervisor.upkeep.bury(self.name)
+            self.register_birth()  # type: ignore[no-untyped-call]
         self.set_state(WorkerStatus.STARTED)
         log.info("worker %s: started with PID %d", self.name, os.getpid())
         log.info("listening on %s", ", ".join(self.queue_names()))
+
+    def _is_lost(self, ledger: Ledger) -> bool:
+        """Whether the worker of our name turns out to be dead: it was killed, and we follow it."""
+        left_s = ledger.find_lease(self.name)
+        while left_s is not None and left_s > 0:
+            time.sleep(min(left_s, LEASE_LOOK_S))
+            before_s, left_s = left_s, ledger.find_lease(self.name)
+            if left_s is not None and left_s > before_s:
+                return False
+        return left_s is not None
 
     def _register_again(self) -> None:
         if not self.connection.exists(self.key):

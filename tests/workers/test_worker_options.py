@@ -77,6 +77,37 @@ def test_two_workers_of_one_name_are_refused(
         second.work(burst=True, logging_level="ERROR")
 
 
+def test_a_killed_worker_is_followed_by_one_of_the_same_name(
+    queue: Queue, start_worker: Start, wait_until: Wait
+) -> None:
+    first = start_worker(name="w")
+    job = queue.enqueue(worker_jobs.hang_once, "runs")
+    wait_until(lambda: queue.connection.get("runs") == b"1", 10)
+    first.kill()
+    start_worker(name="w")
+    wait_until(lambda: job.get_status() is JobStatus.FINISHED, 12)
+    assert queue.connection.hget(job.key, "flowq_crashes") == b"1"
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        (["--url", ""], 2, "give --url"),
+        (["--url", "redis://:secret@127.0.0.1:1/0"], 4, "cannot reach the server"),
+        (["--url", "redis://127.0.0.1:1/0", "-c", "0"], 2, "at least 1"),
+    ],
+)
+def test_mistakes_on_the_command_line_are_told_in_one_line(
+    options: list[str], code: int, words: str
+) -> None:
+    command = [sys.executable, "-m", "flowq.workers", *options]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert answer.returncode == code
+    assert words in answer.stderr
+    assert "Traceback" not in answer.stderr
+    assert "secret" not in answer.stderr
+
+
 def test_the_paths_are_for_the_children(
     queue: Queue, start_worker: Start, wait_until: Wait, tmp_path: Path, mode: str
 ) -> None:

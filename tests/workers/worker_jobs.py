@@ -226,6 +226,12 @@ def touch_and_wait(began: str, go: str) -> None:
         time.sleep(0.01)
 
 
+def work_a_little() -> None:
+    """Take some milliseconds, and say that this job has run."""
+    time.sleep(0.005)
+    count_own_run()
+
+
 def note(text: str) -> None:
     """Write it down."""
     get_current_job().connection.rpush("notes", text)
