@@ -75,6 +75,62 @@ class Handle:
         )
 
 
+class Names:
+    """Values by name as handles: `flow.inputs.folder`, `flow.matrix["python"]`.
+
+    Nothing is declared by this; whether there is such a name is checked with the workflow.
+    """
+
+    __slots__ = ("_root",)
+
+    def __init__(self, root: str) -> None:
+        self._root = root
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return Handle(f"{self._root}.{name}")
+
+    def __getitem__(self, name: str) -> Any:
+        return Handle(f"{self._root}.{name}")
+
+
+class JobHandles:
+    """What stands for a job of a workflow, and for what it will have left in a run."""
+
+    name: str
+
+    @property
+    def result(self) -> Any:
+        """The handle of the job's result: `${{ jobs.NAME.result }}`."""
+        return Handle(f"jobs.{self.name}.result")
+
+    @property
+    def results(self) -> Any:
+        """The handle of a group's results, in the order of its items."""
+        return Handle(f"jobs.{self.name}.results")
+
+    @property
+    def outcomes(self) -> Any:
+        """The handle of how the items of a group ended: item, key, status, result, error."""
+        return Handle(f"jobs.{self.name}.outcomes")
+
+    @property
+    def by_key(self) -> Any:
+        """The handle of a group's results by key: `tests.by_key["linux"]`."""
+        return Handle(f"jobs.{self.name}.by_key")
+
+    @property
+    def status(self) -> Any:
+        """The handle of how the job ended."""
+        return Handle(f"jobs.{self.name}.status")
+
+
+def to_source(text: str) -> str:
+    """Return a text with the marks of handles taken out."""
+    return text.replace(MARK, "")
+
+
 def holds_handle(value: Any) -> bool:
     """Whether a value is a handle, or has one, or text made of one, somewhere inside."""
     if isinstance(value, str):
@@ -130,6 +186,6 @@ def _to_opening(found: re.Match[str]) -> str:
 
 def _refusal(value: Any) -> str:
     reason = f"is of type {type(value).__name__}; write plain data: text, numbers, lists, mappings"
-    if hasattr(value, "result") and hasattr(value, "bind"):
+    if isinstance(value, JobHandles):
         return f"is a job; its value is {value.name}.result"
     return f"{reason}, or str(…) of it" if hasattr(value, "__fspath__") else reason

@@ -186,13 +186,17 @@ _APPROVAL = Vocabulary(
 def _read_items(label: str, node: Node, problems: Problems) -> Any:
     if isinstance(node, ListNode):
         return read_data(label, node, problems)
-    if isinstance(node, ScalarNode) and isinstance(node.value, str) and node.value:
-        if not _WORD.fullmatch(node.value):
-            source = read_expression(label, node, problems)
-            return None if source is None else as_template(source)
+    if _is_more_than_a_word(node):
+        source = read_expression(label, node, problems)
+        return None if source is None else as_template(source)
     message = f"{label} must be a list, or an expression that gives one, not {say(node)}"
     problems.add("FQ105", node, message, _items_hint(node))
     return None
+
+
+def _is_more_than_a_word(node: Node) -> bool:
+    value = node.value if isinstance(node, ScalarNode) else None
+    return isinstance(value, str) and value != "" and not _WORD.fullmatch(value)
 
 
 def _items_hint(node: Node) -> str:

@@ -6,16 +6,17 @@ a sentence that begins with the option's name.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import PurePath
 from typing import Any, cast, get_args
 
 from flowq.declare.durations import parse_duration
-from flowq.declare.handles import Handle
+from flowq.declare.handles import Handle, JobHandles
 from flowq.inputs import convert
 from flowq.nearest import did_you_mean
-from flowq.spec import Block, BlockerPolicy, Defaults, Input, InputType, Retry
+from flowq.spec import Block, Defaults, Input, InputType, Retry
 
 MAX_DURATION_S = 3650 * 86_400
 
@@ -80,27 +81,20 @@ def read_retries(value: Any) -> Retry:
     if isinstance(value, Retry):
         return value
     if isinstance(value, Mapping):
-        _refuse_unknown(value, ("max", "backoff"))
-        return Retry(_read_count(value.get("max")), read_duration(value.get("backoff", 0)))
+        refuse_unknown(value, ("max", "backoff"))
+        return Retry(read_count(value.get("max")), read_duration(value.get("backoff", 0)))
     if hasattr(value, "intervals") and hasattr(value, "max"):
         intervals = set(value.intervals)
         if len(intervals) > 1:
             raise ValueError(f"has one backoff in a workflow, not {sorted(intervals)}")
         return Retry(value.max, read_duration(intervals.pop() if intervals else 0))
-    return Retry(_read_count(value))
+    return Retry(read_count(value))
 
 
-def _read_count(value: object) -> int:
+def read_count(value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise ValueError(f"is a number such as 3, or {{'max': 3, 'backoff': '2s'}}, not {value!r}")
     return value
-
-
-def read_policy(value: object) -> BlockerPolicy:
-    """Read what a job makes of blockers that did not succeed."""
-    if value not in get_args(BlockerPolicy):
-        raise ValueError(f"is one of {', '.join(get_args(BlockerPolicy))}, not {value!r}")
-    return cast(BlockerPolicy, value)
 
 
 def read_defaults(value: object) -> Defaults:
@@ -108,7 +102,7 @@ def read_defaults(value: object) -> Defaults:
     if isinstance(value, Defaults):
         return value
     given = read_mapping(value)
-    _refuse_unknown(given, ("queue", "timeout", "retries"))
+    refuse_unknown(given, ("queue", "timeout", "retries"))
     return Defaults(
         queue=read_text(given.get("queue", "default")),
         timeout_s=read_timeout(given["timeout"]) if "timeout" in given else None,
@@ -116,7 +110,7 @@ def read_defaults(value: object) -> Defaults:
     )
 
 
-def _refuse_unknown(given: Iterable[str], known: tuple[str, ...]) -> None:
+def refuse_unknown(given: Iterable[str], known: tuple[str, ...]) -> None:
     for key in given:
         if key not in known:
             raise ValueError(f"has no key {key!r}; {did_you_mean(str(key), known)}")
@@ -150,7 +144,7 @@ def _name(value: Any) -> str:
         raise ValueError(f"names jobs, not their values: leave .result out of {value.text}")
     if isinstance(value, str):
         return value
-    if not hasattr(value, "bind"):
+    if not isinstance(value, JobHandles):
         raise ValueError(f"takes jobs of this workflow or their names, not {value!r}")
     return str(value.name)
 
@@ -161,14 +155,27 @@ def read_input(
     default: Any = REQUIRED,
     description: str = "",
     choices: Iterable[str] = (),
+    pattern: str | None = None,
 ) -> Input:
     """Read the declaration of an input; its type follows from its default when it says none."""
     allowed = tuple(read_text(choice) for choice in choices)
     read = _read_type(kind, default, allowed)
     if bool(allowed) != (read == "enum"):
         raise ValueError(f"is of type {read}; choices and the type enum go together")
-    declared = Input(name, read, None, default is REQUIRED, read_text(description), allowed)
+    if pattern is not None:
+        _check_pattern(pattern, read)
+    about = (read_text(description), allowed, pattern)
+    declared = Input(name, read, None, default is REQUIRED, *about)
     return declared if declared.required else _with_default(declared, default)
+
+
+def _check_pattern(pattern: str, kind: InputType) -> None:
+    if kind not in ("str", "path", "json"):
+        raise ValueError(f"is of type {kind}, and a pattern is for text")
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"has a pattern that is no regular expression: {error}") from None
 
 
 def read_short_input(name: str, value: Any) -> Input:
@@ -176,7 +183,7 @@ def read_short_input(name: str, value: Any) -> Input:
     if isinstance(value, Input):
         return replace(value, name=name)
     if isinstance(value, Mapping):
-        _refuse_unknown(value, ("type", "default", "description", "choices"))
+        refuse_unknown(value, ("type", "default", "description", "choices", "pattern"))
         words = {"kind" if key == "type" else key: item for key, item in value.items()}
         return read_input(name, **words)
     return read_input(name, value) if isinstance(value, type) else read_input(name, default=value)

@@ -3,12 +3,15 @@
     flow = Workflow("gallery", inputs={"folder": "photos"})
 
     @flow.deferred                                  # known first, run last
-    def gallery(photos, title): ...
+    def gallery(thumbs, title): ...
 
-    @flow.job(blocks=gallery, timeout="30s")
+    @flow.job
     def list_photos(folder=flow.inputs.folder): ...
 
-    gallery.bind(photos=list_photos.result, title="Holidays")
+    @flow.job(for_each=list_photos.result, blocks=gallery, timeout="30s")
+    def thumb(item): ...
+
+    gallery.bind(thumbs=thumb.results, title="Holidays")
     flow.spec()
 
 The decorated functions stay callable as they are. Problems are collected, and `spec()` reports all
@@ -17,23 +20,22 @@ of them, with the positions of the decorators and calls that they are about.
 
 from __future__ import annotations
 
-import inspect
-import sys
+import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from functools import update_wrapper
-from itertools import islice
-from pathlib import Path as FilePath
-from types import FrameType
-from typing import Any, Generic, ParamSpec, TypedDict, TypeVar, Unpack, overload
+from typing import Any, ParamSpec, TypeVar, Unpack, overload
 
-from flowq import spec
+from flowq.declare import group_options as group
+from flowq.declare import job_options
 from flowq.declare import options as read
 from flowq.declare.callables import explain_unimportable, name_call
-from flowq.declare.handles import Handle, holds_handle, to_argument
-from flowq.errors import Problem, UsageError, Where, WorkflowInvalid
+from flowq.declare.declared import Declaration, DeclaredCommand, DeclaredJob, NestedJob
+from flowq.declare.frames import find_caller, find_folder, here, where_of
+from flowq.declare.handles import Handle, JobHandles, Names, to_argument
+from flowq.declare.job_options import JobOptions, NestedOptions, ShellOptions
+from flowq.errors import FlowqError, Problem, UsageError, Where, WorkflowInvalid
 from flowq.nearest import did_you_mean
-from flowq.spec import Block, BlockerPolicy, Defaults, Input, JobSpec, Path, Places
+from flowq.spec import Defaults, Input, JobSpec, Path, Places
+from flowq.spec import Workflow as Spec
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -41,109 +43,18 @@ R = TypeVar("R")
 RULES = {
     "FQ103": "Every key is known",
     "FQ105": "Every value has the shape that its key asks for",
+    "FQ109": "Names consist of the characters that ids may hold",
     "FQ110": "A duration is a number with ms, s, m, h or d",
     "FQ115": "The target of `blocked_by` is declared as deferred",
     "FQ116": "The default of an input fits its type",
+    "FQ118": "A key stands beside the key that it belongs to",
+    "FQ119": "A nested workflow is there",
     "FQ601": "Workers can import the function of a job",
     "FQ602": "An argument is given once",
 }
-"""The rules that only this front can see; those below FQ600 are the same in YAML."""
+"""The rules that this front looks at; those below FQ600 are the same in YAML."""
 
-
-class JobOptions(TypedDict, total=False):
-    """What `@flow.job(…)` and `@flow.deferred(…)` take; the words are those of YAML."""
-
-    name: str
-    needs: Any
-    blocks: Any
-    blocked_by: Any
-    with_: Mapping[str, Any]
-    queue: str
-    timeout: str | float
-    retries: Any
-    description: str
-    on_blocker_failure: BlockerPolicy
-
-
-_READERS: Mapping[str, Callable[[Any], Any]] = {
-    "name": read.read_text,
-    "needs": read.read_names,
-    "blocks": read.read_blocks,
-    "blocked_by": read.read_blocks,
-    "with_": read.read_mapping,
-    "queue": read.read_text,
-    "timeout": read.read_timeout,
-    "retries": read.read_retries,
-    "description": read.read_text,
-    "on_blocker_failure": read.read_policy,
-}
-
-
-class DeclaredJob(Generic[P, R]):
-    """A function that is a job of a workflow: called, it is the function it was.
-
-    `result` stands for what it will return in a run, and `bind` says with which arguments it runs.
-    """
-
-    def __init__(self, function: Callable[P, R], name: str, workflow: Workflow) -> None:
-        self._function = function
-        self._workflow = workflow
-        self._default_by_parameter = _find_handles(function)
-        self.name = name
-        update_wrapper(self, function, updated=())
-
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call the function, here and now. Errors: UsageError where only a run has a value."""
-        if self._default_by_parameter:
-            self._refuse_handles(args, kwargs)
-        return self._function(*args, **kwargs)
-
-    def __repr__(self) -> str:
-        return f"<job {self.name} of workflow {self._workflow.name}>"
-
-    def __reduce__(self) -> str:
-        return str(self.__dict__["__qualname__"])
-
-    @property
-    def result(self) -> Any:
-        """The handle of the job's result: `${{ jobs.NAME.result }}`."""
-        return Handle(f"jobs.{self.name}.result")
-
-    def bind(self, **arguments: Any) -> DeclaredJob[P, R]:
-        """Say with which arguments the job runs; handles become expressions. Returns the job."""
-        self._workflow._bind(self, arguments, _here())
-        return self
-
-    def _refuse_handles(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        given = inspect.signature(self._function).bind_partial(*args, **kwargs).arguments
-        for name, default in self._default_by_parameter.items():
-            if name not in given:
-                known_as = to_argument(default)
-                raise UsageError(f"{self.name}() needs {name}=: only a run knows {known_as}")
-
-
-class Inputs:
-    """The inputs of a workflow as handles: `flow.inputs.folder`. One is not declared by this."""
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):
-            raise AttributeError(name)
-        return Handle(f"inputs.{name}")
-
-    def __getitem__(self, name: str) -> Any:
-        return Handle(f"inputs.{name}")
-
-
-@dataclass
-class _Declaration:
-    """What has been said about one job so far."""
-
-    job: DeclaredJob[Any, Any]
-    function: Any
-    where: Where
-    deferred: bool
-    options: Mapping[str, Any]
-    with_: dict[str, Any] = field(default_factory=dict)
+_Read = Callable[[Any], Any]
 
 
 class Workflow:
@@ -151,8 +62,17 @@ class Workflow:
 
     `inputs` maps names to a default (`{"size": 256}`), to a type for a required one
     (`{"folder": str}`), or to what YAML would say (`{"size": {"type": "int", "default": 256}}`).
-    `defaults` has `queue`, `timeout` and `retries` for the jobs that do not say otherwise.
+    `defaults` has `queue`, `timeout` and `retries` for the jobs that do not say otherwise; `env`,
+    `max_parallel`, `concurrency` and `schedule` are as in YAML.
     """
+
+    item: Any = Handle("item")
+    index: Any = Handle("index")
+    result: Any = Handle("result")
+    run_id: Any = Handle("run.id")
+    matrix = Names("matrix")
+    env = Names("env")
+    inputs = Names("inputs")
 
     def __init__(
         self,
@@ -161,18 +81,29 @@ class Workflow:
         *,
         inputs: Mapping[str, Any] | None = None,
         defaults: Mapping[str, Any] | Defaults | None = None,
+        env: Mapping[str, Any] | None = None,
+        max_parallel: int | None = None,
+        concurrency: Any = None,
+        schedule: Any = None,
     ) -> None:
-        frame = _find_caller()
-        where = _where(frame)
+        frame = find_caller()
+        where = where_of(frame)
         self.name = name
         self.description = description
-        self.inputs = Inputs()
-        self._folder = _find_folder(frame)
+        self._folder = find_folder(frame)
+        self._file = frame.f_code.co_filename
         self._problems: list[Problem] = []
-        self._declaration_by_job: dict[DeclaredJob[Any, Any], _Declaration] = {}
+        self._declaration_by_job: dict[JobHandles, Declaration] = {}
         self._inputs: list[Input] = []
+        self._outputs: dict[str, Any] = {}
         self._where_by_path: dict[Path, Where] = {(): where}
         self._defaults = self._read("defaults", read.read_defaults, defaults or {}, where)
+        self._said = {
+            "env": self._read("env", group.read_environment, env or {}, where),
+            "max_parallel": self._maybe("max_parallel", group.read_positive, max_parallel, where),
+            "concurrency": self._maybe("concurrency", group.read_concurrency, concurrency, where),
+            "schedule": self._maybe("schedule", group.read_schedule, schedule, where),
+        }
         for key, value in (inputs or {}).items():
             self._add_input(key, where, read.read_short_input, value)
 
@@ -191,7 +122,8 @@ class Workflow:
         """Declare a function as a job: `@flow.job`, `@flow.job(…)`, or `flow.job(function, …)`.
 
         Its name is the function's, unless `name=` says otherwise. Parameters whose default is a
-        handle get their value in the run; `with_=` and `bind` say others.
+        handle get their value in the run; `with_=` and `bind` say others. With `for_each=` the
+        parameters `item` and `index` get theirs, with `matrix=` those that are named as its axes.
         """
         return self._decorate(function, options, deferred=False)
 
@@ -207,6 +139,44 @@ class Workflow:
         """Declare a function as a future job: known first, run after all jobs that block it."""
         return self._decorate(function, options, deferred=True)
 
+    def shell(self, name: str, command: Any, **options: Unpack[ShellOptions]) -> DeclaredCommand:
+        """Declare a shell command as a job; the values of handles in it are quoted.
+
+        `flow.shell("pack", f"tar -cf {flow.inputs.archive} out")`. Braces in it are text.
+        """
+        job, where = DeclaredCommand(name, self), here()
+        said = self._read_options(options, ShellOptions, where)
+        text = self._read(f"the command of job {name}", group.read_template, command, where)
+        if text is not None:
+            said["run"] = job_options.to_shell(text, said)
+        self._enter(Declaration(job, None, where, said))
+        return job
+
+    def workflow(
+        self,
+        name: str,
+        other: Workflow | Spec | str | os.PathLike[str],
+        **options: Unpack[NestedOptions],
+    ) -> NestedJob:
+        """Declare another workflow as a job of this one: a value, or a YAML file beside this code.
+
+        `with_=` and `bind` say its inputs; its `result` has its outputs by name.
+        """
+        job, where = NestedJob(name, self), here()
+        said = self._read_options(options, NestedOptions, where)
+        is_file = isinstance(other, str | os.PathLike)
+        called = os.fspath(other) if isinstance(other, str | os.PathLike) else other.name
+        nested = self._file_reader(called) if is_file else _spec_reader(other)
+        self._enter(Declaration(job, None, where, said, called, nested))
+        return job
+
+    def outputs(self, **values: Any) -> None:
+        """Say what the workflow results in where it is a job of another one."""
+        where = here()
+        for name, value in values.items():
+            self._where_by_path["outputs", name] = where
+            self._outputs[name] = self._read(f"output {name}", to_argument, value, where)
+
     def input(
         self,
         name: str,
@@ -215,33 +185,43 @@ class Workflow:
         default: Any = read.REQUIRED,
         description: str = "",
         choices: Iterable[str] = (),
+        pattern: str | None = None,
     ) -> Any:
         """Declare an input and return its handle; without a default it is required."""
-        self._add_input(name, _here(), read.read_input, type, default, description, choices)
+        words = (type, default, description, choices, pattern)
+        self._add_input(name, here(), read.read_input, *words)
         return Handle(f"inputs.{name}")
 
-    def spec(self) -> spec.Workflow:
+    def bind(self, job: JobHandles, arguments: Mapping[str, Any]) -> None:
+        """Say with which arguments a job of this workflow runs, as `job.bind(…)` does."""
+        self._bind(self._declaration_by_job[job], arguments, here())
+
+    def spec(self) -> Spec:
         """Return what was declared, as an immutable value that equals that of its YAML twin.
 
         Errors: WorkflowInvalid with everything that was said wrongly, in the order of the text.
         """
         problems = [*self._problems, *self._find_late_problems()]
+        workflows = self._read_nested(problems)
         if problems:
             raise WorkflowInvalid(sorted(problems, key=_position))
-        return spec.Workflow(
+        return Spec(
             name=self.name,
             jobs=tuple(map(_to_job_spec, self._declaration_by_job.values())),
             inputs=tuple(self._inputs),
             description=self.description,
             defaults=self._defaults,
+            outputs=dict(self._outputs),
+            workflows=workflows,
             places=Places(dict(self._where_by_path)),
             folder=self._folder,
+            **self._said,
         )
 
     # Declaring -----------------------------------------------------------------------------------
 
     def _decorate(self, function: Any, options: dict[str, Any], *, deferred: bool) -> Any:
-        where = _here()  # now: later the frame will have moved on
+        where = here()  # now: later the frame will have moved on
 
         def decorate(decorated: Any) -> DeclaredJob[Any, Any]:
             return self._declare(decorated, options, deferred, where)
@@ -254,35 +234,45 @@ class Workflow:
         function = function._function if isinstance(function, DeclaredJob) else function
         if not callable(function):
             raise UsageError(f"a job calls a function, not {function!r}")
-        options = self._read_options(given, where)
+        options = self._read_options(given, JobOptions, where)
         name = str(options.get("name") or getattr(function, "__name__", repr(function)))
         job: DeclaredJob[Any, Any] = DeclaredJob(function, name, self)
-        self._where_by_path["jobs", name] = where
-        self._declaration_by_job[job] = _Declaration(job, function, where, deferred, options)
-        self._bind(job, job._default_by_parameter, where)
-        self._bind(job, options.get("with_") or {}, where)
+        own = job._default_by_parameter
+        one = Declaration(job, function, where, {**options, "deferred": deferred})
+        one.replaceable = frozenset(own)
+        self._enter(one, own)
         return job
 
-    def _read_options(self, given: Mapping[str, Any], where: Where) -> dict[str, Any]:
+    def _enter(self, one: Declaration, own: Mapping[str, Any] | None = None) -> None:
+        """Take up a declaration, with what its options say about arguments."""
+        self._where_by_path["jobs", one.job.name] = one.where
+        self._declaration_by_job[one.job] = one
+        for name, needed in job_options.find_alone(one.options):
+            message = f"{name} of job {one.job.name} stands without {needed[0]}"
+            hint = f"it belongs to a job with {' or '.join(needed)}"
+            self._note("FQ118", message, one.where, hint)
+        self._bind(one, own or {}, one.where)
+        self._bind(one, one.options.get("with_") or {}, one.where)
+
+    def _read_options(self, given: Mapping[str, Any], kind: Any, where: Where) -> dict[str, Any]:
         options = {}
+        known = kind.__annotations__
         for name, value in given.items():
-            if name not in _READERS:
-                hint = did_you_mean(name, _READERS)
+            if name not in known:
+                hint = did_you_mean(name, known)
                 self._note("FQ103", f"a job has no option {name!r}", where, hint)
             elif value is not None:
-                options[name] = self._read(name, _READERS[name], value, where)
+                options[name] = self._read(name, job_options.READERS[name], value, where)
         return options
 
-    def _bind(self, job: DeclaredJob[Any, Any], arguments: Mapping[str, Any], where: Where) -> None:
-        declaration = self._declaration_by_job[job]
+    def _bind(self, one: Declaration, arguments: Mapping[str, Any], where: Where) -> None:
         for name, value in arguments.items():
-            if name in declaration.with_ and name not in job._default_by_parameter:
-                message = f"job {job.name} is given {name} twice"
+            if name in one.with_ and name not in one.replaceable:
+                message = f"job {one.job.name} is given {name} twice"
                 self._note("FQ602", message, where, "keep one of them")
-            declaration.with_[name] = self._read(
-                f"argument {name} of job {job.name}", to_argument, value, where
-            )
-            self._where_by_path["jobs", job.name, "with", name] = where
+            what = f"argument {name} of job {one.job.name}"
+            one.with_[name] = self._read(what, to_argument, value, where)
+            self._where_by_path["jobs", one.job.name, "with", name] = where
 
     def _add_input(self, name: str, where: Where, reader: Any, *words: Any) -> None:
         self._where_by_path["inputs", name] = where
@@ -290,9 +280,40 @@ class Workflow:
         if declared is not None:
             self._inputs.append(declared)
 
+    def _file_reader(self, file: str) -> Callable[[], Spec]:
+        def read_file() -> Spec:
+            # Not at the top: every child that imports a workflow would read the YAML parser too.
+            from flowq.declare.yaml import read_workflow  # noqa: PLC0415
+
+            return read_workflow(os.path.join(os.path.dirname(self._file), file))  # noqa: PTH118, PTH120 - keeps symbolic links
+
+        return read_file
+
     # Problems ------------------------------------------------------------------------------------
 
-    def _read(self, what: str, reader: Callable[[Any], Any], value: Any, where: Where) -> Any:
+    def _read_nested(self, problems: list[Problem]) -> dict[str, Spec]:
+        """Return the nested workflows by name; what is wrong in them joins the problems."""
+        workflows: dict[str, Spec] = {}
+        for one in self._declaration_by_job.values():
+            try:
+                found = one.nested() if one.nested is not None else None
+            except WorkflowInvalid as invalid:
+                problems += [problem for problem in invalid.problems if problem not in problems]
+            except FlowqError as error:
+                problems.append(Problem("FQ119", str(error), one.where))
+            except RecursionError:
+                message = f"workflow {one.workflow} contains itself"
+                problems.append(Problem("FQ120", message, one.where, "take this job away"))
+            else:
+                if found is not None and workflows.setdefault(one.workflow, found) != found:
+                    message = f"two different workflows are called {one.workflow}"
+                    problems.append(Problem("FQ208", message, one.where, "rename one of them"))
+        return workflows
+
+    def _maybe(self, what: str, reader: _Read, value: Any, where: Where) -> Any:
+        return None if value is None else self._read(what, reader, value, where)
+
+    def _read(self, what: str, reader: _Read, value: Any, where: Where) -> Any:
         try:
             return reader(value)
         except (ValueError, TypeError) as error:
@@ -305,7 +326,8 @@ class Workflow:
     def _find_late_problems(self) -> Iterable[Problem]:
         deferred = {one.job.name for one in self._declaration_by_job.values() if one.deferred}
         for one in self._declaration_by_job.values():
-            if unimportable := explain_unimportable(one.function):
+            unimportable = explain_unimportable(one.function) if one.function else None
+            if unimportable:
                 reason, hint = unimportable
                 message = f"job {one.job.name} calls what workers cannot import: {reason}"
                 yield Problem("FQ601", message, one.where, hint)
@@ -314,7 +336,15 @@ class Workflow:
                     yield _not_deferred(one, block.name)
 
 
-def _not_deferred(one: _Declaration, target: str) -> Problem:
+def _spec_reader(other: Any) -> Callable[[], Spec]:
+    if isinstance(other, Spec):
+        return lambda: other
+    if not isinstance(other, Workflow):
+        raise UsageError(f"flow.workflow takes a workflow or a YAML file, not {other!r}")
+    return other.spec
+
+
+def _not_deferred(one: Declaration, target: str) -> Problem:
     message = f"job {one.job.name} is blocked_by {target}, which is not declared with deferred"
     hint = (
         f"blocked_by names the later job: {one.job.name} would run before {target}. If so, declare "
@@ -323,68 +353,11 @@ def _not_deferred(one: _Declaration, target: str) -> Problem:
     return Problem("FQ115", message, one.where, hint)
 
 
-def _to_job_spec(one: _Declaration) -> JobSpec:
-    said = one.options
-    return JobSpec(
-        name=one.job.name,
-        call=name_call(one.function),
-        with_=dict(one.with_),
-        needs=said.get("needs") or (),
-        blocks=_merge([*(said.get("blocks") or ()), *(said.get("blocked_by") or ())]),
-        deferred=one.deferred,
-        queue=said.get("queue"),
-        timeout_s=said.get("timeout"),
-        retries=said.get("retries"),
-        description=said.get("description") or "",
-        on_blocker_failure=said.get("on_blocker_failure"),
+def _to_job_spec(one: Declaration) -> JobSpec:
+    call = name_call(one.function) if one.function is not None else ""
+    return job_options.to_job_spec(
+        one.job.name, one.options, one.arguments(), call=call, workflow=one.workflow
     )
-
-
-def _merge(blocks: Iterable[Block]) -> tuple[Block, ...]:
-    """Return each future job once, with the policy that one of the places says."""
-    by_name: dict[str, Block] = {}
-    for block in blocks:
-        if block.name not in by_name or block.on_failure:
-            by_name[block.name] = block
-    return tuple(by_name.values())
-
-
-def _find_handles(function: Any) -> dict[str, Any]:
-    """Return the parameters whose default only a run knows, with these defaults."""
-    try:
-        parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):  # some callables of C do not tell
-        return {}
-    return {p.name: p.default for p in parameters if holds_handle(p.default)}
-
-
-# Where it was written ------------------------------------------------------------------------
-
-
-def _find_caller() -> FrameType:
-    """Return the frame of the user's code that called us."""
-    frame = sys._getframe(1)
-    while frame.f_code.co_filename == __file__ and frame.f_back is not None:
-        frame = frame.f_back
-    return frame
-
-
-def _here() -> Where:
-    return _where(_find_caller())
-
-
-def _where(frame: FrameType) -> Where:
-    positions = islice(frame.f_code.co_positions(), frame.f_lasti // 2, None)
-    line, _, column, _ = next(positions, (None, None, None, None))
-    return Where(frame.f_code.co_filename, line or frame.f_lineno, (column or 0) + 1)
-
-
-def _find_folder(frame: FrameType) -> str | None:
-    """Return the folder of a module that is imported by its file's name alone."""
-    names = frame.f_globals
-    if names.get("__package__") or not names.get("__file__"):
-        return None
-    return str(FilePath(names["__file__"]).parent)
 
 
 def _position(problem: Problem) -> tuple[str, int]:

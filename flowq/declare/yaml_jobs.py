@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from flowq.declare.job_shapes import name_nodes
 from flowq.declare.keys import INSTEAD_OF_CALL, JOB
 from flowq.declare.matrices import build_matrix
+from flowq.declare.merging import merge_blocks
 from flowq.declare.nodes import MapNode, Node, ScalarNode
 from flowq.declare.problems import Problems
 from flowq.declare.vocabulary import is_empty, say
-from flowq.spec import Block, ForEach, JobSpec, Shell
+from flowq.spec import ForEach, JobSpec, Shell
 
 _JOB_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 _DOES = frozenset({"call", "run", "workflow"})
@@ -158,14 +160,5 @@ def _as_shell(words: dict[str, Any]) -> Shell:
 
 
 def _as_for_each(items: Any, words: dict[str, Any]) -> ForEach:
-    most = words.get("max_items", ForEach.__dataclass_fields__["max_items"].default)
-    return ForEach(items, words.get("key"), words.get("more"), most, words.get("stop_when"))
-
-
-def merge_blocks(blocks: Iterable[Block]) -> tuple[Block, ...]:
-    """Return each future job once, with the policy that one of the places says."""
-    block_by_name: dict[str, Block] = {}
-    for block in blocks:
-        if block.name not in block_by_name or block.on_failure is not None:
-            block_by_name[block.name] = block
-    return tuple(block_by_name.values())
+    each = ForEach(items, words.get("key"), words.get("more"), stop_when=words.get("stop_when"))
+    return replace(each, max_items=words["max_items"]) if "max_items" in words else each

@@ -1,0 +1,147 @@
+"""The jobs that decorators leave behind: functions still, and handles of what they will return."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import update_wrapper
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar
+
+from flowq import spec
+from flowq.declare.handles import Handle, JobHandles, holds_handle, to_argument
+from flowq.errors import UsageError, Where
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Declarer(Protocol):
+    """The workflow that a job belongs to."""
+
+    name: str
+
+    def bind(self, job: JobHandles, arguments: Mapping[str, Any]) -> None:
+        """Say with which arguments a job runs."""
+
+
+class DeclaredJob(JobHandles, Generic[P, R]):
+    """A function that is a job of a workflow: called, it is the function it was.
+
+    `result` stands for what it will return in a run (`results` for a group), and `bind` says with
+    which arguments it runs.
+    """
+
+    def __init__(self, function: Callable[P, R], name: str, workflow: Declarer) -> None:
+        self._function = function
+        self._workflow = workflow
+        self._default_by_parameter = _find_handles(function)
+        self.name = name
+        update_wrapper(self, function, updated=())
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the function, here and now. Errors: UsageError where only a run has a value."""
+        if self._default_by_parameter:
+            self._refuse_handles(args, kwargs)
+        return self._function(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<job {self.name} of workflow {self._workflow.name}>"
+
+    def __reduce__(self) -> str:
+        return str(self.__dict__["__qualname__"])
+
+    def bind(self, **arguments: Any) -> DeclaredJob[P, R]:
+        """Say with which arguments the job runs; handles become expressions. Returns the job."""
+        self._workflow.bind(self, arguments)
+        return self
+
+    def _refuse_handles(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        given = inspect.signature(self._function).bind_partial(*args, **kwargs).arguments
+        for name, default in self._default_by_parameter.items():
+            if name not in given:
+                known_as = to_argument(default)
+                raise UsageError(f"{self.name}() needs {name}=: only a run knows {known_as}")
+
+
+class DeclaredCommand(JobHandles):
+    """A shell command that is a job of a workflow."""
+
+    def __init__(self, name: str, workflow: Declarer) -> None:
+        self.name = name
+        self._workflow = workflow
+
+    def __repr__(self) -> str:
+        return f"<command {self.name} of workflow {self._workflow.name}>"
+
+
+class NestedJob(JobHandles):
+    """A workflow that is a job of another one; its result are its outputs by name."""
+
+    def __init__(self, name: str, workflow: Declarer) -> None:
+        self.name = name
+        self._workflow = workflow
+
+    def __repr__(self) -> str:
+        return f"<nested workflow {self.name} of workflow {self._workflow.name}>"
+
+    def bind(self, **arguments: Any) -> NestedJob:
+        """Say which inputs the nested workflow gets. Returns the job."""
+        self._workflow.bind(self, arguments)
+        return self
+
+
+@dataclass
+class Declaration:
+    """What has been said about one job so far. Shape: `function` is None for what calls none."""
+
+    job: JobHandles
+    function: Any
+    where: Where
+    options: dict[str, Any]
+    workflow: str = ""
+    nested: Callable[[], spec.Workflow] | None = None
+    with_: dict[str, Any] = field(default_factory=dict)
+    replaceable: frozenset[str] = frozenset()
+
+    @property
+    def deferred(self) -> bool:
+        """Whether it is a future job."""
+        return bool(self.options.get("deferred"))
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the arguments, with those that a group's item gives to parameters of its name."""
+        if self.function is None:
+            return self.with_
+        names = [*_given_by_items(self.options)]
+        free = [name for name in _find_free(self.function) if name not in self.with_]
+        own = {name: handle.text for name, handle in names if name in free}
+        return {**self.with_, **own}
+
+
+def _given_by_items(options: Mapping[str, Any]) -> list[tuple[str, Handle]]:
+    if options.get("for_each") is not None:
+        return [("item", Handle("item")), ("index", Handle("index"))]
+    axes = options.get("matrix") or {}
+    return [(name, Handle(f"matrix.{name}")) for name in axes]
+
+
+def _find_free(function: Any) -> list[str]:
+    """Return the parameters that have no default."""
+    return [
+        p.name
+        for p in _parameters(function)
+        if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+    ]
+
+
+def _find_handles(function: Any) -> dict[str, Any]:
+    """Return the parameters whose default only a run knows, with these defaults."""
+    return {p.name: p.default for p in _parameters(function) if holds_handle(p.default)}
+
+
+def _parameters(function: Any) -> list[inspect.Parameter]:
+    try:
+        return list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):  # some callables of C do not tell
+        return []
