@@ -11,12 +11,21 @@ side by side; the Lua scripts build the same names in `lua/common.lua`.
     rq:flowq:1:mortal:<id>      what settling has to know of a job whose ttl may end its hash first
     rq:flowq:1:todo             ZSET of unfinished stepwise work, any process may go on with it
     rq:flowq:1:watched          ZSET of released future jobs by the time of the next look at them
+    rq:flowq:1:forgotten        ZSET of "<job> <queue>" by the time at which a canceled job's hash goes
     rq:flowq:1:expiring         ZSET of open future jobs by the time at which they are given up
     rq:flowq:1:run:<run>        HASH: the record of a run
     rq:flowq:1:jobs:<run>       LIST of all its jobs' ids, the last ones first
     rq:flowq:1:futures:<run>    LIST of its future jobs in the order of their release
     rq:flowq:1:again:<run>      LIST of what its retry still has to do
     rq:flowq:1:events:<run>     STREAM of what happened to them
+    rq:flowq:1:groups:<run>     SET of its groups' ids
+    rq:flowq:1:group:<group>    HASH: the record of a group (lua/groups.lua)
+    rq:flowq:1:keys:<group>     HASH: the index of each item, by its key
+    rq:flowq:1:items:<group>    HASH: the items by index, pickled
+    rq:flowq:1:tolerated:<group>  SET of the items whose failure counts as a success
+    rq:flowq:1:slots:<limit>    SET of the jobs that count in a max_parallel; a limit is
+                                `group:<group>` or `run:<run>`
+    rq:flowq:1:waiting:<limit>  ZSET of those that wait for their turn
     rq:flowq:1:runs             ZSET of the runs by the time of their submission
     rq:flowq:1:staged           ZSET of uncommitted runs by the time at which they are given up
     rq:flowq:1:ended            ZSET of ended runs by the time at which they are removed
@@ -32,6 +41,7 @@ VERSION = 1
 
 TODO = f"{PREFIX}:flowq:{VERSION}:todo"
 WATCHED = f"{PREFIX}:flowq:{VERSION}:watched"
+FORGOTTEN = f"{PREFIX}:flowq:{VERSION}:forgotten"
 EXPIRING = f"{PREFIX}:flowq:{VERSION}:expiring"
 RUNS = f"{PREFIX}:flowq:{VERSION}:runs"
 STAGED = f"{PREFIX}:flowq:{VERSION}:staged"
@@ -42,6 +52,11 @@ WORKERS = f"{PREFIX}:flowq:{VERSION}:workers"
 def job(job_id: str) -> str:
     """RQ's hash of a job."""
     return f"{PREFIX}:job:{job_id}"
+
+
+def canceled(queue: str) -> str:
+    """RQ's registry of the canceled jobs of a queue."""
+    return f"{PREFIX}:canceled:{queue}"
 
 
 def execution(job_id: str, execution_id: str) -> str:
@@ -102,3 +117,23 @@ def run_again(run_id: str) -> str:
 def run_events(run_id: str) -> str:
     """What happened to a run's jobs."""
     return f"{PREFIX}:flowq:{VERSION}:events:{run_id}"
+
+
+def run_groups(run_id: str) -> str:
+    """The ids of a run's groups."""
+    return f"{PREFIX}:flowq:{VERSION}:groups:{run_id}"
+
+
+def group(group_id: str) -> str:
+    """The record of a group."""
+    return f"{PREFIX}:flowq:{VERSION}:group:{group_id}"
+
+
+def group_keys(group_id: str) -> str:
+    """The index of each item of a group, by its key."""
+    return f"{PREFIX}:flowq:{VERSION}:keys:{group_id}"
+
+
+def group_items(group_id: str) -> str:
+    """The items of a group by index, pickled."""
+    return f"{PREFIX}:flowq:{VERSION}:items:{group_id}"

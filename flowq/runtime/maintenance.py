@@ -20,8 +20,8 @@ from flowq.runtime.steps import finish, step, work_off
 if TYPE_CHECKING:
     from redis import Redis
 
-PER_PASS = 20
-"""How many runs and future jobs a pass looks at."""
+PER_PASS = 50
+"""How many runs, future jobs and so on a pass looks at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,19 @@ def tidy(connection: Redis) -> list[Finding]:
     for index in (keys.STAGED, keys.ENDED):
         for run_id in _due(connection, index):
             finish(connection, f"purge:{run_id}")
+    _forget_canceled(connection)
     return findings
+
+
+def _forget_canceled(connection: Redis) -> None:
+    """Trim RQ's registries of canceled jobs, which RQ never does, by ours that are gone."""
+    for entry in _due(connection, keys.FORGOTTEN):
+        job_id, queue = entry.split(" ", 1)
+        with connection.pipeline() as pipeline:
+            if not connection.exists(keys.job(job_id)):
+                pipeline.zrem(keys.canceled(queue), job_id)
+            pipeline.zrem(keys.FORGOTTEN, entry)
+            pipeline.execute()
 
 
 def examine(connection: Redis) -> list[Finding]:

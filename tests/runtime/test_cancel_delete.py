@@ -17,6 +17,8 @@ from flowq.runtime.steps import step, work_off
 
 Work = Callable[..., None]
 
+FORGOTTEN = keys.FORGOTTEN.encode()  # what trims the registry of canceled jobs
+
 
 def statuses(*jobs: Job) -> list[str]:
     return [job.get_status().value for job in jobs]
@@ -39,7 +41,7 @@ def test_canceling_an_open_future_job_cancels_its_held_blockers(
     assert connection.zcard("rq:canceled:default") == 4
     work()
     assert statuses(future, *blockers) == ["canceled"] * 4
-    assert keys_without_ttl(connection) == {b"rq:queues", b"rq:canceled:default"}
+    assert keys_without_ttl(connection) == {b"rq:queues", b"rq:canceled:default", FORGOTTEN}
     assert 0 < connection.ttl(future.key) <= 86_400
 
 
@@ -109,6 +111,7 @@ def test_after_the_release_the_future_job_is_canceled_alone(
     assert keys_without_ttl(connection) == {
         b"rq:queues",
         b"rq:canceled:default",
+        FORGOTTEN,
         b"rq:finished:default",
     }
 

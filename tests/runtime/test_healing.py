@@ -179,3 +179,19 @@ def test_release_leaves_open_future_jobs_alone_otherwise(queue: Queue, work: Wor
     assert inner.release()
     work()
     assert last.is_finished
+
+
+def test_the_registry_of_canceled_jobs_forgets_ours_when_they_are_gone(
+    queue: Queue, connection: redis.Redis
+) -> None:
+    last = queue.enqueue("time.time", deferred=True)
+    held = queue.enqueue("time.time", blocks=last)
+    last.cancel()
+    tidy(connection)
+    registry = keys.canceled("default")
+    assert connection.zcard(registry) == 2
+    connection.delete(last.key, held.key)  # a day later
+    for entry in connection.zrange(keys.FORGOTTEN, 0, -1):
+        connection.zadd(keys.FORGOTTEN, {entry: 0})
+    tidy(connection)
+    assert not connection.exists(registry, keys.FORGOTTEN)

@@ -219,6 +219,9 @@ local function expire(job)
   live_for(ttl, key, PREFIX .. ':results:' .. job, key .. ':dependents',
     PREFIX .. ':job::' .. job .. ':dependencies')
   if f[6] then live_for(ttl, keys_of_future(job)) end
+  if f[2] == 'canceled' then
+    redis.call('ZADD', OURS .. 'forgotten', TS + ttl, job .. ' ' .. f[1])
+  end
   registry = PREFIX .. registry .. f[1]
   if ttl == 0 then
     redis.call('ZREM', registry, job)
