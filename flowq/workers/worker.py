@@ -9,8 +9,10 @@ import signal
 import tempfile
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rq.connections import parse_connection
@@ -29,7 +31,7 @@ from flowq.workers.crew import Crew
 from flowq.workers.doorbell import Doorbell
 from flowq.workers.hire import Mode
 from flowq.workers.ledger import Ledger
-from flowq.workers.loop import Limits, Supervisor
+from flowq.workers.loop import FIRST_PAUSE_S, UNREACHABLE, Limits, Supervisor
 from flowq.workers.oversight import Oversight
 from flowq.workers.pace import Pace
 from flowq.workers.perform import Address, Settings
@@ -40,6 +42,9 @@ if TYPE_CHECKING:
 
 MODES = ("fork", "multiprocessing", "warm")
 LEASE_LOOK_S = 0.5
+BIRTH_S = 5.0
+"""How long a worker that begins waits for a server that does not answer."""
+
 SECOND_SIGNAL_S = 0.2
 """A terminal and a parent may both pass on one Ctrl-C."""
 
@@ -202,6 +207,23 @@ class Worker(BaseWorker):
         return supervisor
 
     def _register(self, supervisor: Supervisor) -> None:
+        # A worker that has begun waits for a server that restarts; so does one that begins.
+        steps: deque[Callable[[], None]] = deque(
+            [partial(self._be_born, supervisor), partial(self.set_state, WorkerStatus.STARTED)]
+        )
+        deadline = time.monotonic() + BIRTH_S
+        while steps:
+            try:
+                steps[0]()
+                steps.popleft()
+            except UNREACHABLE:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(FIRST_PAUSE_S)
+        log.info("worker %s: started with PID %d", self.name, os.getpid())
+        log.info("listening on %s", ", ".join(self.queue_names()))
+
+    def _be_born(self, supervisor: Supervisor) -> None:
         try:
             self.register_birth()  # type: ignore[no-untyped-call]
         except ValueError:  # there is one of our name
@@ -209,9 +231,6 @@ class Worker(BaseWorker):
                 raise
             supervisor.upkeep.bury(self.name)
             self.register_birth()  # type: ignore[no-untyped-call]
-        self.set_state(WorkerStatus.STARTED)
-        log.info("worker %s: started with PID %d", self.name, os.getpid())
-        log.info("listening on %s", ", ".join(self.queue_names()))
 
     def _is_lost(self, ledger: Ledger) -> bool:
         """Whether the worker of our name turns out to be dead: it was killed, and we follow it."""

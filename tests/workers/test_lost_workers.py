@@ -133,6 +133,25 @@ def test_a_claim_whose_answer_was_lost_is_put_back(
     assert [job.return_value(), other.return_value()] == [3, 7]
 
 
+class LateWorker(Worker):
+    """Begins while the server is about to be back."""
+
+    failures = 2
+
+    def register_birth(self) -> None:
+        """Register it, at the third attempt."""
+        if self.failures:
+            self.failures -= 1
+            raise redis.ConnectionError("connection refused")
+        super().register_birth()
+
+
+def test_a_worker_that_begins_while_the_server_restarts_waits_for_it(queue: Queue) -> None:
+    job = queue.enqueue(worker_jobs.nothing)
+    LateWorker(["default"], connection=queue.connection, mode="warm").work(burst=True)
+    assert job.get_status() is JobStatus.FINISHED
+
+
 def test_one_signal_lets_the_running_job_finish(
     queue: Queue, start_worker: Start, wait_until: Wait, mode: str
 ) -> None:
