@@ -11,7 +11,7 @@ from rq import Retry
 from rq.job import JobStatus
 
 from flowq.plan import Commit, Enqueue, Plan, Release
-from flowq.runtime import runs, scripts
+from flowq.runtime import retrying, runs, scripts
 from flowq.runtime.maintenance import tidy
 from flowq.runtime.queue import Queue
 
@@ -47,7 +47,7 @@ class Unheard(redis.Redis):
 @pytest.fixture
 def unheard(connection: redis.Redis) -> Unheard:
     """A connection that can lose a reply; the scripts are loaded."""
-    for script in (scripts.ADD, scripts.COMMIT):
+    for script in (scripts.ADD, scripts.COMMIT, scripts.RETRY):
         connection.script_load(script.source)
     return Unheard(connection_pool=connection.connection_pool)
 
@@ -102,3 +102,15 @@ def test_a_commit_that_is_sent_again_is_made_once(unheard: Unheard) -> None:
     unheard.lost_digest = scripts.COMMIT.digest
     runs.submit(PLAN, unheard)
     assert Queue(connection=unheard).job_ids == ["r1-only"]
+
+
+def test_a_retry_of_a_run_that_is_sent_again_is_made_once(
+    unheard: Unheard, work: Callable[..., None]
+) -> None:
+    enqueue = Enqueue("r1-only", "only", "runtime_jobs:fail", {}, deferred=True)
+    runs.submit(Plan("r1", "demo", {}, (enqueue, Commit("r1"), Release("r1-only"))), unheard)
+    work()
+    unheard.lost_digest = scripts.RETRY.digest
+    assert retrying.retry("r1", unheard) == ("r1-only",)
+    assert Queue(connection=unheard).job_ids == ["r1-only"]
+    assert unheard.hget("rq:job:r1-only", "flowq_gen") == b"1"

@@ -3,11 +3,13 @@
 -- ARGV   4 run id   5 key of the list that says what to do with which job, last ones first:
 --        "+<job>" runs again, "=<job>" keeps its result and tells it to the jobs that run again
 -- Returns {1}, or {"state", state} when the run is in no state for that, and nothing is changed.
+-- Idempotent: sent again after a lost reply it finds its list taken, and answers {1} again.
 
 local run, list = ARGV[4], ARGV[5]
 local key = run_key(run)
 local state = redis.call('HGET', key, 'state')
 if state ~= 'failed' and state ~= 'canceled' then
+  if state and redis.call('EXISTS', list) == 0 then return { 1 } end
   redis.call('DEL', list)
   return { 'state', state or 'gone' }
 end
