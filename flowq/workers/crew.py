@@ -31,6 +31,9 @@ from flowq.workers.perform import Settings, failed
 MAX_UNREAD_BYTES = 32_000
 """What may wait in the channel of a busy child: a full channel would make both sides wait."""
 
+YOUNG_S = 5.0
+"""A child that lived longer than that was fit for work, and somebody has ended it."""
+
 log = logging.getLogger("rq.worker")
 
 
@@ -243,10 +246,15 @@ class Crew:
         self.children.remove(child)
         if not child.is_leaving:
             log.warning("child %d ended: %s", child.process.pid, how)
-            self._barren_deaths += not child.claims
+            self._note_death(child)
         self._charge(child, how)
         self._let_go(child)
         self._drop_scratch(child)
+
+    def _note_death(self, child: Child) -> None:
+        """Count the children that end without a job, one after the other, as soon as they begin."""
+        is_young = time.monotonic() - child.hired_at < YOUNG_S
+        self._barren_deaths = self._barren_deaths + (not child.claims) if is_young else 0
 
     def _let_go(self, child: Child) -> None:
         """Take from a child what others have to do now."""

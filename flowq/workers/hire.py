@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import time
 from collections.abc import Sequence
 from functools import partial
 from multiprocessing.connection import Connection
@@ -37,6 +38,7 @@ class Child:
         self.lifeline = lifeline
         self.cell = cell
         self.claims: dict[int, Claim] = {}
+        self.hired_at = time.monotonic()
         self.concluding: Claim | None = None
         self.errand_since: float | None = None
         self.load_s = 0.0

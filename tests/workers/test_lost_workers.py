@@ -202,3 +202,21 @@ def test_a_killed_worker_loses_no_job_of_any_queue(
     last.terminate()
     last.wait()
     assert {each.decode() for each in connection.smembers("ran")} == ids
+
+
+def test_a_worker_survives_any_number_of_kills_of_idle_children(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flowq.workers.crew.YOUNG_S", 0.0)  # each of them has lived long
+    worker = Worker(["default"], connection=queue.connection, mode="warm")
+    killed: set[int] = set()
+
+    def kill_another() -> bool:
+        assert worker._supervisor is not None
+        for child in worker._supervisor.crew.children:
+            child.process.kill()
+            killed.add(child.process.pid)
+        return len(killed) > 5
+
+    worker.work(logging_level="ERROR", until=kill_another)
+    assert len(killed) > 5
