@@ -48,7 +48,8 @@ class Claim:
     """A job that this worker has claimed and not ended. Units: `timeout_s` None for no limit.
 
     Numbers rise in the order of handing over. `is_light`: Redis has no records of the execution
-    yet. `tries` counts the children that were asked to end it the long way.
+    yet. `handed_at` is on the monotonic clock. `tries` counts the children that were asked to end
+    it the long way.
     """
 
     number: int
@@ -61,6 +62,7 @@ class Claim:
     is_tracked: bool
     is_light: bool = False
     claimed_at: float = 0.0
+    handed_at: float = 0.0
     end: End | None = None
     stop_asked: bool = False
     tries: int = 0

@@ -10,7 +10,7 @@ import os
 import pickle
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -109,12 +109,18 @@ class Crew:
             and child.jobs_left is None
         ]
 
-    def hand_over(self, claims: Iterable[Claim], cost_by_kind: Mapping[str, float]) -> None:
+    def hand_over(
+        self,
+        claims: Iterable[Claim],
+        cost_by_kind: Mapping[str, float],
+        expectant: Sequence[Child] = (),
+    ) -> None:
         """Share claims out: long and unknown ones alone, short ones where the least waits.
 
-        What finds no child stays in `orphans`.
+        `expectant`: busy children that will soon need the next job. What finds no child stays in
+        `orphans`.
         """
-        idle = self.idle
+        idle = [*self.idle, *(child for child in expectant if child.claims)]
         shares: dict[int, list[Claim]] = {}
         short: list[Claim] = []
         for claim in claims:
@@ -142,7 +148,9 @@ class Crew:
             if size > MAX_UNREAD_BYTES:
                 self.orphans.extend(claims)
                 return
+        now = time.monotonic()
         for claim in claims:
+            claim.handed_at = now
             self._number += 1
             claim.number = self._number
             child.claims[claim.number] = claim

@@ -168,6 +168,11 @@ class Supervisor:
         if self._wants_claims() and not self.doorbell.can_ring:
             return POLL_S
         until_due_s = max(self.upkeep.due_at - now, 0.0)
+        if not self._is_dry:
+            expectant, lead_s = self.oversight.find_expectant()
+            if expectant:
+                return 0.0
+            until_due_s = min(until_due_s, lead_s or until_due_s)
         return min(until_due_s, TICK_S if self.crew.is_busy or self.limits.until else 1.0)
 
     def _listen(self, wait_s: float) -> None:
@@ -204,10 +209,13 @@ class Supervisor:
 
     # Turns ---------------------------------------------------------------------------------------
 
-    def _wants_claims(self) -> bool:
+    def _can_claim(self) -> bool:
         if self._is_stopping or self._rare or time.monotonic() < self._suspended_until:
             return False
-        return self._jobs_left() > 0 and bool(self.crew.idle)
+        return self._jobs_left() > 0
+
+    def _wants_claims(self) -> bool:
+        return self._can_claim() and bool(self.crew.idle)
 
     def _may_find(self) -> bool:
         return not self._is_dry or self.doorbell.has_rung
@@ -225,14 +233,18 @@ class Supervisor:
             ends = self._sort_ends()
             self._conclude_rare()
             # An end may queue what it held back, so with ends there is always a look.
-            if ends or (self._wants_claims() and self._may_find()):
+            if ends or self._may_find():
                 self._turn(ends)
+        if self._is_dry and self.crew.idle and len(self.crew.children) > 1:
+            self.oversight.rebalance()
         if self._is_dry and self._wants_claims() and not self.doorbell.is_armed:
             self._is_dry = self.doorbell.arm()
 
     def _is_time_for_turn(self) -> bool:
         """Whether some child needs something; until then ends are collected for a moment."""
         if self.upkeep.failing or (self._wants_claims() and self._may_find()):
+            return True
+        if not self._is_dry and self._can_claim() and self.oversight.find_expectant()[0]:
             return True
         if not self.crew.ends:
             self._ends_since = None
@@ -280,9 +292,9 @@ class Supervisor:
 
     def _turn(self, ends: list[tuple[Claim, End]]) -> None:
         self._ends_since = None
-        idle = len(self.crew.idle)
-        may_claim = not (self._is_stopping or self._rare)
-        slots = idle + len(self.crew.find_hungry()) if may_claim else 0
+        expectant = self.oversight.find_expectant()[0]
+        idle = len(self.crew.idle) + len(expectant)
+        slots = idle + len(self.crew.find_hungry()) if self._can_claim() else 0
         costs = self.oversight.pace.cost_by_kind() if self.crew.mode != "fork" else {}
         limit = min(BATCH_LIMIT * slots, self._jobs_left())
         try:
@@ -305,7 +317,7 @@ class Supervisor:
             self.doorbell.has_rung = self.doorbell.has_rung and not self._is_dry
         self._suspended_until = time.monotonic() + TICK_S * 5 if turn.is_suspended else 0.0
         self._claimed += len(turn.claims)
-        self.crew.hand_over(turn.claims, costs)
+        self.crew.hand_over(turn.claims, costs, expectant)
         if turn.held != len(self._known()):
             self._reconcile()
 

@@ -8,7 +8,7 @@ from typing import Any
 from flowq.workers.claims import Claim, End
 from flowq.workers.crew import Crew, died
 from flowq.workers.hire import Child
-from flowq.workers.pace import Pace
+from flowq.workers.pace import BATCH_S, Pace
 
 LOOK_S = 0.01
 """How old a child's job may get while others wait behind it."""
@@ -61,11 +61,45 @@ class Oversight:
     def _isolate(self, child: Child, claim: Claim) -> bool:
         """Let nothing wait behind a job that takes long; True when it looked like a short one."""
         self.crew.collect(child)
-        if len(child.claims) > 1 and child.cell.begun == claim.number:
-            self.pace.shrink(claim.kind)
+        waiting = child.waiting
+        if waiting and time.monotonic() - waiting[0].handed_at > LOOK_S:
+            if len(waiting) > 1:
+                self.pace.shrink(claim.kind)
             self.crew.orphans.extend(self.crew.recall(child))
         was_light, claim.is_light = claim.is_light, False
         return was_light
+
+    # Looking ahead -------------------------------------------------------------------------------
+
+    def find_expectant(self) -> tuple[list[Child], float | None]:
+        """Return the children that should get their next job now, before they need it.
+
+        And in how many seconds the next one will be due; None when none can be foreseen.
+        """
+        now, children, soonest_s = time.monotonic(), [], None
+        for child in self.crew.children:
+            lead_s = self._find_lead(child, now)
+            if lead_s is not None and lead_s <= 0:
+                children.append(child)
+            elif lead_s is not None:
+                soonest_s = lead_s if soonest_s is None else min(soonest_s, lead_s)
+        return children, soonest_s
+
+    def _find_lead(self, child: Child, now: float) -> float | None:
+        if len(child.claims) != 1 or child.is_leaving or child.is_recalled:
+            return None
+        claim = child.executing
+        if claim is None or self.crew.mode == "fork" or child.jobs_left is not None:
+            return None
+        return self.pace.find_lead(claim.kind, now - child.cell.begun_at)
+
+    def rebalance(self) -> None:
+        """Take back what waits behind a long job, because somebody is idle."""
+        now = time.monotonic()
+        for child in self.crew.children:
+            executing, waiting = child.executing, child.waiting
+            if executing is not None and waiting and now - child.cell.begun_at > BATCH_S:
+                self.crew.orphans.extend(self.crew.recall(child))
 
     # Commands ------------------------------------------------------------------------------------
 

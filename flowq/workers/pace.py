@@ -2,7 +2,8 @@
 
 A batch is a few milliseconds of work. A kind that has not been seen travels alone; its batches grow
 from there, twice as many jobs each time, and shrink when a job in a batch took long and the others
-had to be taken back. A kind whose jobs take longer than a millisecond or two travels alone.
+had to be taken back. A kind whose jobs take longer than a millisecond or two travels alone; where
+its end can be foreseen, the next one is there a moment before.
 """
 
 from __future__ import annotations
@@ -23,6 +24,12 @@ SIGHTS_TO_GROW = 2
 """After how many jobs per job of a batch the next one may be twice as large."""
 
 SHRINK = 4
+LEAD_S = 0.003
+"""How long before the end of a job its child gets the next one, when the end can be foreseen."""
+
+LONG_S = 2.0
+STEADY = 0.25
+"""How far a kind's times may be from each other for that, in parts of the time."""
 
 
 class Pace:
@@ -38,7 +45,7 @@ class Pace:
             return
         known = self._kinds.pop(kind, None) or _Kind(seconds)
         self._kinds[kind] = known  # the last in the order: dropped last
-        known.learn(min(seconds, OUTLIER_S))
+        known.learn(seconds)
         if len(self._kinds) > MAX_KINDS:
             del self._kinds[next(iter(self._kinds))]
 
@@ -46,6 +53,19 @@ class Pace:
         """Let fewer of the kind travel together: one of its jobs kept others waiting."""
         if kind in self._kinds:
             self._kinds[kind].shrink()
+
+    def find_lead(self, kind: str, seconds: float) -> float | None:
+        """Return in how many seconds a job that has run so long should be followed by another one.
+
+        Zero or less: now. None: nobody can tell, because its kind is short, or takes now longer
+        and now less long, or it should have ended already.
+        """
+        known = self._kinds.get(kind)
+        if known is None or not SHORT_S < known.usual_s < LONG_S:
+            return None
+        if known.spread_s > known.usual_s * STEADY or seconds > known.usual_s + LEAD_S:
+            return None
+        return known.usual_s - LEAD_S - seconds
 
     def cost_by_kind(self) -> dict[str, float]:
         """Return what to reckon for one job of each kind that is short."""
@@ -59,11 +79,15 @@ class Pace:
 class _Kind:
     def __init__(self, seconds: float) -> None:
         self.mean_s = min(seconds, OUTLIER_S)
+        self.usual_s = seconds
+        self.spread_s = seconds
         self.batch = 1
         self._sights = 0
 
     def learn(self, seconds: float) -> None:
-        self.mean_s += (seconds - self.mean_s) * 0.2
+        self.mean_s += (min(seconds, OUTLIER_S) - self.mean_s) * 0.2
+        self.spread_s += (abs(seconds - self.usual_s) - self.spread_s) * 0.2
+        self.usual_s += (seconds - self.usual_s) * 0.2
         self._sights += 1
         if self._sights >= SIGHTS_TO_GROW * self.batch:
             self._sights = 0

@@ -53,6 +53,35 @@ def test_kinds_that_are_long_on_average_travel_alone() -> None:
     assert pace.cost_by_kind() == {}
 
 
+def test_the_end_of_a_steady_kind_can_be_foreseen() -> None:
+    pace = Pace()
+    for _ in range(20):
+        pace.learn("steady", 0.1)
+    for index in range(20):
+        pace.learn("unsteady", 0.02 if index % 2 else 0.2)
+    lead_s = pace.find_lead("steady", 0.05)
+    assert lead_s is not None
+    assert 0.04 < lead_s < 0.05
+    assert (pace.find_lead("steady", 0.0999) or 1) < 0
+    assert pace.find_lead("steady", 0.2) is None  # it should have ended: who knows when it will
+    assert pace.find_lead("unsteady", 0.1) is None
+    assert pace.find_lead("unknown", 0.1) is None
+
+
+def test_what_waits_behind_a_job_goes_to_a_child_that_is_idle(
+    queue: Queue, work_off: Callable[..., Any]
+) -> None:
+    # The steady ones teach that an end comes after 50 ms; the long one breaks that promise.
+    for _ in range(10):
+        queue.enqueue(worker_jobs.sleep, 0.05)
+    long = queue.enqueue(worker_jobs.sleep, 1.5)
+    after = [queue.enqueue(worker_jobs.sleep, 0.05) for _ in range(4)]
+    work_off(concurrency=2)
+    assert long.latest_result() is not None
+    ended = [job.latest_result().created_at for job in after]
+    assert max(ended) < long.latest_result().created_at
+
+
 def take(ledger: Ledger, *, slots: int, idle: int, costs: dict[str, float]) -> list[str]:
     turn = ledger.turn([], slots=slots, idle=idle, limit=64, budget_s=BATCH_S, cost_by_kind=costs)
     return [claim.kind.rpartition(".")[2] for claim in turn.claims]
