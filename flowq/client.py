@@ -11,7 +11,7 @@ can do.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -99,22 +99,27 @@ class Run:
         """
         return (status for status, _ in self.observe(poll_s))
 
-    def observe(self, poll_s: float = POLL_S) -> Iterator[tuple[RunStatus, list[Event]]]:
+    def observe(
+        self, poll_s: float = POLL_S, while_away: Callable[[], object] | None = None
+    ) -> Iterator[tuple[RunStatus, list[Event]]]:
         """Yield what `follow` does, each time with the events that led there since the last.
 
-        The first time these are all events of the run so far.
+        The first time these are all events of the run so far. `while_away` is called whenever the
+        server was not reached, and may bring it back.
         Errors: RunNotFound, also when the run is removed meanwhile; those of the redis client when
-        the server is away for longer than `PATIENCE_S`.
+        the server is away for longer than `PATIENCE_S`; those of `while_away`.
         """
         status, wait_s = runs.get_declared(self.run_id, self.connection), 0.0
         while True:
-            events = self._next_events(status.last_event_id, wait_s)
+            events = self._next_events(status.last_event_id, wait_s, while_away)
             status, wait_s = fold(status, events), poll_s
             yield status, events
             if status.is_ended:
                 return
 
-    def _next_events(self, after: str, wait_s: float) -> list[Event]:
+    def _next_events(
+        self, after: str, wait_s: float, while_away: Callable[[], object] | None
+    ) -> list[Event]:
         """Return the events after that one; the server may be away for a while."""
         deadline = time.monotonic() + PATIENCE_S
         while True:
@@ -126,6 +131,8 @@ class Run:
             except (ConnectionLost, ReplyLost):
                 if time.monotonic() > deadline:
                     raise
+                if while_away is not None:
+                    while_away()
                 time.sleep(wait_s or POLL_S)
             else:
                 return events

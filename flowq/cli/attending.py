@@ -81,7 +81,7 @@ def _follow(
     if wishes.is_verbose:
         attendants.append(Tail())
     with display.choose(stream, is_quiet=wishes.is_quiet) as shown:
-        return follow(run, shown, attendants, interrupts, since)
+        return follow(run, place, shown, attendants, interrupts, since)
 
 
 def _finish(run: Run, status: RunStatus, place: Place, wishes: Wishes, out: IO[str]) -> None:

@@ -29,6 +29,7 @@ class Attendant(Protocol):
 
 def follow(
     run: Run,
+    place: Place,
     display: Display,
     attendants: Sequence[Attendant],
     interrupts: Interrupts,
@@ -41,7 +42,7 @@ def follow(
     Errors: those of `Run.observe`; Interrupted.
     """
     is_canceling = False
-    for status, events in run.observe(POLL_S):
+    for status, events in run.observe(POLL_S, place.revive):
         display.show(status, [event for event in events if is_after(event, since)])
         for attendant in attendants:
             attendant.look(status, display)

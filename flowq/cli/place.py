@@ -28,6 +28,15 @@ class Place:
         """The URL without its password."""
         return server.hide_password(self.url)
 
+    def revive(self) -> None:
+        """Start the private server again if it is gone; others are not ours to start.
+
+        Usually its guardian has done so before.
+        Errors: ServerUnavailable.
+        """
+        if self.is_embedded:
+            server.ensure()
+
     def hint(self, words: str) -> str:
         """Return a command for the user to type that talks to the same server."""
         if self.option is None:

@@ -33,7 +33,7 @@ def command(run_id: str, redis_url: str | None, quiet: bool, verbose: bool) -> i
         attendants += [Tail()] if verbose else []
         try:
             with display.choose(sys.stdout, is_quiet=quiet) as shown:
-                status = follow(run, shown, attendants, interrupts)
+                status = follow(run, place, shown, attendants, interrupts)
         except Interrupted:
             streams.note(f"flowq: the run goes on; end it with: {place.hint(f'cancel {run_id}')}")
             raise

@@ -120,6 +120,24 @@ def test_killed_workers_are_replaced_and_the_run_succeeds(
     assert door.returncode == 0, stdout + stderr
 
 
+def test_a_run_goes_on_when_its_private_server_and_the_guardian_are_killed(
+    flowq: Flowq, folder: Path, wait_until: WaitUntil
+) -> None:
+    process = flowq.start("run", "door.yaml", "-i", f"file={folder}/key")
+    wait_until((folder / "key.started").exists, within_s=20)
+    running = server.ensure(folder)
+    with contextlib.closing(running.connect()) as connection:
+        server_pid = int(connection.info("server")["process_id"])
+    guardian_pid = int((running.state / "guardian.lock").read_text().split()[1])
+
+    os.kill(guardian_pid, signal.SIGKILL)
+    os.kill(server_pid, signal.SIGKILL)
+    (folder / "key").touch()
+    stdout, stderr = process.communicate(timeout=40)
+
+    assert process.returncode == 0, stdout + stderr
+
+
 def test_without_a_worker_the_waiting_queue_is_named_at_once(flowq: Flowq, redis_url: str) -> None:
     process = flowq.start("run", "sandwich.yaml", "--redis-url", redis_url)
     assert process.stderr is not None
