@@ -15,7 +15,9 @@
     ├── WrongState                   5    it exists, but is in no state for that
     │   ├── FutureAlreadyStarted          blockers came too late: it is queued, running or done
     │   └── FutureEnded                   canceled, skipped or finished: nothing can be added
-    └── RunFailed                    1    .jobs names the ones that failed
+    ├── RunFailed                    1    .jobs names the ones that failed
+    ├── ShellFailed                  1    a command of a job; .exit_code_of_command
+    └── TooManyItems                 1    a group would have more items than its max_items
 
 Every error survives `pickle` with its fields: errors travel from children to supervisors.
 """
@@ -221,3 +223,30 @@ class RunFailed(FlowqError):
 
     def __str__(self) -> str:
         return f"run {self.run_id} failed: " + (", ".join(self.jobs) or "it was canceled")
+
+
+class ShellFailed(FlowqError):
+    """A shell command of a job has failed."""
+
+    def __init__(self, command: str, code: int, last_line: str = "") -> None:
+        super().__init__(command, code, last_line)
+        self.command = command
+        self.exit_code_of_command = code
+        self.last_line = last_line
+
+    def __str__(self) -> str:
+        how = f"exit code {self.args[1]}" if self.args[1] >= 0 else f"signal {-self.args[1]}"
+        last = f": {self.args[2]}" if self.args[2] else ""
+        return f"`{self.args[0]}` ended with {how}{last}"
+
+
+class TooManyItems(FlowqError):
+    """A group would have more items than it may."""
+
+    def __init__(self, group: str, max_items: int) -> None:
+        super().__init__(group, max_items)
+        self.group = group
+        self.max_items = max_items
+
+    def __str__(self) -> str:
+        return f"{self.group} has found more than {self.max_items:,} items, its max_items"

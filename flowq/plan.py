@@ -8,25 +8,39 @@ A plan is a value: `flowq plan` prints it, `--dry-run` stops at it, tests compar
    edge, are future jobs themselves; all others have a future job behind them that is not released.
 2. `Commit`, one write. Before it nothing can run, and an abandoned plan is removed as a whole.
 3. `Release` for every future job, each repeatable: after the commit any worker can finish them.
+
+What a plan cannot know is left to jobs of its own: an *expansion* adds the items of a `for_each`
+when the list is known, a *start* the jobs of a nested workflow when its inputs are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
-from flowq.spec import Block, BlockerPolicy, Retry
+from flowq.spec import Approval, Block, BlockerPolicy, ForEach, Retry, Shell, Tolerance, Workflow
+
+Policies = Literal["run", "skip"]
 
 
 @dataclass(frozen=True, slots=True)
 class Enqueue:
-    """One job. What `${{ … }}` could be filled in is; what is left in `kwargs` names jobs.
+    """One job. What `${{ … }}` could be filled in is; what is left is known where the job runs.
 
-    Shape: `blocks` are future jobs by *job id*, all of them enqueued earlier in the plan. With an
-    empty `result_of`, `kwargs` are the arguments themselves. Otherwise they are a template, to be
-    evaluated once where the job runs: `result_of` maps the names of the jobs whose results it needs
-    to their job ids, `inputs` has the inputs that it needs beside them.
+    It does one of these: call a function (`call`), run a shell command (`run`), give the outputs of
+    a nested workflow (`outputs`), add the items of a group (`expansion`), or add the jobs of a
+    nested workflow (`nested`).
+
+    Shape: `blocks` are future jobs by *job id*, all of them enqueued earlier in the plan. Unless
+    `is_live`, `kwargs` are the arguments themselves. Otherwise they are a template, as `if_`,
+    `env`, `cwd`, `stop_when` and the command always are, to be evaluated once where the job runs:
+    `result_of` maps the names of the jobs that they name to job ids, `groups` are those among them
+    that are groups, `inputs` has the inputs that they need beside them, `scope` the item, its index
+    or its matrix, and the run.
+    `group` is the id of the group that it is an item of, `group_name` what that is called; one that
+    `grows` may add items to it. `slots` are the groups whose `max_parallel` it is counted in;
+    `inputs_from` is the job whose result has the inputs.
     Units: `timeout_s` in seconds, None for RQ's own default.
     """
 
@@ -43,6 +57,72 @@ class Enqueue:
     timeout_s: float | None = None
     retries: Retry | None = None
     description: str = ""
+    is_live: bool = False
+    run: Shell | None = None
+    outputs: Mapping[str, Any] | None = None
+    expansion: Expansion | None = None
+    nested: Nested | None = None
+    if_: str | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+    cwd: str | None = None
+    scope: Mapping[str, Any] = field(default_factory=dict)
+    groups: tuple[str, ...] = ()
+    inputs_from: str = ""
+    group: str = ""
+    group_name: str = ""
+    grows: bool = False
+    slots: tuple[str, ...] = ()
+    stop_when: str | None = None
+    is_tolerated: bool = False
+    approval: Approval | None = None
+    if_empty: Policies = "run"
+    on_crash: Literal["requeue", "fail"] = "requeue"
+    at_front: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Expansion:
+    """How a job adds the items of its group.
+
+    Shape: `each` as declared, with its inputs filled in; `templates` are the jobs of one item, the
+    last ones first: their ids start with the id of the group, in whose place that of the item goes.
+    """
+
+    each: ForEach
+    templates: tuple[Enqueue, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Nested:
+    """How a job adds the jobs of a nested workflow: in front of the job `join_id`.
+
+    Shape: `prefix` is what the names of its jobs start with, `env` what they all get.
+    """
+
+    workflow: Workflow
+    join_id: str
+    prefix: str
+    slots: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Declare a group, of whose items nothing is known, or all that there will be.
+
+    Shape: `keys` of the items by index, and `items` themselves; both empty where an expansion adds
+    them (`is_open`).
+    """
+
+    job_id: str
+    name: str
+    is_open: bool = True
+    keys: tuple[str, ...] = ()
+    items: tuple[Any, ...] = ()
+    max_items: int | None = None
+    max_parallel: int | None = None
+    tolerance: Tolerance | None = None
+    fail_fast: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +139,7 @@ class Release:
     job_id: str
 
 
-Operation = Enqueue | Commit | Release
+Operation = Group | Enqueue | Commit | Release
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +151,15 @@ class Plan:
     inputs: Mapping[str, Any]
     operations: tuple[Operation, ...]
     folder: str | None = None
+    max_parallel: int | None = None
 
     def __iter__(self) -> Iterator[Operation]:
         return iter(self.operations)
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """The groups that are known before the run."""
+        return tuple(op for op in self.operations if isinstance(op, Group))
 
     @property
     def enqueues(self) -> tuple[Enqueue, ...]:

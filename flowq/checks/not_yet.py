@@ -12,9 +12,9 @@ from flowq.spec import JobSpec, Workflow
 
 NOT_YET = frozenset(
     {
-        *("for_each", "matrix", "max_parallel", "fail_fast", "if", "continue_on_error"),
+        *("matrix", "max_parallel", "fail_fast", "if", "continue_on_error"),
         *("run", "workflow", "approval", "env", "cwd"),
-        *("if_empty", "on_crash", "expires", "at_front"),
+        *("on_crash", "expires", "at_front"),
         *("outputs", "concurrency", "schedule"),
         *("jobs.NAME.results", "jobs.NAME.outcomes", "jobs.NAME.by_key", "jobs.NAME.status"),
         *("env.NAME", "run.NAME"),

@@ -8,11 +8,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 from flowq.errors import Problem
-from flowq.plan import Commit, Enqueue, Operation, Plan
+from flowq.plan import Commit, Nested, Operation, Plan, Release
 from flowq.render.view import View
 from flowq.status import RunStatus
 
@@ -95,9 +95,32 @@ def _operation(operation: Operation) -> dict[str, Any]:
     verb = type(operation).__name__.lower()
     if isinstance(operation, Commit):
         return {"do": verb, "run": operation.run_id}
-    if isinstance(operation, Enqueue):
-        return {"do": verb, **to_json(asdict(operation))}
-    return {"do": verb, "job_id": operation.job_id}
+    if isinstance(operation, Release):
+        return {"do": verb, "job_id": operation.job_id}
+    return {"do": verb, **_said(operation)}
+
+
+def _said(value: Any) -> Any:
+    """Return a part of a plan as JSON; of what most jobs do not have, only what is there."""
+    if isinstance(value, Nested):
+        return {"workflow": value.workflow.name, "join_id": value.join_id}
+    if isinstance(value, list | tuple):
+        return [_said(item) for item in value]
+    if not is_dataclass(value):
+        return to_json(value)
+    pairs = ((each, getattr(value, each.name)) for each in fields(value))
+    return {
+        each.name: _said(found)
+        for each, found in pairs
+        if each.name in _ALWAYS_SAID or found not in (None, "", False, (), {}, each.default)
+    }
+
+
+_ALWAYS_SAID = (
+    *("job_id", "name", "call", "kwargs", "result_of", "inputs", "deferred", "blocks"),
+    *("on_blocker_failure", "on_failure", "queue", "timeout_s", "retries", "description"),
+    *("max", "backoff_s"),
+)
 
 
 def to_json(value: Any) -> Any:

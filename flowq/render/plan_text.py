@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from flowq.plan import Commit, Enqueue, Operation, Plan
+from flowq.plan import Commit, Enqueue, Group, Operation, Plan
 from flowq.spec import Retry
 
 
@@ -34,6 +34,8 @@ def _cells(operation: Operation, name_by_id: Mapping[str, str]) -> tuple[str, st
     if isinstance(operation, Enqueue):
         edges, options = _edges(operation, name_by_id), _options(operation)
         return "enqueue", operation.name, edges, "  ".join([operation.description, *options])
+    if isinstance(operation, Group):
+        return "group", operation.name, "", "  ".join(_limits(operation))
     return "release", name_by_id[operation.job_id], "", ""
 
 
@@ -61,8 +63,26 @@ def _options(enqueue: Enqueue) -> Iterator[str]:
         yield f"timeout={enqueue.timeout_s:g}s"
     if enqueue.retries is not None:
         yield f"retries={_retries(enqueue.retries)}"
+    if enqueue.approval is not None:
+        yield "approval"
+    if enqueue.if_ is not None:
+        yield f"if={enqueue.if_}"
+    if enqueue.if_empty != "run":
+        yield f"if_empty={enqueue.if_empty}"
     if enqueue.on_blocker_failure != "skip":
         yield f"on_blocker_failure={enqueue.on_blocker_failure}"
+
+
+def _limits(group: Group) -> Iterator[str]:
+    if not group.is_open:
+        yield f"{len(group.keys)} items"
+    if group.max_parallel is not None:
+        yield f"max_parallel={group.max_parallel}"
+    if group.fail_fast:
+        yield "fail_fast"
+    if (tolerance := group.tolerance) is not None:
+        much = f"{tolerance.percent:g}%" if tolerance.count is None else str(tolerance.count)
+        yield f"continue_on_error={much}"
 
 
 def _retries(retries: Retry) -> str:

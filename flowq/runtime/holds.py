@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, Literal
 
@@ -48,6 +48,7 @@ class Edge:
 class Hold:
     """Why a new job is held. Shape: `edges` in the order given, no future job twice.
 
+    `fields` are fields of ours for its hash, which the scripts read.
     Units: `at_s` in epoch seconds, None for at once; `expires_s` in seconds from the creation of a
     future job to its cancellation should it not have been released by then, None for never.
     """
@@ -60,6 +61,7 @@ class Hold:
     expires_s: float | None = None
     run_id: str = ""
     name: str = ""
+    fields: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_needed(self) -> bool:

@@ -42,6 +42,8 @@ class Job(RQJob):
     hold: Hold = NO_HOLD
     run_id: str = ""
     name: str = ""
+    group_of_items: str = ""
+    """The id of the group that the job is an item of, or empty."""
     run_inline: Callable[[Job], None] | None = None
     """What a synchronous queue does with the job after its release."""
     _blocks: str = ""
@@ -97,6 +99,7 @@ class Job(RQJob):
             self.failure_ttl = None
         self.run_id = ours.get("flowq_run", "")
         self.name = ours.get("flowq_name", "")
+        self.group_of_items = ours.get("flowq_group", "")
 
     # How it ends -----------------------------------------------------------------------------
 

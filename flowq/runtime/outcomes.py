@@ -67,6 +67,16 @@ def get_results(
     return results
 
 
+def get_errors(job_ids: Iterable[str], connection: Redis) -> dict[str, str]:
+    """Return the last lines of the jobs' tracebacks, by job id; jobs without one are left out."""
+    errors: dict[str, str] = {}
+    for job_id in job_ids:
+        result = Job(job_id, connection=connection).latest_result()
+        if result is not None and result.exc_string:
+            errors[job_id] = result.exc_string.strip().rpartition("\n")[2]
+    return errors
+
+
 def get_failures(job_ids: Iterable[str], connection: Redis) -> dict[str, Failure]:
     """Return why these jobs failed, by job id; jobs that are gone are left out."""
     failures: dict[str, Failure] = {}

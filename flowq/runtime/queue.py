@@ -283,7 +283,7 @@ def add_jobs(queue: Queue, jobs: Sequence[Job], *, unique: bool = False) -> list
 
 def _arguments(job: Job, unique: bool) -> list[Any]:
     hold = job.hold
-    fields = job.to_dict()
+    fields = {**job.to_dict(), **hold.fields}
     serializer = job.serializer
     if isinstance(serializer, type) and serializer is not PickleSerializer:
         fields["flowq_serializer"] = f"{serializer.__module__}.{serializer.__qualname__}"

@@ -8,7 +8,6 @@ can go on with. A submitter that dies before the commit leaves a staged run whos
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -16,16 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from rq.command import send_stop_job_command
 from rq.exceptions import InvalidJobOperation, NoSuchJobError
-from rq.job import JobStatus as RQStatus
-from rq.job import Retry as RQRetry
 from rq.utils import as_text, str_to_date, utcformat
 
 from flowq.errors import RunNotFound, WrongState
-from flowq.plan import Enqueue, Plan, Release
+from flowq.plan import Plan, Release
 from flowq.runtime import keys, scripts
-from flowq.runtime.holds import Edge, Hold
-from flowq.runtime.job import Job
-from flowq.runtime.queue import Queue, add_jobs
+from flowq.runtime.planned import add_planned, batches, declare_groups
 from flowq.runtime.steps import finish
 from flowq.status import RUN_ENDED, Event, JobStatus, RunRecord, RunStatus, fold
 
@@ -35,11 +30,9 @@ if TYPE_CHECKING:
 LEASE_S = 30
 """How long a submitter may be silent before its uncommitted run is removed."""
 
+JOBS_PER_READ = 1_000
 RETENTION_S = 7 * 86_400
 """How long an ended run is kept, unless told otherwise."""
-
-JOBS_PER_CALL = 100
-CALL_WITH_RESULTS = "flowq.runtime.calls.call_with_results"
 
 
 # Submitting ----------------------------------------------------------------------------------
@@ -54,10 +47,9 @@ def submit(plan: Plan, connection: Redis, *, retention_s: float = RETENTION_S) -
     """
     _stage(plan, connection, retention_s)
     try:
-        for enqueues in _batches(plan.enqueues, JOBS_PER_CALL):
+        for enqueues in batches(plan.enqueues):
             _keep_lease(plan.run_id, connection)
-            jobs = [_make_job(enqueue, plan.run_id, connection) for enqueue in enqueues]
-            add_jobs(Queue(jobs[0].origin, connection=connection), jobs)
+            add_planned(enqueues, plan.run_id, connection)
     except BaseException:
         finish(connection, f"purge:{plan.run_id}")
         raise
@@ -65,11 +57,6 @@ def submit(plan: Plan, connection: Redis, *, retention_s: float = RETENTION_S) -
     if committed < 0:
         raise RunNotFound(plan.run_id)
     finish(connection, f"run:{plan.run_id}")
-
-
-def _batches(enqueues: Sequence[Enqueue], size: int) -> Iterator[Sequence[Enqueue]]:
-    for first in range(0, len(enqueues), size):
-        yield enqueues[first : first + size]
 
 
 def _stage(plan: Plan, connection: Redis, retention_s: float) -> None:
@@ -83,6 +70,8 @@ def _stage(plan: Plan, connection: Redis, retention_s: float) -> None:
         "left": 0,
         "bad": 0,
     }
+    if plan.max_parallel is not None:
+        record["max_parallel"] = plan.max_parallel
     releases = [op.job_id for op in plan if isinstance(op, Release)]
     with connection.pipeline() as pipeline:
         pipeline.hset(keys.run(plan.run_id), mapping=record)
@@ -90,60 +79,12 @@ def _stage(plan: Plan, connection: Redis, retention_s: float) -> None:
         pipeline.zadd(keys.STAGED, {plan.run_id: time.time() + LEASE_S})
         for first in range(0, len(releases), 1_000):
             pipeline.rpush(keys.run_futures(plan.run_id), *releases[first : first + 1_000])
+        declare_groups(plan.groups, plan.run_id, pipeline)
         pipeline.execute()
 
 
 def _keep_lease(run_id: str, connection: Redis) -> None:
     connection.zadd(keys.STAGED, {run_id: time.time() + LEASE_S}, xx=True)
-
-
-def _make_job(enqueue: Enqueue, run_id: str, connection: Redis) -> Job:
-    function = enqueue.call.replace(":", ".")
-    kwargs: dict[str, Any] = dict(enqueue.kwargs)
-    args: tuple[Any, ...] = ()
-    if enqueue.result_of:
-        args = (function, kwargs, dict(enqueue.result_of), dict(enqueue.inputs))
-        function, kwargs = CALL_WITH_RESULTS, {}
-    job = _new_job(
-        function,
-        args=args,
-        kwargs=kwargs,
-        connection=connection,
-        id=enqueue.job_id,
-        origin=enqueue.queue,
-        description=enqueue.description,
-        timeout=_whole_seconds(enqueue.timeout_s) or Queue.DEFAULT_TIMEOUT,
-        retry=_retry(enqueue),
-        result_ttl=-1,  # kept with the run, and removed with it
-    )
-    job.adopt(_hold(enqueue, run_id))
-    return job
-
-
-def _new_job(function: str, **options: Any) -> Job:
-    job = Job.create(function, status=RQStatus.DEFERRED, **options)
-    assert isinstance(job, Job)  # RQ annotates the class method with its own class
-    return job
-
-
-def _hold(enqueue: Enqueue, run_id: str) -> Hold:
-    return Hold(
-        deferred=enqueue.deferred,
-        edges=tuple(Edge(block.name, block.on_failure) for block in enqueue.blocks),
-        policy=enqueue.on_blocker_failure,
-        run_id=run_id,
-        name=enqueue.name,
-    )
-
-
-def _retry(enqueue: Enqueue) -> RQRetry | None:
-    if enqueue.retries is None or enqueue.retries.max < 1:
-        return None
-    return RQRetry(max=enqueue.retries.max, interval=math.ceil(enqueue.retries.backoff_s))
-
-
-def _whole_seconds(timeout_s: float | None) -> int | None:
-    return None if timeout_s is None else max(1, math.ceil(timeout_s))
 
 
 # Looking -------------------------------------------------------------------------------------
@@ -178,10 +119,28 @@ def get_status(run_id: str, connection: Redis) -> RunStatus:
 def get_declared(run_id: str, connection: Redis) -> RunStatus:
     """Return a run's status before any of its events. Errors: RunNotFound."""
     record = get_record(run_id, connection)
-    job_ids = connection.lrange(keys.run_jobs(run_id), 0, -1)
-    names = [as_text(job_id).removeprefix(f"{run_id}-") for job_id in reversed(job_ids)]
-    jobs = {name: JobStatus(name, f"{run_id}-{name}") for name in names}
-    return RunStatus(run_id, record.workflow, jobs=jobs)
+    job_ids = [as_text(job_id) for job_id in connection.lrange(keys.run_jobs(run_id), 0, -1)]
+    name_by_id = read_names(run_id, job_ids, connection)
+    jobs = {name_by_id[job_id]: job_id for job_id in reversed(job_ids)}
+    return RunStatus(
+        run_id,
+        record.workflow,
+        jobs={name: JobStatus(name, job_id) for name, job_id in jobs.items()},
+    )
+
+
+def read_names(run_id: str, job_ids: Sequence[str], connection: Redis) -> dict[str, str]:
+    """Return the names of a run's jobs by id; those of items and inner jobs are looked up."""
+    names = {job_id: job_id.removeprefix(f"{run_id}-") for job_id in job_ids}
+    looked_up = [job_id for job_id in job_ids if "--" in job_id]
+    for first in range(0, len(looked_up), JOBS_PER_READ):
+        part = looked_up[first : first + JOBS_PER_READ]
+        with connection.pipeline(transaction=False) as pipeline:
+            for job_id in part:
+                pipeline.hget(keys.job(job_id), "flowq_name")
+            for job_id, name in zip(part, pipeline.execute(), strict=True):
+                names[job_id] = as_text(name) if name else names[job_id]
+    return names
 
 
 def read_events(

@@ -27,6 +27,8 @@ INSTANCES = [
     errors.FutureAlreadyStarted("job"),
     errors.FutureEnded("job", "canceled"),
     errors.RunFailed("abc", ["a", "b"]),
+    errors.ShellFailed("make all", 2, "no rule"),
+    errors.TooManyItems("crawl", 100),
 ]
 
 

@@ -1,0 +1,94 @@
+"""The jobs of one item, made from those of its group once the item is known. Pure."""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from flowq.expressions import evaluate, fill, find_references
+from flowq.plan import Enqueue, Nested
+from flowq.spec import Block
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One item of a group. Shape: `label` is how displays call it, by its key or its index."""
+
+    index: int
+    value: Any
+    label: str
+
+
+def bind_item(template: Enqueue, item: Item, group_id: str) -> Enqueue:
+    """Return a job of a group's item: its ids and name, and all that the item makes known."""
+    item_id = f"{group_id}--{item.index}"
+    scope = {"item": item.value, "index": item.index}
+
+    def known(value: Any) -> Any:
+        return None if value is None else fill(value, inputs=template.inputs, scope=scope)
+
+    kwargs = known(template.kwargs) if template.is_live else template.kwargs
+    is_live = template.is_live and bool(find_references(kwargs).roots)
+    bound = replace(
+        template,
+        job_id=item_id + template.job_id.removeprefix(group_id),
+        name=_renamed(template.name, template, item),
+        blocks=tuple(
+            Block(item_id, block.on_failure) if block.name == group_id else block
+            for block in template.blocks
+        ),
+        kwargs=kwargs if is_live or not template.is_live else evaluate(kwargs),
+        is_live=is_live,
+        env=known(template.env),
+        cwd=known(template.cwd),
+        if_=known(template.if_),
+        scope={**template.scope, **scope} if _needs_scope(template, is_live) else template.scope,
+        description=template.description,
+    )
+    if bound.call and template.description == describe_call(template.call, template.kwargs):
+        bound = replace(bound, description=describe_call(bound.call, kwargs))
+    if bound.inputs_from:
+        bound = replace(bound, inputs_from=_moved(bound.inputs_from, group_id, item_id))
+        result_of = {k: _moved(v, group_id, item_id) for k, v in bound.result_of.items()}
+        bound = replace(bound, result_of=result_of)
+    if bound.nested is not None:
+        bound = replace(bound, nested=_moved_nested(bound.nested, template, item, item_id))
+    return bound
+
+
+def _moved(job_id: str, group_id: str, item_id: str) -> str:
+    return item_id + job_id.removeprefix(group_id)
+
+
+def _moved_nested(nested: Nested, template: Enqueue, item: Item, item_id: str) -> Nested:
+    return replace(nested, join_id=item_id, prefix=_renamed(nested.prefix, template, item))
+
+
+def _renamed(name: str, template: Enqueue, item: Item) -> str:
+    """Return `thumb[3](start)` for `thumb(start)`: the label goes behind the group's name."""
+    group_name = template.group_name
+    return f"{group_name}[{item.label}]{name.removeprefix(group_name)}"
+
+
+def _needs_scope(template: Enqueue, is_live: bool) -> bool:
+    return is_live or template.run is not None or template.stop_when is not None
+
+
+# Words -------------------------------------------------------------------------------------------
+
+
+def describe_call(call: str, kwargs: Mapping[str, Any]) -> str:
+    """Return a call as a reader wants to see it: short, with `…` for what is not known yet."""
+    return f"{call}({', '.join(f'{key}={_shortened(value)}' for key, value in kwargs.items())})"
+
+
+def _shortened(template: Any) -> str:
+    return "…" if find_references(template).roots else _brief.repr(evaluate(template))
+
+
+_brief = reprlib.Repr()  # its settings are arguments from Python 3.12 on only
+_brief.maxstring = _brief.maxother = 40
+_brief.maxlist = _brief.maxdict = 4
+_brief.maxlevel = 2

@@ -1,0 +1,65 @@
+"""Graph → Plan: the operations that make one run of a checked workflow. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from flowq.graph import Graph, build_graph
+from flowq.plan import Commit, Enqueue, Group, Nested, Operation, Plan, Release
+from flowq.planner.frames import Frame
+
+__all__ = ["make_job_id", "make_plan", "plan_nested"]
+
+
+def make_plan(graph: Graph, inputs: Mapping[str, Any], run_id: str) -> Plan:
+    """Compile a checked graph and its resolved inputs to the operations of one run.
+
+    Shape: deterministic; the groups as declared, the jobs in reverse topological order, the
+    releases in topological order. Errors: WorkflowInvalid with all expressions that these inputs
+    give no value; CycleError for a graph that has not been checked.
+    """
+    workflow = graph.workflow
+    run = {"id": run_id, "workflow": workflow.name}
+    frame = Frame(graph, inputs, run, base=make_job_id(run_id, ""), env=workflow.env)
+    groups, enqueues = frame.compile()
+    operations: list[Operation] = [*groups, *enqueues, Commit(run_id), *_releases(enqueues)]
+    return Plan(
+        run_id,
+        workflow.name,
+        dict(inputs),
+        tuple(operations),
+        workflow.folder,
+        workflow.max_parallel,
+    )
+
+
+def plan_nested(
+    nested: Nested, inputs: Mapping[str, Any], run: Mapping[str, str]
+) -> tuple[list[Group], list[Enqueue]]:
+    """Compile a nested workflow, whose inputs are known now, to the jobs in front of its join.
+
+    Shape and errors as `make_plan`; the future jobs among them are to be released.
+    """
+    graph = build_graph(nested.workflow)
+    frame = Frame(
+        graph,
+        inputs,
+        run,
+        base=f"{nested.join_id}--",
+        prefix=nested.prefix,
+        join_id=nested.join_id,
+        slots=nested.slots,
+        env={**nested.env, **nested.workflow.env},
+    )
+    return frame.compile()
+
+
+def make_job_id(run_id: str, name: str) -> str:
+    """Return the id of the job that a run makes from the declaration `name`."""
+    return f"{run_id}-{name}"
+
+
+def _releases(enqueues: Iterable[Enqueue]) -> list[Release]:
+    futures = [Release(enqueue.job_id) for enqueue in enqueues if enqueue.deferred]
+    return futures[::-1]

@@ -1,0 +1,326 @@
+"""One workflow on its way to a plan: a whole one, or one inside another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+from flowq.checks import in_text_order
+from flowq.errors import Problem, WorkflowInvalid
+from flowq.expressions import as_template, evaluate, fill, find_references
+from flowq.graph import Graph
+from flowq.plan import Enqueue, Expansion, Group, Nested
+from flowq.planner.matrix import Leg, expand_matrix
+from flowq.planner.words import describe
+from flowq.spec import Block, BlockerPolicy, ForEach, JobSpec, Matrix, Tolerance, Workflow
+
+_ASKS_EVEN_AFTER_A_FAILURE = frozenset({"failure", "always", "canceled"})
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A graph with what its jobs have in common.
+
+    Shape: `base` is what all ids start with, `prefix` what all names do; `join_id` is the job that
+    waits for all of them, in a nested workflow.
+    """
+
+    graph: Graph
+    inputs: Mapping[str, Any]
+    run: Mapping[str, str]
+    base: str
+    prefix: str = ""
+    join_id: str = ""
+    slots: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    _problems: list[Problem] = field(default_factory=list)
+
+    def compile(self) -> tuple[list[Group], list[Enqueue]]:
+        """Return the groups, and the jobs in reverse topological order.
+
+        Errors: WorkflowInvalid with all expressions that these inputs give no value; CycleError.
+        """
+        order = self.graph.topological_order
+        groups = [self._group(job) for job in self.graph if job.for_each or job.matrix]
+        enqueues = [enqueue for name in reversed(order) for enqueue in self._jobs_of(name)]
+        if self._problems:
+            raise WorkflowInvalid(in_text_order(self._problems))
+        return groups, enqueues
+
+    # Groups --------------------------------------------------------------------------------------
+
+    def _group(self, job: JobSpec) -> Group:
+        legs = self._legs_by_name.get(job.name, {})
+        return Group(
+            self._id(job.name),
+            self.prefix + job.name,
+            is_open=job.for_each is not None,
+            keys=tuple(legs),
+            items=tuple(legs.values()),
+            max_items=job.for_each.max_items if job.for_each else None,
+            max_parallel=job.max_parallel,
+            tolerance=job.continue_on_error,
+            fail_fast=job.fail_fast,
+        )
+
+    @cached_property
+    def _legs_by_name(self) -> dict[str, dict[str, Leg]]:
+        return {
+            job.name: expand_matrix(self._filled_matrix(job, job.matrix))
+            for job in self.graph
+            if job.matrix is not None
+        }
+
+    def _filled_matrix(self, job: JobSpec, matrix: Matrix) -> Matrix:
+        def known(key: str, value: Any) -> Any:
+            return self._evaluated(value, job.name, key)
+
+        axes = {name: known("matrix", values) for name, values in matrix.axes.items()}
+        for name, values in axes.items():
+            if not isinstance(values, list | tuple):
+                where = self.graph.workflow.places.find("jobs", job.name, "matrix", name)
+                message = f"{name} in the matrix of job {job.name} is {values!r:.60}, not a list"
+                self._problems.append(Problem("FQ214", message, where))
+                axes[name] = []
+        include, exclude = known("include", matrix.include), known("exclude", matrix.exclude)
+        return replace(matrix, axes=axes, include=tuple(include), exclude=tuple(exclude))
+
+    def _jobs_of(self, name: str) -> list[Enqueue]:
+        """Return the jobs of one declaration, those that others wait for last."""
+        job, job_id = self.graph.job_by_name[name], self._id(name)
+        if job.for_each is not None:
+            return [self._expansion(job, job.for_each)]
+        if job.matrix is None:
+            return self._single(job, job_id, self.prefix + name, self._is_held(job))
+        found: list[Enqueue] = []
+        for index, (key, leg) in enumerate(self._legs_by_name[name].items()):
+            item = f"{self.prefix}{name}[{key}]"
+            is_held = self._is_held(job)
+            scope = {"matrix": leg, "index": index}
+            found += self._single(job, f"{job_id}--{index}", item, is_held, job_id, scope)
+        return found
+
+    def _expansion(self, job: JobSpec, each: ForEach) -> Enqueue:
+        job_id, name = self._id(job.name), self.prefix + job.name
+        each = replace(
+            each,
+            items=self._filled(each.items, job.name, "for_each"),
+            key=self._template(each.key, job.name, "key"),
+            more=self._template(each.more, job.name, "more"),
+            stop_when=None,
+        )
+        templates = self._single(replace(job, approval=None), job_id, name, False, job_id)
+        expands = Enqueue(
+            job_id,
+            name,
+            "",
+            deferred=self._is_held(job),
+            expansion=Expansion(each, tuple(templates)),
+            approval=job.approval,
+            retries=job.retries or self.graph.workflow.defaults.retries,
+            description=f"for_each of {name}",
+            **self._common(job),
+        )
+        return self._bound(expands, [each.items, each.key, each.more])
+
+    # Jobs ----------------------------------------------------------------------------------------
+
+    def _single(
+        self,
+        job: JobSpec,
+        job_id: str,
+        name: str,
+        is_held: bool,
+        group: str = "",
+        scope: Mapping[str, Any] | None = None,
+    ) -> list[Enqueue]:
+        """Return the jobs of a declaration, or of one item of it, the last ones first."""
+        scope = {"run": self.run, **(scope or {})}
+        enqueue = self._declared(job, job_id, name, is_held, group, scope)
+        if not job.workflow:
+            return [enqueue]
+        nested = self.graph.workflow.workflows[job.workflow]
+        return [self._join(job, nested, enqueue), self._start(nested, enqueue)]
+
+    def _join(self, job: JobSpec, nested: Workflow, enqueue: Enqueue) -> Enqueue:
+        """Return the job that stands for a nested workflow: its result is the outputs."""
+        inner = {each.name: each for each in nested.jobs}
+        left = find_references(nested.outputs)
+        used = dict.fromkeys(name for name, _ in left.jobs if name in inner)
+        return replace(
+            enqueue,
+            call="",
+            kwargs={},
+            deferred=True,
+            on_blocker_failure="skip",
+            if_empty="skip",
+            outputs=nested.outputs,
+            inputs_from=f"{enqueue.job_id}--0",
+            result_of={name: f"{enqueue.job_id}--{name}" for name in used},
+            groups=tuple(name for name in used if inner[name].for_each or inner[name].matrix),
+            scope={**enqueue.scope, "run": self.run},
+            is_live=True,
+            env={},
+            cwd=None,
+            if_=None,
+            slots=(),
+            approval=None,
+            description=f"outputs of {nested.name}",
+        )
+
+    def _start(self, nested: Workflow, enqueue: Enqueue) -> Enqueue:
+        """Return the job that adds the jobs of a nested workflow, once its inputs are known."""
+        join_id, name = enqueue.job_id, enqueue.name
+        return replace(
+            enqueue,
+            job_id=f"{join_id}--0",
+            name=f"{name}(start)",
+            blocks=(Block(join_id),),
+            group="",
+            slots=(),
+            stop_when=None,
+            grows=False,
+            is_tolerated=False,
+            nested=Nested(nested, join_id, f"{name}.", enqueue.slots, self.env),
+            description=f"start of {nested.name}",
+        )
+
+    def _declared(
+        self,
+        job: JobSpec,
+        job_id: str,
+        name: str,
+        is_held: bool,
+        group: str,
+        scope: Mapping[str, Any],
+    ) -> Enqueue:
+        defaults = self.graph.workflow.defaults
+        kwargs = {
+            key: self._filled(value, job.name, "with", key, scope=scope)
+            for key, value in job.with_.items()
+        }
+        env = self._filled({**self.env, **job.env}, job.name, "env", scope=scope)
+        stop_when = (job.for_each or job.matrix or _NO_GROUP).stop_when
+        own_slots = (group,) if group and job.max_parallel is not None else ()
+        enqueue = Enqueue(
+            job_id,
+            name,
+            job.call,
+            deferred=is_held,
+            run=job.run,
+            env=env,
+            cwd=self._filled(job.cwd, job.name, "cwd", scope=scope),
+            if_=self._template(job.if_, job.name, "if", scope=scope),
+            stop_when=self._template(stop_when, job.name, "stop_when", scope=scope),
+            scope={key: value for key, value in scope.items() if key != "run"},
+            group=group,
+            group_name=self.prefix + job.name if group else "",
+            grows=bool(job.for_each and job.for_each.more),
+            slots=(*self.slots, *own_slots),
+            is_tolerated=not group and _tolerates_one(job.continue_on_error),
+            approval=job.approval,
+            timeout_s=defaults.timeout_s if job.timeout_s is None else job.timeout_s,
+            retries=job.retries or defaults.retries,
+            description=job.description or describe(job, kwargs),
+            **self._common(job),
+        )
+        is_live = bool(find_references(kwargs).roots)
+        enqueue = replace(enqueue, is_live=is_live, kwargs=kwargs if is_live else evaluate(kwargs))
+        command = job.run.command if job.run else None
+        texts = [kwargs, enqueue.env, enqueue.cwd, enqueue.if_, enqueue.stop_when, command]
+        return self._bound(enqueue, texts)
+
+    def _common(self, job: JobSpec) -> dict[str, Any]:
+        return {
+            "blocks": self._blocks(job.name),
+            "on_blocker_failure": _policy_of(job),
+            "queue": job.queue or self.graph.workflow.defaults.queue,
+            "if_empty": job.if_empty or "run",
+            "on_crash": job.on_crash or "requeue",
+            "at_front": job.at_front,
+        }
+
+    def _bound(self, enqueue: Enqueue, templates: Any) -> Enqueue:
+        """Return the job with what its templates refer to: jobs, groups and inputs."""
+        left = find_references(templates)
+        names = dict.fromkeys(name for name, _ in left.jobs)
+        is_group = {name for name in names if self._is_group(name)}
+        return replace(
+            enqueue,
+            result_of={name: self._id(name) for name in names},
+            groups=tuple(name for name in names if name in is_group),
+            inputs={key: value for key, value in self.inputs.items() if key in left.inputs},
+            scope={**enqueue.scope, **({"run": self.run} if "run" in left.roots else {})},
+        )
+
+    # Names and edges -----------------------------------------------------------------------------
+
+    def _id(self, name: str) -> str:
+        return self.base + name
+
+    def _is_group(self, name: str) -> bool:
+        job = self.graph.job_by_name[name]
+        return job.for_each is not None or job.matrix is not None
+
+    def _is_held(self, job: JobSpec) -> bool:
+        """Whether the job is a future job: something precedes it, or it asks, or it is alone."""
+        if job.approval is not None or self.graph.predecessors(job.name):
+            return True
+        return not self.join_id and self.graph.is_future(job.name)
+
+    def _blocks(self, name: str) -> tuple[Block, ...]:
+        edges = self.graph.outgoing(name)
+        blocks = [
+            Block(job_id, edge.on_failure)
+            for edge in edges
+            for job_id in self._entries(edge.future)
+        ]
+        return (*blocks, *([Block(self.join_id)] if self.join_id else []))
+
+    def _entries(self, name: str) -> list[str]:
+        """Return the ids of the jobs that wait for what precedes a declaration."""
+        job, job_id = self.graph.job_by_name[name], self._id(name)
+        ids = [job_id]
+        if job.matrix is not None:
+            ids = [f"{job_id}--{index}" for index in range(len(self._legs_by_name[name]))]
+        if job.workflow and job.for_each is None:
+            return [f"{each}--0" for each in ids]
+        return ids
+
+    # Expressions ---------------------------------------------------------------------------------
+
+    def _filled(
+        self, value: Any, job: str, *path: str, scope: Mapping[str, Any] | None = None
+    ) -> Any:
+        where = self.graph.workflow.places.find("jobs", job, *path)
+        try:
+            return fill(value, inputs=self.inputs, scope=scope or {"run": self.run}, where=where)
+        except WorkflowInvalid as invalid:
+            self._problems.extend(invalid.problems)
+            return None
+
+    def _template(
+        self, source: str | None, job: str, key: str, scope: Mapping[str, Any] | None = None
+    ) -> Any:
+        return None if source is None else self._filled(as_template(source), job, key, scope=scope)
+
+    def _evaluated(self, value: Any, job: str, *path: str) -> Any:
+        filled = self._filled(value, job, *path)
+        return [] if filled is None else evaluate(filled)
+
+
+_NO_GROUP = ForEach(())
+_ALL = 100  # percent
+
+
+def _tolerates_one(tolerance: Tolerance | None) -> bool:
+    return tolerance is not None and (bool(tolerance.count) or tolerance.percent == _ALL)
+
+
+def _policy_of(job: JobSpec) -> BlockerPolicy:
+    if job.on_blocker_failure is not None:
+        return job.on_blocker_failure
+    asked = find_references(as_template(job.if_)).statuses if job.if_ else frozenset()
+    return "run" if asked & _ASKS_EVEN_AFTER_A_FAILURE else "skip"

@@ -1,0 +1,171 @@
+"""The jobs of a plan as jobs of RQ, held as the plan says."""
+
+from __future__ import annotations
+
+import math
+import pickle
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rq.job import JobStatus as RQStatus
+from rq.job import Retry as RQRetry
+
+from flowq.expressions import find_references
+from flowq.plan import Enqueue, Group
+from flowq.runtime import keys
+from flowq.runtime.holds import Edge, Hold
+from flowq.runtime.job import Job
+from flowq.runtime.queue import Queue, add_jobs
+from flowq.spec import Tolerance
+
+if TYPE_CHECKING:
+    from redis import Redis
+    from redis.client import Pipeline
+
+PERFORM = "flowq.runtime.work.perform"
+JOBS_PER_CALL = 50
+_ASKS_EVEN_WHEN_CANCELED = frozenset({"always", "canceled"})
+
+
+def add_planned(enqueues: Sequence[Enqueue], run_id: str, connection: Redis) -> None:
+    """Enqueue jobs of a run, in one call: all or none. Those that are there already stay.
+
+    Errors: those of `Queue.enqueue`.
+    """
+    jobs = [_make_job(enqueue, run_id, connection) for enqueue in enqueues]
+    add_jobs(Queue(jobs[0].origin, connection=connection), jobs)
+
+
+def batches(enqueues: Sequence[Enqueue], size: int = JOBS_PER_CALL) -> Iterable[Sequence[Enqueue]]:
+    """Cut a list into parts that keep one call on the server well below 20 ms."""
+    return (enqueues[first : first + size] for first in range(0, len(enqueues), size))
+
+
+def declare_groups(groups: Iterable[Group], run_id: str, pipeline: Pipeline) -> None:
+    """Write the records of groups. Idempotent: what has been counted in them stays."""
+    for group in groups:
+        record: dict[Any, Any] = {"run": run_id, "name": group.name}
+        if not group.is_open:
+            record |= {"size": len(group.keys), "complete": 1}
+        if group.max_items is not None:
+            record["max_items"] = group.max_items
+        if group.max_parallel is not None:
+            record["max_parallel"] = group.max_parallel
+        if group.tolerance is not None:
+            record["tolerate"] = _tolerance(group.tolerance)
+        if group.fail_fast:
+            record["fail_fast"] = 1
+        pipeline.hset(keys.group(group.job_id), mapping=record)
+        pipeline.sadd(keys.run_groups(run_id), group.job_id)
+        for index, (key, item) in enumerate(zip(group.keys, group.items, strict=True)):
+            pipeline.hset(keys.group_keys(group.job_id), key, index)
+            pipeline.hset(keys.group_items(group.job_id), str(index), pickle.dumps(item))
+
+
+def _tolerance(tolerance: Tolerance) -> str:
+    if tolerance.count is not None:
+        return f"count:{tolerance.count}"
+    return "all" if tolerance.percent == 100 else f"percent:{tolerance.percent:g}"
+
+
+def _make_job(enqueue: Enqueue, run_id: str, connection: Redis) -> Job:
+    function, kwargs = enqueue.call.replace(":", "."), dict(enqueue.kwargs)
+    args: tuple[Any, ...] = ()
+    if work := _work(enqueue):
+        function, args, kwargs = PERFORM, (work,), {}
+    job = _new_job(
+        function,
+        args=args,
+        kwargs=kwargs,
+        connection=connection,
+        id=enqueue.job_id,
+        origin=enqueue.queue,
+        description=enqueue.description,
+        timeout=_whole_seconds(enqueue.timeout_s) or Queue.DEFAULT_TIMEOUT,
+        retry=_retry(enqueue),
+        result_ttl=-1,  # kept with the run, and removed with it
+    )
+    job.enqueue_at_front = enqueue.at_front or None
+    job.adopt(_hold(enqueue, run_id))
+    return job
+
+
+def _new_job(function: str, **options: Any) -> Job:
+    job = Job.create(function, status=RQStatus.DEFERRED, **options)
+    assert isinstance(job, Job)  # RQ annotates the class method with its own class
+    return job
+
+
+def _work(enqueue: Enqueue) -> dict[str, Any]:
+    """Return what `flowq.runtime.work.perform` has to know; {} for a plain call of a function.
+
+    Plain data, as far as it can be, so that other versions of flowq can read it.
+    """
+    shell = enqueue.run
+    special: dict[str, Any] = {
+        "live": enqueue.is_live,
+        "if": enqueue.if_,
+        "env": dict(enqueue.env),
+        "cwd": enqueue.cwd,
+        "shell": shell and {"command": shell.command, "shell": shell.shell, "result": shell.result},
+        "outputs": enqueue.outputs,
+        "expansion": enqueue.expansion,
+        "nested": enqueue.nested,
+        "stop_when": enqueue.stop_when,
+        "grows": enqueue.grows,
+    }
+    kept = {key: value for key, value in special.items() if value not in (None, False, {})}
+    if enqueue.outputs is not None:
+        kept["outputs"] = dict(enqueue.outputs)
+    if enqueue.if_ is not None:
+        kept["if"] = enqueue.if_
+    if not kept:
+        return {}
+    beside: dict[str, Any] = {
+        "call": enqueue.call,
+        "kwargs": dict(enqueue.kwargs),
+        "result_of": dict(enqueue.result_of),
+        "groups": list(enqueue.groups),
+        "inputs": dict(enqueue.inputs),
+        "inputs_from": enqueue.inputs_from,
+        "scope": dict(enqueue.scope),
+    }
+    return kept | {key: value for key, value in beside.items() if value}
+
+
+def _hold(enqueue: Enqueue, run_id: str) -> Hold:
+    return Hold(
+        deferred=enqueue.deferred,
+        edges=tuple(Edge(block.name, block.on_failure) for block in enqueue.blocks),
+        policy=enqueue.on_blocker_failure,
+        if_empty=enqueue.if_empty,
+        run_id=run_id,
+        name=enqueue.name,
+        fields=_fields(enqueue),
+    )
+
+
+def _fields(enqueue: Enqueue) -> dict[str, str]:
+    """Return what the scripts have to know; `lua/groups.lua` says what it means."""
+    asked = find_references(enqueue.if_).statuses
+    expires = enqueue.approval and enqueue.approval.expires_s
+    fields = {
+        "flowq_group": enqueue.group,
+        "flowq_slots": " ".join(f"group:{group}" for group in enqueue.slots),
+        "flowq_expands": "1" if enqueue.expansion or enqueue.nested else "",
+        "flowq_tolerate": "1" if enqueue.is_tolerated else "",
+        "flowq_always": "1" if asked & _ASKS_EVEN_WHEN_CANCELED else "",
+        "flowq_on_crash": "fail" if enqueue.on_crash == "fail" else "",
+        "flowq_approval": f"1 {expires:g}" if expires else "1" if enqueue.approval else "",
+    }
+    return {name: value for name, value in fields.items() if value}
+
+
+def _retry(enqueue: Enqueue) -> RQRetry | None:
+    if enqueue.retries is None or enqueue.retries.max < 1:
+        return None
+    return RQRetry(max=enqueue.retries.max, interval=math.ceil(enqueue.retries.backoff_s))
+
+
+def _whole_seconds(timeout_s: float | None) -> int | None:
+    return None if timeout_s is None else max(1, math.ceil(timeout_s))

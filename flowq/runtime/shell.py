@@ -1,0 +1,204 @@
+"""Shell jobs: a command, its output, and its end with everything that it has started."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any, BinaryIO
+
+from flowq.errors import ShellFailed, UsageError
+from flowq.expressions.limits import Budget
+from flowq.expressions.templates import Expression, split, to_text
+from flowq.runtime.masking import Mask
+
+MAX_RESULT_BYTES = 1_000_000
+"""How much of the output can be a result; the log keeps its own share."""
+
+GRACE_S = 1.0
+LOOK_S = 0.5
+
+_ARGUMENTS_BY_SHELL: Mapping[str, tuple[str, ...]] = {
+    "bash": ("bash", "--noprofile", "--norc", "-euo", "pipefail", "-c"),
+    "sh": ("sh", "-eu", "-c"),
+    "pwsh": ("pwsh", "-NoProfile", "-NonInteractive", "-Command"),
+    "powershell": ("powershell", "-NoProfile", "-NonInteractive", "-Command"),
+    "python": (sys.executable, "-c"),
+    "cmd": ("cmd", "/d", "/s", "/c"),
+}
+_LEASH = "read line; kill -KILL 0"
+
+
+def run(
+    shell: Mapping[str, Any], value_of: Callable[[Any], Any], mask: Mask, timeout_s: object = None
+) -> Any:
+    """Run a command and return its result; its output goes to where the job prints.
+
+    `value_of` evaluates an expression. Blocks until the command has ended; when this is interrupted
+    (a timeout), or this process dies, all that the command has started is killed.
+    Errors: ShellFailed; UsageError for a shell that is not there, and for an expression on cmd;
+    ValueError when `result: json` is none.
+    """
+    name = shell.get("shell") or default_shell()
+    command = _filled(shell["command"], name, value_of)
+    output = _Output(mask)
+    code = _execute([*_arguments(name), command], output)
+    if code:
+        first = shell["command"].strip().partition("\n")[0]
+        raise ShellFailed(first, code, output.last_line)
+    return output.result(shell.get("result") or "last")
+
+
+def default_shell() -> str:
+    """Return the name of the shell that a command runs in when it names none."""
+    if os.name == "nt":
+        return "cmd"
+    return "bash" if shutil.which("bash") else "sh"
+
+
+def _arguments(name: str) -> tuple[str, ...]:
+    arguments = _ARGUMENTS_BY_SHELL.get(name, (name, "-c"))
+    if shutil.which(arguments[0]) is None:
+        raise UsageError(f"there is no shell {name} where the job runs")
+    return arguments
+
+
+def _filled(command: str, name: str, value_of: Callable[[Any], Any]) -> str:
+    """Return the command with every expression as one quoted word: data never becomes code."""
+    parts = split(command)
+    if name in _UNQUOTABLE and any(isinstance(part, Expression) for part in parts):
+        raise UsageError(f"values cannot be quoted safely for {name}: pass them by `env:`")
+    return "".join(
+        part if isinstance(part, str) else _quoted(name, to_text(value_of(str(part)), Budget()))
+        for part in parts
+    )
+
+
+_UNQUOTABLE = frozenset({"cmd"})
+
+
+def _quoted(name: str, text: str) -> str:
+    if name == "python":
+        return repr(text)
+    if name in ("pwsh", "powershell"):
+        return "'" + text.replace("'", "''") + "'"
+    return shlex.quote(text)
+
+
+# Executing ---------------------------------------------------------------------------------------
+
+
+class _Output:
+    """What a command prints: passed on masked, line by line, and its end kept."""
+
+    def __init__(self, mask: Mask) -> None:
+        self._mask = mask
+        self._lines: deque[bytes] = deque()
+        self._size = 0
+        self.is_cut = False
+
+    def take(self, stream: BinaryIO) -> None:
+        """Read until the last writer has closed it."""
+        sys.stdout.flush()
+        with stream:
+            for line in iter(lambda: stream.readline(MAX_RESULT_BYTES), b""):
+                _print(self._mask.hide_bytes(line))
+                self._keep(line)
+
+    def _keep(self, line: bytes) -> None:
+        self._lines.append(line)
+        self._size += len(line)
+        while self._size > MAX_RESULT_BYTES and len(self._lines) > 1:
+            self._size -= len(self._lines.popleft())
+            self.is_cut = True
+
+    @property
+    def last_line(self) -> str:
+        lines = (line.decode(errors="replace").strip() for line in reversed(self._lines))
+        return self._mask.hide(next((line for line in lines if line), ""))
+
+    def result(self, kind: str) -> Any:
+        text = b"".join(self._lines).decode(errors="replace")
+        if kind == "last":
+            return next((line for line in reversed(text.splitlines()) if line.strip()), "")
+        if self.is_cut:
+            raise UsageError(f"the output is too long for `result: {kind}`; write it to a file")
+        if kind == "json":
+            return _parsed(text)
+        return text.splitlines() if kind == "lines" else text.rstrip("\r\n")
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"`result: json`, and the output is none: {error}") from None
+
+
+def _print(line: bytes) -> None:
+    with suppress(ValueError, OSError):
+        sys.stdout.write(line.decode(errors="replace"))
+
+
+def _execute(arguments: list[str], output: _Output) -> int:
+    with _leash() as group:
+        process = subprocess.Popen(  # noqa: S603 - it is what the job is there for
+            arguments,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            **group,
+        )
+        reader = threading.Thread(target=output.take, args=(process.stdout,), daemon=True)
+        reader.start()
+        try:
+            code = _wait_for(process)
+        except BaseException:
+            process.kill()
+            raise
+        # What it has left behind in the background may hold its output open.
+        reader.join(GRACE_S)
+    reader.join()
+    return code
+
+
+def _wait_for(process: subprocess.Popen[bytes]) -> int:
+    while True:  # in parts, so that the exception of a timeout gets its turn on every platform
+        with suppress(subprocess.TimeoutExpired):
+            return process.wait(LOOK_S)
+
+
+@contextmanager
+def _leash() -> Iterator[dict[str, Any]]:
+    """Yield the options of a process that ends, with all that it starts, when we leave or die.
+
+    A process of its own leads the group, and ends it when the pipe to us is closed: whoever kills
+    this process cannot forget it. The command stands in its group, not in ours, so that it can be
+    ended without us.
+    """
+    if os.name == "nt":
+        yield {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}  # type: ignore[attr-defined]
+        return
+    leader = subprocess.Popen(  # noqa: S603 - a fixed text
+        ["sh", "-c", _LEASH],  # noqa: S607 - wherever it is
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        process_group=0,
+    )
+    try:
+        yield {"process_group": leader.pid}
+    finally:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(leader.pid, signal.SIGKILL)
+        assert leader.stdin is not None
+        leader.stdin.close()
+        leader.wait()

@@ -1,0 +1,151 @@
+"""What runs in the child for a job of a workflow that is more than a plain call.
+
+A job with plain arguments is enqueued as its own function. Any other is enqueued as `perform`,
+with a description of what to do: so it also runs under a worker that knows nothing of flowq.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from rq.job import Retry
+from rq.utils import import_attribute
+
+from flowq.errors import UsageError
+from flowq.expressions import evaluate, find_references
+from flowq.runtime import scripts, shell
+from flowq.runtime.expanding import expand, grow, start
+from flowq.runtime.futures import current_job
+from flowq.runtime.job import Job
+from flowq.runtime.lookups import read_jobs, read_statuses
+from flowq.runtime.masking import Mask
+from flowq.runtime.outcomes import get_result
+
+
+def perform(work: Mapping[str, Any]) -> Any:
+    """Do what `work` says (`flowq.runtime.planned` writes it), and return the job's result.
+
+    Errors: WorkflowInvalid for an expression that fails on the actual values; whatever the function
+    raises; ShellFailed for a command.
+    """
+    job = current_job()
+    if job is None:
+        raise UsageError("perform() runs inside a job only")
+    return _Performance(job, work).run()
+
+
+@dataclass
+class _Performance:
+    """One execution of one job."""
+
+    job: Job
+    work: Mapping[str, Any]
+
+    def run(self) -> Any:
+        with self.mask.errors():
+            if not self._may_run():
+                return None
+            with self._surroundings():
+                result = self._do()
+                if inspect.iscoroutine(result):
+                    result = asyncio.run(result)
+            if not isinstance(result, Retry):
+                self._after(result)
+            return result
+
+    def _do(self) -> Any:
+        work = self.work
+        if "expansion" in work:
+            items = self._value(work["expansion"].each.items)
+            return expand(self.job, work["expansion"], items)
+        if "outputs" in work:
+            return self._value(work["outputs"])
+        arguments = work.get("kwargs", {})
+        if work.get("live"):
+            arguments = self._value(arguments)
+        if "nested" in work:
+            return start(self.job, work["nested"], arguments)
+        if "shell" in work:
+            return shell.run(work["shell"], self._value, self.mask, self.job.timeout)
+        return import_attribute(work["call"].replace(":", "."))(**arguments)
+
+    # Before and after ----------------------------------------------------------------------------
+
+    def _may_run(self) -> bool:
+        """Judge the job's `if`; one that is false ends it as skipped, neutrally."""
+        if "if" not in self.work:
+            return True
+        condition = self.work["if"]
+        asked = find_references(condition).statuses
+        statuses = read_statuses(
+            self.job.id, self.job.group_of_items, self.job.run_id, self.job.connection
+        )
+        if (asked or statuses["success"]) and self._value(condition, statuses):
+            return True
+        self._say("skip", "its `if` is false")
+        return False
+
+    def _after(self, result: Any) -> None:
+        scope = {**self.scope, "result": result}
+        if self.work.get("grows"):
+            grow(self.job, self.job.group_of_items, scope)
+        stop_when = self.work.get("stop_when")
+        if stop_when is not None and evaluate(stop_when, inputs=self.inputs, scope=scope):
+            self._say("stop", "`stop_when` is true")
+
+    def _say(self, what: str, why: str) -> None:
+        scripts.PASS.call(self.job.connection, self.job.key, self.job.id, what, why)
+
+    @contextmanager
+    def _surroundings(self) -> Iterator[None]:
+        """Set the environment and the folder that the job asks for; a child does several jobs."""
+        if "env" not in self.work and "cwd" not in self.work:
+            yield
+            return
+        before, folder = dict(os.environ), os.getcwd()  # noqa: PTH109 - as it is put back
+        try:
+            os.environ.update({k: str(v) for k, v in self._value(self.work.get("env", {})).items()})
+            if self.work.get("cwd"):
+                os.chdir(self._value(self.work["cwd"]))
+            yield
+        finally:
+            os.chdir(folder)
+            os.environ.clear()
+            os.environ.update(before)
+
+    # What expressions see ------------------------------------------------------------------------
+
+    def _value(self, template: Any, statuses: Mapping[str, bool] | None = None) -> Any:
+        references = find_references(template)
+        jobs = read_jobs(references, self.work.get("result_of", {}), self.job.connection)
+        scope = dict(self.scope)
+        if references.env:
+            scope["env"] = os.environ
+            self.mask.add(os.environ.get(name) for name in references.env)
+        return evaluate(
+            template, inputs=self.inputs, jobs=jobs, scope=scope, statuses=statuses or {}
+        )
+
+    @property
+    def scope(self) -> Mapping[str, Any]:
+        scope: Mapping[str, Any] = self.work.get("scope", {})
+        return scope
+
+    @cached_property
+    def inputs(self) -> Mapping[str, Any]:
+        source = self.work.get("inputs_from")
+        if source:
+            inputs: Mapping[str, Any] = get_result(source, self.job.connection) or {}
+            return inputs
+        return dict(self.work.get("inputs", {}))
+
+    @cached_property
+    def mask(self) -> Mask:
+        return Mask()
