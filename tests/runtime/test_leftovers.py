@@ -65,6 +65,19 @@ def test_a_future_job_whose_own_ttl_is_over_leaves_nothing(
     assert 0 < connection.ttl(blocker.key) <= 500
 
 
+def test_canceled_jobs_that_are_deleted_leave_nothing(
+    queue: Queue, connection: redis.Redis, tidy: Tidy
+) -> None:
+    future = queue.enqueue("operator.add", 1, 2, deferred=True)
+    blocker = queue.enqueue("operator.add", 1, 1, blocked_by=future)
+    future.cancel()
+    tidy()
+    blocker.delete()
+    future.delete()
+    tidy()
+    assert connection.keys("*") == [b"rq:queues"]
+
+
 def test_when_everything_has_ended_only_what_expires_is_left(
     queue: Queue, connection: redis.Redis, work: Work, tidy: Tidy
 ) -> None:

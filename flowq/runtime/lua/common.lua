@@ -314,6 +314,9 @@ end
 function settle(id, outcome, reason)
   local job = facts_of(id)
   local blocks, future, run, before = job.blocks, job.future, job.run, job.before
+  if outcome == 'deleted' and CALLED_OFF[before] and job.exists then
+    redis.call('ZREM', OURS .. 'forgotten', id .. ' ' .. redis.call('HGET', job_key(id), 'origin'))
+  end
   if outcome == 'deleted' and (before == 'finished' or before == 'passed') then outcome = before end
   if run then outcome, reason = judge(id, job, outcome, reason) end
   if job.exists then redis.call('HSET', job_key(id), 'flowq_outcome', outcome) end
