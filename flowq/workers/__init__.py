@@ -10,6 +10,7 @@
     hire.py       one of them, started by fork.py or spawn.py
     child.py      the main loop of a child; perform.py executes one job in it
     ledger.py     what Redis is told; doorbell.py         how Redis wakes us
+    address.py    how to connect
     claims.py     the values between them; cell.py        the shared memory beside them
     pace.py       how long jobs take; output.py what they print; deadline.py when their time is up
 

@@ -20,7 +20,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 from redis.retry import Retry
 
-from flowq.workers.perform import Address
+from flowq.workers.address import Address
 
 TRUST_S = 1.0
 CHANNEL = b"__redis__:invalidate"
@@ -62,9 +62,9 @@ class Doorbell:
         # pushes of RESP3 itself.
         # Without its retries, too: a new subscription is another client, which nobody would wake.
         # And without its checks of health, whose answers come between the messages.
-        changes = {"protocol": 2, "retry": Retry(NoBackoff(), 0), "health_check_interval": 0}
-        options = {**self._address.options, **changes}
-        return ConnectionPool(connection_class=self._address.connection_class, **options)
+        return self._address.make_pool(
+            protocol=2, retry=Retry(NoBackoff(), 0), health_check_interval=0
+        )
 
     def _track(self, client_id: int) -> bool:
         try:

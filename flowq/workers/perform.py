@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
-from redis import ConnectionPool, Redis
+from redis import Redis
 from rq.callbacks import (
     execute_failure_callback,
     execute_stopped_callback,
@@ -31,22 +31,9 @@ from rq.worker.base import BaseWorker
 from flowq.runtime import keys
 from flowq.runtime.job import Job
 from flowq.runtime.queue import Queue
+from flowq.workers.address import Address
 from flowq.workers.claims import DEFAULT_TIMEOUT_S, End, Task
 from flowq.workers.deadline import DEATH_PENALTY_CLASS
-
-
-@dataclass(frozen=True)
-class Address:
-    """How a child reaches Redis: what RQ's `parse_connection` takes out of a connection."""
-
-    redis_class: type[Redis]
-    connection_class: type[Any]
-    options: dict[str, Any]
-
-    def connect(self) -> Redis:
-        """Return a client; nothing is connected before its first command."""
-        pool = ConnectionPool(connection_class=self.connection_class, **self.options)
-        return self.redis_class(connection_pool=pool)
 
 
 @dataclass(frozen=True)

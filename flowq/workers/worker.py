@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from rq.connections import parse_connection
 from rq.defaults import DEFAULT_LOGGING_DATE_FORMAT, DEFAULT_LOGGING_FORMAT
 from rq.job import Job as RQJob
 from rq.logutils import setup_loghandlers
@@ -27,6 +26,7 @@ from flowq.errors import UsageError
 from flowq.runtime import keys
 from flowq.runtime.job import Job
 from flowq.runtime.queue import Queue
+from flowq.workers.address import address_of
 from flowq.workers.crew import Crew
 from flowq.workers.doorbell import Doorbell
 from flowq.workers.hire import Mode
@@ -34,7 +34,7 @@ from flowq.workers.ledger import Ledger
 from flowq.workers.loop import FIRST_PAUSE_S, UNREACHABLE, Limits, Supervisor
 from flowq.workers.oversight import Oversight
 from flowq.workers.pace import Pace
-from flowq.workers.perform import Address, Settings
+from flowq.workers.perform import Settings
 from flowq.workers.upkeep import Upkeep
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ class Worker(BaseWorker):
     # Putting it together -------------------------------------------------------------------------
 
     def _make_supervisor(self, limits: Limits, scratch: str | None) -> Supervisor:
-        address = Address(*parse_connection(self.connection))
+        address = address_of(self.connection)
         settings = Settings(
             worker=self.name,
             address=address,

@@ -1,0 +1,55 @@
+"""How to reach the server, as values: children and the doorbell make connections of their own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from redis import ConnectionPool, Redis
+from redis.sentinel import Sentinel, SentinelConnectionPool
+from rq.connections import parse_connection
+
+
+@dataclass(frozen=True)
+class Address:
+    """What it takes to connect like the connection that a worker was given; it can be pickled.
+
+    `sentinels`: (host, port) of each, when they tell where the primary of `service` is.
+    """
+
+    redis_class: type[Redis]
+    connection_class: type[Any]
+    options: dict[str, Any]
+    service: str = ""
+    sentinels: tuple[tuple[str, int], ...] = ()
+    sentinel_options: dict[str, Any] = field(default_factory=dict)
+
+    def make_pool(self, **changes: Any) -> ConnectionPool:
+        """Return a pool, with some options changed; nothing is connected yet."""
+        options = {**self.options, **changes, "connection_class": self.connection_class}
+        if not self.sentinels:
+            return ConnectionPool(**options)
+        manager = Sentinel(list(self.sentinels), sentinel_kwargs=self.sentinel_options)  # type: ignore[no-untyped-call]
+        return SentinelConnectionPool(self.service, manager, **options)  # type: ignore[no-untyped-call]
+
+    def connect(self) -> Redis:
+        """Return a client; nothing is connected before its first command."""
+        return self.redis_class(connection_pool=self.make_pool())
+
+
+def address_of(connection: Redis) -> Address:
+    """Return the address behind a connection."""
+    redis_class, connection_class, options = parse_connection(connection)
+    manager = getattr(connection.connection_pool, "sentinel_manager", None)
+    if manager is None:
+        return Address(redis_class, connection_class, options)
+    options.pop("connection_pool", None)  # the pool itself, for its connections
+    known = [sentinel.connection_pool.connection_kwargs for sentinel in manager.sentinels]
+    return Address(
+        redis_class,
+        connection_class,
+        options,
+        service=connection.connection_pool.service_name,  # type: ignore[attr-defined]
+        sentinels=tuple((each["host"], each["port"]) for each in known),
+        sentinel_options=dict(manager.sentinel_kwargs),
+    )
