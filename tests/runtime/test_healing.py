@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 import redis
@@ -50,6 +51,33 @@ def test_a_blocker_that_failed_under_a_plain_worker_counts_as_failed(
     examine(queue.connection)
     assert last.is_canceled
     assert last.connection.hget(last.key, "flowq_outcome") == b"skipped"
+
+
+def test_a_failed_blocker_deleted_from_a_dashboard_is_dropped(queue: Queue, work: Work) -> None:
+    last = queue.enqueue("time.time", deferred=True)
+    failed = queue.enqueue("math.sqrt", "no number", blocks=last)
+    last.release()
+    work()
+    assert examine(queue.connection) == []
+    RQJob.fetch(failed.id, queue.connection).delete()
+    assert examine(queue.connection) == [Finding(failed.id, "deleted", last.id)]
+    assert last.get_status() == "queued"
+
+
+def test_a_failed_blocker_requeued_and_run_by_a_worker_without_our_classes_is_settled(
+    queue: Queue, work: Work, work_plainly: Work, tmp_path: Path
+) -> None:
+    flag = tmp_path / "flag"
+    last = queue.enqueue("time.time", deferred=True)
+    failed = queue.enqueue("runtime_jobs.fail_unless", str(flag), blocks=last)
+    last.release()
+    work()
+    flag.touch()
+    RQJob.fetch(failed.id, queue.connection).requeue()
+    work_plainly()
+    assert examine(queue.connection) == [Finding(failed.id, "finished", last.id)]
+    assert last.get_status() == "queued"
+    assert last.blockers[0].status == "finished"
 
 
 def test_a_blocker_that_was_lost_between_queue_and_worker_is_put_back(

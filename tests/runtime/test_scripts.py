@@ -29,6 +29,26 @@ def test_every_script_compiles_without_its_comments(
     assert loaded == script.digest
 
 
+def test_ten_thousand_additions_that_were_made_before_are_all_named(
+    queue: Queue, connection: redis.Redis
+) -> None:
+    """Lua's `unpack` ends at some 8,000 values."""
+    future = queue.enqueue("operator.add", 1, 2, deferred=True)
+    ids = [f"blocker-{number}" for number in range(10_000)]
+    with connection.pipeline() as pipeline:
+        for each in ids:
+            pipeline.hset(keys.job(each), "status", "deferred")
+        pipeline.hset(keys.edges(future.id), mapping=dict.fromkeys(ids, "pending"))
+        pipeline.execute()
+
+    again = [[each, "default", future.id, "", "", "", "", "", 0] for each in ids]
+    answer: Any = scripts.ADD.call(
+        connection, "slot", len(ids), *(part for job in again for part in job)
+    )
+
+    assert answer == [b"existing", *(each.encode() for each in ids)]
+
+
 def test_a_call_survives_a_flush_of_the_script_cache(connection: redis.Redis) -> None:
     for _ in range(2):
         connection.script_flush()
