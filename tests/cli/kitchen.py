@@ -54,3 +54,12 @@ def pass_gate() -> str:
     if not Path("gate").exists():
         raise RuntimeError("the gate is shut")
     return "passed"
+
+
+def leave_a_mark(file: str, name: str, seen: dict[str, str]) -> str:
+    """Append that the job began, and that it ended; what it has seen are the marks of others."""
+    assert all(mark.removeprefix("it was ") == job for job, mark in seen.items())
+    for word in ("began", "ended"):
+        with Path(file).open("a", encoding="utf-8") as marks:  # one write: lines stay whole
+            marks.write(f"{word} {name}\n")
+    return name
