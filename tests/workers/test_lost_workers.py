@@ -13,6 +13,8 @@ import redis
 import worker_jobs
 from rq.job import JobStatus
 
+from flowq.plan import Commit, Enqueue, Plan, Release
+from flowq.runtime import runs
 from flowq.runtime.queue import Queue
 from flowq.workers import Worker
 from flowq.workers.ledger import Ledger
@@ -96,6 +98,17 @@ def test_a_job_that_must_not_be_repeated_fails_at_the_first_crash(queue: Queue) 
     failing = bury_all(queue.connection)
     assert [claim.job_id for claim in failing] == [job.id]
     assert not queue.job_ids
+
+
+def test_a_job_that_was_lost_while_its_run_was_canceled_does_not_run_again(queue: Queue) -> None:
+    enqueue = Enqueue("r1-only", "only", "operator:neg", {}, deferred=True)
+    plan = Plan("r1", "demo", {}, (enqueue, Commit("r1"), Release("r1-only")))
+    runs.submit(plan, queue.connection)
+    claim_as(queue.connection, "w")
+    runs.cancel("r1", queue.connection)
+    assert not bury_all(queue.connection)
+    assert not queue.job_ids
+    assert runs.get_record("r1", queue.connection).state == "canceled"
 
 
 def test_what_was_only_handed_over_is_not_charged(queue: Queue) -> None:

@@ -7,7 +7,8 @@
 --        8 number of executions (not for "dead"), then for each of them: job, execution
 -- Returns {job, execution, queue, {field, value…}} for each job that must be failed, because it was
 -- lost too often or may not be repeated. Its execution belongs to the caller from here on. All
--- others are queued again, at the front, or were ended by somebody else.
+-- others are queued again, at the front, or were ended by somebody else; a canceled run's are
+-- canceled.
 -- Fenced by the WIP entry: an execution is taken away once. A job that was handed over and has not
 -- begun is not charged with a crash.
 
@@ -67,7 +68,7 @@ local failing = {}
 
 local function take_away(id, execution)
   local f = redis.call('HMGET', job_key(id), 'origin', 'status', 'ttl', 'flowq_run', 'flowq_name',
-    'flowq_on_crash')
+    'flowq_on_crash', 'flowq_always')
   local queue = f[1]
   local is_held = queue
     and redis.call('ZSCORE', PREFIX .. ':wip:' .. queue, id .. ':' .. execution)
@@ -78,6 +79,9 @@ local function take_away(id, execution)
     return
   end
   drop(id, execution, queue)
+  if f[4] and not f[7] and redis.call('HGET', run_key(f[4]), 'canceling') then
+    return call_off(id, 'canceled', 'the run was canceled') -- nobody was there to stop it
+  end
   put_back(id, queue, f[3], f[4], f[5])
 end
 
@@ -94,5 +98,6 @@ local function forget_worker()
 end
 
 for _, pair in ipairs(executions_to_take()) do take_away(pair[1], pair[2]) end
+settle_all()
 if is_dead then forget_worker() end
 return failing
