@@ -12,12 +12,9 @@ from flowq.spec import JobSpec, Workflow
 
 NOT_YET = frozenset(
     {
-        *("matrix", "max_parallel", "fail_fast", "if", "continue_on_error"),
-        *("run", "workflow", "approval", "env", "cwd"),
-        *("on_crash", "expires", "at_front"),
+        *("run", "workflow", "approval", "env", "cwd", "expires"),
         *("outputs", "concurrency", "schedule"),
-        *("jobs.NAME.results", "jobs.NAME.outcomes", "jobs.NAME.by_key", "jobs.NAME.status"),
-        *("env.NAME", "run.NAME"),
+        "env.NAME",
     }
 )
 """Keys and expressions by the name in the tables below. Who makes one run takes it out."""

@@ -11,7 +11,7 @@ side by side; the Lua scripts build the same names in `lua/common.lua`.
     rq:flowq:1:mortal:<id>      what settling has to know of a job whose ttl may end its hash first
     rq:flowq:1:todo             ZSET of unfinished stepwise work, any process may go on with it
     rq:flowq:1:watched          ZSET of released future jobs by the time of the next look at them
-    rq:flowq:1:forgotten        ZSET of "<job> <queue>" by the time at which a canceled job's hash goes
+    rq:flowq:1:forgotten        ZSET of "<job> <queue>" by the time when a canceled job's hash goes
     rq:flowq:1:expiring         ZSET of open future jobs by the time at which they are given up
     rq:flowq:1:run:<run>        HASH: the record of a run
     rq:flowq:1:jobs:<run>       LIST of all its jobs' ids, the last ones first

@@ -14,6 +14,7 @@
 --   flowq_reason   why it was called off
 --   flowq_missing  since when it is queued, but on no queue
 --   flowq_late     "1" for a future job that joined a run after its commit
+--   flowq_loose    "1" for an item that blocks nothing, once a retry has to queue it
 --   flowq_retries  how many retries it was declared with, for when its run is retried
 --   flowq_run, flowq_name    the run that it belongs to, and its name there
 --   and those of groups.lua

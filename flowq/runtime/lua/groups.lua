@@ -1,5 +1,6 @@
 -- groups.lua: put behind common.lua in front of every other script: groups of jobs, the slots of
--- `max_parallel`, and what makes an end count for something else than it looks like.
+-- `max_parallel`, and what makes an end count for something else than it looks like. It takes no
+-- ARGV.
 --
 -- Fields of ours in a job's hash:
 --   flowq_group     the group that it is an item of; the job of that id expands it, if there is one

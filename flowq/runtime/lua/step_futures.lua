@@ -1,4 +1,4 @@
--- step_futures.lua: the steps for future jobs and their blockers; a part of step.lua, in front of it.
+-- step_futures.lua: the steps for future jobs and their blockers; a part of step.lua, in front of it, with its ARGV.
 
 local what, limit = ARGV[4], tonumber(ARGV[5])
 if what == '' then

@@ -1,4 +1,4 @@
--- step_groups.lua: the steps for groups; a part of step.lua, in front of it.
+-- step_groups.lua: the steps for groups; a part of step.lua, in front of it, with its ARGV.
 
 -- Ends the items of a closed group that have not started, and what is theirs.
 local function close_items(group)

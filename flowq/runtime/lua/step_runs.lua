@@ -1,4 +1,4 @@
--- step_runs.lua: the steps for runs; a part of step.lua, in front of it.
+-- step_runs.lua: the steps for runs; a part of step.lua, in front of it, with its ARGV.
 
 local function release_run(run)
   local key = run_key(run)
@@ -8,6 +8,8 @@ local function release_run(run)
       redis.call('HSET', future_key(future), 'state', 'releasing')
       redis.call('ZREM', OURS .. 'expiring', future)
       if not free(future) then later('free:' .. future) end
+    else
+      lift(future)
     end
   end)
 end
@@ -94,6 +96,8 @@ local function hold_again(job, run)
     if redis.call('HDEL', key, 'flowq_late') == 1 then -- its release was not in the plan
       redis.call('RPUSH', OURS .. 'futures:' .. run, job)
     end
+  elseif gates == 0 and redis.call('HSETNX', key, 'flowq_loose', 1) == 1 then
+    redis.call('RPUSH', OURS .. 'futures:' .. run, job) -- nothing else would queue it
   end
   log(run, job, f[4], 'deferred', 'the run is retried')
 end
