@@ -15,6 +15,8 @@ from functools import cached_property
 from typing import Any
 
 from redis import Redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry as NetworkRetry
 from rq.callbacks import (
     execute_failure_callback,
     execute_stopped_callback,
@@ -67,6 +69,17 @@ class Bench:
         """The connection that jobs and callbacks use in this child."""
         return self.settings.address.connect()
 
+    @cached_property
+    def _unrepeating(self) -> Redis:
+        """A connection that never sends anything twice.
+
+        A transaction of RQ's whose reply was lost may have been applied, and would put a job that
+        is to be retried into its queue once more. The supervisor finds out what became of it.
+        """
+        connection = self.settings.address.connect()
+        connection.set_retry(NetworkRetry(NoBackoff(), 0))
+        return connection
+
     # Executing -----------------------------------------------------------------------------------
 
     def execute(self, task: Task, ask_for: Callable[[float], None]) -> End:
@@ -86,11 +99,11 @@ class Bench:
         self._tidy()
         return end if threading.active_count() <= self._threads else end._replace(is_spent=True)
 
-    def restore(self, task: Task) -> Job:
-        """Return the job, started."""
+    def restore(self, task: Task, connection: Redis | None = None) -> Job:
+        """Return the job, started; with this child's usual connection unless one is given."""
         settings = self.settings
         job = settings.job_class(
-            task.job_id, connection=self.connection, serializer=settings.serializer
+            task.job_id, connection=connection or self.connection, serializer=settings.serializer
         )
         raw = dict(zip(task.raw[::2], task.raw[1::2], strict=True))
         # RQ reads each instant with strptime, which takes longer than all the rest.
@@ -183,19 +196,20 @@ class Bench:
 
         The WIP entry is looked at first, so that what somebody else has ended stays ended.
         """
-        if self.connection.zscore(_wip_key(task), f"{task.job_id}:{task.execution_id}") is None:
+        connection = self._unrepeating
+        if connection.zscore(_wip_key(task), f"{task.job_id}:{task.execution_id}") is None:
             return end._replace(how="lost")
-        job = self.restore(task)
+        job = self.restore(task, connection)
         job.started_at = datetime.fromtimestamp(end.started_at, UTC)
         job.ended_at = datetime.fromtimestamp(end.ended_at, UTC)
-        worker = self._rq_worker()
+        worker = self._rq_worker(connection)
         queue = self.settings.queue_class(
-            task.queue, connection=self.connection, job_class=self.settings.job_class
+            task.queue, connection=connection, job_class=self.settings.job_class
         )
         execution = Execution(
             id=task.execution_id,
             job_id=task.job_id,
-            connection=self.connection,
+            connection=connection,
             worker_name=self.settings.worker,
         )
         execution.created_at = job.started_at
@@ -206,7 +220,7 @@ class Bench:
 
     def clean_registries(self, queues: list[str]) -> None:
         """Do RQ's maintenance, under its own locks."""
-        worker = self._rq_worker(queues)
+        worker = self._rq_worker(self.connection, queues)
         worker.clean_registries()  # type: ignore[no-untyped-call]
         worker.clean_group_registries()  # type: ignore[no-untyped-call]
 
@@ -224,11 +238,11 @@ class Bench:
             )
             pipeline.execute()
 
-    def _rq_worker(self, queues: Sequence[str] = ()) -> BaseWorker:
+    def _rq_worker(self, connection: Redis, queues: Sequence[str] = ()) -> BaseWorker:
         worker = BaseWorker(
             list(queues),
             self.settings.worker,
-            connection=self.connection,
+            connection=connection,
             default_result_ttl=self.settings.result_ttl,
             job_class=self.settings.job_class,
             queue_class=self.settings.queue_class,

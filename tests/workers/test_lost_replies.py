@@ -1,0 +1,52 @@
+"""Transactions that the server has applied and whose reply does not arrive."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import redis
+import worker_jobs
+from redis.backoff import NoBackoff
+from redis.retry import Retry as NetworkRetry
+from rq import Retry
+
+from flowq.runtime.queue import Queue
+from flowq.workers.address import Address, address_of
+from flowq.workers.ledger import Ledger
+from flowq.workers.perform import Bench, Settings, failed
+
+
+class LosesReplies(redis.UnixDomainSocketConnection):
+    """The first transaction is applied, and then the connection breaks."""
+
+    losses_left = 1
+    _is_transaction = False
+
+    def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        """Send it, and note whether a transaction ends with it."""
+        chunks = command if isinstance(command, list) else [command]
+        self._is_transaction = b"\r\nEXEC\r\n" in b"".join(chunks)
+        super().send_packed_command(command, check_health)
+
+    def read_response(self, *arguments: Any, **options: Any) -> Any:
+        """Read the reply, and lose that of the first transaction."""
+        if self._is_transaction and LosesReplies.losses_left:
+            LosesReplies.losses_left -= 1
+            self._is_transaction = False
+            self.disconnect()
+            raise redis.ConnectionError("connection reset by peer")
+        return super().read_response(*arguments, **options)
+
+
+def test_a_job_that_is_to_be_retried_is_queued_once_when_the_reply_is_lost(queue: Queue) -> None:
+    job = queue.enqueue(worker_jobs.fail, retry=Retry(max=2))
+    ledger = Ledger(queue.connection, "w", ["default"], 30)
+    [claim] = ledger.turn([], slots=1, idle=1, limit=1, budget_s=1, cost_by_kind={}).claims
+    address = address_of(queue.connection)
+    options = {**address.options, "retry": NetworkRetry(NoBackoff(), 3)}  # as redis.Redis(…) has
+    breaking = Address(address.redis_class, LosesReplies, options)
+    end = failed(claim.number, "it has failed", 0.0, 1.0, how="long")
+    Bench(Settings("w", breaking)).conclude(claim.task, end)
+    assert not LosesReplies.losses_left
+    assert queue.job_ids == [job.id]
+    assert not ledger.find_unknown([])
