@@ -264,6 +264,7 @@ class Supervisor:
             claim, end = self.crew.ends.popleft()
             if end.how in ("done", "lost"):
                 self._count(claim, end)
+                self._is_dry = False  # RQ's code may have queued something
             elif end.how == "later":
                 claim.tries = 0
                 self._rare.append((claim, end._replace(how="long")))

@@ -45,6 +45,17 @@ def test_stop_job_ends_that_job_alone_as_stopped(
     assert stopped.id in queue.failed_job_registry.get_job_ids(cleanup=False)
 
 
+def test_the_state_is_idle_after_a_stopped_job(
+    queue: Queue, start_worker: Start, wait_until: Wait
+) -> None:
+    start_worker(name="w")
+    job = queue.enqueue(worker_jobs.tell_pid, "one")
+    wait_until(lambda: queue.connection.get("one"), 10)
+    send_stop_job_command(queue.connection, job.id)
+    wait_until(lambda: queue.connection.hget("rq:worker:w", "state") == b"idle")
+    assert job.get_status() is JobStatus.STOPPED
+
+
 def test_stop_execution_ends_that_execution(
     queue: Queue, start_worker: Start, wait_until: Wait
 ) -> None:
