@@ -38,6 +38,9 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 2.0
 MAX_CONCLUSIONS = 3
 LATER_S = 0.5
 
+GIVE_UP_S = 60.0
+"""How long a worker with an end of its own (`until`) waits for a server that is gone."""
+
 UNREACHABLE = (RedisError, OSError)
 
 log = logging.getLogger("rq.worker")
@@ -84,7 +87,7 @@ class Supervisor:
         self._ends_since: float | None = None
         self._idle_since = time.monotonic()
         self._pause_s = FIRST_PAUSE_S
-        self._offline_until = 0.0
+        self._offline_until = self._offline_since = 0.0
         self._is_offline = False
         self._waiter = Waiter()
         self._bell, self._wake = socket.socketpair()
@@ -119,7 +122,7 @@ class Supervisor:
             self._end()
 
     def _has_reason_to_end(self) -> bool:
-        if self._is_forced:
+        if self._is_forced or self._has_waited_in_vain():
             return True
         if self._is_busy() or self.crew.is_on_errands:
             self._idle_since = time.monotonic()
@@ -134,7 +137,18 @@ class Supervisor:
         idle_s = time.monotonic() - self._idle_since
         if limits.max_idle_s is not None and idle_s >= limits.max_idle_s:
             return True
-        return limits.until is not None and limits.until()
+        return limits.until is not None and not self._is_offline and self._is_over(limits.until)
+
+    def _is_over(self, until: Callable[[], bool]) -> bool:
+        try:
+            return until()
+        except UNREACHABLE as error:
+            self._go_offline(error)
+            return False
+
+    def _has_waited_in_vain(self) -> bool:
+        gone_s = time.monotonic() - self._offline_since if self._is_offline else 0.0
+        return gone_s > GIVE_UP_S and self.limits.until is not None
 
     def _round(self) -> None:
         self._listen(self._wait_s())
@@ -358,6 +372,7 @@ class Supervisor:
     def _go_offline(self, error: Exception) -> None:
         if not self._is_offline:
             log.error("cannot go on with Redis (%s); trying again", error)
+            self._offline_since = time.monotonic()
         self._is_offline = True
         self._offline_until = time.monotonic() + self._pause_s
         self._pause_s = min(self._pause_s * 2, LONGEST_PAUSE_S)

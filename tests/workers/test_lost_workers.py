@@ -6,6 +6,8 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ import redis
 import worker_jobs
 from rq.job import JobStatus
 
+from flowq import server
 from flowq.plan import Commit, Enqueue, Plan, Release
 from flowq.runtime import runs
 from flowq.runtime.queue import Queue
@@ -215,6 +218,18 @@ def test_a_killed_worker_loses_no_job_of_any_queue(
     last.terminate()
     last.wait()
     assert {each.decode() for each in connection.smembers("ran")} == ids
+
+
+def test_a_worker_for_one_run_does_not_wait_for_ever_for_a_server_that_is_gone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("flowq.workers.loop.GIVE_UP_S", 0.3)
+    with closing(server.ensure(tmp_path).connect()) as connection:
+        Queue(connection=connection).enqueue(worker_jobs.end_server, str(tmp_path))
+        worker = Worker(["default"], connection=connection, mode="warm")
+        worker.work(logging_level="CRITICAL", until=lambda: not connection.ping())
+    assert not server.ensure(tmp_path).connect().keys("rq:results:*")
+    server.ensure(tmp_path).stop()
 
 
 def test_a_worker_survives_any_number_of_kills_of_idle_children(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import faulthandler
 import os
 import signal
 import subprocess
@@ -15,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from rq import Retry, get_current_job
+
+from flowq import server
 
 
 def nothing() -> None:
@@ -79,6 +82,7 @@ def exit_hard(code: int = 3) -> None:
 
 def crash() -> None:
     """Read address 0."""
+    faulthandler.disable()  # pytest's would tell the whole story on the terminal
     ctypes.string_at(0)
 
 
@@ -224,6 +228,11 @@ def touch_and_wait(began: str, go: str) -> None:
     Path(began).touch()
     while not Path(go).exists():
         time.sleep(0.01)
+
+
+def end_server(folder: str) -> None:
+    """End the embedded server of a folder, for good."""
+    server.ensure(Path(folder)).stop()
 
 
 def work_a_little() -> None:
