@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 HERE = Path(__file__).parent
 SHORT = ("--graphs", "12", "--minutes", "0.1", "--kill-every", "0.8")
 
 
+@pytest.mark.skipif(
+    not hasattr(os, "fork"), reason="it kills the embedded server, which needs Unix"
+)
 def test_graphs_end_as_promised_while_workers_children_clients_and_the_server_are_killed() -> None:
     played = subprocess.run(
         [sys.executable, str(HERE), *SHORT],
