@@ -9,18 +9,22 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from typing import Any
 
 from redis import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import AuthenticationError, RedisError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 from rq.utils import as_text
 
 from flowq.errors import FlowqError, ServerUnavailable, UsageError
 from flowq.runtime import keys
 from flowq.status import RUN_ENDED
 from flowq.workers.hire import Mode
-from flowq.workers.worker import Worker, stop_signals
+from flowq.workers.loop import FIRST_PAUSE_S, UNREACHABLE
+from flowq.workers.worker import BIRTH_S, Worker, stop_signals
 
 LOOK_S = 0.1
 """How often a worker looks whether its run has ended."""
@@ -47,6 +51,7 @@ def main(
     `options` are those of `Worker`.
     """
     connection = Redis.from_url(url)
+    await_server(connection)
     worker = Worker(
         list(queues),
         name,
@@ -62,6 +67,23 @@ def main(
     return worker.work(burst=burst, logging_level=level, until=until)
 
 
+def await_server(connection: Redis) -> None:
+    """Wait for a server that restarts, as a worker does that has begun.
+
+    Blocks: up to `BIRTH_S`. Errors: redis-py's when the server does not answer, or refuses us.
+    """
+    deadline = time.monotonic() + BIRTH_S
+    while True:
+        try:
+            connection.ping()
+        except (RedisConnectionError, RedisTimeoutError, OSError) as error:
+            if isinstance(error, AuthenticationError) or time.monotonic() > deadline:
+                raise
+            time.sleep(FIRST_PAUSE_S)
+        else:
+            return
+
+
 class RunEnd:
     """The end of a run, looked at not too often."""
 
@@ -70,8 +92,11 @@ class RunEnd:
         self._connection = connection
 
     def has_come(self) -> bool:
-        """Whether the run has ended, or is gone."""
-        state: Any = self._connection.hget(self._key, "state")
+        """Whether the run has ended, or is gone; nobody can tell while the server is away."""
+        try:
+            state: Any = self._connection.hget(self._key, "state")
+        except UNREACHABLE:
+            return False
         return state is None or as_text(state) in RUN_ENDED
 
 

@@ -20,6 +20,7 @@ from flowq.plan import Commit, Enqueue, Plan, Release
 from flowq.runtime import runs
 from flowq.runtime.queue import Queue
 from flowq.workers import Worker
+from flowq.workers.launch import RunEnd, await_server
 from flowq.workers.ledger import Ledger
 
 Start = Callable[..., subprocess.Popen[bytes]]
@@ -166,6 +167,31 @@ def test_a_worker_that_begins_while_the_server_restarts_waits_for_it(queue: Queu
     job = queue.enqueue(worker_jobs.nothing)
     LateWorker(["default"], connection=queue.connection, mode="warm").work(burst=True)
     assert job.get_status() is JobStatus.FINISHED
+
+
+class Away(redis.Redis):
+    """A connection to a server that is away for so many commands."""
+
+    failures = 2
+
+    def execute_command(self, *arguments: Any, **options: Any) -> Any:
+        """Send it, when the server is back."""
+        if self.failures:
+            self.failures -= 1
+            raise redis.ConnectionError("no such file")
+        return super().execute_command(*arguments, **options)
+
+
+def test_a_worker_process_waits_for_a_server_that_restarts(connection: redis.Redis) -> None:
+    away = Away(connection_pool=connection.connection_pool)
+    await_server(away)
+    assert away.failures == 0
+
+
+def test_a_worker_of_a_run_goes_on_while_the_server_is_away(connection: redis.Redis) -> None:
+    away = Away(connection_pool=connection.connection_pool)
+    end = RunEnd("r1", away)
+    assert [end.has_come() for _ in range(3)] == [False, False, True]
 
 
 def test_one_signal_lets_the_running_job_finish(
