@@ -149,7 +149,8 @@ class Run:
             if deadline is not None and time.monotonic() > deadline:
                 raise TimeoutError(f"run {self.run_id} has not ended within {timeout_s} s")
         if status.state != "succeeded":
-            failed = [job.name for job in status.jobs.values() if job.state == "failed"]
+            ended = status.jobs.values()
+            failed = [job.name for job in ended if job.state == "failed" and not job.is_tolerated]
             raise RunFailed(self.run_id, failed)
         return status
 
@@ -198,7 +199,7 @@ class Run:
         Errors: RunNotFound; WrongState while the run is active, or when it has succeeded.
         """
         again = retrying.retry(self.run_id, self.connection)
-        return tuple(job_id.removeprefix(f"{self.run_id}-") for job_id in again)
+        return tuple(runs.read_names(self.run_id, again, self.connection).values())
 
     def cancel(self) -> None:
         """End the run: what has not started is called off, what runs gets RQ's stop command.

@@ -6,6 +6,7 @@ which is what every display and `--json` is made from. Pure: instants come in wi
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -32,6 +33,12 @@ ENDED: frozenset[str] = frozenset(
 """The states of a job that nothing but a retry or a requeue leaves."""
 
 RUN_ENDED: frozenset[str] = frozenset({"succeeded", "failed", "canceled"})
+
+TOLERATED = "tolerated"
+"""The reason of a failure that counts as a success."""
+
+ASKING = "waits for approval"
+"""The reason of a job that only an approval holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +72,21 @@ class JobStatus:
     ended_at: datetime | None = None
 
     @property
+    def declared_as(self) -> str:
+        """The name of the declaration: `thumb` for `thumb[3]`, and for what is inside of it."""
+        return re.split(r"[\[(.]", self.name, maxsplit=1)[0]
+
+    @property
+    def is_item(self) -> bool:
+        """Whether it is an item of a group of its workflow, or what stands for one."""
+        return self.name.endswith("]") and self.name.startswith(f"{self.declared_as}[")
+
+    @property
+    def is_tolerated(self) -> bool:
+        """Whether it failed, and that counts as a success."""
+        return self.state == "failed" and self.reason == TOLERATED
+
+    @property
     def duration_s(self) -> float | None:
         """Seconds from its last start to its end; None unless it has both."""
         if self.started_at is None or self.ended_at is None:
@@ -74,7 +96,11 @@ class JobStatus:
 
 @dataclass(frozen=True, slots=True)
 class RunStatus:
-    """A run, folded from its events. Shape: `jobs` by name, in the order of declaration."""
+    """A run, folded from its events.
+
+    Shape: `jobs` by name, in the order of declaration; `groups` are the names of those declarations
+    that make any number of jobs, an empty one included.
+    """
 
     run_id: str
     workflow: str
@@ -83,6 +109,7 @@ class RunStatus:
     started_at: datetime | None = None
     ended_at: datetime | None = None
     last_event_id: str = "0"
+    groups: frozenset[str] = frozenset()
 
     @property
     def is_ended(self) -> bool:
@@ -156,7 +183,16 @@ def fold(status: RunStatus, events: Iterable[Event]) -> RunStatus:
         else:
             status = _run_after(status, event)
         status = replace(status, last_event_id=event.id)
-    return replace(status, jobs=jobs)
+    return replace(status, jobs=jobs, state=_waiting_or_running(status.state, jobs))
+
+
+def _waiting_or_running(state: str, jobs: Mapping[str, JobStatus]) -> str:
+    """Return `waiting` for a running run in which nothing can happen without an approval."""
+    if state not in ("running", "waiting"):
+        return state
+    is_asking = any(job.state == "deferred" and job.reason == ASKING for job in jobs.values())
+    is_busy = any(job.state in ("queued", "scheduled", "started") for job in jobs.values())
+    return "waiting" if (is_asking or state == "waiting") and not is_busy else "running"
 
 
 def _after(job: JobStatus, event: Event) -> JobStatus:

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import IO, Any, Self
 
 from flowq.cli import streams
+from flowq.render.groups import by_declaration
 from flowq.render.lines import Line, plain_text, printable
 from flowq.render.narration import Narrator
 from flowq.render.progress import progress
@@ -130,7 +131,7 @@ class Live(Display):
 
         lines = self._lines(status)
         if status.is_ended:
-            self._live.transient = len(lines) != len(status.jobs) + 1
+            self._live.transient = len(lines) != len(by_declaration(status)) + 1
             lines = lines[1:]
         self._live.update(to_text(lines), refresh=True)
 

@@ -8,6 +8,7 @@ from typing import IO, Any
 from flowq.cli import display, logs, streams
 from flowq.cli.place import Place
 from flowq.client import Run
+from flowq.render.groups import by_declaration
 from flowq.render.json import run_document, write_json
 from flowq.render.summary import MAX_FAILURES, MAX_OUTPUT_LINES, FailedJob, Report, summary
 from flowq.status import RunStatus
@@ -24,15 +25,25 @@ def make_report(run: Run, status: RunStatus, place: Place) -> Report:
 
 
 def _last_results(run: Run, status: RunStatus) -> Mapping[str, Any]:
-    last = [name for name, facts in run.facts(status).items() if facts.is_last]
-    results = run.results(last)
-    return {name: results[name] for name in last if name in results}
+    """Return the results of the declarations that nothing comes after; a group's as a list."""
+    last = {name for name, facts in run.facts(status).items() if facts.is_last}
+    declared = by_declaration(status).values()
+    shown = [each for each in declared if last.issuperset(job.name for job in each.items)]
+    results = run.results([job.name for each in shown for job in each.items])
+    return {
+        each.name: [results.get(job.name) for job in each.items]
+        if each.is_group
+        else results[each.name]
+        for each in shown
+        if each.is_group or each.name in results
+    }
 
 
 def _failed(run: Run, status: RunStatus) -> list[FailedJob]:
     # What a cancel stopped has not failed: nobody asks why.
     bad = ("failed",) if status.state == "canceled" else ("failed", "stopped")
-    names = [job.name for job in status.jobs.values() if job.state in bad]
+    jobs = (job for job in status.jobs.values() if not job.is_tolerated)
+    names = [job.name for job in jobs if job.state in bad]
     tracebacks = run.failures(names[:MAX_FAILURES])
     return [
         FailedJob(

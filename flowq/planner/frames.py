@@ -95,7 +95,7 @@ class Frame:
         if job.matrix is None:
             return self._single(job, job_id, self.prefix + name, self._is_held(job))
         found: list[Enqueue] = []
-        for index, (key, leg) in enumerate(self._legs_by_name[name].items()):
+        for index, (key, leg) in reversed(list(enumerate(self._legs_by_name[name].items()))):
             item = f"{self.prefix}{name}[{key}]"
             is_held = self._is_held(job)
             scope = {"matrix": leg, "index": index}

@@ -13,6 +13,7 @@ from typing import Any
 
 from flowq.errors import Problem
 from flowq.plan import Commit, Nested, Operation, Plan, Release
+from flowq.render.groups import Declared, by_declaration
 from flowq.render.view import View
 from flowq.status import RunStatus
 
@@ -28,7 +29,8 @@ def write_json(document: Mapping[str, Any], indent: int | None = 2) -> str:
 def run_document(status: RunStatus, result_by_name: Mapping[str, Any]) -> dict[str, Any]:
     """Return what `flowq run --json` prints: a contract, with these keys and no other.
 
-    Shape: `ids` is a list, also for a single job; a job without a result has null.
+    Shape: jobs as they were declared. `ids` is a list, also for a single job; a job without a
+    result has null. A group has the worst status of its items, and lists of their ids and results.
     """
     return {
         "run": status.run_id,
@@ -37,13 +39,24 @@ def run_document(status: RunStatus, result_by_name: Mapping[str, Any]) -> dict[s
         "duration_s": status.duration_s,
         "jobs": {
             name: {
-                "status": job.state,
-                "ids": [job.job_id],
-                "result": to_json(result_by_name.get(name)),
+                "status": declared.worst_state
+                if len(declared.jobs) != 1
+                else _only_state(declared),
+                "ids": [job.job_id for job in declared.items],
+                "result": _result_of(declared, result_by_name),
             }
-            for name, job in status.jobs.items()
+            for name, declared in by_declaration(status).items()
         },
     }
+
+
+def _only_state(declared: Declared) -> str:
+    return declared.jobs[0].state
+
+
+def _result_of(declared: Declared, result_by_name: Mapping[str, Any]) -> Any:
+    results = [to_json(result_by_name.get(job.name)) for job in declared.items]
+    return results if declared.is_group else next(iter(results), None)
 
 
 def graph_document(view: View) -> dict[str, Any]:

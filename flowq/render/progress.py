@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 
+from flowq.render.groups import collapse
 from flowq.render.lines import (
     STYLE_BY_STATE,
     Line,
@@ -39,18 +40,18 @@ def progress(
     *,
     unicode: bool = True,
 ) -> list[Line]:
-    """Return a headline and a line for each job, in the order of declaration.
+    """Return a headline and a line for each job or group, in the order of declaration.
 
     Shape: at most `height` lines. With more jobs than lines they are counted by state, and those
     that failed or run are shown as far as there is room. Lines may be longer than `width` in their
     notes only; whoever shows them cuts them.
     """
-    jobs = list(status.jobs.values())
+    jobs = list(collapse(status).values())
     headline = _headline(status, now, width)
     if height is None or len(jobs) + 1 <= height:
         return [headline, *_rows(jobs, now, width, unicode)]
     lines = [headline, _counts(status, unicode)]
-    lines += _rows_of_interest(jobs, now, width, max(0, height - 2), unicode)
+    lines += _rows_of_interest(list(status.jobs.values()), now, width, max(0, height - 2), unicode)
     return lines[: max(1, height)]
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from flowq.graph import Graph
+from flowq.render.groups import collapse
 from flowq.status import JobStatus, RunStatus
 
 
@@ -55,7 +56,7 @@ def view_graph(graph: Graph, status: RunStatus | None = None) -> View:
     Jobs of the run that the workflow does not declare (added while it ran) are appended, without
     lines, at level 0. Errors: CycleError for a graph that has not been checked.
     """
-    status_by_name = dict(status.jobs) if status else {}
+    status_by_name = collapse(status) if status else {}
     nodes = [_node(graph, name, status_by_name.pop(name, None)) for name in graph.topological_order]
     late = [Node(job.name, 0, job.state) for job in status_by_name.values()]
     lines = tuple(Line(edge.blocker, edge.future, edge.on_failure) for edge in graph.edges)

@@ -126,7 +126,15 @@ def get_declared(run_id: str, connection: Redis) -> RunStatus:
         run_id,
         record.workflow,
         jobs={name: JobStatus(name, job_id) for name, job_id in jobs.items()},
+        groups=frozenset(_read_groups(run_id, connection)),
     )
+
+
+def _read_groups(run_id: str, connection: Redis) -> Iterator[str]:
+    for raw in connection.sscan_iter(keys.run_groups(run_id)):
+        name = as_text(raw).removeprefix(f"{run_id}-")
+        if "--" not in name:
+            yield name
 
 
 def read_names(run_id: str, job_ids: Sequence[str], connection: Redis) -> dict[str, str]:

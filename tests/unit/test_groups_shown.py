@@ -1,0 +1,99 @@
+"""Groups in displays and in JSON: what many jobs are to a reader."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from flowq.render.groups import collapse
+from flowq.render.json import run_document
+from flowq.render.progress import progress
+from flowq.status import ASKING, Event, JobStatus, RunStatus, fold
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def status(*jobs: tuple[str, str, str], groups: tuple[str, ...] = ("thumb",)) -> RunStatus:
+    found = {
+        name: JobStatus(name, f"r1-{job_id}", state, started_at=START)
+        for name, job_id, state in jobs
+    }
+    return RunStatus("r1", "demo", "running", found, START, groups=frozenset(groups))
+
+
+THUMBS = status(
+    ("thumb", "thumb", "finished"),
+    ("thumb[1]", "thumb--1", "started"),
+    ("thumb[0]", "thumb--0", "failed"),
+    ("thumb[10]", "thumb--10", "deferred"),
+    ("page", "page", "deferred"),
+)
+
+
+def test_a_group_is_one_row_with_how_far_it_is() -> None:
+    lines = ["".join(text for text, _ in line) for line in progress(THUMBS, START, 60)]
+    assert len(lines) == 3
+    assert "thumb 1/3" in lines[1]
+    assert lines[1].endswith("started, 1 failed")
+    assert "page" in lines[2]
+
+
+def test_a_group_that_has_ended_is_as_its_worst_item() -> None:
+    ended = status(("thumb[0]", "thumb--0", "finished"), ("thumb[1]", "thumb--1", "skipped"))
+    assert collapse(ended)["thumb"].state == "skipped"
+
+
+def test_json_lists_a_group_in_the_order_of_its_items() -> None:
+    results = {"thumb[1]": "b", "thumb[0]": "a", "thumb": 3}
+    thumb = run_document(THUMBS, results)["jobs"]["thumb"]
+    assert thumb == {
+        "status": "failed",
+        "ids": ["r1-thumb--0", "r1-thumb--1", "r1-thumb--10"],
+        "result": ["a", "b", None],
+    }
+
+
+def test_an_empty_group_has_empty_lists() -> None:
+    empty = status(("thumb", "thumb", "finished"))
+    thumb = run_document(empty, {"thumb": 0})["jobs"]["thumb"]
+    assert thumb == {"status": "finished", "ids": [], "result": []}
+
+
+def test_a_nested_workflow_is_one_job_with_one_result() -> None:
+    nested = status(
+        ("photo(start)", "photo--0", "finished"),
+        ("photo.resize", "photo--resize", "failed"),
+        ("photo", "photo", "skipped"),
+        groups=(),
+    )
+    assert run_document(nested, {})["jobs"] == {
+        "photo": {"status": "failed", "ids": ["r1-photo"], "result": None}
+    }
+
+
+def test_the_chains_of_a_nested_workflow_are_the_items_of_its_group() -> None:
+    chains = status(
+        ("photo", "photo", "finished"),
+        ("photo[1]", "photo--1", "finished"),
+        ("photo[1](start)", "photo--1--0", "finished"),
+        ("photo[1].resize", "photo--1--resize", "finished"),
+        ("photo[0]", "photo--0", "finished"),
+        groups=("photo",),
+    )
+    photo = run_document(chains, {"photo[0]": 1, "photo[1]": 2})["jobs"]["photo"]
+    assert photo == {"status": "finished", "ids": ["r1-photo--0", "r1-photo--1"], "result": [1, 2]}
+
+
+def test_a_run_waits_when_only_an_approval_can_move_it() -> None:
+    def event(number: int, name: str, state: str, reason: str = "") -> Event:
+        at = START + timedelta(seconds=number)
+        return Event(str(number), at, f"r1-{name}", name, state, reason)
+
+    begun = [event(1, "", "running"), event(2, "build", "started")]
+    asked = [event(3, "publish", "deferred", ASKING)]
+    built = [event(4, "build", "finished")]
+    released = [event(5, "publish", "queued")]
+    run = fold(RunStatus("r1", "demo"), begun + asked)
+    assert run.state == "running"
+    run = fold(run, built)
+    assert run.state == "waiting"
+    assert fold(run, released).state == "running"
