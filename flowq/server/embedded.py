@@ -296,6 +296,8 @@ def _open_state(folder: Path | None) -> Path:
 
 
 def _explain(error: OSError, state: Path) -> str:
+    if isinstance(error, FileExistsError):
+        return f"{error.filename or state} is no folder; remove it, or pass --redis-url"
     return (
         f"{error.strerror or error}: {error.filename or state}; "
         "run in a folder that you can write to, or pass --redis-url"

@@ -237,7 +237,7 @@ def test_a_folder_that_cannot_be_written_to_is_an_error_that_says_so(project: Pa
 
 def test_a_file_in_the_place_of_the_folder_is_an_error(tmp_path: Path) -> None:
     (tmp_path / ".flowq").write_text("")
-    with pytest.raises(ServerUnavailable, match="File exists"):
+    with pytest.raises(ServerUnavailable, match="is no folder; remove it"):
         server.ensure(tmp_path)
 
 
