@@ -9,22 +9,20 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from redis import Redis
-from redis.exceptions import AuthenticationError, RedisError
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.exceptions import RedisError
 from rq.utils import as_text
 
 from flowq.errors import FlowqError, ServerUnavailable, UsageError
 from flowq.runtime import keys
 from flowq.status import RUN_ENDED
 from flowq.workers.hire import Mode
-from flowq.workers.loop import FIRST_PAUSE_S, UNREACHABLE
-from flowq.workers.worker import BIRTH_S, Worker, stop_signals
+from flowq.workers.loop import UNREACHABLE
+from flowq.workers.worker import Worker, patiently, stop_signals
 
 LOOK_S = 0.1
 """How often a worker looks whether its run has ended."""
@@ -51,8 +49,8 @@ def main(
     `options` are those of `Worker`.
     """
     connection = Redis.from_url(url)
-    await_server(connection)
-    worker = Worker(
+    make = partial(
+        Worker,
         list(queues),
         name,
         connection=connection,
@@ -62,26 +60,10 @@ def main(
         log_folder=log_folder,
         **options,
     )
+    worker = patiently(make)  # RQ's constructor asks the server
     until = RunEnd(until_run, connection).has_come if until_run else None
     level = "WARNING" if quiet else "INFO"
     return worker.work(burst=burst, logging_level=level, until=until)
-
-
-def await_server(connection: Redis) -> None:
-    """Wait for a server that restarts, as a worker does that has begun.
-
-    Blocks: up to `BIRTH_S`. Errors: redis-py's when the server does not answer, or refuses us.
-    """
-    deadline = time.monotonic() + BIRTH_S
-    while True:
-        try:
-            connection.ping()
-        except (RedisConnectionError, RedisTimeoutError, OSError) as error:
-            if isinstance(error, AuthenticationError) or time.monotonic() > deadline:
-                raise
-            time.sleep(FIRST_PAUSE_S)
-        else:
-            return
 
 
 class RunEnd:

@@ -9,12 +9,14 @@ import signal
 import tempfile
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from redis.exceptions import AuthenticationError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 from rq.defaults import DEFAULT_LOGGING_DATE_FORMAT, DEFAULT_LOGGING_FORMAT
 from rq.job import Job as RQJob
 from rq.logutils import setup_loghandlers
@@ -31,7 +33,7 @@ from flowq.workers.crew import Crew
 from flowq.workers.doorbell import Doorbell
 from flowq.workers.hire import Mode
 from flowq.workers.ledger import Ledger
-from flowq.workers.loop import FIRST_PAUSE_S, UNREACHABLE, Limits, Supervisor
+from flowq.workers.loop import FIRST_PAUSE_S, Limits, Supervisor
 from flowq.workers.oversight import Oversight
 from flowq.workers.pace import Pace
 from flowq.workers.perform import Settings
@@ -39,6 +41,8 @@ from flowq.workers.upkeep import Upkeep
 
 if TYPE_CHECKING:
     from redis import Redis
+
+Result = TypeVar("Result")
 
 MODES = ("fork", "multiprocessing", "warm")
 LEASE_LOOK_S = 0.5
@@ -207,19 +211,8 @@ class Worker(BaseWorker):
         return supervisor
 
     def _register(self, supervisor: Supervisor) -> None:
-        # A worker that has begun waits for a server that restarts; so does one that begins.
-        steps: deque[Callable[[], None]] = deque(
-            [partial(self._be_born, supervisor), partial(self.set_state, WorkerStatus.STARTED)]
-        )
-        deadline = time.monotonic() + BIRTH_S
-        while steps:
-            try:
-                steps[0]()
-                steps.popleft()
-            except UNREACHABLE:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(FIRST_PAUSE_S)
+        patiently(partial(self._be_born, supervisor))
+        patiently(partial(self.set_state, WorkerStatus.STARTED))
         log.info("worker %s: started with PID %d", self.name, os.getpid())
         log.info("listening on %s", ", ".join(self.queue_names()))
 
@@ -272,6 +265,21 @@ class MultiprocessingWorker(Worker):
     """A worker whose children are spawned and kept, as on Windows; for `rq worker -w`."""
 
     mode: Mode | None = "multiprocessing"
+
+
+def patiently(do: Callable[[], Result]) -> Result:
+    """Do what needs the server; wait for one that restarts, as a worker does that has begun.
+
+    Blocks: up to `BIRTH_S`. Errors: redis-py's when the server does not answer, or refuses us.
+    """
+    deadline = time.monotonic() + BIRTH_S
+    while True:
+        try:
+            return do()
+        except (RedisConnectionError, RedisTimeoutError, OSError) as error:
+            if isinstance(error, AuthenticationError) or time.monotonic() > deadline:
+                raise
+            time.sleep(FIRST_PAUSE_S)
 
 
 def stop_signals() -> list[signal.Signals]:

@@ -20,8 +20,9 @@ from flowq.plan import Commit, Enqueue, Plan, Release
 from flowq.runtime import runs
 from flowq.runtime.queue import Queue
 from flowq.workers import Worker
-from flowq.workers.launch import RunEnd, await_server
+from flowq.workers.launch import RunEnd
 from flowq.workers.ledger import Ledger
+from flowq.workers.worker import patiently
 
 Start = Callable[..., subprocess.Popen[bytes]]
 Wait = Callable[..., None]
@@ -184,7 +185,7 @@ class Away(redis.Redis):
 
 def test_a_worker_process_waits_for_a_server_that_restarts(connection: redis.Redis) -> None:
     away = Away(connection_pool=connection.connection_pool)
-    await_server(away)
+    assert patiently(away.ping)
     assert away.failures == 0
 
 
