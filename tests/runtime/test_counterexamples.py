@@ -53,6 +53,44 @@ def test_an_id_used_again_in_front_of_another_future_job_keeps_that_ones_gate(
     assert [job.get_status() for job in (future, again)] == ["queued", "deferred"]
 
 
+def test_an_id_used_again_is_in_the_dependents_of_nobody_while_it_is_held(
+    queue: Queue, connection: redis.Redis, work: Work
+) -> None:
+    """RQ remembered the deleted job as a dependent, and queued the new one in spite of its gate."""
+    dependency = Queue("slow", connection=connection).enqueue("operator.add", 1, 1)
+    future, other = future_jobs(queue, 2)
+
+    def add_dependent(target: Job) -> Job:
+        options = {"job_id": "again", "depends_on": dependency, "blocked_by": target}
+        return queue.enqueue("operator.add", 1, 1, **options)
+
+    add_dependent(future)
+    future.release()
+    get_job("again", connection).delete()
+    again = add_dependent(other)
+    work(None, "slow")
+    assert again.get_status() == "deferred"
+    other.release()
+    work()
+    assert other.get_status() == "finished"
+
+
+def test_a_job_that_expires_leaves_no_note_of_its_dependency(
+    queue: Queue, connection: redis.Redis, work: Work
+) -> None:
+    dependency = queue.enqueue("operator.add", 1, 1)
+    (future,) = future_jobs(queue, 1)
+    blocker = queue.enqueue(
+        "operator.add", 1, 1, blocked_by=future, depends_on=dependency, ttl=1_000
+    )
+    future.release()
+    work(max_jobs=1)
+    connection.delete(blocker.key)  # as the server does when its ttl is over
+    work()
+    assert future.get_status() == "canceled"
+    assert not connection.keys(f"*{blocker.id}*")
+
+
 @pytest.mark.parametrize("place", [0, 1])
 def test_a_blocker_is_added_again_while_its_future_job_is_being_released(
     queue: Queue, connection: redis.Redis, work: Work, place: int

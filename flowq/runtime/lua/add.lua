@@ -174,8 +174,11 @@ local function write(job)
   redis.call('HSET', key, unpack(ARGV, job.first, job.last))
   redis.call('SADD', PREFIX .. ':queues', PREFIX .. ':queue:' .. job.queue)
   redis.call('ZADD', PREFIX .. ':deferred:' .. job.queue, '+inf', job.id)
-  local f = redis.call('HMGET', key, 'flowq_expands', 'flowq_group', 'flowq_slots')
+  local f = redis.call('HMGET', key, 'flowq_expands', 'flowq_group', 'flowq_slots', 'dependency_ids')
   job.expands, job.group = f[1], f[2]
+  for _, dependency in ipairs(f[4] and cjson.decode(f[4]) or {}) do
+    redis.call('SREM', job_key(dependency) .. ':dependents', job.id) -- of a deleted job of that id
+  end
   local gates = 0
   for future, mark in each_future(job.blocks) do gates = gates + add_edge(job, future, mark) end
   local ours = { 'flowq_gates', gates }

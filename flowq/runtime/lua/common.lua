@@ -322,6 +322,7 @@ function settle(id, outcome, reason)
   if run then outcome, reason = judge(id, job, outcome, reason) end
   if job.exists then redis.call('HSET', job_key(id), 'flowq_outcome', outcome) end
   if outcome ~= 'failed' and outcome ~= 'stopped' then redis.call('DEL', mortal_key(id)) end
+  if outcome == 'expired' then redis.call('DEL', PREFIX .. ':job::' .. id .. ':dependencies') end
   if run then settle_in_run(id, job, outcome, reason) end
   if future then end_future(id, outcome, run) end
   for target in each_future(blocks) do settle_edge(target, id, outcome) end
