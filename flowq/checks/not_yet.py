@@ -12,9 +12,8 @@ from flowq.spec import JobSpec, Workflow
 
 NOT_YET = frozenset(
     {
-        *("run", "workflow", "approval", "env", "cwd", "expires"),
+        *("workflow", "approval", "expires"),
         *("outputs", "concurrency", "schedule"),
-        "env.NAME",
     }
 )
 """Keys and expressions by the name in the tables below. Who makes one run takes it out."""

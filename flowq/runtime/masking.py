@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from typing import TextIO
 
 MIN_LENGTH = 4
 """A shorter value would make a text unreadable, and is no secret."""
@@ -33,6 +36,15 @@ class Mask:
         return text
 
     @contextmanager
+    def output(self) -> Iterator[None]:
+        """Hide the values in what Python code prints inside."""
+        if not self._values:
+            yield
+            return
+        with redirect_stdout(_Masked(sys.stdout, self)), redirect_stderr(_Masked(sys.stderr, self)):
+            yield
+
+    @contextmanager
     def errors(self) -> Iterator[None]:
         """Hide the values in the arguments of whatever is raised inside, and of its causes."""
         try:
@@ -43,3 +55,24 @@ class Mask:
                 cause.args = tuple(self.hide(a) if isinstance(a, str) else a for a in cause.args)
                 cause = cause.__cause__ or cause.__context__
             raise
+
+
+class _Masked(io.TextIOBase):
+    """A stream in front of another one; a value that is written in parts gets through."""
+
+    def __init__(self, stream: TextIO, mask: Mask) -> None:
+        self._stream = stream
+        self._mask = mask
+
+    def write(self, text: str) -> int:
+        self._stream.write(self._mask.hide(text))
+        return len(text)
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
+
+    def isatty(self) -> bool:
+        return self._stream.isatty()

@@ -54,8 +54,6 @@ class _Performance:
                 return None
             with self._surroundings():
                 result = self._do()
-                if inspect.iscoroutine(result):
-                    result = asyncio.run(result)
             if not isinstance(result, Retry):
                 self._after(result)
             return result
@@ -74,7 +72,9 @@ class _Performance:
             return start(self.job, work["nested"], arguments)
         if "shell" in work:
             return shell.run(work["shell"], self._value, self.mask, self.job.timeout)
-        return import_attribute(work["call"].replace(":", "."))(**arguments)
+        with self.mask.output():
+            result = import_attribute(work["call"].replace(":", "."))(**arguments)
+            return asyncio.run(result) if inspect.iscoroutine(result) else result
 
     # Before and after ----------------------------------------------------------------------------
 

@@ -57,3 +57,8 @@ def my_id() -> str:
     job = get_current_job()
     assert job is not None
     return str(job.id)
+
+
+async def say(text: str) -> str:
+    print(f"they said {text}")
+    return text

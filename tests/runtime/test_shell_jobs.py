@@ -1,0 +1,260 @@
+"""`run:`: shell commands as jobs, with their output, their end, and what they may see."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from language import RUN, Runs, each, job
+from redis import Redis
+
+from flowq.errors import UsageError
+from flowq.runtime import shell
+from flowq.runtime.masking import Mask
+from flowq.spec import Shell
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="commands of a POSIX shell")
+
+Work = Callable[..., None]
+
+
+@pytest.fixture
+def run(connection: Redis) -> Runs:
+    return Runs(connection)
+
+
+def execute(command: str, values: dict[str, Any] | None = None, **more: Any) -> Any:
+    found = values or {}
+    return shell.run({"command": command, **more}, found.__getitem__, Mask())
+
+
+def wait_until(predicate: Callable[[], bool], within_s: float = 10) -> None:
+    end = time.monotonic() + within_s
+    while not predicate():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    stat = Path(f"/proc/{pid}/stat")
+    return not (stat.exists() and stat.read_text().rpartition(")")[2].split()[0] == "Z")
+
+
+@pytest.mark.parametrize(
+    ("kind", "result"),
+    [
+        ("last", "[1, 2]"),
+        ("text", "one\n\n[1, 2]"),
+        ("lines", ["one", "", "[1, 2]"]),
+    ],
+)
+def test_the_output_is_the_result(kind: str, result: Any) -> None:
+    assert execute("echo one; echo; echo '[1, 2]'", result=kind) == result
+
+
+def test_json_is_read_and_what_is_none_is_refused() -> None:
+    assert execute("echo '{\"a\": 1}'", result="json") == {"a": 1}
+    with pytest.raises(ValueError, match="the output is none"):
+        execute("echo {", result="json")
+
+
+def test_output_goes_on_to_where_the_job_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    execute("echo out; echo err >&2")
+    assert capsys.readouterr().out == "out\nerr\n"
+
+
+@pytest.mark.parametrize(
+    "evil",
+    ["$(touch hacked)", "; touch hacked", "`touch hacked`", "' ; touch hacked '", "a\nb", ""],
+)
+def test_a_value_is_one_word_and_never_code(
+    evil: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    command = "printf '<%s>' ${{ item }} x"
+    assert execute(command, {"${{ item }}": evil}, result="text") == f"<{evil}><x>"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_cmd_takes_no_expressions() -> None:
+    with pytest.raises(UsageError, match="pass them by `env:`"):
+        execute("echo ${{ item }}", {"${{ item }}": "x"}, shell="cmd")
+
+
+def test_a_shell_that_is_not_there_is_named() -> None:
+    with pytest.raises(UsageError, match="there is no shell fish4711"):
+        execute("echo", shell="fish4711")
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="for bash")
+@pytest.mark.parametrize("command", ["false | true", "echo $undefined", "false; true"])
+def test_bash_is_strict(command: str) -> None:
+    with pytest.raises(shell.ShellFailed, match="exit code 1"):
+        execute(command)
+
+
+def test_python_is_a_shell_too() -> None:
+    assert execute("print(${{ item }} * 2)", {"${{ item }}": "ab"}, shell="python") == "abab"
+
+
+def test_a_failure_says_the_exit_code_and_the_last_line() -> None:
+    with pytest.raises(shell.ShellFailed) as caught:
+        execute("echo it went wrong >&2; exit 3")
+    assert caught.value.exit_code_of_command == 3
+    assert str(caught.value).endswith("ended with exit code 3: it went wrong")
+
+
+def test_long_output_keeps_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shell, "MAX_RESULT_BYTES", 1_000)
+    loop = "i=0; while [ $i -lt 500 ]; do echo line $i; i=$((i+1)); done"
+    assert execute(loop) == "line 499"
+    with pytest.raises(UsageError, match="too long"):
+        execute(loop, result="lines")
+
+
+def test_what_is_left_in_the_background_ends_with_the_command(tmp_path: Path) -> None:
+    pid_file = tmp_path / "pid"
+    assert execute(f"sleep 600 & echo $! > {pid_file}; echo done") == "done"
+    wait_until(lambda: not is_alive(int(pid_file.read_text())))
+
+
+def test_an_exception_ends_the_command_and_all_that_it_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pid_file = tmp_path / "pid"
+
+    def interrupt(process: Any) -> int:
+        wait_until(lambda: pid_file.exists() and bool(pid_file.read_text()))
+        raise TimeoutError
+
+    monkeypatch.setattr(shell, "_wait_for", interrupt)
+    with pytest.raises(TimeoutError):
+        execute(f"(sleep 600 & echo $! > {pid_file}; wait)")
+    wait_until(lambda: not is_alive(int(pid_file.read_text())))
+
+
+def test_a_command_does_not_outlive_a_killed_worker(tmp_path: Path) -> None:
+    pid_file = tmp_path / "pid"
+    code = (
+        "from flowq.runtime import shell; from flowq.runtime.masking import Mask;"
+        f"shell.run({{'command': 'echo $$ > {pid_file}; sleep 600'}}, None, Mask())"
+    )
+    worker = subprocess.Popen([sys.executable, "-c", code])
+    try:
+        wait_until(lambda: pid_file.exists() and bool(pid_file.read_text()))
+    finally:
+        worker.send_signal(signal.SIGKILL)
+        worker.wait()
+    wait_until(lambda: not is_alive(int(pid_file.read_text())))
+
+
+# In a run ----------------------------------------------------------------------------------------
+
+
+def test_a_command_sees_items_results_inputs_and_its_environment(
+    run: Runs, work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TEST_PLACE", "far away")
+    command = (
+        'echo ${{ item }} ${{ jobs.first.result }} ${{ inputs.size }} "$WHERE" "$(basename $PWD)"'
+    )
+    run.submit(
+        job("first", "give", with_={"value": "a b"}),
+        job(
+            "each",
+            for_each=each(["x y", "z"]),
+            run=Shell(command),
+            env={"WHERE": "${{ env.TEST_PLACE }}-${{ index }}"},
+            cwd=str(tmp_path),
+        ),
+        inputs={"size": 3},
+        env={"WHERE": "nowhere", "OTHER": "1"},
+    )
+    work()
+    assert run.state == "succeeded"
+    assert run.result("each--0") == f"x y a b 3 far away-0 {tmp_path.name}"
+    assert "TEST_PLACE" not in os.environ or os.environ["TEST_PLACE"] == "far away"
+    assert "WHERE" not in os.environ
+
+
+def test_a_function_gets_environment_and_folder_too_and_leaves_none_of_it(
+    run: Runs, work: Work, tmp_path: Path
+) -> None:
+    folder = Path.cwd()
+    run.submit(
+        job("look", "read_env", with_={"name": "COLOUR"}, env={"COLOUR": "red"}, cwd=str(tmp_path))
+    )
+    work()
+    assert run.result("look") == ("red", tmp_path.name)
+    assert "COLOUR" not in os.environ
+    assert Path.cwd() == folder
+
+
+def test_a_secret_is_read_where_the_job_runs_and_shown_nowhere(
+    run: Runs,
+    work: Work,
+    connection: Redis,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("TEST_TOKEN", "s3cr3t-value")
+    run.submit(
+        job(
+            "shell",
+            run=Shell('echo "token $TOKEN"; exit 1'),
+            env={"TOKEN": "${{ env.TEST_TOKEN }}"},
+        ),
+        job("call", "fail", with_={"message": "bad token ${{ env.TEST_TOKEN }}"}),
+    )
+    kept = b"".join(connection.dump(key) or b"" for key in connection.keys("*"))
+    assert b"s3cr3t" not in kept
+    work()
+    assert "token ***" in capsys.readouterr().out
+    assert '`echo "token $TOKEN"; exit 1` ended with exit code 1: token ***' in run.error("shell")
+    assert "bad token ***" in run.error("call")
+    assert "s3cr3t" not in run.error("call") + run.error("shell")
+
+
+def test_a_variable_that_is_not_set_is_named(run: Runs, work: Work) -> None:
+    run.submit(job("call", "give", with_={"value": "${{ env.NOT_SET_4711 }}"}))
+    work()
+    assert "NOT_SET_4711 is not set where the job runs" in run.error("call")
+
+
+def test_a_timeout_fails_the_job(run: Runs, work: Work, tmp_path: Path) -> None:
+    pid_file = tmp_path / "pid"
+    run.submit(job("long", run=Shell(f"echo $$ > {pid_file}; sleep 600"), timeout_s=1))
+    work()
+    assert run.state == "failed"
+    assert "JobTimeoutException" in run.error("long")
+    wait_until(lambda: not is_alive(int(pid_file.read_text())))
+
+
+def test_an_exit_code_fails_the_run(run: Runs, work: Work) -> None:
+    run.submit(job("make", run=Shell("exit 7")), job("after", "my_id", needs=("make",)))
+    work()
+    assert run.states == {"make": "failed", "after": "skipped"}
+    assert "ShellFailed: `exit 7` ended with exit code 7" in run.error("make")
+    assert RUN in run.status.run_id
+
+
+def test_what_a_function_prints_is_masked_as_well(
+    run: Runs, work: Work, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TEST_TOKEN", "s3cr3t-value")
+    run.submit(job("call", "say", with_={"text": "${{ env.TEST_TOKEN }}"}))
+    work()
+    assert capsys.readouterr().out == "they said ***\n"
+    assert run.result("call") == "s3cr3t-value"
