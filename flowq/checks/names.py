@@ -73,12 +73,20 @@ def check_unused_inputs(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
 
 def check_unused_workflows(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
     """Every workflow under `workflows` is used (a warning)."""
-    used = {job.workflow for job in workflow.jobs}
-    for nested in workflow.workflows.values():
-        used |= {job.workflow for job in nested.jobs}
-    for name in workflow.workflows:
+    places = workflow.places.where_by_path
+    if ("workflows",) not in places:
+        return
+    used = set(_named(workflow))
+    for name in (str(path[1]) for path in places if len(path) == 2 and path[0] == "workflows"):
         if name not in used:
             message = f"no job uses the workflow {name}"
             hint = f"write `workflow: {name}` at a job, or take it away"
             where = workflow.places.find("workflows", name)
             yield Problem("FQ223", message, where, hint, severity="warning")
+
+
+def _named(workflow: Workflow) -> Iterator[str]:
+    """Yield the workflows that jobs name, here and further inside."""
+    yield from (job.workflow for job in workflow.jobs)
+    for nested in workflow.workflows.values():
+        yield from _named(nested)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
+
+CALL = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*(?:\.[^\W\d]\w*)*")
+"""How a function is named: `package.module:function`, with a class before the dot if it has one."""
 
 _MAIN_MODULES = ("__main__", "__mp_main__")
 """The second is what `multiprocessing` calls the first in a spawned child."""

@@ -64,6 +64,22 @@ class DeclaredJob(JobHandles, Generic[P, R]):
                 raise UsageError(f"{self.name}() needs {name}=: only a run knows {known_as}")
 
 
+class DeclaredCall(JobHandles):
+    """A function that is named as a text, and is a job of a workflow."""
+
+    def __init__(self, name: str, workflow: Declarer) -> None:
+        self.name = name
+        self._workflow = workflow
+
+    def __repr__(self) -> str:
+        return f"<job {self.name} of workflow {self._workflow.name}>"
+
+    def bind(self, **arguments: Any) -> DeclaredCall:
+        """Say with which arguments the job runs. Returns the job."""
+        self._workflow.bind(self, arguments)
+        return self
+
+
 class DeclaredCommand(JobHandles):
     """A shell command that is a job of a workflow."""
 
@@ -99,6 +115,7 @@ class Declaration:
     function: Any
     where: Where
     options: dict[str, Any]
+    call: str = ""
     workflow: str = ""
     nested: Callable[[], spec.Workflow] | None = None
     with_: dict[str, Any] = field(default_factory=dict)

@@ -32,6 +32,15 @@ def parse_duration(value: object) -> float:
     return _shortest(value)
 
 
+def write_duration(seconds: float) -> str | float:
+    """Return a duration as people write it; `parse_duration` reads it back as it was."""
+    for unit in ("d", "h", "m", "s", "ms"):
+        count = Decimal(str(seconds)) / SECONDS_BY_UNIT[unit]
+        if seconds and count == int(count) and count < 10**15:
+            return f"{int(count)}{unit}"
+    return seconds
+
+
 def _parse_text(text: str) -> float:
     found = _DURATION.fullmatch(text)
     if found is None or found[2] not in SECONDS_BY_UNIT:

@@ -56,6 +56,13 @@ class JobOptions(RunOptions, total=False):
     with_: Mapping[str, Any]
 
 
+class CallOptions(RunOptions, total=False):
+    """What `flow.call(…)` takes beside the name and the function's."""
+
+    deferred: bool
+    with_: Mapping[str, Any]
+
+
 class ShellOptions(RunOptions, total=False):
     """What `flow.shell(…)` takes beside the name and the command."""
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from flowq.declare.callables import CALL as CALLED
 from flowq.declare.nodes import ListNode, MapNode, Node, ScalarNode
 from flowq.declare.problems import Problems
 from flowq.declare.shapes import (
@@ -21,20 +22,19 @@ from flowq.declare.shapes import (
     read_expression,
 )
 from flowq.declare.vocabulary import Key, Shape, Vocabulary, is_empty, say
-from flowq.expressions import as_template
+from flowq.expressions import as_template, tidy
 from flowq.spec import ALL_TOLERATED, Approval, Block, Retry, Tolerance
 
 _ANY_TEXT = {"type": ["string", "number", "boolean"]}
 _PERCENTAGE = re.compile(r"\s*([0-9]{1,3}(?:\.[0-9]{1,6})?)\s*%\s*")
 VARIABLE = r"[A-Za-z_][A-Za-z0-9_]*"
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
-_CALL = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*(?:\.[^\W\d]\w*)*")
 _DOTTED = re.compile(r"([^\W\d]\w*(?:\.[^\W\d]\w*)*)\.([^\W\d]\w*)")
 _FILE = re.compile(r"(.+)\.py:(\w+)")
 
 
 def _read_call(label: str, node: Node, problems: Problems) -> str | None:
-    if isinstance(node, ScalarNode) and _CALL.fullmatch(node.text):
+    if isinstance(node, ScalarNode) and CALLED.fullmatch(node.text):
         return node.text
     message = f"{label} must be package.module:function, not {say(node)}"
     text = node.text if isinstance(node, ScalarNode) else ""
@@ -51,7 +51,7 @@ def _call_hint(text: str) -> str:
         return f"name the module, not the file: {module}:{found.group(2)}"
     if found := _DOTTED.fullmatch(bare):
         return f"did you mean {found.group(1)}:{found.group(2)!s}?"
-    if bare != text and _CALL.fullmatch(bare):
+    if bare != text and CALLED.fullmatch(bare):
         return f"leave the parentheses away, and put the arguments under `with`: {bare}"
     return "for example: photos.tasks:make_thumbnail; a shell command is `run: …`"
 
@@ -225,11 +225,11 @@ def read_environment(label: str, node: Node, problems: Problems) -> dict[str, st
             problems.add("FQ105", inner, f"{name} in {label} must be text, not {say(inner)}")
         else:
             check_expressions(inner, problems)
-            environment[name] = "" if is_empty(inner) else inner.text
+            environment[name] = "" if is_empty(inner) else tidy(inner.text)
     return environment
 
 
-CALL = Shape(_read_call, {"type": "string", "pattern": r"^[^\s:()]+:[^\s:()]+$"})
+CALL = Shape(_read_call, {"type": "string", "pattern": f"^{CALLED.pattern}$"})
 NAMES = either(
     read_names,
     {"type": ["string", "number", "boolean", "null"], "not": {"pattern": "[ ,]"}},

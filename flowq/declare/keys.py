@@ -258,11 +258,14 @@ WORKFLOW = Vocabulary(
     required=("jobs",),
 )
 
+_OF_FILES = frozenset({"name", "concurrency", "schedule"})
+
 NESTED = Vocabulary(
     "a workflow inside of another",
-    {key: WORKFLOW.keys[key] for key in WORKFLOW.keys if key not in ("concurrency", "schedule")},
+    {name: key for name, key in WORKFLOW.keys.items() if name not in _OF_FILES},
     foreign={
         **foreign.IN_A_WORKFLOW,
+        "name": "the key above is its name",
         "schedule": "it belongs to the whole file",
         "concurrency": "it belongs to the whole file",
     },

@@ -9,7 +9,7 @@ from typing import Any
 from flowq.declare.job_shapes import VARIABLE
 from flowq.declare.nodes import ListNode, MapNode, Node, ScalarNode
 from flowq.declare.problems import Problems
-from flowq.declare.shapes import check_expressions, either, read_expression, to_data
+from flowq.declare.shapes import check_expressions, either, read_expression, to_template
 from flowq.declare.vocabulary import Shape, is_empty, say
 from flowq.expressions import as_source, as_template
 from flowq.spec import Matrix
@@ -45,7 +45,7 @@ def _values(axis: Node, as_text: bool) -> Any:
 
 def _value(node: Node, as_text: bool) -> Any:
     is_text = as_text and isinstance(node, ScalarNode) and not is_empty(node)
-    return node.text if is_text and isinstance(node, ScalarNode) else to_data(node)
+    return node.text if is_text and isinstance(node, ScalarNode) else to_template(node)
 
 
 def _holds_versions(axis: Node) -> bool:

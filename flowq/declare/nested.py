@@ -74,14 +74,15 @@ class Shelf:
         return entries
 
     def gather(self, jobs: tuple[JobSpec, ...], document: MapNode) -> dict[str, Workflow]:
-        """Return all workflows declared here, and those from elsewhere that the jobs name."""
-        names = dict.fromkeys([*self.nodes, *(job.workflow for job in jobs if job.workflow)])
+        """Return the workflows that the jobs name; what is declared and not named is read too."""
+        named = dict.fromkeys(job.workflow for job in jobs if job.workflow)
+        names = dict.fromkeys([*self.nodes, *named])
         found = {name: self.find(name, _place(name, document)) for name in names}
-        return {name: workflow for name, workflow in found.items() if workflow is not None}
+        return {n: w for n, w in found.items() if n in named and w is not None}
 
     def find(self, name: str, place: Placed) -> Workflow | None:
         """Return the workflow of a name or file; note it at `place` when it is not there."""
-        if _is_file(name):
+        if is_file(name):
             return self._find_file(name, place)
         shelf: Shelf | None = self
         while shelf is not None and name not in shelf.nodes:
@@ -132,7 +133,8 @@ class Shelf:
         return None
 
 
-def _is_file(name: str) -> bool:
+def is_file(name: str) -> bool:
+    """Whether what a job calls a workflow is a file, and not a name under `workflows`."""
     return "/" in name or "\\" in name or name.endswith(_ENDINGS)
 
 

@@ -92,6 +92,7 @@ def read_retries(value: Any) -> Retry:
 
 
 def read_count(value: object) -> int:
+    """Read a whole number from 0."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise ValueError(f"is a number such as 3, or {{'max': 3, 'backoff': '2s'}}, not {value!r}")
     return value
@@ -111,6 +112,7 @@ def read_defaults(value: object) -> Defaults:
 
 
 def refuse_unknown(given: Iterable[str], known: tuple[str, ...]) -> None:
+    """Refuse a key that is not among those that are known."""
     for key in given:
         if key not in known:
             raise ValueError(f"has no key {key!r}; {did_you_mean(str(key), known)}")
@@ -204,8 +206,8 @@ def _read_type(kind: Any, default: Any, choices: tuple[str, ...]) -> InputType:
 
 
 def _with_default(declared: Input, default: Any) -> Input:
-    if default is None:
-        return declared
+    if default is None or (declared.type == "json" and isinstance(default, str)):
+        return replace(declared, default=default)  # a text is data too; JSON text is for -i
     try:
         return replace(declared, default=convert(declared, default))
     except ValueError as error:

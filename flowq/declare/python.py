@@ -21,17 +21,24 @@ of them, with the positions of the decorators and calls that they are about.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ParamSpec, TypeVar, Unpack, overload
 
 from flowq.declare import group_options as group
 from flowq.declare import job_options
 from flowq.declare import options as read
-from flowq.declare.callables import explain_unimportable, name_call
-from flowq.declare.declared import Declaration, DeclaredCommand, DeclaredJob, NestedJob
+from flowq.declare.callables import CALL, explain_unimportable, name_call
+from flowq.declare.declared import (
+    Declaration,
+    DeclaredCall,
+    DeclaredCommand,
+    DeclaredJob,
+    NestedJob,
+)
 from flowq.declare.frames import find_caller, find_folder, here, where_of
 from flowq.declare.handles import Handle, JobHandles, Names, to_argument
-from flowq.declare.job_options import JobOptions, NestedOptions, ShellOptions
+from flowq.declare.job_options import CallOptions, JobOptions, NestedOptions, ShellOptions
 from flowq.errors import FlowqError, Problem, UsageError, Where, WorkflowInvalid
 from flowq.nearest import did_you_mean
 from flowq.spec import Defaults, Input, JobSpec, Path, Places
@@ -45,15 +52,19 @@ RULES = {
     "FQ105": "Every value has the shape that its key asks for",
     "FQ109": "Names consist of the characters that ids may hold",
     "FQ110": "A duration is a number with ms, s, m, h or d",
+    "FQ114": "A call names a function as package.module:function",
     "FQ115": "The target of `blocked_by` is declared as deferred",
     "FQ116": "The default of an input fits its type",
     "FQ118": "A key stands beside the key that it belongs to",
     "FQ119": "A nested workflow is there",
+    "FQ120": "No workflow contains itself",
+    "FQ208": "No name is declared twice",
     "FQ601": "Workers can import the function of a job",
     "FQ602": "An argument is given once",
 }
 """The rules that this front looks at; those below FQ600 are the same in YAML."""
 
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(-[A-Za-z0-9_]+)*-?")
 _Read = Callable[[Any], Any]
 
 
@@ -139,6 +150,19 @@ class Workflow:
         """Declare a function as a future job: known first, run after all jobs that block it."""
         return self._decorate(function, options, deferred=True)
 
+    def call(self, name: str, function: str, **options: Unpack[CallOptions]) -> DeclaredCall:
+        """Declare a function as a job by its name: `flow.call("pack", "files.tasks:pack")`.
+
+        Nothing is imported by this: the function may live with the workers only.
+        """
+        job, where = DeclaredCall(name, self), here()
+        said = self._read_options(options, CallOptions, where)
+        if not CALL.fullmatch(function):
+            message = f"job {name} calls {function!r}, which is not package.module:function"
+            self._note("FQ114", message, where, "for example: photos.tasks:make_thumbnail")
+        self._enter(Declaration(job, None, where, said, call=function))
+        return job
+
     def shell(self, name: str, command: Any, **options: Unpack[ShellOptions]) -> DeclaredCommand:
         """Declare a shell command as a job; the values of handles in it are quoted.
 
@@ -167,8 +191,16 @@ class Workflow:
         is_file = isinstance(other, str | os.PathLike)
         called = os.fspath(other) if isinstance(other, str | os.PathLike) else other.name
         nested = self._file_reader(called) if is_file else _spec_reader(other)
-        self._enter(Declaration(job, None, where, said, called, nested))
+        if not is_file and not _NAME.fullmatch(called):
+            message = f"{called!r} cannot be the name of a workflow inside of another"
+            self._note("FQ109", message, where, "letters, digits, _ and - only, no digit first")
+        self._enter(Declaration(job, None, where, said, workflow=called, nested=nested))
         return job
+
+    @staticmethod
+    def expression(source: str) -> Any:
+        """Return a handle of any expression: `flow.expression("len(jobs.list.result)")`."""
+        return Handle(source)
 
     def outputs(self, **values: Any) -> None:
         """Say what the workflow results in where it is a job of another one."""
@@ -354,7 +386,7 @@ def _not_deferred(one: Declaration, target: str) -> Problem:
 
 
 def _to_job_spec(one: Declaration) -> JobSpec:
-    call = name_call(one.function) if one.function is not None else ""
+    call = name_call(one.function) if one.function is not None else one.call
     return job_options.to_job_spec(
         one.job.name, one.options, one.arguments(), call=call, workflow=one.workflow
     )

@@ -9,7 +9,7 @@ from flowq.declare.durations import parse_duration
 from flowq.declare.nodes import ListNode, MapNode, Node, ScalarNode
 from flowq.declare.problems import Problems
 from flowq.declare.vocabulary import Shape, is_empty, say
-from flowq.expressions import as_source, as_template, find_references
+from flowq.expressions import as_source, as_template, find_references, tidy
 
 MAX_DURATION_S = 3_650 * 86_400
 
@@ -45,9 +45,10 @@ def read_fixed_text(label: str, node: Node, problems: Problems) -> str | None:
 def read_template(label: str, node: Node, problems: Problems) -> str | None:
     """Read a text that may hold expressions."""
     text = read_text(label, node, problems)
-    if text is not None:
-        check_expressions(node, problems)
-    return text
+    if text is None or "${{" not in text:
+        return text
+    check_expressions(node, problems)
+    return tidy(text)
 
 
 def read_expression(label: str, node: Node, problems: Problems) -> str | None:
@@ -127,7 +128,7 @@ def _read_number(label: str, node: Node, problems: Problems, least: int) -> int 
 def read_data(label: str, node: Node, problems: Problems) -> Any:
     """Read plain data, in which every text may hold expressions."""
     check_expressions(node, problems)
-    return to_data(node)
+    return to_template(node)
 
 
 def read_arguments(label: str, node: Node, problems: Problems) -> dict[str, Any] | None:
@@ -149,6 +150,15 @@ def to_data(node: Node) -> Any:
     if isinstance(node, ListNode):
         return [to_data(item) for item in node.items]
     return {key: to_data(inner) for key, inner in node.node_by_key.items()}
+
+
+def to_template(node: Node) -> Any:
+    """Return a node as plain data, in which all expressions are spelt alike."""
+    if isinstance(node, ScalarNode):
+        return tidy(node.text) if "${{" in node.text else node.value
+    if isinstance(node, ListNode):
+        return [to_template(item) for item in node.items]
+    return {key: to_template(inner) for key, inner in node.node_by_key.items()}
 
 
 def check_expressions(node: Node, problems: Problems) -> None:

@@ -31,6 +31,7 @@ from flowq.expressions.templates import (
     escape,
     has_expression,
     split,
+    tidy,
     to_text,
 )
 from flowq.expressions.values import Scope, Values
@@ -45,6 +46,7 @@ __all__ = [
     "evaluate",
     "fill",
     "find_references",
+    "tidy",
 ]
 
 

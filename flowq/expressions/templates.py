@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from flowq.expressions.limits import Budget
@@ -81,6 +82,19 @@ def _unclosed(rest: str) -> Refused:
 def as_template(source: str) -> str:
     """Return an expression that is declared without braces as a text that is that expression."""
     return str(Expression(source))
+
+
+@lru_cache(maxsize=8_192)
+def tidy(text: str) -> str:
+    """Return a template with its expressions spelt alike: `${{x}}` becomes `${{ x }}`.
+
+    One that cannot be read stays as it is.
+    """
+    try:
+        parts = split(text)
+    except Refused:
+        return text
+    return "".join(escape(part) if isinstance(part, str) else str(part) for part in parts)
 
 
 def as_source(text: str) -> str:

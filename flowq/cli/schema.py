@@ -1,0 +1,23 @@
+"""`flowq schema`: what an editor has to know about workflow files."""
+
+from __future__ import annotations
+
+import click
+
+from flowq.cli import options, streams
+from flowq.declare.schema import build_schema
+from flowq.render.json import write_json
+
+
+@click.command()
+@options.verbose
+def command(verbose: bool) -> None:
+    """Print the JSON Schema of workflow files, for editors.
+
+    An editor with a YAML language server finds it by the first line of a file:
+    # yaml-language-server: $schema=flowq.schema.json
+
+    \b
+      flowq schema > flowq.schema.json
+    """
+    streams.write(write_json(build_schema()))

@@ -1,0 +1,245 @@
+"""A workflow as Python code: importing it declares the same workflow.
+
+Functions are named as texts, `flow.call("resize", "photos.tasks:resize")`, so that nothing has to
+be imported to write the code, nor to read it.
+"""
+
+from __future__ import annotations
+
+import builtins
+import keyword
+import math
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from flowq.declare.export_yaml import say_job, say_workflow
+from flowq.declare.nested import is_file
+from flowq.declare.pretty import Bracketed, Code, literal, write_code
+from flowq.expressions import as_source
+from flowq.expressions.references import find_whole_reference
+from flowq.expressions.templates import Expression, has_expression, split
+from flowq.spec import JobSpec, Workflow
+
+_TAKEN = frozenset({"flow", "flowq", *keyword.kwlist, *keyword.softkwlist, *dir(builtins)})
+_BARE = frozenset({"item", "index", "result"})
+_NAMED = frozenset({"inputs", "matrix", "env"})
+_RESERVED = ("if", "with")
+
+
+def export_python(workflow: Workflow) -> str:
+    """Return the code of a module that declares a workflow as `flow`.
+
+    Nested workflows from files are named, not copied: the module belongs beside these files.
+    """
+    module = _Module()
+    module.write(workflow, "flow")
+    return "\n".join(["import flowq", "", *module.lines]).rstrip("\n") + "\n"
+
+
+class _Module:
+    """The code so far, with the names that it has given."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.names = set(_TAKEN)
+        self.variable_by_id: dict[int, str] = {}
+
+    def write(self, workflow: Workflow, variable: str) -> None:
+        """Write a workflow, after those that it contains."""
+        for name, nested in workflow.workflows.items():
+            if not is_file(name) and id(nested) not in self.variable_by_id:
+                self.variable_by_id[id(nested)] = inner = self.free_name(f"{name}_flow")
+                self.write(nested, inner)
+        _Writer(self, workflow, variable).write()
+
+    def free_name(self, wanted: str) -> str:
+        """Return a variable's name like the one that is wanted, which no other has."""
+        name = re.sub(r"\W", "_", wanted)
+        while name in self.names:
+            name += "_"
+        self.names.add(name)
+        return name
+
+    def add(self, *lines: str) -> None:
+        """Write some lines."""
+        self.lines += lines
+
+
+class _Writer:
+    """Writes one workflow."""
+
+    def __init__(self, module: _Module, workflow: Workflow, variable: str) -> None:
+        self.module = module
+        self.workflow = workflow
+        self.variable = variable
+        self.flow = "flowq.Workflow"  # it has the handles already while the value is made
+        self.variable_by_job: dict[str, str] = {}
+
+    def write(self) -> None:
+        """Write the workflow, its jobs, and what can be said only when all jobs are there."""
+        self.module.add(*write_code(self.declaration(), f"{self.variable} = "), "")
+        self.flow = self.variable
+        later = [job for job in self.workflow.jobs if not self.write_job(job)]
+        for job in later:
+            bound = Bracketed(
+                f"{self.variable_by_job[job.name]}.bind(", self.keywords(job.with_), ")"
+            )
+            self.module.add(*write_code(bound))
+        if self.workflow.outputs:
+            outputs = Bracketed(f"{self.flow}.outputs(", self.keywords(self.workflow.outputs), ")")
+            self.module.add(*write_code(outputs))
+        if later or self.workflow.outputs:
+            self.module.add("")
+
+    def declaration(self) -> Code:
+        said = say_workflow(self.workflow)
+        positional = [literal(self.workflow.name)]
+        if "description" in said:
+            positional.append(literal(said.pop("description")))
+        for key in ("jobs", "workflows", "outputs"):
+            said.pop(key, None)
+        options = [(f"{key}=", self.option(key, value)) for key, value in said.items()]
+        return Bracketed("flowq.Workflow(", [*(("", p) for p in positional), *options], ")")
+
+    def option(self, key: str, value: Any) -> Code:
+        """Return the value of a key, in which expressions stand only where they are read."""
+        if key in ("env", "concurrency"):
+            return self.data(value)
+        return _plain(value)
+
+    def write_job(self, job: JobSpec) -> bool:
+        """Write a job; return whether its arguments could be said with it."""
+        said = say_job(job)
+        is_complete = not self.names_later_jobs(job)
+        if not is_complete:
+            said.pop("with")
+        items: list[tuple[str, Code]] = [("", literal(job.name)), ("", self.work(job))]
+        for key in ("call", "run", "workflow"):
+            said.pop(key, None)
+        for key, value in said.items():
+            name = f"{key}_=" if key in _RESERVED else f"{key}="
+            items.append((name, self.job_option(key, value)))
+        variable = self.module.free_name(job.name)
+        verb = "shell" if job.run is not None else "workflow" if job.workflow else "call"
+        code = Bracketed(f"{self.flow}.{verb}(", items, ")")
+        self.module.add(*write_code(code, f"{variable} = "), "")
+        self.variable_by_job[job.name] = variable
+        return is_complete
+
+    def names_later_jobs(self, job: JobSpec) -> bool:
+        return any(
+            (reference := find_whole_reference(part.source)) is not None
+            and reference.root == "jobs"
+            and reference.name not in self.variable_by_job
+            for text in _texts(job.with_)
+            for part in split(text)
+            if isinstance(part, Expression)
+        )
+
+    def work(self, job: JobSpec) -> Code:
+        if job.run is not None:
+            return self.data(job.run.command)
+        if not job.workflow:
+            return literal(job.call)
+        nested = self.workflow.workflows.get(job.workflow)
+        return self.module.variable_by_id.get(id(nested)) or literal(job.workflow)
+
+    def job_option(self, key: str, value: Any) -> Code:
+        if key in ("needs", "blocks"):
+            return self.jobs(value)
+        if key == "for_each" and isinstance(value, str):
+            return self.handle(as_source(value))
+        if key in ("with", "env", "cwd", "for_each", "matrix", "include", "exclude"):
+            return self.data(value)
+        return _plain(value)
+
+    def jobs(self, value: Any) -> Code:
+        if isinstance(value, str):
+            return self.variable_by_job.get(value) or literal(value)
+        if isinstance(value, Mapping):
+            pairs = [(f"{self.jobs(name)}: ", _plain(edge)) for name, edge in value.items()]
+            return Bracketed("{", pairs, "}")
+        return Bracketed("[", [("", self.jobs(name)) for name in value], "]")
+
+    def keywords(self, value_by_name: Mapping[str, Any]) -> list[tuple[str, Code]]:
+        """Return arguments by name; those that are no identifiers stand in a dict."""
+        good = {n: v for n, v in value_by_name.items() if _is_identifier(n)}
+        items = [(f"{name}=", self.data(value)) for name, value in good.items()]
+        odd = {n: v for n, v in value_by_name.items() if n not in good}
+        return [*items, ("**", self.data(odd))] if odd else items
+
+    def data(self, value: Any) -> Code:
+        """Return data of a spec, in which texts are templates, as code that gives it."""
+        if isinstance(value, str) and has_expression(value):
+            return self.text(split(value))
+        if isinstance(value, Mapping):
+            pairs = [(f"{literal(key)}: ", self.data(item)) for key, item in value.items()]
+            return Bracketed("{", pairs, "}")
+        if isinstance(value, list | tuple):
+            return Bracketed("[", [("", self.data(item)) for item in value], "]")
+        return _plain(value)
+
+    def text(self, parts: tuple[str | Expression, ...]) -> str:
+        """Return the parts of a template as code: a handle, a literal, or both in one text."""
+        if len(parts) == 1:
+            (only,) = parts
+            return literal(only) if isinstance(only, str) else self.handle(only.source)
+        handles = [self.handle(part.source) for part in parts if isinstance(part, Expression)]
+        texts = [
+            part.replace("{", "{{").replace("}", "}}") if isinstance(part, str) else None
+            for part in parts
+        ]
+        if not any(set(handle) & {'"', "'"} for handle in handles) and _is_printable(parts):
+            waiting = iter(handles)
+            whole = (f"\0{next(waiting)}\1" if text is None else text for text in texts)
+            shown = literal("".join(whole))
+            return f"f{shown}".replace("\\x00", "{").replace("\\x01", "}")
+        shape = "".join("{}" if text is None else text for text in texts)
+        return f"{literal(shape)}.format({', '.join(handles)})"
+
+    def handle(self, source: str) -> str:
+        """Return the code of a handle that says exactly this expression."""
+        reference = find_whole_reference(source)
+        if reference is None or str(reference) != source:
+            return f"{self.flow}.expression({literal(source)})"
+        if reference.root == "jobs" and reference.name in self.variable_by_job:
+            return f"{self.variable_by_job[reference.name]}.{reference.attribute}"
+        if reference.root in _BARE:
+            return f"{self.flow}.{reference.root}"
+        if reference.root in _NAMED and _is_identifier(reference.name):
+            return f"{self.flow}.{reference.root}.{reference.name}"
+        if source == "run.id":
+            return f"{self.flow}.run_id"
+        return f"{self.flow}.expression({literal(source)})"
+
+
+def _is_printable(parts: tuple[str | Expression, ...]) -> bool:
+    return all(part.isprintable() for part in parts if isinstance(part, str))
+
+
+def _is_identifier(name: str) -> bool:
+    return name.isidentifier() and not keyword.iskeyword(name) and not name.startswith("_")
+
+
+def _plain(value: Any) -> Code:
+    """Return plain data as code; texts are what they are."""
+    if isinstance(value, str):
+        return literal(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return f'float("{value}")'
+    if isinstance(value, Mapping):
+        pairs = [(f"{literal(key)}: ", _plain(item)) for key, item in value.items()]
+        return Bracketed("{", pairs, "}")
+    if isinstance(value, list | tuple):
+        return Bracketed("[", [("", _plain(item)) for item in value], "]")
+    return repr(value)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        if has_expression(value):
+            yield value
+    elif isinstance(value, Mapping | list | tuple):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts(item)

@@ -1,0 +1,182 @@
+"""A workflow as YAML text: reading it gives the same workflow. Comments were never part of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flowq.declare.durations import write_duration
+from flowq.declare.emitting import Section, emit
+from flowq.declare.nested import is_file
+from flowq.spec import (
+    ALL_TOLERATED,
+    Approval,
+    Block,
+    Concurrency,
+    Defaults,
+    ForEach,
+    Input,
+    JobSpec,
+    Matrix,
+    Retry,
+    Schedule,
+    Tolerance,
+    Workflow,
+)
+
+_MOST_ITEMS = ForEach([]).max_items
+
+
+def export_yaml(workflow: Workflow) -> str:
+    """Return a workflow as YAML text.
+
+    Nested workflows from files are named, not copied: the text belongs beside these files.
+    """
+    return emit({"name": workflow.name, **say_workflow(workflow)})
+
+
+def say_workflow(workflow: Workflow) -> dict[str, Any]:
+    """Return a workflow in the words of the language, but for its name; only what was said."""
+    inline = {n: w for n, w in workflow.workflows.items() if not is_file(n)}
+    return _only_said(
+        description=workflow.description,
+        inputs=Section({each.name: _input(each) for each in workflow.inputs}),
+        defaults=_defaults(workflow.defaults),
+        env=dict(workflow.env),
+        max_parallel=workflow.max_parallel,
+        concurrency=_concurrency(workflow.concurrency),
+        schedule=_schedule(workflow.schedule),
+        outputs=dict(workflow.outputs),
+        workflows=Section({n: Section(say_workflow(w)) for n, w in inline.items()}),
+        jobs=Section({job.name: Section(say_job(job)) for job in workflow.jobs}),
+    )
+
+
+def _only_said(**value_by_key: Any) -> dict[str, Any]:
+    """Return what was said; nothing, an empty text and an empty map are the defaults."""
+    said = value_by_key.items()
+    return {key.rstrip("_"): value for key, value in said if not _is_default(value)}
+
+
+def _is_default(value: Any) -> bool:
+    if value is None or value is False:
+        return True
+    return isinstance(value, str | Mapping | tuple) and not value
+
+
+def say_job(job: JobSpec) -> dict[str, Any]:
+    """Return a job in the words of the language; only what was said."""
+    each, matrix = job.for_each, job.matrix
+    return {
+        **_only_said(
+            description=job.description,
+            deferred=job.deferred,
+            needs=_one_or_many(job.needs),
+            if_=job.if_,
+            approval=_approval(job.approval),
+        ),
+        **(_for_each(each) if each is not None else {}),
+        **(_matrix(matrix) if matrix is not None else {}),
+        **_only_said(call=job.call, workflow=job.workflow),
+        **({"run": job.run.command} if job.run is not None else {}),
+        **_only_said(
+            shell=job.run.shell if job.run else None,
+            result=job.run.result if job.run and job.run.result != "last" else None,
+            with_=dict(job.with_),
+            env=dict(job.env),
+            cwd=job.cwd,
+            blocks=_blocks(job.blocks),
+            max_parallel=job.max_parallel,
+            fail_fast=job.fail_fast,
+            continue_on_error=_tolerance(job.continue_on_error),
+            on_blocker_failure=job.on_blocker_failure,
+            if_empty=job.if_empty,
+            on_crash=job.on_crash,
+            expires=_duration(job.expires_s),
+            retries=_retries(job.retries),
+            timeout=_duration(job.timeout_s),
+            queue=job.queue,
+            at_front=job.at_front,
+        ),
+    }
+
+
+def _for_each(each: ForEach) -> dict[str, Any]:
+    most = None if each.max_items == _MOST_ITEMS else each.max_items
+    further = _only_said(key=each.key, more=each.more, max_items=most, stop_when=each.stop_when)
+    return {"for_each": each.items, **further}
+
+
+def _matrix(matrix: Matrix) -> dict[str, Any]:
+    axes = {"matrix": dict(matrix.axes)} if matrix.axes or not matrix.include else {}
+    combinations = {"include": matrix.include, "exclude": matrix.exclude}
+    listed = {key: [dict(each) for each in value] for key, value in combinations.items() if value}
+    return {**axes, **listed, **_only_said(stop_when=matrix.stop_when)}
+
+
+def _one_or_many(names: Sequence[str]) -> Any:
+    return names[0] if len(names) == 1 else list(names) or None
+
+
+def _blocks(blocks: Sequence[Block]) -> Any:
+    if any(block.on_failure for block in blocks):
+        return {b.name: {"on_failure": b.on_failure} if b.on_failure else None for b in blocks}
+    return _one_or_many([block.name for block in blocks])
+
+
+def _retries(retries: Retry | None) -> Any:
+    if retries is None or not retries.backoff_s:
+        return None if retries is None else retries.max
+    return {"max": retries.max, "backoff": write_duration(retries.backoff_s)}
+
+
+def _duration(seconds: float | None) -> Any:
+    return None if seconds is None else write_duration(seconds)
+
+
+def _tolerance(tolerance: Tolerance | None) -> Any:
+    if tolerance is None:
+        return None
+    if tolerance == ALL_TOLERATED:
+        return True
+    return tolerance.count if tolerance.percent is None else f"{tolerance.percent}%"
+
+
+def _approval(approval: Approval | None) -> Any:
+    if approval is None:
+        return None
+    said = _only_said(message=approval.message, expires=_duration(approval.expires_s))
+    return said or True
+
+
+def _defaults(defaults: Defaults) -> dict[str, Any]:
+    return _only_said(
+        queue=None if defaults.queue == "default" else defaults.queue,
+        timeout=_duration(defaults.timeout_s),
+        retries=_retries(defaults.retries),
+    )
+
+
+def _concurrency(concurrency: Concurrency | None) -> Any:
+    if concurrency is None:
+        return None
+    said = _only_said(cancel_in_progress=concurrency.cancel_in_progress)
+    return {"group": concurrency.group, **said}
+
+
+def _schedule(schedule: Schedule | None) -> Any:
+    if schedule is None:
+        return None
+    zone = {} if schedule.timezone == "UTC" else {"timezone": schedule.timezone}
+    return {"cron": schedule.cron, **zone}
+
+
+def _input(declared: Input) -> dict[str, Any]:
+    said: dict[str, Any] = {"type": declared.type}
+    if declared.choices:
+        said["choices"] = list(declared.choices)
+    if declared.pattern is not None:
+        said["pattern"] = declared.pattern
+    if not declared.required:
+        said["default"] = declared.default
+    return {**said, **_only_said(description=declared.description)}

@@ -1,0 +1,78 @@
+"""The JSON Schema of a workflow file, for editors: made of the tables that the reader uses.
+
+A schema knows shapes, not names: that a job in `needs` is declared, or what an expression means,
+only `flowq check` can say.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flowq.declare.keys import INPUT, JOB, NESTED, WORKFLOW
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+_JOB_NAME = "^(?!.*--)[A-Za-z_][A-Za-z0-9_-]*$"
+_INPUT_NAME = "^[A-Za-z_][A-Za-z0-9_]*$"
+
+
+def build_schema() -> dict[str, Any]:
+    """Return the JSON Schema, draft 2020-12, of a workflow file."""
+    return {
+        "$schema": DIALECT,
+        "title": "A flowq workflow",
+        "description": "Jobs on Redis Queue (RQ), and what must run before what.",
+        **_with_names(WORKFLOW.schema()),
+        "$defs": {
+            "job": _job(),
+            "input": _input(),
+            "workflow": _with_names(NESTED.schema()),
+        },
+    }
+
+
+def _with_names(schema: dict[str, Any]) -> dict[str, Any]:
+    """Fill in the maps whose keys are names."""
+    properties = schema["properties"]
+    properties["jobs"] |= _named("job", _JOB_NAME) | {"minProperties": 1}
+    properties["inputs"] |= _named("input", _INPUT_NAME, "null")
+    properties["workflows"] |= _named("workflow", _JOB_NAME, "null")
+    return schema
+
+
+def _named(what: str, pattern: str, *types: str) -> dict[str, Any]:
+    return {
+        "type": ["object", *types] if types else "object",
+        "patternProperties": {pattern: {"$ref": f"#/$defs/{what}"}},
+        "additionalProperties": False,
+    }
+
+
+def _job() -> dict[str, Any]:
+    others = {"call": ("run", "workflow"), "run": ("call", "workflow"), "workflow": ("call", "run")}
+    return {
+        **JOB.schema(),
+        "oneOf": [
+            {"required": [key], "not": {"anyOf": [{"required": [other]} for other in rest]}}
+            for key, rest in others.items()
+        ],
+        "dependentRequired": {
+            "key": ["for_each"],
+            "more": ["for_each"],
+            "max_items": ["for_each"],
+            "exclude": ["matrix"],
+            "shell": ["run"],
+            "result": ["run"],
+        },
+    }
+
+
+def _input() -> dict[str, Any]:
+    schema = INPUT.schema()
+    enum = {"properties": {"type": {"const": "enum"}}, "required": ["type"]}
+    return {
+        "anyOf": [
+            {"type": "null"},
+            {**schema, "if": enum, "then": {"required": ["choices"]}},
+        ]
+    }

@@ -1,0 +1,87 @@
+"""The JSON Schema and the reader agree, as an independent validator sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from flowq.checks import check
+from flowq.declare.keys import CONCURRENCY, DEFAULTS, INPUT, JOB, SCHEDULE, WORKFLOW
+from flowq.declare.nodes import read_document
+from flowq.declare.problems import Problems
+from flowq.declare.schema import build_schema
+from flowq.declare.shapes import to_data
+from flowq.declare.starter import write_workflow
+from flowq.declare.yaml import read_workflow
+from flowq.errors import Problem, WorkflowInvalid
+from flowq.graph import build_graph
+
+WORKFLOWS = Path(__file__).parents[2] / "workflows"
+SCHEMA = build_schema()
+VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
+OF_SHAPES = {"FQ103", "FQ105", "FQ106", "FQ108", "FQ109", "FQ110", "FQ114", "FQ117", "FQ118"}
+BEYOND_A_SCHEMA = {
+    "condition_with_two_expressions": "it knows no expressions",
+    "expression_in_a_key": "it does not look into arguments",
+    "for_each_and_matrix": "a second look at a job that may have either",
+    "for_each_names_a_job": "it knows no expressions",
+    "input_pattern_is_no_pattern": "it knows no regular expressions of Python",
+    "retries_of_a_workflow": "a second look at what a nested workflow means",
+    "run_with_arguments": "a second look at what a command means",
+    "list_as_a_key": "it sees data, where there is no such key any more",
+}
+
+
+def data_of(text: str) -> Any:
+    node = read_document(text, Problems("x.yaml"))
+    return None if node is None else to_data(node)
+
+
+def is_valid(text: str) -> bool:
+    return bool(VALIDATOR.is_valid(data_of(text)))
+
+
+def problems_of(file: Path) -> list[Problem]:
+    try:
+        workflow = read_workflow(file)
+        return check(workflow, build_graph(workflow))
+    except WorkflowInvalid as invalid:
+        return list(invalid.problems)
+
+
+def refused_shapes() -> Iterator[Path]:
+    for file in sorted((WORKFLOWS / "bad").glob("*.yaml")):
+        codes = {problem.code for problem in problems_of(file)}
+        if codes & OF_SHAPES:
+            yield file
+
+
+def test_the_schema_is_one() -> None:
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+
+
+@pytest.mark.parametrize("file", sorted(WORKFLOWS.glob("*.yaml")), ids=lambda file: file.stem)
+def test_the_schema_accepts_an_example(file: Path) -> None:
+    assert is_valid(file.read_text("utf-8"))
+
+
+def test_the_schema_accepts_what_init_writes() -> None:
+    assert is_valid(write_workflow("hello", "flowq.schema.json"))
+
+
+@pytest.mark.parametrize("file", list(refused_shapes()), ids=lambda file: file.stem)
+def test_the_schema_refuses_what_the_reader_does(file: Path) -> None:
+    assert is_valid(file.read_text("utf-8")) == (file.stem in BEYOND_A_SCHEMA)
+
+
+@pytest.mark.parametrize("words", [JOB, WORKFLOW, DEFAULTS, INPUT, SCHEDULE, CONCURRENCY])
+def test_every_key_says_what_it_means_and_its_examples_are_right(words: Any) -> None:
+    for name, key in words.keys.items():
+        assert key.description.endswith("."), name
+        one = jsonschema.Draft202012Validator(key.schema())
+        for example in key.examples:
+            assert one.is_valid(list(example) if isinstance(example, tuple) else example), name
