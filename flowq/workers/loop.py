@@ -12,7 +12,6 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 from redis.exceptions import ReadOnlyError, RedisError, ResponseError
@@ -22,6 +21,7 @@ from flowq.workers.crew import Crew
 from flowq.workers.doorbell import Doorbell
 from flowq.workers.hire import Child
 from flowq.workers.ledger import Ledger
+from flowq.workers.limits import Limits
 from flowq.workers.oversight import LOOK_S, Oversight, complete, needs_long_way
 from flowq.workers.pace import BATCH_S
 from flowq.workers.upkeep import Upkeep
@@ -44,16 +44,6 @@ GIVE_UP_S = 60.0
 UNREACHABLE = (RedisError, OSError)
 
 log = logging.getLogger("rq.worker")
-
-
-@dataclass(frozen=True)
-class Limits:
-    """When to stop by oneself."""
-
-    burst: bool = False
-    max_jobs: int | None = None
-    max_idle_s: float | None = None
-    until: Callable[[], bool] | None = None
 
 
 class Supervisor:
@@ -129,15 +119,14 @@ class Supervisor:
             return False
         if self._is_stopping:
             return True
-        limits = self.limits
-        if limits.max_jobs is not None and self.done >= limits.max_jobs:
-            return True
-        if limits.burst and (self._is_dry or self._suspended_until):
-            return True
+        has_nothing_left = self._is_dry or bool(self._suspended_until)
         idle_s = time.monotonic() - self._idle_since
-        if limits.max_idle_s is not None and idle_s >= limits.max_idle_s:
+        if self.limits.are_reached(
+            done=self.done, has_nothing_left=has_nothing_left, idle_s=idle_s
+        ):
             return True
-        return limits.until is not None and not self._is_offline and self._is_over(limits.until)
+        until = self.limits.until
+        return until is not None and not self._is_offline and self._is_over(until)
 
     def _is_over(self, until: Callable[[], bool]) -> bool:
         try:
@@ -312,6 +301,8 @@ class Supervisor:
         slots = idle + len(self.crew.find_hungry()) if self._can_claim() else 0
         costs = self.oversight.pace.cost_by_kind() if self.crew.mode != "fork" else {}
         limit = min(BATCH_LIMIT * slots, self._jobs_left())
+        if self.ledger.strategy != "default":
+            limit = min(limit, 1)  # the next one is another queue's turn
         try:
             turn = self.ledger.turn(
                 ends, slots=slots, idle=idle, limit=limit, budget_s=BATCH_S, cost_by_kind=costs
@@ -328,7 +319,7 @@ class Supervisor:
             else:
                 self._count(claim, end)
         if slots:
-            self._is_dry = len(turn.claims) < slots
+            self._is_dry = len(turn.claims) < min(slots, limit)
             self.doorbell.has_rung = self.doorbell.has_rung and not self._is_dry
         self._suspended_until = time.monotonic() + TICK_S * 5 if turn.is_suspended else 0.0
         self._claimed += len(turn.claims)

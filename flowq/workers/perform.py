@@ -197,7 +197,7 @@ class Bench:
         The WIP entry is looked at first, so that what somebody else has ended stays ended.
         """
         connection = self._unrepeating
-        if connection.zscore(_wip_key(task), f"{task.job_id}:{task.execution_id}") is None:
+        if not self._is_ours(task, connection):
             return end._replace(how="lost")
         job = self.restore(task, connection)
         job.started_at = datetime.fromtimestamp(end.started_at, UTC)
@@ -237,6 +237,15 @@ class Bench:
                 job, pipeline=pipeline, at_front=job.should_enqueue_at_front()
             )
             pipeline.execute()
+
+    def _is_ours(self, task: Task, connection: Redis) -> bool:
+        member = f"{task.job_id}:{task.execution_id}"
+        if connection.zscore(_wip_key(task), member) is not None:
+            return True
+        # RQ's cancel() of a running job takes its WIP entry away, and lets it run to its end.
+        status = connection.hget(keys.job(task.job_id), "status")
+        is_held = connection.sismember(keys.held(self.settings.worker), member)
+        return status == b"canceled" and bool(is_held)
 
     def _rq_worker(self, connection: Redis, queues: Sequence[str] = ()) -> BaseWorker:
         worker = BaseWorker(

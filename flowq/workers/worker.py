@@ -33,7 +33,8 @@ from flowq.workers.crew import Crew
 from flowq.workers.doorbell import Doorbell
 from flowq.workers.hire import Mode
 from flowq.workers.ledger import Ledger
-from flowq.workers.loop import FIRST_PAUSE_S, Limits, Supervisor
+from flowq.workers.limits import Limits
+from flowq.workers.loop import FIRST_PAUSE_S, Supervisor
 from flowq.workers.oversight import Oversight
 from flowq.workers.pace import Pace
 from flowq.workers.perform import Settings
@@ -114,8 +115,8 @@ class Worker(BaseWorker):
             [queue.name if isinstance(queue, RQQueue) else queue for queue in queues],
             name,
             connection=connection,
-            job_class=_ours(job_class, RQJob, Job),
-            queue_class=_ours(queue_class, RQQueue, Queue),
+            job_class=_ours(job_class or self.job_class, RQJob, Job),
+            queue_class=_ours(queue_class or self.queue_class, RQQueue, Queue),
             **options,
         )
         self.mode = mode
@@ -188,7 +189,8 @@ class Worker(BaseWorker):
         )
         assert self.mode is not None
         crew = Crew(self.concurrency, self.mode, settings, self.max_jobs_per_child)
-        pace = Pace(self.batches and self.max_jobs_per_child is None)
+        is_fair = self._dequeue_strategy is not DequeueStrategy.DEFAULT
+        pace = Pace(self.batches and self.max_jobs_per_child is None and not is_fair)
         oversight = Oversight(crew, pace, self.timeout_grace_s)
         queues = self.queue_names()
         ledger = Ledger(

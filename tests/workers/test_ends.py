@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -121,6 +123,20 @@ def test_a_rate_limited_job_gives_its_slot_back(
     jobs = [queue.enqueue(worker_jobs.nothing, rate_limit=limit) for _ in range(3)]
     work_off()
     assert [job.get_status() for job in jobs] == [JobStatus.FINISHED] * 3
+
+
+def test_a_job_that_is_canceled_while_it_runs_still_finishes(
+    queue: Queue, start_worker: Callable[..., Any], wait_until: Callable[..., None], tmp_path: Path
+) -> None:
+    start_worker()
+    began, go = tmp_path / "began", tmp_path / "go"
+    job = queue.enqueue(worker_jobs.touch_and_wait, str(began), str(go))
+    wait_until(began.exists, 10)
+    job.cancel()
+    until = time.monotonic() + 2  # longer than it takes until the worker's next heartbeat
+    wait_until(lambda: time.monotonic() > until)
+    go.touch()
+    wait_until(lambda: job.get_status() is JobStatus.FINISHED)
 
 
 def test_a_returned_retry_runs_again(queue: Queue, work_off: Callable[..., Any]) -> None:

@@ -37,8 +37,9 @@ for i = 9, 8 + 5 * tonumber(ARGV[8]), 5 do
     if redis.call('EXISTS', job_key(id)) == 1 then
       redis.call('HSET', job_key(id), 'last_heartbeat', NOW)
     end
-  else
-    lost[#lost + 1] = execution
+  elseif redis.call('HGET', job_key(id), 'status') ~= 'canceled'
+    or redis.call('SISMEMBER', worker_key .. ':executions', member) == 0 then
+    lost[#lost + 1] = execution -- a canceled one runs to its end, as with RQ
   end
 end
 return lost

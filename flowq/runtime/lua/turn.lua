@@ -87,10 +87,17 @@ local function keep_result(e)
   end
 end
 
+-- RQ's cancel() of a running job takes its WIP entry away, and lets it run to its end.
+local function was_canceled(id, execution)
+  return redis.call('HGET', job_key(id), 'status') == 'canceled'
+    and redis.call('SISMEMBER', held_key, id .. ':' .. execution) == 1
+end
+
 local function finish(e)
   local key = job_key(e.id)
   if redis.call('EXISTS', key .. ':dependents') == 1 then return 'long' end
-  if redis.call('ZREM', PREFIX .. ':wip:' .. e.queue, e.id .. ':' .. e.execution) == 0 then
+  if redis.call('ZREM', PREFIX .. ':wip:' .. e.queue, e.id .. ':' .. e.execution) == 0
+    and not was_canceled(e.id, e.execution) then
     return 'lost'
   end
   drop_execution(e)
