@@ -57,12 +57,12 @@ def put_on(director: Director, graphs: int) -> list[Fault]:
     has_ended = play(director, graphs)
     played_s = time.monotonic() - began
     evidence = collect(director)
+    evidence.save(director.folder / "evidence.json")
     stuck = [] if has_ended else tell_stuck(director, evidence)
     director.end_workers()
     faults, repeats = judge(evidence)
     if has_ended:
         faults += [Fault("redis", f"{key} left") for key in clear(director, evidence)]
-    evidence.save(director.folder / "evidence.json")
     print(render(evidence, faults, repeats, played_s), *stuck, sep="\n", flush=True)
     return faults
 

@@ -195,8 +195,8 @@ def check_order(facts: GraphFacts, evidence: Evidence) -> Iterator[Fault]:
     may have made the server forget, and its blockers run again, too.
     """
     for future, blockers in _blockers(facts).items():
-        last = _last(evidence, future)
-        if last is None or last.generation != facts.jobs[future].generation:
+        last, job = _last(evidence, future), facts.jobs.get(future)
+        if last is None or job is None or last.generation != job.generation:
             continue
         for blocker in blockers:
             for execution in evidence.executions.get(blocker, ()):

