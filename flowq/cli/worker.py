@@ -30,6 +30,14 @@ from flowq.errors import UsageError
     is_flag=True,
     help="Keep spawned children, instead of a fork for each job; the default on Windows.",
 )
+@click.option(
+    "-S",
+    "--serializer",
+    type=click.Choice(["pickle", "json"]),
+    default="pickle",
+    show_default=True,
+    help="How jobs and results are kept in Redis, as their queue says.",
+)
 @click.option("--name", metavar="NAME", help="The worker's name; it must not be in use.")
 @options.quiet
 @options.verbose
@@ -39,6 +47,7 @@ def command(
     concurrency: int,
     burst: bool,
     multiprocessing: bool,
+    serializer: str,
     name: str | None,
     quiet: bool,
     verbose: bool,
@@ -67,6 +76,7 @@ def command(
                 paths=[str(Path.cwd())],
                 name=name,
                 quiet=quiet,
+                serializer=serializer,
             )
         except ValueError as error:
             raise UsageError(str(error)) from None

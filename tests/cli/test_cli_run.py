@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from commands import Flowq
 from redis import Redis
+from rq.serializers import JSONSerializer
 
-from flowq import client
+from flowq import Queue, client
 
 
 def test_a_workflow_runs_on_a_private_server_and_its_run_can_be_looked_at_later(
@@ -146,6 +147,18 @@ def test_a_worker_and_a_run_find_each_other_by_the_variable(flowq: Flowq, redis_
     assert worker.returncode == 0
     assert watched.returncode == 1
     assert "toast failed" in watched.stdout
+
+
+def test_a_worker_reads_jobs_that_were_serialized_as_json(
+    flowq: Flowq, redis_url: str, connection: Redis
+) -> None:
+    queue = Queue(connection=connection, serializer=JSONSerializer)
+    job = queue.enqueue("kitchen.cut", slices=2)
+
+    worker = flowq("worker", "--burst", "--serializer", "json", "--redis-url", redis_url)
+
+    assert worker.returncode == 0
+    assert job.return_value() == ["slice 1", "slice 2"]
 
 
 def test_no_import_leaves_the_code_to_the_workers(flowq: Flowq, folder: Path) -> None:
