@@ -41,6 +41,8 @@ def load(target: str) -> Workflow:
         return _find_workflow(target, _import_file(target, path), name)
     if path.exists() and not colon:
         return _load_yaml(target, path)
+    if not path_text:
+        raise WorkflowNotFound(target, "it names no module; write package.module:workflow")
     make_importable(Path.cwd())
     return _find_workflow(target, _import(target, path_text), name)
 
@@ -134,7 +136,7 @@ def _import(target: str, name: str) -> ModuleType:
         raise
     except ModuleNotFoundError as error:
         if error.name and (name == error.name or name.startswith(error.name + ".")):
-            raise WorkflowNotFound(target, f"there is no module {name}") from None
+            raise WorkflowNotFound(target, f"there is no module {name}{_near(target)}") from None
         raise WorkflowNotFound(target, f"importing {name} failed: {error}") from error
     except Exception as error:
         # The user's own code may raise anything at import; its message is what helps.
@@ -143,14 +145,19 @@ def _import(target: str, name: str) -> ModuleType:
         ) from error
 
 
+def _near(target: str) -> str:
+    files = [f"{target}{ending}" for ending in (*YAML_ENDINGS, ".py")]
+    return next((f"; did you mean {file}?" for file in files if Path(file).is_file()), "")
+
+
 def _find_workflow(target: str, module: ModuleType, name: str) -> Workflow:
     declared: dict[str, python.Workflow] = {
         key: value for key, value in vars(module).items() if isinstance(value, python.Workflow)
     }
     if name:
         if name not in declared:
-            have = ", ".join(declared) or "no workflow"
-            raise WorkflowNotFound(target, f"{module.__name__} has {have}, not {name}")
+            have = f"; there is {', '.join(declared)}" if declared else ""
+            raise WorkflowNotFound(target, f"{module.__name__} has no workflow {name}{have}")
         return declared[name].spec()
     if len(declared) != 1:
         have = ", ".join(declared) or "no workflow"
