@@ -22,7 +22,7 @@ from redis.exceptions import TimeoutError as ReplyLost
 
 from flowq.errors import RunFailed, ServerUnavailable
 from flowq.plan import Plan
-from flowq.runtime import facts, listeners, outcomes, retrying, runs
+from flowq.runtime import approvals, facts, listeners, outcomes, retrying, runs
 from flowq.runtime.explain import Explanation, explain
 from flowq.runtime.maintenance import Finding, examine, tidy
 from flowq.runtime.outcomes import Failure
@@ -56,12 +56,19 @@ PATIENCE_S = 15.0
 """How long a server that went away is waited for while a run is followed."""
 
 
-def submit(plan: Plan, connection: Redis, *, retention_s: float = runs.RETENTION_S) -> Run:
+def submit(
+    plan: Plan,
+    connection: Redis,
+    *,
+    retention_s: float = runs.RETENTION_S,
+    is_held: bool = False,
+) -> Run:
     """Submit a plan; once this returns the run reaches its end without this process.
 
-    Atomic: an error, or a crash, before the commit leaves nothing that runs.
+    Atomic: an error, or a crash, before the commit leaves nothing that runs. With `is_held` nothing
+    is released before `Run.release`.
     """
-    runs.submit(plan, connection, retention_s=retention_s)
+    runs.submit(plan, connection, retention_s=retention_s, is_held=is_held)
     return Run(plan.run_id, connection)
 
 
@@ -200,6 +207,15 @@ class Run:
         """
         again = retrying.retry(self.run_id, self.connection)
         return tuple(runs.read_names(self.run_id, again, self.connection).values())
+
+    def release(self, name: str | None = None) -> bool:
+        """Approve a job that asks for it, or, without a name, let a held run go.
+
+        Returns True for the call that did it. Errors: NotFound; WrongState.
+        """
+        if name is None:
+            return approvals.release_run(self.run_id, self.connection)
+        return approvals.approve(self.run_id, name, self.connection)
 
     def cancel(self) -> None:
         """End the run: what has not started is called off, what runs gets RQ's stop command.

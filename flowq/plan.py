@@ -75,6 +75,7 @@ class Enqueue:
     stop_when: str | None = None
     is_tolerated: bool = False
     approval: Approval | None = None
+    expires_s: float | None = None
     if_empty: Policies = "run"
     on_crash: Literal["requeue", "fail"] = "requeue"
     at_front: bool = False

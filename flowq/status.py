@@ -82,6 +82,11 @@ class JobStatus:
         return self.name.endswith("]") and self.name.startswith(f"{self.declared_as}[")
 
     @property
+    def is_asking(self) -> bool:
+        """Whether only an approval holds it."""
+        return self.state == "deferred" and self.reason == ASKING
+
+    @property
     def is_tolerated(self) -> bool:
         """Whether it failed, and that counts as a success."""
         return self.state == "failed" and self.reason == TOLERATED
@@ -190,7 +195,7 @@ def _waiting_or_running(state: str, jobs: Mapping[str, JobStatus]) -> str:
     """Return `waiting` for a running run in which nothing can happen without an approval."""
     if state not in ("running", "waiting"):
         return state
-    is_asking = any(job.state == "deferred" and job.reason == ASKING for job in jobs.values())
+    is_asking = any(job.is_asking for job in jobs.values())
     is_busy = any(job.state in ("queued", "scheduled", "started") for job in jobs.values())
     return "waiting" if (is_asking or state == "waiting") and not is_busy else "running"
 

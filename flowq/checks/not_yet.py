@@ -12,7 +12,7 @@ from flowq.spec import JobSpec, Workflow
 
 NOT_YET = frozenset(
     {
-        *("workflow", "approval", "expires"),
+        "workflow",
         *("outputs", "concurrency", "schedule"),
     }
 )

@@ -96,6 +96,24 @@ class UnattendedQueues:
         return f"no worker listens: {jobs}; start one with: {start}"
 
 
+class Asked:
+    """Says once which jobs wait for an approval, and how to give it."""
+
+    def __init__(self, run: Run, place: Place) -> None:
+        self._run = run
+        self._place = place
+        self._told: set[str] = set()
+
+    def look(self, status: RunStatus, display: Display) -> None:
+        """Look for jobs that ask, and have not been told of."""
+        asking = [job for job in status.jobs.values() if job.is_asking]
+        for job in asking:
+            if job.name not in self._told:
+                command = self._place.hint(f"release {self._run.run_id} {job.name}")
+                display.note(f"{job.name} waits for an approval; give it with: {command}")
+        self._told = {job.name for job in asking}
+
+
 def exit_code(status: RunStatus) -> int:
     """Return the exit code that a run's end stands for."""
     return 0 if status.state == "succeeded" else 1

@@ -32,6 +32,7 @@ COMMANDS: Mapping[str, str] = {
     "show": "Show all about a run, or one of its jobs.",
     "runs": "List the newest runs.",
     "cancel": "End a run.",
+    "release": "Approve a job that waits for it, or start a held run.",
     "retry": "Run again what did not succeed in a run.",
     "explain": "Say why a job has not run.",
     "doctor": "Find what ended unnoticed, and put it right.",

@@ -43,6 +43,7 @@ class _WithInputs(click.Command):
 @options.concurrency
 @click.option("--dry-run", is_flag=True, help="Print the plan; enqueue nothing, need no server.")
 @click.option("--detach", is_flag=True, help="Print the run's id, and leave it to the workers.")
+@click.option("--hold", is_flag=True, help="Submit it, and let nothing start before `release`.")
 @options.as_json
 @options.no_import
 @options.quiet
@@ -55,6 +56,7 @@ def command(
     concurrency: int | None,
     dry_run: bool,
     detach: bool,
+    hold: bool,
     as_json: bool,
     imports: bool,
     quiet: bool,
@@ -81,9 +83,22 @@ def command(
             return 0
         with opened(redis_url, creating=True) as place:
             warn_about(place)
+            if hold:
+                return _hold(plan, place, wishes, out)
             if detach:
                 return _detach(plan, place, wishes, out)
             return _run(plan, place, wishes, out)
+
+
+def _hold(plan: Plan, place: Place, wishes: Wishes, out: IO[str]) -> int:
+    run = client.submit(plan, place.connection, is_held=True)
+    if wishes.is_json:
+        streams.write(write_json(run_document(run.status(), {})), out)
+    else:
+        streams.write(f"{run.run_id}\n", out)
+    if not wishes.is_quiet:
+        streams.note(f"flowq: start it with: {place.hint(f'release {run.run_id}')}")
+    return 0
 
 
 def _detach(plan: Plan, place: Place, wishes: Wishes, out: IO[str]) -> int:

@@ -111,7 +111,9 @@ class Frame:
             more=self._template(each.more, job.name, "more"),
             stop_when=None,
         )
-        templates = self._single(replace(job, approval=None), job_id, name, False, job_id)
+        templates = self._single(
+            replace(job, approval=None, expires_s=None), job_id, name, False, job_id
+        )
         expands = Enqueue(
             job_id,
             name,
@@ -167,6 +169,7 @@ class Frame:
             if_=None,
             slots=(),
             approval=None,
+            expires_s=None,
             description=f"outputs of {nested.name}",
         )
 
@@ -238,6 +241,7 @@ class Frame:
             "on_blocker_failure": _policy_of(job),
             "queue": job.queue or self.graph.workflow.defaults.queue,
             "if_empty": job.if_empty or "run",
+            "expires_s": job.expires_s,
             "on_crash": job.on_crash or "requeue",
             "at_front": job.at_front,
         }

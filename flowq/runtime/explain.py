@@ -29,7 +29,8 @@ _OPEN_STATES = {"open", "releasing"}
 class Reason:
     """One reason why a job does not run now. Shape: `job_ids` are those that hold it, all of them.
 
-    `kind` is one of open, gate, blockers, dependencies, time, queue, started, ended.
+    `kind` is one of open, gate, blockers, approval, slot, dependencies, time, queue, started,
+    ended.
     """
 
     kind: str
@@ -92,6 +93,7 @@ def _holds(job_id: str, job: Mapping[str, str], connection: Redis) -> Iterator[R
     if future:
         yield from _blockers(job_id, future, connection)
     yield from _gates(job, connection)
+    yield from _of_a_run(job_id, job, connection)
     yield from _dependencies(job, connection)
 
 
@@ -123,6 +125,17 @@ def _gates(job: Mapping[str, str], connection: Redis) -> Iterator[Reason]:
     if shut:
         hint = f'flowq.release_job("{shut[0]}", connection=…) frees its blockers'
         yield Reason("gate", f"it blocks {_name(shut)}, not released yet", shut, hint)
+
+
+def _of_a_run(job_id: str, job: Mapping[str, str], connection: Redis) -> Iterator[Reason]:
+    run_id, name = job.get("flowq_run", ""), job.get("flowq_name", "")
+    if "flowq_asked" in job and "flowq_approved" not in job:
+        yield Reason("approval", "it waits for an approval", (), f"flowq release {run_id} {name}")
+    for limit in job.get("flowq_slots", "").split():
+        if connection.zscore(keys.waiting(limit), job_id) is not None:
+            holders = tuple(sorted(map(as_text, connection.sscan_iter(keys.slots(limit)))))
+            text = f"its max_parallel is used up by {_name(holders)}"
+            yield Reason("slot", text, holders, "it starts when one of them ends")
 
 
 def _dependencies(job: Mapping[str, str], connection: Redis) -> Iterator[Reason]:

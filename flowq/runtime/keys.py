@@ -137,3 +137,13 @@ def group_keys(group_id: str) -> str:
 def group_items(group_id: str) -> str:
     """The items of a group by index, pickled."""
     return f"{PREFIX}:flowq:{VERSION}:items:{group_id}"
+
+
+def slots(limit: str) -> str:
+    """The jobs that count in a max_parallel."""
+    return f"{PREFIX}:flowq:{VERSION}:slots:{limit}"
+
+
+def waiting(limit: str) -> str:
+    """The jobs that wait for their turn in a max_parallel."""
+    return f"{PREFIX}:flowq:{VERSION}:waiting:{limit}"

@@ -139,6 +139,7 @@ def _hold(enqueue: Enqueue, run_id: str) -> Hold:
         edges=tuple(Edge(block.name, block.on_failure) for block in enqueue.blocks),
         policy=enqueue.on_blocker_failure,
         if_empty=enqueue.if_empty,
+        expires_s=None if enqueue.approval else enqueue.expires_s,
         run_id=run_id,
         name=enqueue.name,
         fields=_fields(enqueue),
@@ -148,7 +149,7 @@ def _hold(enqueue: Enqueue, run_id: str) -> Hold:
 def _fields(enqueue: Enqueue) -> dict[str, str]:
     """Return what the scripts have to know; `lua/groups.lua` says what it means."""
     asked = find_references(enqueue.if_).statuses
-    expires = enqueue.approval and enqueue.approval.expires_s
+    expires = enqueue.approval and (enqueue.approval.expires_s or enqueue.expires_s)
     fields = {
         "flowq_group": enqueue.group,
         "flowq_slots": " ".join(f"group:{group}" for group in enqueue.slots),

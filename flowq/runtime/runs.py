@@ -38,8 +38,12 @@ RETENTION_S = 7 * 86_400
 # Submitting ----------------------------------------------------------------------------------
 
 
-def submit(plan: Plan, connection: Redis, *, retention_s: float = RETENTION_S) -> None:
+def submit(
+    plan: Plan, connection: Redis, *, retention_s: float = RETENTION_S, is_held: bool = False
+) -> None:
     """Execute a plan. Until its commit nothing can run; after it the run reaches its end.
+
+    With `is_held` nothing is released before `flowq.runtime.approvals.release_run`.
 
     Errors: those of `Queue.enqueue`, with the staged run removed; RunNotFound when it was given up
     as abandoned because this process stood still for longer than its lease; redis-py's when the
@@ -53,10 +57,12 @@ def submit(plan: Plan, connection: Redis, *, retention_s: float = RETENTION_S) -
     except BaseException:
         finish(connection, f"purge:{plan.run_id}")
         raise
-    committed = scripts.COMMIT.call(connection, keys.run(plan.run_id), plan.run_id)
+    mode = "hold" if is_held else ""
+    committed = scripts.COMMIT.call(connection, keys.run(plan.run_id), plan.run_id, mode)
     if committed < 0:
         raise RunNotFound(plan.run_id)
-    finish(connection, f"run:{plan.run_id}")
+    if not is_held:
+        finish(connection, f"run:{plan.run_id}")
 
 
 def _stage(plan: Plan, connection: Redis, retention_s: float) -> None:

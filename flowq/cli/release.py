@@ -1,0 +1,57 @@
+"""`flowq release`: the word that a job, or a held run, waits for."""
+
+from __future__ import annotations
+
+import click
+
+from flowq import client
+from flowq.cli import options, streams
+from flowq.cli.attending import Wishes, see_to_the_end
+from flowq.cli.interrupts import Interrupts
+from flowq.cli.place import Place, opened
+from flowq.client import Run
+
+
+@click.command()
+@options.run_id
+@click.argument("job", required=False)
+@options.redis_url
+@options.concurrency
+@options.quiet
+@options.verbose
+def command(
+    run_id: str,
+    job: str | None,
+    redis_url: str | None,
+    concurrency: int | None,
+    quiet: bool,
+    verbose: bool,
+) -> int:
+    """Approve a JOB that waits for it; or, without a JOB, let a run go that `run --hold` held.
+
+    On the private server of the current folder it then follows the run, as `flowq run` does.
+
+    \b
+      flowq release k3v9x0q2m5ab publish
+    """
+    wishes = Wishes(concurrency, False, verbose, quiet)
+    with streams.result_stream(False) as out, opened(redis_url) as place:
+        run = client.get_run(run_id, place.connection)
+        with Interrupts(deferring=True) as interrupts:
+            since = run.status().last_event_id
+            _tell(run, job, run.release(job))
+            if not _is_alone(run, place, wishes):
+                return 0
+            return see_to_the_end(run, place, wishes, out, interrupts, since)
+
+
+def _tell(run: Run, job: str | None, is_news: bool) -> None:
+    what = f"job {job} of run {run.run_id}" if job else f"run {run.run_id}"
+    streams.note(f"flowq: {what} {'is' if is_news else 'was already'} released")
+
+
+def _is_alone(run: Run, place: Place, wishes: Wishes) -> bool:
+    """Whether nobody executes the run unless we do."""
+    if run.status().is_ended:
+        return False
+    return wishes.concurrency is not None or (place.is_embedded and bool(run.unattended_queues()))

@@ -1,0 +1,56 @@
+"""What waits for somebody's word: jobs that ask for an approval, and runs that are held."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flowq.errors import NotFound, RunNotFound, WrongState
+from flowq.nearest import did_you_mean
+from flowq.runtime import keys, scripts
+from flowq.runtime.runs import get_record, get_status
+from flowq.runtime.steps import finish, work_off
+from flowq.status import RUN_ENDED
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+
+def approve(run_id: str, name: str, connection: Redis) -> bool:
+    """Approve a job of a run, or all items of a group; it starts as soon as all else is ready.
+
+    Returns True for the call that did it, False when it was approved before.
+    Errors: RunNotFound; NotFound; WrongState for one that asks for no approval, or is over.
+    """
+    jobs = get_status(run_id, connection).jobs
+    ids = [job.job_id for job in jobs.values() if name in (job.name, job.declared_as)]
+    if not ids:
+        hint = did_you_mean(name, jobs)
+        raise NotFound(f"there is no job {name} in run {run_id}" + (f"; {hint}" if hint else ""))
+    answers = {scripts.APPROVE.call(connection, keys.job(job_id), job_id) for job_id in ids}
+    work_off(connection)
+    if 1 in answers:
+        return True
+    if 0 in answers:
+        return False
+    if _OVER in answers:
+        raise WrongState(f"job {name} of run {run_id} is over; nothing is left to approve")
+    raise WrongState(f"job {name} of run {run_id} asks for no approval")
+
+
+_OVER = -2
+
+
+def release_run(run_id: str, connection: Redis) -> bool:
+    """Let a run go that was submitted with everything held.
+
+    Returns True for the call that did it, False for a run that was not held.
+    Errors: RunNotFound; WrongState for one that has ended.
+    """
+    record = get_record(run_id, connection)
+    if record.state in RUN_ENDED:
+        raise WrongState(f"run {run_id} has ended: {record.state}")
+    answer = scripts.COMMIT.call(connection, keys.run(run_id), run_id, "go")
+    if answer < 0:
+        raise RunNotFound(run_id)
+    finish(connection, f"run:{run_id}")
+    return bool(answer)

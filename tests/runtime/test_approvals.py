@@ -1,0 +1,137 @@
+"""`approval`: a job that waits for somebody's word when all else is ready."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+from language import RUN, Runs, each, job
+from redis import Redis
+
+from flowq.errors import NotFound, WrongState
+from flowq.graph import build_graph
+from flowq.planner import make_plan
+from flowq.runtime import approvals, keys, maintenance, retrying, runs
+from flowq.runtime.explain import explain
+from flowq.spec import Approval, Matrix, Workflow
+
+Work = Callable[..., None]
+BUILD = job("build", "my_id")
+PUBLISH = job("publish", "my_id", needs=("build",), approval=Approval())
+AFTER = job("after", "my_id", needs=("publish",))
+
+
+@pytest.fixture
+def run(connection: Redis) -> Runs:
+    return Runs(connection)
+
+
+def test_the_blockers_run_and_the_job_waits_for_its_approval(run: Runs, work: Work) -> None:
+    run.submit(BUILD, PUBLISH, AFTER)
+    assert run.state == "running"
+    work()
+    assert run.states == {"build": "finished", "publish": "deferred", "after": "deferred"}
+    assert run.state == "waiting"
+    assert (
+        str(explain(f"{RUN}-publish", run.connection).reasons[0].hint) == "flowq release r1 publish"
+    )
+    assert approvals.approve(RUN, "publish", run.connection) is True
+    assert run.state == "running"
+    work()
+    assert run.state == "succeeded"
+
+
+def test_an_approval_in_advance_counts_when_the_job_is_ready(run: Runs, work: Work) -> None:
+    run.submit(BUILD, PUBLISH, AFTER)
+    assert approvals.approve(RUN, "publish", run.connection) is True
+    assert approvals.approve(RUN, "publish", run.connection) is False
+    assert run.states["publish"] == "deferred"
+    work()
+    assert run.state == "succeeded"
+
+
+def test_a_job_without_blockers_asks_at_once(run: Runs, work: Work) -> None:
+    run.submit(job("publish", "my_id", approval=Approval()))
+    work()
+    assert run.state == "waiting"
+    approvals.approve(RUN, "publish", run.connection)
+    work()
+    assert run.state == "succeeded"
+
+
+def test_what_needs_no_approval_or_is_not_there_is_refused(run: Runs) -> None:
+    run.submit(BUILD, PUBLISH)
+    with pytest.raises(WrongState, match="asks for no approval"):
+        approvals.approve(RUN, "build", run.connection)
+    with pytest.raises(NotFound, match="did you mean 'publish'"):
+        approvals.approve(RUN, "publsh", run.connection)
+
+
+def test_an_approval_that_nobody_gives_in_time_cancels_the_job(
+    run: Runs, work: Work, connection: Redis
+) -> None:
+    run.submit(BUILD, job("publish", "my_id", needs=("build",), approval=Approval("", 3600)), AFTER)
+    assert connection.zcard(keys.EXPIRING) == 0
+    work()
+    due = dict(connection.zrange(keys.EXPIRING, 0, -1, withscores=True))
+    assert 3500 < due[f"{RUN}-publish".encode()] - time.time() < 3700
+    connection.zadd(keys.EXPIRING, {f"{RUN}-publish": 1})
+    maintenance.tidy(connection)
+    assert run.states == {"build": "finished", "publish": "canceled", "after": "skipped"}
+    assert run.reason("publish") == "it expired before it was approved"
+    assert run.state == "failed"
+
+
+def test_a_group_asks_once_for_all_of_its_items(run: Runs, work: Work) -> None:
+    value = {"value": "${{ item }}"}
+    run.submit(job("items", "give", for_each=each([1, 2]), with_=value, approval=Approval()))
+    work()
+    assert run.states == {"items": "deferred"}
+    approvals.approve(RUN, "items", run.connection)
+    work()
+    assert run.state == "succeeded"
+
+
+def test_all_combinations_of_a_matrix_are_approved_together(run: Runs, work: Work) -> None:
+    run.submit(job("items", "my_id", matrix=Matrix({"n": [1, 2]}), approval=Approval()))
+    work()
+    assert run.state == "waiting"
+    approvals.approve(RUN, "items", run.connection)
+    work()
+    assert run.state == "succeeded"
+
+
+def test_a_canceled_run_asks_nobody(run: Runs, work: Work) -> None:
+    run.submit(BUILD, PUBLISH)
+    work()
+    runs.cancel(RUN, run.connection)
+    assert run.state == "canceled"
+    with pytest.raises(WrongState, match="is over"):
+        approvals.approve(RUN, "publish", run.connection)
+
+
+def test_a_retry_asks_again(run: Runs, work: Work) -> None:
+    run.submit(BUILD, job("publish", "fail", needs=("build",), approval=Approval()))
+    work()
+    approvals.approve(RUN, "publish", run.connection)
+    work()
+    assert run.state == "failed"
+    retrying.retry(RUN, run.connection)
+    assert run.state == "waiting"
+
+
+def test_a_held_run_starts_when_it_is_released(run: Runs, work: Work, connection: Redis) -> None:
+    plan = make_plan(
+        build_graph(Workflow("demo", (BUILD, job("after", "my_id", needs=("build",))))), {}, RUN
+    )
+    runs.submit(plan, connection, is_held=True)
+    work()
+    assert run.state == "waiting"
+    assert run.states == {"build": "deferred", "after": "deferred"}
+    assert approvals.release_run(RUN, connection) is True
+    assert approvals.release_run(RUN, connection) is False
+    work()
+    assert run.state == "succeeded"
+    with pytest.raises(WrongState, match="has ended"):
+        approvals.release_run(RUN, connection)
