@@ -3,11 +3,13 @@
     python benchmarks/blockers.py [--sizes 100 1000 10000] [--native-limit 1000] [--pairs 3]
 
 Both declare the last job first in meaning: flowq enqueues it with `deferred=True` and adds N
-blockers; RQ enqueues N jobs and then the one that depends on all of them, since it has to. Both
-are then ended one by one through RQ's own success path (`Worker.handle_job_success`), without
-running a function, so that what is left is the bookkeeping. Sizes are interleaved, and everything
-runs against one private server in one process. Figures per blocker: commands on the server
-(counted inside scripts too), microseconds of server time (INFO commandstats), wall microseconds.
+blockers, one by one (declare) and with `enqueue_many` in hundreds, as `.map` does (batches); RQ
+enqueues N jobs and then the one that depends on all of them, since it has to. Both are then ended
+one by one through RQ's own success path (`Worker.handle_job_success`), without running a function,
+so that what is left is the bookkeeping. Sizes are interleaved, and everything runs against one
+private server in one process. Figures per blocker: commands on the server (counted inside scripts
+too), their growth from the smallest size, which should stay at 1, microseconds of server time
+(INFO commandstats), and wall microseconds.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from flowq.runtime.queue import Queue
 from flowq.server import temporary
 
 FUNCTION = "time.time"
+BATCH = 100
 Figures = dict[str, list[tuple[float, float, float]]]
 
 
@@ -85,6 +88,14 @@ def deferred(connection: Redis, size: int, phase: Callable[[str], object]) -> No
         future.release()
     end_all(connection, queue, blockers, Job, phase)
     assert future.get_status() == "queued"
+    another = queue.enqueue(FUNCTION, deferred=True)
+    with phase("batches"):
+        for first in range(0, size, BATCH):
+            count = min(BATCH, size - first)
+            queue.enqueue_many(
+                queue.prepare_data(FUNCTION, blocked_by=another) for _ in range(count)
+            )
+    assert connection.llen(f"rq:deferred:{another.id}") == size
 
 
 def native(connection: Redis, size: int, phase: Callable[[str], object]) -> None:
@@ -115,10 +126,19 @@ def end_all(
 
 def report(figures: Figures) -> None:
     """Print medians, with the growth from the smallest size to each."""
-    print(f"{'':<22} {'commands':>9} {'server us':>10} {'wall us':>9}   (per blocker, medians)")
-    for name, rows in sorted(figures.items(), key=lambda item: item[0].split()[::2]):
+    print("per blocker, medians")
+    print(f"{'':<22} {'commands':>9} {'growth':>7} {'server us':>10} {'wall us':>9}")
+    smallest: dict[tuple[str, str], float] = {}
+    for name, rows in sorted(figures.items(), key=lambda item: _in_order(item[0])):
         calls, server, wall = (statistics.median(column) for column in zip(*rows, strict=True))
-        print(f"{name:<22} {calls:>9.1f} {server:>10.1f} {wall:>9.1f}")
+        who, _, what = name.split()
+        growth = calls / smallest.setdefault((who, what), calls)
+        print(f"{name:<22} {calls:>9.1f} {growth:>7.2f} {server:>10.1f} {wall:>9.1f}")
+
+
+def _in_order(name: str) -> tuple[str, str, int]:
+    who, size, what = name.split()
+    return who, what, int(size)
 
 
 if __name__ == "__main__":
