@@ -65,7 +65,7 @@ def test_what_needs_no_approval_or_is_not_there_is_refused(run: Runs) -> None:
     with pytest.raises(WrongState, match="asks for no approval"):
         approvals.approve(RUN, "build", run.connection)
     with pytest.raises(NotFound, match="did you mean 'publish'"):
-        approvals.approve(RUN, "publsh", run.connection)
+        approvals.approve(RUN, "publish2", run.connection)
 
 
 def test_an_approval_that_nobody_gives_in_time_cancels_the_job(
