@@ -199,3 +199,29 @@ def test_a_retry_with_nothing_left_to_do_is_refused_in_words(
         get_job(job_id, connection).set_status(JobStatus.FINISHED)
     with pytest.raises(WrongState, match="nothing to retry"):
         retrying.retry("r", connection)
+
+
+def test_a_failed_job_of_a_run_that_is_requeued_and_expires_counts_once(
+    queue: Queue, connection: redis.Redis, work: Work
+) -> None:
+    submit(connection)
+    failing = queue.enqueue("runtime_jobs.fail", blocked_by="r-last", ttl=1_000)
+    steps.work_off(connection)
+    work()
+    assert connection.hmget(keys.run("r"), "left", "bad") == [b"0", b"1"]
+    get_job(failing.id, connection).requeue()
+    connection.delete(failing.key)  # as the server does when its ttl is over
+    work()
+    assert connection.hmget(keys.run("r"), "left", "bad") == [b"0", b"1"]
+
+
+def test_a_retry_takes_over_what_was_requeued_by_rqs_tools(
+    queue: Queue, connection: redis.Redis, work: Work
+) -> None:
+    """It was in its queue twice."""
+    submit(connection)
+    failing = queue.enqueue("runtime_jobs.fail", blocked_by="r-last")
+    work()
+    get_job(failing.id, connection).requeue()
+    retrying.retry("r", connection)
+    assert queue.job_ids == [failing.id]

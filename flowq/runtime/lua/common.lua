@@ -292,7 +292,7 @@ local function facts_of(id)
       group = f[7], slots = f[8], expands = f[9], tolerate = f[10], pass = f[11] }
   end
   local m = cjson.decode(redis.call('GET', mortal_key(id)) or '[]')
-  return { blocks = m[1], future = m[2], run = m[3], name = m[4] }
+  return { blocks = m[1], future = m[2], run = m[3], name = m[4], before = m[5] }
 end
 
 local settle
@@ -321,7 +321,12 @@ function settle(id, outcome, reason)
   if outcome == 'deleted' and (before == 'finished' or before == 'passed') then outcome = before end
   if run then outcome, reason = judge(id, job, outcome, reason) end
   if job.exists then redis.call('HSET', job_key(id), 'flowq_outcome', outcome) end
-  if outcome ~= 'failed' and outcome ~= 'stopped' then redis.call('DEL', mortal_key(id)) end
+  if outcome ~= 'failed' and outcome ~= 'stopped' then
+    redis.call('DEL', mortal_key(id))
+  elseif job.exists and redis.call('EXISTS', mortal_key(id)) == 1 then -- it may be requeued, and expire
+    local facts = { blocks or false, future or false, run or false, job.name or false, outcome }
+    redis.call('SET', mortal_key(id), cjson.encode(facts), 'KEEPTTL')
+  end
   if outcome == 'expired' then redis.call('DEL', PREFIX .. ':job::' .. id .. ':dependencies') end
   if run then settle_in_run(id, job, outcome, reason) end
   if future then end_future(id, outcome, run) end

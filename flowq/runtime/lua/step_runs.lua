@@ -74,8 +74,11 @@ local function hold_again(job, run)
   local f = redis.call('HMGET', key, 'origin', 'flowq_blocks', 'flowq_future', 'flowq_name',
     'flowq_retries', 'flowq_group')
   if not f[1] then return end
-  for _, registry in ipairs({ ':finished:', ':failed:', ':canceled:' }) do
+  for _, registry in ipairs({ ':finished:', ':failed:', ':canceled:', ':scheduled:' }) do
     redis.call('ZREM', PREFIX .. registry .. f[1], job)
+  end
+  if redis.call('HGET', key, 'status') == 'queued' then -- requeued with RQ's tools meanwhile
+    redis.call('LREM', PREFIX .. ':queue:' .. f[1], 0, job)
   end
   rearm(job) -- what it blocks outside of the run is not held again, but waits again
   if f[6] then reopen_group(f[6]) end
