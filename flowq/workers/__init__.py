@@ -11,6 +11,7 @@
     child.py      the main loop of a child; perform.py executes one job in it
     ledger.py     what Redis is told; doorbell.py         how Redis wakes us
     address.py    how to connect
+    limits.py     when a worker ends by itself
     claims.py     the values between them; cell.py        the shared memory beside them
     pace.py       how long jobs take; output.py what they print; deadline.py when their time is up
 
