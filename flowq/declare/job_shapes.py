@@ -73,11 +73,16 @@ def _names(label: str, node: Node, problems: Problems) -> Iterator[str]:
             message = f"{label} must be a job's name, or a list of names, not {say(item)}"
             problems.add("FQ105", item, message)
         elif "," in item.text or " " in item.text:
-            hint = f"write a list: [{', '.join(item.text.replace(',', ' ').split())}]"
             message = f"{label} must be a job's name, or a list of names, not {say(item)}"
-            problems.add("FQ105", item, message, hint)
+            problems.add("FQ105", item, message, _names_hint(item.text))
         else:
             yield item.text
+
+
+def _names_hint(text: str) -> str:
+    if "${{" in text:
+        return "write the names out: an expression cannot name a job"
+    return f"write a list: [{', '.join(text.replace(',', ' ').split())}]"
 
 
 def _read_blocks(label: str, node: Node, problems: Problems) -> tuple[Block, ...]:

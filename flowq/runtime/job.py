@@ -251,12 +251,14 @@ def get_job(job_id: str, connection: Redis, serializer: Any = None) -> Job:
 def release_job(job: RQJob | str, connection: Redis | None = None) -> bool:
     """Release a future job, given itself or its id; see `Job.release`.
 
-    Errors: UsageError when an id comes without a connection.
+    Errors: UsageError when an id comes without a connection, and for what is neither.
     """
     if isinstance(job, Job):
         return job.release()
     if isinstance(job, RQJob):
         return Job(str(job.id), connection=connection or job.connection).release()
+    if not isinstance(job, str):
+        raise UsageError(f"release_job() takes a future job or its id, not {job!r}")
     if connection is None:
         raise UsageError("release_job() needs connection= when it is given a job id")
     return Job(job, connection=connection).release()

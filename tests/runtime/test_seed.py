@@ -115,6 +115,8 @@ def test_release_job_takes_a_job_without_a_connection_and_an_id_with_one(
     assert [job.get_status() for job in (by_job, by_id, by_rq_job)] == ["queued"] * 3
     with pytest.raises(UsageError, match="needs connection="):
         release_job(by_id.id)
+    with pytest.raises(UsageError, match="takes a future job or its id, not None"):
+        release_job(None, connection=connection)  # type: ignore[arg-type]
 
 
 def test_release_twice_changes_nothing(

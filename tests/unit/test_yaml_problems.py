@@ -126,6 +126,7 @@ def test_all_problems_are_reported_at_once_in_the_order_of_the_text() -> None:
         (with_job("with: {'${{ a }}': 1}"), "FQ105", "key"),
         (with_job("needs: [a, [b]]"), "FQ105", "not a list"),
         (with_job("needs: b, c"), "FQ105", "[b, c]"),
+        (with_job("needs: ${{ inputs.x }}"), "FQ105", "write the names out"),
         (with_job("blocks: {b: {on_failure: run}}"), "FQ105", "ignore"),
         (with_job("blocks: {b: {on_error: ignore}}"), "FQ103", "on_failure"),
         (with_job("blocked_by: b", "b: {call: m:f}"), "FQ115", "`needs: b`"),
