@@ -2,6 +2,7 @@
 
 A job with plain arguments is enqueued as its own function. Any other is enqueued as `perform`,
 with a description of what to do: so it also runs under a worker that knows nothing of flowq.
+What it says to the server may be said twice, so a server that is away for a moment fails no job.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from flowq.runtime.job import Job
 from flowq.runtime.lookups import read_jobs, read_statuses
 from flowq.runtime.masking import Mask
 from flowq.runtime.outcomes import get_result
+from flowq.runtime.patience import patiently
 
 
 def perform(work: Mapping[str, Any]) -> Any:
@@ -62,14 +64,14 @@ class _Performance:
         work = self.work
         if "expansion" in work:
             items = self._value(work["expansion"].each.items)
-            return expand(self.job, work["expansion"], items)
+            return patiently(lambda: expand(self.job, work["expansion"], items))
         if "outputs" in work:
             return self._value(work["outputs"])
         arguments = work.get("kwargs", {})
         if work.get("live"):
             arguments = self._value(arguments)
         if "nested" in work:
-            return start(self.job, work["nested"], arguments)
+            return patiently(lambda: start(self.job, work["nested"], arguments))
         if "shell" in work:
             return shell.run(work["shell"], self._value, self.mask, self.job.timeout)
         with self.mask.output():
@@ -84,8 +86,9 @@ class _Performance:
             return True
         condition = self.work["if"]
         asked = find_references(condition).statuses
-        statuses = read_statuses(
-            self.job.id, self.job.group_of_items, self.job.run_id, self.job.connection
+        job = self.job
+        statuses = patiently(
+            lambda: read_statuses(job.id, job.group_of_items, job.run_id, job.connection)
         )
         if (asked or statuses["success"]) and self._value(condition, statuses):
             return True
@@ -95,13 +98,14 @@ class _Performance:
     def _after(self, result: Any) -> None:
         scope = {**self.scope, "result": result}
         if self.work.get("grows"):
-            grow(self.job, self.job.group_of_items, scope)
+            patiently(lambda: grow(self.job, self.job.group_of_items, scope))
         stop_when = self.work.get("stop_when")
         if stop_when is not None and evaluate(stop_when, inputs=self.inputs, scope=scope):
             self._say("stop", "`stop_when` is true")
 
     def _say(self, what: str, why: str) -> None:
-        scripts.PASS.call(self.job.connection, self.job.key, self.job.id, what, why)
+        job = self.job
+        patiently(lambda: scripts.PASS.call(job.connection, job.key, job.id, what, why))
 
     @contextmanager
     def _surroundings(self) -> Iterator[None]:
@@ -124,7 +128,8 @@ class _Performance:
 
     def _value(self, template: Any, statuses: Mapping[str, bool] | None = None) -> Any:
         references = find_references(template)
-        jobs = read_jobs(references, self.work.get("result_of", {}), self.job.connection)
+        ids = self.work.get("result_of", {})
+        jobs = patiently(lambda: read_jobs(references, ids, self.job.connection))
         scope = dict(self.scope)
         if references.env:
             scope["env"] = os.environ
@@ -142,8 +147,9 @@ class _Performance:
     def inputs(self) -> Mapping[str, Any]:
         source = self.work.get("inputs_from")
         if source:
-            inputs: Mapping[str, Any] = get_result(source, self.job.connection) or {}
-            return inputs
+            inputs: Mapping[str, Any] | None
+            inputs = patiently(lambda: get_result(source, self.job.connection))
+            return inputs or {}
         return dict(self.work.get("inputs", {}))
 
     @cached_property

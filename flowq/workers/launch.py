@@ -19,10 +19,11 @@ from rq.utils import as_text
 
 from flowq.errors import FlowqError, ServerUnavailable, UsageError
 from flowq.runtime import keys
+from flowq.runtime.patience import patiently
 from flowq.status import RUN_ENDED
 from flowq.workers.hire import Mode
 from flowq.workers.loop import UNREACHABLE
-from flowq.workers.worker import Worker, patiently, stop_signals
+from flowq.workers.worker import BIRTH_S, Worker, stop_signals
 
 LOOK_S = 0.1
 """How often a worker looks whether its run has ended."""
@@ -60,7 +61,7 @@ def main(
         log_folder=log_folder,
         **options,
     )
-    worker = patiently(make)  # RQ's constructor asks the server
+    worker = patiently(make, BIRTH_S)  # RQ's constructor asks the server
     until = RunEnd(until_run, connection).has_come if until_run else None
     level = "WARNING" if quiet else "INFO"
     return worker.work(burst=burst, logging_level=level, until=until)

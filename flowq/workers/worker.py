@@ -14,9 +14,6 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from redis.exceptions import AuthenticationError
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 from rq.defaults import DEFAULT_LOGGING_DATE_FORMAT, DEFAULT_LOGGING_FORMAT
 from rq.job import Job as RQJob
 from rq.logutils import setup_loghandlers
@@ -27,6 +24,7 @@ from rq.worker.base import BaseWorker, DequeueStrategy, WorkerStatus
 from flowq.errors import UsageError
 from flowq.runtime import keys
 from flowq.runtime.job import Job
+from flowq.runtime.patience import patiently
 from flowq.runtime.queue import Queue
 from flowq.workers.address import address_of
 from flowq.workers.crew import Crew
@@ -34,7 +32,7 @@ from flowq.workers.doorbell import Doorbell
 from flowq.workers.hire import Mode
 from flowq.workers.ledger import Ledger
 from flowq.workers.limits import Limits
-from flowq.workers.loop import FIRST_PAUSE_S, Supervisor
+from flowq.workers.loop import Supervisor
 from flowq.workers.oversight import Oversight
 from flowq.workers.pace import Pace
 from flowq.workers.perform import Settings
@@ -213,8 +211,8 @@ class Worker(BaseWorker):
         return supervisor
 
     def _register(self, supervisor: Supervisor) -> None:
-        patiently(partial(self._be_born, supervisor))
-        patiently(partial(self.set_state, WorkerStatus.STARTED))
+        patiently(partial(self._be_born, supervisor), BIRTH_S)
+        patiently(partial(self.set_state, WorkerStatus.STARTED), BIRTH_S)
         log.info("worker %s: started with PID %d", self.name, os.getpid())
         log.info("listening on %s", ", ".join(self.queue_names()))
 
@@ -267,21 +265,6 @@ class MultiprocessingWorker(Worker):
     """A worker whose children are spawned and kept, as on Windows; for `rq worker -w`."""
 
     mode: Mode | None = "multiprocessing"
-
-
-def patiently(do: Callable[[], Result]) -> Result:
-    """Do what needs the server; wait for one that restarts, as a worker does that has begun.
-
-    Blocks: up to `BIRTH_S`. Errors: redis-py's when the server does not answer, or refuses us.
-    """
-    deadline = time.monotonic() + BIRTH_S
-    while True:
-        try:
-            return do()
-        except (RedisConnectionError, RedisTimeoutError, OSError) as error:
-            if isinstance(error, AuthenticationError) or time.monotonic() > deadline:
-                raise
-            time.sleep(FIRST_PAUSE_S)
 
 
 def stop_signals() -> list[signal.Signals]:

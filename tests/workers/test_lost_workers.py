@@ -18,11 +18,11 @@ from rq.job import JobStatus
 from flowq import server
 from flowq.plan import Commit, Enqueue, Plan, Release
 from flowq.runtime import runs
+from flowq.runtime.patience import patiently
 from flowq.runtime.queue import Queue
 from flowq.workers import Worker
 from flowq.workers.launch import RunEnd
 from flowq.workers.ledger import Ledger
-from flowq.workers.worker import patiently
 
 Start = Callable[..., subprocess.Popen[bytes]]
 Wait = Callable[..., None]
