@@ -138,15 +138,21 @@ class Director:
         self.killer.kill_child(worker.process.pid, worker.name, find_busy(self.log))
 
     def _kill_worker(self) -> None:
+        """Kill a worker that has told Redis of itself: on a slow machine none would ever work."""
         worker = self.dice.choice(self.workers)
-        if worker.process.poll() is None and self.killer.kill(
-            "worker", worker.process.pid, worker.name
+        is_known = self.connection.zscore(keys.WORKERS, worker.name) is not None
+        if (
+            is_known
+            and worker.process.poll() is None
+            and self.killer.kill("worker", worker.process.pid, worker.name)
         ):
             worker.process.wait()
 
     def _kill_client(self) -> None:
+        """Kill a client that has begun to submit."""
         client = self.dice.choice(self.clients)
-        if client is not None and client.process.poll() is None:
+        pids = {line["pid"] for line in read_lines(self.journal)}
+        if client is not None and client.process.pid in pids and client.process.poll() is None:
             self.killer.kill("client", client.process.pid)
             client.process.wait()
 

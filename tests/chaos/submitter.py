@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import sys
 import time
@@ -72,10 +73,8 @@ class Submitter:
 
     def tell(self, what: str, graph_id: str, text: str = "", **more: object) -> None:
         """Write what we do, or have done, into the journal."""
-        append(
-            self.journal,
-            {"what": what, "graph": graph_id, "at": time.monotonic(), "text": text, **more},
-        )
+        line = {"what": what, "graph": graph_id, "at": time.monotonic(), "text": text, **more}
+        append(self.journal, {**line, "pid": os.getpid()})
 
     def submit(self, graph: Graph) -> None:
         """Submit one graph; an error of the server's is noted, and the graph is given up."""
