@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from flowq.checks import check, check_calls, in_text_order
+from flowq.declare.pausing import collector_paused
 from flowq.errors import Problem, WorkflowInvalid
-from flowq.graph import build_graph
+from flowq.graph import Graph, build_graph
 from flowq.inputs import resolve_inputs
 from flowq.plan import Plan
 from flowq.planner import make_plan
@@ -30,7 +31,11 @@ def find_problems(workflow: Workflow, *, imports: bool = True) -> list[Problem]:
     With `imports` the functions are imported and their signatures looked at; without, the code may
     live with the workers only.
     """
-    graph = build_graph(workflow)
+    with collector_paused():
+        return _find_problems(workflow, build_graph(workflow), imports)
+
+
+def _find_problems(workflow: Workflow, graph: Graph, imports: bool) -> list[Problem]:
     problems = list(check(workflow, graph))
     if imports:
         problems += check_calls(workflow, graph, find_callable)
@@ -50,17 +55,26 @@ def compile_plan(
     `warn` is called with each problem that is only a warning, when there are no others.
     Errors: WorkflowInvalid with all problems.
     """
-    problems = find_problems(workflow, imports=imports)
+    with collector_paused():
+        graph = build_graph(workflow)
+        problems = _find_problems(workflow, graph, imports)
+        values = _resolve(workflow, inputs or {}, problems)
+        if any(problem.severity == "error" for problem in problems):
+            raise WorkflowInvalid(problems)
+        for problem in problems:
+            if warn:
+                warn(problem)
+        return make_plan(graph, values, run_id or make_run_id())
+
+
+def _resolve(
+    workflow: Workflow, given: Mapping[str, Any], problems: list[Problem]
+) -> dict[str, Any]:
     try:
-        values = resolve_inputs(workflow, inputs or {})
+        return resolve_inputs(workflow, given)
     except WorkflowInvalid as invalid:
         problems += invalid.problems
-    if any(problem.severity == "error" for problem in problems):
-        raise WorkflowInvalid(problems)
-    for problem in problems:
-        if warn:
-            warn(problem)
-    return make_plan(build_graph(workflow), values, run_id or make_run_id())
+        return {}
 
 
 def make_run_id() -> str:

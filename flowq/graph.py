@@ -172,6 +172,8 @@ class Graph:
         Shape: at most `limit`, each with its first job repeated at the end; a job that waits
         for itself is not among them.
         """
+        if nx.is_directed_acyclic_graph(self._dag):
+            return ()
         found: list[Cycle] = []
         rest = self._dag.copy()
         rest.remove_edges_from(list(nx.selfloop_edges(rest)))

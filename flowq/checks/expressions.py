@@ -14,16 +14,20 @@ from flowq.graph import Graph
 from flowq.nearest import did_you_mean
 from flowq.spec import JobSpec, Workflow
 
+_PLAIN_BY_KEY = {key: roots & {"inputs", "jobs"} for key, roots in ROOTS_BY_KEY.items()}
 _GROUP_ATTRIBUTES = frozenset({"results", "outcomes", "by_key"})
 
 
 def check_expressions(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
     """Expressions can be read; the jobs and inputs in them are declared."""
     inputs = [declared.name for declared in workflow.inputs]
+    known = frozenset(inputs)
     for name, uses in graph.uses_by_name.items():
         job, owner = graph.job_by_name[name], f"job {name}"
         for path, references in uses:
             key = str(path[2])
+            if references.roots <= _PLAIN_BY_KEY[key] and _is_plain(references, known, graph):
+                continue
             found = chain(
                 _shared_problems(owner, references, inputs, graph, name),
                 _misplaced(owner, key, references, ROOTS_BY_KEY[key]),
@@ -31,6 +35,21 @@ def check_expressions(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
             )
             yield from (replace(p, where=workflow.places.find(*path)) for p in found)
     yield from _workflow_problems(workflow, graph, inputs)
+
+
+def _is_plain(references: References, inputs: frozenset[str], graph: Graph) -> bool:
+    """Whether a text uses nothing but inputs and results of single jobs; most are like that."""
+    if references.problems or references.parts or not references.inputs <= inputs:
+        return False
+    jobs = graph.job_by_name
+    return all(
+        attribute == "result" and name in jobs and not _is_group(jobs[name])
+        for name, attribute in references.jobs
+    )
+
+
+def _is_group(job: JobSpec) -> bool:
+    return job.for_each is not None or job.matrix is not None
 
 
 def _workflow_problems(workflow: Workflow, graph: Graph, inputs: list[str]) -> Iterator[Problem]:
@@ -78,7 +97,7 @@ def _unknown_results(
 
 def _wrong_number(owner: str, job: JobSpec, attribute: str) -> Iterator[Problem]:
     """Yield a problem where a group is asked for one result, or a single job for several."""
-    is_group = job.for_each is not None or job.matrix is not None
+    is_group = _is_group(job)
     used = f"{owner} uses jobs.{job.name}.{attribute}, and {job.name} is"
     if is_group and attribute == "result":
         hint = f"write jobs.{job.name}.results for the list, or .by_key[…] for one of them"

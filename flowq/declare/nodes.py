@@ -7,14 +7,14 @@ deep document ends at the level that is too deep, and an alias costs what it sta
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
 
 from flowq.declare.problems import Placed, Problems
-from flowq.declare.scalars import Value, resolve
+from flowq.declare.scalars import NULLS, Value, resolve
 from flowq.declare.syntax import Position, explain
 
 MAX_CHARACTERS = 50_000_000
@@ -35,6 +35,11 @@ class ScalarNode:
     column: int
     text: str
     is_plain: bool
+
+    @property
+    def is_null(self) -> bool:
+        """Whether nothing, or null, was written."""
+        return self.is_plain and self.text in NULLS
 
     @property
     def value(self) -> Value:
@@ -73,7 +78,7 @@ def read_document(text: str, problems: Problems) -> Node | None:
     _check_text(text, problems)
     parser = _PARSER(text)
     try:
-        return _Builder(problems).build(_events(parser))
+        return _Builder(problems).build(parser.get_event)
     except yaml.MarkedYAMLError as error:
         complaint = explain(
             error.problem or "", error.context or "", error.problem_mark, error.context_mark, text
@@ -97,13 +102,6 @@ def _check_text(text: str, problems: Problems) -> None:
     if found := _UNPRINTABLE.search(text):
         message = f"the character U+{ord(found.group()):04X} cannot stand in a text"
         problems.stop("FQ101", find_position(text, found.start()), message, "take it away")
-
-
-def _events(parser: Any) -> Iterator[Any]:
-    event = parser.get_event()
-    while event is not None and type(event) is not yaml.StreamEndEvent:
-        yield event
-        event = parser.get_event()
 
 
 @dataclass(slots=True)
@@ -132,11 +130,16 @@ class _Builder:
         self.open: list[_Open] = []
         self.anchored: dict[str, tuple[Node, int]] = {}
 
-    def build(self, events: Iterator[Any]) -> Node | None:
-        for event in events:
-            on_event = _ON_EVENT.get(type(event))
-            if on_event is not None:
-                on_event(self, event)
+    def build(self, next_event: Callable[[], Any]) -> Node | None:
+        """Return the root of the document whose events come one by one."""
+        on_event, on_scalar, event = _ON_EVENT, self.on_scalar, next_event()
+        while event is not None:
+            kind = type(event)
+            if kind is yaml.ScalarEvent:  # most are: this spares a look-up
+                on_scalar(event)
+            elif kind in on_event:
+                on_event[kind](self, event)
+            event = next_event()
         return self.root
 
     def on_document(self, event: Any) -> None:
@@ -146,15 +149,12 @@ class _Builder:
             self.problems.stop("FQ113", _place(event), "a second document begins here", hint)
 
     def on_scalar(self, event: Any) -> None:
-        mark = event.start_mark
-        is_plain = event.implicit[0]
-        node = ScalarNode(mark.line + 1, mark.column + 1, event.value, is_plain)
+        mark, text, is_plain = event.start_mark, event.value, event.implicit[0]
+        node = ScalarNode(mark.line + 1, mark.column + 1, text, is_plain)
         if event.tag is not None:
             if not self.check_tag(event):
-                node.text = node.text or event.tag.lstrip(
-                    "!"
-                )  # `!x` says something, if not what was meant
-        elif is_plain and len(node.text) > 4_000 and not isinstance(node.value, str):
+                node.text = text or event.tag.lstrip("!")  # `!x` was meant to say something
+        elif len(text) > 4_000 and is_plain and not isinstance(node.value, str):
             self.problems.add("FQ111", node, "a number of more than 4,000 digits", "quote it")
         self.count += 1
         if event.anchor:
@@ -211,13 +211,15 @@ class _Builder:
             self.root = node
             return
         top = self.open[-1]
-        if isinstance(top.node, ListNode):
-            top.node.items.append(node)
-        elif top.key is None:
+        target, key = top.node, top.key
+        if type(target) is ListNode:
+            target.items.append(node)
+        elif key is None:
             top.key = self.check_key(node)
         else:
-            key, top.key = top.key, None
-            self.enter(top.node, key, node)
+            top.key = None
+            if key is not _NO_KEY:
+                self.enter(target, key, node)  # type: ignore[arg-type]  # it is a map
 
     def check_key(self, node: Node) -> ScalarNode:
         if not isinstance(node, ScalarNode):
@@ -234,8 +236,6 @@ class _Builder:
         return node
 
     def enter(self, mapping: MapNode, key: ScalarNode, node: Node) -> None:
-        if key is _NO_KEY:
-            return
         if (first := mapping.key_by_key.get(key.text)) is not None:
             message = f"the key {key.text!r} stands here a second time"
             self.problems.add("FQ104", key, message, f"the first is in line {first.line}")
@@ -246,7 +246,6 @@ class _Builder:
 
 _ON_EVENT: Mapping[type, Callable[[_Builder, Any], None]] = {
     yaml.DocumentStartEvent: _Builder.on_document,
-    yaml.ScalarEvent: _Builder.on_scalar,
     yaml.SequenceStartEvent: _Builder.on_list,
     yaml.MappingStartEvent: _Builder.on_map,
     yaml.SequenceEndEvent: _Builder.on_end,

@@ -6,8 +6,11 @@ import re
 
 Value = None | bool | int | float | str
 
+NULLS = frozenset({"", "~", "null", "Null", "NULL"})
+"""Scalars without quotes that say nothing."""
+
 _CONSTANT_BY_TEXT: dict[str, Value] = {
-    **dict.fromkeys(("", "~", "null", "Null", "NULL")),
+    **dict.fromkeys(NULLS),
     **dict.fromkeys(("true", "True", "TRUE"), True),
     **dict.fromkeys(("false", "False", "FALSE"), False),
 }

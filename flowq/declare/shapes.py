@@ -26,7 +26,7 @@ def read_node(label: str, node: Node, problems: Problems) -> Node:
 
 def read_text(label: str, node: Node, problems: Problems) -> str | None:
     """Read a text; a number or a word keeps the text that was written: `3.10`, `on`."""
-    if not isinstance(node, ScalarNode) or node.value in (None, ""):
+    if not isinstance(node, ScalarNode) or not node.text or node.is_null:
         problems.add("FQ105", node, f"{label} must be text, not {say(node)}")
         return None
     return node.text
@@ -68,7 +68,7 @@ def read_expression(label: str, node: Node, problems: Problems) -> str | None:
 
 def read_description(label: str, node: Node, problems: Problems) -> str | None:
     """Read a text that may be empty."""
-    if isinstance(node, ScalarNode) and node.value in (None, ""):
+    if isinstance(node, ScalarNode) and (not node.text or node.is_null):
         return ""
     return read_text(label, node, problems)
 
@@ -127,8 +127,22 @@ def _read_number(label: str, node: Node, problems: Problems, least: int) -> int 
 
 def read_data(label: str, node: Node, problems: Problems) -> Any:
     """Read plain data, in which every text may hold expressions."""
-    check_expressions(node, problems)
-    return to_template(node)
+    if isinstance(node, ScalarNode):
+        if "${{" not in node.text:
+            return node.value
+        check_expressions(node, problems)
+        return tidy(node.text)
+    if isinstance(node, ListNode):
+        return [read_data(label, item, problems) for item in node.items]
+    _check_keys(node, problems)
+    return {key: read_data(label, inner, problems) for key, inner in node.node_by_key.items()}
+
+
+def _check_keys(node: MapNode, problems: Problems) -> None:
+    for key in node.node_by_key:
+        if "${{" in key:
+            hint = "expressions are filled in in values only"
+            problems.add("FQ105", node.key_by_key[key], "a key cannot hold ${{ }}", hint)
 
 
 def read_arguments(label: str, node: Node, problems: Problems) -> dict[str, Any] | None:
@@ -171,10 +185,8 @@ def check_expressions(node: Node, problems: Problems) -> None:
         for item in node.items:
             check_expressions(item, problems)
     else:
-        for key, inner in node.node_by_key.items():
-            if "${{" in key:
-                hint = "expressions are filled in in values only"
-                problems.add("FQ105", node.key_by_key[key], "a key cannot hold ${{ }}", hint)
+        _check_keys(node, problems)
+        for inner in node.node_by_key.values():
             check_expressions(inner, problems)
 
 

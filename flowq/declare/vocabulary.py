@@ -90,7 +90,7 @@ class Vocabulary:
 
 def is_empty(node: Node) -> bool:
     """Whether nothing, or null, was written."""
-    return isinstance(node, ScalarNode) and node.value is None
+    return isinstance(node, ScalarNode) and node.is_null
 
 
 def say(node: Node) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 from flowq.declare.keys import NESTED, WORKFLOW
 from flowq.declare.nested import Files, Shelf
 from flowq.declare.nodes import MapNode, Node, find_position, read_document
+from flowq.declare.pausing import collector_paused
 from flowq.declare.positions import Positions
 from flowq.declare.problems import Problems
 from flowq.declare.syntax import Position
@@ -55,10 +56,11 @@ def _read_file(file: str, files: Files) -> Workflow:
 
 def _parse(text: str, file: str, files: Files) -> Workflow:
     problems = Problems(file)
-    root = read_document(text.removeprefix("\ufeff"), problems)
-    document = _require_map(root, problems)
-    shelf = Shelf(files, problems, _read_nested)
-    workflow = _read_workflow(Path(file).stem, document, shelf, WORKFLOW)
+    with collector_paused():
+        root = read_document(text.removeprefix("\ufeff"), problems)
+        document = _require_map(root, problems)
+        shelf = Shelf(files, problems, _read_nested)
+        workflow = _read_workflow(Path(file).stem, document, shelf, WORKFLOW)
     problems.raise_if_any()
     return workflow
 

@@ -86,7 +86,7 @@ def check_name(key: ScalarNode, problems: Problems) -> None:
 def _check_keys(key: ScalarNode, node: MapNode, problems: Problems) -> None:
     """Note what is missing: what the job does, and the key that another one belongs to."""
     words = node.node_by_key.keys()
-    if not (_DOES | INSTEAD_OF_CALL) & words:
+    if _DOES.isdisjoint(words) and INSTEAD_OF_CALL.isdisjoint(words):
         _note_missing_call(key, problems)
     for word in words & _NEEDED_BY_KEY.keys():
         needed = _NEEDED_BY_KEY[word]
@@ -121,38 +121,43 @@ def _is_deferred(job: Node) -> bool:
 
 
 def _as_job(name: str, words: dict[str, Any], node: MapNode) -> JobSpec:
-    blocks = words.get("blocks", ())
+    said = {field: words[word] for word, field in _FIELD_BY_WORD.items() if word in words}
     if "blocked_by" in words:
-        blocks = merge_blocks([*blocks, *words["blocked_by"]])
-    each = words.get("for_each")
-    return JobSpec(
-        name=name,
-        call=words.get("call", ""),
-        with_=words.get("with", {}),
-        needs=words.get("needs", ()),
-        blocks=blocks,
-        deferred=words.get("deferred", False),
-        queue=words.get("queue"),
-        timeout_s=words.get("timeout"),
-        retries=words.get("retries"),
-        description=words.get("description", ""),
-        on_blocker_failure=words.get("on_blocker_failure"),
-        run=_as_shell(words) if "run" in words else None,
-        workflow=words.get("workflow", ""),
-        env=words.get("env", {}),
-        cwd=words.get("cwd"),
-        if_=words.get("if"),
-        for_each=None if each is None else _as_for_each(each, words),
-        matrix=build_matrix(node, words.get("stop_when") if each is None else None),
-        max_parallel=words.get("max_parallel"),
-        fail_fast=words.get("fail_fast", False),
-        continue_on_error=words.get("continue_on_error"),
-        approval=words.get("approval"),
-        if_empty=words.get("if_empty"),
-        on_crash=words.get("on_crash"),
-        expires_s=words.get("expires"),
-        at_front=words.get("at_front", False),
-    )
+        said["blocks"] = merge_blocks([*words.get("blocks", ()), *words["blocked_by"]])
+    if "run" in words:
+        said["run"] = _as_shell(words)
+    if "for_each" in words:
+        said["for_each"] = _as_for_each(words["for_each"], words)
+    if "matrix" in words or "include" in words:
+        stop_when = words.get("stop_when") if "for_each" not in words else None
+        said["matrix"] = build_matrix(node, stop_when)
+    return JobSpec(name, **said)
+
+
+_FIELD_BY_WORD = {
+    "call": "call",
+    "with": "with_",
+    "needs": "needs",
+    "blocks": "blocks",
+    "deferred": "deferred",
+    "queue": "queue",
+    "timeout": "timeout_s",
+    "retries": "retries",
+    "description": "description",
+    "on_blocker_failure": "on_blocker_failure",
+    "workflow": "workflow",
+    "env": "env",
+    "cwd": "cwd",
+    "if": "if_",
+    "max_parallel": "max_parallel",
+    "fail_fast": "fail_fast",
+    "continue_on_error": "continue_on_error",
+    "approval": "approval",
+    "if_empty": "if_empty",
+    "on_crash": "on_crash",
+    "expires": "expires_s",
+    "at_front": "at_front",
+}
 
 
 def _as_shell(words: dict[str, Any]) -> Shell:

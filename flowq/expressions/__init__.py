@@ -15,7 +15,7 @@ expression that is declared without braces (`if`, `more`) becomes a template by 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -73,36 +73,55 @@ class References:
 
 _NONE = References()
 _CACHED_LENGTH = 4_000
+_CACHED_TEXTS = 16_384
 
 
 def find_references(value: Any) -> References:
     """Return what all expressions in a value, however deep, refer to. It never raises."""
-    found: list[Reference] = []
+    if isinstance(value, str):
+        return _references_in(value) if has_expression(value) else _NONE
+    texts = list(_live_texts(value))
+    if len(texts) == 1:
+        return _references_in(texts[0])
+    return _sort_out([one for text in texts for one in _find_in(text)]) if texts else _NONE
+
+
+def _references_in(text: str) -> References:
+    # A long text is data with an escape in it: it is not worth its place in the cache.
+    if len(text) > _CACHED_LENGTH:
+        return _sort_out(_found_in.__wrapped__(text))
+    return _sorted_out(text)
+
+
+@lru_cache(maxsize=_CACHED_TEXTS)  # the reader, the graph, the checks and the plan all ask
+def _sorted_out(text: str) -> References:
+    return _sort_out(_found_in(text))
+
+
+def _find_in(text: str) -> tuple[Reference | Problem, ...]:
+    return (_found_in if len(text) <= _CACHED_LENGTH else _found_in.__wrapped__)(text)
+
+
+def _sort_out(found: Sequence[Reference | Problem]) -> References:
+    names: dict[str, list[str]] = {}
+    jobs: list[Reference] = []
     problems: list[Problem] = []
-    for text in _live_texts(value):
-        # A long text is data with an escape in it: it is not worth its place in the cache.
-        find = _found_in if len(text) <= _CACHED_LENGTH else _found_in.__wrapped__
-        for one in find(text):
-            if isinstance(one, Problem):
-                problems.append(one)
-            else:
-                found.append(one)
-    return _sort_out(found, problems) if found or problems else _NONE
+    for one in found:
+        if isinstance(one, Problem):
+            problems.append(one)
+        elif one.root == "jobs":
+            jobs.append(one)
+        else:
+            names.setdefault(one.root, []).append(one.name)
 
-
-def _sort_out(found: list[Reference], problems: list[Problem]) -> References:
-    def names(root: str) -> frozenset[str]:
-        return frozenset(one.name for one in found if one.root == root and one.name)
-
-    jobs = [one for one in found if one.root == "jobs"]
     return References(
-        inputs=names("inputs"),
+        inputs=frozenset(names.get("inputs", ())),
         jobs=tuple(dict.fromkeys((one.name, one.attribute) for one in jobs)),
         problems=tuple(problems),
-        roots=frozenset(one.root for one in found),
-        matrix=names("matrix"),
-        env=names("env"),
-        statuses=names("status"),
+        roots=frozenset([*names, "jobs"] if jobs else names),
+        matrix=frozenset(filter(None, names.get("matrix", ()))),
+        env=frozenset(names.get("env", ())),
+        statuses=frozenset(names.get("status", ())),
         parts=tuple(dict.fromkeys((j.name, j.attribute, j.part) for j in jobs if j.part)),
     )
 
@@ -163,7 +182,7 @@ def _live_texts(value: Any) -> Iterator[str]:
             waiting += reversed(part)
 
 
-@lru_cache(maxsize=8_192)  # the reader, the graph, the checks and the plan all ask
+@lru_cache(maxsize=_CACHED_TEXTS)
 def _found_in(text: str) -> tuple[Reference | Problem, ...]:
     try:
         parts = split(text)

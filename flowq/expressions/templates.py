@@ -20,6 +20,7 @@ MAX_LENGTH = 4_000
 """Characters of one expression; what needs more is a function's work."""
 
 _OPENING = re.compile(r"(\$+)\{\{")
+_TIDY = re.compile(r"\$\{\{ [^\s{}$'\"](?:[^{}$'\"]*[^\s{}$'\"])? \}\}")
 _STRING_OR_BRACE = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[{}]""", re.DOTALL)
 
 
@@ -90,6 +91,8 @@ def tidy(text: str) -> str:
 
     One that cannot be read stays as it is.
     """
+    if _TIDY.fullmatch(text):
+        return text
     try:
         parts = split(text)
     except Refused:
