@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from flowq.expressions import evaluate
 from flowq.plan import Enqueue, Expansion, Nested
 from flowq.runtime import keys, scripts
 from flowq.runtime.job import Job, get_job
+from flowq.runtime.lookups import list_items
 from flowq.runtime.planned import add_planned, batches, declare_groups
 from flowq.runtime.steps import finish
 
@@ -30,15 +32,20 @@ if TYPE_CHECKING:
 ITEMS_PER_CALL = 50
 
 
-def expand(job: Job, expansion: Expansion, items: object) -> int:
+def expand(job: Job, expansion: Expansion, items: object, inputs: Mapping[str, Any]) -> int:
     """Add the items of a group; return how many it has. A finished expansion keeps its list.
+
+    `inputs` are those that the keys of the items need.
 
     Errors: UsageError for what is no list; TooManyItems.
     """
     connection, group = job.connection, keys.group(job.id)
     if not connection.hexists(group, "complete"):
         values = _listed(items, f"the for_each of {job.name}")
-        _add_items(job.id, job.run_id, expansion, values, "", connection)
+        _Addition(job.id, job, expansion, inputs).add(values)
+    elif _makes_futures(expansion):
+        for job_id in list_items(job.id, connection):
+            _release(job_id, connection)
     return int(connection.hget(group, "size") or 0)
 
 
@@ -50,10 +57,11 @@ def grow(job: Job, group_id: str, values: Mapping[str, Any]) -> None:
     """
     work = get_job(group_id, job.connection).args[0]
     expansion: Expansion = work["expansion"]
-    found = evaluate(expansion.each.more, inputs=work.get("inputs", {}), scope=values)
+    inputs = work.get("inputs", {})
+    found = evaluate(expansion.each.more, inputs=inputs, scope=values)
     items = _listed(found, f"`more` of {job.name}")
     prefix = f"{job.id.removeprefix(group_id)}."
-    _add_items(group_id, job.run_id, expansion, items, prefix, job.connection)
+    _Addition(group_id, job, expansion, inputs, prefix).add(items)
 
 
 def _listed(items: object, what: str) -> list[Any]:
@@ -63,59 +71,74 @@ def _listed(items: object, what: str) -> list[Any]:
     return list(items)
 
 
-def _add_items(
-    group_id: str,
-    run_id: str,
-    expansion: Expansion,
-    values: Iterable[Any],
-    prefix: str,
-    connection: Redis,
-) -> None:
-    numbered = enumerate(values)
-    while part := list(islice(numbered, ITEMS_PER_CALL)):
-        keyed = [(_key(expansion, at, value, prefix), value) for at, value in part]
-        fresh = list(_give_indexes(group_id, keyed, connection))
-        enqueues = [
-            bind_item(
-                template, Item(index, value, key if expansion.each.key else str(index)), group_id
-            )
-            for index, key, value in fresh
-            for template in expansion.templates
-        ]
-        add_all(enqueues, run_id, connection)
+def _makes_futures(expansion: Expansion) -> bool:
+    return any(template.deferred for template in expansion.templates)
 
 
-def _key(expansion: Expansion, at: int, value: Any, prefix: str) -> str:
-    if expansion.each.key is None:
-        return f"{prefix}{at}"
-    key = evaluate(expansion.each.key, scope={"item": value, "index": at})
-    return key if isinstance(key, str) else json.dumps(key, default=str)
+@dataclass(frozen=True, slots=True)
+class _Addition:
+    """Some items on their way into a group. `prefix` tells those of one adder from others'."""
+
+    group_id: str
+    adder: Job
+    expansion: Expansion
+    inputs: Mapping[str, Any]
+    prefix: str = ""
+
+    def add(self, values: Iterable[Any]) -> None:
+        numbered = enumerate(values)
+        while part := list(islice(numbered, ITEMS_PER_CALL)):
+            keyed = [(self._key(at, value), value) for at, value in part]
+            items = list(self._items(keyed))
+            enqueues = [
+                bind_item(template, item, self.group_id)
+                for item in items
+                for template in self.expansion.templates
+            ]
+            add_all(enqueues, self.adder)
+
+    def _key(self, at: int, value: Any) -> str:
+        if self.expansion.each.key is None:
+            return f"{self.prefix}{at}"
+        scope = {"item": value, "index": at}
+        key = evaluate(self.expansion.each.key, inputs=self.inputs, scope=scope)
+        return key if isinstance(key, str) else json.dumps(key, default=str)
+
+    def _items(self, keyed: Sequence[tuple[str, Any]]) -> Iterator[Item]:
+        """Yield the items that have no job yet, each once; of chains all, to be released."""
+        again = _makes_futures(self.expansion)
+        seen: set[int] = set()
+        answers = _give_indexes(self.group_id, keyed, self.adder.connection)
+        for (key, value), (index, exists) in zip(keyed, answers, strict=True):
+            if index not in seen and (again or not exists):
+                seen.add(index)
+                yield Item(index, value, key if self.expansion.each.key else str(index))
 
 
 def _give_indexes(
     group_id: str, keyed: Sequence[tuple[str, Any]], connection: Redis
-) -> Iterator[tuple[int, str, Any]]:
-    """Yield the index, key and value of each item that has no job yet."""
+) -> list[tuple[int, bool]]:
+    """Return the index of each item, and whether it has a job."""
     arguments = [part for key, value in keyed for part in (key, pickle.dumps(value))]
     answer = scripts.GROW.call(connection, keys.group(group_id), group_id, len(keyed), *arguments)
     if isinstance(answer[0], bytes | str):
         name = as_text(connection.hget(keys.group(group_id), "name") or group_id)
         raise TooManyItems(name, int(answer[1]))
-    seen: set[int] = set()
-    for (key, value), index, exists in zip(keyed, answer[::2], answer[1::2], strict=True):
-        if not exists and index not in seen:
-            seen.add(index)
-            yield index, key, value
+    return [(index, bool(exists)) for index, exists in zip(answer[::2], answer[1::2], strict=True)]
 
 
-def add_all(enqueues: Sequence[Enqueue], run_id: str, connection: Redis) -> None:
+def add_all(enqueues: Sequence[Enqueue], adder: Job) -> None:
     """Enqueue jobs while their run runs, and release the future jobs among them."""
     for part in batches(enqueues):
-        add_planned(part, run_id, connection)
+        add_planned(part, adder.run_id, adder.connection, added_by=adder.id)
     for enqueue in reversed(enqueues):
         if enqueue.deferred:
-            scripts.RELEASE.call(connection, keys.job(enqueue.job_id), enqueue.job_id, 0)
-            finish(connection, f"free:{enqueue.job_id}")
+            _release(enqueue.job_id, adder.connection)
+
+
+def _release(job_id: str, connection: Redis) -> None:
+    scripts.RELEASE.call(connection, keys.job(job_id), job_id, 0)
+    finish(connection, f"free:{job_id}")
 
 
 def start(job: Job, nested: Nested, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -133,5 +156,5 @@ def start(job: Job, nested: Nested, arguments: Mapping[str, Any]) -> dict[str, A
     with job.connection.pipeline() as pipeline:
         declare_groups(groups, job.run_id, pipeline)
         pipeline.execute()
-    add_all(enqueues, job.run_id, job.connection)
+    add_all(enqueues, job)
     return inputs

@@ -27,12 +27,14 @@ JOBS_PER_CALL = 50
 _ASKS_EVEN_WHEN_CANCELED = frozenset({"always", "canceled"})
 
 
-def add_planned(enqueues: Sequence[Enqueue], run_id: str, connection: Redis) -> None:
+def add_planned(
+    enqueues: Sequence[Enqueue], run_id: str, connection: Redis, *, added_by: str = ""
+) -> None:
     """Enqueue jobs of a run, in one call: all or none. Those that are there already stay.
 
     Errors: those of `Queue.enqueue`.
     """
-    jobs = [_make_job(enqueue, run_id, connection) for enqueue in enqueues]
+    jobs = [_make_job(enqueue, run_id, added_by, connection) for enqueue in enqueues]
     add_jobs(Queue(jobs[0].origin, connection=connection), jobs)
 
 
@@ -68,7 +70,7 @@ def _tolerance(tolerance: Tolerance) -> str:
     return "all" if tolerance.percent == 100 else f"percent:{tolerance.percent:g}"
 
 
-def _make_job(enqueue: Enqueue, run_id: str, connection: Redis) -> Job:
+def _make_job(enqueue: Enqueue, run_id: str, added_by: str, connection: Redis) -> Job:
     function, kwargs = enqueue.call.replace(":", "."), dict(enqueue.kwargs)
     args: tuple[Any, ...] = ()
     if work := _work(enqueue):
@@ -86,7 +88,7 @@ def _make_job(enqueue: Enqueue, run_id: str, connection: Redis) -> Job:
         result_ttl=-1,  # kept with the run, and removed with it
     )
     job.enqueue_at_front = enqueue.at_front or None
-    job.adopt(_hold(enqueue, run_id))
+    job.adopt(_hold(enqueue, run_id, added_by))
     return job
 
 
@@ -133,7 +135,7 @@ def _work(enqueue: Enqueue) -> dict[str, Any]:
     return kept | {key: value for key, value in beside.items() if value}
 
 
-def _hold(enqueue: Enqueue, run_id: str) -> Hold:
+def _hold(enqueue: Enqueue, run_id: str, added_by: str) -> Hold:
     return Hold(
         deferred=enqueue.deferred,
         edges=tuple(Edge(block.name, block.on_failure) for block in enqueue.blocks),
@@ -142,7 +144,7 @@ def _hold(enqueue: Enqueue, run_id: str) -> Hold:
         expires_s=None if enqueue.approval else enqueue.expires_s,
         run_id=run_id,
         name=enqueue.name,
-        fields=_fields(enqueue),
+        fields=_fields(enqueue) | ({"flowq_by": added_by} if added_by else {}),
     )
 
 

@@ -64,7 +64,7 @@ class _Performance:
         work = self.work
         if "expansion" in work:
             items = self._value(work["expansion"].each.items)
-            return patiently(lambda: expand(self.job, work["expansion"], items))
+            return patiently(lambda: expand(self.job, work["expansion"], items, self.inputs))
         if "outputs" in work:
             return self._value(work["outputs"])
         arguments = work.get("kwargs", {})

@@ -174,8 +174,9 @@ local function write(job)
   redis.call('HSET', key, unpack(ARGV, job.first, job.last))
   redis.call('SADD', PREFIX .. ':queues', PREFIX .. ':queue:' .. job.queue)
   redis.call('ZADD', PREFIX .. ':deferred:' .. job.queue, '+inf', job.id)
-  local f = redis.call('HMGET', key, 'flowq_expands', 'flowq_group', 'flowq_slots', 'dependency_ids')
-  job.expands, job.group = f[1], f[2]
+  local f = redis.call('HMGET', key, 'flowq_expands', 'flowq_group', 'flowq_slots', 'dependency_ids',
+    'flowq_by')
+  job.expands, job.group, job.by = f[1], f[2], f[5]
   for _, dependency in ipairs(f[4] and cjson.decode(f[4]) or {}) do
     redis.call('SREM', job_key(dependency) .. ':dependents', job.id) -- of a deleted job of that id
   end
@@ -205,6 +206,7 @@ local function write(job)
     if job.late then log(job.run, job.id, job.name, 'deferred') end
   end
   if job.group then count_in_group(job.group, 'new', nil) end
+  if job.by and job.future ~= '' then redis.call('HSET', job_key(job.by), 'flowq_adds', 1) end
 end
 
 -- A group that is closed takes no more: its new items end as the others did.

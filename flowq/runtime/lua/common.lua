@@ -286,10 +286,10 @@ end
 local function facts_of(id)
   local f = redis.call('HMGET', job_key(id), 'origin', 'flowq_blocks', 'flowq_future', 'flowq_run',
     'flowq_name', 'flowq_outcome', 'flowq_group', 'flowq_slots', 'flowq_expands', 'flowq_tolerate',
-    'flowq_pass')
+    'flowq_pass', 'flowq_adds')
   if f[1] then
     return { exists = true, blocks = f[2], future = f[3], run = f[4], name = f[5], before = f[6],
-      group = f[7], slots = f[8], expands = f[9], tolerate = f[10], pass = f[11] }
+      group = f[7], slots = f[8], expands = f[9], tolerate = f[10], pass = f[11], adds = f[12] }
   end
   local m = cjson.decode(redis.call('GET', mortal_key(id)) or '[]')
   return { blocks = m[1], future = m[2], run = m[3], name = m[4], before = m[5] }
@@ -309,6 +309,7 @@ local function settle_in_run(id, job, outcome, reason)
       settle(other, 'failed', 'more than are tolerated')
     end
   end
+  if job.adds and outcome ~= 'finished' then later('strand:' .. id) end
   count_in_run(job.run, job.before, outcome)
 end
 

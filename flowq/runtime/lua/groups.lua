@@ -6,6 +6,7 @@
 --   flowq_group     the group that it is an item of; the job of that id expands it, if there is one
 --   flowq_expands   "1" for a job that adds the items of the group of its own id: no blocker that
 --                   `if_empty` would count
+--   flowq_by        the job that has added it, and releases it; flowq_adds: it has added such
 --   flowq_slots     the limits that it is counted in, "group:G run:R"
 --   flowq_tolerate  "1" when its failure counts as a success
 --   flowq_pass      set by the job while it runs: why it is skipped after all, neutrally

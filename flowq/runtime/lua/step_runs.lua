@@ -67,6 +67,14 @@ local function stands_before(job, future)
   return (redis.call('LPOS', blockers_key(future), job) or 0) >= int(f[2])
 end
 
+-- Whether a future job's release is in no plan, and whoever added it does not run again to make it.
+local function is_left_to_us(key)
+  local f = redis.call('HMGET', key, 'flowq_late', 'flowq_by')
+  if not f[1] then return false end
+  if f[2] and not redis.call('HGET', job_key(f[2]), 'flowq_outcome') then return false end
+  return redis.call('HDEL', key, 'flowq_late') == 1
+end
+
 -- A job that runs again is held as it was at first, in a new generation: whatever is still on its
 -- way from an earlier one changes nothing.
 local function hold_again(job, run)
@@ -96,9 +104,7 @@ local function hold_again(job, run)
   if f[3] then
     redis.call('HSET', future_key(job), 'state', 'open')
     redis.call('HDEL', future_key(job), 'freed', 'dropped', 'retired')
-    if redis.call('HDEL', key, 'flowq_late') == 1 then -- its release was not in the plan
-      redis.call('RPUSH', OURS .. 'futures:' .. run, job)
-    end
+    if is_left_to_us(key) then redis.call('RPUSH', OURS .. 'futures:' .. run, job) end
   elseif gates == 0 and redis.call('HSETNX', key, 'flowq_loose', 1) == 1 then
     redis.call('RPUSH', OURS .. 'futures:' .. run, job) -- nothing else would queue it
   end
@@ -113,6 +119,20 @@ local function tell_again(job)
     local s = redis.call('HMGET', future_key(future), 'state', 'policy')
     if old and f[2] and s[1] == 'open' then move_edge(future, job, old, f[2] .. mark, s[2]) end
   end
+end
+
+-- Whoever has added these did not come to their release, and will not.
+local function call_off_stranded(job)
+  local run = redis.call('HGET', job_key(job), 'flowq_run')
+  if not run then return true end
+  local done = each_item(OURS .. 'jobs:' .. run, job_key(job), 'flowq_stranding', function(other)
+    if redis.call('HGET', job_key(other), 'flowq_by') == job
+      and redis.call('HGET', future_key(other), 'state') == 'open' then
+      call_off(other, 'canceled', 'what adds its blockers has failed')
+    end
+  end)
+  if done then redis.call('HDEL', job_key(job), 'flowq_stranding') end
+  return done
 end
 
 local function again(run)
