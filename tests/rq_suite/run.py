@@ -73,17 +73,23 @@ def main() -> int:
     parser.add_argument("--classes", default="rq,empty,flowq")
     parser.add_argument("--source", type=Path, help="downloaded unless given")
     options, pytest_options = parser.parse_known_args()
+    outcomes = run(options.source, options.classes.split(","), pytest_options)
+    return report(outcomes)
+
+
+def run(source: Path | None, classes: list[str], pytest_options: list[str]) -> dict[str, Outcomes]:
+    """Return the outcome of each test for each set of classes."""
     outcomes: dict[str, Outcomes] = {}
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        suite = unpack(options.source or download(folder), folder)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        suite = unpack(source or download(folder), folder)
         with server(folder) as port:
             prepare(suite, port)
             install_needs(suite)
-            for classes in options.classes.split(","):
-                outcomes[classes] = run_suite(suite, classes, pytest_options)
-                print(f"{classes:6} {counts(outcomes[classes])}", flush=True)
-    return report(outcomes)
+            for name in classes:
+                outcomes[name] = run_suite(suite, name, pytest_options)
+                print(f"{name:6} {counts(outcomes[name])}", flush=True)
+    return outcomes
 
 
 def download(folder: Path) -> Path:
@@ -168,7 +174,8 @@ def run_pytest(suite: Path, classes: str, options: list[str]) -> Outcomes:
     """Run pytest with one set of classes; what failed is told by its last lines."""
     report_path = suite / f"{classes}.xml"
     bin_path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    python_path = f"{HERE}{os.pathsep}{suite}"
+    before = os.environ.get("PYTHONPATH", "")
+    python_path = os.pathsep.join([str(HERE), str(suite), *filter(None, [before])])
     environment = {"RQ_SUITE_CLASSES": classes, "PYTHONPATH": python_path, "PATH": bin_path}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=short"]
     command += [f"--junitxml={report_path}", "-o", "junit_family=xunit1", *options]
