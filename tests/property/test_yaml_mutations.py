@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flowq.checks import check
+from flowq.declare.keys import INPUT, JOB, WORKFLOW
 from flowq.declare.yaml import parse_workflow
 from flowq.errors import Problem, WorkflowInvalid
 from flowq.graph import build_graph
 
 ROOT = Path(__file__).parents[2]
-TEXTS = [path.read_text("utf-8") for path in sorted((ROOT / "workflows").glob("*.yaml"))] + [
+EVERYTHING = (Path(__file__).parent / "everything.yaml").read_text("utf-8")
+TEXTS = [
+    *(path.read_text("utf-8") for path in sorted((ROOT / "workflows").glob("*.yaml"))),
+    *[EVERYTHING] * 4,
     """\
-name: everything
-inputs:
-  folder: {type: path, default: photos}
-  color: {choices: [red, green], default: red}
-  sizes: {type: list, default: [1, 2.5, "x"]}
-defaults: {queue: default, timeout: 10m, retries: {max: 2, backoff: 500ms}}
 jobs:
   last: &last
     deferred: true
@@ -30,37 +30,35 @@ jobs:
           several
           lines
         }
-    on_blocker_failure: run
   first:
     call: a.b:d
-    blocks: {last: {on_failure: ignore}}
-    timeout: 30
+    blocks: last
     with: {again: [*last]}
-  second:
-    call: a.b:e
-    blocked_by: [last]
-    needs: first
-"""
+""",
 ]
+WORDS = [*JOB.keys, *WORKFLOW.keys, *INPUT.keys]
 PIECES = [
     *(chr(code) for code in range(32, 127)),
     *("\n", "\t", "\r", "\0", "\x85", "\ufeff", "\ud800", "é", "  ", ": ", "- ", "? ", "${{", "}}"),
     *("&a ", "*a", "<<: ", "!!int ", "---\n", "...\n", "%YAML 9.9\n", "| \n", ">-\n", "''", '"'),
     *("null", "true", ".nan", "1e999", "0x", "jobs", "call", "needs: ", "for_each: ", "[[[[", "{}"),
+    *("item", "index", "matrix.os", "result", "env.KEY", "always()", "jobs.page.results", "20%"),
 ]
 EDITS = st.lists(
     st.tuples(
-        st.sampled_from(["delete", "double", "swap", "cut", "insert", "replace", "remove"]),
+        st.sampled_from(
+            ["delete", "double", "swap", "cut", "insert", "replace", "remove", "rename"]
+        ),
         st.floats(0, 0.999),
         st.floats(0, 0.999),
-        st.sampled_from(PIECES),
+        st.sampled_from([*PIECES, *WORDS]),
     ),
     min_size=1,
     max_size=6,
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=1_000, deadline=None)
 @given(st.sampled_from(TEXTS), EDITS)
 def test_a_mutation_is_read_or_refused_with_a_position(
     text: str, edits: list[tuple[str, float, float, str]]
@@ -77,11 +75,11 @@ def test_rubbish_is_read_or_refused_with_a_position(text: str) -> None:
 
 
 def assert_read_or_refused(text: str) -> None:
-    problems: tuple[Problem, ...] = ()
     try:
-        build_graph(parse_workflow(text, "x.yaml"))
+        workflow = parse_workflow(text, "x.yaml")
+        problems = check(workflow, build_graph(workflow))
     except WorkflowInvalid as invalid:
-        problems = invalid.problems
+        problems = [*invalid.problems]
     for problem in problems:
         assert_placed(problem, text)
 
@@ -106,6 +104,8 @@ def mutate(text: str, kind: str, at: float, to: float, piece: str) -> str:
         lines[line], lines[other] = lines[other], lines[line]
     elif kind == "cut":
         lines[line] = lines[line][int(to * len(lines[line])) :]
+    elif kind == "rename":  # one key becomes another that the language has
+        lines[line] = re.sub(r"[a-z_]+(?=:)", lambda _: piece.strip(), lines[line], count=1)
     elif kind == "insert":
         return text[:place] + piece + text[place:]
     elif kind == "replace":
