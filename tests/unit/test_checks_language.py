@@ -1,0 +1,166 @@
+"""The rules of groups, conditions, commands and schedules, one by one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from flowq.checks import check
+from flowq.errors import Problem
+from flowq.graph import build_graph
+from flowq.spec import (
+    ForEach,
+    JobSpec,
+    Matrix,
+    Schedule,
+    Shell,
+    Tolerance,
+    Workflow,
+)
+
+CALL = "tasks:run"
+EACH = ForEach([1, 2])
+
+
+def problems_of(*jobs: JobSpec, **said: Any) -> list[Problem]:
+    workflow = Workflow("w", jobs, **said)
+    return [p for p in check(workflow, build_graph(workflow)) if p.code != "FQ107"]
+
+
+def only_problem_of(*jobs: JobSpec, **said: Any) -> Problem:
+    (problem,) = problems_of(*jobs, **said)
+    return problem
+
+
+def call(name: str = "a", **said: Any) -> JobSpec:
+    return JobSpec(name, CALL, **said)
+
+
+@pytest.mark.parametrize(
+    ("job", "names"),
+    [
+        (call(with_={"x": "${{ item }}"}), "item"),
+        (call(with_={"x": "${{ index }}"}, matrix=Matrix({"m": [1]})), "index"),
+        (call(with_={"x": "${{ matrix.m }}"}, for_each=EACH), "matrix"),
+        (call(with_={"x": "${{ result }}"}, for_each=EACH), "result"),
+        (call(with_={"x": "${{ failure() }}"}), "failure()"),
+        (call(if_="env.HOME == ''"), "env"),
+        (call(cwd="${{ env.HOME }}"), "env"),
+        (call(for_each=ForEach("${{ item }}")), "item"),
+        (call(for_each=ForEach([1], key="result")), "result"),
+        (call(for_each=ForEach([1], more="env.X")), "env"),
+        (call(matrix=Matrix({"m": "${{ run.id }}"})), "run"),
+        (call(matrix=Matrix({"m": [1]}, stop_when="item")), "item"),
+        (call(env={"X": "${{ always() }}"}), "always()"),
+        (JobSpec("a", run=Shell("echo ${{ env.X }}")), "env"),
+    ],
+)
+def test_a_name_where_it_has_no_value_is_a_problem(job: JobSpec, names: str) -> None:
+    problem = only_problem_of(job)
+    assert problem.code == "FQ213"
+    assert f"uses {names}" in problem.message.replace("`", "")
+    assert problem.hint
+
+
+@pytest.mark.parametrize(
+    "job",
+    [
+        call(with_={"x": "${{ item.a ~ index ~ env.X ~ run.id }}"}, for_each=EACH),
+        call(env={"x": "${{ matrix.m ~ env.X }}"}, matrix=Matrix({"m": [1]})),
+        call(if_="item > 2 and success()", for_each=EACH),
+        call(for_each=ForEach([1], "item.id", "result.links", 9, "result and index > 2")),
+        call(matrix=Matrix({"m": [1]}, ({"n": 2},), (), "result < matrix.m + matrix.n")),
+        call(cwd="out/${{ item }}", for_each=EACH),
+        JobSpec("a", run=Shell("echo ${{ item }}"), for_each=EACH),
+    ],
+)
+def test_a_name_where_it_has_a_value_is_none(job: JobSpec) -> None:
+    assert problems_of(job) == []
+
+
+def test_names_of_the_workflow_itself_are_checked_too() -> None:
+    said = {"outputs": {"x": "${{ jobs.b.result }} ${{ env.X }} ${{ inputs.y }}"}}
+    assert sorted(p.code for p in problems_of(call(), **said)) == ["FQ204", "FQ205", "FQ213"]
+    assert problems_of(call(), outputs={"x": "${{ jobs.a.result }}"}) == []
+
+
+@pytest.mark.parametrize(
+    ("attribute", "group", "is_right"),
+    [
+        ("result", None, True),
+        ("results", None, False),
+        ("outcomes", None, False),
+        ("by_key['a']", None, False),
+        ("status", None, True),
+        ("result", EACH, False),
+        ("results", EACH, True),
+        ("outcomes", EACH, True),
+        ("by_key['a']", EACH, True),
+        ("status", EACH, True),
+    ],
+)
+def test_a_group_has_results_and_a_job_has_one(
+    attribute: str, group: ForEach | None, is_right: bool
+) -> None:
+    user = call("b", with_={"x": f"${{{{ jobs.a.{attribute} }}}}"})
+    codes = [problem.code for problem in problems_of(call(for_each=group), user)]
+    assert codes == ([] if is_right else ["FQ212"])
+
+
+@pytest.mark.parametrize(
+    ("matrix", "code"),
+    [
+        (Matrix(), "FQ214"),
+        (Matrix({"a": []}), "FQ214"),
+        (Matrix({"a": [1, 1]}), "FQ214"),
+        (Matrix({"a": list(range(200)), "b": list(range(200))}), "FQ214"),
+        (Matrix({"a": [1]}, exclude=({"b": 1},)), "FQ215"),
+    ],
+)
+def test_a_matrix_has_combinations(matrix: Matrix, code: str) -> None:
+    assert only_problem_of(call(matrix=matrix)).code == code
+
+
+def test_true_and_one_are_not_twice_the_same() -> None:
+    assert problems_of(call(matrix=Matrix({"a": [1, True, "1", 1.0]}))) == []
+
+
+def test_success_alone_leaves_the_policy_to_the_job() -> None:
+    assert problems_of(call(if_="success()", on_blocker_failure="wait")) == []
+    assert only_problem_of(call(if_="failure()", on_blocker_failure="run")).code == "FQ217"
+
+
+@pytest.mark.parametrize(
+    "said", [{"max_parallel": 2}, {"fail_fast": True}, {"continue_on_error": Tolerance(percent=20)}]
+)
+def test_a_limit_of_a_group_at_a_single_job_is_a_warning(said: dict[str, Any]) -> None:
+    problem = only_problem_of(call(**said))
+    assert (problem.code, problem.severity) == ("FQ222", "warning")
+    assert problems_of(call(for_each=EACH, **said)) == []
+
+
+@pytest.mark.parametrize("job", [JobSpec("a"), JobSpec("a", CALL, run=Shell("date"))])
+def test_a_job_does_one_thing(job: JobSpec) -> None:
+    assert only_problem_of(job).code == "FQ117"
+
+
+@pytest.mark.parametrize(
+    ("schedule", "code"),
+    [
+        (Schedule("0 0 * *"), "FQ220"),
+        (Schedule("@daily"), "FQ220"),
+        (Schedule("61 0 * * *"), "FQ220"),
+        (Schedule("0 0 * * *", "Mars/Olympus"), "FQ221"),
+        (Schedule("0 0 * * *", "../etc/passwd"), "FQ221"),
+        (Schedule("0 0 * * *", ""), "FQ221"),
+    ],
+)
+def test_a_schedule_can_be_understood(schedule: Schedule, code: str) -> None:
+    assert only_problem_of(call(), schedule=schedule).code == code
+
+
+@pytest.mark.parametrize("shell", ["cmd", "cmd.exe", r"C:\Windows\System32\CMD.EXE"])
+def test_cmd_gets_no_expressions(shell: str) -> None:
+    assert only_problem_of(JobSpec("a", run=Shell("echo ${{ run.id }}", shell))).code == "FQ224"
+    assert problems_of(JobSpec("a", run=Shell("echo %X%", shell))) == []

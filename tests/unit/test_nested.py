@@ -1,0 +1,135 @@
+"""Workflows inside workflows: found beside, around and in files, each once, never in a circle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from flowq.checks import check, check_calls
+from flowq.declare.yaml import parse_workflow, read_workflow
+from flowq.errors import Problem, WorkflowInvalid
+from flowq.graph import build_graph
+from flowq.spec import Workflow
+from flowq.targets import load
+
+
+def write(folder: Path, **text_by_name: str) -> Path:
+    for name, text in text_by_name.items():
+        (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
+    return folder / f"{next(iter(text_by_name))}.yaml"
+
+
+def problems_of(file: Path) -> tuple[Problem, ...]:
+    with pytest.raises(WorkflowInvalid) as caught:
+        read_workflow(file)
+    return caught.value.problems
+
+
+def found_in(workflow: Workflow) -> list[str]:
+    return [problem.code for problem in check(workflow, build_graph(workflow))]
+
+
+def test_a_file_is_found_beside_the_one_that_names_it(tmp_path: Path) -> None:
+    (tmp_path / "parts").mkdir()
+    main = write(tmp_path, main="jobs: {one: {workflow: parts/photo.yaml}}")
+    write(tmp_path / "parts", photo="jobs: {a: {workflow: ./inner.yml}}")
+    (tmp_path / "parts" / "inner.yml").write_text("jobs: {b: {run: date}}")
+    workflow = read_workflow(main)
+    photo = workflow.workflows["parts/photo.yaml"]
+    inner = photo.workflows["./inner.yml"]
+    assert (photo.name, inner.name) == ("photo", "inner")
+    assert inner.folder == str(tmp_path / "parts")
+
+
+def test_a_file_that_two_jobs_name_is_read_once(tmp_path: Path) -> None:
+    jobs = "{one: {workflow: ./photo.yaml}, two: {workflow: ./photo.yaml}}"
+    main = write(tmp_path, main=f"jobs: {jobs}", photo="jobs: {a: {cal: 3}}")
+    assert [problem.code for problem in problems_of(main)] == ["FQ106", "FQ103"]
+
+
+def test_problems_of_a_nested_file_have_its_name(tmp_path: Path) -> None:
+    text = "jobs: {one: {workflow: ./photo.yaml}, two: {}}"
+    first, second = problems_of(write(tmp_path, main=text, photo="jobs:\n  a: {call: x}"))
+    assert first.where
+    assert Path(first.where.file).name == "main.yaml"
+    assert second.where
+    assert (Path(second.where.file).name, second.where.line) == ("photo.yaml", 2)
+
+
+def test_a_circle_through_files_is_found(tmp_path: Path) -> None:
+    a, b = "jobs: {x: {workflow: ./b.yaml}}", "jobs: {y: {workflow: ./a.yaml}}"
+    (problem,) = problems_of(write(tmp_path, a=a, b=b))
+    assert problem.code == "FQ120"
+    assert "a.yaml → b.yaml → ./a.yaml" in problem.message
+    assert problem.where
+    assert problem.where.file.endswith("b.yaml")
+
+
+def test_a_very_deep_nest_is_refused(tmp_path: Path) -> None:
+    texts = {f"f{i}": f"jobs: {{x: {{workflow: ./f{i + 1}.yaml}}}}" for i in range(30)}
+    (problem,) = problems_of(write(tmp_path, **texts))
+    assert problem.code == "FQ111"
+
+
+def test_a_workflow_inside_sees_those_around_it() -> None:
+    workflow = parse_workflow(
+        "workflows:\n"
+        "  resize: {jobs: {a: {run: date}}}\n"
+        "  photo: {jobs: {b: {workflow: resize}}}\n"
+        "jobs: {one: {workflow: photo}}\n",
+        "main.yaml",
+    )
+    assert list(workflow.workflows) == ["photo"]
+    assert list(workflow.workflows["photo"].workflows) == ["resize"]
+    assert "FQ223" not in found_in(workflow)
+
+
+def test_one_that_nobody_names_is_a_warning() -> None:
+    text = "workflows: {photo: {jobs: {b: {run: date}}}}\njobs: {one: {run: date}}\n"
+    assert "FQ223" in found_in(parse_workflow(text, "main.yaml"))
+
+
+def test_one_of_its_own_comes_before_one_around_it() -> None:
+    workflow = parse_workflow(
+        "workflows:\n"
+        "  clock: {jobs: {around: {run: date}}}\n"
+        "  photo:\n"
+        "    workflows: {clock: {jobs: {own: {run: date}}}}\n"
+        "    jobs: {b: {workflow: clock}}\n"
+        "jobs: {one: {workflow: photo}}\n",
+        "main.yaml",
+    )
+    inner = workflow.workflows["photo"].workflows["clock"]
+    assert [job.name for job in inner] == ["own"]
+
+
+def test_what_is_wrong_inside_is_found_with_its_place() -> None:
+    workflow = parse_workflow(
+        "workflows:\n  photo:\n    jobs:\n      a: {run: date, needs: b}\n"
+        "jobs: {one: {workflow: photo}}\n",
+        "main.yaml",
+    )
+    (problem,) = [p for p in check(workflow, build_graph(workflow)) if p.code == "FQ201"]
+    assert str(problem.where) == "main.yaml:4:29"
+
+
+def test_functions_of_nested_workflows_are_looked_at() -> None:
+    workflow = parse_workflow(
+        "workflows: {photo: {jobs: {a: {call: 'm:f'}}}}\njobs: {one: {workflow: photo}}\n", "x.yaml"
+    )
+    problems = check_calls(workflow, build_graph(workflow), {}.__getitem__)
+    assert [problem.code for problem in problems] == ["FQ501"]
+
+
+def test_functions_beside_a_nested_file_can_be_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.path", ["/nowhere"])
+    (tmp_path / "parts").mkdir()
+    main = write(tmp_path, main="jobs: {one: {workflow: parts/photo.yaml}}")
+    write(tmp_path / "parts", photo="jobs: {a: {run: date}}")
+    load(str(main))
+    import sys
+
+    assert sys.path.index(str(tmp_path)) < sys.path.index(str(tmp_path / "parts"))
