@@ -125,7 +125,9 @@ def _said(value: Any) -> Any:
     return {
         each.name: _said(found)
         for each, found in pairs
-        if each.name in _ALWAYS_SAID or found not in (None, "", False, (), {}, each.default)
+        if each.name in _ALWAYS_SAID
+        or found not in (None, "", False, (), {}, each.default)
+        or (each.name == "if_" and found is False)
     }
 
 

@@ -110,11 +110,31 @@ function judge(id, job, outcome, reason)
   return outcome, reason
 end
 
+local NOT_STARTED = { deferred = true, queued = true, scheduled = true, ready_to_enqueue = true }
+
+-- Ends so many items of a closed group that have not started, and what is theirs; returns true at
+-- the end of the group.
+local function close_items(group, count)
+  local key = group_key(group)
+  local f = redis.call('HMGET', key, 'closed', 'reason', 'closing', 'size')
+  if not f[1] then return true end
+  local last = math.min(int(f[3]) + count, int(f[4]))
+  for index = int(f[3]), last - 1 do
+    local item = item_id(group, index)
+    if NOT_STARTED[redis.call('HGET', job_key(item), 'status')] then
+      call_off(item, f[1], f[2])
+      if redis.call('EXISTS', future_key(item)) == 1 then later('recall:' .. item) end
+    end
+  end
+  redis.call('HSET', key, 'closing', last)
+  return last >= int(f[4])
+end
+
 -- From here on the items that have not started, also those still to come, end like that.
 local function close_group(group, outcome, reason)
   if redis.call('HSETNX', group_key(group), 'closed', outcome) == 0 then return end
   redis.call('HSET', group_key(group), 'reason', reason)
-  later('close:' .. group)
+  if not close_items(group, 100) then later('close:' .. group) end
 end
 
 -- Returns ids of tolerated failures that are too many, now that the group is at its end.

@@ -9,4 +9,4 @@ local f = redis.call('HMGET', job_key(id), 'flowq_group', 'flowq_slots', 'flowq_
 if what == 'skip' then redis.call('HSET', job_key(id), 'flowq_pass', ARGV[6]) end
 if what == 'stop' and f[1] then close_group(f[1], 'passed', f[3] .. ': ' .. ARGV[6]) end
 if what == 'give' and f[2] then give_slots(id, f[2]) end
-return redis.status_reply('OK')
+return settle_all() or redis.status_reply('OK')

@@ -87,8 +87,6 @@ local function abandon(future)
   end)
 end
 
-local NOT_STARTED = { deferred = true, queued = true, scheduled = true, ready_to_enqueue = true }
-
 -- Its owner does not want the blockers either: what has not started, and blocks nothing else, ends.
 local function recall(future)
   local key = future_key(future)
