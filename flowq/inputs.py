@@ -103,6 +103,8 @@ def _unknown(workflow: Workflow, name: str) -> Problem:
 
 
 def _example(declared: Input) -> str:
+    if declared.pattern is not None:
+        return f"the whole text must match {declared.pattern}"
     if declared.type == "enum":
         value = next(iter(declared.choices), "")
     else:

@@ -9,7 +9,7 @@ import importlib
 import importlib.util
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,6 +22,8 @@ from flowq.errors import UsageError, WorkflowInvalid, WorkflowNotFound
 from flowq.spec import Workflow
 
 YAML_ENDINGS = (".yaml", ".yml")
+INPUT_VARIABLE = "FLOWQ_INPUT_"
+"""What stands before the upper-case name of an input in the environment."""
 
 
 def load(target: str) -> Workflow:
@@ -61,6 +63,15 @@ def read_inputs(file: str | Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UsageError(f"{file} must hold a map of inputs by name")
     return value
+
+
+def find_inputs(workflow: Workflow, environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the inputs that the environment gives: `FLOWQ_INPUT_SIZE` for `size`.
+
+    Only declared inputs are looked for, so a stray variable is no mistake.
+    """
+    variables = {each.name: f"{INPUT_VARIABLE}{each.name.upper()}" for each in workflow.inputs}
+    return {name: environ[each] for name, each in variables.items() if each in environ}
 
 
 def _read_yaml_map(text: str, file: str) -> Any:

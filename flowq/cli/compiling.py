@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 
 from flowq import compiling, targets
@@ -21,9 +22,13 @@ def load(target: str) -> Workflow:
 def make_plan(
     target: str, given: Mapping[str, str], inputs_file: str | None, imports: bool
 ) -> Plan:
-    """Return the plan of a run; warnings go to stderr. Errors: those of `compile_plan`."""
+    """Return the plan of a run; warnings go to stderr. Errors: those of `compile_plan`.
+
+    An input of the command line comes before one of the file, and that before the environment's.
+    """
     workflow = load(target)
-    inputs = {**(targets.read_inputs(inputs_file) if inputs_file else {}), **given}
+    from_file = targets.read_inputs(inputs_file) if inputs_file else {}
+    inputs = {**targets.find_inputs(workflow, os.environ), **from_file, **given}
     with streams.users_code():
         return compiling.compile_plan(workflow, inputs, imports=imports, warn=_warn)
 
@@ -62,4 +67,5 @@ def _placeholder(declared: Input) -> str:
 
 def _explained(declared: Input) -> str:
     need = "required" if declared.required else f"default: {declared.default!r}"
-    return f"{declared.description}  [{need}]".strip()
+    shape = f"; {declared.pattern}" if declared.pattern is not None else ""
+    return f"{declared.description}  [{need}{shape}]".strip()

@@ -84,5 +84,6 @@ inputs: Decorator = click.option(
     multiple=True,
     metavar="NAME=VALUE",
     callback=_split,
-    help="An input of the workflow; may be given again for others.",
+    help="An input of the workflow; may be given again for others. Without, FLOWQ_INPUT_NAME in "
+    "the environment gives it.",
 )

@@ -115,6 +115,15 @@ def test_inputs_come_from_a_file_and_from_options_which_win(flowq: Flowq, folder
     assert "topping = 'a=b'" in done.stdout
 
 
+def test_inputs_come_from_the_environment_too_and_all_else_wins(flowq: Flowq, folder: Path) -> None:
+    flowq.env.update(FLOWQ_INPUT_SLICES="7", FLOWQ_INPUT_TOPPING="jam", FLOWQ_INPUT_OTHER="x")
+
+    done = flowq("plan", "sandwich.yaml", "-i", "topping=honey")
+
+    assert "slices = 7" in done.stdout
+    assert "topping = 'honey'" in done.stdout
+
+
 def test_detach_prints_the_id_and_the_run_goes_on_to_its_end(flowq: Flowq, folder: Path) -> None:
     started = flowq("run", "door.yaml", "-i", f"file={folder}/key", "--detach")
     run_id = started.stdout.strip()

@@ -155,3 +155,21 @@ def test_nonsense_is_a_problem_and_never_another_exception(type_: Any, value: ob
 
 def test_every_code_has_one_line() -> None:
     assert all(code.startswith("FQ4") and "\n" not in title for code, title in RULES.items())
+
+
+def test_a_text_has_to_match_the_pattern_of_its_input_as_a_whole() -> None:
+    month = Input("month", pattern=r"[0-9]{4}-[0-9]{2}")
+    assert convert(month, "2026-10") == "2026-10"
+    for wrong in ("2026-1", "on 2026-10", "2026-10\n"):
+        with pytest.raises(ValueError, match="must match"):
+            convert(month, wrong)
+
+
+def test_the_problem_of_a_pattern_names_the_input_and_the_pattern() -> None:
+    workflow = Workflow("w", (), (Input("month", pattern="[0-9]+"),))
+    with pytest.raises(WorkflowInvalid) as caught:
+        resolve_inputs(workflow, {"month": "May"})
+    (problem,) = caught.value.problems
+    assert problem.code == "FQ403"
+    assert "input month must match [0-9]+" in problem.message
+    assert "[0-9]+" in problem.hint
