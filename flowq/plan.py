@@ -19,7 +19,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from flowq.spec import Approval, Block, BlockerPolicy, ForEach, Retry, Shell, Tolerance, Workflow
+from flowq.spec import (
+    Approval,
+    Block,
+    BlockerPolicy,
+    Concurrency,
+    ForEach,
+    Retry,
+    Shell,
+    Tolerance,
+    Workflow,
+)
 
 Policies = Literal["run", "skip"]
 
@@ -153,6 +163,7 @@ class Plan:
     operations: tuple[Operation, ...]
     folder: str | None = None
     max_parallel: int | None = None
+    concurrency: Concurrency | None = None
 
     def __iter__(self) -> Iterator[Operation]:
         return iter(self.operations)

@@ -12,7 +12,7 @@ from flowq.spec import JobSpec, Workflow
 
 NOT_YET = frozenset(
     {
-        *("concurrency", "schedule"),
+        "schedule",
     }
 )
 """Keys and expressions by the name in the tables below. Who makes one run takes it out."""

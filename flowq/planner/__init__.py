@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
+from flowq.expressions import evaluate, fill
 from flowq.graph import Graph, build_graph
 from flowq.plan import Commit, Enqueue, Group, Nested, Operation, Plan, Release
 from flowq.planner.frames import Frame
+from flowq.spec import Concurrency, Workflow
 
 __all__ = ["make_job_id", "make_plan", "plan_nested"]
 
@@ -31,6 +34,7 @@ def make_plan(graph: Graph, inputs: Mapping[str, Any], run_id: str) -> Plan:
         tuple(operations),
         workflow.folder,
         workflow.max_parallel,
+        _concurrency(workflow, inputs),
     )
 
 
@@ -58,6 +62,15 @@ def plan_nested(
 def make_job_id(run_id: str, name: str) -> str:
     """Return the id of the job that a run makes from the declaration `name`."""
     return f"{run_id}-{name}"
+
+
+def _concurrency(workflow: Workflow, inputs: Mapping[str, Any]) -> Concurrency | None:
+    """Return the group of runs with its inputs filled in. Errors: WorkflowInvalid."""
+    if workflow.concurrency is None:
+        return None
+    where = workflow.places.find("concurrency", "group")
+    group = evaluate(fill(workflow.concurrency.group, inputs=inputs, where=where))
+    return replace(workflow.concurrency, group=str(group))
 
 
 def _releases(enqueues: Iterable[Enqueue]) -> list[Release]:

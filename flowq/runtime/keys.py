@@ -26,6 +26,7 @@ side by side; the Lua scripts build the same names in `lua/common.lua`.
     rq:flowq:1:slots:<limit>    SET of the jobs that count in a max_parallel; a limit is
                                 `group:<group>` or `run:<run>`
     rq:flowq:1:waiting:<limit>  ZSET of those that wait for their turn
+    rq:flowq:1:concurrency:<group>  LIST of the runs of a group of runs; the first one goes
     rq:flowq:1:runs             ZSET of the runs by the time of their submission
     rq:flowq:1:staged           ZSET of uncommitted runs by the time at which they are given up
     rq:flowq:1:ended            ZSET of ended runs by the time at which they are removed
@@ -147,3 +148,8 @@ def slots(limit: str) -> str:
 def waiting(limit: str) -> str:
     """The jobs that wait for their turn in a max_parallel."""
     return f"{PREFIX}:flowq:{VERSION}:waiting:{limit}"
+
+
+def concurrency(group: str) -> str:
+    """The runs of a group of which one goes at a time, the one that goes first."""
+    return f"{PREFIX}:flowq:{VERSION}:concurrency:{group}"

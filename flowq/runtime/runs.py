@@ -50,6 +50,8 @@ def submit(
     server goes away: the run is there if the commit had reached it, else it is removed later.
     """
     _stage(plan, connection, retention_s)
+    if plan.concurrency is not None and plan.concurrency.cancel_in_progress:
+        _cancel_others(plan.concurrency.group, connection)
     try:
         for enqueues in batches(plan.enqueues):
             _keep_lease(plan.run_id, connection)
@@ -78,6 +80,8 @@ def _stage(plan: Plan, connection: Redis, retention_s: float) -> None:
     }
     if plan.max_parallel is not None:
         record["max_parallel"] = plan.max_parallel
+    if plan.concurrency is not None:
+        record["concurrency"] = plan.concurrency.group
     releases = [op.job_id for op in plan if isinstance(op, Release)]
     with connection.pipeline() as pipeline:
         pipeline.hset(keys.run(plan.run_id), mapping=record)
@@ -87,6 +91,14 @@ def _stage(plan: Plan, connection: Redis, retention_s: float) -> None:
             pipeline.rpush(keys.run_futures(plan.run_id), *releases[first : first + 1_000])
         declare_groups(plan.groups, plan.run_id, pipeline)
         pipeline.execute()
+
+
+def _cancel_others(group: str, connection: Redis) -> None:
+    for raw in connection.lrange(keys.concurrency(group), 0, -1):
+        try:
+            cancel(as_text(raw), connection)
+        except (RunNotFound, WrongState):  # it has ended meanwhile
+            continue
 
 
 def _keep_lease(run_id: str, connection: Redis) -> None:

@@ -68,6 +68,19 @@ end
 
 local COUNTS_AGAINST = { failed = 1, stopped = 1, canceled = 1, expired = 1, deleted = 1 }
 
+-- The run has ended, or is removed: the next one of its group of runs may go.
+local function leave_concurrency(run)
+  local group = redis.call('HGET', run_key(run), 'concurrency')
+  if not group then return end
+  local list = OURS .. 'concurrency:' .. group
+  redis.call('LREM', list, 0, run)
+  local first = redis.call('LINDEX', list, 0)
+  if first and redis.call('HDEL', run_key(first), 'held') == 1 then
+    log(first, '', '', 'running')
+    later('run:' .. first)
+  end
+end
+
 local function end_run_if_done(run)
   local key = run_key(run)
   local fields = redis.call('HMGET', key, 'left', 'bad', 'state', 'canceling', 'retention_s')
@@ -76,6 +89,7 @@ local function end_run_if_done(run)
   redis.call('HSET', key, 'state', state, 'ended_at', NOW)
   log(run, '', '', state)
   redis.call('ZADD', OURS .. 'ended', TS + int(fields[5]), run)
+  leave_concurrency(run)
 end
 
 -- Keeps the counts of a run over one transition of one of its jobs; nil means "has not ended".

@@ -2,7 +2,8 @@
 
 local function release_run(run)
   local key = run_key(run)
-  if redis.call('HGET', key, 'state') ~= 'running' then return true end
+  local f = redis.call('HMGET', key, 'state', 'held')
+  if f[1] ~= 'running' or f[2] then return true end
   return each_item(OURS .. 'futures:' .. run, key, 'released', function(future)
     if redis.call('HGET', future_key(future), 'state') == 'open' then
       redis.call('HSET', future_key(future), 'state', 'releasing')
@@ -35,6 +36,7 @@ end
 
 local function purge(run)
   local key = run_key(run)
+  leave_concurrency(run)
   redis.call('HSET', key, 'state', 'purging')
   local jobs = redis.call('LPOP', OURS .. 'jobs:' .. run, limit)
   for _, job in ipairs(jobs or {}) do forget(job) end
