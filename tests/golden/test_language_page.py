@@ -1,0 +1,47 @@
+"""The page of the language names every word of it, and what it shows is right."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from flowq.checks import check
+from flowq.declare.keys import CONCURRENCY, DEFAULTS, INPUT, JOB, SCHEDULE, WORKFLOW
+from flowq.declare.vocabulary import Vocabulary
+from flowq.declare.yaml import parse_workflow
+from flowq.expressions.grammar import FUNCTION_NAMES, ROOTS
+from flowq.expressions.references import JOB_ATTRIBUTES, RUN_ATTRIBUTES, STATUS_BY_FUNCTION
+from flowq.graph import build_graph
+
+PAGE = (Path(__file__).parents[2] / "docs" / "language.md").read_text("utf-8")
+EXAMPLES = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+(PYTHON,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+WORDS = set(re.findall(r"[a-z_]+", " ".join(re.findall(r"`([^`\n]+)`", PAGE))))
+
+
+@pytest.mark.parametrize("vocabulary", [JOB, WORKFLOW, INPUT, DEFAULTS, SCHEDULE, CONCURRENCY])
+def test_every_key_is_on_the_page(vocabulary: Vocabulary) -> None:
+    assert vocabulary.keys.keys() <= WORDS
+
+
+def test_every_name_and_function_of_expressions_is_on_the_page() -> None:
+    functions = STATUS_BY_FUNCTION.values()
+    assert {*FUNCTION_NAMES, *ROOTS, *JOB_ATTRIBUTES, *RUN_ATTRIBUTES, *functions} <= WORDS
+
+
+@pytest.mark.parametrize("text", EXAMPLES)
+def test_an_example_is_right(text: str) -> None:
+    workflow = parse_workflow(text, "example.yaml")
+    found = check(workflow, build_graph(workflow))
+    assert [problem for problem in found if problem.code != "FQ107"] == []
+
+
+def test_the_example_in_python_says_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = ModuleType("gallery_tasks")
+    monkeypatch.setitem(sys.modules, "gallery_tasks", module)
+    exec(PYTHON, vars(module))
+    assert module.flow.spec() == parse_workflow(EXAMPLES[0], "x.yaml")
