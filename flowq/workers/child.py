@@ -186,8 +186,14 @@ def _open_stream(descriptor: int) -> TextIO:
 
 
 def hold_on(lifeline: Connection) -> None:
-    """End this process, and what it started, when the supervisor is gone."""
+    """End this process, and what it started, when the supervisor is gone.
+
+    It may have gone while we began, of which the system tells nobody; what it has sent us before
+    belongs to another worker by now, or soon, and must not begin here.
+    """
     die_with_parent()
+    if _is_cut(lifeline):
+        end_group()
     threading.Thread(target=_watch, args=(lifeline,), name="flowq-lifeline", daemon=True).start()
 
 
@@ -201,6 +207,13 @@ def _watch(lifeline: Connection) -> None:
     with suppress(EOFError, OSError):
         lifeline.recv_bytes()
     end_group()
+
+
+def _is_cut(lifeline: Connection) -> bool:
+    try:
+        return lifeline.poll()  # nothing is ever sent through it
+    except OSError:
+        return True
 
 
 def end_group() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import pickle
 import signal
 import subprocess
 import time
@@ -21,8 +23,12 @@ from flowq.runtime import runs
 from flowq.runtime.patience import patiently
 from flowq.runtime.queue import Queue
 from flowq.workers import Worker
+from flowq.workers.address import address_of
+from flowq.workers.cell import Cell
+from flowq.workers.child import main as be_child
 from flowq.workers.launch import RunEnd
 from flowq.workers.ledger import Ledger
+from flowq.workers.perform import Settings
 
 Start = Callable[..., subprocess.Popen[bytes]]
 Wait = Callable[..., None]
@@ -55,6 +61,36 @@ def test_the_children_of_a_lost_worker_end(
     worker.kill()
     pid = int(queue.connection.get("pid") or 0)
     wait_until(lambda: not worker_jobs.is_alive(pid))
+
+
+def test_a_child_that_begins_when_its_worker_has_died_begins_no_job(
+    queue: Queue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue.enqueue(worker_jobs.touch, str(tmp_path / "begun"))
+    ledger = Ledger(queue.connection, "w", ["default"], 30)
+    [claim] = ledger.turn([], slots=1, idle=1, limit=1, budget_s=1, cost_by_kind={}).claims
+    claim.number = 1
+    monkeypatch.setattr("flowq.workers.child._watch", lambda lifeline: None)  # it comes too late
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe()
+    hold, held = context.Pipe(duplex=False)
+    cell = Cell(context)
+    cell.allow(1, 2)
+    ours.send_bytes(pickle.dumps(("run", [claim.task])))
+    settings = Settings("w", address_of(queue.connection))
+    process = context.Process(target=_be_orphan, args=(ours, held, theirs, hold, cell, settings))
+    process.start()
+    for end in (ours, held, theirs, hold):
+        end.close()
+    process.join(10)
+    assert process.exitcode is not None
+    assert not (tmp_path / "begun").exists()
+
+
+def _be_orphan(ours: Any, held: Any, *arguments: Any) -> None:
+    ours.close()
+    held.close()
+    be_child(*arguments)
 
 
 def bury_all(connection: redis.Redis, max_crashes: int = 2) -> list[Any]:
