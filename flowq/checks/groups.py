@@ -87,6 +87,24 @@ def check_limits(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
             yield Problem("FQ222", message, where, hint, severity="warning")
 
 
+def check_questions(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
+    """What asks about the jobs before it stands at a job that has some (a warning)."""
+    for job in workflow.jobs:
+        if (key := _asking(job)) is not None and not graph.predecessors(job.name):
+            message = f"`{key}` of job {job.name} asks about jobs before it, and there are none"
+            where = workflow.places.find("jobs", job.name, key)
+            hint = "name them under `needs`, or take it away"
+            yield Problem("FQ225", message, where, hint, severity="warning")
+
+
+def _asking(job: JobSpec) -> str | None:
+    if job.on_blocker_failure is not None:
+        return "on_blocker_failure"
+    if job.if_ is not None and "failure" in find_references(as_template(job.if_)).statuses:
+        return "if"
+    return None
+
+
 def _limits_of(job: JobSpec) -> Iterator[str]:
     if job.max_parallel is not None:
         yield "max_parallel"

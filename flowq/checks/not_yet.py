@@ -10,11 +10,7 @@ from flowq.expressions.places import find_workflow_texts
 from flowq.graph import Graph
 from flowq.spec import JobSpec, Workflow
 
-NOT_YET = frozenset(
-    {
-        "schedule",
-    }
-)
+NOT_YET: frozenset[str] = frozenset()
 """Keys and expressions by the name in the tables below. Who makes one run takes it out."""
 
 _USED_IN_A_JOB: Mapping[str, Callable[[JobSpec], bool]] = {
@@ -55,6 +51,12 @@ def check_support(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
             where = workflow.places.find("jobs", job.name, key)
             message = f"`{key}` of job {job.name} is not supported yet in this version"
             yield Problem("FQ107", message, where)
+    for job in workflow.jobs:
+        if job.workflow and job.continue_on_error is not None:
+            where = workflow.places.find("jobs", job.name, "continue_on_error")
+            message = f"`continue_on_error` of the workflow {job.name} is not supported yet"
+            hint = "say it at the jobs inside that workflow"
+            yield Problem("FQ107", message, where, hint)
     yield from _expressions(workflow, graph)
 
 

@@ -42,6 +42,17 @@ def jobs(draw: st.DrawFn, name: str) -> dict[str, Any]:
         "retries": st.integers(0, 5) | st.just({"max": 2, "backoff": "1s"}),
         "description": st.sampled_from(["", "What it does"]),
         "on_blocker_failure": st.sampled_from(["wait", "skip", "run"]),
+        "for_each": st.lists(literals, max_size=3),
+        "max_parallel": st.integers(1, 9),
+        "fail_fast": st.booleans(),
+        "continue_on_error": st.sampled_from([True, False, 3, "20%", "12.5%"]),
+        "approval": st.booleans() | st.sampled_from([{"message": "x"}, {"expires": "2d"}]),
+        "if_empty": st.sampled_from(["run", "skip"]),
+        "on_crash": st.sampled_from(["requeue", "fail"]),
+        "expires": durations,
+        "at_front": st.booleans(),
+        "env": st.dictionaries(st.sampled_from(["A", "b_1"]), st.integers() | texts),
+        "cwd": texts.filter(str.strip),
     }
     said: dict[str, Any] = draw(st.fixed_dictionaries({}, optional=optional))
     said["deferred"] = draw(st.booleans())
@@ -74,6 +85,7 @@ def write(said_by_name: Mapping[str, Mapping[str, Any]]) -> str:
     written = {}
     for name, said in said_by_name.items():
         words = {k: v for k, v in said.items() if k not in ("literals", "handles")}
+        words |= {k: escape(words[k]) for k in ("for_each", "env", "cwd") if k in words}
         with_ = escape(said["literals"]) | {
             argument: f"${{{{ jobs.{other}.result }}}} of ${{{{ inputs.size }}}}"
             for argument, other in said["handles"].items()

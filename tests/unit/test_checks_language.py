@@ -127,8 +127,10 @@ def test_true_and_one_are_not_twice_the_same() -> None:
 
 
 def test_success_alone_leaves_the_policy_to_the_job() -> None:
-    assert problems_of(call(if_="success()", on_blocker_failure="wait")) == []
-    assert only_problem_of(call(if_="failure()", on_blocker_failure="run")).code == "FQ217"
+    before, after = call("b"), {"needs": ("b",)}
+    assert problems_of(before, call(if_="success()", on_blocker_failure="wait", **after)) == []
+    problem = only_problem_of(before, call(if_="failure()", on_blocker_failure="run", **after))
+    assert problem.code == "FQ217"
 
 
 @pytest.mark.parametrize(
@@ -164,3 +166,11 @@ def test_a_schedule_can_be_understood(schedule: Schedule, code: str) -> None:
 def test_cmd_gets_no_expressions(shell: str) -> None:
     assert only_problem_of(JobSpec("a", run=Shell("echo ${{ run.id }}", shell))).code == "FQ224"
     assert problems_of(JobSpec("a", run=Shell("echo %X%", shell))) == []
+
+
+@pytest.mark.parametrize("said", [{"if_": "failure()"}, {"on_blocker_failure": "run"}])
+def test_a_question_about_jobs_before_it_needs_some(said: dict[str, Any]) -> None:
+    problem = only_problem_of(call(**said))
+    assert (problem.code, problem.severity) == ("FQ225", "warning")
+    assert problems_of(call("b"), call(needs=("b",), **said)) == []
+    assert problems_of(call(if_="always()")) == []
