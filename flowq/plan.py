@@ -155,7 +155,10 @@ Operation = Group | Enqueue | Commit | Release
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The ordered operations that make one run of a workflow."""
+    """The ordered operations that make one run of a workflow.
+
+    Shape: `order` has the job ids as displays show them, in topological order; it may be empty.
+    """
 
     run_id: str
     workflow: str
@@ -164,6 +167,7 @@ class Plan:
     folder: str | None = None
     max_parallel: int | None = None
     concurrency: Concurrency | None = None
+    order: tuple[str, ...] = ()
 
     def __iter__(self) -> Iterator[Operation]:
         return iter(self.operations)

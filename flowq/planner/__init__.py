@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +10,7 @@ from flowq.expressions import evaluate, fill
 from flowq.graph import Graph, build_graph
 from flowq.plan import Commit, Enqueue, Group, Nested, Operation, Plan, Release
 from flowq.planner.frames import Frame
+from flowq.planner.order import futures_first
 from flowq.spec import Concurrency, Workflow
 
 __all__ = ["make_job_id", "make_plan", "plan_nested"]
@@ -18,7 +19,7 @@ __all__ = ["make_job_id", "make_plan", "plan_nested"]
 def make_plan(graph: Graph, inputs: Mapping[str, Any], run_id: str) -> Plan:
     """Compile a checked graph and its resolved inputs to the operations of one run.
 
-    Shape: deterministic; the groups as declared, the jobs in reverse topological order, the
+    Shape: deterministic; the groups as declared, the jobs each after those that it blocks, the
     releases in topological order. Errors: WorkflowInvalid with all expressions that these inputs
     give no value; CycleError for a graph that has not been checked.
     """
@@ -26,7 +27,13 @@ def make_plan(graph: Graph, inputs: Mapping[str, Any], run_id: str) -> Plan:
     run = {"id": run_id, "workflow": workflow.name}
     frame = Frame(graph, inputs, run, base=make_job_id(run_id, ""), env=workflow.env)
     groups, enqueues = frame.compile()
-    operations: list[Operation] = [*groups, *enqueues, Commit(run_id), *_releases(enqueues)]
+    releases = (Release(enqueue.job_id) for enqueue in enqueues if enqueue.deferred)
+    operations: list[Operation] = [
+        *groups,
+        *futures_first(enqueues),
+        Commit(run_id),
+        *releases,
+    ]
     return Plan(
         run_id,
         workflow.name,
@@ -35,6 +42,7 @@ def make_plan(graph: Graph, inputs: Mapping[str, Any], run_id: str) -> Plan:
         workflow.folder,
         workflow.max_parallel,
         _concurrency(workflow, inputs),
+        order=tuple(enqueue.job_id for enqueue in enqueues),
     )
 
 
@@ -56,7 +64,8 @@ def plan_nested(
         slots=nested.slots,
         env={**nested.env, **nested.workflow.env},
     )
-    return frame.compile()
+    groups, enqueues = frame.compile()
+    return groups, futures_first(enqueues)
 
 
 def make_job_id(run_id: str, name: str) -> str:
@@ -71,8 +80,3 @@ def _concurrency(workflow: Workflow, inputs: Mapping[str, Any]) -> Concurrency |
     where = workflow.places.find("concurrency", "group")
     group = evaluate(fill(workflow.concurrency.group, inputs=inputs, where=where))
     return replace(workflow.concurrency, group=str(group))
-
-
-def _releases(enqueues: Iterable[Enqueue]) -> list[Release]:
-    futures = [Release(enqueue.job_id) for enqueue in enqueues if enqueue.deferred]
-    return futures[::-1]

@@ -38,13 +38,13 @@ class Frame:
     _problems: list[Problem] = field(default_factory=list)
 
     def compile(self) -> tuple[list[Group], list[Enqueue]]:
-        """Return the groups, and the jobs in reverse topological order.
+        """Return the groups, and the jobs in topological order, as declared within that.
 
         Errors: WorkflowInvalid with all expressions that these inputs give no value; CycleError.
         """
         order = self.graph.topological_order
         groups = [self._group(job) for job in self.graph if job.for_each or job.matrix]
-        enqueues = [enqueue for name in reversed(order) for enqueue in self._jobs_of(name)]
+        enqueues = [enqueue for name in order for enqueue in reversed(self._jobs_of(name))]
         if self._problems:
             raise WorkflowInvalid(in_text_order(self._problems))
         return groups, enqueues

@@ -15,6 +15,7 @@ side by side; the Lua scripts build the same names in `lua/common.lua`.
     rq:flowq:1:expiring         ZSET of open future jobs by the time at which they are given up
     rq:flowq:1:run:<run>        HASH: the record of a run
     rq:flowq:1:jobs:<run>       LIST of all its jobs' ids, the last ones first
+    rq:flowq:1:order:<run>      LIST of the ids of its declared jobs, as displays show them
     rq:flowq:1:futures:<run>    LIST of its future jobs in the order of their release
     rq:flowq:1:again:<run>      LIST of what its retry still has to do
     rq:flowq:1:events:<run>     STREAM of what happened to them
@@ -103,6 +104,11 @@ def run(run_id: str) -> str:
 def run_jobs(run_id: str) -> str:
     """The ids of a run's jobs, the last ones first."""
     return f"{PREFIX}:flowq:{VERSION}:jobs:{run_id}"
+
+
+def run_order(run_id: str) -> str:
+    """The ids of a run's declared jobs, as displays show them."""
+    return f"{PREFIX}:flowq:{VERSION}:order:{run_id}"
 
 
 def run_futures(run_id: str) -> str:

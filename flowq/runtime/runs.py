@@ -89,6 +89,8 @@ def _stage(plan: Plan, connection: Redis, retention_s: float) -> None:
         pipeline.zadd(keys.STAGED, {plan.run_id: time.time() + LEASE_S})
         for first in range(0, len(releases), 1_000):
             pipeline.rpush(keys.run_futures(plan.run_id), *releases[first : first + 1_000])
+        for first in range(0, len(plan.order), 1_000):
+            pipeline.rpush(keys.run_order(plan.run_id), *plan.order[first : first + 1_000])
         declare_groups(plan.groups, plan.run_id, pipeline)
         pipeline.execute()
 
@@ -139,7 +141,9 @@ def get_declared(run_id: str, connection: Redis) -> RunStatus:
     record = get_record(run_id, connection)
     job_ids = [as_text(job_id) for job_id in connection.lrange(keys.run_jobs(run_id), 0, -1)]
     name_by_id = read_names(run_id, job_ids, connection)
-    jobs = {name_by_id[job_id]: job_id for job_id in reversed(job_ids)}
+    shown = [as_text(job_id) for job_id in connection.lrange(keys.run_order(run_id), 0, -1)]
+    known = dict.fromkeys([*shown, *reversed(job_ids)])
+    jobs = {name_by_id[job_id]: job_id for job_id in known if job_id in name_by_id}
     return RunStatus(
         run_id,
         record.workflow,

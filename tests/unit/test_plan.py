@@ -162,3 +162,11 @@ def test_equal_workflows_and_inputs_make_equal_plans() -> None:
 def test_a_cyclic_graph_makes_no_plan() -> None:
     with pytest.raises(CycleError):
         _plan(_job("a", "b"), _job("b", "a"))
+
+
+def test_the_blockers_of_one_future_job_are_added_and_shown_as_declared() -> None:
+    plan = _plan(_job("last"), *(_job(f"b{i}", blocks=(Block("last"),)) for i in range(5)))
+
+    names = [enqueue.name for enqueue in plan.enqueues]
+    assert names == ["last", "b0", "b1", "b2", "b3", "b4"]
+    assert [job_id.partition("-")[2] for job_id in plan.order] == [*names[1:], "last"]
