@@ -6,10 +6,11 @@ import math
 from collections.abc import Iterator
 
 from flowq.errors import Problem
-from flowq.expressions import as_template, find_references
+from flowq.expressions import as_source, as_template, find_references
+from flowq.expressions.references import find_whole_reference
 from flowq.graph import Graph
 from flowq.nearest import did_you_mean
-from flowq.spec import JobSpec, Matrix, Tolerance, Workflow
+from flowq.spec import JobSpec, Matrix, Path, Tolerance, Workflow
 
 MAX_COMBINATIONS = 10_000
 """Jobs of one matrix; a longer list is a `for_each`."""
@@ -60,6 +61,26 @@ def _excluded(workflow: Workflow, job: JobSpec, matrix: Matrix) -> Iterator[Prob
                 message = f"`exclude` of job {job.name} names {name}, which is no axis"
                 where = workflow.places.find("jobs", job.name, "exclude", index, name)
                 yield Problem("FQ215", message, where, did_you_mean(name, matrix.axes))
+
+
+def check_lists(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
+    """What a group is made of is a list, as far as its input tells."""
+    type_by_name = {declared.name: declared.type for declared in workflow.inputs}
+    for job in workflow.jobs:
+        for path, items in _lists_of(job):
+            whole = find_whole_reference(as_source(items)) if isinstance(items, str) else None
+            kind = type_by_name.get(whole.name) if whole and whole.root == "inputs" else None
+            if whole is not None and kind not in (None, "list", "json"):
+                message = f"`{path[0]}` of job {job.name} is {whole}, which is of type {kind}"
+                where = workflow.places.find("jobs", job.name, *path)
+                yield Problem("FQ226", message, where, "a group is made of a list: type: list")
+
+
+def _lists_of(job: JobSpec) -> Iterator[tuple[Path, object]]:
+    if job.for_each is not None:
+        yield ("for_each",), job.for_each.items
+    if job.matrix is not None:
+        yield from ((("matrix", name), axis) for name, axis in job.matrix.axes.items())
 
 
 def check_conditions(workflow: Workflow, graph: Graph) -> Iterator[Problem]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from flowq.declare.nodes import ListNode, MapNode, Node
 from flowq.declare.problems import Placed
@@ -23,10 +24,15 @@ class Positions(Mapping[Path, Where]):
     root: MapNode
 
     def __getitem__(self, path: Path) -> Where:
-        place, node = _step_in(self.root, path)
-        if node is None:
+        where: Where | None = self.get(path)
+        if where is None:
             raise KeyError(path)
-        return Where(self.file, place.line, place.column)
+        return where
+
+    def get(self, path: Path, default: Any = None) -> Any:
+        """Return the position of a path, without the cost of an exception where there is none."""
+        place, node = _step_in(self.root, path)
+        return default if node is None else Where(self.file, place.line, place.column)
 
     def __iter__(self) -> Iterator[Path]:
         return _paths((), self.root)

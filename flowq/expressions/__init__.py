@@ -142,7 +142,7 @@ def fill(
     values = Values(inputs, scope=scope or {})
 
     def filled(text: str) -> Any:
-        parts = split(text)
+        parts = _parts_of(text)
         if not all(_is_known(part, values) for part in parts):
             return text
         return escape(_put_together(parts, values))
@@ -166,7 +166,7 @@ def evaluate(
     refers to is needed. Errors: WorkflowInvalid, whose problem quotes the expression.
     """
     values = Values(inputs or {}, results or {}, jobs or {}, scope or {}, statuses or {})
-    return _map_texts(value, lambda text: _put_together(split(text), values), None)
+    return _map_texts(value, lambda text: _put_together(_parts_of(text), values), None)
 
 
 def _live_texts(value: Any) -> Iterator[str]:
@@ -185,7 +185,7 @@ def _live_texts(value: Any) -> Iterator[str]:
 @lru_cache(maxsize=_CACHED_TEXTS)
 def _found_in(text: str) -> tuple[Reference | Problem, ...]:
     try:
-        parts = split(text)
+        parts = _parts_of(text)
     except Refused as refused:
         return (refused.as_problem(text),)
     found: list[Reference | Problem] = []
@@ -210,6 +210,13 @@ def _look_into(source: str) -> tuple[tuple[Reference, ...], tuple[Refused, ...]]
     except Refused as refused:
         return (), (refused,)
     return parsed.references, parsed.refusals
+
+
+def _parts_of(text: str) -> tuple[str | Expression, ...]:
+    return _split(text) if len(text) <= _CACHED_LENGTH else split(text)
+
+
+_split = lru_cache(maxsize=_CACHED_TEXTS)(split)
 
 
 def _is_known(part: str | Expression, values: Values) -> bool:

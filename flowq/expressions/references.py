@@ -12,6 +12,7 @@ from flowq.nearest import find_nearest
 Root = Literal["inputs", "jobs", "item", "index", "matrix", "result", "env", "run", "status"]
 
 JOB_ATTRIBUTES = ("result", "results", "outcomes", "by_key", "status")
+_ATTRIBUTE_BY_FOREIGN = {"outputs": "result", "output": "result", "conclusion": "status"}
 RUN_ATTRIBUTES = ("id", "workflow")
 BARE_ROOTS: tuple[Root, ...] = ("item", "index", "matrix", "result")
 """Those that have a value without a name behind a dot."""
@@ -57,7 +58,8 @@ class Reference:
     def find_refusal(self) -> Refused | None:
         """Return why there can be no such value, or None."""
         if self.root == "jobs" and self.attribute not in JOB_ATTRIBUTES:
-            nearest = find_nearest(self.attribute, JOB_ATTRIBUTES) or "result"
+            foreign = _ATTRIBUTE_BY_FOREIGN.get(self.attribute)
+            nearest = foreign or find_nearest(self.attribute, JOB_ATTRIBUTES) or "result"
             hint = f"write jobs.{self.name}.{nearest}"
             return Refused("FQ303", f"a job has no {self.attribute!r}", hint)
         if self.root == "run" and self.name not in RUN_ATTRIBUTES:

@@ -11,6 +11,7 @@ from flowq.errors import Problem
 from flowq.graph import build_graph
 from flowq.spec import (
     ForEach,
+    Input,
     JobSpec,
     Matrix,
     Schedule,
@@ -174,3 +175,16 @@ def test_a_question_about_jobs_before_it_needs_some(said: dict[str, Any]) -> Non
     assert (problem.code, problem.severity) == ("FQ225", "warning")
     assert problems_of(call("b"), call(needs=("b",), **said)) == []
     assert problems_of(call(if_="always()")) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "is_right"), [("list", True), ("json", True), ("int", False), ("str", False)]
+)
+def test_a_group_is_made_of_a_list(kind: Any, is_right: bool) -> None:
+    inputs = (Input("x", kind),)
+    for group in (
+        {"for_each": ForEach("${{ inputs.x }}")},
+        {"matrix": Matrix({"a": "${{ inputs.x }}"})},
+    ):
+        codes = [problem.code for problem in problems_of(call(**group), inputs=inputs)]
+        assert codes == ([] if is_right else ["FQ226"])
