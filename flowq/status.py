@@ -180,15 +180,16 @@ def fold(status: RunStatus, events: Iterable[Event]) -> RunStatus:
     Idempotent over the prefix that `status` has seen only in so far as the caller reads on from
     `status.last_event_id`. A job that no declaration named (added while the run ran) is appended.
     """
-    jobs = dict(status.jobs)
+    jobs, last_event_id = dict(status.jobs), status.last_event_id
     for event in events:
         if event.name:
             before = jobs.get(event.name) or JobStatus(event.name, event.job_id)
             jobs[event.name] = _after(before, event)
         else:
             status = _run_after(status, event)
-        status = replace(status, last_event_id=event.id)
-    return replace(status, jobs=jobs, state=_waiting_or_running(status.state, jobs))
+        last_event_id = event.id
+    state = _waiting_or_running(status.state, jobs)
+    return replace(status, jobs=jobs, state=state, last_event_id=last_event_id)
 
 
 def _waiting_or_running(state: str, jobs: Mapping[str, JobStatus]) -> str:

@@ -51,8 +51,10 @@ def by_declaration(status: RunStatus) -> dict[str, Declared]:
 def _declared(name: str, is_group: bool, jobs: Iterable[JobStatus]) -> Declared:
     all_jobs = list(jobs)
     is_group = is_group or any(job.is_item for job in all_jobs)
-    items = [job for job in all_jobs if (job.is_item if is_group else job.name == name)]
-    others = [job for job in all_jobs if job not in items] if len(items) < len(all_jobs) else []
+    parts: dict[bool, list[JobStatus]] = {True: [], False: []}
+    for job in all_jobs:
+        parts[job.is_item if is_group else job.name == name].append(job)
+    items, others = parts[True], parts[False]
     return Declared(name, is_group, tuple(sorted(items, key=_index)), tuple(others))
 
 
