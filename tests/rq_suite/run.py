@@ -208,6 +208,7 @@ def counts(outcomes: Outcomes) -> str:
 def report(outcomes: dict[str, Outcomes]) -> int:
     """Print where the sets of classes differ; return the exit code."""
     base = outcomes.get("rq", {})
+    print("\nfailed with rq:", *sorted(t for t, o in base.items() if o == "failed"), sep="\n  ")
     for classes in [name for name in outcomes if name != "rq"]:
         lost = sorted(t for t, o in outcomes[classes].items() if o == "failed" != base.get(t))
         print(
