@@ -94,13 +94,14 @@ class Model:
         """Enqueue a job with its holds; an id that is a blocker of the same jobs already is it."""
         known = self.jobs.get(job.id)
         if known and known.status != "gone":
-            if all(self.jobs[target].status != "gone" for target in job.blocks):
+            if all(self._is_edge(job.id, target) for target in job.blocks):
                 return
             if known.status not in ENDED or any(self._holds(known, t) for t in known.blocks):
                 raise Refused("JobIdTaken")
         for target in job.blocks:
             self._refuse(target)
         job.run = job.run or next((run for t in job.blocks if (run := self.jobs[t].run)), "")
+        self.jobs.pop(job.id, None)  # one that is gone: the new one is the last
         self.jobs[job.id] = job
         for target in job.blocks:
             future = self._future(target)
@@ -120,9 +121,11 @@ class Model:
             future.state == "releasing" and job.id in list(future.edges)[future.freed :]
         )
 
+    def _is_edge(self, job_id: str, target: str) -> bool:
+        return self.jobs[target].status != "gone" and job_id in self._future(target).edges
+
     def _holds(self, job: Job, target: str) -> bool:
-        future = self._future(target)
-        return self.jobs[target].status != "gone" and future.is_undecided and job.id in future.edges
+        return self._is_edge(job.id, target) and self._future(target).is_undecided
 
     def _refuse(self, target: str) -> None:
         job = self.jobs[target]
