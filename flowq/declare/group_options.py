@@ -13,6 +13,7 @@ from flowq.declare.handles import Handle, to_argument, to_source
 from flowq.declare.options import (
     Unreadable,
     read_count,
+    read_fixed_text,
     read_mapping,
     read_text,
     read_timeout,
@@ -127,11 +128,11 @@ def read_approval(value: object) -> Approval | None:
     if isinstance(value, bool):
         return Approval() if value else None
     if isinstance(value, str):
-        return Approval(value)
+        return Approval(read_fixed_text(value))
     words = read_mapping(value)
     refuse_unknown(words, ("message", "expires"))
     expires = words.get("expires")
-    message = read_text(words.get("message", ""))
+    message = read_fixed_text(words.get("message", ""))
     return Approval(message, None if expires is None else read_timeout(expires))
 
 

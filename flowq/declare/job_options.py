@@ -93,10 +93,10 @@ READERS: Mapping[str, Callable[[Any], Any]] = {
     "blocks": read.read_blocks,
     "blocked_by": read.read_blocks,
     "with_": read.read_mapping,
-    "queue": read.read_text,
+    "queue": read.read_fixed_text,
     "timeout": read.read_timeout,
     "retries": read.read_retries,
-    "description": read.read_text,
+    "description": read.read_fixed_text,
     "on_blocker_failure": _one_of(*get_args(BlockerPolicy)),
     "deferred": group.read_flag,
     "approval": group.read_approval,
@@ -118,7 +118,7 @@ READERS: Mapping[str, Callable[[Any], Any]] = {
     "at_front": group.read_flag,
     "env": group.read_environment,
     "cwd": group.read_template,
-    "shell": read.read_text,
+    "shell": read.read_fixed_text,
     "result": _one_of("last", "text", "lines", "json"),
 }
 """How each option is read, by name."""

@@ -70,7 +70,7 @@ def read_description(label: str, node: Node, problems: Problems) -> str | None:
     """Read a text that may be empty."""
     if isinstance(node, ScalarNode) and (not node.text or node.is_null):
         return ""
-    return read_text(label, node, problems)
+    return read_fixed_text(label, node, problems)
 
 
 def read_flag(label: str, node: Node, problems: Problems) -> bool | None:
@@ -212,7 +212,7 @@ TEXT = Shape(read_text, _TEXT)
 FIXED_TEXT = Shape(read_fixed_text, {"allOf": [_TEXT, _NO_EXPRESSION]})
 TEMPLATE = Shape(read_template, _TEXT)
 EXPRESSION = Shape(read_expression, _TEXT)
-DESCRIPTION = Shape(read_description, {"type": [*_SCALAR, "null"]})
+DESCRIPTION = Shape(read_description, {"type": [*_SCALAR, "null"], **_NO_EXPRESSION})
 FLAG = Shape(read_flag, {"type": "boolean"})
 COUNT = Shape(read_count, {"type": "integer", "minimum": 0})
 POSITIVE = Shape(read_positive, {"type": "integer", "minimum": 1})

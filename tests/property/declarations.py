@@ -56,6 +56,7 @@ def _is_canonical(text: str) -> bool:
 
 texts = templates.filter(_is_canonical)
 words = texts.filter(lambda text: text.strip() != "" and "\x85" not in text)
+descriptions = st.lists(pieces, max_size=3).map(lambda parts: f"A{''.join(parts)}".replace("$", ""))
 fixed = st.sampled_from(["x", "high", "3.10", "a b", "on"])
 leaves = st.none() | st.booleans() | st.integers(-5, 5) | st.floats(allow_nan=False) | texts
 KEYS = st.sampled_from(["x", "y z"])
@@ -105,13 +106,13 @@ def jobs(draw: st.DrawFn, name: str, nested: tuple[str, ...]) -> JobSpec:
         "needs": others.map(tuple),
         "blocks": blocks | blocks.map(_ignoring),
         "deferred": st.booleans(),
-        "description": words,
+        "description": descriptions,
         "on_blocker_failure": st.sampled_from(["wait", "skip", "run"]),
         "if_": st.sampled_from(["inputs.size > 2", "always()", "true", "'a: b' == item"]),
         "max_parallel": counts,
         "fail_fast": st.booleans(),
         "continue_on_error": st.sampled_from([ALL_TOLERATED, Tolerance(3), SOME]),
-        "approval": st.builds(Approval, st.just("") | words, st.none() | durations),
+        "approval": st.builds(Approval, st.just("") | descriptions, st.none() | durations),
         "if_empty": st.sampled_from(["run", "skip"]),
         "expires_s": durations,
     }  # fmt: skip
@@ -152,7 +153,7 @@ def workflows(draw: st.DrawFn, depth: int = 1) -> Workflow:
     made = tuple(draw(jobs(name, tuple(inner))) for name in names)
     named = {job.workflow for job in made}
     optional = {
-        "description": words,
+        "description": descriptions,
         "defaults": st.builds(Defaults, st.just("default") | fixed, st.none() | durations, retries),
         "env": environments,
         "outputs": arguments,

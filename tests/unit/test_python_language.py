@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from flowq.declare.handles import Handle
 from flowq.declare.python import Workflow
 from flowq.declare.yaml import parse_workflow
 from flowq.errors import Problem, WorkflowInvalid
@@ -222,6 +223,8 @@ def test_a_workflow_that_contains_itself_is_refused() -> None:
         ({"max_parallel": 0}, "FQ105", "from 1"),
         ({"fail_fast": 1}, "FQ105", "True or False"),
         ({"continue_on_error": "200%"}, "FQ105", "20%"),
+        ({"description": "${{ x }}"}, "FQ105", "fixed text"),
+        ({"approval": f"Publish {Handle('inputs.x')}?"}, "FQ105", "fixed text"),
         ({"approval": 3}, "FQ105", "mapping"),
         ({"approval": {"msg": 3}}, "FQ105", "msg"),
         ({"env": {"A-B": "x"}}, "FQ109", "A-B"),
