@@ -198,7 +198,8 @@ class Run:
 
     def explain(self, name: str) -> Explanation:
         """Return why a job of the run has not run. Errors: JobNotFound."""
-        return explain(f"{self.run_id}-{name}", self.connection)
+        job = self.status().jobs.get(name)
+        return explain(job.job_id if job else f"{self.run_id}-{name}", self.connection)
 
     def retry(self) -> tuple[str, ...]:
         """Run again what did not succeed and everything downstream; return those jobs' names.

@@ -50,7 +50,7 @@ def run(
     name = shell.get("shell") or default_shell()
     command = _filled(shell["command"], name, value_of)
     output = _Output(mask)
-    code = _execute([*_arguments(name), command], output)
+    code = _execute(_call(name, command), output)
     if code:
         first = shell["command"].strip().partition("\n")[0]
         raise ShellFailed(first, code, output.last_line)
@@ -69,6 +69,13 @@ def _arguments(name: str) -> tuple[str, ...]:
     if shutil.which(arguments[0]) is None:
         raise UsageError(f"there is no shell {name} where the job runs")
     return arguments
+
+
+def _call(name: str, command: str) -> list[str] | str:
+    arguments = _arguments(name)
+    if name == "cmd":  # which has its own idea of quotes, and takes the outer ones away
+        return f'{" ".join(arguments)} "{command}"'
+    return [*arguments, command]
 
 
 def _filled(command: str, name: str, value_of: Callable[[Any], Any]) -> str:
@@ -148,7 +155,7 @@ def _print(line: bytes) -> None:
         sys.stdout.write(line.decode(errors="replace"))
 
 
-def _execute(arguments: list[str], output: _Output) -> int:
+def _execute(arguments: list[str] | str, output: _Output) -> int:
     with _leash() as group:
         process = subprocess.Popen(  # noqa: S603 - it is what the job is there for
             arguments,
@@ -162,12 +169,19 @@ def _execute(arguments: list[str], output: _Output) -> int:
         try:
             code = _wait_for(process)
         except BaseException:
-            process.kill()
+            _kill(process)
             raise
         # What it has left behind in the background may hold its output open.
         reader.join(GRACE_S)
     reader.join()
     return code
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    if os.name == "nt":  # where no group can be killed
+        command = ["taskkill", "/F", "/T", "/PID", str(process.pid)]
+        subprocess.run(command, capture_output=True, check=False)  # noqa: S603 - fixed words
+    process.kill()
 
 
 def _wait_for(process: subprocess.Popen[bytes]) -> int:

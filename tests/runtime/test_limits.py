@@ -10,7 +10,7 @@ import pytest
 from language import RUN, Runs, each, job
 from redis import Redis
 
-from flowq.runtime import keys, retrying, runs, scripts
+from flowq.runtime import keys, maintenance, retrying, runs, scripts
 from flowq.runtime.job import get_job
 from flowq.spec import Matrix, Retry
 
@@ -229,3 +229,20 @@ def test_stop_when_of_a_matrix(run: Runs, work: Work, tidy: Callable[[], None]) 
     work()
     assert list(run.states.values()) == ["finished", "skipped", "skipped"]
     assert run.state == "succeeded"
+
+
+def test_what_is_deleted_behind_our_back_gives_its_slot_back_and_the_run_ends(
+    run: Runs, work: Work, connection: Redis
+) -> None:
+    run.submit(
+        job("total", "give", with_={"value": "${{ jobs.items.results }}"}),
+        job("items", "give", for_each=each([1, 2, 3]), with_=VALUE, max_parallel=1),
+    )
+    work(max_jobs=1)
+    connection.delete(keys.queue("default"), keys.job(f"{GROUP}--0"))
+    maintenance.examine(connection)
+    work()
+    assert run.states["items[0]"] == "deleted"
+    assert run.states["items[2]"] == "finished"
+    assert run.states["total"] == "skipped"
+    assert run.state == "failed"

@@ -22,6 +22,7 @@
 
 local function group_key(group) return OURS .. 'group:' .. group end
 local function item_id(group, index) return group .. string.rep('-', 2) .. index end
+local function split_item_id(id) return string.match(id, '^(.+)%-%-(%d+)$') end
 local function tolerated_key(group) return OURS .. 'tolerated:' .. group end
 local function slots_key(limit) return OURS .. 'slots:' .. limit end
 local function waiting_key(limit) return OURS .. 'waiting:' .. limit end

@@ -129,6 +129,19 @@ end
 
 local ENDED_STATUS = { finished = true, failed = true, stopped = true, canceled = true }
 
+-- Accounts in its run, once, for a job whose hash is gone; what is known comes from its id.
+local function bury(future, job)
+  local run = redis.call('HGET', job_key(future), 'flowq_run')
+  if not run or redis.call('SADD', OURS .. 'gone:' .. run, job) == 0 then return end
+  local group, index = split_item_id(job)
+  local group_name = group and redis.call('HGET', group_key(group), 'name')
+  local name = group_name and group_name .. '[' .. index .. ']' or string.sub(job, #run + 2)
+  log(run, job, name, 'deleted', 'somebody deleted it')
+  if group_name then count_in_group(group, nil, 'deleted') end
+  count_in_run(run, nil, 'deleted')
+  give_slots(job, (group_name and 'group:' .. group .. ' ' or '') .. 'run:' .. run)
+end
+
 local function look_after(future, blocker)
   local job = redis.call('HMGET', job_key(blocker), 'status', 'origin', 'flowq_outcome',
     'flowq_missing')
@@ -136,6 +149,7 @@ local function look_after(future, blocker)
     local mortal = redis.call('EXISTS', mortal_key(blocker)) == 1
     note(blocker, mortal and 'expired' or 'deleted')
     if mortal then return will_settle(blocker, 'expired') end
+    bury(future, blocker)
     return settle_edge(future, blocker, 'deleted')
   end
   if ENDED_STATUS[job[1]] then

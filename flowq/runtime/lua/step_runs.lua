@@ -43,7 +43,7 @@ local function purge(run)
   if redis.call('EXISTS', OURS .. 'jobs:' .. run) == 1 then return false end
   if not forget_groups(run) then return false end
   redis.call('DEL', key, OURS .. 'futures:' .. run, OURS .. 'events:' .. run,
-    OURS .. 'again:' .. run, OURS .. 'order:' .. run)
+    OURS .. 'again:' .. run, OURS .. 'order:' .. run, OURS .. 'gone:' .. run)
   for _, index in ipairs({ 'runs', 'staged', 'ended' }) do
     redis.call('ZREM', OURS .. index, run)
   end
