@@ -96,6 +96,9 @@ class Shelf:
             self._refuse_circle(circle, place)
             return None
         if name not in self.found:
+            if len(self.reading) >= MAX_DEPTH:
+                self._refuse_depth(place)
+                return None
             self.reading.append(name)
             self.found[name] = self.read_node(name, self.nodes[name], self)
             self.reading.pop()
@@ -106,6 +109,10 @@ class Shelf:
         hint = "a workflow that contains itself would never end: take one of these jobs away"
         self.problems.add("FQ120", place, message, hint)
 
+    def _refuse_depth(self, place: Placed) -> None:
+        message = f"workflows nest deeper than {MAX_DEPTH} levels"
+        self.problems.add("FQ111", place, message, "let jobs of one workflow do what these do")
+
     def _find_file(self, name: str, place: Placed) -> Workflow | None:
         here = self.files.chain[-1]
         file = os.path.normpath(os.path.join(os.path.dirname(here), name))  # noqa: PTH118, PTH120 - keeps symbolic links
@@ -115,8 +122,7 @@ class Shelf:
             self._refuse_circle([*map(os.path.basename, self.files.chain[first:]), name], place)
             return None
         if len(self.files.chain) >= MAX_DEPTH:
-            message = f"workflows nest deeper than {MAX_DEPTH} levels"
-            self.problems.add("FQ111", place, message)
+            self._refuse_depth(place)
             return None
         if file not in self.files.found:
             self.files.found[file] = self._read_file(name, file, place)

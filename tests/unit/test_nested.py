@@ -72,6 +72,13 @@ def test_a_very_deep_nest_is_refused(tmp_path: Path) -> None:
     assert problem.code == "FQ111"
 
 
+def test_a_long_chain_of_names_is_refused_as_well() -> None:
+    chain = "".join(f"  w{i}: {{jobs: {{x: {{workflow: w{i + 1}}}}}}}\n" for i in range(2_000))
+    with pytest.raises(WorkflowInvalid) as caught:
+        parse_workflow(f"workflows:\n{chain}jobs: {{one: {{workflow: w0}}}}\n", "main.yaml")
+    assert {problem.code for problem in caught.value.problems} == {"FQ111"}
+
+
 def test_a_workflow_inside_sees_those_around_it() -> None:
     workflow = parse_workflow(
         "workflows:\n"
