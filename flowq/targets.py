@@ -30,8 +30,8 @@ def load(target: str) -> Workflow:
     """Return the workflow that `target` names.
 
     `file.yaml`, `file.py:name` or `package.module:name`; without a name the only workflow of the
-    module is meant. The workflow's own folder and the current folder become importable.
-    Errors: WorkflowNotFound; WorkflowInvalid.
+    module is meant whose name does not begin with `_`. The workflow's own folder and the current
+    folder become importable. Errors: WorkflowNotFound; WorkflowInvalid.
     """
     path_text, colon, name = target.partition(":") if not _is_drive(target) else (target, "", "")
     path = Path(path_text)
@@ -170,7 +170,8 @@ def _find_workflow(target: str, module: ModuleType, name: str) -> Workflow:
             have = f"; there is {', '.join(declared)}" if declared else ""
             raise WorkflowNotFound(target, f"{module.__name__} has no workflow {name}{have}")
         return declared[name].spec()
-    if len(declared) != 1:
-        have = ", ".join(declared) or "no workflow"
+    public = {key: flow for key, flow in declared.items() if not key.startswith("_")}
+    if len(public) != 1:
+        have = ", ".join(public) or "no workflow"
         raise WorkflowNotFound(target, f"{module.__name__} has {have}; write FILE:NAME")
-    return next(iter(declared.values())).spec()
+    return next(iter(public.values())).spec()

@@ -49,7 +49,7 @@ class _Module:
         """Write a workflow, after those that it contains."""
         for name, nested in workflow.workflows.items():
             if not is_file(name) and id(nested) not in self.variable_by_id:
-                self.variable_by_id[id(nested)] = inner = self.free_name(f"{name}_flow")
+                self.variable_by_id[id(nested)] = inner = self.free_name(f"_{name}_flow")
                 self.write(nested, inner)
         _Writer(self, workflow, variable).write()
 

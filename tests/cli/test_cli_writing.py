@@ -27,6 +27,14 @@ def test_export_to_python_is_code_that_declares_it(call: Call, folder: Path) -> 
     assert again.out == call("export", "sandwich.yaml").out
 
 
+def test_code_with_a_nested_workflow_has_one_that_is_meant(call: Call, folder: Path) -> None:
+    (folder / "outer.yaml").write_text(
+        "workflows: {inner: {jobs: {a: {run: date}}}}\njobs: {one: {workflow: inner}}\n"
+    )
+    (folder / "outer_flow.py").write_text(call("export", "outer.yaml", "--to", "python").out)
+    assert call("export", "outer_flow.py").out == call("export", "outer.yaml").out
+
+
 def test_export_of_what_is_wrong_says_so(call: Call) -> None:
     done = call("export", "wrong.yaml")
     assert done.code == 3
