@@ -17,6 +17,7 @@ side by side; the Lua scripts build the same names in `lua/common.lua`.
     rq:flowq:1:jobs:<run>       LIST of all its jobs' ids, the last ones first
     rq:flowq:1:order:<run>      LIST of the ids of its declared jobs, as displays show them
     rq:flowq:1:futures:<run>    LIST of its future jobs in the order of their release
+    rq:flowq:1:loose:<run>      SET of its jobs that have not ended, and that nothing waits for
     rq:flowq:1:gone:<run>       SET of its jobs that were deleted behind our back
     rq:flowq:1:again:<run>      LIST of what its retry still has to do
     rq:flowq:1:events:<run>     STREAM of what happened to them

@@ -152,6 +152,11 @@ def get_declared(run_id: str, connection: Redis) -> RunStatus:
     )
 
 
+def _name_of_gone(rest_of_id: str) -> str:
+    group, _, index = rest_of_id.rpartition("--")
+    return f"{group}[{index}]" if index.isdecimal() else rest_of_id
+
+
 def _read_groups(run_id: str, connection: Redis) -> Iterator[str]:
     for raw in connection.sscan_iter(keys.run_groups(run_id)):
         name = as_text(raw).removeprefix(f"{run_id}-")
@@ -169,7 +174,7 @@ def read_names(run_id: str, job_ids: Sequence[str], connection: Redis) -> dict[s
             for job_id in part:
                 pipeline.hget(keys.job(job_id), "flowq_name")
             for job_id, name in zip(part, pipeline.execute(), strict=True):
-                names[job_id] = as_text(name) if name else names[job_id]
+                names[job_id] = as_text(name) if name else _name_of_gone(names[job_id])
     return names
 
 

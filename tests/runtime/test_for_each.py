@@ -10,7 +10,7 @@ import pytest
 from language import RUN, Runs, each, job
 from redis import Redis
 
-from flowq.runtime import expanding, keys, retrying
+from flowq.runtime import expanding, keys, maintenance, retrying
 from flowq.runtime.job import get_job
 
 Work = Callable[..., None]
@@ -210,3 +210,25 @@ def test_many_items_are_added_in_bounded_steps(run: Runs, work: Work, connection
     assert connection.slowlog_get() == []
     left: Any = connection.hget(keys.run(RUN), "left")
     assert int(left) == 2_001
+
+
+def test_items_that_nothing_waits_for_are_missed_by_their_run(
+    run: Runs, work: Work, work_plainly: Work, connection: Redis
+) -> None:
+    """A worker without our classes ends one, somebody deletes another."""
+    run.submit(job("squares", "square", for_each=each([1, 2, 3]), with_=SQUARES))
+    work(max_jobs=1)
+    work_plainly(max_jobs=1)
+    connection.lpop(keys.queue("default"))
+    connection.delete(keys.job(f"{RUN}-squares--1"))
+    maintenance.examine(connection)
+    assert run.states == {
+        "squares": "finished",
+        "squares[0]": "finished",
+        "squares[1]": "deleted",
+        "squares[2]": "queued",
+    }
+    work()
+    assert run.state == "failed"
+    maintenance.examine(connection)
+    assert connection.exists(keys.WATCHED) == 0

@@ -205,6 +205,7 @@ local function write(job)
     redis.call('HINCRBY', run_key(job.run), 'left', 1)
     if job.late then log(job.run, job.id, job.name, 'deferred') end
   end
+  if job.run ~= '' and job.blocks == '' and job.future == '' then keep_loose(job.run, job.id) end
   if job.group then count_in_group(job.group, 'new', nil) end
   if job.by and job.future ~= '' then redis.call('HSET', job_key(job.by), 'flowq_adds', 1) end
 end

@@ -51,7 +51,7 @@ end
 
 -- Of groups.lua, which stands behind this file.
 local take_slots, hold_slots, give_slots, leave_turn, judge, count_in_group, end_in_group, reopen_group
-local must_ask
+local must_ask, keep_loose, drop_loose
 
 local begun = {} -- what this call has put on the todo
 
@@ -344,6 +344,7 @@ function settle(id, outcome, reason)
   end
   if outcome == 'expired' then redis.call('DEL', PREFIX .. ':job::' .. id .. ':dependencies') end
   if run then settle_in_run(id, job, outcome, reason) end
+  if run and not blocks and not future then drop_loose(run, id) end
   if future then end_future(id, outcome, run) end
   for target in each_future(blocks) do settle_edge(target, id, outcome) end
   if job.slots then give_slots(id, job.slots) end

@@ -20,6 +20,9 @@
 -- Beside it: keys:G (index by key), items:G (item by index), tolerated:G (ids), and for each limit
 -- slots:L (ids of jobs that have one) and waiting:L (ids by turn).
 
+-- Items that block nothing are looked after by their run: loose:R (ids of those that have not ended).
+
+local function loose_key(run) return OURS .. 'loose:' .. run end
 local function group_key(group) return OURS .. 'group:' .. group end
 local function item_id(group, index) return group .. string.rep('-', 2) .. index end
 local function split_item_id(id) return string.match(id, '^(.+)%-%-(%d+)$') end
@@ -176,6 +179,14 @@ end
 function reopen_group(group)
   redis.call('HDEL', group_key(group), 'closed', 'closing', 'reason', 'over')
 end
+
+-- Nothing waits for such a job but its run, which looks now and then whether it ended unnoticed.
+function keep_loose(run, id)
+  redis.call('SADD', loose_key(run), id)
+  redis.call('ZADD', OURS .. 'watched', 'NX', TS + 60, run)
+end
+
+function drop_loose(run, id) redis.call('SREM', loose_key(run), id) end
 
 -- Approval --------------------------------------------------------------------------------------
 

@@ -130,8 +130,7 @@ end
 local ENDED_STATUS = { finished = true, failed = true, stopped = true, canceled = true }
 
 -- Accounts in its run, once, for a job whose hash is gone; what is known comes from its id.
-local function bury(future, job)
-  local run = redis.call('HGET', job_key(future), 'flowq_run')
+local function bury(run, job)
   if not run or redis.call('SADD', OURS .. 'gone:' .. run, job) == 0 then return end
   local group, index = split_item_id(job)
   local group_name = group and redis.call('HGET', group_key(group), 'name')
@@ -139,17 +138,18 @@ local function bury(future, job)
   log(run, job, name, 'deleted', 'somebody deleted it')
   if group_name then count_in_group(group, nil, 'deleted') end
   count_in_run(run, nil, 'deleted')
+  drop_loose(run, job)
   give_slots(job, (group_name and 'group:' .. group .. ' ' or '') .. 'run:' .. run)
 end
 
-local function look_after(future, blocker)
+local function look_after(future, blocker, run)
   local job = redis.call('HMGET', job_key(blocker), 'status', 'origin', 'flowq_outcome',
     'flowq_missing')
   if not job[1] then
     local mortal = redis.call('EXISTS', mortal_key(blocker)) == 1
     note(blocker, mortal and 'expired' or 'deleted')
     if mortal then return will_settle(blocker, 'expired') end
-    bury(future, blocker)
+    bury(run or redis.call('HGET', job_key(future), 'flowq_run'), blocker)
     return settle_edge(future, blocker, 'deleted')
   end
   if ENDED_STATUS[job[1]] then
@@ -176,7 +176,22 @@ local function look_again(future, blocker, outcome)
   end
 end
 
+local function watch_run(run)
+  local cursor = redis.call('HGET', run_key(run), 'watched') or '0'
+  local answer = redis.call('SSCAN', loose_key(run), cursor, 'COUNT', limit)
+  for _, job in ipairs(answer[2]) do look_after(run, job, run) end
+  redis.call('HSET', run_key(run), 'watched', answer[1])
+  if answer[1] ~= '0' then return false end
+  if redis.call('EXISTS', loose_key(run)) == 1 then
+    redis.call('ZADD', OURS .. 'watched', 'XX', TS + WATCH_S, run)
+  else
+    redis.call('ZREM', OURS .. 'watched', run)
+  end
+  return true
+end
+
 local function watch(future)
+  if redis.call('EXISTS', run_key(future)) == 1 then return watch_run(future) end
   local key = future_key(future)
   if redis.call('HGET', key, 'state') ~= 'released' then
     redis.call('ZREM', OURS .. 'watched', future)

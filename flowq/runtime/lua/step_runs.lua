@@ -43,8 +43,8 @@ local function purge(run)
   if redis.call('EXISTS', OURS .. 'jobs:' .. run) == 1 then return false end
   if not forget_groups(run) then return false end
   redis.call('DEL', key, OURS .. 'futures:' .. run, OURS .. 'events:' .. run,
-    OURS .. 'again:' .. run, OURS .. 'order:' .. run, OURS .. 'gone:' .. run)
-  for _, index in ipairs({ 'runs', 'staged', 'ended' }) do
+    OURS .. 'again:' .. run, OURS .. 'order:' .. run, OURS .. 'gone:' .. run, loose_key(run))
+  for _, index in ipairs({ 'runs', 'staged', 'ended', 'watched' }) do
     redis.call('ZREM', OURS .. index, run)
   end
   for _, entry in ipairs({ 'run:', 'cancel:', 'again:' }) do
@@ -107,8 +107,11 @@ local function hold_again(job, run)
     redis.call('HSET', future_key(job), 'state', 'open')
     redis.call('HDEL', future_key(job), 'freed', 'dropped', 'retired')
     if is_left_to_us(key) then redis.call('RPUSH', OURS .. 'futures:' .. run, job) end
-  elseif gates == 0 and redis.call('HSETNX', key, 'flowq_loose', 1) == 1 then
-    redis.call('RPUSH', OURS .. 'futures:' .. run, job) -- nothing else would queue it
+  elseif gates == 0 then
+    if not f[2] then keep_loose(run, job) end
+    if redis.call('HSETNX', key, 'flowq_loose', 1) == 1 then
+      redis.call('RPUSH', OURS .. 'futures:' .. run, job) -- nothing else would queue it
+    end
   end
   log(run, job, f[4], 'deferred', 'the run is retried')
 end
