@@ -96,7 +96,7 @@ READERS: Mapping[str, Callable[[Any], Any]] = {
     "queue": read.read_fixed_text,
     "timeout": read.read_timeout,
     "retries": read.read_retries,
-    "description": read.read_fixed_text,
+    "description": read.read_description,
     "on_blocker_failure": _one_of(*get_args(BlockerPolicy)),
     "deferred": group.read_flag,
     "approval": group.read_approval,

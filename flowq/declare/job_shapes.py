@@ -11,8 +11,8 @@ from flowq.declare.nodes import ListNode, MapNode, Node, ScalarNode
 from flowq.declare.problems import Problems
 from flowq.declare.shapes import (
     COUNT,
-    DESCRIPTION,
     DURATION,
+    MESSAGE,
     TIMEOUT,
     check_expressions,
     choice,
@@ -180,7 +180,7 @@ def _read_approval(label: str, node: Node, problems: Problems) -> Approval | Non
 _APPROVAL = Vocabulary(
     "approval",
     {
-        "message": Key(DESCRIPTION, "What whoever approves should know."),
+        "message": Key(MESSAGE, "What whoever approves should know."),
         "expires": Key(TIMEOUT, "How long to wait before the job is canceled.", ("2d",)),
     },
 )

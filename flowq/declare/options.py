@@ -13,7 +13,7 @@ from pathlib import PurePath
 from typing import Any, cast, get_args
 
 from flowq.declare.durations import parse_duration
-from flowq.declare.handles import Handle, JobHandles, to_source
+from flowq.declare.handles import MARK, Handle, JobHandles, to_source
 from flowq.inputs import convert
 from flowq.nearest import did_you_mean
 from flowq.spec import Block, Defaults, Input, InputType, Retry
@@ -55,6 +55,14 @@ def read_fixed_text(value: object) -> str:
     text = read_text(value)
     if "${{" in to_source(text):
         raise ValueError(f"is fixed text, without expressions, not {to_source(text)!r}")
+    return text
+
+
+def read_description(value: object) -> str:
+    """Read a text that may show what an expression looks like; a handle would not be filled in."""
+    text = read_text(value)
+    if MARK in text:
+        raise ValueError(f"is fixed text, without handles, not {to_source(text)!r}")
     return text
 
 
@@ -174,7 +182,7 @@ def read_input(
         raise ValueError(f"is of type {read}; choices and the type enum go together")
     if pattern is not None:
         _check_pattern(pattern, read)
-    about = (read_fixed_text(description), allowed, pattern)
+    about = (read_description(description), allowed, pattern)
     declared = Input(name, read, None, default is REQUIRED, *about)
     return declared if declared.required else _with_default(declared, default)
 

@@ -67,10 +67,15 @@ def read_expression(label: str, node: Node, problems: Problems) -> str | None:
 
 
 def read_description(label: str, node: Node, problems: Problems) -> str | None:
-    """Read a text that may be empty."""
+    """Read a text that may be empty; it may show what an expression looks like."""
     if isinstance(node, ScalarNode) and (not node.text or node.is_null):
         return ""
-    return read_fixed_text(label, node, problems)
+    return read_text(label, node, problems)
+
+
+def read_message(label: str, node: Node, problems: Problems) -> str | None:
+    """Read a text that may be empty, and in which nothing is filled in."""
+    return read_description(label, node, problems) and read_fixed_text(label, node, problems)
 
 
 def read_flag(label: str, node: Node, problems: Problems) -> bool | None:
@@ -212,7 +217,8 @@ TEXT = Shape(read_text, _TEXT)
 FIXED_TEXT = Shape(read_fixed_text, {"allOf": [_TEXT, _NO_EXPRESSION]})
 TEMPLATE = Shape(read_template, _TEXT)
 EXPRESSION = Shape(read_expression, _TEXT)
-DESCRIPTION = Shape(read_description, {"type": [*_SCALAR, "null"], **_NO_EXPRESSION})
+DESCRIPTION = Shape(read_description, {"type": [*_SCALAR, "null"]})
+MESSAGE = Shape(read_message, {"type": [*_SCALAR, "null"], **_NO_EXPRESSION})
 FLAG = Shape(read_flag, {"type": "boolean"})
 COUNT = Shape(read_count, {"type": "integer", "minimum": 0})
 POSITIVE = Shape(read_positive, {"type": "integer", "minimum": 1})

@@ -223,7 +223,7 @@ def test_a_workflow_that_contains_itself_is_refused() -> None:
         ({"max_parallel": 0}, "FQ105", "from 1"),
         ({"fail_fast": 1}, "FQ105", "True or False"),
         ({"continue_on_error": "200%"}, "FQ105", "20%"),
-        ({"description": "${{ x }}"}, "FQ105", "fixed text"),
+        ({"description": f"{Handle('inputs.x')}"}, "FQ105", "fixed text"),
         ({"approval": f"Publish {Handle('inputs.x')}?"}, "FQ105", "fixed text"),
         ({"approval": 3}, "FQ105", "mapping"),
         ({"approval": {"msg": 3}}, "FQ105", "msg"),

@@ -94,7 +94,6 @@ def test_all_problems_are_reported_at_once_in_the_order_of_the_text() -> None:
         (with_job("continue_on_error: -1"), "FQ105", "-1"),
         (with_job("approval: maybe"), "FQ105", "true"),
         (with_job("approval: {message: 'x ${{ inputs.a }}'}"), "FQ105", "fixed text"),
-        (with_job("description: x ${{ inputs.a }}"), "FQ105", "fixed text"),
         (with_job("approval: {msg: x}"), "FQ103", "message"),
         (with_job("approval: {expires: 0}"), "FQ110", "more than nothing"),
         (with_job("env: [A]"), "FQ105", "map of variables"),
