@@ -33,7 +33,7 @@ COMMANDS: Mapping[str, str] = {
     "runs": "List the newest runs.",
     "cancel": "End a run.",
     "release": "Approve a job that waits for it, or start a held run.",
-    "schedule": "Run a workflow whenever its schedule says so.",
+    "schedule": "Submit a run whenever the schedule of a workflow says so.",
     "retry": "Run again what did not succeed in a run.",
     "explain": "Say why a job has not run.",
     "doctor": "Find what ended unnoticed, and put it right.",

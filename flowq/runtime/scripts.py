@@ -38,7 +38,7 @@ def clock() -> tuple[str, str]:
 
 
 class Script:
-    """One operation on the server: `lua/common.lua`, `lua/groups.lua` and the file of its name.
+    """One operation on the server: what all share (`lua/common.lua`), and the file of its name.
 
     A long one has further files, which stand in front of that one.
     """
@@ -64,7 +64,7 @@ class Script:
         pipeline.eval(self.source, 1, slot_key, keys.PREFIX, *clock(), *args)
 
 
-_COMMON = _read("common") + "\n" + _read("groups")
+_COMMON = "\n".join(map(_read, ("common", "again", "groups")))
 
 ADD = Script("add")
 RELEASE = Script("release")
