@@ -49,13 +49,15 @@ class Hold:
     """Why a new job is held. Shape: `edges` in the order given, no future job twice.
 
     `fields` are fields of ours for its hash, which the scripts read.
+    Shape: `policy` is None for the default: `wait`, as RQ's depends_on, but `skip` in a run, so
+    that a run always reaches an end.
     Units: `at_s` in epoch seconds, None for at once; `expires_s` in seconds from the creation of a
     future job to its cancellation should it not have been released by then, None for never.
     """
 
     deferred: bool = False
     edges: tuple[Edge, ...] = ()
-    policy: BlockerPolicy = "wait"
+    policy: BlockerPolicy | None = None
     if_empty: Literal["run", "skip"] = "run"
     at_s: float | None = None
     expires_s: float | None = None
@@ -78,7 +80,7 @@ class Hold:
     def future(self) -> str:
         """The policy of a future job as the scripts take it; empty for other jobs."""
         expires = "-" if self.expires_s is None else f"{self.expires_s:.3f}"
-        return f"{self.policy} {self.if_empty} {expires}" if self.deferred else ""
+        return f"{self.policy or '-'} {self.if_empty} {expires}" if self.deferred else ""
 
     def at(self, at_s: float) -> Hold:
         """Return the same hold with a time before which the job must not be queued."""
@@ -106,7 +108,7 @@ def take_hold(options: dict[str, Any]) -> Hold:
     return Hold(
         deferred=deferred,
         edges=_edges([given.get("blocked_by"), given.get("blocks")]),
-        policy=_one_of("on_blocker_failure", given.get("on_blocker_failure", "wait"), POLICIES),
+        policy=_policy(given),
         if_empty=_one_of("if_empty", given.get("if_empty", "run"), ("run", "skip")),
         expires_s=_duration("expires", given.get("expires")),
     )
@@ -131,6 +133,13 @@ def take_hold_of_call(function: Any, kwargs: dict[str, Any]) -> Hold:
     for name in ours:
         del kwargs[name]
     return take_hold(ours)
+
+
+def _policy(given: Mapping[str, Any]) -> BlockerPolicy | None:
+    if "on_blocker_failure" not in given:
+        return None
+    policy: BlockerPolicy = _one_of("on_blocker_failure", given["on_blocker_failure"], POLICIES)
+    return policy
 
 
 def _duration(option: str, value: Any) -> float | None:

@@ -65,3 +65,12 @@ def finish(log: str) -> int:
 def _note(log: str, text: str) -> None:
     with Path(log).open("a") as file:
         file.write(f"{text}\n")
+
+
+def add_nested_that_fails(log: str) -> None:
+    """Add a future job with a blocker that fails, and release it."""
+    future = current_future()
+    queue = Queue(connection=future.connection)
+    inner = queue.enqueue(_note, log, "inner", deferred=True, blocks=future)
+    queue.enqueue("math.sqrt", "no number", blocks=inner)
+    inner.release()

@@ -42,6 +42,14 @@ def test_children_add_grandchildren_and_one_job_runs_after_all_of_them(
     assert queue.connection.llen(keys.blockers(last.id)) == count
 
 
+def test_thousands_of_discoveries_end_in_one_job(queue: Queue, work: Work, log: str) -> None:
+    last = queue.enqueue(jobs.finish, log, deferred=True)
+    queue.enqueue(jobs.visit, log, 3, 13, blocks=last)
+    last.release()
+    work()
+    assert last.return_value() == 1 + 13 + 13**2 + 13**3
+
+
 def test_an_adder_that_is_retried_does_not_double_its_children(
     queue: Queue, work: Work, log: str, tmp_path: Path
 ) -> None:
@@ -154,6 +162,32 @@ def test_two_additions_in_one_job_get_two_ids_and_a_second_execution_the_same(
     ids = [key.decode() for key in queue.connection.lrange(keys.blockers(last.id), 0, -1)]
     assert ids == ["adder", "adder--0-0", "adder--0-1"]
     assert adder.is_finished
+
+
+def test_a_future_job_that_joins_a_run_is_skipped_after_a_failure_so_that_the_run_ends(
+    connection: redis.Redis, work: Work, log: str
+) -> None:
+    plan = Plan(
+        "r1",
+        "demo",
+        {},
+        (
+            Enqueue("r1-last", "last", _call("finish"), {"log": log}, deferred=True),
+            Enqueue(
+                "r1-adder",
+                "adder",
+                _call("add_nested_that_fails"),
+                {"log": log},
+                blocks=(Block("r1-last"),),
+            ),
+            Commit("r1"),
+            Release("r1-last"),
+        ),
+    )
+    runs.submit(plan, connection)
+    work()
+    status = runs.get_status("r1", connection)
+    assert (status.state, status.jobs["last"].state) == ("failed", "skipped")
 
 
 def _call(name: str) -> str:

@@ -131,3 +131,13 @@ def test_the_corpus_script_runs_with_a_worker_beside_it(redis_url: str, tmp_path
         serving.wait(30)
     assert script.returncode == 0, printed
     assert "# Words in out/corpus" in printed
+
+
+def test_a_tree_of_unknown_shape_ends_in_one_report(
+    run: Callable[..., Run], tmp_path: Path
+) -> None:
+    for folder in ("a/b/c", "a/d", "e"):
+        (tmp_path / "tree" / folder).mkdir(parents=True)
+        (tmp_path / "tree" / folder / "file").write_text("12345")
+    ran = run("tree.yaml", folder=str(tmp_path / "tree"))
+    assert ran.results()["report"] == "15 bytes in 6 folders"

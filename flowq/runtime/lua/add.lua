@@ -1,11 +1,12 @@
 -- add.lua: enqueues jobs with holds, all of them or none.
 --
 -- ARGV   4 number of jobs, then for each of them
---          id, queue, blocks ("a b! c"), future ("" or "policy if_empty expires_in", the last in
---          seconds or "-"), at ("" or seconds),
+--          id, queue, blocks ("a b! c"), future ("" or "policy if_empty expires_in": the first "-"
+--          for the default, the last in seconds or "-"), at ("" or seconds),
 --          run, name, unique ("" or "1"), number of fields, field, value, field, value …
--- Returns {"existing", id, …} when all were enqueued but those named, which are blockers of the same
--- future jobs already (often none), or of the same run and block nothing; else the reason, and nothing is written:
+-- Returns {"existing", id, …} when all were enqueued but those named (often none), which are blockers
+-- of the same future jobs already, or of the same run and block nothing; else the reason, and nothing
+-- is written:
 --   {"missing", future}            there is no such job
 --   {"plain", future}              the job is not a future job
 --   {"started", future}            it has been queued already
@@ -167,7 +168,9 @@ local function write(job)
     redis.call('DEL', blockers_key(job.id))
   end
   if job.future ~= '' then
-    local policy, if_empty, expires = string.match(job.future, '(%w+) (%w+) (%S+)')
+    local policy, if_empty, expires = string.match(job.future, '(%S+) (%w+) (%S+)')
+    -- As RQ's depends_on; but in a run a future job is skipped, so that every run has an end.
+    if policy == '-' then policy = job.run ~= '' and 'skip' or 'wait' end
     redis.call('HSET', future_key(job.id), 'state', 'open', 'policy', policy, 'if_empty', if_empty)
     if expires ~= '-' then redis.call('ZADD', OURS .. 'expiring', TS + tonumber(expires), job.id) end
   end
