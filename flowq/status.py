@@ -152,12 +152,16 @@ class RunRecord:
 
 @dataclass(frozen=True, slots=True)
 class JobFacts:
-    """A job as it was enqueued. `is_last`: nothing in its run comes after it."""
+    """A job as it was enqueued. `is_last`: nothing in its run comes after it.
+
+    `message` is what whoever approves it should read.
+    """
 
     job_id: str
     queue: str
     description: str
     is_last: bool
+    message: str = ""
 
 
 @dataclass(frozen=True, slots=True)

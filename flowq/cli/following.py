@@ -106,12 +106,13 @@ class Asked:
 
     def look(self, status: RunStatus, display: Display) -> None:
         """Look for jobs that ask, and have not been told of."""
-        asking = [job for job in status.jobs.values() if job.is_asking]
-        for job in asking:
-            if job.name not in self._told:
-                command = self._place.hint(f"release {self._run.run_id} {job.name}")
-                display.note(f"{job.name} waits for an approval; give it with: {command}")
-        self._told = {job.name for job in asking}
+        asking = {job.name for job in status.jobs.values() if job.is_asking}
+        facts = self._run.facts(status) if asking - self._told else {}
+        for name in sorted(asking - self._told):
+            command = self._place.hint(f"release {self._run.run_id} {name}")
+            message = f" ({facts[name].message})" if name in facts and facts[name].message else ""
+            display.note(f"{name} waits for an approval{message}; give it with: {command}")
+        self._told = asking
 
 
 def exit_code(status: RunStatus) -> int:

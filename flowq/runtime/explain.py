@@ -130,7 +130,9 @@ def _gates(job: Mapping[str, str], connection: Redis) -> Iterator[Reason]:
 def _of_a_run(job_id: str, job: Mapping[str, str], connection: Redis) -> Iterator[Reason]:
     run_id, name = job.get("flowq_run", ""), job.get("flowq_name", "")
     if "flowq_asked" in job and "flowq_approved" not in job:
-        yield Reason("approval", "it waits for an approval", (), f"flowq release {run_id} {name}")
+        message = f": {job['flowq_message']}" if job.get("flowq_message") else ""
+        text = f"it waits for an approval{message}"
+        yield Reason("approval", text, (), f"flowq release {run_id} {name}")
     for limit in job.get("flowq_slots", "").split():
         if connection.zscore(keys.waiting(limit), job_id) is not None:
             holders = tuple(sorted(map(as_text, connection.sscan_iter(keys.slots(limit)))))

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from redis import Redis
 
 JOBS_PER_READ = 1_000
+_FIELDS = ("origin", "description", "flowq_blocks", "flowq_message")
 
 
 def read_facts(job_ids: Iterable[str], connection: Redis) -> dict[str, JobFacts]:
@@ -24,10 +25,10 @@ def read_facts(job_ids: Iterable[str], connection: Redis) -> dict[str, JobFacts]
         some = wanted[first : first + JOBS_PER_READ]
         with connection.pipeline(transaction=False) as pipeline:
             for job_id in some:
-                pipeline.hmget(keys.job(job_id), "origin", "description", "flowq_blocks")
+                pipeline.hmget(keys.job(job_id), *_FIELDS)
             answers = pipeline.execute()
-        for job_id, (queue, description, blocks) in zip(some, answers, strict=True):
+        for job_id, (queue, *fields) in zip(some, answers, strict=True):
             if queue:
-                text = as_text(description) if description else ""
-                facts[job_id] = JobFacts(job_id, as_text(queue), text, not blocks)
+                text, blocks, message = (as_text(field) if field else "" for field in fields)
+                facts[job_id] = JobFacts(job_id, as_text(queue), text, not blocks, message)
     return facts

@@ -160,6 +160,7 @@ def _fields(enqueue: Enqueue) -> dict[str, str]:
         "flowq_always": "1" if asked & _ASKS_EVEN_WHEN_CANCELED else "",
         "flowq_on_crash": "fail" if enqueue.on_crash == "fail" else "",
         "flowq_approval": f"1 {expires:g}" if expires else "1" if enqueue.approval else "",
+        "flowq_message": enqueue.approval.message if enqueue.approval else "",
     }
     return {name: value for name, value in fields.items() if value}
 

@@ -12,6 +12,8 @@ import pytest
 import redis
 from rq import SimpleWorker
 
+from flowq.client import Run, submit
+from flowq.compiling import compile_plan, load
 from flowq.runtime import keys
 from flowq.runtime.job import Job
 from flowq.runtime.queue import Queue
@@ -99,3 +101,23 @@ def dump(connection: redis.Redis) -> Callable[[], dict[bytes, Any]]:
         return {key: (connection.dump(key), connection.ttl(key)) for key in connection.keys("*")}
 
     return read
+
+
+@pytest.fixture
+def run_example(
+    connection: redis.Redis,
+    work: Callable[..., None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Callable[..., Run]:
+    """`run_example(file, **inputs)`: run an example as far as it gets, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+    def run(file: str, **inputs: Any) -> Run:
+        workflow = load(str(HERE.parents[1] / "workflows" / file))
+        submitted = submit(compile_plan(workflow, inputs), connection)
+        work()
+        return submitted
+
+    return run

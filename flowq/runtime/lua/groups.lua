@@ -11,6 +11,7 @@
 --   flowq_tolerate  "1" when its failure counts as a success
 --   flowq_pass      set by the job while it runs: why it is skipped after all, neutrally
 --   flowq_approval  "1" for a job that somebody has to approve, "1 seconds" when that expires
+--   flowq_message   what whoever approves it should read
 --   flowq_asked, flowq_approved   how far that has come
 --
 -- A group's hash: size (items so far), max_items, max_parallel, tolerate ("all", "count:N",
