@@ -252,11 +252,3 @@ def server_errors(url: str) -> Iterator[None]:
         yield
     except RedisError as error:
         raise ServerUnavailable(hide_password(url), explain_trouble(error)) from error
-
-
-def is_reachable(connection: Redis) -> bool:
-    """Whether the server answers right now."""
-    try:
-        return bool(connection.ping())
-    except (RedisError, OSError):
-        return False

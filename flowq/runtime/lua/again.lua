@@ -44,3 +44,22 @@ local function rearm(id)
     first = first + 1
   end
 end
+
+-- A job starts to be executed: its run is told, its slots are its own whoever queued it, the edges of
+-- a blocker that had ended hold again, and a future job's keys live as long as its hash does.
+-- `job` has its fields of ours by name, as the hash has them.
+local function begin(id, job, worker)
+  if job.flowq_outcome then rearm(id) end
+  if job.flowq_slots then hold_slots(id, job.flowq_slots) end
+  if job.flowq_future and redis.call('HEXISTS', future_key(id), 'state') == 1 then
+    redis.call('HSET', future_key(id), 'state', 'queued')
+    -- As RQ does with the hash; an earlier attempt may have left a time to live.
+    for _, key in ipairs({ future_key(id), edges_key(id), blockers_key(id) }) do
+      redis.call('PERSIST', key)
+    end
+  end
+  if job.flowq_run then
+    redis.call('XADD', OURS .. 'events:' .. job.flowq_run, '*', 'job', id, 'name',
+      job.flowq_name or '', 'state', 'started', 'worker', worker)
+  end
+end

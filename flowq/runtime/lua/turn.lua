@@ -160,21 +160,6 @@ local function fits(cost)
   return true
 end
 
-local function tell_started(id, raw)
-  if raw.flowq_outcome then rearm(id) end
-  if raw.flowq_slots then hold_slots(id, raw.flowq_slots) end -- whoever queued it
-  if raw.flowq_future and redis.call('HEXISTS', future_key(id), 'state') == 1 then
-    redis.call('HSET', future_key(id), 'state', 'queued')
-    for _, key in ipairs({ future_key(id), edges_key(id), blockers_key(id) }) do
-      redis.call('PERSIST', key)
-    end
-  end
-  if raw.flowq_run then
-    redis.call('XADD', OURS .. 'events:' .. raw.flowq_run, '*', 'job', id, 'name',
-      raw.flowq_name or '', 'state', 'started', 'worker', worker)
-  end
-end
-
 local function record(id, execution, member, ttl)
   local key = PREFIX .. ':execution:' .. member
   redis.call('HSET', key, 'id', execution, 'job_id', id, 'created_at', ARGV[3],
@@ -195,7 +180,7 @@ local function claim(id, queue, lean, raw, is_short)
     'worker_name', worker)
   -- A time to live comes from `ttl`, or from an earlier end.
   if raw.ttl or raw.ended_at then redis.call('PERSIST', key) end
-  tell_started(id, raw)
+  begin(id, raw, worker)
   members[#members + 1] = member
   claims[#claims + 1] = { id, execution, queue, lean, is_short and 1 or 0 }
 end
