@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import suppress
 from pathlib import Path
 
 from flowq import server
@@ -24,14 +23,16 @@ def pid_of(started: server.Server) -> int:
 
 
 def is_alive(pid: int) -> bool:
+    """Whether there is such a process. It may end at any moment, also between two looks at it."""
     try:
         os.kill(pid, 0)
+        # A process that ended as nobody's child may stay as a zombie in a container without an init
+        stat = Path(f"/proc/{pid}/stat").read_text()
     except ProcessLookupError:
         return False
-    # A process that ended as nobody's child may stay as a zombie in a container without an init.
-    with suppress(FileNotFoundError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    return not Path("/proc/self").exists()
+    except FileNotFoundError:
+        return not Path("/proc/self").exists()
+    return stat.rpartition(")")[2].split()[0] != "Z"
 
 
 def run_python(text: str, *words: str, **variables: str) -> subprocess.Popen[str]:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from language import RUN, Runs, each, job
 from redis import Redis
+from server_processes import is_alive
 
 from flowq.errors import UsageError
 from flowq.runtime import shell
@@ -41,15 +42,6 @@ def wait_until(predicate: Callable[[], bool], within_s: float = 10) -> None:
     while not predicate():
         assert time.monotonic() < end
         time.sleep(0.01)
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    stat = Path(f"/proc/{pid}/stat")
-    return not (stat.exists() and stat.read_text().rpartition(")")[2].split()[0] == "Z")
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import rq
 import worker_jobs
 from rq.job import Job as RQJob
 from rq.job import JobStatus
+from server_processes import is_alive
 
 from flowq.runtime.queue import Queue
 
@@ -104,7 +105,7 @@ def test_what_a_killed_job_has_started_dies_with_it(
     queue.enqueue(worker_jobs.ignore_sigterm, str(path), job_timeout=1)
     work_off(mode=mode, timeout_grace_s=0.3)
     pid = int(path.read_text())
-    wait_until(lambda: not worker_jobs.is_alive(pid))
+    wait_until(lambda: not is_alive(pid))
 
 
 def test_a_result_that_cannot_be_pickled_becomes_a_text(queue: Queue, work_off: WorkOff) -> None:

@@ -16,6 +16,7 @@ import pytest
 import redis
 import worker_jobs
 from rq.job import JobStatus
+from server_processes import is_alive
 
 from flowq import server
 from flowq.plan import Commit, Enqueue, Plan, Release
@@ -60,7 +61,7 @@ def test_the_children_of_a_lost_worker_end(
     wait_until(lambda: queue.connection.get("pid"), 10)
     worker.kill()
     pid = int(queue.connection.get("pid") or 0)
-    wait_until(lambda: not worker_jobs.is_alive(pid))
+    wait_until(lambda: not is_alive(pid))
 
 
 def test_a_child_that_begins_when_its_worker_has_died_begins_no_job(
@@ -260,7 +261,7 @@ def test_a_second_signal_puts_the_running_job_back(
     assert job.get_status() is JobStatus.QUEUED
     assert queue.job_ids == [job.id]
     pid = int(queue.connection.get("pid") or 0)
-    wait_until(lambda: not worker_jobs.is_alive(pid))
+    wait_until(lambda: not is_alive(pid))
     assert not held(queue.connection)
     assert queue.connection.hget(job.key, "flowq_crashes") is None
 

@@ -261,14 +261,6 @@ def echo(value: bytes) -> bytes:
 # For the tests themselves -----------------------------------------------------------------------
 
 
-def is_alive(pid: int) -> bool:
-    """Whether there is such a process, and it is not a zombie."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
 def make_end(number: int) -> Any:
     """Return the end of a job without a result."""
     from flowq.workers.claims import End
