@@ -5,24 +5,28 @@ said at the later job (`needs`), at the earlier one (`blocks`), or by an argumen
 result (`${{ jobs.x.result }}`); however often it is said, it is one edge. Names that no job
 carries make no edge: `flowq.checks` reports them.
 
-This is the only room that imports networkx, and no other sees a networkx object.
+This is the only room that imports networkx, and no other sees a networkx object. It is there for
+circles, and is imported when there is one: it would take half of the time in which a command
+starts.
 """
 
 from __future__ import annotations
 
+import heapq
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
-from typing import Literal
-
-import networkx as nx
+from typing import TYPE_CHECKING, Literal
 
 from flowq.errors import CycleError
 from flowq.expressions import References, find_references
 from flowq.expressions.places import find_texts
 from flowq.spec import JobSpec, Path, Workflow
+
+if TYPE_CHECKING:
+    from networkx import DiGraph
 
 Name = str
 Cycle = tuple[Name, ...]
@@ -81,37 +85,43 @@ class Graph:
 
     def predecessors(self, name: Name) -> tuple[Name, ...]:
         """Return the jobs that must run directly before this one, as declared."""
-        return self._sorted(self._dag.pred[name])
+        return tuple(edge.blocker for edge in self._incoming[name])
 
     def successors(self, name: Name) -> tuple[Name, ...]:
         """Return the jobs that wait directly for this one, as declared."""
-        return self._sorted(self._dag.succ[name])
+        return tuple(edge.future for edge in self._outgoing[name])
 
     def ancestors(self, name: Name) -> tuple[Name, ...]:
         """Return all jobs that run before this one, as declared."""
-        return self._sorted(nx.ancestors(self._dag, name))
+        found: set[Name] = set()
+        waiting = [name]
+        while waiting:
+            before = set(self.predecessors(waiting.pop())) - found
+            found |= before
+            waiting += before
+        return tuple(other for other in self.job_by_name if other in found and other != name)
 
     def incoming(self, name: Name) -> tuple[Edge, ...]:
         """Return the edges into a job, ordered by blocker."""
-        return tuple(self.get_edge(blocker, name) for blocker in self.predecessors(name))
+        return tuple(self._incoming[name])
 
     def outgoing(self, name: Name) -> tuple[Edge, ...]:
         """Return the edges out of a job, ordered by future job."""
-        return tuple(self.get_edge(name, future) for future in self.successors(name))
+        return tuple(self._outgoing[name])
 
     def is_future(self, name: Name) -> bool:
         """Whether the job is submitted as a future job: something precedes it, or it is alone."""
-        return bool(self._dag.pred[name]) or not self._dag.succ[name]
+        return bool(self._incoming[name]) or not self._outgoing[name]
 
     @property
     def sources(self) -> tuple[Name, ...]:
         """The jobs that wait for no other, as declared."""
-        return tuple(name for name in self.job_by_name if not self._dag.pred[name])
+        return tuple(name for name, edges in self._incoming.items() if not edges)
 
     @property
     def sinks(self) -> tuple[Name, ...]:
         """The jobs that no other waits for, as declared."""
-        return tuple(name for name in self.job_by_name if not self._dag.succ[name])
+        return tuple(name for name, edges in self._outgoing.items() if not edges)
 
     @cached_property
     def topological_order(self) -> tuple[Name, ...]:
@@ -119,11 +129,9 @@ class Graph:
 
         Errors: CycleError.
         """
-        try:
-            order = nx.lexicographical_topological_sort(self._dag, key=self._index.__getitem__)
-            return tuple(order)
-        except nx.NetworkXUnfeasible:
-            raise CycleError(next(_cycles(self._dag))) from None
+        if cycle := self.find_cycle():
+            raise CycleError(cycle)
+        return self._runnable
 
     @cached_property
     def level_by_name(self) -> Mapping[Name, int]:
@@ -133,7 +141,7 @@ class Graph:
         """
         levels: dict[Name, int] = {}
         for name in self.topological_order:
-            levels[name] = max((levels[before] + 1 for before in self._dag.pred[name]), default=0)
+            levels[name] = max((levels[e.blocker] + 1 for e in self._incoming[name]), default=0)
         return levels
 
     @cached_property
@@ -164,7 +172,7 @@ class Graph:
 
     def find_cycle(self) -> Cycle | None:
         """Return one cycle with its first job repeated at the end, or None."""
-        return next(_cycles(self._dag), None)
+        return None if self._is_acyclic() else next(_cycles(self._as_digraph()))
 
     def find_cycles(self, limit: int = 20) -> tuple[Cycle, ...]:
         """Return cycles that leave none over when one edge of each is taken away.
@@ -172,15 +180,25 @@ class Graph:
         Shape: at most `limit`, each with its first job repeated at the end; a job that waits
         for itself is not among them.
         """
-        if nx.is_directed_acyclic_graph(self._dag):
+        if self._is_acyclic():
             return ()
         found: list[Cycle] = []
-        rest = self._dag.copy()
-        rest.remove_edges_from(list(nx.selfloop_edges(rest)))
+        rest = self._as_digraph()
+        rest.remove_edges_from([(name, name) for name in self.job_by_name])
         while len(found) < limit and (batch := list(islice(_cycles(rest), limit - len(found)))):
             found += batch
             rest.remove_edges_from((cycle[-2], cycle[-1]) for cycle in batch)
         return tuple(found)
+
+    def _is_acyclic(self) -> bool:
+        return len(self._runnable) == len(self)
+
+    @cached_property
+    def _runnable(self) -> tuple[Name, ...]:
+        """The jobs that no cycle keeps from running, in topological order."""
+        names, index = tuple(self.job_by_name), self._index
+        after = [[index[edge.future] for edge in edges] for edges in self._outgoing.values()]
+        return tuple(names[position] for position in sort_by_edges(after))
 
     @cached_property
     def _index(self) -> Mapping[Name, int]:
@@ -191,14 +209,47 @@ class Graph:
         return {(edge.blocker, edge.future): edge for edge in self.edges}
 
     @cached_property
-    def _dag(self) -> nx.DiGraph[Name]:
-        dag: nx.DiGraph[Name] = nx.DiGraph()
+    def _incoming(self) -> Mapping[Name, list[Edge]]:
+        edges: dict[Name, list[Edge]] = {name: [] for name in self.job_by_name}
+        for edge in self.edges:
+            edges[edge.future].append(edge)
+        return edges
+
+    @cached_property
+    def _outgoing(self) -> Mapping[Name, list[Edge]]:
+        edges: dict[Name, list[Edge]] = {name: [] for name in self.job_by_name}
+        for edge in self.edges:
+            edges[edge.blocker].append(edge)
+        return edges
+
+    def _as_digraph(self) -> DiGraph[Name]:
+        from networkx import DiGraph  # noqa: PLC0415 - as the module says
+
+        dag: DiGraph[Name] = DiGraph()
         dag.add_nodes_from(self.job_by_name)
         dag.add_edges_from((edge.blocker, edge.future) for edge in self.edges)
         return dag
 
-    def _sorted(self, names: Iterable[Name]) -> tuple[Name, ...]:
-        return tuple(sorted(names, key=self._index.__getitem__))
+
+def sort_by_edges(after: Sequence[Iterable[int]]) -> list[int]:
+    """Return indexes so that each comes before those in `after[index]`, else from the lowest up.
+
+    Those that wait for each other in a circle, and what comes after them, are left out.
+    """
+    waits_for = [0] * len(after)
+    for others in after:
+        for other in others:
+            waits_for[other] += 1
+    ready = [index for index, count in enumerate(waits_for) if not count]
+    order: list[int] = []
+    while ready:
+        index = heapq.heappop(ready)
+        order.append(index)
+        for other in after[index]:
+            waits_for[other] -= 1
+            if not waits_for[other]:
+                heapq.heappush(ready, other)
+    return order
 
 
 def build_graph(workflow: Workflow) -> Graph:
@@ -207,16 +258,19 @@ def build_graph(workflow: Workflow) -> Graph:
     for job in workflow.jobs:
         job_by_name.setdefault(job.name, job)
     uses_by_name = {job.name: uses for job in job_by_name.values() if (uses := _find_uses(job))}
-    said: dict[tuple[Name, Name], list[Saying]] = {}
+    said: dict[Name, dict[Name, list[Saying]]] = {name: {} for name in job_by_name}
     dangling: list[Saying] = []
     for saying in _sayings(workflow, job_by_name.values(), uses_by_name):
         if saying.blocker in job_by_name and saying.future in job_by_name:
-            said.setdefault((saying.blocker, saying.future), []).append(saying)
+            said[saying.future].setdefault(saying.blocker, []).append(saying)
         else:
             dangling.append(saying)
     index = {name: position for position, name in enumerate(job_by_name)}
-    ends = sorted(said, key=lambda pair: (index[pair[1]], index[pair[0]]))
-    edges = tuple(_edge(*pair, said[pair]) for pair in ends)
+    edges = tuple(
+        _edge(blocker, future, said_by_blocker[blocker])
+        for future, said_by_blocker in said.items()
+        for blocker in sorted(said_by_blocker, key=index.__getitem__)
+    )
     return Graph(workflow, job_by_name, edges, tuple(dangling), uses_by_name)
 
 
@@ -261,11 +315,13 @@ def _is_placed(workflow: Workflow, job: JobSpec, key: str) -> bool:
     return ("jobs", job.name, key) in workflow.places.where_by_path
 
 
-def _cycles(dag: nx.DiGraph[Name]) -> Iterator[Cycle]:
+def _cycles(dag: DiGraph[Name]) -> Iterator[Cycle]:
     """Yield one short cycle of each knot of jobs that wait for each other, in node order."""
+    from networkx import strongly_connected_components  # noqa: PLC0415 - as the module says
+
     position = {name: index for index, name in enumerate(dag)}
     firsts = []
-    for knot in nx.strongly_connected_components(dag):
+    for knot in strongly_connected_components(dag):
         first = min(knot, key=position.__getitem__)
         if len(knot) > 1 or dag.has_edge(first, first):
             firsts.append(first)
@@ -273,7 +329,7 @@ def _cycles(dag: nx.DiGraph[Name]) -> Iterator[Cycle]:
         yield _shortest_cycle(dag, first)
 
 
-def _shortest_cycle(dag: nx.DiGraph[Name], start: Name) -> Cycle:
+def _shortest_cycle(dag: DiGraph[Name], start: Name) -> Cycle:
     """Return a shortest cycle through `start`, which must be on one."""
     came_from: dict[Name, Name] = {}
     queue = deque([start])

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Sequence
 
+from flowq.graph import sort_by_edges
 from flowq.plan import Enqueue
 
 
@@ -17,20 +17,9 @@ def futures_first(enqueues: Sequence[Enqueue]) -> list[Enqueue]:
     """
     index_by_id = {enqueue.job_id: index for index, enqueue in enumerate(enqueues)}
     blockers: list[list[int]] = [[] for _ in enqueues]
-    waits_for = [0] * len(enqueues)
     for index, enqueue in enumerate(enqueues):
         for block in enqueue.blocks:
             future = index_by_id.get(block.name)
             if future is not None:
                 blockers[future].append(index)
-                waits_for[index] += 1
-    ready = [index for index, count in enumerate(waits_for) if not count]
-    ordered: list[Enqueue] = []
-    while ready:
-        index = heapq.heappop(ready)
-        ordered.append(enqueues[index])
-        for blocker in blockers[index]:
-            waits_for[blocker] -= 1
-            if not waits_for[blocker]:
-                heapq.heappush(ready, blocker)
-    return ordered
+    return [enqueues[index] for index in sort_by_edges(blockers)]
