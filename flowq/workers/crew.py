@@ -18,6 +18,7 @@ from flowq.workers.child import read_ends, read_message
 from flowq.workers.claims import Claim, End
 from flowq.workers.hire import Child, Mode, Process, hire
 from flowq.workers.output import (
+    BINARY,
     LOG_BYTES,
     RUNAWAY_BYTES,
     TAIL_BYTES,
@@ -293,7 +294,7 @@ class Crew:
         if folder is None:
             return ""
         try:
-            descriptor = os.open(scratch_path(folder, child.process.pid), os.O_RDWR)
+            descriptor = os.open(scratch_path(folder, child.process.pid), os.O_RDWR | BINARY)
         except OSError:
             return ""
         try:
@@ -316,7 +317,8 @@ class Crew:
 
     def _drop_scratch(self, child: Child) -> None:
         if self.settings.scratch_folder:
-            scratch_path(self.settings.scratch_folder, child.process.pid).unlink(missing_ok=True)
+            with suppress(OSError):  # on Windows, while something that the job started has it open
+                scratch_path(self.settings.scratch_folder, child.process.pid).unlink()
 
     # Ending --------------------------------------------------------------------------------------
 

@@ -22,6 +22,9 @@ RUNAWAY_BYTES = 64_000_000
 
 TAIL_BYTES = 2_000
 
+BINARY = getattr(os, "O_BINARY", 0)
+"""Windows would change line ends, and take a Ctrl-Z for the end of the file."""
+
 
 class Capture:
     """In the child: sends descriptors 1 and 2 to the scratch file, and from there to the log."""
@@ -35,7 +38,8 @@ class Capture:
 
     def _redirect(self, path: Path) -> None:
         self._terminal = os.dup(1)
-        self._scratch = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_TRUNC, 0o600)
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_TRUNC | BINARY
+        self._scratch = os.open(path, flags, 0o600)
         os.dup2(self._scratch, 1)
         os.dup2(self._scratch, 2)
 

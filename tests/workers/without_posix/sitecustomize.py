@@ -140,3 +140,7 @@ for name, missing in MISSING.items():
     sys.modules[name] = without(name, missing.split())
 for name in ("resource", "pwd", "grp", "fcntl", "termios"):
     sys.modules[name] = None  # type: ignore[assignment]
+
+import windows_answers  # noqa: E402 - when the names are gone
+
+windows_answers.install()
