@@ -70,10 +70,10 @@ end
 
 -- Queues a job whose turn it is; its hash may say that it is held, or over, by now.
 local function have_turn(id)
-  local f = redis.call('HMGET', job_key(id), 'status', 'flowq_gates', 'flowq_future')
-  if f[1] ~= 'deferred' or int(f[2]) > 0 then return end
-  if f[3] and redis.call('HGET', future_key(id), 'state') ~= 'met' then return end
-  if enqueue(id) and f[3] then redis.call('HSET', future_key(id), 'state', 'queued') end
+  local f = read_for_enqueue(id)
+  if f[12] ~= 'deferred' or int(f[13]) > 0 then return end
+  if f[10] and redis.call('HGET', future_key(id), 'state') ~= 'met' then return end
+  if enqueue(id, f) and f[10] then redis.call('HSET', future_key(id), 'state', 'queued') end
 end
 
 function give_slots(id, slots)

@@ -47,6 +47,7 @@ if not operations[operation] then
 end
 local ok, done = pcall(operations[operation], id)
 if not ok then
+  push_queued()
   redis.call('ZADD', TODO, 'XX', TS, what)
   return redis.error_reply(what .. ': ' .. text_of(done))
 end

@@ -28,16 +28,16 @@ local function each_item(list, hash, field, visit)
   return at >= redis.call('LLEN', list)
 end
 
--- Returns false when the job does not stand in front of it: the id may have been used again.
+-- Returns what read_for_enqueue does; nil when the job does not stand in front of it: the id may
+-- have been used again.
 local function lower_gate(job, future)
-  local f = redis.call('HMGET', job_key(job), 'flowq_gates', 'flowq_blocks')
-  for target in each_future(f[1] and f[2]) do
+  local f = read_for_enqueue(job)
+  for target in each_future(f[13] and f[9]) do
     if target == future then
-      redis.call('HINCRBY', job_key(job), 'flowq_gates', -1)
-      return true
+      f[13] = redis.call('HINCRBY', job_key(job), 'flowq_gates', -1)
+      return f
     end
   end
-  return false
 end
 
 local WATCH_S = 60 -- how soon, and how often, the blockers of a released future job are looked at
@@ -56,12 +56,13 @@ local function free(future)
   local cascade = redis.call('HGET', key, 'cascade')
   local done = each_item(blockers_key(future), key, 'freed', function(blocker)
     if cascade then close(blocker) end
-    if lower_gate(blocker, future) then lift(blocker) end
+    local f = lower_gate(blocker, future)
+    if f then lift(blocker, f) end
   end)
   if done then
     redis.call('HSET', key, 'state', 'released')
     redis.call('ZADD', OURS .. 'watched', TS + WATCH_S, future)
-    decide(future)
+    decide(future, read_for_decision(future))
   end
   return done
 end
@@ -79,8 +80,9 @@ local function abandon(future)
   if redis.call('EXISTS', key) == 0 then return true end
   local freed = int(redis.call('HGET', key, 'freed'))
   return each_item(blockers_key(future), key, 'dropped', function(blocker, index)
-    if index < freed or not lower_gate(blocker, future) then return end
-    if blocks_something(blocker) then return lift(blocker) end
+    local f = index >= freed and lower_gate(blocker, future)
+    if not f then return end
+    if blocks_something(blocker) then return lift(blocker, f) end
     if redis.call('HGET', job_key(blocker), 'status') == 'deferred' then
       call_off(blocker, 'canceled', 'its future job was canceled')
     end
@@ -150,7 +152,7 @@ local function look_after(future, blocker, run)
     note(blocker, mortal and 'expired' or 'deleted')
     if mortal then return will_settle(blocker, 'expired') end
     bury(run or redis.call('HGET', job_key(future), 'flowq_run'), blocker)
-    return settle_edge(future, blocker, 'deleted')
+    return will_tell(future, blocker, 'deleted')
   end
   if ENDED_STATUS[job[1]] then
     note(blocker, job[1])
@@ -168,7 +170,7 @@ local function look_again(future, blocker, outcome)
   local status = redis.call('HGET', job_key(blocker), 'status')
   if not status and outcome ~= 'deleted' then
     note(blocker, 'deleted')
-    return settle_edge(future, blocker, 'deleted')
+    return will_tell(future, blocker, 'deleted')
   end
   if status == 'finished' then
     note(blocker, status)

@@ -45,103 +45,157 @@ end
 
 -- Ending ----------------------------------------------------------------------------------------
 
-local released, records, succeeded, failed, seconds = {}, {}, 0, 0, 0
-local scores_by_registry = {}
+local ends_by_wip, job_keys, records, succeeded, failed, seconds = {}, {}, {}, 0, 0, 0
+local lists = {} -- what is added to sorted sets together: {score, member, score, member …} by key
 
-local function drop_execution(e)
-  local member = e.id .. ':' .. e.execution
-  released[#released + 1] = member
-  if e.light == '1' then return end
-  records[#records + 1] = PREFIX .. ':execution:' .. member
-  redis.call('ZREM', PREFIX .. ':executions:' .. e.id, e.execution)
-end
-
-local function register(registry, score, id)
-  local list = scores_by_registry[registry]
+local function register(key, score, member)
+  local list = lists[key]
   if not list then
     list = {}
-    scores_by_registry[registry] = list
+    lists[key] = list
   end
   list[#list + 1] = score
-  list[#list + 1] = id
+  list[#list + 1] = member
 end
 
 local function register_all()
-  for registry, list in pairs(scores_by_registry) do redis.call('ZADD', registry, unpack(list)) end
-  scores_by_registry = {}
+  for key, list in pairs(lists) do redis.call('ZADD', key, unpack(list)) end
+  lists = {}
 end
 
-local function keep_result(e)
-  local key = PREFIX .. ':results:' .. e.id
-  local entry = { 'type', e.result, 'worker_name', worker }
-  if e.field ~= '' then
-    entry[#entry + 1] = e.field
-    entry[#entry + 1] = e.value
+local function take_end()
+  local e = { id = take(), execution = take(), queue = take(), status = take(), started_at = take(),
+    ended_at = take(), started_ts = take(), ended_ts = take(), ttl = take(), field = take(),
+    value = take(), generation = take(), result = take(), light = take() }
+  e.key = job_key(e.id)
+  e.member = e.id .. ':' .. e.execution
+  local wip = PREFIX .. ':wip:' .. e.queue
+  local group = ends_by_wip[wip] or { ends = {}, members = {} }
+  ends_by_wip[wip] = group
+  group.ends[#group.ends + 1] = e
+  group.members[#group.members + 1] = e.member
+  job_keys[#job_keys + 1] = e.key .. ':dependents'
+  return e
+end
+
+local function find_held()
+  for wip, group in pairs(ends_by_wip) do
+    local scores = redis.call('ZMSCORE', wip, unpack(group.members))
+    for i, e in ipairs(group.ends) do e.is_held = scores[i] end
   end
-  redis.call('XADD', key, 'MAXLEN', '~', 10, '*', 'execution_id', e.execution,
-    'execution_started_at', e.started_ts, 'execution_ended_at', e.ended_ts, unpack(entry))
+end
+
+local function drop_record(e)
+  if e.light == '1' then return end
+  records[#records + 1] = PREFIX .. ':execution:' .. e.member
+  redis.call('ZREM', PREFIX .. ':executions:' .. e.id, e.execution)
+end
+
+-- Returns the members of the executions that are over.
+local function drop_executions()
+  local released = {}
+  for wip, group in pairs(ends_by_wip) do
+    local members = {}
+    for _, e in ipairs(group.ends) do
+      if e.is_over then members[#members + 1] = e.member end
+    end
+    if #members > 0 then redis.call('ZREM', wip, unpack(members)) end
+    for _, member in ipairs(members) do released[#released + 1] = member end
+  end
+  if #released > 0 then redis.call('SREM', held_key, unpack(released)) end
+  if #records > 0 then redis.call('DEL', unpack(records)) end
+end
+
+-- `has_ended`: it ended before, and what is there may have a time to live.
+local function keep_result(e, has_ended)
+  local key = PREFIX .. ':results:' .. e.id
+  if e.field ~= '' then
+    redis.call('XADD', key, 'MAXLEN', '~', 10, '*', 'execution_id', e.execution,
+      'execution_started_at', e.started_ts, 'execution_ended_at', e.ended_ts, 'type', e.result,
+      'worker_name', worker, e.field, e.value)
+  else
+    redis.call('XADD', key, 'MAXLEN', '~', 10, '*', 'execution_id', e.execution,
+      'execution_started_at', e.started_ts, 'execution_ended_at', e.ended_ts, 'type', e.result,
+      'worker_name', worker)
+  end
   if e.ttl == '-1' then
-    redis.call('PERSIST', key)
+    if has_ended then redis.call('PERSIST', key) end
   elseif e.ttl ~= '' then
     redis.call('EXPIRE', key, e.ttl)
   end
 end
 
 -- RQ's cancel() of a running job takes its WIP entry away, and lets it run to its end.
-local function was_canceled(id, execution)
-  return redis.call('HGET', job_key(id), 'status') == 'canceled'
-    and redis.call('SISMEMBER', held_key, id .. ':' .. execution) == 1
+local function was_canceled(e)
+  return redis.call('HGET', e.key, 'status') == 'canceled'
+    and redis.call('SISMEMBER', held_key, e.member) == 1
 end
 
-local function finish(e)
-  local key = job_key(e.id)
-  if redis.call('EXISTS', key .. ':dependents') == 1 then return 'long' end
-  if redis.call('ZREM', PREFIX .. ':wip:' .. e.queue, e.id .. ':' .. e.execution) == 0
-    and not was_canceled(e.id, e.execution) then
-    return 'lost'
+-- Writes the end into the job's hash; returns what settling has to know, nil when it concerns nobody.
+local function write_end(e, f)
+  local is_tracked = (f[3] or f[4] or f[5]) and int(e.generation) >= int(f[2])
+  if not is_tracked then
+    redis.call('HSET', e.key, 'status', e.status, 'started_at', e.started_at, 'ended_at', e.ended_at,
+      'last_heartbeat', e.ended_at)
+    return nil
   end
-  drop_execution(e)
+  local facts = { exists = true, blocks = f[4], future = f[3], run = f[5], before = f[6], ttl = f[7] }
+  if f[5] then -- what it counts for in its run is not known yet
+    redis.call('HSET', e.key, 'status', e.status, 'started_at', e.started_at, 'ended_at', e.ended_at,
+      'last_heartbeat', e.ended_at)
+  else
+    redis.call('HSET', e.key, 'status', e.status, 'started_at', e.started_at, 'ended_at', e.ended_at,
+      'last_heartbeat', e.ended_at, 'flowq_outcome', e.status)
+    facts.is_noted = true
+  end
+  return facts
+end
+
+local function finish(e, has_dependents)
+  if has_dependents and redis.call('EXISTS', e.key .. ':dependents') == 1 then return 'long' end
+  if not e.is_held and not was_canceled(e) then return 'lost' end
+  e.is_over = true
+  drop_record(e)
   seconds = seconds + (tonumber(e.ended_ts) - tonumber(e.started_ts))
   local is_success = e.status == 'finished'
   if is_success then succeeded = succeeded + 1 else failed = failed + 1 end
-  local f = redis.call('HMGET', key, 'status', 'flowq_gen', 'flowq_future', 'flowq_blocks',
-    'flowq_run', 'dependency_ids')
+  local f = redis.call('HMGET', e.key, 'status', 'flowq_gen', 'flowq_future', 'flowq_blocks',
+    'flowq_run', 'flowq_outcome', 'ttl', 'dependency_ids', 'ended_at')
   if not f[1] then return 'ok' end -- deleted while it ran
+  local dependencies = f[8] and PREFIX .. ':job::' .. e.id .. ':dependencies'
   if e.ttl == '0' then
-    redis.call('DEL', key, PREFIX .. ':results:' .. e.id, PREFIX .. ':job::' .. e.id .. ':dependencies')
+    redis.call('DEL', e.key, PREFIX .. ':results:' .. e.id)
+    if dependencies then redis.call('DEL', dependencies) end
     return 'ok'
   end
-  redis.call('HSET', key, 'status', e.status, 'started_at', e.started_at, 'ended_at', e.ended_at,
-    'last_heartbeat', e.ended_at)
-  keep_result(e)
+  local facts = write_end(e, f)
+  keep_result(e, f[9] and f[9] ~= '')
   local ttl = e.ttl
   if not is_success and ttl == '' then ttl = '31536000' end -- as RQ: a year for failures
   local score = ttl == '-1' and '+inf' or math.floor(TS) + tonumber(ttl)
   register(PREFIX .. (is_success and ':finished:' or ':failed:') .. e.queue, score, e.id)
-  -- A future job's own keys are needed until its blockers are retired (lua/step.lua).
-  if ttl ~= '-1' then redis.call('EXPIRE', key, ttl) end
-  if f[6] and ttl ~= '-1' then
-    redis.call('EXPIRE', PREFIX .. ':job::' .. e.id .. ':dependencies', ttl)
+  -- A future job's own keys are needed until its blockers are retired (lua/step_futures.lua).
+  if ttl ~= '-1' then
+    redis.call('EXPIRE', e.key, ttl)
+    if dependencies then redis.call('EXPIRE', dependencies, ttl) end
   end
-  if (f[3] or f[4] or f[5]) and int(e.generation) >= int(f[2]) then
-    will_settle(e.id, e.status)
-  end
+  if facts then will_settle(e.id, e.status, nil, facts) end
   return 'ok'
 end
 
-local answers = {}
-for i = 1, tonumber(take()) do
-  answers[i] = finish({ id = take(), execution = take(), queue = take(), status = take(),
-    started_at = take(), ended_at = take(), started_ts = take(), ended_ts = take(), ttl = take(),
-    field = take(), value = take(), generation = take(), result = take(), light = take() })
+local answers, ends_of_jobs = {}, {}
+for i = 1, tonumber(take()) do ends_of_jobs[i] = take_end() end
+if #ends_of_jobs > 0 then
+  find_held()
+  local has_dependents = redis.call('EXISTS', unpack(job_keys)) > 0
+  for i, e in ipairs(ends_of_jobs) do answers[i] = finish(e, has_dependents) end
+  drop_executions()
+  register_all() -- before the settling, which may move some of them
+  settle_all()
+  if succeeded > 0 then redis.call('HINCRBY', worker_key, 'successful_job_count', succeeded) end
+  if failed > 0 then redis.call('HINCRBY', worker_key, 'failed_job_count', failed) end
+  redis.call('HINCRBYFLOAT', worker_key, 'total_working_time', seconds)
 end
-register_all() -- before the settling, which may move some of them
-settle_all()
-if #released > 0 then redis.call('SREM', held_key, unpack(released)) end
-if #records > 0 then redis.call('DEL', unpack(records)) end
-if succeeded > 0 then redis.call('HINCRBY', worker_key, 'successful_job_count', succeeded) end
-if failed > 0 then redis.call('HINCRBY', worker_key, 'failed_job_count', failed) end
-if #released > 0 then redis.call('HINCRBYFLOAT', worker_key, 'total_working_time', seconds) end
 
 -- Claiming --------------------------------------------------------------------------------------
 
@@ -185,16 +239,18 @@ local function claim(id, queue, lean, raw, is_short)
   claims[#claims + 1] = { id, execution, queue, lean, is_short and 1 or 0 }
 end
 
--- The hash as a table, and as a list again; both without empty fields.
+-- The hash as a table, and as a list; both without empty fields.
 local function read(flat)
-  local raw, lean, n = {}, {}, 0
+  local raw, lean, is_lean = {}, flat, true
   for i = 1, #flat, 2 do
     local value = flat[i + 1]
-    if value ~= '' then
-      raw[flat[i]] = value
-      lean[n + 1] = flat[i]
-      lean[n + 2] = value
-      n = n + 2
+    if value ~= '' then raw[flat[i]] = value else is_lean = false end
+  end
+  if not is_lean then
+    lean = {}
+    for name, value in pairs(raw) do
+      lean[#lean + 1] = name
+      lean[#lean + 1] = value
     end
   end
   return raw, lean
