@@ -22,7 +22,7 @@ from redis.exceptions import TimeoutError as ReplyLost
 
 from flowq.errors import RunFailed, ServerUnavailable
 from flowq.plan import Plan
-from flowq.runtime import approvals, facts, listeners, outcomes, retrying, runs
+from flowq.runtime import approvals, facts, listeners, outcomes, outputs, retrying, runs
 from flowq.runtime.explain import Explanation, explain
 from flowq.runtime.maintenance import Finding, examine, tidy
 from flowq.runtime.outcomes import Failure
@@ -171,6 +171,16 @@ class Run:
         ids = [i for i, name in name_by_id.items() if wanted is None or name in wanted]
         results = outcomes.get_results(ids, self.connection, instead=Unloadable.of)
         return {name_by_id[job_id]: value for job_id, value in results.items()}
+
+    def outputs(self, instead: Callable[[str, Exception], Any] | None = None) -> dict[str, Any]:
+        """Return what the workflow declares as its `outputs`, by name, once the run has ended.
+
+        Shape: empty for a workflow that declares none. A job without a result gives None.
+        Errors: RunNotFound; WrongState before the run has ended; WorkflowInvalid for an expression
+        that these results give no value, and whatever loading a result raises; with `instead` what
+        that makes of the output's name and the error takes its place.
+        """
+        return outputs.read_outputs(self.run_id, self.connection, instead)
 
     def facts(self, status: RunStatus | None = None) -> dict[str, JobFacts]:
         """Return what does not change about the jobs, by name."""

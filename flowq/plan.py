@@ -137,6 +137,20 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
+class Outputs:
+    """What the run results in, to be evaluated when it has ended.
+
+    Shape: `template` by name; `result_of` maps the names of the jobs in it to job ids; `inputs` and
+    `run` are what it needs beside them.
+    """
+
+    template: Mapping[str, Any]
+    result_of: Mapping[str, str] = field(default_factory=dict)
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    run: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Commit:
     """From here on the run is real."""
 
@@ -168,6 +182,7 @@ class Plan:
     max_parallel: int | None = None
     concurrency: Concurrency | None = None
     order: tuple[str, ...] = ()
+    outputs: Outputs | None = None
 
     def __iter__(self) -> Iterator[Operation]:
         return iter(self.operations)

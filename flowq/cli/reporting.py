@@ -16,12 +16,28 @@ from flowq.status import RunStatus
 
 def make_report(run: Run, status: RunStatus, place: Place) -> Report:
     """Return what there is to say about a run that has ended."""
+    outputs, unknown = read_outputs(run, status)
     return Report(
         status=status,
-        results=_last_results(run, status),
+        results={} if outputs or unknown else _last_results(run, status),
+        outputs=outputs,
+        unknown=unknown,
         failed=_failed(run, status),
         show_command=place.hint(f"show {run.run_id} JOB"),
     )
+
+
+def read_outputs(run: Run, status: RunStatus) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the outputs of an ended run by name, and why others have no value."""
+    unknown: dict[str, str] = {}
+    if not status.is_ended:
+        return {}, unknown
+
+    def note(name: str, error: Exception) -> None:
+        unknown[name] = str(error)
+
+    found = run.outputs(instead=note)
+    return {name: value for name, value in found.items() if name not in unknown}, unknown
 
 
 def _last_results(run: Run, status: RunStatus) -> Mapping[str, Any]:
@@ -62,5 +78,6 @@ def write_summary(report: Report, stream: IO[str]) -> None:
 
 
 def run_json(run: Run, status: RunStatus) -> str:
-    """Return the one JSON object of a run."""
-    return write_json(run_document(status, run.results()))
+    """Return the one JSON object of a run; an output that has no value is null there."""
+    outputs, unknown = read_outputs(run, status)
+    return write_json(run_document(status, run.results(), {**outputs, **dict.fromkeys(unknown)}))

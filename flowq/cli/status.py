@@ -11,6 +11,7 @@ from flowq import client
 from flowq.cli import display, options, reporting, streams
 from flowq.cli.place import opened
 from flowq.render.progress import progress
+from flowq.render.summary import Report, results
 
 
 @click.command()
@@ -30,10 +31,15 @@ def command(run_id: str, redis_url: str | None, as_json: bool, verbose: bool) ->
     with streams.result_stream(as_json) as out, opened(redis_url) as place:
         run = client.get_run(run_id, place.connection)
         status = run.status()
+        outputs, unknown = reporting.read_outputs(run, status)
         if as_json:
             streams.write(reporting.run_json(run, status), out)
+            for name, why in unknown.items():
+                streams.note(f"flowq: output {name} has no value: {why}")
             return
         width, unicode = display.width_of(out), streams.can_show(out)
         display.tell(progress(status, datetime.now(UTC), width, unicode=unicode), out)
+        ended = Report(status, outputs=outputs, unknown=unknown)
+        display.tell(list(results(ended, width, unicode=unicode)), out)
         if status.is_ended and status.state != "succeeded":
             streams.write(f"\nwhy: {place.hint(f'show {run_id}')}\n", sys.stdout)

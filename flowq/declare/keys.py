@@ -239,7 +239,7 @@ WORKFLOW = Vocabulary(
         "workflows": Key(Shape(read_node), "Workflows that jobs run by name."),
         "outputs": Key(
             ARGUMENTS,
-            "What the workflow results in where it is a job of another.",
+            "What a run results in; of a job that runs this workflow, the result.",
             ({"pages": "${{ jobs.build.result }}"},),
         ),
         "max_parallel": Key(POSITIVE, "How many jobs of a run are executed at a time.", (8,)),

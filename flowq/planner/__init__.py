@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from flowq.expressions import evaluate, fill
+from flowq.expressions import evaluate, fill, find_references
 from flowq.graph import Graph, build_graph
-from flowq.plan import Commit, Enqueue, Group, Nested, Operation, Plan, Release
+from flowq.plan import Commit, Enqueue, Group, Nested, Operation, Outputs, Plan, Release
 from flowq.planner.frames import Frame
 from flowq.planner.order import futures_first
 from flowq.spec import Concurrency, Workflow
@@ -43,6 +43,7 @@ def make_plan(graph: Graph, inputs: Mapping[str, Any], run_id: str) -> Plan:
         workflow.max_parallel,
         _concurrency(workflow, inputs),
         order=tuple(enqueue.job_id for enqueue in enqueues),
+        outputs=_outputs(workflow, inputs, run),
     )
 
 
@@ -71,6 +72,27 @@ def plan_nested(
 def make_job_id(run_id: str, name: str) -> str:
     """Return the id of the job that a run makes from the declaration `name`."""
     return f"{run_id}-{name}"
+
+
+def _outputs(
+    workflow: Workflow, inputs: Mapping[str, Any], run: Mapping[str, str]
+) -> Outputs | None:
+    """Return what the run results in, with its inputs filled in. Errors: WorkflowInvalid."""
+    if not workflow.outputs:
+        return None
+    template = {
+        name: fill(
+            value, inputs=inputs, scope={"run": run}, where=workflow.places.find("outputs", name)
+        )
+        for name, value in workflow.outputs.items()
+    }
+    left = find_references(template)
+    return Outputs(
+        template,
+        result_of={name: make_job_id(run["id"], name) for name, _ in left.jobs},
+        inputs={name: inputs[name] for name in sorted(left.inputs)},
+        run=run if "run" in left.roots else {},
+    )
 
 
 def _concurrency(workflow: Workflow, inputs: Mapping[str, Any]) -> Concurrency | None:

@@ -26,10 +26,15 @@ def write_json(document: Mapping[str, Any], indent: int | None = 2) -> str:
     return json.dumps(document, indent=indent, allow_nan=False) + "\n"
 
 
-def run_document(status: RunStatus, result_by_name: Mapping[str, Any]) -> dict[str, Any]:
+def run_document(
+    status: RunStatus,
+    result_by_name: Mapping[str, Any],
+    outputs: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """Return what `flowq run --json` prints: a contract, with these keys and no other.
 
-    Shape: jobs as they were declared. `ids` is a list, also for a single job; a job without a
+    Shape: `outputs` is there for an ended run whose workflow declares some. Jobs as they were
+    declared. `ids` is a list, also for a single job; a job without a
     result has null. A group has the worst status of its items, and lists of their ids and results.
     """
     return {
@@ -47,6 +52,7 @@ def run_document(status: RunStatus, result_by_name: Mapping[str, Any]) -> dict[s
             }
             for name, declared in by_declaration(status).items()
         },
+        **({"outputs": to_json(outputs)} if outputs else {}),
     }
 
 
@@ -100,6 +106,7 @@ def plan_document(plan: Plan) -> dict[str, Any]:
         "run": plan.run_id,
         "workflow": plan.workflow,
         "inputs": to_json(plan.inputs),
+        **({"outputs": to_json(plan.outputs.template)} if plan.outputs else {}),
         "operations": [_operation(operation) for operation in plan],
     }
 

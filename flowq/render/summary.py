@@ -39,21 +39,25 @@ class FailedJob:
 class Report:
     """What is said at the end of a run.
 
-    Shape: `results` by name, of the jobs that nothing comes after. `show_command` is what a reader
-    types to see all about a job, with JOB in place of its name.
+    Shape: `results` by name, of the jobs that nothing comes after; `outputs` by name, of a workflow
+    that declares some, and then they are what is shown. `unknown` has the outputs that have no
+    value, and why. `show_command` is what a reader types to see all about a job, with JOB in place
+    of its name.
     """
 
     status: RunStatus
     results: Mapping[str, Any] = field(default_factory=dict)
     failed: Sequence[FailedJob] = ()
     show_command: str = ""
+    outputs: Mapping[str, Any] = field(default_factory=dict)
+    unknown: Mapping[str, str] = field(default_factory=dict)
 
 
 def summary(report: Report, width: int = 80, *, unicode: bool = True) -> list[Line]:
     """Return the end of a run: its state, counts, last results, and why jobs failed."""
     return [
         _verdict(report.status, unicode),
-        *_results(report.results, width, unicode),
+        *results(report, width, unicode=unicode),
         *_failures(report, unicode),
     ]
 
@@ -71,14 +75,27 @@ def _verdict(status: RunStatus, unicode: bool) -> Line:
     )
 
 
-def _results(results: Mapping[str, Any], width: int, unicode: bool) -> Iterator[Line]:
-    told = {name: value for name, value in results.items() if value is not None}
-    for name in list(told)[:MAX_RESULTS]:
-        room = max(10, width - len(name) - 5)
-        shown = shortened(_brief(told[name]), room, unicode)
-        yield ((f"  {name} = ", "dim"), (shown, ""))
+def results(report: Report, width: int = 80, *, unicode: bool = True) -> Iterator[Line]:
+    """Yield what a run came to: its outputs where there are some, else its last results."""
+    told = {name: value for name, value in report.results.items() if value is not None}
+    if report.outputs or report.unknown:
+        yield from _values(report.outputs, len(report.outputs), width, unicode)
+        yield from (_unknown(name, why) for name, why in report.unknown.items())
+        return
+    yield from _values(told, MAX_RESULTS, width, unicode)
     if len(told) > MAX_RESULTS:
         yield ((f"  and {count(len(told) - MAX_RESULTS, 'more result')}", "dim"),)
+
+
+def _values(values: Mapping[str, Any], limit: int, width: int, unicode: bool) -> Iterator[Line]:
+    for name in list(values)[:limit]:
+        room = max(10, width - len(name) - 5)
+        shown = shortened(_brief(values[name]), room, unicode)
+        yield ((f"  {name} = ", "dim"), (shown, ""))
+
+
+def _unknown(name: str, why: str) -> Line:
+    return ((f"  {name} has no value: ", "bold red"), (printable(why), ""))
 
 
 def _brief(value: Any) -> str:

@@ -190,3 +190,27 @@ def test_a_mistake_of_ours_is_one_line_and_a_traceback_on_request(
     assert "please report it" in brief.err
     assert "Traceback" not in brief.err
     assert "Traceback" in long.err
+
+
+def test_outputs_are_shown_at_the_end_of_a_run_and_later(flowq: Flowq, folder: Path) -> None:
+    (folder / "counted.yaml").write_text(
+        "outputs:\n"
+        "  words: ${{ jobs.count.result }}\n"
+        "  bad: ${{ jobs.count.result.x }}\n"
+        "jobs:\n"
+        "  count: {run: echo 12, result: json}\n"
+        "  last: {needs: count, run: echo no output}\n"
+    )
+    done = flowq("run", "counted.yaml", "--json")
+
+    assert done.returncode == 0
+    document = json.loads(done.stdout)
+    assert document["outputs"] == {"words": 12, "bad": None}
+    for text in (done.stderr, flowq("status", document["run"]).stdout):
+        lines = text.splitlines()
+        assert "  words = 12" in lines
+        assert [line for line in lines if line.startswith("  bad has no value: FQ305 ")]
+        assert "no output" not in text
+    again = flowq("status", document["run"], "--json")
+    assert json.loads(again.stdout)["outputs"] == document["outputs"]
+    assert "output bad has no value: FQ305" in again.stderr
