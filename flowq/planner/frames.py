@@ -9,12 +9,12 @@ from typing import Any
 
 from flowq.checks import in_text_order
 from flowq.errors import Problem, WorkflowInvalid
-from flowq.expressions import as_template, evaluate, fill, find_references
+from flowq.expressions import References, as_template, evaluate, fill, find_references
 from flowq.graph import Graph
 from flowq.plan import Enqueue, Expansion, Group, Nested
 from flowq.planner.matrix import Leg, expand_matrix
 from flowq.planner.words import describe
-from flowq.spec import Block, BlockerPolicy, ForEach, JobSpec, Matrix, Tolerance, Workflow
+from flowq.spec import Block, BlockerPolicy, ForEach, JobSpec, Matrix, Path, Tolerance, Workflow
 
 _ASKS_EVEN_AFTER_A_FAILURE = frozenset({"failure", "always", "canceled"})
 
@@ -75,7 +75,7 @@ class Frame:
 
     def _filled_matrix(self, job: JobSpec, matrix: Matrix) -> Matrix:
         def known(key: str, value: Any) -> Any:
-            return self._evaluated(value, job.name, key)
+            return self._evaluated(value, ("jobs", job.name, key))
 
         axes = {name: known("matrix", values) for name, values in matrix.axes.items()}
         for name, values in axes.items():
@@ -106,7 +106,7 @@ class Frame:
         job_id, name = self._id(job.name), self.prefix + job.name
         each = replace(
             each,
-            items=self._filled(each.items, job.name, "for_each"),
+            items=self._filled(each.items, ("jobs", job.name, "for_each")),
             key=self._template(each.key, job.name, "key"),
             more=self._template(each.more, job.name, "more"),
             stop_when=None,
@@ -114,7 +114,8 @@ class Frame:
         templates = self._single(
             replace(job, approval=None, expires_s=None), job_id, name, False, job_id
         )
-        expands = Enqueue(
+        left = self._find_left(job, _OF_A_LIST, self._scope)
+        return Enqueue(
             job_id,
             name,
             "",
@@ -123,9 +124,10 @@ class Frame:
             approval=job.approval,
             retries=job.retries or self.graph.workflow.defaults.retries,
             description=f"for_each of {name}",
+            scope=self._scope if any("run" in uses.roots for _, uses in left) else {},
             **self._common(job),
+            **self._needs(left),
         )
-        return self._bound(expands, [each.items, each.key, each.more])
 
     # Jobs ----------------------------------------------------------------------------------------
 
@@ -139,7 +141,7 @@ class Frame:
         scope: Mapping[str, Any] | None = None,
     ) -> list[Enqueue]:
         """Return the jobs of a declaration, or of one item of it, the last ones first."""
-        scope = {"run": self.run, **(scope or {})}
+        scope = {**self._scope, **(scope or {})}
         enqueue = self._declared(job, job_id, name, is_held, group, scope)
         if not job.workflow:
             return [enqueue]
@@ -186,7 +188,7 @@ class Frame:
             stop_when=None,
             grows=False,
             is_tolerated=False,
-            nested=Nested(nested, join_id, f"{name}.", enqueue.slots, self.env),
+            nested=Nested(nested, join_id, f"{name}.", enqueue.slots, self._env),
             description=f"start of {nested.name}",
         )
 
@@ -200,24 +202,24 @@ class Frame:
         scope: Mapping[str, Any],
     ) -> Enqueue:
         defaults = self.graph.workflow.defaults
-        kwargs = {
-            key: self._filled(value, job.name, "with", key, scope=scope)
-            for key, value in job.with_.items()
-        }
-        env = self._filled({**self.env, **job.env}, job.name, "env", scope=scope)
+        left = self._find_left(job, _OF_A_JOB, scope)
+        kwargs, is_live = self._arguments(job, scope), any(key == "with" for key, _ in left)
         stop_when = (job.for_each or job.matrix or _NO_GROUP).stop_when
         own_slots = (group,) if group and job.max_parallel is not None else ()
-        enqueue = Enqueue(
+        needs_run = any("run" in uses.roots for _, uses in left)
+        return Enqueue(
             job_id,
             name,
             job.call,
+            kwargs if is_live else evaluate(kwargs),
+            is_live=is_live,
             deferred=is_held,
             run=job.run,
-            env=env,
-            cwd=self._filled(job.cwd, job.name, "cwd", scope=scope),
-            if_=self._template(job.if_, job.name, "if", scope=scope),
-            stop_when=self._template(stop_when, job.name, "stop_when", scope=scope),
-            scope={key: value for key, value in scope.items() if key != "run"},
+            env=self._environment(job, scope),
+            cwd=self._filled(job.cwd, ("jobs", job.name, "cwd"), scope),
+            if_=self._template(job.if_, job.name, "if", scope),
+            stop_when=self._template(stop_when, job.name, "stop_when", scope),
+            scope={key: value for key, value in scope.items() if key != "run" or needs_run},
             group=group,
             group_name=self.prefix + job.name if group else "",
             grows=bool(job.for_each and job.for_each.more),
@@ -228,12 +230,23 @@ class Frame:
             retries=job.retries or defaults.retries,
             description=job.description or describe(job, kwargs),
             **self._common(job),
+            **self._needs(left),
         )
-        is_live = bool(find_references(kwargs).roots)
-        enqueue = replace(enqueue, is_live=is_live, kwargs=kwargs if is_live else evaluate(kwargs))
-        command = job.run.command if job.run else None
-        texts = [kwargs, enqueue.env, enqueue.cwd, enqueue.if_, enqueue.stop_when, command]
-        return self._bound(enqueue, texts)
+
+    def _arguments(self, job: JobSpec, scope: Mapping[str, Any]) -> Mapping[str, Any]:
+        if job.name not in self.graph.uses_by_name:
+            return job.with_
+        path = ("jobs", job.name, "with")
+        return {k: self._filled(value, (*path, k), scope) for k, value in job.with_.items()}
+
+    def _environment(self, job: JobSpec, scope: Mapping[str, Any]) -> Mapping[str, str]:
+        if not job.env:
+            return self._env
+        return {**self._env, **(self._filled(job.env, ("jobs", job.name, "env"), scope) or {})}
+
+    @cached_property
+    def _env(self) -> Mapping[str, str]:
+        return self._filled(self.env, ("env",)) or {}
 
     def _common(self, job: JobSpec) -> dict[str, Any]:
         return {
@@ -246,18 +259,28 @@ class Frame:
             "at_front": job.at_front,
         }
 
-    def _bound(self, enqueue: Enqueue, templates: Any) -> Enqueue:
-        """Return the job with what its templates refer to: jobs, groups and inputs."""
-        left = find_references(templates)
-        names = dict.fromkeys(name for name, _ in left.jobs)
-        is_group = {name for name in names if self._is_group(name)}
-        return replace(
-            enqueue,
-            result_of={name: self._id(name) for name in names},
-            groups=tuple(name for name in names if name in is_group),
-            inputs={key: value for key, value in self.inputs.items() if key in left.inputs},
-            scope={**enqueue.scope, **({"run": self.run} if "run" in left.roots else {})},
-        )
+    def _find_left(
+        self, job: JobSpec, keys: frozenset[str], scope: Mapping[str, Any]
+    ) -> list[tuple[str, References]]:
+        """Return what the texts of a job refer to that are not filled in yet, with their keys."""
+        known = {"inputs", *scope}
+        return [
+            (key, uses)
+            for path, uses in self.graph.uses_by_name.get(job.name, ())
+            if (key := str(path[2])) in keys and (key == "run" or not uses.roots <= known)
+        ]
+
+    def _needs(self, left: list[tuple[str, References]]) -> dict[str, Any]:
+        """Return what such texts need where they are evaluated: jobs, groups and inputs."""
+        if not left:
+            return {}
+        names = dict.fromkeys(name for _, uses in left for name, _ in uses.jobs)
+        inputs = frozenset(name for _, uses in left for name in uses.inputs)
+        return {
+            "result_of": {name: self._id(name) for name in names},
+            "groups": tuple(name for name in names if self._is_group(name)),
+            "inputs": {key: value for key, value in self.inputs.items() if key in inputs},
+        }
 
     # Names and edges -----------------------------------------------------------------------------
 
@@ -295,25 +318,33 @@ class Frame:
 
     # Expressions ---------------------------------------------------------------------------------
 
-    def _filled(
-        self, value: Any, job: str, *path: str, scope: Mapping[str, Any] | None = None
-    ) -> Any:
-        where = self.graph.workflow.places.find("jobs", job, *path)
+    @property
+    def _scope(self) -> Mapping[str, Any]:
+        return {"run": self.run}
+
+    def _filled(self, value: Any, path: Path, scope: Mapping[str, Any] | None = None) -> Any:
         try:
-            return fill(value, inputs=self.inputs, scope=scope or {"run": self.run}, where=where)
+            return fill(value, inputs=self.inputs, scope=scope or self._scope)
         except WorkflowInvalid as invalid:
-            self._problems.extend(invalid.problems)
+            where = self.graph.workflow.places.find(*path)
+            self._problems.extend(replace(problem, where=where) for problem in invalid.problems)
             return None
 
     def _template(
         self, source: str | None, job: str, key: str, scope: Mapping[str, Any] | None = None
     ) -> Any:
-        return None if source is None else self._filled(as_template(source), job, key, scope=scope)
+        return (
+            None if source is None else self._filled(as_template(source), ("jobs", job, key), scope)
+        )
 
-    def _evaluated(self, value: Any, job: str, *path: str) -> Any:
-        filled = self._filled(value, job, *path)
+    def _evaluated(self, value: Any, path: Path) -> Any:
+        filled = self._filled(value, path)
         return [] if filled is None else evaluate(filled)
 
+
+_OF_A_JOB = frozenset({"with", "env", "run", "cwd", "if", "stop_when"})
+_OF_A_LIST = frozenset({"for_each", "key", "more"})
+"""The keys whose texts the jobs of a group hold, and the job that makes them."""
 
 _NO_GROUP = ForEach(())
 _ALL = 100  # percent

@@ -155,6 +155,38 @@ def test_the_plan_knows_its_run_and_workflow() -> None:
     )
 
 
+def test_the_environment_of_a_workflow_is_filled_in_before_it_goes_on_to_a_nested_one() -> None:
+    nested = Workflow("inner", (_job("b"),))
+    plan = _plan(
+        JobSpec("a", workflow="inner"),
+        JobSpec("c", "tasks:run", env={"B": "own"}),
+        inputs={"folder": "${{ data"},
+        env={"A": "${{ inputs.folder }}", "B": "all"},
+        workflows={"inner": nested},
+    )
+
+    start = _enqueue(plan, "a(start)")
+    assert start.nested is not None
+    assert evaluate(start.nested.env) == {"A": "${{ data", "B": "all"}
+    assert evaluate(_enqueue(plan, "c").env) == {"A": "${{ data", "B": "own"}
+
+
+def test_a_text_of_the_environment_without_a_value_is_reported_once_and_where_it_stands() -> None:
+    where = Where("flow.yaml", 2, 6)
+    with pytest.raises(WorkflowInvalid) as caught:
+        _plan(
+            _job("a"),
+            _job("b"),
+            env={"A": "${{ inputs.n.m }}"},
+            inputs={"n": 1},
+            places=Places({("env",): where}),
+        )
+
+    assert [(problem.code, problem.where) for problem in caught.value.problems] == [
+        ("FQ305", where)
+    ]
+
+
 def test_equal_workflows_and_inputs_make_equal_plans() -> None:
     assert _plan(_job("a"), _job("b", "a")) == _plan(_job("a"), _job("b", "a"))
 
