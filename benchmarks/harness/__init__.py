@@ -1,0 +1,1 @@
+"""What the benchmarks measure with: a server, processes, clocks, and tables."""
