@@ -33,7 +33,7 @@ def load(target: str) -> Workflow:
     module is meant whose name does not begin with `_`. The workflow's own folder and the current
     folder become importable. Errors: WorkflowNotFound; WorkflowInvalid.
     """
-    path_text, colon, name = target.partition(":") if not _is_drive(target) else (target, "", "")
+    path_text, colon, name = _split(target)
     path = Path(path_text)
     if path.suffix in YAML_ENDINGS:
         return _load_yaml(target, path)
@@ -100,8 +100,12 @@ def make_importable(*folders: Path) -> None:
             sys.path.insert(0, str(folder))
 
 
-def _is_drive(target: str) -> bool:
-    return len(target) > 2 and target[1] == ":" and target[2] in "/\\"
+def _split(target: str) -> tuple[str, str, str]:
+    """Split at the first colon that is not the one of a Windows drive."""
+    is_drive = len(target) > 2 and target[1] == ":" and target[2] in "/\\"
+    drive, rest = (target[:2], target[2:]) if is_drive else ("", target)
+    path, colon, name = rest.partition(":")
+    return drive + path, colon, name
 
 
 def _load_yaml(target: str, path: Path) -> Workflow:

@@ -23,5 +23,5 @@ def check_commands(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
         if find_references(job.run.command).roots:
             message = f"the command of job {job.name} holds an expression, and cmd cannot quote it"
             where = workflow.places.find("jobs", job.name, "run")
-            hint = "pass the value under `env:`, and write %NAME% in the command"
+            hint = "pass the value under `env:`, and write !NAME! in the command"
             yield Problem("FQ224", message, where, hint)

@@ -50,7 +50,7 @@ def see_to_the_end(
     _finish(run, status, place, wishes, out)
     if workers is not None:
         workers.end()
-    return 128 + interrupts.first if interrupts.first else exit_code(status)
+    return Interrupted(interrupts.first).exit_code if interrupts.first else exit_code(status)
 
 
 def start_workers(run: Run, place: Place, wishes: Wishes) -> OwnWorkers | None:

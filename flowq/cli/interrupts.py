@@ -6,7 +6,8 @@ import signal
 from types import FrameType
 from typing import Any, Self
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+NAMES = ("SIGINT", "SIGTERM", "SIGBREAK")  # the last one is Ctrl-Break, on Windows only
+SIGNALS = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
 
 
 class Interrupted(BaseException):
@@ -18,8 +19,8 @@ class Interrupted(BaseException):
 
     @property
     def exit_code(self) -> int:
-        """128 and the signal's number, as shells have it."""
-        return 128 + self.signum
+        """128 and the signal's number, as shells have it; Ctrl-Break counts as Ctrl-C."""
+        return 128 + (signal.SIGTERM if self.signum == signal.SIGTERM else signal.SIGINT)
 
 
 class Interrupts:

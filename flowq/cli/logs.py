@@ -92,7 +92,7 @@ class Tail:
             lines.append(rest)
         elif rest:
             self._rests[job.job_id] = rest
-        yield from (line.decode(errors="replace") for line in lines)
+        yield from (line.removesuffix(b"\r").decode(errors="replace") for line in lines)
 
     def _new_bytes(self, job_id: str, is_last: bool) -> bytes:
         rest = self._rests.pop(job_id, b"")

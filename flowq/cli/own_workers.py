@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from flowq import workers
@@ -72,12 +73,12 @@ class OwnWorkers:
 
         Blocks: for a few seconds at most, when they are busy with another run.
         """
-        if self._process.poll() is None:
+        if self._process.poll() is not None:
+            return
+        if hasattr(signal, "SIGKILL"):  # else `terminate` would not ask them, but kill them
             self._process.terminate()
-            try:
-                self._process.wait(END_S)
-            except subprocess.TimeoutExpired:
-                return
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(END_S)
 
 
 def count_cores() -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -13,6 +14,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from pathlib import PureWindowsPath
 from typing import Any, BinaryIO
 
 from flowq.errors import ShellFailed, UsageError
@@ -26,14 +28,20 @@ MAX_RESULT_BYTES = 1_000_000
 GRACE_S = 1.0
 LOOK_S = 0.5
 
+_POWERSHELL = ("-NoProfile", "-NonInteractive", "-Command")
 _ARGUMENTS_BY_SHELL: Mapping[str, tuple[str, ...]] = {
     "bash": ("bash", "--noprofile", "--norc", "-euo", "pipefail", "-c"),
     "sh": ("sh", "-eu", "-c"),
-    "pwsh": ("pwsh", "-NoProfile", "-NonInteractive", "-Command"),
-    "powershell": ("powershell", "-NoProfile", "-NonInteractive", "-Command"),
-    "python": (sys.executable, "-c"),
-    "cmd": ("cmd", "/d", "/s", "/c"),
+    "pwsh": ("pwsh", *_POWERSHELL),
+    "powershell": ("powershell", *_POWERSHELL),
+    "python": (sys.executable, "-X", "utf8", "-c"),
+    # Whatever the registry says: extensions, and !NAME!, which is filled in after the line is read.
+    "cmd": ("cmd", "/d", "/e:on", "/v:on", "/s", "/c"),
 }
+_STOP_ON_ERRORS = (  # what `-e` is elsewhere, and the exit code of the last program
+    "$ErrorActionPreference = 'stop'\n",
+    "\nif (Test-Path -LiteralPath variable:\\LASTEXITCODE) { exit $LASTEXITCODE }",
+)
 _LEASH = "read line; kill -KILL 0"
 
 
@@ -48,9 +56,9 @@ def run(
     ValueError when `result: json` is none.
     """
     name = shell.get("shell") or default_shell()
-    command = _filled(shell["command"], name, value_of)
+    filled = _filled(shell["command"], kind_of(name), value_of)
     output = _Output(mask)
-    code = _execute(_call(name, command), output)
+    code = _execute(command_line(name, filled), output)
     if code:
         first = shell["command"].strip().partition("\n")[0]
         raise ShellFailed(first, code, output.last_line)
@@ -64,27 +72,52 @@ def default_shell() -> str:
     return "bash" if shutil.which("bash") else "sh"
 
 
-def _arguments(name: str) -> tuple[str, ...]:
-    arguments = _ARGUMENTS_BY_SHELL.get(name, (name, "-c"))
-    if shutil.which(arguments[0]) is None:
+def kind_of(name: str) -> str:
+    """Return the shell that a name or a path stands for: `cmd` for `C:\\Windows\\cmd.exe`."""
+    kind = PureWindowsPath(name).stem.lower()
+    return kind if kind in _ARGUMENTS_BY_SHELL else name
+
+
+def command_line(name: str, command: str) -> list[str] | str:
+    """Return what starts a command in that shell: words, or for cmd the whole line.
+
+    Errors: UsageError when the shell is not there, and for several lines on cmd.
+    """
+    kind = kind_of(name)
+    program, *options = _ARGUMENTS_BY_SHELL.get(kind, (name, "-c"))
+    if kind != name:
+        program = name
+    elif kind == "cmd":
+        program = os.environ.get("COMSPEC") or program
+    if shutil.which(program) is None:
         raise UsageError(f"there is no shell {name} where the job runs")
-    return arguments
+    if kind == "cmd":  # which has its own idea of quotes, and takes the outer ones away
+        line = _one_line(command)
+        return f'{subprocess.list2cmdline([program])} {" ".join(options)} "{line}"'
+    if kind in ("pwsh", "powershell"):
+        command = command.join(_STOP_ON_ERRORS)
+    return [program, *options, command]
 
 
-def _call(name: str, command: str) -> list[str] | str:
-    arguments = _arguments(name)
-    if name == "cmd":  # which has its own idea of quotes, and takes the outer ones away
-        return f'{" ".join(arguments)} "{command}"'
-    return [*arguments, command]
+def _one_line(command: str) -> str:
+    lines = [line for line in command.splitlines() if line.strip()]
+    if len(lines) > 1:  # it would do the first, and forget the others without a word
+        raise UsageError(
+            "cmd takes one line: join them with &&, put them into a .cmd file and call that, "
+            "or choose another shell (`shell: pwsh`, `shell: python`)"
+        )
+    return lines[0].strip() if lines else ""
 
 
-def _filled(command: str, name: str, value_of: Callable[[Any], Any]) -> str:
+def _filled(command: str, kind: str, value_of: Callable[[Any], Any]) -> str:
     """Return the command with every expression as one quoted word: data never becomes code."""
     parts = split(command)
-    if name in _UNQUOTABLE and any(isinstance(part, Expression) for part in parts):
-        raise UsageError(f"values cannot be quoted safely for {name}: pass them by `env:`")
+    if kind in _UNQUOTABLE and any(isinstance(part, Expression) for part in parts):
+        raise UsageError(
+            f"values cannot be quoted safely for {kind}: pass them by `env:`, and write !NAME!"
+        )
     return "".join(
-        part if isinstance(part, str) else _quoted(name, to_text(value_of(str(part)), Budget()))
+        part if isinstance(part, str) else _quoted(kind, to_text(value_of(str(part)), Budget()))
         for part in parts
     )
 
@@ -92,11 +125,12 @@ def _filled(command: str, name: str, value_of: Callable[[Any], Any]) -> str:
 _UNQUOTABLE = frozenset({"cmd"})
 
 
-def _quoted(name: str, text: str) -> str:
-    if name == "python":
+def _quoted(kind: str, text: str) -> str:
+    if kind == "python":
         return repr(text)
-    if name in ("pwsh", "powershell"):
-        return "'" + text.replace("'", "''") + "'"
+    if kind in ("pwsh", "powershell"):
+        # Inside of single quotes every character is itself; they close it in all their shapes.
+        return "'" + re.sub("(['\u2018\u2019\u201a\u201b])", r"\1\1", text) + "'"
     return shlex.quote(text)
 
 
@@ -129,11 +163,11 @@ class _Output:
 
     @property
     def last_line(self) -> str:
-        lines = (line.decode(errors="replace").strip() for line in reversed(self._lines))
+        lines = (_decoded(line).strip() for line in reversed(self._lines))
         return self._mask.hide(next((line for line in lines if line), ""))
 
     def result(self, kind: str) -> Any:
-        text = b"".join(self._lines).decode(errors="replace")
+        text = "".join(map(_decoded, self._lines))
         if kind == "last":
             return next((line for line in reversed(text.splitlines()) if line.strip()), "")
         if self.is_cut:
@@ -152,7 +186,17 @@ def _parsed(text: str) -> Any:
 
 def _print(line: bytes) -> None:
     with suppress(ValueError, OSError):
-        sys.stdout.write(line.decode(errors="replace"))
+        sys.stdout.write(_decoded(line).replace("\r\n", "\n"))
+
+
+def _decoded(output: bytes) -> str:
+    """Return the text: UTF-8, or what programs for the Windows console write."""
+    try:
+        return output.decode()
+    except UnicodeDecodeError:
+        with suppress(LookupError):
+            return output.decode("oem", errors="replace")
+        return output.decode(errors="replace")
 
 
 def _execute(arguments: list[str] | str, output: _Output) -> int:
@@ -178,9 +222,10 @@ def _execute(arguments: list[str] | str, output: _Output) -> int:
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    if os.name == "nt":  # where no group can be killed
+    if not hasattr(os, "killpg"):
         command = ["taskkill", "/F", "/T", "/PID", str(process.pid)]
-        subprocess.run(command, capture_output=True, check=False)  # noqa: S603 - fixed words
+        with suppress(FileNotFoundError):
+            subprocess.run(command, capture_output=True, check=False)  # noqa: S603 - fixed words
     process.kill()
 
 
@@ -198,8 +243,8 @@ def _leash() -> Iterator[dict[str, Any]]:
     this process cannot forget it. The command stands in its group, not in ours, so that it can be
     ended without us.
     """
-    if os.name == "nt":
-        yield {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}  # type: ignore[attr-defined]
+    if not hasattr(os, "killpg"):
+        yield {"creationflags": getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)}
         return
     leader = subprocess.Popen(  # noqa: S603 - a fixed text
         ["sh", "-c", _LEASH],  # noqa: S607 - wherever it is
