@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from flowq.expressions import evaluate, fill, find_references
+from flowq.expressions import evaluate, fill, find_references, is_live
+from flowq.expressions.templates import has_expression
 from flowq.plan import Enqueue, Nested
 from flowq.spec import Block
 
@@ -53,6 +54,8 @@ def bind_item(template: Enqueue, item: Item, group_id: str) -> Enqueue:
         bound = replace(bound, inputs_from=_moved(bound.inputs_from, group_id, item_id))
         result_of = {k: _moved(v, group_id, item_id) for k, v in bound.result_of.items()}
         bound = replace(bound, result_of=result_of)
+    if bound.inside == group_id:
+        bound = replace(bound, inside=item_id)
     if bound.nested is not None:
         bound = replace(bound, nested=_moved_nested(bound.nested, template, item, item_id))
     return bound
@@ -85,10 +88,21 @@ def describe_call(call: str, kwargs: Mapping[str, Any]) -> str:
 
 
 def _shortened(template: Any) -> str:
-    return "…" if find_references(template).roots else _brief.repr(evaluate(template))
+    text = repr(template)
+    if len(text) <= MAX_VALUE and not has_expression(text):
+        return text
+    return "…" if is_live(template) else _in_brief(evaluate(template))
 
+
+def _in_brief(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= MAX_VALUE else _brief.repr(value)
+
+
+MAX_VALUE = 40
+"""Characters of a value that is shown whole."""
 
 _brief = reprlib.Repr()  # its settings are arguments from Python 3.12 on only
-_brief.maxstring = _brief.maxother = 40
+_brief.maxstring = _brief.maxother = MAX_VALUE
 _brief.maxlist = _brief.maxdict = 4
 _brief.maxlevel = 2

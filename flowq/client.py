@@ -156,9 +156,9 @@ class Run:
             if deadline is not None and time.monotonic() > deadline:
                 raise TimeoutError(f"run {self.run_id} has not ended within {timeout_s} s")
         if status.state != "succeeded":
-            ended = status.jobs.values()
-            failed = [job.name for job in ended if job.state == "failed" and not job.is_tolerated]
-            raise RunFailed(self.run_id, failed)
+            failed = [job for job in status.jobs.values() if job.state == "failed"]
+            own = (job for job in failed if not job.has_failed_inside)
+            raise RunFailed(self.run_id, [job.name for job in own if not status.is_tolerated(job)])
         return status
 
     def results(self, names: Iterable[str] | None = None) -> dict[str, Any]:
@@ -201,7 +201,9 @@ class Run:
         failed = [
             job
             for job in self.status().jobs.values()
-            if job.state in ("failed", "stopped") and (wanted is None or job.name in wanted)
+            if job.state in ("failed", "stopped")
+            and not job.has_failed_inside
+            and (wanted is None or job.name in wanted)
         ]
         failures = outcomes.get_failures((job.job_id for job in failed), self.connection)
         return {job.name: failures[job.job_id] for job in failed if job.job_id in failures}

@@ -50,7 +50,8 @@ class Enqueue:
     or its matrix, and the run.
     `group` is the id of the group that it is an item of, `group_name` what that is called; one that
     `grows` may add items to it. `slots` are the groups whose `max_parallel` it is counted in;
-    `inputs_from` is the job whose result has the inputs.
+    `inputs_from` is the job whose result has the inputs, `inside` the join of the nested workflow
+    that it is a job of.
     Units: `timeout_s` in seconds, None for RQ's own default.
     """
 
@@ -78,6 +79,7 @@ class Enqueue:
     scope: Mapping[str, Any] = field(default_factory=dict)
     groups: tuple[str, ...] = ()
     inputs_from: str = ""
+    inside: str = ""
     group: str = ""
     group_name: str = ""
     grows: bool = False

@@ -35,7 +35,9 @@ ENDED: frozenset[str] = frozenset(
 RUN_ENDED: frozenset[str] = frozenset({"succeeded", "failed", "canceled"})
 
 TOLERATED = "tolerated"
-"""The reason of a failure that counts as a success."""
+"""What the reason of a failure begins with that counts as a success."""
+
+_INSIDE = re.compile(r"[.(]")  # what stands behind the name of a job in `inner.job`, `inner(start)`
 
 ASKING = "waits for approval"
 """The reason of a job that only an approval holds."""
@@ -89,7 +91,12 @@ class JobStatus:
     @property
     def is_tolerated(self) -> bool:
         """Whether it failed, and that counts as a success."""
-        return self.state == "failed" and self.reason == TOLERATED
+        return self.state == "failed" and self.reason.partition(":")[0] == TOLERATED
+
+    @property
+    def has_failed_inside(self) -> bool:
+        """Whether it stands for a nested workflow, and has failed because of a job in there."""
+        return self.state == "failed" and self.started_at is None
 
     @property
     def duration_s(self) -> float | None:
@@ -127,6 +134,12 @@ class RunStatus:
         if self.started_at is None or self.ended_at is None:
             return None
         return (self.ended_at - self.started_at).total_seconds()
+
+    def is_tolerated(self, job: JobStatus) -> bool:
+        """Whether how a job ended counts as a success: on its own, or as a part of another."""
+        ends = (found.start() for found in _INSIDE.finditer(job.name))
+        outer = (self.jobs.get(job.name[:end]) for end in ends)
+        return job.is_tolerated or any(each is not None and each.is_tolerated for each in outer)
 
     def count_by_state(self) -> dict[str, int]:
         """Return how many jobs are in each state; states without jobs are left out."""

@@ -18,7 +18,6 @@ from flowq.checks import (
     groups,
     names,
     nested,
-    not_yet,
     shells,
     times,
 )
@@ -30,7 +29,6 @@ from flowq.spec import Workflow
 __all__ = ["MAX_NAME_LENGTH", "RULE_BY_CODE", "check", "check_calls", "in_text_order"]
 
 RULE_BY_CODE: Mapping[str, str] = {
-    "FQ107": "Only what this version supports is used",
     "FQ117": "A job says exactly one of `call`, `run` and `workflow`",
     "FQ118": "A key stands beside the key that it belongs to",
     "FQ119": "A nested workflow is there",
@@ -93,7 +91,6 @@ _RULES: tuple[Rule, ...] = (
     nested.check_nested,
     times.check_schedule,
     shells.check_commands,
-    not_yet.check_support,
 )
 
 

@@ -58,8 +58,8 @@ def _last_results(run: Run, status: RunStatus) -> Mapping[str, Any]:
 def _failed(run: Run, status: RunStatus) -> list[FailedJob]:
     # What a cancel stopped has not failed: nobody asks why.
     bad = ("failed",) if status.state == "canceled" else ("failed", "stopped")
-    jobs = (job for job in status.jobs.values() if not job.is_tolerated)
-    names = [job.name for job in jobs if job.state in bad]
+    jobs = (job for job in status.jobs.values() if job.state in bad)
+    names = [job.name for job in jobs if not (status.is_tolerated(job) or job.has_failed_inside)]
     tracebacks = run.failures(names[:MAX_FAILURES])
     return [
         FailedJob(

@@ -188,6 +188,7 @@ class Frame:
             stop_when=None,
             grows=False,
             is_tolerated=False,
+            inside=join_id,
             nested=Nested(nested, join_id, f"{name}.", enqueue.slots, self._env),
             description=f"start of {nested.name}",
         )
@@ -257,6 +258,7 @@ class Frame:
             "expires_s": job.expires_s,
             "on_crash": job.on_crash or "requeue",
             "at_front": job.at_front,
+            "inside": self.join_id,
         }
 
     def _find_left(

@@ -19,12 +19,14 @@ class Declared:
 
     Shape: `items` are those of a group in the order of its items, else the one job that stands for
     the declaration; `others` helped: they expand the group, or are inside a nested workflow.
+    `forgiven` are the names of those whose failure, or what followed from one, is tolerated.
     """
 
     name: str
     is_group: bool
     items: tuple[JobStatus, ...]
     others: tuple[JobStatus, ...] = ()
+    forgiven: frozenset[str] = frozenset()
 
     @property
     def jobs(self) -> tuple[JobStatus, ...]:
@@ -34,7 +36,7 @@ class Declared:
     @property
     def worst_state(self) -> str:
         """The state that a reader has to know; a tolerated failure is none."""
-        states = {"finished" if job.is_tolerated else job.state for job in self.jobs}
+        states = {"finished" if job.name in self.forgiven else job.state for job in self.jobs}
         return next((state for state in _WORST_FIRST if state in states), "finished")
 
 
@@ -43,19 +45,19 @@ def by_declaration(status: RunStatus) -> dict[str, Declared]:
     jobs_by_name: dict[str, list[JobStatus]] = {}
     for job in status.jobs.values():
         jobs_by_name.setdefault(job.declared_as, []).append(job)
-    return {
-        name: _declared(name, name in status.groups, jobs) for name, jobs in jobs_by_name.items()
-    }
+    return {name: _declared(name, status, jobs) for name, jobs in jobs_by_name.items()}
 
 
-def _declared(name: str, is_group: bool, jobs: Iterable[JobStatus]) -> Declared:
-    all_jobs = list(jobs)
+def _declared(name: str, status: RunStatus, jobs: Iterable[JobStatus]) -> Declared:
+    all_jobs, is_group = list(jobs), name in status.groups
     is_group = is_group or any(job.is_item for job in all_jobs)
     parts: dict[bool, list[JobStatus]] = {True: [], False: []}
     for job in all_jobs:
         parts[job.is_item if is_group else job.name == name].append(job)
     items, others = parts[True], parts[False]
-    return Declared(name, is_group, tuple(sorted(items, key=_index)), tuple(others))
+    ended_badly = (job for job in all_jobs if job.state in ENDED and job.state != "finished")
+    forgiven = frozenset(job.name for job in ended_badly if status.is_tolerated(job))
+    return Declared(name, is_group, tuple(sorted(items, key=_index)), tuple(others), forgiven)
 
 
 def _index(job: JobStatus) -> int:
@@ -79,7 +81,7 @@ def _as_one(declared: Declared) -> JobStatus:
     state, jobs = _state_of(declared), declared.jobs
     return replace(
         JobStatus(f"{declared.name} {ended}/{len(counted)}", jobs[0].job_id, state),
-        reason=_reason(counted),
+        reason=_reason_of(declared),
         attempts=1,
         started_at=min((job.started_at for job in jobs if job.started_at), default=None),
         ended_at=max((job.ended_at for job in jobs if job.ended_at), default=None)
@@ -94,6 +96,14 @@ def _state_of(declared: Declared) -> str:
         return declared.worst_state
     live = ("started", "queued", "scheduled", "deferred")
     return next((state for state in live if state in states), "deferred")
+
+
+def _reason_of(declared: Declared) -> str:
+    """Return what became of a group; of a single nested workflow why it failed, if it did."""
+    if declared.is_group:
+        return _reason(declared.items)
+    only = next((job for job in declared.items if job.state == "failed"), None)
+    return only.reason if only else _reason(declared.jobs)
 
 
 def _reason(jobs: Iterable[JobStatus]) -> str:

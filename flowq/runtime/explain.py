@@ -22,6 +22,9 @@ NAMED = 5
 """How many jobs a sentence names before it counts the rest."""
 
 _MET = {"finished", "passed", "tolerated"}
+_SHOWN = {"skipped": "skipped", "passed": "skipped", "failed": "failed", "tolerated": "failed"}
+"""Outcomes of jobs that never ran, for which RQ's status is canceled."""
+
 _OPEN_STATES = {"open", "releasing"}
 
 
@@ -63,7 +66,7 @@ def explain(job_id: str, connection: Redis) -> Explanation:
         raise JobNotFound(job_id)
     status = job.get("status", "")
     outcome = job.get("flowq_outcome", "")
-    state = "skipped" if outcome in ("skipped", "passed") else status
+    state = _SHOWN.get(outcome, status) if status == "canceled" else status
     if status == "deferred":
         reasons = tuple(_holds(job_id, job, connection))
     else:
@@ -172,7 +175,8 @@ def _beyond_holds(
     elif status == "started":
         yield Reason("started", f"worker {job.get('worker_name') or '?'} is executing it")
     elif job.get("flowq_reason"):
-        yield Reason("ended", job["flowq_reason"], *_culprits(job_id, connection))
+        tolerated = "tolerated: " if job.get("flowq_outcome") == "tolerated" else ""
+        yield Reason("ended", tolerated + job["flowq_reason"], *_culprits(job_id, connection))
 
 
 def _queued(job_id: str, queue: str, connection: Redis) -> Reason:

@@ -14,6 +14,7 @@ from rq.utils import as_text
 from flowq.expressions import References
 from flowq.runtime import keys
 from flowq.runtime.outcomes import get_errors, get_results
+from flowq.status import TOLERATED
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -72,7 +73,7 @@ def _outcomes(group_id: str, connection: Redis) -> list[dict[str, Any]]:
     results = get_results(ids, connection)
     statuses = dict(zip(ids, _read_statuses(ids, connection), strict=True))
     failed = [job_id for job_id, status in statuses.items() if status in ("failed", "stopped")]
-    errors = get_errors(failed, connection)
+    errors = {**_reasons(failed, connection), **get_errors(failed, connection)}
     return [
         {
             "item": item,
@@ -85,6 +86,19 @@ def _outcomes(group_id: str, connection: Redis) -> list[dict[str, Any]]:
             zip(ids, _read_items(group_id, len(ids), connection), strict=True)
         )
     ]
+
+
+def _reasons(job_ids: Sequence[str], connection: Redis) -> dict[str, str]:
+    """Return why nested workflows failed: because of which job inside, and what that said."""
+    reasons: dict[str, str] = {}
+    for job_id in job_ids:
+        reason = connection.hget(keys.job(job_id), "flowq_reason")
+        culprit = connection.hget(keys.future(job_id), "culprit")
+        if reason and culprit:
+            inside = as_text(culprit).split()[0]
+            error = get_errors([inside], connection) or _reasons([inside], connection)
+            reasons[job_id] = ": ".join([as_text(reason), *error.values()])
+    return reasons
 
 
 def _read_items(group_id: str, size: int, connection: Redis) -> Iterator[Any]:
@@ -133,7 +147,7 @@ def read_statuses(job_id: str, group_id: str, run_id: str, connection: Redis) ->
     """Return what `success()`, `failure()` and `canceled()` say to a job: of all its ancestors.
 
     An item has the ancestors of its group. A failure that its edge ignores, or that is tolerated,
-    counts as a success.
+    counts as a success; what went wrong inside of a tolerated workflow is no ancestor.
     """
     outcomes = set(_walk_up(group_id or job_id, connection)) - {"pending"}
     is_canceled = bool(connection.hexists(keys.run(run_id), "canceling"))
@@ -146,7 +160,7 @@ def read_statuses(job_id: str, group_id: str, run_id: str, connection: Redis) ->
 
 def _walk_up(job_id: str, connection: Redis) -> Iterator[str]:
     """Yield the outcome of every edge above a job, each future job looked at once."""
-    seen, level = {job_id}, [job_id]
+    seen, level, tolerated = {job_id}, [job_id], set[str]()
     while level:
         above: list[str] = []
         for part in _pages(level):
@@ -154,8 +168,15 @@ def _walk_up(job_id: str, connection: Redis) -> Iterator[str]:
                 for future_id in part:
                     pipeline.hgetall(keys.edges(future_id))
                 answers = pipeline.execute()
-            for blocker, outcome in (pair for edges in answers for pair in edges.items()):
-                yield "finished" if outcome.endswith(b"!") else as_text(outcome)
-                above.append(as_text(blocker))
+            for future_id, raw in zip(part, answers, strict=True):
+                edges = {as_text(blocker): as_text(outcome) for blocker, outcome in raw.items()}
+                start_id = f"{future_id}--0"
+                if future_id in tolerated and start_id in edges:
+                    edges = {start_id: TOLERATED}
+                for blocker, outcome in edges.items():
+                    yield "finished" if outcome.endswith("!") else outcome
+                    if outcome == TOLERATED:
+                        tolerated.add(blocker)
+                    above.append(blocker)
         level = [each for each in dict.fromkeys(above) if each not in seen]
         seen.update(level)

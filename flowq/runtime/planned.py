@@ -149,11 +149,13 @@ def _hold(enqueue: Enqueue, run_id: str, added_by: str) -> Hold:
 
 
 def _fields(enqueue: Enqueue) -> dict[str, str]:
-    """Return what the scripts have to know; `lua/groups.lua` says what it means."""
+    """Return what the scripts have to know; `lua/groups.lua` and `nested.lua` say what it means."""
     asked = find_references(enqueue.if_).statuses
     expires = enqueue.approval and (enqueue.approval.expires_s or enqueue.expires_s)
     fields = {
         "flowq_group": enqueue.group,
+        "flowq_nested": "1" if enqueue.outputs is not None else "",
+        "flowq_inside": enqueue.inside,
         "flowq_slots": " ".join(f"group:{group}" for group in enqueue.slots),
         "flowq_expands": "1" if enqueue.expansion or enqueue.nested else "",
         "flowq_tolerate": "1" if enqueue.is_tolerated else "",

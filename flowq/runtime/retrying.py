@@ -24,10 +24,11 @@ JOBS_PER_READ = 1_000
 
 @dataclass(frozen=True, slots=True)
 class _Ended:
-    """How one job of the run ended, and what it blocks."""
+    """How one job of the run ended, what it blocks, and which nested workflow it is inside of."""
 
     outcome: str
     future_ids: tuple[str, ...]
+    inside: str
 
 
 def retry(run_id: str, connection: Redis) -> tuple[str, ...]:
@@ -42,7 +43,7 @@ def retry(run_id: str, connection: Redis) -> tuple[str, ...]:
     if record.state not in ("failed", "canceled"):
         raise WrongState(_refusal(run_id, record.state, connection))
     ended = _read_jobs(run_id, connection)
-    again = _downstream({job for job, end in ended.items() if end.outcome not in SUCCEEDED}, ended)
+    again = _downstream({job for job in ended if not _is_settled(job, ended)}, ended)
     if not again:
         reason = "its jobs have succeeded since; there is nothing to retry"
         raise WrongState(f"run {run_id} is {record.state}, but {reason}")
@@ -83,12 +84,22 @@ def _read_jobs(run_id: str, connection: Redis) -> dict[str, _Ended]:
         some = job_ids[first : first + JOBS_PER_READ]
         with connection.pipeline(transaction=False) as pipeline:
             for job_id in some:
-                pipeline.hmget(keys.job(job_id), "flowq_outcome", "flowq_blocks")
+                pipeline.hmget(keys.job(job_id), "flowq_outcome", "flowq_blocks", "flowq_inside")
             answers: list[list[Any]] = pipeline.execute()
         for job_id, answer in zip(some, answers, strict=True):
-            outcome, blocks = (as_text(value) if value else "" for value in answer)
-            jobs[job_id] = _Ended(outcome, tuple(b.rstrip("!") for b in blocks.split()))
+            outcome, blocks, inside = (as_text(value) if value else "" for value in answer)
+            jobs[job_id] = _Ended(outcome, tuple(b.rstrip("!") for b in blocks.split()), inside)
     return jobs
+
+
+def _is_settled(job_id: str, jobs: Mapping[str, _Ended]) -> bool:
+    """Whether a job has succeeded, or whatever it did is tolerated, with what it is a part of."""
+    if jobs[job_id].outcome in SUCCEEDED:
+        return True
+    outer = jobs[job_id].inside
+    while outer in jobs and jobs[outer].outcome != "tolerated":
+        outer = jobs[outer].inside
+    return outer in jobs
 
 
 def _downstream(start: set[str], jobs: Mapping[str, _Ended]) -> set[str]:

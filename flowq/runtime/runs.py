@@ -155,9 +155,19 @@ def get_declared(run_id: str, connection: Redis) -> RunStatus:
     )
 
 
-def _name_of_gone(rest_of_id: str) -> str:
-    group, _, index = rest_of_id.rpartition("--")
-    return f"{group}[{index}]" if index.isdecimal() else rest_of_id
+def _name_of_gone(run_id: str, job_id: str, connection: Redis) -> str:
+    """Return the name of a job whose hash is gone, as `lua/step_futures.lua` tells its end."""
+    group_id, _, index = job_id.rpartition("--")
+    if name := connection.hget(keys.group(group_id), "name"):
+        return f"{as_text(name)}[{index}]"
+    outer_id, _, rest = job_id.rpartition("--")
+    while outer_id:
+        if connection.hexists(keys.job(outer_id), "flowq_nested"):
+            name = as_text(connection.hget(keys.job(outer_id), "flowq_name") or b"")
+            return f"{name}(start)" if rest == "0" else f"{name}.{rest}"
+        outer_id, _, more = outer_id.rpartition("--")
+        rest = f"{more}--{rest}"
+    return job_id.removeprefix(f"{run_id}-")
 
 
 def _read_groups(run_id: str, connection: Redis) -> Iterator[str]:
@@ -177,7 +187,7 @@ def read_names(run_id: str, job_ids: Sequence[str], connection: Redis) -> dict[s
             for job_id in part:
                 pipeline.hget(keys.job(job_id), "flowq_name")
             for job_id, name in zip(part, pipeline.execute(), strict=True):
-                names[job_id] = as_text(name) if name else _name_of_gone(names[job_id])
+                names[job_id] = as_text(name) if name else _name_of_gone(run_id, job_id, connection)
     return names
 
 

@@ -64,7 +64,7 @@ class Script:
         pipeline.eval(self.source, 1, slot_key, keys.PREFIX, *clock(), *args)
 
 
-_COMMON = "\n".join(map(_read, ("common", "settling", "again", "groups")))
+_COMMON = "\n".join(map(_read, ("common", "settling", "again", "nested", "groups")))
 
 ADD = Script("add")
 RELEASE = Script("release")

@@ -107,6 +107,7 @@ local function inherit_run(job)
     if run then
       local prefix = run .. '-'
       job.run = run
+      job.inside = find_inside_before(future)
       job.name = string.sub(job.id, 1, #prefix) == prefix and string.sub(job.id, #prefix + 1)
         or job.id
       return
@@ -197,6 +198,7 @@ local function write(job)
   set('flowq_at', job.at)
   set('flowq_run', job.run)
   set('flowq_name', job.name)
+  set('flowq_inside', job.inside or '')
   set('flowq_late', job.late and job.future ~= '' and '1' or '')
   if job.run ~= '' and redis.call('HEXISTS', run_key(job.run), 'max_parallel') == 1 then
     set('flowq_slots', (f[3] and f[3] .. ' ' or '') .. 'run:' .. job.run)

@@ -10,7 +10,7 @@ local function rearm(id)
     local f = redis.call('HMGET', key, 'flowq_blocks', 'flowq_outcome', 'flowq_run', 'flowq_group')
     if f[2] then
       redis.call('HDEL', key, 'flowq_outcome', 'flowq_reason', 'flowq_pass')
-      if f[3] then count_in_run(f[3], f[2], nil) end
+      if f[3] then count_in_run(f[3], f[2], nil, work[first]) end
       if f[4] then count_in_group(f[4], f[2], nil) end
     end
     for future in each_future(f[1]) do

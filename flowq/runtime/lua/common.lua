@@ -52,6 +52,7 @@ end
 -- Of groups.lua, which stands behind this file.
 local take_slots, hold_slots, give_slots, leave_turn, judge, count_in_group, end_in_group, reopen_group
 local must_ask, keep_loose, drop_loose
+local weigh -- of nested.lua
 
 local begun = {} -- what this call has put on the todo
 
@@ -93,13 +94,12 @@ local function end_run_if_done(run)
 end
 
 -- Keeps the counts of a run over one transition of one of its jobs; nil means "has not ended".
-local function count_in_run(run, before, after)
+local function count_in_run(run, before, after, id)
   local key = run_key(run)
   if redis.call('EXISTS', key) == 0 then return end
   local ended = (after and 1 or 0) - (before and 1 or 0)
-  local bad = (COUNTS_AGAINST[after] or 0) - (COUNTS_AGAINST[before] or 0)
   if ended ~= 0 then redis.call('HINCRBY', key, 'left', -ended) end
-  if bad ~= 0 then redis.call('HINCRBY', key, 'bad', bad) end
+  weigh(run, id, before, after)
   if ended < 0 and redis.call('ZREM', OURS .. 'ended', run) == 1 then
     redis.call('HSET', key, 'state', 'running')
     redis.call('HDEL', key, 'ended_at')

@@ -106,8 +106,13 @@ end
 
 function judge(id, job, outcome, reason)
   if outcome == 'finished' and job.pass then return 'passed', job.pass end
+  local why = 'tolerated'
+  if outcome == 'skipped' and job.future and has_failed_inside(id) then
+    outcome, reason = 'failed', reason or redis.call('HGET', job_key(id), 'flowq_reason')
+    why = why .. ': ' .. (reason or '')
+  end
   if outcome == 'failed' and (job.tolerate or job.group and is_tolerated(id, job.group)) then
-    return 'tolerated', 'tolerated'
+    return 'tolerated', why
   end
   if job.group and outcome ~= 'tolerated' then
     redis.call('SREM', tolerated_key(job.group), id)
@@ -163,7 +168,8 @@ end
 
 -- Notes the end of a job in its group; returns what find_excess does.
 function end_in_group(id, job, before, outcome)
-  if job.expands and (outcome == 'finished' or outcome == 'passed') then
+  local expands = job.expands and redis.call('EXISTS', group_key(id)) == 1 -- a start has no group
+  if expands and (outcome == 'finished' or outcome == 'passed') then
     redis.call('HSET', group_key(id), 'complete', 1)
     return find_excess(id)
   end

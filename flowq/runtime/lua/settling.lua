@@ -38,6 +38,11 @@ local function call_off(id, outcome, reason)
   will_settle(id, outcome, reason)
 end
 
+-- The last one is blamed, but not one that was only skipped where another says why.
+local function worse(culprit, news)
+  return culprit and string.match(news, ' skipped$') and culprit or news
+end
+
 -- Says why a future job is skipped: its last blocker that did not succeed, by name, and how.
 local function blame(culprit)
   local id, outcome = string.match(culprit or '', '^(%S+) (%S+)$')
@@ -58,11 +63,11 @@ end
 -- `f` is what read_for_decision has read, and `job` what read_for_enqueue would.
 local function decide(id, f, job)
   if f[1] ~= 'released' or int(f[3]) > 0 then return end
-  if int(f[6]) == 0 and f[7] == 'skip' then return call_off(id, 'passed', 'it has no blockers') end
   local bad, lost = int(f[4]), int(f[5])
   if f[2] == 'wait' and lost > 0 then return call_off(id, 'skipped', blame(f[8])) end
   if f[2] == 'wait' and bad > 0 then return end
   if f[2] == 'skip' and bad + lost > 0 then return call_off(id, 'skipped', blame(f[8])) end
+  if int(f[6]) == 0 and f[7] == 'skip' then return call_off(id, 'passed', 'it has no blockers') end
   job = job or read_for_enqueue(id)
   if job[12] ~= 'deferred' or int(job[13]) > 0 then return end
   redis.call('HSET', future_key(id), 'state', not must_ask(id) and enqueue(id, job) and 'queued'
@@ -84,7 +89,8 @@ local function move_edge(future, blocker, old, new, policy)
     if before then redis.call('HINCRBY', future_key(future), before, -1) end
     if after then redis.call('HINCRBY', future_key(future), after, 1) end
     if after == 'bad' or after == 'lost' then
-      redis.call('HSET', future_key(future), 'culprit', blocker .. ' ' .. new)
+      local culprit = redis.call('HGET', future_key(future), 'culprit')
+      redis.call('HSET', future_key(future), 'culprit', worse(culprit, blocker .. ' ' .. new))
     elseif before == 'bad' or before == 'lost' then
       redis.call('HDEL', future_key(future), 'culprit')
     end
@@ -136,7 +142,7 @@ local function tell(future, news)
         if before then change[before] = (change[before] or 0) - 1 end
         if after then change[after] = (change[after] or 0) + 1 end
         if after == 'bad' or after == 'lost' then
-          f[8] = blocker .. ' ' .. new
+          f[8] = worse(f[8], blocker .. ' ' .. new)
         elseif before == 'bad' or before == 'lost' then
           f[8] = false
         end
@@ -228,11 +234,12 @@ local function settle_in_run(id, job, outcome, reason)
   end
   if job.group or job.expands then
     for _, other in ipairs(end_in_group(id, job, job.before, outcome)) do
-      settle(other, 'failed', 'more than are tolerated')
+      local was_called_off = redis.call('HGET', job_key(other), 'status') == 'canceled'
+      settle(other, was_called_off and 'skipped' or 'failed', 'more than are tolerated')
     end
   end
   if job.adds and outcome ~= 'finished' then later('strand:' .. id) end
-  count_in_run(job.run, job.before, outcome)
+  count_in_run(job.run, job.before, outcome, id)
 end
 
 -- Only a job with a time to live in its queue has left a note for the case that it expires there.
@@ -254,6 +261,7 @@ function settle(id, outcome, reason, facts)
     redis.call('ZREM', OURS .. 'forgotten', id .. ' ' .. redis.call('HGET', job_key(id), 'origin'))
   end
   if outcome == 'deleted' and (before == 'finished' or before == 'passed') then outcome = before end
+  local seen = outcome
   if run then outcome, reason = judge(id, job, outcome, reason) end
   if job.exists and not job.is_noted then
     redis.call('HSET', job_key(id), 'flowq_outcome', outcome)
@@ -263,7 +271,8 @@ function settle(id, outcome, reason, facts)
   for target in each_future(blocks) do will_tell(target, id, outcome) end
   if run then settle_in_run(id, job, outcome, reason) end
   if run and not blocks and not future then drop_loose(run, id) end
-  if future then end_future(id, outcome, run) end
+  -- One that was skipped can be armed again, whatever that counts for.
+  if future then end_future(id, seen == 'skipped' and seen or outcome, run) end
   if job.slots then give_slots(id, job.slots) end
   if run or outcome == 'deleted' or outcome == 'expired' then return end
   -- RQ sees to the others; a hash that a success makes anew after a delete has lost what it blocks.

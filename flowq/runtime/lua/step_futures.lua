@@ -136,10 +136,11 @@ local function bury(run, job)
   if not run or redis.call('SADD', OURS .. 'gone:' .. run, job) == 0 then return end
   local group, index = split_item_id(job)
   local group_name = group and redis.call('HGET', group_key(group), 'name')
-  local name = group_name and group_name .. '[' .. index .. ']' or string.sub(job, #run + 2)
+  local name = group_name and group_name .. '[' .. index .. ']' or name_inside(job)
+    or string.sub(job, #run + 2)
   log(run, job, name, 'deleted', 'somebody deleted it')
   if group_name then count_in_group(group, nil, 'deleted') end
-  count_in_run(run, nil, 'deleted')
+  count_in_run(run, nil, 'deleted', job)
   drop_loose(run, job)
   give_slots(job, (group_name and 'group:' .. group .. ' ' or '') .. 'run:' .. run)
 end
