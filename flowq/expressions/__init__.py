@@ -30,6 +30,7 @@ from flowq.expressions.templates import (
     as_template,
     escape,
     has_expression,
+    has_live_expression,
     split,
     tidy,
     to_text,
@@ -46,6 +47,7 @@ __all__ = [
     "evaluate",
     "fill",
     "find_references",
+    "is_live",
     "tidy",
 ]
 
@@ -74,6 +76,7 @@ class References:
 _NONE = References()
 _CACHED_LENGTH = 4_000
 _CACHED_TEXTS = 16_384
+_SCALARS = frozenset({int, float, bool, type(None)})
 
 
 def find_references(value: Any) -> References:
@@ -88,42 +91,41 @@ def find_references(value: Any) -> References:
 
 def _references_in(text: str) -> References:
     # A long text is data with an escape in it: it is not worth its place in the cache.
-    if len(text) > _CACHED_LENGTH:
-        return _sort_out(_found_in.__wrapped__(text))
-    return _sorted_out(text)
+    return _cached_references(text) if len(text) <= _CACHED_LENGTH else _sort_out(_find_in(text))
 
 
-@lru_cache(maxsize=_CACHED_TEXTS)  # the reader, the graph, the checks and the plan all ask
-def _sorted_out(text: str) -> References:
-    return _sort_out(_found_in(text))
+@lru_cache(maxsize=_CACHED_TEXTS)  # the checks, the plan and each item of a group ask again
+def _cached_references(text: str) -> References:
+    return _sort_out(_find_in(text))
 
 
-def _find_in(text: str) -> tuple[Reference | Problem, ...]:
-    return (_found_in if len(text) <= _CACHED_LENGTH else _found_in.__wrapped__)(text)
+def is_live(value: Any) -> bool:
+    """Whether a value, however deep, has an expression in it; escapes are none."""
+    return any(has_live_expression(text) for text in _live_texts(value))
 
 
 def _sort_out(found: Sequence[Reference | Problem]) -> References:
-    names: dict[str, list[str]] = {}
-    jobs: list[Reference] = []
+    names: dict[str, set[str]] = {}
+    jobs: dict[tuple[str, str], None] = {}
+    parts: dict[tuple[str, str, str], None] = {}
     problems: list[Problem] = []
     for one in found:
         if isinstance(one, Problem):
             problems.append(one)
         elif one.root == "jobs":
-            jobs.append(one)
+            jobs[one.name, one.attribute] = None
+            if one.part:
+                parts[one.name, one.attribute, one.part] = None
         else:
-            names.setdefault(one.root, []).append(one.name)
-
+            names.setdefault(one.root, set()).add(one.name)
+    named = {_FIELD_BY_ROOT[r]: frozenset(names[r] - {""}) for r in names if r in _FIELD_BY_ROOT}
+    roots = frozenset([*names, "jobs"] if jobs else names)
     return References(
-        inputs=frozenset(names.get("inputs", ())),
-        jobs=tuple(dict.fromkeys((one.name, one.attribute) for one in jobs)),
-        problems=tuple(problems),
-        roots=frozenset([*names, "jobs"] if jobs else names),
-        matrix=frozenset(filter(None, names.get("matrix", ()))),
-        env=frozenset(names.get("env", ())),
-        statuses=frozenset(names.get("status", ())),
-        parts=tuple(dict.fromkeys((j.name, j.attribute, j.part) for j in jobs if j.part)),
+        jobs=tuple(jobs), problems=tuple(problems), roots=roots, parts=tuple(parts), **named
     )
+
+
+_FIELD_BY_ROOT = {"inputs": "inputs", "matrix": "matrix", "env": "env", "status": "statuses"}
 
 
 def fill(
@@ -182,19 +184,18 @@ def _live_texts(value: Any) -> Iterator[str]:
             waiting += reversed(part)
 
 
-@lru_cache(maxsize=_CACHED_TEXTS)
-def _found_in(text: str) -> tuple[Reference | Problem, ...]:
+def _find_in(text: str) -> list[Reference | Problem]:
     try:
         parts = _parts_of(text)
     except Refused as refused:
-        return (refused.as_problem(text),)
+        return [refused.as_problem(text)]
     found: list[Reference | Problem] = []
     for part in parts:
         if isinstance(part, Expression):
             references, refusals = _look_into(part.source)
             found += references
             found += (refused.as_problem(str(part)) for refused in refusals)
-    return tuple(found)
+    return found
 
 
 def _look_into(source: str) -> tuple[tuple[Reference, ...], tuple[Refused, ...]]:
@@ -233,7 +234,7 @@ def _put_together(parts: tuple[str | Expression, ...], values: Values) -> Any:
         return _value_of(parts[0], values)
     budget = Budget()
     texts = [to_text(_value_of(part, values), budget) for part in parts]
-    budget.spend(texts)
+    budget.pay(len(texts), sum(map(len, texts)))
     return "".join(texts)
 
 
@@ -262,10 +263,10 @@ def _compute(source: str, values: Values) -> Any:
 def _map_texts(value: Any, change: Callable[[str], Any], where: Where | None) -> Any:
     if isinstance(value, str):
         return _changed(value, change, where) if has_expression(value) else value
-    if isinstance(value, Mapping):
-        return {key: _map_texts(item, change, where) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_map_texts(item, change, where) for item in value]
+    if type(value) not in _SCALARS and isinstance(value, Mapping):  # a slow question
+        return {key: _map_texts(item, change, where) for key, item in value.items()}
     return value
 
 

@@ -33,9 +33,12 @@ class Budget:
         Errors: Refused when one of them is too large, or when too little is left.
         """
         for value in values:
-            items, characters = _measure(value)
-            check_size(items=items, characters=characters)
-            self._left -= 1 + items + characters // _CHARACTERS_PER_UNIT
+            self.pay(*_measure(value))
+
+    def pay(self, items: int, characters: int) -> None:
+        """Pay for a value of that size. Errors: as `spend`."""
+        check_size(items=items, characters=characters)
+        self._left -= 1 + items + characters // _CHARACTERS_PER_UNIT
         if self._left < 0:
             raise Refused("FQ306", "it does too much", "do this in a job's function instead")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from flowq.expressions.refusals import Refused
@@ -68,6 +69,7 @@ class Reference:
         return None
 
 
+@lru_cache(maxsize=4_096)  # many texts hold the same few, and each is asked for more than once
 def find_whole_reference(source: str) -> Reference | None:
     """Return the reference that an expression consists of, or None when there is more to it.
 
@@ -75,10 +77,9 @@ def find_whole_reference(source: str) -> Reference | None:
     than its own start.
     """
     if found := _NAMED.fullmatch(source):
-        return Reference(found.group(1), found.group(2))  # type: ignore[arg-type]  # by the pattern
+        return Reference(found[1], found[2])  # type: ignore[arg-type]  # by the pattern
     if found := _JOB.fullmatch(source):
-        *names, attribute = found.groups()
-        return Reference("jobs", next(name for name in names if name), attribute)
+        return Reference("jobs", found[1] or found[2] or found[3], found[4])
     for root in BARE_ROOTS:
         if source == root:
             return Reference(root)

@@ -10,7 +10,6 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 from flowq.expressions.limits import Budget
@@ -20,7 +19,11 @@ MAX_LENGTH = 4_000
 """Characters of one expression; what needs more is a function's work."""
 
 _OPENING = re.compile(r"(\$+)\{\{")
-_TIDY = re.compile(r"\$\{\{ [^\s{}$'\"](?:[^{}$'\"]*[^\s{}$'\"])? \}\}")
+_LIVE = re.compile(r"(?<!\$)\$\{\{")
+_UNTIDY = re.compile(r"\$\{\{(?! [^\s{}$'\"](?:[^{}$'\"]*[^\s{}$'\"])? \}\})")
+_PLAIN = re.compile(rf"\$\{{\{{([^{{}}$'\"]{{0,{MAX_LENGTH - 1}}})\}}\}}")
+"""An expression whose end is the first `}}`: no string and no brace stands in it."""
+
 _STRING_OR_BRACE = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[{}]""", re.DOTALL)
 
 
@@ -39,11 +42,29 @@ def has_expression(text: str) -> bool:
     return "${{" in text
 
 
+def has_live_expression(text: str) -> bool:
+    """Whether there is an expression in a text, which an escape is not."""
+    return _LIVE.search(text) is not None
+
+
 def split(text: str) -> tuple[str | Expression, ...]:
     """Return the literal and the live parts of a text, in order; the literals are unescaped.
 
     Errors: Refused for an expression that is not closed.
     """
+    pieces = _PLAIN.split(text)  # literals and, between them, sources
+    if text.count("${{") != len(pieces) // 2 or "$${{" in text:
+        return _split_carefully(text)
+    parts: list[str | Expression] = []
+    for at, piece in enumerate(pieces):
+        if at % 2:
+            parts.append(Expression(piece.strip()))
+        elif piece:
+            parts.append(piece)
+    return tuple(parts) or ("",)
+
+
+def _split_carefully(text: str) -> tuple[str | Expression, ...]:
     parts: list[str | Expression] = []
     literal, position = "", 0
     while opening := _OPENING.search(text, position):
@@ -82,16 +103,15 @@ def _unclosed(rest: str) -> Refused:
 
 def as_template(source: str) -> str:
     """Return an expression that is declared without braces as a text that is that expression."""
-    return str(Expression(source))
+    return f"${{{{ {source} }}}}"
 
 
-@lru_cache(maxsize=8_192)
 def tidy(text: str) -> str:
     """Return a template with its expressions spelt alike: `${{x}}` becomes `${{ x }}`.
 
     One that cannot be read stays as it is.
     """
-    if _TIDY.fullmatch(text):
+    if _UNTIDY.search(text) is None:
         return text
     try:
         parts = split(text)
@@ -116,7 +136,7 @@ def as_source(text: str) -> str:
 def escape(value: Any) -> Any:
     """Return plain data as a template that stands for exactly that data."""
     if isinstance(value, str):
-        return _OPENING.sub(r"$\g<0>", value)
+        return _OPENING.sub(r"$\g<0>", value) if "${{" in value else value
     if isinstance(value, dict):
         return {key: escape(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
