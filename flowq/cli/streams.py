@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import IO, TextIO
+
+PLAIN = {"…": "...", "→": "->", "–": "-", "✓": "v", "✗": "x", "’": "'", "·": "-"}
+"""What is written where the encoding of a stream lacks a character of ours; for others: `?`."""
 
 
 def repair() -> None:
@@ -19,9 +23,16 @@ def repair() -> None:
         if getattr(sys, name) is None:
             _open_nowhere(number)
             setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115 - a number
+    codecs.register_error("flowq", _replace)
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError, ValueError):
-            stream.reconfigure(errors="replace")  # type: ignore[union-attr] # it has, if it is real
+            stream.reconfigure(errors="flowq")  # type: ignore[union-attr] # it has, if it is real
+
+
+def _replace(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    missing = error.object[error.start : error.end]
+    return "".join(PLAIN.get(character, "?") for character in missing), error.end
 
 
 def _open_nowhere(number: int) -> None:

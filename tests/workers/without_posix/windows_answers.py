@@ -9,28 +9,29 @@ import builtins
 import multiprocessing
 import multiprocessing.context
 import os
-import platform
 import select
 import signal
 import subprocess
 import sys
 import sysconfig
 import types
+import warnings
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 BREAK = 21
 """SIGBREAK's number on Windows. Here it is SIGTTIN, which serves as well."""
 
 BINARY = 0x8000
-BIN = os.path.join(os.path.dirname(__file__), "bin")
+BIN = Path(__file__).with_name("bin")
 
 SIGNALS = ("SIGABRT", "SIGFPE", "SIGILL", "SIGINT", "SIGSEGV", "SIGTERM")
 
 MORE_MISSING = {
-    "os": "geteuid getegid getgid getgroups getsid tcgetpgrp chown fchown fchmod lchown pread pwrite "
-    "sched_getaffinity sched_setaffinity uname statvfs getloadavg nice sysconf mknod waitid pipe2 "
-    "O_NONBLOCK O_CLOEXEC O_NOFOLLOW WIFEXITED WEXITSTATUS openpty ttyname fchdir fdatasync lockf",
+    "os": "geteuid getegid getgid getgroups getsid tcgetpgrp chown fchown fchmod lchown pread "
+    "pwrite sched_getaffinity sched_setaffinity uname statvfs getloadavg nice sysconf mknod waitid "
+    "pipe2 O_NONBLOCK O_CLOEXEC O_NOFOLLOW WIFEXITED WEXITSTATUS openpty ttyname fchdir fdatasync",
     "signal": "pause pthread_kill pthread_sigmask sigwait siginterrupt getitimer "
     + " ".join(each.name for each in signal.Signals if each.name not in SIGNALS),
     "subprocess": "",
@@ -108,7 +109,7 @@ class Popen(subprocess.Popen):  # type: ignore[type-arg]
         if isinstance(args, str):
             args = args.split(" ", 1)
         if args[0] in ("taskkill", "cmd", "cmd.exe"):
-            args = [os.path.join(BIN, args[0].removesuffix(".exe")), *args[1:]]
+            args = [str(BIN / args[0].removesuffix(".exe")), *args[1:]]
         super().__init__(args, **options)
 
     def terminate(self) -> None:
@@ -161,7 +162,7 @@ def stand_ins() -> dict[str, types.ModuleType]:
 
 OTHERS = tuple(
     {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
-    | {os.path.dirname(__file__), "<frozen"}
+    | {str(BIN.parent), "<frozen"}
 )
 
 
@@ -181,18 +182,18 @@ def install() -> None:
     found = stand_ins()
     really_import = builtins.__import__
 
-    def import_(
-        name: str, globals: Any = None, locals: Any = None, fromlist: Any = (), level: int = 0
-    ) -> Any:
-        module = really_import(name, globals, locals, fromlist, level)
+    def import_(name: str, *around: Any, **named: Any) -> Any:
+        module = really_import(name, *around, **named)
         top = name.partition(".")[0]
-        if level == 0 and top in found and is_ours(globals) and (name == top or not fromlist):
+        importer, fromlist = [*around, None, None, None][:3:2]
+        if top in found and is_ours(importer) and (name == top or not fromlist):
             return found[top]
         return module
 
     builtins.__import__ = import_
-    contexts: dict[str, Any] = multiprocessing.context._concrete_contexts  # type: ignore[attr-defined]
-    for name in set(contexts) - {"spawn"}:
-        del contexts[name]
+    spawn = {"spawn": multiprocessing.get_context("spawn")}
+    multiprocessing.context._concrete_contexts = spawn  # type: ignore[attr-defined]
+    multiprocessing.get_all_start_methods = lambda: ["spawn"]
     multiprocessing.set_start_method("spawn", force=True)
-    platform.system()
+    # With PYTHONWARNDEFAULTENCODING: whoever opens a text without a word about its encoding.
+    warnings.filterwarnings("error", category=EncodingWarning, module=r"(flowq|rq)\b")
