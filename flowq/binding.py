@@ -9,7 +9,7 @@ from typing import Any
 
 from flowq.expressions import evaluate, fill, find_references, is_live
 from flowq.expressions.templates import has_expression
-from flowq.plan import Enqueue, Nested
+from flowq.plan import Enqueue, Nested, Slot
 from flowq.spec import Block
 
 
@@ -56,6 +56,8 @@ def bind_item(template: Enqueue, item: Item, group_id: str) -> Enqueue:
         bound = replace(bound, result_of=result_of)
     if bound.inside == group_id:
         bound = replace(bound, inside=item_id)
+    if bound.slots:
+        bound = replace(bound, slots=_moved_slots(bound.slots, group_id, item_id))
     if bound.nested is not None:
         bound = replace(bound, nested=_moved_nested(bound.nested, template, item, item_id))
     return bound
@@ -66,7 +68,19 @@ def _moved(job_id: str, group_id: str, item_id: str) -> str:
 
 
 def _moved_nested(nested: Nested, template: Enqueue, item: Item, item_id: str) -> Nested:
-    return replace(nested, join_id=item_id, prefix=_renamed(nested.prefix, template, item))
+    return replace(
+        nested,
+        join_id=item_id,
+        prefix=_renamed(nested.prefix, template, item),
+        slots=_moved_slots(nested.slots, nested.join_id, item_id),
+    )
+
+
+def _moved_slots(slots: tuple[Slot, ...], group_id: str, item_id: str) -> tuple[Slot, ...]:
+    """Return the places of a template's jobs, of which its item's join has those of the group."""
+    return tuple(
+        replace(slot, holder=item_id) if slot.holder == group_id else slot for slot in slots
+    )
 
 
 def _renamed(name: str, template: Enqueue, item: Item) -> str:

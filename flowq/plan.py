@@ -49,7 +49,7 @@ class Enqueue:
     that are groups, `inputs` has the inputs that they need beside them, `scope` the item, its index
     or its matrix, and the run.
     `group` is the id of the group that it is an item of, `group_name` what that is called; one that
-    `grows` may add items to it. `slots` are the groups whose `max_parallel` it is counted in;
+    `grows` may add items to it. `slots` are the places that it takes in a `max_parallel`;
     `inputs_from` is the job whose result has the inputs, `inside` the join of the nested workflow
     that it is a job of.
     Units: `timeout_s` in seconds, None for RQ's own default.
@@ -83,7 +83,7 @@ class Enqueue:
     group: str = ""
     group_name: str = ""
     grows: bool = False
-    slots: tuple[str, ...] = ()
+    slots: tuple[Slot, ...] = ()
     stop_when: str | None = None
     is_tolerated: bool = False
     approval: Approval | None = None
@@ -115,8 +115,24 @@ class Nested:
     workflow: Workflow
     join_id: str
     prefix: str
-    slots: tuple[str, ...] = ()
+    slots: tuple[Slot, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A place that a job takes in a `max_parallel`.
+
+    Shape: `limit` is `group:ID`, or `future:ID` for the join of a nested workflow that has a
+    `max_parallel` of its own. `holder` is the join that has the place for all jobs of its workflow,
+    from the first that is queued to its own end; "" when the job itself has it.
+    """
+
+    limit: str
+    holder: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.limit}={self.holder}" if self.holder else self.limit
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 from flowq.expressions import evaluate, fill, find_references
 from flowq.graph import Graph, build_graph
-from flowq.plan import Commit, Enqueue, Group, Nested, Operation, Outputs, Plan, Release
+from flowq.plan import Commit, Enqueue, Group, Nested, Operation, Outputs, Plan, Release, Slot
 from flowq.planner.frames import Frame
 from flowq.planner.order import futures_first
 from flowq.spec import Concurrency, Workflow
@@ -55,6 +55,8 @@ def plan_nested(
     Shape and errors as `make_plan`; the future jobs among them are to be released.
     """
     graph = build_graph(nested.workflow)
+    limited = nested.workflow.max_parallel is not None
+    own_slots = (Slot(f"future:{nested.join_id}"),) if limited else ()
     frame = Frame(
         graph,
         inputs,
@@ -62,7 +64,7 @@ def plan_nested(
         base=f"{nested.join_id}--",
         prefix=nested.prefix,
         join_id=nested.join_id,
-        slots=nested.slots,
+        slots=(*nested.slots, *own_slots),
         env={**nested.env, **nested.workflow.env},
     )
     groups, enqueues = frame.compile()

@@ -11,7 +11,7 @@ from flowq.checks import in_text_order
 from flowq.errors import Problem, WorkflowInvalid
 from flowq.expressions import References, as_template, evaluate, fill, find_references
 from flowq.graph import Graph
-from flowq.plan import Enqueue, Expansion, Group, Nested
+from flowq.plan import Enqueue, Expansion, Group, Nested, Slot
 from flowq.planner.matrix import Leg, expand_matrix
 from flowq.planner.words import describe
 from flowq.spec import Block, BlockerPolicy, ForEach, JobSpec, Matrix, Path, Tolerance, Workflow
@@ -33,7 +33,7 @@ class Frame:
     base: str
     prefix: str = ""
     join_id: str = ""
-    slots: tuple[str, ...] = ()
+    slots: tuple[Slot, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     _problems: list[Problem] = field(default_factory=list)
 
@@ -169,7 +169,6 @@ class Frame:
             env={},
             cwd=None,
             if_=None,
-            slots=(),
             approval=None,
             expires_s=None,
             description=f"outputs of {nested.name}",
@@ -178,18 +177,19 @@ class Frame:
     def _start(self, nested: Workflow, enqueue: Enqueue) -> Enqueue:
         """Return the job that adds the jobs of a nested workflow, once its inputs are known."""
         join_id, name = enqueue.job_id, enqueue.name
+        slots = tuple(_held_by(join_id, slot, enqueue.group) for slot in enqueue.slots)
         return replace(
             enqueue,
             job_id=f"{join_id}--0",
             name=f"{name}(start)",
             blocks=(Block(join_id),),
             group="",
-            slots=(),
+            slots=slots,
             stop_when=None,
             grows=False,
             is_tolerated=False,
             inside=join_id,
-            nested=Nested(nested, join_id, f"{name}.", enqueue.slots, self._env),
+            nested=Nested(nested, join_id, f"{name}.", slots, self._env),
             description=f"start of {nested.name}",
         )
 
@@ -206,7 +206,7 @@ class Frame:
         left = self._find_left(job, _OF_A_JOB, scope)
         kwargs, is_live = self._arguments(job, scope), any(key == "with" for key, _ in left)
         stop_when = (job.for_each or job.matrix or _NO_GROUP).stop_when
-        own_slots = (group,) if group and job.max_parallel is not None else ()
+        own_slots = (Slot(f"group:{group}"),) if group and job.max_parallel is not None else ()
         needs_run = any("run" in uses.roots for _, uses in left)
         return Enqueue(
             job_id,
@@ -350,6 +350,11 @@ _OF_A_LIST = frozenset({"for_each", "key", "more"})
 
 _NO_GROUP = ForEach(())
 _ALL = 100  # percent
+
+
+def _held_by(join_id: str, slot: Slot, group: str) -> Slot:
+    """Return the place of a nested workflow in its own group, as its jobs have it."""
+    return replace(slot, holder=join_id) if slot.limit == f"group:{group}" else slot
 
 
 def _tolerates_one(tolerance: Tolerance | None) -> bool:

@@ -11,7 +11,7 @@ import json
 import pickle
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from rq.utils import as_text
@@ -90,12 +90,13 @@ class _Addition:
         while part := list(islice(numbered, ITEMS_PER_CALL)):
             keyed = [(self._key(at, value), value) for at, value in part]
             items = list(self._items(keyed))
-            enqueues = [
-                bind_item(template, item, self.group_id)
+            jobs_of_items = [
+                [bind_item(template, item, self.group_id) for template in self.expansion.templates]
                 for item in items
-                for template in self.expansion.templates
             ]
-            add_all(enqueues, self.adder)
+            # Released item by item, so that chains begin in their order.
+            releases = (job for jobs in jobs_of_items for job in reversed(jobs))
+            add_all(list(chain.from_iterable(jobs_of_items)), releases, self.adder)
 
     def _key(self, at: int, value: Any) -> str:
         if self.expansion.each.key is None:
@@ -127,11 +128,11 @@ def _give_indexes(
     return [(index, bool(exists)) for index, exists in zip(answer[::2], answer[1::2], strict=True)]
 
 
-def add_all(enqueues: Sequence[Enqueue], adder: Job) -> None:
-    """Enqueue jobs while their run runs, and release the future jobs among them."""
+def add_all(enqueues: Sequence[Enqueue], releases: Iterable[Enqueue], adder: Job) -> None:
+    """Enqueue jobs while their run runs, and release the future jobs among them in that order."""
     for part in batches(enqueues):
         add_planned(part, adder.run_id, adder.connection, added_by=adder.id)
-    for enqueue in reversed(enqueues):
+    for enqueue in releases:
         if enqueue.deferred:
             _release(enqueue.job_id, adder.connection)
 
@@ -154,7 +155,10 @@ def start(job: Job, nested: Nested, arguments: Mapping[str, Any]) -> dict[str, A
     run = {"id": job.run_id, "workflow": nested.workflow.name}
     groups, enqueues = plan_nested(nested, inputs, run)
     with job.connection.pipeline() as pipeline:
+        if nested.workflow.max_parallel is not None:
+            limit = nested.workflow.max_parallel
+            pipeline.hset(keys.future(nested.join_id), "max_parallel", str(limit))
         declare_groups(groups, job.run_id, pipeline)
         pipeline.execute()
-    add_all(enqueues, job)
+    add_all(enqueues, reversed(enqueues), job)
     return inputs

@@ -136,8 +136,9 @@ def _of_a_run(job_id: str, job: Mapping[str, str], connection: Redis) -> Iterato
         message = f": {job['flowq_message']}" if job.get("flowq_message") else ""
         text = f"it waits for an approval{message}"
         yield Reason("approval", text, (), f"flowq release {run_id} {name}")
-    for limit in job.get("flowq_slots", "").split():
-        if connection.zscore(keys.waiting(limit), job_id) is not None:
+    for slot in job.get("flowq_slots", "").split():
+        limit, _, join_id = slot.partition("=")
+        if connection.zscore(keys.waiting(limit), join_id or job_id) is not None:
             holders = tuple(sorted(map(as_text, connection.sscan_iter(keys.slots(limit)))))
             text = f"its max_parallel is used up by {_name(holders)}"
             yield Reason("slot", text, holders, "it starts when one of them ends")

@@ -27,8 +27,9 @@ side by side; the Lua scripts build the same names in `lua/common.lua`.
     rq:flowq:1:items:<group>    HASH: the items by index, pickled
     rq:flowq:1:tolerated:<group>  SET of the items whose failure counts as a success
     rq:flowq:1:slots:<limit>    SET of the jobs that count in a max_parallel; a limit is
-                                `group:<group>` or `run:<run>`
+                                `group:<group>`, `run:<run>`, or `future:<join>`
     rq:flowq:1:waiting:<limit>  ZSET of those that wait for their turn
+    rq:flowq:1:behind:<join>    ZSET of the jobs of a nested workflow that wait with its join
     rq:flowq:1:concurrency:<group>  LIST of the runs of a group of runs; the first one goes
     rq:flowq:1:runs             ZSET of the runs by the time of their submission
     rq:flowq:1:staged           ZSET of uncommitted runs by the time at which they are given up

@@ -156,7 +156,7 @@ def _fields(enqueue: Enqueue) -> dict[str, str]:
         "flowq_group": enqueue.group,
         "flowq_nested": "1" if enqueue.outputs is not None else "",
         "flowq_inside": enqueue.inside,
-        "flowq_slots": " ".join(f"group:{group}" for group in enqueue.slots),
+        "flowq_slots": " ".join(map(str, enqueue.slots)),
         "flowq_expands": "1" if enqueue.expansion or enqueue.nested else "",
         "flowq_tolerate": "1" if enqueue.is_tolerated else "",
         "flowq_always": "1" if asked & _ASKS_EVEN_WHEN_CANCELED else "",

@@ -189,7 +189,7 @@ def test_a_chain_finds_more_chains(run: Runs, work: Work) -> None:
     assert run.result("last") == 5
 
 
-def test_fail_fast_ends_other_chains_with_all_that_is_theirs(
+def test_a_chain_that_fails_leaves_the_others_alone(
     run: Runs, work: Work, tidy: Callable[[], None]
 ) -> None:
     inner = Workflow(

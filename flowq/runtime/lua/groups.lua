@@ -7,7 +7,8 @@
 --   flowq_expands   "1" for a job that adds the items of the group of its own id: no blocker that
 --                   `if_empty` would count
 --   flowq_by        the job that has added it, and releases it; flowq_adds: it has added such
---   flowq_slots     the limits that it is counted in, "group:G run:R"
+--   flowq_slots     the limits that it is counted in, "group:G=J future:F run:R"; behind a "=" the join
+--                   that has the place for all jobs of its workflow, else the job itself has it
 --   flowq_tolerate  "1" when its failure counts as a success
 --   flowq_pass      set by the job while it runs: why it is skipped after all, neutrally
 --   flowq_approval  "1" for a job that somebody has to approve, "1 seconds" when that expires
@@ -19,7 +20,8 @@
 -- ended), over ("1" when more failed than are tolerated), closed (what unstarted items end as) and
 -- reason, closing (how far that has come).
 -- Beside it: keys:G (index by key), items:G (item by index), tolerated:G (ids), and for each limit
--- slots:L (ids of jobs that have one) and waiting:L (ids by turn).
+-- slots:L (ids of those that have one) and waiting:L (ids by turn). Beside a join J that has places
+-- for others: behind:J (ids of those that wait with it).
 
 -- Items that block nothing are looked after by their run: loose:R (ids of those that have not ended).
 
@@ -30,10 +32,14 @@ local function split_item_id(id) return string.match(id, '^(.+)%-%-(%d+)$') end
 local function tolerated_key(group) return OURS .. 'tolerated:' .. group end
 local function slots_key(limit) return OURS .. 'slots:' .. limit end
 local function waiting_key(limit) return OURS .. 'waiting:' .. limit end
+local function behind_key(join) return OURS .. 'behind:' .. join end
 
 -- Slots -----------------------------------------------------------------------------------------
 
-local function each_limit(slots) return string.gmatch(slots or '', '%S+') end -- nil or false: none
+-- Yields each limit, and the join that has the place in it or ''. `slots` nil or false: none.
+local function each_limit(slots) return string.gmatch(slots or '', '([^%s=]+)=?(%S*)') end
+
+local function holder_of(id, join) return join ~= '' and join or id end
 
 local function is_full(limit, id)
   local max = redis.call('HGET', OURS .. limit, 'max_parallel')
@@ -41,15 +47,21 @@ local function is_full(limit, id)
   return redis.call('SCARD', slots_key(limit)) >= tonumber(max)
 end
 
-local function wait_for(limit, id)
-  local last = redis.call('ZRANGE', waiting_key(limit), -1, -1, 'WITHSCORES')
-  redis.call('ZADD', waiting_key(limit), 'NX', int(last[2]) + 1, id)
+-- A join that has ended has no place any more; a job of its workflow may run again nevertheless.
+local function can_have_place(join)
+  return join == '' or redis.call('HEXISTS', job_key(join), 'flowq_outcome') == 0
+end
+
+local function line_up(key, id)
+  local last = redis.call('ZRANGE', key, -1, -1, 'WITHSCORES')
+  redis.call('ZADD', key, 'NX', int(last[2]) + 1, id)
 end
 
 function take_slots(id, slots)
-  for limit in each_limit(slots) do
-    if is_full(limit, id) then
-      wait_for(limit, id)
+  for limit, join in each_limit(slots) do
+    if can_have_place(join) and is_full(limit, holder_of(id, join)) then
+      line_up(waiting_key(limit), holder_of(id, join))
+      if join ~= '' then line_up(behind_key(join), id) end
       return false
     end
   end
@@ -58,14 +70,17 @@ function take_slots(id, slots)
 end
 
 function leave_turn(id, slots)
-  for limit in each_limit(slots) do redis.call('ZREM', waiting_key(limit), id) end
+  for limit, join in each_limit(slots) do
+    redis.call('ZREM', join ~= '' and behind_key(join) or waiting_key(limit), id)
+  end
 end
 
 function hold_slots(id, slots)
-  for limit in each_limit(slots) do
-    redis.call('SADD', slots_key(limit), id)
-    redis.call('ZREM', waiting_key(limit), id)
+  for limit, join in each_limit(slots) do
+    if can_have_place(join) then redis.call('SADD', slots_key(limit), holder_of(id, join)) end
+    redis.call('ZREM', waiting_key(limit), holder_of(id, join))
   end
+  leave_turn(id, slots)
 end
 
 -- Queues a job whose turn it is; its hash may say that it is held, or over, by now.
@@ -76,16 +91,32 @@ local function have_turn(id)
   if enqueue(id, f) and f[10] then redis.call('HSET', future_key(id), 'state', 'queued') end
 end
 
-function give_slots(id, slots)
-  for limit in each_limit(slots) do
-    redis.call('ZREM', waiting_key(limit), id)
-    redis.call('SREM', slots_key(limit), id)
+-- Lets jobs that wait with a join have their turn; a workflow goes on by itself after so many, as
+-- each end in it calls this again.
+local function call_up(join)
+  local ids = redis.call('ZPOPMIN', behind_key(join), 100)
+  for at = 1, #ids, 2 do have_turn(ids[at]) end
+end
+
+local function fill_up(limit)
+  while not is_full(limit, '') do
+    local next = redis.call('ZPOPMIN', waiting_key(limit))
+    if not next[1] then return end
+    have_turn(next[1])
+    call_up(next[1])
   end
-  for limit in each_limit(slots) do
-    while not is_full(limit, '') do
-      local next = redis.call('ZPOPMIN', waiting_key(limit))
-      if not next[1] then break end
-      have_turn(next[1])
+end
+
+function give_slots(id, slots)
+  leave_turn(id, slots)
+  for limit, join in each_limit(slots) do
+    if join == '' then redis.call('SREM', slots_key(limit), id) end
+  end
+  for limit, join in each_limit(slots) do
+    if join == '' then
+      fill_up(limit)
+    elseif not is_full(limit, join) then
+      call_up(join)
     end
   end
 end
@@ -122,6 +153,13 @@ end
 
 local NOT_STARTED = { deferred = true, queued = true, scheduled = true, ready_to_enqueue = true }
 
+-- Whether a nested workflow has begun; what is in it goes on.
+local function has_begun(join)
+  if redis.call('HEXISTS', job_key(join), 'flowq_nested') == 0 then return false end
+  local status = redis.call('HGET', job_key(start_id(join)), 'status')
+  return status and not NOT_STARTED[status]
+end
+
 -- Ends so many items of a closed group that have not started, and what is theirs; returns true at
 -- the end of the group.
 local function close_items(group, count)
@@ -131,8 +169,9 @@ local function close_items(group, count)
   local last = math.min(int(f[3]) + count, int(f[4]))
   for index = int(f[3]), last - 1 do
     local item = item_id(group, index)
-    if NOT_STARTED[redis.call('HGET', job_key(item), 'status')] then
+    if NOT_STARTED[redis.call('HGET', job_key(item), 'status')] and not has_begun(item) then
       call_off(item, f[1], f[2])
+      call_off(start_id(item), f[1], f[2]) -- where there is one
       if redis.call('EXISTS', future_key(item)) == 1 then later('recall:' .. item) end
     end
   end

@@ -26,7 +26,8 @@ local function forget(job)
   end
   redis.call('DEL', key, key .. ':dependents', PREFIX .. ':job::' .. job .. ':dependencies',
     PREFIX .. ':results:' .. job, PREFIX .. ':executions:' .. job,
-    blockers_key(job), edges_key(job), future_key(job), mortal_key(job))
+    blockers_key(job), edges_key(job), future_key(job), mortal_key(job), behind_key(job),
+    slots_key('future:' .. job), waiting_key('future:' .. job))
   redis.call('ZREM', OURS .. 'expiring', job)
   redis.call('ZREM', OURS .. 'watched', job)
   for _, entry in ipairs({ 'free:', 'abandon:', 'retire:', 'expire:' }) do
