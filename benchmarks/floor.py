@@ -35,7 +35,9 @@ class Floor(NamedTuple):
 
 
 def read_floor(port: int, repeat: int) -> list[Floor]:
-    """Return the floor, measured by a process that has loaded nothing else."""
+    """Return the floor, measured by a process that has loaded nothing else; repeat 0: nothing."""
+    if not repeat:
+        return []
     command = [sys.executable, str(Path(__file__)), "--port", str(port), "--json"]
     done = subprocess.run(
         [*command, "--repeat", str(repeat)], stdout=subprocess.PIPE, check=True, timeout=300

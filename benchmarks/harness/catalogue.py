@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 ENDLESS = 10**9
+LARGE = 5_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,8 @@ class Work:
     body: str
     title: str
     modes: tuple[str, ...] = ("drain", "e2e")
+    e2e_rounds: int = ENDLESS
+    """How often it is done end to end, too: less often where that takes long."""
 
     @property
     def name(self) -> str:
@@ -71,7 +74,14 @@ WORKS = {
         Work("W3", 100, "diamonds", "nothing", "{} diamonds (1 → 4 → 1)"),
         Work("W4", 1_000, "fan_in", "spin:10", "{} blockers of 10 ms of CPU, one join", DRAIN),
         Work("W4b", 1_000, "fan_in", "spin:1", "{} blockers of 1 ms of CPU, one join", DRAIN),
-        Work("W5", 1_000, "fan_in", "take:100000", "{} blockers with 100 kB each, one join"),
+        Work(
+            "W5",
+            1_000,
+            "fan_in",
+            "take:100000",
+            "{} blockers with 100 kB each, one join",
+            e2e_rounds=2,
+        ),
     )
 }
 
@@ -81,8 +91,8 @@ def find_work(text: str) -> Work:
     kind, _, count = text.partition(":")
     if kind not in WORKS or (count and not (count.isdigit() and int(count) > 1)):
         raise ValueError(f"{text!r} is no work; write one of {', '.join(WORKS)}, or W1:10000")
-    known = WORKS[kind]
-    return Work(kind, int(count or known.count), known.shape, known.body, known.title, known.modes)
+    work = replace(WORKS[kind], count=int(count)) if count else WORKS[kind]
+    return replace(work, e2e_rounds=2) if work.jobs > LARGE else work
 
 
 # The systems -------------------------------------------------------------------------------------
@@ -140,6 +150,7 @@ SYSTEMS = (
     _flowq("flowq-unbatched", "W1", mode="warm", batches=False),
     _flowq("flowq-unix", "W1", mode="warm", unix=True),
     _flowq("flowq-fork", "W1", mode="fork", largest=1_000),
+    _flowq("flowq-mp-unbatched", "", mode="multiprocessing", batches=False),
     _flowq("flowq-fresh", "", mode="multiprocessing", max_jobs_per_child=1, largest=1_000),
     _python("rq-fork", "rq_tasks.py", _RQ, works="W1 W2 W3", largest=1_000),
     _python(

@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from harness.catalogue import System
@@ -44,9 +44,9 @@ class Place:
         if client:
             client.close()
 
-    def worker_of(self, system: System, *more: str):
+    def worker_of(self, system: System) -> AbstractContextManager[Popen[bytes]]:
         """Run its worker for as long as the block."""
-        command = [*self._fill_in(system), *more]
+        command = self._fill_in(system)
         return running(command, self._variables(system), self._folder, self.log_of(system))
 
     def log_of(self, system: System) -> Path:

@@ -90,12 +90,14 @@ def _row(name: str, mode: str, runs: list[Run]) -> list[str]:
 # --- ratios ---
 
 
-def ratios(above: str, below: str, mode: str, runs: Sequence[Run]) -> list[float]:
-    """Return how many times as fast one system was as another, in each round that has both."""
-    speeds = {(run.system, run.round): run.figures["jobs_s"] for run in runs if run.mode == mode}
+def ratios(
+    above: str, below: str, mode: str, runs: Sequence[Run], figure: str = "jobs_s"
+) -> list[float]:
+    """Return one system's figure divided by another's, for each round that has both."""
+    known = {(run.system, run.round): run.figures.get(figure) for run in runs if run.mode == mode}
     pairs = [
-        (speed, speeds.get((below, number)))
-        for (name, number), speed in speeds.items()
+        (value, known.get((below, number)))
+        for (name, number), value in known.items()
         if name == above
     ]
     return [first / second for first, second in pairs if first and second]

@@ -18,10 +18,6 @@ from harness.client import Trouble
 from harness.place import TASKS, Place
 from harness.visit import Figures, visit
 
-LARGE = 5_000
-"""More jobs than this are done end to end in the first rounds only."""
-
-LARGE_ROUNDS = 2
 ALWAYS = ("flowq", "bare")
 CONTENDERS = ("python", "bullmq", "bullmq-sandbox")
 """Families whose fastest system is run in every round, however long it takes."""
@@ -141,7 +137,7 @@ class _Rounds:
         if system.family == "bare":
             return iter([("drain", run_bare(self._place, system, self._work))])
         modes = self._work.modes
-        if self._work.jobs > LARGE and number >= LARGE_ROUNDS:
+        if number >= self._work.e2e_rounds:
             modes = tuple(mode for mode in modes if mode != "e2e")
         return visit(self._place, system, self._work, modes, self._limits.run_s)
 

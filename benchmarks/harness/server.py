@@ -42,7 +42,7 @@ class PrivateServer:
 
     def empty(self) -> None:
         """Remove everything, and wait for it. The server is ours alone."""
-        self.connection.execute_command("FLUSHALL", "SYNC")
+        self.connection.flushall()
 
     def count(self) -> Counts:
         """Read its counts; commands inside scripts are among them."""
@@ -61,6 +61,7 @@ def private_server() -> Iterator[PrivateServer]:
     with temporary() as server:
         connection = server.connect()
         port = _free_port()
+        connection.config_set("lazyfree-lazy-user-flush", "no")
         connection.config_set("bind", "127.0.0.1")
         connection.config_set("port", port)
         yield PrivateServer(port, server.url, connection)

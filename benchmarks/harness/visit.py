@@ -53,7 +53,7 @@ def visit(
     """
     place.server.empty()
     place.marks.clear()
-    attempt = _Attempt(place, system, work, limit_s)
+    attempt = Attempt(place, system, work, limit_s)
     cold = "drain" in modes and not system.holds
     declared = attempt.declare_held() if cold else None
     with place.worker_of(system) as attempt.worker:
@@ -63,30 +63,36 @@ def visit(
             if mode == "e2e":
                 figures = attempt.end_to_end()
             else:
-                figures = attempt.drain_cold(declared) if declared else attempt.drain_held()
+                figures = attempt.drain_cold(declared) if declared else attempt.drain_warm()
             yield mode, figures
             if figures["timed_out"]:
                 return
 
 
-class _Attempt:
+class Attempt:
+    """The steps of a visit, with the worker that is being visited. Errors: Trouble."""
+
+    worker: Popen[bytes] | None = None
+
     def __init__(self, place: Place, system: System, work: Work, limit_s: float) -> None:
         self._place = place
         self._client = place.client_of(system)
         self._system = system
         self._work = work
         self._limit_s = limit_s
-        self.worker: Popen[bytes] | None = None
 
     # --- the modes ---
 
     def warm_up(self) -> None:
         """Wait until the worker has worked."""
         count = WARM_UP_JOBS * self._system.children
-        order = {"do": "declare", "shape": "fan_in", "body": "nothing", "hold": False}
+        stored = self._system.stores_join
+        order = {"do": "declare", "shape": "fan_in", "body": "nothing", "hold": not stored}
         self._client.begin(**order, count=count)
-        if not self._await(lambda: self._place.marks.count("joins") > 0, START_S):
+        last, wanted = ("joins", 1) if stored else ("ends", count)
+        if not self._await(lambda: self._place.marks.count(last) >= wanted, START_S):
             raise Trouble(f"not warm after {START_S:.0f} s; its worker: {self._last_words()}")
+        self._answer(done=True)
         time.sleep(SETTLE_S)
 
     def declare_held(self) -> Declared:
@@ -96,10 +102,13 @@ class _Attempt:
         grown = self._place.server.count().memory_bytes - before
         return Declared(answer["seconds"], grown / self._work.jobs)
 
-    def drain_held(self) -> Figures:
+    def drain_warm(self) -> Figures:
         """Declare, and let a warm worker begin."""
+        return self.let_go(self.declare_held())
+
+    def let_go(self, declared: Declared) -> Figures:
+        """Let a warm worker begin with what is declared."""
         self._place.marks.clear()
-        declared = self.declare_held()
         start = self._moment()
         self._client.begin(do="go")
         done = self._await(self._is_done(), self._limit_s)

@@ -24,7 +24,7 @@ async function timed(call) {
 async function trickle(order) {
   const enqueuedAt = [];
   for (let i = 0; i < order.count; i++) {
-    await new Promise((resolve) => setTimeout(resolve, order.pause_s * 1000));
+    await new Promise((resolve) => setTimeout(resolve, order.pause_s * 1000 * (0.5 + Math.random())));
     enqueuedAt.push(now());
     await queue.add('nothing', {});
   }

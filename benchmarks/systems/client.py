@@ -20,6 +20,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import random
 import sys
 import time
 from types import ModuleType
@@ -45,7 +46,7 @@ def _declaration(tasks: ModuleType, order: dict[str, Any]) -> Any:
 
 
 def _enqueue_one(tasks: ModuleType, order: dict[str, Any]) -> float:
-    time.sleep(order["pause_s"])
+    time.sleep(order["pause_s"] * random.uniform(0.5, 1.5))
     at = time.time()
     tasks.one()
     return at

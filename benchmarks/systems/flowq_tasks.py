@@ -26,7 +26,7 @@ def fan_in(count: int, body: Body, hold: bool) -> None:
     last = queue.enqueue(JOIN, deferred=True)
     function = f"mark.{body.name}"
     _enqueue_all(
-        (Queue.prepare_data(function, *body.arguments, blocked_by=last) for _ in range(count)),
+        (Queue.prepare_data(function, body.arguments, blocked_by=last) for _ in range(count)),
         PAYLOADS_BATCH if body.name == "take" else BATCH,
     )
     _release([last], hold)

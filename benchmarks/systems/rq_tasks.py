@@ -16,7 +16,7 @@ JOIN = "mark.join"
 def fan_in(count: int, body: Body, hold: bool) -> None:
     """Enqueue the blockers at once, and then the join."""
     function = f"mark.{body.name}"
-    datas = [Queue.prepare_data(function, *body.arguments) for _ in range(count)]
+    datas = [Queue.prepare_data(function, body.arguments) for _ in range(count)]
     queue.enqueue(JOIN, depends_on=queue.enqueue_many(datas))
 
 

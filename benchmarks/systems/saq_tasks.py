@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from typing import Any
 
 import mark
 from body import Body
@@ -12,6 +13,8 @@ from saq import Queue
 queue = Queue.from_url(os.environ["BENCHMARK_URL"], name="tasks")
 loop = asyncio.new_event_loop()
 WAIT_S = 600
+RETRIES = 3
+"""A worker that starts may sweep a job that it has just taken from the queue."""
 
 
 async def nothing(_: object) -> None:
@@ -34,7 +37,7 @@ settings = {"queue": queue, "functions": [nothing, spin, take], "concurrency": 1
 
 def fan_in(count: int, body: Body, hold: bool) -> None:
     """Enqueue the jobs; unless they are held, wait for them, and be the join."""
-    arguments = {"value": body.arguments[0]} if body.arguments else {}
+    arguments: dict[str, Any] = {"value": body.arguments[0]} if body.arguments else {}
     if hold:
         loop.run_until_complete(_enqueue_all(count, body.name, arguments))
         return
@@ -44,9 +47,9 @@ def fan_in(count: int, body: Body, hold: bool) -> None:
 
 def one() -> None:
     """Enqueue one job."""
-    loop.run_until_complete(queue.enqueue("nothing"))
+    loop.run_until_complete(queue.enqueue("nothing", retries=RETRIES))
 
 
-async def _enqueue_all(count: int, name: str, arguments: dict[str, object]) -> None:
+async def _enqueue_all(count: int, name: str, arguments: dict[str, Any]) -> None:
     for _ in range(count):
-        await queue.enqueue(name, **arguments)
+        await queue.enqueue(name, retries=RETRIES, **arguments)
