@@ -4,6 +4,7 @@
     is_used(folder)   whether the folder has one, without starting anything
     temporary()       a server that keeps nothing, for as long as a `with` block
     connect(url)      a checked connection to any server, with errors that teach
+    make_client(url)  the same, unchecked and unconnected
     health(redis)     what is wrong with a server that is to keep jobs
     resolve_url(...)  the URL that options and variables ask for
     hide_password(url)
@@ -18,7 +19,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # what `__getattr__` resolves, for the type checker
-    from flowq.server.connection import connect, health
+    from flowq.server.connection import connect, health, make_client
     from flowq.server.embedded import Server, ensure, is_used, temporary
     from flowq.server.url import hide_password, resolve_url
 
@@ -29,6 +30,7 @@ __all__ = [
     "health",
     "hide_password",
     "is_used",
+    "make_client",
     "resolve_url",
     "temporary",
 ]
@@ -40,6 +42,7 @@ _MODULE_BY_NAME = {
     "health": "connection",
     "hide_password": "url",
     "is_used": "embedded",
+    "make_client": "connection",
     "resolve_url": "url",
     "temporary": "embedded",
 }

@@ -6,15 +6,26 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import redis
-from redis.exceptions import AuthenticationError, BusyLoadingError, RedisError, ResponseError
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    ClusterCrossSlotError,
+    RedisError,
+    ResponseError,
+)
 
 from flowq.errors import ServerUnavailable
+from flowq.server import discovery
 from flowq.server.url import hide_password
 
 CONNECT_TIMEOUT_S = 5.0
 REPLY_TIMEOUT_S = 30.0
 PING_S = 30
 SCHEMES = ("redis", "rediss", "unix")
+SHAPES = (
+    "this is no URL of a server; write redis://HOST:PORT/DB, rediss://…, unix:///PATH, "
+    "redis+sentinel://HOST:PORT,HOST:PORT/SERVICE/DB or redis+cluster://HOST:PORT,HOST:PORT"
+)
 
 
 def connect(url: str, *, connect_timeout_s: float = CONNECT_TIMEOUT_S) -> redis.Redis:
@@ -25,7 +36,12 @@ def connect(url: str, *, connect_timeout_s: float = CONNECT_TIMEOUT_S) -> redis.
 
     Blocks: up to `connect_timeout_s` for the connection. Errors: ServerUnavailable.
     """
-    connection = _make(url, connect_timeout_s)
+    connection = make_client(
+        url,
+        socket_connect_timeout=connect_timeout_s,
+        socket_timeout=REPLY_TIMEOUT_S,
+        health_check_interval=PING_S,
+    )
     try:
         connection.ping()
     except (RedisError, OSError, UnicodeError) as error:
@@ -34,21 +50,21 @@ def connect(url: str, *, connect_timeout_s: float = CONNECT_TIMEOUT_S) -> redis.
     return connection
 
 
-def _make(url: str, connect_timeout_s: float) -> redis.Redis:
+def make_client(url: str, **options: Any) -> redis.Redis:
+    """Return a client of the server at `url`; nothing is connected before its first command.
+
+    What the URL says goes before `options`, which are redis-py's. Errors: ServerUnavailable when it
+    is no URL of a server.
+    """
     try:
+        if discovery.is_managed(url):
+            return discovery.make_client(url, **options)
         if urlsplit(url).scheme not in SCHEMES:
-            raise ValueError(url)
-        return redis.Redis.from_url(
-            url,
-            socket_connect_timeout=connect_timeout_s,
-            socket_timeout=REPLY_TIMEOUT_S,
-            health_check_interval=PING_S,
-        )
-    except (ValueError, TypeError, RedisError):
+            raise ValueError(SHAPES)
+        return redis.Redis.from_url(url, **options)
+    except (ValueError, TypeError, RedisError) as error:
         # Not `from error`: the text of the error may show a part of the password.
-        reason = (
-            "this is no URL of a server; write redis://HOST:PORT/DB, rediss://… or unix:///PATH"
-        )
+        reason = str(error) if discovery.is_managed(url) else SHAPES
         raise ServerUnavailable(hide_password(url), reason) from None
 
 
@@ -57,6 +73,11 @@ def explain(error: Exception) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, AuthenticationError) or text.startswith(("NOAUTH", "WRONGPASS")):
         return f"it refuses the password ({text}); write redis://USER:PASSWORD@HOST:PORT/DB"
+    if isinstance(error, (*discovery.ELSEWHERE, ClusterCrossSlotError)):
+        return (
+            "it is one node of a cluster; write redis+cluster://HOST:PORT,HOST:PORT, and set "
+            "RQ_KEY_PREFIX to a name in braces, such as {rq}"
+        )
     if isinstance(error, BusyLoadingError):
         return "it is still loading its data; try again in a moment"
     if isinstance(error, ResponseError):

@@ -12,6 +12,8 @@ VARIABLES = ("FLOWQ_REDIS_URL", "RQ_REDIS_URL")
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _PLACE = re.compile(r"(\[[^\]]*\]|[^:/?#]*)(:[^/?#]*)?")
+_HOST = r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:\d+)?"
+_HOSTS = re.compile(f"{_HOST}(,{_HOST})*")
 _SECRET = re.compile(r"pass|pwd|secret|token|auth|credential", re.IGNORECASE)
 
 
@@ -33,6 +35,8 @@ def hide_password(url: str) -> str:
     prefix = scheme[0] if scheme else ""
     rest = _hide_parameters(url.removeprefix(prefix))
     if prefix.lower() == "unix://" and rest.startswith("/"):
+        return prefix + rest
+    if "+" in prefix and _HOSTS.fullmatch(rest.partition("/")[0].partition("?")[0]):
         return prefix + rest
     return prefix + _hide_user(rest)
 

@@ -9,12 +9,15 @@ from redis import ConnectionPool, Redis
 from redis.sentinel import Sentinel, SentinelConnectionPool
 from rq.connections import parse_connection
 
+from flowq.server.discovery import Cluster
+
 
 @dataclass(frozen=True)
 class Address:
     """What it takes to connect like the connection that a worker was given; it can be pickled.
 
-    `sentinels`: (host, port) of each, when they tell where the primary of `service` is.
+    `sentinels`: (host, port) of each, when they tell where the primary of `service` is; `cluster`:
+    what tells which of its nodes it is.
     """
 
     redis_class: type[Redis]
@@ -23,13 +26,16 @@ class Address:
     service: str = ""
     sentinels: tuple[tuple[str, int], ...] = ()
     sentinel_options: dict[str, Any] = field(default_factory=dict)
+    cluster: Cluster | None = None
 
     def make_pool(self, **changes: Any) -> ConnectionPool:
         """Return a pool, with some options changed; nothing is connected yet."""
         options = {**self.options, **changes, "connection_class": self.connection_class}
-        if not self.sentinels:
+        if not self.service:
             return ConnectionPool(**options)
-        manager = Sentinel(list(self.sentinels), sentinel_kwargs=self.sentinel_options)  # type: ignore[no-untyped-call]
+        manager = self.cluster or Sentinel(  # type: ignore[no-untyped-call]
+            list(self.sentinels), sentinel_kwargs=self.sentinel_options
+        )
         return SentinelConnectionPool(self.service, manager, **options)  # type: ignore[no-untyped-call]
 
     def connect(self) -> Redis:
@@ -44,12 +50,15 @@ def address_of(connection: Redis) -> Address:
     if manager is None:
         return Address(redis_class, connection_class, options)
     options.pop("connection_pool", None)  # the pool itself, for its connections
+    service: str = connection.connection_pool.service_name  # type: ignore[attr-defined]
+    if isinstance(manager, Cluster):
+        return Address(redis_class, connection_class, options, service=service, cluster=manager)
     known = [sentinel.connection_pool.connection_kwargs for sentinel in manager.sentinels]
     return Address(
         redis_class,
         connection_class,
         options,
-        service=connection.connection_pool.service_name,  # type: ignore[attr-defined]
+        service=service,
         sentinels=tuple((each["host"], each["port"]) for each in known),
         sentinel_options=dict(manager.sentinel_kwargs),
     )

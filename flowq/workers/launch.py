@@ -20,6 +20,7 @@ from rq.utils import as_text
 from flowq.errors import FlowqError, ServerUnavailable, UsageError
 from flowq.runtime import keys
 from flowq.runtime.patience import patiently
+from flowq.server.connection import make_client
 from flowq.status import RUN_ENDED
 from flowq.workers.hire import Mode
 from flowq.workers.loop import UNREACHABLE
@@ -49,7 +50,7 @@ def main(
     `<log_folder>/<job id>.log`. `until_run` ends the worker when that run has ended.
     `options` are those of `Worker`.
     """
-    connection = Redis.from_url(url)
+    connection = make_client(url)
     make = partial(
         Worker,
         list(queues),

@@ -81,3 +81,61 @@ def wait_until(predicate: Any, within_s: float) -> None:
     while not predicate():
         assert time.monotonic() < deadline, f"it did not happen within {within_s} s: {predicate}"
         time.sleep(0.01)
+
+
+# Kinds of servers --------------------------------------------------------------------------------
+
+
+def make_cluster(servers: Servers, replicas_of: str = "") -> list[Started]:
+    """Start three nodes that share the slots, and a replica of the one that has a key's slot."""
+    nodes = [_start_node(servers) for _ in range(3 + bool(replicas_of))]
+    size = 16384 // 3 + 1
+    for number, node in enumerate(nodes[:3]):
+        first, last = number * size, min((number + 1) * size, 16384) - 1
+        node.connection.execute_command("CLUSTER ADDSLOTSRANGE", first, last)
+        node.connection.execute_command("CLUSTER SET-CONFIG-EPOCH", number + 1)
+    for node in nodes[1:]:
+        bus = int(node.connection.config_get("cluster-port")["cluster-port"])
+        nodes[0].connection.execute_command("CLUSTER MEET", "127.0.0.1", node.port, bus)
+    wait_until(lambda: all(_is_whole(node, len(nodes)) for node in nodes), READY_S)
+    if replicas_of:
+        owner = find_owner(nodes, replicas_of)
+        owner_id = owner.connection.execute_command("CLUSTER MYID").decode()
+        nodes[3].connection.execute_command("CLUSTER REPLICATE", owner_id)
+        wait_until(lambda: _is_in_sync(nodes[3]), READY_S)
+    return nodes
+
+
+def _start_node(servers: Servers) -> Started:
+    config = (
+        f"cluster-enabled yes\ncluster-port {free_port()}\ncluster-node-timeout 2000\n"
+        "repl-diskless-sync-delay 0\n"
+    )
+    return servers.start(config=config)
+
+
+def _is_whole(node: Started, count: int) -> bool:
+    info = node.connection.execute_command("CLUSTER INFO")
+    known = info["cluster_known_nodes"] if isinstance(info, dict) else _read(info, "known_nodes")
+    state = info["cluster_state"] if isinstance(info, dict) else _read(info, "state")
+    return state == "ok" and int(known) == count
+
+
+def _read(info: bytes, name: str) -> str:
+    return info.decode().partition(f"cluster_{name}:")[2].split()[0]
+
+
+def _is_in_sync(node: Started) -> bool:
+    return node.connection.info("replication").get("master_link_status") == "up"
+
+
+def find_owner(nodes: list[Started], key: str) -> Started:
+    """Return the primary that has the slot of a key."""
+    for node in nodes:
+        try:
+            node.connection.exists(key)
+        except redis.ResponseError:  # MOVED
+            continue
+        if node.connection.info("replication")["role"] == "master":
+            return node
+    raise AssertionError("nobody has that slot")

@@ -1,0 +1,177 @@
+"""Clients of servers that move: a Sentinel's primary, and the node of a cluster that has our keys.
+
+    redis+sentinel://[USER:PASSWORD@]HOST:PORT[,HOST:PORT…]/SERVICE[/DB][?OPTIONS]
+    redis+cluster://[USER:PASSWORD@]HOST:PORT[,HOST:PORT…][?OPTIONS]
+
+`rediss+…` speaks TLS, to the sentinels too. The options are those of redis-py's own URLs; in
+addition `sentinel_username` and `sentinel_password`. All that flowq and RQ keep lies in one slot of
+a cluster, whose node is asked for at each connection, as that of a Sentinel's primary is.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
+
+import redis
+from redis.connection import SSLConnection, parse_url
+from redis.crc import key_slot
+from redis.exceptions import AskError, ClusterDownError, RedisError, TryAgainError
+from redis.sentinel import (
+    MasterNotFoundError,
+    Sentinel,
+    SentinelConnectionPool,
+    SentinelManagedConnection,
+)
+
+from flowq.runtime.keys import PREFIX
+
+SENTINEL_SCHEMES = ("redis+sentinel", "rediss+sentinel")
+CLUSTER_SCHEMES = ("redis+cluster", "rediss+cluster")
+SENTINEL_PORT, CLUSTER_PORT = 26379, 6379
+
+ASK_S = 2.0
+"""How long one sentinel, or one node, may take to say where the server is."""
+
+_HOST = re.compile(r"(?P<host>\[[^\]]+\]|[^:,\[\]]+)(?::(?P<port>\d+))?")
+
+Address = tuple[str, int]
+ELSEWHERE = (AskError, ClusterDownError, TryAgainError)
+"""What a node of a cluster says that does not have the keys (MovedError is an AskError)."""
+
+
+def is_managed(url: str) -> bool:
+    """Whether the URL names a server that has to be looked for."""
+    return url.partition("://")[0].lower() in SENTINEL_SCHEMES + CLUSTER_SCHEMES
+
+
+def make_client(url: str, **options: Any) -> redis.Redis:
+    """Return a client; nothing is connected before its first command. The URL's options win.
+
+    Errors: ValueError for what is no such URL, or has no slot of its own in a cluster.
+    """
+    parts = urlsplit(url)
+    if parts.scheme in SENTINEL_SCHEMES:
+        return _sentinel_client(parts, options)
+    return _cluster_client(parts, options)
+
+
+# Sentinel ----------------------------------------------------------------------------------------
+
+
+def _sentinel_client(parts: SplitResult, options: dict[str, Any]) -> redis.Redis:
+    service, _, db = unquote(parts.path).strip("/").partition("/")
+    if not service or (db and not db.isdigit()):
+        raise ValueError("the name of the service is missing: redis+sentinel://HOST:PORT/SERVICE")
+    words = dict(parse_qsl(parts.query))
+    asking: dict[str, Any] = {"socket_timeout": ASK_S, "socket_connect_timeout": ASK_S}
+    for name in ("username", "password"):
+        if f"sentinel_{name}" in words:
+            asking[name] = words.pop(f"sentinel_{name}")
+    found = {**options, **_options(parts, words)}
+    if found.pop("connection_class", None) is SSLConnection:
+        found["ssl"] = True
+        asking |= {name: value for name, value in found.items() if name.startswith("ssl")}
+    manager = Sentinel(_hosts(parts, SENTINEL_PORT), sentinel_kwargs=asking)  # type: ignore[no-untyped-call]
+    found.setdefault("db", int(db or 0))
+    client: redis.Redis = manager.master_for(service, **found)  # type: ignore[no-untyped-call]
+    return client
+
+
+# Cluster -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Finds the node that has a slot; it can be pickled. Stands where redis-py has a Sentinel."""
+
+    nodes: tuple[Address, ...]
+    slot: int
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def discover_master(self, service_name: str) -> Address:
+        """Return the address of the node, asked of the first that answers.
+
+        Errors: MasterNotFoundError, which is redis-py's ConnectionError.
+        """
+        troubles = []
+        for host, port in self.nodes:
+            try:
+                return self._ask(host, port)
+            except (RedisError, OSError) as error:
+                troubles.append(f"{host}:{port}: {error}")
+        raise MasterNotFoundError(f"no node tells who has {service_name}: {'; '.join(troubles)}")
+
+    def _ask(self, host: str, port: int) -> Address:
+        with redis.Redis(host, port, **self.options) as node:
+            reply: Any = node.execute_command("CLUSTER SLOTS")
+        for first, last, primary, *_ in _rows(reply):
+            if first <= self.slot <= last:
+                name = primary[0].decode() if isinstance(primary[0], bytes) else primary[0]
+                return name or host, int(primary[1])  # a node may not know its own name
+        raise MasterNotFoundError(f"nobody has slot {self.slot}")
+
+
+def _rows(reply: Any) -> list[Any]:
+    """Return the rows of CLUSTER SLOTS, which some versions of redis-py turn into a dictionary."""
+    if isinstance(reply, dict):
+        return [(*ends, found["primary"]) for ends, found in reply.items()]
+    return list(reply)
+
+
+class ClusterConnection(SentinelManagedConnection):
+    """A connection that looks for the node again when that says that it is not the one."""
+
+    def read_response(self, *args: Any, **options: Any) -> Any:
+        """Return a reply. Errors: redis-py's; a move counts as a lost connection."""
+        try:
+            return super().read_response(*args, **options)
+        except ELSEWHERE as error:
+            self.disconnect()  # type: ignore[no-untyped-call]
+            raise redis.ConnectionError(f"the keys have moved: {error}") from error
+
+
+class ClusterSSLConnection(ClusterConnection, SSLConnection):
+    """The same with TLS."""
+
+
+def _cluster_client(parts: SplitResult, options: dict[str, Any]) -> redis.Redis:
+    if parts.path.strip("/ ") not in ("", "0"):
+        raise ValueError("a cluster has no databases to choose from, and no service")
+    if not re.search(r"\{[^{}]+\}", PREFIX):
+        raise ValueError(
+            "on a cluster all keys must be in one slot: set RQ_KEY_PREFIX to a name in braces, "
+            "such as {rq}, here and for all workers"
+        )
+    found = {**options, **_options(parts, dict(parse_qsl(parts.query)))}
+    has_tls = found.pop("connection_class", None) is SSLConnection
+    slot = key_slot(PREFIX.encode())
+    asking = {**found, "socket_timeout": ASK_S, "ssl": has_tls}
+    manager = Cluster(tuple(_hosts(parts, CLUSTER_PORT)), slot, asking)
+    connection_class = ClusterSSLConnection if has_tls else ClusterConnection
+    pool = SentinelConnectionPool(PREFIX, manager, connection_class=connection_class, **found)  # type: ignore[no-untyped-call]
+    return redis.Redis(connection_pool=pool)
+
+
+# Both --------------------------------------------------------------------------------------------
+
+
+def _options(parts: SplitResult, words: dict[str, str]) -> dict[str, Any]:
+    """Return what redis-py makes of the user, the password and the options of the URL."""
+    user, at, _ = parts.netloc.rpartition("@")
+    scheme = parts.scheme.partition("+")[0]
+    found: dict[str, Any] = parse_url(f"{scheme}://{user}{at}host?{urlencode(words)}")  # type: ignore[no-untyped-call]
+    found.pop("host")
+    return found
+
+
+def _hosts(parts: SplitResult, default_port: int) -> list[Address]:
+    found = []
+    for text in parts.netloc.rpartition("@")[2].split(","):
+        match = _HOST.fullmatch(text)
+        if match is None:
+            raise ValueError(f"{text!r} is no HOST:PORT")
+        found.append((match["host"].strip("[]"), int(match["port"] or default_port)))
+    return found
