@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from subprocess import Popen
 
 from harness.catalogue import System
 from harness.client import Client
