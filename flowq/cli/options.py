@@ -18,7 +18,8 @@ run_id: Decorator = click.argument("run_id", metavar="RUN")
 redis_url: Decorator = click.option(
     "--redis-url",
     metavar="URL",
-    help="The server: redis://HOST:PORT/DB, rediss://… or unix:///PATH. Default: FLOWQ_REDIS_URL, "
+    help="The server: redis://HOST:PORT/DB, rediss://…, unix:///PATH, redis+sentinel://… or "
+    "redis+cluster://… Default: FLOWQ_REDIS_URL, "
     "else RQ_REDIS_URL, else the private server of the current folder.",
 )
 
