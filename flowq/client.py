@@ -230,12 +230,13 @@ class Run:
             return approvals.release_run(self.run_id, self.connection)
         return approvals.approve(self.run_id, name, self.connection)
 
-    def cancel(self) -> None:
+    def cancel(self, *, now: bool = False) -> None:
         """End the run: what has not started is called off, what runs gets RQ's stop command.
 
+        Then jobs run whose `if` asks `always()` or `canceled()`; `now` ends these too.
         Errors: RunNotFound; WrongState when it has ended.
         """
-        runs.cancel(self.run_id, self.connection)
+        runs.cancel(self.run_id, self.connection, is_now=now)
 
     def remove(self) -> None:
         """Remove the run with everything that belongs to it."""

@@ -240,15 +240,22 @@ def list_runs(connection: Redis, limit: int = 50) -> list[RunRecord]:
 # Ending --------------------------------------------------------------------------------------
 
 
-def cancel(run_id: str, connection: Redis) -> None:
+def cancel(run_id: str, connection: Redis, *, is_now: bool = False) -> None:
     """Call off whatever has not started, and stop what is running. Idempotent.
 
-    Errors: RunNotFound; WrongState for a run that has ended.
+    Jobs whose `if` asks `always()` or `canceled()` still run, unless `is_now`, which may be said
+    later. Errors: RunNotFound; WrongState for a run that has ended.
     """
     record = get_record(run_id, connection)
     if record.state in RUN_ENDED:
         raise WrongState(f"run {run_id} has ended: {record.state}")
-    connection.hset(keys.run(run_id), "canceling", 1)
+    with connection.pipeline() as pipeline:
+        if is_now:
+            pipeline.hset(keys.run(run_id), "canceling", "now")
+        else:
+            pipeline.hsetnx(keys.run(run_id), "canceling", "1")
+        pipeline.hdel(keys.run(run_id), "canceled")  # how far an earlier one has come
+        pipeline.execute()
     for job_id in finish(connection, f"cancel:{run_id}"):
         try:
             send_stop_job_command(connection, job_id)

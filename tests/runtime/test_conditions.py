@@ -224,3 +224,22 @@ def test_other_options_reach_the_job(run: Runs, connection: Redis) -> None:
     run.submit(job("a", "my_id"), job("b", "my_id", at_front=True, on_crash="fail"))
     assert connection.lrange("rq:queue:default", 0, -1) == [b"r1-b", b"r1-a"]
     assert connection.hget("rq:job:r1-b", "flowq_on_crash") == b"fail"
+
+
+def test_a_cancel_can_end_these_too_at_once_or_later(run: Runs, work: Work) -> None:
+    run.submit(
+        job("build", "my_id"),
+        job("clean", "my_id", needs=("build",), if_="always()"),
+        job("tell", "my_id", needs=("clean",), if_="canceled()"),
+    )
+    runs.cancel("r1", run.connection)
+    assert run.states == {"build": "canceled", "clean": "queued", "tell": "deferred"}
+    work(max_jobs=1)
+    runs.cancel("r1", run.connection, is_now=True)
+    assert run.states == {"build": "canceled", "clean": "finished", "tell": "canceled"}
+    assert run.state == "canceled"
+    retrying.retry("r1", run.connection)
+    runs.cancel("r1", run.connection)
+    assert run.states == {"build": "canceled", "clean": "queued", "tell": "deferred"}
+    runs.cancel("r1", run.connection, is_now=True)
+    assert set(run.states.values()) == {"canceled"}

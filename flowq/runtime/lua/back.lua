@@ -79,7 +79,8 @@ local function take_away(id, execution)
     return
   end
   drop(id, execution, queue)
-  if f[4] and not f[7] and redis.call('HGET', run_key(f[4]), 'canceling') then
+  local canceling = f[4] and redis.call('HGET', run_key(f[4]), 'canceling')
+  if canceling and (canceling == 'now' or not f[7]) then
     return call_off(id, 'canceled', 'the run was canceled') -- nobody was there to stop it
   end
   put_back(id, queue, f[3], f[4], f[5])

@@ -55,9 +55,10 @@ local function purge(run)
 end
 
 local function cancel(run)
+  local is_now = redis.call('HGET', run_key(run), 'canceling') == 'now'
   return each_item(OURS .. 'jobs:' .. run, run_key(run), 'canceled', function(job)
     local f = redis.call('HMGET', job_key(job), 'status', 'flowq_always')
-    if NOT_STARTED[f[1]] and not f[2] then call_off(job, 'canceled', 'the run was canceled') end
+    if NOT_STARTED[f[1]] and (is_now or not f[2]) then call_off(job, 'canceled', 'the run was canceled') end
     if f[1] == 'started' then running[#running + 1] = job end
   end)
 end
