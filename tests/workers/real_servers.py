@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import subprocess
+import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -49,7 +51,7 @@ class Servers:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def start(self, *options: str, config: str = "") -> Started:
+    def start(self, *options: str, config: str = "", **login: str) -> Started:
         """Start a server that keeps nothing, and wait until it answers."""
         port = free_port()
         folder = self._folder / str(port)
@@ -61,7 +63,7 @@ class Servers:
         )
         self._stack.callback(process.wait)
         self._stack.callback(process.kill)
-        started = Started(port, process, redis.Redis(port=port))
+        started = Started(port, process, redis.Redis(port=port, **login))
         self._stack.callback(started.connection.close)
         wait_until(lambda: answers(started.connection), READY_S)
         return started
@@ -139,3 +141,53 @@ def find_owner(nodes: list[Started], key: str) -> Started:
         if node.connection.info("replication")["role"] == "master":
             return node
     raise AssertionError("nobody has that slot")
+
+
+class TlsProxy:
+    """Speaks TLS in front of a server, whose program in the wheel does not."""
+
+    def __init__(self, folder: Path, port: int) -> None:
+        self.certificate = make_certificate(folder)
+        self._target = port
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.certificate, folder / "key.pem")
+        self._context = context
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._listening.getsockname()[1])
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        """Accept nobody any more."""
+        self._listening.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._listening.accept()
+                threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        with suppress(OSError):  # also what the handshake raises
+            outer = self._context.wrap_socket(client, server_side=True)
+            inner = socket.create_connection(("127.0.0.1", self._target))
+            threading.Thread(target=_pass_on, args=(inner, outer), daemon=True).start()
+            _pass_on(outer, inner)
+
+
+def _pass_on(source: socket.socket, sink: socket.socket) -> None:
+    with suppress(OSError):
+        while data := source.recv(65536):
+            sink.sendall(data)
+    for each in (source, sink):
+        with suppress(OSError):
+            each.shutdown(socket.SHUT_RDWR)
+
+
+def make_certificate(folder: Path) -> Path:
+    """Make a certificate for 127.0.0.1 that vouches for itself, with `key.pem` beside it."""
+    certificate = folder / "ca.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+    command += ["-nodes", "-days", "2", "-subj", "/CN=flowq test", "-addext"]
+    command += ["subjectAltName=IP:127.0.0.1", "-keyout", str(folder / "key.pem")]
+    subprocess.run([*command, "-out", str(certificate)], check=True, capture_output=True)
+    return certificate
