@@ -18,11 +18,24 @@ from flowq.inputs import resolve_inputs
 from flowq.plan import Plan
 from flowq.planner import make_plan
 from flowq.spec import Workflow
-from flowq.targets import find_callable, load
+from flowq.targets import find_callable, load_partly
 
 __all__ = ["compile_plan", "find_problems", "load", "make_run_id"]
 
 RUN_ID_LENGTH = 12
+
+
+def load(target: str, *, imports: bool = False) -> Workflow:
+    """Return the workflow that `target` names: `file.yaml`, `file.py:name`, `package.module:name`.
+
+    Errors: WorkflowNotFound; WorkflowInvalid for a text with problems, with those too that
+    `find_problems` finds in what could be read of it.
+    """
+    workflow, problems = load_partly(target)
+    if not problems:
+        return workflow
+    more = [each for each in find_problems(workflow, imports=imports) if each.severity == "error"]
+    raise WorkflowInvalid(in_text_order([*problems, *more], _file_of(workflow)))
 
 
 def find_problems(workflow: Workflow, *, imports: bool = True) -> list[Problem]:
@@ -39,7 +52,12 @@ def _find_problems(workflow: Workflow, graph: Graph, imports: bool) -> list[Prob
     problems = list(check(workflow, graph))
     if imports:
         problems += check_calls(workflow, graph, find_callable)
-    return in_text_order(problems)
+    return in_text_order(problems, _file_of(workflow))
+
+
+def _file_of(workflow: Workflow) -> str:
+    where = workflow.places.find()
+    return where.file if where else ""
 
 
 def compile_plan(

@@ -205,7 +205,9 @@ class Workflow:
 
     Shape: `jobs` and `inputs` in the order of declaration, names unique; `outputs` may hold
     expressions over results; `workflows` are those that its jobs name, by name. `folder` is the
-    folder of the file it was read from (importable while it runs), or None.
+    folder of the file it was read from (importable while it runs), or None. `unread` has the parts
+    of a text with problems that were read only in part, or not at all; it is empty wherever the
+    workflow is more than something to look for further problems in.
     """
 
     name: str
@@ -221,9 +223,19 @@ class Workflow:
     schedule: Schedule | None = None
     places: Places = field(default_factory=Places, compare=False, repr=False)
     folder: str | None = field(default=None, compare=False)
+    unread: frozenset[Path] = field(default=frozenset(), compare=False, repr=False)
 
     def __iter__(self) -> Iterator[JobSpec]:
         return iter(self.jobs)
+
+    def is_whole(self, *path: str | int) -> bool:
+        """Whether all that was written in a part is known, so that what is not there is missing."""
+        return path not in self.unread
+
+    @property
+    def whole_jobs(self) -> Iterator[JobSpec]:
+        """The jobs of which all is known."""
+        return (job for job in self.jobs if ("jobs", job.name) not in self.unread)
 
     def find(self, name: str) -> JobSpec | None:
         """Return the job declared under `name`, or None."""

@@ -18,7 +18,7 @@ from flowq.declare import python, yaml
 from flowq.declare.nodes import MapNode, read_document
 from flowq.declare.problems import Problems
 from flowq.declare.shapes import to_data
-from flowq.errors import UsageError, WorkflowInvalid, WorkflowNotFound
+from flowq.errors import Problem, UsageError, WorkflowInvalid, WorkflowNotFound
 from flowq.spec import Workflow
 
 YAML_ENDINGS = (".yaml", ".yml")
@@ -33,6 +33,17 @@ def load(target: str) -> Workflow:
     module is meant whose name does not begin with `_`. The workflow's own folder and the current
     folder become importable. Errors: WorkflowNotFound; WorkflowInvalid.
     """
+    workflow, problems = load_partly(target)
+    if problems:
+        raise WorkflowInvalid(problems)
+    return workflow
+
+
+def load_partly(target: str) -> tuple[Workflow, list[Problem]]:
+    """Return what can be read of the workflow that `target` names, and all problems of its text.
+
+    Shape: a workflow in Python code has none here. Errors: as `load`, when nothing can be read.
+    """
     path_text, colon, name = _split(target)
     path = Path(path_text)
     if path.suffix in YAML_ENDINGS:
@@ -40,13 +51,13 @@ def load(target: str) -> Workflow:
     if path.suffix == ".py":
         _require_file(target, path)
         make_importable(path.resolve().parent)
-        return _find_workflow(target, _import_file(target, path), name)
+        return _find_workflow(target, _import_file(target, path), name), []
     if path.exists() and not colon:
         return _load_yaml(target, path)
     if not path_text:
         raise WorkflowNotFound(target, "it names no module; write package.module:workflow")
     make_importable(Path.cwd())
-    return _find_workflow(target, _import(target, path_text), name)
+    return _find_workflow(target, _import(target, path_text), name), []
 
 
 def read_inputs(file: str | Path) -> dict[str, Any]:
@@ -108,12 +119,12 @@ def _split(target: str) -> tuple[str, str, str]:
     return drive + path, colon, name
 
 
-def _load_yaml(target: str, path: Path) -> Workflow:
+def _load_yaml(target: str, path: Path) -> tuple[Workflow, list[Problem]]:
     _require_file(target, path)
-    workflow = yaml.read_workflow(path)
+    workflow, problems = yaml.read_partly(path)
     make_importable(*(Path(folder) for folder in _folders(workflow) if folder))
     make_importable(Path.cwd(), path.resolve().parent)
-    return workflow
+    return workflow, problems
 
 
 def _folders(workflow: Workflow) -> Iterator[str | None]:

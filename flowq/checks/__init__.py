@@ -1,6 +1,7 @@
 """What is wrong with a workflow: one small function per rule, all problems at once.
 
 A rule is a function from the workflow and its graph to problems, and knows nothing of the others.
+Of a workflow that could be read only in part, a rule complains of nothing that is missing there.
 `check` needs nothing but the declaration; `check_calls` looks at the functions that jobs call,
 which the shell imports and passes in. Both look into nested workflows too.
 """
@@ -122,12 +123,16 @@ def check_calls(
     )
 
 
-def in_text_order(problems: Iterable[Problem]) -> list[Problem]:
-    """Return problems by position; those without one come first, and equals keep their order."""
+def in_text_order(problems: Iterable[Problem], file: str = "") -> list[Problem]:
+    """Return problems by position, those in `file` before those in others.
 
-    def position(problem: Problem) -> tuple[str, int, int]:
-        where = problem.where
-        return (where.file, where.line, where.column) if where else ("", 0, 0)
+    Shape: those without a position come first, and equals keep their order.
+    """
+
+    def position(problem: Problem) -> tuple[bool, str, int, int]:
+        if (where := problem.where) is None:
+            return False, "", 0, 0
+        return where.file != file, where.file, where.line, where.column
 
     return sorted(problems, key=position)
 

@@ -11,7 +11,7 @@ from flowq.spec import JobSpec, Workflow
 
 def check_work(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
     """A job says exactly one of `call`, `run` and `workflow`."""
-    for job in workflow.jobs:
+    for job in workflow.whole_jobs:
         said = [*_work_of(job)]
         if len(said) > 1:
             message = f"job {job.name} has {' and '.join(f'`{key}`' for key in said)}"
@@ -36,7 +36,7 @@ def _work_of(job: JobSpec) -> Iterator[str]:
 
 def check_meaning(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
     """A key stands beside the key that it belongs to, and not where it means nothing."""
-    for job in workflow.jobs:
+    for job in workflow.whole_jobs:
         for key, message, hint in _meaningless(job):
             where = workflow.places.find("jobs", job.name, key)
             yield Problem("FQ118", f"job {job.name} {message}", where, hint)

@@ -87,7 +87,8 @@ def _argument_problems(
         () if takes_all else _unknown_arguments(job, parameters),
     ):
         yield replace(problem, where=places.find("jobs", job.name, "with", name))
-    if missing := [p.name for p in parameters if _is_required(p) and p.name not in job.with_]:
+    missing = [p.name for p in parameters if _is_required(p) and p.name not in job.with_]
+    if missing and workflow.is_whole("jobs", job.name):
         message = f"job {job.name} does not pass {', '.join(missing)} to {job.call}"
         where = places.find("jobs", job.name, "with")
         yield Problem("FQ504", message, where, f"add it under `with:`, as in {missing[0]}: …")

@@ -31,7 +31,7 @@ def check_expressions(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
             found = chain(
                 _shared_problems(owner, references, inputs, graph, name),
                 _misplaced(owner, key, references, ROOTS_BY_KEY[key]),
-                _not_in_this_job(job, key, references),
+                _not_in_this_job(job, key, references) if workflow.is_whole("jobs", name) else (),
             )
             yield from (replace(p, where=workflow.places.find(*path)) for p in found)
     yield from _workflow_problems(workflow, graph, inputs)
@@ -68,14 +68,16 @@ def _shared_problems(
 ) -> Iterable[Problem]:
     return chain(
         references.problems,
-        _unknown_inputs(owner, references.inputs, inputs) if references.inputs else (),
+        _unknown_inputs(owner, references.inputs, inputs, graph) if references.inputs else (),
         _unknown_results(graph, owner, references, speaker) if references.jobs else (),
     )
 
 
-def _unknown_inputs(owner: str, used: frozenset[str], inputs: list[str]) -> Iterator[Problem]:
+def _unknown_inputs(
+    owner: str, used: frozenset[str], inputs: list[str], graph: Graph
+) -> Iterator[Problem]:
     for name in sorted(used):
-        if name not in inputs:
+        if name not in inputs and graph.workflow.is_whole("inputs"):
             message = f"{owner} uses inputs.{name}, and the workflow has no such input"
             hint = did_you_mean(name, inputs) or f"declare it: inputs: {{{name}: {{type: str}}}}"
             yield Problem("FQ205", message, hint=hint)
@@ -88,7 +90,7 @@ def _unknown_results(
         if name not in graph.job_by_name:
             message = f"{owner} uses jobs.{name}.{attribute}, and no job has that name"
             yield Problem("FQ204", message, hint=suggest_job(graph, name, speaker))
-        else:
+        elif graph.workflow.is_whole("jobs", name):
             yield from _wrong_number(owner, graph.job_by_name[name], attribute)
     for name, attribute, part in references.parts:
         if attribute == "result" and name in graph.job_by_name:
@@ -109,7 +111,7 @@ def _wrong_number(owner: str, job: JobSpec, attribute: str) -> Iterator[Problem]
 
 def _unknown_output(owner: str, graph: Graph, name: str, part: str) -> Iterator[Problem]:
     nested = graph.workflow.workflows.get(graph.job_by_name[name].workflow)
-    if nested is not None and part not in nested.outputs:
+    if nested is not None and part not in nested.outputs and nested.is_whole("outputs"):
         message = f"{owner} uses jobs.{name}.result.{part}, and {nested.name} has no such output"
         hint = did_you_mean(part, nested.outputs) or f"declare it there: outputs: {{{part}: …}}"
         yield Problem("FQ219", message, hint=hint)

@@ -18,7 +18,7 @@ MAX_COMBINATIONS = 10_000
 
 def check_matrices(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
     """A matrix has combinations, and not too many; `exclude` names its axes."""
-    for job in workflow.jobs:
+    for job in workflow.whole_jobs:
         if job.matrix is not None:
             yield from _size(workflow, job, job.matrix)
             yield from _excluded(workflow, job, job.matrix)
@@ -66,7 +66,7 @@ def _excluded(workflow: Workflow, job: JobSpec, matrix: Matrix) -> Iterator[Prob
 def check_lists(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
     """What a group is made of is a list, as far as its input tells."""
     type_by_name = {declared.name: declared.type for declared in workflow.inputs}
-    for job in workflow.jobs:
+    for job in workflow.whole_jobs:
         for path, items in _lists_of(job):
             whole = find_whole_reference(as_source(items)) if isinstance(items, str) else None
             kind = type_by_name.get(whole.name) if whole and whole.root == "inputs" else None
@@ -85,7 +85,7 @@ def _lists_of(job: JobSpec) -> Iterator[tuple[Path, object]]:
 
 def check_conditions(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
     """An `if` that asks how the jobs before it ended says no `on_blocker_failure`."""
-    for job in workflow.jobs:
+    for job in workflow.whole_jobs:
         if job.if_ is None or job.on_blocker_failure is None:
             continue
         asked = find_references(as_template(job.if_)).statuses - {"success"}

@@ -35,6 +35,8 @@ def check_duplicates(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
 def check_job_names(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
     """A job's name can be part of a job id."""
     for job in graph:
+        if not workflow.is_whole("jobs", job.name):
+            continue
         if reason := _find_refusal(job.name):
             where = workflow.places.find("jobs", job.name)
             hint = "a name becomes part of a job id: letters, digits, _ and single - only"
@@ -53,7 +55,7 @@ def _find_refusal(name: str) -> str | None:
 
 def check_presence(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
     """A workflow has jobs."""
-    if not workflow.jobs:
+    if not workflow.jobs and workflow.is_whole("jobs"):
         message = f"the workflow {workflow.name} has no jobs"
         yield Problem("FQ210", message, workflow.places.find("jobs"), "add one under `jobs:`")
 

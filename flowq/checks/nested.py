@@ -14,31 +14,33 @@ from flowq.spec import Input, JobSpec, Workflow
 
 def check_nested(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
     """A nested workflow is there, gets its required inputs, and no others."""
-    for job in workflow.jobs:
+    for job in workflow.whole_jobs:
         if not job.workflow:
             continue
         nested = workflow.workflows.get(job.workflow)
-        if nested is None:
+        if nested is not None:
+            yield from _arguments(workflow, job, nested)
+        elif workflow.is_whole("workflows", job.workflow):
             where = workflow.places.find("jobs", job.name, "workflow")
             message = f"job {job.name} runs the workflow {job.workflow}, which is not there"
             hint = did_you_mean(job.workflow, workflow.workflows)
             yield Problem("FQ119", message, where, hint or "declare it under `workflows:`")
-        else:
-            yield from _arguments(workflow, job, nested)
 
 
 def _arguments(workflow: Workflow, job: JobSpec, nested: Workflow) -> Iterator[Problem]:
     input_by_name = {declared.name: declared for declared in nested.inputs}
+    whole = [d for d in nested.inputs if nested.is_whole("inputs", d.name)]
     places = workflow.places
     for name, value in job.with_.items():
         where = places.find("jobs", job.name, "with", name)
-        if name not in input_by_name:
+        if name in input_by_name:
+            if reason := _find_misfit(input_by_name[name], value):
+                message = f"job {job.name} passes {name} to {nested.name}, and that {reason}"
+                yield Problem("FQ218", message, where)
+        elif nested.is_whole("inputs"):
             message = f"job {job.name} passes {name}, and {nested.name} has no such input"
             yield Problem("FQ218", message, where, did_you_mean(name, input_by_name))
-        elif reason := _find_misfit(input_by_name[name], value):
-            message = f"job {job.name} passes {name} to {nested.name}, and that {reason}"
-            yield Problem("FQ218", message, where)
-    missing = [d.name for d in nested.inputs if d.required and d.name not in job.with_]
+    missing = [d.name for d in whole if d.required and d.name not in job.with_]
     if missing:
         message = f"job {job.name} does not pass {', '.join(missing)} to {nested.name}"
         where = places.find("jobs", job.name, "with")

@@ -40,7 +40,7 @@ def command(target: str, imports: bool, as_json: bool, verbose: bool) -> int:
 
 def _find_problems(target: str, imports: bool) -> tuple[Sequence[Problem], int]:
     try:
-        workflow = load(target)
+        workflow = load(target, imports)
         with streams.users_code():
             return compiling.find_problems(workflow, imports=imports), len(workflow.jobs)
     except WorkflowInvalid as invalid:

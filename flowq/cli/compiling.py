@@ -13,10 +13,10 @@ from flowq.plan import Plan
 from flowq.spec import Input, Workflow
 
 
-def load(target: str) -> Workflow:
+def load(target: str, imports: bool = False) -> Workflow:
     """Return the workflow that the user means. Errors: WorkflowNotFound; WorkflowInvalid."""
     with streams.users_code():
-        return compiling.load(target)
+        return compiling.load(target, imports=imports)
 
 
 def make_plan(
@@ -26,7 +26,7 @@ def make_plan(
 
     An input of the command line comes before one of the file, and that before the environment's.
     """
-    workflow = load(target)
+    workflow = load(target, imports)
     from_file = targets.read_inputs(inputs_file) if inputs_file else {}
     inputs = {**targets.find_inputs(workflow, os.environ), **from_file, **given}
     with streams.users_code():

@@ -14,7 +14,6 @@ from flowq.declare.shapes import (
     DURATION,
     MESSAGE,
     TIMEOUT,
-    check_expressions,
     choice,
     either,
     read_count,
@@ -229,7 +228,6 @@ def read_environment(label: str, node: Node, problems: Problems) -> dict[str, st
         elif not isinstance(inner, ScalarNode):
             problems.add("FQ105", inner, f"{name} in {label} must be text, not {say(inner)}")
         else:
-            check_expressions(inner, problems)
             environment[name] = "" if is_empty(inner) else tidy(inner.text)
     return environment
 

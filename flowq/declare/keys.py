@@ -273,4 +273,4 @@ NESTED = Vocabulary(
 )
 
 INSTEAD_OF_CALL = frozenset({"uses", "steps", "function", "func", "command", "script"})
-"""Keys that were meant to say what a job does: then a missing `call` is no problem of its own."""
+"""Keys of other tools that say what a job does."""

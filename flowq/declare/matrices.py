@@ -9,7 +9,7 @@ from typing import Any
 from flowq.declare.job_shapes import VARIABLE
 from flowq.declare.nodes import ListNode, MapNode, Node, ScalarNode
 from flowq.declare.problems import Problems
-from flowq.declare.shapes import check_expressions, either, read_expression, to_template
+from flowq.declare.shapes import check_keys, either, read_expression, to_template
 from flowq.declare.vocabulary import Shape, is_empty, say
 from flowq.expressions import as_source, as_template
 from flowq.spec import Matrix
@@ -40,7 +40,9 @@ def build_matrix(job: MapNode, stop_when: str | None) -> Matrix | None:
 def _values(axis: Node, as_text: bool) -> Any:
     if isinstance(axis, ListNode):
         return [_value(item, as_text) for item in axis.items]
-    return as_template(as_source(axis.text)) if isinstance(axis, ScalarNode) else []
+    if isinstance(axis, ScalarNode) and "${{" in axis.text:
+        return as_template(as_source(axis.text))
+    return []
 
 
 def _value(node: Node, as_text: bool) -> Any:
@@ -90,7 +92,7 @@ def _read_matrix(label: str, node: Node, problems: Problems) -> Node | None:
 
 def _read_axis(label: str, node: Node, problems: Problems) -> None:
     if isinstance(node, ListNode):
-        check_expressions(node, problems)
+        check_keys(node, problems)
     elif isinstance(node, ScalarNode) and "${{" in node.text:
         read_expression(label, node, problems)
     else:
@@ -105,7 +107,7 @@ def _read_combinations(label: str, node: Node, problems: Problems) -> Node | Non
         message = f"{label} must be a list of maps, not {say(node)}"
         problems.add("FQ105", node, message, "write [{os: linux, python: 3.11}]")
         return None
-    check_expressions(node, problems)
+    check_keys(node, problems)
     return node
 
 

@@ -11,7 +11,7 @@ from flowq.declare.nodes import MapNode, Node, ScalarNode
 from flowq.declare.problems import Placed, Problems
 from flowq.declare.vocabulary import is_empty, say
 from flowq.declare.yaml_jobs import check_name
-from flowq.errors import WorkflowInvalid, WorkflowNotFound
+from flowq.errors import Problem, WorkflowInvalid, WorkflowNotFound
 from flowq.spec import JobSpec, Workflow
 
 MAX_DEPTH = 16
@@ -20,7 +20,7 @@ MAX_DEPTH = 16
 _ENDINGS = (".yaml", ".yml")
 
 ReadNode = Callable[[str, MapNode, "Shelf"], Workflow]
-ReadFile = Callable[[str, "Files"], Workflow]
+ReadFile = Callable[[str, "Files"], tuple[Workflow, list[Problem]]]
 
 
 @dataclass
@@ -130,13 +130,16 @@ class Shelf:
 
     def _read_file(self, name: str, file: str, place: Placed) -> Workflow | None:
         try:
-            return self.files.read_file(file, self.files.beside(file))
+            workflow, problems = self.files.read_file(file, self.files.beside(file))
         except WorkflowNotFound as error:
             message = f"the workflow {name} cannot be read: {error.reason}"
             self.problems.add("FQ119", place, message, "it is looked for beside this file")
+            return None
         except WorkflowInvalid as invalid:
             self.problems.found += invalid.problems
-        return None
+            return None
+        self.problems.found += problems
+        return workflow
 
 
 def is_file(name: str) -> bool:

@@ -17,7 +17,8 @@ class Positions(Mapping[Path, Where]):
     """The positions of a document by path.
 
     What a key leads to is where it begins when that is on the key's own line, and where the key is
-    otherwise. Most are never asked for, so nothing is computed before.
+    otherwise. `include` and `exclude` may stand inside of the matrix that they belong to. Most are
+    never asked for, so nothing is computed before.
     """
 
     file: str
@@ -32,6 +33,8 @@ class Positions(Mapping[Path, Where]):
     def get(self, path: Path, default: Any = None) -> Any:
         """Return the position of a path, without the cost of an exception where there is none."""
         place, node = _step_in(self.root, path)
+        if node is None and path[2:3] in (("include",), ("exclude",)):
+            place, node = _step_in(self.root, (*path[:2], "matrix", *path[2:]))
         return default if node is None else Where(self.file, place.line, place.column)
 
     def __iter__(self) -> Iterator[Path]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import NoReturn, Protocol
 
 from flowq.errors import Problem, Where, WorkflowInvalid
@@ -60,10 +59,6 @@ class Problems:
         self.raise_if_any()
         raise AssertionError("there is a problem")
 
-    def take(self, problem: Problem, place: Placed) -> None:
-        """Note a problem that another room found in what stands at `place`."""
-        self.found.append(replace(problem, where=self.where(place)))
-
     def where(self, place: Placed) -> Where:
         """Return the position of `place` in this file."""
         return Where(self.file, place.line, place.column)
@@ -71,7 +66,11 @@ class Problems:
     def raise_if_any(self) -> None:
         """Raise WorkflowInvalid with all problems, in the order of the text, if there are any."""
         if self.found:
-            raise WorkflowInvalid(sorted(self.found, key=self._position))
+            raise WorkflowInvalid(self.in_order())
+
+    def in_order(self) -> list[Problem]:
+        """Return all problems in the order of the text, those of other files behind."""
+        return sorted(self.found, key=self._position)
 
     def _position(self, problem: Problem) -> tuple[bool, str, int, int]:
         where = problem.where

@@ -1,4 +1,7 @@
-"""The shapes that many keys share: texts, flags, numbers, durations, data with expressions."""
+"""The shapes that many keys share: texts, flags, numbers, durations, data with expressions.
+
+Whether an expression can be read is not asked here: `flowq.checks` does, for both fronts.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from flowq.declare.durations import parse_duration
 from flowq.declare.nodes import ListNode, MapNode, Node, ScalarNode
 from flowq.declare.problems import Problems
 from flowq.declare.vocabulary import Shape, is_empty, say
-from flowq.expressions import as_source, as_template, find_references, tidy
+from flowq.expressions import as_source, tidy
 
 MAX_DURATION_S = 3_650 * 86_400
 
@@ -45,10 +48,7 @@ def read_fixed_text(label: str, node: Node, problems: Problems) -> str | None:
 def read_template(label: str, node: Node, problems: Problems) -> str | None:
     """Read a text that may hold expressions."""
     text = read_text(label, node, problems)
-    if text is None or "${{" not in text:
-        return text
-    check_expressions(node, problems)
-    return tidy(text)
+    return None if text is None else tidy(text)
 
 
 def read_expression(label: str, node: Node, problems: Problems) -> str | None:
@@ -61,8 +61,6 @@ def read_expression(label: str, node: Node, problems: Problems) -> str | None:
         hint = "leave the braces away; `and`, `or` and ~ join what stands between several"
         problems.add("FQ105", node, f"{label} must be one expression, not {say(node)}", hint)
         return None
-    for problem in find_references(as_template(source)).problems:
-        problems.take(problem, node)
     return source
 
 
@@ -133,10 +131,7 @@ def _read_number(label: str, node: Node, problems: Problems, least: int) -> int 
 def read_data(label: str, node: Node, problems: Problems) -> Any:
     """Read plain data, in which every text may hold expressions."""
     if isinstance(node, ScalarNode):
-        if "${{" not in node.text:
-            return node.value
-        check_expressions(node, problems)
-        return tidy(node.text)
+        return tidy(node.text) if "${{" in node.text else node.value
     if isinstance(node, ListNode):
         return [read_data(label, item, problems) for item in node.items]
     _check_keys(node, problems)
@@ -180,19 +175,15 @@ def to_template(node: Node) -> Any:
     return {key: to_template(inner) for key, inner in node.node_by_key.items()}
 
 
-def check_expressions(node: Node, problems: Problems) -> None:
-    """Note the expressions in a value that cannot be read, and those where none can be."""
-    if isinstance(node, ScalarNode):
-        if "${{" in node.text:
-            for problem in find_references(node.text).problems:
-                problems.take(problem, node)
-    elif isinstance(node, ListNode):
+def check_keys(node: Node, problems: Problems) -> None:
+    """Note the keys in a value, however deep, that hold expressions."""
+    if isinstance(node, ListNode):
         for item in node.items:
-            check_expressions(item, problems)
-    else:
+            check_keys(item, problems)
+    elif isinstance(node, MapNode):
         _check_keys(node, problems)
         for inner in node.node_by_key.values():
-            check_expressions(inner, problems)
+            check_keys(inner, problems)
 
 
 def choice(*words: str) -> Shape:

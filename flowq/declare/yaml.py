@@ -1,7 +1,8 @@
 """A workflow read from YAML text, with the position of everything that was written.
 
 Text → nodes (`nodes`) → values (`shapes`, by the words of `keys`) → `Workflow`. All problems of a
-document are reported together; what needs the graph or an import is left to `flowq.checks`.
+document are reported together; what needs the graph or an import is left to `flowq.checks`, which
+can look for it in what could be read of a text with problems.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ from flowq.declare.pausing import collector_paused
 from flowq.declare.positions import Positions
 from flowq.declare.problems import Problems
 from flowq.declare.syntax import Position
+from flowq.declare.unread import find_unread
 from flowq.declare.vocabulary import Vocabulary, is_empty, say
 from flowq.declare.yaml_inputs import read_inputs
 from flowq.declare.yaml_jobs import read_jobs
-from flowq.errors import WorkflowNotFound
+from flowq.errors import Problem, WorkflowInvalid, WorkflowNotFound
 from flowq.spec import Defaults, Places, Workflow
 
 _TOP = Position(1, 1)
@@ -32,6 +34,15 @@ def read_workflow(path: str | os.PathLike[str]) -> Workflow:
     Errors: WorkflowNotFound for a file that cannot be read; WorkflowInvalid with all problems,
     also those of the files that it names.
     """
+    return _whole(*read_partly(path))
+
+
+def read_partly(path: str | os.PathLike[str]) -> tuple[Workflow, list[Problem]]:
+    """Return what can be read of the workflow of a file, and all problems of its text, in order.
+
+    Shape: where there are problems, the workflow's `unread` says what it does not tell.
+    Errors: WorkflowNotFound; WorkflowInvalid when nothing can be read.
+    """
     file = os.fspath(path)
     return _read_file(file, Files((file,), _read_file))
 
@@ -42,10 +53,21 @@ def parse_workflow(text: str, file: str) -> Workflow:
     The stem of `file` is the name of a workflow that has none, and files that its jobs name are
     looked for beside it. Errors: WorkflowInvalid with all problems, in the order of the text.
     """
+    return _whole(*parse_partly(text, file))
+
+
+def parse_partly(text: str, file: str) -> tuple[Workflow, list[Problem]]:
+    """Return what can be read of the workflow of a text. Shape and errors: as `read_partly`."""
     return _parse(text, file, Files((file,), _read_file))
 
 
-def _read_file(file: str, files: Files) -> Workflow:
+def _whole(workflow: Workflow, problems: list[Problem]) -> Workflow:
+    if problems:
+        raise WorkflowInvalid(problems)
+    return workflow
+
+
+def _read_file(file: str, files: Files) -> tuple[Workflow, list[Problem]]:
     try:
         data = Path(file).read_bytes()
     except (OSError, ValueError) as error:
@@ -54,15 +76,14 @@ def _read_file(file: str, files: Files) -> Workflow:
     return _parse(_decode(data, file), file, files)
 
 
-def _parse(text: str, file: str, files: Files) -> Workflow:
+def _parse(text: str, file: str, files: Files) -> tuple[Workflow, list[Problem]]:
     problems = Problems(file)
     with collector_paused():
         root = read_document(text.removeprefix("\ufeff"), problems)
         document = _require_map(root, problems)
         shelf = Shelf(files, problems, _read_nested)
         workflow = _read_workflow(Path(file).stem, document, shelf, WORKFLOW)
-    problems.raise_if_any()
-    return workflow
+    return workflow, problems.in_order()
 
 
 def _decode(data: bytes, file: str) -> str:
@@ -94,6 +115,7 @@ def _read_workflow(name: str, document: MapNode, around: Shelf, kind: Vocabulary
     words = kind.read("the workflow", document, problems) or {}
     inputs = tuple(read_inputs(words["inputs"], problems)) if "inputs" in words else ()
     jobs = tuple(read_jobs(document, problems))
+    workflows = around.open(document.node_by_key.get("workflows")).gather(jobs, document)
     return Workflow(
         name=words.get("name", name),
         jobs=jobs,
@@ -102,12 +124,15 @@ def _read_workflow(name: str, document: MapNode, around: Shelf, kind: Vocabulary
         defaults=_as_defaults(words.get("defaults", {})),
         env=words.get("env", {}),
         outputs=words.get("outputs", {}),
-        workflows=around.open(document.node_by_key.get("workflows")).gather(jobs, document),
+        workflows=workflows,
         max_parallel=words.get("max_parallel"),
         concurrency=words.get("concurrency"),
         schedule=words.get("schedule"),
         places=Places(Positions(file, document)),
         folder=os.path.dirname(os.path.abspath(file)),  # noqa: PTH100, PTH120 - keeps symbolic links
+        unread=(
+            find_unread(document, kind.keys, workflows, problems) if problems.found else frozenset()
+        ),
     )
 
 

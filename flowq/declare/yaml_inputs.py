@@ -60,7 +60,7 @@ def _read_input(name: str, node: Node, problems: Problems) -> Input:
         if node.value is not None:
             hint = f"write {name}: {{default: {node.text}}}, or {name}: {{type: str}}"
             problems.add("FQ105", node, f"input {name} must be a map, not {say(node)}", hint)
-        return Input(name)
+        return Input(name, required=is_empty(node))
     words = INPUT.read(f"input {name}", node, problems) or {}
     declared = Input(
         name=name,

@@ -14,6 +14,7 @@ from flowq.declare.merging import merge_blocks
 from flowq.declare.nodes import MapNode, Node, ScalarNode
 from flowq.declare.problems import Problems
 from flowq.declare.vocabulary import is_empty, say
+from flowq.nearest import find_nearest
 from flowq.spec import ForEach, JobSpec, Shell
 
 _JOB_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
@@ -31,7 +32,7 @@ _HINT_WRITE_JOBS = "write jobs: {NAME: {call: package.module:function}}"
 
 
 def read_jobs(document: MapNode, problems: Problems) -> Iterator[JobSpec]:
-    """Yield the jobs of a workflow, as far as they can be read."""
+    """Yield the jobs of a workflow, as far as they can be read: of some, that is their name."""
     node = document.node_by_key.get("jobs")
     if node is None:
         problems.add("FQ106", document, "the workflow has no `jobs`", _HINT_WRITE_JOBS)
@@ -51,6 +52,7 @@ def _read_each_job(jobs: MapNode, problems: Problems) -> Iterator[JobSpec]:
         check_name(key, problems)
         if is_empty(node):
             _note_missing_call(key, problems)
+            yield JobSpec(name)
         elif isinstance(node, MapNode):
             words = JOB.read(f"job {name}", node, problems)
             _check_keys(key, node, problems)
@@ -59,6 +61,7 @@ def _read_each_job(jobs: MapNode, problems: Problems) -> Iterator[JobSpec]:
         elif not _is_stray_key(name, node):
             hint = f"write {name}: {{call: package.module:function}}"
             problems.add("FQ105", node, f"job {name} must be a map, not {say(node)}", hint)
+            yield JobSpec(name)
 
 
 def _is_stray_key(name: str, node: Node) -> bool:
@@ -86,7 +89,7 @@ def check_name(key: ScalarNode, problems: Problems) -> None:
 def _check_keys(key: ScalarNode, node: MapNode, problems: Problems) -> None:
     """Note what is missing: what the job does, and the key that another one belongs to."""
     words = node.node_by_key.keys()
-    if _DOES.isdisjoint(words) and INSTEAD_OF_CALL.isdisjoint(words):
+    if _DOES.isdisjoint(words) and not any(map(_means_to_do, words)):
         _note_missing_call(key, problems)
     for word in words & _NEEDED_BY_KEY.keys():
         needed = _NEEDED_BY_KEY[word]
@@ -94,6 +97,13 @@ def _check_keys(key: ScalarNode, node: MapNode, problems: Problems) -> None:
             message = f"`{word}` of job {key.text} stands without `{needed[0]}`"
             hint = f"it belongs to a job with `{'` or `'.join(needed)}`"
             problems.add("FQ118", node.key_by_key[word], message, hint)
+
+
+def _means_to_do(word: str) -> bool:
+    """Whether a key was meant to say what the job does: then `call` is not missing as well."""
+    return word in INSTEAD_OF_CALL or (
+        word not in JOB.keys and find_nearest(word, JOB.keys) in _DOES
+    )
 
 
 def _note_missing_call(key: ScalarNode, problems: Problems) -> None:

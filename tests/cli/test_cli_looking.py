@@ -178,7 +178,7 @@ def test_the_version_is_told(call: Call) -> None:
 def test_a_mistake_of_ours_is_one_line_and_a_traceback_on_request(
     call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def break_down(target: str) -> None:
+    def break_down(target: str, imports: bool) -> None:
         raise LookupError("no such drawer")
 
     monkeypatch.setattr("flowq.cli.check.load", break_down)

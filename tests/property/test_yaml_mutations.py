@@ -9,10 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowq.checks import check
+from flowq.compiling import compile_plan
 from flowq.declare.keys import INPUT, JOB, WORKFLOW
-from flowq.declare.yaml import parse_workflow
+from flowq.declare.yaml import parse_partly
 from flowq.errors import Problem, WorkflowInvalid
 from flowq.graph import build_graph
+from flowq.inputs import EXAMPLE_BY_TYPE
+from flowq.spec import Workflow
 
 ROOT = Path(__file__).parents[2]
 EVERYTHING = (Path(__file__).parent / "everything.yaml").read_text("utf-8")
@@ -76,12 +79,23 @@ def test_rubbish_is_read_or_refused_with_a_position(text: str) -> None:
 
 def assert_read_or_refused(text: str) -> None:
     try:
-        workflow = parse_workflow(text, "x.yaml")
-        problems = check(workflow, build_graph(workflow))
+        workflow, problems = parse_partly(text, "x.yaml")
+        problems += check(workflow, build_graph(workflow))
+        if all(problem.severity == "warning" for problem in problems):
+            compile_plan(workflow, example_inputs(workflow), imports=False)
     except WorkflowInvalid as invalid:
         problems = [*invalid.problems]
     for problem in problems:
         assert_placed(problem, text)
+
+
+def example_inputs(workflow: Workflow) -> dict[str, str]:
+    """Return a value of each input that has to be given, as somebody would type it."""
+    return {
+        each.name: (each.choices or (EXAMPLE_BY_TYPE.get(each.type, ""),))[0]
+        for each in workflow.inputs
+        if each.required
+    }
 
 
 def assert_placed(problem: Problem, text: str) -> None:

@@ -43,8 +43,8 @@ def test_a_problem_of_a_key_points_to_the_key_and_one_of_a_value_to_the_value() 
 
 
 def test_a_column_counts_characters() -> None:
-    (problem,) = problems_of("jobs: {a: {call: m:f, with: {é: 'ü', x: '${{ ö }}'}}}")
-    assert problem.where == Where("flow.yaml", 1, 41)
+    (problem,) = problems_of("jobs: {a: {call: m:f, with: {é: 'ü', x: 1, x: 2}}}")
+    assert problem.where == Where("flow.yaml", 1, 44)
 
 
 def test_all_problems_are_reported_at_once_in_the_order_of_the_text() -> None:
@@ -77,7 +77,6 @@ def test_all_problems_are_reported_at_once_in_the_order_of_the_text() -> None:
         (with_job("for_each: 3"), "FQ105", "range(3)"),
         (with_job("for_each: {a: 1}"), "FQ105", "must be a list"),
         (with_job("for_each: photos"), "FQ105", "jobs.photos.result"),
-        (with_job("for_each: inptus.photos"), "FQ302", "did you mean"),
         (with_job("more: result.links"), "FQ118", "for_each"),
         (with_job("include: {a: 1}\n    matrix: {a: 1}"), "FQ105", "[1]"),
         (with_job("matrix: [a]"), "FQ105", "map of names"),
@@ -88,7 +87,6 @@ def test_all_problems_are_reported_at_once_in_the_order_of_the_text() -> None:
         (with_job("fail_fast: yes"), "FQ105", "true or false"),
         (with_job("if: ''"), "FQ105", "must be text"),
         (with_job("if: ${{ a }} and ${{ b }}"), "FQ105", "one expression"),
-        (with_job("if: inputs.a &&"), "FQ301", "`and`"),
         (with_job("if: !inputs.a"), "FQ112", "not inputs.a"),
         (with_job("continue_on_error: 120%"), "FQ105", "20%"),
         (with_job("continue_on_error: -1"), "FQ105", "-1"),
@@ -122,8 +120,6 @@ def test_all_problems_are_reported_at_once_in_the_order_of_the_text() -> None:
         (with_job("deferred: 1"), "FQ105", "true or false"),
         (with_job("queue: ''"), "FQ105", "not ''"),
         (with_job("queue: ${{ inputs.q }}"), "FQ105", "under `with`"),
-        (with_job("with: {x: '${{ inptus.a }}'}"), "FQ302", "did you mean 'inputs'?"),
-        (with_job("with: {x: [{y: '${{ a && b }}'}]}"), "FQ301", "`and`"),
         (with_job("with: {'${{ a }}': 1}"), "FQ105", "key"),
         (with_job("needs: [a, [b]]"), "FQ105", "not a list"),
         (with_job("needs: b, c"), "FQ105", "[b, c]"),

@@ -1,0 +1,161 @@
+"""What is wrong with the text and what is wrong with the graph are reported in one round.
+
+What could not be read is known to be there, so nothing is said of what it would have told.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from flowq.compiling import load
+from flowq.errors import Problem, WorkflowInvalid
+
+
+@pytest.fixture
+def problems_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """`problems_of(text, **others)`: what `load` says of a file, with other files beside it."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def find(text: str, **others: str) -> list[Problem]:
+        for name, other in others.items():
+            (tmp_path / f"{name}.yaml").write_text(textwrap.dedent(other), encoding="utf-8")
+        file = tmp_path / "main.yaml"
+        file.write_text(textwrap.dedent(text), encoding="utf-8")
+        with pytest.raises(WorkflowInvalid) as caught:
+            load(str(file), imports=True)
+        return list(caught.value.problems)
+
+    return find
+
+
+@pytest.fixture
+def codes_of(problems_of):
+    """`codes_of(text, **others)`: the line and the code of each problem, in order."""
+
+    def find(text: str, **others: str) -> list[str]:
+        found = problems_of(text, **others)
+        return [f"{each.where.line}:{each.code}" for each in found if each.where]
+
+    return find
+
+
+JOB = "call: os.path:basename, with: {p: x}"
+
+
+def test_problems_of_the_text_of_the_graph_and_of_functions_come_together(codes_of) -> None:
+    assert codes_of(
+        f"""\
+        jobs:
+          a: {{{JOB}, timeuot: 3}}
+          b: {{{JOB}, needs: nobody}}
+          c: {{call: os.path:basename, needs: d}}
+          d: {{call: os.path:base_name, needs: c}}
+          e: {{{JOB}, if: 'inputs.x &&'}}
+        """
+    ) == ["2:FQ103", "3:FQ201", "4:FQ504", "4:FQ203", "5:FQ501", "6:FQ301"]
+
+
+def test_a_job_that_could_not_be_read_is_known_by_its_name(codes_of) -> None:
+    assert codes_of(
+        f"""\
+        jobs:
+          a: os.path:basename
+          b:
+          c: {{{JOB}, needs: [a, b, d], if: jobs.a.result}}
+        """
+    ) == ["2:FQ105", "3:FQ106", "4:FQ201"]
+
+
+def test_what_is_right_of_a_job_with_a_problem_is_checked_too(codes_of) -> None:
+    assert codes_of(
+        """\
+        jobs:
+          a:
+            call: os.path:basename
+            timeuot: 3
+            needs: nobody
+            with: {p: "${{ jobs.none.result }}", y: "${{ inputs.z }}", q: "${{ a && b }}"}
+        """
+    ) == ["4:FQ103", "5:FQ201", "6:FQ204", "6:FQ205", "6:FQ503", "6:FQ301", "6:FQ503"]
+
+
+@pytest.mark.parametrize(
+    ("text", "codes"),
+    [
+        ("a: {run: x, for_eech: [1], env: {A: '${{ item }}'}}", ["FQ103"]),
+        ("a: {run: x, matrix: 3, env: {A: '${{ matrix.os }}'}}", ["FQ105"]),
+        ("a: {run: x, for_each: 3}\nb: {run: y, env: {A: '${{ jobs.a.results }}'}}", ["FQ105"]),
+        ("a: {run: x, deferred: true}\nb: {run: y, block: a}", ["FQ103"]),
+        ("a: {run: x, deferred: true}\nb: {run: y, blocks: {a: x}}", ["FQ105"]),
+        ("a: {run: x, matrix: {os: linux}}", ["FQ105"]),
+        ("a: {cal: os.path:basename}", ["FQ103"]),
+        ("a: {call: os.path:basename, with_: {p: x}}", ["FQ103"]),
+        ("a: {call: os.path.basename}", ["FQ114"]),
+        ("a-: {run: x}\na b: {run: y}", ["FQ109"]),
+        ("a: {<<: {run: x}}", ["FQ106", "FQ112"]),
+        ("a: {run: x}\na: {run: y, blocks: b}\nb: {run: z, deferred: true}", ["FQ104"]),
+        ("a: {workflow: 3.yaml}\nb: {workflow: 3.yaml}", ["FQ119"]),
+        ("a: {run: x, on_blocker_failure: run, nedes: b}", ["FQ103"]),
+    ],
+)
+def test_nothing_is_missed_that_could_not_be_read(codes_of, text: str, codes: list[str]) -> None:
+    found = codes_of(f"jobs:\n{textwrap.indent(text, '  ')}\n")
+    assert [each.partition(":")[2] for each in found] == codes
+
+
+@pytest.mark.parametrize("inputs", ["inputs: [a]", "input: {a: {}}", "inputs: {a b: 1, a: {}}"])
+def test_nothing_is_missed_of_inputs_that_could_not_be_read(codes_of, inputs: str) -> None:
+    found = codes_of(f"{inputs}\njobs: {{a: {{run: 'x ${{{{ inputs.a }}}}'}}}}\n")
+    assert {each.partition(":")[0] for each in found} == {"1"}
+
+
+def test_warnings_wait_until_all_can_be_read(codes_of) -> None:
+    text = "inputs: {a: {}}\njobs: {b: {run: x, max_parallel: 2, on_blocker_failure: run%s}}\n"
+    assert codes_of(text % ", timeuot: 3") == ["2:FQ103"]
+
+
+def test_the_problems_of_other_files_come_behind_those_of_the_first(problems_of) -> None:
+    found = problems_of(
+        """\
+        jobs:
+          a: {workflow: ./a_first.yaml, with: {x: 1, y: 2}}
+          b: {run: y, env: {A: "${{ jobs.a.result.z }}"}}
+          c: {run: y, needs: nobody}
+        """,
+        a_first="""\
+        inputs: {y: {}, u: 3}
+        outputs: {z: '${{ jobs.one.result }}'}
+        jobs:
+          one: {run: x, needs: two, timeuot: 3}
+        """,
+    )
+    where = [(Path(each.where.file).stem, each.where.line, each.code) for each in found]
+    assert where == [
+        ("main", 2, "FQ218"),
+        ("main", 2, "FQ218"),
+        ("main", 4, "FQ201"),
+        ("a_first", 1, "FQ105"),
+        ("a_first", 4, "FQ201"),
+        ("a_first", 4, "FQ103"),
+    ]
+
+
+def test_a_text_that_is_no_yaml_has_that_problem_alone(codes_of) -> None:
+    assert codes_of("jobs:\n  a: {run: x, needs: b\n") == ["2:FQ102"]
+
+
+@pytest.mark.parametrize(
+    ("key", "code"),
+    [
+        ("for_each: inptus.photos", "FQ302"),
+        ("with: {x: [{y: '${{ a && b }}'}]}", "FQ301"),
+        ("matrix: {a: [1], include: [{a: '${{ x }}'}]}", "FQ302"),
+        ("env: {A: 'x ${{ '}", "FQ301"),
+    ],
+)
+def test_an_expression_that_cannot_be_read_is_found_where_it_stands(codes_of, key, code) -> None:
+    what = "call: os.path:basename" if key.startswith("with") else "run: x"
+    assert f"4:{code}" in codes_of(f"jobs:\n  a:\n    {what}\n    {key}\n    nedes: b\n")
