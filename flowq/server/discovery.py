@@ -11,14 +11,17 @@ a cluster, whose node is asked for at each connection, as that of a Sentinel's p
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
 
 import redis
+from redis.backoff import NoBackoff
 from redis.connection import SSLConnection, parse_url
 from redis.crc import key_slot
 from redis.exceptions import AskError, ClusterDownError, RedisError, TryAgainError
+from redis.retry import Retry
 from redis.sentinel import (
     MasterNotFoundError,
     Sentinel,
@@ -33,7 +36,12 @@ CLUSTER_SCHEMES = ("redis+cluster", "rediss+cluster")
 SENTINEL_PORT, CLUSTER_PORT = 26379, 6379
 
 ASK_S = 2.0
-"""How long one sentinel, or one node, may take to say where the server is."""
+ASKING: Mapping[str, Any] = {
+    "socket_timeout": ASK_S,
+    "socket_connect_timeout": ASK_S,
+    "retry": Retry(NoBackoff(), 0),
+}
+"""How one sentinel, or one node, is asked where the server is: there are others to ask."""
 
 _HOST = re.compile(r"(?P<host>\[[^\]]+\]|[^:,\[\]]+)(?::(?P<port>\d+))?")
 
@@ -66,7 +74,7 @@ def _sentinel_client(parts: SplitResult, options: dict[str, Any]) -> redis.Redis
     if not service or (db and not db.isdigit()):
         raise ValueError("the name of the service is missing: redis+sentinel://HOST:PORT/SERVICE")
     words = dict(parse_qsl(parts.query))
-    asking: dict[str, Any] = {"socket_timeout": ASK_S, "socket_connect_timeout": ASK_S}
+    asking: dict[str, Any] = dict(ASKING)
     for name in ("username", "password"):
         if f"sentinel_{name}" in words:
             asking[name] = words.pop(f"sentinel_{name}")
@@ -148,7 +156,7 @@ def _cluster_client(parts: SplitResult, options: dict[str, Any]) -> redis.Redis:
     found = {**options, **_options(parts, dict(parse_qsl(parts.query)))}
     has_tls = found.pop("connection_class", None) is SSLConnection
     slot = key_slot(PREFIX.encode())
-    asking = {**found, "socket_timeout": ASK_S, "ssl": has_tls}
+    asking = {**found, **ASKING, "ssl": has_tls}
     manager = Cluster(tuple(_hosts(parts, CLUSTER_PORT)), slot, asking)
     connection_class = ClusterSSLConnection if has_tls else ClusterConnection
     pool = SentinelConnectionPool(PREFIX, manager, connection_class=connection_class, **found)  # type: ignore[no-untyped-call]

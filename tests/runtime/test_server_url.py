@@ -49,6 +49,8 @@ def test_the_environment_is_read_when_it_is_asked(monkeypatch: pytest.MonkeyPatc
         "redis://[::1]:6379/0",
         "unix:///home/me@work/a:b/.flowq/server.sock?db=0",
         "unix:///with%20space/server.sock",
+        "redis+sentinel://a:26379,b.example.com:26379,[::1]/flows/2?socket_timeout=3",
+        "rediss+cluster://10.0.0.1:7001,10.0.0.2",
         "",
         "localhost:6379",
     ],
@@ -79,6 +81,9 @@ def test_a_url_without_a_password_is_shown_as_it_is(url: str) -> None:
         ("me:pw@host:6379", "me:***@host:6379"),
         (":p://w@host", ":***@host"),
         ("redis://:pw@one,redis://:pw@two", "redis://:***@two"),
+        ("redis+sentinel://me:p@w@a:1,b:2/flows", "redis+sentinel://me:***@a:1,b:2/flows"),
+        ("redis+sentinel://a/f?sentinel_password=pw", "redis+sentinel://a/f?sentinel_password=***"),
+        ("redis+cluster://:pw", "redis+cluster://:***"),
     ],
 )
 def test_a_password_is_hidden_wherever_it_stands(url: str, shown: str) -> None:
@@ -110,6 +115,32 @@ def test_what_is_no_url_is_told_with_the_shapes_that_are(url: str) -> None:
     with pytest.raises(ServerUnavailable, match="write redis://HOST:PORT/DB") as caught:
         server.connect(url)
     assert caught.value.exit_code == 4
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("redis+sentinel://host:26379", "the name of the service is missing"),
+        ("redis+sentinel://host:26379/flows/two", "the name of the service is missing"),
+        ("redis+sentinel://one:x,two/flows", "'one:x' is no HOST:PORT"),
+        ("redis+sentinel:///flows", "'' is no HOST:PORT"),
+        ("redis+cluster://host/2", "a cluster has no databases"),
+        ("redis+sentinel://host/a?socket_timeout=x", "Invalid value for 'socket_timeout'"),
+    ],
+)
+def test_what_is_wrong_with_a_url_of_several_servers_is_said(url: str, reason: str) -> None:
+    with pytest.raises(ServerUnavailable, match=reason):
+        server.connect(url)
+
+
+def test_sentinels_may_want_another_password_than_the_server() -> None:
+    url = "rediss+sentinel://me:p%40w@one,two:1/flows/3?sentinel_password=s&ssl_ca_certs=/ca"
+    pool = server.make_client(url, socket_timeout=7).connection_pool
+    options, asking = pool.connection_kwargs, pool.sentinel_manager.sentinel_kwargs
+    assert (options["username"], options["password"], options["db"]) == ("me", "p@w", 3)
+    assert (options["socket_timeout"], options["ssl_ca_certs"]) == (7, "/ca")
+    assert (asking["password"], asking["ssl"], asking["ssl_ca_certs"]) == ("s", True, "/ca")
+    assert "username" not in asking
 
 
 def test_a_server_that_is_not_there_is_named_without_its_password() -> None:

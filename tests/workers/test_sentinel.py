@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import pickle
 import socket
 import subprocess
@@ -18,6 +20,7 @@ from redis.sentinel import Sentinel
 from rq.job import JobStatus
 
 from flowq.runtime.queue import Queue
+from flowq.server import discovery
 from flowq.server.binary import find_binary
 from flowq.workers.address import address_of
 
@@ -115,6 +118,60 @@ def test_a_fail_over_in_mid_job_is_survived(
     finally:
         worker.kill()
         worker.wait()
+
+
+RUN = """
+name: far
+inputs: {began: {type: str}, go: {type: str}}
+jobs:
+  wait:
+    call: worker_jobs:touch_and_wait
+    with: {began: "${{ inputs.began }}", go: "${{ inputs.go }}"}
+  add: {call: worker_jobs:add, with: {a: 1, b: 2}, needs: wait}
+"""
+
+
+def test_a_run_whose_url_names_the_sentinels_survives_a_fail_over(
+    servers: Servers, wait_until: Wait, tmp_path: Path
+) -> None:
+    sentinel = servers.watch()
+    wait_until(lambda: len(sentinel.discover_slaves("flows")) == 1, 15)
+    (tmp_path / "far.yaml").write_text(RUN)
+    began, go = tmp_path / "began", tmp_path / "go"
+    url = f"redis+sentinel://127.0.0.1:1,127.0.0.1:{servers.sentinel_port}/flows/2"
+    inputs = ["-i", f"began={began}", "-i", f"go={go}"]
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("FLOWQ_", "RQ_"))}
+    run = subprocess.Popen(
+        [sys.executable, "-m", "flowq", "run", "far.yaml", "-c", "1", "--json", *inputs],
+        cwd=tmp_path,
+        env={**kept, "PYTHONPATH": str(HERE), "FLOWQ_REDIS_URL": url},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        wait_until(began.exists, 20)
+        servers.primary.kill()
+        wait_until(lambda: primary_of(sentinel) == servers.replica_port, 15)
+        go.touch()
+        out, err = run.communicate(timeout=40)
+    finally:
+        run.kill()
+    assert run.returncode == 0, err
+    assert json.loads(out)["jobs"]["add"]["result"] == 3
+    assert "db2" in redis.Redis(port=servers.replica_port).info("keyspace")
+
+
+def test_the_address_of_a_cluster_can_be_pickled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(discovery, "PREFIX", "{flows}")
+    client = discovery.make_client(
+        "redis+cluster://me:pw@10.0.0.1:7001,[::1]:7002?socket_timeout=3"
+    )
+    copy = pickle.loads(pickle.dumps(address_of(client)))
+    manager = copy.connect().connection_pool.sentinel_manager
+    assert manager.nodes == (("10.0.0.1", 7001), ("::1", 7002))
+    assert manager.options["password"] == "pw"
+    assert copy.options["socket_timeout"] == 3
 
 
 def test_the_address_of_a_sentinels_primary_can_be_pickled() -> None:
