@@ -1,10 +1,11 @@
-"""flowq: future jobs and their blockers, which are enqueued in batches, as `.map` does."""
+"""flowq: future jobs and their blockers, enqueued in batches, as a submitted workflow is."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import islice
+from uuid import uuid4
 
 from body import Body
 from redis import Redis
@@ -33,23 +34,13 @@ def fan_in(count: int, body: Body, hold: bool) -> None:
 
 
 def chain(count: int, hold: bool) -> None:
-    """Enqueue the last one first."""
-    last = after = queue.enqueue(JOIN, deferred=True)
-    for _ in range(count - 2):
-        after = queue.enqueue(NOTHING, deferred=True, blocked_by=after)
-    queue.enqueue(NOTHING, blocked_by=after)
-    _release([last], hold)
+    """Enqueue all of it, the last one first."""
+    _release(_enqueue_all(_chain(count)), hold)
 
 
 def diamonds(count: int, hold: bool) -> None:
-    """Enqueue a join, four jobs before it, and their source, so many times."""
-    lasts = []
-    for _ in range(count):
-        last = queue.enqueue(JOIN, deferred=True)
-        middle = [queue.enqueue(NOTHING, deferred=True, blocked_by=last) for _ in range(4)]
-        queue.enqueue(NOTHING, blocked_by=middle)
-        lasts.append(last)
-    _release(lasts, hold)
+    """Enqueue all of them, each from its join to its source."""
+    _release(_enqueue_all(data for _ in range(count) for data in _diamond()), hold)
 
 
 def one() -> None:
@@ -63,13 +54,34 @@ def go() -> None:
         held.pop(0).release(cascade=True)
 
 
-def _release(lasts: list[Job], hold: bool) -> None:
-    held.extend(lasts)
+def _chain(count: int) -> Iterator[EnqueueData]:
+    after = uuid4().hex
+    yield Queue.prepare_data(JOIN, job_id=after, deferred=True)
+    for _ in range(count - 2):
+        before = uuid4().hex
+        yield Queue.prepare_data(NOTHING, job_id=before, deferred=True, blocked_by=after)
+        after = before
+    yield Queue.prepare_data(NOTHING, blocked_by=after)
+
+
+def _diamond() -> Iterator[EnqueueData]:
+    last, *middle = (uuid4().hex for _ in range(5))
+    yield Queue.prepare_data(JOIN, job_id=last, deferred=True)
+    for each in middle:
+        yield Queue.prepare_data(NOTHING, job_id=each, deferred=True, blocked_by=last)
+    yield Queue.prepare_data(NOTHING, blocked_by=middle)
+
+
+def _release(joins: list[Job], hold: bool) -> None:
+    held.extend(joins)
     if not hold:
         go()
 
 
-def _enqueue_all(datas: Iterable[EnqueueData], size: int) -> None:
+def _enqueue_all(datas: Iterable[EnqueueData], size: int = BATCH) -> list[Job]:
+    """Enqueue in batches; return the joins."""
     left = iter(datas)
+    joins = []
     while batch := list(islice(left, size)):
-        queue.enqueue_many(batch)
+        joins += [job for job in queue.enqueue_many(batch) if job.func_name == JOIN]
+    return joins
