@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeGuard
 
 import yaml
 
@@ -19,6 +19,7 @@ from flowq.declare.syntax import Position, explain
 
 MAX_CHARACTERS = 50_000_000
 MAX_DEPTH = 64
+MAX_DIGITS = 4_000
 MAX_ALIASED_NODES = 100_000
 """How many nodes all aliases together may stand for."""
 
@@ -78,7 +79,7 @@ def read_document(text: str, problems: Problems) -> Node | None:
     _check_text(text, problems)
     parser = _PARSER(text)
     try:
-        return _Builder(problems).build(parser.get_event)
+        return _Builder(parser.get_event, problems).read_document()
     except yaml.MarkedYAMLError as error:
         complaint = explain(
             error.problem or "", error.context or "", error.problem_mark, error.context_mark, text
@@ -104,88 +105,98 @@ def _check_text(text: str, problems: Problems) -> None:
         problems.stop("FQ101", find_position(text, found.start()), message, "take it away")
 
 
-@dataclass(slots=True)
-class _Open:
-    """A list or map that is being read. Shape: `key` waits for its value."""
-
-    node: ListNode | MapNode
-    anchor: str | None
-    nodes_before: int
-    key: ScalarNode | None = None
-
-
-_NO_KEY = ScalarNode(0, 0, "", True)
-"""Stands in for a key that was refused, so that its value is read and dropped."""
-
-
 class _Builder:
-    """Builds the tree of one document from the parser's events."""
+    """Builds the tree of one document from the parser's events, which come one by one."""
 
-    def __init__(self, problems: Problems) -> None:
+    def __init__(self, next_event: Callable[[], Any], problems: Problems) -> None:
+        self.next_event = next_event
         self.problems = problems
-        self.root: Node | None = None
-        self.documents = 0
         self.count = 0
         self.aliased = 0
-        self.open: list[_Open] = []
+        self.depth = 0
+        self.unfinished: list[str] = []
         self.anchored: dict[str, tuple[Node, int]] = {}
 
-    def build(self, next_event: Callable[[], Any]) -> Node | None:
-        """Return the root of the document whose events come one by one."""
-        on_event, on_scalar, event = _ON_EVENT, self.on_scalar, next_event()
-        while event is not None:
-            kind = type(event)
-            if kind is yaml.ScalarEvent:  # most are: this spares a look-up
-                on_scalar(event)
-            elif kind in on_event:
-                on_event[kind](self, event)
-            event = next_event()
-        return self.root
+    def read_document(self) -> Node | None:
+        """Return the root of the one document, or None when there is none."""
+        root, documents = None, 0
+        while (event := self.next_event()) is not None:
+            if isinstance(event, yaml.DocumentStartEvent):
+                documents += 1
+                if documents > 1:
+                    hint = "put each workflow into a file of its own"
+                    self.problems.stop(
+                        "FQ113", _place(event), "a second document begins here", hint
+                    )
+                root = self.read(self.next_event())
+        return root
 
-    def on_document(self, event: Any) -> None:
-        self.documents += 1
-        if self.documents > 1:
-            hint = "put each workflow into a file of its own"
-            self.problems.stop("FQ113", _place(event), "a second document begins here", hint)
+    def read(self, event: Any) -> Node:
+        """Return the node that begins with an event, and read all that is in it."""
+        kind = type(event)
+        return self.read_scalar(event) if kind is yaml.ScalarEvent else _READERS[kind](self, event)
 
-    def on_scalar(self, event: Any) -> None:
-        mark, text, is_plain = event.start_mark, event.value, event.implicit[0]
-        node = ScalarNode(mark.line + 1, mark.column + 1, text, is_plain)
+    def read_scalar(self, event: Any) -> ScalarNode:
+        mark, text = event.start_mark, event.value
+        node = ScalarNode(mark.line + 1, mark.column + 1, text, event.implicit[0])
+        self.count += 1
+        if event.tag is not None or event.anchor is not None or len(text) > MAX_DIGITS:
+            self.look_closer(event, node)
+        return node
+
+    def look_closer(self, event: Any, node: ScalarNode) -> None:
         if event.tag is not None:
             if not self.check_tag(event):
-                node.text = text or event.tag.lstrip("!")  # `!x` was meant to say something
-        elif len(text) > 4_000 and is_plain and not isinstance(node.value, str):
-            self.problems.add("FQ111", node, "a number of more than 4,000 digits", "quote it")
-        self.count += 1
-        if event.anchor:
+                node.text = node.text or event.tag.lstrip("!")  # `!x` was meant to say something
+        elif len(node.text) > MAX_DIGITS and node.is_plain and not isinstance(node.value, str):
+            message = f"a number of more than {MAX_DIGITS:,} digits"
+            self.problems.add("FQ111", node, message, "quote it")
+        if event.anchor is not None:
             self.anchored[event.anchor] = (node, 1)
-        self.take(node)
 
-    def on_list(self, event: Any) -> None:
-        self.begin(event, ListNode(event.start_mark.line + 1, event.start_mark.column + 1))
+    def read_list(self, event: Any) -> ListNode:
+        node = ListNode(event.start_mark.line + 1, event.start_mark.column + 1)
+        before = self.begin(event, node)
+        while type(inner := self.next_event()) is not yaml.SequenceEndEvent:
+            node.items.append(self.read(inner))
+        self.end(event, node, before)
+        return node
 
-    def on_map(self, event: Any) -> None:
-        self.begin(event, MapNode(event.start_mark.line + 1, event.start_mark.column + 1))
+    def read_map(self, event: Any) -> MapNode:
+        node = MapNode(event.start_mark.line + 1, event.start_mark.column + 1)
+        before = self.begin(event, node)
+        while type(inner := self.next_event()) is not yaml.MappingEndEvent:
+            key = self.read(inner)
+            value = self.read(self.next_event())
+            if self.is_key(key):
+                self.enter(node, key, value)
+        self.end(event, node, before)
+        return node
 
-    def begin(self, event: Any, node: ListNode | MapNode) -> None:
-        if len(self.open) == MAX_DEPTH:
+    def begin(self, event: Any, node: ListNode | MapNode) -> int:
+        """Go one level deeper; return how many nodes there were before."""
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
             self.problems.stop("FQ111", node, f"lists and maps nest deeper than {MAX_DEPTH} levels")
-        self.check_tag(event)
-        self.anchored.pop(event.anchor, None)  # an anchor may be set again; this one is unfinished
-        self.open.append(_Open(node, event.anchor, self.count))
+        if event.tag is not None:
+            self.check_tag(event)
+        if event.anchor is not None:
+            self.anchored.pop(event.anchor, None)  # it may be set again; this one is unfinished
+            self.unfinished.append(event.anchor)
         self.count += 1
+        return self.count - 1
 
-    def on_end(self, event: Any) -> None:
-        ended = self.open.pop()
-        if ended.anchor:
-            self.anchored[ended.anchor] = (ended.node, self.count - ended.nodes_before)
-        self.take(ended.node)
+    def end(self, event: Any, node: ListNode | MapNode, before: int) -> None:
+        self.depth -= 1
+        if event.anchor is not None:
+            self.unfinished.remove(event.anchor)
+            self.anchored[event.anchor] = (node, self.count - before)
 
-    def on_alias(self, event: Any) -> None:
+    def read_alias(self, event: Any) -> Node:
         place = _place(event)
         if event.anchor not in self.anchored:
-            is_open = any(one.anchor == event.anchor for one in self.open)
-            why = "stands inside its own anchor" if is_open else "has no anchor above it"
+            is_inside = event.anchor in self.unfinished
+            why = "stands inside its own anchor" if is_inside else "has no anchor above it"
             self.problems.stop("FQ112", place, f"the alias *{event.anchor} {why}")
         node, size = self.anchored[event.anchor]
         self.count += size
@@ -193,7 +204,7 @@ class _Builder:
         if self.aliased > MAX_ALIASED_NODES:
             message = f"the aliases stand for more than {MAX_ALIASED_NODES:,} values"
             self.problems.stop("FQ111", place, message, "repeat less")
-        self.take(node)
+        return node
 
     def check_tag(self, event: Any) -> bool:
         is_known = event.tag in (None, "!") or event.tag in _KNOWN_TAGS
@@ -205,35 +216,19 @@ class _Builder:
             self.problems.add("FQ112", _place(event), message, hint)
         return is_known
 
-    def take(self, node: Node) -> None:
-        """Put a finished node where it belongs."""
-        if not self.open:
-            self.root = node
-            return
-        top = self.open[-1]
-        target, key = top.node, top.key
-        if type(target) is ListNode:
-            target.items.append(node)
-        elif key is None:
-            top.key = self.check_key(node)
-        else:
-            top.key = None
-            if key is not _NO_KEY:
-                self.enter(target, key, node)  # type: ignore[arg-type]  # it is a map
-
-    def check_key(self, node: Node) -> ScalarNode:
+    def is_key(self, node: Node) -> TypeGuard[ScalarNode]:
+        """Whether a node can be a key; it is noted when it cannot."""
         if not isinstance(node, ScalarNode):
             hint = "put text that begins with { or [ in quotes"
             self.problems.add("FQ105", node, "a list or a map cannot be a key", hint)
-            return _NO_KEY
-        if node.is_plain and node.text == "<<":
+        elif node.is_plain and node.text == "<<":
             hint = "say what jobs share under `defaults:`, or write it out"
             self.problems.add("FQ112", node, "merge keys (<<) are not part of YAML 1.2", hint)
-            return _NO_KEY
-        if node.is_plain and not node.text:
+        elif node.is_plain and not node.text:
             self.problems.add("FQ105", node, "a key is missing in front of the ':'")
-            return _NO_KEY
-        return node
+        else:
+            return True
+        return False
 
     def enter(self, mapping: MapNode, key: ScalarNode, node: Node) -> None:
         if (first := mapping.key_by_key.get(key.text)) is not None:
@@ -244,13 +239,10 @@ class _Builder:
         mapping.key_by_key[key.text] = key
 
 
-_ON_EVENT: Mapping[type, Callable[[_Builder, Any], None]] = {
-    yaml.DocumentStartEvent: _Builder.on_document,
-    yaml.SequenceStartEvent: _Builder.on_list,
-    yaml.MappingStartEvent: _Builder.on_map,
-    yaml.SequenceEndEvent: _Builder.on_end,
-    yaml.MappingEndEvent: _Builder.on_end,
-    yaml.AliasEvent: _Builder.on_alias,
+_READERS: Mapping[type, Callable[[_Builder, Any], Node]] = {
+    yaml.SequenceStartEvent: _Builder.read_list,
+    yaml.MappingStartEvent: _Builder.read_map,
+    yaml.AliasEvent: _Builder.read_alias,
 }
 
 
