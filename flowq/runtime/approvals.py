@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from flowq.errors import NotFound, RunNotFound, WrongState
 from flowq.nearest import did_you_mean
 from flowq.runtime import keys, scripts
-from flowq.runtime.runs import get_record, get_status
-from flowq.runtime.steps import finish, work_off
+from flowq.runtime.runs import get_record, get_status, go
+from flowq.runtime.steps import work_off
 from flowq.status import RUN_ENDED
 
 if TYPE_CHECKING:
@@ -38,19 +38,23 @@ def approve(run_id: str, name: str, connection: Redis) -> bool:
 
 
 _OVER = -2
+_WAITS = -2
 
 
 def release_run(run_id: str, connection: Redis) -> bool:
     """Let a run go that was submitted with everything held.
 
     Returns True for the call that did it, False for a run that was not held.
-    Errors: RunNotFound; WrongState for one that has ended.
+    Errors: RunNotFound; WrongState for one that has ended, or waits for its turn in its group.
     """
     record = get_record(run_id, connection)
     if record.state in RUN_ENDED:
         raise WrongState(f"run {run_id} has ended: {record.state}")
     answer = scripts.COMMIT.call(connection, keys.run(run_id), run_id, "go")
+    if answer == _WAITS:
+        hint = "it starts by itself; cancel what goes first, if it shall start now"
+        raise WrongState(f"run {run_id} waits for its turn in its `concurrency` group; {hint}")
     if answer < 0:
         raise RunNotFound(run_id)
-    finish(connection, f"run:{run_id}")
+    go(run_id, connection)
     return bool(answer)

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from rq.utils import as_text
+from rq.utils import as_text, str_to_date
 from rq.worker import Worker as RQWorker
 
 from flowq.errors import JobNotFound
 from flowq.runtime import keys
 from flowq.runtime.queue import Queue
+from flowq.runtime.wip import WIPRegistry
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -32,7 +33,7 @@ _OPEN_STATES = {"open", "releasing"}
 class Reason:
     """One reason why a job does not run now. Shape: `job_ids` are those that hold it, all of them.
 
-    `kind` is one of open, gate, blockers, approval, slot, dependencies, time, queue, started,
+    `kind` is one of run, open, gate, blockers, approval, slot, dependencies, time, queue, started,
     ended.
     """
 
@@ -89,6 +90,10 @@ def _read(key: str, connection: Redis) -> dict[str, str]:
 
 
 def _holds(job_id: str, job: Mapping[str, str], connection: Redis) -> Iterator[Reason]:
+    held = list(_of_its_run(job.get("flowq_run", ""), connection))
+    if held:  # whatever else holds it is because of that
+        yield from held
+        return
     future = _read(keys.future(job_id), connection) if "flowq_future" in job else {}
     if future.get("state") == "open":
         hint = f'flowq.release_job("{job_id}", connection=…) closes the declaration'
@@ -128,6 +133,21 @@ def _gates(job: Mapping[str, str], connection: Redis) -> Iterator[Reason]:
     if shut:
         hint = f'flowq.release_job("{shut[0]}", connection=…) frees its blockers'
         yield Reason("gate", f"it blocks {_name(shut)}, not released yet", shut, hint)
+
+
+def _of_its_run(run_id: str, connection: Redis) -> Iterator[Reason]:
+    fields = connection.hmget(keys.run(run_id), "held", "concurrency")
+    held, group = (as_text(raw) if raw else "" for raw in fields)
+    if held == "turn":
+        line = [as_text(raw) for raw in connection.lrange(keys.concurrency(group), 0, -1)]
+        before = tuple(line[: line.index(run_id)] if run_id in line else line)
+        text = (
+            f"its run waits for its turn in the `concurrency` group {group}, after {_name(before)}"
+        )
+        hint = f"it starts when these have ended; flowq cancel {before[0]} ends the first one"
+        yield Reason("run", text, (), hint if before else "")
+    elif held:
+        yield Reason("run", "its run is held", (), f"flowq release {run_id}")
 
 
 def _of_a_run(job_id: str, job: Mapping[str, str], connection: Redis) -> Iterator[Reason]:
@@ -174,10 +194,49 @@ def _beyond_holds(
         hint = "a worker with a scheduler has to be running"
         yield Reason("time", f"it waits until {at}", hint=hint)
     elif status == "started":
-        yield Reason("started", f"worker {job.get('worker_name') or '?'} is executing it")
+        yield _started(job_id, job, connection)
     elif job.get("flowq_reason"):
         tolerated = "tolerated: " if job.get("flowq_outcome") == "tolerated" else ""
         yield Reason("ended", tolerated + job["flowq_reason"], *_culprits(job_id, connection))
+
+
+def _started(job_id: str, job: Mapping[str, str], connection: Redis) -> Reason:
+    worker = job.get("worker_name") or "?"
+    seconds, microseconds = connection.time()
+    now_s = seconds + microseconds / 1e6
+    lease_ends_at: Any = connection.zscore(keys.WORKERS, worker)
+    ends_at = _lease_of_rq(job_id, job, connection) if lease_ends_at is None else lease_ends_at
+    if ends_at is not None and ends_at > now_s:
+        return Reason("started", f"worker {worker} is executing it")
+    heard = connection.hget(keys.worker(worker), "last_heartbeat")
+    heard_at = str_to_date(heard) if heard else None
+    since = "lately"
+    if heard_at is not None:
+        silence_s = max(0, round(now_s - heard_at.timestamp()))
+        since = f"for {silence_s} s, since {heard_at.isoformat(timespec='seconds')}"
+    text = f"worker {worker} was executing it, and nothing has been heard of it {since}"
+    if lease_ends_at is None:
+        return Reason("started", text, hint="RQ's clean-up fails or retries it within some minutes")
+    return Reason("started", text, hint=_what_follows(job, now_s, connection))
+
+
+def _lease_of_rq(job_id: str, job: Mapping[str, str], connection: Redis) -> float | None:
+    """Return until when RQ's worker counts as alive that executes the job. Units: epoch seconds."""
+    entries: Any = connection.zrange(keys.executions(job_id), 0, -1)
+    wip = WIPRegistry(job.get("origin", ""), connection=connection)
+    members = [f"{job_id}:{as_text(execution)}" for execution in entries]
+    scores = [connection.zscore(wip.key, member) for member in members]
+    return max((float(score) for score in scores if score is not None), default=None)
+
+
+def _what_follows(job: Mapping[str, str], now_s: float, connection: Redis) -> str:
+    """Return what becomes of a job whose worker, one of ours, is silent."""
+    then = "fails it" if job.get("flowq_on_crash") == "fail" else "queues it again"
+    times = int(job.get("flowq_crashes", "0"))
+    more = f"; it was lost {'once' if times == 1 else f'{times} times'} before" if times else ""
+    if connection.zcount(keys.WORKERS, now_s, "+inf"):
+        return f"unless it is heard of again another worker {then} within 10 s{more}"
+    return f"no other worker lives that {then}; start one: flowq worker {job.get('origin')}{more}"
 
 
 def _queued(job_id: str, queue: str, connection: Redis) -> Reason:

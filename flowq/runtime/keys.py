@@ -69,6 +69,16 @@ def execution(job_id: str, execution_id: str) -> str:
     return f"{PREFIX}:execution:{job_id}:{execution_id}"
 
 
+def executions(job_id: str) -> str:
+    """RQ's sorted set of a job's executions."""
+    return f"{PREFIX}:executions:{job_id}"
+
+
+def worker(name: str) -> str:
+    """RQ's hash of a worker."""
+    return f"{PREFIX}:worker:{name}"
+
+
 def results(job_id: str) -> str:
     """RQ's stream of a job's results."""
     return f"{PREFIX}:results:{job_id}"

@@ -11,7 +11,7 @@ from rq.utils import as_text
 
 from flowq.errors import WrongState
 from flowq.runtime import keys, scripts
-from flowq.runtime.runs import get_record
+from flowq.runtime.runs import get_record, go
 from flowq.runtime.steps import finish
 
 if TYPE_CHECKING:
@@ -36,8 +36,9 @@ def retry(run_id: str, connection: Redis) -> tuple[str, ...]:
 
     All other jobs keep their results, all ids stay, and the generation of each job that runs again
     goes up, so that late messages of its earlier attempts change nothing. Stepwise: any process can
-    finish it. Errors: RunNotFound; WrongState while the run is active, when it has succeeded, and
-    when a job that would have to run again was deleted.
+    finish it. With `concurrency` the run lines up in its group again.
+    Errors: RunNotFound; WrongState while the run is active, when it has succeeded, and when a job
+    that would have to run again was deleted.
     """
     record = get_record(run_id, connection)
     if record.state not in ("failed", "canceled"):
@@ -60,7 +61,8 @@ def retry(run_id: str, connection: Redis) -> tuple[str, ...]:
     answer = scripts.RETRY.call(connection, keys.run(run_id), run_id, draft)
     if answer[0] != 1:
         raise WrongState(_refusal(run_id, as_text(answer[1]), connection))
-    finish(connection, f"again:{run_id}", f"run:{run_id}")
+    finish(connection, f"again:{run_id}")
+    go(run_id, connection)
     return tuple(job for job in ended if job in again)
 
 

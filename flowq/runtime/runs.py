@@ -51,8 +51,6 @@ def submit(
     server goes away: the run is there if the commit had reached it, else it is removed later.
     """
     _stage(plan, connection, retention_s)
-    if plan.concurrency is not None and plan.concurrency.cancel_in_progress:
-        _cancel_others(plan.concurrency.group, connection)
     try:
         for enqueues in batches(plan.enqueues):
             _keep_lease(plan.run_id, connection)
@@ -65,7 +63,20 @@ def submit(
     if committed < 0:
         raise RunNotFound(plan.run_id)
     if not is_held:
-        finish(connection, f"run:{plan.run_id}")
+        go(plan.run_id, connection)
+
+
+def go(run_id: str, connection: Redis) -> None:
+    """Release a run that was let go, as far as nobody has done so.
+
+    One that waits for its turn in its `concurrency` group cancels those that go first, if its
+    workflow says so.
+    """
+    key = keys.run(run_id)
+    group, cancels, held = connection.hmget(key, "concurrency", "cancel_in_progress", "held")
+    if group and cancels and held:
+        _cancel_before(run_id, as_text(group), connection)
+    finish(connection, f"run:{run_id}")
 
 
 def _stage(plan: Plan, connection: Redis, retention_s: float) -> None:
@@ -83,6 +94,7 @@ def _stage(plan: Plan, connection: Redis, retention_s: float) -> None:
         record["max_parallel"] = plan.max_parallel
     if plan.concurrency is not None:
         record["concurrency"] = plan.concurrency.group
+        record["cancel_in_progress"] = "1" if plan.concurrency.cancel_in_progress else ""
     if plan.outputs is not None:
         record["outputs"] = write_outputs(plan.outputs)
     releases = [op.job_id for op in plan if isinstance(op, Release)]
@@ -98,10 +110,11 @@ def _stage(plan: Plan, connection: Redis, retention_s: float) -> None:
         pipeline.execute()
 
 
-def _cancel_others(group: str, connection: Redis) -> None:
-    for raw in connection.lrange(keys.concurrency(group), 0, -1):
+def _cancel_before(run_id: str, group: str, connection: Redis) -> None:
+    line = [as_text(raw) for raw in connection.lrange(keys.concurrency(group), 0, -1)]
+    for other in line[: line.index(run_id)] if run_id in line else ():
         try:
-            cancel(as_text(raw), connection)
+            cancel(other, connection)
         except (RunNotFound, WrongState):  # it has ended meanwhile
             continue
 

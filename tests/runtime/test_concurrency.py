@@ -3,22 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
+import pytest
 from language import job
 from redis import Redis
 
+from flowq.errors import WrongState
 from flowq.graph import build_graph
 from flowq.planner import make_plan
-from flowq.runtime import runs
-from flowq.spec import Concurrency, Workflow
+from flowq.runtime import approvals, keys, retrying, runs
+from flowq.runtime.explain import explain
+from flowq.runtime.job import get_job
+from flowq.runtime.steps import step
+from flowq.spec import Concurrency, JobSpec, Workflow
+from flowq.workers.ledger import Ledger
 
 Work = Callable[..., None]
 
 
-def submit(run_id: str, connection: Redis, place: str = "x", *, cancels: bool = False) -> None:
+def submit(
+    run_id: str,
+    connection: Redis,
+    place: str = "x",
+    *,
+    cancels: bool = False,
+    is_held: bool = False,
+    does: JobSpec | None = None,
+) -> None:
     concurrency = Concurrency("deploy-${{ inputs.place }}", cancels)
-    workflow = Workflow("demo", (job("only", "my_id"),), concurrency=concurrency)
-    runs.submit(make_plan(build_graph(workflow), {"place": place}, run_id), connection)
+    workflow = Workflow("demo", (does or job("only", "my_id"),), concurrency=concurrency)
+    plan = make_plan(build_graph(workflow), {"place": place}, run_id)
+    runs.submit(plan, connection, is_held=is_held)
+
+
+def waits_for(gate: Path) -> JobSpec:
+    return job("only", "fail_unless", with_={"path": str(gate)})
 
 
 def states(connection: Redis, *run_ids: str) -> list[str]:
@@ -72,3 +93,122 @@ def test_a_new_run_can_cancel_those_in_progress(
     tidy()
     work()
     assert states(connection, "a", "b", "c") == ["canceled", "canceled", "succeeded"]
+
+
+def test_a_retried_run_lines_up_again(
+    connection: Redis, work: Work, tidy: Callable[[], None], tmp_path: Path
+) -> None:
+    for run_id in ("a", "b", "c"):
+        submit(run_id, connection, does=waits_for(tmp_path / "gate"))
+    work()
+    assert states(connection, "a", "b", "c") == ["failed", "running", "waiting"]
+    (tmp_path / "gate").touch()
+    retrying.retry("a", connection)
+    assert states(connection, "a", "b", "c") == ["waiting", "running", "waiting"]
+    order = [reason.text for reason in explain("a-only", connection).reasons]
+    assert order == ["its run waits for its turn in the `concurrency` group deploy-x, after b, c"]
+    with pytest.raises(WrongState, match="waits for its turn"):
+        approvals.release_run("a", connection)
+    work()
+    tidy()
+    assert states(connection, "a", "b", "c") == ["waiting", "succeeded", "running"]
+    work()
+    tidy()
+    assert states(connection, "a", "c") == ["running", "succeeded"]
+    work()
+    assert states(connection, "a") == ["succeeded"]
+    assert connection.keys("*concurrency*") == []
+
+
+def test_its_turn_may_come_while_the_retry_is_still_prepared(
+    connection: Redis,
+    work: Work,
+    tidy: Callable[[], None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    submit("a", connection, does=waits_for(tmp_path / "gate"))
+    work()
+    submit("b", connection)
+    (tmp_path / "gate").touch()
+    monkeypatch.setattr(retrying, "finish", lambda *arguments: None)  # it dies before that
+    monkeypatch.setattr(retrying, "go", lambda *arguments: None)
+    retrying.retry("a", connection)
+    work()  # b ends
+    while step(connection, "run:a").more:
+        pass
+    assert states(connection, "b") == ["succeeded"]
+    tidy()
+    work()
+    assert states(connection, "a") == ["succeeded"]
+    assert connection.keys("*concurrency*") == []
+
+
+def test_of_two_runs_retried_at_once_one_goes_first(
+    connection: Redis, work: Work, tidy: Callable[[], None], tmp_path: Path
+) -> None:
+    for run_id in ("a", "b"):
+        submit(run_id, connection, does=waits_for(tmp_path / "gate"))
+        work()
+        tidy()
+        work()
+    assert states(connection, "a", "b") == ["failed", "failed"]
+    (tmp_path / "gate").touch()
+    retrying.retry("b", connection)
+    retrying.retry("a", connection)
+    assert states(connection, "a", "b") == ["waiting", "running"]
+    assert connection.lrange(keys.queue("default"), 0, -1) == [b"b-only"]
+    runs.remove("b", connection)
+    tidy()
+    work()
+    assert states(connection, "a") == ["succeeded"]
+
+
+def test_a_retry_cancels_those_in_progress_if_the_workflow_says_so(
+    connection: Redis, work: Work, tidy: Callable[[], None], tmp_path: Path
+) -> None:
+    submit("a", connection, cancels=True, does=waits_for(tmp_path / "gate"))
+    work()
+    submit("b", connection, cancels=True)
+    (tmp_path / "gate").touch()
+    retrying.retry("a", connection)
+    tidy()
+    assert states(connection, "a", "b") == ["running", "canceled"]
+    work()
+    assert states(connection, "a") == ["succeeded"]
+
+
+def test_a_held_run_lines_up_when_it_is_released_and_not_before(
+    connection: Redis, work: Work, tidy: Callable[[], None]
+) -> None:
+    submit("held", connection, is_held=True, cancels=True)
+    submit("a", connection)
+    assert states(connection, "held", "a") == ["waiting", "running"]
+    (reason,) = explain("held-only", connection).reasons
+    assert (reason.text, reason.hint) == ("its run is held", "flowq release held")
+    assert approvals.release_run("held", connection)
+    tidy()
+    assert states(connection, "held", "a") == ["running", "canceled"]
+    work()
+    assert states(connection, "held") == ["succeeded"]
+    assert connection.keys("*concurrency*") == []
+
+
+def test_a_run_that_a_requeue_opens_again_keeps_others_waiting(
+    connection: Redis, work: Work, tidy: Callable[[], None], tmp_path: Path
+) -> None:
+    submit("a", connection, does=waits_for(tmp_path / "gate"))
+    work()
+    submit("b", connection)
+    submit("c", connection)
+    get_job("a-only", connection).requeue(at_front=True)
+    turn: Any = {"slots": 1, "idle": 1, "limit": 1, "budget_s": 1, "cost_by_kind": {}}
+    [claim] = Ledger(connection, "w", ["default"], 30).turn([], **turn).claims
+    assert claim.job_id == "a-only"
+    work()  # b ends
+    tidy()
+    assert states(connection, "a", "b", "c") == ["running", "succeeded", "waiting"]
+    Ledger(connection, "other", ["default"], 30).bury("w", 9)
+    work()
+    tidy()
+    assert states(connection, "a", "c") == ["failed", "running"]

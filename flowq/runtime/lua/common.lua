@@ -69,11 +69,28 @@ end
 
 local COUNTS_AGAINST = { failed = 1, stopped = 1, canceled = 1, expired = 1, deleted = 1 }
 
+local function concurrency_key(run)
+  local group = redis.call('HGET', run_key(run), 'concurrency')
+  return group and OURS .. 'concurrency:' .. group
+end
+
+-- The run lines up in its group of runs; returns false when another one goes first.
+local function join_concurrency(run)
+  local list = concurrency_key(run)
+  if not list then return true end
+  redis.call('LREM', list, 0, run)
+  redis.call('RPUSH', list, run)
+  local first = redis.call('LINDEX', list, 0)
+  if first == run then return true end
+  redis.call('HSET', run_key(run), 'held', 'turn')
+  log(run, '', '', 'waiting', 'run ' .. first .. ' of the same `concurrency` group goes first')
+  return false
+end
+
 -- The run has ended, or is removed: the next one of its group of runs may go.
 local function leave_concurrency(run)
-  local group = redis.call('HGET', run_key(run), 'concurrency')
-  if not group then return end
-  local list = OURS .. 'concurrency:' .. group
+  local list = concurrency_key(run)
+  if not list then return end
   redis.call('LREM', list, 0, run)
   local first = redis.call('LINDEX', list, 0)
   if first and redis.call('HDEL', run_key(first), 'held') == 1 then
@@ -104,6 +121,8 @@ local function count_in_run(run, before, after, id)
     redis.call('HSET', key, 'state', 'running')
     redis.call('HDEL', key, 'ended_at')
     log(run, '', '', 'running')
+    local list = concurrency_key(run) -- it goes on at once, and those that wait wait for it as well
+    if list then redis.call('LPUSH', list, run) end
   end
   end_run_if_done(run)
 end

@@ -2,6 +2,7 @@
 --
 -- ARGV   4 run id   5 key of the list that says what to do with which job, last ones first:
 --        "+<job>" runs again, "=<job>" keeps its result and tells it to the jobs that run again
+-- One with a `concurrency` group lines up in it again, and is held until its turn comes.
 -- Returns {1}, or {"state", state} when the run is in no state for that, and nothing is changed.
 -- Idempotent: sent again after a lost reply it finds its list taken, and answers {1} again.
 
@@ -16,7 +17,8 @@ end
 redis.call('RENAME', list, OURS .. 'again:' .. run)
 redis.call('PERSIST', OURS .. 'again:' .. run)
 redis.call('HSET', key, 'state', 'retrying')
-redis.call('HDEL', key, 'ended_at', 'canceling', 'canceled', 'released', 'again')
+redis.call('HDEL', key, 'ended_at', 'canceling', 'canceled', 'released', 'again', 'held')
 redis.call('ZREM', OURS .. 'ended', run)
+join_concurrency(run)
 later('again:' .. run)
 return { 1 }

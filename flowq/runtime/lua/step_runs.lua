@@ -153,6 +153,7 @@ local function again(run)
   redis.call('DEL', list)
   redis.call('HDEL', key, 'again')
   redis.call('HSET', key, 'state', 'running')
+  if redis.call('HEXISTS', key, 'held') == 1 then return true end -- it goes when its turn comes
   log(run, '', '', 'running')
   later('run:' .. run)
   return true
