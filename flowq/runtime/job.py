@@ -7,6 +7,7 @@ that it blocks do not know. The other exits (`delete`, a result that is not kept
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -100,6 +101,14 @@ class Job(RQJob):
         self.run_id = ours.get("flowq_run", "")
         self.name = ours.get("flowq_name", "")
         self.group_of_items = ours.get("flowq_group", "")
+
+    def _execute(self) -> Any:
+        # As RQ's, which imports the function twice for each execution.
+        function = self.func
+        if not function:
+            raise ValueError("Cannot execute job: function is None")
+        result = function(*self.args, **self.kwargs)
+        return asyncio.run(result) if asyncio.iscoroutine(result) else result
 
     # How it ends -----------------------------------------------------------------------------
 

@@ -38,7 +38,6 @@ log = logging.getLogger("rq.worker")
 FLUSH_S = 0.002
 FLUSH_COUNT = 32
 PROTOCOL = pickle.HIGHEST_PROTOCOL
-ENDS, OTHER = b"E", b"M"
 
 
 class Outbox:
@@ -47,14 +46,14 @@ class Outbox:
     def __init__(self, channel: Connection, cell: Cell) -> None:
         self._channel = channel
         self._cell = cell
-        self._ends: list[bytes] = []
+        self._ends: list[tuple[Any, ...]] = []
         self._flushed_at = time.monotonic()
 
     def add(self, end: End) -> None:
         """Send an end, soon."""
-        data = pickle.dumps(tuple(end), PROTOCOL)
-        self._ends.append(data)
-        is_kept = self._cell.keep(data)
+        plain = tuple(end)
+        self._ends.append(plain)
+        is_kept = self._cell.keep(pickle.dumps(plain, PROTOCOL))
         is_late = time.monotonic() - self._flushed_at > FLUSH_S
         if is_late or not is_kept or len(self._ends) >= FLUSH_COUNT:
             self.flush()
@@ -62,26 +61,24 @@ class Outbox:
     def flush(self) -> None:
         """Send what is not sent yet."""
         if self._ends:
-            self._channel.send_bytes(ENDS + b"".join(self._ends))
+            self._channel.send_bytes(pickle.dumps(("ends", self._ends), PROTOCOL))
             self._cell.clear()
             self._ends = []
         self._flushed_at = time.monotonic()
 
     def send(self, message: tuple[Any, ...]) -> None:
         """Send one other message now."""
-        self._channel.send_bytes(OTHER + pickle.dumps(message, PROTOCOL))
+        self._channel.send_bytes(pickle.dumps(message, PROTOCOL))
 
 
 def read_message(data: bytes) -> tuple[str, Any]:
     """Return a child's message: ("ends", [End, …]), or what was given to `Outbox.send`."""
-    if data[:1] == ENDS:
-        return "ends", read_ends(data[1:])
-    message: tuple[str, Any] = pickle.loads(data[1:])  # noqa: S301 - from our own child
-    return message
+    kind, content = pickle.loads(data)  # noqa: S301 - from our own child
+    return kind, list(map(End._make, content)) if kind == "ends" else content
 
 
-def read_ends(data: bytes) -> list[End]:
-    """Return the ends that were written one after the other; a cut one is left out."""
+def read_kept(data: bytes) -> list[End]:
+    """Return the ends that a cell has kept, one after the other; a cut one is left out."""
     stream, ends = BytesIO(data), []
     while stream.tell() < len(data):
         try:
@@ -123,11 +120,11 @@ def handle(
     return work_off(outbox, cell, bench, capture, message[1])
 
 
-def work_off(outbox: Outbox, cell: Cell, bench: Bench, capture: Capture, tasks: list[Task]) -> bool:
+def work_off(outbox: Outbox, cell: Cell, bench: Bench, capture: Capture, tasks: list[Any]) -> bool:
     """Execute these jobs, one after the other; False when the child must not go on."""
     pid, is_spent = os.getpid(), False
     with deadline.batch() if len(tasks) > 1 else nullcontext():
-        for task in tasks:
+        for task in map(Task._make, tasks):
             if is_spent or not cell.begin(task.number):
                 break
             end = bench.execute(task, cell.ask_for)
@@ -140,13 +137,13 @@ def work_off(outbox: Outbox, cell: Cell, bench: Bench, capture: Capture, tasks: 
     return not is_spent
 
 
-def _conclude(bench: Bench, task: Task, end: End) -> End:
+def _conclude(bench: Bench, task: Any, end: End) -> End:
     try:
-        return bench.conclude(task, end)
+        return bench.conclude(Task._make(task), end)
     except (RedisConnectionError, RedisTimeoutError):
         return end._replace(how="later")
     except Exception:  # the supervisor tries another child, and gives up after a few
-        log.exception("job %s: RQ's own way to end it failed", task.job_id)
+        log.exception("job %s: RQ's own way to end it failed", Task._make(task).job_id)
         return end._replace(how="long")
 
 

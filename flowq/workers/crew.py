@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from flowq.workers.child import read_ends, read_message
+from flowq.workers.child import read_kept, read_message
 from flowq.workers.claims import Claim, End
 from flowq.workers.hire import Child, Mode, Process, hire
 from flowq.workers.output import (
@@ -106,7 +106,7 @@ class Crew:
             for child in self.children
             if child.claims
             and not (child.is_leaving or child.is_recalled or child.concluding)
-            and 0 < child.load_s < BATCH_S / 2
+            and 0 < child.load_s < BATCH_S
             and child.jobs_left is None
         ]
 
@@ -158,7 +158,7 @@ class Crew:
         child.load_s = load_s
         child.is_recalled = False
         child.cell.allow(next(iter(child.claims)), self._number + 1)
-        self._send(child, ("run", [claim.task for claim in claims]))
+        self._send(child, ("run", [claim.message for claim in claims]))
 
     def conclude(self, claim: Claim, end: End) -> bool:
         """Let an idle child end an execution by RQ's own code; False when none is idle."""
@@ -168,7 +168,7 @@ class Crew:
         claim.tries += 1
         idle[0].concluding = claim
         idle[0].errand_since = time.monotonic()
-        self._send(idle[0], ("conclude", claim.task, end))
+        self._send(idle[0], ("conclude", claim.message, end))
         return True
 
     def do_chores(self) -> None:
@@ -237,7 +237,7 @@ class Crew:
 
     def collect(self, child: Child) -> None:
         """Take the ends that a child has not sent yet: it is busy with a long job, or dead."""
-        ends = read_ends(child.cell.read_kept())
+        ends = read_kept(child.cell.read_kept())
         self._take_ends(child, [end for end in ends if end.number in child.claims])
 
     def dismiss(self, child: Child) -> None:

@@ -90,64 +90,80 @@ class ThreadDeathPenalty(BaseDeathPenalty):
         )
 
 
-class AlarmDeathPenalty(BaseDeathPenalty):
-    """RQ's timeout by SIGALRM. Between `begin_batch` and `end_batch` an alarm that is set already
+class _Alarm:
+    """The alarm clock of this process. Between `begin_batch` and `end_batch` an alarm that is set
     is left alone when it comes before the deadline; it is set anew when it goes off too early.
+
+    An object, because each write to a class makes Python forget what it knows about that class.
     """
 
-    _current: AlarmDeathPenalty | None = None
-    _is_in_batch = False
-    _rings_at = 0.0
+    def __init__(self) -> None:
+        self._current: AlarmDeathPenalty | None = None
+        self._is_in_batch = False
+        self._rings_at = 0.0
 
-    @classmethod
-    def begin_batch(cls) -> None:
+    def begin_batch(self) -> None:
         """Short jobs follow: do not set an alarm for each of them."""
-        cls._is_in_batch = True
+        self._is_in_batch = True
 
-    @classmethod
-    def end_batch(cls) -> None:
+    def end_batch(self) -> None:
         """Back to one alarm for each job."""
-        cls._is_in_batch = False
-        cls._set(0.0)
+        self._is_in_batch = False
+        self._set(0.0)
 
-    def setup_death_penalty(self) -> None:
-        """Set the deadline. Units: seconds."""
-        cls = AlarmDeathPenalty
-        cls._current = self
+    def guard(self, penalty: AlarmDeathPenalty) -> None:
+        """Ring when the time of this one is up."""
+        self._current = penalty
         now = time.monotonic()
-        self.deadline = now + self._timeout
-        if not cls._is_in_batch or not now < cls._rings_at <= self.deadline + 1:
+        penalty.deadline = now + penalty._timeout
+        if not self._is_in_batch or not now < self._rings_at <= penalty.deadline + 1:
             if signal.getsignal(signal.SIGALRM) is not _on_alarm:
                 signal.signal(signal.SIGALRM, _on_alarm)
-            cls._set(self._timeout)
+            self._set(penalty._timeout)
 
-    def cancel_death_penalty(self) -> None:
-        """Forget it."""
-        AlarmDeathPenalty._current = None
-        if not AlarmDeathPenalty._is_in_batch:
-            AlarmDeathPenalty._set(0.0)
+    def let_go(self) -> None:
+        """Nobody is waited for."""
+        self._current = None
+        if not self._is_in_batch:
+            self._set(0.0)
 
-    @classmethod
-    def ring(cls) -> None:
+    def ring(self) -> None:
         """Raise when the time is up."""
-        cls._rings_at = 0.0
-        if cls._current is None:
+        self._rings_at = 0.0
+        penalty = self._current
+        if penalty is None:
             return
-        left_s = cls._current.deadline - time.monotonic()
+        left_s = penalty.deadline - time.monotonic()
         if left_s > 0.01:
-            cls._set(left_s)
+            self._set(left_s)
         else:
-            text = f"Task exceeded maximum timeout value ({cls._current._timeout} seconds)"
-            raise cls._current._exception(text)
+            text = f"Task exceeded maximum timeout value ({penalty._timeout} seconds)"
+            raise penalty._exception(text)
 
-    @classmethod
-    def _set(cls, seconds: float) -> None:
-        cls._rings_at = time.monotonic() + seconds if seconds else 0.0
+    def _set(self, seconds: float) -> None:
+        self._rings_at = time.monotonic() + seconds if seconds else 0.0
         signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
+_alarm = _Alarm()
+
+
 def _on_alarm(_number: int, _frame: Any) -> None:
-    AlarmDeathPenalty.ring()
+    _alarm.ring()
+
+
+class AlarmDeathPenalty(BaseDeathPenalty):
+    """RQ's timeout by SIGALRM. Units: seconds, fractions allowed."""
+
+    deadline = 0.0
+
+    def setup_death_penalty(self) -> None:
+        """Set the deadline."""
+        _alarm.guard(self)
+
+    def cancel_death_penalty(self) -> None:
+        """Forget it."""
+        _alarm.let_go()
 
 
 DEATH_PENALTY_CLASS: type[BaseDeathPenalty] = (
@@ -168,8 +184,8 @@ def batch() -> Iterator[None]:
     if DEATH_PENALTY_CLASS is not AlarmDeathPenalty:
         yield
         return
-    AlarmDeathPenalty.begin_batch()
+    _alarm.begin_batch()
     try:
         yield
     finally:
-        AlarmDeathPenalty.end_batch()
+        _alarm.end_batch()

@@ -45,7 +45,7 @@ class Capture:
 
     def end(self, job_id: str | None) -> None:
         """Move what was written since the last call to the job's log."""
-        if self._scratch is None or not os.fstat(self._scratch).st_size:
+        if self._scratch is None or not os.lseek(self._scratch, 0, os.SEEK_END):
             return
         text = read_bounded(self._scratch)
         os.ftruncate(self._scratch, 0)

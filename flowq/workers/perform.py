@@ -36,6 +36,7 @@ from flowq.runtime.queue import Queue
 from flowq.workers.address import Address
 from flowq.workers.claims import DEFAULT_TIMEOUT_S, End, Task
 from flowq.workers.deadline import DEATH_PENALTY_CLASS
+from flowq.workers.restoring import Restorer
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class Bench:
         started_at = time.time()
         job: Job | None = None
         try:
-            job = self.restore(task)
+            job = self._restorer.restore(task)
             value = self._call(job)
             end = self._success(task, job, value, started_at)
         except BaseException:  # noqa: BLE001 - RQ fails a job for whatever it raises
@@ -99,23 +100,13 @@ class Bench:
         self._tidy()
         return end if threading.active_count() <= self._threads else end._replace(is_spent=True)
 
-    def restore(self, task: Task, connection: Redis | None = None) -> Job:
-        """Return the job, started; with this child's usual connection unless one is given."""
+    @cached_property
+    def _restorer(self) -> Restorer:
+        return self._make_restorer(self.connection)
+
+    def _make_restorer(self, connection: Redis) -> Restorer:
         settings = self.settings
-        job = settings.job_class(
-            task.job_id, connection=connection or self.connection, serializer=settings.serializer
-        )
-        raw = dict(zip(task.raw[::2], task.raw[1::2], strict=True))
-        # RQ reads each instant with strptime, which takes longer than all the rest.
-        created_at, enqueued_at = raw.pop(b"created_at", b""), raw.pop(b"enqueued_at", b"")
-        job.restore(raw)
-        job.created_at = _instant(created_at) or job.created_at
-        job.enqueued_at = _instant(enqueued_at)
-        job.worker_name = settings.worker
-        job._status = JobStatus.STARTED
-        job.started_at = job.last_heartbeat = datetime.now(UTC)
-        job.ended_at = None
-        return job
+        return Restorer(settings.job_class, connection, settings.serializer, settings.worker)
 
     def _call(self, job: Job) -> Any:
         os.environ["RQ_JOB_ID"] = job.id
@@ -199,7 +190,7 @@ class Bench:
         connection = self._unrepeating
         if not self._is_ours(task, connection):
             return end._replace(how="lost")
-        job = self.restore(task, connection)
+        job = self._make_restorer(connection).restore(task)
         job.started_at = datetime.fromtimestamp(end.started_at, UTC)
         job.ended_at = datetime.fromtimestamp(end.ended_at, UTC)
         worker = self._rq_worker(connection)
@@ -261,10 +252,6 @@ class Bench:
         )
         worker.log_job_description = False
         return worker
-
-
-def _instant(text: bytes) -> datetime | None:
-    return datetime.fromisoformat(text.decode()) if text else None
 
 
 def failed(

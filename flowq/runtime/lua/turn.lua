@@ -7,9 +7,11 @@
 --        11 number of queues, then their names in order of priority
 --        then the number of known kinds of short jobs, then kind, seconds for each
 --        then the number of ends, then for each of them
---          job, execution, queue, status (finished|failed), started_at, ended_at (as RQ writes them),
---          the same in epoch seconds, ttl ("" none, -1 for ever), result field ("" none), its value,
---          generation, kind of the result (RQ's number), "1" when its claim was a light one
+--          one line of words, "-" for what is empty: job, execution, status (finished|failed),
+--          started_at, ended_at (as RQ writes them), the same in epoch seconds, ttl (-1 for ever),
+--          field of the result, generation, kind of the result (RQ's number), "1" when its claim
+--          was a light one
+--          queue   value of the result
 -- Returns {answers, claims, held, suspended}:
 --   answers    for each end "ok", "lost" (the execution was taken from us: nothing is written) or
 --              "long" (jobs depend on it: RQ's own way has to end it, nothing is written)
@@ -63,10 +65,15 @@ local function register_all()
   lists = {}
 end
 
+local END_LINE = '^' .. string.rep('(%S+) ', 11) .. '(%S+)$'
+
 local function take_end()
-  local e = { id = take(), execution = take(), queue = take(), status = take(), started_at = take(),
-    ended_at = take(), started_ts = take(), ended_ts = take(), ttl = take(), field = take(),
-    value = take(), generation = take(), result = take(), light = take() }
+  local id, execution, status, started_at, ended_at, started_ts, ended_ts, ttl, field, generation,
+    result, light = string.match(take(), END_LINE)
+  local e = { id = id, execution = execution, queue = take(), status = status,
+    started_at = started_at, ended_at = ended_at, started_ts = started_ts, ended_ts = ended_ts,
+    ttl = ttl, field = field, value = take(), generation = generation, result = result,
+    light = light }
   e.key = job_key(e.id)
   e.member = e.id .. ':' .. e.execution
   local wip = PREFIX .. ':wip:' .. e.queue
@@ -109,7 +116,7 @@ end
 -- `has_ended`: it ended before, and what is there may have a time to live.
 local function keep_result(e, has_ended)
   local key = PREFIX .. ':results:' .. e.id
-  if e.field ~= '' then
+  if e.field ~= '-' then
     redis.call('XADD', key, 'MAXLEN', '~', 10, '*', 'execution_id', e.execution,
       'execution_started_at', e.started_ts, 'execution_ended_at', e.ended_ts, 'type', e.result,
       'worker_name', worker, e.field, e.value)
@@ -120,7 +127,7 @@ local function keep_result(e, has_ended)
   end
   if e.ttl == '-1' then
     if has_ended then redis.call('PERSIST', key) end
-  elseif e.ttl ~= '' then
+  elseif e.ttl ~= '-' then
     redis.call('EXPIRE', key, e.ttl)
   end
 end
@@ -171,7 +178,7 @@ local function finish(e, has_dependents)
   local facts = write_end(e, f)
   keep_result(e, f[9] and f[9] ~= '')
   local ttl = e.ttl
-  if not is_success and ttl == '' then ttl = '31536000' end -- as RQ: a year for failures
+  if not is_success and ttl == '-' then ttl = '31536000' end -- as RQ: a year for failures
   local score = ttl == '-1' and '+inf' or math.floor(TS) + tonumber(ttl)
   register(PREFIX .. (is_success and ':finished:' or ':failed:') .. e.queue, score, e.id)
   -- A future job's own keys are needed until its blockers are retired (lua/step_futures.lua).
