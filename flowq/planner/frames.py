@@ -294,8 +294,12 @@ class Frame:
         return job.for_each is not None or job.matrix is not None
 
     def _is_held(self, job: JobSpec) -> bool:
-        """Whether the job is a future job: something precedes it, or it asks, or it is alone."""
-        if job.approval is not None or self.graph.predecessors(job.name):
+        """Whether the job is a future job: it has to wait for something, or may have to."""
+        if (
+            job.approval is not None
+            or job.expires_s is not None
+            or self.graph.predecessors(job.name)
+        ):
             return True
         return not self.join_id and self.graph.is_future(job.name)
 

@@ -141,7 +141,6 @@ def _hold(enqueue: Enqueue, run_id: str, added_by: str) -> Hold:
         edges=tuple(Edge(block.name, block.on_failure) for block in enqueue.blocks),
         policy=enqueue.on_blocker_failure,
         if_empty=enqueue.if_empty,
-        expires_s=None if enqueue.approval else enqueue.expires_s,
         run_id=run_id,
         name=enqueue.name,
         fields=_fields(enqueue) | ({"flowq_by": added_by} if added_by else {}),
@@ -161,6 +160,7 @@ def _fields(enqueue: Enqueue) -> dict[str, str]:
         "flowq_tolerate": "1" if enqueue.is_tolerated else "",
         "flowq_always": "1" if asked & _ASKS_EVEN_WHEN_CANCELED else "",
         "flowq_on_crash": "fail" if enqueue.on_crash == "fail" else "",
+        "flowq_expires": f"{enqueue.expires_s:g}" if enqueue.expires_s and not expires else "",
         "flowq_approval": f"1 {expires:g}" if expires else "1" if enqueue.approval else "",
         "flowq_message": enqueue.approval.message if enqueue.approval else "",
     }

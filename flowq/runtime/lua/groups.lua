@@ -12,6 +12,7 @@
 --   flowq_tolerate  "1" when its failure counts as a success
 --   flowq_pass      set by the job while it runs: why it is skipped after all, neutrally
 --   flowq_approval  "1" for a job that somebody has to approve, "1 seconds" when that expires
+--   flowq_expires   seconds from its release until it is canceled if it has not started
 --   flowq_message   what whoever approves it should read
 --   flowq_asked, flowq_approved   how far that has come
 --

@@ -62,6 +62,8 @@ local function free(future)
   if done then
     redis.call('HSET', key, 'state', 'released')
     redis.call('ZADD', OURS .. 'watched', TS + WATCH_S, future)
+    local expires = redis.call('HGET', job_key(future), 'flowq_expires')
+    if expires then redis.call('ZADD', OURS .. 'expiring', TS + tonumber(expires), future) end
     decide(future, read_for_decision(future))
   end
   return done
@@ -102,12 +104,19 @@ local function recall(future)
   end)
 end
 
--- It was not released in time: canceled, with its held blockers.
+-- It was not released, approved or started in time: canceled, with its held blockers.
 local function lapse(future)
   redis.call('ZREM', OURS .. 'expiring', future)
   local state = redis.call('HGET', future_key(future), 'state')
-  if state == 'open' then call_off(future, 'canceled', 'it expired before it was released') end
-  if state == 'met' then call_off(future, 'canceled', 'it expired before it was approved') end
+  local f = redis.call('HMGET', job_key(future), 'flowq_expires', 'status', 'started_at')
+  local waits = (f[2] == 'deferred' or f[2] == 'queued') and (f[3] or '') == ''
+  if state == 'open' then
+    call_off(future, 'canceled', 'it expired before it was released')
+  elseif f[1] then
+    if waits then call_off(future, 'canceled', 'it expired before it started') end
+  elseif state == 'met' then
+    call_off(future, 'canceled', 'it expired before it was approved')
+  end
   return true
 end
 
