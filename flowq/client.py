@@ -22,8 +22,9 @@ from redis.exceptions import TimeoutError as ReplyLost
 
 from flowq.errors import RunFailed, ServerUnavailable
 from flowq.plan import Plan
-from flowq.runtime import approvals, facts, listeners, outcomes, outputs, retrying, runs
+from flowq.runtime import approvals, facts, outcomes, outputs, retrying, runs
 from flowq.runtime.explain import Explanation, explain
+from flowq.runtime.listeners import find_unattended
 from flowq.runtime.maintenance import Finding, examine, tidy
 from flowq.runtime.outcomes import Failure
 from flowq.runtime.wip import list_executing
@@ -45,6 +46,7 @@ __all__ = [
     "Unloadable",
     "examine",
     "explain",
+    "find_unattended",
     "get_run",
     "list_executing",
     "list_runs",
@@ -193,7 +195,7 @@ class Run:
         status = status or self.status()
         left = [job.job_id for job in status.jobs.values() if job.state not in ENDED]
         queues = [job.queue for job in facts.read_facts(left, self.connection).values()]
-        return listeners.find_unattended(sorted(set(queues)), self.connection)
+        return find_unattended(sorted(set(queues)), self.connection)
 
     def failures(self, names: Iterable[str] | None = None) -> dict[str, Failure]:
         """Return why jobs failed, by name; of all of them, or of those that are named."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import click
 
 from flowq.cli import compiling, options, streams
-from flowq.cli.place import opened, warn_about
+from flowq.cli.place import Place, opened, warn_about
+from flowq.client import find_unattended
 
 
 @click.command()
@@ -27,8 +28,8 @@ def command(
 ) -> None:
     """Submit a run whenever the workflow's `schedule` says so, until Ctrl-C.
 
-    The runs are submitted and executed by workers: this command only watches the clock. Keep one of
-    it for each workflow.
+    The runs are submitted and executed by workers, as `flowq worker` starts them: this command only
+    watches the clock. Keep one of it for each workflow.
 
     \b
       flowq schedule workflows/books.yaml --redis-url redis://localhost/0
@@ -38,7 +39,17 @@ def command(
     plan = compiling.make_plan(target, given, inputs_file, imports)
     with opened(redis_url, creating=True) as place:
         warn_about(place)
-        scheduler = make_scheduler(compiling.load(target), plan.inputs, place.connection)
+        workflow = compiling.load(target)
+        scheduler = make_scheduler(workflow, plan.inputs, place.connection)
         at = scheduler.get_jobs()[0].get_next_enqueue_time().astimezone()
         streams.note(f"flowq: the next run of {plan.workflow} is due at {at:%Y-%m-%d %H:%M %Z}")
+        queues = {workflow.defaults.queue, *(enqueue.queue for enqueue in plan.enqueues)}
+        _warn_about_workers(queues, place)
         scheduler.start()  # type: ignore[no-untyped-call]  # RQ's
+
+
+def _warn_about_workers(queues: Iterable[str], place: Place) -> None:
+    unattended = find_unattended(sorted(queues), place.connection)
+    if unattended:
+        names = " ".join(unattended)
+        streams.note(f"flowq: no worker listens yet; start one: {place.hint(f'worker {names}')}")

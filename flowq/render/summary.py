@@ -59,6 +59,7 @@ def summary(report: Report, width: int = 80, *, unicode: bool = True) -> list[Li
         _verdict(report.status, unicode),
         *results(report, width, unicode=unicode),
         *_failures(report, unicode),
+        *_ended_otherwise(report, unicode),
     ]
 
 
@@ -126,6 +127,21 @@ def _failures(report: Report, unicode: bool) -> Iterator[Line]:
         yield ()
         name = report.failed[0].name if len(report.failed) == 1 else "JOB"
         yield ((f"the rest: {report.show_command.replace('JOB', name)}", "dim"),)
+
+
+def _ended_otherwise(report: Report, unicode: bool) -> Iterator[Line]:
+    """Yield why a run failed in which no job did: one was not approved in time, or deleted."""
+    if report.status.state != "failed" or report.failed:
+        return
+    jobs = report.status.jobs.values()
+    bad = [job for job in jobs if job.state in _BAD and not report.status.is_tolerated(job)]
+    for job in bad[:MAX_FAILURES]:
+        why = f": {printable(job.reason)}" if job.reason else ""
+        line = f"{find_mark(job.state, unicode)} {job.name} {job.state}{why}"
+        yield ((line, STYLE_BY_STATE[job.state]),)
+
+
+_BAD = ("canceled", "expired", "deleted")
 
 
 def failure(job: FailedJob, attempts: int = 1, *, unicode: bool = True) -> Iterator[Line]:

@@ -189,3 +189,16 @@ def test_a_result_that_cannot_be_shown_does_not_hide_the_others() -> None:
     report = Report(_status("finished", state="succeeded"), {"a": Bad(), "b": 1})
 
     assert "  b = 1" in [plain(line) for line in summary(report)]
+
+
+def test_the_summary_of_a_run_in_which_no_job_failed_says_what_else_went_wrong() -> None:
+    reason = "it expired before it was approved"
+    jobs = {
+        "publish": JobStatus("publish", "r-publish", "canceled", reason),
+        "after": JobStatus("after", "r-after", "skipped", "publish was canceled"),
+    }
+    status = RunStatus("r", "demo", "failed", jobs)
+
+    lines = [plain(line) for line in summary(Report(status))]
+
+    assert lines[-1] == f"⊘ publish canceled: {reason}"
