@@ -9,7 +9,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-PROGRAMS = ("valkey-server", "redis-server")
+PROGRAMS = ("valkey-server", "redis-server", "memurai")
 
 
 def find_binary() -> Path | None:

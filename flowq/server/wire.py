@@ -17,36 +17,41 @@ class Refused(Exception):
     """The server answered with an error."""
 
 
+Address = str | tuple[str, int]
+"""The path of a Unix socket, or a host and its port."""
+
+
 class Wire:
-    """A connection to the server at a Unix socket.
+    """A connection to the server at an address.
 
     Errors: OSError when the server is not there (any more), Refused when it says no.
     """
 
-    def __init__(self, path: str, timeout_s: float = 5.0) -> None:
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    def __init__(self, address: Address, timeout_s: float = 5.0) -> None:
+        is_path = isinstance(address, str)
+        self.socket = socket.socket(socket.AF_UNIX if is_path else socket.AF_INET)
         try:
-            self._socket.settimeout(timeout_s)
-            self._socket.connect(path)
+            self.socket.settimeout(timeout_s)
+            self.socket.connect(address)
         except BaseException:
-            self._socket.close()
+            self.socket.close()
             raise
-        self._file = self._socket.makefile("rb")
+        self._file = self.socket.makefile("rb")
 
     def fileno(self) -> int:
         """The descriptor, for select; readable without a question means that the server is gone."""
-        return self._socket.fileno()
+        return self.socket.fileno()
 
     def close(self) -> None:
         """Hang up. Idempotent."""
         self._file.close()
-        self._socket.close()
+        self.socket.close()
 
     def ask(self, *words: str) -> Reply:
         """Send one command and return its reply. Blocks: up to `timeout_s`."""
         parts = [word.encode() for word in words]
         body = b"".join(b"$%d\r\n%s\r\n" % (len(part), part) for part in parts)
-        self._socket.sendall(b"*%d\r\n%s" % (len(parts), body))
+        self.socket.sendall(b"*%d\r\n%s" % (len(parts), body))
         return self._read()
 
     def read_info(self, section: str, name: str) -> int:

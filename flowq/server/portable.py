@@ -1,0 +1,151 @@
+"""The state folder where there are no Unix sockets: locks that any platform has, and the address.
+
+.flowq/
+├── .gitignore   *
+├── data/        the append-only file
+├── address      where the server listens, and the two secrets; for our eyes only
+├── server.conf  what the server reads at its start; for our eyes only
+├── server.log   what the server and its keeper have to say
+├── keeper.lock  held by the keeper
+└── door.lock    shared by those who look for the server; the keeper's while it closes
+"""
+
+# The keeper imports this, and runs without much:
+# ruff: noqa: PTH105, PTH108, PTH123
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import sqlite3
+import time
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from flowq.server.wire import Wire
+
+ADDRESS = "address"
+CONFIG = "server.conf"
+DATA = "data"
+LOG = "server.log"
+KEEPER_LOCK = "keeper.lock"
+DOOR_LOCK = "door.lock"
+
+HOST = "127.0.0.1"
+REPLACE_S = 2.0
+PROOF_USER = "proof"
+
+
+class NotOurs(ConnectionRefusedError):
+    """Somebody else listens there."""
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where the server of a folder listens.
+
+    `password` is what we show to it. `proof` is what it shows to us, and what nobody ever sends to
+    it: whoever took over its port, and was shown the password, does not know that.
+    """
+
+    port: int
+    password: str
+    proof: str
+
+    @property
+    def url(self) -> str:
+        """The URL that redis-py and RQ's tools understand."""
+        return f"redis://:{self.password}@{HOST}:{self.port}/0"
+
+    def call(self) -> Wire:
+        """Connect, and make sure that it is our server. Errors: OSError, Refused."""
+        wire = Wire((HOST, self.port))
+        try:
+            wire.ask("AUTH", self.password)
+            if not self._is_shown(wire.ask("ACL", "GETUSER", PROOF_USER)):
+                raise NotOurs("this is another server")
+        except BaseException:
+            wire.close()
+            raise
+        return wire
+
+    def _is_shown(self, facts: object) -> bool:
+        flat = facts if isinstance(facts, list) else []
+        found = dict(zip(flat[::2], flat[1::2], strict=False)).get(b"passwords")
+        return isinstance(found, list) and found == [self.proof.encode()]
+
+
+def make_address(port: int) -> Address:
+    """Return an address with new secrets."""
+    return Address(port, secrets.token_urlsafe(32), secrets.token_hex(32))
+
+
+def read_address(state: Path) -> Address | None:
+    """Return the address that the keeper of this folder has left, if there is one."""
+    try:
+        return Address(**json.loads((state / ADDRESS).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def write_address(state: Path, address: Address) -> None:
+    """Let others find the server."""
+    write_private(state / ADDRESS, json.dumps(asdict(address)))
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file for our eyes only; a reader finds the old or the new text, never a part."""
+    draft = f"{path}.{os.getpid()}"
+    with suppress(FileNotFoundError):
+        os.unlink(draft)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    with open(os.open(draft, flags, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)
+    _replace(draft, path)
+
+
+def _replace(draft: str, path: Path) -> None:
+    deadline = time.monotonic() + REPLACE_S
+    while True:
+        try:
+            os.replace(draft, path)
+            return
+        except PermissionError:  # on Windows, for as long as somebody reads it
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+
+
+class Lock:
+    """A lock on a file, which the system frees with the process that has it.
+
+    The standard library has no locks of files that work everywhere, but a database that does.
+    """
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        self.path = path
+        self._connection = connection
+
+    def release(self) -> None:
+        """Let others have it. Idempotent."""
+        self._connection.close()
+
+
+def try_lock(path: Path, *, shared: bool = False) -> Lock | None:
+    """Take a lock without waiting; None when somebody has it. Errors: OSError."""
+    connection = None
+    try:
+        connection = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+        if shared:
+            connection.execute("BEGIN")
+            connection.execute("SELECT * FROM sqlite_master").fetchall()
+        else:
+            connection.execute("BEGIN EXCLUSIVE")
+    except sqlite3.Error as error:
+        if connection is not None:
+            connection.close()
+        if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
+            return None
+        raise OSError(f"{path}: {error}") from error
+    return Lock(path, connection)

@@ -1,0 +1,270 @@
+"""The embedded server where there are no Unix sockets, which is to say on Windows.
+
+It is the same program and the same promises, by other means. Here they are tried on this platform;
+tests/workers/test_windows_server.py has them where POSIX cannot be found.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import redis
+from server_processes import is_alive, kill
+
+from flowq.errors import ServerUnavailable
+from flowq.runtime import keys
+from flowq.server import embedded, loopback, portable
+from flowq.server.binary import find_binary
+
+WaitUntil = Callable[..., None]
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Iterator[Path]:
+    """A state folder whose server ends with the test."""
+    place = tmp_path / ".flowq"
+    place.mkdir(mode=0o700)
+    yield place
+    if place.exists():
+        loopback.LoopbackServer(place, "").stop()
+
+
+def start(state: Path, idle_s: float = 60.0) -> loopback.LoopbackServer:
+    binary = find_binary()
+    assert binary is not None
+    return loopback.ensure(state, binary, idle_s)
+
+
+def pid_of(started: loopback.LoopbackServer) -> int:
+    with started.connect() as connection:
+        return int(connection.info("server")["process_id"])
+
+
+def keeper_of(started: loopback.LoopbackServer) -> int:
+    """Return the parent of the server, which is its keeper unless that has died."""
+    stat_line = Path(f"/proc/{pid_of(started)}/stat").read_text()
+    return int(stat_line.rpartition(")")[2].split()[1])
+
+
+def value_in(started: loopback.LoopbackServer) -> bytes | None:
+    with started.connect() as connection:
+        value = connection.get("key")
+        assert value is None or isinstance(value, bytes)
+        return value
+
+
+def put(started: loopback.LoopbackServer) -> None:
+    with started.connect() as connection:
+        connection.set("key", "value")
+
+
+# --- whom it trusts ---
+
+
+def test_it_listens_on_loopback_only_and_wants_its_password(state: Path) -> None:
+    started = start(state)
+    address = portable.read_address(state)
+    assert address is not None
+    with started.connect() as connection:
+        settings = connection.config_get("*")
+    assert settings["bind"] == "127.0.0.1"
+    assert settings["unixsocket"] == ""
+    assert settings["appendonly"] == "yes"
+    assert settings["maxmemory-policy"] == "noeviction"
+    assert len(address.password) > 40
+    for login in ({}, {"password": "wrong"}, {"username": "proof", "password": address.proof}):
+        with (
+            redis.Redis(port=address.port, retry=None, **login) as stranger,
+            pytest.raises(redis.AuthenticationError),
+        ):
+            stranger.ping()
+
+
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="Linux tells who listens where")
+def test_no_other_address_of_this_machine_leads_to_it(state: Path) -> None:
+    start(state)
+    address = portable.read_address(state)
+    assert address is not None
+    port = f":{address.port:04X}"
+    rows = [row.split() for row in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    listening = [row[1] for row in rows if row[1].endswith(port) and row[3] == "0A"]
+    assert listening == [f"0100007F{port}"]
+    assert port not in Path("/proc/net/tcp6").read_text()
+
+
+def test_its_secrets_are_in_private_files_and_nowhere_else(state: Path) -> None:
+    started = start(state)
+    address = portable.read_address(state)
+    assert address is not None
+    for name in ("address", "server.conf"):
+        assert stat.S_IMODE((state / name).stat().st_mode) == 0o600
+    line = Path(f"/proc/{pid_of(started)}/cmdline").read_bytes()
+    log = started.log.read_text()
+    for secret in (address.password, address.proof):
+        assert secret.encode() not in line
+        assert secret not in log
+
+
+def test_who_took_its_port_and_was_shown_its_password_is_not_believed(state: Path) -> None:
+    first = start(state)
+    address = portable.read_address(state)
+    assert address is not None
+    first.stop()
+    binary = find_binary()
+    assert binary is not None
+    with loopback.temporary(binary) as foreign, foreign.connect() as connection:
+        connection.config_set("requirepass", address.password)
+        port = connection.connection_pool.connection_kwargs["port"]
+        taken = portable.Address(port, address.password, address.proof)
+        portable.write_address(state, taken)
+        assert start(state).url != taken.url
+        assert connection.ping()
+
+
+# --- how it lives ---
+
+
+def test_it_is_found_again_and_keeps_everything(state: Path) -> None:
+    first = start(state)
+    put(first)
+    assert start(state) == first
+    assert first.is_running
+    first.stop()
+    assert not first.is_running
+    assert list(state.glob("server.conf")) == list(state.glob("address")) == []
+    assert value_in(start(state)) == b"value"
+
+
+def test_starters_at_once_get_the_same_server(state: Path) -> None:
+    barrier = threading.Barrier(4)
+    pids: list[int] = []
+
+    def begin() -> None:
+        barrier.wait()
+        pids.append(pid_of(start(state)))
+
+    threads = [threading.Thread(target=begin) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(pids) == 4
+    assert len(set(pids)) == 1
+
+
+def test_a_killed_server_comes_back_at_its_address(state: Path, wait_until: WaitUntil) -> None:
+    started = start(state)
+    put(started)
+    pid = pid_of(started)
+    kill(pid)
+
+    def is_back() -> bool:
+        try:
+            return value_in(started) == b"value"
+        except (ServerUnavailable, redis.RedisError):
+            return False
+
+    wait_until(is_back, 10)
+    assert pid_of(started) != pid
+
+
+def test_a_server_whose_keeper_was_killed_gets_another_one(state: Path) -> None:
+    started = start(state)
+    put(started)
+    pid, keeper = pid_of(started), keeper_of(started)
+    kill(keeper)
+    assert value_in(started) == b"value"
+    again = start(state)
+    assert again == started
+    assert pid_of(again) == pid
+    again.stop()
+    assert not is_alive(pid)
+
+
+def test_after_the_death_of_both_the_data_are_there_at_the_same_address(state: Path) -> None:
+    started = start(state)
+    put(started)
+    pid = pid_of(started)
+    kill(keeper_of(started))
+    kill(pid)
+    again = start(state)
+    assert value_in(again) == b"value"
+    assert again == started  # workers that are left go on
+
+
+def test_an_unused_server_ends_unless_a_run_is_unfinished(
+    state: Path, wait_until: WaitUntil
+) -> None:
+    started = start(state, 0.2)
+    pid = pid_of(started)
+    with started.connect() as connection:
+        connection.zadd(keys.RUNS, {"run1": 1})
+    looks = 0
+
+    def has_waited() -> bool:
+        nonlocal looks
+        looks += 1
+        return looks > 100  # half a second
+
+    wait_until(has_waited)
+    assert is_alive(pid)
+    with started.connect() as connection:
+        connection.zadd(keys.ENDED, {"run1": 1})
+    wait_until(lambda: not is_alive(pid), 10)
+    assert not (state / "address").exists()
+
+
+def test_a_temporary_one_leaves_nothing_behind() -> None:
+    binary = find_binary()
+    assert binary is not None
+    with loopback.temporary(binary) as started:
+        pid = pid_of(started)
+        with started.connect() as connection:
+            assert connection.config_get("appendonly")["appendonly"] == "no"
+    assert not is_alive(pid)
+    assert not started.state.exists()
+
+
+def test_a_program_that_does_not_start_is_named(state: Path) -> None:
+    broken = state / "memurai"
+    broken.write_text("#!/bin/sh\nexit 1\n")
+    broken.chmod(0o755)
+    with pytest.raises(ServerUnavailable, match=r"memurai did not start: it ended at once; see"):
+        loopback.ensure(state, broken, 60.0)
+
+
+# --- its parts ---
+
+
+def test_a_lock_is_shared_or_alone(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    first, second = (portable.try_lock(path, shared=True) for _ in range(2))
+    assert first is not None
+    assert second is not None
+    assert portable.try_lock(path) is None
+    first.release()
+    second.release()
+    alone = portable.try_lock(path)
+    assert alone is not None
+    assert portable.try_lock(path, shared=True) is None
+    alone.release()
+    with pytest.raises(OSError, match="unable to open"):
+        portable.try_lock(tmp_path / "gone" / "lock")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"port": 1}', json.dumps({"port": 1, "a": 2})])
+def test_a_broken_address_is_none(tmp_path: Path, text: str) -> None:
+    (tmp_path / "address").write_text(text)
+    assert portable.read_address(tmp_path) is None
+
+
+def test_it_is_chosen_by_what_the_platform_can_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert embedded.has_unix_sockets() == hasattr(os, "posix_spawn")
+    monkeypatch.delattr(embedded.socket, "AF_UNIX", raising=False)
+    assert not embedded.has_unix_sockets()

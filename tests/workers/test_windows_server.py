@@ -1,0 +1,70 @@
+"""The embedded server as on Windows: started, found again, and ended by commands."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from test_windows_run import HERE, WORKFLOWS, environment
+
+from flowq.server import loopback, portable
+from flowq.server.binary import find_binary
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with a workflow, and a PATH with a server program."""
+    place = tmp_path_factory.mktemp("embedded")
+    for file in WORKFLOWS.glob("sandwich*"):
+        shutil.copy(file, place)
+    program = find_binary()
+    assert program is not None
+    (place / "bin").mkdir()
+    (place / "bin" / "redis-server").symlink_to(program)
+    yield place
+    if (place / ".flowq").exists():
+        loopback.LoopbackServer(place / ".flowq", "").stop()
+
+
+def flowq(folder: Path, *words: str) -> tuple[int, str, str]:
+    path = f"{folder / 'bin'}{os.pathsep}{HERE / 'without_posix' / 'bin'}{os.pathsep}/usr/bin:/bin"
+    done = subprocess.run(
+        [sys.executable, "-m", "flowq", *words],
+        cwd=folder,
+        env=environment(PATH=path, FLOWQ_SERVER_IDLE="20"),
+        capture_output=True,
+        encoding="utf-8",
+        timeout=60,
+        check=False,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_a_second_command_finds_the_server_that_the_first_one_started(folder: Path) -> None:
+    code, out, err = flowq(folder, "run", "sandwich.yaml", "--json")
+    assert code == 0, err
+    assert json.loads(out)["jobs"]["serve"]["status"] == "finished"
+    address = portable.read_address(folder / ".flowq")
+    assert address is not None
+    code, shown, err = flowq(folder, "status", json.loads(out)["run"])
+    assert code == 0, err
+    assert "4/4" in shown
+    assert portable.read_address(folder / ".flowq") == address
+    logs = (folder / ".flowq").rglob("*.log")
+    for text in (out, err, shown, *(log.read_text(encoding="utf-8") for log in logs)):
+        assert address.password not in text
+
+
+def test_without_a_server_program_it_is_said_what_to_install(tmp_path: Path) -> None:
+    shutil.copy(WORKFLOWS / "sandwich.yaml", tmp_path)
+    shutil.copy(WORKFLOWS / "sandwich_tasks.py", tmp_path)
+    code, _, err = flowq(tmp_path, "run", "sandwich.yaml")
+    assert code == 4
+    assert "no server program was found" in err
+    assert "redis-server or memurai on the PATH, or pass --redis-url" in err
