@@ -37,7 +37,8 @@ Uses = tuple[tuple[Path, References], ...]
 class Saying:
     """One of the places where an edge is declared, as a path into the document.
 
-    Shape: `policy` is what this place says about a failed blocker, None where it says nothing.
+    Shape: `policy` is what this place says about a failed blocker, None where it says nothing. The
+    path of a `blocks` is that of a list; `find_place` knows how it was spelt.
     """
 
     blocker: Name
@@ -260,7 +261,7 @@ def build_graph(workflow: Workflow) -> Graph:
     uses_by_name = {job.name: uses for job in job_by_name.values() if (uses := _find_uses(job))}
     said: dict[Name, dict[Name, list[Saying]]] = {name: {} for name in job_by_name}
     dangling: list[Saying] = []
-    for saying in _sayings(workflow, job_by_name.values(), uses_by_name):
+    for saying in _sayings(job_by_name.values(), uses_by_name):
         if saying.blocker in job_by_name and saying.future in job_by_name:
             said[saying.future].setdefault(saying.blocker, []).append(saying)
         else:
@@ -275,44 +276,40 @@ def build_graph(workflow: Workflow) -> Graph:
 
 
 def _find_uses(job: JobSpec) -> Uses:
-    found = ((path, find_references(text)) for path, text in find_texts(job) if "${{" in text)
+    found = [(path, find_references(text)) for path, text in find_texts(job)]
     return tuple(
         (("jobs", job.name, *path), uses) for path, uses in found if uses.roots or uses.problems
     )
 
 
-def _sayings(
-    workflow: Workflow, jobs: Iterable[JobSpec], uses_by_name: Mapping[Name, Uses]
-) -> Iterator[Saying]:
+def _sayings(jobs: Iterable[JobSpec], uses_by_name: Mapping[Name, Uses]) -> Iterator[Saying]:
     for job in jobs:
+        path = ("jobs", job.name)
         for index, name in enumerate(job.needs):
-            yield Saying(name, job.name, ("jobs", job.name, "needs", index))
+            yield Saying(name, job.name, (*path, "needs", index))
         for index, block in enumerate(job.blocks):
-            path = _block_path(workflow, job, index)
-            yield Saying(job.name, block.name, path, block.on_failure)
-        for path, uses in uses_by_name.get(job.name, ()):
+            yield Saying(job.name, block.name, (*path, "blocks", index), block.on_failure)
+        for place, uses in uses_by_name.get(job.name, ()):
             for name in dict.fromkeys(name for name, _ in uses.jobs):
-                yield Saying(name, job.name, path)
+                yield Saying(name, job.name, place)
 
 
 def _edge(blocker: Name, future: Name, said: list[Saying]) -> Edge:
-    policy = next((saying.policy for saying in said if saying.policy), None)
-    return Edge(blocker, future, policy, tuple(said))
+    policies = [saying.policy for saying in said if saying.policy]
+    return Edge(blocker, future, policies[0] if policies else None, tuple(said))
 
 
-def _block_path(workflow: Workflow, job: JobSpec, index: int) -> Path:
-    """Return where a `blocks` entry stands: it may be a list or a map, under either spelling."""
-    spellings = ("blocks", "blocked_by")
-    parts = (index, job.blocks[index].name)
-    for path in (("jobs", job.name, key, part) for key in spellings for part in parts):
-        if path in workflow.places.where_by_path:
-            return path
-    key = next((key for key in spellings if _is_placed(workflow, job, key)), "blocks")
-    return ("jobs", job.name, key, index)
+def find_place(workflow: Workflow, saying: Saying) -> Path:
+    """Return the path of a saying as it was written.
 
-
-def _is_placed(workflow: Workflow, job: JobSpec, key: str) -> bool:
-    return ("jobs", job.name, key) in workflow.places.where_by_path
+    A `blocks` may be a name, a list or a map, and `blocked_by` in the other spelling.
+    """
+    path, places = saying.path, workflow.places.where_by_path
+    if path[2] != "blocks":
+        return path
+    spellings = [(*path[:2], key) for key in ("blocks", "blocked_by")]
+    spelt = [(*key, part) for key in spellings for part in (path[3], saying.future)]
+    return next((each for each in [*spelt, *spellings] if each in places), path)
 
 
 def _cycles(dag: DiGraph[Name]) -> Iterator[Cycle]:

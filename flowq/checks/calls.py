@@ -21,22 +21,40 @@ def check_functions(
     """Yield what is wrong with the functions that the jobs of one workflow call."""
     jobs = [job for job in graph if job.call]
     calls = dict.fromkeys(job.call for job in jobs)
-    found_by_call = {call: _resolve(call, find_callable) for call in calls}
+    found_by_call = {call: _look_at(call, find_callable) for call in calls}
     for job in jobs:
-        yield from _call_problems(workflow, job, found_by_call[job.call])
+        found = found_by_call[job.call]
+        if isinstance(found, _Refusal):
+            where = workflow.places.find("jobs", job.name, "call")
+            yield Problem(found.code, f"job {job.name} {found.message}", where, found.hint)
+        elif found is not None:
+            yield from _argument_problems(workflow, job, found)
 
 
 @dataclass(frozen=True, slots=True)
-class _Unimportable:
-    reason: str
+class _Refusal:
+    """Why a call cannot be made. Shape: the message goes on after "job x …"."""
+
+    code: str
+    message: str
     hint: str
 
 
-def _resolve(call: str, find_callable: Callable[[str], object]) -> object:
+def _look_at(
+    call: str, find_callable: Callable[[str], object]
+) -> list[Parameter] | _Refusal | None:
+    """Return the parameters of what is called, or None when it does not tell them (some in C)."""
     try:
-        return find_callable(call)
+        found = find_callable(call)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - a user's module may raise anything
-        return _Unimportable(_reason(error), _import_hint(error))
+        return _Refusal("FQ501", f"cannot import {call}: {_reason(error)}", _import_hint(error))
+    if not callable(found):
+        message = f"calls {call}, which is of type {type(found).__name__}"
+        return _Refusal("FQ502", message, "name a function: package.module:function")
+    try:
+        return list(inspect.signature(found).parameters.values())
+    except (TypeError, ValueError):
+        return None
 
 
 def _reason(error: BaseException) -> str:
@@ -56,26 +74,6 @@ def _import_hint(error: BaseException) -> str:
 
 def _is_missing_name(error: BaseException) -> bool:
     return isinstance(error, AttributeError) and isinstance(error.obj, ModuleType)
-
-
-def _call_problems(workflow: Workflow, job: JobSpec, found: object) -> Iterator[Problem]:
-    where = workflow.places.find("jobs", job.name, "call")
-    if isinstance(found, _Unimportable):
-        message = f"job {job.name} cannot import {job.call}: {found.reason}"
-        yield Problem("FQ501", message, where, found.hint)
-    elif not callable(found):
-        message = f"job {job.name} calls {job.call}, which is of type {type(found).__name__}"
-        yield Problem("FQ502", message, where, "name a function: package.module:function")
-    elif (parameters := _find_parameters(found)) is not None:
-        yield from _argument_problems(workflow, job, parameters)
-
-
-def _find_parameters(function: Callable[..., object]) -> list[Parameter] | None:
-    """Return the parameters of a function, or None for one that does not tell (some in C)."""
-    try:
-        return list(inspect.signature(function).parameters.values())
-    except (TypeError, ValueError):
-        return None
 
 
 def _argument_problems(

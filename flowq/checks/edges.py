@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from flowq.errors import Problem, Where
-from flowq.graph import Edge, Graph
+from flowq.graph import Edge, Graph, find_place
 from flowq.nearest import did_you_mean
 from flowq.spec import Workflow
 
@@ -27,11 +27,12 @@ def suggest_job(graph: Graph, name: str, owner: str) -> str:
 def check_names_of_jobs(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
     """Every job in `needs`, `blocks` and `blocked_by` is declared."""
     for saying in graph.dangling:
-        owner, key = str(saying.path[1]), saying.path[2]
+        path = find_place(workflow, saying)
+        owner, key = str(path[1]), path[2]
         if key in _VERB_BY_KEY:
             name = saying.blocker if key == "needs" else saying.future
             message = f"job {owner} {_VERB_BY_KEY[key]} {name}, and no job has that name"
-            where = workflow.places.find(*saying.path)
+            where = workflow.places.find(*path)
             yield Problem("FQ201", message, where, suggest_job(graph, name, owner))
 
 
@@ -69,12 +70,12 @@ def check_policies(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
     for edge in graph.edges:
         if len(edge.said) < 2:
             continue
-        said = [saying for saying in edge.said if saying.path[2] in ("blocks", "blocked_by")]
+        said = [saying for saying in edge.said if saying.path[2] == "blocks"]
         if len({saying.policy for saying in said}) > 1:
             message = f"the edge {edge.blocker} → {edge.future} has two policies for a failure"
-            where = workflow.places.find(*said[-1].path)
+            where = workflow.places.find(*find_place(workflow, said[-1]))
             yield Problem("FQ207", message, where, "say `on_failure` of this edge in one place")
 
 
 def _said_at(workflow: Workflow, edge: Edge) -> Where | None:
-    return workflow.places.find(*edge.said[0].path)
+    return workflow.places.find(*find_place(workflow, edge.said[0]))

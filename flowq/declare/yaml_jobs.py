@@ -131,7 +131,7 @@ def _is_deferred(job: Node) -> bool:
 
 
 def _as_job(name: str, words: dict[str, Any], node: MapNode) -> JobSpec:
-    said = {field: words[word] for word, field in _FIELD_BY_WORD.items() if word in words}
+    said = {_FIELD_BY_WORD[word]: words[word] for word in words if word in _FIELD_BY_WORD}
     if "blocked_by" in words:
         said["blocks"] = merge_blocks([*words.get("blocks", ()), *words["blocked_by"]])
     if "run" in words:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from flowq.expressions.templates import as_template
+from flowq.expressions.templates import as_template, has_expression
 from flowq.spec import JobSpec, Path, Workflow
 
 _ITEM = frozenset({"item", "index", "matrix"})
@@ -40,15 +40,15 @@ ROOTS_BY_WORKFLOW_KEY: Mapping[str, frozenset[str]] = {
 
 
 def find_texts(job: JobSpec) -> Iterator[tuple[Path, str]]:
-    """Yield each text of a job that may hold expressions, with its path inside the job."""
+    """Yield each text of a job that holds expressions, with its path inside the job."""
     if job.with_:
         yield from _texts(job.with_, ("with",))
     if job.env:
         yield from _texts(job.env, ("env",))
     if job.run is not None:
-        yield ("run",), job.run.command
+        yield from _texts(job.run.command, ("run",))
     if job.cwd is not None:
-        yield ("cwd",), job.cwd
+        yield from _texts(job.cwd, ("cwd",))
     if job.if_ is not None:
         yield ("if",), as_template(job.if_)
     if job.for_each is not None or job.matrix is not None:
@@ -56,11 +56,11 @@ def find_texts(job: JobSpec) -> Iterator[tuple[Path, str]]:
 
 
 def find_workflow_texts(workflow: Workflow) -> Iterator[tuple[Path, str]]:
-    """Yield each text of the workflow itself that may hold expressions, with its path."""
+    """Yield each text of the workflow itself that holds expressions, with its path."""
     yield from _texts(workflow.env, ("env",))
     yield from _texts(workflow.outputs, ("outputs",))
     if workflow.concurrency is not None:
-        yield ("concurrency", "group"), workflow.concurrency.group
+        yield from _texts(workflow.concurrency.group, ("concurrency", "group"))
 
 
 def _group_texts(job: JobSpec) -> Iterator[tuple[Path, str]]:
@@ -82,7 +82,8 @@ def _sources(**source_by_key: str | None) -> Iterator[tuple[Path, str]]:
 
 def _texts(value: Any, path: Path) -> Iterator[tuple[Path, str]]:
     if isinstance(value, str):
-        yield path, value
+        if has_expression(value):
+            yield path, value
     elif isinstance(value, Mapping):
         for key, item in value.items():
             yield from _texts(item, (*path, key))
