@@ -21,6 +21,7 @@ from flowq.server.url import hide_password
 CONNECT_TIMEOUT_S = 5.0
 REPLY_TIMEOUT_S = 30.0
 PING_S = 30
+OLDEST = (6, 2)
 SCHEMES = ("redis", "rediss", "unix")
 SHAPES = (
     "this is no URL of a server; write redis://HOST:PORT/DB, rediss://…, unix:///PATH, "
@@ -86,13 +87,22 @@ def explain(error: Exception) -> str:
 
 
 def health(connection: redis.Redis) -> list[str]:
-    """Return a warning for each setting with which the server may lose jobs.
+    """Return a warning for each setting with which the server may lose jobs, or is too old.
 
     What a server does not tell (hosted ones often refuse CONFIG) is not warned about.
     Errors: those of the redis client, when the server has gone meanwhile.
     """
-    warnings = [_check_eviction(connection), _check_persistence(connection)]
+    checks = (_check_version, _check_eviction, _check_persistence)
+    warnings = [check(connection) for check in checks]
     return [warning for warning in warnings if warning]
+
+
+def _check_version(connection: redis.Redis) -> str:
+    version = str(_info(connection, "server").get("redis_version", ""))
+    numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+    if len(numbers) < 2 or numbers >= OLDEST:
+        return ""
+    return f"the server is Redis {version}, and flowq needs 6.2 or newer, or any Valkey"
 
 
 def _check_eviction(connection: redis.Redis) -> str:

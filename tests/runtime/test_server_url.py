@@ -189,6 +189,22 @@ def test_a_server_that_may_lose_jobs_is_warned_about() -> None:
         assert len(server.health(connection)) == 2
 
 
+@pytest.mark.parametrize(
+    ("version", "is_old"), [("5.0.14.1", True), ("6.0.9", True), ("6.2.0", False), ("7.2.4", False)]
+)
+def test_a_server_that_is_too_old_is_warned_about(
+    version: str, is_old: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with server.temporary() as started, started.connect() as connection:
+        connection.config_set("save", "60 1")
+        info = connection.info  # of a real server, but for its age
+        monkeypatch.setattr(
+            connection, "info", lambda section: {**info(section), "redis_version": version}
+        )
+        found = server.health(connection)
+    assert [f"Redis {version}" in warning for warning in found] == [True] * is_old
+
+
 def test_a_server_that_tells_nothing_is_not_warned_about() -> None:
     with server.temporary() as started, started.connect() as connection:
         connection.execute_command("ACL", "SETUSER", "default", "-config", "-info")
