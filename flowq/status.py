@@ -37,6 +37,9 @@ RUN_ENDED: frozenset[str] = frozenset({"succeeded", "failed", "canceled"})
 TOLERATED = "tolerated"
 """What the reason of a failure begins with that counts as a success."""
 
+REMOVED = "removed"
+"""The event of a job that a retry takes away, because the workflow it is inside of begins anew."""
+
 _INSIDE = re.compile(r"[.(]")  # what stands behind the name of a job in `inner.job`, `inner(start)`
 
 ASKING = "waits for approval"
@@ -199,7 +202,9 @@ def fold(status: RunStatus, events: Iterable[Event]) -> RunStatus:
     """
     jobs, last_event_id = dict(status.jobs), status.last_event_id
     for event in events:
-        if event.name:
+        if event.state == REMOVED:
+            jobs.pop(event.name, None)
+        elif event.name:
             before = jobs.get(event.name) or JobStatus(event.name, event.job_id)
             jobs[event.name] = _after(before, event)
         else:

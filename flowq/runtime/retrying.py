@@ -34,6 +34,7 @@ class _Ended:
 def retry(run_id: str, connection: Redis) -> tuple[str, ...]:
     """Run again what did not succeed, and everything downstream of it; return those jobs' ids.
 
+    A nested workflow whose start runs again begins anew, with the inputs that it has by then.
     All other jobs keep their results, all ids stay, and the generation of each job that runs again
     goes up, so that late messages of its earlier attempts change nothing. Stepwise: any process can
     finish it. With `concurrency` the run lines up in its group again.
@@ -45,13 +46,16 @@ def retry(run_id: str, connection: Redis) -> tuple[str, ...]:
         raise WrongState(_refusal(run_id, record.state, connection))
     ended = _read_jobs(run_id, connection)
     again = _downstream({job for job in ended if not _is_settled(job, ended)}, ended)
+    joins = {ended[job].inside for job in again if _is_start(job, ended)}
+    anew = {job for job in ended if joins and not joins.isdisjoint(_around(job, ended))}
+    again -= anew
     if not again:
         reason = "its jobs have succeeded since; there is nothing to retry"
         raise WrongState(f"run {run_id} is {record.state}, but {reason}")
     missing = [job for job in again if not ended[job].outcome]
     if missing:
         raise WrongState(f"run {run_id} cannot be retried: {missing[0]} was deleted; run it anew")
-    entries = list(_entries(ended, again))
+    entries = [*_removals(ended, anew, joins), *_entries(ended, again)]
     draft = f"{keys.run_again(run_id)}:{secrets.token_hex(4)}"
     with connection.pipeline() as pipeline:
         for first in range(0, len(entries), JOBS_PER_READ):
@@ -98,10 +102,24 @@ def _is_settled(job_id: str, jobs: Mapping[str, _Ended]) -> bool:
     """Whether a job has succeeded, or whatever it did is tolerated, with what it is a part of."""
     if jobs[job_id].outcome in SUCCEEDED:
         return True
-    outer = jobs[job_id].inside
-    while outer in jobs and jobs[outer].outcome != "tolerated":
-        outer = jobs[outer].inside
-    return outer in jobs
+    return any(jobs[join].outcome == "tolerated" for join in _outer_joins(job_id, jobs))
+
+
+def _outer_joins(job_id: str, jobs: Mapping[str, _Ended]) -> Iterator[str]:
+    """Yield the joins of the nested workflows that a job is inside of, the nearest one first."""
+    while (job_id := jobs[job_id].inside) in jobs:
+        yield job_id
+
+
+def _is_start(job_id: str, jobs: Mapping[str, _Ended]) -> bool:
+    """Whether a job adds the jobs of the nested workflow that it counts in."""
+    return job_id == f"{jobs[job_id].inside}--0"
+
+
+def _around(job_id: str, jobs: Mapping[str, _Ended]) -> set[str]:
+    """Return the joins of the nested workflows by whose starts the job was added."""
+    joins = set(_outer_joins(job_id, jobs))
+    return joins - {jobs[job_id].inside} if _is_start(job_id, jobs) else joins
 
 
 def _downstream(start: set[str], jobs: Mapping[str, _Ended]) -> set[str]:
@@ -112,6 +130,12 @@ def _downstream(start: set[str], jobs: Mapping[str, _Ended]) -> set[str]:
                 found.add(future_id)
                 work.append(future_id)
     return found
+
+
+def _removals(jobs: Mapping[str, _Ended], anew: set[str], joins: set[str]) -> Iterator[str]:
+    """What `again:` has to do first: remove what will be added again, the newest jobs first."""
+    yield from (f"-{job_id}" for job_id in reversed(jobs) if job_id in anew)
+    yield from (f"*{join}" for join in joins - anew)
 
 
 def _entries(jobs: Mapping[str, _Ended], again: set[str]) -> Iterator[str]:

@@ -2,12 +2,14 @@
 
 local function close_some(group) return close_items(group, limit) end
 
+local function forget_group(group)
+  redis.call('DEL', group_key(group), tolerated_key(group), OURS .. 'keys:' .. group,
+    OURS .. 'items:' .. group, slots_key('group:' .. group), waiting_key('group:' .. group))
+end
+
 local function forget_groups(run)
   local groups = redis.call('SPOP', OURS .. 'groups:' .. run, limit)
-  for _, group in ipairs(groups) do
-    redis.call('DEL', group_key(group), tolerated_key(group), OURS .. 'keys:' .. group,
-      OURS .. 'items:' .. group, slots_key('group:' .. group), waiting_key('group:' .. group))
-  end
+  for _, group in ipairs(groups) do forget_group(group) end
   if #groups > 0 then return false end
   redis.call('DEL', slots_key('run:' .. run), waiting_key('run:' .. run))
   return true

@@ -142,12 +142,39 @@ local function call_off_stranded(job)
   return done
 end
 
+-- The workflow that the job is inside of begins anew, and will add it again.
+local function remove(job, run)
+  local key = job_key(job)
+  local f = redis.call('HMGET', key, 'flowq_outcome', 'flowq_group', 'flowq_expands', 'flowq_name')
+  if not f[1] then redis.call('HINCRBY', run_key(run), 'left', -1) end
+  weigh(run, job, f[1] or nil, nil)
+  for _, group in ipairs({ f[2] or '', f[3] and job or '' }) do
+    if redis.call('SREM', OURS .. 'groups:' .. run, group) == 1 then forget_group(group) end
+  end
+  drop_loose(run, job)
+  redis.call('SREM', OURS .. 'gone:' .. run, job)
+  redis.call('LREM', OURS .. 'jobs:' .. run, -1, job)
+  forget(job)
+  log(run, job, f[4] or name_inside(job) or job, 'removed', 'its workflow begins anew')
+end
+
+-- Leaves a join alone with the start of its workflow.
+local function empty_join(join)
+  local start = start_id(join)
+  redis.call('DEL', blockers_key(join), edges_key(join))
+  redis.call('RPUSH', blockers_key(join), start)
+  redis.call('HSET', edges_key(join), start, 'pending')
+  redis.call('HSET', future_key(join), 'pending', 1, 'bad', 0, 'lost', 0, 'total', 0)
+  redis.call('HDEL', future_key(join), 'culprit', 'freed', 'dropped', 'retired', 'watched')
+end
+
+local DO_AGAIN = { ['+'] = hold_again, ['='] = tell_again, ['-'] = remove, ['*'] = empty_join }
+
 local function again(run)
   local key, list = run_key(run), OURS .. 'again:' .. run
   if redis.call('HGET', key, 'state') ~= 'retrying' then return true end
   local done = each_item(list, key, 'again', function(entry)
-    local job = string.sub(entry, 2)
-    if string.sub(entry, 1, 1) == '+' then hold_again(job, run) else tell_again(job) end
+    DO_AGAIN[string.sub(entry, 1, 1)](string.sub(entry, 2), run)
   end)
   if not done then return false end
   redis.call('DEL', list)
