@@ -61,10 +61,10 @@ def read_options() -> argparse.Namespace:
     add(
         "--budget",
         type=float,
-        default=15.0,
+        default=12.0,
         metavar="S",
         help="a peer that is not the fastest of its family is not run again once a work has taken "
-        "it so many seconds (15)",
+        "it so many seconds (12)",
     )
     add("--setup", type=Path, default=default_folder(), metavar="DIR", help="for the peers' files")
     add("--floor-repeat", type=int, default=5, metavar="N", help="0: do not measure the floor")
@@ -101,7 +101,7 @@ def prepare_all(
     left_out = []
     for name in dict.fromkeys(system.environment for system in systems):
         try:
-            programs[name] = prepare(name, folder)
+            programs[name] = prepare(name, folder, say)
         except (RuntimeError, OSError) as error:
             left_out.append(f"left out: {name}: {error}")
             say(left_out[-1])
@@ -112,7 +112,7 @@ def choose_for(work: Work, systems: list[System], options: argparse.Namespace) -
     """Return the systems that do a work: those asked for, or those that are meant for it."""
     if options.systems:
         return [s for s in systems if s.tasks or work.body.startswith("spin")]
-    return [s for s in systems if work.kind in s.works.split()]
+    return [s for s in systems if {work.kind, work.name} & set(s.works.split())]
 
 
 def limits_of(options: argparse.Namespace) -> Limits:

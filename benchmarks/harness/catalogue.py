@@ -23,7 +23,7 @@ class System:
     worker: tuple[str, ...]
     """The command; `{bin}` is the folder of the environment's programs, `{here}` of the tasks."""
     works: str = "W1 W2 W3 W5"
-    """The kinds of work that it does unless it is asked for by name."""
+    """What it does unless it is asked for by name: kinds of work, or works (`W1:1000`)."""
     children: int = 1
     holds: bool = False
     """Whether a warm worker can be kept from a graph that is declared already."""
@@ -53,6 +53,11 @@ class Work:
         return f"{self.kind}:{self.count}"
 
     @property
+    def is_large(self) -> bool:
+        """Whether it takes long."""
+        return self.jobs > LARGE
+
+    @property
     def joins(self) -> int:
         """How many joins have to start until it is done."""
         return self.count if self.shape == "diamonds" else 1
@@ -80,7 +85,7 @@ WORKS = {
             "fan_in",
             "take:100000",
             "{} blockers with 100 kB each, one join",
-            e2e_rounds=2,
+            e2e_rounds=1,
         ),
     )
 }
@@ -92,7 +97,7 @@ def find_work(text: str) -> Work:
     if kind not in WORKS or (count and not (count.isdigit() and int(count) > 1)):
         raise ValueError(f"{text!r} is no work; write one of {', '.join(WORKS)}, or W1:10000")
     work = replace(WORKS[kind], count=int(count)) if count else WORKS[kind]
-    return replace(work, e2e_rounds=2) if work.jobs > LARGE else work
+    return replace(work, e2e_rounds=1) if work.is_large else work
 
 
 # The systems -------------------------------------------------------------------------------------
@@ -104,7 +109,7 @@ def _flowq(
     command = ("{bin}/python", "{here}/flowq_worker.py", json.dumps(options))
     return System(
         name,
-        "flowq",
+        "flowq" if largest == ENDLESS else "flowq-slow",
         "flowq_tasks.py",
         "flowq",
         command,
@@ -134,34 +139,32 @@ def _bare(children: int, works: str) -> System:
     return System(name, "bare", "", "flowq", command, works, children=children)
 
 
-TWO = "W4 W4b"
 _RQ = "{bin}/rq worker --quiet --url {url} --path {here} "
+_RQ_SIMPLE = _RQ + "--worker-class rq.worker.SimpleWorker"
 _CELERY = "{bin}/celery --app celery_tasks worker --loglevel WARNING --pool prefork --concurrency "
 _HUEY = "{bin}/huey_consumer huey_tasks.huey --quiet --worker-type process --workers "
 _DRAMATIQ = "{bin}/dramatiq dramatiq_tasks --skip-logging --threads 1 --processes "
 
 SYSTEMS = (
     _bare(1, "W4b"),
-    _bare(2, TWO),
+    _bare(2, "W4 W4b"),
     _flowq("flowq", "W1 W2 W3 W4b W5", mode="warm"),
     _flowq("flowq-2", "W1 W4 W4b", mode="warm", concurrency=2),
-    _flowq("flowq-mp", "W1 W2 W3 W5", mode="multiprocessing"),
-    _flowq("flowq-mp-2", TWO, mode="multiprocessing", concurrency=2),
+    _flowq("flowq-mp", "W1", mode="multiprocessing"),
+    _flowq("flowq-mp-2", "", mode="multiprocessing", concurrency=2),
     _flowq("flowq-unbatched", "W1", mode="warm", batches=False),
-    _flowq("flowq-unix", "W1", mode="warm", unix=True),
+    _flowq("flowq-unix", "W1:1000", mode="warm", unix=True),
     _flowq("flowq-fork", "W1", mode="fork", largest=1_000),
     _flowq("flowq-mp-unbatched", "", mode="multiprocessing", batches=False),
     _flowq("flowq-fresh", "", mode="multiprocessing", max_jobs_per_child=1, largest=1_000),
-    _python("rq-fork", "rq_tasks.py", _RQ, works="W1 W2 W3", largest=1_000),
-    _python(
-        "rq-simple", "rq_tasks.py", _RQ + "--worker-class rq.worker.SimpleWorker", largest=1_000
-    ),
+    _python("rq-fork", "rq_tasks.py", _RQ, works="W1", largest=1_000),
+    _python("rq-simple", "rq_tasks.py", _RQ_SIMPLE, works="W1 W2 W3", largest=1_000),
     _python("celery", "celery_tasks.py", _CELERY + "1"),
-    _python("celery-2", "celery_tasks.py", _CELERY + "2", works=TWO, children=2),
+    _python("celery-2", "celery_tasks.py", _CELERY + "2", works="W4", children=2),
     _python("dramatiq", "dramatiq_tasks.py", _DRAMATIQ + "1"),
-    _python("dramatiq-2", "dramatiq_tasks.py", _DRAMATIQ + "2", works=TWO, children=2),
+    _python("dramatiq-2", "dramatiq_tasks.py", _DRAMATIQ + "2", works="W4", children=2),
     _python("huey", "huey_tasks.py", _HUEY + "1"),
-    _python("huey-2", "huey_tasks.py", _HUEY + "2", works=TWO, children=2),
+    _python("huey-2", "huey_tasks.py", _HUEY + "2", works="W4", children=2),
     _python(
         "saq", "saq_tasks.py", "{bin}/saq saq_tasks.settings", works="W1 W5", stores_join=False
     ),
@@ -169,7 +172,7 @@ SYSTEMS = (
     _bullmq("bullmq", "1"),
     _bullmq("bullmq-50", "50", works="W1"),
     _bullmq("bullmq-sandbox", "1 sandboxed", works="W1 W2"),
-    _bullmq("bullmq-sandbox-2", "2 sandboxed", works=TWO, children=2),
+    _bullmq("bullmq-sandbox-2", "2 sandboxed", works="W4", children=2),
 )
 
 

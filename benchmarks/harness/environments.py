@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 PACKAGES = {
@@ -31,7 +32,7 @@ def default_folder() -> Path:
     return Path(cache, "flowq-benchmarks")
 
 
-def prepare(name: str, folder: Path) -> Path:
+def prepare(name: str, folder: Path, say: Callable[[str], None] = print) -> Path:
     """Return the folder of an environment's programs, installed if need be; for `js` node_modules.
 
     Blocks: a minute, the first time. Errors: RuntimeError, with the last line of the installer.
@@ -39,10 +40,11 @@ def prepare(name: str, folder: Path) -> Path:
     if name == "flowq":
         return Path(sys.executable).parent
     if name == "js":
-        return _prepare_node(folder / "js")
+        return _prepare_node(folder / "js", say)
     for candidate in (folder / name, folder / "venv"):
         if _has(candidate, name):
             return _programs(candidate)
+    say(f"installing {name} in {folder / name}")
     python = _programs(folder / name) / "python"
     _run([sys.executable, "-m", "venv", str(folder / name)])
     _run([str(python), "-m", "pip", "install", "--quiet", *PACKAGES[name]])
@@ -65,12 +67,13 @@ def _has(environment: Path, module: str) -> bool:
     ).returncode
 
 
-def _prepare_node(folder: Path) -> Path:
+def _prepare_node(folder: Path, say: Callable[[str], None]) -> Path:
     for program in ("node", "npm"):
         if not shutil.which(program):
             raise RuntimeError(f"there is no {program} on the PATH")
     modules = folder / "node_modules"
     if not all((modules / package).is_dir() for package in NODE_PACKAGES):
+        say(f"installing {', '.join(NODE_PACKAGES)} in {folder}")
         folder.mkdir(parents=True, exist_ok=True)
         _run(["npm", "install", "--silent", "--prefix", str(folder), *NODE_PACKAGES])
     return modules

@@ -20,7 +20,7 @@ from harness.visit import Figures, visit
 
 ALWAYS = ("flowq", "bare")
 CONTENDERS = ("python", "bullmq", "bullmq-sandbox")
-"""Families whose fastest system is run in every round, however long it takes."""
+"""Families whose fastest system is run in every round of a fan-in, however long it takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ class _Rounds:
             fastest = self._find_fastest(able)
             for system in able if number % 2 == 0 else able[::-1]:
                 if number == 0 or self._is_due(system, fastest):
-                    yield from self._visit(system, number)
+                    yield from self._visit(system, number, system.name in fastest)
 
     def _find_reason_against(self, system: System) -> str:
         """Say why a system need not be tried; an empty text when it is to be."""
@@ -103,7 +103,9 @@ class _Rounds:
 
     def _find_fastest(self, systems: list[System]) -> set[str]:
         """Return the fastest system of each family of contenders, by the runs so far."""
-        fastest = set()
+        fastest: set[str] = set()
+        if self._work.kind != "W1":
+            return fastest
         for family in CONTENDERS:
             rivals = [s.name for s in systems if s.family == family and self._speed(s.name)]
             if rivals:
@@ -120,10 +122,10 @@ class _Rounds:
             return True
         return self._used_s[system.name] < self._limits.system_s
 
-    def _visit(self, system: System, number: int) -> Iterator[Run]:
+    def _visit(self, system: System, number: int, is_fastest: bool) -> Iterator[Run]:
         began = time.monotonic()
         try:
-            for mode, figures in self._figures(system, number):
+            for mode, figures in self._figures(system, self._modes(system, number, is_fastest)):
                 yield self._note(system, mode, number, figures)
         except Trouble as trouble:
             self._give_up(system)
@@ -133,12 +135,17 @@ class _Rounds:
             yield self._refusal(system, f"{type(error).__name__}: {error}", number)
         self._used_s[system.name] = self._used_s.get(system.name, 0.0) + time.monotonic() - began
 
-    def _figures(self, system: System, number: int) -> Iterator[tuple[str, Figures]]:
+    def _modes(self, system: System, number: int, is_fastest: bool) -> tuple[str, ...]:
+        """Return the modes of a round: where it takes long, not everything end to end."""
+        work = self._work
+        spared = work.is_large and not (system.family in ALWAYS or is_fastest)
+        if number >= work.e2e_rounds or (spared and self._speed(system.name)):
+            return tuple(mode for mode in work.modes if mode != "e2e")
+        return work.modes
+
+    def _figures(self, system: System, modes: tuple[str, ...]) -> Iterator[tuple[str, Figures]]:
         if system.family == "bare":
             return iter([("drain", run_bare(self._place, system, self._work))])
-        modes = self._work.modes
-        if number >= self._work.e2e_rounds:
-            modes = tuple(mode for mode in modes if mode != "e2e")
         return visit(self._place, system, self._work, modes, self._limits.run_s)
 
     def _note(self, system: System, mode: str, number: int, figures: Figures) -> Run:
