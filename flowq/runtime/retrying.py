@@ -134,7 +134,7 @@ def _downstream(start: set[str], jobs: Mapping[str, _Ended]) -> set[str]:
 
 def _removals(jobs: Mapping[str, _Ended], anew: set[str], joins: set[str]) -> Iterator[str]:
     """What `again:` has to do first: remove what will be added again, the newest jobs first."""
-    yield from (f"-{job_id}" for job_id in reversed(jobs) if job_id in anew)
+    yield from (f"-{job_id}" for job_id in reversed(list(jobs)) if job_id in anew)
     yield from (f"*{join}" for join in joins - anew)
 
 
