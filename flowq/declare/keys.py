@@ -149,7 +149,9 @@ JOB = Vocabulary(
         "on_crash": Key(
             choice("requeue", "fail"), "What becomes of it when its worker is lost with it."
         ),
-        "expires": Key(TIMEOUT, "How long it may wait to be started before it is canceled.", ("1d",)),
+        "expires": Key(
+            TIMEOUT, "How long it may wait to be started before it is canceled.", ("1d",)
+        ),
         "retries": _RETRIES,
         "timeout": _TIMEOUT,
         "queue": _QUEUE,
