@@ -145,9 +145,7 @@ def fill(
 
     def filled(text: str) -> Any:
         parts = _parts_of(text)
-        if not all(_is_known(part, values) for part in parts):
-            return text
-        return escape(_put_together(parts, values))
+        return escape(_put_together(parts, values)) if _are_known(parts, values) else text
 
     return _map_texts(value, filled, where)
 
@@ -220,13 +218,15 @@ def _parts_of(text: str) -> tuple[str | Expression, ...]:
 _split = lru_cache(maxsize=_CACHED_TEXTS)(split)
 
 
-def _is_known(part: str | Expression, values: Values) -> bool:
-    if isinstance(part, str):
-        return True
-    references, refusals = _look_into(part.source)
-    if refusals:
-        raise refusals[0].inside(str(part))
-    return all(map(values.knows, references))
+def _are_known(parts: Sequence[str | Expression], values: Values) -> bool:
+    for part in parts:
+        if isinstance(part, Expression):
+            references, refusals = _look_into(part.source)
+            if refusals:
+                raise refusals[0].inside(str(part))
+            if not all(map(values.knows, references)):
+                return False
+    return True
 
 
 def _put_together(parts: tuple[str | Expression, ...], values: Values) -> Any:

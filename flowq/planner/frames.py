@@ -9,8 +9,8 @@ from typing import Any
 
 from flowq.checks import in_text_order
 from flowq.errors import Problem, WorkflowInvalid
-from flowq.expressions import References, as_template, evaluate, fill, find_references
-from flowq.graph import Graph
+from flowq.expressions import as_template, evaluate, fill, find_references
+from flowq.graph import Graph, Uses
 from flowq.plan import Enqueue, Expansion, Group, Nested, Slot
 from flowq.planner.matrix import Leg, expand_matrix
 from flowq.planner.words import describe
@@ -204,7 +204,7 @@ class Frame:
     ) -> Enqueue:
         defaults = self.graph.workflow.defaults
         left = self._find_left(job, _OF_A_JOB, scope)
-        kwargs, is_live = self._arguments(job, scope), any(key == "with" for key, _ in left)
+        kwargs, is_live = self._arguments(job, scope), any(path[2] == "with" for path, _ in left)
         stop_when = (job.for_each or job.matrix or _NO_GROUP).stop_when
         own_slots = (Slot(f"group:{group}"),) if group and job.max_parallel is not None else ()
         needs_run = any("run" in uses.roots for _, uses in left)
@@ -212,7 +212,7 @@ class Frame:
             job_id,
             name,
             job.call,
-            kwargs if is_live else evaluate(kwargs),
+            evaluate(kwargs) if kwargs and not is_live else kwargs,
             is_live=is_live,
             deferred=is_held,
             run=job.run,
@@ -235,10 +235,12 @@ class Frame:
         )
 
     def _arguments(self, job: JobSpec, scope: Mapping[str, Any]) -> Mapping[str, Any]:
-        if job.name not in self.graph.uses_by_name:
-            return job.with_
-        path = ("jobs", job.name, "with")
-        return {k: self._filled(value, (*path, k), scope) for k, value in job.with_.items()}
+        uses = self.graph.uses_by_name.get(job.name, ())
+        filled = {str(path[3]): path[:4] for path, _ in uses if path[2] == "with"}
+        return {
+            key: self._filled(value, filled[key], scope) if key in filled else value
+            for key, value in job.with_.items()
+        }
 
     def _environment(self, job: JobSpec, scope: Mapping[str, Any]) -> Mapping[str, str]:
         if not job.env:
@@ -261,18 +263,17 @@ class Frame:
             "inside": self.join_id,
         }
 
-    def _find_left(
-        self, job: JobSpec, keys: frozenset[str], scope: Mapping[str, Any]
-    ) -> list[tuple[str, References]]:
-        """Return what the texts of a job refer to that are not filled in yet, with their keys."""
-        known = {"inputs", *scope}
-        return [
-            (key, uses)
-            for path, uses in self.graph.uses_by_name.get(job.name, ())
-            if (key := str(path[2])) in keys and (key == "run" or not uses.roots <= known)
-        ]
+    def _find_left(self, job: JobSpec, keys: frozenset[str], scope: Mapping[str, Any]) -> Uses:
+        """Return what the texts of a job refer to that are not filled in yet."""
+        uses_by_path = self.graph.uses_by_name.get(job.name, ())
+        known = {"inputs", *scope} if uses_by_path else ()
+        return tuple(
+            (path, uses)
+            for path, uses in uses_by_path
+            if path[2] in keys and (path[2] == "run" or not uses.roots.issubset(known))
+        )
 
-    def _needs(self, left: list[tuple[str, References]]) -> dict[str, Any]:
+    def _needs(self, left: Uses) -> dict[str, Any]:
         """Return what such texts need where they are evaluated: jobs, groups and inputs."""
         if not left:
             return {}
@@ -329,6 +330,8 @@ class Frame:
         return {"run": self.run}
 
     def _filled(self, value: Any, path: Path, scope: Mapping[str, Any] | None = None) -> Any:
+        if value is None:
+            return None
         try:
             return fill(value, inputs=self.inputs, scope=scope or self._scope)
         except WorkflowInvalid as invalid:
