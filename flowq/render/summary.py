@@ -67,13 +67,25 @@ def _verdict(status: RunStatus, unicode: bool) -> Line:
     state = status.state
     mark = {"succeeded": "finished", "failed": "failed", "canceled": "canceled"}.get(state, "")
     took = f" in {format_duration(status.duration_s)}" if status.duration_s is not None else ""
-    counts = ", ".join(f"{number:,} {word}" for number, word in count_states(status))
+    counts = ", ".join(f"{number:,} {word}" for number, word in _counts(status))
     style = STYLE_BY_STATE.get(state, "")
     return (
         (f"{find_mark(mark, unicode)} {printable(status.workflow)} {state}", style),
         (f"{took}: {counts or 'no jobs'}", ""),
         (f"  run {status.run_id}", "dim"),
     )
+
+
+def _counts(status: RunStatus) -> Iterator[tuple[int, str]]:
+    tolerated = sum(
+        job.state == "failed" and status.is_tolerated(job) for job in status.jobs.values()
+    )
+    for number, state in count_states(status):
+        left = number - tolerated if state == "failed" else number
+        if left:
+            yield left, state
+    if tolerated:
+        yield tolerated, "failed and tolerated"
 
 
 def results(report: Report, width: int = 80, *, unicode: bool = True) -> Iterator[Line]:

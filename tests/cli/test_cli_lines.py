@@ -202,3 +202,16 @@ def test_the_summary_of_a_run_in_which_no_job_failed_says_what_else_went_wrong()
     lines = [plain(line) for line in summary(Report(status))]
 
     assert lines[-1] == f"⊘ publish canceled: {reason}"
+
+
+def test_the_summary_counts_apart_what_is_tolerated() -> None:
+    jobs = {
+        "inner.a": JobStatus("inner.a", "r-inner--a", "failed"),
+        "inner": JobStatus("inner", "r-inner", "failed", "tolerated: inner.a failed"),
+        "b": JobStatus("b", "r-b", "failed", "tolerated"),
+        "c": JobStatus("c", "r-c", "failed"),
+    }
+
+    first, *_ = summary(Report(RunStatus("r", "demo", "failed", jobs)))
+
+    assert ": 1 failed, 3 failed and tolerated" in plain(first)
