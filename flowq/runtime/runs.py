@@ -134,7 +134,7 @@ def get_record(run_id: str, connection: Redis) -> RunRecord:
     return RunRecord(
         run_id=run_id,
         workflow=raw["workflow"],
-        state=raw["state"],
+        state="waiting" if raw["state"] == "running" and "held" in raw else raw["state"],
         inputs=json.loads(raw["inputs"]),
         created_at=_instant(raw["created_at"]) or datetime.now(UTC),
         committed_at=_instant(raw.get("committed_at")),
