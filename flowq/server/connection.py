@@ -10,6 +10,7 @@ from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
     ClusterCrossSlotError,
+    OutOfMemoryError,
     RedisError,
     ResponseError,
 )
@@ -79,6 +80,8 @@ def explain(error: Exception) -> str:
             "it is one node of a cluster; write redis+cluster://HOST:PORT,HOST:PORT, and set "
             "RQ_KEY_PREFIX to a name in braces, such as {rq}"
         )
+    if isinstance(error, OutOfMemoryError):
+        return "its memory is full (maxmemory); raise that, or wait until old runs have gone"
     if isinstance(error, BusyLoadingError):
         return "it is still loading its data; try again in a moment"
     if isinstance(error, ResponseError):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowq import server
+from flowq import client, server
 from flowq.errors import ServerUnavailable
 
 # --- which one is meant ---
@@ -169,9 +169,19 @@ def test_a_refused_password_and_a_missing_one_are_told_as_such() -> None:
             assert connection.ping()
 
 
+def test_a_full_memory_is_told_as_such() -> None:
+    with server.temporary() as started, started.connect() as connection:
+        connection.config_set("maxmemory", "1")
+        with (
+            pytest.raises(ServerUnavailable, match=r"its memory is full \(maxmemory\); raise that"),
+            client.server_errors(started.url),
+        ):
+            connection.set("key", "value")
+
+
 def test_the_url_may_set_its_own_timeouts() -> None:
-    with server.temporary() as started, server.connect(started.url + "&socket_timeout=7") as client:
-        assert client.connection_pool.connection_kwargs["socket_timeout"] == 7.0
+    with server.temporary() as started, server.connect(started.url + "&socket_timeout=7") as found:
+        assert found.connection_pool.connection_kwargs["socket_timeout"] == 7.0
 
 
 # --- what is wrong with a server that answers ---
