@@ -23,6 +23,7 @@ from flowq.runtime import keys
 if TYPE_CHECKING:
     from redis import Redis
     from redis.client import Pipeline
+    from redis.connection import Connection
 
 
 def _read(name: str) -> str:
@@ -58,6 +59,14 @@ class Script:
             return connection.evalsha(self.digest, *arguments)
         except NoScriptError:
             return connection.eval(self.source, *arguments)
+
+    def send(self, connection: Connection, slot_key: str, *args: Any) -> None:
+        """Say it on a connection of one's own, and read the answer later.
+
+        Errors: redis-py's ConnectionError; the answer may be NoScriptError, which `call` handles.
+        """
+        command = ("EVALSHA", self.digest, 1, slot_key, keys.PREFIX, *clock(), *args)
+        connection.send_packed_command(connection.pack_command(*command))  # type: ignore[no-untyped-call]
 
     def append(self, pipeline: Pipeline, slot_key: str, *args: Any) -> None:
         """Put it into somebody's transaction; it is part of that EXEC or not at all."""

@@ -106,7 +106,7 @@ class Crew:
             for child in self.children
             if child.claims
             and not (child.is_leaving or child.is_recalled or child.concluding)
-            and 0 < child.load_s < BATCH_S
+            and 0 < child.load_s <= BATCH_S
             and child.jobs_left is None
         ]
 

@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import uuid4
 
+from redis.exceptions import NoScriptError
 from rq.utils import as_text
 
 from flowq.runtime import keys, scripts
@@ -44,6 +45,8 @@ class Ledger:
         self.queues = list(queues)
         self._beat_s = beat_s
         self._count = 0
+        self._line: Any = None
+        self._said: list[Any] = []
         self._key = keys.job(worker)
 
     def turn(
@@ -57,6 +60,56 @@ class Ledger:
         cost_by_kind: Mapping[str, float],
     ) -> Turn:
         """End executions and claim the next jobs for `slots` children, in one step."""
+        arguments = self._arguments(ends, slots, idle, limit, budget_s, cost_by_kind)
+        return self._read(scripts.TURN.call(self.connection, self._key, *arguments))
+
+    def send(
+        self,
+        ends: Sequence[tuple[Claim, End]],
+        *,
+        slots: int,
+        idle: int,
+        limit: int,
+        budget_s: float,
+        cost_by_kind: Mapping[str, float],
+    ) -> None:
+        """Begin a turn; `receive` has to follow before the next, or `hang_up`."""
+        arguments = self._arguments(ends, slots, idle, limit, budget_s, cost_by_kind)
+        if self._line is None:
+            self._line = self.connection.connection_pool.get_connection()
+        self._said = arguments
+        scripts.TURN.send(self._line, self._key, *arguments)
+
+    @property
+    def socket(self) -> Any:
+        """Where the answer to what was sent arrives."""
+        return getattr(self._line, "_sock", None)
+
+    def receive(self) -> Turn:
+        """Return the answer to what was sent. Blocks until it is there."""
+        assert self._line is not None
+        try:
+            answer = self._line.read_response()
+        except NoScriptError:
+            answer = scripts.TURN.call(self.connection, self._key, *self._said)
+        return self._read(answer)
+
+    def hang_up(self) -> None:
+        """Give up on an answer: that connection is not used again. Idempotent."""
+        line, self._line = self._line, None
+        if line is not None:
+            line.disconnect()
+            self.connection.connection_pool.release(line)
+
+    def _arguments(
+        self,
+        ends: Sequence[tuple[Claim, End]],
+        slots: int,
+        idle: int,
+        limit: int,
+        budget_s: float,
+        cost_by_kind: Mapping[str, float],
+    ) -> list[Any]:
         arguments: list[Any] = [self.worker, uuid4().hex[:24], slots, idle, f"{budget_s:.6f}"]
         arguments += [limit, self._beat_s, len(self.queues), *self._order(), len(cost_by_kind)]
         for kind, cost_s in cost_by_kind.items():
@@ -64,13 +117,14 @@ class Ledger:
         arguments.append(len(ends))
         for claim, end in ends:
             arguments += (_describe(claim, end), claim.queue, end.value)
-        answers, claimed, held, suspended = scripts.TURN.call(
-            self.connection, self._key, *arguments
-        )
+        return arguments
+
+    def _read(self, answer: Any) -> Turn:
+        answers, claimed, held, suspended = answer
         claims = [self._claim(*parts) for parts in claimed]
         if claims and self.strategy == "round_robin":
             self._rotate(claims[-1].queue)
-        return Turn([as_text(answer) for answer in answers], claims, held, bool(suspended))
+        return Turn([as_text(word) for word in answers], claims, held, bool(suspended))
 
     def _order(self) -> list[str]:
         if self.strategy == "random":

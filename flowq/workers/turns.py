@@ -1,0 +1,292 @@
+"""Turns: what a supervisor says to Redis, one script call at a time, and what comes of it.
+
+A turn ends what has ended and claims what the children can take. It is sent when some child needs
+something, and its answer is read when it is there: meanwhile the supervisor looks after its
+children. Ends that Redis has not confirmed are kept, and said again when it is back.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from redis.exceptions import ReadOnlyError, ResponseError
+
+from flowq.workers.claims import Claim, End, Turn
+from flowq.workers.doorbell import Doorbell
+from flowq.workers.hire import Child
+from flowq.workers.ledger import Ledger
+from flowq.workers.limits import Limits
+from flowq.workers.oversight import Oversight, complete, needs_long_way
+from flowq.workers.pace import BATCH_S
+from flowq.workers.upkeep import Upkeep
+
+BATCH_LIMIT = 64
+HOLD_S = 0.003
+"""How long an end may wait for others while every child has something to do."""
+
+ENDS_LIMIT = 64
+SUSPENDED_S = 0.5
+MAX_CONCLUSIONS = 3
+LATER_S = 0.5
+
+log = logging.getLogger("rq.worker")
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A turn that has not been answered yet, as it was asked for."""
+
+    ends: list[tuple[Claim, End]]
+    slots: int
+    limit: int
+    costs: Mapping[str, float]
+    expectant: list[Child]
+
+
+class Turns:
+    """The turns of one worker. `done`: how many executions have ended; `is_dry`: nothing was left
+    in the queues. Errors of `go_on` and `hear`: redis-py's; then call `forget`."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        oversight: Oversight,
+        doorbell: Doorbell,
+        upkeep: Upkeep,
+        limits: Limits,
+    ) -> None:
+        self.ledger = ledger
+        self.oversight = oversight
+        self.crew = oversight.crew
+        self.doorbell = doorbell
+        self.upkeep = upkeep
+        self.limits = limits
+        self.done = 0
+        self.is_dry = False
+        self.is_closing = False
+        self._claimed = 0
+        self._suspended_until = 0.0
+        self._rare: list[tuple[Claim, End]] = []
+        self._rare_after = 0.0
+        self._ends_since: float | None = None
+        self._sent: Sent | None = None
+        self._is_unsure = False
+
+    # Looking -------------------------------------------------------------------------------------
+
+    @property
+    def source(self) -> Any:
+        """What to wait for; None when there is no connection for turns."""
+        return self.ledger.socket
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether an answer is awaited."""
+        return self._sent is not None
+
+    @property
+    def is_suspended(self) -> bool:
+        """Whether RQ's workers are suspended, as far as we know."""
+        return bool(self._suspended_until)
+
+    @property
+    def has_something_to_say(self) -> bool:
+        """Whether there are ends that Redis does not know for sure."""
+        return bool(self._sent or self._rare or self.crew.ends or self.upkeep.failing)
+
+    def list_pending(self) -> list[Claim]:
+        """Return the claims that have ended here, and perhaps not in Redis."""
+        sent = self._sent.ends if self._sent else []
+        return [claim for claim, _ in [*self._rare, *self.crew.ends, *self.upkeep.failing, *sent]]
+
+    def wants_claims(self) -> bool:
+        """Whether an idle child could take a job."""
+        return self._can_claim() and bool(self.crew.idle)
+
+    def may_find(self) -> bool:
+        """Whether there may be jobs."""
+        return not self.is_dry or self.doorbell.has_rung
+
+    def is_due(self) -> bool:
+        """Whether some child needs something; until then ends are collected for a moment."""
+        if self.upkeep.failing or (self.wants_claims() and self.may_find()):
+            return True
+        if not self.is_dry and self._can_claim() and self.oversight.find_expectant()[0]:
+            return True
+        if not self.crew.ends:
+            self._ends_since = None
+            return False
+        if self._ends_since is None:
+            self._ends_since = time.monotonic()
+        if self.crew.idle or self.crew.find_hungry() or len(self.crew.ends) >= ENDS_LIMIT:
+            return True
+        return time.monotonic() - self._ends_since > HOLD_S
+
+    def _can_claim(self) -> bool:
+        if self.is_closing or self._rare or time.monotonic() < self._suspended_until:
+            return False
+        return self._jobs_left() > 0
+
+    def _jobs_left(self) -> int:
+        if self.limits.max_jobs is None:
+            return BATCH_LIMIT * self.crew.size
+        return max(0, self.limits.max_jobs - self._claimed)
+
+    # Going on ------------------------------------------------------------------------------------
+
+    def go_on(self) -> None:
+        """Do what there is to do with Redis now, unless an answer is awaited."""
+        if self._sent:
+            return
+        if self._is_unsure:
+            self._reconcile()
+        self._place_orphans()
+        self._conclude_rare()
+        self.crew.do_chores()
+        if self.is_due():
+            ends = self._sort_ends()
+            self._conclude_rare()
+            # An end may queue what it held back, so with ends there is always a look.
+            if ends or self.may_find():
+                self._send(ends)
+        if not self._sent:
+            self._settle_down()
+
+    def _settle_down(self) -> None:
+        """Nothing is under way: see to it that nobody waits behind others, and be woken."""
+        if self.is_dry and self.crew.idle and len(self.crew.children) > 1:
+            self.oversight.rebalance()
+        if self.is_dry and self.wants_claims() and not self.doorbell.is_armed:
+            self.is_dry = self.doorbell.arm()
+
+    def _sort_ends(self) -> list[tuple[Claim, End]]:
+        """Return the ends that our script writes; the others go their ways."""
+        ends = []
+        self._rare += self.upkeep.failing
+        self.upkeep.failing.clear()
+        while self.crew.ends:
+            claim, end = self.crew.ends.popleft()
+            if end.how in ("done", "lost"):
+                self._count(claim, end)
+                self.is_dry = False  # RQ's code may have queued something
+            elif end.how == "later":
+                claim.tries = 0
+                self._rare.append((claim, end._replace(how="long")))
+                self._rare_after = time.monotonic() + LATER_S
+            elif end.how == "long" or (end.how == "died" and needs_long_way(claim, end)):
+                self._rare.append((claim, end._replace(how="long")))
+            elif end.how == "died":
+                ends.append((claim, complete(claim, end)))
+            else:
+                ends.append((claim, end))
+        return ends
+
+    def _conclude_rare(self) -> None:
+        if time.monotonic() < self._rare_after:
+            return
+        for claim, end in list(self._rare):
+            claim.end = end
+            if claim.tries >= MAX_CONCLUSIONS:
+                log.error("job %s cannot be ended as RQ would; it is ended without", claim.job_id)
+                with suppress(ResponseError):  # then it stays in WIP, and RQ finds it abandoned
+                    self.ledger.force_end(claim)
+                self._count(claim, end)
+            elif not self.crew.conclude(claim, end):
+                continue
+            self._rare.remove((claim, end))
+
+    def _place_orphans(self) -> None:
+        """Give what was taken back from children to idle ones, or else to anybody."""
+        if not self.crew.orphans:
+            return
+        if not self.is_closing:
+            orphans = list(self.crew.orphans)
+            self.crew.orphans.clear()
+            self.crew.hand_over(orphans, {})
+        if self.crew.orphans:
+            count = len(self.crew.orphans)
+            self.ledger.put_back(self.crew.orphans)
+            self.crew.orphans.clear()
+            self._claimed -= count
+            self.is_dry = False
+
+    # One turn ------------------------------------------------------------------------------------
+
+    def _send(self, ends: list[tuple[Claim, End]]) -> None:
+        self._ends_since = None
+        expectant = self.oversight.find_expectant()[0]
+        idle = len(self.crew.idle) + len(expectant)
+        slots = idle + len(self.crew.find_hungry()) if self._can_claim() else 0
+        costs = self.oversight.pace.cost_by_kind() if self.crew.mode != "fork" else {}
+        limit = min(BATCH_LIMIT * slots, self._jobs_left())
+        if self.ledger.strategy != "default":
+            limit = min(limit, 1)  # the next one is another queue's turn
+        self._sent = Sent(ends, slots, limit, costs, expectant)
+        if slots:
+            self.doorbell.has_rung = False  # what rings from now on may come too late for the turn
+        self.ledger.send(
+            ends, slots=slots, idle=idle, limit=limit, budget_s=BATCH_S, cost_by_kind=costs
+        )
+        if not self.crew.is_busy:
+            self.hear()
+
+    def hear(self) -> None:
+        """Take in the answer to a turn. Blocks until it is there."""
+        if not self._sent:  # the server has closed the connection
+            self.ledger.hang_up()
+            return
+        try:
+            turn = self.ledger.receive()
+        except ResponseError as error:
+            if not isinstance(error, ReadOnlyError):
+                # The script cannot digest one of them: each is ended on its own, by RQ's code.
+                self._sent.ends[:] = [
+                    (claim, end._replace(how="long")) for claim, end in self._sent.ends
+                ]
+            raise
+        sent, self._sent = self._sent, None
+        self._take(turn, sent)
+
+    def _take(self, turn: Turn, sent: Sent) -> None:
+        for (claim, end), answer in zip(sent.ends, turn.answers, strict=True):
+            if answer == "long":
+                self._rare.append((claim, end))
+            else:
+                self._count(claim, end)
+        if sent.slots:
+            self.is_dry = len(turn.claims) < min(sent.slots, sent.limit)
+        self._suspended_until = time.monotonic() + SUSPENDED_S if turn.is_suspended else 0.0
+        self._claimed += len(turn.claims)
+        self.crew.hand_over(turn.claims, sent.costs, sent.expectant)
+        # Fewer or more than that: the answer to some turn was lost.
+        self._is_unsure = turn.held != len(self.crew.held) + len(self.list_pending())
+
+    def _count(self, claim: Claim, end: End) -> None:
+        self.done += 1
+        seconds = end.ended_at - end.started_at
+        if end.how == "turn":
+            self.oversight.pace.learn(claim.kind, seconds)
+        if not claim.is_light:
+            level = logging.INFO if end.status == "finished" else logging.WARNING
+            log.log(level, "%s: %s %s in %.3f s", claim.kind, claim.job_id, end.status, seconds)
+
+    def _reconcile(self) -> None:
+        unknown = self.ledger.find_unknown([*self.crew.held, *self.list_pending()])
+        if unknown:
+            log.info("putting back %d jobs of a claim whose answer was lost", len(unknown))
+            self.ledger.return_unknown(unknown)
+            self.is_dry = False
+        self._is_unsure = False
+
+    def forget(self) -> None:
+        """Give up on an answer: Redis is gone, or could not do the turn. Idempotent."""
+        self.ledger.hang_up()
+        self.doorbell.has_rung = True
+        if self._sent:
+            self.crew.ends.extendleft(reversed(self._sent.ends))
+            self._sent = None
