@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import platform
 import signal
 import sys
 import time
@@ -19,7 +21,7 @@ from typing import TypeVar
 
 from floor import Floor, floor_lines, read_floor
 from harness.catalogue import SYSTEMS, System, Work, choose, find_work
-from harness.environments import default_folder, prepare
+from harness.environments import default_folder, find_version, prepare
 from harness.place import open_place
 from harness.report import as_markdown, as_text, make_sections
 from harness.rounds import Limits, Run, run_rounds
@@ -38,14 +40,15 @@ def main() -> None:
     plan = [(work, choose_for(work, systems, options)) for work in options.work]
     runs: list[Run] = []
     with open_place(programs) as place:
+        about = describe(programs, place.server.name)
         floor = read_floor(place.server.port, options.floor_repeat)
         try:
             for run in run_rounds(place, plan, limits_of(options), say):
                 runs.append(run)
-                save(options.json, runs, floor)
+                save(options.json, about, runs, floor)
         except KeyboardInterrupt:
             say("interrupted; what was measured until now:")
-    show(options, runs, floor, left_out)
+    show(options, runs, floor, [about, *left_out])
 
 
 def read_options() -> argparse.Namespace:
@@ -126,21 +129,29 @@ def say(line: str) -> None:
     print(f"[{elapsed_s // 60:02d}:{elapsed_s % 60:02d}] {line}", file=sys.stderr, flush=True)
 
 
-def save(path: Path | None, runs: list[Run], floor: list[Floor]) -> None:
+def describe(programs: dict[str, Path], server: str) -> str:
+    """Return what was measured, and on what."""
+    versions = ", ".join(find_version(name, folder) for name, folder in programs.items())
+    machine = f"{os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}"
+    return f"versions: {versions}; {server}; {machine}"
+
+
+def save(path: Path | None, about: str, runs: list[Run], floor: list[Floor]) -> None:
     """Write everything that is known, so that an end in between loses nothing."""
     if path is not None:
-        values = {"floor": [f._asdict() for f in floor], "runs": [run.as_json() for run in runs]}
+        floors = [each._asdict() for each in floor]
+        values = {"about": about, "floor": floors, "runs": [run.as_json() for run in runs]}
         path.write_text(json.dumps(values, indent=1))
 
 
 def show(
-    options: argparse.Namespace, runs: list[Run], floor: list[Floor], left_out: list[str]
+    options: argparse.Namespace, runs: list[Run], floor: list[Floor], about: list[str]
 ) -> None:
     """Print the table, what it says about our targets, and the floor."""
     sections = make_sections(runs, options.work)
     for line in as_markdown(sections) if options.markdown else as_text(sections):
         print(line)
-    for lines in (target_lines(runs), floor_lines(floor), left_out):
+    for lines in (target_lines(runs), floor_lines(floor), about):
         if lines:
             print()
         for line in lines:

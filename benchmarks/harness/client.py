@@ -53,7 +53,7 @@ class Client:
         """Return the answer to the last order."""
         answer = self.find_answer(limit_s)
         if answer is None:
-            raise Trouble(f"declaring took more than {limit_s:.0f} s")
+            raise Trouble(f"declaring took more than {limit_s:g} s")
         return answer
 
     def find_answer(self, wait_s: float = 0.0) -> dict[str, Any] | None:

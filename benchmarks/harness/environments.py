@@ -6,6 +6,7 @@ virtual environment called `venv` in it serves every peer that can be imported t
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -51,6 +52,18 @@ def prepare(name: str, folder: Path, say: Callable[[str], None] = print) -> Path
     if not _has(folder / name, name):
         raise RuntimeError(f"{name} was installed and cannot be imported")
     return _programs(folder / name)
+
+
+def find_version(name: str, programs: Path) -> str:
+    """Return the version of what an environment is for, as in `celery 5.7.0`."""
+    if name == "js":
+        package = json.loads((programs / NODE_PACKAGES[0] / "package.json").read_text())
+        return f"{package['name']} {package['version']}"
+    distribution = "rq-flowq" if name == "flowq" else name
+    code = f"from importlib.metadata import version; print(version({distribution!r}))"
+    command = [str(programs / "python"), "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=IMPORT_S)
+    return f"{name} {done.stdout.strip() or '?'}"
 
 
 def _programs(environment: Path) -> Path:

@@ -36,15 +36,16 @@ def running(
 def end(process: subprocess.Popen[bytes]) -> None:
     """Ask a process to end, and make it if it does not; no process of its tree is left."""
     tree = find_tree(process.pid)
-    with suppress(ProcessLookupError):
+    try:
         process.terminate()
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(END_S)
-    for pid in tree[1:]:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    process.kill()
-    process.wait()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(END_S)
+    finally:  # whoever interrupts us wants the rest to end all the more
+        for pid in tree[1:]:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        process.kill()
+        process.wait()
 
 
 def find_tree(pid: int) -> list[int]:

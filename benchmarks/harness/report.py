@@ -104,7 +104,9 @@ def ratios(
 
 
 def _times(above: str, name: str, mode: str, runs: list[Run]) -> str:
-    if above == name or (CHILDREN[name] != CHILDREN[above] and name != "flowq-2"):
+    if above == name or name.startswith("bare"):
+        return NOTHING
+    if CHILDREN[name] != CHILDREN[above] and name != "flowq-2":
         return NOTHING
     return show_spread(ratios(above, name, mode, runs), 2)
 

@@ -40,6 +40,13 @@ class PrivateServer:
         """Its URL, for those who use TCP."""
         return f"redis://127.0.0.1:{self.port}/0"
 
+    @property
+    def name(self) -> str:
+        """What it is, as in `valkey 9.1.0`."""
+        info: Any = self.connection.info("server")
+        name = info.get("server_name", "redis")
+        return f"{name} {info.get(f'{name}_version', info['redis_version'])}"
+
     def empty(self) -> None:
         """Remove everything, and wait for it. The server is ours alone."""
         self.connection.flushall()
