@@ -20,7 +20,13 @@ import redis
 from redis.backoff import NoBackoff
 from redis.connection import SSLConnection, parse_url
 from redis.crc import key_slot
-from redis.exceptions import AskError, ClusterDownError, RedisError, TryAgainError
+from redis.exceptions import (
+    AskError,
+    ClusterDownError,
+    RedisError,
+    ResponseError,
+    TryAgainError,
+)
 from redis.retry import Retry
 from redis.sentinel import (
     MasterNotFoundError,
@@ -66,6 +72,25 @@ def make_client(url: str, **options: Any) -> redis.Redis:
     return _cluster_client(parts, options)
 
 
+class Following(SentinelManagedConnection):
+    """A connection that looks for its server again when that says that it is another one now."""
+
+    def read_response(self, *args: Any, **options: Any) -> Any:
+        """Return a reply. Errors: redis-py's; a move counts as a lost connection."""
+        try:
+            return super().read_response(*args, **options)
+        except (*ELSEWHERE, ResponseError) as error:
+            # A primary that becomes a replica ends with UNBLOCKED what waits for news.
+            if not isinstance(error, ELSEWHERE) and not str(error).startswith("UNBLOCKED"):
+                raise
+            self.disconnect()  # type: ignore[no-untyped-call]
+            raise redis.ConnectionError(f"the keys have moved: {error}") from error
+
+
+class FollowingSSL(Following, SSLConnection):
+    """The same with TLS."""
+
+
 # Sentinel ----------------------------------------------------------------------------------------
 
 
@@ -79,9 +104,11 @@ def _sentinel_client(parts: SplitResult, options: dict[str, Any]) -> redis.Redis
         if f"sentinel_{name}" in words:
             asking[name] = words.pop(f"sentinel_{name}")
     found = {**options, **_options(parts, words)}
-    if found.pop("connection_class", None) is SSLConnection:
-        found["ssl"] = True
-        asking |= {name: value for name, value in found.items() if name.startswith("ssl")}
+    has_tls = found.get("connection_class") is SSLConnection
+    found["connection_class"] = FollowingSSL if has_tls else Following
+    if has_tls:
+        asking |= {name: value for name, value in found.items() if name.startswith("ssl_")}
+        asking["ssl"] = True
     manager = Sentinel(_hosts(parts, SENTINEL_PORT), sentinel_kwargs=asking)  # type: ignore[no-untyped-call]
     found.setdefault("db", int(db or 0))
     client: redis.Redis = manager.master_for(service, **found)  # type: ignore[no-untyped-call]
@@ -129,22 +156,6 @@ def _rows(reply: Any) -> list[Any]:
     return list(reply)
 
 
-class ClusterConnection(SentinelManagedConnection):
-    """A connection that looks for the node again when that says that it is not the one."""
-
-    def read_response(self, *args: Any, **options: Any) -> Any:
-        """Return a reply. Errors: redis-py's; a move counts as a lost connection."""
-        try:
-            return super().read_response(*args, **options)
-        except ELSEWHERE as error:
-            self.disconnect()  # type: ignore[no-untyped-call]
-            raise redis.ConnectionError(f"the keys have moved: {error}") from error
-
-
-class ClusterSSLConnection(ClusterConnection, SSLConnection):
-    """The same with TLS."""
-
-
 def _cluster_client(parts: SplitResult, options: dict[str, Any]) -> redis.Redis:
     if parts.path.strip("/ ") not in ("", "0"):
         raise ValueError("a cluster has no databases to choose from, and no service")
@@ -158,7 +169,7 @@ def _cluster_client(parts: SplitResult, options: dict[str, Any]) -> redis.Redis:
     slot = key_slot(PREFIX.encode())
     asking = {**found, **ASKING, "ssl": has_tls}
     manager = Cluster(tuple(_hosts(parts, CLUSTER_PORT)), slot, asking)
-    connection_class = ClusterSSLConnection if has_tls else ClusterConnection
+    connection_class = FollowingSSL if has_tls else Following
     pool = SentinelConnectionPool(PREFIX, manager, connection_class=connection_class, **found)  # type: ignore[no-untyped-call]
     return redis.Redis(connection_pool=pool)
 
