@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -282,4 +283,51 @@ def test_a_chain_that_has_begun_goes_on_when_its_group_is_closed(
     states = [run.states[f"chains[{index}]"] for index in range(3)]
     assert states == ["failed", "finished", "canceled"]
     assert run.reason("chains[2]") == "chains[0] failed"
+    assert leftovers(connection) == []
+
+
+def test_chains_that_find_chains_keep_to_the_limit(
+    run: Runs, work: Work, connection: Redis
+) -> None:
+    page = Workflow(
+        "page",
+        (job("read", "children_of", with_={"number": "${{ inputs.n }}", "limit": 7}),),
+        inputs=(Input("n", "int"),),
+        outputs={"links": "${{ jobs.read.result.links }}"},
+    )
+    pages = JobSpec(
+        "pages",
+        workflow="page",
+        for_each=each([1], key="item", more="result.links"),
+        with_={"n": "${{ item }}"},
+        max_parallel=2,
+    )
+    run.submit(pages, workflows={"page": page})
+    work()
+    assert run.state == "succeeded"
+    assert len([name for name in run.states if name.endswith("]")]) == 7
+    assert most_at_a_time(connection, "pages") == 2
+    assert leftovers(connection) == []
+
+
+def test_a_stop_lets_chains_that_have_begun_go_on(
+    run: Runs, work: Work, tidy: Work, connection: Redis
+) -> None:
+    inner = Workflow(
+        "inner",
+        (job("a", "give", with_={"value": "${{ inputs.path }}"}),),
+        inputs=(Input("path"),),
+        outputs={"path": "${{ jobs.a.result }}"},
+    )
+    group = chains(["x", "stop", "y", "z"], 2, workflow="inner")
+    stopping = replace(
+        group, for_each=each(["x", "stop", "y", "z"], stop_when="result.path == 'x'")
+    )
+    run.submit(stopping, workflows={"inner": inner})
+    work()
+    tidy()
+    assert run.state == "succeeded"
+    states = [run.states[f"chains[{index}]"] for index in range(4)]
+    assert states == ["finished", "finished", "skipped", "skipped"]
+    assert run.states["chains[3](start)"] == "skipped"
     assert leftovers(connection) == []
