@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import click
 
 from flowq import client
 from flowq.cli import options, streams
-from flowq.cli.place import opened
+from flowq.cli.place import Place, opened
+from flowq.client import Explanation, Run
+from flowq.errors import JobNotFound, NotFound, RunNotFound
+from flowq.nearest import did_you_mean
+from flowq.status import ENDED, RunStatus
+
+MAX_JOBS = 5
 
 
 @click.command()
@@ -17,15 +25,50 @@ from flowq.cli.place import opened
 def command(run_or_job: str, job: str | None, redis_url: str | None, verbose: bool) -> None:
     """Say why a job has not run: everything that holds it, and what to do about it.
 
-    A job is named by its run and its name, or by its job id alone.
+    A job is named by its run and its name, or by its job id alone. Of a run alone it explains the
+    first jobs that have not ended, or did not succeed.
 
     \b
+      flowq explain k3v9x0q2m5ab
       flowq explain k3v9x0q2m5ab serve
       flowq explain k3v9x0q2m5ab-serve
     """
     with opened(redis_url) as place:
-        if job is None:
-            explanation = client.explain(run_or_job, place.connection)
-        else:
-            explanation = client.get_run(run_or_job, place.connection).explain(job)
-        streams.write(f"{explanation}\n")
+        for explanation in _explanations(run_or_job, job, place):
+            streams.write(f"{explanation}\n")
+
+
+def _explanations(run_or_job: str, job: str | None, place: Place) -> Iterator[Explanation]:
+    if job is not None:
+        yield _of_job(client.get_run(run_or_job, place.connection), job)
+        return
+    try:
+        run = client.get_run(run_or_job, place.connection)
+    except RunNotFound:
+        yield client.explain(run_or_job, place.connection)
+    else:
+        yield from _of_run(run)
+
+
+def _of_job(run: Run, name: str) -> Explanation:
+    try:
+        return run.explain(name)
+    except JobNotFound:
+        hint = did_you_mean(name, run.status().jobs)
+        message = f"there is no job {name} in run {run.run_id}"
+        raise NotFound(f"{message}; {hint}" if hint else message) from None
+
+
+def _of_run(run: Run) -> Iterator[Explanation]:
+    status = run.status()
+    names = [job.name for job in status.jobs.values() if job.state not in ENDED] or _bad(status)
+    if not names:
+        streams.write(f"run {run.run_id} is {status.state}: all of its jobs have succeeded\n")
+    yield from (run.explain(name) for name in names[:MAX_JOBS])
+    if len(names) > MAX_JOBS:
+        streams.note(f"flowq: and {len(names) - MAX_JOBS} more jobs; name one of them")
+
+
+def _bad(status: RunStatus) -> list[str]:
+    jobs = status.jobs.values()
+    return [j.name for j in jobs if j.state != "finished" and not status.is_tolerated(j)]

@@ -231,3 +231,21 @@ def test_a_cancel_says_what_still_runs_and_how_to_end_that_too(
     assert json.loads(call("status", run_id, "--json", *url).out)["status"] == "running"
     assert call("cancel", run_id, "--now", *url).out == f"run {run_id} is canceled\n"
     assert json.loads(call("status", run_id, "--json", *url).out)["status"] == "canceled"
+
+
+def test_a_run_is_explained_by_its_jobs(call: Call, redis_url: str) -> None:
+    url = ("--redis-url", redis_url)
+    run_id = call("run", "sandwich.yaml", "--detach", *url).out.strip()
+
+    explained = call("explain", run_id, *url).out
+    assert explained.splitlines()[0] == f"{run_id}-cut is queued"
+    assert f"{run_id}-serve is deferred\n  - it waits for {run_id}-spread\n" in explained
+    assert "Traceback" not in explained
+    misspelt = call("explain", run_id, "cud", *url)
+    assert (misspelt.code, misspelt.err) == (
+        5,
+        f"flowq: there is no job cud in run {run_id}; did you mean 'cut'?\n",
+    )
+    call("cancel", run_id, *url)
+    assert "the run was canceled" in call("explain", run_id, *url).out
+    assert call("explain", "nope", *url).code == 5
