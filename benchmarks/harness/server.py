@@ -16,6 +16,12 @@ from redis import Redis
 
 from flowq.server import temporary
 
+SETTINGS = {
+    "bind": "127.0.0.1",
+    "lazyfree-lazy-user-flush": "no",  # or the end of one run would fall into the next one
+    "latency-tracking": "no",  # its histograms would count as memory of the first jobs
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Counts:
@@ -24,7 +30,6 @@ class Counts:
     commands: int
     reads: int
     cpu_s: float
-    memory_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +63,14 @@ class PrivateServer:
             commands=info["total_commands_processed"],
             reads=info.get("total_reads_processed", 0),
             cpu_s=info["used_cpu_sys"] + info["used_cpu_user"],
-            memory_bytes=info["used_memory"] - info["mem_clients_normal"],
         )
+
+    def measure_data(self) -> int:
+        """Return the bytes that the data take: the memory without the clients' buffers."""
+        info: Any = self.connection.info("memory")
+        clients: Any = self.connection.client_list()
+        buffers = sum(int(client.get("tot-mem", 0)) for client in clients)
+        return int(info["used_memory"]) - int(info.get("used_memory_scripts_eval", 0)) - buffers
 
 
 @contextmanager
@@ -68,8 +79,8 @@ def private_server() -> Iterator[PrivateServer]:
     with temporary() as server:
         connection = server.connect()
         port = _free_port()
-        connection.config_set("lazyfree-lazy-user-flush", "no")
-        connection.config_set("bind", "127.0.0.1")
+        for name, value in SETTINGS.items():
+            connection.config_set(name, value)
         connection.config_set("port", port)
         yield PrivateServer(port, server.url, connection)
 

@@ -25,7 +25,9 @@ LOOK_S = 0.003
 
 START_S = 30.0
 SETTLE_S = 0.2
-WARM_UP_JOBS = 20
+WARM_UP_JOBS = 100
+"""Enough for a worker to know how long jobs take, and for node to compile them."""
+
 Figures = dict[str, float | None]
 
 
@@ -97,9 +99,9 @@ class Attempt:
 
     def declare_held(self) -> Declared:
         """Declare the graph; nothing of it may start yet."""
-        before = self._place.server.count().memory_bytes
+        before = self._place.server.measure_data()
         answer = self._client.ask(self._limit_s, **self._order(hold=True))
-        grown = self._place.server.count().memory_bytes - before
+        grown = self._place.server.measure_data() - before
         return Declared(answer["seconds"], grown / self._work.jobs)
 
     def drain_warm(self) -> Figures:
