@@ -276,9 +276,8 @@ def build_graph(workflow: Workflow) -> Graph:
 
 
 def _find_uses(job: JobSpec) -> Uses:
-    found = [(path, find_references(text)) for path, text in find_texts(job)]
     return tuple(
-        (("jobs", job.name, *path), uses) for path, uses in found if uses.roots or uses.problems
+        (("jobs", job.name, *path), find_references(text)) for path, text in find_texts(job)
     )
 
 

@@ -202,3 +202,13 @@ def test_the_blockers_of_one_future_job_are_added_and_shown_as_declared() -> Non
     names = [enqueue.name for enqueue in plan.enqueues]
     assert names == ["last", "b0", "b1", "b2", "b3", "b4"]
     assert [job_id.partition("-")[2] for job_id in plan.order] == [*names[1:], "last"]
+
+
+def test_an_expression_of_constants_is_filled_in_and_one_without_a_value_has_a_place() -> None:
+    where = Where("flow.yaml", 3, 4)
+    places = Places({("jobs", "a", "with", "x"): where})
+    with pytest.raises(WorkflowInvalid) as caught:
+        _plan(_job("a", x="${{ [1][5] }}"), places=places)
+
+    assert _enqueue(_plan(_job("a", x="${{ 1 + 1 }}")), "a").kwargs == {"x": 2}
+    assert [problem.where for problem in caught.value.problems] == [where]
