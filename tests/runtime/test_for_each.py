@@ -232,3 +232,15 @@ def test_items_that_nothing_waits_for_are_missed_by_their_run(
     assert run.state == "failed"
     maintenance.examine(connection)
     assert connection.exists(keys.WATCHED) == 0
+
+
+def test_an_expansion_that_fails_is_not_taken_for_an_empty_list(run: Runs, work: Work) -> None:
+    run.submit(
+        job("items", "give", for_each=each("${{ 3 + inputs.n }}"), with_={"value": 1}),
+        job("total", "my_id", needs=("items",), if_empty="skip"),
+        job("last", "my_id", needs=("total",)),
+        inputs={"n": 1},
+    )
+    work()
+    assert run.states == {"items": "failed", "total": "skipped", "last": "skipped"}
+    assert run.reason("total") == "items failed"
