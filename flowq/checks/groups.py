@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-from flowq.errors import Problem
+from flowq.errors import Problem, Where
 from flowq.expressions import as_source, as_template, find_references
 from flowq.expressions.references import find_whole_reference
 from flowq.graph import Graph
@@ -37,9 +37,16 @@ def _size(workflow: Workflow, job: JobSpec, matrix: Matrix) -> Iterator[Problem]
         elif isinstance(values, list | tuple) and (twice := _find_twice(values)) is not None:
             message = f"{name} in the matrix of job {job.name} has {twice!r} twice"
             yield Problem("FQ214", message, place, "each combination is a job of its own")
-    known = [len(values) for values in matrix.axes.values() if isinstance(values, list | tuple)]
-    if math.prod(known) > MAX_COMBINATIONS:
-        message = f"the matrix of job {job.name} has {math.prod(known):,} combinations"
+    yield from check_combinations(job.name, matrix.axes, where)
+
+
+def check_combinations(
+    name: str, axes: Mapping[str, object], where: Where | None
+) -> Iterator[Problem]:
+    """Yield a problem when the axes that are lists already have too many combinations."""
+    count = math.prod(len(values) for values in axes.values() if isinstance(values, list | tuple))
+    if count > MAX_COMBINATIONS:
+        message = f"the matrix of job {name} has {count:,} combinations"
         hint = f"at most {MAX_COMBINATIONS:,}; a long list is a `for_each`"
         yield Problem("FQ214", message, where, hint)
 

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from flowq.checks import in_text_order
+from flowq.checks.groups import check_combinations
 from flowq.errors import Problem, WorkflowInvalid
 from flowq.expressions import as_template, evaluate, fill, find_references
 from flowq.graph import Graph, Uses
@@ -84,6 +85,10 @@ class Frame:
                 message = f"{name} in the matrix of job {job.name} is {values!r:.60}, not a list"
                 self._problems.append(Problem("FQ214", message, where))
                 axes[name] = []
+        where = self.graph.workflow.places.find("jobs", job.name, "matrix")
+        if excess := list(check_combinations(job.name, axes, where)):
+            self._problems.extend(excess)
+            axes = {}
         include, exclude = known("include", matrix.include), known("exclude", matrix.exclude)
         return replace(matrix, axes=axes, include=tuple(include), exclude=tuple(exclude))
 

@@ -9,7 +9,7 @@ from flowq.expressions import evaluate
 from flowq.graph import build_graph
 from flowq.plan import Commit, Enqueue, Plan, Release
 from flowq.planner import make_plan
-from flowq.spec import Block, Defaults, Input, JobSpec, Places, Retry, Workflow
+from flowq.spec import Block, Defaults, Input, JobSpec, Matrix, Places, Retry, Workflow
 
 
 def _job(name: str, *needs: str, blocks: tuple[Block, ...] = (), **with_: object) -> JobSpec:
@@ -212,3 +212,9 @@ def test_an_expression_of_constants_is_filled_in_and_one_without_a_value_has_a_p
 
     assert _enqueue(_plan(_job("a", x="${{ 1 + 1 }}")), "a").kwargs == {"x": 2}
     assert [problem.where for problem in caught.value.problems] == [where]
+
+
+def test_a_matrix_that_its_inputs_make_too_large_is_refused_before_it_is_made() -> None:
+    axes = {"a": "${{ inputs.n }}", "b": "${{ inputs.n }}", "c": "${{ inputs.n }}"}
+    with pytest.raises(WorkflowInvalid, match=r"FQ214 .* has 1,000,000,000 "):
+        _plan(JobSpec("a", "tasks:run", matrix=Matrix(axes)), inputs={"n": list(range(1000))})
