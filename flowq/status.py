@@ -38,7 +38,7 @@ TOLERATED = "tolerated"
 """What the reason of a failure begins with that counts as a success."""
 
 REMOVED = "removed"
-"""The event of a job that a retry takes away, because the workflow it is inside of begins anew."""
+"""The event of a job that a retry takes away, because what it is a part of begins anew."""
 
 _INSIDE = re.compile(r"[.(]")  # what stands behind the name of a job in `inner.job`, `inner(start)`
 

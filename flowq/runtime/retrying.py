@@ -19,22 +19,29 @@ if TYPE_CHECKING:
 
 SUCCEEDED = frozenset({"finished", "passed", "tolerated"})
 PREPARATION_S = 600
+_FIELDS = ("flowq_outcome", "flowq_blocks", "flowq_inside", "flowq_expands")
 JOBS_PER_READ = 1_000
 
 
 @dataclass(frozen=True, slots=True)
 class _Ended:
-    """How one job of the run ended, what it blocks, and which nested workflow it is inside of."""
+    """How one job of the run ended, and what it blocks.
+
+    Shape: `inside` is the join of the nested workflow that it is a job of; one that `expands` adds
+    the jobs of a group, or of a nested workflow.
+    """
 
     outcome: str
     future_ids: tuple[str, ...]
     inside: str
+    expands: bool
 
 
 def retry(run_id: str, connection: Redis) -> tuple[str, ...]:
     """Run again what did not succeed, and everything downstream of it; return those jobs' ids.
 
-    A nested workflow whose start runs again begins anew, with the inputs that it has by then.
+    A group whose list is made again, and a nested workflow whose inputs are, begin anew: their jobs
+    are removed, and those that there are then are added.
     All other jobs keep their results, all ids stay, and the generation of each job that runs again
     goes up, so that late messages of its earlier attempts change nothing. Stepwise: any process can
     finish it. With `concurrency` the run lines up in its group again.
@@ -46,8 +53,8 @@ def retry(run_id: str, connection: Redis) -> tuple[str, ...]:
         raise WrongState(_refusal(run_id, record.state, connection))
     ended = _read_jobs(run_id, connection)
     again = _downstream({job for job in ended if not _is_settled(job, ended)}, ended)
-    joins = {ended[job].inside for job in again if _is_start(job, ended)}
-    anew = {job for job in ended if joins and not joins.isdisjoint(_around(job, ended))}
+    roots = set(_find_roots(again, ended))
+    anew = {job for job in ended if roots and not roots.isdisjoint(_outer(job, ended))}
     again -= anew
     if not again:
         reason = "its jobs have succeeded since; there is nothing to retry"
@@ -55,7 +62,7 @@ def retry(run_id: str, connection: Redis) -> tuple[str, ...]:
     missing = [job for job in again if not ended[job].outcome]
     if missing:
         raise WrongState(f"run {run_id} cannot be retried: {missing[0]} was deleted; run it anew")
-    entries = [*_removals(ended, anew, joins), *_entries(ended, again)]
+    entries = [*_removals(ended, anew), *_entries(ended, again, roots)]
     draft = f"{keys.run_again(run_id)}:{secrets.token_hex(4)}"
     with connection.pipeline() as pipeline:
         for first in range(0, len(entries), JOBS_PER_READ):
@@ -90,11 +97,12 @@ def _read_jobs(run_id: str, connection: Redis) -> dict[str, _Ended]:
         some = job_ids[first : first + JOBS_PER_READ]
         with connection.pipeline(transaction=False) as pipeline:
             for job_id in some:
-                pipeline.hmget(keys.job(job_id), "flowq_outcome", "flowq_blocks", "flowq_inside")
+                pipeline.hmget(keys.job(job_id), *_FIELDS)
             answers: list[list[Any]] = pipeline.execute()
         for job_id, answer in zip(some, answers, strict=True):
-            outcome, blocks, inside = (as_text(value) if value else "" for value in answer)
-            jobs[job_id] = _Ended(outcome, tuple(b.rstrip("!") for b in blocks.split()), inside)
+            outcome, blocks, inside, expands = (as_text(v) if v else "" for v in answer)
+            future_ids = tuple(block.rstrip("!") for block in blocks.split())
+            jobs[job_id] = _Ended(outcome, future_ids, inside, bool(expands))
     return jobs
 
 
@@ -116,10 +124,25 @@ def _is_start(job_id: str, jobs: Mapping[str, _Ended]) -> bool:
     return job_id == f"{jobs[job_id].inside}--0"
 
 
-def _around(job_id: str, jobs: Mapping[str, _Ended]) -> set[str]:
-    """Return the joins of the nested workflows by whose starts the job was added."""
-    joins = set(_outer_joins(job_id, jobs))
-    return joins - {jobs[job_id].inside} if _is_start(job_id, jobs) else joins
+def _find_roots(again: set[str], jobs: Mapping[str, _Ended]) -> Iterator[str]:
+    """Yield what begins anew: joins whose starts run again, groups whose finished expansions do."""
+    for job_id in again:
+        if _is_start(job_id, jobs):
+            yield jobs[job_id].inside
+        elif jobs[job_id].expands and jobs[job_id].outcome in SUCCEEDED:
+            yield job_id
+
+
+def _outer(job_id: str, jobs: Mapping[str, _Ended]) -> set[str]:
+    """Return the joins and the groups that a job was added for; ids say so, for most."""
+    found = set(_outer_joins(job_id, jobs))
+    if _is_start(job_id, jobs):
+        found.discard(jobs[job_id].inside)
+        job_id = jobs[job_id].inside
+    while "--" in job_id:
+        job_id = job_id.rpartition("--")[0]
+        found.add(job_id)
+    return found
 
 
 def _downstream(start: set[str], jobs: Mapping[str, _Ended]) -> set[str]:
@@ -132,16 +155,16 @@ def _downstream(start: set[str], jobs: Mapping[str, _Ended]) -> set[str]:
     return found
 
 
-def _removals(jobs: Mapping[str, _Ended], anew: set[str], joins: set[str]) -> Iterator[str]:
+def _removals(jobs: Mapping[str, _Ended], anew: set[str]) -> Iterator[str]:
     """What `again:` has to do first: remove what will be added again, the newest jobs first."""
-    yield from (f"-{job_id}" for job_id in reversed(list(jobs)) if job_id in anew)
-    yield from (f"*{join}" for join in joins - anew)
+    return (f"-{job_id}" for job_id in reversed(list(jobs)) if job_id in anew)
 
 
-def _entries(jobs: Mapping[str, _Ended], again: set[str]) -> Iterator[str]:
+def _entries(jobs: Mapping[str, _Ended], again: set[str], roots: set[str]) -> Iterator[str]:
     """What `again:` has to do: futures before their blockers, as the list of jobs has them."""
     for job_id, job in jobs.items():
         if job_id in again:
+            yield from [f"*{job_id}"] if job.expands and job_id in roots else []
             yield f"+{job_id}"
         elif not again.isdisjoint(job.future_ids):
             yield f"={job_id}"

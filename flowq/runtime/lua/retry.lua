@@ -2,7 +2,7 @@
 --
 -- ARGV   4 run id   5 key of the list that says what to do with which job, last ones first:
 --        "+<job>" runs again, "=<job>" keeps its result and tells it to the jobs that run again,
---        "-<job>" is removed, for somebody will add it again, and "*<join>" forgets such
+--        "-<job>" is removed, for somebody will add it again, and "*<group>" forgets its items
 -- One with a `concurrency` group lines up in it again, and is held until its turn comes.
 -- Returns {1}, or {"state", state} when the run is in no state for that, and nothing is changed.
 -- Idempotent: sent again after a lost reply it finds its list taken, and answers {1} again.

@@ -7,6 +7,16 @@ local function forget_group(group)
     OURS .. 'items:' .. group, slots_key('group:' .. group), waiting_key('group:' .. group))
 end
 
+local function drop_group(run, group)
+  if redis.call('SREM', OURS .. 'groups:' .. run, group) == 1 then forget_group(group) end
+end
+
+-- The group is as it was declared.
+local function empty_group(group)
+  redis.call('HDEL', group_key(group), 'size', 'complete', 'left', 'over', 'closed', 'closing', 'reason')
+  redis.call('DEL', tolerated_key(group), OURS .. 'keys:' .. group, OURS .. 'items:' .. group)
+end
+
 local function forget_groups(run)
   local groups = redis.call('SPOP', OURS .. 'groups:' .. run, limit)
   for _, group in ipairs(groups) do forget_group(group) end

@@ -142,33 +142,34 @@ local function call_off_stranded(job)
   return done
 end
 
--- The workflow that the job is inside of begins anew, and will add it again.
+-- The job does not stand in front of the future job any more, as if it never had.
+local function take_edge_away(future, job, expands)
+  local old = redis.call('HGET', edges_key(future), job)
+  if not old then return end
+  move_edge(future, job, old, 'finished', redis.call('HGET', future_key(future), 'policy'))
+  redis.call('HDEL', edges_key(future), job)
+  redis.call('LREM', blockers_key(future), -1, job)
+  if not expands then redis.call('HINCRBY', future_key(future), 'total', -1) end
+end
+
+-- The group or the workflow that the job is a part of begins anew, and will add it again. The last
+-- ones that were added go first, so their places in the lists are near.
 local function remove(job, run)
-  local key = job_key(job)
-  local f = redis.call('HMGET', key, 'flowq_outcome', 'flowq_group', 'flowq_expands', 'flowq_name')
+  local f = redis.call('HMGET', job_key(job), 'flowq_outcome', 'flowq_group', 'flowq_expands',
+    'flowq_name', 'flowq_blocks')
   if not f[1] then redis.call('HINCRBY', run_key(run), 'left', -1) end
   weigh(run, job, f[1] or nil, nil)
-  for _, group in ipairs({ f[2] or '', f[3] and job or '' }) do
-    if redis.call('SREM', OURS .. 'groups:' .. run, group) == 1 then forget_group(group) end
-  end
+  for future in each_future(f[5]) do take_edge_away(future, job, f[3]) end
+  if f[3] then drop_group(run, job) end
+  if f[2] and redis.call('EXISTS', job_key(f[2])) == 0 then drop_group(run, f[2]) end
   drop_loose(run, job)
   redis.call('SREM', OURS .. 'gone:' .. run, job)
   redis.call('LREM', OURS .. 'jobs:' .. run, -1, job)
   forget(job)
-  log(run, job, f[4] or name_inside(job) or job, 'removed', 'its workflow begins anew')
+  log(run, job, f[4] or name_inside(job) or job, 'removed', 'it is made anew')
 end
 
--- Leaves a join alone with the start of its workflow.
-local function empty_join(join)
-  local start = start_id(join)
-  redis.call('DEL', blockers_key(join), edges_key(join))
-  redis.call('RPUSH', blockers_key(join), start)
-  redis.call('HSET', edges_key(join), start, 'pending')
-  redis.call('HSET', future_key(join), 'pending', 1, 'bad', 0, 'lost', 0, 'total', 0)
-  redis.call('HDEL', future_key(join), 'culprit', 'freed', 'dropped', 'retired', 'watched')
-end
-
-local DO_AGAIN = { ['+'] = hold_again, ['='] = tell_again, ['-'] = remove, ['*'] = empty_join }
+local DO_AGAIN = { ['+'] = hold_again, ['='] = tell_again, ['-'] = remove, ['*'] = empty_group }
 
 local function again(run)
   local key, list = run_key(run), OURS .. 'again:' .. run

@@ -1,4 +1,4 @@
-"""Retries of runs with nested workflows that begin anew, as what they are told has changed."""
+"""Retries of runs with workflows and groups that begin anew, as what they are told has changed."""
 
 from __future__ import annotations
 
@@ -144,3 +144,76 @@ def test_a_retry_of_a_retry_begins_anew_again(
     work()
     assert run.state == "succeeded"
     assert run.result("last")["n"] == 3
+
+
+def test_a_group_that_was_made_of_something_else_is_made_anew(
+    run: Runs, work: Work, connection: Redis, tmp_path: Path
+) -> None:
+    run.submit(
+        job("build", "fail_unless", with_={"path": f"{tmp_path}/gate", "value": [7, 8]}),
+        job("first", "give", with_={"value": 0}),
+        job(
+            "items",
+            "give",
+            for_each=each("${{ jobs.build.result or [1, 2, 3] }}"),
+            with_={"value": "${{ [item, jobs.build.status] }}"},
+            if_="always()",
+            max_parallel=2,
+        ),
+        JobSpec(
+            "chains",
+            workflow="leaf",
+            for_each=each("${{ jobs.build.result or [1, 2, 3] }}"),
+            with_={"n": "${{ item }}"},
+            if_="always()",
+            max_parallel=1,
+        ),
+        job(
+            "last",
+            "give",
+            with_={"value": "${{ [jobs.first.result, jobs.items.results, jobs.chains.results] }}"},
+        ),
+        workflows=REPORT.workflows,
+    )
+    work()
+    assert run.state == "failed"
+    told = [[item, "failed"] for item in (1, 2, 3)]
+    assert run.result("last") == [0, told, [{"leaf": item} for item in (1, 2, 3)]]
+    (tmp_path / "gate").touch()
+    retrying.retry(RUN, connection)
+    work()
+    assert run.state == "succeeded"
+    told = [[item, "finished"] for item in (7, 8)]
+    assert run.result("last") == [0, told, [{"leaf": item} for item in (7, 8)]]
+    assert "items[2]" not in run.states
+    assert run.status.jobs["first"].attempts == 1
+    assert connection.hmget(keys.run(RUN), "left", "bad") == [b"0", b"0"]
+    blockers = connection.lrange(keys.blockers(f"{RUN}-last"), 0, -1)
+    assert len(blockers) == len(set(blockers)) == 7
+    assert connection.hmget(keys.future(f"{RUN}-last"), "total", "pending") == [b"5", b"0"]
+    assert connection.keys("rq:flowq:1:slots:*") == []
+    runs.remove(RUN, connection)
+    assert [key for key in connection.keys("*") if RUN.encode() in key] == []
+
+
+def test_items_that_found_others_are_made_anew_with_them(
+    run: Runs, work: Work, connection: Redis, tmp_path: Path
+) -> None:
+    run.submit(
+        job("build", "fail_unless", with_={"path": f"{tmp_path}/gate", "value": 3}),
+        job(
+            "pages",
+            "children_of",
+            for_each=each("${{ [jobs.build.result or 1] }}", key="item", more="result.links"),
+            with_={"number": "${{ item }}", "limit": 7},
+            if_="always()",
+        ),
+        job("last", "give", with_={"value": "${{ len(jobs.pages.results) }}"}),
+    )
+    work()
+    assert run.result("last") == 7
+    (tmp_path / "gate").touch()
+    retrying.retry(RUN, connection)
+    work()
+    assert run.state == "succeeded"
+    assert run.result("last") == 3  # 3, 6 and 7
