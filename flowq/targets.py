@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
+import stat
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -29,9 +30,9 @@ INPUT_VARIABLE = "FLOWQ_INPUT_"
 def load(target: str) -> Workflow:
     """Return the workflow that `target` names.
 
-    `file.yaml`, `file.py:name` or `package.module:name`; without a name the only workflow of the
-    module is meant whose name does not begin with `_`. The workflow's own folder and the current
-    folder become importable. Errors: WorkflowNotFound; WorkflowInvalid.
+    `file.yaml`, `file.py:name`, `package.module:name`, or `-` for YAML on standard input; without a
+    name the only workflow of the module is meant whose name does not begin with `_`. The workflow's
+    own folder and the current folder become importable. Errors: WorkflowNotFound; WorkflowInvalid.
     """
     workflow, problems = load_partly(target)
     if problems:
@@ -44,7 +45,11 @@ def load_partly(target: str) -> tuple[Workflow, list[Problem]]:
 
     Shape: a workflow in Python code has none here. Errors: as `load`, when nothing can be read.
     """
+    if target == "-":
+        return _load_standard_input()
     path_text, colon, name = _split(target)
+    if not path_text:
+        raise WorkflowNotFound(target, "it names no module; write package.module:workflow")
     path = Path(path_text)
     if path.suffix in YAML_ENDINGS:
         return _load_yaml(target, path)
@@ -54,8 +59,6 @@ def load_partly(target: str) -> tuple[Workflow, list[Problem]]:
         return _find_workflow(target, _import_file(target, path), name), []
     if path.exists() and not colon:
         return _load_yaml(target, path)
-    if not path_text:
-        raise WorkflowNotFound(target, "it names no module; write package.module:workflow")
     make_importable(Path.cwd())
     return _find_workflow(target, _import(target, path_text), name), []
 
@@ -119,6 +122,12 @@ def _split(target: str) -> tuple[str, str, str]:
     return drive + path, colon, name
 
 
+def _load_standard_input() -> tuple[Workflow, list[Problem]]:
+    loaded = yaml.read_stream(sys.stdin.buffer, "<stdin>")
+    make_importable(Path.cwd())
+    return loaded
+
+
 def _load_yaml(target: str, path: Path) -> tuple[Workflow, list[Problem]]:
     _require_file(target, path)
     workflow, problems = yaml.read_partly(path)
@@ -135,12 +144,16 @@ def _folders(workflow: Workflow) -> Iterator[str | None]:
 
 
 def _require_file(target: str, path: Path) -> None:
-    if path.is_dir():
-        raise WorkflowNotFound(target, "it is a folder; name a file in it")
-    if not path.exists():
+    try:
+        if stat.S_ISDIR(path.stat().st_mode):
+            raise WorkflowNotFound(target, "it is a folder; name a file in it")
+    except (FileNotFoundError, NotADirectoryError):
         near = sorted(p.name for p in path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
         hint = f" (there are: {', '.join(near[:5])})" if near else ""
-        raise WorkflowNotFound(target, f"there is no such file{hint}")
+        raise WorkflowNotFound(target, f"there is no such file{hint}") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise WorkflowNotFound(target, reason) from None
 
 
 def _import_file(target: str, path: Path) -> ModuleType:

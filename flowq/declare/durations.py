@@ -27,7 +27,7 @@ def parse_duration(value: object) -> float:
         raise _refusal(value)
     if isinstance(value, str):
         return _parse_text(value)
-    if not math.isfinite(value) or value < 0:
+    if value < 0 or (isinstance(value, float) and not math.isfinite(value)):
         raise _refusal(value)
     return _shortest(value)
 

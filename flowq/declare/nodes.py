@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeGuard
+from typing import Any, NoReturn, TypeGuard
 
 import yaml
 
@@ -18,6 +18,7 @@ from flowq.declare.scalars import NULLS, Value, resolve
 from flowq.declare.syntax import Position, explain
 
 MAX_CHARACTERS = 50_000_000
+MAX_BYTES = 4 * MAX_CHARACTERS
 MAX_DEPTH = 64
 MAX_DIGITS = 4_000
 MAX_ALIASED_NODES = 100_000
@@ -96,10 +97,15 @@ def find_position(text: str, index: int) -> Position:
     return Position(text.count("\n", 0, index) + 1, index - text.rfind("\n", 0, index))
 
 
+def refuse_length(problems: Problems) -> NoReturn:
+    """Note that a text is too long. Errors: WorkflowInvalid, always."""
+    message = f"the file is longer than {MAX_CHARACTERS:,} characters"
+    problems.stop("FQ111", Position(1, 1), message, "let a job's function read the data")
+
+
 def _check_text(text: str, problems: Problems) -> None:
     if len(text) > MAX_CHARACTERS:
-        message = f"the file is longer than {MAX_CHARACTERS:,} characters"
-        problems.stop("FQ111", Position(1, 1), message, "let a job's function read the data")
+        refuse_length(problems)
     if found := _UNPRINTABLE.search(text):
         message = f"the character U+{ord(found.group()):04X} cannot stand in a text"
         problems.stop("FQ101", find_position(text, found.start()), message, "take it away")

@@ -15,6 +15,8 @@ from flowq.declare.vocabulary import Shape, is_empty, say
 from flowq.expressions import as_source, tidy
 
 MAX_DURATION_S = 3_650 * 86_400
+MAX_NUMBER = 1_000_000_000
+"""Of anything that is counted; the scripts and RQ calculate with it."""
 
 _SCALAR = ["string", "number", "boolean"]
 _TEXT = {"type": _SCALAR, "not": {"const": ""}}
@@ -122,10 +124,13 @@ def read_positive(label: str, node: Node, problems: Problems) -> int | None:
 
 def _read_number(label: str, node: Node, problems: Problems, least: int) -> int | None:
     value = node.value if isinstance(node, ScalarNode) else None
-    if isinstance(value, int) and not isinstance(value, bool) and value >= least:
-        return value
-    problems.add("FQ105", node, f"{label} must be a whole number from {least}, not {say(node)}")
-    return None
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        problems.add("FQ105", node, f"{label} must be a whole number from {least}, not {say(node)}")
+        return None
+    if value > MAX_NUMBER:
+        problems.add("FQ105", node, f"{label} must be at most {MAX_NUMBER:,}, not {say(node)}")
+        return None
+    return value
 
 
 def read_data(label: str, node: Node, problems: Problems) -> Any:
@@ -211,8 +216,8 @@ EXPRESSION = Shape(read_expression, _TEXT)
 DESCRIPTION = Shape(read_description, {"type": [*_SCALAR, "null"]})
 MESSAGE = Shape(read_message, {"type": [*_SCALAR, "null"], **_NO_EXPRESSION})
 FLAG = Shape(read_flag, {"type": "boolean"})
-COUNT = Shape(read_count, {"type": "integer", "minimum": 0})
-POSITIVE = Shape(read_positive, {"type": "integer", "minimum": 1})
+COUNT = Shape(read_count, {"type": "integer", "minimum": 0, "maximum": MAX_NUMBER})
+POSITIVE = Shape(read_positive, {"type": "integer", "minimum": 1, "maximum": MAX_NUMBER})
 DURATION = either(
     read_duration,
     {"type": "number", "minimum": 0, "maximum": MAX_DURATION_S},

@@ -9,11 +9,18 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from flowq.declare.keys import NESTED, WORKFLOW
 from flowq.declare.nested import Files, Shelf
-from flowq.declare.nodes import MapNode, Node, find_position, read_document
+from flowq.declare.nodes import (
+    MAX_BYTES,
+    MapNode,
+    Node,
+    find_position,
+    read_document,
+    refuse_length,
+)
 from flowq.declare.pausing import collector_paused
 from flowq.declare.positions import Positions
 from flowq.declare.problems import Problems
@@ -67,12 +74,27 @@ def _whole(workflow: Workflow, problems: list[Problem]) -> Workflow:
     return workflow
 
 
+def read_stream(stream: BinaryIO, file: str) -> tuple[Workflow, list[Problem]]:
+    """Return what can be read of the workflow in a stream. Shape and errors: as `read_partly`.
+
+    `file` is what positions call it; files that its jobs name are looked for in its folder.
+    """
+    return _read_stream(stream, file, Files((file,), _read_file))
+
+
 def _read_file(file: str, files: Files) -> tuple[Workflow, list[Problem]]:
     try:
-        data = Path(file).read_bytes()
+        with Path(file).open("rb") as stream:
+            return _read_stream(stream, file, files)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise WorkflowNotFound(file, reason) from None
+
+
+def _read_stream(stream: BinaryIO, file: str, files: Files) -> tuple[Workflow, list[Problem]]:
+    data = stream.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:  # a device, perhaps, that never ends
+        refuse_length(Problems(file))
     return _parse(_decode(data, file), file, files)
 
 
@@ -82,7 +104,7 @@ def _parse(text: str, file: str, files: Files) -> tuple[Workflow, list[Problem]]
         root = read_document(text.removeprefix("\ufeff"), problems)
         document = _require_map(root, problems)
         shelf = Shelf(files, problems, _read_nested)
-        workflow = _read_workflow(Path(file).stem, document, shelf, WORKFLOW)
+        workflow = _read_workflow(Path(file).stem.strip("<>"), document, shelf, WORKFLOW)
     return workflow, problems.in_order()
 
 
