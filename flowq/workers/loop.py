@@ -156,10 +156,10 @@ class Supervisor:
             return self._offline_until - now
         if self.turns.is_under_way:
             return LOOK_S
-        if self.crew.orphans or (self.turns.wants_claims() and self.turns.may_find()):
+        if self.crew.orphans or self.turns.is_due():
             return 0.0
         if self.crew.ends:
-            return 0.0 if self.turns.is_due() else HOLD_S
+            return HOLD_S
         if any(claim.is_light for child in self.crew.children for claim in child.claims.values()):
             return LOOK_S
         if self.turns.wants_claims() and not self.doorbell.can_ring:

@@ -33,19 +33,18 @@ STEADY = 0.25
 
 
 class Pace:
-    """Estimates by kind. Units: seconds."""
+    """Estimates by kind. Units: seconds. Without `batches` a short job travels alone too, and the
+    next one of its kind a moment behind it."""
 
     def __init__(self, batches: bool = True) -> None:
-        self._batches = batches
+        self._least, self._most = (2, MAX_BATCH) if batches else (1, 1)
         self._kinds: dict[str, _Kind] = {}
 
     def learn(self, kind: str, seconds: float) -> None:
         """Take one job's time into account."""
-        if not self._batches:
-            return
         known = self._kinds.pop(kind, None) or _Kind(seconds)
         self._kinds[kind] = known  # the last in the order: dropped last
-        known.learn(seconds)
+        known.learn(seconds, self._most)
         if len(self._kinds) > MAX_KINDS:
             del self._kinds[next(iter(self._kinds))]
 
@@ -72,7 +71,7 @@ class Pace:
         return {
             kind: max(known.mean_s + OVERHEAD_S, BATCH_S / known.batch)
             for kind, known in self._kinds.items()
-            if known.mean_s <= SHORT_S and known.batch > 1
+            if known.mean_s <= SHORT_S and known.batch >= self._least
         }
 
 
@@ -84,14 +83,14 @@ class _Kind:
         self.batch = 1
         self._sights = 0
 
-    def learn(self, seconds: float) -> None:
+    def learn(self, seconds: float, max_batch: int) -> None:
         self.mean_s += (min(seconds, OUTLIER_S) - self.mean_s) * 0.2
         self.spread_s += (abs(seconds - self.usual_s) - self.spread_s) * 0.2
         self.usual_s += (seconds - self.usual_s) * 0.2
         self._sights += 1
         if self._sights >= SIGHTS_TO_GROW * self.batch:
             self._sights = 0
-            self.batch = min(self.batch * 2, MAX_BATCH)
+            self.batch = min(self.batch * 2, max_batch)
 
     def shrink(self) -> None:
         self.batch = max(1, self.batch // SHRINK)

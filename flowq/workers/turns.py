@@ -116,7 +116,7 @@ class Turns:
         """Whether some child needs something; until then ends are collected for a moment."""
         if self.upkeep.failing or (self.wants_claims() and self.may_find()):
             return True
-        if not self.is_dry and self._can_claim() and self.oversight.find_expectant()[0]:
+        if not self.is_dry and self._can_claim() and self._has_room():
             return True
         if not self.crew.ends:
             self._ends_since = None
@@ -126,6 +126,10 @@ class Turns:
         if self.crew.idle or self.crew.find_hungry() or len(self.crew.ends) >= ENDS_LIMIT:
             return True
         return time.monotonic() - self._ends_since > HOLD_S
+
+    def _has_room(self) -> bool:
+        """Whether a busy child should have something more to do, before it needs it."""
+        return bool(self.crew.find_hungry() or self.oversight.find_expectant()[0])
 
     def _can_claim(self) -> bool:
         if self.is_closing or self._rare or time.monotonic() < self._suspended_until:
