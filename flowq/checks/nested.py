@@ -27,6 +27,17 @@ def check_nested(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
             yield Problem("FQ119", message, where, hint or "declare it under `workflows:`")
 
 
+def check_concurrency(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
+    """What holds whole runs back stands at the workflow that is run (a warning)."""
+    for job in workflow.whole_jobs:
+        nested = workflow.workflows.get(job.workflow)
+        if nested is not None and nested.concurrency is not None:
+            message = f"job {job.name} does not heed the `concurrency` of {nested.name}"
+            hint = "it is for runs: say it at the workflow that is run"
+            where = workflow.places.find("jobs", job.name, "workflow")
+            yield Problem("FQ227", message, where, hint, severity="warning")
+
+
 def _arguments(workflow: Workflow, job: JobSpec, nested: Workflow) -> Iterator[Problem]:
     input_by_name = {declared.name: declared for declared in nested.inputs}
     whole = [d for d in nested.inputs if nested.is_whole("inputs", d.name)]

@@ -140,3 +140,14 @@ def test_functions_beside_a_nested_file_can_be_imported(
     import sys
 
     assert sys.path.index(str(tmp_path)) < sys.path.index(str(tmp_path / "parts"))
+
+
+def test_the_concurrency_of_a_file_that_is_a_job_is_warned_about(tmp_path: Path) -> None:
+    photo = "concurrency: deploy\nschedule: {cron: '0 6 * * *'}\njobs: {a: {run: date}}"
+    workflow = read_workflow(
+        write(tmp_path, main="jobs: {one: {workflow: photo.yaml}}", photo=photo)
+    )
+    (problem,) = check(workflow, build_graph(workflow))
+    assert (problem.code, problem.severity) == ("FQ227", "warning")
+    assert problem.where is not None
+    assert (problem.where.line, problem.where.column) == (1, 24)
