@@ -65,8 +65,8 @@ def opened(option: str | None, *, creating: bool = False) -> Iterator[Place]:
 
 
 def warn_about(place: Place) -> None:
-    """Say on stderr with which settings of somebody else's server jobs may get lost."""
-    for warning in () if place.is_embedded else server.health(place.connection):
+    """Say on stderr with which settings of the server jobs may get lost."""
+    for warning in server.health(place.connection):
         streams.note(f"flowq: warning: {warning}")
 
 

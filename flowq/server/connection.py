@@ -119,8 +119,14 @@ def _check_eviction(connection: redis.Redis) -> str:
 
 
 def _check_persistence(connection: redis.Redis) -> str:
-    if _info(connection, "persistence").get("aof_enabled", 1):
+    told = _info(connection, "persistence")
+    if told.get("aof_enabled", 1):
         return ""
+    if "flowq_stopgap" in told:
+        return (
+            "this is the stopgap server, which keeps nothing when it ends, and is slow; put "
+            "valkey-server, redis-server or memurai on the PATH"
+        )
     try:
         saves = connection.config_get("save").get("save", "")
     except ResponseError:

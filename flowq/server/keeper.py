@@ -56,8 +56,8 @@ class Trouble(Exception):
 class Keeper:
     """One life of a keeper in the state folder, which is the current one.
 
-    `idle_s` None: it keeps nothing, and ends with its parent. `runs_key` and `ended_key`: sorted
-    sets of all and of the ended runs.
+    `binary` "": the stopgap. `idle_s` None: it keeps nothing, and ends with its parent. `runs_key`
+    and `ended_key`: sorted sets of all and of the ended runs.
     """
 
     def __init__(self, binary: str, idle_s: float | None, runs_key: str, ended_key: str) -> None:
@@ -120,14 +120,14 @@ class Keeper:
                 self.kill()
                 self.address = None  # somebody else may have the port
                 if not tries_left:
-                    told = f"{self.binary} did not start: {error}"
+                    told = f"{self.binary or 'the stopgap'} did not start: {error}"
                     raise Trouble(f"{told}; see {Path(LOG).resolve()}") from error
 
     def _start_once(self, address: Address) -> None:
         write_private(Path(CONFIG), configuration(address, is_persistent=self.idle_s is not None))
         with open(LOG, "ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 - a server program and our own file
-                [self.binary, CONFIG], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                [*self._program(), CONFIG], stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
         deadline = time.monotonic() + LISTEN_S
         while True:
@@ -141,6 +141,11 @@ class Keeper:
                     raise
                 time.sleep(0.005)
         write_address(Path(), address)
+
+    def _program(self) -> list[str]:
+        if self.binary:
+            return [self.binary]
+        return [sys.executable, "-P", str(Path(__file__).with_name("__main__.py")), "stopgap"]
 
     # Living --------------------------------------------------------------------------------------
 

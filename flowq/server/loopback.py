@@ -81,8 +81,8 @@ class LoopbackServer:
             wire.close()
 
 
-def ensure(state: Path, binary: Path, idle_s: float) -> LoopbackServer:
-    """Return the server of a state folder, started if it does not run.
+def ensure(state: Path, binary: Path | None, idle_s: float) -> LoopbackServer:
+    """Return the server of a state folder, started if it does not run. `binary` None: the stopgap.
 
     Atomic: any number of callers at once get the same server. Errors: ServerUnavailable, OSError.
     """
@@ -97,7 +97,7 @@ def ensure(state: Path, binary: Path, idle_s: float) -> LoopbackServer:
 
 
 @contextmanager
-def temporary(binary: Path) -> Iterator[LoopbackServer]:
+def temporary(binary: Path | None) -> Iterator[LoopbackServer]:
     """Run a private server in a temporary folder for as long as the block; it keeps nothing."""
     state = Path(tempfile.mkdtemp(prefix="flowq-test-")).resolve()
     try:
@@ -158,8 +158,8 @@ def _is_free(state: Path) -> bool:
 # Starting ----------------------------------------------------------------------------------------
 
 
-def _keeper(state: Path, binary: Path, idle_s: float | None) -> subprocess.Popen[bytes]:
-    values = [state, binary, "" if idle_s is None else idle_s, keys.RUNS, keys.ENDED]
+def _keeper(state: Path, binary: Path | None, idle_s: float | None) -> subprocess.Popen[bytes]:
+    values = [state, binary or "", "" if idle_s is None else idle_s, keys.RUNS, keys.ENDED]
     command = [sys.executable, "-P", str(STARTER), "keeper", *map(str, values)]
     with (state / LOG).open("ab") as log:
         return subprocess.Popen(  # noqa: S603 - our own file and words
@@ -171,7 +171,7 @@ def _keeper(state: Path, binary: Path, idle_s: float | None) -> subprocess.Popen
         )
 
 
-def _send_keeper(state: Path, binary: Path, idle_s: float) -> str:
+def _send_keeper(state: Path, binary: Path | None, idle_s: float) -> str:
     keeper = _keeper(state, binary, idle_s)  # not in a `with`, which would wait for its end
     assert keeper.stdout is not None
     with keeper.stdout:

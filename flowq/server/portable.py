@@ -56,7 +56,9 @@ class Address:
     @property
     def url(self) -> str:
         """The URL that redis-py and RQ's tools understand."""
-        return f"redis://:{self.password}@{HOST}:{self.port}/0"
+        return (
+            f"redis://:{self.password}@{HOST}:{self.port}/0?protocol=2"  # which all of them speak
+        )
 
     def call(self) -> Wire:
         """Connect, and make sure that it is our server. Errors: OSError, Refused."""

@@ -19,8 +19,11 @@ from server_processes import is_alive, kill
 
 from flowq.errors import ServerUnavailable
 from flowq.runtime import keys
-from flowq.server import embedded, loopback, portable
+from flowq.runtime.queue import Queue
+from flowq.server import embedded, loopback, portable, stopgap
 from flowq.server.binary import find_binary
+from flowq.server.connection import connect, health
+from flowq.workers import Worker
 
 WaitUntil = Callable[..., None]
 
@@ -237,6 +240,85 @@ def test_a_program_that_does_not_start_is_named(state: Path) -> None:
     broken.chmod(0o755)
     with pytest.raises(ServerUnavailable, match=r"memurai did not start: it ended at once; see"):
         loopback.ensure(state, broken, 60.0)
+
+
+def test_without_any_program_it_is_said_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded, "has_unix_sockets", lambda: False)
+    monkeypatch.setattr(embedded, "find_binary", lambda: None)
+    monkeypatch.setattr(stopgap, "is_installed", lambda: False)
+    for start_one in (lambda: embedded.ensure(tmp_path), lambda: embedded.temporary().__enter__()):
+        with pytest.raises(ServerUnavailable, match=r"memurai on the PATH.*rq-flowq\[windows\]"):
+            start_one()
+
+
+# --- the stopgap ---
+
+
+@pytest.fixture(scope="module")
+def gap() -> Iterator[loopback.LoopbackServer]:
+    """The stopgap, as a temporary server."""
+    pytest.importorskip("fakeredis", reason="the extra `windows` is not installed")
+    with loopback.temporary(None) as started:
+        yield started
+
+
+def test_the_stopgap_wants_its_password_too(gap: loopback.LoopbackServer) -> None:
+    address = portable.read_address(gap.state)
+    assert address is not None
+    for login in ({}, {"password": "wrong"}):
+        with (
+            redis.Redis(port=address.port, protocol=2, retry=None, **login) as stranger,
+            pytest.raises(redis.AuthenticationError),
+        ):
+            stranger.ping()
+    assert gap.is_running
+
+
+def test_the_stopgap_runs_a_graph_under_our_worker(gap: loopback.LoopbackServer) -> None:
+    with gap.connect() as connection:
+        queue = Queue(connection=connection)
+        future = queue.enqueue("operator.add", 1, 2, deferred=True)
+        blockers = [queue.enqueue("math.factorial", n, blocked_by=future) for n in range(10)]
+        failing = queue.enqueue("math.factorial", -1)
+        future.release()
+        worker = Worker(["default"], connection=connection, mode="warm")
+        worker.work(burst=True, logging_level="ERROR")
+        assert [blocker.return_value() for blocker in blockers][:5] == [1, 1, 2, 6, 24]
+        assert future.return_value() == 3
+        assert failing.get_status() == "failed"
+
+
+def test_an_error_of_the_stopgap_does_not_hang_up(gap: loopback.LoopbackServer) -> None:
+    with gap.connect() as connection:
+        pid = connection.client_id()
+        connection.set("text", "x")
+        for words in (("LPUSH", "text", "y"), ("EVALSHA", "0" * 40, 0), ("NOSUCH",)):
+            with pytest.raises(redis.ResponseError):
+                connection.execute_command(*words)
+        assert connection.client_id() == pid
+        with pytest.raises(redis.exceptions.NoScriptError):
+            connection.evalsha("0" * 40, 0)
+
+
+def test_subscribers_of_the_stopgap_hear(gap: loopback.LoopbackServer) -> None:
+    with gap.connect() as connection, connection.pubsub() as subscription:
+        subscription.subscribe("news")
+        assert subscription.get_message(timeout=5)["type"] == "subscribe"
+        connection.publish("news", "one")
+        assert subscription.get_message(timeout=5)["data"] == b"one"
+
+
+def test_the_stopgap_is_warned_about(gap: loopback.LoopbackServer) -> None:
+    with gap.connect() as connection:
+        (warning,) = health(connection)
+    assert "this is the stopgap server" in warning
+
+
+def test_a_client_of_the_stopgap_must_speak_its_protocol(gap: loopback.LoopbackServer) -> None:
+    with pytest.raises(ServerUnavailable, match=r"add \?protocol=2 to the URL"):
+        connect(gap.url.partition("?")[0])
 
 
 # --- its parts ---
