@@ -73,8 +73,9 @@ class Hold:
     @property
     def blocks(self) -> str:
         """The edges as the scripts keep them in the job's hash: `a b! c`."""
-        marks = {None: "", "ignore": "!"}
-        return " ".join(f"{edge.future_id}{marks[edge.on_failure]}" for edge in self.edges)
+        return " ".join(
+            f"{edge.future_id}!" if edge.on_failure else edge.future_id for edge in self.edges
+        )
 
     @property
     def future(self) -> str:
@@ -165,7 +166,7 @@ def _edges(targets: Iterable[Any]) -> tuple[Edge, ...]:
     for target in targets:
         for edge in _as_edges(target):
             before = edges.setdefault(edge.future_id, edge)
-            if before.on_failure != edge.on_failure:
+            if before is not edge and before.on_failure != edge.on_failure:
                 raise UsageError(f"two policies for the edge to {edge.future_id}")
     return tuple(edges.values())
 

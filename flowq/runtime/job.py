@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from rq.job import Job as RQJob
 from rq.job import JobStatus
+from rq.serializers import PickleSerializer
 from rq.utils import as_text
 
 from flowq.errors import FutureEnded, JobNotFound, NotAFutureJob, UsageError
@@ -50,6 +51,13 @@ class Job(RQJob):
     _blocks: str = ""
     _future: bool = False
     _generation: int = 0
+
+    def __init__(
+        self, id: str | None = None, connection: Redis | None = None, serializer: Any = None
+    ) -> None:
+        # RQ holds each serializer against a protocol, which takes as long as all the rest of
+        # making a job; its own, which it takes for None, needs no look.
+        super().__init__(id, connection, None if serializer is PickleSerializer else serializer)
 
     @property
     def is_future(self) -> bool:

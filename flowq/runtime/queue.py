@@ -287,10 +287,11 @@ def _arguments(job: Job, unique: bool) -> list[Any]:
     serializer = job.serializer
     if isinstance(serializer, type) and serializer is not PickleSerializer:
         fields["flowq_serializer"] = f"{serializer.__module__}.{serializer.__qualname__}"
-    pairs = [part for pair in fields.items() for part in pair]
+    # What is empty means the same to RQ when it is not there.
+    pairs = [part for pair in fields.items() if pair[1] != "" for part in pair]
     at = "" if hold.at_s is None else f"{hold.at_s:.3f}"
-    placing = [job.id, job.origin, hold.blocks, hold.future, at, hold.run_id, hold.name]
-    return [*placing, "1" if unique else "", len(fields), *pairs]
+    placing = [job.id, job.origin, job._blocks, hold.future, at, hold.run_id, hold.name]
+    return [*placing, "1" if unique else "", len(pairs) // 2, *pairs]
 
 
 def _refusal(word: str, rest: list[str], jobs: Sequence[Job]) -> Exception:

@@ -41,7 +41,7 @@ class Restorer:
         self._lists: list[str] = []
         self._can_copy = (
             job_class.restore is Job.restore
-            and job_class.__init__ is RQJob.__init__
+            and job_class.__init__ is Job.__init__
             and job_class.data is RQJob.data
         )
 

@@ -22,6 +22,7 @@
 
 local fresh, seen, queues = {}, {}, {} -- of this very call: future jobs, all ids, all queues
 local jobs, at = {}, 5
+local has_steps = redis.call('EXISTS', TODO) == 1
 for _ = 1, tonumber(ARGV[4]) do
   local job = { id = ARGV[at], queue = ARGV[at + 1], blocks = ARGV[at + 2], future = ARGV[at + 3],
     at = ARGV[at + 4], run = ARGV[at + 5], name = ARGV[at + 6], unique = ARGV[at + 7],
@@ -31,11 +32,18 @@ for _ = 1, tonumber(ARGV[4]) do
   queues[job.queue] = true
 end
 
+-- What is asked for each job, and the answer holds for the whole call: nothing is written before.
+local function once(ask)
+  local answers = {}
+  return function(name, job)
+    if answers[name] == nil then answers[name] = ask(name, job) or false end
+    return answers[name]
+  end
+end
+
 local existing = {}
 
-local function refused_future(job, future)
-  if future == job.id then return { 'self', future } end
-  if fresh[future] then return nil end
+local refused_as_future = once(function(future)
   if redis.call('TYPE', blockers_key(future)).ok == 'zset' then return { 'queue', future } end
   local state = redis.call('HGET', future_key(future), 'state')
   local status = redis.call('HGET', job_key(future), 'status')
@@ -45,7 +53,19 @@ local function refused_future(job, future)
   if is_open and status == 'canceled' then return { 'ended', future, status } end -- by RQ's own Job
   if is_open and status ~= 'deferred' or state == 'queued' then return { 'started', future } end
   if not is_open then return { 'ended', future, state } end
+end)
+
+local function refused_future(job, future)
+  if future == job.id then return { 'self', future } end
+  return not fresh[future] and refused_as_future(future)
 end
+
+local refused_queue = once(function(queue)
+  if redis.call('TYPE', PREFIX .. ':deferred:' .. queue).ok == 'list'
+    or redis.call('EXISTS', future_key(queue)) == 1 then
+    return { 'future', queue }
+  end
+end)
 
 local function blocks_already(job)
   if job.blocks == '' then
@@ -60,26 +80,25 @@ end
 local HAS_ENDED = { finished = true, failed = true, stopped = true, canceled = true }
 
 -- Whether this very call has been made before, and its reply was lost: clients then send it again.
-local function is_resent(job)
-  if HAS_ENDED[redis.call('HGET', job_key(job.id), 'status')] then return false end
+local function is_resent(job, status, created_at)
+  if not status or HAS_ENDED[status] then return false end
   for at = job.first, job.last, 2 do
-    if ARGV[at] == 'created_at' then
-      return redis.call('HGET', job_key(job.id), 'created_at') == ARGV[at + 1]
-    end
+    if ARGV[at] == 'created_at' then return created_at == ARGV[at + 1] end
   end
 end
 
 local function refused_id(job)
   if seen[job.id] then return { 'taken', job.id, 'another job of this call' } end
   seen[job.id] = true
-  if is_resent(job) then
+  local f = redis.call('HMGET', job_key(job.id), 'status', 'created_at')
+  local status = f[1]
+  if is_resent(job, status, f[2]) then
     job.exists = true
     return nil
   end
-  local status = redis.call('HGET', job_key(job.id), 'status')
-  for _, operation in ipairs({ 'abandon:', 'retire:' }) do
-    if HAS_ENDED[status or 'canceled'] and redis.call('ZSCORE', TODO, operation .. job.id) then
-      return { 'busy', job.id }
+  if has_steps and HAS_ENDED[status or 'canceled'] then
+    for _, operation in ipairs({ 'abandon:', 'retire:' }) do
+      if redis.call('ZSCORE', TODO, operation .. job.id) then return { 'busy', job.id } end
     end
   end
   if not status then return nil end
@@ -115,6 +134,10 @@ local function inherit_run(job)
   end
 end
 
+local read_run = once(function(run)
+  return redis.call('HMGET', run_key(run), 'state', 'canceling', 'max_parallel')
+end)
+
 local function refused(job)
   if job.run == '' then inherit_run(job) end
   if job.future ~= '' and (queues[job.id] or redis.call('SISMEMBER', PREFIX .. ':queues',
@@ -122,97 +145,164 @@ local function refused(job)
     or redis.call('TYPE', blockers_key(job.id)).ok == 'zset') then
     return { 'queue', job.id }
   end
-  if redis.call('TYPE', PREFIX .. ':deferred:' .. job.queue).ok == 'list'
-    or redis.call('EXISTS', future_key(job.queue)) == 1 then
-    return { 'future', job.queue }
-  end
-  local reason = refused_id(job)
+  local reason = refused_queue(job.queue) or refused_id(job)
   if reason or job.exists then return reason end
   for future in each_future(job.blocks) do
     reason = refused_future(job, future)
     if reason then return reason end
   end
   if job.run ~= '' then
-    local run = redis.call('HMGET', run_key(job.run), 'state', 'canceling')
+    local run = read_run(job.run)
     if run[2] or (run[1] ~= 'staged' and run[1] ~= 'running') then return { 'norun', job.run } end
-    job.late = run[1] == 'running'
+    job.late, job.is_limited = run[1] == 'running', run[3]
   end
   if job.future ~= '' then fresh[job.id] = true end
 end
 
--- Returns how many gates the edge adds to the job. The id of a blocker that is gone keeps its place.
-local function add_edge(job, future, mark)
-  local key = future_key(future)
-  local f = redis.call('HMGET', key, 'state', 'policy', 'freed')
-  local is_held = f[1] == 'open' or f[1] == 'releasing'
+-- Writing ---------------------------------------------------------------------------------------
+
+-- For each part of a list that is short enough for `unpack`, which ends at some 8,000 values.
+local function in_parts(list, call)
+  for first = 1, #list, 2000 do call(unpack(list, first, math.min(first + 1999, #list))) end
+end
+
+local new_blockers = {} -- ids, by the future job that each blocks
+
+local function list_in(lists, name)
+  lists[name] = lists[name] or {}
+  return lists[name]
+end
+
+-- How the edges to a future job are that are there already, by blocker.
+local function read_edges(future)
+  local edges = {}
+  if redis.call('EXISTS', edges_key(future)) == 0 then return edges end
+  in_parts(new_blockers[future], function(...)
+    local olds, ids = redis.call('HMGET', edges_key(future), ...), { ... }
+    for i, id in ipairs(ids) do edges[id] = olds[i] end
+  end)
+  return edges
+end
+
+-- The future jobs that get blockers, as they are before the first; what is added to each goes into
+-- its keys together, at the end.
+local read_future = once(function(future)
+  local f = redis.call('HMGET', future_key(future), 'state', 'policy', 'freed')
   if f[1] == 'met' then take_back(future) end
-  local old = redis.call('HGET', edges_key(future), job.id)
-  if old then
-    move_edge(future, job.id, old, 'pending' .. mark, f[2])
-    local place = f[1] == 'releasing' and redis.call('LPOS', blockers_key(future), job.id)
-    return is_held and not (place and place < int(f[3])) and 1 or 0
+  return { key = future_key(future), policy = f[2], freed = int(f[3]), blockers = {}, edges = {},
+    olds = read_edges(future), counted = 0, is_releasing = f[1] == 'releasing',
+    is_held = f[1] == 'open' or f[1] == 'releasing' }
+end)
+local blocked = {}
+
+-- An edge that is there already holds again. The id of a blocker that is gone keeps its place.
+local function renew_edge(job, future, f, old, mark)
+  move_edge(future, job.id, old, 'pending' .. mark, f.policy)
+  local place = f.is_releasing and redis.call('LPOS', blockers_key(future), job.id)
+  return f.is_held and not (place and place < f.freed) and 1 or 0
+end
+
+-- Returns how many gates the edge adds to the job.
+local function add_edge(job, future, mark)
+  local f = read_future(future)
+  local old = f.olds[job.id]
+  if old then return renew_edge(job, future, f, old, mark) end
+  if #f.blockers == 0 then blocked[#blocked + 1] = future end
+  f.blockers[#f.blockers + 1] = job.id
+  f.edges[#f.edges + 1] = job.id
+  f.edges[#f.edges + 1] = 'pending' .. mark
+  if not job.expands then f.counted = f.counted + 1 end
+  return f.is_held and 1 or 0
+end
+
+local function write_edges(future)
+  local f = read_future(future)
+  in_parts(f.blockers, function(...) redis.call('RPUSH', blockers_key(future), ...) end)
+  in_parts(f.edges, function(...) redis.call('HSET', edges_key(future), ...) end)
+  redis.call('HINCRBY', f.key, 'pending', #f.blockers)
+  if f.counted > 0 then redis.call('HINCRBY', f.key, 'total', f.counted) end
+  if not f.is_held then redis.call('HINCRBY', f.key, 'freed', #f.blockers) end
+end
+
+local deferred, members_of_run = {}, {} -- lists by queue, and by run
+
+local function open_future(job)
+  local policy, if_empty, expires = string.match(job.future, '(%S+) (%w+) (%S+)')
+  -- As RQ's depends_on; but in a run a future job is skipped, so that every run has an end.
+  if policy == '-' then policy = job.run ~= '' and 'skip' or 'wait' end
+  redis.call('HSET', future_key(job.id), 'state', 'open', 'policy', policy, 'if_empty', if_empty)
+  if expires ~= '-' then redis.call('ZADD', OURS .. 'expiring', TS + tonumber(expires), job.id) end
+end
+
+-- What an earlier job of that id has left.
+local function sweep(job)
+  local key = job_key(job.id)
+  local swept = redis.call('DEL', key, edges_key(job.id), future_key(job.id), mortal_key(job.id),
+    PREFIX .. ':results:' .. job.id)
+  if (swept > 0 or job.future ~= '') and redis.call('TYPE', blockers_key(job.id)).ok == 'list' then
+    redis.call('DEL', blockers_key(job.id))
   end
-  redis.call('RPUSH', blockers_key(future), job.id)
-  redis.call('HSET', edges_key(future), job.id, 'pending' .. mark)
-  redis.call('HINCRBY', key, 'pending', 1)
-  if not job.expands then redis.call('HINCRBY', key, 'total', 1) end
-  if is_held then return 1 end
-  redis.call('HINCRBY', key, 'freed', 1)
-  return 0
+end
+
+-- The fields of a job's hash as they came, and by name.
+local function read_fields(job)
+  local list, by_name = { unpack(ARGV, job.first, job.last) }, {}
+  for i = 1, #list, 2 do by_name[list[i]] = list[i + 1] end
+  return list, by_name
 end
 
 local function write(job)
-  local key = job_key(job.id)
-  redis.call('DEL', key, edges_key(job.id), future_key(job.id), mortal_key(job.id),
-    PREFIX .. ':results:' .. job.id)
-  if redis.call('TYPE', blockers_key(job.id)).ok == 'list' then
-    redis.call('DEL', blockers_key(job.id))
-  end
-  if job.future ~= '' then
-    local policy, if_empty, expires = string.match(job.future, '(%S+) (%w+) (%S+)')
-    -- As RQ's depends_on; but in a run a future job is skipped, so that every run has an end.
-    if policy == '-' then policy = job.run ~= '' and 'skip' or 'wait' end
-    redis.call('HSET', future_key(job.id), 'state', 'open', 'policy', policy, 'if_empty', if_empty)
-    if expires ~= '-' then redis.call('ZADD', OURS .. 'expiring', TS + tonumber(expires), job.id) end
-  end
-  redis.call('HSET', key, unpack(ARGV, job.first, job.last))
-  redis.call('SADD', PREFIX .. ':queues', PREFIX .. ':queue:' .. job.queue)
-  redis.call('ZADD', PREFIX .. ':deferred:' .. job.queue, '+inf', job.id)
-  local f = redis.call('HMGET', key, 'flowq_expands', 'flowq_group', 'flowq_slots', 'dependency_ids',
-    'flowq_by')
-  job.expands, job.group, job.by = f[1], f[2], f[5]
-  for _, dependency in ipairs(f[4] and cjson.decode(f[4]) or {}) do
+  sweep(job)
+  if job.future ~= '' then open_future(job) end
+  local fields, given = read_fields(job)
+  job.expands, job.group, job.by = given.flowq_expands, given.flowq_group, given.flowq_by
+  for _, dependency in ipairs(given.dependency_ids and cjson.decode(given.dependency_ids) or {}) do
     redis.call('SREM', job_key(dependency) .. ':dependents', job.id) -- of a deleted job of that id
   end
-  local gates = 0
-  for future, mark in each_future(job.blocks) do gates = gates + add_edge(job, future, mark) end
-  local ours = { 'flowq_gates', gates }
+  job.gates = 0
+  for future, mark in each_future(job.blocks) do
+    job.gates = job.gates + add_edge(job, future, mark)
+  end
   local function set(field, value)
-    if value ~= '' then
-      ours[#ours + 1] = field
-      ours[#ours + 1] = value
+    if value and value ~= '' then
+      fields[#fields + 1] = field
+      fields[#fields + 1] = value
     end
   end
+  set('flowq_gates', job.gates)
   set('flowq_blocks', job.blocks)
-  set('flowq_future', job.future ~= '' and '1' or '')
+  set('flowq_future', job.future ~= '' and '1')
   set('flowq_at', job.at)
   set('flowq_run', job.run)
   set('flowq_name', job.name)
-  set('flowq_inside', job.inside or '')
-  set('flowq_late', job.late and job.future ~= '' and '1' or '')
-  if job.run ~= '' and redis.call('HEXISTS', run_key(job.run), 'max_parallel') == 1 then
-    set('flowq_slots', (f[3] and f[3] .. ' ' or '') .. 'run:' .. job.run)
+  set('flowq_late', job.late and job.future ~= '' and '1')
+  if job.is_limited then
+    set('flowq_slots', (given.flowq_slots and given.flowq_slots .. ' ' or '') .. 'run:' .. job.run)
   end
-  if job.run ~= '' then set('flowq_retries', redis.call('HGET', key, 'retries_left') or '') end
-  redis.call('HSET', key, unpack(ours))
+  if job.run ~= '' then set('flowq_retries', given.retries_left) end
+  redis.call('HSET', job_key(job.id), unpack(fields))
+  local list = list_in(deferred, job.queue)
+  list[#list + 1] = '+inf'
+  list[#list + 1] = job.id
   if job.run ~= '' then
-    redis.call('RPUSH', OURS .. 'jobs:' .. job.run, job.id)
-    redis.call('HINCRBY', run_key(job.run), 'left', 1)
+    table.insert(list_in(members_of_run, job.run), job.id)
     if job.late then log(job.run, job.id, job.name, 'deferred') end
   end
   if job.run ~= '' and job.blocks == '' and job.future == '' then keep_loose(job.run, job.id) end
   if job.group then count_in_group(job.group, 'new', nil) end
   if job.by and job.future ~= '' then redis.call('HSET', job_key(job.by), 'flowq_adds', 1) end
+end
+
+local function write_lists()
+  for _, future in ipairs(blocked) do write_edges(future) end
+  for queue, list in pairs(deferred) do
+    redis.call('SADD', PREFIX .. ':queues', PREFIX .. ':queue:' .. queue)
+    in_parts(list, function(...) redis.call('ZADD', PREFIX .. ':deferred:' .. queue, ...) end)
+  end
+  for run, ids in pairs(members_of_run) do
+    in_parts(ids, function(...) redis.call('RPUSH', OURS .. 'jobs:' .. run, ...) end)
+    redis.call('HINCRBY', run_key(run), 'left', #ids)
+  end
 end
 
 -- A group that is closed takes no more: its new items end as the others did.
@@ -229,8 +319,17 @@ for _, job in ipairs(jobs) do
 end
 for _, job in ipairs(jobs) do
   if not job.exists then
-    write(job)
-    if not is_closed(job) then lift(job.id) end
+    for future in each_future(job.blocks) do table.insert(list_in(new_blockers, future), job.id) end
+  end
+end
+for _, job in ipairs(jobs) do
+  if not job.exists then write(job) end
+end
+write_lists()
+for _, job in ipairs(jobs) do
+  -- A new future job has not been released, whatever its gates.
+  if not job.exists and not is_closed(job) and job.gates == 0 and job.future == '' then
+    lift(job.id)
   end
 end
 settle_all()
