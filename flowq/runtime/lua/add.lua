@@ -275,6 +275,7 @@ local function write(job)
   set('flowq_at', job.at)
   set('flowq_run', job.run)
   set('flowq_name', job.name)
+  set('flowq_inside', job.inside)
   set('flowq_late', job.late and job.future ~= '' and '1')
   if job.is_limited then
     set('flowq_slots', (given.flowq_slots and given.flowq_slots .. ' ' or '') .. 'run:' .. job.run)
