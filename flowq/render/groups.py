@@ -35,7 +35,12 @@ class Declared:
 
     @property
     def worst_state(self) -> str:
-        """The state that a reader has to know; a tolerated failure is none."""
+        """The state that a reader has to know: of a group the worst; a tolerated failure is none.
+
+        A nested workflow has ended as the job that stands for it.
+        """
+        if not self.is_group and self.items and self.items[0].state in ENDED:
+            return self.items[0].state
         states = {"finished" if job.name in self.forgiven else job.state for job in self.jobs}
         return next((state for state in _WORST_FIRST if state in states), "finished")
 

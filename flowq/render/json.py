@@ -44,9 +44,7 @@ def run_document(
         "duration_s": status.duration_s,
         "jobs": {
             name: {
-                "status": declared.worst_state
-                if len(declared.jobs) != 1
-                else _only_state(declared),
+                "status": declared.worst_state,
                 "ids": [job.job_id for job in declared.items],
                 "result": _result_of(declared, result_by_name),
             }
@@ -54,10 +52,6 @@ def run_document(
         },
         **({"outputs": to_json(outputs)} if outputs else {}),
     }
-
-
-def _only_state(declared: Declared) -> str:
-    return declared.jobs[0].state
 
 
 def _result_of(declared: Declared, result_by_name: Mapping[str, Any]) -> Any:

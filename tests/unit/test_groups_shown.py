@@ -62,7 +62,7 @@ def test_a_nested_workflow_is_one_job_with_one_result() -> None:
     nested = status(
         ("photo(start)", "photo--0", "finished"),
         ("photo.resize", "photo--resize", "failed"),
-        ("photo", "photo", "skipped"),
+        ("photo", "photo", "failed"),
         groups=(),
     )
     assert run_document(nested, {})["jobs"] == {
