@@ -17,6 +17,8 @@ from pathlib import Path
 import pytest
 from real_servers import Servers, Started, wait_until
 
+from flowq.runtime.queue import Queue
+
 HERE = Path(__file__).parent
 WORKFLOWS = HERE.parents[1] / "workflows"
 CTRL_BREAK = 21
@@ -164,6 +166,22 @@ def test_ctrl_break_lets_a_worker_finish_its_job(folder: Path, started: Started)
     finally:
         process.kill()
     assert no_worker_is_left(started)
+
+
+def test_rqs_own_command_starts_our_worker(folder: Path, started: Started) -> None:
+    job = Queue("mine", connection=started.connection).enqueue("operator.add", 1, 2)
+    words = ["worker", "-u", started.url, "-w", "flowq.MultiprocessingWorker", "-j", "flowq.Job"]
+    words += ["--queue-class", "flowq.Queue", "--burst", "mine"]
+    code = f"from rq.cli import main; main({words!r})"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert job.return_value() == 3
 
 
 # Consoles ----------------------------------------------------------------------------------------
