@@ -230,12 +230,14 @@ class Workflow:
 
     def is_whole(self, *path: str | int) -> bool:
         """Whether all that was written in a part is known, so that what is not there is missing."""
-        return path not in self.unread
+        if not self.unread:
+            return True
+        return self.unread.isdisjoint(path[:length] for length in range(1, len(path) + 1))
 
     @property
     def whole_jobs(self) -> Iterator[JobSpec]:
         """The jobs of which all is known."""
-        return (job for job in self.jobs if ("jobs", job.name) not in self.unread)
+        return (job for job in self.jobs if self.is_whole("jobs", job.name))
 
     def find(self, name: str) -> JobSpec | None:
         """Return the job declared under `name`, or None."""

@@ -87,6 +87,8 @@ def _unknown_results(
     graph: Graph, owner: str, references: References, speaker: str
 ) -> Iterator[Problem]:
     for name, attribute in references.jobs:
+        if name not in graph.job_by_name and not graph.workflow.is_whole("jobs"):
+            continue
         if name not in graph.job_by_name:
             message = f"{owner} uses jobs.{name}.{attribute}, and no job has that name"
             yield Problem("FQ204", message, hint=suggest_job(graph, name, speaker))

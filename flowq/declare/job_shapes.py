@@ -20,7 +20,7 @@ from flowq.declare.shapes import (
     read_data,
     read_expression,
 )
-from flowq.declare.vocabulary import Key, Shape, Vocabulary, is_empty, say
+from flowq.declare.vocabulary import Key, Shape, Vocabulary, is_empty, is_misspelt, say
 from flowq.expressions import as_template, tidy
 from flowq.spec import ALL_TOLERATED, Approval, Block, Retry, Tolerance
 
@@ -129,7 +129,7 @@ _EDGE = Vocabulary(
 def _read_retries(label: str, node: Node, problems: Problems) -> Retry | None:
     if isinstance(node, MapNode):
         values = _RETRIES.read(label, node, problems) or {}
-        if "max" not in node.node_by_key:
+        if "max" not in node.node_by_key and not is_misspelt(node, _RETRIES):
             problems.add("FQ106", node, f"{label} has no `max`", "write {max: 3, backoff: 2s}")
         return Retry(values.get("max", 0), values.get("backoff", 0))
     if isinstance(node, ScalarNode) and isinstance(node.value, int):

@@ -65,7 +65,7 @@ def _unread_workflows(document: MapNode, found: Collection[str]) -> Iterator[Pat
 
 def _unread_keys(document: MapNode, known: Collection[str]) -> Iterator[Path]:
     keys = document.node_by_key
-    is_misspelt = any(key not in known for key in keys)
-    yield from ((key,) for key in _MISSED if key not in keys and is_misspelt)
+    if any(key not in known for key in keys):
+        yield from ((key,) for key in _MISSED if key not in keys)
     if "jobs" not in keys:
         yield ("jobs",)

@@ -88,6 +88,12 @@ class Vocabulary:
             problems.add("FQ103", key, f"unknown key {word!r} in {self.what}", hint)
 
 
+def is_misspelt(node: Node, kind: Vocabulary) -> bool:
+    """Whether a map has keys that mean nothing: then nothing can be said to be missing from it."""
+    keys = node.node_by_key if isinstance(node, MapNode) else ()
+    return any(key not in kind.keys and key not in kind.foreign for key in keys)
+
+
 def is_empty(node: Node) -> bool:
     """Whether nothing, or null, was written."""
     return isinstance(node, ScalarNode) and node.is_null

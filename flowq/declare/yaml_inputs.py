@@ -11,7 +11,7 @@ from flowq.declare.keys import INPUT
 from flowq.declare.nodes import MapNode, Node, ScalarNode
 from flowq.declare.problems import Problems
 from flowq.declare.shapes import to_data
-from flowq.declare.vocabulary import is_empty, say
+from flowq.declare.vocabulary import is_empty, is_misspelt, say
 from flowq.inputs import convert
 from flowq.nearest import find_nearest
 from flowq.spec import Input, InputType
@@ -81,6 +81,8 @@ def _read_input(name: str, node: Node, problems: Problems) -> Input:
 
 
 def _read_type(words: dict[str, Any], declared: Node, problems: Problems) -> InputType:
+    if "type" not in words and is_misspelt(declared, INPUT):
+        return "json"
     if "type" not in words:
         return "enum" if _has_choices(declared) else "str"
     node = words["type"]
@@ -99,7 +101,7 @@ def _has_choices(node: Node) -> bool:
 
 
 def _check_choices(declared: Input, node: Node, problems: Problems) -> None:
-    if declared.type == "enum" and not _has_choices(node):
+    if declared.type == "enum" and not _has_choices(node) and not is_misspelt(node, INPUT):
         message = f"input {declared.name} is an enum without choices"
         problems.add("FQ106", node, message, "add choices: [red, green]")
     elif declared.type not in ("enum", "json") and _has_choices(node):

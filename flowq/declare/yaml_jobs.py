@@ -13,8 +13,7 @@ from flowq.declare.matrices import build_matrix
 from flowq.declare.merging import merge_blocks
 from flowq.declare.nodes import MapNode, Node, ScalarNode
 from flowq.declare.problems import Problems
-from flowq.declare.vocabulary import is_empty, say
-from flowq.nearest import find_nearest
+from flowq.declare.vocabulary import is_empty, is_misspelt, say
 from flowq.spec import ForEach, JobSpec, Shell
 
 _JOB_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
@@ -89,7 +88,9 @@ def check_name(key: ScalarNode, problems: Problems) -> None:
 def _check_keys(key: ScalarNode, node: MapNode, problems: Problems) -> None:
     """Note what is missing: what the job does, and the key that another one belongs to."""
     words = node.node_by_key.keys()
-    if _DOES.isdisjoint(words) and not any(map(_means_to_do, words)):
+    if is_misspelt(node, JOB):
+        return
+    if _DOES.isdisjoint(words) and INSTEAD_OF_CALL.isdisjoint(words):
         _note_missing_call(key, problems)
     for word in words & _NEEDED_BY_KEY.keys():
         needed = _NEEDED_BY_KEY[word]
@@ -97,13 +98,6 @@ def _check_keys(key: ScalarNode, node: MapNode, problems: Problems) -> None:
             message = f"`{word}` of job {key.text} stands without `{needed[0]}`"
             hint = f"it belongs to a job with `{'` or `'.join(needed)}`"
             problems.add("FQ118", node.key_by_key[word], message, hint)
-
-
-def _means_to_do(word: str) -> bool:
-    """Whether a key was meant to say what the job does: then `call` is not missing as well."""
-    return word in INSTEAD_OF_CALL or (
-        word not in JOB.keys and find_nearest(word, JOB.keys) in _DOES
-    )
 
 
 def _note_missing_call(key: ScalarNode, problems: Problems) -> None:
@@ -115,7 +109,7 @@ def _check_direction(name: str, job: MapNode, jobs: MapNode, problems: Problems)
     """Note each target of `blocked_by` that is there and is no future job."""
     for target, place in name_nodes(job.node_by_key.get("blocked_by")):
         other = jobs.node_by_key.get(target)
-        if other is None or _is_deferred(other):
+        if not isinstance(other, MapNode) or _is_deferred(other) or is_misspelt(other, JOB):
             continue
         message = f"job {name} is blocked_by {target}, which does not say `deferred: true`"
         hint = (
@@ -125,8 +119,8 @@ def _check_direction(name: str, job: MapNode, jobs: MapNode, problems: Problems)
         problems.add("FQ115", place, message, hint)
 
 
-def _is_deferred(job: Node) -> bool:
-    said = job.node_by_key.get("deferred") if isinstance(job, MapNode) else None
+def _is_deferred(job: MapNode) -> bool:
+    said = job.node_by_key.get("deferred")
     return isinstance(said, ScalarNode) and said.value is not False
 
 

@@ -6,12 +6,21 @@ What could not be read is known to be there, so nothing is said of what it would
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from flowq.checks import check
 from flowq.compiling import load
+from flowq.declare.nodes import MapNode, ScalarNode, read_document
+from flowq.declare.problems import Problems
+from flowq.declare.yaml import parse_partly
 from flowq.errors import Problem, WorkflowInvalid
+from flowq.graph import build_graph
+
+ROOT = Path(__file__).parents[2]
+FILES = [*sorted((ROOT / "workflows").glob("*.yaml")), ROOT / "tests/property/everything.yaml"]
 
 
 @pytest.fixture
@@ -104,6 +113,42 @@ def test_what_is_right_of_a_job_with_a_problem_is_checked_too(codes_of) -> None:
 def test_nothing_is_missed_that_could_not_be_read(codes_of, text: str, codes: list[str]) -> None:
     found = codes_of(f"jobs:\n{textwrap.indent(text, '  ')}\n")
     assert [each.partition(":")[2] for each in found] == codes
+
+
+def keys_of(node: MapNode) -> Iterator[ScalarNode]:
+    """Yield the keys of a workflow, of its inputs, and of its jobs."""
+    yield from node.key_by_key.values()
+    for section in ("inputs", "jobs"):
+        entries = node.node_by_key.get(section)
+        for entry in entries.node_by_key.values() if isinstance(entries, MapNode) else ():
+            yield from entry.key_by_key.values() if isinstance(entry, MapNode) else ()
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_a_key_with_a_wrong_name_is_one_problem_whatever_it_would_have_told(file: Path) -> None:
+    text = file.read_text("utf-8")
+    document = read_document(text, Problems("x"))
+    assert isinstance(document, MapNode)
+    lines = text.split("\n")
+    for key in keys_of(document):
+        line, at = lines[key.line - 1], key.column - 1
+        renamed = [*lines]
+        renamed[key.line - 1] = f"{line[:at]}zzzz{line[at + len(key.text) :]}"
+        assert (key.text, *codes_in("\n".join(renamed), file)) == (
+            key.text,
+            *(["FQ106"] if key.text == "jobs" else []),
+            f"FQ103 in line {key.line}",
+        )
+
+
+def codes_in(text: str, file: Path) -> list[str]:
+    workflow, problems = parse_partly(text, str(file))
+    problems += [p for p in check(workflow, build_graph(workflow)) if p.severity == "error"]
+    return [
+        each.code if each.code == "FQ106" else f"{each.code} in line {each.where.line}"
+        for each in problems
+        if each.where
+    ]
 
 
 @pytest.mark.parametrize("inputs", ["inputs: [a]", "input: {a: {}}", "inputs: {a b: 1, a: {}}"])
