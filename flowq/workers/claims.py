@@ -91,12 +91,14 @@ class Claim:
 
 @dataclass(slots=True)
 class Turn:
-    """What one turn brought. Shape: `answers` in the order of the ends given."""
+    """What one turn brought. Shape: `answers` in the order of the ends given. `has_left`: there
+    are more jobs than were asked for."""
 
     answers: list[str]
     claims: list[Claim] = field(default_factory=list)
     held: int = 0
     is_suspended: bool = False
+    has_left: bool = False
 
 
 DEFAULT_TIMEOUT_S = 180

@@ -120,11 +120,12 @@ class Ledger:
         return arguments
 
     def _read(self, answer: Any) -> Turn:
-        answers, claimed, held, suspended = answer
+        answers, claimed, held, suspended, more = answer
         claims = [self._claim(*parts) for parts in claimed]
         if claims and self.strategy == "round_robin":
             self._rotate(claims[-1].queue)
-        return Turn([as_text(word) for word in answers], claims, held, bool(suspended))
+        words = [as_text(word) for word in answers]
+        return Turn(words, claims, held, bool(suspended), bool(more))
 
     def _order(self) -> list[str]:
         if self.strategy == "random":

@@ -43,7 +43,6 @@ class Sent:
 
     ends: list[tuple[Claim, End]]
     slots: int
-    limit: int
     costs: Mapping[str, float]
     expectant: list[Child]
 
@@ -230,7 +229,7 @@ class Turns:
         limit = min(BATCH_LIMIT * slots, self._jobs_left())
         if self.ledger.strategy != "default":
             limit = min(limit, 1)  # the next one is another queue's turn
-        self._sent = Sent(ends, slots, limit, costs, expectant)
+        self._sent = Sent(ends, slots, costs, expectant)
         if slots:
             self.doorbell.has_rung = False  # what rings from now on may come too late for the turn
         self.ledger.send(
@@ -263,7 +262,7 @@ class Turns:
             else:
                 self._count(claim, end)
         if sent.slots:
-            self.is_dry = len(turn.claims) < min(sent.slots, sent.limit)
+            self.is_dry = not turn.has_left
         self._suspended_until = time.monotonic() + SUSPENDED_S if turn.is_suspended else 0.0
         self._claimed += len(turn.claims)
         self.crew.hand_over(turn.claims, sent.costs, sent.expectant)

@@ -12,13 +12,14 @@
 --          field of the result, generation, kind of the result (RQ's number), "1" when its claim
 --          was a light one
 --          queue   value of the result
--- Returns {answers, claims, held, suspended}:
+-- Returns {answers, claims, held, suspended, more}:
 --   answers    for each end "ok", "lost" (the execution was taken from us: nothing is written) or
 --              "long" (jobs depend on it: RQ's own way has to end it, nothing is written)
 --   claims     {job, execution, queue, {field, value…}, 1 for a light one} for each claimed job; the
 --              hash as it was before, without empty fields
 --   held       how many executions the worker has now
 --   suspended  1 when RQ's workers are suspended and nothing is claimed
+--   more       1 when there are jobs left for which there was no room
 -- The pop and the WIP entry are one step: a job is in the queue or in an execution, never between.
 -- The WIP entry is the fence of every end. O(1) for each job.
 -- Jobs of a short kind get a light claim: a WIP entry, and no records of the execution, which
@@ -297,9 +298,15 @@ local function claim_from(queue)
 end
 
 local suspended = redis.call('EXISTS', PREFIX .. ':suspended')
+local more = 0
 if slots > 0 and suspended == 0 then
+  local is_full = false
   for _, queue in ipairs(queues) do
-    if claim_from(queue) then break end
+    is_full = is_full or claim_from(queue)
+    if is_full and redis.call('EXISTS', PREFIX .. ':queue:' .. queue) == 1 then
+      more = 1
+      break
+    end
   end
   register_all()
   settle_all()
@@ -308,4 +315,4 @@ if #members > 0 then redis.call('SADD', held_key, unpack(members)) end
 local held = redis.call('SCARD', held_key)
 redis.call('HSET', worker_key, 'state', suspended == 1 and held == 0 and 'suspended'
   or held > 0 and 'busy' or 'idle', 'last_heartbeat', NOW)
-return { answers, claims, held, suspended }
+return { answers, claims, held, suspended, more }
