@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+import random
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -75,6 +80,48 @@ def test_a_mutation_is_read_or_refused_with_a_position(
 @given(st.lists(st.sampled_from(PIECES), max_size=30).map("".join))
 def test_rubbish_is_read_or_refused_with_a_position(text: str) -> None:
     assert_read_or_refused(text)
+
+
+DOCUMENTS = [yaml.safe_load(text) for text in TEXTS[:-1]]
+ODD_VALUES = [
+    *(None, True, 0, -1, 3.5, float("inf"), float("nan"), 10**3_000, "", "x" * 300, [], {}, [[]]),
+    *("${{", "$${{ x }}", "${{ item }}", "${{ [1][5] }}", "${{ 1 // 0 }}", "${{ jobs.a.result }}"),
+    *("always()", "failure()", "inputs.x", "a-b", "20%", "2s", "./x.yaml", "m:f", {"a": {"b": []}}),
+]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(DOCUMENTS), st.randoms(use_true_random=False))
+def test_a_document_with_parts_in_wrong_places_is_read_or_refused(
+    document: dict[str, Any], dice: random.Random
+) -> None:
+    document = copy.deepcopy(document)
+    for _ in range(dice.randint(1, 4)):
+        if places := list(places_in(document)):
+            misplace(*dice.choice(places), dice)
+    assert_read_or_refused(yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
+
+
+def places_in(node: Any) -> Iterator[tuple[Any, Any]]:
+    """Yield each list or map of a document with each of its keys."""
+    keys = node if isinstance(node, dict) else range(len(node)) if isinstance(node, list) else ()
+    for key in keys:
+        yield node, key
+        yield from places_in(node[key])
+
+
+def misplace(around: Any, key: Any, dice: random.Random) -> None:
+    """Change one place of a document: another value, a part of any workflow, nothing, a new key."""
+    match dice.randint(0, 3):
+        case 0:
+            around[key] = copy.deepcopy(dice.choice(ODD_VALUES))
+        case 1:
+            other, at = dice.choice(list(places_in(dice.choice(DOCUMENTS))))
+            around[key] = copy.deepcopy(other[at])
+        case 2 if isinstance(around, dict):
+            around[dice.choice(WORDS)] = around.pop(key)
+        case _:
+            del around[key]
 
 
 def assert_read_or_refused(text: str) -> None:
