@@ -75,21 +75,22 @@ def flowq(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def run_at(folder: Path, url: str) -> None:
+def run_at(folder: Path, url: str) -> str:
     ran = flowq(folder, "run", "gallery.yaml", "-c", "2", "--json", "--redis-url", url)
     assert ran.returncode == 0, ran.stderr
     document = json.loads(ran.stdout)
     assert document["jobs"]["gallery"]["status"] == "finished"
-    for words in (("show", document["run"]), ("doctor",)):
-        looked = flowq(folder, *words, "--redis-url", url)
-        assert looked.returncode == 0, looked.stderr
+    return str(document["run"])
 
 
 def test_a_user_with_the_rights_that_are_documented_can_do_all(
     folder: Path, started: Started
 ) -> None:
     started.connection.acl_log_reset()
-    run_at(folder, f"redis://flows:s3cr3t@127.0.0.1:{started.port}/3")
+    url = f"redis://flows:s3cr3t@127.0.0.1:{started.port}/3"
+    for words in (("show", run_at(folder, url)), ("doctor",)):
+        looked = flowq(folder, *words, "--redis-url", url)
+        assert looked.returncode == 0, looked.stderr
     refused = {entry["object"] for entry in started.connection.acl_log()}
     assert refused <= {"config|get"}  # without which a warning is missing
     numbered = started.connection.info("keyspace")
