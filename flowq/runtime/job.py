@@ -53,7 +53,10 @@ class Job(RQJob):
     _generation: int = 0
 
     def __init__(
-        self, id: str | None = None, connection: Redis | None = None, serializer: Any = None
+        self,
+        id: str | None = None,  # noqa: A002 - as RQ names it
+        connection: Redis | None = None,
+        serializer: Any = None,
     ) -> None:
         # RQ holds each serializer against a protocol, which takes as long as all the rest of
         # making a job; its own, which it takes for None, needs no look.

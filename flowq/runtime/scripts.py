@@ -1,4 +1,4 @@
-"""The Lua scripts, read from `lua/`, and the two ways to call them.
+"""The Lua scripts, read from `lua/`, and the ways to call them.
 
 `Script.call` sends the digest and falls back to the source when the server does not know it (after
 SCRIPT FLUSH, a restart or a fail-over). `Script.append` puts the source itself into a pipeline: a
@@ -14,14 +14,15 @@ import time
 from datetime import UTC, datetime
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoPermissionError, NoScriptError, ResponseError
 from rq.utils import utcformat
 
 from flowq.runtime import keys
 
 if TYPE_CHECKING:
-    from redis import Redis
+    from redis import ConnectionPool, Redis
     from redis.client import Pipeline
     from redis.connection import Connection
 
@@ -46,8 +47,9 @@ class Script:
 
     def __init__(self, name: str, *parts: str) -> None:
         self.name = name
-        self.source = "\n".join([_COMMON, *map(_read, parts), _read(name)])
-        self.digest = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
+        self.body = "\n".join(["begin_call(ARGV)", *map(_read, parts), _read(name)])
+        self.source = f"{_COMMON}\n{self.body}"
+        self.digest = _digest(self.source)
 
     def call(self, connection: Redis, slot_key: str, *args: Any) -> Any:
         """Run it now. Atomic on the server; a lost reply may mean that it was applied.
@@ -60,22 +62,83 @@ class Script:
         except NoScriptError:
             return connection.eval(self.source, *arguments)
 
-    def send(self, connection: Connection, slot_key: str, *args: Any) -> None:
-        """Say it on a connection of one's own, and read the answer later.
-
-        Errors: redis-py's ConnectionError; the answer may be NoScriptError, which `call` handles.
-        """
-        command = ("EVALSHA", self.digest, 1, slot_key, keys.PREFIX, *clock(), *args)
-        connection.send_packed_command(connection.pack_command(*command))  # type: ignore[no-untyped-call]
-
     def append(self, pipeline: Pipeline, slot_key: str, *args: Any) -> None:
         """Put it into somebody's transaction; it is part of that EXEC or not at all."""
         pipeline.eval(self.source, 1, slot_key, keys.PREFIX, *clock(), *args)
 
 
+class HotScript(Script):
+    """One that is called for each job: as a function that stays loaded, where the server has those.
+
+    A script makes its hundred functions anew in each call, which takes as long as a job's work. The
+    name has the digest of the text in it, so that two versions live side by side.
+    """
+
+    def __init__(self, name: str, *parts: str) -> None:
+        super().__init__(name, *parts)
+        self.function = f"flowq_{name}_{self.digest[:12]}"
+        self.library = (
+            f"#!lua name={self.function}\n{_COMMON}\n"
+            f"redis.register_function('{self.function}', function(KEYS, ARGV)\n{self.body}\nend)"
+        )
+
+    def call(self, connection: Redis, slot_key: str, *args: Any) -> Any:
+        """As `Script.call`."""
+        if connection.connection_pool not in _WITHOUT_FUNCTIONS:
+            try:
+                return self._call_function(connection, slot_key, *args)
+            except ResponseError as error:
+                if not is_missing(error):
+                    raise
+            if self._load(connection):
+                return self._call_function(connection, slot_key, *args)
+        return super().call(connection, slot_key, *args)
+
+    def _call_function(self, connection: Redis, slot_key: str, *args: Any) -> Any:
+        return connection.fcall(self.function, 1, slot_key, keys.PREFIX, *clock(), *args)
+
+    def _load(self, connection: Redis) -> bool:
+        try:
+            connection.function_load(self.library)
+        except ResponseError as error:
+            if "already exists" not in str(error):  # else somebody was faster
+                _WITHOUT_FUNCTIONS.add(connection.connection_pool)
+                return False
+        return True
+
+    def send(self, line: Connection, pool: ConnectionPool, slot_key: str, *args: Any) -> None:
+        """Say it on a connection of one's own, from that pool, and read the answer later.
+
+        Errors: redis-py's ConnectionError. The answer may be an error for which `is_missing` is
+        true; `call` can do it then.
+        """
+        how = ("FCALL", self.function)
+        if pool in _WITHOUT_FUNCTIONS:
+            how = ("EVALSHA", self.digest)
+        command = (*how, 1, slot_key, keys.PREFIX, *clock(), *args)
+        line.send_packed_command(line.pack_command(*command))  # type: ignore[no-untyped-call]
+
+
+_WITHOUT_FUNCTIONS: WeakSet[ConnectionPool] = WeakSet()
+"""Pools to servers that have no functions, or do not let us load any."""
+
+_MISSING = ("function not found", "unknown command")
+
+
+def is_missing(error: ResponseError) -> bool:
+    """Whether the server does not know what we called, or functions at all: nothing was done."""
+    text = str(error).lower()
+    is_refused = isinstance(error, NoScriptError | NoPermissionError)
+    return is_refused or any(word in text for word in _MISSING)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+
 _COMMON = "\n".join(map(_read, ("common", "settling", "again", "nested", "groups")))
 
-ADD = Script("add")
+ADD = HotScript("add")
 RELEASE = Script("release")
 SETTLE = Script("settle")
 START = Script("start")
@@ -84,7 +147,7 @@ EMPTY = Script("empty")
 EXPIRED = Script("expired")
 COMMIT = Script("commit")
 RETRY = Script("retry")
-TURN = Script("turn")
+TURN = HotScript("turn")
 BACK = Script("back")
 BEAT = Script("beat")
 DUE = Script("due")

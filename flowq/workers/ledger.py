@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import uuid4
 
-from redis.exceptions import NoScriptError
+from redis.exceptions import ResponseError
 from rq.utils import as_text
 
 from flowq.runtime import keys, scripts
@@ -78,7 +78,7 @@ class Ledger:
         if self._line is None:
             self._line = self.connection.connection_pool.get_connection()
         self._said = arguments
-        scripts.TURN.send(self._line, self._key, *arguments)
+        scripts.TURN.send(self._line, self.connection.connection_pool, self._key, *arguments)
 
     @property
     def socket(self) -> Any:
@@ -90,7 +90,9 @@ class Ledger:
         assert self._line is not None
         try:
             answer = self._line.read_response()
-        except NoScriptError:
+        except ResponseError as error:
+            if not scripts.is_missing(error):
+                raise
             answer = scripts.TURN.call(self.connection, self._key, *self._said)
         return self._read(answer)
 

@@ -30,25 +30,36 @@ PLAN = Plan(
 class Unheard(redis.Redis):
     """A connection on which the reply to one script is lost."""
 
-    lost_digest = ""
+    lost = ""
+    """The digest of a script, or the name of a function."""
+
     sends_again = True
 
     def evalsha(self, sha: str, *arguments: Any) -> Any:
-        """Call the script; when its reply is to be lost, do what redis-py does then."""
-        answer = super().evalsha(sha, *arguments)
-        if sha != self.lost_digest:
+        """Call a script."""
+        return self._call(super().evalsha, sha, *arguments)
+
+    def fcall(self, function: str, *arguments: Any) -> Any:
+        """Call a function."""
+        return self._call(super().fcall, function, *arguments)
+
+    def _call(self, call: Callable[..., Any], name: str, *arguments: Any) -> Any:
+        """When its reply is to be lost, do what redis-py does then."""
+        answer = call(name, *arguments)
+        if name != self.lost:
             return answer
-        self.lost_digest = ""
+        self.lost = ""
         if self.sends_again:
-            return super().evalsha(sha, *arguments)
+            return call(name, *arguments)
         raise redis.ConnectionError("the server has hung up")
 
 
 @pytest.fixture
 def unheard(connection: redis.Redis) -> Unheard:
     """A connection that can lose a reply; the scripts are loaded."""
-    for script in (scripts.ADD, scripts.COMMIT, scripts.RETRY):
+    for script in (scripts.COMMIT, scripts.RETRY):
         connection.script_load(script.source)
+    connection.function_load(scripts.ADD.library, replace=True)
     return Unheard(connection_pool=connection.connection_pool)
 
 
@@ -80,17 +91,17 @@ def test_a_retry_after_a_back_off_is_one_line_in_the_log_of_its_run(
 
 
 def test_an_addition_that_is_sent_again_is_made_once(unheard: Unheard) -> None:
-    unheard.lost_digest = scripts.ADD.digest
+    unheard.lost = scripts.ADD.function
     queue = Queue(connection=unheard)
     future = queue.enqueue("operator.neg", 1, job_id="f", deferred=True)
-    unheard.lost_digest = scripts.ADD.digest
+    unheard.lost = scripts.ADD.function
     blocker = queue.enqueue("operator.neg", 1, blocked_by=future)
     assert unheard.lrange("rq:deferred:f", 0, -1) == [blocker.id.encode()]
     assert unheard.hget("rq:flowq:1:future:f", "pending") == b"1"
 
 
 def test_a_run_whose_commit_was_not_heard_of_goes_on(unheard: Unheard) -> None:
-    unheard.lost_digest, unheard.sends_again = scripts.COMMIT.digest, False
+    unheard.lost, unheard.sends_again = scripts.COMMIT.digest, False
     with pytest.raises(redis.ConnectionError):
         runs.submit(PLAN, unheard)
     tidy(unheard)
@@ -99,7 +110,7 @@ def test_a_run_whose_commit_was_not_heard_of_goes_on(unheard: Unheard) -> None:
 
 
 def test_a_commit_that_is_sent_again_is_made_once(unheard: Unheard) -> None:
-    unheard.lost_digest = scripts.COMMIT.digest
+    unheard.lost = scripts.COMMIT.digest
     runs.submit(PLAN, unheard)
     assert Queue(connection=unheard).job_ids == ["r1-only"]
 
@@ -110,7 +121,7 @@ def test_a_retry_of_a_run_that_is_sent_again_is_made_once(
     enqueue = Enqueue("r1-only", "only", "runtime_jobs:fail", {}, deferred=True)
     runs.submit(Plan("r1", "demo", {}, (enqueue, Commit("r1"), Release("r1-only"))), unheard)
     work()
-    unheard.lost_digest = scripts.RETRY.digest
+    unheard.lost = scripts.RETRY.digest
     assert retrying.retry("r1", unheard) == ("r1-only",)
     assert Queue(connection=unheard).job_ids == ["r1-only"]
     assert unheard.hget("rq:job:r1-only", "flowq_gen") == b"1"

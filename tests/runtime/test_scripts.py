@@ -13,11 +13,14 @@ import redis
 
 from flowq.runtime import keys, scripts
 from flowq.runtime.queue import Queue
-from flowq.runtime.scripts import Script
+from flowq.runtime.scripts import HotScript, Script
 from flowq.runtime.steps import work_off
+from flowq.server import Server
+from flowq.workers.ledger import Ledger
 
 Work = Callable[..., None]
 ALL = [value for value in vars(scripts).values() if isinstance(value, Script)]
+HOT = [script for script in ALL if isinstance(script, HotScript)]
 
 
 @pytest.mark.parametrize("script", ALL, ids=lambda script: script.name)
@@ -53,6 +56,62 @@ def test_a_call_survives_a_flush_of_the_script_cache(connection: redis.Redis) ->
     for _ in range(2):
         connection.script_flush()
         assert scripts.RELEASE.call(connection, "slot", "nothing") == [b"missing"]
+
+
+@pytest.mark.parametrize("script", HOT, ids=lambda script: script.name)
+def test_a_hot_script_is_a_function_of_the_server(
+    connection: redis.Redis, script: HotScript
+) -> None:
+    assert "--" not in script.library
+    connection.function_flush()
+    assert connection.function_load(script.library) == script.function.encode()
+    assert connection.function_list(script.function)
+
+
+def test_a_call_survives_a_flush_of_the_functions(queue: Queue, connection: redis.Redis) -> None:
+    for _ in range(2):
+        connection.function_flush()
+        assert queue.enqueue("operator.add", 1, 2, deferred=True).get_status() == "deferred"
+    assert [row[1] for row in connection.function_list()] == [scripts.ADD.function.encode()]
+
+
+def test_a_function_keeps_nothing_from_a_call_that_failed(
+    queue: Queue, connection: redis.Redis
+) -> None:
+    future = queue.enqueue("operator.add", 1, 2, deferred=True)
+    edges = keys.edges(future.id)
+    connection.set(edges, "not a hash")
+    with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
+        queue.enqueue("operator.add", 1, 2, job_id="a", blocked_by=future)
+    connection.delete(edges)
+    queue.enqueue("operator.add", 1, 2, job_id="b", blocked_by=future)
+    assert connection.hkeys(edges) == [b"b"]
+
+
+def test_where_there_are_no_functions_scripts_do_the_same(
+    test_server: Server, connection: redis.Redis
+) -> None:
+    connection.function_flush()
+    rights = ("~*", "&*", "+@all", "-function", "-fcall")
+    connection.execute_command(
+        "ACL", "SETUSER", "old", "on", ">old", "reset", "on", ">old", *rights
+    )
+    try:
+        with redis.Redis(
+            unix_socket_path=str(test_server.socket), username="old", password="old"
+        ) as old:
+            queue = Queue(connection=old)
+            for _ in range(2):
+                assert queue.enqueue("operator.add", 1, 2, deferred=True).get_status() == "deferred"
+            ledger = Ledger(old, "w", ["default"], 30)
+            queue.enqueue("operator.add", 1, 2)
+            for count in (1, 0):
+                ledger.send([], slots=1, idle=1, limit=1, budget_s=1, cost_by_kind={})
+                assert len(ledger.receive().claims) == count
+            assert old.acl_whoami() == "old"
+        assert connection.function_list() == []
+    finally:
+        connection.execute_command("ACL", "DELUSER", "old")
 
 
 def test_settling_never_raises_and_leaves_a_note_when_it_cannot(

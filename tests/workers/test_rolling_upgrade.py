@@ -23,6 +23,10 @@ for script in vars(scripts).values():
     if isinstance(script, scripts.Script):
         script.source += "\\n-- of a newer version"
         script.digest = hashlib.sha1(script.source.encode()).hexdigest()
+    if isinstance(script, scripts.HotScript):
+        newer = script.function + "_newer"
+        script.library = script.library.replace(script.function, newer)
+        script.function = newer
 from flowq.workers import main
 main(url=sys.argv[1], mode="warm", name="newer", paths=[sys.argv[2]], quiet=True)
 """

@@ -26,9 +26,7 @@
 --   open → releasing → released → met → queued → <outcome of the job>
 -- It is undecided up to `released`. `met`: only RQ's own depends_on, a slot or an approval holds it.
 
-local PREFIX, NOW, TS = ARGV[1], ARGV[2], tonumber(ARGV[3])
-local OURS = PREFIX .. ':flowq:1:'
-local TODO = OURS .. 'todo'
+local PREFIX, NOW, TS, OURS, TODO -- of the call; settling.lua sets what one call must not leave behind
 local WEEK_S = 604800
 local CASCADE_LIMIT = 500
 local UNDECIDED = { open = true, releasing = true, released = true }
@@ -54,7 +52,7 @@ local take_slots, hold_slots, give_slots, leave_turn, judge, count_in_group, end
 local must_ask, keep_loose, drop_loose
 local weigh -- of nested.lua
 
-local begun = {} -- what this call has put on the todo
+local begun -- what this call has put on the todo
 
 local function later(operation)
   if redis.call('ZADD', TODO, 'NX', TS, operation) == 1 then begun[#begun + 1] = operation end
@@ -142,7 +140,7 @@ local function unmet_dependencies(dependency_ids, allow_failures)
 end
 
 -- Jobs that this call has made QUEUED go to the ends of their queues together, in this order.
-local queued_by_queue = {}
+local queued_by_queue
 
 local function push_queued()
   for queue, ids in pairs(queued_by_queue) do

@@ -11,7 +11,7 @@ local function class_of(outcome, policy)
   return 'bad'
 end
 
-local ends, first_end = {}, 1 -- jobs whose end has to be accounted for
+local ends, first_end -- jobs whose end has to be accounted for
 
 -- `facts`: what facts_of would read; with `is_noted` the outcome is in the hash already.
 local function will_settle(id, outcome, reason, facts)
@@ -112,7 +112,7 @@ local function take_back(future)
   return true
 end
 
-local told, told_at, mentions = {}, {}, {} -- news by future job, and the order of the last of them
+local told, told_at, mentions -- news by future job, and the order of the last of them
 
 local function will_tell(future, blocker, outcome)
   local news = told[future] or { blockers = {}, outcomes = {} }
@@ -165,7 +165,7 @@ local function tell(future, news)
   decide(future, f)
 end
 
-local states = {} -- of the future jobs that this call has asked for; see is_wanted
+local states -- of the future jobs that this call has asked for; see is_wanted
 
 -- Whether a future job that it blocks has not ended, so that how it ended may still be asked.
 -- One that ends in this very call looks at all its blockers itself (retire), so each is asked once.
@@ -322,4 +322,15 @@ local function settle_all()
   until first_end > #ends and #mentions == 0
   local ok, problem = pcall(push_queued)
   return failure or not ok and text_of(problem) or nil
+end
+
+-- The first thing in every call: as a function of a library, it finds what the last one has left.
+local function begin_call(argv)
+  PREFIX, NOW, TS = argv[1], argv[2], tonumber(argv[3])
+  OURS = PREFIX .. ':flowq:1:'
+  TODO = OURS .. 'todo'
+  begun, queued_by_queue = {}, {}
+  ends, first_end = {}, 1
+  told, told_at, mentions = {}, {}, {}
+  states = {}
 end
