@@ -235,9 +235,11 @@ class Workflow:
         return self.unread.isdisjoint(path[:length] for length in range(1, len(path) + 1))
 
     @property
-    def whole_jobs(self) -> Iterator[JobSpec]:
+    def whole_jobs(self) -> tuple[JobSpec, ...]:
         """The jobs of which all is known."""
-        return (job for job in self.jobs if self.is_whole("jobs", job.name))
+        if not self.unread:
+            return self.jobs
+        return tuple(job for job in self.jobs if self.is_whole("jobs", job.name))
 
     def find(self, name: str) -> JobSpec | None:
         """Return the job declared under `name`, or None."""
