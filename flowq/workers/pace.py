@@ -8,7 +8,7 @@ its end can be foreseen, the next one is there a moment before.
 
 from __future__ import annotations
 
-BATCH_S = 0.004
+BATCH_S = 0.006
 """How much work a child gets at once."""
 
 SHORT_S = 0.0015
@@ -19,7 +19,7 @@ OUTLIER_S = 0.005
 
 OVERHEAD_S = 0.00004
 MAX_KINDS = 32
-MAX_BATCH = 40
+MAX_BATCH = 48
 SIGHTS_TO_GROW = 2
 """After how many jobs per job of a batch the next one may be twice as large."""
 
