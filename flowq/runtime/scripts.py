@@ -12,12 +12,12 @@ import hashlib
 import re
 import time
 from datetime import UTC, datetime
+from functools import lru_cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from redis.exceptions import NoPermissionError, NoScriptError, ResponseError
-from rq.utils import utcformat
 
 from flowq.runtime import keys
 
@@ -36,7 +36,19 @@ def _read(name: str) -> str:
 
 def clock() -> tuple[str, str]:
     """Return now, as RQ writes instants and in epoch seconds, for the scripts."""
-    return utcformat(datetime.now(UTC)), f"{time.time():.3f}"
+    now = time.time()
+    return format_instant(now), f"{now:.3f}"
+
+
+def format_instant(at_s: float) -> str:
+    """Return epoch seconds as RQ writes instants; its own function takes twenty times as long."""
+    second, microsecond = divmod(round(at_s * 1e6), 1_000_000)
+    return f"{_second(second)}.{microsecond:06d}Z"
+
+
+@lru_cache(maxsize=16)
+def _second(at_s: int) -> str:
+    return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 class Script:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import uuid4
 
@@ -14,6 +12,7 @@ from redis.exceptions import ResponseError
 from rq.utils import as_text
 
 from flowq.runtime import keys, scripts
+from flowq.runtime.scripts import format_instant
 from flowq.workers.claims import Claim, End, Turn, make_claim
 
 if TYPE_CHECKING:
@@ -45,6 +44,7 @@ class Ledger:
         self.queues = list(queues)
         self._beat_s = beat_s
         self._count = 0
+        self._base, self._turns = uuid4().hex[:16], 0
         self._line: Any = None
         self._said: list[Any] = []
         self._key = keys.job(worker)
@@ -112,7 +112,7 @@ class Ledger:
         budget_s: float,
         cost_by_kind: Mapping[str, float],
     ) -> list[Any]:
-        arguments: list[Any] = [self.worker, uuid4().hex[:24], slots, idle, f"{budget_s:.6f}"]
+        arguments: list[Any] = [self.worker, self._new_base(), slots, idle, f"{budget_s:.6f}"]
         arguments += [limit, self._beat_s, len(self.queues), *self._order(), len(cost_by_kind)]
         for kind, cost_s in cost_by_kind.items():
             arguments += [kind, f"{cost_s:.6f}"]
@@ -120,6 +120,11 @@ class Ledger:
         for claim, end in ends:
             arguments += (_describe(claim, end), claim.queue, end.value)
         return arguments
+
+    def _new_base(self) -> str:
+        """Return the first part of the ids of the executions of one turn."""
+        self._turns += 1
+        return f"{self._base}{self._turns:08x}"
 
     def _read(self, answer: Any) -> Turn:
         answers, claimed, held, suspended, more = answer
@@ -233,7 +238,7 @@ class Ledger:
     def tell_stop(self) -> None:
         """Say that we finish what we have, and end."""
         key = f"{keys.PREFIX}:worker:{self.worker}"
-        self.connection.hset(key, "shutdown_requested_date", _instant(0))
+        self.connection.hset(key, "shutdown_requested_date", format_instant(time.time()))
 
     def find_lease(self, worker: str) -> float | None:
         """Return for how many seconds a worker still counts as alive; None for a stranger."""
@@ -248,19 +253,9 @@ class Ledger:
 
 def _describe(claim: Claim, end: End) -> str:
     """Return an end in one line, as lua/turn.lua reads it; "-" for what is empty."""
+    started_at, ended_at = end.started_at or time.time(), end.ended_at or time.time()
     return (
-        f"{claim.job_id} {claim.execution_id} {end.status} {_instant(end.started_at)} "
-        f"{_instant(end.ended_at)} {end.started_at:.6f} {end.ended_at:.6f} {end.ttl or '-'} "
+        f"{claim.job_id} {claim.execution_id} {end.status} {format_instant(started_at)} "
+        f"{format_instant(ended_at)} {started_at:.6f} {ended_at:.6f} {end.ttl or '-'} "
         f"{end.field or '-'} {end.generation} {RESULT_NUMBER[end.status]} {int(claim.is_light)}"
     )
-
-
-def _instant(at_s: float) -> str:
-    # As `rq.utils.utcformat`, which takes twenty times as long.
-    second, microsecond = divmod(round((at_s or time.time()) * 1e6), 1_000_000)
-    return f"{_second(second)}.{microsecond:06d}Z"
-
-
-@lru_cache(maxsize=16)
-def _second(at_s: int) -> str:
-    return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%dT%H:%M:%S")
