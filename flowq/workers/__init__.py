@@ -5,10 +5,12 @@
     start(url=…)            a worker in a process of its own
 
     worker.py     what it looks like from outside         loop.py      the supervisor
+    turns.py      what it says to Redis, and when
     oversight.py  takes back, stops, kills; upkeep.py     what is done now and then
     crew.py       the children, as the supervisor knows them
     hire.py       one of them, started by fork.py or spawn.py
-    child.py      the main loop of a child; perform.py executes one job in it
+    child.py      the main loop of a child; perform.py executes one job in it, that
+    restoring.py  has made from its hash
     ledger.py     what Redis is told; doorbell.py         how Redis wakes us
     address.py    how to connect
     limits.py     when a worker ends by itself
