@@ -74,11 +74,13 @@ class LoopbackServer:
 
     def _shut_down(self) -> None:
         wire = _open(portable.read_address(self.state))
-        if wire is not None:
-            (self.state / ADDRESS).unlink(missing_ok=True)
-            with suppress(OSError, Refused):  # it hangs up instead of answering
-                wire.ask("SHUTDOWN", "NOSAVE")
-            wire.close()
+        if wire is None:
+            return
+        with suppress(OSError):  # on Windows, while somebody reads it
+            (self.state / ADDRESS).unlink()
+        with suppress(OSError, Refused):  # it hangs up instead of answering
+            wire.ask("SHUTDOWN", "NOSAVE")
+        wire.close()
 
 
 def ensure(state: Path, binary: Path | None, idle_s: float) -> LoopbackServer:
