@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable
 
@@ -96,3 +97,14 @@ def test_every_job_starts_once_and_after_all_that_it_needs(
     assert starts == Counter([*needs])
     assert all(at[before, "finished"] < at[name, "queued"] for before, name in edges_of(needs))
     assert (events[-1].name, events[-1].state) == ("", "succeeded")
+
+
+def test_ten_times_the_jobs_cost_about_ten_times_the_work(shape: str) -> None:
+    def seconds(jobs: int) -> float:
+        text = write(of_size(shape, jobs))
+        began = time.process_time()
+        compile_plan(parse_workflow(text, "shape.yaml"))
+        return time.process_time() - began
+
+    seconds(100)  # what is imported once
+    assert seconds(1_500) < 40 * max(seconds(150), 0.01)  # squared, it would be 100
