@@ -13,6 +13,7 @@ from flowq.errors import Problem, WorkflowInvalid
 from flowq.expressions import as_template, evaluate, fill, find_references
 from flowq.graph import Graph, Uses
 from flowq.plan import Enqueue, Expansion, Group, Nested, Slot
+from flowq.planner.carried import make_portable
 from flowq.planner.matrix import Leg, expand_matrix
 from flowq.planner.words import describe
 from flowq.spec import Block, BlockerPolicy, ForEach, JobSpec, Matrix, Path, Tolerance, Workflow
@@ -150,8 +151,14 @@ class Frame:
         enqueue = self._declared(job, job_id, name, is_held, group, scope)
         if not job.workflow:
             return [enqueue]
-        nested = self.graph.workflow.workflows[job.workflow]
+        nested = self._nested_by_name[job.workflow]
         return [self._join(job, nested, enqueue), self._start(nested, enqueue)]
+
+    @cached_property
+    def _nested_by_name(self) -> Mapping[str, Workflow]:
+        done: dict[int, Workflow] = {}
+        nested = self.graph.workflow.workflows.items()
+        return {name: make_portable(workflow, done) for name, workflow in nested}
 
     def _join(self, job: JobSpec, nested: Workflow, enqueue: Enqueue) -> Enqueue:
         """Return the job that stands for a nested workflow: its result is the outputs."""

@@ -218,3 +218,28 @@ def test_a_matrix_that_its_inputs_make_too_large_is_refused_before_it_is_made() 
     axes = {"a": "${{ inputs.n }}", "b": "${{ inputs.n }}", "c": "${{ inputs.n }}"}
     with pytest.raises(WorkflowInvalid, match=r"FQ214 .* has 1,000,000,000 "):
         _plan(JobSpec("a", "tasks:run", matrix=Matrix(axes)), inputs={"n": list(range(1000))})
+
+
+def test_a_nested_workflow_is_carried_with_the_positions_of_its_expressions_alone() -> None:
+    lines = {
+        ("jobs", "b"): 1,
+        ("jobs", "b", "with", "x"): 2,
+        ("jobs", "b", "with", "y"): 3,
+        ("outputs", "z"): 4,
+    }
+    inner = Workflow(
+        "inner",
+        (_job("b", x="${{ jobs.c.result }}", y="plain"), _job("c")),
+        outputs={"z": "${{ jobs.b.result }}"},
+        places=Places({path: Where("flow.yaml", line) for path, line in lines.items()}),
+    )
+    outer = Workflow("outer", (JobSpec("o", workflow="inner"),), workflows={"inner": inner})
+    plan = _plan(JobSpec("a", workflow="outer"), workflows={"outer": outer})
+
+    start = _enqueue(plan, "a(start)")
+    assert start.nested is not None
+    carried = start.nested.workflow.workflows["inner"]
+    assert carried == inner
+    assert carried.places.find("jobs", "b", "with", "x") == Where("flow.yaml", 2)
+    assert carried.places.find("outputs", "z") == Where("flow.yaml", 4)
+    assert carried.places.find("jobs", "c") is None
