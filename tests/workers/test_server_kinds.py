@@ -104,6 +104,11 @@ def test_a_user_with_the_rights_that_are_documented_can_do_all(
     assert "db3" in numbered
 
 
+def test_the_rights_are_those_of_the_page() -> None:
+    page = (WORKFLOWS.parent / "docs" / "production.md").read_text("utf-8")
+    assert f"ACL SETUSER flows on >PASSWORD {RIGHTS}\n" in page
+
+
 def test_and_nothing_else(started: Started) -> None:
     with server.connect(f"redis://flows:s3cr3t@127.0.0.1:{started.port}/3") as client:
         for words in (("FLUSHALL",), ("GET", "mine"), ("CONFIG", "SET", "dir", "/"), ("KEYS", "*")):

@@ -27,6 +27,7 @@ MINE = """
 name: mine
 jobs:
   look: {call: windows_jobs:find_posix}
+  look_inside: {call: windows_jobs:find_posix_inside}
   describe: {call: windows_jobs:describe}
   greet:
     run: echo hello "$NAME"
@@ -125,7 +126,7 @@ def test_jobs_on_several_children_find_nothing_of_posix_and_commands_run_on_cmd(
     code, out, err = flowq(folder, *words, PYTHONIOENCODING="cp1252:strict")
     assert code == 0, err
     jobs = json.loads(out)["jobs"]
-    assert jobs["look"]["result"] == []
+    assert jobs["look"]["result"] == jobs["look_inside"]["result"] == []
     assert jobs["describe"]["result"] == "nt win32"
     assert jobs["greet"]["result"] == "hello nt win32"
     assert jobs["shout"]["result"] == ["A", "GRÖSSE"]

@@ -31,6 +31,22 @@ def find_posix() -> list[str]:
     return found + [name for name in multiprocessing.get_all_start_methods() if name != "spawn"]
 
 
+def find_posix_inside() -> list[str]:
+    """Return what the modules of flowq and RQ find that Windows does not have."""
+    return [
+        f"{place}: {mine}.{name}"
+        for place, module in list(sys.modules.items())
+        if place.partition(".")[0] in ("flowq", "rq")
+        for mine in vars(module).keys() & {"os", "signal", "socket"}
+        for name in _names_of(mine)
+        if hasattr(getattr(module, mine), name)
+    ]
+
+
+def _names_of(module: str) -> list[str]:
+    return next(names.split() for known, names in NAMES.items() if known.__name__ == module)
+
+
 def describe() -> str:
     """Return what Python says about the platform."""
     return f"{os.name} {sys.platform}"
