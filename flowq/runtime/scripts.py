@@ -59,8 +59,7 @@ class Script:
 
     def __init__(self, name: str, *parts: str) -> None:
         self.name = name
-        self.body = "\n".join(["begin_call(ARGV)", *map(_read, parts), _read(name)])
-        self.source = f"{_COMMON}\n{self.body}"
+        self.source = "\n".join([_COMMON, "begin_call(ARGV)", *map(_read, parts), _read(name)])
         self.digest = _digest(self.source)
 
     def call(self, connection: Redis, slot_key: str, *args: Any) -> Any:
@@ -82,17 +81,18 @@ class Script:
 class HotScript(Script):
     """One that is called for each job: as a function that stays loaded, where the server has those.
 
-    A script makes its hundred functions anew in each call, which takes as long as a job's work. The
-    name has the digest of the text in it, so that two versions live side by side.
+    A script makes its hundred functions anew in each call, which takes as long as a job's work;
+    here only what stands in the file of its name is. Its parts are read when there is no call: they
+    do not look at ARGV, nor use Lua's own libraries outside of their functions. The name has the
+    digest of the text in it, so that two versions live side by side.
     """
 
     def __init__(self, name: str, *parts: str) -> None:
         super().__init__(name, *parts)
         self.function = f"flowq_{name}_{self.digest[:12]}"
-        self.library = (
-            f"#!lua name={self.function}\n{_COMMON}\n"
-            f"redis.register_function('{self.function}', function(KEYS, ARGV)\n{self.body}\nend)"
-        )
+        head = f"redis.register_function('{self.function}', function(KEYS, ARGV)"
+        texts = [_COMMON, *map(_read, parts), head, "begin_call(ARGV)", _read(name), "end)"]
+        self.library = "\n".join([f"#!lua name={self.function}", *texts])
 
     def call(self, connection: Redis, slot_key: str, *args: Any) -> Any:
         """As `Script.call`."""
@@ -159,7 +159,7 @@ EMPTY = Script("empty")
 EXPIRED = Script("expired")
 COMMIT = Script("commit")
 RETRY = Script("retry")
-TURN = HotScript("turn")
+TURN = HotScript("turn", "turn_ends", "turn_claims")
 BACK = Script("back")
 BEAT = Script("beat")
 DUE = Script("due")

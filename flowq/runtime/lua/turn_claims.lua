@@ -1,0 +1,126 @@
+-- turn_claims.lua: the claims of a turn; a part of turn.lua, in front of it. What it knows of the call
+-- is set by begin_claims.
+
+local base, slots, idle, budget, limit, interval, most
+local queues, cost_by_kind, least_cost
+local claims, members
+local alone, short_cost -- children taken by one job each; seconds of short jobs
+
+local function fits(cost)
+  if #claims >= limit then return false end
+  if cost then
+    if alone + math.ceil((short_cost + cost) / budget) > slots then return false end
+    short_cost = short_cost + cost
+    return true
+  end
+  if alone == idle or alone + 1 + math.ceil(short_cost / budget) > slots then return false end
+  alone = alone + 1
+  return true
+end
+
+-- Whether some job could still fit.
+local function has_room()
+  local used = alone + math.ceil(short_cost / budget)
+  if alone < idle and used < slots then return true end
+  return least_cost and alone + math.ceil((short_cost + least_cost) / budget) <= slots
+end
+
+local function record(id, execution, member, ttl)
+  local key = PREFIX .. ':execution:' .. member
+  redis.call('HSET', key, 'id', execution, 'job_id', id, 'created_at', argv[3],
+    'last_heartbeat', argv[3], 'worker_name', worker)
+  redis.call('EXPIRE', key, ttl)
+  redis.call('ZADD', PREFIX .. ':executions:' .. id, math.floor(TS) + ttl + 60, execution)
+end
+
+local function claim(id, queue, lean, raw, is_short)
+  local key = job_key(id)
+  local execution = base .. string.format('%08x', #claims)
+  local member = id .. ':' .. execution
+  local timeout = int(raw.timeout)
+  local ttl = (timeout > 0 and math.min(timeout, interval) or interval) + 60
+  if not is_short then record(id, execution, member, ttl) end
+  register(PREFIX .. ':wip:' .. queue, math.floor(TS) + ttl, member)
+  redis.call('HSET', key, 'last_heartbeat', NOW, 'status', 'started', 'started_at', NOW,
+    'worker_name', worker)
+  -- A time to live comes from `ttl`, or from an earlier end.
+  if raw.ttl or raw.ended_at then redis.call('PERSIST', key) end
+  begin(id, raw, worker)
+  members[#members + 1] = member
+  claims[#claims + 1] = { id, execution, queue, lean, is_short and 1 or 0 }
+end
+
+-- The hash as a table, and as a list; both without empty fields.
+local function read(flat)
+  local raw, lean, is_lean = {}, flat, true
+  for i = 1, #flat, 2 do
+    local value = flat[i + 1]
+    if value ~= '' then raw[flat[i]] = value else is_lean = false end
+  end
+  if not is_lean then
+    lean = {}
+    for name, value in pairs(raw) do
+      lean[#lean + 1] = name
+      lean[#lean + 1] = value
+    end
+  end
+  return raw, lean
+end
+
+-- The kind of a job, for the estimate of its time: its function, as its description shows it.
+local function kind_of(raw, queue)
+  return string.match(raw.description or '', '^([^(]+)%(') or queue
+end
+
+-- Returns true when the children have enough.
+local function claim_from(queue)
+  local list = PREFIX .. ':queue:' .. queue
+  local chunk = math.min(limit - #claims, most)
+  if chunk <= 0 or not has_room() then return true end
+  local popped, is_full = 0, false
+  local ids = redis.call('LRANGE', list, 0, chunk - 1)
+  for _, id in ipairs(ids) do
+    local flat = redis.call('HGETALL', job_key(id))
+    if #flat == 0 then -- its own ttl is over, or it was deleted by a plain tool
+      if redis.call('EXISTS', mortal_key(id)) == 1 then will_settle(id, 'expired') end
+    else
+      local raw, lean = read(flat)
+      local cost = cost_by_kind[kind_of(raw, queue)]
+      if not fits(cost) then
+        is_full = true
+        break
+      end
+      claim(id, queue, lean, raw, cost)
+    end
+    popped = popped + 1
+  end
+  if popped > 0 then redis.call('LPOP', list, popped) end
+  if is_full then return true end
+  if #ids == chunk then return claim_from(queue) end
+  return false
+end
+
+-- Claims what there is room for; returns whether RQ's workers are suspended, and 1 for more jobs.
+local function claim_all()
+  if redis.call('EXISTS', PREFIX .. ':suspended') == 1 then return true, 0 end
+  local is_full = false
+  for _, queue in ipairs(slots > 0 and queues or {}) do
+    is_full = is_full or claim_from(queue)
+    if is_full and redis.call('EXISTS', PREFIX .. ':queue:' .. queue) == 1 then return false, 1 end
+  end
+  return false, 0
+end
+
+local function begin_claims()
+  base, slots, idle, budget = argv[5], tonumber(argv[6]), tonumber(argv[7]), tonumber(argv[8])
+  limit, interval = tonumber(argv[9]), tonumber(argv[10])
+  claims, members, alone, short_cost = {}, {}, 0, 0
+  queues, cost_by_kind, least_cost = {}, {}, nil
+  for i = 1, tonumber(take()) do queues[i] = take() end
+  for _ = 1, tonumber(take()) do
+    local kind, cost = take(), tonumber(take())
+    cost_by_kind[kind] = cost
+    least_cost = math.min(least_cost or cost, cost)
+  end
+  most = least_cost and math.min(64, math.max(slots, math.ceil(slots * budget / least_cost))) or slots
+end

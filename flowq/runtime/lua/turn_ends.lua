@@ -1,0 +1,178 @@
+-- turn_ends.lua: the ends of a turn; a part of turn.lua, in front of it. What it knows of the call is
+-- set by begin_turn.
+
+local worker, worker_key, held_key -- the worker, its hash, and the set of its executions
+local argv, at
+
+local function take()
+  at = at + 1
+  return argv[at - 1]
+end
+
+local ends_by_wip, job_keys, records, succeeded, failed, seconds
+local lists -- what is added to sorted sets together: {score, member, score, member …} by key
+
+local function register(key, score, member)
+  local list = lists[key]
+  if not list then
+    list = {}
+    lists[key] = list
+  end
+  list[#list + 1] = score
+  list[#list + 1] = member
+end
+
+local function register_all()
+  for key, list in pairs(lists) do redis.call('ZADD', key, unpack(list)) end
+  lists = {}
+end
+
+local END_LINE = '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+)$'
+
+local function take_end()
+  local id, execution, status, started_at, ended_at, started_ts, ended_ts, ttl, field, generation,
+    result, light = string.match(take(), END_LINE)
+  local e = { id = id, execution = execution, queue = take(), status = status,
+    started_at = started_at, ended_at = ended_at, started_ts = started_ts, ended_ts = ended_ts,
+    ttl = ttl, field = field, value = take(), generation = generation, result = result,
+    light = light }
+  e.key = job_key(e.id)
+  e.member = e.id .. ':' .. e.execution
+  local wip = PREFIX .. ':wip:' .. e.queue
+  local group = ends_by_wip[wip] or { ends = {}, members = {} }
+  ends_by_wip[wip] = group
+  group.ends[#group.ends + 1] = e
+  group.members[#group.members + 1] = e.member
+  job_keys[#job_keys + 1] = e.key .. ':dependents'
+  return e
+end
+
+local function find_held()
+  for wip, group in pairs(ends_by_wip) do
+    local scores = redis.call('ZMSCORE', wip, unpack(group.members))
+    for i, e in ipairs(group.ends) do e.is_held = scores[i] end
+  end
+end
+
+local function drop_record(e)
+  if e.light == '1' then return end
+  records[#records + 1] = PREFIX .. ':execution:' .. e.member
+  redis.call('ZREM', PREFIX .. ':executions:' .. e.id, e.execution)
+end
+
+-- Returns the members of the executions that are over.
+local function drop_executions()
+  local released = {}
+  for wip, group in pairs(ends_by_wip) do
+    local members = {}
+    for _, e in ipairs(group.ends) do
+      if e.is_over then members[#members + 1] = e.member end
+    end
+    if #members > 0 then redis.call('ZREM', wip, unpack(members)) end
+    for _, member in ipairs(members) do released[#released + 1] = member end
+  end
+  if #released > 0 then redis.call('SREM', held_key, unpack(released)) end
+  if #records > 0 then redis.call('DEL', unpack(records)) end
+end
+
+-- `has_ended`: it ended before, and what is there may have a time to live.
+local function keep_result(e, has_ended)
+  local key = PREFIX .. ':results:' .. e.id
+  if e.field ~= '-' then
+    redis.call('XADD', key, 'MAXLEN', '~', 10, '*', 'execution_id', e.execution,
+      'execution_started_at', e.started_ts, 'execution_ended_at', e.ended_ts, 'type', e.result,
+      'worker_name', worker, e.field, e.value)
+  else
+    redis.call('XADD', key, 'MAXLEN', '~', 10, '*', 'execution_id', e.execution,
+      'execution_started_at', e.started_ts, 'execution_ended_at', e.ended_ts, 'type', e.result,
+      'worker_name', worker)
+  end
+  if e.ttl == '-1' then
+    if has_ended then redis.call('PERSIST', key) end
+  elseif e.ttl ~= '-' then
+    redis.call('EXPIRE', key, e.ttl)
+  end
+end
+
+-- RQ's cancel() of a running job takes its WIP entry away, and lets it run to its end.
+local function was_canceled(e)
+  return redis.call('HGET', e.key, 'status') == 'canceled'
+    and redis.call('SISMEMBER', held_key, e.member) == 1
+end
+
+-- Writes the end into the job's hash; returns what settling has to know, nil when it concerns nobody.
+local function write_end(e, f)
+  local is_tracked = (f[3] or f[4] or f[5]) and int(e.generation) >= int(f[2])
+  if not is_tracked then
+    redis.call('HSET', e.key, 'status', e.status, 'started_at', e.started_at, 'ended_at', e.ended_at,
+      'last_heartbeat', e.ended_at)
+    return nil
+  end
+  local facts = { exists = true, blocks = f[4], future = f[3], run = f[5], before = f[6], ttl = f[7] }
+  if f[5] then -- what it counts for in its run is not known yet
+    redis.call('HSET', e.key, 'status', e.status, 'started_at', e.started_at, 'ended_at', e.ended_at,
+      'last_heartbeat', e.ended_at)
+  else
+    redis.call('HSET', e.key, 'status', e.status, 'started_at', e.started_at, 'ended_at', e.ended_at,
+      'last_heartbeat', e.ended_at, 'flowq_outcome', e.status)
+    facts.is_noted = true
+  end
+  return facts
+end
+
+local function finish(e, has_dependents)
+  if has_dependents and redis.call('EXISTS', e.key .. ':dependents') == 1 then return 'long' end
+  if not e.is_held and not was_canceled(e) then return 'lost' end
+  e.is_over = true
+  drop_record(e)
+  seconds = seconds + (tonumber(e.ended_ts) - tonumber(e.started_ts))
+  local is_success = e.status == 'finished'
+  if is_success then succeeded = succeeded + 1 else failed = failed + 1 end
+  local f = redis.call('HMGET', e.key, 'status', 'flowq_gen', 'flowq_future', 'flowq_blocks',
+    'flowq_run', 'flowq_outcome', 'ttl', 'dependency_ids', 'ended_at')
+  if not f[1] then return 'ok' end -- deleted while it ran
+  local dependencies = f[8] and PREFIX .. ':job::' .. e.id .. ':dependencies'
+  if e.ttl == '0' then
+    redis.call('DEL', e.key, PREFIX .. ':results:' .. e.id)
+    if dependencies then redis.call('DEL', dependencies) end
+    return 'ok'
+  end
+  local facts = write_end(e, f)
+  keep_result(e, f[9] and f[9] ~= '')
+  local ttl = e.ttl
+  if not is_success and ttl == '-' then ttl = '31536000' end -- as RQ: a year for failures
+  local score = ttl == '-1' and '+inf' or math.floor(TS) + tonumber(ttl)
+  register(PREFIX .. (is_success and ':finished:' or ':failed:') .. e.queue, score, e.id)
+  -- A future job's own keys are needed until its blockers are retired (lua/step_futures.lua).
+  if ttl ~= '-1' then
+    redis.call('EXPIRE', e.key, ttl)
+    if dependencies then redis.call('EXPIRE', dependencies, ttl) end
+  end
+  if facts then will_settle(e.id, e.status, nil, facts) end
+  return 'ok'
+end
+
+-- Ends what has ended; returns the answers.
+local function end_all()
+  local answers, ends = {}, {}
+  for i = 1, tonumber(take()) do ends[i] = take_end() end
+  if #ends == 0 then return answers end
+  find_held()
+  local has_dependents = redis.call('EXISTS', unpack(job_keys)) > 0
+  for i, e in ipairs(ends) do answers[i] = finish(e, has_dependents) end
+  drop_executions()
+  register_all() -- before the settling, which may move some of them
+  settle_all()
+  if succeeded > 0 then redis.call('HINCRBY', worker_key, 'successful_job_count', succeeded) end
+  if failed > 0 then redis.call('HINCRBY', worker_key, 'failed_job_count', failed) end
+  redis.call('HINCRBYFLOAT', worker_key, 'total_working_time', seconds)
+  return answers
+end
+
+local function begin_ends(arguments, first)
+  argv, at = arguments, first
+  worker = argv[4]
+  worker_key = PREFIX .. ':worker:' .. worker
+  held_key = worker_key .. ':executions'
+  ends_by_wip, job_keys, records, succeeded, failed, seconds, lists = {}, {}, {}, 0, 0, 0, {}
+end
