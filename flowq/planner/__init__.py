@@ -24,6 +24,7 @@ def make_plan(graph: Graph, inputs: Mapping[str, Any], run_id: str) -> Plan:
     give no value; CycleError for a graph that has not been checked.
     """
     workflow = graph.workflow
+    assert not workflow.unread, "it has problems"
     run = {"id": run_id, "workflow": workflow.name}
     frame = Frame(graph, inputs, run, base=make_job_id(run_id, ""), env=workflow.env)
     groups, enqueues = frame.compile()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import re
+import time
 from collections.abc import Callable, Mapping
 
 import pytest
@@ -338,3 +339,12 @@ def test_every_code_has_one_rule_and_a_number_of_its_room() -> None:
     shared = {"FQ117", "FQ118", "FQ119"}  # each key has its shape, and yet
     assert all(re.fullmatch(r"FQ[25]\d\d", code) for code in RULE_BY_CODE.keys() - shared)
     assert len(set(RULE_BY_CODE.values())) == len(RULE_BY_CODE)
+
+
+def test_thousands_of_mistakes_among_thousands_of_jobs_are_told_in_time() -> None:
+    began = time.process_time()
+    problems = _check(*(_job(f"fetch_part_{n}", f"fetch_prat_{n}") for n in range(1_500)))
+
+    assert len(problems) == 1_500
+    assert time.process_time() - began < 5  # with a hint for each it was a minute
+    assert "fetch_part_1" in _check(_job("fetch_part_1"), _job("b", "fetch_prat_1"))[0].hint
