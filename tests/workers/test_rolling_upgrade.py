@@ -10,7 +10,7 @@ from pathlib import Path
 import redis
 import worker_jobs
 
-from flowq.runtime import keys
+from flowq.runtime import keys, scripts
 from flowq.runtime.queue import Queue
 
 HERE = Path(__file__).parent
@@ -58,6 +58,8 @@ def test_workers_with_different_scripts_work_off_one_graph(
         assert at_work == {b"older", b"newer"}
         go.touch()
         wait_until(lambda: report.get_status(refresh=True) == "finished", 20)
+        loaded = {library[1].decode() for library in connection.function_list()}
+        assert {scripts.TURN.function, f"{scripts.TURN.function}_newer"} <= loaded
         assert [blocker.return_value() for blocker in blockers[2:]] == list(range(2, 40))
         assert connection.lrange(f"rq:deferred:{report.id}", 0, -1) == [
             blocker.id.encode() for blocker in blockers
