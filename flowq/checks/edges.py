@@ -14,6 +14,7 @@ _VERB_BY_KEY: Mapping[str | int, str] = {
     "blocks": "blocks",
     "blocked_by": "is blocked_by",
 }
+_MAX_SPELT = 20  # jobs of a circle
 _MAX_COMPARED = 50_000  # names, for all mistakes together: each costs some 20 µs
 
 
@@ -47,10 +48,18 @@ def check_self_references(workflow: Workflow, graph: Graph) -> Iterator[Problem]
 def check_cycles(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
     """No jobs wait for each other in a circle."""
     for cycle in graph.find_cycles():
-        message = f"these jobs wait for each other: {' → '.join(cycle)}"
+        message = f"these jobs wait for each other: {_spell(cycle)}"
         hint = "each of them must run before the next: take one of these edges away"
         closing = graph.get_edge(cycle[-2], cycle[-1])
         yield Problem("FQ203", message, _said_at(workflow, closing), hint)
+
+
+def _spell(cycle: tuple[str, ...]) -> str:
+    if len(cycle) <= _MAX_SPELT:
+        return " → ".join(cycle)
+    half = _MAX_SPELT // 2
+    left_out = f"… {len(cycle) - 2 * half:,} more …"
+    return " → ".join([*cycle[:half], left_out, *cycle[-half:]])
 
 
 def check_doors(workflow: Workflow, graph: Graph) -> Iterator[Problem]:

@@ -348,3 +348,12 @@ def test_thousands_of_mistakes_among_thousands_of_jobs_are_told_in_time() -> Non
     assert len(problems) == 1_500
     assert time.process_time() - began < 5  # with a hint for each it was a minute
     assert "fetch_part_1" in _check(_job("fetch_part_1"), _job("b", "fetch_prat_1"))[0].hint
+
+
+def test_a_circle_of_very_many_jobs_is_shown_in_part() -> None:
+    jobs = [_job(f"j{n}", f"j{(n - 1) % 5_000}") for n in range(5_000)]
+    problem = _only(_check(*jobs), "FQ203")
+
+    assert "j0 → j1 → " in problem.message
+    assert " → … 4,981 more … → " in problem.message
+    assert problem.message.endswith(" → j4998 → j4999 → j0")
