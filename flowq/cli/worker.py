@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -10,6 +11,8 @@ from flowq import workers
 from flowq.cli import options, streams
 from flowq.cli.place import opened, warn_about
 from flowq.errors import UsageError
+
+COUNT = click.IntRange(min=1)
 
 
 @click.command()
@@ -24,12 +27,48 @@ from flowq.errors import UsageError
     metavar="N",
     help="How many jobs are executed at a time.",
 )
-@click.option("--burst", is_flag=True, help="End when the queues are empty.")
+@click.option("-b", "--burst", is_flag=True, help="End when the queues are empty.")
+@click.option("--max-jobs", type=COUNT, metavar="N", help="End after so many jobs.")
 @click.option(
-    "--multiprocessing",
-    is_flag=True,
-    help="Keep spawned children, instead of a fork for each job; the default on Windows.",
+    "--max-idle-time", type=COUNT, metavar="SECONDS", help="End after so long without a job."
 )
+@click.option(
+    "--mode",
+    type=click.Choice(["fork", "warm", "multiprocessing"]),
+    help="fork: a process for each job, as RQ does. warm: forked children that are kept, much "
+    "faster for short jobs. multiprocessing: spawned ones that are kept, on every platform. "
+    "Default: fork, where there is one.",
+)
+@click.option("--multiprocessing", is_flag=True, help="The same as --mode multiprocessing.")
+@click.option(
+    "--max-jobs-per-child",
+    type=COUNT,
+    metavar="N",
+    help="Replace a child that is kept after so many jobs; 1: a process for each job.",
+)
+@click.option(
+    "--no-batches",
+    "batches",
+    flag_value=False,
+    default=True,
+    help="Hand over even the shortest jobs one by one.",
+)
+@click.option(
+    "-P",
+    "--path",
+    "paths",
+    multiple=True,
+    metavar="FOLDER",
+    help="Import from there too; may be given again for others.",
+)
+@click.option(
+    "--results-ttl",
+    "default_result_ttl",
+    type=click.IntRange(min=-1),
+    metavar="SECONDS",
+    help="How long results are kept of jobs that do not say it; -1: for ever. Default: 500.",
+)
+@click.option("--job-class", metavar="NAME", help="A subclass of flowq.Job: package.module.Name")
 @click.option(
     "-S",
     "--serializer",
@@ -38,29 +77,48 @@ from flowq.errors import UsageError
     show_default=True,
     help="How jobs and results are kept in Redis, as their queue says.",
 )
-@click.option("--name", metavar="NAME", help="The worker's name; it must not be in use.")
+@click.option(
+    "--dequeue-strategy",
+    type=click.Choice(["default", "round_robin", "random"]),
+    help="Take from the queues in their order, from one after the other, or at random.",
+)
+@click.option(
+    "-s",
+    "--with-scheduler",
+    is_flag=True,
+    expose_value=False,
+    help="As RQ's option; here the scheduler is always included.",
+)
+@click.option("-n", "--name", metavar="NAME", help="The worker's name; it must not be in use.")
+@click.option(
+    "--logging-level",
+    type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"], case_sensitive=False),
+    help="How much the worker says of itself. Default: INFO, with -q WARNING.",
+)
 @options.quiet
 @options.verbose
 def command(
     queues: tuple[str, ...],
     redis_url: str | None,
-    concurrency: int,
-    burst: bool,
+    mode: Any,
     multiprocessing: bool,
-    serializer: str,
-    name: str | None,
+    paths: tuple[str, ...],
     quiet: bool,
     verbose: bool,
+    **wishes: Any,
 ) -> None:
     """Execute the jobs of queues, in this order of priority; without any, of "default".
 
-    The modules of the current folder are importable. Ctrl-C lets the running jobs finish; a second
-    one puts them back. RQ's own command starts the same worker: rq worker -w flowq.Worker.
+    The modules of the current folder are importable, and scheduled jobs are queued when they are
+    due. Ctrl-C lets the running jobs finish; a second one puts them back. RQ's own command starts
+    the same worker: rq worker -w flowq.Worker.
 
     \b
-      flowq worker --redis-url redis://localhost/0 -c 4
+      flowq worker --redis-url redis://localhost/0 -c 4 --mode warm
       flowq worker mails default --burst
     """
+    if multiprocessing and mode not in (None, "multiprocessing"):
+        raise UsageError(f"--multiprocessing and --mode {mode}: give one of them")
     with opened(redis_url) as place:
         if not quiet:
             names = ", ".join(queues or ("default",))
@@ -70,13 +128,10 @@ def command(
             workers.main(
                 url=place.url,
                 queues=queues or ("default",),
-                concurrency=concurrency,
-                mode="multiprocessing" if multiprocessing else None,
-                burst=burst,
-                paths=[str(Path.cwd())],
-                name=name,
+                mode="multiprocessing" if multiprocessing else mode,
+                paths=[str(Path(path).absolute()) for path in (*paths, ".")],
                 quiet=quiet,
-                serializer=serializer,
+                **{name: value for name, value in wishes.items() if value is not None},
             )
-        except ValueError as error:
+        except (ValueError, ImportError) as error:
             raise UsageError(str(error)) from None

@@ -42,14 +42,20 @@ def main(
     until_run: str | None = None,
     name: str | None = None,
     quiet: bool = False,
+    logging_level: str | None = None,
+    max_jobs: int | None = None,
+    max_idle_time: int | None = None,
+    dequeue_strategy: str | None = None,
     **options: Any,
 ) -> bool:
     """Be a worker until there is a reason to stop; return whether any job was done.
 
     `paths` come first on the children's `sys.path`. With `log_folder` what a job prints goes to
     `<log_folder>/<job id>.log`. `until_run` ends the worker when that run has ended.
-    `options` are those of `Worker`.
+    `logging_level` and what follows are options of `Worker.work`; `options` are those of `Worker`.
     """
+    if options.get("job_class"):  # the one name of a user's that the worker itself imports
+        sys.path[:0] = paths
     connection = make_client(url)
     make = partial(
         Worker,
@@ -64,8 +70,14 @@ def main(
     )
     worker = patiently(make, BIRTH_S)  # RQ's constructor asks the server
     until = RunEnd(until_run, connection).has_come if until_run else None
-    level = "WARNING" if quiet else "INFO"
-    return worker.work(burst=burst, logging_level=level, until=until)
+    return worker.work(
+        burst=burst,
+        logging_level=logging_level or ("WARNING" if quiet else "INFO"),
+        max_jobs=max_jobs,
+        max_idle_time=max_idle_time,
+        dequeue_strategy=dequeue_strategy,
+        until=until,
+    )
 
 
 class RunEnd:
@@ -152,6 +164,9 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
     except FlowqError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
+    except (ValueError, ImportError) as error:  # a name in use, a class that is not there
+        sys.stderr.write(f"{error}\n")
+        return UsageError.exit_code
     except RedisError as error:  # not with the URL, which may hold a password
         sys.stderr.write(f"cannot reach the server: {error}\n")
         return ServerUnavailable.exit_code
@@ -173,7 +188,14 @@ def _parser() -> argparse.ArgumentParser:
     add("--until-run", help="end when this run has ended")
     add("--name", help="the worker's name")
     add("--grace", dest="timeout_grace_s", type=float, help="seconds from a timeout to the kill")
+    add("--max-jobs", type=int, help="end after so many jobs")
+    add("--max-idle-time", type=int, help="end after so many seconds without a job")
     add("--max-jobs-per-child", type=int, help="replace a kept child after so many jobs")
+    add("--no-batches", dest="batches", action="store_false", default=None, help="one by one")
+    add("--results-ttl", dest="default_result_ttl", type=int, help="seconds; -1 for ever")
+    add("--job-class", help="a subclass of flowq.Job: package.module.Name")
+    add("--dequeue-strategy", choices=["default", "round_robin", "random"], help="as RQ's")
+    add("--logging-level", help="how much the worker says of itself")
     add("--quiet", action="store_true", default=None, help="say less")
     add("--values", help=argparse.SUPPRESS)
     return parser

@@ -279,9 +279,19 @@ def _as_list(queues: Any) -> list[Any]:
 
 def _ours(given: Any, theirs: type, ours: type) -> Any:
     if isinstance(given, str):
-        given = import_attribute(given)
+        given = _import(given)
     if given is None or given is theirs:
         return ours
-    if not issubclass(given, ours):
-        raise UsageError(f"{given.__qualname__} is not a subclass of flowq.{ours.__name__}")
+    if not (isinstance(given, type) and issubclass(given, ours)):
+        name = getattr(given, "__qualname__", repr(given))
+        raise UsageError(f"{name} is not a subclass of flowq.{ours.__name__}")
     return given
+
+
+def _import(name: str) -> Any:
+    try:
+        return import_attribute(name)
+    except ValueError:
+        raise UsageError(
+            f"there is no {name} to import; say package.module.Name, of a module on the path"
+        ) from None
