@@ -15,7 +15,8 @@
     address.py    how to connect
     limits.py     when a worker ends by itself
     claims.py     the values between them; cell.py        the shared memory beside them
-    pace.py       how long jobs take; output.py what they print; deadline.py when their time is up
+    pace.py       how long jobs take; deadline.py when their time is up
+    output.py     what they print; scratch.py where that is until they end
 
 Nothing is loaded before it is asked for.
 """

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing.sharedctypes import RawArray
 from typing import Any
 
-_BEGUN, _BEGUN_AT, _PID, _FIRST, _LIMIT, _EXTRA_S, _USED = range(7)
+_BEGUN, _BEGUN_AT, _PID, _FIRST, _LIMIT, _EXTRA_S, _USED, _LOGGED = range(8)
 LOCK_S = 0.2
 KEPT_BYTES = 65_536
 
@@ -24,7 +26,7 @@ class Cell:
     """
 
     def __init__(self, context: Any) -> None:
-        self._values = RawArray("d", 7)
+        self._values = RawArray("d", 8)
         self._kept = RawArray("c", KEPT_BYTES)
         self._lock = context.Lock()
 
@@ -62,6 +64,27 @@ class Cell:
         """Say that the job's callbacks need so much time beyond its timeout."""
         self._values[_EXTRA_S] = seconds
 
+    # In both -------------------------------------------------------------------------------------
+
+    @contextmanager
+    def held(self, within_s: float | None = None) -> Iterator[bool]:
+        """Keep the other side out; gives False when it did not come to that `within_s`."""
+        is_held = self._lock.acquire(timeout=within_s)
+        try:
+            yield is_held
+        finally:
+            if is_held:
+                self._lock.release()
+
+    @property
+    def logged_bytes(self) -> int:
+        """How much of what the child has written is in a log already. Only while it is `held`."""
+        return int(self._values[_LOGGED])
+
+    @logged_bytes.setter
+    def logged_bytes(self, count: int) -> None:
+        self._values[_LOGGED] = count
+
     # In the supervisor ---------------------------------------------------------------------------
 
     @property
@@ -91,12 +114,8 @@ class Cell:
 
     def read_kept(self) -> bytes:
         """Return the reports that are not sent yet; of a killed child too."""
-        is_locked = self._lock.acquire(timeout=LOCK_S)
-        try:
+        with self.held(LOCK_S):
             return bytes(self._kept[: int(self._values[_USED])])
-        finally:
-            if is_locked:
-                self._lock.release()
 
     def take_back(self) -> int | None:
         """Let it begin nothing more; return the number begun last, None when the lock is stuck."""
@@ -107,3 +126,8 @@ class Cell:
             return self.begun
         finally:
             self._lock.release()
+
+    def free(self) -> None:
+        """Whoever executed a job here is dead, and may have died with the lock in its hand."""
+        self._lock.acquire(timeout=LOCK_S)
+        self._lock.release()

@@ -19,7 +19,7 @@ import time
 from contextlib import nullcontext, suppress
 from io import BytesIO
 from multiprocessing.connection import Connection
-from typing import Any, TextIO
+from typing import Any
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
@@ -27,7 +27,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from flowq.workers import deadline
 from flowq.workers.cell import Cell
 from flowq.workers.claims import End, Task
-from flowq.workers.output import Capture
+from flowq.workers.output import Capture, open_stream
 from flowq.workers.perform import Bench, Settings
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -94,7 +94,7 @@ def main(channel: Connection, lifeline: Connection, cell: Cell, settings: Settin
     hold_on(lifeline)
     deadline.prepare()
     bench = Bench(settings)
-    capture = Capture(settings)
+    capture = Capture(settings, cell)
     outbox = Outbox(channel, cell)
     while True:
         try:
@@ -130,7 +130,8 @@ def work_off(outbox: Outbox, cell: Cell, bench: Bench, capture: Capture, tasks: 
             end = bench.execute(task, cell.ask_for)
             if os.getpid() != pid:  # the job has forked, and its copy came back out of the function
                 os._exit(0)
-            capture.end(task.job_id)
+            if not capture.end(task.job_id):
+                end = end._replace(is_spent=True)
             outbox.add(end)
             is_spent = end.is_spent
     outbox.flush()
@@ -161,8 +162,8 @@ def set_up_process(settings: Settings) -> None:
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)
-    sys.stdout = _open_stream(1)
-    sys.stderr = _open_stream(2)
+    sys.stdout = open_stream(1)
+    sys.stderr = open_stream(2)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "SIGBREAK"):
         signal.signal(signal.SIGBREAK, signal.SIG_IGN)
@@ -172,14 +173,6 @@ def set_up_process(settings: Settings) -> None:
     for path in reversed(settings.paths):
         if path not in sys.path:
             sys.path.insert(0, path)
-
-
-def _open_stream(descriptor: int) -> TextIO:
-    # By line, or the last words of a killed job would be lost; and whatever the worker's process
-    # has put in the place of its own streams does not matter here.
-    return open(
-        descriptor, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False
-    )
 
 
 def hold_on(lifeline: Connection) -> None:

@@ -6,31 +6,24 @@ Nothing in here knows Redis. `Crew.ends` collects what has to be told to it.
 from __future__ import annotations
 
 import logging
-import os
 import pickle
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
 from flowq.workers.child import read_kept, read_message
 from flowq.workers.claims import Claim, End
 from flowq.workers.hire import Child, Mode, Process, hire
-from flowq.workers.output import (
-    BINARY,
-    LOG_BYTES,
-    RUNAWAY_BYTES,
-    TAIL_BYTES,
-    append_log,
-    read_bounded,
-    scratch_path,
-)
 from flowq.workers.pace import BATCH_S
 from flowq.workers.perform import Settings, failed
+from flowq.workers.scratch import Scratch
 
 MAX_UNREAD_BYTES = 32_000
 """What may wait in the channel of a busy child: a full channel would make both sides wait."""
+
+LONG_S = 0.5
+"""What a job prints that takes longer than that is in its log before it ends."""
 
 YOUNG_S = 5.0
 """A child that lived longer than that was fit for work, and somebody has ended it."""
@@ -45,6 +38,7 @@ class Crew:
         self.size = size
         self.mode = mode
         self.settings = settings
+        self.scratch = Scratch(settings.scratch_folder, settings.log_folder)
         self.children: list[Child] = []
         self.ends: deque[tuple[Claim, End]] = deque()
         self.orphans: deque[Claim] = deque()
@@ -258,7 +252,7 @@ class Crew:
             self._note_death(child)
         self._charge(child, how)
         self._let_go(child)
-        self._drop_scratch(child)
+        self.scratch.drop(child.process.pid)
 
     def _note_death(self, child: Child) -> None:
         """Count the children that end without a job, one after the other, as soon as they begin."""
@@ -277,48 +271,25 @@ class Crew:
 
     def _charge(self, child: Child, how: str) -> None:
         """Fail the job that was being executed; the others that the child held are not at fault."""
+        child.cell.free()
         self.collect(child)
         claim = child.executing
         if claim is None:
             return
         del child.claims[claim.number]
         seconds = time.monotonic() - child.cell.begun_at
-        tail = self._save_output(child, claim)
+        tail = self.scratch.take(child.process.pid, child.cell, claim.job_id)
         self.ends.append((claim, died(claim, child.killed_because or how, tail, seconds)))
         child.killed_because = ""
 
     # Output --------------------------------------------------------------------------------------
 
-    def _save_output(self, child: Child, claim: Claim) -> str:
-        folder = self.settings.scratch_folder
-        if folder is None:
-            return ""
-        try:
-            descriptor = os.open(scratch_path(folder, child.process.pid), os.O_RDWR | BINARY)
-        except OSError:
-            return ""
-        try:
-            text = read_bounded(descriptor)
-            os.ftruncate(descriptor, 0)
-        finally:
-            os.close(descriptor)
-        if text and self.settings.log_folder:
-            append_log(self.settings.log_folder, claim.job_id, text)
-        return text[-TAIL_BYTES:].decode(errors="replace")
-
-    def trim_output(self, child: Child) -> None:
-        """Cut the output of a job that prints without end."""
-        if self.settings.scratch_folder is None:
-            return
-        path = scratch_path(self.settings.scratch_folder, child.process.pid)
-        with suppress(OSError):
-            if path.stat().st_size > RUNAWAY_BYTES:
-                os.truncate(path, LOG_BYTES // 2)
-
-    def _drop_scratch(self, child: Child) -> None:
-        if self.settings.scratch_folder:
-            with suppress(OSError):  # on Windows, while something that the job started has it open
-                scratch_path(self.settings.scratch_folder, child.process.pid).unlink()
+    def pass_on_output(self, child: Child) -> None:
+        """Let its log have what a job that takes long has written so far, within bounds."""
+        claim = child.executing
+        if claim is not None and time.monotonic() - child.cell.begun_at > LONG_S:
+            self.scratch.pass_on(child.process.pid, child.cell, claim.number, claim.job_id)
+        self.scratch.trim(child.process.pid)
 
     # Ending --------------------------------------------------------------------------------------
 
@@ -345,7 +316,7 @@ class Crew:
             child.lifeline.close()
         for child in self.children:
             await_end(child.process)
-            self._drop_scratch(child)
+            self.scratch.drop(child.process.pid)
         self.children.clear()
         return left
 

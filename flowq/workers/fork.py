@@ -89,7 +89,7 @@ def nurse(channel: Connection, lifeline: Connection, cell: Cell, settings: Setti
     """
     child.set_up_process(settings)
     child.die_with_parent()
-    capture = Capture(settings)
+    capture = Capture(settings, cell)
     outbox = child.Outbox(channel, cell)
     while True:
         try:

@@ -2,20 +2,26 @@
 
 Each child writes to a scratch file of its own. When a job ends, what it wrote goes to the log of
 that job (or to where the worker itself prints), and the scratch file is emptied: a job that prints
-nothing costs one look at the file's size. After a death the supervisor reads the scratch file.
+nothing costs two looks at positions. Of a job that takes longer the supervisor passes on what is
+there already (scratch.py); the cell says how much that was, and its lock keeps the two apart.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
+
+from flowq.workers.cell import Cell
 
 if TYPE_CHECKING:
     from flowq.workers.perform import Settings
 
 LOG_BYTES = 1_000_000
 """How much of one job's output is kept: the first and the last half of that."""
+
+HALF_BYTES = LOG_BYTES // 2
 
 RUNAWAY_BYTES = 64_000_000
 """How long a scratch file may get while its job runs."""
@@ -26,11 +32,21 @@ BINARY = getattr(os, "O_BINARY", 0)
 """Windows would change line ends, and take a Ctrl-Z for the end of the file."""
 
 
+MARK = 0 if BINARY else (1 << 30) + 7
+"""Where an empty scratch file is positioned: elsewhere stands what somebody has written to, or has
+put in its place. On Windows a subprocess would write there, instead of at the end."""
+
+ALL_BYTES = 1 << 50
+
+log = logging.getLogger("rq.worker")
+
+
 class Capture:
     """In the child: sends descriptors 1 and 2 to the scratch file, and from there to the log."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, cell: Cell) -> None:
         self._log_folder = settings.log_folder
+        self._cell = cell
         self._scratch: int | None = None
         self._terminal = 1
         if settings.scratch_folder:
@@ -40,19 +56,63 @@ class Capture:
         self._terminal = os.dup(1)
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_TRUNC | BINARY
         self._scratch = os.open(path, flags, 0o600)
+        os.lseek(self._scratch, MARK, os.SEEK_SET)
         os.dup2(self._scratch, 1)
         os.dup2(self._scratch, 2)
 
-    def end(self, job_id: str | None) -> None:
-        """Move what was written since the last call to the job's log."""
-        if self._scratch is None or not os.lseek(self._scratch, 0, os.SEEK_END):
-            return
-        text = read_bounded(self._scratch)
-        os.ftruncate(self._scratch, 0)
-        if self._log_folder and job_id:
-            append_log(self._log_folder, job_id, text)
-        else:
-            _write_all(self._terminal, text)
+    def end(self, job_id: str | None) -> bool:
+        """Move what was written since the last call to the job's log.
+
+        False when the job has closed descriptors 1 or 2, or put others there: they are repaired,
+        but what it has opened since may have got their numbers.
+        """
+        if self._scratch is None or self._is_untouched():
+            return True
+        is_fit = self._is_in_place(1) and self._is_in_place(2)
+        with self._cell.held():
+            text = read_bounded(self._scratch, self._cell.logged_bytes)
+            self._write(job_id, text)
+            self._cell.logged_bytes = ALL_BYTES
+            os.ftruncate(self._scratch, 0)
+            self._cell.logged_bytes = 0
+        os.lseek(self._scratch, MARK, os.SEEK_SET)
+        if not is_fit:
+            os.dup2(self._scratch, 1)
+            os.dup2(self._scratch, 2)
+        return is_fit
+
+    def _is_untouched(self) -> bool:
+        try:
+            return os.lseek(1, 0, os.SEEK_CUR) == MARK == os.lseek(2, 0, os.SEEK_CUR)
+        except OSError:  # closed, or not a file any more
+            return False
+
+    def _is_in_place(self, descriptor: int) -> bool:
+        assert self._scratch is not None
+        try:
+            return os.path.sameopenfile(descriptor, self._scratch)
+        except OSError:
+            return False
+
+    def _write(self, job_id: str | None, text: bytes) -> None:
+        try:
+            if self._log_folder and job_id:
+                append_log(self._log_folder, job_id, text)
+            else:
+                _write_all(self._terminal, text)
+        except OSError as error:  # a full disk, a reader that has gone: the job has succeeded
+            log.warning("the output of job %s is lost: %s", job_id, error)
+
+
+def open_stream(descriptor: int) -> TextIO:
+    """Return what `sys.stdout` and `sys.stderr` are in a child.
+
+    By line, or the last words of a killed job would be lost; and whatever the worker's process has
+    put in the place of its own streams does not matter here.
+    """
+    return open(
+        descriptor, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False
+    )
 
 
 def scratch_path(folder: str, pid: int) -> Path:
@@ -60,17 +120,19 @@ def scratch_path(folder: str, pid: int) -> Path:
     return Path(folder) / f"child-{pid}.out"
 
 
-def read_bounded(descriptor: int) -> bytes:
-    """Return what is in the file, without the middle when it is long."""
+def read_bounded(descriptor: int, skip: int = 0) -> bytes:
+    """Return what is in the file, without the middle when it is long, and without the first
+    `skip` bytes (at most half of what is kept, or all)."""
     size = os.fstat(descriptor).st_size
-    if size <= LOG_BYTES:
-        return _read_at(descriptor, 0, size)
-    half = LOG_BYTES // 2
-    note = f"\n[… {size - 2 * half:,} bytes left out …]\n".encode()
-    return _read_at(descriptor, 0, half) + note + _read_at(descriptor, size - half, half)
+    if size <= LOG_BYTES or skip > HALF_BYTES:
+        return read_at(descriptor, skip, size - skip)
+    note = f"\n[… {size - 2 * HALF_BYTES:,} bytes left out …]\n".encode()
+    first = read_at(descriptor, skip, HALF_BYTES - skip)
+    return first + note + read_at(descriptor, size - HALF_BYTES, HALF_BYTES)
 
 
-def _read_at(descriptor: int, at: int, size: int) -> bytes:
+def read_at(descriptor: int, at: int, size: int) -> bytes:
+    """Return so many bytes from there, or what there is."""
     os.lseek(descriptor, at, os.SEEK_SET)
     parts = []
     while size > 0 and (part := os.read(descriptor, size)):
@@ -81,6 +143,8 @@ def _read_at(descriptor: int, at: int, size: int) -> bytes:
 
 def append_log(folder: str, job_id: str, text: bytes) -> None:
     """Add to the log of a job; a retry goes below what was there."""
+    if not text:
+        return
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
     with (path / f"{job_id}.log").open("ab") as file:

@@ -13,7 +13,7 @@ from flowq.workers.pace import BATCH_S, Pace
 LOOK_S = 0.01
 """How old a child's job may get while others wait behind it."""
 
-TRIM_S = 0.5
+READ_S = 0.5
 ERRAND_S = 300.0
 """How long RQ's own way to end a job, or a chore, may take (they run callbacks and webhooks)."""
 
@@ -28,7 +28,7 @@ class Oversight:
         self.pace = pace
         self.grace_s = grace_s
         self._looked_at = 0.0
-        self._trimmed_at = 0.0
+        self._read_at = 0.0
 
     def look(self) -> bool:
         """Do what has to be done by now; True when Redis should hear at once what has begun."""
@@ -37,10 +37,10 @@ class Oversight:
             return False
         self._looked_at = now
         news = [self._look_at(child, now) for child in list(self.crew.children)]
-        if now - self._trimmed_at > TRIM_S:
-            self._trimmed_at = now
+        if now - self._read_at > READ_S:
+            self._read_at = now
             for child in self.crew.children:
-                self.crew.trim_output(child)
+                self.crew.pass_on_output(child)
         self.crew.fill()
         return any(news)
 

@@ -9,6 +9,7 @@ import time
 import zlib
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -36,6 +37,7 @@ from flowq.runtime.queue import Queue
 from flowq.workers.address import Address
 from flowq.workers.claims import DEFAULT_TIMEOUT_S, End, Task
 from flowq.workers.deadline import DEATH_PENALTY_CLASS
+from flowq.workers.output import open_stream
 from flowq.workers.restoring import Restorer
 
 
@@ -64,6 +66,7 @@ class Bench:
     _ask_for: Callable[[float], None] = lambda seconds: None
     _threads: int = field(default_factory=threading.active_count)
     _folder: str = field(default_factory=os.getcwd)
+    _streams: tuple[Any, Any] = field(default_factory=lambda: (sys.stdout, sys.stderr))
 
     @cached_property
     def connection(self) -> Redis:
@@ -172,13 +175,18 @@ class Bench:
         )
 
     def _tidy(self) -> None:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        except Exception:  # noqa: BLE001 - closed, or replaced by the job
+            self._streams = (open_stream(1), open_stream(2))
+        sys.stdout, sys.stderr = self._streams
         try:
             if os.getcwd() != self._folder:  # noqa: PTH109 - this runs for each job
                 os.chdir(self._folder)
         except OSError:
-            os.chdir(self._folder)
+            with suppress(OSError):
+                os.chdir(self._folder)
 
     # Ending the long way -------------------------------------------------------------------------
 

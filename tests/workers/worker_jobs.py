@@ -6,6 +6,7 @@ import asyncio
 import ctypes
 import faulthandler
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -256,6 +257,36 @@ def check_sum(count: int) -> int:
 def echo(value: bytes) -> bytes:
     """Return the argument."""
     return value
+
+
+def print_around(before: str, go: str, after: str) -> None:
+    """Print, wait until we may go on, print again."""
+    os.write(1, before.encode())
+    while not Path(go).exists():
+        time.sleep(0.01)
+    os.write(1, after.encode())
+
+
+def print_wait_die(text: str, go: str) -> None:
+    """Print, wait until we may go on, print again, and die of a signal."""
+    print_around(text, go, "the last words")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def chunks_of(seed: int) -> list[bytes]:
+    """Return what `print_chunks` prints."""
+    chance = random.Random(seed)
+    sizes = [chance.choice((1, 7, 4_096, 30_000, 200_000)) for _ in range(chance.randrange(1, 12))]
+    return [b"%d" % (index % 10) * size for index, size in enumerate(sizes)]
+
+
+def print_chunks(seed: int) -> None:
+    """Print much, with pauses; every seventh dies of it."""
+    for chunk in chunks_of(seed):
+        os.write(1, chunk)
+        time.sleep(0.004)
+    if seed % 7 == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 # For the tests themselves -----------------------------------------------------------------------
