@@ -13,7 +13,7 @@ import pytest
 import worker_jobs
 from real_servers import Servers, Started, find_owner, make_cluster, wait_until
 
-from flowq import server
+from flowq import client, server
 from flowq.errors import ServerUnavailable
 
 HERE = Path(__file__).parent
@@ -91,11 +91,12 @@ def test_without_a_hash_tag_it_is_said_which_setting_is_missing(url: str) -> Non
         server.connect(url)
 
 
-def test_a_node_by_itself_is_told_to_be_one_of_a_cluster(
-    nodes: list[Started], tmp_path: Path
-) -> None:
+def test_a_node_by_itself_is_told_to_be_one_of_a_cluster(nodes: list[Started]) -> None:
     owner = find_owner(nodes, f"{PREFIX}:queues")
     other = next(node for node in nodes[:3] if node is not owner)
-    process = start(tmp_path, "runs", "--redis-url", other.url)
-    assert "it is one node of a cluster; write redis+cluster://" in process.communicate()[1]
-    assert process.returncode == 4
+    with (
+        server.connect(other.url) as connection,
+        pytest.raises(ServerUnavailable, match="it is one node of a cluster; write redis"),
+        client.server_errors(other.url),
+    ):
+        connection.get(f"{PREFIX}:queues")

@@ -15,8 +15,9 @@ import pytest
 import redis
 from real_servers import Servers, Started, TlsProxy
 
-from flowq import server
+from flowq import client, server, workers
 from flowq.errors import ServerUnavailable
+from flowq.runtime.queue import Queue
 
 WORKFLOWS = Path(__file__).parents[2] / "workflows"
 
@@ -27,20 +28,11 @@ RIGHTS = (
 """What docs/production.md says that a user needs."""
 
 
-SHORT = """
-name: short
-jobs:
-  look: {call: os:getcwd}
-  wait: {call: time:tzset, needs: look}
-"""
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("kinds")
     for file in WORKFLOWS.glob("gallery*"):
         shutil.copy(file, place)
-    (place / "short.yaml").write_text(SHORT)
     return place
 
 
@@ -84,10 +76,16 @@ def flowq(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def run_at(folder: Path, url: str, workflow: str = "short.yaml") -> None:
-    ran = flowq(folder, "run", workflow, "-c", "1", "--json", "--redis-url", url)
-    assert ran.returncode == 0, ran.stderr
-    assert json.loads(ran.stdout)["status"] == "succeeded"
+def work_at(url: str) -> None:
+    """Let a worker run a small graph, in this process and its children."""
+    with server.connect(url) as connection:
+        queue = Queue(connection=connection)
+        total = queue.enqueue("operator.add", 1, 2, deferred=True)
+        for number in range(3):
+            queue.enqueue("math.factorial", number, blocked_by=total)
+        total.release()
+        workers.main(url=url, burst=True, mode="multiprocessing", quiet=True)
+        assert total.return_value() == 3
 
 
 def test_a_user_with_the_rights_that_are_documented_can_do_all(
@@ -95,7 +93,9 @@ def test_a_user_with_the_rights_that_are_documented_can_do_all(
 ) -> None:
     started.connection.acl_log_reset()
     url = f"redis://flows:s3cr3t@127.0.0.1:{started.port}/3"
-    run_at(folder, url, "gallery.yaml")
+    ran = flowq(folder, "run", "gallery.yaml", "-c", "2", "--json", "--redis-url", url)
+    assert ran.returncode == 0, ran.stderr
+    assert json.loads(ran.stdout)["status"] == "succeeded"
     looked = flowq(folder, "doctor", "--redis-url", url)
     assert looked.returncode == 0, looked.stderr
     refused = {entry["object"] for entry in started.connection.acl_log()}
@@ -116,23 +116,24 @@ def test_and_nothing_else(started: Started) -> None:
                 client.execute_command(*words)
 
 
-def test_a_socket_with_a_user_and_a_database(
-    folder: Path, started: Started, socket_path: Path
-) -> None:
-    run_at(folder, f"unix://flows:s3cr3t@{socket_path}?db=4")
+def test_a_socket_with_a_user_and_a_database(started: Started, socket_path: Path) -> None:
+    work_at(f"unix://flows:s3cr3t@{socket_path}?db=4")
     assert "db4" in started.connection.info("keyspace")
 
 
-def test_tls_with_a_certificate_of_ones_own(folder: Path, proxy: TlsProxy) -> None:
+def test_tls_with_a_certificate_of_ones_own(proxy: TlsProxy) -> None:
     place = f"rediss://flows:s3cr3t@127.0.0.1:{proxy.port}/5"
-    run_at(folder, f"{place}?ssl_ca_certs={proxy.certificate}")
+    work_at(f"{place}?ssl_ca_certs={proxy.certificate}")
     with pytest.raises(ServerUnavailable, match="certificate verify failed"):
         server.connect(place)
 
 
-def test_a_user_without_rights_is_told_which_one_is_missing(folder: Path, started: Started) -> None:
+def test_a_user_without_rights_is_told_which_one_is_missing(started: Started) -> None:
     started.connection.execute_command("ACL", "SETUSER", "poor", "on", ">poor", "+@connection")
-    told = flowq(folder, "runs", "--redis-url", f"redis://poor:poor@127.0.0.1:{started.port}/0")
-    assert told.returncode == 4
-    assert "has no permissions to run" in told.stderr
-    assert "Traceback" not in told.stderr
+    url = f"redis://poor:poor@127.0.0.1:{started.port}/0"
+    with (
+        server.connect(url) as connection,
+        pytest.raises(ServerUnavailable, match="has no permissions to run"),
+        client.server_errors(url),
+    ):
+        client.list_runs(connection)
