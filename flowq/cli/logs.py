@@ -80,12 +80,13 @@ class Tail:
             attempt = (job.job_id, job.attempts)
             if not job.attempts or attempt in self._done:
                 continue
-            for line in self._new_lines(job):
+            for line in self.new_lines(job):
                 display.output(job.name, line)
             if job.ended_at is not None:
                 self._done.add(attempt)
 
-    def _new_lines(self, job: JobStatus) -> Iterator[str]:
+    def new_lines(self, job: JobStatus) -> Iterator[str]:
+        """Yield the lines that are whole by now and have not been yielded; at its end, all."""
         is_last = job.ended_at is not None
         *lines, rest = self._new_bytes(job.job_id, is_last).split(b"\n")
         if is_last and rest:

@@ -10,33 +10,48 @@ import click
 
 from flowq import client
 from flowq.cli import display, logs, options, reporting, streams
+from flowq.cli.following import POLL_S
 from flowq.cli.place import Place, opened
 from flowq.client import Run
-from flowq.errors import NotFound
+from flowq.errors import NotFound, UsageError
 from flowq.nearest import did_you_mean
 from flowq.render.details import JobDetails, job_details, run_details
-from flowq.render.lines import Line
+from flowq.render.lines import Line, printable
 from flowq.render.progress import progress
 from flowq.render.summary import summary
+from flowq.status import ENDED, JobStatus, RunStatus
 
 
 @click.command()
 @options.run_id
 @click.argument("job", required=False)
+@click.option(
+    "-f", "--follow", is_flag=True, help="Print what JOB prints, as it comes, until it has ended."
+)
 @options.redis_url
 @options.verbose
-def command(run_id: str, job: str | None, redis_url: str | None, verbose: bool) -> None:
+def command(
+    run_id: str, job: str | None, follow: bool, redis_url: str | None, verbose: bool
+) -> int:
     """Show a run: its inputs, its jobs, and why jobs failed. Or one JOB of it, with the whole
     traceback, all that it printed, and its result.
+
+    With --follow the exit code is 0 when the job finished or was skipped, else 1.
 
     \b
       flowq show k3v9x0q2m5ab
       flowq show k3v9x0q2m5ab thumbnail
+      flowq show k3v9x0q2m5ab thumbnail --follow
     """
+    if follow and not job:
+        raise UsageError("--follow is for one job: flowq show RUN JOB --follow")
     with opened(redis_url) as place:
         run = client.get_run(run_id, place.connection)
+        if job and follow:
+            return _follow(run, job, place)
         lines = _job(run, job) if job else _run(run, place)
         display.tell(list(lines), sys.stdout)
+    return 0
 
 
 def _run(run: Run, place: Place) -> Iterator[Line]:
@@ -49,12 +64,29 @@ def _run(run: Run, place: Place) -> Iterator[Line]:
     yield from summary(reporting.make_report(run, status, place), width, unicode=unicode)[1:]
 
 
-def _job(run: Run, name: str) -> Iterator[Line]:
-    status = run.status()
+def _follow(run: Run, name: str, place: Place) -> int:
+    job, tail = _find_job(run, run.status(), name), logs.Tail()
+    for status, _ in run.observe(POLL_S, place.revive):
+        job = _find_job(run, status, name)
+        for line in tail.new_lines(job):
+            streams.write(f"{printable(line)}\n")
+        if job.state in ENDED:
+            break
+    if job.attempts and not logs.path_of(job.job_id).exists():
+        streams.note(f"flowq: {name} printed nothing, or where its worker was started")
+    return 0 if job.state in ("finished", "skipped") else 1
+
+
+def _find_job(run: Run, status: RunStatus, name: str) -> JobStatus:
     if name not in status.jobs:
         hint = did_you_mean(name, status.jobs)
         raise NotFound(f"there is no job {name} in run {run.run_id}; {hint}")
-    job = status.jobs[name]
+    return status.jobs[name]
+
+
+def _job(run: Run, name: str) -> Iterator[Line]:
+    status = run.status()
+    job = _find_job(run, status, name)
     failure = run.failures([name]).get(name)
     details = JobDetails(
         job,

@@ -36,11 +36,13 @@ def _smoke(toast: str) -> None:
 def wait_for(file: str, within_s: float = 30.0) -> str:
     """Return when the file exists; `started` beside it tells that somebody waits."""
     Path(f"{file}.started").write_text(str(os.getpid()), encoding="utf-8")
+    print("at the door")
     deadline = time.monotonic() + within_s
     while not Path(file).exists():
         if time.monotonic() > deadline:
             raise TimeoutError(file)
         time.sleep(0.01)
+    print("inside")
     return "opened"
 
 
