@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import uuid4
 
@@ -19,6 +20,21 @@ if TYPE_CHECKING:
     from redis import Redis
 
 Strategy = Literal["default", "round_robin", "random"]
+
+
+@dataclass(frozen=True)
+class Room:
+    """What the children can take: jobs for so many of them, of which so many are `idle`; the others
+    take short jobs only, of `budget_s` together; `limit` jobs at most. Units: seconds."""
+
+    slots: int
+    idle: int
+    limit: int
+    budget_s: float = 1.0
+    cost_by_kind: Mapping[str, float] = field(default_factory=dict)
+
+
+NO_ROOM = Room(0, 0, 0)
 
 RESULT_NUMBER = {"finished": "1", "failed": "2", "stopped": "2"}
 """RQ's types of results; it records stopped jobs as failures."""
@@ -49,36 +65,17 @@ class Ledger:
         self._said: list[Any] = []
         self._key = keys.job(worker)
 
-    def turn(
-        self,
-        ends: Sequence[tuple[Claim, End]],
-        *,
-        slots: int,
-        idle: int,
-        limit: int,
-        budget_s: float,
-        cost_by_kind: Mapping[str, float],
-    ) -> Turn:
-        """End executions and claim the next jobs for `slots` children, in one step."""
-        arguments = self._arguments(ends, slots, idle, limit, budget_s, cost_by_kind)
-        return self._read(scripts.TURN.call(self.connection, self._key, *arguments))
+    def turn(self, ends: Sequence[tuple[Claim, End]], room: Room) -> Turn:
+        """End executions and claim the next jobs, in one step."""
+        self.send(ends, room)
+        return self.receive()
 
-    def send(
-        self,
-        ends: Sequence[tuple[Claim, End]],
-        *,
-        slots: int,
-        idle: int,
-        limit: int,
-        budget_s: float,
-        cost_by_kind: Mapping[str, float],
-    ) -> None:
+    def send(self, ends: Sequence[tuple[Claim, End]], room: Room) -> None:
         """Begin a turn; `receive` has to follow before the next, or `hang_up`."""
-        arguments = self._arguments(ends, slots, idle, limit, budget_s, cost_by_kind)
         if self._line is None:
             self._line = self.connection.connection_pool.get_connection()
-        self._said = arguments
-        scripts.TURN.send(self._line, self.connection.connection_pool, self._key, *arguments)
+        self._said = self._arguments(ends, room)
+        scripts.TURN.send(self._line, self.connection.connection_pool, self._key, *self._said)
 
     @property
     def socket(self) -> Any:
@@ -103,18 +100,11 @@ class Ledger:
             line.disconnect()
             self.connection.connection_pool.release(line)
 
-    def _arguments(
-        self,
-        ends: Sequence[tuple[Claim, End]],
-        slots: int,
-        idle: int,
-        limit: int,
-        budget_s: float,
-        cost_by_kind: Mapping[str, float],
-    ) -> list[Any]:
-        arguments: list[Any] = [self.worker, self._new_base(), slots, idle, f"{budget_s:.6f}"]
-        arguments += [limit, self._beat_s, len(self.queues), *self._order(), len(cost_by_kind)]
-        for kind, cost_s in cost_by_kind.items():
+    def _arguments(self, ends: Sequence[tuple[Claim, End]], room: Room) -> list[Any]:
+        arguments: list[Any] = [self.worker, self._new_base(), room.slots, room.idle]
+        arguments += [f"{room.budget_s:.6f}", room.limit, self._beat_s]
+        arguments += [len(self.queues), *self._order(), len(room.cost_by_kind)]
+        for kind, cost_s in room.cost_by_kind.items():
             arguments += [kind, f"{cost_s:.6f}"]
         arguments.append(len(ends))
         for claim, end in ends:
@@ -191,14 +181,7 @@ class Ledger:
         self.connection.delete(f"{keys.job(claim.job_id)}:dependents")
         if end.status == "finished" and end.field == "retry":
             end = end._replace(field="", value="", status="failed")
-        self.turn(
-            [(claim, end._replace(how="turn", ttl=end.ttl or "-1"))],
-            slots=0,
-            idle=0,
-            limit=0,
-            budget_s=1.0,
-            cost_by_kind={},
-        )
+        self.turn([(claim, end._replace(how="turn", ttl=end.ttl or "-1"))], NO_ROOM)
 
     def find_unknown(self, known: Iterable[Claim]) -> list[tuple[str, str]]:
         """Return (job, execution) pairs that Redis says we hold and we know nothing about.

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +18,7 @@ from redis.exceptions import ReadOnlyError, ResponseError
 from flowq.workers.claims import Claim, End, Turn
 from flowq.workers.doorbell import Doorbell
 from flowq.workers.hire import Child
-from flowq.workers.ledger import Ledger
+from flowq.workers.ledger import Ledger, Room
 from flowq.workers.limits import Limits
 from flowq.workers.oversight import Oversight, complete, needs_long_way
 from flowq.workers.pace import BATCH_S
@@ -42,8 +41,7 @@ class Sent:
     """A turn that has not been answered yet, as it was asked for."""
 
     ends: list[tuple[Claim, End]]
-    slots: int
-    costs: Mapping[str, float]
+    room: Room
     expectant: list[Child]
 
 
@@ -229,12 +227,11 @@ class Turns:
         limit = min(BATCH_LIMIT * slots, self._jobs_left())
         if self.ledger.strategy != "default":
             limit = min(limit, 1)  # the next one is another queue's turn
-        self._sent = Sent(ends, slots, costs, expectant)
+        room = Room(slots, idle, limit, BATCH_S, costs)
+        self._sent = Sent(ends, room, expectant)
         if slots:
             self.doorbell.has_rung = False  # what rings from now on may come too late for the turn
-        self.ledger.send(
-            ends, slots=slots, idle=idle, limit=limit, budget_s=BATCH_S, cost_by_kind=costs
-        )
+        self.ledger.send(ends, room)
         if not self.crew.is_busy:
             self.hear()
 
@@ -261,11 +258,11 @@ class Turns:
                 self._rare.append((claim, end))
             else:
                 self._count(claim, end)
-        if sent.slots:
+        if sent.room.slots:
             self.is_dry = not turn.has_left
         self._suspended_until = time.monotonic() + SUSPENDED_S if turn.is_suspended else 0.0
         self._claimed += len(turn.claims)
-        self.crew.hand_over(turn.claims, sent.costs, sent.expectant)
+        self.crew.hand_over(turn.claims, sent.room.cost_by_kind, sent.expectant)
         # Fewer or more than that: the answer to some turn was lost.
         self._is_unsure = turn.held != len(self.crew.held) + len(self.list_pending())
 

@@ -26,7 +26,7 @@ from flowq.runtime.holds import Edge
 from flowq.runtime.queue import Queue
 from flowq.spec import Block
 from flowq.workers.claims import Claim, End, Turn
-from flowq.workers.ledger import Ledger
+from flowq.workers.ledger import Ledger, Room
 
 TTL_S = 5_000
 
@@ -92,8 +92,7 @@ class Server:
             self.executions[job_id] = claim
 
     def _turn(self, ends: list[tuple[Claim, End]], slots: int) -> Turn:
-        options: dict[str, Any] = {"budget_s": 1.0, "cost_by_kind": {}}
-        return self.ledger.turn(ends, slots=slots, idle=slots, limit=slots, **options)
+        return self.ledger.turn(ends, Room(slots, slots, slots))
 
     def end(self, job_id: str, outcome: str) -> bool:
         """Return False when the execution was taken away: by RQ's cancel, for our own worker."""

@@ -16,7 +16,7 @@ from flowq.runtime.explain import explain
 from flowq.runtime.maintenance import examine
 from flowq.spec import ALL_TOLERATED, Input, JobSpec, Matrix, Workflow
 from flowq.status import ENDED
-from flowq.workers.ledger import Ledger
+from flowq.workers.ledger import Ledger, Room
 
 Work = Callable[..., None]
 
@@ -173,7 +173,7 @@ def test_a_worker_that_dies_with_a_job_of_a_chain_leaves_the_chain_its_place(
     for at, before in enumerate((1, 1, 1, 2)):  # the start, a job, another, the last one
         work(max_jobs=before)
         lost = Ledger(connection, f"lost-{at}", ["default"], 30)
-        claims = lost.turn([], slots=2, idle=2, limit=2, budget_s=1, cost_by_kind={}).claims
+        claims = lost.turn([], Room(2, 2, 2)).claims
         assert claims
         assert Ledger(connection, "other", ["default"], 30).bury(f"lost-{at}", 9) == []
         assert {name.partition("--")[0] for name in queued(connection)} == {"0"}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from language import job
@@ -18,7 +17,7 @@ from flowq.runtime.explain import explain
 from flowq.runtime.job import get_job
 from flowq.runtime.steps import step
 from flowq.spec import Concurrency, JobSpec, Workflow
-from flowq.workers.ledger import Ledger
+from flowq.workers.ledger import Ledger, Room
 
 Work = Callable[..., None]
 
@@ -203,8 +202,7 @@ def test_a_run_that_a_requeue_opens_again_keeps_others_waiting(
     submit("b", connection)
     submit("c", connection)
     get_job("a-only", connection).requeue(at_front=True)
-    turn: Any = {"slots": 1, "idle": 1, "limit": 1, "budget_s": 1, "cost_by_kind": {}}
-    [claim] = Ledger(connection, "w", ["default"], 30).turn([], **turn).claims
+    [claim] = Ledger(connection, "w", ["default"], 30).turn([], Room(1, 1, 1)).claims
     assert claim.job_id == "a-only"
     work()  # b ends
     tidy()

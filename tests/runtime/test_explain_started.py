@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from redis import Redis
 from rq import Worker as RQWorker
@@ -12,9 +10,7 @@ from flowq.runtime import keys
 from flowq.runtime.explain import Reason, explain
 from flowq.runtime.job import Job
 from flowq.runtime.queue import Queue
-from flowq.workers.ledger import Ledger
-
-CLAIM: Any = {"slots": 1, "idle": 1, "limit": 1, "budget_s": 1, "cost_by_kind": {}}
+from flowq.workers.ledger import Ledger, Room
 
 
 @pytest.fixture
@@ -25,7 +21,7 @@ def job(connection: Redis) -> Job:
     assert isinstance(made, Job)
     made.release()
     ledger = Ledger(connection, "w", ["default"], 30)
-    ledger.turn([], **CLAIM)
+    ledger.turn([], Room(1, 1, 1))
     ledger.beat(5.0, 400, [])
     return made
 

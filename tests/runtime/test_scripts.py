@@ -16,7 +16,7 @@ from flowq.runtime.queue import Queue
 from flowq.runtime.scripts import HotScript, Script
 from flowq.runtime.steps import work_off
 from flowq.server import Server
-from flowq.workers.ledger import Ledger
+from flowq.workers.ledger import Ledger, Room
 
 Work = Callable[..., None]
 ALL = [value for value in vars(scripts).values() if isinstance(value, Script)]
@@ -106,7 +106,7 @@ def test_where_there_are_no_functions_scripts_do_the_same(
             ledger = Ledger(old, "w", ["default"], 30)
             queue.enqueue("operator.add", 1, 2)
             for count in (1, 0):
-                ledger.send([], slots=1, idle=1, limit=1, budget_s=1, cost_by_kind={})
+                ledger.send([], Room(1, 1, 1))
                 assert len(ledger.receive().claims) == count
             assert old.acl_whoami() == "old"
         assert connection.function_list() == []

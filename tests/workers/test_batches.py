@@ -14,7 +14,7 @@ import worker_jobs
 from rq.job import JobStatus
 
 from flowq.runtime.queue import Queue
-from flowq.workers.ledger import Ledger
+from flowq.workers.ledger import Ledger, Room
 from flowq.workers.pace import BATCH_S, Pace
 
 Start = Callable[..., subprocess.Popen[bytes]]
@@ -83,7 +83,7 @@ def test_what_waits_behind_a_job_goes_to_a_child_that_is_idle(
 
 
 def take(ledger: Ledger, *, slots: int, idle: int, costs: dict[str, float]) -> list[str]:
-    turn = ledger.turn([], slots=slots, idle=idle, limit=64, budget_s=BATCH_S, cost_by_kind=costs)
+    turn = ledger.turn([], Room(slots, idle, 64, BATCH_S, costs))
     return [claim.kind.rpartition(".")[2] for claim in turn.claims]
 
 
@@ -124,14 +124,14 @@ def test_queues_are_served_in_order_of_priority(connection: redis.Redis) -> None
     for name in ("low", "high"):
         Queue(name, connection=connection).enqueue(worker_jobs.nothing, job_id=name)
     ledger = Ledger(connection, "w", ["high", "low"], 30)
-    turn = ledger.turn([], slots=2, idle=2, limit=2, budget_s=1, cost_by_kind={})
+    turn = ledger.turn([], Room(2, 2, 2))
     assert [claim.job_id for claim in turn.claims] == ["high", "low"]
 
 
 def test_a_job_whose_hash_has_expired_is_skipped(queue: Queue, ledger: Ledger) -> None:
     gone, there = queue.enqueue(worker_jobs.nothing), queue.enqueue(worker_jobs.nothing)
     queue.connection.delete(gone.key)
-    turn = ledger.turn([], slots=1, idle=1, limit=1, budget_s=1, cost_by_kind={})
+    turn = ledger.turn([], Room(1, 1, 1))
     assert [claim.job_id for claim in turn.claims] == [there.id]
     assert queue.count == 0
 

@@ -12,7 +12,7 @@ from rq import Retry
 
 from flowq.runtime.queue import Queue
 from flowq.workers.address import Address, address_of
-from flowq.workers.ledger import Ledger
+from flowq.workers.ledger import Ledger, Room
 from flowq.workers.perform import Bench, Settings, failed
 
 
@@ -41,7 +41,7 @@ class LosesReplies(redis.UnixDomainSocketConnection):
 def test_a_job_that_is_to_be_retried_is_queued_once_when_the_reply_is_lost(queue: Queue) -> None:
     job = queue.enqueue(worker_jobs.fail, retry=Retry(max=2))
     ledger = Ledger(queue.connection, "w", ["default"], 30)
-    [claim] = ledger.turn([], slots=1, idle=1, limit=1, budget_s=1, cost_by_kind={}).claims
+    [claim] = ledger.turn([], Room(1, 1, 1)).claims
     address = address_of(queue.connection)
     options = {**address.options, "retry": NetworkRetry(NoBackoff(), 3)}  # as redis.Redis(…) has
     breaking = Address(address.redis_class, LosesReplies, options)

@@ -28,7 +28,7 @@ from flowq.workers.address import address_of
 from flowq.workers.cell import Cell
 from flowq.workers.child import main as be_child
 from flowq.workers.launch import RunEnd
-from flowq.workers.ledger import Ledger
+from flowq.workers.ledger import Ledger, Room
 from flowq.workers.perform import Settings
 
 Start = Callable[..., subprocess.Popen[bytes]]
@@ -69,7 +69,7 @@ def test_a_child_that_begins_when_its_worker_has_died_begins_no_job(
 ) -> None:
     queue.enqueue(worker_jobs.touch, str(tmp_path / "begun"))
     ledger = Ledger(queue.connection, "w", ["default"], 30)
-    [claim] = ledger.turn([], slots=1, idle=1, limit=1, budget_s=1, cost_by_kind={}).claims
+    [claim] = ledger.turn([], Room(1, 1, 1)).claims
     claim.number = 1
     monkeypatch.setattr("flowq.workers.child._watch", lambda lifeline: None)  # it comes too late
     context = multiprocessing.get_context("fork")
@@ -104,7 +104,7 @@ def claim_as(connection: redis.Redis, worker: str, count: int = 1) -> Ledger:
     """Claim jobs as a worker would that dies at once."""
     ledger = Ledger(connection, worker, ["default"], 30)
     ledger.beat(5, 60, [])
-    ledger.turn([], slots=count, idle=count, limit=count, budget_s=1, cost_by_kind={})
+    ledger.turn([], Room(count, count, count))
     return ledger
 
 
@@ -156,7 +156,7 @@ def test_a_job_that_was_lost_while_its_run_was_canceled_does_not_run_again(queue
 def test_what_was_only_handed_over_is_not_charged(queue: Queue) -> None:
     jobs = [queue.enqueue(worker_jobs.nothing) for _ in range(3)]
     ledger = Ledger(queue.connection, "w", ["default"], 30)
-    turn = ledger.turn([], slots=3, idle=3, limit=3, budget_s=1, cost_by_kind={})
+    turn = ledger.turn([], Room(3, 3, 3))
     ledger.beat(5, 60, [(claim, index > 0) for index, claim in enumerate(turn.claims)])
     bury_all(queue.connection)
     crashes = [queue.connection.hget(job.key, "flowq_crashes") for job in jobs]
@@ -168,10 +168,10 @@ def test_what_a_lost_worker_reports_later_changes_nothing(queue: Queue) -> None:
     job = queue.enqueue(worker_jobs.nothing)
     ledger = Ledger(queue.connection, "w", ["default"], 30)
     ledger.beat(5, 60, [])
-    claims = ledger.turn([], slots=1, idle=1, limit=1, budget_s=1, cost_by_kind={}).claims
+    claims = ledger.turn([], Room(1, 1, 1)).claims
     bury_all(queue.connection)
     end = worker_jobs.make_end(claims[0].number)
-    turn = ledger.turn([(claims[0], end)], slots=0, idle=0, limit=0, budget_s=1, cost_by_kind={})
+    turn = ledger.turn([(claims[0], end)], Room(0, 0, 0))
     assert turn.answers == ["lost"]
     assert job.get_status() is JobStatus.QUEUED
     assert ledger.beat(5, 60, [(claims[0], False)]) == {claims[0].execution_id}

@@ -1,5 +1,5 @@
--- turn_claims.lua: the claims of a turn; a part of turn.lua, in front of it. What it knows of the call
--- is set by begin_claims.
+-- turn_claims.lua: the claims of a turn; a part of turn.lua, in front of it, with its ARGV, which
+-- begin_claims reads.
 
 local base, slots, idle, budget, limit, interval, most
 local queues, cost_by_kind, least_cost

@@ -1,5 +1,5 @@
--- turn_ends.lua: the ends of a turn; a part of turn.lua, in front of it. What it knows of the call is
--- set by begin_turn.
+-- turn_ends.lua: the ends of a turn; a part of turn.lua, in front of it, with its ARGV, which
+-- begin_ends reads.
 
 local worker, worker_key, held_key -- the worker, its hash, and the set of its executions
 local argv, at
