@@ -16,7 +16,8 @@
     limits.py     when a worker ends by itself
     claims.py     the values between them; cell.py        the shared memory beside them
     pace.py       how long jobs take; deadline.py when their time is up
-    output.py     what they print; scratch.py where that is until they end
+    output.py     what they print; scratch.py where that is until they end,
+                  scratch_folder.py in which folder
 
 Nothing is loaded before it is asked for.
 """

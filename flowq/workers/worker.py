@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import signal
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -36,6 +34,7 @@ from flowq.workers.loop import Supervisor
 from flowq.workers.oversight import Oversight
 from flowq.workers.pace import Pace
 from flowq.workers.perform import Settings
+from flowq.workers.scratch_folder import ScratchFolder, sweep
 from flowq.workers.upkeep import Upkeep
 
 if TYPE_CHECKING:
@@ -153,9 +152,10 @@ class Worker(BaseWorker):
         setup_loghandlers(logging_level, date_format, log_format, name="rq.worker")
         self._dequeue_strategy = DequeueStrategy(dequeue_strategy or "default")
         limits = Limits(burst, max_jobs, max_idle_time, until)
-        scratch = tempfile.mkdtemp(prefix="flowq-") if self.captures else None
+        sweep()
+        scratch = ScratchFolder() if self.captures else None
         try:
-            supervisor = self._make_supervisor(limits, scratch)
+            supervisor = self._make_supervisor(limits, str(scratch.path) if scratch else None)
             with self._handling_signals(supervisor):
                 self._register(supervisor)
                 try:
@@ -166,7 +166,7 @@ class Worker(BaseWorker):
             return supervisor.done > 0
         finally:
             if scratch:
-                shutil.rmtree(scratch, ignore_errors=True)
+                scratch.remove()
 
     # Putting it together -------------------------------------------------------------------------
 

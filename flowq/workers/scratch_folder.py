@@ -1,0 +1,85 @@
+"""The folder of a worker's scratch files, and what becomes of it when the worker is killed.
+
+A lock in it is held by the worker, and by the children that it has forked. Nobody can remove the
+folder of a worker that was killed but the next one that starts on this machine: when the lock is
+free.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+from flowq.server import folder, portable
+
+PREFIX = "flowq-worker-"
+LOCK = "lock"
+BIRTH_S = 60.0
+"""A folder without a lock in it may be one that is being made."""
+
+
+class ScratchFolder:
+    """A private folder for as long as it is not removed. Errors: OSError."""
+
+    def __init__(self) -> None:
+        lock = None
+        while lock is None:  # somebody who swept up may have been quicker than we were
+            self.path = Path(tempfile.mkdtemp(prefix=PREFIX))
+            lock = _try_lock(self.path / LOCK)
+        self._lock = lock
+
+    def remove(self) -> None:
+        """Remove it with all that is in it, as far as the system lets us. Idempotent."""
+        _remove(self.path, self._lock)
+
+
+def sweep() -> None:
+    """Remove the folders of workers that were killed, of this user and in this temp folder."""
+    for found in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        with suppress(OSError):
+            if _is_ours(found) and _is_complete(found):
+                _remove_if_free(found)
+
+
+def _is_ours(found: Path) -> bool:
+    # Where there are no user numbers (Windows), each user has a temp folder of their own.
+    return folder.is_private(found) if hasattr(os, "geteuid") else found.is_dir()
+
+
+def _is_complete(found: Path) -> bool:
+    return (found / LOCK).exists() or time.time() - found.stat().st_mtime > BIRTH_S
+
+
+def _remove_if_free(found: Path) -> None:
+    lock = _try_lock(found / LOCK)
+    if lock is not None:
+        _remove(found, lock)
+
+
+def _remove(path: Path, lock: ExitStack) -> None:
+    # Before the lock is free, or somebody else might take it; on Windows then, if at all.
+    shutil.rmtree(path, ignore_errors=True)
+    lock.close()
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def _try_lock(path: Path) -> ExitStack | None:
+    """Take a lock, free when it is closed; None when somebody has it, or has removed its folder."""
+    stack = ExitStack()
+    try:
+        descriptor = folder.try_lock(path)
+        if descriptor is None:
+            return None
+        stack.callback(os.close, descriptor)
+    except ImportError:  # no `fcntl`: Windows
+        lock = portable.try_lock(path)
+        if lock is None:
+            return None
+        stack.callback(lock.release)
+    except FileNotFoundError:
+        return None
+    return stack
