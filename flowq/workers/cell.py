@@ -83,6 +83,7 @@ class Cell:
 
     @logged_bytes.setter
     def logged_bytes(self, count: int) -> None:
+        """Note how much that is now. Only while it is `held`."""
         self._values[_LOGGED] = count
 
     # In the supervisor ---------------------------------------------------------------------------

@@ -9,11 +9,12 @@ from __future__ import annotations
 import logging
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from redis.exceptions import RedisError
 
+from flowq.workers.claims import Claim
 from flowq.workers.crew import Crew
 from flowq.workers.doorbell import Doorbell
 from flowq.workers.hire import Child
@@ -31,6 +32,10 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 2.0
 GIVE_UP_S = 60.0
 """How long a worker with an end of its own (`until`) waits for a server that is gone."""
 
+LAST_TRY_S = 10.0
+"""How long a worker that was told to end, and whose jobs have ended, waits for such a server."""
+
+NAMED = 20
 LAST_WORD_S = 2.0
 """How long a worker that ends waits for the answer to its last turn."""
 
@@ -64,7 +69,7 @@ class Supervisor:
         self._told_stop = False
         self._idle_since = time.monotonic()
         self._pause_s = FIRST_PAUSE_S
-        self._offline_until = self._offline_since = 0.0
+        self._offline_until = self._offline_since = self._last_try_since = 0.0
         self._is_offline = False
         self._waiter = Waiter()
         self._bell, self._wake = socket.socketpair()
@@ -128,8 +133,14 @@ class Supervisor:
             return False
 
     def _has_waited_in_vain(self) -> bool:
-        gone_s = time.monotonic() - self._offline_since if self._is_offline else 0.0
-        return gone_s > GIVE_UP_S and self.limits.until is not None
+        if not self._is_offline:
+            return False
+        now = time.monotonic()
+        if self.limits.until is not None and now - self._offline_since > GIVE_UP_S:
+            return True
+        if not self._is_stopping or any(child.claims for child in self.crew.children):
+            self._last_try_since = now
+        return now - max(self._last_try_since, self._offline_since) > LAST_TRY_S
 
     def _round(self) -> None:
         self._listen(self._wait_s())
@@ -229,8 +240,18 @@ class Supervisor:
             self.ledger.put_back(left)
             self.ledger.leave()
             self.has_left = True
-        except RedisError as error:
-            log.error("could not put %d jobs back (%s); they will be found", len(left), error)
+        except UNREACHABLE as error:
+            log.error("cannot say good-bye to Redis (%s)%s", error, _name_lost(left))
+        self.ledger.hang_up()
         self.doorbell.close()
         self._bell.close()
         self._wake.close()
+
+
+def _name_lost(left: Sequence[Claim]) -> str:
+    """Say what becomes of jobs that could be neither ended nor put back."""
+    if not left:
+        return ""
+    names = ", ".join(claim.job_id for claim in left[:NAMED])
+    more = f" and {len(left) - NAMED} more" if len(left) > NAMED else ""
+    return f"; other workers will find these jobs and start them again: {names}{more}"

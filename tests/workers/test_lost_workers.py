@@ -296,6 +296,23 @@ def test_a_worker_for_one_run_does_not_wait_for_ever_for_a_server_that_is_gone(
     server.ensure(tmp_path).stop()
 
 
+def test_a_worker_that_is_told_to_end_does_not_wait_long_for_a_server_that_is_gone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("flowq.workers.loop.LAST_TRY_S", 0.5)
+    ended = tmp_path / "ended"
+    with closing(server.ensure(tmp_path).connect()) as connection:
+        words = [str(tmp_path), str(ended)]
+        job = Queue(connection=connection).enqueue(worker_jobs.end_server_and_worker, *words)
+        worker = Worker(["default"], connection=connection, mode="warm")
+        worker.work(logging_level="ERROR")
+    assert ended.exists()  # it waited for the job
+    assert f"other workers will find these jobs and start them again: {job.id}" in caplog.text
+    with closing(server.ensure(tmp_path).connect()) as connection:
+        assert held(connection)  # with a lease that has ended by now, or soon
+    server.ensure(tmp_path).stop()
+
+
 def test_a_worker_survives_any_number_of_kills_of_idle_children(
     queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:

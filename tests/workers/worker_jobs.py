@@ -236,6 +236,14 @@ def end_server(folder: str) -> None:
     server.ensure(Path(folder)).stop()
 
 
+def end_server_and_worker(folder: str, ended: str) -> None:
+    """End the server, tell the worker to end, and take a little longer than that."""
+    end_server(folder)
+    os.kill(os.getppid(), signal.SIGTERM)
+    time.sleep(1)
+    Path(ended).touch()
+
+
 def work_a_little() -> None:
     """Take some milliseconds, and say that this job has run."""
     time.sleep(0.005)
