@@ -232,3 +232,16 @@ def test_another_key_prefix(redis_url: str, connection: redis.Redis) -> None:
     subprocess.run([sys.executable, "-c", program, redis_url], env=environment, check=True)
     assert connection.keys("*")
     assert not [key for key in connection.keys("*") if not key.startswith(b"{other}:")]
+
+
+def test_a_step_of_a_newer_version_is_left_to_it_and_keeps_no_other_waiting(
+    queue: Queue, connection: redis.Redis
+) -> None:
+    future = queue.enqueue("operator.add", 1, 2, deferred=True)
+    queue.enqueue("operator.add", 1, 2, blocked_by=future)
+    scripts.RELEASE.call(connection, "slot", future.id, 0)
+    connection.zadd(keys.TODO, {"polish:something": 1})
+    with pytest.raises(redis.ResponseError, match="no such operation: polish:something"):
+        work_off(connection)
+    assert connection.zrange(keys.TODO, 0, -1) == [b"polish:something"]
+    assert queue.count == 1

@@ -188,10 +188,10 @@ local function enqueue(id, f)
   if f[5] and tonumber(f[5]) > TS then
     state = 'scheduled'
     redis.call('ZREM', PREFIX .. ':deferred:' .. queue, id)
-    redis.call('HSET', key, 'status', state)
+    redis.call('HSET', key, 'status', state, 'flowq_gates', 0)
     redis.call('ZADD', PREFIX .. ':scheduled:' .. queue, f[5], id)
   else
-    redis.call('HSET', key, 'status', state, 'enqueued_at', NOW)
+    redis.call('HSET', key, 'status', state, 'enqueued_at', NOW, 'flowq_gates', 0)
     if f[4] == '1' then
       redis.call('ZREM', PREFIX .. ':deferred:' .. queue, id)
       redis.call('LPUSH', PREFIX .. ':queue:' .. queue, id)

@@ -41,8 +41,8 @@ local operations = {
   expire = expire_some,
   ['end'] = settle_late,
 }
-if not operations[operation] then
-  redis.call('ZREM', TODO, what)
+if not operations[operation] then -- a newer version's, perhaps, which will come to it
+  redis.call('ZADD', TODO, 'XX', TS, what)
   return redis.error_reply('no such operation: ' .. what)
 end
 local ok, done = pcall(operations[operation], id)

@@ -28,16 +28,23 @@ local function each_item(list, hash, field, visit)
   return at >= redis.call('LLEN', list)
 end
 
--- Returns what read_for_enqueue does; nil when the job does not stand in front of it: the id may
--- have been used again.
-local function lower_gate(job, future)
+-- Returns what read_for_enqueue does, with one gate less; nil when the job does not stand in front
+-- of it: the id may have been used again.
+local function find_gate(job, future)
   local f = read_for_enqueue(job)
   for target in each_future(f[13] and f[9]) do
     if target == future then
-      f[13] = redis.call('HINCRBY', job_key(job), 'flowq_gates', -1)
+      f[13] = int(f[13]) - 1
       return f
     end
   end
+end
+
+-- Takes the gate away; the script that queues the job writes that it has none.
+local function lower_gate(job, f)
+  if f[13] == 0 and f[12] == 'deferred' and not f[10] and enqueue(job, f) then return end
+  redis.call('HSET', job_key(job), 'flowq_gates', f[13])
+  if f[10] then lift(job, f) end
 end
 
 local WATCH_S = 60 -- how soon, and how often, the blockers of a released future job are looked at
@@ -56,8 +63,8 @@ local function free(future)
   local cascade = redis.call('HGET', key, 'cascade')
   local done = each_item(blockers_key(future), key, 'freed', function(blocker)
     if cascade then close(blocker) end
-    local f = lower_gate(blocker, future)
-    if f then lift(blocker, f) end
+    local f = find_gate(blocker, future)
+    if f then lower_gate(blocker, f) end
   end)
   if done then
     redis.call('HSET', key, 'state', 'released')
@@ -82,9 +89,10 @@ local function abandon(future)
   if redis.call('EXISTS', key) == 0 then return true end
   local freed = int(redis.call('HGET', key, 'freed'))
   return each_item(blockers_key(future), key, 'dropped', function(blocker, index)
-    local f = index >= freed and lower_gate(blocker, future)
+    local f = index >= freed and find_gate(blocker, future)
     if not f then return end
-    if blocks_something(blocker) then return lift(blocker, f) end
+    if blocks_something(blocker) then return lower_gate(blocker, f) end
+    redis.call('HSET', job_key(blocker), 'flowq_gates', f[13])
     if redis.call('HGET', job_key(blocker), 'status') == 'deferred' then
       call_off(blocker, 'canceled', 'its future job was canceled')
     end
