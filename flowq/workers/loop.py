@@ -146,7 +146,7 @@ class Supervisor:
         self._listen(self._wait_s())
         if self.oversight.look():
             self.upkeep.hurry()
-        if time.monotonic() < self._offline_until:
+        if self._is_offline and time.monotonic() < self._offline_until:
             return
         try:
             if self._is_offline:
@@ -162,11 +162,11 @@ class Supervisor:
             self._go_offline(error)
 
     def _wait_s(self) -> float:
-        now = time.monotonic()
-        if now < self._offline_until:
-            return self._offline_until - now
         if self.turns.is_under_way:
             return LOOK_S
+        now = time.monotonic()
+        if self._is_offline and now < self._offline_until:
+            return self._offline_until - now
         if self.crew.orphans or self.turns.is_due():
             return 0.0
         if self.crew.ends:

@@ -111,9 +111,9 @@ class Turns:
 
     def is_due(self) -> bool:
         """Whether some child needs something; until then ends are collected for a moment."""
-        if self.upkeep.failing or (self.wants_claims() and self.may_find()):
+        if self.upkeep.failing:
             return True
-        if not self.is_dry and self._can_claim() and self._has_room():
+        if self.may_find() and self._can_claim() and (self.crew.idle or self._should_have_more()):
             return True
         if not self.crew.ends:
             self._ends_since = None
@@ -124,12 +124,16 @@ class Turns:
             return True
         return time.monotonic() - self._ends_since > HOLD_S
 
-    def _has_room(self) -> bool:
+    def _should_have_more(self) -> bool:
         """Whether a busy child should have something more to do, before it needs it."""
+        if self.is_dry:
+            return False
         return bool(self.crew.find_hungry() or self.oversight.find_expectant()[0])
 
     def _can_claim(self) -> bool:
-        if self.is_closing or self._rare or time.monotonic() < self._suspended_until:
+        if self.is_closing or self._rare:
+            return False
+        if self._suspended_until and time.monotonic() < self._suspended_until:
             return False
         return self._jobs_left() > 0
 
@@ -188,7 +192,7 @@ class Turns:
         return ends
 
     def _conclude_rare(self) -> None:
-        if time.monotonic() < self._rare_after:
+        if not self._rare or time.monotonic() < self._rare_after:
             return
         for claim, end in list(self._rare):
             claim.end = end
