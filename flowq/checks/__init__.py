@@ -60,6 +60,7 @@ RULE_BY_CODE: Mapping[str, str] = {
     "FQ225": "What asks about the jobs before it stands at a job that has some (a warning)",
     "FQ226": "What a group is made of is a list",
     "FQ227": "What holds whole runs back stands at the workflow that is run (a warning)",
+    "FQ228": "An expression in a command stands outside of quotes",
     "FQ501": "Every function can be imported",
     "FQ502": "What is called is a function",
     "FQ503": "A function takes the arguments that are passed to it",
@@ -94,6 +95,7 @@ _RULES: tuple[Rule, ...] = (
     nested.check_concurrency,
     times.check_schedule,
     shells.check_commands,
+    shells.check_quotes,
 )
 
 

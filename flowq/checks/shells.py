@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import PureWindowsPath
 
+from flowq.checks.quotes import find_unsafe
 from flowq.errors import Problem
 from flowq.expressions import find_references
+from flowq.expressions.refusals import Refused
+from flowq.expressions.templates import Expression
 from flowq.graph import Graph
-from flowq.spec import Workflow
+from flowq.spec import Shell, Workflow
 
 _UNQUOTABLE = frozenset({"cmd"})
 
@@ -16,12 +19,36 @@ _UNQUOTABLE = frozenset({"cmd"})
 def check_commands(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
     """On `cmd`, which has no safe way to quote, a command holds no expressions."""
     for job in workflow.jobs:
-        if job.run is None or not job.run.shell:
-            continue
-        if PureWindowsPath(job.run.shell).stem.lower() not in _UNQUOTABLE:
+        if job.run is None or not _is_unquotable(job.run):
             continue
         if find_references(job.run.command).roots:
             message = f"the command of job {job.name} holds an expression, and cmd cannot quote it"
             where = workflow.places.find("jobs", job.name, "run")
             hint = "pass the value under `env:`, and write !NAME! in the command"
             yield Problem("FQ224", message, where, hint)
+
+
+def check_quotes(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
+    """An expression in a command stands outside of quotes, because it brings its own."""
+    for job in workflow.jobs:
+        for expression in _find_unsafe(job.run):
+            message = f"job {job.name} has {expression} within quotes, or where quotes do not hold"
+            where = workflow.places.find("jobs", job.name, "run")
+            hint = (
+                'its value is quoted already: close the quotes before it, as in "a "${{ … }}" b", '
+                'or pass it under `env:` and write "$NAME"'
+            )
+            yield Problem("FQ228", message, where, hint)
+
+
+def _find_unsafe(run: Shell | None) -> list[Expression]:
+    if run is None or _is_unquotable(run):
+        return []
+    try:
+        return find_unsafe(run.command)
+    except Refused:  # what cannot be read is FQ301
+        return []
+
+
+def _is_unquotable(run: Shell) -> bool:
+    return PureWindowsPath(run.shell or "").stem.lower() in _UNQUOTABLE

@@ -169,6 +169,44 @@ def test_cmd_gets_no_expressions(shell: str) -> None:
     assert problems_of(JobSpec("a", run=Shell("echo %X%", shell))) == []
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        'echo "${{ run.id }}"',
+        "echo '${{ run.id }}'",
+        "echo $'it\\'s ${{ run.id }}'",
+        "echo `cat ${{ run.id }}`",
+        "echo a # of ${{ run.id }}",
+        "echo \\${{ run.id }}",
+        "cat <<EOF\na ${{ run.id }}\nEOF",
+        "cat <<-'EOF'\n\ta ${{ run.id }}\n\tEOF",
+        'bash -c "ls ${{ run.id }}"',
+        'echo "$(date)${{ run.id }}"',
+    ],
+)
+def test_a_value_within_quotes_of_the_command_could_become_code(command: str) -> None:
+    assert only_problem_of(JobSpec("a", run=Shell(command))).code == "FQ228"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "echo ${{ run.id }}",
+        'echo "a "${{ run.id }}" b"',
+        "echo 'a'${{ run.id }}",
+        'echo "$(cat ${{ run.id }})"',
+        "echo it\\'s ${{ run.id }}",
+        "echo a # don't\necho ${{ run.id }} ${#HOME}",
+        "cat <<EOF\nit's\nEOF\necho ${{ run.id }}",
+        "cat <<< ${{ run.id }}",
+        'echo "$${{ literal }}"',
+        'echo "$(echo ")") "${{ run.id }}',
+    ],
+)
+def test_a_value_outside_of_quotes_is_one_word(command: str) -> None:
+    assert problems_of(JobSpec("a", run=Shell(command))) == []
+
+
 @pytest.mark.parametrize("said", [{"if_": "failure()"}, {"on_blocker_failure": "run"}])
 def test_a_question_about_jobs_before_it_needs_some(said: dict[str, Any]) -> None:
     problem = only_problem_of(call(**said))
