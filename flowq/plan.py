@@ -190,13 +190,14 @@ class Plan:
     """The ordered operations that make one run of a workflow.
 
     Shape: `order` has the job ids as displays show them, in topological order; it may be empty.
+    `folders` are those of the files it was read from: importable while it runs.
     """
 
     run_id: str
     workflow: str
     inputs: Mapping[str, Any]
     operations: tuple[Operation, ...]
-    folder: str | None = None
+    folders: tuple[str, ...] = ()
     max_parallel: int | None = None
     concurrency: Concurrency | None = None
     order: tuple[str, ...] = ()

@@ -163,7 +163,7 @@ class RunRecord:
     created_at: datetime
     committed_at: datetime | None = None
     ended_at: datetime | None = None
-    folder: str | None = None
+    folders: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,7 +55,7 @@ current folder, which lives in .flowq/ and ends when nobody uses it.
 
 \b
 Exit codes: 0 succeeded, 1 the run failed, 2 usage, 3 invalid workflow, 4 server unreachable,
-5 no such run or job, 130 interrupted (143 by SIGTERM).
+5 no such run or job, or not in a state for it, 130 interrupted (143 by SIGTERM).
 """
 
 

@@ -32,7 +32,7 @@ class OwnWorkers:
         self._url = url
         jobs = run.facts()
         self._queues = sorted({job.queue for job in jobs.values()})
-        self._folder = run.record().folder
+        self._folders = run.record().folders
         self._concurrency = max(1, min(concurrency or count_cores(), len(jobs)))
         self._log_folder = logs.find_folder()
         self._started_at: list[float] = []
@@ -44,7 +44,7 @@ class OwnWorkers:
             url=self._url,
             queues=self._queues,
             concurrency=self._concurrency,
-            paths=_paths(self._folder),
+            paths=_paths(self._folders),
             log_folder=str(self._log_folder) if self._log_folder else None,
             until_run=self._run.run_id,
             mode="warm" if sys.platform == "linux" else "multiprocessing",
@@ -88,9 +88,8 @@ def count_cores() -> int:
     return os.cpu_count() or 1
 
 
-def _paths(folder: str | None) -> list[str]:
-    folders = [str(Path.cwd()), *([folder] if folder else [])]
-    return list(dict.fromkeys(folders))
+def _paths(folders: tuple[str, ...]) -> list[str]:
+    return list(dict.fromkeys([str(Path.cwd()), *folders]))
 
 
 def _ending(code: int) -> str:

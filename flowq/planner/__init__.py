@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -40,12 +40,20 @@ def make_plan(graph: Graph, inputs: Mapping[str, Any], run_id: str) -> Plan:
         workflow.name,
         dict(inputs),
         tuple(operations),
-        workflow.folder,
+        tuple(dict.fromkeys(_folders(workflow))),
         workflow.max_parallel,
         _concurrency(workflow, inputs),
         order=tuple(enqueue.job_id for enqueue in enqueues),
         outputs=_outputs(workflow, inputs, run),
     )
+
+
+def _folders(workflow: Workflow) -> Iterator[str]:
+    """Yield the folders of a workflow and of those inside of it, outermost first."""
+    if workflow.folder:
+        yield workflow.folder
+    for nested in workflow.workflows.values():
+        yield from _folders(nested)
 
 
 def plan_nested(

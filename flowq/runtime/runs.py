@@ -86,7 +86,7 @@ def _stage(plan: Plan, connection: Redis, retention_s: float) -> None:
         "inputs": json.dumps(plan.inputs, default=repr),
         "created_at": utcformat(datetime.now(UTC)),
         "retention_s": retention_s,
-        "folder": plan.folder or "",
+        "folders": json.dumps(plan.folders),
         "left": 0,
         "bad": 0,
     }
@@ -139,7 +139,7 @@ def get_record(run_id: str, connection: Redis) -> RunRecord:
         created_at=_instant(raw["created_at"]) or datetime.now(UTC),
         committed_at=_instant(raw.get("committed_at")),
         ended_at=_instant(raw.get("ended_at")),
-        folder=raw.get("folder") or None,
+        folders=tuple(json.loads(raw.get("folders", "[]"))),
     )
 
 

@@ -8,6 +8,7 @@ What it says to the server may be said twice, so a server that is away for a mom
 from __future__ import annotations
 
 import asyncio
+import importlib
 import inspect
 import os
 from collections.abc import Iterator, Mapping
@@ -17,7 +18,6 @@ from functools import cached_property
 from typing import Any
 
 from rq.job import Retry
-from rq.utils import import_attribute
 
 from flowq.errors import UsageError
 from flowq.expressions import evaluate, find_references
@@ -75,7 +75,7 @@ class _Performance:
         if "shell" in work:
             return shell.run(work["shell"], self._value, self.mask, self.job.timeout)
         with self.mask.output():
-            result = import_attribute(work["call"].replace(":", "."))(**arguments)
+            result = _import(work["call"])(**arguments)
             return asyncio.run(result) if inspect.iscoroutine(result) else result
 
     # Before and after ----------------------------------------------------------------------------
@@ -155,3 +155,12 @@ class _Performance:
     @cached_property
     def mask(self) -> Mask:
         return Mask()
+
+
+def _import(call: str) -> Any:
+    """Return what `call` names. RQ's own import would hide why a module cannot be imported."""
+    module, _, path = call.partition(":")
+    found: Any = importlib.import_module(module)
+    for part in path.split("."):
+        found = getattr(found, part)
+    return found

@@ -175,3 +175,34 @@ def test_no_import_leaves_the_code_to_the_workers(flowq: Flowq, folder: Path) ->
 
     assert flowq("plan", "sandwich.yaml").returncode == 3
     assert flowq("plan", "sandwich.yaml", "--no-import").returncode == 0
+
+
+def test_functions_beside_a_nested_file_are_importable_too(flowq: Flowq, folder: Path) -> None:
+    (folder / "inner").mkdir()
+    (folder / "inner" / "beside.py").write_text("def say(word):\n    return word * 2\n")
+    (folder / "inner" / "photo.yaml").write_text(
+        "inputs: {word: {}}\noutputs: {said: '${{ jobs.say.result }}'}\n"
+        "jobs: {say: {call: 'beside:say', with: {word: '${{ inputs.word }}'}}}\n"
+    )
+    (folder / "outer.yaml").write_text(
+        "outputs: {said: '${{ jobs.one.result.said }}'}\n"
+        "jobs: {one: {workflow: ./inner/photo.yaml, with: {word: tick}}}\n"
+    )
+
+    done = flowq("run", "outer.yaml")
+
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "  said = 'ticktick'")
+
+
+def test_a_module_that_workers_cannot_import_is_named(flowq: Flowq, folder: Path) -> None:
+    (folder / "away.yaml").write_text(
+        "inputs: {word: {default: tick}}\n"
+        "jobs:\n"
+        "  first: {run: echo a}\n"
+        "  one: {call: 'nowhere:say', with: {word: '${{ jobs.first.result }}'}}\n"
+    )
+
+    done = flowq("run", "away.yaml", "--no-import")
+
+    assert done.returncode == 1
+    assert "ModuleNotFoundError: No module named 'nowhere'" in done.stdout

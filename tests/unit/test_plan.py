@@ -147,11 +147,11 @@ def test_a_description_is_the_declared_one_or_the_call() -> None:
 def test_the_plan_knows_its_run_and_workflow() -> None:
     plan = _plan(_job("a"), inputs={"n": 1}, folder="somewhere")
 
-    assert (plan.run_id, plan.workflow, plan.inputs, plan.folder) == (
+    assert (plan.run_id, plan.workflow, plan.inputs, plan.folders) == (
         "r1",
         "flow",
         {"n": 1},
-        "somewhere",
+        ("somewhere",),
     )
 
 
