@@ -56,7 +56,10 @@ def resolve_inputs(workflow: Workflow, given: Mapping[str, object]) -> dict[str,
             values[declared.name] = _resolve(declared, given)
         except _Unfit as unfit:
             where = workflow.places.find("inputs", declared.name)
-            problems.append(Problem(unfit.code, unfit.message, where, _example(declared)))
+            hint = _example(declared)
+            if unfit.code == "FQ402" and declared.pattern is not None:
+                hint = f"give it as -i {declared.name}=…; {hint}"
+            problems.append(Problem(unfit.code, unfit.message, where, hint))
     if problems:
         raise WorkflowInvalid(problems)
     return values

@@ -50,7 +50,8 @@ def _arguments(workflow: Workflow, job: JobSpec, nested: Workflow) -> Iterator[P
                 yield Problem("FQ218", message, where)
         elif nested.is_whole("inputs"):
             message = f"job {job.name} passes {name}, and {nested.name} has no such input"
-            yield Problem("FQ218", message, where, did_you_mean(name, input_by_name))
+            hint = did_you_mean(name, input_by_name) or "take it away, or declare it there"
+            yield Problem("FQ218", message, where, hint)
     missing = [d.name for d in whole if d.required and d.name not in job.with_]
     if missing:
         message = f"job {job.name} does not pass {', '.join(missing)} to {nested.name}"

@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from flowq.errors import Problem
 from flowq.graph import Graph
-from flowq.nearest import did_you_mean
+from flowq.nearest import find_nearest
 from flowq.spec import Workflow
 
 
@@ -23,7 +23,8 @@ def check_schedule(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
     if not _is_zone(schedule.timezone):
         where = workflow.places.find("schedule", "timezone")
         message = f"there is no time zone {schedule.timezone!r}"
-        hint = did_you_mean(schedule.timezone, sorted(available_timezones()))
+        near = find_nearest(schedule.timezone, sorted(available_timezones()))
+        hint = f"did you mean {near!r}?" if near else "write one of IANA's, as in Europe/Berlin"
         yield Problem("FQ221", message, where, hint)
 
 

@@ -35,6 +35,8 @@ _QUOTE_EXPRESSION = 'put the value in quotes: "${{ … }}"'
 _INDENT = (
     "check the indentation: the keys of one map, and the dashes of one list, stand in a column"
 )
+_QUOTE_TEXT = 'put the whole text in quotes: "… ${{ … }} …"; within { } and [ ] it needs them'
+_TEXT_IN_BRACKETS = re.compile(r"""[\[{:,]\s+[^\s'"\[\]{},][^,\[\]{}]*\$\{\{""")
 _EXPRESSION_IN_BRACKETS = re.compile(r"""[\[{:,]\s*\$\{\{""")
 _WORDS_BY_PROBLEM = {
     "mapping values are not allowed in this context": (
@@ -88,6 +90,8 @@ def explain(
     message, hint = _WORDS_BY_PROBLEM.get(problem, (_joined(context, problem), ""))
     if _EXPRESSION_IN_BRACKETS.search(line):
         hint = _QUOTE_EXPRESSION
+    elif "opened" in message and _TEXT_IN_BRACKETS.search(line):
+        hint = _QUOTE_TEXT
     elif "opened" in message and context_mark and context_mark.line + 1 != position.line:
         hint += f"; it was opened in line {context_mark.line + 1}"
     return Complaint(position, message, hint)

@@ -23,7 +23,7 @@ from flowq.expressions.references import (
     Reference,
 )
 from flowq.expressions.refusals import Refused
-from flowq.nearest import did_you_mean
+from flowq.nearest import did_you_mean, find_nearest
 
 FUNCTION_NAMES = frozenset(FUNCTIONS) | {"str", "default"}
 TEST_NAMES = frozenset(TESTS) | {"defined"}
@@ -275,7 +275,8 @@ def _refuse_call(node: nodes.Call) -> Refused | None:
         return _refuse_function(node.node.name, "function") or _refuse_spread(node)
     if isinstance(node.node, nodes.Getattr):
         name = node.node.attr
-        hint = f"write x | {name}" if name in FUNCTION_NAMES else did_you_mean(name, FUNCTION_NAMES)
+        known = f"write x | {name}" if name in FUNCTION_NAMES else _FOREIGN_NAMES.get(name)
+        hint = known or did_you_mean(name, FUNCTION_NAMES)
         return Refused("FQ302", f"values have no methods such as .{name}()", hint)
     return Refused("FQ302", "only a function can be called, by its name")
 
@@ -291,7 +292,8 @@ def _refuse_function(name: str, kind: str) -> Refused | None:
         return None
     if name in STATUS_BY_FUNCTION and kind == "function":
         return Refused("FQ301", f"{name}() takes no arguments", "it asks about all jobs before")
-    return _refuse_unknown(name, kind, sorted(FUNCTION_NAMES))
+    asked = kind == "function" and find_nearest(name, STATUS_BY_FUNCTION)
+    return _refuse_unknown(name, kind, sorted(STATUS_BY_FUNCTION if asked else FUNCTION_NAMES))
 
 
 def _refuse_test(node: nodes.Test) -> Refused | None:

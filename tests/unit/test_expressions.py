@@ -119,6 +119,17 @@ def test_what_is_wrong_is_known_before_anything_runs(source: str, code: str, hin
     assert refusal_of(source).code == code
 
 
+@pytest.mark.parametrize(
+    ("source", "hint"),
+    [
+        ("succes()", "did you mean 'success'?"),
+        ("'{0}'.format(1)", "put several ${{ }} into one text, or join texts with ~"),
+    ],
+)
+def test_a_misspelt_question_and_a_foreign_method_are_known(source: str, hint: str) -> None:
+    assert refusal_of(source).hint == hint
+
+
 def test_an_expression_that_is_never_closed_is_a_problem() -> None:
     assert problems_of("a ${{ inputs.size") == ["FQ301"]
     assert problems_of("a ${{ inputs.size }") == ["FQ301"]

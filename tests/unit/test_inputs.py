@@ -173,3 +173,12 @@ def test_the_problem_of_a_pattern_names_the_input_and_the_pattern() -> None:
     assert problem.code == "FQ403"
     assert "input month must match [0-9]+" in problem.message
     assert "[0-9]+" in problem.hint
+
+
+def test_an_input_with_a_pattern_that_is_missing_says_how_to_give_it() -> None:
+    flow = Workflow("flow", (), inputs=(Input("month", pattern="[0-9]+"),))
+
+    with pytest.raises(WorkflowInvalid) as caught:
+        resolve_inputs(flow, {})
+
+    assert caught.value.problems[0].hint.startswith("give it as -i month=")

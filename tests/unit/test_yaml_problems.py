@@ -195,3 +195,11 @@ def test_aliases_cannot_stand_for_more_than_a_limit() -> None:
 
 def test_every_code_has_one_line() -> None:
     assert all(code.startswith("FQ1") and "\n" not in title for code, title in RULES.items())
+
+
+def test_text_with_an_expression_in_braces_is_to_be_quoted_whole() -> None:
+    problem = problems_of("jobs: {a: {run: echo ${{ inputs.x }}}}")[0]
+
+    assert (problem.code, "the whole text in quotes" in problem.hint) == ("FQ102", True)
+    problem = problems_of("jobs: {a: {run: 'echo ${{ inputs.x }}' queue: b}}")[0]
+    assert "commas" in problem.hint
