@@ -119,7 +119,7 @@ def _blockers(job_id: str, future: Mapping[str, str], connection: Redis) -> Iter
     if ended_badly and future.get("policy") == "wait":
         ids = tuple(blocker for blocker, _ in ended_badly)
         how = ", ".join(sorted({outcome for _, outcome in ended_badly}))
-        hint = "requeue it (rq requeue), delete it, or cancel this job; of a run: flowq cancel, then retry"
+        hint = "requeue it (rq requeue), delete it, or cancel this job; a run: cancel and retry it"
         yield Reason("blockers", f"{_name(ids)} did not succeed ({how})", ids, hint)
 
 
