@@ -236,6 +236,8 @@ class Crew:
 
     def dismiss(self, child: Child) -> None:
         """Let a child go when it has done what it is doing."""
+        if child not in self.children:  # it is being buried, and these are its last words
+            return
         child.is_leaving = True
         self.orphans.extend(self.recall(child))
         if not child.claims:

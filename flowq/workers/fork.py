@@ -25,6 +25,10 @@ MAX_REPORT_BYTES = 60_000
 """Fits into a pipe, so that nobody waits."""
 
 
+DONE = "."
+"""What a process says first that has done all that it was told to."""
+
+
 class Forked:
     """A forked process, seen from the supervisor."""
 
@@ -57,9 +61,11 @@ def _be(body: Callable[[], None]) -> None:
         body()
         code = 0
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        finally:  # whatever a job has put there: this must not go on as a second supervisor
+            os._exit(code)
 
 
 def kill_group(pid: int) -> None:
@@ -96,10 +102,10 @@ def nurse(channel: Connection, lifeline: Connection, cell: Cell, settings: Setti
             message = pickle.loads(channel.recv_bytes())  # noqa: S301 - from our own supervisor
         except (EOFError, OSError):
             return
-        status, modules = _fork_one(outbox, lifeline, cell, settings, capture, message)
-        if status:
+        status, words = _fork_one(outbox, lifeline, cell, settings, capture, message)
+        if status or DONE not in words:  # it may also have ended well, but in the middle
             outbox.send(("died", describe(status)))
-        for module in modules:
+        for module in words[1:]:
             _preload(module)
 
 
@@ -123,8 +129,9 @@ def _fork_one(
             child.hold_on(lifeline)
             threads = threading.active_count()
             child.handle(outbox, cell, bench, capture, message)
-            if threading.active_count() == threads:
-                _report(writer, [name for name in sys.modules if name not in known])
+            is_safe = threading.active_count() == threads
+            modules = [name for name in sys.modules if name not in known] if is_safe else []
+            _report(writer, [DONE, *modules])
             code = 0
         finally:
             os._exit(code)
@@ -133,9 +140,9 @@ def _fork_one(
     return status, _read_report(reader)
 
 
-def _report(writer: int, modules: list[str]) -> None:
+def _report(writer: int, words: list[str]) -> None:
     os.set_blocking(writer, False)
-    text = "".join(f"{name}\n" for name in modules).encode()[:MAX_REPORT_BYTES]
+    text = "".join(f"{word}\n" for word in words).encode()[:MAX_REPORT_BYTES]
     os.write(writer, text[: text.rfind(b"\n") + 1])
 
 

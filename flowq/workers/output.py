@@ -2,7 +2,7 @@
 
 Each child writes to a scratch file of its own. When a job ends, what it wrote goes to the log of
 that job (or to where the worker itself prints), and the scratch file is emptied: a job that prints
-nothing costs two looks at positions. Of a job that takes longer the supervisor passes on what is
+nothing costs three looks at positions. Of a job that takes longer the supervisor passes on what is
 there already (scratch.py); the cell says how much that was, and its lock keeps the two apart.
 """
 
@@ -66,33 +66,26 @@ class Capture:
         False when the job has closed descriptors 1 or 2, or put others there: they are repaired,
         but what it has opened since may have got their numbers.
         """
-        if self._scratch is None or self._is_untouched():
+        scratch = self._scratch
+        if scratch is None or _are_at_mark(scratch):
             return True
-        is_fit = self._is_in_place(1) and self._is_in_place(2)
-        with self._cell.held():
-            text = read_bounded(self._scratch, self._cell.logged_bytes)
-            self._write(job_id, text)
-            self._cell.logged_bytes = ALL_BYTES
-            os.ftruncate(self._scratch, 0)
-            self._cell.logged_bytes = 0
-        os.lseek(self._scratch, MARK, os.SEEK_SET)
-        if not is_fit:
-            os.dup2(self._scratch, 1)
-            os.dup2(self._scratch, 2)
+        is_fit = _is_same(1, scratch) and _is_same(2, scratch)
+        try:
+            with self._cell.held():
+                self._empty(scratch, job_id)
+            if not is_fit:
+                os.dup2(scratch, 1)
+                os.dup2(scratch, 2)
+        except OSError:  # the job has closed even that
+            return False
         return is_fit
 
-    def _is_untouched(self) -> bool:
-        try:
-            return os.lseek(1, 0, os.SEEK_CUR) == MARK == os.lseek(2, 0, os.SEEK_CUR)
-        except OSError:  # closed, or not a file any more
-            return False
-
-    def _is_in_place(self, descriptor: int) -> bool:
-        assert self._scratch is not None
-        try:
-            return os.path.sameopenfile(descriptor, self._scratch)
-        except OSError:
-            return False
+    def _empty(self, scratch: int, job_id: str | None) -> None:
+        self._write(job_id, read_bounded(scratch, self._cell.logged_bytes))
+        self._cell.logged_bytes = ALL_BYTES
+        os.ftruncate(scratch, 0)
+        self._cell.logged_bytes = 0
+        os.lseek(scratch, MARK, os.SEEK_SET)
 
     def _write(self, job_id: str | None, text: bytes) -> None:
         try:
@@ -102,6 +95,21 @@ class Capture:
                 _write_all(self._terminal, text)
         except OSError as error:  # a full disk, a reader that has gone: the job has succeeded
             log.warning("the output of job %s is lost: %s", job_id, error)
+
+
+def _are_at_mark(scratch: int) -> bool:
+    seek, here = os.lseek, os.SEEK_CUR
+    try:
+        return MARK == seek(1, 0, here) == seek(2, 0, here) == seek(scratch, 0, here)
+    except OSError:  # closed, or not a file any more
+        return False
+
+
+def _is_same(descriptor: int, scratch: int) -> bool:
+    try:
+        return os.path.sameopenfile(descriptor, scratch)
+    except OSError:
+        return False
 
 
 def open_stream(descriptor: int) -> TextIO:

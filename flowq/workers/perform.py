@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
+from traceback import clear_frames
 from typing import Any
 
 from redis import Redis
@@ -58,6 +59,12 @@ class Settings:
     log_folder: str | None = None
 
 
+def _get_umask() -> int:
+    umask = os.umask(0o077)
+    os.umask(umask)
+    return umask
+
+
 @dataclass
 class Bench:
     """Where one child works: its settings, and one connection, made when it is first needed."""
@@ -66,6 +73,7 @@ class Bench:
     _ask_for: Callable[[float], None] = lambda seconds: None
     _threads: int = field(default_factory=threading.active_count)
     _folder: str = field(default_factory=os.getcwd)
+    _umask: int = field(default_factory=_get_umask)
     _streams: tuple[Any, Any] = field(default_factory=lambda: (sys.stdout, sys.stderr))
 
     @cached_property
@@ -98,6 +106,9 @@ class Bench:
             job = self._restorer.restore(task)
             value = self._call(job)
             end = self._success(task, job, value, started_at)
+        except MemoryError as error:
+            clear_frames(error.__traceback__)  # or there is none left to tell of it
+            end = self._failure(task, job, started_at)._replace(is_spent=True)
         except BaseException:  # noqa: BLE001 - RQ fails a job for whatever it raises
             end = self._failure(task, job, started_at)
         self._tidy()
@@ -178,9 +189,11 @@ class Bench:
         try:
             sys.stdout.flush()
             sys.stderr.flush()
-        except Exception:  # noqa: BLE001 - closed, or replaced by the job
-            self._streams = (open_stream(1), open_stream(2))
+        except BaseException:  # noqa: BLE001 - closed, or replaced by what the job has written
+            with suppress(OSError):  # the descriptors too; then the child is replaced
+                self._streams = (open_stream(1), open_stream(2))
         sys.stdout, sys.stderr = self._streams
+        os.umask(self._umask)
         try:
             if os.getcwd() != self._folder:  # noqa: PTH109 - this runs for each job
                 os.chdir(self._folder)

@@ -41,9 +41,11 @@ def _be(target: Callable[..., None], *arguments: Any) -> None:
         target(*arguments)
         code = 0
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)  # threads that jobs have left behind must not keep it
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        finally:
+            os._exit(code)  # threads that jobs have left behind must not keep it
 
 
 def _name(number: int) -> str:
