@@ -198,6 +198,8 @@ def _beyond_holds(
     elif job.get("flowq_reason"):
         tolerated = "tolerated: " if job.get("flowq_outcome") == "tolerated" else ""
         yield Reason("ended", tolerated + job["flowq_reason"], *_culprits(job_id, connection))
+    elif status == "failed":
+        yield Reason("ended", "it was executed, and failed", hint="flowq show RUN JOB says why")
 
 
 def _started(job_id: str, job: Mapping[str, str], connection: Redis) -> Reason:

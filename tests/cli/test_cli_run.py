@@ -206,3 +206,5 @@ def test_a_module_that_workers_cannot_import_is_named(flowq: Flowq, folder: Path
 
     assert done.returncode == 1
     assert "ModuleNotFoundError: No module named 'nowhere'" in done.stdout
+    explained = flowq("explain", flowq("runs").stdout.splitlines()[1].split()[0], "one")
+    assert "it was executed, and failed" in explained.stdout
