@@ -19,6 +19,7 @@ from flowq.errors import UsageError
 from flowq.runtime.queue import Queue
 from flowq.workers import MultiprocessingWorker, Worker
 from flowq.workers.deadline import ThreadDeathPenalty
+from flowq.workers.launch import run_command
 
 Start = Callable[..., subprocess.Popen[bytes]]
 Wait = Callable[..., None]
@@ -98,14 +99,18 @@ def test_a_killed_worker_is_followed_by_one_of_the_same_name(
     ],
 )
 def test_mistakes_on_the_command_line_are_told_in_one_line(
-    options: list[str], code: int, words: str
+    options: list[str],
+    code: int,
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    command = [sys.executable, "-m", "flowq.workers", *options]
-    answer = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert answer.returncode == code
-    assert words in answer.stderr
-    assert "Traceback" not in answer.stderr
-    assert "secret" not in answer.stderr
+    monkeypatch.setattr("flowq.workers.launch.BIRTH_S", 0.1)
+    monkeypatch.setattr("logging.captureWarnings", bool)
+    assert run_command(options) == code
+    said = capsys.readouterr().err
+    assert words in said
+    assert "secret" not in said
 
 
 def test_the_paths_are_for_the_children(
