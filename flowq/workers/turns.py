@@ -32,6 +32,7 @@ ENDS_LIMIT = 64
 SUSPENDED_S = 0.5
 MAX_CONCLUSIONS = 3
 LATER_S = 0.5
+CHORES_S = 5.0
 
 log = logging.getLogger("rq.worker")
 
@@ -71,6 +72,7 @@ class Turns:
         self._rare: list[tuple[Claim, End]] = []
         self._rare_after = 0.0
         self._ends_since: float | None = None
+        self._chores_since: float | None = None
         self._sent: Sent | None = None
         self._is_unsure = False
 
@@ -128,7 +130,7 @@ class Turns:
         """Whether a busy child should have something more to do, before it needs it."""
         if self.is_dry:
             return False
-        return bool(self.crew.find_hungry() or self.oversight.find_expectant()[0])
+        return bool(self._find_hungry() or self.oversight.find_expectant()[0])
 
     def _can_claim(self) -> bool:
         if self.is_closing or self._rare:
@@ -152,7 +154,8 @@ class Turns:
             self._reconcile()
         self._place_orphans()
         self._conclude_rare()
-        self.crew.do_chores()
+        if self._are_chores_late():
+            self.crew.do_chores()
         if self.is_due():
             ends = self._sort_ends()
             self._conclude_rare()
@@ -164,10 +167,24 @@ class Turns:
 
     def _settle_down(self) -> None:
         """Nothing is under way: see to it that nobody waits behind others, and be woken."""
+        if self.is_dry or not self._can_claim():
+            self.crew.do_chores()
         if self.is_dry and self.crew.idle and len(self.crew.children) > 1:
             self.oversight.rebalance()
         if self.is_dry and self.wants_claims() and not self.doorbell.is_armed:
             self.is_dry = self.doorbell.arm()
+
+    def _are_chores_late(self) -> bool:
+        """Chores wait for a pause, because the end of a last blocker must not wait for them; but
+        not for ever: when they are late, busy children get nothing more."""
+        if not self.crew.chores:
+            self._chores_since = None
+        elif self._chores_since is None:
+            self._chores_since = time.monotonic()
+        return bool(self._chores_since and time.monotonic() - self._chores_since > CHORES_S)
+
+    def _find_hungry(self) -> list[Child]:
+        return [] if self._are_chores_late() else self.crew.find_hungry()
 
     def _sort_ends(self) -> list[tuple[Claim, End]]:
         """Return the ends that our script writes; the others go their ways."""
@@ -226,7 +243,7 @@ class Turns:
         self._ends_since = None
         expectant = self.oversight.find_expectant()[0]
         idle = len(self.crew.idle) + len(expectant)
-        slots = idle + len(self.crew.find_hungry()) if self._can_claim() else 0
+        slots = idle + len(self._find_hungry()) if self._can_claim() else 0
         costs = self.oversight.pace.cost_by_kind() if self.crew.mode != "fork" else {}
         limit = min(BATCH_LIMIT * slots, self._jobs_left())
         if self.ledger.strategy != "default":

@@ -1,0 +1,54 @@
+"""What RQ's workers do between jobs: it waits for a pause, but not for ever."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import worker_jobs
+
+from flowq.runtime.queue import Queue
+from flowq.workers import turns, upkeep
+from flowq.workers.crew import Crew
+
+
+@pytest.fixture
+def left(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many jobs were queued at each moment at which a child got a chore."""
+    counts: list[int] = []
+    send = Crew._send
+
+    def note(self: Crew, child: Any, message: tuple[Any, ...]) -> None:
+        if message[0] == "chore":
+            counts.append(queue.count)
+        send(self, child, message)
+
+    monkeypatch.setattr(Crew, "_send", note)
+    monkeypatch.setattr(upkeep, "CONFIRM_S", 0.0)  # RQ's maintenance is due from the beginning
+    return counts
+
+
+@pytest.mark.parametrize("batches", [True, False])
+def test_a_chore_waits_for_a_pause(
+    queue: Queue, work_off: Callable[..., Any], left: list[int], batches: bool
+) -> None:
+    for _ in range(200):
+        queue.enqueue(worker_jobs.nothing)
+    work_off(batches=batches)
+    assert left == [0]
+
+
+@pytest.mark.parametrize("batches", [True, False])
+def test_a_chore_does_not_wait_for_ever(
+    queue: Queue,
+    work_off: Callable[..., Any],
+    left: list[int],
+    batches: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(turns, "CHORES_S", 0.05)
+    jobs = [queue.enqueue(worker_jobs.sleep, 0.001) for _ in range(400)]
+    work_off(batches=batches)
+    assert left[0] > 0
+    assert {job.get_status() for job in jobs} == {"finished"}
