@@ -26,6 +26,7 @@ from contextlib import suppress
 
 from flowq.server import folder
 from flowq.server.process import Process
+from flowq.server.telling import report, say
 from flowq.server.wire import Refused
 
 TAKE_OVER_S = 15.0
@@ -117,7 +118,7 @@ class Guardian:
             self._go_on_without_answer()
 
     def _end(self, reason: str) -> None:
-        say(reason)
+        say("guardian", reason)
         self._is_ending = True
 
     def _has_folder(self) -> bool:
@@ -181,7 +182,7 @@ class Guardian:
         if os.path.exists(self.server.path):
             return True
         self.server.ask("PING")  # fails when the server itself has removed it, because it ends
-        say("the socket has been removed: starting again")
+        say("guardian", "the socket has been removed: starting again")
         self.server.shut_down()
         self._start_again()
         return False
@@ -193,7 +194,7 @@ class Guardian:
         if not self.server.has_ended():
             return  # it is slow, or has cut us off, or is about to end: the next look will tell
         if os.path.exists(self.server.path):
-            say("the server has died: starting again")
+            say("guardian", "the server has died: starting again")
             self._start_again()
         else:
             self._end("the server was told to end")
@@ -231,18 +232,6 @@ def is_alive(pid: int) -> bool:
     except PermissionError:
         return True
     return True
-
-
-def say(text: str) -> None:
-    """Write a line to the log, which is where the output goes once the report is made."""
-    os.write(2, f"flowq guardian {os.getpid()}: {text}\n".encode(errors="replace"))
-
-
-def report(text: str) -> None:
-    """Tell the starter, in one line, how it went; from now on the output goes to the log."""
-    with suppress(OSError):  # a starter that was killed does not listen
-        os.write(1, (text.replace("\n", " ") + "\n").encode(errors="replace"))
-    os.dup2(2, 1)
 
 
 def main(words: list[str]) -> int:

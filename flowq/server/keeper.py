@@ -38,6 +38,7 @@ from flowq.server.portable import (
     write_address,
     write_private,
 )
+from flowq.server.telling import report, say
 from flowq.server.wire import CLIENT_NAME, Refused, Reply, Wire, await_loaded
 
 LISTEN_S = 20.0
@@ -185,7 +186,7 @@ class Keeper:
                 wire.socket.shutdown(socket.SHUT_RD)
 
     def _end(self, reason: str) -> None:
-        say(reason)
+        say("keeper", reason)
         self._is_ending = True
 
     def _is_idle(self) -> bool:
@@ -226,7 +227,7 @@ class Keeper:
         if not Path(ADDRESS).exists() or (self._process and self._process.returncode == 0):
             self._end("the server was told to end")
             return
-        say("the server has died: starting again")
+        say("keeper", "the server has died: starting again")
         now = time.monotonic()
         recent = [at for at in self._restarted_at if now - at < RESTARTS_WITHIN_S]
         self._restarted_at = [*recent, now]
@@ -305,18 +306,6 @@ def find_port() -> int:
     """Return a port that nobody listens on."""
     with socket.create_server((HOST, 0)) as probe:
         return int(probe.getsockname()[1])
-
-
-def say(text: str) -> None:
-    """Write a line to the log, which is where the output goes once the report is made."""
-    os.write(2, f"flowq keeper {os.getpid()}: {text}\n".encode(errors="replace"))
-
-
-def report(text: str) -> None:
-    """Tell the starter, in one line, how it went; from now on the output goes to the log."""
-    with suppress(OSError):  # a starter that was killed does not listen
-        os.write(1, (text.replace("\n", " ") + "\n").encode(errors="replace"))
-    os.dup2(2, 1)
 
 
 def main(words: list[str]) -> int:
