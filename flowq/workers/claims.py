@@ -1,7 +1,7 @@
 """What passes between Redis, the supervisor and a child: claims of jobs, and their ends.
 
-A claim becomes a message to a child (`Claim.task`), and the child answers with an `End`; both are
-plain tuples of plain values, cheap to pickle and the same in every mode.
+A claim becomes a message to a child (`Claim.message`), and the child answers with an `End`; both
+are plain tuples of plain values, cheap to pickle and the same in every mode.
 """
 
 from __future__ import annotations
@@ -67,13 +67,8 @@ class Claim:
     tries: int = 0
 
     @property
-    def task(self) -> Task:
-        """What a child has to know."""
-        return Task._make(self.message)
-
-    @property
     def message(self) -> tuple[int, str, str, str, list[bytes]]:
-        """The fields of the task; a plain tuple is pickled in a third of the time."""
+        """The fields of its `Task`; a plain tuple is pickled in a third of the time."""
         return self.number, self.job_id, self.execution_id, self.queue, self.raw
 
     def find(self, name: str) -> str:

@@ -15,14 +15,9 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from flowq.workers.claims import Claim
-from flowq.workers.crew import Crew
-from flowq.workers.doorbell import Doorbell
 from flowq.workers.hire import Child
-from flowq.workers.ledger import Ledger
-from flowq.workers.limits import Limits
-from flowq.workers.oversight import LOOK_S, Oversight
+from flowq.workers.oversight import LOOK_S
 from flowq.workers.turns import HOLD_S, Turns
-from flowq.workers.upkeep import Upkeep
 from flowq.workers.waiter import Waiter
 
 TICK_S = 0.1
@@ -47,21 +42,14 @@ log = logging.getLogger("rq.worker")
 class Supervisor:
     """Runs the jobs of one worker until it is told to stop."""
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        oversight: Oversight,
-        doorbell: Doorbell,
-        upkeep: Upkeep,
-        limits: Limits,
-    ) -> None:
-        self.ledger = ledger
-        self.oversight = oversight
-        self.crew: Crew = oversight.crew
-        self.doorbell = doorbell
-        self.upkeep = upkeep
-        self.limits = limits
-        self.turns = Turns(ledger, oversight, doorbell, upkeep, limits)
+    def __init__(self, turns: Turns) -> None:
+        self.turns = turns
+        self.ledger = turns.ledger
+        self.oversight = turns.oversight
+        self.crew = turns.crew
+        self.doorbell = turns.doorbell
+        self.upkeep = turns.upkeep
+        self.limits = turns.limits
         self.has_left = False
         self.on_reconnect: Callable[[], None] = lambda: None
         self._is_stopping = False

@@ -35,6 +35,7 @@ from flowq.workers.oversight import Oversight
 from flowq.workers.pace import Pace
 from flowq.workers.perform import Settings
 from flowq.workers.scratch_folder import ScratchFolder, sweep
+from flowq.workers.turns import Turns
 from flowq.workers.upkeep import Upkeep
 
 if TYPE_CHECKING:
@@ -206,7 +207,7 @@ class Worker(BaseWorker):
             maintenance_s=self.maintenance_interval,
             max_crashes=self.max_crashes,
         )
-        supervisor = Supervisor(ledger, oversight, bell, upkeep, limits)
+        supervisor = Supervisor(Turns(ledger, oversight, bell, upkeep, limits))
         supervisor.on_reconnect = self._register_again
         return supervisor
 

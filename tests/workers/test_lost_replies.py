@@ -12,6 +12,7 @@ from rq import Retry
 
 from flowq.runtime.queue import Queue
 from flowq.workers.address import Address, address_of
+from flowq.workers.claims import Task
 from flowq.workers.ledger import Ledger, Room
 from flowq.workers.perform import Bench, Settings, failed
 
@@ -46,7 +47,7 @@ def test_a_job_that_is_to_be_retried_is_queued_once_when_the_reply_is_lost(queue
     options = {**address.options, "retry": NetworkRetry(NoBackoff(), 3)}  # as redis.Redis(…) has
     breaking = Address(address.redis_class, LosesReplies, options)
     end = failed(claim.number, "it has failed", 0.0, 1.0, how="long")
-    Bench(Settings("w", breaking)).conclude(claim.task, end)
+    Bench(Settings("w", breaking)).conclude(Task._make(claim.message), end)
     assert not LosesReplies.losses_left
     assert queue.job_ids == [job.id]
     assert not ledger.find_unknown([])
