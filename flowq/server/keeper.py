@@ -38,6 +38,7 @@ from flowq.server.portable import (
     write_address,
     write_private,
 )
+from flowq.server.settings import SETTINGS
 from flowq.server.telling import report, say
 from flowq.server.wire import CLIENT_NAME, Refused, Reply, Wire, await_loaded
 
@@ -292,12 +293,8 @@ def configuration(address: Address, *, is_persistent: bool) -> str:
         f"requirepass {address.password}",
         f"user {PROOF_USER} off #{address.proof}",
         f"dir {DATA}",
-        'save ""',
         f"appendonly {'yes' if is_persistent else 'no'}",
-        "appendfsync everysec",
-        "aof-load-truncated yes",
-        "maxmemory-policy noeviction",
-        "daemonize no",
+        *(f'{name} "{value}"' for name, value in SETTINGS.items()),
     ]
     return "\n".join(lines) + "\n"
 

@@ -10,6 +10,7 @@ import time
 from contextlib import suppress
 
 from flowq.server import folder
+from flowq.server.settings import SETTINGS
 from flowq.server.wire import Refused, Reply, Wire, await_loaded, greet, serves
 
 LISTEN_S = 20.0
@@ -111,12 +112,8 @@ class Process:
             "unixsocket": self._path_from_data(),
             "unixsocketperm": "700",
             "dir": folder.DATA,
-            "save": "",
             "appendonly": "yes" if self.is_persistent else "no",
-            "appendfsync": "everysec",
-            "aof-load-truncated": "yes",
-            "maxmemory-policy": "noeviction",
-            "daemonize": "no",
+            **SETTINGS,
         }
         words = [word for name, value in options.items() for word in (f"--{name}", value)]
         return [self.binary, *words]

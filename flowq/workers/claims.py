@@ -48,7 +48,7 @@ class Claim:
     """A job that this worker has claimed and not ended. Units: `timeout_s` None for no limit.
 
     Numbers rise in the order of handing over. `is_light`: Redis has no records of the execution
-    yet. `handed_at` is on the monotonic clock. `tries` counts the children that were asked to end
+    yet. `is_plain`: its end has to look at little (lua/turn_claims.lua). `handed_at` is on the monotonic clock. `tries` counts the children that were asked to end
     it the long way.
     """
 
@@ -60,6 +60,7 @@ class Claim:
     kind: str
     timeout_s: float | None
     is_light: bool = False
+    is_plain: bool = False
     claimed_at: float = 0.0
     handed_at: float = 0.0
     end: End | None = None
@@ -77,6 +78,11 @@ class Claim:
             if self.raw[index] == name.encode():
                 return self.raw[index + 1].decode(errors="replace")
         return ""
+
+    @property
+    def marks(self) -> str:
+        """What `make_claim` was given, as it is now."""
+        return ("l" if self.is_light else "") + ("p" if self.is_plain else "") or "-"
 
     @property
     def size_bytes(self) -> int:
@@ -106,10 +112,10 @@ def make_claim(
     queue: str,
     flat: list[bytes],
     *,
-    is_light: bool,
+    marks: bytes,
     claimed_at: float,
 ) -> Claim:
-    """Return the claim for what the script answered."""
+    """Return the claim for what the script answered, with the `marks` of lua/turn_claims.lua."""
     names = flat[::2]
     return Claim(
         number=number,
@@ -119,7 +125,8 @@ def make_claim(
         raw=flat,
         kind=_kind_of(_find(flat, names, b"description"), queue),
         timeout_s=_timeout_of(_find(flat, names, b"timeout")),
-        is_light=is_light,
+        is_light=b"l" in marks,
+        is_plain=b"p" in marks,
         claimed_at=claimed_at,
     )
 

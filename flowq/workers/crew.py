@@ -22,6 +22,9 @@ from flowq.workers.scratch import Scratch
 MAX_UNREAD_BYTES = 32_000
 """What may wait in the channel of a busy child: a full channel would make both sides wait."""
 
+FULL_S = BATCH_S * 1.001
+"""The estimated work with which a child can still take a batch. Sums of estimates are not exact."""
+
 LONG_S = 0.5
 """What a job prints that takes longer than that is in its log before it ends."""
 
@@ -92,16 +95,14 @@ class Crew:
         return held
 
     def find_hungry(self) -> list[Child]:
-        """Return busy children whose short jobs will soon be done."""
+        """Return the children that can take short jobs behind what they have, or will soon have."""
         if self.mode == "fork":
             return []
         return [
             child
             for child in self.children
-            if child.claims
-            and not (child.is_leaving or child.is_recalled or child.concluding)
-            and 0 < child.load_s <= BATCH_S
-            and child.jobs_left is None
+            if (child.promises == 1 and child.is_idle and child.jobs_left is None)
+            or (not child.promises and _can_take_more(child, FULL_S))
         ]
 
     def hand_over(
@@ -125,7 +126,7 @@ class Crew:
                 self._give(idle.pop(0), [claim], 0.0)
             else:
                 self.orphans.append(claim)
-        takers = idle + self.find_hungry()
+        takers = idle + self._find_busy_takers()
         loads = [child.load_s for child in takers]
         for claim in short:
             if not takers:
@@ -136,6 +137,12 @@ class Crew:
             loads[index] += cost_by_kind[claim.kind]
         for index, share in shares.items():
             self._give(takers[index], share, loads[index])
+
+    def _find_busy_takers(self) -> list[Child]:
+        # What was asked for while they had less is theirs too, so the limit is not that of a batch.
+        if self.mode == "fork":
+            return []
+        return [child for child in self.children if _can_take_more(child, 2 * BATCH_S)]
 
     def _give(self, child: Child, claims: list[Claim], load_s: float) -> None:
         if child.claims:
@@ -321,6 +328,13 @@ class Crew:
             self.scratch.drop(child.process.pid)
         self.children.clear()
         return left
+
+
+def _can_take_more(child: Child, load_s: float) -> bool:
+    """Whether it has short jobs of at most `load_s`, and can take some behind them."""
+    if child.is_leaving or child.is_recalled or child.concluding or child.jobs_left is not None:
+        return False
+    return bool(child.claims) and 0 < child.load_s <= load_s
 
 
 END_S = 2.0

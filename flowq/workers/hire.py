@@ -30,7 +30,8 @@ class Process(Protocol):
 
 
 class Child:
-    """One child and what it holds. Shape: `claims` in the order of handing over."""
+    """One child and what it holds. Shape: `claims` in the order of handing over. `promises`:
+    how many turns are under way that may bring it something."""
 
     def __init__(self, process: Process, channel: Connection, lifeline: Connection, cell: Cell):
         self.process = process
@@ -42,6 +43,7 @@ class Child:
         self.concluding: Claim | None = None
         self.errand_since: float | None = None
         self.load_s = 0.0
+        self.promises = 0
         self.jobs_left: int | None = None
         self.is_recalled = False
         self.is_leaving = False

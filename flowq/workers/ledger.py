@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -62,7 +63,7 @@ class Ledger:
         self._count = 0
         self._base, self._turns = uuid4().hex[:16], 0
         self._line: Any = None
-        self._said: list[Any] = []
+        self._said: deque[list[Any]] = deque()
         self._key = keys.job(worker)
 
     def turn(self, ends: Sequence[tuple[Claim, End]], room: Room) -> Turn:
@@ -71,31 +72,38 @@ class Ledger:
         return self.receive()
 
     def send(self, ends: Sequence[tuple[Claim, End]], room: Room) -> None:
-        """Begin a turn; `receive` has to follow before the next, or `hang_up`."""
+        """Begin a turn; `receive` has to follow, or `hang_up`. Another one may begin meanwhile."""
         if self._line is None:
             self._line = self.connection.connection_pool.get_connection()
-        self._said = self._arguments(ends, room)
-        scripts.TURN.send(self._line, self.connection.connection_pool, self._key, *self._said)
+        said = self._arguments(ends, room)
+        self._said.append(said)
+        scripts.TURN.send(self._line, self.connection.connection_pool, self._key, *said)
 
     @property
     def socket(self) -> Any:
-        """Where the answer to what was sent arrives."""
+        """Where the answers to what was sent arrive."""
         return getattr(self._line, "_sock", None)
 
+    def has_answer(self) -> bool:
+        """Whether an answer is there already; it may have been read with the one before."""
+        return self._line is not None and self._line.can_read(timeout=0)
+
     def receive(self) -> Turn:
-        """Return the answer to what was sent. Blocks until it is there."""
+        """Return the answer to the first that was sent. Blocks until it is there."""
         assert self._line is not None
+        said = self._said.popleft()
         try:
             answer = self._line.read_response()
         except ResponseError as error:
             if not scripts.is_missing(error):
                 raise
-            answer = scripts.TURN.call(self.connection, self._key, *self._said)
+            answer = scripts.TURN.call(self.connection, self._key, *said)
         return self._read(answer)
 
     def hang_up(self) -> None:
-        """Give up on an answer: that connection is not used again. Idempotent."""
+        """Give up on all answers: that connection is not used again. Idempotent."""
         line, self._line = self._line, None
+        self._said.clear()
         if line is not None:
             line.disconnect()
             self.connection.connection_pool.release(line)
@@ -106,7 +114,8 @@ class Ledger:
         arguments += [len(self.queues), *self._order(), len(room.cost_by_kind)]
         for kind, cost_s in room.cost_by_kind.items():
             arguments += [kind, f"{cost_s:.6f}"]
-        arguments.append(len(ends))
+        seconds = sum(end.ended_at - end.started_at for _, end in ends if end.started_at)
+        arguments += [len(ends), f"{seconds:.6f}"]
         for claim, end in ends:
             arguments += (_describe(claim, end), claim.queue, end.value)
         return arguments
@@ -134,7 +143,7 @@ class Ledger:
         self.queues = self.queues[index:] + self.queues[:index]
 
     def _claim(
-        self, job_id: bytes, execution_id: bytes, queue: bytes, flat: list[bytes], is_light: int = 0
+        self, job_id: bytes, execution_id: bytes, queue: bytes, flat: list[bytes], marks: bytes = b""
     ) -> Claim:
         self._count += 1
         return make_claim(
@@ -143,7 +152,7 @@ class Ledger:
             execution_id.decode(),
             queue.decode(),
             flat,
-            is_light=bool(is_light),
+            marks=marks,
             claimed_at=time.time(),
         )
 
@@ -240,5 +249,5 @@ def _describe(claim: Claim, end: End) -> str:
     return (
         f"{claim.job_id} {claim.execution_id} {end.status} {format_instant(started_at)} "
         f"{format_instant(ended_at)} {started_at:.6f} {ended_at:.6f} {end.ttl or '-'} "
-        f"{end.field or '-'} {end.generation} {RESULT_NUMBER[end.status]} {int(claim.is_light)}"
+        f"{end.field or '-'} {end.generation} {RESULT_NUMBER[end.status]} {claim.marks}"
     )

@@ -221,7 +221,7 @@ class Supervisor:
 
     def _end(self) -> None:
         """Put back what was not ended, and leave; what cannot be put back others will find."""
-        if self.turns.is_under_way and self._waiter.wait([self.turns.source], LAST_WORD_S):
+        while self.turns.is_under_way and self._waiter.wait([self.turns.source], LAST_WORD_S):
             self._try(self.turns.hear)
         left = [*self.crew.close(), *self.turns.list_pending()]
         try:

@@ -2,13 +2,15 @@
 
 A turn ends what has ended and claims what the children can take. It is sent when some child needs
 something, and its answer is read when it is there: meanwhile the supervisor looks after its
-children. Ends that Redis has not confirmed are kept, and said again when it is back.
+children, and when one of them has nothing more to do a second turn follows the first, so that the
+server never waits for us. Ends that Redis has not confirmed are kept, and said again when it is back.
 """
 
 from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -39,11 +41,12 @@ log = logging.getLogger("rq.worker")
 
 @dataclass(frozen=True)
 class Sent:
-    """A turn that has not been answered yet, as it was asked for."""
+    """A turn that has not been answered yet, as it was asked for. `promised`: who was counted."""
 
     ends: list[tuple[Claim, End]]
     room: Room
     expectant: list[Child]
+    promised: list[Child]
 
 
 class Turns:
@@ -73,7 +76,7 @@ class Turns:
         self._rare_after = 0.0
         self._ends_since: float | None = None
         self._chores_since: float | None = None
-        self._sent: Sent | None = None
+        self._sent: deque[Sent] = deque()
         self._is_unsure = False
 
     # Looking -------------------------------------------------------------------------------------
@@ -86,7 +89,7 @@ class Turns:
     @property
     def is_under_way(self) -> bool:
         """Whether an answer is awaited."""
-        return self._sent is not None
+        return bool(self._sent)
 
     @property
     def is_suspended(self) -> bool:
@@ -100,7 +103,7 @@ class Turns:
 
     def list_pending(self) -> list[Claim]:
         """Return the claims that have ended here, and perhaps not in Redis."""
-        sent = self._sent.ends if self._sent else []
+        sent = [end for sent in self._sent for end in sent.ends]
         return [claim for claim, _ in [*self._rare, *self.crew.ends, *self.upkeep.failing, *sent]]
 
     def wants_claims(self) -> bool:
@@ -113,6 +116,8 @@ class Turns:
 
     def is_due(self) -> bool:
         """Whether some child needs something; until then ends are collected for a moment."""
+        if self._sent:
+            return self._should_follow()
         if self.upkeep.failing:
             return True
         if self.may_find() and self._can_claim() and (self.crew.idle or self._should_have_more()):
@@ -125,6 +130,17 @@ class Turns:
         if self.crew.idle or self.crew.find_hungry() or len(self.crew.ends) >= ENDS_LIMIT:
             return True
         return time.monotonic() - self._ends_since > HOLD_S
+
+    def _should_follow(self) -> bool:
+        """Whether a turn should stand behind the one under way: a child will have nothing to do."""
+        if len(self._sent) > 1 or not self.crew.ends or self.ledger.strategy != "default":
+            return False
+        if self._is_unsure or self.crew.orphans or not self._can_claim():
+            return False
+        return bool(self._find_free() or self._find_hungry())
+
+    def _find_free(self) -> list[Child]:
+        return [child for child in self.crew.idle if not child.promises]
 
     def _should_have_more(self) -> bool:
         """Whether a busy child should have something more to do, before it needs it."""
@@ -142,13 +158,16 @@ class Turns:
     def _jobs_left(self) -> int:
         if self.limits.max_jobs is None:
             return BATCH_LIMIT * self.crew.size
-        return max(0, self.limits.max_jobs - self._claimed)
+        asked = sum(sent.room.limit for sent in self._sent)
+        return max(0, self.limits.max_jobs - self._claimed - asked)
 
     # Going on ------------------------------------------------------------------------------------
 
     def go_on(self) -> None:
-        """Do what there is to do with Redis now, unless an answer is awaited."""
+        """Do what there is to do with Redis now; little, while an answer is awaited."""
         if self._sent:
+            if self._should_follow():
+                self._send(self._sort_ends())
             return
         if self._is_unsure:
             self._reconcile()
@@ -241,15 +260,21 @@ class Turns:
 
     def _send(self, ends: list[tuple[Claim, End]]) -> None:
         self._ends_since = None
-        expectant = self.oversight.find_expectant()[0]
-        idle = len(self.crew.idle) + len(expectant)
-        slots = idle + len(self._find_hungry()) if self._can_claim() else 0
+        expectant, takers, idle = [], [], 0
+        if self._can_claim():
+            expectant = [each for each in self.oversight.find_expectant()[0] if not each.promises]
+            takers = self._find_free() + expectant
+            idle = len(takers)
+            takers += self._find_hungry()
+        slots = len(takers)
         costs = self.oversight.pace.cost_by_kind() if self.crew.mode != "fork" else {}
         limit = min(BATCH_LIMIT * slots, self._jobs_left())
         if self.ledger.strategy != "default":
             limit = min(limit, 1)  # the next one is another queue's turn
         room = Room(slots, idle, limit, BATCH_S, costs)
-        self._sent = Sent(ends, room, expectant)
+        self._sent.append(Sent(ends, room, expectant, takers))
+        for child in takers:
+            child.promises += 1
         if slots:
             self.doorbell.has_rung = False  # what rings from now on may come too late for the turn
         self.ledger.send(ends, room)
@@ -257,20 +282,25 @@ class Turns:
             self.hear()
 
     def hear(self) -> None:
-        """Take in the answer to a turn. Blocks until it is there."""
+        """Take in the answer to the first turn, and what else is there. Blocks for the first."""
         if not self._sent:  # the server has closed the connection
             self.ledger.hang_up()
             return
+        self._hear_one()
+        while self._sent and self.ledger.has_answer():
+            self._hear_one()
+
+    def _hear_one(self) -> None:
         try:
             turn = self.ledger.receive()
         except ResponseError as error:
             if not isinstance(error, ReadOnlyError):
                 # The script cannot digest one of them: each is ended on its own, by RQ's code.
-                self._sent.ends[:] = [
-                    (claim, end._replace(how="long")) for claim, end in self._sent.ends
-                ]
+                ends = self._sent[0].ends
+                ends[:] = [(claim, end._replace(how="long")) for claim, end in ends]
             raise
-        sent, self._sent = self._sent, None
+        sent = self._sent.popleft()
+        _keep_promises(sent)
         self._take(turn, sent)
 
     def _take(self, turn: Turn, sent: Sent) -> None:
@@ -308,6 +338,12 @@ class Turns:
         """Give up on an answer: Redis is gone, or could not do the turn. Idempotent."""
         self.ledger.hang_up()
         self.doorbell.has_rung = True
-        if self._sent:
-            self.crew.ends.extendleft(reversed(self._sent.ends))
-            self._sent = None
+        while self._sent:
+            sent = self._sent.pop()
+            _keep_promises(sent)
+            self.crew.ends.extendleft(reversed(sent.ends))
+
+
+def _keep_promises(sent: Sent) -> None:
+    for child in sent.promised:
+        child.promises -= 1

@@ -59,6 +59,7 @@ def test_it_is_private_and_keeps_everything(project: Path) -> None:
     assert settings["appendonly"] == "yes"
     assert settings["appendfsync"] == "everysec"
     assert settings["maxmemory-policy"] == "noeviction"
+    assert settings["stream-node-max-bytes"] == "512"
     assert settings["save"] == ""
     assert stat.S_IMODE(started.socket.stat().st_mode) == 0o700
     assert stat.S_IMODE(started.state.stat().st_mode) == 0o700

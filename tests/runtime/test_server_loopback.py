@@ -80,6 +80,7 @@ def test_it_listens_on_loopback_only_and_wants_its_password(state: Path) -> None
     assert settings["unixsocket"] == ""
     assert settings["appendonly"] == "yes"
     assert settings["maxmemory-policy"] == "noeviction"
+    assert settings["stream-node-max-bytes"] == "512"
     assert len(address.password) > 40
     for login in ({}, {"password": "wrong"}, {"username": "proof", "password": address.proof}):
         with (

@@ -166,11 +166,23 @@ local function tell(future, news)
 end
 
 local states -- of the future jobs that this call has asked for; see is_wanted
+local futures_by_blocks
+
+-- The future jobs that a job blocks: many jobs block the same ones.
+local function futures_of(blocks)
+  local futures = futures_by_blocks[blocks or '']
+  if not futures then
+    futures = {}
+    for future in each_future(blocks) do futures[#futures + 1] = future end
+    futures_by_blocks[blocks or ''] = futures
+  end
+  return futures
+end
 
 -- Whether a future job that it blocks has not ended, so that how it ended may still be asked.
 -- One that ends in this very call looks at all its blockers itself (retire), so each is asked once.
 local function is_wanted(blocks)
-  for future in each_future(blocks) do
+  for _, future in ipairs(futures_of(blocks)) do
     local state = states[future]
     if state == nil then
       state = redis.call('HGET', future_key(future), 'state')
@@ -268,7 +280,7 @@ function settle(id, outcome, reason, facts)
   end
   if job.ttl then keep_note(id, job, outcome) end
   if outcome == 'expired' then redis.call('DEL', PREFIX .. ':job::' .. id .. ':dependencies') end
-  for target in each_future(blocks) do will_tell(target, id, outcome) end
+  for _, target in ipairs(futures_of(blocks)) do will_tell(target, id, outcome) end
   if run then settle_in_run(id, job, outcome, reason) end
   if run and not blocks and not future then drop_loose(run, id) end
   -- One that was skipped can be armed again, whatever that counts for.
@@ -280,14 +292,9 @@ function settle(id, outcome, reason, facts)
   if is_ours and not is_wanted(blocks) and not will_retire(blocks) then later('expire:' .. id) end
 end
 
--- Runs one part of the settling; what fails, or comes too late in a long cascade, is picked up
--- from the todo. Returns the text of the failure.
-local function attempt(is_time, blockers, outcomes, part, ...)
-  local ok, problem = is_time, nil
-  if is_time then ok, problem = pcall(part, ...) end
-  if ok then return nil end
+-- What fails, or comes too late in a long cascade, is picked up from the todo.
+local function put_off(blockers, outcomes)
   for i, blocker in ipairs(blockers) do pcall(later, 'end:' .. blocker .. ':' .. outcomes[i]) end
-  return problem and text_of(problem)
 end
 
 local function tell_all()
@@ -296,8 +303,11 @@ local function tell_all()
   for i, future in ipairs(old_mentions) do
     if old_at[future] == i then
       local news = old_told[future]
-      local problem = attempt(true, news.blockers, news.outcomes, tell, future, news)
-      failure = failure or problem
+      local ok, problem = pcall(tell, future, news)
+      if not ok then
+        put_off(news.blockers, news.outcomes)
+        failure = failure or text_of(problem)
+      end
     end
   end
   return failure
@@ -313,9 +323,13 @@ local function settle_all()
       local item = ends[first_end]
       first_end = first_end + 1
       count = count + 1
-      local problem = attempt(count <= CASCADE_LIMIT, { item[1] }, { item[2] }, settle, item[1],
-        item[2], item[3], item[4])
-      failure = failure or problem
+      local is_time = count <= CASCADE_LIMIT
+      local ok, problem = false, nil
+      if is_time then ok, problem = pcall(settle, item[1], item[2], item[3], item[4]) end
+      if not ok then
+        put_off({ item[1] }, { item[2] })
+        failure = failure or is_time and text_of(problem) or nil
+      end
     end
     local problem = tell_all()
     failure = failure or problem
@@ -332,5 +346,5 @@ local function begin_call(argv)
   begun, queued_by_queue = {}, {}
   ends, first_end = {}, 1
   told, told_at, mentions = {}, {}, {}
-  states = {}
+  states, futures_by_blocks = {}, {}
 end

@@ -6,17 +6,16 @@
 --        9 how many jobs at most   10 seconds between heartbeats
 --        11 number of queues, then their names in order of priority
 --        then the number of known kinds of short jobs, then kind, seconds for each
---        then the number of ends, then for each of them
+--        then the number of ends, the seconds that they took, then for each of them
 --          one line of words, "-" for what is empty: job, execution, status (finished|failed),
 --          started_at, ended_at (as RQ writes them), the same in epoch seconds, ttl (-1 for ever),
---          field of the result, generation, kind of the result (RQ's number), "1" when its claim
---          was a light one
+--          field of the result, generation, kind of the result (RQ's number), marks of its claim
 --          queue   value of the result
 -- Returns {answers, claims, held, suspended, more}:
 --   answers    for each end "ok", "lost" (the execution was taken from us: nothing is written) or
 --              "long" (jobs depend on it: RQ's own way has to end it, nothing is written)
---   claims     {job, execution, queue, {field, value…}, 1 for a light one} for each claimed job; the
---              hash as it was before, without empty fields
+--   claims     {job, execution, queue, {field, value…}, marks} for each claimed job; the hash as it
+--              was before, without empty fields
 --   held       how many executions the worker has now
 --   suspended  1 when RQ's workers are suspended and nothing is claimed
 --   more       1 when there are jobs left for which there was no room
@@ -25,6 +24,9 @@
 -- Jobs of a short kind get a light claim: a WIP entry, and no records of the execution, which
 -- beat.lua adds for those that are still there after some milliseconds.
 
+-- A turn leaves a hundred kilobytes of garbage, and the collector walks through all that lives: let it
+-- come half as often. Not every server's Lua has it.
+pcall(function() collectgarbage('setpause', 400) end)
 begin_ends(ARGV, 11)
 begin_claims()
 local answers = end_all()

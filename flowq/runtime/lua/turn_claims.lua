@@ -3,7 +3,7 @@
 
 local base, slots, idle, budget, limit, interval, most
 local queues, cost_by_kind, least_cost
-local claims, members
+local claims, members, kinds
 local alone, short_cost -- children taken by one job each; seconds of short jobs
 
 local function fits(cost)
@@ -33,6 +33,14 @@ local function record(id, execution, member, ttl)
   redis.call('ZADD', PREFIX .. ':executions:' .. id, math.floor(TS) + ttl + 60, execution)
 end
 
+-- What the end of the execution has to know: "l" light, "p" plain, "-" none of them. A plain job is
+-- no future job and of no run, has no time to live and no dependencies, and did not end before.
+local function marks_of(raw, is_short)
+  local is_plain = not (raw.flowq_future or raw.flowq_run or raw.ttl or raw.dependency_ids
+    or raw.ended_at)
+  return is_plain and (is_short and 'lp' or 'p') or is_short and 'l' or '-'
+end
+
 local function claim(id, queue, lean, raw, is_short)
   local key = job_key(id)
   local execution = base .. string.format('%08x', #claims)
@@ -47,21 +55,28 @@ local function claim(id, queue, lean, raw, is_short)
   if raw.ttl or raw.ended_at then redis.call('PERSIST', key) end
   begin(id, raw, worker)
   members[#members + 1] = member
-  claims[#claims + 1] = { id, execution, queue, lean, is_short and 1 or 0 }
+  claims[#claims + 1] = { id, execution, queue, lean, marks_of(raw, is_short) }
 end
 
 -- The hash as a table, and as a list; both without empty fields.
 local function read(flat)
-  local raw, lean, is_lean = {}, flat, true
+  -- With the names that most have: a table that grows is made anew each time.
+  local raw = { created_at = false, data = false, description = false, enqueued_at = false,
+    origin = false, status = false, timeout = false, ttl = false, ended_at = false,
+    flowq_blocks = false, flowq_gates = false, flowq_future = false, flowq_run = false,
+    flowq_outcome = false, flowq_slots = false, dependency_ids = false }
+  local lean, is_lean = flat, true
   for i = 1, #flat, 2 do
     local value = flat[i + 1]
     if value ~= '' then raw[flat[i]] = value else is_lean = false end
   end
   if not is_lean then
     lean = {}
-    for name, value in pairs(raw) do
-      lean[#lean + 1] = name
-      lean[#lean + 1] = value
+    for i = 1, #flat, 2 do
+      if flat[i + 1] ~= '' then
+        lean[#lean + 1] = flat[i]
+        lean[#lean + 1] = flat[i + 1]
+      end
     end
   end
   return raw, lean
@@ -69,7 +84,13 @@ end
 
 -- The kind of a job, for the estimate of its time: its function, as its description shows it.
 local function kind_of(raw, queue)
-  return string.match(raw.description or '', '^([^(]+)%(') or queue
+  local description = raw.description or ''
+  local kind = kinds[description] -- many have the same
+  if kind == nil then
+    kind = string.match(description, '^([^(]+)%(') or false
+    kinds[description] = kind
+  end
+  return kind or queue
 end
 
 -- Returns true when the children have enough.
@@ -114,7 +135,7 @@ end
 local function begin_claims()
   base, slots, idle, budget = argv[5], tonumber(argv[6]), tonumber(argv[7]), tonumber(argv[8])
   limit, interval = tonumber(argv[9]), tonumber(argv[10])
-  claims, members, alone, short_cost = {}, {}, 0, 0
+  claims, members, kinds, alone, short_cost = {}, {}, {}, 0, 0
   queues, cost_by_kind, least_cost = {}, {}, nil
   for i = 1, tonumber(take()) do queues[i] = take() end
   for _ = 1, tonumber(take()) do

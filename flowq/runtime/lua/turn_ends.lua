@@ -9,7 +9,7 @@ local function take()
   return argv[at - 1]
 end
 
-local ends_by_wip, job_keys, records, succeeded, failed, seconds
+local ends_by_wip, job_keys, records, succeeded, failed
 local lists -- what is added to sorted sets together: {score, member, score, member …} by key
 
 local function register(key, score, member)
@@ -31,13 +31,11 @@ local END_LINE = '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (
 
 local function take_end()
   local id, execution, status, started_at, ended_at, started_ts, ended_ts, ttl, field, generation,
-    result, light = string.match(take(), END_LINE)
+    result, marks = string.match(take(), END_LINE)
   local e = { id = id, execution = execution, queue = take(), status = status,
     started_at = started_at, ended_at = ended_at, started_ts = started_ts, ended_ts = ended_ts,
     ttl = ttl, field = field, value = take(), generation = generation, result = result,
-    light = light }
-  e.key = job_key(e.id)
-  e.member = e.id .. ':' .. e.execution
+    marks = marks, key = job_key(id), member = id .. ':' .. execution }
   local wip = PREFIX .. ':wip:' .. e.queue
   local group = ends_by_wip[wip] or { ends = {}, members = {} }
   ends_by_wip[wip] = group
@@ -55,7 +53,7 @@ local function find_held()
 end
 
 local function drop_record(e)
-  if e.light == '1' then return end
+  if string.find(e.marks, 'l', 1, true) then return end
   records[#records + 1] = PREFIX .. ':execution:' .. e.member
   redis.call('ZREM', PREFIX .. ':executions:' .. e.id, e.execution)
 end
@@ -100,24 +98,26 @@ local function was_canceled(e)
     and redis.call('SISMEMBER', held_key, e.member) == 1
 end
 
--- Writes the end into the job's hash; returns what settling has to know, nil when it concerns nobody.
+-- Writes the end into the job's hash; returns what settling has to know, false when it concerns nobody.
 local function write_end(e, f)
-  local is_tracked = (f[3] or f[4] or f[5]) and int(e.generation) >= int(f[2])
-  if not is_tracked then
+  local is_tracked = (f[3] or f[5] or f[6]) and int(e.generation) >= int(f[2])
+  if is_tracked and not f[6] then -- what it counts for in a run is not known yet
     redis.call('HSET', e.key, 'status', e.status, 'started_at', e.started_at, 'ended_at', e.ended_at,
-      'last_heartbeat', e.ended_at)
-    return nil
-  end
-  local facts = { exists = true, blocks = f[4], future = f[3], run = f[5], before = f[6], ttl = f[7] }
-  if f[5] then -- what it counts for in its run is not known yet
-    redis.call('HSET', e.key, 'status', e.status, 'started_at', e.started_at, 'ended_at', e.ended_at,
-      'last_heartbeat', e.ended_at)
+      'flowq_outcome', e.status)
   else
-    redis.call('HSET', e.key, 'status', e.status, 'started_at', e.started_at, 'ended_at', e.ended_at,
-      'last_heartbeat', e.ended_at, 'flowq_outcome', e.status)
-    facts.is_noted = true
+    redis.call('HSET', e.key, 'status', e.status, 'started_at', e.started_at, 'ended_at', e.ended_at)
   end
-  return facts
+  return is_tracked and { exists = true, blocks = f[3], before = f[4], future = f[5], run = f[6],
+    ttl = f[7], is_noted = not f[6] }
+end
+
+-- What a plain job did not have when it was claimed, it has not got since.
+local function read_for_end(e)
+  if string.find(e.marks, 'p', 1, true) then
+    return redis.call('HMGET', e.key, 'status', 'flowq_gen', 'flowq_blocks', 'flowq_outcome')
+  end
+  return redis.call('HMGET', e.key, 'status', 'flowq_gen', 'flowq_blocks', 'flowq_outcome',
+    'flowq_future', 'flowq_run', 'ttl', 'dependency_ids', 'ended_at')
 end
 
 local function finish(e, has_dependents)
@@ -125,11 +125,9 @@ local function finish(e, has_dependents)
   if not e.is_held and not was_canceled(e) then return 'lost' end
   e.is_over = true
   drop_record(e)
-  seconds = seconds + (tonumber(e.ended_ts) - tonumber(e.started_ts))
   local is_success = e.status == 'finished'
   if is_success then succeeded = succeeded + 1 else failed = failed + 1 end
-  local f = redis.call('HMGET', e.key, 'status', 'flowq_gen', 'flowq_future', 'flowq_blocks',
-    'flowq_run', 'flowq_outcome', 'ttl', 'dependency_ids', 'ended_at')
+  local f = read_for_end(e)
   if not f[1] then return 'ok' end -- deleted while it ran
   local dependencies = f[8] and PREFIX .. ':job::' .. e.id .. ':dependencies'
   if e.ttl == '0' then
@@ -155,7 +153,8 @@ end
 -- Ends what has ended; returns the answers.
 local function end_all()
   local answers, ends = {}, {}
-  for i = 1, tonumber(take()) do ends[i] = take_end() end
+  local count, seconds = tonumber(take()), take()
+  for i = 1, count do ends[i] = take_end() end
   if #ends == 0 then return answers end
   find_held()
   local has_dependents = redis.call('EXISTS', unpack(job_keys)) > 0
@@ -174,5 +173,5 @@ local function begin_ends(arguments, first)
   worker = argv[4]
   worker_key = PREFIX .. ':worker:' .. worker
   held_key = worker_key .. ':executions'
-  ends_by_wip, job_keys, records, succeeded, failed, seconds, lists = {}, {}, {}, 0, 0, 0, {}
+  ends_by_wip, job_keys, records, succeeded, failed, lists = {}, {}, {}, 0, 0, {}
 end
