@@ -1,8 +1,8 @@
 """The main loop of a child: tasks in, ends out, until the channel closes.
 
-Messages are pickled tuples: ("run", [Task, …]), ("conclude", Task, End) and ("chore", name,
-arguments) from the supervisor; from the child ends, several in one message, and ("chore", None); a
-nursery (fork.py) adds ("died", how).
+Messages are pickled tuples: ("run", [Task, …], is_last), ("conclude", Task, End) and ("chore",
+name, arguments) from the supervisor; from the child ends, several in one message, and ("chore",
+None); a nursery (fork.py) adds ("died", how).
 """
 
 from __future__ import annotations
@@ -48,6 +48,11 @@ class Outbox:
         self._cell = cell
         self._ends: list[tuple[Any, ...]] = []
         self._flushed_at = time.monotonic()
+
+    @property
+    def count(self) -> int:
+        """How many ends are not sent yet."""
+        return len(self._ends)
 
     def add(self, end: End) -> None:
         """Send an end, soon."""
@@ -117,12 +122,18 @@ def handle(
         _do_chore(bench, *message[1:])
         outbox.send(("chore", None))
         return True
-    return work_off(outbox, cell, bench, capture, message[1])
+    return work_off(outbox, cell, bench, capture, *message[1:])
 
 
-def work_off(outbox: Outbox, cell: Cell, bench: Bench, capture: Capture, tasks: list[Any]) -> bool:
-    """Execute these jobs, one after the other; False when the child must not go on."""
-    pid, is_spent = os.getpid(), False
+def work_off(
+    outbox: Outbox, cell: Cell, bench: Bench, capture: Capture, tasks: list[Any], is_last: bool
+) -> bool:
+    """Execute these jobs, one after the other; False when the child must not go on.
+
+    `is_last`: none are known to follow, so somebody may wait for the last one's end: the fewer are
+    left, the fewer ends wait for each other.
+    """
+    pid, is_spent, left = os.getpid(), False, len(tasks)
     with deadline.batch() if len(tasks) > 1 else nullcontext():
         for task in map(Task._make, tasks):
             if is_spent or not cell.begin(task.number):
@@ -134,6 +145,9 @@ def work_off(outbox: Outbox, cell: Cell, bench: Bench, capture: Capture, tasks: 
                 end = end._replace(is_spent=True)
             outbox.add(end)
             is_spent = end.is_spent
+            left -= 1
+            if is_last and outbox.count >= left:
+                outbox.flush()
     outbox.flush()
     return not is_spent
 

@@ -48,8 +48,8 @@ class Claim:
     """A job that this worker has claimed and not ended. Units: `timeout_s` None for no limit.
 
     Numbers rise in the order of handing over. `is_light`: Redis has no records of the execution
-    yet. `is_plain`: its end has to look at little (lua/turn_claims.lua). `handed_at` is on the monotonic clock. `tries` counts the children that were asked to end
-    it the long way.
+    yet. `is_plain`: its end has to look at little (lua/turn_claims.lua). `handed_at` is on the
+    monotonic clock. `tries` counts the children that were asked to end it the long way.
     """
 
     number: int

@@ -110,11 +110,13 @@ class Crew:
         claims: Iterable[Claim],
         cost_by_kind: Mapping[str, float],
         expectant: Sequence[Child] = (),
+        *,
+        are_last: bool = False,
     ) -> None:
         """Share claims out: long and unknown ones alone, short ones where the least waits.
 
-        `expectant`: busy children that will soon need the next job. What finds no child stays in
-        `orphans`.
+        `expectant`: busy children that will soon need the next job. `are_last`: there are no others
+        in the queues. What finds no child stays in `orphans`.
         """
         idle = [*self.idle, *(child for child in expectant if child.claims)]
         shares: dict[int, list[Claim]] = {}
@@ -123,7 +125,7 @@ class Crew:
             if claim.kind in cost_by_kind and self.mode != "fork":
                 short.append(claim)
             elif idle:
-                self._give(idle.pop(0), [claim], 0.0)
+                self._give(idle.pop(0), [claim], 0.0, are_last)
             else:
                 self.orphans.append(claim)
         takers = idle + self._find_busy_takers()
@@ -136,7 +138,7 @@ class Crew:
             shares.setdefault(index, []).append(claim)
             loads[index] += cost_by_kind[claim.kind]
         for index, share in shares.items():
-            self._give(takers[index], share, loads[index])
+            self._give(takers[index], share, loads[index], are_last)
 
     def _find_busy_takers(self) -> list[Child]:
         # What was asked for while they had less is theirs too, so the limit is not that of a batch.
@@ -144,7 +146,7 @@ class Crew:
             return []
         return [child for child in self.children if _can_take_more(child, 2 * BATCH_S)]
 
-    def _give(self, child: Child, claims: list[Claim], load_s: float) -> None:
+    def _give(self, child: Child, claims: list[Claim], load_s: float, are_last: bool) -> None:
         if child.claims:
             size = child.unread_bytes + sum(claim.size_bytes for claim in claims)
             if size > MAX_UNREAD_BYTES:
@@ -159,7 +161,7 @@ class Crew:
         child.load_s = load_s
         child.is_recalled = False
         child.cell.allow(next(iter(child.claims)), self._number + 1)
-        self._send(child, ("run", [claim.message for claim in claims]))
+        self._send(child, ("run", [claim.message for claim in claims], are_last))
 
     def conclude(self, claim: Claim, end: End) -> bool:
         """Let an idle child end an execution by RQ's own code; False when none is idle."""

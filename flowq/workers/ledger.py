@@ -143,7 +143,12 @@ class Ledger:
         self.queues = self.queues[index:] + self.queues[:index]
 
     def _claim(
-        self, job_id: bytes, execution_id: bytes, queue: bytes, flat: list[bytes], marks: bytes = b""
+        self,
+        job_id: bytes,
+        execution_id: bytes,
+        queue: bytes,
+        flat: list[bytes],
+        marks: bytes = b"",
     ) -> Claim:
         self._count += 1
         return make_claim(

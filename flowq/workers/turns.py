@@ -3,7 +3,8 @@
 A turn ends what has ended and claims what the children can take. It is sent when some child needs
 something, and its answer is read when it is there: meanwhile the supervisor looks after its
 children, and when one of them has nothing more to do a second turn follows the first, so that the
-server never waits for us. Ends that Redis has not confirmed are kept, and said again when it is back.
+server does not wait for us. Ends that Redis has not confirmed are kept, and said again when it is
+back.
 """
 
 from __future__ import annotations
@@ -41,12 +42,19 @@ log = logging.getLogger("rq.worker")
 
 @dataclass(frozen=True)
 class Sent:
-    """A turn that has not been answered yet, as it was asked for. `promised`: who was counted."""
+    """A turn that has not been answered yet, as it was asked for: for children that can take any
+    job, some of them `expectant`, and for `hungry` ones."""
 
     ends: list[tuple[Claim, End]]
     room: Room
+    free: list[Child]
     expectant: list[Child]
-    promised: list[Child]
+    hungry: list[Child]
+
+    def promise(self, by: int) -> None:
+        """Note with the children that it may bring them something, or (-1) that it has."""
+        for child in self.free + self.hungry:
+            child.promises += by
 
 
 class Turns:
@@ -140,7 +148,13 @@ class Turns:
         return bool(self._find_free() or self._find_hungry())
 
     def _find_free(self) -> list[Child]:
-        return [child for child in self.crew.idle if not child.promises]
+        """Return the children that can take any job, and are not to get one."""
+        return [child for child in self.crew.idle if not child.promises or self._is_passed(child)]
+
+    def _is_passed(self, child: Child) -> bool:
+        # There was nothing left, so the short jobs that it was promised will hardly come; what it
+        # has ended may have queued another one.
+        return self.is_dry and all(child not in sent.free for sent in self._sent)
 
     def _should_have_more(self) -> bool:
         """Whether a busy child should have something more to do, before it needs it."""
@@ -260,26 +274,28 @@ class Turns:
 
     def _send(self, ends: list[tuple[Claim, End]]) -> None:
         self._ends_since = None
-        expectant, takers, idle = [], [], 0
-        if self._can_claim():
-            expectant = [each for each in self.oversight.find_expectant()[0] if not each.promises]
-            takers = self._find_free() + expectant
-            idle = len(takers)
-            takers += self._find_hungry()
-        slots = len(takers)
+        free, expectant, hungry = self._find_takers()
+        slots, idle = len(free) + len(hungry), len(free)
         costs = self.oversight.pace.cost_by_kind() if self.crew.mode != "fork" else {}
         limit = min(BATCH_LIMIT * slots, self._jobs_left())
         if self.ledger.strategy != "default":
             limit = min(limit, 1)  # the next one is another queue's turn
         room = Room(slots, idle, limit, BATCH_S, costs)
-        self._sent.append(Sent(ends, room, expectant, takers))
-        for child in takers:
-            child.promises += 1
+        self._sent.append(Sent(ends, room, free, expectant, hungry))
+        self._sent[-1].promise(1)
         if slots:
             self.doorbell.has_rung = False  # what rings from now on may come too late for the turn
         self.ledger.send(ends, room)
         if not self.crew.is_busy:
             self.hear()
+
+    def _find_takers(self) -> tuple[list[Child], list[Child], list[Child]]:
+        """Return those that can take any job, the expectant among them, and the hungry ones."""
+        if not self._can_claim():
+            return [], [], []
+        expectant = [each for each in self.oversight.find_expectant()[0] if not each.promises]
+        free = self._find_free() + expectant
+        return free, expectant, [child for child in self._find_hungry() if child not in free]
 
     def hear(self) -> None:
         """Take in the answer to the first turn, and what else is there. Blocks for the first."""
@@ -300,7 +316,7 @@ class Turns:
                 ends[:] = [(claim, end._replace(how="long")) for claim, end in ends]
             raise
         sent = self._sent.popleft()
-        _keep_promises(sent)
+        sent.promise(-1)
         self._take(turn, sent)
 
     def _take(self, turn: Turn, sent: Sent) -> None:
@@ -313,7 +329,9 @@ class Turns:
             self.is_dry = not turn.has_left
         self._suspended_until = time.monotonic() + SUSPENDED_S if turn.is_suspended else 0.0
         self._claimed += len(turn.claims)
-        self.crew.hand_over(turn.claims, sent.room.cost_by_kind, sent.expectant)
+        self.crew.hand_over(
+            turn.claims, sent.room.cost_by_kind, sent.expectant, are_last=not turn.has_left
+        )
         # Fewer or more than that: the answer to some turn was lost.
         self._is_unsure = turn.held != len(self.crew.held) + len(self.list_pending())
 
@@ -340,10 +358,5 @@ class Turns:
         self.doorbell.has_rung = True
         while self._sent:
             sent = self._sent.pop()
-            _keep_promises(sent)
+            sent.promise(-1)
             self.crew.ends.extendleft(reversed(sent.ends))
-
-
-def _keep_promises(sent: Sent) -> None:
-    for child in sent.promised:
-        child.promises -= 1

@@ -77,7 +77,7 @@ def test_a_child_that_begins_when_its_worker_has_died_begins_no_job(
     hold, held = context.Pipe(duplex=False)
     cell = Cell(context)
     cell.allow(1, 2)
-    ours.send_bytes(pickle.dumps(("run", [claim.message])))
+    ours.send_bytes(pickle.dumps(("run", [claim.message], True)))
     settings = Settings("w", address_of(queue.connection))
     process = context.Process(target=_be_orphan, args=(ours, held, theirs, hold, cell, settings))
     process.start()
