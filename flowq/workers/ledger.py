@@ -63,6 +63,7 @@ class Ledger:
         self._count = 0
         self._base, self._turns = uuid4().hex[:16], 0
         self._line: Any = None
+        self._state = ""
         self._said: deque[list[Any]] = deque()
         self._key = keys.job(worker)
 
@@ -102,7 +103,7 @@ class Ledger:
 
     def hang_up(self) -> None:
         """Give up on all answers: that connection is not used again. Idempotent."""
-        line, self._line = self._line, None
+        line, self._line, self._state = self._line, None, ""
         self._said.clear()
         if line is not None:
             line.disconnect()
@@ -110,7 +111,8 @@ class Ledger:
 
     def _arguments(self, ends: Sequence[tuple[Claim, End]], room: Room) -> list[Any]:
         arguments: list[Any] = [self.worker, self._new_base(), room.slots, room.idle]
-        arguments += [f"{room.budget_s:.6f}", room.limit, self._beat_s]
+        state = "" if self._said else self._state  # a turn under way may change it
+        arguments += [f"{room.budget_s:.6f}", room.limit, self._beat_s, state]
         arguments += [len(self.queues), *self._order(), len(room.cost_by_kind)]
         for kind, cost_s in room.cost_by_kind.items():
             arguments += [kind, f"{cost_s:.6f}"]
@@ -127,6 +129,7 @@ class Ledger:
 
     def _read(self, answer: Any) -> Turn:
         answers, claimed, held, suspended, more = answer
+        self._state = "busy" if held else "suspended" if suspended else "idle"
         claims = [self._claim(*parts) for parts in claimed]
         if claims and self.strategy == "round_robin":
             self._rotate(claims[-1].queue)

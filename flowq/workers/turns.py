@@ -327,7 +327,7 @@ class Turns:
                 self._count(claim, end)
         if sent.room.slots:
             self.is_dry = not turn.has_left
-        self._suspended_until = time.monotonic() + SUSPENDED_S if turn.is_suspended else 0.0
+            self._suspended_until = time.monotonic() + SUSPENDED_S if turn.is_suspended else 0.0
         self._claimed += len(turn.claims)
         self.crew.hand_over(
             turn.claims, sent.room.cost_by_kind, sent.expectant, are_last=not turn.has_left

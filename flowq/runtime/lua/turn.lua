@@ -4,7 +4,8 @@
 --        6 slots: how many children can take work   7 how many of these are idle: the others can
 --        take short jobs only   8 budget: seconds of short jobs for one child
 --        9 how many jobs at most   10 seconds between heartbeats
---        11 number of queues, then their names in order of priority
+--        11 the worker's state in its hash, "" when that is not known for sure
+--        12 number of queues, then their names in order of priority
 --        then the number of known kinds of short jobs, then kind, seconds for each
 --        then the number of ends, the seconds that they took, then for each of them
 --          one line of words, "-" for what is empty: job, execution, status (finished|failed),
@@ -27,7 +28,7 @@
 -- A turn leaves a hundred kilobytes of garbage, and the collector walks through all that lives: let it
 -- come half as often. Not every server's Lua has it.
 pcall(function() collectgarbage('setpause', 400) end)
-begin_ends(ARGV, 11)
+begin_ends(ARGV, 12)
 begin_claims()
 local answers = end_all()
 local is_suspended, more = claim_all()
@@ -35,6 +36,6 @@ register_all()
 settle_all()
 if #members > 0 then redis.call('SADD', held_key, unpack(members)) end
 local held = redis.call('SCARD', held_key)
-redis.call('HSET', worker_key, 'state', is_suspended and held == 0 and 'suspended'
-  or held > 0 and 'busy' or 'idle', 'last_heartbeat', NOW)
+local state = is_suspended and held == 0 and 'suspended' or held > 0 and 'busy' or 'idle'
+if state ~= ARGV[11] then redis.call('HSET', worker_key, 'state', state, 'last_heartbeat', NOW) end
 return { answers, claims, held, is_suspended and 1 or 0, more }

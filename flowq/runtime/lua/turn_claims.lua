@@ -93,14 +93,15 @@ local function kind_of(raw, queue)
   return kind or queue
 end
 
--- Returns true when the children have enough.
+-- Returns "full" when the children have enough, "more" when it has also seen a job that is left.
 local function claim_from(queue)
   local list = PREFIX .. ':queue:' .. queue
   local chunk = math.min(limit - #claims, most)
-  if chunk <= 0 or not has_room() then return true end
+  if chunk <= 0 or not has_room() then return 'full' end
   local popped, is_full = 0, false
-  local ids = redis.call('LRANGE', list, 0, chunk - 1)
-  for _, id in ipairs(ids) do
+  local ids = redis.call('LRANGE', list, 0, chunk) -- one more, to know whether there is one
+  for i = 1, math.min(#ids, chunk) do
+    local id = ids[i]
     local flat = redis.call('HGETALL', job_key(id))
     if #flat == 0 then -- its own ttl is over, or it was deleted by a plain tool
       if redis.call('EXISTS', mortal_key(id)) == 1 then will_settle(id, 'expired') end
@@ -116,18 +117,21 @@ local function claim_from(queue)
     popped = popped + 1
   end
   if popped > 0 then redis.call('LPOP', list, popped) end
-  if is_full then return true end
-  if #ids == chunk then return claim_from(queue) end
-  return false
+  if is_full then return 'more' end
+  if #ids <= chunk then return nil end
+  local state = claim_from(queue)
+  return state == 'full' and 'more' or state
 end
 
 -- Claims what there is room for; returns whether RQ's workers are suspended, and 1 for more jobs.
 local function claim_all()
+  if slots == 0 then return false, 0 end
   if redis.call('EXISTS', PREFIX .. ':suspended') == 1 then return true, 0 end
-  local is_full = false
-  for _, queue in ipairs(slots > 0 and queues or {}) do
-    is_full = is_full or claim_from(queue)
-    if is_full and redis.call('EXISTS', PREFIX .. ':queue:' .. queue) == 1 then return false, 1 end
+  local state
+  for _, queue in ipairs(queues) do
+    state = state or claim_from(queue)
+    if state == 'more' then return false, 1 end
+    if state and redis.call('EXISTS', PREFIX .. ':queue:' .. queue) == 1 then return false, 1 end
   end
   return false, 0
 end
