@@ -1,0 +1,189 @@
+"""A second turn behind the first: the server does not wait, and nothing is lost or doubled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+import worker_jobs
+from rq.job import JobStatus
+
+from flowq.runtime import keys
+from flowq.runtime.job import Job
+from flowq.runtime.queue import Queue
+from flowq.workers.crew import Crew
+from flowq.workers.ledger import Ledger
+from flowq.workers.turns import Turns
+
+WorkOff = Callable[..., Any]
+COUNT = 60
+PAUSE_MS = 10
+"""How long the server does nothing while a turn waits for it, so that the children are faster."""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where the jobs say that they have run."""
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def slow_server(connection: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Let each first turn wait; return how many were under way whenever one had been sent."""
+    counts: list[int] = []
+    send = Ledger.send
+
+    def pause_and_send(self: Ledger, *arguments: Any) -> None:
+        if not self._said:
+            connection.client_pause(PAUSE_MS)
+        send(self, *arguments)
+        counts.append(len(self._said))
+
+    monkeypatch.setattr(Ledger, "send", pause_and_send)
+    return counts
+
+
+def _enqueue(queue: Queue, path: Path, count: int = COUNT) -> list[Job]:
+    data = [Queue.prepare_data(worker_jobs.append_id, (str(path),)) for _ in range(count)]
+    return queue.enqueue_many(data)
+
+
+def _assert_each_ran_once(jobs: list[Job], path: Path) -> None:
+    assert {job.get_status() for job in jobs} == {JobStatus.FINISHED}
+    assert {len(job.results()) for job in jobs} == {1}
+    assert sorted(path.read_text().split()) == sorted(job.id for job in jobs)
+    [connection] = {job.connection for job in jobs}
+    assert connection.zcard(f"{keys.PREFIX}:wip:default") == 0
+
+
+@pytest.mark.parametrize("batches", [True, False])
+@pytest.mark.parametrize("concurrency", [1, 2])
+def test_a_second_turn_follows_the_first_and_no_third(
+    queue: Queue,
+    work_off: WorkOff,
+    slow_server: list[int],
+    path: Path,
+    batches: bool,
+    concurrency: int,
+) -> None:
+    jobs = _enqueue(queue, path)
+    work_off(batches=batches, concurrency=concurrency)
+    assert max(slow_server) == 2
+    _assert_each_ran_once(jobs, path)
+
+
+@pytest.mark.usefixtures("slow_server")
+@pytest.mark.parametrize("is_applied", [True, False])
+def test_a_connection_that_breaks_under_two_turns_costs_nothing(
+    queue: Queue,
+    work_off: WorkOff,
+    path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    is_applied: bool,
+) -> None:
+    receive, broken = Ledger.receive, []
+
+    def break_once(self: Ledger) -> Any:
+        if len(self._said) == 2 and not broken:
+            broken.append(True)
+            if is_applied:  # and only the answers are lost
+                self._line.read_response()
+                self._line.read_response()
+            self._line.disconnect()
+            raise redis.ConnectionError("connection reset by peer")
+        return receive(self)
+
+    monkeypatch.setattr(Ledger, "receive", break_once)
+    jobs = _enqueue(queue, path)
+    work_off()
+    assert broken
+    _assert_each_ran_once(jobs, path)
+
+
+@pytest.mark.usefixtures("slow_server")
+def test_a_server_that_has_lost_its_functions_gets_them_back_under_two_turns(
+    queue: Queue, work_off: WorkOff, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send, flushed = Ledger.send, []
+
+    def flush_and_send(self: Ledger, *arguments: Any) -> None:
+        if self._said and len(flushed) < 3:
+            queue.connection.function_flush()
+            flushed.append(True)
+        send(self, *arguments)
+
+    monkeypatch.setattr(Ledger, "send", flush_and_send)
+    jobs = _enqueue(queue, path)
+    work_off()
+    assert flushed
+    _assert_each_ran_once(jobs, path)
+
+
+@pytest.mark.usefixtures("slow_server")
+@pytest.mark.parametrize("concurrency", [1, 2])
+def test_long_jobs_among_short_ones_are_not_lost_between_two_turns(
+    queue: Queue, work_off: WorkOff, path: Path, concurrency: int
+) -> None:
+    jobs = []
+    for _ in range(4):
+        jobs += _enqueue(queue, path, 30)
+        queue.enqueue(worker_jobs.sleep, 0.03)
+    work_off(concurrency=concurrency)
+    _assert_each_ran_once(jobs, path)
+
+
+@pytest.mark.usefixtures("slow_server")
+def test_two_turns_together_claim_no_more_jobs_than_may_be(
+    queue: Queue, work_off: WorkOff, path: Path
+) -> None:
+    jobs = _enqueue(queue, path)
+    work_off(max_jobs=COUNT - 30)
+    finished = [job for job in jobs if job.get_status() is JobStatus.FINISHED]
+    _assert_each_ran_once(finished, path)
+    assert len(finished) == COUNT - 30
+    assert queue.count == 30
+
+
+def test_the_last_ends_do_not_wait_for_each_other(
+    queue: Queue, work_off: WorkOff, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    take = Crew._take
+
+    def note_and_take(self: Crew, child: Any, kind: str, content: Any) -> None:
+        if kind == "ends":
+            sizes.append(len(content))
+        take(self, child, kind, content)
+
+    monkeypatch.setattr(Crew, "_take", note_and_take)
+    data = [Queue.prepare_data(worker_jobs.nothing) for _ in range(5 * COUNT)]
+    queue.enqueue_many(data)
+    work_off()
+    assert max(sizes) > 4
+    assert sizes[-1] == 1
+    assert sum(sizes) == len(data)
+
+
+def test_what_the_last_end_queues_is_claimed_with_it(
+    queue: Queue, work_off: WorkOff, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns: list[tuple[list[str], list[str]]] = []
+    take = Turns._take
+
+    def note_and_take(self: Turns, turn: Any, sent: Any) -> None:
+        ended = [claim.job_id for claim, _ in sent.ends]
+        turns.append((ended, [claim.job_id for claim in turn.claims]))
+        take(self, turn, sent)
+
+    monkeypatch.setattr(Turns, "_take", note_and_take)
+    future = queue.enqueue(worker_jobs.add, 1, 2, deferred=True)
+    data = [Queue.prepare_data(worker_jobs.nothing, blocked_by=future) for _ in range(COUNT)]
+    queue.enqueue_many(data)
+    future.release()
+    work_off()
+    assert future.return_value() == 3
+    [ended] = [ended for ended, claimed in turns if future.id in claimed]
+    assert ended, "another turn had to look for it"
