@@ -117,17 +117,12 @@ def make_claim(
 ) -> Claim:
     """Return the claim for what the script answered, with the `marks` of lua/turn_claims.lua."""
     names = flat[::2]
+    kind = _kind_of(_find(flat, names, b"description"), queue)
+    timeout_s = _timeout_of(_find(flat, names, b"timeout"))
+    is_light, is_plain = b"l" in marks, b"p" in marks
+    # By position: names take as long as all the rest.
     return Claim(
-        number=number,
-        job_id=job_id,
-        execution_id=execution_id,
-        queue=queue,
-        raw=flat,
-        kind=_kind_of(_find(flat, names, b"description"), queue),
-        timeout_s=_timeout_of(_find(flat, names, b"timeout")),
-        is_light=b"l" in marks,
-        is_plain=b"p" in marks,
-        claimed_at=claimed_at,
+        number, job_id, execution_id, queue, flat, kind, timeout_s, is_light, is_plain, claimed_at
     )
 
 

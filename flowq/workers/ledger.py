@@ -14,7 +14,7 @@ from redis.exceptions import ResponseError
 from rq.utils import as_text
 
 from flowq.runtime import keys, scripts
-from flowq.runtime.scripts import format_instant
+from flowq.runtime.scripts import format_instant, format_second
 from flowq.workers.claims import Claim, End, Turn, make_claim
 
 if TYPE_CHECKING:
@@ -253,9 +253,15 @@ class Ledger:
 
 def _describe(claim: Claim, end: End) -> str:
     """Return an end in one line, as lua/turn.lua reads it; "-" for what is empty."""
-    started_at, ended_at = end.started_at or time.time(), end.ended_at or time.time()
     return (
-        f"{claim.job_id} {claim.execution_id} {end.status} {format_instant(started_at)} "
-        f"{format_instant(ended_at)} {started_at:.6f} {ended_at:.6f} {end.ttl or '-'} "
-        f"{end.field or '-'} {end.generation} {RESULT_NUMBER[end.status]} {claim.marks}"
+        f"{claim.job_id} {claim.execution_id} {end.status} {_describe_instant(end.started_at)} "
+        f"{_describe_instant(end.ended_at)} {end.ttl or '-'} {end.field or '-'} {end.generation} "
+        f"{RESULT_NUMBER[end.status]} {claim.marks}"
     )
+
+
+def _describe_instant(at_s: float) -> str:
+    """Return it as RQ writes instants, and in epoch seconds; now, when there is none."""
+    second, microsecond = divmod(int((at_s or time.time()) * 1e6), 1_000_000)
+    digits = f"{microsecond:06d}"
+    return f"{format_second(second)}.{digits}Z {second}.{digits}"

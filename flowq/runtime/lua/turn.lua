@@ -9,7 +9,8 @@
 --        then the number of known kinds of short jobs, then kind, seconds for each
 --        then the number of ends, the seconds that they took, then for each of them
 --          one line of words, "-" for what is empty: job, execution, status (finished|failed),
---          started_at, ended_at (as RQ writes them), the same in epoch seconds, ttl (-1 for ever),
+--          started_at (as RQ writes it), the same in epoch seconds, ended_at in both ways,
+--          ttl (-1 for ever),
 --          field of the result, generation, kind of the result (RQ's number), marks of its claim
 --          queue   value of the result
 -- Returns {answers, claims, held, suspended, more}:

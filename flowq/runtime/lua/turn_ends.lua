@@ -30,7 +30,7 @@ end
 local END_LINE = '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+)$'
 
 local function take_end()
-  local id, execution, status, started_at, ended_at, started_ts, ended_ts, ttl, field, generation,
+  local id, execution, status, started_at, started_ts, ended_at, ended_ts, ttl, field, generation,
     result, marks = string.match(take(), END_LINE)
   local e = { id = id, execution = execution, queue = take(), status = status,
     started_at = started_at, ended_at = ended_at, started_ts = started_ts, ended_ts = ended_ts,
