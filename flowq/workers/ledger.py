@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -62,6 +62,7 @@ class Ledger:
         self._beat_s = beat_s
         self._count = 0
         self._base, self._turns = uuid4().hex[:16], 0
+        self._work: dict[str, float] = defaultdict(float)
         self._line: Any = None
         self._state = ""
         self._said: deque[list[Any]] = deque()
@@ -116,8 +117,7 @@ class Ledger:
         arguments += [len(self.queues), *self._order(), len(room.cost_by_kind)]
         for kind, cost_s in room.cost_by_kind.items():
             arguments += [kind, f"{cost_s:.6f}"]
-        seconds = sum(end.ended_at - end.started_at for _, end in ends if end.started_at)
-        arguments += [len(ends), f"{seconds:.6f}"]
+        arguments.append(len(ends))
         for claim, end in ends:
             arguments += (_describe(claim, end), claim.queue, end.value)
         return arguments
@@ -219,8 +219,25 @@ class Ledger:
         for claim, is_waiting in executing:
             flag = "1" if is_waiting else ""
             arguments += [claim.job_id, claim.execution_id, claim.queue, flag, claim.claimed_at]
+        self._report_work()
         lost = scripts.BEAT.call(self.connection, self._key, *arguments)
         return {as_text(execution_id) for execution_id in lost}
+
+    def credit(self, end: End) -> None:
+        """Count an end for the worker's statistics, which Redis gets with the next beat."""
+        name = "successful_job_count" if end.status == "finished" else "failed_job_count"
+        self._work[name] += 1
+        self._work["total_working_time"] += end.ended_at - (end.started_at or end.ended_at)
+
+    def _report_work(self) -> None:
+        if not self._work:
+            return
+        key = f"{keys.PREFIX}:worker:{self.worker}"
+        with self.connection.pipeline(transaction=False) as pipeline:
+            for name, by in self._work.items():
+                pipeline.hincrbyfloat(key, name, by)
+            pipeline.execute()
+        self._work.clear()
 
     def queue_due(self) -> list[tuple[str, str]]:
         """Queue scheduled jobs whose time has come; return those with a rate limit, left to RQ."""
@@ -248,6 +265,7 @@ class Ledger:
 
     def leave(self) -> None:
         """Give the lease back."""
+        self._report_work()
         self.connection.zrem(keys.WORKERS, self.worker)
 
 

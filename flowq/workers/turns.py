@@ -321,6 +321,8 @@ class Turns:
 
     def _take(self, turn: Turn, sent: Sent) -> None:
         for (claim, end), answer in zip(sent.ends, turn.answers, strict=True):
+            if answer == "ok":
+                self.ledger.credit(end)
             if answer == "long":
                 self._rare.append((claim, end))
             else:

@@ -7,7 +7,7 @@
 --        11 the worker's state in its hash, "" when that is not known for sure
 --        12 number of queues, then their names in order of priority
 --        then the number of known kinds of short jobs, then kind, seconds for each
---        then the number of ends, the seconds that they took, then for each of them
+--        then the number of ends, then for each of them
 --          one line of words, "-" for what is empty: job, execution, status (finished|failed),
 --          started_at (as RQ writes it), the same in epoch seconds, ended_at in both ways,
 --          ttl (-1 for ever),

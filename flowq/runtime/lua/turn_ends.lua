@@ -9,7 +9,7 @@ local function take()
   return argv[at - 1]
 end
 
-local ends_by_wip, job_keys, records, succeeded, failed
+local ends_by_wip, job_keys, records
 local lists -- what is added to sorted sets together: {score, member, score, member …} by key
 
 local function register(key, score, member)
@@ -126,7 +126,6 @@ local function finish(e, has_dependents)
   e.is_over = true
   drop_record(e)
   local is_success = e.status == 'finished'
-  if is_success then succeeded = succeeded + 1 else failed = failed + 1 end
   local f = read_for_end(e)
   if not f[1] then return 'ok' end -- deleted while it ran
   local dependencies = f[8] and PREFIX .. ':job::' .. e.id .. ':dependencies'
@@ -153,8 +152,7 @@ end
 -- Ends what has ended; returns the answers.
 local function end_all()
   local answers, ends = {}, {}
-  local count, seconds = tonumber(take()), take()
-  for i = 1, count do ends[i] = take_end() end
+  for i = 1, tonumber(take()) do ends[i] = take_end() end
   if #ends == 0 then return answers end
   find_held()
   local has_dependents = redis.call('EXISTS', unpack(job_keys)) > 0
@@ -162,9 +160,6 @@ local function end_all()
   drop_executions()
   register_all() -- before the settling, which may move some of them
   settle_all()
-  if succeeded > 0 then redis.call('HINCRBY', worker_key, 'successful_job_count', succeeded) end
-  if failed > 0 then redis.call('HINCRBY', worker_key, 'failed_job_count', failed) end
-  redis.call('HINCRBYFLOAT', worker_key, 'total_working_time', seconds)
   return answers
 end
 
@@ -173,5 +168,5 @@ local function begin_ends(arguments, first)
   worker = argv[4]
   worker_key = PREFIX .. ':worker:' .. worker
   held_key = worker_key .. ':executions'
-  ends_by_wip, job_keys, records, succeeded, failed, lists = {}, {}, {}, 0, 0, {}
+  ends_by_wip, job_keys, records, lists = {}, {}, {}, {}
 end
