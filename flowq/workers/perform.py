@@ -38,6 +38,7 @@ from flowq.runtime.queue import Queue
 from flowq.workers.address import Address
 from flowq.workers.claims import DEFAULT_TIMEOUT_S, End, Task
 from flowq.workers.deadline import DEATH_PENALTY_CLASS
+from flowq.workers.environment import make_teller
 from flowq.workers.output import open_stream
 from flowq.workers.restoring import Restorer
 
@@ -71,6 +72,7 @@ class Bench:
 
     settings: Settings
     _ask_for: Callable[[float], None] = lambda seconds: None
+    _tell_job_id: Callable[[str], None] = field(default_factory=make_teller)
     _threads: int = field(default_factory=threading.active_count)
     _folder: str = field(default_factory=os.getcwd)
     _umask: int = field(default_factory=_get_umask)
@@ -104,6 +106,7 @@ class Bench:
         job: Job | None = None
         try:
             job = self._restorer.restore(task)
+            self._tell_job_id(task.job_id)
             value = self._call(job)
             end = self._success(task, job, value, started_at)
         except MemoryError as error:
@@ -123,7 +126,6 @@ class Bench:
         return Restorer(settings.job_class, connection, settings.serializer, settings.worker)
 
     def _call(self, job: Job) -> Any:
-        os.environ["RQ_JOB_ID"] = job.id
         timeout_s = job.timeout or DEFAULT_TIMEOUT_S
         if timeout_s <= 0:
             return job.perform()
