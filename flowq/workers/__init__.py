@@ -10,7 +10,7 @@
     crew.py       the children, as the supervisor knows them
     hire.py       one of them, started by fork.py or spawn.py
     child.py      the main loop of a child; perform.py executes one job in it, that
-    restoring.py  has made from its hash
+    restoring.py  has made from its hash; environment.py  tells it its id
     ledger.py     what Redis is told; doorbell.py         how Redis wakes us
     address.py    how to connect
     limits.py     when a worker ends by itself

@@ -97,61 +97,36 @@ _ALARM = int(getattr(signal, "SIGALRM", 0))
 
 
 class _Alarm:
-    """The alarm clock of this process. Between `begin_batch` and `end_batch` an alarm that is set
-    is left alone when it comes before the deadline; it is set anew when it goes off too early.
+    """The alarm clock of this process. In a batch of short jobs an alarm that is set is left alone
+    when it comes before the deadline; it is set anew when it goes off too early.
 
     An object, because each write to a class makes Python forget what it knows about that class.
     """
 
     def __init__(self) -> None:
-        self._current: AlarmDeathPenalty | None = None
-        self._is_in_batch = False
-        self._rings_at = 0.0
+        self.current: AlarmDeathPenalty | None = None
+        self.is_in_batch = False
+        self.rings_at = 0.0
 
-    def begin_batch(self) -> None:
-        """Short jobs follow: do not set an alarm for each of them."""
-        self._is_in_batch = True
-
-    def end_batch(self) -> None:
-        """Back to one alarm for each job."""
-        self._is_in_batch = False
-        self._set(0.0)
-
-    def guard(self, penalty: AlarmDeathPenalty) -> None:
-        """Ring when the time of this one is up."""
-        self._current = penalty
-        now = time.monotonic()
-        penalty.deadline = now + penalty._timeout
-        if not self._is_in_batch or not now < self._rings_at <= penalty.deadline + 1:
-            if _get_handler(_ALARM) is not _on_alarm:
-                signal.signal(signal.SIGALRM, _on_alarm)
-            self._set(penalty._timeout)
-
-    def let_go(self) -> None:
-        """Nobody is waited for."""
-        self._current = None
-        is_changed = _get_handler(_ALARM) is not _on_alarm
-        if is_changed or not self._is_in_batch:
-            self._set(0.0)
-        if is_changed:  # by the job, and its alarm must not go off in the next one
+    def set(self, seconds: float) -> None:
+        """Ring after so many seconds; never for 0."""
+        if _get_handler(_ALARM) is not _on_alarm:
             signal.signal(signal.SIGALRM, _on_alarm)
+        self.rings_at = time.monotonic() + seconds if seconds else 0.0
+        signal.setitimer(signal.ITIMER_REAL, seconds)
 
     def ring(self) -> None:
         """Raise when the time is up."""
-        self._rings_at = 0.0
-        penalty = self._current
+        self.rings_at = 0.0
+        penalty = self.current
         if penalty is None:
             return
         left_s = penalty.deadline - time.monotonic()
         if left_s > 0.01:
-            self._set(left_s)
+            self.set(left_s)
         else:
             text = f"Task exceeded maximum timeout value ({penalty._timeout} seconds)"
             raise penalty._exception(text)
-
-    def _set(self, seconds: float) -> None:
-        self._rings_at = time.monotonic() + seconds if seconds else 0.0
-        signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
 _alarm = _Alarm()
@@ -166,13 +141,23 @@ class AlarmDeathPenalty(BaseDeathPenalty):
 
     deadline = 0.0
 
-    def setup_death_penalty(self) -> None:
+    def __enter__(self) -> None:
         """Set the deadline."""
-        _alarm.guard(self)
+        _alarm.current = self
+        now = time.monotonic()
+        self.deadline = now + self._timeout
+        if not now < _alarm.rings_at <= self.deadline + 1:
+            _alarm.set(self._timeout)
 
-    def cancel_death_penalty(self) -> None:
+    def __exit__(self, *_: object) -> None:
         """Forget it."""
-        _alarm.let_go()
+        try:
+            _alarm.current = None
+            # What a job has changed must not go off in the next one.
+            if not _alarm.is_in_batch or _get_handler(_ALARM) is not _on_alarm:
+                _alarm.set(0.0)
+        except BaseTimeoutException:  # as RQ: it came too late
+            pass
 
 
 DEATH_PENALTY_CLASS: type[BaseDeathPenalty] = (
@@ -193,8 +178,9 @@ def batch() -> Iterator[None]:
     if DEATH_PENALTY_CLASS is not AlarmDeathPenalty:
         yield
         return
-    _alarm.begin_batch()
+    _alarm.is_in_batch = True
     try:
         yield
     finally:
-        _alarm.end_batch()
+        _alarm.is_in_batch = False
+        _alarm.set(0.0)

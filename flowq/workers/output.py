@@ -56,6 +56,7 @@ class Capture:
         self._terminal = os.dup(1)
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_TRUNC | BINARY
         self._scratch = os.open(path, flags, 0o600)
+        self._file = os.fstat(self._scratch)
         os.lseek(self._scratch, MARK, os.SEEK_SET)
         os.dup2(self._scratch, 1)
         os.dup2(self._scratch, 2)
@@ -69,14 +70,16 @@ class Capture:
         scratch = self._scratch
         if scratch is None or _are_at_mark(scratch):
             return True
-        is_fit = _is_same(1, scratch) and _is_same(2, scratch)
+        if not _is_file(scratch, self._file):  # the job has closed it, and opened what is its own
+            return False
+        is_fit = _is_file(1, self._file) and _is_file(2, self._file)
         try:
             with self._cell.held():
                 self._empty(scratch, job_id)
             if not is_fit:
                 os.dup2(scratch, 1)
                 os.dup2(scratch, 2)
-        except OSError:  # the job has closed even that
+        except OSError:
             return False
         return is_fit
 
@@ -105,9 +108,9 @@ def _are_at_mark(scratch: int) -> bool:
         return False
 
 
-def _is_same(descriptor: int, scratch: int) -> bool:
+def _is_file(descriptor: int, file: os.stat_result) -> bool:
     try:
-        return os.path.sameopenfile(descriptor, scratch)
+        return os.path.samestat(os.fstat(descriptor), file)
     except OSError:
         return False
 

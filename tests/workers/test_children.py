@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,20 @@ def test_output_goes_to_the_log_of_its_job_and_stays_bounded(
     assert text.endswith(b"the end")
     assert b"bytes left out" in text
     assert not (tmp_path / f"{quiet.id}.log").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it looks into /proc")
+def test_a_file_in_the_place_of_the_output_is_not_emptied(
+    queue: Queue, work_off: WorkOff, tmp_path: Path
+) -> None:
+    path = tmp_path / "precious"
+    path.write_text("precious")
+    taking = queue.enqueue(worker_jobs.take_descriptor, str(path))
+    after = queue.enqueue(worker_jobs.print_much, 0)
+    work_off(log_folder=str(tmp_path))
+    assert taking.get_status() is after.get_status() is JobStatus.FINISHED
+    assert path.read_text() == "written" + "precious"[len("written") :]
+    assert (tmp_path / f"{after.id}.log").read_text() == "the end"
 
 
 def test_a_child_in_which_threads_were_left_is_replaced(queue: Queue, work_off: WorkOff) -> None:

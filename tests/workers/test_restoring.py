@@ -12,7 +12,7 @@ from redis import Redis
 from flowq.runtime.job import Job
 from flowq.runtime.queue import Queue
 from flowq.workers.claims import Task
-from flowq.workers.restoring import Restorer
+from flowq.workers.restoring import MAX_FORMS, MAX_KINDS, Restorer
 
 MOVING = {"started_at", "last_heartbeat", "ended_at", "worker_name", "_status"}
 """What starting a job changes, and what therefore differs from its hash."""
@@ -72,6 +72,49 @@ def test_kinds_may_come_in_any_order(connection: Redis, restorer: Restorer) -> N
         for options in OPTIONS:
             job = queue.enqueue(print, number, **options)
             same(restorer.restore(task_of(connection, job)), read(connection, job))
+
+
+def test_kinds_in_turn_are_read_once_each(
+    connection: Redis, restorer: Restorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids, read_by_rq = [], rq.job.Job.restore
+
+    def restore(job: Job, raw_data: Any) -> None:
+        ids.append(job.id)
+        read_by_rq(job, raw_data)
+
+    monkeypatch.setattr(rq.job.Job, "restore", restore)
+    queue = Queue(connection=connection)
+    for number in range(3):
+        for timeout in (10, 20):
+            job = queue.enqueue(print, number, job_timeout=timeout)
+            made = restorer.restore(task_of(connection, job))
+            assert (made.args, made.timeout) == ((number,), timeout)
+    assert len(ids) == 2
+
+
+def test_kinds_without_end_are_not_remembered_without_end(
+    connection: Redis, restorer: Restorer
+) -> None:
+    queue = Queue(connection=connection)
+    for number in range(3 * MAX_KINDS):
+        job = queue.enqueue(print, number, job_timeout=number + 1)
+        connection.hset(job.key, f"another{number}" if number % 2 else "field", "1")
+        same(restorer.restore(task_of(connection, job)), read(connection, job))
+    assert len(restorer._forms) <= MAX_FORMS
+    assert all(len(form.kinds) <= MAX_KINDS for form in restorer._forms.values())
+
+
+def test_the_order_of_the_fields_does_not_matter(connection: Redis, restorer: Restorer) -> None:
+    queue = Queue(connection=connection)
+    for number in range(4):
+        job = queue.enqueue(print, number, name=f"n{number}", description=f"d{number}")
+        number_, job_id, execution_id, origin, raw = task_of(connection, job)
+        pairs = list(zip(raw[::2], raw[1::2], strict=True))
+        flat = [part for pair in (pairs[number:] + pairs[:number]) for part in pair]
+        for _ in range(2):
+            made = restorer.restore(Task(number_, job_id, execution_id, origin, flat))
+            same(made, read(connection, job))
 
 
 @pytest.mark.parametrize("options", OPTIONS)
