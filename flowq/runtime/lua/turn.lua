@@ -26,9 +26,6 @@
 -- Jobs of a short kind get a light claim: a WIP entry, and no records of the execution, which
 -- beat.lua adds for those that are still there after some milliseconds.
 
--- A turn leaves a hundred kilobytes of garbage, and the collector walks through all that lives: let it
--- come half as often. Not every server's Lua has it.
-pcall(function() collectgarbage('setpause', 400) end)
 begin_ends(ARGV, 12)
 begin_claims()
 local answers = end_all()
