@@ -180,6 +180,7 @@ class Turns:
     def go_on(self) -> None:
         """Do what there is to do with Redis now; little, while an answer is awaited."""
         if self._sent:
+            self.ledger.check_patience()
             if self._should_follow():
                 self._send(self._sort_ends())
             return
