@@ -34,15 +34,24 @@ import redis
 from flowq.server.binary import find_binary
 
 HERE = Path(__file__).parent
-REPLACED = {"Queue": {"rq", "rq.queue"}, "Job": {"rq", "rq.job"}}
+REPLACED = {
+    "Queue": {"rq", "rq.queue"},
+    "Job": {"rq", "rq.job"},
+    "Worker": {"rq", "rq.worker"},
+}
 DATABASES = 32
 START_S = 20
+TEST_S = 60
 
 # The suite opens Redis() and Redis(db=4) and so on: all of them on the default port.
+# And a test that waits for what never comes must not keep the others.
 CONFTEST = """
 import functools
 import multiprocessing
+import pytest
 import redis
+import signal
+import threading
 
 original = redis.Redis.__init__
 
@@ -58,6 +67,19 @@ make = redis.Connection.__init__
 redis.Connection.__init__ = lambda self, *args, **kwargs: make(
     self, *args, **({{"port": {port}}} | kwargs)
 )
+
+def give_up(*_):
+    raise RuntimeError("the test takes too long")
+
+@pytest.fixture(autouse=True)
+def limited():
+    signal.signal(signal.SIGUSR2, give_up)
+    arguments = [threading.main_thread().ident, signal.SIGUSR2]
+    timer = threading.Timer({limit_s}, signal.pthread_kill, arguments)
+    timer.daemon = True
+    timer.start()
+    yield
+    timer.cancel()
 
 def pytest_unconfigure():
     for left_behind in multiprocessing.active_children():  # by a test that failed
@@ -113,7 +135,7 @@ def prepare(suite: Path, port: int) -> None:
     for path in (suite / "tests").glob("*.py"):
         text = substitute(path.read_text("utf-8"))
         path.write_text(text.replace("127.0.0.1:6379", f"127.0.0.1:{port}"), "utf-8")
-    (suite / "conftest.py").write_text(CONFTEST.format(port=port), "utf-8")
+    (suite / "conftest.py").write_text(CONFTEST.format(port=port, limit_s=TEST_S), "utf-8")
 
 
 def install_needs(suite: Path) -> None:
@@ -125,7 +147,7 @@ def install_needs(suite: Path) -> None:
 
 
 def substitute(source: str) -> str:
-    """Put an import of ours behind each statement that imports Queue or Job from RQ."""
+    """Put an import of ours behind each statement that imports such a class from RQ."""
     lines = source.splitlines()
     imports = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ImportFrom)]
     for node in sorted(imports, key=lambda node: -node.lineno):
