@@ -1,4 +1,4 @@
-"""What RQ's tests import in place of RQ's `Queue`, `Job` and `Worker`; `RQ_SUITE_CLASSES` chooses."""
+"""What RQ's tests import as `Queue`, `Job` and `Worker`; `RQ_SUITE_CLASSES` chooses."""
 
 from __future__ import annotations
 
@@ -23,16 +23,11 @@ class EmptyQueue(RQQueue):
     job_class = EmptyJob
 
 
-class EmptyWorker(RQWorker):
-    """The same for the worker."""
-
-
 OURS = (flowq.runtime.queue.Queue, flowq.runtime.job.Job)
 CLASSES = {
     "rq": (RQQueue, RQJob, RQWorker),
     "empty": (EmptyQueue, EmptyJob, RQWorker),
     "flowq": (*OURS, RQWorker),
-    "empty-worker": (RQQueue, RQJob, EmptyWorker),
     "worker": (*OURS, flowq.workers.worker.Worker),
 }
 
