@@ -172,6 +172,7 @@ class Crew:
         if not idle:
             return False
         claim.tries += 1
+        idle[0].cell.has_begun_to_conclude = False
         idle[0].concluding = claim
         idle[0].errand_since = time.monotonic()
         self._send(idle[0], ("conclude", claim.message, end))
@@ -277,6 +278,7 @@ class Crew:
         """Take from a child what others have to do now."""
         if child.concluding is not None:
             claim, child.concluding = child.concluding, None
+            claim.tries -= not child.cell.has_begun_to_conclude  # it is not the claim's fault
             self.ends.append((claim, claim.end or died(claim, "nothing was said", "", 0.0)))
         self.orphans.extend(child.claims.values())
         child.claims.clear()
