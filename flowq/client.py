@@ -130,7 +130,7 @@ class Run:
         self, after: str, wait_s: float, while_away: Callable[[], object] | None
     ) -> list[Event]:
         """Return the events after that one; the server may be away for a while."""
-        deadline = time.monotonic() + PATIENCE_S
+        deadline: float | None = None
         while True:
             try:
                 events = list(runs.read_events(self.run_id, self.connection, after, wait_s))
@@ -138,6 +138,7 @@ class Run:
                     tidy(self.connection)
                     self.record()  # raises when the run was removed
             except (ConnectionLost, ReplyLost):
+                deadline = deadline or time.monotonic() + PATIENCE_S
                 if time.monotonic() > deadline:
                     raise
                 if while_away is not None:

@@ -19,13 +19,15 @@ Result = TypeVar("Result")
 def patiently(do: Callable[[], Result], within_s: float = PATIENCE_S) -> Result:
     """Do what needs the server and may be done twice; again for as long as the server is away.
 
-    Blocks: up to `within_s`. Errors: redis-py's when the server does not answer, or refuses us.
+    Blocks: up to `within_s` after it turned out to be away, which may take a connection's whole
+    limit. Errors: redis-py's when the server does not answer, or refuses us.
     """
-    deadline = time.monotonic() + within_s
+    deadline: float | None = None
     while True:
         try:
             return do()
         except (RedisConnectionError, RedisTimeoutError, OSError) as error:
+            deadline = deadline or time.monotonic() + within_s
             if isinstance(error, AuthenticationError) or time.monotonic() > deadline:
                 raise
             time.sleep(PAUSE_S)

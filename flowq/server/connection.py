@@ -17,10 +17,9 @@ from redis.exceptions import (
 
 from flowq.errors import ServerUnavailable
 from flowq.server import discovery
+from flowq.server.silence import CONNECT_TIMEOUT_S, in_slices, limits
 from flowq.server.url import hide_password
 
-CONNECT_TIMEOUT_S = 5.0
-REPLY_TIMEOUT_S = 30.0
 PING_S = 30
 OLDEST = (6, 2)
 SCHEMES = ("redis", "rediss", "unix")
@@ -34,14 +33,14 @@ def connect(url: str, *, connect_timeout_s: float = CONNECT_TIMEOUT_S) -> redis.
     """Return a connection to the server at `url` that has answered once.
 
     Values come as bytes, as RQ wants them. What the URL itself says about timeouts wins. A reply
-    that takes more than 30 s is an error; RQ's workers raise that limit for their blocking calls.
+    that takes more than 30 s is an error (silence.py says why); RQ's workers raise that limit for
+    their blocking calls.
 
     Blocks: up to `connect_timeout_s` for the connection. Errors: ServerUnavailable.
     """
     connection = make_client(
         url,
         socket_connect_timeout=connect_timeout_s,
-        socket_timeout=REPLY_TIMEOUT_S,
         health_check_interval=PING_S,
     )
     try:
@@ -55,15 +54,21 @@ def connect(url: str, *, connect_timeout_s: float = CONNECT_TIMEOUT_S) -> redis.
 def make_client(url: str, **options: Any) -> redis.Redis:
     """Return a client of the server at `url`; nothing is connected before its first command.
 
-    What the URL says goes before `options`, which are redis-py's. Errors: ServerUnavailable when it
-    is no URL of a server.
+    What the URL says goes before `options`, which are redis-py's; without either nothing is waited
+    for longer than silence.py says. Errors: ServerUnavailable when it is no URL of a server.
     """
     try:
         if discovery.is_managed(url):
-            return discovery.make_client(url, **options)
-        if urlsplit(url).scheme not in SCHEMES:
+            return discovery.make_client(url, **{**limits(redis.Connection), **options})
+        scheme = urlsplit(url).scheme
+        if scheme not in SCHEMES:
             raise ValueError(SHAPES)
-        return redis.Redis.from_url(url, **options)
+        is_socket = scheme == "unix"
+        ours = limits(redis.UnixDomainSocketConnection if is_socket else redis.Connection)
+        client = redis.Redis.from_url(url, **{**ours, **options})
+        pool = client.connection_pool
+        pool.connection_class = in_slices(pool.connection_class)
+        return client
     except (ValueError, TypeError, RedisError) as error:
         # Not `from error`: the text of the error may show a part of the password.
         reason = str(error) if discovery.is_managed(url) else SHAPES

@@ -36,6 +36,7 @@ from redis.sentinel import (
 )
 
 from flowq.runtime.keys import PREFIX
+from flowq.server.silence import InSlices
 
 SENTINEL_SCHEMES = ("redis+sentinel", "rediss+sentinel")
 CLUSTER_SCHEMES = ("redis+cluster", "rediss+cluster")
@@ -72,7 +73,7 @@ def make_client(url: str, **options: Any) -> redis.Redis:
     return _cluster_client(parts, options)
 
 
-class Following(SentinelManagedConnection):
+class Following(InSlices, SentinelManagedConnection):
     """A connection that looks for its server again when that says that it is another one now."""
 
     def read_response(self, *args: Any, **options: Any) -> Any:

@@ -6,10 +6,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from redis import ConnectionPool, Redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelConnectionPool
 from rq.connections import parse_connection
 
 from flowq.server.discovery import Cluster
+from flowq.server.silence import in_slices, with_limits
 
 
 @dataclass(frozen=True)
@@ -42,10 +45,16 @@ class Address:
         """Return a client; nothing is connected before its first command."""
         return self.redis_class(connection_pool=self.make_pool())
 
+    def connect_unrepeating(self) -> Redis:
+        """Return a client that says nothing twice when there is no answer."""
+        return self.redis_class(connection_pool=self.make_pool(retry=Retry(NoBackoff(), 0)))
+
 
 def address_of(connection: Redis) -> Address:
-    """Return the address behind a connection."""
+    """Return the address behind a connection; its connections do not wait for ever (silence.py)."""
     redis_class, connection_class, options = parse_connection(connection)
+    connection_class = in_slices(connection_class)
+    options = with_limits(options, connection_class)
     manager = getattr(connection.connection_pool, "sentinel_manager", None)
     if manager is None:
         return Address(redis_class, connection_class, options)

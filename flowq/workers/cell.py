@@ -14,7 +14,7 @@ from functools import cached_property
 from multiprocessing.sharedctypes import RawArray
 from typing import Any
 
-_BEGUN, _BEGUN_AT, _PID, _FIRST, _LIMIT, _EXTRA_S, _USED, _LOGGED = range(8)
+_BEGUN, _BEGUN_AT, _PID, _FIRST, _LIMIT, _EXTRA_S, _USED, _LOGGED, _CONCLUDES = range(9)
 LOCK_S = 0.2
 KEPT_BYTES = 65_536
 
@@ -26,7 +26,7 @@ class Cell:
     """
 
     def __init__(self, context: Any) -> None:
-        self._values = RawArray("d", 8)
+        self._values = RawArray("d", 9)
         self._kept = RawArray("c", KEPT_BYTES)
         self._lock = context.Lock()
 
@@ -97,6 +97,16 @@ class Cell:
     def logged_bytes(self, count: int) -> None:
         """Note how much that is now. Only while it is `held`."""
         self._values[_LOGGED] = count
+
+    @property
+    def has_begun_to_conclude(self) -> bool:
+        """Whether the child has begun what it was last told to conclude."""
+        return bool(self._values[_CONCLUDES])
+
+    @has_begun_to_conclude.setter
+    def has_begun_to_conclude(self, value: bool) -> None:
+        """The supervisor says no when it tells the child to, and the child then says yes."""
+        self._values[_CONCLUDES] = value
 
     # In the supervisor ---------------------------------------------------------------------------
 

@@ -116,6 +116,7 @@ def handle(
 ) -> bool:
     """Do what a message says; False when the child must not go on."""
     if message[0] == "conclude":
+        cell.has_begun_to_conclude = True
         outbox.add(_conclude(bench, *message[1:]))
         outbox.flush()
         return True

@@ -6,10 +6,13 @@ Nothing in here knows Redis. `Crew.ends` collects what has to be told to it.
 from __future__ import annotations
 
 import logging
+import os
 import pickle
+import signal
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from flowq.workers.child import read_kept, read_message
@@ -169,6 +172,7 @@ class Crew:
         if not idle:
             return False
         claim.tries += 1
+        idle[0].cell.has_begun_to_conclude = False
         idle[0].concluding = claim
         idle[0].errand_since = time.monotonic()
         self._send(idle[0], ("conclude", claim.message, end))
@@ -274,6 +278,7 @@ class Crew:
         """Take from a child what others have to do now."""
         if child.concluding is not None:
             claim, child.concluding = child.concluding, None
+            claim.tries -= not child.cell.has_begun_to_conclude  # it is not the claim's fault
             self.ends.append((claim, claim.end or died(claim, "nothing was said", "", 0.0)))
         self.orphans.extend(child.claims.values())
         child.claims.clear()
@@ -288,6 +293,7 @@ class Crew:
         if claim is None:
             return
         del child.claims[claim.number]
+        end_rest(child.cell.pid)
         seconds = time.monotonic() - child.cell.begun_at
         tail = self.scratch.take(child.process.pid, child.cell, claim.job_id)
         self.ends.append((claim, died(claim, child.killed_because or how, tail, seconds)))
@@ -351,6 +357,16 @@ def await_end(process: Process) -> str:
             deadline += END_S
         time.sleep(0.001)
     return how
+
+
+def end_rest(pid: int) -> None:
+    """Kill what a job has started and its dead process has left, where there are groups for that.
+
+    It would go on beside the job's next execution.
+    """
+    if hasattr(os, "killpg"):
+        with suppress(OSError):  # there is nothing
+            os.killpg(pid, signal.SIGKILL)
 
 
 def died(claim: Claim, how: str, tail: str, seconds: float) -> End:

@@ -18,6 +18,7 @@ from typing import Any
 from redis import ConnectionPool, Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
 from flowq.workers.address import Address
@@ -37,6 +38,7 @@ class Doorbell:
         self._asking: Any = None
         self._subscription: Any = None
         self._armed_at = 0.0
+        self._asked_at: float | None = None
         self.can_ring = False
         self.has_rung = True
 
@@ -51,6 +53,7 @@ class Doorbell:
         self._asking = self._pool().get_connection()
         self.can_ring = self._track(client_id)
         self._armed_at, self.has_rung = 0.0, True
+        self._asked_at = None
 
     @property
     def is_armed(self) -> bool:
@@ -99,6 +102,7 @@ class Doorbell:
         """Return RQ's commands that have come; a change of a queue sets `has_rung`."""
         commands = []
         while (message := self._subscription.get_message(timeout=0)) is not None:
+            self._asked_at = None
             if message["type"] != "message":
                 continue
             if message["channel"] == CHANNEL:
@@ -106,6 +110,19 @@ class Doorbell:
             else:
                 commands += _parse(message["data"])
         return commands
+
+    def ask_for_sign(self) -> None:
+        """Ask the subscription for a sign of life, which `listen` hears: else it only listens.
+
+        Errors: redis-py's TimeoutError when the last one was asked for too long ago.
+        """
+        if self._subscription is None:
+            return
+        if self._asked_at is None:
+            self._subscription.ping()
+            self._asked_at = time.monotonic()
+        elif time.monotonic() - self._asked_at > self._subscription.connection.socket_timeout:
+            raise RedisTimeoutError("the subscription gives no sign of life")
 
     def close(self) -> None:
         """Hang up. Idempotent."""

@@ -20,7 +20,7 @@ from rq.utils import as_text
 from flowq.errors import FlowqError, ServerUnavailable, UsageError
 from flowq.runtime import keys
 from flowq.runtime.patience import patiently
-from flowq.server.connection import CONNECT_TIMEOUT_S, make_client
+from flowq.server.connection import make_client
 from flowq.status import RUN_ENDED
 from flowq.workers.hire import Mode
 from flowq.workers.loop import UNREACHABLE
@@ -56,7 +56,7 @@ def main(
     """
     if options.get("job_class"):  # the one name of a user's that the worker itself imports
         sys.path[:0] = paths
-    connection = make_client(url, socket_connect_timeout=CONNECT_TIMEOUT_S)
+    connection = make_client(url)
     make = partial(
         Worker,
         list(queues),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from uuid import uuid4
 
 from redis.exceptions import ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 from rq.utils import as_text
 
 from flowq.runtime import keys, scripts
@@ -66,6 +67,7 @@ class Ledger:
         self._line: Any = None
         self._state = ""
         self._said: deque[list[Any]] = deque()
+        self._waits_since = 0.0
         self._key = keys.job(worker)
 
     def turn(self, ends: Sequence[tuple[Claim, End]], room: Room) -> Turn:
@@ -78,6 +80,8 @@ class Ledger:
         if self._line is None:
             self._line = self.connection.connection_pool.get_connection()
         said = self._arguments(ends, room)
+        if not self._said:
+            self._waits_since = time.monotonic()
         self._said.append(said)
         scripts.TURN.send(self._line, self.connection.connection_pool, self._key, *said)
 
@@ -100,15 +104,23 @@ class Ledger:
             if not scripts.is_missing(error):
                 raise
             answer = scripts.TURN.call(self.connection, self._key, *said)
+        self._waits_since = time.monotonic()
         return self._read(answer)
 
+    def check_patience(self) -> None:
+        """Raise redis-py's TimeoutError when the next answer should have come long ago."""
+        assert self._line is not None
+        limit_s = self._line.socket_timeout
+        if limit_s is not None and time.monotonic() - self._waits_since > limit_s:
+            raise RedisTimeoutError("there is no answer to a turn")
+
     def hang_up(self) -> None:
-        """Give up on all answers: that connection is not used again. Idempotent."""
+        """Give up on all answers, and on every connection: they end alike. Idempotent."""
         line, self._line, self._state = self._line, None, ""
         self._said.clear()
         if line is not None:
-            line.disconnect()
             self.connection.connection_pool.release(line)
+        self.connection.connection_pool.disconnect()
 
     def _arguments(self, ends: Sequence[tuple[Claim, End]], room: Room) -> list[Any]:
         arguments: list[Any] = [self.worker, self._new_base(), room.slots, room.idle]

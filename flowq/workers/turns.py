@@ -180,6 +180,7 @@ class Turns:
     def go_on(self) -> None:
         """Do what there is to do with Redis now; little, while an answer is awaited."""
         if self._sent:
+            self.ledger.check_patience()
             if self._should_follow():
                 self._send(self._sort_ends())
             return
@@ -288,6 +289,8 @@ class Turns:
         self.ledger.send(ends, room)
         if not self.crew.is_busy:
             self.hear()
+            if not self._sent:
+                self._conclude_rare()  # nothing else may come for half a second
 
     def _find_takers(self) -> tuple[list[Child], list[Child], list[Child]]:
         """Return those that can take any job, the expectant among them, and the hungry ones."""

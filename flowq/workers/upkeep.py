@@ -13,6 +13,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from flowq.runtime.maintenance import tidy
 from flowq.workers.claims import Claim, End
 from flowq.workers.crew import died
+from flowq.workers.doorbell import Doorbell
 from flowq.workers.ledger import Ledger
 from flowq.workers.oversight import Oversight
 
@@ -26,6 +27,8 @@ CONFIRM_S = 2.0
 SEARCH_S = 0.5
 TIDY_S = 1.0
 DUE_S = 0.5
+SIGN_S = 10.0
+"""How often the subscription, over which nothing may come for hours, is asked whether it lives."""
 
 log = logging.getLogger("rq.worker")
 
@@ -46,6 +49,7 @@ class Upkeep:
         self,
         ledger: Ledger,
         oversight: Oversight,
+        doorbell: Doorbell,
         *,
         worker_ttl_s: int,
         maintenance_s: float,
@@ -64,6 +68,7 @@ class Upkeep:
             Duty(TIDY_S, self._tidy),
             Duty(DUE_S, self._queue_due),
             Duty(SEARCH_S, self._search),
+            Duty(SIGN_S, doorbell.ask_for_sign),
             # After the first search: RQ would fail what we start again.
             Duty(maintenance_s, self._clean_registries, time.monotonic() + 2 * CONFIRM_S),
         ]

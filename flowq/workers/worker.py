@@ -24,7 +24,7 @@ from flowq.runtime import keys
 from flowq.runtime.job import Job
 from flowq.runtime.patience import patiently
 from flowq.runtime.queue import Queue
-from flowq.workers.address import address_of
+from flowq.workers.address import Address, address_of
 from flowq.workers.crew import Crew
 from flowq.workers.doorbell import Doorbell
 from flowq.workers.hire import Mode
@@ -156,23 +156,38 @@ class Worker(BaseWorker):
         sweep()
         scratch = ScratchFolder() if self.captures else None
         try:
-            supervisor = self._make_supervisor(limits, str(scratch.path) if scratch else None)
-            with self._handling_signals(supervisor):
-                self._register(supervisor)
-                try:
-                    supervisor.run()
-                finally:
-                    if supervisor.has_left:  # or whatever we held would be forgotten with us
-                        self.register_death()  # type: ignore[no-untyped-call]
-            return supervisor.done > 0
+            with self._own_connection() as address:
+                return self._supervise(address, limits, str(scratch.path) if scratch else None)
         finally:
             if scratch:
                 scratch.remove()
 
+    @contextmanager
+    def _own_connection(self) -> Iterator[Address]:
+        """Use a connection that does not wait for ever, nor say anything twice by itself."""
+        given = self.connection
+        address = address_of(given)
+        self.connection = address.connect_unrepeating()
+        try:
+            yield address
+        finally:
+            self.connection.connection_pool.disconnect()
+            self.connection = given
+
+    def _supervise(self, address: Address, limits: Limits, scratch: str | None) -> bool:
+        supervisor = self._make_supervisor(address, limits, scratch)
+        with self._handling_signals(supervisor):
+            self._register(supervisor)
+            try:
+                supervisor.run()
+            finally:
+                if supervisor.has_left:  # or whatever we held would be forgotten with us
+                    self.register_death()  # type: ignore[no-untyped-call]
+        return supervisor.done > 0
+
     # Putting it together -------------------------------------------------------------------------
 
-    def _make_supervisor(self, limits: Limits, scratch: str | None) -> Supervisor:
-        address = address_of(self.connection)
+    def _make_supervisor(self, address: Address, limits: Limits, scratch: str | None) -> Supervisor:
         settings = Settings(
             worker=self.name,
             address=address,
@@ -203,6 +218,7 @@ class Worker(BaseWorker):
         upkeep = Upkeep(
             ledger,
             oversight,
+            bell,
             worker_ttl_s=self.worker_ttl + 60,
             maintenance_s=self.maintenance_interval,
             max_crashes=self.max_crashes,

@@ -1,13 +1,15 @@
-"""Run RQ's own test suite with our Queue and Job in place of RQ's.
+"""Run RQ's own test suite with our Queue and Job in place of RQ's, and with our Worker too.
 
-    python tests/rq_suite/run.py [--classes rq,empty,flowq] [--source rq-3.0.0.tar.gz] [options]
+    python tests/rq_suite/run.py [--classes rq,empty,flowq,worker] [--source FILE] [options]
 
 The suite is taken from RQ's source distribution (pip downloads it, unless `--source` is given), is
-unpacked into a temporary folder and edited there: behind every import of RQ's `Queue` and `Job`
-comes one of ours (`substitutes.py`), and its server is a private one on a free loopback port. The
-other options are pytest's.
-It runs once for each set of classes: RQ's own, subclasses that change nothing, and flowq's. Some
-of RQ's tests cannot pass with any subclass, so the second are what the third are compared with.
+unpacked into a temporary folder and edited there: behind every import of RQ's `Queue`, `Job` and
+`Worker` comes one of ours (`substitutes.py`), and its server is a private one on a free loopback
+port.
+The other options are pytest's.
+It runs once for each set of classes: RQ's own, subclasses that change nothing, flowq's with RQ's
+worker, and flowq's with ours ("worker"). Some of RQ's tests cannot pass with any subclass, so the
+second are what the third are compared with, and the third what the fourth are compared with.
 Exit code 1 when a test passes with the empty subclasses and not with ours.
 """
 
@@ -34,15 +36,24 @@ import redis
 from flowq.server.binary import find_binary
 
 HERE = Path(__file__).parent
-REPLACED = {"Queue": {"rq", "rq.queue"}, "Job": {"rq", "rq.job"}}
+REPLACED = {
+    "Queue": {"rq", "rq.queue"},
+    "Job": {"rq", "rq.job"},
+    "Worker": {"rq", "rq.worker"},
+}
 DATABASES = 32
 START_S = 20
+TEST_S = 60
 
 # The suite opens Redis() and Redis(db=4) and so on: all of them on the default port.
+# And a test that waits for what never comes must not keep the others.
 CONFTEST = """
 import functools
 import multiprocessing
+import pytest
 import redis
+import signal
+import threading
 
 original = redis.Redis.__init__
 
@@ -59,6 +70,20 @@ redis.Connection.__init__ = lambda self, *args, **kwargs: make(
     self, *args, **({{"port": {port}}} | kwargs)
 )
 
+def give_up(*_):
+    raise RuntimeError("the test takes too long")
+
+@pytest.fixture(autouse=True)
+def limited():
+    signal.signal(signal.SIGUSR2, give_up)
+    arguments = [threading.main_thread().ident, signal.SIGUSR2]
+    timer = threading.Timer({limit_s}, signal.pthread_kill, arguments)
+    timer.daemon = True
+    timer.start()
+    yield
+    timer.cancel()
+    signal.alarm(0)  # of tests of RQ's that fail before they put it back
+
 def pytest_unconfigure():
     for left_behind in multiprocessing.active_children():  # by a test that failed
         left_behind.kill()
@@ -70,7 +95,7 @@ Outcomes = dict[str, str]
 def main() -> int:
     """Run the suite for each set of classes and compare them."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--classes", default="rq,empty,flowq")
+    parser.add_argument("--classes", default="rq,empty,flowq,worker")
     parser.add_argument("--source", type=Path, help="downloaded unless given")
     options, pytest_options = parser.parse_known_args()
     outcomes = run(options.source, options.classes.split(","), pytest_options)
@@ -113,7 +138,7 @@ def prepare(suite: Path, port: int) -> None:
     for path in (suite / "tests").glob("*.py"):
         text = substitute(path.read_text("utf-8"))
         path.write_text(text.replace("127.0.0.1:6379", f"127.0.0.1:{port}"), "utf-8")
-    (suite / "conftest.py").write_text(CONFTEST.format(port=port), "utf-8")
+    (suite / "conftest.py").write_text(CONFTEST.format(port=port, limit_s=TEST_S), "utf-8")
 
 
 def install_needs(suite: Path) -> None:
@@ -125,7 +150,7 @@ def install_needs(suite: Path) -> None:
 
 
 def substitute(source: str) -> str:
-    """Put an import of ours behind each statement that imports Queue or Job from RQ."""
+    """Put an import of ours behind each statement that imports such a class from RQ."""
     lines = source.splitlines()
     imports = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ImportFrom)]
     for node in sorted(imports, key=lambda node: -node.lineno):
@@ -216,14 +241,20 @@ def report(outcomes: dict[str, Outcomes]) -> int:
             *lost,
             sep="\n  ",
         )
-    if not {"empty", "flowq"} <= outcomes.keys():
-        return 0
-    empty, ours = outcomes["empty"], outcomes["flowq"]
-    worse = sorted(t for t, o in empty.items() if o == "passed" != ours.get(t))
-    better = sorted(t for t, o in ours.items() if o == "passed" != empty.get(t))
-    print(f"\npassed with empty subclasses, not with flowq ({len(worse)}):", *worse, sep="\n  ")
-    print(f"passed with flowq, not with empty subclasses ({len(better)}):", *better, sep="\n  ")
-    return 1 if worse else 0
+    compare(outcomes, "flowq", "worker")
+    return 1 if compare(outcomes, "empty", "flowq") else 0
+
+
+def compare(outcomes: dict[str, Outcomes], before: str, after: str) -> list[str]:
+    """Print what one set of classes passes and the other does not; return what was lost."""
+    if not {before, after} <= outcomes.keys():
+        return []
+    first, second = outcomes[before], outcomes[after]
+    lost = sorted(t for t, o in first.items() if o == "passed" != second.get(t))
+    gained = sorted(t for t, o in second.items() if o == "passed" != first.get(t))
+    print(f"\npassed with {before}, not with {after} ({len(lost)}):", *lost, sep="\n  ")
+    print(f"passed with {after}, not with {before} ({len(gained)}):", *gained, sep="\n  ")
+    return lost
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What RQ's tests import in place of `rq.Queue` and `rq.job.Job`; `RQ_SUITE_CLASSES` chooses."""
+"""What RQ's tests import as `Queue`, `Job` and `Worker`; `RQ_SUITE_CLASSES` chooses."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import os
 
 from rq.job import Job as RQJob
 from rq.queue import Queue as RQQueue
+from rq.worker import Worker as RQWorker
 
 import flowq.runtime.job
 import flowq.runtime.queue
+import flowq.workers.worker
 
 
 class EmptyJob(RQJob):
@@ -21,10 +23,12 @@ class EmptyQueue(RQQueue):
     job_class = EmptyJob
 
 
+OURS = (flowq.runtime.queue.Queue, flowq.runtime.job.Job)
 CLASSES = {
-    "rq": (RQQueue, RQJob),
-    "empty": (EmptyQueue, EmptyJob),
-    "flowq": (flowq.runtime.queue.Queue, flowq.runtime.job.Job),
+    "rq": (RQQueue, RQJob, RQWorker),
+    "empty": (EmptyQueue, EmptyJob, RQWorker),
+    "flowq": (*OURS, RQWorker),
+    "worker": (*OURS, flowq.workers.worker.Worker),
 }
 
-Queue, Job = CLASSES[os.environ["RQ_SUITE_CLASSES"]]
+Queue, Job, Worker = CLASSES[os.environ["RQ_SUITE_CLASSES"]]

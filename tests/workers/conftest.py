@@ -53,8 +53,8 @@ def start_worker(redis_url: str) -> Iterator[Callable[..., subprocess.Popen[byte
     started: list[subprocess.Popen[bytes]] = []
 
     def begin(**options: Any) -> subprocess.Popen[bytes]:
-        options = {"mode": "warm", "paths": [HERE], **options}
-        started.append(start(url=redis_url, **options))
+        options = {"url": redis_url, "mode": "warm", "paths": [HERE], **options}
+        started.append(start(**options))
         return started[-1]
 
     yield begin

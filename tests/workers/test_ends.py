@@ -16,6 +16,10 @@ from rq.job import JobStatus
 from rq.worker import SimpleWorker
 
 from flowq.runtime.queue import Queue
+from flowq.workers.claims import Claim, End
+from flowq.workers.crew import Crew
+from flowq.workers.turns import MAX_CONCLUSIONS
+from flowq.workers.waiter import Waiter
 
 NOTED = re.compile(rb"^\d{4}-\d\d-\d\dT[\d:.]+Z$|^\d{10}\.\d+$|^\d+-\d+$")
 HEX = re.compile(r"[0-9a-f]{32}")
@@ -156,3 +160,46 @@ def test_the_statistics_of_the_worker_are_kept(
     wait_until(lambda: queue.connection.hget(key, "failed_job_count") == b"1", 10)
     assert queue.connection.hget(key, "successful_job_count") == b"1"
     assert float(queue.connection.hget(key, "total_working_time") or 0) > 0
+
+
+def test_what_rqs_code_has_to_end_is_ended_without_waiting_for_anything_else(
+    queue: Queue, work_off: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    for name in ("BEAT_S", "TIDY_S", "DUE_S", "SEARCH_S", "SIGN_S"):
+        monkeypatch.setattr(f"flowq.workers.upkeep.{name}", 60.0)
+    waits_in_vain: list[float] = []
+
+    class Watched(Waiter):
+        def wait(self, sources: Any, wait_s: float) -> list[Any]:
+            ready = super().wait(sources, wait_s)
+            if not ready:
+                waits_in_vain.append(wait_s)
+            return ready
+
+    monkeypatch.setattr("flowq.workers.loop.Waiter", Watched)
+    first = queue.enqueue(worker_jobs.nothing)
+    last = queue.enqueue(worker_jobs.nothing, depends_on=first)  # which our script leaves to RQ
+    work_off(mode=mode)
+    assert last.get_status() is JobStatus.FINISHED
+    assert max(waits_in_vain, default=0.0) < 0.5
+
+
+def test_children_that_die_before_they_begin_to_end_a_job_do_not_cost_it_its_retries(
+    queue: Queue, work_off: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed: list[int] = []
+    conclude = Crew.conclude
+
+    def conclude_and_die(crew: Crew, claim: Claim, end: End) -> bool:
+        is_told = conclude(crew, claim, end)
+        for child in crew.children:
+            if child.concluding is claim and len(killed) < MAX_CONCLUSIONS:
+                killed.append(child.process.pid)
+                child.process.kill()
+        return is_told
+
+    monkeypatch.setattr(Crew, "conclude", conclude_and_die)
+    job = queue.enqueue(worker_jobs.fail_once, "runs", retry=rq.Retry(max=1))
+    work_off(mode="multiprocessing")  # where it takes long until a new child begins anything
+    assert len(killed) == MAX_CONCLUSIONS
+    assert job.get_status() is JobStatus.FINISHED

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import pickle
 import signal
 import subprocess
@@ -92,6 +93,18 @@ def _be_orphan(ours: Any, held: Any, *arguments: Any) -> None:
     ours.close()
     held.close()
     be_child(*arguments)
+
+
+def test_what_a_job_has_started_ends_when_somebody_kills_the_process_of_the_job(
+    queue: Queue, start_worker: Start, wait_until: Wait, tmp_path: Path, mode: str
+) -> None:
+    start_worker(mode=mode)
+    job = queue.enqueue(worker_jobs.ignore_sigterm, str(tmp_path / "pid"))
+    wait_until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text(), 10)
+    started = int((tmp_path / "pid").read_text())
+    os.kill(os.getpgid(started), signal.SIGKILL)  # the one of the job leads the group
+    wait_until(lambda: job.get_status() is JobStatus.FAILED)
+    wait_until(lambda: not is_alive(started))
 
 
 def bury_all(connection: redis.Redis, max_crashes: int = 2) -> list[Any]:

@@ -225,6 +225,25 @@ def tell_pid(key: str) -> None:
     time.sleep(600)
 
 
+def tell_pid_once(key: str) -> str:
+    """Write down the process id and hang, in the first run only."""
+    if get_current_job().connection.set(key, os.getpid(), nx=True):
+        time.sleep(600)
+    return "done"
+
+
+def append_line(path: str) -> None:
+    """Say with a line in a file that this job has run."""
+    with Path(path).open("a") as file:
+        file.write(f"{os.environ['RQ_JOB_ID']}\n")
+
+
+def wait_and_count(began: str, go: str) -> None:
+    """Say that we have begun; when we may, ask the server something."""
+    touch_and_wait(began, go)
+    count_run("runs")
+
+
 def count_own_run() -> None:
     """Say that this job has run."""
     job = get_current_job()
