@@ -13,9 +13,10 @@ from rq.job import Retry as RQRetry
 from flowq.expressions import find_references
 from flowq.plan import Enqueue, Group
 from flowq.runtime import keys
+from flowq.runtime.entries import make_entry
 from flowq.runtime.holds import Edge, Hold
 from flowq.runtime.job import Job
-from flowq.runtime.queue import Queue, add_jobs
+from flowq.runtime.queue import Queue, add_entries
 from flowq.spec import Tolerance
 
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ def add_planned(
     Errors: those of `Queue.enqueue`.
     """
     jobs = [_make_job(enqueue, run_id, added_by, connection) for enqueue in enqueues]
-    add_jobs(Queue(jobs[0].origin, connection=connection), jobs)
+    entries = [make_entry(job, "") for job in jobs]
+    add_entries(Queue(jobs[0].origin, connection=connection), entries)
 
 
 def batches(enqueues: Sequence[Enqueue], size: int = JOBS_PER_CALL) -> Iterable[Sequence[Enqueue]]:
