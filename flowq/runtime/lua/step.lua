@@ -20,6 +20,11 @@
 --   {operations that it put on the todo}, {job, what was wrong with it, …}}. An operation that raises goes to the todo's end, so
 --   that it does not keep others from being worked off.
 
+begin_step(ARGV)
+if not what then return { '', 0, {}, {}, {} } end
+local operation, id
+operation, id, extra = string.match(what, '^(%w+):([%w_-]+):?(.*)$')
+
 local function settle_late(job)
   will_settle(job, extra)
   return true
