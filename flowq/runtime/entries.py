@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain, groupby
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from rq.serializers import PickleSerializer
@@ -41,13 +42,10 @@ def make_entry(job: Job, id_use: IdUse) -> Entry:
 
 
 def as_arguments(entries: Sequence[Entry]) -> list[Any]:
-    """Return them as the script takes them. A shape is said again where another came between."""
-    shapes: list[Any] = []
-    words: list[Any] = []
-    count, last = 0, None
-    for entry in entries:
-        if entry.shape is not last:
-            count, last = count + 1, entry.shape
-            shapes += last
-        words += (count, *entry.own)
-    return [count, *shapes, len(entries), *words]
+    """Return them as the script takes them, in their order."""
+    arguments: list[Any] = [len(entries)]
+    for _, neighbours in groupby(entries, key=lambda entry: id(entry.shape)):
+        alike = list(neighbours)
+        own = chain.from_iterable(entry.own for entry in alike)
+        arguments += (*alike[0].shape, len(alike), *own)
+    return arguments

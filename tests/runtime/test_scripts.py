@@ -45,9 +45,9 @@ def test_ten_thousand_additions_that_were_made_before_are_all_named(
         pipeline.execute()
 
     shape = ["default", "", "", "", "", 0]
-    again = [[1, each, future.id, "", "", "", ""] for each in ids]
+    again = [[each, future.id, "", "", "", ""] for each in ids]
     answer: Any = scripts.ADD.call(
-        connection, "slot", 1, *shape, len(ids), *(part for job in again for part in job)
+        connection, "slot", len(ids), *shape, len(ids), *(part for job in again for part in job)
     )
 
     assert answer == [b"existing", *(each.encode() for each in ids)]

@@ -1,11 +1,11 @@
 -- add.lua: enqueues jobs with holds, all of them or none.
 --
--- ARGV   4 number of shapes: what several jobs have in common; for each of them
+-- ARGV   4 number of jobs, then for each part of them that has this in common, its shape:
 --          queue, future ("" or "policy if_empty expires_in": the first "-" for the default, the
 --          last in seconds or "-"), at ("" or seconds), run, id ("new": never used before,
 --          "unique": an error if it is used, or ""), number of fields, field, value, field, value …
---        then the number of jobs, for each of them
---          number of its shape, id, blocks ("a b! c"), name, created_at, data, description
+--          number of these jobs, and for each of them
+--            id, blocks ("a b! c"), name, created_at, data, description
 -- Returns {"existing", id, …} when all were enqueued but those named (often none), which are blockers
 -- of the same future jobs already, or of the same run and block nothing; else the reason, and nothing
 -- is written:
@@ -60,14 +60,18 @@ local edges_of = once(function(blocks)
   return edges
 end)
 
-local shapes, jobs, hashes = {}, {}, {}
-for i = 1, tonumber(take()) do shapes[i] = take_shape() end
-for i = 1, tonumber(take()) do
-  local shape = shapes[tonumber(take())]
-  local id, blocks = take(), take()
-  hashes[i] = job_key(id)
-  jobs[i] = { shape = shape, id = id, key = hashes[i], blocks = blocks, edges = edges_of(blocks),
-    name = take(), run = shape.run, created_at = take(), data = take(), description = take() }
+local jobs, hashes = {}, {}
+local total = tonumber(take())
+while #jobs < total do
+  local shape = take_shape()
+  for _ = 1, tonumber(take()) do
+    local id, blocks = take(), take()
+    local key = job_key(id)
+    hashes[#hashes + 1] = key
+    jobs[#jobs + 1] = { shape = shape, id = id, key = key, blocks = blocks, run = shape.run,
+      edges = edges_of(blocks), name = take(), created_at = take(), data = take(),
+      description = take() }
+  end
 end
 
 -- For each part of a list that is short enough for `unpack`, which ends at some 8,000 values.
