@@ -47,7 +47,7 @@ class Copier:
         # What a job may change in depth is not shared, and what may warn or be read once is not
         # passed over.
         callbacks = data.on_success or data.on_failure or data.on_stopped
-        is_deep = job.meta or job.webhooks or job._dependency_ids or job.hold.fields
+        is_deep = job.meta or job.webhooks or job._dependency_ids
         if type(job) is Job and not (callbacks or is_deep):
             attributes = vars(job).copy()
             lists = {name: value for name, value in attributes.items() if type(value) is list}
@@ -70,8 +70,7 @@ class Copier:
             job.id = job_id
         job.args = () if data.args is None else data.args
         job.kwargs = {} if data.kwargs is None else data.kwargs
-        if not data.description:
-            job.description = job.get_call_string()
+        job.description = data.description or job.get_call_string()
         now_s = time.time_ns() // 1000 / 1e6  # whole microseconds, so that both mean the same
         job.created_at = datetime.fromtimestamp(now_s, UTC)
         fields = format_instant(now_s), self._compress(job.data), job.description
@@ -89,8 +88,10 @@ _KWARGS = (dict, type(None))
 
 
 def _key(data: EnqueueData, job_id: str | None, hold: Hold) -> tuple[Any, ...]:
-    options = data[3:9] + data[10:]  # all but function, arguments and id
-    return (hold.future, hold.at_s, job_id is None, id(data.func), *map(id, options))
+    """Return all that copies have in common: not arguments, description, id, edges and name."""
+    asked = (hold.future, hold.at_s, hold.run_id, *hold.fields.items(), job_id is None)
+    function = data.func if type(data.func) is str else id(data.func)
+    return (*asked, function, *map(id, data[3:7] + data[8:9] + data[10:]))
 
 
 def _copy_of(kind: _Kind) -> Job:

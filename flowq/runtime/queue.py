@@ -118,7 +118,7 @@ class Queue(RQQueue):
         """Enqueue a job that was made by `create_job`."""
         if not isinstance(job, Job) or not job.hold.is_needed:
             return super().enqueue_job(job, pipeline, at_front, unique)
-        return self._add([self._describe(job, at_front, unique)], pipeline)[0]
+        return self._add([self._ready(job, at_front, unique)], pipeline)[0]
 
     @staticmethod
     def prepare_data(func: Any, *args: Any, **kwargs: Any) -> EnqueueData:
@@ -140,15 +140,19 @@ class Queue(RQQueue):
         if not any(isinstance(data, HeldData) for data in datas):
             return super().enqueue_many(datas, pipeline, group_id)
         copier = Copier()
-        entries = [self._from_data(data, group_id, copier) for data in datas]
+        entries = [self.describe(data, copier, group_id) for data in datas]
         if group_id and pipeline is not None and not pipeline.command_stack:
             # rq.Group brings an empty pipeline for what it writes itself, after this.
             pipeline = None
         return list(self._add(entries, pipeline))
 
-    def _from_data(
-        self, data: EnqueueData | HeldData, group_id: str | None, copier: Copier
+    def describe(
+        self, data: EnqueueData | HeldData, copier: Copier, group_id: str | None = None
     ) -> Entry:
+        """Make a job that `add_entries` can add, or a copy of one that the copier knows.
+
+        A copier is for one call, and for jobs of this queue and this group.
+        """
         data, hold = data if isinstance(data, HeldData) else (data, NO_HOLD)
         job_id = derive_id(hold) if data.job_id is None else data.job_id
         entry = copier.copy(data, job_id, hold)
@@ -157,7 +161,7 @@ class Queue(RQQueue):
             at_front = options.pop("at_front")
             job = self._held(super().create_job(**options))
             job.adopt(hold)
-            entry = self._describe(job, at_front)
+            entry = self._ready(job, at_front)
             copier.learn(data, job_id, entry)
         return entry
 
@@ -174,7 +178,7 @@ class Queue(RQQueue):
         pipeline = options.pop("pipeline", None)
         job = self._held(super().create_job(func, **options))
         job.adopt(hold)
-        return self._add([self._describe(job, **placing)], pipeline)[0]
+        return self._add([self._ready(job, **placing)], pipeline)[0]
 
     def _held(self, job: RQJob) -> Job:
         if not isinstance(job, Job):
@@ -189,7 +193,7 @@ class Queue(RQQueue):
         cycles.refuse([entry.job for entry in entries])
         return add_entries(self, entries)
 
-    def _describe(self, job: Job, at_front: bool = False, unique: bool = False) -> Entry:
+    def _ready(self, job: Job, at_front: bool = False, unique: bool = False) -> Entry:
         """Make a job ready to be added, and say what is."""
         if job.has_rate_limit:
             raise Unsupported("rate_limit does not go together with deferred= or blocks=")
