@@ -16,8 +16,12 @@ from rq.serializers import JSONSerializer
 from rq.utils import utcformat
 
 from flowq.errors import JobIdTaken
+from flowq.plan import Block, Enqueue
+from flowq.runtime import keys
 from flowq.runtime.job import Job, get_job
+from flowq.runtime.planned import add_planned
 from flowq.runtime.queue import Queue
+from flowq.spec import Retry as SpecRetry
 
 
 class WholeJob(Job):
@@ -269,6 +273,38 @@ def test_a_mistake_in_the_last_of_many_enqueues_none(
     assert len(connection.keys("rq:job:*")) == 1
     queue.enqueue_many(good)
     assert connection.llen(f"rq:deferred:{future.id}") == 601
+
+
+def planned(number: int) -> Enqueue:
+    return Enqueue(
+        f"r1-j{number}",
+        f"j{number}",
+        "operator:add",
+        {"a": number},
+        deferred=number == 0,
+        blocks=(Block("r1-j0", "ignore" if number % 7 == 0 else None),) if number else (),
+        queue="slow" if number % 2 else "default",
+        timeout_s=600 if number % 3 else None,
+        retries=SpecRetry(2, 300) if number % 5 else None,
+        description=f"add {number}" if number % 4 else "",
+        on_crash="fail" if number % 11 < 5 else "requeue",
+        at_front=number % 8 == 0,
+    )
+
+
+def test_jobs_of_a_plan_are_each_as_if_they_came_alone(connection: redis.Redis) -> None:
+    enqueues = [planned(number) for number in range(40)]
+    kept = []
+    for calls in ([enqueues], [[each] for each in enqueues]):
+        connection.flushall()
+        connection.hset(keys.run("r1"), "state", "staged")
+        for call in calls:
+            add_planned(call, "r1", connection)
+        kept.append(what_is_kept(connection, []))
+    assert kept[0] == kept[1]
+    last = kept[0]["rq:job:r1-j39"]
+    assert (last["origin"], last["description"], last["flowq_name"]) == ("slow", "add 39", "j39")
+    assert "timeout" in last
 
 
 def test_rq_warns_of_each_function_that_should_be_a_callback(connection: redis.Redis) -> None:
