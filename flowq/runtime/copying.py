@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 class _Kind(NamedTuple):
     """The first of its kind, as it was before it was added. Shape: `attributes` has `lists` too."""
 
+    data: EnqueueData  # here so that nothing else gets the identities in its key
     shape: tuple[Any, ...]
     attributes: dict[str, Any]
     lists: dict[str, list[Any]]
@@ -33,8 +34,8 @@ class _Kind(NamedTuple):
 class Copier:
     """Makes jobs from descriptions that it has been shown the like of.
 
-    It is for one call: the kinds are told apart by what the descriptions name, not by how that
-    looks, so all of it has to stay as it is.
+    It is for one call: the kinds are told apart by which objects the descriptions name, not by how
+    these look, so they have to stay as they are.
     """
 
     def __init__(self) -> None:
@@ -51,7 +52,8 @@ class Copier:
         if type(job) is Job and not (callbacks or is_deep):
             attributes = vars(job).copy()
             lists = {name: value for name, value in attributes.items() if type(value) is list}
-            self._kind_by_key[_key(data, job_id, job.hold)] = _Kind(entry.shape, attributes, lists)
+            kind = _Kind(data, entry.shape, attributes, lists)
+            self._kind_by_key[_key(data, job_id, job.hold)] = kind
 
     def copy(self, data: EnqueueData, job_id: str | None, hold: Hold) -> Entry | None:
         """Return the job that is asked for, or None where it has to be made the whole way.

@@ -38,13 +38,12 @@ def add_planned(
     """
     queues = {name: Queue(name, connection=connection) for name in {e.queue for e in enqueues}}
     copiers = {name: Copier() for name in queues}
-    entries = [
-        queues[enqueue.queue].describe(
-            HeldData(_data(enqueue), _hold(enqueue, run_id, added_by)), copiers[enqueue.queue]
-        )
-        for enqueue in enqueues
-    ]
-    add_entries(queues[enqueues[0].queue], entries)
+    entries = []
+    for enqueue in enqueues:
+        queue, copier = queues[enqueue.queue], copiers[enqueue.queue]
+        data = HeldData(_data(enqueue), _hold(enqueue, run_id, added_by))
+        entries.append(queue._describe(data, copier))
+    add_entries(queue, entries)
 
 
 def batches(enqueues: Sequence[Enqueue], size: int = JOBS_PER_CALL) -> Iterable[Sequence[Enqueue]]:

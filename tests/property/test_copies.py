@@ -18,6 +18,7 @@ from rq.utils import utcformat
 from flowq.errors import JobIdTaken
 from flowq.plan import Block, Enqueue
 from flowq.runtime import keys
+from flowq.runtime.copying import Copier
 from flowq.runtime.job import Job, get_job
 from flowq.runtime.planned import add_planned
 from flowq.runtime.queue import Queue
@@ -197,6 +198,15 @@ def test_rqs_own_way_is_gone_once_for_each_kind(
     batch: list[tuple[Any, Options]] = [(name, {"args": (n,)}) for n in range(5) for name in "abc"]
     enqueue(connection, batch, Job)
     assert sorted(whole) == ["a", "b", "c", "operator.add", "operator.add"]
+
+
+def test_options_that_are_gone_are_not_taken_for_others(connection: redis.Redis) -> None:
+    queue, copier = Queue(connection=connection), Copier()
+    queue.enqueue("operator.add", job_id="future", deferred=True)
+    for number in range(1, 20):
+        # Nothing else holds the Retry, so that the next one may come to lie in its place.
+        data = Queue.prepare_data("operator.add", retry=Retry(number), blocked_by="future")
+        assert queue._describe(data, copier).job.retries_left == number
 
 
 def test_copies_share_nothing_that_a_job_may_change(connection: redis.Redis) -> None:
