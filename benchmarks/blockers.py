@@ -32,6 +32,7 @@ from flowq.server import temporary
 
 FUNCTION = "time.time"
 BATCH = 100
+SCRIPTS = ("eval", "evalsha", "fcall")
 Figures = dict[str, list[tuple[float, float, float]]]
 
 
@@ -68,8 +69,8 @@ def measure(
         stats = connection.info("commandstats")
         calls = sum(s["calls"] for s in stats.values())
         # A script's own time includes its commands, so those are not added again.
-        scripts = sum(stats.get(f"cmdstat_{c}", {}).get("usec", 0) for c in ("eval", "evalsha"))
-        others = sum(s["usec"] for c, s in stats.items() if "eval" not in c)
+        scripts = sum(stats.get(f"cmdstat_{c}", {}).get("usec", 0) for c in SCRIPTS)
+        others = sum(s["usec"] for c, s in stats.items() if c[8:] not in SCRIPTS)
         server_us = others if not scripts else max(scripts, others)
         figures.setdefault(f"{name} {what}", []).append(
             (calls / size, server_us / size, wall_us / size)

@@ -30,10 +30,11 @@ def refuse(jobs: Sequence[Job]) -> None:
 
     The jobs are enqueued together, so that they may wait for each other already.
     """
-    new = {job.id: job for job in jobs}
-    for job in jobs:
+    depending = [job for job in jobs if job._dependency_ids and job.hold.edges]
+    new = {job.id: job for job in jobs} if depending else {}
+    for job in depending:
         wanted = {edge.future_id for edge in job.hold.edges}
-        for dependency in job._dependency_ids if wanted else ():
+        for dependency in job._dependency_ids:
             path = _find_path(job.connection, as_text(dependency), wanted, new)
             if path:
                 raise CycleError([job.id, *path, job.id])

@@ -13,6 +13,8 @@ from flowq.runtime.job import Job, get_job
 if TYPE_CHECKING:
     from redis import Redis
 
+    from flowq.runtime.holds import Hold
+
 LONGEST_ID = 200
 
 
@@ -61,19 +63,19 @@ def current_job() -> Job | None:
         return None
 
 
-def derive_id(job: Job) -> str | None:
+def derive_id(hold: Hold) -> str | None:
     """Return the id for a blocker that a running blocker adds to the same future job, or None.
 
     It is made of the adder, its generation and a count, so that an adder that is executed again
     (a retry, a crash) meets its own additions instead of doubling them.
     """
     running = get_current_job()
-    if running is None or not job.hold.edges:
+    if running is None or not hold.edges:
         return None
     adder = running if isinstance(running, Job) else current_job()
     if adder is None or adder.future_ids == ():
         return None
-    if not {edge.future_id for edge in job.hold.edges} <= set(adder.future_ids):
+    if not {edge.future_id for edge in hold.edges} <= set(adder.future_ids):
         return None
     count = getattr(running, "flowq_additions", 0)
     running.flowq_additions = count + 1  # type: ignore[attr-defined]

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from functools import lru_cache
 from typing import Any, Literal
 
 from rq.job import Job as RQJob
@@ -101,6 +102,9 @@ def take_hold(options: dict[str, Any]) -> Hold:
     given = {name: options.pop(name) for name in names if name in options}
     if not given:
         return NO_HOLD
+    target = given.get("blocked_by")
+    if len(given) == 1 and isinstance(target, str | RQJob):
+        return _hold_before(target if isinstance(target, str) else str(target.id))
     deferred = given.get("deferred", False)
     if not isinstance(deferred, bool):
         raise UsageError(f"deferred is True or False, not {deferred!r}")
@@ -113,6 +117,12 @@ def take_hold(options: dict[str, Any]) -> Hold:
         if_empty=_one_of("if_empty", given.get("if_empty", "run"), ("run", "skip")),
         expires_s=_duration("expires", given.get("expires")),
     )
+
+
+@lru_cache(maxsize=1024)
+def _hold_before(future_id: str) -> Hold:
+    """Return what most jobs with a hold have: one future job, and no other option of ours."""
+    return Hold(edges=(Edge(future_id),))
 
 
 def take_hold_of_call(function: Any, kwargs: dict[str, Any]) -> Hold:

@@ -5,18 +5,20 @@ from __future__ import annotations
 import math
 import pickle
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from rq.job import JobStatus as RQStatus
 from rq.job import Retry as RQRetry
+from rq.queue import EnqueueData
+from rq.queue import Queue as RQQueue
 
 from flowq.expressions import find_references
 from flowq.plan import Enqueue, Group
 from flowq.runtime import keys
+from flowq.runtime.copying import Copier
 from flowq.runtime.holds import Edge, Hold
-from flowq.runtime.job import Job
-from flowq.runtime.queue import Queue, add_jobs
-from flowq.spec import Tolerance
+from flowq.runtime.queue import HeldData, Queue, add_entries
+from flowq.spec import Retry, Tolerance
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -34,8 +36,14 @@ def add_planned(
 
     Errors: those of `Queue.enqueue`.
     """
-    jobs = [_make_job(enqueue, run_id, added_by, connection) for enqueue in enqueues]
-    add_jobs(Queue(jobs[0].origin, connection=connection), jobs)
+    queues = {name: Queue(name, connection=connection) for name in {e.queue for e in enqueues}}
+    copiers = {name: Copier() for name in queues}
+    entries = []
+    for enqueue in enqueues:
+        queue, copier = queues[enqueue.queue], copiers[enqueue.queue]
+        data = HeldData(_data(enqueue), _hold(enqueue, run_id, added_by))
+        entries.append(queue._describe(data, copier))
+    add_entries(queue, entries)
 
 
 def batches(enqueues: Sequence[Enqueue], size: int = JOBS_PER_CALL) -> Iterable[Sequence[Enqueue]]:
@@ -70,32 +78,22 @@ def _tolerance(tolerance: Tolerance) -> str:
     return "all" if tolerance.percent == 100 else f"percent:{tolerance.percent:g}"
 
 
-def _make_job(enqueue: Enqueue, run_id: str, added_by: str, connection: Redis) -> Job:
+def _data(enqueue: Enqueue) -> EnqueueData:
     function, kwargs = enqueue.call.replace(":", "."), dict(enqueue.kwargs)
     args: tuple[Any, ...] = ()
     if work := _work(enqueue):
         function, args, kwargs = PERFORM, (work,), {}
-    job = _new_job(
+    return RQQueue.prepare_data(
         function,
         args=args,
         kwargs=kwargs,
-        connection=connection,
-        id=enqueue.job_id,
-        origin=enqueue.queue,
+        job_id=enqueue.job_id,
         description=enqueue.description,
-        timeout=_whole_seconds(enqueue.timeout_s) or Queue.DEFAULT_TIMEOUT,
-        retry=_retry(enqueue),
+        timeout=_whole_seconds(enqueue.timeout_s),
+        retry=_retry(enqueue.retries),
         result_ttl=-1,  # kept with the run, and removed with it
+        at_front=enqueue.at_front,
     )
-    job.enqueue_at_front = enqueue.at_front or None
-    job.adopt(_hold(enqueue, run_id, added_by))
-    return job
-
-
-def _new_job(function: str, **options: Any) -> Job:
-    job = Job.create(function, status=RQStatus.DEFERRED, **options)
-    assert isinstance(job, Job)  # RQ annotates the class method with its own class
-    return job
 
 
 def _work(enqueue: Enqueue) -> dict[str, Any]:
@@ -167,11 +165,16 @@ def _fields(enqueue: Enqueue) -> dict[str, str]:
     return {name: value for name, value in fields.items() if value}
 
 
-def _retry(enqueue: Enqueue) -> RQRetry | None:
-    if enqueue.retries is None or enqueue.retries.max < 1:
+# The same object for the same wish, so that one job can be a copy of another.
+
+
+@lru_cache
+def _retry(retries: Retry | None) -> RQRetry | None:
+    if retries is None or retries.max < 1:
         return None
-    return RQRetry(max=enqueue.retries.max, interval=math.ceil(enqueue.retries.backoff_s))
+    return RQRetry(max=retries.max, interval=math.ceil(retries.backoff_s))
 
 
+@lru_cache
 def _whole_seconds(timeout_s: float | None) -> int | None:
     return None if timeout_s is None else max(1, math.ceil(timeout_s))

@@ -13,7 +13,6 @@ from rq.exceptions import DuplicateJobError
 from rq.job import JobStatus
 from rq.queue import EnqueueData
 from rq.queue import Queue as RQQueue
-from rq.serializers import PickleSerializer
 from rq.utils import as_text, now
 
 from flowq.errors import (
@@ -29,6 +28,8 @@ from flowq.errors import (
     UsageError,
 )
 from flowq.runtime import cycles, inline, keys, scripts
+from flowq.runtime.copying import Copier
+from flowq.runtime.entries import Entry, IdUse, as_arguments, make_entry
 from flowq.runtime.futures import derive_id
 from flowq.runtime.holds import NO_HOLD, Hold, take_hold, take_hold_of_call
 from flowq.runtime.job import Job, get_job, refuse_decoded
@@ -117,7 +118,7 @@ class Queue(RQQueue):
         """Enqueue a job that was made by `create_job`."""
         if not isinstance(job, Job) or not job.hold.is_needed:
             return super().enqueue_job(job, pipeline, at_front, unique)
-        return self._add([job], pipeline=pipeline, at_front=at_front, unique=unique)[0]
+        return self._add([self._ready(job, at_front, unique)], pipeline)[0]
 
     @staticmethod
     def prepare_data(func: Any, *args: Any, **kwargs: Any) -> EnqueueData:
@@ -138,20 +139,31 @@ class Queue(RQQueue):
         datas = list(job_datas)
         if not any(isinstance(data, HeldData) for data in datas):
             return super().enqueue_many(datas, pipeline, group_id)
-        jobs = [self._from_data(data, group_id) for data in datas]
+        copier = Copier()
+        entries = [self._describe(data, copier, group_id) for data in datas]
         if group_id and pipeline is not None and not pipeline.command_stack:
             # rq.Group brings an empty pipeline for what it writes itself, after this.
             pipeline = None
-        return list(self._add(jobs, pipeline=pipeline))
+        return list(self._add(entries, pipeline))
 
-    def _from_data(self, data: EnqueueData | HeldData, group_id: str | None) -> Job:
+    def _describe(
+        self, data: EnqueueData | HeldData, copier: Copier, group_id: str | None = None
+    ) -> Entry:
+        """Make a job that `add_entries` can add, or a copy of one that the copier knows.
+
+        A copier is for one call, and for jobs of this queue and this group.
+        """
         data, hold = data if isinstance(data, HeldData) else (data, NO_HOLD)
-        options = data._asdict()
-        at_front = options.pop("at_front")
-        job = self._held(super().create_job(**options, group_id=group_id))
-        job.adopt(hold)
-        job.enqueue_at_front = job.enqueue_at_front or at_front
-        return job
+        job_id = derive_id(hold) if data.job_id is None else data.job_id
+        entry = copier.copy(data, job_id, hold)
+        if entry is None:
+            options = data._asdict() | {"job_id": job_id, "group_id": group_id}
+            at_front = options.pop("at_front")
+            job = self._held(super().create_job(**options))
+            job.adopt(hold)
+            entry = self._ready(job, at_front)
+            copier.learn(data, job_id, entry)
+        return entry
 
     def _enqueue_call(self, func: Any, hold: Hold, options: dict[str, Any]) -> RQJob:
         if hold.is_needed:
@@ -162,14 +174,11 @@ class Queue(RQQueue):
     def _enqueue_held(self, func: Any, hold: Hold, **options: Any) -> RQJob:
         if options.get("unique") and not options.get("job_id"):
             raise UsageError("unique=True needs a job_id=")
-        placing = {
-            name: options.pop(name)
-            for name in ("pipeline", "at_front", "unique")
-            if name in options
-        }
+        placing = {name: options.pop(name) for name in ("at_front", "unique") if name in options}
+        pipeline = options.pop("pipeline", None)
         job = self._held(super().create_job(func, **options))
         job.adopt(hold)
-        return self._add([job], **placing)[0]
+        return self._add([self._ready(job, **placing)], pipeline)[0]
 
     def _held(self, job: RQJob) -> Job:
         if not isinstance(job, Job):
@@ -178,31 +187,25 @@ class Queue(RQQueue):
             )
         return job
 
-    def _add(
-        self,
-        jobs: Sequence[Job],
-        pipeline: Pipeline | None = None,
-        at_front: bool = False,
-        unique: bool = False,
-    ) -> list[Job]:
+    def _add(self, entries: Sequence[Entry], pipeline: Pipeline | None = None) -> list[Job]:
         if pipeline is not None:
             raise Unsupported("a job with deferred= or blocks= cannot be enqueued in a pipeline")
-        for job in jobs:
-            self._prepare_held(job, at_front)
-        cycles.refuse(jobs)
-        return add_jobs(self, jobs, unique=unique)
+        cycles.refuse([entry.job for entry in entries])
+        return add_entries(self, entries)
 
-    def _prepare_held(self, job: Job, at_front: bool) -> None:
+    def _ready(self, job: Job, at_front: bool = False, unique: bool = False) -> Entry:
+        """Make a job ready to be added, and say what is."""
         if job.has_rate_limit:
             raise Unsupported("rate_limit does not go together with deferred= or blocks=")
-        if not job._id:
-            job.id = derive_id(job) or job.id
+        job._id = job._id or derive_id(job.hold)
+        id_use: IdUse = "unique" if unique else "" if job._id else "new"
         job.origin = self.name
         job.redis_server_version = self.get_redis_server_version()
         if job.timeout is None:
             job.timeout = self._default_timeout
         job.enqueue_at_front = job.enqueue_at_front or at_front or None
         job._status = JobStatus.DEFERRED
+        return make_entry(job, id_use)
 
     def _refuse_name_of_future(self) -> None:
         # RQ keeps a sorted set where the list of the future job's blockers is.
@@ -256,14 +259,13 @@ JOBS_PER_CALL = 100
 """Keeps one call of `Queue.empty` well below 20 ms."""
 
 
-def add_jobs(queue: Queue, jobs: Sequence[Job], *, unique: bool = False) -> list[Job]:
-    """Enqueue prepared jobs with their holds, all or none, each on the queue of its `origin`.
+def add_entries(queue: Queue, entries: Sequence[Entry]) -> list[Job]:
+    """Enqueue jobs with their holds, all or none, each on the queue of its `origin`.
 
     Returns the jobs; where an id named an existing blocker of the same future jobs, that one.
     """
-    arguments: list[Any] = [len(jobs)]
-    for job in jobs:
-        arguments += _arguments(job, unique)
+    jobs = [entry.job for entry in entries]
+    arguments = as_arguments(entries)
     word, rest = "busy", [""]
     while word == "busy":
         answer = scripts.ADD.call(queue.connection, jobs[0].key, *arguments)
@@ -272,26 +274,14 @@ def add_jobs(queue: Queue, jobs: Sequence[Job], *, unique: bool = False) -> list
             finish(queue.connection, f"abandon:{rest[0]}", f"retire:{rest[0]}")
     if word != "existing":
         raise _refusal(word, rest, jobs)
-    fetched = {job_id: get_job(job_id, queue.connection, queue.serializer) for job_id in rest}
-    added = [fetched.get(job.id, job) for job in jobs]
+    if rest:
+        fetched = {job_id: get_job(job_id, queue.connection, queue.serializer) for job_id in rest}
+        jobs = [fetched.get(job.id, job) for job in jobs]
     if not queue.is_async:
-        for job in added:
+        for job in jobs:
             job.run_inline = partial(inline.run_released, queue)
             inline.run_if_queued(queue, job)
-    return added
-
-
-def _arguments(job: Job, unique: bool) -> list[Any]:
-    hold = job.hold
-    fields = {**job.to_dict(), **hold.fields}
-    serializer = job.serializer
-    if isinstance(serializer, type) and serializer is not PickleSerializer:
-        fields["flowq_serializer"] = f"{serializer.__module__}.{serializer.__qualname__}"
-    # What is empty means the same to RQ when it is not there.
-    pairs = [part for pair in fields.items() if pair[1] != "" for part in pair]
-    at = "" if hold.at_s is None else f"{hold.at_s:.3f}"
-    placing = [job.id, job.origin, job._blocks, hold.future, at, hold.run_id, hold.name]
-    return [*placing, "1" if unique else "", len(pairs) // 2, *pairs]
+    return jobs
 
 
 def _refusal(word: str, rest: list[str], jobs: Sequence[Job]) -> Exception:

@@ -81,7 +81,7 @@ class Script:
 
 
 class HotScript(Script):
-    """One that is called for each job: as a function that stays loaded, where the server has those.
+    """One that is called often: as a function that stays loaded, where the server has those.
 
     A script makes its hundred functions anew in each call, which takes as long as a job's work;
     here only what stands in the file of its name is. Its parts are read when there is no call: they
@@ -154,10 +154,10 @@ def _digest(text: str) -> str:
 _COMMON = "\n".join(map(_read, ("common", "settling", "again", "nested", "groups")))
 
 ADD = HotScript("add")
-RELEASE = Script("release")
+RELEASE = HotScript("release")
 SETTLE = Script("settle")
 START = Script("start")
-STEP = Script("step", "step_futures", "step_groups", "step_runs")
+STEP = HotScript("step", "step_futures", "step_groups", "step_runs")
 EMPTY = Script("empty")
 EXPIRED = Script("expired")
 COMMIT = Script("commit")

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 import redis
+from redis.exceptions import ResponseError
 from rq.job import JobStatus
 
 from flowq.errors import FutureEnded, JobNotFound
@@ -53,7 +54,7 @@ def short_calls(connection: redis.Redis) -> Iterator[None]:
     connection.config_resetstat()
     before_us = processor_time_us(connection)
     yield
-    calls = connection.info("commandstats")["cmdstat_evalsha"]["calls"]
+    calls = connection.info("commandstats")["cmdstat_fcall"]["calls"]
     assert (processor_time_us(connection) - before_us) / calls < SLOW_US / 2
     assert connection.slowlog_len() <= calls / 10
 
@@ -184,6 +185,76 @@ def test_a_step_that_cannot_be_made_stops_neither_the_worker_nor_other_steps(
     connection.delete(keys.blockers(broken.id))
     work()
     assert broken.get_status() == "finished"
+
+
+def add_tree(queue: Queue) -> Job:
+    """A future job with blockers in front of it, some of which are future jobs with blockers."""
+    last = queue.enqueue("operator.add", 1, 2, job_id="last", deferred=True)
+    for name in ("a", "B", "c", "D", "e"):
+        queue.enqueue("operator.add", job_id=name, deferred=name.isupper(), blocked_by=last)
+    for name in ("b1", "B2", "b3"):
+        queue.enqueue("operator.add", job_id=name, deferred=name.isupper(), blocked_by="B")
+    for name, future in {"d1": "D", "d2": "D", "bb1": "B2", "bb2": "B2"}.items():
+        queue.enqueue("operator.add", job_id=name, blocked_by=future)
+    return last
+
+
+def states(connection: redis.Redis, *futures: str) -> set[object]:
+    return {connection.hget(keys.future(each), "state") for each in futures}
+
+
+def test_a_release_that_goes_on_queues_the_blockers_of_each_future_job_after_those_before(
+    queue: Queue, connection: redis.Redis
+) -> None:
+    add_tree(queue).release(cascade=True)
+    assert queue.job_ids == ["a", "c", "e", "b1", "b3", "d1", "d2", "bb1", "bb2"]
+    assert states(connection, "last", "B", "D", "B2") == {b"released"}
+    assert connection.exists(keys.TODO) == 0
+
+
+@pytest.mark.parametrize("items", range(1, 8))
+def test_a_release_goes_on_in_steps_of_any_size(
+    queue: Queue, connection: redis.Redis, monkeypatch: pytest.MonkeyPatch, items: int
+) -> None:
+    monkeypatch.setattr(steps, "ITEMS_PER_STEP", items)
+    add_tree(queue).release(cascade=True)
+    for own in (["a", "c", "e"], ["b1", "b3"], ["d1", "d2"], ["bb1", "bb2"]):
+        assert [each for each in queue.job_ids if each in own] == own
+    assert len(queue.job_ids) == 9
+    assert states(connection, "last", "B", "D", "B2") == {b"released"}
+    assert connection.exists(keys.TODO) == 0
+
+
+def test_a_release_that_goes_on_far_takes_few_and_short_calls(
+    queue: Queue, connection: redis.Redis
+) -> None:
+    jobs = [Queue.prepare_data("operator.add", job_id="n0", deferred=True)]
+    jobs += [
+        Queue.prepare_data("operator.add", job_id=f"n{n}", deferred=True, blocked_by=f"n{n - 1}")
+        for n in range(1, 1_000)
+    ]
+    first = queue.enqueue_many(jobs)[0]
+    assert isinstance(first, Job)
+    with short_calls(connection):
+        first.release(cascade=True)
+        assert connection.info("commandstats")["cmdstat_fcall"]["calls"] < 20
+    assert queue.job_ids == ["n999"]
+    assert connection.exists(keys.TODO) == 0
+
+
+def test_a_release_goes_on_past_one_that_fails_when_that_is_mended(
+    queue: Queue, connection: redis.Redis
+) -> None:
+    last = add_tree(queue)
+    edges = connection.dump(keys.blockers("B"))
+    connection.set(keys.blockers("B"), "broken")
+    with pytest.raises(ResponseError, match="free:B: "):
+        last.release(cascade=True)
+    connection.delete(keys.blockers("B"))
+    connection.restore(keys.blockers("B"), 0, edges)
+    steps.work_off(connection)
+    assert sorted(queue.job_ids) == ["a", "b1", "b3", "bb1", "bb2", "c", "d1", "d2", "e"]
+    assert connection.exists(keys.TODO) == 0
 
 
 def test_two_releasers_free_each_blocker_once(

@@ -44,9 +44,10 @@ def test_ten_thousand_additions_that_were_made_before_are_all_named(
         pipeline.hset(keys.edges(future.id), mapping=dict.fromkeys(ids, "pending"))
         pipeline.execute()
 
-    again = [[each, "default", future.id, "", "", "", "", "", 0] for each in ids]
+    shape = ["default", "", "", "", "", 0]
+    again = [[each, future.id, "", "", "", ""] for each in ids]
     answer: Any = scripts.ADD.call(
-        connection, "slot", len(ids), *(part for job in again for part in job)
+        connection, "slot", len(ids), *shape, len(ids), *(part for job in again for part in job)
     )
 
     assert answer == [b"existing", *(each.encode() for each in ids)]

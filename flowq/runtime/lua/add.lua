@@ -1,9 +1,11 @@
 -- add.lua: enqueues jobs with holds, all of them or none.
 --
--- ARGV   4 number of jobs, then for each of them
---          id, queue, blocks ("a b! c"), future ("" or "policy if_empty expires_in": the first "-"
---          for the default, the last in seconds or "-"), at ("" or seconds),
---          run, name, unique ("" or "1"), number of fields, field, value, field, value …
+-- ARGV   4 number of jobs, then for each part of them that has this in common, its shape:
+--          queue, future ("" or "policy if_empty expires_in": the first "-" for the default, the
+--          last in seconds or "-"), at ("" or seconds), run, id ("new": never used before,
+--          "unique": an error if it is used, or ""), number of fields, field, value, field, value …
+--          number of these jobs, and for each of them
+--            id, blocks ("a b! c"), name, created_at, data, description
 -- Returns {"existing", id, …} when all were enqueued but those named (often none), which are blockers
 -- of the same future jobs already, or of the same run and block nothing; else the reason, and nothing
 -- is written:
@@ -21,15 +23,26 @@
 -- O(1) for each job, in the number of blockers of its future jobs.
 
 local fresh, seen, queues = {}, {}, {} -- of this very call: future jobs, all ids, all queues
-local jobs, at = {}, 5
 local has_steps = redis.call('EXISTS', TODO) == 1
-for _ = 1, tonumber(ARGV[4]) do
-  local job = { id = ARGV[at], queue = ARGV[at + 1], blocks = ARGV[at + 2], future = ARGV[at + 3],
-    at = ARGV[at + 4], run = ARGV[at + 5], name = ARGV[at + 6], unique = ARGV[at + 7],
-    first = at + 9, last = at + 8 + 2 * tonumber(ARGV[at + 8]) }
-  jobs[#jobs + 1] = job
-  at = job.last + 1
-  queues[job.queue] = true
+
+local at = 3 -- in ARGV
+local function take()
+  at = at + 1
+  return ARGV[at]
+end
+
+local function take_shape()
+  local shape = { queue = take(), future = take(), at = take(), run = take(), id = take() }
+  local fields, given = {}, {}
+  for _ = 1, tonumber(take()) do
+    local field, value = take(), take()
+    fields[#fields + 1] = field
+    fields[#fields + 1] = value
+    given[field] = value
+  end
+  shape.fields, shape.count, shape.given = fields, #fields, given
+  queues[shape.queue] = true
+  return shape
 end
 
 -- What is asked for each job, and the answer holds for the whole call: nothing is written before.
@@ -40,6 +53,34 @@ local function once(ask)
     return answers[name]
   end
 end
+
+local edges_of = once(function(blocks)
+  local edges = {}
+  for future, mark in each_future(blocks) do edges[#edges + 1] = { future = future, mark = mark } end
+  return edges
+end)
+
+local jobs, hashes = {}, {}
+local total = tonumber(take())
+while #jobs < total do
+  local shape = take_shape()
+  for _ = 1, tonumber(take()) do
+    local id, blocks = take(), take()
+    local key = job_key(id)
+    hashes[#hashes + 1] = key
+    jobs[#jobs + 1] = { shape = shape, id = id, key = key, blocks = blocks, run = shape.run,
+      edges = edges_of(blocks), name = take(), created_at = take(), data = take(),
+      description = take() }
+  end
+end
+
+-- For each part of a list that is short enough for `unpack`, which ends at some 8,000 values.
+local function in_parts(list, call)
+  for first = 1, #list, 2000 do call(unpack(list, first, math.min(first + 1999, #list))) end
+end
+
+local is_any_there = false -- most often none is, and they need not be looked at one by one
+in_parts(hashes, function(...) is_any_there = is_any_there or redis.call('EXISTS', ...) > 0 end)
 
 local existing = {}
 
@@ -55,9 +96,16 @@ local refused_as_future = once(function(future)
   if not is_open then return { 'ended', future, state } end
 end)
 
-local function refused_future(job, future)
-  if future == job.id then return { 'self', future } end
-  return not fresh[future] and refused_as_future(future)
+-- What holds for these edges holds for those of each job that has the same.
+local function refused_edges(job)
+  if job.edges.are_fine then return nil end
+  for _, edge in ipairs(job.edges) do
+    local future = edge.future
+    if future == job.id then return { 'self', future } end
+    local reason = not fresh[future] and refused_as_future(future)
+    if reason then return reason end
+  end
+  job.edges.are_fine = true
 end
 
 local refused_queue = once(function(queue)
@@ -71,8 +119,8 @@ local function blocks_already(job)
   if job.blocks == '' then
     return job.run ~= '' and redis.call('HGET', job_key(job.id), 'flowq_run') == job.run
   end
-  for future in each_future(job.blocks) do
-    if redis.call('HEXISTS', edges_key(future), job.id) == 0 then return false end
+  for _, edge in ipairs(job.edges) do
+    if redis.call('HEXISTS', edges_key(edge.future), job.id) == 0 then return false end
   end
   return true
 end
@@ -81,28 +129,25 @@ local HAS_ENDED = { finished = true, failed = true, stopped = true, canceled = t
 
 -- Whether this very call has been made before, and its reply was lost: clients then send it again.
 local function is_resent(job, status, created_at)
-  if not status or HAS_ENDED[status] then return false end
-  for at = job.first, job.last, 2 do
-    if ARGV[at] == 'created_at' then return created_at == ARGV[at + 1] end
-  end
+  return status and not HAS_ENDED[status] and created_at == job.created_at
 end
 
 local function refused_id(job)
   if seen[job.id] then return { 'taken', job.id, 'another job of this call' } end
   seen[job.id] = true
-  local f = redis.call('HMGET', job_key(job.id), 'status', 'created_at')
+  local f = is_any_there and redis.call('HMGET', job_key(job.id), 'status', 'created_at') or {}
   local status = f[1]
   if is_resent(job, status, f[2]) then
     job.exists = true
     return nil
   end
-  if has_steps and HAS_ENDED[status or 'canceled'] then
+  if has_steps and job.shape.id ~= 'new' and HAS_ENDED[status or 'canceled'] then
     for _, operation in ipairs({ 'abandon:', 'retire:' }) do
       if redis.call('ZSCORE', TODO, operation .. job.id) then return { 'busy', job.id } end
     end
   end
   if not status then return nil end
-  if job.unique == '1' then return { 'duplicate', job.id } end
+  if job.shape.id == 'unique' then return { 'duplicate', job.id } end
   if blocks_already(job) then
     job.exists = true
     existing[#existing + 1] = job.id
@@ -119,19 +164,22 @@ local function refused_id(job)
   end
 end
 
+-- The future job of a run among those that it blocks, and that run.
+local function find_run(edges)
+  for _, edge in ipairs(edges) do
+    local run = redis.call('HGET', job_key(edge.future), 'flowq_run')
+    if run then return { id = run, inside = find_inside_before(edge.future) } end
+  end
+end
+
 -- A blocker of a run's future job belongs to that run, whoever adds it.
 local function inherit_run(job)
-  for future in each_future(job.blocks) do
-    local run = redis.call('HGET', job_key(future), 'flowq_run')
-    if run then
-      local prefix = run .. '-'
-      job.run = run
-      job.inside = find_inside_before(future)
-      job.name = string.sub(job.id, 1, #prefix) == prefix and string.sub(job.id, #prefix + 1)
-        or job.id
-      return
-    end
-  end
+  if job.edges.run == nil then job.edges.run = find_run(job.edges) or false end
+  local run = job.edges.run
+  if not run then return end
+  local prefix = run.id .. '-'
+  job.run, job.inside = run.id, run.inside
+  job.name = string.sub(job.id, 1, #prefix) == prefix and string.sub(job.id, #prefix + 1) or job.id
 end
 
 local read_run = once(function(run)
@@ -139,34 +187,28 @@ local read_run = once(function(run)
 end)
 
 local function refused(job)
+  local future = job.shape.future
   if job.run == '' then inherit_run(job) end
-  if job.future ~= '' and (queues[job.id] or redis.call('SISMEMBER', PREFIX .. ':queues',
+  if future ~= '' and (queues[job.id] or redis.call('SISMEMBER', PREFIX .. ':queues',
     PREFIX .. ':queue:' .. job.id) == 1
     or redis.call('TYPE', blockers_key(job.id)).ok == 'zset') then
     return { 'queue', job.id }
   end
-  local reason = refused_queue(job.queue) or refused_id(job)
+  local reason = refused_queue(job.shape.queue) or refused_id(job)
   if reason or job.exists then return reason end
-  for future in each_future(job.blocks) do
-    reason = refused_future(job, future)
-    if reason then return reason end
-  end
+  reason = refused_edges(job)
+  if reason then return reason end
   if job.run ~= '' then
     local run = read_run(job.run)
     if run[2] or (run[1] ~= 'staged' and run[1] ~= 'running') then return { 'norun', job.run } end
     job.late, job.is_limited = run[1] == 'running', run[3]
   end
-  if job.future ~= '' then fresh[job.id] = true end
+  if future ~= '' then fresh[job.id] = true end
 end
 
 -- Writing ---------------------------------------------------------------------------------------
 
--- For each part of a list that is short enough for `unpack`, which ends at some 8,000 values.
-local function in_parts(list, call)
-  for first = 1, #list, 2000 do call(unpack(list, first, math.min(first + 1999, #list))) end
-end
-
-local new_blockers = {} -- ids, by the future job that each blocks
+local known_blockers = {} -- ids that may have been used before, by the future job that each blocks
 
 local function list_in(lists, name)
   lists[name] = lists[name] or {}
@@ -176,8 +218,7 @@ end
 -- How the edges to a future job are that are there already, by blocker.
 local function read_edges(future)
   local edges = {}
-  if redis.call('EXISTS', edges_key(future)) == 0 then return edges end
-  in_parts(new_blockers[future], function(...)
+  in_parts(known_blockers[future] or {}, function(...)
     local olds, ids = redis.call('HMGET', edges_key(future), ...), { ... }
     for i, id in ipairs(ids) do edges[id] = olds[i] end
   end)
@@ -211,7 +252,7 @@ local function add_edge(job, future, mark)
   f.blockers[#f.blockers + 1] = job.id
   f.edges[#f.edges + 1] = job.id
   f.edges[#f.edges + 1] = 'pending' .. mark
-  if not job.expands then f.counted = f.counted + 1 end
+  if not job.shape.given.flowq_expands then f.counted = f.counted + 1 end
   return f.is_held and 1 or 0
 end
 
@@ -227,7 +268,7 @@ end
 local deferred, members_of_run = {}, {} -- lists by queue, and by run
 
 local function open_future(job)
-  local policy, if_empty, expires = string.match(job.future, '(%S+) (%w+) (%S+)')
+  local policy, if_empty, expires = string.match(job.shape.future, '(%S+) (%w+) (%S+)')
   -- As RQ's depends_on; but in a run a future job is skipped, so that every run has an end.
   if policy == '-' then policy = job.run ~= '' and 'skip' or 'wait' end
   redis.call('HSET', future_key(job.id), 'state', 'open', 'policy', policy, 'if_empty', if_empty)
@@ -239,59 +280,68 @@ local function sweep(job)
   local key = job_key(job.id)
   local swept = redis.call('DEL', key, edges_key(job.id), future_key(job.id), mortal_key(job.id),
     PREFIX .. ':results:' .. job.id)
-  if (swept > 0 or job.future ~= '') and redis.call('TYPE', blockers_key(job.id)).ok == 'list' then
+  if (swept > 0 or job.shape.future ~= '') and redis.call('TYPE', blockers_key(job.id)).ok == 'list' then
     redis.call('DEL', blockers_key(job.id))
   end
 end
 
--- The fields of a job's hash as they came, and by name.
-local function read_fields(job)
-  local list, by_name = { unpack(ARGV, job.first, job.last) }, {}
-  for i = 1, #list, 2 do by_name[list[i]] = list[i + 1] end
-  return list, by_name
+local words, count -- field, value … of the hash that is being written
+
+local function set(field, value)
+  if not value or value == '' then return end
+  words[count + 1], words[count + 2] = field, value
+  count = count + 2
+end
+
+-- Where the shape's fields stand already, the job's own follow.
+local function write_hash(job)
+  local shape = job.shape
+  words, count = shape.fields, shape.count
+  set('created_at', job.created_at)
+  set('data', job.data)
+  set('description', job.description)
+  set('flowq_gates', job.gates)
+  set('flowq_blocks', job.blocks)
+  set('flowq_future', shape.future ~= '' and '1')
+  set('flowq_at', shape.at)
+  set('flowq_run', job.run)
+  set('flowq_name', job.name)
+  set('flowq_inside', job.inside)
+  set('flowq_late', job.late and shape.future ~= '' and '1')
+  if job.is_limited then
+    local slots = shape.given.flowq_slots
+    set('flowq_slots', (slots and slots .. ' ' or '') .. 'run:' .. job.run)
+  end
+  if job.run ~= '' then set('flowq_retries', shape.given.retries_left) end
+  redis.call('HSET', job.key, unpack(words, 1, count))
+end
+
+local function write_in_run(job)
+  local is_future = job.shape.future ~= ''
+  table.insert(list_in(members_of_run, job.run), job.id)
+  if job.late then log(job.run, job.id, job.name, 'deferred') end
+  if job.blocks == '' and not is_future then keep_loose(job.run, job.id) end
 end
 
 local function write(job)
-  sweep(job)
-  if job.future ~= '' then open_future(job) end
-  local fields, given = read_fields(job)
-  job.expands, job.group, job.by = given.flowq_expands, given.flowq_group, given.flowq_by
+  local shape = job.shape
+  local given, is_future = shape.given, shape.future ~= ''
+  if shape.id ~= 'new' then sweep(job) end
+  if is_future then open_future(job) end
   for _, dependency in ipairs(given.dependency_ids and cjson.decode(given.dependency_ids) or {}) do
     redis.call('SREM', job_key(dependency) .. ':dependents', job.id) -- of a deleted job of that id
   end
   job.gates = 0
-  for future, mark in each_future(job.blocks) do
-    job.gates = job.gates + add_edge(job, future, mark)
+  for _, edge in ipairs(job.edges) do
+    job.gates = job.gates + add_edge(job, edge.future, edge.mark)
   end
-  local function set(field, value)
-    if value and value ~= '' then
-      fields[#fields + 1] = field
-      fields[#fields + 1] = value
-    end
-  end
-  set('flowq_gates', job.gates)
-  set('flowq_blocks', job.blocks)
-  set('flowq_future', job.future ~= '' and '1')
-  set('flowq_at', job.at)
-  set('flowq_run', job.run)
-  set('flowq_name', job.name)
-  set('flowq_inside', job.inside)
-  set('flowq_late', job.late and job.future ~= '' and '1')
-  if job.is_limited then
-    set('flowq_slots', (given.flowq_slots and given.flowq_slots .. ' ' or '') .. 'run:' .. job.run)
-  end
-  if job.run ~= '' then set('flowq_retries', given.retries_left) end
-  redis.call('HSET', job_key(job.id), unpack(fields))
-  local list = list_in(deferred, job.queue)
+  write_hash(job)
+  local list = list_in(deferred, shape.queue)
   list[#list + 1] = '+inf'
   list[#list + 1] = job.id
-  if job.run ~= '' then
-    table.insert(list_in(members_of_run, job.run), job.id)
-    if job.late then log(job.run, job.id, job.name, 'deferred') end
-  end
-  if job.run ~= '' and job.blocks == '' and job.future == '' then keep_loose(job.run, job.id) end
-  if job.group then count_in_group(job.group, 'new', nil) end
-  if job.by and job.future ~= '' then redis.call('HSET', job_key(job.by), 'flowq_adds', 1) end
+  if job.run ~= '' then write_in_run(job) end
+  if given.flowq_group then count_in_group(given.flowq_group, 'new', nil) end
+  if given.flowq_by and is_future then redis.call('HSET', job_key(given.flowq_by), 'flowq_adds', 1) end
 end
 
 local function write_lists()
@@ -308,7 +358,8 @@ end
 
 -- A group that is closed takes no more: its new items end as the others did.
 local function is_closed(job)
-  local g = job.group and redis.call('HMGET', group_key(job.group), 'closed', 'reason')
+  local group = job.shape.given.flowq_group
+  local g = group and redis.call('HMGET', group_key(group), 'closed', 'reason')
   if not g or not g[1] then return false end
   call_off(job.id, g[1], g[2])
   return true
@@ -319,8 +370,8 @@ for _, job in ipairs(jobs) do
   if reason then return reason end
 end
 for _, job in ipairs(jobs) do
-  if not job.exists then
-    for future in each_future(job.blocks) do table.insert(list_in(new_blockers, future), job.id) end
+  if not job.exists and job.shape.id ~= 'new' then
+    for _, edge in ipairs(job.edges) do table.insert(list_in(known_blockers, edge.future), job.id) end
   end
 end
 for _, job in ipairs(jobs) do
@@ -329,7 +380,7 @@ end
 write_lists()
 for _, job in ipairs(jobs) do
   -- A new future job has not been released, whatever its gates.
-  if not job.exists and not is_closed(job) and job.gates == 0 and job.future == '' then
+  if not job.exists and not is_closed(job) and job.gates == 0 and job.shape.future == '' then
     lift(job.id)
   end
 end

@@ -17,8 +17,12 @@
 --   strand:J    call off the future jobs that J has added, and did not come to release
 --   again:R     hold again what a retry runs again, then release the run again
 -- Returns {what, 1 while it has to go on else 0, {ids of running jobs that should be stopped},
---   {operations that it put on the todo}, {job, what was wrong with it, …}}. An operation that raises goes to the todo's end, so
---   that it does not keep others from being worked off.
+--   {operations that it put on the todo and that are left}, {job, what was wrong with it, …}}. An
+--   operation that raises goes to the todo's end, so that it does not keep others from being worked
+--   off.
+
+begin_step(ARGV)
+if not what then return { '', 0, {}, {}, {} } end
 
 local function settle_late(job)
   will_settle(job, extra)
@@ -41,17 +45,37 @@ local operations = {
   expire = expire_some,
   ['end'] = settle_late,
 }
-if not operations[operation] then -- a newer version's, perhaps, which will come to it
-  redis.call('ZADD', TODO, 'XX', TS, what)
-  return redis.error_reply('no such operation: ' .. what)
+
+-- Returns whether it has come to its end, and the text of a failure.
+local function make(entry)
+  local operation, id
+  operation, id, extra = string.match(entry, '^(%w+):([%w_-]+):?(.*)$')
+  if not operations[operation] then -- a newer version's, perhaps, which will come to it
+    redis.call('ZADD', TODO, 'XX', TS, entry)
+    return false, 'no such operation: ' .. entry
+  end
+  local ok, done = pcall(operations[operation], id)
+  if not ok then
+    push_queued()
+    redis.call('ZADD', TODO, 'XX', TS, entry)
+    return false, entry .. ': ' .. text_of(done)
+  end
+  if done then redis.call('ZREM', TODO, entry) else redis.call('ZADD', TODO, 'NX', TS, entry) end
+  local failure = settle_all()
+  return done, failure and entry .. ': ' .. failure
 end
-local ok, done = pcall(operations[operation], id)
-if not ok then
-  push_queued()
-  redis.call('ZADD', TODO, 'XX', TS, what)
-  return redis.error_reply(what .. ': ' .. text_of(done))
+
+local done, failure = make(what)
+-- A release goes on to those that it has led to, as far as this step's budget goes; a step in which
+-- much has ended has done enough.
+local left, at = {}, 1
+while begun[at] and not failure do
+  local entry, is_over = begun[at], false
+  if done and budget > 0 and #ends < limit and string.match(entry, '^free:') then
+    is_over, failure = make(entry)
+  end
+  if not is_over then left[#left + 1] = entry end
+  at = at + 1
 end
-if done then redis.call('ZREM', TODO, what) else redis.call('ZADD', TODO, 'NX', TS, what) end
-local failure = settle_all()
-if failure then return redis.error_reply(what .. ': ' .. failure) end
-return { what, done and 0 or 1, running, begun, found }
+if failure then return redis.error_reply(failure) end
+return { what, done and 0 or 1, running, left, found }

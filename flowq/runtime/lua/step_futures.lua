@@ -1,16 +1,11 @@
--- step_futures.lua: the steps for future jobs and their blockers; a part of step.lua, in front of it, with its ARGV.
+-- step_futures.lua: the steps for future jobs and their blockers; a part of step.lua, in front of it,
+-- with its ARGV, which begin_step reads.
 
-local what, limit = ARGV[4], tonumber(ARGV[5])
-if what == '' then
-  what = redis.call('ZRANGE', TODO, 0, 0)[1]
-  if not what then return { '', 0, {}, {}, {} } end
-end
-local operation, id, extra = string.match(what, '^(%w+):([%w_-]+):?(.*)$')
-local running = {}
+local what, limit, extra, budget -- of the step; `budget`: how many items it may still look at
+local running, found -- what it has to tell
 
 -- Goes on through a list from where a field of a hash says, as far as the budget of this step
 -- allows (a nested walk uses the same budget); returns true at the end of the list.
-local budget = limit
 local function each_item(list, hash, field, visit)
   local from = int(redis.call('HGET', hash, field))
   local at = from
@@ -28,16 +23,21 @@ local function each_item(list, hash, field, visit)
   return at >= redis.call('LLEN', list)
 end
 
+local function names(blocks, future)
+  if blocks == future then return true end -- most name one
+  for target in each_future(blocks) do
+    if target == future then return true end
+  end
+  return false
+end
+
 -- Returns what read_for_enqueue does, with one gate less; nil when the job does not stand in front
 -- of it: the id may have been used again.
 local function find_gate(job, future)
   local f = read_for_enqueue(job)
-  for target in each_future(f[13] and f[9]) do
-    if target == future then
-      f[13] = int(f[13]) - 1
-      return f
-    end
-  end
+  if not f[13] or not names(f[9], future) then return nil end
+  f[13] = int(f[13]) - 1
+  return f
 end
 
 -- Takes the gate away; the script that queues the job writes that it has none.
@@ -130,8 +130,6 @@ end
 
 -- Looks for blockers that ended behind our back: deleted or ended by something that does not know
 -- us, expired, or lost between a queue and a worker. One pass over the edges, a part in each step.
-local found = {}
-
 local function note(blocker, what)
   found[#found + 1] = blocker
   found[#found + 1] = what
@@ -299,4 +297,10 @@ local function retire(future)
     live_for(ttl == -2 and 0 or ttl, keys_of_future(future))
   end
   return done
+end
+
+local function begin_step(argv)
+  what, limit = argv[4], tonumber(argv[5])
+  if what == '' then what = redis.call('ZRANGE', TODO, 0, 0)[1] end
+  budget, running, found = limit, {}, {}
 end
