@@ -179,11 +179,16 @@ class Turns:
 
     def go_on(self) -> None:
         """Do what there is to do with Redis now; little, while an answer is awaited."""
-        if self._sent:
+        if not self._sent:
+            self._begin()
+        else:
             self.ledger.check_patience()
             if self._should_follow():
                 self._send(self._sort_ends())
-            return
+        if not self._sent:
+            self._settle_down()
+
+    def _begin(self) -> None:
         if self._is_unsure:
             self._reconcile()
         self._place_orphans()
@@ -196,8 +201,6 @@ class Turns:
             # An end may queue what it held back, so with ends there is always a look.
             if ends or self.may_find():
                 self._send(ends)
-        if not self._sent:
-            self._settle_down()
 
     def _settle_down(self) -> None:
         """Nothing is under way: see to it that nobody waits behind others, and be woken."""

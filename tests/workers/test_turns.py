@@ -136,6 +136,26 @@ def test_long_jobs_among_short_ones_are_not_lost_between_two_turns(
 
 
 @pytest.mark.usefixtures("slow_server")
+def test_a_worker_that_finds_nothing_more_is_woken_whichever_answer_said_so(
+    queue: Queue, work_off: WorkOff, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = Turns.go_on
+    deaf: list[bool] = []
+
+    def go_on_and_look(self: Turns) -> None:
+        go_on(self)
+        if not self.is_under_way and self.is_dry and self.wants_claims():
+            deaf.append(not self.doorbell.is_armed)
+
+    monkeypatch.setattr(Turns, "go_on", go_on_and_look)
+    for _ in range(4):
+        _enqueue(queue, path, 30)
+        work_off()
+    assert deaf
+    assert not any(deaf)
+
+
+@pytest.mark.usefixtures("slow_server")
 def test_two_turns_together_claim_no_more_jobs_than_may_be(
     queue: Queue, work_off: WorkOff, path: Path
 ) -> None:
