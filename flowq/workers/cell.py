@@ -14,7 +14,7 @@ from functools import cached_property
 from multiprocessing.sharedctypes import RawArray
 from typing import Any
 
-_BEGUN, _BEGUN_AT, _PID, _FIRST, _LIMIT, _EXTRA_S, _USED, _LOGGED, _CONCLUDES = range(9)
+_BEGUN, _BEGUN_AT, _PID, _FIRST, _LIMIT, _EXTRA_S, _USED, _LOGGED, _CONCLUDES, _READY = range(10)
 LOCK_S = 0.2
 KEPT_BYTES = 65_536
 
@@ -26,11 +26,15 @@ class Cell:
     """
 
     def __init__(self, context: Any) -> None:
-        self._values = RawArray("d", 9)
+        self._values = RawArray("d", 10)
         self._kept = RawArray("c", KEPT_BYTES)
         self._lock = context.Lock()
 
     # In the child --------------------------------------------------------------------------------
+
+    def say_ready(self) -> None:
+        """Say that this child has come as far as its first message."""
+        self._values[_READY] = True
 
     def begin(self, number: int, pid: int) -> bool:
         """Say that this job is being executed now, by which process. False: it was taken back."""
@@ -109,6 +113,11 @@ class Cell:
         self._values[_CONCLUDES] = value
 
     # In the supervisor ---------------------------------------------------------------------------
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the child has come as far as its first message."""
+        return bool(self._values[_READY])
 
     @property
     def begun(self) -> int:

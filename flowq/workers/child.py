@@ -102,6 +102,7 @@ def main(channel: Connection, lifeline: Connection, cell: Cell, settings: Settin
     bench = Bench(settings)
     capture = Capture(settings, cell)
     outbox = Outbox(channel, cell)
+    cell.say_ready()
     while True:
         try:
             message = pickle.loads(channel.recv_bytes())  # noqa: S301 - from our own supervisor

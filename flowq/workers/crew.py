@@ -32,7 +32,9 @@ LONG_S = 0.5
 """What a job prints that takes longer than that is in its log before it ends."""
 
 YOUNG_S = 5.0
-"""A child that lived longer than that was fit for work, and somebody has ended it."""
+PAUSE_S = 0.1
+"""How long the place of a child stays empty that was ended before it was that old: whatever ends
+them, a worker does not spend its time on hiring."""
 
 log = logging.getLogger("rq.worker")
 
@@ -52,18 +54,24 @@ class Crew:
         self.is_closing = False
         self._jobs_per_child = jobs_per_child
         self._number = 0
-        self._barren_deaths = 0
+        self._false_starts = 0
+        self._hires_after = 0.0
 
     # Hiring --------------------------------------------------------------------------------------
 
     def fill(self) -> None:
-        """Start the children that are missing."""
-        while len(self.children) < self.size and not self.is_closing:
+        """Start the children that are missing, unless it is too soon."""
+        while self.is_short_handed and time.monotonic() >= self._hires_after:
             self.children.append(self._hire())
 
+    @property
+    def is_short_handed(self) -> bool:
+        """Whether children are missing."""
+        return len(self.children) < self.size and not self.is_closing
+
     def _hire(self) -> Child:
-        if self._barren_deaths > 3 * self.size:
-            raise RuntimeError("children end before they take a job; see the messages above")
+        if self._false_starts > 3 * self.size:
+            raise RuntimeError("children end before they can take a job; see the messages above")
         child = hire(self.mode, self.settings, self.children)
         child.jobs_left = self._jobs_per_child
         return child
@@ -233,7 +241,6 @@ class Crew:
                 self.dismiss(child)
 
     def _note_end(self, child: Child, claim: Claim, end: End) -> None:
-        self._barren_deaths = 0
         left = len(child.claims)
         child.load_s *= left / (left + 1)
         self.ends.append((claim, end))
@@ -270,9 +277,12 @@ class Crew:
         self.scratch.drop(child.process.pid)
 
     def _note_death(self, child: Child) -> None:
-        """Count the children that end without a job, one after the other, as soon as they begin."""
+        """Tell children that cannot even begin from those that somebody has ended."""
         is_young = time.monotonic() - child.hired_at < YOUNG_S
-        self._barren_deaths = self._barren_deaths + (not child.claims) if is_young else 0
+        is_false_start = is_young and not child.cell.is_ready
+        self._false_starts = self._false_starts + 1 if is_false_start else 0
+        if is_young and not is_false_start:
+            self._hires_after = time.monotonic() + PAUSE_S
 
     def _let_go(self, child: Child) -> None:
         """Take from a child what others have to do now."""

@@ -97,6 +97,7 @@ def nurse(channel: Connection, lifeline: Connection, cell: Cell, settings: Setti
     child.die_with_parent()
     capture = Capture(settings, cell)
     outbox = child.Outbox(channel, cell)
+    cell.say_ready()
     while True:
         try:
             message = pickle.loads(channel.recv_bytes())  # noqa: S301 - from our own supervisor

@@ -169,7 +169,8 @@ class Supervisor:
             if expectant:
                 return 0.0
             until_due_s = min(until_due_s, lead_s or until_due_s)
-        return min(until_due_s, TICK_S if self.crew.is_busy or self.limits.until else 1.0)
+        is_soon = self.crew.is_busy or self.crew.is_short_handed or self.limits.until
+        return min(until_due_s, TICK_S if is_soon else 1.0)
 
     def _listen(self, wait_s: float) -> None:
         child_by_channel: dict[Any, Child] = {child.channel: child for child in self.crew.children}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 import rq
 import worker_jobs
 from rq.job import Job as RQJob
@@ -16,6 +17,9 @@ from rq.job import JobStatus
 from server_processes import is_alive
 
 from flowq.runtime.queue import Queue
+from flowq.workers.address import address_of
+from flowq.workers.crew import Crew
+from flowq.workers.perform import Settings
 
 WorkOff = Callable[..., Any]
 
@@ -193,3 +197,46 @@ def test_coroutines_meta_and_the_current_job_work(
     assert coroutine.return_value() == "waited"
     assert progress.return_value() == {"id": progress.id, "environment": progress.id}
     assert progress.get_meta() == {"progress": 50}
+
+
+def test_children_that_are_killed_while_they_wait_are_replaced_as_often_as_it_takes(
+    mode: str, wait_until: Callable[..., None], connection: redis.Redis
+) -> None:
+    crew = _crew(mode, connection)
+    for _ in range(8):
+
+        def has_begun() -> bool:
+            crew.fill()
+            return any(child.cell.is_ready for child in crew.children)
+
+        wait_until(has_begun)
+        [child] = crew.children
+        child.process.kill()
+        crew.receive(child)
+        assert not crew.children
+        crew.fill()
+        assert not crew.children, "it does not spend its time on hiring"
+    crew.close()
+
+
+def test_a_worker_whose_children_cannot_begin_gives_up(connection: redis.Redis) -> None:
+    crew = _crew("multiprocessing", connection, exception_handlers=(Bomb(),))
+
+    def hire_again_and_again() -> None:
+        for _ in range(9):
+            crew.fill()
+            crew.receive(crew.children[0])
+
+    with pytest.raises(RuntimeError, match="before they can take a job"):
+        hire_again_and_again()
+
+
+class Bomb:
+    """Ends the process that unpickles it."""
+
+    def __reduce__(self) -> Any:
+        return os._exit, (3,)
+
+
+def _crew(mode: str, connection: redis.Redis, **settings: Any) -> Crew:
+    return Crew(1, mode, Settings("w", address_of(connection), **settings), None)  # type: ignore[arg-type]
