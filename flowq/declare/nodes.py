@@ -20,6 +20,7 @@ from flowq.declare.syntax import Position, explain
 MAX_CHARACTERS = 50_000_000
 MAX_BYTES = 4 * MAX_CHARACTERS
 MAX_DEPTH = 64
+TOO_DEEP = f"lists and maps nest deeper than {MAX_DEPTH} levels"
 MAX_DIGITS = 4_000
 MAX_ALIASED_NODES = 100_000
 """How many nodes all aliases together may stand for."""
@@ -85,6 +86,8 @@ def read_document(text: str, problems: Problems) -> Node | None:
         complaint = explain(
             error.problem or "", error.context or "", error.problem_mark, error.context_mark, text
         )
+        if "nesting depth" in (error.problem or ""):  # libyaml has a limit too, and looks ahead
+            problems.stop("FQ111", complaint.position, TOO_DEEP)
         problems.stop("FQ102", complaint.position, complaint.message, complaint.hint)
     except yaml.YAMLError as error:
         problems.stop("FQ102", Position(1, 1), f"this is no YAML: {error}")
@@ -183,7 +186,7 @@ class _Builder:
         """Go one level deeper; return how many nodes there were before."""
         self.depth += 1
         if self.depth > MAX_DEPTH:
-            self.problems.stop("FQ111", node, f"lists and maps nest deeper than {MAX_DEPTH} levels")
+            self.problems.stop("FQ111", node, TOO_DEEP)
         if event.tag is not None:
             self.check_tag(event)
         if event.anchor is not None:
