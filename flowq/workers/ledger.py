@@ -244,7 +244,7 @@ class Ledger:
     def _report_work(self) -> None:
         if not self._work:
             return
-        key = f"{keys.PREFIX}:worker:{self.worker}"
+        key = keys.worker(self.worker)
         with self.connection.pipeline(transaction=False) as pipeline:
             for name, by in self._work.items():
                 pipeline.hincrbyfloat(key, name, by)
@@ -266,7 +266,7 @@ class Ledger:
 
     def tell_stop(self) -> None:
         """Say that we finish what we have, and end."""
-        key = f"{keys.PREFIX}:worker:{self.worker}"
+        key = keys.worker(self.worker)
         self.connection.hset(key, "shutdown_requested_date", format_instant(time.time()))
 
     def find_lease(self, worker: str) -> float | None:

@@ -17,8 +17,6 @@ from traceback import clear_frames
 from typing import Any
 
 from redis import Redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry as NetworkRetry
 from rq.callbacks import (
     execute_failure_callback,
     execute_stopped_callback,
@@ -95,9 +93,7 @@ class Bench:
         A transaction of RQ's whose reply was lost may have been applied, and would put a job that
         is to be retried into its queue once more. The supervisor finds out what became of it.
         """
-        connection = self.settings.address.connect()
-        connection.set_retry(NetworkRetry(NoBackoff(), 0))
-        return connection
+        return self.settings.address.connect_unrepeating()
 
     # Executing -----------------------------------------------------------------------------------
 

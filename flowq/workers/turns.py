@@ -123,9 +123,10 @@ class Turns:
         return not self.is_dry or self.doorbell.has_rung
 
     def is_due(self) -> bool:
-        """Whether some child needs something; until then ends are collected for a moment."""
-        if self._sent:
-            return self._should_follow()
+        """Whether some child needs something; until then ends are collected for a moment.
+
+        While no turn is under way.
+        """
         if self.upkeep.failing:
             return True
         if self.may_find() and self._can_claim() and (self.crew.idle or self._should_have_more()):
