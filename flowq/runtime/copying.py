@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flowq.runtime.entries import Entry
 from flowq.runtime.job import Job
+from flowq.runtime.moulds import Mould
 from flowq.runtime.scripts import format_instant
 
 if TYPE_CHECKING:
@@ -23,12 +24,11 @@ if TYPE_CHECKING:
 
 
 class _Kind(NamedTuple):
-    """The first of its kind, as it was before it was added. Shape: `attributes` has `lists` too."""
+    """The first of its kind, as it was before it was added."""
 
     data: EnqueueData  # here so that nothing else gets the identities in its key
     shape: tuple[Any, ...]
-    attributes: dict[str, Any]
-    lists: dict[str, list[Any]]
+    mould: Mould
 
 
 class Copier:
@@ -50,9 +50,7 @@ class Copier:
         callbacks = data.on_success or data.on_failure or data.on_stopped
         is_deep = job.meta or job.webhooks or job._dependency_ids
         if type(job) is Job and not (callbacks or is_deep):
-            attributes = vars(job).copy()
-            lists = {name: value for name, value in attributes.items() if type(value) is list}
-            kind = _Kind(data, entry.shape, attributes, lists)
+            kind = _Kind(data, entry.shape, Mould.of(job))
             self._kind_by_key[_key(data, job_id, job.hold)] = kind
 
     def copy(self, data: EnqueueData, job_id: str | None, hold: Hold) -> Entry | None:
@@ -63,7 +61,7 @@ class Copier:
         kind = self._kind_by_key.get(_key(data, job_id, hold))
         if kind is None or type(data.args) not in _ARGS or type(data.kwargs) not in _KWARGS:
             return None
-        job = _copy_of(kind)
+        job = kind.mould.cast()
         if hold is not job.hold:
             job.adopt(hold)
         if job_id is None:
@@ -94,15 +92,6 @@ def _key(data: EnqueueData, job_id: str | None, hold: Hold) -> tuple[Any, ...]:
     asked = (hold.future, hold.at_s, hold.run_id, *hold.fields.items(), job_id is None)
     function = data.func if type(data.func) is str else id(data.func)
     return (*asked, function, *map(id, data[3:7] + data[8:9] + data[10:]))
-
-
-def _copy_of(kind: _Kind) -> Job:
-    job = Job.__new__(Job)
-    job.__dict__ = attributes = kind.attributes.copy()
-    for name, value in kind.lists.items():
-        attributes[name] = value.copy()
-    job.meta = {}
-    return job
 
 
 def new_id() -> str:

@@ -16,6 +16,7 @@ from rq.job import Job as RQJob
 from rq.job import JobStatus
 
 from flowq.runtime.job import Job
+from flowq.runtime.moulds import Mould
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -53,12 +54,12 @@ class Restorer:
         names, values = tuple(task.raw[::2]), [*task.raw[1::2], b""]
         form = self._forms.get(names) or self._add_form(names)
         own, shared = form.get_own(values), form.get_shared(values)
-        kind = form.kinds.get(shared)
-        if kind is None or not own[2]:
+        mould = form.kinds.get(shared)
+        if mould is None or not own[2]:
             job = self._read(task.job_id, dict(zip(names, values, strict=False)))
             self._remember(form, shared, job)
         else:
-            job = self._copy(kind, task.job_id, own)
+            job = self._copy(mould, task.job_id, own)
         job.created_at = _instant(own[0]) or job.created_at
         job.enqueued_at = _instant(own[1])
         job.started_at = job.last_heartbeat = datetime.now(UTC)
@@ -87,43 +88,27 @@ class Restorer:
             return
         if len(form.kinds) >= MAX_KINDS:
             form.kinds.clear()
-        form.kinds[shared] = _Kind.of(job)
+        form.kinds[shared] = Mould.of(job)
 
-    def _copy(self, kind: _Kind, job_id: str, own: tuple[bytes, ...]) -> Job:
-        job = self._class.__new__(self._class)
-        job.__dict__ = attributes = kind.attributes.copy()
-        for name, items in kind.lists:
-            attributes[name] = items.copy()
-        attributes["meta"] = {}
+    def _copy(self, mould: Mould, job_id: str, own: tuple[bytes, ...]) -> Job:
+        job = mould.cast()
+        attributes = vars(job)
         attributes["_id"] = job_id
-        attributes["_data"] = _unpack(own[2])  # what RQ reads from it is not in a kind
+        attributes["_data"] = _unpack(own[2])  # what RQ reads from it is not in a mould
         attributes["description"] = own[3].decode() if own[3] else None
         attributes["name"] = own[4].decode()
         return job
 
 
-class _Kind(NamedTuple):
-    """What jobs have in common that differ in `_OWN` alone, as they are before they run."""
-
-    attributes: dict[str, Any]
-    lists: list[tuple[str, list[Any]]]
-
-    @classmethod
-    def of(cls, job: Job) -> _Kind:
-        """Return the kind of a job that has just been read."""
-        attributes = dict(vars(job))
-        lists = [(name, list(it)) for name, it in attributes.items() if isinstance(it, list)]
-        return cls(attributes, lists)
-
-
 class _Form(NamedTuple):
     """Hashes with the same fields in the same order: what takes the fields of `_OWN`, and what
     takes all others, from their values and an empty one after them, which stands for those that
-    they do not have; and the kinds of jobs among them."""
+    they do not have; and for each kind of jobs among them, which differ in `_OWN` alone, the mould
+    of one before it ran."""
 
     get_own: _Getter
     get_shared: _Getter
-    kinds: dict[tuple[bytes, ...], _Kind]
+    kinds: dict[tuple[bytes, ...], Mould]
 
     @classmethod
     def of(cls, names: tuple[bytes, ...]) -> _Form:
