@@ -80,18 +80,22 @@ def test_a_child_that_begins_when_its_worker_has_died_begins_no_job(
     cell.allow(1, 2)
     ours.send_bytes(pickle.dumps(("run", [claim.message], True)))
     settings = Settings("w", address_of(queue.connection))
-    process = context.Process(target=_be_orphan, args=(ours, held, theirs, hold, cell, settings))
+    gate, gone = context.Pipe(duplex=False)
+    process = context.Process(
+        target=_be_orphan, args=(gate, gone, ours, held, theirs, hold, cell, settings)
+    )
     process.start()
-    for end in (ours, held, theirs, hold):
+    for end in (ours, held, theirs, hold, gone):
         end.close()
     process.join(10)
     assert process.exitcode is not None
     assert not (tmp_path / "begun").exists()
 
 
-def _be_orphan(ours: Any, held: Any, *arguments: Any) -> None:
-    ours.close()
-    held.close()
+def _be_orphan(gate: Any, gone: Any, ours: Any, held: Any, *arguments: Any) -> None:
+    for end in (gone, ours, held):
+        end.close()
+    gate.poll(10)  # the other ends of all of them are closed in this order, the gate's last
     be_child(*arguments)
 
 
