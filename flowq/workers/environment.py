@@ -47,12 +47,12 @@ class _InPlace:
         """Set the variable, for Python and for C."""
         environment: Any = os.environ
         value = job_id.encode()
-        try:
-            environment._data[_NAME] = value
-            self._text.value = _START + value
-        except (AttributeError, ValueError):  # a job has put something else there; a longer id
+        data = getattr(environment, "_data", None)  # a job may have put something else there
+        if data is None or len(value) > MAX_BYTES:
             _tell_plainly(job_id)
             return
+        data[_NAME] = value
+        self._text.value = _START + value
         # A job may have taken it away, or have made another table.
         if self._table.value != self._first or self._place.value != self._address:
             self._insert()

@@ -85,6 +85,9 @@ def test_a_mapping_in_the_place_of_the_environment_has_it(
 
 
 def test_long_ids_are_told_too(tell: Callable[[str], None]) -> None:
+    for length in range(MAX_BYTES - 2, MAX_BYTES + 3):
+        tell("z" * length)
+        assert seen() == ("z" * length,) * 2
     for job_id in ("x" * MAX_BYTES, "y" * (MAX_BYTES + 1), "short"):
         tell(job_id)
         assert seen() == (job_id, job_id)
