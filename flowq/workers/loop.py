@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 from flowq.workers.claims import Claim
 from flowq.workers.hire import Child
 from flowq.workers.oversight import LOOK_S
-from flowq.workers.turns import HOLD_S, Turns
+from flowq.workers.turns import Turns
 from flowq.workers.waiter import Waiter
 
 TICK_S = 0.1
@@ -151,31 +151,28 @@ class Supervisor:
 
     def _wait_s(self) -> float:
         if self.turns.is_under_way:
-            return LOOK_S
+            return 0.0 if self.turns.is_answered else LOOK_S
         now = time.monotonic()
         if self._is_offline and now < self._offline_until:
             return self._offline_until - now
-        if self.crew.orphans or self.turns.is_due():
+        if self.crew.orphans:
             return 0.0
-        if self.crew.ends:
-            return HOLD_S
+        until_upkeep_s = self.upkeep.due_at - now
+        return max(0.0, min(self.turns.due_in_s(), until_upkeep_s, self._look_after_s()))
+
+    def _look_after_s(self) -> float:
+        """After how many seconds to look, whatever happens."""
         if any(claim.is_light for child in self.crew.children for claim in child.claims.values()):
             return LOOK_S
         if self.turns.wants_claims() and not self.doorbell.can_ring:
             return POLL_S
-        until_due_s = max(self.upkeep.due_at - now, 0.0)
-        if not self.turns.is_dry:
-            expectant, lead_s = self.oversight.find_expectant()
-            if expectant:
-                return 0.0
-            until_due_s = min(until_due_s, lead_s or until_due_s)
         is_soon = self.crew.is_busy or self.crew.is_short_handed or self.limits.until
-        return min(until_due_s, TICK_S if is_soon else 1.0)
+        return TICK_S if is_soon else 1.0
 
     def _listen(self, wait_s: float) -> None:
         child_by_channel: dict[Any, Child] = {child.channel: child for child in self.crew.children}
         sources: list[Any] = [*child_by_channel, self._bell]
-        answer = self.turns.source
+        answer, is_answered = self.turns.source, self.turns.is_answered
         sources += [each for each in (self.doorbell.socket, answer) if each is not None]
         for ready in self._waiter.wait(sources, wait_s):
             if ready in child_by_channel:
@@ -185,6 +182,8 @@ class Supervisor:
                 self._bell.recv(4096)
             else:
                 self._try(self.turns.hear if ready is answer else self._obey)
+        if is_answered:
+            self._try(self.turns.hear_next)
 
     def _try(self, listen: Callable[[], None]) -> None:
         try:

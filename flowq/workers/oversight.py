@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from math import inf
 from typing import Any
 
 from flowq.workers.claims import Claim, End
@@ -71,26 +72,25 @@ class Oversight:
 
     # Looking ahead -------------------------------------------------------------------------------
 
-    def find_expectant(self) -> tuple[list[Child], float | None]:
-        """Return the children that should get their next job now, before they need it.
+    def foresee_s(self) -> float:
+        """Return in how many seconds a child should get its next job, before it needs it.
 
-        And in how many seconds the next one will be due; None when none can be foreseen.
+        Zero or less: now; infinity: nobody can tell.
         """
-        now, children, soonest_s = time.monotonic(), [], None
-        for child in self.crew.children:
-            lead_s = self._find_lead(child, now)
-            if lead_s is not None and lead_s <= 0:
-                children.append(child)
-            elif lead_s is not None:
-                soonest_s = lead_s if soonest_s is None else min(soonest_s, lead_s)
-        return children, soonest_s
+        now = time.monotonic()
+        return min((self._find_lead(child, now) for child in self.crew.children), default=inf)
 
-    def _find_lead(self, child: Child, now: float) -> float | None:
+    def find_expectant(self, within_s: float) -> list[Child]:
+        """Return the children for which that is within so many seconds."""
+        now = time.monotonic()
+        return [child for child in self.crew.children if self._find_lead(child, now) <= within_s]
+
+    def _find_lead(self, child: Child, now: float) -> float:
         if len(child.claims) != 1 or child.is_leaving or child.is_recalled:
-            return None
+            return inf
         claim = child.executing
         if claim is None or self.crew.mode == "fork" or child.jobs_left is not None:
-            return None
+            return inf
         return self.pace.find_lead(claim.kind, now - child.cell.begun_at)
 
     def rebalance(self) -> None:

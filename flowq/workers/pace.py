@@ -8,7 +8,9 @@ its end can be foreseen, the next one is there a moment before.
 
 from __future__ import annotations
 
-BATCH_S = 0.006
+from math import inf
+
+BATCH_S = 0.008
 """How much work a child gets at once."""
 
 SHORT_S = 0.0015
@@ -26,6 +28,9 @@ SIGHTS_TO_GROW = 2
 SHRINK = 4
 LEAD_S = 0.003
 """How long before the end of a job its child gets the next one, when the end can be foreseen."""
+
+AHEAD_S = 0.008
+"""How long before that a child may get it when others are being asked for anyway."""
 
 LONG_S = 2.0
 STEADY = 0.25
@@ -53,17 +58,17 @@ class Pace:
         if kind in self._kinds:
             self._kinds[kind].shrink()
 
-    def find_lead(self, kind: str, seconds: float) -> float | None:
+    def find_lead(self, kind: str, seconds: float) -> float:
         """Return in how many seconds a job that has run so long should be followed by another one.
 
-        Zero or less: now. None: nobody can tell, because its kind is short, or takes now longer
+        Zero or less: now. Infinity: nobody can tell, because its kind is short, or takes now longer
         and now less long, or it should have ended already.
         """
         known = self._kinds.get(kind)
         if known is None or not SHORT_S < known.usual_s < LONG_S:
-            return None
+            return inf
         if known.spread_s > known.usual_s * STEADY or seconds > known.usual_s + LEAD_S:
-            return None
+            return inf
         return known.usual_s - LEAD_S - seconds
 
     def cost_by_kind(self) -> dict[str, float]:

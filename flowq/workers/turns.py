@@ -14,6 +14,7 @@ import time
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 from redis.exceptions import ReadOnlyError, ResponseError
@@ -24,11 +25,11 @@ from flowq.workers.hire import Child
 from flowq.workers.ledger import Ledger, Room
 from flowq.workers.limits import Limits
 from flowq.workers.oversight import Oversight, complete, needs_long_way
-from flowq.workers.pace import BATCH_S
+from flowq.workers.pace import AHEAD_S, BATCH_S
 from flowq.workers.upkeep import Upkeep
 
 BATCH_LIMIT = 64
-HOLD_S = 0.003
+HOLD_S = 0.008
 """How long an end may wait for others while every child has something to do."""
 
 ENDS_LIMIT = 64
@@ -59,7 +60,8 @@ class Sent:
 
 class Turns:
     """The turns of one worker. `done`: how many executions have ended; `is_dry`: nothing was left
-    in the queues. Errors of `go_on` and `hear`: redis-py's; then call `forget`."""
+    in the queues; `is_answered`: the next answer is there already. Errors of `go_on` and `hear`:
+    redis-py's; then call `forget`."""
 
     def __init__(
         self,
@@ -86,6 +88,7 @@ class Turns:
         self._chores_since: float | None = None
         self._sent: deque[Sent] = deque()
         self._is_unsure = False
+        self.is_answered = False
 
     # Looking -------------------------------------------------------------------------------------
 
@@ -122,23 +125,25 @@ class Turns:
         """Whether there may be jobs."""
         return not self.is_dry or self.doorbell.has_rung
 
-    def is_due(self) -> bool:
-        """Whether some child needs something; until then ends are collected for a moment.
+    def due_in_s(self) -> float:
+        """In how many seconds a turn should be sent, when nothing happens until then.
 
-        While no turn is under way.
+        While none is under way. Zero: now, some child needs something; infinity: for no reason.
         """
         if self.upkeep.failing:
-            return True
-        if self.may_find() and self._can_claim() and (self.crew.idle or self._should_have_more()):
-            return True
+            return 0.0
         if not self.crew.ends:
             self._ends_since = None
-            return False
-        if self._ends_since is None:
+        elif self._ends_since is None:
             self._ends_since = time.monotonic()
-        if self.crew.idle or self.crew.find_hungry() or len(self.crew.ends) >= ENDS_LIMIT:
-            return True
-        return time.monotonic() - self._ends_since > HOLD_S
+        can_claim = self.may_find() and self._can_claim()
+        if not can_claim and self._ends_since is None:
+            return inf
+        if self.crew.idle or len(self.crew.ends) >= ENDS_LIMIT or self._find_hungry():
+            return 0.0
+        foreseen_s = self.oversight.foresee_s() if can_claim and not self.is_dry else inf
+        hold_s = inf if self._ends_since is None else self._ends_since + HOLD_S - time.monotonic()
+        return max(0.0, min(foreseen_s, hold_s))
 
     def _should_follow(self) -> bool:
         """Whether a turn should stand behind the one under way: a child will have nothing to do."""
@@ -156,12 +161,6 @@ class Turns:
         # There was nothing left, so the short jobs that it was promised will hardly come; what it
         # has ended may have queued another one.
         return self.is_dry and all(child not in sent.free for sent in self._sent)
-
-    def _should_have_more(self) -> bool:
-        """Whether a busy child should have something more to do, before it needs it."""
-        if self.is_dry:
-            return False
-        return bool(self._find_hungry() or self.oversight.find_expectant()[0])
 
     def _can_claim(self) -> bool:
         if self.is_closing or self._rare:
@@ -196,7 +195,7 @@ class Turns:
         self._conclude_rare()
         if self._are_chores_late():
             self.crew.do_chores()
-        if self.is_due():
+        if not self.due_in_s():
             ends = self._sort_ends()
             self._conclude_rare()
             # An end may queue what it held back, so with ends there is always a look.
@@ -300,20 +299,24 @@ class Turns:
         """Return those that can take any job, the expectant among them, and the hungry ones."""
         if not self._can_claim():
             return [], [], []
-        expectant = [each for each in self.oversight.find_expectant()[0] if not each.promises]
+        foreseen = self.oversight.find_expectant(AHEAD_S)
+        expectant = [child for child in foreseen if not child.promises]
         free = self._find_free() + expectant
         return free, expectant, [child for child in self._find_hungry() if child not in free]
 
+    def hear_next(self) -> None:
+        """Take in an answer that is there already; first give the server something to do."""
+        if self.is_answered and self._should_follow():
+            self._send(self._sort_ends())
+        if self.is_answered:
+            self.hear()
+
     def hear(self) -> None:
-        """Take in the answer to the first turn, and what else is there. Blocks for the first."""
+        """Take in the answer to the first turn. Blocks for it. Then see whether the next is there,
+        which nothing else would tell: it may have been read with this one."""
         if not self._sent:  # the server has closed the connection
             self.ledger.hang_up()
             return
-        self._hear_one()
-        while self._sent and self.ledger.has_answer():
-            self._hear_one()
-
-    def _hear_one(self) -> None:
         try:
             turn = self.ledger.receive()
         except ResponseError as error:
@@ -324,6 +327,7 @@ class Turns:
             raise
         sent = self._sent.popleft()
         sent.promise(-1)
+        self.is_answered = bool(self._sent) and self.ledger.has_answer()
         self._take(turn, sent)
 
     def _take(self, turn: Turn, sent: Sent) -> None:
@@ -363,6 +367,7 @@ class Turns:
 
     def forget(self) -> None:
         """Give up on an answer: Redis is gone, or could not do the turn. Idempotent."""
+        self.is_answered = False
         self.ledger.hang_up()
         self.doorbell.has_rung = True
         while self._sent:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import time
 from collections.abc import Callable
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -59,13 +60,11 @@ def test_the_end_of_a_steady_kind_can_be_foreseen() -> None:
         pace.learn("steady", 0.1)
     for index in range(20):
         pace.learn("unsteady", 0.02 if index % 2 else 0.2)
-    lead_s = pace.find_lead("steady", 0.05)
-    assert lead_s is not None
-    assert 0.04 < lead_s < 0.05
-    assert (pace.find_lead("steady", 0.0999) or 1) < 0
-    assert pace.find_lead("steady", 0.2) is None  # it should have ended: who knows when it will
-    assert pace.find_lead("unsteady", 0.1) is None
-    assert pace.find_lead("unknown", 0.1) is None
+    assert 0.04 < pace.find_lead("steady", 0.05) < 0.05
+    assert pace.find_lead("steady", 0.0999) < 0
+    assert pace.find_lead("steady", 0.2) == inf  # it should have ended: who knows when it will
+    assert pace.find_lead("unsteady", 0.1) == inf
+    assert pace.find_lead("unknown", 0.1) == inf
 
 
 def test_what_waits_behind_a_job_goes_to_a_child_that_is_idle(

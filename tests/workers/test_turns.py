@@ -156,6 +156,31 @@ def test_a_worker_that_finds_nothing_more_is_woken_whichever_answer_said_so(
 
 
 @pytest.mark.usefixtures("slow_server")
+def test_what_has_ended_is_said_before_an_answer_that_is_there_is_taken_in(
+    queue: Queue, work_off: WorkOff, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take, send = Turns._take, Turns._send
+    were_answered: list[bool] = []
+
+    def take_and_rest(self: Turns, turn: Any, sent: Any) -> None:
+        take(self, turn, sent)
+        for child in self.crew.children if self.is_answered else []:  # it does it meanwhile
+            assert not child.claims or child.channel.poll(5)
+
+    def note_and_send(self: Turns, ends: Any) -> None:
+        were_answered.append(self.is_answered)
+        send(self, ends)
+
+    monkeypatch.setattr(Turns, "_take", take_and_rest)
+    monkeypatch.setattr(Turns, "_send", note_and_send)
+    monkeypatch.setattr(Ledger, "has_answer", lambda self: self._line.can_read(timeout=5))
+    jobs = _enqueue(queue, path)
+    work_off(batches=False)
+    assert any(were_answered)
+    _assert_each_ran_once(jobs, path)
+
+
+@pytest.mark.usefixtures("slow_server")
 def test_two_turns_together_claim_no_more_jobs_than_may_be(
     queue: Queue, work_off: WorkOff, path: Path
 ) -> None:
