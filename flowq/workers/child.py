@@ -16,11 +16,13 @@ import signal
 import sys
 import threading
 import time
-from contextlib import nullcontext, suppress
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from io import BytesIO
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, NoReturn
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
@@ -64,10 +66,12 @@ class Outbox:
         if is_late or not is_kept or len(self._ends) >= FLUSH_COUNT:
             self.flush()
 
-    def flush(self) -> None:
-        """Send what is not sent yet."""
+    def flush(self, last: End | None = None) -> None:
+        """Send what is not sent yet, and that one behind it."""
+        ends = self._ends if last is None else [*self._ends, tuple(last)]
+        if ends:
+            self._channel.send_bytes(pickle.dumps(("ends", ends), PROTOCOL))
         if self._ends:
-            self._channel.send_bytes(pickle.dumps(("ends", self._ends), PROTOCOL))
             self._cell.clear()
             self._ends = []
         self._flushed_at = time.monotonic()
@@ -118,8 +122,7 @@ def handle(
     """Do what a message says; False when the child must not go on."""
     if message[0] == "conclude":
         cell.has_begun_to_conclude = True
-        outbox.add(_conclude(bench, *message[1:]))
-        outbox.flush()
+        outbox.flush(_conclude(bench, *message[1:]))
         return True
     if message[0] == "chore":
         _do_chore(bench, *message[1:])
@@ -137,20 +140,20 @@ def work_off(
     left, the fewer ends wait for each other.
     """
     pid, is_spent, left = os.getpid(), False, len(tasks)
-    with deadline.batch() if len(tasks) > 1 else nullcontext():
-        for task in map(_as_task, tasks):
-            if is_spent or not cell.begin(task.number, pid):
-                break
-            end = bench.execute(task, cell.ask_for)
-            if os.getpid() != pid:  # the job has forked, and its copy came back out of the function
-                os._exit(0)
-            if not capture.end(task.job_id):
-                end = end._replace(is_spent=True)
+    for task in map(_as_task, tasks):
+        if is_spent or not cell.begin(task.number, pid):
+            break
+        end = bench.execute(task, cell.ask_for)
+        if os.getpid() != pid:  # the job has forked, and its copy came back out of the function
+            os._exit(0)
+        if not capture.end(task.job_id):
+            end = end._replace(is_spent=True)
+        is_spent = end.is_spent
+        left -= 1
+        if is_spent or left <= (outbox.count + 1 if is_last else 0):
+            outbox.flush(end)
+        else:
             outbox.add(end)
-            is_spent = end.is_spent
-            left -= 1
-            if is_last and outbox.count >= left:
-                outbox.flush()
     outbox.flush()
     return not is_spent
 
@@ -174,6 +177,25 @@ def _do_chore(bench: Bench, name: str, arguments: tuple[Any, ...]) -> None:
         getattr(bench, name)(*arguments)
     except Exception:  # the same is tried again later, or by another worker
         log.exception("%s failed", name)
+
+
+def live(body: Callable[[], None]) -> NoReturn:
+    """Do that, then end this process, whatever jobs have left behind in it.
+
+    What comes out of it is told here: nobody else would.
+    """
+    code = 1
+    try:
+        body()
+        code = 0
+    except BaseException:  # noqa: BLE001 - this is the end of the process
+        traceback.print_exc()
+    finally:
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        finally:  # whatever a job has put there; a forked child must not be a second supervisor
+            os._exit(code)
 
 
 def set_up_process(settings: Settings) -> None:

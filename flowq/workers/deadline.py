@@ -11,8 +11,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from typing import Any
 
 from rq.timeouts import BaseDeathPenalty, BaseTimeoutException
@@ -97,27 +96,35 @@ _ALARM = int(getattr(signal, "SIGALRM", 0))
 
 
 class _Alarm:
-    """The alarm clock of this process. In a batch of short jobs an alarm that is set is left alone
-    when it comes before the deadline; it is set anew when it goes off too early.
+    """The alarm clock of this process. An alarm that is set is left alone when it comes before the
+    deadline; it is set anew when it goes off too early, or when nobody waits for it.
 
     An object, because each write to a class makes Python forget what it knows about that class.
     """
 
     def __init__(self) -> None:
         self.current: AlarmDeathPenalty | None = None
-        self.is_in_batch = False
-        self.rings_at = 0.0
+
+    def ring_within(self, seconds: float) -> None:
+        """See to it that it goes off by then: in most cases it will, and asking costs little."""
+        is_ours = _get_handler(_ALARM) is _on_alarm
+        if not is_ours or not 0 < signal.getitimer(signal.ITIMER_REAL)[0] <= seconds:
+            self.set(seconds)
 
     def set(self, seconds: float) -> None:
         """Ring after so many seconds; never for 0."""
         if _get_handler(_ALARM) is not _on_alarm:
             signal.signal(signal.SIGALRM, _on_alarm)
-        self.rings_at = time.monotonic() + seconds if seconds else 0.0
         signal.setitimer(signal.ITIMER_REAL, seconds)
+
+    def release(self) -> None:
+        """Nobody waits for it now. What a job has put in its place must not go off in the next."""
+        self.current = None
+        if _get_handler(_ALARM) is not _on_alarm:
+            self.set(0.0)
 
     def ring(self) -> None:
         """Raise when the time is up."""
-        self.rings_at = 0.0
         penalty = self.current
         if penalty is None:
             return
@@ -144,20 +151,13 @@ class AlarmDeathPenalty(BaseDeathPenalty):
     def __enter__(self) -> None:
         """Set the deadline."""
         _alarm.current = self
-        now = time.monotonic()
-        self.deadline = now + self._timeout
-        if not now < _alarm.rings_at <= self.deadline + 1:
-            _alarm.set(self._timeout)
+        self.deadline = time.monotonic() + self._timeout
+        _alarm.ring_within(self._timeout)
 
     def __exit__(self, *_: object) -> None:
         """Forget it."""
-        try:
-            _alarm.current = None
-            # What a job has changed must not go off in the next one.
-            if not _alarm.is_in_batch or _get_handler(_ALARM) is not _on_alarm:
-                _alarm.set(0.0)
-        except BaseTimeoutException:  # as RQ: it came too late
-            pass
+        with suppress(BaseTimeoutException):  # as RQ: it came too late
+            _alarm.release()
 
 
 DEATH_PENALTY_CLASS: type[BaseDeathPenalty] = (
@@ -170,17 +170,3 @@ def prepare() -> None:
     """Start what the timeouts of this process need, so that no job seems to have started it."""
     if DEATH_PENALTY_CLASS is ThreadDeathPenalty:
         _get_watch()
-
-
-@contextmanager
-def batch() -> Iterator[None]:
-    """Let several short jobs share what their timeouts cost."""
-    if DEATH_PENALTY_CLASS is not AlarmDeathPenalty:
-        yield
-        return
-    _alarm.is_in_batch = True
-    try:
-        yield
-    finally:
-        _alarm.is_in_batch = False
-        _alarm.set(0.0)

@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -38,7 +39,7 @@ class Forked:
         self.pid = os.fork()
         self._ended: str | None = None
         if self.pid == 0:
-            _be(body)
+            child.live(partial(_be, body))
 
     def find_end(self) -> str | None:
         """Say how it ended; None while it lives."""
@@ -55,17 +56,8 @@ class Forked:
 
 
 def _be(body: Callable[[], None]) -> None:
-    code = 1
-    try:
-        signal.set_wakeup_fd(-1)
-        body()
-        code = 0
-    finally:
-        try:
-            sys.stdout.flush()
-            sys.stderr.flush()
-        finally:  # whatever a job has put there: this must not go on as a second supervisor
-            os._exit(code)
+    signal.set_wakeup_fd(-1)
+    body()
 
 
 def kill_group(pid: int) -> None:
@@ -121,24 +113,31 @@ def _fork_one(
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
-        code = 1
-        try:
-            os.setpgid(0, 0)
-            random.seed()
-            known = set(sys.modules)
-            bench = Bench(settings)
-            child.hold_on(lifeline)
-            threads = threading.active_count()
-            child.handle(outbox, cell, bench, capture, message)
-            is_safe = threading.active_count() == threads
-            modules = [name for name in sys.modules if name not in known] if is_safe else []
-            _report(writer, [DONE, *modules])
-            code = 0
-        finally:
-            os._exit(code)
+        child.live(partial(_do, outbox, lifeline, cell, settings, capture, message, writer))
     os.close(writer)
     _, status = os.waitpid(pid, 0)
     return status, _read_report(reader)
+
+
+def _do(
+    outbox: child.Outbox,
+    lifeline: Connection,
+    cell: Cell,
+    settings: Settings,
+    capture: Capture,
+    message: tuple[Any, ...],
+    writer: int,
+) -> None:
+    os.setpgid(0, 0)
+    random.seed()
+    known = set(sys.modules)
+    bench = Bench(settings)
+    child.hold_on(lifeline)
+    threads = threading.active_count()
+    child.handle(outbox, cell, bench, capture, message)
+    is_safe = threading.active_count() == threads
+    modules = [name for name in sys.modules if name not in known] if is_safe else []
+    _report(writer, [DONE, *modules])
 
 
 def _report(writer: int, words: list[str]) -> None:

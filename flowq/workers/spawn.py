@@ -6,10 +6,12 @@ import multiprocessing
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
+
+from flowq.workers import child
 
 
 class Spawned:
@@ -17,7 +19,8 @@ class Spawned:
 
     def __init__(self, target: Callable[..., None], arguments: tuple[Any, ...]) -> None:
         context = multiprocessing.get_context("spawn")
-        self._process = context.Process(target=_be, args=(target, *arguments), name="flowq-child")
+        body = partial(target, *arguments)
+        self._process = context.Process(target=child.live, args=(body,), name="flowq-child")
         self._process.start()
         self.pid: int = self._process.pid or 0
 
@@ -33,19 +36,6 @@ class Spawned:
         if self._process.exitcode is None:
             kill_tree(self.pid)
             self._process.kill()
-
-
-def _be(target: Callable[..., None], *arguments: Any) -> None:
-    code = 1
-    try:
-        target(*arguments)
-        code = 0
-    finally:
-        try:
-            sys.stdout.flush()
-            sys.stderr.flush()
-        finally:
-            os._exit(code)  # threads that jobs have left behind must not keep it
 
 
 def _name(number: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ from flowq.runtime.queue import Queue
 from flowq.workers.address import address_of
 from flowq.workers.crew import Crew
 from flowq.workers.perform import Settings
+from flowq.workers.scratch_folder import ScratchFolder
 
 WorkOff = Callable[..., Any]
 
@@ -51,6 +53,25 @@ def test_only_the_job_that_ends_its_process_fails(
     assert words in error_of(bad)
     assert [before.return_value(), after.return_value()] == [3, 7]
     assert not queue.started_job_registry.get_job_ids(cleanup=False)
+
+
+def test_children_that_cannot_begin_say_why_and_end_the_worker(
+    queue: Queue,
+    work_off: WorkOff,
+    mode: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    def make_and_lose() -> ScratchFolder:
+        folder = ScratchFolder()
+        shutil.rmtree(folder.path)
+        return folder
+
+    queue.enqueue(worker_jobs.nothing)
+    monkeypatch.setattr("flowq.workers.worker.ScratchFolder", make_and_lose)
+    with pytest.raises(RuntimeError, match="before they can take a job"):
+        work_off(mode=mode)
+    assert "FileNotFoundError" in capfd.readouterr().err
 
 
 def test_the_last_output_is_in_the_error(queue: Queue, work_off: WorkOff, mode: str) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from rq.job import JobStatus
 from flowq.errors import UsageError
 from flowq.runtime.queue import Queue
 from flowq.workers import MultiprocessingWorker, Worker
-from flowq.workers.deadline import ThreadDeathPenalty
+from flowq.workers.deadline import AlarmDeathPenalty, ThreadDeathPenalty
 from flowq.workers.launch import run_command
 
 Start = Callable[..., subprocess.Popen[bytes]]
@@ -207,6 +208,50 @@ def test_the_timeout_without_signals_is_forgotten_in_time() -> None:
     deadline = time.monotonic() + 0.1
     while time.monotonic() < deadline:
         pass
+
+
+def disarm() -> None:
+    signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def put_another_handler() -> None:
+    signal.signal(signal.SIGALRM, signal.SIG_IGN)
+
+
+@pytest.fixture
+def alarm() -> Iterator[None]:
+    """Leave this process as it was."""
+    handler = signal.getsignal(signal.SIGALRM)
+    yield
+    disarm()
+    signal.signal(signal.SIGALRM, handler)
+
+
+@pytest.mark.usefixtures("alarm")
+@pytest.mark.parametrize("first_s", [0.02, 60.0])
+@pytest.mark.parametrize("change", [None, disarm, put_another_handler])
+def test_the_alarm_of_one_job_serves_the_next(
+    first_s: float, change: Callable[[], None] | None
+) -> None:
+    with AlarmDeathPenalty(first_s, TimeoutError):
+        if change:
+            change()
+    with (
+        pytest.raises(TimeoutError, match=r"maximum timeout value \(0.1 seconds\)"),
+        AlarmDeathPenalty(0.1, TimeoutError),
+    ):
+        loop_for_ever()
+
+
+@pytest.mark.usefixtures("alarm")
+def test_an_alarm_that_nobody_waits_for_does_no_harm() -> None:
+    with AlarmDeathPenalty(0.02, TimeoutError):
+        pass
+    deadline = time.monotonic() + 0.1
+    while time.monotonic() < deadline:
+        pass
+    with AlarmDeathPenalty(60.0, TimeoutError):
+        assert signal.getitimer(signal.ITIMER_REAL)[0] > 0
 
 
 def test_the_door_of_the_package_is_light() -> None:
