@@ -51,7 +51,8 @@ end
 local function begin(id, job, worker)
   if job.flowq_outcome then rearm(id) end
   if job.flowq_slots then hold_slots(id, job.flowq_slots) end
-  if job.flowq_future and redis.call('HEXISTS', future_key(id), 'state') == 1 then
+  local state = job.flowq_future and redis.call('HGET', future_key(id), 'state')
+  if state and (state ~= 'queued' or job.flowq_outcome) then -- whoever has queued it
     redis.call('HSET', future_key(id), 'state', 'queued')
     -- As RQ does with the hash; an earlier attempt may have left a time to live.
     for _, key in ipairs({ future_key(id), edges_key(id), blockers_key(id) }) do

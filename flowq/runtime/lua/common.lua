@@ -161,7 +161,7 @@ end
 
 local ENQUEUE_FIELDS = { 'origin', 'dependency_ids', 'allow_dependency_failures',
   'enqueue_at_front', 'flowq_at', 'ttl', 'flowq_run', 'flowq_name', 'flowq_blocks', 'flowq_future',
-  'flowq_slots', 'status', 'flowq_gates' }
+  'flowq_slots', 'status', 'flowq_gates', 'flowq_approval' }
 
 local function read_for_enqueue(id) return redis.call('HMGET', job_key(id), unpack(ENQUEUE_FIELDS)) end
 

@@ -70,8 +70,8 @@ local function decide(id, f, job)
   if int(f[6]) == 0 and f[7] == 'skip' then return call_off(id, 'passed', 'it has no blockers') end
   job = job or read_for_enqueue(id)
   if job[12] ~= 'deferred' or int(job[13]) > 0 then return end
-  redis.call('HSET', future_key(id), 'state', not must_ask(id) and enqueue(id, job) and 'queued'
-    or 'met')
+  local is_held = job[14] and must_ask(id)
+  redis.call('HSET', future_key(id), 'state', not is_held and enqueue(id, job) and 'queued' or 'met')
   redis.call('ZREM', OURS .. 'watched', id)
 end
 
@@ -207,7 +207,7 @@ local function end_future(id, outcome, run)
   if not f[1] then return end
   redis.call('HSET', key, 'state', outcome)
   redis.call('ZREM', OURS .. 'expiring', id)
-  redis.call('ZREM', OURS .. 'watched', id)
+  if f[1] ~= 'queued' then redis.call('ZREM', OURS .. 'watched', id) end
   if CALLED_OFF[outcome] then
     redis.call('ZREM', TODO, 'free:' .. id)
     if redis.call('LLEN', blockers_key(id)) > int(f[2]) then later('abandon:' .. id) end
