@@ -127,6 +127,25 @@ def test_queues_are_served_in_order_of_priority(connection: redis.Redis) -> None
     assert [claim.job_id for claim in turn.claims] == ["high", "low"]
 
 
+def count_turns(ledger: Ledger, slots: int) -> list[int]:
+    """How many jobs each turn brings, until there are no more."""
+    costs = {"worker_jobs.nothing": BATCH_S / 40.5}
+    return list(iter(lambda: len(take(ledger, slots=slots, idle=slots, costs=costs)), 0))
+
+
+def test_of_the_last_jobs_half_are_taken_at_once(connection: redis.Redis) -> None:
+    ledger = Ledger(connection, "w", ["high", "low"], 30)
+    for name, count in (("high", 70), ("low", 50)):
+        queue = Queue(name, connection=connection)
+        queue.enqueue_many([Queue.prepare_data(worker_jobs.nothing) for _ in range(count)])
+    assert count_turns(ledger, slots=1) == [40, 40, 20, 10, 5, 4, 1]
+
+
+def test_as_few_as_are_worth_a_turn_are_not_shared(queue: Queue, ledger: Ledger) -> None:
+    queue.enqueue_many([Queue.prepare_data(worker_jobs.nothing) for _ in range(20)])
+    assert count_turns(ledger, slots=2) == [10, 8, 2]
+
+
 def test_a_job_whose_hash_has_expired_is_skipped(queue: Queue, ledger: Ledger) -> None:
     gone, there = queue.enqueue(worker_jobs.nothing), queue.enqueue(worker_jobs.nothing)
     queue.connection.delete(gone.key)

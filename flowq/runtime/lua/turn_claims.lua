@@ -1,6 +1,7 @@
 -- turn_claims.lua: the claims of a turn; a part of turn.lua, in front of it, with its ARGV, which
 -- begin_claims reads.
 
+local FEW = 4 -- jobs for a child that are worth a turn
 local base, slots, idle, budget, limit, interval, most
 local queues, cost_by_kind, least_cost
 local claims, members, kinds
@@ -123,10 +124,22 @@ local function claim_from(queue)
   return state == 'full' and 'more' or state
 end
 
+-- How many of the jobs that are left to claim: half of the last ones, so that nobody waits long for
+-- the end of those, and whoever has nothing to do finds some.
+local function share()
+  local count = 0
+  for _, queue in ipairs(queues) do
+    count = count + redis.call('LLEN', PREFIX .. ':queue:' .. queue)
+    if count >= 2 * most then return most end
+  end
+  return math.max(math.ceil(count / 2), FEW * slots)
+end
+
 -- Claims what there is room for; returns whether RQ's workers are suspended, and 1 for more jobs.
 local function claim_all()
   if slots == 0 then return false, 0 end
   if redis.call('EXISTS', PREFIX .. ':suspended') == 1 then return true, 0 end
+  if most > FEW * slots then limit = math.min(limit, share()) end
   local state
   for _, queue in ipairs(queues) do
     state = state or claim_from(queue)
