@@ -38,7 +38,9 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 log = logging.getLogger("rq.worker")
 
 
-FLUSH_S = 0.002
+FLUSH_S = 0.004
+"""How long the end of a short job may wait for others, when more jobs are at hand."""
+
 FLUSH_COUNT = 32
 PROTOCOL = pickle.HIGHEST_PROTOCOL
 

@@ -28,6 +28,9 @@ MAX_UNREAD_BYTES = 32_000
 FULL_S = BATCH_S * 1.001
 """The estimated work with which a child can still take a batch. Sums of estimates are not exact."""
 
+AMPLE_S = BATCH_S * 1.5
+"""The same when jobs are being asked for anyway: one turn for two children is cheaper than two."""
+
 LONG_S = 0.5
 """What a job prints that takes longer than that is in its log before it ends."""
 
@@ -105,15 +108,16 @@ class Crew:
                 held.append(child.concluding)
         return held
 
-    def find_hungry(self) -> list[Child]:
-        """Return the children that can take short jobs behind what they have, or will soon have."""
+    def find_hungry(self, load_s: float = FULL_S) -> list[Child]:
+        """Return the children that can take short jobs behind what they have, or will soon have:
+        at most `load_s` of estimated work."""
         if self.mode == "fork":
             return []
         return [
             child
             for child in self.children
             if (child.promises == 1 and child.is_idle and child.jobs_left is None)
-            or (not child.promises and _can_take_more(child, FULL_S))
+            or (not child.promises and _can_take_more(child, load_s))
         ]
 
     def hand_over(

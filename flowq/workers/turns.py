@@ -20,6 +20,7 @@ from typing import Any
 from redis.exceptions import ReadOnlyError, ResponseError
 
 from flowq.workers.claims import Claim, End, Turn
+from flowq.workers.crew import AMPLE_S, FULL_S
 from flowq.workers.doorbell import Doorbell
 from flowq.workers.hire import Child
 from flowq.workers.ledger import Ledger, Room
@@ -220,8 +221,8 @@ class Turns:
             self._chores_since = time.monotonic()
         return bool(self._chores_since and time.monotonic() - self._chores_since > CHORES_S)
 
-    def _find_hungry(self) -> list[Child]:
-        return [] if self._are_chores_late() else self.crew.find_hungry()
+    def _find_hungry(self, load_s: float = FULL_S) -> list[Child]:
+        return [] if self._are_chores_late() else self.crew.find_hungry(load_s)
 
     def _sort_ends(self) -> list[tuple[Claim, End]]:
         """Return the ends that our script writes; the others go their ways."""
@@ -302,7 +303,7 @@ class Turns:
         foreseen = self.oversight.find_expectant(AHEAD_S)
         expectant = [child for child in foreseen if not child.promises]
         free = self._find_free() + expectant
-        return free, expectant, [child for child in self._find_hungry() if child not in free]
+        return free, expectant, [child for child in self._find_hungry(AMPLE_S) if child not in free]
 
     def hear_next(self) -> None:
         """Take in an answer that is there already; first give the server something to do."""
