@@ -41,6 +41,11 @@ def sleep(seconds: float) -> float:
     return seconds
 
 
+def sleep_with(seconds: float, _value: bytes) -> None:
+    """Take that long, and something to carry."""
+    time.sleep(seconds)
+
+
 def touch(path: str) -> None:
     """Say so with a file."""
     Path(path).touch()
