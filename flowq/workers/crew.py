@@ -165,6 +165,7 @@ class Crew:
         if child.claims:
             size = child.unread_bytes + sum(claim.size_bytes for claim in claims)
             if size > MAX_UNREAD_BYTES:
+                child.is_recalled = True  # or the same would be claimed for it at once, and again
                 self.orphans.extend(claims)
                 return
         now = time.monotonic()

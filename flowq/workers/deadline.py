@@ -96,8 +96,8 @@ _ALARM = int(getattr(signal, "SIGALRM", 0))
 
 
 class _Alarm:
-    """The alarm clock of this process. An alarm that is set is left alone when it comes before the
-    deadline; it is set anew when it goes off too early, or when nobody waits for it.
+    """The alarm clock of this process. An alarm that is set is left alone when it comes not long
+    before the deadline; it is set anew when it goes off too early, or is not ours any more.
 
     An object, because each write to a class makes Python forget what it knows about that class.
     """
@@ -106,9 +106,12 @@ class _Alarm:
         self.current: AlarmDeathPenalty | None = None
 
     def ring_within(self, seconds: float) -> None:
-        """See to it that it goes off by then: in most cases it will, and asking costs little."""
+        """See to it that it goes off by then: in most cases it will, and asking costs little.
+
+        Not in the first half of that time: each signal interrupts what C code waits for.
+        """
         is_ours = _get_handler(_ALARM) is _on_alarm
-        if not is_ours or not 0 < signal.getitimer(signal.ITIMER_REAL)[0] <= seconds:
+        if not is_ours or not seconds / 2 <= signal.getitimer(signal.ITIMER_REAL)[0] <= seconds:
             self.set(seconds)
 
     def set(self, seconds: float) -> None:
@@ -127,6 +130,7 @@ class _Alarm:
         """Raise when the time is up."""
         penalty = self.current
         if penalty is None:
+            self.set(0.0)  # a job may have left one that repeats itself
             return
         left_s = penalty.deadline - time.monotonic()
         if left_s > 0.01:
@@ -164,6 +168,12 @@ DEATH_PENALTY_CLASS: type[BaseDeathPenalty] = (
     AlarmDeathPenalty if hasattr(signal, "SIGALRM") else ThreadDeathPenalty
 )
 """RQ's way where there is SIGALRM, else a thread."""
+
+
+def disarm() -> None:
+    """Let nothing go off in a job that has no timeout."""
+    if DEATH_PENALTY_CLASS is AlarmDeathPenalty:
+        _alarm.set(0.0)
 
 
 def prepare() -> None:

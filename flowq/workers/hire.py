@@ -69,7 +69,7 @@ class Child:
     @property
     def unread_bytes(self) -> int:
         """At most how much waits in its channel."""
-        return sum(claim.size_bytes for claim in self.claims.values())
+        return sum(claim.size_bytes for claim in self.waiting)
 
 
 def hire(mode: Mode, settings: Settings, siblings: Sequence[Child]) -> Child:

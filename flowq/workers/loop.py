@@ -219,9 +219,12 @@ class Supervisor:
         self._is_offline, self.turns.is_dry = False, False
         log.info("Redis is back")
 
+    def _hears_within(self, wait_s: float) -> bool:
+        return self.turns.is_answered or bool(self._waiter.wait([self.turns.source], wait_s))
+
     def _end(self) -> None:
         """Put back what was not ended, and leave; what cannot be put back others will find."""
-        while self.turns.is_under_way and self._waiter.wait([self.turns.source], LAST_WORD_S):
+        while self.turns.is_under_way and self._hears_within(LAST_WORD_S):
             self._try(self.turns.hear)
         left = [*self.crew.close(), *self.turns.list_pending()]
         try:

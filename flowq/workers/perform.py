@@ -35,7 +35,7 @@ from flowq.runtime.job import Job
 from flowq.runtime.queue import Queue
 from flowq.workers.address import Address
 from flowq.workers.claims import DEFAULT_TIMEOUT_S, End, Task
-from flowq.workers.deadline import DEATH_PENALTY_CLASS
+from flowq.workers.deadline import DEATH_PENALTY_CLASS, disarm
 from flowq.workers.environment import make_teller
 from flowq.workers.output import open_stream
 from flowq.workers.restoring import Restorer
@@ -129,6 +129,7 @@ class Bench:
     def _call(self, job: Job) -> Any:
         timeout_s = job.timeout or DEFAULT_TIMEOUT_S
         if timeout_s <= 0:
+            disarm()
             return job.perform()
         with _get_penalty(timeout_s):
             return job.perform()

@@ -142,7 +142,8 @@ class Turns:
             return inf
         if self.crew.idle or len(self.crew.ends) >= ENDS_LIMIT or self._find_hungry():
             return 0.0
-        foreseen_s = self.oversight.foresee_s() if can_claim and not self.is_dry else inf
+        can_foresee = can_claim and not self.is_dry and not self._are_chores_late()
+        foreseen_s = self.oversight.foresee_s() if can_foresee else inf
         hold_s = inf if self._ends_since is None else self._ends_since + HOLD_S - time.monotonic()
         return max(0.0, min(foreseen_s, hold_s))
 
@@ -224,6 +225,12 @@ class Turns:
     def _find_hungry(self, load_s: float = FULL_S) -> list[Child]:
         return [] if self._are_chores_late() else self.crew.find_hungry(load_s)
 
+    def _find_expectant(self) -> list[Child]:
+        if self._are_chores_late():
+            return []
+        foreseen = self.oversight.find_expectant(AHEAD_S)
+        return [child for child in foreseen if not child.promises]
+
     def _sort_ends(self) -> list[tuple[Claim, End]]:
         """Return the ends that our script writes; the others go their ways."""
         ends = []
@@ -300,8 +307,7 @@ class Turns:
         """Return those that can take any job, the expectant among them, and the hungry ones."""
         if not self._can_claim():
             return [], [], []
-        foreseen = self.oversight.find_expectant(AHEAD_S)
-        expectant = [child for child in foreseen if not child.promises]
+        expectant = self._find_expectant()
         free = self._find_free() + expectant
         return free, expectant, [child for child in self._find_hungry(AMPLE_S) if child not in free]
 
@@ -328,8 +334,8 @@ class Turns:
             raise
         sent = self._sent.popleft()
         sent.promise(-1)
+        self._take(turn, sent)  # before the next look at the connection, which may have ended
         self.is_answered = bool(self._sent) and self.ledger.has_answer()
-        self._take(turn, sent)
 
     def _take(self, turn: Turn, sent: Sent) -> None:
         for (claim, end), answer in zip(sent.ends, turn.answers, strict=True):
@@ -343,6 +349,9 @@ class Turns:
             self.is_dry = not turn.has_left
             self._suspended_until = time.monotonic() + SUSPENDED_S if turn.is_suspended else 0.0
         self._claimed += len(turn.claims)
+        if turn.has_left and not turn.claims:  # what comes next is not short
+            for child in sent.hungry:
+                child.load_s = 0.0  # or it would ask again at once, and again
         self.crew.hand_over(
             turn.claims, sent.room.cost_by_kind, sent.expectant, are_last=not turn.has_left
         )

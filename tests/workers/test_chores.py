@@ -52,3 +52,13 @@ def test_a_chore_does_not_wait_for_ever(
     work_off(batches=batches)
     assert left[0] > 0
     assert {job.get_status() for job in jobs} == {"finished"}
+
+
+def test_a_chore_does_not_wait_for_ever_behind_jobs_whose_ends_can_be_foreseen(
+    queue: Queue, work_off: Callable[..., Any], left: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "CHORES_S", 0.3)
+    for _ in range(80):
+        queue.enqueue(worker_jobs.sleep, 0.01)
+    work_off()
+    assert left[0] > 0

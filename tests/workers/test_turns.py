@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,10 @@ from rq.job import JobStatus
 from flowq.runtime import keys
 from flowq.runtime.job import Job
 from flowq.runtime.queue import Queue
-from flowq.workers.crew import Crew
+from flowq.workers import loop
+from flowq.workers.crew import MAX_UNREAD_BYTES, Crew
 from flowq.workers.ledger import Ledger
+from flowq.workers.loop import Supervisor
 from flowq.workers.turns import Turns
 
 WorkOff = Callable[..., Any]
@@ -104,6 +107,69 @@ def test_a_connection_that_breaks_under_two_turns_costs_nothing(
 
 
 @pytest.mark.usefixtures("slow_server")
+def test_an_answer_that_was_read_counts_though_the_connection_has_ended_behind_it(
+    queue: Queue, work_off: WorkOff, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receive, take, broken = Ledger.receive, Turns._take, []
+    read: list[Any] = []
+    taken: list[Any] = []
+
+    def receive_and_note(self: Ledger) -> Any:
+        read.append(receive(self))
+        return read[-1]
+
+    def take_and_note(self: Turns, turn: Any, sent: Any) -> None:
+        taken.append(turn)
+        take(self, turn, sent)
+
+    def break_once(self: Ledger) -> bool:
+        if not broken:
+            broken.append(True)
+            self._line.disconnect()
+            raise redis.ConnectionError("connection closed by server")
+        return bool(self._line.can_read(timeout=0))
+
+    monkeypatch.setattr(Ledger, "receive", receive_and_note)
+    monkeypatch.setattr(Ledger, "has_answer", break_once)
+    monkeypatch.setattr(Turns, "_take", take_and_note)
+    jobs = _enqueue(queue, path)
+    work_off()
+    assert broken
+    assert taken == read
+    _assert_each_ran_once(jobs, path)
+
+
+@pytest.mark.usefixtures("slow_server")
+def test_a_worker_that_ends_now_takes_in_both_answers_that_are_there(
+    queue: Queue,
+    connection: redis.Redis,
+    work_off: WorkOff,
+    path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    play_round, forced = Supervisor._round, []
+
+    def play_round_and_stop(self: Supervisor) -> None:
+        play_round(self)
+        if len(self.turns._sent) == 2 and not forced:
+            forced.append(True)
+            connection.client_unpause()
+            for _ in range(3):  # behind the two turns
+                connection.ping()
+            self.stop()
+            self.stop()
+
+    monkeypatch.setattr(Supervisor, "_round", play_round_and_stop)
+    monkeypatch.setattr(loop, "LAST_WORD_S", 0.0)
+    jobs = _enqueue(queue, path)
+    work_off(concurrency=2)
+    assert forced
+    finished = [job for job in jobs if job.get_status() is JobStatus.FINISHED]
+    assert len(finished) + queue.count == COUNT
+    assert connection.zcard(f"{keys.PREFIX}:wip:default") == 0
+
+
+@pytest.mark.usefixtures("slow_server")
 def test_a_server_that_has_lost_its_functions_gets_them_back_under_two_turns(
     queue: Queue, work_off: WorkOff, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -159,11 +225,11 @@ def test_a_worker_that_finds_nothing_more_is_woken_whichever_answer_said_so(
 def test_what_has_ended_is_said_before_an_answer_that_is_there_is_taken_in(
     queue: Queue, work_off: WorkOff, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    take, send = Turns._take, Turns._send
+    hear, send = Turns.hear, Turns._send
     were_answered: list[bool] = []
 
-    def take_and_rest(self: Turns, turn: Any, sent: Any) -> None:
-        take(self, turn, sent)
+    def hear_and_rest(self: Turns) -> None:
+        hear(self)
         for child in self.crew.children if self.is_answered else []:  # it does it meanwhile
             assert not child.claims or child.channel.poll(5)
 
@@ -171,7 +237,7 @@ def test_what_has_ended_is_said_before_an_answer_that_is_there_is_taken_in(
         were_answered.append(self.is_answered)
         send(self, ends)
 
-    monkeypatch.setattr(Turns, "_take", take_and_rest)
+    monkeypatch.setattr(Turns, "hear", hear_and_rest)
     monkeypatch.setattr(Turns, "_send", note_and_send)
     monkeypatch.setattr(Ledger, "has_answer", lambda self: self._line.can_read(timeout=5))
     jobs = _enqueue(queue, path)
@@ -232,3 +298,36 @@ def test_what_the_last_end_queues_is_claimed_with_it(
     assert future.return_value() == 3
     [ended] = [ended for ended, claimed in turns if future.id in claimed]
     assert ended, "another turn had to look for it"
+
+
+@pytest.fixture
+def turns_taken(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """How many ends each turn told, and how many jobs it brought."""
+    counts: list[tuple[int, int]] = []
+    take = Turns._take
+
+    def note_and_take(self: Turns, turn: Any, sent: Any) -> None:
+        counts.append((len(sent.ends), len(turn.claims)))
+        take(self, turn, sent)
+
+    monkeypatch.setattr(Turns, "_take", note_and_take)
+    return counts
+
+
+def test_a_child_that_takes_short_jobs_only_does_not_ask_again_and_again_for_them(
+    queue: Queue, work_off: WorkOff, turns_taken: list[tuple[int, int]]
+) -> None:
+    for seconds in [0.0] * 100 + [0.2]:
+        queue.enqueue(worker_jobs.sleep, seconds)
+    queue.enqueue(worker_jobs.nothing)  # nobody knows yet that it is short
+    work_off()
+    assert turns_taken.count((0, 0)) < 10
+
+
+def test_jobs_that_are_too_large_to_wait_in_a_child_are_not_claimed_again_and_again(
+    queue: Queue, work_off: WorkOff, turns_taken: list[tuple[int, int]]
+) -> None:
+    for _ in range(COUNT):
+        queue.enqueue(worker_jobs.sleep_with, 0.001, os.urandom(MAX_UNREAD_BYTES))
+    work_off()
+    assert sum(claimed for _, claimed in turns_taken) < 2.5 * COUNT

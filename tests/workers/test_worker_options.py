@@ -254,6 +254,37 @@ def test_an_alarm_that_nobody_waits_for_does_no_harm() -> None:
         assert signal.getitimer(signal.ITIMER_REAL)[0] > 0
 
 
+@pytest.mark.usefixtures("alarm")
+def test_an_alarm_that_a_job_lets_repeat_ends_when_it_goes_off() -> None:
+    with AlarmDeathPenalty(60.0, TimeoutError):
+        signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
+    deadline = time.monotonic() + 0.1
+    while time.monotonic() < deadline:
+        pass
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+@pytest.mark.usefixtures("alarm")
+@pytest.mark.parametrize("first_s", [1.0, 60.0])
+def test_the_alarm_of_a_short_timeout_does_not_interrupt_a_job_with_a_longer_one(
+    first_s: float,
+) -> None:
+    with AlarmDeathPenalty(first_s, TimeoutError):
+        pass
+    with AlarmDeathPenalty(180.0, TimeoutError):
+        assert signal.getitimer(signal.ITIMER_REAL)[0] > 90
+
+
+@pytest.mark.parametrize("timeout_s", [-1, 180])
+def test_no_alarm_of_an_earlier_job_ends_one_that_has_another_handler(
+    queue: Queue, work_off: Callable[..., Any], timeout_s: int
+) -> None:
+    queue.enqueue(worker_jobs.nothing, job_timeout=1)
+    job = queue.enqueue(worker_jobs.sleep_with_default_alarm, 1.5, job_timeout=timeout_s)
+    work_off()
+    assert job.get_status() is JobStatus.FINISHED
+
+
 def test_the_door_of_the_package_is_light() -> None:
     code = "import sys, flowq.workers; sys.exit('redis' in sys.modules or 'rq' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -41,6 +41,17 @@ def sleep(seconds: float) -> float:
     return seconds
 
 
+def sleep_with(seconds: float, _value: bytes) -> None:
+    """Take that long, and something to carry."""
+    time.sleep(seconds)
+
+
+def sleep_with_default_alarm(seconds: float) -> None:
+    """Take that long, without Python's handler of the signal of the alarm."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    time.sleep(seconds)
+
+
 def touch(path: str) -> None:
     """Say so with a file."""
     Path(path).touch()
