@@ -171,7 +171,7 @@ def _conclude(bench: Bench, task: Any, end: End) -> End:
         return end._replace(how="later")
     except Exception:  # the supervisor tries another child, and gives up after a few
         log.exception("job %s: RQ's own way to end it failed", Task._make(task).job_id)
-        return end._replace(how="long")
+        return end._replace(how="conclude")
 
 
 def _do_chore(bench: Bench, name: str, arguments: tuple[Any, ...]) -> None:

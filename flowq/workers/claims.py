@@ -24,9 +24,9 @@ class Task(NamedTuple):
 class End(NamedTuple):
     """How one execution ended, as a child (or, for a dead child, the supervisor) reports it.
 
-    `status` is finished, failed or stopped; `how` says who writes it: "turn" our script, "long"
-    RQ's own way in a child, "later" the same when the server answers again, "done" it has been
-    written already, "lost" somebody else ended it, "died" the supervisor says so.
+    `status` is finished, failed or stopped; `how` says who writes it: "turn" our script,
+    "conclude" RQ's own code in a child, "later" the same when the server answers again, "done" it
+    has been written already, "lost" somebody else ended it, "died" the supervisor says so.
     Units: instants in epoch seconds; `ttl` as the script takes it. `field` and `value` are what the
     result entry holds. `is_spent`: the child must not get another job.
     """
@@ -49,7 +49,7 @@ class Claim:
 
     Numbers rise in the order of handing over. `is_light`: Redis has no records of the execution
     yet. `is_plain`: its end has to look at little (lua/turn_claims.lua). `handed_at` is on the
-    monotonic clock. `tries` counts the children that were asked to end it the long way.
+    monotonic clock. `tries` counts the children that were asked to conclude it.
     """
 
     number: int

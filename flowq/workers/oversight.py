@@ -169,7 +169,7 @@ def _too_late(claim: Claim) -> str:
     )
 
 
-def needs_long_way(claim: Claim, end: End) -> bool:
+def needs_conclusion(claim: Claim, end: End) -> bool:
     """Whether RQ's own code has to end a job whose process died."""
     if end.status == "stopped" or int(claim.find("retries_left") or 0) > 0:
         return True

@@ -139,7 +139,14 @@ class Bench:
         ended_at = time.time()
         if isinstance(value, Retry):
             return End(
-                task.number, "finished", "long", started_at, ended_at, "", "retry", dump(job, value)
+                task.number,
+                "finished",
+                "conclude",
+                started_at,
+                ended_at,
+                "",
+                "retry",
+                dump(job, value),
             )
         job._result = value
         job._status = JobStatus.FINISHED
@@ -150,7 +157,7 @@ class Bench:
         return End(
             task.number,
             "finished",
-            "long" if _is_rare(job, ttl) else "turn",
+            "conclude" if _needs_conclusion(job, ttl) else "turn",
             started_at,
             ended_at,
             str(ttl),
@@ -178,13 +185,13 @@ class Bench:
             call_exception_handlers(self.settings.exception_handlers, job, *exc_info)
         except BaseException:  # noqa: BLE001 - a handler's error must not hide the job's
             text += f"\nThis exception handler failed too:\n{format_exc_info(sys.exc_info())}"
-        is_rare = _is_rare_failure(job) or not self.settings.keeps_failures
+        is_for_rq = _fails_by_rq(job) or not self.settings.keeps_failures
         return failed(
             task.number,
             text,
             started_at,
             ended_at,
-            how="long" if is_rare else "turn",
+            how="conclude" if is_for_rq else "turn",
             ttl="" if job.failure_ttl is None else str(job.failure_ttl),
             generation=job._generation,
         )
@@ -205,7 +212,7 @@ class Bench:
             with suppress(OSError):
                 os.chdir(self._folder)
 
-    # Ending the long way -------------------------------------------------------------------------
+    # Concluding ---------------------------------------------------------------------------------
 
     def conclude(self, task: Task, end: End) -> End:
         """End an execution by RQ's own code: dependents, repeats, rate limits, retries, webhooks.
@@ -313,7 +320,7 @@ def dump(job: Job, value: Any) -> str:
     return b64encode(data).decode()
 
 
-def _is_rare(job: Job, ttl: int) -> bool:
+def _needs_conclusion(job: Job, ttl: int) -> bool:
     return bool(
         job.repeats_left
         or job.rate_limit_key
@@ -323,7 +330,7 @@ def _is_rare(job: Job, ttl: int) -> bool:
     )
 
 
-def _is_rare_failure(job: Job) -> bool:
+def _fails_by_rq(job: Job) -> bool:
     ttl = job.failure_ttl
     return bool(
         job.should_retry or job.rate_limit_key or job.webhooks or (ttl is not None and ttl <= 0)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from contextlib import suppress
 from dataclasses import dataclass
 from math import inf
 from typing import Any
@@ -20,12 +19,13 @@ from typing import Any
 from redis.exceptions import ReadOnlyError, ResponseError
 
 from flowq.workers.claims import Claim, End, Turn
+from flowq.workers.conclusions import Conclusions
 from flowq.workers.crew import AMPLE_S, FULL_S
 from flowq.workers.doorbell import Doorbell
 from flowq.workers.hire import Child
 from flowq.workers.ledger import Ledger, Room
 from flowq.workers.limits import Limits
-from flowq.workers.oversight import Oversight, complete, needs_long_way
+from flowq.workers.oversight import Oversight, complete, needs_conclusion
 from flowq.workers.pace import AHEAD_S, BATCH_S
 from flowq.workers.upkeep import Upkeep
 
@@ -35,8 +35,6 @@ HOLD_S = 0.008
 
 ENDS_LIMIT = 64
 SUSPENDED_S = 0.5
-MAX_CONCLUSIONS = 3
-LATER_S = 0.5
 CHORES_S = 5.0
 
 log = logging.getLogger("rq.worker")
@@ -78,13 +76,12 @@ class Turns:
         self.doorbell = doorbell
         self.upkeep = upkeep
         self.limits = limits
+        self.conclusions = Conclusions(ledger, oversight.crew)
         self.done = 0
         self.is_dry = False
         self.is_closing = False
         self._claimed = 0
         self._suspended_until = 0.0
-        self._rare: list[tuple[Claim, End]] = []
-        self._rare_after = 0.0
         self._ends_since: float | None = None
         self._chores_since: float | None = None
         self._sent: deque[Sent] = deque()
@@ -111,12 +108,14 @@ class Turns:
     @property
     def has_something_to_say(self) -> bool:
         """Whether there are ends that Redis does not know for sure."""
-        return bool(self._sent or self._rare or self.crew.ends or self.upkeep.failing)
+        waiting = self.conclusions.waiting
+        return bool(self._sent or waiting or self.crew.ends or self.upkeep.failing)
 
     def list_pending(self) -> list[Claim]:
         """Return the claims that have ended here, and perhaps not in Redis."""
         sent = [end for sent in self._sent for end in sent.ends]
-        return [claim for claim, _ in [*self._rare, *self.crew.ends, *self.upkeep.failing, *sent]]
+        waiting = self.conclusions.waiting
+        return [claim for claim, _ in [*waiting, *self.crew.ends, *self.upkeep.failing, *sent]]
 
     def wants_claims(self) -> bool:
         """Whether an idle child could take a job."""
@@ -165,7 +164,7 @@ class Turns:
         return self.is_dry and all(child not in sent.free for sent in self._sent)
 
     def _can_claim(self) -> bool:
-        if self.is_closing or self._rare:
+        if self.is_closing or self.conclusions.waiting:
             return False
         if self._suspended_until and time.monotonic() < self._suspended_until:
             return False
@@ -194,12 +193,12 @@ class Turns:
         if self._is_unsure:
             self._reconcile()
         self._place_orphans()
-        self._conclude_rare()
+        self._conclude()
         if self._are_chores_late():
             self.crew.do_chores()
         if not self.due_in_s():
             ends = self._sort_ends()
-            self._conclude_rare()
+            self._conclude()
             # An end may queue what it held back, so with ends there is always a look.
             if ends or self.may_find():
                 self._send(ends)
@@ -234,7 +233,7 @@ class Turns:
     def _sort_ends(self) -> list[tuple[Claim, End]]:
         """Return the ends that our script writes; the others go their ways."""
         ends = []
-        self._rare += self.upkeep.failing
+        self.conclusions.waiting += self.upkeep.failing
         self.upkeep.failing.clear()
         while self.crew.ends:
             claim, end = self.crew.ends.popleft()
@@ -242,30 +241,18 @@ class Turns:
                 self._count(claim, end)
                 self.is_dry = False  # RQ's code may have queued something
             elif end.how == "later":
-                claim.tries = 0
-                self._rare.append((claim, end._replace(how="long")))
-                self._rare_after = time.monotonic() + LATER_S
-            elif end.how == "long" or (end.how == "died" and needs_long_way(claim, end)):
-                self._rare.append((claim, end._replace(how="long")))
+                self.conclusions.put_off(claim, end)
+            elif end.how == "conclude" or (end.how == "died" and needs_conclusion(claim, end)):
+                self.conclusions.add(claim, end)
             elif end.how == "died":
                 ends.append((claim, complete(claim, end)))
             else:
                 ends.append((claim, end))
         return ends
 
-    def _conclude_rare(self) -> None:
-        if not self._rare or time.monotonic() < self._rare_after:
-            return
-        for claim, end in list(self._rare):
-            claim.end = end
-            if claim.tries >= MAX_CONCLUSIONS:
-                log.error("job %s cannot be ended as RQ would; it is ended without", claim.job_id)
-                with suppress(ResponseError):  # then it stays in WIP, and RQ finds it abandoned
-                    self.ledger.force_end(claim)
-                self._count(claim, end)
-            elif not self.crew.conclude(claim, end):
-                continue
-            self._rare.remove((claim, end))
+    def _conclude(self) -> None:
+        for claim, end in self.conclusions.go_on():
+            self._count(claim, end)
 
     def _place_orphans(self) -> None:
         """Give what was taken back from children to idle ones, or else to anybody."""
@@ -301,7 +288,7 @@ class Turns:
         if not self.crew.is_busy:
             self.hear()
             if not self._sent:
-                self._conclude_rare()  # nothing else may come for half a second
+                self._conclude()  # nothing else may come for half a second
 
     def _find_takers(self) -> tuple[list[Child], list[Child], list[Child]]:
         """Return those that can take any job, the expectant among them, and the hungry ones."""
@@ -330,7 +317,7 @@ class Turns:
             if not isinstance(error, ReadOnlyError):
                 # The script cannot digest one of them: each is ended on its own, by RQ's code.
                 ends = self._sent[0].ends
-                ends[:] = [(claim, end._replace(how="long")) for claim, end in ends]
+                ends[:] = [(claim, end._replace(how="conclude")) for claim, end in ends]
             raise
         sent = self._sent.popleft()
         sent.promise(-1)
@@ -341,8 +328,8 @@ class Turns:
         for (claim, end), answer in zip(sent.ends, turn.answers, strict=True):
             if answer == "ok":
                 self.ledger.credit(end)
-            if answer == "long":
-                self._rare.append((claim, end))
+            if answer == "conclude":
+                self.conclusions.add(claim, end)
             else:
                 self._count(claim, end)
         if sent.room.slots:

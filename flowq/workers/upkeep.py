@@ -138,4 +138,4 @@ class Upkeep:
             crashes = claim.find("flowq_crashes")
             note = f"{text}; that happened {crashes} times" if int(crashes or 1) > 1 else text
             end = died(claim, note, "", 0.0)
-            self.failing.append((claim, end._replace(how="long")))
+            self.failing.append((claim, end._replace(how="conclude")))

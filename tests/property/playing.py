@@ -99,7 +99,7 @@ class Server:
         running = self.executions.pop(job_id)
         if isinstance(running, Claim):
             answer = self._end_as_ours(running, outcome)
-            if answer != "long":
+            if answer != "conclude":
                 return answer == "ok"
             running = (self.get(job_id), Execution(running.execution_id, job_id, self.connection))
             running[1].created_at = now()
@@ -114,7 +114,7 @@ class Server:
         end = End(claim.number, outcome, "turn", at, at, ttl, generation=generation)
         if outcome == "failed" and claim.find("retries_left") not in ("", "0"):
             is_there = self.connection.exists(f"rq:execution:{claim.job_id}:{claim.execution_id}")
-            return "long" if is_there else "lost"
+            return "conclude" if is_there else "lost"
         (answer,) = self._turn([(claim, end)], 0).answers
         return answer
 

@@ -17,8 +17,8 @@ from rq.worker import SimpleWorker
 
 from flowq.runtime.queue import Queue
 from flowq.workers.claims import Claim, End
+from flowq.workers.conclusions import MAX_TRIES
 from flowq.workers.crew import Crew
-from flowq.workers.turns import MAX_CONCLUSIONS
 from flowq.workers.waiter import Waiter
 
 NOTED = re.compile(rb"^\d{4}-\d\d-\d\dT[\d:.]+Z$|^\d{10}\.\d+$|^\d+-\d+$")
@@ -193,7 +193,7 @@ def test_children_that_die_before_they_begin_to_end_a_job_do_not_cost_it_its_ret
     def conclude_and_die(crew: Crew, claim: Claim, end: End) -> bool:
         is_told = conclude(crew, claim, end)
         for child in crew.children:
-            if child.concluding is claim and len(killed) < MAX_CONCLUSIONS:
+            if child.concluding is claim and len(killed) < MAX_TRIES:
                 killed.append(child.process.pid)
                 child.process.kill()
         return is_told
@@ -201,5 +201,5 @@ def test_children_that_die_before_they_begin_to_end_a_job_do_not_cost_it_its_ret
     monkeypatch.setattr(Crew, "conclude", conclude_and_die)
     job = queue.enqueue(worker_jobs.fail_once, "runs", retry=rq.Retry(max=1))
     work_off(mode="multiprocessing")  # where it takes long until a new child begins anything
-    assert len(killed) == MAX_CONCLUSIONS
+    assert len(killed) == MAX_TRIES
     assert job.get_status() is JobStatus.FINISHED

@@ -46,7 +46,7 @@ def test_a_job_that_is_to_be_retried_is_queued_once_when_the_reply_is_lost(queue
     address = address_of(queue.connection)
     options = {**address.options, "retry": NetworkRetry(NoBackoff(), 3)}  # as redis.Redis(…) has
     breaking = Address(address.redis_class, LosesReplies, options)
-    end = failed(claim.number, "it has failed", 0.0, 1.0, how="long")
+    end = failed(claim.number, "it has failed", 0.0, 1.0, how="conclude")
     Bench(Settings("w", breaking)).conclude(Task._make(claim.message), end)
     assert not LosesReplies.losses_left
     assert queue.job_ids == [job.id]

@@ -15,7 +15,7 @@
 --          queue   value of the result
 -- Returns {answers, claims, held, suspended, more}:
 --   answers    for each end "ok", "lost" (the execution was taken from us: nothing is written) or
---              "long" (jobs depend on it: RQ's own way has to end it, nothing is written)
+--              "conclude" (jobs depend on it: RQ's own code has to end it, nothing is written)
 --   claims     {job, execution, queue, {field, value…}, marks} for each claimed job; the hash as it
 --              was before, without empty fields
 --   held       how many executions the worker has now

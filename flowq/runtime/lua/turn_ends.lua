@@ -121,7 +121,7 @@ local function read_for_end(e)
 end
 
 local function finish(e, has_dependents)
-  if has_dependents and redis.call('EXISTS', e.key .. ':dependents') == 1 then return 'long' end
+  if has_dependents and redis.call('EXISTS', e.key .. ':dependents') == 1 then return 'conclude' end
   if not e.is_held and not was_canceled(e) then return 'lost' end
   e.is_over = true
   drop_record(e)

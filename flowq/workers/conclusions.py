@@ -1,0 +1,67 @@
+"""Executions that RQ's own code has to end, in a child: jobs with dependents, retries, webhooks.
+
+Our script ends most jobs; how an end is written says `End.how`.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+
+from redis.exceptions import ResponseError
+
+from flowq.workers.claims import Claim, End
+from flowq.workers.crew import Crew
+from flowq.workers.ledger import Ledger
+
+MAX_TRIES = 3
+"""How many children may fail to conclude one execution."""
+
+LATER_S = 0.5
+
+log = logging.getLogger("rq.worker")
+
+
+class Conclusions:
+    """What has ended and is to be concluded. While anything is `waiting` nothing is claimed."""
+
+    def __init__(self, ledger: Ledger, crew: Crew) -> None:
+        self.ledger = ledger
+        self.crew = crew
+        self.waiting: list[tuple[Claim, End]] = []
+        self._not_before = 0.0
+
+    def add(self, claim: Claim, end: End) -> None:
+        """Conclude it when a child is idle."""
+        self.waiting.append((claim, end._replace(how="conclude")))
+
+    def put_off(self, claim: Claim, end: End) -> None:
+        """Conclude it later: the server did not answer the child."""
+        claim.tries = 0
+        self._not_before = time.monotonic() + LATER_S
+        self.add(claim, end)
+
+    def go_on(self) -> Iterator[tuple[Claim, End]]:
+        """Give them to idle children; give those that were given up, and ended by our script.
+
+        Errors: redis-py's.
+        """
+        if not self.waiting or time.monotonic() < self._not_before:
+            return
+        for claim, end in list(self.waiting):
+            claim.end = end
+            is_given_up = claim.tries >= MAX_TRIES
+            if is_given_up:
+                self._give_up(claim)
+            elif not self.crew.conclude(claim, end):
+                continue
+            self.waiting.remove((claim, end))
+            if is_given_up:
+                yield claim, end
+
+    def _give_up(self, claim: Claim) -> None:
+        log.error("job %s cannot be ended as RQ would; it is ended without", claim.job_id)
+        with suppress(ResponseError):  # then it stays in WIP, and RQ finds it abandoned
+            self.ledger.force_end(claim)
