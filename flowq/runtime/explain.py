@@ -24,7 +24,10 @@ NAMED = 5
 
 _MET = {"finished", "passed", "tolerated"}
 _SHOWN = {"skipped": "skipped", "passed": "skipped", "failed": "failed", "tolerated": "failed"}
-"""Outcomes of jobs that never ran, for which RQ's status is canceled."""
+"""Outcomes that RQ has no status for."""
+
+_WITHOUT_A_CALL = {"canceled", "finished"}
+"""RQ's statuses of jobs that never ran; it is finished for one that found its own `if` false."""
 
 _OPEN_STATES = {"open", "releasing"}
 
@@ -67,7 +70,7 @@ def explain(job_id: str, connection: Redis) -> Explanation:
         raise JobNotFound(job_id)
     status = job.get("status", "")
     outcome = job.get("flowq_outcome", "")
-    state = _SHOWN.get(outcome, status) if status == "canceled" else status
+    state = _SHOWN.get(outcome, status) if status in _WITHOUT_A_CALL else status
     if status == "deferred":
         reasons = tuple(_holds(job_id, job, connection))
     else:
@@ -207,6 +210,8 @@ def _beyond_holds(
         yield Reason("time", f"it waits until {at}", hint=hint)
     elif status == "started":
         yield _started(job_id, job, connection)
+    elif status == "finished" and job.get("flowq_outcome") == "passed":
+        yield Reason("ended", job.get("flowq_pass", ""))
     elif job.get("flowq_reason"):
         tolerated = "tolerated: " if job.get("flowq_outcome") == "tolerated" else ""
         yield Reason("ended", tolerated + job["flowq_reason"], *_culprits(job_id, connection))

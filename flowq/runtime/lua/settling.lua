@@ -75,7 +75,7 @@ local function decide(id, f, job)
   if f[2] == 'wait' and lost > 0 then return call_off(id, 'skipped', blame(f[8])) end
   if f[2] == 'wait' and bad > 0 then return say_stuck(id, f[8]) end
   if f[2] == 'skip' and bad + lost > 0 then return call_off(id, 'skipped', blame(f[8])) end
-  if int(f[6]) == 0 and f[7] == 'skip' then return call_off(id, 'passed', 'it has no blockers') end
+  if int(f[6]) == 0 and f[7] == 'skip' then return call_off(id, 'passed', why_empty(id)) end
   job = job or read_for_enqueue(id)
   if job[12] ~= 'deferred' or int(job[13]) > 0 then return end
   local is_held = job[14] and must_ask(id)
