@@ -50,6 +50,7 @@ class Enqueue:
     or its matrix, and the run.
     `group` is the id of the group that it is an item of, `group_name` what that is called; one that
     `grows` may add items to it. `slots` are the places that it takes in a `max_parallel`;
+    `condition` is what `if_` was made from, as declared, to be told when it is false;
     `inputs_from` is the job whose result has the inputs, `inside` the join of the nested workflow
     that it is a job of.
     Units: `timeout_s` in seconds, None for RQ's own default.
@@ -91,6 +92,7 @@ class Enqueue:
     if_empty: Policies = "run"
     on_crash: Literal["requeue", "fail"] = "requeue"
     at_front: bool = False
+    condition: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,9 @@ _INSIDE = re.compile(r"[.(]")  # what stands behind the name of a job in `inner.
 ASKING = "waits for approval"
 """The reason of a job that only an approval holds."""
 
+STUCK = "waits for a blocker to succeed"
+"""What the reason of a job begins with that waits until a blocker has succeeded after all."""
+
 
 @dataclass(frozen=True, slots=True)
 class Event:
@@ -64,7 +67,10 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class JobStatus:
-    """One job of a run, as far as the events tell. `attempts` counts its starts."""
+    """One job of a run, as far as the events tell.
+
+    `attempts` counts its starts; `deferred_at` is when the run was last told why it is held.
+    """
 
     name: str
     job_id: str
@@ -72,6 +78,7 @@ class JobStatus:
     reason: str = ""
     worker: str = ""
     attempts: int = 0
+    deferred_at: datetime | None = None
     queued_at: datetime | None = None
     started_at: datetime | None = None
     ended_at: datetime | None = None
@@ -90,6 +97,11 @@ class JobStatus:
     def is_asking(self) -> bool:
         """Whether only an approval holds it."""
         return self.state == "deferred" and self.reason == ASKING
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether all of its blockers have ended, and it waits until the others succeed too."""
+        return self.state == "deferred" and self.reason.partition(":")[0] == STUCK
 
     @property
     def is_tolerated(self) -> bool:
@@ -215,12 +227,12 @@ def fold(status: RunStatus, events: Iterable[Event]) -> RunStatus:
 
 
 def _waiting_or_running(state: str, jobs: Mapping[str, JobStatus]) -> str:
-    """Return `waiting` for a running run in which nothing can happen without an approval."""
+    """Return `waiting` for a running run in which nothing can happen unless somebody acts."""
     if state not in ("running", "waiting"):
         return state
-    is_asking = any(job.is_asking for job in jobs.values())
+    is_held_up = any(job.is_asking or job.is_stuck for job in jobs.values())
     is_busy = any(job.state in ("queued", "scheduled", "started") for job in jobs.values())
-    return "waiting" if (is_asking or state == "waiting") and not is_busy else "running"
+    return "waiting" if (is_held_up or state == "waiting") and not is_busy else "running"
 
 
 def _after(job: JobStatus, event: Event) -> JobStatus:
@@ -229,9 +241,11 @@ def _after(job: JobStatus, event: Event) -> JobStatus:
         return replace(job, ended_at=event.at)
     if event.state == "started":
         return replace(job, started_at=event.at, ended_at=None, attempts=job.attempts + 1)
+    deferred_at = event.at if event.state == "deferred" else job.deferred_at
     queued_at = event.at if event.state == "queued" else job.queued_at
     # It waits, again: what an earlier attempt left behind is not true of the next one.
-    return replace(job, queued_at=queued_at, started_at=None, ended_at=None, worker=event.worker)
+    job = replace(job, deferred_at=deferred_at, queued_at=queued_at, worker=event.worker)
+    return replace(job, started_at=None, ended_at=None)
 
 
 def _run_after(status: RunStatus, event: Event) -> RunStatus:

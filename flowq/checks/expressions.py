@@ -1,4 +1,4 @@
-"""The rules of what expressions name: it is declared, and has a value where it stands."""
+"""The rules of expressions: what they name is declared, and has a value where it stands."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import replace
 from itertools import chain
 
 from flowq.checks.edges import suggest_job
-from flowq.errors import Problem
-from flowq.expressions import References, find_references
+from flowq.errors import Problem, WorkflowInvalid
+from flowq.expressions import References, evaluate, find_references
 from flowq.expressions.places import ROOTS_BY_KEY, ROOTS_BY_WORKFLOW_KEY, find_workflow_texts
 from flowq.graph import Graph
 from flowq.nearest import did_you_mean
@@ -19,7 +19,7 @@ _GROUP_ATTRIBUTES = frozenset({"results", "outcomes", "by_key"})
 
 
 def check_expressions(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
-    """Expressions can be read; the jobs and inputs in them are declared."""
+    """Expressions can be read, have a value, and the jobs and inputs in them are declared."""
     inputs = [declared.name for declared in workflow.inputs]
     known = frozenset(inputs)
     for name, uses in graph.uses_by_name.items():
@@ -39,7 +39,9 @@ def check_expressions(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
 
 def _is_plain(references: References, inputs: frozenset[str], graph: Graph) -> bool:
     """Whether a text uses nothing but inputs and results of single jobs; most are like that."""
-    if references.problems or references.parts or not references.inputs <= inputs:
+    if references.problems or references.parts or references.constants:
+        return False
+    if not references.inputs <= inputs:
         return False
     jobs = graph.job_by_name
     return all(
@@ -68,9 +70,19 @@ def _shared_problems(
 ) -> Iterable[Problem]:
     return chain(
         references.problems,
+        _failing(references.constants),
         _unknown_inputs(owner, references.inputs, inputs, graph) if references.inputs else (),
         _unknown_results(graph, owner, references, speaker) if references.jobs else (),
     )
+
+
+def _failing(constants: Iterable[str]) -> Iterator[Problem]:
+    """Yield a problem for each expression that will never have a value, whatever is known."""
+    for constant in constants:
+        try:
+            evaluate(constant)
+        except WorkflowInvalid as invalid:
+            yield from invalid.problems
 
 
 def _unknown_inputs(

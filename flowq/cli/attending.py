@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import IO
 
 from flowq.cli import display, reporting, streams
-from flowq.cli.following import Asked, Attendant, UnattendedQueues, exit_code, follow
+from flowq.cli.following import Asked, Attendant, Stuck, UnattendedQueues, exit_code, follow
 from flowq.cli.interrupts import Interrupted, Interrupts
 from flowq.cli.logs import Tail
 from flowq.cli.own_workers import OwnWorkers
@@ -77,7 +77,7 @@ def _follow(
     since: str,
 ) -> RunStatus:
     attendants: list[Attendant] = [UnattendedQueues(run, place, at_once=workers is None)]
-    attendants.append(Asked(run, place))
+    attendants += [Asked(run, place), Stuck(run, place)]
     attendants += [workers] if workers else []
     if wishes.is_verbose:
         attendants.append(Tail())

@@ -12,6 +12,7 @@ from flowq.cli.place import Place, opened
 from flowq.client import Explanation, Run
 from flowq.errors import JobNotFound, NotFound, RunNotFound
 from flowq.nearest import did_you_mean
+from flowq.render.lines import printable
 from flowq.status import ENDED, RunStatus
 
 MAX_JOBS = 5
@@ -35,7 +36,8 @@ def command(run_or_job: str, job: str | None, redis_url: str | None, verbose: bo
     """
     with opened(redis_url) as place:
         for explanation in _explanations(run_or_job, job, place):
-            streams.write(f"{explanation}\n")
+            lines = str(explanation).split("\n")
+            streams.write("".join(f"{printable(line)}\n" for line in lines))
 
 
 def _explanations(run_or_job: str, job: str | None, place: Place) -> Iterator[Explanation]:

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import time
 from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
 from typing import Protocol
 
+from flowq import client
 from flowq.cli.display import Display
 from flowq.cli.interrupts import Interrupts
 from flowq.cli.place import Place
 from flowq.client import Run
-from flowq.errors import WrongState
-from flowq.status import Event, RunStatus
+from flowq.errors import JobNotFound, WrongState
+from flowq.status import ENDED, Event, JobStatus, RunStatus
 
 POLL_S = 0.25
 """How soon Ctrl-C is seen to, at the latest."""
 
 REMIND_S = 30.0
+
+MAX_STUCK = 5
+"""How many jobs that wait, and how many of their blockers, are told of one by one."""
 
 
 class Attendant(Protocol):
@@ -113,6 +120,55 @@ class Asked:
             message = f" ({facts[name].message})" if name in facts and facts[name].message else ""
             display.note(f"{name} waits for an approval{message}; give it with: {command}")
         self._told = asking
+
+
+class Stuck:
+    """Says once which jobs wait for blockers that did not succeed, and what can be done."""
+
+    def __init__(self, run: Run, place: Place) -> None:
+        self._run = run
+        self._place = place
+        self._told: dict[str, datetime | None] = {}
+
+    def look(self, status: RunStatus, display: Display) -> None:
+        """Look for jobs that wait like that, or do so again, and have not been told of."""
+        stuck = {job.name: job.deferred_at for job in status.jobs.values() if job.is_stuck}
+        new = [status.jobs[name] for name in stuck if stuck[name] != self._told.get(name)]
+        for job in new[:MAX_STUCK]:
+            if blockers := self._find_blockers(job, status):  # else one runs again by now
+                display.note(self._sentence(job, blockers, status))
+        if len(new) > MAX_STUCK:
+            command = self._place.hint(f"explain {self._run.run_id} JOB")
+            display.note(f"{len(new) - MAX_STUCK} more jobs wait like that; see: {command}")
+        self._told = stuck
+
+    def _sentence(self, job: JobStatus, blockers: Sequence[JobStatus], status: RunStatus) -> str:
+        shown = ", ".join(f"{each.name} ({each.state})" for each in blockers[:MAX_STUCK])
+        more = f" and {len(blockers) - MAX_STUCK} more" if len(blockers) > MAX_STUCK else ""
+        requeue, run_id = self._requeue(blockers, status), self._run.run_id
+        again = f"run it again with: {requeue}; or " if requeue else ""
+        end = f"end the run with: {self._place.hint(f'cancel {run_id}')}"
+        retry = f"then go on with: {self._place.hint(f'retry {run_id}')}"
+        return f"{job.name} waits for {shown}{more} to succeed; {again}{end}, {retry}"
+
+    def _find_blockers(self, job: JobStatus, status: RunStatus) -> list[JobStatus]:
+        try:
+            reasons = client.explain(job.job_id, self._run.connection).reasons
+        except JobNotFound:  # deleted meanwhile
+            return []
+        ids = {job_id for reason in reasons for job_id in reason.job_ids}
+        bad, jobs = ENDED - {"finished"}, status.jobs.values()
+        return [each for each in jobs if each.job_id in ids and each.state in bad]
+
+    def _requeue(self, blockers: Sequence[JobStatus], status: RunStatus) -> str:
+        """Return RQ's command that runs the blockers again; "" when it would not do."""
+        if len(blockers) > MAX_STUCK or {job.state for job in blockers} - {"failed", "stopped"}:
+            return ""
+        facts = self._run.facts(replace(status, jobs={job.name: job for job in blockers}))
+        queues = {each.queue for each in facts.values()}
+        ids = " ".join(each.job_id for each in facts.values())
+        queue = shlex.quote(queues.pop()) if len(queues) == 1 else ""
+        return self._place.rq_hint(f"requeue --queue {queue} {ids}") if queue else ""
 
 
 def exit_code(status: RunStatus) -> int:

@@ -8,10 +8,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from flowq import client, server
 from flowq.cli import streams
 from flowq.errors import NotFound
+
+_SCHEMES_OF_RQ = ("redis", "rediss", "unix")
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,12 @@ class Place:
             return f"flowq {words}"
         shown = server.hide_password(self.option)
         return f"flowq {words} --redis-url {shlex.quote(shown)}"
+
+    def rq_hint(self, words: str) -> str:
+        """Return a command of RQ's that talks to the same server; "" when RQ's know no such URL."""
+        if urlsplit(self.url).scheme not in _SCHEMES_OF_RQ:
+            return ""
+        return f"rq {words} --url {shlex.quote(self.shown_url)}"
 
 
 @contextmanager

@@ -59,8 +59,9 @@ class References:
     Shape: `jobs` are (name, attribute), in the order of the text, none twice; `parts` adds the
     first key that is looked up in the value. `roots` are the names at the front: `inputs`, `jobs`,
     `item`, `index`, `matrix`, `result`, `env`, `run`, and `status` for any function of `statuses`,
-    which are `success`, `failure`, `always`, `canceled`. `problems` are those of the expressions
-    themselves; they have no position, and whether the names exist is not known.
+    which are `success`, `failure`, `always`, `canceled`. `constants` are the expressions that refer
+    to nothing. `problems` are those of the expressions themselves; they have no position, and
+    whether the names exist is not known.
     """
 
     inputs: frozenset[str] = frozenset()
@@ -71,6 +72,7 @@ class References:
     env: frozenset[str] = frozenset()
     statuses: frozenset[str] = frozenset()
     parts: tuple[tuple[str, str, str], ...] = ()
+    constants: tuple[str, ...] = ()
 
 
 _NONE = References()
@@ -104,14 +106,20 @@ def is_live(value: Any) -> bool:
     return any(has_live_expression(text) for text in _live_texts(value))
 
 
-def _sort_out(found: Sequence[Reference | Problem]) -> References:
+_Found = Reference | Problem | Expression  # an expression is found where it refers to nothing
+
+
+def _sort_out(found: Sequence[_Found]) -> References:
     names: dict[str, set[str]] = {}
     jobs: dict[tuple[str, str], None] = {}
     parts: dict[tuple[str, str, str], None] = {}
     problems: list[Problem] = []
+    constants: dict[str, None] = {}
     for one in found:
         if isinstance(one, Problem):
             problems.append(one)
+        elif isinstance(one, Expression):
+            constants[str(one)] = None
         elif one.root == "jobs":
             jobs[one.name, one.attribute] = None
             if one.part:
@@ -121,7 +129,12 @@ def _sort_out(found: Sequence[Reference | Problem]) -> References:
     named = {_FIELD_BY_ROOT[r]: frozenset(names[r] - {""}) for r in names if r in _FIELD_BY_ROOT}
     roots = frozenset([*names, "jobs"] if jobs else names)
     return References(
-        jobs=tuple(jobs), problems=tuple(problems), roots=roots, parts=tuple(parts), **named
+        jobs=tuple(jobs),
+        problems=tuple(problems),
+        roots=roots,
+        parts=tuple(parts),
+        constants=tuple(constants),
+        **named,
     )
 
 
@@ -182,16 +195,16 @@ def _live_texts(value: Any) -> Iterator[str]:
             waiting += reversed(part)
 
 
-def _find_in(text: str) -> list[Reference | Problem]:
+def _find_in(text: str) -> list[_Found]:
     try:
         parts = _parts_of(text)
     except Refused as refused:
         return [refused.as_problem(text)]
-    found: list[Reference | Problem] = []
+    found: list[_Found] = []
     for part in parts:
         if isinstance(part, Expression):
             references, refusals = _look_into(part.source)
-            found += references
+            found += references or (() if refusals else (part,))
             found += (refused.as_problem(str(part)) for refused in refusals)
     return found
 

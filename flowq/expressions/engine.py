@@ -84,8 +84,13 @@ class _Evaluation:
         value = self.value(node)
         if not isinstance(value, list | tuple | str):
             raise Refused("FQ305", f"{show(node)} is {describe(value)}, which cannot be sliced")
-        limits = [bounds.start, bounds.stop, bounds.step]
-        part = value[slice(*(None if limit is None else self.value(limit) for limit in limits))]
+        said = [bounds.start, bounds.stop, bounds.step]
+        limits = [None if limit is None else self.value(limit) for limit in said]
+        try:
+            part = value[slice(*limits)]
+        except _FAILURES:
+            message = "a slice needs whole numbers, and a step that is not 0"
+            raise Refused("FQ305", message) from None
         self.budget.spend(part)
         return part
 

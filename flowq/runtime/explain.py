@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,10 @@ NAMED = 5
 
 _MET = {"finished", "passed", "tolerated"}
 _SHOWN = {"skipped": "skipped", "passed": "skipped", "failed": "failed", "tolerated": "failed"}
-"""Outcomes of jobs that never ran, for which RQ's status is canceled."""
+"""Outcomes that RQ has no status for."""
+
+_WITHOUT_A_CALL = {"canceled", "finished"}
+"""RQ's statuses of jobs that never ran; it is finished for one that found its own `if` false."""
 
 _OPEN_STATES = {"open", "releasing"}
 
@@ -67,7 +70,7 @@ def explain(job_id: str, connection: Redis) -> Explanation:
         raise JobNotFound(job_id)
     status = job.get("status", "")
     outcome = job.get("flowq_outcome", "")
-    state = _SHOWN.get(outcome, status) if status == "canceled" else status
+    state = _SHOWN.get(outcome, status) if status in _WITHOUT_A_CALL else status
     if status == "deferred":
         reasons = tuple(_holds(job_id, job, connection))
     else:
@@ -99,13 +102,15 @@ def _holds(job_id: str, job: Mapping[str, str], connection: Redis) -> Iterator[R
         hint = f'flowq.release_job("{job_id}", connection=…) closes the declaration'
         yield Reason("open", "it has not been released", hint=hint)
     if future:
-        yield from _blockers(job_id, future, connection)
+        yield from _blockers(job_id, future, job.get("flowq_run", ""), connection)
     yield from _gates(job, connection)
     yield from _of_a_run(job_id, job, connection)
     yield from _dependencies(job, connection)
 
 
-def _blockers(job_id: str, future: Mapping[str, str], connection: Redis) -> Iterator[Reason]:
+def _blockers(
+    job_id: str, future: Mapping[str, str], run_id: str, connection: Redis
+) -> Iterator[Reason]:
     pending, ended_badly = [], []
     for raw_id, raw_outcome in connection.hscan_iter(keys.edges(job_id), count=1_000):
         blocker, outcome = as_text(raw_id), as_text(raw_outcome)
@@ -119,8 +124,18 @@ def _blockers(job_id: str, future: Mapping[str, str], connection: Redis) -> Iter
     if ended_badly and future.get("policy") == "wait":
         ids = tuple(blocker for blocker, _ in ended_badly)
         how = ", ".join(sorted({outcome for _, outcome in ended_badly}))
-        hint = "requeue it (rq requeue), delete it, or cancel this job; a run: cancel and retry it"
-        yield Reason("blockers", f"{_name(ids)} did not succeed ({how})", ids, hint)
+        again = _requeue(ended_badly, connection)
+        end = f"flowq cancel {run_id}, then flowq retry {run_id}" if run_id else "cancel this job"
+        yield Reason("blockers", f"{_name(ids)} did not succeed ({how})", ids, f"{again}{end}")
+
+
+def _requeue(ended_badly: Sequence[tuple[str, str]], connection: Redis) -> str:
+    """Return how to run again the first blocker that RQ can requeue, as a beginning of a hint."""
+    again = [blocker for blocker, outcome in ended_badly if outcome in ("failed", "stopped")]
+    if not again:
+        return ""
+    queue = _read(keys.job(again[0]), connection).get("origin", "")
+    return f"rq requeue --queue {queue} {again[0]} runs it again; or delete it; or "
 
 
 def _gates(job: Mapping[str, str], connection: Redis) -> Iterator[Reason]:
@@ -195,6 +210,8 @@ def _beyond_holds(
         yield Reason("time", f"it waits until {at}", hint=hint)
     elif status == "started":
         yield _started(job_id, job, connection)
+    elif status == "finished" and job.get("flowq_outcome") == "passed":
+        yield Reason("ended", job.get("flowq_pass", ""))
     elif job.get("flowq_reason"):
         tolerated = "tolerated: " if job.get("flowq_outcome") == "tolerated" else ""
         yield Reason("ended", tolerated + job["flowq_reason"], *_culprits(job_id, connection))

@@ -118,7 +118,7 @@ def _work(enqueue: Enqueue) -> dict[str, Any]:
     if enqueue.outputs is not None:
         kept["outputs"] = dict(enqueue.outputs)
     if enqueue.if_ is not None:
-        kept["if"] = enqueue.if_
+        kept |= {"if": enqueue.if_, "condition": enqueue.condition}
     if not kept:
         return {}
     beside: dict[str, Any] = {

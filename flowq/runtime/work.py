@@ -30,6 +30,9 @@ from flowq.runtime.masking import Mask
 from flowq.runtime.outcomes import get_result
 from flowq.runtime.patience import patiently
 
+MAX_CONDITION = 200
+"""How much is told of an `if` that is false. Units: characters."""
+
 
 def perform(work: Mapping[str, Any]) -> Any:
     """Do what `work` says (`flowq.runtime.planned` writes it), and return the job's result.
@@ -92,8 +95,16 @@ class _Performance:
         )
         if (asked or statuses["success"]) and self._value(condition, statuses):
             return True
-        self._say("skip", "its `if` is false")
+        self._say("skip", self._why_not(is_narrowed=not (asked or statuses["success"])))
         return False
+
+    def _why_not(self, *, is_narrowed: bool) -> str:
+        """Say which condition is false; what is narrowed is so only because of `success()`."""
+        if "condition" not in self.work:  # planned by an older version
+            return "its `if` is false"
+        source = " ".join(self.work["condition"].split())
+        meant = f"success() and ({source})" if is_narrowed else source
+        return f"its `if` is false: {meant:.{MAX_CONDITION}}"
 
     def _after(self, result: Any) -> None:
         scope = {**self.scope, "result": result}

@@ -10,15 +10,24 @@ import struct
 import subprocess
 import sys
 import termios
+from collections.abc import Callable
 from pathlib import Path
 
 _TOKEN = re.compile(r"\x1b\[([?0-9;]*)([A-Za-z])|\r|\n|[^\x1b\r\n]+")
 
 
 def run_on_terminal(
-    words: list[str], folder: Path, env: dict[str, str], columns: int, lines: int
+    words: list[str],
+    folder: Path,
+    env: dict[str, str],
+    columns: int,
+    lines: int,
+    look: Callable[[str], None] = lambda written: None,
 ) -> tuple[int, str]:
-    """Run `flowq` on a terminal of that size; return its exit code and all that it wrote."""
+    """Run `flowq` on a terminal of that size; return its exit code and all that it wrote.
+
+    `look` sees that as often as there is more of it, and may do something about it.
+    """
     primary, secondary = pty.openpty()
     fcntl.ioctl(secondary, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
     process = subprocess.Popen(
@@ -40,6 +49,7 @@ def run_on_terminal(
         if not part:
             break
         written += part
+        look(written.decode(errors="replace"))
     os.close(primary)
     return process.wait(timeout=20), written.decode()
 

@@ -249,3 +249,18 @@ def test_a_run_is_explained_by_its_jobs(call: Call, redis_url: str) -> None:
     call("cancel", run_id, *url)
     assert "the run was canceled" in call("explain", run_id, *url).out
     assert call("explain", "nope", *url).code == 5
+
+
+def test_a_job_that_its_own_condition_skipped_is_explained_by_it(
+    flowq: Flowq, folder: Path
+) -> None:
+    (folder / "iffy.yaml").write_text(
+        "inputs: {publish: {type: bool, default: false}}\n"
+        "jobs:\n  build: {run: echo 1}\n"
+        "  publish: {needs: build, if: inputs.publish, run: echo 2}\n"
+    )
+    run_id = json.loads(flowq("run", "iffy.yaml", "--json").stdout)["run"]
+
+    why = "its `if` is false: inputs.publish"
+    assert flowq("explain", run_id).stdout == f"{run_id}-publish is skipped\n  - {why}\n"
+    assert f"skipped, {why}\n" in flowq("status", run_id).stdout

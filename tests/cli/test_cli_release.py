@@ -33,6 +33,16 @@ def test_a_run_that_was_held_starts_waits_for_its_approval_and_is_finished(flowq
     }
 
 
+def test_who_watches_a_run_is_asked_as_well(flowq: Flowq) -> None:
+    run_id = flowq("run", ASK, "--detach").stdout.strip()
+    watching = flowq.start("watch", run_id)
+    assert watching.stderr is not None
+    assert any(f"flowq release {run_id} publish" in line for line in watching.stderr)
+    flowq("release", run_id, "publish")
+    watching.communicate(timeout=40)
+    assert watching.returncode == 0
+
+
 def test_what_asks_for_nothing_is_refused(flowq: Flowq) -> None:
     run_id = flowq("run", ASK, "--hold").stdout.strip()
     refused = flowq("release", run_id, "build")

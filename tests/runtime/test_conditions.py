@@ -10,6 +10,7 @@ from language import Runs, each, job
 from redis import Redis
 
 from flowq.runtime import retrying, runs
+from flowq.runtime.explain import explain
 from flowq.spec import ALL_TOLERATED, Block, Matrix, Tolerance
 
 Work = Callable[..., None]
@@ -32,7 +33,10 @@ def test_a_condition_on_an_input_decides(publish: bool, state: str, run: Runs, w
     assert run.state == "succeeded"
     assert run.states == {"build": "finished", "publish": state, "after": "finished"}
     assert run.result("after") == (2 if publish else None)
-    assert run.reason("publish") == ("" if publish else "its `if` is false")
+    why = "its `if` is false: inputs.publish"
+    assert run.reason("publish") == ("" if publish else why)
+    explained = str(explain("r1-publish", run.connection))
+    assert explained == f"r1-publish is {state}" + ("" if publish else f"\n  - {why}")
 
 
 def test_a_condition_sees_results(run: Runs, work: Work) -> None:
@@ -95,6 +99,14 @@ def test_a_condition_without_a_status_function_means_success_too(run: Runs, work
     )
     work()
     assert run.states["judged"] == "skipped"
+    assert run.reason("judged") == "its `if` is false: success() and (inputs.yes)"
+
+
+def test_a_long_condition_is_told_in_one_line_of_bounded_length(run: Runs, work: Work) -> None:
+    run.submit(job("judged", "my_id", if_=f"false\n  and '{'x' * 500}'"))
+    work()
+    assert run.reason("judged").startswith("its `if` is false: false and 'xxx")
+    assert len(run.reason("judged")) < 250
 
 
 def test_each_item_is_judged_by_itself(run: Runs, work: Work) -> None:

@@ -115,6 +115,7 @@ def test_a_false_condition_skips_the_whole_neutrally(run: Runs, work: Work) -> N
     )
     work()
     assert run.states == {"inner(start)": "skipped", "inner": "skipped", "last": "finished"}
+    assert run.reason("inner") == run.reason("inner(start)") == "its `if` is false: false"
     assert run.state == "succeeded"
 
 

@@ -226,3 +226,56 @@ def test_a_group_is_made_of_a_list(kind: Any, is_right: bool) -> None:
     ):
         codes = [problem.code for problem in problems_of(call(**group), inputs=inputs)]
         assert codes == ([] if is_right else ["FQ226"])
+
+
+# Constants -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("job", "key"),
+    [
+        (call(with_={"x": ["${{ 1 / 0 }}"]}), "with"),
+        (call(env={"X": "${{ len(5) }} and more"}), "env"),
+        (call(cwd="${{ first([]) }}"), "cwd"),
+        (call(if_="1 / 0"), "if"),
+        (call(for_each=ForEach("${{ [1] + 1 }}")), "for_each"),
+        (call(for_each=ForEach([1], key="[][0]")), "key"),
+        (call(matrix=Matrix({"m": "${{ range(1, 2, 0) }}"})), "matrix"),
+        (JobSpec("a", run=Shell("echo ${{ inputs.x }} ${{ 'a' + 1 }}")), "run"),
+    ],
+)
+def test_an_expression_of_constants_that_never_has_a_value_is_a_problem(
+    job: JobSpec, key: str
+) -> None:
+    problem = only_problem_of(job, inputs=(Input("x", "int", 1),) if key == "run" else ())
+    assert problem.code == "FQ305"
+
+
+def test_such_an_expression_of_the_workflow_itself_is_a_problem_too() -> None:
+    said = {"env": {"X": "${{ 1 / 0 }}"}, "outputs": {"o": "${{ len(5) }}"}}
+    assert [each.code for each in problems_of(call(), **said)] == ["FQ305", "FQ305"]
+
+
+def test_each_such_expression_is_told_once_and_quoted() -> None:
+    problems = problems_of(call(with_={"x": "${{ 1/0 }} ${{ 1/0 }} ${{ len(5) }}"}))
+    assert [each.message for each in problems] == [
+        "`${{ 1/0 }}`: this divides by zero",
+        "`${{ len(5) }}`: len does not work with the number 5",
+    ]
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "1 / 0 if inputs.x else 2",
+        "inputs.x and 1 / 0",
+        "1 / 0 + inputs.x",
+        "default([][0], 2)",
+        "[].x is defined",
+        "1 / 0 if false else 2",
+    ],
+)
+def test_what_depends_on_values_or_has_one_is_none(expression: str) -> None:
+    job = call(with_={"x": f"${{{{ {expression} }}}}"})
+    problems = problems_of(job, call("b", with_={"x": "${{ inputs.x }}"}), inputs=(Input("x"),))
+    assert problems == []

@@ -228,6 +228,8 @@ def test_dollars_escape() -> None:
         ("inputs.items[7]", "inputs.items is a list of 3, and has no item 7"),
         ("inputs.size.x", "inputs.size is the number 256, and that has no 'x'"),
         ("inputs.size[1:]", "cannot be sliced"),
+        ("[1, 2][::0]", "a step that is not 0"),
+        ("[1, 2]['a':]", "a slice needs whole numbers"),
         ("-inputs.name", "not a number"),
         ("upper(3)", "upper does not work with the number 3"),
         ("int('x')", "int does not work with the text 'x'"),

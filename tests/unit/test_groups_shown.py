@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
 from flowq.render.groups import collapse
 from flowq.render.json import run_document
 from flowq.render.progress import progress
-from flowq.status import ASKING, Event, JobStatus, RunStatus, fold
+from flowq.status import ASKING, STUCK, Event, JobStatus, RunStatus, fold
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -83,13 +85,14 @@ def test_the_chains_of_a_nested_workflow_are_the_items_of_its_group() -> None:
     assert photo == {"status": "finished", "ids": ["r1-photo--0", "r1-photo--1"], "result": [1, 2]}
 
 
-def test_a_run_waits_when_only_an_approval_can_move_it() -> None:
+@pytest.mark.parametrize("reason", [ASKING, f"{STUCK}: a failed"])
+def test_a_run_waits_when_only_somebody_can_move_it(reason: str) -> None:
     def event(number: int, name: str, state: str, reason: str = "") -> Event:
         at = START + timedelta(seconds=number)
         return Event(str(number), at, f"r1-{name}", name, state, reason)
 
     begun = [event(1, "", "running"), event(2, "build", "started")]
-    asked = [event(3, "publish", "deferred", ASKING)]
+    asked = [event(3, "publish", "deferred", reason)]
     built = [event(4, "build", "finished")]
     released = [event(5, "publish", "queued")]
     run = fold(RunStatus("r1", "demo"), begun + asked)

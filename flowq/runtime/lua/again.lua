@@ -1,6 +1,14 @@
 -- again.lua: put behind common.lua in front of every other script: what is over begins again. It
 -- takes no ARGV.
 
+-- Takes back in its run what say_stuck said of a future job, one of whose blockers runs again.
+local function unsay_stuck(future)
+  local f = read_for_decision(future)
+  if f[1] ~= 'released' or f[2] ~= 'wait' or int(f[3]) > 0 or int(f[4]) == 0 then return end
+  local j = redis.call('HMGET', job_key(future), 'flowq_run', 'flowq_name')
+  if j[1] then log(j[1], future, j[2], 'deferred', 'a blocker runs again') end
+end
+
 -- A blocker that had ended starts again: its edges hold again, and a future job that was skipped
 -- because of it, and never ran, waits again, with what was skipped below it.
 local function rearm(id)
@@ -20,6 +28,7 @@ local function rearm(id)
       local counts = UNDECIDED[s[1]] or s[1] == 'skipped' or s[1] == 'met' and take_back(future)
       if old and counts then
         local mark = string.sub(old, -1) == '!' and '!' or ''
+        unsay_stuck(future)
         move_edge(future, work[first], old, 'pending' .. mark, s[2])
         if s[1] == 'skipped' then
           local jk = job_key(future)

@@ -50,7 +50,7 @@ end
 -- Of groups.lua, which stands behind this file.
 local take_slots, hold_slots, give_slots, leave_turn, judge, count_in_group, end_in_group, reopen_group
 local must_ask, keep_loose, drop_loose
-local weigh -- of nested.lua
+local weigh, why_empty -- of nested.lua
 
 local begun -- what this call has put on the todo
 

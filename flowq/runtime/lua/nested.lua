@@ -11,6 +11,11 @@
 
 local function start_id(join) return join .. string.rep('-', 2) .. '0' end
 
+-- Why a future job without blockers is skipped; what a nested workflow is told by its start.
+function why_empty(id)
+  return redis.call('HGET', job_key(start_id(id)), 'flowq_pass') or 'it has no blockers'
+end
+
 -- The join of the workflow that a job is inside of. Where the hash is gone, its id tells.
 local function find_inside(id)
   local f = redis.call('HMGET', job_key(id), 'status', 'flowq_inside')

@@ -52,6 +52,14 @@ local function blame(culprit)
   return name .. ' was ' .. outcome
 end
 
+-- Says in its run that a job waits for blockers none of which will succeed by itself any more.
+local function say_stuck(id, culprit)
+  local f = redis.call('HMGET', job_key(id), 'flowq_run', 'flowq_name', 'status')
+  if not f[1] or f[3] ~= 'deferred' then return end
+  local why = culprit and ': ' .. blame(culprit) or ''
+  log(f[1], id, f[2], 'deferred', 'waits for a blocker to succeed' .. why)
+end
+
 local DECIDING_FIELDS = { 'state', 'policy', 'pending', 'bad', 'lost', 'total', 'if_empty',
   'culprit' }
 
@@ -65,9 +73,9 @@ local function decide(id, f, job)
   if f[1] ~= 'released' or int(f[3]) > 0 then return end
   local bad, lost = int(f[4]), int(f[5])
   if f[2] == 'wait' and lost > 0 then return call_off(id, 'skipped', blame(f[8])) end
-  if f[2] == 'wait' and bad > 0 then return end
+  if f[2] == 'wait' and bad > 0 then return say_stuck(id, f[8]) end
   if f[2] == 'skip' and bad + lost > 0 then return call_off(id, 'skipped', blame(f[8])) end
-  if int(f[6]) == 0 and f[7] == 'skip' then return call_off(id, 'passed', 'it has no blockers') end
+  if int(f[6]) == 0 and f[7] == 'skip' then return call_off(id, 'passed', why_empty(id)) end
   job = job or read_for_enqueue(id)
   if job[12] ~= 'deferred' or int(job[13]) > 0 then return end
   local is_held = job[14] and must_ask(id)
