@@ -169,6 +169,35 @@ def test_a_worker_that_ends_now_takes_in_both_answers_that_are_there(
     assert connection.zcard(f"{keys.PREFIX}:wip:default") == 0
 
 
+def test_what_a_turn_claims_whose_answer_does_not_come_in_time_is_put_back_at_the_end(
+    queue: Queue,
+    connection: redis.Redis,
+    work_off: WorkOff,
+    path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    work_off()  # so that the server has our functions
+    send = Ledger.send
+
+    def pause_and_send(self: Ledger, *arguments: Any) -> None:
+        connection.client_pause(200)
+        send(self, *arguments)
+
+    def send_a_turn_and_end(self: Supervisor) -> None:
+        self.crew.fill()
+        self.turns.go_on()
+        self._end()
+
+    monkeypatch.setattr(Ledger, "send", pause_and_send)
+    monkeypatch.setattr(Turns, "hear", lambda _: None)  # it would wait for the answer
+    monkeypatch.setattr(Supervisor, "run", send_a_turn_and_end)
+    monkeypatch.setattr(loop, "LAST_WORD_S", 0.0)
+    _enqueue(queue, path)
+    work_off()
+    assert queue.count == COUNT
+    assert connection.zcard(f"{keys.PREFIX}:wip:default") == 0
+
+
 @pytest.mark.usefixtures("slow_server")
 def test_a_server_that_has_lost_its_functions_gets_them_back_under_two_turns(
     queue: Queue, work_off: WorkOff, path: Path, monkeypatch: pytest.MonkeyPatch
