@@ -229,6 +229,8 @@ class Supervisor:
         left = [*self.crew.close(), *self.turns.list_pending()]
         try:
             self.ledger.put_back(left)
+            # A turn may have claimed something whose answer did not come in time.
+            self.ledger.return_unknown(self.ledger.find_unknown(left))
             self.ledger.leave()
             self.has_left = True
         except UNREACHABLE as error:

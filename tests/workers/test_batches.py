@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import subprocess
 import time
 from collections.abc import Callable
@@ -15,6 +16,9 @@ import worker_jobs
 from rq.job import JobStatus
 
 from flowq.runtime.queue import Queue
+from flowq.workers.cell import Cell
+from flowq.workers.claims import Claim
+from flowq.workers.hire import Child
 from flowq.workers.ledger import Ledger, Room
 from flowq.workers.pace import BATCH_S, Pace
 
@@ -195,6 +199,19 @@ def test_a_fan_in_runs_in_order(
     future.release()
     work_off(mode=mode, batches=batches)
     assert future.return_value() == count
+
+
+def test_a_job_that_a_child_has_begun_does_not_wait_in_its_channel() -> None:
+    cell = Cell(multiprocessing.get_context("spawn"))
+    nobody: Any = None
+    child = Child(nobody, nobody, nobody, cell)
+    for number in (1, 2):
+        raw = [b"data", bytes(100)]
+        child.claims[number] = Claim(number, "job", "execution", "default", raw, "kind", None)
+    assert child.unread_bytes == 208
+    cell.allow(1, 3)
+    assert cell.begin(1, 42)
+    assert child.unread_bytes == 104
 
 
 def test_large_arguments_and_results_come_through(

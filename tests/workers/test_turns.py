@@ -147,12 +147,13 @@ def test_a_worker_that_ends_now_takes_in_both_answers_that_are_there(
     path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    play_round, forced = Supervisor._round, []
+    play_round = Supervisor._round
+    forced: list[Supervisor] = []
 
     def play_round_and_stop(self: Supervisor) -> None:
         play_round(self)
         if len(self.turns._sent) == 2 and not forced:
-            forced.append(True)
+            forced.append(self)
             connection.client_unpause()
             for _ in range(3):  # behind the two turns
                 connection.ping()
@@ -160,12 +161,41 @@ def test_a_worker_that_ends_now_takes_in_both_answers_that_are_there(
             self.stop()
 
     monkeypatch.setattr(Supervisor, "_round", play_round_and_stop)
-    monkeypatch.setattr(loop, "LAST_WORD_S", 0.0)
-    jobs = _enqueue(queue, path)
-    work_off(concurrency=2)
-    assert forced
+    jobs = _enqueue(queue, path, 5 * COUNT)
+    work_off(concurrency=2, batches=False)
+    [supervisor] = forced
+    assert not supervisor.turns.is_under_way
     finished = [job for job in jobs if job.get_status() is JobStatus.FINISHED]
-    assert len(finished) + queue.count == COUNT
+    assert len(finished) + queue.count == 5 * COUNT
+    assert connection.zcard(f"{keys.PREFIX}:wip:default") == 0
+
+
+def test_what_a_turn_claims_whose_answer_does_not_come_in_time_is_put_back_at_the_end(
+    queue: Queue,
+    connection: redis.Redis,
+    work_off: WorkOff,
+    path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    work_off()  # so that the server has our functions
+    send = Ledger.send
+
+    def pause_and_send(self: Ledger, *arguments: Any) -> None:
+        connection.client_pause(200)
+        send(self, *arguments)
+
+    def send_a_turn_and_end(self: Supervisor) -> None:
+        self.crew.fill()
+        self.turns.go_on()
+        self._end()
+
+    monkeypatch.setattr(Ledger, "send", pause_and_send)
+    monkeypatch.setattr(Turns, "hear", lambda _: None)  # it would wait for the answer
+    monkeypatch.setattr(Supervisor, "run", send_a_turn_and_end)
+    monkeypatch.setattr(loop, "LAST_WORD_S", 0.0)
+    _enqueue(queue, path)
+    work_off()
+    assert queue.count == COUNT
     assert connection.zcard(f"{keys.PREFIX}:wip:default") == 0
 
 
