@@ -165,7 +165,7 @@ class Crew:
         if child.claims:
             size = child.unread_bytes + sum(claim.size_bytes for claim in claims)
             if size > MAX_UNREAD_BYTES:
-                child.is_recalled = True  # or the same would be claimed for it at once, and again
+                child.has_enough = True  # or the same would be claimed for it at once, and again
                 self.orphans.extend(claims)
                 return
         now = time.monotonic()
@@ -175,7 +175,7 @@ class Crew:
             claim.number = self._number
             child.claims[claim.number] = claim
         child.load_s = load_s
-        child.is_recalled = False
+        child.has_enough = False
         child.cell.allow(next(iter(child.claims)), self._number + 1)
         self._send(child, ("run", [claim.message for claim in claims], are_last))
 
@@ -211,7 +211,7 @@ class Crew:
         taken = [claim for number, claim in child.claims.items() if number > begun]
         for claim in taken:
             del child.claims[claim.number]
-        child.is_recalled = True
+        child.has_enough = True
         child.load_s = 0.0
         return taken
 
@@ -355,7 +355,7 @@ class Crew:
 
 def _can_take_more(child: Child, load_s: float) -> bool:
     """Whether it has short jobs of at most `load_s`, and can take some behind them."""
-    if child.is_leaving or child.is_recalled or child.concluding or child.jobs_left is not None:
+    if child.is_leaving or child.has_enough or child.concluding or child.jobs_left is not None:
         return False
     return bool(child.claims) and 0 < child.load_s <= load_s
 

@@ -31,7 +31,8 @@ class Process(Protocol):
 
 class Child:
     """One child and what it holds. Shape: `claims` in the order of handing over. `promises`:
-    how many turns are under way that may bring it something."""
+    how many turns are under way that may bring it something. `has_enough`: nothing is to be put
+    behind what it has."""
 
     def __init__(self, process: Process, channel: Connection, lifeline: Connection, cell: Cell):
         self.process = process
@@ -45,7 +46,7 @@ class Child:
         self.load_s = 0.0
         self.promises = 0
         self.jobs_left: int | None = None
-        self.is_recalled = False
+        self.has_enough = False
         self.is_leaving = False
         self.killed_because = ""
 

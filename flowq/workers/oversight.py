@@ -86,12 +86,13 @@ class Oversight:
         return [child for child in self.crew.children if self._find_lead(child, now) <= within_s]
 
     def _find_lead(self, child: Child, now: float) -> float:
-        if len(child.claims) != 1 or child.is_leaving or child.is_recalled:
+        if len(child.claims) != 1 or child.is_leaving or child.has_enough:
             return inf
-        claim = child.executing
-        if claim is None or self.crew.mode == "fork" or child.jobs_left is not None:
+        if self.crew.mode == "fork" or child.jobs_left is not None:
             return inf
-        return self.pace.find_lead(claim.kind, now - child.cell.begun_at)
+        (claim,) = child.claims.values()
+        begun_at = child.cell.begun_at if claim is child.executing else claim.handed_at
+        return self.pace.find_lead(claim.kind, now - begun_at)
 
     def rebalance(self) -> None:
         """Take back what waits behind a long job, because somebody is idle."""
