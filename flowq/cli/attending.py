@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import IO
 
 from flowq.cli import display, reporting, streams
-from flowq.cli.following import Asked, Attendant, Stuck, UnattendedQueues, exit_code, follow
+from flowq.cli.following import exit_code, follow, make_attendants
 from flowq.cli.interrupts import Interrupted, Interrupts
 from flowq.cli.logs import Tail
 from flowq.cli.own_workers import OwnWorkers
@@ -76,8 +76,7 @@ def _follow(
     interrupts: Interrupts,
     since: str,
 ) -> RunStatus:
-    attendants: list[Attendant] = [UnattendedQueues(run, place, at_once=workers is None)]
-    attendants += [Asked(run, place), Stuck(run, place)]
+    attendants = make_attendants(run, place, at_once=workers is None)
     attendants += [workers] if workers else []
     if wishes.is_verbose:
         attendants.append(Tail())

@@ -171,6 +171,11 @@ class Stuck:
         return self._place.rq_hint(f"requeue --queue {queue} {ids}") if queue else ""
 
 
+def make_attendants(run: Run, place: Place, *, at_once: bool = True) -> list[Attendant]:
+    """Return those that tell a user what holds the run up; queues without workers `at_once`."""
+    return [UnattendedQueues(run, place, at_once=at_once), Asked(run, place), Stuck(run, place)]
+
+
 def exit_code(status: RunStatus) -> int:
     """Return the exit code that a run's end stands for."""
     return 0 if status.state == "succeeded" else 1

@@ -8,7 +8,7 @@ import click
 
 from flowq import client
 from flowq.cli import display, options, reporting, streams
-from flowq.cli.following import Asked, Attendant, Stuck, UnattendedQueues, exit_code, follow
+from flowq.cli.following import exit_code, follow, make_attendants
 from flowq.cli.interrupts import Interrupted, Interrupts
 from flowq.cli.logs import Tail
 from flowq.cli.place import opened
@@ -29,8 +29,7 @@ def command(run_id: str, redis_url: str | None, quiet: bool, verbose: bool) -> i
     """
     with opened(redis_url) as place, Interrupts() as interrupts:
         run = client.get_run(run_id, place.connection)
-        attendants: list[Attendant] = [UnattendedQueues(run, place)]
-        attendants += [Asked(run, place), Stuck(run, place)]
+        attendants = make_attendants(run, place)
         attendants += [Tail()] if verbose else []
         try:
             with display.choose(sys.stdout, is_quiet=quiet) as shown:

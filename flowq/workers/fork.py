@@ -89,31 +89,25 @@ def nurse(channel: Connection, lifeline: Connection, cell: Cell, settings: Setti
     child.die_with_parent()
     capture = Capture(settings, cell)
     outbox = child.Outbox(channel, cell)
+    do = partial(_do, outbox, lifeline, cell, settings, capture)
     cell.say_ready()
     while True:
         try:
             message = pickle.loads(channel.recv_bytes())  # noqa: S301 - from our own supervisor
         except (EOFError, OSError):
             return
-        status, words = _fork_one(outbox, lifeline, cell, settings, capture, message)
+        status, words = _fork_one(partial(do, message))
         if status or DONE not in words:  # it may also have ended well, but in the middle
             outbox.send(("died", describe(status)))
         for module in words[1:]:
             _preload(module)
 
 
-def _fork_one(
-    outbox: child.Outbox,
-    lifeline: Connection,
-    cell: Cell,
-    settings: Settings,
-    capture: Capture,
-    message: tuple[Any, ...],
-) -> tuple[int, list[str]]:
+def _fork_one(do: Callable[[int], None]) -> tuple[int, list[str]]:
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
-        child.live(partial(_do, outbox, lifeline, cell, settings, capture, message, writer))
+        child.live(partial(do, writer))
     os.close(writer)
     _, status = os.waitpid(pid, 0)
     return status, _read_report(reader)

@@ -193,6 +193,12 @@ def loop_for_ever() -> None:
         pass
 
 
+def loop_briefly() -> None:
+    deadline = time.monotonic() + 0.1
+    while time.monotonic() < deadline:
+        pass
+
+
 def test_the_timeout_without_signals_ends_a_loop() -> None:
     with (
         pytest.raises(TimeoutError, match=r"maximum timeout value \(0.05 seconds\)"),
@@ -205,9 +211,7 @@ def test_the_timeout_without_signals_is_forgotten_in_time() -> None:
     for _ in range(3):
         with ThreadDeathPenalty(0.02, TimeoutError):
             pass
-    deadline = time.monotonic() + 0.1
-    while time.monotonic() < deadline:
-        pass
+    loop_briefly()
 
 
 def disarm() -> None:
@@ -247,9 +251,7 @@ def test_the_alarm_of_one_job_serves_the_next(
 def test_an_alarm_that_nobody_waits_for_does_no_harm() -> None:
     with AlarmDeathPenalty(0.02, TimeoutError):
         pass
-    deadline = time.monotonic() + 0.1
-    while time.monotonic() < deadline:
-        pass
+    loop_briefly()
     with AlarmDeathPenalty(60.0, TimeoutError):
         assert signal.getitimer(signal.ITIMER_REAL)[0] > 0
 
@@ -258,9 +260,7 @@ def test_an_alarm_that_nobody_waits_for_does_no_harm() -> None:
 def test_an_alarm_that_a_job_lets_repeat_ends_when_it_goes_off() -> None:
     with AlarmDeathPenalty(60.0, TimeoutError):
         signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
-    deadline = time.monotonic() + 0.1
-    while time.monotonic() < deadline:
-        pass
+    loop_briefly()
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
 
