@@ -17,7 +17,8 @@
     │   └── FutureEnded                   canceled, skipped or finished: nothing can be added
     ├── RunFailed                    1    .jobs names the ones that failed
     ├── ShellFailed                  1    a command of a job; .exit_code_of_command
-    └── TooManyItems                 1    a group would have more items than its max_items
+    ├── TooManyItems                 1    a group would have more items than its max_items
+    └── NewerFormat                  1    a newer version of flowq wrote it, for newer ones only
 
 Every error survives `pickle` with its fields: errors travel from children to supervisors.
 """
@@ -250,3 +251,18 @@ class TooManyItems(FlowqError):
 
     def __str__(self) -> str:
         return f"{self.group} has found more than {self.max_items:,} items, its max_items"
+
+
+class NewerFormat(FlowqError):
+    """A newer version of flowq wrote it, in a form that this one must not guess at."""
+
+    def __init__(self, needed: int, known: int) -> None:
+        super().__init__(needed, known)
+        self.needed = needed
+        self.known = known
+
+    def __str__(self) -> str:
+        return (
+            f"a newer version of flowq wrote this, in format {self.needed}, and this version reads "
+            f"up to format {self.known}: upgrade flowq here, then `flowq retry` what failed"
+        )

@@ -29,11 +29,13 @@ from flowq.spec import (
     Shell,
     Tolerance,
     Workflow,
+    reads_older_pickles,
 )
 
 Policies = Literal["run", "skip"]
 
 
+@reads_older_pickles
 @dataclass(frozen=True, slots=True)
 class Enqueue:
     """One job. What `${{ … }}` could be filled in is; what is left is known where the job runs.
@@ -95,6 +97,7 @@ class Enqueue:
     condition: str = ""
 
 
+@reads_older_pickles
 @dataclass(frozen=True, slots=True)
 class Expansion:
     """How a job adds the items of its group.
@@ -107,6 +110,7 @@ class Expansion:
     templates: tuple[Enqueue, ...]
 
 
+@reads_older_pickles
 @dataclass(frozen=True, slots=True)
 class Nested:
     """How a job adds the jobs of a nested workflow: in front of the job `join_id`.
@@ -121,6 +125,7 @@ class Nested:
     env: Mapping[str, str] = field(default_factory=dict)
 
 
+@reads_older_pickles
 @dataclass(frozen=True, slots=True)
 class Slot:
     """A place that a job takes in a `max_parallel`.
@@ -156,6 +161,7 @@ class Group:
     fail_fast: bool = False
 
 
+@reads_older_pickles
 @dataclass(frozen=True, slots=True)
 class Outputs:
     """What the run results in, to be evaluated when it has ended.

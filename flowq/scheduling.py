@@ -19,6 +19,7 @@ from flowq.client import submit
 from flowq.compiling import compile_plan
 from flowq.errors import FlowqError, RunNotFound, UsageError
 from flowq.runtime.runs import get_record
+from flowq.runtime.wire import from_wire, to_wire
 from flowq.spec import Workflow
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def make_scheduler(
         scheduler.register(
             submit_scheduled,
             workflow.defaults.queue,
-            args=(workflow, dict(inputs)),
+            args=(to_wire(workflow), dict(inputs)),
             cron=workflow.schedule.cron,
             job_timeout=SUBMIT_TIMEOUT_S,
             name=f"flowq {workflow.name}",
@@ -68,15 +69,19 @@ def use_timezone(name: str) -> None:
     time.tzset()
 
 
-def submit_scheduled(workflow: Workflow, inputs: Mapping[str, Any]) -> str:
-    """Submit a run, and return its id. Runs in a job, and once, however often that is executed."""
+def submit_scheduled(workflow: Mapping[str, Any] | Workflow, inputs: Mapping[str, Any]) -> str:
+    """Submit a run, and return its id. Runs in a job, and once, however often that is executed.
+
+    Shape: the workflow as `to_wire` writes it; older versions passed it as it is.
+    Errors: NewerFormat; those of `compile_plan` and `submit`.
+    """
     job = get_current_job()
     if job is None:
         raise UsageError("submit_scheduled() runs inside a job only")
     run_id = hashlib.sha256(str(job.id).encode()).hexdigest()[:RUN_ID_LENGTH]
     if _is_submitted(run_id, job.connection):
         return run_id
-    plan = compile_plan(workflow, inputs, run_id=run_id, imports=False)
+    plan = compile_plan(from_wire(Workflow, workflow), inputs, run_id=run_id, imports=False)
     return submit(plan, job.connection).run_id
 
 

@@ -11,8 +11,8 @@ mappings of these. A string may contain `${{ … }}`; `$${{` stands for a litera
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any, Literal, TypeVar
 
 from flowq.errors import Where
 
@@ -22,7 +22,31 @@ BlockerPolicy = Literal["wait", "skip", "run"]
 Path = tuple[str | int, ...]
 """A place in a document, as keys and indexes from the root: ("jobs", "gallery", "with")."""
 
+T = TypeVar("T")
 
+
+def reads_older_pickles(cls: type[T]) -> type[T]:
+    """Make a dataclass with slots readable from pickles of versions that had fewer fields.
+
+    Such pickles have the fields by position, so new fields go to the end, with a default. Versions
+    up to 0.1 kept parts of a plan in Redis like that; `flowq.runtime.wire` has replaced it.
+    """
+    cls.__setstate__ = _set_state  # type: ignore[attr-defined]  # dataclasses set one as well
+    return cls
+
+
+def _set_state(self: Any, state: list[Any]) -> None:
+    for at, each in enumerate(fields(self)):
+        if at < len(state):
+            value = state[at]
+        elif each.default_factory is not MISSING:
+            value = each.default_factory()
+        else:
+            value = each.default
+        object.__setattr__(self, each.name, value)
+
+
+@reads_older_pickles
 @dataclass(frozen=True, slots=True)
 class Places:
     """Where each part of a declaration was written.
@@ -41,6 +65,7 @@ class Places:
         return None
 
 
+@reads_older_pickles
 @dataclass(frozen=True, slots=True)
 class Retry:
     """How often a failed job is tried again. Units: `backoff_s` in seconds, between attempts."""
@@ -49,6 +74,7 @@ class Retry:
     backoff_s: float = 0
 
 
+@reads_older_pickles
 @dataclass(frozen=True, slots=True)
 class Input:
     """A typed input of a workflow; one without a default is required."""
@@ -62,6 +88,7 @@ class Input:
     pattern: str | None = None
 
 
+@reads_older_pickles
 @dataclass(frozen=True, slots=True)
 class Block:
     """An edge, said at its earlier end: the job must run before the future job `name`."""
@@ -70,6 +97,7 @@ class Block:
     on_failure: Literal["ignore"] | None = None
 
 
+@reads_older_pickles
 @dataclass(frozen=True, slots=True)
 class ForEach:
     """One job for each item of a list that may be known only while the workflow runs.
@@ -87,6 +115,7 @@ class ForEach:
     stop_when: str | None = None
 
 
+@reads_older_pickles
 @dataclass(frozen=True, slots=True)
 class Matrix:
     """One job for each combination, known before the run; the first axis changes slowest.
@@ -102,6 +131,7 @@ class Matrix:
     stop_when: str | None = None
 
 
+@reads_older_pickles
 @dataclass(frozen=True, slots=True)
 class Tolerance:
     """How many failures of a job, or of its group, count as successes. Shape: one of the two."""
@@ -113,6 +143,7 @@ class Tolerance:
 ALL_TOLERATED = Tolerance(percent=100)
 
 
+@reads_older_pickles
 @dataclass(frozen=True, slots=True)
 class Approval:
     """The job waits for `flowq release RUN JOB` when all else is ready.
@@ -124,6 +155,7 @@ class Approval:
     expires_s: float | None = None
 
 
+@reads_older_pickles
 @dataclass(frozen=True, slots=True)
 class Shell:
     """A shell command. `result` says what of its output is the job's result.
@@ -136,6 +168,7 @@ class Shell:
     result: Literal["last", "text", "lines", "json"] = "last"
 
 
+@reads_older_pickles
 @dataclass(frozen=True, slots=True)
 class Schedule:
     """When a workflow runs by itself. `timezone` is a name of the IANA database."""
@@ -144,6 +177,7 @@ class Schedule:
     timezone: str = "UTC"
 
 
+@reads_older_pickles
 @dataclass(frozen=True, slots=True)
 class Concurrency:
     """At most one run of a group at a time. `group` may hold expressions over inputs."""
@@ -152,6 +186,7 @@ class Concurrency:
     cancel_in_progress: bool = False
 
 
+@reads_older_pickles
 @dataclass(frozen=True, slots=True)
 class JobSpec:
     """The declaration of one job: a call, a shell command, or another workflow; exactly one.
@@ -190,6 +225,7 @@ class JobSpec:
     at_front: bool = False
 
 
+@reads_older_pickles
 @dataclass(frozen=True, slots=True)
 class Defaults:
     """What a job gets that does not say otherwise. Units: `timeout_s` in seconds."""
@@ -199,6 +235,7 @@ class Defaults:
     retries: Retry | None = None
 
 
+@reads_older_pickles
 @dataclass(frozen=True, slots=True)
 class Workflow:
     """A named graph of declared jobs with typed inputs.

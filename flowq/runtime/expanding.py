@@ -25,6 +25,7 @@ from flowq.runtime.job import Job, get_job
 from flowq.runtime.lookups import list_items
 from flowq.runtime.planned import add_planned, batches, declare_groups
 from flowq.runtime.steps import finish
+from flowq.runtime.wire import from_wire
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -56,7 +57,7 @@ def grow(job: Job, group_id: str, values: Mapping[str, Any]) -> None:
     Errors: UsageError for what is no list; TooManyItems; WorkflowInvalid.
     """
     work = get_job(group_id, job.connection).args[0]
-    expansion: Expansion = work["expansion"]
+    expansion = from_wire(Expansion, work["expansion"])
     inputs = work.get("inputs", {})
     found = evaluate(expansion.each.more, inputs=inputs, scope=values)
     items = _listed(found, f"`more` of {job.name}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rq.utils import as_text
@@ -14,6 +13,7 @@ from flowq.expressions import evaluate, find_references
 from flowq.plan import Outputs
 from flowq.runtime import keys
 from flowq.runtime.lookups import read_jobs
+from flowq.runtime.wire import from_wire, to_wire
 from flowq.status import RUN_ENDED
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def write_outputs(outputs: Outputs) -> str:
     """Return the outputs as the record of a run keeps them."""
-    return json.dumps(asdict(outputs), default=repr)
+    return json.dumps(to_wire(outputs), default=repr)
 
 
 def read_outputs(
@@ -43,7 +43,7 @@ def read_outputs(
         raise WrongState(
             f"run {run_id} is {as_text(state)}: its outputs are known when it has ended"
         )
-    outputs = Outputs(**json.loads(written)) if written else Outputs({})
+    outputs = from_wire(Outputs, json.loads(written)) if written else Outputs({})
     values: dict[str, Any] = {}
     for name in outputs.template:
         try:

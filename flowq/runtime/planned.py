@@ -18,6 +18,7 @@ from flowq.runtime import keys
 from flowq.runtime.copying import Copier
 from flowq.runtime.holds import Edge, Hold
 from flowq.runtime.queue import HeldData, Queue, add_entries
+from flowq.runtime.wire import FORMAT, KEY, to_wire
 from flowq.spec import Retry, Tolerance
 
 if TYPE_CHECKING:
@@ -78,11 +79,15 @@ def _tolerance(tolerance: Tolerance) -> str:
     return "all" if tolerance.percent == 100 else f"percent:{tolerance.percent:g}"
 
 
-def _data(enqueue: Enqueue) -> EnqueueData:
-    function, kwargs = enqueue.call.replace(":", "."), dict(enqueue.kwargs)
-    args: tuple[Any, ...] = ()
+def call_of(enqueue: Enqueue) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
+    """Return what RQ is to call for a job: the function, and its arguments, as plain data."""
     if work := _work(enqueue):
-        function, args, kwargs = PERFORM, (work,), {}
+        return PERFORM, (work,), {}
+    return enqueue.call.replace(":", "."), (), dict(enqueue.kwargs)
+
+
+def _data(enqueue: Enqueue) -> EnqueueData:
+    function, args, kwargs = call_of(enqueue)
     return RQQueue.prepare_data(
         function,
         args=args,
@@ -99,7 +104,7 @@ def _data(enqueue: Enqueue) -> EnqueueData:
 def _work(enqueue: Enqueue) -> dict[str, Any]:
     """Return what `flowq.runtime.work.perform` has to know; {} for a plain call of a function.
 
-    Plain data, as far as it can be, so that other versions of flowq can read it.
+    Plain data, so that other versions of flowq can read it: see `flowq.runtime.wire`.
     """
     shell = enqueue.run
     special: dict[str, Any] = {
@@ -109,8 +114,8 @@ def _work(enqueue: Enqueue) -> dict[str, Any]:
         "cwd": enqueue.cwd,
         "shell": shell and {"command": shell.command, "shell": shell.shell, "result": shell.result},
         "outputs": enqueue.outputs,
-        "expansion": enqueue.expansion,
-        "nested": enqueue.nested,
+        "expansion": enqueue.expansion and to_wire(enqueue.expansion),
+        "nested": enqueue.nested and to_wire(enqueue.nested),
         "stop_when": enqueue.stop_when,
         "grows": enqueue.grows,
     }
@@ -130,7 +135,7 @@ def _work(enqueue: Enqueue) -> dict[str, Any]:
         "inputs_from": enqueue.inputs_from,
         "scope": dict(enqueue.scope),
     }
-    return kept | {key: value for key, value in beside.items() if value}
+    return {KEY: FORMAT, **kept} | {key: value for key, value in beside.items() if value}
 
 
 def _hold(enqueue: Enqueue, run_id: str, added_by: str) -> Hold:

@@ -21,6 +21,7 @@ from rq.job import Retry
 
 from flowq.errors import UsageError
 from flowq.expressions import evaluate, find_references
+from flowq.plan import Expansion, Nested
 from flowq.runtime import scripts, shell
 from flowq.runtime.expanding import expand, grow, start
 from flowq.runtime.futures import current_job
@@ -29,6 +30,7 @@ from flowq.runtime.lookups import read_jobs, read_statuses
 from flowq.runtime.masking import Mask
 from flowq.runtime.outcomes import get_result
 from flowq.runtime.patience import patiently
+from flowq.runtime.wire import check_format, from_wire
 
 MAX_CONDITION = 200
 """How much is told of an `if` that is false. Units: characters."""
@@ -38,8 +40,9 @@ def perform(work: Mapping[str, Any]) -> Any:
     """Do what `work` says (`flowq.runtime.planned` writes it), and return the job's result.
 
     Errors: WorkflowInvalid for an expression that fails on the actual values; whatever the function
-    raises; ShellFailed for a command.
+    raises; ShellFailed for a command; NewerFormat for what a newer version of flowq has planned.
     """
+    check_format(work)
     job = current_job()
     if job is None:
         raise UsageError("perform() runs inside a job only")
@@ -66,15 +69,17 @@ class _Performance:
     def _do(self) -> Any:
         work = self.work
         if "expansion" in work:
-            items = self._value(work["expansion"].each.items)
-            return patiently(lambda: expand(self.job, work["expansion"], items, self.inputs))
+            expansion = from_wire(Expansion, work["expansion"])
+            items = self._value(expansion.each.items)
+            return patiently(lambda: expand(self.job, expansion, items, self.inputs))
         if "outputs" in work:
             return self._value(work["outputs"])
         arguments = work.get("kwargs", {})
         if work.get("live"):
             arguments = self._value(arguments)
         if "nested" in work:
-            return patiently(lambda: start(self.job, work["nested"], arguments))
+            nested = from_wire(Nested, work["nested"])
+            return patiently(lambda: start(self.job, nested, arguments))
         if "shell" in work:
             return shell.run(work["shell"], self._value, self.mask, self.job.timeout)
         with self.mask.output():

@@ -29,6 +29,7 @@ INSTANCES = [
     errors.RunFailed("abc", ["a", "b"]),
     errors.ShellFailed("make all", 2, "no rule"),
     errors.TooManyItems("crawl", 100),
+    errors.NewerFormat(2, 1),
 ]
 
 

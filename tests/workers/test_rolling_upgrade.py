@@ -1,16 +1,24 @@
-"""Workers of two versions side by side, as during an upgrade."""
+"""Workers of two versions side by side, as during an upgrade: their scripts, and their data."""
 
 from __future__ import annotations
 
+import ast
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import pytest
 import redis
 import worker_jobs
 
-from flowq.runtime import keys, scripts
+import flowq
+from flowq.client import Run, submit
+from flowq.compiling import compile_plan, load
+from flowq.runtime import keys, planned, scripts
 from flowq.runtime.queue import Queue
 
 HERE = Path(__file__).parent
@@ -30,6 +38,137 @@ for script in vars(scripts).values():
 from flowq.workers import main
 main(url=sys.argv[1], mode="warm", name="newer", paths=[sys.argv[2]], quiet=True)
 """
+
+
+FLOW = """
+name: flow
+inputs: {numbers: {type: list, default: [1, 2]}}
+outputs: {sums: "${{ jobs.sum.results }}"}
+jobs:
+  list: {call: worker_jobs:get_dict}
+  grow:
+    call: worker_jobs:add
+    for_each: "${{ inputs.numbers }}"
+    key: item
+    more: "[result] if result < 4 else []"
+    needs: [list]
+    with: {a: "${{ item }}", b: "${{ jobs.list.result.a }}"}
+  sum:
+    workflow: inner
+    for_each: "${{ jobs.grow.results }}"
+    with: {number: "${{ item }}"}
+workflows:
+  inner:
+    inputs: {number: {type: int}}
+    outputs: {sum: "${{ jobs.twice.result }}"}
+    jobs:
+      twice: {call: worker_jobs:add, with: {a: "${{ inputs.number }}", b: "${{ inputs.number }}"}}
+"""
+
+RESULT = {"sums": [{"sum": 4}, {"sum": 6}, {"sum": 8}]}
+
+
+@pytest.fixture
+def flow(tmp_path: Path) -> Path:
+    """The file of a workflow that has a plan inside of its jobs."""
+    path = tmp_path / "flow.yaml"
+    path.write_text(FLOW, "utf-8")
+    return path
+
+
+@pytest.fixture
+def newer_flowq(tmp_path: Path) -> Path:
+    """A folder with a flowq whose values have a field more, last, and that writes all fields."""
+    root = tmp_path / "newer"
+    shutil.copytree(Path(flowq.__file__).parent, root / "flowq")
+    for name in ("plan.py", "spec.py"):
+        add_field(root / "flowq" / name)
+    wire = root / "flowq" / "runtime" / "wire.py"
+    source = wire.read_text("utf-8")
+    wire.write_text(source.replace("if not _is_same(found, default)", "if True"), "utf-8")
+    return root
+
+
+def add_field(path: Path) -> None:
+    """Give each class in a file the field `nice`, behind its last one."""
+    lines = path.read_text("utf-8").splitlines()
+    classes = [each for each in ast.parse("\n".join(lines)).body if isinstance(each, ast.ClassDef)]
+    assert classes
+    for each in reversed(classes):
+        last = [part for part in each.body if isinstance(part, ast.AnnAssign)][-1]
+        assert last.end_lineno is not None
+        lines.insert(last.end_lineno, "    nice: int = 0")
+    path.write_text("\n".join(lines) + "\n", "utf-8")
+
+
+def run_newer(root: Path, code: str, *arguments: str) -> subprocess.Popen[bytes]:
+    """Run code with the newer flowq."""
+    code = f"from flowq.plan import Slot; assert Slot('a').nice == 0\n{code}"
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.Popen(command, cwd=root, env={**os.environ, "PYTHONPATH": str(root)})
+
+
+def submit_flow(flow: Path, connection: redis.Redis) -> Run:
+    return submit(compile_plan(load(str(flow)), {}, run_id="flow", imports=False), connection)
+
+
+def test_a_newer_worker_executes_what_an_older_version_has_planned(
+    connection: redis.Redis, redis_url: str, flow: Path, newer_flowq: Path
+) -> None:
+    run = submit_flow(flow, connection)
+    code = "import sys; from flowq.workers import main\n"
+    code += "main(url=sys.argv[1], mode='warm', paths=[sys.argv[2]], burst=True, quiet=True)"
+    assert run_newer(newer_flowq, code, redis_url, str(HERE)).wait(60) == 0
+    assert run.wait(10).state == "succeeded"
+    assert run.outputs() == RESULT
+
+
+def test_an_older_worker_executes_what_a_newer_version_has_planned(
+    connection: redis.Redis,
+    redis_url: str,
+    flow: Path,
+    newer_flowq: Path,
+    work_off: Callable[..., object],
+) -> None:
+    code = "import sys, redis; from flowq.client import submit\n"
+    code += "from flowq.compiling import compile_plan, load\n"
+    code += "plan = compile_plan(load(sys.argv[2]), {}, run_id='flow', imports=False)\n"
+    code += "submit(plan, redis.from_url(sys.argv[1]))"
+    assert run_newer(newer_flowq, code, redis_url, str(flow)).wait(60) == 0
+    assert b"nice" in connection.hget(keys.run("flow"), "outputs")
+    work_off()
+    assert Run("flow", connection).wait(10).state == "succeeded"
+    assert Run("flow", connection).outputs() == RESULT
+
+
+def test_what_was_planned_before_there_was_a_plain_form_is_executed(
+    connection: redis.Redis,
+    flow: Path,
+    work_off: Callable[..., object],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(planned, "to_wire", lambda value: value)
+        run = submit_flow(flow, connection)
+    work_off()
+    assert run.wait(10).state == "succeeded"
+    assert run.outputs() == RESULT
+
+
+def test_a_job_in_a_form_that_only_newer_versions_know_fails_and_says_so(
+    connection: redis.Redis,
+    flow: Path,
+    work_off: Callable[..., object],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(planned, "FORMAT", planned.FORMAT + 1)
+        run = submit_flow(flow, connection)
+    work_off()
+    assert run.status().state == "failed"
+    failures: Any = run.failures()
+    assert list(failures) == ["grow"]
+    assert "NewerFormat: a newer version of flowq wrote this" in failures["grow"].traceback
 
 
 def test_workers_with_different_scripts_work_off_one_graph(

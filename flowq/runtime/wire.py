@@ -1,0 +1,199 @@
+"""The plan on the wire: plain data under names, with a version, that other versions can read.
+
+Parts of a plan wait in Redis: in the arguments of jobs, in the record of a run, in a schedule. The
+version that executes them may be older or newer than the one that wrote them, so they are written
+as lists, mappings and scalars, without the classes of this package:
+
+    {"flowq": 1, "each": {"items": [1, 2]}, "templates": [{"job_id": …, "name": …}]}
+
+- A field that has its default is left out, and one that is missing has its default.
+- A reader ignores fields that it does not know, so a new one that old readers may ignore needs
+  nothing else.
+- A field that old readers must not ignore raises the number under `flowq` wherever it is used. A
+  reader refuses a number above its own (`NewerFormat`).
+
+The names are those of the dataclasses in `flowq.plan` and `flowq.spec`. `tests/golden/wire` keeps
+what each release wrote; every later release reads it.
+"""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from functools import cached_property
+from typing import Any, NamedTuple, TypeVar
+
+from flowq.errors import NewerFormat
+from flowq.spec import Defaults, Places
+
+FORMAT = 1
+"""The newest format that this version reads."""
+
+KEY = "flowq"
+"""What the number of the format is called."""
+
+T = TypeVar("T")
+
+
+def to_wire(value: Any) -> dict[str, Any]:
+    """Return a value of a plan, such as an `Expansion`, as plain data.
+
+    The values inside that a user gave, arguments and items, are left as they are.
+    """
+    return {KEY: FORMAT, **_values_of(type(value)).write(value)}
+
+
+def from_wire(kind: type[T], data: Any) -> T:
+    """Return the value of a plan that plain data stands for.
+
+    A value of that kind is returned as it is: before there was a plain form, values were pickled.
+    Errors: NewerFormat.
+    """
+    if isinstance(data, kind):
+        return data
+    check_format(data)
+    value: T = _values_of(kind).read(data)
+    return value
+
+
+def check_format(data: Mapping[str, Any]) -> None:
+    """Raise NewerFormat for data that only a newer version understands."""
+    needed = data.get(KEY, FORMAT)
+    if needed > FORMAT:
+        raise NewerFormat(needed, FORMAT)
+
+
+# Types -------------------------------------------------------------------------------------------
+
+_Convert = Callable[[Any], Any]
+
+
+class _Form(NamedTuple):
+    """How values of one type are written and read."""
+
+    write: _Convert
+    read: _Convert
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+_PLAIN = _Form(_as_it_is, _as_it_is)
+
+
+def _form_of(hint: Any) -> _Form:
+    """Return the form for a type hint of a field."""
+    if isinstance(hint, type) and is_dataclass(hint):
+        values = _values_of(hint)
+        return _Form(values.write, values.read)
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        rest = [_form_of(each) for each in arguments if each is not types.NoneType]
+        return _form_or_none(rest[0]) if len(rest) == 1 else _PLAIN
+    if origin is tuple:
+        return _form_of_tuple(_form_of(arguments[0]))
+    if origin is Mapping:
+        return _form_of_mapping(*map(_form_of, arguments), has_names=arguments[0] is str)
+    return _PLAIN
+
+
+def _form_or_none(inner: _Form) -> _Form:
+    if inner is _PLAIN:
+        return _PLAIN
+    return _Form(
+        lambda value: None if value is None else inner.write(value),
+        lambda data: None if data is None else inner.read(data),
+    )
+
+
+def _form_of_tuple(inner: _Form) -> _Form:
+    if inner is _PLAIN:
+        return _Form(list, tuple)
+    return _Form(
+        lambda value: [inner.write(each) for each in value],
+        lambda data: tuple(inner.read(each) for each in data),
+    )
+
+
+def _form_of_mapping(key: _Form, value: _Form, *, has_names: bool) -> _Form:
+    """Return the form of a mapping; one whose keys are no texts is written as a list of pairs."""
+    if not has_names:
+        return _Form(
+            lambda them: [[key.write(k), value.write(v)] for k, v in them.items()],
+            lambda data: {key.read(k): value.read(v) for k, v in data},
+        )
+    if value is _PLAIN:
+        return _Form(dict, dict)
+    return _Form(
+        lambda them: {k: value.write(v) for k, v in them.items()},
+        lambda data: {k: value.read(v) for k, v in data.items()},
+    )
+
+
+class _Field(NamedTuple):
+    name: str
+    default: Any
+    form: _Form
+
+
+class _Values:
+    """How the values of one dataclass are written and read."""
+
+    def __init__(self, kind: type[Any]) -> None:
+        self._kind = kind
+
+    @cached_property
+    def _fields(self) -> list[_Field]:
+        # Not in the constructor: a workflow holds workflows.
+        hints = typing.get_type_hints(self._kind)
+        return [
+            _Field(
+                each.name,
+                each.default if each.default_factory is MISSING else each.default_factory(),
+                _form_of(hints[each.name]),
+            )
+            for each in fields(self._kind)
+            if each.name not in _LEFT_OUT
+        ]
+
+    def write(self, value: Any) -> dict[str, Any]:
+        written = {}
+        for name, default, form in self._fields:
+            found = getattr(value, name)
+            if not _is_same(found, default):
+                written[name] = form.write(found)
+        return written
+
+    def read(self, data: Mapping[str, Any]) -> Any:
+        return self._kind(
+            **{name: form.read(data[name]) for name, _, form in self._fields if name in data}
+        )
+
+
+_LEFT_OUT = frozenset({"unread"})
+"""What is empty in every workflow that is planned."""
+
+
+def _is_same(value: Any, default: Any) -> bool:
+    if value is default:
+        return True
+    kind = type(default)
+    if type(value) is not kind:
+        return False
+    # Of what a user gave only whether it is empty: comparing it may raise, or take long.
+    return value == default if kind in _COMPARABLE else not value and not default
+
+
+_COMPARABLE = (str, int, float, bool, Defaults, Places)
+
+
+_known: dict[type[Any], _Values] = {}
+
+
+def _values_of(kind: type[Any]) -> _Values:
+    if kind not in _known:
+        _known[kind] = _Values(kind)
+    return _known[kind]

@@ -1,0 +1,173 @@
+"""What is written of a plan into Redis: every release reads what every other one has written.
+
+`wire/<version>.json` is what that release wrote for `wire/shop.yaml`. The file of this version is
+compared with what is written today; `FLOWQ_UPDATE_GOLDEN=1 pytest tests/golden` writes it anew. The
+files of earlier releases are only read, and stay. `wire/pickled.json` has what was written before
+there was a plain form.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from base64 import b64decode
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flowq._version import __version__
+from flowq.compiling import load
+from flowq.declare.yaml import parse_workflow
+from flowq.errors import NewerFormat
+from flowq.graph import build_graph
+from flowq.inputs import EXAMPLE_BY_TYPE, resolve_inputs
+from flowq.plan import Enqueue, Expansion, Nested, Outputs, Plan
+from flowq.planner import make_plan
+from flowq.runtime.outputs import write_outputs
+from flowq.runtime.planned import call_of
+from flowq.runtime.wire import FORMAT, from_wire, to_wire
+from flowq.spec import Workflow
+
+WIRE = Path(__file__).parent / "wire"
+RELEASES = sorted(path.stem for path in WIRE.glob("*.json") if path.stem != "pickled")
+EXAMPLES = sorted((Path(__file__).parents[2] / "workflows").glob("*.yaml"))
+KINDS = {"expansion": Expansion, "nested": Nested}
+UPDATE = os.environ.get("FLOWQ_UPDATE_GOLDEN") == "1"
+
+
+@cache
+def shop() -> Workflow:
+    return parse_workflow((WIRE / "shop.yaml").read_text("utf-8"), "/srv/shop.yaml")
+
+
+@cache
+def plan_of_shop() -> Plan:
+    return make_plan(build_graph(shop()), resolve_inputs(shop(), {}), "run000golden")
+
+
+def written_today() -> dict[str, Any]:
+    plan = plan_of_shop()
+    assert plan.outputs is not None
+    return {
+        "jobs": arguments_of(plan),
+        "outputs": json.loads(write_outputs(plan.outputs)),
+        "scheduled": to_wire(shop()),
+    }
+
+
+def arguments_of(plan: Plan) -> dict[str, Any]:
+    return {each.job_id: call_of(each)[1:] for each in plan.enqueues}
+
+
+def read(name: str) -> Any:
+    return json.loads((WIRE / f"{name}.json").read_text("utf-8"))
+
+
+def read_parts(document: Mapping[str, Any]) -> Iterator[tuple[type[Any], Any]]:
+    """Yield what a release wrote of each value, and the kind of value that it is."""
+    for args, _ in document["jobs"].values():
+        for name in KINDS.keys() & (args[0].keys() if args else ()):
+            yield KINDS[name], args[0][name]
+    yield Outputs, document["outputs"]
+    yield Workflow, document["scheduled"]
+
+
+def test_what_is_written_is_what_the_file_of_this_version_has() -> None:
+    text = json.dumps(written_today(), indent=1, sort_keys=True) + "\n"
+    path = WIRE / f"{__version__}.json"
+    if UPDATE:
+        path.write_text(text, "utf-8")
+    assert path.exists(), f"no golden file {path.name}: run with FLOWQ_UPDATE_GOLDEN=1"
+    assert json.loads(path.read_text("utf-8")) == json.loads(text)
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_what_a_release_wrote_is_read_and_nothing_of_it_is_lost(release: str) -> None:
+    parts = list(read_parts(read(release)))
+    assert {kind for kind, _ in parts} == {Expansion, Nested, Outputs, Workflow}
+    for kind, data in parts:
+        assert to_wire(from_wire(kind, data)) == data
+
+
+def test_what_is_read_is_what_was_planned() -> None:
+    by_id = {each.job_id: each for each in plan_of_shop().enqueues}
+    for job_id, (args, _) in read(__version__)["jobs"].items():
+        for name in KINDS.keys() & (args[0].keys() if args else ()):
+            assert from_wire(KINDS[name], args[0][name]) == getattr(by_id[job_id], name)
+    assert from_wire(Outputs, read(__version__)["outputs"]) == plan_of_shop().outputs
+    again = from_wire(Workflow, read(__version__)["scheduled"])
+    assert (again, again.folder) == (shop(), shop().folder)
+    assert again.places.where_by_path == dict(shop().places.where_by_path)
+
+
+def test_what_was_pickled_before_there_was_a_plain_form_is_read() -> None:
+    pickled, plain = read("pickled"), read("0.1.0")
+    for job_id, text in pickled["jobs"].items():
+        (work,), (expected,) = pickle.loads(b64decode(text)), plain["jobs"][job_id][0]
+        for name in KINDS.keys() & work.keys():
+            work[name] = to_wire(from_wire(KINDS[name], work[name]))
+        assert {"flowq": 1, **work} == expected
+    workflow = pickle.loads(b64decode(pickled["workflow"]))
+    assert to_wire(from_wire(Workflow, workflow)) == plain["scheduled"]
+    assert from_wire(Outputs, json.loads(pickled["outputs"])) == plan_of_shop().outputs
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_the_jobs_of_a_plan_have_arguments_of_plain_data(path: Path) -> None:
+    workflow = load(str(path))
+    required = (each for each in workflow.inputs if each.required)
+    given = {each.name: (*each.choices, EXAMPLE_BY_TYPE[each.type])[0] for each in required}
+    plan = make_plan(build_graph(workflow), resolve_inputs(workflow, given), "run")
+    for args, kwargs in arguments_of(plan).values():
+        assert json.loads(json.dumps([args, kwargs])) == [list(args), kwargs]
+
+
+def test_every_field_that_can_be_written_is_in_the_golden_files() -> None:
+    written: dict[type[Any], set[str]] = {}
+    for value in find_values([plan_of_shop().enqueues, plan_of_shop().outputs, shop()]):
+        written.setdefault(type(value), set()).update(to_wire(value))
+    for kind, names in written.items():
+        left = {each.name for each in fields(kind)} - names - NOT_IN_SHOP.get(kind, set())
+        assert not left, f"nothing in shop.yaml leads to {kind.__name__}.{'/'.join(left)}"
+
+
+NOT_IN_SHOP: Mapping[type[Any], set[str]] = {Workflow: {"unread"}}
+
+
+def find_values(value: Any) -> Iterator[Any]:
+    """Yield the dataclasses in a value, which may be one itself."""
+    if isinstance(value, Mapping):
+        value = [*value, *value.values()]
+    if isinstance(value, list | tuple | frozenset):
+        for each in value:
+            yield from find_values(each)
+    elif is_dataclass(value):
+        yield value
+        for each in fields(value):
+            yield from find_values(getattr(value, each.name))
+
+
+def test_a_field_that_is_missing_has_its_default_and_one_that_is_unknown_is_ignored() -> None:
+    data = {"flowq": FORMAT, "each": {"items": [1]}, "templates": [], "nicer": True}
+    expansion = from_wire(Expansion, data)
+    assert expansion.each.max_items == 100_000
+    assert to_wire(expansion) == {"flowq": FORMAT, "each": {"items": [1]}, "templates": []}
+
+
+def test_a_form_that_only_newer_versions_know_is_refused() -> None:
+    with pytest.raises(NewerFormat, match="upgrade flowq here"):
+        from_wire(Expansion, {"flowq": FORMAT + 1, "templates": []})
+
+
+def test_values_of_users_are_left_as_they_are() -> None:
+    given = object()
+    template = Enqueue("a", "a", "m:f", {"x": given, "y": (1, shop())}, inputs={"z": {given}})
+    again = from_wire(Enqueue, to_wire(template))
+    assert again == template
+    assert again.kwargs["x"] is given
+    assert again.kwargs["y"] is template.kwargs["y"]
