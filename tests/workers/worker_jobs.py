@@ -304,6 +304,14 @@ def note(text: str) -> None:
     get_current_job().connection.rpush("notes", text)
 
 
+def wait_for_others(key: str, count: int) -> None:
+    """Return when so many jobs are being executed at this moment."""
+    connection = get_current_job().connection
+    connection.incr(key)
+    while int(connection.get(key)) < count:
+        time.sleep(0.01)
+
+
 def check_sum(count: int) -> int:
     """Return how often the jobs before us have run; that must have been so often."""
     found = int(get_current_job().connection.get("sum"))

@@ -2,12 +2,16 @@
 
 Python imports this at its start when the folder is on PYTHONPATH, also in spawned children. The
 standard library is imported first and keeps the real modules; whoever imports `os`, `signal` or
-`socket` afterwards gets a stand-in without what Windows does not have.
+`socket` afterwards gets a stand-in without what Windows does not have. The temp folder is another
+one, as on another machine: workers of two systems do not see each other's locks in it.
 """
 
 import importlib
+import os
 import sys
+import tempfile
 import types
+from pathlib import Path
 
 STANDARD = [
     "argparse",
@@ -113,6 +117,14 @@ STANDARD = [
     "zlib",
     "zoneinfo",
 ]
+
+TEMP = "as-on-windows"
+
+temp = Path(tempfile.gettempdir())
+if temp.name != TEMP:  # else a child of one that has it already
+    temp /= TEMP
+    temp.mkdir(mode=0o700, exist_ok=True)
+    os.environ["TMPDIR"] = tempfile.tempdir = str(temp)
 
 MISSING = {
     "os": "fork forkpty wait wait3 wait4 waitpid killpg getpgid getpgrp setpgrp setpgid setsid "
