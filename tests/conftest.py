@@ -17,12 +17,23 @@ import redis
 
 from flowq import server
 
+SETTINGS = (
+    *("FLOWQ_LOG", "FLOWQ_REDIS_URL", "FLOWQ_SERVER_IDLE", "RQ_REDIS_URL"),
+    *("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR"),
+)
+"""Variables with which the user of this machine tells flowq or rich something."""
+
 
 @pytest.fixture(scope="session", autouse=True)
-def temp_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A temp folder for this test run: workers remove what killed ones have left in theirs."""
+def own_surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No settings of the user's, and a temp folder for this test run alone.
+
+    In a shared one workers remove what killed ones have left, also those of other test runs.
+    """
     place = str(tmp_path_factory.mktemp("temp"))
     with pytest.MonkeyPatch.context() as patch:
+        for name in SETTINGS:
+            patch.delenv(name, raising=False)
         for name in ("TMPDIR", "TEMP", "TMP"):
             patch.setenv(name, place)
         patch.setattr(tempfile, "tempdir", None)  # what was asked for before is remembered there
@@ -30,7 +41,7 @@ def temp_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def test_server(temp_folder: None) -> Iterator[server.Server]:
+def test_server(own_surroundings: None) -> Iterator[server.Server]:
     """A real server on a Unix socket of its own; it ends with the test run, however that ends."""
     with server.temporary() as started:
         yield started

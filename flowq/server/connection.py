@@ -32,6 +32,9 @@ SHAPES = (
 def connect(url: str, *, connect_timeout_s: float = CONNECT_TIMEOUT_S) -> redis.Redis:
     """Return a connection to the server at `url` that has answered once.
 
+    A server that cannot write to its disk refuses even a PING, but can be read: whoever changes
+    something gets the refusal then.
+
     Values come as bytes, as RQ wants them. What the URL itself says about timeouts wins. A reply
     that takes more than 30 s is an error (silence.py says why); RQ's workers raise that limit for
     their blocking calls.
@@ -46,8 +49,9 @@ def connect(url: str, *, connect_timeout_s: float = CONNECT_TIMEOUT_S) -> redis.
     try:
         connection.ping()
     except (RedisError, OSError, UnicodeError) as error:
-        connection.close()
-        raise ServerUnavailable(hide_password(url), explain(error)) from error
+        if not is_about_disk(error):
+            connection.close()
+            raise ServerUnavailable(hide_password(url), explain(error)) from error
     return connection
 
 
@@ -75,6 +79,12 @@ def make_client(url: str, **options: Any) -> redis.Redis:
         raise ServerUnavailable(hide_password(url), reason) from None
 
 
+def is_about_disk(error: Exception) -> bool:
+    """Whether a server that runs says that it cannot write to its disk, which may be full."""
+    # Of a pipeline it says so for the command that was refused, after its number and text.
+    return isinstance(error, ResponseError) and "MISCONF " in str(error)
+
+
 def explain(error: Exception) -> str:
     """Say in one line why a server could not be used, and what to do."""
     text = " ".join(str(error).split()) or type(error).__name__
@@ -89,6 +99,11 @@ def explain(error: Exception) -> str:
         return "its memory is full (maxmemory); raise that, or wait until old runs have gone"
     if isinstance(error, BusyLoadingError):
         return "it is still loading its data; try again in a moment"
+    if is_about_disk(error):
+        return (
+            "it cannot write to its disk, which may be full, and takes no changes; make room, and "
+            f"it goes on by itself ({text[text.index('MISCONF ') :]})"
+        )
     if isinstance(error, ResponseError):
         return f"it answers with an error: {text}"
     return text

@@ -26,7 +26,7 @@ from flowq.runtime import keys
 from flowq.server import folder as state_folder
 from flowq.server.binary import find_binary
 from flowq.server.connection import connect
-from flowq.server.wire import Refused, Wire, is_guarded, serves
+from flowq.server.wire import PROBE, Refused, Wire, is_guarded, serves
 
 if TYPE_CHECKING:
     from flowq.server.loopback import LoopbackServer
@@ -189,7 +189,7 @@ def _look_inside(state: Path) -> Server | None:
     if wire is None:
         return None
     try:
-        wire.ask("PING")
+        wire.ask(PROBE)
         if is_guarded(wire):
             return Server(state, state / state_folder.read_where(state))
     except (OSError, Refused):

@@ -27,7 +27,7 @@ from contextlib import suppress
 from flowq.server import folder
 from flowq.server.process import Process
 from flowq.server.telling import report, say
-from flowq.server.wire import Refused
+from flowq.server.wire import PROBE, Refused
 
 TAKE_OVER_S = 15.0
 RECONNECT_S = 0.05
@@ -159,7 +159,7 @@ class Guardian:
         try:
             if not self._is_used():
                 os.rename(self.server.path, self.server.path + folder.CLOSED)
-                self.server.ask("PING")
+                self.server.ask(PROBE)
                 if not self._is_used():
                     return True
             self._open_door()
@@ -181,7 +181,7 @@ class Guardian:
         """Whether clients can find the server; if the socket was removed, start a new server."""
         if os.path.exists(self.server.path):
             return True
-        self.server.ask("PING")  # fails when the server itself has removed it, because it ends
+        self.server.ask(PROBE)  # fails when the server itself has removed it, because it ends
         say("guardian", "the socket has been removed: starting again")
         self.server.shut_down()
         self._start_again()

@@ -40,7 +40,7 @@ from flowq.server.portable import (
 )
 from flowq.server.settings import SETTINGS
 from flowq.server.telling import report, say
-from flowq.server.wire import CLIENT_NAME, Refused, Reply, Wire, await_loaded
+from flowq.server.wire import CLIENT_NAME, PROBE, Refused, Reply, Wire, await_loaded
 
 LISTEN_S = 20.0
 END_S = 10.0
@@ -97,7 +97,7 @@ class Keeper:
         Errors: Trouble when it does not answer: a second one must not get at its data.
         """
         try:
-            self._ask("PING")
+            self._ask(PROBE)
         except TimeoutError as error:
             raise Trouble("the server has the data, but does not answer") from error
         except (NotOurs, Refused):
@@ -136,7 +136,7 @@ class Keeper:
             if self._process.poll() is not None:
                 raise ConnectionResetError("it ended at once")
             try:
-                self._ask("PING")
+                self._ask(PROBE)
                 break
             except ConnectionRefusedError:
                 if time.monotonic() > deadline:

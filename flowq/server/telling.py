@@ -8,7 +8,8 @@ from contextlib import suppress
 
 def say(who: str, text: str) -> None:
     """Write a line to the log, which is where the output goes once the report is made."""
-    os.write(2, f"flowq {who} {os.getpid()}: {text}\n".encode(errors="replace"))
+    with suppress(OSError):  # its disk may be full
+        os.write(2, f"flowq {who} {os.getpid()}: {text}\n".encode(errors="replace"))
 
 
 def report(text: str) -> None:

@@ -9,6 +9,8 @@ import socket
 import time
 
 CLIENT_NAME = "flowq-guardian"
+PROBE = "DBSIZE"
+"""Answered by every server that has loaded its data. PING is refused by one whose disk is full."""
 
 Reply = None | int | bytes | list["Reply"]
 
@@ -115,7 +117,7 @@ def await_loaded(wire: Wire) -> None:
     """Wait while the server loads its data, however long that takes."""
     while True:
         try:
-            wire.ask("PING")
+            wire.ask(PROBE)
             return
         except Refused as error:
             if not str(error).startswith("LOADING"):
