@@ -18,7 +18,8 @@
     ├── RunFailed                    1    .jobs names the ones that failed
     ├── ShellFailed                  1    a command of a job; .exit_code_of_command
     ├── TooManyItems                 1    a group would have more items than its max_items
-    └── NewerFormat                  1    a newer version of flowq wrote it, for newer ones only
+    ├── NewerFormat                  1    a newer version of flowq wrote it, for newer ones only
+    └── Unserializable               1    a result, an argument or an item that cannot be kept
 
 Every error survives `pickle` with its fields: errors travel from children to supervisors.
 """
@@ -266,3 +267,21 @@ class NewerFormat(FlowqError):
             f"a newer version of flowq wrote this, in format {self.needed}, and this version reads "
             f"up to format {self.known}: upgrade flowq here, then `flowq retry` what failed"
         )
+
+
+class Unserializable(FlowqError):
+    """A result, an argument or an item of a group cannot be written, or not be read again.
+
+    Shape: `place` leads to the part, as in `result["files"][3]`; `what` names its type.
+    """
+
+    def __init__(self, place: str, what: str, reason: str, hint: str) -> None:
+        super().__init__(place, what, reason, hint)
+        self.place = place
+        self.what = what
+        self.reason = reason
+        self.hint = hint
+
+    def __str__(self) -> str:
+        place, what, reason, hint = self.args  # a job may have hidden its secrets in these
+        return f"{place}: {what} cannot be kept ({reason}); {hint}"

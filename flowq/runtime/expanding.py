@@ -8,12 +8,12 @@ meets what the first one added: indexes are given by the items' keys, ids are ma
 from __future__ import annotations
 
 import json
-import pickle
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
+from rq.serializers import PickleSerializer
 from rq.utils import as_text
 
 from flowq.binding import Item, bind_item
@@ -24,6 +24,7 @@ from flowq.runtime import keys, scripts
 from flowq.runtime.job import Job, get_job
 from flowq.runtime.lookups import list_items
 from flowq.runtime.planned import add_planned, batches, declare_groups
+from flowq.runtime.serializing import serialize
 from flowq.runtime.steps import finish
 from flowq.runtime.wire import from_wire
 
@@ -121,7 +122,9 @@ def _give_indexes(
     group_id: str, keyed: Sequence[tuple[str, Any]], connection: Redis
 ) -> list[tuple[int, bool]]:
     """Return the index of each item, and whether it has a job."""
-    arguments = [part for key, value in keyed for part in (key, pickle.dumps(value))]
+    arguments: list[Any] = []
+    for key, value in keyed:
+        arguments += (key, serialize(value, PickleSerializer, f"item {key} of {group_id}"))
     answer = scripts.GROW.call(connection, keys.group(group_id), group_id, len(keyed), *arguments)
     if isinstance(answer[0], bytes | str):
         name = as_text(connection.hget(keys.group(group_id), "name") or group_id)

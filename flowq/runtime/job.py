@@ -8,17 +8,20 @@ that it blocks do not know. The other exits (`delete`, a result that is not kept
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+from rq.defaults import UNSERIALIZABLE_RETURN_VALUE_PAYLOAD
+from rq.exceptions import DeserializationError
+from rq.job import UNEVALUATED, JobStatus, Retry
 from rq.job import Job as RQJob
-from rq.job import JobStatus
 from rq.serializers import PickleSerializer
 from rq.utils import as_text, import_attribute
 
-from flowq.errors import FutureEnded, JobNotFound, NotAFutureJob, UsageError
-from flowq.runtime import keys, scripts
+from flowq.errors import FutureEnded, JobNotFound, NotAFutureJob, Unserializable, UsageError
+from flowq.runtime import keys, scripts, serializing
 from flowq.runtime.blockers import Blockers
 from flowq.runtime.holds import NO_HOLD, Hold
 from flowq.runtime.steps import finish
@@ -26,6 +29,8 @@ from flowq.runtime.steps import finish
 if TYPE_CHECKING:
     from redis import Redis
     from redis.client import Pipeline
+
+log = logging.getLogger("rq.worker")
 
 _OUTCOME_BY_STATUS = {
     JobStatus.FINISHED: "finished",
@@ -55,6 +60,8 @@ class Job(RQJob):
     _blocks: str = ""
     _future: bool = False
     _generation: int = 0
+    _written: tuple[Any, bytes] | None = None
+    """The value that the function has returned, and the bytes that are kept of it."""
 
     def __init__(
         self,
@@ -136,8 +143,79 @@ class Job(RQJob):
             raise ValueError("Cannot execute job: function is None")
         result = function(*self.args, **self.kwargs)
         if type(result) not in _PLAIN_TYPES and asyncio.iscoroutine(result):
-            return asyncio.run(result)
+            result = asyncio.run(result)
+        if result is not None and not isinstance(result, Retry):
+            self.write_result(result)
         return result
+
+    # What is kept of it ----------------------------------------------------------------------
+
+    def write_result(self, value: Any) -> bytes:
+        """Return the bytes that are kept of what the function has returned; one value is written
+        once.
+
+        Where other jobs may need it, in a run and of a blocker, a value that cannot be kept fails
+        the job. Elsewhere a fixed text takes its place, as with RQ.
+
+        Source: `rq.results.Result.serialize`. Errors: Unserializable.
+        """
+        if self._written is None or self._written[0] is not value:
+            self._written = value, self._write_result(value)
+        return self._written[1]
+
+    def _write_result(self, value: Any) -> bytes:
+        is_needed = self.run_id or self._blocks
+        try:
+            data = serializing.serialize(value, self.serializer)
+            if is_needed and len(data) > serializing.LARGE_BYTES:
+                serializing.check_size(len(data), "result", value)
+                size = serializing.describe_size(len(data))
+                log.warning("job %s: its result has %s, which Redis keeps in memory", self.id, size)
+        except Unserializable as error:
+            if is_needed:
+                raise
+            text = UNSERIALIZABLE_RETURN_VALUE_PAYLOAD
+            if self.result_ttl != 0:
+                log.error("job %s: %s. The text %r is kept instead", self.id, error, text)
+            data = self.serializer.dumps(text)
+        return data
+
+    @property
+    def data(self) -> bytes:
+        """The function's name and the arguments as bytes. Errors: Unserializable."""
+        if self._data is not UNEVALUATED or self._func_name is UNEVALUATED:
+            return super().data
+        try:
+            data = super().data
+        except Exception as error:
+            raise serializing.explain(self._name_arguments(), self.serializer, error) from error
+        if self.hold.is_needed and len(data) > serializing.MAX_BYTES:
+            serializing.check_size(len(data), f"the arguments of {self._func_name}", self._args)
+        return data
+
+    @data.setter
+    def data(self, value: bytes) -> None:
+        """Replace them by bytes that were read."""
+        RQJob.data.fset(self, value)  # type: ignore[attr-defined]  # mypy takes it for its value
+
+    def _name_arguments(self) -> list[tuple[str, Any]]:
+        args, kwargs = cast(Any, self._args or ()), cast(Any, self._kwargs or {})
+        named = [(f"argument {at}", value) for at, value in enumerate(args, 1)]
+        named += [(f"argument {name}", value) for name, value in kwargs.items()]
+        return [*named, (f"the object whose {self._func_name} is to be called", self._instance)]
+
+    def _deserialize_data(self) -> None:
+        try:
+            super()._deserialize_data()  # type: ignore[no-untyped-call]
+        except DeserializationError as error:
+            cause = error.__cause__
+            raise DeserializationError(
+                f"the arguments of job {self.id} cannot be read here: {type(cause).__name__}: "
+                f"{cause}; what they are made of must be importable where workers run"
+            ) from cause
+
+    def _serialize_meta(self) -> bytes:
+        return serializing.serialize(self.meta, self.serializer, "meta")
 
     # How it ends -----------------------------------------------------------------------------
 
@@ -152,6 +230,8 @@ class Job(RQJob):
         if status is JobStatus.SCHEDULED and pipeline is None:
             return
         outcome = _OUTCOME_BY_STATUS.get(status)
+        if outcome:
+            self._written = None  # a job that has ended may stay in a program for long
         if status is JobStatus.FINISHED and self.repeats_left:
             outcome = None
         if not self.is_tracked:

@@ -40,7 +40,8 @@ def perform(work: Mapping[str, Any]) -> Any:
     """Do what `work` says (`flowq.runtime.planned` writes it), and return the job's result.
 
     Errors: WorkflowInvalid for an expression that fails on the actual values; whatever the function
-    raises; ShellFailed for a command; NewerFormat for what a newer version of flowq has planned.
+    raises; ShellFailed for a command; NewerFormat for what a newer version of flowq has planned;
+    Unserializable for a result that cannot be kept.
     """
     check_format(work)
     job = current_job()
@@ -63,6 +64,7 @@ class _Performance:
             with self._surroundings():
                 result = self._do()
             if not isinstance(result, Retry):
+                self.job.write_result(result)  # here, so that nothing follows from one that fails
                 self._after(result)
             return result
 

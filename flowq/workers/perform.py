@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import sys
 import threading
 import time
@@ -22,7 +23,7 @@ from rq.callbacks import (
     execute_stopped_callback,
     execute_success_callback,
 )
-from rq.defaults import DEFAULT_RESULT_TTL, UNSERIALIZABLE_RETURN_VALUE_PAYLOAD
+from rq.defaults import DEFAULT_RESULT_TTL
 from rq.executions import Execution
 from rq.job import JobStatus, Retry
 from rq.job_lifecycle import call_exception_handlers, format_exc_info
@@ -146,13 +147,14 @@ class Bench:
                 ended_at,
                 "",
                 "retry",
-                dump(job, value),
+                b64encode(pickle.dumps(value)).decode(),
             )
         job._result = value
         job._status = JobStatus.FINISHED
         if job._success_callback_name:
             self._ask_for(job.success_callback_timeout)
             execute_success_callback(job, DEATH_PENALTY_CLASS, value)
+            job._written = None  # the callback may have changed the value, and RQ keeps that
         ttl = job.get_result_ttl(self.settings.result_ttl)
         return End(
             task.number,
@@ -162,7 +164,7 @@ class Bench:
             ended_at,
             str(ttl),
             "" if value is None else "return_value",
-            "" if value is None else dump(job, value),
+            "" if value is None else b64encode(job.write_result(value)).decode(),
             job._generation,
         )
 
@@ -308,18 +310,6 @@ def failed(
     return End(number, status, how, started_at, ended_at, ttl, "exc_string", value, generation)
 
 
-def dump(job: Job, value: Any) -> str:
-    """Return a result as its entry holds it.
-
-    Source: `rq.results.Result.serialize`: what the serializer refuses becomes a fixed text.
-    """
-    try:
-        data = job.serializer.dumps(value)
-    except BaseException:  # noqa: BLE001 - as RQ; user code runs in here
-        data = job.serializer.dumps(UNSERIALIZABLE_RETURN_VALUE_PAYLOAD)
-    return b64encode(data).decode()
-
-
 def _needs_conclusion(job: Job, ttl: int) -> bool:
     return bool(
         job.repeats_left
@@ -364,11 +354,11 @@ def _conclude(worker: BaseWorker, job: Job, queue: Queue, execution: Execution, 
 def _conclude_success(
     worker: BaseWorker, job: Job, queue: Queue, execution: Execution, end: End
 ) -> None:
-    value: Any = job.serializer.loads(_unpack(end.value)) if end.value else None
-    job._result = value
     if end.field == "retry":
+        value = job._result = pickle.loads(_unpack(end.value))  # noqa: S301 - from our own child
         worker.handle_job_retry(job, queue, value, queue.started_job_registry, execution)
         return
+    job._result = job.serializer.loads(_unpack(end.value)) if end.value else None
     job._status = JobStatus.FINISHED
     worker.handle_job_success(job, queue, queue.started_job_registry, execution)
     job.send_webhooks(JobStatus.FINISHED)

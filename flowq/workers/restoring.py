@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rq.job import Job as RQJob
 from rq.job import JobStatus
 
 from flowq.runtime.job import Job
@@ -46,7 +45,7 @@ class Restorer:
         self._can_copy = (
             job_class.restore is Job.restore
             and job_class.__init__ is Job.__init__
-            and job_class.data is RQJob.data
+            and job_class.data is Job.data
         )
 
     def restore(self, task: Task) -> Job:

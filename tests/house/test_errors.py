@@ -30,6 +30,7 @@ INSTANCES = [
     errors.ShellFailed("make all", 2, "no rule"),
     errors.TooManyItems("crawl", 100),
     errors.NewerFormat(2, 1),
+    errors.Unserializable("result[3]", "a lock", "TypeError: no", "leave it out"),
 ]
 
 

@@ -1,0 +1,210 @@
+"""Writing results, arguments and items as bytes; what cannot be kept is named with its place.
+
+A value that is written without trouble costs what its serializer costs, and is read back at once
+only if it holds objects of classes: reading plain data cannot fail. The place of what cannot be
+kept is looked for once there is an error.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import threading
+import types
+from collections.abc import AsyncIterable, Coroutine, Iterator
+from typing import Any
+
+from rq.serializers import JSONSerializer, PickleSerializer
+from rq.timeouts import BaseTimeoutException
+
+from flowq.errors import Unserializable
+
+MAX_BYTES = 50_000_000
+"""Of one result, or of the arguments of one job: what a job of flowq's may keep in Redis."""
+
+LARGE_BYTES = 1_000_000
+"""From here on a warning is logged."""
+
+_REFERS_TO_CODE = b"\x93"
+"""Pickle's STACK_GLOBAL: without it nothing is imported or called when the value is read."""
+
+_MAX_PLACE = 50
+"""How deep a place is looked for; what lies deeper is nested too deeply. Units: steps."""
+
+_MAX_TEXT = 200
+_SCALARS = frozenset({type(None), bool, int, float, str, bytes})
+_LOCKS = (type(threading.Lock()), type(threading.RLock()))
+
+Part = tuple[str, Any]
+
+
+def serialize(value: Any, serializer: Any, name: str = "result") -> bytes:
+    """Return a value as bytes that can be read again.
+
+    `name` is what messages call the value. Errors: Unserializable, which names the part that cannot
+    be kept; timeouts of the job pass.
+    """
+    try:
+        data: bytes = _write(value, serializer)
+    except BaseTimeoutException:
+        raise
+    except BaseException as error:  # code of users runs in here; RQ keeps a text instead
+        raise explain([(name, value)], serializer, error) from error
+    return data
+
+
+def check_size(size: int, name: str, value: Any) -> None:
+    """Refuse what is larger than a job may keep. Errors: Unserializable."""
+    if size > MAX_BYTES:
+        what = f"{_name_type(value)} of {describe_size(size)}"
+        hint = f"at most {describe_size(MAX_BYTES)} can be kept; write it to a file, and pass on"
+        raise Unserializable(name, what, "it is too large", f"{hint} the path")
+
+
+def describe_size(size: int) -> str:
+    """Return a number of bytes as `12.3 MB`."""
+    return f"{size / 1_000_000:.1f} MB".replace(".0 MB", " MB")
+
+
+def explain(parts: list[Part], serializer: Any, error: BaseException) -> Unserializable:
+    """Return the error that names the first of these values that cannot be kept, and its place.
+
+    `parts` are values with their names; `error` is what came of writing all of them.
+    """
+    if isinstance(error, MemoryError):  # looking for the place would need as much again
+        name, value = parts[0]
+        return Unserializable(
+            name, _name_type(value), "there is not enough memory to write it", _hint(value)
+        )
+    place, value, steps = "", None, 0
+    seen: set[int] = set()
+    while found := _find_failing(parts, serializer, seen):
+        (step, value), error = found
+        place += step
+        steps += 1
+        if steps > _MAX_PLACE:
+            top = place.partition("[")[0].partition(".")[0]
+            hint = "keep it flat, or write it to a file and pass on the path"
+            return Unserializable(top, _name_type(value), "it is nested too deeply", hint)
+        parts = list(_look_inside(value, serializer))
+    if not place:  # it is the whole that fails, and none of its parts
+        place, value = parts[0]
+    return Unserializable(place, _name_type(value), _shorten(error), _hint(value, serializer))
+
+
+def _write(value: Any, serializer: Any) -> bytes:
+    data: bytes = serializer.dumps(value)
+    if serializer is PickleSerializer:
+        if _REFERS_TO_CODE in data:
+            serializer.loads(data)
+    elif serializer is not JSONSerializer and type(value) not in _SCALARS:
+        serializer.loads(data)
+    return data
+
+
+def _find_failing(
+    parts: list[Part], serializer: Any, seen: set[int]
+) -> tuple[Part, BaseException] | None:
+    for step, part in parts:
+        if type(part) in _SCALARS and serializer is PickleSerializer:
+            continue
+        if id(part) in seen:
+            continue
+        try:
+            _write(part, serializer)
+        except BaseTimeoutException:
+            raise
+        except BaseException as error:  # noqa: BLE001 - code of users runs in here
+            seen.add(id(part))
+            return (step, part), error
+    return None
+
+
+def _look_inside(value: Any, serializer: Any) -> Iterator[Part]:
+    """Yield the parts of a value, each with how it is reached from there."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield f"[{_quote(key)}]", item
+        for key in value if serializer is not JSONSerializer else ():
+            yield f" (its key {_quote(key)})", key
+    elif isinstance(value, tuple) and hasattr(value, "_fields"):
+        for name, item in zip(value._fields, value, strict=False):
+            yield f".{name}", item
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            yield f"[{index}]", item
+    elif isinstance(value, set | frozenset):
+        for item in value:
+            yield " (one of its items)", item
+    elif not isinstance(value, type | types.ModuleType | types.FunctionType):
+        yield from _attributes(value)
+
+
+def _attributes(value: Any) -> Iterator[Part]:
+    for name, item in getattr(value, "__dict__", {}).items():
+        yield f".{name}", item
+    for cls in type(value).__mro__:
+        slots = vars(cls).get("__slots__", ())
+        for name in (slots,) if isinstance(slots, str) else slots:
+            try:
+                yield f".{name}", object.__getattribute__(value, name)
+            except AttributeError:
+                continue
+    if isinstance(value, BaseException):
+        yield ".args", value.args
+
+
+def _quote(key: Any) -> str:
+    text = json.dumps(key, ensure_ascii=False) if isinstance(key, str) else _say(key)
+    return text if len(text) <= 60 else text[:59] + "…"
+
+
+def _say(value: Any) -> str:
+    try:
+        return repr(value)
+    except Exception:  # noqa: BLE001 - code of users
+        return f"a {type(value).__name__}"
+
+
+_KINDS: tuple[tuple[Any, str, str], ...] = (
+    (types.GeneratorType, "a generator", "make it a list: list(…)"),
+    (io.IOBase, "an open file", "use its path, or what it contains"),
+    (types.ModuleType, "a module", "use its name"),
+    (_LOCKS, "a lock", "leave it out: it holds within one process only"),
+    (Coroutine, "a coroutine", "await it, and use what that gives"),
+    (AsyncIterable, "an asynchronous iterator", "collect its items in a list"),
+    (Iterator, "", "make it a list: list(…)"),
+    (type, "a class", "define the class at the top of a module, or use its name"),
+)
+
+
+def _name_type(value: Any) -> str:
+    if isinstance(value, types.FunctionType):
+        return "a lambda" if value.__name__ == "<lambda>" else f"the function {value.__name__}"
+    for kind, words, _ in _KINDS:
+        if isinstance(value, kind) and words:
+            return words
+    name = type(value).__name__
+    return f"an {name}" if name[:1].lower() in "aeiou" else f"a {name}"
+
+
+def _hint(value: Any, serializer: Any = None) -> str:
+    if serializer is JSONSerializer:
+        return "the JSON serializer keeps texts, numbers, flags, lists and maps with texts as keys"
+    if isinstance(value, types.FunctionType):
+        return "use what it returns, or a function that is defined at the top of a module"
+    for kind, _, hint in _KINDS:
+        if isinstance(value, kind):
+            return hint
+    if "<locals>" in type(value).__qualname__:
+        return f"define {type(value).__name__} at the top of a module"
+    return "use plain data: texts, numbers, lists, maps"
+
+
+def _shorten(error: BaseException) -> str:
+    try:
+        text = " ".join(str(error).split())
+    except Exception:  # noqa: BLE001 - code of users
+        text = ""
+    text = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return text if len(text) <= _MAX_TEXT else text[: _MAX_TEXT - 1] + "…"
