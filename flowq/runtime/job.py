@@ -118,7 +118,7 @@ class Job(RQJob):
         self._future = "flowq_future" in ours
         self._generation = int(ours.get("flowq_gen", 0))
         if self._blocks:
-            # Kept like a result: RQ's default now, its own once it is retired (lua/step.lua).
+            # Kept like a result: RQ's default now, its own once it is retired (lua/retention.lua).
             self.failure_ttl = None
         self.run_id = ours.get("flowq_run", "")
         self.name = ours.get("flowq_name", "")
@@ -252,7 +252,7 @@ class Job(RQJob):
 
     def _tell_run(self, status: JobStatus, pipeline: Pipeline) -> None:
         if status is JobStatus.SCHEDULED:
-            scripts.PASS.append(pipeline, self.key, self.id, "give", "")
+            scripts.TELL_ABOUT.append(pipeline, self.key, self.id, "give", "")
         event = {"job": self.id, "name": self.name, "state": status.value, "reason": ""}
         pipeline.xadd(keys.run_events(self.run_id), event)  # type: ignore[arg-type]
 
@@ -268,7 +268,8 @@ class Job(RQJob):
     def get_result_ttl(self, default_ttl: int) -> int:
         """A blocker keeps its result until the future jobs that it blocks have ended.
 
-        Units: seconds; -1 for no limit, which `retire` (lua/step.lua) ends, or the run's removal.
+        Units: seconds; -1 for no limit, which `retire` (lua/retention.lua) ends, or the removal
+        of the run.
         """
         if self._blocks or self.run_id:
             return -1

@@ -169,7 +169,7 @@ def get_declared(run_id: str, connection: Redis) -> RunStatus:
 
 
 def _name_of_gone(run_id: str, job_id: str, connection: Redis) -> str:
-    """Return the name of a job whose hash is gone, as `lua/step_futures.lua` tells its end."""
+    """Return the name of a job whose hash is gone, as `lua/watching.lua` tells its end."""
     group_id, _, index = job_id.rpartition("--")
     if name := connection.hget(keys.group(group_id), "name"):
         return f"{as_text(name)}[{index}]"

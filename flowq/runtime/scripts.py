@@ -53,15 +53,34 @@ def format_second(at_s: int) -> str:
     return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
-class Script:
-    """One operation on the server: what all share (`lua/common.lua`), and the file of its name.
+SHARED = (
+    *("keys", "runs", "jobs", "slots", "groups", "nested", "outcomes", "futures", "edges"),
+    "settling",
+)
+"""The files that stand in front of every script, each with a table of its name."""
 
-    A long one has further files, which stand in front of that one.
+
+def _compose(parts: tuple[str, ...]) -> str:
+    """Return what stands in front of a script: the shared files, and the parts it has of its own.
+
+    Each has a table of its name, and all of these are there before the first file: so files may
+    call each other, whatever their order. A file's other names are its own, for it is a block.
+    """
+    names = (*SHARED, *parts)
+    tables = f"local {', '.join(names)} = {', '.join('{}' for _ in names)}"
+    return "\n".join([tables, _read("common"), *(f"do\n{_read(name)}\nend" for name in names)])
+
+
+class Script:
+    """One operation on the server: what all share (`SHARED`), and the file of its name.
+
+    A long one has parts: further files, which stand in front of that one.
     """
 
     def __init__(self, name: str, *parts: str) -> None:
         self.name = name
-        self.source = "\n".join([_COMMON, "begin_call(ARGV)", *map(_read, parts), _read(name)])
+        self.parts = parts
+        self.source = "\n".join([_compose(parts), "begin_call(ARGV)", _read(name)])
         self.digest = _digest(self.source)
 
     def call(self, connection: Redis, slot_key: str, *args: Any) -> Any:
@@ -93,7 +112,7 @@ class HotScript(Script):
         super().__init__(name, *parts)
         self.function = f"flowq_{name}_{self.digest[:12]}"
         head = f"redis.register_function('{self.function}', function(KEYS, ARGV)"
-        texts = [_COMMON, *map(_read, parts), head, "begin_call(ARGV)", _read(name), "end)"]
+        texts = [_compose(parts), head, "begin_call(ARGV)", _read(name), "end)"]
         self.library = "\n".join([f"#!lua name={self.function}", *texts])
 
     def call(self, connection: Redis, slot_key: str, *args: Any) -> Any:
@@ -151,21 +170,21 @@ def _digest(text: str) -> str:
     return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
-_COMMON = "\n".join(map(_read, ("common", "settling", "again", "nested", "groups")))
-
 ADD = HotScript("add")
 RELEASE = HotScript("release")
 SETTLE = Script("settle")
-START = Script("start")
-STEP = HotScript("step", "step_futures", "step_groups", "step_runs")
+START = Script("start", "attempts")
+STEP = HotScript(
+    "step", "attempts", "steps", "releasing", "watching", "retention", "group_steps", "run_steps"
+)
 EMPTY = Script("empty")
 EXPIRED = Script("expired")
 COMMIT = Script("commit")
 RETRY = Script("retry")
-TURN = HotScript("turn", "turn_ends", "turn_claims")
-BACK = Script("back")
+TURN = HotScript("turn", "attempts", "turns", "turn_ends", "turn_claims")
+GIVE_BACK = Script("give_back")
 BEAT = Script("beat")
 DUE = Script("due")
 GROW = Script("grow")
-PASS = Script("pass")
+TELL_ABOUT = Script("tell_about")
 APPROVE = Script("approve")

@@ -123,7 +123,7 @@ class _Performance:
 
     def _say(self, what: str, why: str) -> None:
         job = self.job
-        patiently(lambda: scripts.PASS.call(job.connection, job.key, job.id, what, why))
+        patiently(lambda: scripts.TELL_ABOUT.call(job.connection, job.key, job.id, what, why))
 
     @contextmanager
     def _surroundings(self) -> Iterator[None]:

@@ -132,7 +132,7 @@ def _find(flat: list[bytes], names: list[bytes], name: bytes) -> bytes:
 
 @lru_cache(maxsize=256)
 def _kind_of(description: bytes, queue: str) -> str:
-    # The same in lua/turn.lua: the function, as RQ's default description shows it.
+    # The same in lua/turn_claims.lua: the function, as RQ's default description shows it.
     name, parenthesis, _ = description.partition(b"(")
     return name.decode(errors="replace") if name and parenthesis else queue
 

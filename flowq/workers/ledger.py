@@ -198,7 +198,7 @@ class Ledger:
         self, worker: str, how: str, max_crashes: int, pairs: Sequence[tuple[str, str]]
     ) -> list[Claim]:
         flat = [part for pair in pairs for part in pair]
-        answer = scripts.BACK.call(
+        answer = scripts.GIVE_BACK.call(
             self.connection, self._key, worker, how, self.worker, max_crashes, len(pairs), *flat
         )
         return [self._claim(*parts) for parts in answer]
@@ -282,7 +282,7 @@ class Ledger:
 
 
 def _describe(claim: Claim, end: End) -> str:
-    """Return an end in one line, as lua/turn.lua reads it; "-" for what is empty."""
+    """Return an end in one line, as lua/turn_ends.lua reads it; "-" for what is empty."""
     return (
         f"{claim.job_id} {claim.execution_id} {end.status} {_describe_instant(end.started_at)} "
         f"{_describe_instant(end.ended_at)} {end.ttl or '-'} {end.field or '-'} {end.generation} "

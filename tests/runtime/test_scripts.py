@@ -32,6 +32,15 @@ def test_every_script_compiles_without_its_comments(
     assert loaded == script.digest
 
 
+@pytest.mark.parametrize("script", ALL, ids=lambda script: script.name)
+def test_a_script_leaves_room_for_fifty_more_locals(
+    connection: redis.Redis, script: Script
+) -> None:
+    """Lua allows 200 at once in a function, and refuses the whole script beyond that."""
+    spare = "\n".join(f"local spare_{number}" for number in range(50))
+    assert connection.script_load(f"{spare}\n{script.source}")
+
+
 def test_ten_thousand_additions_that_were_made_before_are_all_named(
     queue: Queue, connection: redis.Redis
 ) -> None:

@@ -1,10 +1,10 @@
 -- add.lua: enqueues jobs with holds, all of them or none.
 --
--- ARGV   4 number of jobs, then for each part of them that has this in common, its shape:
+-- ARGV   4 number of asked, then for each part of them that has this in common, its shape:
 --          queue, future ("" or "policy if_empty expires_in": the first "-" for the default, the
 --          last in seconds or "-"), at ("" or seconds), run, id ("new": never used before,
 --          "unique": an error if it is used, or ""), number of fields, field, value, field, value …
---          number of these jobs, and for each of them
+--          number of these asked, and for each of them
 --            id, blocks ("a b! c"), name, created_at, data, description
 -- Returns {"existing", id, …} when all were enqueued but those named (often none), which are blockers
 -- of the same future jobs already, or of the same run and block nothing; else the reason, and nothing
@@ -22,7 +22,7 @@
 --   {"busy", id}                   an earlier job of that id has steps left (abandon:, retire:)
 -- O(1) for each job, in the number of blockers of its future jobs.
 
-local fresh, seen, queues = {}, {}, {} -- of this very call: future jobs, all ids, all queues
+local fresh, seen, queues = {}, {}, {} -- of this very call: future asked, all ids, all queues
 local has_steps = redis.call('EXISTS', TODO) == 1
 
 local at = 3 -- in ARGV
@@ -55,20 +55,20 @@ local function once(ask)
 end
 
 local edges_of = once(function(blocks)
-  local edges = {}
-  for future, mark in each_future(blocks) do edges[#edges + 1] = { future = future, mark = mark } end
-  return edges
+  local list = {}
+  for future, mark in each_future(blocks) do list[#list + 1] = { future = future, mark = mark } end
+  return list
 end)
 
-local jobs, hashes = {}, {}
+local asked, hashes = {}, {}
 local total = tonumber(take())
-while #jobs < total do
+while #asked < total do
   local shape = take_shape()
   for _ = 1, tonumber(take()) do
     local id, blocks = take(), take()
-    local key = job_key(id)
+    local key = keys.job(id)
     hashes[#hashes + 1] = key
-    jobs[#jobs + 1] = { shape = shape, id = id, key = key, blocks = blocks, run = shape.run,
+    asked[#asked + 1] = { shape = shape, id = id, key = key, blocks = blocks, run = shape.run,
       edges = edges_of(blocks), name = take(), created_at = take(), data = take(),
       description = take() }
   end
@@ -85,9 +85,9 @@ in_parts(hashes, function(...) is_any_there = is_any_there or redis.call('EXISTS
 local existing = {}
 
 local refused_as_future = once(function(future)
-  if redis.call('TYPE', blockers_key(future)).ok == 'zset' then return { 'queue', future } end
-  local state = redis.call('HGET', future_key(future), 'state')
-  local status = redis.call('HGET', job_key(future), 'status')
+  if redis.call('TYPE', keys.blockers(future)).ok == 'zset' then return { 'queue', future } end
+  local state = redis.call('HGET', keys.future(future), 'state')
+  local status = redis.call('HGET', keys.job(future), 'status')
   if not status then return { 'missing', future } end
   if not state then return { 'plain', future } end
   local is_open = UNDECIDED[state] or state == 'met'
@@ -110,17 +110,17 @@ end
 
 local refused_queue = once(function(queue)
   if redis.call('TYPE', PREFIX .. ':deferred:' .. queue).ok == 'list'
-    or redis.call('EXISTS', future_key(queue)) == 1 then
+    or redis.call('EXISTS', keys.future(queue)) == 1 then
     return { 'future', queue }
   end
 end)
 
 local function blocks_already(job)
   if job.blocks == '' then
-    return job.run ~= '' and redis.call('HGET', job_key(job.id), 'flowq_run') == job.run
+    return job.run ~= '' and redis.call('HGET', keys.job(job.id), 'flowq_run') == job.run
   end
   for _, edge in ipairs(job.edges) do
-    if redis.call('HEXISTS', edges_key(edge.future), job.id) == 0 then return false end
+    if redis.call('HEXISTS', keys.edges(edge.future), job.id) == 0 then return false end
   end
   return true
 end
@@ -135,7 +135,7 @@ end
 local function refused_id(job)
   if seen[job.id] then return { 'taken', job.id, 'another job of this call' } end
   seen[job.id] = true
-  local f = is_any_there and redis.call('HMGET', job_key(job.id), 'status', 'created_at') or {}
+  local f = is_any_there and redis.call('HMGET', keys.job(job.id), 'status', 'created_at') or {}
   local status = f[1]
   if is_resent(job, status, f[2]) then
     job.exists = true
@@ -156,19 +156,19 @@ local function refused_id(job)
   if not HAS_ENDED[status] then
     return { 'taken', job.id, 'a job that is ' .. status }
   end
-  for future in each_future(redis.call('HGET', job_key(job.id), 'flowq_blocks')) do
-    if UNDECIDED[redis.call('HGET', future_key(future), 'state')]
-      and redis.call('HEXISTS', edges_key(future), job.id) == 1 then
+  for future in each_future(redis.call('HGET', keys.job(job.id), 'flowq_blocks')) do
+    if UNDECIDED[redis.call('HGET', keys.future(future), 'state')]
+      and redis.call('HEXISTS', keys.edges(future), job.id) == 1 then
       return { 'taken', job.id, 'a blocker of ' .. future }
     end
   end
 end
 
 -- The future job of a run among those that it blocks, and that run.
-local function find_run(edges)
-  for _, edge in ipairs(edges) do
-    local run = redis.call('HGET', job_key(edge.future), 'flowq_run')
-    if run then return { id = run, inside = find_inside_before(edge.future) } end
+local function find_run(list)
+  for _, edge in ipairs(list) do
+    local run = redis.call('HGET', keys.job(edge.future), 'flowq_run')
+    if run then return { id = run, inside = nested.find_inside_before(edge.future) } end
   end
 end
 
@@ -183,7 +183,7 @@ local function inherit_run(job)
 end
 
 local read_run = once(function(run)
-  return redis.call('HMGET', run_key(run), 'state', 'canceling', 'max_parallel')
+  return redis.call('HMGET', keys.run(run), 'state', 'canceling', 'max_parallel')
 end)
 
 local function refused(job)
@@ -191,7 +191,7 @@ local function refused(job)
   if job.run == '' then inherit_run(job) end
   if future ~= '' and (queues[job.id] or redis.call('SISMEMBER', PREFIX .. ':queues',
     PREFIX .. ':queue:' .. job.id) == 1
-    or redis.call('TYPE', blockers_key(job.id)).ok == 'zset') then
+    or redis.call('TYPE', keys.blockers(job.id)).ok == 'zset') then
     return { 'queue', job.id }
   end
   local reason = refused_queue(job.shape.queue) or refused_id(job)
@@ -217,20 +217,20 @@ end
 
 -- How the edges to a future job are that are there already, by blocker.
 local function read_edges(future)
-  local edges = {}
+  local old_by_id = {}
   in_parts(known_blockers[future] or {}, function(...)
-    local olds, ids = redis.call('HMGET', edges_key(future), ...), { ... }
-    for i, id in ipairs(ids) do edges[id] = olds[i] end
+    local olds, ids = redis.call('HMGET', keys.edges(future), ...), { ... }
+    for i, id in ipairs(ids) do old_by_id[id] = olds[i] end
   end)
-  return edges
+  return old_by_id
 end
 
 -- The future jobs that get blockers, as they are before the first; what is added to each goes into
 -- its keys together, at the end.
 local read_future = once(function(future)
-  local f = redis.call('HMGET', future_key(future), 'state', 'policy', 'freed')
-  if f[1] == 'met' then take_back(future) end
-  return { key = future_key(future), policy = f[2], freed = int(f[3]), blockers = {}, edges = {},
+  local f = redis.call('HMGET', keys.future(future), 'state', 'policy', 'freed')
+  if f[1] == 'met' then futures.take_back(future) end
+  return { key = keys.future(future), policy = f[2], freed = int(f[3]), blockers = {}, edges = {},
     olds = read_edges(future), counted = 0, is_releasing = f[1] == 'releasing',
     is_held = f[1] == 'open' or f[1] == 'releasing' }
 end)
@@ -238,8 +238,8 @@ local blocked = {}
 
 -- An edge that is there already holds again. The id of a blocker that is gone keeps its place.
 local function renew_edge(job, future, f, old, mark)
-  move_edge(future, job.id, old, 'pending' .. mark, f.policy)
-  local place = f.is_releasing and redis.call('LPOS', blockers_key(future), job.id)
+  edges.move(future, job.id, old, 'pending' .. mark, f.policy)
+  local place = f.is_releasing and redis.call('LPOS', keys.blockers(future), job.id)
   return f.is_held and not (place and place < f.freed) and 1 or 0
 end
 
@@ -258,8 +258,8 @@ end
 
 local function write_edges(future)
   local f = read_future(future)
-  in_parts(f.blockers, function(...) redis.call('RPUSH', blockers_key(future), ...) end)
-  in_parts(f.edges, function(...) redis.call('HSET', edges_key(future), ...) end)
+  in_parts(f.blockers, function(...) redis.call('RPUSH', keys.blockers(future), ...) end)
+  in_parts(f.edges, function(...) redis.call('HSET', keys.edges(future), ...) end)
   redis.call('HINCRBY', f.key, 'pending', #f.blockers)
   if f.counted > 0 then redis.call('HINCRBY', f.key, 'total', f.counted) end
   if not f.is_held then redis.call('HINCRBY', f.key, 'freed', #f.blockers) end
@@ -271,17 +271,18 @@ local function open_future(job)
   local policy, if_empty, expires = string.match(job.shape.future, '(%S+) (%w+) (%S+)')
   -- As RQ's depends_on; but in a run a future job is skipped, so that every run has an end.
   if policy == '-' then policy = job.run ~= '' and 'skip' or 'wait' end
-  redis.call('HSET', future_key(job.id), 'state', 'open', 'policy', policy, 'if_empty', if_empty)
+  redis.call('HSET', keys.future(job.id), 'state', 'open', 'policy', policy, 'if_empty', if_empty)
   if expires ~= '-' then redis.call('ZADD', OURS .. 'expiring', TS + tonumber(expires), job.id) end
 end
 
 -- What an earlier job of that id has left.
 local function sweep(job)
-  local key = job_key(job.id)
-  local swept = redis.call('DEL', key, edges_key(job.id), future_key(job.id), mortal_key(job.id),
+  local key = keys.job(job.id)
+  local swept = redis.call('DEL', key, keys.edges(job.id), keys.future(job.id), keys.mortal(job.id),
     PREFIX .. ':results:' .. job.id)
-  if (swept > 0 or job.shape.future ~= '') and redis.call('TYPE', blockers_key(job.id)).ok == 'list' then
-    redis.call('DEL', blockers_key(job.id))
+  local may_have_blockers = swept > 0 or job.shape.future ~= ''
+  if may_have_blockers and redis.call('TYPE', keys.blockers(job.id)).ok == 'list' then
+    redis.call('DEL', keys.blockers(job.id))
   end
 end
 
@@ -309,8 +310,8 @@ local function write_hash(job)
   set('flowq_inside', job.inside)
   set('flowq_late', job.late and shape.future ~= '' and '1')
   if job.is_limited then
-    local slots = shape.given.flowq_slots
-    set('flowq_slots', (slots and slots .. ' ' or '') .. 'run:' .. job.run)
+    local limits = shape.given.flowq_slots
+    set('flowq_slots', (limits and limits .. ' ' or '') .. 'run:' .. job.run)
   end
   if job.run ~= '' then set('flowq_retries', shape.given.retries_left) end
   redis.call('HSET', job.key, unpack(words, 1, count))
@@ -319,8 +320,8 @@ end
 local function write_in_run(job)
   local is_future = job.shape.future ~= ''
   table.insert(list_in(members_of_run, job.run), job.id)
-  if job.late then log(job.run, job.id, job.name, 'deferred') end
-  if job.blocks == '' and not is_future then keep_loose(job.run, job.id) end
+  if job.late then runs.log(job.run, job.id, job.name, 'deferred') end
+  if job.blocks == '' and not is_future then runs.keep_loose(job.run, job.id) end
 end
 
 local function write(job)
@@ -329,7 +330,7 @@ local function write(job)
   if shape.id ~= 'new' then sweep(job) end
   if is_future then open_future(job) end
   for _, dependency in ipairs(given.dependency_ids and cjson.decode(given.dependency_ids) or {}) do
-    redis.call('SREM', job_key(dependency) .. ':dependents', job.id) -- of a deleted job of that id
+    redis.call('SREM', keys.job(dependency) .. ':dependents', job.id) -- of a deleted job of that id
   end
   job.gates = 0
   for _, edge in ipairs(job.edges) do
@@ -340,8 +341,8 @@ local function write(job)
   list[#list + 1] = '+inf'
   list[#list + 1] = job.id
   if job.run ~= '' then write_in_run(job) end
-  if given.flowq_group then count_in_group(given.flowq_group, 'new', nil) end
-  if given.flowq_by and is_future then redis.call('HSET', job_key(given.flowq_by), 'flowq_adds', 1) end
+  if given.flowq_group then groups.count(given.flowq_group, 'new', nil) end
+  if given.flowq_by and is_future then redis.call('HSET', keys.job(given.flowq_by), 'flowq_adds', 1) end
 end
 
 local function write_lists()
@@ -352,38 +353,38 @@ local function write_lists()
   end
   for run, ids in pairs(members_of_run) do
     in_parts(ids, function(...) redis.call('RPUSH', OURS .. 'jobs:' .. run, ...) end)
-    redis.call('HINCRBY', run_key(run), 'left', #ids)
+    redis.call('HINCRBY', keys.run(run), 'left', #ids)
   end
 end
 
 -- A group that is closed takes no more: its new items end as the others did.
 local function is_closed(job)
   local group = job.shape.given.flowq_group
-  local g = group and redis.call('HMGET', group_key(group), 'closed', 'reason')
+  local g = group and redis.call('HMGET', keys.group(group), 'closed', 'reason')
   if not g or not g[1] then return false end
-  call_off(job.id, g[1], g[2])
+  jobs.call_off(job.id, g[1], g[2])
   return true
 end
 
-for _, job in ipairs(jobs) do
+for _, job in ipairs(asked) do
   local reason = refused(job)
   if reason then return reason end
 end
-for _, job in ipairs(jobs) do
+for _, job in ipairs(asked) do
   if not job.exists and job.shape.id ~= 'new' then
     for _, edge in ipairs(job.edges) do table.insert(list_in(known_blockers, edge.future), job.id) end
   end
 end
-for _, job in ipairs(jobs) do
+for _, job in ipairs(asked) do
   if not job.exists then write(job) end
 end
 write_lists()
-for _, job in ipairs(jobs) do
+for _, job in ipairs(asked) do
   -- A new future job has not been released, whatever its gates.
   if not job.exists and not is_closed(job) and job.gates == 0 and job.shape.future == '' then
-    lift(job.id)
+    jobs.lift(job.id)
   end
 end
-settle_all()
+settling.settle_all()
 table.insert(existing, 1, 'existing') -- `unpack` ends at some 8,000 values
 return existing

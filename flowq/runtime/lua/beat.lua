@@ -34,10 +34,10 @@ for i = 9, 8 + 5 * tonumber(ARGV[8]), 5 do
     redis.call('ZADD', PREFIX .. ':wip:' .. queue, 'XX', math.floor(TS) + ttl, member)
     redis.call('ZADD', PREFIX .. ':executions:' .. id, math.floor(TS) + ttl + 60, execution)
     redis.call('EXPIRE', PREFIX .. ':executions:' .. id, ttl + 60)
-    if redis.call('EXISTS', job_key(id)) == 1 then
-      redis.call('HSET', job_key(id), 'last_heartbeat', NOW)
+    if redis.call('EXISTS', keys.job(id)) == 1 then
+      redis.call('HSET', keys.job(id), 'last_heartbeat', NOW)
     end
-  elseif redis.call('HGET', job_key(id), 'status') ~= 'canceled'
+  elseif redis.call('HGET', keys.job(id), 'status') ~= 'canceled'
     or redis.call('SISMEMBER', worker_key .. ':executions', member) == 0 then
     lost[#lost + 1] = execution -- a canceled one runs to its end, as with RQ
   end

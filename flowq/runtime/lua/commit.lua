@@ -7,7 +7,7 @@
 -- waits for its turn. Idempotent.
 
 local run, mode = ARGV[4], ARGV[5]
-local key = run_key(run)
+local key = keys.run(run)
 local f = redis.call('HMGET', key, 'state', 'held')
 local state, held = f[1], f[2]
 if not state or state == 'purging' then return -1 end
@@ -19,11 +19,11 @@ if state == 'staged' then
 end
 if mode == 'hold' then
   redis.call('HSET', key, 'held', 'hand')
-  log(run, '', '', 'waiting', 'it is held')
+  runs.log(run, '', '', 'waiting', 'it is held')
   return 1
 end
 redis.call('HDEL', key, 'held')
-if not join_concurrency(run) then return 1 end
-log(run, '', '', 'running')
+if not runs.join_concurrency(run) then return 1 end
+runs.log(run, '', '', 'running')
 later('run:' .. run)
 return 1

@@ -10,7 +10,7 @@
 local left = {}
 
 local function queue_job(queue, id)
-  local key = job_key(id)
+  local key = keys.job(id)
   local f = redis.call('HMGET', key, 'status', 'rate_limit_key', 'enqueue_at_front',
     'enqueue_at_front_on_retry', 'ended_at', 'ttl', 'flowq_run', 'flowq_name', 'flowq_slots',
     'flowq_future')
@@ -22,11 +22,11 @@ local function queue_job(queue, id)
   end
   redis.call('ZREM', registry, id)
   if not f[1] then return end
-  if f[9] and not take_slots(id, f[9]) then
+  if f[9] and not slots.take(id, f[9]) then
     redis.call('HSET', key, 'status', 'deferred')
     redis.call('ZADD', PREFIX .. ':deferred:' .. queue, '+inf', id)
-    if f[10] then redis.call('HSET', future_key(id), 'state', 'met') end
-    log(f[7], id, f[8] or '', 'deferred', 'waits for a slot')
+    if f[10] then redis.call('HSET', keys.future(id), 'state', 'met') end
+    runs.log(f[7], id, f[8] or '', 'deferred', 'waits for a slot')
     return
   end
   redis.call('HSET', key, 'status', 'queued', 'enqueued_at', NOW)
@@ -34,7 +34,7 @@ local function queue_job(queue, id)
   redis.call('SADD', PREFIX .. ':queues', PREFIX .. ':queue:' .. queue)
   local at_front = f[3] == '1' or (f[4] == '1' and f[5] and f[5] ~= '')
   redis.call(at_front and 'LPUSH' or 'RPUSH', PREFIX .. ':queue:' .. queue, id)
-  if f[7] then log(f[7], id, f[8] or '', 'queued') end
+  if f[7] then runs.log(f[7], id, f[8] or '', 'queued') end
 end
 
 local function is_ours(queue)

@@ -5,9 +5,9 @@
 
 local ids = redis.call('LPOP', ARGV[4], ARGV[5]) or {}
 for _, id in ipairs(ids) do
-  local key = job_key(id)
-  will_settle(id, redis.call('EXISTS', key) == 1 and 'deleted' or 'expired')
-  settle_all()
+  local key = keys.job(id)
+  settling.add(id, redis.call('EXISTS', key) == 1 and 'deleted' or 'expired')
+  settling.settle_all()
   redis.call('DEL', key, key .. ':dependents', PREFIX .. ':results:' .. id)
 end
 return #ids

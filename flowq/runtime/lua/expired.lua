@@ -4,9 +4,9 @@
 -- Returns 1 when that was news to somebody, else 0 (not one of ours, or it is there after all).
 
 local id = ARGV[4]
-if redis.call('EXISTS', job_key(id)) == 1 or redis.call('EXISTS', mortal_key(id)) == 0 then
+if redis.call('EXISTS', keys.job(id)) == 1 or redis.call('EXISTS', keys.mortal(id)) == 0 then
   return 0
 end
-will_settle(id, 'expired')
-settle_all()
+settling.add(id, 'expired')
+settling.settle_all()
 return 1

@@ -8,7 +8,7 @@
 -- Idempotent: sent again after a lost reply it finds its list taken, and answers {1} again.
 
 local run, list = ARGV[4], ARGV[5]
-local key = run_key(run)
+local key = keys.run(run)
 local state = redis.call('HGET', key, 'state')
 if state ~= 'failed' and state ~= 'canceled' then
   if state and redis.call('EXISTS', list) == 0 then return { 1 } end
@@ -20,6 +20,6 @@ redis.call('PERSIST', OURS .. 'again:' .. run)
 redis.call('HSET', key, 'state', 'retrying')
 redis.call('HDEL', key, 'ended_at', 'canceling', 'canceled', 'released', 'again', 'held')
 redis.call('ZREM', OURS .. 'ended', run)
-join_concurrency(run)
+runs.join_concurrency(run)
 later('again:' .. run)
 return { 1 }

@@ -8,7 +8,7 @@
 -- Idempotent. O(1) in the number of blockers of each future job.
 
 local id, outcome, generation = ARGV[4], ARGV[5], int(ARGV[6])
-local ok, current = pcall(redis.call, 'HGET', job_key(id), 'flowq_gen')
+local ok, current = pcall(redis.call, 'HGET', keys.job(id), 'flowq_gen')
 if ok and generation < int(current) then return 'late' end
-will_settle(id, outcome)
-return settle_all() or redis.status_reply('OK')
+settling.add(id, outcome)
+return settling.settle_all() or redis.status_reply('OK')

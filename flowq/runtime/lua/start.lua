@@ -5,9 +5,9 @@
 
 local ok, answer = pcall(function()
   local id = ARGV[4]
-  local f = redis.call('HMGET', job_key(id), 'flowq_outcome', 'flowq_run', 'flowq_name',
+  local f = redis.call('HMGET', keys.job(id), 'flowq_outcome', 'flowq_run', 'flowq_name',
     'flowq_future', 'flowq_slots')
-  begin(id, { flowq_outcome = f[1], flowq_run = f[2], flowq_name = f[3], flowq_future = f[4],
+  attempts.begin(id, { flowq_outcome = f[1], flowq_run = f[2], flowq_name = f[3], flowq_future = f[4],
     flowq_slots = f[5] }, ARGV[5])
   return redis.status_reply('OK')
 end)

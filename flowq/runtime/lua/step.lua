@@ -21,61 +21,61 @@
 --   operation that raises goes to the todo's end, so that it does not keep others from being worked
 --   off.
 
-begin_step(ARGV)
-if not what then return { '', 0, {}, {}, {} } end
+steps.begin(ARGV)
+if not steps.what then return { '', 0, {}, {}, {} } end
 
-local function settle_late(job)
-  will_settle(job, extra)
+local function settle_late(job, outcome)
+  settling.add(job, outcome)
   return true
 end
 
 local operations = {
-  free = free,
-  abandon = abandon,
-  retire = retire,
-  run = release_run,
-  purge = purge,
-  cancel = cancel,
-  again = again,
-  recall = recall,
-  close = close_some,
-  strand = call_off_stranded,
-  lapse = lapse,
-  watch = watch,
-  expire = expire_some,
+  free = releasing.free,
+  abandon = releasing.abandon,
+  retire = retention.retire,
+  run = run_steps.release,
+  purge = run_steps.purge,
+  cancel = run_steps.cancel,
+  again = run_steps.again,
+  recall = releasing.recall,
+  close = group_steps.close,
+  strand = run_steps.call_off_added,
+  lapse = releasing.lapse,
+  watch = watching.watch,
+  expire = retention.expire_some,
   ['end'] = settle_late,
 }
 
 -- Returns whether it has come to its end, and the text of a failure.
 local function make(entry)
-  local operation, id
-  operation, id, extra = string.match(entry, '^(%w+):([%w_-]+):?(.*)$')
+  local operation, id, extra = string.match(entry, '^(%w+):([%w_-]+):?(.*)$')
   if not operations[operation] then -- a newer version's, perhaps, which will come to it
     redis.call('ZADD', TODO, 'XX', TS, entry)
     return false, 'no such operation: ' .. entry
   end
-  local ok, done = pcall(operations[operation], id)
+  local ok, done = pcall(operations[operation], id, extra)
   if not ok then
-    push_queued()
+    jobs.push_queued()
     redis.call('ZADD', TODO, 'XX', TS, entry)
     return false, entry .. ': ' .. text_of(done)
   end
   if done then redis.call('ZREM', TODO, entry) else redis.call('ZADD', TODO, 'NX', TS, entry) end
-  local failure = settle_all()
+  local failure = settling.settle_all()
   return done, failure and entry .. ': ' .. failure
 end
 
-local done, failure = make(what)
+local done, failure = make(steps.what)
 -- A release goes on to those that it has led to, as far as this step's budget goes; a step in which
 -- much has ended has done enough.
 local left, at = {}, 1
 while begun[at] and not failure do
   local entry, is_over = begun[at], false
-  if done and budget > 0 and #ends < limit and string.match(entry, '^free:') then
+  local has_room = done and steps.budget > 0 and settling.count_ends() < steps.limit
+  if has_room and string.match(entry, '^free:') then
     is_over, failure = make(entry)
   end
   if not is_over then left[#left + 1] = entry end
   at = at + 1
 end
 if failure then return redis.error_reply(failure) end
-return { what, done and 0 or 1, running, left, found }
+return { steps.what, done and 0 or 1, steps.running, left, steps.found }

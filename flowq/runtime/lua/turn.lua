@@ -26,14 +26,17 @@
 -- Jobs of a short kind get a light claim: a WIP entry, and no records of the execution, which
 -- beat.lua adds for those that are still there after some milliseconds.
 
-begin_ends(ARGV, 12)
-begin_claims()
-local answers = end_all()
-local is_suspended, more = claim_all()
-register_all()
-settle_all()
-if #members > 0 then redis.call('SADD', held_key, unpack(members)) end
-local held = redis.call('SCARD', held_key)
+turns.begin(ARGV, 12)
+turn_claims.begin(ARGV)
+local answers = turn_ends.end_all()
+local is_suspended, more = turn_claims.claim_all()
+turns.register_all()
+settling.settle_all()
+local claims, members = turn_claims.claims, turn_claims.members
+if #members > 0 then redis.call('SADD', turns.held_key, unpack(members)) end
+local held = redis.call('SCARD', turns.held_key)
 local state = is_suspended and held == 0 and 'suspended' or held > 0 and 'busy' or 'idle'
-if state ~= ARGV[11] then redis.call('HSET', worker_key, 'state', state, 'last_heartbeat', NOW) end
+if state ~= ARGV[11] then
+  redis.call('HSET', turns.worker_key, 'state', state, 'last_heartbeat', NOW)
+end
 return { answers, claims, held, is_suspended and 1 or 0, more }

@@ -1,20 +1,20 @@
 -- turn_claims.lua: the claims of a turn; a part of turn.lua, in front of it, with its ARGV, which
--- begin_claims reads.
+-- begin reads.
 
 local FEW = 4 -- jobs for a child that are worth a turn
-local base, slots, idle, budget, limit, interval, most
+local now_s, base, places, idle, budget, limit, interval, most
 local queues, cost_by_kind, least_cost
-local claims, members, kinds
+local claims, members, kinds -- the first two are in the table as well
 local alone, short_cost -- children taken by one job each; seconds of short jobs
 
 local function fits(cost)
   if #claims >= limit then return false end
   if cost then
-    if alone + math.ceil((short_cost + cost) / budget) > slots then return false end
+    if alone + math.ceil((short_cost + cost) / budget) > places then return false end
     short_cost = short_cost + cost
     return true
   end
-  if alone == idle or alone + 1 + math.ceil(short_cost / budget) > slots then return false end
+  if alone == idle or alone + 1 + math.ceil(short_cost / budget) > places then return false end
   alone = alone + 1
   return true
 end
@@ -22,14 +22,14 @@ end
 -- Whether some job could still fit.
 local function has_room()
   local used = alone + math.ceil(short_cost / budget)
-  if alone < idle and used < slots then return true end
-  return least_cost and alone + math.ceil((short_cost + least_cost) / budget) <= slots
+  if alone < idle and used < places then return true end
+  return least_cost and alone + math.ceil((short_cost + least_cost) / budget) <= places
 end
 
 local function record(id, execution, member, ttl)
   local key = PREFIX .. ':execution:' .. member
-  redis.call('HSET', key, 'id', execution, 'job_id', id, 'created_at', argv[3],
-    'last_heartbeat', argv[3], 'worker_name', worker)
+  redis.call('HSET', key, 'id', execution, 'job_id', id, 'created_at', now_s,
+    'last_heartbeat', now_s, 'worker_name', turns.worker)
   redis.call('EXPIRE', key, ttl)
   redis.call('ZADD', PREFIX .. ':executions:' .. id, math.floor(TS) + ttl + 60, execution)
 end
@@ -43,18 +43,18 @@ local function marks_of(raw, is_short)
 end
 
 local function claim(id, queue, lean, raw, is_short)
-  local key = job_key(id)
+  local key = keys.job(id)
   local execution = base .. string.format('%08x', #claims)
   local member = id .. ':' .. execution
   local timeout = int(raw.timeout)
   local ttl = (timeout > 0 and math.min(timeout, interval) or interval) + 60
   if not is_short then record(id, execution, member, ttl) end
-  register(PREFIX .. ':wip:' .. queue, math.floor(TS) + ttl, member)
+  turns.register(PREFIX .. ':wip:' .. queue, math.floor(TS) + ttl, member)
   redis.call('HSET', key, 'last_heartbeat', NOW, 'status', 'started', 'started_at', NOW,
-    'worker_name', worker)
+    'worker_name', turns.worker)
   -- A time to live comes from `ttl`, or from an earlier end.
   if raw.ttl or raw.ended_at then redis.call('PERSIST', key) end
-  begin(id, raw, worker)
+  attempts.begin(id, raw, turns.worker)
   members[#members + 1] = member
   claims[#claims + 1] = { id, execution, queue, lean, marks_of(raw, is_short) }
 end
@@ -103,9 +103,9 @@ local function claim_from(queue)
   local ids = redis.call('LRANGE', list, 0, chunk) -- one more, to know whether there is one
   for i = 1, math.min(#ids, chunk) do
     local id = ids[i]
-    local flat = redis.call('HGETALL', job_key(id))
+    local flat = redis.call('HGETALL', keys.job(id))
     if #flat == 0 then -- its own ttl is over, or it was deleted by a plain tool
-      if redis.call('EXISTS', mortal_key(id)) == 1 then will_settle(id, 'expired') end
+      if redis.call('EXISTS', keys.mortal(id)) == 1 then settling.add(id, 'expired') end
     else
       local raw, lean = read(flat)
       local cost = cost_by_kind[kind_of(raw, queue)]
@@ -132,14 +132,14 @@ local function share()
     count = count + redis.call('LLEN', PREFIX .. ':queue:' .. queue)
     if count >= 2 * most then return most end
   end
-  return math.max(math.ceil(count / 2), FEW * slots)
+  return math.max(math.ceil(count / 2), FEW * places)
 end
 
 -- Claims what there is room for; returns whether RQ's workers are suspended, and 1 for more jobs.
-local function claim_all()
-  if slots == 0 then return false, 0 end
+function turn_claims.claim_all()
+  if places == 0 then return false, 0 end
   if redis.call('EXISTS', PREFIX .. ':suspended') == 1 then return true, 0 end
-  if most > FEW * slots then limit = math.min(limit, share()) end
+  if most > FEW * places then limit = math.min(limit, share()) end
   local state
   for _, queue in ipairs(queues) do
     state = state or claim_from(queue)
@@ -149,16 +149,21 @@ local function claim_all()
   return false, 0
 end
 
-local function begin_claims()
-  base, slots, idle, budget = argv[5], tonumber(argv[6]), tonumber(argv[7]), tonumber(argv[8])
+function turn_claims.begin(argv)
+  now_s, base = argv[3], argv[5]
+  places, idle, budget = tonumber(argv[6]), tonumber(argv[7]), tonumber(argv[8])
   limit, interval = tonumber(argv[9]), tonumber(argv[10])
   claims, members, kinds, alone, short_cost = {}, {}, {}, 0, 0
+  turn_claims.claims, turn_claims.members = claims, members
   queues, cost_by_kind, least_cost = {}, {}, nil
-  for i = 1, tonumber(take()) do queues[i] = take() end
-  for _ = 1, tonumber(take()) do
-    local kind, cost = take(), tonumber(take())
+  for i = 1, tonumber(turns.take()) do queues[i] = turns.take() end
+  for _ = 1, tonumber(turns.take()) do
+    local kind, cost = turns.take(), tonumber(turns.take())
     cost_by_kind[kind] = cost
     least_cost = math.min(least_cost or cost, cost)
   end
-  most = least_cost and math.min(64, math.max(slots, math.ceil(slots * budget / least_cost))) or slots
+  most = places
+  if least_cost then
+    most = math.min(64, math.max(places, math.ceil(places * budget / least_cost)))
+  end
 end

@@ -1,41 +1,17 @@
--- turn_ends.lua: the ends of a turn; a part of turn.lua, in front of it, with its ARGV, which
--- begin_ends reads.
-
-local worker, worker_key, held_key -- the worker, its hash, and the set of its executions
-local argv, at
-
-local function take()
-  at = at + 1
-  return argv[at - 1]
-end
+-- turn_ends.lua: the ends of a turn; a part of turn.lua, in front of it, with its ARGV, which turns.lua
+-- reads.
 
 local ends_by_wip, job_keys, records
-local lists -- what is added to sorted sets together: {score, member, score, member …} by key
-
-local function register(key, score, member)
-  local list = lists[key]
-  if not list then
-    list = {}
-    lists[key] = list
-  end
-  list[#list + 1] = score
-  list[#list + 1] = member
-end
-
-local function register_all()
-  for key, list in pairs(lists) do redis.call('ZADD', key, unpack(list)) end
-  lists = {}
-end
 
 local END_LINE = '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+)$'
 
 local function take_end()
   local id, execution, status, started_at, started_ts, ended_at, ended_ts, ttl, field, generation,
-    result, marks = string.match(take(), END_LINE)
-  local e = { id = id, execution = execution, queue = take(), status = status,
+    result, marks = string.match(turns.take(), END_LINE)
+  local e = { id = id, execution = execution, queue = turns.take(), status = status,
     started_at = started_at, ended_at = ended_at, started_ts = started_ts, ended_ts = ended_ts,
-    ttl = ttl, field = field, value = take(), generation = generation, result = result,
-    marks = marks, key = job_key(id), member = id .. ':' .. execution }
+    ttl = ttl, field = field, value = turns.take(), generation = generation, result = result,
+    marks = marks, key = keys.job(id), member = id .. ':' .. execution }
   local wip = PREFIX .. ':wip:' .. e.queue
   local group = ends_by_wip[wip] or { ends = {}, members = {} }
   ends_by_wip[wip] = group
@@ -69,7 +45,7 @@ local function drop_executions()
     if #members > 0 then redis.call('ZREM', wip, unpack(members)) end
     for _, member in ipairs(members) do released[#released + 1] = member end
   end
-  if #released > 0 then redis.call('SREM', held_key, unpack(released)) end
+  if #released > 0 then redis.call('SREM', turns.held_key, unpack(released)) end
   if #records > 0 then redis.call('DEL', unpack(records)) end
 end
 
@@ -79,11 +55,11 @@ local function keep_result(e, has_ended)
   if e.field ~= '-' then
     redis.call('XADD', key, 'MAXLEN', '~', 10, '*', 'execution_id', e.execution,
       'execution_started_at', e.started_ts, 'execution_ended_at', e.ended_ts, 'type', e.result,
-      'worker_name', worker, e.field, e.value)
+      'worker_name', turns.worker, e.field, e.value)
   else
     redis.call('XADD', key, 'MAXLEN', '~', 10, '*', 'execution_id', e.execution,
       'execution_started_at', e.started_ts, 'execution_ended_at', e.ended_ts, 'type', e.result,
-      'worker_name', worker)
+      'worker_name', turns.worker)
   end
   if e.ttl == '-1' then
     if has_ended then redis.call('PERSIST', key) end
@@ -95,7 +71,7 @@ end
 -- RQ's cancel() of a running job takes its WIP entry away, and lets it run to its end.
 local function was_canceled(e)
   return redis.call('HGET', e.key, 'status') == 'canceled'
-    and redis.call('SISMEMBER', held_key, e.member) == 1
+    and redis.call('SISMEMBER', turns.held_key, e.member) == 1
 end
 
 -- Writes the end into the job's hash; returns what settling has to know, false when it concerns nobody.
@@ -139,34 +115,27 @@ local function finish(e, has_dependents)
   local ttl = e.ttl
   if not is_success and ttl == '-' then ttl = '31536000' end -- as RQ: a year for failures
   local score = ttl == '-1' and '+inf' or math.floor(TS) + tonumber(ttl)
-  register(PREFIX .. (is_success and ':finished:' or ':failed:') .. e.queue, score, e.id)
-  -- A future job's own keys are needed until its blockers are retired (lua/step_futures.lua).
+  turns.register(PREFIX .. (is_success and ':finished:' or ':failed:') .. e.queue, score, e.id)
+  -- A future job's own keys are needed until its blockers are retired (retention.lua).
   if ttl ~= '-1' then
     redis.call('EXPIRE', e.key, ttl)
     if dependencies then redis.call('EXPIRE', dependencies, ttl) end
   end
-  if facts then will_settle(e.id, e.status, nil, facts) end
+  if facts then settling.add(e.id, e.status, nil, facts) end
   return 'ok'
 end
 
 -- Ends what has ended; returns the answers.
-local function end_all()
+function turn_ends.end_all()
+  ends_by_wip, job_keys, records = {}, {}, {}
   local answers, ends = {}, {}
-  for i = 1, tonumber(take()) do ends[i] = take_end() end
+  for i = 1, tonumber(turns.take()) do ends[i] = take_end() end
   if #ends == 0 then return answers end
   find_held()
   local has_dependents = redis.call('EXISTS', unpack(job_keys)) > 0
   for i, e in ipairs(ends) do answers[i] = finish(e, has_dependents) end
   drop_executions()
-  register_all() -- before the settling, which may move some of them
-  settle_all()
+  turns.register_all() -- before the settling, which may move some of them
+  settling.settle_all()
   return answers
-end
-
-local function begin_ends(arguments, first)
-  argv, at = arguments, first
-  worker = argv[4]
-  worker_key = PREFIX .. ':worker:' .. worker
-  held_key = worker_key .. ':executions'
-  ends_by_wip, job_keys, records, lists = {}, {}, {}, {}
 end

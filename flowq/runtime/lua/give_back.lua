@@ -1,4 +1,4 @@
--- back.lua: takes executions away from a worker that cannot go on with them.
+-- give_back.lua: takes executions away from a worker that cannot go on with them.
 --
 -- ARGV   4 name of the worker that had them
 --        5 "back" (its own doing: nothing of them has run, or it was stopped on purpose) or "dead"
@@ -38,13 +38,13 @@ local function drop(id, execution, queue)
 end
 
 local function put_back(id, queue, ttl, run, name)
-  redis.call('HSET', job_key(id), 'status', 'queued', 'enqueued_at', NOW, 'started_at', '',
+  redis.call('HSET', keys.job(id), 'status', 'queued', 'enqueued_at', NOW, 'started_at', '',
     'worker_name', '')
   redis.call('SADD', PREFIX .. ':queues', PREFIX .. ':queue:' .. queue)
   redis.call('LPUSH', PREFIX .. ':queue:' .. queue, id)
-  if int(ttl) > 0 then redis.call('EXPIRE', job_key(id), ttl) end
+  if int(ttl) > 0 then redis.call('EXPIRE', keys.job(id), ttl) end
   if run then
-    log(run, id, name or '', 'queued', is_dead and 'its worker was lost' or 'its worker stopped')
+    runs.log(run, id, name or '', 'queued', is_dead and 'its worker was lost' or 'its worker stopped')
   end
 end
 
@@ -60,14 +60,14 @@ local function must_fail(id, execution, on_crash)
   local key = PREFIX .. ':execution:' .. id .. ':' .. execution
   local record = redis.call('HMGET', key, 'id', 'flowq_handed')
   if not record[1] or record[2] == '1' then return false end -- a light claim has no record yet
-  local crashes = redis.call('HINCRBY', job_key(id), 'flowq_crashes', 1)
+  local crashes = redis.call('HINCRBY', keys.job(id), 'flowq_crashes', 1)
   return on_crash == 'fail' or crashes > forgiven
 end
 
 local failing = {}
 
 local function take_away(id, execution)
-  local f = redis.call('HMGET', job_key(id), 'origin', 'status', 'ttl', 'flowq_run', 'flowq_name',
+  local f = redis.call('HMGET', keys.job(id), 'origin', 'status', 'ttl', 'flowq_run', 'flowq_name',
     'flowq_on_crash', 'flowq_always')
   local queue = f[1]
   local is_held = queue
@@ -75,13 +75,13 @@ local function take_away(id, execution)
   if not is_held or f[2] ~= 'started' then return drop(id, execution, queue) end
   if must_fail(id, execution, f[6]) then
     adopt(id, execution)
-    failing[#failing + 1] = { id, execution, queue, redis.call('HGETALL', job_key(id)) }
+    failing[#failing + 1] = { id, execution, queue, redis.call('HGETALL', keys.job(id)) }
     return
   end
   drop(id, execution, queue)
-  local canceling = f[4] and redis.call('HGET', run_key(f[4]), 'canceling')
+  local canceling = f[4] and redis.call('HGET', keys.run(f[4]), 'canceling')
   if canceling and (canceling == 'now' or not f[7]) then
-    return call_off(id, 'canceled', 'the run was canceled') -- nobody was there to stop it
+    return jobs.call_off(id, 'canceled', 'the run was canceled') -- nobody was there to stop it
   end
   put_back(id, queue, f[3], f[4], f[5])
 end
@@ -99,6 +99,6 @@ local function forget_worker()
 end
 
 for _, pair in ipairs(executions_to_take()) do take_away(pair[1], pair[2]) end
-settle_all()
+settling.settle_all()
 if is_dead then forget_worker() end
 return failing

@@ -1,0 +1,88 @@
+-- attempts.lua: a job starts to be executed, perhaps once more: what was over begins again; a part of
+-- start.lua, step.lua and turn.lua, in front of them. It takes no ARGV.
+
+-- A future job's own keys live as long as its hash does; an earlier end may have left a time to live.
+local function keep_keys(id)
+  for _, key in ipairs({ keys.future(id), keys.edges(id), keys.blockers(id) }) do
+    redis.call('PERSIST', key)
+  end
+end
+
+-- Takes back in its run what futures.lua said of a future job, one of whose blockers runs again.
+local function unsay_stuck(future)
+  local f = futures.read_for_decision(future)
+  if f[1] ~= 'released' or f[2] ~= 'wait' or int(f[3]) > 0 or int(f[4]) == 0 then return end
+  local j = redis.call('HMGET', keys.job(future), 'flowq_run', 'flowq_name')
+  if j[1] then runs.log(j[1], future, j[2], 'deferred', 'a blocker runs again') end
+end
+
+-- A job that had ended runs again: that it had is forgotten, also where it was counted. Returns the
+-- future jobs that it blocks, as in its hash.
+local function forget_end(id)
+  local key = keys.job(id)
+  local f = redis.call('HMGET', key, 'flowq_blocks', 'flowq_outcome', 'flowq_run', 'flowq_group')
+  if f[2] then
+    redis.call('HDEL', key, 'flowq_outcome', 'flowq_reason', 'flowq_pass')
+    if f[3] then runs.count(f[3], f[2], nil, id) end
+    if f[4] then groups.count(f[4], f[2], nil) end
+  end
+  return f[1]
+end
+
+-- A future job that was skipped, and never ran, waits again; returns false where its hash is gone.
+local function wait_again(future)
+  local key = keys.job(future)
+  local f = redis.call('HMGET', key, 'origin', 'flowq_run', 'flowq_name')
+  if not f[1] then return false end
+  redis.call('HSET', keys.future(future), 'state', 'released')
+  redis.call('HDEL', keys.future(future), 'retired')
+  redis.call('ZADD', OURS .. 'watched', TS, future)
+  redis.call('HSET', key, 'status', 'deferred', 'ended_at', '')
+  redis.call('ZREM', PREFIX .. ':canceled:' .. f[1], future)
+  redis.call('ZADD', PREFIX .. ':deferred:' .. f[1], '+inf', future)
+  redis.call('PERSIST', key)
+  keep_keys(future)
+  redis.call('ZREM', TODO, 'retire:' .. future)
+  if f[2] then runs.log(f[2], future, f[3], 'deferred', 'a blocker runs again') end
+  return true
+end
+
+-- The edge from a job that runs again holds again; returns whether the future job waits again.
+local function renew_edge(id, future)
+  local s = redis.call('HMGET', keys.future(future), 'state', 'policy')
+  local old = redis.call('HGET', keys.edges(future), id)
+  local counts = UNDECIDED[s[1]] or s[1] == 'skipped' or s[1] == 'met' and futures.take_back(future)
+  if not old or not counts then return false end
+  unsay_stuck(future)
+  edges.move(future, id, old, string.sub(old, -1) == '!' and 'pending!' or 'pending', s[2])
+  return s[1] == 'skipped' and wait_again(future)
+end
+
+-- A blocker that had ended starts again: its edges hold again, and a future job that was skipped
+-- because of it, and never ran, waits again, with what was skipped below it.
+function attempts.rearm(id)
+  local work, first = { id }, 1
+  while first <= #work do
+    for future in each_future(forget_end(work[first])) do
+      if renew_edge(work[first], future) then work[#work + 1] = future end
+    end
+    first = first + 1
+  end
+end
+
+-- A job starts to be executed: its run is told, its slots are its own whoever queued it, the edges of
+-- a blocker that had ended hold again, and a future job's keys live as long as its hash does.
+-- `job` has its fields of ours by name, as the hash has them.
+function attempts.begin(id, job, worker)
+  if job.flowq_outcome then attempts.rearm(id) end
+  if job.flowq_slots then slots.hold(id, job.flowq_slots) end
+  local state = job.flowq_future and redis.call('HGET', keys.future(id), 'state')
+  if state and (state ~= 'queued' or job.flowq_outcome) then -- whoever has queued it
+    redis.call('HSET', keys.future(id), 'state', 'queued')
+    keep_keys(id)
+  end
+  if job.flowq_run then -- as runs.log, with one field more
+    redis.call('XADD', OURS .. 'events:' .. job.flowq_run, '*', 'job', id, 'name',
+      job.flowq_name or '', 'state', 'started', 'worker', worker)
+  end
+end

@@ -1,0 +1,93 @@
+-- edges.lua: tells future jobs how their blockers end. It takes no ARGV.
+--
+-- edges:F has the outcome of each blocker of the future job F, or "pending", with "!" behind it where
+-- a failure is ignored; F's hash has the counts of them.
+
+function edges.move(future, blocker, old, new, policy)
+  local before, after = outcomes.class(old, policy), outcomes.class(new, policy)
+  if before ~= after then
+    if before then redis.call('HINCRBY', keys.future(future), before, -1) end
+    if after then redis.call('HINCRBY', keys.future(future), after, 1) end
+    if after == 'bad' or after == 'lost' then
+      local culprit = redis.call('HGET', keys.future(future), 'culprit')
+      culprit = outcomes.worse(culprit, blocker .. ' ' .. new)
+      redis.call('HSET', keys.future(future), 'culprit', culprit)
+    elseif before == 'bad' or before == 'lost' then
+      redis.call('HDEL', keys.future(future), 'culprit')
+    end
+  end
+  redis.call('HSET', keys.edges(future), blocker, new)
+end
+
+local told, told_at, mentions -- news by future job, and the order of the last of them
+
+function edges.reset() told, told_at, mentions = {}, {}, {} end
+
+function edges.has_news() return #mentions > 0 end
+
+function edges.will_tell(future, blocker, outcome)
+  local news = told[future] or { blockers = {}, outcomes = {} }
+  told[future] = news
+  news.blockers[#news.blockers + 1] = blocker
+  news.outcomes[#news.outcomes + 1] = outcome
+  mentions[#mentions + 1] = future
+  told_at[future] = #mentions
+end
+
+local COUNTED_AT = { pending = 3, bad = 4, lost = 5 } -- in what futures.read_for_decision reads
+
+-- Tells a future job how blockers of it ended, all that is known at once, then decides.
+-- The last outcome before the decision counts, each blocker at most once; then it is frozen.
+local function tell(future, news)
+  local key = keys.future(future)
+  local f = futures.read_for_decision(future)
+  if not UNDECIDED[f[1]] and f[1] ~= 'met' then return end
+  local olds = redis.call('HMGET', keys.edges(future), unpack(news.blockers))
+  local latest, change, written = {}, {}, {}
+  for i, blocker in ipairs(news.blockers) do
+    local old = latest[blocker] or olds[i]
+    if old then
+      local new = news.outcomes[i] .. (string.sub(old, -1) == '!' and '!' or '')
+      local before, after = outcomes.class(old, f[2]), outcomes.class(new, f[2])
+      if before ~= after then
+        if before then change[before] = (change[before] or 0) - 1 end
+        if after then change[after] = (change[after] or 0) + 1 end
+        if after == 'bad' or after == 'lost' then
+          f[8] = outcomes.worse(f[8], blocker .. ' ' .. new)
+        elseif before == 'bad' or before == 'lost' then
+          f[8] = false
+        end
+        f.is_moved = f.is_moved or after ~= nil or before ~= 'pending'
+      end
+      latest[blocker] = new
+      written[#written + 1] = blocker
+      written[#written + 1] = new
+    end
+  end
+  if #written == 0 then return end
+  if f[1] == 'met' then
+    if not futures.take_back(future) then return end
+    f[1] = 'released'
+  end
+  redis.call('HSET', keys.edges(future), unpack(written))
+  for class, by in pairs(change) do f[COUNTED_AT[class]] = redis.call('HINCRBY', key, class, by) end
+  if f.is_moved and f[8] then redis.call('HSET', key, 'culprit', f[8]) end
+  if f.is_moved and not f[8] then redis.call('HDEL', key, 'culprit') end
+  futures.decide(future, f)
+end
+
+function edges.tell_all()
+  local old_told, old_at, old_mentions, failure = told, told_at, mentions, nil
+  edges.reset()
+  for i, future in ipairs(old_mentions) do
+    if old_at[future] == i then
+      local news = old_told[future]
+      local ok, problem = pcall(tell, future, news)
+      if not ok then
+        settling.put_off(news.blockers, news.outcomes)
+        failure = failure or text_of(problem)
+      end
+    end
+  end
+  return failure
+end

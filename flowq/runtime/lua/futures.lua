@@ -1,0 +1,113 @@
+-- futures.lua: decides about future jobs, and knows whether anybody waits for them. It takes no ARGV.
+
+-- Says why a future job is skipped: its last blocker that did not succeed, by name, and how.
+local function blame(culprit)
+  local id, outcome = string.match(culprit or '', '^(%S+) (%S+)$')
+  if not id then return 'a blocker did not succeed' end
+  local name = redis.call('HGET', keys.job(id), 'flowq_name') or id
+  if outcome == 'failed' or outcome == 'expired' then return name .. ' ' .. outcome end
+  return name .. ' was ' .. outcome
+end
+
+-- Says in its run that a job waits for blockers none of which will succeed by itself any more.
+local function say_stuck(id, culprit)
+  local f = redis.call('HMGET', keys.job(id), 'flowq_run', 'flowq_name', 'status')
+  if not f[1] or f[3] ~= 'deferred' then return end
+  local why = culprit and ': ' .. blame(culprit) or ''
+  runs.log(f[1], id, f[2], 'deferred', 'waits for a blocker to succeed' .. why)
+end
+
+local DECIDING_FIELDS = { 'state', 'policy', 'pending', 'bad', 'lost', 'total', 'if_empty',
+  'culprit' }
+
+function futures.read_for_decision(id)
+  return redis.call('HMGET', keys.future(id), unpack(DECIDING_FIELDS))
+end
+
+-- Looks whether a released future job can be queued, or never will be.
+-- `f` is what read_for_decision has read, and `job` what jobs.read_for_enqueue would.
+function futures.decide(id, f, job)
+  if f[1] ~= 'released' or int(f[3]) > 0 then return end
+  local bad, lost = int(f[4]), int(f[5])
+  if f[2] == 'wait' and lost > 0 then return jobs.call_off(id, 'skipped', blame(f[8])) end
+  if f[2] == 'wait' and bad > 0 then return say_stuck(id, f[8]) end
+  if f[2] == 'skip' and bad + lost > 0 then return jobs.call_off(id, 'skipped', blame(f[8])) end
+  if int(f[6]) == 0 and f[7] == 'skip' then
+    return jobs.call_off(id, 'passed', nested.why_empty(id))
+  end
+  job = job or jobs.read_for_enqueue(id)
+  if job[12] ~= 'deferred' or int(job[13]) > 0 then return end
+  local is_held = job[14] and jobs.must_ask(id)
+  local is_queued = not is_held and jobs.enqueue(id, job)
+  redis.call('HSET', keys.future(id), 'state', is_queued and 'queued' or 'met')
+  redis.call('ZREM', OURS .. 'watched', id)
+end
+
+-- Only RQ's depends_on held it: it is taken out of RQ's hands again, and waits for us. Returns false
+-- when RQ is queueing it already.
+function futures.take_back(future)
+  if redis.call('HGET', keys.job(future), 'status') ~= 'deferred' then return false end
+  local ids = redis.call('HGET', keys.job(future), 'dependency_ids')
+  for _, dependency in ipairs(cjson.decode(ids or '[]')) do
+    redis.call('SREM', keys.job(dependency) .. ':dependents', future)
+  end
+  redis.call('DEL', PREFIX .. ':job::' .. future .. ':dependencies')
+  slots.leave_turn(future, redis.call('HGET', keys.job(future), 'flowq_slots'))
+  redis.call('HSET', keys.future(future), 'state', 'released')
+  return true
+end
+
+local states -- of the future jobs that this call has asked for; see is_wanted
+local lists_by_blocks
+
+function futures.forget_states() states = {} end
+
+function futures.reset() states, lists_by_blocks = {}, {} end
+
+-- The future jobs that a job blocks: many jobs block the same ones.
+function futures.named_in(blocks)
+  local list = lists_by_blocks[blocks or '']
+  if not list then
+    list = {}
+    for future in each_future(blocks) do list[#list + 1] = future end
+    lists_by_blocks[blocks or ''] = list
+  end
+  return list
+end
+
+-- Whether a future job that it blocks has not ended, so that how it ended may still be asked.
+-- One that ends in this very call looks at all its blockers itself (retire), so each is asked once.
+function futures.is_wanted(blocks)
+  for _, future in ipairs(futures.named_in(blocks)) do
+    local state = states[future]
+    if state == nil then
+      state = redis.call('HGET', keys.future(future), 'state')
+      states[future] = state
+    end
+    if UNDECIDED[state] or state == 'met' or state == 'queued' then return true end
+  end
+  return false
+end
+
+-- Whether a step to come looks at the blockers of one of these future jobs anyway.
+function futures.will_retire(blocks)
+  for future in each_future(blocks) do
+    if redis.call('ZSCORE', TODO, 'retire:' .. future) then return true end
+  end
+  return false
+end
+
+-- Notes the end of a future job, and what follows for its blockers.
+function futures.finish(id, outcome, run)
+  local key = keys.future(id)
+  local f = redis.call('HMGET', key, 'state', 'freed')
+  if not f[1] then return end
+  redis.call('HSET', key, 'state', outcome)
+  redis.call('ZREM', OURS .. 'expiring', id)
+  if f[1] ~= 'queued' then redis.call('ZREM', OURS .. 'watched', id) end
+  if CALLED_OFF[outcome] then
+    redis.call('ZREM', TODO, 'free:' .. id)
+    if redis.call('LLEN', keys.blockers(id)) > int(f[2]) then later('abandon:' .. id) end
+  end
+  if not run then later('retire:' .. id) end
+end

@@ -1,0 +1,133 @@
+-- jobs.lua: queues a job once nothing holds it, and calls off one that never ran. It takes no ARGV.
+
+local WEEK_S = 604800
+
+-- RQ's rule for depends_on: a deleted dependency is met, a failed one when failures are allowed.
+local function unmet_dependencies(dependency_ids, allow_failures)
+  local all, unmet = cjson.decode(dependency_ids), false
+  for _, id in ipairs(all) do
+    local status = redis.call('HGET', keys.job(id), 'status')
+    if status and status ~= 'finished' and not (status == 'failed' and allow_failures == '1') then
+      unmet = true
+    end
+  end
+  return unmet and all
+end
+
+-- Jobs that this call has made QUEUED go to the ends of their queues together, in this order.
+local queued_by_queue
+
+function jobs.reset() queued_by_queue = {} end
+
+function jobs.push_queued()
+  for queue, ids in pairs(queued_by_queue) do
+    redis.call('RPUSH', PREFIX .. ':queue:' .. queue, unpack(ids))
+    redis.call('ZREM', PREFIX .. ':deferred:' .. queue, unpack(ids))
+  end
+  queued_by_queue = {}
+end
+
+local function push(queue, id)
+  local ids = queued_by_queue[queue]
+  if ids and #ids == 1000 then -- `unpack` ends at some 8,000 values
+    jobs.push_queued()
+    ids = nil
+  end
+  if ids then ids[#ids + 1] = id else queued_by_queue[queue] = { id } end
+end
+
+local ENQUEUE_FIELDS = { 'origin', 'dependency_ids', 'allow_dependency_failures',
+  'enqueue_at_front', 'flowq_at', 'ttl', 'flowq_run', 'flowq_name', 'flowq_blocks', 'flowq_future',
+  'flowq_slots', 'status', 'flowq_gates', 'flowq_approval' }
+
+function jobs.read_for_enqueue(id)
+  return redis.call('HMGET', keys.job(id), unpack(ENQUEUE_FIELDS))
+end
+
+-- Makes a job QUEUED that has none of our other holds left; returns false when no slot is free, or
+-- RQ's depends_on still holds it: it is entered in RQ's dependents sets now, and RQ queues it.
+-- `f` is what jobs.read_for_enqueue has read.
+function jobs.enqueue(id, f)
+  local key = keys.job(id)
+  local queue, ttl = f[1], int(f[6])
+  if ttl > 0 then
+    -- Its hash may expire before it is started; what that means to others has to outlive it.
+    redis.call('SET', keys.mortal(id), cjson.encode({ f[9], f[10], f[7], f[8] }), 'EX', ttl + WEEK_S)
+  end
+  local unmet = f[2] and unmet_dependencies(f[2], f[3])
+  if unmet then
+    for _, dependency in ipairs(unmet) do
+      redis.call('SADD', keys.job(dependency) .. ':dependents', id)
+      redis.call('SADD', PREFIX .. ':job::' .. id .. ':dependencies', dependency)
+    end
+    return false
+  end
+  if f[11] and not slots.take(id, f[11]) then return false end
+  local state = 'queued'
+  if f[5] and tonumber(f[5]) > TS then
+    state = 'scheduled'
+    redis.call('ZREM', PREFIX .. ':deferred:' .. queue, id)
+    redis.call('HSET', key, 'status', state, 'flowq_gates', 0)
+    redis.call('ZADD', PREFIX .. ':scheduled:' .. queue, f[5], id)
+  else
+    redis.call('HSET', key, 'status', state, 'enqueued_at', NOW, 'flowq_gates', 0)
+    if f[4] == '1' then
+      redis.call('ZREM', PREFIX .. ':deferred:' .. queue, id)
+      redis.call('LPUSH', PREFIX .. ':queue:' .. queue, id)
+    else
+      push(queue, id)
+    end
+  end
+  if ttl > 0 then redis.call('EXPIRE', key, ttl) end
+  if f[7] then runs.log(f[7], id, f[8], state) end
+  return true
+end
+
+-- Whether a job that is ready otherwise has to wait for somebody's approval, who is asked now.
+function jobs.must_ask(id)
+  local f = redis.call('HMGET', keys.job(id), 'flowq_approval', 'flowq_approved', 'flowq_run',
+    'flowq_name', 'flowq_asked')
+  if not f[1] or f[2] then return false end
+  if f[5] then return true end
+  redis.call('HSET', keys.job(id), 'flowq_asked', 1)
+  local expires = string.match(f[1], '^1 (.+)$')
+  if expires then redis.call('ZADD', OURS .. 'expiring', TS + tonumber(expires), id) end
+  if f[3] then runs.log(f[3], id, f[4], 'deferred', 'waits for approval') end
+  return true
+end
+
+-- Queues a job when the hold that was just lifted was its last one; `f` as for enqueue.
+function jobs.lift(id, f)
+  f = f or jobs.read_for_enqueue(id)
+  if f[12] ~= 'deferred' or int(f[13]) > 0 then return end
+  if f[10] then return futures.decide(id, futures.read_for_decision(id), f) end
+  jobs.enqueue(id, f)
+end
+
+-- Queues a job whose turn it is; its hash may say that it is held, or over, by now.
+function jobs.have_turn(id)
+  local f = jobs.read_for_enqueue(id)
+  if f[12] ~= 'deferred' or int(f[13]) > 0 then return end
+  if f[10] and redis.call('HGET', keys.future(id), 'state') ~= 'met' then return end
+  if jobs.enqueue(id, f) and f[10] then redis.call('HSET', keys.future(id), 'state', 'queued') end
+end
+
+local REGISTRY_BY_STATUS = { deferred = ':deferred:', scheduled = ':scheduled:',
+  ready_to_enqueue = ':ready:' }
+
+-- Ends a job that never ran: RQ's status is canceled (it has no other word), ours says why.
+function jobs.call_off(id, outcome, reason)
+  local key = keys.job(id)
+  local f = redis.call('HMGET', key, 'origin', 'status')
+  if not f[1] or f[2] == 'canceled' then return end
+  local queue = f[1]
+  if f[2] == 'queued' then
+    jobs.push_queued()
+    redis.call('LREM', PREFIX .. ':queue:' .. queue, 1, id)
+  end
+  local registry = REGISTRY_BY_STATUS[f[2]]
+  if registry then redis.call('ZREM', PREFIX .. registry .. queue, id) end
+  redis.call('HSET', key, 'status', 'canceled', 'ended_at', NOW, 'flowq_reason', reason or '')
+  redis.call('ZADD', PREFIX .. ':canceled:' .. queue, TS, id)
+  settling.add(id, outcome, reason)
+end

@@ -1,0 +1,46 @@
+-- outcomes.lua: what the end of a job counts for, which may be something else than it looks like. It
+-- takes no ARGV.
+
+-- Which of a future's counts an edge's outcome belongs to; nil when it does not hold.
+function outcomes.class(outcome, policy)
+  if outcome == 'pending' or outcome == 'pending!' then return 'pending' end
+  if string.sub(outcome, -1) == '!' then return nil end
+  if outcome == 'finished' or outcome == 'passed' or outcome == 'tolerated' then return nil end
+  if outcome == 'expired' then return 'lost' end
+  if outcome == 'deleted' and policy == 'wait' then return nil end
+  return 'bad'
+end
+
+-- The last one is blamed, but not one that was only skipped where another says why.
+function outcomes.worse(culprit, news)
+  return culprit and string.match(news, ' skipped$') and culprit or news
+end
+
+local function is_tolerated(id, group)
+  local g = redis.call('HMGET', keys.group(group), 'tolerate', 'over')
+  if not g[1] or g[2] then return false end
+  local count = string.match(g[1], '^count:(%d+)$')
+  if count and redis.call('SISMEMBER', keys.tolerated(group), id) == 0
+    and redis.call('SCARD', keys.tolerated(group)) >= tonumber(count) then
+    return false
+  end
+  redis.call('SADD', keys.tolerated(group), id)
+  return true
+end
+
+-- Returns the outcome that the end of a job of a run counts as, and why.
+function outcomes.decide(id, job, outcome, reason)
+  if outcome == 'finished' and job.pass then return 'passed', job.pass end
+  local why = 'tolerated'
+  if outcome == 'skipped' and job.future and nested.has_failed_inside(id) then
+    outcome, reason = 'failed', reason or redis.call('HGET', keys.job(id), 'flowq_reason')
+    why = why .. ': ' .. (reason or '')
+  end
+  if outcome == 'failed' and (job.tolerate or job.group and is_tolerated(id, job.group)) then
+    return 'tolerated', why
+  end
+  if job.group and outcome ~= 'tolerated' then
+    redis.call('SREM', keys.tolerated(job.group), id)
+  end
+  return outcome, reason
+end

@@ -1,0 +1,105 @@
+-- releasing.lua: the steps that release a future job, and those that call off its blockers; a part of
+-- step.lua, in front of it. It takes no ARGV.
+
+local function names(blocks, future)
+  if blocks == future then return true end -- most name one
+  for target in each_future(blocks) do
+    if target == future then return true end
+  end
+  return false
+end
+
+-- Returns what jobs.read_for_enqueue does, with one gate less; nil when the job does not stand in front
+-- of it: the id may have been used again.
+local function find_gate(job, future)
+  local f = jobs.read_for_enqueue(job)
+  if not f[13] or not names(f[9], future) then return nil end
+  f[13] = int(f[13]) - 1
+  return f
+end
+
+-- Takes the gate away; the script that queues the job writes that it has none.
+local function lower_gate(job, f)
+  if f[13] == 0 and f[12] == 'deferred' and not f[10] and jobs.enqueue(job, f) then return end
+  redis.call('HSET', keys.job(job), 'flowq_gates', f[13])
+  if f[10] then jobs.lift(job, f) end
+end
+
+-- Begins the release of an open future job among the blockers, and of those in front of it.
+local function close(blocker)
+  if redis.call('HGET', keys.future(blocker), 'state') ~= 'open' then return end
+  redis.call('HSET', keys.future(blocker), 'state', 'releasing', 'cascade', 1)
+  redis.call('ZREM', OURS .. 'expiring', blocker)
+  later('free:' .. blocker)
+end
+
+function releasing.free(future)
+  local key = keys.future(future)
+  if redis.call('HGET', key, 'state') ~= 'releasing' then return true end
+  local cascade = redis.call('HGET', key, 'cascade')
+  local done = steps.each_item(keys.blockers(future), key, 'freed', function(blocker)
+    if cascade then close(blocker) end
+    local f = find_gate(blocker, future)
+    if f then lower_gate(blocker, f) end
+  end)
+  if done then
+    redis.call('HSET', key, 'state', 'released')
+    redis.call('ZADD', OURS .. 'watched', TS + steps.WATCH_S, future)
+    local expires = redis.call('HGET', keys.job(future), 'flowq_expires')
+    if expires then redis.call('ZADD', OURS .. 'expiring', TS + tonumber(expires), future) end
+    futures.decide(future, futures.read_for_decision(future))
+  end
+  return done
+end
+
+local function blocks_something(job)
+  for future in each_future(redis.call('HGET', keys.job(job), 'flowq_blocks')) do
+    local state = redis.call('HGET', keys.future(future), 'state')
+    if state and not CALLED_OFF[state] then return true end
+  end
+  return false
+end
+
+function releasing.abandon(future)
+  local key = keys.future(future)
+  if redis.call('EXISTS', key) == 0 then return true end
+  local freed = int(redis.call('HGET', key, 'freed'))
+  return steps.each_item(keys.blockers(future), key, 'dropped', function(blocker, index)
+    local f = index >= freed and find_gate(blocker, future)
+    if not f then return end
+    if blocks_something(blocker) then return lower_gate(blocker, f) end
+    redis.call('HSET', keys.job(blocker), 'flowq_gates', f[13])
+    if redis.call('HGET', keys.job(blocker), 'status') == 'deferred' then
+      jobs.call_off(blocker, 'canceled', 'its future job was canceled')
+    end
+  end)
+end
+
+-- Its owner does not want the blockers either: what has not started, and blocks nothing else, ends.
+function releasing.recall(future)
+  local key = keys.future(future)
+  if redis.call('EXISTS', key) == 0 then return true end
+  return steps.each_item(keys.blockers(future), key, 'recalled', function(blocker)
+    if blocks_something(blocker) then return end
+    if NOT_STARTED[redis.call('HGET', keys.job(blocker), 'status')] then
+      jobs.call_off(blocker, 'canceled', 'its future job was canceled')
+      if redis.call('EXISTS', keys.future(blocker)) == 1 then later('recall:' .. blocker) end
+    end
+  end)
+end
+
+-- It was not released, approved or started in time: canceled, with its held blockers.
+function releasing.lapse(future)
+  redis.call('ZREM', OURS .. 'expiring', future)
+  local state = redis.call('HGET', keys.future(future), 'state')
+  local f = redis.call('HMGET', keys.job(future), 'flowq_expires', 'status', 'started_at')
+  local waits = (f[2] == 'deferred' or f[2] == 'queued') and (f[3] or '') == ''
+  if state == 'open' then
+    jobs.call_off(future, 'canceled', 'it expired before it was released')
+  elseif f[1] then
+    if waits then jobs.call_off(future, 'canceled', 'it expired before it started') end
+  elseif state == 'met' then
+    jobs.call_off(future, 'canceled', 'it expired before it was approved')
+  end
+  return true
+end

@@ -1,0 +1,72 @@
+-- retention.lua: the steps that give ended jobs their time to live; a part of step.lua, in front of it.
+-- It takes no ARGV.
+
+local CANCELED_TTL_S = 86400 -- RQ never removes a canceled job
+local RESULT_TTL_S, FAILURE_TTL_S = 500, 31536000 -- RQ's defaults
+
+local function keys_of_future(id) return keys.future(id), keys.edges(id), keys.blockers(id) end
+
+local function live_for(ttl, ...)
+  for _, key in ipairs({ ... }) do
+    if ttl < 0 then
+      redis.call('PERSIST', key)
+    elseif ttl == 0 then
+      redis.call('DEL', key)
+    else
+      redis.call('EXPIRE', key, ttl)
+    end
+  end
+end
+
+local function expire(job)
+  local key = keys.job(job)
+  local f = redis.call('HMGET', key, 'origin', 'status', 'result_ttl', 'failure_ttl',
+    'flowq_blocks', 'flowq_future', 'flowq_run')
+  if not f[1] or f[7] or futures.is_wanted(f[5]) then return end
+  local ttl, registry
+  if f[2] == 'finished' then
+    ttl, registry = tonumber(f[3] or RESULT_TTL_S), ':finished:'
+  elseif f[2] == 'failed' or f[2] == 'stopped' then
+    ttl, registry = tonumber(f[4] or FAILURE_TTL_S), ':failed:'
+  elseif f[2] == 'canceled' then
+    ttl, registry = CANCELED_TTL_S, ':canceled:'
+  else
+    return
+  end
+  live_for(ttl, key, PREFIX .. ':results:' .. job, key .. ':dependents',
+    PREFIX .. ':job::' .. job .. ':dependencies')
+  if f[6] then live_for(ttl, keys_of_future(job)) end
+  if f[2] == 'canceled' then
+    redis.call('ZADD', OURS .. 'forgotten', TS + ttl, job .. ' ' .. f[1])
+  end
+  registry = PREFIX .. registry .. f[1]
+  if ttl == 0 then
+    redis.call('ZREM', registry, job)
+  elseif f[2] ~= 'canceled' then -- whose score is the time of its cancellation
+    redis.call('ZADD', registry, ttl < 0 and '+inf' or math.floor(TS) + ttl, job)
+  end
+end
+
+function retention.expire_some(job)
+  expire(job)
+  for _, entry in ipairs(redis.call('ZRANGE', TODO, 0, steps.limit)) do -- they come in numbers
+    local other = string.match(entry, '^expire:(.+)$')
+    if other then
+      expire(other)
+      redis.call('ZREM', TODO, entry)
+    end
+  end
+  return true
+end
+
+function retention.retire(future)
+  if redis.call('ZSCORE', TODO, 'abandon:' .. future) then return false end
+  local key = keys.future(future)
+  if redis.call('EXISTS', key) == 0 then return true end
+  local done = steps.each_item(keys.blockers(future), key, 'retired', expire)
+  if done then
+    local ttl = redis.call('TTL', keys.job(future))
+    live_for(ttl == -2 and 0 or ttl, keys_of_future(future))
+  end
+  return done
+end

@@ -1,0 +1,97 @@
+-- runs.lua: what a run is told of its jobs: its events, its counts, its end, and its turn in a group
+-- of runs. It takes no ARGV.
+--
+-- Beside a run R: loose:R (ids of the items that block nothing and have not ended, which their run
+-- looks after).
+
+function runs.log(run, id, name, state, reason)
+  redis.call('XADD', OURS .. 'events:' .. run, '*', 'job', id, 'name', name or '',
+    'state', state, 'reason', reason or '')
+end
+
+local COUNTS_AGAINST = { failed = 1, stopped = 1, canceled = 1, expired = 1, deleted = 1 }
+
+local function concurrency_key(run)
+  local group = redis.call('HGET', keys.run(run), 'concurrency')
+  return group and OURS .. 'concurrency:' .. group
+end
+
+-- The run lines up in its group of runs; returns false when another one goes first.
+function runs.join_concurrency(run)
+  local list = concurrency_key(run)
+  if not list then return true end
+  redis.call('LREM', list, 0, run)
+  redis.call('RPUSH', list, run)
+  local first = redis.call('LINDEX', list, 0)
+  if first == run then return true end
+  redis.call('HSET', keys.run(run), 'held', 'turn')
+  runs.log(run, '', '', 'waiting', 'run ' .. first .. ' of the same `concurrency` group goes first')
+  return false
+end
+
+-- The run has ended, or is removed: the next one of its group of runs may go.
+function runs.leave_concurrency(run)
+  local list = concurrency_key(run)
+  if not list then return end
+  redis.call('LREM', list, 0, run)
+  local first = redis.call('LINDEX', list, 0)
+  if first and redis.call('HDEL', keys.run(first), 'held') == 1 then
+    runs.log(first, '', '', 'running')
+    later('run:' .. first)
+  end
+end
+
+local function end_if_done(run)
+  local key = keys.run(run)
+  local fields = redis.call('HMGET', key, 'left', 'bad', 'state', 'canceling', 'retention_s')
+  if fields[3] ~= 'running' or int(fields[1]) > 0 then return end
+  local state = int(fields[2]) > 0 and (fields[4] and 'canceled' or 'failed') or 'succeeded'
+  redis.call('HSET', key, 'state', state, 'ended_at', NOW)
+  runs.log(run, '', '', state)
+  redis.call('ZADD', OURS .. 'ended', TS + int(fields[5]), run)
+  runs.leave_concurrency(run)
+end
+
+-- Keeps the counts of a run over one transition of one of its jobs; nil means "has not ended".
+function runs.count(run, before, after, id)
+  local key = keys.run(run)
+  if redis.call('EXISTS', key) == 0 then return end
+  local ended = (after and 1 or 0) - (before and 1 or 0)
+  if ended ~= 0 then redis.call('HINCRBY', key, 'left', -ended) end
+  runs.count_bad(run, id, before, after)
+  if ended < 0 and redis.call('ZREM', OURS .. 'ended', run) == 1 then
+    redis.call('HSET', key, 'state', 'running')
+    redis.call('HDEL', key, 'ended_at')
+    runs.log(run, '', '', 'running')
+    local list = concurrency_key(run) -- it goes on at once, and those that wait wait for it as well
+    if list then redis.call('LPUSH', list, run) end
+  end
+  end_if_done(run)
+end
+
+-- Counts a job against its run, or not any more; but not through a join that is tolerated.
+function runs.count_bad(run, id, before, after)
+  local bad = (COUNTS_AGAINST[after] or 0) - (COUNTS_AGAINST[before] or 0)
+  if before ~= after and (before == 'tolerated' or after == 'tolerated') then
+    local hurt = int(redis.call('HGET', keys.future(id), 'hurt'))
+    bad = bad + (before == 'tolerated' and hurt or -hurt)
+  end
+  if bad == 0 then return end
+  local inside = nested.find_inside(id)
+  while inside do
+    local f = redis.call('HMGET', keys.job(inside), 'flowq_nested', 'flowq_outcome', 'flowq_inside')
+    if not f[1] then break end
+    redis.call('HINCRBY', keys.future(inside), 'hurt', bad)
+    if f[2] == 'tolerated' then return end
+    inside = f[3]
+  end
+  redis.call('HINCRBY', keys.run(run), 'bad', bad)
+end
+
+-- Nothing waits for such a job but its run, which looks now and then whether it ended unnoticed.
+function runs.keep_loose(run, id)
+  redis.call('SADD', keys.loose(run), id)
+  redis.call('ZADD', OURS .. 'watched', 'NX', TS + 60, run)
+end
+
+function runs.drop_loose(run, id) redis.call('SREM', keys.loose(run), id) end
