@@ -155,6 +155,7 @@ SYSTEMS = (
     _flowq("flowq-unbatched", "W1", mode="warm", batches=False),
     _flowq("flowq-unix", "W1:1000", mode="warm", unix=True),
     _flowq("flowq-fork", "W1", mode="fork", largest=1_000),
+    _flowq("flowq-fork-preload", "", mode="fork", largest=1_000, preload=["mark"]),
     _flowq("flowq-mp-unbatched", "", mode="multiprocessing", batches=False),
     _flowq("flowq-fresh", "", mode="multiprocessing", max_jobs_per_child=1, largest=1_000),
     _python("rq-fork", "rq_tasks.py", _RQ, works="W1", largest=1_000),

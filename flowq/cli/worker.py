@@ -36,7 +36,8 @@ COUNT = click.IntRange(min=1)
     "--mode",
     type=click.Choice(["fork", "warm", "multiprocessing"]),
     help="fork: a process for each job, as RQ does. warm: forked children that are kept, much "
-    "faster for short jobs. multiprocessing: spawned ones that are kept, on every platform. "
+    "faster for short jobs. multiprocessing: spawned ones that are kept, on every platform. Those "
+    "that are kept are replaced when a file of what they have imported changes. "
     "Default: fork, where there is one.",
 )
 @click.option("--multiprocessing", is_flag=True, help="The same as --mode multiprocessing.")
@@ -60,6 +61,13 @@ COUNT = click.IntRange(min=1)
     multiple=True,
     metavar="FOLDER",
     help="Import from there too; may be given again for others.",
+)
+@click.option(
+    "--preload",
+    multiple=True,
+    metavar="MODULE",
+    help="Import it before the first job; with --mode fork once for all jobs, which then share "
+    "what it made at its import. May be given again for others.",
 )
 @click.option(
     "--results-ttl",

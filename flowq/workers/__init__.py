@@ -11,6 +11,7 @@
     hire.py       one of them, started by fork.py or spawn.py
     child.py      the main loop of a child; perform.py executes one job in it, that
     restoring.py  has made from its hash; environment.py  tells it its id
+    sources.py    whether what a child has imported is still the same
     ledger.py     what Redis is told; doorbell.py         how Redis wakes us
     address.py    how to connect
     limits.py     when a worker ends by itself

@@ -1,8 +1,9 @@
 """The main loop of a child: tasks in, ends out, until the channel closes.
 
 Messages are pickled tuples: ("run", [Task, …], is_last), ("conclude", Task, End) and ("chore",
-name, arguments) from the supervisor; from the child ends, several in one message, and ("chore",
-None); a nursery (fork.py) adds ("died", how).
+name, arguments) from the supervisor; from the child ends, several in one message, ("chore", None),
+("outdated", file) before it ends without beginning what it was given, and ("unfit", why) when it
+cannot preload something; a nursery (fork.py) adds ("died", how).
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
+from importlib import import_module
 from io import BytesIO
 from multiprocessing.connection import Connection
 from typing import Any, NoReturn
@@ -32,6 +34,7 @@ from flowq.workers.cell import Cell
 from flowq.workers.claims import End, Task
 from flowq.workers.output import Capture, open_stream
 from flowq.workers.perform import Bench, Settings
+from flowq.workers.sources import Sources
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -105,17 +108,47 @@ def main(channel: Connection, lifeline: Connection, cell: Cell, settings: Settin
     set_up_process(settings)
     hold_on(lifeline)
     deadline.prepare()
+    outbox = Outbox(channel, cell)
+    sources = Sources()
+    preload(outbox, settings.preload)
     bench = Bench(settings)
     capture = Capture(settings, cell)
-    outbox = Outbox(channel, cell)
     cell.say_ready()
     while True:
         try:
             message = pickle.loads(channel.recv_bytes())  # noqa: S301 - from our own supervisor
         except (EOFError, OSError):
             return
+        if message[0] == "run" and is_outdated(outbox, sources):
+            return
         if not handle(outbox, cell, bench, capture, message):
             return
+
+
+def preload(outbox: Outbox, modules: Sequence[str]) -> None:
+    """Import modules before the first job; say which ones cannot be, and go on without them."""
+    for name in modules:
+        try:
+            import_module(name)
+        except BaseException as error:  # noqa: BLE001 - a user's module may raise anything
+            with suppress(OSError):  # the supervisor is gone already
+                outbox.send(("unfit", f"cannot preload {name}: {_explain(error)}"))
+
+
+def _explain(error: BaseException) -> str:
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    text = "".join(traceback.format_exception_only(error)).strip()
+    is_missing = isinstance(error, ModuleNotFoundError)  # the place would be one of Python's own
+    return text if is_missing else f"{text} ({last.filename}:{last.lineno})"
+
+
+def is_outdated(outbox: Outbox, sources: Sources) -> bool:
+    """Tell the supervisor when this process has old code; then it must not begin what it got."""
+    changed = sources.find_changed()
+    if changed:
+        with suppress(OSError):
+            outbox.send(("outdated", changed))
+    return bool(changed)
 
 
 def handle(
@@ -213,11 +246,22 @@ def set_up_process(settings: Settings) -> None:
     if hasattr(signal, "SIGBREAK"):
         signal.signal(signal.SIGBREAK, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    random.seed()
+    seed_anew()
     os.environ["RQ_WORKER_ID"] = settings.worker
     for path in reversed(settings.paths):
         if path not in sys.path:
             sys.path.insert(0, path)
+
+
+def seed_anew() -> None:
+    """Let processes that were forked from one draw random numbers of their own.
+
+    That goes for the generators that whole modules share; those that a module has made for itself
+    nobody knows.
+    """
+    random.seed()
+    if shared := sys.modules.get("numpy.random"):
+        shared.seed()
 
 
 def hold_on(lifeline: Connection) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
+from flowq.errors import UsageError
 from flowq.workers.child import read_kept, read_message
 from flowq.workers.claims import Claim, End
 from flowq.workers.hire import Child, Mode, Process, hire
@@ -57,6 +58,7 @@ class Crew:
         self.is_closing = False
         self._jobs_per_child = jobs_per_child
         self._number = 0
+        self._hires = 0
         self._false_starts = 0
         self._hires_after = 0.0
 
@@ -77,6 +79,8 @@ class Crew:
             raise RuntimeError("children end before they can take a job; see the messages above")
         child = hire(self.mode, self.settings, self.children)
         child.jobs_left = self._jobs_per_child
+        child.is_replacement = self._hires >= self.size
+        self._hires += 1
         return child
 
     # Handing over --------------------------------------------------------------------------------
@@ -232,8 +236,18 @@ class Crew:
         elif kind == "died":  # only a nursery says that; it lives, and its job does not
             self._charge(child, content)
             self._let_go(child)
+        elif kind == "outdated":
+            log.info("child %d ends: %s has changed", child.process.pid, content)
+            self.dismiss(child)
+        elif kind == "unfit":
+            self._note_unfit(child, content)
         else:
             child.errand_since = None
+
+    def _note_unfit(self, child: Child, why: str) -> None:
+        if not child.is_replacement:
+            raise UsageError(why)
+        log.error("%s; its jobs will say more", why)  # somebody may be editing it at this moment
 
     def _take_ends(self, child: Child, ends: Iterable[End]) -> None:
         for end in ends:

@@ -1,14 +1,16 @@
 """Children by `os.fork`: warm ones that are reused, and a nursery that forks for each job.
 
-A nursery is a process between the supervisor and the jobs: it imports what the jobs need once, and
-forks from there, so that the supervisor never runs a line of the user's code.
+A nursery is a process between the supervisor and the jobs, so that a job that dies takes nothing
+with it. What a module makes when it is imported (random generators, connections, what it has read)
+would be the same for all jobs that are forked from a process with that module. So neither the
+supervisor nor a nursery imports any of the user's modules, but for those that `preload` names.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
-import random
 import signal
 import sys
 import threading
@@ -21,13 +23,15 @@ from flowq.workers import child
 from flowq.workers.cell import Cell
 from flowq.workers.output import Capture
 from flowq.workers.perform import Bench, Settings
+from flowq.workers.sources import Sources
 
-MAX_REPORT_BYTES = 60_000
-"""Fits into a pipe, so that nobody waits."""
+DONE = b"."
+"""What a process says that has done all that it was told to."""
 
+OURS = ("flowq.runtime.work",)
+"""What is imported once for all jobs: it is ours, and keeps nothing for one job."""
 
-DONE = "."
-"""What a process says first that has done all that it was told to."""
+log = logging.getLogger("rq.worker")
 
 
 class Forked:
@@ -80,15 +84,15 @@ def describe(status: int) -> str:
 
 
 def nurse(channel: Connection, lifeline: Connection, cell: Cell, settings: Settings) -> None:
-    """Fork a process for each message, until the channel closes.
-
-    There are no threads here, or the forks would not be safe: a module is imported for all that
-    follow only when the first job that needed it has shown that its import starts none.
-    """
+    """Fork a process for each message, until the channel closes."""
     child.set_up_process(settings)
     child.die_with_parent()
-    capture = Capture(settings, cell)
+    sources = Sources()
     outbox = child.Outbox(channel, cell)
+    child.preload(outbox, [*OURS, *settings.preload])
+    if threading.active_count() > 1:
+        log.warning("a preloaded module has started threads, which the jobs' processes do not have")
+    capture = Capture(settings, cell)
     do = partial(_do, outbox, lifeline, cell, settings, capture)
     cell.say_ready()
     while True:
@@ -96,21 +100,27 @@ def nurse(channel: Connection, lifeline: Connection, cell: Cell, settings: Setti
             message = pickle.loads(channel.recv_bytes())  # noqa: S301 - from our own supervisor
         except (EOFError, OSError):
             return
-        status, words = _fork_one(partial(do, message))
-        if status or DONE not in words:  # it may also have ended well, but in the middle
+        if message[0] == "run" and child.is_outdated(outbox, sources):
+            return
+        status, is_done = _fork_one(partial(do, message))
+        if status or not is_done:  # it may also have ended well, but in the middle
             outbox.send(("died", describe(status)))
-        for module in words[1:]:
-            _preload(module)
 
 
-def _fork_one(do: Callable[[int], None]) -> tuple[int, list[str]]:
+def _fork_one(do: Callable[[int], None]) -> tuple[int, bool]:
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
         child.live(partial(do, writer))
     os.close(writer)
     _, status = os.waitpid(pid, 0)
-    return status, _read_report(reader)
+    os.set_blocking(reader, False)  # something that the job left behind may still hold the pipe
+    try:
+        return status, os.read(reader, len(DONE)) == DONE
+    except BlockingIOError:
+        return status, False
+    finally:
+        os.close(reader)
 
 
 def _do(
@@ -123,37 +133,8 @@ def _do(
     writer: int,
 ) -> None:
     os.setpgid(0, 0)
-    random.seed()
-    known = set(sys.modules)
+    child.seed_anew()
     bench = Bench(settings)
     child.hold_on(lifeline)
-    threads = threading.active_count()
     child.handle(outbox, cell, bench, capture, message)
-    is_safe = threading.active_count() == threads
-    modules = [name for name in sys.modules if name not in known] if is_safe else []
-    _report(writer, [DONE, *modules])
-
-
-def _report(writer: int, words: list[str]) -> None:
-    os.set_blocking(writer, False)
-    text = "".join(f"{word}\n" for word in words).encode()[:MAX_REPORT_BYTES]
-    os.write(writer, text[: text.rfind(b"\n") + 1])
-
-
-def _read_report(reader: int) -> list[str]:
-    os.set_blocking(reader, False)  # something that the job left behind may still hold the pipe
-    try:
-        return os.read(reader, MAX_REPORT_BYTES).decode(errors="replace").split()
-    except BlockingIOError:
-        return []
-    finally:
-        os.close(reader)
-
-
-def _preload(module: str) -> None:
-    if module in sys.modules or module.startswith("__"):
-        return
-    try:
-        __import__(module)
-    except BaseException:  # noqa: BLE001 - the job that needs it will say what is wrong
-        sys.modules.pop(module, None)
+    os.write(writer, DONE)

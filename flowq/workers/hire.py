@@ -32,7 +32,7 @@ class Process(Protocol):
 class Child:
     """One child and what it holds. Shape: `claims` in the order of handing over. `promises`:
     how many turns are under way that may bring it something. `has_enough`: nothing is to be put
-    behind what it has."""
+    behind what it has. `is_replacement`: it came for one that is gone."""
 
     def __init__(self, process: Process, channel: Connection, lifeline: Connection, cell: Cell):
         self.process = process
@@ -48,6 +48,7 @@ class Child:
         self.jobs_left: int | None = None
         self.has_enough = False
         self.is_leaving = False
+        self.is_replacement = False
         self.killed_because = ""
 
     @property

@@ -55,6 +55,7 @@ class Settings:
     exception_handlers: tuple[Callable[..., Any], ...] = ()
     keeps_failures: bool = True
     paths: tuple[str, ...] = ()
+    preload: tuple[str, ...] = ()
     scratch_folder: str | None = None
     log_folder: str | None = None
 

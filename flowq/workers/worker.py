@@ -66,7 +66,9 @@ class Worker(BaseWorker):
     keeps spawned children, on every platform; "warm" keeps forked ones. `max_jobs_per_child`
     replaces a kept child after so many jobs. `timeout_grace_s`: how long a job may go on after its
     timeout was raised in it, before it is killed. `max_crashes`: how often a job is started again
-    whose worker was lost. `batches=False` hands jobs over one by one. All else as in `rq.Worker`.
+    whose worker was lost. `preload`: modules that are imported before the first job; with
+    mode="fork" once for all jobs, which then share what these modules made at their import.
+    `batches=False` hands jobs over one by one. All else as in `rq.Worker`.
 
     Errors: UsageError; ValueError for a name that is in use.
     """
@@ -88,6 +90,7 @@ class Worker(BaseWorker):
         max_crashes: int = 2,
         batches: bool = True,
         paths: Sequence[str] = (),
+        preload: Sequence[str] = (),
         log_folder: str | None = None,
         captures: bool = True,
         job_class: Any = None,
@@ -124,6 +127,7 @@ class Worker(BaseWorker):
         self.max_crashes = max_crashes
         self.batches = batches
         self.paths = tuple(paths)
+        self.preload = tuple(preload)
         self.log_folder = log_folder
         self.captures = captures
         self._signaled_at = 0.0
@@ -198,6 +202,7 @@ class Worker(BaseWorker):
             exception_handlers=tuple(self._exc_handlers),
             keeps_failures=not self.disable_default_exception_handler,
             paths=self.paths,
+            preload=self.preload,
             scratch_folder=scratch,
             log_folder=self.log_folder,
         )
