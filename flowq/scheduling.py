@@ -1,23 +1,26 @@
 """Workflows that run by themselves, at the times that their `schedule` says.
 
 RQ's own cron does the waiting: it enqueues a job that submits a run. So whoever serves the schedule
-needs no worker, and workers need not know of the schedule.
+needs no worker, and workers need not know of the schedule. When the next run is due is found by
+`cron.py`: RQ's own way stands still through an hour that the clock shows twice.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import time
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
 
 from rq import get_current_job
-from rq.cron import CronScheduler
+from rq.cron import CronJob, CronScheduler
 
 from flowq.client import submit
 from flowq.compiling import compile_plan
-from flowq.errors import FlowqError, RunNotFound, UsageError
+from flowq.cron import find_next
+from flowq.errors import RunNotFound, UsageError
 from flowq.runtime.runs import get_record
 from flowq.runtime.wire import from_wire, to_wire
 from flowq.spec import Workflow
@@ -27,6 +30,26 @@ if TYPE_CHECKING:
 
 RUN_ID_LENGTH = 12
 SUBMIT_TIMEOUT_S = 600
+CATCH_UP = timedelta(hours=1)
+"""Due times that passed while this process stood still are made up for, if they are that recent."""
+
+
+class ScheduledRun(CronJob):
+    """RQ's cron job, due by the wall clock of a time zone, and once for each due time."""
+
+    def __init__(self, zone: ZoneInfo, **options: Any) -> None:
+        self.zone = zone
+        super().__init__(**options)
+
+    def get_next_enqueue_time(self) -> datetime:
+        """Return the first due time after the last one. Errors: ValueError, KeyError."""
+        assert self.cron is not None
+        return find_next(self.cron, self.zone, self.latest_enqueue_time or datetime.now(UTC))
+
+    def set_enqueue_time(self, time: datetime) -> None:
+        """Note that the job of the due time has been enqueued."""
+        due = self.next_enqueue_time or time
+        super().set_enqueue_time(max(due, time - CATCH_UP))
 
 
 def make_scheduler(
@@ -34,7 +57,6 @@ def make_scheduler(
 ) -> CronScheduler:
     """Return RQ's scheduler for one workflow; its `start()` blocks until it is told to end.
 
-    Times are those of the workflow's time zone, which becomes that of this process.
     Errors: UsageError for a workflow without a schedule, and for a time that cannot be read.
     """
     if workflow.schedule is None:
@@ -42,12 +64,12 @@ def make_scheduler(
             f"the workflow {workflow.name} has no schedule; add one, as in "
             '`schedule: {cron: "0 6 * * *", timezone: Europe/Berlin}`'
         )
-    use_timezone(workflow.schedule.timezone)
     scheduler = CronScheduler(connection, name=f"flowq-{workflow.name}-{os.getpid()}")
     try:
-        scheduler.register(
-            submit_scheduled,
-            workflow.defaults.queue,
+        scheduled = ScheduledRun(
+            ZoneInfo(workflow.schedule.timezone),
+            func=submit_scheduled,
+            queue_name=workflow.defaults.queue,
             args=(to_wire(workflow), dict(inputs)),
             cron=workflow.schedule.cron,
             job_timeout=SUBMIT_TIMEOUT_S,
@@ -55,18 +77,16 @@ def make_scheduler(
         )
     except (ValueError, KeyError) as error:
         raise UsageError(f"the schedule {workflow.schedule.cron!r} is no cron: {error}") from None
+    scheduler.get_jobs().append(scheduled)
     return scheduler
 
 
-def use_timezone(name: str) -> None:
-    """Make a time zone that of this process, which is where RQ's cron takes it from.
-
-    Errors: FlowqError where a process has no time zone of its own (Windows).
-    """
-    if not hasattr(time, "tzset"):
-        raise FlowqError("this system cannot serve a schedule: a process has no time zone here")
-    os.environ["TZ"] = name
-    time.tzset()
+def find_due(scheduler: CronScheduler) -> datetime:
+    """Return when the next run is due, in the time zone of the schedule."""
+    (scheduled,) = scheduler.get_jobs()
+    assert isinstance(scheduled, ScheduledRun)
+    assert scheduled.next_enqueue_time is not None
+    return scheduled.next_enqueue_time.astimezone(scheduled.zone)
 
 
 def submit_scheduled(workflow: Mapping[str, Any] | Workflow, inputs: Mapping[str, Any]) -> str:

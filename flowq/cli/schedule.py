@@ -34,14 +34,14 @@ def command(
     \b
       flowq schedule workflows/books.yaml --redis-url redis://localhost/0
     """
-    from flowq.scheduling import make_scheduler  # noqa: PLC0415 - loads RQ's cron
+    from flowq.scheduling import find_due, make_scheduler  # noqa: PLC0415 - loads RQ's cron
 
     plan = compiling.make_plan(target, given, inputs_file, imports)
     with opened(redis_url, creating=True) as place:
         warn_about(place)
         workflow = compiling.load(target)
         scheduler = make_scheduler(workflow, plan.inputs, place.connection)
-        at = scheduler.get_jobs()[0].get_next_enqueue_time().astimezone()
+        at = find_due(scheduler)
         streams.note(f"flowq: the next run of {plan.workflow} is due at {at:%Y-%m-%d %H:%M %Z}")
         queues = {workflow.defaults.queue, *(enqueue.queue for enqueue in plan.enqueues)}
         _warn_about_workers(queues, place)

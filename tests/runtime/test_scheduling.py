@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,23 +12,12 @@ from redis import Redis
 
 from flowq.errors import UsageError
 from flowq.runtime import runs
-from flowq.scheduling import make_scheduler, submit_scheduled
+from flowq.scheduling import find_due, make_scheduler, submit_scheduled
 from flowq.spec import Input, Schedule, Workflow
 
 Work = Callable[..., None]
 JOBS = (job("only", "give", with_={"value": "${{ inputs.word }}"}),)
 INPUTS = (Input("word"),)
-
-
-@pytest.fixture(autouse=True)
-def zone() -> Iterator[None]:
-    """Put the time zone of this process back."""
-    before = os.environ.get("TZ")
-    yield
-    os.environ.pop("TZ", None)
-    if before is not None:
-        os.environ["TZ"] = before
-    time.tzset()
 
 
 def scheduled(cron: str = "0 6 * * *", timezone: str = "Asia/Tokyo") -> Workflow:
@@ -40,6 +27,20 @@ def scheduled(cron: str = "0 6 * * *", timezone: str = "Asia/Tokyo") -> Workflow
 def test_times_are_those_of_the_workflows_zone(connection: Redis) -> None:
     scheduler = make_scheduler(scheduled(), {"word": "hi"}, connection)
     assert scheduler.get_jobs()[0].next_enqueue_time.astimezone(UTC).hour == 21
+    assert f"{find_due(scheduler):%H:%M %Z}" == "06:00 JST"
+
+
+def test_due_times_that_passed_while_nobody_looked_are_made_up_for_within_an_hour(
+    connection: Redis, work: Work
+) -> None:
+    scheduler = make_scheduler(scheduled("*/10 * * * *"), {"word": "hi"}, connection)
+    each = scheduler.get_jobs()[0]
+    each.next_enqueue_time -= timedelta(days=2)
+    while scheduler.enqueue_jobs():
+        pass
+    assert each.next_enqueue_time > datetime.now(UTC)
+    work()
+    assert len(runs.list_runs(connection)) in (7, 8)  # one more when the next one is due meanwhile
 
 
 def test_a_run_is_submitted_when_its_time_has_come_and_once(connection: Redis, work: Work) -> None:
