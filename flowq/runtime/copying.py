@@ -48,7 +48,7 @@ class Copier:
         # What a job may change in depth is not shared, and what may warn or be read once is not
         # passed over.
         callbacks = data.on_success or data.on_failure or data.on_stopped
-        is_deep = job.meta or job.webhooks or job._dependency_ids
+        is_deep = job.meta or job.webhooks or job.given_dependency_ids
         if type(job) is Job and not (callbacks or is_deep):
             kind = _Kind(data, entry.shape, Mould.of(job))
             self._kind_by_key[_key(data, job_id, job.hold)] = kind
@@ -65,7 +65,7 @@ class Copier:
         if hold is not job.hold:
             job.adopt(hold)
         if job_id is None:
-            job._id = new_id()
+            job.identify(new_id())
         else:
             job.id = job_id
         job.args = () if data.args is None else data.args
@@ -74,7 +74,7 @@ class Copier:
         now_s = time.time_ns() // 1000 / 1e6  # whole microseconds, so that both mean the same
         job.created_at = datetime.fromtimestamp(now_s, UTC)
         fields = format_instant(now_s), self._compress(job.data), job.description
-        return Entry(job, kind.shape, (job._id, job._blocks, hold.name, *fields))
+        return Entry(job, kind.shape, (job.id, job.blocks, hold.name, *fields))
 
     def _compress(self, data: bytes) -> bytes:
         # It takes as long as all the rest of a copy, and many calls have no arguments.

@@ -30,11 +30,11 @@ def refuse(jobs: Sequence[Job]) -> None:
 
     The jobs are enqueued together, so that they may wait for each other already.
     """
-    depending = [job for job in jobs if job._dependency_ids and job.hold.edges]
+    depending = [job for job in jobs if job.given_dependency_ids and job.hold.edges]
     new = {job.id: job for job in jobs} if depending else {}
     for job in depending:
         wanted = {edge.future_id for edge in job.hold.edges}
-        for dependency in job._dependency_ids:
+        for dependency in job.given_dependency_ids:
             path = _find_path(job.connection, as_text(dependency), wanted, new)
             if path:
                 raise CycleError([job.id, *path, job.id])
@@ -91,5 +91,5 @@ def _waits_for(
         following.append([*json.loads(ids or "[]"), *map(as_text, blockers)])
         following[-1] += [job.id for job in new.values() if job_id in job.future_ids]
         if job_id in new:
-            following[-1] += map(as_text, new[job_id]._dependency_ids)
+            following[-1] += map(as_text, new[job_id].given_dependency_ids)
     return following

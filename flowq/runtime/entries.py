@@ -33,7 +33,7 @@ def make_entry(job: Job, id_use: IdUse) -> Entry:
     serializer = job.serializer
     if isinstance(serializer, type) and serializer is not PickleSerializer:
         fields["flowq_serializer"] = f"{serializer.__module__}.{serializer.__qualname__}"
-    own = (job.id, job._blocks, hold.name, *(fields.pop(name, "") for name in OWN_FIELDS))
+    own = (job.id, job.blocks, hold.name, *(fields.pop(name, "") for name in OWN_FIELDS))
     # What is empty means the same to RQ when it is not there.
     pairs = [part for pair in fields.items() if pair[1] != "" for part in pair]
     at = "" if hold.at_s is None else f"{hold.at_s:.3f}"

@@ -7,23 +7,21 @@ that it blocks do not know. The other exits (`delete`, a result that is not kept
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import sys
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from rq.defaults import UNSERIALIZABLE_RETURN_VALUE_PAYLOAD
-from rq.exceptions import DeserializationError
-from rq.job import UNEVALUATED, JobStatus, Retry
 from rq.job import Job as RQJob
+from rq.job import JobStatus, Retry
 from rq.serializers import PickleSerializer
-from rq.utils import as_text, import_attribute
+from rq.utils import as_text
 
 from flowq.errors import FutureEnded, JobNotFound, NotAFutureJob, Unserializable, UsageError
 from flowq.runtime import keys, scripts, serializing
 from flowq.runtime.blockers import Blockers
 from flowq.runtime.holds import NO_HOLD, Hold
+from flowq.runtime.rq import JobBase
 from flowq.runtime.steps import finish
 
 if TYPE_CHECKING:
@@ -39,11 +37,8 @@ _OUTCOME_BY_STATUS = {
     JobStatus.CANCELED: "canceled",
 }
 
-# Nothing of these is a coroutine; to ask asyncio takes longer than to call a short function.
-_PLAIN_TYPES = frozenset({type(None), bool, int, float, str, bytes, list, tuple, dict})
 
-
-class Job(RQJob):
+class Job(JobBase):
     """A job that may hold other jobs, or be held by them.
 
     `hold` says what the job is to be enqueued with; once it is enqueued, Redis knows. `run_id` and
@@ -57,6 +52,8 @@ class Job(RQJob):
     """The id of the group that the job is an item of, or empty."""
     run_inline: Callable[[Job], None] | None = None
     """What a synchronous queue does with the job after its release."""
+    has_just_ended: bool = False
+    """It ran in this process and has ended; its status here is right before Redis knows it."""
     _blocks: str = ""
     _future: bool = False
     _generation: int = 0
@@ -87,6 +84,11 @@ class Job(RQJob):
     def generation(self) -> int:
         """How often a retry of its run has made it run again."""
         return self._generation
+
+    @property
+    def blocks(self) -> str:
+        """The future jobs that this job blocks, as its hash names them: `a b! c`."""
+        return self._blocks
 
     @property
     def future_ids(self) -> tuple[str, ...]:
@@ -124,31 +126,20 @@ class Job(RQJob):
         self.name = ours.get("flowq_name", "")
         self.group_of_items = ours.get("flowq_group", "")
 
-    @property
-    def func(self) -> Any:
-        """The function, found anew each time: a job may have reloaded its module."""
-        name = self.func_name
-        if not name or self._instance:
-            return super().func
-        module, _, attribute = name.rpartition(".")
-        try:  # RQ's own way takes four times as long for a module that is imported already
-            return getattr(sys.modules[module], attribute)
-        except (KeyError, AttributeError):
-            return import_attribute(name)
+    def get_status(self, refresh: bool = True) -> JobStatus:
+        """Return the status; `refresh` asks Redis, unless the job has just ended here.
 
-    def _execute(self) -> Any:
-        # As RQ's, which imports the function twice for each execution.
-        function = self.func
-        if not function:
-            raise ValueError("Cannot execute job: function is None")
-        result = function(*self.args, **self.kwargs)
-        if type(result) not in _PLAIN_TYPES and asyncio.iscoroutine(result):
-            result = asyncio.run(result)
-        if result is not None and not isinstance(result, Retry):
-            self.write_result(result)
-        return result
+        Source: tools that wrap `perform_job` ask for it when that returns. RQ has written the end
+        by then, and our supervisor is about to.
+        """
+        return super().get_status(refresh=refresh and not self.has_just_ended)
 
     # What is kept of it ----------------------------------------------------------------------
+
+    def note_result(self, result: Any) -> None:
+        """Write the result while the job still runs, so that one that cannot be kept fails it."""
+        if result is not None and not isinstance(result, Retry):
+            self.write_result(result)
 
     def write_result(self, value: Any) -> bytes:
         """Return the bytes that are kept of what the function has returned; one value is written
@@ -162,6 +153,10 @@ class Job(RQJob):
         if self._written is None or self._written[0] is not value:
             self._written = value, self._write_result(value)
         return self._written[1]
+
+    def forget_written(self) -> None:
+        """Write the result anew when it is asked for: it may have been changed."""
+        self._written = None
 
     def _write_result(self, value: Any) -> bytes:
         is_needed = self.run_id or self._blocks
@@ -183,14 +178,15 @@ class Job(RQJob):
     @property
     def data(self) -> bytes:
         """The function's name and the arguments as bytes. Errors: Unserializable."""
-        if self._data is not UNEVALUATED or self._func_name is UNEVALUATED:
+        if not self.is_data_to_be_written:
             return super().data
         try:
             data = super().data
         except Exception as error:
             raise serializing.explain(self._name_arguments(), self.serializer, error) from error
         if self.hold.is_needed and len(data) > serializing.MAX_BYTES:
-            serializing.check_size(len(data), f"the arguments of {self._func_name}", self._args)
+            call = self.given_call
+            serializing.check_size(len(data), f"the arguments of {call.func_name}", call.args)
         return data
 
     @data.setter
@@ -199,22 +195,13 @@ class Job(RQJob):
         RQJob.data.fset(self, value)  # type: ignore[attr-defined]  # mypy takes it for its value
 
     def _name_arguments(self) -> list[tuple[str, Any]]:
-        args, kwargs = cast(Any, self._args or ()), cast(Any, self._kwargs or {})
-        named = [(f"argument {at}", value) for at, value in enumerate(args, 1)]
-        named += [(f"argument {name}", value) for name, value in kwargs.items()]
-        return [*named, (f"the object whose {self._func_name} is to be called", self._instance)]
+        call = self.given_call
+        named = [(f"argument {at}", value) for at, value in enumerate(call.args, 1)]
+        named += [(f"argument {name}", value) for name, value in call.kwargs.items()]
+        return [*named, (f"the object whose {call.func_name} is to be called", call.instance)]
 
-    def _deserialize_data(self) -> None:
-        try:
-            super()._deserialize_data()  # type: ignore[no-untyped-call]
-        except DeserializationError as error:
-            cause = error.__cause__
-            raise DeserializationError(
-                f"the arguments of job {self.id} cannot be read here: {type(cause).__name__}: "
-                f"{cause}; what they are made of must be importable where workers run"
-            ) from cause
-
-    def _serialize_meta(self) -> bytes:
+    def write_meta(self) -> bytes:
+        """Return `meta` as bytes. Errors: Unserializable."""
         return serializing.serialize(self.meta, self.serializer, "meta")
 
     # How it ends -----------------------------------------------------------------------------
@@ -290,7 +277,7 @@ class Job(RQJob):
             return
         if pipeline is not None:
             # RQ deletes a finished job whose result is not kept without calling set_status before.
-            done = self._status is JobStatus.FINISHED
+            done = self.get_status(refresh=False) is JobStatus.FINISHED
             self._settle("finished" if done else "deleted", pipeline)
             super().delete(pipeline, remove_from_queue, delete_dependents)
             return

@@ -33,6 +33,7 @@ from flowq.runtime.entries import Entry, IdUse, as_arguments, make_entry
 from flowq.runtime.futures import derive_id
 from flowq.runtime.holds import NO_HOLD, Hold, take_hold, take_hold_of_call
 from flowq.runtime.job import Job, get_job, refuse_decoded
+from flowq.runtime.rq import QueueBase
 from flowq.runtime.steps import finish, work_off
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class HeldData(NamedTuple):
     hold: Hold
 
 
-class Queue(RQQueue):
+class Queue(QueueBase):
     """RQ's queue, with two more keywords for every way to enqueue.
 
     `deferred=True` makes a future job: nothing runs it before it is released. `blocked_by=` (or
@@ -117,7 +118,7 @@ class Queue(RQQueue):
     ) -> RQJob:
         """Enqueue a job that was made by `create_job`."""
         if not isinstance(job, Job) or not job.hold.is_needed:
-            return super().enqueue_job(job, pipeline, at_front, unique)
+            return super().enqueue_job(job, pipeline=pipeline, at_front=at_front, unique=unique)
         return self._add([self._ready(job, at_front, unique)], pipeline)[0]
 
     @staticmethod
@@ -138,7 +139,7 @@ class Queue(RQQueue):
         """Enqueue several jobs; when one of them has a hold, all of them or none."""
         datas = list(job_datas)
         if not any(isinstance(data, HeldData) for data in datas):
-            return super().enqueue_many(datas, pipeline, group_id)
+            return super().enqueue_many(datas, pipeline=pipeline, group_id=group_id)
         copier = Copier()
         entries = [self._describe(data, copier, group_id) for data in datas]
         if group_id and pipeline is not None and not pipeline.command_stack:
@@ -197,14 +198,15 @@ class Queue(RQQueue):
         """Make a job ready to be added, and say what is."""
         if job.has_rate_limit:
             raise Unsupported("rate_limit does not go together with deferred= or blocks=")
-        job._id = job._id or derive_id(job.hold)
-        id_use: IdUse = "unique" if unique else "" if job._id else "new"
+        if not job.given_id and (derived := derive_id(job.hold)):
+            job.identify(derived)
+        id_use: IdUse = "unique" if unique else "" if job.given_id else "new"
         job.origin = self.name
         job.redis_server_version = self.get_redis_server_version()
         if job.timeout is None:
-            job.timeout = self._default_timeout
+            job.timeout = self.default_timeout
         job.enqueue_at_front = job.enqueue_at_front or at_front or None
-        job._status = JobStatus.DEFERRED
+        job.mark(JobStatus.DEFERRED)
         return make_entry(job, id_use)
 
     def _refuse_name_of_future(self) -> None:
@@ -217,7 +219,7 @@ class Queue(RQQueue):
 
     def _refuse_id_of_held(self, job: RQJob) -> None:
         # RQ overwrites a job whose id is given again, and would queue it in spite of its holds.
-        if not job._id:
+        if isinstance(job, Job) and not job.given_id:
             return
         fields: Any = self.connection.hmget(job.key, "status", "flowq_blocks", "flowq_future")
         if fields[0] == b"deferred" and any(fields[1:]):
@@ -244,14 +246,9 @@ class Queue(RQQueue):
         super().release_maintenance_lock()  # type: ignore[no-untyped-call]
 
     @classmethod
-    def _fetch_dequeued_job(
-        cls, connection: Redis, queue_key: str, job_id: str, *args: Any, **kwargs: Any
-    ) -> tuple[RQJob, RQQueue] | None:
-        """Fetch a popped job; one that has expired meanwhile (its `ttl`) is accounted for."""
-        fetched = super()._fetch_dequeued_job(connection, queue_key, job_id, *args, **kwargs)
-        if fetched is None:
-            scripts.EXPIRED.call(connection, keys.job(job_id), job_id)
-        return fetched
+    def note_expired(cls, connection: Redis, job_id: str) -> None:
+        """Account for a job that expired (its `ttl`) before a worker of RQ's took it."""
+        scripts.EXPIRED.call(connection, keys.job(job_id), job_id)
 
 
 _CALL_SIGNATURE = inspect.signature(RQQueue.enqueue_call)

@@ -63,10 +63,11 @@ class ThreadDeathPenalty(BaseDeathPenalty):
         self,
         timeout: float,
         exception: type[BaseException] = BaseTimeoutException,
-        **options: Any,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(timeout, exception, **options)  # type: ignore[no-untyped-call]
+        super().__init__(timeout, exception, **kwargs)  # type: ignore[no-untyped-call]
         self._thread_id = threading.get_ident()
+        self.timeout_s = timeout
         text = f"Task exceeded maximum timeout value ({timeout} seconds)"
 
         def __init__(error: BaseException) -> None:  # noqa: N807 - only classes can be raised there
@@ -77,7 +78,7 @@ class ThreadDeathPenalty(BaseDeathPenalty):
 
     def setup_death_penalty(self) -> None:
         """Set the deadline."""
-        _get_watch().set(self, time.monotonic() + self._timeout)
+        _get_watch().set(self, time.monotonic() + self.timeout_s)
 
     def cancel_death_penalty(self) -> None:
         """Forget it."""
@@ -136,8 +137,8 @@ class _Alarm:
         if left_s > 0.01:
             self.set(left_s)
         else:
-            text = f"Task exceeded maximum timeout value ({penalty._timeout} seconds)"
-            raise penalty._exception(text)
+            text = f"Task exceeded maximum timeout value ({penalty.timeout_s} seconds)"
+            raise penalty.exception(text)
 
 
 _alarm = _Alarm()
@@ -152,11 +153,21 @@ class AlarmDeathPenalty(BaseDeathPenalty):
 
     deadline = 0.0
 
+    def __init__(
+        self,
+        timeout: float,
+        exception: type[BaseException] = BaseTimeoutException,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(timeout, exception, **kwargs)  # type: ignore[no-untyped-call]
+        self.timeout_s = timeout
+        self.exception = exception
+
     def __enter__(self) -> None:
         """Set the deadline."""
         _alarm.current = self
-        self.deadline = time.monotonic() + self._timeout
-        _alarm.ring_within(self._timeout)
+        self.deadline = time.monotonic() + self.timeout_s
+        _alarm.ring_within(self.timeout_s)
 
     def __exit__(self, *_: object) -> None:
         """Forget it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
 import sys
@@ -10,7 +11,7 @@ import time
 import zlib
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property, lru_cache
@@ -26,20 +27,22 @@ from rq.callbacks import (
 from rq.defaults import DEFAULT_RESULT_TTL
 from rq.executions import Execution
 from rq.job import JobStatus, Retry
-from rq.job_lifecycle import call_exception_handlers, format_exc_info
-from rq.timeouts import BaseDeathPenalty, JobTimeoutException
+from rq.job_lifecycle import format_exc_info
+from rq.timeouts import JobTimeoutException
 from rq.utils import as_text
-from rq.worker.base import BaseWorker
 
 from flowq.runtime import keys
 from flowq.runtime.job import Job
 from flowq.runtime.queue import Queue
+from flowq.runtime.rq import ExcInfo, PerformingWorker, WorkerBase
 from flowq.workers.address import Address
-from flowq.workers.claims import DEFAULT_TIMEOUT_S, End, Task
+from flowq.workers.claims import End, Task
 from flowq.workers.deadline import DEATH_PENALTY_CLASS, disarm
 from flowq.workers.environment import make_teller
 from flowq.workers.output import open_stream
 from flowq.workers.restoring import Restorer
+
+log = logging.getLogger("rq.worker")
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,9 @@ class Bench:
     _folder: str = field(default_factory=os.getcwd)
     _umask: int = field(default_factory=_get_umask)
     _streams: tuple[Any, Any] = field(default_factory=lambda: (sys.stdout, sys.stderr))
+    _queues: dict[str, Queue] = field(default_factory=dict)
+    _end: End | None = None
+    _has_left_threads: bool = False
 
     @cached_property
     def connection(self) -> Redis:
@@ -105,20 +111,30 @@ class Bench:
         `ask_for` is called with the seconds that a callback may take beyond the job's timeout.
         """
         self._ask_for = ask_for
-        started_at = time.time()
-        job: Job | None = None
+        self._task, self._end, self._started_at = task, None, time.time()
+        self._has_left_threads = False
         try:
             job = self._restorer.restore(task)
             self._tell_job_id(task.job_id)
-            value = self._call(job)
-            end = self._success(task, job, value, started_at)
-        except MemoryError as error:
-            clear_frames(error.__traceback__)  # or there is none left to tell of it
-            end = self._failure(task, job, started_at)._replace(is_spent=True)
-        except BaseException:  # noqa: BLE001 - RQ fails a job for whatever it raises
-            end = self._failure(task, job, started_at)
+        except BaseException:  # noqa: BLE001 - whatever an unreadable hash leads to
+            text = format_exc_info(sys.exc_info())
+            end = failed(task.number, text, self._started_at, time.time())
+        else:
+            end = self._perform(task, job)
         self._tidy()
-        return end if _count_threads() <= self._threads else end._replace(is_spent=True)
+        return end._replace(is_spent=True) if self._has_left_threads else end
+
+    def _perform(self, task: Task, job: Job) -> End:
+        execution = self._make_execution(task, self.connection)
+        try:
+            self._performer.perform_job(job, self._get_queue(task.queue), execution)
+        except BaseException:  # a tool that has wrapped it; the job has ended, or never began
+            if self._end is None:
+                self._fail(job, sys.exc_info())
+            else:
+                log.exception("job %s has ended, but what wraps perform_job failed", job.id)
+        assert self._end is not None
+        return self._end
 
     @cached_property
     def _restorer(self) -> Restorer:
@@ -128,18 +144,63 @@ class Bench:
         settings = self.settings
         return Restorer(settings.job_class, connection, settings.serializer, settings.worker)
 
-    def _call(self, job: Job) -> Any:
-        timeout_s = job.timeout or DEFAULT_TIMEOUT_S
-        if timeout_s <= 0:
-            disarm()
-            return job.perform()
-        with _get_penalty(timeout_s):
-            return job.perform()
+    @cached_property
+    def _performer(self) -> PerformingWorker:
+        settings = self.settings
+        return PerformingWorker(
+            settings.worker,
+            self._start,
+            self._succeed,
+            self._fail,
+            _get_penalty,
+            connection=self.connection,
+            job_class=settings.job_class,
+            queue_class=settings.queue_class,
+            serializer=settings.serializer,
+            exception_handlers=list(settings.exception_handlers),
+        )
+
+    def _make_execution(self, task: Task, connection: Redis) -> Execution:
+        return Execution(
+            id=task.execution_id,
+            job_id=task.job_id,
+            connection=connection,
+            worker_name=self.settings.worker,
+        )
+
+    def _get_queue(self, name: str) -> Queue:
+        queue = self._queues.get(name)
+        if queue is None:
+            settings = self.settings
+            queue = self._queues[name] = settings.queue_class(
+                name, connection=self.connection, job_class=settings.job_class
+            )
+        return queue
+
+    def _start(self) -> None:
+        # Here, because what wraps perform_job may start threads of its own, which are to stay.
+        self._threads = _count_threads()
+
+    def _succeed(self, job: Job, value: Any) -> None:
+        self._end = self._success(self._task, job, value, self._started_at)
+        job.has_just_ended = True
+
+    def _look_for_threads(self) -> None:
+        self._has_left_threads = _count_threads() > self._threads
+
+    def _fail(self, job: Job, exc_info: ExcInfo) -> None:
+        is_spent = isinstance(exc_info[1], MemoryError)
+        if is_spent:
+            clear_frames(exc_info[2])  # or there is none left to tell of it
+        end = self._failure(self._task, job, exc_info, self._started_at)
+        self._end = end._replace(is_spent=True) if is_spent else end
+        job.has_just_ended = True
 
     def _success(self, task: Task, job: Job, value: Any, started_at: float) -> End:
         job.ended_at = datetime.now(UTC)
         ended_at = time.time()
         if isinstance(value, Retry):
+            self._look_for_threads()
             return End(
                 task.number,
                 "finished",
@@ -150,12 +211,12 @@ class Bench:
                 "retry",
                 b64encode(pickle.dumps(value)).decode(),
             )
-        job._result = value
-        job._status = JobStatus.FINISHED
-        if job._success_callback_name:
+        job.mark(JobStatus.FINISHED)
+        if job.has_success_callback:
             self._ask_for(job.success_callback_timeout)
             execute_success_callback(job, DEATH_PENALTY_CLASS, value)
-            job._written = None  # the callback may have changed the value, and RQ keeps that
+            job.forget_written()  # the callback may have changed the value, and RQ keeps that
+        self._look_for_threads()
         ttl = job.get_result_ttl(self.settings.result_ttl)
         return End(
             task.number,
@@ -166,26 +227,23 @@ class Bench:
             str(ttl),
             "" if value is None else "return_value",
             "" if value is None else b64encode(job.write_result(value)).decode(),
-            job._generation,
+            job.generation,
         )
 
-    def _failure(self, task: Task, job: Job | None, started_at: float) -> End:
-        exc_info: Any = sys.exc_info()
+    def _failure(self, task: Task, job: Job, exc_info: ExcInfo, started_at: float) -> End:
         ended_at = time.time()
-        text = format_exc_info(exc_info)
-        if job is None:  # its hash cannot be read
-            return failed(task.number, text, started_at, ended_at)
-        job._status = JobStatus.FAILED
+        job.mark(JobStatus.FAILED)
         job.ended_at = datetime.now(UTC)
-        if job._failure_callback_name:
+        if job.has_failure_callback:
             self._ask_for(job.failure_callback_timeout)
         try:
             execute_failure_callback(job, DEATH_PENALTY_CLASS, *exc_info)
         except BaseException:  # noqa: BLE001 - as RQ: the callback's error is the recorded one
             exc_info = sys.exc_info()
+        self._look_for_threads()
         text = format_exc_info(exc_info)
         try:
-            call_exception_handlers(self.settings.exception_handlers, job, *exc_info)
+            self._performer.handle_exception(job, *exc_info)
         except BaseException:  # noqa: BLE001 - a handler's error must not hide the job's
             text += f"\nThis exception handler failed too:\n{format_exc_info(sys.exc_info())}"
         is_for_rq = _fails_by_rq(job) or not self.settings.keeps_failures
@@ -196,7 +254,7 @@ class Bench:
             ended_at,
             how="conclude" if is_for_rq else "turn",
             ttl="" if job.failure_ttl is None else str(job.failure_ttl),
-            generation=job._generation,
+            generation=job.generation,
         )
 
     def _tidy(self) -> None:
@@ -232,12 +290,7 @@ class Bench:
         queue = self.settings.queue_class(
             task.queue, connection=connection, job_class=self.settings.job_class
         )
-        execution = Execution(
-            id=task.execution_id,
-            job_id=task.job_id,
-            connection=connection,
-            worker_name=self.settings.worker,
-        )
+        execution = self._make_execution(task, connection)
         execution.created_at = job.started_at
         _conclude(worker, job, queue, execution, end)
         return end._replace(how="done")
@@ -259,9 +312,7 @@ class Bench:
         )
         with self.connection.pipeline() as pipeline:
             pipeline.zrem(f"{keys.PREFIX}:scheduled:{queue}", job_id)
-            target._enqueue_rate_limited_job(
-                job, pipeline=pipeline, at_front=job.should_enqueue_at_front()
-            )
+            target.enqueue_limited(job, pipeline, at_front=job.should_enqueue_at_front())
             pipeline.execute()
 
     def _is_ours(self, task: Task, connection: Redis) -> bool:
@@ -273,8 +324,8 @@ class Bench:
         is_held = connection.sismember(keys.held(self.settings.worker), member)
         return status == b"canceled" and bool(is_held)
 
-    def _rq_worker(self, connection: Redis, queues: Sequence[str] = ()) -> BaseWorker:
-        worker = BaseWorker(
+    def _rq_worker(self, connection: Redis, queues: Sequence[str] = ()) -> WorkerBase:
+        worker = WorkerBase(
             list(queues),
             self.settings.worker,
             connection=connection,
@@ -289,10 +340,22 @@ class Bench:
         return worker
 
 
+def _get_penalty(
+    timeout: float,
+    exception: Any = JobTimeoutException,
+    **kwargs: Any,  # as RQ calls it: the job's id, which its own classes do not use either
+) -> AbstractContextManager[None]:
+    if timeout > 0:
+        penalty: AbstractContextManager[None] = _make_penalty(timeout, exception)
+        return penalty
+    disarm()
+    return nullcontext()
+
+
 @lru_cache(maxsize=16)
-def _get_penalty(timeout_s: float) -> BaseDeathPenalty:
+def _make_penalty(timeout_s: float, exception: Any) -> Any:
     # One object for all jobs of a length: they are executed one after the other.
-    return DEATH_PENALTY_CLASS(timeout_s, JobTimeoutException)
+    return DEATH_PENALTY_CLASS(timeout_s, exception)
 
 
 def failed(
@@ -332,19 +395,19 @@ def _wip_key(task: Task) -> str:
     return f"{keys.PREFIX}:wip:{task.queue}"
 
 
-def _conclude(worker: BaseWorker, job: Job, queue: Queue, execution: Execution, end: End) -> None:
+def _conclude(worker: WorkerBase, job: Job, queue: Queue, execution: Execution, end: End) -> None:
     if end.status == "finished":
         _conclude_success(worker, job, queue, execution, end)
         return
     if end.status == "stopped":
-        worker._stopped_job_id = job.id
+        worker.note_stopped(job.id)
         try:
             execute_stopped_callback(job, DEATH_PENALTY_CLASS)
         except BaseException:  # as RQ: the job is stopped all the same
             worker.log.exception("stopped callback of job %s raised", job.id)
     text = zlib.decompress(_unpack(end.value)).decode()
     worker.handle_job_failure(
-        job,
+        job=job,
         queue=queue,
         started_job_registry=queue.started_job_registry,
         exc_string=text,
@@ -353,15 +416,27 @@ def _conclude(worker: BaseWorker, job: Job, queue: Queue, execution: Execution, 
 
 
 def _conclude_success(
-    worker: BaseWorker, job: Job, queue: Queue, execution: Execution, end: End
+    worker: WorkerBase, job: Job, queue: Queue, execution: Execution, end: End
 ) -> None:
     if end.field == "retry":
-        value = job._result = pickle.loads(_unpack(end.value))  # noqa: S301 - from our own child
-        worker.handle_job_retry(job, queue, value, queue.started_job_registry, execution)
+        retry = pickle.loads(_unpack(end.value))  # noqa: S301 - from our own child
+        job.keep_result(retry)
+        worker.handle_job_retry(
+            job=job,
+            queue=queue,
+            retry=retry,
+            started_job_registry=queue.started_job_registry,
+            execution=execution,
+        )
         return
-    job._result = job.serializer.loads(_unpack(end.value)) if end.value else None
-    job._status = JobStatus.FINISHED
-    worker.handle_job_success(job, queue, queue.started_job_registry, execution)
+    job.keep_result(job.serializer.loads(_unpack(end.value)) if end.value else None)
+    job.mark(JobStatus.FINISHED)
+    worker.handle_job_success(
+        job=job,
+        queue=queue,
+        started_job_registry=queue.started_job_registry,
+        execution=execution,
+    )
     job.send_webhooks(JobStatus.FINISHED)
 
 

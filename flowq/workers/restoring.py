@@ -77,13 +77,13 @@ class Restorer:
         raw.pop(_OWN[1], None)
         job.restore(raw)
         job.worker_name = self._worker
-        job._status = JobStatus.STARTED
+        job.mark(JobStatus.STARTED)
         job.ended_at = None
         return job
 
     def _remember(self, form: _Form, shared: tuple[bytes, ...], job: Job) -> None:
         # What a job may change in depth is not shared: meta, webhooks, an earlier result.
-        if not self._can_copy or job.meta or job.webhooks or job._result or job._exc_info:
+        if not self._can_copy or job.meta or job.webhooks or job.has_outcome:
             return
         if len(form.kinds) >= MAX_KINDS:
             form.kinds.clear()
@@ -91,11 +91,9 @@ class Restorer:
 
     def _copy(self, mould: Mould, job_id: str, own: tuple[bytes, ...]) -> Job:
         job = mould.cast()
-        attributes = vars(job)
-        attributes["_id"] = job_id
-        attributes["_data"] = _unpack(own[2])  # what RQ reads from it is not in a mould
-        attributes["description"] = own[3].decode() if own[3] else None
-        attributes["name"] = own[4].decode()
+        job.impersonate(job_id, _unpack(own[2]))  # what RQ reads from its data is not in a mould
+        job.description = own[3].decode() if own[3] else None
+        job.name = own[4].decode()
         return job
 
 

@@ -17,13 +17,14 @@ from rq.job import Job as RQJob
 from rq.logutils import setup_loghandlers
 from rq.queue import Queue as RQQueue
 from rq.utils import import_attribute
-from rq.worker.base import BaseWorker, DequeueStrategy, WorkerStatus
+from rq.worker.base import DequeueStrategy, WorkerStatus
 
 from flowq.errors import UsageError
 from flowq.runtime import keys
 from flowq.runtime.job import Job
 from flowq.runtime.patience import patiently
 from flowq.runtime.queue import Queue
+from flowq.runtime.rq import WorkerBase
 from flowq.workers.address import Address, address_of
 from flowq.workers.crew import Crew
 from flowq.workers.doorbell import Doorbell
@@ -59,7 +60,7 @@ def default_mode() -> Mode:
     return "fork" if hasattr(os, "fork") else "multiprocessing"
 
 
-class Worker(BaseWorker):
+class Worker(WorkerBase):
     """Runs the jobs of some queues, `concurrency` at a time, each in another process than this.
 
     `queues` in order of priority. `mode`: "fork" forks for each job, as RQ does; "multiprocessing"
@@ -133,9 +134,6 @@ class Worker(BaseWorker):
         self._signaled_at = 0.0
         self._supervisor: Supervisor | None = None
 
-    def _set_connection(self, connection: Redis) -> Redis:
-        return connection  # nothing of ours blocks for minutes, so no timeout has to be raised
-
     def work(
         self,
         burst: bool = False,
@@ -155,7 +153,7 @@ class Worker(BaseWorker):
         included. Blocks: for all that time.
         """
         setup_loghandlers(logging_level, date_format, log_format, name="rq.worker")
-        self._dequeue_strategy = DequeueStrategy(dequeue_strategy or "default")
+        self.set_dequeue_strategy(DequeueStrategy(dequeue_strategy or "default"))
         limits = Limits(burst, max_jobs, max_idle_time, until)
         sweep()
         scratch = ScratchFolder() if self.captures else None
@@ -197,9 +195,9 @@ class Worker(BaseWorker):
             address=address,
             job_class=self.job_class,
             queue_class=self.queue_class,
-            serializer=self._serializer_arg,
+            serializer=self.serializer_name,
             result_ttl=self.default_result_ttl,
-            exception_handlers=tuple(self._exc_handlers),
+            exception_handlers=tuple(self.exception_handlers),
             keeps_failures=not self.disable_default_exception_handler,
             paths=self.paths,
             preload=self.preload,
@@ -208,7 +206,7 @@ class Worker(BaseWorker):
         )
         assert self.mode is not None
         crew = Crew(self.concurrency, self.mode, settings, self.max_jobs_per_child)
-        is_fair = self._dequeue_strategy is not DequeueStrategy.DEFAULT
+        is_fair = self.dequeue_strategy is not DequeueStrategy.DEFAULT
         pace = Pace(self.batches and self.max_jobs_per_child is None and not is_fair)
         oversight = Oversight(crew, pace, self.timeout_grace_s)
         queues = self.queue_names()
@@ -217,7 +215,7 @@ class Worker(BaseWorker):
             self.name,
             queues,
             self.job_monitoring_interval,
-            self._dequeue_strategy.value if self._dequeue_strategy else "default",
+            self.dequeue_strategy.value,
         )
         bell = Doorbell(address, self.pubsub_channel_name, [keys.queue(name) for name in queues])
         upkeep = Upkeep(

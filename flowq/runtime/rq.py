@@ -1,0 +1,268 @@
+"""What flowq knows of RQ's private behaviour, all in one place.
+
+RQ's public names may be used anywhere. Its private ones (`._x`) are used here only, behind public
+names; and `RELIED_ON` lists the code of RQ's that flowq overrides, copies or counts on, with the
+places in flowq that have to be looked at when it changes. A test compares each digest with the
+installed RQ (tests/house/test_rq.py); docs/rq.md says what was measured.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from rq.exceptions import DeserializationError
+from rq.job import UNEVALUATED, JobStatus
+from rq.job import Job as RQJob
+from rq.queue import Queue as RQQueue
+from rq.utils import import_attribute
+from rq.worker.base import BaseWorker, DequeueStrategy
+
+if TYPE_CHECKING:
+    from redis import Redis
+    from redis.client import Pipeline
+    from rq.executions import Execution
+
+# Nothing of these is a coroutine; to ask asyncio takes longer than to call a short function.
+_PLAIN_TYPES = frozenset({type(None), bool, int, float, str, bytes, list, tuple, dict})
+
+
+class Call(NamedTuple):
+    """A function by its name, and what it is to be called with."""
+
+    func_name: Any
+    instance: Any
+    args: Any
+    kwargs: Any
+
+
+class JobBase(RQJob):
+    """RQ's job with public names for what it keeps to itself, and a quicker way to its function."""
+
+    load_error: BaseException | None = None
+    """Why the function could not be imported ahead of `perform`, which then raises it."""
+
+    @property
+    def given_id(self) -> str | None:
+        """The id, or None when the job has none yet; `id` would make one."""
+        return self._id
+
+    @property
+    def given_dependency_ids(self) -> list[str]:
+        """What the job was told to depend on; `dependency_ids` asks Redis what is registered."""
+        return self._dependency_ids
+
+    @property
+    def has_success_callback(self) -> bool:
+        """Whether there is one; `success_callback` would import it."""
+        return bool(self._success_callback_name)
+
+    @property
+    def has_failure_callback(self) -> bool:
+        """Whether there is one; `failure_callback` would import it."""
+        return bool(self._failure_callback_name)
+
+    @property
+    def has_outcome(self) -> bool:
+        """Whether the job's hash held a result or an error, as older versions of RQ wrote it."""
+        return bool(self._result or self._exc_info)
+
+    def mark(self, status: JobStatus) -> None:
+        """Change the status in this object alone; `set_status` writes it to Redis too."""
+        self._status = status
+
+    def keep_result(self, value: Any) -> None:
+        """Change the result in this object, where RQ's own code will look for it."""
+        self._result = value
+
+    def identify(self, job_id: str) -> None:
+        """Give it an id that is known to be valid; setting `id` would check it."""
+        self._id = job_id
+
+    def impersonate(self, job_id: str, data: bytes) -> None:
+        """Make a copy of another job, of which nothing was read from its data, into this job."""
+        self._id = job_id
+        self._data = data
+
+    @property
+    def func(self) -> Any:
+        """The function, found anew each time: a job may have reloaded its module."""
+        name = self.func_name
+        if not name or self._instance:
+            return super().func
+        module, _, attribute = name.rpartition(".")
+        try:  # RQ's own way takes four times as long for a module that is imported already
+            return getattr(sys.modules[module], attribute)
+        except (KeyError, AttributeError):
+            return import_attribute(name)
+
+    def _execute(self) -> Any:
+        # As RQ's, which imports the function twice for each execution.
+        if self.load_error is not None:
+            raise self.load_error
+        function = self.func
+        if not function:
+            raise ValueError("Cannot execute job: function is None")
+        result = function(*self.args, **self.kwargs)
+        if type(result) not in _PLAIN_TYPES and asyncio.iscoroutine(result):
+            result = asyncio.run(result)
+        self.note_result(result)
+        return result
+
+    def note_result(self, result: Any) -> None:
+        """The function has returned this; what is raised here fails the job."""
+
+    # Its data --------------------------------------------------------------------------------
+
+    @property
+    def is_data_to_be_written(self) -> bool:
+        """Whether `data` would make the bytes now, of what the job was given."""
+        return self._data is UNEVALUATED and self._func_name is not UNEVALUATED
+
+    @property
+    def given_call(self) -> Call:
+        """What the job was given to call; nothing is read from `data`."""
+        name, instance, args, kwargs = (
+            None if value is UNEVALUATED else value
+            for value in (self._func_name, self._instance, self._args, self._kwargs)
+        )
+        return Call(name, instance, args or (), kwargs or {})
+
+    def _deserialize_data(self) -> None:
+        try:
+            super()._deserialize_data()  # type: ignore[no-untyped-call]
+        except DeserializationError as error:
+            cause = error.__cause__
+            raise DeserializationError(
+                f"the arguments of job {self.id} cannot be read here: {type(cause).__name__}: "
+                f"{cause}; what they are made of must be importable where workers run"
+            ) from cause
+
+    def write_meta(self) -> bytes:
+        """Return `meta` as bytes."""
+        return super()._serialize_meta()
+
+    def _serialize_meta(self) -> bytes:
+        return self.write_meta()
+
+
+class QueueBase(RQQueue):
+    """RQ's queue with public names for what it keeps to itself."""
+
+    @property
+    def default_timeout(self) -> Any:
+        """The timeout of jobs that are given none. Units: seconds."""
+        return self._default_timeout
+
+    def enqueue_limited(self, job: RQJob, pipeline: Pipeline, *, at_front: bool) -> None:
+        """Queue a job that has a rate limit, or let it wait for its turn.
+
+        `enqueue_job` refuses a pipeline for such a job.
+        """
+        self._enqueue_rate_limited_job(job, pipeline=pipeline, at_front=at_front)
+
+    @classmethod
+    def note_expired(cls, connection: Redis, job_id: str) -> None:
+        """A job was popped whose hash had expired (its `ttl`). RQ passes over it silently."""
+
+    @classmethod
+    def _fetch_dequeued_job(
+        cls,
+        connection: Redis,
+        queue_key: str,
+        job_id: str,
+        job_class: Any = None,
+        serializer: Any = None,
+        death_penalty_class: Any = None,
+    ) -> tuple[RQJob, RQQueue] | None:
+        fetched = super()._fetch_dequeued_job(
+            connection,
+            queue_key,
+            job_id,
+            job_class=job_class,
+            serializer=serializer,
+            death_penalty_class=death_penalty_class,
+        )
+        if fetched is None:
+            cls.note_expired(connection, job_id)
+        return fetched
+
+
+class WorkerBase(BaseWorker):
+    """RQ's worker with public names for what it keeps to itself."""
+
+    def _set_connection(self, connection: Redis) -> Redis:
+        return connection  # nothing of ours blocks for minutes, so no timeout has to be raised
+
+    @property
+    def serializer_name(self) -> str | None:
+        """The serializer as it was given, by name; None for RQ's own."""
+        return self._serializer_arg
+
+    @property
+    def exception_handlers(self) -> list[Callable[..., Any]]:
+        """The exception handlers, in the order of their calls."""
+        return self._exc_handlers
+
+    @property
+    def dequeue_strategy(self) -> DequeueStrategy:
+        """In which order the queues are looked at."""
+        return self._dequeue_strategy or DequeueStrategy.DEFAULT
+
+    def set_dequeue_strategy(self, strategy: DequeueStrategy) -> None:
+        """Set the order in which the queues are looked at."""
+        self._dequeue_strategy = strategy
+
+    def note_stopped(self, job_id: str) -> None:
+        """Let `handle_job_failure` write STOPPED for that job."""
+        self._stopped_job_id = job_id
+
+
+ExcInfo = tuple[Any, Any, Any]
+
+
+class PerformingWorker(WorkerBase):
+    """RQ's worker where a job runs: RQ's `perform_job`, while flowq writes how the job began and
+    how it ended.
+
+    Sentry, Datadog and others wrap `perform_job` and `handle_exception` of RQ's worker, and
+    `Job.perform`. `perform_job` calls the others, and `on_failure` has to call
+    `handle_exception` as RQ does; so each of them is called once for each execution.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        on_start: Callable[[], None],
+        on_success: Callable[[Any, Any], None],
+        on_failure: Callable[[Any, ExcInfo], None],
+        make_timeout: Any,
+        **options: Any,
+    ) -> None:
+        super().__init__([], name, prepare_for_work=False, **options)
+        self._on_start = on_start
+        self._on_success = on_success
+        self._on_failure = on_failure
+        self.death_penalty_class = make_timeout
+        self._is_horse = True  # so that Sentry sends what it has before this process may end
+        # The supervisor logs what handle_exception would log here, into the output of the job.
+        self.log = logging.Logger("rq.worker", logging.CRITICAL + 1)
+
+    def prepare_job_execution(
+        self, job: RQJob, remove_from_intermediate_queue: bool = False
+    ) -> None:
+        """Write nothing: the script that claimed the job has written that it is started."""
+        self._on_start()
+
+    def _finalize_success(
+        self, job: RQJob, queue: RQQueue, execution: Execution, return_value: Any
+    ) -> None:
+        self._on_success(job, return_value)
+
+    def _finalize_failure(
+        self, job: RQJob, queue: RQQueue, execution: Execution, exc_info: ExcInfo
+    ) -> None:
+        self._on_failure(job, exc_info)
