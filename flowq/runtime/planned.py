@@ -43,7 +43,7 @@ def add_planned(
     for enqueue in enqueues:
         queue, copier = queues[enqueue.queue], copiers[enqueue.queue]
         data = HeldData(_data(enqueue), _hold(enqueue, run_id, added_by))
-        entries.append(queue._describe(data, copier))
+        entries.append(queue.describe(data, copier))
     add_entries(queue, entries)
 
 

@@ -141,13 +141,13 @@ class Queue(QueueBase):
         if not any(isinstance(data, HeldData) for data in datas):
             return super().enqueue_many(datas, pipeline=pipeline, group_id=group_id)
         copier = Copier()
-        entries = [self._describe(data, copier, group_id) for data in datas]
+        entries = [self.describe(data, copier, group_id) for data in datas]
         if group_id and pipeline is not None and not pipeline.command_stack:
             # rq.Group brings an empty pipeline for what it writes itself, after this.
             pipeline = None
         return list(self._add(entries, pipeline))
 
-    def _describe(
+    def describe(
         self, data: EnqueueData | HeldData, copier: Copier, group_id: str | None = None
     ) -> Entry:
         """Make a job that `add_entries` can add, or a copy of one that the copier knows.

@@ -169,7 +169,7 @@ class AlarmDeathPenalty(BaseDeathPenalty):
         self.deadline = time.monotonic() + self.timeout_s
         _alarm.ring_within(self.timeout_s)
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, type: object, value: object, traceback: object) -> None:  # noqa: A002 - RQ's
         """Forget it."""
         with suppress(BaseTimeoutException):  # as RQ: it came too late
             _alarm.release()

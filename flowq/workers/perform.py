@@ -149,10 +149,10 @@ class Bench:
         settings = self.settings
         return PerformingWorker(
             settings.worker,
-            self._start,
-            self._succeed,
-            self._fail,
-            _get_penalty,
+            on_start=self._start,
+            on_success=self._succeed,
+            on_failure=self._fail,
+            make_timeout=_get_penalty,
             connection=self.connection,
             job_class=settings.job_class,
             queue_class=settings.queue_class,
