@@ -296,7 +296,8 @@ rq.job.Job.restore 859daf950a3ede0b
 rq.job.Job.to_dict 9e1a56a9cd4b57e5
     runtime/entries.py:make_entry runtime/lua/add.lua workers/restoring.py:Restorer
 rq.job.Job.data 7b6b6e3c008b4eb5
-    runtime/rq.py:impersonate runtime/copying.py:Copier workers/restoring.py:Restorer
+    runtime/job.py:data runtime/rq.py:impersonate runtime/copying.py:Copier
+    workers/restoring.py:Restorer
 rq.job.Job.id ec6ba95f0a5e83db
     runtime/rq.py:given_id runtime/copying.py:new_id
 rq.job.Job.func 2347dd5ec6918732
@@ -428,7 +429,7 @@ rq.executions.cleanup_execution 629fe089b5bf9776
 rq.results.Result.save 1433b6a45f0a3cfd
     runtime/lua/turn_ends.lua workers/ledger.py:RESULT_NUMBER
 rq.results.Result.serialize fe329712c924adf8
-    workers/perform.py:dump runtime/lua/turn_ends.lua
+    runtime/job.py:write_result runtime/lua/turn_ends.lua
 rq.registry.BaseRegistry.add 2ae9a477b803b7db
     runtime/lua/turn_ends.lua
 rq.registry.FailedJobRegistry.add f8d6dd39b765af14
@@ -463,5 +464,9 @@ rq.utils.utcformat c29988f57cd73de7
     runtime/scripts.py:format_instant
 rq.registry.BaseRegistry.__init__ f77e06435f4f163a
     runtime/wip.py:WIPRegistry
+rq.job.Job._deserialize_data 00c06178d415b147
+    runtime/rq.py:_deserialize_data
+rq.job.Job._serialize_meta a37dc4e7809ef841
+    runtime/rq.py:_serialize_meta
 """)
 """After a change of RQ's: read its source, then each place, then write the new digest here."""

@@ -206,7 +206,7 @@ def test_options_that_are_gone_are_not_taken_for_others(connection: redis.Redis)
     for number in range(1, 20):
         # Nothing else holds the Retry, so that the next one may come to lie in its place.
         data = Queue.prepare_data("operator.add", retry=Retry(number), blocked_by="future")
-        assert queue._describe(data, copier).job.retries_left == number
+        assert queue.describe(data, copier).job.retries_left == number
 
 
 def test_copies_share_nothing_that_a_job_may_change(connection: redis.Redis) -> None:
