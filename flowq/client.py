@@ -23,7 +23,7 @@ from redis.exceptions import TimeoutError as ReplyLost
 from flowq.errors import RunFailed, ServerUnavailable
 from flowq.plan import Plan
 from flowq.runtime import approvals, facts, outcomes, outputs, retrying, runs
-from flowq.runtime.explain import Explanation, explain
+from flowq.runtime.explain import Explanation, Reason, explain, find_hold
 from flowq.runtime.listeners import find_unattended
 from flowq.runtime.maintenance import Finding, examine, tidy
 from flowq.runtime.outcomes import Failure
@@ -94,7 +94,7 @@ class Run:
 
     def record(self) -> RunRecord:
         """Return what is kept about the run beside its jobs. Errors: RunNotFound."""
-        return runs.get_record(self.run_id, self.connection)
+        return runs.get_current_record(self.run_id, self.connection)
 
     def status(self) -> RunStatus:
         """Return where the run is. Errors: RunNotFound."""
@@ -136,7 +136,7 @@ class Run:
                 events = list(runs.read_events(self.run_id, self.connection, after, wait_s))
                 if wait_s and not events:
                     tidy(self.connection)
-                    self.record()  # raises when the run was removed
+                    runs.get_record(self.run_id, self.connection)  # raises when it was removed
             except (ConnectionLost, ReplyLost):
                 deadline = deadline or time.monotonic() + PATIENCE_S
                 if time.monotonic() > deadline:
@@ -215,6 +215,10 @@ class Run:
         """Return why a job of the run has not run. Errors: JobNotFound."""
         job = self.status().jobs.get(name)
         return explain(job.job_id if job else f"{self.run_id}-{name}", self.connection)
+
+    def find_hold(self) -> Reason | None:
+        """Return why none of its jobs can start yet, if that is so: it is held, or not its turn."""
+        return find_hold(self.run_id, self.connection)
 
     def retry(self) -> tuple[str, ...]:
         """Run again what did not succeed and everything downstream; return those jobs' names.

@@ -103,6 +103,24 @@ class UnattendedQueues:
         return f"no worker listens: {jobs}; start one with: {start}"
 
 
+class Held:
+    """Says why no job of the run can start yet: it is held, or it is not its turn."""
+
+    def __init__(self, run: Run, place: Place) -> None:
+        self._run = run
+        self._place = place
+        self._was_waiting = False
+
+    def look(self, status: RunStatus, display: Display) -> None:
+        """Look when the run begins to wait."""
+        is_waiting = status.state == "waiting"
+        hold = self._run.find_hold() if is_waiting and not self._was_waiting else None
+        self._was_waiting = is_waiting
+        if hold is not None:
+            release = f"let it go with: {self._place.hint(f'release {self._run.run_id}')}"
+            display.note(f"{hold.text}; {release if hold.kind == 'held' else hold.hint}")
+
+
 class Asked:
     """Says once which jobs wait for an approval, and how to give it."""
 
@@ -173,7 +191,8 @@ class Stuck:
 
 def make_attendants(run: Run, place: Place, *, at_once: bool = True) -> list[Attendant]:
     """Return those that tell a user what holds the run up; queues without workers `at_once`."""
-    return [UnattendedQueues(run, place, at_once=at_once), Asked(run, place), Stuck(run, place)]
+    unattended = UnattendedQueues(run, place, at_once=at_once)
+    return [unattended, Held(run, place), Asked(run, place), Stuck(run, place)]
 
 
 def exit_code(status: RunStatus) -> int:

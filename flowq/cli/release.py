@@ -40,6 +40,11 @@ def command(
         with Interrupts(deferring=True) as interrupts:
             since = run.status().last_event_id
             _tell(run, job, run.release(job))
+            hold = run.find_hold()
+            if hold is not None and hold.kind == "held":
+                start = place.hint(f"release {run.run_id}")
+                streams.note(f"flowq: {hold.text}; start it with: {start}")
+                return 0
             if not _is_alone(run, place, wishes):
                 return 0
             return see_to_the_end(run, place, wishes, out, interrupts, since)

@@ -36,8 +36,8 @@ _OPEN_STATES = {"open", "releasing"}
 class Reason:
     """One reason why a job does not run now. Shape: `job_ids` are those that hold it, all of them.
 
-    `kind` is one of run, open, gate, blockers, approval, slot, dependencies, time, queue, started,
-    ended.
+    `kind` is one of held, turn, open, gate, blockers, approval, slot, dependencies, time, queue,
+    started, ended.
     """
 
     kind: str
@@ -93,9 +93,9 @@ def _read(key: str, connection: Redis) -> dict[str, str]:
 
 
 def _holds(job_id: str, job: Mapping[str, str], connection: Redis) -> Iterator[Reason]:
-    held = list(_of_its_run(job.get("flowq_run", ""), connection))
+    held = find_hold(job.get("flowq_run", ""), connection, "its run")
     if held:  # whatever else holds it is because of that
-        yield from held
+        yield held
         return
     future = _read(keys.future(job_id), connection) if "flowq_future" in job else {}
     if future.get("state") == "open":
@@ -150,19 +150,25 @@ def _gates(job: Mapping[str, str], connection: Redis) -> Iterator[Reason]:
         yield Reason("gate", f"it blocks {_name(shut)}, not released yet", shut, hint)
 
 
-def _of_its_run(run_id: str, connection: Redis) -> Iterator[Reason]:
+def find_hold(run_id: str, connection: Redis, subject: str = "the run") -> Reason | None:
+    """Return why none of a run's jobs can start yet, if that is so: it is held, or not its turn.
+
+    `kind` is "held" or "turn".
+    """
     fields = connection.hmget(keys.run(run_id), "held", "concurrency")
     held, group = (as_text(raw) if raw else "" for raw in fields)
     if held == "turn":
         line = [as_text(raw) for raw in connection.lrange(keys.concurrency(group), 0, -1)]
         before = tuple(line[: line.index(run_id)] if run_id in line else line)
-        text = (
-            f"its run waits for its turn in the `concurrency` group {group}, after {_name(before)}"
-        )
+        place = f"in the `concurrency` group {group}"
+        if not before:
+            return Reason("turn", f"{subject} is the next one {place}", (), "it starts now")
+        text = f"{subject} waits for its turn {place}, after {_name(before)}"
         hint = f"it starts when these have ended; flowq cancel {before[0]} ends the first one"
-        yield Reason("run", text, (), hint if before else "")
-    elif held:
-        yield Reason("run", "its run is held", (), f"flowq release {run_id}")
+        return Reason("turn", text, (), hint)
+    if held:
+        return Reason("held", f"{subject} is held", (), f"flowq release {run_id}")
+    return None
 
 
 def _of_a_run(job_id: str, job: Mapping[str, str], connection: Redis) -> Iterator[Reason]:

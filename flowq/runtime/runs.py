@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -244,10 +245,23 @@ def list_runs(connection: Redis, limit: int = 50) -> list[RunRecord]:
     run_ids: Any = connection.zrevrange(keys.RUNS, 0, limit - 1)
     for run_id in run_ids:
         try:
-            records.append(get_record(as_text(run_id), connection))
+            records.append(get_current_record(as_text(run_id), connection))
         except RunNotFound:  # removed meanwhile
             continue
     return records
+
+
+def get_current_record(run_id: str, connection: Redis) -> RunRecord:
+    """Return the record of a run with the state that its status has: `waiting` is not kept.
+
+    Reads all events of a run that is going on. Errors: RunNotFound.
+    """
+    record = get_record(run_id, connection)
+    if record.state != "running":
+        return record
+    begun = RunStatus(record.run_id, record.workflow)
+    status = fold(begun, read_events(record.run_id, connection))
+    return replace(record, state="waiting") if status.state == "waiting" else record
 
 
 # Ending --------------------------------------------------------------------------------------

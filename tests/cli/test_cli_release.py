@@ -48,3 +48,48 @@ def test_what_asks_for_nothing_is_refused(flowq: Flowq) -> None:
     refused = flowq("release", run_id, "build")
     assert refused.returncode == 5
     assert "asks for no approval" in refused.stderr
+
+
+def test_a_job_of_a_held_run_can_be_approved_before_the_run_is_started(flowq: Flowq) -> None:
+    run_id = flowq("run", ASK, "--hold").stdout.strip()
+    approved = flowq("release", run_id, "publish")
+    assert approved.returncode == 0
+    assert f"the run is held; start it with: flowq release {run_id}\n" in approved.stderr
+    started = flowq("release", run_id)
+    assert started.returncode == 0
+    assert "succeeded" in started.stdout
+
+
+def test_who_watches_a_held_run_hears_that_it_is_held(flowq: Flowq) -> None:
+    run_id = flowq("run", ASK, "--hold").stdout.strip()
+    watching = flowq.start("watch", run_id)
+    assert watching.stderr is not None
+    held = f"flowq: the run is held; let it go with: flowq release {run_id}\n"
+    assert any(line.endswith(held.removeprefix("flowq: ")) for line in watching.stderr)
+
+
+def test_a_run_that_waits_for_its_turn_says_for_which_run(flowq: Flowq, folder: Path) -> None:
+    text = "concurrency: {group: g}\njobs:\n  a: {run: echo a"
+    (folder / "asks.yaml").write_text(f"{text}, approval: true}}\n")
+    (folder / "turn.yaml").write_text(f"{text}}}\n")
+    first = flowq("run", "asks.yaml", "--detach").stdout.strip()
+    second = flowq.start("run", "turn.yaml")
+    assert second.stderr is not None
+    turn = next(line for line in second.stderr if "its turn" in line)
+    assert f"after {first}; it starts when these have ended" in turn
+    assert flowq("cancel", first).returncode == 0
+    second.communicate(timeout=40)
+    assert second.returncode == 0
+
+
+def test_all_commands_agree_that_a_run_waits(flowq: Flowq) -> None:
+    process = flowq.start("run", ASK)
+    assert process.stderr is not None
+    line = next(line for line in process.stderr if "waits for an approval" in line)
+    run_id = line.split()[-2]
+    assert json.loads(flowq("status", run_id, "--json").stdout)["status"] == "waiting"
+    assert flowq("runs").stdout.splitlines()[1].split()[2] == "waiting"
+    assert "state     waiting" in flowq("show", run_id).stdout
+    flowq("release", run_id, "publish")
+    process.communicate(timeout=40)
+    assert flowq("runs").stdout.splitlines()[1].split()[2] == "succeeded"
