@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("rq.worker")
 
+PERFORM = "flowq.runtime.work.perform"
+"""The function of a job of a workflow that is more than a plain call."""
+
 _OUTCOME_BY_STATUS = {
     JobStatus.FINISHED: "finished",
     JobStatus.FAILED: "failed",

@@ -17,6 +17,7 @@ from flowq.plan import Enqueue, Group
 from flowq.runtime import keys
 from flowq.runtime.copying import Copier
 from flowq.runtime.holds import Edge, Hold
+from flowq.runtime.job import PERFORM
 from flowq.runtime.queue import HeldData, Queue, add_entries
 from flowq.runtime.wire import FORMAT, KEY, to_wire
 from flowq.spec import Retry, Tolerance
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from redis import Redis
     from redis.client import Pipeline
 
-PERFORM = "flowq.runtime.work.perform"
 JOBS_PER_CALL = 50
 _ASKS_EVEN_WHEN_CANCELED = frozenset({"always", "canceled"})
 

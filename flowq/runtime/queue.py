@@ -119,7 +119,7 @@ class Queue(QueueBase):
         """Enqueue a job that was made by `create_job`."""
         if not isinstance(job, Job) or not job.hold.is_needed:
             return super().enqueue_job(job, pipeline=pipeline, at_front=at_front, unique=unique)
-        return self._add([self._ready(job, at_front, unique)], pipeline)[0]
+        return self._enqueue_one(job, pipeline, at_front, unique)
 
     @staticmethod
     def prepare_data(func: Any, *args: Any, **kwargs: Any) -> EnqueueData:
@@ -145,7 +145,9 @@ class Queue(QueueBase):
         if group_id and pipeline is not None and not pipeline.command_stack:
             # rq.Group brings an empty pipeline for what it writes itself, after this.
             pipeline = None
-        return list(self._add(entries, pipeline))
+        _refuse_pipeline(pipeline)
+        cycles.refuse([entry.job for entry in entries])
+        return list(add_entries(self, entries))
 
     def describe(
         self, data: EnqueueData | HeldData, copier: Copier, group_id: str | None = None
@@ -162,7 +164,7 @@ class Queue(QueueBase):
             at_front = options.pop("at_front")
             job = self._held(super().create_job(**options))
             job.adopt(hold)
-            entry = self._ready(job, at_front)
+            entry = self._ready(job, self._identify(job), at_front)
             copier.learn(data, job_id, entry)
         return entry
 
@@ -179,7 +181,23 @@ class Queue(QueueBase):
         pipeline = options.pop("pipeline", None)
         job = self._held(super().create_job(func, **options))
         job.adopt(hold)
-        return self._add([self._ready(job, **placing)], pipeline)[0]
+        return self._enqueue_one(job, pipeline, **placing)
+
+    def _enqueue_one(
+        self,
+        job: Job,
+        pipeline: Pipeline | None = None,
+        at_front: bool = False,
+        unique: bool = False,
+    ) -> RQJob:
+        _refuse_pipeline(pipeline)
+        id_use = self._identify(job, unique)
+
+        def add() -> RQJob:
+            cycles.refuse([job])
+            return add_entries(self, [self._ready(job, id_use, at_front)])[0]
+
+        return self.enqueue_by(job, add)
 
     def _held(self, job: RQJob) -> Job:
         if not isinstance(job, Job):
@@ -188,19 +206,16 @@ class Queue(QueueBase):
             )
         return job
 
-    def _add(self, entries: Sequence[Entry], pipeline: Pipeline | None = None) -> list[Job]:
-        if pipeline is not None:
-            raise Unsupported("a job with deferred= or blocks= cannot be enqueued in a pipeline")
-        cycles.refuse([entry.job for entry in entries])
-        return add_entries(self, entries)
-
-    def _ready(self, job: Job, at_front: bool = False, unique: bool = False) -> Entry:
-        """Make a job ready to be added, and say what is."""
+    def _identify(self, job: Job, unique: bool = False) -> IdUse:
+        """Give the job the id that it is to have, unless it is a new one; say what the id is."""
         if job.has_rate_limit:
             raise Unsupported("rate_limit does not go together with deferred= or blocks=")
         if not job.given_id and (derived := derive_id(job.hold)):
             job.identify(derived)
-        id_use: IdUse = "unique" if unique else "" if job.given_id else "new"
+        return "unique" if unique else "" if job.given_id else "new"
+
+    def _ready(self, job: Job, id_use: IdUse, at_front: bool = False) -> Entry:
+        """Make a job ready to be added, and say what is."""
         job.origin = self.name
         job.redis_server_version = self.get_redis_server_version()
         if job.timeout is None:
@@ -279,6 +294,11 @@ def add_entries(queue: Queue, entries: Sequence[Entry]) -> list[Job]:
             job.run_inline = partial(inline.run_released, queue)
             inline.run_if_queued(queue, job)
     return jobs
+
+
+def _refuse_pipeline(pipeline: Pipeline | None) -> None:
+    if pipeline is not None:
+        raise Unsupported("a job with deferred= or blocks= cannot be enqueued in a pipeline")
 
 
 def _refusal(word: str, rest: list[str], jobs: Sequence[Job]) -> Exception:

@@ -13,7 +13,7 @@ import logging
 import re
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from rq.exceptions import DeserializationError
 from rq.job import UNEVALUATED, JobStatus
@@ -150,6 +150,21 @@ class JobBase(RQJob):
         return self.write_meta()
 
 
+class _StandIn:
+    """A pipeline and then a deferred job for RQ's `enqueue_job`, so that it does nothing more."""
+
+    def __init__(self, add: Callable[[], RQJob]) -> None:
+        self.add = add
+        self.added: RQJob | None = None
+
+    def sadd(self, *_: Any) -> None:
+        """The queue's name is written by the script that adds the job."""
+
+    def get_status(self, refresh: bool = True) -> JobStatus:
+        """It must not be queued."""
+        return JobStatus.DEFERRED
+
+
 class QueueBase(RQQueue):
     """RQ's queue with public names for what it keeps to itself."""
 
@@ -164,6 +179,20 @@ class QueueBase(RQQueue):
         `enqueue_job` refuses a pipeline for such a job.
         """
         self._enqueue_rate_limited_job(job, pipeline=pipeline, at_front=at_front)
+
+    def enqueue_by(self, job: RQJob, add: Callable[[], RQJob]) -> RQJob:
+        """Let `add` do all that RQ's `enqueue_job` does, inside a call of that: tools wrap it."""
+        stand_in = _StandIn(add)
+        super().enqueue_job(job, pipeline=cast(Any, stand_in))
+        assert stand_in.added is not None
+        return stand_in.added
+
+    def setup_dependencies(self, job: RQJob, pipeline: Pipeline | None = None) -> RQJob:
+        """Register the job with what it depends on, or say that it is deferred."""
+        if not isinstance(pipeline, _StandIn):
+            return super().setup_dependencies(job, pipeline=pipeline)
+        pipeline.added = pipeline.add()
+        return cast(Any, pipeline)
 
     @classmethod
     def note_expired(cls, connection: Redis, job_id: str) -> None:
@@ -353,9 +382,9 @@ rq.queue.Queue.enqueue 5dfc5215dd72c482
 rq.queue.Queue.enqueue_call 8c2a3e885c117ead
     runtime/queue.py:enqueue_call
 rq.queue.Queue.enqueue_job 05ff025c22a03128
-    runtime/queue.py:enqueue_job runtime/lua/add.lua
+    runtime/queue.py:enqueue_job runtime/rq.py:enqueue_by runtime/lua/add.lua
 rq.queue.Queue.setup_dependencies 870dcd5fb958811a
-    runtime/lua/common.lua
+    runtime/rq.py:setup_dependencies runtime/lua/common.lua
 rq.queue.Queue.enqueue_many 4ae661d624a6619b
     runtime/queue.py:enqueue_many
 rq.queue.Queue.enqueue_at e4681e0089cf5d03

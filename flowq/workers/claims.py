@@ -6,6 +6,8 @@ are plain tuples of plain values, cheap to pickle and the same in every mode.
 
 from __future__ import annotations
 
+import zlib
+from base64 import b64decode
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
@@ -41,6 +43,13 @@ class End(NamedTuple):
     value: str = ""
     generation: int = 0
     is_spent: bool = False
+
+    @property
+    def error(self) -> str:
+        """The text that the result of a job keeps that did not succeed; else empty."""
+        if self.field != "exc_string":
+            return ""
+        return zlib.decompress(b64decode(self.value)).decode(errors="replace")
 
 
 @dataclass(slots=True)

@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property, lru_cache
+from importlib import import_module
 from traceback import clear_frames
 from typing import Any
 
@@ -28,11 +29,11 @@ from rq.defaults import DEFAULT_RESULT_TTL
 from rq.executions import Execution
 from rq.job import JobStatus, Retry
 from rq.job_lifecycle import format_exc_info
-from rq.timeouts import JobTimeoutException
+from rq.timeouts import BaseTimeoutException, JobTimeoutException
 from rq.utils import as_text
 
 from flowq.runtime import keys
-from flowq.runtime.job import Job
+from flowq.runtime.job import PERFORM, Job
 from flowq.runtime.queue import Queue
 from flowq.runtime.rq import ExcInfo, PerformingWorker, WorkerBase
 from flowq.workers.address import Address
@@ -88,6 +89,7 @@ class Bench:
     _queues: dict[str, Queue] = field(default_factory=dict)
     _end: End | None = None
     _has_left_threads: bool = False
+    _load_s: float = 0.0
 
     @cached_property
     def connection(self) -> Redis:
@@ -126,6 +128,7 @@ class Bench:
 
     def _perform(self, task: Task, job: Job) -> End:
         execution = self._make_execution(task, self.connection)
+        self._load_s = self._load(job)
         try:
             self._performer.perform_job(job, self._get_queue(task.queue), execution)
         except BaseException:  # a tool that has wrapped it; the job has ended, or never began
@@ -135,6 +138,36 @@ class Bench:
                 log.exception("job %s has ended, but what wraps perform_job failed", job.id)
         assert self._end is not None
         return self._end
+
+    def _load(self, job: Job) -> float:
+        """Import what the job calls, where it is not imported yet; return how long that took.
+
+        It is done before `perform_job` is looked up, because what is imported may wrap that
+        (`sentry_sdk.init`). An error is one of the job's, so `Job.perform` raises it.
+        """
+        with suppress(Exception):  # of data that cannot be read, and then `Job.perform` says so
+            name, args = job.func_name or "", job.args
+            module = get_called_module(name, args)
+            if module and module not in sys.modules:
+                return self._import(job, module, is_plain=name != PERFORM)
+        return 0.0
+
+    def _import(self, job: Job, module: str, *, is_plain: bool) -> float:
+        began_at = time.monotonic()
+        try:
+            with _get_penalty(job.timeout or self._performer.queue_class.DEFAULT_TIMEOUT):
+                _ = job.func if is_plain else import_module(module)
+        except BaseException as error:  # noqa: BLE001 - as above
+            if is_plain or isinstance(error, BaseTimeoutException):
+                job.load_error = error
+        return time.monotonic() - began_at
+
+    def _limit(
+        self, timeout: float, exception: Any = JobTimeoutException, **_: Any
+    ) -> AbstractContextManager[None]:
+        if timeout > 0 and self._load_s:
+            timeout = max(0.001, timeout - self._load_s)
+        return _get_penalty(timeout, exception)
 
     @cached_property
     def _restorer(self) -> Restorer:
@@ -152,7 +185,7 @@ class Bench:
             on_start=self._start,
             on_success=self._succeed,
             on_failure=self._fail,
-            make_timeout=_get_penalty,
+            make_timeout=self._limit,
             connection=self.connection,
             job_class=settings.job_class,
             queue_class=settings.queue_class,
@@ -340,10 +373,16 @@ class Bench:
         return worker
 
 
+def get_called_module(name: str, args: Sequence[Any]) -> str:
+    """Return the module that has what a job calls; empty when it may not be called at all."""
+    if name != PERFORM:
+        return name.rpartition(".")[0]
+    work: Any = args[0] if args else {}
+    return "" if "if" in work else str(work.get("call", "")).partition(":")[0]
+
+
 def _get_penalty(
-    timeout: float,
-    exception: Any = JobTimeoutException,
-    **kwargs: Any,  # as RQ calls it: the job's id, which its own classes do not use either
+    timeout: float, exception: Any = JobTimeoutException
 ) -> AbstractContextManager[None]:
     if timeout > 0:
         penalty: AbstractContextManager[None] = _make_penalty(timeout, exception)
@@ -405,12 +444,11 @@ def _conclude(worker: WorkerBase, job: Job, queue: Queue, execution: Execution, 
             execute_stopped_callback(job, DEATH_PENALTY_CLASS)
         except BaseException:  # as RQ: the job is stopped all the same
             worker.log.exception("stopped callback of job %s raised", job.id)
-    text = zlib.decompress(_unpack(end.value)).decode()
     worker.handle_job_failure(
         job=job,
         queue=queue,
         started_job_registry=queue.started_job_registry,
-        exc_string=text,
+        exc_string=end.error,
         execution=execution,
     )
 

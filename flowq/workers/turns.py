@@ -37,6 +37,8 @@ ENDS_LIMIT = 64
 SUSPENDED_S = 0.5
 CHORES_S = 5.0
 
+_LOG_LEVELS = {"finished": logging.INFO, "failed": logging.ERROR}
+
 log = logging.getLogger("rq.worker")
 
 
@@ -350,9 +352,13 @@ class Turns:
         seconds = end.ended_at - end.started_at
         if end.how == "turn":
             self.oversight.pace.learn(claim.kind, seconds)
-        if not claim.is_light:
-            level = logging.INFO if end.status == "finished" else logging.WARNING
-            log.log(level, "%s: %s %s in %.3f s", claim.kind, claim.job_id, end.status, seconds)
+        if end.status != "failed" and claim.is_light:
+            return
+        level = _LOG_LEVELS.get(end.status, logging.WARNING)
+        text = f"\n{end.error}" if end.status == "failed" else ""
+        extra = {"queue": claim.queue, "job_id": claim.job_id}
+        what = (claim.kind, claim.job_id, end.status, seconds, text)
+        log.log(level, "%s: %s %s in %.3f s%s", *what, extra=extra)
 
     def _reconcile(self) -> None:
         unknown = self.ledger.find_unknown([*self.crew.held, *self.list_pending()])

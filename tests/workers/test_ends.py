@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 from collections.abc import Callable
@@ -203,3 +204,21 @@ def test_children_that_die_before_they_begin_to_end_a_job_do_not_cost_it_its_ret
     work_off(mode="multiprocessing")  # where it takes long until a new child begins anything
     assert len(killed) == MAX_TRIES
     assert job.get_status() is JobStatus.FINISHED
+
+
+@pytest.mark.parametrize("function", ["fail", "kill_oneself"])
+def test_a_failed_job_is_logged_once_at_error_with_its_traceback(
+    queue: Queue,
+    work_off: Callable[..., Any],
+    mode: str,
+    function: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    job = queue.enqueue(f"worker_jobs.{function}")
+    work_off(mode=mode)
+    assert job.is_failed
+    [record] = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert record.name == "rq.worker"
+    assert f"worker_jobs.{function}: {job.id} failed in" in record.getMessage()
+    assert record.job_id == job.id  # type: ignore[attr-defined]
+    assert record.getMessage().endswith(job.latest_result().exc_string)

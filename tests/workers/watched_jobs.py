@@ -1,0 +1,19 @@
+"""Jobs whose module brings Sentry's SDK, as the modules of users do. Importable by the children."""
+
+from __future__ import annotations
+
+import os
+
+import sentry_sdk
+
+sentry_sdk.init(dsn=os.environ.get("TEST_DSN", ""), traces_sample_rate=1.0)
+
+
+def fail() -> None:
+    """Raise."""
+    raise ValueError("no")
+
+
+def add(a: int, b: int) -> int:
+    """Return the sum."""
+    return a + b
