@@ -152,6 +152,9 @@ def _temporary() -> Iterator[Server]:
                 raise ServerUnavailable(str(state), "its guardian was killed at the start")
             yield Server(state, state / state_folder.read_where(state))
     finally:
+        wire = _open(state)
+        if wire is not None:  # its guardian was killed
+            _shut_down(wire)
         shutil.rmtree(state, ignore_errors=True)
 
 

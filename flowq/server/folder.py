@@ -165,8 +165,9 @@ def open_log() -> int:
 def note_holder(lock: int, pid: int) -> None:
     """Leave in the lock file who holds it, for the message of somebody who waits in vain."""
     with suppress(OSError):  # the disk may be full
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, f"process {pid} on {socket.gethostname()}\n".encode(), 0)
+        text = f"process {pid} on {socket.gethostname()}\n".encode()
+        os.pwrite(lock, text, 0)  # over what stands there: a reader never finds nothing
+        os.ftruncate(lock, len(text))
 
 
 def read_holder(state: str | os.PathLike[str]) -> str:

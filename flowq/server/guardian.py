@@ -6,9 +6,10 @@ Two locks, which the kernel frees whatever dies, and however, give the promises:
     server.lock     held by the guardian *and inherited by the server*: as long as either of them
                     lives, nobody else starts a server on the same data
 
-A guardian that finds server.lock taken adopts the server of a guardian that was killed. A server
-that was killed is started again at once, from its append-only file. With no client for `idle_s`
-(and no unfinished run) both end. A temporary server lives exactly as long as its parent.
+A guardian that finds server.lock taken adopts the server of a guardian that was killed; its standby
+(`standby.py`) starts one at once. A server that was killed is started again at once, from its
+append-only file. With no client for `idle_s` (and no unfinished run) both end. A temporary server
+lives exactly as long as its parent.
 
 It runs without `site` (see `__main__.py`) and imports little, because the first command in a
 folder waits for it.
@@ -26,9 +27,11 @@ from contextlib import suppress
 
 from flowq.server import folder
 from flowq.server.process import Process
+from flowq.server.standby import Standby
 from flowq.server.telling import report, say
 from flowq.server.wire import PROBE, Refused
 
+ADOPT = "adopt"
 TAKE_OVER_S = 15.0
 RECONNECT_S = 0.05
 UNFINISHED_IDLE_S = 86_400.0
@@ -49,11 +52,13 @@ class Guardian:
         parent_pid: int | None,
         runs_key: str,
         ended_key: str,
+        standby: Standby | None = None,
     ) -> None:
         self.idle_s = idle_s
         self.parent_pid = parent_pid
         self.server = Process(binary, is_persistent=parent_pid is None)
         self._run_keys = (runs_key, ended_key)
+        self._standby = standby
         self._tick_s = min(1.0, (idle_s or 1.0) / 4)
         self._lock: int | None = None
         self._connections_seen = -1
@@ -61,14 +66,17 @@ class Guardian:
         self._restarted_at: list[float] = []
         self._is_ending = False
 
-    def take_over(self) -> bool:
-        """Start a server, or adopt the one that runs. False: it has a guardian already.
+    def take_over(self, *, can_start: bool = True) -> bool:
+        """Start a server, or adopt the one that runs. False: it has a guardian already, or there is
+        none and we cannot start one.
 
         Errors: Trouble, OSError.
         """
         self._lock = folder.try_lock(folder.GUARDIAN_LOCK)
         if self._lock is None:
             return False
+        if self._standby is not None:
+            self._standby.start()  # before the server, whose lock it must not inherit
         folder.note_holder(self._lock, os.getpid())
         deadline = time.monotonic() + TAKE_OVER_S
         while not self.server.take_lock():
@@ -77,6 +85,8 @@ class Guardian:
             if time.monotonic() > deadline:
                 raise folder.Trouble(f"{folder.read_holder('.')} has the data, but does not answer")
             time.sleep(0.01)
+        if not can_start:
+            return False
         self.server.discard_stale()
         self.server.start()
         return True
@@ -235,18 +245,28 @@ def is_alive(pid: int) -> bool:
 
 
 def main(words: list[str]) -> int:
-    """Run with STATE BINARY IDLE_S PARENT_PID RUNS_KEY ENDED_KEY; "" is None. Errors: in words, to
-    the standard output, where the starter reads; the standard error is the log."""
-    state, binary, idle_s, parent_pid, runs_key, ended_key = words
+    """Run with STATE BINARY IDLE_S PARENT_PID RUNS_KEY ENDED_KEY; "" is None. Then `adopt` for one
+    that starts no server. Errors: in words, to the standard output, where the starter reads; the
+    standard error is the log."""
+    state, binary, idle_s, parent_pid, runs_key, ended_key, *rest = words
     os.umask(0o077)
     if not parent_pid and os.fork():
         return 0  # the guardian is nobody's child, so that nobody has to wait for it
     os.chdir(state)
     idle = float(idle_s) if idle_s else None
     parent = int(parent_pid) if parent_pid else None
-    guardian = Guardian(binary, idle, parent, runs_key, ended_key)
+    standby = Standby([".", *words[1:6], ADOPT])
+    guardian = Guardian(binary, idle, parent, runs_key, ended_key, standby)
     try:
-        is_ours = guardian.take_over()
+        return live(guardian, can_start=rest != [ADOPT])
+    finally:
+        standby.dismiss()
+
+
+def live(guardian: Guardian, *, can_start: bool) -> int:
+    """Live one life of a guardian, and return its exit code."""
+    try:
+        is_ours = guardian.take_over(can_start=can_start)
     except (folder.Trouble, OSError) as trouble:
         report(f"error {trouble}")
         guardian.leave()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import redis
-from server_processes import guardian_of, kill, pid_of
+from server_processes import guardian_of, is_alive, kill, pid_of
 
 from flowq import server
 from flowq.errors import ServerUnavailable
@@ -95,6 +95,42 @@ def test_a_server_whose_guardian_was_killed_is_adopted(started: server.Server) -
     assert value_in(started) == b"value"
     assert pid_of(again(started)) == server_pid
     assert guardian_of(started) != guardian_pid
+
+
+def test_a_server_whose_guardian_was_killed_is_adopted_and_ends_when_nobody_uses_it(
+    tmp_path: Path, wait_until: WaitUntil
+) -> None:
+    running = server.ensure(tmp_path, idle_s=0.5)
+    pid, killed = pid_of(running), guardian_of(running)
+    kill(killed)
+    wait_until(lambda: guardian_of(running) != killed)
+    kill(guardian_of(running))  # and so has the next one
+    wait_until(lambda: not is_alive(pid))
+    assert not running.is_running
+
+
+def test_a_temporary_server_whose_guardian_was_killed_ends_with_its_parent(
+    wait_until: WaitUntil,
+) -> None:
+    with server.temporary() as running:
+        pid, killed = pid_of(running), guardian_of(running)
+        kill(killed)
+        wait_until(lambda: guardian_of(running) != killed)
+        with running.connect() as connection:
+            assert connection.ping()
+    wait_until(lambda: not is_alive(pid))
+    assert not running.state.exists()
+
+
+def test_a_guardian_that_dies_with_its_server_is_not_followed_by_another(
+    started: server.Server, wait_until: WaitUntil
+) -> None:
+    guardian_pid, pid = guardian_of(started), pid_of(started)
+    os.kill(guardian_pid, signal.SIGSTOP)  # so that it does not start the server again
+    kill(pid)
+    kill(guardian_pid)
+    wait_until(lambda: embedded._is_free(started.state))
+    assert value_in(again(started)) == b"value"
 
 
 def test_an_adopted_server_is_guarded_like_any_other(
@@ -187,9 +223,10 @@ def test_a_guardian_killed_at_any_moment_of_the_start_is_no_obstacle(
 ) -> None:
     state = embedded._open_state(tmp_path)
     moment = time.monotonic() + after_ms / 1000
-    with spawn_guardian(state, parent_pid=os.getpid()) as guardian:  # not forked: it can be killed
+    with spawn_guardian(state, parent_pid=None) as guardian:
         wait_until(lambda: time.monotonic() > moment)
-        guardian.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(guardian.pid, signal.SIGKILL)  # it, or what it has forked
     try:
         running = server.ensure(tmp_path)
         assert running.is_running
