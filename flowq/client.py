@@ -64,13 +64,15 @@ def submit(
     *,
     retention_s: float = runs.RETENTION_S,
     is_held: bool = False,
+    is_apart: bool = False,
 ) -> Run:
     """Submit a plan; once this returns the run reaches its end without this process.
 
     Atomic: an error, or a crash, before the commit leaves nothing that runs. With `is_held` nothing
-    is released before `Run.release`.
+    is released before `Run.release`. With `is_apart` all its jobs go to a queue of its own, which
+    only workers that are started for this run serve (`flowq.workers.serving`).
     """
-    runs.submit(plan, connection, retention_s=retention_s, is_held=is_held)
+    runs.submit(plan, connection, retention_s=retention_s, is_held=is_held, is_apart=is_apart)
     return Run(plan.run_id, connection)
 
 
@@ -195,8 +197,18 @@ class Run:
         """Return the queues on which jobs of the run wait, or will wait, and no worker listens."""
         status = status or self.status()
         left = [job.job_id for job in status.jobs.values() if job.state not in ENDED]
-        queues = [job.queue for job in facts.read_facts(left, self.connection).values()]
+        queues = [job.origin for job in facts.read_facts(left, self.connection).values()]
         return find_unattended(sorted(set(queues)), self.connection)
+
+    def is_served(self) -> bool:
+        """Whether somebody executes the jobs of the run: its own workers, or those of its queues.
+
+        Its own also count while they wait until there is something to do.
+        """
+        queue = self.record().queue
+        return not (
+            find_unattended([queue], self.connection) if queue else self.unattended_queues()
+        )
 
     def failures(self, names: Iterable[str] | None = None) -> dict[str, Failure]:
         """Return why jobs failed, by name; of all of them, or of those that are named."""

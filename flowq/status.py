@@ -166,7 +166,10 @@ class RunStatus:
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """What Redis keeps about a run beside its jobs. Units: instants are aware UTC."""
+    """What Redis keeps about a run beside its jobs. Units: instants are aware UTC.
+
+    `queue`: the one that the run has for itself, or empty.
+    """
 
     run_id: str
     workflow: str
@@ -176,13 +179,15 @@ class RunRecord:
     committed_at: datetime | None = None
     ended_at: datetime | None = None
     folders: tuple[str, ...] = ()
+    queue: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class JobFacts:
     """A job as it was enqueued. `is_last`: nothing in its run comes after it.
 
-    `message` is what whoever approves it should read.
+    `message` is what whoever approves it should read. `queue` is what was declared, `origin` where
+    RQ has it: the run may have a queue of its own.
     """
 
     job_id: str
@@ -190,6 +195,7 @@ class JobFacts:
     description: str
     is_last: bool
     message: str = ""
+    origin: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,7 +61,7 @@ def start_workers(run: Run, place: Place, wishes: Wishes) -> OwnWorkers | None:
     if not place.is_embedded and wishes.concurrency is None:
         return None
     try:
-        return OwnWorkers(run, place.url, wishes.concurrency)
+        return OwnWorkers(run, place, wishes.concurrency)
     except OSError as error:
         run.cancel()
         raise FlowqError(f"cannot start workers, so the run is canceled: {error}") from None

@@ -94,7 +94,16 @@ class UnattendedQueues:
         self._due_at = time.monotonic() + REMIND_S
         queues = self._run.unattended_queues(status)
         if queues:
-            display.note(self._sentence(queues))
+            display.note(
+                self._sentence_of_own() if self._is_own(queues) else self._sentence(queues)
+            )
+
+    def _is_own(self, queues: Sequence[str]) -> bool:
+        return self._place.is_embedded and self._run.record().queue in queues
+
+    def _sentence_of_own(self) -> str:
+        command = self._place.hint(f"release {self._run.run_id}")
+        return f"nobody executes the jobs of this run any more; go on with it: {command}"
 
     def _sentence(self, queues: Sequence[str]) -> str:
         names = ", ".join(queues)
@@ -183,7 +192,7 @@ class Stuck:
         if len(blockers) > MAX_STUCK or {job.state for job in blockers} - {"failed", "stopped"}:
             return ""
         facts = self._run.facts(replace(status, jobs={job.name: job for job in blockers}))
-        queues = {each.queue for each in facts.values()}
+        queues = {each.origin for each in facts.values()}
         ids = " ".join(each.job_id for each in facts.values())
         queue = shlex.quote(queues.pop()) if len(queues) == 1 else ""
         return self._place.rq_hint(f"requeue --queue {queue} {ids}") if queue else ""

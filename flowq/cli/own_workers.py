@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
-import sys
 import time
 from contextlib import suppress
-from pathlib import Path
 
-from flowq import workers
 from flowq.cli import logs
 from flowq.cli.display import Display
+from flowq.cli.place import Place
 from flowq.client import Run
 from flowq.errors import FlowqError
 from flowq.status import RunStatus
+from flowq.workers import serving
 
 MAX_STARTS, STARTS_WITHIN_S = 4, 60.0
 END_S = 5.0
@@ -27,27 +25,24 @@ class OwnWorkers:
     Those that are killed are replaced; maintenance finds the jobs that they were executing.
     """
 
-    def __init__(self, run: Run, url: str, concurrency: int | None) -> None:
+    def __init__(self, run: Run, place: Place, concurrency: int | None) -> None:
         self._run = run
-        self._url = url
-        jobs = run.facts()
-        self._queues = sorted({job.queue for job in jobs.values()})
-        self._folders = run.record().folders
-        self._concurrency = max(1, min(concurrency or count_cores(), len(jobs)))
+        self._place = place
+        self._concurrency = concurrency
         self._log_folder = logs.find_folder()
         self._started_at: list[float] = []
         self._process = self._start()
 
     def _start(self) -> subprocess.Popen[bytes]:
         self._started_at.append(time.monotonic())
-        return workers.start(
-            url=self._url,
-            queues=self._queues,
+        run, place, folder = self._run, self._place, self._log_folder
+        start = serving.serve if place.is_embedded else serving.serve_with_others
+        return start(
+            run.run_id,
+            run.connection,
+            place.url,
             concurrency=self._concurrency,
-            paths=_paths(self._folders),
-            log_folder=str(self._log_folder) if self._log_folder else None,
-            until_run=self._run.run_id,
-            mode="warm" if sys.platform == "linux" else "multiprocessing",
+            log_folder=str(folder) if folder else None,
         )
 
     def look(self, status: RunStatus, display: Display) -> None:
@@ -79,17 +74,6 @@ class OwnWorkers:
             self._process.terminate()
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(END_S)
-
-
-def count_cores() -> int:
-    """Return the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _paths(folders: tuple[str, ...]) -> list[str]:
-    return list(dict.fromkeys([str(Path.cwd()), *folders]))
 
 
 def _ending(code: int) -> str:

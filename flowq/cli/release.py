@@ -59,4 +59,4 @@ def _is_alone(run: Run, place: Place, wishes: Wishes) -> bool:
     """Whether nobody executes the run unless we do."""
     if run.status().is_ended:
         return False
-    return wishes.concurrency is not None or (place.is_embedded and bool(run.unattended_queues()))
+    return wishes.concurrency is not None or (place.is_embedded and not run.is_served())

@@ -91,7 +91,7 @@ def command(
 
 
 def _hold(plan: Plan, place: Place, wishes: Wishes, out: IO[str]) -> int:
-    run = client.submit(plan, place.connection, is_held=True)
+    run = client.submit(plan, place.connection, is_held=True, is_apart=place.is_embedded)
     if wishes.is_json:
         streams.write(write_json(run_document(run.status(), {})), out)
     else:
@@ -102,7 +102,7 @@ def _hold(plan: Plan, place: Place, wishes: Wishes, out: IO[str]) -> int:
 
 
 def _detach(plan: Plan, place: Place, wishes: Wishes, out: IO[str]) -> int:
-    run = client.submit(plan, place.connection)
+    run = client.submit(plan, place.connection, is_apart=place.is_embedded)
     workers = start_workers(run, place, wishes)
     if wishes.is_json:
         streams.write(write_json(run_document(run.status(), {})), out)
@@ -117,5 +117,5 @@ def _detach(plan: Plan, place: Place, wishes: Wishes, out: IO[str]) -> int:
 
 def _run(plan: Plan, place: Place, wishes: Wishes, out: IO[str]) -> int:
     with Interrupts(deferring=True) as interrupts:
-        run = client.submit(plan, place.connection)
+        run = client.submit(plan, place.connection, is_apart=place.is_embedded)
         return see_to_the_end(run, place, wishes, out, interrupts)

@@ -13,6 +13,7 @@ from rq.worker import Worker as RQWorker
 
 from flowq.errors import JobNotFound
 from flowq.runtime import keys
+from flowq.runtime.listeners import find_unattended
 from flowq.runtime.queue import Queue
 from flowq.runtime.wip import WIPRegistry
 
@@ -208,7 +209,7 @@ def _beyond_holds(
 ) -> Iterator[Reason]:
     queue = job.get("origin", "")
     if status == "queued":
-        yield _queued(job_id, queue, connection)
+        yield _queued(job_id, job, connection)
     elif status == "scheduled":
         score = connection.zscore(f"{keys.PREFIX}:scheduled:{queue}", job_id)
         at = datetime.fromtimestamp(float(score), UTC).isoformat() if score else "an unknown time"
@@ -261,20 +262,30 @@ def _what_follows(job: Mapping[str, str], now_s: float, connection: Redis) -> st
     more = f"; it was lost {'once' if times == 1 else f'{times} times'} before" if times else ""
     if connection.zcount(keys.WORKERS, now_s, "+inf"):
         return f"unless it is heard of again another worker {then} within 10 s{more}"
-    return f"no other worker lives that {then}; start one: flowq worker {job.get('origin')}{more}"
+    return f"no other worker lives that {then}; start one: {_start(job)}{more}"
 
 
-def _queued(job_id: str, queue: str, connection: Redis) -> Reason:
-    rq_queue = Queue(queue, connection=connection)
+def _queued(job_id: str, job: Mapping[str, str], connection: Redis) -> Reason:
+    origin = job.get("origin", "")
+    queue = job.get("flowq_queue") or origin
+    rq_queue = Queue(origin, connection=connection)
     before = rq_queue.get_job_position(job_id)
     if before is None:
         text = f"it is queued on {queue}, but not in the list: a worker is just taking it, or died"
         return Reason("queue", text, hint="flowq doctor puts lost jobs back")
-    workers = RQWorker.count(queue=rq_queue)
-    if not workers:
-        hint = f"start one: flowq worker {queue}"
+    if find_unattended([origin], connection):
+        hint = f"start one: {_start(job)}"
         return Reason("queue", f"no worker listens on the queue {queue}", hint=hint)
+    if origin != queue:
+        return Reason("queue", f"{before} jobs are before it in its run, whose workers execute it")
+    workers = RQWorker.count(queue=rq_queue)
     return Reason("queue", f"{before} jobs are before it on {queue}; {workers} workers listen")
+
+
+def _start(job: Mapping[str, str]) -> str:
+    """Return the command that starts who executes the job."""
+    is_apart = job.get("origin", "").startswith(keys.OWN_QUEUE) and "flowq_run" in job
+    return f"flowq release {job['flowq_run']}" if is_apart else f"flowq worker {job.get('origin')}"
 
 
 def _culprits(job_id: str, connection: Redis) -> tuple[tuple[str, ...], str]:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from redis import Redis
 
 JOBS_PER_READ = 1_000
-_FIELDS = ("origin", "description", "flowq_blocks", "flowq_message")
+_FIELDS = ("origin", "flowq_queue", "description", "flowq_blocks", "flowq_message")
 
 
 def read_facts(job_ids: Iterable[str], connection: Redis) -> dict[str, JobFacts]:
@@ -27,8 +27,10 @@ def read_facts(job_ids: Iterable[str], connection: Redis) -> dict[str, JobFacts]
             for job_id in some:
                 pipeline.hmget(keys.job(job_id), *_FIELDS)
             answers = pipeline.execute()
-        for job_id, (queue, *fields) in zip(some, answers, strict=True):
-            if queue:
-                text, blocks, message = (as_text(field) if field else "" for field in fields)
-                facts[job_id] = JobFacts(job_id, as_text(queue), text, not blocks, message)
+        for job_id, fields in zip(some, answers, strict=True):
+            origin, queue, text, blocks, message = (
+                as_text(each) if each else "" for each in fields
+            )
+            if origin:
+                facts[job_id] = JobFacts(job_id, queue or origin, text, not blocks, message, origin)
     return facts

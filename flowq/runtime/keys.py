@@ -53,6 +53,10 @@ STAGED = f"{PREFIX}:flowq:{VERSION}:staged"
 ENDED = f"{PREFIX}:flowq:{VERSION}:ended"
 WORKERS = f"{PREFIX}:flowq:{VERSION}:workers"
 
+RUN_CLIENT = "flowq-run-"
+OWN_QUEUE = "run."
+"""How the name of a queue begins that is for the jobs of one run alone."""
+
 
 def job(job_id: str) -> str:
     """RQ's hash of a job."""
@@ -87,6 +91,16 @@ def results(job_id: str) -> str:
 def queue(name: str) -> str:
     """RQ's list of the queued jobs of one queue."""
     return f"{PREFIX}:queue:{name}"
+
+
+def own_queue(run_id: str) -> str:
+    """The name of the queue that a run has for itself; no job can have it as its id."""
+    return f"{OWN_QUEUE}{run_id}"
+
+
+def server_of_run(run_id: str) -> str:
+    """How the server's list of clients shows the workers that serve one run alone."""
+    return f"{RUN_CLIENT}{run_id}"
 
 
 def held(worker: str) -> str:

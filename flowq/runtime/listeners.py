@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from rq.utils import as_text
 from rq.worker_registration import WORKERS_BY_QUEUE_KEY
 
+from flowq.runtime import keys
+
 if TYPE_CHECKING:
     from redis import Redis
 
@@ -15,25 +17,49 @@ if TYPE_CHECKING:
 def find_unattended(queues: Iterable[str], connection: Redis) -> list[str]:
     """Return the queues that no worker listens on, in the order given, each once.
 
-    A worker that was killed counts until its last heartbeat runs out, as it does for RQ.
+    One of RQ's workers that was killed counts until its last heartbeat runs out, one of ours until
+    its lease does. Those that serve one run count as long as they are connected.
     """
     names = list(dict.fromkeys(queues))
     with connection.pipeline(transaction=False) as pipeline:
         for name in names:
             pipeline.smembers(WORKERS_BY_QUEUE_KEY % name)
         workers_by_queue: list[Any] = pipeline.execute()
-    keys = sorted({as_text(key) for workers in workers_by_queue for key in workers})
-    alive = _existing(keys, connection)
-    return [
+    alive = _living({as_text(key) for workers in workers_by_queue for key in workers}, connection)
+    unattended = [
         name
         for name, workers in zip(names, workers_by_queue, strict=True)
         if not any(as_text(key) in alive for key in workers)
     ]
+    served = find_served(connection) if any(map(_run_of, unattended)) else set()
+    return [name for name in unattended if _run_of(name) not in served]
 
 
-def _existing(keys: list[str], connection: Redis) -> set[str]:
+def find_served(connection: Redis) -> set[str]:
+    """Return the ids of the runs whose own workers live, or wait until there is something to do."""
+    names = (as_text(client.get("name", "")) for client in connection.client_list())
+    return {
+        name.removeprefix(keys.RUN_CLIENT) for name in names if name.startswith(keys.RUN_CLIENT)
+    }
+
+
+def _run_of(queue: str) -> str:
+    is_own = queue.startswith(keys.OWN_QUEUE)
+    return queue.removeprefix(keys.OWN_QUEUE) if is_own else ""
+
+
+def _living(workers: set[str], connection: Redis) -> set[str]:
+    """Return those of the keys of workers that are of living ones."""
+    seconds, microseconds = connection.time()
+    now = seconds + microseconds / 1e6
+    in_order = sorted(workers)
     with connection.pipeline(transaction=False) as pipeline:
-        for key in keys:
+        for key in in_order:
             pipeline.exists(key)
+            pipeline.zscore(keys.WORKERS, key.removeprefix(keys.worker("")))
         answers = pipeline.execute()
-    return {key for key, exists in zip(keys, answers, strict=True) if exists}
+    return {
+        key
+        for key, exists, lease in zip(in_order, answers[::2], answers[1::2], strict=True)
+        if exists and (lease is None or lease > now)
+    }

@@ -272,16 +272,18 @@ JOBS_PER_CALL = 100
 
 
 def add_entries(queue: Queue, entries: Sequence[Entry]) -> list[Job]:
-    """Enqueue jobs with their holds, all or none, each on the queue of its `origin`.
+    """Enqueue jobs with their holds, all or none, each on the queue of its `origin`, or on the one
+    that its run has for itself.
 
     Returns the jobs; where an id named an existing blocker of the same future jobs, that one.
     """
     jobs = [entry.job for entry in entries]
     arguments = as_arguments(entries)
-    word, rest = "busy", [""]
+    word, rest, moved = "busy", [""], []
     while word == "busy":
         answer = scripts.ADD.call(queue.connection, jobs[0].key, *arguments)
-        word, *rest = (as_text(part) for part in answer)
+        moved = [part for part in answer if isinstance(part, list)]
+        word, *rest = (as_text(part) for part in answer if not isinstance(part, list))
         if word == "busy":
             finish(queue.connection, f"abandon:{rest[0]}", f"retire:{rest[0]}")
     if word != "existing":
@@ -289,6 +291,10 @@ def add_entries(queue: Queue, entries: Sequence[Entry]) -> list[Job]:
     if rest:
         fetched = {job_id: get_job(job_id, queue.connection, queue.serializer) for job_id in rest}
         jobs = [fetched.get(job.id, job) for job in jobs]
+    if moved:  # to the queue that their run has for itself
+        queue_by_id = {as_text(job_id): as_text(name) for job_id, name in moved}
+        for job in jobs:
+            job.origin = queue_by_id.get(job.id, job.origin)
     if not queue.is_async:
         for job in jobs:
             job.run_inline = partial(inline.run_released, queue)

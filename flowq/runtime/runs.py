@@ -41,17 +41,24 @@ RETENTION_S = 7 * 86_400
 
 
 def submit(
-    plan: Plan, connection: Redis, *, retention_s: float = RETENTION_S, is_held: bool = False
+    plan: Plan,
+    connection: Redis,
+    *,
+    retention_s: float = RETENTION_S,
+    is_held: bool = False,
+    is_apart: bool = False,
 ) -> None:
     """Execute a plan. Until its commit nothing can run; after it the run reaches its end.
 
-    With `is_held` nothing is released before `flowq.runtime.approvals.release_run`.
+    With `is_held` nothing is released before `flowq.runtime.approvals.release_run`. With `is_apart`
+    the run has a queue of its own: whoever adds a job to it, and on whatever queue, the job goes
+    there (lua/add.lua), and its hash keeps the queue that was meant.
 
     Errors: those of `Queue.enqueue`, with the staged run removed; RunNotFound when it was given up
     as abandoned because this process stood still for longer than its lease; redis-py's when the
     server goes away: the run is there if the commit had reached it, else it is removed later.
     """
-    _stage(plan, connection, retention_s)
+    _stage(plan, connection, retention_s, is_apart=is_apart)
     try:
         for enqueues in batches(plan.enqueues):
             _keep_lease(plan.run_id, connection)
@@ -80,7 +87,7 @@ def go(run_id: str, connection: Redis) -> None:
     finish(connection, f"run:{run_id}")
 
 
-def _stage(plan: Plan, connection: Redis, retention_s: float) -> None:
+def _stage(plan: Plan, connection: Redis, retention_s: float, *, is_apart: bool) -> None:
     record: dict[Any, Any] = {
         "workflow": plan.workflow,
         "state": "staged",
@@ -91,6 +98,8 @@ def _stage(plan: Plan, connection: Redis, retention_s: float) -> None:
         "left": 0,
         "bad": 0,
     }
+    if is_apart:
+        record["queue"] = keys.own_queue(plan.run_id)
     if plan.max_parallel is not None:
         record["max_parallel"] = plan.max_parallel
     if plan.concurrency is not None:
@@ -141,6 +150,7 @@ def get_record(run_id: str, connection: Redis) -> RunRecord:
         committed_at=_instant(raw.get("committed_at")),
         ended_at=_instant(raw.get("ended_at")),
         folders=tuple(json.loads(raw.get("folders", "[]"))),
+        queue=raw.get("queue", ""),
     )
 
 

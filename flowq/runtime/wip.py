@@ -55,26 +55,34 @@ class WIPRegistry(StartedJobRegistry):
         ]
 
 
-_FIELDS = ("description", "worker_name", "flowq_run", "flowq_name")
+_FIELDS = ("description", "worker_name", "flowq_run", "flowq_name", "flowq_queue")
 
 
 def list_executing(connection: Redis, queues: Iterable[str] = ()) -> list[Executing]:
-    """Return what is being executed on these queues, or on all."""
-    names = list(queues) or sorted(queue.name for queue in Queue.all(connection))
+    """Return what is being executed on these queues, or on all.
+
+    A job of a run that has a queue of its own counts on the queue that was declared for it.
+    """
+    wanted = set(queues)
+    names = sorted({queue.name for queue in Queue.all(connection)} | wanted)
     return [
-        entry for name in names for entry in WIPRegistry(name, connection=connection).executing()
+        entry
+        for name in names
+        if not wanted or name in wanted or name.startswith(keys.OWN_QUEUE)
+        for entry in WIPRegistry(name, connection=connection).executing()
+        if not wanted or name in wanted or entry.queue in wanted
     ]
 
 
 def _executing(
     job_id: str, execution_id: str, queue: str, job: list[Any], execution: list[Any]
 ) -> Executing:
-    description, worker, run_id, name = (as_text(v) if v else "" for v in job)
+    description, worker, run_id, name, declared = (as_text(v) if v else "" for v in job)
     created_at = execution[1]
     return Executing(
         job_id=job_id,
         execution_id=execution_id,
-        queue=queue,
+        queue=declared or queue,
         worker=as_text(execution[0]) if execution[0] else worker,
         description=description,
         started_at=datetime.fromtimestamp(float(created_at), UTC) if created_at else None,

@@ -44,10 +44,12 @@ log = logging.getLogger("rq.worker")
 
 
 class Crew:
-    """Up to `size` children of one mode."""
+    """Up to `size` children of one mode. One that `can_rest` has them only while there is something
+    to do, so that what they import is what is there then."""
 
     def __init__(self, size: int, mode: Mode, settings: Settings, jobs_per_child: int | None):
         self.size = size
+        self.can_rest = self.is_resting = False
         self.mode = mode
         self.settings = settings
         self.scratch = Scratch(settings.scratch_folder, settings.log_folder)
@@ -72,7 +74,7 @@ class Crew:
     @property
     def is_short_handed(self) -> bool:
         """Whether children are missing."""
-        return len(self.children) < self.size and not self.is_closing
+        return len(self.children) < self.size and not self.is_closing and not self.is_resting
 
     def _hire(self) -> Child:
         if self._false_starts > 3 * self.size:

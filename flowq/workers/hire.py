@@ -32,7 +32,8 @@ class Process(Protocol):
 class Child:
     """One child and what it holds. Shape: `claims` in the order of handing over. `promises`:
     how many turns are under way that may bring it something. `has_enough`: nothing is to be put
-    behind what it has. `is_replacement`: it came for one that is gone."""
+    behind what it has. `is_replacement`: it came for one that is gone. `idle_since`: noted where
+    children end that have nothing to do."""
 
     def __init__(self, process: Process, channel: Connection, lifeline: Connection, cell: Cell):
         self.process = process
@@ -41,6 +42,7 @@ class Child:
         self.cell = cell
         self.claims: dict[int, Claim] = {}
         self.hired_at = time.monotonic()
+        self.idle_since: float | None = None
         self.concluding: Claim | None = None
         self.errand_since: float | None = None
         self.load_s = 0.0

@@ -9,7 +9,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -24,8 +24,10 @@ from flowq.server.connection import make_client
 from flowq.status import RUN_ENDED
 from flowq.workers.hire import Mode
 from flowq.workers.loop import UNREACHABLE
+from flowq.workers.resting import rest
 from flowq.workers.worker import BIRTH_S, Worker, stop_signals
 
+MAIN = os.path.join(os.path.dirname(__file__), "__main__.py")  # noqa: PTH118, PTH120
 LOOK_S = 0.1
 """How often a worker looks whether its run has ended."""
 
@@ -46,17 +48,21 @@ def main(
     max_jobs: int | None = None,
     max_idle_time: int | None = None,
     dequeue_strategy: str | None = None,
+    client_name: str | None = None,
+    on_limit: Callable[[Redis], None] | None = None,
     **options: Any,
 ) -> bool:
     """Be a worker until there is a reason to stop; return whether any job was done.
 
     `paths` come first on the children's `sys.path`. With `log_folder` what a job prints goes to
     `<log_folder>/<job id>.log`. `until_run` ends the worker when that run has ended.
-    `logging_level` and what follows are options of `Worker.work`; `options` are those of `Worker`.
+    `client_name` is how the server's list of clients shows it. `on_limit` is called when it has
+    ended because of a limit. `logging_level` and what follows are options of `Worker.work`;
+    `options` are those of `Worker`.
     """
     if options.get("job_class"):  # the one name of a user's that the worker itself imports
         sys.path[:0] = paths
-    connection = make_client(url)
+    connection = make_client(url, client_name=client_name)
     make = partial(
         Worker,
         list(queues),
@@ -70,7 +76,7 @@ def main(
     )
     worker = patiently(make, BIRTH_S)  # RQ's constructor asks the server
     until = RunEnd(until_run, connection).has_come if until_run else None
-    return worker.work(
+    has_worked = worker.work(
         burst=burst,
         logging_level=logging_level or ("WARNING" if quiet else "INFO"),
         max_jobs=max_jobs,
@@ -78,6 +84,9 @@ def main(
         dequeue_strategy=dequeue_strategy,
         until=until,
     )
+    if on_limit is not None and worker.has_reached_limit:
+        on_limit(connection)
+    return has_worked
 
 
 class RunEnd:
@@ -123,7 +132,7 @@ def start(
         "burst": burst,
         **options,
     }
-    command = [sys.executable, "-m", "flowq.workers", "--values", "-"]
+    command = make_command()
     output: Any = subprocess.DEVNULL
     if log_folder:
         os.makedirs(log_folder, exist_ok=True)  # noqa: PTH103
@@ -141,6 +150,15 @@ def start(
     return process
 
 
+def make_command() -> list[str]:
+    """Return the command that starts a worker; what it has to know it reads from its input.
+
+    Without the current folder in front of its path: a module there is the user's, and none of it
+    belongs into a supervisor, whatever its name.
+    """
+    return [sys.executable, "-P", MAIN, "--values", "-"]
+
+
 def _detached() -> dict[str, Any]:
     if hasattr(os, "setsid"):
         return {"start_new_session": True}
@@ -153,6 +171,7 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
     values = vars(_parser().parse_args(arguments))
     if values.pop("values"):
         values = json.load(sys.stdin)
+        values |= {"on_limit": partial(rest, dict(values))} if values.get("can_rest") else {}
     else:
         values = {name: value for name, value in values.items() if value is not None}
     if not values.get("url"):

@@ -51,6 +51,7 @@ class Supervisor:
         self.upkeep = turns.upkeep
         self.limits = turns.limits
         self.has_left = False
+        self.has_reached_limit = False
         self.on_reconnect: Callable[[], None] = lambda: None
         self._is_stopping = False
         self._is_forced = False
@@ -109,6 +110,7 @@ class Supervisor:
         if self.limits.are_reached(
             done=self.done, has_nothing_left=has_nothing_left, idle_s=idle_s
         ):
+            self.has_reached_limit = True
             return True
         until = self.limits.until
         return until is not None and not self._is_offline and self._is_over(until)
@@ -145,9 +147,18 @@ class Supervisor:
                 self._told_stop = True
             self.upkeep.do_due()
             self.turns.go_on()
+            self._see_to_children()
             self._pause_s = FIRST_PAUSE_S
         except UNREACHABLE as error:
             self._go_offline(error)
+
+    def _see_to_children(self) -> None:
+        if not self.crew.can_rest:
+            return
+        if self.turns.needs_children():
+            self.oversight.wake()
+        else:
+            self.oversight.rest()
 
     def _wait_s(self) -> float:
         if self.turns.is_under_way:

@@ -8,7 +8,7 @@ from typing import Any
 
 from flowq.workers.claims import Claim, End
 from flowq.workers.crew import Crew, died
-from flowq.workers.hire import Child
+from flowq.workers.hire import Child, Mode
 from flowq.workers.pace import BATCH_S, Pace
 
 LOOK_S = 0.01
@@ -17,6 +17,12 @@ LOOK_S = 0.01
 READ_S = 0.5
 ERRAND_S = 300.0
 """How long RQ's own way to end a job, or a chore, may take (they run callbacks and webhooks)."""
+
+IDLE_S = 0.1
+"""How long children are kept that nothing is left for, where they may rest."""
+
+LINGER_BY_MODE_S: dict[Mode, float] = {"fork": 1.0, "warm": 1.0, "multiprocessing": 10.0}
+"""The same while others still work, and may bring more: some take longer to start."""
 
 STOPPED = "Job stopped by user, work-horse terminated."
 
@@ -69,6 +75,28 @@ class Oversight:
             self.crew.orphans.extend(self.crew.recall(child))
         was_light, claim.is_light = claim.is_light, False
         return was_light
+
+    # Resting -------------------------------------------------------------------------------------
+
+    def rest(self) -> None:
+        """Let children go that have nothing to do, and start none, until `wake`."""
+        crew, now = self.crew, time.monotonic()
+        crew.is_resting = True
+        limit_s = LINGER_BY_MODE_S[crew.mode] if crew.is_busy else IDLE_S
+        for child in list(crew.children):
+            if not child.is_idle or child.promises:
+                child.idle_since = None
+            elif child.idle_since is None:
+                child.idle_since = now
+            elif now - child.idle_since >= limit_s:
+                crew.dismiss(child)
+
+    def wake(self) -> None:
+        """Have all children again."""
+        self.crew.is_resting = False
+        for child in self.crew.children:
+            child.idle_since = None
+        self.crew.fill()
 
     # Looking ahead -------------------------------------------------------------------------------
 

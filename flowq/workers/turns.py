@@ -120,12 +120,17 @@ class Turns:
         return [claim for claim, _ in [*waiting, *self.crew.ends, *self.upkeep.failing, *sent]]
 
     def wants_claims(self) -> bool:
-        """Whether an idle child could take a job."""
-        return self._can_claim() and bool(self.crew.idle)
+        """Whether an idle child could take a job, or one that is started for it."""
+        return self._can_claim() and bool(self.crew.idle or self.crew.is_resting)
 
     def may_find(self) -> bool:
         """Whether there may be jobs."""
         return not self.is_dry or self.doorbell.has_rung
+
+    def needs_children(self) -> bool:
+        """Whether there is, or may be, something for them to do."""
+        waits = self.crew.orphans or self.crew.chores or self.conclusions.waiting
+        return self.may_find() or bool(waits or self.crew.ends or self.upkeep.failing)
 
     def due_in_s(self) -> float:
         """In how many seconds a turn should be sent, when nothing happens until then.

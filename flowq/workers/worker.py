@@ -69,7 +69,8 @@ class Worker(WorkerBase):
     timeout was raised in it, before it is killed. `max_crashes`: how often a job is started again
     whose worker was lost. `preload`: modules that are imported before the first job; with
     mode="fork" once for all jobs, which then share what these modules made at their import.
-    `batches=False` hands jobs over one by one. All else as in `rq.Worker`.
+    `batches=False` hands jobs over one by one. With `can_rest` there are children only while there
+    is something to do. All else as in `rq.Worker`.
 
     Errors: UsageError; ValueError for a name that is in use.
     """
@@ -94,6 +95,7 @@ class Worker(WorkerBase):
         preload: Sequence[str] = (),
         log_folder: str | None = None,
         captures: bool = True,
+        can_rest: bool = False,
         job_class: Any = None,
         queue_class: Any = None,
         **options: Any,
@@ -131,6 +133,9 @@ class Worker(WorkerBase):
         self.preload = tuple(preload)
         self.log_folder = log_folder
         self.captures = captures
+        self.can_rest = can_rest
+        self.has_reached_limit = False
+        """Whether `work` has ended because of one of its limits: idle for so long, so many jobs."""
         self._signaled_at = 0.0
         self._supervisor: Supervisor | None = None
 
@@ -183,6 +188,7 @@ class Worker(WorkerBase):
             try:
                 supervisor.run()
             finally:
+                self.has_reached_limit = supervisor.has_reached_limit
                 if supervisor.has_left:  # or whatever we held would be forgotten with us
                     self.register_death()  # type: ignore[no-untyped-call]
         return supervisor.done > 0
@@ -206,6 +212,7 @@ class Worker(WorkerBase):
         )
         assert self.mode is not None
         crew = Crew(self.concurrency, self.mode, settings, self.max_jobs_per_child)
+        crew.can_rest = self.can_rest
         is_fair = self.dequeue_strategy is not DequeueStrategy.DEFAULT
         pace = Pace(self.batches and self.max_jobs_per_child is None and not is_fair)
         oversight = Oversight(crew, pace, self.timeout_grace_s)

@@ -1,14 +1,15 @@
 -- add.lua: enqueues jobs with holds, all of them or none.
 --
--- ARGV   4 number of asked, then for each part of them that has this in common, its shape:
+-- ARGV   4 number of jobs, then for each part of them that has this in common, its shape:
 --          queue, future ("" or "policy if_empty expires_in": the first "-" for the default, the
 --          last in seconds or "-"), at ("" or seconds), run, id ("new": never used before,
 --          "unique": an error if it is used, or ""), number of fields, field, value, field, value …
---          number of these asked, and for each of them
+--          number of these jobs, and for each of them
 --            id, blocks ("a b! c"), name, created_at, data, description
--- Returns {"existing", id, …} when all were enqueued but those named (often none), which are blockers
--- of the same future jobs already, or of the same run and block nothing; else the reason, and nothing
--- is written:
+-- Returns {"existing", id, …, {id, queue}, …} when all were enqueued but those named (often none), which
+-- are blockers of the same future jobs already, or of the same run and block nothing; behind them those
+-- that went to another queue than was said, to the one that their run has for itself. Else the reason,
+-- and nothing is written:
 --   {"missing", future}            there is no such job
 --   {"plain", future}              the job is not a future job
 --   {"started", future}            it has been queued already
@@ -22,7 +23,7 @@
 --   {"busy", id}                   an earlier job of that id has steps left (abandon:, retire:)
 -- O(1) for each job, in the number of blockers of its future jobs.
 
-local fresh, seen, queues = {}, {}, {} -- of this very call: future asked, all ids, all queues
+local fresh, seen, queues = {}, {}, {} -- of this very call: future jobs, all ids, all queues
 local has_steps = redis.call('EXISTS', TODO) == 1
 
 local at = 3 -- in ARGV
@@ -69,6 +70,7 @@ while #asked < total do
     local key = keys.job(id)
     hashes[#hashes + 1] = key
     asked[#asked + 1] = { shape = shape, id = id, key = key, blocks = blocks, run = shape.run,
+      queue = shape.queue,
       edges = edges_of(blocks), name = take(), created_at = take(), data = take(),
       description = take() }
   end
@@ -183,7 +185,7 @@ local function inherit_run(job)
 end
 
 local read_run = once(function(run)
-  return redis.call('HMGET', keys.run(run), 'state', 'canceling', 'max_parallel')
+  return redis.call('HMGET', keys.run(run), 'state', 'canceling', 'max_parallel', 'queue')
 end)
 
 local function refused(job)
@@ -202,6 +204,7 @@ local function refused(job)
     local run = read_run(job.run)
     if run[2] or (run[1] ~= 'staged' and run[1] ~= 'running') then return { 'norun', job.run } end
     job.late, job.is_limited = run[1] == 'running', run[3]
+    job.queue = run[4] or job.queue -- whatever queue was meant
   end
   if future ~= '' then fresh[job.id] = true end
 end
@@ -314,6 +317,10 @@ local function write_hash(job)
     set('flowq_slots', (limits and limits .. ' ' or '') .. 'run:' .. job.run)
   end
   if job.run ~= '' then set('flowq_retries', shape.given.retries_left) end
+  if job.queue ~= shape.queue then
+    set('origin', job.queue)
+    set('flowq_queue', shape.queue)
+  end
   redis.call('HSET', job.key, unpack(words, 1, count))
 end
 
@@ -337,7 +344,7 @@ local function write(job)
     job.gates = job.gates + add_edge(job, edge.future, edge.mark)
   end
   write_hash(job)
-  local list = list_in(deferred, shape.queue)
+  local list = list_in(deferred, job.queue)
   list[#list + 1] = '+inf'
   list[#list + 1] = job.id
   if job.run ~= '' then write_in_run(job) end
@@ -387,4 +394,7 @@ for _, job in ipairs(asked) do
 end
 settling.settle_all()
 table.insert(existing, 1, 'existing') -- `unpack` ends at some 8,000 values
+for _, job in ipairs(asked) do
+  if job.queue ~= job.shape.queue then existing[#existing + 1] = { job.id, job.queue } end
+end
 return existing

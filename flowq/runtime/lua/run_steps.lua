@@ -35,6 +35,16 @@ local function forget(job)
   end
 end
 
+local OF_A_QUEUE = { 'queue', 'workers', 'wip', 'deferred', 'finished', 'failed', 'canceled', 'scheduled',
+  'scheduler-lock' }
+
+-- What is left of the queue that a run had for itself.
+local function forget_queue(queue)
+  if not queue then return end
+  redis.call('SREM', PREFIX .. ':queues', PREFIX .. ':queue:' .. queue)
+  for _, kind in ipairs(OF_A_QUEUE) do redis.call('DEL', PREFIX .. ':' .. kind .. ':' .. queue) end
+end
+
 function run_steps.purge(run)
   local key = keys.run(run)
   runs.leave_concurrency(run)
@@ -43,6 +53,7 @@ function run_steps.purge(run)
   for _, job in ipairs(ids or {}) do forget(job) end
   if redis.call('EXISTS', OURS .. 'jobs:' .. run) == 1 then return false end
   if not group_steps.forget_all_of(run) then return false end
+  forget_queue(redis.call('HGET', key, 'queue'))
   redis.call('DEL', key, OURS .. 'futures:' .. run, OURS .. 'events:' .. run,
     OURS .. 'again:' .. run, OURS .. 'order:' .. run, OURS .. 'gone:' .. run, keys.loose(run))
   for _, index in ipairs({ 'runs', 'staged', 'ended', 'watched' }) do
@@ -184,6 +195,7 @@ function run_steps.again(run)
   redis.call('DEL', list)
   redis.call('HDEL', key, 'again')
   redis.call('HSET', key, 'state', 'running')
+  runs.list_queue(run)
   if redis.call('HEXISTS', key, 'held') == 1 then return true end -- it goes when its turn comes
   runs.log(run, '', '', 'running')
   later('run:' .. run)

@@ -41,14 +41,21 @@ function runs.leave_concurrency(run)
   end
 end
 
+-- RQ's tools list the queue that a run has for itself, but not once the run has ended.
+function runs.list_queue(run)
+  local queue = redis.call('HGET', keys.run(run), 'queue')
+  if queue then redis.call('SADD', PREFIX .. ':queues', PREFIX .. ':queue:' .. queue) end
+end
+
 local function end_if_done(run)
   local key = keys.run(run)
-  local fields = redis.call('HMGET', key, 'left', 'bad', 'state', 'canceling', 'retention_s')
+  local fields = redis.call('HMGET', key, 'left', 'bad', 'state', 'canceling', 'retention_s', 'queue')
   if fields[3] ~= 'running' or int(fields[1]) > 0 then return end
   local state = int(fields[2]) > 0 and (fields[4] and 'canceled' or 'failed') or 'succeeded'
   redis.call('HSET', key, 'state', state, 'ended_at', NOW)
   runs.log(run, '', '', state)
   redis.call('ZADD', OURS .. 'ended', TS + int(fields[5]), run)
+  if fields[6] then redis.call('SREM', PREFIX .. ':queues', PREFIX .. ':queue:' .. fields[6]) end
   runs.leave_concurrency(run)
 end
 
@@ -63,6 +70,7 @@ function runs.count(run, before, after, id)
     redis.call('HSET', key, 'state', 'running')
     redis.call('HDEL', key, 'ended_at')
     runs.log(run, '', '', 'running')
+    runs.list_queue(run)
     local list = concurrency_key(run) -- it goes on at once, and those that wait wait for it as well
     if list then redis.call('LPUSH', list, run) end
   end

@@ -1,0 +1,137 @@
+"""A supervisor that has nothing to do for long gives its place to a process that only waits.
+
+The two are one process: each puts the other in its place by `exec`, so its id, its environment and
+its folder stay. The waiting one loads a fraction of what a supervisor does, and waits in the server
+for the next event of the run. It runs without `site`, like the guardian (`flowq/server/`).
+"""
+
+# Every import counts here, and pathlib is a large one:
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+if __name__ == "__main__":  # at the end, so that nothing in it can hide a standard module
+    sys.path.append(__file__.rsplit("flowq", 1)[0])
+
+from flowq.server.wire import Refused, Wire
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+LOOK_S = 5.0
+"""How often to look for what no event of the run tells: jobs queued by RQ's tools, and times."""
+
+LONGEST_S = 900.0
+"""How often to be a supervisor for a while, which looks after more than that."""
+
+EARLY_S = 1.0
+LATE_S = 5.0
+STALE_S = 10.0
+"""What is due this long in advance, or late, or left undone, concerns us (see `_has_work`)."""
+
+MAX_SERVED = 100
+"""How many runs may be waited for like that on one server. What waits longest then has to be let go
+on by hand, as after a restart of the machine."""
+
+ENDED = (b"succeeded", b"failed", b"canceled")
+
+
+# In the supervisor -------------------------------------------------------------------------------
+
+
+def rest(values: dict[str, Any], connection: Redis) -> None:
+    """Become the process that waits, with what it takes to be this supervisor again.
+
+    Returns where that cannot be: the process should end then. Errors: none.
+    """
+    from flowq.runtime import keys  # noqa: PLC0415 - not for the one that waits
+    from flowq.runtime.listeners import find_served  # noqa: PLC0415 - the same
+    from flowq.workers.launch import make_command  # noqa: PLC0415 - it imports us
+
+    path = connection.connection_pool.connection_kwargs.get("path")
+    if not path or len(find_served(connection)) > MAX_SERVED:
+        return
+    run_id = values["until_run"]
+    told = {
+        "path": path,
+        "executable": sys.executable,
+        "command": make_command(),
+        "values": values,
+        "run_id": run_id,
+        "queue": keys.queue(values["queues"][0]),
+        "scheduled": f"{keys.PREFIX}:scheduled:{values['queues'][0]}",
+        "run": keys.run(run_id),
+        "events": keys.run_events(run_id),
+        "expiring": keys.EXPIRING,
+        "todo": keys.TODO,
+    }
+    become([sys.executable, "-I", "-S", __file__], json.dumps(told).encode())
+
+
+def become(command: list[str], said: bytes) -> None:
+    """Put another program into this process, with that as its input. Does not return."""
+    reader, writer = os.pipe()
+    os.write(writer, said)  # a pipe takes 64 kB, and this is less than one
+    os.close(writer)
+    os.dup2(reader, 0)
+    os.close(reader)
+    os.execv(command[0], command)  # noqa: S606 - our own words
+
+
+# In the process that waits -----------------------------------------------------------------------
+
+
+def main() -> int:
+    """Wait; become the supervisor again, or end with the run."""
+    told = json.load(sys.stdin)
+    try:
+        wire = Wire(told["path"], timeout_s=4 * LOOK_S)
+        wire.ask("CLIENT", "SETNAME", told["values"]["client_name"])
+        is_over = not _wait(wire, told)
+    except (OSError, Refused):  # the supervisor knows what to do
+        is_over = False
+    if is_over:
+        return 0
+    become(told["command"], json.dumps(told["values"]).encode())
+    return 1
+
+
+def _wait(wire: Wire, told: dict[str, Any]) -> bool:
+    """Wait until something can be done; False when the run has ended, or is gone."""
+    newest: Any = wire.ask("XREVRANGE", told["events"], "+", "-", "COUNT", "1")
+    last = newest[0][0].decode() if newest else "0"
+    until = time.monotonic() + LONGEST_S
+    block_ms = str(int(LOOK_S * 1000))
+    while time.monotonic() < until:
+        state = wire.ask("HGET", told["run"], "state")
+        if state is None or state in ENDED:
+            return False
+        if _has_work(wire, told):
+            return True
+        if wire.ask("XREAD", "COUNT", "1", "BLOCK", block_ms, "STREAMS", told["events"], last):
+            return wire.ask("HGET", told["run"], "state") not in (None, *ENDED)
+    return True
+
+
+def _has_work(wire: Wire, told: dict[str, Any]) -> bool:
+    """Whether there are jobs to execute, something is due, or others have left something."""
+    if wire.ask("LLEN", told["queue"]):
+        return True
+    now = time.time()
+    if wire.ask("ZCOUNT", told["scheduled"], "-inf", str(now + EARLY_S + LOOK_S)):
+        return True
+    if wire.ask("ZCOUNT", told["todo"], "-inf", str(now - STALE_S)):
+        return True
+    if wire.ask("ZCOUNT", told["expiring"], "-inf", str(now - LATE_S)):
+        return True
+    due: Any = wire.ask("ZRANGEBYSCORE", told["expiring"], "-inf", str(now + EARLY_S))
+    prefix = f"{told['run_id']}-".encode()
+    return any(job_id.startswith(prefix) for job_id in due)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,116 @@
+"""Workers for one run: on the private server of a folder each run has its own.
+
+A run that was submitted with `is_apart` has a queue for itself, and its workers serve that one
+alone: they have the environment of the command that started them, and the modules of its folder.
+There are children only while there is something to do, so what they import is what is there then.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rq.utils import as_text
+
+from flowq.runtime import apart, keys
+from flowq.runtime.facts import read_facts
+from flowq.runtime.listeners import find_served
+from flowq.runtime.runs import get_record
+from flowq.workers import launch
+from flowq.workers.hire import Mode
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+REST_AFTER_S = 30
+"""How long workers without anything to do stay as they are (resting.py)."""
+
+
+def ensure_served(
+    run_id: str,
+    connection: Redis,
+    url: str,
+    *,
+    concurrency: int | None = None,
+    log_folder: str | None = None,
+) -> subprocess.Popen[bytes] | None:
+    """Start workers for a run of the private server, unless some live; return them if so.
+
+    Errors: RunNotFound; OSError when no process can be started.
+    """
+    if run_id in find_served(connection):
+        return None
+    return serve(run_id, connection, url, concurrency=concurrency, log_folder=log_folder)
+
+
+def serve(
+    run_id: str,
+    connection: Redis,
+    url: str,
+    *,
+    concurrency: int | None = None,
+    log_folder: str | None = None,
+) -> subprocess.Popen[bytes]:
+    """Start workers for a run of the private server; they end with it.
+
+    A run that shared its queues until now gets one of its own. Its modules are those of the current
+    folder, and then of the folders that it was submitted from. `concurrency`: how many jobs at a
+    time, by default one for each core. Errors: RunNotFound; OSError when it cannot be started.
+    """
+    queue = apart.set_apart(run_id, connection)
+    folders = [str(Path.cwd()), *get_record(run_id, connection).folders]
+    jobs: int = connection.llen(keys.run_jobs(run_id))
+    return launch.start(
+        url=url,
+        queues=[queue],
+        concurrency=max(1, min(concurrency or count_cores(), jobs)),
+        paths=list(dict.fromkeys(folders)),
+        log_folder=log_folder,
+        until_run=run_id,
+        mode=own_mode(),
+        can_rest=True,
+        max_idle_time=REST_AFTER_S,
+        client_name=keys.server_of_run(run_id),
+    )
+
+
+def serve_with_others(
+    run_id: str,
+    connection: Redis,
+    url: str,
+    *,
+    concurrency: int | None = None,
+    log_folder: str | None = None,
+) -> subprocess.Popen[bytes]:
+    """Start workers on the queues of a run of a shared server, until that has ended.
+
+    They serve whatever is on these queues, as all workers there do, and others may take the run's
+    jobs. Errors: as those of `serve`.
+    """
+    ids = [as_text(job_id) for job_id in connection.lrange(keys.run_jobs(run_id), 0, -1)]
+    facts = read_facts(ids, connection).values()
+    folders = [str(Path.cwd()), *get_record(run_id, connection).folders]
+    return launch.start(
+        url=url,
+        queues=sorted({job.origin for job in facts}),
+        concurrency=max(1, min(concurrency or count_cores(), len(ids))),
+        paths=list(dict.fromkeys(folders)),
+        log_folder=log_folder,
+        until_run=run_id,
+        mode=own_mode(),
+    )
+
+
+def own_mode() -> Mode:
+    """Return how workers that a command starts have their children: kept, by the surest way."""
+    return "warm" if sys.platform == "linux" else "multiprocessing"
+
+
+def count_cores() -> int:
+    """Return the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
