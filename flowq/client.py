@@ -24,7 +24,7 @@ from flowq.errors import RunFailed, ServerUnavailable
 from flowq.plan import Plan
 from flowq.runtime import approvals, facts, outcomes, outputs, retrying, runs
 from flowq.runtime.explain import Explanation, Reason, explain, find_hold
-from flowq.runtime.listeners import find_unattended
+from flowq.runtime.listeners import count_left_alone, find_unattended
 from flowq.runtime.maintenance import Finding, examine, tidy
 from flowq.runtime.outcomes import Failure
 from flowq.runtime.wip import list_executing
@@ -44,6 +44,7 @@ __all__ = [
     "Run",
     "RunRecord",
     "Unloadable",
+    "count_left_alone",
     "examine",
     "explain",
     "find_unattended",

@@ -6,6 +6,7 @@ import sys
 from dataclasses import dataclass
 from typing import IO
 
+from flowq import client
 from flowq.cli import display, reporting, streams
 from flowq.cli.following import exit_code, follow, make_attendants
 from flowq.cli.interrupts import Interrupted, Interrupts
@@ -48,6 +49,8 @@ def see_to_the_end(
         streams.note(f"flowq: leaving; see {place.hint(f'status {run.run_id}')}")
         raise
     _finish(run, status, place, wishes, out)
+    if place.is_embedded and not wishes.is_quiet:
+        _note_left_alone(place)
     if workers is not None:
         workers.end()
     return Interrupted(interrupts.first).exit_code if interrupts.first else exit_code(status)
@@ -82,6 +85,17 @@ def _follow(
         attendants.append(Tail())
     with display.choose(stream, is_quiet=wishes.is_quiet) as shown:
         return follow(run, place, shown, attendants, interrupts, since)
+
+
+def _note_left_alone(place: Place) -> None:
+    """Say which jobs wait on the private server that no run's workers will execute.
+
+    Jobs of runs have enqueued them without `blocks`, so they belong to no run.
+    """
+    for queue, count in client.count_left_alone(place.connection).items():
+        jobs = "1 job of no run waits" if count == 1 else f"{count} jobs of no run wait"
+        start = place.hint(f"worker {queue} --burst")
+        streams.note(f"flowq: {jobs} on the queue {queue}; to execute them: {start}")
 
 
 def _finish(run: Run, status: RunStatus, place: Place, wishes: Wishes, out: IO[str]) -> None:

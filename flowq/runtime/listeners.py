@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from rq.queue import Queue as RQQueue
 from rq.utils import as_text
 from rq.worker_registration import WORKERS_BY_QUEUE_KEY
 
@@ -12,6 +13,9 @@ from flowq.runtime import keys
 
 if TYPE_CHECKING:
     from redis import Redis
+
+QUEUES = RQQueue.redis_queues_keys
+"""RQ's set of all queues."""
 
 
 def find_unattended(queues: Iterable[str], connection: Redis) -> list[str]:
@@ -33,6 +37,22 @@ def find_unattended(queues: Iterable[str], connection: Redis) -> list[str]:
     ]
     served = find_served(connection) if any(map(_run_of, unattended)) else set()
     return [name for name in unattended if _run_of(name) not in served]
+
+
+def count_left_alone(connection: Redis) -> dict[str, int]:
+    """Return how many jobs are queued on each queue that no worker listens on, by its name.
+
+    Without the queues that runs have for themselves.
+    """
+    prefix = keys.queue("")
+    names = sorted(as_text(key).removeprefix(prefix) for key in connection.smembers(QUEUES))
+    shared = [name for name in names if not _run_of(name)]
+    with connection.pipeline(transaction=False) as pipeline:
+        for name in shared:
+            pipeline.llen(keys.queue(name))
+        counts = dict(zip(shared, pipeline.execute(), strict=True))
+    waiting = [name for name, count in counts.items() if count]
+    return {name: counts[name] for name in find_unattended(waiting, connection)}
 
 
 def find_served(connection: Redis) -> set[str]:
