@@ -132,7 +132,7 @@ def start(
         "burst": burst,
         **options,
     }
-    command = make_command()
+    command = make_command(until_run)
     output: Any = subprocess.DEVNULL
     if log_folder:
         os.makedirs(log_folder, exist_ok=True)  # noqa: PTH103
@@ -150,13 +150,14 @@ def start(
     return process
 
 
-def make_command() -> list[str]:
+def make_command(until_run: str | None) -> list[str]:
     """Return the command that starts a worker; what it has to know it reads from its input.
 
-    Without the current folder in front of its path: a module there is the user's, and none of it
-    belongs into a supervisor, whatever its name.
+    Whoever lists the processes sees the run. Without the current folder in front of its path: a
+    module there is the user's, and none of those belongs into a supervisor, whatever its name.
     """
-    return [sys.executable, "-P", MAIN, "--values", "-"]
+    run = ["--until-run", until_run] if until_run else []
+    return [sys.executable, "-P", MAIN, *run, "--values", "-"]
 
 
 def _detached() -> dict[str, Any]:

@@ -59,7 +59,7 @@ def rest(values: dict[str, Any], connection: Redis) -> None:
     told = {
         "path": path,
         "executable": sys.executable,
-        "command": make_command(),
+        "command": make_command(run_id),
         "values": values,
         "run_id": run_id,
         "queue": keys.queue(values["queues"][0]),
@@ -69,7 +69,7 @@ def rest(values: dict[str, Any], connection: Redis) -> None:
         "expiring": keys.EXPIRING,
         "todo": keys.TODO,
     }
-    become([sys.executable, "-I", "-S", __file__], json.dumps(told).encode())
+    become([sys.executable, "-I", "-S", __file__, run_id], json.dumps(told).encode())
 
 
 def become(command: list[str], said: bytes) -> None:
