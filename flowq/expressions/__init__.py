@@ -7,7 +7,7 @@ A value goes through several hands, and what is only data must never be read as 
    stays whole. So the outcome is again a template, in which every live expression was written by
    the workflow's author.
 2. `evaluate(value, inputs=…, jobs=…, scope=…)`, once, where the job runs. It gives plain values,
-   in which nothing is looked for again.
+   in which nothing is looked for again. `decide` does the same for a condition.
 
 So what `fill` returns must go through `evaluate`, also when it names nothing any more. An
 expression that is declared without braces (`if`, `more`) becomes a template by `as_template`.
@@ -15,7 +15,7 @@ expression that is declared without braces (`if`, `more`) becomes a template by 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -41,14 +41,17 @@ __all__ = [
     "RULES",
     "Reference",
     "References",
+    "as_items",
     "as_source",
     "as_template",
+    "decide",
     "escape",
     "evaluate",
     "fill",
     "find_references",
     "is_live",
     "tidy",
+    "write",
 ]
 
 
@@ -180,6 +183,49 @@ def evaluate(
     """
     values = Values(inputs or {}, results or {}, jobs or {}, scope or {}, statuses or {})
     return _map_texts(value, lambda text: _put_together(_parts_of(text), values), None)
+
+
+def decide(template: str, **known: Any) -> bool:
+    """Return whether a condition holds; `known` is as `evaluate` takes it.
+
+    Errors: those of `evaluate`, and WorkflowInvalid for a value that is neither true nor false.
+    """
+    value = evaluate(template, **known)
+    if type(value) is bool:
+        return value
+    from flowq.expressions.plain import is_true  # noqa: PLC0415 - as below
+
+    try:
+        return is_true(value)
+    except Refused as refused:
+        raise WorkflowInvalid([refused.as_problem(str(template))]) from None
+
+
+def write(value: Any, source: str) -> str:
+    """Return the value of an expression as text; `source` is what messages quote.
+
+    Errors: WorkflowInvalid for what has no text.
+    """
+    try:
+        return to_text(value, Budget())
+    except Refused as refused:
+        raise WorkflowInvalid([refused.as_problem(source)]) from None
+
+
+def as_items(values: Iterable[Any], source: str) -> list[Any]:
+    """Return the items of a group as a list; those of a set are in one order in every process.
+
+    Scalars of numpy are the Python values that they hold. Errors: WorkflowInvalid for a set that
+    has no order.
+    """
+    from flowq.expressions.plain import SETS, enter, in_order  # noqa: PLC0415 - as below
+
+    if not issubclass(type(values), SETS):
+        return list(map(enter, values))
+    try:
+        return in_order(values)
+    except Refused as refused:
+        raise WorkflowInvalid([refused.as_problem(source)]) from None
 
 
 def _live_texts(value: Any) -> Iterator[str]:

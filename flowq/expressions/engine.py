@@ -1,28 +1,59 @@
 """The value of a parsed expression. Values come from inputs and results; nothing else is reached.
 
-The tree is walked, never compiled. A dot looks up an item of a mapping and nothing else, so that
-`inputs.items` is an input and no object's attribute can be read; there are no methods; operators
-work on plain data only; `limits` bounds time and size.
+The tree is walked, never compiled. A dot looks up an item of a map or a declared field of an object
+and nothing else, so that `inputs.items` is an input and no code of an object can be reached; there
+are no methods; operators work on plain data only (`plain` says what that is); `limits` bounds time
+and size.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+from decimal import Decimal, localcontext
+from fractions import Fraction
 from typing import Any, cast
 
 from jinja2 import nodes
 
-from flowq.expressions.functions import FUNCTIONS, QUICK, TESTS
+from flowq.expressions.functions import FUNCTIONS, PASSING, QUICK, TESTS
 from flowq.expressions.grammar import find_reference
-from flowq.expressions.kinds import describe, need_plain, show, sign
+from flowq.expressions.kinds import show, sign
 from flowq.expressions.limits import Budget
-from flowq.expressions.operators import BINARY, COMPARISONS, WORD_BY_COMPARISON
+from flowq.expressions.operators import (
+    BINARY,
+    COMPARISONS,
+    CONTEXT,
+    WORD_BY_COMPARISON,
+    bring_together,
+)
+from flowq.expressions.plain import (
+    SETS,
+    describe,
+    enter,
+    find_fields,
+    hint_at,
+    in_order,
+    is_true,
+    read_field,
+    simplify,
+    simplify_top,
+)
 from flowq.expressions.refusals import Missing, Refused
 from flowq.expressions.templates import to_text
 from flowq.expressions.values import Values
 from flowq.nearest import did_you_mean
 
-_FAILURES = (TypeError, ValueError, ArithmeticError, LookupError, RecursionError, MemoryError)
+_NUMBERS = frozenset({int, float, Decimal, Fraction, timedelta})
+_FAILURES = (
+    TypeError,
+    ValueError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    MemoryError,
+)
 
 
 class _Evaluation:
@@ -41,9 +72,7 @@ class _Evaluation:
 
     def is_true(self, node: nodes.Node) -> bool:
         """Whether the value of a node counts as true."""
-        value = self.value(node)
-        need_plain(value)
-        return bool(value)
+        return is_true(self.value(node))
 
     def constant(self, node: nodes.Const) -> Any:
         return node.value
@@ -52,8 +81,10 @@ class _Evaluation:
         return [self.value(item) for item in node.items]
 
     def mapping(self, node: nodes.Dict) -> dict[str, Any]:
-        pairs = [(self.value(pair.key), self.value(pair.value)) for pair in node.items]
-        if not all(isinstance(key, str) for key, _ in pairs):
+        pairs = [
+            (simplify_top(self.value(pair.key)), self.value(pair.value)) for pair in node.items
+        ]
+        if not all(type(key) is str for key, _ in pairs):
             raise Refused("FQ305", "the keys of a map must be texts", "put them in quotes")
         return dict(pairs)
 
@@ -66,28 +97,43 @@ class _Evaluation:
         return self.item_of(node.node, self.value(node.arg))
 
     def item_of(self, node: nodes.Node, key: Any) -> Any:
-        """Return one item of a mapping, a list or a text; attributes do not exist here."""
-        value = self.value(node)
-        if isinstance(value, Mapping) and isinstance(key, int | float):
-            key = to_text(key, self.budget)  # by_key[3.11]: the keys of data are texts
-        if isinstance(value, Mapping) and isinstance(key, str):
-            if key in value:
-                return value[key]
-            raise Missing(f"{show(node)} has no {key!r}", did_you_mean(key, map(str, value)))
-        if not isinstance(value, list | tuple | str) or type(key) is not int:
+        """Return one item of a map, a list or a text, or a declared field of an object."""
+        value, key = self.value(node), simplify_top(key)
+        kind = type(value)
+        if issubclass(kind, dict):
+            return enter(self.entry(node, value, key))
+        if type(key) is str and (find_fields(value) or issubclass(kind, tuple)):
+            return read_field(value, key, show(node))
+        if not issubclass(kind, (list, tuple, str, bytes)):
+            raise _unreadable(show(node), value, key)
+        if type(key) is not int:
             raise Missing(f"{show(node)} is {describe(value)}, and that has no {key!r:.60}")
+        value = simplify_top(value)
         if not -len(value) <= key < len(value):
             raise Missing(f"{show(node)} is {describe(value)}, and has no item {key}")
-        return value[key]
+        return enter(value[key])
+
+    def entry(self, node: nodes.Node, value: dict[Any, Any], key: Any) -> Any:
+        """Return one item of a map, whose own class is not asked for what is missing."""
+        tried: list[Any] = [key] if type(key) is str or key is None else []
+        if isinstance(key, int | float):
+            tried = [key, to_text(key, self.budget)]  # by_key[3.11]: the keys of data are texts
+        for each in tried:
+            if dict.__contains__(value, each):
+                return dict.__getitem__(value, each)
+        if not tried:
+            raise Missing(f"{show(node)} is a map, and {describe(key)} is no key of it")
+        names = [name for name in dict.__iter__(value) if type(name) is str]
+        raise Missing(f"{show(node)} has no {tried[-1]!r}", did_you_mean(str(key), names))
 
     def part_of(self, node: nodes.Node, bounds: nodes.Slice) -> Any:
         value = self.value(node)
-        if not isinstance(value, list | tuple | str):
+        if not issubclass(type(value), (list, tuple, str, bytes)):
             raise Refused("FQ305", f"{show(node)} is {describe(value)}, which cannot be sliced")
         said = [bounds.start, bounds.stop, bounds.step]
-        limits = [None if limit is None else self.value(limit) for limit in said]
+        limits = [None if limit is None else simplify_top(self.value(limit)) for limit in said]
         try:
-            part = value[slice(*limits)]
+            part = simplify_top(value)[slice(*limits)]
         except _FAILURES:
             message = "a slice needs whole numbers, and a step that is not 0"
             raise Refused("FQ305", message) from None
@@ -120,8 +166,8 @@ class _Evaluation:
         return +self.number(node.node)
 
     def number(self, node: nodes.Node) -> Any:
-        value = self.value(node)
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        value = simplify_top(self.value(node))
+        if type(value) not in _NUMBERS:
             raise Refused("FQ305", f"{show(node)} is {describe(value)}, not a number")
         return value
 
@@ -140,7 +186,9 @@ class _Evaluation:
         return True
 
     def apply(self, operator: Callable[[Any, Any], Any], word: str, left: Any, right: Any) -> Any:
-        need_plain(left, right)
+        if word in ("==", "!=") and (left is None or right is None):
+            return (left is right) is (word == "==")  # whatever the other one is
+        left, right = bring_together(simplify(left), simplify(right))
         self.budget.spend(left, right)
         try:
             made = operator(left, right)
@@ -148,7 +196,8 @@ class _Evaluation:
             raise Refused("FQ305", "this divides by zero") from None
         except _FAILURES:
             message = f"{word} does not work with {describe(left)} and {describe(right)}"
-            hint = "join texts with ~" if word == "+" else ""
+            is_text = word == "+" and str in (type(left), type(right))
+            hint = "join texts with ~" if is_text else ""
             raise Refused("FQ305", message, hint) from None
         self.budget.spend(made)
         return made
@@ -164,15 +213,23 @@ class _Evaluation:
         if name == "default":
             return self.first_there(args)
         values = [self.value(arg) for arg in args]
-        options = {one.key: self.value(one.value) for one in kwargs}
+        if name == "str" and len(values) == 1 and not kwargs:
+            return to_text(values[0], self.budget)
+        values = [self.argument(name, value) for value in values]
+        options = {one.key: self.argument(name, self.value(one.value)) for one in kwargs}
         if name not in QUICK:
             self.budget.spend(*values, *options.values())
-        if name == "str" and len(values) == 1:
-            return to_text(values[0], self.budget)
         made = _call(name, values, options)
         if name not in QUICK:
             self.budget.spend(made)
-        return made
+        return enter(made)
+
+    def argument(self, name: str, value: Any) -> Any:
+        """Return a value as that function takes it."""
+        if name == "json":
+            return value
+        value = simplify_top(value) if name in PASSING else simplify(value)
+        return in_order(value) if type(value) in SETS and name not in QUICK else value
 
     def first_there(self, args: list[nodes.Expr]) -> Any:
         if len(args) != 2:
@@ -200,6 +257,13 @@ def _call(name: str, values: list[Any], options: dict[str, Any]) -> Any:
         raise Refused("FQ305", f"{name} does not work with {given}") from None
 
 
+def _unreadable(shown: str, value: Any, key: Any) -> Refused:
+    if value is None or issubclass(type(value), (int, float, *_NUMBERS)):
+        return Missing(f"{shown} is {describe(value)}, and that has no {key!r:.60}")
+    message = f"{shown} is {describe(value)}, of which nothing can be read here"
+    return Refused("FQ305", message, hint_at(value))
+
+
 _METHODS: Mapping[type[nodes.Node], Callable[[_Evaluation, Any], Any]] = {
     nodes.Const: _Evaluation.constant,
     nodes.List: _Evaluation.items,
@@ -225,6 +289,7 @@ _METHODS: Mapping[type[nodes.Node], Callable[[_Evaluation, Any], Any]] = {
 def evaluate_tree(tree: nodes.Node, values: Values) -> Any:
     """Return the value of an expression. Errors: Refused."""
     try:
-        return _Evaluation(values).value(tree)
+        with localcontext(CONTEXT):
+            return _Evaluation(values).value(tree)
     except RecursionError:
         raise Refused("FQ306", "it is nested too deeply", "do this in a function") from None

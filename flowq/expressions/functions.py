@@ -1,18 +1,22 @@
 """What an expression may call: each as a function, `len(x)`, and as a filter, `x | len`.
 
-They take and give plain data. The engine has paid for the size of the arguments; a function that
-could make much out of little looks first.
+They take plain data, but for what they only pass on. The engine has paid for the size of the
+arguments; a function that could make much out of little looks first.
 """
 
 from __future__ import annotations
 
+import datetime
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import PurePath
 from typing import Any
 
 from flowq.expressions.limits import check_size
+from flowq.expressions.operators import check_exact, refuse_mixed
+from flowq.expressions.plain import as_json, as_text
 from flowq.expressions.refusals import Refused
 
 _MAX_DIGITS = 100
@@ -43,26 +47,20 @@ _ENCODER = json.JSONEncoder(ensure_ascii=False)  # making one takes longer than 
 
 
 def _json(value: Any) -> str:
-    return _ENCODER.encode(value)
+    return _ENCODER.encode(as_json(value))
 
 
-def _basename(path: str | os.PathLike[str]) -> str:
+def _basename(path: str) -> str:
     return PurePath(path).name
 
 
-def _stem(path: str | os.PathLike[str]) -> str:
+def _stem(path: str) -> str:
     return PurePath(path).stem
 
 
 def _join(items: Sequence[Any], separator: str = "") -> str:
     check_size(characters=len(separator) * len(items))
-    return separator.join(map(_as_text, items))
-
-
-def _as_text(item: Any) -> str:
-    if isinstance(item, str):
-        return item
-    return str(item) if type(item) is int else _json(item)
+    return separator.join(map(as_text, items))
 
 
 def _replace(text: str, old: str, new: str) -> str:
@@ -89,7 +87,7 @@ def _last(items: Sequence[Any]) -> Any:
 
 
 def _only_items(value: Any) -> Any:
-    if not isinstance(value, list | tuple | str):
+    if not isinstance(value, list | tuple | str | bytes):
         raise TypeError(f"a list is needed, not {type(value).__name__}")
     return value
 
@@ -99,7 +97,18 @@ def _reverse(items: Any) -> Any:
 
 
 def _sort(items: Sequence[Any], reverse: bool = False) -> list[Any]:
+    refuse_mixed(items, "sort")
     return sorted(items, reverse=reverse)
+
+
+def _max(*values: Any) -> Any:
+    refuse_mixed(values, "max")
+    return max(*values)
+
+
+def _min(*values: Any) -> Any:
+    refuse_mixed(values, "min")
+    return min(*values)
 
 
 def _unique(items: Sequence[Any]) -> list[Any]:
@@ -109,10 +118,12 @@ def _unique(items: Sequence[Any]) -> list[Any]:
 def _round(number: float, digits: int = 0) -> float:
     if abs(digits) > _MAX_DIGITS:
         raise Refused("FQ305", f"round takes at most {_MAX_DIGITS} digits")
+    check_exact(number)
     return round(number, digits) if digits else round(number)
 
 
 def _int(value: Any) -> int:
+    check_exact(value)
     return int(value)
 
 
@@ -120,8 +131,10 @@ def _float(value: Any) -> float:
     return float(value)
 
 
-def _sum(numbers: Sequence[float]) -> float:
-    return sum(numbers)
+def _sum(numbers: Sequence[Any]) -> Any:
+    refuse_mixed(numbers, "sum")
+    start = datetime.timedelta() if datetime.timedelta in set(map(type, numbers)) else 0
+    return sum(numbers, start)
 
 
 def _keys(value: Mapping[str, Any]) -> list[str]:
@@ -156,8 +169,8 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "length": len,
     "list": _list,
     "lower": str.lower,
-    "max": max,
-    "min": min,
+    "max": _max,
+    "min": _min,
     "range": _range,
     "replace": _replace,
     "reverse": _reverse,
@@ -178,12 +191,21 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
 QUICK = frozenset({"len", "length", "first", "last"})
 """Functions whose work does not grow with their argument: it may be of any size."""
 
+PASSING = QUICK | {"chunks", "items", "join", "json", "keys", "list", "reverse", "values", "zip"}
+"""Functions that compute with nothing that is in their arguments: it may be no plain data."""
+
+
+def _is_number(value: Any) -> bool:
+    kind = type(value)
+    return kind is not bool and issubclass(kind, (int, float, Decimal, Fraction))
+
+
 TESTS: Mapping[str, Callable[[Any], bool]] = {
     "none": lambda value: value is None,
-    "boolean": lambda value: isinstance(value, bool),
-    "number": lambda value: isinstance(value, int | float) and not isinstance(value, bool),
-    "string": lambda value: isinstance(value, str),
-    "mapping": lambda value: isinstance(value, Mapping),
-    "sequence": lambda value: isinstance(value, list | tuple),
+    "boolean": lambda value: type(value) is bool,
+    "number": _is_number,
+    "string": lambda value: issubclass(type(value), str),
+    "mapping": lambda value: issubclass(type(value), dict),
+    "sequence": lambda value: issubclass(type(value), (list, tuple)),
 }
 """What may follow `is`; `defined` is the engine's own."""

@@ -1,15 +1,11 @@
-"""Values and parts of expressions, said in words: the halves of every message of the engine."""
+"""Parts of expressions, said in words."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from jinja2 import nodes
 
-from flowq.expressions.refusals import Refused
-
-_PLAIN = (type(None), bool, int, float, str, list, tuple, dict)
 _SIGN_BY_NODE: Mapping[type[nodes.Node], str] = {
     nodes.Add: "+",
     nodes.Sub: "-",
@@ -21,33 +17,6 @@ _SIGN_BY_NODE: Mapping[type[nodes.Node], str] = {
     nodes.And: "and",
     nodes.Or: "or",
 }
-
-
-def describe(value: Any) -> str:
-    """Return a value in a few words: `the text 'abc'`, `a list of 3`."""
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str):
-        return f"the text {value!r}" if len(value) <= 40 else f"a text of {len(value)} characters"
-    if isinstance(value, int) and value.bit_length() > 128:
-        return "a very large number"
-    if isinstance(value, int | float):
-        return f"the number {value}"
-    if isinstance(value, list | tuple):
-        return f"a list of {len(value)}"
-    if isinstance(value, Mapping):
-        return f"a map of {len(value)}"
-    return f"a {type(value).__name__}"
-
-
-def need_plain(*values: Any) -> None:
-    """Refuse what is not plain data: its operators would be code that somebody wrote."""
-    for value in values:
-        if not isinstance(value, _PLAIN):
-            hint = "pass it as a whole, or let its job return plain data"
-            raise Refused("FQ305", f"nothing can be computed with {describe(value)}", hint)
 
 
 def show(node: nodes.Node) -> str:

@@ -19,6 +19,8 @@ MAX_BITS = 4_096
 _CHARACTERS_PER_UNIT = 32
 _UNITS = 400_000
 _SCALARS = frozenset({int, float, bool, type(None)})
+_TEXTS = frozenset({str, bytes})
+_COLLECTIONS = frozenset({list, tuple, dict, set, frozenset})
 
 
 class Budget:
@@ -73,18 +75,19 @@ def _measure(value: Any) -> tuple[int, int]:
     return items, characters
 
 
-def _sort_out(parts: Collection[Any]) -> tuple[Iterable[str], Collection[Collection[Any]]]:
+def _sort_out(parts: Collection[Any]) -> tuple[Iterable[str | bytes], Collection[Collection[Any]]]:
     kinds = set(map(type, parts))  # most lists hold one kind: this spares looking at each item
     if kinds <= _SCALARS:
         return (), ()
     if kinds == {str}:
         return parts, ()
-    texts = [part for part in parts if isinstance(part, str)]
-    return texts, [part for part in parts if isinstance(part, list | tuple | dict)]
+    # Of exactly these types: the length of others would be asked of code that somebody wrote.
+    texts = [part for part in parts if type(part) in _TEXTS]
+    return texts, [part for part in parts if type(part) in _COLLECTIONS]
 
 
 def _inside(collections: Iterable[Collection[Any]]) -> Iterator[Any]:
     for collection in collections:
         yield from collection
-        if isinstance(collection, dict):
+        if type(collection) is dict:
             yield from collection.values()

@@ -3,22 +3,107 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from datetime import date, datetime
+from decimal import Context, Decimal, DivisionByZero, InvalidOperation, Overflow
+from fractions import Fraction
 from typing import Any
 
 from jinja2 import nodes
 
 from flowq.expressions.limits import MAX_BITS, check_size
+from flowq.expressions.plain import EXACT, describe
 from flowq.expressions.refusals import Refused
 
 Operator = Callable[[Any, Any], Any]
+
+CONTEXT = Context(prec=28, traps=[DivisionByZero, InvalidOperation, Overflow])
+"""How decimals are computed with, whatever a job's code has set."""
+
+_COLLECTIONS = frozenset({list, tuple, dict, set, frozenset})
+_MAX_EXPONENT = 1_200
+_BITS_PER_BYTE = 8
+
+
+def bring_together(left: Any, right: Any) -> tuple[Any, Any]:
+    """Return two values as one operator can take them.
+
+    Errors: Refused for an exact number and a float, which is not exact; for instants with and
+    without a time zone; for exact numbers that are too large.
+    """
+    kinds = {type(left), type(right)}
+    if not kinds.isdisjoint(EXACT):
+        if float in kinds:
+            raise _mixed(f"{describe(left)} and {describe(right)}")
+        check_exact(left, right)
+        if kinds == {Decimal, Fraction}:
+            return Fraction(left), Fraction(right)
+    elif not kinds.isdisjoint(_COLLECTIONS):
+        ours, theirs = find_kinds([left]), find_kinds([right])
+        if any(
+            float in one and not other.isdisjoint(EXACT)
+            for one, other in ((ours, theirs), (theirs, ours))
+        ):
+            raise _mixed(f"numbers in {describe(left)} and in {describe(right)}")
+    elif datetime in kinds:
+        _check_instants(left, right)
+    return left, right
+
+
+def refuse_mixed(values: Iterable[Any], word: str) -> None:
+    """Refuse exact numbers among floats, for what adds or orders them."""
+    kinds = find_kinds(values)
+    if float in kinds and not kinds.isdisjoint(EXACT):
+        raise _mixed(f"the numbers that {word} was given")
+
+
+def check_exact(*numbers: Any) -> None:
+    """Refuse an exact number that is too large to be computed with."""
+    bits = 0
+    for number in numbers:
+        if type(number) is int:
+            bits += number.bit_length()
+        elif type(number) is Fraction:
+            bits += number.numerator.bit_length() + number.denominator.bit_length()
+        elif type(number) is Decimal:
+            is_wide = number.is_finite() and number and abs(number.adjusted()) > _MAX_EXPONENT
+            bits += MAX_BITS + 1 if is_wide else number.__sizeof__() * _BITS_PER_BYTE // 2
+    check_size(bits=bits)
+
+
+def find_kinds(values: Iterable[Any]) -> set[type]:
+    """Return the types of all there is in plain values."""
+    kinds: set[type] = set()
+    waiting: list[Iterable[Any]] = [values]
+    while waiting:
+        level = waiting.pop()
+        found = set(map(type, level))
+        kinds |= found
+        if not found.isdisjoint(_COLLECTIONS):
+            inside = [part for part in level if type(part) in _COLLECTIONS]
+            waiting += [part.values() if type(part) is dict else part for part in inside]
+    return kinds
+
+
+def _mixed(what: str) -> Refused:
+    hint = "write float(…) around the exact one, or let its job return a float"
+    return Refused("FQ305", f"{what} do not mix: a float is not exact", hint)
+
+
+def _check_instants(left: Any, right: Any) -> None:
+    if type(left) is datetime and type(right) is datetime:
+        if (left.tzinfo is None) != (right.tzinfo is None):
+            message = "one of these instants has a time zone, and the other has none"
+            raise Refused("FQ305", message, "let both jobs return instants with a time zone")
+    elif date in (type(left), type(right)):
+        raise Refused("FQ305", "an instant and a date do not mix", "let both jobs return the same")
 
 
 def _multiply(left: Any, right: Any) -> Any:
     if isinstance(left, int) and isinstance(right, int):
         check_size(bits=left.bit_length() + right.bit_length())
     for value, count in ((left, right), (right, left)):
-        if isinstance(value, str) and isinstance(count, int):
+        if isinstance(value, str | bytes) and isinstance(count, int):
             check_size(characters=len(value) * count)
         if isinstance(value, list | tuple) and isinstance(count, int):
             check_size(items=len(value) * count)
@@ -28,6 +113,11 @@ def _multiply(left: Any, right: Any) -> Any:
 def _power(base: Any, exponent: Any) -> Any:
     if isinstance(base, int) and isinstance(exponent, int):
         check_size(bits=base.bit_length() * min(abs(exponent), MAX_BITS + 1))
+    if Fraction in (type(base), type(exponent)):
+        if not isinstance(exponent, int):
+            raise Refused("FQ305", "the exponent of a fraction must be a whole number")
+        bits = base.numerator.bit_length() + base.denominator.bit_length()
+        check_size(bits=bits * min(abs(exponent), MAX_BITS + 1))
     power = base**exponent
     if isinstance(power, complex):
         raise Refused("FQ305", "a root of a negative number is no number")
@@ -35,7 +125,7 @@ def _power(base: Any, exponent: Any) -> Any:
 
 
 def _modulo(left: Any, right: Any) -> Any:
-    if isinstance(left, str):
+    if isinstance(left, str | bytes):
         raise Refused("FQ305", "% does not format texts", "join texts with ~")
     return left % right
 

@@ -6,9 +6,7 @@ written, and `escape` can protect whatever is only data.
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -145,12 +143,16 @@ def escape(value: Any) -> Any:
 
 
 def to_text(value: Any, budget: Budget) -> str:
-    """Return a value as part of a text: text as it is, other plain data as YAML would write it."""
-    if isinstance(value, str):
+    """Return a value as part of a text: text as it is, other plain data as JSON writes it.
+
+    Errors: Refused for what is no data, and for too much of it.
+    """
+    if type(value) is str:
         return value
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
+    # Not at the top: what it needs takes a child some time.
+    from flowq.expressions.plain import as_text  # noqa: PLC0415
+
     budget.spend(value)
-    if isinstance(value, list | tuple | Mapping):
-        return json.dumps(value, ensure_ascii=False, default=str)
-    return str(value)
+    text = as_text(value)
+    budget.pay(0, len(text))
+    return text

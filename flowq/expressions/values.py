@@ -13,6 +13,8 @@ from flowq.nearest import did_you_mean
 Scope = Mapping[str, Any]
 """Shape: any of `item`, `index`, `result` (values), `matrix`, `env`, `run` (by name)."""
 
+_BUILT_IN = frozenset({type(None), bool, int, float, str, bytes, list, tuple, dict})
+
 
 @dataclass(frozen=True, slots=True)
 class Values:
@@ -30,6 +32,15 @@ class Values:
 
     def get(self, reference: Reference) -> Any:
         """Return what a reference stands for. Errors: Missing."""
+        value = self._get(reference)
+        if type(value) in _BUILT_IN:
+            return value
+        # Not at the top: most values are plain, and what the others need takes a child some time.
+        from flowq.expressions.plain import enter  # noqa: PLC0415
+
+        return enter(value)
+
+    def _get(self, reference: Reference) -> Any:
         if reference.root == "inputs":
             return _get_named(reference, self.inputs)
         if reference.root == "jobs":

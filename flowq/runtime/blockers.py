@@ -22,8 +22,8 @@ class Outcome:
     """How one blocker has ended, or where it is.
 
     `status` is its outcome (finished, failed, stopped, canceled, skipped, expired, deleted), or
-    RQ's status while it has not ended. `error` is the last line of `traceback`; both are empty
-    unless it failed.
+    RQ's status while it has not ended. `error` is the message at the end of `traceback`; both are
+    empty unless it failed.
     """
 
     job_id: str
@@ -110,4 +110,13 @@ class Blockers(Sequence[Outcome]):
         if outcome == "finished":
             return Outcome(job_id, done.name, outcome, result=kept.return_value)
         text = (kept.exc_string or "").strip()
-        return Outcome(job_id, done.name, outcome, None, text.rpartition("\n")[2], text)
+        return Outcome(job_id, done.name, outcome, None, last_message(text), text)
+
+
+def last_message(traceback: str) -> str:
+    """Return the message at the end of a traceback: its last line, and what is indented below."""
+    lines = traceback.strip().splitlines() or [""]
+    first = len(lines) - 1
+    while first and lines[first].startswith(" "):
+        first -= 1
+    return "; ".join(line.strip() for line in lines[first:])

@@ -7,7 +7,6 @@ meets what the first one added: indexes are given by the items' keys, ids are ma
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -18,7 +17,7 @@ from rq.utils import as_text
 
 from flowq.binding import Item, bind_item
 from flowq.errors import TooManyItems, UsageError
-from flowq.expressions import evaluate
+from flowq.expressions import as_items, evaluate, write
 from flowq.plan import Enqueue, Expansion, Nested
 from flowq.runtime import keys, scripts
 from flowq.runtime.job import Job, get_job
@@ -70,7 +69,7 @@ def _listed(items: object, what: str) -> list[Any]:
     if isinstance(items, str | bytes | Mapping) or not isinstance(items, Iterable):
         shown = f"{type(items).__name__} {items!r:.60}"
         raise UsageError(f"{what} needs a list, and got {shown}")
-    return list(items)
+    return as_items(items, what)
 
 
 def _makes_futures(expansion: Expansion) -> bool:
@@ -105,7 +104,7 @@ class _Addition:
             return f"{self.prefix}{at}"
         scope = {"item": value, "index": at}
         key = evaluate(self.expansion.each.key, inputs=self.inputs, scope=scope)
-        return key if isinstance(key, str) else json.dumps(key, default=str)
+        return write(key, self.expansion.each.key)
 
     def _items(self, keyed: Sequence[tuple[str, Any]]) -> Iterator[Item]:
         """Yield the items that have no job yet, each once; of chains all, to be released."""

@@ -10,6 +10,7 @@ from rq.results import Result
 from rq.utils import as_text
 
 from flowq.errors import JobNotFound
+from flowq.runtime.blockers import last_message
 from flowq.runtime.job import Job, get_job
 
 if TYPE_CHECKING:
@@ -68,12 +69,12 @@ def get_results(
 
 
 def get_errors(job_ids: Iterable[str], connection: Redis) -> dict[str, str]:
-    """Return the last lines of the jobs' tracebacks, by job id; jobs without one are left out."""
+    """Return what the jobs' tracebacks say at their end, by job id; others are left out."""
     errors: dict[str, str] = {}
     for job_id in job_ids:
         result = Job(job_id, connection=connection).latest_result()
         if result is not None and result.exc_string:
-            errors[job_id] = result.exc_string.strip().rpartition("\n")[2]
+            errors[job_id] = last_message(result.exc_string)
     return errors
 
 

@@ -18,8 +18,8 @@ from pathlib import PureWindowsPath
 from typing import Any, BinaryIO
 
 from flowq.errors import ShellFailed, UsageError
-from flowq.expressions.limits import Budget
-from flowq.expressions.templates import Expression, split, to_text
+from flowq.expressions import write
+from flowq.expressions.templates import Expression, split
 from flowq.runtime.masking import Mask
 
 MAX_RESULT_BYTES = 1_000_000
@@ -117,7 +117,7 @@ def _filled(command: str, kind: str, value_of: Callable[[Any], Any]) -> str:
             f"values cannot be quoted safely for {kind}: pass them by `env:`, and write !NAME!"
         )
     return "".join(
-        part if isinstance(part, str) else _quoted(kind, to_text(value_of(str(part)), Budget()))
+        part if isinstance(part, str) else _quoted(kind, write(value_of(str(part)), str(part)))
         for part in parts
     )
 

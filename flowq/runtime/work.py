@@ -11,7 +11,7 @@ import asyncio
 import importlib
 import inspect
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,7 +20,7 @@ from typing import Any
 from rq.job import Retry
 
 from flowq.errors import UsageError
-from flowq.expressions import evaluate, find_references
+from flowq.expressions import decide, evaluate, find_references, write
 from flowq.plan import Expansion, Nested
 from flowq.runtime import scripts, shell
 from flowq.runtime.expanding import expand, grow, start
@@ -32,6 +32,7 @@ from flowq.runtime.outcomes import get_result
 from flowq.runtime.patience import patiently
 from flowq.runtime.wire import check_format, from_wire
 
+_SCALARS = frozenset({type(None), bool, int, float, str})
 MAX_CONDITION = 200
 """How much is told of an `if` that is false. Units: characters."""
 
@@ -100,7 +101,7 @@ class _Performance:
         statuses = patiently(
             lambda: read_statuses(job.id, job.group_of_items, job.run_id, job.connection)
         )
-        if (asked or statuses["success"]) and self._value(condition, statuses):
+        if (asked or statuses["success"]) and self._value(condition, statuses, decide):
             return True
         self._say("skip", self._why_not(is_narrowed=not (asked or statuses["success"])))
         return False
@@ -118,7 +119,7 @@ class _Performance:
         if self.work.get("grows"):
             patiently(lambda: grow(self.job, self.job.group_of_items, scope))
         stop_when = self.work.get("stop_when")
-        if stop_when is not None and evaluate(stop_when, inputs=self.inputs, scope=scope):
+        if stop_when is not None and decide(stop_when, inputs=self.inputs, scope=scope):
             self._say("stop", "`stop_when` is true")
 
     def _say(self, what: str, why: str) -> None:
@@ -133,7 +134,8 @@ class _Performance:
             return
         before, folder = dict(os.environ), os.getcwd()  # noqa: PTH109 - as it is put back
         try:
-            os.environ.update({k: str(v) for k, v in self._value(self.work.get("env", {})).items()})
+            variables = self._value(self.work.get("env", {}))
+            os.environ.update({name: _as_variable(name, variables[name]) for name in variables})
             if self.work.get("cwd"):
                 os.chdir(self._value(self.work["cwd"]))
             yield
@@ -144,7 +146,12 @@ class _Performance:
 
     # What expressions see ------------------------------------------------------------------------
 
-    def _value(self, template: Any, statuses: Mapping[str, bool] | None = None) -> Any:
+    def _value(
+        self,
+        template: Any,
+        statuses: Mapping[str, bool] | None = None,
+        find: Callable[..., Any] = evaluate,
+    ) -> Any:
         references = find_references(template)
         ids = self.work.get("result_of", {})
         jobs = patiently(lambda: read_jobs(references, ids, self.job.connection))
@@ -152,9 +159,7 @@ class _Performance:
         if references.env:
             scope["env"] = os.environ
             self.mask.add(os.environ.get(name) for name in references.env)
-        return evaluate(
-            template, inputs=self.inputs, jobs=jobs, scope=scope, statuses=statuses or {}
-        )
+        return find(template, inputs=self.inputs, jobs=jobs, scope=scope, statuses=statuses or {})
 
     @property
     def scope(self) -> Mapping[str, Any]:
@@ -173,6 +178,11 @@ class _Performance:
     @cached_property
     def mask(self) -> Mask:
         return Mask()
+
+
+def _as_variable(name: str, value: Any) -> str:
+    """Return a value as a variable of the environment has it."""
+    return str(value) if type(value) in _SCALARS else write(value, f"env.{name}")
 
 
 def _import(call: str) -> Any:

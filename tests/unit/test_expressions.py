@@ -238,7 +238,7 @@ def test_dollars_escape() -> None:
         ("zip([1], [1, 2])", "same length"),
         ("'%d' % 3", "does not format"),
         ("{1: 2}", "keys of a map"),
-        ("jobs.when.result + 1", "nothing can be computed with a date"),
+        ("jobs.when.result + 1", "+ does not work with the date 2026-01-02 and the number 1"),
         ("(0 - 8) ** 0.5", "root of a negative"),
     ],
 )

@@ -1,0 +1,348 @@
+"""Where the values of results enter expressions: what of an object can be read, and computed with.
+
+No code of an object's class is executed: no property, no method, no operator. So this module asks
+`type(value)`, never `isinstance`, which looks at an object's `__class__`, and reads the parts of
+subclasses of `list`, `dict` and the like with the methods of these.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import enum
+import json
+import sys
+import types
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterable, Mapping
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import PosixPath, PurePosixPath, PureWindowsPath, WindowsPath
+from typing import Any
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+from flowq.expressions.limits import MAX_ITEMS, check_size
+from flowq.expressions.refusals import Missing, Refused
+from flowq.nearest import did_you_mean
+
+EXACT = (Decimal, Fraction)
+SETS = (set, frozenset)
+_OF_JSON = frozenset({str, int, float, bool, type(None)})
+_AS_THEY_ARE = _OF_JSON | {bytes, Decimal, Fraction, datetime.date, datetime.timedelta}
+"""Types whose values are computed with as they are."""
+
+_INSTANTS = frozenset({datetime.datetime, datetime.time})
+_TIME_ZONES = frozenset({type(None), datetime.timezone, ZoneInfo})
+"""Time zones whose code is Python's own: an instant asks its zone."""
+
+_AS_TEXT = frozenset({UUID, PosixPath, PurePosixPath, WindowsPath, PureWindowsPath})
+_COLLECTIONS = frozenset({list, tuple, dict, set, frozenset})
+_ALL = slice(None)
+_BASES: tuple[tuple[type, Callable[[Any], Any]], ...] = (
+    (str, str.__str__),
+    (int, int.__int__),
+    (float, float.__float__),
+    (bytes, lambda value: bytes.__getitem__(value, _ALL)),
+    (list, list.copy),
+    (tuple, lambda value: tuple.__getitem__(value, _ALL)),
+    (OrderedDict, lambda value: dict(OrderedDict.items(value))),
+    (dict, lambda value: dict(dict.items(value))),
+    (set, lambda value: set(set.__iter__(value))),
+    (frozenset, lambda value: frozenset(frozenset.__iter__(value))),
+)
+"""How a value of a subclass becomes one of its base."""
+
+_get_mro: Callable[[type], tuple[type, ...]] = type.__dict__["__mro__"].__get__
+_get_names: Callable[[type], Mapping[str, Any]] = type.__dict__["__dict__"].__get__
+_NOTHING = object()
+_MAX_FIELDS = 8
+"""How many fields a message names."""
+
+
+# Entering ----------------------------------------------------------------------------------------
+
+
+def enter(value: Any) -> Any:
+    """Return a value as expressions see it: a scalar of numpy is the Python value that it holds.
+
+    Nothing is imported for that: without numpy there is no such value.
+    """
+    kind = type(value)
+    if kind in _AS_THEY_ARE or kind in _COLLECTIONS or (numpy := sys.modules.get("numpy")) is None:
+        return value
+    generic = getattr(numpy, "generic", None)
+    if generic is None or not issubclass(kind, generic):
+        return value
+    item = generic.item(value)  # of the base class, whatever a subclass has made of it
+    # A datetime64 in nanoseconds is an int then, and a longdouble stays what it is.
+    is_changed = type(item) is int and issubclass(kind, (numpy.datetime64, numpy.timedelta64))
+    is_known = type(item) in _AS_THEY_ARE or type(item) in _INSTANTS
+    return item if is_known and not is_changed else value
+
+
+def simplify(value: Any) -> Any:
+    """Return a value to compute with: plain data of exactly the types that Python has for it.
+
+    Shape: members of `IntEnum` and `StrEnum`, and of other subclasses of plain types, as that type;
+    paths and UUIDs as texts, a range as a list. What is plain already is returned as it is.
+    Errors: Refused for what is no plain data, or has something in it that is none.
+    """
+    return _Walk().simplify(value)
+
+
+def simplify_top(value: Any) -> Any:
+    """The same for the value itself, and not for what is in it."""
+    value = enter(value)
+    kind = type(value)
+    if kind in _AS_THEY_ARE or kind in _COLLECTIONS:
+        return value
+    if kind in _AS_TEXT:
+        return str(value)
+    if kind in _INSTANTS and type(value.tzinfo) in _TIME_ZONES:
+        return value
+    if kind is range:
+        check_size(items=_length(value))
+        return list(value)
+    for base, convert in _BASES:
+        if issubclass(kind, base):
+            return convert(value)
+    raise Refused("FQ305", f"nothing can be computed with {describe(value)}", hint_at(value))
+
+
+def is_true(value: Any) -> bool:
+    """Whether a value counts as true. Errors: Refused for what is no plain data."""
+    try:
+        return bool(simplify_top(value))
+    except Refused:
+        message = f"{describe(value)} is neither true nor false"
+        raise Refused("FQ305", message, f"{hint_at(value)}; `is none` can be asked") from None
+
+
+def in_order(value: Iterable[Any]) -> list[Any]:
+    """Return what a set holds in one order, which is the same in every process.
+
+    Errors: Refused for what has no order.
+    """
+    try:
+        return sorted(value, key=simplify)
+    except (TypeError, Refused):
+        hint = "let its job return a list"
+        raise Refused("FQ305", "the items of this set have no order", hint) from None
+
+
+# Reading fields ----------------------------------------------------------------------------------
+
+
+def find_fields(value: Any) -> tuple[str, ...]:
+    """Return the names of the fields that the class of a value declares."""
+    kind = type(value)
+    if kind in _AS_THEY_ARE or kind in _COLLECTIONS:
+        return ()
+    if issubclass(kind, enum.Enum):
+        return ("name", "value")
+    if issubclass(kind, tuple):
+        names = _find(kind, "_fields")
+        return names if type(names) is tuple else ()
+    declared = _find(kind, "__dataclass_fields__")
+    if type(declared) is dict:
+        ordinary = dataclasses._FIELD  # type: ignore[attr-defined]  # not ClassVar, not InitVar
+        return tuple(name for name, it in declared.items() if it._field_type is ordinary)
+    for name in ("__pydantic_fields__", "model_fields", "__fields__"):  # of several versions
+        declared = _find(kind, name)
+        if type(declared) is dict:
+            return tuple(declared)
+    return ()
+
+
+def read_field(value: Any, name: str, shown: str) -> Any:
+    """Return what a value holds in a declared field; `shown` is how messages call the value.
+
+    Errors: Missing for a name that is not declared, and for a field that code would compute.
+    """
+    fields = find_fields(value)
+    kind = type(value)
+    if name not in fields:
+        message = f"{shown} is {describe(value)}, which declares no field {name!r:.60}"
+        raise Missing(message, did_you_mean(name, fields) or _name_fields(fields))
+    if issubclass(kind, tuple):
+        at = fields.index(name)
+        held = tuple.__getitem__(value, at) if at < tuple.__len__(value) else _NOTHING
+    else:
+        held = _read(value, f"_{name}_" if issubclass(kind, enum.Enum) else name)
+    if held is _NOTHING:
+        message = f"{shown} is {describe(value)}, which holds nothing in its field {name!r}"
+        raise Missing(message, "what code computes cannot be read")
+    return enter(held)
+
+
+def _find(kind: type, name: str) -> Any:
+    """Return what a class or one of its bases has under a name, as it stands there."""
+    for base in _get_mro(kind):
+        names = _get_names(base)
+        if name in names:
+            return names[name]
+    return None
+
+
+def _read(value: Any, name: str) -> Any:
+    """Return what an object holds under a name, or `_NOTHING`; no code but that of slots is run.
+
+    What stands in the class itself is a default.
+    """
+    standing = _find(type(value), name)
+    if type(standing) is types.MemberDescriptorType:
+        try:
+            return standing.__get__(value)
+        except AttributeError:
+            return _NOTHING
+    if standing is not None and _find(type(standing), "__set__") is not None:
+        return _NOTHING  # a property, which comes before an attribute of the same name
+    attributes = _find(type(value), "__dict__")
+    if type(attributes) is types.GetSetDescriptorType:
+        held = attributes.__get__(value)
+        if name in held:
+            return held[name]
+    is_code = standing is None or _find(type(standing), "__get__") is not None
+    return _NOTHING if is_code else standing
+
+
+# Saying ------------------------------------------------------------------------------------------
+
+
+def describe(value: Any) -> str:
+    """Return a value in a few words: `the text 'abc'`, `a list of 3`."""
+    kind = type(value)
+    if value is None:
+        return "none"
+    if kind is bool:
+        return str(value).lower()
+    if kind is str:
+        return f"the text {value!r}" if len(value) <= 40 else f"a text of {len(value)} characters"
+    if kind is int:
+        return "a very large number" if value.bit_length() > 128 else f"the number {value}"
+    if kind is float:
+        return f"the number {value}"
+    if kind is list or kind is tuple:
+        return f"a list of {len(value)}"
+    if kind is dict:
+        return f"a map of {len(value)}"
+    if kind is Decimal and value.__sizeof__() < 150:
+        return f"the Decimal {value}"
+    if kind is datetime.date or kind is datetime.timedelta:
+        return f"the {kind.__name__} {value}"
+    if issubclass(kind, enum.Enum):
+        return _name_member(value)
+    name = kind.__name__
+    return f"an {name}" if name[:1].lower() in "aeiou" else f"a {name}"
+
+
+def hint_at(value: Any) -> str:
+    """Return what can be done with an object instead of computing with it."""
+    kind = type(value)
+    if issubclass(kind, enum.Enum):
+        return "write .value or .name"
+    if fields := find_fields(value):
+        return f"{_name_fields(fields)}; or pass it as a whole"
+    if str(kind.__module__).partition(".")[0] in ("numpy", "pandas"):
+        return "pass it as a whole, or let its job return plain data, as .tolist() or .to_dict() do"
+    return "pass it as a whole, or let its job return plain data"
+
+
+def _name_fields(fields: tuple[str, ...]) -> str:
+    shown = ", ".join(map(str, fields[:_MAX_FIELDS]))
+    return f"its fields are {shown}" + (", …" if len(fields) > _MAX_FIELDS else "")
+
+
+def _name_member(member: Any) -> str:
+    name = _read(member, "_name_")
+    return f"{type(member).__name__}.{name}" if type(name) is str else f"a {type(member).__name__}"
+
+
+# Text and JSON -----------------------------------------------------------------------------------
+
+
+def as_text(value: Any) -> str:
+    """Return a value as part of a text: text as it is, other data as JSON writes it.
+
+    Shape: exact numbers, instants, paths and UUIDs as Python writes them; a member of a plain
+    enumeration as `Colour.RED`. Errors: Refused for what has no text.
+    """
+    try:
+        data = as_json(value)
+        if type(data) is str or type(data) is float:
+            return str(data)
+        return json.dumps(data, ensure_ascii=False)
+    except (ValueError, OverflowError):
+        hint = "pass it as a whole, or let its job return its text"
+        raise Refused("FQ306", "a number of so many digits has no text", hint) from None
+    except RecursionError:
+        raise Refused("FQ306", "it is nested too deeply", "let its job return its text") from None
+
+
+def as_json(value: Any) -> Any:
+    """Return a value of texts, numbers, lists and maps: what JSON can be made of.
+
+    Shape: objects as maps of their declared fields; what else has no JSON, as `as_text` has it.
+    Errors: Refused for anything else.
+    """
+    return _Walk().as_json(value)
+
+
+class _Walk:
+    """A look at all there is in one value, which must not have too many items."""
+
+    def __init__(self) -> None:
+        self._items = 0
+
+    def simplify(self, value: Any) -> Any:
+        value = simplify_top(value)
+        kind = type(value)
+        if kind not in _COLLECTIONS:
+            return value
+        self._count(value)
+        if kind is dict:
+            if {*map(type, value), *map(type, value.values())} <= _AS_THEY_ARE:
+                return value
+            return {self.simplify(key): self.simplify(item) for key, item in value.items()}
+        return value if set(map(type, value)) <= _AS_THEY_ARE else kind(map(self.simplify, value))
+
+    def as_json(self, value: Any) -> Any:
+        value = enter(value)
+        kind = type(value)
+        if kind in _OF_JSON:
+            return value
+        is_member = issubclass(kind, enum.Enum)
+        if is_member and not issubclass(kind, (str, int, float)):
+            return _name_member(value)
+        if not is_member and not issubclass(kind, tuple) and (fields := find_fields(value)):
+            self._count(fields)
+            return {name: self.as_json(read_field(value, name, "it")) for name in fields}
+        return self._as_json(simplify_top(value))
+
+    def _as_json(self, value: Any) -> Any:
+        kind = type(value)
+        if kind is bytes:
+            raise Refused("FQ305", "bytes are no text", "let its job return text: data.decode()")
+        if kind not in _COLLECTIONS:
+            return value if kind in _OF_JSON else str(value)
+        self._count(value)
+        if kind is dict:
+            return {self._key(key): self.as_json(item) for key, item in value.items()}
+        items = in_order(value) if kind in SETS else value
+        return items if set(map(type, items)) <= _OF_JSON else list(map(self.as_json, items))
+
+    def _key(self, key: Any) -> Any:
+        simple = key if type(key) in _OF_JSON else self.as_json(key)
+        if type(simple) not in _OF_JSON:
+            raise Refused("FQ305", f"{describe(key)} cannot be a key in JSON")
+        return simple
+
+    def _count(self, items: Collection[Any]) -> None:
+        self._items += len(items)
+        check_size(items=self._items)
+
+
+def _length(numbers: range) -> int:
+    # len() of a long range does not fit into a C integer and raises OverflowError.
+    return min(max(0, -((numbers.start - numbers.stop) // numbers.step)), MAX_ITEMS + 1)
