@@ -48,7 +48,7 @@ def _find_match(cron: str, zone: tzinfo, after: datetime) -> datetime:
 
 def _next_on_clock(cron: str, wall: datetime) -> datetime:
     """Return the next match after a time on a clock that is never changed. Errors: ValueError."""
-    from croniter import croniter  # noqa: PLC0415 - it comes with RQ; few workflows need it
+    from croniter import croniter  # noqa: PLC0415 - few workflows need it
 
     found: datetime = croniter(cron, wall.replace(microsecond=0)).get_next(datetime)
     return found

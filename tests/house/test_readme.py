@@ -6,6 +6,7 @@ import importlib
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -113,3 +114,12 @@ def test_the_declared_graph_is_a_workflow(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.chdir(tmp_path)
     workflow = load("greeting.py")
     assert [job.name for job in workflow.jobs] == ["greet", "choose_word"]
+
+
+def test_the_lowest_versions_that_are_tried_are_those_that_are_allowed() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    allowed = [re.match(r"[a-z0-9]+>=[\d.]+", each) for each in project["dependencies"]]
+    constraints = (ROOT / "tests" / "lowest" / "constraints.txt").read_text("utf-8")
+    tried = [line for line in constraints.splitlines() if not line.startswith("#")]
+    assert sorted(each[0].replace(">=", "==") for each in allowed if each) == tried
+    assert all(allowed)
