@@ -13,8 +13,9 @@ from flowq.cli.interrupts import Interrupted, Interrupts
 from flowq.cli.logs import Tail
 from flowq.cli.own_workers import OwnWorkers
 from flowq.cli.place import Place
+from flowq.cli.streams import Stream
 from flowq.client import Run
-from flowq.errors import FlowqError
+from flowq.errors import FlowqError, OutputLost
 from flowq.status import RunStatus
 
 
@@ -41,19 +42,19 @@ def see_to_the_end(
     What happened up to the event `since` is not told again. Returns the exit code.
     Errors: Interrupted, when a second signal says to leave at once.
     """
-    stream = sys.stderr if wishes.is_json else out
+    stream = streams.Lenient(sys.stderr if wishes.is_json else out)
     try:
         workers = start_workers(run, place, wishes)
         status = _follow(run, workers, place, wishes, stream, interrupts, since)
     except Interrupted:
         streams.note(f"flowq: leaving; see {place.hint(f'status {run.run_id}')}")
         raise
-    _finish(run, status, place, wishes, out)
+    code = _finish(run, status, place, wishes, out, stream)
     if place.is_embedded and not wishes.is_quiet:
         _note_left_alone(place)
     if workers is not None:
         workers.end()
-    return Interrupted(interrupts.first).exit_code if interrupts.first else exit_code(status)
+    return Interrupted(interrupts.first).exit_code if interrupts.first else code
 
 
 def start_workers(run: Run, place: Place, wishes: Wishes) -> OwnWorkers | None:
@@ -75,7 +76,7 @@ def _follow(
     workers: OwnWorkers | None,
     place: Place,
     wishes: Wishes,
-    stream: IO[str],
+    stream: Stream,
     interrupts: Interrupts,
     since: str,
 ) -> RunStatus:
@@ -98,13 +99,24 @@ def _note_left_alone(place: Place) -> None:
         streams.note(f"flowq: {jobs} on the queue {queue}; to execute them: {start}")
 
 
-def _finish(run: Run, status: RunStatus, place: Place, wishes: Wishes, out: IO[str]) -> None:
-    """Say how it ended; that nobody reads it any more does not change how it ended."""
+def _finish(
+    run: Run, status: RunStatus, place: Place, wishes: Wishes, out: IO[str], stream: Stream
+) -> int:
+    """Say how it ended, and return the exit code.
+
+    That nobody reads it any more does not change how it ended. JSON that cannot be written is asked
+    for by a program, which must not take it for there.
+    """
+    code = exit_code(status)
     try:
         if wishes.is_json:
             streams.write(reporting.run_json(run, status), out)
-        if not (wishes.is_quiet and status.state == "succeeded"):
-            stream = sys.stderr if wishes.is_json else out
-            reporting.write_summary(reporting.make_report(run, status, place), stream)
     except BrokenPipeError:
         streams.discard(out)
+    except OutputLost as lost:
+        again = place.hint(f"status {run.run_id} --json")
+        streams.note(f"flowq: {lost}; the run {status.state}, see {again}")
+        code = code or lost.exit_code
+    if not (wishes.is_quiet and status.state == "succeeded"):
+        reporting.write_summary(reporting.make_report(run, status, place), stream)
+    return code

@@ -8,9 +8,10 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from typing import IO, Any, Self
+from typing import IO, Any, Self, cast
 
 from flowq.cli import streams
+from flowq.cli.streams import Stream
 from flowq.render.groups import by_declaration
 from flowq.render.lines import Line, plain_text, printable
 from flowq.render.narration import Narrator
@@ -50,7 +51,7 @@ class Display(ABC):
 class Silent(Display):
     """Shows nothing but what one has to know."""
 
-    def __init__(self, stream: IO[str]) -> None:
+    def __init__(self, stream: Stream) -> None:
         self._stream = stream
 
     def show(self, status: RunStatus, events: Sequence[Event]) -> None:
@@ -65,17 +66,14 @@ class Silent(Display):
         self.tell([((f"{job} | {printable(text)}", ""),)])
 
     def tell(self, lines: Iterable[Line]) -> None:
-        """Show them; a reader who has gone is not an error of the run."""
-        try:
-            streams.write(plain_text(lines), self._stream)
-        except BrokenPipeError:
-            streams.discard(self._stream)
+        """Show them."""
+        streams.write(plain_text(lines), self._stream)
 
 
 class Plain(Silent):
     """Shows a line for each transition."""
 
-    def __init__(self, stream: IO[str]) -> None:
+    def __init__(self, stream: Stream) -> None:
         super().__init__(stream)
         self._narrator = Narrator()
 
@@ -87,11 +85,11 @@ class Plain(Silent):
 class Live(Display):
     """Shows a table that changes; whatever is said goes above it."""
 
-    def __init__(self, stream: IO[str]) -> None:
+    def __init__(self, stream: Stream) -> None:
         from rich.console import Console  # noqa: PLC0415 - not loaded where there is no terminal
         from rich.live import Live as RichLive  # noqa: PLC0415
 
-        self._console = Console(file=stream, highlight=False)
+        self._console = Console(file=cast("IO[str]", stream), highlight=False)
         self._live: Any = RichLive(
             console=self._console,
             auto_refresh=False,
@@ -158,21 +156,21 @@ class Live(Display):
             self._console.print(text, soft_wrap=not self._live.is_started)
 
 
-def choose(stream: IO[str], *, is_quiet: bool) -> Display:
+def choose(stream: Stream, *, is_quiet: bool) -> Display:
     """Return the display that fits a stream: live only on a terminal that can move its cursor."""
     if is_quiet:
         return Silent(stream)
     return Live(stream) if is_capable(stream) else Plain(stream)
 
 
-def is_capable(stream: IO[str]) -> bool:
+def is_capable(stream: Stream) -> bool:
     """Whether the stream is a terminal that more can be done with than to write lines."""
     if not stream.isatty():
         return False
     return os.name == "nt" or os.environ.get("TERM", "dumb") not in ("", "dumb", "unknown")
 
 
-def tell(lines: Iterable[Line], stream: IO[str]) -> None:
+def tell(lines: Iterable[Line], stream: Stream) -> None:
     """Write lines, in colours where there are any. Errors: BrokenPipeError."""
     lines = list(lines)
     if is_capable(stream):
@@ -181,6 +179,6 @@ def tell(lines: Iterable[Line], stream: IO[str]) -> None:
         streams.write(plain_text(lines), stream)
 
 
-def width_of(stream: IO[str]) -> int:
+def width_of(stream: Stream) -> int:
     """Return the number of columns to write for."""
     return shutil.get_terminal_size((100, 24)).columns if stream.isatty() else 100

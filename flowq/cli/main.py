@@ -55,7 +55,8 @@ current folder, which lives in .flowq/ and ends when nobody uses it.
 
 \b
 Exit codes: 0 succeeded, 1 the run failed, 2 usage, 3 invalid workflow, 4 server unreachable,
-5 no such run or job, or not in a state for it, 130 interrupted (143 by SIGTERM).
+5 no such run or job, or not in a state for it, 6 the result cannot be written to stdout,
+130 interrupted (143 by SIGTERM).
 """
 
 
@@ -150,6 +151,10 @@ def describe(error: FlowqError) -> str:
 
 
 def _unexpected(error: Exception) -> int:
+    lost = streams.find_loss()  # of what click itself has written
+    if lost is not None:
+        streams.note(describe(lost))
+        return lost.exit_code
     from flowq.cli import unexpected  # noqa: PLC0415 - loads what most commands do not need
 
     streams.note(unexpected.explain(error))

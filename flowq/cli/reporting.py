@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import IO, Any
+from typing import Any
 
 from flowq.cli import display, logs, streams
 from flowq.cli.place import Place
+from flowq.cli.streams import Stream
 from flowq.client import Run
 from flowq.render.groups import by_declaration
 from flowq.render.json import run_document, write_json
@@ -71,7 +72,7 @@ def _failed(run: Run, status: RunStatus) -> list[FailedJob]:
     ]
 
 
-def write_summary(report: Report, stream: IO[str]) -> None:
+def write_summary(report: Report, stream: Stream) -> None:
     """Write the end of a run for eyes."""
     lines = summary(report, display.width_of(stream), unicode=streams.can_show(stream))
     display.tell(lines, stream)

@@ -15,6 +15,8 @@ from flowq.cli.compiling import describe_inputs, make_plan
 from flowq.cli.interrupts import Interrupts
 from flowq.cli.place import Place, opened, warn_about
 from flowq.cli.plan import written
+from flowq.client import Run
+from flowq.errors import OutputLost
 from flowq.plan import Plan
 from flowq.render.json import run_document, write_json
 
@@ -92,10 +94,7 @@ def command(
 
 def _hold(plan: Plan, place: Place, wishes: Wishes, out: IO[str]) -> int:
     run = client.submit(plan, place.connection, is_held=True, is_apart=place.is_embedded)
-    if wishes.is_json:
-        streams.write(write_json(run_document(run.status(), {})), out)
-    else:
-        streams.write(f"{run.run_id}\n", out)
+    _write_id(run, wishes, out)
     if not wishes.is_quiet:
         streams.note(f"flowq: start it with: {place.hint(f'release {run.run_id}')}")
     return 0
@@ -104,15 +103,23 @@ def _hold(plan: Plan, place: Place, wishes: Wishes, out: IO[str]) -> int:
 def _detach(plan: Plan, place: Place, wishes: Wishes, out: IO[str]) -> int:
     run = client.submit(plan, place.connection, is_apart=place.is_embedded)
     workers = start_workers(run, place, wishes)
-    if wishes.is_json:
-        streams.write(write_json(run_document(run.status(), {})), out)
-    else:
-        streams.write(f"{run.run_id}\n", out)
+    _write_id(run, wishes, out)
     if workers is None and (queues := run.unattended_queues()):
         streams.note(f"flowq: no worker listens on: {', '.join(queues)}")
     if not wishes.is_quiet:
         streams.note(f"flowq: follow it with: {place.hint(f'watch {run.run_id}')}")
     return 0
+
+
+def _write_id(run: Run, wishes: Wishes, out: IO[str]) -> None:
+    try:
+        if wishes.is_json:
+            streams.write(write_json(run_document(run.status(), {})), out)
+        else:
+            streams.write(f"{run.run_id}\n", out)
+    except OutputLost:
+        streams.note(f"flowq: run {run.run_id} is submitted")
+        raise
 
 
 def _run(plan: Plan, place: Place, wishes: Wishes, out: IO[str]) -> int:

@@ -5,12 +5,17 @@ from __future__ import annotations
 import codecs
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from typing import IO, TextIO
+from typing import IO, Any, TextIO, TypeAlias
+
+from flowq.errors import OutputLost
 
 PLAIN = {"…": "...", "→": "->", "–": "-", "✓": "v", "✗": "x", "’": "'", "·": "-"}
 """What is written where the encoding of a stream lacks a character of ours; for others: `?`."""
+
+
+Stream: TypeAlias = "IO[str] | Lenient"
 
 
 def repair() -> None:
@@ -42,22 +47,73 @@ def _open_nowhere(number: int) -> None:
         os.close(opened)
 
 
-def write(text: str, stream: IO[str] | None = None) -> None:
-    """Write a result to stdout, or to `stream`. Errors: BrokenPipeError when nobody reads it."""
+def write(text: str, stream: Stream | None = None) -> None:
+    """Write a result to stdout, or to `stream`.
+
+    Errors: BrokenPipeError when nobody reads it, OutputLost when it cannot be written; then the
+    stream leads nowhere.
+    """
     stream = stream or sys.stdout
-    stream.write(text)
-    stream.flush()
+    try:
+        stream.write(text)
+        stream.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        discard(stream)
+        raise OutputLost(error.strerror or str(error)) from error
+
+
+def find_loss() -> OutputLost | None:
+    """Return why stdout cannot be written, if that is so; then it leads nowhere."""
+    try:
+        write("")
+    except OutputLost as lost:
+        return lost
+    except (OSError, ValueError):
+        pass
+    return None
 
 
 def note(text: str) -> None:
     """Say something to the user, on stderr; if nobody reads it, nobody is told."""
     try:
         write(f"{text}\n", sys.stderr)
-    except (OSError, ValueError):
+    except (OSError, ValueError, OutputLost):
         discard(sys.stderr)
 
 
-def discard(stream: IO[str]) -> None:
+class Lenient:
+    """A stream for what is shown of a run, which does not end when that cannot be shown any more.
+
+    It is one as far as `write`, rich and our displays need it; what is not here is the stream's.
+    """
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write, if that can be."""
+        self._try(lambda: self._stream.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        """Pass on what is written, if that can be."""
+        self._try(self._stream.flush)
+
+    def _try(self, act: Callable[[], object]) -> None:
+        try:
+            act()
+        except OSError as error:
+            discard(self._stream)
+            if not isinstance(error, BrokenPipeError):
+                note(f"flowq: {OutputLost(error.strerror or str(error))}; the run goes on")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def discard(stream: Stream) -> None:
     """Let a stream whose reader has gone lead nowhere, so that later writes to it are quiet."""
     with suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -67,7 +123,7 @@ def discard(stream: IO[str]) -> None:
         stream.flush()
 
 
-def can_show(stream: IO[str], characters: str = "✓▶…→") -> bool:
+def can_show(stream: Stream, characters: str = "✓▶…→") -> bool:
     """Whether the stream's encoding has what our displays are drawn with."""
     try:
         characters.encode(getattr(stream, "encoding", None) or "ascii")
@@ -91,7 +147,8 @@ def stdout_alone() -> Iterator[TextIO]:
         yield result
         result.flush()
     finally:
-        sys.stdout.flush()
+        with suppress(OSError):
+            sys.stdout.flush()
         os.dup2(saved, 1)
         discard(result)
         os.close(saved)

@@ -31,12 +31,13 @@ def command(run_id: str, redis_url: str | None, quiet: bool, verbose: bool) -> i
         run = client.get_run(run_id, place.connection)
         attendants = make_attendants(run, place)
         attendants += [Tail()] if verbose else []
+        out = streams.Lenient(sys.stdout)
         try:
-            with display.choose(sys.stdout, is_quiet=quiet) as shown:
+            with display.choose(out, is_quiet=quiet) as shown:
                 status = follow(run, place, shown, attendants, interrupts)
         except Interrupted:
             streams.note(f"flowq: the run goes on; end it with: {place.hint(f'cancel {run_id}')}")
             raise
         if not (quiet and status.state == "succeeded"):
-            reporting.write_summary(reporting.make_report(run, status, place), sys.stdout)
+            reporting.write_summary(reporting.make_report(run, status, place), out)
     return exit_code(status)

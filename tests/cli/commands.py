@@ -26,7 +26,11 @@ class Flowq:
         return subprocess.CompletedProcess(words, process.returncode, stdout, stderr)
 
     def start(
-        self, *words: str, stdout: int = subprocess.PIPE, **env: str
+        self,
+        *words: str,
+        stdout: int = subprocess.PIPE,
+        stderr: int = subprocess.PIPE,
+        **env: str,
     ) -> subprocess.Popen[str]:
         """Start a command."""
         process = subprocess.Popen(
@@ -35,7 +39,7 @@ class Flowq:
             env={**self.env, **env},
             stdin=subprocess.DEVNULL,
             stdout=stdout,
-            stderr=subprocess.PIPE,
+            stderr=stderr,
             text=True,
         )
         self._started.append(process)

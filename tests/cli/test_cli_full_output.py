@@ -1,0 +1,93 @@
+"""Output that cannot be written: behind stdout or stderr is a full disk, or a closed terminal."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from commands import Flowq
+
+FULL = Path("/dev/full")
+
+pytestmark = pytest.mark.skipif(not FULL.exists(), reason="the device is Linux's")
+
+
+@pytest.fixture
+def full() -> Iterator[int]:
+    """A file that cannot be written."""
+    with FULL.open("w") as file:
+        yield file.fileno()
+
+
+def run(
+    flowq: Flowq, *words: str, stdout: int = subprocess.PIPE, stderr: int = subprocess.PIPE
+) -> tuple[int, str, str]:
+    process = flowq.start(*words, stdout=stdout, stderr=stderr)
+    out, err = process.communicate(timeout=60)
+    return process.returncode, out or "", err or ""
+
+
+@pytest.mark.parametrize(
+    ("file", "code", "state"), [("sandwich", 0, "succeeded"), ("burnt", 1, "failed")]
+)
+def test_a_run_goes_on_and_its_code_tells_how_it_ended(
+    flowq: Flowq, full: int, file: str, code: int, state: str
+) -> None:
+    ended, _, err = run(flowq, "run", f"{file}.yaml", "-v", stdout=full)
+    assert ended == code, err
+    said = [line for line in err.splitlines() if "cannot write" in line]
+    assert said == [
+        "flowq: cannot write to standard output: No space left on device; the run goes on"
+    ]
+    assert "Traceback" not in err
+    assert flowq("runs").stdout.splitlines()[1].split()[2] == state
+
+
+def test_json_that_is_lost_is_an_error_of_its_own(flowq: Flowq, full: int) -> None:
+    code, _, err = run(flowq, "run", "sandwich.yaml", "--json", stdout=full)
+    assert code == 6
+    run_id = flowq("runs").stdout.splitlines()[1].split()[0]
+    assert f"the run succeeded, see flowq status {run_id} --json" in err
+
+
+def test_a_full_stderr_changes_nothing(flowq: Flowq, full: int) -> None:
+    for words in (("--json", "-v"), ("-q",)):
+        code, out, _ = run(flowq, "run", "sandwich.yaml", *words, stderr=full)
+        assert code == 0
+        assert ("2 on a plate" in out) is ("-q" not in words)
+
+
+def test_the_id_of_a_run_that_is_submitted_is_told_anyway(flowq: Flowq, full: int) -> None:
+    code, _, err = run(flowq, "run", "sandwich.yaml", "--hold", "-q", stdout=full)
+    assert code == 6
+    run_id = flowq("runs").stdout.splitlines()[1].split()[0]
+    assert f"flowq: run {run_id} is submitted\n" in err
+
+
+def test_other_commands_say_in_one_line_that_their_output_is_lost(flowq: Flowq, full: int) -> None:
+    flowq("run", "sandwich.yaml", "-q")
+    run_id = flowq("runs").stdout.splitlines()[1].split()[0]
+    for words in (
+        ("runs",),
+        ("status", run_id, "--json"),
+        ("show", run_id, "serve", "-f"),
+        ("check", "sandwich.yaml", "--json"),
+        ("--version",),
+    ):
+        code, _, err = run(flowq, *words, stdout=full)
+        lost = "flowq: cannot write to standard output: No space left on device\n"
+        assert (words, code, err) == (words, 6, lost)
+
+
+def test_a_run_whose_terminal_is_gone_goes_on(flowq: Flowq) -> None:
+    ours, theirs = os.openpty()
+    os.close(ours)  # writing is an error now, as after a terminal was closed
+    try:
+        code, _, err = run(flowq, "run", "sandwich.yaml", "-v", stdout=theirs)
+    finally:
+        os.close(theirs)
+    assert code == 0, err
+    assert err == "flowq: cannot write to standard output: Input/output error; the run goes on\n"
