@@ -15,7 +15,6 @@
     ├── WrongState                   5    it exists, but is in no state for that
     │   ├── FutureAlreadyStarted          blockers came too late: it is queued, running or done
     │   └── FutureEnded                   canceled, skipped or finished: nothing can be added
-    ├── OutputLost                   6    the result cannot be written to standard output
     ├── RunFailed                    1    .jobs names the ones that failed
     ├── ShellFailed                  1    a command of a job; .exit_code_of_command
     ├── TooManyItems                 1    a group would have more items than its max_items
@@ -241,19 +240,6 @@ class ShellFailed(FlowqError):
         how = f"exit code {self.args[1]}" if self.args[1] >= 0 else f"signal {-self.args[1]}"
         last = f": {self.args[2]}" if self.args[2] else ""
         return f"`{self.args[0]}` ended with {how}{last}"
-
-
-class OutputLost(FlowqError):
-    """What a command was asked for cannot be written."""
-
-    exit_code = 6
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return f"cannot write to standard output: {self.reason}"
 
 
 class TooManyItems(FlowqError):

@@ -13,9 +13,9 @@ from flowq.cli.interrupts import Interrupted, Interrupts
 from flowq.cli.logs import Tail
 from flowq.cli.own_workers import OwnWorkers
 from flowq.cli.place import Place
-from flowq.cli.streams import Stream
+from flowq.cli.streams import OutputLost, Stream
 from flowq.client import Run
-from flowq.errors import FlowqError, OutputLost
+from flowq.errors import FlowqError
 from flowq.status import RunStatus
 
 

@@ -15,8 +15,8 @@ from flowq.cli.compiling import describe_inputs, make_plan
 from flowq.cli.interrupts import Interrupts
 from flowq.cli.place import Place, opened, warn_about
 from flowq.cli.plan import written
+from flowq.cli.streams import OutputLost
 from flowq.client import Run
-from flowq.errors import OutputLost
 from flowq.plan import Plan
 from flowq.render.json import run_document, write_json
 

@@ -9,13 +9,26 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import IO, Any, TextIO, TypeAlias
 
-from flowq.errors import OutputLost
+from flowq.errors import FlowqError
 
 PLAIN = {"…": "...", "→": "->", "–": "-", "✓": "v", "✗": "x", "’": "'", "·": "-"}
 """What is written where the encoding of a stream lacks a character of ours; for others: `?`."""
 
 
 Stream: TypeAlias = "IO[str] | Lenient"
+
+
+class OutputLost(FlowqError):
+    """What a command was asked for cannot be written."""
+
+    exit_code = 6
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"cannot write to standard output: {self.reason}"
 
 
 def repair() -> None:

@@ -28,7 +28,6 @@ INSTANCES = [
     errors.FutureEnded("job", "canceled"),
     errors.RunFailed("abc", ["a", "b"]),
     errors.ShellFailed("make all", 2, "no rule"),
-    errors.OutputLost("No space left on device"),
     errors.TooManyItems("crawl", 100),
     errors.NewerFormat(2, 1),
     errors.Unserializable("result[3]", "a lock", "TypeError: no", "leave it out"),
