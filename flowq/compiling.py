@@ -10,6 +10,7 @@ import string
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from flowq.callables import find_callable
 from flowq.checks import check, check_calls, in_text_order
 from flowq.declare.pausing import collector_paused
 from flowq.errors import Problem, WorkflowInvalid
@@ -18,7 +19,7 @@ from flowq.inputs import resolve_inputs
 from flowq.plan import Plan
 from flowq.planner import make_plan
 from flowq.spec import Workflow
-from flowq.targets import find_callable, load_partly
+from flowq.targets import load_partly
 
 __all__ = ["compile_plan", "find_problems", "load", "make_run_id"]
 

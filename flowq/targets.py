@@ -6,7 +6,6 @@ Importing code is the one thing here that touches the world; the checks get it p
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import json
 import stat
 import sys
@@ -93,18 +92,6 @@ def _read_yaml_map(text: str, file: str) -> Any:
     node = read_document(text, problems)
     problems.raise_if_any()
     return to_data(node) if isinstance(node, MapNode) else None
-
-
-def find_callable(call: str) -> object:
-    """Return what `package.module:function` names.
-
-    Errors: whatever importing the module raises; AttributeError.
-    """
-    module, _, path = call.partition(":")
-    found: object = importlib.import_module(module)
-    for part in path.split("."):
-        found = getattr(found, part)
-    return found
 
 
 def make_importable(*folders: Path) -> None:

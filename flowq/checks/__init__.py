@@ -66,6 +66,7 @@ RULE_BY_CODE: Mapping[str, str] = {
     "FQ503": "A function takes the arguments that are passed to it",
     "FQ504": "A function gets the arguments that it requires",
     "FQ505": "A function takes its arguments by name",
+    "FQ506": "What is called executes when it is called",
 }
 """The rule behind each code, in one line; the codes are never given a second meaning. Those of
 single expressions (FQ3xx) are in `flowq.expressions`, and are reported here with their places."""
@@ -112,7 +113,7 @@ def check(workflow: Workflow, graph: Graph) -> list[Problem]:
 
 
 def check_calls(
-    workflow: Workflow, graph: Graph, find_callable: Callable[[str], object]
+    workflow: Workflow, graph: Graph, find_callable: Callable[[str], Callable[..., object]]
 ) -> list[Problem]:
     """Return what is wrong with the functions that the jobs call, in the order of the text.
 

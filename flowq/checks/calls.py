@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from inspect import Parameter
 from itertools import chain
-from types import ModuleType
 
+from flowq.callables import NameMissing, NotCallable, is_generator_function
 from flowq.errors import FlowqError, Problem
 from flowq.graph import Graph
 from flowq.nearest import did_you_mean
@@ -16,7 +16,7 @@ from flowq.spec import JobSpec, Workflow
 
 
 def check_functions(
-    workflow: Workflow, graph: Graph, find_callable: Callable[[str], object]
+    workflow: Workflow, graph: Graph, find_callable: Callable[[str], Callable[..., object]]
 ) -> Iterator[Problem]:
     """Yield what is wrong with the functions that the jobs of one workflow call."""
     jobs = [job for job in graph if job.call]
@@ -41,16 +41,19 @@ class _Refusal:
 
 
 def _look_at(
-    call: str, find_callable: Callable[[str], object]
+    call: str, find_callable: Callable[[str], Callable[..., object]]
 ) -> list[Parameter] | _Refusal | None:
     """Return the parameters of what is called, or None when it does not tell them (some in C)."""
     try:
         found = find_callable(call)
+    except NotCallable as error:
+        message = f"calls {call}, which is of type {error.kind}"
+        return _Refusal("FQ502", message, "name a function: package.module:function")
     except (Exception, SystemExit) as error:  # noqa: BLE001 - a user's module may raise anything
         return _Refusal("FQ501", f"cannot import {call}: {_reason(error)}", _import_hint(error))
-    if not callable(found):
-        message = f"calls {call}, which is of type {type(found).__name__}"
-        return _Refusal("FQ502", message, "name a function: package.module:function")
+    if is_generator_function(found):
+        message = f"calls {call}, a generator function: a call of it executes nothing"
+        return _Refusal("FQ506", message, "return a list of what it yields")
     try:
         return list(inspect.signature(found).parameters.values())
     except (TypeError, ValueError):
@@ -58,7 +61,7 @@ def _look_at(
 
 
 def _reason(error: BaseException) -> str:
-    if isinstance(error, ImportError | FlowqError) or _is_missing_name(error):
+    if isinstance(error, ImportError | FlowqError | NameMissing):
         return str(error)
     return f"importing it raised {type(error).__name__}: {error}".rstrip(": ")
 
@@ -66,14 +69,10 @@ def _reason(error: BaseException) -> str:
 def _import_hint(error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError):
         return "importable are installed packages, the workflow's folder and the current folder"
-    if isinstance(error, AttributeError) and _is_missing_name(error):
+    if isinstance(error, NameMissing):
         public = [name for name in dir(error.obj) if not name.startswith("_")]
         return did_you_mean(error.name or "", public)
     return ""
-
-
-def _is_missing_name(error: BaseException) -> bool:
-    return isinstance(error, AttributeError) and isinstance(error.obj, ModuleType)
 
 
 def _argument_problems(
@@ -89,7 +88,12 @@ def _argument_problems(
     if missing and workflow.is_whole("jobs", job.name):
         message = f"job {job.name} does not pass {', '.join(missing)} to {job.call}"
         where = places.find("jobs", job.name, "with")
-        yield Problem("FQ504", message, where, f"add it under `with:`, as in {missing[0]}: …")
+        is_method = missing[0] == "self" and "." in job.call.partition(":")[2]
+        hint = _METHOD if is_method else f"add it under `with:`, as in {missing[0]}: …"
+        yield Problem("FQ504", message, where, hint)
+
+
+_METHOD = "it is a method, which needs an object: call a class method, a static one, or a function"
 
 
 def _positional_only(

@@ -25,10 +25,10 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ParamSpec, TypeVar, Unpack, overload
 
+from flowq.callables import CALL, explain_unimportable, name_call
 from flowq.declare import group_options as group
 from flowq.declare import job_options
 from flowq.declare import options as read
-from flowq.declare.callables import CALL, explain_unimportable, name_call
 from flowq.declare.declared import (
     Declaration,
     DeclaredCall,

@@ -19,7 +19,7 @@ from typing import (
     overload,
 )
 
-from flowq.declare.callables import explain_unimportable, name_call
+from flowq.callables import explain_unimportable, name_call
 from flowq.errors import FlowqError, UsageError
 from flowq.functions.connections import get_connection
 from flowq.functions.options import OPTION_NAMES, Options, read_options, to_rq_retry

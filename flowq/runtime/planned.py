@@ -120,6 +120,8 @@ def _work(enqueue: Enqueue) -> dict[str, Any]:
         "grows": enqueue.grows,
     }
     kept = {key: value for key, value in special.items() if value not in (None, False, {})}
+    if "." in enqueue.call.partition(":")[2]:  # RQ would not find what is in a class in a class
+        kept["call"] = enqueue.call
     if enqueue.outputs is not None:
         kept["outputs"] = dict(enqueue.outputs)
     if enqueue.if_ is not None:

@@ -12,22 +12,23 @@ import asyncio
 import logging
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from rq.exceptions import DeserializationError
 from rq.job import UNEVALUATED, JobStatus
 from rq.job import Job as RQJob
 from rq.queue import Queue as RQQueue
-from rq.utils import import_attribute
 from rq.worker.base import BaseWorker, DequeueStrategy
+
+from flowq.callables import find_callable
 
 if TYPE_CHECKING:
     from redis import Redis
     from redis.client import Pipeline
     from rq.executions import Execution
 
-# Nothing of these is a coroutine; to ask asyncio takes longer than to call a short function.
+# Nothing of these is a coroutine; to ask takes longer than to call a short function.
 _PLAIN_TYPES = frozenset({type(None), bool, int, float, str, bytes, list, tuple, dict})
 
 
@@ -95,10 +96,10 @@ class JobBase(RQJob):
         if not name or self._instance:
             return super().func
         module, _, attribute = name.rpartition(".")
-        try:  # RQ's own way takes four times as long for a module that is imported already
+        try:  # the usual way takes four times as long for a module that is imported already
             return getattr(sys.modules[module], attribute)
         except (KeyError, AttributeError):
-            return import_attribute(name)
+            return find_callable(name)
 
     def _execute(self) -> Any:
         # As RQ's, which imports the function twice for each execution.
@@ -108,8 +109,8 @@ class JobBase(RQJob):
         if not function:
             raise ValueError("Cannot execute job: function is None")
         result = function(*self.args, **self.kwargs)
-        if type(result) not in _PLAIN_TYPES and asyncio.iscoroutine(result):
-            result = asyncio.run(result)
+        if type(result) not in _PLAIN_TYPES:
+            result = run_to_end(result)
         self.note_result(result)
         return result
 
@@ -163,6 +164,12 @@ class _StandIn:
     def get_status(self, refresh: bool = True) -> JobStatus:
         """It must not be queued."""
         return JobStatus.DEFERRED
+
+
+def run_to_end(result: Any) -> Any:
+    """Return what a call results in: of a coroutine what it returns at its end. Blocks for that."""
+    # Not `asyncio.iscoroutine`, which takes generators for coroutines before Python 3.12.
+    return asyncio.run(result) if isinstance(result, Coroutine) else result
 
 
 class QueueBase(RQQueue):

@@ -7,9 +7,6 @@ What it says to the server may be said twice, so a server that is away for a mom
 
 from __future__ import annotations
 
-import asyncio
-import importlib
-import inspect
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +16,7 @@ from typing import Any
 
 from rq.job import Retry
 
+from flowq.callables import find_callable
 from flowq.errors import UsageError
 from flowq.expressions import decide, evaluate, find_references, write
 from flowq.plan import Expansion, Nested
@@ -30,6 +28,7 @@ from flowq.runtime.lookups import read_jobs, read_statuses
 from flowq.runtime.masking import Mask
 from flowq.runtime.outcomes import get_result
 from flowq.runtime.patience import patiently
+from flowq.runtime.rq import run_to_end
 from flowq.runtime.wire import check_format, from_wire
 
 _SCALARS = frozenset({type(None), bool, int, float, str})
@@ -86,8 +85,7 @@ class _Performance:
         if "shell" in work:
             return shell.run(work["shell"], self._value, self.mask, self.job.timeout)
         with self.mask.output():
-            result = _import(work["call"])(**arguments)
-            return asyncio.run(result) if inspect.iscoroutine(result) else result
+            return run_to_end(find_callable(work["call"])(**arguments))
 
     # Before and after ----------------------------------------------------------------------------
 
@@ -183,12 +181,3 @@ class _Performance:
 def _as_variable(name: str, value: Any) -> str:
     """Return a value as a variable of the environment has it."""
     return str(value) if type(value) in _SCALARS else write(value, f"env.{name}")
-
-
-def _import(call: str) -> Any:
-    """Return what `call` names. RQ's own import would hide why a module cannot be imported."""
-    module, _, path = call.partition(":")
-    found: Any = importlib.import_module(module)
-    for part in path.split("."):
-        found = getattr(found, part)
-    return found

@@ -16,9 +16,9 @@ from rq.defaults import DEFAULT_LOGGING_DATE_FORMAT, DEFAULT_LOGGING_FORMAT
 from rq.job import Job as RQJob
 from rq.logutils import setup_loghandlers
 from rq.queue import Queue as RQQueue
-from rq.utils import import_attribute
 from rq.worker.base import DequeueStrategy, WorkerStatus
 
+from flowq.callables import NameMissing, NotCallable, find_callable
 from flowq.errors import UsageError
 from flowq.runtime import keys
 from flowq.runtime.job import Job
@@ -317,8 +317,8 @@ def _ours(given: Any, theirs: type, ours: type) -> Any:
 
 def _import(name: str) -> Any:
     try:
-        return import_attribute(name)
-    except ValueError:
+        return find_callable(name)
+    except (NameMissing, NotCallable, ModuleNotFoundError):
         raise UsageError(
             f"there is no {name} to import; say package.module.Name, of a module on the path"
         ) from None

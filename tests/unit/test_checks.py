@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import re
 from collections.abc import Callable, Mapping
 
 import pytest
 
+from flowq.callables import find_callable
 from flowq.checks import MAX_NAME_LENGTH, RULE_BY_CODE, check, check_calls
 from flowq.errors import Problem, Where
 from flowq.graph import build_graph
@@ -226,26 +226,22 @@ def _anything(**kwargs: object) -> None: ...
 def _by_position(path: str, /, size: int = 1) -> None: ...
 
 
-_FUNCTIONS: Mapping[str, object] = {
+_FUNCTIONS: Mapping[str, Callable[..., object]] = {
     "tasks:thumbnail": _thumbnail,
     "tasks:anything": _anything,
     "tasks:by_position": _by_position,
     "tasks:partial": functools.partial(_thumbnail, "a.jpg"),
-    "tasks:constant": 3,
     "tasks:builtin": print,
 }
 
 
 def _calls(
-    call: str, with_: Mapping[str, object], find: Callable[[str], object] = _FUNCTIONS.__getitem__
+    call: str,
+    with_: Mapping[str, object],
+    find: Callable[[str], Callable[..., object]] = _FUNCTIONS.__getitem__,
 ) -> list[Problem]:
     workflow = _flow(JobSpec("job", call, with_))
     return check_calls(workflow, build_graph(workflow), find)
-
-
-def _import(call: str) -> object:
-    module, _, name = call.partition(":")
-    return getattr(importlib.import_module(module), name)
 
 
 @pytest.mark.parametrize(
@@ -263,14 +259,14 @@ def test_arguments_that_fit_are_no_problem(call: str, with_: Mapping[str, object
 
 
 def test_a_module_that_does_not_exist_is_named() -> None:
-    problem = _only(_calls("no_such_module_here:f", {}, _import), "FQ501")
+    problem = _only(_calls("no_such_module_here:f", {}, find_callable), "FQ501")
 
     assert "no_such_module_here" in problem.message
     assert "current folder" in problem.hint
 
 
 def test_a_function_that_does_not_exist_gets_the_nearest_name() -> None:
-    problem = _only(_calls("textwrap:indnt", {}, _import), "FQ501")
+    problem = _only(_calls("textwrap:indnt", {}, find_callable), "FQ501")
 
     assert "indnt" in problem.message
     assert "indent" in problem.hint
@@ -296,7 +292,7 @@ def test_a_module_is_imported_once_for_all_jobs_that_call_it() -> None:
 
 
 def test_what_is_no_function_cannot_be_called() -> None:
-    assert "type int" in _only(_calls("tasks:constant", {}), "FQ502").message
+    assert "type float" in _only(_calls("math:pi", {}, find_callable), "FQ502").message
 
 
 def test_an_unknown_argument_gets_the_nearest_name() -> None:

@@ -1,0 +1,123 @@
+"""Functions and their names: what a name stands for, and which functions have one.
+
+Checks, workers and the decorators ask here, so that what one of them accepts the others can call.
+"""
+
+from __future__ import annotations
+
+import builtins
+import functools
+import importlib
+import inspect
+import re
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+CALL = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*(?:\.[^\W\d]\w*)*")
+"""How a function is named: `package.module:function`, with a class before the dot if it has one."""
+
+_MAIN_MODULES = ("__main__", "__mp_main__")
+"""The second is what `multiprocessing` calls the first in a spawned child."""
+
+
+class NameMissing(AttributeError):
+    """A module was imported, and has nothing of that name."""
+
+
+class NotCallable(TypeError):
+    """A name stands for something that is no function. `kind`: the name of its type."""
+
+    def __init__(self, name: str, kind: str) -> None:
+        super().__init__(f"{name} is of type {kind}, which cannot be called")
+        self.kind = kind
+
+
+# From a name to a function -----------------------------------------------------------------------
+
+
+def find_callable(name: str) -> Callable[..., Any]:
+    """Return what a name stands for: `package.module:path`, or `package.module.path` as with RQ.
+
+    The path leads through classes and objects to anything that can be called. Without a colon the
+    longest beginning that is a module is meant, and a name without a dot is one of the builtins.
+    Errors: NameMissing, NotCallable, and whatever the module raises when it is imported.
+    """
+    module, colon, path = name.partition(":")
+    if colon:
+        found: Any = importlib.import_module(module)
+        parts = path.split(".")
+    else:
+        found, parts = _find_module(name.split("."))
+    for part in parts:
+        try:
+            found = getattr(found, part)
+        except AttributeError as error:
+            text = _explain_path(".".join(parts)) or (str(error), "")
+            raise NameMissing(": ".join(filter(None, text)), name=part, obj=found) from None
+    if not callable(found):
+        raise NotCallable(name, type(found).__name__)
+    return found  # type: ignore[no-any-return]
+
+
+def _find_module(names: list[str]) -> tuple[ModuleType, list[str]]:
+    """Import the longest beginning that is a module; return it, and the names behind it."""
+    for count in range(len(names) - 1, 0, -1):
+        module = ".".join(names[:count])
+        try:
+            return importlib.import_module(module), names[count:]
+        except ModuleNotFoundError as error:
+            is_shorter = error.name is not None and f"{module}.".startswith(f"{error.name}.")
+            if count == 1 or not is_shorter:  # or it is something else that the module misses
+                raise
+    return builtins, names
+
+
+def is_generator_function(function: Callable[..., Any]) -> bool:
+    """Whether a call of it executes none of its body."""
+    is_plain = inspect.isroutine(function) or isinstance(function, functools.partial)
+    body = function if is_plain else getattr(function, "__call__", None)  # noqa: B004 - the method
+    return inspect.isgeneratorfunction(body) or inspect.isasyncgenfunction(body)
+
+
+# From a function to its name ---------------------------------------------------------------------
+
+
+def name_call(function: Any) -> str:
+    """Return the name under which workers import a function: `package.module:function`."""
+    owner = getattr(function, "__self__", None)
+    if inspect.ismethod(function) and isinstance(owner, type):  # it may be that of a base class
+        return f"{owner.__module__}:{owner.__qualname__}.{function.__name__}"
+    return f"{function.__module__}:{function.__qualname__}"
+
+
+def explain_unimportable(function: Any) -> tuple[str, str] | None:
+    """Return why workers could not import a function, and what to do; None when they can.
+
+    Only its name is looked at; whether the module has it is seen when it is imported.
+    """
+    module = getattr(function, "__module__", None)
+    path = getattr(function, "__qualname__", None)
+    if module is None or path is None:
+        return f"{function!r} has no name in a module", _DEFINE
+    if inspect.ismethod(function) and not isinstance(function.__self__, type):
+        reason = f"{path} belongs to one object, which workers do not have"
+        return reason, "write a function that makes the object, or a class method"
+    if unusable := _explain_path(path):
+        return unusable
+    if module in _MAIN_MODULES:
+        reason = f"{path} is defined in the script that was started, and workers would look for it"
+        return f"{reason} in their own", "move it to a module beside the script and import it"
+    return None
+
+
+def _explain_path(path: str) -> tuple[str, str] | None:
+    if path.endswith("<lambda>"):
+        return "a lambda has no name that workers could import", _DEFINE
+    if "<locals>" in path:
+        outer, _, inner = path.rpartition(".<locals>.")
+        return f"{inner} is defined inside of {outer}, where workers cannot import it", _DEFINE
+    return None
+
+
+_DEFINE = "write it with `def` at the top level of a module"
