@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import ConnectionError as ConnectionLost
@@ -26,7 +26,8 @@ from flowq.runtime import approvals, facts, outcomes, outputs, retrying, runs
 from flowq.runtime.explain import Explanation, Reason, explain, find_hold
 from flowq.runtime.listeners import count_left_alone, find_unattended
 from flowq.runtime.maintenance import Finding, examine, tidy
-from flowq.runtime.outcomes import Failure
+from flowq.runtime.outcomes import Failure, JobView
+from flowq.runtime.outputs import KeptOutputs
 from flowq.runtime.wip import list_executing
 from flowq.server.connection import explain as explain_trouble
 from flowq.server.url import hide_password
@@ -41,6 +42,8 @@ __all__ = [
     "Failure",
     "Finding",
     "JobFacts",
+    "JobView",
+    "KeptOutputs",
     "Run",
     "RunRecord",
     "Unloadable",
@@ -55,6 +58,7 @@ __all__ = [
 ]
 
 POLL_S = 0.5
+OUTPUTS_POLL_S = 0.02
 PATIENCE_S = 15.0
 """How long a server that went away is waited for while a run is followed."""
 
@@ -177,6 +181,36 @@ class Run:
         ids = [i for i, name in name_by_id.items() if wanted is None or name in wanted]
         results = outcomes.get_results(ids, self.connection, instead=Unloadable.of)
         return {name_by_id[job_id]: value for job_id, value in results.items()}
+
+    def views(self, names: Iterable[str] | None = None) -> dict[str, JobView]:
+        """Return what commands show of the jobs that have ended, by name; loads no values.
+
+        A view is JSON, and marks what is cut or cannot be JSON (`flowq.runtime.views`).
+        """
+        wanted = None if names is None else set(names)
+        job_by_id = {
+            job.job_id: job
+            for job in self.status().jobs.values()
+            if job.state in ENDED and (wanted is None or job.name in wanted)
+        }
+        views: dict[str, JobView] = {}
+        for job_id, view in outcomes.read_views(job_by_id, self.connection).items():
+            job = job_by_id[job_id]
+            views[job.name] = view if job.state == "finished" else replace(view, result=None)
+        return views
+
+    def kept_outputs(self, within_s: float = 0) -> KeptOutputs:
+        """Return what commands show of the outputs; loads no values.
+
+        Blocks: up to `within_s` while a job of a worker that listens is to evaluate them.
+        """
+        deadline = time.monotonic() + within_s
+        while True:
+            kept = outputs.read_kept_outputs(self.run_id, self.connection)
+            is_late = time.monotonic() > deadline
+            if not kept.is_pending or is_late or find_unattended([kept.queue], self.connection):
+                return kept
+            time.sleep(OUTPUTS_POLL_S)
 
     def outputs(self, instead: Callable[[str, Exception], Any] | None = None) -> dict[str, Any]:
         """Return what the workflow declares as its `outputs`, by name, once the run has ended.

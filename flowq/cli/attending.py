@@ -110,7 +110,7 @@ def _finish(
     code = exit_code(status)
     try:
         if wishes.is_json:
-            streams.write(reporting.run_json(run, status), out)
+            streams.write(reporting.run_json(run, status, run.kept_outputs()), out)
     except BrokenPipeError:
         streams.discard(out)
     except OutputLost as lost:

@@ -21,6 +21,9 @@ from flowq.status import ENDED, Event, JobStatus, RunStatus
 POLL_S = 0.25
 """How soon Ctrl-C is seen to, at the latest."""
 
+OUTPUTS_S = 10.0
+"""How long the outputs of a run that has ended are waited for."""
+
 REMIND_S = 30.0
 
 MAX_STUCK = 5
@@ -56,6 +59,7 @@ def follow(
         if interrupts.first is not None and not is_canceling:
             is_canceling = True
             _cancel(run, status, display, interrupts.first)
+    run.kept_outputs(OUTPUTS_S)
     return status
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from flowq.cli import display, logs, streams
 from flowq.cli.place import Place
 from flowq.cli.streams import Stream
-from flowq.client import Run
+from flowq.client import KeptOutputs, Run
 from flowq.render.groups import by_declaration
 from flowq.render.json import run_document, write_json
 from flowq.render.summary import MAX_FAILURES, MAX_OUTPUT_LINES, FailedJob, Report, summary
@@ -17,36 +17,24 @@ from flowq.status import RunStatus
 
 def make_report(run: Run, status: RunStatus, place: Place) -> Report:
     """Return what there is to say about a run that has ended."""
-    outputs, unknown = read_outputs(run, status)
+    kept = run.kept_outputs()
     return Report(
         status=status,
-        results={} if outputs or unknown else _last_results(run, status),
-        outputs=outputs,
-        unknown=unknown,
+        results={} if kept.views or kept.errors else _last_results(run, status),
+        outputs=kept.views,
+        unknown=kept.errors,
         failed=_failed(run, status),
         show_command=place.hint(f"show {run.run_id} JOB"),
     )
 
 
-def read_outputs(run: Run, status: RunStatus) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return the outputs of an ended run by name, and why others have no value."""
-    unknown: dict[str, str] = {}
-    if not status.is_ended:
-        return {}, unknown
-
-    def note(name: str, error: Exception) -> None:
-        unknown[name] = str(error)
-
-    found = run.outputs(instead=note)
-    return {name: value for name, value in found.items() if name not in unknown}, unknown
-
-
 def _last_results(run: Run, status: RunStatus) -> Mapping[str, Any]:
-    """Return the results of the declarations that nothing comes after; a group's as a list."""
+    """Return views of the results of what nothing comes after; a group's as a list."""
     last = {name for name, facts in run.facts(status).items() if facts.is_last}
     declared = by_declaration(status).values()
     shown = [each for each in declared if last.issuperset(job.name for job in each.items)]
-    results = run.results([job.name for each in shown for job in each.items])
+    views = run.views([job.name for each in shown for job in each.items])
+    results = {name: view.result for name, view in views.items()}
     return {
         each.name: [results.get(job.name) for job in each.items]
         if each.is_group
@@ -78,7 +66,8 @@ def write_summary(report: Report, stream: Stream) -> None:
     display.tell(lines, stream)
 
 
-def run_json(run: Run, status: RunStatus) -> str:
+def run_json(run: Run, status: RunStatus, kept: KeptOutputs) -> str:
     """Return the one JSON object of a run; an output that has no value is null there."""
-    outputs, unknown = read_outputs(run, status)
-    return write_json(run_document(status, run.results(), {**outputs, **dict.fromkeys(unknown)}))
+    results = {name: view.result for name, view in run.views().items()}
+    outputs = {**kept.views, **dict.fromkeys(kept.errors)}
+    return write_json(run_document(status, results, outputs))

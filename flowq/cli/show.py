@@ -88,10 +88,12 @@ def _job(run: Run, name: str) -> Iterator[Line]:
     status = run.status()
     job = _find_job(run, status, name)
     failure = run.failures([name]).get(name)
+    view = run.views([name]).get(name, client.JobView())
     details = JobDetails(
         job,
         facts=run.facts(status).get(name),
-        result=run.results([name]).get(name),
+        result=view.result,
+        arguments=view.arguments,
         traceback=failure.traceback if failure else "",
         output=logs.read_last(job.job_id),
     )

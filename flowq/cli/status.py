@@ -31,15 +31,15 @@ def command(run_id: str, redis_url: str | None, as_json: bool, verbose: bool) ->
     with streams.result_stream(as_json) as out, opened(redis_url) as place:
         run = client.get_run(run_id, place.connection)
         status = run.status()
-        outputs, unknown = reporting.read_outputs(run, status)
+        kept = run.kept_outputs()
         if as_json:
-            streams.write(reporting.run_json(run, status), out)
-            for name, why in unknown.items():
+            streams.write(reporting.run_json(run, status, kept), out)
+            for name, why in kept.errors.items():
                 streams.note(f"flowq: output {name} has no value: {why}")
             return
         width, unicode = display.width_of(out), streams.can_show(out)
         display.tell(progress(status, datetime.now(UTC), width, unicode=unicode), out)
-        ended = Report(status, outputs=outputs, unknown=unknown)
+        ended = Report(status, outputs=kept.views, unknown=kept.errors)
         display.tell(list(results(ended, width, unicode=unicode)), out)
         if status.is_ended and status.state != "succeeded":
             streams.write(f"\nwhy: {place.hint(f'show {run_id}')}\n", sys.stdout)

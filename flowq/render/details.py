@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import pprint
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from flowq.render.lines import STYLE_BY_STATE, Line, format_duration, printable
+from flowq.render.lines import STYLE_BY_STATE, Line, format_duration, printable, shortened
 from flowq.render.marks import find_mark
 from flowq.render.tables import local_time
+from flowq.runtime.views import to_printable
 from flowq.status import JobFacts, JobStatus, RunRecord
+
+MAX_ARGUMENT = 1000
+"""Characters of an argument that are shown."""
 
 
 @dataclass(frozen=True, slots=True)
 class JobDetails:
-    """A job of a run. Shape: `output` has all that is left of what it printed, by line."""
+    """A job of a run.
+
+    Shape: `result` and `arguments` (by name) are views (`flowq.runtime.views`); `output` has all
+    that is left of what it printed, by line.
+    """
 
     status: JobStatus
     facts: JobFacts | None = None
     result: Any = None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
     traceback: str = ""
     output: Sequence[str] = ()
 
@@ -46,6 +55,9 @@ def job_details(details: JobDetails, *, unicode: bool = True) -> Iterator[Line]:
     yield from _field("worker", job.worker)
     yield from _field("started", local_time(job.started_at) if job.started_at else "")
     yield from _field("took", "" if job.duration_s is None else format_duration(job.duration_s))
+    if details.arguments:
+        lines = [f"{name} = {_brief(view)}" for name, view in details.arguments.items()]
+        yield from _section("arguments", lines)
     yield from _section("traceback", details.traceback.rstrip().splitlines())
     yield from _section("output", details.output)
     if job.state == "finished":
@@ -64,8 +76,9 @@ def _section(name: str, lines: Sequence[str]) -> Iterator[Line]:
         yield from (((f"  {printable(line)}", ""),) for line in lines)
 
 
-def _pretty(value: Any) -> list[str]:
-    try:
-        return pprint.pformat(value, width=100).splitlines()
-    except Exception as error:  # noqa: BLE001 - a user's __repr__ may raise anything
-        return [f"<unprintable: {type(error).__name__}>"]
+def _pretty(view: Any) -> list[str]:
+    return pprint.pformat(to_printable(view), width=100, sort_dicts=False).splitlines()
+
+
+def _brief(view: Any) -> str:
+    return shortened(repr(to_printable(view)), MAX_ARGUMENT)

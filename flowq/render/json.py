@@ -1,6 +1,7 @@
 """Values as JSON: for `--json`, for golden files, for whoever reads along.
 
-What JSON has no word for is shown, not lost: it becomes `{"repr": …, "type": …}`.
+What JSON has no word for is shown, not lost: it becomes `{"repr": …, "type": …}`; with
+`"truncated": true` when the text is not all of it (`flowq.runtime.views`).
 """
 
 from __future__ import annotations
@@ -15,10 +16,8 @@ from flowq.errors import Problem
 from flowq.plan import Commit, Nested, Operation, Plan, Release
 from flowq.render.groups import Declared, by_declaration
 from flowq.render.view import View
+from flowq.runtime.views import make_view, to_document
 from flowq.status import RunStatus
-
-MAX_SHOWN_BYTES = 1024
-"""Size of a `{"repr", "type"}` in the text that is written."""
 
 
 def write_json(document: Mapping[str, Any], indent: int | None = 2) -> str:
@@ -33,9 +32,10 @@ def run_document(
 ) -> dict[str, Any]:
     """Return what `flowq run --json` prints: a contract, with these keys and no other.
 
-    Shape: `outputs` is there for an ended run whose workflow declares some. Jobs as they were
-    declared. `ids` is a list, also for a single job; a job without a
-    result has null. A group has the worst status of its items, and lists of their ids and results.
+    Shape: results and outputs are given as views (`flowq.runtime.views`). `outputs` is there for an
+    ended run whose workflow declares some. Jobs as they were declared. `ids` is a list, also for a
+    single job; a job without a result has null. A group has the worst status of its items, and
+    lists of their ids and results.
     """
     return {
         "run": status.run_id,
@@ -50,13 +50,17 @@ def run_document(
             }
             for name, declared in by_declaration(status).items()
         },
-        **({"outputs": to_json(outputs)} if outputs else {}),
+        **({"outputs": _documents(outputs)} if outputs else {}),
     }
 
 
 def _result_of(declared: Declared, result_by_name: Mapping[str, Any]) -> Any:
-    results = [to_json(result_by_name.get(job.name)) for job in declared.items]
+    results = [to_document(result_by_name.get(job.name)) for job in declared.items]
     return results if declared.is_group else next(iter(results), None)
+
+
+def _documents(views: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: to_document(view) for name, view in views.items()}
 
 
 def graph_document(view: View) -> dict[str, Any]:
@@ -141,45 +145,4 @@ _ALWAYS_SAID = (
 
 def to_json(value: Any) -> Any:
     """Return the value as JSON has it: tuples become lists, strangers `{"repr", "type"}`."""
-    try:
-        return _to_json(value)
-    except RecursionError:
-        return _shown(value)
-
-
-def _to_json(value: Any) -> Any:
-    if value is None or isinstance(value, str | bool):
-        return value
-    if isinstance(value, int) and value.bit_length() <= _MAX_INT_BITS:
-        return value
-    if isinstance(value, float) and math.isfinite(value):
-        return value
-    if isinstance(value, list | tuple):
-        return [_to_json(item) for item in value]
-    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
-        return {key: _to_json(item) for key, item in value.items()}
-    return _shown(value)
-
-
-_MAX_INT_BITS = 4096  # Python refuses to write integers of more than 4300 digits
-
-
-def _shown(value: object) -> dict[str, str]:
-    kind = type(value)
-    shown = {"repr": "", "type": _cut(f"{kind.__module__}.{kind.__qualname__}", 200)}
-    return shown | {"repr": _cut(_repr(value), MAX_SHOWN_BYTES - len(json.dumps(shown)))}
-
-
-def _repr(value: object) -> str:
-    try:
-        return repr(value)
-    except Exception as error:  # noqa: BLE001 - a user's __repr__ may raise anything
-        return f"<unprintable: {type(error).__name__}>"
-
-
-def _cut(text: str, size_bytes: int) -> str:
-    """Return as much of a text as fits, quotes not counted, once it is written as JSON."""
-    text = text[:size_bytes]
-    while len(json.dumps(text)) - 2 > size_bytes:
-        text = text[: len(text) * 9 // 10]
-    return text
+    return to_document(make_view(value, math.inf))

@@ -18,6 +18,7 @@ from flowq.render.lines import (
 )
 from flowq.render.marks import find_mark
 from flowq.render.progress import count_states
+from flowq.runtime.views import to_printable
 from flowq.status import RunStatus
 
 MAX_RESULTS = 6
@@ -40,9 +41,9 @@ class Report:
     """What is said at the end of a run.
 
     Shape: `results` by name, of the jobs that nothing comes after; `outputs` by name, of a workflow
-    that declares some, and then they are what is shown. `unknown` has the outputs that have no
-    value, and why. `show_command` is what a reader types to see all about a job, with JOB in place
-    of its name.
+    that declares some, and then they are what is shown; both are views (`flowq.runtime.views`).
+    `unknown` has the outputs that have no value, and why. `show_command` is what a reader types to
+    see all about a job, with JOB in place of its name.
     """
 
     status: RunStatus
@@ -113,7 +114,7 @@ def _unknown(name: str, why: str) -> Line:
 
 def _brief(value: Any) -> str:
     try:
-        return printable(_repr.repr(value))
+        return printable(_repr.repr(to_printable(value)))
     except Exception as error:  # noqa: BLE001 - a user's __repr__ may raise anything
         return f"<unprintable: {type(error).__name__}>"
 

@@ -23,6 +23,7 @@ from flowq.runtime.blockers import Blockers
 from flowq.runtime.holds import NO_HOLD, Hold
 from flowq.runtime.rq import JobBase
 from flowq.runtime.steps import finish
+from flowq.runtime.views import Shown
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -53,6 +54,7 @@ class Job(JobBase):
     name: str = ""
     group_of_items: str = ""
     """The id of the group that the job is an item of, or empty."""
+    _shown: Shown | None = None
     run_inline: Callable[[Job], None] | None = None
     """What a synchronous queue does with the job after its release."""
     has_just_ended: bool = False
@@ -103,6 +105,13 @@ class Job(JobBase):
         """How the jobs that this one waited for have ended, in the order of their addition."""
         return Blockers(self.id, self.connection, self.serializer)
 
+    @property
+    def shown(self) -> Shown:
+        """What its end keeps for those who look at the run."""
+        if self._shown is None:
+            self._shown = Shown()
+        return self._shown
+
     def adopt(self, hold: Hold) -> None:
         """Take over what a hold says about the job; the queue calls it when it enqueues."""
         self.hold = hold
@@ -139,10 +148,17 @@ class Job(JobBase):
 
     # What is kept of it ----------------------------------------------------------------------
 
+    def note_call(self) -> None:
+        """Keep what is shown of the arguments, before the function may change them."""
+        if self.run_id and self.kwargs:
+            self.shown.keep_arguments(self.kwargs)
+
     def note_result(self, result: Any) -> None:
         """Write the result while the job still runs, so that one that cannot be kept fails it."""
         if result is not None and not isinstance(result, Retry):
             self.write_result(result)
+            if self.run_id:
+                self.shown.keep_result(result)
 
     def write_result(self, value: Any) -> bytes:
         """Return the bytes that are kept of what the function has returned; one value is written
@@ -232,6 +248,8 @@ class Job(JobBase):
                 own.execute()
         else:
             super().set_status(status, pipeline)
+            if outcome and self.run_id:
+                pipeline.hset(self.key, keys.VIEW_FIELD, self.shown.at_end(outcome))
             if outcome:
                 self._settle(outcome, pipeline)
             elif self.run_id:

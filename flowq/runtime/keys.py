@@ -44,6 +44,9 @@ from rq.defaults import RQ_KEY_PREFIX
 PREFIX: str = RQ_KEY_PREFIX
 VERSION = 1
 
+VIEW_FIELD = "flowq_view"
+"""The field of a job's hash that has the view of its last end (flowq.runtime.views)."""
+
 TODO = f"{PREFIX}:flowq:{VERSION}:todo"
 WATCHED = f"{PREFIX}:flowq:{VERSION}:watched"
 FORGOTTEN = f"{PREFIX}:flowq:{VERSION}:forgotten"

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+import json
+import zlib
+from base64 import b64decode
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from rq.results import Result
 from rq.utils import as_text
 
-from flowq.errors import JobNotFound
+from flowq.runtime import keys
 from flowq.runtime.blockers import last_message
 from flowq.runtime.job import Job, get_job
+from flowq.runtime.views import NOT_KEPT, is_marked
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -32,6 +36,42 @@ class Failure:
 def get_result(job_id: str, connection: Redis) -> Any:
     """Return the result of a job; None when it has none. Errors: JobNotFound."""
     return get_job(job_id, connection).return_value()
+
+
+@dataclass(frozen=True, slots=True)
+class JobView:
+    """What is shown of a job that has ended: views (flowq.runtime.views), `arguments` by name."""
+
+    result: Any = None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read_views(job_ids: Iterable[str], connection: Redis) -> dict[str, JobView]:
+    """Return what is shown of jobs, by job id; nothing is loaded or executed.
+
+    Where no view was kept, the one of the result says so. Jobs that are gone are left out.
+    """
+    wanted = list(job_ids)
+    found: dict[str, JobView] = {}
+    for first in range(0, len(wanted), JOBS_PER_READ):
+        some = wanted[first : first + JOBS_PER_READ]
+        with connection.pipeline(transaction=False) as pipeline:
+            for job_id in some:
+                pipeline.hmget(keys.job(job_id), keys.VIEW_FIELD, "status")
+            answers = pipeline.execute()
+        for job_id, (written, status) in zip(some, answers, strict=True):
+            if written is not None:
+                found[job_id] = JobView(**_fields_of_view(json.loads(written or b"{}")))
+            elif status is not None:
+                found[job_id] = JobView(NOT_KEPT)
+    return found
+
+
+def _fields_of_view(written: Mapping[str, Any]) -> dict[str, Any]:
+    arguments = written.get("arguments")
+    # What is too large is a mark in the place of all of them.
+    named = {"…": arguments} if is_marked(arguments) else arguments or {}
+    return {"result": written.get("result"), "arguments": named}
 
 
 def get_results(
@@ -70,26 +110,36 @@ def get_results(
 
 def get_errors(job_ids: Iterable[str], connection: Redis) -> dict[str, str]:
     """Return what the jobs' tracebacks say at their end, by job id; others are left out."""
-    errors: dict[str, str] = {}
-    for job_id in job_ids:
-        result = Job(job_id, connection=connection).latest_result()
-        if result is not None and result.exc_string:
-            errors[job_id] = last_message(result.exc_string)
-    return errors
+    failures = get_failures(job_ids, connection).items()
+    return {job_id: last_message(each.traceback) for job_id, each in failures if each.traceback}
 
 
 def get_failures(job_ids: Iterable[str], connection: Redis) -> dict[str, Failure]:
-    """Return why these jobs failed, by job id; jobs that are gone are left out."""
+    """Return why these jobs failed, by job id; jobs that are gone are left out.
+
+    Nothing is loaded but the texts: RQ's way to a job and its results loads pickles as well.
+    """
+    wanted = list(job_ids)
     failures: dict[str, Failure] = {}
-    for job_id in job_ids:
-        try:
-            job = get_job(job_id, connection)
-        except JobNotFound:
-            continue
-        result = job.latest_result()
-        text = (result.exc_string or "") if result else ""
-        failures[job_id] = Failure(job_id, job.description or "", text, job.worker_name or "")
+    for first in range(0, len(wanted), JOBS_PER_READ):
+        some = wanted[first : first + JOBS_PER_READ]
+        with connection.pipeline(transaction=False) as pipeline:
+            for job_id in some:
+                pipeline.hmget(keys.job(job_id), "description", "worker_name", "origin")
+                pipeline.xrevrange(keys.results(job_id), count=1)
+            answers = pipeline.execute()
+        for job_id, fields, entries in zip(some, answers[::2], answers[1::2], strict=True):
+            description, worker, origin = (as_text(each) if each else "" for each in fields)
+            if origin:
+                text = _read_traceback(entries)
+                failures[job_id] = Failure(job_id, description, text, worker)
     return failures
+
+
+def _read_traceback(entries: Sequence[tuple[Any, Mapping[bytes, bytes]]]) -> str:
+    packed = entries[0][1].get(b"exc_string") if entries else None
+    # Source: `rq.results.Result.serialize`.
+    return zlib.decompress(b64decode(packed)).decode(errors="replace") if packed else ""
 
 
 def _restore(job_id: str, entry: tuple[Any, dict[Any, Any]], connection: Redis) -> Result:

@@ -1,28 +1,79 @@
-"""The outputs of a run: declared with its workflow, evaluated by whoever asks once it has ended."""
+"""The outputs of a run: declared with its workflow, evaluated once it has ended.
+
+The script that ends a run queues a job that is no part of it (lua/runs.lua). A child executes
+`keep_outputs`, which evaluates each output once and keeps views of them in the record of the run:
+these are what commands show. A program that asks for the values evaluates them itself.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import pickle
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from redis.exceptions import RedisError
+from rq import get_current_job
+from rq.timeouts import BaseTimeoutException
 from rq.utils import as_text
 
-from flowq.errors import RunNotFound, WrongState
+from flowq.errors import RunNotFound, UsageError, WrongState
 from flowq.expressions import evaluate, find_references
-from flowq.plan import Outputs
+from flowq.plan import Outputs, Plan
 from flowq.runtime import keys
 from flowq.runtime.lookups import read_jobs
+from flowq.runtime.patience import patiently
+from flowq.runtime.views import MAX_OUTPUT_BYTES, make_view
 from flowq.runtime.wire import from_wire, to_wire
 from flowq.status import RUN_ENDED
 
 if TYPE_CHECKING:
     from redis import Redis
+    from redis.client import Pipeline
+
+KEEP = "flowq.runtime.outputs.keep_outputs"
+
+
+@dataclass(frozen=True, slots=True)
+class KeptOutputs:
+    """The outputs of an ended run as commands show them.
+
+    Shape: `views` by name (flowq.runtime.views); `errors` has why others have no value, or none
+    yet: `is_pending` while a job on `queue` is to evaluate them.
+    """
+
+    views: Mapping[str, Any] = field(default_factory=dict)
+    errors: Mapping[str, str] = field(default_factory=dict)
+    is_pending: bool = False
+    queue: str = ""
 
 
 def write_outputs(outputs: Outputs) -> str:
     """Return the outputs as the record of a run keeps them."""
     return json.dumps(to_wire(outputs), default=repr)
+
+
+def fields_of_record(plan: Plan) -> dict[str, str]:
+    """Return what the record of a run has of its outputs, and of the job that evaluates them.
+
+    Shape: `outputs_call` is RQ's data of that job as ASCII text. Its queue is that of the job
+    `outputs_beside`, which the outputs name: what its result is made of is importable there.
+    """
+    if plan.outputs is None:
+        return {}
+    named = frozenset(plan.outputs.result_of.values())
+    used = [each.job_id for each in plan.enqueues if {each.job_id, each.group} & named]
+    beside = [*used, *(each.job_id for each in plan.enqueues), ""]
+    return {
+        "outputs": write_outputs(plan.outputs),
+        "outputs_call": pickle.dumps((KEEP, None, (plan.run_id,), {}), protocol=0).decode("ascii"),
+        "outputs_beside": beside[0],
+    }
+
+
+# For a program -----------------------------------------------------------------------------------
 
 
 def read_outputs(
@@ -43,7 +94,7 @@ def read_outputs(
         raise WrongState(
             f"run {run_id} is {as_text(state)}: its outputs are known when it has ended"
         )
-    outputs = from_wire(Outputs, json.loads(written)) if written else Outputs({})
+    outputs = _parse(written)
     values: dict[str, Any] = {}
     for name in outputs.template:
         try:
@@ -55,7 +106,105 @@ def read_outputs(
     return values
 
 
+def _parse(written: Any) -> Outputs:
+    return from_wire(Outputs, json.loads(written)) if written else Outputs({})
+
+
 def _evaluated(outputs: Outputs, name: str, connection: Redis) -> Any:
     template = outputs.template[name]
     jobs = read_jobs(find_references(template), outputs.result_of, connection)
     return evaluate(template, inputs=outputs.inputs, jobs=jobs, scope={"run": outputs.run})
+
+
+# For whoever looks -------------------------------------------------------------------------------
+
+
+def keep_outputs(run_id: str) -> None:
+    """Evaluate the outputs of a run that has ended, and keep views of them. Runs in a job.
+
+    Idempotent: what is kept for this end of the run stays, and nothing is kept once it goes on.
+    """
+    job = get_current_job()
+    if job is None:
+        raise UsageError("keep_outputs() runs inside a job only")
+    connection, end = job.connection, job.id.rpartition("-")[2]
+    fields = patiently(lambda: _read(run_id, connection))
+    if _is_wanted(fields, end):
+        written = json.dumps({"end": end, **_make_views(_parse(fields["outputs"]), connection)})
+        patiently(lambda: _keep(run_id, end, written, connection))
+
+
+_FIELDS = ("state", "outputs", "ends", "kept_outputs", "outputs_job")
+
+
+def _read(run_id: str, connection: Redis | Pipeline) -> dict[str, str]:
+    raw: Any = connection.hmget(keys.run(run_id), *_FIELDS)
+    return {name: as_text(value) if value else "" for name, value in zip(_FIELDS, raw, strict=True)}
+
+
+def _is_wanted(fields: Mapping[str, str], end: str) -> bool:
+    return fields["state"] in RUN_ENDED and fields["ends"] == end and not _is_kept(fields)
+
+
+def _is_kept(fields: Mapping[str, str]) -> bool:
+    kept = fields["kept_outputs"]
+    return bool(kept) and json.loads(kept)["end"] == fields["ends"]
+
+
+def _make_views(outputs: Outputs, connection: Redis) -> dict[str, Any]:
+    views: dict[str, Any] = {}
+    errors: dict[str, str] = {}
+    late: BaseTimeoutException | None = None
+    for name in outputs.template:
+        try:
+            if late is not None:
+                raise late
+            value = patiently(partial(_evaluated, outputs, name, connection))
+            views[name] = make_view(value, MAX_OUTPUT_BYTES)
+        except BaseTimeoutException as error:  # it comes once
+            late, errors[name] = error, f"the outputs took too long: {error}"
+        except RedisError:
+            raise
+        except Exception as error:  # noqa: BLE001 - one that has no value says why
+            errors[name] = str(error) or type(error).__name__
+    return {"views": views, "errors": errors}
+
+
+def _keep(run_id: str, end: str, written: str, connection: Redis) -> None:
+    def change(pipeline: Pipeline) -> None:
+        is_wanted = _is_wanted(_read(run_id, pipeline), end)
+        pipeline.multi()
+        if is_wanted:
+            pipeline.hset(keys.run(run_id), "kept_outputs", written)
+
+    connection.transaction(change, keys.run(run_id))
+
+
+def read_kept_outputs(run_id: str, connection: Redis) -> KeptOutputs:
+    """Return what is kept of a run's outputs. Nothing is loaded or executed.
+
+    Shape: empty for a workflow that declares none, and before the run has ended.
+    """
+    fields = _read(run_id, connection)
+    if not fields["outputs"] or fields["state"] not in RUN_ENDED:
+        return KeptOutputs()
+    if _is_kept(fields):
+        kept = json.loads(fields["kept_outputs"])
+        return KeptOutputs(kept["views"], kept["errors"])
+    names, job_id = json.loads(fields["outputs"])["template"], fields["outputs_job"]
+    if not job_id:
+        why = "a worker of an older version has ended the run, and evaluated nothing"
+        return KeptOutputs(errors=dict.fromkeys(names, why))
+    raw = connection.hmget(keys.job(job_id), "status", "origin")
+    status, queue = (as_text(each) if each else "" for each in raw)
+    if status in _UNFINISHED:
+        why = f"job {job_id} evaluates it, and is {status} on queue {queue}"
+        return KeptOutputs(errors=dict.fromkeys(names, why), is_pending=True, queue=queue)
+    if _is_kept(_read(run_id, connection)):  # meanwhile
+        return read_kept_outputs(run_id, connection)
+    how = f"has {status}" if status else "is gone"
+    why = f"job {job_id}, which was to evaluate it, {how}"
+    return KeptOutputs(errors=dict.fromkeys(names, why))
+
+
+_UNFINISHED = ("queued", "started", "scheduled", "deferred")

@@ -108,11 +108,15 @@ class JobBase(RQJob):
         function = self.func
         if not function:
             raise ValueError("Cannot execute job: function is None")
+        self.note_call()
         result = function(*self.args, **self.kwargs)
         if type(result) not in _PLAIN_TYPES:
             result = run_to_end(result)
         self.note_result(result)
         return result
+
+    def note_call(self) -> None:
+        """The function is about to be called, with `args` and `kwargs`."""
 
     def note_result(self, result: Any) -> None:
         """The function has returned this; what is raised here fails the job."""

@@ -21,7 +21,7 @@ from rq.utils import as_text, str_to_date, utcformat
 from flowq.errors import RunNotFound, WrongState
 from flowq.plan import Plan, Release
 from flowq.runtime import keys, scripts
-from flowq.runtime.outputs import write_outputs
+from flowq.runtime.outputs import fields_of_record
 from flowq.runtime.planned import add_planned, batches, declare_groups
 from flowq.runtime.steps import finish
 from flowq.status import RUN_ENDED, Event, JobStatus, RunRecord, RunStatus, fold
@@ -105,8 +105,7 @@ def _stage(plan: Plan, connection: Redis, retention_s: float, *, is_apart: bool)
     if plan.concurrency is not None:
         record["concurrency"] = plan.concurrency.group
         record["cancel_in_progress"] = "1" if plan.concurrency.cancel_in_progress else ""
-    if plan.outputs is not None:
-        record["outputs"] = write_outputs(plan.outputs)
+    record |= fields_of_record(plan)
     releases = [op.job_id for op in plan if isinstance(op, Release)]
     with connection.pipeline() as pipeline:
         pipeline.hset(keys.run(plan.run_id), mapping=record)

@@ -58,6 +58,7 @@ class _Performance:
     work: Mapping[str, Any]
 
     def run(self) -> Any:
+        self.job.shown.hide = self.mask.hide
         with self.mask.errors():
             if not self._may_run():
                 return None
@@ -79,6 +80,8 @@ class _Performance:
         arguments = work.get("kwargs", {})
         if work.get("live"):
             arguments = self._value(arguments)
+        if arguments:
+            self.job.shown.keep_arguments(arguments)
         if "nested" in work:
             nested = from_wire(Nested, work["nested"])
             return patiently(lambda: start(self.job, nested, arguments))

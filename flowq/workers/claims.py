@@ -30,7 +30,8 @@ class End(NamedTuple):
     "conclude" RQ's own code in a child, "later" the same when the server answers again, "done" it
     has been written already, "lost" somebody else ended it, "died" the supervisor says so.
     Units: instants in epoch seconds; `ttl` as the script takes it. `field` and `value` are what the
-    result entry holds. `is_spent`: the child must not get another job.
+    result entry holds, `view` what is shown of the job. `is_spent`: the child must not get another
+    job.
     """
 
     number: int
@@ -43,6 +44,7 @@ class End(NamedTuple):
     value: str = ""
     generation: int = 0
     is_spent: bool = False
+    view: str = ""
 
     @property
     def error(self) -> str:

@@ -19,6 +19,7 @@ from rq.utils import as_text
 
 from flowq.errors import FlowqError, ServerUnavailable, UsageError
 from flowq.runtime import keys
+from flowq.runtime.outputs import read_kept_outputs
 from flowq.runtime.patience import patiently
 from flowq.server.connection import make_client
 from flowq.status import RUN_ENDED
@@ -93,16 +94,19 @@ class RunEnd:
     """The end of a run, looked at not too often."""
 
     def __init__(self, run_id: str, connection: Redis) -> None:
-        self._key = keys.run(run_id)
+        self._run_id = run_id
         self._connection = connection
 
     def has_come(self) -> bool:
-        """Whether the run has ended, or is gone; nobody can tell while the server is away."""
+        """Whether the run has ended with its outputs kept, or is gone; nobody can tell while the
+        server is away."""
         try:
-            state: Any = self._connection.hget(self._key, "state")
+            state: Any = self._connection.hget(keys.run(self._run_id), "state")
+            if state is not None and as_text(state) not in RUN_ENDED:
+                return False
+            return not read_kept_outputs(self._run_id, self._connection).is_pending
         except UNREACHABLE:
             return False
-        return state is None or as_text(state) in RUN_ENDED
 
 
 def start(

@@ -132,6 +132,8 @@ class Ledger:
         arguments.append(len(ends))
         for claim, end in ends:
             arguments += (_describe(claim, end), claim.queue, end.value)
+            if end.view:
+                arguments.append(end.view)
         return arguments
 
     def _new_base(self) -> str:
@@ -286,7 +288,7 @@ def _describe(claim: Claim, end: End) -> str:
     return (
         f"{claim.job_id} {claim.execution_id} {end.status} {_describe_instant(end.started_at)} "
         f"{_describe_instant(end.ended_at)} {end.ttl or '-'} {end.field or '-'} {end.generation} "
-        f"{RESULT_NUMBER[end.status]} {claim.marks}"
+        f"{RESULT_NUMBER[end.status]} {claim.marks}{'v' if end.view else ''}"
     )
 
 

@@ -261,6 +261,7 @@ class Bench:
             "" if value is None else "return_value",
             "" if value is None else b64encode(job.write_result(value)).decode(),
             job.generation,
+            view=job.shown.at_end("finished") if job.run_id else "",
         )
 
     def _failure(self, task: Task, job: Job, exc_info: ExcInfo, started_at: float) -> End:
@@ -288,7 +289,7 @@ class Bench:
             how="conclude" if is_for_rq else "turn",
             ttl="" if job.failure_ttl is None else str(job.failure_ttl),
             generation=job.generation,
-        )
+        )._replace(view=job.shown.at_end("failed") if job.run_id else "")
 
     def _tidy(self) -> None:
         try:
@@ -317,6 +318,7 @@ class Bench:
         if not self._is_ours(task, connection):
             return end._replace(how="lost")
         job = self._make_restorer(connection).restore(task)
+        job.shown.ended = end.view
         job.started_at = datetime.fromtimestamp(end.started_at, UTC)
         job.ended_at = datetime.fromtimestamp(end.ended_at, UTC)
         worker = self._rq_worker(connection)

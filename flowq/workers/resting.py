@@ -107,14 +107,19 @@ def _wait(wire: Wire, told: dict[str, Any]) -> bool:
     until = time.monotonic() + LONGEST_S
     block_ms = str(int(LOOK_S * 1000))
     while time.monotonic() < until:
-        state = wire.ask("HGET", told["run"], "state")
-        if state is None or state in ENDED:
+        if _is_over(wire, told):
             return False
         if _has_work(wire, told):
             return True
         if wire.ask("XREAD", "COUNT", "1", "BLOCK", block_ms, "STREAMS", told["events"], last):
-            return wire.ask("HGET", told["run"], "state") not in (None, *ENDED)
+            return not _is_over(wire, told)
     return True
+
+
+def _is_over(wire: Wire, told: dict[str, Any]) -> bool:
+    """Whether the run is gone, or has ended and left no job to evaluate its outputs."""
+    state = wire.ask("HGET", told["run"], "state")
+    return state is None or (state in ENDED and not wire.ask("LLEN", told["queue"]))
 
 
 def _has_work(wire: Wire, told: dict[str, Any]) -> bool:

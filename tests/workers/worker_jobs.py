@@ -35,6 +35,14 @@ def fail(text: str = "no") -> None:
     raise ValueError(text)
 
 
+def fail_at_first(path: str, value: Any) -> Any:
+    """Raise, unless it did so before."""
+    if not Path(path).exists():
+        Path(path).touch()
+        raise ValueError("not yet")
+    return value
+
+
 def sleep(seconds: float) -> float:
     """Take that long."""
     time.sleep(seconds)

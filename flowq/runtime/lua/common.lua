@@ -22,6 +22,7 @@
 --   flowq_retries  how many retries it was declared with, for when its run is retried
 --   flowq_run, flowq_name    the run that it belongs to, and its name there
 --   flowq_queue    the queue that was declared for it, when its run has one of its own (`origin`)
+--   flowq_view     what is shown of its last end (flowq/runtime/views.py), in a run
 --   and those of groups.lua and nested.lua
 --
 -- A future's hash: state, policy (wait|skip|run), if_empty (run|skip), total, pending, bad, lost
@@ -32,6 +33,7 @@
 -- It is undecided up to `released`. `met`: only RQ's own depends_on, a slot or an approval holds it.
 
 local PREFIX, NOW, TS, OURS, TODO -- of the call
+local WEEK_S = 604800
 local UNDECIDED = { open = true, releasing = true, released = true }
 local CALLED_OFF = { canceled = true, skipped = true, passed = true, deleted = true, expired = true }
 local NOT_STARTED = { deferred = true, queued = true, scheduled = true, ready_to_enqueue = true }

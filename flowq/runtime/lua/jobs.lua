@@ -1,6 +1,5 @@
 -- jobs.lua: queues a job once nothing holds it, and calls off one that never ran. It takes no ARGV.
 
-local WEEK_S = 604800
 
 -- RQ's rule for depends_on: a deleted dependency is met, a failed one when failures are allowed.
 local function unmet_dependencies(dependency_ids, allow_failures)

@@ -54,6 +54,8 @@ function run_steps.purge(run)
   if redis.call('EXISTS', OURS .. 'jobs:' .. run) == 1 then return false end
   if not group_steps.forget_all_of(run) then return false end
   forget_queue(redis.call('HGET', key, 'queue'))
+  local outputs_job = redis.call('HGET', key, 'outputs_job')
+  if outputs_job then forget(outputs_job) end
   redis.call('DEL', key, OURS .. 'futures:' .. run, OURS .. 'events:' .. run,
     OURS .. 'again:' .. run, OURS .. 'order:' .. run, OURS .. 'gone:' .. run, keys.loose(run))
   for _, index in ipairs({ 'runs', 'staged', 'ended', 'watched' }) do

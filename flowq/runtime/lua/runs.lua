@@ -47,15 +47,30 @@ function runs.list_queue(run)
   if queue then redis.call('SADD', PREFIX .. ':queues', PREFIX .. ':queue:' .. queue) end
 end
 
+-- A job that is no part of the run evaluates its outputs (flowq/runtime/outputs.py), on the queue of
+-- the job `beside`. The number behind its id says which end of the run it is for: a retry ends the run
+-- once more.
+local function ask_for_outputs(run, key, call, beside)
+  local queue = redis.call('HGET', keys.job(beside), 'origin') or 'default'
+  local id = 'flowq-outputs-' .. run .. '-' .. redis.call('HINCRBY', key, 'ends', 1)
+  redis.call('HSET', key, 'outputs_job', id)
+  redis.call('HSET', keys.job(id), 'status', 'queued', 'origin', queue, 'data', call,
+    'description', 'outputs of run ' .. run, 'created_at', NOW, 'enqueued_at', NOW,
+    'timeout', 300, 'result_ttl', 0, 'failure_ttl', WEEK_S)
+  redis.call('LPUSH', PREFIX .. ':queue:' .. queue, id) -- somebody waits for them
+end
+
 local function end_if_done(run)
   local key = keys.run(run)
-  local fields = redis.call('HMGET', key, 'left', 'bad', 'state', 'canceling', 'retention_s', 'queue')
+  local fields = redis.call('HMGET', key, 'left', 'bad', 'state', 'canceling', 'retention_s', 'queue',
+    'outputs_call', 'outputs_beside')
   if fields[3] ~= 'running' or int(fields[1]) > 0 then return end
   local state = int(fields[2]) > 0 and (fields[4] and 'canceled' or 'failed') or 'succeeded'
   redis.call('HSET', key, 'state', state, 'ended_at', NOW)
   runs.log(run, '', '', state)
   redis.call('ZADD', OURS .. 'ended', TS + int(fields[5]), run)
   if fields[6] then redis.call('SREM', PREFIX .. ':queues', PREFIX .. ':queue:' .. fields[6]) end
+  if fields[7] then ask_for_outputs(run, key, fields[7], fields[8]) end
   runs.leave_concurrency(run)
 end
 

@@ -11,8 +11,9 @@
 --          one line of words, "-" for what is empty: job, execution, status (finished|failed),
 --          started_at (as RQ writes it), the same in epoch seconds, ended_at in both ways,
 --          ttl (-1 for ever),
---          field of the result, generation, kind of the result (RQ's number), marks of its claim
---          queue   value of the result
+--          field of the result, generation, kind of the result (RQ's number), marks of its claim,
+--          with a "v" when there is a view
+--          queue   value of the result   view, if there is one
 -- Returns {answers, claims, held, suspended, more}:
 --   answers    for each end "ok", "lost" (the execution was taken from us: nothing is written) or
 --              "conclude" (jobs depend on it: RQ's own code has to end it, nothing is written)

@@ -12,6 +12,7 @@ local function take_end()
     started_at = started_at, ended_at = ended_at, started_ts = started_ts, ended_ts = ended_ts,
     ttl = ttl, field = field, value = turns.take(), generation = generation, result = result,
     marks = marks, key = keys.job(id), member = id .. ':' .. execution }
+  e.view = string.find(marks, 'v', 1, true) and turns.take() or ''
   local wip = PREFIX .. ':wip:' .. e.queue
   local group = ends_by_wip[wip] or { ends = {}, members = {} }
   ends_by_wip[wip] = group
@@ -77,7 +78,10 @@ end
 -- Writes the end into the job's hash; returns what settling has to know, false when it concerns nobody.
 local function write_end(e, f)
   local is_tracked = (f[3] or f[5] or f[6]) and int(e.generation) >= int(f[2])
-  if is_tracked and not f[6] then -- what it counts for in a run is not known yet
+  if f[6] then
+    redis.call('HSET', e.key, 'status', e.status, 'started_at', e.started_at, 'ended_at', e.ended_at,
+      'flowq_view', e.view)
+  elseif is_tracked then -- what it counts for in a run is not known yet
     redis.call('HSET', e.key, 'status', e.status, 'started_at', e.started_at, 'ended_at', e.ended_at,
       'flowq_outcome', e.status)
   else

@@ -1,0 +1,424 @@
+"""Values as they are looked at: JSON, whole or marked as cut, made where the value is.
+
+A child writes a view of a job's arguments and of its result beside them, and one of each output of
+a run. Whoever looks at the run reads these and nothing else, so looking needs no module of users
+and executes nothing of theirs. A view is never read back as a value.
+
+What JSON has no word for, and what is too large, is marked: `{"$view": {"repr": …, "type": …}}`,
+with `"truncated": true`, and the `length` of what has one, when the text is not all of it.
+"""
+
+from __future__ import annotations
+
+import json
+import json.encoder
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from enum import Enum
+from typing import Any
+
+MAX_BYTES = 4096
+"""Of the view of one result, or of the arguments of one job."""
+
+MAX_OUTPUT_BYTES = 65_536
+"""Of the view of one output of a run."""
+
+MAX_REPR_BYTES = 1024
+"""Of the text for a value inside a view that JSON has no word for."""
+
+MARK = "$view"
+
+MAX_DEPTH = 50
+MAX_TEXT = 200
+"""Characters of a text inside of what is cut."""
+
+MAX_SIMPLE = 20
+_MAX_SIMPLE_INT = 2**63
+_CONSTANTS = {None: "null", True: "true", False: "false"}
+_MAX_INT_BITS = 4096  # Python refuses to write integers of more than 4300 digits
+
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+_quote = json.encoder.encode_basestring_ascii
+
+
+class _TooLarge(Exception):
+    """The value has no whole view of that size."""
+
+
+def write_view(
+    value: Any, max_bytes: float = MAX_BYTES, hide: Callable[[str], str] | None = None
+) -> str:
+    """Return a view of a value as text: ASCII, and at most that long.
+
+    `hide` is applied to all texts in it. Never raises what the code of users raises in here.
+    """
+    if hide is None:
+        text = _write_simple(value)
+        if text is not None and len(text) <= max_bytes:
+            return text
+    return _encode(make_view(value, max_bytes, hide))
+
+
+def _write_simple(value: Any) -> str | None:
+    """Return the view of a short value of a few scalars, in a fifth of the time; else None."""
+    kind = type(value)
+    if kind is not dict:
+        return _write_scalar(value)
+    if len(value) > MAX_SIMPLE:
+        return None
+    parts = []
+    for key, item in value.items():
+        text = _write_scalar(item)
+        if text is None or type(key) is not str or key == MARK:
+            return None
+        parts.append(f"{_quote(key)}:{text}")
+    return f"{{{','.join(parts)}}}"
+
+
+def _write_scalar(value: Any) -> str | None:
+    kind = type(value)
+    if kind is str:
+        return _quote(value) if len(value) <= MAX_BYTES else None
+    if kind is int:
+        return repr(value) if -_MAX_SIMPLE_INT < value < _MAX_SIMPLE_INT else None
+    if kind is bool or value is None:
+        return _CONSTANTS[value]
+    return repr(value) if kind is float and math.isfinite(value) else None
+
+
+def make_view(
+    value: Any, max_bytes: float = MAX_BYTES, hide: Callable[[str], str] | None = None
+) -> Any:
+    """Return a view of a value, as `json.loads` would give it."""
+    if value is None or type(value) is bool:
+        return value
+    viewer = _Viewer(max_bytes, hide)
+    try:
+        view = viewer.whole(value, 0)
+        if viewer.is_surely_short or len(_encode(view)) <= max_bytes:
+            return view
+    except BaseException:  # noqa: BLE001, S110 - too large, or what code of users raises
+        pass
+    return viewer.cut(value)
+
+
+class _Viewer:
+    """Makes one view. Units: `_left` is how many bytes more there may be, at the least."""
+
+    def __init__(self, max_bytes: float, hide: Callable[[str], str] | None) -> None:
+        self._max_bytes = self._left = max_bytes
+        self._hide = hide
+
+    @property
+    def is_surely_short(self) -> bool:
+        """Whether there is room also if every character takes the most that it can."""
+        return self._max_bytes >= 12 * (self._max_bytes - self._left)
+
+    def whole(self, value: Any, depth: int) -> Any:
+        """Return a view of all of a value. Errors: _TooLarge; whatever the code of users raises."""
+        kind = type(value)
+        if kind is str:
+            return self._text(value)
+        if kind is int or kind is float or kind is bool or value is None:
+            return self._number(value)
+        if depth > MAX_DEPTH:
+            raise _TooLarge
+        if isinstance(value, Mapping | list | tuple):
+            self._take(2)
+            if 2 * len(value) > self._left:
+                raise _TooLarge
+        if isinstance(value, Mapping):
+            found = self._mapping(value, depth)
+            if found is not None:
+                return found
+        elif isinstance(value, list | tuple):
+            return [self.whole(item, depth + 1) for item in value]
+        elif isinstance(value, str):
+            return self._text(str.__str__(value))
+        elif isinstance(value, bool | int | float):
+            return self._number(float(value) if isinstance(value, float) else int(value))
+        elif _is_numpy_scalar(value):
+            return self.whole(value.item(), depth + 1)
+        return self._stranger(value)
+
+    def _mapping(self, value: Mapping[Any, Any], depth: int) -> dict[str, Any] | None:
+        """Return a view of a mapping; None when JSON has no word for it."""
+        found: dict[str, Any] = {}
+        for key in value:
+            if not isinstance(key, str) or key == MARK:
+                return None
+            found[self._text(str.__str__(key))] = self.whole(value[key], depth + 1)
+        return found
+
+    def _take(self, size: int) -> None:
+        self._left -= size
+        if self._left < 0:
+            raise _TooLarge
+
+    def _text(self, value: str) -> str:
+        self._take(len(value) + 3)
+        return self._hide(value) if self._hide else value
+
+    def _number(self, value: float | None) -> Any:
+        self._take(2)
+        if isinstance(value, float):
+            return value if math.isfinite(value) else self._stranger(value)
+        if isinstance(value, int):
+            bits = value.bit_length()
+            self._take(bits // 3)
+            if bits > _MAX_INT_BITS:
+                raise _TooLarge
+        return value
+
+    def _stranger(self, value: Any) -> dict[str, Any]:
+        text, is_whole = _write_brief(value, MAX_REPR_BYTES, self._hide)
+        marked = self._mark(value, text, MAX_REPR_BYTES, is_whole)
+        self._take(len(marked[MARK]["repr"]))
+        return marked
+
+    def cut(self, value: Any) -> dict[str, Any]:
+        """Return a view of the beginning of a value."""
+        room = min(self._max_bytes, MAX_BYTES)
+        text, _ = _write_brief(value, room, self._hide)
+        return self._mark(value, text, room, is_whole=False)
+
+    def _mark(self, value: Any, text: str, max_bytes: float, is_whole: bool) -> dict[str, Any]:
+        kind = type(value)
+        shown: dict[str, Any] = {"repr": "", "type": f"{kind.__module__}.{kind.__qualname__}"}
+        shown["type"], _ = _cut(shown["type"], 200)
+        room = (
+            int(max_bytes) - len(_encode({MARK: shown})) - len(',"truncated":true,"length":') - 20
+        )
+        shown["repr"], fits = _cut(text, room)
+        if not (is_whole and fits):
+            shown["truncated"] = True
+            if (length := _length(value)) is not None:
+                shown["length"] = length
+        return {MARK: shown}
+
+
+def _is_numpy_scalar(value: Any) -> bool:
+    # By its name: a child that does not use numpy does not load it.
+    return type(value).__module__ == "numpy" and getattr(value, "shape", None) == ()
+
+
+def _length(value: Any) -> int | None:
+    try:
+        return len(value)
+    except Exception:  # noqa: BLE001 - the code of users; most things have no length
+        return None
+
+
+def _cut(text: str, max_bytes: int) -> tuple[str, bool]:
+    """Return as much of a text as fits, quotes not counted, and whether that is all of it."""
+    shown = text[:max_bytes]
+    while len(_encode(shown)) - 2 > max_bytes:
+        shown = shown[: len(shown) * 9 // 10]
+    return shown, len(shown) == len(text)
+
+
+# Texts -------------------------------------------------------------------------------------------
+
+
+class _Full(Exception):
+    """There is no room for more."""
+
+
+class _Brief:
+    """Writes the text of a value as far as there is room for it: as `repr`, which has no limit."""
+
+    def __init__(self, room: float, hide: Callable[[str], str] | None) -> None:
+        self._room = room
+        self._hide = hide
+        self.parts: list[str] = []
+        self.is_whole = True
+
+    def write(self, value: Any, depth: int = 0) -> None:
+        if depth > MAX_DEPTH:
+            raise _Full
+        if isinstance(value, dict):
+            self._items("{", value, "}", depth, value)
+        elif isinstance(value, list):
+            self._items("[", value, "]", depth)
+        elif isinstance(value, tuple):
+            self._items("(", value, ",)" if len(value) == 1 else ")", depth)
+        elif isinstance(value, set | frozenset) and value:
+            is_set = isinstance(value, set)
+            self._items("{" if is_set else "frozenset({", value, "}" if is_set else "})", depth)
+        elif isinstance(value, str | bytes | bytearray) and not isinstance(value, Enum):
+            self._text(value)
+        elif type(value) is int and value.bit_length() > _MAX_INT_BITS:
+            self.is_whole = False
+            self._add(f"<an int of {value.bit_length()} bits>")
+        elif _is_plain_dataclass(value):
+            self._fields(value, depth)
+        else:
+            self._add(self._hidden(_repr(value)))
+
+    def _items(
+        self,
+        begin: str,
+        items: Iterable[Any],
+        end: str,
+        depth: int,
+        value_by_key: Mapping[Any, Any] | None = None,
+    ) -> None:
+        self._add(begin)
+        for at, item in enumerate(items):
+            if at:
+                self._add(", ")
+            self.write(item, depth + 1)
+            if value_by_key is not None:
+                self._add(": ")
+                self.write(value_by_key[item], depth + 1)
+        self._add(end)
+
+    def _fields(self, value: Any, depth: int) -> None:
+        self._add(f"{type(value).__qualname__}(")
+        for at, each in enumerate(each for each in fields(value) if each.repr):
+            self._add(f"{', ' if at else ''}{each.name}=")
+            self.write(getattr(value, each.name), depth + 1)
+        self._add(")")
+
+    def _text(self, value: str | bytes | bytearray) -> None:
+        room = int(max(self._room, MAX_TEXT)) if not self.parts else MAX_TEXT
+        part = value[: 2 * room]  # more than is shown, so that no half of a secret is left
+        if isinstance(part, str):
+            part = self._hidden(part)
+        if len(value) <= room:
+            self._add(repr(part))
+        else:
+            self.is_whole = False
+            quoted = repr(part[:room])
+            self._add(f"{quoted[:-1]}…{quoted[-1]}")
+
+    def _hidden(self, text: str) -> str:
+        return self._hide(text) if self._hide else text
+
+    def _add(self, text: str) -> None:
+        self.parts.append(text)
+        self._room -= len(text)
+        if self._room < 0:
+            raise _Full
+
+
+def _is_plain_dataclass(value: Any) -> bool:
+    """Whether the text for a value is the one that its dataclass has made, which has no limit."""
+    if not is_dataclass(value) or isinstance(value, type):
+        return False
+    function = type(value).__repr__
+    code = getattr(getattr(function, "__wrapped__", function), "__code__", None)
+    return code is not None and code.co_filename == "<string>"
+
+
+def _write_brief(value: Any, room: float, hide: Callable[[str], str] | None) -> tuple[str, bool]:
+    """Return the text of a value, and whether that is all of it."""
+    brief = _Brief(room, hide)
+    try:
+        brief.write(value)
+    except (_Full, RecursionError):
+        return "".join(brief.parts), False
+    except BaseException as error:  # noqa: BLE001 - a container of users may raise anything
+        return f"<unprintable: {type(error).__name__}>", True
+    return "".join(brief.parts), brief.is_whole
+
+
+def _repr(value: object) -> str:
+    try:
+        return repr(value)
+    except BaseException as error:  # noqa: BLE001 - a user's __repr__ may raise anything
+        return f"<unprintable: {type(error).__name__}>"
+
+
+# Reading -----------------------------------------------------------------------------------------
+
+
+def to_document(view: Any) -> Any:
+    """Return a view as `--json` shows it: objects for what is marked, without the mark."""
+    if isinstance(view, list):
+        return [to_document(item) for item in view]
+    if isinstance(view, dict):
+        if (marked := _find_mark(view)) is not None:
+            return marked
+        return {key: to_document(item) for key, item in view.items()}
+    return view
+
+
+def to_printable(view: Any) -> Any:
+    """Return a view as something whose `repr` is the text for a reader."""
+    if isinstance(view, list):
+        return [to_printable(item) for item in view]
+    if isinstance(view, dict):
+        if (marked := _find_mark(view)) is not None:
+            return _Printable(marked)
+        return {key: to_printable(item) for key, item in view.items()}
+    return view
+
+
+def is_marked(view: Any) -> bool:
+    """Whether a view stands for a value that is not shown as JSON, or not whole."""
+    return isinstance(view, dict) and _find_mark(view) is not None
+
+
+def _find_mark(view: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    marked = view.get(MARK) if len(view) == 1 else None
+    return marked if isinstance(marked, dict) else None
+
+
+class _Printable:
+    def __init__(self, marked: Mapping[str, Any]) -> None:
+        self._marked = marked
+
+    def __repr__(self) -> str:
+        text = str(self._marked.get("repr", ""))
+        if not self._marked.get("truncated"):
+            return text
+        length = self._marked.get("length")
+        return f"{text}… (cut{'' if length is None else f'; its length is {length:,}'})"
+
+
+NOT_KEPT = {
+    MARK: {
+        "repr": "<not shown: a worker without views has run the job>",
+        "type": "",
+        "truncated": True,
+    }
+}
+"""Stands for the view of a result that an older version, or RQ's own job class, has left."""
+
+
+# Of a job ----------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Shown:
+    """What is shown of one execution of a job, made while it goes on.
+
+    `hide` is applied to all texts. `ended` is what another process has made of the same execution.
+    """
+
+    hide: Callable[[str], str] | None = None
+    ended: str = ""
+    _arguments: str = ""
+    _result: str = ""
+
+    def keep_arguments(self, arguments: Mapping[str, Any]) -> None:
+        """Take a view of the arguments, before the function may change them."""
+        self._arguments = write_view(arguments, hide=self.hide)
+
+    def keep_result(self, result: Any) -> None:
+        """Take a view of what the function has returned."""
+        self._result = write_view(result, hide=self.hide)
+
+    def at_end(self, outcome: str) -> str:
+        """Return what the job's hash keeps: an object with `arguments` and `result`, as text.
+
+        Shape: empty for a job that was not executed here.
+        """
+        if not (self._arguments or self._result):
+            return self.ended
+        parts = [f'"arguments":{self._arguments}'] if self._arguments else []
+        if outcome == "finished" and self._result:
+            parts.append(f'"result":{self._result}')
+        return f"{{{','.join(parts)}}}"
