@@ -14,6 +14,7 @@ from flowq.client import Run
 from flowq.errors import FlowqError
 from flowq.status import RunStatus
 from flowq.workers import serving
+from flowq.workers.reaping import reap_orphans
 
 MAX_STARTS, STARTS_WITHIN_S = 4, 60.0
 END_S = 5.0
@@ -50,6 +51,7 @@ class OwnWorkers:
 
         Errors: FlowqError when they are gone again and again; the run is canceled then.
         """
+        reap_orphans([self._process.pid])
         if status.is_ended or self._process.poll() is None:
             return
         ending = _ending(self._process.returncode)

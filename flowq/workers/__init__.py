@@ -7,7 +7,7 @@
     worker.py     what it looks like from outside         loop.py      the supervisor
     turns.py      what it says to Redis, and when
     oversight.py  takes back, stops, kills; upkeep.py     what is done now and then
-    crew.py       the children, as the supervisor knows them
+    crew.py       the children, as the supervisor knows them; reaping.py  those of a process 1
     hire.py       one of them, started by fork.py or spawn.py
     child.py      the main loop of a child; perform.py executes one job in it, that
     restoring.py  has made from its hash; environment.py  tells it its id

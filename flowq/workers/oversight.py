@@ -10,6 +10,7 @@ from flowq.workers.claims import Claim, End
 from flowq.workers.crew import Crew, died
 from flowq.workers.hire import Child, Mode
 from flowq.workers.pace import BATCH_S, Pace
+from flowq.workers.reaping import reap_orphans
 
 LOOK_S = 0.01
 """How old a child's job may get while others wait behind it."""
@@ -49,6 +50,7 @@ class Oversight:
             for child in self.crew.children:
                 self.crew.pass_on_output(child)
         self.crew.fill()
+        reap_orphans(child.process.pid for child in self.crew.children)
         return any(news)
 
     def _look_at(self, child: Child, now: float) -> bool:
