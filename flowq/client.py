@@ -16,9 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from redis.exceptions import ConnectionError as ConnectionLost
 from redis.exceptions import RedisError
-from redis.exceptions import TimeoutError as ReplyLost
 
 from flowq.errors import RunFailed, ServerUnavailable
 from flowq.plan import Plan
@@ -28,6 +26,7 @@ from flowq.runtime.listeners import count_left_alone, find_unattended
 from flowq.runtime.maintenance import Finding, examine, tidy
 from flowq.runtime.outcomes import Failure, JobView
 from flowq.runtime.outputs import KeptOutputs
+from flowq.runtime.patience import PATIENCE_S, Trouble, is_passing, is_refusal
 from flowq.runtime.wip import list_executing
 from flowq.server.connection import explain as explain_trouble
 from flowq.server.url import hide_password
@@ -59,8 +58,6 @@ __all__ = [
 
 POLL_S = 0.5
 OUTPUTS_POLL_S = 0.02
-PATIENCE_S = 15.0
-"""How long a server that went away is waited for while a run is followed."""
 
 
 def submit(
@@ -116,27 +113,35 @@ class Run:
         return (status for status, _ in self.observe(poll_s))
 
     def observe(
-        self, poll_s: float = POLL_S, while_away: Callable[[], object] | None = None
+        self,
+        poll_s: float = POLL_S,
+        while_away: Callable[[], object] | None = None,
+        trouble: Trouble | None = None,
     ) -> Iterator[tuple[RunStatus, list[Event]]]:
         """Yield what `follow` does, each time with the events that led there since the last.
 
         The first time these are all events of the run so far. `while_away` is called whenever the
-        server was not reached, and may bring it back.
+        server was not reached, and may bring it back; `trouble` is told that it cannot be used.
         Errors: RunNotFound, also when the run is removed meanwhile; those of the redis client when
-        the server is away for longer than `PATIENCE_S`; those of `while_away`.
+        the server cannot be used for longer than `PATIENCE_S`; those of `while_away`.
         """
+        trouble = trouble or Trouble(_say_nothing, _say_nothing)
         status, wait_s = runs.get_declared(self.run_id, self.connection), 0.0
         while True:
-            events = self._next_events(status.last_event_id, wait_s, while_away)
+            events = self._next_events(status.last_event_id, wait_s, while_away, trouble)
             status, wait_s = fold(status, events), poll_s
             yield status, events
             if status.is_ended:
                 return
 
     def _next_events(
-        self, after: str, wait_s: float, while_away: Callable[[], object] | None
+        self,
+        after: str,
+        wait_s: float,
+        while_away: Callable[[], object] | None,
+        trouble: Trouble,
     ) -> list[Event]:
-        """Return the events after that one; the server may be away for a while."""
+        """Return the events after that one; the server may be away, or refuse, for a while."""
         deadline: float | None = None
         while True:
             try:
@@ -144,14 +149,17 @@ class Run:
                 if wait_s and not events:
                     tidy(self.connection)
                     runs.get_record(self.run_id, self.connection)  # raises when it was removed
-            except (ConnectionLost, ReplyLost):
+            except Exception as error:
                 deadline = deadline or time.monotonic() + PATIENCE_S
-                if time.monotonic() > deadline:
+                if not is_passing(error) or time.monotonic() > deadline:
                     raise
-                if while_away is not None:
+                trouble.meet(error)
+                self.connection.connection_pool.disconnect(inuse_connections=False)
+                if while_away is not None and not is_refusal(error):
                     while_away()
                 time.sleep(wait_s or POLL_S)
             else:
+                trouble.check()
                 return events
 
     def wait(self, timeout_s: float | None = None) -> RunStatus:
@@ -310,6 +318,9 @@ class Unloadable:
     def of(cls, error: Exception) -> Unloadable:
         """Return what stands for the result whose loading raised `error`."""
         return cls(f"{type(error).__name__}: {error}")
+
+
+def _say_nothing(text: str) -> None: ...
 
 
 @contextmanager

@@ -21,7 +21,9 @@ from flowq.client import submit
 from flowq.compiling import compile_plan
 from flowq.cron import find_next
 from flowq.errors import RunNotFound, UsageError
-from flowq.runtime.runs import get_record
+from flowq.plan import Plan
+from flowq.runtime.patience import JOB_PATIENCE_S, patiently
+from flowq.runtime.runs import get_record, remove
 from flowq.runtime.wire import from_wire, to_wire
 from flowq.spec import Workflow
 
@@ -99,10 +101,15 @@ def submit_scheduled(workflow: Mapping[str, Any] | Workflow, inputs: Mapping[str
     if job is None:
         raise UsageError("submit_scheduled() runs inside a job only")
     run_id = hashlib.sha256(str(job.id).encode()).hexdigest()[:RUN_ID_LENGTH]
-    if _is_submitted(run_id, job.connection):
-        return run_id
     plan = compile_plan(from_wire(Workflow, workflow), inputs, run_id=run_id, imports=False)
-    return submit(plan, job.connection).run_id
+    patiently(lambda: _submit(plan, job.connection), JOB_PATIENCE_S, connection=job.connection)
+    return run_id
+
+
+def _submit(plan: Plan, connection: Redis) -> None:
+    if not _is_submitted(plan.run_id, connection):
+        remove(plan.run_id, connection)  # what an attempt has left that was refused half-way
+        submit(plan, connection)
 
 
 def _is_submitted(run_id: str, connection: Redis) -> bool:

@@ -18,7 +18,7 @@ import redis
 from flowq import server
 
 SETTINGS = (
-    *("FLOWQ_LOG", "FLOWQ_REDIS_URL", "FLOWQ_SERVER_IDLE", "RQ_REDIS_URL"),
+    *("FLOWQ_LOG", "FLOWQ_REDIS_URL", "FLOWQ_SERVER_IDLE", "FLOWQ_PATIENCE", "RQ_REDIS_URL"),
     *("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR"),
 )
 """Variables with which the user of this machine tells flowq or rich something."""

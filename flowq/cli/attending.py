@@ -16,6 +16,7 @@ from flowq.cli.place import Place
 from flowq.cli.streams import OutputLost, Stream
 from flowq.client import Run
 from flowq.errors import FlowqError
+from flowq.runtime.patience import patiently
 from flowq.status import RunStatus
 
 
@@ -110,7 +111,8 @@ def _finish(
     code = exit_code(status)
     try:
         if wishes.is_json:
-            streams.write(reporting.run_json(run, status, run.kept_outputs()), out)
+            document = patiently(lambda: reporting.run_json(run, status, run.kept_outputs()))
+            streams.write(document, out)
     except BrokenPipeError:
         streams.discard(out)
     except OutputLost as lost:
@@ -118,5 +120,6 @@ def _finish(
         streams.note(f"flowq: {lost}; the run {status.state}, see {again}")
         code = code or lost.exit_code
     if not (wishes.is_quiet and status.state == "succeeded"):
-        reporting.write_summary(reporting.make_report(run, status, place), stream)
+        report = patiently(lambda: reporting.make_report(run, status, place))
+        reporting.write_summary(report, stream)
     return code

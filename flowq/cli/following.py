@@ -10,12 +10,15 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Protocol
 
+from redis.exceptions import RedisError
+
 from flowq import client
 from flowq.cli.display import Display
 from flowq.cli.interrupts import Interrupts
 from flowq.cli.place import Place
 from flowq.client import Run
-from flowq.errors import JobNotFound, WrongState
+from flowq.errors import JobNotFound, ServerUnavailable, WrongState
+from flowq.runtime.patience import Trouble, is_passing, patiently
 from flowq.status import ENDED, Event, JobStatus, RunStatus
 
 POLL_S = 0.25
@@ -49,18 +52,37 @@ def follow(
 
     What happened up to the event `since` is not told.
     The first interrupt cancels the run, which is then followed to its end; a second one raises.
+    While the server cannot be used it is waited for; at last the user reads how to go on later.
     Errors: those of `Run.observe`; Interrupted.
     """
     is_canceling = False
-    for status, events in run.observe(POLL_S, place.revive):
-        display.show(status, [event for event in events if is_after(event, since)])
-        for attendant in attendants:
-            attendant.look(status, display)
-        if interrupts.first is not None and not is_canceling:
-            is_canceling = True
-            _cancel(run, status, display, interrupts.first)
-    run.kept_outputs(OUTPUTS_S)
+    trouble = Trouble(display.note, display.note)
+    try:
+        with place.without_waiting():  # `observe` does, and sees to Ctrl-C meanwhile
+            for status, events in run.observe(POLL_S, place.revive, trouble):
+                display.show(status, [event for event in events if is_after(event, since)])
+                for attendant in attendants:
+                    _let_look(attendant, status, display)
+                if interrupts.first is not None and not is_canceling:
+                    is_canceling = True
+                    _cancel(run, status, display, interrupts.first)
+            patiently(lambda: run.kept_outputs(OUTPUTS_S))
+    except (RedisError, OSError, ServerUnavailable) as error:
+        if is_passing(error) or isinstance(error, ServerUnavailable):
+            command = place.hint(f"watch {run.run_id}")
+            display.note(
+                f"run {run.run_id} goes on when the server does; follow it with: {command}"
+            )
+        raise
     return status
+
+
+def _let_look(attendant: Attendant, status: RunStatus, display: Display) -> None:
+    try:
+        attendant.look(status, display)
+    except RedisError as error:
+        if not is_passing(error):  # else `observe` will meet it too, and wait
+            raise
 
 
 def is_after(event: Event, since: str) -> bool:
@@ -78,7 +100,7 @@ def _cancel(run: Run, status: RunStatus, display: Display, signum: int) -> None:
     again = "Ctrl-C" if signum == signal.SIGINT else "the signal"
     display.note(f"canceling run {run.run_id}; {again} once more leaves at once")
     try:
-        run.cancel()
+        patiently(run.cancel, connection=run.connection)
     except WrongState:  # it has ended meanwhile
         return
 

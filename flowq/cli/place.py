@@ -13,17 +13,22 @@ from urllib.parse import urlsplit
 from flowq import client, server
 from flowq.cli import streams
 from flowq.errors import NotFound
+from flowq.runtime.patience import Patience, Trouble
 
 _SCHEMES_OF_RQ = ("redis", "rediss", "unix")
 
 
 @dataclass(frozen=True)
 class Place:
-    """A server, and how it was named: `option` is what the command line said, if it did."""
+    """A server, and how it was named: `option` is what the command line said, if it did.
+
+    `patience` lets the commands of the connection wait while the server refuses.
+    """
 
     url: str
     connection: Any
     is_embedded: bool
+    patience: Patience
     option: str | None = None
 
     @property
@@ -39,6 +44,15 @@ class Place:
         """
         if self.is_embedded:
             server.ensure()
+
+    @contextmanager
+    def without_waiting(self) -> Iterator[None]:
+        """Let the commands of the connection raise at once when the server refuses."""
+        within_s, self.patience.within_s = self.patience.within_s, 0.0
+        try:
+            yield
+        finally:
+            self.patience.within_s = within_s
 
     def hint(self, words: str) -> str:
         """Return a command for the user to type that talks to the same server."""
@@ -66,9 +80,10 @@ def opened(option: str | None, *, creating: bool = False) -> Iterator[Place]:
         yield from _embedded(creating)
         return
     with client.server_errors(url):
-        connection = server.connect(url)
+        patience = _make_patience()
+        connection = server.connect(url, patience=patience)
         try:
-            yield Place(url, connection, is_embedded=False, option=option)
+            yield Place(url, connection, False, patience, option)
         finally:
             connection.close()
 
@@ -87,8 +102,17 @@ def _embedded(creating: bool) -> Iterator[Place]:
         )
     started = server.ensure()
     with client.server_errors(started.url):
-        connection = started.connect()
+        patience = _make_patience()
+        connection = server.connect(started.url, patience=patience)
         try:
-            yield Place(started.url, connection, is_embedded=True)
+            yield Place(started.url, connection, True, patience)
         finally:
             connection.close()
+
+
+def _make_patience() -> Patience:
+    return Patience(Trouble(_note, _note))
+
+
+def _note(text: str) -> None:
+    streams.note(f"flowq: {text}")

@@ -14,6 +14,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from redis.exceptions import RedisError
 from rq.command import send_stop_job_command
 from rq.exceptions import InvalidJobOperation, NoSuchJobError
 from rq.utils import as_text, str_to_date, utcformat
@@ -22,6 +23,7 @@ from flowq.errors import RunNotFound, WrongState
 from flowq.plan import Plan, Release
 from flowq.runtime import keys, scripts
 from flowq.runtime.outputs import fields_of_record
+from flowq.runtime.patience import is_passing, patiently
 from flowq.runtime.planned import add_planned, batches, declare_groups
 from flowq.runtime.steps import finish
 from flowq.status import RUN_ENDED, Event, JobStatus, RunRecord, RunStatus, fold
@@ -63,15 +65,20 @@ def submit(
         for enqueues in batches(plan.enqueues):
             _keep_lease(plan.run_id, connection)
             add_planned(enqueues, plan.run_id, connection)
-    except BaseException:
-        finish(connection, f"purge:{plan.run_id}")
+    except BaseException as error:
+        if not is_passing(error):  # else its lease ends, and maintenance removes it
+            finish(connection, f"purge:{plan.run_id}")
         raise
     mode = "hold" if is_held else ""
     committed = scripts.COMMIT.call(connection, keys.run(plan.run_id), plan.run_id, mode)
     if committed < 0:
         raise RunNotFound(plan.run_id)
     if not is_held:
-        go(plan.run_id, connection)
+        try:
+            patiently(lambda: go(plan.run_id, connection), connection=connection)
+        except RedisError as error:
+            if not is_passing(error):
+                raise  # else maintenance goes on with it when the server does
 
 
 def go(run_id: str, connection: Redis) -> None:

@@ -21,6 +21,7 @@ from hiredis import pack_command
 from redis.exceptions import NoPermissionError, NoScriptError, ResponseError
 
 from flowq.runtime import keys
+from flowq.runtime.patience import is_refusal
 
 if TYPE_CHECKING:
     from redis import ConnectionPool, Redis
@@ -134,6 +135,8 @@ class HotScript(Script):
         try:
             connection.function_load(self.library)
         except ResponseError as error:
+            if is_refusal(error):
+                raise
             if "already exists" not in str(error):  # else somebody was faster
                 _WITHOUT_FUNCTIONS.add(connection.connection_pool)
                 return False

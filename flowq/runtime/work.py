@@ -27,7 +27,7 @@ from flowq.runtime.job import Job
 from flowq.runtime.lookups import read_jobs, read_statuses
 from flowq.runtime.masking import Mask
 from flowq.runtime.outcomes import get_result
-from flowq.runtime.patience import patiently
+from flowq.runtime.patience import JOB_PATIENCE_S, Result, patiently
 from flowq.runtime.rq import run_to_end
 from flowq.runtime.wire import check_format, from_wire
 
@@ -74,7 +74,7 @@ class _Performance:
         if "expansion" in work:
             expansion = from_wire(Expansion, work["expansion"])
             items = self._value(expansion.each.items)
-            return patiently(lambda: expand(self.job, expansion, items, self.inputs))
+            return self._ask(lambda: expand(self.job, expansion, items, self.inputs))
         if "outputs" in work:
             return self._value(work["outputs"])
         arguments = work.get("kwargs", {})
@@ -84,7 +84,7 @@ class _Performance:
             self.job.shown.keep_arguments(arguments)
         if "nested" in work:
             nested = from_wire(Nested, work["nested"])
-            return patiently(lambda: start(self.job, nested, arguments))
+            return self._ask(lambda: start(self.job, nested, arguments))
         if "shell" in work:
             return shell.run(work["shell"], self._value, self.mask, self.job.timeout)
         with self.mask.output():
@@ -99,7 +99,7 @@ class _Performance:
         condition = self.work["if"]
         asked = find_references(condition).statuses
         job = self.job
-        statuses = patiently(
+        statuses = self._ask(
             lambda: read_statuses(job.id, job.group_of_items, job.run_id, job.connection)
         )
         if (asked or statuses["success"]) and self._value(condition, statuses, decide):
@@ -118,14 +118,18 @@ class _Performance:
     def _after(self, result: Any) -> None:
         scope = {**self.scope, "result": result}
         if self.work.get("grows"):
-            patiently(lambda: grow(self.job, self.job.group_of_items, scope))
+            self._ask(lambda: grow(self.job, self.job.group_of_items, scope))
         stop_when = self.work.get("stop_when")
         if stop_when is not None and decide(stop_when, inputs=self.inputs, scope=scope):
             self._say("stop", "`stop_when` is true")
 
     def _say(self, what: str, why: str) -> None:
         job = self.job
-        patiently(lambda: scripts.TELL_ABOUT.call(job.connection, job.key, job.id, what, why))
+        self._ask(lambda: scripts.TELL_ABOUT.call(job.connection, job.key, job.id, what, why))
+
+    def _ask(self, do: Callable[[], Result]) -> Result:
+        """Do what needs the server, which fails no job by being away for a moment."""
+        return patiently(do, JOB_PATIENCE_S, connection=self.job.connection)
 
     @contextmanager
     def _surroundings(self) -> Iterator[None]:
@@ -155,7 +159,7 @@ class _Performance:
     ) -> Any:
         references = find_references(template)
         ids = self.work.get("result_of", {})
-        jobs = patiently(lambda: read_jobs(references, ids, self.job.connection))
+        jobs = self._ask(lambda: read_jobs(references, ids, self.job.connection))
         scope = dict(self.scope)
         if references.env:
             scope["env"] = os.environ
@@ -172,7 +176,7 @@ class _Performance:
         source = self.work.get("inputs_from")
         if source:
             inputs: Mapping[str, Any] | None
-            inputs = patiently(lambda: get_result(source, self.job.connection))
+            inputs = self._ask(lambda: get_result(source, self.job.connection))
             return inputs or {}
         return dict(self.work.get("inputs", {}))
 

@@ -8,14 +8,13 @@ from urllib.parse import urlsplit
 import redis
 from redis.exceptions import (
     AuthenticationError,
-    BusyLoadingError,
     ClusterCrossSlotError,
-    OutOfMemoryError,
     RedisError,
     ResponseError,
 )
 
 from flowq.errors import ServerUnavailable
+from flowq.runtime.patience import Patience, find_answer, is_refusal
 from flowq.server import discovery
 from flowq.server.silence import CONNECT_TIMEOUT_S, in_slices, limits
 from flowq.server.url import hide_password
@@ -29,7 +28,12 @@ SHAPES = (
 )
 
 
-def connect(url: str, *, connect_timeout_s: float = CONNECT_TIMEOUT_S) -> redis.Redis:
+def connect(
+    url: str,
+    *,
+    connect_timeout_s: float = CONNECT_TIMEOUT_S,
+    patience: Patience | None = None,
+) -> redis.Redis:
     """Return a connection to the server at `url` that has answered once.
 
     A server that cannot write to its disk refuses even a PING, but can be read: whoever changes
@@ -39,7 +43,8 @@ def connect(url: str, *, connect_timeout_s: float = CONNECT_TIMEOUT_S) -> redis.
     that takes more than 30 s is an error (silence.py says why); RQ's workers raise that limit for
     their blocking calls.
 
-    Blocks: up to `connect_timeout_s` for the connection. Errors: ServerUnavailable.
+    Blocks: up to `connect_timeout_s` for the connection, and with `patience` for as long as that
+    waits while the server refuses. Errors: ServerUnavailable.
     """
     connection = make_client(
         url,
@@ -47,12 +52,29 @@ def connect(url: str, *, connect_timeout_s: float = CONNECT_TIMEOUT_S) -> redis.
         health_check_interval=PING_S,
     )
     try:
-        connection.ping()
+        if patience is None:
+            connection.ping()
+        else:
+            patience.apply(connection.ping, _keeps_from_reading)
     except (RedisError, OSError, UnicodeError) as error:
-        if not is_about_disk(error):
+        if not _is_about_disk(error):
             connection.close()
             raise ServerUnavailable(hide_password(url), explain(error)) from error
+    if patience is not None:
+        connection.set_retry(patience)
     return connection
+
+
+def _is_about_disk(error: BaseException) -> bool:
+    answer = find_answer(error)
+    return answer is not None and answer.word == "MISCONF"
+
+
+def _keeps_from_reading(error: BaseException) -> bool:
+    """Whether to wait before the first command of a connection."""
+    if isinstance(error.__context__, BrokenPipeError | ConnectionResetError):
+        return True  # it has hung up at once: its answer would have been that there is no room
+    return is_refusal(error) and not _is_about_disk(error)
 
 
 def make_client(url: str, **options: Any) -> redis.Redis:
@@ -79,12 +101,6 @@ def make_client(url: str, **options: Any) -> redis.Redis:
         raise ServerUnavailable(hide_password(url), reason) from None
 
 
-def is_about_disk(error: Exception) -> bool:
-    """Whether a server that runs says that it cannot write to its disk, which may be full."""
-    # Of a pipeline it says so for the command that was refused, after its number and text.
-    return isinstance(error, ResponseError) and "MISCONF " in str(error)
-
-
 def explain(error: Exception) -> str:
     """Say in one line why a server could not be used, and what to do."""
     text = " ".join(str(error).split()) or type(error).__name__
@@ -95,15 +111,9 @@ def explain(error: Exception) -> str:
             "it is one node of a cluster; write redis+cluster://HOST:PORT,HOST:PORT, and set "
             "RQ_KEY_PREFIX to a name in braces, such as {rq}"
         )
-    if isinstance(error, OutOfMemoryError):
-        return "its memory is full (maxmemory); raise that, or wait until old runs have gone"
-    if isinstance(error, BusyLoadingError):
-        return "it is still loading its data; try again in a moment"
-    if is_about_disk(error):
-        return (
-            "it cannot write to its disk, which may be full, and takes no changes; make room, and "
-            f"it goes on by itself ({text[text.index('MISCONF ') :]})"
-        )
+    answer = find_answer(error)
+    if answer is not None and answer.is_waited_for:
+        return f"{answer.meaning}; {answer.advice}" if answer.advice else answer.meaning
     if isinstance(error, ResponseError):
         return f"it answers with an error: {text}"
     return text

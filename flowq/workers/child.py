@@ -26,9 +26,9 @@ from io import BytesIO
 from multiprocessing.connection import Connection
 from typing import Any, NoReturn
 
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.exceptions import RedisError
 
+from flowq.runtime.patience import describe, is_passing
 from flowq.workers import deadline
 from flowq.workers.cell import Cell
 from flowq.workers.claims import End, Task
@@ -200,9 +200,10 @@ _as_task = partial(tuple.__new__, Task)
 def _conclude(bench: Bench, task: Any, end: End) -> End:
     try:
         return bench.conclude(Task._make(task), end)
-    except (RedisConnectionError, RedisTimeoutError):
-        return end._replace(how="later")
-    except Exception:  # the supervisor tries another child, and gives up after a few
+    except Exception as error:
+        if isinstance(error, RedisError) and is_passing(error):
+            return end._replace(how="later")
+        # The supervisor tries another child, and gives up after a few.
         log.exception("job %s: RQ's own way to end it failed", Task._make(task).job_id)
         return end._replace(how="conclude")
 
@@ -210,8 +211,11 @@ def _conclude(bench: Bench, task: Any, end: End) -> End:
 def _do_chore(bench: Bench, name: str, arguments: tuple[Any, ...]) -> None:
     try:
         getattr(bench, name)(*arguments)
-    except Exception:  # the same is tried again later, or by another worker
-        log.exception("%s failed", name)
+    except Exception as error:  # the same is tried again later, or by another worker
+        if isinstance(error, RedisError) and is_passing(error):
+            log.warning("%s failed: %s", name, describe(error))
+        else:
+            log.exception("%s failed", name)
 
 
 def live(body: Callable[[], None]) -> NoReturn:

@@ -21,9 +21,16 @@ from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
+from flowq.runtime.patience import Trouble, is_passing
 from flowq.workers.address import Address
 
 TRUST_S = 1.0
+BLIND_S = 0.1
+"""How often a worker looks for jobs that has no connection of its own for that."""
+
+ANEW_S = 1.0
+"""How often it tries to get one."""
+
 CHANNEL = b"__redis__:invalidate"
 log = logging.getLogger("rq.worker")
 
@@ -39,13 +46,26 @@ class Doorbell:
         self._subscription: Any = None
         self._armed_at = 0.0
         self._asked_at: float | None = None
+        self._opens_at = self._looks_at = 0.0
+        self.trouble = Trouble(log.error, log.warning)
         self.can_ring = False
         self.has_rung = True
 
     def open(self) -> None:
-        """Subscribe. Idempotent."""
-        if self._subscription is not None:
+        """Subscribe. Idempotent. When the server does not let us, the worker goes on without: it
+        may only lack room for more clients. Then no command is heard."""
+        if self._subscription is not None or time.monotonic() < self._opens_at:
             return
+        try:
+            self._open()
+        except RedisError as error:
+            if not is_passing(error):
+                raise
+            self.close()
+            self.trouble.meet(error)
+            self._opens_at = time.monotonic() + ANEW_S
+
+    def _open(self) -> None:
         self._subscription = Redis(connection_pool=self._pool()).pubsub()  # type: ignore[no-untyped-call]
         self._subscription.execute_command("CLIENT", "ID")
         client_id = self._subscription.connection.read_response()
@@ -83,7 +103,12 @@ class Doorbell:
         return [self._asking.read_response() for _ in commands][-1]
 
     def arm(self) -> bool:
-        """Ask to be woken when a queue changes; False when there are jobs already."""
+        """Ask to be woken when a queue changes; False when there are jobs already, or may be."""
+        if self._asking is None:
+            self.has_rung = time.monotonic() >= self._looks_at
+            if self.has_rung:
+                self._looks_at = time.monotonic() + BLIND_S
+            return not self.has_rung
         exists = ("EXISTS", *self._queue_keys)
         count = (
             self._ask(("CLIENT", "CACHING", "YES"), exists) if self.can_ring else self._ask(exists)
@@ -132,7 +157,7 @@ class Doorbell:
             if self._asking is not None:
                 self._asking.disconnect()
         self._subscription = self._asking = None
-        self._armed_at, self.has_rung = 0.0, True
+        self._armed_at, self.can_ring, self.has_rung = 0.0, False, True
 
 
 def _parse(data: bytes) -> list[dict[str, Any]]:

@@ -26,7 +26,7 @@ from flowq.status import RUN_ENDED
 from flowq.workers.hire import Mode
 from flowq.workers.loop import UNREACHABLE
 from flowq.workers.resting import rest
-from flowq.workers.worker import BIRTH_S, Worker, stop_signals
+from flowq.workers.worker import Worker, stop_signals
 
 MAIN = os.path.join(os.path.dirname(__file__), "__main__.py")  # noqa: PTH118, PTH120
 LOOK_S = 0.1
@@ -75,7 +75,7 @@ def main(
         log_folder=log_folder,
         **options,
     )
-    worker = patiently(make, BIRTH_S)  # RQ's constructor asks the server
+    worker = patiently(make)  # RQ's constructor asks the server
     until = RunEnd(until_run, connection).has_come if until_run else None
     has_worked = worker.work(
         burst=burst,

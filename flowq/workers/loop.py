@@ -14,6 +14,7 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
+from flowq.runtime.patience import describe
 from flowq.workers.claims import Claim
 from flowq.workers.hire import Child
 from flowq.workers.oversight import LOOK_S
@@ -60,6 +61,7 @@ class Supervisor:
         self._pause_s = FIRST_PAUSE_S
         self._offline_until = self._offline_since = self._last_try_since = 0.0
         self._is_offline = False
+        self._trouble = turns.doorbell.trouble
         self._waiter = Waiter()
         self._bell, self._wake = socket.socketpair()
         for each in (self._bell, self._wake):
@@ -149,6 +151,8 @@ class Supervisor:
             self.turns.go_on()
             self._see_to_children()
             self._pause_s = FIRST_PAUSE_S
+            if not self.turns.is_under_way:
+                self._trouble.check()
         except UNREACHABLE as error:
             self._go_offline(error)
 
@@ -215,8 +219,8 @@ class Supervisor:
     # Trouble and end -----------------------------------------------------------------------------
 
     def _go_offline(self, error: Exception) -> None:
+        self._trouble.meet(error)
         if not self._is_offline:
-            log.error("cannot go on with Redis (%s); trying again", error)
             self._offline_since = time.monotonic()
         self._is_offline = True
         self._offline_until = time.monotonic() + self._pause_s
@@ -225,10 +229,10 @@ class Supervisor:
         self.turns.forget()
 
     def _come_back(self) -> None:
+        self.turns.tell_kept()  # first of all: or others may start these jobs again
         self.on_reconnect()
         self.upkeep.reset()
         self._is_offline, self.turns.is_dry = False, False
-        log.info("Redis is back")
 
     def _hears_within(self, wait_s: float) -> bool:
         return self.turns.is_answered or bool(self._waiter.wait([self.turns.source], wait_s))
@@ -237,6 +241,8 @@ class Supervisor:
         """Put back what was not ended, and leave; what cannot be put back others will find."""
         while self.turns.is_under_way and self._hears_within(LAST_WORD_S):
             self._try(self.turns.hear)
+        if not self.turns.is_under_way:
+            self._try(self.turns.tell_kept)
         left = [*self.crew.close(), *self.turns.list_pending()]
         try:
             self.ledger.put_back(left)
@@ -245,7 +251,7 @@ class Supervisor:
             self.ledger.leave()
             self.has_left = True
         except UNREACHABLE as error:
-            log.error("cannot say good-bye to Redis (%s)%s", error, _name_lost(left))
+            log.error("cannot take leave of the server: %s%s", describe(error), _name_lost(left))
         self.ledger.hang_up()
         self.doorbell.close()
         self._bell.close()

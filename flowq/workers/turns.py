@@ -16,14 +16,15 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any
 
-from redis.exceptions import ReadOnlyError, ResponseError
+from redis.exceptions import ResponseError
 
+from flowq.runtime.patience import is_refusal
 from flowq.workers.claims import Claim, End, Turn
 from flowq.workers.conclusions import Conclusions
 from flowq.workers.crew import AMPLE_S, FULL_S
 from flowq.workers.doorbell import Doorbell
 from flowq.workers.hire import Child
-from flowq.workers.ledger import Ledger, Room
+from flowq.workers.ledger import NO_ROOM, Ledger, Room
 from flowq.workers.limits import Limits
 from flowq.workers.oversight import Oversight, complete, needs_conclusion
 from flowq.workers.pace import AHEAD_S, BATCH_S
@@ -297,6 +298,17 @@ class Turns:
             if not self._sent:
                 self._conclude()  # nothing else may come for half a second
 
+    def tell_kept(self) -> None:
+        """End what has ended while the server could not be used. Blocks for the answer.
+
+        Nothing may be under way. Errors: redis-py's.
+        """
+        ends = self._sort_ends()
+        if ends:
+            self._sent.append(Sent(ends, NO_ROOM, [], [], []))
+            self.ledger.send(ends, NO_ROOM)
+            self.hear()
+
     def _find_takers(self) -> tuple[list[Child], list[Child], list[Child]]:
         """Return those that can take any job, the expectant among them, and the hungry ones."""
         if not self._can_claim():
@@ -321,7 +333,7 @@ class Turns:
         try:
             turn = self.ledger.receive()
         except ResponseError as error:
-            if not isinstance(error, ReadOnlyError):
+            if not is_refusal(error):
                 # The script cannot digest one of them: each is ended on its own, by RQ's code.
                 ends = self._sent[0].ends
                 ends[:] = [(claim, end._replace(how="conclude")) for claim, end in ends]

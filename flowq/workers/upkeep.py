@@ -7,10 +7,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
-
 from flowq.runtime.maintenance import tidy
+from flowq.runtime.patience import is_passing
 from flowq.workers.claims import Claim, End
 from flowq.workers.crew import died
 from flowq.workers.doorbell import Doorbell
@@ -40,6 +38,7 @@ class Duty:
     every_s: float
     do: Callable[[], None]
     due_at: float = 0.0
+    is_failing: bool = False
 
 
 class Upkeep:
@@ -87,13 +86,20 @@ class Upkeep:
                 self._do(duty)
 
     def _do(self, duty: Duty) -> None:
+        name = duty.do.__name__.strip("_")
         try:
             duty.do()
-        except (RedisConnectionError, RedisTimeoutError, OSError):
-            duty.due_at = 0.0
-            raise
-        except Exception:  # jobs go on all the same, and the next time may be better
-            log.exception("upkeep failed")
+        except Exception as error:
+            if is_passing(error):
+                duty.due_at = 0.0
+                raise
+            if not duty.is_failing:  # jobs go on all the same, and the next time may be better
+                log.exception("upkeep failed (%s); trying again", name)
+            duty.is_failing = True
+        else:
+            if duty.is_failing:
+                log.info("upkeep works again (%s)", name)
+            duty.is_failing = False
 
     def hurry(self) -> None:
         """Beat as soon as possible: something that looked short has begun, and takes long."""

@@ -22,7 +22,7 @@ from flowq.callables import NameMissing, NotCallable, find_callable
 from flowq.errors import UsageError
 from flowq.runtime import keys
 from flowq.runtime.job import Job
-from flowq.runtime.patience import patiently
+from flowq.runtime.patience import PATIENCE_S, Trouble, patiently
 from flowq.runtime.queue import Queue
 from flowq.runtime.rq import WorkerBase
 from flowq.workers.address import Address, address_of
@@ -46,9 +46,6 @@ Result = TypeVar("Result")
 
 MODES = ("fork", "multiprocessing", "warm")
 LEASE_LOOK_S = 0.5
-BIRTH_S = 5.0
-"""How long a worker that begins waits for a server that does not answer."""
-
 SECOND_SIGNAL_S = 0.2
 """A terminal and a parent may both pass on one Ctrl-C."""
 
@@ -238,8 +235,9 @@ class Worker(WorkerBase):
         return supervisor
 
     def _register(self, supervisor: Supervisor) -> None:
-        patiently(partial(self._be_born, supervisor), BIRTH_S)
-        patiently(partial(self.set_state, WorkerStatus.STARTED), BIRTH_S)
+        trouble = Trouble(log.error, log.warning)
+        patiently(partial(self._be_born, supervisor), PATIENCE_S, trouble=trouble)
+        patiently(partial(self.set_state, WorkerStatus.STARTED), PATIENCE_S, trouble=trouble)
         log.info("worker %s: started with PID %d", self.name, os.getpid())
         log.info("listening on %s", ", ".join(self.queue_names()))
 

@@ -68,10 +68,11 @@ def test_reading_commands_work_and_the_others_say_that_the_disk_is_full(
         done = flowq(*(run_id if word == "RUN" else word for word in words))
         assert (done.returncode, done.stderr) == (0, ""), (words, done.stderr)
     for words in CHANGING:
-        done = flowq(*(run_id if word == "RUN" else word for word in words))
+        named = (run_id if word == "RUN" else word for word in words)
+        done = flowq(*named, FLOWQ_PATIENCE="0.2")
         assert done.returncode in (4, 5), words
         if done.returncode == 4:
-            assert "cannot write to its disk, which may be full" in done.stderr
+            assert "cannot be used: it cannot write to its disk, which may be full" in done.stderr
             assert "Traceback" not in done.stderr
 
 
@@ -101,7 +102,7 @@ def on_full_disk(flowq: Flowq, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", code, *words],
         cwd=flowq.folder,
-        env=flowq.env,
+        env={**flowq.env, "FLOWQ_PATIENCE": "0.2"},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

@@ -71,6 +71,13 @@ def append_id(path: str) -> None:
         file.write(f"{os.environ['RQ_JOB_ID']}\n")
 
 
+def append_id_slowly(path: str, seconds: float) -> None:
+    """Write this job's id into a file at once, and say with another one that it has ended."""
+    append_id(path)
+    time.sleep(seconds)
+    Path(f"{path}.ended").touch()
+
+
 def get_dict() -> dict[str, int]:
     """Return something that has to be pickled."""
     return {"a": 1}

@@ -1,0 +1,144 @@
+"""A server that refuses for a while: nothing is done twice, and it is said once."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+import worker_jobs
+
+from flowq import server
+from flowq.runtime.queue import Queue
+from flowq.workers.upkeep import Duty, Upkeep
+
+Start = Callable[..., subprocess.Popen[bytes]]
+Wait = Callable[..., None]
+
+
+def replicate(connection: redis.Redis) -> None:
+    connection.execute_command("REPLICAOF", "127.0.0.1", "1")
+
+
+def be_primary(connection: redis.Redis) -> None:
+    connection.execute_command("REPLICAOF", "NO", "ONE")
+
+
+def setting(name: str, value: object) -> Callable[[redis.Redis], object]:
+    return lambda connection: connection.config_set(name, value)
+
+
+REFUSALS: dict[str, tuple[Callable[[redis.Redis], object], Callable[[redis.Redis], object]]] = {
+    "OOM": (setting("maxmemory", 1), setting("maxmemory", 0)),
+    "READONLY": (replicate, be_primary),
+    "NOREPLICAS": (setting("min-replicas-to-write", 1), setting("min-replicas-to-write", 0)),
+}
+
+
+@pytest.fixture
+def own() -> Iterator[server.Server]:
+    """A server of the test's own, which may be left in any state."""
+    with server.temporary() as started:
+        yield started
+
+
+def lines_of(folder: Path, word: str) -> list[str]:
+    return [line for line in (folder / "worker.log").read_text().splitlines() if word in line]
+
+
+@pytest.mark.parametrize("answer", REFUSALS)
+def test_a_job_that_ends_while_the_server_refuses_runs_once_and_is_told_of_in_two_lines(
+    own: server.Server,
+    start_worker: Start,
+    wait_until: Wait,
+    tmp_path: Path,
+    answer: str,
+    mode: str,
+) -> None:
+    begin, end = REFUSALS[answer]
+    ran = tmp_path / "ran"
+    with closing(own.connect()) as connection:
+        queue = Queue(connection=connection)
+        future = queue.enqueue(worker_jobs.nothing, deferred=True)
+        for _ in range(4):
+            queue.enqueue(worker_jobs.append_id_slowly, str(ran), 0.3, blocked_by=future)
+        future.release()
+        start_worker(url=own.url, mode=mode, concurrency=2, log_folder=str(tmp_path))
+        wait_until(ran.exists, 20)
+        begin(connection)
+        wait_until(lambda: lines_of(tmp_path, "cannot be used"), 10)
+        wait_until((tmp_path / "ran.ended").exists, 10)
+        pause(wait_until, 1.0)  # enough for several attempts
+        end(connection)
+        wait_until(lambda: future.get_status() == "finished", 20)
+        wait_until(lambda: lines_of(tmp_path, "can be used again"), 10)
+    assert set(Counter(ran.read_text().split()).values()) == {1}
+    assert len(lines_of(tmp_path, "can")) == 2
+    assert not lines_of(tmp_path, "Traceback")
+
+
+def pause(wait_until: Wait, seconds: float) -> None:
+    import time
+
+    at = time.monotonic() + seconds
+    wait_until(lambda: time.monotonic() > at, seconds + 5)
+
+
+def test_a_worker_goes_on_with_fewer_connections_than_it_wants(
+    own: server.Server, start_worker: Start, wait_until: Wait, tmp_path: Path
+) -> None:
+    with closing(own.connect()) as connection:
+        queue = Queue(connection=connection)
+        connection.config_set("maxclients", 1 + 4)
+        start_worker(url=own.url, concurrency=4, log_folder=str(tmp_path))
+        wait_until(lambda: connection.scard("rq:workers"), 20)
+        jobs = [queue.enqueue(worker_jobs.sleep, 0.02) for _ in range(20)]
+        wait_until(lambda: all(job.get_status() == "finished" for job in jobs), 20)
+        wait_until(lambda: lines_of(tmp_path, "cannot be used"), 5)
+        connection.config_set("maxclients", 100)
+        wait_until(lambda: lines_of(tmp_path, "can be used again"), 10)
+        assert len(lines_of(tmp_path, "cannot be used")) == 1
+        job = queue.enqueue(worker_jobs.nothing)
+        wait_until(lambda: job.get_status() == "finished")
+
+
+def test_a_worker_that_ends_during_a_refusal_says_its_last_ends_first(
+    own: server.Server, start_worker: Start, wait_until: Wait, tmp_path: Path
+) -> None:
+    with closing(own.connect()) as connection:
+        job = Queue(connection=connection).enqueue(
+            worker_jobs.append_id_slowly, str(tmp_path / "ran"), 0.3
+        )
+        worker = start_worker(url=own.url, log_folder=str(tmp_path))
+        wait_until((tmp_path / "ran").exists, 20)
+        connection.config_set("maxmemory", 1)
+        worker.terminate()
+        wait_until((tmp_path / "ran.ended").exists)
+        wait_until(lambda: lines_of(tmp_path, "cannot be used"))
+        connection.config_set("maxmemory", 0)
+        assert worker.wait(20) == 0
+        assert job.get_status() == "finished"
+
+
+def test_upkeep_that_fails_again_and_again_is_logged_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    failures = [ValueError("no")] * 3
+
+    def sweep() -> None:
+        if failures:
+            raise failures.pop()
+
+    duty: Any = Duty(0.0, sweep)
+    caplog.set_level(logging.INFO, "rq.worker")
+    logging.getLogger("rq.worker").propagate = True
+    for _ in range(5):
+        Upkeep._do(None, duty)  # type: ignore[arg-type]
+    assert [record.levelname for record in caplog.records] == ["ERROR", "INFO"]
+    assert "sweep" in caplog.records[1].getMessage()
