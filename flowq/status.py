@@ -38,6 +38,7 @@ TOLERATED = "tolerated"
 """What the reason of a failure begins with that counts as a success."""
 
 REMOVED = "removed"
+BUSY = ("queued", "scheduled", "started")
 """The event of a job that a retry takes away, because what it is a part of begins anew."""
 
 _INSIDE = re.compile(r"[.(]")  # what stands behind the name of a job in `inner.job`, `inner(start)`
@@ -232,12 +233,32 @@ def fold(status: RunStatus, events: Iterable[Event]) -> RunStatus:
     return replace(status, jobs=jobs, state=state, last_event_id=last_event_id)
 
 
+def is_waiting(newest_first: Iterable[Event]) -> bool:
+    """Whether folding a run's events gives `waiting`. Reads no further than it has to.
+
+    Of a run in which a job is executed, or could be, that is a few events; else all.
+    """
+    seen: set[str] = set()
+    run_state = ""
+    is_held_up = False
+    for event in newest_first:
+        if not event.name:
+            run_state = run_state or event.state
+        elif event.name not in seen:
+            seen.add(event.name)
+            if event.state in BUSY:
+                return False
+            job = JobStatus(event.name, event.job_id, event.state, event.reason)
+            is_held_up = is_held_up or job.is_asking or job.is_stuck
+    return run_state in ("running", "waiting") and (is_held_up or run_state == "waiting")
+
+
 def _waiting_or_running(state: str, jobs: Mapping[str, JobStatus]) -> str:
     """Return `waiting` for a running run in which nothing can happen unless somebody acts."""
     if state not in ("running", "waiting"):
         return state
     is_held_up = any(job.is_asking or job.is_stuck for job in jobs.values())
-    is_busy = any(job.state in ("queued", "scheduled", "started") for job in jobs.values())
+    is_busy = any(job.state in BUSY for job in jobs.values())
     return "waiting" if (is_held_up or state == "waiting") and not is_busy else "running"
 
 

@@ -26,7 +26,7 @@ from flowq.runtime.outputs import fields_of_record
 from flowq.runtime.patience import is_passing, patiently
 from flowq.runtime.planned import add_planned, batches, declare_groups
 from flowq.runtime.steps import finish
-from flowq.status import RUN_ENDED, Event, JobStatus, RunRecord, RunStatus, fold
+from flowq.status import RUN_ENDED, Event, JobStatus, RunRecord, RunStatus, fold, is_waiting
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -270,14 +270,23 @@ def list_runs(connection: Redis, limit: int = 50) -> list[RunRecord]:
 def get_current_record(run_id: str, connection: Redis) -> RunRecord:
     """Return the record of a run with the state that its status has: `waiting` is not kept.
 
-    Reads all events of a run that is going on. Errors: RunNotFound.
+    Errors: RunNotFound.
     """
     record = get_record(run_id, connection)
     if record.state != "running":
         return record
-    begun = RunStatus(record.run_id, record.workflow)
-    status = fold(begun, read_events(record.run_id, connection))
-    return replace(record, state="waiting") if status.state == "waiting" else record
+    waits = is_waiting(_newest_events(run_id, connection))
+    return replace(record, state="waiting") if waits else record
+
+
+def _newest_events(run_id: str, connection: Redis) -> Iterator[Event]:
+    """Yield what has happened so far, newest first."""
+    before = "+"
+    while before:
+        page: Any = connection.xrevrange(keys.run_events(run_id), before, "-", count=1_000)
+        for event_id, raw in page:
+            yield _event(as_text(event_id), {as_text(k): as_text(v) for k, v in raw.items()})
+        before = f"({as_text(page[-1][0])}" if page else ""
 
 
 # Ending --------------------------------------------------------------------------------------

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
-from flowq.status import Event, JobStatus, RunStatus, fold
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flowq.status import ASKING, REMOVED, STUCK, Event, JobStatus, RunStatus, fold, is_waiting
 
 _START = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 
@@ -141,3 +145,36 @@ def test_states_are_counted_and_empty_ones_left_out() -> None:
     status = fold(_status("a", "b", "c"), [_event(1, "a", "started"), _event(2, "b", "failed")])
 
     assert status.count_by_state() == {"started": 1, "failed": 1, "deferred": 1}
+
+
+HAPPENINGS = st.one_of(
+    st.tuples(
+        st.sampled_from("ab"),
+        st.sampled_from(["queued", "started", "finished", "failed", "deferred", REMOVED]),
+        st.sampled_from(["", ASKING, f"{STUCK}: c"]),
+    ),
+    st.tuples(st.just(""), st.sampled_from(["running", "waiting", "failed"]), st.just("")),
+)
+
+
+@given(st.lists(HAPPENINGS, max_size=8))
+def test_looking_back_from_the_newest_event_finds_the_same_waiting_as_folding(
+    happened: list[tuple[str, str, str]],
+) -> None:
+    happened = [("", "running", ""), *happened]
+    events = [
+        Event(f"{number}-0", datetime.now(UTC), name and f"run-{name}", name, state, reason)
+        for number, (name, state, reason) in enumerate(happened, 1)
+    ]
+    folded = fold(RunStatus("run", "demo"), events)
+    assert is_waiting(reversed(events)) == (folded.state == "waiting")
+
+
+def test_looking_back_stops_at_the_first_job_that_is_busy() -> None:
+    begun = Event("2-0", datetime.now(UTC), "run-a", "a", "started")
+
+    def newest_first() -> Iterator[Event]:
+        yield begun
+        raise AssertionError("it reads on")
+
+    assert not is_waiting(newest_first())
