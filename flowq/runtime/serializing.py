@@ -48,8 +48,9 @@ def serialize(value: Any, serializer: Any, name: str = "result") -> bytes:
         data: bytes = _write(value, serializer)
     except BaseTimeoutException:
         raise
-    except BaseException as error:  # code of users runs in here; RQ keeps a text instead
-        raise explain([(name, value)], serializer, error) from error
+    except BaseException as error:  # noqa: BLE001 - code of users; RQ keeps a text instead
+        told = explain([(name, value)], serializer, error)
+        raise told from (error if _is_of_users(error) else None)
     return data
 
 
@@ -100,6 +101,15 @@ def _write(value: Any, serializer: Any) -> bytes:
     elif serializer is not JSONSerializer and type(value) not in _SCALARS:
         serializer.loads(data)
     return data
+
+
+def _is_of_users(error: BaseException) -> bool:
+    """Whether code of users has raised an error, whose traceback is of use then."""
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    module = traceback.tb_frame.f_globals.get("__name__", "") if traceback is not None else ""
+    return module.partition(".")[0] not in ("flowq", "json", "rq")
 
 
 def _find_failing(

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import threading
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -87,6 +88,16 @@ MAKERS = {
     "key": lambda: {"ok": 1, (1, threading.Lock()): 2},
     "in an object": lambda: Plain({"x": [json]}),
 }
+
+
+def count_up() -> Iterator[int]:
+    """A function that is a generator."""
+    yield from range(3)
+
+
+async def read_later() -> AsyncIterator[int]:
+    """The same with async."""
+    yield 1
 
 
 def make(what: str) -> Any:

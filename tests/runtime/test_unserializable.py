@@ -79,8 +79,23 @@ def test_a_blocker_whose_result_cannot_be_kept_fails_and_says_where_it_is(
         assert job.get_status() == "failed", what
         assert PLACES[what] in last_line(job), what
         assert job.return_value() is None, what
+    assert "in __reduce__" in str(jobs["raising"].latest_result().exc_string)
     assert [blocker.status for blocker in future.blockers] == ["failed"] * len(PLACES)
     assert future.return_value(refresh=True) == 7
+
+
+def test_a_generator_function_is_no_coroutine(queue: Queue, execute: Work) -> None:
+    future = queue.enqueue(kept_jobs.take, deferred=True, on_blocker_failure="run")
+    jobs = [
+        queue.enqueue(function, blocked_by=future)
+        for function in (kept_jobs.count_up, kept_jobs.read_later)
+    ]
+    future.release()
+    execute()
+    assert "result: a generator cannot be kept" in last_line(jobs[0])
+    assert "result: an asynchronous iterator cannot be kept" in last_line(jobs[1])
+    text = str(jobs[0].latest_result().exc_string)
+    assert "direct cause" not in text  # what pickle says is in the message
 
 
 @pytest.mark.parametrize("program", ["flowq", "rq"])
