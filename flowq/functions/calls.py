@@ -11,11 +11,7 @@ from typing import (
     TYPE_CHECKING,
     Any,
     Generic,
-    ParamSpec,
-    Protocol,
-    TypeVar,
     Unpack,
-    cast,
     overload,
 )
 
@@ -23,39 +19,17 @@ from flowq.callables import explain_unimportable, name_call
 from flowq.errors import FlowqError, UsageError
 from flowq.functions.connections import get_connection
 from flowq.functions.options import OPTION_NAMES, Options, read_options, to_rq_retry
+from flowq.functions.typed import JobFunction, P, R_co
 from flowq.nearest import did_you_mean
 
 if TYPE_CHECKING:
     from flowq.runtime.job import Job
     from flowq.runtime.queue import Queue
 
-P = ParamSpec("P")
-R_co = TypeVar("R_co", covariant=True)
-
 JOBS_PER_BATCH = 100
 """Of `.map`; one call on the server stays short, and a generator is not read far ahead."""
 
 _OF_ONE_JOB = ("job_id", "unique", "rate_limit")  # `.map` makes many, in RQ's `enqueue_many`
-
-
-class JobFunction(Protocol[P, R_co]):
-    """A function with what `@flowq.job` gave it; calling it just calls it."""
-
-    __name__: str
-
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
-
-    def enqueue(self, *args: Any, **kwargs: Any) -> Job:
-        """Enqueue a call of the function; see `JobCall.enqueue`."""
-
-    def open(self, *args: Any, **kwargs: Any) -> AbstractContextManager[Job]:
-        """Enqueue a call as a future job for a `with` block; see `JobCall.open`."""
-
-    def map(self, *iterables: Iterable[Any], **kwargs: Any) -> list[Job]:
-        """Enqueue a call for each item; see `JobCall.map`."""
-
-    def options(self, **options: Unpack[Options]) -> JobCall[P]:
-        """Return the call with other options, and with all keywords left to the function."""
 
 
 @overload
@@ -120,10 +94,7 @@ class JobCall(Generic[P]):
         for a function that workers cannot import, and where no connection is found.
         """
         reference = self._refer(args, kwargs)
-        added = self._queue().enqueue_call(
-            reference, args=args, kwargs=kwargs, **self._rq_options()
-        )
-        return cast("Job", added)
+        return self._queue().enqueue_call(reference, args=args, kwargs=kwargs, **self._rq_options())
 
     @contextmanager
     def open(self, *args: P.args, **kwargs: P.kwargs) -> Iterator[Job]:
@@ -173,7 +144,7 @@ class JobCall(Generic[P]):
             queue.prepare_data(self._refer(row, kwargs), args=row, kwargs=dict(kwargs), **options)
             for row in rows
         ]
-        return cast("list[Job]", queue.enqueue_many(prepared))
+        return queue.enqueue_many(prepared)
 
     @property
     def _name(self) -> str:
@@ -199,7 +170,8 @@ class JobCall(Generic[P]):
 
         queue, connection = self._options.get("queue"), self._options.get("connection")
         if queue is None or isinstance(queue, str):
-            return get_queue(queue or "default", get_connection(connection))
+            name = "default" if queue is None else queue
+            return get_queue(name, get_connection(connection))
         if not isinstance(queue, Queue):
             raise UsageError(f"queue= takes a name or a flowq.Queue, not {queue!r}")
         if connection is not None:

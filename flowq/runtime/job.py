@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from rq.defaults import UNSERIALIZABLE_RETURN_VALUE_PAYLOAD
 from rq.job import Job as RQJob
@@ -74,6 +74,16 @@ class Job(JobBase):
         # RQ holds each serializer against a protocol, which takes as long as all the rest of
         # making a job; its own, which it takes for None, needs no look.
         super().__init__(id, connection, None if serializer is PickleSerializer else serializer)
+
+    @classmethod
+    def fetch(
+        cls,
+        id: str,  # noqa: A002 - as RQ names it
+        connection: Redis | None = None,
+        serializer: Any = None,
+    ) -> Self:
+        """Return the job with that id. Errors: RQ's NoSuchJobError."""
+        return cast(Self, super().fetch(id, connection=connection, serializer=serializer))
 
     @property
     def is_future(self) -> bool:

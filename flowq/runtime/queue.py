@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import inspect
+import reprlib
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from redis.exceptions import RedisError
 from rq.exceptions import DuplicateJobError
+from rq.job import Job as RQJob
 from rq.job import JobStatus
 from rq.queue import EnqueueData
 from rq.queue import Queue as RQQueue
@@ -33,13 +35,12 @@ from flowq.runtime.entries import Entry, IdUse, as_arguments, make_entry
 from flowq.runtime.futures import derive_id
 from flowq.runtime.holds import NO_HOLD, Hold, take_hold, take_hold_of_call
 from flowq.runtime.job import Job, get_job, refuse_decoded
-from flowq.runtime.rq import QueueBase
+from flowq.runtime.rq import QueueBase, explain_key_prefix
 from flowq.runtime.steps import finish, work_off
 
 if TYPE_CHECKING:
     from redis import Redis
     from redis.client import Pipeline
-    from rq.job import Job as RQJob
 
 
 class HeldData(NamedTuple):
@@ -65,18 +66,22 @@ class Queue(QueueBase):
     job_class = Job
     _name_checked = False
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, name: str = "default", *args: Any, **kwargs: Any) -> None:
+        if not isinstance(name, str) or not name.strip():
+            raise UsageError(f"the name of a queue is a text that is not empty, not {name!r}")
+        super().__init__(name, *args, **kwargs)
         refuse_decoded(self.connection)
 
-    def enqueue(self, f: Any, *args: Any, **kwargs: Any) -> RQJob:
+    def enqueue(self, f: Any, *args: Any, **kwargs: Any) -> Job:
         """Enqueue a call; see `rq.Queue.enqueue` for RQ's options."""
+        _refuse_no_function(f)
         hold = take_hold(kwargs)
         options = RQQueue.parse_args(f, *args, **kwargs)._asdict()
         return self._enqueue_call(options.pop("func"), hold, options)
 
-    def enqueue_call(self, func: Any, *args: Any, **kwargs: Any) -> RQJob:
+    def enqueue_call(self, func: Any, *args: Any, **kwargs: Any) -> Job:
         """Enqueue a call whose arguments are given as `args=` and `kwargs=`."""
+        _refuse_no_function(func)
         hold = take_hold(kwargs)
         options = _CALL_SIGNATURE.bind(self, func, *args, **kwargs).arguments
         del options["self"], options["func"]
@@ -85,23 +90,24 @@ class Queue(QueueBase):
             hold = take_hold_of_call(func, options["kwargs"])
         return self._enqueue_call(func, hold, options)
 
-    def enqueue_at(self, datetime: datetime, f: Any, *args: Any, **kwargs: Any) -> RQJob:
+    def enqueue_at(self, datetime: datetime, f: Any, *args: Any, **kwargs: Any) -> Job:
         """Enqueue a call for later; a held job goes to RQ's schedule when its holds are lifted."""
+        _refuse_no_function(f)
         hold = take_hold(kwargs)
         if not hold.is_needed:
-            job: RQJob = super().enqueue_at(datetime, f, *args, **kwargs)
-            return job
+            return cast(Job, super().enqueue_at(datetime, f, *args, **kwargs))
         options = RQQueue.parse_args(f, *args, **kwargs)._asdict()
         return self._enqueue_held(options.pop("func"), hold.at(datetime.timestamp()), **options)
 
-    def enqueue_in(self, time_delta: timedelta, func: Any, *args: Any, **kwargs: Any) -> RQJob:
+    def enqueue_in(self, time_delta: timedelta, func: Any, *args: Any, **kwargs: Any) -> Job:
         """The same, counted from now."""
         return self.enqueue_at(now() + time_delta, func, *args, **kwargs)
 
-    def create_job(self, func: Any, *args: Any, **kwargs: Any) -> RQJob:
+    def create_job(self, func: Any, *args: Any, **kwargs: Any) -> Job:
         """Make a job without enqueueing it; `enqueue_job` then does what the options say."""
+        _refuse_no_function(func)
         hold = take_hold(kwargs)
-        job = super().create_job(func, *args, **kwargs)
+        job = cast(Job, super().create_job(func, *args, **kwargs))
         if hold.is_needed:
             self._held(job).adopt(hold)
         else:
@@ -115,31 +121,34 @@ class Queue(QueueBase):
         pipeline: Pipeline | None = None,
         at_front: bool = False,
         unique: bool = False,
-    ) -> RQJob:
+    ) -> Job:
         """Enqueue a job that was made by `create_job`."""
         if not isinstance(job, Job) or not job.hold.is_needed:
-            return super().enqueue_job(job, pipeline=pipeline, at_front=at_front, unique=unique)
+            added = super().enqueue_job(job, pipeline=pipeline, at_front=at_front, unique=unique)
+            return cast(Job, added)
         return self._enqueue_one(job, pipeline, at_front, unique)
 
     @staticmethod
     def prepare_data(func: Any, *args: Any, **kwargs: Any) -> EnqueueData:
         """Describe a job for `enqueue_many`, with or without our options."""
+        _refuse_no_function(func)
         hold = take_hold(kwargs)
         data = RQQueue.prepare_data(func, *args, **kwargs)
         if not hold.is_needed:
             return data
         return HeldData(data, hold)  # type: ignore[return-value]
 
-    def enqueue_many(
+    def enqueue_many(  # type: ignore[override]  # a list of our jobs is one of RQ's to any reader
         self,
         job_datas: Iterable[EnqueueData],
         pipeline: Pipeline | None = None,
         group_id: str | None = None,
-    ) -> list[RQJob]:
+    ) -> list[Job]:
         """Enqueue several jobs; when one of them has a hold, all of them or none."""
         datas = list(job_datas)
         if not any(isinstance(data, HeldData) for data in datas):
-            return super().enqueue_many(datas, pipeline=pipeline, group_id=group_id)
+            added = super().enqueue_many(datas, pipeline=pipeline, group_id=group_id)
+            return cast(list[Job], added)
         copier = Copier()
         entries = [self.describe(data, copier, group_id) for data in datas]
         if group_id and pipeline is not None and not pipeline.command_stack:
@@ -147,7 +156,7 @@ class Queue(QueueBase):
             pipeline = None
         _refuse_pipeline(pipeline)
         cycles.refuse([entry.job for entry in entries])
-        return list(add_entries(self, entries))
+        return add_entries(self, entries)
 
     def describe(
         self, data: EnqueueData | HeldData, copier: Copier, group_id: str | None = None
@@ -168,13 +177,16 @@ class Queue(QueueBase):
             copier.learn(data, job_id, entry)
         return entry
 
-    def _enqueue_call(self, func: Any, hold: Hold, options: dict[str, Any]) -> RQJob:
+    def fetch_job(self, job_id: str) -> Job | None:
+        """Return the job of this queue with that id, or None."""
+        return cast("Job | None", super().fetch_job(job_id))
+
+    def _enqueue_call(self, func: Any, hold: Hold, options: dict[str, Any]) -> Job:
         if hold.is_needed:
             return self._enqueue_held(func, hold, **options)
-        job: RQJob = super().enqueue_call(func, **options)
-        return job
+        return cast(Job, super().enqueue_call(func, **options))
 
-    def _enqueue_held(self, func: Any, hold: Hold, **options: Any) -> RQJob:
+    def _enqueue_held(self, func: Any, hold: Hold, **options: Any) -> Job:
         if options.get("unique") and not options.get("job_id"):
             raise UsageError("unique=True needs a job_id=")
         placing = {name: options.pop(name) for name in ("at_front", "unique") if name in options}
@@ -189,7 +201,7 @@ class Queue(QueueBase):
         pipeline: Pipeline | None = None,
         at_front: bool = False,
         unique: bool = False,
-    ) -> RQJob:
+    ) -> Job:
         _refuse_pipeline(pipeline)
         id_use = self._identify(job, unique)
 
@@ -197,7 +209,7 @@ class Queue(QueueBase):
             cycles.refuse([job])
             return add_entries(self, [self._ready(job, id_use, at_front)])[0]
 
-        return self.enqueue_by(job, add)
+        return cast(Job, self.enqueue_by(job, add))
 
     def _held(self, job: RQJob) -> Job:
         if not isinstance(job, Job):
@@ -208,11 +220,20 @@ class Queue(QueueBase):
 
     def _identify(self, job: Job, unique: bool = False) -> IdUse:
         """Give the job the id that it is to have, unless it is a new one; say what the id is."""
+        self._refuse_key_prefix(job)
         if job.has_rate_limit:
             raise Unsupported("rate_limit does not go together with deferred= or blocks=")
         if not job.given_id and (derived := derive_id(job.hold)):
             job.identify(derived)
         return "unique" if unique else "" if job.given_id else "new"
+
+    def _refuse_key_prefix(self, job: Job) -> None:
+        for given, name, default in (
+            (job, "redis_job_namespace_prefix", RQJob.redis_job_namespace_prefix),
+            (self, "redis_queue_namespace_prefix", RQQueue.redis_queue_namespace_prefix),
+        ):
+            if getattr(given, name) != default:
+                raise Unsupported(explain_key_prefix(type(given), name, default))
 
     def _ready(self, job: Job, id_use: IdUse, at_front: bool = False) -> Entry:
         """Make a job ready to be added, and say what is."""
@@ -267,6 +288,7 @@ class Queue(QueueBase):
 
 
 _CALL_SIGNATURE = inspect.signature(RQQueue.enqueue_call)
+MAX_SHOWN = 80
 JOBS_PER_CALL = 100
 """Keeps one call of `Queue.empty` well below 20 ms."""
 
@@ -300,6 +322,27 @@ def add_entries(queue: Queue, entries: Sequence[Entry]) -> list[Job]:
             job.run_inline = partial(inline.run_released, queue)
             inline.run_if_queued(queue, job)
     return jobs
+
+
+def _refuse_no_function(given: Any) -> None:
+    """Raise UsageError for what cannot be a function or the name of one."""
+    if isinstance(given, str):
+        if given and not any(letter.isspace() for letter in given):
+            return
+        what = "that is no name of a function"
+    elif callable(given) and not inspect.isclass(given):
+        return
+    else:
+        what = "it takes a function, or its name such as 'package.module.function'"
+    raise UsageError(
+        f"enqueue() was given {_shorten(given)} of type {type(given).__name__}: {what}. "
+        "enqueue(f()) calls f here and passes on what it returns; write enqueue(f, …)"
+    )
+
+
+def _shorten(value: Any) -> str:
+    text = reprlib.repr(value)
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
 
 
 def _refuse_pipeline(pipeline: Pipeline | None) -> None:

@@ -232,6 +232,15 @@ class QueueBase(RQQueue):
         return fetched
 
 
+def explain_key_prefix(given: type, name: str, default: str) -> str:
+    """Say why a class with keys of its own cannot be used: scripts and workers know RQ's only."""
+    return (
+        f"{given.__qualname__}.{name} is {getattr(given, name)!r}; flowq knows keys under "
+        f"{default!r} only. Leave it as it is: RQ_KEY_PREFIX in the environment changes the prefix "
+        "of all keys of RQ and flowq"
+    )
+
+
 class WorkerBase(BaseWorker):
     """RQ's worker with public names for what it keeps to itself."""
 
@@ -508,5 +517,9 @@ rq.job.Job._deserialize_data 00c06178d415b147
     runtime/rq.py:_deserialize_data
 rq.job.Job._serialize_meta a37dc4e7809ef841
     runtime/rq.py:_serialize_meta
+rq.job.Job.fetch 4c0184a10a6ca526
+    runtime/job.py:fetch
+rq.queue.Queue.fetch_job 063ad9f184a917dd
+    runtime/queue.py:fetch_job
 """)
 """After a change of RQ's: read its source, then each place, then write the new digest here."""

@@ -24,7 +24,7 @@ from flowq.runtime import keys
 from flowq.runtime.job import Job
 from flowq.runtime.patience import PATIENCE_S, Trouble, patiently
 from flowq.runtime.queue import Queue
-from flowq.runtime.rq import WorkerBase
+from flowq.runtime.rq import WorkerBase, explain_key_prefix
 from flowq.workers.address import Address, address_of
 from flowq.workers.crew import Crew
 from flowq.workers.doorbell import Doorbell
@@ -310,6 +310,9 @@ def _ours(given: Any, theirs: type, ours: type) -> Any:
     if not (isinstance(given, type) and issubclass(given, ours)):
         name = getattr(given, "__qualname__", repr(given))
         raise UsageError(f"{name} is not a subclass of flowq.{ours.__name__}")
+    prefix = f"redis_{ours.__name__.lower()}_namespace_prefix"
+    if getattr(given, prefix) != getattr(theirs, prefix):
+        raise UsageError(explain_key_prefix(given, prefix, getattr(theirs, prefix)))
     return given
 
 

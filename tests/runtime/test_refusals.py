@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -27,6 +27,7 @@ from flowq.errors import (
 from flowq.runtime.holds import Edge
 from flowq.runtime.job import Job, get_job, release_job
 from flowq.runtime.queue import Queue
+from flowq.workers import Worker
 
 Work = Callable[..., None]
 Refuses = Callable[..., Any]
@@ -362,3 +363,82 @@ def test_every_refusal_is_an_error_of_ours_and_tells_what_it_is_about(queue: Que
     with pytest.raises(FlowqError) as caught:
         queue.enqueue("operator.add", 1, 2, blocked_by="nothing")
     assert caught.value.exit_code == 5
+
+
+# What cannot be meant ----------------------------------------------------------------------------
+
+
+class PrefixedJob(Job):
+    """Keeps its jobs elsewhere than RQ."""
+
+    redis_job_namespace_prefix = "my:job:"
+
+
+class QueueOfPrefixed(Queue):
+    """Makes such jobs."""
+
+    job_class = PrefixedJob
+
+
+class PrefixedQueue(Queue):
+    """Is itself elsewhere."""
+
+    redis_queue_namespace_prefix = "my:queue:"
+
+
+@pytest.mark.parametrize("queue_class", [QueueOfPrefixed, PrefixedQueue])
+def test_a_hold_on_keys_that_are_not_rqs_is_refused_and_nothing_is_written(
+    connection: redis.Redis, queue_class: type[Queue]
+) -> None:
+    future = Queue(connection=connection).enqueue("operator.add", 1, 2, deferred=True)
+    before = sorted(connection.keys())
+    queue = queue_class("s", connection=connection)
+    data = Queue.prepare_data("operator.add", (1, 2), blocked_by=future)
+    for enqueue in (
+        lambda: queue.enqueue("operator.add", 1, 2, deferred=True),
+        lambda: queue.enqueue("operator.add", 1, 2, blocked_by=future),
+        lambda: queue.enqueue_many([data]),
+    ):
+        with pytest.raises(Unsupported, match="RQ_KEY_PREFIX"):
+            enqueue()
+    assert sorted(connection.keys()) == before
+
+
+@pytest.mark.parametrize("options", [{"job_class": PrefixedJob}, {"queue_class": PrefixedQueue}])
+def test_a_worker_for_keys_that_are_not_rqs_is_refused(
+    connection: redis.Redis, options: dict[str, Any]
+) -> None:
+    with pytest.raises(UsageError, match="namespace_prefix is 'my:"):
+        Worker(["s"], connection=connection, **options)
+    assert not connection.keys()
+
+
+@pytest.mark.parametrize("name", ["", " ", None, 5])
+def test_a_queue_has_a_name(connection: redis.Redis, name: Any) -> None:
+    with pytest.raises(UsageError, match="name of a queue"):
+        Queue(name, connection=connection)
+    with pytest.raises(UsageError, match="name of a queue"):
+        Worker([""], connection=connection)
+    assert not connection.keys()
+
+
+NO_FUNCTIONS = [None, 5, 1.5, [1], {"a": 1}, b"x", "", "Hi there", int, object()]
+
+
+@pytest.mark.parametrize("given", NO_FUNCTIONS)
+@pytest.mark.parametrize("options", [{}, {"deferred": True}])
+def test_what_is_no_function_is_named_when_it_is_enqueued(
+    connection: redis.Redis, given: Any, options: dict[str, Any]
+) -> None:
+    queue = Queue(connection=connection)
+    for enqueue in (
+        lambda: queue.enqueue(given, **options),
+        lambda: queue.enqueue_call(given, **options),
+        lambda: queue.enqueue_in(timedelta(1), given, **options),
+        lambda: queue.create_job(given, **options),
+        lambda: Queue.prepare_data(given, **options),
+    ):
+        with pytest.raises(UsageError, match=f"of type {type(given).__name__}") as raised:
+            enqueue()
+        assert "enqueue(f, …)" in str(raised.value)
+    assert not connection.keys()
