@@ -21,6 +21,7 @@ from redis.exceptions import RedisError
 from flowq.errors import RunFailed, ServerUnavailable
 from flowq.plan import Plan
 from flowq.runtime import approvals, facts, outcomes, outputs, retrying, runs
+from flowq.runtime.code_changes import read_changes
 from flowq.runtime.explain import Explanation, Reason, explain, find_hold
 from flowq.runtime.listeners import count_left_alone, find_unattended
 from flowq.runtime.maintenance import Finding, examine, tidy
@@ -30,12 +31,13 @@ from flowq.runtime.patience import PATIENCE_S, Trouble, is_passing, is_refusal
 from flowq.runtime.wip import list_executing
 from flowq.server.connection import explain as explain_trouble
 from flowq.server.url import hide_password
-from flowq.status import ENDED, Event, Executing, JobFacts, RunRecord, RunStatus, fold
+from flowq.status import ENDED, CodeChange, Event, Executing, JobFacts, RunRecord, RunStatus, fold
 
 if TYPE_CHECKING:
     from redis import Redis
 
 __all__ = [
+    "CodeChange",
     "Executing",
     "Explanation",
     "Failure",
@@ -265,6 +267,10 @@ class Run:
         ]
         failures = outcomes.get_failures((job.job_id for job in failed), self.connection)
         return {job.name: failures[job.job_id] for job in failed if job.job_id in failures}
+
+    def code_changes(self) -> list[CodeChange]:
+        """Return which files of the code changed between jobs of the run, oldest change first."""
+        return read_changes(self.run_id, self.connection)
 
     def explain(self, name: str) -> Explanation:
         """Return why a job of the run has not run. Errors: JobNotFound."""

@@ -188,7 +188,7 @@ class JobFacts:
     """A job as it was enqueued. `is_last`: nothing in its run comes after it.
 
     `message` is what whoever approves it should read. `queue` is what was declared, `origin` where
-    RQ has it: the run may have a queue of its own.
+    RQ has it: the run may have a queue of its own. `code` is a digest of what it last executed.
     """
 
     job_id: str
@@ -197,6 +197,21 @@ class JobFacts:
     is_last: bool
     message: str = ""
     origin: str = ""
+    code: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CodeChange:
+    """A file that was another one for later jobs of a run. Units: aware UTC.
+
+    `before` is the name of the first job that had the earlier text, `job` that of the first one
+    with the later text, which ended `at` that instant.
+    """
+
+    file: str
+    before: str
+    job: str
+    at: datetime
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,7 +57,7 @@ def command(
 def _run(run: Run, place: Place) -> Iterator[Line]:
     status, record = run.status(), run.record()
     width, unicode = display.width_of(sys.stdout), streams.can_show(sys.stdout)
-    yield from run_details(record)
+    yield from run_details(record, run.code_changes())
     yield ()
     yield from progress(status, datetime.now(UTC), width, unicode=unicode)[1:]
     yield ()

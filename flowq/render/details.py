@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pprint
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,7 @@ from flowq.render.lines import STYLE_BY_STATE, Line, format_duration, printable,
 from flowq.render.marks import find_mark
 from flowq.render.tables import local_time
 from flowq.runtime.views import to_printable
-from flowq.status import JobFacts, JobStatus, RunRecord
+from flowq.status import CodeChange, JobFacts, JobStatus, RunRecord
 
 MAX_ARGUMENT = 1000
 """Characters of an argument that are shown."""
@@ -33,14 +33,21 @@ class JobDetails:
     output: Sequence[str] = ()
 
 
-def run_details(record: RunRecord) -> Iterator[Line]:
-    """Yield what is kept about a run beside its jobs."""
+def run_details(record: RunRecord, changes: Iterable[CodeChange] = ()) -> Iterator[Line]:
+    """Yield what is kept about a run beside its jobs, and what changed of their code."""
     yield ((f"{printable(record.workflow)}  ", "bold"), (f"run {record.run_id}", ""))
     yield from _field("state", record.state, STYLE_BY_STATE.get(record.state, ""))
     yield from _field("submitted", local_time(record.created_at))
     yield from _field("ended", local_time(record.ended_at) if record.ended_at else "")
     for name, value in record.inputs.items():
         yield from _field("input", f"{name} = {value!r}")
+    for change in changes:
+        yield from _field("code", _tell_change(change))
+
+
+def _tell_change(change: CodeChange) -> str:
+    later = f"{change.job} ({local_time(change.at)})"
+    return f"{change.file} changed during the run, between {change.before} and {later}"
 
 
 def job_details(details: JobDetails, *, unicode: bool = True) -> Iterator[Line]:
@@ -53,6 +60,7 @@ def job_details(details: JobDetails, *, unicode: bool = True) -> Iterator[Line]:
     yield from _field("queue", facts.queue if facts else "")
     yield from _field("attempts", str(job.attempts) if job.attempts else "")
     yield from _field("worker", job.worker)
+    yield from _field("code", facts.code if facts else "")
     yield from _field("started", local_time(job.started_at) if job.started_at else "")
     yield from _field("took", "" if job.duration_s is None else format_duration(job.duration_s))
     if details.arguments:

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from redis import Redis
 
 JOBS_PER_READ = 1_000
-_FIELDS = ("origin", "flowq_queue", "description", "flowq_blocks", "flowq_message")
+_FIELDS = (
+    *("origin", "flowq_queue", "description", "flowq_blocks", "flowq_message"),
+    "flowq_code",
+)
 
 
 def read_facts(job_ids: Iterable[str], connection: Redis) -> dict[str, JobFacts]:
@@ -28,9 +31,10 @@ def read_facts(job_ids: Iterable[str], connection: Redis) -> dict[str, JobFacts]
                 pipeline.hmget(keys.job(job_id), *_FIELDS)
             answers = pipeline.execute()
         for job_id, fields in zip(some, answers, strict=True):
-            origin, queue, text, blocks, message = (
-                as_text(each) if each else "" for each in fields
-            )
+            origin, queue, *others = (as_text(each) if each else "" for each in fields)
             if origin:
-                facts[job_id] = JobFacts(job_id, queue or origin, text, not blocks, message, origin)
+                text, blocks, message, code = others
+                facts[job_id] = JobFacts(
+                    job_id, queue or origin, text, not blocks, message, origin, code
+                )
     return facts

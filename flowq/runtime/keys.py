@@ -19,6 +19,7 @@ side by side; the Lua scripts build the same names in `lua/keys.lua`.
     rq:flowq:1:futures:<run>    LIST of its future jobs in the order of their release
     rq:flowq:1:loose:<run>      SET of its jobs that have not ended, and that nothing waits for
     rq:flowq:1:gone:<run>       SET of its jobs that were deleted behind our back
+    rq:flowq:1:code:<run>       HASH: the code that its jobs had: its files, by digest
     rq:flowq:1:again:<run>      LIST of what its retry still has to do
     rq:flowq:1:events:<run>     STREAM of what happened to them
     rq:flowq:1:groups:<run>     SET of its groups' ids
@@ -154,6 +155,11 @@ def run_again(run_id: str) -> str:
 def run_events(run_id: str) -> str:
     """What happened to a run's jobs."""
     return f"{PREFIX}:flowq:{VERSION}:events:{run_id}"
+
+
+def run_code(run_id: str) -> str:
+    """What the digests of code stand for that a run's jobs had."""
+    return f"{PREFIX}:flowq:{VERSION}:code:{run_id}"
 
 
 def run_groups(run_id: str) -> str:

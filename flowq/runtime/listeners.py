@@ -22,18 +22,20 @@ def find_unattended(queues: Iterable[str], connection: Redis) -> list[str]:
     """Return the queues that no worker listens on, in the order given, each once.
 
     One of RQ's workers that was killed counts until its last heartbeat runs out, one of ours until
-    its lease does. Those that serve one run count as long as they are connected.
+    its lease does. On the queue that a run has for itself count ours alone, and those that serve
+    this run as long as they are connected.
     """
     names = list(dict.fromkeys(queues))
     with connection.pipeline(transaction=False) as pipeline:
         for name in names:
             pipeline.smembers(WORKERS_BY_QUEUE_KEY % name)
         workers_by_queue: list[Any] = pipeline.execute()
-    alive = _living({as_text(key) for workers in workers_by_queue for key in workers}, connection)
+    workers = {as_text(key) for workers in workers_by_queue for key in workers}
+    ours, others = _find_living(workers, connection)
     unattended = [
         name
-        for name, workers in zip(names, workers_by_queue, strict=True)
-        if not any(as_text(key) in alive for key in workers)
+        for name, keys_of_workers in zip(names, workers_by_queue, strict=True)
+        if (ours if _run_of(name) else ours | others).isdisjoint(map(as_text, keys_of_workers))
     ]
     served = find_served(connection) if any(map(_run_of, unattended)) else set()
     return [name for name in unattended if _run_of(name) not in served]
@@ -68,8 +70,8 @@ def _run_of(queue: str) -> str:
     return queue.removeprefix(keys.OWN_QUEUE) if is_own else ""
 
 
-def _living(workers: set[str], connection: Redis) -> set[str]:
-    """Return those of the keys of workers that are of living ones."""
+def _find_living(workers: set[str], connection: Redis) -> tuple[set[str], set[str]]:
+    """Return those of the keys of workers that are of living ones: of ours, and of RQ's."""
     seconds, microseconds = connection.time()
     now = seconds + microseconds / 1e6
     in_order = sorted(workers)
@@ -78,8 +80,7 @@ def _living(workers: set[str], connection: Redis) -> set[str]:
             pipeline.exists(key)
             pipeline.zscore(keys.WORKERS, key.removeprefix(keys.worker("")))
         answers = pipeline.execute()
-    return {
-        key
-        for key, exists, lease in zip(in_order, answers[::2], answers[1::2], strict=True)
-        if exists and (lease is None or lease > now)
-    }
+    leases = zip(in_order, answers[::2], answers[1::2], strict=True)
+    living = {key: lease for key, exists, lease in leases if exists}
+    ours = {key for key, lease in living.items() if lease is not None and lease > now}
+    return ours, {key for key, lease in living.items() if lease is None}

@@ -31,7 +31,7 @@ class End(NamedTuple):
     has been written already, "lost" somebody else ended it, "died" the supervisor says so.
     Units: instants in epoch seconds; `ttl` as the script takes it. `field` and `value` are what the
     result entry holds, `view` what is shown of the job. `is_spent`: the child must not get another
-    job.
+    job. `code`: what a job of a run was made of, as `flowq.workers.code_digest` describes it.
     """
 
     number: int
@@ -45,6 +45,7 @@ class End(NamedTuple):
     generation: int = 0
     is_spent: bool = False
     view: str = ""
+    code: str = ""
 
     @property
     def error(self) -> str:

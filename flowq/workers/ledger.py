@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import time
 from collections import defaultdict, deque
@@ -38,6 +39,9 @@ class Room:
 
 NO_ROOM = Room(0, 0, 0)
 
+MAX_KNOWN = 10_000
+"""How many versions of code are remembered as told, and not told again."""
+
 RESULT_NUMBER = {"finished": "1", "failed": "2", "stopped": "2"}
 """RQ's types of results; it records stopped jobs as failures."""
 
@@ -67,6 +71,8 @@ class Ledger:
         self._line: Any = None
         self._state = ""
         self._said: deque[list[Any]] = deque()
+        self._known_code: set[tuple[str, str]] = set()
+        self._new_code: dict[tuple[str, str], str] = {}
         self._waits_since = 0.0
         self._key = keys.job(worker)
 
@@ -79,11 +85,33 @@ class Ledger:
         """Begin a turn; `receive` has to follow, or `hang_up`. Another one may begin meanwhile."""
         if self._line is None:
             self._line = self.connection.connection_pool.get_connection()
+        self._tell_code()
         said = self._arguments(ends, room)
         if not self._said:
             self._waits_since = time.monotonic()
         self._said.append(said)
         scripts.TURN.send(self._line, self.connection.connection_pool, self._key, *said)
+
+    def note_code(self, claim: Claim, end: End) -> End:
+        """Return the end with the digest of its code alone; the next turn brings what is new.
+
+        What a digest stands for is kept with the run, once, with the first job that had it.
+        """
+        digest, _, files = end.code.partition(" ")
+        run_id = claim.find("flowq_run")
+        if files and (run_id, digest) not in self._known_code:
+            told = {"job": claim.find("flowq_name"), "at": end.ended_at, "files": json.loads(files)}
+            self._new_code[run_id, digest] = json.dumps(told)
+        return end._replace(code=digest)
+
+    def _tell_code(self) -> None:
+        for (run_id, digest), told in list(self._new_code.items()):
+            if self.connection.exists(keys.run(run_id)):  # it may have been removed meanwhile
+                self.connection.hsetnx(keys.run_code(run_id), digest, told)
+            if len(self._known_code) >= MAX_KNOWN:
+                self._known_code.clear()
+            self._known_code.add((run_id, digest))
+            del self._new_code[run_id, digest]
 
     @property
     def socket(self) -> Any:
@@ -288,7 +316,7 @@ def _describe(claim: Claim, end: End) -> str:
     return (
         f"{claim.job_id} {claim.execution_id} {end.status} {_describe_instant(end.started_at)} "
         f"{_describe_instant(end.ended_at)} {end.ttl or '-'} {end.field or '-'} {end.generation} "
-        f"{RESULT_NUMBER[end.status]} {claim.marks}{'v' if end.view else ''}"
+        f"{RESULT_NUMBER[end.status]} {claim.marks}{'v' if end.view else ''} {end.code or '-'}"
     )
 
 

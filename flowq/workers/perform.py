@@ -38,6 +38,7 @@ from flowq.runtime.queue import Queue
 from flowq.runtime.rq import ExcInfo, PerformingWorker, WorkerBase
 from flowq.workers.address import Address
 from flowq.workers.claims import End, Task
+from flowq.workers.code_digest import CodeDigest
 from flowq.workers.deadline import DEATH_PENALTY_CLASS, disarm
 from flowq.workers.environment import make_teller
 from flowq.workers.output import open_stream
@@ -87,6 +88,7 @@ class Bench:
     _umask: int = field(default_factory=_get_umask)
     _streams: tuple[Any, Any] = field(default_factory=lambda: (sys.stdout, sys.stderr))
     _queues: dict[str, Queue] = field(default_factory=dict)
+    _code: CodeDigest = field(default_factory=CodeDigest)
     _end: End | None = None
     _has_left_threads: bool = False
     _load_s: float = 0.0
@@ -123,6 +125,8 @@ class Bench:
             end = failed(task.number, text, self._started_at, time.time())
         else:
             end = self._perform(task, job)
+            if job.run_id:
+                end = end._replace(code=self._describe_code(job))
         self._tidy()
         return end._replace(is_spent=True) if self._has_left_threads else end
 
@@ -151,6 +155,11 @@ class Bench:
             if module and module not in sys.modules:
                 return self._import(job, module, is_plain=name != PERFORM)
         return 0.0
+
+    def _describe_code(self, job: Job) -> str:
+        with suppress(Exception):  # of data that cannot be read, or whatever a module object does
+            return self._code.describe(_find_module(job.func_name or "", job.args))
+        return ""
 
     def _import(self, job: Job, module: str, *, is_plain: bool) -> float:
         began_at = time.monotonic()
@@ -327,6 +336,8 @@ class Bench:
         )
         execution = self._make_execution(task, connection)
         execution.created_at = job.started_at
+        if end.code:
+            connection.hset(job.key, "flowq_code", end.code)
         _conclude(worker, job, queue, execution, end)
         return end._replace(how="done")
 
@@ -381,6 +392,14 @@ def get_called_module(name: str, args: Sequence[Any]) -> str:
         return name.rpartition(".")[0]
     work: Any = args[0] if args else {}
     return "" if "if" in work else str(work.get("call", "")).partition(":")[0]
+
+
+def _find_module(name: str, args: Sequence[Any]) -> str:
+    """Return the loaded module that has what a job calls; empty when it calls nothing."""
+    found = str(args[0].get("call", "")).partition(":")[0] if name == PERFORM else name
+    while found and found not in sys.modules:  # the name of a method has its class in it
+        found = found.rpartition(".")[0]
+    return found
 
 
 def _get_penalty(

@@ -53,9 +53,9 @@ def rest(values: dict[str, Any], connection: Redis) -> None:
     from flowq.workers.launch import make_command  # noqa: PLC0415 - it imports us
 
     path = connection.connection_pool.connection_kwargs.get("path")
-    if not path or len(find_served(connection)) > MAX_SERVED:
-        return
     run_id = values["until_run"]
+    if not path or len(find_served(connection) - {run_id}) >= MAX_SERVED:
+        return
     told = {
         "path": path,
         "executable": sys.executable,

@@ -61,7 +61,7 @@ class Sources:
         changed, now_ns = "", time.time_ns()
         names = set(sys.modules)
         for name in names - self._seen:
-            file = _find_source(name)
+            file = find_source(name)
             stamp = _stamp(file) if file else None
             if stamp is not None:
                 self._stamp_by_file[file] = stamp
@@ -74,7 +74,7 @@ class Sources:
         return changed
 
 
-def _find_source(name: str) -> str:
+def find_source(name: str) -> str:
     """Return the path of a module's file; empty when it is not one of the user's."""
     file = getattr(sys.modules.get(name), "__file__", None)
     if not isinstance(file, str):

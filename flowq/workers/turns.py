@@ -245,6 +245,8 @@ class Turns:
         self.upkeep.failing.clear()
         while self.crew.ends:
             claim, end = self.crew.ends.popleft()
+            if end.code:
+                end = self.ledger.note_code(claim, end)
             if end.how in ("done", "lost"):
                 self._count(claim, end)
                 self.is_dry = False  # RQ's code may have queued something

@@ -63,6 +63,9 @@ def test_code_that_was_edited_while_runs_wait_is_what_new_and_released_runs_exec
     released = flowq("release", waiting.run_id, "gate")
     assert released.returncode == 0, released.stderr
     assert own_runs.results(waiting) == {"before": "first", "gate": "second"}
+    shown = flowq("show", waiting.run_id).stdout
+    assert "helper.py changed during the run, between before and gate (" in shown
+    assert "  code " in flowq("show", waiting.run_id, "gate").stdout
 
 
 def test_a_retry_executes_the_code_of_its_time(

@@ -57,7 +57,8 @@ function run_steps.purge(run)
   local outputs_job = redis.call('HGET', key, 'outputs_job')
   if outputs_job then forget(outputs_job) end
   redis.call('DEL', key, OURS .. 'futures:' .. run, OURS .. 'events:' .. run,
-    OURS .. 'again:' .. run, OURS .. 'order:' .. run, OURS .. 'gone:' .. run, keys.loose(run))
+    OURS .. 'again:' .. run, OURS .. 'order:' .. run, OURS .. 'gone:' .. run, OURS .. 'code:' .. run,
+    keys.loose(run))
   for _, index in ipairs({ 'runs', 'staged', 'ended', 'watched' }) do
     redis.call('ZREM', OURS .. index, run)
   end

@@ -12,7 +12,7 @@
 --          started_at (as RQ writes it), the same in epoch seconds, ended_at in both ways,
 --          ttl (-1 for ever),
 --          field of the result, generation, kind of the result (RQ's number), marks of its claim,
---          with a "v" when there is a view
+--          with a "v" when there is a view, digest of its code
 --          queue   value of the result   view, if there is one
 -- Returns {answers, claims, held, suspended, more}:
 --   answers    for each end "ok", "lost" (the execution was taken from us: nothing is written) or

@@ -3,15 +3,15 @@
 
 local ends_by_wip, job_keys, records
 
-local END_LINE = '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+)$'
+local END_LINE = '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+)$'
 
 local function take_end()
   local id, execution, status, started_at, started_ts, ended_at, ended_ts, ttl, field, generation,
-    result, marks = string.match(turns.take(), END_LINE)
+    result, marks, code = string.match(turns.take(), END_LINE)
   local e = { id = id, execution = execution, queue = turns.take(), status = status,
     started_at = started_at, ended_at = ended_at, started_ts = started_ts, ended_ts = ended_ts,
     ttl = ttl, field = field, value = turns.take(), generation = generation, result = result,
-    marks = marks, key = keys.job(id), member = id .. ':' .. execution }
+    marks = marks, code = code, key = keys.job(id), member = id .. ':' .. execution }
   e.view = string.find(marks, 'v', 1, true) and turns.take() or ''
   local wip = PREFIX .. ':wip:' .. e.queue
   local group = ends_by_wip[wip] or { ends = {}, members = {} }
@@ -50,17 +50,25 @@ local function drop_executions()
   if #records > 0 then redis.call('DEL', unpack(records)) end
 end
 
+local function add_result(key, e, ...)
+  redis.call('XADD', key, 'MAXLEN', '~', 10, '*', 'execution_id', e.execution, 'execution_started_at',
+    e.started_ts, 'execution_ended_at', e.ended_ts, 'type', e.result, 'worker_name', turns.worker, ...)
+end
+
 -- `has_ended`: it ended before, and what is there may have a time to live.
 local function keep_result(e, has_ended)
   local key = PREFIX .. ':results:' .. e.id
-  if e.field ~= '-' then
-    redis.call('XADD', key, 'MAXLEN', '~', 10, '*', 'execution_id', e.execution,
-      'execution_started_at', e.started_ts, 'execution_ended_at', e.ended_ts, 'type', e.result,
-      'worker_name', turns.worker, e.field, e.value)
+  if e.code ~= '-' then
+    if e.field ~= '-' then
+      add_result(key, e, 'flowq_code', e.code, e.field, e.value)
+    else
+      add_result(key, e, 'flowq_code', e.code)
+    end
+    redis.call('HSET', e.key, 'flowq_code', e.code)
+  elseif e.field ~= '-' then
+    add_result(key, e, e.field, e.value)
   else
-    redis.call('XADD', key, 'MAXLEN', '~', 10, '*', 'execution_id', e.execution,
-      'execution_started_at', e.started_ts, 'execution_ended_at', e.ended_ts, 'type', e.result,
-      'worker_name', turns.worker)
+    add_result(key, e)
   end
   if e.ttl == '-1' then
     if has_ended then redis.call('PERSIST', key) end

@@ -1,0 +1,122 @@
+"""In the child: which code a job of a run has executed, as a digest of the files that it came from.
+
+That is the file of its function's module, and of the modules that this one imports, as far as they
+are loaded: of the user's, not of Python's or installed ones. Each file is read once, after the
+first job that needed it. So a digest tells the code of a child, whatever the file says by now.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import sys
+from collections.abc import Iterator
+
+from flowq.workers.sources import find_source
+
+_IMPORT = re.compile(
+    rb"^[ \t]*(?:from[ \t]+(?P<source>[.\w]+)[ \t]+import[ \t]+(?P<names>\([^)]*\)|[^\n;#]+)"
+    rb"|import[ \t]+(?P<modules>[^\n;#]+))",
+    re.MULTILINE,
+)
+_NAME = re.compile(rb"[.\w]+")
+MAX_FILES = 200
+DIGITS = 12
+
+
+class CodeDigest:
+    """What the jobs of one process are made of."""
+
+    def __init__(self) -> None:
+        self._digest_by_module: dict[str, str] = {}
+        self._imports_by_module: dict[str, tuple[str, ...]] = {}
+        self._told: set[str] = set()
+        self._last: dict[str, tuple[int, str]] = {}
+
+    def describe(self, module: str) -> str:
+        """Return the digest of a function's code, by the module that the function is called from.
+
+        The first time that there is such a digest the files follow, as a JSON object: the digest of
+        each by its name. Empty for code that is not the user's.
+        """
+        count = len(sys.modules)
+        known = self._last.get(module)
+        if known is not None and known[0] == count:
+            return known[1]
+        files = dict(self._find_files(module))
+        if not files:
+            return ""
+        table = json.dumps(files, sort_keys=True)
+        digest = _digest(table.encode())
+        self._last[module] = count, digest
+        if digest in self._told:
+            return digest
+        self._told.add(digest)
+        return f"{digest} {table}"
+
+    def _find_files(self, module: str) -> Iterator[tuple[str, str]]:
+        """Yield the name and the digest of each file that the module comes from."""
+        seen, left = {module}, [module]
+        while left and len(seen) < MAX_FILES:
+            name = left.pop()
+            path = _find_file(name)
+            if not path or not self._read(name, path):
+                continue
+            yield os.path.relpath(path), self._digest_by_module[name]
+            news = [each for each in self._imports_by_module[name] if each not in seen]
+            seen.update(news)
+            left += news
+
+    def _read(self, name: str, path: str) -> bool:
+        if name not in self._digest_by_module:
+            try:
+                with open(path, "rb") as file:  # noqa: PTH123 - pathlib is not loaded for this
+                    text = file.read()
+            except OSError:
+                return False
+            self._digest_by_module[name] = _digest(text)
+            self._imports_by_module[name] = tuple(_find_imports(name, text))
+        return True
+
+
+def _find_imports(module: str, text: bytes) -> Iterator[str]:
+    """Yield the names that may be modules which the text of a module imports, each once."""
+    found: dict[str, None] = {}
+    for match in _IMPORT.finditer(text):
+        source, names = match["source"], match["names"]
+        if source is None:
+            whole = [part.split()[0] for part in match["modules"].split(b",") if part.split()]
+            names_of = [each.decode(errors="replace") for each in whole]
+        else:
+            base = _absolute(module, source.decode(errors="replace"))
+            inner = (each.decode(errors="replace") for each in _NAME.findall(names))
+            names_of = [base, *(f"{base}.{each}" for each in inner)]
+        for name in names_of:
+            parts = name.split(".")
+            found |= dict.fromkeys(".".join(parts[:end]) for end in range(1, len(parts) + 1))
+    yield from found
+
+
+def _absolute(module: str, source: str) -> str:
+    stem = source.lstrip(".")
+    level = len(source) - len(stem)
+    if not level:
+        return source
+    package = getattr(sys.modules.get(module), "__package__", None) or ""
+    parts = package.split(".")
+    base = ".".join(parts[: len(parts) - level + 1])
+    return f"{base}.{stem}" if stem else base
+
+
+def _find_file(name: str) -> str:
+    path = find_source(name)
+    return "" if path.startswith(_OURS) else path
+
+
+_OURS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "")  # noqa: PTH100, PTH118, PTH120
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha1(data, usedforsecurity=False).hexdigest()[:DIGITS]
