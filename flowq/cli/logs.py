@@ -20,10 +20,7 @@ MAX_WORKER_LOG_BYTES = 5_000_000
 
 
 def path_of(job_id: str) -> Path:
-    """Return the file for the output of a job, if workers of this folder have executed it.
-
-    All runs share a folder, because the workers of one run execute the jobs of others too.
-    """
+    """Return the file for the output of a job, if workers of this folder have executed it."""
     return Path.cwd() / STATE / "logs" / f"{job_id}.log"
 
 

@@ -68,7 +68,7 @@ class OwnWorkers:
     def end(self) -> None:
         """Let them end now; by themselves they would a moment after the run.
 
-        Blocks: for a few seconds at most, when they are busy with another run.
+        Blocks: for a few seconds at most.
         """
         if self._process.poll() is not None:
             return

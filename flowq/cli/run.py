@@ -67,8 +67,8 @@ def command(
     """Run a workflow and show how it goes.
 
     TARGET is a YAML file, package.module:workflow, or file.py:workflow; - is standard input.
-    Without a URL the jobs run here, on a private server of the current folder. With one they run on
-    the workers that listen there, and with -c N on workers of its own as well.
+    Without a URL the jobs run here, on a private server of the current folder, in workers of this
+    run alone. With one they run on the workers that listen there, and with -c N on further ones.
 
     Ctrl-C cancels the run; a second one leaves at once.
 

@@ -117,9 +117,10 @@ def command(
 ) -> None:
     """Execute the jobs of queues, in this order of priority; without any, of "default".
 
-    The modules of the current folder are importable, and scheduled jobs are queued when they are
-    due. Ctrl-C lets the running jobs finish; a second one puts them back. RQ's own command starts
-    the same worker: rq worker -w flowq.Worker.
+    On a private server these are jobs of no run, and those of scheduled runs: others have workers
+    of their own. The modules of the current folder are importable, and scheduled jobs are queued
+    when they are due. Ctrl-C lets the running jobs finish; a second one puts them back. RQ's own
+    command starts the same worker: rq worker -w flowq.Worker.
 
     \b
       flowq worker --redis-url redis://localhost/0 -c 4 --mode warm

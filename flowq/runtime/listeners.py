@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rq.queue import Queue as RQQueue
 from rq.utils import as_text
@@ -22,23 +22,21 @@ def find_unattended(queues: Iterable[str], connection: Redis) -> list[str]:
     """Return the queues that no worker listens on, in the order given, each once.
 
     One of RQ's workers that was killed counts until its last heartbeat runs out, one of ours until
-    its lease does. On the queue that a run has for itself count ours alone, and those that serve
-    this run as long as they are connected.
+    its lease does. On the queue that a run has for itself count those that serve this run, as long
+    as they are connected.
     """
     names = list(dict.fromkeys(queues))
+    served = find_served(connection) if any(map(_run_of, names)) else set()
     with connection.pipeline(transaction=False) as pipeline:
         for name in names:
             pipeline.smembers(WORKERS_BY_QUEUE_KEY % name)
-        workers_by_queue: list[Any] = pipeline.execute()
-    workers = {as_text(key) for workers in workers_by_queue for key in workers}
-    ours, others = _find_living(workers, connection)
-    unattended = [
+        listening = [set(map(as_text, workers)) for workers in pipeline.execute()]
+    living = _find_living(set().union(*listening), connection)
+    return [
         name
-        for name, keys_of_workers in zip(names, workers_by_queue, strict=True)
-        if (ours if _run_of(name) else ours | others).isdisjoint(map(as_text, keys_of_workers))
+        for name, workers in zip(names, listening, strict=True)
+        if (_run_of(name) not in served if _run_of(name) else living.isdisjoint(workers))
     ]
-    served = find_served(connection) if any(map(_run_of, unattended)) else set()
-    return [name for name in unattended if _run_of(name) not in served]
 
 
 def count_left_alone(connection: Redis) -> dict[str, int]:
@@ -70,8 +68,8 @@ def _run_of(queue: str) -> str:
     return queue.removeprefix(keys.OWN_QUEUE) if is_own else ""
 
 
-def _find_living(workers: set[str], connection: Redis) -> tuple[set[str], set[str]]:
-    """Return those of the keys of workers that are of living ones: of ours, and of RQ's."""
+def _find_living(workers: set[str], connection: Redis) -> set[str]:
+    """Return those of the keys of workers that are of living ones."""
     seconds, microseconds = connection.time()
     now = seconds + microseconds / 1e6
     in_order = sorted(workers)
@@ -80,7 +78,8 @@ def _find_living(workers: set[str], connection: Redis) -> tuple[set[str], set[st
             pipeline.exists(key)
             pipeline.zscore(keys.WORKERS, key.removeprefix(keys.worker("")))
         answers = pipeline.execute()
-    leases = zip(in_order, answers[::2], answers[1::2], strict=True)
-    living = {key: lease for key, exists, lease in leases if exists}
-    ours = {key for key, lease in living.items() if lease is not None and lease > now}
-    return ours, {key for key, lease in living.items() if lease is None}
+    return {
+        key
+        for key, exists, lease in zip(in_order, answers[::2], answers[1::2], strict=True)
+        if exists and (lease is None or lease > now)
+    }

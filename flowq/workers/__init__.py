@@ -14,6 +14,8 @@
     sources.py    whether what a child has imported is still the same
     ledger.py     what Redis is told; doorbell.py         how Redis wakes us
     address.py    how to connect
+    serving.py    workers for one run; resting.py         what takes their place while it only waits
+    code_digest.py  what code a job was made of
     limits.py     when a worker ends by itself
     claims.py     the values between them; cell.py        the shared memory beside them
     pace.py       how long jobs take; deadline.py when their time is up
