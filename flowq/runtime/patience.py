@@ -287,5 +287,13 @@ class Patience(Retry):
     def apply(
         self, do: Callable[[], Result], passes: Callable[[Exception], bool] = is_refusal
     ) -> Result:
-        """Do that `patiently`, for as long as this one waits."""
-        return patiently(do, self.within_s, trouble=self._trouble, passes=passes)
+        """Do that `patiently`, for as long as this one waits: once it has given up, no longer.
+
+        Whoever hears that may still have to tidy up.
+        """
+        try:
+            return patiently(do, self.within_s, trouble=self._trouble, passes=passes)
+        except Exception as error:
+            if passes(error):
+                self.within_s = 0.0
+            raise

@@ -152,9 +152,11 @@ def test_every_command_of_a_patient_connection_waits_and_connects_anew(full: Ful
 
 
 def test_a_patient_connection_gives_up_with_the_answer_of_the_server(full: Full) -> None:
-    full.connection.set_retry(Patience(full.left_alone, within_s=0.1))
+    patience = Patience(full.left_alone, within_s=0.1)
+    full.connection.set_retry(patience)
     with pytest.raises(OutOfMemoryError):
         full.connection.incr("number")
+    assert patience.within_s == 0.0  # what is left to do is tidying up
     assert full.connection.get("number") is None
     assert len(full.said) == 1
 
