@@ -7,6 +7,7 @@ import ssl
 import subprocess
 import threading
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ import redis
 from flowq.server.binary import find_binary
 
 READY_S = 20.0
+TRIES = 5
 
 
 def free_port() -> int:
@@ -37,6 +39,11 @@ class Started:
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}/0"
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether its process is gone."""
+        return self.process.poll() is not None
+
 
 class Servers:
     """Starts servers, which end with the block."""
@@ -53,7 +60,15 @@ class Servers:
 
     def start(self, *options: str, config: str = "", **login: str) -> Started:
         """Start a server that keeps nothing, and wait until it answers."""
-        port = free_port()
+        for _ in range(TRIES):
+            started = self._start(options, config, login)
+            wait_until(lambda each=started: each.has_ended or answers(each), READY_S)
+            if not started.has_ended:
+                return started
+        raise AssertionError(f"it ended at once, {TRIES} times")
+
+    def _start(self, options: Sequence[str], config: str, login: Mapping[str, str]) -> Started:
+        port = free_port()  # somebody else may take it before the server does
         folder = self._folder / str(port)
         folder.mkdir()
         file = folder / "server.conf"
@@ -65,14 +80,13 @@ class Servers:
         self._stack.callback(process.kill)
         started = Started(port, process, redis.Redis(port=port, **login))
         self._stack.callback(started.connection.close)
-        wait_until(lambda: answers(started.connection), READY_S)
         return started
 
 
-def answers(connection: Any) -> bool:
-    """Whether the server is there."""
+def answers(started: Started) -> bool:
+    """Whether the server is there, and not another one that has taken its port."""
     try:
-        return bool(connection.ping())
+        return started.connection.info("server")["process_id"] == started.process.pid
     except redis.RedisError:
         return False
 

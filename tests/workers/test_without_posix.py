@@ -7,7 +7,6 @@ thread, and stand-ins for the modules that differ, in the supervisor and in the 
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,33 +14,20 @@ from pathlib import Path
 
 import pytest
 import worker_jobs
+from real_servers import Servers
 from rq.job import JobStatus
 
 from flowq import server
-from flowq.errors import ServerUnavailable
 from flowq.runtime.queue import Queue
-from flowq.server.binary import find_binary
 
 HERE = Path(__file__).parent
 
 
 @pytest.fixture
-def url() -> Iterator[str]:
+def url(tmp_path: Path) -> Iterator[str]:
     """A server that listens to TCP only."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
-    process = subprocess.Popen([str(find_binary()), *options], stdout=subprocess.DEVNULL)
-    url = f"redis://127.0.0.1:{port}/0"
-    while process.poll() is None:
-        try:
-            server.connect(url).close()
-        except ServerUnavailable:
-            continue
-        break
-    yield url
-    process.kill()
-    process.wait()
+    with Servers(tmp_path) as servers:
+        yield servers.start().url
 
 
 def start(url: str, *options: str) -> subprocess.Popen[bytes]:
