@@ -56,6 +56,7 @@ RUNS = f"{PREFIX}:flowq:{VERSION}:runs"
 STAGED = f"{PREFIX}:flowq:{VERSION}:staged"
 ENDED = f"{PREFIX}:flowq:{VERSION}:ended"
 WORKERS = f"{PREFIX}:flowq:{VERSION}:workers"
+MARKS = f"{PREFIX}:flowq:{VERSION}:marks"
 
 RUN_CLIENT = "flowq-run-"
 OWN_QUEUE = "run."

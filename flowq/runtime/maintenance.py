@@ -8,17 +8,28 @@ so any number of processes may do this at once; a pass is bounded, and goes on w
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rq.utils import as_text
 
-from flowq.runtime import keys
+from flowq.runtime import keys, scripts
+from flowq.runtime.clocks import read_clock
 from flowq.runtime.steps import finish, step, work_off
 
 if TYPE_CHECKING:
     from redis import Redis
+
+LEASE_S = 5.0
+"""For so long a heartbeat of a worker counts."""
+
+SILENCE_S = 7.0
+"""After so much silence a worker is lost, if the server took writes all the while."""
+
+GAP_S = 3.0
+"""A longer gap between two marks is silence of the server's own: nobody could be heard."""
+
+LOOK_S = 0.5
 
 PER_PASS = 50
 """How many runs, future jobs and so on a pass looks at."""
@@ -40,22 +51,23 @@ class Finding:
 def tidy(connection: Redis) -> list[Finding]:
     """Make one bounded pass; return what was found and put right. Idempotent."""
     work_off(connection)
-    for future_id in _due(connection, keys.EXPIRING):
+    now_s = read_clock(connection)
+    for future_id in _due(connection, keys.EXPIRING, now_s):
         finish(connection, f"lapse:{future_id}")
     findings = []
-    for future_id in _due(connection, keys.WATCHED):
+    for future_id in _due(connection, keys.WATCHED, now_s):
         found = step(connection, f"watch:{future_id}").found
         findings += [Finding(job_id, what, future_id) for job_id, what in found.items()]
     for index in (keys.STAGED, keys.ENDED):
-        for run_id in _due(connection, index):
+        for run_id in _due(connection, index, now_s):
             finish(connection, f"purge:{run_id}")
-    _forget_canceled(connection)
+    _forget_canceled(connection, now_s)
     return findings
 
 
-def _forget_canceled(connection: Redis) -> None:
+def _forget_canceled(connection: Redis, now_s: float) -> None:
     """Trim RQ's registries of canceled jobs, which RQ never does, by ours that are gone."""
-    for entry in _due(connection, keys.FORGOTTEN):
+    for entry in _due(connection, keys.FORGOTTEN, now_s):
         job_id, queue = entry.split(" ", 1)
         with connection.pipeline() as pipeline:
             if not connection.exists(keys.job(job_id)):
@@ -77,6 +89,32 @@ def examine(connection: Redis) -> list[Finding]:
     return findings
 
 
-def _due(connection: Redis, index: str) -> list[str]:
-    ids: Any = connection.zrangebyscore(index, 0, time.time(), start=0, num=PER_PASS)
+def _due(connection: Redis, index: str, now_s: float) -> list[str]:
+    ids: Any = connection.zrangebyscore(index, 0, now_s, start=0, num=PER_PASS)
     return [as_text(each) for each in ids]
+
+
+# Lost workers --------------------------------------------------------------------------------
+
+
+class Lost(NamedTuple):
+    """Which workers are lost. `is_sure`: for long enough nothing has kept any from being heard.
+
+    `clock_s` is that of the server, in epoch seconds.
+    """
+
+    is_sure: bool
+    clock_s: float
+    workers: list[str]
+
+
+def find_lost(connection: Redis, *, was_refused: bool = False) -> Lost:
+    """Return the workers that were silent while the server took writes (`lua/find_lost.lua`).
+
+    To be called every `LOOK_S` until it `is_sure`: who looks once finds only what others have
+    looked for. `was_refused`: the server has refused the caller something since the last time.
+    """
+    answer = scripts.FIND_LOST.call(
+        connection, keys.MARKS, SILENCE_S, LEASE_S, GAP_S, "1" if was_refused else ""
+    )
+    return Lost(bool(answer[0]), float(answer[1]), [as_text(name) for name in answer[2:]])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import reprlib
 from collections.abc import Iterable, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -15,7 +15,7 @@ from rq.job import Job as RQJob
 from rq.job import JobStatus
 from rq.queue import EnqueueData
 from rq.queue import Queue as RQQueue
-from rq.utils import as_text, now
+from rq.utils import as_text
 
 from flowq.errors import (
     CycleError,
@@ -30,6 +30,7 @@ from flowq.errors import (
     UsageError,
 )
 from flowq.runtime import cycles, inline, keys, scripts
+from flowq.runtime.clocks import read_clock
 from flowq.runtime.copying import Copier
 from flowq.runtime.entries import Entry, IdUse, as_arguments, make_entry
 from flowq.runtime.futures import derive_id
@@ -64,6 +65,9 @@ class Queue(QueueBase):
     """
 
     job_class = Job
+    clock_shift = timedelta()
+    """How far the clock of the server is ahead of the one that RQ counts instants from."""
+
     _name_checked = False
 
     def __init__(self, name: str = "default", *args: Any, **kwargs: Any) -> None:
@@ -100,8 +104,14 @@ class Queue(QueueBase):
         return self._enqueue_held(options.pop("func"), hold.at(datetime.timestamp()), **options)
 
     def enqueue_in(self, time_delta: timedelta, func: Any, *args: Any, **kwargs: Any) -> Job:
-        """The same, counted from now."""
-        return self.enqueue_at(now() + time_delta, func, *args, **kwargs)
+        """The same, counted from now by the clock of the server, which decides what is due."""
+        server_now = datetime.fromtimestamp(read_clock(self.connection), UTC)
+        return self.enqueue_at(server_now + time_delta, func, *args, **kwargs)
+
+    def schedule_job(self, job: RQJob, datetime: datetime, *args: Any, **kwargs: Any) -> RQJob:
+        """Put a job on RQ's schedule; what RQ has counted from now is meant by `clock_shift`."""
+        scheduled: RQJob = super().schedule_job(job, datetime + self.clock_shift, *args, **kwargs)
+        return scheduled
 
     def create_job(self, func: Any, *args: Any, **kwargs: Any) -> Job:
         """Make a job without enqueueing it; `enqueue_job` then does what the options say."""

@@ -8,7 +8,6 @@ can go on with. A submitter that dies before the commit leaves a staged run whos
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -17,14 +16,16 @@ from typing import TYPE_CHECKING, Any
 from redis.exceptions import RedisError
 from rq.command import send_stop_job_command
 from rq.exceptions import InvalidJobOperation, NoSuchJobError
-from rq.utils import as_text, str_to_date, utcformat
+from rq.utils import as_text, str_to_date
 
 from flowq.errors import RunNotFound, WrongState
 from flowq.plan import Plan, Release
 from flowq.runtime import keys, scripts
+from flowq.runtime.clocks import read_clock
 from flowq.runtime.outputs import fields_of_record
 from flowq.runtime.patience import is_passing, patiently
 from flowq.runtime.planned import add_planned, batches, declare_groups
+from flowq.runtime.scripts import format_instant
 from flowq.runtime.steps import finish
 from flowq.status import RUN_ENDED, Event, JobStatus, RunRecord, RunStatus, fold, is_waiting
 
@@ -95,11 +96,12 @@ def go(run_id: str, connection: Redis) -> None:
 
 
 def _stage(plan: Plan, connection: Redis, retention_s: float, *, is_apart: bool) -> None:
+    now_s = read_clock(connection)
     record: dict[Any, Any] = {
         "workflow": plan.workflow,
         "state": "staged",
         "inputs": json.dumps(plan.inputs, default=repr),
-        "created_at": utcformat(datetime.now(UTC)),
+        "created_at": format_instant(now_s),
         "retention_s": retention_s,
         "folders": json.dumps(plan.folders),
         "left": 0,
@@ -116,8 +118,8 @@ def _stage(plan: Plan, connection: Redis, retention_s: float, *, is_apart: bool)
     releases = [op.job_id for op in plan if isinstance(op, Release)]
     with connection.pipeline() as pipeline:
         pipeline.hset(keys.run(plan.run_id), mapping=record)
-        pipeline.zadd(keys.RUNS, {plan.run_id: time.time()})
-        pipeline.zadd(keys.STAGED, {plan.run_id: time.time() + LEASE_S})
+        pipeline.zadd(keys.RUNS, {plan.run_id: now_s})
+        pipeline.zadd(keys.STAGED, {plan.run_id: now_s + LEASE_S})
         for first in range(0, len(releases), 1_000):
             pipeline.rpush(keys.run_futures(plan.run_id), *releases[first : first + 1_000])
         for first in range(0, len(plan.order), 1_000):
@@ -136,7 +138,7 @@ def _cancel_before(run_id: str, group: str, connection: Redis) -> None:
 
 
 def _keep_lease(run_id: str, connection: Redis) -> None:
-    connection.zadd(keys.STAGED, {run_id: time.time() + LEASE_S}, xx=True)
+    connection.zadd(keys.STAGED, {run_id: read_clock(connection) + LEASE_S}, xx=True)
 
 
 # Looking -------------------------------------------------------------------------------------

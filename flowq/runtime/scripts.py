@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import time
 from datetime import UTC, datetime
 from functools import lru_cache
 from importlib.resources import files
@@ -36,10 +35,8 @@ def _read(name: str) -> str:
     return "\n".join(line for line in lines if line)
 
 
-def clock() -> tuple[str, str]:
-    """Return now, as RQ writes instants and in epoch seconds, for the scripts."""
-    now = time.time()
-    return format_instant(now), f"{now:.3f}"
+_NO_CLOCK = ("", "")
+"""In the place of the caller's clock: the scripts take that of the server."""
 
 
 def format_instant(at_s: float) -> str:
@@ -89,7 +86,7 @@ class Script:
 
         Errors: redis-py's, with the script's own text when the script has a bug.
         """
-        arguments = (1, slot_key, keys.PREFIX, *clock(), *args)
+        arguments = (1, slot_key, keys.PREFIX, *_NO_CLOCK, *args)
         try:
             return connection.evalsha(self.digest, *arguments)
         except NoScriptError:
@@ -97,7 +94,7 @@ class Script:
 
     def append(self, pipeline: Pipeline, slot_key: str, *args: Any) -> None:
         """Put it into somebody's transaction; it is part of that EXEC or not at all."""
-        pipeline.eval(self.source, 1, slot_key, keys.PREFIX, *clock(), *args)
+        pipeline.eval(self.source, 1, slot_key, keys.PREFIX, *_NO_CLOCK, *args)
 
 
 class HotScript(Script):
@@ -129,7 +126,7 @@ class HotScript(Script):
         return super().call(connection, slot_key, *args)
 
     def _call_function(self, connection: Redis, slot_key: str, *args: Any) -> Any:
-        return connection.fcall(self.function, 1, slot_key, keys.PREFIX, *clock(), *args)
+        return connection.fcall(self.function, 1, slot_key, keys.PREFIX, *_NO_CLOCK, *args)
 
     def _load(self, connection: Redis) -> bool:
         try:
@@ -151,7 +148,7 @@ class HotScript(Script):
         how = ("FCALL", self.function)
         if pool in _WITHOUT_FUNCTIONS:
             how = ("EVALSHA", self.digest)
-        command = (*how, 1, slot_key, keys.PREFIX, *clock(), *args)
+        command = (*how, 1, slot_key, keys.PREFIX, *_NO_CLOCK, *args)
         # redis-py looks at each argument first, which takes longer than all the rest.
         line.send_packed_command([pack_command(command)])  # type: ignore[no-untyped-call]
 
@@ -187,6 +184,7 @@ RETRY = Script("retry")
 TURN = HotScript("turn", "attempts", "turns", "turn_ends", "turn_claims")
 GIVE_BACK = Script("give_back")
 BEAT = Script("beat")
+FIND_LOST = Script("find_lost")
 DUE = Script("due")
 GROW = Script("grow")
 TELL_ABOUT = Script("tell_about")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,6 +15,7 @@ from redis.exceptions import (
 )
 
 from flowq.errors import ServerUnavailable
+from flowq.runtime.clocks import clock_warning, read_clock
 from flowq.runtime.patience import Patience, find_answer, is_refusal
 from flowq.server import discovery
 from flowq.server.silence import CONNECT_TIMEOUT_S, in_slices, limits
@@ -125,7 +127,7 @@ def health(connection: redis.Redis) -> list[str]:
     What a server does not tell (hosted ones often refuse CONFIG) is not warned about.
     Errors: those of the redis client, when the server has gone meanwhile.
     """
-    checks = (_check_version, _check_eviction, _check_persistence)
+    checks = (_check_version, _check_eviction, _check_persistence, _check_clock)
     warnings = [check(connection) for check in checks]
     return [warning for warning in warnings if warning]
 
@@ -167,6 +169,11 @@ def _check_persistence(connection: redis.Redis) -> str:
         "the server keeps nothing on disk, so all jobs are gone when it restarts; "
         "set appendonly yes (or save)"
     )
+
+
+def _check_clock(connection: redis.Redis) -> str:
+    before_s = time.time()
+    return clock_warning(read_clock(connection), before_s, time.time())
 
 
 def _info(connection: redis.Redis, section: str) -> dict[str, Any]:

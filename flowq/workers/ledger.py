@@ -16,6 +16,8 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from rq.utils import as_text
 
 from flowq.runtime import keys, scripts
+from flowq.runtime.clocks import read_clock
+from flowq.runtime.maintenance import Lost, find_lost
 from flowq.runtime.scripts import format_instant, format_second
 from flowq.workers.claims import Claim, End, Turn, make_claim
 
@@ -287,12 +289,9 @@ class Ledger:
         parts = [as_text(part) for part in left]
         return list(zip(parts[::2], parts[1::2], strict=True))
 
-    def find_silent(self) -> list[str]:
-        """Return the names of workers whose lease is over."""
-        seconds, microseconds = self.connection.time()
-        now = seconds + microseconds / 1e6
-        names: Any = self.connection.zrangebyscore(keys.WORKERS, 0, now, start=0, num=20)
-        return [as_text(name) for name in names]
+    def find_lost(self, *, was_refused: bool = False) -> Lost:
+        """Return the workers that are lost, and say that the server takes writes."""
+        return find_lost(self.connection, was_refused=was_refused)
 
     def tell_stop(self) -> None:
         """Say that we finish what we have, and end."""
@@ -302,8 +301,7 @@ class Ledger:
     def find_lease(self, worker: str) -> float | None:
         """Return for how many seconds a worker still counts as alive; None for a stranger."""
         ends_at: Any = self.connection.zscore(keys.WORKERS, worker)
-        seconds, microseconds = self.connection.time()
-        return None if ends_at is None else ends_at - seconds - microseconds / 1e6
+        return None if ends_at is None else ends_at - read_clock(self.connection)
 
     def leave(self) -> None:
         """Give the lease back."""

@@ -14,7 +14,7 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from flowq.runtime.patience import describe
+from flowq.runtime.patience import describe, is_refusal
 from flowq.workers.claims import Claim
 from flowq.workers.hire import Child
 from flowq.workers.oversight import LOOK_S
@@ -220,6 +220,7 @@ class Supervisor:
 
     def _go_offline(self, error: Exception) -> None:
         self._trouble.meet(error)
+        self.upkeep.was_refused |= is_refusal(error)
         if not self._is_offline:
             self._offline_since = time.monotonic()
         self._is_offline = True

@@ -13,7 +13,7 @@ from base64 import b64decode, b64encode
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cached_property, lru_cache
 from importlib import import_module
 from traceback import clear_frames
@@ -33,7 +33,9 @@ from rq.timeouts import BaseTimeoutException, JobTimeoutException
 from rq.utils import as_text
 
 from flowq.runtime import keys
+from flowq.runtime.clocks import clock_warning, read_clock
 from flowq.runtime.job import PERFORM, Job
+from flowq.runtime.maintenance import find_lost
 from flowq.runtime.queue import Queue
 from flowq.runtime.rq import ExcInfo, PerformingWorker, WorkerBase
 from flowq.workers.address import Address
@@ -334,6 +336,8 @@ class Bench:
         queue = self.settings.queue_class(
             task.queue, connection=connection, job_class=self.settings.job_class
         )
+        before_s = time.time()
+        queue.clock_shift = timedelta(seconds=read_clock(connection) - before_s)  # rather too late
         execution = self._make_execution(task, connection)
         execution.created_at = job.started_at
         if end.code:
@@ -344,7 +348,15 @@ class Bench:
     # What RQ's workers do between jobs; it may run callbacks of users -----------------------------
 
     def clean_registries(self, queues: list[str]) -> None:
-        """Do RQ's maintenance, under its own locks."""
+        """Do RQ's maintenance, under its own locks.
+
+        RQ fails executions without a heartbeat, by the clock of this host: so not while a gap in
+        which nobody could be heard has just passed, nor by a wrong clock.
+        """
+        before_s = time.time()
+        found = find_lost(self.connection)
+        if not found.is_sure or clock_warning(found.clock_s, before_s, time.time()):
+            return
         worker = self._rq_worker(self.connection, queues)
         worker.clean_registries()  # type: ignore[no-untyped-call]
         worker.clean_group_registries()  # type: ignore[no-untyped-call]

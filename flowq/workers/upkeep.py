@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from flowq.runtime.maintenance import tidy
+from flowq.runtime.clocks import clock_warning
+from flowq.runtime.maintenance import LEASE_S, LOOK_S, SILENCE_S, tidy
 from flowq.runtime.patience import is_passing
 from flowq.workers.claims import Claim, End
 from flowq.workers.crew import died
@@ -15,14 +16,7 @@ from flowq.workers.doorbell import Doorbell
 from flowq.workers.ledger import Ledger
 from flowq.workers.oversight import Oversight
 
-LEASE_S = 5.0
-"""After so much silence a worker may count as lost."""
-
 BEAT_S = 1.5
-CONFIRM_S = 2.0
-"""How long somebody must have seen the silence: a server that was away makes all look silent."""
-
-SEARCH_S = 0.5
 TIDY_S = 1.0
 DUE_S = 0.5
 SIGN_S = 10.0
@@ -60,16 +54,20 @@ class Upkeep:
         """Jobs of lost workers that must be failed; whoever takes one removes it."""
         self._worker_ttl_s = worker_ttl_s
         self._max_crashes = max_crashes
-        self._silent_since: dict[str, float] = {}
+        self.was_refused = False
+        """Whether the server has refused something since the last look for lost workers."""
+        self._is_sure = False
+        self._is_clock_off = False
         self._beat = Duty(BEAT_S, self.beat)
+        # After the first search that is sure: RQ would fail what we start again.
+        self._clean = Duty(maintenance_s, self._clean_registries, time.monotonic() + SILENCE_S)
         self.duties = [
             self._beat,
             Duty(TIDY_S, self._tidy),
             Duty(DUE_S, self._queue_due),
-            Duty(SEARCH_S, self._search),
+            Duty(LOOK_S, self._search),
             Duty(SIGN_S, doorbell.ask_for_sign),
-            # After the first search: RQ would fail what we start again.
-            Duty(maintenance_s, self._clean_registries, time.monotonic() + 2 * CONFIRM_S),
+            self._clean,
         ]
 
     @property
@@ -106,8 +104,7 @@ class Upkeep:
         self._beat.due_at = 0.0
 
     def reset(self) -> None:
-        """Forget who was silent: the server was away, and nobody could be heard."""
-        self._silent_since.clear()
+        """Be heard again as soon as possible, after the server could not be used."""
         self.hurry()
 
     def beat(self) -> None:
@@ -126,15 +123,25 @@ class Upkeep:
                 self.oversight.crew.chores.append(("queue_limited", limited))
 
     def _clean_registries(self) -> None:
-        self.oversight.crew.chores.append(("clean_registries", (self.ledger.queues,)))
+        if self._is_sure:
+            self.oversight.crew.chores.append(("clean_registries", (self.ledger.queues,)))
+        else:
+            self._clean.due_at = time.monotonic() + LOOK_S
 
     def _search(self) -> None:
-        now = time.monotonic()
-        silent = self.ledger.find_silent()
-        self._silent_since = {name: self._silent_since.get(name, now) for name in silent}
-        for name, since in self._silent_since.items():
-            if now - since >= CONFIRM_S and name != self.ledger.worker:
+        before_s = time.time()
+        found = self.ledger.find_lost(was_refused=self.was_refused)
+        self.was_refused, self._is_sure = False, found.is_sure
+        self._compare_clocks(found.clock_s, before_s, time.time())
+        for name in found.workers:
+            if name != self.ledger.worker:
                 self.bury(name)
+
+    def _compare_clocks(self, theirs_s: float, before_s: float, after_s: float) -> None:
+        warning = clock_warning(theirs_s, before_s, after_s)
+        if warning and not self._is_clock_off:
+            log.warning("%s", warning)
+        self._is_clock_off = bool(warning)
 
     def bury(self, worker: str) -> None:
         """Requeue what a lost worker held, or put it down as failing."""

@@ -22,6 +22,7 @@ from flowq.callables import NameMissing, NotCallable, find_callable
 from flowq.errors import UsageError
 from flowq.runtime import keys
 from flowq.runtime.job import Job
+from flowq.runtime.maintenance import LEASE_S, LOOK_S, SILENCE_S
 from flowq.runtime.patience import PATIENCE_S, Trouble, patiently
 from flowq.runtime.queue import Queue
 from flowq.runtime.rq import WorkerBase, explain_key_prefix
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 MODES = ("fork", "multiprocessing", "warm")
-LEASE_LOOK_S = 0.5
 SECOND_SIGNAL_S = 0.2
 """A terminal and a parent may both pass on one Ctrl-C."""
 
@@ -253,12 +253,16 @@ class Worker(WorkerBase):
     def _is_lost(self, ledger: Ledger) -> bool:
         """Whether the worker of our name turns out to be dead: it was killed, and we follow it."""
         left_s = ledger.find_lease(self.name)
-        while left_s is not None and left_s > 0:
-            time.sleep(min(left_s, LEASE_LOOK_S))
+        if left_s is None:  # a stranger, of which nobody knows that
+            return False
+        while not ledger.find_lost().is_sure or left_s > LEASE_S - SILENCE_S:
+            time.sleep(LOOK_S)
             before_s, left_s = left_s, ledger.find_lease(self.name)
-            if left_s is not None and left_s > before_s:
+            if left_s is None:  # others have seen to it
+                return True
+            if left_s > before_s:
                 return False
-        return left_s is not None
+        return True
 
     def _register_again(self) -> None:
         if not self.connection.exists(self.key):

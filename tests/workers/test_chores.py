@@ -9,7 +9,7 @@ import pytest
 import worker_jobs
 
 from flowq.runtime.queue import Queue
-from flowq.workers import turns, upkeep
+from flowq.workers import turns
 from flowq.workers.crew import Crew
 
 
@@ -25,7 +25,8 @@ def left(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> list[int]:
         send(self, child, message)
 
     monkeypatch.setattr(Crew, "_send", note)
-    monkeypatch.setattr(upkeep, "CONFIRM_S", 0.0)  # RQ's maintenance is due from the beginning
+    for module in ("runtime.maintenance", "workers.upkeep"):  # RQ's maintenance is due at once
+        monkeypatch.setattr(f"flowq.{module}.SILENCE_S", 0.0)
     return counts
 
 

@@ -4,14 +4,12 @@
 --        6 ttl of the worker's hash   7 seconds between heartbeats
 --        8 number of executions, then for each: job, execution, queue, "1" when it was handed over
 --          and has not begun, when it was claimed (epoch seconds)
--- Returns {ids of executions that somebody took away…}. The clock of the leases is the server's.
+-- Returns {ids of executions that somebody took away…}.
 -- It makes the records of executions that were claimed without them.
 
 local worker = ARGV[4]
 local worker_key = PREFIX .. ':worker:' .. worker
-local now = redis.call('TIME')
-local clock = tonumber(now[1]) + tonumber(now[2]) / 1e6
-redis.call('ZADD', OURS .. 'workers', clock + tonumber(ARGV[5]), worker)
+redis.call('ZADD', OURS .. 'workers', TS + tonumber(ARGV[5]), worker)
 redis.call('HSET', worker_key, 'last_heartbeat', NOW)
 redis.call('EXPIRE', worker_key, ARGV[6])
 
@@ -23,7 +21,7 @@ for i = 9, 8 + 5 * tonumber(ARGV[8]), 5 do
   if redis.call('ZSCORE', PREFIX .. ':wip:' .. queue, member) then
     local key = PREFIX .. ':execution:' .. member
     redis.call('HSET', key, 'id', execution, 'job_id', id, 'worker_name', worker,
-      'last_heartbeat', ARGV[3])
+      'last_heartbeat', TS)
     redis.call('HSETNX', key, 'created_at', ARGV[i + 4])
     if handed == '1' then
       redis.call('HSET', key, 'flowq_handed', '1')

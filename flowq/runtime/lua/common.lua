@@ -4,7 +4,8 @@
 -- tables are there before the first file, empty, so that the files may call each other. Its other names
 -- are its own (flowq/runtime/scripts.py puts it into a block). The names of this file are everybody's.
 --
--- ARGV   1 key prefix of RQ ("rq")   2 now, as RQ writes instants   3 now, in epoch seconds
+-- ARGV   1 key prefix of RQ ("rq")   2, 3 unused: the clock of a caller may be wrong, and what is due
+-- is decided by the server's
 -- Each script documents the rest of its ARGV, which starts at 4. KEYS[1] only names the slot: in a
 -- cluster all keys share one hash tag (RQ_KEY_PREFIX).
 --
@@ -33,7 +34,8 @@
 --   open → releasing → released → met → queued → <outcome of the job>
 -- It is undecided up to `released`. `met`: only RQ's own depends_on, a slot or an approval holds it.
 
-local PREFIX, NOW, TS, OURS, TODO -- of the call
+-- Of the call. NOW as RQ writes instants, TS in epoch seconds, by the clock of the server.
+local PREFIX, NOW, TS, OURS, TODO
 local WEEK_S = 604800
 local UNDECIDED = { open = true, releasing = true, released = true }
 local CALLED_OFF = { canceled = true, skipped = true, passed = true, deleted = true, expired = true }
@@ -53,9 +55,35 @@ local function later(operation)
   if redis.call('ZADD', TODO, 'NX', TS, operation) == 1 then begun[#begun + 1] = operation end
 end
 
+local known_day, date -- of the last call, as a function of a library
+
+-- Returns an instant as RQ writes it: 2026-11-28T19:00:00.123456Z. There is no os.date here.
+local function format_instant(second, microsecond)
+  local day = math.floor(second / 86400)
+  if day ~= known_day then
+    -- Years begin in March here, so that a leap day is the last one; an era has 400 of them.
+    local since_0000 = day + 719468
+    local era = math.floor(since_0000 / 146097)
+    local day_of_era = since_0000 - era * 146097
+    local year = math.floor((day_of_era - math.floor(day_of_era / 1460)
+      + math.floor(day_of_era / 36524) - math.floor(day_of_era / 146096)) / 365)
+    local day_of_year = day_of_era - (365 * year + math.floor(year / 4) - math.floor(year / 100))
+    local month = math.floor((5 * day_of_year + 2) / 153)
+    local day_of_month = day_of_year - math.floor((153 * month + 2) / 5) + 1
+    month = month < 10 and month + 3 or month - 9
+    year = year + era * 400 + (month <= 2 and 1 or 0)
+    known_day, date = day, string.format('%04d-%02d-%02d', year, month, day_of_month)
+  end
+  local rest = second - day * 86400
+  return string.format('%sT%02d:%02d:%02d.%06dZ', date, math.floor(rest / 3600),
+    math.floor(rest / 60) % 60, rest % 60, microsecond)
+end
+
 -- The first thing in every call: as a function of a library, it finds what the last one has left.
 local function begin_call(argv)
-  PREFIX, NOW, TS = argv[1], argv[2], tonumber(argv[3])
+  local time = redis.call('TIME')
+  local second, microsecond = tonumber(time[1]), tonumber(time[2])
+  PREFIX, NOW, TS = argv[1], format_instant(second, microsecond), second + microsecond / 1e6
   OURS = PREFIX .. ':flowq:1:'
   TODO = OURS .. 'todo'
   begun = {}

@@ -2,7 +2,7 @@
 -- begin reads.
 
 local FEW = 4 -- jobs for a child that are worth a turn
-local now_s, base, places, idle, budget, limit, interval, most
+local base, places, idle, budget, limit, interval, most
 local queues, cost_by_kind, least_cost
 local claims, members, kinds -- the first two are in the table as well
 local alone, short_cost -- children taken by one job each; seconds of short jobs
@@ -28,8 +28,8 @@ end
 
 local function record(id, execution, member, ttl)
   local key = PREFIX .. ':execution:' .. member
-  redis.call('HSET', key, 'id', execution, 'job_id', id, 'created_at', now_s,
-    'last_heartbeat', now_s, 'worker_name', turns.worker)
+  redis.call('HSET', key, 'id', execution, 'job_id', id, 'created_at', TS,
+    'last_heartbeat', TS, 'worker_name', turns.worker)
   redis.call('EXPIRE', key, ttl)
   redis.call('ZADD', PREFIX .. ':executions:' .. id, math.floor(TS) + ttl + 60, execution)
 end
@@ -150,7 +150,7 @@ function turn_claims.claim_all()
 end
 
 function turn_claims.begin(argv)
-  now_s, base = argv[3], argv[5]
+  base = argv[5]
   places, idle, budget = tonumber(argv[6]), tonumber(argv[7]), tonumber(argv[8])
   limit, interval = tonumber(argv[9]), tonumber(argv[10])
   claims, members, kinds, alone, short_cost = {}, {}, {}, 0, 0
