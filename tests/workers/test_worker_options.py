@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from rq.command import send_shutdown_command
 from rq.job import JobStatus
 
 from flowq.errors import UsageError
+from flowq.runtime.patience import patiently
 from flowq.runtime.queue import Queue
 from flowq.workers import MultiprocessingWorker, Worker
 from flowq.workers.deadline import AlarmDeathPenalty, ThreadDeathPenalty
@@ -107,7 +109,7 @@ def test_mistakes_on_the_command_line_are_told_in_one_line(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("flowq.workers.launch.BIRTH_S", 0.1)
+    monkeypatch.setattr("flowq.workers.launch.patiently", partial(patiently, within_s=0.1))
     monkeypatch.setattr("logging.captureWarnings", bool)
     assert run_command(options) == code
     said = capsys.readouterr().err
