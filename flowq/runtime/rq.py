@@ -271,6 +271,15 @@ class WorkerBase(BaseWorker):
         self._stopped_job_id = job_id
 
 
+class _NoLogger(logging.Logger):
+    """Says nothing, and takes no time to find that out: RQ logs twice for each job."""
+
+    def debug(self, msg: object, *args: object, **kwargs: Any) -> None:
+        """Say nothing."""
+
+
+_NO_LOG = _NoLogger("rq.worker", logging.CRITICAL + 1)
+
 ExcInfo = tuple[Any, Any, Any]
 
 
@@ -300,7 +309,7 @@ class PerformingWorker(WorkerBase):
         self.death_penalty_class = make_timeout
         self._is_horse = True  # so that Sentry sends what it has before this process may end
         # The supervisor logs what handle_exception would log here, into the output of the job.
-        self.log = logging.Logger("rq.worker", logging.CRITICAL + 1)
+        self.log = _NO_LOG
 
     def prepare_job_execution(
         self, job: RQJob, remove_from_intermediate_queue: bool = False

@@ -133,10 +133,13 @@ class Bench:
         return end._replace(is_spent=True) if self._has_left_threads else end
 
     def _perform(self, task: Task, job: Job) -> End:
-        execution = self._make_execution(task, self.connection)
+        execution = self._execution  # one for all jobs: a new one takes longer than a short job
+        execution.id, execution.job_id = task.execution_id, task.job_id
+        execution.created_at = job.started_at or execution.created_at
         self._load_s = self._load(job)
+        queue = self._queues.get(task.queue) or self._add_queue(task.queue)
         try:
-            self._performer.perform_job(job, self._get_queue(task.queue), execution)
+            self._performer.perform_job(job, queue, execution)
         except BaseException:  # a tool that has wrapped it; the job has ended, or never began
             if self._end is None:
                 self._fail(job, sys.exc_info())
@@ -151,12 +154,14 @@ class Bench:
         It is done before `perform_job` is looked up, because what is imported may wrap that
         (`sentry_sdk.init`). An error is one of the job's, so `Job.perform` raises it.
         """
-        with suppress(Exception):  # of data that cannot be read, and then `Job.perform` says so
-            name, args = job.func_name or "", job.args
-            module = get_called_module(name, args)
-            if module and module not in sys.modules:
-                return self._import(job, module, is_plain=name != PERFORM)
-        return 0.0
+        try:
+            name = job.func_name or ""
+            module = get_called_module(job) if name == PERFORM else name.rpartition(".")[0]
+        except Exception:  # noqa: BLE001 - its data cannot be read, as `Job.perform` will say
+            return 0.0
+        if module in sys.modules or not module:
+            return 0.0
+        return self._import(job, module, is_plain=name != PERFORM)
 
     def _describe_code(self, job: Job) -> str:
         with suppress(Exception):  # of data that cannot be read, or whatever a module object does
@@ -176,7 +181,7 @@ class Bench:
     def _limit(
         self, timeout: float, exception: Any = JobTimeoutException, **_: Any
     ) -> AbstractContextManager[None]:
-        if timeout > 0 and self._load_s:
+        if self._load_s and timeout > 0:
             timeout = max(0.001, timeout - self._load_s)
         return _get_penalty(timeout, exception)
 
@@ -204,21 +209,20 @@ class Bench:
             exception_handlers=list(settings.exception_handlers),
         )
 
-    def _make_execution(self, task: Task, connection: Redis) -> Execution:
+    @cached_property
+    def _execution(self) -> Execution:
+        return self._make_execution("", "", self.connection)
+
+    def _make_execution(self, id: str, job_id: str, connection: Redis) -> Execution:  # noqa: A002
         return Execution(
-            id=task.execution_id,
-            job_id=task.job_id,
-            connection=connection,
-            worker_name=self.settings.worker,
+            id=id, job_id=job_id, connection=connection, worker_name=self.settings.worker
         )
 
-    def _get_queue(self, name: str) -> Queue:
-        queue = self._queues.get(name)
-        if queue is None:
-            settings = self.settings
-            queue = self._queues[name] = settings.queue_class(
-                name, connection=self.connection, job_class=settings.job_class
-            )
+    def _add_queue(self, name: str) -> Queue:
+        settings = self.settings
+        queue = self._queues[name] = settings.queue_class(
+            name, connection=self.connection, job_class=settings.job_class
+        )
         return queue
 
     def _start(self) -> None:
@@ -338,7 +342,7 @@ class Bench:
         )
         before_s = time.time()
         queue.clock_shift = timedelta(seconds=read_clock(connection) - before_s)  # rather too late
-        execution = self._make_execution(task, connection)
+        execution = self._make_execution(task.execution_id, task.job_id, connection)
         execution.created_at = job.started_at
         if end.code:
             connection.hset(job.key, "flowq_code", end.code)
@@ -398,11 +402,12 @@ class Bench:
         return worker
 
 
-def get_called_module(name: str, args: Sequence[Any]) -> str:
-    """Return the module that has what a job calls; empty when it may not be called at all."""
-    if name != PERFORM:
-        return name.rpartition(".")[0]
-    work: Any = args[0] if args else {}
+def get_called_module(job: Job) -> str:
+    """Return the module that has what a job of a workflow calls; empty when it may not be called.
+
+    Errors: RQ's, for data that cannot be read.
+    """
+    work: Any = job.args[0] if job.args else {}
     return "" if "if" in work else str(work.get("call", "")).partition(":")[0]
 
 
