@@ -192,7 +192,9 @@ class Run:
         results = outcomes.get_results(ids, self.connection, instead=Unloadable.of)
         return {name_by_id[job_id]: value for job_id, value in results.items()}
 
-    def views(self, names: Iterable[str] | None = None) -> dict[str, JobView]:
+    def views(
+        self, names: Iterable[str] | None = None, status: RunStatus | None = None
+    ) -> dict[str, JobView]:
         """Return what commands show of the jobs that have ended, by name; loads no values.
 
         A view is JSON, and marks what is cut or cannot be JSON (`flowq.runtime.views`).
@@ -200,7 +202,7 @@ class Run:
         wanted = None if names is None else set(names)
         job_by_id = {
             job.job_id: job
-            for job in self.status().jobs.values()
+            for job in (status or self.status()).jobs.values()
             if job.state in ENDED and (wanted is None or job.name in wanted)
         }
         views: dict[str, JobView] = {}

@@ -33,7 +33,7 @@ def _last_results(run: Run, status: RunStatus) -> Mapping[str, Any]:
     last = {name for name, facts in run.facts(status).items() if facts.is_last}
     declared = by_declaration(status).values()
     shown = [each for each in declared if last.issuperset(job.name for job in each.items)]
-    views = run.views([job.name for each in shown for job in each.items])
+    views = run.views([job.name for each in shown for job in each.items], status)
     results = {name: view.result for name, view in views.items()}
     return {
         each.name: [results.get(job.name) for job in each.items]
@@ -68,6 +68,6 @@ def write_summary(report: Report, stream: Stream) -> None:
 
 def run_json(run: Run, status: RunStatus, kept: KeptOutputs) -> str:
     """Return the one JSON object of a run; an output that has no value is null there."""
-    results = {name: view.result for name, view in run.views().items()}
+    results = {name: view.result for name, view in run.views(status=status).items()}
     outputs = {**kept.views, **dict.fromkeys(kept.errors)}
     return write_json(run_document(status, results, outputs))

@@ -88,7 +88,7 @@ def _job(run: Run, name: str) -> Iterator[Line]:
     status = run.status()
     job = _find_job(run, status, name)
     failure = run.failures([name]).get(name)
-    view = run.views([name]).get(name, client.JobView())
+    view = run.views([name], status).get(name, client.JobView())
     details = JobDetails(
         job,
         facts=run.facts(status).get(name),

@@ -46,17 +46,24 @@ _LEASH = "read line; kill -KILL 0"
 
 
 def run(
-    shell: Mapping[str, Any], value_of: Callable[[Any], Any], mask: Mask, timeout_s: object = None
+    shell: Mapping[str, Any],
+    value_of: Callable[[Any], Any],
+    mask: Mask,
+    timeout_s: object = None,
+    *,
+    tell: Callable[[str], None] = lambda command: None,
 ) -> Any:
     """Run a command and return its result; its output goes to where the job prints.
 
-    `value_of` evaluates an expression. Blocks until the command has ended; when this is interrupted
-    (a timeout), or this process dies, all that the command has started is killed.
+    `value_of` evaluates an expression; `tell` is told the command with all values in it. Blocks
+    until the command has ended; when this is interrupted (a timeout), or this process dies, all
+    that the command has started is killed.
     Errors: ShellFailed; UsageError for a shell that is not there, and for an expression on cmd;
     ValueError when `result: json` is none.
     """
     name = shell.get("shell") or default_shell()
     filled = _filled(shell["command"], kind_of(name), value_of)
+    tell(filled)
     output = _Output(mask)
     code = _execute(command_line(name, filled), output)
     if code:

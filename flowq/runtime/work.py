@@ -86,7 +86,13 @@ class _Performance:
             nested = from_wire(Nested, work["nested"])
             return self._ask(lambda: start(self.job, nested, arguments))
         if "shell" in work:
-            return shell.run(work["shell"], self._value, self.mask, self.job.timeout)
+            return shell.run(
+                work["shell"],
+                self._value,
+                self.mask,
+                self.job.timeout,
+                tell=lambda command: self.job.shown.keep_arguments({"command": command}),
+            )
         with self.mask.output():
             return run_to_end(find_callable(work["call"])(**arguments))
 

@@ -20,7 +20,7 @@ import secrets
 import sqlite3
 import time
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from flowq.server.wire import Wire
@@ -84,10 +84,15 @@ def make_address(port: int) -> Address:
 
 
 def read_address(state: Path) -> Address | None:
-    """Return the address that the keeper of this folder has left, if there is one."""
+    """Return the address that the keeper of this folder has left, if there is one.
+
+    The keeper may be of a newer version: what only that one knows is ignored.
+    """
+    known = {each.name for each in fields(Address)}
     try:
-        return Address(**json.loads((state / ADDRESS).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        said = json.loads((state / ADDRESS).read_text(encoding="utf-8"))
+        return Address(**{name: value for name, value in said.items() if name in known})
+    except (OSError, ValueError, TypeError, AttributeError):
         return None
 
 

@@ -14,6 +14,7 @@ from redis import Redis
 from flowq.client import Run
 from flowq.runtime import keys
 from flowq.runtime.job import Job
+from flowq.spec import Shell
 
 Work = Callable[..., None]
 OUTPUTS_JOB = f"flowq-outputs-{RUN}-1"
@@ -191,3 +192,15 @@ def test_secrets_from_the_environment_are_not_in_the_view(
     assert handle.views()["one"].arguments == {"value": "Bearer ***"}
     assert handle.views()["two"].result == ["***"]
     assert handle.results()["two"] == ["hunter2hunter2"]
+
+
+def test_of_a_shell_job_the_command_is_shown_with_its_values(
+    run: Runs, handle: Run, work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOKEN", "hunter2hunter2")
+    run.submit(
+        job("one", "give", with_={"value": "a b"}),
+        job("two", needs=("one",), run=Shell("echo ${{ jobs.one.result }} ${{ env.TOKEN }}")),
+    )
+    work()
+    assert handle.views()["two"].arguments == {"command": "echo 'a b' ***"}

@@ -351,3 +351,11 @@ def test_it_is_chosen_by_what_the_platform_can_do(monkeypatch: pytest.MonkeyPatc
     assert embedded.has_unix_sockets() == hasattr(os, "posix_spawn")
     monkeypatch.delattr(embedded.socket, "AF_UNIX", raising=False)
     assert not embedded.has_unix_sockets()
+
+
+def test_the_address_that_a_newer_version_has_left_is_read(tmp_path: Path) -> None:
+    address = portable.make_address(4711)
+    portable.write_address(tmp_path, address)
+    path = tmp_path / portable.ADDRESS
+    path.write_text(json.dumps({**json.loads(path.read_text()), "nice": 0}))
+    assert portable.read_address(tmp_path) == address
