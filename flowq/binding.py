@@ -11,6 +11,7 @@ from flowq.expressions import evaluate, fill, find_references, is_live
 from flowq.expressions.templates import has_expression
 from flowq.plan import Enqueue, Nested, Slot
 from flowq.spec import Block
+from flowq.texts import show
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,7 @@ def _moved_slots(slots: tuple[Slot, ...], group_id: str, item_id: str) -> tuple[
 def _renamed(name: str, template: Enqueue, item: Item) -> str:
     """Return `thumb[3](start)` for `thumb(start)`: the label goes behind the group's name."""
     group_name = template.group_name
-    return f"{group_name}[{item.label}]{name.removeprefix(group_name)}"
+    return f"{group_name}[{show(item.label)}]{name.removeprefix(group_name)}"
 
 
 def _needs_scope(template: Enqueue, is_live: bool) -> bool:

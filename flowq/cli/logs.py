@@ -57,7 +57,7 @@ def _remove_if_old(log: Path) -> None:
 def read_last(job_id: str, lines: int | None = None) -> list[str]:
     """Return the last lines that a job printed, oldest first; none when they are not here."""
     try:
-        with path_of(job_id).open(encoding="utf-8", errors="replace") as file:
+        with path_of(job_id).open(encoding="utf-8", errors="backslashreplace") as file:
             return list(deque((line.rstrip("\n") for line in file), maxlen=lines))
     except OSError:
         return []
@@ -90,7 +90,7 @@ class Tail:
             lines.append(rest)
         elif rest:
             self._rests[job.job_id] = rest
-        yield from (line.removesuffix(b"\r").decode(errors="replace") for line in lines)
+        yield from (line.removesuffix(b"\r").decode(errors="backslashreplace") for line in lines)
 
     def _new_bytes(self, job_id: str, is_last: bool) -> bytes:
         rest = self._rests.pop(job_id, b"")

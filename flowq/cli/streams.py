@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from typing import IO, Any, TextIO, TypeAlias
 
 from flowq.errors import FlowqError
+from flowq.texts import show
 
 PLAIN = {"…": "...", "→": "->", "–": "-", "✓": "v", "✗": "x", "’": "'", "·": "-"}
 """What is written where the encoding of a stream lacks a character of ours; for others: `?`."""
@@ -50,7 +51,12 @@ def repair() -> None:
 def _replace(error: UnicodeError) -> tuple[str, int]:
     assert isinstance(error, UnicodeEncodeError)
     missing = error.object[error.start : error.end]
-    return "".join(PLAIN.get(character, "?") for character in missing), error.end
+    return "".join(map(_spell, missing)), error.end
+
+
+def _spell(character: str) -> str:
+    is_byte = "\udc80" <= character <= "\udcff"  # of a text that is not UTF-8
+    return show(character) if is_byte else PLAIN.get(character, "?")
 
 
 def _open_nowhere(number: int) -> None:
@@ -155,7 +161,7 @@ def stdout_alone() -> Iterator[TextIO]:
     sys.stdout.flush()
     saved = os.dup(1)
     os.dup2(2, 1)
-    result = open(saved, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 - a number
+    result = open(saved, "w", encoding="utf-8", errors="flowq", closefd=False)  # noqa: SIM115 - a number
     try:
         yield result
         result.flush()

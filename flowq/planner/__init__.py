@@ -12,6 +12,7 @@ from flowq.plan import Commit, Enqueue, Group, Nested, Operation, Outputs, Plan,
 from flowq.planner.frames import Frame
 from flowq.planner.order import futures_first
 from flowq.spec import Concurrency, Workflow
+from flowq.texts import show
 
 __all__ = ["make_job_id", "make_plan", "plan_nested"]
 
@@ -112,4 +113,4 @@ def _concurrency(workflow: Workflow, inputs: Mapping[str, Any]) -> Concurrency |
         return None
     where = workflow.places.find("concurrency", "group")
     group = evaluate(fill(workflow.concurrency.group, inputs=inputs, where=where))
-    return replace(workflow.concurrency, group=str(group))
+    return replace(workflow.concurrency, group=show(str(group)))

@@ -17,6 +17,7 @@ from flowq.planner.carried import make_portable
 from flowq.planner.matrix import Leg, expand_matrix
 from flowq.planner.words import describe
 from flowq.spec import Block, BlockerPolicy, ForEach, JobSpec, Matrix, Path, Tolerance, Workflow
+from flowq.texts import show
 
 _ASKS_EVEN_AFTER_A_FAILURE = frozenset({"failure", "always", "canceled"})
 
@@ -102,7 +103,7 @@ class Frame:
             return self._single(job, job_id, self.prefix + name, self._is_held(job))
         found: list[Enqueue] = []
         for index, (key, leg) in reversed(list(enumerate(self._legs_by_name[name].items()))):
-            item = f"{self.prefix}{name}[{key}]"
+            item = f"{self.prefix}{name}[{show(key)}]"
             is_held = self._is_held(job)
             scope = {"matrix": leg, "index": index}
             found += self._single(job, f"{job_id}--{index}", item, is_held, job_id, scope)

@@ -26,6 +26,7 @@ from flowq.runtime.planned import add_planned, batches, declare_groups
 from flowq.runtime.serializing import serialize
 from flowq.runtime.steps import finish
 from flowq.runtime.wire import from_wire
+from flowq.texts import to_bytes
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -123,7 +124,10 @@ def _give_indexes(
     """Return the index of each item, and whether it has a job."""
     arguments: list[Any] = []
     for key, value in keyed:
-        arguments += (key, serialize(value, PickleSerializer, f"item {key} of {group_id}"))
+        arguments += (
+            to_bytes(key),
+            serialize(value, PickleSerializer, f"item {key} of {group_id}"),
+        )
     answer = scripts.GROW.call(connection, keys.group(group_id), group_id, len(keyed), *arguments)
     if isinstance(answer[0], bytes | str):
         name = as_text(connection.hget(keys.group(group_id), "name") or group_id)

@@ -15,6 +15,7 @@ from flowq.expressions import References
 from flowq.runtime import keys
 from flowq.runtime.outcomes import get_errors, get_results
 from flowq.status import TOLERATED
+from flowq.texts import from_bytes
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -63,7 +64,7 @@ def _by_key(group_id: str, connection: Redis) -> dict[str, Any]:
 
 def _read_keys(group_id: str, connection: Redis) -> list[tuple[str, int]]:
     raw: Any = connection.hgetall(keys.group_keys(group_id))
-    pairs = ((as_text(key), int(index)) for key, index in raw.items())
+    pairs = ((from_bytes(key), int(index)) for key, index in raw.items())
     return sorted(pairs, key=lambda pair: pair[1])
 
 

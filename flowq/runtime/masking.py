@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import TextIO
 
+from flowq.texts import to_bytes
+
 MIN_LENGTH = 4
 """A shorter value would make a text unreadable, and is no secret."""
 
@@ -32,7 +34,7 @@ class Mask:
     def hide_bytes(self, text: bytes) -> bytes:
         """The same for bytes."""
         for value in self._values:
-            text = text.replace(value.encode(), b"***")
+            text = text.replace(to_bytes(value), b"***")
         return text
 
     @contextmanager

@@ -21,6 +21,7 @@ from flowq.runtime.job import PERFORM
 from flowq.runtime.queue import HeldData, Queue, add_entries
 from flowq.runtime.wire import FORMAT, KEY, to_wire
 from flowq.spec import Retry, Tolerance
+from flowq.texts import to_bytes
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -69,7 +70,7 @@ def declare_groups(groups: Iterable[Group], run_id: str, pipeline: Pipeline) -> 
         pipeline.hset(keys.group(group.job_id), mapping=record)
         pipeline.sadd(keys.run_groups(run_id), group.job_id)
         for index, (key, item) in enumerate(zip(group.keys, group.items, strict=True)):
-            pipeline.hset(keys.group_keys(group.job_id), key, index)
+            pipeline.hset(keys.group_keys(group.job_id), to_bytes(key), index)
             pipeline.hset(keys.group_items(group.job_id), str(index), pickle.dumps(item))
 
 

@@ -11,12 +11,14 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import PureWindowsPath
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TextIO
 
+from flowq import texts
 from flowq.errors import ShellFailed, UsageError
 from flowq.expressions import write
 from flowq.expressions.templates import Expression, split
@@ -53,7 +55,10 @@ def run(
     *,
     tell: Callable[[str], None] = lambda command: None,
 ) -> Any:
-    """Run a command and return its result; its output goes to where the job prints.
+    """Run a command and return its result; what it prints goes to where the job prints.
+
+    The result is made of its standard output. Text that is not UTF-8 gives its bytes again where it
+    is an argument, a variable or an item (texts.py).
 
     `value_of` evaluates an expression; `tell` is told the command with all values in it. Blocks
     until the command has ended; when this is interrupted (a timeout), or this process dies, all
@@ -63,12 +68,12 @@ def run(
     """
     name = shell.get("shell") or default_shell()
     filled = _filled(shell["command"], kind_of(name), value_of)
-    tell(filled)
-    output = _Output(mask)
-    code = _execute(command_line(name, filled), output)
+    tell(texts.show(filled))
+    output, errors = _Output(mask, sys.stdout), _Output(mask, sys.stderr)
+    code = _execute(command_line(name, filled), output, errors)
     if code:
         first = shell["command"].strip().partition("\n")[0]
-        raise ShellFailed(first, code, output.last_line)
+        raise ShellFailed(first, code, errors.last_line or output.last_line)
     return output.result(shell.get("result") or "last")
 
 
@@ -145,21 +150,26 @@ def _quoted(kind: str, text: str) -> str:
 
 
 class _Output:
-    """What a command prints: passed on masked, line by line, and its end kept."""
+    """What a command writes to one stream: passed on masked, line by line, and its end kept."""
 
-    def __init__(self, mask: Mask) -> None:
+    def __init__(self, mask: Mask, target: TextIO) -> None:
         self._mask = mask
+        self._target = target
         self._lines: deque[bytes] = deque()
         self._size = 0
         self.is_cut = False
 
     def take(self, stream: BinaryIO) -> None:
         """Read until the last writer has closed it."""
-        sys.stdout.flush()
+        self._target.flush()
         with stream:
             for line in iter(lambda: stream.readline(MAX_RESULT_BYTES), b""):
-                _print(self._mask.hide_bytes(line))
+                self._print(self._mask.hide_bytes(line))
                 self._keep(line)
+
+    def _print(self, line: bytes) -> None:
+        with suppress(ValueError, OSError):
+            self._target.write(_shown(line).replace("\r\n", "\n"))
 
     def _keep(self, line: bytes) -> None:
         self._lines.append(line)
@@ -170,18 +180,23 @@ class _Output:
 
     @property
     def last_line(self) -> str:
-        lines = (_decoded(line).strip() for line in reversed(self._lines))
+        """Return the last one that says something, as it can be shown."""
+        lines = (_shown(line).strip() for line in reversed(self._lines))
         return self._mask.hide(next((line for line in lines if line), ""))
 
     def result(self, kind: str) -> Any:
-        text = "".join(map(_decoded, self._lines))
+        """Return what the job results in."""
+        # Cut while they are bytes: text has more characters that separate lines.
+        lines = list(map(_decoded, b"".join(self._lines).splitlines(keepends=True)))
         if kind == "last":
-            return next((line for line in reversed(text.splitlines()) if line.strip()), "")
+            last = next((line for line in reversed(lines) if line.strip()), "")
+            return last.rstrip("\r\n")
         if self.is_cut:
             raise UsageError(f"the output is too long for `result: {kind}`; write it to a file")
-        if kind == "json":
-            return _parsed(text)
-        return text.splitlines() if kind == "lines" else text.rstrip("\r\n")
+        if kind == "lines":
+            return [line.rstrip("\r\n") for line in lines]
+        text = "".join(lines)
+        return _parsed(text) if kind == "json" else text.rstrip("\r\n")
 
 
 def _parsed(text: str) -> Any:
@@ -191,11 +206,6 @@ def _parsed(text: str) -> Any:
         raise ValueError(f"`result: json`, and the output is none: {error}") from None
 
 
-def _print(line: bytes) -> None:
-    with suppress(ValueError, OSError):
-        sys.stdout.write(_decoded(line).replace("\r\n", "\n"))
-
-
 def _decoded(output: bytes) -> str:
     """Return the text: UTF-8, or what programs for the Windows console write."""
     try:
@@ -203,28 +213,39 @@ def _decoded(output: bytes) -> str:
     except UnicodeDecodeError:
         with suppress(LookupError):
             return output.decode("oem", errors="replace")
-        return output.decode(errors="replace")
+        return texts.from_bytes(output)
 
 
-def _execute(arguments: list[str] | str, output: _Output) -> int:
+def _shown(output: bytes) -> str:
+    return texts.show(_decoded(output))
+
+
+def _execute(arguments: list[str] | str, output: _Output, errors: _Output) -> int:
     with _leash() as group:
         process = subprocess.Popen(  # noqa: S603 - it is what the job is there for
             arguments,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            stderr=subprocess.PIPE,
             **group,
         )
-        reader = threading.Thread(target=output.take, args=(process.stdout,), daemon=True)
-        reader.start()
+        readers = [
+            threading.Thread(target=part.take, args=(stream,), daemon=True)
+            for part, stream in ((output, process.stdout), (errors, process.stderr))
+        ]
+        for reader in readers:
+            reader.start()
         try:
             code = _wait_for(process)
         except BaseException:
             _kill(process)
             raise
         # What it has left behind in the background may hold its output open.
-        reader.join(GRACE_S)
-    reader.join()
+        until = time.monotonic() + GRACE_S
+        for reader in readers:
+            reader.join(max(0.0, until - time.monotonic()))
+    for reader in readers:
+        reader.join()
     return code
 
 

@@ -3,7 +3,8 @@
 A nursery is a process between the supervisor and the jobs, so that a job that dies takes nothing
 with it. What a module makes when it is imported (random generators, connections, what it has read)
 would be the same for all jobs that are forked from a process with that module. So neither the
-supervisor nor a nursery imports any of the user's modules, but for those that `preload` names.
+supervisor nor a nursery imports any of the user's modules, but for those that `preload` names. Our
+own ones a nursery imports when the first job has needed them.
 """
 
 from __future__ import annotations
@@ -25,11 +26,15 @@ from flowq.workers.output import Capture
 from flowq.workers.perform import Bench, Settings
 from flowq.workers.sources import Sources
 
-DONE = b"."
-"""What a process says that has done all that it was told to."""
+REPORT_BYTES = 60_000
+"""More than a report takes, and less than a pipe holds."""
 
-OURS = ("flowq.runtime.work",)
-"""What is imported once for all jobs: it is ours, and keeps nothing for one job."""
+DONE = "."
+"""What a process says first that has done all that it was told to. Modules follow."""
+
+OURS = "flowq."
+"""How the modules are called that a nursery imports when a job has needed them: they are ours, and
+keep nothing for one job."""
 
 log = logging.getLogger("rq.worker")
 
@@ -89,7 +94,7 @@ def nurse(channel: Connection, lifeline: Connection, cell: Cell, settings: Setti
     child.die_with_parent()
     sources = Sources()
     outbox = child.Outbox(channel, cell)
-    child.preload(outbox, [*OURS, *settings.preload])
+    child.preload(outbox, settings.preload)
     if threading.active_count() > 1:
         log.warning("a preloaded module has started threads, which the jobs' processes do not have")
     capture = Capture(settings, cell)
@@ -102,12 +107,13 @@ def nurse(channel: Connection, lifeline: Connection, cell: Cell, settings: Setti
             return
         if message[0] == "run" and child.is_outdated(outbox, sources):
             return
-        status, is_done = _fork_one(partial(do, message))
-        if status or not is_done:  # it may also have ended well, but in the middle
+        status, words = _fork_one(partial(do, message))
+        if status or DONE not in words:  # it may also have ended well, but in the middle
             outbox.send(("died", describe(status)))
+        child.preload(outbox, [word for word in words if word.startswith(OURS)])
 
 
-def _fork_one(do: Callable[[int], None]) -> tuple[int, bool]:
+def _fork_one(do: Callable[[int], None]) -> tuple[int, list[str]]:
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -116,9 +122,9 @@ def _fork_one(do: Callable[[int], None]) -> tuple[int, bool]:
     _, status = os.waitpid(pid, 0)
     os.set_blocking(reader, False)  # something that the job left behind may still hold the pipe
     try:
-        return status, os.read(reader, len(DONE)) == DONE
+        return status, os.read(reader, REPORT_BYTES).decode().split()
     except BlockingIOError:
-        return status, False
+        return status, []
     finally:
         os.close(reader)
 
@@ -134,7 +140,9 @@ def _do(
 ) -> None:
     os.setpgid(0, 0)
     child.seed_anew()
+    known = set(sys.modules)
     bench = Bench(settings)
     child.hold_on(lifeline)
     child.handle(outbox, cell, bench, capture, message)
-    os.write(writer, DONE)
+    needed = [name for name in sys.modules if name.startswith(OURS) and name not in known]
+    os.write(writer, " ".join([DONE, *needed]).encode())

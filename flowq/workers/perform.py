@@ -38,6 +38,7 @@ from flowq.runtime.job import PERFORM, Job
 from flowq.runtime.maintenance import find_lost
 from flowq.runtime.queue import Queue
 from flowq.runtime.rq import ExcInfo, PerformingWorker, WorkerBase
+from flowq.texts import show
 from flowq.workers.address import Address
 from flowq.workers.claims import End, Task
 from flowq.workers.code_digest import CodeDigest
@@ -447,7 +448,7 @@ def failed(
     status: str = "failed",
 ) -> End:
     """Return the end of a job that did not succeed, with the text that its result keeps."""
-    value = b64encode(zlib.compress(text.encode(errors="replace"))).decode()
+    value = b64encode(zlib.compress(show(text).encode())).decode()
     return End(number, status, how, started_at, ended_at, ttl, "exc_string", value, generation)
 
 

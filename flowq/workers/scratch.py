@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from flowq.texts import show_bytes
 from flowq.workers.cell import LOCK_S, Cell
 from flowq.workers.output import (
     ALL_BYTES,
@@ -71,7 +72,7 @@ class Scratch:
                 append_log(self._log_folder, job_id, text)
         os.ftruncate(descriptor, 0)
         cell.logged_bytes = 0
-        return tail.decode(errors="replace")
+        return show_bytes(tail)
 
     def trim(self, pid: int) -> None:
         """Cut the output of a job that prints without end."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 from pathlib import Path
 
@@ -208,3 +209,33 @@ def test_a_module_that_workers_cannot_import_is_named(flowq: Flowq, folder: Path
     assert "ModuleNotFoundError: No module named 'nowhere'" in done.stdout
     explained = flowq("explain", flowq("runs").stdout.splitlines()[1].split()[0], "one")
     assert "it was executed, and failed" in explained.stdout
+
+
+def test_names_that_are_not_utf8_are_shown_everywhere(flowq: Flowq, folder: Path) -> None:
+    (folder / "in").mkdir()
+    latin = os.fsdecode(b"caf\xe9.txt")
+    (folder / "in" / latin).write_text("found")
+    (folder / "files.yaml").write_text(
+        "inputs: {word: {type: str}}\n"
+        "jobs:\n"
+        "  ls: {run: 'ls in; echo note >&2', result: lines}\n"
+        "  cat: {for_each: '${{ jobs.ls.result }}', key: item, run: 'cat in/${{ item }}'}\n"
+        "  odd: {run: 'cat in/${{ inputs.word }}; exit 1', needs: [cat]}\n"
+        "outputs: {names: '${{ jobs.ls.result }}'}\n"
+    )
+
+    done = flowq("run", "files.yaml", "-i", f"word={latin}", "--json")
+
+    document = json.loads(done.stdout)
+    assert document["outputs"]["names"] == [latin]
+    assert document["jobs"]["cat"]["result"] == ["found"]
+    assert r"cat[caf\xe9.txt] finished" in done.stderr
+    for encoding in ("utf-8", "ascii"):
+        shown = flowq("show", document["run"], r"cat[caf\xe9.txt]", PYTHONIOENCODING=encoding)
+        assert "'found'" in shown.stdout
+        shown = flowq("show", document["run"], "ls", PYTHONIOENCODING=encoding)
+        assert r"  caf\xe9.txt" in shown.stdout
+        assert "  note" in shown.stdout
+        assert repr(latin) in shown.stdout
+        shown = flowq("show", document["run"], PYTHONIOENCODING=encoding)
+        assert repr(latin) in shown.stdout

@@ -18,9 +18,9 @@ from redis import Redis
 from server_processes import is_alive
 
 from flowq.errors import UsageError
-from flowq.runtime import shell
+from flowq.runtime import keys, shell
 from flowq.runtime.masking import Mask
-from flowq.spec import Shell
+from flowq.spec import Concurrency, Shell
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="commands of a POSIX shell")
 
@@ -64,7 +64,118 @@ def test_json_is_read_and_what_is_none_is_refused() -> None:
 
 def test_output_goes_on_to_where_the_job_prints(capsys: pytest.CaptureFixture[str]) -> None:
     execute("echo out; echo err >&2")
-    assert capsys.readouterr().out == "out\nerr\n"
+    assert tuple(capsys.readouterr()) == ("out\n", "err\n")
+
+
+@pytest.mark.parametrize(
+    ("kind", "result"), [("last", "{}"), ("text", "{}"), ("lines", ["{}"]), ("json", {})]
+)
+def test_only_the_standard_output_is_the_result(kind: str, result: Any) -> None:
+    assert execute("echo before >&2; echo '{}'; echo after >&2", result=kind) == result
+
+
+def test_a_command_that_writes_to_standard_error_alone_results_in_nothing() -> None:
+    assert execute("echo warning >&2") == ""
+
+
+def test_much_on_both_streams_is_read_at_the_same_time(capsys: pytest.CaptureFixture[str]) -> None:
+    line = "x" * 1_000
+    loop = f"i=0; while [ $i -lt 300 ]; do echo {line} >&2; echo {line}; i=$((i+1)); done"
+    assert execute(loop, result="lines") == [line] * 300
+    assert capsys.readouterr().err == f"{line}\n" * 300
+
+
+def test_what_is_left_in_the_background_with_standard_error_alone_ends_too(tmp_path: Path) -> None:
+    pid_file = tmp_path / "pid"
+    assert execute(f"sleep 600 > /dev/null & echo $! > {pid_file}; echo done") == "done"
+    wait_until(lambda: not is_alive(int(pid_file.read_text())))
+
+
+# Text that is not UTF-8 --------------------------------------------------------------------------
+
+LATIN = os.fsdecode(b"caf\xe9.txt")
+
+
+@pytest.mark.parametrize(
+    ("kind", "result"), [("last", LATIN), ("text", f"a\n{LATIN}"), ("lines", ["a", LATIN])]
+)
+def test_output_that_is_not_utf8_keeps_its_bytes(kind: str, result: Any) -> None:
+    assert execute(r"echo a; printf 'caf\351.txt\n'", result=kind) == result
+
+
+def test_json_that_is_not_utf8_keeps_its_bytes() -> None:
+    command = r"""printf '{"caf\351.txt": ["caf\351.txt"]}'"""
+    assert execute(command, result="json") == {LATIN: [LATIN]}
+
+
+def test_a_character_that_a_long_line_is_cut_in_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shell, "MAX_RESULT_BYTES", 9)
+    assert execute("printf '123456é8'", result="text") == "123456é8"  # nine bytes
+    monkeypatch.setattr(shell, "MAX_RESULT_BYTES", 10)
+    assert execute("printf 'é\\n234567é\\n'", result="last") == "234567é"
+
+
+def test_lines_end_at_line_ends_alone() -> None:
+    assert execute(r"printf 'a\fb\n\342\200\250c\r\nd\re'", result="lines") == [
+        "a\fb",
+        "\u2028c",
+        "d",
+        "e",
+    ]
+
+
+def test_output_that_is_not_utf8_is_shown_with_its_bytes_spelt_out(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(shell.ShellFailed, match=r"exit code 1: no caf\\xe9$"):
+        execute(r"printf 'a caf\351\n'; printf 'no caf\351\n' >&2; exit 1")
+    assert tuple(capsys.readouterr()) == ("a caf\\xe9\n", "no caf\\xe9\n")
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="its file names are UTF-8")
+def test_names_that_are_not_utf8_are_items_keys_arguments_and_variables(
+    run: Runs, work: Work, tmp_path: Path, connection: Redis
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    Path(os.fsdecode(os.fsencode(folder) + b"/caf\xe8.txt")).write_bytes(b"a grave\n")
+    (folder / LATIN).write_bytes(b"an acute \xe9\n")
+    items = "${{ jobs.ls.result }}"
+    run.submit(
+        job("ls", run=Shell("ls in", result="lines"), cwd=str(tmp_path)),
+        job(
+            "cat",
+            for_each=each(items, key="item"),
+            run=Shell('cat in/${{ item }}; test -f "in/$NAME"'),
+            env={"NAME": "${{ item }}"},
+            cwd=str(tmp_path),
+        ),
+        job("call", "give", for_each=each(items, key="item"), with_={"value": "${{ item }}"}),
+        job("text", run=Shell("echo ${{ jobs.cat.by_key[inputs.name] }}")),
+        job("keys", "give", with_={"value": "${{ jobs.call.by_key }}"}),
+        inputs={"name": LATIN},
+        concurrency=Concurrency("${{ inputs.name }}"),
+    )
+    work()
+    other = os.fsdecode(b"caf\xe8.txt")
+    assert run.result("ls") == [other, LATIN]
+    assert run.result("text") == os.fsdecode(b"an acute \xe9")
+    assert run.result("keys") == {other: other, LATIN: LATIN}
+    assert {r"cat[caf\xe8.txt]", r"cat[caf\xe9.txt]"} <= run.states.keys()
+    assert run.state == "succeeded"
+    assert outcomes_of(run, "cat", connection) == [other, LATIN]
+
+
+def outcomes_of(run: Runs, group: str, connection: Redis) -> list[str]:
+    kept = connection.hgetall(keys.group_keys(f"{RUN}-{group}"))
+    return sorted(os.fsdecode(key) for key in kept)
+
+
+def test_a_secret_that_is_not_utf8_is_masked(capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    mask = Mask()
+    mask.add([LATIN])
+    shell.run({"command": r"printf 'the caf\351.txt\n'"}, str, mask)
+    assert capsysbinary.readouterr().out == b"the ***\n"
 
 
 @pytest.mark.parametrize(

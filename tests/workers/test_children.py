@@ -74,6 +74,16 @@ def test_children_that_cannot_begin_say_why_and_end_the_worker(
     assert "FileNotFoundError" in capfd.readouterr().err
 
 
+def test_an_error_with_text_that_is_not_utf8_is_kept(
+    queue: Queue, work_off: WorkOff, mode: str
+) -> None:
+    job = queue.enqueue(worker_jobs.fail, "no caf\udce9")
+    concluded = queue.enqueue(worker_jobs.fail, "no caf\udce9", retry=rq.Retry(max=1))
+    work_off(mode=mode)
+    assert r"ValueError: no caf\xe9" in error_of(job)
+    assert r"ValueError: no caf\xe9" in error_of(concluded)
+
+
 def test_the_last_output_is_in_the_error(queue: Queue, work_off: WorkOff, mode: str) -> None:
     bad = queue.enqueue(worker_jobs.kill_oneself)
     work_off(mode=mode)

@@ -164,6 +164,20 @@ def test_a_preloaded_module_is_imported_once_for_all_forked_jobs(
     }
 
 
+def test_what_forked_jobs_need_of_ours_is_imported_once(
+    queue: Queue, begin: Start, folder: Path, value_of: Callable[[str], Any]
+) -> None:
+    (folder / "looks.py").write_text(
+        "import sys\n"
+        "def look():\n"
+        "    there = 'flowq.expressions.engine' in sys.modules\n"
+        "    import flowq.expressions.engine\n"
+        "    return there\n"
+    )
+    begin(mode="fork")
+    assert [value_of("looks.look") for _ in range(3)] == [False, True, True]
+
+
 def test_kept_children_import_what_is_preloaded_before_their_first_job(
     queue: Queue, begin: Start, folder: Path, wait_until: Wait
 ) -> None:
