@@ -51,7 +51,8 @@ def write_view(
 ) -> str:
     """Return a view of a value as text: ASCII, and at most that long.
 
-    `hide` is applied to all texts in it. Never raises what the code of users raises in here.
+    `hide` is applied to all texts in it. What the code of users raises in here is not raised, but
+    the timeout of the job is.
     """
     if hide is None:
         text = _write_simple(value)
@@ -98,9 +99,19 @@ def make_view(
         view = viewer.whole(value, 0)
         if viewer.is_surely_short or len(_encode(view)) <= max_bytes:
             return view
-    except BaseException:  # noqa: BLE001, S110 - too large, or what code of users raises
-        pass
-    return viewer.cut(value)
+    except BaseException as error:  # noqa: BLE001 - too large, or what code of users raises
+        _pass_timeout(error)
+    try:
+        return viewer.cut(value)
+    except BaseException as error:  # noqa: BLE001 - the same
+        _pass_timeout(error)
+        return {MARK: {"repr": "<unprintable>", "type": "", "truncated": True}}
+
+
+def _pass_timeout(error: BaseException) -> None:
+    """Raise the error again if it is the timeout of the job, which comes once."""
+    if any(kind.__module__ == "rq.timeouts" for kind in type(error).__mro__):
+        raise error
 
 
 class _Viewer:
@@ -206,7 +217,8 @@ def _is_numpy_scalar(value: Any) -> bool:
 def _length(value: Any) -> int | None:
     try:
         return len(value)
-    except Exception:  # noqa: BLE001 - the code of users; most things have no length
+    except BaseException as error:  # noqa: BLE001 - the code of users; most have no length
+        _pass_timeout(error)
         return None
 
 
@@ -320,6 +332,7 @@ def _write_brief(value: Any, room: float, hide: Callable[[str], str] | None) -> 
     except (_Full, RecursionError):
         return "".join(brief.parts), False
     except BaseException as error:  # noqa: BLE001 - a container of users may raise anything
+        _pass_timeout(error)
         return f"<unprintable: {type(error).__name__}>", True
     return "".join(brief.parts), brief.is_whole
 
@@ -328,6 +341,7 @@ def _repr(value: object) -> str:
     try:
         return repr(value)
     except BaseException as error:  # noqa: BLE001 - a user's __repr__ may raise anything
+        _pass_timeout(error)
         return f"<unprintable: {type(error).__name__}>"
 
 

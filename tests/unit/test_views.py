@@ -13,6 +13,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from rq.timeouts import JobTimeoutException
 
 from flowq.runtime.views import (
     MARK,
@@ -209,6 +210,31 @@ def test_what_is_shown_of_a_job_are_its_arguments_as_they_were_and_its_result() 
     shown.keep_result(numbers)
     assert json.loads(shown.at_end("finished")) == {"arguments": {"numbers": [1]}, "result": []}
     assert json.loads(shown.at_end("failed")) == {"arguments": {"numbers": [1]}}
+
+
+class Slow:
+    """The timeout of its job comes while its text is made."""
+
+    def __repr__(self) -> str:
+        raise JobTimeoutException("too long")
+
+
+@pytest.mark.parametrize("value", [Slow(), [Slow()], {"a": {Slow()}}])
+def test_the_timeout_of_the_job_is_not_lost_in_here(value: Any) -> None:
+    with pytest.raises(JobTimeoutException):
+        write_view(value)
+
+
+class Nameless(type):
+    """A class that does not even tell its name."""
+
+    def __getattribute__(cls, name: str) -> Any:
+        raise KeyError(name)
+
+
+def test_even_what_has_no_name_has_a_view() -> None:
+    view = make_view(Nameless("Thing", (), {})())
+    assert view == {MARK: {"repr": "<unprintable>", "type": "", "truncated": True}}
 
 
 def test_views_need_neither_redis_nor_numpy() -> None:
