@@ -28,6 +28,8 @@ OUTPUTS_S = 10.0
 """How long the outputs of a run that has ended are waited for."""
 
 REMIND_S = 30.0
+START_S = 2.0
+"""How long workers may take to start that a run has for itself."""
 
 MAX_STUCK = 5
 """How many jobs that wait, and how many of their blockers, are told of one by one."""
@@ -112,6 +114,7 @@ class UnattendedQueues:
         self._run = run
         self._place = place
         self._due_at = 0.0 if at_once else time.monotonic() + REMIND_S
+        self._has_waited = False
 
     def look(self, status: RunStatus, display: Display) -> None:
         """Look, when it is time to."""
@@ -119,17 +122,20 @@ class UnattendedQueues:
             return
         self._due_at = time.monotonic() + REMIND_S
         queues = self._run.unattended_queues(status)
-        if queues:
-            display.note(
-                self._sentence_of_own() if self._is_own(queues) else self._sentence(queues)
-            )
+        if queues and self._run.record().queue in queues:
+            self._look_for_own(display)
+        elif queues:
+            display.note(self._sentence(queues))
 
-    def _is_own(self, queues: Sequence[str]) -> bool:
-        return self._place.is_embedded and self._run.record().queue in queues
-
-    def _sentence_of_own(self) -> str:
-        command = self._place.hint(f"release {self._run.run_id}")
-        return f"nobody executes the jobs of this run any more; go on with it: {command}"
+    def _look_for_own(self, display: Display) -> None:
+        """The run has no workers of its own: nobody has started them, they are gone, or begin."""
+        if not self._has_waited:
+            self._has_waited, self._due_at = True, time.monotonic() + START_S
+            return
+        hold = self._run.find_hold()
+        if hold is None or hold.kind != "held":
+            command = self._place.hint(f"release {self._run.run_id}")
+            display.note(f"nobody executes the jobs of this run; go on with it: {command}")
 
     def _sentence(self, queues: Sequence[str]) -> str:
         names = ", ".join(queues)

@@ -172,8 +172,7 @@ def test_a_run_whose_command_and_workers_were_killed_can_be_let_go_on(
     assert watching.stderr is not None
     note = watching.stderr.readline()
     assert (
-        f"nobody executes the jobs of this run any more; go on with it: flowq release {run.run_id}"
-        in note
+        f"nobody executes the jobs of this run; go on with it: flowq release {run.run_id}" in note
     )
     going_on = flowq.start("release", run.run_id)
     own_runs.wait_until(lambda: run.status().jobs["one"].attempts == 2)

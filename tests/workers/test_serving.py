@@ -139,3 +139,27 @@ def test_more_runs_than_may_wait_like_that_lose_their_workers(served: Served) ->
     assert (run.status().state, run.is_served()) == ("waiting", False)
     for other in others:
         other.close()
+
+
+def test_the_queue_of_a_run_is_listed_while_it_goes_on_and_leaves_nothing_behind(
+    connection: redis.Redis, tmp_path: Path, work_off: Callable[..., object]
+) -> None:
+    (tmp_path / "flow.yaml").write_text(
+        "name: q\njobs:\n"
+        "  one: {for_each: [1, 2], run: test -e gate, queue: mails}\n"
+        "  two: {needs: one, run: echo, retries: 1}\n"
+    )
+    plan = compile_plan(load(str(tmp_path / "flow.yaml")), {}, imports=False)
+    run = submit(plan, connection, is_apart=True)
+    queue = keys.own_queue(run.run_id)
+    assert connection.smembers("rq:queues") == {f"rq:queue:{queue}".encode()}
+    work_off(queue)
+    assert run.status().state == "failed"
+    assert connection.smembers("rq:queues") == set()
+    assert {job.queue for job in run.facts().values()} == {"mails", "default"}
+    run.retry()
+    assert connection.smembers("rq:queues") == {f"rq:queue:{queue}".encode()}
+    work_off(queue)
+    run.remove()
+    left = [key for key in connection.keys("*") if run.run_id.encode() in key]
+    assert not [key for key in left if b"scheduler-lock" not in key]
