@@ -182,7 +182,6 @@ class Frame:
             env={},
             cwd=None,
             if_=None,
-            condition="",
             approval=None,
             expires_s=None,
             description=f"outputs of {nested.name}",

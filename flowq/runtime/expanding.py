@@ -16,7 +16,7 @@ from rq.serializers import PickleSerializer
 from rq.utils import as_text
 
 from flowq.binding import Item, bind_item
-from flowq.errors import TooManyItems, UsageError
+from flowq.errors import RunNotFound, TooManyItems, UsageError, WrongState
 from flowq.expressions import as_items, evaluate, write
 from flowq.plan import Enqueue, Expansion, Nested
 from flowq.runtime import keys, scripts
@@ -39,9 +39,11 @@ def expand(job: Job, expansion: Expansion, items: object, inputs: Mapping[str, A
 
     `inputs` are those that the keys of the items need.
 
-    Errors: UsageError for what is no list; TooManyItems.
+    Errors: UsageError for what is no list; TooManyItems; WrongState
+    for a run that takes no more.
     """
     connection, group = job.connection, keys.group(job.id)
+    _refuse_removed(job)
     if not connection.hexists(group, "complete"):
         values = _listed(items, f"the for_each of {job.name}")
         _Addition(job.id, job, expansion, inputs).add(values)
@@ -55,8 +57,10 @@ def grow(job: Job, group_id: str, values: Mapping[str, Any]) -> None:
     """Add the items that a finished item has found to its own group.
 
     `values` are those that expressions see, its result among them.
-    Errors: UsageError for what is no list; TooManyItems; WorkflowInvalid.
+    Errors: UsageError for what is no list; TooManyItems; WorkflowInvalid; WrongState
+    for a run that takes no more.
     """
+    _refuse_removed(job)
     work = get_job(group_id, job.connection).args[0]
     expansion = from_wire(Expansion, work["expansion"])
     inputs = work.get("inputs", {})
@@ -138,10 +142,22 @@ def _give_indexes(
 def add_all(enqueues: Sequence[Enqueue], releases: Iterable[Enqueue], adder: Job) -> None:
     """Enqueue jobs while their run runs, and release the future jobs among them in that order."""
     for part in batches(enqueues):
-        add_planned(part, adder.run_id, adder.connection, added_by=adder.id)
+        try:
+            add_planned(part, adder.run_id, adder.connection, added_by=adder.id)
+        except RunNotFound as error:
+            raise _removed(adder) from error
     for enqueue in releases:
         if enqueue.deferred:
             _release(enqueue.job_id, adder.connection)
+
+
+def _refuse_removed(job: Job) -> None:
+    if not job.connection.exists(keys.run(job.run_id)):
+        raise _removed(job)
+
+
+def _removed(job: Job) -> WrongState:
+    return WrongState(f"run {job.run_id} was removed; no job can be added to it any more")
 
 
 def _release(job_id: str, connection: Redis) -> None:
@@ -152,12 +168,14 @@ def _release(job_id: str, connection: Redis) -> None:
 def start(job: Job, nested: Nested, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Add the jobs of a nested workflow in front of its join; return its inputs.
 
-    Errors: WorkflowInvalid for inputs that do not fit, and for expressions without a value.
+    Errors: WorkflowInvalid for inputs that do not fit, and for expressions without a value;
+    WrongState for a run that takes no more.
     """
     # Not at the top: only these jobs need the graph, whose import takes a child longer than a fork.
     from flowq.inputs import resolve_inputs  # noqa: PLC0415
     from flowq.planner import plan_nested  # noqa: PLC0415
 
+    _refuse_removed(job)
     inputs = resolve_inputs(nested.workflow, arguments)
     run = {"id": job.run_id, "workflow": nested.workflow.name}
     groups, enqueues = plan_nested(nested, inputs, run)

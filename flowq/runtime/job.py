@@ -61,6 +61,7 @@ class Job(JobBase):
     """It ran in this process and has ended; its status here is right before Redis knows it."""
     _blocks: str = ""
     _future: bool = False
+    _always: bool = False
     _generation: int = 0
     _written: tuple[Any, bytes] | None = None
     """The value that the function has returned, and the bytes that are kept of it."""
@@ -140,6 +141,7 @@ class Job(JobBase):
         }
         self._blocks = ours.get("flowq_blocks", "")
         self._future = "flowq_future" in ours
+        self._always = "flowq_always" in ours
         self._generation = int(ours.get("flowq_gen", 0))
         if self._blocks:
             # Kept like a result: RQ's default now, its own once it is retired (lua/retention.lua).
@@ -273,6 +275,27 @@ class Job(JobBase):
             scripts.TELL_ABOUT.append(pipeline, self.key, self.id, "give", "")
         event = {"job": self.id, "name": self.name, "state": status.value, "reason": ""}
         pipeline.xadd(keys.run_events(self.run_id), event)  # type: ignore[arg-type]
+
+    @property
+    def should_retry(self) -> bool:
+        """Whether a failure is followed by a retry; not in a run that is being canceled.
+
+        Source: RQ asks this wherever a job has failed. `note_retry` covers a cancel that comes
+        between the answer and the end.
+        """
+        if not super().should_retry:
+            return False
+        return not (self.run_id and self._is_called_off())
+
+    def _is_called_off(self) -> bool:
+        # As `runs.calls_off` (lua/runs.lua).
+        canceling, ended_at = self.connection.hmget(keys.run(self.run_id), "canceling", "ended_at")
+        return bool(canceling) and not ended_at and (canceling == b"now" or not self._always)
+
+    def note_retry(self, pipeline: Pipeline) -> None:
+        """End it instead, in the same transaction, when its run is being canceled."""
+        if self.run_id:
+            scripts.TELL_ABOUT.append(pipeline, self.key, self.id, "again", "")
 
     def prepare_for_execution(self, worker_name: str, pipeline: Pipeline) -> None:
         """Write STARTED; a blocker that had ended before holds its future jobs again.

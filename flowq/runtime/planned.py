@@ -12,7 +12,7 @@ from rq.job import Retry as RQRetry
 from rq.queue import EnqueueData
 from rq.queue import Queue as RQQueue
 
-from flowq.expressions import find_references
+from flowq.expressions import as_template, find_references
 from flowq.plan import Enqueue, Group
 from flowq.runtime import keys
 from flowq.runtime.copying import Copier
@@ -155,7 +155,6 @@ def _hold(enqueue: Enqueue, run_id: str, added_by: str) -> Hold:
 
 def _fields(enqueue: Enqueue) -> dict[str, str]:
     """Return what the scripts have to know; `lua/groups.lua` and `nested.lua` say what it means."""
-    asked = find_references(enqueue.if_).statuses
     expires = enqueue.approval and (enqueue.approval.expires_s or enqueue.expires_s)
     fields = {
         "flowq_group": enqueue.group,
@@ -164,13 +163,23 @@ def _fields(enqueue: Enqueue) -> dict[str, str]:
         "flowq_slots": " ".join(map(str, enqueue.slots)),
         "flowq_expands": "1" if enqueue.expansion or enqueue.nested else "",
         "flowq_tolerate": "1" if enqueue.is_tolerated else "",
-        "flowq_always": "1" if asked & _ASKS_EVEN_WHEN_CANCELED else "",
+        "flowq_always": "1" if _is_always(enqueue) else "",
         "flowq_on_crash": "fail" if enqueue.on_crash == "fail" else "",
         "flowq_expires": f"{enqueue.expires_s:g}" if enqueue.expires_s and not expires else "",
         "flowq_approval": f"1 {expires:g}" if expires else "1" if enqueue.approval else "",
         "flowq_message": enqueue.approval.message if enqueue.approval else "",
     }
     return {name: value for name, value in fields.items() if value}
+
+
+def _is_always(enqueue: Enqueue) -> bool:
+    """Whether the job runs in a canceled run: its `if` says so, or that of what it stands for."""
+    if enqueue.expansion:
+        return any(_is_always(template) for template in enqueue.expansion.templates)
+    asked = enqueue.if_
+    if enqueue.outputs is not None and enqueue.condition:
+        asked = as_template(enqueue.condition)
+    return bool(find_references(asked).statuses & _ASKS_EVEN_WHEN_CANCELED)
 
 
 # The same object for the same wish, so that one job can be a copy of another.

@@ -28,6 +28,7 @@ from flowq.errors import (
     RunNotFound,
     Unsupported,
     UsageError,
+    WrongState,
 )
 from flowq.runtime import cycles, inline, keys, scripts
 from flowq.runtime.clocks import read_clock
@@ -372,8 +373,15 @@ def _refusal(word: str, rest: list[str], jobs: Sequence[Job]) -> Exception:
         "queue": JobIdTaken(name, "a queue of that name"),
         "future": UsageError(f"the queue {name} has the name of a future job; rename one of them"),
         "duplicate": DuplicateJobError(f"Job with ID '{name}' already exists"),
-        "norun": RunNotFound(name),
+        "norun": _run_refusal(name, detail),
     }
     if word == "taken":
         return cycles.instead_of_taken(jobs, name) or errors[word]
     return errors.get(word) or FlowqError(f"unexpected answer {word!r} of the add script")
+
+
+def _run_refusal(run_id: str, state: str) -> FlowqError:
+    if not state or state == "purging":
+        return RunNotFound(run_id)
+    why = "is being canceled" if state == "canceling" else f"has ended: {state}"
+    return WrongState(f"run {run_id} {why}; no job can be added to it any more")

@@ -121,6 +121,22 @@ class JobBase(RQJob):
     def note_result(self, result: Any) -> None:
         """The function has returned this; what is raised here fails the job."""
 
+    # How it is retried ----------------------------------------------------------------------
+
+    def retry(self, queue: RQQueue, pipeline: Pipeline) -> None:
+        """Queue it again, or put it on the schedule."""
+        super().retry(queue, pipeline)
+        self.note_retry(pipeline)
+
+    def _handle_retry_result(
+        self, queue: RQQueue, pipeline: Pipeline, *arguments: Any, **options: Any
+    ) -> None:
+        super()._handle_retry_result(queue, pipeline, *arguments, **options)
+        self.note_retry(pipeline)
+
+    def note_retry(self, pipeline: Pipeline) -> None:
+        """In this transaction it was queued again, or put on the schedule."""
+
     # Its data --------------------------------------------------------------------------------
 
     @property
@@ -381,15 +397,17 @@ rq.job.Job.cancel 226071baca070f37
 rq.job.Job.requeue 8f8d676e4cbe1b89
     runtime/lua/start.lua
 rq.job.Job.retry 4a0f7cec2323d8a5
-    runtime/job.py:set_status workers/perform.py:_fails_by_rq
+    runtime/rq.py:retry runtime/job.py:set_status workers/perform.py:_fails_by_rq
 rq.job.Job.should_retry cf765572a37a3d7e
-    workers/perform.py:_fails_by_rq workers/oversight.py:needs_conclusion
+    runtime/job.py:should_retry workers/perform.py:_fails_by_rq
+    workers/oversight.py:needs_conclusion
 rq.job.Job._handle_success 35b96f8229b6053d
     runtime/job.py:set_status runtime/lua/turn_ends.lua
 rq.job.Job._handle_failure 3b947507f2023ef9
     runtime/job.py:set_status runtime/lua/turn_ends.lua
 rq.job.Job._handle_retry_result 9fe7cffb744aac9d
-    runtime/job.py:set_status workers/perform.py:_conclude_success
+    runtime/rq.py:_handle_retry_result runtime/job.py:set_status
+    workers/perform.py:_conclude_success
 rq.job.Job.process_dependencies 451f1033b90b716b
     runtime/rq.py:given_dependency_ids runtime/cycles.py:refuse
 rq.job.Job.register_dependency 959436aaab7842c0

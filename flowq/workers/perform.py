@@ -464,9 +464,8 @@ def _needs_conclusion(job: Job, ttl: int) -> bool:
 
 def _fails_by_rq(job: Job) -> bool:
     ttl = job.failure_ttl
-    return bool(
-        job.should_retry or job.rate_limit_key or job.webhooks or (ttl is not None and ttl <= 0)
-    )
+    has_retries = (job.retries_left or 0) > 0  # `should_retry` asks Redis, when the job is ended
+    return bool(has_retries or job.rate_limit_key or job.webhooks or (ttl is not None and ttl <= 0))
 
 
 def _wip_key(task: Task) -> str:

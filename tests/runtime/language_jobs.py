@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
-from rq import get_current_job
+from rq import Retry, get_current_job
+
+from flowq.runtime import runs
 
 
 def make_list(count: int) -> list[int]:
@@ -62,3 +65,39 @@ def my_id() -> str:
 async def say(text: str) -> str:
     print(f"they said {text}")
     return text
+
+
+def cancel_my_run(log: str, then: str = "", now: bool = False) -> Any:
+    """Cancel the run that this job is part of, whose stop comes too late; then end like that.
+
+    Of `then`: fail, retry (RQ's `Retry` as the result), list (for `more`), or nothing.
+    """
+    note(log, "start")
+    job = get_current_job()
+    assert job is not None
+    if job.connection.hget(f"rq:flowq:1:run:{job.run_id}", "canceling") is None:  # type: ignore[attr-defined]
+        with patch.object(runs, "send_stop_job_command"):
+            runs.cancel(job.run_id, job.connection, is_now=now)  # type: ignore[attr-defined]
+    if then == "fail":
+        raise ValueError("it broke")
+    if then == "retry":
+        return Retry(max=3)
+    if then == "retry later":
+        return Retry(max=3, interval=3600)
+    return {"links": [1, 2]}
+
+
+def remove_my_run() -> Any:
+    """Remove the run that this job is part of."""
+    job = get_current_job()
+    assert job is not None
+    runs.remove(job.run_id, job.connection)  # type: ignore[attr-defined]
+    return {"links": [1, 2]}
+
+
+def fail_twice(log: str) -> int:
+    """Fail the first two times."""
+    note(log, "start")
+    if len(Path(log).read_text().splitlines()) < 3:
+        raise ValueError("not yet")
+    return 3

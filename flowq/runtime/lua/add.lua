@@ -19,7 +19,8 @@
 --   {"queue", id}                  the id is the name of a queue
 --   {"future", queue}              the queue has the name of a future job
 --   {"duplicate", id}              unique, and the id exists
---   {"norun", run}                 the run is gone, or has ended
+--   {"norun", run, state}          the run is gone (""), has ended, or is being canceled ("canceling");
+--                                  then jobs that run nevertheless may add others, which do so too
 --   {"busy", id}                   an earlier job of that id has steps left (abandon:, retire:)
 -- O(1) for each job, in the number of blockers of its future jobs.
 
@@ -188,6 +189,23 @@ local read_run = once(function(run)
   return redis.call('HMGET', keys.run(run), 'state', 'canceling', 'max_parallel', 'queue')
 end)
 
+-- What a job adds runs in a canceled run when that job does.
+local runs_always = once(function(adder)
+  return redis.call('HGET', keys.job(adder), 'flowq_always') == '1'
+end)
+
+-- Returns why a job cannot be added to its run, or nil.
+local function refused_by_run(job)
+  local run, adder = read_run(job.run), job.shape.given.flowq_by
+  job.is_always = adder and runs_always(adder)
+  if run[1] ~= 'staged' and run[1] ~= 'running' then return { 'norun', job.run, run[1] or '' } end
+  if run[2] and (run[2] == 'now' or not job.is_always) then
+    return { 'norun', job.run, 'canceling' }
+  end
+  job.late, job.is_limited = run[1] == 'running', run[3]
+  job.queue = run[4] or job.queue -- whatever queue was meant
+end
+
 local function refused(job)
   local future = job.shape.future
   if job.run == '' then inherit_run(job) end
@@ -198,14 +216,8 @@ local function refused(job)
   end
   local reason = refused_queue(job.shape.queue) or refused_id(job)
   if reason or job.exists then return reason end
-  reason = refused_edges(job)
+  reason = job.run ~= '' and refused_by_run(job) or refused_edges(job)
   if reason then return reason end
-  if job.run ~= '' then
-    local run = read_run(job.run)
-    if run[2] or (run[1] ~= 'staged' and run[1] ~= 'running') then return { 'norun', job.run } end
-    job.late, job.is_limited = run[1] == 'running', run[3]
-    job.queue = run[4] or job.queue -- whatever queue was meant
-  end
   if future ~= '' then fresh[job.id] = true end
 end
 
@@ -311,6 +323,7 @@ local function write_hash(job)
   set('flowq_run', job.run)
   set('flowq_name', job.name)
   set('flowq_inside', job.inside)
+  set('flowq_always', job.is_always and '1')
   set('flowq_late', job.late and shape.future ~= '' and '1')
   if job.is_limited then
     local limits = shape.given.flowq_slots

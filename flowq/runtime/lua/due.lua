@@ -13,7 +13,7 @@ local function queue_job(queue, id)
   local key = keys.job(id)
   local f = redis.call('HMGET', key, 'status', 'rate_limit_key', 'enqueue_at_front',
     'enqueue_at_front_on_retry', 'ended_at', 'ttl', 'flowq_run', 'flowq_name', 'flowq_slots',
-    'flowq_future')
+    'flowq_future', 'flowq_always')
   local registry = PREFIX .. ':scheduled:' .. queue
   if f[2] then
     left[#left + 1] = queue
@@ -22,6 +22,7 @@ local function queue_job(queue, id)
   end
   redis.call('ZREM', registry, id)
   if not f[1] then return end
+  if f[7] and runs.calls_off(f[7], f[11]) then return jobs.call_off(id, 'canceled', runs.CANCELED) end
   if f[9] and not slots.take(id, f[9]) then
     redis.call('HSET', key, 'status', 'deferred')
     redis.call('ZADD', PREFIX .. ':deferred:' .. queue, '+inf', id)
@@ -54,4 +55,5 @@ end
 for i = 5, #ARGV do
   if is_ours(ARGV[i]) then queue_due(ARGV[i]) end
 end
+settling.settle_all()
 return left

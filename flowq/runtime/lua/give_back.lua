@@ -79,9 +79,8 @@ local function take_away(id, execution)
     return
   end
   drop(id, execution, queue)
-  local canceling = f[4] and redis.call('HGET', keys.run(f[4]), 'canceling')
-  if canceling and (canceling == 'now' or not f[7]) then
-    return jobs.call_off(id, 'canceled', 'the run was canceled') -- nobody was there to stop it
+  if f[4] and runs.calls_off(f[4], f[7]) then
+    return jobs.call_off(id, 'canceled', runs.CANCELED) -- nobody was there to stop it
   end
   put_back(id, queue, f[3], f[4], f[5])
 end

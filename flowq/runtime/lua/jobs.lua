@@ -111,6 +111,16 @@ function jobs.have_turn(id)
   if jobs.enqueue(id, f) and f[10] then redis.call('HSET', keys.future(id), 'state', 'queued') end
 end
 
+-- A job is to run again, and is on its queue or its schedule: it ends instead where its run is being
+-- canceled, or its group is closed, as all others there that have not started.
+function jobs.begin_again(id)
+  local f = redis.call('HMGET', keys.job(id), 'status', 'flowq_run', 'flowq_always', 'flowq_group')
+  if not f[2] or not NOT_STARTED[f[1]] then return end
+  if runs.calls_off(f[2], f[3]) then return jobs.call_off(id, 'canceled', runs.CANCELED) end
+  local g = f[4] and redis.call('HMGET', keys.group(f[4]), 'closed', 'reason')
+  if g and g[1] then jobs.call_off(id, g[1], g[2]) end
+end
+
 local REGISTRY_BY_STATUS = { deferred = ':deferred:', scheduled = ':scheduled:',
   ready_to_enqueue = ':ready:' }
 

@@ -73,7 +73,7 @@ function run_steps.cancel(run)
   return steps.each_item(OURS .. 'jobs:' .. run, keys.run(run), 'canceled', function(job)
     local f = redis.call('HMGET', keys.job(job), 'status', 'flowq_always')
     if NOT_STARTED[f[1]] and (is_now or not f[2]) then
-      jobs.call_off(job, 'canceled', 'the run was canceled')
+      jobs.call_off(job, 'canceled', runs.CANCELED)
     end
     if f[1] == 'started' then steps.running[#steps.running + 1] = job end
   end)

@@ -41,6 +41,17 @@ function runs.leave_concurrency(run)
   end
 end
 
+-- Whether a job of the run must not begin any more, nor begin anew: the run is being canceled. Jobs that
+-- are to run nevertheless (`always`) do, and are retried, unless the cancel is one for all. Whatever
+-- queues a job of a run, or takes it from its queue, asks this. What somebody requeues by hand once the
+-- run has ended does run.
+function runs.calls_off(run, always)
+  local f = redis.call('HMGET', keys.run(run), 'canceling', 'ended_at')
+  return f[1] and not f[2] and (f[1] == 'now' or not always)
+end
+
+runs.CANCELED = 'the run was canceled'
+
 -- RQ's tools list the queue that a run has for itself, but not once the run has ended.
 function runs.list_queue(run)
   local queue = redis.call('HGET', keys.run(run), 'queue')

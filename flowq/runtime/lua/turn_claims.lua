@@ -5,6 +5,7 @@ local FEW = 4 -- jobs for a child that are worth a turn
 local base, places, idle, budget, limit, interval, most
 local queues, cost_by_kind, least_cost
 local claims, members, kinds -- the first two are in the table as well
+local called_off -- by run: whether its jobs must not begin any more
 local alone, short_cost -- children taken by one job each; seconds of short jobs
 
 local function fits(cost)
@@ -94,6 +95,21 @@ local function kind_of(raw, queue)
   return kind or queue
 end
 
+-- Whether the job's run is being canceled; then it ends now.
+local function is_called_off(id, list, raw)
+  local run = raw.flowq_run
+  if not run then return false end
+  local known = run .. (raw.flowq_always and ' always' or '')
+  if called_off[known] == nil then
+    called_off[known] = runs.calls_off(run, raw.flowq_always) and true or false
+  end
+  if called_off[known] then
+    redis.call('LREM', list, 1, id) -- the first: it is at the front
+    jobs.call_off(id, 'canceled', runs.CANCELED)
+  end
+  return called_off[known]
+end
+
 -- Returns "full" when the children have enough, "more" when it has also seen a job that is left.
 local function claim_from(queue)
   local list = PREFIX .. ':queue:' .. queue
@@ -104,18 +120,20 @@ local function claim_from(queue)
   for i = 1, math.min(#ids, chunk) do
     local id = ids[i]
     local flat = redis.call('HGETALL', keys.job(id))
-    if #flat == 0 then -- its own ttl is over, or it was deleted by a plain tool
+    local raw, lean
+    if #flat > 0 then raw, lean = read(flat) end
+    if not raw then -- its own ttl is over, or it was deleted by a plain tool
       if redis.call('EXISTS', keys.mortal(id)) == 1 then settling.add(id, 'expired') end
-    else
-      local raw, lean = read(flat)
+      popped = popped + 1
+    elseif not is_called_off(id, list, raw) then
       local cost = cost_by_kind[kind_of(raw, queue)]
       if not fits(cost) then
         is_full = true
         break
       end
       claim(id, queue, lean, raw, cost)
+      popped = popped + 1
     end
-    popped = popped + 1
   end
   if popped > 0 then redis.call('LPOP', list, popped) end
   if is_full then return 'more' end
@@ -153,7 +171,7 @@ function turn_claims.begin(argv)
   base = argv[5]
   places, idle, budget = tonumber(argv[6]), tonumber(argv[7]), tonumber(argv[8])
   limit, interval = tonumber(argv[9]), tonumber(argv[10])
-  claims, members, kinds, alone, short_cost = {}, {}, {}, 0, 0
+  claims, members, kinds, called_off, alone, short_cost = {}, {}, {}, {}, 0, 0
   turn_claims.claims, turn_claims.members = claims, members
   queues, cost_by_kind, least_cost = {}, {}, nil
   for i = 1, tonumber(turns.take()) do queues[i] = turns.take() end

@@ -1,0 +1,219 @@
+"""No job of a run begins, or begins anew, once the run is being canceled, however its end comes.
+
+The jobs cancel their own run, and the stop that follows comes too late: after the function's end.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from language import RUN, Runs, each, job
+from redis import Redis
+
+from flowq.errors import WrongState
+from flowq.runtime import holds, keys, runs
+from flowq.runtime.job import Job, get_job
+from flowq.runtime.queue import Queue
+from flowq.spec import Approval, JobSpec, Retry, Workflow
+from flowq.workers import Worker
+from flowq.workers.ledger import Ledger, Room
+
+Work = Callable[..., None]
+HERE = str(Path(__file__).parent)
+
+
+@pytest.fixture
+def run(connection: Redis) -> Runs:
+    return Runs(connection)
+
+
+@pytest.fixture(params=["ours", "RQ's"])
+def work_off(request: pytest.FixtureRequest, connection: Redis, work: Work) -> Work:
+    """`work_off()`: the jobs that are due, by our worker and by RQ's with our classes."""
+    if request.param == "RQ's":
+        return work
+
+    def run_ours() -> None:
+        worker = Worker(["default"], connection=connection, paths=[HERE], mode="warm")
+        worker.work(burst=True, logging_level="CRITICAL")
+
+    return run_ours
+
+
+def count_starts(log: Path) -> int:
+    return len(log.read_text().splitlines()) if log.exists() else 0
+
+
+@pytest.mark.parametrize("then", ["fail", "retry", "retry later", "list"])
+@pytest.mark.parametrize("backoff_s", [0, 3600])
+def test_a_job_that_ends_after_the_cancel_is_not_retried(
+    run: Runs, work_off: Work, tmp_path: Path, then: str, backoff_s: float
+) -> None:
+    log = tmp_path / "log"
+    page = job(
+        "page",
+        "cancel_my_run",
+        for_each=each([0], more="result.links"),
+        retries=Retry(4, backoff_s),
+        with_={"log": str(log), "then": then},
+    )
+    run.submit(page)
+    work_off()
+    assert count_starts(log) == 1
+    assert run.state == "canceled"
+    assert run.states["page[0]"] == ("failed" if then in ("fail", "list") else "canceled")
+    if then == "list":
+        assert f"WrongState: run {RUN} is being canceled; no job can be added" in run.error(
+            "page--0"
+        )
+
+
+def test_what_runs_after_a_cancel_is_retried_but_not_when_all_is_to_end_now(
+    run: Runs, work_off: Work, connection: Redis, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    run.submit(
+        job("first", "cancel_my_run", with_={"log": str(tmp_path / "other")}),
+        job("clean", "fail_twice", needs=("first",), if_="always()", retries=Retry(4, 0),
+            with_={"log": str(log)}),
+    )  # fmt: skip
+    work_off()
+    assert count_starts(log) == 3
+    assert run.states["clean"] == "finished"
+    # In a run that ends now:
+    runs.remove(RUN, connection)
+    log.unlink()
+    values = {"log": str(log), "then": "fail", "now": True}
+    run.submit(job("clean", "cancel_my_run", if_="always()", retries=Retry(4, 0), with_=values))
+    work_off()
+    assert count_starts(log) == 1
+    assert run.state == "canceled"
+
+
+def test_items_that_a_job_adds_which_runs_after_a_cancel_run_too(
+    run: Runs, work_off: Work, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    run.submit(
+        job("first", "cancel_my_run", with_={"log": str(tmp_path / "other"), "then": "fail"}),
+        job("list", "give", needs=("first",), if_="always()", with_={"value": [1, 2]}),
+        job("clean", "note", needs=("list",), if_="always()",
+            for_each=each("${{ jobs.list.result }}"),
+            with_={"path": str(log), "text": "${{ item }}"}),
+    )  # fmt: skip
+    work_off()
+    assert count_starts(log) == 2, (run.states, {n: run.reason(n) for n in run.states})
+    assert run.states["clean[1]"] == "finished"
+
+
+def test_a_nested_workflow_that_runs_after_a_cancel_does_so_to_its_end(
+    run: Runs, work_off: Work, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    inner = Workflow(
+        "inner",
+        (job("one", "note", with_={"path": str(log), "text": 1}),
+         job("two", "note", needs=("one",), with_={"path": str(log), "text": 2})),
+    )  # fmt: skip
+    run.submit(
+        job("first", "cancel_my_run", with_={"log": str(tmp_path / "other"), "then": "fail"}),
+        JobSpec("clean", "", workflow="inner", needs=("first",), if_="always()"),
+        workflows={"inner": inner},
+    )
+    work_off()
+    assert count_starts(log) == 2
+    assert run.states["clean.two"] == run.states["clean"] == "finished"
+    assert run.state == "canceled"
+
+
+def test_a_claim_takes_no_job_of_a_run_that_is_being_canceled(
+    run: Runs, connection: Redis, tmp_path: Path
+) -> None:
+    run.submit(
+        *(job(f"j{at}", "give", with_={"value": at}) for at in range(3)),
+        job("always", "give", if_="always()", with_={"value": 1}),
+    )
+    plain = Queue(connection=connection).enqueue("operator.add", 1, 1)
+    # A cancel of a large run needs many steps; this one has only begun.
+    connection.hset(keys.run(RUN), "canceling", "1")
+    turn = Ledger(connection, "w", ["default"], 30).turn([], Room(9, 9, 9))
+    assert [claim.job_id for claim in turn.claims] == [f"{RUN}-always", plain.id]
+    assert {run.states[f"j{at}"] for at in range(3)} == {"canceled"}
+    assert connection.llen(keys.queue("default")) == 0
+
+
+def test_a_schedule_queues_no_job_of_a_run_that_is_being_canceled(
+    run: Runs, connection: Redis
+) -> None:
+    run.submit(job("a", "give", with_={"value": 1}))
+    name = f"{RUN}-a"
+    connection.lrem(keys.queue("default"), 0, name)
+    connection.hset(keys.job(name), "status", "scheduled")
+    connection.zadd("rq:scheduled:default", {name: time.time() - 5})
+    connection.hset(keys.run(RUN), "canceling", "1")
+    Ledger(connection, "w", ["default"], 30).queue_due()
+    assert run.states == {"a": "canceled"}
+    assert run.state == "canceled"
+    assert connection.zcard("rq:scheduled:default") == 0
+
+
+def test_a_cancel_ends_what_waits_for_its_back_off_a_slot_or_an_approval(
+    run: Runs, work_off: Work, connection: Redis, tmp_path: Path
+) -> None:
+    run.submit(
+        job("later", "fail", retries=Retry(4, 3600)),
+        job("asks", "give", approval=Approval(), with_={"value": 1}),
+    )
+    work_off()
+    assert run.states == {"later": "scheduled", "asks": "deferred"}
+    runs.cancel(RUN, connection)
+    work_off()
+    assert run.states == {"later": "canceled", "asks": "canceled"}
+    assert run.state == "canceled"
+
+
+def test_an_item_of_a_closed_group_is_not_retried(run: Runs, work: Work, connection: Redis) -> None:
+    run.submit(
+        job("part", "give", for_each=each([0, 1, 2]), fail_fast=True,
+            retries=Retry(2, 0), with_={"value": "${{ item }}"}),
+    )  # fmt: skip
+    work(1)  # the job that adds the items
+    group = f"{RUN}-part"
+    ledger = Ledger(connection, "w", ["default"], 30)
+    claims = ledger.turn([], Room(9, 9, 9)).claims
+    held = {claim.job_id: claim for claim in claims}
+    assert len(held) == 3
+    connection.hset(keys.group(group), mapping={"closed": "canceled", "reason": "part[2] failed"})
+    item = get_job(f"{group}--0", connection)
+    with connection.pipeline() as pipeline:
+        item.retry(Queue(connection=connection), pipeline)
+        pipeline.execute()
+    assert run.states["part[0]"] == "canceled"
+    assert run.reason("part[0]") == "part[2] failed"
+    assert connection.llen(keys.queue("default")) == 0
+
+
+def test_a_job_whose_run_was_removed_leaves_nothing_that_never_expires(
+    run: Runs, work_off: Work, tidy: Work, connection: Redis
+) -> None:
+    run.submit(job("page", "remove_my_run", for_each=each([0], more="result.links")))
+    work_off()
+    tidy()
+    left = [key for key in connection.keys("*") if RUN.encode() in key]
+    assert [key for key in left if connection.ttl(key) == -1] == []
+
+
+def test_what_is_added_to_a_run_that_is_over_is_refused_in_a_sentence(
+    run: Runs, work_off: Work, connection: Redis
+) -> None:
+    run.submit(job("a", "give", with_={"value": 1}))
+    work_off()
+    hold = holds.Hold(run_id=RUN, name="b")
+    queue = Queue(connection=connection)
+    late = Job.create("operator.add", (1, 1), id=f"{RUN}-b", connection=connection)
+    late.adopt(hold)  # type: ignore[attr-defined]
+    with pytest.raises(WrongState, match=f"run {RUN} has ended: succeeded; no job can be added"):
+        queue.enqueue_job(late)
