@@ -13,9 +13,15 @@ from typing import Any
 import pytest
 import redis
 import worker_jobs
+from rq import Retry
+from rq.registry import StartedJobRegistry
 
 from flowq import server
+from flowq.runtime.clocks import read_clock
 from flowq.runtime.queue import Queue
+from flowq.workers.address import address_of
+from flowq.workers.ledger import Ledger, Room
+from flowq.workers.perform import Bench, Settings
 from flowq.workers.upkeep import Duty, Upkeep
 
 Start = Callable[..., subprocess.Popen[bytes]]
@@ -142,3 +148,42 @@ def test_upkeep_that_fails_again_and_again_is_logged_once(
         Upkeep._do(None, duty)  # type: ignore[arg-type]
     assert [record.levelname for record in caplog.records] == ["ERROR", "INFO"]
     assert "sweep" in caplog.records[1].getMessage()
+
+
+# --- RQ's own maintenance, which knows nothing of refusals ---
+
+
+def start_job(connection: redis.Redis) -> tuple[Any, Ledger]:
+    """Begin a job as a worker would, which then says nothing more."""
+    job = Queue(connection=connection).enqueue(worker_jobs.nothing, retry=Retry(1))
+    ledger = Ledger(connection, "w", ["default"], 30)
+    ledger.beat(5, 60, [])
+    [claim] = ledger.turn([], Room(1, 1, 1)).claims
+    ledger.beat(5, 60, [(claim, False)])
+    return job, ledger
+
+
+def test_rqs_maintenance_does_not_start_a_job_again_that_was_not_heard_of_for_long(
+    connection: redis.Redis,
+) -> None:
+    job, _ = start_job(connection)
+    registry = StartedJobRegistry("default", connection=connection)
+    registry.cleanup(timestamp=read_clock(connection) + 1800)
+    assert job.get_status() == "started"
+    assert registry.count == 1
+    registry.cleanup(timestamp=read_clock(connection) + 7200)  # none of our workers was left
+    assert job.get_status() == "queued"
+
+
+def test_our_workers_leave_rqs_maintenance_until_all_could_be_heard(
+    connection: redis.Redis, wait_until: Wait, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, _ = start_job(connection)
+    for key in connection.keys("rq:wip:*"):
+        connection.zadd(key, dict.fromkeys(connection.zrange(key, 0, -1), 0))
+    bench = Bench(Settings("w", address_of(connection)))
+    bench.clean_registries(["default"])
+    assert job.get_status() == "started"
+    monkeypatch.setattr("flowq.runtime.maintenance.SILENCE_S", 0.0)
+    bench.clean_registries(["default"])
+    assert job.get_status() == "queued"

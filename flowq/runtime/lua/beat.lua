@@ -29,7 +29,7 @@ for i = 9, 8 + 5 * tonumber(ARGV[8]), 5 do
       redis.call('HDEL', key, 'flowq_handed')
     end
     redis.call('EXPIRE', key, ttl)
-    redis.call('ZADD', PREFIX .. ':wip:' .. queue, 'XX', math.floor(TS) + ttl, member)
+    redis.call('ZADD', PREFIX .. ':wip:' .. queue, 'XX', math.floor(TS) + jobs.WIP_S, member)
     redis.call('ZADD', PREFIX .. ':executions:' .. id, math.floor(TS) + ttl + 60, execution)
     redis.call('EXPIRE', PREFIX .. ':executions:' .. id, ttl + 60)
     if redis.call('EXISTS', keys.job(id)) == 1 then

@@ -13,6 +13,11 @@ local function unmet_dependencies(dependency_ids, allow_failures)
   return unmet and all
 end
 
+-- For how long a heartbeat keeps RQ's maintenance from failing an execution, or starting it again.
+-- RQ counts time in which the server could not be written to, and we do not (find_lost.lua): so this
+-- is for the case that no worker of ours is left.
+jobs.WIP_S = 3600
+
 -- Jobs that this call has made QUEUED go to the ends of their queues together, in this order.
 local queued_by_queue
 

@@ -50,7 +50,7 @@ local function claim(id, queue, lean, raw, is_short)
   local timeout = int(raw.timeout)
   local ttl = (timeout > 0 and math.min(timeout, interval) or interval) + 60
   if not is_short then record(id, execution, member, ttl) end
-  turns.register(PREFIX .. ':wip:' .. queue, math.floor(TS) + ttl, member)
+  turns.register(PREFIX .. ':wip:' .. queue, math.floor(TS) + jobs.WIP_S, member)
   redis.call('HSET', key, 'last_heartbeat', NOW, 'status', 'started', 'started_at', NOW,
     'worker_name', turns.worker)
   -- A time to live comes from `ttl`, or from an earlier end.
