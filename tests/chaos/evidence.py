@@ -199,7 +199,15 @@ def find_leftovers(connection: Redis, queue: str) -> list[str]:
     return [f"{count} {what}" for what, count in counts.items() if count]
 
 
-PASSING = ("queues", "workers", "worker:", "scheduler-lock:", "clean_", "flowq:1:again:")
+PASSING = (
+    "queues",
+    "workers",
+    "worker:",
+    "scheduler-lock:",
+    "clean_",
+    "flowq:1:marks",
+    "flowq:1:again:",
+)
 """Keys that workers leave for a while, or that name the queues, and the drafts of retries whose
 client was killed, which end after ten minutes. All others are of jobs."""
 

@@ -21,7 +21,10 @@ if not since or not last or ARGV[7] == '1' or TS - last > GAP_S or TS < last the
   since, last = TS, 0
   redis.call('HSET', key, 'since', TS)
 end
-if TS - last > OFTEN_S then redis.call('HSET', key, 'last', TS) end
+if TS - last > OFTEN_S then
+  redis.call('HSET', key, 'last', TS)
+  redis.call('EXPIRE', key, 60) -- it says nothing any more when nobody looks
+end
 local clock = string.format('%.6f', TS)
 if TS - since < SILENCE_S then return { 0, clock } end
 -- The score is the end of the lease, so its last heartbeat was a lease before.
