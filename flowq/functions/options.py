@@ -95,9 +95,9 @@ _READERS: Mapping[str, Callable[[Any], Any]] = {
 
 
 def to_rq_retry(retries: Retry | RQRetry | None) -> RQRetry | None:
-    """Return retries as RQ has them. Units: whole seconds, rounded up."""
-    from rq import Retry as RQRetry  # noqa: PLC0415 - the cost of importing RQ
+    """Return retries as RQ has them."""
+    from flowq.runtime.rq import make_retry  # noqa: PLC0415 - the cost of importing RQ
 
     if not isinstance(retries, Retry):
         return retries
-    return RQRetry(retries.max, interval=math.ceil(retries.backoff_s)) if retries.max else None
+    return make_retry(retries.max, retries.backoff_s)

@@ -211,7 +211,7 @@ def _beyond_holds(
     if status == "queued":
         yield _queued(job_id, job, connection)
     elif status == "scheduled":
-        score = connection.zscore(f"{keys.PREFIX}:scheduled:{queue}", job_id)
+        score = connection.zscore(keys.scheduled(queue), job_id)
         at = datetime.fromtimestamp(float(score), UTC).isoformat() if score else "an unknown time"
         hint = "a worker with a scheduler has to be running"
         yield Reason("time", f"it waits until {at}", hint=hint)

@@ -93,6 +93,11 @@ def results(job_id: str) -> str:
     return f"{PREFIX}:results:{job_id}"
 
 
+def scheduled(queue: str) -> str:
+    """RQ's schedule of one queue: job ids by when they are due, in epoch seconds."""
+    return f"{PREFIX}:scheduled:{queue}"
+
+
 def queue(name: str) -> str:
     """RQ's list of the queued jobs of one queue."""
     return f"{PREFIX}:queue:{name}"

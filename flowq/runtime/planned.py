@@ -19,6 +19,7 @@ from flowq.runtime.copying import Copier
 from flowq.runtime.holds import Edge, Hold
 from flowq.runtime.job import PERFORM
 from flowq.runtime.queue import HeldData, Queue, add_entries
+from flowq.runtime.rq import make_retry
 from flowq.runtime.wire import FORMAT, KEY, to_wire
 from flowq.spec import Retry, Tolerance
 from flowq.texts import to_bytes
@@ -187,9 +188,7 @@ def _is_always(enqueue: Enqueue) -> bool:
 
 @lru_cache
 def _retry(retries: Retry | None) -> RQRetry | None:
-    if retries is None or retries.max < 1:
-        return None
-    return RQRetry(max=retries.max, interval=math.ceil(retries.backoff_s))
+    return make_retry(retries.max, retries.backoff_s) if retries else None
 
 
 @lru_cache

@@ -109,10 +109,33 @@ class Queue(QueueBase):
         server_now = datetime.fromtimestamp(read_clock(self.connection), UTC)
         return self.enqueue_at(server_now + time_delta, func, *args, **kwargs)
 
-    def schedule_job(self, job: RQJob, datetime: datetime, *args: Any, **kwargs: Any) -> RQJob:
-        """Put a job on RQ's schedule; what RQ has counted from now is meant by `clock_shift`."""
-        scheduled: RQJob = super().schedule_job(job, datetime + self.clock_shift, *args, **kwargs)
-        return scheduled
+    def schedule_job(
+        self,
+        job: RQJob,
+        datetime: datetime,
+        pipeline: Pipeline | None = None,
+        unique: bool = False,
+    ) -> RQJob:
+        """Put a job into RQ's schedule; retries with a pause and repeats come here too.
+
+        What RQ has counted from now is meant by the clock of the server (`clock_shift`).
+        RQ cuts the instant down to the second, so the job would start up to a second early. Here it
+        is exact: our workers start the job at that instant, RQ's in the second after it.
+        """
+        datetime += self.clock_shift
+        score = {job.id: datetime.timestamp()}
+        schedule = keys.scheduled(self.name)
+        if unique:  # RQ's script writes it: at first late, then exact
+            late = datetime.replace(microsecond=0) + timedelta(seconds=bool(datetime.microsecond))
+            made = super().schedule_job(job, datetime=late, unique=True)
+            self.connection.zadd(schedule, score, xx=True)
+            return made
+        pipe = self.connection.pipeline() if pipeline is None else pipeline
+        made = super().schedule_job(job, datetime=datetime, pipeline=pipe)
+        pipe.zadd(schedule, score)
+        if pipeline is None:
+            pipe.execute()
+        return made
 
     def create_job(self, func: Any, *args: Any, **kwargs: Any) -> Job:
         """Make a job without enqueueing it; `enqueue_job` then does what the options say."""

@@ -16,7 +16,7 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from rq.exceptions import DeserializationError
-from rq.job import UNEVALUATED, JobStatus
+from rq.job import UNEVALUATED, JobStatus, Retry
 from rq.job import Job as RQJob
 from rq.queue import Queue as RQQueue
 from rq.worker.base import BaseWorker, DequeueStrategy
@@ -39,6 +39,16 @@ class Call(NamedTuple):
     instance: Any
     args: Any
     kwargs: Any
+
+
+def make_retry(times: int, pause_s: float) -> Retry | None:
+    """Return RQ's word for so many retries with a pause before each; None for no retry.
+
+    RQ documents whole seconds, but keeps them as JSON, and counts with any number.
+    """
+    if times < 1:
+        return None
+    return Retry(times, [int(pause_s) if pause_s == int(pause_s) else pause_s])  # type: ignore[list-item]
 
 
 class JobBase(RQJob):
@@ -439,7 +449,7 @@ rq.queue.Queue.enqueue_at e4681e0089cf5d03
 rq.queue.Queue.enqueue_in 79ff680ce0711536
     runtime/queue.py:enqueue_in
 rq.queue.Queue.schedule_job 2596db5209e04324
-    runtime/queue.py:enqueue_at runtime/lua/due.lua
+    runtime/queue.py:schedule_job runtime/lua/due.lua
 rq.queue.Queue._enqueue_async_job 3c3efebb37300756
     runtime/lua/add.lua runtime/lua/due.lua
 rq.queue.Queue._enqueue_rate_limited_job a610af91fc148871

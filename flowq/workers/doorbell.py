@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -20,6 +20,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
+from rq.utils import as_text
 
 from flowq.runtime.patience import Trouble, is_passing
 from flowq.workers.address import Address
@@ -38,10 +39,19 @@ log = logging.getLogger("rq.worker")
 class Doorbell:
     """One subscription and one asking connection. Errors: redis-py's, from `open` and `arm`."""
 
-    def __init__(self, address: Address, channel: str, queue_keys: Sequence[str]) -> None:
+    def __init__(
+        self,
+        address: Address,
+        channel: str,
+        queue_keys: Sequence[str],
+        schedule_keys: Sequence[str] = (),
+    ) -> None:
         self._address = address
         self._channel = channel.encode()
         self._queue_keys = list(queue_keys)
+        self._schedule_keys = list(schedule_keys)
+        self._watched_at = 0.0
+        self.on_schedule: Callable[[], None] = lambda: None
         self._asking: Any = None
         self._subscription: Any = None
         self._armed_at = 0.0
@@ -73,6 +83,7 @@ class Doorbell:
         self._asking = self._pool().get_connection()
         self.can_ring = self._track(client_id)
         self._armed_at, self.has_rung = 0.0, True
+        self._watched_at = 0.0
         self._asked_at = None
 
     @property
@@ -117,6 +128,14 @@ class Doorbell:
         self.has_rung = bool(count)
         return not count
 
+    def watch_schedules(self) -> None:
+        """Ask for `on_schedule` to be called when RQ's schedule of a queue changes."""
+        is_watched = time.monotonic() - self._watched_at < TRUST_S
+        if is_watched or self._asking is None or not self.can_ring or not self._schedule_keys:
+            return
+        self._ask(("CLIENT", "CACHING", "YES"), ("EXISTS", *self._schedule_keys))
+        self._watched_at = time.monotonic()
+
     @property
     def socket(self) -> Any:
         """What to wait for; None while there is no connection."""
@@ -124,17 +143,28 @@ class Doorbell:
         return getattr(connection, "_sock", None)
 
     def listen(self) -> list[dict[str, Any]]:
-        """Return RQ's commands that have come; a change of a queue sets `has_rung`."""
+        """Return RQ's commands that have come; a change of a queue sets `has_rung`, and one of a
+        schedule calls `on_schedule`."""
         commands = []
         while (message := self._subscription.get_message(timeout=0)) is not None:
             self._asked_at = None
             if message["type"] != "message":
                 continue
             if message["channel"] == CHANNEL:
-                self._armed_at, self.has_rung = 0.0, True
+                self._note_change(message["data"])
             else:
                 commands += _parse(message["data"])
         return commands
+
+    def _note_change(self, changed: list[bytes] | None) -> None:
+        """Note which keys have changed; None stands for all, after a flush."""
+        names = {as_text(key) for key in changed or ()}
+        is_schedule = not changed or not names.isdisjoint(self._schedule_keys)
+        if is_schedule:
+            self._watched_at = 0.0
+            self.on_schedule()
+        if not changed or not names.issubset(self._schedule_keys):
+            self._armed_at, self.has_rung = 0.0, True
 
     def ask_for_sign(self) -> None:
         """Ask the subscription for a sign of life, which `listen` hears: else it only listens.

@@ -283,11 +283,16 @@ class Ledger:
             pipeline.execute()
         self._work.clear()
 
-    def queue_due(self) -> list[tuple[str, str]]:
-        """Queue scheduled jobs whose time has come; return those with a rate limit, left to RQ."""
-        left = scripts.DUE.call(self.connection, self._key, 250, *self.queues)
-        parts = [as_text(part) for part in left]
-        return list(zip(parts[::2], parts[1::2], strict=True))
+    def queue_due(self) -> tuple[float | None, list[tuple[str, str]]]:
+        """Queue scheduled jobs whose time has come.
+
+        Returns in how many seconds the next one is due, if there is one, and those with a rate
+        limit, as (queue, job), which are left to RQ.
+        """
+        answer = scripts.DUE.call(self.connection, self._key, 250, *self.queues)
+        next_s, *parts = (as_text(part) for part in answer)
+        limited = list(zip(parts[::2], parts[1::2], strict=True))
+        return (float(next_s) if next_s else None), limited
 
     def find_lost(self, *, was_refused: bool = False) -> Lost:
         """Return the workers that are lost, and say that the server takes writes."""
@@ -304,9 +309,9 @@ class Ledger:
         return None if ends_at is None else ends_at - read_clock(self.connection)
 
     def leave(self) -> None:
-        """Give the lease back."""
+        """Give back the lease, and the locks of schedules that no other worker of ours needs."""
         self._report_work()
-        self.connection.zrem(keys.WORKERS, self.worker)
+        scripts.LEAVE.call(self.connection, self._key, self.worker, *self.queues)
 
 
 def _describe(claim: Claim, end: End) -> str:

@@ -374,7 +374,7 @@ class Bench:
             queue, connection=self.connection, job_class=settings.job_class
         )
         with self.connection.pipeline() as pipeline:
-            pipeline.zrem(f"{keys.PREFIX}:scheduled:{queue}", job_id)
+            pipeline.zrem(keys.scheduled(queue), job_id)
             target.enqueue_limited(job, pipeline, at_front=job.should_enqueue_at_front())
             pipeline.execute()
 

@@ -63,7 +63,7 @@ def rest(values: dict[str, Any], connection: Redis) -> None:
         "values": values,
         "run_id": run_id,
         "queue": keys.queue(values["queues"][0]),
-        "scheduled": f"{keys.PREFIX}:scheduled:{values['queues'][0]}",
+        "scheduled": keys.scheduled(values["queues"][0]),
         "run": keys.run(run_id),
         "events": keys.run_events(run_id),
         "expiring": keys.EXPIRING,

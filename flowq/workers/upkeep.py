@@ -19,6 +19,11 @@ from flowq.workers.oversight import Oversight
 BEAT_S = 1.5
 TIDY_S = 1.0
 DUE_S = 0.5
+"""How often the schedules are looked at in any case; a change of one is heard of at once."""
+
+PAUSE_S = 0.01
+"""How soon again: others may schedule thousands of jobs."""
+
 SIGN_S = 10.0
 """How often the subscription, over which nothing may come for hours, is asked whether it lives."""
 
@@ -59,16 +64,24 @@ class Upkeep:
         self._is_sure = False
         self._is_clock_off = False
         self._beat = Duty(BEAT_S, self.beat)
+        self._due = Duty(DUE_S, self._queue_due)
+        self._doorbell = doorbell
+        self._looked_at = 0.0
+        doorbell.on_schedule = self.look_at_schedules
         # After the first search that is sure: RQ would fail what we start again.
         self._clean = Duty(maintenance_s, self._clean_registries, time.monotonic() + SILENCE_S)
         self.duties = [
             self._beat,
             Duty(TIDY_S, self._tidy),
-            Duty(DUE_S, self._queue_due),
+            self._due,
             Duty(LOOK_S, self._search),
             Duty(SIGN_S, doorbell.ask_for_sign),
             self._clean,
         ]
+
+    def look_at_schedules(self) -> None:
+        """Look soon: a schedule has changed, so something may be due earlier than we thought."""
+        self._due.due_at = min(self._due.due_at, self._looked_at + PAUSE_S)
 
     @property
     def due_at(self) -> float:
@@ -118,7 +131,12 @@ class Upkeep:
             log.warning("job %s was %s unnoticed; put right", found.job_id, found.what)
 
     def _queue_due(self) -> None:
-        for limited in self.ledger.queue_due():
+        self._doorbell.watch_schedules()  # before we look, so that nothing comes in between
+        next_s, all_limited = self.ledger.queue_due()
+        self._looked_at = time.monotonic()
+        if next_s is not None:
+            self._due.due_at = min(self._due.due_at, self._looked_at + max(next_s, PAUSE_S))
+        for limited in all_limited:
             if ("queue_limited", limited) not in self.oversight.crew.chores:
                 self.oversight.crew.chores.append(("queue_limited", limited))
 

@@ -221,7 +221,12 @@ class Worker(WorkerBase):
             self.job_monitoring_interval,
             self.dequeue_strategy.value,
         )
-        bell = Doorbell(address, self.pubsub_channel_name, [keys.queue(name) for name in queues])
+        bell = Doorbell(
+            address,
+            self.pubsub_channel_name,
+            [keys.queue(name) for name in queues],
+            [keys.scheduled(name) for name in queues],
+        )
         upkeep = Upkeep(
             ledger,
             oversight,

@@ -35,6 +35,13 @@ def fail(text: str = "no") -> None:
     raise ValueError(text)
 
 
+def fail_twice(key: str) -> None:
+    """Note when each attempt starts, and raise in the first two."""
+    connection = get_current_job().connection
+    if connection.rpush(key, time.time()) < 3:
+        raise ValueError("not yet")
+
+
 def fail_at_first(path: str, value: Any) -> Any:
     """Raise, unless it did so before."""
     if not Path(path).exists():
