@@ -277,7 +277,8 @@ class Run:
     def explain(self, name: str) -> Explanation:
         """Return why a job of the run has not run. Errors: JobNotFound."""
         job = self.status().jobs.get(name)
-        return explain(job.job_id if job else f"{self.run_id}-{name}", self.connection)
+        job_id = job.job_id if job else f"{self.run_id}-{name}"
+        return explain(job_id, self.connection, self.run_id)
 
     def find_hold(self) -> Reason | None:
         """Return why none of its jobs can start yet, if that is so: it is held, or not its turn."""
@@ -303,7 +304,8 @@ class Run:
     def cancel(self, *, now: bool = False) -> None:
         """End the run: what has not started is called off, what runs gets RQ's stop command.
 
-        Then jobs run whose `if` asks `always()` or `canceled()`; `now` ends these too.
+        What runs on a worker that does not live any more ends at once. Then jobs run whose `if`
+        asks `always()` or `canceled()`; `now` ends these too.
         Errors: RunNotFound; WrongState when it has ended.
         """
         runs.cancel(self.run_id, self.connection, is_now=now)

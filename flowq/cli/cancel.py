@@ -30,7 +30,11 @@ def command(run_id: str, now: bool, redis_url: str | None, verbose: bool) -> Non
     with opened(redis_url) as place:
         run = client.get_run(run_id, place.connection)
         run.cancel(now=now)
-        streams.write(f"{'; '.join(_told(run.status()))}\n")
+        status = run.status()
+        streams.write(f"{'; '.join(_told(status))}\n")
+        queues = [] if status.is_ended else run.unattended_queues(status)
+        if queues:
+            streams.note(f"flowq: no worker listens on {', '.join(queues)}: start one, or --now")
 
 
 def _told(status: RunStatus) -> Iterator[str]:

@@ -9,11 +9,11 @@ from flowq.cli import options, streams
 from flowq.cli.place import opened
 
 SENTENCES = {
-    "deleted": "was deleted; {future} does not wait for it any more",
-    "expired": "expired before it ran; {future} has been told",
-    "lost": "was taken from its queue by a worker that died; it is queued again",
+    "deleted": "was deleted; {owner} does not wait for it any more",
+    "expired": "expired before it ran; {owner} has been told",
+    "lost": "was on no queue, and no worker had it; it is queued again",
 }
-ENDED = "{what} under a worker without flowq's classes; {future} has been told"
+ENDED = "was {what} by a worker or a tool of RQ's own; {owner} has been told"
 
 
 @click.command()
@@ -33,7 +33,7 @@ def command(redis_url: str | None, verbose: bool) -> None:
         findings = client.examine(place.connection)
         for finding in findings:
             sentence = SENTENCES.get(finding.what, ENDED)
-            said = sentence.format(what=finding.what, future=finding.future_id)
+            said = sentence.format(what=finding.what, owner=finding.owner_id)
             streams.write(f"{finding.job_id} {said}\n")
         count = len(findings)
         streams.write(f"put right: {count}\n" if count else "nothing to put right\n")

@@ -10,6 +10,8 @@ from flowq.cli.attending import Wishes, see_to_the_end
 from flowq.cli.interrupts import Interrupts
 from flowq.cli.place import opened
 
+NAMED = 5
+
 
 @click.command()
 @options.run_id
@@ -38,7 +40,11 @@ def command(
         run = client.get_run(run_id, place.connection)
         with Interrupts(deferring=True) as interrupts:
             since = run.status().last_event_id
+            deleted = [job.name for job in run.status().jobs.values() if job.state == "deleted"]
             again = run.retry()
             count = len(again)
+            if deleted:
+                names = ", ".join(deleted[:NAMED]) + (" and others" if len(deleted) > NAMED else "")
+                streams.note(f"flowq: {names}: deleted, and cannot run again")
             streams.note(f"flowq: {count} job{'s' if count > 1 else ''} of run {run_id} run again")
             return see_to_the_end(run, place, wishes, out, interrupts, since)

@@ -32,6 +32,9 @@ _WITHOUT_A_CALL = {"canceled", "finished"}
 
 _OPEN_STATES = {"open", "releasing"}
 
+_ENDED = {"finished", "failed", "stopped", "canceled"}
+"""RQ's statuses of jobs that have ended."""
+
 
 @dataclass(frozen=True, slots=True)
 class Reason:
@@ -64,11 +67,15 @@ class Explanation:
         return "\n".join(lines)
 
 
-def explain(job_id: str, connection: Redis) -> Explanation:
-    """Explain why a job has not run, or how it ended. Reads only. Errors: JobNotFound."""
+def explain(job_id: str, connection: Redis, run_id: str = "") -> Explanation:
+    """Explain why a job has not run, or how it ended. Reads only.
+
+    `run_id`: the run that it belongs to, for one that may have been deleted; else its id tells.
+    Errors: JobNotFound.
+    """
     job = _read(keys.job(job_id), connection)
     if not job:
-        raise JobNotFound(job_id)
+        return _explain_deleted(job_id, run_id or job_id.partition("-")[0], connection)
     status = job.get("status", "")
     outcome = job.get("flowq_outcome", "")
     state = _SHOWN.get(outcome, status) if status in _WITHOUT_A_CALL else status
@@ -77,6 +84,19 @@ def explain(job_id: str, connection: Redis) -> Explanation:
     else:
         reasons = tuple(_beyond_holds(job_id, status, job, connection))
     return Explanation(job_id, state, reasons)
+
+
+def _explain_deleted(job_id: str, run_id: str, connection: Redis) -> Explanation:
+    if connection.lpos(keys.run_jobs(run_id), job_id) is None:
+        raise JobNotFound(job_id)
+    text = "somebody deleted it, or it expired: `rq empty`, a dashboard, a worker of RQ's own"
+    hint = f"it cannot run again; flowq retry {run_id} runs what does not need it"
+    if connection.hexists(keys.unended(run_id), job_id):
+        text, hint = f"{text}; its run has not noticed yet", _NOTICE
+    return Explanation(job_id, "deleted", (Reason("ended", text, hint=hint),))
+
+
+_NOTICE = "workers of flowq notice it within a minute, flowq doctor and flowq cancel at once"
 
 
 def _read(key: str, connection: Redis) -> dict[str, str]:
@@ -222,6 +242,9 @@ def _beyond_holds(
     elif job.get("flowq_reason"):
         tolerated = "tolerated: " if job.get("flowq_outcome") == "tolerated" else ""
         yield Reason("ended", tolerated + job["flowq_reason"], *_culprits(job_id, connection))
+    elif status in _ENDED and "flowq_outcome" not in job and "flowq_run" in job:
+        text = f"it was {status} by a worker or a tool of RQ's own, and its run has not noticed yet"
+        yield Reason("ended", text, hint=_NOTICE)
     elif status == "failed":
         yield Reason("ended", "it was executed, and failed", hint="flowq show RUN JOB says why")
 

@@ -10,15 +10,16 @@ side by side; the Lua scripts build the same names in `lua/keys.lua`.
     rq:flowq:1:edges:<future>   HASH: the outcome of each blocker, by its id
     rq:flowq:1:mortal:<id>      what settling has to know of a job whose ttl may end its hash first
     rq:flowq:1:todo             ZSET of unfinished stepwise work, any process may go on with it
-    rq:flowq:1:watched          ZSET of released future jobs by the time of the next look at them
+    rq:flowq:1:watched          ZSET of runs, and of released future jobs that have none, by the
+                                time of the next look for what ended unnoticed
+    rq:flowq:1:looks            how many jobs were looked at for that in this second
     rq:flowq:1:forgotten        ZSET of "<job> <queue>" by the time when a canceled job's hash goes
     rq:flowq:1:expiring         ZSET of open future jobs by the time at which they are given up
     rq:flowq:1:run:<run>        HASH: the record of a run
     rq:flowq:1:jobs:<run>       LIST of all its jobs' ids, the last ones first
     rq:flowq:1:order:<run>      LIST of the ids of its declared jobs, as displays show them
     rq:flowq:1:futures:<run>    LIST of its future jobs in the order of their release
-    rq:flowq:1:loose:<run>      SET of its jobs that have not ended, and that nothing waits for
-    rq:flowq:1:gone:<run>       SET of its jobs that were deleted behind our back
+    rq:flowq:1:unended:<run>    HASH: what each of its jobs blocks that has not ended, by its id
     rq:flowq:1:code:<run>       HASH: the code that its jobs had: its files, by digest
     rq:flowq:1:again:<run>      LIST of what its retry still has to do
     rq:flowq:1:events:<run>     STREAM of what happened to them
@@ -151,6 +152,11 @@ def run_order(run_id: str) -> str:
 def run_futures(run_id: str) -> str:
     """The ids of a run's future jobs, in the order of their release."""
     return f"{PREFIX}:flowq:{VERSION}:futures:{run_id}"
+
+
+def unended(run_id: str) -> str:
+    """The jobs of a run that have not ended."""
+    return f"{PREFIX}:flowq:{VERSION}:unended:{run_id}"
 
 
 def run_again(run_id: str) -> str:

@@ -1,14 +1,16 @@
 """What every flowq worker looks after between jobs, so that nothing waits for ever.
 
-Stepwise work that its process left behind, future jobs that were not released in time, blockers
-that ended behind our back (deleted from a dashboard, expired, run by a worker without our classes,
-lost between a queue and a worker), and runs that are not needed any more. Every step is one script,
-so any number of processes may do this at once; a pass is bounded, and goes on where it stopped.
+Stepwise work that its process left behind, future jobs that were not released in time, jobs of runs
+and other blockers that ended behind our back (deleted from a dashboard, expired, run by a worker
+without our classes, lost between a queue and a worker), and runs that are not needed any more.
+Every step is one script, so any number of processes may do this at once; a pass is bounded, and
+goes on where it stopped.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rq.utils import as_text
@@ -34,18 +36,23 @@ LOOK_S = 0.5
 PER_PASS = 50
 """How many runs, future jobs and so on a pass looks at."""
 
+LOOKS_PER_PASS = 10
+"""Steps in which a pass looks for what ended unnoticed: 2,500 jobs a second, as many as all workers
+together may look at (lua/watching.lua)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A job that something was wrong with, and is put right. Shape: `future_id` waited for it.
+    """A job that something was wrong with, and is put right.
 
-    `what` is deleted, expired, finished, failed, stopped, canceled (its end had not been accounted
-    for), or lost (queued, but on no queue; put back).
+    Shape: `owner_id` is its run, or else the future job that it blocks. `what` is deleted, expired,
+    finished, failed, stopped, canceled (its end had not been accounted for), or lost (queued, but
+    on no queue, scheduled, but on no schedule, or started, but no worker has it; queued again).
     """
 
     job_id: str
     what: str
-    future_id: str
+    owner_id: str
 
 
 def tidy(connection: Redis) -> list[Finding]:
@@ -54,10 +61,7 @@ def tidy(connection: Redis) -> list[Finding]:
     now_s = read_clock(connection)
     for future_id in _due(connection, keys.EXPIRING, now_s):
         finish(connection, f"lapse:{future_id}")
-    findings = []
-    for future_id in _due(connection, keys.WATCHED, now_s):
-        found = step(connection, f"watch:{future_id}").found
-        findings += [Finding(job_id, what, future_id) for job_id, what in found.items()]
+    findings = _look(connection, "look:due", LOOKS_PER_PASS)
     for index in (keys.STAGED, keys.ENDED):
         for run_id in _due(connection, index, now_s):
             finish(connection, f"purge:{run_id}")
@@ -77,15 +81,21 @@ def _forget_canceled(connection: Redis, now_s: float) -> None:
 
 
 def examine(connection: Redis) -> list[Finding]:
-    """Look at every blocker of every released future job now; return what was put right."""
+    """Look at every unended job of every run, and every blocker, now; return what was put right."""
     findings = tidy(connection)
     for raw in connection.zrange(keys.WATCHED, 0, -1):
-        future_id, more = as_text(raw), True  # type: ignore[arg-type]
-        while more:
-            made = step(connection, f"watch:{future_id}")
-            findings += [Finding(job_id, what, future_id) for job_id, what in made.found.items()]
-            more = made.more
+        findings += _look(connection, f"watch:{as_text(raw)}")  # type: ignore[arg-type]
     work_off(connection)
+    return findings
+
+
+def _look(connection: Redis, operation: str, max_steps: float = inf) -> list[Finding]:
+    findings: list[Finding] = []
+    steps, more = 0, True
+    while more and steps < max_steps:
+        made = step(connection, operation)
+        findings += [Finding(*found) for found in made.found]
+        steps, more = steps + 1, made.more
     return findings
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
 SUCCEEDED = frozenset({"finished", "passed", "tolerated"})
 PREPARATION_S = 600
-_FIELDS = ("flowq_outcome", "flowq_blocks", "flowq_inside", "flowq_expands")
+_FIELDS = ("flowq_outcome", "flowq_blocks", "flowq_inside", "flowq_expands", "flowq_run")
 JOBS_PER_READ = 1_000
+NAMED = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +29,14 @@ class _Ended:
     """How one job of the run ended, and what it blocks.
 
     Shape: `inside` is the join of the nested workflow that it is a job of; one that `expands` adds
-    the jobs of a group, or of a nested workflow.
+    the jobs of a group, or of a nested workflow. One that is not there was deleted.
     """
 
     outcome: str
     future_ids: tuple[str, ...]
     inside: str
     expands: bool
+    is_there: bool
 
 
 def retry(run_id: str, connection: Redis) -> tuple[str, ...]:
@@ -45,8 +47,9 @@ def retry(run_id: str, connection: Redis) -> tuple[str, ...]:
     All other jobs keep their results, all ids stay, and the generation of each job that runs again
     goes up, so that late messages of its earlier attempts change nothing. Stepwise: any process can
     finish it. With `concurrency` the run lines up in its group again.
-    Errors: RunNotFound; WrongState while the run is active, when it has succeeded, and when a job
-    that would have to run again was deleted.
+    A job that was deleted cannot run again; what waits for it is skipped again.
+    Errors: RunNotFound; WrongState while the run is active, when it has succeeded, and when nothing
+    is left that could run again.
     """
     record = get_record(run_id, connection)
     if record.state not in ("failed", "canceled"):
@@ -59,9 +62,14 @@ def retry(run_id: str, connection: Redis) -> tuple[str, ...]:
     if not again:
         reason = "its jobs have succeeded since; there is nothing to retry"
         raise WrongState(f"run {run_id} is {record.state}, but {reason}")
-    missing = [job for job in again if not ended[job].outcome]
-    if missing:
-        raise WrongState(f"run {run_id} cannot be retried: {missing[0]} was deleted; run it anew")
+    deleted = {job for job in again if not ended[job].is_there}
+    again -= deleted
+    if deleted and not _can_anything_run(again, deleted, ended, connection):
+        names = _name_some(deleted, run_id)
+        raise WrongState(
+            f"run {run_id} cannot be retried: {names} deleted, and nothing else can run; "
+            "start a new run (flowq run)"
+        )
     entries = [*_removals(ended, anew), *_entries(ended, again, roots)]
     draft = f"{keys.run_again(run_id)}:{secrets.token_hex(4)}"
     with connection.pipeline() as pipeline:
@@ -100,10 +108,36 @@ def _read_jobs(run_id: str, connection: Redis) -> dict[str, _Ended]:
                 pipeline.hmget(keys.job(job_id), *_FIELDS)
             answers: list[list[Any]] = pipeline.execute()
         for job_id, answer in zip(some, answers, strict=True):
-            outcome, blocks, inside, expands = (as_text(v) if v else "" for v in answer)
+            outcome, blocks, inside, expands, run = (as_text(v) if v else "" for v in answer)
             future_ids = tuple(block.rstrip("!") for block in blocks.split())
-            jobs[job_id] = _Ended(outcome, future_ids, inside, bool(expands))
+            jobs[job_id] = _Ended(outcome, future_ids, inside, bool(expands), bool(run))
     return jobs
+
+
+def _can_anything_run(
+    again: set[str], deleted: set[str], jobs: Mapping[str, _Ended], connection: Redis
+) -> bool:
+    """Whether some job of these does not wait for a deleted one, directly or through others."""
+    stuck = {job for job in again if _waits_for(job, deleted, connection)}
+    return bool(again - _downstream(stuck, jobs))
+
+
+def _waits_for(job_id: str, deleted: set[str], connection: Redis) -> bool:
+    if connection.hget(keys.future(job_id), "policy") != b"skip":
+        return False
+    edges = connection.hscan_iter(keys.edges(job_id), count=JOBS_PER_READ)
+    return any(
+        as_text(blocker) in deleted
+        and not as_text(outcome).endswith("!")
+        and as_text(outcome) not in SUCCEEDED
+        for blocker, outcome in edges
+    )
+
+
+def _name_some(job_ids: Iterable[str], run_id: str) -> str:
+    names = sorted(job_id.removeprefix(f"{run_id}-") for job_id in job_ids)
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more + (" was" if len(names) == 1 else " were")
 
 
 def _is_settled(job_id: str, jobs: Mapping[str, _Ended]) -> bool:

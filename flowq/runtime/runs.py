@@ -298,11 +298,14 @@ def cancel(run_id: str, connection: Redis, *, is_now: bool = False) -> None:
     """Call off whatever has not started, and stop what is running. Idempotent.
 
     Jobs whose `if` asks `always()` or `canceled()` still run, unless `is_now`, which may be said
-    later. Errors: RunNotFound; WrongState for a run that has ended.
+    later. What is running ends at once when its worker does not live any more.
+    Errors: RunNotFound; WrongState for a run that has ended.
     """
     record = get_record(run_id, connection)
     if record.state in RUN_ENDED:
         raise WrongState(f"run {run_id} has ended: {record.state}")
+    if record.state == "retrying":  # or what is still to come of that would be started
+        finish(connection, f"again:{run_id}")
     with connection.pipeline() as pipeline:
         if is_now:
             pipeline.hset(keys.run(run_id), "canceling", "now")

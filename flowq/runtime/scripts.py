@@ -175,7 +175,8 @@ RELEASE = HotScript("release")
 SETTLE = Script("settle")
 START = Script("start", "attempts")
 STEP = HotScript(
-    "step", "attempts", "steps", "releasing", "watching", "retention", "group_steps", "run_steps"
+    *("step", "attempts", "steps", "releasing", "executions", "watching", "retention"),
+    *("group_steps", "run_steps"),
 )
 EMPTY = Script("empty")
 EXPIRED = Script("expired")

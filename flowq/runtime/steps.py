@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 ITEMS_PER_STEP = 100
 """Keeps one call on the server well below 20 ms."""
 
+LOOKS_PER_STEP = 250
+"""The same for steps that only look, at most jobs."""
+
+_LOOKING = ("watch:", "look:")
+
 
 def finish(connection: Redis, *operations: str) -> list[str]:
     """Make all steps of these operations (`lua/step.lua`), and of those that they lead to.
@@ -61,19 +66,21 @@ class Step(NamedTuple):
     """What one step did: on which operation, whether it goes on, and what came of it.
 
     Shape: `running` are ids of running jobs that need a stop command; `begun` are operations that
-    it led to; `found` maps the ids of jobs to what was wrong with them, and is put right.
+    it led to; `found` are ids of jobs, what was wrong with each, and is put right, and the id of
+    its run or of the future job that it blocks.
     """
 
     what: str
     more: bool
     running: list[str]
     begun: list[str]
-    found: dict[str, str]
+    found: list[tuple[str, str, str]]
 
 
 def step(connection: Redis, operation: str) -> Step:
     """Make one step of an operation; "" for the oldest of the todo."""
-    answer = scripts.STEP.call(connection, keys.TODO, operation, ITEMS_PER_STEP)
+    limit = LOOKS_PER_STEP if operation.startswith(_LOOKING) else ITEMS_PER_STEP
+    answer = scripts.STEP.call(connection, keys.TODO, operation, limit)
     what, more, running, begun, found = answer
     texts = [as_text(part) for part in found]
     return Step(
@@ -81,5 +88,5 @@ def step(connection: Redis, operation: str) -> Step:
         bool(more),
         [as_text(job_id) for job_id in running],
         [as_text(each) for each in begun],
-        dict(zip(texts[::2], texts[1::2], strict=True)),
+        list(zip(texts[::3], texts[1::3], texts[2::3], strict=True)),
     )

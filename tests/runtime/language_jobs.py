@@ -8,6 +8,7 @@ from typing import Any
 from unittest.mock import patch
 
 from rq import Retry, get_current_job
+from rq.job import Job as RQJob
 
 from flowq.runtime import runs
 
@@ -101,3 +102,9 @@ def fail_twice(log: str) -> int:
     if len(Path(log).read_text().splitlines()) < 3:
         raise ValueError("not yet")
     return 3
+
+
+def delete_me() -> None:
+    job = get_current_job()
+    assert job is not None
+    RQJob.fetch(job.id, job.connection).delete()

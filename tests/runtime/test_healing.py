@@ -81,15 +81,14 @@ def test_a_failed_blocker_requeued_and_run_by_a_worker_without_our_classes_is_se
 
 
 def test_a_blocker_that_was_lost_between_queue_and_worker_is_put_back(
-    queue: Queue, work: Work, monkeypatch: pytest.MonkeyPatch
+    queue: Queue, work: Work
 ) -> None:
     last = queue.enqueue("time.time", deferred=True)
     lost = queue.enqueue("time.time", blocks=last)
     last.release()
     assert queue.connection.lpop(queue.key) == lost.id.encode()  # and its worker dies
     assert examine(queue.connection) == []  # it may be on its way
-    later = time.time() + 61
-    monkeypatch.setattr("flowq.runtime.scripts.time.time", lambda: later)
+    queue.connection.hincrbyfloat(lost.key, "flowq_missing", -31)
     assert examine(queue.connection) == [Finding(lost.id, "lost", last.id)]
     assert queue.job_ids == [lost.id]
     work()

@@ -180,9 +180,8 @@ local function inherit_run(job)
   if job.edges.run == nil then job.edges.run = find_run(job.edges) or false end
   local run = job.edges.run
   if not run then return end
-  local prefix = run.id .. '-'
   job.run, job.inside = run.id, run.inside
-  job.name = string.sub(job.id, 1, #prefix) == prefix and string.sub(job.id, #prefix + 1) or job.id
+  job.name = runs.name_of(job.id, run.id)
 end
 
 local read_run = once(function(run)
@@ -280,7 +279,7 @@ local function write_edges(future)
   if not f.is_held then redis.call('HINCRBY', f.key, 'freed', #f.blockers) end
 end
 
-local deferred, members_of_run = {}, {} -- lists by queue, and by run
+local deferred, members_of_run, unended_of_run = {}, {}, {} -- lists by queue, and by run
 
 local function open_future(job)
   local policy, if_empty, expires = string.match(job.shape.future, '(%S+) (%w+) (%S+)')
@@ -338,10 +337,10 @@ local function write_hash(job)
 end
 
 local function write_in_run(job)
-  local is_future = job.shape.future ~= ''
   table.insert(list_in(members_of_run, job.run), job.id)
+  local unended = list_in(unended_of_run, job.run)
+  unended[#unended + 1], unended[#unended + 2] = job.id, job.blocks
   if job.late then runs.log(job.run, job.id, job.name, 'deferred') end
-  if job.blocks == '' and not is_future then runs.keep_loose(job.run, job.id) end
 end
 
 local function write(job)
@@ -374,6 +373,7 @@ local function write_lists()
   for run, ids in pairs(members_of_run) do
     in_parts(ids, function(...) redis.call('RPUSH', OURS .. 'jobs:' .. run, ...) end)
     redis.call('HINCRBY', keys.run(run), 'left', #ids)
+    in_parts(unended_of_run[run], function(...) redis.call('HSET', keys.unended(run), ...) end)
   end
 end
 

@@ -16,6 +16,7 @@ if held == 'turn' then return -2 end
 if state == 'staged' then
   redis.call('HSET', key, 'state', 'running', 'committed_at', NOW)
   redis.call('ZREM', OURS .. 'staged', run)
+  runs.watch(run)
 end
 if mode == 'hold' then
   redis.call('HSET', key, 'held', 'hand')

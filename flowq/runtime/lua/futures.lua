@@ -57,6 +57,14 @@ function futures.take_back(future)
   return true
 end
 
+-- From here on maintenance looks whether its blockers have ended unnoticed. A run looks after its own
+-- jobs; but not for failed ones that a future job waits for to succeed.
+function futures.watch(future)
+  local is_in_run = redis.call('HEXISTS', keys.job(future), 'flowq_run') == 1
+  if is_in_run and redis.call('HGET', keys.future(future), 'policy') ~= 'wait' then return end
+  redis.call('ZADD', OURS .. 'watched', TS + runs.WATCH_S, future)
+end
+
 local states -- of the future jobs that this call has asked for; see is_wanted
 local lists_by_blocks
 

@@ -7,8 +7,10 @@ function keys.blockers(id) return PREFIX .. ':deferred:' .. id end
 function keys.future(id) return OURS .. 'future:' .. id end
 function keys.edges(id) return OURS .. 'edges:' .. id end
 function keys.mortal(id) return OURS .. 'mortal:' .. id end
+function keys.worker(name) return PREFIX .. ':worker:' .. name end
+function keys.held(worker) return keys.worker(worker) .. ':executions' end
 function keys.run(id) return OURS .. 'run:' .. id end
-function keys.loose(run) return OURS .. 'loose:' .. run end
+function keys.unended(run) return OURS .. 'unended:' .. run end
 function keys.group(group) return OURS .. 'group:' .. group end
 function keys.tolerated(group) return OURS .. 'tolerated:' .. group end
 function keys.slots(limit) return OURS .. 'slots:' .. limit end

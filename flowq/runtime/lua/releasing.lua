@@ -44,7 +44,7 @@ function releasing.free(future)
   end)
   if done then
     redis.call('HSET', key, 'state', 'released')
-    redis.call('ZADD', OURS .. 'watched', TS + steps.WATCH_S, future)
+    futures.watch(future)
     local expires = redis.call('HGET', keys.job(future), 'flowq_expires')
     if expires then redis.call('ZADD', OURS .. 'expiring', TS + tonumber(expires), future) end
     futures.decide(future, futures.read_for_decision(future))

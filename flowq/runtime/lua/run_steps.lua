@@ -57,8 +57,8 @@ function run_steps.purge(run)
   local outputs_job = redis.call('HGET', key, 'outputs_job')
   if outputs_job then forget(outputs_job) end
   redis.call('DEL', key, OURS .. 'futures:' .. run, OURS .. 'events:' .. run,
-    OURS .. 'again:' .. run, OURS .. 'order:' .. run, OURS .. 'gone:' .. run, OURS .. 'code:' .. run,
-    keys.loose(run))
+    OURS .. 'again:' .. run, OURS .. 'order:' .. run, OURS .. 'code:' .. run, keys.unended(run),
+    OURS .. 'gone:' .. run, OURS .. 'loose:' .. run) -- the last two are of an older version
   for _, index in ipairs({ 'runs', 'staged', 'ended', 'watched' }) do
     redis.call('ZREM', OURS .. index, run)
   end
@@ -68,15 +68,30 @@ function run_steps.purge(run)
   return true
 end
 
+local function cancel_job(job, run)
+  local f = redis.call('HMGET', keys.job(job), 'status', 'flowq_always', 'origin', 'worker_name')
+  local is_started = f[1] == 'started'
+  if not is_started and not NOT_STARTED[f[1]] then
+    local blocks = redis.call('HGET', keys.unended(run), job)
+    return blocks and watching.look_at(job, run, blocks)
+  end
+  local is_heard = is_started and executions.is_heard(job, f[3], f[4])
+  if is_heard then steps.running[#steps.running + 1] = job end
+  if is_heard or not runs.calls_off(run, f[2]) then return runs.note_unended(run, job) end
+  if is_started then executions.take_away(job, f[3], f[4]) end
+  jobs.call_off(job, 'canceled', runs.CANCELED)
+end
+
 function run_steps.cancel(run)
-  local is_now = redis.call('HGET', keys.run(run), 'canceling') == 'now'
-  return steps.each_item(OURS .. 'jobs:' .. run, keys.run(run), 'canceled', function(job)
-    local f = redis.call('HMGET', keys.job(job), 'status', 'flowq_always')
-    if NOT_STARTED[f[1]] and (is_now or not f[2]) then
-      jobs.call_off(job, 'canceled', runs.CANCELED)
-    end
-    if f[1] == 'started' then steps.running[#steps.running + 1] = job end
+  local key = keys.run(run)
+  local done = steps.each_item(OURS .. 'jobs:' .. run, key, 'canceled', function(job)
+    cancel_job(job, run)
   end)
+  if done then
+    settling.settle_all()
+    runs.end_without_jobs(run)
+  end
+  return done
 end
 
 -- Whether the release of a future job has still to come to this blocker of it.
@@ -126,7 +141,6 @@ local function hold_again(job, run)
     redis.call('HDEL', keys.future(job), 'freed', 'dropped', 'retired')
     if is_left_to_us(key) then redis.call('RPUSH', OURS .. 'futures:' .. run, job) end
   elseif gates == 0 then
-    if not f[2] then runs.keep_loose(run, job) end
     if redis.call('HSETNX', key, 'flowq_loose', 1) == 1 then
       redis.call('RPUSH', OURS .. 'futures:' .. run, job) -- nothing else would queue it
     end
@@ -179,8 +193,7 @@ local function remove(job, run)
   for future in each_future(f[5]) do take_edge_away(future, job, f[3]) end
   if f[3] then group_steps.drop(run, job) end
   if f[2] and redis.call('EXISTS', keys.job(f[2])) == 0 then group_steps.drop(run, f[2]) end
-  runs.drop_loose(run, job)
-  redis.call('SREM', OURS .. 'gone:' .. run, job)
+  redis.call('HDEL', keys.unended(run), job)
   redis.call('LREM', OURS .. 'jobs:' .. run, -1, job)
   forget(job)
   runs.log(run, job, f[4] or nested.name_inside(job) or job, 'removed', 'it is made anew')
@@ -198,6 +211,7 @@ function run_steps.again(run)
   redis.call('DEL', list)
   redis.call('HDEL', key, 'again')
   redis.call('HSET', key, 'state', 'running')
+  runs.watch(run)
   runs.list_queue(run)
   if redis.call('HEXISTS', key, 'held') == 1 then return true end -- it goes when its turn comes
   runs.log(run, '', '', 'running')

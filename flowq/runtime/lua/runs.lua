@@ -1,12 +1,18 @@
 -- runs.lua: what a run is told of its jobs: its events, its counts, its end, and its turn in a group
 -- of runs. It takes no ARGV.
 --
--- Beside a run R: loose:R (ids of the items that block nothing and have not ended, which their run
--- looks after).
+-- Beside a run R: unended:R (what each job of it blocks that has not ended, by id; so a job whose hash
+-- is gone can still be accounted for, once).
 
 function runs.log(run, id, name, state, reason)
   redis.call('XADD', OURS .. 'events:' .. run, '*', 'job', id, 'name', name or '',
     'state', state, 'reason', reason or '')
+end
+
+-- The name of a job of the run by its id; those of items and inner jobs are others.
+function runs.name_of(id, run)
+  local prefix = run .. '-'
+  return string.sub(id, 1, #prefix) == prefix and string.sub(id, #prefix + 1) or id
 end
 
 local COUNTS_AGAINST = { failed = 1, stopped = 1, canceled = 1, expired = 1, deleted = 1 }
@@ -16,17 +22,39 @@ local function concurrency_key(run)
   return group and OURS .. 'concurrency:' .. group
 end
 
+local GOES_ON = { running = true, retrying = true }
+
+-- Returns the run that goes first in a group. What is there no more does not keep the others.
+local function find_first(list)
+  local first = redis.call('LINDEX', list, 0)
+  while first and not GOES_ON[redis.call('HGET', keys.run(first), 'state')] do
+    redis.call('LPOP', list)
+    first = redis.call('LINDEX', list, 0)
+  end
+  return first
+end
+
 -- The run lines up in its group of runs; returns false when another one goes first.
 function runs.join_concurrency(run)
   local list = concurrency_key(run)
   if not list then return true end
   redis.call('LREM', list, 0, run)
   redis.call('RPUSH', list, run)
-  local first = redis.call('LINDEX', list, 0)
+  local first = find_first(list)
   if first == run then return true end
   redis.call('HSET', keys.run(run), 'held', 'turn')
   runs.log(run, '', '', 'waiting', 'run ' .. first .. ' of the same `concurrency` group goes first')
   return false
+end
+
+-- Lets the first run of the group go, if it still waits.
+local function let_first_go(list)
+  local first = find_first(list)
+  if first and redis.call('HGET', keys.run(first), 'held') == 'turn' then
+    redis.call('HDEL', keys.run(first), 'held')
+    runs.log(first, '', '', 'running')
+    later('run:' .. first)
+  end
 end
 
 -- The run has ended, or is removed: the next one of its group of runs may go.
@@ -34,11 +62,12 @@ function runs.leave_concurrency(run)
   local list = concurrency_key(run)
   if not list then return end
   redis.call('LREM', list, 0, run)
-  local first = redis.call('LINDEX', list, 0)
-  if first and redis.call('HDEL', keys.run(first), 'held') == 1 then
-    runs.log(first, '', '', 'running')
-    later('run:' .. first)
-  end
+  let_first_go(list)
+end
+
+-- A run that goes first in its group may be gone without having left it.
+function runs.check_turn(run)
+  if redis.call('HGET', keys.run(run), 'held') == 'turn' then let_first_go(concurrency_key(run)) end
 end
 
 -- Whether a job of the run must not begin any more, nor begin anew: the run is being canceled. Jobs that
@@ -80,20 +109,30 @@ local function end_if_done(run)
   redis.call('HSET', key, 'state', state, 'ended_at', NOW)
   runs.log(run, '', '', state)
   redis.call('ZADD', OURS .. 'ended', TS + int(fields[5]), run)
+  redis.call('ZREM', OURS .. 'watched', run)
   if fields[6] then redis.call('SREM', PREFIX .. ':queues', PREFIX .. ':queue:' .. fields[6]) end
   if fields[7] then ask_for_outputs(run, key, fields[7], fields[8]) end
   runs.leave_concurrency(run)
+end
+
+function runs.note_unended(run, id)
+  local blocks = redis.call('HGET', keys.job(id), 'flowq_blocks')
+  redis.call('HSET', keys.unended(run), id, blocks or '')
 end
 
 -- Keeps the counts of a run over one transition of one of its jobs; nil means "has not ended".
 function runs.count(run, before, after, id)
   local key = keys.run(run)
   if redis.call('EXISTS', key) == 0 then return end
-  local ended = (after and 1 or 0) - (before and 1 or 0)
-  if ended ~= 0 then redis.call('HINCRBY', key, 'left', -ended) end
+  local ended, left = (after and 1 or 0) - (before and 1 or 0), 0
+  if ended ~= 0 then left = redis.call('HINCRBY', key, 'left', -ended) end
+  if ended > 0 then redis.call('HDEL', keys.unended(run), id) end
+  if ended < 0 then runs.note_unended(run, id) end
   runs.count_bad(run, id, before, after)
+  if left > 0 and ended > 0 then return end
   if ended < 0 and redis.call('ZREM', OURS .. 'ended', run) == 1 then
     redis.call('HSET', key, 'state', 'running')
+    runs.watch(run)
     redis.call('HDEL', key, 'ended_at')
     runs.log(run, '', '', 'running')
     runs.list_queue(run)
@@ -122,10 +161,15 @@ function runs.count_bad(run, id, before, after)
   redis.call('HINCRBY', keys.run(run), 'bad', bad)
 end
 
--- Nothing waits for such a job but its run, which looks now and then whether it ended unnoticed.
-function runs.keep_loose(run, id)
-  redis.call('SADD', keys.loose(run), id)
-  redis.call('ZADD', OURS .. 'watched', 'NX', TS + 60, run)
-end
+runs.WATCH_S = 30 -- how soon, and how often, maintenance looks for what ended unnoticed
 
-function runs.drop_loose(run, id) redis.call('SREM', keys.loose(run), id) end
+-- From here on it looks at the jobs of the run.
+function runs.watch(run) redis.call('ZADD', OURS .. 'watched', 'NX', TS + runs.WATCH_S, run) end
+
+-- Ends a canceled run none of whose jobs is left, also where others have counted, who know less.
+function runs.end_without_jobs(run)
+  local f = redis.call('HMGET', keys.run(run), 'left', 'bad', 'canceling')
+  if redis.call('EXISTS', keys.unended(run)) == 1 or not f[3] then return end
+  if int(f[1]) > 0 then redis.call('HSET', keys.run(run), 'left', 0, 'bad', int(f[2]) + 1) end
+  end_if_done(run)
+end

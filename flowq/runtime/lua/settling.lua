@@ -14,6 +14,22 @@ function settling.reset() ends, first_end = {}, 1 end
 
 function settling.count_ends() return #ends end
 
+-- What settling has to know about a job of a run whose hash is gone: its id tells.
+function settling.facts_of_gone(id, run, blocks)
+  local group, index = groups.split_item_id(id)
+  local group_name = group and redis.call('HGET', keys.group(group), 'name')
+  local limits, inside = group_name and 'group:' .. group .. ' ' or '', nested.find_inside(id)
+  while inside do
+    limits = limits .. 'future:' .. inside .. ' '
+    inside = nested.find_inside(inside)
+  end
+  return { run = run, blocks = blocks, future = redis.call('EXISTS', keys.future(id)) == 1,
+    name = group_name and group_name .. '[' .. index .. ']' or nested.name_inside(id)
+      or runs.name_of(id, run),
+    group = group_name and group, expands = redis.call('EXISTS', keys.group(id)) == 1,
+    slots = limits .. 'run:' .. run, ttl = redis.call('EXISTS', keys.mortal(id)) == 1 }
+end
+
 -- What settling has to know about a job, also about one whose hash has expired. What only jobs of
 -- a run have is read for those.
 local function facts_of(id)
@@ -23,7 +39,9 @@ local function facts_of(id)
     return { exists = true, blocks = f[2], future = f[3], run = f[4], before = f[5], ttl = f[6] }
   end
   local m = cjson.decode(redis.call('GET', keys.mortal(id)) or '[]')
-  return { blocks = m[1], future = m[2], run = m[3], name = m[4], before = m[5], ttl = 1 }
+  local job = m[3] and settling.facts_of_gone(id, m[3], m[1]) or { blocks = m[1], future = m[2] }
+  job.before, job.ttl = m[5], 1
+  return job
 end
 
 local function read_more(id, job)
@@ -82,7 +100,6 @@ function settle(id, outcome, reason, facts)
   if outcome == 'expired' then redis.call('DEL', PREFIX .. ':job::' .. id .. ':dependencies') end
   for _, target in ipairs(futures.named_in(blocks)) do edges.will_tell(target, id, outcome) end
   if run then settle_in_run(id, job, outcome, reason) end
-  if run and not blocks and not future then runs.drop_loose(run, id) end
   -- One that was skipped can be armed again, whatever that counts for.
   if future then futures.finish(id, seen == 'skipped' and seen or outcome, run) end
   if job.slots then slots.give(id, job.slots) end

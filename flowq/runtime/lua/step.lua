@@ -6,7 +6,8 @@
 --   abandon:F   F was called off before all were freed: cancel those that block nothing else
 --   recall:F    F was canceled with its blockers: cancel those that have not started
 --   lapse:F     cancel F if it has not been released
---   watch:F     settle the blockers of F that ended behind our back
+--   watch:F     look for blockers of the future job F, or jobs of the run F, that ended unnoticed
+--   look:due    do that for those whose time it is
 --   retire:F    F has ended: its blockers get their own time to live, its keys that of its hash
 --   expire:J    J has ended and nobody waits for it: it gets its own time to live
 --   end:J:O     settle a job whose settling was put off
@@ -17,8 +18,8 @@
 --   strand:J    call off the future jobs that J has added, and did not come to release
 --   again:R     hold again what a retry runs again, then release the run again
 -- Returns {what, 1 while it has to go on else 0, {ids of running jobs that should be stopped},
---   {operations that it put on the todo and that are left}, {job, what was wrong with it, …}}. An
---   operation that raises goes to the todo's end, so that it does not keep others from being worked
+--   {operations that it put on the todo and that are left}, {job, what was wrong with it, its run or
+--   the future job that it blocks, …}}. An operation that raises goes to the todo's end, so that it does not keep others from being worked
 --   off.
 
 steps.begin(ARGV)
@@ -42,6 +43,7 @@ local operations = {
   strand = run_steps.call_off_added,
   lapse = releasing.lapse,
   watch = watching.watch,
+  look = watching.look_around,
   expire = retention.expire_some,
   ['end'] = settle_late,
 }
@@ -59,7 +61,8 @@ local function make(entry)
     redis.call('ZADD', TODO, 'XX', TS, entry)
     return false, entry .. ': ' .. text_of(done)
   end
-  if done then redis.call('ZREM', TODO, entry) else redis.call('ZADD', TODO, 'NX', TS, entry) end
+  if done then redis.call('ZREM', TODO, entry)
+  elseif operation ~= 'look' then redis.call('ZADD', TODO, 'NX', TS, entry) end -- which comes again
   local failure = settling.settle_all()
   return done, failure and entry .. ': ' .. failure
 end

@@ -4,8 +4,6 @@
 -- Its table has, of this step: what; limit; budget, how many items it may still look at; and what it
 -- has to tell: running, found.
 
-steps.WATCH_S = 60 -- how soon, and how often, the blockers of a released future job are looked at
-
 -- Goes on through a list from where a field of a hash says, as far as the budget of this step
 -- allows (a nested walk uses the same budget); returns true at the end of the list.
 function steps.each_item(list, hash, field, visit)
@@ -29,4 +27,6 @@ function steps.begin(argv)
   steps.what, steps.limit = argv[4], tonumber(argv[5])
   if steps.what == '' then steps.what = redis.call('ZRANGE', TODO, 0, 0)[1] end
   steps.budget, steps.running, steps.found = steps.limit, {}, {}
+  watching.begin()
+  executions.begin()
 end
