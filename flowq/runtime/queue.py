@@ -37,6 +37,7 @@ from flowq.runtime.entries import Entry, IdUse, as_arguments, make_entry
 from flowq.runtime.futures import derive_id
 from flowq.runtime.holds import NO_HOLD, Hold, take_hold, take_hold_of_call
 from flowq.runtime.job import Job, get_job, refuse_decoded
+from flowq.runtime.patience import describe, is_passing
 from flowq.runtime.rq import QueueBase, explain_key_prefix
 from flowq.runtime.steps import finish, work_off
 
@@ -311,8 +312,9 @@ class Queue(QueueBase):
         """
         try:
             work_off(self.connection)
-        except RedisError:
-            self.log.exception("flowq: a step failed, it stays in the todo")
+        except RedisError as error:
+            how = self.log.warning if is_passing(error) else self.log.exception
+            how("flowq: a step failed, it stays in the todo: %s", describe(error))
         super().release_maintenance_lock()  # type: ignore[no-untyped-call]
 
     @classmethod

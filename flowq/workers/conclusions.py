@@ -8,10 +8,10 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 
 from redis.exceptions import ResponseError
 
+from flowq.runtime.patience import is_refusal
 from flowq.workers.claims import Claim, End
 from flowq.workers.crew import Crew
 from flowq.workers.ledger import Ledger
@@ -62,6 +62,10 @@ class Conclusions:
                 yield claim, end
 
     def _give_up(self, claim: Claim) -> None:
-        log.error("job %s cannot be ended as RQ would; it is ended without", claim.job_id)
-        with suppress(ResponseError):  # then it stays in WIP, and RQ finds it abandoned
+        try:
             self.ledger.force_end(claim)
+        except ResponseError as error:
+            if is_refusal(error):  # it waits for the server, like all others
+                raise
+            # Else it stays in WIP, and RQ finds it abandoned.
+        log.error("job %s cannot be ended as RQ would; it is ended without", claim.job_id)
