@@ -16,6 +16,8 @@ from typing import Any
 
 from rq.timeouts import BaseDeathPenalty, BaseTimeoutException
 
+SHORTEST_S = 0.001
+
 
 class _Watch:
     """The thread that raises in another one when a deadline has passed."""
@@ -57,17 +59,18 @@ def _get_watch() -> _Watch:
 
 
 class ThreadDeathPenalty(BaseDeathPenalty):
-    """RQ's timeout without signals. Units: seconds, fractions allowed."""
+    """RQ's timeout without signals. Units: seconds, with fractions; `used_s` have passed already."""
 
     def __init__(
         self,
         timeout: float,
         exception: type[BaseException] = BaseTimeoutException,
+        used_s: float = 0.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(timeout, exception, **kwargs)  # type: ignore[no-untyped-call]
         self._thread_id = threading.get_ident()
-        self.timeout_s = timeout
+        self._left_s = max(SHORTEST_S, timeout - used_s)
         text = f"Task exceeded maximum timeout value ({timeout} seconds)"
 
         def __init__(error: BaseException) -> None:  # noqa: N807 - only classes can be raised there
@@ -78,7 +81,7 @@ class ThreadDeathPenalty(BaseDeathPenalty):
 
     def setup_death_penalty(self) -> None:
         """Set the deadline."""
-        _get_watch().set(self, time.monotonic() + self.timeout_s)
+        _get_watch().set(self, time.monotonic() + self._left_s)
 
     def cancel_death_penalty(self) -> None:
         """Forget it."""
@@ -149,7 +152,7 @@ def _on_alarm(_number: int, _frame: Any) -> None:
 
 
 class AlarmDeathPenalty(BaseDeathPenalty):
-    """RQ's timeout by SIGALRM. Units: seconds, fractions allowed."""
+    """RQ's timeout by SIGALRM. Units: seconds, with fractions; `used_s` have passed already."""
 
     deadline = 0.0
 
@@ -157,17 +160,19 @@ class AlarmDeathPenalty(BaseDeathPenalty):
         self,
         timeout: float,
         exception: type[BaseException] = BaseTimeoutException,
+        used_s: float = 0.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(timeout, exception, **kwargs)  # type: ignore[no-untyped-call]
         self.timeout_s = timeout
+        self._left_s = max(SHORTEST_S, timeout - used_s)
         self.exception = exception
 
     def __enter__(self) -> None:
         """Set the deadline."""
         _alarm.current = self
-        self.deadline = time.monotonic() + self.timeout_s
-        _alarm.ring_within(self.timeout_s)
+        self.deadline = time.monotonic() + self._left_s
+        _alarm.ring_within(self._left_s)
 
     def __exit__(self, type: object, value: object, traceback: object) -> None:  # noqa: A002 - RQ's
         """Forget it."""

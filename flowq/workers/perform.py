@@ -182,9 +182,7 @@ class Bench:
     def _limit(
         self, timeout: float, exception: Any = JobTimeoutException, **_: Any
     ) -> AbstractContextManager[None]:
-        if self._load_s and timeout > 0:
-            timeout = max(0.001, timeout - self._load_s)
-        return _get_penalty(timeout, exception)
+        return _get_penalty(timeout, exception, self._load_s)
 
     @cached_property
     def _restorer(self) -> Restorer:
@@ -421,19 +419,19 @@ def _find_module(name: str, args: Sequence[Any]) -> str:
 
 
 def _get_penalty(
-    timeout: float, exception: Any = JobTimeoutException
+    timeout: float, exception: Any = JobTimeoutException, used_s: float = 0.0
 ) -> AbstractContextManager[None]:
     if timeout > 0:
-        penalty: AbstractContextManager[None] = _make_penalty(timeout, exception)
+        penalty: AbstractContextManager[None] = _make_penalty(timeout, exception, used_s)
         return penalty
     disarm()
     return nullcontext()
 
 
 @lru_cache(maxsize=16)
-def _make_penalty(timeout_s: float, exception: Any) -> Any:
+def _make_penalty(timeout_s: float, exception: Any, used_s: float) -> Any:
     # One object for all jobs of a length: they are executed one after the other.
-    return DEATH_PENALTY_CLASS(timeout_s, exception)
+    return DEATH_PENALTY_CLASS(timeout_s, exception, used_s=used_s)
 
 
 def failed(
