@@ -28,6 +28,7 @@ from flowq.runtime.maintenance import Finding, examine, tidy
 from flowq.runtime.outcomes import Failure, JobView
 from flowq.runtime.outputs import KeptOutputs
 from flowq.runtime.patience import PATIENCE_S, Trouble, is_passing, is_refusal
+from flowq.runtime.uninstalling import check_uninstall, uninstall
 from flowq.runtime.wip import list_executing
 from flowq.server.connection import explain as explain_trouble
 from flowq.server.url import hide_password
@@ -48,6 +49,7 @@ __all__ = [
     "Run",
     "RunRecord",
     "Unloadable",
+    "check_uninstall",
     "count_left_alone",
     "examine",
     "explain",
@@ -56,6 +58,7 @@ __all__ = [
     "list_executing",
     "list_runs",
     "submit",
+    "uninstall",
 ]
 
 POLL_S = 0.5

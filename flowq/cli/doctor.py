@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import click
+from redis import Redis
 
 from flowq import client, server
 from flowq.cli import options, streams
-from flowq.cli.place import opened
+from flowq.cli.place import Place, opened
+from flowq.errors import UsageError
 
 SENTENCES = {
     "deleted": "was deleted; {owner} does not wait for it any more",
@@ -17,23 +19,53 @@ ENDED = "was {what} by a worker or a tool of RQ's own; {owner} has been told"
 
 
 @click.command()
+@click.option("--uninstall", is_flag=True, help="Remove all that flowq has on the server.")
+@click.option("--yes", is_flag=True, help="Do not ask whether to do that.")
+@click.option("--force", is_flag=True, help="Remove unfinished runs too, and cancel what waits.")
 @options.redis_url
 @options.verbose
-def command(redis_url: str | None, verbose: bool) -> None:
+def command(redis_url: str | None, uninstall: bool, yes: bool, force: bool, verbose: bool) -> None:
     """Find what ended unnoticed, in all that waits, and put it right.
 
     Workers of flowq do the same by and by; this does it at once, and says what it found.
 
+    With --uninstall it removes what flowq has on the server: runs with their jobs, its keys and
+    functions, and its fields of other jobs. Queues and jobs of RQ's stay. It does not do that while
+    workers of flowq live; nor, without --force, while runs are unfinished or future jobs wait.
+
     \b
       flowq doctor
+      flowq doctor --uninstall
     """
+    if (yes or force) and not uninstall:
+        raise UsageError("--yes and --force belong to --uninstall")
     with opened(redis_url) as place:
-        for warning in server.health(place.connection):
-            streams.write(f"warning: {warning}\n")
-        findings = client.examine(place.connection)
-        for finding in findings:
-            sentence = SENTENCES.get(finding.what, ENDED)
-            said = sentence.format(what=finding.what, owner=finding.owner_id)
-            streams.write(f"{finding.job_id} {said}\n")
-        count = len(findings)
-        streams.write(f"put right: {count}\n" if count else "nothing to put right\n")
+        if uninstall:
+            _uninstall(place, is_sure=yes, is_forced=force)
+        else:
+            _examine(place.connection)
+
+
+def _examine(connection: Redis) -> None:
+    for warning in server.health(connection):
+        streams.write(f"warning: {warning}\n")
+    findings = client.examine(connection)
+    for finding in findings:
+        sentence = SENTENCES.get(finding.what, ENDED)
+        said = sentence.format(what=finding.what, owner=finding.owner_id)
+        streams.write(f"{finding.job_id} {said}\n")
+    count = len(findings)
+    streams.write(f"put right: {count}\n" if count else "nothing to put right\n")
+
+
+def _uninstall(place: Place, *, is_sure: bool, is_forced: bool) -> None:
+    client.check_uninstall(place.connection, is_forced=is_forced)
+    question = f"Remove all runs, keys and functions of flowq from {place.shown_url}?"
+    if not is_sure and not click.confirm(question, err=True):
+        streams.write("nothing was removed\n")
+        return
+    removed = client.uninstall(place.connection, is_forced=is_forced)
+    streams.write(
+        f"removed: {removed.runs} runs with their jobs, {removed.keys} other keys, "
+        f"{removed.functions} functions, and flowq's fields of {removed.jobs} jobs of RQ's\n"
+    )

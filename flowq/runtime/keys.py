@@ -37,6 +37,7 @@ side by side; the Lua scripts build the same names in `lua/keys.lua`.
     rq:flowq:1:staged           ZSET of uncommitted runs by the time at which they are given up
     rq:flowq:1:ended            ZSET of ended runs by the time at which they are removed
     rq:flowq:1:workers          ZSET of the living workers by the time at which they count as lost
+    rq:flowq:1:functions        ZSET of our functions on the server by the time of their last use
 """
 
 from __future__ import annotations
@@ -56,6 +57,7 @@ EXPIRING = f"{PREFIX}:flowq:{VERSION}:expiring"
 RUNS = f"{PREFIX}:flowq:{VERSION}:runs"
 STAGED = f"{PREFIX}:flowq:{VERSION}:staged"
 ENDED = f"{PREFIX}:flowq:{VERSION}:ended"
+FUNCTIONS = f"{PREFIX}:flowq:{VERSION}:functions"
 WORKERS = f"{PREFIX}:flowq:{VERSION}:workers"
 MARKS = f"{PREFIX}:flowq:{VERSION}:marks"
 

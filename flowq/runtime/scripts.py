@@ -192,3 +192,6 @@ GROW = Script("grow")
 TELL_ABOUT = Script("tell_about")
 APPROVE = Script("approve")
 SET_APART = Script("set_apart")
+
+HOT = tuple(value for value in list(globals().values()) if isinstance(value, HotScript))
+"""Those that are functions on the server."""

@@ -34,6 +34,7 @@ from rq.utils import as_text
 
 from flowq.runtime import keys
 from flowq.runtime.clocks import clock_warning, read_clock
+from flowq.runtime.functions import remove_unused_functions
 from flowq.runtime.job import PERFORM, Job
 from flowq.runtime.maintenance import find_lost
 from flowq.runtime.queue import Queue
@@ -363,6 +364,7 @@ class Bench:
         worker = self._rq_worker(self.connection, queues)
         worker.clean_registries()  # type: ignore[no-untyped-call]
         worker.clean_group_registries()  # type: ignore[no-untyped-call]
+        remove_unused_functions(self.connection)
 
     def queue_limited(self, queue: str, job_id: str) -> None:
         """Queue a scheduled job that has a rate limit, when the limit lets it."""

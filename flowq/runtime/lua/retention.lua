@@ -1,7 +1,7 @@
 -- retention.lua: the steps that give ended jobs their time to live; a part of step.lua, in front of it.
 -- It takes no ARGV.
 
-local CANCELED_TTL_S = 86400 -- RQ never removes a canceled job
+local CANCELED_TTL_S = 86400 -- RQ never removes a canceled job; where nothing was declared
 local RESULT_TTL_S, FAILURE_TTL_S = 500, 31536000 -- RQ's defaults
 
 local function keys_of_future(id) return keys.future(id), keys.edges(id), keys.blockers(id) end
@@ -21,7 +21,7 @@ end
 local function expire(job)
   local key = keys.job(job)
   local f = redis.call('HMGET', key, 'origin', 'status', 'result_ttl', 'failure_ttl',
-    'flowq_blocks', 'flowq_future', 'flowq_run')
+    'flowq_blocks', 'flowq_future', 'flowq_run', 'flowq_outcome')
   if not f[1] or f[7] or futures.is_wanted(f[5]) then return end
   local ttl, registry
   if f[2] == 'finished' then
@@ -29,14 +29,19 @@ local function expire(job)
   elseif f[2] == 'failed' or f[2] == 'stopped' then
     ttl, registry = tonumber(f[4] or FAILURE_TTL_S), ':failed:'
   elseif f[2] == 'canceled' then
-    ttl, registry = CANCELED_TTL_S, ':canceled:'
+    -- One that was skipped neutrally counts as a success, all others as failures.
+    ttl, registry = tonumber(f[8] == 'passed' and f[3] or f[8] ~= 'passed' and f[4] or CANCELED_TTL_S),
+      ':canceled:'
   else
     return
   end
   live_for(ttl, key, PREFIX .. ':results:' .. job, key .. ':dependents',
     PREFIX .. ':job::' .. job .. ':dependencies')
-  if f[6] then live_for(ttl, keys_of_future(job)) end
-  if f[2] == 'canceled' then
+  -- Its blockers are in these keys, until they have got their own time to live.
+  if f[6] and not redis.call('ZSCORE', TODO, 'retire:' .. job) then
+    live_for(ttl, keys_of_future(job))
+  end
+  if f[2] == 'canceled' and ttl > 0 then
     redis.call('ZADD', OURS .. 'forgotten', TS + ttl, job .. ' ' .. f[1])
   end
   registry = PREFIX .. registry .. f[1]

@@ -83,12 +83,19 @@ local function keep_note(id, job, outcome)
   end
 end
 
+-- A job that was canceled is deleted, or has run to its end nevertheless: RQ leaves it in its registry
+-- of canceled jobs for ever.
+local function leave_canceled(id, queue)
+  redis.call('ZREM', PREFIX .. ':canceled:' .. queue, id)
+  redis.call('ZREM', OURS .. 'forgotten', id .. ' ' .. queue)
+end
+
 function settle(id, outcome, reason, facts)
   local job = facts or facts_of(id)
   local blocks, future, run, before = job.blocks, job.future, job.run, job.before
   if run and job.exists then read_more(id, job) end
-  if outcome == 'deleted' and CALLED_OFF[before] and job.exists then
-    redis.call('ZREM', OURS .. 'forgotten', id .. ' ' .. redis.call('HGET', keys.job(id), 'origin'))
+  if CALLED_OFF[before] and job.exists and (outcome == 'deleted' or not CALLED_OFF[outcome]) then
+    leave_canceled(id, redis.call('HGET', keys.job(id), 'origin'))
   end
   if outcome == 'deleted' and (before == 'finished' or before == 'passed') then outcome = before end
   local seen = outcome
