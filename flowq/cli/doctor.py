@@ -61,11 +61,15 @@ def _examine(connection: Redis) -> None:
 def _uninstall(place: Place, *, is_sure: bool, is_forced: bool) -> None:
     client.check_uninstall(place.connection, is_forced=is_forced)
     question = f"Remove all runs, keys and functions of flowq from {place.shown_url}?"
-    if not is_sure and not click.confirm(question, err=True):
+    try:
+        is_sure = is_sure or click.confirm(question, err=True)
+    except click.Abort:  # there is nobody to answer
+        raise UsageError("nothing was removed; --yes does it without asking") from None
+    if not is_sure:
         streams.write("nothing was removed\n")
         return
     removed = client.uninstall(place.connection, is_forced=is_forced)
     streams.write(
-        f"removed: {removed.runs} runs with their jobs, {removed.keys} other keys, "
-        f"{removed.functions} functions, and flowq's fields of {removed.jobs} jobs of RQ's\n"
+        f"removed: runs with their jobs: {removed.runs}, other keys: {removed.keys}, "
+        f"functions: {removed.functions}, fields in jobs of RQ's: {removed.jobs}\n"
     )

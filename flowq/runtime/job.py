@@ -287,6 +287,13 @@ class Job(JobBase):
             return False
         return not (self.run_id and self._is_called_off())
 
+    def end_called_off(self) -> bool:
+        """End the job, which has not begun, if its run is being canceled; return whether it is."""
+        if not self._is_called_off():
+            return False
+        scripts.TELL_ABOUT.call(self.connection, self.key, self.id, "again", "")
+        return True
+
     def _is_called_off(self) -> bool:
         # As `runs.calls_off` (lua/runs.lua).
         canceling, ended_at = self.connection.hmget(keys.run(self.run_id), "canceling", "ended_at")

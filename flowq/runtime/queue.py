@@ -318,6 +318,11 @@ class Queue(QueueBase):
         super().release_maintenance_lock()  # type: ignore[no-untyped-call]
 
     @classmethod
+    def may_begin(cls, job: RQJob) -> bool:
+        """Whether RQ's worker may begin it; in a run that is being canceled it ends instead."""
+        return not (isinstance(job, Job) and job.run_id and job.end_called_off())
+
+    @classmethod
     def note_expired(cls, connection: Redis, job_id: str) -> None:
         """Account for a job that expired (its `ttl`) before a worker of RQ's took it."""
         scripts.EXPIRED.call(connection, keys.job(job_id), job_id)

@@ -236,6 +236,11 @@ class QueueBase(RQQueue):
         """A job was popped whose hash had expired (its `ttl`). RQ passes over it silently."""
 
     @classmethod
+    def may_begin(cls, job: RQJob) -> bool:
+        """Whether a job that was popped is to be executed; one that is not has been ended."""
+        return True
+
+    @classmethod
     def _fetch_dequeued_job(
         cls,
         connection: Redis,
@@ -255,6 +260,8 @@ class QueueBase(RQQueue):
         )
         if fetched is None:
             cls.note_expired(connection, job_id)
+        elif not cls.may_begin(fetched[0]):
+            return None  # the worker looks for another one
         return fetched
 
 
@@ -465,7 +472,7 @@ rq.queue.Queue.delete a9aad664a36e8c37
 rq.queue.Queue.release_maintenance_lock f7543e511d8eddb0
     runtime/queue.py:release_maintenance_lock
 rq.queue.Queue._fetch_dequeued_job dccbf64962d1bbfc
-    runtime/rq.py:_fetch_dequeued_job runtime/lua/expired.lua
+    runtime/rq.py:_fetch_dequeued_job runtime/queue.py:may_begin runtime/lua/expired.lua
 rq.group.Group.enqueue_many da2607829cd3658f
     runtime/queue.py:enqueue_many
 rq.decorators.job.__call__ 7e379664ba556e82

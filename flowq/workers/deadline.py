@@ -59,7 +59,7 @@ def _get_watch() -> _Watch:
 
 
 class ThreadDeathPenalty(BaseDeathPenalty):
-    """RQ's timeout without signals. Units: seconds, with fractions; `used_s` have passed already."""
+    """RQ's timeout without signals. Units: seconds, with fractions; `used_s` have passed."""
 
     def __init__(
         self,

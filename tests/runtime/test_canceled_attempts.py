@@ -145,6 +145,21 @@ def test_a_claim_takes_no_job_of_a_run_that_is_being_canceled(
     assert connection.llen(keys.queue("default")) == 0
 
 
+def test_a_worker_of_rq_begins_no_job_of_a_run_that_is_being_canceled(
+    run: Runs, connection: Redis, work: Work
+) -> None:
+    run.submit(
+        job("a", "give", with_={"value": 1}),
+        job("always", "give", if_="always()", with_={"value": 1}),
+    )
+    plain = Queue(connection=connection).enqueue("operator.add", 1, 1)
+    connection.hset(keys.run(RUN), "canceling", "1")  # its steps have still to come
+    work()
+    assert run.states == {"a": "canceled", "always": "finished"}
+    assert run.state == "canceled"
+    assert plain.get_status() == "finished"
+
+
 def test_a_schedule_queues_no_job_of_a_run_that_is_being_canceled(
     run: Runs, connection: Redis
 ) -> None:
