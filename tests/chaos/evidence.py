@@ -205,6 +205,7 @@ PASSING = (
     "worker:",
     "scheduler-lock:",
     "clean_",
+    "flowq:1:functions",
     "flowq:1:marks",
     "flowq:1:again:",
 )
