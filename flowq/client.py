@@ -24,7 +24,7 @@ from flowq.runtime import approvals, facts, outcomes, outputs, retrying, runs
 from flowq.runtime.code_changes import read_changes
 from flowq.runtime.explain import Explanation, Reason, explain, find_hold
 from flowq.runtime.listeners import count_left_alone, find_unattended
-from flowq.runtime.maintenance import Finding, examine, tidy
+from flowq.runtime.maintenance import Finding, tidy
 from flowq.runtime.outcomes import Failure, JobView
 from flowq.runtime.outputs import KeptOutputs
 from flowq.runtime.patience import PATIENCE_S, Trouble, is_passing, is_refusal
@@ -51,10 +51,10 @@ __all__ = [
     "Unloadable",
     "check_uninstall",
     "count_left_alone",
-    "examine",
     "explain",
     "find_unattended",
     "get_run",
+    "heal",
     "list_executing",
     "list_runs",
     "submit",
@@ -92,6 +92,16 @@ def get_run(run_id: str, connection: Redis) -> Run:
 def list_runs(connection: Redis, limit: int = 50) -> list[RunRecord]:
     """Return the records of the newest runs, newest first."""
     return runs.list_runs(connection, limit)
+
+
+def heal(connection: Redis) -> list[Finding]:
+    """Put right what ended unnoticed, and what lost workers had; return what it was.
+
+    Blocks: up to 13 s where a worker may be lost.
+    """
+    from flowq.workers.healing import heal as put_right  # noqa: PLC0415 - only then a worker is
+
+    return put_right(connection)
 
 
 @dataclass(frozen=True)

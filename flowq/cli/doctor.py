@@ -13,6 +13,7 @@ from flowq.errors import UsageError
 SENTENCES = {
     "deleted": "was deleted; {owner} does not wait for it any more",
     "expired": "expired before it ran; {owner} has been told",
+    "orphaned": "was executed by {owner}, which is lost; it starts again, or failed",
     "lost": "was on no queue, and no worker had it; it is queued again",
 }
 ENDED = "was {what} by a worker or a tool of RQ's own; {owner} has been told"
@@ -27,7 +28,8 @@ ENDED = "was {what} by a worker or a tool of RQ's own; {owner} has been told"
 def command(redis_url: str | None, uninstall: bool, yes: bool, force: bool, verbose: bool) -> None:
     """Find what ended unnoticed, in all that waits, and put it right.
 
-    Workers of flowq do the same by and by; this does it at once, and says what it found.
+    Workers of flowq do the same by and by; this does it also where none is there, and says what it
+    found. It takes over the jobs of workers that are lost, which may take ten seconds.
 
     With --uninstall it removes what flowq has on the server: runs with their jobs, its keys and
     functions, and its fields of other jobs. Queues and jobs of RQ's stay. It does not do that while
@@ -49,7 +51,7 @@ def command(redis_url: str | None, uninstall: bool, yes: bool, force: bool, verb
 def _examine(connection: Redis) -> None:
     for warning in server.health(connection):
         streams.write(f"warning: {warning}\n")
-    findings = client.examine(connection)
+    findings = client.heal(connection)
     for finding in findings:
         sentence = SENTENCES.get(finding.what, ENDED)
         said = sentence.format(what=finding.what, owner=finding.owner_id)

@@ -107,6 +107,31 @@ def _due(connection: Redis, index: str, now_s: float) -> list[str]:
 # Lost workers --------------------------------------------------------------------------------
 
 
+def find_suspects(connection: Redis, but: str = "") -> dict[str, list[str]]:
+    """Return which workers of ours may be lost, and the ids of the jobs that each has.
+
+    Their lease is over, or they are not connected. In a cluster they may be connected to another
+    node, so only their lease counts there.
+    """
+    now_s, found = read_clock(connection), dict[str, list[str]]()
+    leases: Any = connection.zrange(keys.WORKERS, 0, -1, withscores=True)
+    for raw, lease_s in leases:
+        name = as_text(raw)
+        if name == but or (lease_s > now_s and _is_connected(name, connection)):
+            continue
+        members: Any = connection.smembers(keys.held(name))
+        if members:
+            found[name] = [as_text(member).rpartition(":")[0] for member in members]
+    return found
+
+
+def _is_connected(worker: str, connection: Redis) -> bool:
+    if "{" in keys.PREFIX:
+        return True
+    channel = f"{keys.PREFIX}:pubsub:{worker}"
+    return any(count for _, count in connection.pubsub_numsub(channel))
+
+
 class Lost(NamedTuple):
     """Which workers are lost. `is_sure`: for long enough nothing has kept any from being heard.
 

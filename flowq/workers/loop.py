@@ -110,7 +110,10 @@ class Supervisor:
         has_nothing_left = self.turns.is_dry or self.turns.is_suspended
         idle_s = time.monotonic() - self._idle_since
         if self.limits.are_reached(
-            done=self.done, has_nothing_left=has_nothing_left, idle_s=idle_s
+            done=self.done,
+            has_nothing_left=has_nothing_left,
+            idle_s=idle_s,
+            is_healing=self._is_healing,
         ):
             self.has_reached_limit = True
             return True
@@ -123,6 +126,19 @@ class Supervisor:
         except UNREACHABLE as error:
             self._go_offline(error)
             return False
+
+    def _is_healing(self) -> bool:
+        if self._is_offline:
+            return False
+        try:
+            is_healing = self.upkeep.is_healing()
+        except UNREACHABLE as error:
+            self._go_offline(error)
+            return True
+        if self.upkeep.has_queued:
+            self.upkeep.has_queued = self.turns.is_dry = False
+            is_healing = is_healing or self.limits.max_jobs != 0
+        return is_healing
 
     def _has_waited_in_vain(self) -> bool:
         if not self._is_offline:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from flowq.runtime.clocks import clock_warning
-from flowq.runtime.maintenance import LEASE_S, LOOK_S, SILENCE_S, tidy
+from flowq.runtime.maintenance import LEASE_S, LOOK_S, SILENCE_S, find_suspects, tidy
 from flowq.runtime.patience import is_passing
 from flowq.workers.claims import Claim, End
 from flowq.workers.crew import died
@@ -23,6 +23,9 @@ DUE_S = 0.5
 
 PAUSE_S = 0.01
 """How soon again: others may schedule thousands of jobs."""
+
+HEALING_S = SILENCE_S + LEASE_S + 1.0
+"""After so long those who looked dead are lost, or were not dead."""
 
 SIGN_S = 10.0
 """How often the subscription, over which nothing may come for hours, is asked whether it lives."""
@@ -61,6 +64,10 @@ class Upkeep:
         self._max_crashes = max_crashes
         self.was_refused = False
         """Whether the server has refused something since the last look for lost workers."""
+        self.has_queued = False
+        """Whether jobs of others were queued again; whoever looks for them unsets it."""
+        self._heals_until: float | None = None
+        self._has_looked = False
         self._is_sure = False
         self._is_clock_off = False
         self._beat = Duty(BEAT_S, self.beat)
@@ -95,6 +102,7 @@ class Upkeep:
             if now >= duty.due_at:
                 duty.due_at = now + duty.every_s
                 self._do(duty)
+        self._has_looked = True
 
     def _do(self, duty: Duty) -> None:
         name = duty.do.__name__.strip("_")
@@ -129,6 +137,7 @@ class Upkeep:
     def _tidy(self) -> None:
         for found in tidy(self.ledger.connection):
             log.warning("job %s was %s unnoticed; put right", found.job_id, found.what)
+            self.has_queued = True
 
     def _queue_due(self) -> None:
         self._doorbell.watch_schedules()  # before we look, so that nothing comes in between
@@ -161,8 +170,20 @@ class Upkeep:
             log.warning("%s", warning)
         self._is_clock_off = bool(warning)
 
+    def is_healing(self) -> bool:
+        """Whether jobs of others may be lost, and it will soon be known. Errors: redis-py's."""
+        now = time.monotonic()
+        if self._heals_until is None:
+            self._heals_until = now + HEALING_S
+        if self.failing or not self._has_looked:
+            return True
+        return now < self._heals_until and bool(
+            find_suspects(self.ledger.connection, self.ledger.worker)
+        )
+
     def bury(self, worker: str) -> None:
         """Requeue what a lost worker held, or put it down as failing."""
+        self.has_queued = True
         log.warning("worker %s is lost; its jobs are looked after", worker)
         text = f"The worker that executed the job ({worker}) was lost"
         for claim in self.ledger.bury(worker, self._max_crashes):

@@ -10,6 +10,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from flowq.workers import Worker
 from flowq.workers.address import address_of
 from flowq.workers.cell import Cell
 from flowq.workers.child import main as be_child
+from flowq.workers.healing import heal
 from flowq.workers.launch import RunEnd
 from flowq.workers.ledger import Ledger, Room
 from flowq.workers.perform import Settings
@@ -346,3 +348,49 @@ def test_a_worker_survives_any_number_of_kills_of_idle_children(
 
     worker.work(logging_level="ERROR", until=kill_another)
     assert len(killed) > 5
+
+
+def test_a_worker_in_a_burst_takes_over_the_jobs_of_a_lost_one_before_it_leaves(
+    queue: Queue, start_worker: Start, wait_until: Wait, work_off: Callable[..., Worker]
+) -> None:
+    first = start_worker()
+    job = queue.enqueue(worker_jobs.hang_once, "runs")
+    wait_until(lambda: queue.connection.get("runs") == b"1", 10)
+    first.kill()
+    first.wait()
+    work_off()
+    assert job.get_status() is JobStatus.FINISHED
+
+
+def test_a_worker_in_a_burst_does_not_wait_for_one_that_lives(
+    queue: Queue, start_worker: Start, wait_until: Wait, work_off: Callable[..., Worker]
+) -> None:
+    start_worker()
+    queue.enqueue(worker_jobs.hang_once, "runs")
+    wait_until(lambda: queue.connection.get("runs") == b"1", 10)
+    before_s = time.monotonic()
+    work_off("other")
+    assert time.monotonic() - before_s < 7  # after which it would be lost
+
+
+def test_healing_takes_over_the_jobs_of_a_lost_worker_where_no_other_is(
+    queue: Queue, start_worker: Start, wait_until: Wait
+) -> None:
+    first = start_worker()
+    job = queue.enqueue(worker_jobs.hang_once, "runs")
+    wait_until(lambda: queue.connection.get("runs") == b"1", 10)
+    first.kill()
+    first.wait()
+    [found] = heal(queue.connection)
+    assert (found.job_id, found.what) == (job.id, "orphaned")
+    assert queue.job_ids == [job.id]
+    assert not held(queue.connection)
+    assert heal(queue.connection) == []
+    assert not queue.connection.exists("rq:workers")  # it says good-bye
+
+
+def test_healing_queues_what_is_due_and_runs_no_job(queue: Queue) -> None:
+    job = queue.enqueue_in(timedelta(seconds=1000), worker_jobs.touch, "no")
+    queue.connection.zadd("rq:scheduled:default", {job.id: 1})
+    assert heal(queue.connection) == []
+    assert queue.job_ids == [job.id]

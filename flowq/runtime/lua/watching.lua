@@ -91,7 +91,7 @@ end
 local ENDED_STATUS = { finished = true, failed = true, stopped = true, canceled = true }
 local BY_OTHERS = 'by something that does not know flowq'
 
--- Its result may be needed for as long as its run is there, or what it blocks waits.
+-- RQ's worker has given it a time to live; its result may be needed for as long as its run is there.
 local function keep(id)
   redis.call('PERSIST', keys.job(id))
   redis.call('PERSIST', PREFIX .. ':results:' .. id)
@@ -178,7 +178,6 @@ local function look_at_blocker(future, blocker)
   end
   if ENDED_STATUS[f[1]] then
     note(blocker, f[1], future)
-    keep(blocker)
     settling.add(blocker, redis.call('HGET', keys.job(blocker), 'flowq_outcome') or f[1])
   end
 end
