@@ -296,8 +296,9 @@ class Job(JobBase):
 
     def _is_called_off(self) -> bool:
         # As `runs.calls_off` (lua/runs.lua).
-        canceling, ended_at = self.connection.hmget(keys.run(self.run_id), "canceling", "ended_at")
-        return bool(canceling) and not ended_at and (canceling == b"now" or not self._always)
+        fields = ("canceling", "ended_at", "resumed")
+        canceling, *is_over = self.connection.hmget(keys.run(self.run_id), *fields)
+        return bool(canceling) and not any(is_over) and (canceling == b"now" or not self._always)
 
     def note_retry(self, pipeline: Pipeline) -> None:
         """End it instead, in the same transaction, when its run is being canceled."""

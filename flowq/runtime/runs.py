@@ -311,7 +311,7 @@ def cancel(run_id: str, connection: Redis, *, is_now: bool = False) -> None:
             pipeline.hset(keys.run(run_id), "canceling", "now")
         else:
             pipeline.hsetnx(keys.run(run_id), "canceling", "1")
-        pipeline.hdel(keys.run(run_id), "canceled")  # how far an earlier one has come
+        pipeline.hdel(keys.run(run_id), "canceled", "resumed")  # what is left of an earlier one
         pipeline.execute()
     for job_id in finish(connection, f"cancel:{run_id}"):
         try:

@@ -15,6 +15,8 @@ class Run:
 
     state: str = "running"
     is_canceling: bool = False
+    is_resumed: bool = False
+    """Somebody has requeued one of its jobs after its end: the cancel is over."""
     releases: list[str] = field(default_factory=list)
     """Its future jobs in the order of their release; late ones are in it after a retry."""
 
@@ -28,11 +30,18 @@ class ModelWithRuns(Model):
 
     def cancel_run(self, run: str) -> None:
         """Call off whatever has not started."""
-        self.runs[run].is_canceling = True
+        self.runs[run].is_canceling, self.runs[run].is_resumed = True, False
         for job in self.in_run(run):
             if job.status in ("deferred", "queued"):
                 self._call_off(job.id, "canceled")
         self._settle_all()
+
+    def is_canceling(self, job: Job) -> bool:
+        """Whether the job's run is on its way to its end, so that nothing begins anew in it."""
+        run = self.runs.get(job.run)
+        if run is None or run.is_resumed:
+            return False
+        return run.is_canceling and run.state == "running"
 
     def retry_run(self, run: str) -> None:
         """Hold again what did not succeed and what comes after it, then release the run again."""
@@ -80,6 +89,7 @@ class ModelWithRuns(Model):
             return
         left, bad = self.counts(run)
         if left:
+            self.runs[run].is_resumed |= self.runs[run].state != "running"
             self.runs[run].state = "running"
         elif self.runs[run].state == "running":
             ended = "canceled" if self.runs[run].is_canceling else "failed"

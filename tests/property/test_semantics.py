@@ -94,7 +94,9 @@ class Semantics(RuleBasedStateMachine):
 
     def requeueable(self) -> list[str]:
         """What RQ's own requeue accepts: what is in its registry, and not running elsewhere."""
-        return [job_id for job_id in self.server.failed() if job_id in self.model.jobs]
+        jobs = self.model.jobs
+        failed = [job_id for job_id in self.server.failed() if job_id in jobs]
+        return [job_id for job_id in failed if not self.model.is_canceling(jobs[job_id])]
 
     def jobs_to_add_again(self) -> list[str]:
         ids = self.ids(lambda job: bool(job.blocks) and not job.run)
@@ -277,7 +279,7 @@ class Semantics(RuleBasedStateMachine):
             self.server.forget(chosen)
         elif not self.server.end(chosen, outcome):
             assert job.status in ENDS
-        elif outcome == "failed" and job.retries:
+        elif outcome == "failed" and job.retries and not self.model.is_canceling(job):
             self.model.retry_attempt(chosen)
         else:
             self.model.end(chosen, outcome)

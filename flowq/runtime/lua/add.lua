@@ -215,7 +215,7 @@ local function refused(job)
   end
   local reason = refused_queue(job.shape.queue) or refused_id(job)
   if reason or job.exists then return reason end
-  reason = job.run ~= '' and refused_by_run(job) or refused_edges(job)
+  reason = refused_edges(job) or job.run ~= '' and refused_by_run(job)
   if reason then return reason end
   if future ~= '' then fresh[job.id] = true end
 end

@@ -75,8 +75,8 @@ end
 -- queues a job of a run, or takes it from its queue, asks this. What somebody requeues by hand once the
 -- run has ended does run.
 function runs.calls_off(run, always)
-  local f = redis.call('HMGET', keys.run(run), 'canceling', 'ended_at')
-  return f[1] and not f[2] and (f[1] == 'now' or not always)
+  local f = redis.call('HMGET', keys.run(run), 'canceling', 'ended_at', 'resumed')
+  return f[1] and not f[2] and not f[3] and (f[1] == 'now' or not always)
 end
 
 runs.CANCELED = 'the run was canceled'
@@ -131,7 +131,7 @@ function runs.count(run, before, after, id)
   runs.count_bad(run, id, before, after)
   if left > 0 and ended > 0 then return end
   if ended < 0 and redis.call('ZREM', OURS .. 'ended', run) == 1 then
-    redis.call('HSET', key, 'state', 'running')
+    redis.call('HSET', key, 'state', 'running', 'resumed', 1) -- by hand, so a cancel is over
     runs.watch(run)
     redis.call('HDEL', key, 'ended_at')
     runs.log(run, '', '', 'running')
