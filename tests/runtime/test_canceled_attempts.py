@@ -145,6 +145,23 @@ def test_a_claim_takes_no_job_of_a_run_that_is_being_canceled(
     assert connection.llen(keys.queue("default")) == 0
 
 
+def test_one_turn_ends_only_some_of_the_queued_jobs_of_a_run_that_is_being_canceled(
+    run: Runs, connection: Redis
+) -> None:
+    run.submit(*(job(f"j{at}", "give", with_={"value": 1}) for at in range(200)))
+    connection.hset(keys.run(RUN), "canceling", "1")  # its steps have still to come
+    ledger, queue = Ledger(connection, "w", ["default"], 30), keys.queue("default")
+    turn = ledger.turn([], Room(9, 9, 9))
+    assert turn.has_left
+    assert 100 < connection.llen(queue) < 200
+    for _ in range(4):
+        assert not turn.claims
+        turn = ledger.turn([], Room(9, 9, 9))
+    assert connection.llen(queue) == 0
+    assert set(run.states.values()) == {"canceled"}
+    assert run.state == "canceled"
+
+
 def test_a_worker_of_rq_begins_no_job_of_a_run_that_is_being_canceled(
     run: Runs, connection: Redis, work: Work
 ) -> None:

@@ -6,6 +6,8 @@ local base, places, idle, budget, limit, interval, most
 local queues, cost_by_kind, least_cost
 local claims, members, kinds -- the first two are in the table as well
 local called_off -- by run: whether its jobs must not begin any more
+local ended -- how many jobs in the queues this turn has ended instead
+local MANY_ENDS = 64 -- enough of them for one turn
 local alone, short_cost -- children taken by one job each; seconds of short jobs
 
 local function fits(cost)
@@ -96,7 +98,7 @@ local function kind_of(raw, queue)
 end
 
 -- Whether the job's run is being canceled; then it ends now.
-local function is_called_off(id, list, raw)
+local function is_called_off(id, queue, list, raw)
   local run = raw.flowq_run
   if not run then return false end
   local known = run .. (raw.flowq_always and ' always' or '')
@@ -104,8 +106,10 @@ local function is_called_off(id, list, raw)
     called_off[known] = runs.calls_off(run, raw.flowq_always) and true or false
   end
   if called_off[known] then
-    redis.call('LREM', list, 1, id) -- the first: it is at the front
+    -- It is at the front. `call_off` takes it from there, unless its hash says something else.
+    if raw.status ~= 'queued' or raw.origin ~= queue then redis.call('LREM', list, 1, id) end
     jobs.call_off(id, 'canceled', runs.CANCELED)
+    ended = ended + 1
   end
   return called_off[known]
 end
@@ -125,7 +129,7 @@ local function claim_from(queue)
     if not raw then -- its own ttl is over, or it was deleted by a plain tool
       if redis.call('EXISTS', keys.mortal(id)) == 1 then settling.add(id, 'expired') end
       popped = popped + 1
-    elseif not is_called_off(id, list, raw) then
+    elseif not is_called_off(id, queue, list, raw) then
       local cost = cost_by_kind[kind_of(raw, queue)]
       if not fits(cost) then
         is_full = true
@@ -138,6 +142,7 @@ local function claim_from(queue)
   if popped > 0 then redis.call('LPOP', list, popped) end
   if is_full then return 'more' end
   if #ids <= chunk then return nil end
+  if ended >= MANY_ENDS then return 'more' end
   local state = claim_from(queue)
   return state == 'full' and 'more' or state
 end
@@ -171,7 +176,7 @@ function turn_claims.begin(argv)
   base = argv[5]
   places, idle, budget = tonumber(argv[6]), tonumber(argv[7]), tonumber(argv[8])
   limit, interval = tonumber(argv[9]), tonumber(argv[10])
-  claims, members, kinds, called_off, alone, short_cost = {}, {}, {}, {}, 0, 0
+  claims, members, kinds, called_off, ended, alone, short_cost = {}, {}, {}, {}, 0, 0, 0
   turn_claims.claims, turn_claims.members = claims, members
   queues, cost_by_kind, least_cost = {}, {}, nil
   for i = 1, tonumber(turns.take()) do queues[i] = turns.take() end
