@@ -23,6 +23,9 @@ _IMPORT = re.compile(
 )
 _NAME = re.compile(rb"[.\w]+")
 MAX_FILES = 200
+MAX_TOLD = 10_000
+"""How many digests of runs are remembered as told, and not told again."""
+
 DIGITS = 12
 
 
@@ -32,28 +35,29 @@ class CodeDigest:
     def __init__(self) -> None:
         self._digest_by_module: dict[str, str] = {}
         self._imports_by_module: dict[str, tuple[str, ...]] = {}
-        self._told: set[str] = set()
-        self._last: dict[str, tuple[int, str]] = {}
+        self._told: set[tuple[str, str]] = set()
+        self._last: dict[str, tuple[int, str, str]] = {}
 
-    def describe(self, module: str) -> str:
+    def describe(self, module: str, run_id: str) -> str:
         """Return the digest of a function's code, by the module that the function is called from.
 
-        The first time that there is such a digest the files follow, as a JSON object: the digest of
-        each by its name. Empty for code that is not the user's.
+        The first time that a run has such a digest the files follow, as a JSON object: the digest
+        of each by its name. Empty for code that is not the user's.
         """
         count = len(sys.modules)
         known = self._last.get(module)
-        if known is not None and known[0] == count:
-            return known[1]
-        files = dict(self._find_files(module))
-        if not files:
-            return ""
-        table = json.dumps(files, sort_keys=True)
-        digest = _digest(table.encode())
-        self._last[module] = count, digest
-        if digest in self._told:
+        if known is None or known[0] != count:
+            files = dict(self._find_files(module))
+            if not files:
+                return ""
+            table = json.dumps(files, sort_keys=True)
+            known = self._last[module] = count, _digest(table.encode()), table
+        _, digest, table = known
+        if (run_id, digest) in self._told:
             return digest
-        self._told.add(digest)
+        if len(self._told) >= MAX_TOLD:
+            self._told.clear()
+        self._told.add((run_id, digest))
         return f"{digest} {table}"
 
     def _find_files(self, module: str) -> Iterator[tuple[str, str]]:

@@ -167,7 +167,7 @@ class Bench:
 
     def _describe_code(self, job: Job) -> str:
         with suppress(Exception):  # of data that cannot be read, or whatever a module object does
-            return self._code.describe(_find_module(job.func_name or "", job.args))
+            return self._code.describe(_find_module(job.func_name or "", job.args), job.run_id)
         return ""
 
     def _import(self, job: Job, module: str, *, is_plain: bool) -> float:

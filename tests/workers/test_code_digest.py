@@ -44,31 +44,33 @@ def test_it_covers_what_a_module_imports_and_nothing_of_python_or_of_packages() 
     import_module("shop.other")
     import_module("shop.prices")
     expected = {"shop/__init__.py", "shop/prices.py", "shop/settings.py", "shop/deep.py"}
-    assert _files(CodeDigest().describe("shop.prices")) == expected
-    assert CodeDigest().describe("json") == ""
-    assert CodeDigest().describe("flowq.runtime.work") == ""
-    assert CodeDigest().describe("") == ""
+    assert _files(CodeDigest().describe("shop.prices", "run")) == expected
+    assert CodeDigest().describe("json", "run") == ""
+    assert CodeDigest().describe("flowq.runtime.work", "run") == ""
+    assert CodeDigest().describe("", "run") == ""
 
 
-def test_the_files_are_told_once() -> None:
+def test_the_files_are_told_once_for_each_run() -> None:
     import_module("shop.prices")
     code = CodeDigest()
-    first, second = code.describe("shop.prices"), code.describe("shop.prices")
+    first, second = code.describe("shop.prices", "run"), code.describe("shop.prices", "run")
     assert first.startswith(f"{second} {{")
+    assert code.describe("shop.prices", "another") == first
+    assert code.describe("shop.prices", "run") == second
 
 
 def test_what_a_function_imports_when_it_is_called_counts_from_then_on() -> None:
     late = import_module("late")
     code = CodeDigest()
-    assert _files(code.describe("late")) == {"late.py"}
+    assert _files(code.describe("late", "run")) == {"late.py"}
     late.f()
-    assert _files(code.describe("late")) == {"late.py", "later.py"}
+    assert _files(code.describe("late", "run")) == {"late.py", "later.py"}
 
 
 def test_another_text_of_something_imported_is_another_digest(shop: Path) -> None:
     import_module("shop.prices")
     code = CodeDigest()
-    before = code.describe("shop.prices").split()[0]
+    before = code.describe("shop.prices", "run").split()[0]
     (shop / "shop" / "deep.py").write_text("import redis  # edited\n")
-    assert code.describe("shop.prices").split()[0] == before, "this process has the old code"
-    assert CodeDigest().describe("shop.prices").split()[0] != before
+    assert code.describe("shop.prices", "run").split()[0] == before, "this process has the old code"
+    assert CodeDigest().describe("shop.prices", "run").split()[0] != before
