@@ -116,7 +116,7 @@ def _evaluated(outputs: Outputs, name: str, connection: Redis) -> Any:
     return evaluate(template, inputs=outputs.inputs, jobs=jobs, scope={"run": outputs.run})
 
 
-# For whoever looks -------------------------------------------------------------------------------
+# For commands ------------------------------------------------------------------------------------
 
 
 def keep_outputs(run_id: str) -> None:

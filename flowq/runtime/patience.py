@@ -1,7 +1,7 @@
 """Waiting for a server that cannot be used for a while: it is away, or it refuses.
 
 `ANSWERS` is the one table of what a server may answer instead of doing what it was asked, and of
-what is waited for. docs/production.md shows the same table, and a test compares them. Whoever
+what is waited for. docs/production.md shows the same table, and a test compares them. Code that
 catches errors of redis-py asks `is_passing` or `is_refusal` instead of naming classes: redis-py has
 a class for some of these answers, and only the text for others.
 """
@@ -204,7 +204,7 @@ class Trouble:
             self.end()
 
     def end(self) -> None:
-        """Say that it is over, if there was any: whoever calls is sure."""
+        """Say that the trouble is over, if there was any; the caller is sure of it."""
         if self._is_on:
             self._is_on = False
             seconds = self._met_at - self._began_at
@@ -289,7 +289,7 @@ class Patience(Retry):
     ) -> Result:
         """Do that `patiently`, for as long as this one waits: once it has given up, no longer.
 
-        Whoever hears that may still have to tidy up.
+        The caller may still have to tidy up then.
         """
         try:
             return patiently(do, self.within_s, trouble=self._trouble, passes=passes)

@@ -54,8 +54,8 @@ def submit(
     """Execute a plan. Until its commit nothing can run; after it the run reaches its end.
 
     With `is_held` nothing is released before `flowq.runtime.approvals.release_run`. With `is_apart`
-    the run has a queue of its own: whoever adds a job to it, and on whatever queue, the job goes
-    there (lua/add.lua), and its hash keeps the queue that was meant.
+    the run has a queue of its own: every job of the run goes there (lua/add.lua), and the job's
+    hash keeps the queue that was declared.
 
     Errors: those of `Queue.enqueue`, with the staged run removed; RunNotFound when it was given up
     as abandoned because this process stood still for longer than its lease; redis-py's when the

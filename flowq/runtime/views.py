@@ -1,8 +1,8 @@
 """Values as they are looked at: JSON, whole or marked as cut, made where the value is.
 
 A child writes a view of a job's arguments and of its result beside them, and one of each output of
-a run. Whoever looks at the run reads these and nothing else, so looking needs no module of users
-and executes nothing of theirs. A view is never read back as a value.
+a run. Commands that show the run read nothing else, so they need no module of users and execute
+nothing of theirs. A view is never read back as a value.
 
 What JSON has no word for, and what is too large, is marked: `{"$view": {"repr": …, "type": …}}`,
 with `"truncated": true`, and the `length` of what has one, when the text is not all of it.

@@ -38,8 +38,8 @@ def connect(
 ) -> redis.Redis:
     """Return a connection to the server at `url` that has answered once.
 
-    A server that cannot write to its disk refuses even a PING, but can be read: whoever changes
-    something gets the refusal then.
+    A server that cannot write to its disk refuses even a PING, but can be read: the first command
+    that changes something gets the refusal.
 
     Values come as bytes, as RQ wants them. What the URL itself says about timeouts wins. A reply
     that takes more than 30 s is an error (silence.py says why); RQ's workers raise that limit for

@@ -34,8 +34,8 @@ class Standby:
         command = [sys.executable, "-I", "-S", sys.argv[0], *self._words]
         line = f"{' '.join(map(quote, command))} 0<&{kept} {kept}<&- 1>/dev/null\n"
         actions = [(os.POSIX_SPAWN_DUP2, 0, kept), (os.POSIX_SPAWN_DUP2, reading, 0)]
-        # In a group of its own, and without the guardian's name on its command line: whoever kills
-        # the guardian by either must not kill this one as well.
+        # In a group of its own, and without the guardian's name on its command line: a kill by
+        # either, which is meant for the guardian, must not reach the standby.
         with suppress(OSError):
             os.posix_spawn(
                 SHELL, [SHELL, "-c", SCRIPT], os.environ, file_actions=actions, setpgroup=0

@@ -157,8 +157,8 @@ def start(
 def make_command(until_run: str | None) -> list[str]:
     """Return the command that starts a worker; what it has to know it reads from its input.
 
-    Whoever lists the processes sees the run. Without the current folder in front of its path: a
-    module there is the user's, and none of those belongs into a supervisor, whatever its name.
+    A list of the processes shows the run. The current folder is not in front of its path: modules
+    there are the user's, and a supervisor imports none of those.
     """
     run = ["--until-run", until_run] if until_run else []
     return [sys.executable, "-P", MAIN, *run, "--values", "-"]

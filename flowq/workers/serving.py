@@ -87,8 +87,8 @@ def serve_with_others(
 ) -> subprocess.Popen[bytes]:
     """Start workers on the queues of a run of a shared server, until that has ended.
 
-    They serve whatever is on these queues, as all workers there do, and others may take the run's
-    jobs. Errors: as those of `serve`.
+    They execute all jobs on these queues, as other workers there do, which may take the run's jobs.
+    Errors: as those of `serve`.
     """
     ids = [as_text(job_id) for job_id in connection.lrange(keys.run_jobs(run_id), 0, -1)]
     facts = read_facts(ids, connection).values()

@@ -1,7 +1,7 @@
 """In a child that is kept: whether a source file of what it has imported was changed since.
 
-It would go on with the old code otherwise, beside children that have the new one. What belongs to
-Python or was installed is not looked at: whoever upgrades a package starts the workers again.
+It would go on with the old code otherwise, beside children that have the new one. Python itself and
+installed packages are not looked at: after an upgrade of a package the workers are started again.
 """
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ class Upkeep:
         self.was_refused = False
         """Whether the server has refused something since the last look for lost workers."""
         self.has_queued = False
-        """Whether jobs of others were queued again; whoever looks for them unsets it."""
+        """Whether jobs of lost workers were queued again; the supervisor resets it."""
         self._heals_until: float | None = None
         self._has_looked = False
         self._is_sure = False

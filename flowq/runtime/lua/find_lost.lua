@@ -5,10 +5,9 @@
 --        7 "1" when the server has refused the caller something since its last mark
 -- Returns {1 when the marks go back further than a worker may be silent else 0, the server's clock,
 --   names of workers…}.
--- A worker is lost when it was silent while the server took writes. Whoever looks for lost workers
--- makes a mark each time, and a gap (a refusal, a restart, a fail-over, nobody who looked) begins the
--- series anew: after it each worker has all the time again to be heard. What the server has lost with
--- a fail-over are the marks as well as the heartbeats.
+-- A worker is lost when it was silent while the server took writes. Each call makes a mark, and a gap
+-- between two marks (a refusal, a restart, a fail-over, no call) starts the series again: then each
+-- worker has the whole time again to send a heartbeat. A fail-over loses marks and heartbeats alike.
 
 local SILENCE_S, LEASE_S, GAP_S = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local OFTEN_S = GAP_S / 8 -- one mark is enough for all who look at about the same time
