@@ -13,7 +13,9 @@ from rq.worker import Worker as RQWorker
 
 from flowq.errors import JobNotFound
 from flowq.runtime import keys
+from flowq.runtime.clocks import read_clock
 from flowq.runtime.listeners import find_unattended
+from flowq.runtime.maintenance import find_living
 from flowq.runtime.queue import Queue
 from flowq.runtime.wip import WIPRegistry
 
@@ -251,8 +253,7 @@ def _beyond_holds(
 
 def _started(job_id: str, job: Mapping[str, str], connection: Redis) -> Reason:
     worker = job.get("worker_name") or "?"
-    seconds, microseconds = connection.time()
-    now_s = seconds + microseconds / 1e6
+    now_s = read_clock(connection)
     lease_ends_at: Any = connection.zscore(keys.WORKERS, worker)
     ends_at = _lease_of_rq(job_id, job, connection) if lease_ends_at is None else lease_ends_at
     if ends_at is not None and ends_at > now_s:
@@ -266,7 +267,7 @@ def _started(job_id: str, job: Mapping[str, str], connection: Redis) -> Reason:
     text = f"worker {worker} was executing it, and nothing has been heard of it {since}"
     if lease_ends_at is None:
         return Reason("started", text, hint="RQ's clean-up fails or retries it within some minutes")
-    return Reason("started", text, hint=_what_follows(job, now_s, connection))
+    return Reason("started", text, hint=_what_follows(job, connection))
 
 
 def _lease_of_rq(job_id: str, job: Mapping[str, str], connection: Redis) -> float | None:
@@ -278,12 +279,12 @@ def _lease_of_rq(job_id: str, job: Mapping[str, str], connection: Redis) -> floa
     return max((float(score) for score in scores if score is not None), default=None)
 
 
-def _what_follows(job: Mapping[str, str], now_s: float, connection: Redis) -> str:
-    """Return what becomes of a job whose worker, one of ours, is silent."""
+def _what_follows(job: Mapping[str, str], connection: Redis) -> str:
+    """Return what happens to a job whose worker, one of ours, is silent."""
     then = "fails it" if job.get("flowq_on_crash") == "fail" else "queues it again"
     times = int(job.get("flowq_crashes", "0"))
     more = f"; it was lost {'once' if times == 1 else f'{times} times'} before" if times else ""
-    if connection.zcount(keys.WORKERS, now_s, "+inf"):
+    if find_living(connection):
         return f"unless it is heard of again another worker {then} within 10 s{more}"
     return f"no other worker lives that {then}; start one: {_start(job)}{more}"
 

@@ -37,7 +37,7 @@ def find_job(queue: Queue, job_id: str) -> Job | None:
 
 def run_if_queued(queue: Queue, job: Job) -> bool:
     """Run the job here if it is on its queue; return whether it was."""
-    if not queue.connection.lrem(f"{keys.PREFIX}:queue:{job.origin}", 1, job.id):
+    if not queue.connection.lrem(keys.queue(job.origin), 1, job.id):
         return False
     queue.run_sync(job)
     return True

@@ -116,6 +116,11 @@ def server_of_run(run_id: str) -> str:
     return f"{RUN_CLIENT}{run_id}"
 
 
+def commands(worker: str) -> str:
+    """RQ's channel for commands to a worker."""
+    return f"{PREFIX}:pubsub:{worker}"
+
+
 def held(worker: str) -> str:
     """RQ's set of a worker's executions."""
     return f"{PREFIX}:worker:{worker}:executions"

@@ -10,6 +10,7 @@ from rq.utils import as_text
 from rq.worker_registration import WORKERS_BY_QUEUE_KEY
 
 from flowq.runtime import keys
+from flowq.runtime.clocks import read_clock
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -70,8 +71,7 @@ def _run_of(queue: str) -> str:
 
 def _find_living(workers: set[str], connection: Redis) -> set[str]:
     """Return those of the keys of workers that are of living ones."""
-    seconds, microseconds = connection.time()
-    now = seconds + microseconds / 1e6
+    now_s = read_clock(connection)
     in_order = sorted(workers)
     with connection.pipeline(transaction=False) as pipeline:
         for key in in_order:
@@ -81,5 +81,5 @@ def _find_living(workers: set[str], connection: Redis) -> set[str]:
     return {
         key
         for key, exists, lease in zip(in_order, answers[::2], answers[1::2], strict=True)
-        if exists and (lease is None or lease > now)
+        if exists and (lease is None or lease > now_s)
     }

@@ -107,6 +107,12 @@ def _due(connection: Redis, index: str, now_s: float) -> list[str]:
 # Lost workers --------------------------------------------------------------------------------
 
 
+def find_living(connection: Redis) -> list[str]:
+    """Return the names of flowq's workers whose lease is not over."""
+    names: Any = connection.zrangebyscore(keys.WORKERS, read_clock(connection), "+inf")
+    return [as_text(name) for name in names]
+
+
 def find_suspects(connection: Redis, but: str = "") -> dict[str, list[str]]:
     """Return which workers of ours may be lost, and the ids of the jobs that each has.
 
@@ -128,8 +134,8 @@ def find_suspects(connection: Redis, but: str = "") -> dict[str, list[str]]:
 def _is_connected(worker: str, connection: Redis) -> bool:
     if "{" in keys.PREFIX:
         return True
-    channel = f"{keys.PREFIX}:pubsub:{worker}"
-    return any(count for _, count in connection.pubsub_numsub(channel))
+    subscribed = connection.pubsub_numsub(keys.commands(worker))
+    return any(count for _, count in subscribed)
 
 
 class Lost(NamedTuple):

@@ -10,9 +10,9 @@ from rq.utils import as_text
 
 from flowq.errors import WrongState
 from flowq.runtime import keys
-from flowq.runtime.clocks import read_clock
 from flowq.runtime.functions import delete_functions, list_functions
 from flowq.runtime.job import Job
+from flowq.runtime.maintenance import find_living
 from flowq.runtime.runs import remove
 from flowq.runtime.steps import work_off
 from flowq.status import RUN_ENDED
@@ -71,10 +71,9 @@ def check_uninstall(connection: Redis, *, is_forced: bool) -> tuple[list[str], l
 
 
 def _refuse_workers(connection: Redis) -> None:
-    alive: Any = connection.zrangebyscore(keys.WORKERS, read_clock(connection), "+inf")
-    if alive:
-        names = ", ".join(as_text(name) for name in alive[:5])
-        raise WrongState(f"workers of flowq are alive ({names}): stop them first")
+    names = find_living(connection)
+    if names:
+        raise WrongState(f"workers of flowq are alive ({', '.join(names[:5])}): stop them first")
 
 
 def _refuse_unfinished(run_ids: list[str], futures: list[str], connection: Redis) -> None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from flowq.runtime.clocks import read_clock
 from flowq.runtime.keys import WORKERS
-from flowq.runtime.maintenance import Finding, examine, find_suspects
+from flowq.runtime.maintenance import Finding, examine, find_living, find_suspects
 from flowq.runtime.queue import Queue
 from flowq.workers.worker import Worker
 
@@ -22,7 +21,7 @@ def heal(connection: Redis) -> list[Finding]:
     Blocks: up to 13 s while it is not sure that a worker is lost.
     """
     suspects = find_suspects(connection)
-    if suspects or not connection.zcount(WORKERS, read_clock(connection), "+inf"):
+    if suspects or not find_living(connection):
         queues = sorted({"default", *(queue.name for queue in Queue.all(connection))})
         worker = Worker(queues, connection=connection, captures=False)
         worker.work(burst=True, max_jobs=0, logging_level="ERROR")

@@ -157,17 +157,20 @@ class Bench:
         (`sentry_sdk.init`). An error is one of the job's, so `Job.perform` raises it.
         """
         try:
-            name = job.func_name or ""
-            module = get_called_module(job) if name == PERFORM else name.rpartition(".")[0]
+            module = _name_module(job)
+            is_plain = job.func_name != PERFORM
+            if not module or module in sys.modules or (not is_plain and "if" in job.args[0]):
+                return 0.0
         except Exception:  # noqa: BLE001 - its data cannot be read, as `Job.perform` will say
             return 0.0
-        if module in sys.modules or not module:
-            return 0.0
-        return self._import(job, module, is_plain=name != PERFORM)
+        return self._import(job, module, is_plain=is_plain)
 
     def _describe_code(self, job: Job) -> str:
         with suppress(Exception):  # of data that cannot be read, or whatever a module object does
-            return self._code.describe(_find_module(job.func_name or "", job.args), job.run_id)
+            module = _name_module(job)
+            while module and module not in sys.modules:  # a method's has its class in it
+                module = module.rpartition(".")[0]
+            return self._code.describe(module, job.run_id)
         return ""
 
     def _import(self, job: Job, module: str, *, is_plain: bool) -> float:
@@ -403,21 +406,17 @@ class Bench:
         return worker
 
 
-def get_called_module(job: Job) -> str:
-    """Return the module that has what a job of a workflow calls; empty when it may not be called.
+def _name_module(job: Job) -> str:
+    """Return the name of the module that has what a job calls; empty when it calls nothing.
 
-    Errors: RQ's, for data that cannot be read.
+    Of a method that a plain job calls, the name of its class follows. Errors: RQ's, for data that
+    cannot be read.
     """
+    name = job.func_name or ""
+    if name != PERFORM:
+        return name.rpartition(".")[0]
     work: Any = job.args[0] if job.args else {}
-    return "" if "if" in work else str(work.get("call", "")).partition(":")[0]
-
-
-def _find_module(name: str, args: Sequence[Any]) -> str:
-    """Return the loaded module that has what a job calls; empty when it calls nothing."""
-    found = str(args[0].get("call", "")).partition(":")[0] if name == PERFORM else name
-    while found and found not in sys.modules:  # the name of a method has its class in it
-        found = found.rpartition(".")[0]
-    return found
+    return str(work.get("call", "")).partition(":")[0]
 
 
 def _get_penalty(
