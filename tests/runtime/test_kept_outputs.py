@@ -12,7 +12,7 @@ from language import RUN, Runs, job
 from redis import Redis
 
 from flowq.client import Run
-from flowq.runtime import keys
+from flowq.runtime import apart, keys
 from flowq.runtime.job import Job
 from flowq.spec import Shell
 
@@ -108,6 +108,17 @@ def test_a_run_that_is_removed_takes_the_job_with_it(
     handle.remove()
     assert connection.keys("rq:job:*") == []
     assert connection.lrange("rq:queue:default", 0, -1) == []
+
+
+def test_a_run_with_a_queue_for_itself_has_the_job_there_whatever_was_deleted(
+    run: Runs, work: Work, connection: Redis
+) -> None:
+    run.submit(job("one", "give", with_={"value": 1}), outputs={"one": "${{ jobs.one.status }}"})
+    own = apart.set_apart(RUN, connection)
+    connection.delete(keys.job(f"{RUN}-one"))
+    Run(RUN, connection).cancel()
+    assert run.state == "canceled"
+    assert connection.lrange(keys.queue(own), 0, 0) == [OUTPUTS_JOB.encode()]
 
 
 @pytest.mark.parametrize("status", ["failed", ""])

@@ -88,10 +88,10 @@ function runs.list_queue(run)
 end
 
 -- A job that is no part of the run evaluates its outputs (flowq/runtime/outputs.py), on the queue of
--- the job `beside`. The number behind its id says which end of the run it is for: a retry ends the run
--- once more.
-local function ask_for_outputs(run, key, call, beside)
-  local queue = redis.call('HGET', keys.job(beside), 'origin') or 'default'
+-- the job `beside`, or on the one that the run has for itself. The number behind its id says which end
+-- of the run it is for: a retry ends the run once more.
+local function ask_for_outputs(run, key, call, beside, own_queue)
+  local queue = own_queue or redis.call('HGET', keys.job(beside), 'origin') or 'default'
   local id = 'flowq-outputs-' .. run .. '-' .. redis.call('HINCRBY', key, 'ends', 1)
   redis.call('HSET', key, 'outputs_job', id)
   redis.call('HSET', keys.job(id), 'status', 'queued', 'origin', queue, 'data', call,
@@ -111,7 +111,7 @@ local function end_if_done(run)
   redis.call('ZADD', OURS .. 'ended', TS + int(fields[5]), run)
   redis.call('ZREM', OURS .. 'watched', run)
   if fields[6] then redis.call('SREM', PREFIX .. ':queues', PREFIX .. ':queue:' .. fields[6]) end
-  if fields[7] then ask_for_outputs(run, key, fields[7], fields[8]) end
+  if fields[7] then ask_for_outputs(run, key, fields[7], fields[8], fields[6]) end
   runs.leave_concurrency(run)
 end
 
