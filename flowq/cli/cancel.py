@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 
 import click
@@ -34,7 +35,12 @@ def command(run_id: str, now: bool, redis_url: str | None, verbose: bool) -> Non
         streams.write(f"{'; '.join(_told(status))}\n")
         queues = [] if status.is_ended else run.unattended_queues(status)
         if queues:
-            streams.note(f"flowq: no worker listens on {', '.join(queues)}: start one, or --now")
+            is_own = run.record().queue in queues
+            words = f"release {run_id}" if is_own else f"worker {shlex.join(queues)}"
+            streams.note(
+                f"flowq: no worker executes what is left: start one with: {place.hint(words)}; or "
+                f"end the run with: {place.hint(f'cancel {run_id} --now')}"
+            )
 
 
 def _told(status: RunStatus) -> Iterator[str]:
