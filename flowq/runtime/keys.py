@@ -3,8 +3,8 @@
 RQ's keys keep RQ's names. Ours carry a version, so that workers of two flowq versions can run
 side by side; the Lua scripts build the same names in `lua/keys.lua`.
 
-    rq:job:<id>                 RQ's hash of a job; our fields in it start with flowq_ and only
-                                scripts write them (lua/common.lua lists them)
+    rq:job:<id>                 RQ's hash of a job; our fields in it start with flowq_
+                                (lua/common.lua lists them, and who writes them)
     rq:deferred:<future>        LIST of the blockers' ids in the order of addition, never shortened
     rq:flowq:1:future:<future>  HASH: state, policy and counts of a future job
     rq:flowq:1:edges:<future>   HASH: the outcome of each blocker, by its id
@@ -37,6 +37,8 @@ side by side; the Lua scripts build the same names in `lua/keys.lua`.
     rq:flowq:1:staged           ZSET of uncommitted runs by the time at which they are given up
     rq:flowq:1:ended            ZSET of ended runs by the time at which they are removed
     rq:flowq:1:workers          ZSET of the living workers by the time at which they count as lost
+    rq:flowq:1:marks            HASH: since when and until when the server took writes, as the
+                                searches for lost workers have seen it
     rq:flowq:1:functions        ZSET of our functions on the server by the time of their last use
 """
 

@@ -428,9 +428,9 @@ rq.job.Job._handle_retry_result 9fe7cffb744aac9d
 rq.job.Job.process_dependencies 451f1033b90b716b
     runtime/rq.py:given_dependency_ids runtime/cycles.py:refuse
 rq.job.Job.register_dependency 959436aaab7842c0
-    runtime/lua/common.lua
+    runtime/lua/jobs.lua
 rq.job.Job.dependencies_are_met d42e2e9324596919
-    runtime/lua/common.lua
+    runtime/lua/jobs.lua
 rq.queue.EnqueueData 7914acc85c53467b
     runtime/copying.py:_key runtime/queue.py:HeldData
 rq.queue.Queue.__init__ 44796a9afc0f3a37
@@ -448,7 +448,7 @@ rq.queue.Queue.enqueue_call 8c2a3e885c117ead
 rq.queue.Queue.enqueue_job 05ff025c22a03128
     runtime/queue.py:enqueue_job runtime/rq.py:enqueue_by runtime/lua/add.lua
 rq.queue.Queue.setup_dependencies 870dcd5fb958811a
-    runtime/rq.py:setup_dependencies runtime/lua/common.lua
+    runtime/rq.py:setup_dependencies runtime/lua/jobs.lua
 rq.queue.Queue.enqueue_many 4ae661d624a6619b
     runtime/queue.py:enqueue_many
 rq.queue.Queue.enqueue_at e4681e0089cf5d03

@@ -9,7 +9,8 @@
 -- Each script documents the rest of its ARGV, which starts at 4. KEYS[1] only names the slot: in a
 -- cluster all keys share one hash tag (RQ_KEY_PREFIX).
 --
--- Fields of ours in a job's hash; nothing but these scripts writes them:
+-- Fields of ours in a job's hash. Only these scripts write them, but for flowq_view and flowq_code,
+-- which Python writes where RQ's own code ends a job (runtime/job.py, workers/perform.py):
 --   flowq_blocks   the future jobs that it blocks, "a b! c"; "!" = a failure here is ignored
 --   flowq_gates    how many of them have not been released yet
 --   flowq_future   "1" for a future job
