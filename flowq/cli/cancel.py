@@ -53,4 +53,5 @@ def _told(status: RunStatus) -> Iterator[str]:
     left = [job.name for job in jobs if job.state not in ENDED and job.state != "started"]
     if left:
         shown = ", ".join(left[:5]) + (" and others" if len(left) > 5 else "")
-        yield f"{shown} will run, as their `if` asks for; --now ends these too"
+        their, these = ("its", "this") if len(left) == 1 else ("their", "these")
+        yield f"{shown} will run, as {their} `if` asks for; --now ends {these} too"

@@ -234,7 +234,8 @@ def describe(value: Any) -> str:
     if issubclass(kind, enum.Enum):
         return _name_member(value)
     name = kind.__name__
-    return f"an {name}" if name[:1].lower() in "aeiou" else f"a {name}"
+    is_vowel = name.lower().startswith(("a", "e", "i", "o", "u", "ndarray"))  # as it is spoken
+    return f"an {name}" if is_vowel else f"a {name}"
 
 
 def hint_at(value: Any) -> str:

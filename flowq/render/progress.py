@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 
@@ -94,7 +95,8 @@ def _elapsed(job: JobStatus, now: datetime) -> str:
 
 def _note(job: JobStatus) -> str:
     """Return what the mark alone does not say: the state, which attempt it is, and why."""
-    said = [] if job.state == "finished" else [job.state]
+    is_counted = re.search(rf"(^|, )\d+ {job.state}(,|$)", job.reason)  # of a group: "2 failed"
+    said = [] if job.state == "finished" or is_counted else [job.state]
     if job.attempts > 1:
         said.append(f"attempt {job.attempts}")
     if job.reason:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import reprlib
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -138,7 +139,7 @@ def _failures(report: Report, unicode: bool) -> Iterator[Line]:
         yield ((f"{find_mark('failed', unicode)} also failed: {names}{more}", "bold red"),)
     if report.failed and report.show_command:
         yield ()
-        name = report.failed[0].name if len(report.failed) == 1 else "JOB"
+        name = shlex.quote(report.failed[0].name) if len(report.failed) == 1 else "JOB"
         yield ((f"the rest: {report.show_command.replace('JOB', name)}", "dim"),)
 
 
@@ -168,6 +169,6 @@ def failure(job: FailedJob, attempts: int = 1, *, unicode: bool = True) -> Itera
     if not told:
         yield (("  nothing was recorded about why", "dim"),)
     output = list(job.output)[-MAX_OUTPUT_LINES:]
-    if output and f"  {output[-1]}" not in told:  # a worker tells it itself after a crash
+    if output and told[-1:] != output[-1:]:  # a worker tells it itself after a crash
         yield (("  its last output:", "dim"),)
         yield from (((f"  | {printable(line)}", "dim"),) for line in output)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -199,7 +200,7 @@ def _of_a_run(job_id: str, job: Mapping[str, str], connection: Redis) -> Iterato
     if "flowq_asked" in job and "flowq_approved" not in job:
         message = f": {job['flowq_message']}" if job.get("flowq_message") else ""
         text = f"it waits for an approval{message}"
-        yield Reason("approval", text, (), f"flowq release {run_id} {name}")
+        yield Reason("approval", text, (), f"flowq release {run_id} {shlex.quote(name)}")
     for slot in job.get("flowq_slots", "").split():
         limit, _, join_id = slot.partition("=")
         if connection.zscore(keys.waiting(limit), join_id or job_id) is not None:
@@ -248,7 +249,9 @@ def _beyond_holds(
         text = f"it was {status} by a worker or a tool of RQ's own, and its run has not noticed yet"
         yield Reason("ended", text, hint=_NOTICE)
     elif status == "failed":
-        yield Reason("ended", "it was executed, and failed", hint="flowq show RUN JOB says why")
+        run_id, name = job.get("flowq_run"), job.get("flowq_name", "")
+        hint = f"flowq show {run_id} {shlex.quote(name)}" if run_id else ""
+        yield Reason("ended", "it was executed, and failed", hint=hint)
 
 
 def _started(job_id: str, job: Mapping[str, str], connection: Redis) -> Reason:
@@ -301,9 +304,17 @@ def _queued(job_id: str, job: Mapping[str, str], connection: Redis) -> Reason:
         hint = f"start one: {_start(job)}"
         return Reason("queue", f"no worker listens on the queue {queue}", hint=hint)
     if origin != queue:
-        return Reason("queue", f"{before} jobs are before it in its run, whose workers execute it")
+        text = f"{_are_before(before)} before it in its run, whose workers execute it"
+        return Reason("queue", text)
     workers = RQWorker.count(queue=rq_queue)
-    return Reason("queue", f"{before} jobs are before it on {queue}; {workers} workers listen")
+    listen = "1 worker listens" if workers == 1 else f"{workers} workers listen"
+    return Reason("queue", f"{_are_before(before)} before it on {queue}; {listen}")
+
+
+def _are_before(before: int) -> str:
+    if not before:
+        return "no job is"
+    return "1 job is" if before == 1 else f"{before:,} jobs are"
 
 
 def _start(job: Mapping[str, str]) -> str:

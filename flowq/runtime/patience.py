@@ -172,7 +172,7 @@ def is_passing(error: BaseException) -> bool:
 def describe(error: BaseException) -> str:
     """Say in one line why the server cannot be used."""
     answer = find_answer(error)
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = " ".join(str(error).split()).removesuffix(".") or type(error).__name__
     return answer.meaning if answer is not None and answer.is_waited_for else text
 
 

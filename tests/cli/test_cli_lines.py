@@ -13,7 +13,7 @@ from flowq.render.failures import own_lines
 from flowq.render.lines import format_duration, plain, plain_text, printable
 from flowq.render.narration import Narrator
 from flowq.render.progress import progress
-from flowq.render.summary import FailedJob, Report, summary
+from flowq.render.summary import FailedJob, Report, failure, summary
 from flowq.status import Event, JobStatus, RunStatus
 
 START = datetime(2026, 11, 24, 12, 3, 4, tzinfo=UTC)
@@ -167,6 +167,23 @@ def test_the_summary_shows_some_failures_and_names_the_others() -> None:
     assert lines[-3].startswith("✗ also failed: job_5, job_6")
     assert lines[-3].endswith(" and 5 more")
     assert lines[-1] == "the rest: flowq show r JOB"
+
+
+def test_the_command_at_the_end_of_a_summary_can_be_pasted() -> None:
+    report = Report(_status("failed", state="failed"), {}, [FailedJob("n[1]")], "flowq show r JOB")
+
+    assert plain(summary(report)[-1]) == "the rest: flowq show r 'n[1]'"
+
+
+def test_what_a_killed_process_wrote_is_told_once() -> None:
+    killed = FailedJob(
+        "n", "it was killed\n\nThe last that it wrote:\nbegin\nend", ["begin", "end"]
+    )
+
+    lines = [plain(line) for line in failure(killed)]
+
+    assert lines.count("  end") == 1
+    assert "  its last output:" not in lines
 
 
 def test_results_are_told_in_one_line_each_and_none_is_not_told() -> None:

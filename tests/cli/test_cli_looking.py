@@ -226,7 +226,7 @@ def test_a_cancel_says_what_still_runs_and_how_to_end_that_too(
     run_id = call("run", "cleaned.yaml", "--detach", *url).out.strip()
 
     assert call("cancel", run_id, *url).out == (
-        f"run {run_id} is canceled; clean will run, as their `if` asks for; --now ends these too\n"
+        f"run {run_id} is canceled; clean will run, as its `if` asks for; --now ends this too\n"
     )
     assert json.loads(call("status", run_id, "--json", *url).out)["status"] == "running"
     assert call("cancel", run_id, "--now", *url).out == f"run {run_id} is canceled\n"

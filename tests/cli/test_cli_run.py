@@ -207,8 +207,9 @@ def test_a_module_that_workers_cannot_import_is_named(flowq: Flowq, folder: Path
 
     assert done.returncode == 1
     assert "ModuleNotFoundError: No module named 'nowhere'" in done.stdout
-    explained = flowq("explain", flowq("runs").stdout.splitlines()[1].split()[0], "one")
-    assert "it was executed, and failed" in explained.stdout
+    run_id = flowq("runs").stdout.splitlines()[1].split()[0]
+    told = flowq("explain", run_id, "one").stdout.splitlines()
+    assert told[-2:] == ["  - it was executed, and failed", f"    flowq show {run_id} one"]
 
 
 def test_names_that_are_not_utf8_are_shown_everywhere(flowq: Flowq, folder: Path) -> None:

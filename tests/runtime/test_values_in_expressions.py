@@ -88,15 +88,15 @@ def test_what_cannot_be_decided_or_written_fails_the_job_and_says_why(
 """
     run = run_jobs(text, tmp_path, connection, work)
     assert error_of(run, "if_array") == (
-        "flowq.errors.WorkflowInvalid: FQ305 `${{ jobs.array.result }}`: a ndarray is neither true "
-        "nor false; pass it as a whole, or let its job return plain data, as .tolist() or "
+        "flowq.errors.WorkflowInvalid: FQ305 `${{ jobs.array.result }}`: an ndarray is neither "
+        "true nor false; pass it as a whole, or let its job return plain data, as .tolist() or "
         ".to_dict() do; `is none` can be asked"
     )
     assert "nothing can be computed with Colour.RED; write .value" in error_of(run, "if_colour")
     assert "`${{ jobs.array.result }}`: nothing can be computed with" in error_of(run, "text")
-    assert "`env.A`: nothing can be computed with a ndarray" in error_of(run, "variable")
+    assert "`env.A`: nothing can be computed with an ndarray" in error_of(run, "variable")
     assert "a float is not exact; write float(…)" in error_of(run, "mixed")
-    assert "`${{ result }}`: a ndarray is neither true nor false" in error_of(run, "stops--0")
+    assert "`${{ result }}`: an ndarray is neither true nor false" in error_of(run, "stops--0")
 
 
 def test_groups_are_made_of_such_values_and_named_by_them(

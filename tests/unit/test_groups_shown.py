@@ -39,6 +39,14 @@ def test_a_group_is_one_row_with_how_far_it_is() -> None:
     assert "page" in lines[2]
 
 
+def test_a_group_that_has_ended_says_its_state_once() -> None:
+    items = [
+        (f"thumb[{i}]", f"thumb--{i}", state) for i, state in enumerate(["stopped", "canceled"])
+    ]
+    lines = ["".join(text for text, _ in line) for line in progress(status(*items), START, 60)]
+    assert lines[1].split("  ")[-1] == "1 stopped, 1 canceled"
+
+
 def test_a_group_that_has_ended_is_as_its_worst_item() -> None:
     ended = status(("thumb[0]", "thumb--0", "finished"), ("thumb[1]", "thumb--1", "skipped"))
     assert collapse(ended)["thumb"].state == "skipped"
