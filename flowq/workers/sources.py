@@ -86,7 +86,9 @@ def find_source(name: str) -> str:
 
 def _was_file(name: str) -> bool:
     spec = getattr(sys.modules.get(name), "__spec__", None)
-    return isinstance(getattr(spec, "loader", None), SourceFileLoader)
+    loader = getattr(spec, "loader", None)
+    loader = getattr(loader, "loader", loader)  # ddtrace puts one of its own around each
+    return isinstance(loader, SourceFileLoader)
 
 
 def _stamp(file: str) -> _Stamp | None:
