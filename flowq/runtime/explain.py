@@ -93,7 +93,7 @@ def _explain_deleted(job_id: str, run_id: str, connection: Redis) -> Explanation
     if connection.lpos(keys.run_jobs(run_id), job_id) is None:
         raise JobNotFound(job_id)
     text = "somebody deleted it, or it expired: `rq empty`, a dashboard, a worker of RQ's own"
-    hint = f"it cannot run again; flowq retry {run_id} runs what does not need it"
+    hint = f"it cannot run again; flowq retry {run_id} runs what can run without it, if anything"
     if connection.hexists(keys.unended(run_id), job_id):
         text, hint = f"{text}; its run has not noticed yet", _NOTICE
     return Explanation(job_id, "deleted", (Reason("ended", text, hint=hint),))
