@@ -403,7 +403,8 @@ def end_rest(pid: int) -> None:
 def died(claim: Claim, how: str, tail: str, seconds: float) -> End:
     """Return the end of a job whose process was ended: by itself, by us, or by the system."""
     now = time.time()
-    text = how if how.startswith("rq.") else f"The process of the job ended unexpectedly: {how}"
+    is_told = claim.stop_asked or how.startswith("rq.")
+    text = how if is_told else f"The process of the job ended unexpectedly: {how}"
     if tail:
         text += f"\n\nThe last that it wrote:\n{tail}"
     end = failed(claim.number, text, now - seconds, now, how="died")

@@ -39,6 +39,7 @@ def test_stop_job_ends_that_job_alone_as_stopped(
     wait_until(lambda: queue.connection.get("one") and queue.connection.get("two"), 10)
     send_stop_job_command(queue.connection, stopped.id)
     wait_until(lambda: stopped.get_status() is JobStatus.STOPPED, 5)
+    assert stopped.latest_result().exc_string.startswith("Job stopped by user")  # as with RQ
     wait_until(lambda: queue.connection.lrange("callbacks", 0, -1), 5)
     assert queue.connection.lrange("callbacks", 0, -1) == [f"stopped {stopped.id}".encode()]
     assert other.get_status() is JobStatus.STARTED
