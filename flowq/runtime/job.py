@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from redis import Redis
     from redis.client import Pipeline
 
+_PLAIN_RESULTS = frozenset({bool, int, float})
+
 log = logging.getLogger("rq.worker")
 
 PERFORM = "flowq.runtime.work.perform"
@@ -181,9 +183,14 @@ class Job(JobBase):
 
         Source: `rq.results.Result.serialize`. Errors: Unserializable.
         """
-        if self._written is None or self._written[0] is not value:
-            self._written = value, self._write_result(value)
-        return self._written[1]
+        written = self._written
+        if written is not None and written[0] is value:
+            return written[1]
+        is_plain = type(value) in _PLAIN_RESULTS and self.serializer is PickleSerializer
+        # Of what most jobs return there is nothing to check.
+        data = PickleSerializer.dumps(value) if is_plain else self._write_result(value)
+        self._written = value, data
+        return data
 
     def forget_written(self) -> None:
         """Write the result anew when it is asked for: it may have been changed."""
@@ -193,7 +200,7 @@ class Job(JobBase):
         is_needed = self.run_id or self._blocks
         try:
             data = serializing.serialize(value, self.serializer)
-            if is_needed and len(data) > serializing.LARGE_BYTES:
+            if len(data) > serializing.LARGE_BYTES and is_needed:
                 serializing.check_size(len(data), "result", value)
                 size = serializing.describe_size(len(data))
                 log.warning("job %s: its result has %s, which Redis keeps in memory", self.id, size)
@@ -206,24 +213,18 @@ class Job(JobBase):
             data = self.serializer.dumps(text)
         return data
 
-    @property
-    def data(self) -> bytes:
-        """The function's name and the arguments as bytes. Errors: Unserializable."""
-        if not self.is_data_to_be_written:
-            return super().data
+    def write_data(self) -> bytes:
+        """Make the bytes of what the job was given, and keep them. Errors: Unserializable."""
+        if not self.is_described:
+            return super().write_data()
         try:
-            data = super().data
+            data = super().write_data()
         except Exception as error:
             raise serializing.explain(self._name_arguments(), self.serializer, error) from error
         if self.hold.is_needed and len(data) > serializing.MAX_BYTES:
             call = self.given_call
             serializing.check_size(len(data), f"the arguments of {call.func_name}", call.args)
         return data
-
-    @data.setter
-    def data(self, value: bytes) -> None:
-        """Replace them by bytes that were read."""
-        RQJob.data.fset(self, value)  # type: ignore[attr-defined]  # mypy takes it for its value
 
     def _name_arguments(self) -> list[tuple[str, Any]]:
         call = self.given_call

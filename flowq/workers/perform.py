@@ -139,7 +139,9 @@ class Bench:
         execution.id, execution.job_id = task.execution_id, task.job_id
         execution.created_at = job.started_at or execution.created_at
         self._load_s = self._load(job)
-        queue = self._queues.get(task.queue) or self._add_queue(task.queue)
+        queue = self._queues.get(task.queue)
+        if queue is None:  # an empty queue is false
+            queue = self._add_queue(task.queue)
         try:
             self._performer.perform_job(job, queue, execution)
         except BaseException:  # a tool that has wrapped it; the job has ended, or never began
@@ -186,7 +188,10 @@ class Bench:
     def _limit(
         self, timeout: float, exception: Any = JobTimeoutException, **_: Any
     ) -> AbstractContextManager[None]:
-        return _get_penalty(timeout, exception, self._load_s)
+        if timeout > 0:
+            limit: AbstractContextManager[None] = _make_penalty(timeout, exception, self._load_s)
+            return limit
+        return _get_penalty(timeout, exception)
 
     @cached_property
     def _restorer(self) -> Restorer:
@@ -232,10 +237,6 @@ class Bench:
         # Here, because what wraps perform_job may start threads of its own, which are to stay.
         self._threads = _count_threads()
 
-    def _succeed(self, job: Job, value: Any) -> None:
-        self._end = self._success(self._task, job, value, self._started_at)
-        job.has_just_ended = True
-
     def _look_for_threads(self) -> None:
         self._has_left_threads = _count_threads() > self._threads
 
@@ -247,12 +248,13 @@ class Bench:
         self._end = end._replace(is_spent=True) if is_spent else end
         job.has_just_ended = True
 
-    def _success(self, task: Task, job: Job, value: Any, started_at: float) -> End:
+    def _succeed(self, job: Job, value: Any) -> None:
+        task, started_at = self._task, self._started_at
         job.ended_at = datetime.now(UTC)
         ended_at = time.time()
         if isinstance(value, Retry):
             self._look_for_threads()
-            return End(
+            self._end = End(
                 task.number,
                 "finished",
                 "conclude",
@@ -262,6 +264,8 @@ class Bench:
                 "retry",
                 b64encode(pickle.dumps(value)).decode(),
             )
+            job.has_just_ended = True
+            return
         job.mark(JobStatus.FINISHED)
         if job.has_success_callback:
             self._ask_for(job.success_callback_timeout)
@@ -269,7 +273,7 @@ class Bench:
             job.forget_written()  # the callback may have changed the value, and RQ keeps that
         self._look_for_threads()
         ttl = job.get_result_ttl(self.settings.result_ttl)
-        return End(
+        self._end = End(
             task.number,
             "finished",
             "conclude" if _needs_conclusion(job, ttl) else "turn",
@@ -281,6 +285,7 @@ class Bench:
             job.generation,
             view=job.shown.at_end("finished") if job.run_id else "",
         )
+        job.has_just_ended = True
 
     def _failure(self, task: Task, job: Job, exc_info: ExcInfo, started_at: float) -> End:
         ended_at = time.time()

@@ -16,6 +16,7 @@ import rq
 from flowq.runtime import rq as known
 from flowq.runtime.job import Job
 from flowq.runtime.queue import Queue
+from flowq.runtime.rq_sources import RELIED_ON, Reliance
 from flowq.runtime.wip import WIPRegistry
 from flowq.workers import deadline
 from flowq.workers.worker import MultiprocessingWorker, Worker
@@ -58,8 +59,8 @@ def digest(name: str) -> str:
     return hashlib.sha256(inspect.getsource(find(name)).encode()).hexdigest()[:DIGEST_LENGTH]
 
 
-@pytest.mark.parametrize("each", known.RELIED_ON, ids=lambda each: each.source)
-def test_rq_is_as_flowq_relies_on(each: known.Reliance) -> None:
+@pytest.mark.parametrize("each", RELIED_ON, ids=lambda each: each.source)
+def test_rq_is_as_flowq_relies_on(each: Reliance) -> None:
     try:
         now = digest(each.source)
     except (AssertionError, AttributeError):
@@ -75,8 +76,8 @@ def _place(name: str) -> str:
     return f"{inspect.getsourcefile(source)}:{inspect.getsourcelines(source)[1]}"
 
 
-@pytest.mark.parametrize("each", known.RELIED_ON, ids=lambda each: each.source)
-def test_the_places_to_look_at_exist(each: known.Reliance) -> None:
+@pytest.mark.parametrize("each", RELIED_ON, ids=lambda each: each.source)
+def test_the_places_to_look_at_exist(each: Reliance) -> None:
     assert each.places
     for place in each.places:
         path, _, name = place.partition(":")
@@ -87,7 +88,7 @@ def test_the_places_to_look_at_exist(each: known.Reliance) -> None:
 
 
 def test_nothing_is_listed_twice() -> None:
-    sources = [each.source for each in known.RELIED_ON]
+    sources = [each.source for each in RELIED_ON]
     assert sorted(set(sources)) == sorted(sources)
 
 
@@ -120,7 +121,7 @@ def test_there_are_overrides_to_check() -> None:
 
 @pytest.mark.parametrize("name", sorted({name for name, _, _ in OVERRIDES}))
 def test_every_override_is_relied_on(name: str) -> None:
-    listed = {each.source for each in known.RELIED_ON}
+    listed = {each.source for each in RELIED_ON}
     assert name in listed or name.rpartition(".")[0] in listed
 
 
