@@ -56,18 +56,16 @@ def serve(
 ) -> subprocess.Popen[bytes]:
     """Start workers for a run of the private server; they end with it.
 
-    A run that shared its queues until now gets one of its own. Its modules are those of the current
-    folder, and then of the folders that it was submitted from. `concurrency`: how many jobs at a
+    A run that shared its queues until now gets one of its own. `concurrency`: how many jobs at a
     time, by default one for each core. Errors: RunNotFound; OSError when it cannot be started.
     """
     queue = apart.set_apart(run_id, connection)
-    folders = [str(Path.cwd()), *get_record(run_id, connection).folders]
     jobs: int = connection.llen(keys.run_jobs(run_id))
     return launch.start(
         url=url,
         queues=[queue],
         concurrency=max(1, min(concurrency or count_cores(), jobs)),
-        paths=list(dict.fromkeys(folders)),
+        paths=_import_path(run_id, connection),
         log_folder=log_folder,
         until_run=run_id,
         mode=own_mode(),
@@ -92,12 +90,11 @@ def serve_with_others(
     """
     ids = [as_text(job_id) for job_id in connection.lrange(keys.run_jobs(run_id), 0, -1)]
     facts = read_facts(ids, connection).values()
-    folders = [str(Path.cwd()), *get_record(run_id, connection).folders]
     return launch.start(
         url=url,
         queues=sorted({job.origin for job in facts}),
         concurrency=max(1, min(concurrency or count_cores(), len(ids))),
-        paths=list(dict.fromkeys(folders)),
+        paths=_import_path(run_id, connection),
         log_folder=log_folder,
         until_run=run_id,
         mode=own_mode(),
@@ -114,3 +111,11 @@ def count_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def _import_path(run_id: str, connection: Redis) -> list[str]:
+    """Return the folders in which the run's modules are looked for, in the order of `flowq check`:
+    the workflow's own, the current one, then those of the workflows inside of it.
+    """
+    first, *others = [*get_record(run_id, connection).folders, ""]
+    return [*dict.fromkeys(filter(None, [first, str(Path.cwd()), *others]))]

@@ -54,6 +54,20 @@ def _run(flowq: Flowq, file: str, **env: str) -> dict[str, Any]:
     return {name: job.get("result", job["status"]) for name, job in jobs.items()}
 
 
+def test_a_module_beside_the_workflow_goes_before_one_of_that_name_in_the_current_folder(
+    flowq: Flowq, folder: Path
+) -> None:
+    (folder / "sub").mkdir()
+    (folder / "tasks.py").write_text("def f():\n    return 'current folder'\n")
+    (folder / "sub" / "tasks.py").write_text("def f():\n    return 'beside the workflow'\n")
+    (folder / "sub" / "w.yaml").write_text("name: w\njobs:\n  one: {call: 'tasks:f'}\n")
+    (folder / "sub" / "w.py").write_text(
+        "import flowq\nimport tasks\n\nflow = flowq.Workflow('w')\nflow.job(tasks.f, name='one')\n"
+    )
+    assert _run(flowq, "sub/w.yaml") == {"one": "beside the workflow"}
+    assert _run(flowq, "sub/w.py") == {"one": "beside the workflow"}
+
+
 def test_code_that_was_edited_while_runs_wait_is_what_new_and_released_runs_execute(
     flowq: Flowq, folder: Path, own_runs: OwnRuns
 ) -> None:
