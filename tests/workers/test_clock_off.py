@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -37,6 +38,7 @@ def worker_with_clock(offset: str, url: str, log: Path) -> Iterator[None]:
             stdin=subprocess.PIPE,
             stdout=file,
             stderr=file,
+            start_new_session=True,
         )
         try:
             assert process.stdin is not None
@@ -44,7 +46,7 @@ def worker_with_clock(offset: str, url: str, log: Path) -> Iterator[None]:
             process.stdin.close()
             yield
         finally:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)  # `faketime` starts the worker as its child
             process.wait()
 
 
