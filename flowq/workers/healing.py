@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from flowq.runtime.keys import WORKERS
-from flowq.runtime.maintenance import Finding, examine, find_living, find_suspects
+from flowq.runtime.maintenance import Finding, examine, find_living, find_suspects, tidy
 from flowq.runtime.queue import Queue
 from flowq.workers.worker import Worker
 
@@ -20,6 +20,7 @@ def heal(connection: Redis) -> list[Finding]:
     takes over the jobs of lost ones, queues what is due, and does RQ's maintenance.
     Blocks: up to 13 s while it is not sure that a worker is lost.
     """
+    found = tidy(connection)  # first, so that this connection waits for a server that refuses
     suspects = find_suspects(connection)
     if suspects or not find_living(connection):
         queues = sorted({"default", *(queue.name for queue in Queue.all(connection))})
@@ -31,4 +32,4 @@ def heal(connection: Redis) -> list[Finding]:
         if connection.zscore(WORKERS, name) is None
         for job_id in job_ids
     ]
-    return [*orphans, *examine(connection)]
+    return [*found, *orphans, *examine(connection)]
