@@ -379,6 +379,7 @@ class PerformingWorker(WorkerBase):
         if WorkerBase.perform_job is not _RQS_PERFORM_JOB:
             return super().perform_job(job, queue, execution)
         try:
+            self._on_start()
             timeout = job.timeout or self.queue_class.DEFAULT_TIMEOUT
             with self.death_penalty_class(timeout, JobTimeoutException):
                 value = job.perform()

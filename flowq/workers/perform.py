@@ -188,10 +188,7 @@ class Bench:
     def _limit(
         self, timeout: float, exception: Any = JobTimeoutException, **_: Any
     ) -> AbstractContextManager[None]:
-        if timeout > 0:
-            limit: AbstractContextManager[None] = _make_penalty(timeout, exception, self._load_s)
-            return limit
-        return _get_penalty(timeout, exception)
+        return _get_penalty(timeout, exception, self._load_s)
 
     @cached_property
     def _restorer(self) -> Restorer:

@@ -187,6 +187,14 @@ def test_a_child_in_which_threads_were_left_is_replaced(queue: Queue, work_off: 
     assert first.return_value() != second.return_value() == third.return_value()
 
 
+def test_a_thread_that_a_module_starts_when_it_is_imported_may_stay(
+    queue: Queue, work_off: WorkOff
+) -> None:
+    jobs = [queue.enqueue("threading_jobs.get_pid") for _ in range(3)]
+    work_off()
+    assert len({job.return_value() for job in jobs}) == 1
+
+
 def test_fork_mode_has_a_process_for_each_job(queue: Queue, work_off: WorkOff) -> None:
     jobs = [queue.enqueue(worker_jobs.get_pid) for _ in range(3)]
     work_off(mode="fork")
