@@ -370,7 +370,10 @@ class Semantics(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         if hasattr(self, "server"):
-            self.server.remove_everything(self.model)
+            try:
+                self.server.remove_everything(self.model)
+            finally:
+                self.server.ledger.hang_up()  # a pool has a hundred connections, and this is one
 
 
 def pick(number: int, choices: Sequence[str]) -> str:
