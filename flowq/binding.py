@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from flowq.expressions import evaluate, fill, find_references, is_live
-from flowq.expressions.templates import has_expression
+from flowq.expressions.refusals import Refused
+from flowq.expressions.templates import has_expression, split
 from flowq.plan import Enqueue, Nested, Slot
 from flowq.spec import Block
 from flowq.texts import show
@@ -100,6 +102,24 @@ def _needs_scope(template: Enqueue, is_live: bool) -> bool:
 def describe_call(call: str, kwargs: Mapping[str, Any]) -> str:
     """Return a call as a reader wants to see it: short, with `…` for what is not known yet."""
     return f"{call}({', '.join(f'{key}={_shortened(value)}' for key, value in kwargs.items())})"
+
+
+def describe_command(command: str | Sequence[str]) -> str:
+    """Return a command as it would be written in a shell; its expressions stay as they are."""
+    return command if isinstance(command, str) else " ".join(map(_as_word, command))
+
+
+def _as_word(template: str) -> str:
+    try:
+        parts = split(template)
+    except Refused:
+        parts = (template,)
+    text = "".join(map(str, parts))
+    if all(isinstance(part, str) for part in parts):
+        return shlex.quote(text)
+    literals = "".join(part for part in parts if isinstance(part, str))
+    is_plain = not literals or shlex.quote(literals) == literals
+    return text if is_plain else shlex.quote(text)
 
 
 def _shortened(template: Any) -> str:

@@ -158,12 +158,14 @@ class Approval:
 @reads_older_pickles
 @dataclass(frozen=True, slots=True)
 class Shell:
-    """A shell command. `result` says what of its output is the job's result.
+    """A command. `result` says what of its output is the job's result.
 
-    Shape: `result`: `last` (the last line), `text`, `lines`, `json`.
+    Shape: `command` is a text for a shell, or, for a program that is started without one, the name
+    of the program and its arguments, in each of which there may be expressions; `shell` is None
+    then. `result`: `last` (the last line), `text`, `lines`, `json`.
     """
 
-    command: str
+    command: str | tuple[str, ...]
     shell: str | None = None
     result: Literal["last", "text", "lines", "json"] = "last"
 

@@ -49,6 +49,9 @@ def _meaningless(job: JobSpec) -> Iterator[tuple[str, str, str]]:
     if job.run is not None and job.with_:
         hint = "a command has no arguments by name: pass them under `env:`, and write $NAME"
         yield "with", "has `run` and `with`", hint
+    if job.run is not None and job.run.shell and not isinstance(job.run.command, str):
+        hint = "take `shell` away, or write the command as one text for that shell"
+        yield "shell", "has `shell`, and a command as a list, which runs without one", hint
     if job.workflow:
         for key in _of_single_jobs(job):
             hint = "say it at the jobs of that workflow"

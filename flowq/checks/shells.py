@@ -24,7 +24,7 @@ def check_commands(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
         if find_references(job.run.command).roots:
             message = f"the command of job {job.name} holds an expression, and cmd cannot quote it"
             where = workflow.places.find("jobs", job.name, "run")
-            hint = "pass the value under `env:`, and write !NAME! in the command"
+            hint = "pass the value under `env:` and write !NAME!, or write the command as a list"
             yield Problem("FQ224", message, where, hint)
 
 
@@ -36,13 +36,13 @@ def check_quotes(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
             where = workflow.places.find("jobs", job.name, "run")
             hint = (
                 'its value is quoted already: close the quotes before it, as in "a "${{ … }}" b", '
-                'or pass it under `env:` and write "$NAME"'
+                'or pass it under `env:` and write "$NAME"; a command as a list needs no quotes'
             )
             yield Problem("FQ228", message, where, hint)
 
 
 def _find_unsafe(run: Shell | None) -> list[Expression]:
-    if run is None or _is_unquotable(run):
+    if run is None or not isinstance(run.command, str) or _is_unquotable(run):
         return []
     try:
         return find_unsafe(run.command)
@@ -51,4 +51,5 @@ def _find_unsafe(run: Shell | None) -> list[Expression]:
 
 
 def _is_unquotable(run: Shell) -> bool:
-    return PureWindowsPath(run.shell or "").stem.lower() in _UNQUOTABLE
+    is_for_shell = isinstance(run.command, str)
+    return is_for_shell and PureWindowsPath(run.shell or "").stem.lower() in _UNQUOTABLE

@@ -78,7 +78,7 @@ def say_job(job: JobSpec) -> dict[str, Any]:
         **(_for_each(each) if each is not None else {}),
         **(_matrix(matrix) if matrix is not None else {}),
         **_only_said(call=job.call, workflow=job.workflow),
-        **({"run": job.run.command} if job.run is not None else {}),
+        **({"run": _command(job.run.command)} if job.run is not None else {}),
         **_only_said(
             shell=job.run.shell if job.run else None,
             result=job.run.result if job.run and job.run.result != "last" else None,
@@ -116,6 +116,10 @@ def _matrix(matrix: Matrix) -> dict[str, Any]:
 
 def _one_or_many(names: Sequence[str]) -> Any:
     return names[0] if len(names) == 1 else list(names) or None
+
+
+def _command(command: str | tuple[str, ...]) -> Any:
+    return command if isinstance(command, str) else list(command)
 
 
 def _blocks(blocks: Sequence[Block]) -> Any:

@@ -45,6 +45,24 @@ def read_template(value: object) -> str:
     return str(to_argument(value))
 
 
+def read_command(value: object) -> str | tuple[str, ...]:
+    """Read a text for a shell, or a list of a program and its arguments."""
+    if not isinstance(value, list | tuple):
+        return read_template(value)
+    words = tuple(map(_read_word, value))
+    if not words or not words[0]:
+        raise ValueError(f"is a program and its arguments, such as ['ls', '-l'], not {value!r}")
+    return words
+
+
+def _read_word(value: object) -> str:
+    if value is None or isinstance(value, list | tuple | Mapping):
+        raise ValueError(f"has the item {value!r}; each item is one argument, a text")
+    if isinstance(value, bool | int | float):
+        return _to_variable(value)
+    return str(to_argument(value))
+
+
 def read_items(value: object) -> Any:
     """Read what there is one job for: a list, or an expression that gives one."""
     if isinstance(value, str) and value.isidentifier():

@@ -184,6 +184,6 @@ def _build_for_each(said: Mapping[str, Any]) -> ForEach | None:
     return replace(each, max_items=said["max_items"]) if said.get("max_items") else each
 
 
-def to_shell(command: str, said: Mapping[str, Any]) -> Shell:
+def to_shell(command: str | tuple[str, ...], said: Mapping[str, Any]) -> Shell:
     """Return the command of a job from its options, which have been read."""
     return Shell(command, said.get("shell"), said.get("result") or "last")

@@ -13,12 +13,14 @@ from flowq.declare.shapes import (
     COUNT,
     DURATION,
     MESSAGE,
+    TEXT,
     TIMEOUT,
     choice,
     either,
     read_count,
     read_data,
     read_expression,
+    read_template,
 )
 from flowq.declare.vocabulary import Key, Shape, Vocabulary, is_empty, is_misspelt, say
 from flowq.expressions import as_template, tidy
@@ -184,6 +186,38 @@ _APPROVAL = Vocabulary(
     },
 )
 
+# Commands.
+
+
+def _read_command(label: str, node: Node, problems: Problems) -> str | tuple[str, ...] | None:
+    """Read a text for a shell, or a list of a program and its arguments."""
+    if not isinstance(node, ListNode):
+        return read_template(label, node, problems)
+    if not node.items:
+        message = f"{label} is an empty list"
+        problems.add("FQ105", node, message, _COMMAND_HINT)
+    words = []
+    for item in node.items:
+        if isinstance(item, ScalarNode) and not item.is_null:
+            words.append(tidy(item.text))
+        else:
+            message = f"an item of {label} must be text, not {say(item)}"
+            problems.add("FQ105", item, message, _word_hint(item))
+    if words[:1] == [""]:
+        message = f"the first item of {label} is empty, and names no program"
+        problems.add("FQ105", node, message, _COMMAND_HINT)
+    return tuple(words) or None
+
+
+_COMMAND_HINT = "write a program and its arguments: [tar, -cf, data.tar, data]"
+
+
+def _word_hint(node: Node) -> str:
+    if isinstance(node, ScalarNode):
+        return f'if it is text, write it in quotes: "{node.text}"'
+    return "each item is one argument: write several items, or quote a text with [ or {"
+
+
 # Groups.
 
 
@@ -233,6 +267,7 @@ def read_environment(label: str, node: Node, problems: Problems) -> dict[str, st
 
 
 CALL = Shape(_read_call, {"type": "string", "pattern": f"^{CALLED.pattern}$"})
+COMMAND = either(_read_command, TEXT.schema, {"type": "array", "items": _ANY_TEXT, "minItems": 1})
 NAMES = either(
     read_names,
     {"type": ["string", "number", "boolean", "null"], "not": {"pattern": "[ ,]"}},

@@ -89,7 +89,11 @@ JOB = Vocabulary(
     "a job",
     {
         "call": _CALLED,
-        "run": Key(TEMPLATE, "A shell command; values are quoted.", ('make -C "$FOLDER"',)),
+        "run": Key(
+            job.COMMAND,
+            "A command: a program and its arguments as a list, or a text for a shell.",
+            (["tar", "-cf", "${{ inputs.out }}", "data"], 'make -C "$FOLDER" && echo done'),
+        ),
         "workflow": Key(
             FIXED_TEXT, "Another workflow: a file, or a name under `workflows`.", ("./photo.yaml",)
         ),

@@ -164,13 +164,14 @@ class Workflow:
         return job
 
     def shell(self, name: str, command: Any, **options: Unpack[ShellOptions]) -> DeclaredCommand:
-        """Declare a shell command as a job; the values of handles in it are quoted.
+        """Declare a command as a job: a list of a program and its arguments, or a text for a shell.
 
-        `flow.shell("pack", f"tar -cf {flow.inputs.archive} out")`. Braces in it are text.
+        `flow.shell("pack", ["tar", "-cf", flow.inputs.archive, "out"])` needs no shell. In a text
+        the values of handles are quoted, and braces are text.
         """
         job, where = DeclaredCommand(name, self), here()
         said = self._read_options(options, ShellOptions, where)
-        text = self._read(f"the command of job {name}", group.read_template, command, where)
+        text = self._read(f"the command of job {name}", group.read_command, command, where)
         if text is not None:
             said["run"] = job_options.to_shell(text, said)
         self._enter(Declaration(job, None, where, said))

@@ -56,6 +56,8 @@ def _job() -> dict[str, Any]:
             {"required": [key], "not": {"anyOf": [{"required": [other]} for other in rest]}}
             for key, rest in others.items()
         ],
+        "if": {"required": ["run"], "properties": {"run": {"type": "array"}}},
+        "then": {"properties": {"shell": False}},
         "dependentRequired": {
             "key": ["for_each"],
             "more": ["for_each"],

@@ -36,10 +36,10 @@ jobs:
     retries: {{max: 2, backoff: 1s}}
     max_parallel: 4
 
-  # publish:                      # a shell command, after somebody has agreed
+  # publish:                      # a command, after somebody has agreed
   #   needs: report
   #   approval: true
-  #   run: echo "published"
+  #   run: [echo, published]
 """
 
 _TASKS = '''\

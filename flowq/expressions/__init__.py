@@ -36,6 +36,7 @@ from flowq.expressions.templates import (
     to_text,
 )
 from flowq.expressions.values import Scope, Values
+from flowq.texts import from_bytes
 
 __all__ = [
     "RULES",
@@ -52,6 +53,7 @@ __all__ = [
     "is_live",
     "tidy",
     "write",
+    "write_argument",
 ]
 
 
@@ -210,6 +212,24 @@ def write(value: Any, source: str) -> str:
         return to_text(value, Budget())
     except Refused as refused:
         raise WorkflowInvalid([refused.as_problem(source)]) from None
+
+
+def write_argument(value: Any, source: str) -> str:
+    """Return the value of an expression as one argument of a program; bytes stay as they are.
+
+    `source` is what messages quote. Errors: WorkflowInvalid for what is none, or several values.
+    """
+    if type(value) is str:
+        return value
+    from flowq.expressions.plain import refuse_several  # noqa: PLC0415 - as below
+
+    try:
+        refuse_several(value)
+    except Refused as refused:
+        raise WorkflowInvalid([refused.as_problem(source)]) from None
+    if issubclass(type(value), bytes):
+        return from_bytes(bytes.__getitem__(value, slice(None)))
+    return write(value, source)
 
 
 def as_items(values: Iterable[Any], source: str) -> list[Any]:

@@ -119,6 +119,23 @@ def is_true(value: Any) -> bool:
         raise Refused("FQ305", message, f"{hint_at(value)}; `is none` can be asked") from None
 
 
+def refuse_several(value: Any) -> None:
+    """Refuse what cannot be one argument of a program: none, and what has several values in it.
+
+    Errors: Refused.
+    """
+    value = enter(value)
+    kind = type(value)
+    if value is None:
+        hint = 'write ${{ … or "" }} for an empty one'
+        raise Refused("FQ305", "it is none, and cannot be an argument", hint)
+    is_member = issubclass(kind, enum.Enum)
+    is_several = issubclass(kind, (list, tuple, dict, *SETS)) or kind is range
+    if is_several or (not is_member and find_fields(value)):
+        hint = 'each item of `run` is one argument: write | join(" ") or | json for one text, …[0] '
+        raise Refused("FQ305", f"{describe(value)} cannot be one argument", f"{hint}for a part")
+
+
 def in_order(value: Iterable[Any]) -> list[Any]:
     """Return what a set holds in one order, which is the same in every process.
 

@@ -20,8 +20,8 @@ from flowq.runtime.holds import Edge, Hold
 from flowq.runtime.job import PERFORM
 from flowq.runtime.queue import HeldData, Queue, add_entries
 from flowq.runtime.rq import make_retry
-from flowq.runtime.wire import FORMAT, KEY, to_wire
-from flowq.spec import Retry, Tolerance
+from flowq.runtime.wire import COMMAND_LIST_FORMAT, KEY, USUAL_FORMAT, to_wire
+from flowq.spec import Retry, Shell, Tolerance
 from flowq.texts import to_bytes
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def _work(enqueue: Enqueue) -> dict[str, Any]:
         "if": enqueue.if_,
         "env": dict(enqueue.env),
         "cwd": enqueue.cwd,
-        "shell": shell and {"command": shell.command, "shell": shell.shell, "result": shell.result},
+        "shell": shell and _as_work(shell),
         "outputs": enqueue.outputs,
         "expansion": enqueue.expansion and to_wire(enqueue.expansion),
         "nested": enqueue.nested and to_wire(enqueue.nested),
@@ -139,7 +139,14 @@ def _work(enqueue: Enqueue) -> dict[str, Any]:
         "inputs_from": enqueue.inputs_from,
         "scope": dict(enqueue.scope),
     }
-    return {KEY: FORMAT, **kept} | {key: value for key, value in beside.items() if value}
+    has_list = shell is not None and not isinstance(shell.command, str)
+    needed = COMMAND_LIST_FORMAT if has_list else USUAL_FORMAT
+    return {KEY: needed, **kept} | {key: value for key, value in beside.items() if value}
+
+
+def _as_work(shell: Shell) -> dict[str, Any]:
+    command = shell.command if isinstance(shell.command, str) else list(shell.command)
+    return {"command": command, "shell": shell.shell, "result": shell.result}
 
 
 def _hold(enqueue: Enqueue, run_id: str, added_by: str) -> Hold:

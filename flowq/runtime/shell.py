@@ -1,7 +1,8 @@
-"""Shell jobs: a command, its output, and its end with everything that it has started."""
+"""Commands as jobs: how they start, their output, and their end with all that they have started."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -13,14 +14,15 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import PureWindowsPath
 from typing import Any, BinaryIO, TextIO
 
 from flowq import texts
+from flowq.binding import describe_command
 from flowq.errors import ShellFailed, UsageError
-from flowq.expressions import write
+from flowq.expressions import write, write_argument
 from flowq.expressions.templates import Expression, split
 from flowq.runtime.masking import Mask
 
@@ -29,6 +31,10 @@ MAX_RESULT_BYTES = 1_000_000
 
 GRACE_S = 1.0
 LOOK_S = 0.5
+
+NOT_FOUND = 127
+NOT_STARTED = 126
+"""Exit codes of what could not be started, as shells have them."""
 
 _POWERSHELL = ("-NoProfile", "-NonInteractive", "-Command")
 _ARGUMENTS_BY_SHELL: Mapping[str, tuple[str, ...]] = {
@@ -60,21 +66,67 @@ def run(
     The result is made of its standard output. Text that is not UTF-8 gives its bytes again where it
     is an argument, a variable or an item (texts.py).
 
+    Shape: the command is a text for a shell, or a list of a program and its arguments.
     `value_of` evaluates an expression; `tell` is told the command with all values in it. Blocks
     until the command has ended; when this is interrupted (a timeout), or this process dies, all
     that the command has started is killed.
-    Errors: ShellFailed; UsageError for a shell that is not there, and for an expression on cmd;
-    ValueError when `result: json` is none.
+    Errors: ShellFailed, also for a program, a shell or a folder that is not there; UsageError for
+    an expression on cmd; WorkflowInvalid for a value that is no argument; ValueError when
+    `result: json` is none.
     """
-    name = shell.get("shell") or default_shell()
-    filled = _filled(shell["command"], kind_of(name), value_of)
-    tell(texts.show(filled))
+    command = shell["command"]
     output, errors = _Output(mask, sys.stdout), _Output(mask, sys.stderr)
-    code = _execute(command_line(name, filled), output, errors)
+    try:
+        arguments = _prepare(command, shell.get("shell"), value_of, tell)
+        code = _execute(arguments, output, errors)
+    except _NotStarted as failure:
+        raise ShellFailed(first_line(command), failure.code, str(failure)) from None
     if code:
-        first = shell["command"].strip().partition("\n")[0]
-        raise ShellFailed(first, code, errors.last_line or output.last_line)
+        raise ShellFailed(first_line(command), code, errors.last_line or output.last_line)
     return output.result(shell.get("result") or "last")
+
+
+def first_line(command: str | Sequence[str]) -> str:
+    """Return how messages call a command: its first line, as declared."""
+    return describe_command(command).strip().partition("\n")[0]
+
+
+def not_started(command: str | Sequence[str], reason: str) -> ShellFailed:
+    """Return the error for a command whose folder is not there, or cannot be entered."""
+    return ShellFailed(first_line(command), NOT_FOUND, reason)
+
+
+class _NotStarted(Exception):
+    """A command that could not be started. Shape: the message says why; `code` as a shell's."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
+def _prepare(
+    command: str | Sequence[str],
+    name: str | None,
+    value_of: Callable[[Any], Any],
+    tell: Callable[[str], None],
+) -> list[str] | str:
+    """Return what starts the command, with all values in it. Errors: _NotStarted; as `run`."""
+    if not isinstance(command, str):
+        words = [_word(item, value_of) for item in command]
+        tell(texts.show(shlex.join(words)))
+        return words
+    name = name or default_shell()
+    filled = _filled(command, kind_of(name), value_of)
+    tell(texts.show(filled))
+    return command_line(name, filled)
+
+
+def _word(item: str, value_of: Callable[[Any], Any]) -> str:
+    """Return one argument: the value of an expression in it is never cut into several."""
+    return "".join(
+        part if isinstance(part, str) else write_argument(value_of(str(part)), str(part))
+        for part in split(item)
+    )
 
 
 def default_shell() -> str:
@@ -93,7 +145,7 @@ def kind_of(name: str) -> str:
 def command_line(name: str, command: str) -> list[str] | str:
     """Return what starts a command in that shell: words, or for cmd the whole line.
 
-    Errors: UsageError when the shell is not there, and for several lines on cmd.
+    Errors: _NotStarted when the shell is not there; UsageError for several lines on cmd.
     """
     kind = kind_of(name)
     program, *options = _ARGUMENTS_BY_SHELL.get(kind, (name, "-c"))
@@ -102,7 +154,7 @@ def command_line(name: str, command: str) -> list[str] | str:
     elif kind == "cmd":
         program = os.environ.get("COMSPEC") or program
     if shutil.which(program) is None:
-        raise UsageError(f"there is no shell {name} where the job runs")
+        raise _NotStarted(NOT_FOUND, f"there is no shell {name} where the job runs")
     if kind == "cmd":  # which has its own idea of quotes, and takes the outer ones away
         line = _one_line(command)
         return f'{subprocess.list2cmdline([program])} {" ".join(options)} "{line}"'
@@ -126,7 +178,8 @@ def _filled(command: str, kind: str, value_of: Callable[[Any], Any]) -> str:
     parts = split(command)
     if kind in _UNQUOTABLE and any(isinstance(part, Expression) for part in parts):
         raise UsageError(
-            f"values cannot be quoted safely for {kind}: pass them by `env:`, and write !NAME!"
+            f"values cannot be quoted safely for {kind}: pass them by `env:`, and write !NAME!, "
+            "or write the command as a list"
         )
     return "".join(
         part if isinstance(part, str) else _quoted(kind, write(value_of(str(part)), str(part)))
@@ -222,13 +275,7 @@ def _shown(output: bytes) -> str:
 
 def _execute(arguments: list[str] | str, output: _Output, errors: _Output) -> int:
     with _leash() as group:
-        process = subprocess.Popen(  # noqa: S603 - it is what the job is there for
-            arguments,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            **group,
-        )
+        process = _start(arguments, group)
         readers = [
             threading.Thread(target=part.take, args=(stream,), daemon=True)
             for part, stream in ((output, process.stdout), (errors, process.stderr))
@@ -247,6 +294,46 @@ def _execute(arguments: list[str] | str, output: _Output, errors: _Output) -> in
     for reader in readers:
         reader.join()
     return code
+
+
+def _start(arguments: list[str] | str, group: Mapping[str, Any]) -> subprocess.Popen[bytes]:
+    """Start a program. Errors: _NotStarted."""
+    program = arguments if isinstance(arguments, str) else arguments[0]
+    if any("\0" in argument for argument in arguments):
+        raise _NotStarted(NOT_STARTED, "the character NUL cannot stand in a command")
+    if not program:
+        raise _NotStarted(NOT_FOUND, "the first item, which names the program, is empty")
+    if os.name == "nt" and program.lower().endswith((".bat", ".cmd")):
+        # Windows gives it to cmd, where nothing can be quoted safely.
+        reason = f"{program} is a file for cmd: write the command as one text, with `shell: cmd`"
+        raise _NotStarted(NOT_STARTED, reason)
+    try:
+        return subprocess.Popen(  # noqa: S603 - it is what the job is there for
+            arguments,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            **group,
+        )
+    except OSError as error:
+        code = NOT_FOUND if error.errno in (errno.ENOENT, errno.ENOTDIR) else NOT_STARTED
+        raise _NotStarted(code, texts.show(_why_not_started(program, error))) from None
+
+
+def _why_not_started(program: str, error: OSError) -> str:
+    if error.errno in (errno.ENOENT, errno.ENOTDIR):
+        if shutil.which(program):
+            return f"the program that the first line of {program} names is not there"
+        if os.path.dirname(program):  # noqa: PTH120 - whether a folder was written
+            return f"there is no file {program} in {os.getcwd()}"  # noqa: PTH109 - as text
+        return f"there is no program {program} where the job runs"
+    if error.errno == errno.ENOEXEC:
+        return f"{program} is no program; a script begins with a line such as #!/bin/sh"
+    if error.errno == errno.E2BIG:
+        return "its arguments are too long: pass so much data in a file"
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return f"{program} cannot be executed: {error.strerror}; `chmod +x` makes a file executable"
+    return f"{program} cannot be executed: {error.strerror or error}"
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

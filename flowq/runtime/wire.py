@@ -28,8 +28,14 @@ from typing import Any, NamedTuple, TypeVar
 from flowq.errors import NewerFormat
 from flowq.spec import Defaults, Places
 
-FORMAT = 1
+FORMAT = 2
 """The newest format that this version reads."""
+
+USUAL_FORMAT = 1
+"""The format of what has nothing in it that readers of format 1 must not ignore."""
+
+COMMAND_LIST_FORMAT = 2
+"""The format of a job whose command is a list of arguments."""
 
 KEY = "flowq"
 """What the number of the format is called."""
@@ -42,7 +48,7 @@ def to_wire(value: Any) -> dict[str, Any]:
 
     The values inside that a user gave, arguments and items, are left as they are.
     """
-    return {KEY: FORMAT, **_values_of(type(value)).write(value)}
+    return {KEY: USUAL_FORMAT, **_values_of(type(value)).write(value)}
 
 
 def from_wire(kind: type[T], data: Any) -> T:
@@ -60,7 +66,7 @@ def from_wire(kind: type[T], data: Any) -> T:
 
 def check_format(data: Mapping[str, Any]) -> None:
     """Raise NewerFormat for data that only a newer version understands."""
-    needed = data.get(KEY, FORMAT)
+    needed = data.get(KEY, USUAL_FORMAT)
     if needed > FORMAT:
         raise NewerFormat(needed, FORMAT)
 
@@ -91,13 +97,21 @@ def _form_of(hint: Any) -> _Form:
         return _Form(values.write, values.read)
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (types.UnionType, typing.Union):
-        rest = [_form_of(each) for each in arguments if each is not types.NoneType]
-        return _form_or_none(rest[0]) if len(rest) == 1 else _PLAIN
+        rest = [each for each in arguments if each is not types.NoneType]
+        if len(rest) == 1:
+            return _form_or_none(_form_of(rest[0]))
+        return _TEXT_OR_TEXTS if rest == [str, tuple[str, ...]] else _PLAIN
     if origin is tuple:
         return _form_of_tuple(_form_of(arguments[0]))
     if origin is Mapping:
         return _form_of_mapping(*map(_form_of, arguments), has_names=arguments[0] is str)
     return _PLAIN
+
+
+_TEXT_OR_TEXTS = _Form(
+    lambda value: value if isinstance(value, str) else list(value),
+    lambda data: data if isinstance(data, str) else tuple(data),
+)
 
 
 def _form_or_none(inner: _Form) -> _Form:

@@ -148,12 +148,25 @@ class _Performance:
             variables = self._value(self.work.get("env", {}))
             os.environ.update({name: _as_variable(name, variables[name]) for name in variables})
             if self.work.get("cwd"):
-                os.chdir(self._value(self.work["cwd"]))
+                self._enter(self._value(self.work["cwd"]))
             yield
         finally:
             os.chdir(folder)
             os.environ.clear()
             os.environ.update(before)
+
+    def _enter(self, folder: Any) -> None:
+        try:
+            os.chdir(folder)
+        except OSError as error:
+            reason = f"its `cwd` {folder!r} cannot be entered: {error.strerror}"
+        except (TypeError, ValueError):  # no text, or NUL in it
+            reason = f"its `cwd` is {folder!r:.60}, which names no folder"
+        else:
+            return
+        if "shell" in self.work:
+            raise shell.not_started(self.work["shell"]["command"], reason)
+        raise UsageError(f"the job cannot start: {reason}")
 
     # What expressions see ------------------------------------------------------------------------
 

@@ -30,7 +30,7 @@ from flowq.plan import Enqueue, Expansion, Nested, Outputs, Plan
 from flowq.planner import make_plan
 from flowq.runtime.outputs import write_outputs
 from flowq.runtime.planned import call_of
-from flowq.runtime.wire import FORMAT, from_wire, to_wire
+from flowq.runtime.wire import FORMAT, USUAL_FORMAT, from_wire, to_wire
 from flowq.spec import Workflow
 
 WIRE = Path(__file__).parent / "wire"
@@ -153,10 +153,10 @@ def find_values(value: Any) -> Iterator[Any]:
 
 
 def test_a_field_that_is_missing_has_its_default_and_one_that_is_unknown_is_ignored() -> None:
-    data = {"flowq": FORMAT, "each": {"items": [1]}, "templates": [], "nicer": True}
+    data = {"flowq": USUAL_FORMAT, "each": {"items": [1]}, "templates": [], "nicer": True}
     expansion = from_wire(Expansion, data)
     assert expansion.each.max_items == 100_000
-    assert to_wire(expansion) == {"flowq": FORMAT, "each": {"items": [1]}, "templates": []}
+    assert to_wire(expansion) == {"flowq": USUAL_FORMAT, "each": {"items": [1]}, "templates": []}
 
 
 def test_a_form_that_only_newer_versions_know_is_refused() -> None:

@@ -135,7 +135,9 @@ def jobs(draw: st.DrawFn, name: str, nested: tuple[str, ...]) -> JobSpec:
         said["call"] = "photos.tasks:resize"
     elif kind == "run":
         results = st.sampled_from(["last", "text", "lines", "json"])
-        said["run"] = draw(st.builds(Shell, words, st.none() | fixed, results))
+        lists = st.lists(words, min_size=1, max_size=3).map(tuple)
+        program = st.builds(Shell, lists, st.none(), results)
+        said["run"] = draw(st.builds(Shell, words, st.none() | fixed, results) | program)
     else:
         said["workflow"] = kind
     group = draw(st.none() | for_eaches() | matrices())

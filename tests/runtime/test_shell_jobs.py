@@ -197,7 +197,7 @@ def test_cmd_takes_no_expressions() -> None:
 
 
 def test_a_shell_that_is_not_there_is_named() -> None:
-    with pytest.raises(UsageError, match="there is no shell fish4711"):
+    with pytest.raises(shell.ShellFailed, match="exit code 127: there is no shell fish4711"):
         execute("echo", shell="fish4711")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from flowq.errors import UsageError
+from flowq.errors import ShellFailed, UsageError
 from flowq.runtime import shell
 from flowq.runtime.masking import Mask
 
@@ -91,8 +91,14 @@ def test_values_are_quoted_for_powershell(value: str, word: str) -> None:
 
 
 def test_a_shell_that_is_not_there_is_named() -> None:
-    with pytest.raises(UsageError, match="there is no shell zsh where the job runs"):
-        shell.command_line("zsh", "ls")
+    with pytest.raises(ShellFailed, match="there is no shell zsh where the job runs"):
+        shell.run({"command": "ls", "shell": "zsh"}, {}.get, Mask())
+
+
+def test_a_batch_file_gets_no_list_of_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shell.os, "name", "nt")
+    with pytest.raises(shell._NotStarted, match="is a file for cmd"):
+        shell._start(["build.BAT", "a & b"], {})
 
 
 # Output ------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ import worker_jobs
 import flowq
 from flowq.client import Run, submit
 from flowq.compiling import compile_plan, load
-from flowq.runtime import keys, planned, scripts
+from flowq.runtime import keys, planned, scripts, wire
 from flowq.runtime.queue import Queue
 
 HERE = Path(__file__).parent
@@ -162,7 +162,7 @@ def test_a_job_in_a_form_that_only_newer_versions_know_fails_and_says_so(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(planned, "FORMAT", planned.FORMAT + 1)
+        patch.setattr(planned, "USUAL_FORMAT", wire.FORMAT + 1)
         run = submit_flow(flow, connection)
     work_off()
     assert run.status().state == "failed"
