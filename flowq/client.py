@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from redis import Redis
 
 __all__ = [
+    "ABANDONED",
     "CodeChange",
     "Executing",
     "Explanation",
@@ -61,6 +62,7 @@ __all__ = [
     "uninstall",
 ]
 
+ABANDONED = runs.ABANDONED
 POLL_S = 0.5
 OUTPUTS_POLL_S = 0.02
 
@@ -314,14 +316,17 @@ class Run:
             return approvals.release_run(self.run_id, self.connection)
         return approvals.approve(self.run_id, name, self.connection)
 
-    def cancel(self, *, now: bool = False) -> None:
+    def cancel(self, *, now: bool = False, may_wait: bool = True) -> list[str]:
         """End the run: what has not started is called off, what runs gets RQ's stop command.
 
         What runs on a worker that does not live any more ends at once. Then jobs run whose `if`
-        asks `always()` or `canceled()`; `now` ends these too.
+        asks `always()` or `canceled()`; `now` ends these too. They wait for a worker if need be;
+        without `may_wait` those end whose queue no worker listens on, and these queues are
+        returned. All jobs end of a run that has not begun, because it is held or waits for its
+        turn.
         Errors: RunNotFound; WrongState when it has ended.
         """
-        runs.cancel(self.run_id, self.connection, is_now=now)
+        return runs.cancel(self.run_id, self.connection, is_now=now, may_wait=may_wait)
 
     def remove(self) -> None:
         """Remove the run with everything that belongs to it."""

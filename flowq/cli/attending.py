@@ -45,7 +45,7 @@ def see_to_the_end(
     """
     stream = streams.Lenient(sys.stderr if wishes.is_json else out)
     try:
-        workers = start_workers(run, place, wishes)
+        workers = start_workers(run, place, wishes.concurrency)
         status = _follow(run, workers, place, wishes, stream, interrupts, since)
     except Interrupted:
         streams.note(f"flowq: leaving; see {place.hint(f'status {run.run_id}')}")
@@ -58,17 +58,17 @@ def see_to_the_end(
     return Interrupted(interrupts.first).exit_code if interrupts.first else code
 
 
-def start_workers(run: Run, place: Place, wishes: Wishes) -> OwnWorkers | None:
+def start_workers(run: Run, place: Place, concurrency: int | None) -> OwnWorkers | None:
     """Start workers for a run where it needs its own: on the private server, or with `-c`.
 
     Errors: FlowqError, with the run canceled.
     """
-    if not place.is_embedded and wishes.concurrency is None:
+    if not place.is_embedded and concurrency is None:
         return None
     try:
-        return OwnWorkers(run, place, wishes.concurrency)
+        return OwnWorkers(run, place, concurrency)
     except OSError as error:
-        run.cancel()
+        run.cancel(may_wait=False)
         raise FlowqError(f"cannot start workers, so the run is canceled: {error}") from None
 
 
@@ -86,7 +86,7 @@ def _follow(
     if wishes.is_verbose:
         attendants.append(Tail())
     with display.choose(stream, is_quiet=wishes.is_quiet) as shown:
-        return follow(run, place, shown, attendants, interrupts, since)
+        return follow(run, place, shown, attendants, interrupts, since, has_own=bool(workers))
 
 
 def _note_left_alone(place: Place) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import click
 
 from flowq import client
 from flowq.cli import options, streams
-from flowq.cli.place import opened
+from flowq.cli.attending import start_workers
+from flowq.cli.place import Place, opened
+from flowq.client import Run
 from flowq.status import ENDED, RunStatus
+
+SHOWN = 5
 
 
 @click.command()
@@ -22,7 +25,8 @@ def command(run_id: str, now: bool, redis_url: str | None, verbose: bool) -> Non
     """End a run: what has not started never will, and what runs is stopped.
 
     Then jobs run whose `if` asks always() or canceled(), to clean up or to tell somebody. With
-    --now these are called off, or stopped, as well.
+    --now these are called off, or stopped, as well. So are those that no worker would execute; on
+    the private server of the current folder workers are started for them.
 
     \b
       flowq cancel k3v9x0q2m5ab
@@ -30,17 +34,39 @@ def command(run_id: str, now: bool, redis_url: str | None, verbose: bool) -> Non
     """
     with opened(redis_url) as place:
         run = client.get_run(run_id, place.connection)
-        run.cancel(now=now)
+        before = run.status()
+        queues = run.cancel(now=now, may_wait=place.is_embedded)
         status = run.status()
         streams.write(f"{'; '.join(_told(status))}\n")
-        queues = [] if status.is_ended else run.unattended_queues(status)
         if queues:
-            is_own = run.record().queue in queues
-            words = f"release {run_id}" if is_own else f"worker {shlex.join(queues)}"
-            streams.note(
-                f"flowq: no worker executes what is left: start one with: {place.hint(words)}; or "
-                f"end the run with: {place.hint(f'cancel {run_id} --now')}"
-            )
+            _tell_abandoned(before, status, queues)
+        if place.is_embedded and not status.is_ended:
+            _see_to_the_rest(run, place)
+
+
+def _tell_abandoned(before: RunStatus, status: RunStatus, queues: Sequence[str]) -> None:
+    """Say which jobs would still have run if somebody had executed them."""
+    ended = [
+        job.name
+        for job in status.jobs.values()
+        if job.reason == client.ABANDONED and job != before.jobs.get(job.name)
+    ]
+    if ended:
+        was, their = ("was", "its") if len(ended) == 1 else ("were", "their")
+        where = f"on the queue{'s' if len(queues) > 1 else ''} {', '.join(queues)}"
+        streams.note(
+            f"flowq: {_shown(ended)} {was} to run, as {their} `if` asks for, but no worker listens "
+            f"{where}: canceled as well"
+        )
+
+
+def _see_to_the_rest(run: Run, place: Place) -> None:
+    if not run.is_served():
+        start_workers(run, place, None)
+        streams.note(
+            "flowq: workers were started for that; follow the run with: "
+            f"{place.hint(f'watch {run.run_id}')}"
+        )
 
 
 def _told(status: RunStatus) -> Iterator[str]:
@@ -52,6 +78,9 @@ def _told(status: RunStatus) -> Iterator[str]:
     jobs = status.jobs.values()
     left = [job.name for job in jobs if job.state not in ENDED and job.state != "started"]
     if left:
-        shown = ", ".join(left[:5]) + (" and others" if len(left) > 5 else "")
         their, these = ("its", "this") if len(left) == 1 else ("their", "these")
-        yield f"{shown} will run, as {their} `if` asks for; --now ends {these} too"
+        yield f"{_shown(left)} will run, as {their} `if` asks for; --now ends {these} too"
+
+
+def _shown(names: Sequence[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (" and others" if len(names) > SHOWN else "")

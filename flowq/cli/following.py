@@ -49,10 +49,13 @@ def follow(
     attendants: Sequence[Attendant],
     interrupts: Interrupts,
     since: str = "0",
+    *,
+    has_own: bool = False,
 ) -> RunStatus:
     """Show the run until it has ended, and return its last status.
 
-    What happened up to the event `since` is not told.
+    What happened up to the event `since` is not told. `has_own`: one of the attendants sees to it
+    that workers live.
     The first interrupt cancels the run, which is then followed to its end; a second one raises.
     While the server cannot be used it is waited for; at last the user reads how to go on later.
     Errors: those of `Run.observe`; Interrupted.
@@ -67,7 +70,7 @@ def follow(
                     _let_look(attendant, status, display)
                 if interrupts.first is not None and not is_canceling:
                     is_canceling = True
-                    _cancel(run, status, display, interrupts.first)
+                    _cancel(run, status, display, interrupts.first, may_wait=has_own)
             patiently(lambda: run.kept_outputs(OUTPUTS_S))
     except (RedisError, OSError, ServerUnavailable) as error:
         if is_passing(error) or isinstance(error, ServerUnavailable):
@@ -96,13 +99,13 @@ def _order(event_id: str) -> tuple[int, ...]:
     return tuple(int(part) for part in event_id.split("-"))
 
 
-def _cancel(run: Run, status: RunStatus, display: Display, signum: int) -> None:
+def _cancel(run: Run, status: RunStatus, display: Display, signum: int, *, may_wait: bool) -> None:
     if status.is_ended:
         return
     again = "Ctrl-C" if signum == signal.SIGINT else "the signal"
     display.note(f"canceling run {run.run_id}; {again} once more leaves at once")
     try:
-        patiently(run.cancel, connection=run.connection)
+        patiently(lambda: run.cancel(may_wait=may_wait), connection=run.connection)
     except WrongState:  # it has ended meanwhile
         return
 

@@ -57,7 +57,7 @@ class OwnWorkers:
         ending = _ending(self._process.returncode)
         recent = [at for at in self._started_at if time.monotonic() - at < STARTS_WITHIN_S]
         if len(recent) >= MAX_STARTS:
-            self._run.cancel()
+            self._run.cancel(may_wait=False)
             raise FlowqError(
                 f"the workers end again and again ({ending}), so the run is canceled; "
                 f"they may have said why in {self._log_folder}/{logs.WORKER_LOG}"

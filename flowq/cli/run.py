@@ -102,7 +102,7 @@ def _hold(plan: Plan, place: Place, wishes: Wishes, out: IO[str]) -> int:
 
 def _detach(plan: Plan, place: Place, wishes: Wishes, out: IO[str]) -> int:
     run = client.submit(plan, place.connection, is_apart=place.is_embedded)
-    workers = start_workers(run, place, wishes)
+    workers = start_workers(run, place, wishes.concurrency)
     _write_id(run, wishes, out)
     if workers is None and (queues := run.unattended_queues()):
         streams.note(f"flowq: no worker listens on: {', '.join(queues)}")

@@ -23,8 +23,8 @@ def find_unattended(queues: Iterable[str], connection: Redis) -> list[str]:
     """Return the queues that no worker listens on, in the order given, each once.
 
     One of RQ's workers that was killed counts until its last heartbeat runs out, one of ours until
-    its lease does. On the queue that a run has for itself count those that serve this run, as long
-    as they are connected.
+    its connection is closed, or its lease is over. On the queue that a run has for itself count
+    those that serve this run, as long as they are connected.
     """
     names = list(dict.fromkeys(queues))
     served = find_served(connection) if any(map(_run_of, names)) else set()
@@ -78,8 +78,20 @@ def _find_living(workers: set[str], connection: Redis) -> set[str]:
             pipeline.exists(key)
             pipeline.zscore(keys.WORKERS, key.removeprefix(keys.worker("")))
         answers = pipeline.execute()
-    return {
-        key
-        for key, exists, lease in zip(in_order, answers[::2], answers[1::2], strict=True)
-        if exists and (lease is None or lease > now_s)
-    }
+    leases = dict(zip(in_order, answers[1::2], strict=True))
+    there = [key for key, exists in zip(in_order, answers[::2], strict=True) if exists]
+    ours = {key: key.removeprefix(keys.worker("")) for key in there if (leases[key] or 0) > now_s}
+    connected = find_connected(ours.values(), connection)
+    return {key for key in there if leases[key] is None or ours.get(key) in connected}
+
+
+def find_connected(workers: Iterable[str], connection: Redis) -> set[str]:
+    """Return which of our workers, by name, are connected and listen to commands.
+
+    In a cluster they may be connected to another node, so there all of them count.
+    """
+    names = list(workers)
+    if "{" in keys.PREFIX or not names:
+        return set(names)
+    subscribed = connection.pubsub_numsub(*map(keys.commands, names))
+    return {name for name, (_, count) in zip(names, subscribed, strict=True) if count}

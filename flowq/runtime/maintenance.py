@@ -17,6 +17,7 @@ from rq.utils import as_text
 
 from flowq.runtime import keys, scripts
 from flowq.runtime.clocks import read_clock
+from flowq.runtime.listeners import find_connected
 from flowq.runtime.steps import finish, step, work_off
 
 if TYPE_CHECKING:
@@ -123,19 +124,12 @@ def find_suspects(connection: Redis, but: str = "") -> dict[str, list[str]]:
     leases: Any = connection.zrange(keys.WORKERS, 0, -1, withscores=True)
     for raw, lease_s in leases:
         name = as_text(raw)
-        if name == but or (lease_s > now_s and _is_connected(name, connection)):
+        if name == but or (lease_s > now_s and find_connected([name], connection)):
             continue
         members: Any = connection.smembers(keys.held(name))
         if members:
             found[name] = [as_text(member).rpartition(":")[0] for member in members]
     return found
-
-
-def _is_connected(worker: str, connection: Redis) -> bool:
-    if "{" in keys.PREFIX:
-        return True
-    subscribed = connection.pubsub_numsub(keys.commands(worker))
-    return any(count for _, count in subscribed)
 
 
 class Lost(NamedTuple):

@@ -22,6 +22,8 @@ from flowq.errors import RunNotFound, WrongState
 from flowq.plan import Plan, Release
 from flowq.runtime import keys, scripts
 from flowq.runtime.clocks import read_clock
+from flowq.runtime.facts import read_facts
+from flowq.runtime.listeners import find_unattended
 from flowq.runtime.outputs import fields_of_record
 from flowq.runtime.patience import is_passing, patiently
 from flowq.runtime.planned import add_planned, batches, declare_groups
@@ -31,6 +33,9 @@ from flowq.status import RUN_ENDED, Event, JobStatus, RunRecord, RunStatus, fold
 
 if TYPE_CHECKING:
     from redis import Redis
+
+ABANDONED = "the run was canceled, and no worker listens on its queue"
+"""Why a job ended that would still have run (lua/run_steps.lua)."""
 
 LEASE_S = 30
 """How long a submitter may be silent before its uncommitted run is removed."""
@@ -131,8 +136,9 @@ def _stage(plan: Plan, connection: Redis, retention_s: float, *, is_apart: bool)
 def _cancel_before(run_id: str, group: str, connection: Redis) -> None:
     line = [as_text(raw) for raw in connection.lrange(keys.concurrency(group), 0, -1)]
     for other in line[: line.index(run_id)] if run_id in line else ():
-        try:
-            cancel(other, connection)
+        try:  # nobody comes to a run's own queue by himself, and this run would wait for ever
+            is_apart = bool(get_record(other, connection).queue)
+            cancel(other, connection, may_wait=not is_apart)
         except (RunNotFound, WrongState):  # it has ended meanwhile
             continue
 
@@ -294,11 +300,15 @@ def _newest_events(run_id: str, connection: Redis) -> Iterator[Event]:
 # Ending --------------------------------------------------------------------------------------
 
 
-def cancel(run_id: str, connection: Redis, *, is_now: bool = False) -> None:
+def cancel(
+    run_id: str, connection: Redis, *, is_now: bool = False, may_wait: bool = True
+) -> list[str]:
     """Call off whatever has not started, and stop what is running. Idempotent.
 
-    Jobs whose `if` asks `always()` or `canceled()` still run, unless `is_now`, which may be said
-    later. What is running ends at once when its worker does not live any more.
+    Jobs whose `if` asks `always()` or `canceled()` still run, unless `is_now`, or the run has not
+    begun, because it is held or waits for its turn. Without `may_wait` such jobs end as well where
+    no worker listens on their queue; returns these queues. What is running ends at once when its
+    worker does not live any more.
     Errors: RunNotFound; WrongState for a run that has ended.
     """
     record = get_record(run_id, connection)
@@ -306,18 +316,39 @@ def cancel(run_id: str, connection: Redis, *, is_now: bool = False) -> None:
         raise WrongState(f"run {run_id} has ended: {record.state}")
     if record.state == "retrying":  # or what is still to come of that would be started
         finish(connection, f"again:{run_id}")
+    has_begun = not connection.hexists(keys.run(run_id), "held")
     with connection.pipeline() as pipeline:
-        if is_now:
+        if is_now or not has_begun:
             pipeline.hset(keys.run(run_id), "canceling", "now")
         else:
             pipeline.hsetnx(keys.run(run_id), "canceling", "1")
-        pipeline.hdel(keys.run(run_id), "canceled", "resumed")  # what is left of an earlier one
+        pipeline.hdel(keys.run(run_id), *_OF_A_CANCEL)  # what is left of an earlier one
         pipeline.execute()
+    _call_off(run_id, connection)
+    queues = [] if may_wait else find_unattended(_queues_of_unended(run_id, connection), connection)
+    if queues:
+        with connection.pipeline() as pipeline:
+            pipeline.hset(keys.run(run_id), "unattended", json.dumps(queues))
+            pipeline.hdel(keys.run(run_id), "canceled")
+            pipeline.execute()
+        _call_off(run_id, connection)
+    return queues
+
+
+_OF_A_CANCEL = ("canceled", "resumed", "unattended")
+
+
+def _call_off(run_id: str, connection: Redis) -> None:
     for job_id in finish(connection, f"cancel:{run_id}"):
         try:
             send_stop_job_command(connection, job_id)
         except (InvalidJobOperation, NoSuchJobError):  # it has ended meanwhile
             continue
+
+
+def _queues_of_unended(run_id: str, connection: Redis) -> list[str]:
+    ids = [as_text(raw) for raw in connection.hkeys(keys.unended(run_id))]
+    return sorted({job.origin for job in read_facts(ids, connection).values()})
 
 
 def remove(run_id: str, connection: Redis) -> None:

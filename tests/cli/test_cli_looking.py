@@ -216,23 +216,6 @@ def test_outputs_are_shown_at_the_end_of_a_run_and_later(flowq: Flowq, folder: P
     assert "output bad has no value: FQ305" in again.stderr
 
 
-def test_a_cancel_says_what_still_runs_and_how_to_end_that_too(
-    call: Call, redis_url: str, folder: Path
-) -> None:
-    (folder / "cleaned.yaml").write_text(
-        "jobs:\n  build: {run: echo 1}\n  clean: {needs: build, if: always(), run: echo 2}\n"
-    )
-    url = ("--redis-url", redis_url)
-    run_id = call("run", "cleaned.yaml", "--detach", *url).out.strip()
-
-    assert call("cancel", run_id, *url).out == (
-        f"run {run_id} is canceled; clean will run, as its `if` asks for; --now ends this too\n"
-    )
-    assert json.loads(call("status", run_id, "--json", *url).out)["status"] == "running"
-    assert call("cancel", run_id, "--now", *url).out == f"run {run_id} is canceled\n"
-    assert json.loads(call("status", run_id, "--json", *url).out)["status"] == "canceled"
-
-
 def test_a_run_is_explained_by_its_jobs(call: Call, redis_url: str) -> None:
     url = ("--redis-url", redis_url)
     run_id = call("run", "sandwich.yaml", "--detach", *url).out.strip()

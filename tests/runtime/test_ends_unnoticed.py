@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import time
 from collections.abc import Callable
@@ -333,6 +334,24 @@ def test_cancel_ends_at_once_what_runs_where_no_worker_lives(run: Runs, connecti
     runs.cancel(RUN, connection)
     assert (run.state, run.states) == ("canceled", {"only": "canceled", "after": "canceled"})
     assert connection.zcard("rq:wip:default") == 0
+
+
+def test_cancel_stops_a_job_for_the_end_of_the_run_with_now_alone(
+    run: Runs, connection: Redis
+) -> None:
+    run.submit(job("clean", "my_id", if_="always()"), job("other", "my_id"))
+    ledger = Ledger(connection, "living", ["default"], 30)
+    with connection.pubsub() as commands:
+        commands.subscribe(keys.commands("living"))
+        assert commands.get_message(timeout=5)
+        ledger.turn([], Room(2, 2, 2))
+        ledger.beat(5.0, 400, [])
+        runs.cancel(RUN, connection)
+        runs.cancel(RUN, connection)
+        runs.cancel(RUN, connection, is_now=True)
+        told = [commands.get_message(timeout=5) for _ in range(4)]
+    stopped = [json.loads(each["data"])["job_id"] for each in told if each]
+    assert stopped == [f"{RUN}-other", f"{RUN}-other", f"{RUN}-clean", f"{RUN}-other"]
 
 
 def test_looking_at_many_healthy_jobs_costs_little_and_goes_in_steps(

@@ -68,7 +68,11 @@ function run_steps.purge(run)
   return true
 end
 
-local function cancel_job(job, run)
+-- A job that would still run has nobody who executes it (flowq/runtime/runs.py, cancel).
+local ABANDONED = 'the run was canceled, and no worker listens on its queue'
+
+-- `unattended`: the queues whose jobs end in any case.
+local function cancel_job(job, run, unattended)
   local f = redis.call('HMGET', keys.job(job), 'status', 'flowq_always', 'origin', 'worker_name')
   local is_started = f[1] == 'started'
   if not is_started and not NOT_STARTED[f[1]] then
@@ -76,16 +80,24 @@ local function cancel_job(job, run)
     return blocks and watching.look_at(job, run, blocks)
   end
   local is_heard = is_started and executions.is_heard(job, f[3], f[4])
-  if is_heard then steps.running[#steps.running + 1] = job end
-  if is_heard or not runs.calls_off(run, f[2]) then return runs.note_unended(run, job) end
+  local is_called_off = runs.calls_off(run, f[2])
+  if is_heard and is_called_off then steps.running[#steps.running + 1] = job end
+  if is_heard or not (is_called_off or unattended[f[3]]) then return runs.note_unended(run, job) end
   if is_started then executions.take_away(job, f[3], f[4]) end
-  jobs.call_off(job, 'canceled', runs.CANCELED)
+  jobs.call_off(job, 'canceled', is_called_off and runs.CANCELED or ABANDONED)
+end
+
+local function read_unattended(run)
+  local is_unattended = {}
+  local queues = redis.call('HGET', keys.run(run), 'unattended') or '[]'
+  for _, queue in ipairs(cjson.decode(queues)) do is_unattended[queue] = true end
+  return is_unattended
 end
 
 function run_steps.cancel(run)
-  local key = keys.run(run)
+  local key, unattended = keys.run(run), read_unattended(run)
   local done = steps.each_item(OURS .. 'jobs:' .. run, key, 'canceled', function(job)
-    cancel_job(job, run)
+    cancel_job(job, run, unattended)
   end)
   if done then
     settling.settle_all()
