@@ -27,7 +27,7 @@ Every error survives `pickle` with its fields: errors travel from children to su
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 
@@ -44,10 +44,25 @@ class Where:
 
 
 @dataclass(frozen=True, slots=True)
+class Excerpt:
+    """The part of a text that a problem is about.
+
+    Shape: `expression` as it is written, with braces, or empty for any; `number` is its place among
+    the expressions of the text, from 0, where that is known; `names` leads to the part of it, as in
+    ("inputs", "pages"), and is empty for the whole expression.
+    """
+
+    expression: str = ""
+    names: tuple[str, ...] = ()
+    number: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Problem:
     """One thing that is wrong with a workflow, where, and what to do about it.
 
-    It prints as `file:line:column: FQ103 message`, with the hint on a line of its own.
+    It prints as `file:line:column: FQ103 message`, with the hint on a line of its own. `excerpt` is
+    what it is about, in a text whose own position may be all that is known.
     """
 
     code: str
@@ -55,6 +70,7 @@ class Problem:
     where: Where | None = None
     hint: str = ""
     severity: Literal["error", "warning"] = "error"
+    excerpt: Excerpt | None = field(default=None, compare=False, repr=False)
 
     def __str__(self) -> str:
         place = f"{self.where}: " if self.where else ""

@@ -11,10 +11,10 @@ mappings of these. A string may contain `${{ … }}`; `$${{` stands for a litera
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, dataclass, field, fields
-from typing import Any, Literal, TypeVar
+from dataclasses import MISSING, dataclass, field, fields, replace
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
-from flowq.errors import Where
+from flowq.errors import Excerpt, Problem, Where
 
 InputType = Literal["str", "int", "float", "bool", "path", "list", "json", "enum"]
 BlockerPolicy = Literal["wait", "skip", "run"]
@@ -46,6 +46,14 @@ def _set_state(self: Any, state: list[Any]) -> None:
         object.__setattr__(self, each.name, value)
 
 
+@runtime_checkable
+class KnowsTexts(Protocol):
+    """Positions that also know where the parts of a text were written."""
+
+    def find_places(self, path: Path, excerpt: Excerpt) -> list[Where]:
+        """Return where a part of the text at `path` stands, each time that it does."""
+
+
 @reads_older_pickles
 @dataclass(frozen=True, slots=True)
 class Places:
@@ -63,6 +71,18 @@ class Places:
             if where is not None:
                 return where
         return None
+
+    def place(self, problem: Problem, *path: str | int) -> Iterator[Problem]:
+        """Yield a problem of the value at `path` with its position.
+
+        One of a part of a text is yielded once for each place where that part stands.
+        """
+        where_by_path, excerpt = self.where_by_path, problem.excerpt
+        places: list[Where | None] = []
+        if excerpt is not None and isinstance(where_by_path, KnowsTexts):
+            places += where_by_path.find_places(path, excerpt)
+        for where in places or [self.find(*path)]:
+            yield replace(problem, where=where)
 
 
 @reads_older_pickles

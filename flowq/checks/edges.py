@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from itertools import islice
 
-from flowq.errors import Problem, Where
+from flowq.errors import Excerpt, Problem
 from flowq.graph import Edge, Graph, find_place
 from flowq.nearest import did_you_mean
 from flowq.spec import Workflow
@@ -42,7 +44,8 @@ def check_self_references(workflow: Workflow, graph: Graph) -> Iterator[Problem]
     for edge in graph.edges:
         if edge.blocker == edge.future:
             message = f"job {edge.future} waits for itself"
-            yield Problem("FQ202", message, _said_at(workflow, edge), "take that reference away")
+            problem = Problem("FQ202", message, hint="take that reference away")
+            yield from _where_said(workflow, edge, problem)
 
 
 def check_cycles(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
@@ -51,7 +54,7 @@ def check_cycles(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
         message = f"these jobs wait for each other: {_spell(cycle)}"
         hint = "each of them must run before the next: take one of these edges away"
         closing = graph.get_edge(cycle[-2], cycle[-1])
-        yield Problem("FQ203", message, _said_at(workflow, closing), hint)
+        yield from _where_said(workflow, closing, Problem("FQ203", message, hint=hint))
 
 
 def _spell(cycle: tuple[str, ...]) -> str:
@@ -86,5 +89,9 @@ def check_policies(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
             yield Problem("FQ207", message, where, "say `on_failure` of this edge in one place")
 
 
-def _said_at(workflow: Workflow, edge: Edge) -> Where | None:
-    return workflow.places.find(*find_place(workflow, edge.said[0]))
+def _where_said(workflow: Workflow, edge: Edge, problem: Problem) -> Iterator[Problem]:
+    """Yield a problem where its edge is declared first: at a name, or in an expression."""
+    path = find_place(workflow, edge.said[0])
+    if path[2] not in _VERB_BY_KEY:
+        problem = replace(problem, excerpt=Excerpt(names=("jobs", edge.blocker)))
+    yield from islice(workflow.places.place(problem, *path), 1)

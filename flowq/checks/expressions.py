@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import chain
 
 from flowq.checks.edges import suggest_job
-from flowq.errors import Problem, WorkflowInvalid
+from flowq.errors import Excerpt, Problem, WorkflowInvalid
 from flowq.expressions import References, evaluate, find_references
 from flowq.expressions.places import ROOTS_BY_KEY, ROOTS_BY_WORKFLOW_KEY, find_workflow_texts
 from flowq.graph import Graph
@@ -33,8 +33,13 @@ def check_expressions(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
                 _misplaced(owner, key, references, ROOTS_BY_KEY[key]),
                 _not_in_this_job(job, key, references) if workflow.is_whole("jobs", name) else (),
             )
-            yield from (replace(p, where=workflow.places.find(*path)) for p in found)
+            yield from chain.from_iterable(workflow.places.place(each, *path) for each in found)
     yield from _workflow_problems(workflow, graph, inputs)
+
+
+def _about(problem: Problem, *names: str) -> Problem:
+    """Return the problem as one of those names in its text."""
+    return replace(problem, excerpt=Excerpt(names=names))
 
 
 def _is_plain(references: References, inputs: frozenset[str], graph: Graph) -> bool:
@@ -62,7 +67,7 @@ def _workflow_problems(workflow: Workflow, graph: Graph, inputs: list[str]) -> I
             _shared_problems(owner, references, inputs, graph, ""),
             _misplaced(owner, key, references, ROOTS_BY_WORKFLOW_KEY[key]),
         )
-        yield from (replace(p, where=workflow.places.find(*path)) for p in found)
+        yield from chain.from_iterable(workflow.places.place(each, *path) for each in found)
 
 
 def _shared_problems(
@@ -92,7 +97,7 @@ def _unknown_inputs(
         if name not in inputs and graph.workflow.is_whole("inputs"):
             message = f"{owner} uses inputs.{name}, and the workflow has no such input"
             hint = did_you_mean(name, inputs) or f"declare it: inputs: {{{name}: {{type: str}}}}"
-            yield Problem("FQ205", message, hint=hint)
+            yield _about(Problem("FQ205", message, hint=hint), "inputs", name)
 
 
 def _unknown_results(
@@ -103,7 +108,8 @@ def _unknown_results(
             continue
         if name not in graph.job_by_name:
             message = f"{owner} uses jobs.{name}.{attribute}, and no job has that name"
-            yield Problem("FQ204", message, hint=suggest_job(graph, name, speaker))
+            problem = Problem("FQ204", message, hint=suggest_job(graph, name, speaker))
+            yield _about(problem, "jobs", name, attribute)
         elif graph.workflow.is_whole("jobs", name):
             yield from _wrong_number(owner, graph.job_by_name[name], attribute)
     for name, attribute, part in references.parts:
@@ -117,10 +123,12 @@ def _wrong_number(owner: str, job: JobSpec, attribute: str) -> Iterator[Problem]
     used = f"{owner} uses jobs.{job.name}.{attribute}, and {job.name} is"
     if is_group and attribute == "result":
         hint = f"write jobs.{job.name}.results for the list, or .by_key[…] for one of them"
-        yield Problem("FQ212", f"{used} a group of jobs", hint=hint)
+        problem = Problem("FQ212", f"{used} a group of jobs", hint=hint)
+        yield _about(problem, "jobs", job.name, attribute)
     elif not is_group and attribute in _GROUP_ATTRIBUTES:
         hint = f"write jobs.{job.name}.result, or give {job.name} a `for_each` or a `matrix`"
-        yield Problem("FQ212", f"{used} a single job", hint=hint)
+        problem = Problem("FQ212", f"{used} a single job", hint=hint)
+        yield _about(problem, "jobs", job.name, attribute)
 
 
 def _unknown_output(owner: str, graph: Graph, name: str, part: str) -> Iterator[Problem]:
@@ -128,7 +136,7 @@ def _unknown_output(owner: str, graph: Graph, name: str, part: str) -> Iterator[
     if nested is not None and part not in nested.outputs and nested.is_whole("outputs"):
         message = f"{owner} uses jobs.{name}.result.{part}, and {nested.name} has no such output"
         hint = did_you_mean(part, nested.outputs) or f"declare it there: outputs: {{{part}: …}}"
-        yield Problem("FQ219", message, hint=hint)
+        yield _about(Problem("FQ219", message, hint=hint), "jobs", name, "result", part)
 
 
 # Names that have a value in some places only.
@@ -140,7 +148,8 @@ def _misplaced(
     for root in sorted(references.roots - allowed):
         shown = f"{min(references.statuses)}()" if root == "status" else f"`{root}`"
         message = f"{owner} uses {shown} in `{key}`, where it has no value"
-        yield Problem("FQ213", message, hint=_hint_for(root, key))
+        first = min(references.statuses) if root == "status" else root
+        yield _about(Problem("FQ213", message, hint=_hint_for(root, key)), first)
 
 
 _HINT_BY_ROOT: Mapping[str, str] = {
@@ -168,14 +177,15 @@ def _not_in_this_job(job: JobSpec, key: str, references: References) -> Iterator
         if job.for_each is None:
             message = f"job {job.name} uses `{root}`, and it has no `for_each`"
             hint = "add `for_each:` with a list, or an expression that gives one"
-            yield Problem("FQ213", message, hint=hint)
+            yield _about(Problem("FQ213", message, hint=hint), root)
     if "matrix" in roots and job.matrix is None:
         message = f"job {job.name} uses `matrix`, and it has no `matrix`"
-        yield Problem("FQ213", message, hint="add `matrix: {NAME: [values]}`")
+        problem = Problem("FQ213", message, hint="add `matrix: {NAME: [values]}`")
+        yield _about(problem, "matrix")
     if "env" in roots and job.workflow:
         message = f"job {job.name} passes `env` to another workflow"
         hint = "read it in the jobs of that workflow, where it does not pass through Redis"
-        yield Problem("FQ213", message, hint=hint)
+        yield _about(Problem("FQ213", message, hint=hint), "env")
     if job.matrix is not None:
         yield from _unknown_axes(job, references)
 
@@ -185,4 +195,4 @@ def _unknown_axes(job: JobSpec, references: References) -> Iterator[Problem]:
     known = dict.fromkeys(chain(job.matrix.axes, *job.matrix.include))
     for name in sorted(references.matrix - known.keys()):
         message = f"job {job.name} uses matrix.{name}, and its matrix has no {name}"
-        yield Problem("FQ216", message, hint=did_you_mean(name, known))
+        yield _about(Problem("FQ216", message, hint=did_you_mean(name, known)), "matrix", name)

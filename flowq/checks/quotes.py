@@ -22,8 +22,8 @@ _CLOSED_BY = {"'": "'", "$'": "'", '"': '"', "`": "`", "(": ")", "$(": ")"}
 _QUOTES = frozenset({"'", "$'", '"', "`"})
 
 
-def find_unsafe(command: str) -> list[Expression]:
-    r"""Return the expressions of a command whose value its quotes would not hold, in order.
+def find_unsafe(command: str) -> list[tuple[int, Expression]]:
+    r"""Return the expressions of a command whose value its quotes would not hold, with numbers.
 
     A value is filled in as a word in quotes of its own. Within other quotes, backticks, a comment
     or a here-document, or behind a \, these end early or mean nothing, and data could become code.
@@ -35,7 +35,8 @@ def find_unsafe(command: str) -> list[Expression]:
     if not expressions:
         return []
     text = "".join(part.replace(_MARK, "") if isinstance(part, str) else _MARK for part in parts)
-    return [part for part, unsafe in zip(expressions, _judge(text), strict=False) if unsafe]
+    judged = zip(enumerate(expressions), _judge(text), strict=False)
+    return [expression for expression, unsafe in judged if unsafe]
 
 
 def _judge(text: str) -> Iterator[bool]:

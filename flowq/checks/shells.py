@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import PureWindowsPath
 
 from flowq.checks.quotes import find_unsafe
-from flowq.errors import Problem
+from flowq.errors import Excerpt, Problem
 from flowq.expressions import find_references
 from flowq.expressions.refusals import Refused
 from flowq.expressions.templates import Expression
@@ -23,25 +23,25 @@ def check_commands(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
             continue
         if find_references(job.run.command).roots:
             message = f"the command of job {job.name} holds an expression, and cmd cannot quote it"
-            where = workflow.places.find("jobs", job.name, "run")
             hint = "pass the value under `env:` and write !NAME!, or write the command as a list"
-            yield Problem("FQ224", message, where, hint)
+            problem = Problem("FQ224", message, hint=hint, excerpt=Excerpt(number=0))
+            yield from workflow.places.place(problem, "jobs", job.name, "run")
 
 
 def check_quotes(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
     """An expression in a command stands outside of quotes, because it brings its own."""
     for job in workflow.jobs:
-        for expression in _find_unsafe(job.run):
+        for number, expression in _find_unsafe(job.run):
             message = f"job {job.name} has {expression} within quotes, or where quotes do not hold"
-            where = workflow.places.find("jobs", job.name, "run")
             hint = (
                 'its value is quoted already: close the quotes before it, as in "a "${{ … }}" b", '
                 'or pass it under `env:` and write "$NAME"; a command as a list needs no quotes'
             )
-            yield Problem("FQ228", message, where, hint)
+            problem = Problem("FQ228", message, hint=hint, excerpt=Excerpt(number=number))
+            yield from workflow.places.place(problem, "jobs", job.name, "run")
 
 
-def _find_unsafe(run: Shell | None) -> list[Expression]:
+def _find_unsafe(run: Shell | None) -> list[tuple[int, Expression]]:
     if run is None or not isinstance(run.command, str) or _is_unquotable(run):
         return []
     try:

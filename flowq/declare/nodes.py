@@ -32,12 +32,17 @@ _KNOWN_TAGS = frozenset(f"tag:yaml.org,2002:{kind}" for kind in ("str", "map", "
 
 @dataclass(slots=True)
 class ScalarNode:
-    """A text, number, bool or null. Shape: `text` is what was written, without quotes."""
+    """A text, number, bool or null.
+
+    Shape: `text` is what was written, without quotes; `start` is the index in the file where the
+    scalar begins, with its properties (anchor, tag).
+    """
 
     line: int
     column: int
     text: str
     is_plain: bool
+    start: int
 
     @property
     def is_null(self) -> bool:
@@ -147,7 +152,7 @@ class _Builder:
 
     def read_scalar(self, event: Any) -> ScalarNode:
         mark, text = event.start_mark, event.value
-        node = ScalarNode(mark.line + 1, mark.column + 1, text, event.implicit[0])
+        node = ScalarNode(mark.line + 1, mark.column + 1, text, event.implicit[0], mark.index)
         self.count += 1
         if event.tag is not None or event.anchor is not None or len(text) > MAX_DIGITS:
             self.look_closer(event, node)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from flowq.declare.nodes import ListNode, MapNode, Node
+from flowq.declare.nodes import ListNode, MapNode, Node, ScalarNode
+from flowq.declare.offsets import count_lines, find_offsets
 from flowq.declare.problems import Placed
-from flowq.errors import Where
+from flowq.errors import Excerpt, Where
+from flowq.expressions.excerpts import find_places
 from flowq.spec import Path
 
 
@@ -23,6 +25,7 @@ class Positions(Mapping[Path, Where]):
 
     file: str
     root: MapNode
+    text: str = field(repr=False)
 
     def __getitem__(self, path: Path) -> Where:
         where: Where | None = self.get(path)
@@ -32,10 +35,29 @@ class Positions(Mapping[Path, Where]):
 
     def get(self, path: Path, default: Any = None) -> Any:
         """Return the position of a path, without the cost of an exception where there is none."""
+        place, node = self._find(path)
+        return default if node is None else Where(self.file, place.line, place.column)
+
+    def find_places(self, path: Path, excerpt: Excerpt) -> list[Where]:
+        """Return where a part of the text at `path` stands, each time that it does."""
+        _, node = self._find(path)
+        if not isinstance(node, ScalarNode):
+            return []
+        places = find_places(node.text, excerpt)
+        offsets = find_offsets(self.text, node.start, node.text) if places else None
+        return [self._within(node, offsets[place]) for place in places] if offsets else []
+
+    def _within(self, node: ScalarNode, index: int) -> Where:
+        """Return the position of a character; lines are counted from the node, as in the parser."""
+        lines, line_start = count_lines(self.text, node.start, index)
+        column = index - line_start + 1 if lines else node.column + index - node.start
+        return Where(self.file, node.line + lines, column)
+
+    def _find(self, path: Path) -> tuple[Placed, Node | None]:
         place, node = _step_in(self.root, path)
         if node is None and path[2:3] in (("include",), ("exclude",)):
-            place, node = _step_in(self.root, (*path[:2], "matrix", *path[2:]))
-        return default if node is None else Where(self.file, place.line, place.column)
+            return _step_in(self.root, (*path[:2], "matrix", *path[2:]))
+        return place, node
 
     def __iter__(self) -> Iterator[Path]:
         return _paths((), self.root)

@@ -42,10 +42,11 @@ class Placed(Protocol):
 
 
 class Problems:
-    """The problems found so far in one file."""
+    """The problems found so far in one file, with its text."""
 
-    def __init__(self, file: str) -> None:
+    def __init__(self, file: str, text: str = "") -> None:
         self.file = file
+        self.text = text
         self.found: list[Problem] = []
 
     def add(self, code: str, place: Placed, message: str, hint: str = "") -> None:

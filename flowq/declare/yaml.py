@@ -99,9 +99,9 @@ def _read_stream(stream: BinaryIO, file: str, files: Files) -> tuple[Workflow, l
 
 
 def _parse(text: str, file: str, files: Files) -> tuple[Workflow, list[Problem]]:
-    problems = Problems(file)
+    problems = Problems(file, text.removeprefix("\ufeff"))
     with collector_paused():
-        root = read_document(text.removeprefix("\ufeff"), problems)
+        root = read_document(problems.text, problems)
         document = _require_map(root, problems)
         shelf = Shelf(files, problems, _read_nested)
         workflow = _read_workflow(Path(file).stem.strip("<>"), document, shelf, WORKFLOW)
@@ -150,7 +150,7 @@ def _read_workflow(name: str, document: MapNode, around: Shelf, kind: Vocabulary
         max_parallel=words.get("max_parallel"),
         concurrency=words.get("concurrency"),
         schedule=words.get("schedule"),
-        places=Places(Positions(file, document)),
+        places=Places(Positions(file, document, problems.text)),
         folder=os.path.dirname(os.path.abspath(file)),  # noqa: PTH100, PTH120 - keeps symbolic links
         unread=(
             find_unread(document, kind.keys, workflows, problems) if problems.found else frozenset()

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from flowq.errors import Problem, Where, WorkflowInvalid
+from flowq.errors import Problem, WorkflowInvalid
 from flowq.expressions.limits import Budget
 from flowq.expressions.references import Reference, find_whole_reference
 from flowq.expressions.refusals import RULES, Refused
@@ -29,6 +29,7 @@ from flowq.expressions.templates import (
     as_source,
     as_template,
     escape,
+    find_expressions,
     has_expression,
     has_live_expression,
     split,
@@ -151,13 +152,11 @@ def fill(
     *,
     inputs: Mapping[str, Any],
     scope: Scope | None = None,
-    where: Where | None = None,
 ) -> Any:
     """Return the value with every text filled in that needs nothing else; a template again.
 
     Shape: a text that is one expression becomes what it stands for, whatever its type; lists and
-    mappings are copied. Idempotent. Errors: WorkflowInvalid, with `where` as the position of its
-    problem.
+    mappings are copied. Idempotent. Errors: WorkflowInvalid.
     """
     values = Values(inputs, scope=scope or {})
 
@@ -165,7 +164,7 @@ def fill(
         parts = _parts_of(text)
         return escape(_put_together(parts, values)) if _are_known(parts, values) else text
 
-    return _map_texts(value, filled, where)
+    return _map_texts(value, filled)
 
 
 def evaluate(
@@ -184,7 +183,7 @@ def evaluate(
     refers to is needed. Errors: WorkflowInvalid, whose problem quotes the expression.
     """
     values = Values(inputs or {}, results or {}, jobs or {}, scope or {}, statuses or {})
-    return _map_texts(value, lambda text: _put_together(_parts_of(text), values), None)
+    return _map_texts(value, lambda text: _put_together(_parts_of(text), values))
 
 
 def decide(template: str, **known: Any) -> bool:
@@ -262,11 +261,13 @@ def _live_texts(value: Any) -> Iterator[str]:
 
 
 def _find_in(text: str) -> list[_Found]:
+    found: list[_Found] = []
     try:
         parts = _parts_of(text)
-    except Refused as refused:
-        return [refused.as_problem(text)]
-    found: list[_Found] = []
+    except Refused as refused:  # the expressions before the one that is not closed can be read
+        found.append(refused.as_problem(text))
+        closed = [written for _, written in find_expressions(text) if written != refused.source]
+        parts = tuple(Expression(written[3:-2].strip()) for written in closed)
     for part in parts:
         if isinstance(part, Expression):
             references, refusals = _look_into(part.source)
@@ -339,18 +340,18 @@ def _compute(source: str, values: Values) -> Any:
     return evaluate_tree(parse(source).tree, values)
 
 
-def _map_texts(value: Any, change: Callable[[str], Any], where: Where | None) -> Any:
+def _map_texts(value: Any, change: Callable[[str], Any]) -> Any:
     if isinstance(value, str):
-        return _changed(value, change, where) if has_expression(value) else value
+        return _changed(value, change) if has_expression(value) else value
     if isinstance(value, list | tuple):
-        return [_map_texts(item, change, where) for item in value]
+        return [_map_texts(item, change) for item in value]
     if type(value) not in _SCALARS and isinstance(value, Mapping):  # a slow question
-        return {key: _map_texts(item, change, where) for key, item in value.items()}
+        return {key: _map_texts(item, change) for key, item in value.items()}
     return value
 
 
-def _changed(text: str, change: Callable[[str], Any], where: Where | None) -> Any:
+def _changed(text: str, change: Callable[[str], Any]) -> Any:
     try:
         return change(text)
     except Refused as refused:
-        raise WorkflowInvalid([refused.as_problem(text, where)]) from None
+        raise WorkflowInvalid([refused.as_problem(text)]) from None

@@ -180,10 +180,18 @@ def _visit(node: nodes.Node, depth: int = 0) -> Iterator[Reference | Refused]:
             yield refused
         return
     if refused := _find_refusal(node):
-        yield refused
+        yield refused.about(*_names_of(node))
         return
     for child in _children(node):
         yield from _visit(child, depth + 1)
+
+
+def _names_of(node: nodes.Node) -> tuple[str, ...]:
+    """Return the name that a refused node is about, as it stands in the text."""
+    callee = node.node if isinstance(node, nodes.Call) else node
+    if isinstance(callee, nodes.Getattr):
+        return (callee.attr,)
+    return (callee.name,) if isinstance(callee, nodes.Name | nodes.Filter | nodes.Test) else ()
 
 
 def _children(node: nodes.Node) -> Iterator[nodes.Node]:

@@ -42,13 +42,13 @@ ROOTS_BY_WORKFLOW_KEY: Mapping[str, frozenset[str]] = {
 def find_texts(job: JobSpec) -> Iterator[tuple[Path, str]]:
     """Yield each text of a job that holds expressions, with its path inside the job."""
     if job.with_:
-        yield from _texts(job.with_, ("with",))
+        yield from texts_of(job.with_, ("with",))
     if job.env:
-        yield from _texts(job.env, ("env",))
+        yield from texts_of(job.env, ("env",))
     if job.run is not None:
-        yield from _texts(job.run.command, ("run",))
+        yield from texts_of(job.run.command, ("run",))
     if job.cwd is not None:
-        yield from _texts(job.cwd, ("cwd",))
+        yield from texts_of(job.cwd, ("cwd",))
     if job.if_ is not None:
         yield ("if",), as_template(job.if_)
     if job.for_each is not None or job.matrix is not None:
@@ -57,20 +57,20 @@ def find_texts(job: JobSpec) -> Iterator[tuple[Path, str]]:
 
 def find_workflow_texts(workflow: Workflow) -> Iterator[tuple[Path, str]]:
     """Yield each text of the workflow itself that holds expressions, with its path."""
-    yield from _texts(workflow.env, ("env",))
-    yield from _texts(workflow.outputs, ("outputs",))
+    yield from texts_of(workflow.env, ("env",))
+    yield from texts_of(workflow.outputs, ("outputs",))
     if workflow.concurrency is not None:
-        yield from _texts(workflow.concurrency.group, ("concurrency", "group"))
+        yield from texts_of(workflow.concurrency.group, ("concurrency", "group"))
 
 
 def _group_texts(job: JobSpec) -> Iterator[tuple[Path, str]]:
     if (each := job.for_each) is not None:
-        yield from _texts(each.items, ("for_each",))
+        yield from texts_of(each.items, ("for_each",))
         yield from _sources(key=each.key, more=each.more, stop_when=each.stop_when)
     if (matrix := job.matrix) is not None:
-        yield from _texts(matrix.axes, ("matrix",))
-        yield from _texts(matrix.include, ("include",))
-        yield from _texts(matrix.exclude, ("exclude",))
+        yield from texts_of(matrix.axes, ("matrix",))
+        yield from texts_of(matrix.include, ("include",))
+        yield from texts_of(matrix.exclude, ("exclude",))
         yield from _sources(stop_when=matrix.stop_when)
 
 
@@ -80,13 +80,14 @@ def _sources(**source_by_key: str | None) -> Iterator[tuple[Path, str]]:
             yield (key,), as_template(source)
 
 
-def _texts(value: Any, path: Path) -> Iterator[tuple[Path, str]]:
+def texts_of(value: Any, path: Path) -> Iterator[tuple[Path, str]]:
+    """Yield each text in a value, however deep, that holds expressions, with its path."""
     if isinstance(value, str):
         if has_expression(value):
             yield path, value
     elif isinstance(value, Mapping):
         for key, item in value.items():
-            yield from _texts(item, (*path, key))
+            yield from texts_of(item, (*path, key))
     elif isinstance(value, list | tuple):
         for index, item in enumerate(value):
-            yield from _texts(item, (*path, index))
+            yield from texts_of(item, (*path, index))

@@ -56,16 +56,24 @@ class Reference:
             return f"{self.name}()"
         return f"{self.root}.{self.name}" if self.name else self.root
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names that lead to it, as they stand in a text."""
+        if self.root == "status":
+            return (self.name,)
+        return tuple(filter(None, (self.root, self.name, self.attribute, self.part)))
+
     def find_refusal(self) -> Refused | None:
         """Return why there can be no such value, or None."""
         if self.root == "jobs" and self.attribute not in JOB_ATTRIBUTES:
             foreign = _ATTRIBUTE_BY_FOREIGN.get(self.attribute)
             nearest = foreign or find_nearest(self.attribute, JOB_ATTRIBUTES) or "result"
             hint = f"write jobs.{self.name}.{nearest}"
-            return Refused("FQ303", f"a job has no {self.attribute!r}", hint)
+            return Refused("FQ303", f"a job has no {self.attribute!r}", hint).about(*self.names)
         if self.root == "run" and self.name not in RUN_ATTRIBUTES:
             hint = " or ".join(f"run.{name}" for name in RUN_ATTRIBUTES)
-            return Refused("FQ303", f"a run has no {self.name!r}", f"write {hint}")
+            message = f"a run has no {self.name!r}"
+            return Refused("FQ303", message, f"write {hint}").about(*self.names)
         return None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flowq.errors import Problem, Where
+from flowq.errors import Excerpt, Problem
 
 RULES = {
     "FQ301": "An expression is well formed",
@@ -26,16 +26,23 @@ class Refused(Exception):
         self.message = message
         self.hint = hint
         self.source = ""
+        self.names: tuple[str, ...] = ()
+
+    def about(self, *names: str) -> Refused:
+        """Remember the names in the expression that this is about; return itself."""
+        self.names = self.names or names
+        return self
 
     def inside(self, source: str) -> Refused:
         """Remember the expression whose part this is; return itself."""
         self.source = self.source or source
         return self
 
-    def as_problem(self, source: str, where: Where | None = None) -> Problem:
+    def as_problem(self, source: str) -> Problem:
         """Return the problem, with the expression that has it, or else `source`, quoted."""
-        quoted = _quote(self.source or source)
-        return Problem(self.code, f"`{quoted}`: {self.message}", where, self.hint)
+        expression = self.source or source
+        message = f"`{_quote(expression)}`: {self.message}"
+        return Problem(self.code, message, hint=self.hint, excerpt=Excerpt(expression, self.names))
 
 
 def _quote(source: str) -> str:

@@ -7,6 +7,7 @@ written, and `escape` can protect whatever is only data.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +63,26 @@ def split(text: str) -> tuple[str | Expression, ...]:
     return tuple(parts) or ("",)
 
 
+def find_expressions(text: str) -> Iterator[tuple[int, str]]:
+    """Yield where each expression of a text begins, and what is written there, with its braces.
+
+    One that is never closed goes to the end of the text. A text without any is one as a whole.
+    """
+    position = 0
+    while opening := _OPENING.search(text, position):
+        position = opening.end()
+        if len(opening.group(1)) > 1:
+            continue
+        try:
+            end = _find_end(text, position) + 2
+        except Refused:
+            end = len(text)
+        yield opening.start(), text[opening.start() : end]
+        position = end
+    if not has_expression(text):
+        yield len(text) - len(text.lstrip()), text.strip()
+
+
 def _split_carefully(text: str) -> tuple[str | Expression, ...]:
     parts: list[str | Expression] = []
     literal, position = "", 0
@@ -96,7 +117,8 @@ def _unclosed(rest: str) -> Refused:
         message = f"it has no }}}} within {MAX_LENGTH:,} characters"
     else:
         message = "the ${{ is never closed"
-    return Refused("FQ301", message, "close it with }}, or write $${{ for a literal ${{")
+    refused = Refused("FQ301", message, "close it with }}, or write $${{ for a literal ${{")
+    return refused.inside("${{" + rest)
 
 
 def as_template(source: str) -> str:

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from flowq.expressions import evaluate, fill, find_references
+from flowq.expressions import evaluate, find_references
 from flowq.graph import Graph, build_graph
 from flowq.plan import Commit, Enqueue, Group, Nested, Operation, Outputs, Plan, Release, Slot
+from flowq.planner.filling import fill_in
 from flowq.planner.frames import Frame
 from flowq.planner.order import futures_first
 from flowq.spec import Concurrency, Workflow
@@ -93,9 +94,7 @@ def _outputs(
     if not workflow.outputs:
         return None
     template = {
-        name: fill(
-            value, inputs=inputs, scope={"run": run}, where=workflow.places.find("outputs", name)
-        )
+        name: fill_in(workflow, ("outputs", name), value, inputs=inputs, scope={"run": run})
         for name, value in workflow.outputs.items()
     }
     left = find_references(template)
@@ -111,6 +110,6 @@ def _concurrency(workflow: Workflow, inputs: Mapping[str, Any]) -> Concurrency |
     """Return the group of runs with its inputs filled in. Errors: WorkflowInvalid."""
     if workflow.concurrency is None:
         return None
-    where = workflow.places.find("concurrency", "group")
-    group = evaluate(fill(workflow.concurrency.group, inputs=inputs, where=where))
+    path, text = ("concurrency", "group"), workflow.concurrency.group
+    group = evaluate(fill_in(workflow, path, text, inputs=inputs, scope={}))
     return replace(workflow.concurrency, group=show(str(group)))

@@ -10,10 +10,11 @@ from typing import Any
 from flowq.checks import in_text_order
 from flowq.checks.groups import check_combinations
 from flowq.errors import Problem, WorkflowInvalid
-from flowq.expressions import as_template, evaluate, fill, find_references
+from flowq.expressions import as_template, evaluate, find_references
 from flowq.graph import Graph, Uses
 from flowq.plan import Enqueue, Expansion, Group, Nested, Slot
 from flowq.planner.carried import make_portable
+from flowq.planner.filling import fill_in
 from flowq.planner.matrix import Leg, expand_matrix
 from flowq.planner.words import describe
 from flowq.spec import Block, BlockerPolicy, ForEach, JobSpec, Matrix, Path, Tolerance, Workflow
@@ -49,7 +50,7 @@ class Frame:
         groups = [self._group(job) for job in self.graph if job.for_each or job.matrix]
         enqueues = [enqueue for name in order for enqueue in reversed(self._jobs_of(name))]
         if self._problems:
-            raise WorkflowInvalid(in_text_order(self._problems))
+            raise WorkflowInvalid(in_text_order(dict.fromkeys(self._problems)))
         return groups, enqueues
 
     # Groups --------------------------------------------------------------------------------------
@@ -347,10 +348,11 @@ class Frame:
         if value is None:
             return None
         try:
-            return fill(value, inputs=self.inputs, scope=scope or self._scope)
+            return fill_in(
+                self.graph.workflow, path, value, inputs=self.inputs, scope=scope or self._scope
+            )
         except WorkflowInvalid as invalid:
-            where = self.graph.workflow.places.find(*path)
-            self._problems.extend(replace(problem, where=where) for problem in invalid.problems)
+            self._problems.extend(invalid.problems)
             return None
 
     def _template(

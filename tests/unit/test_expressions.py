@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowq.errors import Problem, Where, WorkflowInvalid
+from flowq.errors import Problem, WorkflowInvalid
 from flowq.expressions import RULES, escape, evaluate, fill, find_references
 
 INPUTS = {"size": 256, "name": "sun", "items": [1, 2, 3], "flag": True, "none": None}
@@ -303,13 +303,6 @@ def test_data_beside_a_result_stays_data(one: str, two: str) -> None:
 def test_escape_and_evaluate_are_inverse(data: Any) -> None:
     assert evaluate(escape(data)) == data
     assert find_references(escape(data)).problems == ()
-
-
-def test_a_problem_at_plan_time_has_the_position_that_was_given() -> None:
-    where = Where("x.yaml", 3, 7)
-    with pytest.raises(WorkflowInvalid) as caught:
-        fill(["${{ inputs.size / 0 }}"], inputs=INPUTS, where=where)
-    assert caught.value.problems[0].where == where
 
 
 @given(st.text(alphabet="${}[]()'\"\\.|~+-*/=<>!&?,:ab1 \n", max_size=40))

@@ -88,7 +88,7 @@ def test_what_is_right_of_a_job_with_a_problem_is_checked_too(codes_of) -> None:
             needs: nobody
             with: {p: "${{ jobs.none.result }}", y: "${{ inputs.z }}", q: "${{ a && b }}"}
         """
-    ) == ["4:FQ103", "5:FQ201", "6:FQ204", "6:FQ205", "6:FQ503", "6:FQ301", "6:FQ503"]
+    ) == ["4:FQ103", "5:FQ201", "6:FQ204", "6:FQ503", "6:FQ205", "6:FQ503", "6:FQ301"]
 
 
 @pytest.mark.parametrize(

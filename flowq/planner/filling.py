@@ -1,0 +1,44 @@
+"""Values of a declaration with what is known filled in, and where in its text that fails."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from flowq.errors import Problem, WorkflowInvalid
+from flowq.expressions import fill
+from flowq.expressions.places import texts_of
+from flowq.spec import Path, Workflow
+
+
+def fill_in(
+    workflow: Workflow,
+    path: Path,
+    value: Any,
+    *,
+    inputs: Mapping[str, Any],
+    scope: Mapping[str, Any],
+) -> Any:
+    """Return what stands at `path` with its expressions filled in, as `fill` does.
+
+    Errors: WorkflowInvalid with the problems of all texts in it, at their positions.
+    """
+    try:
+        return fill(value, inputs=inputs, scope=scope)
+    except WorkflowInvalid:
+        raise WorkflowInvalid(list(_problems(workflow, path, value, inputs, scope))) from None
+
+
+def _problems(
+    workflow: Workflow,
+    path: Path,
+    value: Any,
+    inputs: Mapping[str, Any],
+    scope: Mapping[str, Any],
+) -> Iterator[Problem]:
+    for place, text in texts_of(value, path):
+        try:
+            fill(text, inputs=inputs, scope=scope)
+        except WorkflowInvalid as invalid:
+            for problem in invalid.problems:
+                yield from workflow.places.place(problem, *place)
