@@ -139,7 +139,12 @@ class WorkflowInvalid(FlowqError):
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         super().__init__(tuple(problems))
-        self.problems = tuple(problems)
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """What is wrong, in the order in which it was found."""
+        problems: tuple[Problem, ...] = self.args[0]
+        return problems
 
     def __str__(self) -> str:
         return "\n".join(str(problem) for problem in self.problems)

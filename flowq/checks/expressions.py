@@ -139,6 +139,31 @@ def _unknown_output(owner: str, graph: Graph, name: str, part: str) -> Iterator[
         yield _about(Problem("FQ219", message, hint=hint), "jobs", name, "result", part)
 
 
+def check_secrets(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
+    """What looks like a secret is read as one (a warning)."""
+    of_jobs = (
+        (f"job {name}", path, references)
+        for name, uses in graph.uses_by_name.items()
+        for path, references in uses
+        if references.env
+    )
+    of_workflow = (
+        (f"`{path[0]}` of the workflow", path, find_references(text))
+        for path, text in find_workflow_texts(workflow)
+    )
+    for owner, path, references in chain(of_jobs, of_workflow):
+        for name in sorted(references.env):
+            if not _WORDS_OF_SECRETS.isdisjoint(name.upper().split("_")):
+                message = f"{owner} uses env.{name}, which looks like a secret, and env is shown"
+                hint = f"write secrets.{name}: it is hidden wherever the job shows it"
+                problem = Problem("FQ229", message, hint=hint, severity="warning")
+                yield from workflow.places.place(_about(problem, "env", name), *path)
+
+
+_SECRET_WORDS = ("TOKEN", "PASSWORD", "PASSWD", "SECRET", "KEY", "CREDENTIAL")
+_WORDS_OF_SECRETS = frozenset([*_SECRET_WORDS, *(f"{word}S" for word in _SECRET_WORDS)])
+
+
 # Names that have a value in some places only.
 
 
@@ -149,7 +174,7 @@ def _misplaced(
         shown = f"{min(references.statuses)}()" if root == "status" else f"`{root}`"
         message = f"{owner} uses {shown} in `{key}`, where it has no value"
         first = min(references.statuses) if root == "status" else root
-        yield _about(Problem("FQ213", message, hint=_hint_for(root, key)), first)
+        yield _about(Problem("FQ213", message, hint=_HINT_BY_ROOT[root]), first)
 
 
 _HINT_BY_ROOT: Mapping[str, str] = {
@@ -159,16 +184,12 @@ _HINT_BY_ROOT: Mapping[str, str] = {
     "matrix": "`matrix` belongs to a job with a `matrix`, in all of its keys but that one",
     "result": "`result` is what an item returned, in `more` and `stop_when`; the result of another "
     "job is jobs.NAME.result",
-    "env": "read it under `env:` or `with:`; it is read where the job runs",
+    "env": "use it under `with`, `env`, `run` or `cwd`: it is read where the job runs",
+    "secrets": "use it under `with`, `env`, `run` or `cwd`: it is read where the job runs, and "
+    "kept nowhere",
     "jobs": "what other jobs returned is not known there",
     "run": "use it in the arguments of a job",
 }
-
-
-def _hint_for(root: str, key: str) -> str:
-    if root == "env" and key == "run":
-        return "the shell has it: declare it under `env:`, and write $NAME in the command"
-    return _HINT_BY_ROOT[root]
 
 
 def _not_in_this_job(job: JobSpec, key: str, references: References) -> Iterator[Problem]:
@@ -182,10 +203,12 @@ def _not_in_this_job(job: JobSpec, key: str, references: References) -> Iterator
         message = f"job {job.name} uses `matrix`, and it has no `matrix`"
         problem = Problem("FQ213", message, hint="add `matrix: {NAME: [values]}`")
         yield _about(problem, "matrix")
-    if "env" in roots and job.workflow:
-        message = f"job {job.name} passes `env` to another workflow"
-        hint = "read it in the jobs of that workflow, where it does not pass through Redis"
-        yield _about(Problem("FQ213", message, hint=hint), "env")
+    if "secrets" in roots and job.workflow:
+        message = (
+            f"job {job.name} passes a secret to another workflow, and inputs are kept in Redis"
+        )
+        hint = "use secrets.NAME in the jobs of that workflow: it is read where they run"
+        yield _about(Problem("FQ213", message, hint=hint), "secrets")
     if job.matrix is not None:
         yield from _unknown_axes(job, references)
 

@@ -23,7 +23,7 @@ from flowq.spec import JobSpec, Workflow
 
 _TAKEN = frozenset({"flow", "flowq", *keyword.kwlist, *keyword.softkwlist, *dir(builtins)})
 _BARE = frozenset({"item", "index", "result"})
-_NAMED = frozenset({"inputs", "matrix", "env"})
+_NAMED = frozenset({"inputs", "matrix", "env", "secrets"})
 _RESERVED = ("if", "with")
 
 

@@ -26,7 +26,7 @@ IN_A_JOB: Mapping[str, str] = {
     "permissions": "leave it out",
     "environment": "write `approval: true` for a job that somebody has to release, or `env`",
     "concurrency": "it belongs to the workflow; for the jobs of a group, write `max_parallel`",
-    "secrets": "a secret is read where the job runs: `env: {KEY: ${{ env.KEY }}}`",
+    "secrets": "name each where it is used: `env: {KEY: ${{ secrets.KEY }}}`",
     "outputs": "what the function returns is jobs.NAME.result",
     "args": _ARGUMENTS,
     "kwargs": _ARGUMENTS,

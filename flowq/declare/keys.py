@@ -81,8 +81,8 @@ _RETRIES = Key(job.RETRIES, "How often it is tried again.", (3, {"max": 3, "back
 _DESCRIPTION = Key(DESCRIPTION, "What it is for.")
 _ENV = Key(
     job.ENVIRONMENT,
-    "Environment variables; `env.NAME` is read where the job runs.",
-    ({"API_KEY": "${{ env.API_KEY }}"},),
+    "Environment variables; `env.NAME` and `secrets.NAME` are read where the job runs.",
+    ({"API_KEY": "${{ secrets.API_KEY }}"},),
 )
 
 JOB = Vocabulary(

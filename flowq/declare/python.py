@@ -83,6 +83,7 @@ class Workflow:
     run_id: Any = Handle("run.id")
     matrix = Names("matrix")
     env = Names("env")
+    secrets = Names("secrets")
     inputs = Names("inputs")
 
     def __init__(

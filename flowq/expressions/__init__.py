@@ -64,10 +64,10 @@ class References:
 
     Shape: `jobs` are (name, attribute), in the order of the text, none twice; `parts` adds the
     first key that is looked up in the value. `roots` are the names at the front: `inputs`, `jobs`,
-    `item`, `index`, `matrix`, `result`, `env`, `run`, and `status` for any function of `statuses`,
-    which are `success`, `failure`, `always`, `canceled`. `constants` are the expressions that refer
-    to nothing. `problems` are those of the expressions themselves; they have no position, and
-    whether the names exist is not known.
+    `item`, `index`, `matrix`, `result`, `env`, `secrets`, `run`, and `status` for any function of
+    `statuses`, which are `success`, `failure`, `always`, `canceled`. `constants` are the
+    expressions that refer to nothing. `problems` are those of the expressions themselves; they have
+    no position, and whether the names exist is not known.
     """
 
     inputs: frozenset[str] = frozenset()
@@ -76,6 +76,7 @@ class References:
     roots: frozenset[str] = frozenset()
     matrix: frozenset[str] = frozenset()
     env: frozenset[str] = frozenset()
+    secrets: frozenset[str] = frozenset()
     statuses: frozenset[str] = frozenset()
     parts: tuple[tuple[str, str, str], ...] = ()
     constants: tuple[str, ...] = ()
@@ -144,7 +145,13 @@ def _sort_out(found: Sequence[_Found]) -> References:
     )
 
 
-_FIELD_BY_ROOT = {"inputs": "inputs", "matrix": "matrix", "env": "env", "status": "statuses"}
+_FIELD_BY_ROOT = {
+    "inputs": "inputs",
+    "matrix": "matrix",
+    "env": "env",
+    "secrets": "secrets",
+    "status": "statuses",
+}
 
 
 def fill(

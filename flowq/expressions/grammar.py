@@ -27,7 +27,7 @@ from flowq.nearest import did_you_mean, find_nearest
 
 FUNCTION_NAMES = frozenset(FUNCTIONS) | {"str", "default"}
 TEST_NAMES = frozenset(TESTS) | {"defined"}
-ROOTS = ("inputs", "jobs", "item", "index", "matrix", "result", "env", "run")
+ROOTS = ("inputs", "jobs", "item", "index", "matrix", "result", "env", "secrets", "run")
 
 MAX_BRACKETS = 30
 MAX_DEPTH = 100
@@ -88,7 +88,6 @@ _FOREIGN_NAMES = {
     "github": "a flowq expression sees inputs, jobs, env and run",
     "needs": "write jobs.NAME.result",
     "steps": "write jobs.NAME.result",
-    "secrets": "a secret is read where the job runs: write env.NAME",
     "vars": "declare an input: inputs.NAME",
     "runner": "a job runs where its queue's workers are; os.environ knows more about it",
     "loop": "write index for the number of an item",
@@ -266,8 +265,8 @@ def _refuse_name(name: str) -> Refused:
     if name == "jobs":
         hint = "write jobs.NAME.result, with the job's own name"
         return Refused("FQ303", "`jobs` without a name and a part has no value", hint)
-    if name == "env":
-        return Refused("FQ303", "`env` as a whole has no value", "write env.NAME")
+    if name in ("env", "secrets"):
+        return Refused("FQ303", f"`{name}` as a whole has no value", f"write {name}.NAME")
     if name == "run":
         hint = " or ".join(f"run.{attribute}" for attribute in RUN_ATTRIBUTES)
         return Refused("FQ303", "`run` as a whole has no value", f"write {hint}")

@@ -13,12 +13,13 @@ from flowq.spec import JobSpec, Path, Workflow
 
 _ITEM = frozenset({"item", "index", "matrix"})
 _RUN = frozenset({"inputs", "run"})
+_WHERE_IT_RUNS = frozenset({"env", "secrets"})
 
 ROOTS_BY_KEY: Mapping[str, frozenset[str]] = {
-    "with": _RUN | _ITEM | {"jobs", "env"},
-    "env": _RUN | _ITEM | {"jobs", "env"},
-    "run": _RUN | _ITEM | {"jobs"},
-    "cwd": _RUN | _ITEM | {"jobs"},
+    "with": _RUN | _ITEM | _WHERE_IT_RUNS | {"jobs"},
+    "env": _RUN | _ITEM | _WHERE_IT_RUNS | {"jobs"},
+    "run": _RUN | _ITEM | _WHERE_IT_RUNS | {"jobs"},
+    "cwd": _RUN | _ITEM | _WHERE_IT_RUNS | {"jobs"},
     "if": _RUN | _ITEM | {"jobs", "status"},
     "for_each": _RUN | {"jobs"},
     "key": _RUN | {"item", "index"},
@@ -32,7 +33,7 @@ ROOTS_BY_KEY: Mapping[str, frozenset[str]] = {
 `matrix`."""
 
 ROOTS_BY_WORKFLOW_KEY: Mapping[str, frozenset[str]] = {
-    "env": _RUN | {"env"},
+    "env": _RUN | _WHERE_IT_RUNS,
     "outputs": _RUN | {"jobs"},
     "concurrency": frozenset({"inputs"}),
 }

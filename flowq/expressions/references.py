@@ -10,7 +10,9 @@ from typing import Literal
 from flowq.expressions.refusals import Refused
 from flowq.nearest import find_nearest
 
-Root = Literal["inputs", "jobs", "item", "index", "matrix", "result", "env", "run", "status"]
+Root = Literal[
+    "inputs", "jobs", "item", "index", "matrix", "result", "env", "secrets", "run", "status"
+]
 
 JOB_ATTRIBUTES = ("result", "results", "outcomes", "by_key", "status")
 _ATTRIBUTE_BY_FOREIGN = {"outputs": "result", "output": "result", "conclusion": "status"}
@@ -18,7 +20,7 @@ RUN_ATTRIBUTES = ("id", "workflow")
 BARE_ROOTS: tuple[Root, ...] = ("item", "index", "matrix", "result")
 """Those that have a value without a name behind a dot."""
 
-NAMED_ROOTS: tuple[Root, ...] = ("inputs", "matrix", "env", "run")
+NAMED_ROOTS: tuple[Root, ...] = ("inputs", "matrix", "env", "secrets", "run")
 STATUS_BY_FUNCTION = {
     "success": "success",
     "failure": "failure",
@@ -32,6 +34,7 @@ _NAME = r"[A-Za-z_][A-Za-z0-9_]*"
 _JOB_NAME = r"[A-Za-z_][A-Za-z0-9_-]*"
 _NAMED = re.compile(rf"({'|'.join(NAMED_ROOTS)})\.({_NAME})")
 _JOB = re.compile(rf"jobs(?:\.({_JOB_NAME})|\[(?:'({_JOB_NAME})'|\"({_JOB_NAME})\")\])\.({_NAME})")
+_SECRET = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _FUNCTION = re.compile(r"([a-z]+)\(\)")
 
 
@@ -74,6 +77,10 @@ class Reference:
             hint = " or ".join(f"run.{name}" for name in RUN_ATTRIBUTES)
             message = f"a run has no {self.name!r}"
             return Refused("FQ303", message, f"write {hint}").about(*self.names)
+        if self.root == "secrets" and not _SECRET.fullmatch(self.name):
+            message = f"{self.name!r:.60} cannot be the name of a secret"
+            hint = "letters, digits, _, - and . only, no digit first"
+            return Refused("FQ303", message, hint).about(*self.names)
         return None
 
 

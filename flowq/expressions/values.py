@@ -11,7 +11,8 @@ from flowq.expressions.refusals import Missing
 from flowq.nearest import did_you_mean
 
 Scope = Mapping[str, Any]
-"""Shape: any of `item`, `index`, `result` (values), `matrix`, `env`, `run` (by name)."""
+"""Shape: any of `item`, `index`, `result` (values), `matrix`, `env`, `secrets`, `run` (by name). A
+secret that is not there raises Missing in `secrets`, which knows where it was looked for."""
 
 _BUILT_IN = frozenset({type(None), bool, int, float, str, bytes, list, tuple, dict})
 
@@ -69,7 +70,7 @@ class Values:
 
 
 def _get_named(reference: Reference, values: Mapping[str, Any]) -> Any:
-    if reference.name in values:
+    if reference.root == "secrets" or reference.name in values:
         return values[reference.name]
     if reference.root == "env":
         raise Missing(f"the environment variable {reference.name} is not set where the job runs")

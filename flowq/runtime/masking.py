@@ -1,4 +1,4 @@
-"""Secrets that a job has read from its environment, kept out of its output and its errors."""
+"""The secrets that a job has read, kept out of its output, its errors and its shown arguments."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import io
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from typing import TextIO
+from dataclasses import replace
+from typing import Any, TextIO
 
+from flowq.errors import Problem
 from flowq.texts import to_bytes
 
+HIDDEN = "***"
 MIN_LENGTH = 4
 """A shorter value would make a text unreadable, and is no secret."""
 
@@ -21,20 +24,21 @@ class Mask:
         self._values: list[str] = []
 
     def add(self, values: Iterable[str | None]) -> None:
-        """Hide these from now on."""
-        new = {value for value in values if value and len(value) >= MIN_LENGTH}
+        """Hide these from now on; of a value of several lines also each line."""
+        parts = {part for value in values if value for part in (value, *value.splitlines())}
+        new = {part for part in parts if len(part) >= MIN_LENGTH}
         self._values = sorted(new | set(self._values), key=len, reverse=True)
 
     def hide(self, text: str) -> str:
         """Return a text with `***` in the place of each value."""
         for value in self._values:
-            text = text.replace(value, "***")
+            text = text.replace(value, HIDDEN)
         return text
 
     def hide_bytes(self, text: bytes) -> bytes:
         """The same for bytes."""
         for value in self._values:
-            text = text.replace(to_bytes(value), b"***")
+            text = text.replace(to_bytes(value), HIDDEN.encode())
         return text
 
     @contextmanager
@@ -54,9 +58,22 @@ class Mask:
         except BaseException as error:
             cause: BaseException | None = error
             while cause is not None and self._values:
-                cause.args = tuple(self.hide(a) if isinstance(a, str) else a for a in cause.args)
+                cause.args = tuple(map(self._hide_in, cause.args))
+                if isinstance(cause, OSError) and cause.filename is not None:
+                    cause.filename = self._hide_in(cause.filename)
                 cause = cause.__cause__ or cause.__context__
             raise
+
+    def _hide_in(self, argument: Any) -> Any:
+        if isinstance(argument, str):
+            return self.hide(argument)
+        if isinstance(argument, Problem):
+            return replace(
+                argument, message=self.hide(argument.message), hint=self.hide(argument.hint)
+            )
+        if type(argument) is tuple:
+            return tuple(map(self._hide_in, argument))
+        return argument
 
 
 class _Masked(io.TextIOBase):

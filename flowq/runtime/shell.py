@@ -24,7 +24,7 @@ from flowq.binding import describe_command
 from flowq.errors import ShellFailed, UsageError
 from flowq.expressions import write, write_argument
 from flowq.expressions.templates import Expression, split
-from flowq.runtime.masking import Mask
+from flowq.runtime.masking import HIDDEN, Mask
 
 MAX_RESULT_BYTES = 1_000_000
 """How much of the output can be a result; the log keeps its own share."""
@@ -77,7 +77,8 @@ def run(
     command = shell["command"]
     output, errors = _Output(mask, sys.stdout), _Output(mask, sys.stderr)
     try:
-        arguments = _prepare(command, shell.get("shell"), value_of, tell)
+        arguments, shown = _prepare(command, shell.get("shell"), value_of, mask)
+        tell(shown)
         code = _execute(arguments, output, errors)
     except _NotStarted as failure:
         raise ShellFailed(first_line(command), failure.code, str(failure)) from None
@@ -108,17 +109,27 @@ def _prepare(
     command: str | Sequence[str],
     name: str | None,
     value_of: Callable[[Any], Any],
-    tell: Callable[[str], None],
-) -> list[str] | str:
-    """Return what starts the command, with all values in it. Errors: _NotStarted; as `run`."""
+    mask: Mask,
+) -> tuple[list[str] | str, str]:
+    """Return what starts the command, with all values in it, and how that is shown.
+
+    Secrets are hidden before a value is quoted, because quotes may change it. Errors: _NotStarted;
+    as `run`.
+    """
     if not isinstance(command, str):
         words = [_word(item, value_of) for item in command]
-        tell(texts.show(shlex.join(words)))
-        return words
+        return words, texts.show(" ".join(_show_word("sh", word, mask) for word in words))
     name = name or default_shell()
-    filled = _filled(command, kind_of(name), value_of)
-    tell(texts.show(filled))
-    return command_line(name, filled)
+    kind = kind_of(name)
+    parts = _fill(command, kind, value_of)
+    filled = "".join(_quoted(kind, text) if is_value else text for text, is_value in parts)
+    shown = (_show_word(kind, text, mask) if is_value else text for text, is_value in parts)
+    return command_line(name, filled), texts.show("".join(shown))
+
+
+def _show_word(kind: str, text: str, mask: Mask) -> str:
+    hidden = mask.hide(text)
+    return hidden if hidden == HIDDEN else _quoted(kind, hidden)
 
 
 def _word(item: str, value_of: Callable[[Any], Any]) -> str:
@@ -173,24 +184,25 @@ def _one_line(command: str) -> str:
     return lines[0].strip() if lines else ""
 
 
-def _filled(command: str, kind: str, value_of: Callable[[Any], Any]) -> str:
-    """Return the command with every expression as one quoted word: data never becomes code."""
+def _fill(command: str, kind: str, value_of: Callable[[Any], Any]) -> list[tuple[str, bool]]:
+    """Return the parts of a command, with whether each is a value, which is to be quoted."""
     parts = split(command)
     if kind in _UNQUOTABLE and any(isinstance(part, Expression) for part in parts):
         raise UsageError(
             f"values cannot be quoted safely for {kind}: pass them by `env:`, and write !NAME!, "
             "or write the command as a list"
         )
-    return "".join(
-        part if isinstance(part, str) else _quoted(kind, write(value_of(str(part)), str(part)))
+    return [
+        (part, False) if isinstance(part, str) else (write(value_of(str(part)), str(part)), True)
         for part in parts
-    )
+    ]
 
 
 _UNQUOTABLE = frozenset({"cmd"})
 
 
 def _quoted(kind: str, text: str) -> str:
+    """Return a value as one word of a shell: data never becomes code."""
     if kind == "python":
         return repr(text)
     if kind in ("pwsh", "powershell"):

@@ -410,7 +410,7 @@ class Shown:
     """What is shown of one execution of a job, made while it goes on.
 
     `hide` is applied to all texts of the arguments. The result is shown as it is: other jobs get
-    it so, and whatever comes from `env` is part of many a result (`deploys to prod`). `ended` is
+    it so, and a value that happens to be a secret's may stand in it by right. `ended` is
     what another process has made of the same execution.
     """
 

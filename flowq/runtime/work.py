@@ -29,6 +29,7 @@ from flowq.runtime.masking import Mask
 from flowq.runtime.outcomes import get_result
 from flowq.runtime.patience import JOB_PATIENCE_S, Result, patiently
 from flowq.runtime.rq import run_to_end
+from flowq.runtime.secrets import Secrets
 from flowq.runtime.wire import check_format, from_wire
 
 _SCALARS = frozenset({type(None), bool, int, float, str})
@@ -144,6 +145,7 @@ class _Performance:
             yield
             return
         before, folder = dict(os.environ), os.getcwd()  # noqa: PTH109 - as it is put back
+        self.secrets = self._find_secrets(before)
         try:
             variables = self._value(self.work.get("env", {}))
             os.environ.update({name: _as_variable(name, variables[name]) for name in variables})
@@ -182,7 +184,8 @@ class _Performance:
         scope = dict(self.scope)
         if references.env:
             scope["env"] = os.environ
-            self.mask.add(os.environ.get(name) for name in references.env)
+        if references.secrets:
+            scope["secrets"] = self.secrets
         return find(template, inputs=self.inputs, jobs=jobs, scope=scope, statuses=statuses or {})
 
     @property
@@ -202,6 +205,14 @@ class _Performance:
     @cached_property
     def mask(self) -> Mask:
         return Mask()
+
+    @cached_property
+    def secrets(self) -> Secrets:
+        return self._find_secrets(os.environ)
+
+    def _find_secrets(self, environment: Mapping[str, str]) -> Secrets:
+        """Return the secrets of the worker, which the job's own `env` and `cwd` do not change."""
+        return Secrets(environment, lambda value: self.mask.add([value]))
 
 
 def _as_variable(name: str, value: Any) -> str:

@@ -42,7 +42,8 @@ pieces = st.sampled_from(
 )  # fmt: skip
 expressions = st.sampled_from(
     ["inputs.size", "jobs.a.result", "jobs['b-c'].result", "jobs.b-c.results | len", "item",
-     "matrix.os", "env.KEY", "run.id", "run.workflow", 'inputs.folder ~ "x"', "jobs._d.outcomes",
+     "matrix.os", "env.KEY", "secrets.KEY", "run.id", "run.workflow", 'inputs.folder ~ "x"',
+     "jobs._d.outcomes",
      "{'a': 1}", "jobs.print.by_key['x y']", "inputs['size']"]
 )  # fmt: skip
 templates = st.lists(pieces | expressions.map("${{{{ {} }}}}".format), max_size=4).map("".join)

@@ -50,7 +50,17 @@ PIECES = [
     *("\n", "\t", "\r", "\0", "\x85", "\ufeff", "\ud800", "é", "  ", ": ", "- ", "? ", "${{", "}}"),
     *("&a ", "*a", "<<: ", "!!int ", "---\n", "...\n", "%YAML 9.9\n", "| \n", ">-\n", "''", '"'),
     *("null", "true", ".nan", "1e999", "0x", "jobs", "call", "needs: ", "for_each: ", "[[[[", "{}"),
-    *("item", "index", "matrix.os", "result", "env.KEY", "always()", "jobs.page.results", "20%"),
+    *(
+        "item",
+        "index",
+        "matrix.os",
+        "result",
+        "env.KEY",
+        "secrets.KEY",
+        "always()",
+        "jobs.page.results",
+        "20%",
+    ),
 ]
 EDITS = st.lists(
     st.tuples(

@@ -191,13 +191,13 @@ def test_a_job_of_no_run_has_no_view(queue: Any, work: Work, connection: Redis) 
     assert not connection.hexists(blocker.key, keys.VIEW_FIELD)
 
 
-def test_values_of_the_environment_are_not_in_the_view_of_arguments(
+def test_secrets_are_not_in_the_view_of_arguments(
     run: Runs, handle: Run, work: Work, connection: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TOKEN", "hunter2hunter2")
     run.submit(
-        job("one", "give", with_={"value": "Bearer ${{ env.TOKEN }}"}),
-        job("two", "give", with_={"value": ["${{ env.TOKEN }}"]}),
+        job("one", "give", with_={"value": "Bearer ${{ secrets.TOKEN }}"}),
+        job("two", "give", with_={"value": ["${{ secrets.TOKEN }}"]}),
     )
     work()
     assert handle.views()["one"].arguments == {"value": "Bearer ***"}
@@ -212,7 +212,7 @@ def test_of_a_shell_job_the_command_is_shown_with_its_values(
     monkeypatch.setenv("TOKEN", "hunter2hunter2")
     run.submit(
         job("one", "give", with_={"value": "a b"}),
-        job("two", needs=("one",), run=Shell("echo ${{ jobs.one.result }} ${{ env.TOKEN }}")),
+        job("two", needs=("one",), run=Shell("echo ${{ jobs.one.result }} ${{ secrets.TOKEN }}")),
     )
     work()
     assert handle.views()["two"].arguments == {"command": "echo 'a b' ***"}

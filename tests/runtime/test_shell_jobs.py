@@ -317,9 +317,9 @@ def test_a_secret_is_read_where_the_job_runs_and_shown_nowhere(
         job(
             "shell",
             run=Shell('echo "token $TOKEN"; exit 1'),
-            env={"TOKEN": "${{ env.TEST_TOKEN }}"},
+            env={"TOKEN": "${{ secrets.TEST_TOKEN }}"},
         ),
-        job("call", "fail", with_={"message": "bad token ${{ env.TEST_TOKEN }}"}),
+        job("call", "fail", with_={"message": "bad token ${{ secrets.TEST_TOKEN }}"}),
     )
     kept = b"".join(connection.dump(key) or b"" for key in connection.keys("*"))
     assert b"s3cr3t" not in kept
@@ -357,7 +357,7 @@ def test_what_a_function_prints_is_masked_as_well(
     run: Runs, work: Work, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("TEST_TOKEN", "s3cr3t-value")
-    run.submit(job("call", "say", with_={"text": "${{ env.TEST_TOKEN }}"}))
+    run.submit(job("call", "say", with_={"text": "${{ secrets.TEST_TOKEN }}"}))
     work()
     assert capsys.readouterr().out == "they said ***\n"
     assert run.result("call") == "s3cr3t-value"

@@ -206,10 +206,10 @@ def test_in_a_workflow_such_a_job_fails_and_the_next_gets_nothing(
             call: "kept_jobs:make_list"
             with: {what: lock}
             more: "[2, 3]"
-            env: {SECRET: "${{ env.SECRET_KEY }}"}
+            env: {SECRET: "${{ secrets.SECRET_KEY }}"}
           secret:
             call: "kept_jobs:make_secret"
-            env: {SECRET: "${{ env.SECRET_KEY }}"}
+            env: {SECRET: "${{ secrets.SECRET_KEY }}"}
     """
     run = run_text(text, tmp_path, connection, execute)
     assert PLACES["generator"] in last_line(job_of(run, "plain"))

@@ -87,7 +87,11 @@ def test_powershell_stops_at_errors_and_passes_the_exit_code_on(name: str) -> No
     ],
 )
 def test_values_are_quoted_for_powershell(value: str, word: str) -> None:
-    assert shell._filled("echo ${{ item }}", "pwsh", lambda _: value) == f"echo {word}"
+    assert shell._fill("echo ${{ item }}", "pwsh", lambda _: value) == [
+        ("echo ", False),
+        (value, True),
+    ]
+    assert shell._quoted("pwsh", value) == word
 
 
 def test_a_shell_that_is_not_there_is_named() -> None:

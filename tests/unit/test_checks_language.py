@@ -47,14 +47,14 @@ def call(name: str = "a", **said: Any) -> JobSpec:
         (call(with_={"x": "${{ result }}"}, for_each=EACH), "result"),
         (call(with_={"x": "${{ failure() }}"}), "failure()"),
         (call(if_="env.HOME == ''"), "env"),
-        (call(cwd="${{ env.HOME }}"), "env"),
+        (call(if_="secrets.HOME == ''"), "secrets"),
+        (call(for_each=ForEach("${{ secrets.LIST }}")), "secrets"),
         (call(for_each=ForEach("${{ item }}")), "item"),
         (call(for_each=ForEach([1], key="result")), "result"),
         (call(for_each=ForEach([1], more="env.X")), "env"),
         (call(matrix=Matrix({"m": "${{ run.id }}"})), "run"),
         (call(matrix=Matrix({"m": [1]}, stop_when="item")), "item"),
         (call(env={"X": "${{ always() }}"}), "always()"),
-        (JobSpec("a", run=Shell("echo ${{ env.X }}")), "env"),
     ],
 )
 def test_a_name_where_it_has_no_value_is_a_problem(job: JobSpec, names: str) -> None:
@@ -73,11 +73,36 @@ def test_a_name_where_it_has_no_value_is_a_problem(job: JobSpec, names: str) -> 
         call(for_each=ForEach([1], "item.id", "result.links", 9, "result and index > 2")),
         call(matrix=Matrix({"m": [1]}, ({"n": 2},), (), "result < matrix.m + matrix.n")),
         call(cwd="out/${{ item }}", for_each=EACH),
+        call(with_={"x": "${{ secrets.TOKEN }}"}, env={"X": "${{ secrets.TOKEN }}"}),
+        JobSpec("a", run=Shell("echo ${{ secrets.X }} ${{ env.X }}"), cwd="${{ env.HOME }}"),
+        JobSpec("a", run=Shell(("echo", "--x=${{ secrets.X }}", "${{ env.X }}"))),
         JobSpec("a", run=Shell("echo ${{ item }}"), for_each=EACH),
     ],
 )
 def test_a_name_where_it_has_a_value_is_none(job: JobSpec) -> None:
     assert problems_of(job) == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["TOKEN", "UPLOAD_TOKEN", "AWS_ACCESS_KEY_ID", "db_password", "SECRETS", "MY_CREDENTIALS"],
+)
+def test_a_variable_that_looks_like_a_secret_is_a_warning(name: str) -> None:
+    for job in (
+        call(with_={"x": [f"${{{{ env.{name} }}}}"]}),
+        call(env={"X": f"${{{{ env.{name} }}}}"}),
+        JobSpec("a", run=Shell(("echo", f"${{{{ env.{name} }}}}"))),
+    ):
+        problem = only_problem_of(job)
+        assert (problem.code, problem.severity) == ("FQ229", "warning")
+        assert f"secrets.{name}" in problem.hint
+    (problem,) = problems_of(call(), env={"X": f"${{{{ env.{name} }}}}"})
+    assert problem.code == "FQ229"
+
+
+def test_a_variable_that_does_not_look_like_one_is_none() -> None:
+    for name in ("HOME", "KEYBOARD", "MONKEY", "TOKENIZER", "DEST"):
+        assert problems_of(call(with_={"x": f"${{{{ env.{name} }}}}"})) == []
 
 
 def test_names_of_the_workflow_itself_are_checked_too() -> None:

@@ -1,0 +1,60 @@
+"""Secrets, `${{ secrets.NAME }}`: read where the job runs, and never kept in Redis."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from flowq.expressions.refusals import Missing
+from flowq.texts import from_bytes, show
+
+FOLDER = "FLOWQ_SECRETS_DIR"
+"""The variable that names a folder with a file for each secret."""
+
+
+class Secrets(Mapping[str, str]):
+    """The secrets of a process by name: a file of the folder, else a variable of the environment.
+
+    A file loses one line end at its end. A relative folder starts where the process is when this is
+    made. `found` is told each value that was read, before anybody else sees it.
+    Errors: Missing, which says where a secret was looked for.
+    """
+
+    def __init__(self, environment: Mapping[str, str], found: Callable[[str], None]) -> None:
+        self._environment = environment
+        self._folder = environment.get(FOLDER) and Path(environment[FOLDER]).absolute()
+        self._found = found
+
+    def __getitem__(self, name: str) -> str:
+        value = self._read_file(name)
+        if value is None:
+            value = self._environment.get(name)
+        if value is None:
+            raise Missing(f"there is no secret {name} where the job runs", self._where(name))
+        self._found(value)
+        return value
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+    def _read_file(self, name: str) -> str | None:
+        if not self._folder:
+            return None
+        file = self._folder / name
+        try:
+            text = from_bytes(file.read_bytes())
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            message = f"the secret {name} cannot be read from {show(str(file))}: {error.strerror}"
+            raise Missing(message) from None
+        return text.removesuffix("\n").removesuffix("\r")
+
+    def _where(self, name: str) -> str:
+        if self._folder:
+            file = show(str(self._folder / name))
+            return f"it is looked for in the file {file}, then in the variable {name} of the worker"
+        return f"it is the variable {name} of the worker, or a file {name} in the folder {FOLDER}"

@@ -1,0 +1,199 @@
+"""`${{ secrets.NAME }}`: read where the job runs, hidden in what is shown, and never in Redis."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from language import Runs, each, job
+from redis import Redis
+
+from flowq.expressions.refusals import Missing
+from flowq.runtime.secrets import FOLDER, Secrets
+from flowq.spec import Shell, Workflow
+
+Work = Callable[..., None]
+VALUE = "hunter2 hunter2"
+
+
+@pytest.fixture
+def run(connection: Redis) -> Runs:
+    return Runs(connection)
+
+
+def read(name: str, **environment: str) -> str:
+    return Secrets(environment, lambda value: None)[name]
+
+
+def kept_in(connection: Redis) -> bytes:
+    return b"".join(connection.dump(key) or b"" for key in connection.keys("*"))
+
+
+# Where it is looked for --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "value"),
+    [
+        (b"abc", "abc"),
+        (b"abc\n", "abc"),
+        (b"abc\r\n", "abc"),
+        (b"abc\n\n", "abc\n"),
+        (b" a\nb \n", " a\nb "),
+        (b"", ""),
+        (b"caf\xe9", "caf\udce9"),
+    ],
+)
+def test_a_file_is_the_secret_without_one_line_end(
+    content: bytes, value: str, tmp_path: Path
+) -> None:
+    (tmp_path / "db-password").write_bytes(content)
+    assert read("db-password", FLOWQ_SECRETS_DIR=str(tmp_path)) == value
+
+
+def test_a_file_comes_before_a_variable_and_a_variable_is_enough(tmp_path: Path) -> None:
+    (tmp_path / "A").write_text("of the file")
+    given = {FOLDER: str(tmp_path), "A": "of the variable", "B": "of the variable"}
+    assert read("A", **given) == "of the file"
+    assert read("B", **given) == "of the variable"
+    assert read("B", B="") == ""
+
+
+def test_the_error_says_where_a_secret_was_looked_for(tmp_path: Path) -> None:
+    for given, place in (
+        ({}, "the variable A of the worker, or a file A in the folder FLOWQ_SECRETS_DIR"),
+        ({FOLDER: str(tmp_path)}, f"in the file {tmp_path / 'A'}, then in the variable A"),
+        ({FOLDER: str(tmp_path / "nowhere")}, f"in the file {tmp_path / 'nowhere' / 'A'}"),
+    ):
+        with pytest.raises(Missing) as caught:
+            read("A", **given)
+        assert caught.value.message == "there is no secret A where the job runs"
+        assert place in caught.value.hint
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(Missing, match="cannot be read from"):
+        read("folder", FLOWQ_SECRETS_DIR=str(tmp_path))
+
+
+# In a run ----------------------------------------------------------------------------------------
+
+
+def test_a_secret_stands_where_values_stand_and_is_nowhere_in_redis(
+    run: Runs,
+    work: Work,
+    connection: Redis,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "FILE").write_text(f"{VALUE}\n")
+    monkeypatch.setenv(FOLDER, str(tmp_path))
+    monkeypatch.setenv("TOKEN", VALUE)
+    twice = "$(printf 'hunter2 %s' hunter2)"  # the value itself is written nowhere
+    check = "import sys; sys.exit(sys.argv[1:] != ['hunter2 ' * 2 + 'x'])"
+    nested = Workflow("inner", (job("say", "say", with_={"text": "${{ secrets.TOKEN }}"}),))
+    run.submit(
+        job("text", run=Shell(f'test ${{{{ secrets.TOKEN }}}} = "{twice}"')),
+        job("list", run=Shell(("python3", "-c", check, "${{ secrets.FILE }} x"))),
+        job("each", "fail", for_each=each(["a"]), with_={"message": "${{ item ~ secrets.TOKEN }}"}),
+        job("variable", run=Shell(f'test "$X" = "a {twice}" && exit 3')),
+        job("inner", workflow="inner"),
+        env={"X": "a ${{ secrets.FILE }}"},
+        workflows={"inner": nested},
+    )
+    assert VALUE.encode() not in kept_in(connection)
+    work()
+    assert run.states["text"] == run.states["list"] == "finished"
+    assert run.states["inner.say"] == "finished"
+    assert "exit code 3" in run.error("variable")
+    assert "a***" in run.error("each--0")
+    printed = capsys.readouterr()
+    assert VALUE not in printed.out + printed.err
+    assert "they said ***" in printed.out
+    for key in (b"rq:job:r1-text", b"rq:job:r1-list", b"rq:job:r1-each--0", b"rq:job:r1-variable"):
+        for field, value in connection.hgetall(key).items():
+            assert VALUE.encode() not in value, (key, field)
+    view: Any = connection.hget("rq:job:r1-list", "flowq_view")
+    assert "'*** x'" in json.loads(view)["arguments"]["command"]
+
+
+@pytest.mark.parametrize("command", ["echo ${{ secrets.ODD }}", ("echo", "${{ secrets.ODD }}")])
+def test_a_secret_that_quotes_change_is_hidden_in_the_shown_command(
+    command: Any, run: Runs, work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ODD", "it's secret")
+    run.submit(job("a", run=Shell(command)))
+    work()
+    view: Any = run.connection.hget("rq:job:r1-a", "flowq_view")
+    assert json.loads(view)["arguments"]["command"] in ("echo '***'", "echo ***")
+
+
+def test_the_jobs_own_environment_and_folder_do_not_change_its_secrets(
+    run: Runs, work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "vault").mkdir()
+    (tmp_path / "vault" / "FILE").write_text("of the file")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(FOLDER, "vault")
+    monkeypatch.setenv("TOKEN", "of the worker")
+    run.submit(
+        job(
+            "a",
+            run=Shell(("echo", "${{ secrets.FILE }}, ${{ secrets.TOKEN }}, ${{ env.TOKEN }}")),
+            env={"TOKEN": "of the job", FOLDER: "elsewhere"},
+            cwd="vault",
+        )
+    )
+    work()
+    assert run.result("a") == "of the file, of the worker, of the job"
+
+
+def test_a_secret_that_is_not_there_fails_the_job_and_default_does_without(
+    run: Runs, work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(FOLDER, raising=False)
+    run.submit(
+        job("none", run=Shell(("echo", "${{ secrets.NONE_4711 }}"))),
+        job("some", run=Shell(("echo", "${{ secrets.NONE_4711 | default('no') }}"))),
+    )
+    work()
+    assert "there is no secret NONE_4711 where the job runs" in run.error("none")
+    assert run.result("some") == "no"
+
+
+def test_a_variable_of_the_environment_and_a_literal_are_shown_as_they_are(
+    run: Runs, work: Work, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PLACE", "production")
+    run.submit(
+        job("a", run=Shell(("echo", "${{ env.PLACE }}, ${{ env.NAME }}")), env={"NAME": "hello"}),
+        job("b", "say", with_={"text": "${{ env.PLACE }}"}),
+        job("c", "fail", with_={"message": "not in ${{ env.PLACE }}"}),
+    )
+    work()
+    printed = capsys.readouterr().out
+    assert "production, hello\n" in printed
+    assert "they said production\n" in printed
+    assert "not in production" in run.error("c")
+
+
+def test_each_line_of_a_secret_and_what_errors_of_expressions_and_files_say_are_hidden(
+    run: Runs,
+    work: Work,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("PEM", "-----BEGIN-----\nabcdefgh\n")
+    monkeypatch.setenv("TOKEN", VALUE)
+    run.submit(
+        job("lines", run=Shell('echo "$PEM"'), env={"PEM": "${{ secrets.PEM }}"}),
+        job("sum", "say", with_={"text": "${{ 1 + secrets.TOKEN }}"}),
+        job("file", "note", with_={"path": "/nowhere/${{ secrets.TOKEN }}", "text": 1}),
+    )
+    work()
+    assert "abcdefgh" not in capsys.readouterr().out
+    for name in ("sum", "file"):
+        assert "***" in run.error(name)
+        assert VALUE not in run.error(name)
