@@ -145,12 +145,16 @@ class HotScript(Script):
         Errors: redis-py's ConnectionError. The answer may be an error for which `is_missing` is
         true; `call` can do it then.
         """
+        command = self.words(pool, slot_key, *args)
+        # redis-py looks at each argument first, which takes longer than all the rest.
+        line.send_packed_command([pack_command(command)])  # type: ignore[no-untyped-call]
+
+    def words(self, pool: ConnectionPool, slot_key: str, *args: Any) -> tuple[Any, ...]:
+        """Return the command that calls it, for who speaks to the server of that pool himself."""
         how = ("FCALL", self.function)
         if pool in _WITHOUT_FUNCTIONS:
             how = ("EVALSHA", self.digest)
-        command = (*how, 1, slot_key, keys.PREFIX, *_NO_CLOCK, *args)
-        # redis-py looks at each argument first, which takes longer than all the rest.
-        line.send_packed_command([pack_command(command)])  # type: ignore[no-untyped-call]
+        return (*how, 1, slot_key, keys.PREFIX, *_NO_CLOCK, *args)
 
 
 _WITHOUT_FUNCTIONS: WeakSet[ConnectionPool] = WeakSet()

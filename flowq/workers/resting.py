@@ -23,10 +23,19 @@ if TYPE_CHECKING:
     from redis import Redis
 
 LOOK_S = 5.0
-"""How often to look for what no event of the run tells: jobs queued by RQ's tools, and times."""
+"""How often to ask for what no event of the run tells: jobs queued by RQ's tools, and times."""
 
 LONGEST_S = 900.0
 """How often to be a supervisor for a while, which looks after more than that."""
+
+SPARE_S = 10.0
+"""How late the look for jobs of the run that ended unnoticed is when nobody else makes it."""
+
+PART_S = 1.0
+"""How soon the next part of such a look follows, where a run has too many jobs for one."""
+
+MISSING = ("function not found", "noscript")
+"""What the server says when it does not know the script that looks; a supervisor loads it."""
 
 EARLY_S = 1.0
 LATE_S = 5.0
@@ -50,6 +59,8 @@ def rest(values: dict[str, Any], connection: Redis) -> None:
     """
     from flowq.runtime import keys  # noqa: PLC0415 - not for the one that waits
     from flowq.runtime.listeners import find_served  # noqa: PLC0415 - the same
+    from flowq.runtime.scripts import STEP  # noqa: PLC0415 - the same
+    from flowq.runtime.steps import LOOKS_PER_STEP  # noqa: PLC0415 - the same
     from flowq.workers.launch import make_command  # noqa: PLC0415 - it imports us
 
     path = connection.connection_pool.connection_kwargs.get("path")
@@ -68,6 +79,13 @@ def rest(values: dict[str, Any], connection: Redis) -> None:
         "events": keys.run_events(run_id),
         "expiring": keys.EXPIRING,
         "todo": keys.TODO,
+        "watched": keys.WATCHED,
+        "look": [
+            str(word)
+            for word in STEP.words(
+                connection.connection_pool, keys.TODO, "look:due", LOOKS_PER_STEP
+            )
+        ],
     }
     become([sys.executable, "-I", "-S", __file__, run_id], json.dumps(told).encode())
 
@@ -105,12 +123,16 @@ def _wait(wire: Wire, told: dict[str, Any]) -> bool:
     newest: Any = wire.ask("XREVRANGE", told["events"], "+", "-", "COUNT", "1")
     last = newest[0][0].decode() if newest else "0"
     until = time.monotonic() + LONGEST_S
-    block_ms = str(int(LOOK_S * 1000))
+    is_looking = False
     while time.monotonic() < until:
         if _is_over(wire, told):
             return False
         if _has_work(wire, told):
             return True
+        has_found, is_looking = _look_for_unnoticed(wire, told, 0 if is_looking else SPARE_S)
+        if has_found:
+            return True
+        block_ms = str(int((PART_S if is_looking else LOOK_S) * 1000))
         if wire.ask("XREAD", "COUNT", "1", "BLOCK", block_ms, "STREAMS", told["events"], last):
             return not _is_over(wire, told)
     return True
@@ -136,6 +158,27 @@ def _has_work(wire: Wire, told: dict[str, Any]) -> bool:
     due: Any = wire.ask("ZRANGEBYSCORE", told["expiring"], "-inf", str(now + EARLY_S))
     prefix = f"{told['run_id']}-".encode()
     return any(job_id.startswith(prefix) for job_id in due)
+
+
+def _look_for_unnoticed(wire: Wire, told: dict[str, Any], spare_s: float) -> tuple[bool, bool]:
+    """Look for jobs of the run that ended unnoticed, when that has been due for `spare_s`.
+
+    Returns whether something was found, for a supervisor to go on with, and whether only a part of
+    the jobs was looked at. While the server refuses to write nothing is: a later look will do.
+    """
+    due_at: Any = wire.ask("ZSCORE", told["watched"], told["run_id"])
+    if due_at is None or float(due_at) > time.time() - spare_s:
+        return False, False
+    more: Any = 1
+    while more:
+        try:
+            _, more, _, begun, found = wire.ask(*told["look"])  # type: ignore[misc]
+        except Refused as error:
+            return any(word in str(error).lower() for word in MISSING), False
+        if begun or found:
+            return True, False
+    due_at = wire.ask("ZSCORE", told["watched"], told["run_id"])
+    return False, due_at is not None and float(due_at) <= time.time()
 
 
 if __name__ == "__main__":

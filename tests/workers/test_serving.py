@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import redis
+from rq.job import Job as RQJob
 
 from flowq.client import Run, submit
 from flowq.compiling import compile_plan, load
@@ -98,6 +100,33 @@ def test_workers_that_rest_see_to_what_is_due_and_to_what_rqs_tools_queue(
     served.connection.hset(keys.job(job_id), "status", "queued")
     served.connection.rpush(keys.queue(keys.own_queue(other.run_id)), job_id)
     wait_until(lambda: other.status().jobs["one"].attempts == 2, within_s=60)
+
+
+def test_workers_that_rest_notice_what_rqs_tools_remove(
+    served: Served, wait_until: Callable[..., None]
+) -> None:
+    run = served.start()
+    wait_until(lambda: served.is_resting(served.processes[0]), within_s=60)
+    job_id = run.status().jobs["two"].job_id
+    RQJob.fetch(job_id, served.connection).delete()
+    # As if the time for the next look, which is within half a minute, had come.
+    served.connection.zadd(keys.WATCHED, {run.run_id: 0})
+    wait_until(lambda: run.status().is_ended, within_s=30)
+    assert run.status().jobs["two"].state == "deleted"
+
+
+def test_workers_that_rest_look_at_a_run_of_many_jobs_in_parts(
+    served: Served, wait_until: Callable[..., None]
+) -> None:
+    run = served.start(
+        "name: many\njobs:\n  one: {run: echo}\n  two: {needs: one, approval: true, run: echo}\n"
+        f"  each: {{matrix: {{n: {list(range(3_000))}}}, needs: two, run: echo}}\n"
+    )
+    wait_until(lambda: served.is_resting(served.processes[0]), within_s=60)
+    served.connection.zadd(keys.WATCHED, {run.run_id: 0})
+    wait_until(lambda: served.connection.zscore(keys.WATCHED, run.run_id) > time.time() + 1, 30)
+    assert int(served.connection.hget(keys.run(run.run_id), "watched")) == 0
+    assert served.is_resting(served.processes[0])
 
 
 def test_there_are_children_only_while_there_is_something_to_do(
