@@ -72,7 +72,7 @@ def follow(
                     is_canceling = True
                     _cancel(run, status, display, interrupts.first, may_wait=has_own)
             patiently(lambda: run.kept_outputs(OUTPUTS_S))
-    except (RedisError, OSError, ServerUnavailable) as error:
+    except (RedisError, ServerUnavailable) as error:
         if is_passing(error) or isinstance(error, ServerUnavailable):
             command = place.hint(f"watch {run.run_id}")
             display.note(

@@ -159,14 +159,16 @@ def is_refusal(error: BaseException) -> bool:
 def is_passing(error: BaseException) -> bool:
     """Whether to ask the same again later: the server refuses for a while, or is away.
 
-    When it is away, what it was asked may have been done.
+    When it is away, what it was asked may have been done. redis-py makes its own errors of what the
+    system says of its connections, so any other OSError is not about the server: perhaps of a file
+    that code of a user's has looked for.
     """
     answer = find_answer(error)
     if answer is not None:
         return answer.is_waited_for
     if isinstance(error, AuthenticationError | AuthorizationError):
         return False
-    return isinstance(error, RedisConnectionError | RedisTimeoutError | OSError)
+    return isinstance(error, RedisConnectionError | RedisTimeoutError)
 
 
 def describe(error: BaseException) -> str:

@@ -26,8 +26,6 @@ from io import BytesIO
 from multiprocessing.connection import Connection
 from typing import Any, NoReturn
 
-from redis.exceptions import RedisError
-
 from flowq.runtime.patience import describe, is_passing
 from flowq.workers import deadline
 from flowq.workers.cell import Cell
@@ -201,7 +199,7 @@ def _conclude(bench: Bench, task: Any, end: End) -> End:
     try:
         return bench.conclude(Task._make(task), end)
     except Exception as error:
-        if isinstance(error, RedisError) and is_passing(error):
+        if is_passing(error):
             return end._replace(how="later")
         # The supervisor tries another child, and gives up after a few.
         log.exception("job %s: RQ's own way to end it failed", Task._make(task).job_id)
@@ -212,7 +210,7 @@ def _do_chore(bench: Bench, name: str, arguments: tuple[Any, ...]) -> None:
     try:
         getattr(bench, name)(*arguments)
     except Exception as error:  # the same is tried again later, or by another worker
-        if isinstance(error, RedisError) and is_passing(error):
+        if is_passing(error):
             log.warning("%s failed: %s", name, describe(error))
         else:
             log.exception("%s failed", name)
