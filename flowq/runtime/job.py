@@ -192,6 +192,28 @@ class Job(JobBase):
         self._written = value, data
         return data
 
+    def find_kept(self, result: Any) -> Any:
+        """Return the result, or the text that takes its place.
+
+        Source: RQ keeps what can be written, without a look at whether it can be read.
+        """
+        if result is None or type(result) in _PLAIN_RESULTS:
+            return result
+        if self.has_success_callback:
+            self.forget_written()
+        text = UNSERIALIZABLE_RETURN_VALUE_PAYLOAD
+        try:
+            is_kept = self.write_result(result) != self.serializer.dumps(text)
+        except Unserializable:  # a callback has changed it, so it is too late to fail
+            return text
+        return result if is_kept else text
+
+    def take_written(self, data: bytes) -> None:
+        """Take the result from the bytes that are kept of it; none of b""."""
+        value = self.serializer.loads(data) if data else None
+        self._written = value, data
+        self.keep_result(value)
+
     def forget_written(self) -> None:
         """Write the result anew when it is asked for: it may have been changed."""
         self._written = None

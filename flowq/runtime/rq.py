@@ -132,6 +132,16 @@ class JobBase(RQJob):
     def note_result(self, result: Any) -> None:
         """The function has returned this; what is raised here fails the job."""
 
+    def _handle_success(self, *arguments: Any, **options: Any) -> None:
+        result = self._result
+        self._result = self.find_kept(result)
+        super()._handle_success(*arguments, **options)
+        self._result = result
+
+    def find_kept(self, result: Any) -> Any:
+        """Return what is kept of the result: itself, or what takes its place."""
+        return result
+
     # How it is retried ----------------------------------------------------------------------
 
     def retry(self, queue: RQQueue, pipeline: Pipeline) -> None:

@@ -68,7 +68,7 @@ rq.job.Job.should_retry cf765572a37a3d7e
     runtime/job.py:should_retry workers/perform.py:_fails_by_rq
     workers/oversight.py:needs_conclusion
 rq.job.Job._handle_success 35b96f8229b6053d
-    runtime/job.py:set_status runtime/lua/turn_ends.lua
+    runtime/rq.py:_handle_success runtime/job.py:set_status runtime/lua/turn_ends.lua
 rq.job.Job._handle_failure 3b947507f2023ef9
     runtime/job.py:set_status runtime/lua/turn_ends.lua
 rq.job.Job._handle_retry_result 9fe7cffb744aac9d
@@ -171,7 +171,7 @@ rq.executions.cleanup_execution 629fe089b5bf9776
 rq.results.Result.save 1433b6a45f0a3cfd
     runtime/lua/turn_ends.lua workers/ledger.py:RESULT_NUMBER
 rq.results.Result.serialize fe329712c924adf8
-    runtime/job.py:write_result runtime/lua/turn_ends.lua
+    runtime/job.py:write_result runtime/job.py:find_kept runtime/lua/turn_ends.lua
 rq.registry.BaseRegistry.add 2ae9a477b803b7db
     runtime/lua/turn_ends.lua
 rq.registry.FailedJobRegistry.add f8d6dd39b765af14

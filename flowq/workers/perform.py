@@ -506,7 +506,7 @@ def _conclude_success(
             execution=execution,
         )
         return
-    job.keep_result(job.serializer.loads(_unpack(end.value)) if end.value else None)
+    job.take_written(_unpack(end.value))
     job.mark(JobStatus.FINISHED)
     worker.handle_job_success(
         job=job,

@@ -144,6 +144,11 @@ def change(job: Any, connection: Any, result: Any) -> None:
     result.append("changed")
 
 
+def spoil(job: Any, connection: Any, result: Any) -> None:
+    """A success callback after which the result cannot be read any more."""
+    result.append(NeedsTwo("a", "b"))
+
+
 def make_items() -> list[Any]:
     """Return a list."""
     return [1]

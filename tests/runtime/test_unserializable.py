@@ -123,6 +123,40 @@ def test_a_plain_job_keeps_the_text_as_with_rq_and_it_is_logged_once(
     assert not RQJob.exists(unkept.id, queue.connection)
 
 
+@pytest.mark.parametrize("how", ["fork", "warm", "rq", "rq fork", "inline", "dependents"])
+def test_of_a_result_that_can_be_written_but_not_read_the_text_is_kept_as_the_log_says(
+    connection: redis.Redis, redis_url: str, how: str, work: Work
+) -> None:
+    queue = Queue(connection=connection, is_async=how != "inline")
+    job = queue.enqueue(kept_jobs.make, "unreadable")
+    if how == "dependents":  # RQ's own code ends it
+        queue.enqueue(kept_jobs.take, depends_on=job)
+    if how in ("fork", "warm", "rq fork"):
+        program = "rq" if how == "rq fork" else "flowq"
+        classes = ["--job-class", "flowq.Job", "--queue-class", "flowq.Queue", "--url", redis_url]
+        options = classes if program == "rq" else ["--mode", how, "--redis-url", redis_url]
+        command = [str(Path(sys.executable).with_name(program)), "worker", "--burst", *options]
+        said = subprocess.run(
+            command, check=True, cwd=HERE, capture_output=True, text=True, timeout=60
+        )
+        assert (said.stdout + said.stderr).count(
+            'result["errors"][0]: a NeedsTwo cannot be kept'
+        ) == 1
+    elif how == "rq":
+        work()
+    elif how == "dependents":
+        Worker(["default"], connection=connection, paths=[HERE]).work(burst=True)
+    assert job.return_value(refresh=True) == "Unserializable return value"
+
+
+def test_a_callback_that_makes_a_result_unreadable_leaves_the_text(
+    queue: Queue, execute: Work
+) -> None:
+    job = queue.enqueue(kept_jobs.make_items, on_success=Callback(kept_jobs.spoil))
+    execute()
+    assert job.return_value() == "Unserializable return value"
+
+
 def test_a_retry_may_help(queue: Queue, execute: Work) -> None:
     future = queue.enqueue(kept_jobs.take, deferred=True)
     job = queue.enqueue(kept_jobs.make_again, "lambda", retry=Retry(max=1), blocked_by=future)
