@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 
 from flowq.errors import Problem, Where
-from flowq.expressions import as_source, as_template, find_references
+from flowq.expressions import as_source, as_template, find_references, needs_success
 from flowq.expressions.references import find_whole_reference
 from flowq.graph import Graph
 from flowq.nearest import did_you_mean
@@ -95,8 +95,9 @@ def check_conditions(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
     for job in workflow.whole_jobs:
         if job.if_ is None or job.on_blocker_failure is None:
             continue
-        asked = find_references(as_template(job.if_)).statuses - {"success"}
-        if asked:
+        condition = as_template(job.if_)
+        if not needs_success(condition):
+            asked = find_references(condition).statuses
             message = f"job {job.name} asks for {min(asked)}() and says `on_blocker_failure`"
             where = workflow.places.find("jobs", job.name, "on_blocker_failure")
             hint = "take it away: such an `if` is judged when all jobs before it have ended"

@@ -52,6 +52,7 @@ __all__ = [
     "fill",
     "find_references",
     "is_live",
+    "needs_success",
     "tidy",
     "write",
     "write_argument",
@@ -207,6 +208,20 @@ def decide(template: str, **known: Any) -> bool:
         return is_true(value)
     except Refused as refused:
         raise WorkflowInvalid([refused.as_problem(str(template))]) from None
+
+
+def needs_success(condition: str) -> bool:
+    """Return whether a condition, as a template, can only hold where nothing went wrong before.
+
+    One without a status function means `success() and (…)`.
+    """
+    if not find_references(condition).statuses:
+        return True
+    parts = _parts_of(condition)
+    from flowq.expressions.grammar import find_conjuncts  # noqa: PLC0415 - as below
+
+    wholes = [part.source for part in parts if isinstance(part, Expression)]
+    return len(parts) == 1 and "success" in find_conjuncts(wholes[0])
 
 
 def write(value: Any, source: str) -> str:

@@ -224,6 +224,18 @@ def _find_status(node: nodes.Call) -> Reference | None:
     return Reference("status", STATUS_BY_FUNCTION[name]) if name in STATUS_BY_FUNCTION else None
 
 
+def find_conjuncts(source: str) -> frozenset[str]:
+    """Return the status functions all of which must be true for an expression to be."""
+    found, waiting = set(), [parse(source).tree]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, nodes.And):
+            waiting += (node.left, node.right)
+        elif isinstance(node, nodes.Call) and (status := _find_status(node)):
+            found.add(status.name)
+    return frozenset(found)
+
+
 def _find_part(node: nodes.Node) -> Reference | None:
     """Return the reference of `jobs.x.result.y`, with the key that is looked up in its value."""
     key = _find_key(node)

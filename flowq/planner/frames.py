@@ -10,7 +10,7 @@ from typing import Any
 from flowq.checks import in_text_order
 from flowq.checks.groups import check_combinations
 from flowq.errors import Problem, WorkflowInvalid
-from flowq.expressions import as_template, evaluate, find_references
+from flowq.expressions import as_template, evaluate, find_references, needs_success
 from flowq.graph import Graph, Uses
 from flowq.plan import Enqueue, Expansion, Group, Nested, Slot
 from flowq.planner.carried import make_portable
@@ -19,8 +19,6 @@ from flowq.planner.matrix import Leg, expand_matrix
 from flowq.planner.words import describe
 from flowq.spec import Block, BlockerPolicy, ForEach, JobSpec, Matrix, Path, Tolerance, Workflow
 from flowq.texts import show
-
-_ASKS_EVEN_AFTER_A_FAILURE = frozenset({"failure", "always", "canceled"})
 
 
 @dataclass(frozen=True)
@@ -387,5 +385,4 @@ def _tolerates_one(tolerance: Tolerance | None) -> bool:
 def _policy_of(job: JobSpec) -> BlockerPolicy:
     if job.on_blocker_failure is not None:
         return job.on_blocker_failure
-    asked = find_references(as_template(job.if_)).statuses if job.if_ else frozenset()
-    return "run" if asked & _ASKS_EVEN_AFTER_A_FAILURE else "skip"
+    return "skip" if job.if_ is None or needs_success(as_template(job.if_)) else "run"

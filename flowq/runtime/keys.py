@@ -8,6 +8,8 @@ side by side; the Lua scripts build the same names in `lua/keys.lua`.
     rq:deferred:<future>        LIST of the blockers' ids in the order of addition, never shortened
     rq:flowq:1:future:<future>  HASH: state, policy and counts of a future job
     rq:flowq:1:edges:<future>   HASH: the outcome of each blocker, by its id
+    rq:flowq:1:above:<future>   HASH: what went wrong above each of its blockers, by id; only where
+                                something did (lua/ancestors.lua)
     rq:flowq:1:mortal:<id>      what settling has to know of a job whose ttl may end its hash first
     rq:flowq:1:todo             ZSET of unfinished stepwise work, any process may go on with it
     rq:flowq:1:watched          ZSET of runs, and of released future jobs that have none, by the
@@ -136,6 +138,11 @@ def blockers(future_id: str) -> str:
 def future(future_id: str) -> str:
     """The state of a future job."""
     return f"{PREFIX}:flowq:{VERSION}:future:{future_id}"
+
+
+def above(future_id: str) -> str:
+    """What went wrong above each blocker of a future job, by its id (`lua/ancestors.lua`)."""
+    return f"{PREFIX}:flowq:{VERSION}:above:{future_id}"
 
 
 def edges(future_id: str) -> str:

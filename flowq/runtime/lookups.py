@@ -14,7 +14,6 @@ from rq.utils import as_text
 from flowq.expressions import References
 from flowq.runtime import keys
 from flowq.runtime.outcomes import get_errors, get_results
-from flowq.status import TOLERATED
 from flowq.texts import from_bytes
 
 if TYPE_CHECKING:
@@ -140,44 +139,34 @@ _READERS = {"results": _results, "outcomes": _outcomes, "by_key": _by_key, "stat
 
 # How the jobs before have ended ------------------------------------------------------------------
 
-_FAILED = frozenset({"failed", "stopped", "expired", "deleted"})
-_WENT_WELL = frozenset({"finished", "passed", "tolerated"})
 
-
-def read_statuses(job_id: str, group_id: str, run_id: str, connection: Redis) -> dict[str, bool]:
+def read_statuses(
+    job_id: str, group_id: str, run_id: str, connection: Redis, *, is_start: bool = False
+) -> dict[str, bool]:
     """Return what `success()`, `failure()` and `canceled()` say to a job: of all its ancestors.
 
-    An item has the ancestors of its group. A failure that its edge ignores, or that is tolerated,
-    counts as a success; what went wrong inside of a tolerated workflow is no ancestor.
+    An item has the ancestors of its group, and so has the start (`is_start`) of an item that is a
+    workflow. The scripts keep counts of what went wrong above a job (`lua/ancestors.lua`). Where an
+    older version has settled, `bad` and `lost` alone tell, of those directly before it.
     """
-    outcomes = set(_walk_up(group_id or job_id, connection)) - {"pending"}
+    counts = _read_counts(job_id, connection)
+    if counts is None and is_start and not group_id:
+        join = connection.hget(keys.job(job_id.removesuffix("--0")), "flowq_group")
+        group_id = as_text(join) if join else ""
+    if counts is None and group_id:
+        counts = _read_counts(group_id, connection)
+    failed, canceled, others = counts or (0, 0, 0)
     is_canceled = bool(connection.hexists(keys.run(run_id), "canceling"))
     return {
-        "success": outcomes <= _WENT_WELL and not is_canceled,
-        "failure": not outcomes.isdisjoint(_FAILED),
-        "canceled": is_canceled or "canceled" in outcomes,
+        "success": not (failed or canceled or others or is_canceled),
+        "failure": bool(failed or (others and not canceled)),
+        "canceled": is_canceled or bool(canceled),
     }
 
 
-def _walk_up(job_id: str, connection: Redis) -> Iterator[str]:
-    """Yield the outcome of every edge above a job, each future job looked at once."""
-    seen, level, tolerated = {job_id}, [job_id], set[str]()
-    while level:
-        above: list[str] = []
-        for part in _pages(level):
-            with connection.pipeline(transaction=False) as pipeline:
-                for future_id in part:
-                    pipeline.hgetall(keys.edges(future_id))
-                answers = pipeline.execute()
-            for future_id, raw in zip(part, answers, strict=True):
-                edges = {as_text(blocker): as_text(outcome) for blocker, outcome in raw.items()}
-                start_id = f"{future_id}--0"
-                if future_id in tolerated and start_id in edges:
-                    edges = {start_id: TOLERATED}
-                for blocker, outcome in edges.items():
-                    yield "finished" if outcome.endswith("!") else outcome
-                    if outcome == TOLERATED:
-                        tolerated.add(blocker)
-                    above.append(blocker)
-        level = [each for each in dict.fromkeys(above) if each not in seen]
-        seen.update(level)
+def _read_counts(future_id: str, connection: Redis) -> tuple[int, int, int] | None:
+    """Return how many blockers failed, were canceled, and ended badly; None for no future job."""
+    fields = ("state", "failed", "canceled", "bad", "lost")
+    state, *counts = connection.hmget(keys.future(future_id), fields)
+    failed, canceled, bad, lost = (int(count or 0) for count in counts)
+    return (failed, canceled, bad + lost) if state else None

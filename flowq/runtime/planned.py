@@ -128,6 +128,8 @@ def _work(enqueue: Enqueue) -> dict[str, Any]:
         kept["outputs"] = dict(enqueue.outputs)
     if enqueue.if_ is not None:
         kept |= {"if": enqueue.if_, "condition": enqueue.condition}
+        if enqueue.on_blocker_failure != "skip":
+            kept["policy"] = enqueue.on_blocker_failure
     if not kept:
         return {}
     beside: dict[str, Any] = {
@@ -172,12 +174,22 @@ def _fields(enqueue: Enqueue) -> dict[str, str]:
         "flowq_expands": "1" if enqueue.expansion or enqueue.nested else "",
         "flowq_tolerate": "1" if enqueue.is_tolerated else "",
         "flowq_always": "1" if _is_always(enqueue) else "",
+        "flowq_success": "1" if _needs_success(enqueue) else "",
         "flowq_on_crash": "fail" if enqueue.on_crash == "fail" else "",
         "flowq_expires": f"{enqueue.expires_s:g}" if enqueue.expires_s and not expires else "",
         "flowq_approval": f"1 {expires:g}" if expires else "1" if enqueue.approval else "",
         "flowq_message": enqueue.approval.message if enqueue.approval else "",
     }
     return {name: value for name, value in fields.items() if value}
+
+
+def _needs_success(enqueue: Enqueue) -> bool:
+    """Whether the job is skipped when something above it went wrong, directly before it or not.
+
+    A nested workflow's join is not: its start has been asked.
+    """
+    is_skipped = enqueue.deferred and enqueue.on_blocker_failure == "skip"
+    return is_skipped and enqueue.outputs is None
 
 
 def _is_always(enqueue: Enqueue) -> bool:

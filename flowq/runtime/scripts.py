@@ -53,7 +53,7 @@ def format_second(at_s: int) -> str:
 
 SHARED = (
     *("keys", "runs", "jobs", "slots", "groups", "nested", "outcomes", "futures", "edges"),
-    "settling",
+    *("ancestors", "settling"),
 )
 """The files that stand in front of every script, each with a table of its name."""
 

@@ -107,11 +107,16 @@ class _Performance:
         asked = find_references(condition).statuses
         job = self.job
         statuses = self._ask(
-            lambda: read_statuses(job.id, job.group_of_items, job.run_id, job.connection)
+            lambda: read_statuses(
+                *(job.id, job.group_of_items, job.run_id, job.connection),
+                is_start="nested" in self.work,
+            )
         )
-        if (asked or statuses["success"]) and self._value(condition, statuses, decide):
+        # One that says `on_blocker_failure` has been asked about the jobs before it already.
+        is_narrowed = not (asked or self.work.get("policy") or statuses["success"])
+        if not is_narrowed and self._value(condition, statuses, decide):
             return True
-        self._say("skip", self._why_not(is_narrowed=not (asked or statuses["success"])))
+        self._say("skip", self._why_not(is_narrowed=is_narrowed))
         return False
 
     def _why_not(self, *, is_narrowed: bool) -> str:

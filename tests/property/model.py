@@ -17,6 +17,11 @@ MET = {"finished", "passed"}
 CALLED_OFF = {"canceled", "skipped", "passed", "deleted", "expired"}
 ENDED = {"finished", "failed", "stopped", "canceled"}
 PENDING = ""
+KINDS = {
+    **dict.fromkeys(("failed", "stopped", "expired", "deleted"), frozenset({"failed"})),
+    "canceled": frozenset({"canceled"}),
+}
+"""What went wrong at a job that ended like that, for `failure()` and `canceled()`."""
 
 
 class Refused(Exception):
@@ -25,7 +30,11 @@ class Refused(Exception):
 
 @dataclass
 class Future:
-    """The join in front of a future job. `edges`: the outcome of each blocker, in order."""
+    """The join in front of a future job. `edges`: the outcome of each blocker, in order.
+
+    `above`: what went wrong above each blocker, as it was when that ended. One that `needs_success`
+    is skipped for that too.
+    """
 
     policy: str = "wait"
     if_empty: str = "run"
@@ -34,6 +43,8 @@ class Future:
     ignored: set[str] = field(default_factory=set)
     freed: int = 0
     cascades: bool = False
+    needs_success: bool = False
+    above: dict[str, frozenset[str]] = field(default_factory=dict)
     queued: int = 0
     """How often it was queued in this generation by its join: at most once."""
 
@@ -47,6 +58,19 @@ class Future:
         for blocker, outcome in self.edges.items():
             yield "finished" if outcome and blocker in self.ignored else outcome
 
+    def mark(self, blocker: str, outcome: str, above: frozenset[str]) -> None:
+        """A blocker has ended, or runs again."""
+        self.edges[blocker] = outcome
+        self.above[blocker] = above if outcome else frozenset()
+
+    def wrongs(self) -> list[frozenset[str]]:
+        """What went wrong at each blocker, or above it; an ignored edge passes nothing on."""
+        return [
+            KINDS.get(outcome, frozenset()) | self.above.get(blocker, frozenset())
+            for blocker, outcome in self.edges.items()
+            if outcome and blocker not in self.ignored
+        ]
+
     def verdict(self) -> str:
         """What its edges say: "hold", "run" or "skip" ("pass" when it has none)."""
         outcomes = [o for o in self.outcomes() if o not in MET]
@@ -54,6 +78,8 @@ class Future:
             return "hold"
         if not self.edges and self.if_empty == "skip":
             return "pass"
+        if self.needs_success and any(self.wrongs()):
+            return "skip"
         if self.policy == "run" or not outcomes:
             return "run"
         if self.policy == "skip" or "expired" in outcomes:
@@ -105,7 +131,8 @@ class Model:
         self.jobs[job.id] = job
         for target in job.blocks:
             future = self._future(target)
-            future.edges[job.id] = PENDING  # in its old place, when the id was a deleted blocker's
+            # In its old place, when the id was a deleted blocker's.
+            future.mark(job.id, PENDING, frozenset())
             future.ignored.discard(job.id)
             future.ignored |= {job.id} if target in ignored else set()
             if self._is_gated(job, target):
@@ -197,7 +224,7 @@ class Model:
             was_skipped = self.jobs[target].outcome == "skipped"
             if not future.is_undecided and not was_skipped:
                 continue
-            future.edges[job.id] = PENDING
+            future.mark(job.id, PENDING, frozenset())
             if future.state == "met" or was_skipped:
                 future.state = "released"
             if was_skipped:
@@ -271,7 +298,7 @@ class Model:
         for target in job.blocks:
             future = self._future(target)
             if future.is_undecided and job_id in future.edges:
-                future.edges[job_id] = outcome
+                future.mark(job_id, outcome, self._above(job))
                 if future.state == "met" and future.verdict() != "run":
                     future.state = "released"
                 self._decide(target)
@@ -332,6 +359,10 @@ class Model:
             is_held = bool(job.gates) or (job.future is not None and job.future.state != "met")
             if job.depends_on == ended.id and job.status == "deferred" and not is_held:
                 self._enqueue(job)
+
+    def _above(self, job: Job) -> frozenset[str]:
+        """What went wrong above a job, as far as it has ended."""
+        return frozenset().union(*job.future.wrongs()) if job.future else frozenset()
 
     def _count(self, run: str) -> None:
         """Something that its run counts has changed; `model_runs.py` says what that means."""

@@ -61,7 +61,7 @@ class ModelWithRuns(Model):
                 self._rearm(job)
                 job.gates = {target for target in job.blocks if self._is_gated(job, target)}
             for target in again.intersection(job.blocks):
-                self._future(target).edges[job_id] = job.outcome
+                self._future(target).mark(job_id, job.outcome, self._above(job))
         late = [i for i in again if jobs[i].future and i not in self.runs[run].releases]
         late.sort(key=list(jobs).index)
         self.runs[run] = Run(releases=self.runs[run].releases + late)

@@ -248,6 +248,7 @@ class Server:
             for blocker, outcome in future.edges.items()
         }
         assert edges == expected, job.id
+        self._compare_wrongs(job, future, raw)
         if future.is_undecided:
             pending = sum(outcome == "" for outcome in future.edges.values())
             assert int(raw.get("pending", 0)) == pending, job.id
@@ -256,6 +257,17 @@ class Server:
             lost = holding.count("expired")
             dropped = holding.count("deleted") if future.policy == "wait" else 0
             assert counts == [len(holding) - lost - dropped, lost], job.id
+
+    def _compare_wrongs(self, job: Job, future: Future, raw: dict[str, str]) -> None:
+        for kind in ("failed", "canceled"):
+            count = sum(kind in wrong for wrong in future.wrongs())
+            assert int(raw.get(kind, 0)) == count, f"{job.id}: {kind}"
+        expected = {
+            blocker: " ".join(sorted(above, reverse=True))
+            for blocker, above in future.above.items()
+            if above and blocker not in future.ignored
+        }
+        assert self._read(keys.above(job.id)) == expected, job.id
 
     def _read(self, key: str) -> dict[str, str]:
         return {as_text(k): as_text(v) for k, v in self.connection.hgetall(key).items()}

@@ -341,7 +341,8 @@ class Semantics(RuleBasedStateMachine):
             jobs.append(Job(f"{run}-n{k}", tuple(blocks), run=run))
         for job, policy in zip(jobs, policies, strict=False):
             is_future = not job.blocks or any(job.id in other.blocks for other in jobs)
-            job.future = Future(policy) if is_future else None
+            needs_success = policy == "skip"
+            job.future = Future(policy, needs_success=needs_success) if is_future else None
         self.model.runs[run] = Run(releases=[job.id for job in reversed(jobs) if job.future])
         for job in jobs:
             self.model.add(job)

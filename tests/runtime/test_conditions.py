@@ -99,7 +99,7 @@ def test_a_condition_without_a_status_function_means_success_too(run: Runs, work
     )
     work()
     assert run.states["judged"] == "skipped"
-    assert run.reason("judged") == "its `if` is false: success() and (inputs.yes)"
+    assert run.reason("judged") == "root failed"
 
 
 def test_a_long_condition_is_told_in_one_line_of_bounded_length(run: Runs, work: Work) -> None:

@@ -292,7 +292,8 @@ end
 -- What an earlier job of that id has left.
 local function sweep(job)
   local key = keys.job(job.id)
-  local swept = redis.call('DEL', key, keys.edges(job.id), keys.future(job.id), keys.mortal(job.id),
+  local swept = redis.call('DEL', key, keys.edges(job.id), keys.above(job.id), keys.future(job.id),
+    keys.mortal(job.id),
     PREFIX .. ':results:' .. job.id)
   local may_have_blockers = swept > 0 or job.shape.future ~= ''
   if may_have_blockers and redis.call('TYPE', keys.blockers(job.id)).ok == 'list' then

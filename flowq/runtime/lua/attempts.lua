@@ -3,7 +3,7 @@
 
 -- A future job's own keys live as long as its hash does; an earlier end may have left a time to live.
 local function keep_keys(id)
-  for _, key in ipairs({ keys.future(id), keys.edges(id), keys.blockers(id) }) do
+  for _, key in ipairs({ keys.future(id), keys.edges(id), keys.blockers(id), keys.above(id) }) do
     redis.call('PERSIST', key)
   end
 end

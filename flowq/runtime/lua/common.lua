@@ -26,7 +26,7 @@
 --   flowq_code     a digest of the code that its last attempt was made of, if it is of a run
 --   flowq_queue    the queue that was declared for it, when its run has one of its own (`origin`)
 --   flowq_view     what is shown of its last end (flowq/runtime/views.py), in a run
---   and those of groups.lua and nested.lua
+--   and those of groups.lua, nested.lua and ancestors.lua
 --
 -- A future's hash: state, policy (wait|skip|run), if_empty (run|skip), total, pending, bad, lost
 -- (edges, by class), culprit (the last edge of bad or lost, and its outcome); cascade ("1" when

@@ -3,7 +3,8 @@
 -- edges:F has the outcome of each blocker of the future job F, or "pending", with "!" behind it where
 -- a failure is ignored; F's hash has the counts of them.
 
-function edges.move(future, blocker, old, new, policy)
+-- `above`: what ancestors.find has found above the blocker.
+function edges.move(future, blocker, old, new, policy, above)
   local before, after = outcomes.class(old, policy), outcomes.class(new, policy)
   if before ~= after then
     if before then redis.call('HINCRBY', keys.future(future), before, -1) end
@@ -17,6 +18,7 @@ function edges.move(future, blocker, old, new, policy)
     end
   end
   redis.call('HSET', keys.edges(future), blocker, new)
+  ancestors.move(future, blocker, old, new, above)
 end
 
 local told, told_at, mentions -- news by future job, and the order of the last of them
@@ -25,16 +27,21 @@ function edges.reset() told, told_at, mentions = {}, {}, {} end
 
 function edges.has_news() return #mentions > 0 end
 
-function edges.will_tell(future, blocker, outcome)
-  local news = told[future] or { blockers = {}, outcomes = {} }
+function edges.will_tell(future, blocker, outcome, above)
+  local news = told[future] or { blockers = {}, outcomes = {}, above = {} }
   told[future] = news
   news.blockers[#news.blockers + 1] = blocker
   news.outcomes[#news.outcomes + 1] = outcome
+  if above then
+    news.above[#news.outcomes] = above
+    news.is_marked = true
+  end
   mentions[#mentions + 1] = future
   told_at[future] = #mentions
 end
 
-local COUNTED_AT = { pending = 3, bad = 4, lost = 5 } -- in what futures.read_for_decision reads
+-- In what futures.read_for_decision reads.
+local COUNTED_AT = { pending = 3, bad = 4, lost = 5, failed = 9, canceled = 10 }
 
 -- Tells a future job how blockers of it ended, all that is known at once, then decides.
 -- The last outcome before the decision counts, each blocker at most once; then it is frozen.
@@ -70,6 +77,9 @@ local function tell(future, news)
     f[1] = 'released'
   end
   redis.call('HSET', keys.edges(future), unpack(written))
+  if f.is_moved or news.is_marked or f[9] or f[10] then
+    ancestors.note(future, f, change, news, olds)
+  end
   for class, by in pairs(change) do f[COUNTED_AT[class]] = redis.call('HINCRBY', key, class, by) end
   if f.is_moved and f[8] then redis.call('HSET', key, 'culprit', f[8]) end
   if f.is_moved and not f[8] then redis.call('HDEL', key, 'culprit') end

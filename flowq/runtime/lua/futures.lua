@@ -3,7 +3,7 @@
 -- Says why a future job is skipped: its last blocker that did not succeed, by name, and how.
 local function blame(culprit)
   local id, outcome = string.match(culprit or '', '^(%S+) (%S+)$')
-  if not id then return 'a blocker did not succeed' end
+  if not id then return 'a job before it did not succeed' end
   local name = redis.call('HGET', keys.job(id), 'flowq_name') or id
   if outcome == 'failed' or outcome == 'expired' then return name .. ' ' .. outcome end
   return name .. ' was ' .. outcome
@@ -18,7 +18,7 @@ local function say_stuck(id, culprit)
 end
 
 local DECIDING_FIELDS = { 'state', 'policy', 'pending', 'bad', 'lost', 'total', 'if_empty',
-  'culprit' }
+  'culprit', 'failed', 'canceled' }
 
 function futures.read_for_decision(id)
   return redis.call('HMGET', keys.future(id), unpack(DECIDING_FIELDS))
@@ -32,6 +32,9 @@ function futures.decide(id, f, job)
   if f[2] == 'wait' and lost > 0 then return jobs.call_off(id, 'skipped', blame(f[8])) end
   if f[2] == 'wait' and bad > 0 then return say_stuck(id, f[8]) end
   if f[2] == 'skip' and bad + lost > 0 then return jobs.call_off(id, 'skipped', blame(f[8])) end
+  if f[2] == 'skip' and ancestors.forbid(id, f) then
+    return jobs.call_off(id, 'skipped', blame(redis.call('HGET', keys.future(id), 'above')))
+  end
   if int(f[6]) == 0 and f[7] == 'skip' then
     return jobs.call_off(id, 'passed', nested.why_empty(id))
   end
@@ -105,10 +108,13 @@ function futures.will_retire(blocks)
   return false
 end
 
--- Notes the end of a future job, and what follows for its blockers.
-function futures.finish(id, outcome, run)
+function futures.read_for_end(id)
+  return redis.call('HMGET', keys.future(id), 'state', 'freed', 'failed', 'canceled')
+end
+
+-- Notes the end of a future job, and what follows for its blockers. `f` is what read_for_end has read.
+function futures.finish(id, f, outcome, run)
   local key = keys.future(id)
-  local f = redis.call('HMGET', key, 'state', 'freed')
   if not f[1] then return end
   redis.call('HSET', key, 'state', outcome)
   redis.call('ZREM', OURS .. 'expiring', id)

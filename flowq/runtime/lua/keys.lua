@@ -6,6 +6,7 @@ function keys.job(id) return PREFIX .. ':job:' .. id end
 function keys.blockers(id) return PREFIX .. ':deferred:' .. id end
 function keys.future(id) return OURS .. 'future:' .. id end
 function keys.edges(id) return OURS .. 'edges:' .. id end
+function keys.above(id) return OURS .. 'above:' .. id end
 function keys.mortal(id) return OURS .. 'mortal:' .. id end
 function keys.worker(name) return PREFIX .. ':worker:' .. name end
 function keys.held(worker) return keys.worker(worker) .. ':executions' end

@@ -4,7 +4,9 @@
 local CANCELED_TTL_S = 86400 -- RQ never removes a canceled job; where nothing was declared
 local RESULT_TTL_S, FAILURE_TTL_S = 500, 31536000 -- RQ's defaults
 
-local function keys_of_future(id) return keys.future(id), keys.edges(id), keys.blockers(id) end
+local function keys_of_future(id)
+  return keys.future(id), keys.edges(id), keys.blockers(id), keys.above(id)
+end
 
 local function live_for(ttl, ...)
   for _, key in ipairs({ ... }) do

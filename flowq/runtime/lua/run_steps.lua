@@ -26,8 +26,8 @@ local function forget(job)
   end
   redis.call('DEL', key, key .. ':dependents', PREFIX .. ':job::' .. job .. ':dependencies',
     PREFIX .. ':results:' .. job, PREFIX .. ':executions:' .. job,
-    keys.blockers(job), keys.edges(job), keys.future(job), keys.mortal(job), keys.behind(job),
-    keys.slots('future:' .. job), keys.waiting('future:' .. job))
+    keys.blockers(job), keys.edges(job), keys.above(job), keys.future(job), keys.mortal(job),
+    keys.behind(job), keys.slots('future:' .. job), keys.waiting('future:' .. job))
   redis.call('ZREM', OURS .. 'expiring', job)
   redis.call('ZREM', OURS .. 'watched', job)
   for _, entry in ipairs({ 'free:', 'abandon:', 'retire:', 'expire:' }) do
@@ -166,7 +166,10 @@ local function tell_again(job)
   for future, mark in each_future(f[1]) do
     local old = redis.call('HGET', keys.edges(future), job)
     local s = redis.call('HMGET', keys.future(future), 'state', 'policy')
-    if old and f[2] and s[1] == 'open' then edges.move(future, job, old, f[2] .. mark, s[2]) end
+    if old and f[2] and s[1] == 'open' then
+      local above = ancestors.find(job, f[2], futures.read_for_end(job))
+      edges.move(future, job, old, f[2] .. mark, s[2], above)
+    end
   end
 end
 

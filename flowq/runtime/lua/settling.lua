@@ -105,10 +105,12 @@ function settle(id, outcome, reason, facts)
   end
   if job.ttl then keep_note(id, job, outcome) end
   if outcome == 'expired' then redis.call('DEL', PREFIX .. ':job::' .. id .. ':dependencies') end
-  for _, target in ipairs(futures.named_in(blocks)) do edges.will_tell(target, id, outcome) end
+  local f = future and futures.read_for_end(id)
+  local above = f and (f[3] or f[4]) and ancestors.find(id, outcome, f)
+  for _, target in ipairs(futures.named_in(blocks)) do edges.will_tell(target, id, outcome, above) end
   if run then settle_in_run(id, job, outcome, reason) end
   -- One that was skipped can be armed again, whatever that counts for.
-  if future then futures.finish(id, seen == 'skipped' and seen or outcome, run) end
+  if future then futures.finish(id, f, seen == 'skipped' and seen or outcome, run) end
   if job.slots then slots.give(id, job.slots) end
   if run or outcome == 'deleted' or outcome == 'expired' then return end
   -- RQ sees to the others; a hash that a success makes anew after a delete has lost what it blocks.
