@@ -52,7 +52,8 @@ class Enqueue:
     or its matrix, and the run.
     `group` is the id of the group that it is an item of, `group_name` what that is called; one that
     `grows` may add items to it. `slots` are the places that it takes in a `max_parallel`;
-    `condition` is what `if_` was made from, as declared, to be told when it is false;
+    `condition` is what `if_` was made from, as declared, to be told when it is false; one that
+    is known to be false is False;
     `inputs_from` is the job whose result has the inputs, `inside` the join of the nested workflow
     that it is a job of.
     Units: `timeout_s` in seconds, None for RQ's own default.
@@ -76,7 +77,7 @@ class Enqueue:
     outputs: Mapping[str, Any] | None = None
     expansion: Expansion | None = None
     nested: Nested | None = None
-    if_: str | None = None
+    if_: str | bool | None = None
     env: Mapping[str, str] = field(default_factory=dict)
     cwd: str | None = None
     scope: Mapping[str, Any] = field(default_factory=dict)
@@ -147,7 +148,7 @@ class Group:
     """Declare a group, of whose items nothing is known, or all that there will be.
 
     Shape: `keys` of the items by index, and `items` themselves; both empty where an expansion adds
-    them (`is_open`).
+    them (`is_open`). `asks`: each item needs an approval.
     """
 
     job_id: str
@@ -159,6 +160,7 @@ class Group:
     max_parallel: int | None = None
     tolerance: Tolerance | None = None
     fail_fast: bool = False
+    asks: bool = False
 
 
 @reads_older_pickles

@@ -41,6 +41,9 @@ REMOVED = "removed"
 BUSY = ("queued", "scheduled", "started")
 """The event of a job that a retry takes away, because what it is a part of begins anew."""
 
+_BEGUN_FOR_NOTHING = ("skipped", "deferred")
+"""What a started job becomes whose execution has judged its `if`, and done nothing else."""
+
 _INSIDE = re.compile(r"[.(]")  # what stands behind the name of a job in `inner.job`, `inner(start)`
 
 ASKING = "waits for approval"
@@ -70,7 +73,8 @@ class Event:
 class JobStatus:
     """One job of a run, as far as the events tell.
 
-    `attempts` counts its starts; `deferred_at` is when the run was last told why it is held.
+    `attempts` counts its starts, without those that only judged its `if`; `deferred_at` is when the
+    run was last told why it is held.
     """
 
     name: str
@@ -278,6 +282,8 @@ def _waiting_or_running(state: str, jobs: Mapping[str, JobStatus]) -> str:
 
 
 def _after(job: JobStatus, event: Event) -> JobStatus:
+    if job.state == "started" and event.state in _BEGUN_FOR_NOTHING:
+        job = replace(job, attempts=job.attempts - 1, started_at=None, worker="")
     job = replace(job, state=event.state, reason=event.reason, worker=event.worker or job.worker)
     if event.state in ENDED:
         return replace(job, ended_at=event.at)

@@ -194,7 +194,7 @@ def evaluate(
     return _map_texts(value, lambda text: _put_together(_parts_of(text), values))
 
 
-def decide(template: str, **known: Any) -> bool:
+def decide(template: Any, **known: Any) -> bool:
     """Return whether a condition holds; `known` is as `evaluate` takes it.
 
     Errors: those of `evaluate`, and WorkflowInvalid for a value that is neither true nor false.

@@ -10,7 +10,14 @@ from typing import Any
 from flowq.checks import in_text_order
 from flowq.checks.groups import check_combinations
 from flowq.errors import Problem, WorkflowInvalid
-from flowq.expressions import as_template, evaluate, find_references, needs_success
+from flowq.expressions import (
+    as_template,
+    decide,
+    evaluate,
+    find_references,
+    is_live,
+    needs_success,
+)
 from flowq.graph import Graph, Uses
 from flowq.plan import Enqueue, Expansion, Group, Nested, Slot
 from flowq.planner.carried import make_portable
@@ -65,6 +72,7 @@ class Frame:
             max_parallel=job.max_parallel,
             tolerance=job.continue_on_error,
             fail_fast=job.fail_fast,
+            asks=job.approval is not None,
         )
 
     @cached_property
@@ -117,9 +125,8 @@ class Frame:
             more=self._template(each.more, job.name, "more"),
             stop_when=None,
         )
-        templates = self._single(
-            replace(job, approval=None, expires_s=None), job_id, name, False, job_id
-        )
+        is_held = job.approval is not None
+        templates = self._single(replace(job, expires_s=None), job_id, name, is_held, job_id)
         left = self._find_left(job, _OF_A_LIST, self._scope)
         return Enqueue(
             job_id,
@@ -127,7 +134,6 @@ class Frame:
             "",
             deferred=self._is_held(job),
             expansion=Expansion(each, tuple(templates)),
-            approval=job.approval,
             retries=job.retries or self.graph.workflow.defaults.retries,
             description=f"for_each of {name}",
             scope=self._scope if any("run" in uses.roots for _, uses in left) else {},
@@ -230,7 +236,7 @@ class Frame:
             run=job.run,
             env=self._environment(job, scope),
             cwd=self._filled(job.cwd, ("jobs", job.name, "cwd"), scope),
-            if_=self._template(job.if_, job.name, "if", scope),
+            if_=self._condition(job, scope),
             condition=job.if_ or "",
             stop_when=self._template(stop_when, job.name, "stop_when", scope),
             scope={key: value for key, value in scope.items() if key != "run" or needs_run},
@@ -359,6 +365,18 @@ class Frame:
         return (
             None if source is None else self._filled(as_template(source), ("jobs", job, key), scope)
         )
+
+    def _condition(self, job: JobSpec, scope: Mapping[str, Any]) -> Any:
+        """Return what is left of a job's `if`: None if it holds, False if it does not."""
+        template = self._template(job.if_, job.name, "if", scope)
+        if template is None or is_live(template):
+            return template
+        try:
+            return None if decide(template) else False
+        except WorkflowInvalid as invalid:
+            where = self.graph.workflow.places.find("jobs", job.name, "if")
+            self._problems.extend(replace(problem, where=where) for problem in invalid.problems)
+            return None
 
     def _evaluated(self, value: Any, path: Path) -> Any:
         filled = self._filled(value, path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from flowq.errors import NotFound, RunNotFound, WrongState
@@ -9,7 +10,7 @@ from flowq.nearest import did_you_mean
 from flowq.runtime import keys, scripts
 from flowq.runtime.runs import get_record, get_status, go
 from flowq.runtime.steps import work_off
-from flowq.status import RUN_ENDED
+from flowq.status import RUN_ENDED, RunStatus
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -21,11 +22,7 @@ def approve(run_id: str, name: str, connection: Redis) -> bool:
     Returns True for the call that did it, False when it was approved before.
     Errors: RunNotFound; NotFound; WrongState for one that asks for no approval, or is over.
     """
-    jobs = get_status(run_id, connection).jobs
-    ids = [job.job_id for job in jobs.values() if name in (job.name, job.declared_as)]
-    if not ids:
-        hint = did_you_mean(name, jobs)
-        raise NotFound(f"there is no job {name} in run {run_id}" + (f"; {hint}" if hint else ""))
+    ids = _find_jobs(name, get_status(run_id, connection))
     answers = {scripts.APPROVE.call(connection, keys.job(job_id), job_id) for job_id in ids}
     work_off(connection)
     if 1 in answers:
@@ -35,6 +32,28 @@ def approve(run_id: str, name: str, connection: Redis) -> bool:
     if _OVER in answers:
         raise WrongState(f"job {name} of run {run_id} is over; nothing is left to approve")
     raise WrongState(f"job {name} of run {run_id} asks for no approval")
+
+
+def _find_jobs(name: str, status: RunStatus) -> list[str]:
+    """Return the ids of the jobs that a name stands for: one, or a group's list and its items.
+
+    It is the start of a workflow that asks for its approval. Errors: NotFound.
+    """
+    jobs = status.jobs
+    outer, _, last = name.rpartition(".")
+    base = f"{jobs[outer].job_id}--{last}" if outer in jobs else f"{status.run_id}-{name}"
+    if name in jobs:
+        base = jobs[name].job_id
+    is_one = re.compile(rf"{re.escape(base)}(--\d+)?(--0)?").fullmatch
+    inner = f"{name}."
+    ids = [
+        job.job_id for job in jobs.values() if is_one(job.job_id) and not job.name.startswith(inner)
+    ]
+    if not ids:
+        hint = did_you_mean(name, jobs)
+        where = f"in run {status.run_id}"
+        raise NotFound(f"there is no job {name} {where}" + (f"; {hint}" if hint else ""))
+    return ids
 
 
 _OVER = -2

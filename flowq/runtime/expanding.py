@@ -8,7 +8,8 @@ meets what the first one added: indexes are given by the items' keys, ids are ma
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +17,13 @@ from rq.serializers import PickleSerializer
 from rq.utils import as_text
 
 from flowq.binding import Item, bind_item
-from flowq.errors import RunNotFound, TooManyItems, UsageError, WrongState
-from flowq.expressions import as_items, evaluate, write
+from flowq.errors import RunNotFound, TooManyItems, UsageError, WorkflowInvalid, WrongState
+from flowq.expressions import as_items, decide, evaluate, find_references, write
 from flowq.plan import Enqueue, Expansion, Nested
 from flowq.runtime import keys, scripts
+from flowq.runtime.conditions import find_false
 from flowq.runtime.job import Job, get_job
-from flowq.runtime.lookups import list_items
+from flowq.runtime.lookups import list_items, read_jobs, read_statuses
 from flowq.runtime.planned import add_planned, batches, declare_groups
 from flowq.runtime.serializing import serialize
 from flowq.runtime.steps import finish
@@ -81,7 +83,31 @@ def _makes_futures(expansion: Expansion) -> bool:
     return any(template.deferred for template in expansion.templates)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass
+class _Known:
+    """What the `if` of a group's items asks about, read once for all of them."""
+
+    group_id: str
+    adder: Job
+    _jobs: dict[tuple[tuple[str, str], ...], dict[str, dict[str, Any]]] = field(
+        default_factory=dict
+    )
+
+    @cached_property
+    def statuses(self) -> Mapping[str, bool]:
+        """How the jobs before the group have ended."""
+        return read_statuses(self.group_id, "", self.adder.run_id, self.adder.connection)
+
+    def read_jobs(self, bound: Enqueue) -> dict[str, dict[str, Any]]:
+        """Return the results that the `if` of an item names."""
+        references = find_references(bound.if_)
+        if references.jobs not in self._jobs:
+            found = read_jobs(references, bound.result_of, self.adder.connection)
+            self._jobs[references.jobs] = found
+        return self._jobs[references.jobs]
+
+
+@dataclass(frozen=True)
 class _Addition:
     """Some items on their way into a group. `prefix` tells those of one adder from others'."""
 
@@ -96,13 +122,45 @@ class _Addition:
         while part := list(islice(numbered, ITEMS_PER_CALL)):
             keyed = [(self._key(at, value), value) for at, value in part]
             items = list(self._items(keyed))
-            jobs_of_items = [
-                [bind_item(template, item, self.group_id) for template in self.expansion.templates]
-                for item in items
-            ]
+            jobs_of_items = [[self._bind(it, item) for it in self._templates] for item in items]
             # Released item by item, so that chains begin in their order.
             releases = (job for jobs in jobs_of_items for job in reversed(jobs))
             add_all(list(chain.from_iterable(jobs_of_items)), releases, self.adder)
+
+    @property
+    def _templates(self) -> tuple[Enqueue, ...]:
+        return self.expansion.templates
+
+    def _bind(self, template: Enqueue, item: Item) -> Enqueue:
+        """Return a job of an item. Its `if` is judged here: what it asks about has ended."""
+        bound = bind_item(template, item, self.group_id)
+        if bound.if_ is None:
+            return bound
+        scope = {**template.scope, "item": item.value, "index": item.index}
+        return self._judge(bound, scope)
+
+    def _judge(self, bound: Enqueue, scope: Mapping[str, Any]) -> Enqueue:
+        known = self._known
+        statuses = known.statuses
+
+        def holds() -> bool:
+            found = {"inputs": bound.inputs, "jobs": known.read_jobs(bound)}
+            return decide(bound.if_, **found, scope=scope, statuses=statuses)
+
+        has_policy = bound.on_blocker_failure != "skip"
+        try:
+            false = find_false(
+                *(bound.if_, bound.condition, statuses), holds, has_policy=has_policy
+            )
+        except WorkflowInvalid:  # the item fails with that where it runs
+            return bound
+        if false is None:
+            return replace(bound, if_=None)
+        return replace(bound, if_=False, condition=false)
+
+    @cached_property
+    def _known(self) -> _Known:
+        return _Known(self.group_id, self.adder)
 
     def _key(self, at: int, value: Any) -> str:
         if self.expansion.each.key is None:

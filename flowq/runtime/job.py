@@ -24,6 +24,7 @@ from flowq.runtime.holds import NO_HOLD, Hold
 from flowq.runtime.rq import JobBase
 from flowq.runtime.steps import finish
 from flowq.runtime.views import Shown
+from flowq.runtime.waiting import Wait
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -64,6 +65,10 @@ class Job(JobBase):
     _blocks: str = ""
     _future: bool = False
     _always: bool = False
+    is_judged_first: bool = False
+    """Its `if` is judged before anybody is asked for an approval, and before it takes a slot."""
+    was_judged: bool = False
+    """That was done, by an execution before this one."""
     _generation: int = 0
     _written: tuple[Any, bytes] | None = None
     """The value that the function has returned, and the bytes that are kept of it."""
@@ -144,6 +149,10 @@ class Job(JobBase):
         self._blocks = ours.get("flowq_blocks", "")
         self._future = "flowq_future" in ours
         self._always = "flowq_always" in ours
+        judging = ours.get("flowq_judging")
+        self.was_judged = judging == "done"
+        has_to_wait = "flowq_approval" in ours or "flowq_slots" in ours
+        self.is_judged_first = judging == "due" and has_to_wait
         self._generation = int(ours.get("flowq_gen", 0))
         if self._blocks:
             # Kept like a result: RQ's default now, its own once it is retired (lua/retention.lua).
@@ -327,6 +336,13 @@ class Job(JobBase):
         """End it instead, in the same transaction, when its run is being canceled."""
         if self.run_id:
             scripts.TELL_ABOUT.append(pipeline, self.key, self.id, "again", "")
+
+    def is_held_by(self, retry: Retry, pipeline: Pipeline) -> bool:
+        """Hold the job, in the same transaction, when its execution has only judged its `if`."""
+        if not isinstance(retry, Wait):
+            return False
+        scripts.HOLD.append(pipeline, self.key, self.id)
+        return True
 
     def prepare_for_execution(self, worker_name: str, pipeline: Pipeline) -> None:
         """Write STARTED; a blocker that had ended before holds its future jobs again.

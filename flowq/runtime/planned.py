@@ -15,12 +15,13 @@ from rq.queue import Queue as RQQueue
 from flowq.expressions import as_template, find_references
 from flowq.plan import Enqueue, Group
 from flowq.runtime import keys
+from flowq.runtime.conditions import say_false
 from flowq.runtime.copying import Copier
 from flowq.runtime.holds import Edge, Hold
 from flowq.runtime.job import PERFORM
 from flowq.runtime.queue import HeldData, Queue, add_entries
 from flowq.runtime.rq import make_retry
-from flowq.runtime.wire import COMMAND_LIST_FORMAT, KEY, USUAL_FORMAT, to_wire
+from flowq.runtime.wire import COMMAND_LIST_FORMAT, HOLD_FORMAT, KEY, USUAL_FORMAT, to_wire
 from flowq.spec import Retry, Shell, Tolerance
 from flowq.texts import to_bytes
 
@@ -68,6 +69,8 @@ def declare_groups(groups: Iterable[Group], run_id: str, pipeline: Pipeline) -> 
             record["tolerate"] = _tolerance(group.tolerance)
         if group.fail_fast:
             record["fail_fast"] = 1
+        if group.asks:
+            record["asks"] = 1
         pipeline.hset(keys.group(group.job_id), mapping=record)
         pipeline.sadd(keys.run_groups(run_id), group.job_id)
         for index, (key, item) in enumerate(zip(group.keys, group.items, strict=True)):
@@ -141,9 +144,17 @@ def _work(enqueue: Enqueue) -> dict[str, Any]:
         "inputs_from": enqueue.inputs_from,
         "scope": dict(enqueue.scope),
     }
-    has_list = shell is not None and not isinstance(shell.command, str)
-    needed = COMMAND_LIST_FORMAT if has_list else USUAL_FORMAT
-    return {KEY: needed, **kept} | {key: value for key, value in beside.items() if value}
+    return {KEY: _needed_format(enqueue), **kept} | {
+        k: value for k, value in beside.items() if value
+    }
+
+
+def _needed_format(enqueue: Enqueue) -> int:
+    """Return the format that a worker has to know to execute a job as it is meant."""
+    shell = enqueue.run
+    if shell is not None and not isinstance(shell.command, str):
+        return COMMAND_LIST_FORMAT
+    return HOLD_FORMAT if enqueue.approval and _judging(enqueue) == "due" else USUAL_FORMAT
 
 
 def _as_work(shell: Shell) -> dict[str, Any]:
@@ -175,6 +186,7 @@ def _fields(enqueue: Enqueue) -> dict[str, str]:
         "flowq_tolerate": "1" if enqueue.is_tolerated else "",
         "flowq_always": "1" if _is_always(enqueue) else "",
         "flowq_success": "1" if _needs_success(enqueue) else "",
+        "flowq_judging": _judging(enqueue),
         "flowq_on_crash": "fail" if enqueue.on_crash == "fail" else "",
         "flowq_expires": f"{enqueue.expires_s:g}" if enqueue.expires_s and not expires else "",
         "flowq_approval": f"1 {expires:g}" if expires else "1" if enqueue.approval else "",
@@ -192,13 +204,18 @@ def _needs_success(enqueue: Enqueue) -> bool:
     return is_skipped and enqueue.outputs is None
 
 
+def _judging(enqueue: Enqueue) -> str:
+    """Return what comes before it asks, or takes a slot; see `lua/groups.lua`."""
+    if enqueue.if_ is None:
+        return ""
+    return f"skip {say_false(enqueue.condition)}" if enqueue.if_ is False else "due"
+
+
 def _is_always(enqueue: Enqueue) -> bool:
     """Whether the job runs in a canceled run: its `if` says so, or that of what it stands for."""
     if enqueue.expansion:
         return any(_is_always(template) for template in enqueue.expansion.templates)
-    asked = enqueue.if_
-    if enqueue.outputs is not None and enqueue.condition:
-        asked = as_template(enqueue.condition)
+    asked = as_template(enqueue.condition) if enqueue.condition else enqueue.if_
     return bool(find_references(asked).statuses & _ASKS_EVEN_WHEN_CANCELED)
 
 

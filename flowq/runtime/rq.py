@@ -150,10 +150,16 @@ class JobBase(RQJob):
         self.note_retry(pipeline)
 
     def _handle_retry_result(
-        self, queue: RQQueue, pipeline: Pipeline, *arguments: Any, **options: Any
+        self, queue: RQQueue, pipeline: Pipeline, retry: Retry, *arguments: Any, **options: Any
     ) -> None:
-        super()._handle_retry_result(queue, pipeline, *arguments, **options)
+        if self.is_held_by(retry, pipeline):
+            return
+        super()._handle_retry_result(queue, pipeline, retry, *arguments, **options)
         self.note_retry(pipeline)
+
+    def is_held_by(self, retry: Retry, pipeline: Pipeline) -> bool:
+        """Hold the job in this transaction if that was returned, and no retry; say whether."""
+        return False
 
     def note_retry(self, pipeline: Pipeline) -> None:
         """In this transaction it was queued again, or put on the schedule."""

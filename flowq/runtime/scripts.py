@@ -195,6 +195,8 @@ LEAVE = Script("leave")
 GROW = Script("grow")
 TELL_ABOUT = Script("tell_about")
 APPROVE = Script("approve")
+MAY_GO_ON = Script("may_go_on")
+HOLD = Script("hold")
 SET_APART = Script("set_apart")
 
 HOT = tuple(value for value in list(globals().values()) if isinstance(value, HotScript))

@@ -37,6 +37,9 @@ USUAL_FORMAT = 1
 COMMAND_LIST_FORMAT = 2
 """The format of a job whose command is a list of arguments."""
 
+HOLD_FORMAT = 2
+"""The format of a job that waits for its approval once its own execution has judged its `if`."""
+
 KEY = "flowq"
 """What the number of the format is called."""
 

@@ -21,6 +21,7 @@ from flowq.errors import UsageError
 from flowq.expressions import decide, evaluate, find_references, write
 from flowq.plan import Expansion, Nested
 from flowq.runtime import scripts, shell
+from flowq.runtime.conditions import find_false, say_false
 from flowq.runtime.expanding import expand, grow, start
 from flowq.runtime.futures import current_job
 from flowq.runtime.job import Job
@@ -30,11 +31,10 @@ from flowq.runtime.outcomes import get_result
 from flowq.runtime.patience import JOB_PATIENCE_S, Result, patiently
 from flowq.runtime.rq import run_to_end
 from flowq.runtime.secrets import Secrets
+from flowq.runtime.waiting import Wait
 from flowq.runtime.wire import check_format, from_wire
 
 _SCALARS = frozenset({type(None), bool, int, float, str})
-MAX_CONDITION = 200
-"""How much is told of an `if` that is false. Units: characters."""
 
 
 def perform(work: Mapping[str, Any]) -> Any:
@@ -63,6 +63,8 @@ class _Performance:
         with self.mask.errors():
             if not self._may_run():
                 return None
+            if not self._may_go_on():
+                return Wait()
             with self._surroundings():
                 result = self._do()
             if not isinstance(result, Retry):
@@ -101,31 +103,31 @@ class _Performance:
 
     def _may_run(self) -> bool:
         """Judge the job's `if`; one that is false ends it as skipped, neutrally."""
-        if "if" not in self.work:
-            return True
-        condition = self.work["if"]
-        asked = find_references(condition).statuses
         job = self.job
+        if "if" not in self.work or job.was_judged:
+            return True
         statuses = self._ask(
             lambda: read_statuses(
                 *(job.id, job.group_of_items, job.run_id, job.connection),
                 is_start="nested" in self.work,
             )
         )
-        # One that says `on_blocker_failure` has been asked about the jobs before it already.
-        is_narrowed = not (asked or self.work.get("policy") or statuses["success"])
-        if not is_narrowed and self._value(condition, statuses, decide):
-            return True
-        self._say("skip", self._why_not(is_narrowed=is_narrowed))
-        return False
+        condition, source = self.work["if"], self.work.get("condition", "")
+        false = find_false(
+            *(condition, source, statuses),
+            lambda: bool(self._value(condition, statuses, decide)),
+            has_policy="policy" in self.work,
+        )
+        if false is not None:
+            self._say("skip", say_false(false))
+        return false is None
 
-    def _why_not(self, *, is_narrowed: bool) -> str:
-        """Say which condition is false; what is narrowed is so only because of `success()`."""
-        if "condition" not in self.work:  # planned by an older version
-            return "its `if` is false"
-        source = " ".join(self.work["condition"].split())
-        meant = f"success() and ({source})" if is_narrowed else source
-        return f"its `if` is false: {meant:.{MAX_CONDITION}}"
+    def _may_go_on(self) -> bool:
+        """Whether nobody has to be asked, and the slots that the job needs are taken."""
+        job = self.job
+        if not job.is_judged_first:
+            return True
+        return bool(self._ask(lambda: scripts.MAY_GO_ON.call(job.connection, job.key, job.id)))
 
     def _after(self, result: Any) -> None:
         scope = {**self.scope, "result": result}

@@ -18,6 +18,7 @@ from flowq.spec import Approval, Matrix, Workflow
 
 Work = Callable[..., None]
 BUILD = job("build", "my_id")
+ITEM = {"value": "${{ item }}"}
 PUBLISH = job("publish", "my_id", needs=("build",), approval=Approval())
 AFTER = job("after", "my_id", needs=("publish",))
 
@@ -83,14 +84,40 @@ def test_an_approval_that_nobody_gives_in_time_cancels_the_job(
     assert run.state == "failed"
 
 
-def test_a_group_asks_once_for_all_of_its_items(run: Runs, work: Work) -> None:
-    value = {"value": "${{ item }}"}
-    run.submit(job("items", "give", for_each=each([1, 2]), with_=value, approval=Approval()))
+def test_each_item_of_a_group_asks_and_one_word_is_enough_for_all(run: Runs, work: Work) -> None:
+    run.submit(job("items", "give", for_each=each([1, 2, 3]), with_=ITEM, approval=Approval()))
     work()
-    assert run.states == {"items": "deferred"}
-    approvals.approve(RUN, "items", run.connection)
+    assert run.states == {"items": "finished", **{f"items[{at}]": "deferred" for at in range(3)}}
+    assert run.state == "waiting"
+    assert approvals.approve(RUN, "items[1]", run.connection) is True
+    work()
+    assert [run.states[f"items[{at}]"] for at in range(3)] == ["deferred", "finished", "deferred"]
+    assert approvals.approve(RUN, "items", run.connection) is True
+    assert approvals.approve(RUN, "items", run.connection) is False
     work()
     assert run.state == "succeeded"
+
+
+def test_a_word_for_a_group_counts_for_items_that_are_still_to_come(run: Runs, work: Work) -> None:
+    start = {"number": "${{ item }}", "limit": 3}
+    more = each([1], more="result.links")
+    run.submit(job("pages", "children_of", for_each=more, with_=start, approval=Approval()))
+    assert approvals.approve(RUN, "pages", run.connection) is True
+    work()
+    assert run.state == "succeeded"
+    assert run.states == dict.fromkeys(["pages", "pages[0]", "pages[1]", "pages[2]"], "finished")
+
+
+def test_a_retry_asks_again_for_each_item_that_failed(run: Runs, work: Work) -> None:
+    bad = {"value": "${{ item }}", "bad": 2}
+    run.submit(job("items", "fail_if", for_each=each([1, 2]), with_=bad, approval=Approval()))
+    approvals.approve(RUN, "items", run.connection)
+    work()
+    assert run.states == {"items": "finished", "items[0]": "finished", "items[1]": "failed"}
+    retrying.retry(RUN, run.connection)
+    work()
+    assert run.states["items[1]"] == "deferred"
+    assert run.state == "waiting"
 
 
 def test_all_combinations_of_a_matrix_are_approved_together(run: Runs, work: Work) -> None:

@@ -70,12 +70,12 @@ function attempts.rearm(id)
   end
 end
 
--- A job starts to be executed: its run is told, its slots are its own whoever queued it, the edges of
--- a blocker that had ended hold again, and a future job's keys live as long as its hash does.
+-- A job starts to be executed: its run is told, its slots are its own whoever queued it (but not while its
+-- `if` has still to be judged), the edges of a blocker that had ended hold again, and a future job's keys live as long as its hash does.
 -- `job` has its fields of ours by name, as the hash has them.
 function attempts.begin(id, job, worker)
   if job.flowq_outcome then attempts.rearm(id) end
-  if job.flowq_slots then slots.hold(id, job.flowq_slots) end
+  if job.flowq_slots and job.flowq_judging ~= 'due' then slots.hold(id, job.flowq_slots) end
   local state = job.flowq_future and redis.call('HGET', keys.future(id), 'state')
   if state and (state ~= 'queued' or job.flowq_outcome) then -- whoever has queued it
     redis.call('HSET', keys.future(id), 'state', 'queued')

@@ -40,8 +40,8 @@ function futures.decide(id, f, job)
   end
   job = job or jobs.read_for_enqueue(id)
   if job[12] ~= 'deferred' or int(job[13]) > 0 then return end
-  local is_held = job[14] and jobs.must_ask(id)
-  local is_queued = not is_held and jobs.enqueue(id, job)
+  local is_queued = jobs.proceed(id, job)
+  if is_queued == nil then return end
   redis.call('HSET', keys.future(id), 'state', is_queued and 'queued' or 'met')
   redis.call('ZREM', OURS .. 'watched', id)
 end
@@ -56,6 +56,7 @@ function futures.take_back(future)
   end
   redis.call('DEL', PREFIX .. ':job::' .. future .. ':dependencies')
   slots.leave_turn(future, redis.call('HGET', keys.job(future), 'flowq_slots'))
+  jobs.forget_judging(future)
   redis.call('HSET', keys.future(future), 'state', 'released')
   return true
 end

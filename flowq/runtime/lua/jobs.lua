@@ -42,7 +42,7 @@ end
 
 local ENQUEUE_FIELDS = { 'origin', 'dependency_ids', 'allow_dependency_failures',
   'enqueue_at_front', 'flowq_at', 'ttl', 'flowq_run', 'flowq_name', 'flowq_blocks', 'flowq_future',
-  'flowq_slots', 'status', 'flowq_gates', 'flowq_approval' }
+  'flowq_slots', 'status', 'flowq_gates', 'flowq_approval', 'flowq_judging' }
 
 function jobs.read_for_enqueue(id)
   return redis.call('HMGET', keys.job(id), unpack(ENQUEUE_FIELDS))
@@ -51,7 +51,7 @@ end
 -- Makes a job QUEUED that has none of our other holds left; returns false when no slot is free, or
 -- RQ's depends_on still holds it: it is entered in RQ's dependents sets now, and RQ queues it.
 -- `f` is what jobs.read_for_enqueue has read.
-function jobs.enqueue(id, f)
+local function enqueue(id, f)
   local key = keys.job(id)
   local queue, ttl = f[1], int(f[6])
   if ttl > 0 then
@@ -66,7 +66,7 @@ function jobs.enqueue(id, f)
     end
     return false
   end
-  if f[11] and not slots.take(id, f[11]) then return false end
+  if f[11] and f[15] ~= 'due' and not slots.take(id, f[11]) then return false end
   local state = 'queued'
   if f[5] and tonumber(f[5]) > TS then
     state = 'scheduled'
@@ -88,10 +88,10 @@ function jobs.enqueue(id, f)
 end
 
 -- Whether a job that is ready otherwise has to wait for somebody's approval, who is asked now.
-function jobs.must_ask(id)
+local function must_ask(id)
   local f = redis.call('HMGET', keys.job(id), 'flowq_approval', 'flowq_approved', 'flowq_run',
     'flowq_name', 'flowq_asked')
-  if not f[1] or f[2] then return false end
+  if not f[1] or f[2] or groups.approve_item(id) then return false end
   if f[5] then return true end
   redis.call('HSET', keys.job(id), 'flowq_asked', 1)
   local expires = string.match(f[1], '^1 (.+)$')
@@ -100,12 +100,37 @@ function jobs.must_ask(id)
   return true
 end
 
+-- Goes on with a job that has nothing more to wait for than an approval and a slot. Its `if` comes first:
+-- where that is known to be false the job ends, and where a worker has to judge it, that is done before
+-- anybody is asked and before it takes a slot. Returns whether it is queued; nil for one that has ended.
+-- `f` as for enqueue.
+function jobs.proceed(id, f)
+  local judging = f[15]
+  local why = judging and string.match(judging, '^skip (.*)$')
+  if why then
+    jobs.call_off(id, 'passed', why)
+    return nil
+  end
+  if f[14] and judging ~= 'due' and must_ask(id) then return false end
+  return enqueue(id, f)
+end
+
+-- What was judged may be different by now, and nobody is asked until it was judged again.
+function jobs.forget_judging(id)
+  local f = redis.call('HMGET', keys.job(id), 'flowq_judging', 'flowq_asked')
+  if f[1] == 'done' then redis.call('HSET', keys.job(id), 'flowq_judging', 'due') end
+  if f[2] then
+    redis.call('HDEL', keys.job(id), 'flowq_asked')
+    redis.call('ZREM', OURS .. 'expiring', id)
+  end
+end
+
 -- Queues a job when the hold that was just lifted was its last one; `f` as for enqueue.
 function jobs.lift(id, f)
   f = f or jobs.read_for_enqueue(id)
   if f[12] ~= 'deferred' or int(f[13]) > 0 then return end
   if f[10] then return futures.decide(id, futures.read_for_decision(id), f) end
-  jobs.enqueue(id, f)
+  jobs.proceed(id, f)
 end
 
 -- Queues a job whose turn it is; its hash may say that it is held, or over, by now.
@@ -113,17 +138,23 @@ function jobs.have_turn(id)
   local f = jobs.read_for_enqueue(id)
   if f[12] ~= 'deferred' or int(f[13]) > 0 then return end
   if f[10] and redis.call('HGET', keys.future(id), 'state') ~= 'met' then return end
-  if jobs.enqueue(id, f) and f[10] then redis.call('HSET', keys.future(id), 'state', 'queued') end
+  if enqueue(id, f) and f[10] then redis.call('HSET', keys.future(id), 'state', 'queued') end
 end
 
 -- A job is to run again, and is on its queue or its schedule: it ends instead where its run is being
--- canceled, or its group is closed, as all others there that have not started.
+-- canceled, or its group is closed, as all others there that have not started. Returns whether it did.
 function jobs.begin_again(id)
   local f = redis.call('HMGET', keys.job(id), 'status', 'flowq_run', 'flowq_always', 'flowq_group')
-  if not f[2] or not NOT_STARTED[f[1]] then return end
-  if runs.calls_off(f[2], f[3]) then return jobs.call_off(id, 'canceled', runs.CANCELED) end
+  if not f[2] or not NOT_STARTED[f[1]] then return false end
   local g = f[4] and redis.call('HMGET', keys.group(f[4]), 'closed', 'reason')
-  if g and g[1] then jobs.call_off(id, g[1], g[2]) end
+  if runs.calls_off(f[2], f[3]) then
+    jobs.call_off(id, 'canceled', runs.CANCELED)
+  elseif g and g[1] then
+    jobs.call_off(id, g[1], g[2])
+  else
+    return false
+  end
+  return true
 end
 
 local REGISTRY_BY_STATUS = { deferred = ':deferred:', scheduled = ':scheduled:',

@@ -12,7 +12,8 @@ function nested.start_id(join) return join .. string.rep('-', 2) .. '0' end
 
 -- Why a future job without blockers is skipped; what a nested workflow is told by its start.
 function nested.why_empty(id)
-  return redis.call('HGET', keys.job(nested.start_id(id)), 'flowq_pass') or 'it has no blockers'
+  local f = redis.call('HMGET', keys.job(nested.start_id(id)), 'flowq_pass', 'flowq_reason')
+  return f[1] or f[2] or 'it has no blockers'
 end
 
 -- The join of the workflow that a job is inside of. Where the hash is gone, its id tells.

@@ -20,7 +20,7 @@ end
 
 -- Takes the gate away; the script that queues the job writes that it has none.
 local function lower_gate(job, f)
-  if f[13] == 0 and f[12] == 'deferred' and not f[10] and jobs.enqueue(job, f) then return end
+  if f[13] == 0 and f[12] == 'deferred' and not f[10] and jobs.proceed(job, f) then return end
   redis.call('HSET', keys.job(job), 'flowq_gates', f[13])
   if f[10] then jobs.lift(job, f) end
 end
@@ -92,7 +92,12 @@ end
 function releasing.lapse(future)
   redis.call('ZREM', OURS .. 'expiring', future)
   local state = redis.call('HGET', keys.future(future), 'state')
-  local f = redis.call('HMGET', keys.job(future), 'flowq_expires', 'status', 'started_at')
+  local f = redis.call('HMGET', keys.job(future), 'flowq_expires', 'status', 'started_at',
+    'flowq_judging')
+  if f[1] and f[2] == 'started' and f[4] == 'due' then -- it may wait again in a moment
+    redis.call('ZADD', OURS .. 'expiring', TS + 1, future)
+    return true
+  end
   local waits = (f[2] == 'deferred' or f[2] == 'queued') and (f[3] or '') == ''
   if state == 'open' then
     jobs.call_off(future, 'canceled', 'it expired before it was released')

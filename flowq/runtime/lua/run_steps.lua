@@ -138,7 +138,8 @@ local function hold_again(job, run)
   attempts.rearm(job) -- what it blocks outside of the run is not held again, but waits again
   if f[6] then groups.reopen(f[6]) end
   redis.call('HINCRBY', key, 'flowq_gen', 1)
-  redis.call('HDEL', key, 'flowq_asked', 'flowq_approved')
+  jobs.forget_judging(job)
+  redis.call('HDEL', key, 'flowq_approved')
   redis.call('HSET', key, 'status', 'deferred', 'started_at', '', 'ended_at', '')
   if f[5] then redis.call('HSET', key, 'retries_left', f[5]) end
   redis.call('PERSIST', key)

@@ -6,9 +6,9 @@
 local ok, answer = pcall(function()
   local id = ARGV[4]
   local f = redis.call('HMGET', keys.job(id), 'flowq_outcome', 'flowq_run', 'flowq_name',
-    'flowq_future', 'flowq_slots')
+    'flowq_future', 'flowq_slots', 'flowq_judging')
   attempts.begin(id, { flowq_outcome = f[1], flowq_run = f[2], flowq_name = f[3], flowq_future = f[4],
-    flowq_slots = f[5] }, ARGV[5])
+    flowq_slots = f[5], flowq_judging = f[6] }, ARGV[5])
   return redis.status_reply('OK')
 end)
 if ok then return answer end
