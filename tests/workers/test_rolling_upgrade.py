@@ -90,14 +90,14 @@ def newer_flowq(tmp_path: Path) -> Path:
 
 
 def add_field(path: Path) -> None:
-    """Give each class in a file the field `nice`, behind its last one."""
+    """Give each class in a file that has fields one more, `nice`, behind its last one."""
     lines = path.read_text("utf-8").splitlines()
     classes = [each for each in ast.parse("\n".join(lines)).body if isinstance(each, ast.ClassDef)]
     assert classes
     for each in reversed(classes):
-        last = [part for part in each.body if isinstance(part, ast.AnnAssign)][-1]
-        assert last.end_lineno is not None
-        lines.insert(last.end_lineno, "    nice: int = 0")
+        fields = [part for part in each.body if isinstance(part, ast.AnnAssign)]
+        if fields and (end := fields[-1].end_lineno):
+            lines.insert(end, "    nice: int = 0")
     path.write_text("\n".join(lines) + "\n", "utf-8")
 
 
