@@ -88,16 +88,35 @@ def test_a_retried_run_is_evaluated_anew_and_the_job_of_its_first_end_keeps_noth
         outputs={"one": "${{ jobs.one.result }}"},
     )
     work(max_jobs=1)
-    connection.lrem("rq:queue:default", 1, OUTPUTS_JOB)
+    first = connection.dump(keys.job(OUTPUTS_JOB))
+    connection.lrem("rq:queue:default", 1, OUTPUTS_JOB)  # a worker has just taken it
     Path(gate).touch()
     handle.retry()
     assert handle.kept_outputs().errors == {}
     work(max_jobs=1)
+    connection.restore(keys.job(OUTPUTS_JOB), 0, first)
     connection.lpush("rq:queue:default", OUTPUTS_JOB)
     work(max_jobs=1)
     assert handle.kept_outputs().is_pending
     work()
     assert handle.kept_outputs().views == {"one": 1}
+
+
+def test_the_job_of_an_earlier_end_goes_when_nobody_has_begun_it(
+    run: Runs, handle: Run, work: Work, connection: Redis, tmp_path: Path
+) -> None:
+    outputs = {"one": "${{ jobs.one.result }}"}
+    run.submit(job("one", "fail_unless", with_={"path": f"{tmp_path}/gate"}), outputs=outputs)
+    for end in range(1, 4):
+        if end > 1:
+            handle.retry()
+            connection.rpoplpush("rq:queue:default", "rq:queue:default")  # the job goes first
+        work(max_jobs=1)
+        last = f"flowq-outputs-{RUN}-{end}".encode()
+        assert connection.lrange("rq:queue:default", 0, -1) == [last]
+        assert connection.keys("rq:job:flowq-outputs-*") == [b"rq:job:" + last]
+    handle.remove()
+    assert connection.keys("rq:job:*") == []
 
 
 def test_a_run_that_is_removed_takes_the_job_with_it(

@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 import redis
+from rq.utils import as_text
 
 from flowq.runtime import keys, scripts
+from flowq.runtime.job import get_job
 from flowq.runtime.queue import Queue
 from flowq.runtime.scripts import HotScript, Script
 from flowq.runtime.steps import work_off
@@ -255,3 +257,58 @@ def test_a_step_of_a_newer_version_is_left_to_it_and_keeps_no_other_waiting(
         work_off(connection)
     assert connection.zrange(keys.TODO, 0, -1) == [b"polish:something"]
     assert queue.count == 1
+
+
+# Long queues ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("order", ["forth", "back", "mixed"])
+def test_what_a_step_calls_off_leaves_its_queue_whatever_stands_around_it(
+    connection: redis.Redis, order: str
+) -> None:
+    queue = Queue(connection=connection)
+    future = queue.enqueue("time.time", deferred=True)
+    ids = [f"b{number}" for number in range(250)]
+    for job_id in ids:
+        queue.enqueue("time.time", blocks=future, job_id=job_id)
+    future.release()
+    given = {"forth": ids, "back": ids[::-1], "mixed": ids[1::2] + ids[::2]}[order]
+    others = [f"other{number}" for number in range(2_100)]
+    connection.delete(queue.key)
+    connection.rpush(queue.key, *others[:1_050], *given, *others[1_050:])
+    future.cancel(blockers=True)
+    left = [as_text(each) for each in connection.lrange(queue.key, 0, -1)]
+    assert left == others
+    assert {get_job(job_id, connection).get_status() for job_id in ids} == {"canceled"}
+
+
+def test_calling_off_many_jobs_of_a_long_queue_looks_through_it_once_a_step(
+    connection: redis.Redis,
+) -> None:
+    queue = Queue(connection=connection)
+    future = queue.enqueue("time.time", deferred=True)
+    for _ in range(300):
+        queue.enqueue("time.time", blocks=future)
+    future.release()
+    connection.config_resetstat()
+    future.cancel(blockers=True)
+    stats = connection.info("commandstats")
+    looks = sum(stats.get(f"cmdstat_{word}", {"calls": 0})["calls"] for word in ("lrem", "lpos"))
+    assert looks < 30
+
+
+def test_a_turn_passes_over_so_many_ids_of_jobs_that_are_gone_and_no_more(
+    connection: redis.Redis,
+) -> None:
+    queue = Queue(connection=connection)
+    connection.rpush(queue.key, *(f"gone{number}" for number in range(2_500)))
+    job = queue.enqueue("time.time")
+    ledger = Ledger(connection, "one", ["default"], 30)
+    left, claimed = [], []
+    while not claimed:
+        turn = ledger.turn([], Room(2, 2, 2))
+        claimed = [claim.job_id for claim in turn.claims]
+        left.append((connection.llen(queue.key), turn.has_left))
+    assert (claimed, len(left)) == ([job.id], 3)
+    assert left[-1] == (0, False)
+    assert all(has_left for _, has_left in left[:-1])

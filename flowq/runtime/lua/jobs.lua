@@ -21,7 +21,48 @@ jobs.WIP_S = 3600
 -- Jobs that this call has made QUEUED go to the ends of their queues together, in this order.
 local queued_by_queue
 
-function jobs.reset() queued_by_queue = {} end
+-- Of the queues from which this call has taken jobs: where the last one stood, and how many gaps they
+-- have left.
+local place_by_queue, gaps_by_queue
+
+function jobs.reset() queued_by_queue, place_by_queue, gaps_by_queue = {}, {}, {} end
+
+local GAP = 'flowq-gap'
+local NEAR = 8
+local ENDS = 1000 -- how far from its ends a queue is looked through first
+
+local function find_place(key, id, last)
+  if last then
+    local first = math.max(last - NEAR, 0)
+    for i, other in ipairs(redis.call('LRANGE', key, first, last + NEAR)) do
+      if other == id then return first + i - 1 end
+    end
+  end
+  return redis.call('LPOS', key, id, 'MAXLEN', ENDS)
+    or redis.call('LPOS', key, id, 'RANK', -1, 'MAXLEN', ENDS) or redis.call('LPOS', key, id)
+end
+
+-- Takes a job from its queue, one of many: Redis would look through the queue for each of them. They
+-- are often in a row, in either direction, so each is looked for beside the one before. Returns whether
+-- it was there. Until jobs.close_gaps something else stands in its place.
+function jobs.take_from_queue(id, queue)
+  local key = PREFIX .. ':queue:' .. queue
+  local place = find_place(key, id, place_by_queue[queue])
+  if not place then return false end
+  redis.call('LSET', key, place, GAP)
+  place_by_queue[queue], gaps_by_queue[queue] = place, (gaps_by_queue[queue] or 0) + 1
+  return true
+end
+
+-- To be called before the end of each call that takes jobs from queues.
+function jobs.close_gaps()
+  for queue, count in pairs(gaps_by_queue) do
+    local key = PREFIX .. ':queue:' .. queue
+    local is_near = place_by_queue[queue] < redis.call('LLEN', key) / 2
+    redis.call('LREM', key, is_near and count or -count, GAP)
+  end
+  place_by_queue, gaps_by_queue = {}, {}
+end
 
 function jobs.push_queued()
   for queue, ids in pairs(queued_by_queue) do
@@ -160,7 +201,8 @@ end
 local REGISTRY_BY_STATUS = { deferred = ':deferred:', scheduled = ':scheduled:',
   ready_to_enqueue = ':ready:' }
 
--- Ends a job that never ran: RQ's status is canceled (it has no other word), ours says why.
+-- Ends a job that never ran: RQ's status is canceled (it has no other word), ours says why. With
+-- `jobs.leave_gaps` the caller closes them.
 function jobs.call_off(id, outcome, reason)
   local key = keys.job(id)
   local f = redis.call('HMGET', key, 'origin', 'status')
@@ -168,7 +210,11 @@ function jobs.call_off(id, outcome, reason)
   local queue = f[1]
   if f[2] == 'queued' then
     jobs.push_queued()
-    redis.call('LREM', PREFIX .. ':queue:' .. queue, 1, id)
+    if jobs.leave_gaps then
+      jobs.take_from_queue(id, queue)
+    else
+      redis.call('LREM', PREFIX .. ':queue:' .. queue, 1, id)
+    end
   end
   local registry = REGISTRY_BY_STATUS[f[2]]
   if registry then redis.call('ZREM', PREFIX .. registry .. queue, id) end

@@ -17,12 +17,13 @@ end
 
 local function forget(job)
   local key = keys.job(job)
-  local queue = redis.call('HGET', key, 'origin')
+  local f = redis.call('HMGET', key, 'origin', 'status')
+  local queue = f[1]
   if queue then
     for _, registry in ipairs({ 'deferred', 'finished', 'failed', 'canceled', 'scheduled' }) do
       redis.call('ZREM', PREFIX .. ':' .. registry .. ':' .. queue, job)
     end
-    redis.call('LREM', PREFIX .. ':queue:' .. queue, 1, job)
+    if f[2] == 'queued' then jobs.take_from_queue(job, queue) end
   end
   redis.call('DEL', key, key .. ':dependents', PREFIX .. ':job::' .. job .. ':dependencies',
     PREFIX .. ':results:' .. job, PREFIX .. ':executions:' .. job,

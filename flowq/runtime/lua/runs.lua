@@ -87,11 +87,21 @@ function runs.list_queue(run)
   if queue then redis.call('SADD', PREFIX .. ':queues', PREFIX .. ':queue:' .. queue) end
 end
 
+-- The job that was to evaluate the outputs at an earlier end, and has not begun.
+local function drop_outputs_job(id)
+  local f = redis.call('HMGET', keys.job(id), 'status', 'origin')
+  if f[1] ~= 'queued' then return end
+  redis.call('LREM', PREFIX .. ':queue:' .. f[2], 1, id)
+  redis.call('DEL', keys.job(id))
+end
+
 -- A job that is no part of the run evaluates its outputs (flowq/runtime/outputs.py), on the queue of
 -- the job `beside`, or on the one that the run has for itself. The number behind its id says which end
 -- of the run it is for: a retry ends the run once more.
 local function ask_for_outputs(run, key, call, beside, own_queue)
   local queue = own_queue or redis.call('HGET', keys.job(beside), 'origin') or 'default'
+  local earlier = redis.call('HGET', key, 'outputs_job')
+  if earlier then drop_outputs_job(earlier) end
   local id = 'flowq-outputs-' .. run .. '-' .. redis.call('HINCRBY', key, 'ends', 1)
   redis.call('HSET', key, 'outputs_job', id)
   redis.call('HSET', keys.job(id), 'status', 'queued', 'origin', queue, 'data', call,

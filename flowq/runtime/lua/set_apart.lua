@@ -18,11 +18,12 @@ local function move(id)
       redis.call('ZADD', PREFIX .. registry .. own, score, id)
     end
   end
-  if redis.call('LREM', PREFIX .. ':queue:' .. origin, 0, id) > 0 then
+  if f[2] == 'queued' and jobs.take_from_queue(id, origin) then
     redis.call('RPUSH', PREFIX .. ':queue:' .. own, id)
   end
 end
 
 redis.call('SADD', PREFIX .. ':queues', PREFIX .. ':queue:' .. own)
 for i = 5, #ARGV do move(ARGV[i]) end
+jobs.close_gaps()
 return 1

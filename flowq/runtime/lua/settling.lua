@@ -147,5 +147,6 @@ function settling.settle_all()
     failure = failure or problem
   until first_end > #ends and not edges.has_news()
   local ok, problem = pcall(jobs.push_queued)
+  jobs.close_gaps()
   return failure or not ok and text_of(problem) or nil
 end

@@ -58,6 +58,7 @@ local function make(entry)
   local ok, done = pcall(operations[operation], id, extra)
   if not ok then
     jobs.push_queued()
+    jobs.close_gaps()
     redis.call('ZADD', TODO, 'XX', TS, entry)
     return false, entry .. ': ' .. text_of(done)
   end

@@ -27,6 +27,7 @@ function steps.begin(argv)
   steps.what, steps.limit = argv[4], tonumber(argv[5])
   if steps.what == '' then steps.what = redis.call('ZRANGE', TODO, 0, 0)[1] end
   steps.budget, steps.running, steps.found = steps.limit, {}, {}
+  jobs.leave_gaps = true
   watching.begin()
   executions.begin()
 end

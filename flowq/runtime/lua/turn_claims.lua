@@ -6,8 +6,8 @@ local base, places, idle, budget, limit, interval, most
 local queues, cost_by_kind, least_cost
 local claims, members, kinds -- the first two are in the table as well
 local called_off -- by run: whether its jobs must not begin any more
-local ended -- how many jobs in the queues this turn has ended instead
-local MANY_ENDS = 64 -- enough of them for one turn
+local ended, gone -- how many jobs in the queues this turn has ended instead, and that were no more
+local MANY_ENDS, MANY_GONE = 64, 1000 -- enough of them for one turn
 local alone, short_cost -- children taken by one job each; seconds of short jobs
 
 local function fits(cost)
@@ -127,7 +127,11 @@ local function claim_from(queue)
     local raw, lean
     if #flat > 0 then raw, lean = read(flat) end
     if not raw then -- its own ttl is over, or it was deleted by a plain tool
-      if redis.call('EXISTS', keys.mortal(id)) == 1 then settling.add(id, 'expired') end
+      gone = gone + 1
+      if redis.call('EXISTS', keys.mortal(id)) == 1 then
+        settling.add(id, 'expired')
+        ended = ended + 1
+      end
       popped = popped + 1
     elseif not is_called_off(id, queue, list, raw) then
       local cost = cost_by_kind[kind_of(raw, queue)]
@@ -142,7 +146,7 @@ local function claim_from(queue)
   if popped > 0 then redis.call('LPOP', list, popped) end
   if is_full then return 'more' end
   if #ids <= chunk then return nil end
-  if ended >= MANY_ENDS then return 'more' end
+  if ended >= MANY_ENDS or gone >= MANY_GONE then return 'more' end
   local state = claim_from(queue)
   return state == 'full' and 'more' or state
 end
@@ -176,7 +180,8 @@ function turn_claims.begin(argv)
   base = argv[5]
   places, idle, budget = tonumber(argv[6]), tonumber(argv[7]), tonumber(argv[8])
   limit, interval = tonumber(argv[9]), tonumber(argv[10])
-  claims, members, kinds, called_off, ended, alone, short_cost = {}, {}, {}, {}, 0, 0, 0
+  claims, members, kinds, called_off, alone, short_cost = {}, {}, {}, {}, 0, 0
+  ended, gone = 0, 0
   turn_claims.claims, turn_claims.members = claims, members
   queues, cost_by_kind, least_cost = {}, {}, nil
   for i = 1, tonumber(turns.take()) do queues[i] = turns.take() end
