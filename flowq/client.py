@@ -22,7 +22,7 @@ from flowq.errors import RunFailed, ServerUnavailable
 from flowq.plan import Plan
 from flowq.runtime import approvals, facts, outcomes, outputs, retrying, runs
 from flowq.runtime.code_changes import read_changes
-from flowq.runtime.explain import Explanation, Reason, explain, find_hold
+from flowq.runtime.explain import PLAIN, Commands, Explanation, Reason, explain, find_hold
 from flowq.runtime.listeners import count_left_alone, find_unattended
 from flowq.runtime.maintenance import Finding, tidy
 from flowq.runtime.outcomes import Failure, JobView
@@ -289,15 +289,18 @@ class Run:
         """Return which files of the code changed between jobs of the run, oldest change first."""
         return read_changes(self.run_id, self.connection)
 
-    def explain(self, name: str) -> Explanation:
-        """Return why a job of the run has not run. Errors: JobNotFound."""
+    def explain(self, name: str, commands: Commands = PLAIN) -> Explanation:
+        """Return why a job of the run has not run. Errors: JobNotFound.
+
+        `commands` writes those that the hints name.
+        """
         job = self.status().jobs.get(name)
         job_id = job.job_id if job else f"{self.run_id}-{name}"
-        return explain(job_id, self.connection, self.run_id)
+        return explain(job_id, self.connection, self.run_id, commands)
 
-    def find_hold(self) -> Reason | None:
+    def find_hold(self, commands: Commands = PLAIN) -> Reason | None:
         """Return why none of its jobs can start yet, if that is so: it is held, or not its turn."""
-        return find_hold(self.run_id, self.connection)
+        return find_hold(self.run_id, self.connection, commands=commands)
 
     def retry(self) -> tuple[str, ...]:
         """Run again what did not succeed and everything downstream; return those jobs' names.

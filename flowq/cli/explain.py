@@ -42,31 +42,31 @@ def command(run_or_job: str, job: str | None, redis_url: str | None, verbose: bo
 
 def _explanations(run_or_job: str, job: str | None, place: Place) -> Iterator[Explanation]:
     if job is not None:
-        yield _of_job(client.get_run(run_or_job, place.connection), job)
+        yield _of_job(client.get_run(run_or_job, place.connection), job, place)
         return
     try:
         run = client.get_run(run_or_job, place.connection)
     except RunNotFound:
-        yield client.explain(run_or_job, place.connection)
+        yield client.explain(run_or_job, place.connection, commands=place)
     else:
-        yield from _of_run(run)
+        yield from _of_run(run, place)
 
 
-def _of_job(run: Run, name: str) -> Explanation:
+def _of_job(run: Run, name: str, place: Place) -> Explanation:
     try:
-        return run.explain(name)
+        return run.explain(name, place)
     except JobNotFound:
         hint = did_you_mean(name, run.status().jobs)
         message = f"there is no job {name} in run {run.run_id}"
         raise NotFound(f"{message}; {hint}" if hint else message) from None
 
 
-def _of_run(run: Run) -> Iterator[Explanation]:
+def _of_run(run: Run, place: Place) -> Iterator[Explanation]:
     status = run.status()
     names = [job.name for job in status.jobs.values() if job.state not in ENDED] or _bad(status)
     if not names:
         streams.write(f"run {run.run_id} is {status.state}: all of its jobs have succeeded\n")
-    yield from (run.explain(name) for name in names[:MAX_JOBS])
+    yield from (run.explain(name, place) for name in names[:MAX_JOBS])
     if len(names) > MAX_JOBS:
         streams.note(f"flowq: and {len(names) - MAX_JOBS} more jobs; name one of them")
 

@@ -158,7 +158,7 @@ class Held:
     def look(self, status: RunStatus, display: Display) -> None:
         """Look when the run begins to wait."""
         is_waiting = status.state == "waiting"
-        hold = self._run.find_hold() if is_waiting and not self._was_waiting else None
+        hold = self._run.find_hold(self._place) if is_waiting and not self._was_waiting else None
         self._was_waiting = is_waiting
         if hold is not None:
             release = f"let it go with: {self._place.hint(f'release {self._run.run_id}')}"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rq.utils import as_text, str_to_date
 from rq.worker import Worker as RQWorker
@@ -55,14 +55,19 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Where a job stands. Shape: `reasons` in the order in which they have to go; often one."""
+    """Where a job stands. Shape: `reasons` in the order in which they have to go; often one.
+
+    `name` is what its run calls it; empty for a job of no run.
+    """
 
     job_id: str
     state: str
     reasons: tuple[Reason, ...]
+    name: str = ""
 
     def __str__(self) -> str:
-        lines = [f"{self.job_id} is {self.state}"]
+        subject = f"{self.name} ({self.job_id})" if self.name else self.job_id
+        lines = [f"{subject} is {self.state}"]
         for reason in self.reasons:
             lines.append(f"  - {reason.text}")
             if reason.hint:
@@ -70,36 +75,101 @@ class Explanation:
         return "\n".join(lines)
 
 
-def explain(job_id: str, connection: Redis, run_id: str = "") -> Explanation:
+class Commands(Protocol):
+    """Writes the commands that hints name, such that they talk to the right server."""
+
+    def hint(self, words: str) -> str:
+        """Return a command of flowq's."""
+
+    def rq_hint(self, words: str) -> str:
+        """Return a command of RQ's; "" when RQ's cannot talk to that server."""
+
+
+class _PlainCommands:
+    def hint(self, words: str) -> str:
+        return f"flowq {words}"
+
+    def rq_hint(self, words: str) -> str:
+        return f"rq {words}"
+
+
+PLAIN: Commands = _PlainCommands()
+"""Commands that talk to the server which the environment names, or to the private one."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a job is looked at: the server, and the run that it belongs to, or ""."""
+
+    connection: Redis
+    run_id: str
+    commands: Commands
+
+    def hint(self, words: str) -> str:
+        return self.commands.hint(words)
+
+    def hint_job(self, verb: str, job_id: str) -> str:
+        """Return a command about a job, named as its run does."""
+        [name] = self.names([job_id])
+        in_run = f"{self.run_id} {shlex.quote(name)}"
+        return self.hint(f"{verb} {job_id if name == job_id else in_run}")
+
+    def names(self, job_ids: Sequence[str]) -> list[str]:
+        """Return what the run calls its jobs; the ids of others, and of those that are gone."""
+        with self.connection.pipeline(transaction=False) as pipeline:
+            for job_id in job_ids:
+                pipeline.hmget(keys.job(job_id), "flowq_run", "flowq_name")
+            answers = pipeline.execute()
+        return [
+            as_text(name) if name and run and as_text(run) == self.run_id else job_id
+            for job_id, (run, name) in zip(job_ids, answers, strict=True)
+        ]
+
+    def name(self, job_ids: Sequence[str]) -> str:
+        """Name the first jobs, and count the rest."""
+        more = [""] * (len(job_ids) - NAMED)
+        return _name([*self.names(job_ids[:NAMED]), *more])
+
+
+def explain(
+    job_id: str, connection: Redis, run_id: str = "", commands: Commands = PLAIN
+) -> Explanation:
     """Explain why a job has not run, or how it ended. Reads only.
 
     `run_id`: the run that it belongs to, for one that may have been deleted; else its id tells.
+    `commands` writes those that the hints name.
     Errors: JobNotFound.
     """
     job = _read(keys.job(job_id), connection)
     if not job:
-        return _explain_deleted(job_id, run_id or job_id.partition("-")[0], connection)
+        run_id = run_id or job_id.partition("-")[0]
+        return _explain_deleted(job_id, _Place(connection, run_id, commands))
+    place = _Place(connection, job.get("flowq_run", ""), commands)
     status = job.get("status", "")
     outcome = job.get("flowq_outcome", "")
     state = _SHOWN.get(outcome, status) if status in _WITHOUT_A_CALL else status
     if status == "deferred":
-        reasons = tuple(_holds(job_id, job, connection))
+        reasons = tuple(_holds(job_id, job, place))
     else:
-        reasons = tuple(_beyond_holds(job_id, status, job, connection))
-    return Explanation(job_id, state, reasons)
+        reasons = tuple(_beyond_holds(job_id, status, job, place))
+    return Explanation(job_id, state, reasons, job.get("flowq_name", ""))
 
 
-def _explain_deleted(job_id: str, run_id: str, connection: Redis) -> Explanation:
+def _explain_deleted(job_id: str, place: _Place) -> Explanation:
+    run_id, connection = place.run_id, place.connection
     if connection.lpos(keys.run_jobs(run_id), job_id) is None:
         raise JobNotFound(job_id)
     text = "somebody deleted it, or it expired: `rq empty`, a dashboard, a worker of RQ's own"
-    hint = f"it cannot run again; flowq retry {run_id} runs what can run without it, if anything"
+    retry = place.hint(f"retry {run_id}")
+    hint = f"it cannot run again; {retry} runs what can run without it, if anything"
     if connection.hexists(keys.unended(run_id), job_id):
-        text, hint = f"{text}; its run has not noticed yet", _NOTICE
+        text, hint = f"{text}; its run has not noticed yet", _notice(place)
     return Explanation(job_id, "deleted", (Reason("ended", text, hint=hint),))
 
 
-_NOTICE = "workers of flowq notice it within a minute, flowq doctor and flowq cancel at once"
+def _notice(place: _Place) -> str:
+    at_once = f"{place.hint('doctor')} and {place.hint(f'cancel {place.run_id}')}"
+    return f"workers of flowq notice it within a minute, {at_once} at once"
 
 
 def _read(key: str, connection: Redis) -> dict[str, str]:
@@ -116,8 +186,9 @@ def _read(key: str, connection: Redis) -> dict[str, str]:
 # Held ----------------------------------------------------------------------------------------
 
 
-def _holds(job_id: str, job: Mapping[str, str], connection: Redis) -> Iterator[Reason]:
-    held = find_hold(job.get("flowq_run", ""), connection, "its run")
+def _holds(job_id: str, job: Mapping[str, str], place: _Place) -> Iterator[Reason]:
+    connection = place.connection
+    held = find_hold(place.run_id, connection, "its run", place.commands)
     if held:  # whatever else holds it is because of that
         yield held
         return
@@ -126,55 +197,59 @@ def _holds(job_id: str, job: Mapping[str, str], connection: Redis) -> Iterator[R
         hint = f'flowq.release_job("{job_id}", connection=…) closes the declaration'
         yield Reason("open", "it has not been released", hint=hint)
     if future:
-        yield from _blockers(job_id, future, job.get("flowq_run", ""), connection)
-    yield from _gates(job, connection)
-    yield from _of_a_run(job_id, job, connection)
-    yield from _dependencies(job, connection)
+        yield from _blockers(job_id, future, place)
+    yield from _gates(job, place)
+    yield from _of_a_run(job_id, job, place)
+    yield from _dependencies(job, place)
 
 
-def _blockers(
-    job_id: str, future: Mapping[str, str], run_id: str, connection: Redis
-) -> Iterator[Reason]:
+def _blockers(job_id: str, future: Mapping[str, str], place: _Place) -> Iterator[Reason]:
     pending, ended_badly = [], []
-    for raw_id, raw_outcome in connection.hscan_iter(keys.edges(job_id), count=1_000):
+    for raw_id, raw_outcome in place.connection.hscan_iter(keys.edges(job_id), count=1_000):
         blocker, outcome = as_text(raw_id), as_text(raw_outcome)
         if outcome.startswith("pending"):
             pending.append(blocker)
         elif not outcome.endswith("!") and outcome not in _MET:
             ended_badly.append((blocker, outcome))
     if pending:
-        hint = f"look at the first one: flowq explain {pending[0]}"
-        yield Reason("blockers", f"it waits for {_name(pending)}", tuple(pending), hint)
+        hint = f"look at the first one: {place.hint_job('explain', pending[0])}"
+        yield Reason("blockers", f"it waits for {place.name(pending)}", tuple(pending), hint)
     if ended_badly and future.get("policy") == "wait":
         ids = tuple(blocker for blocker, _ in ended_badly)
         how = ", ".join(sorted({outcome for _, outcome in ended_badly}))
-        again = _requeue(ended_badly, connection)
-        end = f"flowq cancel {run_id}, then flowq retry {run_id}" if run_id else "cancel this job"
-        yield Reason("blockers", f"{_name(ids)} did not succeed ({how})", ids, f"{again}{end}")
+        again, end = _requeue(ended_badly, place), "cancel this job"
+        if place.run_id:
+            cancel, retry = (place.hint(f"{verb} {place.run_id}") for verb in ("cancel", "retry"))
+            end = f"{cancel}, then {retry}"
+        text = f"{place.name(ids)} did not succeed ({how})"
+        yield Reason("blockers", text, ids, f"{again}{end}")
 
 
-def _requeue(ended_badly: Sequence[tuple[str, str]], connection: Redis) -> str:
+def _requeue(ended_badly: Sequence[tuple[str, str]], place: _Place) -> str:
     """Return how to run again the first blocker that RQ can requeue, as a beginning of a hint."""
     again = [blocker for blocker, outcome in ended_badly if outcome in ("failed", "stopped")]
     if not again:
         return ""
-    queue = _read(keys.job(again[0]), connection).get("origin", "")
-    return f"rq requeue --queue {queue} {again[0]} runs it again; or delete it; or "
+    queue = _read(keys.job(again[0]), place.connection).get("origin", "")
+    requeue = place.commands.rq_hint(f"requeue --queue {shlex.quote(queue)} {again[0]}")
+    return f"{requeue} runs it again; or delete it; or " if requeue else "delete it; or "
 
 
-def _gates(job: Mapping[str, str], connection: Redis) -> Iterator[Reason]:
+def _gates(job: Mapping[str, str], place: _Place) -> Iterator[Reason]:
     futures = [part.rstrip("!") for part in job.get("flowq_blocks", "").split()]
     shut = tuple(
         future
         for future in futures
-        if _read(keys.future(future), connection).get("state") in _OPEN_STATES
+        if _read(keys.future(future), place.connection).get("state") in _OPEN_STATES
     )
     if shut:
         hint = f'flowq.release_job("{shut[0]}", connection=…) frees its blockers'
-        yield Reason("gate", f"it blocks {_name(shut)}, not released yet", shut, hint)
+        yield Reason("gate", f"it blocks {place.name(shut)}, not released yet", shut, hint)
 
 
-def find_hold(run_id: str, connection: Redis, subject: str = "the run") -> Reason | None:
+def find_hold(
+    run_id: str, connection: Redis, subject: str = "the run", commands: Commands = PLAIN
+) -> Reason | None:
     """Return why none of a run's jobs can start yet, if that is so: it is held, or not its turn.
 
     `kind` is "held" or "turn".
@@ -184,39 +259,42 @@ def find_hold(run_id: str, connection: Redis, subject: str = "the run") -> Reaso
     if held == "turn":
         line = [as_text(raw) for raw in connection.lrange(keys.concurrency(group), 0, -1)]
         before = tuple(line[: line.index(run_id)] if run_id in line else line)
-        place = f"in the `concurrency` group {group}"
+        where = f"in the `concurrency` group {group}"
         if not before:
-            return Reason("turn", f"{subject} is the next one {place}", (), "it starts now")
-        text = f"{subject} waits for its turn {place}, after {_name(before)}"
-        hint = f"it starts when these have ended; flowq cancel {before[0]} ends the first one"
+            return Reason("turn", f"{subject} is the next one {where}", (), "it starts now")
+        text = f"{subject} waits for its turn {where}, after {_name(before)}"
+        cancel = commands.hint(f"cancel {before[0]}")
+        hint = f"it starts when these have ended; {cancel} ends the first one"
         return Reason("turn", text, (), hint)
     if held:
-        return Reason("held", f"{subject} is held", (), f"flowq release {run_id}")
+        return Reason("held", f"{subject} is held", (), commands.hint(f"release {run_id}"))
     return None
 
 
-def _of_a_run(job_id: str, job: Mapping[str, str], connection: Redis) -> Iterator[Reason]:
-    run_id, name = job.get("flowq_run", ""), job.get("flowq_name", "")
+def _of_a_run(job_id: str, job: Mapping[str, str], place: _Place) -> Iterator[Reason]:
+    connection, name = place.connection, job.get("flowq_name", "")
     if "flowq_asked" in job and "flowq_approved" not in job:
         message = f": {job['flowq_message']}" if job.get("flowq_message") else ""
         text = f"it waits for an approval{message}"
-        yield Reason("approval", text, (), f"flowq release {run_id} {shlex.quote(name)}")
+        yield Reason(
+            "approval", text, (), place.hint(f"release {place.run_id} {shlex.quote(name)}")
+        )
     for slot in job.get("flowq_slots", "").split():
         limit, _, join_id = slot.partition("=")
         if connection.zscore(keys.waiting(limit), join_id or job_id) is not None:
             holders = tuple(sorted(map(as_text, connection.sscan_iter(keys.slots(limit)))))
-            text = f"its max_parallel is used up by {_name(holders)}"
+            text = f"its max_parallel is used up by {place.name(holders)}"
             yield Reason("slot", text, holders, "it starts when one of them ends")
 
 
-def _dependencies(job: Mapping[str, str], connection: Redis) -> Iterator[Reason]:
+def _dependencies(job: Mapping[str, str], place: _Place) -> Iterator[Reason]:
     ids = json.loads(job.get("dependency_ids") or "[]")
     allowed = (
         {"finished", "failed"} if job.get("allow_dependency_failures") == "1" else {"finished"}
     )
     unmet = []
     for dependency in ids:
-        status = as_text(connection.hget(keys.job(dependency), "status") or b"")
+        status = as_text(place.connection.hget(keys.job(dependency), "status") or b"")
         if status and status not in allowed:
             unmet.append(f"{dependency} ({status})")
     if unmet:
@@ -228,33 +306,40 @@ def _dependencies(job: Mapping[str, str], connection: Redis) -> Iterator[Reason]
 
 
 def _beyond_holds(
-    job_id: str, status: str, job: Mapping[str, str], connection: Redis
+    job_id: str, status: str, job: Mapping[str, str], place: _Place
 ) -> Iterator[Reason]:
     queue = job.get("origin", "")
     if status == "queued":
-        yield _queued(job_id, job, connection)
+        yield _queued(job_id, job, place)
     elif status == "scheduled":
-        score = connection.zscore(keys.scheduled(queue), job_id)
+        score = place.connection.zscore(keys.scheduled(queue), job_id)
         at = datetime.fromtimestamp(float(score), UTC).isoformat() if score else "an unknown time"
         hint = "a worker with a scheduler has to be running"
         yield Reason("time", f"it waits until {at}", hint=hint)
     elif status == "started":
-        yield _started(job_id, job, connection)
+        yield _started(job_id, job, place)
     elif status == "finished" and job.get("flowq_outcome") == "passed":
         yield Reason("ended", job.get("flowq_pass", ""))
     elif job.get("flowq_reason"):
         tolerated = "tolerated: " if job.get("flowq_outcome") == "tolerated" else ""
-        yield Reason("ended", tolerated + job["flowq_reason"], *_culprits(job_id, connection))
+        yield Reason("ended", tolerated + job["flowq_reason"], *_culprits(job_id, job, place))
     elif status in _ENDED and "flowq_outcome" not in job and "flowq_run" in job:
         text = f"it was {status} by a worker or a tool of RQ's own, and its run has not noticed yet"
-        yield Reason("ended", text, hint=_NOTICE)
-    elif status == "failed":
-        run_id, name = job.get("flowq_run"), job.get("flowq_name", "")
-        hint = f"flowq show {run_id} {shlex.quote(name)}" if run_id else ""
-        yield Reason("ended", "it was executed, and failed", hint=hint)
+        yield Reason("ended", text, hint=_notice(place))
+    elif status in ("failed", "stopped"):
+        text = "it was executed, and failed" if status == "failed" else _tell_stop(place)
+        hint = place.hint_job("show", job_id) if place.run_id else ""
+        yield Reason("ended", text, hint=hint)
 
 
-def _started(job_id: str, job: Mapping[str, str], connection: Redis) -> Reason:
+def _tell_stop(place: _Place) -> str:
+    if place.run_id and place.connection.hexists(keys.run(place.run_id), "canceling"):
+        return "it was stopped while it ran, because the run was canceled"
+    return "it was stopped while it ran, by RQ's stop command"
+
+
+def _started(job_id: str, job: Mapping[str, str], place: _Place) -> Reason:
+    connection = place.connection
     worker = job.get("worker_name") or "?"
     now_s = read_clock(connection)
     lease_ends_at: Any = connection.zscore(keys.WORKERS, worker)
@@ -270,7 +355,7 @@ def _started(job_id: str, job: Mapping[str, str], connection: Redis) -> Reason:
     text = f"worker {worker} was executing it, and nothing has been heard of it {since}"
     if lease_ends_at is None:
         return Reason("started", text, hint="RQ's clean-up fails or retries it within some minutes")
-    return Reason("started", text, hint=_what_follows(job, connection))
+    return Reason("started", text, hint=_what_follows(job, place))
 
 
 def _lease_of_rq(job_id: str, job: Mapping[str, str], connection: Redis) -> float | None:
@@ -282,26 +367,26 @@ def _lease_of_rq(job_id: str, job: Mapping[str, str], connection: Redis) -> floa
     return max((float(score) for score in scores if score is not None), default=None)
 
 
-def _what_follows(job: Mapping[str, str], connection: Redis) -> str:
+def _what_follows(job: Mapping[str, str], place: _Place) -> str:
     """Return what happens to a job whose worker, one of ours, is silent."""
     then = "fails it" if job.get("flowq_on_crash") == "fail" else "queues it again"
     times = int(job.get("flowq_crashes", "0"))
     more = f"; it was lost {'once' if times == 1 else f'{times} times'} before" if times else ""
-    if find_living(connection):
+    if find_living(place.connection):
         return f"unless it is heard of again another worker {then} within 10 s{more}"
-    return f"no other worker lives that {then}; start one: {_start(job)}{more}"
+    return f"no other worker lives that {then}; start one: {_start(job, place)}{more}"
 
 
-def _queued(job_id: str, job: Mapping[str, str], connection: Redis) -> Reason:
-    origin = job.get("origin", "")
+def _queued(job_id: str, job: Mapping[str, str], place: _Place) -> Reason:
+    origin, connection = job.get("origin", ""), place.connection
     queue = job.get("flowq_queue") or origin
     rq_queue = Queue(origin, connection=connection)
     before = rq_queue.get_job_position(job_id)
     if before is None:
         text = f"it is queued on {queue}, but not in the list: a worker is just taking it, or died"
-        return Reason("queue", text, hint="flowq doctor puts lost jobs back")
+        return Reason("queue", text, hint=f"{place.hint('doctor')} puts lost jobs back")
     if find_unattended([origin], connection):
-        hint = f"start one: {_start(job)}"
+        hint = f"start one: {_start(job, place)}"
         return Reason("queue", f"no worker listens on the queue {queue}", hint=hint)
     if origin != queue:
         text = f"{_are_before(before)} before it in its run, whose workers execute it"
@@ -317,22 +402,30 @@ def _are_before(before: int) -> str:
     return "1 job is" if before == 1 else f"{before:,} jobs are"
 
 
-def _start(job: Mapping[str, str]) -> str:
+def _start(job: Mapping[str, str], place: _Place) -> str:
     """Return the command that starts who executes the job."""
-    is_apart = job.get("origin", "").startswith(keys.OWN_QUEUE) and "flowq_run" in job
-    return f"flowq release {job['flowq_run']}" if is_apart else f"flowq worker {job.get('origin')}"
+    is_apart = job.get("origin", "").startswith(keys.OWN_QUEUE) and place.run_id
+    words = f"release {place.run_id}" if is_apart else f"worker {shlex.quote(job['origin'])}"
+    return place.hint(words)
 
 
-def _culprits(job_id: str, connection: Redis) -> tuple[tuple[str, ...], str]:
+def _culprits(job_id: str, job: Mapping[str, str], place: _Place) -> tuple[tuple[str, ...], str]:
+    """Return the blockers that made a job end without being executed, and a hint about them."""
+    if job.get("flowq_outcome") == "canceled":  # it was called off, whatever became of them
+        return (), ""
     bad = tuple(
         as_text(blocker)
-        for blocker, outcome in connection.hscan_iter(keys.edges(job_id), count=1_000)
+        for blocker, outcome in place.connection.hscan_iter(keys.edges(job_id), count=1_000)
         if as_text(outcome) not in _MET and not as_text(outcome).endswith("!")
     )
-    return bad, f"because of {_name(bad)}" if bad else ""
+    if not bad:
+        return bad, ""
+    look = place.hint_job("explain", bad[0])
+    if len(bad) == 1:
+        return bad, f"look at it: {look}"
+    return bad, f"because of {place.name(bad)}; look at the first one: {look}"
 
 
-def _name(job_ids: Iterable[str]) -> str:
-    ids = list(job_ids)
-    more = f" and {len(ids) - NAMED} more" if len(ids) > NAMED else ""
-    return ", ".join(ids[:NAMED]) + more
+def _name(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more

@@ -221,8 +221,8 @@ def test_a_run_is_explained_by_its_jobs(call: Call, redis_url: str) -> None:
     run_id = call("run", "sandwich.yaml", "--detach", *url).out.strip()
 
     explained = call("explain", run_id, *url).out
-    assert explained.splitlines()[0] == f"{run_id}-cut is queued"
-    assert f"{run_id}-serve is deferred\n  - it waits for {run_id}-spread\n" in explained
+    assert explained.splitlines()[0] == f"cut ({run_id}-cut) is queued"
+    assert f"serve ({run_id}-serve) is deferred\n  - it waits for spread\n" in explained
     assert "Traceback" not in explained
     misspelt = call("explain", run_id, "cud", *url)
     assert (misspelt.code, misspelt.err) == (
@@ -245,5 +245,6 @@ def test_a_job_that_its_own_condition_skipped_is_explained_by_it(
     run_id = json.loads(flowq("run", "iffy.yaml", "--json").stdout)["run"]
 
     why = "its `if` is false: inputs.publish"
-    assert flowq("explain", run_id).stdout == f"{run_id}-publish is skipped\n  - {why}\n"
+    explained = flowq("explain", run_id).stdout
+    assert explained == f"publish ({run_id}-publish) is skipped\n  - {why}\n"
     assert f"skipped, {why}\n" in flowq("status", run_id).stdout

@@ -22,9 +22,9 @@ def test_retry_runs_the_rest_of_a_failed_run_and_follows_it(flowq: Flowq, folder
 
     explained = flowq("explain", run_id, "last")
     assert explained.stdout.splitlines() == [
-        f"{run_id}-last is skipped",
+        f"last ({run_id}-last) is skipped",
         "  - shut failed",
-        f"    because of {run_id}-shut",
+        f"    look at it: flowq explain {run_id} shut",
     ]
 
     (folder / "gate").touch()

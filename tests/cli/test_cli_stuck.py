@@ -47,7 +47,8 @@ def test_a_run_says_who_waits_for_which_failed_job_and_its_command_gets_it_going
     assert status.endswith(f"\nwhat to do: flowq explain {run_id}\n")
     assert json.loads(flowq("status", run_id, "--json").stdout)["status"] == "waiting"
     explained = flowq("explain", run_id).stdout
-    assert f"rq requeue --queue run.{run_id} {run_id}-shut runs it again" in explained
+    assert f"rq requeue --queue run.{run_id} {run_id}-shut --url " in explained
+    assert " runs it again; or delete it; or " in explained
     assert f"flowq cancel {run_id}, then flowq retry {run_id}\n" in explained
 
     _requeue(note)  # in vain
