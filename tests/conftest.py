@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import redis
+from hypothesis import HealthCheck, settings
 
 from flowq import server
 
@@ -22,6 +23,10 @@ SETTINGS = (
     *("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR"),
 )
 """Variables with which the user of this machine tells flowq or rich something."""
+
+
+settings.register_profile("any speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any speed")
 
 
 @pytest.fixture(scope="session", autouse=True)

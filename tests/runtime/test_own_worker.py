@@ -63,11 +63,12 @@ def test_blockers_are_retired_although_the_result_of_the_future_job_was_gone_bef
     own_work: Callable[[], None],
     wait_until: Callable[..., None],
 ) -> None:
-    future = queue.enqueue("operator.add", 1, 2, deferred=True, result_ttl=1)
+    future = queue.enqueue("operator.add", 1, 2, deferred=True, result_ttl=100)
     blocker = queue.enqueue("operator.add", 1, 2, blocked_by=future)
     future.release()
     own_work()
     assert future.get_status() == "finished"
+    connection.pexpire(future.key, 1)
     wait_until(lambda: not connection.exists(future.key))
     while work_off(connection):
         pass

@@ -182,16 +182,19 @@ def test_a_foreign_server_at_the_place_of_the_socket_is_not_adopted(project: Pat
 
 
 def test_a_socket_in_a_folder_that_others_can_enter_is_not_believed(
-    project: Path, tmp_path: Path
+    short_path: Path, tmp_path: Path
 ) -> None:
     open_to_all = tmp_path / "open"
     open_to_all.mkdir()
     open_to_all.chmod(0o755)
-    state = project / ".flowq"
+    state = short_path / ".flowq"
     state.mkdir(mode=0o700)
     (state / "socket").write_text(f"{open_to_all / 'server.sock'}\n")
     assert folder.read_where(state) == "server.sock"
-    assert server.ensure(project).socket == state / "server.sock"
+    try:
+        assert server.ensure(short_path).socket == state / "server.sock"
+    finally:
+        end(short_path)
 
 
 def test_the_server_of_a_renamed_project_is_found_again(project: Path) -> None:
