@@ -49,6 +49,9 @@ _INSIDE = re.compile(r"[.(]")  # what stands behind the name of a job in `inner.
 ASKING = "waits for approval"
 """The reason of a job that only an approval holds."""
 
+UNAPPROVED = "it expired before it was approved"
+"""What the reason of a job ends with that failed because nobody approved it in time."""
+
 STUCK = "waits for a blocker to succeed"
 """What the reason of a job begins with that waits until a blocker has succeeded after all."""
 
@@ -116,7 +119,8 @@ class JobStatus:
     @property
     def has_failed_inside(self) -> bool:
         """Whether it stands for a nested workflow, and has failed because of a job in there."""
-        return self.state == "failed" and self.started_at is None
+        is_unapproved = self.reason.endswith(UNAPPROVED)
+        return self.state == "failed" and self.started_at is None and not is_unapproved
 
     @property
     def duration_s(self) -> float | None:

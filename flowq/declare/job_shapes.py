@@ -182,7 +182,7 @@ _APPROVAL = Vocabulary(
     "approval",
     {
         "message": Key(MESSAGE, "What whoever approves should know."),
-        "expires": Key(TIMEOUT, "How long to wait before the job is canceled.", ("2d",)),
+        "expires": Key(TIMEOUT, "How long to wait before the job fails.", ("2d",)),
     },
 )
 

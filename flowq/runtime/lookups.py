@@ -73,7 +73,7 @@ def _outcomes(group_id: str, connection: Redis) -> list[dict[str, Any]]:
     results = get_results(ids, connection)
     statuses = dict(zip(ids, _read_statuses(ids, connection), strict=True))
     failed = [job_id for job_id, status in statuses.items() if status in ("failed", "stopped")]
-    errors = {**_reasons(failed, connection), **get_errors(failed, connection)}
+    errors = {**get_errors(failed, connection), **_reasons(failed, connection)}
     return [
         {
             "item": item,
@@ -96,7 +96,7 @@ def _reasons(job_ids: Sequence[str], connection: Redis) -> dict[str, str]:
         culprit = connection.hget(keys.future(job_id), "culprit")
         if reason and culprit:
             inside = as_text(culprit).split()[0]
-            error = get_errors([inside], connection) or _reasons([inside], connection)
+            error = _reasons([inside], connection) or get_errors([inside], connection)
             reasons[job_id] = ": ".join([as_text(reason), *error.values()])
     return reasons
 

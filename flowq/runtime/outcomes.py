@@ -21,11 +21,15 @@ if TYPE_CHECKING:
     from redis import Redis
 
 JOBS_PER_READ = 500
+_FIELDS_OF_FAILURE = ("description", "worker_name", "origin", "flowq_reason")
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a job failed. `traceback` is what RQ kept, whole; empty when nothing was kept."""
+    """Why a job failed.
+
+    `traceback` is what RQ kept, whole; else the reason that the run was told, or empty.
+    """
 
     job_id: str
     description: str
@@ -125,13 +129,13 @@ def get_failures(job_ids: Iterable[str], connection: Redis) -> dict[str, Failure
         some = wanted[first : first + JOBS_PER_READ]
         with connection.pipeline(transaction=False) as pipeline:
             for job_id in some:
-                pipeline.hmget(keys.job(job_id), "description", "worker_name", "origin")
+                pipeline.hmget(keys.job(job_id), *_FIELDS_OF_FAILURE)
                 pipeline.xrevrange(keys.results(job_id), count=1)
             answers = pipeline.execute()
         for job_id, fields, entries in zip(some, answers[::2], answers[1::2], strict=True):
-            description, worker, origin = (as_text(each) if each else "" for each in fields)
+            description, worker, origin, why = (as_text(each) if each else "" for each in fields)
             if origin:
-                text = _read_traceback(entries)
+                text = _read_traceback(entries) or why
                 failures[job_id] = Failure(job_id, description, text, worker)
     return failures
 

@@ -9,12 +9,13 @@ import pytest
 from language import RUN, Runs, each, job
 from redis import Redis
 
-from flowq.errors import NotFound, WrongState
+from flowq.client import Run
+from flowq.errors import NotFound, RunFailed, WrongState
 from flowq.graph import build_graph
 from flowq.planner import make_plan
 from flowq.runtime import approvals, keys, maintenance, retrying, runs
 from flowq.runtime.explain import explain
-from flowq.spec import Approval, Matrix, Workflow
+from flowq.spec import ALL_TOLERATED, Approval, Matrix, Tolerance, Workflow
 
 Work = Callable[..., None]
 BUILD = job("build", "my_id")
@@ -69,7 +70,13 @@ def test_what_needs_no_approval_or_is_not_there_is_refused(run: Runs) -> None:
         approvals.approve(RUN, "publish2", run.connection)
 
 
-def test_an_approval_that_nobody_gives_in_time_cancels_the_job(
+def expire(connection: Redis, name: str = "publish") -> None:
+    """As if the time of a job was over that asks."""
+    assert connection.zadd(keys.EXPIRING, {f"{RUN}-{name}": 1}, xx=True, ch=True) == 1
+    maintenance.tidy(connection)
+
+
+def test_an_approval_that_nobody_gives_in_time_fails_the_job(
     run: Runs, work: Work, connection: Redis
 ) -> None:
     run.submit(BUILD, job("publish", "my_id", needs=("build",), approval=Approval("", 3600)), AFTER)
@@ -77,10 +84,71 @@ def test_an_approval_that_nobody_gives_in_time_cancels_the_job(
     work()
     due = dict(connection.zrange(keys.EXPIRING, 0, -1, withscores=True))
     assert 3500 < due[f"{RUN}-publish".encode()] - time.time() < 3700
-    connection.zadd(keys.EXPIRING, {f"{RUN}-publish": 1})
-    maintenance.tidy(connection)
-    assert run.states == {"build": "finished", "publish": "canceled", "after": "skipped"}
+    expire(connection)
+    assert run.states == {"build": "finished", "publish": "failed", "after": "skipped"}
     assert run.reason("publish") == "it expired before it was approved"
+    assert run.reason("after") == "publish failed"
+    assert run.state == "failed"
+    failures = Run(RUN, connection).failures()
+    assert failures["publish"].traceback == "it expired before it was approved"
+    with pytest.raises(RunFailed, match="publish"):
+        Run(RUN, connection).wait()
+    with pytest.raises(WrongState, match="is over"):
+        approvals.approve(RUN, "publish", connection)
+    retrying.retry(RUN, connection)
+    assert run.state == "waiting"
+    assert run.status.jobs["publish"].is_asking
+    approvals.approve(RUN, "publish", connection)
+    work()
+    assert run.state == "succeeded"
+
+
+def test_an_approval_that_expires_can_be_tolerated_and_asked_about(
+    run: Runs, work: Work, connection: Redis
+) -> None:
+    run.submit(
+        BUILD,
+        job("publish", "my_id", approval=Approval("", 60), continue_on_error=ALL_TOLERATED),
+        job("after", "my_id", needs=("publish",)),
+        job("status", "give", with_={"value": "${{ jobs.publish.status }}"}),
+        job("other", "my_id", approval=Approval("", 60)),
+        job("failed", "my_id", needs=("other",), if_="failure() and not canceled()"),
+        job("then", "my_id", needs=("publish",), if_="failure()"),
+    )
+    work()
+    expire(connection)
+    expire(connection, "other")
+    work()
+    assert run.states["publish"] == "failed"
+    assert run.reason("publish") == "tolerated: it expired before it was approved"
+    assert run.states["after"] == run.states["failed"] == "finished"
+    assert run.result("status") == "failed"
+    assert run.states["then"] == "skipped"
+    assert str(explain(f"{RUN}-publish", connection)).endswith(
+        "tolerated: it expired before it was approved"
+    )
+
+
+def test_items_that_nobody_approves_in_time_count_as_failures_of_their_group(
+    run: Runs, work: Work, connection: Redis
+) -> None:
+    half = Tolerance(percent=50)
+    items = each([1, 2, 3, 4])
+    asks = Approval("", 60)
+    run.submit(
+        job("items", "give", for_each=items, with_=ITEM, approval=asks, continue_on_error=half)
+    )
+    work()
+    for at in range(3):
+        expire(connection, f"items--{at}")
+    approvals.approve(RUN, "items[3]", connection)
+    work()
+    assert run.states == {
+        "items": "finished",
+        "items[3]": "finished",
+        **dict.fromkeys(["items[0]", "items[1]", "items[2]"], "failed"),
+    }
+    assert [run.reason(f"items[{at}]") for at in range(3)].count("more than are tolerated") == 1
     assert run.state == "failed"
 
 

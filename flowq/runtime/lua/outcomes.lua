@@ -31,10 +31,10 @@ end
 -- Returns the outcome that the end of a job of a run counts as, and why.
 function outcomes.decide(id, job, outcome, reason)
   if outcome == 'finished' and job.pass then return 'passed', job.pass end
-  local why = 'tolerated'
+  local why = reason and 'tolerated: ' .. reason or 'tolerated'
   if outcome == 'skipped' and job.future and nested.has_failed_inside(id) then
     outcome, reason = 'failed', reason or redis.call('HGET', keys.job(id), 'flowq_reason')
-    why = why .. ': ' .. (reason or '')
+    why = 'tolerated: ' .. (reason or '')
   end
   if outcome == 'failed' and (job.tolerate or job.group and is_tolerated(id, job.group)) then
     return 'tolerated', why

@@ -88,7 +88,8 @@ function releasing.recall(future)
   end)
 end
 
--- It was not released, approved or started in time: canceled, with its held blockers.
+-- It was not released or started in time: canceled, with its held blockers. Or it was not approved in
+-- time, which is a failure like any other.
 function releasing.lapse(future)
   redis.call('ZREM', OURS .. 'expiring', future)
   local state = redis.call('HGET', keys.future(future), 'state')
@@ -104,7 +105,7 @@ function releasing.lapse(future)
   elseif f[1] then
     if waits then jobs.call_off(future, 'canceled', 'it expired before it started') end
   elseif state == 'met' then
-    jobs.call_off(future, 'canceled', 'it expired before it was approved')
+    jobs.call_off(future, 'failed', 'it expired before it was approved')
   end
   return true
 end

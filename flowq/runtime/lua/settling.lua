@@ -63,7 +63,9 @@ local function settle_in_run(id, job, outcome, reason)
   end
   if job.group or job.expands then
     for _, other in ipairs(groups.note_end(id, job, job.before, outcome)) do
-      local was_called_off = redis.call('HGET', keys.job(other), 'status') == 'canceled'
+      -- A workflow that failed inside was called off, as a job of RQ.
+      local f = redis.call('HMGET', keys.job(other), 'status', 'flowq_nested')
+      local was_called_off = f[1] == 'canceled' and f[2]
       settle(other, was_called_off and 'skipped' or 'failed', 'more than are tolerated')
     end
   end
