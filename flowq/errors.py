@@ -3,6 +3,7 @@
     FlowqError                       exit code 1
     ├── UsageError                   2    a call or a command that cannot be meant that way
     │   ├── NotAFutureJob                 release, or blocks=, of a job that is not deferred=True
+    │   ├── NotOpen                       blockers for a job of a workflow that is not deferred
     │   ├── CycleError                    the edge would make a job wait for itself
     │   ├── JobIdTaken                    a job id that another job, or a queue, already uses
     │   └── Unsupported                   an option of RQ that deferred= and blocks= refuse
@@ -102,6 +103,22 @@ class NotAFutureJob(UsageError):
         return (
             f"{self.job_id} is not a future job; enqueue it with deferred=True "
             "before adding blockers to it or releasing it"
+        )
+
+
+class NotOpen(UsageError):
+    """The job of a workflow is not declared `deferred`: code may not add blockers to it."""
+
+    def __init__(self, job_id: str, name: str = "") -> None:
+        super().__init__(job_id, name)
+        self.job_id = job_id
+        self.name = name
+
+    def __str__(self) -> str:
+        name = self.name or self.job_id
+        return (
+            f"job {name} is not declared as open, so running jobs cannot add blockers to it: write "
+            "`deferred: true` at it in the workflow (in Python `@flow.deferred`, or deferred=True)"
         )
 
 

@@ -54,6 +54,7 @@ class Enqueue:
     `grows` may add items to it. `slots` are the places that it takes in a `max_parallel`;
     `condition` is what `if_` was made from, as declared, to be told when it is false; one that
     is known to be false is False;
+    running jobs may add blockers to one that `is_open`;
     `inputs_from` is the job whose result has the inputs, `inside` the join of the nested workflow
     that it is a job of.
     Units: `timeout_s` in seconds, None for RQ's own default.
@@ -96,6 +97,7 @@ class Enqueue:
     on_crash: Literal["requeue", "fail"] = "requeue"
     at_front: bool = False
     condition: str = ""
+    is_open: bool = False
 
 
 @reads_older_pickles

@@ -24,7 +24,7 @@ flow = flowq.Workflow(
 )
 
 
-@flow.deferred
+@flow.job
 def report(
     title: str, readings: list[float], mean: float, extremes: dict[str, float], path: str
 ) -> str:

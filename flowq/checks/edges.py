@@ -65,14 +65,14 @@ def _spell(cycle: tuple[str, ...]) -> str:
     return " → ".join([*cycle[:half], left_out, *cycle[-half:]])
 
 
-def check_doors(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
-    """A `deferred: true` job has a blocker that holds its door open."""
+def check_open_jobs(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
+    """A `deferred: true` job has a blocker that can add others."""
     if workflow.unread:  # what could not be read may be its blocker
         return
     for job in graph:
         if job.deferred and not graph.predecessors(job.name):
-            message = f"future job {job.name} is released at once: no job blocks it"
-            hint = f"declare `blocks: {job.name}` at the job that finds its blockers"
+            message = f"job {job.name} is deferred, and no job blocks it that could add blockers"
+            hint = f"write `blocks: {job.name}` at the job that adds them, or take `deferred` away"
             where = workflow.places.find("jobs", job.name, "deferred")
             yield Problem("FQ206", message, where, hint)
 

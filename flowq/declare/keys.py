@@ -105,9 +105,9 @@ JOB = Vocabulary(
             ("report", {"report": {"on_failure": "ignore"}}),
         ),
         "blocked_by": Key(
-            job.BLOCKS, "As `blocks`: future jobs (`deferred: true`) that wait for this one."
+            job.BLOCKS, "As `blocks`: jobs with `deferred: true` that wait for this one."
         ),
-        "deferred": Key(FLAG, "A future job: blockers may join it while the workflow runs."),
+        "deferred": Key(FLAG, "The job is open: running jobs may add blockers to it."),
         "approval": Key(
             job.APPROVAL,
             "Wait for `flowq release RUN JOB` when all else is ready.",

@@ -2,7 +2,7 @@
 
     flow = Workflow("gallery", inputs={"folder": "photos"})
 
-    @flow.deferred                                  # known first, run last
+    @flow.job                                       # known first, run last
     def gallery(thumbs, title): ...
 
     @flow.job
@@ -148,7 +148,7 @@ class Workflow:
         self, /, **options: Unpack[JobOptions]
     ) -> Callable[[Callable[P, R]], DeclaredJob[P, R]]: ...
     def deferred(self, function: Any = None, /, **options: Any) -> Any:
-        """Declare a function as a future job: known first, run after all jobs that block it."""
+        """Declare a function as an open job: running jobs may add blockers to it."""
         return self._decorate(function, options, deferred=True)
 
     def call(self, name: str, function: str, **options: Unpack[CallOptions]) -> DeclaredCall:

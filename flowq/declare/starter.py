@@ -19,8 +19,7 @@ inputs:
 defaults: {{timeout: 1m}}
 
 jobs:
-  report:                         # a future job: known first, run last
-    deferred: true                # others may still join what it waits for
+  report:                         # known first, run last
     call: {name}_tasks:report
     with: {{counts: "${{{{ jobs.count.results }}}}"}}
 

@@ -280,6 +280,7 @@ class Frame:
             "on_crash": job.on_crash or "requeue",
             "at_front": job.at_front,
             "inside": self.join_id,
+            "is_open": job.deferred,
         }
 
     def _find_left(self, job: JobSpec, keys: frozenset[str], scope: Mapping[str, Any]) -> Uses:

@@ -19,7 +19,10 @@ _COLOR_BY_STATE = {
 
 
 def render_dot(view: View) -> str:
-    """Return a directed graph, left to right; future jobs are rounded. It ends with a newline."""
+    """Return a directed graph, left to right, which ends with a newline.
+
+    Future jobs are rounded, and open ones dashed.
+    """
     out = [f"digraph {_quoted(view.title)} {{", "    rankdir=LR;", "    node [shape=box];"]
     out += [f"    {_quoted(node.name)}{_attributes(_of_node(node))};" for node in view.nodes]
     out += [
@@ -31,6 +34,7 @@ def render_dot(view: View) -> str:
 
 def _of_node(node: Node) -> dict[str, str]:
     styles = ["rounded"] if node.is_future else []
+    styles += ["dashed"] if node.is_open else []
     found: dict[str, str] = {}
     if node.state:
         found["label"] = f"{node.name}\n{node.state}"

@@ -69,7 +69,12 @@ def graph_document(view: View) -> dict[str, Any]:
         "workflow": view.title,
         "status": view.state or None,
         "jobs": [
-            {"name": node.name, "level": node.level, "future": node.is_future}
+            {
+                "name": node.name,
+                "level": node.level,
+                "future": node.is_future,
+                "open": node.is_open,
+            }
             | ({"status": node.state} if node.state else {})
             for node in view.nodes
         ],

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+OPEN = "open"
+"""Stands for a job that has no state, and to which running jobs may add blockers."""
+
 _MARK_BY_STATE: Mapping[str, tuple[str, str]] = {
     "": ("●", "*"),
+    OPEN: ("◎", "O"),
     "deferred": ("○", "o"),
     "scheduled": ("◷", "~"),
     "queued": ("◌", "q"),

@@ -6,6 +6,8 @@ from flowq.render.view import Line, Node, View
 
 _SHAPE = {True: ("([", "])"), False: ("[", "]")}  # rounded for future jobs
 
+_OPEN = "stroke-dasharray:5"
+
 _CLASS_BY_STATE = {
     "scheduled": "fill:#fff3cd,stroke:#b58900",
     "queued": "fill:#fff3cd,stroke:#b58900",
@@ -37,7 +39,7 @@ def _node(node_id: str, node: Node) -> str:
     opening, closing = _SHAPE[node.is_future]
     label = _escaped(node.name) + (f"<br/>{_escaped(node.state)}" if node.state else "")
     css = f":::{node.state}" if node.state in _CLASS_BY_STATE else ""
-    return f'    {node_id}{opening}"{label}"{closing}{css}'
+    return f'    {node_id}{opening}"{label}"{closing}{css or (":::open" if node.is_open else "")}'
 
 
 def _line(id_by_name: dict[str, str], line: Line) -> str:
@@ -47,10 +49,14 @@ def _line(id_by_name: dict[str, str], line: Line) -> str:
 
 def _classes(view: View) -> list[str]:
     states = {node.state for node in view.nodes}
+    has_open = any(node.is_open and node.state not in _CLASS_BY_STATE for node in view.nodes)
     return [
-        f"    classDef {state} {style},color:#111"
-        for state, style in _CLASS_BY_STATE.items()
-        if state in states
+        *([f"    classDef open {_OPEN}"] if has_open else []),
+        *(
+            f"    classDef {state} {style},color:#111"
+            for state, style in _CLASS_BY_STATE.items()
+            if state in states
+        ),
     ]
 
 

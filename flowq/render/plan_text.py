@@ -57,6 +57,8 @@ def _edges(enqueue: Enqueue, name_by_id: Mapping[str, str]) -> str:
 
 def _options(enqueue: Enqueue) -> Iterator[str]:
     """Yield what is not as a job has it that says nothing."""
+    if enqueue.is_open:
+        yield "open"
     if enqueue.queue != "default":
         yield f"queue={enqueue.queue}"
     if enqueue.timeout_s is not None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 
 from flowq.render.lanes import Row, draw_lanes
-from flowq.render.marks import find_mark
+from flowq.render.marks import OPEN, find_mark
 from flowq.render.view import Node, View
 
 Paint = Callable[[str, Node], str]
@@ -49,17 +49,28 @@ def _drawn_row(row: Row, notes: Mapping[str, str], width: int, unicode: bool, pa
         return row.before
     used = len(row.before) + len(row.after) + _room(row)
     note = _note_within(notes[row.node.name], width - used, unicode)
-    mark = paint(find_mark(row.node.state, unicode), row.node)
+    mark = paint(_mark(row.node, unicode), row.node)
     return f"{row.before}{mark}{row.after} {paint(row.node.name, row.node)}{note}"
+
+
+def _mark(node: Node, unicode: bool) -> str:
+    return find_mark(node.state or (OPEN if node.is_open else ""), unicode)
 
 
 def _notes(view: View) -> dict[str, str]:
     """Return what is said beside each job: its state, and the failures that do not matter to it."""
-    notes = {node.name: [node.state] if node.state else [] for node in view.nodes}
+    notes = {
+        node.name: [*filter(None, [node.state]), *([OPEN] if _may_grow(node) else [])]
+        for node in view.nodes
+    }
     for line in view.lines:
         if line.on_failure == "ignore":
             notes[line.future].append(f"even if {line.blocker} fails")
     return {name: ", ".join(said) for name, said in notes.items()}
+
+
+def _may_grow(node: Node) -> bool:
+    return node.is_open and node.state in ("", "deferred")
 
 
 def _note_within(note: str, room: int, unicode: bool) -> str:
@@ -81,7 +92,7 @@ def _listed(view: View, width: int, unicode: bool, paint: Paint) -> Iterator[str
         if blockers := blockers_by_name[node.name]:
             said.append(f"after {_enumerated(blockers, room)}")
         note = _note_within(", ".join(said), room - indent, unicode)
-        mark = paint(find_mark(node.state, unicode), node)
+        mark = paint(_mark(node, unicode), node)
         yield f"{' ' * indent}{mark} {paint(node.name, node)}{note}"
 
 

@@ -15,12 +15,16 @@ from flowq.status import JobStatus, RunStatus
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One job. Shape: `state` is empty where there is no run; `level` counts from 0."""
+    """One job; running jobs may add blockers to one that is open.
+
+    Shape: `state` is empty where there is no run; `level` counts from 0.
+    """
 
     name: str
     level: int
     state: str = ""
     is_future: bool = False
+    is_open: bool = False
     description: str = ""
 
 
@@ -70,5 +74,6 @@ def _node(graph: Graph, name: str, job: JobStatus | None) -> Node:
         graph.level_by_name[name],
         job.state if job else "",
         graph.is_future(name),
+        graph.job_by_name[name].deferred,
         graph.job_by_name[name].description,
     )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rq import get_current_job
+from rq.utils import as_text
 
-from flowq.errors import JobNotFound, NotAFutureJob, UsageError
+from flowq.errors import JobNotFound, NotAFutureJob, NotOpen, UsageError
+from flowq.runtime import keys
 from flowq.runtime.job import Job, get_job
 
 if TYPE_CHECKING:
@@ -29,9 +31,11 @@ def get_future(job_id: str, connection: Redis) -> Job:
 def current_future(name: str | None = None) -> Job:
     """Return the future job that the running job blocks, to add more blockers to it.
 
-    While the running job has not ended its future job cannot start, so the door is open. `name`
+    While the running job has not ended its future job cannot start, so there is time. In the run of
+    a workflow it is a job that is declared `deferred`; jobs that are not do not count. `name`
     chooses among several: a job id, or in a workflow's run the name of a job.
-    Errors: UsageError outside of a job, for a job that blocks nothing, and where a name is needed.
+    Errors: UsageError outside of a job, for a job that blocks nothing, and where a name is needed;
+    NotOpen when the job that it blocks is not declared `deferred`.
     """
     job = current_job()
     if job is None:
@@ -39,17 +43,36 @@ def current_future(name: str | None = None) -> Job:
     ids = job.future_ids
     if not ids:
         raise UsageError(f"the running job {job.id} blocks no future job")
-    if name is None and len(ids) > 1:
-        raise UsageError(f"{job.id} blocks {', '.join(ids)}; say which: current_future(name)")
-    wanted = ids[0] if name is None else _choose(job, name)
-    return get_future(wanted, job.connection)
+    wanted = [job_id for job_id in ids if name is None or _is_called(job, job_id, name)]
+    if not wanted:
+        raise UsageError(f"{job.id} does not block {name}, but {', '.join(ids)}")
+    refusals = [_refusal(job_id, job.connection) for job_id in wanted]
+    found = [job_id for job_id, refusal in zip(wanted, refusals, strict=True) if refusal is None]
+    if not found:
+        raise next(filter(None, refusals))
+    if len(found) > 1:
+        raise UsageError(f"{job.id} blocks {', '.join(found)}; say which: current_future(name)")
+    return get_future(found[0], job.connection)
 
 
-def _choose(job: Job, name: str) -> str:
-    for wanted in (name, f"{job.run_id}-{name}"):
-        if wanted in job.future_ids:
-            return wanted
-    raise UsageError(f"{job.id} does not block {name}, but {', '.join(job.future_ids)}")
+def _is_called(job: Job, future_id: str, name: str) -> bool:
+    """Whether a name is that of a future job: its id, or what its own workflow calls it."""
+    own = future_id.removeprefix(f"{job.run_id}-").rpartition("--")[2] if job.run_id else ""
+    return name in (future_id, own)
+
+
+def _refusal(future_id: str, connection: Redis) -> NotOpen | None:
+    """Return why nothing can be added to a future job, if its workflow says so (lua/add.lua)."""
+    fields: Any = connection.hmget(keys.job(future_id), "flowq_run", "flowq_open", "flowq_name")
+    run_id, is_open, name = (as_text(field) if field else "" for field in fields)
+    if not run_id or is_open or not connection.hexists(keys.run(run_id), keys.DECLARES_OPEN_FIELD):
+        return None
+    return NotOpen(future_id, declared_name(name))
+
+
+def declared_name(name: str) -> str:
+    """Return how the workflow calls a job: `inner.report` for `inner.report(start)`."""
+    return name.removesuffix("(start)")
 
 
 def current_job() -> Job | None:

@@ -54,6 +54,9 @@ VERSION = 1
 VIEW_FIELD = "flowq_view"
 """The field of a job's hash that has the view of its last end (flowq.runtime.views)."""
 
+DECLARES_OPEN_FIELD = "declares_open"
+"""Of a run's record: code may add blockers to those of its jobs alone that are marked as open."""
+
 TODO = f"{PREFIX}:flowq:{VERSION}:todo"
 WATCHED = f"{PREFIX}:flowq:{VERSION}:watched"
 FORGOTTEN = f"{PREFIX}:flowq:{VERSION}:forgotten"

@@ -187,6 +187,7 @@ def _fields(enqueue: Enqueue) -> dict[str, str]:
         "flowq_always": "1" if _is_always(enqueue) else "",
         "flowq_success": "1" if _needs_success(enqueue) else "",
         "flowq_judging": _judging(enqueue),
+        "flowq_open": "1" if enqueue.is_open else "",
         "flowq_on_crash": "fail" if enqueue.on_crash == "fail" else "",
         "flowq_expires": f"{enqueue.expires_s:g}" if enqueue.expires_s and not expires else "",
         "flowq_approval": f"1 {expires:g}" if expires else "1" if enqueue.approval else "",

@@ -25,6 +25,7 @@ from flowq.errors import (
     JobIdTaken,
     JobNotFound,
     NotAFutureJob,
+    NotOpen,
     RunNotFound,
     Unsupported,
     UsageError,
@@ -34,7 +35,7 @@ from flowq.runtime import cycles, inline, keys, scripts
 from flowq.runtime.clocks import read_clock
 from flowq.runtime.copying import Copier
 from flowq.runtime.entries import Entry, IdUse, as_arguments, make_entry
-from flowq.runtime.futures import derive_id
+from flowq.runtime.futures import declared_name, derive_id
 from flowq.runtime.holds import NO_HOLD, Hold, take_hold, take_hold_of_call
 from flowq.runtime.job import Job, get_job, refuse_decoded
 from flowq.runtime.patience import describe, is_passing
@@ -62,8 +63,8 @@ class Queue(QueueBase):
     future job says what it makes of its blockers' ends.
 
     Atomic: everything is checked and enqueued in one script, or an error is raised and nothing is.
-    Errors: JobNotFound, NotAFutureJob, FutureAlreadyStarted, FutureEnded, CycleError, JobIdTaken,
-    Unsupported.
+    Errors: JobNotFound, NotAFutureJob, NotOpen, FutureAlreadyStarted, FutureEnded, CycleError,
+    JobIdTaken, Unsupported.
     """
 
     job_class = Job
@@ -396,6 +397,7 @@ def _refusal(word: str, rest: list[str], jobs: Sequence[Job]) -> Exception:
     errors: dict[str, Exception] = {
         "missing": JobNotFound(name),
         "plain": NotAFutureJob(name),
+        "closed": NotOpen(name, declared_name(detail)),
         "started": FutureAlreadyStarted(name),
         "ended": FutureEnded(name, detail),
         "self": CycleError([name, name]),

@@ -111,6 +111,7 @@ def _stage(plan: Plan, connection: Redis, retention_s: float, *, is_apart: bool)
         "folders": json.dumps(plan.folders),
         "left": 0,
         "bad": 0,
+        keys.DECLARES_OPEN_FIELD: 1,
     }
     if is_apart:
         record["queue"] = keys.own_queue(plan.run_id)

@@ -153,6 +153,7 @@ def _declare(graph: Graph, node: Node) -> JobSpec:
         blocks=tuple(Block(name, "ignore") for name in ignoring),
         retries=Retry(node.retries, node.backoff_s) if node.retries else None,
         on_blocker_failure=node.policy,
+        deferred=any(each.adds_to == node.name for each in graph.nodes),
     )
 
 

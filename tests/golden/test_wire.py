@@ -31,7 +31,7 @@ from flowq.planner import make_plan
 from flowq.runtime.outputs import write_outputs
 from flowq.runtime.planned import call_of
 from flowq.runtime.wire import FORMAT, USUAL_FORMAT, from_wire, to_wire
-from flowq.spec import Workflow
+from flowq.spec import ForEach, Shell, Workflow
 
 WIRE = Path(__file__).parent / "wire"
 RELEASES = sorted(path.stem for path in WIRE.glob("*.json") if path.stem != "pickled")
@@ -136,7 +136,8 @@ def test_every_field_that_can_be_written_is_in_the_golden_files() -> None:
         assert not left, f"nothing in shop.yaml leads to {kind.__name__}.{'/'.join(left)}"
 
 
-NOT_IN_SHOP: Mapping[type[Any], set[str]] = {Workflow: {"unread"}}
+NOT_IN_SHOP: Mapping[type[Any], set[str]] = {Workflow: {"unread"}, Enqueue: {"is_open"}}
+"""What is never written, and fields that are younger than shop.yaml."""
 
 
 def find_values(value: Any) -> Iterator[Any]:
@@ -157,6 +158,15 @@ def test_a_field_that_is_missing_has_its_default_and_one_that_is_unknown_is_igno
     expansion = from_wire(Expansion, data)
     assert expansion.each.max_items == 100_000
     assert to_wire(expansion) == {"flowq": USUAL_FORMAT, "each": {"items": [1]}, "templates": []}
+
+
+def test_what_is_younger_than_the_shop_is_written_and_read() -> None:
+    shell = Shell(("tar", "-cf", "${{ item }}"))
+    template = Enqueue("a", "a", "", deferred=True, is_open=True, run=shell)
+    data = to_wire(Expansion(ForEach([1]), (template,)))
+    assert data["templates"][0]["is_open"] is True
+    assert data["templates"][0]["run"] == {"command": ["tar", "-cf", "${{ item }}"]}
+    assert from_wire(Expansion, json.loads(json.dumps(data))).templates == (template,)
 
 
 def test_a_form_that_only_newer_versions_know_is_refused() -> None:

@@ -14,6 +14,7 @@ INSTANCES = [
     errors.FlowqError("text"),
     errors.UsageError("text"),
     errors.NotAFutureJob("job"),
+    errors.NotOpen("job", "name"),
     errors.CycleError(["a", "b", "a"]),
     errors.JobIdTaken("job", "a queue"),
     errors.Unsupported("text"),

@@ -178,6 +178,7 @@ class Server:
             name=job.id.removeprefix(f"{run}-"),
             call="operator:add",
             deferred=job.future is not None,
+            is_open=job.future is not None,
             blocks=tuple(Block(target) for target in job.blocks),
             on_blocker_failure=future.policy,  # type: ignore[arg-type]
         )

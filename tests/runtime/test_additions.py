@@ -70,7 +70,7 @@ def test_the_children_of_a_run_s_job_belong_to_the_run(
         "demo",
         {},
         (
-            Enqueue("r1-last", "last", _call("finish"), {"log": log}, deferred=True),
+            Enqueue("r1-last", "last", _call("finish"), {"log": log}, deferred=True, is_open=True),
             Enqueue(
                 "r1-first",
                 "first",
@@ -101,8 +101,10 @@ def test_a_job_that_blocks_several_says_which_one_it_adds_to(
         "demo",
         {},
         (
-            Enqueue("r1-left", "left", _call("finish"), {"log": log}, deferred=True),
-            Enqueue("r1-right", "right", _call("finish"), {"log": log}, deferred=True),
+            Enqueue("r1-left", "left", _call("finish"), {"log": log}, deferred=True, is_open=True),
+            Enqueue(
+                "r1-right", "right", _call("finish"), {"log": log}, deferred=True, is_open=True
+            ),
             Enqueue(
                 "r1-adder",
                 "adder",
@@ -172,7 +174,7 @@ def test_a_future_job_that_joins_a_run_is_skipped_after_a_failure_so_that_the_ru
         "demo",
         {},
         (
-            Enqueue("r1-last", "last", _call("finish"), {"log": log}, deferred=True),
+            Enqueue("r1-last", "last", _call("finish"), {"log": log}, deferred=True, is_open=True),
             Enqueue(
                 "r1-adder",
                 "adder",

@@ -135,7 +135,8 @@ def test_a_join_that_only_rqs_dependency_holds_still_minds_its_blockers(
 
 def submit(connection: redis.Redis) -> None:
     """One future job in a run, and one blocker of it."""
-    last = Enqueue("r-last", "last", "runtime_jobs:any_keyword", {"a": 1}, deferred=True)
+    call = "runtime_jobs:any_keyword"
+    last = Enqueue("r-last", "last", call, {"a": 1}, deferred=True, is_open=True)
     first = Enqueue(
         "r-first", "first", "runtime_jobs:any_keyword", {"a": 1}, blocks=(Block("r-last"),)
     )

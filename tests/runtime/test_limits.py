@@ -111,7 +111,15 @@ def test_a_matrix_that_waits_for_its_slot_takes_new_blockers_in_front_of_it(
     numbers = Matrix({"n": [1, 2]})
     run.submit(
         job("first", "my_id"),
-        job("items", "give", matrix=numbers, with_={"value": 1}, needs=("first",), max_parallel=1),
+        job(
+            "items",
+            "give",
+            matrix=numbers,
+            with_={"value": 1},
+            needs=("first",),
+            max_parallel=1,
+            deferred=True,
+        ),
     )
     work(max_jobs=1)
     assert queued(connection) == [f"{GROUP}--0"]

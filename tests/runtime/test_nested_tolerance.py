@@ -315,8 +315,9 @@ def test_a_failed_job_inside_that_is_requeued_mends_its_workflow(
 def test_jobs_that_join_a_workflow_while_it_runs_count_in_it(
     run: Runs, work: Work, connection: Redis
 ) -> None:
-    chain = Workflow("chain", (job("a", "my_id"), job("b", "my_id", needs=("a",))))
-    submit(run, nested("inner"), job("last", "my_id", needs=("inner",)), chain=chain)
+    chain = Workflow("chain", (job("a", "my_id"), job("b", "my_id", needs=("a",), deferred=True)))
+    outer = nested("inner", deferred=True)
+    submit(run, outer, job("last", "my_id", needs=("inner",)), chain=chain)
     work(max_jobs=1)
     queue = Queue(connection=connection)
     for future in (f"{RUN}-inner--b", f"{RUN}-inner"):
@@ -329,7 +330,11 @@ def test_jobs_that_join_a_workflow_while_it_runs_count_in_it(
 def test_a_job_that_joins_what_a_workflow_waits_for_is_not_inside_of_it(
     run: Runs, work: Work, connection: Redis
 ) -> None:
-    submit(run, job("before", "my_id"), nested("inner", needs=("before",), with_={"path": "x"}))
+    submit(
+        run,
+        job("before", "my_id"),
+        nested("inner", needs=("before",), deferred=True, with_={"path": "x"}),
+    )
     Queue(connection=connection).enqueue("language_jobs.fail", blocks=f"{RUN}-inner--0")
     work()
     assert run.state == "failed"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import Any
@@ -99,6 +100,24 @@ def test_a_chain_shows_the_stroke_between_two_jobs() -> None:
 
 def test_jobs_that_have_nothing_to_do_with_each_other_are_not_in_line() -> None:
     assert render_text(_view(_job("a"), _job("b"))).splitlines() == ["● a", "  ● b"]
+
+
+def test_an_open_job_is_drawn_differently_everywhere() -> None:
+    view = _view(_job("a"), replace(_job("b", "a"), deferred=True))
+
+    assert render_text(view).splitlines() == ["● a", "│", "◎ b  open"]
+    assert render_text(view, unicode=False).splitlines()[-1] == "O b  open"
+    assert '"b" [style="rounded,dashed"]' in render_dot(view)
+    assert 'j1(["b"]):::open' in render_mermaid(view)
+    assert "classDef open stroke-dasharray" in render_mermaid(view)
+    assert [job["open"] for job in graph_document(view)["jobs"]] == [False, True]
+
+
+def test_an_open_job_of_a_run_has_the_mark_of_its_state_and_is_open_until_it_starts() -> None:
+    jobs = (_job("a"), replace(_job("b", "a"), deferred=True))
+    for state, line in (("deferred", "○ b  deferred, open"), ("finished", "✓ b  finished")):
+        view = _view(*jobs, states={"a": "finished", "b": state})
+        assert render_text(view).splitlines()[-1] == line
 
 
 def test_states_are_shown_as_marks_and_as_words() -> None:
@@ -293,8 +312,8 @@ def test_a_graph_as_json_has_jobs_and_edges() -> None:
         "workflow": "flow",
         "status": None,
         "jobs": [
-            {"name": "a", "level": 0, "future": False},
-            {"name": "b", "level": 1, "future": True},
+            {"name": "a", "level": 0, "future": False, "open": False},
+            {"name": "b", "level": 1, "future": True, "open": False},
         ],
         "edges": [{"blocker": "a", "future": "b", "on_failure": None}],
     }

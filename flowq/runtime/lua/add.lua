@@ -11,6 +11,7 @@
 -- that went to another queue than was said, to the one that their run has for itself. Else the reason,
 -- and nothing is written:
 --   {"missing", future}            there is no such job
+--   {"closed", future, name}       a job of a run, and its workflow does not declare it as open
 --   {"plain", future}              the job is not a future job
 --   {"started", future}            it has been queued already
 --   {"ended", future, state}       it is over
@@ -167,12 +168,19 @@ local function refused_id(job)
   end
 end
 
--- The future job of a run among those that it blocks, and that run.
+-- The run of the first of these future jobs that is part of one; `closed` is why the job cannot be added.
 local function find_run(list)
+  local run
   for _, edge in ipairs(list) do
-    local run = redis.call('HGET', keys.job(edge.future), 'flowq_run')
-    if run then return { id = run, inside = nested.find_inside_before(edge.future) } end
+    local f = redis.call('HMGET', keys.job(edge.future), 'flowq_run', 'flowq_open', 'flowq_name')
+    if f[1] and not run then
+      run = { id = f[1], inside = nested.find_inside_before(edge.future) }
+    end
+    if f[1] and not f[2] and redis.call('HEXISTS', keys.run(f[1]), 'declares_open') == 1 then
+      run.closed = run.closed or { 'closed', edge.future, f[3] or '' }
+    end
   end
+  return run
 end
 
 -- A blocker of a run's future job belongs to that run, whoever adds it.
@@ -180,7 +188,7 @@ local function inherit_run(job)
   if job.edges.run == nil then job.edges.run = find_run(job.edges) or false end
   local run = job.edges.run
   if not run then return end
-  job.run, job.inside = run.id, run.inside
+  job.run, job.inside, job.is_added = run.id, run.inside, true
   job.name = runs.name_of(job.id, run.id)
 end
 
@@ -215,7 +223,8 @@ local function refused(job)
   end
   local reason = refused_queue(job.shape.queue) or refused_id(job)
   if reason or job.exists then return reason end
-  reason = refused_edges(job) or job.run ~= '' and refused_by_run(job)
+  reason = refused_edges(job) or job.is_added and job.edges.run.closed
+    or job.run ~= '' and refused_by_run(job)
   if reason then return reason end
   if future ~= '' then fresh[job.id] = true end
 end
@@ -324,6 +333,7 @@ local function write_hash(job)
   set('flowq_name', job.name)
   set('flowq_inside', job.inside)
   set('flowq_always', job.is_always and '1')
+  set('flowq_open', job.is_added and shape.future ~= '' and '1')
   set('flowq_late', job.late and shape.future ~= '' and '1')
   if job.is_limited then
     local limits = shape.given.flowq_slots

@@ -14,6 +14,8 @@
 --   flowq_blocks   the future jobs that it blocks, "a b! c"; "!" = a failure here is ignored
 --   flowq_gates    how many of them have not been released yet
 --   flowq_future   "1" for a future job
+--   flowq_open     "1" for a future job of a run to which code may add blockers. Runs without
+--                  `declares_open`, of older versions, do not say so, and all of theirs are open
 --   flowq_outcome  how its last attempt ended; absent while it has not ended
 --   flowq_gen      its generation; a settling from an older one changes nothing
 --   flowq_at       epoch seconds before which it must not be queued
