@@ -17,10 +17,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import RedisError
+from rq.utils import as_text
 
-from flowq.errors import RunFailed, ServerUnavailable
+from flowq.errors import RunFailed, RunNotFound, ServerUnavailable
 from flowq.plan import Plan
-from flowq.runtime import approvals, facts, outcomes, outputs, retrying, runs
+from flowq.runtime import approvals, facts, keys, outcomes, outputs, retrying, runs
 from flowq.runtime.code_changes import read_changes
 from flowq.runtime.explain import PLAIN, Commands, Explanation, Reason, explain, find_hold
 from flowq.runtime.listeners import count_left_alone, find_unattended
@@ -86,9 +87,35 @@ def submit(
 
 
 def get_run(run_id: str, connection: Redis) -> Run:
-    """Return a run by its id. Errors: RunNotFound."""
-    runs.get_record(run_id, connection)
+    """Return a run by its id. Errors: RunNotFound, which says so when a job has that id."""
+    try:
+        runs.get_record(run_id, connection)
+    except RunNotFound:
+        job = find_job(run_id, connection)
+        if job is None:
+            raise
+        of = f"job {job.name} of run {job.run_id}" if job.run_id else "a job of no run"
+        hint = f"{run_id} is {of}, which flowq explain looks at"
+        raise RunNotFound(run_id, hint) from None
     return Run(run_id, connection)
+
+
+def find_job(job_id: str, connection: Redis) -> FoundJob | None:
+    """Return a job by its id, if there is one."""
+    fields = ("origin", "flowq_run", "flowq_name")
+    raw = connection.hmget(keys.job(job_id), *fields)
+    origin, run_id, name = (as_text(each) if each else "" for each in raw)
+    return FoundJob(job_id, origin, run_id, name) if origin else None
+
+
+@dataclass(frozen=True, slots=True)
+class FoundJob:
+    """Where a job is: RQ's queue, and in a run, or nowhere else."""
+
+    job_id: str
+    queue: str
+    run_id: str = ""
+    name: str = ""
 
 
 def list_runs(connection: Redis, limit: int = 50) -> list[RunRecord]:

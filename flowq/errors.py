@@ -200,14 +200,16 @@ class WorkflowNotFound(NotFound):
 
 
 class RunNotFound(NotFound):
-    """The server has no run with that id."""
+    """The server has no run with that id. `hint` says what else has that id, if anything."""
 
-    def __init__(self, run_id: str) -> None:
-        super().__init__(run_id)
+    def __init__(self, run_id: str, hint: str = "") -> None:
+        super().__init__(run_id, hint)
         self.run_id = run_id
+        self.hint = hint
 
     def __str__(self) -> str:
-        return f"there is no run {self.run_id} on this server"
+        text = f"there is no run {self.run_id} on this server"
+        return f"{text}; {self.hint}" if self.hint else text
 
 
 class JobNotFound(NotFound):

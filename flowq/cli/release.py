@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 import click
 
 from flowq import client
@@ -9,7 +11,9 @@ from flowq.cli import options, streams
 from flowq.cli.attending import Wishes, see_to_the_end
 from flowq.cli.interrupts import Interrupts
 from flowq.cli.place import Place, opened
-from flowq.client import Run
+from flowq.client import FoundJob, Run
+from flowq.errors import RunNotFound
+from flowq.runtime.job import release_job
 
 
 @click.command()
@@ -29,14 +33,25 @@ def command(
 ) -> int:
     """Approve a JOB that waits for it; or, without a JOB, let a run go that `run --hold` held.
 
-    On the private server of the current folder it then follows the run, as `flowq run` does.
+    On the private server of the current folder it then follows the run, as `flowq run` does. The id
+    of a future job, of no run, releases that.
 
     \b
       flowq release k3v9x0q2m5ab publish
+      flowq release 3b2503a7-4f78-409f-bd48-98ce7def0f65
     """
     wishes = Wishes(concurrency, False, verbose, quiet)
     with streams.result_stream(False) as out, opened(redis_url) as place:
-        run = client.get_run(run_id, place.connection)
+        try:
+            run = client.get_run(run_id, place.connection)
+        except RunNotFound:
+            found = None if job else client.find_job(run_id, place.connection)
+            if found is None:
+                raise
+            if not found.run_id:
+                _release_job(found, place)
+                return 0
+            run, job = client.get_run(found.run_id, place.connection), found.name
         with Interrupts(deferring=True) as interrupts:
             since = run.status().last_event_id
             _tell(run, job, run.release(job))
@@ -48,6 +63,15 @@ def command(
             if not _is_alone(run, place, wishes):
                 return 0
             return see_to_the_end(run, place, wishes, out, interrupts, since)
+
+
+def _release_job(job: FoundJob, place: Place) -> None:
+    """Release a future job; whoever listens on its queue executes it, and its blockers."""
+    is_news = release_job(job.job_id, place.connection)
+    streams.note(f"flowq: job {job.job_id} {'is' if is_news else 'was already'} released")
+    if client.find_unattended([job.queue], place.connection):
+        start = place.hint(f"worker {shlex.quote(job.queue)}")
+        streams.note(f"flowq: no worker listens on the queue {job.queue}; start one with: {start}")
 
 
 def _tell(run: Run, job: str | None, is_news: bool) -> None:

@@ -194,7 +194,7 @@ def _holds(job_id: str, job: Mapping[str, str], place: _Place) -> Iterator[Reaso
         return
     future = _read(keys.future(job_id), connection) if "flowq_future" in job else {}
     if future.get("state") == "open":
-        hint = f'flowq.release_job("{job_id}", connection=…) closes the declaration'
+        hint = f"{_release(job_id, job, place)} closes the declaration"
         yield Reason("open", "it has not been released", hint=hint)
     if future:
         yield from _blockers(job_id, future, place)
@@ -235,6 +235,13 @@ def _requeue(ended_badly: Sequence[tuple[str, str]], place: _Place) -> str:
     return f"{requeue} runs it again; or delete it; or " if requeue else "delete it; or "
 
 
+def _release(future_id: str, job: Mapping[str, str], place: _Place) -> str:
+    """Return what releases a future job of no run, or, of the run of that job, of a program's."""
+    if job.get("flowq_run"):
+        return f'flowq.release_job("{future_id}", connection=…)'
+    return place.commands.hint(f"release {shlex.quote(future_id)}")
+
+
 def _gates(job: Mapping[str, str], place: _Place) -> Iterator[Reason]:
     futures = [part.rstrip("!") for part in job.get("flowq_blocks", "").split()]
     shut = tuple(
@@ -243,7 +250,7 @@ def _gates(job: Mapping[str, str], place: _Place) -> Iterator[Reason]:
         if _read(keys.future(future), place.connection).get("state") in _OPEN_STATES
     )
     if shut:
-        hint = f'flowq.release_job("{shut[0]}", connection=…) frees its blockers'
+        hint = f"{_release(shut[0], job, place)} frees its blockers"
         yield Reason("gate", f"it blocks {place.name(shut)}, not released yet", shut, hint)
 
 

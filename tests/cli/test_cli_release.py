@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
-from commands import Flowq
+from commands import Flowq, Said
+from redis import Redis
+
+from flowq.runtime.queue import Queue
 
 ASK = str(Path(__file__).with_name("ask.yaml"))
 
@@ -93,3 +97,49 @@ def test_all_commands_agree_that_a_run_waits(flowq: Flowq) -> None:
     flowq("release", run_id, "publish")
     process.communicate(timeout=40)
     assert flowq("runs").stdout.splitlines()[1].split()[2] == "succeeded"
+
+
+def test_a_future_job_of_no_run_is_released_by_its_id(
+    call: Callable[..., Said], redis_url: str, connection: Redis
+) -> None:
+    url = ("--redis-url", redis_url)
+    at = f"--redis-url '{redis_url}'"
+    queue = Queue("mails", connection=connection)
+    future = queue.enqueue("time.time", deferred=True, job_id="future")
+    blocker = queue.enqueue("time.time", blocks=future, job_id="blocker")
+    assert (
+        f"flowq release future {at} closes the declaration" in call("explain", "future", *url).out
+    )
+    assert f"flowq release future {at} frees its blockers" in call("explain", "blocker", *url).out
+    said = call("release", "future", *url)
+    assert (said.code, said.err.splitlines()[0]) == (0, "flowq: job future is released")
+    assert "no worker listens on the queue mails; start one with: flowq worker mails" in said.err
+    assert blocker.get_status() == "queued"
+    assert "job future was already released" in call("release", "future", *url).err
+    refused = call("release", "blocker", *url)
+    assert (refused.code, "is not a future job" in refused.err) == (2, True)
+
+
+def test_a_job_that_asks_for_approval_is_released_by_its_id_too(
+    call: Callable[..., Said], redis_url: str, connection: Redis
+) -> None:
+    url = ("--redis-url", redis_url)
+    run_id = call("run", ASK, "--detach", *url).out.strip()
+    said = call("release", f"{run_id}-publish", *url)
+    assert (said.code, said.err) == (0, f"flowq: job publish of run {run_id} is released\n")
+
+
+def test_a_job_that_is_taken_for_a_run_is_named(
+    call: Callable[..., Said], redis_url: str, connection: Redis
+) -> None:
+    url = ("--redis-url", redis_url)
+    Queue(connection=connection).enqueue("time.time", job_id="alone")
+    run_id = call("run", ASK, "--detach", *url).out.strip()
+    for words in (["cancel"], ["status"], ["show"], ["watch"], ["retry"]):
+        said = call(*words, "alone", *url)
+        assert (
+            said.code,
+            "alone is a job of no run, which flowq explain looks at" in said.err,
+        ) == (5, True)
+    said = call("show", f"{run_id}-build", *url)
+    assert f"{run_id}-build is job build of run {run_id}, which flowq explain looks at" in said.err
