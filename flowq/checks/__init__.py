@@ -44,7 +44,7 @@ RULE_BY_CODE: Mapping[str, str] = {
     "FQ209": "A job's name can be part of a job id",
     "FQ210": "A workflow has jobs",
     "FQ211": "Every input is used (a warning)",
-    "FQ212": "A group has `results`, a single job has a `result`",
+    "FQ212": "A group has `results`, a single job has a `result`, a shell job an `exit_code`",
     "FQ213": "Names in expressions stand where they have a value",
     "FQ214": "A matrix has combinations, each once, and not too many",
     "FQ215": "`exclude` names axes of its matrix",

@@ -10,12 +10,15 @@ from flowq.checks.edges import suggest_job
 from flowq.errors import Excerpt, Problem, WorkflowInvalid
 from flowq.expressions import References, evaluate, find_references
 from flowq.expressions.places import ROOTS_BY_KEY, ROOTS_BY_WORKFLOW_KEY, find_workflow_texts
+from flowq.expressions.references import ERROR_PARTS
 from flowq.graph import Graph
 from flowq.nearest import did_you_mean
 from flowq.spec import JobSpec, Workflow
 
 _PLAIN_BY_KEY = {key: roots & {"inputs", "jobs"} for key, roots in ROOTS_BY_KEY.items()}
 _GROUP_ATTRIBUTES = frozenset({"results", "outcomes", "by_key"})
+_OWN_ATTRIBUTES = frozenset({"error", "exit_code", "attempts"})
+"""What a single job has, and not a group of jobs."""
 
 
 def check_expressions(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
@@ -115,6 +118,10 @@ def _unknown_results(
     for name, attribute, part in references.parts:
         if attribute == "result" and name in graph.job_by_name:
             yield from _unknown_output(owner, graph, name, part)
+        if attribute == "error" and part not in ERROR_PARTS:
+            message = f"{owner} uses jobs.{name}.error.{part}, and an error has no {part!r}"
+            hint = did_you_mean(part, ERROR_PARTS) or "write .error.type or .error.message"
+            yield _about(Problem("FQ303", message, hint=hint), "jobs", name, "error", part)
 
 
 def _wrong_number(owner: str, job: JobSpec, attribute: str) -> Iterator[Problem]:
@@ -124,6 +131,14 @@ def _wrong_number(owner: str, job: JobSpec, attribute: str) -> Iterator[Problem]
     if is_group and attribute == "result":
         hint = f"write jobs.{job.name}.results for the list, or .by_key[…] for one of them"
         problem = Problem("FQ212", f"{used} a group of jobs", hint=hint)
+        yield _about(problem, "jobs", job.name, attribute)
+    elif is_group and attribute in _OWN_ATTRIBUTES:
+        hint = f"each item has its own: jobs.{job.name}.outcomes"
+        problem = Problem("FQ212", f"{used} a group of jobs", hint=hint)
+        yield _about(problem, "jobs", job.name, attribute)
+    elif attribute == "exit_code" and job.run is None:
+        hint = f"a command has an exit code (`run:`); ask for jobs.{job.name}.status or .error"
+        problem = Problem("FQ212", f"{used} no shell job", hint=hint)
         yield _about(problem, "jobs", job.name, attribute)
     elif not is_group and attribute in _GROUP_ATTRIBUTES:
         hint = f"write jobs.{job.name}.result, or give {job.name} a `for_each` or a `matrix`"

@@ -112,7 +112,7 @@ class JobHandles:
 
     @property
     def outcomes(self) -> Any:
-        """The handle of how the items of a group ended: item, key, status, result, error."""
+        """The handle of how the items of a group ended: item, status, result, error …"""
         return Handle(f"jobs.{self.name}.outcomes")
 
     @property
@@ -124,6 +124,21 @@ class JobHandles:
     def status(self) -> Any:
         """The handle of how the job ended."""
         return Handle(f"jobs.{self.name}.status")
+
+    @property
+    def error(self) -> Any:
+        """The handle of a single job's error: `a.error["type"]`, `a.error["message"]`."""
+        return Handle(f"jobs.{self.name}.error")
+
+    @property
+    def exit_code(self) -> Any:
+        """The handle of the exit code of a shell job."""
+        return Handle(f"jobs.{self.name}.exit_code")
+
+    @property
+    def attempts(self) -> Any:
+        """The handle of how often a single job was started."""
+        return Handle(f"jobs.{self.name}.attempts")
 
 
 def to_source(text: str) -> str:

@@ -39,6 +39,7 @@ from flowq.expressions.plain import (
     simplify,
     simplify_top,
 )
+from flowq.expressions.references import ERROR_PARTS
 from flowq.expressions.refusals import Missing, Refused
 from flowq.expressions.templates import to_text
 from flowq.expressions.values import Values
@@ -100,6 +101,8 @@ class _Evaluation:
         """Return one item of a map, a list or a text, or a declared field of an object."""
         value, key = self.value(node), simplify_top(key)
         kind = type(value)
+        if value is None and key in ERROR_PARTS and _is_error(node):
+            return None  # nothing went wrong, and that can be asked without asking for it first
         if issubclass(kind, dict):
             return enter(self.entry(node, value, key))
         if type(key) is str and (find_fields(value) or issubclass(kind, tuple)):
@@ -255,6 +258,11 @@ def _call(name: str, values: list[Any], options: dict[str, Any]) -> Any:
     except _FAILURES:
         given = " and ".join(map(describe, values)) or "nothing"
         raise Refused("FQ305", f"{name} does not work with {given}") from None
+
+
+def _is_error(node: nodes.Node) -> bool:
+    reference = find_reference(node)
+    return reference is not None and (reference.root, reference.attribute) == ("jobs", "error")
 
 
 def _unreadable(shown: str, value: Any, key: Any) -> Refused:

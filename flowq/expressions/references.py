@@ -14,7 +14,11 @@ Root = Literal[
     "inputs", "jobs", "item", "index", "matrix", "result", "env", "secrets", "run", "status"
 ]
 
-JOB_ATTRIBUTES = ("result", "results", "outcomes", "by_key", "status")
+JOB_ATTRIBUTES = (
+    *("result", "results", "outcomes", "by_key", "status"),
+    *("error", "exit_code", "attempts"),
+)
+ERROR_PARTS = ("type", "message")
 _ATTRIBUTE_BY_FOREIGN = {"outputs": "result", "output": "result", "conclusion": "status"}
 RUN_ATTRIBUTES = ("id", "workflow")
 BARE_ROOTS: tuple[Root, ...] = ("item", "index", "matrix", "result")

@@ -6,13 +6,14 @@ Only what they refer to is read, and what there are thousands of in pages.
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rq.utils import as_text
 
 from flowq.expressions import References
 from flowq.runtime import keys
+from flowq.runtime.job_ends import read_end, read_ends
 from flowq.runtime.outcomes import get_errors, get_results
 from flowq.texts import from_bytes
 
@@ -74,6 +75,7 @@ def _outcomes(group_id: str, connection: Redis) -> list[dict[str, Any]]:
     statuses = dict(zip(ids, _read_statuses(ids, connection), strict=True))
     failed = [job_id for job_id, status in statuses.items() if status in ("failed", "stopped")]
     errors = {**get_errors(failed, connection), **_reasons(failed, connection)}
+    ends = dict(zip(ids, read_ends(ids, connection), strict=True))
     return [
         {
             "item": item,
@@ -81,6 +83,9 @@ def _outcomes(group_id: str, connection: Redis) -> list[dict[str, Any]]:
             "status": statuses[job_id],
             "result": results.get(job_id),
             "error": errors.get(job_id),
+            "error_type": ends[job_id].error_type,
+            "exit_code": ends[job_id].exit_code,
+            "attempts": ends[job_id].attempts,
         }
         for index, (job_id, item) in enumerate(
             zip(ids, _read_items(group_id, len(ids), connection), strict=True)
@@ -134,7 +139,15 @@ def _pages(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
     return (values[first : first + PER_READ] for first in range(0, len(values), PER_READ))
 
 
-_READERS = {"results": _results, "outcomes": _outcomes, "by_key": _by_key, "status": _status}
+_READERS: Mapping[str, Callable[[str, Redis], Any]] = {
+    "results": _results,
+    "outcomes": _outcomes,
+    "by_key": _by_key,
+    "status": _status,
+    "error": lambda job_id, connection: read_end(job_id, connection).error,
+    "exit_code": lambda job_id, connection: read_end(job_id, connection).exit_code,
+    "attempts": lambda job_id, connection: read_end(job_id, connection).attempts,
+}
 
 
 # How the jobs before have ended ------------------------------------------------------------------

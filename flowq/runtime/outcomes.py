@@ -135,12 +135,13 @@ def get_failures(job_ids: Iterable[str], connection: Redis) -> dict[str, Failure
         for job_id, fields, entries in zip(some, answers[::2], answers[1::2], strict=True):
             description, worker, origin, why = (as_text(each) if each else "" for each in fields)
             if origin:
-                text = _read_traceback(entries) or why
+                text = read_traceback(entries) or why
                 failures[job_id] = Failure(job_id, description, text, worker)
     return failures
 
 
-def _read_traceback(entries: Sequence[tuple[Any, Mapping[bytes, bytes]]]) -> str:
+def read_traceback(entries: Sequence[tuple[Any, Mapping[bytes, bytes]]]) -> str:
+    """Return what the newest entry of a job's results says of its failure; it may be empty."""
     packed = entries[0][1].get(b"exc_string") if entries else None
     # Source: `rq.results.Result.serialize`.
     return zlib.decompress(b64decode(packed)).decode(errors="replace") if packed else ""

@@ -416,6 +416,7 @@ class Shown:
 
     hide: Callable[[str], str] | None = None
     ended: str = ""
+    exit_code: int | None = None
     _arguments: str = ""
     _result: str = ""
 
@@ -428,13 +429,15 @@ class Shown:
         self._result = write_view(result)
 
     def at_end(self, outcome: str) -> str:
-        """Return what the job's hash keeps: an object with `arguments` and `result`, as text.
+        """Return what the job's hash keeps: an object with `arguments`, `result` and `exit_code`.
 
         Shape: empty for a job that was not executed here.
         """
-        if not (self._arguments or self._result):
+        if not (self._arguments or self._result) and self.exit_code is None:
             return self.ended
         parts = [f'"arguments":{self._arguments}'] if self._arguments else []
         if outcome == "finished" and self._result:
             parts.append(f'"result":{self._result}')
+        if self.exit_code is not None:
+            parts.append(f'"exit_code":{self.exit_code}')
         return f"{{{','.join(parts)}}}"

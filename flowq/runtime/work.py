@@ -17,7 +17,7 @@ from typing import Any
 from rq.job import Retry
 
 from flowq.callables import find_callable
-from flowq.errors import UsageError
+from flowq.errors import ShellFailed, UsageError
 from flowq.expressions import decide, evaluate, find_references, write
 from flowq.plan import Expansion, Nested
 from flowq.runtime import scripts, shell
@@ -89,15 +89,25 @@ class _Performance:
             nested = from_wire(Nested, work["nested"])
             return self._ask(lambda: start(self.job, nested, arguments))
         if "shell" in work:
-            return shell.run(
-                work["shell"],
+            return self._run_command()
+        with self.mask.output():
+            return run_to_end(find_callable(work["call"])(**arguments))
+
+    def _run_command(self) -> Any:
+        shown = self.job.shown
+        try:
+            result = shell.run(
+                self.work["shell"],
                 self._value,
                 self.mask,
                 self.job.timeout,
-                tell=lambda command: self.job.shown.keep_arguments({"command": command}),
+                tell=lambda command: shown.keep_arguments({"command": command}),
             )
-        with self.mask.output():
-            return run_to_end(find_callable(work["call"])(**arguments))
+        except ShellFailed as failure:
+            shown.exit_code = shell.as_exit_code(failure.exit_code_of_command)
+            raise
+        shown.exit_code = 0
+        return result
 
     # Before and after ----------------------------------------------------------------------------
 

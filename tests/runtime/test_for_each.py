@@ -134,15 +134,11 @@ def test_outcomes_tell_how_each_item_ended(run: Runs, work: Work) -> None:
         job("items", "fail_if", for_each=each([7, 8]), with_={"value": "${{ item }}", "bad": 8}),
     )
     work()
+    good: dict[str, Any] = {"error": None, "error_type": None, "exit_code": None, "attempts": 1}
+    bad = good | {"error": "ValueError: 8 is bad", "error_type": "ValueError"}
     assert run.result("report") == [
-        {"item": 7, "key": "0", "status": "finished", "result": 7, "error": None},
-        {
-            "item": 8,
-            "key": "1",
-            "status": "failed",
-            "result": None,
-            "error": "ValueError: 8 is bad",
-        },
+        {"item": 7, "key": "0", "status": "finished", "result": 7, **good},
+        {"item": 8, "key": "1", "status": "failed", "result": None, **bad},
     ]
     assert run.state == "failed"
 

@@ -124,6 +124,13 @@ def test_names_of_the_workflow_itself_are_checked_too() -> None:
         ("outcomes", EACH, True),
         ("by_key['a']", EACH, True),
         ("status", EACH, True),
+        ("error", None, True),
+        ("error.type", None, True),
+        ("error", EACH, False),
+        ("attempts", None, True),
+        ("attempts", EACH, False),
+        ("exit_code", None, False),
+        ("exit_code", EACH, False),
     ],
 )
 def test_a_group_has_results_and_a_job_has_one(
@@ -132,6 +139,14 @@ def test_a_group_has_results_and_a_job_has_one(
     user = call("b", with_={"x": f"${{{{ jobs.a.{attribute} }}}}"})
     codes = [problem.code for problem in problems_of(call(for_each=group), user)]
     assert codes == ([] if is_right else ["FQ212"])
+
+
+def test_a_shell_job_has_an_exit_code_and_an_error_has_two_parts() -> None:
+    shell = JobSpec("a", run=Shell("true"))
+    said = "${{ [jobs.a.exit_code, jobs.a.error.message] }}"
+    assert problems_of(shell, call("b", with_={"x": said})) == []
+    (problem,) = problems_of(shell, call("b", with_={"x": "${{ jobs.a.error.massage }}"}))
+    assert (problem.code, problem.hint) == ("FQ303", "did you mean 'message'?")
 
 
 @pytest.mark.parametrize(

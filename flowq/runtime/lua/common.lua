@@ -25,6 +25,7 @@
 --   flowq_loose    "1" for an item that blocks nothing, once a retry has to queue it
 --   flowq_retries  how many retries it was declared with, for when its run is retried
 --   flowq_run, flowq_name    the run that it belongs to, and its name there
+--   flowq_attempts how often it has been started, in a run
 --   flowq_code     a digest of the code that its last attempt was made of, if it is of a run
 --   flowq_queue    the queue that was declared for it, when its run has one of its own (`origin`)
 --   flowq_view     what is shown of its last end (flowq/runtime/views.py), in a run

@@ -11,6 +11,7 @@ local ok, answer = pcall(function()
   if f[1] ~= 'started' or f[3] ~= 'due' then return redis.status_reply('OK') end
   redis.call('HSET', key, 'status', 'deferred', 'started_at', '', 'worker_name', '', 'flowq_judging', 'done')
   redis.call('ZADD', PREFIX .. ':deferred:' .. f[2], '+inf', id)
+  redis.call('HINCRBY', key, 'flowq_attempts', -1) -- that was none
   if not jobs.begin_again(id) then
     local is_queued = jobs.proceed(id, jobs.read_for_enqueue(id))
     if f[4] then redis.call('HSET', keys.future(id), 'state', is_queued and 'queued' or 'met') end

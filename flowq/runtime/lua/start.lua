@@ -9,6 +9,7 @@ local ok, answer = pcall(function()
     'flowq_future', 'flowq_slots', 'flowq_judging')
   attempts.begin(id, { flowq_outcome = f[1], flowq_run = f[2], flowq_name = f[3], flowq_future = f[4],
     flowq_slots = f[5], flowq_judging = f[6] }, ARGV[5])
+  if f[2] then redis.call('HINCRBY', keys.job(id), 'flowq_attempts', 1) end
   return redis.status_reply('OK')
 end)
 if ok then return answer end

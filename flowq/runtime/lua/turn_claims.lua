@@ -53,8 +53,13 @@ local function claim(id, queue, lean, raw, is_short)
   local ttl = (timeout > 0 and math.min(timeout, interval) or interval) + 60
   if not is_short then record(id, execution, member, ttl) end
   turns.register(PREFIX .. ':wip:' .. queue, math.floor(TS) + jobs.WIP_S, member)
-  redis.call('HSET', key, 'last_heartbeat', NOW, 'status', 'started', 'started_at', NOW,
-    'worker_name', turns.worker)
+  if raw.flowq_run then
+    redis.call('HSET', key, 'last_heartbeat', NOW, 'status', 'started', 'started_at', NOW,
+      'worker_name', turns.worker, 'flowq_attempts', int(raw.flowq_attempts) + 1)
+  else
+    redis.call('HSET', key, 'last_heartbeat', NOW, 'status', 'started', 'started_at', NOW,
+      'worker_name', turns.worker)
+  end
   -- A time to live comes from `ttl`, or from an earlier end.
   if raw.ttl or raw.ended_at then redis.call('PERSIST', key) end
   attempts.begin(id, raw, turns.worker)
