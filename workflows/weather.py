@@ -37,8 +37,12 @@ def report(
     return str(file)
 
 
-@flow.job(retries={"max": 2, "backoff": "1s"}, timeout="20s")
-def measure(station: str = flow.inputs.station, days: int = flow.inputs.days) -> list[float]:
+@flow.job(
+    with_={"station": flow.inputs.station, "days": flow.inputs.days},
+    retries={"max": 2, "backoff": "1s"},
+    timeout="20s",
+)
+def measure(station: str, days: int) -> list[float]:
     """Return four readings a day; a station always has the same weather."""
     chance = random.Random(station)
     warmth = chance.uniform(0, 20)
@@ -48,14 +52,14 @@ def measure(station: str = flow.inputs.station, days: int = flow.inputs.days) ->
     ]
 
 
-@flow.job(blocks=report)
-def mean(readings: list[float] = measure.result) -> float:
+@flow.job(with_={"readings": measure.result}, blocks=report)
+def mean(readings: list[float]) -> float:
     """Return the mean of the readings."""
     return round(statistics.fmean(readings), 1)
 
 
-@flow.job(blocks=report)
-def extremes(readings: list[float] = measure.result) -> dict[str, float]:
+@flow.job(with_={"readings": measure.result}, blocks=report)
+def extremes(readings: list[float]) -> dict[str, float]:
     """Return the coldest and the warmest reading."""
     return {"low": min(readings), "high": max(readings)}
 

@@ -10,7 +10,7 @@ from typing import Any, Generic, ParamSpec, Protocol, TypeVar
 
 from flowq import spec
 from flowq.declare.handles import Handle, JobHandles, holds_handle, to_argument
-from flowq.errors import UsageError, Where
+from flowq.errors import Where
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -40,7 +40,10 @@ class DeclaredJob(JobHandles, Generic[P, R]):
         update_wrapper(self, function, updated=())
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call the function, here and now. Errors: UsageError where only a run has a value."""
+        """Call the function, here and now.
+
+        Errors: TypeError for an argument that is not given, and whose default is a handle.
+        """
         if self._default_by_parameter:
             self._refuse_handles(args, kwargs)
         return self._function(*args, **kwargs)
@@ -57,11 +60,32 @@ class DeclaredJob(JobHandles, Generic[P, R]):
         return self
 
     def _refuse_handles(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        given = inspect.signature(self._function).bind_partial(*args, **kwargs).arguments
-        for name, default in self._default_by_parameter.items():
-            if name not in given:
-                known_as = to_argument(default)
-                raise UsageError(f"{self.name}() needs {name}=: only a run knows {known_as}")
+        signature = inspect.signature(self._function)
+        try:
+            given = signature.bind_partial(*args, **kwargs).arguments
+        except TypeError:
+            return  # Python says it when the function is called
+        handle_by_name = self._default_by_parameter
+        missing = [
+            p
+            for p in signature.parameters.values()
+            if p.name not in given and (p.name in handle_by_name or _is_required(p))
+        ]
+        if handles := [handle_by_name[p.name] for p in missing if p.name in handle_by_name]:
+            error = _missing(getattr(self._function, "__qualname__", self.name), missing)
+            known_as = ", ".join(str(to_argument(handle)) for handle in handles)
+            error.add_note(f"{known_as} has a value in a run only.")
+            raise error
+
+
+def _missing(function: str, parameters: list[inspect.Parameter]) -> TypeError:
+    """Return the error that Python raises when these arguments of a function are not given."""
+    positional = [p for p in parameters if p.kind is not p.KEYWORD_ONLY]
+    kind = "positional" if positional else "keyword-only"
+    names = [repr(p.name) for p in positional or parameters]
+    several = f"{', '.join(names[:-1])}{',' if len(names) > 2 else ''} and {names[-1]}"
+    said = f"argument: {names[0]}" if len(names) == 1 else f"arguments: {several}"
+    return TypeError(f"{function}() missing {len(names)} required {kind} {said}")
 
 
 class DeclaredCall(JobHandles):
@@ -146,10 +170,13 @@ def _given_by_items(options: Mapping[str, Any]) -> list[tuple[str, Handle]]:
 def _find_free(function: Any) -> list[str]:
     """Return the parameters that have no default."""
     return [
-        p.name
-        for p in _parameters(function)
-        if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+        p.name for p in _parameters(function) if _is_required(p) and p.kind is not p.POSITIONAL_ONLY
     ]
+
+
+def _is_required(parameter: inspect.Parameter) -> bool:
+    is_several = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    return parameter.default is parameter.empty and not is_several
 
 
 def _find_handles(function: Any) -> dict[str, Any]:

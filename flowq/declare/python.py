@@ -5,8 +5,8 @@
     @flow.job                                       # known first, run last
     def gallery(thumbs, title): ...
 
-    @flow.job
-    def list_photos(folder=flow.inputs.folder): ...
+    @flow.job(with_={"folder": flow.inputs.folder})
+    def list_photos(folder): ...
 
     @flow.job(for_each=list_photos.result, blocks=gallery, timeout="30s")
     def thumb(item): ...
@@ -133,9 +133,10 @@ class Workflow:
     def job(self, function: Any = None, /, **options: Any) -> Any:
         """Declare a function as a job: `@flow.job`, `@flow.job(…)`, or `flow.job(function, …)`.
 
-        Its name is the function's, unless `name=` says otherwise. Parameters whose default is a
-        handle get their value in the run; `with_=` and `bind` say others. With `for_each=` the
-        parameters `item` and `index` get theirs, with `matrix=` those that are named as its axes.
+        Its name is the function's, unless `name=` says otherwise. `with_=` and `bind` say what it
+        is called with; a parameter whose default is a handle gets its value as well. With
+        `for_each=` the parameters `item` and `index` get theirs, with `matrix=` those that are
+        named as its axes.
         """
         return self._decorate(function, options, deferred=False)
 

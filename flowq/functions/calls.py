@@ -18,7 +18,7 @@ from typing import (
 from flowq.callables import explain_unimportable, name_call
 from flowq.errors import FlowqError, UsageError
 from flowq.functions.connections import get_connection
-from flowq.functions.options import OPTION_NAMES, Options, read_options, to_rq_retry
+from flowq.functions.options import OPTION_NAMES, Options, as_list, read_options, to_rq_retry
 from flowq.functions.typed import JobFunction, P, R_co
 from flowq.nearest import did_you_mean
 
@@ -182,6 +182,8 @@ class JobCall(Generic[P]):
         options = {name: value for name, value in self._options.items() if value is not None}
         for name in ("queue", "connection"):
             options.pop(name, None)
+        if needs := options.pop("needs", None):
+            options["depends_on"] = [*needs, *as_list(options.get("depends_on") or [])]
         if retry := to_rq_retry(options.pop("retries", None)):
             options["retry"] = retry
         return options

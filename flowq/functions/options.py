@@ -22,12 +22,14 @@ if TYPE_CHECKING:
 class Options(TypedDict, total=False):
     """What can be said of a job. `timeout` and the TTLs are durations; -1 is RQ's "no limit".
 
-    `queue` is a name or a `flowq.Queue`; `connection` a client or a URL. What is not described
-    here is RQ's, under RQ's name.
+    `queue` is a name or a `flowq.Queue`; `connection` a client or a URL. `needs` are jobs, or their
+    ids, that run before this one, beside those of RQ's `depends_on`; `blocks` (or `blocked_by`) are
+    future jobs that this one runs before. What is not described here is RQ's, under RQ's name.
     """
 
     queue: str | Queue
     connection: Redis | str
+    needs: Any
     blocks: Any
     blocked_by: Any
     deferred: bool
@@ -85,12 +87,26 @@ def _read_retries(value: Any) -> Any:
     return value if hasattr(value, "intervals") else read_retries(value)
 
 
+def _read_needs(value: Any) -> list[Any]:
+    given = as_list(value)
+    for each in given:
+        if not (isinstance(each, str) and each) and not hasattr(each, "is_finished"):
+            raise ValueError(f"takes jobs that have been enqueued, or their ids, not {each!r}")
+    return given
+
+
+def as_list(value: Any) -> list[Any]:
+    """Return what is one or several as a list."""
+    return list(value) if isinstance(value, list | tuple | set | frozenset) else [value]
+
+
 _READERS: Mapping[str, Callable[[Any], Any]] = {
     "timeout": _read_seconds,
     "result_ttl": _read_seconds,
     "ttl": _read_seconds,
     "failure_ttl": _read_seconds,
     "retries": _read_retries,
+    "needs": _read_needs,
 }
 
 

@@ -218,6 +218,34 @@ def test_a_queue_can_be_given_as_an_object(connection: redis.Redis) -> None:
 # open and deferred
 
 
+def test_needs_are_jobs_or_ids_that_run_before_beside_those_of_depends_on(
+    work: Callable[..., None], connection: redis.Redis
+) -> None:
+    first, second, third = (cut.enqueue(name) for name in ("one", "two", "three"))
+    last = cut.enqueue("last", needs=[first, second.id], depends_on=third)
+    after = serve.enqueue("after", needs=last, deferred=False, queue="default")
+    assert [job.get_status() for job in (last, after)] == [JobStatus.DEFERRED] * 2
+    assert set(last.dependency_ids) == {first.id, second.id, third.id}
+    work()
+    assert [job.get_status() for job in (last, after)] == [JobStatus.FINISHED] * 2
+    assert RAN[-2:] == ["last", "after"]
+
+
+def test_needs_and_blocks_stand_at_the_decorator_too(work: Callable[..., None]) -> None:
+    first = cut.enqueue("first")
+    with serve.open("page", queue="default") as page:
+        again = cut.options(needs=first, blocks=page).enqueue("again")
+    assert again.future_ids == (page.id,)
+    work()
+    assert RAN[-3:] == ["first", "again", "page"]
+
+
+@pytest.mark.parametrize("wrong", [cut, 3, "", ["x", None]])
+def test_needs_that_are_no_jobs_are_refused(wrong: Any) -> None:
+    with pytest.raises(flowq.UsageError, match="needs takes jobs that have been enqueued, or"):
+        flowq.job(needs=wrong)(lambda: None)
+
+
 def test_deferred_makes_a_future_job_that_waits_for_its_release(
     work: Callable[..., None],
 ) -> None:

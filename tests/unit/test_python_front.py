@@ -227,9 +227,37 @@ def test_an_async_function_gives_its_coroutine() -> None:
     assert asyncio.run(fetch("u")) == "u"
 
 
-def test_calling_without_what_only_a_run_knows_says_so() -> None:
-    with pytest.raises(UsageError, match=r"list_photos\(\) needs folder=.*inputs\.folder"):
+def test_calling_without_what_only_a_run_knows_raises_what_python_raises() -> None:
+    with pytest.raises(TypeError) as caught:
         list_photos(limit=2)
+    assert str(caught.value) == "list_photos() missing 1 required positional argument: 'folder'"
+    assert "${{ inputs.folder }} has a value in a run only" in caught.value.__notes__[0]
+
+
+def test_the_error_of_a_plain_call_names_the_parameters_as_python_does() -> None:
+    flow = Workflow("x", inputs={"a": 1, "b": 1, "c": 1})
+
+    def bare(first, a, b=0, *more, c, d=0): ...  # type: ignore[no-untyped-def]
+
+    def declared(first, a=flow.inputs.a, b=0, *more, c=flow.inputs.c, d=0): ...  # type: ignore[no-untyped-def]
+
+    declared.__qualname__ = bare.__qualname__
+    call = flow.job(declared)
+    for args, kwargs in (
+        ((), {}),
+        ((1,), {}),
+        ((1, 2), {}),
+        ((), {"c": 1}),
+        ((), {"nonsense": 1}),
+        ((1, 2), {"a": 1}),
+    ):
+        said = []
+        for function in (bare, call):
+            with pytest.raises(TypeError) as caught:
+                function(*args, **kwargs)
+            said.append(str(caught.value))
+        assert said[0] == said[1]
+    assert call(1, 2, c=3) is None
 
 
 def test_a_declared_function_pickles_by_reference() -> None:
