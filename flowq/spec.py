@@ -288,17 +288,17 @@ class Workflow:
         return iter(self.jobs)
 
     def is_whole(self, *path: str | int) -> bool:
-        """Whether all that was written in a part is known, so that what is not there is missing."""
+        """Whether it is known what a part holds, so that what is not there is missing.
+
+        Parts of it may be unread: of a map that is whole, all keys are known, but not their values.
+        """
         if not self.unread:
             return True
         return self.unread.isdisjoint(path[:length] for length in range(1, len(path) + 1))
 
-    @property
-    def whole_jobs(self) -> tuple[JobSpec, ...]:
-        """The jobs of which all is known."""
-        if not self.unread:
-            return self.jobs
-        return tuple(job for job in self.jobs if self.is_whole("jobs", job.name))
+    def is_known(self, job: str, *keys: str) -> bool:
+        """Whether all of some keys of a job are known, or known to be missing."""
+        return not self.unread or all(self.is_whole("jobs", job, key) for key in keys)
 
     def find(self, name: str) -> JobSpec | None:
         """Return the job declared under `name`, or None."""

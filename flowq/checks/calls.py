@@ -85,7 +85,7 @@ def _argument_problems(
     ):
         yield replace(problem, where=places.find("jobs", job.name, "with", name))
     missing = [p.name for p in parameters if _is_required(p) and p.name not in job.with_]
-    if missing and workflow.is_whole("jobs", job.name):
+    if missing and workflow.is_known(job.name, "with"):
         message = f"job {job.name} does not pass {', '.join(missing)} to {job.call}"
         where = places.find("jobs", job.name, "with")
         is_method = missing[0] == "self" and "." in job.call.partition(":")[2]

@@ -7,9 +7,10 @@ from dataclasses import replace
 from itertools import islice
 
 from flowq.errors import Excerpt, Problem
+from flowq.expressions.places import ROOTS_BY_KEY
 from flowq.graph import Edge, Graph, find_place
 from flowq.nearest import did_you_mean
-from flowq.spec import Workflow
+from flowq.spec import Path, Workflow
 
 _VERB_BY_KEY: Mapping[str | int, str] = {
     "needs": "needs",
@@ -67,7 +68,7 @@ def _spell(cycle: tuple[str, ...]) -> str:
 
 def check_open_jobs(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
     """A `deferred: true` job has a blocker that can add others."""
-    if workflow.unread:  # what could not be read may be its blocker
+    if any(map(_may_hold_edges, workflow.unread)):  # what could not be read may be its blocker
         return
     for job in graph:
         if job.deferred and not graph.predecessors(job.name):
@@ -75,6 +76,12 @@ def check_open_jobs(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
             hint = f"write `blocks: {job.name}` at the job that adds them, or take `deferred` away"
             where = workflow.places.find("jobs", job.name, "deferred")
             yield Problem("FQ206", message, where, hint)
+
+
+def _may_hold_edges(path: Path) -> bool:
+    return path[0] == "jobs" and (
+        len(path) < 3 or path[2] in _VERB_BY_KEY or path[2] in ROOTS_BY_KEY
+    )
 
 
 def check_policies(workflow: Workflow, graph: Graph) -> Iterator[Problem]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from itertools import chain
 
 from flowq.checks.edges import suggest_job
+from flowq.checks.groups import KEYS_OF_GROUPS
 from flowq.errors import Excerpt, Problem, WorkflowInvalid
 from flowq.expressions import References, evaluate, find_references
 from flowq.expressions.places import ROOTS_BY_KEY, ROOTS_BY_WORKFLOW_KEY, find_workflow_texts
@@ -34,7 +35,7 @@ def check_expressions(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
             found = chain(
                 _shared_problems(owner, references, inputs, graph, name),
                 _misplaced(owner, key, references, ROOTS_BY_KEY[key]),
-                _not_in_this_job(job, key, references) if workflow.is_whole("jobs", name) else (),
+                _not_in_this_job(workflow, job, key, references),
             )
             yield from chain.from_iterable(workflow.places.place(each, *path) for each in found)
     yield from _workflow_problems(workflow, graph, inputs)
@@ -113,8 +114,8 @@ def _unknown_results(
             message = f"{owner} uses jobs.{name}.{attribute}, and no job has that name"
             problem = Problem("FQ204", message, hint=suggest_job(graph, name, speaker))
             yield _about(problem, "jobs", name, attribute)
-        elif graph.workflow.is_whole("jobs", name):
-            yield from _wrong_number(owner, graph.job_by_name[name], attribute)
+        else:
+            yield from _wrong_number(owner, graph.workflow, graph.job_by_name[name], attribute)
     for name, attribute, part in references.parts:
         if attribute == "result" and name in graph.job_by_name:
             yield from _unknown_output(owner, graph, name, part)
@@ -124,7 +125,9 @@ def _unknown_results(
             yield _about(Problem("FQ303", message, hint=hint), "jobs", name, "error", part)
 
 
-def _wrong_number(owner: str, job: JobSpec, attribute: str) -> Iterator[Problem]:
+def _wrong_number(
+    owner: str, workflow: Workflow, job: JobSpec, attribute: str
+) -> Iterator[Problem]:
     """Yield a problem where a group is asked for one result, or a single job for several."""
     is_group = _is_group(job)
     used = f"{owner} uses jobs.{job.name}.{attribute}, and {job.name} is"
@@ -136,11 +139,15 @@ def _wrong_number(owner: str, job: JobSpec, attribute: str) -> Iterator[Problem]
         hint = f"each item has its own: jobs.{job.name}.outcomes"
         problem = Problem("FQ212", f"{used} a group of jobs", hint=hint)
         yield _about(problem, "jobs", job.name, attribute)
-    elif attribute == "exit_code" and job.run is None:
+    elif attribute == "exit_code" and job.run is None and workflow.is_known(job.name, "run"):
         hint = f"a command has an exit code (`run:`); ask for jobs.{job.name}.status or .error"
         problem = Problem("FQ212", f"{used} no shell job", hint=hint)
         yield _about(problem, "jobs", job.name, attribute)
-    elif not is_group and attribute in _GROUP_ATTRIBUTES:
+    elif (
+        not is_group
+        and attribute in _GROUP_ATTRIBUTES
+        and workflow.is_known(job.name, *KEYS_OF_GROUPS)
+    ):
         hint = f"write jobs.{job.name}.result, or give {job.name} a `for_each` or a `matrix`"
         problem = Problem("FQ212", f"{used} a single job", hint=hint)
         yield _about(problem, "jobs", job.name, attribute)
@@ -207,14 +214,17 @@ _HINT_BY_ROOT: Mapping[str, str] = {
 }
 
 
-def _not_in_this_job(job: JobSpec, key: str, references: References) -> Iterator[Problem]:
+def _not_in_this_job(
+    workflow: Workflow, job: JobSpec, key: str, references: References
+) -> Iterator[Problem]:
     roots = references.roots & ROOTS_BY_KEY[key]
     for root in sorted(roots & {"item", "index"}):
-        if job.for_each is None:
+        if job.for_each is None and workflow.is_known(job.name, "for_each"):
             message = f"job {job.name} uses `{root}`, and it has no `for_each`"
             hint = "add `for_each:` with a list, or an expression that gives one"
             yield _about(Problem("FQ213", message, hint=hint), root)
-    if "matrix" in roots and job.matrix is None:
+    is_matrix_known = workflow.is_known(job.name, "matrix", "include")
+    if "matrix" in roots and job.matrix is None and is_matrix_known:
         message = f"job {job.name} uses `matrix`, and it has no `matrix`"
         problem = Problem("FQ213", message, hint="add `matrix: {NAME: [values]}`")
         yield _about(problem, "matrix")
@@ -224,7 +234,7 @@ def _not_in_this_job(job: JobSpec, key: str, references: References) -> Iterator
         )
         hint = "use secrets.NAME in the jobs of that workflow: it is read where they run"
         yield _about(Problem("FQ213", message, hint=hint), "secrets")
-    if job.matrix is not None:
+    if job.matrix is not None and is_matrix_known:
         yield from _unknown_axes(job, references)
 
 

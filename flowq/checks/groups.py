@@ -12,13 +12,16 @@ from flowq.graph import Graph
 from flowq.nearest import did_you_mean
 from flowq.spec import JobSpec, Matrix, Path, Tolerance, Workflow
 
+KEYS_OF_GROUPS = ("for_each", "matrix", "include")
+"""What makes a group of a job."""
+
 MAX_COMBINATIONS = 10_000
 """Jobs of one matrix; a longer list is a `for_each`."""
 
 
 def check_matrices(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
     """A matrix has combinations, and not too many; `exclude` names its axes."""
-    for job in workflow.whole_jobs:
+    for job in workflow.jobs:
         if job.matrix is not None:
             yield from _size(workflow, job, job.matrix)
             yield from _excluded(workflow, job, job.matrix)
@@ -26,11 +29,14 @@ def check_matrices(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
 
 def _size(workflow: Workflow, job: JobSpec, matrix: Matrix) -> Iterator[Problem]:
     where = workflow.places.find("jobs", job.name, "matrix")
-    if not matrix.axes and not matrix.include:
+    if not matrix.axes and not matrix.include and workflow.is_known(job.name, "matrix", "include"):
         hint = "write matrix: {NAME: [values]}"
         yield Problem("FQ214", f"the matrix of job {job.name} has no axes", where, hint)
     for name, values in matrix.axes.items():
-        place = workflow.places.find("jobs", job.name, "matrix", name)
+        path = ("jobs", job.name, "matrix", name)
+        place = workflow.places.find(*path)
+        if not workflow.is_whole(*path):
+            continue
         if isinstance(values, list | tuple) and not values:
             message = f"{name} in the matrix of job {job.name} has no values"
             yield Problem("FQ214", message, place, "an empty axis leaves no combinations")
@@ -64,7 +70,7 @@ def _find_twice(values: list[object] | tuple[object, ...]) -> object | None:
 def _excluded(workflow: Workflow, job: JobSpec, matrix: Matrix) -> Iterator[Problem]:
     for index, combination in enumerate(matrix.exclude):
         for name in combination:
-            if name not in matrix.axes:
+            if name not in matrix.axes and workflow.is_known(job.name, "matrix"):
                 message = f"`exclude` of job {job.name} names {name}, which is no axis"
                 where = workflow.places.find("jobs", job.name, "exclude", index, name)
                 yield Problem("FQ215", message, where, did_you_mean(name, matrix.axes))
@@ -73,7 +79,7 @@ def _excluded(workflow: Workflow, job: JobSpec, matrix: Matrix) -> Iterator[Prob
 def check_lists(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
     """What a group is made of is a list, as far as its input tells."""
     type_by_name = {declared.name: declared.type for declared in workflow.inputs}
-    for job in workflow.whole_jobs:
+    for job in workflow.jobs:
         for path, items in _lists_of(job):
             whole = find_whole_reference(as_source(items)) if isinstance(items, str) else None
             kind = type_by_name.get(whole.name) if whole and whole.root == "inputs" else None
@@ -92,7 +98,7 @@ def _lists_of(job: JobSpec) -> Iterator[tuple[Path, object]]:
 
 def check_conditions(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
     """An `if` that asks how the jobs before it ended says no `on_blocker_failure`."""
-    for job in workflow.whole_jobs:
+    for job in workflow.jobs:
         if job.if_ is None or job.on_blocker_failure is None:
             continue
         condition = as_template(job.if_)
@@ -108,6 +114,8 @@ def check_limits(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
     """What limits a group stands at a group (a warning)."""
     for job in workflow.jobs:
         if job.for_each is not None or job.matrix is not None:
+            continue
+        if not workflow.is_known(job.name, *KEYS_OF_GROUPS):
             continue
         for key in _limits_of(job):
             message = f"`{key}` of job {job.name} changes nothing: it is a single job"

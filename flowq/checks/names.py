@@ -35,7 +35,7 @@ def check_duplicates(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
 def check_job_names(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
     """A job's name can be part of a job id."""
     for job in graph:
-        if not workflow.is_whole("jobs", job.name):
+        if not workflow.is_whole("jobs", job.name, "name"):
             continue
         if reason := _find_refusal(job.name):
             where = workflow.places.find("jobs", job.name)

@@ -14,13 +14,15 @@ from flowq.spec import Input, JobSpec, Workflow
 
 def check_nested(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
     """A nested workflow is there, gets its required inputs, and no others."""
-    for job in workflow.whole_jobs:
+    for job in workflow.jobs:
         if not job.workflow:
             continue
         nested = workflow.workflows.get(job.workflow)
         if nested is not None:
             yield from _arguments(workflow, job, nested)
-        elif workflow.is_whole("workflows", job.workflow):
+        elif workflow.is_whole("workflows", job.workflow) and workflow.is_known(
+            job.name, "workflow"
+        ):
             where = workflow.places.find("jobs", job.name, "workflow")
             message = f"job {job.name} runs the workflow {job.workflow}, which is not there"
             hint = did_you_mean(job.workflow, workflow.workflows)
@@ -29,7 +31,7 @@ def check_nested(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
 
 def check_concurrency(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
     """What holds whole runs back stands at the workflow that is run (a warning)."""
-    for job in workflow.whole_jobs:
+    for job in workflow.jobs:
         nested = workflow.workflows.get(job.workflow)
         if nested is not None and nested.concurrency is not None:
             message = f"job {job.name} does not heed the `concurrency` of {nested.name}"
@@ -45,6 +47,8 @@ def _arguments(workflow: Workflow, job: JobSpec, nested: Workflow) -> Iterator[P
     for name, value in job.with_.items():
         where = places.find("jobs", job.name, "with", name)
         if name in input_by_name:
+            if not nested.is_whole("inputs", name, "type"):
+                continue
             if reason := _find_misfit(input_by_name[name], value):
                 message = f"job {job.name} passes {name} to {nested.name}, and that {reason}"
                 yield Problem("FQ218", message, where)
@@ -53,7 +57,7 @@ def _arguments(workflow: Workflow, job: JobSpec, nested: Workflow) -> Iterator[P
             hint = did_you_mean(name, input_by_name) or "take it away, or declare it there"
             yield Problem("FQ218", message, where, hint)
     missing = [d.name for d in whole if d.required and d.name not in job.with_]
-    if missing:
+    if missing and workflow.is_known(job.name, "with"):
         message = f"job {job.name} does not pass {', '.join(missing)} to {nested.name}"
         where = places.find("jobs", job.name, "with")
         hint = f"add it under `with:`, as in {missing[0]}: …"

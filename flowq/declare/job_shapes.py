@@ -22,7 +22,7 @@ from flowq.declare.shapes import (
     read_expression,
     read_template,
 )
-from flowq.declare.vocabulary import Key, Shape, Vocabulary, is_empty, is_misspelt, say
+from flowq.declare.vocabulary import Key, Shape, Vocabulary, find_meant, is_empty, say
 from flowq.expressions import as_template, tidy
 from flowq.spec import ALL_TOLERATED, Approval, Block, Retry, Tolerance
 
@@ -131,7 +131,7 @@ _EDGE = Vocabulary(
 def _read_retries(label: str, node: Node, problems: Problems) -> Retry | None:
     if isinstance(node, MapNode):
         values = _RETRIES.read(label, node, problems) or {}
-        if "max" not in node.node_by_key and not is_misspelt(node, _RETRIES):
+        if "max" not in node.node_by_key and "max" not in find_meant(node, _RETRIES):
             problems.add("FQ106", node, f"{label} has no `max`", "write {max: 3, backoff: 2s}")
         return Retry(values.get("max", 0), values.get("backoff", 0))
     if isinstance(node, ScalarNode) and isinstance(node.value, int):

@@ -25,7 +25,7 @@ from flowq.declare.shapes import (
     read_template,
     read_text,
 )
-from flowq.declare.vocabulary import Key, Shape, Vocabulary, is_misspelt, say
+from flowq.declare.vocabulary import Key, Shape, Vocabulary, find_meant, say
 from flowq.spec import Concurrency, Schedule
 
 
@@ -55,7 +55,7 @@ def _read_schedule(label: str, node: Node, problems: Problems) -> Schedule | Non
         problems.add("FQ105", node, message, 'write {cron: "30 2 * * *", timezone: Europe/Berlin}')
         return None
     words = SCHEDULE.read(label, node, problems) or {}
-    if "cron" not in node.node_by_key and not is_misspelt(node, SCHEDULE):
+    if "cron" not in node.node_by_key and "cron" not in find_meant(node, SCHEDULE):
         problems.add("FQ106", node, f"{label} has no `cron`", 'as in cron: "30 2 * * 1-5"')
     return Schedule(words.get("cron", "0 0 * * *"), words.get("timezone", "UTC"))
 
@@ -66,7 +66,7 @@ def _read_concurrency(label: str, node: Node, problems: Problems) -> Concurrency
         return None if text is None else Concurrency(text)
     words = CONCURRENCY.read(label, node, problems) or {}
     is_missing = isinstance(node, MapNode) and "group" not in node.node_by_key
-    if is_missing and not is_misspelt(node, CONCURRENCY):
+    if is_missing and "group" not in find_meant(node, CONCURRENCY):
         hint = "runs with the same text come one after the other"
         problems.add("FQ106", node, f"{label} has no `group`", hint)
     return Concurrency(words.get("group", ""), words.get("cancel_in_progress", False))

@@ -139,9 +139,8 @@ class _Builder:
                 documents += 1
                 if documents > 1:
                     hint = "put each workflow into a file of its own"
-                    self.problems.stop(
-                        "FQ113", _place(event), "a second document begins here", hint
-                    )
+                    self.problems.add("FQ113", _place(event), "a second document begins here", hint)
+                    break
                 root = self.read(self.next_event())
         return root
 
@@ -160,7 +159,7 @@ class _Builder:
 
     def look_closer(self, event: Any, node: ScalarNode) -> None:
         if event.tag is not None:
-            if not self.check_tag(event):
+            if not self.check_tag(event, node):
                 node.text = node.text or event.tag.lstrip("!")  # `!x` was meant to say something
         elif len(node.text) > MAX_DIGITS and node.is_plain and not isinstance(node.value, str):
             message = f"a number of more than {MAX_DIGITS:,} digits"
@@ -184,6 +183,8 @@ class _Builder:
             value = self.read(self.next_event())
             if self.is_key(key):
                 self.enter(node, key, value)
+            else:
+                self.problems.note_gap("FQ105", node)
         self.end(event, node, before)
         return node
 
@@ -193,7 +194,7 @@ class _Builder:
         if self.depth > MAX_DEPTH:
             self.problems.stop("FQ111", node, TOO_DEEP)
         if event.tag is not None:
-            self.check_tag(event)
+            self.check_tag(event, node)
         if event.anchor is not None:
             self.anchored.pop(event.anchor, None)  # it may be set again; this one is unfinished
             self.unfinished.append(event.anchor)
@@ -211,7 +212,7 @@ class _Builder:
         if event.anchor not in self.anchored:
             is_inside = event.anchor in self.unfinished
             why = "stands inside its own anchor" if is_inside else "has no anchor above it"
-            self.problems.stop("FQ112", place, f"the alias *{event.anchor} {why}")
+            return self.stand_in(event, f"the alias *{event.anchor} {why}")
         node, size = self.anchored[event.anchor]
         self.count += size
         self.aliased += size
@@ -220,14 +221,22 @@ class _Builder:
             self.problems.stop("FQ111", place, message, "repeat less")
         return node
 
-    def check_tag(self, event: Any) -> bool:
+    def stand_in(self, event: Any, message: str) -> ScalarNode:
+        """Note that an alias stands for nothing; return a value of which nothing more is said."""
+        mark = event.start_mark
+        node = ScalarNode(mark.line + 1, mark.column + 1, "", True, mark.index)
+        self.problems.add("FQ112", node, message, "write &NAME in front of a value further up")
+        self.problems.silence(node)
+        return node
+
+    def check_tag(self, event: Any, node: Node) -> bool:
         is_known = event.tag in (None, "!") or event.tag in _KNOWN_TAGS
         if not is_known:
             message = f"the tag {_short(event.tag)} means nothing here"
             hint = "take it away; values are plain data"
             if event.tag[:1] == "!" and event.tag[1:2].isalpha():
                 hint = f"put text that begins with ! in quotes; in `if`, write not {event.tag[1:]}"
-            self.problems.add("FQ112", _place(event), message, hint)
+            self.problems.add("FQ112", node, message, hint)
         return is_known
 
     def is_key(self, node: Node) -> TypeGuard[ScalarNode]:
@@ -248,6 +257,7 @@ class _Builder:
         if (first := mapping.key_by_key.get(key.text)) is not None:
             message = f"the key {key.text!r} stands here a second time"
             self.problems.add("FQ104", key, message, f"the first is in line {first.line}")
+            self.problems.note_gap("FQ104", first)
             return
         mapping.node_by_key[key.text] = node
         mapping.key_by_key[key.text] = key

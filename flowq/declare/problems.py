@@ -42,17 +42,33 @@ class Placed(Protocol):
 
 
 class Problems:
-    """The problems found so far in one file, with its text."""
+    """The problems found so far in one file, with its text.
+
+    Shape: `noted` has the code and the place of each, and of what surrounds what could not be read.
+    """
 
     def __init__(self, file: str, text: str = "") -> None:
         self.file = file
         self.text = text
         self.found: list[Problem] = []
+        self.noted: list[tuple[str, Placed]] = []
+        self._silenced: set[int] = set()
 
     def add(self, code: str, place: Placed, message: str, hint: str = "") -> None:
         """Note one problem."""
         assert code in RULES
+        if id(place) in self._silenced:
+            return
         self.found.append(Problem(code, message, self.where(place), hint))
+        self.noted.append((code, place))
+
+    def silence(self, place: Placed) -> None:
+        """Take no further problems of a part that only stands in for what could not be read."""
+        self._silenced.add(id(place))
+
+    def note_gap(self, code: str, place: Placed) -> None:
+        """Remember that a part, with a problem further inside, does not tell all that was meant."""
+        self.noted.append((code, place))
 
     def stop(self, code: str, place: Placed, message: str, hint: str = "") -> NoReturn:
         """Note a problem that leaves the rest unreadable. Errors: WorkflowInvalid, always."""

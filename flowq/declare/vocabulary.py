@@ -7,11 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
+from itertools import chain
 from typing import Any
 
 from flowq.declare.nodes import ListNode, MapNode, Node, ScalarNode
 from flowq.declare.problems import Problems
 from flowq.nearest import did_you_mean
+
+_SURELY = 0.8
+"""How like a key must be to one that is unknown, of 1, to be read in its place."""
 
 Reader = Callable[[str, Node, Problems], Any]
 Schema = Mapping[str, Any]
@@ -63,12 +68,14 @@ class Vocabulary:
             hint = f"its keys are {', '.join(self.keys)}"
             problems.add("FQ105", node, f"{label} must be a map, not {say(node)}", hint)
             return None
+        for name in [*node.node_by_key]:
+            if name not in self.keys:
+                self._refuse(node.key_by_key[name], problems)
+                self._correct(name, node)
         values = {}
         for name, inner in node.node_by_key.items():
             key = self.keys.get(name)
-            if key is None:
-                self._refuse(node.key_by_key[name], problems)
-            elif (value := key.shape.read(name, inner, problems)) is not None:
+            if key and (value := key.shape.read(name, inner, problems)) is not None:
                 values[name] = value
         return values
 
@@ -87,11 +94,25 @@ class Vocabulary:
             hint = did_you_mean(word, self.keys)
             problems.add("FQ103", key, f"unknown key {word!r} in {self.what}", hint)
 
+    def _correct(self, word: str, node: MapNode) -> None:
+        """Go on with the key that a misspelt one surely means, so that its value is read too."""
+        absent = [key for key in self.keys if key not in node.node_by_key]
+        surely = get_close_matches(word, absent, n=1, cutoff=_SURELY)
+        if surely and word not in self.foreign:
+            node.node_by_key[surely[0]] = node.node_by_key.pop(word)
+            node.key_by_key[surely[0]] = node.key_by_key.pop(word)
 
-def is_misspelt(node: Node, kind: Vocabulary) -> bool:
-    """Whether a map has keys that mean nothing: then nothing can be said to be missing from it."""
-    keys = node.node_by_key if isinstance(node, MapNode) else ()
-    return any(key not in kind.keys and key not in kind.foreign for key in keys)
+
+def find_meant(node: Node, kind: Vocabulary) -> frozenset[str]:
+    """Return the keys that a map has not, but may mean by those that are unknown.
+
+    Shape: those that are spelt nearly alike, and all where an unknown key is like none of them.
+    """
+    keys = node.node_by_key if isinstance(node, MapNode) else {}
+    unknown = [key for key in keys if key not in kind.keys and key not in kind.foreign]
+    absent = [key for key in kind.keys if key not in keys]
+    meant = [get_close_matches(key, absent) for key in unknown]
+    return frozenset(chain.from_iterable(meant) if all(meant) else absent)
 
 
 def is_empty(node: Node) -> bool:

@@ -153,7 +153,7 @@ def _read_workflow(name: str, document: MapNode, around: Shelf, kind: Vocabulary
         places=Places(Positions(file, document, problems.text)),
         folder=os.path.dirname(os.path.abspath(file)),  # noqa: PTH100, PTH120 - keeps symbolic links
         unread=(
-            find_unread(document, kind.keys, workflows, problems) if problems.found else frozenset()
+            find_unread(document, kind, workflows, problems) if problems.found else frozenset()
         ),
     )
 

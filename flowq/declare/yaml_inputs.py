@@ -11,7 +11,7 @@ from flowq.declare.keys import INPUT
 from flowq.declare.nodes import MapNode, Node, ScalarNode
 from flowq.declare.problems import Problems
 from flowq.declare.shapes import to_data
-from flowq.declare.vocabulary import is_empty, is_misspelt, say
+from flowq.declare.vocabulary import find_meant, is_empty, say
 from flowq.inputs import convert
 from flowq.nearest import find_nearest
 from flowq.spec import Input, InputType
@@ -43,16 +43,19 @@ def read_inputs(node: Node, problems: Problems) -> Iterator[Input]:
         hint = "write NAME: {type: str}, each on its line"
         problems.add("FQ105", node, f"inputs must be a map of names, not {say(node)}", hint)
         return
-    for name, inner in node.node_by_key.items():
-        _check_name(node.key_by_key[name], problems)
+    for key, inner in node.node_by_key.items():
+        name = _read_name(node.key_by_key[key], problems)
         yield _read_input(name, inner, problems)
 
 
-def _check_name(key: ScalarNode, problems: Problems) -> None:
-    if not _NAME.fullmatch(key.text):
-        proposal = re.sub(r"\W", "_", key.text, flags=re.ASCII)
-        hint = f"letters, digits and _ only, no digit first, as in {proposal}"
-        problems.add("FQ109", key, f"{key.text!r} cannot be the name of an input", hint)
+def _read_name(key: ScalarNode, problems: Problems) -> str:
+    """Return the name of an input; in place of one that cannot be, the nearest that can."""
+    if _NAME.fullmatch(key.text):
+        return key.text
+    proposal = re.sub(r"\W", "_", key.text, flags=re.ASCII)
+    hint = f"letters, digits and _ only, no digit first, as in {proposal}"
+    problems.add("FQ109", key, f"{key.text!r} cannot be the name of an input", hint)
+    return proposal
 
 
 def _read_input(name: str, node: Node, problems: Problems) -> Input:
@@ -81,7 +84,7 @@ def _read_input(name: str, node: Node, problems: Problems) -> Input:
 
 
 def _read_type(words: dict[str, Any], declared: Node, problems: Problems) -> InputType:
-    if "type" not in words and is_misspelt(declared, INPUT):
+    if "type" not in words and "type" in find_meant(declared, INPUT):
         return "json"
     if "type" not in words:
         return "enum" if _has_choices(declared) else "str"
@@ -101,7 +104,11 @@ def _has_choices(node: Node) -> bool:
 
 
 def _check_choices(declared: Input, node: Node, problems: Problems) -> None:
-    if declared.type == "enum" and not _has_choices(node) and not is_misspelt(node, INPUT):
+    if (
+        declared.type == "enum"
+        and not _has_choices(node)
+        and "choices" not in find_meant(node, INPUT)
+    ):
         message = f"input {declared.name} is an enum without choices"
         problems.add("FQ106", node, message, "add choices: [red, green]")
     elif declared.type not in ("enum", "json") and _has_choices(node):

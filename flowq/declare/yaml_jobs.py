@@ -13,12 +13,12 @@ from flowq.declare.matrices import build_matrix
 from flowq.declare.merging import merge_blocks
 from flowq.declare.nodes import MapNode, Node, ScalarNode
 from flowq.declare.problems import Problems
-from flowq.declare.vocabulary import is_empty, is_misspelt, say
+from flowq.declare.vocabulary import find_meant, is_empty, say
 from flowq.spec import ForEach, JobSpec, Shell
 
 _JOB_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 _DOES = frozenset({"call", "run", "workflow"})
-_NEEDED_BY_KEY: Mapping[str, tuple[str, ...]] = {
+NEEDED_BY_KEY: Mapping[str, tuple[str, ...]] = {
     "key": ("for_each",),
     "more": ("for_each",),
     "max_items": ("for_each",),
@@ -88,13 +88,12 @@ def check_name(key: ScalarNode, problems: Problems) -> None:
 def _check_keys(key: ScalarNode, node: MapNode, problems: Problems) -> None:
     """Note what is missing: what the job does, and the key that another one belongs to."""
     words = node.node_by_key.keys()
-    if is_misspelt(node, JOB):
-        return
-    if _DOES.isdisjoint(words) and INSTEAD_OF_CALL.isdisjoint(words):
+    there = words | find_meant(node, JOB)
+    if _DOES.isdisjoint(there) and INSTEAD_OF_CALL.isdisjoint(there):
         _note_missing_call(key, problems)
-    for word in words & _NEEDED_BY_KEY.keys():
-        needed = _NEEDED_BY_KEY[word]
-        if not any(other in words for other in needed):
+    for word in words & NEEDED_BY_KEY.keys():
+        needed = NEEDED_BY_KEY[word]
+        if not any(other in there for other in needed):
             message = f"`{word}` of job {key.text} stands without `{needed[0]}`"
             hint = f"it belongs to a job with `{'` or `'.join(needed)}`"
             problems.add("FQ118", node.key_by_key[word], message, hint)
@@ -109,7 +108,11 @@ def _check_direction(name: str, job: MapNode, jobs: MapNode, problems: Problems)
     """Note each target of `blocked_by` that is there and is no future job."""
     for target, place in name_nodes(job.node_by_key.get("blocked_by")):
         other = jobs.node_by_key.get(target)
-        if not isinstance(other, MapNode) or _is_deferred(other) or is_misspelt(other, JOB):
+        if (
+            not isinstance(other, MapNode)
+            or _is_deferred(other)
+            or "deferred" in find_meant(other, JOB)
+        ):
             continue
         message = f"job {name} is blocked_by {target}, which does not say `deferred: true`"
         hint = (
@@ -130,9 +133,10 @@ def _as_job(name: str, words: dict[str, Any], node: MapNode) -> JobSpec:
         said["blocks"] = merge_blocks([*words.get("blocks", ()), *words["blocked_by"]])
     if "run" in words:
         said["run"] = _as_shell(words)
-    if "for_each" in words:
-        said["for_each"] = _as_for_each(words["for_each"], words)
-    if "matrix" in words or "include" in words:
+    there = node.node_by_key  # a list that could not be read makes a group too
+    if "for_each" in there:
+        said["for_each"] = _as_for_each(words.get("for_each", []), words)
+    if "matrix" in there or "include" in there:
         stop_when = words.get("stop_when") if "for_each" not in words else None
         said["matrix"] = build_matrix(node, stop_when)
     return JobSpec(name, **said)

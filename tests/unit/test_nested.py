@@ -44,7 +44,7 @@ def test_a_file_is_found_beside_the_one_that_names_it(tmp_path: Path) -> None:
 
 def test_a_file_that_two_jobs_name_is_read_once(tmp_path: Path) -> None:
     jobs = "{one: {workflow: ./photo.yaml}, two: {workflow: ./photo.yaml}}"
-    main = write(tmp_path, main=f"jobs: {jobs}", photo="jobs: {a: {cal: 3}}")
+    main = write(tmp_path, main=f"jobs: {jobs}", photo="jobs: {a: {cal: m:f}}")
     assert [problem.code for problem in problems_of(main)] == ["FQ103"]
 
 

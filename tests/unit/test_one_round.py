@@ -100,14 +100,14 @@ def test_what_is_right_of_a_job_with_a_problem_is_checked_too(codes_of) -> None:
         ("a: {run: x, deferred: true}\nb: {run: y, block: a}", ["FQ103"]),
         ("a: {run: x, deferred: true}\nb: {run: y, blocks: {a: x}}", ["FQ105"]),
         ("a: {run: x, matrix: {os: linux}}", ["FQ105"]),
-        ("a: {cal: os.path:basename}", ["FQ103"]),
+        ("a: {cal: os.path:basename}", ["FQ504", "FQ103"]),
         ("a: {call: os.path:basename, with_: {p: x}}", ["FQ103"]),
         ("a: {call: os.path.basename}", ["FQ114"]),
         ("a-: {run: x}\na b: {run: y}", ["FQ109"]),
         ("a: {<<: {run: x}}", ["FQ106", "FQ112"]),
         ("a: {run: x}\na: {run: y, blocks: b}\nb: {run: z, deferred: true}", ["FQ104"]),
         ("a: {workflow: 3.yaml}\nb: {workflow: 3.yaml}", ["FQ119"]),
-        ("a: {run: x, on_blocker_failure: run, nedes: b}", ["FQ103"]),
+        ("a: {run: x, on_blocker_failure: run, nedes: b}", ["FQ103", "FQ201"]),
     ],
 )
 def test_nothing_is_missed_that_could_not_be_read(codes_of, text: str, codes: list[str]) -> None:
@@ -204,3 +204,27 @@ def test_a_text_that_is_no_yaml_has_that_problem_alone(codes_of) -> None:
 def test_an_expression_that_cannot_be_read_is_found_where_it_stands(codes_of, key, code) -> None:
     what = "call: os.path:basename" if key.startswith("with") else "run: x"
     assert f"4:{code}" in codes_of(f"jobs:\n  a:\n    {what}\n    {key}\n    nedes: b\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "codes"),
+    [
+        ("a: {run: x, timeout: 3 x, env: {A: '${{ item }}'}}", ["FQ110", "FQ213"]),
+        ("a: {run: x, retries: -1, matrix: {os: [1]}, cwd: '${{ matrix.o }}'}", ["FQ105", "FQ216"]),
+        ("a: {timeout: x, needs: []}", ["FQ106", "FQ110"]),
+        ("a: {run: [], call: 'os:getcwd'}", ["FQ105", "FQ117"]),
+        ("a: {call: os.path:basename, queue: []}", ["FQ504", "FQ105"]),
+        ("a: {run: x, for_each: 3, key: 1 +}", ["FQ105", "FQ301"]),
+        ("a: {call: os.path:basename, with: {p: *x, q: 1}}", ["FQ112", "FQ503"]),
+        ("a: {run: x, neds: nobody}", ["FQ103", "FQ201"]),
+        ("a: {run: x, timeuot: soon}", ["FQ103", "FQ110"]),
+        ("a: {run: x, max_parallel: 0, if: 'success() and inputs.x'}", ["FQ105", "FQ205"]),
+    ],
+)
+def test_a_bad_value_hides_no_problem_beside_it(codes_of, text: str, codes: list[str]) -> None:
+    found = codes_of(f"jobs:\n{textwrap.indent(text, '  ')}\n")
+    assert [each.partition(":")[2] for each in found] == codes
+
+
+def test_a_second_document_hides_nothing_of_the_first(codes_of) -> None:
+    assert codes_of("jobs: {a: {run: x, needs: b}}\n---\njobs: {}\n") == ["1:FQ201", "2:FQ113"]
