@@ -216,7 +216,7 @@ def test_an_expression_that_cannot_be_read_is_found_where_it_stands(codes_of, ke
         ("a: {call: os.path:basename, queue: []}", ["FQ504", "FQ105"]),
         ("a: {run: x, for_each: 3, key: 1 +}", ["FQ105", "FQ301"]),
         ("a: {call: os.path:basename, with: {p: *x, q: 1}}", ["FQ112", "FQ503"]),
-        ("a: {run: x, neds: nobody}", ["FQ103", "FQ201"]),
+        ("a: {run: x, nedes: nobody}", ["FQ103", "FQ201"]),
         ("a: {run: x, timeuot: soon}", ["FQ103", "FQ110"]),
         ("a: {run: x, max_parallel: 0, if: 'success() and inputs.x'}", ["FQ105", "FQ205"]),
     ],
