@@ -62,6 +62,7 @@ RULE_BY_CODE: Mapping[str, str] = {
     "FQ227": "What holds whole runs back stands at the workflow that is run (a warning)",
     "FQ228": "An expression in a command stands outside of quotes",
     "FQ229": "What looks like a secret is read as one (a warning)",
+    "FQ235": "An argument of a command is one value",
     "FQ501": "Every function can be imported",
     "FQ502": "What is called is a function",
     "FQ503": "A function takes the arguments that are passed to it",
@@ -99,6 +100,7 @@ _RULES: tuple[Rule, ...] = (
     times.check_schedule,
     shells.check_commands,
     shells.check_quotes,
+    shells.check_arguments,
 )
 
 

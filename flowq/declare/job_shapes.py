@@ -191,6 +191,10 @@ _APPROVAL = Vocabulary(
 
 def _read_command(label: str, node: Node, problems: Problems) -> str | tuple[str, ...] | None:
     """Read a text for a shell, or a list of a program and its arguments."""
+    if isinstance(node, MapNode):
+        message = f"{label} must be a text or a list, not a map"
+        problems.add("FQ105", node, message, _COMMAND_HINT)
+        return None
     if not isinstance(node, ListNode):
         return read_template(label, node, problems)
     if not node.items:

@@ -105,6 +105,42 @@ def test_a_variable_that_does_not_look_like_one_is_none() -> None:
         assert problems_of(call(with_={"x": f"${{{{ env.{name} }}}}"})) == []
 
 
+@pytest.mark.parametrize(
+    ("expression", "is_several"),
+    [
+        ("inputs.files", True),
+        ("inputs.data", False),
+        ("inputs.files[0]", False),
+        ("inputs.files | json", False),
+        ("jobs.each.results", True),
+        ("jobs.each.results[0]", False),
+        ("jobs.inner.result", True),
+        ("jobs.inner.result.x", False),
+        ("jobs.one.result", False),
+        ("matrix", True),
+        ("matrix.m", False),
+    ],
+)
+def test_an_argument_that_is_known_to_be_several_values_is_a_problem(
+    expression: str, is_several: bool
+) -> None:
+    inner = Workflow("inner", (call("a"),), outputs={"x": "${{ jobs.a.result }}"})
+    found = problems_of(
+        call("one"),
+        call("each", for_each=EACH),
+        JobSpec("inner", workflow="inner"),
+        JobSpec(
+            "a",
+            run=Shell(("echo", f"--x=${{{{ {expression} }}}}")),
+            matrix=Matrix({"m": [1]}),
+        ),
+        call("b", with_={"x": "${{ inputs.files ~ inputs.data }}"}),
+        inputs=(Input("files", "list"), Input("data", "json")),
+        workflows={"inner": inner},
+    )
+    assert [problem.code for problem in found] == ["FQ235"] * is_several
+
+
 def test_names_of_the_workflow_itself_are_checked_too() -> None:
     said = {"outputs": {"x": "${{ jobs.b.result }} ${{ env.X }} ${{ inputs.y }}"}}
     assert sorted(p.code for p in problems_of(call(), **said)) == ["FQ204", "FQ205", "FQ213"]
