@@ -7,7 +7,7 @@ from redis import Redis
 
 from flowq import client, server
 from flowq.cli import options, streams
-from flowq.cli.place import Place, opened
+from flowq.cli.place import Place, opened_if_used
 from flowq.errors import UsageError
 
 SENTENCES = {
@@ -16,6 +16,7 @@ SENTENCES = {
     "orphaned": "was executed by {owner}, which is lost; it starts again, or failed",
     "lost": "was on no queue, and no worker had it; it is queued again",
 }
+NOTHING = "nothing to put right\n"
 ENDED = "was {what} by a worker or a tool of RQ's own; {owner} has been told"
 
 
@@ -41,8 +42,10 @@ def command(redis_url: str | None, uninstall: bool, yes: bool, force: bool, verb
     """
     if (yes or force) and not uninstall:
         raise UsageError("--yes and --force belong to --uninstall")
-    with opened(redis_url) as place:
-        if uninstall:
+    with opened_if_used(redis_url) as place:
+        if place is None:
+            streams.write("nothing to remove\n" if uninstall else NOTHING)
+        elif uninstall:
             _uninstall(place, is_sure=yes, is_forced=force)
         else:
             _examine(place.connection)
@@ -57,7 +60,7 @@ def _examine(connection: Redis) -> None:
         said = sentence.format(what=finding.what, owner=finding.owner_id)
         streams.write(f"{finding.job_id} {said}\n")
     count = len(findings)
-    streams.write(f"put right: {count}\n" if count else "nothing to put right\n")
+    streams.write(f"put right: {count}\n" if count else NOTHING)
 
 
 def _uninstall(place: Place, *, is_sure: bool, is_forced: bool) -> None:

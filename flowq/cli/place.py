@@ -88,6 +88,20 @@ def opened(option: str | None, *, creating: bool = False) -> Iterator[Place]:
             connection.close()
 
 
+@contextmanager
+def opened_if_used(option: str | None) -> Iterator[Place | None]:
+    """Do as `opened`; yield None where no private server has ever been used, and say so.
+
+    For commands about whatever there is, which have nothing to do then.
+    """
+    if server.resolve_url(option) is None and not server.is_used():
+        _note(_tell_unused())
+        yield None
+        return
+    with opened(option) as place:
+        yield place
+
+
 def warn_about(place: Place) -> None:
     """Say on stderr with which settings of the server jobs may get lost."""
     for warning in server.health(place.connection):
@@ -96,10 +110,7 @@ def warn_about(place: Place) -> None:
 
 def _embedded(creating: bool) -> Iterator[Place]:
     if not creating and not server.is_used():
-        raise NotFound(
-            f"there are no runs in {Path.cwd()}: a private server belongs to the folder where "
-            "flowq run was called; go there, or name a server with --redis-url"
-        )
+        raise NotFound(_tell_unused())
     started = server.ensure()
     with client.server_errors(started.url):
         patience = _make_patience()
@@ -108,6 +119,13 @@ def _embedded(creating: bool) -> Iterator[Place]:
             yield Place(started.url, connection, True, patience)
         finally:
             connection.close()
+
+
+def _tell_unused() -> str:
+    return (
+        f"there are no runs in {Path.cwd()}: a private server belongs to the folder where "
+        "flowq run was called; go there, or name a server with --redis-url"
+    )
 
 
 def _make_patience() -> Patience:

@@ -9,7 +9,7 @@ import click
 
 from flowq import client
 from flowq.cli import display, options
-from flowq.cli.place import opened
+from flowq.cli.place import opened_if_used
 from flowq.render.tables import runs_table
 
 
@@ -31,6 +31,6 @@ def command(redis_url: str | None, limit: int, verbose: bool) -> None:
     \b
       flowq runs -n 5
     """
-    with opened(redis_url) as place:
-        records = client.list_runs(place.connection, limit)
+    with opened_if_used(redis_url) as place:
+        records = client.list_runs(place.connection, limit) if place else []
         display.tell(runs_table(records, datetime.now(UTC)), sys.stdout)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
 import click
@@ -16,6 +16,7 @@ from flowq.client import Run
 from flowq.errors import NotFound, UsageError
 from flowq.nearest import did_you_mean
 from flowq.render.details import JobDetails, job_details, run_details
+from flowq.render.failures import without_runtime
 from flowq.render.lines import Line, printable
 from flowq.render.progress import progress
 from flowq.render.summary import summary
@@ -33,8 +34,8 @@ from flowq.status import ENDED, JobStatus, RunStatus
 def command(
     run_id: str, job: str | None, follow: bool, redis_url: str | None, verbose: bool
 ) -> int:
-    """Show a run: its inputs, its jobs, and why jobs failed. Or one JOB of it, with the whole
-    traceback, all that it printed, and its result.
+    """Show a run: its inputs, its jobs, and why jobs failed. Or one JOB of it, with its
+    traceback (with -v also the frames of flowq and RQ), all that it printed, and its result.
 
     With --follow the exit code is 0 when the job finished or was skipped, else 1.
 
@@ -49,7 +50,7 @@ def command(
         run = client.get_run(run_id, place.connection)
         if job and follow:
             return _follow(run, job, place)
-        lines = _job(run, job) if job else _run(run, place)
+        lines = _job(run, job, is_verbose=verbose) if job else _run(run, place)
         display.tell(list(lines), sys.stdout)
     return 0
 
@@ -84,7 +85,7 @@ def _find_job(run: Run, status: RunStatus, name: str) -> JobStatus:
     return status.jobs[name]
 
 
-def _job(run: Run, name: str) -> Iterator[Line]:
+def _job(run: Run, name: str, *, is_verbose: bool) -> Iterator[Line]:
     status = run.status()
     job = _find_job(run, status, name)
     failure = run.failures([name]).get(name)
@@ -94,7 +95,14 @@ def _job(run: Run, name: str) -> Iterator[Line]:
         facts=run.facts(status).get(name),
         result=view.result,
         arguments=view.arguments,
-        traceback=failure.traceback if failure else "",
+        traceback=_traceback(failure, is_verbose),
         output=logs.read_last(job.job_id),
     )
     return job_details(details, unicode=streams.can_show(sys.stdout))
+
+
+def _traceback(failure: client.Failure | None, is_verbose: bool) -> Sequence[str]:
+    if failure is None:
+        return ()
+    text = failure.traceback
+    return text.rstrip().splitlines() if is_verbose else without_runtime(text)

@@ -9,7 +9,7 @@ import click
 
 from flowq import client
 from flowq.cli import display, options
-from flowq.cli.place import opened
+from flowq.cli.place import opened_if_used
 from flowq.render.tables import wip_table
 
 
@@ -26,6 +26,6 @@ def command(queues: tuple[str, ...], redis_url: str | None, verbose: bool) -> No
       flowq wip
       flowq wip default mails
     """
-    with opened(redis_url) as place:
-        entries = client.list_executing(place.connection, queues)
+    with opened_if_used(redis_url) as place:
+        entries = client.list_executing(place.connection, queues) if place else []
         display.tell(wip_table(entries, datetime.now(UTC)), sys.stdout)

@@ -9,7 +9,7 @@ import click
 
 from flowq import workers
 from flowq.cli import options, streams
-from flowq.cli.place import opened, warn_about
+from flowq.cli.place import opened, opened_if_used, warn_about
 from flowq.errors import UsageError
 
 COUNT = click.IntRange(min=1)
@@ -128,7 +128,9 @@ def command(
     """
     if multiprocessing and mode not in (None, "multiprocessing"):
         raise UsageError(f"--multiprocessing and --mode {mode}: give one of them")
-    with opened(redis_url) as place:
+    with opened_if_used(redis_url) if wishes["burst"] else opened(redis_url) as place:
+        if place is None:
+            return
         if not quiet:
             names = ", ".join(queues or ("default",))
             streams.note(f"flowq: working on {names} at {place.shown_url}")

@@ -21,15 +21,15 @@ MAX_ARGUMENT = 1000
 class JobDetails:
     """A job of a run.
 
-    Shape: `result` and `arguments` (by name) are views (`flowq.runtime.views`); `output` has all
-    that is left of what it printed, by line.
+    Shape: `result` and `arguments` (by name) are views (`flowq.runtime.views`); `traceback` by
+    line; `output` has all that is left of what it printed, by line.
     """
 
     status: JobStatus
     facts: JobFacts | None = None
     result: Any = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
-    traceback: str = ""
+    traceback: Sequence[str] = ()
     output: Sequence[str] = ()
 
 
@@ -51,7 +51,7 @@ def _tell_change(change: CodeChange) -> str:
 
 
 def job_details(details: JobDetails, *, unicode: bool = True) -> Iterator[Line]:
-    """Yield a job's state, its times, its whole traceback, output and result."""
+    """Yield a job's state, its times, its traceback, output and result."""
     job, facts = details.status, details.facts
     style = STYLE_BY_STATE.get(job.state, "")
     yield ((f"{find_mark(job.state, unicode)} {job.name}  ", style), (job.job_id, "dim"))
@@ -66,7 +66,7 @@ def job_details(details: JobDetails, *, unicode: bool = True) -> Iterator[Line]:
     if details.arguments:
         lines = [f"{name} = {_brief(view)}" for name, view in details.arguments.items()]
         yield from _section("arguments", lines)
-    yield from _section("traceback", details.traceback.rstrip().splitlines())
+    yield from _section("traceback", details.traceback)
     yield from _section("output", details.output)
     if job.state == "finished":
         yield from _section("result", _pretty(details.result))

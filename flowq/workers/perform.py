@@ -405,7 +405,21 @@ class Bench:
             prepare_for_work=False,
         )
         worker.log_job_description = False
+        worker.log = _WITHOUT_ENDS
         return worker
+
+
+class _WithoutEnds(logging.Logger):
+    """The log of a worker of RQ's without the lines about ends, which the supervisor writes."""
+
+    def info(self, msg: object, *args: object, **kwargs: Any) -> None:
+        """Log a message, unless it is RQ's about a job that succeeded."""
+        if not str(msg).startswith("Successfully completed"):
+            super().info(msg, *args, **kwargs)
+
+
+_WITHOUT_ENDS = _WithoutEnds("rq.worker")
+_WITHOUT_ENDS.parent = logging.getLogger("rq.worker")
 
 
 def _name_module(job: Job) -> str:

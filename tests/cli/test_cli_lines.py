@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import traceback
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowq.render.failures import own_lines
+import flowq
+from flowq.render.failures import own_lines, without_runtime
 from flowq.render.lines import format_duration, plain, plain_text, printable
 from flowq.render.narration import Narrator
 from flowq.render.progress import progress
@@ -232,3 +234,30 @@ def test_the_summary_counts_apart_what_is_tolerated() -> None:
     first, *_ = summary(Report(RunStatus("r", "demo", "failed", jobs)))
 
     assert ": 1 failed, 3 failed and tolerated" in plain(first)
+
+
+def test_the_frames_of_flowq_and_rq_are_left_out_before_the_users_own() -> None:
+    place = Path(flowq.__file__).parent
+    runtime = (
+        "Traceback (most recent call last):\n"
+        f'  File "{place}/runtime/rq.py", line 1, in perform_job\n    value = job.perform()\n'
+        "            ^^^^^^^^^^^^^\n"
+        '  File "/usr/lib/python3/site-packages/rq/job.py", line 2, in perform\n    call()\n'
+    )
+    own = (
+        '  File "/home/me/jobs.py", line 3, in work\n    get()\n    ~~~^^\n'
+        '  File "/usr/lib/python3/site-packages/requests/api.py", line 4, in get\n    raise\n'
+    )
+    assert without_runtime(f"{runtime}{own}ValueError: no\n") == [
+        "Traceback (most recent call last):",
+        *own.splitlines(),
+        "ValueError: no",
+        "(2 frames of flowq and RQ left out; -v shows all)",
+    ]
+    assert without_runtime(f"{runtime}ValueError: no\n  a detail\n") == [
+        "ValueError: no",
+        "  a detail",
+        "(2 frames of flowq and RQ left out; -v shows all)",
+    ]
+    for text in (f"Traceback (most recent call last):\n{own}ValueError: no", "killed\n  a detail"):
+        assert without_runtime(text) == text.splitlines()

@@ -38,8 +38,6 @@ Call = Callable[..., Said]
         (["run", "sandwich.yaml", "--redis-url", "redis://u:secret@localhost:1/0"], 4, "***"),
         (["run", "sandwich.yaml", "--redis-url", "localhost"], 4, "redis://HOST"),
         (["status", "k3v9x0q2m5ab"], 5, "there are no runs in"),
-        (["runs"], 5, "--redis-url"),
-        (["wip"], 5, "there are no runs in"),
         (["watch", "k3v9x0q2m5ab"], 5, "there are no runs in"),
         (["cancel", "k3v9x0q2m5ab"], 5, "there are no runs in"),
         (["show", "k3v9x0q2m5ab"], 5, "there are no runs in"),
@@ -62,6 +60,26 @@ def test_mistakes_have_an_exit_code_and_a_sentence_and_leave_nothing_behind(
     assert "secret" not in done.err
     assert "Traceback" not in done.err
     assert len(done.err.splitlines()) <= 8
+    assert not (folder / ".flowq").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "out"),
+    [
+        ("runs", "no runs\n"),
+        ("wip", "no job is being executed\n"),
+        ("doctor", "nothing to put right\n"),
+        ("doctor --uninstall", "nothing to remove\n"),
+        ("worker --burst", ""),
+    ],
+)
+def test_where_nothing_ever_ran_there_is_nothing_to_do_which_is_no_mistake(
+    call: Call, folder: Path, words: str, out: str
+) -> None:
+    done = call(*words.split())
+    assert (done.code, done.out) == (0, out)
+    assert done.err.startswith(f"flowq: there are no runs in {folder}: ")
+    assert "--redis-url" in done.err
     assert not (folder / ".flowq").exists()
 
 

@@ -79,6 +79,9 @@ def test_a_failed_run_shows_the_users_own_lines_and_how_to_see_the_rest(flowq: F
     assert hint.startswith("the rest: flowq show ")
     shown = flowq(*hint.split()[3:])
     assert "Traceback (most recent call last):" in shown.stdout
+    assert "runtime/rq.py" not in shown.stdout
+    assert "frames of flowq and RQ left out; -v shows all)" in shown.stdout
+    assert "runtime/rq.py" in flowq(*hint.split()[3:], "-v").stdout
     assert "  minute 1\n" in shown.stdout
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import redis
 from commands import Flowq, Said
+from rq import Repeat, Retry
 
 from flowq.runtime.queue import Queue
 
@@ -62,6 +63,21 @@ def test_the_mode_decides_how_many_processes_there_are(
     jobs = [queue.enqueue("os.getpid") for _ in range(4)]
     worker = flowq("worker", "--burst", *words, "--redis-url", redis_url)
     assert len({job.return_value() for job in jobs}) == processes, worker.stderr
+
+
+@pytest.mark.parametrize("mode", ["fork", "warm", "multiprocessing"])
+def test_each_end_is_logged_once(flowq: Flowq, queue: Queue, redis_url: str, mode: str) -> None:
+    first = queue.enqueue("os.getpid", job_id="first")
+    queue.enqueue("os.getpid", job_id="after", depends_on=first)
+    queue.enqueue("os.getpid", job_id="again", repeat=Repeat(times=1))
+    queue.enqueue("os.kill", job_id="bad", retry=Retry(max=1))
+    worker = flowq("worker", "--burst", "--mode", mode, "--redis-url", redis_url)
+    log = worker.stdout + worker.stderr
+    assert (log.count(" first "), log.count(" after ")) == (1, 1), log
+    assert (log.count(": again finished"), log.count("bad failed")) == (2, 2)
+    assert "Successfully completed" not in log
+    # Children of that mode have no log of their own.
+    assert mode == "multiprocessing" or "again scheduled to repeat (1 left)" in log
 
 
 def test_the_options_that_rq_has_too_do_here_what_they_do_there(
