@@ -27,6 +27,9 @@ RULES = {
 MAX_DEPTH = 64
 """Levels of lists and maps in an input of type json."""
 
+TEXT_TYPES = frozenset({"str", "path", "enum"})
+"""The types whose values are texts: in YAML, a number or a flag keeps what was written."""
+
 _INT = re.compile(r"[+-]?[0-9]{1,1000}")
 _TRUE = frozenset({"true", "yes", "on", "1"})
 _FALSE = frozenset({"false", "no", "off", "0"})
@@ -43,8 +46,12 @@ EXAMPLE_BY_TYPE: Mapping[str, str] = {
 """A value that would be right, as one writes it after `-i name=`."""
 
 
-def resolve_inputs(workflow: Workflow, given: Mapping[str, object]) -> dict[str, Any]:
+def resolve_inputs(
+    workflow: Workflow, given: Mapping[str, object], passed_by: str = ""
+) -> dict[str, Any]:
     """Return the value of every declared input: as given, or its default.
+
+    `passed_by` is the job that passes them to a workflow inside of another, for advice.
 
     Shape: plain data by name, in the order of declaration; None for an optional input without a
     default that was not given. Errors: WorkflowInvalid with all problems at once.
@@ -56,9 +63,7 @@ def resolve_inputs(workflow: Workflow, given: Mapping[str, object]) -> dict[str,
             values[declared.name] = _resolve(declared, given)
         except _Unfit as unfit:
             where = workflow.places.find("inputs", declared.name)
-            hint = _example(declared)
-            if unfit.code == "FQ402" and declared.pattern is not None:
-                hint = f"give it as -i {declared.name}=…; {hint}"
+            hint = _advise(declared, passed_by, is_missing=unfit.code == "FQ402")
             problems.append(Problem(unfit.code, unfit.message, where, hint))
     if problems:
         raise WorkflowInvalid(problems)
@@ -105,13 +110,18 @@ def _unknown(workflow: Workflow, name: str) -> Problem:
     return Problem("FQ401", message, workflow.places.find("inputs"), hint)
 
 
-def _example(declared: Input) -> str:
-    if declared.pattern is not None:
+def _advise(declared: Input, passed_by: str, *, is_missing: bool) -> str:
+    if declared.pattern is not None and not is_missing:
         return f"the whole text must match {declared.pattern}"
+    if declared.pattern is not None:
+        where = f"under `with` of {passed_by}" if passed_by else f"as -i {declared.name}=…"
+        return f"give it {where}; the whole text must match {declared.pattern}"
     if declared.type == "enum":
         value = next(iter(declared.choices), "")
     else:
         value = EXAMPLE_BY_TYPE[declared.type]
+    if passed_by:
+        return f"under `with` of {passed_by}, for example: {declared.name}: {value}"
     quoted = f"'{value}'" if " " in value or '"' in value else value
     return f"for example: -i {declared.name}={quoted}"
 

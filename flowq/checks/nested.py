@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from flowq.checks.fitting import find_misfit
 from flowq.errors import Problem
-from flowq.expressions import find_references
 from flowq.graph import Graph
-from flowq.inputs import convert
 from flowq.nearest import did_you_mean
-from flowq.spec import Input, JobSpec, Workflow
+from flowq.spec import JobSpec, Workflow
 
 
 def check_nested(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
@@ -49,9 +48,10 @@ def _arguments(workflow: Workflow, job: JobSpec, nested: Workflow) -> Iterator[P
         if name in input_by_name:
             if not nested.is_whole("inputs", name, "type"):
                 continue
-            if reason := _find_misfit(input_by_name[name], value):
+            if misfit := find_misfit(input_by_name[name], value, workflow, job):
+                reason, hint = misfit
                 message = f"job {job.name} passes {name} to {nested.name}, and that {reason}"
-                yield Problem("FQ218", message, where)
+                yield Problem("FQ218", message, where, hint)
         elif nested.is_whole("inputs"):
             message = f"job {job.name} passes {name}, and {nested.name} has no such input"
             hint = did_you_mean(name, input_by_name) or "take it away, or declare it there"
@@ -62,14 +62,3 @@ def _arguments(workflow: Workflow, job: JobSpec, nested: Workflow) -> Iterator[P
         where = places.find("jobs", job.name, "with")
         hint = f"add it under `with:`, as in {missing[0]}: …"
         yield Problem("FQ218", message, where, hint)
-
-
-def _find_misfit(declared: Input, value: object) -> str | None:
-    """Return why a value that is known already does not fit an input, or None."""
-    if find_references(value).roots:
-        return None
-    try:
-        convert(declared, value)
-    except ValueError as error:
-        return str(error)
-    return None

@@ -28,7 +28,7 @@ from flowq.declare.syntax import Position
 from flowq.declare.unread import find_unread
 from flowq.declare.vocabulary import Vocabulary, is_empty, say
 from flowq.declare.yaml_inputs import read_inputs
-from flowq.declare.yaml_jobs import read_jobs
+from flowq.declare.yaml_jobs import keep_texts, read_jobs
 from flowq.errors import Problem, WorkflowInvalid, WorkflowNotFound
 from flowq.spec import Defaults, Places, Workflow
 
@@ -138,6 +138,7 @@ def _read_workflow(name: str, document: MapNode, around: Shelf, kind: Vocabulary
     inputs = tuple(read_inputs(words["inputs"], problems)) if "inputs" in words else ()
     jobs = tuple(read_jobs(document, problems))
     workflows = around.open(document.node_by_key.get("workflows")).gather(jobs, document)
+    jobs = tuple(keep_texts(jobs, workflows, document))
     return Workflow(
         name=words.get("name", name),
         jobs=jobs,

@@ -12,13 +12,12 @@ from flowq.declare.nodes import MapNode, Node, ScalarNode
 from flowq.declare.problems import Problems
 from flowq.declare.shapes import to_data
 from flowq.declare.vocabulary import find_meant, is_empty, say
-from flowq.inputs import convert
+from flowq.inputs import TEXT_TYPES, convert
 from flowq.nearest import find_nearest
 from flowq.spec import Input, InputType
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _TYPES: tuple[InputType, ...] = get_args(InputType)
-_TEXT_TYPES = frozenset({"str", "path", "enum"})
 _FOREIGN_TYPES = {
     "string": "str",
     "text": "str",
@@ -137,7 +136,7 @@ def _read_default(declared: Input, node: Node, problems: Problems) -> Any:
     data = to_data(node)
     if declared.type == "json":
         return data
-    if isinstance(node, ScalarNode) and declared.type in _TEXT_TYPES:
+    if isinstance(node, ScalarNode) and declared.type in TEXT_TYPES:
         data = node.text
     try:
         return convert(declared, data)

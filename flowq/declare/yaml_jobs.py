@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +14,8 @@ from flowq.declare.merging import merge_blocks
 from flowq.declare.nodes import MapNode, Node, ScalarNode
 from flowq.declare.problems import Problems
 from flowq.declare.vocabulary import find_meant, is_empty, say
-from flowq.spec import ForEach, JobSpec, Shell
+from flowq.inputs import TEXT_TYPES
+from flowq.spec import ForEach, JobSpec, Shell, Workflow
 
 _JOB_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 _DOES = frozenset({"call", "run", "workflow"})
@@ -61,6 +62,34 @@ def _read_each_job(jobs: MapNode, problems: Problems) -> Iterator[JobSpec]:
             hint = f"write {name}: {{call: package.module:function}}"
             problems.add("FQ105", node, f"job {name} must be a map, not {say(node)}", hint)
             yield JobSpec(name)
+
+
+def keep_texts(
+    jobs: Iterable[JobSpec], workflows: Mapping[str, Workflow], document: MapNode
+) -> Iterator[JobSpec]:
+    """Yield the jobs with the text that was written for each input of a workflow that is a text.
+
+    `3.10` is a number, and where a text is wanted it is those four characters.
+    """
+    nodes = document.node_by_key.get("jobs")
+    for job in jobs:
+        nested = workflows.get(job.workflow)
+        node = nodes.node_by_key.get(job.name) if nested and isinstance(nodes, MapNode) else None
+        given = node.node_by_key.get("with") if isinstance(node, MapNode) else None
+        if nested is None or not isinstance(given, MapNode):
+            yield job
+            continue
+        wanted = {each.name for each in nested.inputs if each.type in TEXT_TYPES}
+        texts = {
+            name: inner.text
+            for name, inner in given.node_by_key.items()
+            if name in wanted and isinstance(inner, ScalarNode) and _is_number_or_flag(inner)
+        }
+        yield replace(job, with_={**job.with_, **texts}) if texts else job
+
+
+def _is_number_or_flag(node: ScalarNode) -> bool:
+    return isinstance(node.value, bool | int | float)
 
 
 def _is_stray_key(name: str, node: Node) -> bool:

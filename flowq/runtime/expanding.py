@@ -234,7 +234,7 @@ def start(job: Job, nested: Nested, arguments: Mapping[str, Any]) -> dict[str, A
     from flowq.planner import plan_nested  # noqa: PLC0415
 
     _refuse_removed(job)
-    inputs = resolve_inputs(nested.workflow, arguments)
+    inputs = resolve_inputs(nested.workflow, arguments, passed_by=nested.prefix.rstrip("."))
     run = {"id": job.run_id, "workflow": nested.workflow.name}
     groups, enqueues = plan_nested(nested, inputs, run)
     with job.connection.pipeline() as pipeline:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from flowq.checks import check, check_calls
+from flowq.compiling import find_problems
 from flowq.declare.yaml import parse_workflow, read_workflow
 from flowq.errors import Problem, WorkflowInvalid
 from flowq.graph import build_graph
@@ -151,3 +152,84 @@ def test_the_concurrency_of_a_file_that_is_a_job_is_warned_about(tmp_path: Path)
     assert (problem.code, problem.severity) == ("FQ227", "warning")
     assert problem.where is not None
     assert (problem.where.line, problem.where.column) == (1, 24)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "passed", "reason"),
+    [
+        ("{type: str}", "'${{ inputs.year }}'", "inputs.year is a whole number"),
+        ("{type: str}", "'${{ inputs.flag }}'", "inputs.flag is true or false"),
+        ("{type: path}", "'${{ inputs.all }}'", "inputs.all is a list"),
+        ("{type: int}", "'${{ inputs.share }}'", "inputs.share is a number"),
+        ("{type: int}", "'${{ inputs.all }}'", "inputs.all is a list"),
+        ("{type: bool}", "'${{ inputs.year }}'", "inputs.year is a whole number"),
+        ("{type: enum, choices: [x]}", "'${{ inputs.colour }}'", "not one of red, green"),
+        ("{type: enum, choices: [1]}", "'${{ inputs.year }}'", "inputs.year is a whole number"),
+        ("{type: int}", "'${{ item }}'", "which item can be"),
+        ("{type: int}", "'${{ 1 / 2 }}'", "whole number, not 0.5"),
+        ("{type: str}", "['${{ inputs.text }}']", "text, not a list"),
+        ("{type: list}", "{a: '${{ inputs.text }}'}", "a list, not a map"),
+        ("{type: str, pattern: '[a-z]+'}", "3", "must match"),
+        ("{type: str}", "[1]", "must be text"),
+    ],
+)
+def test_what_is_passed_is_checked_with_the_types_that_are_known(
+    wanted: str, passed: str, reason: str
+) -> None:
+    (problem,) = errors_of_passing(wanted, passed)
+    assert problem.code == "FQ218"
+    assert reason in problem.message
+
+
+@pytest.mark.parametrize(
+    ("wanted", "passed"),
+    [
+        ("{type: str}", "'${{ inputs.text }}'"),
+        ("{type: str}", "'${{ str(inputs.year) }}'"),
+        ("{type: str}", "'in ${{ inputs.year }}'"),
+        ("{type: float}", "'${{ inputs.year }}'"),
+        ("{type: int}", "'${{ inputs.text }}'"),
+        ("{type: int}", "'${{ 1 + 1 }}'"),
+        ("{type: json}", "'${{ inputs.all }}'"),
+        ("{type: list}", "'${{ inputs.any }}'"),
+        ("{type: list}", "['${{ inputs.year }}']"),
+        ("{type: enum, choices: [green, blue]}", "'${{ inputs.colour }}'"),
+        ("{type: enum, choices: ['1']}", "1"),
+        ("{type: str, pattern: '[0-9.]+'}", "3.10"),
+        ("{type: str, default: null}", "null"),
+        ("{type: int}", "'${{ jobs.first.result }}'"),
+    ],
+)
+def test_what_may_fit_is_passed(wanted: str, passed: str) -> None:
+    assert errors_of_passing(wanted, passed) == []
+
+
+def errors_of_passing(wanted: str, passed: str) -> list[Problem]:
+    return [each for each in find_problems(passing(wanted, passed)) if each.severity == "error"]
+
+
+def passing(wanted: str, passed: str) -> Workflow:
+    inputs = (
+        "{year: {type: int}, share: {type: float}, flag: {type: bool}, all: {type: list}, "
+        "any: {type: json}, text: {}, colour: {choices: [red, green]}}"
+    )
+    return parse_workflow(
+        f"""\
+inputs: {inputs}
+workflows: {{inner: {{inputs: {{x: {wanted}}}, jobs: {{say: {{run: "echo ${{{{inputs.x}}}}"}}}}}}}}
+jobs:
+  first: {{run: echo 1}}
+  one:
+    workflow: inner
+    for_each: [a, b]
+    with: {{x: {passed}}}
+""",
+        "flow.yaml",
+    )
+
+
+@pytest.mark.parametrize("kind", ["str", "path"])
+@pytest.mark.parametrize("written", ["3.10", "0x10", "true", "1e3", "007"])
+def test_a_text_that_is_passed_keeps_what_was_written(kind: str, written: str) -> None:
+    (_, job) = passing(f"{{type: {kind}}}", written).jobs
+    assert job.with_ == {"x": written}

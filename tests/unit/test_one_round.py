@@ -166,7 +166,7 @@ def test_the_problems_of_other_files_come_behind_those_of_the_first(problems_of)
     found = problems_of(
         """\
         jobs:
-          a: {workflow: ./a_first.yaml, with: {x: 1, y: 2}}
+          a: {workflow: ./a_first.yaml, with: {x: 1, y: [2]}}
           b: {run: y, env: {A: "${{ jobs.a.result.z }}"}}
           c: {run: y, needs: nobody}
         """,
