@@ -382,8 +382,8 @@ def _spec_reader(other: Any) -> Callable[[], Spec]:
 def _not_deferred(one: Declaration, target: str) -> Problem:
     message = f"job {one.job.name} is blocked_by {target}, which is not declared with deferred"
     hint = (
-        f"blocked_by names the later job: {one.job.name} would run before {target}. If so, declare "
-        f"{target} with @flow.deferred; if {target} runs first, write needs={target} here"
+        f"blocked_by names the later job: {one.job.name} would run before {target}. If so, write "
+        f"blocks={target}; if {target} runs first, write needs={target}"
     )
     return Problem("FQ115", message, one.where, hint)
 

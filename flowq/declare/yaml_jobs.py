@@ -145,8 +145,8 @@ def _check_direction(name: str, job: MapNode, jobs: MapNode, problems: Problems)
             continue
         message = f"job {name} is blocked_by {target}, which does not say `deferred: true`"
         hint = (
-            f"`blocked_by: {target}` means that {name} runs before {target}. If so, add "
-            f"`deferred: true` to {target}; if {target} runs first, write `needs: {target}` here"
+            f"`blocked_by: {target}` means that {name} runs before {target}. If so, write "
+            f"`blocks: {target}`; if {target} runs first, write `needs: {target}`"
         )
         problems.add("FQ115", place, message, hint)
 

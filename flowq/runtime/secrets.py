@@ -57,4 +57,7 @@ class Secrets(Mapping[str, str]):
         if self._folder:
             file = show(str(self._folder / name))
             return f"it is looked for in the file {file}, then in the variable {name} of the worker"
-        return f"it is the variable {name} of the worker, or a file {name} in the folder {FOLDER}"
+        return (
+            f"it is looked for in the variable {name} of the worker; {FOLDER}, which may name a "
+            "folder with a file for each secret, is not set"
+        )

@@ -64,7 +64,7 @@ def test_a_file_comes_before_a_variable_and_a_variable_is_enough(tmp_path: Path)
 
 def test_the_error_says_where_a_secret_was_looked_for(tmp_path: Path) -> None:
     for given, place in (
-        ({}, "the variable A of the worker, or a file A in the folder FLOWQ_SECRETS_DIR"),
+        ({}, "in the variable A of the worker; FLOWQ_SECRETS_DIR, which may name a folder"),
         ({FOLDER: str(tmp_path)}, f"in the file {tmp_path / 'A'}, then in the variable A"),
         ({FOLDER: str(tmp_path / "nowhere")}, f"in the file {tmp_path / 'nowhere' / 'A'}"),
     ):
