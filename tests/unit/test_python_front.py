@@ -354,7 +354,7 @@ def test_blocked_by_explains_its_direction() -> None:
     problem = only_problem_of(flow)
     assert problem.code == "FQ115"
     assert "needs=first" in problem.hint
-    assert "@flow.deferred" in problem.hint
+    assert "blocks=first" in problem.hint
 
 
 def test_an_argument_given_twice_is_a_problem() -> None:
