@@ -292,25 +292,28 @@ def _find_in(text: str) -> list[_Found]:
         parts = tuple(Expression(written[3:-2].strip()) for written in closed)
     for part in parts:
         if isinstance(part, Expression):
-            references, refusals = _look_into(part.source)
+            references, refusals, doubts = _look_into(part.source)
             found += references or (() if refusals else (part,))
-            found += (refused.as_problem(str(part)) for refused in refusals)
+            found += (refused.as_problem(str(part)) for refused in (*refusals, *doubts))
     return found
 
 
-def _look_into(source: str) -> tuple[tuple[Reference, ...], tuple[Refused, ...]]:
+def _look_into(
+    source: str,
+) -> tuple[tuple[Reference, ...], tuple[Refused, ...], tuple[Refused, ...]]:
+    """Return what an expression refers to, why it is refused, and what is surely not meant."""
     whole = find_whole_reference(source)
     if whole is not None:
         refused = whole.find_refusal()
-        return (whole,), (refused,) if refused else ()
+        return (whole,), (refused,) if refused else (), ()
     # Not at the top: Jinja's import takes a child longer than its own start.
     from flowq.expressions.grammar import parse  # noqa: PLC0415
 
     try:
         parsed = parse(source)
     except Refused as refused:
-        return (), (refused,)
-    return parsed.references, parsed.refusals
+        return (), (refused,), ()
+    return parsed.references, parsed.refusals, parsed.doubts
 
 
 def _parts_of(text: str) -> tuple[str | Expression, ...]:
@@ -323,7 +326,7 @@ _split = lru_cache(maxsize=_CACHED_TEXTS)(split)
 def _are_known(parts: Sequence[str | Expression], values: Values) -> bool:
     for part in parts:
         if isinstance(part, Expression):
-            references, refusals = _look_into(part.source)
+            references, refusals, _ = _look_into(part.source)
             if refusals:
                 raise refusals[0].inside(str(part))
             if not all(map(values.knows, references)):
@@ -353,7 +356,7 @@ def _compute(source: str, values: Values) -> Any:
     whole = find_whole_reference(source)
     if whole is not None and whole.find_refusal() is None:
         return values.get(whole)
-    _, refusals = _look_into(source)
+    _, refusals, _ = _look_into(source)
     if refusals:
         raise refusals[0]
     from flowq.expressions.engine import evaluate_tree  # noqa: PLC0415 - as above

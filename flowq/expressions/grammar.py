@@ -23,6 +23,7 @@ from flowq.expressions.references import (
     Reference,
 )
 from flowq.expressions.refusals import Refused
+from flowq.expressions.statuses import find_unknown
 from flowq.nearest import did_you_mean, find_nearest
 
 FUNCTION_NAMES = frozenset(FUNCTIONS) | {"str", "default"}
@@ -96,11 +97,15 @@ _FOREIGN_NAMES = {
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """An expression that can be evaluated, unless it has refusals. References are in order."""
+    """An expression that can be evaluated, unless it has refusals. References are in order.
+
+    Shape: `doubts` are refusals of what has a value, but is never meant: checks report them.
+    """
 
     tree: nodes.Expr
     references: tuple[Reference, ...]
     refusals: tuple[Refused, ...]
+    doubts: tuple[Refused, ...] = ()
 
 
 @lru_cache(maxsize=4_096)
@@ -109,11 +114,12 @@ def parse(source: str) -> Parsed:
     try:
         tree = _read(source)
         found = list(_visit(tree))
+        doubts = tuple(_find_doubts(tree))
     except RecursionError:  # a backstop: the parser has other ways to go deep than brackets
         raise _too_deep() from None
     references = dict.fromkeys(one for one in found if isinstance(one, Reference))
     refusals = tuple(one for one in found if isinstance(one, Refused))
-    return Parsed(tree, tuple(references), refusals)
+    return Parsed(tree, tuple(references), refusals, doubts)
 
 
 def _too_deep() -> Refused:
@@ -183,6 +189,18 @@ def _visit(node: nodes.Node, depth: int = 0) -> Iterator[Reference | Refused]:
         return
     for child in _children(node):
         yield from _visit(child, depth + 1)
+
+
+def _find_doubts(tree: nodes.Expr) -> Iterator[Refused]:
+    compared = [tree] if isinstance(tree, nodes.Compare) else []
+    for node in (*compared, *tree.find_all(nodes.Compare)):
+        operands = (node.expr, *(operand.expr for operand in node.ops))
+        yield from find_unknown(node, filter(_is_status_of_job, operands))
+
+
+def _is_status_of_job(node: nodes.Node) -> bool:
+    reference = find_reference(node)
+    return reference is not None and (reference.root, reference.attribute) == ("jobs", "status")
 
 
 def _names_of(node: nodes.Node) -> tuple[str, ...]:

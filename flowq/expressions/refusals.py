@@ -10,6 +10,7 @@ RULES = {
     "FQ303": "Inputs and jobs are written out: inputs.NAME, jobs.NAME.result",
     "FQ305": "The values fit what the expression does with them",
     "FQ306": "An expression keeps to the limits of time and size",
+    "FQ307": "A job's status is compared with a status that there is",
 }
 """The rule behind each code, in one line; the codes are never given a second meaning."""
 

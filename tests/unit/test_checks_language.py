@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from flowq.checks import check
+from flowq.compiling import find_problems
+from flowq.declare.yaml import parse_workflow
 from flowq.errors import Problem
 from flowq.graph import build_graph
 from flowq.spec import (
@@ -356,3 +358,27 @@ def test_what_depends_on_values_or_has_one_is_none(expression: str) -> None:
     job = call(with_={"x": f"${{{{ {expression} }}}}"})
     problems = problems_of(job, call("b", with_={"x": "${{ inputs.x }}"}), inputs=(Input("x"),))
     assert problems == []
+
+
+@pytest.mark.parametrize(
+    ("condition", "words"),
+    [
+        ("jobs.a.status == 'success'", ["success"]),
+        ("'success' == jobs.a.status", ["success"]),
+        ("jobs.a.status != 'succeeded' and inputs.x", ["succeeded"]),
+        ("jobs['a'].status in ['finished', 'passed', 'error']", ["passed", "error"]),
+        ("jobs.a.status not in ('done', 'failed')", ["done"]),
+        ("len([jobs.a.status == 'Finished']) == 1", ["Finished"]),
+        ("'x' if jobs.a.status == 'queued' else 'y'", ["queued"]),
+        ("jobs.a.status in ['finished', 'failed', 'stopped', 'canceled']", []),
+        ("jobs.a.status == inputs.x or 'skipped' == jobs.a.status", []),
+        ("jobs.a.result == 'success'", []),
+        ("jobs.a.status == none", []),
+    ],
+)
+def test_a_status_that_no_job_has_is_refused(condition: str, words: list[str]) -> None:
+    text = f'inputs: {{x: {{}}}}\njobs:\n  a: {{run: x}}\n  b: {{run: "y", if: "{condition}"}}\n'
+    found = find_problems(parse_workflow(text, "x.yaml"), imports=False)
+    told = [each for each in found if each.code == "FQ307"]
+    assert [each.message.rpartition(" ")[2].strip("'") for each in told] == words
+    assert all("finished" in each.hint for each in told)
