@@ -145,7 +145,7 @@ def test_a_job_that_a_job_adds_to_its_run_is_executed_there_and_one_of_no_run_is
     (folder / "plain.yaml").write_text(
         "name: adding\njobs:\n"
         '  one: {call: "tasks:add", with: {future: "${{ run.id }}-two"}}\n'
-        '  two: {needs: one, call: "tasks:f"}\n'
+        '  two: {needs: one, call: "tasks:f", deferred: true}\n'
     )
     said = flowq("run", "plain.yaml", "--json")
     document = json.loads(said.stdout)
