@@ -337,7 +337,8 @@ def test_a_job_that_is_retried_at_once_has_not_failed(
 def test_jobs_of_the_plain_api_keep_their_policies(run: Runs, work: Work) -> None:
     """Also in a run, where code has added them."""
     queue = Queue(connection=run.connection)
-    run.submit(job("first", "fail"), job("wait", "my_id", needs=("first",), if_="always()"))
+    wait = job("wait", "my_id", needs=("first",), if_="always()", deferred=True)
+    run.submit(job("first", "fail"), wait)
     future = f"{RUN}-wait"
     for policy in ("skip", "run", "wait"):
         queue.enqueue(

@@ -259,7 +259,7 @@ def test_in_a_workflow_such_a_job_fails_and_the_next_gets_nothing(
 def test_a_plain_worker_of_rqs_fails_a_job_that_is_more_than_a_call(
     tmp_path: Path, connection: redis.Redis, work_plainly: Work
 ) -> None:
-    text = 'name: flow\njobs: {a: {call: "kept_jobs:make", with: {what: lock}, if: "true"}}'
+    text = 'name: flow\njobs: {a: {call: "kept_jobs:make", with: {what: lock}, env: {A: b}}}'
     run = run_text(text, tmp_path, connection, work_plainly)
     assert PLACES["lock"] in last_line(job_of(run, "a"))
 
