@@ -93,7 +93,8 @@ def _renamed(name: str, template: Enqueue, item: Item) -> str:
 
 
 def _needs_scope(template: Enqueue, is_live: bool) -> bool:
-    return is_live or template.run is not None or template.stop_when is not None
+    judges = bool(template.ended_of) and template.if_ is not None
+    return is_live or judges or template.run is not None or template.stop_when is not None
 
 
 # Words -------------------------------------------------------------------------------------------

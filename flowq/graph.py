@@ -266,9 +266,11 @@ def build_graph(workflow: Workflow) -> Graph:
             said[saying.future].setdefault(saying.blocker, []).append(saying)
         else:
             dangling.append(saying)
+    for saying in _last_sayings(job_by_name.values(), said):
+        said[saying.future].setdefault(saying.blocker, []).append(saying)
     index = {name: position for position, name in enumerate(job_by_name)}
     edges = tuple(
-        _edge(blocker, future, said_by_blocker[blocker])
+        _edge(job_by_name[blocker], job_by_name[future], said_by_blocker[blocker])
         for future, said_by_blocker in said.items()
         for blocker in sorted(said_by_blocker, key=index.__getitem__)
     )
@@ -293,9 +295,39 @@ def _sayings(jobs: Iterable[JobSpec], uses_by_name: Mapping[Name, Uses]) -> Iter
                 yield Saying(name, job.name, place)
 
 
-def _edge(blocker: Name, future: Name, said: list[Saying]) -> Edge:
+def _edge(blocker: JobSpec, future: JobSpec, said: list[Saying]) -> Edge:
     policies = [saying.policy for saying in said if saying.policy]
-    return Edge(blocker, future, policies[0] if policies else None, tuple(said))
+    # What runs at the end runs however the others ended, also where it reads their results.
+    if future.is_final and not blocker.is_final:
+        policies = ["ignore"]
+    return Edge(blocker.name, future.name, policies[0] if policies else None, tuple(said))
+
+
+def _last_sayings(
+    jobs: Iterable[JobSpec], said: Mapping[Name, Mapping[Name, object]]
+) -> Iterator[Saying]:
+    """Yield that the first jobs under `finally` come after the last others.
+
+    They wait for all of these, which the planner adds: the others have ended by then anyway, unless
+    the run is canceled.
+    """
+    final = {job.name for job in jobs if job.is_final}
+    if not final:
+        return
+    has_followers = {
+        blocker for future, blockers in said.items() if future not in final for blocker in blockers
+    }
+    for future in final_first(jobs, said):
+        for job in jobs:
+            is_last = not job.is_final and job.name not in has_followers
+            if is_last and final.isdisjoint(said[job.name]):
+                yield Saying(job.name, future, ("jobs", future, "finally"))
+
+
+def final_first(jobs: Iterable[JobSpec], said: Mapping[Name, Iterable[Name]]) -> Iterator[Name]:
+    """Yield the jobs under `finally` that wait for no other there."""
+    final = {job.name for job in jobs if job.is_final}
+    return (job.name for job in jobs if job.is_final and final.isdisjoint(said[job.name]))
 
 
 def find_place(workflow: Workflow, saying: Saying) -> Path:

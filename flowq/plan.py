@@ -56,7 +56,8 @@ class Enqueue:
     is known to be false is False;
     running jobs may add blockers to one that `is_open`;
     `inputs_from` is the job whose result has the inputs, `inside` the join of the nested workflow
-    that it is a job of.
+    that it is a job of; `ended_of` is set for what is declared under `finally`: the id of a job
+    there all of whose blockers are the other jobs.
     Units: `timeout_s` in seconds, None for RQ's own default.
     """
 
@@ -97,6 +98,7 @@ class Enqueue:
     on_crash: Literal["requeue", "fail"] = "requeue"
     at_front: bool = False
     condition: str = ""
+    ended_of: str = ""
     is_open: bool = False
 
 
@@ -118,7 +120,8 @@ class Expansion:
 class Nested:
     """How a job adds the jobs of a nested workflow: in front of the job `join_id`.
 
-    Shape: `prefix` is what the names of its jobs start with, `env` what they all get.
+    Shape: `prefix` is what the names of its jobs start with, `env` what they all get; `finals` are
+    the jobs under `finally` around it, which wait for each of its jobs.
     """
 
     workflow: Workflow
@@ -126,6 +129,7 @@ class Nested:
     prefix: str
     slots: tuple[Slot, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
+    finals: tuple[str, ...] = ()
 
 
 @reads_older_pickles

@@ -216,7 +216,8 @@ class JobSpec:
     Units: `timeout_s`, `expires_s` in seconds, None for the workflow's default, or for no limit.
     Shape: `needs` and `blocks` keep the order in which they were written and hold no name twice;
     `if_` is an expression without braces; `workflow` is a file beside this one, or a name under the
-    workflow's own `workflows`.
+    workflow's own `workflows`. One that `is_final` stands under `finally`: it runs when all jobs
+    that do not have ended.
     """
 
     name: str
@@ -245,6 +246,7 @@ class JobSpec:
     on_crash: Literal["requeue", "fail"] | None = None
     expires_s: float | None = None
     at_front: bool = False
+    is_final: bool = False
 
 
 @reads_older_pickles

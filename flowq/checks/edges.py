@@ -17,6 +17,7 @@ _VERB_BY_KEY: Mapping[str | int, str] = {
     "blocks": "blocks",
     "blocked_by": "is blocked_by",
 }
+_NAMING = ("needs", "blocks")
 _MAX_SPELT = 20  # jobs of a circle
 _MAX_COMPARED = 50_000  # names, for all mistakes together: each costs some 20 µs
 
@@ -82,6 +83,27 @@ def _may_hold_edges(path: Path) -> bool:
     return path[0] == "jobs" and (
         len(path) < 3 or path[2] in _VERB_BY_KEY or path[2] in ROOTS_BY_KEY
     )
+
+
+def check_final_jobs(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
+    """Jobs under `finally`, and the others, do not name each other as what comes before."""
+    for edge in graph.edges:
+        future, blocker = graph.job_by_name[edge.future], graph.job_by_name[edge.blocker]
+        if future.is_final == blocker.is_final:
+            continue
+        said = [saying for saying in edge.said if future.is_final <= (saying.path[2] in _NAMING)]
+        if not said:
+            continue
+        if future.is_final:
+            message = (
+                f"job {edge.future} is under `finally`, so it comes after {edge.blocker} anyway"
+            )
+            hint = f"take that away; it may use jobs.{edge.blocker}.result and the like"
+        else:
+            message = f"job {edge.future} would wait for {edge.blocker}, which is under `finally`"
+            hint = "what is there runs when all others have ended: move one of the two jobs"
+        path = find_place(workflow, said[0])
+        yield Problem("FQ232", message, workflow.places.find(*path), hint)
 
 
 def check_policies(workflow: Workflow, graph: Graph) -> Iterator[Problem]:

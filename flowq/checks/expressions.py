@@ -211,6 +211,7 @@ _HINT_BY_ROOT: Mapping[str, str] = {
     "kept nowhere",
     "jobs": "what other jobs returned is not known there",
     "run": "use it in the arguments of a job",
+    "ended": "how the run ended is known to jobs under `finally`, where they run",
 }
 
 
@@ -223,6 +224,10 @@ def _not_in_this_job(
             message = f"job {job.name} uses `{root}`, and it has no `for_each`"
             hint = "add `for_each:` with a list, or an expression that gives one"
             yield _about(Problem("FQ213", message, hint=hint), root)
+    if "ended" in roots and not job.is_final:
+        message = f"job {job.name} asks how the run ended, which is known under `finally` only"
+        problem = Problem("FQ213", message, hint="move the job to `finally:`")
+        yield _about(problem, "run")
     is_matrix_known = workflow.is_known(job.name, "matrix", "include")
     if "matrix" in roots and job.matrix is None and is_matrix_known:
         message = f"job {job.name} uses `matrix`, and it has no `matrix`"

@@ -55,7 +55,7 @@ def _find_refusal(name: str) -> str | None:
 
 def check_presence(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
     """A workflow has jobs."""
-    if not workflow.jobs and workflow.is_whole("jobs"):
+    if all(job.is_final for job in workflow.jobs) and workflow.is_whole("jobs"):
         message = f"the workflow {workflow.name} has no jobs"
         yield Problem("FQ210", message, workflow.places.find("jobs"), "add one under `jobs:`")
 

@@ -24,7 +24,7 @@ from flowq.spec import JobSpec, Workflow
 _TAKEN = frozenset({"flow", "flowq", *keyword.kwlist, *keyword.softkwlist, *dir(builtins)})
 _BARE = frozenset({"item", "index", "result"})
 _NAMED = frozenset({"inputs", "matrix", "env", "secrets"})
-_RESERVED = ("if", "with")
+_RESERVED = ("if", "with", "finally")
 
 
 def export_python(workflow: Workflow) -> str:
@@ -97,7 +97,7 @@ class _Writer:
         positional = [literal(self.workflow.name)]
         if "description" in said:
             positional.append(literal(said.pop("description")))
-        for key in ("jobs", "workflows", "outputs"):
+        for key in ("jobs", "finally", "workflows", "outputs"):
             said.pop(key, None)
         options = [(f"{key}=", self.option(key, value)) for key, value in said.items()]
         return Bracketed("flowq.Workflow(", [*(("", p) for p in positional), *options], ")")
@@ -117,6 +117,8 @@ class _Writer:
         items: list[tuple[str, Code]] = [("", literal(job.name)), ("", self.work(job))]
         for key in ("call", "run", "workflow"):
             said.pop(key, None)
+        if job.is_final:
+            said["finally"] = True
         for key, value in said.items():
             name = f"{key}_=" if key in _RESERVED else f"{key}="
             items.append((name, self.job_option(key, value)))
@@ -209,8 +211,8 @@ class _Writer:
             return f"{self.flow}.{reference.root}"
         if reference.root in _NAMED and _is_identifier(reference.name):
             return f"{self.flow}.{reference.root}.{reference.name}"
-        if source == "run.id":
-            return f"{self.flow}.run_id"
+        if source in ("run.id", "run.status", "run.failures"):
+            return f"{self.flow}.{source.replace('.', '_')}"
         return f"{self.flow}.expression({literal(source)})"
 
 

@@ -48,8 +48,14 @@ def say_workflow(workflow: Workflow) -> dict[str, Any]:
         schedule=_schedule(workflow.schedule),
         outputs=dict(workflow.outputs),
         workflows=Section({n: Section(say_workflow(w)) for n, w in inline.items()}),
-        jobs=Section({job.name: Section(say_job(job)) for job in workflow.jobs}),
+        jobs=_jobs(workflow, is_final=False),
+        finally_=_jobs(workflow, is_final=True),
     )
+
+
+def _jobs(workflow: Workflow, *, is_final: bool) -> Section:
+    jobs = (job for job in workflow.jobs if job.is_final == is_final)
+    return Section({job.name: Section(say_job(job)) for job in jobs})
 
 
 def _only_said(**value_by_key: Any) -> dict[str, Any]:

@@ -34,6 +34,7 @@ class CommonOptions(TypedDict, total=False):
     if_: Any
     continue_on_error: bool | int | str
     if_empty: Literal["run", "skip"]
+    finally_: bool
     expires: str | float
 
 
@@ -112,6 +113,7 @@ READERS: Mapping[str, Callable[[Any], Any]] = {
     "fail_fast": group.read_flag,
     "if_": group.read_expression,
     "continue_on_error": group.read_tolerance,
+    "finally_": group.read_flag,
     "if_empty": _one_of("run", "skip"),
     "on_crash": _one_of("requeue", "fail"),
     "expires": read.read_timeout,
@@ -172,6 +174,7 @@ def to_job_spec(
         on_crash=said.get("on_crash"),
         expires_s=said.get("expires"),
         at_front=bool(said.get("at_front")),
+        is_final=bool(said.get("finally_")),
     )
 
 

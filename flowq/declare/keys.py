@@ -243,6 +243,10 @@ WORKFLOW = Vocabulary(
         ),
         "env": _ENV,
         "jobs": Key(Shape(read_node), "The jobs, by name."),
+        "finally": Key(
+            Shape(read_node),
+            "Jobs that run when all others have ended, however they ended; by name.",
+        ),
         "workflows": Key(Shape(read_node), "Workflows that jobs run by name."),
         "outputs": Key(
             ARGUMENTS,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -142,6 +142,14 @@ class Shelf:
         return workflow
 
 
+def find_jobs(document: MapNode) -> Iterator[Node]:
+    """Yield what stands under the names of jobs."""
+    for key in ("jobs", "finally"):
+        jobs = document.node_by_key.get(key)
+        if isinstance(jobs, MapNode):
+            yield from jobs.node_by_key.values()
+
+
 def is_file(name: str) -> bool:
     """Whether what a job calls a workflow is a file, and not a name under `workflows`."""
     return "/" in name or "\\" in name or name.endswith(_ENDINGS)
@@ -153,8 +161,7 @@ def _identity(file: str) -> str:
 
 def _place(name: str, document: MapNode) -> Placed:
     """Return where a workflow is named: at the first job that does, or where it is declared."""
-    jobs = document.node_by_key.get("jobs")
-    for job in jobs.node_by_key.values() if isinstance(jobs, MapNode) else ():
+    for job in find_jobs(document):
         said = job.node_by_key.get("workflow") if isinstance(job, MapNode) else None
         if isinstance(said, ScalarNode) and said.text == name:
             return said

@@ -54,10 +54,19 @@ class Positions(Mapping[Path, Where]):
         return Where(self.file, node.line + lines, column)
 
     def _find(self, path: Path) -> tuple[Placed, Node | None]:
+        if path[:1] == ("jobs",) and len(path) > 1 and self._is_final(path[1]):
+            path = ("finally", *path[1:])
         place, node = _step_in(self.root, path)
         if node is None and path[2:3] in (("include",), ("exclude",)):
             return _step_in(self.root, (*path[:2], "matrix", *path[2:]))
         return place, node
+
+    def _is_final(self, name: str | int) -> bool:
+        """Whether a job stands under `finally`; elsewhere all have their path under `jobs`."""
+        jobs, final = map(self.root.node_by_key.get, ("jobs", "finally"))
+        if not isinstance(final, MapNode) or name not in final.node_by_key:
+            return False
+        return not isinstance(jobs, MapNode) or name not in jobs.node_by_key
 
     def __iter__(self) -> Iterator[Path]:
         return _paths((), self.root)

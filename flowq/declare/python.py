@@ -81,6 +81,8 @@ class Workflow:
     index: Any = Handle("index")
     result: Any = Handle("result")
     run_id: Any = Handle("run.id")
+    run_status: Any = Handle("run.status")
+    run_failures: Any = Handle("run.failures")
     matrix = Names("matrix")
     env = Names("env")
     secrets = Names("secrets")
@@ -240,9 +242,10 @@ class Workflow:
         workflows = self._read_nested(problems)
         if problems:
             raise WorkflowInvalid(sorted(problems, key=_position))
+        jobs = map(_to_job_spec, self._declaration_by_job.values())
         return Spec(
             name=self.name,
-            jobs=tuple(map(_to_job_spec, self._declaration_by_job.values())),
+            jobs=tuple(sorted(jobs, key=lambda job: job.is_final)),
             inputs=tuple(self._inputs),
             description=self.description,
             defaults=self._defaults,

@@ -35,6 +35,7 @@ def _with_names(schema: dict[str, Any]) -> dict[str, Any]:
     """Fill in the maps whose keys are names."""
     properties = schema["properties"]
     properties["jobs"] |= _named("job", _JOB_NAME) | {"minProperties": 1}
+    properties["finally"] |= _named("job", _JOB_NAME, "null")
     properties["inputs"] |= _named("input", _INPUT_NAME, "null")
     properties["workflows"] |= _named("workflow", _JOB_NAME, "null")
     return schema

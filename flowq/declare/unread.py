@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Mapping
 from itertools import chain
 
 from flowq.declare.keys import INPUT, JOB
-from flowq.declare.nested import is_file
+from flowq.declare.nested import find_jobs, is_file
 from flowq.declare.nodes import ListNode, MapNode, Node, ScalarNode
 from flowq.declare.problems import Problems
 from flowq.declare.vocabulary import Vocabulary, find_meant
@@ -31,7 +31,8 @@ def find_unread(
 
     `workflows` are those that were read for its jobs. Shape: each value with a problem, by its
     path; keys that are not there but may be meant by one that is unknown; ("jobs", name, "name")
-    for a name that cannot be one; ("workflows", name).
+    for a name that cannot be one; ("workflows", name). What stands under `finally` has its path
+    under `jobs`.
     """
     walk = _Walk(kind, problems)
     parts = (
@@ -39,7 +40,8 @@ def find_unread(
         _unread_workflows(document, workflows),
         [("jobs",)] if "jobs" not in document.node_by_key else [],
     )
-    return frozenset(chain.from_iterable(parts))
+    found = chain.from_iterable(parts)
+    return frozenset(("jobs", *path[1:]) if path[:1] == ("finally",) else path for path in found)
 
 
 class _Walk:
@@ -77,11 +79,11 @@ class _Walk:
             yield from ((*path, each) for each in NEEDED_BY_KEY.get(name, ()))
         elif code in _UNKNOWN_KEY:
             yield from self.of_gaps(path, node)
-        elif path == ("jobs",) and code == "FQ106":
+        elif path in _JOBS and code == "FQ106":
             yield from ((*path, name, each) for each in _WORK)
         elif code == "FQ104":  # which of the two is meant is not known
             yield (*path, name)
-        elif path in (("jobs",), ("inputs",)):
+        elif path in (*_JOBS, ("inputs",)):
             yield (*path, name, "name") if code == "FQ109" else (*path, name)
         else:
             yield path
@@ -106,14 +108,15 @@ class _Walk:
         return None if path else self.kind
 
 
-_ENTRIES: Mapping[str, Vocabulary] = {"jobs": JOB, "inputs": INPUT}
+_JOBS = (("jobs",), ("finally",))
+_ENTRIES: Mapping[str, Vocabulary] = {"jobs": JOB, "finally": JOB, "inputs": INPUT}
 
 
 def _unread_workflows(document: MapNode, found: Collection[str]) -> Iterator[Path]:
     """Yield those that jobs name and that are somewhere, but could not be read."""
-    declared, jobs = document.node_by_key.get("workflows"), document.node_by_key.get("jobs")
+    declared = document.node_by_key.get("workflows")
     names = declared.node_by_key if isinstance(declared, MapNode) else {}
-    for job in jobs.node_by_key.values() if isinstance(jobs, MapNode) else ():
+    for job in find_jobs(document):
         said = job.node_by_key.get("workflow") if isinstance(job, MapNode) else None
         name = said.text if isinstance(said, ScalarNode) else ""
         if name not in found and (is_file(name) or name in names):

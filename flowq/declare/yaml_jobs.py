@@ -33,6 +33,20 @@ _HINT_WRITE_JOBS = "write jobs: {NAME: {call: package.module:function}}"
 
 def read_jobs(document: MapNode, problems: Problems) -> Iterator[JobSpec]:
     """Yield the jobs of a workflow, as far as they can be read: of some, that is their name."""
+    yield from _read_main_jobs(document, problems)
+    node = document.node_by_key.get("finally")
+    if node is None or is_empty(node):
+        return
+    if isinstance(node, MapNode):
+        _check_indentation(node, problems)
+        for job in _read_each_job(node, problems):
+            yield replace(job, is_final=True)
+    else:
+        hint = "write finally: {NAME: {call: package.module:function}}"
+        problems.add("FQ105", node, f"finally must be a map of names, not {say(node)}", hint)
+
+
+def _read_main_jobs(document: MapNode, problems: Problems) -> Iterator[JobSpec]:
     node = document.node_by_key.get("jobs")
     if node is None:
         problems.add("FQ106", document, "the workflow has no `jobs`", _HINT_WRITE_JOBS)

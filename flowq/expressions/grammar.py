@@ -21,6 +21,7 @@ from flowq.expressions.references import (
     RUN_ATTRIBUTES,
     STATUS_BY_FUNCTION,
     Reference,
+    name_reference,
 )
 from flowq.expressions.refusals import Refused
 from flowq.expressions.statuses import find_unknown
@@ -227,7 +228,7 @@ def find_reference(node: nodes.Node) -> Reference | None:
         return None
     for root in NAMED_ROOTS:
         if _is_name(node.node, root):
-            return Reference(root, name)
+            return name_reference(root, name)
     job = _find_key(node.node)
     if job is not None and isinstance(node.node, nodes.Getattr | nodes.Getitem):
         return Reference("jobs", job, name) if _is_name(node.node.node, "jobs") else None

@@ -16,12 +16,12 @@ _RUN = frozenset({"inputs", "run"})
 _WHERE_IT_RUNS = frozenset({"env", "secrets"})
 
 ROOTS_BY_KEY: Mapping[str, frozenset[str]] = {
-    "with": _RUN | _ITEM | _WHERE_IT_RUNS | {"jobs"},
-    "env": _RUN | _ITEM | _WHERE_IT_RUNS | {"jobs"},
-    "run": _RUN | _ITEM | _WHERE_IT_RUNS | {"jobs"},
-    "cwd": _RUN | _ITEM | _WHERE_IT_RUNS | {"jobs"},
-    "if": _RUN | _ITEM | {"jobs", "status"},
-    "for_each": _RUN | {"jobs"},
+    "with": _RUN | _ITEM | _WHERE_IT_RUNS | {"jobs", "ended"},
+    "env": _RUN | _ITEM | _WHERE_IT_RUNS | {"jobs", "ended"},
+    "run": _RUN | _ITEM | _WHERE_IT_RUNS | {"jobs", "ended"},
+    "cwd": _RUN | _ITEM | _WHERE_IT_RUNS | {"jobs", "ended"},
+    "if": _RUN | _ITEM | {"jobs", "status", "ended"},
+    "for_each": _RUN | {"jobs", "ended"},
     "key": _RUN | {"item", "index"},
     "more": _RUN | {"item", "index", "result"},
     "stop_when": _RUN | _ITEM | {"result"},

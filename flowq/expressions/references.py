@@ -11,7 +11,17 @@ from flowq.expressions.refusals import Refused
 from flowq.nearest import find_nearest
 
 Root = Literal[
-    "inputs", "jobs", "item", "index", "matrix", "result", "env", "secrets", "run", "status"
+    "inputs",
+    "jobs",
+    "item",
+    "index",
+    "matrix",
+    "result",
+    "env",
+    "secrets",
+    "run",
+    "status",
+    "ended",
 ]
 
 JOB_ATTRIBUTES = (
@@ -21,6 +31,8 @@ JOB_ATTRIBUTES = (
 ERROR_PARTS = ("type", "message")
 _ATTRIBUTE_BY_FOREIGN = {"outputs": "result", "output": "result", "conclusion": "status"}
 RUN_ATTRIBUTES = ("id", "workflow")
+ENDED_ATTRIBUTES = ("status", "failures")
+"""What `run` has in addition for jobs under `finally`: their root is `ended`."""
 BARE_ROOTS: tuple[Root, ...] = ("item", "index", "matrix", "result")
 """Those that have a value without a name behind a dot."""
 
@@ -61,6 +73,8 @@ class Reference:
             return f"jobs.{self.name}.{self.attribute}"
         if self.root == "status":
             return f"{self.name}()"
+        if self.root == "ended":
+            return f"run.{self.name}"
         return f"{self.root}.{self.name}" if self.name else self.root
 
     @property
@@ -68,7 +82,8 @@ class Reference:
         """The names that lead to it, as they stand in a text."""
         if self.root == "status":
             return (self.name,)
-        return tuple(filter(None, (self.root, self.name, self.attribute, self.part)))
+        root = "run" if self.root == "ended" else self.root
+        return tuple(filter(None, (root, self.name, self.attribute, self.part)))
 
     def find_refusal(self) -> Refused | None:
         """Return why there can be no such value, or None."""
@@ -79,6 +94,7 @@ class Reference:
             return Refused("FQ303", f"a job has no {self.attribute!r}", hint).about(*self.names)
         if self.root == "run" and self.name not in RUN_ATTRIBUTES:
             hint = " or ".join(f"run.{name}" for name in RUN_ATTRIBUTES)
+            hint += ", and under `finally` run.status or run.failures"
             message = f"a run has no {self.name!r}"
             return Refused("FQ303", message, f"write {hint}").about(*self.names)
         if self.root == "secrets" and not _SECRET.fullmatch(self.name):
@@ -86,6 +102,12 @@ class Reference:
             hint = "letters, digits, _, - and . only, no digit first"
             return Refused("FQ303", message, hint).about(*self.names)
         return None
+
+
+def name_reference(root: Root, name: str) -> Reference:
+    """Return the reference of `root.name`."""
+    is_ended = root == "run" and name in ENDED_ATTRIBUTES
+    return Reference("ended" if is_ended else root, name)
 
 
 @lru_cache(maxsize=4_096)  # many texts hold the same few, and each is asked for more than once
@@ -96,7 +118,7 @@ def find_whole_reference(source: str) -> Reference | None:
     than its own start.
     """
     if found := _NAMED.fullmatch(source):
-        return Reference(found[1], found[2])  # type: ignore[arg-type]  # by the pattern
+        return name_reference(found[1], found[2])  # type: ignore[arg-type]  # by the pattern
     if found := _JOB.fullmatch(source):
         return Reference("jobs", found[1] or found[2] or found[3], found[4])
     for root in BARE_ROOTS:

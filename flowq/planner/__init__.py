@@ -77,6 +77,7 @@ def plan_nested(
         join_id=nested.join_id,
         slots=(*nested.slots, *own_slots),
         env={**nested.env, **nested.workflow.env},
+        outer_finals=nested.finals,
     )
     groups, enqueues = frame.compile()
     return groups, futures_first(enqueues)

@@ -18,7 +18,7 @@ from flowq.expressions import (
     is_live,
     needs_success,
 )
-from flowq.graph import Graph, Uses
+from flowq.graph import Graph, Uses, final_first
 from flowq.plan import Enqueue, Expansion, Group, Nested, Slot
 from flowq.planner.carried import make_portable
 from flowq.planner.filling import fill_in
@@ -44,6 +44,7 @@ class Frame:
     join_id: str = ""
     slots: tuple[Slot, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
+    outer_finals: tuple[str, ...] = ()
     _problems: list[Problem] = field(default_factory=list)
 
     def compile(self) -> tuple[list[Group], list[Enqueue]]:
@@ -195,19 +196,20 @@ class Frame:
     def _start(self, nested: Workflow, enqueue: Enqueue) -> Enqueue:
         """Return the job that adds the jobs of a nested workflow, once its inputs are known."""
         join_id, name = enqueue.job_id, enqueue.name
+        finals = self._finals_after(is_final=bool(enqueue.ended_of))
         slots = tuple(_held_by(join_id, slot, enqueue.group) for slot in enqueue.slots)
         return replace(
             enqueue,
             job_id=f"{join_id}--0",
             name=f"{name}(start)",
-            blocks=(Block(join_id),),
+            blocks=(Block(join_id), *(Block(each, "ignore") for each in finals)),
             group="",
             slots=slots,
             stop_when=None,
             grows=False,
             is_tolerated=False,
             inside=join_id,
-            nested=Nested(nested, join_id, f"{name}.", slots, self._env),
+            nested=Nested(nested, join_id, f"{name}.", slots, self._env, finals),
             description=f"start of {nested.name}",
         )
 
@@ -253,6 +255,19 @@ class Frame:
             **self._needs(left),
         )
 
+    # What runs at the end ------------------------------------------------------------------------
+
+    @cached_property
+    def _own_finals(self) -> tuple[str, ...]:
+        """The ids of the jobs that wait until all other jobs have ended."""
+        jobs, waits_for = self.graph.job_by_name, self.graph.predecessors
+        first = final_first(self.graph, {name: waits_for(name) for name in jobs})
+        return tuple(job_id for name in first for job_id in self._entries(name))
+
+    def _finals_after(self, *, is_final: bool) -> tuple[str, ...]:
+        """Return the jobs under `finally`, here and around, that wait for a job."""
+        return self.outer_finals if is_final else (*self._own_finals, *self.outer_finals)
+
     def _arguments(self, job: JobSpec, scope: Mapping[str, Any]) -> Mapping[str, Any]:
         uses = self.graph.uses_by_name.get(job.name, ())
         filled = {str(path[3]): path[:4] for path, _ in uses if path[2] == "with"}
@@ -280,6 +295,7 @@ class Frame:
             "on_crash": job.on_crash or "requeue",
             "at_front": job.at_front,
             "inside": self.join_id,
+            "ended_of": self._own_finals[0] if job.is_final else "",
             "is_open": job.deferred,
         }
 
@@ -331,7 +347,12 @@ class Frame:
             for edge in edges
             for job_id in self._entries(edge.future)
         ]
-        return (*blocks, *([Block(self.join_id)] if self.join_id else []))
+        if self.join_id:
+            blocks.append(Block(self.join_id))
+        known = {block.name for block in blocks}
+        is_final = self.graph.job_by_name[name].is_final
+        finals = self._finals_after(is_final=is_final)
+        return (*blocks, *(Block(each, "ignore") for each in finals if each not in known))
 
     def _entries(self, name: str) -> list[str]:
         """Return the ids of the jobs that wait for what precedes a declaration."""

@@ -47,9 +47,8 @@ def _of_node(node: Node) -> dict[str, str]:
 
 
 def _of_line(line: Line) -> dict[str, str]:
-    if line.on_failure != "ignore":
-        return {}
-    return {"style": "dashed", "label": "ignore"}
+    label = "finally" if line.is_last else line.on_failure
+    return {"style": "dashed", "label": label} if label else {}
 
 
 def _attributes(value_by_key: dict[str, str]) -> str:

@@ -75,6 +75,7 @@ def graph_document(view: View) -> dict[str, Any]:
                 "future": node.is_future,
                 "open": node.is_open,
             }
+            | ({"finally": True} if node.is_final else {})
             | ({"status": node.state} if node.state else {})
             for node in view.nodes
         ],

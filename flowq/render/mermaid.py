@@ -43,7 +43,8 @@ def _node(node_id: str, node: Node) -> str:
 
 
 def _line(id_by_name: dict[str, str], line: Line) -> str:
-    arrow = "-. ignore .->" if line.on_failure == "ignore" else "-->"
+    label = "finally" if line.is_last else line.on_failure
+    arrow = f"-. {label} .->" if label else "-->"
     return f"    {id_by_name[line.blocker]} {arrow} {id_by_name[line.future]}"
 
 

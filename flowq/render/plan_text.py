@@ -59,6 +59,8 @@ def _options(enqueue: Enqueue) -> Iterator[str]:
     """Yield what is not as a job has it that says nothing."""
     if enqueue.is_open:
         yield "open"
+    if enqueue.ended_of:
+        yield "finally"
     if enqueue.queue != "default":
         yield f"queue={enqueue.queue}"
     if enqueue.timeout_s is not None:

@@ -16,6 +16,10 @@ MAX_DRAWN_JOBS = 100
 """Above this many jobs a drawing in lanes is no longer read, only scrolled past."""
 
 
+FINALLY = "finally"
+"""What is said beside a job that runs when all others have ended."""
+
+
 def _plain(text: str, node: Node) -> str:
     return text
 
@@ -60,11 +64,15 @@ def _mark(node: Node, unicode: bool) -> str:
 def _notes(view: View) -> dict[str, str]:
     """Return what is said beside each job: its state, and the failures that do not matter to it."""
     notes = {
-        node.name: [*filter(None, [node.state]), *([OPEN] if _may_grow(node) else [])]
+        node.name: [
+            *filter(None, [node.state]),
+            *([OPEN] if _may_grow(node) else []),
+            *([FINALLY] if node.is_final else []),
+        ]
         for node in view.nodes
     }
     for line in view.lines:
-        if line.on_failure == "ignore":
+        if line.on_failure == "ignore" and not line.is_last:
             notes[line.future].append(f"even if {line.blocker} fails")
     return {name: ", ".join(said) for name, said in notes.items()}
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from flowq.graph import Graph
+from flowq.graph import Edge, Graph
 from flowq.render.groups import collapse
 from flowq.status import JobStatus, RunStatus
 
@@ -26,15 +26,17 @@ class Node:
     is_future: bool = False
     is_open: bool = False
     description: str = ""
+    is_final: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One edge, from the blocker to the future job."""
+    """One edge, from the blocker to the future job; to one under `finally` if it `is_last`."""
 
     blocker: str
     future: str
     on_failure: Literal["ignore"] | None = None
+    is_last: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ def view_graph(graph: Graph, status: RunStatus | None = None) -> View:
     status_by_name = collapse(status) if status else {}
     nodes = [_node(graph, name, status_by_name.pop(name, None)) for name in graph.topological_order]
     late = [Node(job.name, 0, job.state) for job in status_by_name.values()]
-    lines = tuple(Line(edge.blocker, edge.future, edge.on_failure) for edge in graph.edges)
+    lines = tuple(_line(graph, edge) for edge in graph.edges)
     state = status.state if status else ""
     return View(graph.workflow.name, (*nodes, *late), lines, state)
 
@@ -76,4 +78,11 @@ def _node(graph: Graph, name: str, job: JobStatus | None) -> Node:
         graph.is_future(name),
         graph.job_by_name[name].deferred,
         graph.job_by_name[name].description,
+        graph.job_by_name[name].is_final,
     )
+
+
+def _line(graph: Graph, edge: Edge) -> Line:
+    blocker, future = graph.job_by_name[edge.blocker], graph.job_by_name[edge.future]
+    is_last = future.is_final and not blocker.is_final
+    return Line(edge.blocker, edge.future, edge.on_failure, is_last)

@@ -134,7 +134,7 @@ class _Addition:
     def _bind(self, template: Enqueue, item: Item) -> Enqueue:
         """Return a job of an item. Its `if` is judged here: what it asks about has ended."""
         bound = bind_item(template, item, self.group_id)
-        if bound.if_ is None:
+        if bound.if_ is None or bound.ended_of:  # how the run ended, the item itself finds out
             return bound
         scope = {**template.scope, "item": item.value, "index": item.index}
         return self._judge(bound, scope)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,11 @@ ENDS_PER_READ = 500
 MAX_MESSAGE = 1_000
 """How much is kept of an error's message. Units: characters."""
 
+MAX_FAILURES = 100
+"""How many failures of a run are kept for its jobs under `finally`."""
+
 _FAILED = frozenset({"failed", "stopped", "expired", "tolerated"})
+_BAD = frozenset({"failed", "stopped", "expired", "deleted", "canceled"})
 _FIELDS = ("flowq_outcome", "flowq_reason", "flowq_attempts", keys.VIEW_FIELD, "started_at")
 _HEAD = "Traceback (most recent call last):"
 _LAST_LINE = re.compile(r"([A-Za-z_][\w.]*)(?:: ?(.*))?", re.DOTALL)
@@ -106,3 +110,40 @@ def _read_inside(job_id: str, reason: str, connection: Redis) -> tuple[str | Non
 
 def _cut(text: str) -> str:
     return text if len(text) <= MAX_MESSAGE else text[: MAX_MESSAGE - 1] + "…"
+
+
+def read_run_end(final_id: str, run_id: str, connection: Redis) -> dict[str, Any]:
+    """Return how the jobs ended that a job under `finally` waits for: all others of its workflow.
+
+    Shape: `status` as that of a run, were these all its jobs; `failures` with the job's name, its
+    `error` and `exit_code`, in the order in which they ended, `MAX_FAILURES` at most.
+    """
+    ended = {
+        as_text(blocker): as_text(outcome).rstrip("!")
+        for blocker, outcome in connection.hgetall(keys.edges(final_id)).items()
+    }
+    own = {job_id: outcome for job_id, outcome in ended.items() if not _is_inside(job_id, ended)}
+    is_canceled = connection.hexists(keys.run(run_id), "canceling")
+    bad = [job_id for job_id, outcome in own.items() if outcome in _BAD]
+    state = ("canceled" if is_canceled else "failed") if bad else "succeeded"
+    failed = sorted(job_id for job_id in bad if own[job_id] != "canceled")[:MAX_FAILURES]
+    return {"status": state, "failures": _read_failures(failed, connection)}
+
+
+def _is_inside(job_id: str, others: Mapping[str, str]) -> bool:
+    """Whether it is a job of a nested workflow among these, which counts as the workflow ended."""
+    places = (found.start() for found in re.finditer("--", job_id))
+    return any(job_id[:at] in others and not job_id[at + 2 :][:1].isdigit() for at in places)
+
+
+def _read_failures(job_ids: Sequence[str], connection: Redis) -> list[dict[str, Any]]:
+    with connection.pipeline(transaction=False) as pipeline:
+        for job_id in job_ids:
+            pipeline.hmget(keys.job(job_id), "flowq_name", "ended_at")
+        named = [[as_text(each or b"") for each in fields] for fields in pipeline.execute()]
+    rows = zip(job_ids, named, read_ends(job_ids, connection), strict=True)
+    ordered = sorted(rows, key=lambda row: row[1][1])
+    return [
+        {"job": name or job_id, "error": end.error, "exit_code": end.exit_code}
+        for job_id, (name, _), end in ordered
+    ]

@@ -158,6 +158,8 @@ def read_statuses(
 ) -> dict[str, bool]:
     """Return what `success()`, `failure()` and `canceled()` say to a job: of all its ancestors.
 
+    `bad` says whether something went wrong above, whatever becomes of the run.
+
     An item has the ancestors of its group, and so has the start (`is_start`) of an item that is a
     workflow. The scripts keep counts of what went wrong above a job (`lua/ancestors.lua`). Where an
     older version has settled, `bad` and `lost` alone tell, of those directly before it.
@@ -172,6 +174,7 @@ def read_statuses(
     is_canceled = bool(connection.hexists(keys.run(run_id), "canceling"))
     return {
         "success": not (failed or canceled or others or is_canceled),
+        "bad": bool(failed or canceled or others),
         "failure": bool(failed or (others and not canceled)),
         "canceled": is_canceled or bool(canceled),
     }

@@ -21,8 +21,15 @@ from flowq.runtime.holds import Edge, Hold
 from flowq.runtime.job import PERFORM
 from flowq.runtime.queue import HeldData, Queue, add_entries
 from flowq.runtime.rq import make_retry
-from flowq.runtime.wire import COMMAND_LIST_FORMAT, HOLD_FORMAT, KEY, USUAL_FORMAT, to_wire
-from flowq.spec import Retry, Shell, Tolerance
+from flowq.runtime.wire import (
+    COMMAND_LIST_FORMAT,
+    FINALLY_FORMAT,
+    HOLD_FORMAT,
+    KEY,
+    USUAL_FORMAT,
+    to_wire,
+)
+from flowq.spec import Retry, Shell, Tolerance, Workflow
 from flowq.texts import to_bytes
 
 if TYPE_CHECKING:
@@ -143,6 +150,7 @@ def _work(enqueue: Enqueue) -> dict[str, Any]:
         "inputs": dict(enqueue.inputs),
         "inputs_from": enqueue.inputs_from,
         "scope": dict(enqueue.scope),
+        "ended_of": enqueue.ended_of,
     }
     return {KEY: _needed_format(enqueue), **kept} | {
         k: value for k, value in beside.items() if value
@@ -154,7 +162,21 @@ def _needed_format(enqueue: Enqueue) -> int:
     shell = enqueue.run
     if shell is not None and not isinstance(shell.command, str):
         return COMMAND_LIST_FORMAT
+    if enqueue.ended_of or _has_finals(enqueue):
+        return FINALLY_FORMAT
     return HOLD_FORMAT if enqueue.approval and _judging(enqueue) == "due" else USUAL_FORMAT
+
+
+def _has_finals(enqueue: Enqueue) -> bool:
+    if enqueue.expansion:
+        return any(map(_has_finals, enqueue.expansion.templates))
+    return enqueue.nested is not None and _ends_with_jobs(enqueue.nested.workflow)
+
+
+def _ends_with_jobs(workflow: Workflow) -> bool:
+    """Whether a workflow has jobs under `finally`, or one inside of it does."""
+    inside = workflow.workflows.values()
+    return any(job.is_final for job in workflow.jobs) or any(map(_ends_with_jobs, inside))
 
 
 def _as_work(shell: Shell) -> dict[str, Any]:
@@ -214,6 +236,8 @@ def _judging(enqueue: Enqueue) -> str:
 
 def _is_always(enqueue: Enqueue) -> bool:
     """Whether the job runs in a canceled run: its `if` says so, or that of what it stands for."""
+    if enqueue.ended_of:
+        return True
     if enqueue.expansion:
         return any(_is_always(template) for template in enqueue.expansion.templates)
     asked = as_template(enqueue.condition) if enqueue.condition else enqueue.if_

@@ -40,6 +40,9 @@ COMMAND_LIST_FORMAT = 2
 HOLD_FORMAT = 2
 """The format of a job that waits for its approval once its own execution has judged its `if`."""
 
+FINALLY_FORMAT = 2
+"""The format of what has jobs under `finally`, which must not run as others do."""
+
 KEY = "flowq"
 """What the number of the format is called."""
 

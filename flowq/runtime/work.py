@@ -25,6 +25,7 @@ from flowq.runtime.conditions import find_false, say_false
 from flowq.runtime.expanding import expand, grow, start
 from flowq.runtime.futures import current_job
 from flowq.runtime.job import Job
+from flowq.runtime.job_ends import read_run_end
 from flowq.runtime.lookups import read_jobs, read_statuses
 from flowq.runtime.masking import Mask
 from flowq.runtime.outcomes import get_result
@@ -116,13 +117,15 @@ class _Performance:
         job = self.job
         if "if" not in self.work or job.was_judged:
             return True
-        statuses = self._ask(
+        statuses: Mapping[str, bool] = self._ask(
             lambda: read_statuses(
                 *(job.id, job.group_of_items, job.run_id, job.connection),
                 is_start="nested" in self.work,
             )
         )
         condition, source = self.work["if"], self.work.get("condition", "")
+        if "ended_of" in self.work:
+            statuses = self._with_all_jobs(statuses, condition)
         false = find_false(
             *(condition, source, statuses),
             lambda: bool(self._value(condition, statuses, decide)),
@@ -131,6 +134,20 @@ class _Performance:
         if false is not None:
             self._say("skip", say_false(false))
         return false is None
+
+    def _with_all_jobs(self, statuses: Mapping[str, bool], condition: Any) -> Mapping[str, bool]:
+        """Return what a job under `finally` hears: of all jobs, also in a canceled run.
+
+        Where its `if` asks nothing, that means only those before it that are there as well.
+        """
+        if not find_references(condition).statuses:
+            return {**statuses, "success": not statuses["bad"]}
+        ended = self._ended
+        return {
+            **statuses,
+            "success": ended["status"] == "succeeded" and not statuses["bad"],
+            "failure": statuses["failure"] or bool(ended["failures"]),
+        }
 
     def _may_go_on(self) -> bool:
         """Whether nobody has to be asked, and the slots that the job needs are taken."""
@@ -199,6 +216,8 @@ class _Performance:
         ids = self.work.get("result_of", {})
         jobs = self._ask(lambda: read_jobs(references, ids, self.job.connection))
         scope = dict(self.scope)
+        if "ended" in references.roots:
+            scope["ended"] = self._ended
         if references.env:
             scope["env"] = os.environ
         if references.secrets:
@@ -209,6 +228,12 @@ class _Performance:
     def scope(self) -> Mapping[str, Any]:
         scope: Mapping[str, Any] = self.work.get("scope", {})
         return scope
+
+    @cached_property
+    def _ended(self) -> Mapping[str, Any]:
+        """How the run ended, or the nested workflow, for a job under `finally`."""
+        ended_of, job = self.work.get("ended_of", ""), self.job
+        return self._ask(lambda: read_run_end(ended_of, job.run_id, job.connection))
 
     @cached_property
     def inputs(self) -> Mapping[str, Any]:

@@ -154,6 +154,9 @@ def workflows(draw: st.DrawFn, depth: int = 1) -> Workflow:
         nested = draw(workflows(depth - 1))
         inner = {"inner-1": replace(nested, name="inner-1", schedule=None, concurrency=None)}
     made = tuple(draw(jobs(name, tuple(inner))) for name in names)
+    count = draw(st.integers(0, len(names) - 1)) if draw(st.booleans()) else 0
+    main = len(names) - count
+    made = (*made[:main], *(replace(job, is_final=True) for job in made[main:]))
     named = {job.workflow for job in made}
     optional = {
         "description": descriptions,

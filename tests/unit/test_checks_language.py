@@ -12,6 +12,7 @@ from flowq.declare.yaml import parse_workflow
 from flowq.errors import Problem
 from flowq.graph import build_graph
 from flowq.spec import (
+    Block,
     ForEach,
     Input,
     JobSpec,
@@ -382,3 +383,31 @@ def test_a_status_that_no_job_has_is_refused(condition: str, words: list[str]) -
     told = [each for each in found if each.code == "FQ307"]
     assert [each.message.rpartition(" ")[2].strip("'") for each in told] == words
     assert all("finished" in each.hint for each in told)
+
+
+# finally -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("jobs", "codes"),
+    [
+        ([call("a"), call("end", is_final=True)], []),
+        ([call("a"), call("end", is_final=True), call("next", is_final=True, needs=("end",))], []),
+        ([call("a"), call("end", is_final=True, with_={"x": "${{ jobs.a.result }}"})], []),
+        ([call("a"), call("end", is_final=True, with_={"x": "${{ run.status }}"})], []),
+        ([call("a"), call("end", is_final=True, if_="len(run.failures) > 1")], []),
+        ([call("a"), call("end", is_final=True, needs=("a",))], ["FQ232"]),
+        ([call("a", blocks=(Block("end"),)), call("end", is_final=True)], ["FQ232"]),
+        ([call("a", needs=("end",)), call("end", is_final=True)], ["FQ232"]),
+        ([call("a", with_={"x": "${{ jobs.end.result }}"}), call("end", is_final=True)], ["FQ232"]),
+        ([call("a", with_={"x": "${{ run.status }}"})], ["FQ213"]),
+        ([call("a", if_="run.failures | len")], ["FQ213"]),
+        ([call("a"), call("end", is_final=True, with_={"x": "${{ run.state }}"})], ["FQ303"]),
+        ([call("a"), call("a", is_final=True)], ["FQ208"]),
+        ([call("end", is_final=True)], ["FQ210"]),
+    ],
+)
+def test_what_runs_at_the_end_is_apart_from_the_others(
+    jobs: list[JobSpec], codes: list[str]
+) -> None:
+    assert [problem.code for problem in problems_of(*jobs)] == codes

@@ -12,7 +12,7 @@ import pytest
 
 from flowq.declare.scalars import resolve
 from flowq.declare.yaml import parse_workflow, read_workflow
-from flowq.errors import Where
+from flowq.errors import Where, WorkflowInvalid
 from flowq.spec import Block, Defaults, Input, JobSpec, Retry, Workflow
 
 GALLERY = """\
@@ -281,3 +281,34 @@ def test_positions_are_a_mapping_of_what_was_written() -> None:
     ]
     assert len(positions) == 8
     assert ("jobs", "a", "needs", 1) not in positions
+
+
+# finally -----------------------------------------------------------------------------------------
+
+
+def test_jobs_under_finally_are_jobs_and_have_their_places() -> None:
+    text = "jobs:\n  a: {run: make}\nfinally:\n  end:\n    run: ls\n    if: run.status == 'x'\n"
+    workflow = parse_workflow(text, "f.yaml")
+    assert [(job.name, job.is_final) for job in workflow.jobs] == [("a", False), ("end", True)]
+    where = workflow.places.find("jobs", "end", "if")
+    assert where is not None
+    assert (where.line, where.column) == (6, 9)
+
+
+@pytest.mark.parametrize(
+    ("finally_", "code"),
+    [
+        ("[a]", "FQ105"),
+        ("{end: {run: ls, ru: x}}", "FQ103"),
+        ("{end: }", "FQ106"),
+        ("{end: {run: ls, at_front: 3}}", "FQ105"),
+    ],
+)
+def test_what_is_wrong_under_finally_is_told(finally_: str, code: str) -> None:
+    with pytest.raises(WorkflowInvalid) as caught:
+        parse_workflow(f"jobs:\n  a: {{run: make}}\nfinally: {finally_}\n", "f.yaml")
+    assert code in {problem.code for problem in caught.value.problems}
+
+
+def test_an_empty_finally_is_none() -> None:
+    assert len(parse_workflow("jobs: {a: {run: make}}\nfinally:\n", "f.yaml").jobs) == 1
