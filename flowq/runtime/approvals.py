@@ -68,7 +68,8 @@ def release_run(run_id: str, connection: Redis) -> bool:
     """
     record = get_record(run_id, connection)
     if record.state in RUN_ENDED:
-        raise WrongState(f"run {run_id} has ended: {record.state}")
+        retry = "" if record.state == "succeeded" else "; flowq retry runs it again"
+        raise WrongState(f"run {run_id} has ended: {record.state}{retry}")
     answer = scripts.COMMIT.call(connection, keys.run(run_id), run_id, "go")
     if answer == _WAITS:
         hint = "it starts by itself; cancel what goes first, if it shall start now"

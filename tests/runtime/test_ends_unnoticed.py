@@ -7,6 +7,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from language import RUN, Runs, each, job
@@ -25,7 +26,7 @@ from flowq.runtime import keys, retrying, runs
 from flowq.runtime.explain import explain
 from flowq.runtime.maintenance import Finding, examine
 from flowq.runtime.steps import step
-from flowq.spec import Approval, Concurrency, JobSpec, Retry, Workflow
+from flowq.spec import Approval, Block, Concurrency, JobSpec, Retry, Workflow
 from flowq.workers.ledger import Ledger, Room
 
 Work = Callable[..., None]
@@ -323,6 +324,21 @@ def test_a_retry_runs_what_can_run_without_the_deleted_jobs(
     assert run.reason("after") == "r1-gone was deleted"
     with pytest.raises(WrongState, match="gone was deleted, and nothing else can run"):
         retrying.retry(RUN, connection)
+
+
+@pytest.mark.parametrize("on_failure", ["ignore", None])
+def test_a_retry_does_not_wait_for_a_job_that_was_deleted_after_those_behind_it_had_ended(
+    run: Runs, connection: Redis, work: Work, on_failure: Literal["ignore"] | None
+) -> None:
+    edge = Block("last", on_failure)
+    run.submit(job("gone", "my_id", blocks=(edge,)), job("last", "my_id", if_="always()"))
+    cancel_job(f"{RUN}-last", connection)
+    assert examine(connection) == [Finding(f"{RUN}-last", "canceled", RUN)]
+    RQJob.fetch(f"{RUN}-gone", connection).delete()
+    assert examine(connection) == [Finding(f"{RUN}-gone", "deleted", RUN)]
+    assert retrying.retry(RUN, connection) == (f"{RUN}-last",)
+    work()
+    assert run.states == {"gone": "deleted", "last": "finished"}
 
 
 def test_cancel_ends_at_once_what_runs_where_no_worker_lives(run: Runs, connection: Redis) -> None:

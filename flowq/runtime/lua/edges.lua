@@ -40,6 +40,21 @@ function edges.will_tell(future, blocker, outcome, above)
   told_at[future] = #mentions
 end
 
+local GONE = { deleted = true, expired = true }
+
+-- A job of a run that was called off hears of what has ended after that when it is to run again, from
+-- the hashes of these jobs (run_steps.lua). Those that are gone are noted now.
+local function note_gone(future, news, policy)
+  for i, blocker in ipairs(news.blockers) do
+    local old = GONE[news.outcomes[i]] and redis.call('HGET', keys.edges(future), blocker)
+    local is_pending = old and outcomes.class(old, policy) == 'pending'
+    if is_pending and redis.call('HEXISTS', keys.job(future), 'flowq_run') == 1 then
+      local new = news.outcomes[i] .. (string.sub(old, -1) == '!' and '!' or '')
+      edges.move(future, blocker, old, new, policy, news.above[i])
+    end
+  end
+end
+
 -- In what futures.read_for_decision reads.
 local COUNTED_AT = { pending = 3, bad = 4, lost = 5, failed = 9, canceled = 10 }
 
@@ -48,6 +63,7 @@ local COUNTED_AT = { pending = 3, bad = 4, lost = 5, failed = 9, canceled = 10 }
 local function tell(future, news)
   local key = keys.future(future)
   local f = futures.read_for_decision(future)
+  if CALLED_OFF[f[1]] then return note_gone(future, news, f[2]) end
   if not UNDECIDED[f[1]] and f[1] ~= 'met' then return end
   local olds = redis.call('HMGET', keys.edges(future), unpack(news.blockers))
   local latest, change, written = {}, {}, {}
