@@ -100,3 +100,21 @@ def test_a_node_by_itself_is_told_to_be_one_of_a_cluster(nodes: list[Started]) -
         client.server_errors(other.url),
     ):
         connection.get(f"{PREFIX}:queues")
+
+
+def test_all_that_is_flowqs_can_be_removed_from_it(
+    nodes: list[Started], url: str, tmp_path: Path
+) -> None:
+    (tmp_path / "short.yaml").write_text("name: short\njobs: {one: {run: echo}}\n")
+    submitted = start(tmp_path, "run", "short.yaml", "--detach", "--redis-url", url)
+    assert submitted.wait(30) == 0
+    assert find_owner(nodes, f"{PREFIX}:queues").connection.keys(f"{PREFIX}:flowq:*")
+    removed = start(tmp_path, "doctor", "--uninstall", "--yes", "--force", "--redis-url", url)
+    out, err = removed.communicate(timeout=30)
+    assert "removed: runs with their jobs: " in out, err
+    wait_until(lambda: not any(_has_left(node) for node in nodes), 20)
+
+
+def _has_left(node: Started) -> object:
+    left = node.connection.keys(f"{PREFIX}:flowq:*") or node.connection.keys(f"{PREFIX}:job:*")
+    return left or node.connection.function_list("flowq_*")
