@@ -28,7 +28,7 @@ from flowq.runtime.listeners import count_left_alone, find_unattended
 from flowq.runtime.maintenance import Finding, tidy
 from flowq.runtime.outcomes import Failure, JobView
 from flowq.runtime.outputs import KeptOutputs
-from flowq.runtime.patience import PATIENCE_S, Trouble, is_passing, is_refusal
+from flowq.runtime.patience import Attempts, Trouble, is_refusal
 from flowq.runtime.uninstalling import check_uninstall, uninstall
 from flowq.runtime.wip import list_executing
 from flowq.server.connection import explain as explain_trouble
@@ -186,19 +186,15 @@ class Run:
         trouble: Trouble,
     ) -> list[Event]:
         """Return the events after that one; the server may be away, or refuse, for a while."""
-        deadline: float | None = None
+        attempts = Attempts(connection=self.connection, trouble=trouble)
         while True:
             try:
                 events = list(runs.read_events(self.run_id, self.connection, after, wait_s))
                 if wait_s and not events:
                     tidy(self.connection)
                     runs.get_record(self.run_id, self.connection)  # raises when it was removed
-            except Exception as error:
-                deadline = deadline or time.monotonic() + PATIENCE_S
-                if not is_passing(error) or time.monotonic() > deadline:
-                    raise
-                trouble.meet(error)
-                self.connection.connection_pool.disconnect(inuse_connections=False)
+            except Exception as error:  # noqa: BLE001 - which raises what does not pass
+                attempts.fail(error)
                 if while_away is not None and not is_refusal(error):
                     while_away()
                 time.sleep(wait_s or POLL_S)

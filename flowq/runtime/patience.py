@@ -213,6 +213,44 @@ class Trouble:
             self._tell_end(f"the server can be used again, after {seconds:.1f} s")
 
 
+class Attempts:
+    """Attempts at the same thing: the one rule of how long they go on, and what is said of them.
+
+    They go on for `within_s` after the trouble began, which a connection may notice only at the end
+    of its whole limit. The idle connections of `connection` are closed before each further attempt:
+    after a fail-over the one that has refused leads to the old server.
+    """
+
+    def __init__(
+        self,
+        within_s: float = PATIENCE_S,
+        *,
+        connection: Redis | None = None,
+        trouble: Trouble | None = None,
+        passes: Callable[[Exception], bool] = is_passing,
+    ) -> None:
+        self._within_s = within_s
+        self._connection = connection
+        self._trouble = trouble
+        self._passes = passes
+        self._deadline: float | None = None
+
+    @property
+    def have_failed(self) -> bool:
+        """Whether one of them has."""
+        return self._deadline is not None
+
+    def fail(self, error: Exception) -> None:
+        """Note that one has failed; raise that error when another one would not help."""
+        self._deadline = self._deadline or time.monotonic() + self._within_s
+        if not self._passes(error) or time.monotonic() > self._deadline:
+            raise error
+        if self._connection is not None:
+            self._connection.connection_pool.disconnect(inuse_connections=False)
+        if self._trouble is not None:
+            self._trouble.meet(error)
+
+
 def patiently(
     do: Callable[[], Result],
     within_s: float = PATIENCE_S,
@@ -223,28 +261,20 @@ def patiently(
 ) -> Result:
     """Do what needs the server and may be done twice; again for as long as that may help.
 
-    The idle connections of `connection` are closed before each further attempt: after a fail-over
-    the one that has refused leads to the old server. Blocks: up to `within_s` after the trouble
-    began, which a connection may notice only at the end of its whole limit. Errors: redis-py's when
-    the trouble lasts longer, or is not one that `passes`.
+    Blocks, as `Attempts` say. Errors: redis-py's when the trouble lasts longer, or is not one that
+    `passes`.
     """
-    deadline: float | None = None
+    attempts = Attempts(within_s, connection=connection, trouble=trouble, passes=passes)
     pause_s = PAUSE_S
     while True:
         try:
             result = do()
-        except Exception as error:
-            deadline = deadline or time.monotonic() + within_s
-            if not passes(error) or time.monotonic() > deadline:
-                raise
-            if connection is not None:
-                connection.connection_pool.disconnect(inuse_connections=False)
-            if trouble is not None:
-                trouble.meet(error)
+        except Exception as error:  # noqa: BLE001 - which raises what does not pass
+            attempts.fail(error)
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
         else:
-            if trouble is not None and deadline is not None:
+            if trouble is not None and attempts.have_failed:
                 trouble.end()
             return result
 
