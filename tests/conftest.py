@@ -69,9 +69,9 @@ def connection(test_server: server.Server) -> Iterator[redis.Redis]:
 
 @pytest.fixture
 def wait_until() -> Callable[..., None]:
-    """`wait_until(predicate, within_s=5)`: fail when the predicate does not become true in time."""
+    """`wait_until(predicate, within_s=20)`: fail when it does not become true in time."""
 
-    def wait(predicate: Callable[[], object], within_s: float = 5.0) -> None:
+    def wait(predicate: Callable[[], object], within_s: float = 20.0) -> None:
         deadline = time.monotonic() + within_s
         while not predicate():
             if time.monotonic() > deadline:

@@ -299,10 +299,11 @@ class Crew:
 
     def _note_death(self, child: Child) -> None:
         """Tell children that cannot even begin from those that somebody has ended."""
-        is_young = time.monotonic() - child.hired_at < YOUNG_S
-        is_false_start = is_young and not child.cell.is_ready
-        self._false_starts = self._false_starts + 1 if is_false_start else 0
-        if is_young and not is_false_start:
+        if not child.cell.is_ready:  # however long it took: a machine may be slow
+            self._false_starts += 1
+            return
+        self._false_starts = 0
+        if time.monotonic() - child.hired_at < YOUNG_S:
             self._hires_after = time.monotonic() + PAUSE_S
 
     def _let_go(self, child: Child) -> None:

@@ -66,7 +66,7 @@ def leave_daemon() -> None:
 
 def spin() -> None:
     """Keep the interpreter busy."""
-    until = time.monotonic() + 3
+    until = time.monotonic() + 1
     while time.monotonic() < until:
         pass
 

@@ -239,8 +239,13 @@ def test_coroutines_meta_and_the_current_job_work(
 
 
 def test_children_that_are_killed_while_they_wait_are_replaced_as_often_as_it_takes(
-    mode: str, wait_until: Callable[..., None], connection: redis.Redis
+    mode: str,
+    wait_until: Callable[..., None],
+    connection: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    for name in ("YOUNG_S", "PAUSE_S"):
+        monkeypatch.setattr(f"flowq.workers.crew.{name}", 1000.0)
     crew = _crew(mode, connection)
     for _ in range(8):
 
@@ -255,10 +260,15 @@ def test_children_that_are_killed_while_they_wait_are_replaced_as_often_as_it_ta
         assert not crew.children
         crew.fill()
         assert not crew.children, "it does not spend its time on hiring"
+        crew._hires_after = 0.0
     crew.close()
 
 
-def test_a_worker_whose_children_cannot_begin_gives_up(connection: redis.Redis) -> None:
+@pytest.mark.parametrize("young_s", [5.0, 0.0])
+def test_a_worker_whose_children_cannot_begin_gives_up_however_long_they_took(
+    connection: redis.Redis, monkeypatch: pytest.MonkeyPatch, young_s: float
+) -> None:
+    monkeypatch.setattr("flowq.workers.crew.YOUNG_S", young_s)
     crew = _crew("multiprocessing", connection, exception_handlers=(Bomb(),))
 
     def hire_again_and_again() -> None:
