@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,7 +25,7 @@ def make_report(run: Run, status: RunStatus, place: Place) -> Report:
         outputs=kept.views,
         unknown=kept.errors,
         failed=_failed(run, status),
-        show_command=place.hint(f"show {run.run_id} JOB"),
+        show_command=lambda name: place.hint(f"show {shlex.quote(run.run_id)} {shlex.quote(name)}"),
     )
 
 

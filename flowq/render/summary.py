@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import reprlib
-import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,14 +42,14 @@ class Report:
 
     Shape: `results` by name, of the jobs that nothing comes after; `outputs` by name, of a workflow
     that declares some, and then they are what is shown; both are views (`flowq.runtime.views`).
-    `unknown` has the outputs that have no value, and why. `show_command` is what a reader types to
-    see all about a job, with JOB in place of its name.
+    `unknown` has the outputs that have no value, and why. `show_command` returns what a
+    reader types to see all about a job, by its name.
     """
 
     status: RunStatus
     results: Mapping[str, Any] = field(default_factory=dict)
     failed: Sequence[FailedJob] = ()
-    show_command: str = ""
+    show_command: Callable[[str], str] | None = None
     outputs: Mapping[str, Any] = field(default_factory=dict)
     unknown: Mapping[str, str] = field(default_factory=dict)
 
@@ -139,8 +138,9 @@ def _failures(report: Report, unicode: bool) -> Iterator[Line]:
         yield ((f"{find_mark('failed', unicode)} also failed: {names}{more}", "bold red"),)
     if report.failed and report.show_command:
         yield ()
-        name = shlex.quote(report.failed[0].name) if len(report.failed) == 1 else "JOB"
-        yield ((f"the rest: {report.show_command.replace('JOB', name)}", "dim"),)
+        for number, job in enumerate(report.failed[:MAX_FAILURES]):
+            lead = "" if number else "the rest:"
+            yield ((f"{lead:9} {report.show_command(job.name)}", "dim"),)
 
 
 def _ended_otherwise(report: Report, unicode: bool) -> Iterator[Line]:

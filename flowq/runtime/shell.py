@@ -29,6 +29,9 @@ from flowq.runtime.masking import HIDDEN, Mask
 MAX_RESULT_BYTES = 1_000_000
 """How much of the output can be a result; the log keeps its own share."""
 
+MAX_SHOWN = 200
+"""How much of a command is shown in one line."""
+
 GRACE_S = 1.0
 LOOK_S = 0.5
 
@@ -74,22 +77,29 @@ def run(
     an expression on cmd; WorkflowInvalid for a value that is no argument; ValueError when
     `result: json` is none.
     """
-    command = shell["command"]
+    command = first_line(shell["command"])
     output, errors = _Output(mask, sys.stdout), _Output(mask, sys.stderr)
     try:
-        arguments, shown = _prepare(command, shell.get("shell"), value_of, mask)
+        arguments, shown = _prepare(shell["command"], shell.get("shell"), value_of, mask)
+        command = shorten(shown)
         tell(shown)
         code = _execute(arguments, output, errors)
     except _NotStarted as failure:
-        raise ShellFailed(first_line(command), failure.code, str(failure)) from None
+        raise ShellFailed(command, failure.code, str(failure)) from None
     if code:
-        raise ShellFailed(first_line(command), code, errors.last_line or output.last_line)
+        raise ShellFailed(command, code, errors.last_line or output.last_line)
     return output.result(shell.get("result") or "last")
 
 
 def first_line(command: str | Sequence[str]) -> str:
-    """Return how messages call a command: its first line, as declared."""
-    return describe_command(command).strip().partition("\n")[0]
+    """Return how messages call a command that was not run: its first line, as declared."""
+    return shorten(describe_command(command))
+
+
+def shorten(command: str) -> str:
+    """Return the first line of a command, of at most `MAX_SHOWN` characters."""
+    first, _, rest = command.strip().partition("\n")
+    return first if len(first) <= MAX_SHOWN and not rest else f"{first[:MAX_SHOWN]}…"
 
 
 def not_started(command: str | Sequence[str], reason: str) -> ShellFailed:

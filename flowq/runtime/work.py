@@ -18,7 +18,7 @@ from rq.job import Retry
 
 from flowq.callables import find_callable
 from flowq.errors import ShellFailed, UsageError
-from flowq.expressions import decide, evaluate, find_references, write
+from flowq.expressions import decide, evaluate, find_references, is_live, write
 from flowq.plan import Expansion, Nested
 from flowq.runtime import scripts, shell
 from flowq.runtime.conditions import find_false, say_false
@@ -98,17 +98,20 @@ class _Performance:
         shown = self.job.shown
         try:
             result = shell.run(
-                self.work["shell"],
-                self._value,
-                self.mask,
-                self.job.timeout,
-                tell=lambda command: shown.keep_arguments({"command": command}),
+                self.work["shell"], self._value, self.mask, self.job.timeout, tell=self._tell
             )
         except ShellFailed as failure:
             shown.exit_code = shell.as_exit_code(failure.exit_code_of_command)
             raise
         shown.exit_code = 0
         return result
+
+    def _tell(self, command: str) -> None:
+        """Show the command as it is run, with all values in it, from now on."""
+        self.job.shown.keep_arguments({"command": command})
+        if is_live(self.work["shell"]["command"]):
+            self.job.description = shell.shorten(command)
+            self._say("call", self.job.description)
 
     # Before and after ----------------------------------------------------------------------------
 

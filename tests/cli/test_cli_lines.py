@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import traceback
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -162,17 +163,22 @@ def test_the_summary_shows_some_failures_and_names_the_others() -> None:
     status = _status(*["failed"] * 20, state="failed")
     failed = [FailedJob(name, "ValueError: x", ["out"]) for name in status.jobs]
 
-    lines = [plain(line) for line in summary(Report(status, {}, failed, "flowq show r JOB"))]
+    lines = [plain(line) for line in summary(Report(status, {}, failed, _show))]
 
     assert lines[0] == "✗ flow failed: 20 failed  run r"
     assert lines[2:6] == ["✗ job_0 failed", "  ValueError: x", "  its last output:", "  | out"]
-    assert lines[-3].startswith("✗ also failed: job_5, job_6")
-    assert lines[-3].endswith(" and 5 more")
-    assert lines[-1] == "the rest: flowq show r JOB"
+    assert lines[-7].startswith("✗ also failed: job_5, job_6")
+    assert lines[-7].endswith(" and 5 more")
+    assert lines[-5] == "the rest: flowq show r job_0"
+    assert lines[-1] == "          flowq show r job_4"
+
+
+def _show(name: str) -> str:
+    return f"flowq show r {shlex.quote(name)}"
 
 
 def test_the_command_at_the_end_of_a_summary_can_be_pasted() -> None:
-    report = Report(_status("failed", state="failed"), {}, [FailedJob("n[1]")], "flowq show r JOB")
+    report = Report(_status("failed", state="failed"), {}, [FailedJob("n[1]")], _show)
 
     assert plain(summary(report)[-1]) == "the rest: flowq show r 'n[1]'"
 

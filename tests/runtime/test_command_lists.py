@@ -146,7 +146,7 @@ def test_what_cannot_be_started_is_told_in_one_sentence_with_the_code_of_a_shell
 
 
 def test_the_error_has_the_command_as_it_would_be_written_in_a_shell() -> None:
-    with pytest.raises(ShellFailed, match=r"^`nothing4711 'a b' \$\{\{ item \}\} ''` ended with"):
+    with pytest.raises(ShellFailed, match=r"^`nothing4711 'a b' x ''` ended with"):
         execute(["nothing4711", "a b", "${{ item }}", ""], {"${{ item }}": "x"})
 
 

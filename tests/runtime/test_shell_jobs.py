@@ -361,3 +361,21 @@ def test_what_a_function_prints_is_masked_as_well(
     work()
     assert capsys.readouterr().out == "they said ***\n"
     assert run.result("call") == "s3cr3t-value"
+
+
+def test_a_command_is_shown_as_it_was_run_with_its_secrets_hidden(
+    run: Runs, work: Work, monkeypatch: pytest.MonkeyPatch, connection: Redis
+) -> None:
+    monkeypatch.setenv("THE_TOKEN", "hunter22")
+    command = "echo ${{ inputs.text }} ${{ secrets.THE_TOKEN }} >&2; exit 3"
+    run.submit(job("make", run=Shell(command)), inputs={"text": "a b; ls"})
+    work()
+    assert "ShellFailed: `echo 'a b; ls' *** >&2; exit 3` ended with exit code 3" in run.error("make")
+    description = connection.hget(f"rq:job:{RUN}-make", "description")
+    assert description == b"echo 'a b; ls' *** >&2; exit 3"
+
+
+def test_a_long_command_is_shown_by_its_beginning() -> None:
+    with pytest.raises(shell.ShellFailed) as caught:
+        execute("false ${{ item }}\nexit 3", {"${{ item }}": "x" * 300})
+    assert str(caught.value) == f"`false {'x' * 194}…` ended with exit code 1"
