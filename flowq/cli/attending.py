@@ -96,7 +96,7 @@ def _note_left_alone(place: Place) -> None:
     """
     for queue, count in client.count_left_alone(place.connection).items():
         jobs = "1 job of no run waits" if count == 1 else f"{count} jobs of no run wait"
-        start = place.hint(f"worker {queue} --burst")
+        start = place.hint("worker --burst", queue)
         streams.note(f"flowq: {jobs} on the queue {queue}; to execute them: {start}")
 
 

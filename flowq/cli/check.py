@@ -1,59 +1,159 @@
-"""`flowq check`: everything that is wrong with a workflow."""
+"""`flowq check`: everything that is wrong with workflows."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 
 import click
 
 from flowq import compiling
 from flowq.cli import options, streams
 from flowq.cli.compiling import load
-from flowq.errors import Problem, WorkflowInvalid
+from flowq.errors import Problem, UsageError, WorkflowInvalid, WorkflowNotFound
 from flowq.render.json import problems_document, write_json
 from flowq.render.lines import count
+from flowq.targets import YAML_ENDINGS
+
+_JOBS = re.compile(rb"""^(?:["']?jobs["']?[ \t]*:|\{.*["']?jobs["']?[ \t]*:)""", re.MULTILINE)
+_MAX_LOOK = 1_000_000
 
 
 @click.command()
-@options.target
+@click.argument("targets", metavar="TARGET…", nargs=-1, required=True)
 @options.no_import
 @options.as_json
 @options.verbose
-def command(target: str, imports: bool, as_json: bool, verbose: bool) -> int:
-    """Look for everything that is wrong with a workflow.
+def command(targets: tuple[str, ...], imports: bool, as_json: bool, verbose: bool) -> int:
+    """Look for everything that is wrong with workflows.
 
     Each problem is printed as FILE:LINE:COLUMN: CODE MESSAGE, with what to do about it below.
-    The exit code is 3 when there is one; warnings alone leave it at 0.
+    A TARGET is a workflow, or a folder: then all YAML files below it that have `jobs`, but for
+    hidden folders. The exit code is 3 when there is a problem, else 5 when a workflow was not
+    there; warnings alone leave it at 0.
 
     \b
       flowq check workflows/sandwich.yaml
       flowq check app.flows:report --no-import
+      flowq check workflows/ more.yaml
     """
     with streams.result_stream(as_json) as out:
-        problems, jobs = _find_problems(target, imports)
+        found = [*_look_into(targets, imports)]
         if as_json:
-            streams.write(write_json(problems_document(target, problems)), out)
+            documents = [
+                problems_document(each.target, each.problems)
+                | ({"error": each.missing} if each.missing else {})
+                for each in found
+            ]
+            is_one = len(targets) == 1 and not Path(targets[0]).is_dir()
+            document = documents[0] if is_one else {"targets": documents}
+            streams.write(write_json(document), out)
         else:
-            streams.write(_tell(target, problems, jobs), out)
-    return WorkflowInvalid.exit_code if _errors(problems) else 0
+            streams.write("".join(map(_tell, found)), out)
+            if len(found) > 1:
+                streams.write(_summarize(found), out)
+    if any(map(_errors, found)):
+        return WorkflowInvalid.exit_code
+    return WorkflowNotFound.exit_code if any(each.missing for each in found) else 0
 
 
-def _find_problems(target: str, imports: bool) -> tuple[Sequence[Problem], int]:
+@dataclass(frozen=True)
+class _Checked:
+    """What came of one target. Shape: `missing` says why it could not be looked at."""
+
+    target: str
+    problems: Sequence[Problem] = ()
+    jobs: int = 0
+    missing: str = ""
+
+
+def _look_into(targets: Sequence[str], imports: bool) -> Iterator[_Checked]:
+    names = list(dict.fromkeys(name for target in targets for name in _files_of(target)))
+    if not names:
+        raise UsageError(f"there is no workflow in {', '.join(targets)}: no YAML file has `jobs`")
+    for name in names:
+        try:
+            with _modules_of_its_own(len(names) > 1):
+                yield _check(name, imports)
+        except WorkflowNotFound as error:
+            if len(names) == 1:
+                raise
+            yield _Checked(name, missing=str(error))
+
+
+def _files_of(target: str) -> Iterator[str]:
+    """Yield a target, or the files with workflows in a folder, in the order of their names."""
+    folder = Path(target)
+    if not folder.is_dir():
+        yield target
+        return
+    for path in sorted(folder.rglob("*")):
+        inside = path.relative_to(folder).parts
+        is_hidden = any(part.startswith(".") for part in inside)
+        if path.suffix in YAML_ENDINGS and not is_hidden and path.is_file() and _has_jobs(path):
+            yield str(path)
+
+
+def _has_jobs(path: Path) -> bool:
+    try:
+        with path.open("rb") as stream:
+            return _JOBS.search(stream.read(_MAX_LOOK).removeprefix(b"\xef\xbb\xbf")) is not None
+    except OSError:
+        return True  # the check says why it cannot be read
+
+
+@contextmanager
+def _modules_of_its_own(apply: bool) -> Iterator[None]:
+    """Forget what a workflow's folder added to the import path, and the modules found there.
+
+    Two folders may have modules of one name.
+    """
+    path, modules = [*sys.path], {*sys.modules}
+    yield
+    if not apply:
+        return
+    folders = [Path(each).resolve() for each in sys.path if each not in path]
+    for name in sys.modules.keys() - modules:
+        file = getattr(sys.modules[name], "__file__", None)
+        if file and any(folder in Path(file).resolve().parents for folder in folders):
+            del sys.modules[name]
+    sys.path[:] = path
+
+
+def _check(target: str, imports: bool) -> _Checked:
     try:
         workflow = load(target, imports)
         with streams.users_code():
-            return compiling.find_problems(workflow, imports=imports), len(workflow.jobs)
+            found = compiling.find_problems(workflow, imports=imports)
+            return _Checked(target, found, len(workflow.jobs))
     except WorkflowInvalid as invalid:
-        return invalid.problems, 0
+        return _Checked(target, invalid.problems)
 
 
-def _errors(problems: Sequence[Problem]) -> int:
-    return sum(problem.severity == "error" for problem in problems)
+def _errors(checked: _Checked) -> int:
+    return sum(problem.severity == "error" for problem in checked.problems)
 
 
-def _tell(target: str, problems: Sequence[Problem], jobs: int) -> str:
-    told = "".join(f"{problem}\n" for problem in problems)
-    errors = _errors(problems)
+def _tell(checked: _Checked) -> str:
+    if checked.missing:
+        return f"{checked.missing}\n"
+    told = "".join(f"{problem}\n" for problem in checked.problems)
+    errors = _errors(checked)
     if errors:
         return f"{told}{count(errors, 'problem')}\n"
-    return f"{told}{target}: ok, {count(jobs, 'job')}\n"
+    return f"{told}{checked.target}: ok, {count(checked.jobs, 'job')}\n"
+
+
+def _summarize(found: Sequence[_Checked]) -> str:
+    wrong = [each for each in found if _errors(each)]
+    missing = sum(bool(each.missing) for each in found)
+    parts = [count(len(found), "workflow")]
+    if wrong:
+        parts.append(f"{count(sum(map(_errors, wrong)), 'problem')} in {len(wrong)} of them")
+    if missing:
+        parts.append(f"{missing} not found")
+    return f"{', '.join(parts) if len(parts) > 1 else f'{parts[0]}, all ok'}\n"

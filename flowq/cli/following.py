@@ -143,7 +143,7 @@ class UnattendedQueues:
     def _sentence(self, queues: Sequence[str]) -> str:
         names = ", ".join(queues)
         jobs = f"jobs wait on the queue{'s' if len(queues) > 1 else ''} {names}"
-        start = self._place.hint(f"worker {' '.join(queues)}")
+        start = self._place.hint("worker", *queues)
         return f"no worker listens: {jobs}; start one with: {start}"
 
 
@@ -178,7 +178,7 @@ class Asked:
         asking = {job.name for job in status.jobs.values() if job.is_asking}
         facts = self._run.facts(status) if asking - self._told else {}
         for name in sorted(asking - self._told):
-            command = self._place.hint(f"release {self._run.run_id} {name}")
+            command = self._place.hint("release", self._run.run_id, name)
             message = f" ({facts[name].message})" if name in facts and facts[name].message else ""
             display.note(f"{name} waits for an approval{message}; give it with: {command}")
         self._told = asking
@@ -200,7 +200,7 @@ class Stuck:
             if blockers := self._find_blockers(job, status):  # else one runs again by now
                 display.note(self._sentence(job, blockers, status))
         if len(new) > MAX_STUCK:
-            command = self._place.hint(f"explain {self._run.run_id} JOB")
+            command = self._place.hint("explain", self._run.run_id)
             display.note(f"{len(new) - MAX_STUCK} more jobs wait like that; see: {command}")
         self._told = stuck
 

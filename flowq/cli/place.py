@@ -54,8 +54,12 @@ class Place:
         finally:
             self.patience.within_s = within_s
 
-    def hint(self, words: str) -> str:
-        """Return a command for the user to type that talks to the same server."""
+    def hint(self, words: str, *names: str) -> str:
+        """Return a command for the user to paste into a shell that talks to the same server.
+
+        `words` stand there as they are; `names` of jobs, runs and queues are quoted.
+        """
+        words = " ".join([words, *map(shlex.quote, names)])
         if self.option is None:
             return f"flowq {words}"
         shown = server.hide_password(self.option)

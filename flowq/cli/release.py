@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-
 import click
 
 from flowq import client
@@ -70,7 +68,7 @@ def _release_job(job: FoundJob, place: Place) -> None:
     is_news = release_job(job.job_id, place.connection)
     streams.note(f"flowq: job {job.job_id} {'is' if is_news else 'was already'} released")
     if client.find_unattended([job.queue], place.connection):
-        start = place.hint(f"worker {shlex.quote(job.queue)}")
+        start = place.hint("worker", job.queue)
         streams.note(f"flowq: no worker listens on the queue {job.queue}; start one with: {start}")
 
 

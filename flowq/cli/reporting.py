@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,7 +24,7 @@ def make_report(run: Run, status: RunStatus, place: Place) -> Report:
         outputs=kept.views,
         unknown=kept.errors,
         failed=_failed(run, status),
-        show_command=lambda name: place.hint(f"show {shlex.quote(run.run_id)} {shlex.quote(name)}"),
+        show_command=lambda name: place.hint("show", run.run_id, name),
     )
 
 

@@ -53,5 +53,5 @@ def command(
 def _warn_about_workers(queues: Iterable[str], place: Place) -> None:
     unattended = find_unattended(sorted(queues), place.connection)
     if unattended:
-        names = " ".join(unattended)
-        streams.note(f"flowq: no worker listens yet; start one: {place.hint(f'worker {names}')}")
+        start = place.hint("worker", *unattended)
+        streams.note(f"flowq: no worker listens yet; start one: {start}")

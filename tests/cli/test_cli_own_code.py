@@ -151,7 +151,7 @@ def test_a_job_that_a_job_adds_to_its_run_is_executed_there_and_one_of_no_run_is
     document = json.loads(said.stdout)
     assert (document["status"], document["jobs"]["added"]["result"]) == ("succeeded", "f")
     assert "1 job of no run waits on the queue mails" in said.stderr
-    assert "flowq worker mails --burst" in said.stderr
+    assert "flowq worker --burst mails" in said.stderr
     assert "mails" in flowq("show", document["run"], "added").stdout
     flowq("worker", "mails", "--burst")
     assert own_runs.connection.hget("rq:job:alone", "status") == b"finished"

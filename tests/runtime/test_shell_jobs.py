@@ -370,7 +370,9 @@ def test_a_command_is_shown_as_it_was_run_with_its_secrets_hidden(
     command = "echo ${{ inputs.text }} ${{ secrets.THE_TOKEN }} >&2; exit 3"
     run.submit(job("make", run=Shell(command)), inputs={"text": "a b; ls"})
     work()
-    assert "ShellFailed: `echo 'a b; ls' *** >&2; exit 3` ended with exit code 3" in run.error("make")
+    assert "ShellFailed: `echo 'a b; ls' *** >&2; exit 3` ended with exit code 3" in run.error(
+        "make"
+    )
     description = connection.hget(f"rq:job:{RUN}-make", "description")
     assert description == b"echo 'a b; ls' *** >&2; exit 3"
 
