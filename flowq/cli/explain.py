@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 
 import click
 
@@ -35,9 +36,20 @@ def command(run_or_job: str, job: str | None, redis_url: str | None, verbose: bo
       flowq explain k3v9x0q2m5ab-serve
     """
     with opened(redis_url) as place:
-        for explanation in _explanations(run_or_job, job, place):
-            lines = str(explanation).split("\n")
+        explanations = _explanations(run_or_job, job, place)
+        for _, alike in groupby(explanations, lambda each: (each.state, each.reasons)):
+            lines = _tell(list(alike)).split("\n")
             streams.write("".join(f"{printable(line)}\n" for line in lines))
+
+
+def _tell(alike: Sequence[Explanation]) -> str:
+    """Return what is said of jobs for which the same reasons hold, once."""
+    first, *others = alike
+    if not others:
+        return str(first)
+    reasons = str(first).partition("\n")[1:]
+    subjects = ", ".join(each.subject for each in alike)
+    return "".join([f"{subjects} are {first.state}", *reasons])
 
 
 def _explanations(run_or_job: str, job: str | None, place: Place) -> Iterator[Explanation]:

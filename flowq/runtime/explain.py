@@ -65,9 +65,13 @@ class Explanation:
     reasons: tuple[Reason, ...]
     name: str = ""
 
+    @property
+    def subject(self) -> str:
+        """What a reader knows the job by."""
+        return f"{self.name} ({self.job_id})" if self.name else self.job_id
+
     def __str__(self) -> str:
-        subject = f"{self.name} ({self.job_id})" if self.name else self.job_id
-        lines = [f"{subject} is {self.state}"]
+        lines = [f"{self.subject} is {self.state}"]
         for reason in self.reasons:
             lines.append(f"  - {reason.text}")
             if reason.hint:

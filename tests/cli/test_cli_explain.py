@@ -88,6 +88,16 @@ def test_each_command_that_it_names_talks_to_the_server_that_was_named(
         ), line
 
 
+def test_what_holds_several_jobs_is_said_once(call: Call, redis_url: str) -> None:
+    url = ("--redis-url", redis_url)
+    run_id = call("run", "items.yaml", "--detach", "--hold", *url).out.strip()
+    held = call("explain", run_id, *url).out
+    assert held.count("its run is held") == 1
+    assert f"shut ({run_id}-shut), " in held.splitlines()[0]
+    call("release", run_id, *url)
+    assert call("explain", run_id, *url).out.count("no worker listens on the queue default") == 1
+
+
 @pytest.mark.parametrize("is_canceled", [True, False])
 def test_it_says_why_a_job_was_stopped(
     call: Call, redis_url: str, connection: Redis, wait_until: WaitUntil, is_canceled: bool
