@@ -46,7 +46,10 @@ class Kill:
 
 @dataclass(frozen=True)
 class JobFacts:
-    """A job as Redis has it in the end. Shape: `blocks` by future job: whether failures matter."""
+    """A job as Redis has it in the end. Shape: `blocks` by future job: whether failures matter.
+
+    One that `needs_success` asks about all jobs before it, and not only about its blockers.
+    """
 
     job_id: str
     status: str
@@ -56,6 +59,7 @@ class JobFacts:
     is_future: bool
     policy: str
     blocks: Mapping[str, bool]
+    needs_success: bool = False
 
 
 @dataclass(frozen=True)
@@ -182,6 +186,7 @@ def _facts(job_id: str, raw: Mapping[str, str], connection: Redis) -> JobFacts:
         "flowq_future" in raw,
         as_text(policy) if policy else "",
         {block.rstrip("!"): not block.endswith("!") for block in blocks},
+        "flowq_success" in raw,
     )
 
 

@@ -217,12 +217,28 @@ def _last(evidence: Evidence, job_id: str) -> Execution | None:
 
 
 def check_policies(facts: GraphFacts) -> Iterator[Fault]:
-    """A future job was skipped exactly when a blocker that matters did not succeed."""
-    for future, blockers in _blockers(facts).items():
+    """A future job was skipped exactly when a blocker that matters did not succeed.
+
+    One that asks about all jobs before it also was when a job further above did not succeed.
+    """
+    blockers_by_future = _blockers(facts)
+
+    def wrong_above(future: str) -> list[str]:
+        found: dict[str, None] = {}
+        waiting = [future]
+        while waiting:
+            after = waiting.pop()
+            matter = [b for b in blockers_by_future.get(after, ()) if facts.jobs[b].blocks[after]]
+            waiting += [b for b in matter if b not in found]
+            found |= dict.fromkeys(matter)
+        return [each for each in found if facts.jobs[each].outcome in BAD]
+
+    for future, blockers in blockers_by_future.items():
         job = facts.jobs.get(future)
         if job is None or job.outcome == "canceled":
             continue
         bad = [b for b in blockers if facts.jobs[b].outcome in BAD and facts.jobs[b].blocks[future]]
+        bad = bad or (wrong_above(future) if job.needs_success else [])
         must_skip = bool(bad) and job.policy == "skip"
         if must_skip != (job.outcome == "skipped"):
             yield Fault(future, f"{job.policy}, is {job.outcome}, and bad are: {bad or 'none'}")
