@@ -312,15 +312,15 @@ def _last_sayings(
     the run is canceled.
     """
     final = {job.name for job in jobs if job.is_final}
-    if not final:
+    is_wrong = any(not job.is_final and not final.isdisjoint(said[job.name]) for job in jobs)
+    if not final or is_wrong:  # a job that waits for one of these, as the checks say
         return
     has_followers = {
         blocker for future, blockers in said.items() if future not in final for blocker in blockers
     }
     for future in final_first(jobs, said):
         for job in jobs:
-            is_last = not job.is_final and job.name not in has_followers
-            if is_last and final.isdisjoint(said[job.name]):
+            if not job.is_final and job.name not in has_followers:
                 yield Saying(job.name, future, ("jobs", future, "finally"))
 
 

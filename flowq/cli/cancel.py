@@ -24,9 +24,9 @@ SHOWN = 5
 def command(run_id: str, now: bool, redis_url: str | None, verbose: bool) -> None:
     """End a run: what has not started never will, and what runs is stopped.
 
-    Then jobs run whose `if` asks always() or canceled(), to clean up or to tell somebody. With
-    --now these are called off, or stopped, as well. So are those that no worker would execute; on
-    the private server of the current folder workers are started for them.
+    Then jobs run whose `if` asks always() or canceled(), and those under `finally`, to clean up
+    or to tell somebody. With --now these are called off, or stopped, as well. So are those that no
+    worker would execute; on the private server of the current folder workers are started for them.
 
     \b
       flowq cancel k3v9x0q2m5ab
@@ -78,8 +78,9 @@ def _told(status: RunStatus) -> Iterator[str]:
     jobs = status.jobs.values()
     left = [job.name for job in jobs if job.state not in ENDED and job.state != "started"]
     if left:
-        their, these = ("its", "this") if len(left) == 1 else ("their", "these")
-        yield f"{_shown(left)} will run, as {their} `if` asks for; --now ends {these} too"
+        its, these = ("its", "this") if len(left) == 1 else ("their", "these")
+        why = f"as {its} `if` or `finally` asks for"
+        yield f"{_shown(left)} will run, {why}; --now ends {these} too"
 
 
 def _shown(names: Sequence[str]) -> str:

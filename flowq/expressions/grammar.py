@@ -196,12 +196,17 @@ def _find_doubts(tree: nodes.Expr) -> Iterator[Refused]:
     compared = [tree] if isinstance(tree, nodes.Compare) else []
     for node in (*compared, *tree.find_all(nodes.Compare)):
         operands = (node.expr, *(operand.expr for operand in node.ops))
-        yield from find_unknown(node, filter(_is_status_of_job, operands))
+        yield from find_unknown(node, [each for each in operands if _is_status(each, "jobs")])
+        of_run = [each for each in operands if _is_status(each, "ended")]
+        yield from find_unknown(node, of_run, is_of_run=True)
 
 
-def _is_status_of_job(node: nodes.Node) -> bool:
+def _is_status(node: nodes.Node, root: str) -> bool:
+    """Whether a node is the status of a job, or that of the run."""
     reference = find_reference(node)
-    return reference is not None and (reference.root, reference.attribute) == ("jobs", "status")
+    if reference is None or reference.root != root:
+        return False
+    return "status" in (reference.attribute, reference.name if root == "ended" else "")
 
 
 def _names_of(node: nodes.Node) -> tuple[str, ...]:

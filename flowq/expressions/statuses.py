@@ -8,10 +8,13 @@ from jinja2 import nodes
 
 from flowq.expressions.refusals import Refused
 from flowq.nearest import find_nearest
-from flowq.status import ENDED
+from flowq.status import ENDED, RUN_ENDED
 
 STATUSES = tuple(sorted(ENDED))
 """What `jobs.NAME.status` can be; an expression sees a job when it has ended."""
+
+STATUSES_OF_RUN = tuple(sorted(RUN_ENDED))
+"""What `run.status` can be for a job under `finally`."""
 
 _STATUS_BY_FOREIGN = {
     **dict.fromkeys(("success", "succeeded", "successful", "ok", "passed"), "finished"),
@@ -23,11 +26,14 @@ _STATUS_BY_FOREIGN = {
 _EQUALITIES = frozenset({"eq", "ne"})
 
 
-def find_unknown(node: nodes.Compare, statuses: Iterable[nodes.Node]) -> Iterator[Refused]:
+def find_unknown(
+    node: nodes.Compare, statuses: Iterable[nodes.Node], *, is_of_run: bool = False
+) -> Iterator[Refused]:
     """Yield a refusal for each word that no status is.
 
-    `statuses` are the operands of the comparison that are a job's status.
+    `statuses` are the operands of the comparison that are a job's status, or that of the run.
     """
+    known = STATUSES_OF_RUN if is_of_run else STATUSES
     of_jobs = set(map(id, statuses))
     left: nodes.Node = node.expr
     for operand in node.ops:
@@ -41,13 +47,18 @@ def find_unknown(node: nodes.Compare, statuses: Iterable[nodes.Node]) -> Iterato
         elif id(left) in of_jobs and isinstance(right, nodes.List | nodes.Tuple):
             words = right.items
         for word in words:
-            if isinstance(word, nodes.Const) and word.value not in (None, *STATUSES):
-                yield _refuse(word.value)
+            if isinstance(word, nodes.Const) and word.value not in (None, *known):
+                yield _refuse(word.value, is_of_run=is_of_run)
         left = right
 
 
-def _refuse(word: object) -> Refused:
-    known = _STATUS_BY_FOREIGN.get(str(word).lower()) or find_nearest(str(word), STATUSES)
-    told = f"a job's status is one of {', '.join(STATUSES)}"
+def _refuse(word: object, *, is_of_run: bool) -> Refused:
+    known = _STATUS_BY_FOREIGN.get(str(word).lower())
+    if is_of_run:
+        known = "succeeded" if known == "finished" or word == "finished" else known
+    statuses = STATUSES_OF_RUN if is_of_run else STATUSES
+    known = known or find_nearest(str(word), statuses)
+    whose, who = ("run.status", "run") if is_of_run else ("a job's status", "job")
+    told = f"{whose} is one of {', '.join(statuses)}"
     hint = f"write {known!r}; {told}" if known else told
-    return Refused("FQ307", f"no job has the status {word!r}", hint).about(f"'{word}'")
+    return Refused("FQ307", f"no {who} has the status {word!r}", hint).about(f"'{word}'")

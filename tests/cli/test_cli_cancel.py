@@ -133,7 +133,10 @@ def test_on_the_private_server_workers_are_started_for_what_still_runs(
     os.kill(supervisor, signal.SIGKILL)
     runs.wait_until(lambda: not run.is_served())
     said = flowq("cancel", run.run_id)
-    assert "clean, tell will run, as their `if` asks for; --now ends these too" in said.stdout
+    assert (
+        "clean, tell will run, as their `if` or `finally` asks for; --now ends these too"
+        in said.stdout
+    )
     assert f"workers were started for that; follow the run with: flowq watch {run.run_id}" in (
         said.stderr
     )

@@ -403,6 +403,12 @@ def test_a_status_that_no_job_has_is_refused(condition: str, words: list[str]) -
         ([call("a", with_={"x": "${{ run.status }}"})], ["FQ213"]),
         ([call("a", if_="run.failures | len")], ["FQ213"]),
         ([call("a"), call("end", is_final=True, with_={"x": "${{ run.state }}"})], ["FQ303"]),
+        ([call("a"), call("end", is_final=True, if_="run.status == 'success'")], ["FQ307"]),
+        ([call("a"), call("end", is_final=True, if_="run.status in ['failed']")], []),
+        (
+            [call("a", needs=("end",)), call("b"), call("end", is_final=True, needs=("b",))],
+            ["FQ232", "FQ232"],
+        ),
         ([call("a"), call("a", is_final=True)], ["FQ208"]),
         ([call("end", is_final=True)], ["FQ210"]),
     ],
