@@ -5,6 +5,7 @@ Readers as those in `options`: the value, or a ValueError with the rest of a sen
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -60,7 +61,7 @@ def _read_word(value: object) -> str:
         raise ValueError(f"has the item {value!r}; each item is one argument, a text")
     if isinstance(value, bool | int | float):
         return _to_variable(value)
-    return str(to_argument(value))
+    return str(to_argument(os.fspath(value) if isinstance(value, os.PathLike) else value))
 
 
 def read_items(value: object) -> Any:

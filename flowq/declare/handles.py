@@ -92,7 +92,9 @@ class Names:
         return Handle(f"{self._root}.{name}")
 
     def __getitem__(self, name: str) -> Any:
-        return Handle(f"{self._root}.{name}")
+        if name.isidentifier():
+            return Handle(f"{self._root}.{name}")
+        return Handle(f"{self._root}[{json.dumps(name, ensure_ascii=False)}]")
 
 
 class JobHandles:

@@ -297,7 +297,8 @@ class Workflow:
         known = kind.__annotations__
         for name, value in given.items():
             if name not in known:
-                hint = did_you_mean(name, known)
+                is_open = name == "deferred"
+                hint = "write @flow.deferred" if is_open else did_you_mean(name, known)
                 self._note("FQ103", f"a job has no option {name!r}", where, hint)
             elif value is not None:
                 options[name] = self._read(name, job_options.READERS[name], value, where)

@@ -252,3 +252,35 @@ def test_a_command_may_hold_braces() -> None:
     (job,) = flow.spec().jobs
     assert job.run
     assert job.run.command == "echo $${{ not mine }} ${HOME}"
+
+
+def test_a_command_is_a_list_of_texts_numbers_flags_paths_and_handles() -> None:
+    flow = Workflow("x", inputs={"out": "a"})
+    items = ["tar", flow.inputs.out, f"--x={flow.secrets['db-password']}", 3, True, Path("a b")]
+    flow.shell("pack", items)
+    (job,) = flow.spec().jobs
+    assert job.run is not None
+    assert job.run.command == (
+        "tar",
+        "${{ inputs.out }}",
+        '--x=${{ secrets["db-password"] }}',
+        "3",
+        "true",
+        "a b",
+    )
+
+
+@pytest.mark.parametrize("command", [[], ["ls", None], ["ls", ["x"]], ["", "x"], ["ls", object()]])
+def test_a_command_that_is_no_list_of_arguments_is_a_problem(command: Any) -> None:
+    flow = Workflow("x")
+    flow.shell("pack", command)
+    with pytest.raises(WorkflowInvalid, match="FQ105 the command of job pack"):
+        flow.spec()
+
+
+def test_an_open_job_is_declared_with_its_own_decorator() -> None:
+    flow = Workflow("x")
+    options: dict[str, Any] = {"deferred": True}
+    flow.job(build, name="a", **options)
+    with pytest.raises(WorkflowInvalid, match=r"write @flow\.deferred"):
+        flow.spec()
