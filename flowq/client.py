@@ -10,8 +10,9 @@ can do.
 
 from __future__ import annotations
 
+import shlex
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -21,9 +22,10 @@ from rq.utils import as_text
 
 from flowq.errors import RunFailed, RunNotFound, ServerUnavailable
 from flowq.plan import Plan
+from flowq.render.groups import Declared, by_declaration, count_ends
 from flowq.runtime import approvals, facts, keys, outcomes, outputs, retrying, runs
 from flowq.runtime.code_changes import read_changes
-from flowq.runtime.explain import PLAIN, Commands, Explanation, Reason, explain, find_hold
+from flowq.runtime.explain import NAMED, PLAIN, Commands, Explanation, Reason, explain, find_hold
 from flowq.runtime.listeners import count_left_alone, find_unattended
 from flowq.runtime.maintenance import Finding, tidy
 from flowq.runtime.outcomes import Failure, JobView
@@ -33,7 +35,17 @@ from flowq.runtime.uninstalling import check_uninstall, uninstall
 from flowq.runtime.wip import list_executing
 from flowq.server.connection import explain as explain_trouble
 from flowq.server.url import hide_password
-from flowq.status import ENDED, CodeChange, Event, Executing, JobFacts, RunRecord, RunStatus, fold
+from flowq.status import (
+    ENDED,
+    CodeChange,
+    Event,
+    Executing,
+    JobFacts,
+    JobStatus,
+    RunRecord,
+    RunStatus,
+    fold,
+)
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -222,11 +234,13 @@ class Run:
     def results(self, names: Iterable[str] | None = None) -> dict[str, Any]:
         """Return the results of the jobs that have one, by name, or of those that are named.
 
+        Without those of what was not declared: the jobs that make lists and begin workflows.
+
         A result that cannot be loaded here, because its code is elsewhere, is an `Unloadable`.
         """
-        name_by_id = {job.job_id: job.name for job in self.status().jobs.values()}
+        name_by_id = {job.job_id: job.name for job in self.status().declared()}
         wanted = None if names is None else set(names)
-        ids = [i for i, name in name_by_id.items() if wanted is None or name in wanted]
+        ids = [i for i in name_by_id if wanted is None or name_by_id[i] in wanted]
         results = outcomes.get_results(ids, self.connection, instead=Unloadable.of)
         return {name_by_id[job_id]: value for job_id, value in results.items()}
 
@@ -313,11 +327,15 @@ class Run:
         return read_changes(self.run_id, self.connection)
 
     def explain(self, name: str, commands: Commands = PLAIN) -> Explanation:
-        """Return why a job of the run has not run. Errors: JobNotFound.
+        """Return why a job of the run has not run, or how a group stands. Errors: JobNotFound.
 
         `commands` writes those that the hints name.
         """
-        job = self.status().jobs.get(name)
+        status = self.status()
+        job = status.jobs.get(name)
+        group = None if job else by_declaration(status).get(name)
+        if group is not None and group.items:
+            return _explain_group(group, self.run_id, commands)
         job_id = job.job_id if job else f"{self.run_id}-{name}"
         return explain(job_id, self.connection, self.run_id, commands)
 
@@ -372,6 +390,33 @@ class Unloadable:
     def of(cls, error: Exception) -> Unloadable:
         """Return what stands for the result whose loading raised `error`."""
         return cls(f"{type(error).__name__}: {error}")
+
+
+def _explain_group(group: Declared, run_id: str, commands: Commands) -> Explanation:
+    """Return where a group stands that has items: those that have not ended, or went wrong."""
+    left = [job for job in group.items if job.state not in ENDED]
+    ended_badly = (job for job in group.items if job.state in ENDED - _WELL)
+    bad = [job for job in ended_badly if job.name not in group.forgiven]
+    total, reasons = len(group.items), []
+    for jobs, what in ((left, "have not ended"), (bad, "did not succeed")):
+        if jobs:
+            text = f"{len(jobs)} of its {total} items {what}: {_name_states(jobs)}"
+            look = commands.hint(f"explain {run_id} {shlex.quote(jobs[0].name)}")
+            ids, hint = tuple(job.job_id for job in jobs), f"look at the first one: {look}"
+            reasons.append(Reason("items", text, ids, hint))
+    if not reasons:
+        reasons.append(
+            Reason("ended", f"all of its {total} items have ended: {count_ends(group.items)}")
+        )
+    return Explanation(f"{run_id}-{group.name}", group.state, tuple(reasons))
+
+
+_WELL = frozenset({"finished", "skipped"})
+
+
+def _name_states(jobs: Sequence[JobStatus]) -> str:
+    shown = ", ".join(f"{job.name} ({job.state})" for job in jobs[:NAMED])
+    return shown + (f" and {len(jobs) - NAMED} more" if len(jobs) > NAMED else "")
 
 
 def _say_nothing(text: str) -> None: ...

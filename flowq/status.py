@@ -7,7 +7,7 @@ which is what every display and `--json` is made from. Pure: instants come in wi
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal
@@ -32,6 +32,9 @@ ENDED: frozenset[str] = frozenset(
 )
 """The states of a job that nothing but a retry or a requeue leaves."""
 
+_LIVELIEST_FIRST = ("started", "queued", "scheduled", "deferred")
+_WORST_FIRST = ("failed", "stopped", "expired", "deleted", "canceled")
+
 RUN_ENDED: frozenset[str] = frozenset({"succeeded", "failed", "canceled"})
 
 TOLERATED = "tolerated"
@@ -43,6 +46,13 @@ BUSY = ("queued", "scheduled", "started")
 
 _BEGUN_FOR_NOTHING = ("skipped", "deferred")
 """What a started job becomes whose execution has judged its `if`, and done nothing else."""
+LIST = "(list)"
+"""What stands behind the name of a group in the name of the job that makes its list."""
+
+START = "(start)"
+"""What stands behind the name of a nested workflow in the name of the job that begins it."""
+
+_HELPERS = (LIST, START)
 
 _INSIDE = re.compile(r"[.(]")  # what stands behind the name of a job in `inner.job`, `inner(start)`
 
@@ -98,8 +108,19 @@ class JobStatus:
 
     @property
     def is_item(self) -> bool:
-        """Whether it is an item of a group of its workflow, or what stands for one."""
-        return self.name.endswith("]") and self.name.startswith(f"{self.declared_as}[")
+        """Whether it is an item of a group of its workflow, and not of a group inside of that."""
+        outer, _, index = self.job_id.rpartition("--")
+        return self.name.endswith("]") and index.isdecimal() and "--" not in outer
+
+    @property
+    def helps(self) -> str:
+        """What it makes the list of, or begins: `each` for `each(list)`; "" for others."""
+        return self.name.rpartition("(")[0] if self.name.endswith(_HELPERS) else ""
+
+    @property
+    def asked_as(self) -> str:
+        """What its approval is given to by name: a declaration, also where a helper asks."""
+        return self.helps or self.name
 
     @property
     def is_asking(self) -> bool:
@@ -165,10 +186,24 @@ class RunStatus:
         outer = (self.jobs.get(job.name[:end]) for end in ends)
         return job.is_tolerated or any(each is not None and each.is_tolerated for each in outer)
 
-    def count_by_state(self) -> dict[str, int]:
-        """Return how many jobs are in each state; states without jobs are left out."""
-        counts: dict[str, int] = {}
+    def declared(self) -> Iterator[JobStatus]:
+        """Yield what counts: each job that was declared, and each item of a group.
+
+        What helps does not: the job that begins a nested workflow, and the one that makes a group's
+        list. The latter stands for its group while that has no items, unless the list is empty.
+        """
+        expanded = {job.job_id.rpartition("--")[0] for job in self.jobs.values()}
         for job in self.jobs.values():
+            if not (job.helps or job.name in self.groups) or (
+                not job.name.endswith(START)
+                and not (job.state == "finished" or job.job_id in expanded)
+            ):
+                yield job
+
+    def count_by_state(self) -> dict[str, int]:
+        """Return how many of what was declared are in each state; others are left out."""
+        counts: dict[str, int] = {}
+        for job in self.declared():
             counts[job.state] = counts.get(job.state, 0) + 1
         return counts
 
@@ -234,6 +269,22 @@ class Executing:
     started_at: datetime | None
     run_id: str = ""
     name: str = ""
+
+
+def group_state(items: Iterable[str], list_state: str = "finished") -> str:
+    """Return the one state of a group, for expressions, `--json` and displays alike.
+
+    `items` are the states of its items, `TOLERATED` for a failure that is; `list_state` is that of
+    the job that makes its list, where it has one. The table in docs/language.md says the same.
+    """
+    states = set(items)
+    for state in _LIVELIEST_FIRST:
+        if state in states or state == list_state:
+            return state
+    if list_state != "finished":
+        return list_state
+    worst = next((state for state in _WORST_FIRST if state in states), None)
+    return worst or ("skipped" if states == {"skipped"} else "finished")
 
 
 def fold(status: RunStatus, events: Iterable[Event]) -> RunStatus:

@@ -178,9 +178,10 @@ class Asked:
         asking = {job.name for job in status.jobs.values() if job.is_asking}
         facts = self._run.facts(status) if asking - self._told else {}
         for name in sorted(asking - self._told):
-            command = self._place.hint("release", self._run.run_id, name)
+            asked_as = status.jobs[name].asked_as
+            command = self._place.hint("release", self._run.run_id, asked_as)
             message = f" ({facts[name].message})" if name in facts and facts[name].message else ""
-            display.note(f"{name} waits for an approval{message}; give it with: {command}")
+            display.note(f"{asked_as} waits for an approval{message}; give it with: {command}")
         self._told = asking
 
 

@@ -32,7 +32,7 @@ def _last_results(run: Run, status: RunStatus) -> Mapping[str, Any]:
     """Return views of the results of what nothing comes after; a group's as a list."""
     last = {name for name, facts in run.facts(status).items() if facts.is_last}
     declared = by_declaration(status).values()
-    shown = [each for each in declared if last.issuperset(job.name for job in each.items)]
+    shown = [each for each in declared if last.issuperset(job.name for job in each.own)]
     views = run.views([job.name for each in shown for job in each.items], status)
     results = {name: view.result for name, view in views.items()}
     return {
@@ -40,7 +40,7 @@ def _last_results(run: Run, status: RunStatus) -> Mapping[str, Any]:
         if each.is_group
         else results[each.name]
         for each in shown
-        if each.is_group or each.name in results
+        if (each.items or each.state == "finished" if each.is_group else each.name in results)
     }
 
 

@@ -15,10 +15,11 @@ from flowq.cli.place import Place, opened
 from flowq.client import Run
 from flowq.errors import NotFound, UsageError
 from flowq.nearest import did_you_mean
-from flowq.render.details import JobDetails, job_details, run_details
+from flowq.render.details import JobDetails, group_details, job_details, run_details
 from flowq.render.failures import without_runtime
+from flowq.render.groups import Declared, by_declaration
 from flowq.render.lines import Line, printable
-from flowq.render.progress import progress
+from flowq.render.progress import progress, rows
 from flowq.render.summary import summary
 from flowq.status import ENDED, JobStatus, RunStatus
 
@@ -50,7 +51,7 @@ def command(
         run = client.get_run(run_id, place.connection)
         if job and follow:
             return _follow(run, job, place)
-        lines = _job(run, job, is_verbose=verbose) if job else _run(run, place)
+        lines = _named(run, job, is_verbose=verbose) if job else _run(run, place)
         display.tell(list(lines), sys.stdout)
     return 0
 
@@ -85,9 +86,26 @@ def _find_job(run: Run, status: RunStatus, name: str) -> JobStatus:
     return status.jobs[name]
 
 
-def _job(run: Run, name: str, *, is_verbose: bool) -> Iterator[Line]:
+def _named(run: Run, name: str, *, is_verbose: bool) -> Iterator[Line]:
     status = run.status()
-    job = _find_job(run, status, name)
+    group = None if name in status.jobs else by_declaration(status).get(name)
+    if group is not None and group.is_group:
+        return _group(run, group, status)
+    return _job(run, _find_job(run, status, name), status, is_verbose=is_verbose)
+
+
+def _group(run: Run, group: Declared, status: RunStatus) -> Iterator[Line]:
+    views = run.views([job.name for job in group.items], status)
+    results = [views[job.name].result if job.name in views else None for job in group.items]
+    width, unicode = display.width_of(sys.stdout), streams.can_show(sys.stdout)
+    yield from group_details(group, results, unicode=unicode)
+    if group.items:
+        yield ()
+        yield from rows(group.items, datetime.now(UTC), width, unicode=unicode)
+
+
+def _job(run: Run, job: JobStatus, status: RunStatus, *, is_verbose: bool) -> Iterator[Line]:
+    name = job.name
     failure = run.failures([name]).get(name)
     view = run.views([name], status).get(name, client.JobView())
     details = JobDetails(

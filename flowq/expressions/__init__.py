@@ -23,7 +23,7 @@ from typing import Any
 from flowq.errors import Problem, WorkflowInvalid
 from flowq.expressions.limits import Budget
 from flowq.expressions.references import Reference, find_whole_reference
-from flowq.expressions.refusals import RULES, Refused
+from flowq.expressions.refusals import RULES, NoResult, Refused, refuse_no_result
 from flowq.expressions.templates import (
     Expression,
     as_source,
@@ -41,6 +41,7 @@ from flowq.texts import from_bytes
 
 __all__ = [
     "RULES",
+    "NoResult",
     "Reference",
     "References",
     "as_items",
@@ -187,11 +188,34 @@ def evaluate(
     """Return what a template stands for: every expression evaluated, every escape undone.
 
     Shape: `results` by job name, and `jobs` by name and attribute (`results`, `outcomes`, `by_key`,
-    `status`); `statuses` answers `success()`, `failure()` and `canceled()`. Only what the template
-    refers to is needed. Errors: WorkflowInvalid, whose problem quotes the expression.
+    `status`), with a `NoResult` for each item whose result must not be read; `statuses` answers
+    `success()`, `failure()` and `canceled()`. Only what the template refers to is needed.
+    Errors: WorkflowInvalid, whose problem quotes the expression.
     """
     values = Values(inputs or {}, results or {}, jobs or {}, scope or {}, statuses or {})
-    return _map_texts(value, lambda text: _put_together(_parts_of(text), values))
+    may_lack_results = any(_lacks_results(found) for found in (jobs or {}).values())
+
+    def evaluated(text: str) -> Any:
+        parts = _parts_of(text)
+        made = _put_together(parts, values)
+        if may_lack_results and len(parts) == 1:
+            _refuse_no_result(made, str(parts[0]))
+        return made
+
+    return _map_texts(value, evaluated)
+
+
+def _lacks_results(found: Mapping[str, Any]) -> bool:
+    """Whether some item of a group did not succeed, whose results are read."""
+    items = [*found.get("results", ()), *found.get("by_key", {}).values()]
+    return any(type(item) is NoResult for item in items)
+
+
+def _refuse_no_result(value: Any, source: str) -> None:
+    try:
+        refuse_no_result(value)
+    except Refused as refused:
+        raise refused.inside(source) from None
 
 
 def decide(template: Any, **known: Any) -> bool:

@@ -23,7 +23,7 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from flowq.expressions.limits import MAX_ITEMS, check_size
-from flowq.expressions.refusals import Missing, Refused
+from flowq.expressions.refusals import Missing, NoResult, Refused
 from flowq.nearest import did_you_mean
 
 EXACT = (Decimal, Fraction)
@@ -66,10 +66,15 @@ _MAX_FIELDS = 8
 def enter(value: Any) -> Any:
     """Return a value as expressions see it: a scalar of numpy is the Python value that it holds.
 
-    Nothing is imported for that: without numpy there is no such value.
+    Nothing is imported for that: without numpy there is no such value. Errors: Missing for the
+    result of an item that did not succeed.
     """
     kind = type(value)
-    if kind in _AS_THEY_ARE or kind in _COLLECTIONS or (numpy := sys.modules.get("numpy")) is None:
+    if kind in _AS_THEY_ARE or kind in _COLLECTIONS:
+        return value
+    if kind is NoResult:
+        raise Missing(value.reason)
+    if (numpy := sys.modules.get("numpy")) is None:
         return value
     generic = getattr(numpy, "generic", None)
     if generic is None or not issubclass(kind, generic):

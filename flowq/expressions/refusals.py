@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 from flowq.errors import Excerpt, Problem
 
 RULES = {
@@ -56,3 +59,24 @@ class Missing(Refused):
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__("FQ305", message, hint)
+
+
+@dataclass(frozen=True, slots=True)
+class NoResult:
+    """The result of an item that did not succeed: to read it is refused, with `reason`."""
+
+    reason: str
+
+
+def refuse_no_result(value: Any) -> None:
+    """Refuse a value that has such a result in it, in lists or maps. Errors: Missing."""
+    waiting: list[Any] = [value]
+    while waiting:
+        part = waiting.pop()
+        kind = type(part)
+        if kind is NoResult:
+            raise Missing(part.reason)
+        if kind is list or kind is tuple:
+            waiting += reversed(part)
+        elif kind is dict:
+            waiting += reversed(list(part.values()))

@@ -25,6 +25,7 @@ from flowq.planner.filling import fill_in
 from flowq.planner.matrix import Leg, expand_matrix
 from flowq.planner.words import describe
 from flowq.spec import Block, BlockerPolicy, ForEach, JobSpec, Matrix, Path, Tolerance, Workflow
+from flowq.status import LIST, START
 from flowq.texts import show
 
 
@@ -131,7 +132,7 @@ class Frame:
         left = self._find_left(job, _OF_A_LIST, self._scope)
         return Enqueue(
             job_id,
-            name,
+            name + LIST,
             "",
             deferred=self._is_held(job),
             expansion=Expansion(each, tuple(templates)),
@@ -201,7 +202,7 @@ class Frame:
         return replace(
             enqueue,
             job_id=f"{join_id}--0",
-            name=f"{name}(start)",
+            name=name + START,
             blocks=(Block(join_id), *(Block(each, "ignore") for each in finals)),
             group="",
             slots=slots,

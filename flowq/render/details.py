@@ -7,11 +7,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from flowq.render.groups import Declared, count_ends
 from flowq.render.lines import STYLE_BY_STATE, Line, format_duration, printable, shortened
 from flowq.render.marks import find_mark
 from flowq.render.tables import local_time
 from flowq.runtime.views import to_printable
-from flowq.status import CodeChange, JobFacts, JobStatus, RunRecord
+from flowq.status import ENDED, CodeChange, JobFacts, JobStatus, RunRecord
 
 MAX_ARGUMENT = 1000
 """Characters of an argument that are shown."""
@@ -70,6 +71,25 @@ def job_details(details: JobDetails, *, unicode: bool = True) -> Iterator[Line]:
     yield from _section("output", details.output)
     if job.state == "finished":
         yield from _section("result", _pretty(details.result))
+
+
+def group_details(
+    group: Declared, results: Sequence[Any], *, unicode: bool = True
+) -> Iterator[Line]:
+    """Yield a group's state, how its items and its list are, and its results once it has ended."""
+    style, made = STYLE_BY_STATE.get(group.state, ""), group.list_job
+    yield ((f"{find_mark(group.state, unicode)} {group.name}  ", style), ("a group", "dim"))
+    yield from _field("state", group.state, style)
+    yield from _field("items", f"{len(group.items)}{_in_brackets(count_ends(group.items))}")
+    if made is not None and (made.state != "finished" or made.reason):
+        why = f": {made.reason}" if made.reason else f"; see {made.name}"
+        yield from _field("list", f"{made.state}{why}", STYLE_BY_STATE.get(made.state, ""))
+    if group.state in ENDED and group.items:
+        yield from _section("result", _pretty(list(results)))
+
+
+def _in_brackets(text: str) -> str:
+    return f" ({text})" if text else ""
 
 
 def _field(name: str, text: str, style: str = "") -> Iterator[Line]:

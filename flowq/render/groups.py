@@ -5,12 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from flowq.status import ENDED, JobStatus, RunStatus
-
-_WORST_FIRST = (
-    *("failed", "stopped", "expired", "deleted", "canceled"),
-    *("started", "scheduled", "queued", "deferred", "skipped", "finished"),
-)
+from flowq.status import ENDED, LIST, TOLERATED, JobStatus, RunStatus, group_state
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,31 +13,43 @@ class Declared:
     """One declaration with all of its jobs.
 
     Shape: `items` are those of a group in the order of its items, else the one job that stands for
-    the declaration; `others` helped: they expand the group, or are inside a nested workflow.
+    the declaration. `inside` are the jobs of nested workflows, and `helpers` begin these or make
+    lists; `list_job` is the one that makes the list of this group, where that is not known before.
     `forgiven` are the names of those whose failure, or what followed from one, is tolerated.
     """
 
     name: str
     is_group: bool
     items: tuple[JobStatus, ...]
-    others: tuple[JobStatus, ...] = ()
+    inside: tuple[JobStatus, ...] = ()
+    helpers: tuple[JobStatus, ...] = ()
+    list_job: JobStatus | None = None
     forgiven: frozenset[str] = frozenset()
 
     @property
     def jobs(self) -> tuple[JobStatus, ...]:
         """All of its jobs."""
-        return (*self.others, *self.items)
+        return (*self.helpers, *self.inside, *self.items)
 
     @property
-    def worst_state(self) -> str:
-        """The state that a reader has to know: of a group the worst; a tolerated failure is none.
+    def own(self) -> tuple[JobStatus, ...]:
+        """The jobs that others may wait for: its items, or what would make some."""
+        return self.items or ((self.list_job,) if self.list_job else ())
 
-        A nested workflow has ended as the job that stands for it.
-        """
-        if not self.is_group and self.items and self.items[0].state in ENDED:
-            return self.items[0].state
-        states = {"finished" if job.name in self.forgiven else job.state for job in self.jobs}
-        return next((state for state in _WORST_FIRST if state in states), "finished")
+    @property
+    def state(self) -> str:
+        """Its one state: of a group what its items say, of a nested workflow its own."""
+        if self.is_group:
+            return self._state_of_group()
+        own = next((job.state for job in self.items), "finished")
+        if own in ENDED:
+            return own
+        return group_state(job.state for job in self.jobs if job.state not in ENDED)
+
+    def _state_of_group(self) -> str:
+        live = [job.state for job in (*self.helpers, *self.inside) if job.state not in ENDED]
+        items = [TOLERATED if job.name in self.forgiven else job.state for job in self.items]
+        return group_state([*items, *live], self.list_job.state if self.list_job else "finished")
 
 
 def by_declaration(status: RunStatus) -> dict[str, Declared]:
@@ -50,19 +57,34 @@ def by_declaration(status: RunStatus) -> dict[str, Declared]:
     jobs_by_name: dict[str, list[JobStatus]] = {}
     for job in status.jobs.values():
         jobs_by_name.setdefault(job.declared_as, []).append(job)
+    for name in sorted(status.groups):  # an empty matrix has no job at all
+        jobs_by_name.setdefault(name, [])
     return {name: _declared(name, status, jobs) for name, jobs in jobs_by_name.items()}
 
 
 def _declared(name: str, status: RunStatus, jobs: Iterable[JobStatus]) -> Declared:
     all_jobs, is_group = list(jobs), name in status.groups
     is_group = is_group or any(job.is_item for job in all_jobs)
-    parts: dict[bool, list[JobStatus]] = {True: [], False: []}
+    own_list = (
+        (name, f"{name}{LIST}") if is_group else ()
+    )  # an older version gave it the group's name
+    items: list[JobStatus] = []
+    inside: list[JobStatus] = []
+    helpers: list[JobStatus] = []
     for job in all_jobs:
-        parts[job.is_item if is_group else job.name == name].append(job)
-    items, others = parts[True], parts[False]
+        is_own = job.is_item if is_group else job.name == name
+        kind = items if is_own else helpers if job.helps or job.name in own_list else inside
+        kind.append(job)
     ended_badly = (job for job in all_jobs if job.state in ENDED and job.state != "finished")
-    forgiven = frozenset(job.name for job in ended_badly if status.is_tolerated(job))
-    return Declared(name, is_group, tuple(sorted(items, key=_index)), tuple(others), forgiven)
+    return Declared(
+        name,
+        is_group,
+        tuple(sorted(items, key=_index)),
+        tuple(inside),
+        tuple(helpers),
+        next((job for job in helpers if job.name in own_list), None),
+        frozenset(job.name for job in ended_badly if status.is_tolerated(job)),
+    )
 
 
 def _index(job: JobStatus) -> int:
@@ -81,11 +103,12 @@ def collapse(status: RunStatus) -> dict[str, JobStatus]:
 def _as_one(declared: Declared) -> JobStatus:
     if len(declared.jobs) == 1 and not declared.is_group:
         return declared.jobs[0]
-    counted = declared.items if declared.is_group else declared.jobs
+    jobs, state = declared.jobs, declared.state
+    counted = declared.items if declared.is_group else declared.inside
     ended = sum(job.state in ENDED for job in counted)
-    state, jobs = _state_of(declared), declared.jobs
+    how_far = f" {ended}/{len(counted)}" if counted or declared.is_group else ""
     return replace(
-        JobStatus(f"{declared.name} {ended}/{len(counted)}", jobs[0].job_id, state),
+        JobStatus(declared.name + how_far, jobs[0].job_id if jobs else "", state),
         reason=_reason_of(declared),
         attempts=1,
         started_at=min((job.started_at for job in jobs if job.started_at), default=None),
@@ -95,26 +118,26 @@ def _as_one(declared: Declared) -> JobStatus:
     )
 
 
-def _state_of(declared: Declared) -> str:
-    states = {job.state for job in declared.jobs}
-    if states <= ENDED:
-        return declared.worst_state
-    live = ("started", "queued", "scheduled", "deferred")
-    return next((state for state in live if state in states), "deferred")
-
-
 def _reason_of(declared: Declared) -> str:
-    """Return what became of a group; of a single nested workflow why it failed, if it did."""
+    """Return what became of a group, or of its list; of a nested workflow why it failed."""
     if declared.is_group:
-        return _reason(declared.items)
+        made = declared.list_job
+        return _reason(declared.items) or (made.reason if made else "")
     only = next((job for job in declared.items if job.state == "failed"), None)
-    return only.reason if only else _reason(declared.jobs)
+    return only.reason if only else _reason(declared.inside)
+
+
+def count_ends(jobs: Iterable[JobStatus]) -> str:
+    """Return how many jobs ended how: `3 finished, 1 failed`."""
+    jobs = tuple(jobs)
+    finished = sum(job.state == "finished" for job in jobs)
+    return ", ".join(filter(None, [f"{finished} finished" if finished else "", _reason(jobs)]))
 
 
 def _reason(jobs: Iterable[JobStatus]) -> str:
     counts: dict[str, int] = {}
     for job in jobs:
         if job.state in ENDED and job.state != "finished":
-            word = "tolerated" if job.is_tolerated else job.state
+            word = TOLERATED if job.is_tolerated else job.state
             counts[word] = counts.get(word, 0) + 1
     return ", ".join(f"{count} {word}" for word, count in counts.items())

@@ -34,8 +34,8 @@ def run_document(
 
     Shape: results and outputs are given as views (`flowq.runtime.views`). `outputs` is there for an
     ended run whose workflow declares some. Jobs as they were declared. `ids` is a list, also for a
-    single job; a job without a result has null. A group has the worst status of its items, and
-    lists of their ids and results.
+    single job; a job without a result has null. A group has one status, and lists of the ids and
+    results of its items.
     """
     return {
         "run": status.run_id,
@@ -44,7 +44,7 @@ def run_document(
         "duration_s": status.duration_s,
         "jobs": {
             name: {
-                "status": declared.worst_state,
+                "status": declared.state,
                 "ids": [job.job_id for job in declared.items],
                 "result": _result_of(declared, result_by_name),
             }

@@ -50,14 +50,15 @@ def progress(
     jobs = list(collapse(status).values())
     headline = _headline(status, now, width)
     if height is None or len(jobs) + 1 <= height:
-        return [headline, *_rows(jobs, now, width, unicode)]
+        return [headline, *rows(jobs, now, width, unicode=unicode)]
     lines = [headline, _counts(status, unicode)]
     lines += _rows_of_interest(list(status.jobs.values()), now, width, max(0, height - 2), unicode)
     return lines[: max(1, height)]
 
 
 def _headline(status: RunStatus, now: datetime, width: int) -> Line:
-    ended = sum(job.state in ENDED for job in status.jobs.values())
+    declared = list(status.declared())
+    ended = sum(job.state in ENDED for job in declared)
     spans: list[Span] = [
         (shortened(printable(status.workflow), max(6, width - 26)), "bold"),
         ("  ", ""),
@@ -66,11 +67,14 @@ def _headline(status: RunStatus, now: datetime, width: int) -> Line:
     if status.started_at is not None:
         elapsed_s = ((status.ended_at or now) - status.started_at).total_seconds()
         spans.append((f" {format_duration(elapsed_s)}", ""))
-    spans += [(f"  {ended}/{len(status.jobs)}", ""), (f"  run {status.run_id}", "dim")]
+    spans += [(f"  {ended}/{len(declared)}", ""), (f"  run {status.run_id}", "dim")]
     return tuple(spans)
 
 
-def _rows(jobs: Sequence[JobStatus], now: datetime, width: int, unicode: bool) -> Iterator[Line]:
+def rows(
+    jobs: Sequence[JobStatus], now: datetime, width: int = 80, *, unicode: bool = True
+) -> Iterator[Line]:
+    """Yield a line for each of these jobs, in their order."""
     longest = max((len(job.name) for job in jobs), default=0)
     room = min(longest, max(6, width - _DURATION_WIDTH - 4))
     return (_row(job, now, room, unicode) for job in jobs)
@@ -128,10 +132,10 @@ def _rows_of_interest(
     running = [job for job in jobs if job.state == "started"]
     running.sort(key=lambda job: job.started_at or now)
     if len(bad) + len(running) <= room:
-        return list(_rows([*bad, *running], now, width, unicode))
+        return list(rows([*bad, *running], now, width, unicode=unicode))
     room = max(0, room - 1)
     shown_bad = bad[: max(room // 2, room - len(running))]
     shown = [*shown_bad, *running[: room - len(shown_bad)]]
     more = len(bad) + len(running) - len(shown)
     ellipsis = "…" if unicode else "..."
-    return [*_rows(shown, now, width, unicode), ((f"{ellipsis} and {more:,} more", "dim"),)]
+    return [*rows(shown, now, width, unicode=unicode), ((f"{ellipsis} and {more:,} more", "dim"),)]

@@ -78,9 +78,7 @@ def _verdict(status: RunStatus, unicode: bool) -> Line:
 
 
 def _counts(status: RunStatus) -> Iterator[tuple[int, str]]:
-    tolerated = sum(
-        job.state == "failed" and status.is_tolerated(job) for job in status.jobs.values()
-    )
+    tolerated = sum(job.state == "failed" and status.is_tolerated(job) for job in status.declared())
     for number, state in count_states(status):
         left = number - tolerated if state == "failed" else number
         if left:

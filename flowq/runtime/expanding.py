@@ -28,6 +28,7 @@ from flowq.runtime.planned import add_planned, batches, declare_groups
 from flowq.runtime.serializing import serialize
 from flowq.runtime.steps import finish
 from flowq.runtime.wire import from_wire
+from flowq.status import LIST
 from flowq.texts import to_bytes
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def expand(job: Job, expansion: Expansion, items: object, inputs: Mapping[str, A
     connection, group = job.connection, keys.group(job.id)
     _refuse_removed(job)
     if not connection.hexists(group, "complete"):
-        values = _listed(items, f"the for_each of {job.name}")
+        values = _listed(items, f"the for_each of {job.name.removesuffix(LIST)}")
         _Addition(job.id, job, expansion, inputs).add(values)
     elif _makes_futures(expansion):
         for job_id in list_items(job.id, connection):

@@ -19,6 +19,7 @@ from flowq.runtime.listeners import find_unattended
 from flowq.runtime.maintenance import find_living
 from flowq.runtime.queue import Queue
 from flowq.runtime.wip import WIPRegistry
+from flowq.status import JobStatus
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -44,7 +45,7 @@ class Reason:
     """One reason why a job does not run now. Shape: `job_ids` are those that hold it, all of them.
 
     `kind` is one of held, turn, open, gate, blockers, approval, slot, dependencies, time, queue,
-    started, ended.
+    started, items, ended.
     """
 
     kind: str
@@ -286,9 +287,9 @@ def _of_a_run(job_id: str, job: Mapping[str, str], place: _Place) -> Iterator[Re
     connection, name = place.connection, job.get("flowq_name", "")
     if "flowq_asked" in job and "flowq_approved" not in job:
         message = f": {job['flowq_message']}" if job.get("flowq_message") else ""
-        text = f"it waits for an approval{message}"
+        text, asked_as = f"it waits for an approval{message}", JobStatus(name, job_id).asked_as
         yield Reason(
-            "approval", text, (), place.hint(f"release {place.run_id} {shlex.quote(name)}")
+            "approval", text, (), place.hint(f"release {place.run_id} {shlex.quote(asked_as)}")
         )
     for slot in job.get("flowq_slots", "").split():
         limit, _, join_id = slot.partition("=")

@@ -6,15 +6,16 @@ Only what they refer to is read, and what there are thousands of in pages.
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rq.utils import as_text
 
-from flowq.expressions import References
+from flowq.expressions import NoResult, References
 from flowq.runtime import keys
 from flowq.runtime.job_ends import read_end, read_ends
 from flowq.runtime.outcomes import get_errors, get_results
+from flowq.status import TOLERATED, group_state
 from flowq.texts import from_bytes
 
 if TYPE_CHECKING:
@@ -30,8 +31,9 @@ def read_jobs(
 ) -> dict[str, dict[str, Any]]:
     """Return values by the name of a job and attribute: `result`, `results`, `outcomes`, …
 
-    Shape: of a group the results are in the order of its items, None where an item has none;
-    `by_key` has them by the items' keys.
+    Shape: of a group the results are in the order of its items: None where an item was skipped or
+    its failure is tolerated, a `NoResult` where it did not succeed. `by_key` has them by the items'
+    keys.
     """
     found: dict[str, dict[str, Any]] = {}
     single = {name: job_id_by_name[name] for name, part in references.jobs if part == "result"}
@@ -40,7 +42,7 @@ def read_jobs(
         found.setdefault(name, {})["result"] = results.get(job_id)
     for name, attribute in references.jobs:
         if attribute in _READERS:
-            value = _READERS[attribute](job_id_by_name[name], connection)
+            value = _READERS[attribute](job_id_by_name[name], name, connection)
             found.setdefault(name, {})[attribute] = value
     return found
 
@@ -51,14 +53,34 @@ def list_items(group_id: str, connection: Redis) -> list[str]:
     return [f"{group_id}--{index}" for index in range(size)]
 
 
-def _results(group_id: str, connection: Redis) -> list[Any]:
+def _results(group_id: str, name: str, connection: Redis) -> list[Any]:
     ids = list_items(group_id, connection)
     results = get_results(ids, connection)
+    missing = [job_id for job_id in ids if job_id not in results]
+    outcomes = zip(missing, _read_outcomes(missing, connection), strict=True)
+    bad = {job_id: outcome for job_id, outcome in outcomes if outcome in _WITHOUT_RESULT}
+    reasons = {**get_errors(bad, connection), **_reasons(bad, connection)} if bad else {}
+    for job_id, outcome in bad.items():
+        item = f"jobs.{name}[{_read_label(group_id, job_id, connection)}]"
+        how = outcome if outcome in ("failed", "expired") else f"was {outcome}"
+        why = f": {reasons[job_id]}" if reasons.get(job_id) else ""
+        results[job_id] = NoResult(f"{item} {how}{why}")
     return [results.get(job_id) for job_id in ids]
 
 
-def _by_key(group_id: str, connection: Redis) -> dict[str, Any]:
-    results = _results(group_id, connection)
+_WITHOUT_RESULT = frozenset({"failed", "stopped", "expired", "deleted", "canceled"})
+
+
+def _read_label(group_id: str, job_id: str, connection: Redis) -> str:
+    """Return what displays call an item, without the name of its group."""
+    group = as_text(connection.hget(keys.group(group_id), "name") or b"")
+    shown = as_text(connection.hget(keys.job(job_id), "flowq_name") or b"")
+    label = shown.removeprefix(f"{group}[").removesuffix("]")
+    return label or job_id.rpartition("--")[2]
+
+
+def _by_key(group_id: str, name: str, connection: Redis) -> dict[str, Any]:
+    results = _results(group_id, name, connection)
     return {key: results[index] for key, index in _read_keys(group_id, connection)}
 
 
@@ -68,11 +90,12 @@ def _read_keys(group_id: str, connection: Redis) -> list[tuple[str, int]]:
     return sorted(pairs, key=lambda pair: pair[1])
 
 
-def _outcomes(group_id: str, connection: Redis) -> list[dict[str, Any]]:
+def _outcomes(group_id: str, _: str, connection: Redis) -> list[dict[str, Any]]:
     ids = list_items(group_id, connection)
     key_by_index = {index: key for key, index in _read_keys(group_id, connection)}
     results = get_results(ids, connection)
-    statuses = dict(zip(ids, _read_statuses(ids, connection), strict=True))
+    outcomes = _read_outcomes(ids, connection)
+    statuses = {job_id: _shown(each) for job_id, each in zip(ids, outcomes, strict=True)}
     failed = [job_id for job_id, status in statuses.items() if status in ("failed", "stopped")]
     errors = {**get_errors(failed, connection), **_reasons(failed, connection)}
     ends = dict(zip(ids, read_ends(ids, connection), strict=True))
@@ -93,15 +116,15 @@ def _outcomes(group_id: str, connection: Redis) -> list[dict[str, Any]]:
     ]
 
 
-def _reasons(job_ids: Sequence[str], connection: Redis) -> dict[str, str]:
-    """Return why nested workflows failed: because of which job inside, and what that said."""
+def _reasons(job_ids: Iterable[str], connection: Redis) -> dict[str, str]:
+    """Return why jobs were called off; of nested workflows which job inside failed, and of what."""
     reasons: dict[str, str] = {}
     for job_id in job_ids:
         reason = connection.hget(keys.job(job_id), "flowq_reason")
         culprit = connection.hget(keys.future(job_id), "culprit")
-        if reason and culprit:
-            inside = as_text(culprit).split()[0]
-            error = _reasons([inside], connection) or get_errors([inside], connection)
+        if reason:
+            inside = [as_text(culprit).split()[0]] if culprit else []
+            error = _reasons(inside, connection) or get_errors(inside, connection)
             reasons[job_id] = ": ".join([as_text(reason), *error.values()])
     return reasons
 
@@ -113,25 +136,33 @@ def _read_items(group_id: str, size: int, connection: Redis) -> Iterator[Any]:
         yield from (None if value is None else pickle.loads(value) for value in raw)  # noqa: S301
 
 
-def _status(job_id: str, connection: Redis) -> str | None:
-    if connection.exists(keys.group(job_id)):
-        return _worst(_read_statuses(list_items(job_id, connection), connection))
-    return _read_statuses([job_id], connection)[0]
+def _status(job_id: str, _: str, connection: Redis) -> str | None:
+    complete = connection.hmget(keys.group(job_id), "run", "complete")
+    if complete[0] is None:
+        return _shown(_read_outcomes([job_id], connection)[0])
+    items = _read_outcomes(list_items(job_id, connection), connection)
+    made = "finished" if complete[1] else _read_outcomes([job_id], connection)[0]
+    return group_state((_as_item(outcome) for outcome in items), _shown(made) or "deferred")
 
 
-def _worst(statuses: Sequence[str | None]) -> str:
-    order = ("failed", "stopped", "expired", "deleted", "canceled", "skipped")
-    return next((status for status in order if status in statuses), "finished")
+def _as_item(outcome: str | None) -> str:
+    """Return the state of an item as `group_state` takes it."""
+    return TOLERATED if outcome == TOLERATED else _shown(outcome) or "deferred"
 
 
-def _read_statuses(job_ids: Sequence[str], connection: Redis) -> list[str | None]:
+def _shown(outcome: str | None) -> str | None:
+    return _SHOWN.get(outcome or "", outcome)
+
+
+def _read_outcomes(job_ids: Sequence[str], connection: Redis) -> list[str | None]:
+    """Return how jobs ended, None for those that have not; what is not there was deleted."""
     found: list[str | None] = []
     for part in _pages(job_ids):
         with connection.pipeline(transaction=False) as pipeline:
             for job_id in part:
-                pipeline.hget(keys.job(job_id), "flowq_outcome")
-            outcomes = [as_text(raw) if raw else None for raw in pipeline.execute()]
-        found += [_SHOWN.get(outcome or "", outcome) for outcome in outcomes]
+                pipeline.hmget(keys.job(job_id), "flowq_outcome", "status")
+            for outcome, status in pipeline.execute():
+                found.append(as_text(outcome) if outcome else None if status else "deleted")
     return found
 
 
@@ -139,15 +170,34 @@ def _pages(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
     return (values[first : first + PER_READ] for first in range(0, len(values), PER_READ))
 
 
-_READERS: Mapping[str, Callable[[str, Redis], Any]] = {
+_READERS: Mapping[str, Callable[[str, str, Redis], Any]] = {
     "results": _results,
     "outcomes": _outcomes,
     "by_key": _by_key,
     "status": _status,
-    "error": lambda job_id, connection: read_end(job_id, connection).error,
-    "exit_code": lambda job_id, connection: read_end(job_id, connection).exit_code,
-    "attempts": lambda job_id, connection: read_end(job_id, connection).attempts,
+    "error": lambda job_id, _, connection: read_end(job_id, connection).error,
+    "exit_code": lambda job_id, _, connection: read_end(job_id, connection).exit_code,
+    "attempts": lambda job_id, _, connection: read_end(job_id, connection).attempts,
 }
+
+
+def find_without_result(
+    references: References, job_id_by_name: Mapping[str, str], connection: Redis
+) -> tuple[str, str]:
+    """Return how the first job ended that has no result, though it is asked for, and why that is.
+
+    Shape: `("skipped", "list was skipped: its `if` is false: …")`; ("", "") when all have one.
+    """
+    names = [name for name, attribute in references.jobs if attribute == "result"]
+    ids = [job_id_by_name[name] for name in names]
+    for name, job_id, outcome in zip(names, ids, _read_outcomes(ids, connection), strict=True):
+        if outcome not in (None, "finished"):
+            fields = connection.hmget(keys.job(job_id), "flowq_pass", "flowq_reason")
+            reasons = [as_text(field) for field in fields if field]
+            reasons += get_errors([job_id], connection).values()
+            how = f"was {_shown(outcome)}".replace("was failed", "failed")
+            return outcome, f"{name} {how}{f': {reasons[0]}' if reasons else ''}"
+    return "", ""
 
 
 # How the jobs before have ended ------------------------------------------------------------------

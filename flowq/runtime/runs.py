@@ -29,7 +29,17 @@ from flowq.runtime.patience import is_passing, patiently
 from flowq.runtime.planned import add_planned, batches, declare_groups
 from flowq.runtime.scripts import format_instant
 from flowq.runtime.steps import finish
-from flowq.status import RUN_ENDED, Event, JobStatus, RunRecord, RunStatus, fold, is_waiting
+from flowq.status import (
+    LIST,
+    RUN_ENDED,
+    START,
+    Event,
+    JobStatus,
+    RunRecord,
+    RunStatus,
+    fold,
+    is_waiting,
+)
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -196,6 +206,8 @@ def get_declared(run_id: str, connection: Redis) -> RunStatus:
 
 def _name_of_gone(run_id: str, job_id: str, connection: Redis) -> str:
     """Return the name of a job whose hash is gone, as `lua/watching.lua` tells its end."""
+    if name := connection.hget(keys.group(job_id), "name"):
+        return f"{as_text(name)}{LIST}"
     group_id, _, index = job_id.rpartition("--")
     if name := connection.hget(keys.group(group_id), "name"):
         return f"{as_text(name)}[{index}]"
@@ -203,7 +215,7 @@ def _name_of_gone(run_id: str, job_id: str, connection: Redis) -> str:
     while outer_id:
         if connection.hexists(keys.job(outer_id), "flowq_nested"):
             name = as_text(connection.hget(keys.job(outer_id), "flowq_name") or b"")
-            return f"{name}(start)" if rest == "0" else f"{name}.{rest}"
+            return name + START if rest == "0" else f"{name}.{rest}"
         outer_id, _, more = outer_id.rpartition("--")
         rest = f"{more}--{rest}"
     return job_id.removeprefix(f"{run_id}-")
@@ -217,9 +229,10 @@ def _read_groups(run_id: str, connection: Redis) -> Iterator[str]:
 
 
 def read_names(run_id: str, job_ids: Sequence[str], connection: Redis) -> dict[str, str]:
-    """Return the names of a run's jobs by id; those of items and inner jobs are looked up."""
+    """Return the names of a run's jobs by id; all but those of plain jobs are looked up."""
     names = {job_id: job_id.removeprefix(f"{run_id}-") for job_id in job_ids}
-    looked_up = [job_id for job_id in job_ids if "--" in job_id]
+    groups = {as_text(raw) for raw in connection.sscan_iter(keys.run_groups(run_id))}
+    looked_up = [job_id for job_id in job_ids if "--" in job_id or job_id in groups]
     for first in range(0, len(looked_up), JOBS_PER_READ):
         part = looked_up[first : first + JOBS_PER_READ]
         with connection.pipeline(transaction=False) as pipeline:

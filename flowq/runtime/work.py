@@ -17,7 +17,7 @@ from typing import Any
 from rq.job import Retry
 
 from flowq.callables import find_callable
-from flowq.errors import ShellFailed, UsageError
+from flowq.errors import ShellFailed, UsageError, WorkflowInvalid
 from flowq.expressions import decide, evaluate, find_references, is_live, write
 from flowq.plan import Expansion, Nested
 from flowq.runtime import scripts, shell
@@ -26,7 +26,7 @@ from flowq.runtime.expanding import expand, grow, start
 from flowq.runtime.futures import current_job
 from flowq.runtime.job import Job
 from flowq.runtime.job_ends import read_run_end
-from flowq.runtime.lookups import read_jobs, read_statuses
+from flowq.runtime.lookups import find_without_result, read_jobs, read_statuses
 from flowq.runtime.masking import Mask
 from flowq.runtime.outcomes import get_result
 from flowq.runtime.patience import JOB_PATIENCE_S, Result, patiently
@@ -34,8 +34,10 @@ from flowq.runtime.rq import run_to_end
 from flowq.runtime.secrets import Secrets
 from flowq.runtime.waiting import Wait
 from flowq.runtime.wire import check_format, from_wire
+from flowq.status import LIST
 
 _SCALARS = frozenset({type(None), bool, int, float, str})
+_LEAVES_NOTHING_TO_DO = frozenset({"skipped", "passed", "tolerated"})
 
 
 def perform(work: Mapping[str, Any]) -> Any:
@@ -77,7 +79,7 @@ class _Performance:
         work = self.work
         if "expansion" in work:
             expansion = from_wire(Expansion, work["expansion"])
-            items = self._value(expansion.each.items)
+            items = self._items(expansion.each.items)
             return self._ask(lambda: expand(self.job, expansion, items, self.inputs))
         if "outputs" in work:
             return self._value(work["outputs"])
@@ -112,6 +114,31 @@ class _Performance:
         if is_live(self.work["shell"]["command"]):
             self.job.description = shell.shorten(command)
             self._say("call", self.job.description)
+
+    def _items(self, template: Any) -> Any:
+        """Return the list of a group: an empty one where the job that was to make it was skipped.
+
+        Errors: UsageError where that job did not succeed, and that is not tolerated.
+        """
+        items, invalid = None, None
+        try:
+            items = self._value(template)
+        except WorkflowInvalid as error:
+            invalid = error
+        if items is not None:
+            return items
+        references, ids = find_references(template), self.work.get("result_of", {})
+        outcome, why = self._ask(lambda: find_without_result(references, ids, self.job.connection))
+        if outcome in _LEAVES_NOTHING_TO_DO:
+            self._say("note", f"its list is empty: {why}")
+            return []
+        if why:
+            raise UsageError(
+                f"the for_each of {self.job.name.removesuffix(LIST)} has no list: {why}"
+            )
+        if invalid is not None:
+            raise invalid
+        return items
 
     # Before and after ----------------------------------------------------------------------------
 

@@ -155,7 +155,10 @@ def test_items_that_nobody_approves_in_time_count_as_failures_of_their_group(
 def test_each_item_of_a_group_asks_and_one_word_is_enough_for_all(run: Runs, work: Work) -> None:
     run.submit(job("items", "give", for_each=each([1, 2, 3]), with_=ITEM, approval=Approval()))
     work()
-    assert run.states == {"items": "finished", **{f"items[{at}]": "deferred" for at in range(3)}}
+    assert run.states == {
+        "items(list)": "finished",
+        **{f"items[{at}]": "deferred" for at in range(3)},
+    }
     assert run.state == "waiting"
     assert approvals.approve(RUN, "items[1]", run.connection) is True
     work()
@@ -173,7 +176,9 @@ def test_a_word_for_a_group_counts_for_items_that_are_still_to_come(run: Runs, w
     assert approvals.approve(RUN, "pages", run.connection) is True
     work()
     assert run.state == "succeeded"
-    assert run.states == dict.fromkeys(["pages", "pages[0]", "pages[1]", "pages[2]"], "finished")
+    assert run.states == dict.fromkeys(
+        ["pages(list)", "pages[0]", "pages[1]", "pages[2]"], "finished"
+    )
 
 
 def test_a_retry_asks_again_for_each_item_that_failed(run: Runs, work: Work) -> None:
@@ -181,7 +186,7 @@ def test_a_retry_asks_again_for_each_item_that_failed(run: Runs, work: Work) -> 
     run.submit(job("items", "fail_if", for_each=each([1, 2]), with_=bad, approval=Approval()))
     approvals.approve(RUN, "items", run.connection)
     work()
-    assert run.states == {"items": "finished", "items[0]": "finished", "items[1]": "failed"}
+    assert run.states == {"items(list)": "finished", "items[0]": "finished", "items[1]": "failed"}
     retrying.retry(RUN, run.connection)
     work()
     assert run.states["items[1]"] == "deferred"

@@ -78,7 +78,7 @@ def test_an_empty_list_obeys_what_the_job_behind_it_says(
     )
     work()
     assert run.state == "succeeded"
-    assert run.states == {"total": state, "squares": "finished", "after": "finished"}
+    assert run.states == {"total": state, "squares(list)": "finished", "after": "finished"}
 
 
 def test_a_group_that_nothing_follows_is_part_of_the_run(run: Runs, work: Work) -> None:
@@ -87,7 +87,11 @@ def test_a_group_that_nothing_follows_is_part_of_the_run(run: Runs, work: Work) 
     assert run.state == "running"
     work()
     assert run.state == "succeeded"
-    assert run.states == {"squares": "finished", "squares[0]": "finished", "squares[1]": "finished"}
+    assert run.states == {
+        "squares(list)": "finished",
+        "squares[0]": "finished",
+        "squares[1]": "finished",
+    }
 
 
 def test_a_failed_item_keeps_the_job_behind_it_from_running(run: Runs, work: Work) -> None:
@@ -124,7 +128,7 @@ def test_items_are_named_by_their_key_and_found_by_it(run: Runs, work: Work) -> 
         ),
     )
     work()
-    assert set(run.states) == {"total", "cities", "cities[Lima]", "cities[Oslo]"}
+    assert set(run.states) == {"total", "cities(list)", "cities[Lima]", "cities[Oslo]"}
     assert run.result("total") == "Oslo1"
 
 
@@ -191,7 +195,7 @@ def test_a_retry_of_the_run_keeps_the_list(run: Runs, work: Work, tmp_path: Path
     work()
     assert run.state == "succeeded"
     assert run.result("total") == [0, 1]
-    assert run.status.jobs["items"].attempts == run.status.jobs["items[0]"].attempts == 1
+    assert run.status.jobs["items(list)"].attempts == run.status.jobs["items[0]"].attempts == 1
 
 
 def test_many_items_are_added_in_bounded_steps(run: Runs, work: Work, connection: Redis) -> None:
@@ -219,7 +223,7 @@ def test_items_that_nothing_waits_for_are_missed_by_their_run(
     connection.delete(keys.job(f"{RUN}-squares--1"))
     maintenance.examine(connection)
     assert run.states == {
-        "squares": "finished",
+        "squares(list)": "finished",
         "squares[0]": "finished",
         "squares[1]": "deleted",
         "squares[2]": "queued",
@@ -238,5 +242,5 @@ def test_an_expansion_that_fails_is_not_taken_for_an_empty_list(run: Runs, work:
         inputs={"n": 1},
     )
     work()
-    assert run.states == {"items": "failed", "total": "skipped", "last": "skipped"}
-    assert run.reason("total") == "items failed"
+    assert run.states == {"items(list)": "failed", "total": "skipped", "last": "skipped"}
+    assert run.reason("total") == "items(list) failed"

@@ -71,7 +71,7 @@ def test_a_group_that_grows_too_large_fails_and_says_so(run: Runs, work: Work) -
 def test_a_list_that_is_too_long_is_refused_as_a_whole(run: Runs, work: Work) -> None:
     run.submit(job("items", "give", for_each=each([1, 2, 3], max_items=2), with_={"value": 1}))
     work()
-    assert run.states == {"items": "failed"}
+    assert run.states == {"items(list)": "failed"}
     assert "more than 2 items" in run.error("items")
 
 

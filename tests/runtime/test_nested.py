@@ -300,5 +300,5 @@ def test_a_finished_chain_that_failed_inside_is_retried_without_its_expansion(
     assert run.state == "succeeded"
     assert run.result("last") == [{"value": 1}, {"value": 1}]
     attempts = {name: each.attempts for name, each in run.status.jobs.items()}
-    assert attempts["chains"] == attempts["chains[1](start)"] == attempts["chains[1].a"] == 1
+    assert attempts["chains(list)"] == attempts["chains[1](start)"] == attempts["chains[1].a"] == 1
     assert attempts["chains[1].b"] == 2

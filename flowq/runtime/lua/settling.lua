@@ -23,10 +23,11 @@ function settling.facts_of_gone(id, run, blocks)
     limits = limits .. 'future:' .. inside .. ' '
     inside = nested.find_inside(inside)
   end
+  local own_group = redis.call('HGET', keys.group(id), 'name')
   return { run = run, blocks = blocks, future = redis.call('EXISTS', keys.future(id)) == 1,
-    name = group_name and group_name .. '[' .. index .. ']' or nested.name_inside(id)
-      or runs.name_of(id, run),
-    group = group_name and group, expands = redis.call('EXISTS', keys.group(id)) == 1,
+    name = own_group and own_group .. '(list)' or group_name and group_name .. '[' .. index .. ']'
+      or nested.name_inside(id) or runs.name_of(id, run),
+    group = group_name and group, expands = own_group and true or false,
     slots = limits .. 'run:' .. run, ttl = redis.call('EXISTS', keys.mortal(id)) == 1 }
 end
 
