@@ -122,6 +122,7 @@ class Nested:
 
     Shape: `prefix` is what the names of its jobs start with, `env` what they all get; `finals` are
     the jobs under `finally` around it, which wait for each of its jobs.
+    Units: `timeout_s` in seconds from its beginning, None for no limit.
     """
 
     workflow: Workflow
@@ -130,6 +131,7 @@ class Nested:
     slots: tuple[Slot, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     finals: tuple[str, ...] = ()
+    timeout_s: float | None = None
 
 
 @reads_older_pickles
@@ -218,6 +220,7 @@ class Plan:
     concurrency: Concurrency | None = None
     order: tuple[str, ...] = ()
     outputs: Outputs | None = None
+    timeout_s: float | None = None
 
     def __iter__(self) -> Iterator[Operation]:
         return iter(self.operations)

@@ -264,6 +264,7 @@ class Defaults:
 class Workflow:
     """A named graph of declared jobs with typed inputs.
 
+    Units: `timeout_s` in seconds, for a run of it; None for no limit.
     Shape: `jobs` and `inputs` in the order of declaration, names unique; `outputs` may hold
     expressions over results; `workflows` are those that its jobs name, by name. `folder` is the
     folder of the file it was read from (importable while it runs), or None. `unread` has the parts
@@ -282,6 +283,7 @@ class Workflow:
     max_parallel: int | None = None
     concurrency: Concurrency | None = None
     schedule: Schedule | None = None
+    timeout_s: float | None = None
     places: Places = field(default_factory=Places, compare=False, repr=False)
     folder: str | None = field(default=None, compare=False)
     unread: frozenset[Path] = field(default=frozenset(), compare=False, repr=False)

@@ -156,7 +156,7 @@ class RunStatus:
     """A run, folded from its events.
 
     Shape: `jobs` by name, in the order of declaration; `groups` are the names of those declarations
-    that make any number of jobs, an empty one included.
+    that make any number of jobs, an empty one included; `reason` is why it was canceled, or waits.
     """
 
     run_id: str
@@ -167,6 +167,7 @@ class RunStatus:
     ended_at: datetime | None = None
     last_event_id: str = "0"
     groups: frozenset[str] = frozenset()
+    reason: str = ""
 
     @property
     def is_ended(self) -> bool:
@@ -212,7 +213,8 @@ class RunStatus:
 class RunRecord:
     """What Redis keeps about a run beside its jobs. Units: instants are aware UTC.
 
-    `queue`: the one that the run has for itself, or empty.
+    `queue`: the one that the run has for itself, or empty. `reason`: why it is canceled, if that
+    was no user's wish.
     """
 
     run_id: str
@@ -224,6 +226,7 @@ class RunRecord:
     ended_at: datetime | None = None
     folders: tuple[str, ...] = ()
     queue: str = ""
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -353,8 +356,10 @@ def _after(job: JobStatus, event: Event) -> JobStatus:
 
 def _run_after(status: RunStatus, event: Event) -> RunStatus:
     if event.state in RUN_ENDED:
-        return replace(status, state=event.state, ended_at=event.at)
+        return replace(status, state=event.state, ended_at=event.at, reason=event.reason)
     started_at = status.started_at
     if event.state == "running" and (started_at is None or status.is_ended):
         started_at = event.at
-    return replace(status, state=event.state, started_at=started_at, ended_at=None)
+    return replace(
+        status, state=event.state, started_at=started_at, ended_at=None, reason=event.reason
+    )

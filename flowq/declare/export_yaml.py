@@ -44,6 +44,7 @@ def say_workflow(workflow: Workflow) -> dict[str, Any]:
         defaults=_defaults(workflow.defaults),
         env=dict(workflow.env),
         max_parallel=workflow.max_parallel,
+        timeout=_duration(workflow.timeout_s),
         concurrency=_concurrency(workflow.concurrency),
         schedule=_schedule(workflow.schedule),
         outputs=dict(workflow.outputs),

@@ -254,6 +254,7 @@ WORKFLOW = Vocabulary(
             ({"pages": "${{ jobs.build.result }}"},),
         ),
         "max_parallel": Key(POSITIVE, "How many jobs of a run are executed at a time.", (8,)),
+        "timeout": Key(TIMEOUT, "How long a run may take before it is canceled.", ("1h",)),
         "concurrency": Key(
             either(_read_concurrency, TEXT.schema, CONCURRENCY.schema()),
             "One run at a time.",

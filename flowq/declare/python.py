@@ -74,7 +74,7 @@ class Workflow:
     `inputs` maps names to a default (`{"size": 256}`), to a type for a required one
     (`{"folder": str}`), or to what YAML would say (`{"size": {"type": "int", "default": 256}}`).
     `defaults` has `queue`, `timeout` and `retries` for the jobs that do not say otherwise; `env`,
-    `max_parallel`, `concurrency` and `schedule` are as in YAML.
+    `max_parallel`, `concurrency`, `schedule` and `timeout` are as in YAML.
     """
 
     item: Any = Handle("item")
@@ -99,6 +99,7 @@ class Workflow:
         max_parallel: int | None = None,
         concurrency: Any = None,
         schedule: Any = None,
+        timeout: float | str | None = None,
     ) -> None:
         frame = find_caller()
         where = where_of(frame)
@@ -117,6 +118,7 @@ class Workflow:
             "max_parallel": self._maybe("max_parallel", group.read_positive, max_parallel, where),
             "concurrency": self._maybe("concurrency", group.read_concurrency, concurrency, where),
             "schedule": self._maybe("schedule", group.read_schedule, schedule, where),
+            "timeout_s": self._maybe("timeout", read.read_timeout, timeout, where),
         }
         for key, value in (inputs or {}).items():
             self._add_input(key, where, read.read_short_input, value)

@@ -151,6 +151,7 @@ def _read_workflow(name: str, document: MapNode, around: Shelf, kind: Vocabulary
         max_parallel=words.get("max_parallel"),
         concurrency=words.get("concurrency"),
         schedule=words.get("schedule"),
+        timeout_s=words.get("timeout"),
         places=Places(Positions(file, document, problems.text)),
         folder=os.path.dirname(os.path.abspath(file)),  # noqa: PTH100, PTH120 - keeps symbolic links
         unread=(

@@ -47,6 +47,7 @@ def make_plan(graph: Graph, inputs: Mapping[str, Any], run_id: str) -> Plan:
         _concurrency(workflow, inputs),
         order=tuple(enqueue.job_id for enqueue in enqueues),
         outputs=_outputs(workflow, inputs, run),
+        timeout_s=workflow.timeout_s,
     )
 
 

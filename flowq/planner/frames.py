@@ -160,7 +160,7 @@ class Frame:
         if not job.workflow:
             return [enqueue]
         nested = self._nested_by_name[job.workflow]
-        return [self._join(job, nested, enqueue), self._start(nested, enqueue)]
+        return [self._join(job, nested, enqueue), self._start(job, nested, enqueue)]
 
     @cached_property
     def _nested_by_name(self) -> Mapping[str, Workflow]:
@@ -194,11 +194,12 @@ class Frame:
             description=f"outputs of {nested.name}",
         )
 
-    def _start(self, nested: Workflow, enqueue: Enqueue) -> Enqueue:
+    def _start(self, job: JobSpec, nested: Workflow, enqueue: Enqueue) -> Enqueue:
         """Return the job that adds the jobs of a nested workflow, once its inputs are known."""
         join_id, name = enqueue.job_id, enqueue.name
         finals = self._finals_after(is_final=bool(enqueue.ended_of))
         slots = tuple(_held_by(join_id, slot, enqueue.group) for slot in enqueue.slots)
+        timeout_s = nested.timeout_s if job.timeout_s is None else job.timeout_s
         return replace(
             enqueue,
             job_id=f"{join_id}--0",
@@ -210,7 +211,7 @@ class Frame:
             grows=False,
             is_tolerated=False,
             inside=join_id,
-            nested=Nested(nested, join_id, f"{name}.", slots, self._env, finals),
+            nested=Nested(nested, join_id, f"{name}.", slots, self._env, finals, timeout_s),
             description=f"start of {nested.name}",
         )
 
@@ -249,7 +250,9 @@ class Frame:
             slots=(*self.slots, *own_slots),
             is_tolerated=not group and _tolerates_one(job.continue_on_error),
             approval=job.approval,
-            timeout_s=defaults.timeout_s if job.timeout_s is None else job.timeout_s,
+            timeout_s=defaults.timeout_s
+            if job.timeout_s is None or job.workflow
+            else job.timeout_s,
             retries=job.retries or defaults.retries,
             description=job.description or describe(job, kwargs),
             **self._common(job),

@@ -37,7 +37,8 @@ class JobDetails:
 def run_details(record: RunRecord, changes: Iterable[CodeChange] = ()) -> Iterator[Line]:
     """Yield what is kept about a run beside its jobs, and what changed of their code."""
     yield ((f"{printable(record.workflow)}  ", "bold"), (f"run {record.run_id}", ""))
-    yield from _field("state", record.state, STYLE_BY_STATE.get(record.state, ""))
+    state = f"{record.state}: {record.reason}" if record.reason else record.state
+    yield from _field("state", state, STYLE_BY_STATE.get(record.state, ""))
     yield from _field("submitted", local_time(record.created_at))
     yield from _field("ended", local_time(record.ended_at) if record.ended_at else "")
     for name, value in record.inputs.items():

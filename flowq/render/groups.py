@@ -123,7 +123,7 @@ def _reason_of(declared: Declared) -> str:
     if declared.is_group:
         made = declared.list_job
         return _reason(declared.items) or (made.reason if made else "")
-    only = next((job for job in declared.items if job.state == "failed"), None)
+    only = next((job for job in declared.items if job.state in ("failed", "canceled")), None)
     return only.reason if only else _reason(declared.inside)
 
 

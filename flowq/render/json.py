@@ -33,14 +33,15 @@ def run_document(
     """Return what `flowq run --json` prints: a contract, with these keys and no other.
 
     Shape: results and outputs are given as views (`flowq.runtime.views`). `outputs` is there for an
-    ended run whose workflow declares some. Jobs as they were declared. `ids` is a list, also for a
-    single job; a job without a result has null. A group has one status, and lists of the ids and
-    results of its items.
+    ended run whose workflow declares some, `reason` for one that timed out. Jobs as they were
+    declared. `ids` is a list, also for a single job; a job without a result has null. A group has
+    one status, and lists of the ids and results of its items.
     """
     return {
         "run": status.run_id,
         "workflow": status.workflow,
         "status": status.state,
+        **({"reason": status.reason} if status.is_ended and status.reason else {}),
         "duration_s": status.duration_s,
         "jobs": {
             name: {
@@ -111,6 +112,7 @@ def plan_document(plan: Plan) -> dict[str, Any]:
         "workflow": plan.workflow,
         "inputs": to_json(plan.inputs),
         **({"outputs": to_json(plan.outputs.template)} if plan.outputs else {}),
+        **({"timeout_s": plan.timeout_s} if plan.timeout_s is not None else {}),
         "operations": [_operation(operation) for operation in plan],
     }
 
@@ -127,7 +129,8 @@ def _operation(operation: Operation) -> dict[str, Any]:
 def _said(value: Any) -> Any:
     """Return a part of a plan as JSON; of what most jobs do not have, only what is there."""
     if isinstance(value, Nested):
-        return {"workflow": value.workflow.name, "join_id": value.join_id}
+        limit = {} if value.timeout_s is None else {"timeout_s": value.timeout_s}
+        return {"workflow": value.workflow.name, "join_id": value.join_id, **limit}
     if isinstance(value, list | tuple):
         return [_said(item) for item in value]
     if not is_dataclass(value):

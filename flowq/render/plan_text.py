@@ -14,6 +14,8 @@ def render_plan(plan: Plan) -> str:
     rows = [_cells(operation, name_by_id) for operation in plan]
     number, widths = len(str(len(rows))), _widths(rows)
     out = [f"{plan.workflow}: {_summary(plan)}"]
+    if plan.timeout_s is not None:
+        out.append(f"  timeout={plan.timeout_s:g}s")
     out += [f"  {name} = {value!r}" for name, value in plan.inputs.items()]
     for index, row in enumerate(rows, 1):
         cells = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
@@ -65,6 +67,8 @@ def _options(enqueue: Enqueue) -> Iterator[str]:
         yield f"queue={enqueue.queue}"
     if enqueue.timeout_s is not None:
         yield f"timeout={enqueue.timeout_s:g}s"
+    if enqueue.nested is not None and enqueue.nested.timeout_s is not None:
+        yield f"timeout of the workflow={enqueue.nested.timeout_s:g}s"
     if enqueue.retries is not None:
         yield f"retries={_retries(enqueue.retries)}"
     if enqueue.approval is not None:

@@ -67,6 +67,8 @@ def _headline(status: RunStatus, now: datetime, width: int) -> Line:
     if status.started_at is not None:
         elapsed_s = ((status.ended_at or now) - status.started_at).total_seconds()
         spans.append((f" {format_duration(elapsed_s)}", ""))
+    if status.is_ended and status.reason:
+        spans.append((f", {status.reason}", STYLE_BY_STATE.get(status.state, "")))
     spans += [(f"  {ended}/{len(declared)}", ""), (f"  run {status.run_id}", "dim")]
     return tuple(spans)
 

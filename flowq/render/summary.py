@@ -68,6 +68,7 @@ def _verdict(status: RunStatus, unicode: bool) -> Line:
     state = status.state
     mark = {"succeeded": "finished", "failed": "failed", "canceled": "canceled"}.get(state, "")
     took = f" in {format_duration(status.duration_s)}" if status.duration_s is not None else ""
+    took += f", {status.reason}" if status.reason else ""
     counts = ", ".join(f"{number:,} {word}" for number, word in _counts(status))
     style = STYLE_BY_STATE.get(state, "")
     return (

@@ -21,10 +21,11 @@ from flowq.errors import RunNotFound, TooManyItems, UsageError, WorkflowInvalid,
 from flowq.expressions import as_items, decide, evaluate, find_references, write
 from flowq.plan import Enqueue, Expansion, Nested
 from flowq.runtime import keys, scripts
+from flowq.runtime.clocks import read_clock
 from flowq.runtime.conditions import find_false
 from flowq.runtime.job import Job, get_job
 from flowq.runtime.lookups import list_items, read_jobs, read_statuses
-from flowq.runtime.planned import add_planned, batches, declare_groups
+from flowq.runtime.planned import add_planned, batches, declare_groups, write_timeout
 from flowq.runtime.serializing import serialize
 from flowq.runtime.steps import finish
 from flowq.runtime.wire import from_wire
@@ -238,10 +239,15 @@ def start(job: Job, nested: Nested, arguments: Mapping[str, Any]) -> dict[str, A
     inputs = resolve_inputs(nested.workflow, arguments, passed_by=nested.prefix.rstrip("."))
     run = {"id": job.run_id, "workflow": nested.workflow.name}
     groups, enqueues = plan_nested(nested, inputs, run)
+    now_s = 0.0 if nested.timeout_s is None else read_clock(job.connection)
     with job.connection.pipeline() as pipeline:
         if nested.workflow.max_parallel is not None:
             limit = nested.workflow.max_parallel
             pipeline.hset(keys.future(nested.join_id), "max_parallel", str(limit))
+        if nested.timeout_s is not None:
+            join, late_at_s = nested.join_id, now_s + nested.timeout_s
+            pipeline.hset(keys.job(join), "flowq_timeout", write_timeout(nested.timeout_s))
+            pipeline.zadd(keys.DEADLINES, {join: late_at_s})
         declare_groups(groups, job.run_id, pipeline)
         pipeline.execute()
     add_all(enqueues, reversed(enqueues), job)

@@ -17,6 +17,8 @@ side by side; the Lua scripts build the same names in `lua/keys.lua`.
     rq:flowq:1:looks            how many jobs were looked at for that in this second
     rq:flowq:1:forgotten        ZSET of "<job> <queue>" by the time when a canceled job's hash goes
     rq:flowq:1:expiring         ZSET of open future jobs by the time at which they are given up
+    rq:flowq:1:deadlines        ZSET of runs, and of the joins of workflows, by the time at which
+                                they have taken too long (lua/deadlines.lua)
     rq:flowq:1:run:<run>        HASH: the record of a run
     rq:flowq:1:jobs:<run>       LIST of all its jobs' ids, the last ones first
     rq:flowq:1:order:<run>      LIST of the ids of its declared jobs, as displays show them
@@ -61,6 +63,7 @@ TODO = f"{PREFIX}:flowq:{VERSION}:todo"
 WATCHED = f"{PREFIX}:flowq:{VERSION}:watched"
 FORGOTTEN = f"{PREFIX}:flowq:{VERSION}:forgotten"
 EXPIRING = f"{PREFIX}:flowq:{VERSION}:expiring"
+DEADLINES = f"{PREFIX}:flowq:{VERSION}:deadlines"
 RUNS = f"{PREFIX}:flowq:{VERSION}:runs"
 STAGED = f"{PREFIX}:flowq:{VERSION}:staged"
 ENDED = f"{PREFIX}:flowq:{VERSION}:ended"

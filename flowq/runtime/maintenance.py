@@ -18,7 +18,7 @@ from rq.utils import as_text
 from flowq.runtime import keys, scripts
 from flowq.runtime.clocks import read_clock
 from flowq.runtime.listeners import find_connected
-from flowq.runtime.steps import finish, step, work_off
+from flowq.runtime.steps import finish, step, stop, work_off
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -62,12 +62,22 @@ def tidy(connection: Redis) -> list[Finding]:
     now_s = read_clock(connection)
     for future_id in _due(connection, keys.EXPIRING, now_s):
         finish(connection, f"lapse:{future_id}")
+    for run_or_join in _due(connection, keys.DEADLINES, now_s):
+        _end_overdue(run_or_join, connection)
     findings = _look(connection, "look:due", LOOKS_PER_PASS)
     for index in (keys.STAGED, keys.ENDED):
         for run_id in _due(connection, index, now_s):
             finish(connection, f"purge:{run_id}")
     _forget_canceled(connection, now_s)
     return findings
+
+
+def _end_overdue(run_or_join: str, connection: Redis) -> None:
+    """End what takes longer than it may. It is due again soon, until nothing has to be stopped."""
+    running = finish(connection, f"overdue:{run_or_join}")
+    stop(running, connection)
+    if not running:
+        connection.zrem(keys.DEADLINES, run_or_join)
 
 
 def _forget_canceled(connection: Redis, now_s: float) -> None:

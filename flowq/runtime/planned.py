@@ -12,6 +12,7 @@ from rq.job import Retry as RQRetry
 from rq.queue import EnqueueData
 from rq.queue import Queue as RQQueue
 
+from flowq.declare.durations import write_duration
 from flowq.expressions import as_template, find_references
 from flowq.plan import Enqueue, Group
 from flowq.runtime import keys
@@ -89,6 +90,11 @@ def _tolerance(tolerance: Tolerance) -> str:
     if tolerance.count is not None:
         return f"count:{tolerance.count}"
     return "all" if tolerance.percent == 100 else f"percent:{tolerance.percent:g}"
+
+
+def write_timeout(timeout_s: float) -> str:
+    """Return how long something may take as scripts read it: "600 10m" (lua/deadlines.lua)."""
+    return f"{timeout_s:g} {write_duration(timeout_s)}"
 
 
 def call_of(enqueue: Enqueue) -> tuple[str, tuple[Any, ...], dict[str, Any]]:

@@ -14,8 +14,6 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import RedisError
-from rq.command import send_stop_job_command
-from rq.exceptions import InvalidJobOperation, NoSuchJobError
 from rq.utils import as_text, str_to_date
 
 from flowq.errors import RunNotFound, WrongState
@@ -26,9 +24,9 @@ from flowq.runtime.facts import read_facts
 from flowq.runtime.listeners import find_unattended
 from flowq.runtime.outputs import fields_of_record
 from flowq.runtime.patience import is_passing, patiently
-from flowq.runtime.planned import add_planned, batches, declare_groups
+from flowq.runtime.planned import add_planned, batches, declare_groups, write_timeout
 from flowq.runtime.scripts import format_instant
-from flowq.runtime.steps import finish
+from flowq.runtime.steps import finish, stop
 from flowq.status import (
     LIST,
     RUN_ENDED,
@@ -127,6 +125,8 @@ def _stage(plan: Plan, connection: Redis, retention_s: float, *, is_apart: bool)
         record["queue"] = keys.own_queue(plan.run_id)
     if plan.max_parallel is not None:
         record["max_parallel"] = plan.max_parallel
+    if plan.timeout_s is not None:
+        record["timeout"] = write_timeout(plan.timeout_s)
     if plan.concurrency is not None:
         record["concurrency"] = plan.concurrency.group
         record["cancel_in_progress"] = "1" if plan.concurrency.cancel_in_progress else ""
@@ -176,6 +176,7 @@ def get_record(run_id: str, connection: Redis) -> RunRecord:
         ended_at=_instant(raw.get("ended_at")),
         folders=tuple(json.loads(raw.get("folders", "[]"))),
         queue=raw.get("queue", ""),
+        reason=raw.get("late", ""),
     )
 
 
@@ -353,11 +354,7 @@ _OF_A_CANCEL = ("canceled", "resumed", "unattended")
 
 
 def _call_off(run_id: str, connection: Redis) -> None:
-    for job_id in finish(connection, f"cancel:{run_id}"):
-        try:
-            send_stop_job_command(connection, job_id)
-        except (InvalidJobOperation, NoSuchJobError):  # it has ended meanwhile
-            continue
+    stop(finish(connection, f"cancel:{run_id}"), connection)
 
 
 def _queues_of_unended(run_id: str, connection: Redis) -> list[str]:

@@ -180,7 +180,7 @@ SETTLE = Script("settle")
 START = Script("start", "attempts")
 STEP = HotScript(
     *("step", "attempts", "steps", "releasing", "executions", "watching", "retention"),
-    *("group_steps", "run_steps"),
+    *("group_steps", "deadlines", "run_steps"),
 )
 EMPTY = Script("empty")
 EXPIRED = Script("expired")

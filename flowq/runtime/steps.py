@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 from redis.exceptions import ResponseError
+from rq.command import send_stop_job_command
+from rq.exceptions import InvalidJobOperation, NoSuchJobError
 from rq.utils import as_text
 
 from flowq.runtime import keys, scripts
@@ -42,13 +45,16 @@ def finish(connection: Redis, *operations: str) -> list[str]:
 def work_off(connection: Redis, max_steps: int = 100) -> int:
     """Go on with what others left in the todo, oldest first; return the number of steps made.
 
+    Running jobs that are to end get a stop command.
+
     Errors: redis-py's ResponseError when a step could not be made; it keeps no other from its turn.
     """
     failures: dict[str, ResponseError] = {}
     made = 0
     while made < max_steps:
         try:
-            what = step(connection, "").what
+            what, _, running, *_ = step(connection, "")
+            stop(running, connection)
         except ResponseError as error:
             if str(error) in failures:  # it went to the end, so all others have had their turn
                 break
@@ -60,6 +66,15 @@ def work_off(connection: Redis, max_steps: int = 100) -> int:
     for failure in failures.values():
         raise failure
     return made
+
+
+def stop(job_ids: Iterable[str], connection: Redis) -> None:
+    """Send the workers of running jobs RQ's stop command."""
+    for job_id in job_ids:
+        try:
+            send_stop_job_command(connection, job_id)
+        except (InvalidJobOperation, NoSuchJobError):  # it has ended meanwhile
+            continue
 
 
 class Step(NamedTuple):

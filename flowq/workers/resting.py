@@ -78,6 +78,7 @@ def rest(values: dict[str, Any], connection: Redis) -> None:
         "run": keys.run(run_id),
         "events": keys.run_events(run_id),
         "expiring": keys.EXPIRING,
+        "deadlines": keys.DEADLINES,
         "todo": keys.TODO,
         "watched": keys.WATCHED,
         "look": [
@@ -153,11 +154,17 @@ def _has_work(wire: Wire, told: dict[str, Any]) -> bool:
         return True
     if wire.ask("ZCOUNT", told["todo"], "-inf", str(now - STALE_S)):
         return True
-    if wire.ask("ZCOUNT", told["expiring"], "-inf", str(now - LATE_S)):
+    return any(_is_due(wire, told[index], told["run_id"]) for index in ("expiring", "deadlines"))
+
+
+def _is_due(wire: Wire, index: str, run_id: str) -> bool:
+    """Whether something of the run is due soon, or something of another run has been for long."""
+    now = time.time()
+    if wire.ask("ZCOUNT", index, "-inf", str(now - LATE_S)):
         return True
-    due: Any = wire.ask("ZRANGEBYSCORE", told["expiring"], "-inf", str(now + EARLY_S))
-    prefix = f"{told['run_id']}-".encode()
-    return any(job_id.startswith(prefix) for job_id in due)
+    due: Any = wire.ask("ZRANGEBYSCORE", index, "-inf", str(now + EARLY_S))
+    run, prefix = run_id.encode(), f"{run_id}-".encode()
+    return any(member == run or member.startswith(prefix) for member in due)
 
 
 def _look_for_unnoticed(wire: Wire, told: dict[str, Any], spare_s: float) -> tuple[bool, bool]:

@@ -80,7 +80,7 @@ local function take_away(id, execution)
   end
   drop(id, execution, queue)
   if f[4] and runs.calls_off(f[4], f[7]) then
-    return jobs.call_off(id, 'canceled', runs.CANCELED) -- nobody was there to stop it
+    return jobs.call_off(id, 'canceled', runs.why_canceled(f[4])) -- nobody was there to stop it
   end
   put_back(id, queue, f[3], f[4], f[5])
 end

@@ -189,7 +189,7 @@ function jobs.begin_again(id)
   if not f[2] or not NOT_STARTED[f[1]] then return false end
   local g = f[4] and redis.call('HMGET', keys.group(f[4]), 'closed', 'reason')
   if runs.calls_off(f[2], f[3]) then
-    jobs.call_off(id, 'canceled', runs.CANCELED)
+    jobs.call_off(id, 'canceled', runs.why_canceled(f[2]))
   elseif g and g[1] then
     jobs.call_off(id, g[1], g[2])
   else

@@ -31,12 +31,18 @@ end
 -- Returns the outcome that the end of a job of a run counts as, and why.
 function outcomes.decide(id, job, outcome, reason)
   if outcome == 'finished' and job.pass then return 'passed', job.pass end
-  local why = reason and 'tolerated: ' .. reason or 'tolerated'
-  if outcome == 'skipped' and job.future and nested.has_failed_inside(id) then
-    outcome, reason = 'failed', reason or redis.call('HGET', keys.job(id), 'flowq_reason')
-    why = 'tolerated: ' .. (reason or '')
+  local why, late = reason and 'tolerated: ' .. reason or 'tolerated', nil
+  if (outcome == 'skipped' or outcome == 'canceled') and job.future and nested.has_failed_inside(id) then
+    late = redis.call('HGET', keys.future(id), 'late')
+    if outcome == 'skipped' then outcome = late and 'canceled' or 'failed' end
+    reason = reason or redis.call('HGET', keys.job(id), 'flowq_reason') or ''
+    if late then
+      reason = late .. (string.match(reason, ', attempt %d+$') or '')
+      redis.call('HSET', keys.job(id), 'flowq_reason', reason)
+    end
+    why = 'tolerated: ' .. reason
   end
-  if outcome == 'failed' and (job.tolerate or job.group and is_tolerated(id, job.group)) then
+  if (outcome == 'failed' or late) and (job.tolerate or job.group and is_tolerated(id, job.group)) then
     return 'tolerated', why
   end
   if job.group and outcome ~= 'tolerated' then

@@ -18,7 +18,8 @@ end
 redis.call('RENAME', list, OURS .. 'again:' .. run)
 redis.call('PERSIST', OURS .. 'again:' .. run)
 redis.call('HSET', key, 'state', 'retrying')
-redis.call('HDEL', key, 'ended_at', 'canceling', 'canceled', 'resumed', 'released', 'again', 'held')
+redis.call('HDEL', key, 'ended_at', 'canceling', 'canceled', 'resumed', 'released', 'again', 'held',
+  'deadline_at', 'late')
 redis.call('ZREM', OURS .. 'ended', run)
 runs.join_concurrency(run)
 later('again:' .. run)

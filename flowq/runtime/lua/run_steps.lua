@@ -2,8 +2,9 @@
 
 function run_steps.release(run)
   local key = keys.run(run)
-  local f = redis.call('HMGET', key, 'state', 'held')
+  local f = redis.call('HMGET', key, 'state', 'held', 'timeout')
   if f[1] ~= 'running' or f[2] then return true end
+  deadlines.begin_run(run, f[3])
   return steps.each_item(OURS .. 'futures:' .. run, key, 'released', function(future)
     if redis.call('HGET', keys.future(future), 'state') == 'open' then
       redis.call('HSET', keys.future(future), 'state', 'releasing')
@@ -29,8 +30,9 @@ local function forget(job)
     PREFIX .. ':results:' .. job, PREFIX .. ':executions:' .. job,
     keys.blockers(job), keys.edges(job), keys.above(job), keys.future(job), keys.mortal(job),
     keys.behind(job), keys.slots('future:' .. job), keys.waiting('future:' .. job))
-  redis.call('ZREM', OURS .. 'expiring', job)
-  redis.call('ZREM', OURS .. 'watched', job)
+  for _, index in ipairs({ 'expiring', 'deadlines', 'watched' }) do
+    redis.call('ZREM', OURS .. index, job)
+  end
   for _, entry in ipairs({ 'free:', 'abandon:', 'retire:', 'expire:' }) do
     redis.call('ZREM', TODO, entry .. job)
   end
@@ -60,7 +62,7 @@ function run_steps.purge(run)
   redis.call('DEL', key, OURS .. 'futures:' .. run, OURS .. 'events:' .. run,
     OURS .. 'again:' .. run, OURS .. 'order:' .. run, OURS .. 'code:' .. run, keys.unended(run),
     OURS .. 'gone:' .. run, OURS .. 'loose:' .. run) -- the last two are of an older version
-  for _, index in ipairs({ 'runs', 'staged', 'ended', 'watched' }) do
+  for _, index in ipairs({ 'runs', 'staged', 'ended', 'watched', 'deadlines' }) do
     redis.call('ZREM', OURS .. index, run)
   end
   for _, entry in ipairs({ 'run:', 'cancel:', 'again:' }) do
@@ -82,10 +84,10 @@ local function cancel_job(job, run, unattended)
   end
   local is_heard = is_started and executions.is_heard(job, f[3], f[4])
   local is_called_off = runs.calls_off(run, f[2])
-  if is_heard and is_called_off then steps.running[#steps.running + 1] = job end
+  if is_heard and is_called_off then steps.must_stop(job, runs.why_canceled(run)) end
   if is_heard or not (is_called_off or unattended[f[3]]) then return runs.note_unended(run, job) end
   if is_started then executions.take_away(job, f[3], f[4]) end
-  jobs.call_off(job, 'canceled', is_called_off and runs.CANCELED or ABANDONED)
+  jobs.call_off(job, 'canceled', is_called_off and runs.why_canceled(run) or ABANDONED)
 end
 
 local function read_unattended(run)
@@ -128,7 +130,7 @@ end
 local function hold_again(job, run)
   local key = keys.job(job)
   local f = redis.call('HMGET', key, 'origin', 'flowq_blocks', 'flowq_future', 'flowq_name',
-    'flowq_retries', 'flowq_group')
+    'flowq_retries', 'flowq_group', 'flowq_timeout')
   if not f[1] then return end
   for _, registry in ipairs({ ':finished:', ':failed:', ':canceled:', ':scheduled:' }) do
     redis.call('ZREM', PREFIX .. registry .. f[1], job)
@@ -138,6 +140,7 @@ local function hold_again(job, run)
   end
   attempts.rearm(job) -- what it blocks outside of the run is not held again, but waits again
   if f[6] then groups.reopen(f[6]) end
+  deadlines.begin_again(job, f[7])
   redis.call('HINCRBY', key, 'flowq_gen', 1)
   jobs.forget_judging(job)
   redis.call('HDEL', key, 'flowq_approved')

@@ -79,7 +79,11 @@ function runs.calls_off(run, always)
   return f[1] and not f[2] and not f[3] and (f[1] == 'now' or not always)
 end
 
-runs.CANCELED = 'the run was canceled'
+-- Why a job of a canceled run is called off.
+function runs.why_canceled(run)
+  local late = redis.call('HGET', keys.run(run), 'late')
+  return late and 'the run ' .. late or 'the run was canceled'
+end
 
 -- RQ's tools list the queue that a run has for itself, but not once the run has ended.
 function runs.list_queue(run)
@@ -113,11 +117,12 @@ end
 local function end_if_done(run)
   local key = keys.run(run)
   local fields = redis.call('HMGET', key, 'left', 'bad', 'state', 'canceling', 'retention_s', 'queue',
-    'outputs_call', 'outputs_beside')
+    'outputs_call', 'outputs_beside', 'late')
   if fields[3] ~= 'running' or int(fields[1]) > 0 then return end
   local state = int(fields[2]) > 0 and (fields[4] and 'canceled' or 'failed') or 'succeeded'
   redis.call('HSET', key, 'state', state, 'ended_at', NOW)
-  runs.log(run, '', '', state)
+  runs.log(run, '', '', state, state == 'canceled' and fields[9] or nil)
+  redis.call('ZREM', OURS .. 'deadlines', run)
   redis.call('ZADD', OURS .. 'ended', TS + int(fields[5]), run)
   redis.call('ZREM', OURS .. 'watched', run)
   if fields[6] then redis.call('SREM', PREFIX .. ':queues', PREFIX .. ':queue:' .. fields[6]) end

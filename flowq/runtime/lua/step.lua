@@ -6,6 +6,8 @@
 --   abandon:F   F was called off before all were freed: cancel those that block nothing else
 --   recall:F    F was canceled with its blockers: cancel those that have not started
 --   lapse:F     cancel F if it has not been released
+--   overdue:X   the run X, or the workflow whose join is X, has taken longer than it may: end it
+--   halt:J      call off, or stop, what is inside of the workflow whose join is J
 --   watch:F     look for blockers of the future job F, or jobs of the run F, that ended unnoticed
 --   look:due    do that for those whose time it is
 --   retire:F    F has ended: its blockers get their own time to live, its keys that of its hash
@@ -42,6 +44,8 @@ local operations = {
   close = group_steps.close,
   strand = run_steps.call_off_added,
   lapse = releasing.lapse,
+  overdue = deadlines.overdue,
+  halt = deadlines.halt,
   watch = watching.watch,
   look = watching.look_around,
   expire = retention.expire_some,

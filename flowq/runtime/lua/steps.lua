@@ -23,6 +23,12 @@ function steps.each_item(list, hash, field, visit)
   return at >= redis.call('LLEN', list)
 end
 
+-- A running job is to be stopped, by whoever makes this step; `why` is told at its end.
+function steps.must_stop(job, why)
+  redis.call('HSET', keys.job(job), 'flowq_reason', why)
+  steps.running[#steps.running + 1] = job
+end
+
 function steps.begin(argv)
   steps.what, steps.limit = argv[4], tonumber(argv[5])
   if steps.what == '' then steps.what = redis.call('ZRANGE', TODO, 0, 0)[1] end

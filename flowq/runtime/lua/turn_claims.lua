@@ -113,7 +113,7 @@ local function is_called_off(id, queue, list, raw)
   if called_off[known] then
     -- It is at the front. `call_off` takes it from there, unless its hash says something else.
     if raw.status ~= 'queued' or raw.origin ~= queue then redis.call('LREM', list, 1, id) end
-    jobs.call_off(id, 'canceled', runs.CANCELED)
+    jobs.call_off(id, 'canceled', runs.why_canceled(run))
     ended = ended + 1
   end
   return called_off[known]

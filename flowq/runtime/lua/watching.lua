@@ -74,7 +74,7 @@ local function look_for(id, f, owner)
   redis.call('HDEL', keys.job(id), 'flowq_missing')
   local more = redis.call('HMGET', keys.job(id), 'flowq_run', 'flowq_always', 'flowq_on_crash')
   if more[1] and runs.calls_off(more[1], more[2]) then
-    return jobs.call_off(id, 'canceled', runs.CANCELED)
+    return jobs.call_off(id, 'canceled', runs.why_canceled(more[1]))
   end
   if status == 'started' and more[3] == 'fail' then return fail(id, queue) end
   queue_again(id, queue, more[1])

@@ -1,0 +1,95 @@
+-- deadlines.lua: the steps that end what takes longer than it may: runs, and workflows that are jobs; a
+-- part of step.lua, in front of it. It takes no ARGV.
+--
+-- The sorted set `deadlines` has runs, and the joins of workflows, by the instant. Fields of ours:
+--   timeout, deadline_at, late   of a run: what it may take ("600 10m": seconds, and in words), until
+--                   when that is, since the run last began, and why it is being canceled
+--   flowq_timeout   of a join's hash: the same as `timeout`
+--   late, halted    of a join's future hash: why what is inside is being ended, and how far that is
+
+local AGAIN_S = 5 -- who has told running jobs to stop may have died before they heard of it
+
+local function set(id, at) redis.call('ZADD', OURS .. 'deadlines', at, id) end
+
+local function unset(id) redis.call('ZREM', OURS .. 'deadlines', id) end
+
+local function read(timeout)
+  local seconds, words = string.match(timeout or '', '^(%S+) (.+)$')
+  return tonumber(seconds), words and 'timed out after ' .. words
+end
+
+-- The run goes, for the first time or after a retry: its time begins.
+function deadlines.begin_run(run, timeout)
+  local seconds = read(timeout)
+  if not seconds then return end
+  if redis.call('HSETNX', keys.run(run), 'deadline_at', TS + seconds) == 1 then set(run, TS + seconds) end
+end
+
+-- The jobs of a workflow run again, so its time begins anew.
+function deadlines.begin_again(join, timeout)
+  local seconds = read(timeout)
+  if not seconds then return end
+  set(join, TS + seconds)
+  redis.call('HDEL', keys.future(join), 'late', 'halted')
+end
+
+local function end_run(run)
+  local key = keys.run(run)
+  local f = redis.call('HMGET', key, 'state', 'canceling', 'timeout', 'late')
+  if f[1] ~= 'running' or (f[2] and not f[4]) then return unset(run) end
+  local _, why = read(f[3])
+  set(run, TS + AGAIN_S)
+  redis.call('HSETNX', key, 'canceling', '1')
+  redis.call('HSET', key, 'late', why)
+  redis.call('HDEL', key, 'canceled', 'resumed')
+  later('cancel:' .. run)
+end
+
+local function begin_to_halt(join, why)
+  redis.call('HSETNX', keys.future(join), 'late', why)
+  redis.call('HDEL', keys.future(join), 'halted')
+  later('halt:' .. join)
+end
+
+local function end_workflow(join)
+  local f = redis.call('HMGET', keys.job(join), 'flowq_outcome', 'flowq_run', 'flowq_timeout', 'status')
+  local seconds, why = read(f[3])
+  if f[1] or not seconds then return unset(join) end
+  local r = redis.call('HMGET', keys.run(f[2]), 'canceling', 'held')
+  if r[1] then return unset(join) end
+  if r[2] then return set(join, TS + seconds) end -- its run is retried, and waits for its turn
+  set(join, TS + AGAIN_S)
+  begin_to_halt(join, why)
+  if f[4] == 'queued' or f[4] == 'scheduled' then jobs.call_off(join, 'canceled', why) end
+end
+
+-- Ends what is overdue, as a cancel does: what has not started is called off, what runs is to be
+-- stopped, and jobs run that ask for it (`always`). To be made again until nothing is to be stopped.
+function deadlines.overdue(id)
+  if redis.call('EXISTS', keys.run(id)) == 1 then end_run(id) else end_workflow(id) end
+  return true
+end
+
+local function end_inside(job, why)
+  local f = redis.call('HMGET', keys.job(job), 'status', 'flowq_outcome', 'flowq_always', 'origin',
+    'worker_name', 'flowq_nested')
+  if f[2] or f[3] then return end
+  if f[6] and nested.has_begun(job) then return begin_to_halt(job, why) end
+  if f[1] == 'started' then
+    if executions.is_heard(job, f[4], f[5]) then return steps.must_stop(job, why) end
+    executions.take_away(job, f[4], f[5])
+  elseif not NOT_STARTED[f[1]] then
+    return
+  end
+  jobs.call_off(job, 'canceled', why)
+  if f[6] then jobs.call_off(nested.start_id(job), 'canceled', why) end
+end
+
+-- Ends what is inside of a workflow that is late.
+function deadlines.halt(join)
+  local key = keys.future(join)
+  local late = redis.call('HGET', key, 'late')
+  if not late then return true end
+  local why = string.match(late, '^the ') and late or 'the workflow ' .. late
+  return steps.each_item(keys.blockers(join), key, 'halted', function(job) end_inside(job, why) end)
+end

@@ -1,0 +1,246 @@
+"""`timeout` of a run, and of a job that is a workflow: what takes longer is canceled."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from language import RUN, Runs, each, job
+from redis import Redis
+
+from flowq.client import get_run
+from flowq.graph import build_graph
+from flowq.planner import make_plan
+from flowq.render.groups import collapse
+from flowq.render.json import run_document
+from flowq.runtime import approvals, keys, maintenance, retrying, runs
+from flowq.runtime.explain import explain
+from flowq.spec import ALL_TOLERATED, Approval, Concurrency, JobSpec, Workflow
+from flowq.workers.ledger import Ledger, Room
+
+Work = Callable[..., None]
+
+INNER = Workflow(
+    "inner",
+    (
+        job("a", "my_id"),
+        job("b", "my_id", needs=("a",)),
+        job("items", "give", needs=("a",), for_each=each([1, 2]), with_={"value": "${{ item }}"}),
+        job("clean", "my_id", needs=("b",), if_="always()"),
+        JobSpec("deep", workflow="deepest", needs=("b",)),
+    ),
+    workflows={"deepest": Workflow("deepest", (job("x", "my_id"),))},
+)
+
+
+@pytest.fixture
+def run(connection: Redis) -> Runs:
+    return Runs(connection)
+
+
+def due_in_s(connection: Redis, name: str = "") -> float:
+    at_s: Any = connection.zscore(keys.DEADLINES, f"{RUN}-{name}" if name else RUN)
+    return float(at_s) - time.time()
+
+
+def pass_deadline(connection: Redis, name: str = "") -> None:
+    """As if the time of the run, or of a workflow, was over; it must be one that has a time."""
+    member = f"{RUN}-{name}" if name else RUN
+    assert connection.zadd(keys.DEADLINES, {member: 1}, xx=True, ch=True) == 1
+    maintenance.tidy(connection)
+
+
+def nested(name: str = "sub", **more: Any) -> JobSpec:
+    return JobSpec(name, workflow="inner", timeout_s=600, **more)
+
+
+def test_a_run_that_takes_too_long_is_canceled_and_cleans_up(
+    run: Runs, work: Work, connection: Redis
+) -> None:
+    run.submit(
+        job("a", "my_id"),
+        job("b", "my_id", needs=("a",)),
+        job("c", "my_id", needs=("b",)),
+        job("clean", "my_id", needs=("b",), if_="always()"),
+        timeout_s=600,
+    )
+    assert 590 < due_in_s(connection) <= 600
+    work(max_jobs=1)
+    pass_deadline(connection)
+    work()
+    status = run.status
+    assert (status.state, status.reason) == ("canceled", "timed out after 10m")
+    assert run.states == {"a": "finished", "b": "canceled", "c": "canceled", "clean": "finished"}
+    assert run.reason("b") == "the run timed out after 10m"
+    assert "the run timed out after 10m" in str(explain(f"{RUN}-b", connection))
+    assert get_run(RUN, connection).record().reason == "timed out after 10m"
+    assert run_document(status, {})["reason"] == "timed out after 10m"
+    assert connection.zcard(keys.DEADLINES) == 0
+
+
+def test_a_run_that_ends_in_time_leaves_no_deadline(
+    run: Runs, work: Work, connection: Redis
+) -> None:
+    run.submit(job("a", "my_id"), timeout_s=600)
+    work()
+    assert connection.zcard(keys.DEADLINES) == 0
+    assert "reason" not in run_document(run.status, {})
+
+
+def test_the_time_of_a_held_run_begins_when_it_goes(run: Runs, connection: Redis) -> None:
+    workflow = Workflow("demo", (job("a", "my_id"),), timeout_s=600)
+    runs.submit(make_plan(build_graph(workflow), {}, RUN), connection, is_held=True)
+    assert connection.zcard(keys.DEADLINES) == 0
+    approvals.release_run(RUN, connection)
+    assert 590 < due_in_s(connection) <= 600
+
+
+def test_the_time_of_a_run_begins_with_its_turn(work: Work, connection: Redis) -> None:
+    workflow = Workflow("demo", (job("a", "my_id"),), timeout_s=600, concurrency=Concurrency("one"))
+    for name in ("r0", RUN):
+        runs.submit(make_plan(build_graph(workflow), {}, name), connection)
+    assert connection.zrange(keys.DEADLINES, 0, -1) == [b"r0"]
+    work(max_jobs=1)
+    maintenance.tidy(connection)
+    assert connection.zrange(keys.DEADLINES, 0, -1) == [RUN.encode()]
+
+
+def test_waiting_for_an_approval_takes_time(run: Runs, work: Work, connection: Redis) -> None:
+    run.submit(job("a", "my_id", approval=Approval()), timeout_s=600)
+    pass_deadline(connection)
+    assert (run.state, run.reason("a")) == ("canceled", "the run timed out after 10m")
+
+
+def test_a_retry_begins_the_time_anew(run: Runs, work: Work, connection: Redis) -> None:
+    run.submit(job("a", "my_id"), timeout_s=600)
+    pass_deadline(connection)
+    assert run.state == "canceled"
+    retrying.retry(RUN, connection)
+    assert 590 < due_in_s(connection) <= 600
+    work()
+    assert (run.state, run.status.reason) == ("succeeded", "")
+
+
+def test_a_run_that_somebody_cancels_does_not_time_out(run: Runs, connection: Redis) -> None:
+    run.submit(job("a", "my_id", if_="always()"), timeout_s=600)
+    runs.cancel(RUN, connection)
+    pass_deadline(connection)
+    assert connection.zcard(keys.DEADLINES) == 0
+    runs.cancel(RUN, connection, is_now=True)
+    assert (run.state, run.status.reason) == ("canceled", "")
+
+
+def test_a_workflow_that_takes_too_long_is_canceled_and_cleans_up(
+    run: Runs, work: Work, connection: Redis
+) -> None:
+    run.submit(
+        nested(),
+        job("after", "my_id", needs=("sub",)),
+        job("tell", "give", with_={"value": "${{ jobs.sub.status }}"}, if_="always()"),
+        workflows={"inner": INNER},
+    )
+    assert connection.zcard(keys.DEADLINES) == 0
+    work(max_jobs=1)
+    assert 590 < due_in_s(connection, "sub") <= 600
+    pass_deadline(connection, "sub")
+    work()
+    assert run.state == "failed"
+    assert (run.states["sub"], run.reason("sub")) == ("canceled", "timed out after 10m")
+    assert (run.states["sub.clean"], run.states["after"]) == ("finished", "skipped")
+    assert run.reason("sub.a") == run.reason("sub.deep") == "the workflow timed out after 10m"
+    assert run.states["sub.items(list)"] == run.states["sub.deep(start)"] == "canceled"
+    assert run.result("tell") == "canceled"
+    assert collapse(run.status)["sub"].reason == "timed out after 10m"
+    maintenance.tidy(connection)
+    assert connection.zcard(keys.DEADLINES) == 0
+
+
+def test_what_has_begun_inside_of_a_late_workflow_ends_with_it(
+    run: Runs, work: Work, connection: Redis
+) -> None:
+    outer = Workflow("outer", (JobSpec("mid", workflow="inner"),), workflows={"inner": INNER})
+    run.submit(JobSpec("sub", workflow="outer", timeout_s=600), workflows={"outer": outer})
+    work(max_jobs=3)
+    assert run.states["sub.mid.a"] == "finished"
+    pass_deadline(connection, "sub")
+    work()
+    assert (run.states["sub"], run.states["sub.mid"]) == ("canceled", "canceled")
+    assert run.reason("sub.mid") == run.reason("sub.mid.b") == "the workflow timed out after 10m"
+    assert run.states["sub.mid.clean"] == "finished"
+
+
+def test_a_late_workflow_can_be_tolerated(run: Runs, work: Work, connection: Redis) -> None:
+    run.submit(
+        nested(continue_on_error=ALL_TOLERATED),
+        job("after", "give", needs=("sub",), with_={"value": "${{ jobs.sub.result }}"}),
+        workflows={"inner": INNER},
+    )
+    work(max_jobs=1)
+    pass_deadline(connection, "sub")
+    work()
+    assert (run.state, run.states["after"]) == ("succeeded", "finished")
+    assert run.reason("sub") == "tolerated: timed out after 10m"
+
+
+def test_each_workflow_of_a_group_has_its_own_time(
+    run: Runs, work: Work, connection: Redis
+) -> None:
+    run.submit(nested(for_each=each([1, 2])), workflows={"inner": INNER})
+    work(max_jobs=3)
+    pass_deadline(connection, "sub--0")
+    work()
+    assert (run.states["sub[0]"], run.states["sub[1]"]) == ("canceled", "finished")
+    assert collapse(run.status)["sub"].state == "canceled"
+
+
+def test_a_retry_begins_the_time_of_a_workflow_anew(
+    run: Runs, work: Work, connection: Redis
+) -> None:
+    run.submit(nested(), workflows={"inner": INNER})
+    work(max_jobs=1)
+    pass_deadline(connection, "sub")
+    work()
+    retrying.retry(RUN, connection)
+    assert 590 < due_in_s(connection, "sub") <= 600
+    work()
+    assert (run.state, run.states["sub"]) == ("succeeded", "finished")
+
+
+def test_the_time_of_a_nested_workflow_may_stand_in_itself(run: Runs, work: Work) -> None:
+    inner = Workflow("inner", (job("a", "my_id"),), timeout_s=60)
+    plan = make_plan(
+        build_graph(
+            Workflow(
+                "demo",
+                (JobSpec("own", workflow="inner"), nested("other")),
+                workflows={"inner": inner},
+            )
+        ),
+        {},
+        RUN,
+    )
+    limits = {each.name: each.nested.timeout_s for each in plan.enqueues if each.nested}
+    assert limits == {"own(start)": 60, "other(start)": 600}
+    assert {each.timeout_s for each in plan.enqueues} == {None}
+
+
+def test_what_still_runs_is_told_to_stop_until_it_has(
+    run: Runs, connection: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever finds a run late may die before it has told anybody."""
+    run.submit(job("a", "my_id"), timeout_s=600)
+    ledger = Ledger(connection, "w", ["default"], 30)
+    ledger.turn([], Room(1, 1, 1))
+    heard = connection.pubsub()
+    heard.subscribe("rq:pubsub:w")
+    ledger.beat(5, 30, [])
+    monkeypatch.setattr(maintenance, "stop", lambda jobs, connection: None)
+    pass_deadline(connection)
+    monkeypatch.undo()
+    assert 0 < due_in_s(connection) <= 5
+    pass_deadline(connection)
+    told = [each["data"] for each in iter(lambda: heard.get_message(timeout=1), None)]
+    assert [json.loads(each)["job_id"] for each in told if isinstance(each, bytes)] == [f"{RUN}-a"]
