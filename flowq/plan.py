@@ -57,7 +57,8 @@ class Enqueue:
     running jobs may add blockers to one that `is_open`;
     `inputs_from` is the job whose result has the inputs, `inside` the join of the nested workflow
     that it is a job of; `ended_of` is set for what is declared under `finally`: the id of a job
-    there all of whose blockers are the other jobs.
+    there all of whose blockers are the other jobs. `workflow_retries` are those of the whole
+    workflow whose outputs it gives.
     Units: `timeout_s` in seconds, None for RQ's own default.
     """
 
@@ -100,6 +101,7 @@ class Enqueue:
     condition: str = ""
     ended_of: str = ""
     is_open: bool = False
+    workflow_retries: Retry | None = None
 
 
 @reads_older_pickles

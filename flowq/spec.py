@@ -283,10 +283,10 @@ class Workflow:
     max_parallel: int | None = None
     concurrency: Concurrency | None = None
     schedule: Schedule | None = None
-    timeout_s: float | None = None
     places: Places = field(default_factory=Places, compare=False, repr=False)
     folder: str | None = field(default=None, compare=False)
     unread: frozenset[Path] = field(default=frozenset(), compare=False, repr=False)
+    timeout_s: float | None = None
 
     def __iter__(self) -> Iterator[JobSpec]:
         return iter(self.jobs)

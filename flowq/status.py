@@ -54,6 +54,9 @@ START = "(start)"
 
 _HELPERS = (LIST, START)
 
+_ATTEMPT = re.compile(r"^attempt ([0-9]+) failed|, attempt ([0-9]+)$")
+"""The number of the attempt in the reason of a nested workflow that has not succeeded."""
+
 _INSIDE = re.compile(r"[.(]")  # what stands behind the name of a job in `inner.job`, `inner(start)`
 
 ASKING = "waits for approval"
@@ -343,6 +346,8 @@ def _after(job: JobStatus, event: Event) -> JobStatus:
     if job.state == "started" and event.state in _BEGUN_FOR_NOTHING:
         job = replace(job, attempts=job.attempts - 1, started_at=None, worker="")
     job = replace(job, state=event.state, reason=event.reason, worker=event.worker or job.worker)
+    if counted := _ATTEMPT.search(event.reason):
+        job = replace(job, attempts=int(counted[1] or counted[2]))
     if event.state in ENDED:
         return replace(job, ended_at=event.at)
     if event.state == "started":

@@ -68,7 +68,6 @@ def _meaningless(workflow: Workflow, job: JobSpec) -> Iterator[tuple[str, str, s
 
 def _of_single_jobs(job: JobSpec) -> Mapping[str, bool]:
     return {
-        "retries": job.retries is not None,
         "queue": job.queue is not None,
         "at_front": job.at_front,
         "env": bool(job.env),

@@ -1,4 +1,4 @@
-"""The rules of schedules: the times can be understood, and the zone exists."""
+"""The rules of schedules and timeouts: they can be understood, and mean something."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from zoneinfo import ZoneInfo, available_timezones
 
 from flowq.cron import find_next
+from flowq.declare.durations import write_duration
 from flowq.errors import Problem
 from flowq.graph import Graph
 from flowq.nearest import find_nearest
@@ -31,6 +32,19 @@ def check_schedule(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
         near = find_nearest(schedule.timezone, sorted(available_timezones()))
         hint = f"did you mean {near!r}?" if near else "write one of IANA's, as in Europe/Berlin"
         yield Problem("FQ221", message, where, hint)
+
+
+def check_timeouts(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
+    """A job may not take longer than the workflow around it (a warning)."""
+    if (most := workflow.timeout_s) is None:
+        return
+    for job in workflow.whole_jobs:
+        if job.timeout_s is not None and job.timeout_s > most:
+            own, whole = write_duration(job.timeout_s), write_duration(most)
+            message = f"job {job.name} has a timeout of {own}, and the workflow one of {whole}"
+            where = workflow.places.find("jobs", job.name, "timeout")
+            hint = "the whole run is canceled first: make one of them shorter, or the other longer"
+            yield Problem("FQ236", message, where, hint, severity="warning")
 
 
 def _find_refusal(cron: str) -> str:

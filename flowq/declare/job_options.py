@@ -36,14 +36,14 @@ class CommonOptions(TypedDict, total=False):
     if_empty: Literal["run", "skip"]
     finally_: bool
     expires: str | float
+    timeout: str | float
+    retries: Any
 
 
 class RunOptions(CommonOptions, total=False):
     """What a job takes that is executed itself: a call or a command."""
 
     queue: str
-    timeout: str | float
-    retries: Any
     on_crash: Literal["requeue", "fail"]
     at_front: bool
     env: Mapping[str, Any]

@@ -24,7 +24,17 @@ from flowq.planner.carried import make_portable
 from flowq.planner.filling import fill_in
 from flowq.planner.matrix import Leg, expand_matrix
 from flowq.planner.words import describe
-from flowq.spec import Block, BlockerPolicy, ForEach, JobSpec, Matrix, Path, Tolerance, Workflow
+from flowq.spec import (
+    Block,
+    BlockerPolicy,
+    ForEach,
+    JobSpec,
+    Matrix,
+    Path,
+    Retry,
+    Tolerance,
+    Workflow,
+)
 from flowq.status import LIST, START
 from flowq.texts import show
 
@@ -136,7 +146,7 @@ class Frame:
             "",
             deferred=self._is_held(job),
             expansion=Expansion(each, tuple(templates)),
-            retries=job.retries or self.graph.workflow.defaults.retries,
+            retries=self._retries(job),
             description=f"for_each of {name}",
             scope=self._scope if any("run" in uses.roots for _, uses in left) else {},
             **self._common(job),
@@ -191,6 +201,7 @@ class Frame:
             if_=None,
             approval=None,
             expires_s=None,
+            workflow_retries=job.retries,
             description=f"outputs of {nested.name}",
         )
 
@@ -253,11 +264,15 @@ class Frame:
             timeout_s=defaults.timeout_s
             if job.timeout_s is None or job.workflow
             else job.timeout_s,
-            retries=job.retries or defaults.retries,
+            retries=self._retries(job),
             description=job.description or describe(job, kwargs),
             **self._common(job),
             **self._needs(left),
         )
+
+    def _retries(self, job: JobSpec) -> Retry | None:
+        """Return those of each job of a declaration; those of a workflow are its own as a whole."""
+        return (None if job.workflow else job.retries) or self.graph.workflow.defaults.retries
 
     # What runs at the end ------------------------------------------------------------------------
 

@@ -69,6 +69,8 @@ def _options(enqueue: Enqueue) -> Iterator[str]:
         yield f"timeout={enqueue.timeout_s:g}s"
     if enqueue.nested is not None and enqueue.nested.timeout_s is not None:
         yield f"timeout of the workflow={enqueue.nested.timeout_s:g}s"
+    if enqueue.workflow_retries is not None:
+        yield f"retries of the workflow={_retries(enqueue.workflow_retries)}"
     if enqueue.retries is not None:
         yield f"retries={_retries(enqueue.retries)}"
     if enqueue.approval is not None:

@@ -197,6 +197,11 @@ def _holds(job_id: str, job: Mapping[str, str], place: _Place) -> Iterator[Reaso
     if held:  # whatever else holds it is because of that
         yield held
         return
+    if "flowq_round" in job and (again_at := connection.zscore(keys.ROUNDS, job_id)) is not None:
+        at = datetime.fromtimestamp(float(again_at), UTC).isoformat(timespec="seconds")
+        text = f"attempt {job['flowq_round']} failed: what is inside runs again at {at}"
+        yield Reason("time", text, hint="a worker or flowq doctor sees to that")
+        return
     future = _read(keys.future(job_id), connection) if "flowq_future" in job else {}
     if future.get("state") == "open":
         hint = f"{_release(job_id, job, place)} closes the declaration"

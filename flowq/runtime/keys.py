@@ -19,6 +19,7 @@ side by side; the Lua scripts build the same names in `lua/keys.lua`.
     rq:flowq:1:expiring         ZSET of open future jobs by the time at which they are given up
     rq:flowq:1:deadlines        ZSET of runs, and of the joins of workflows, by the time at which
                                 they have taken too long (lua/deadlines.lua)
+    rq:flowq:1:rounds           ZSET of the joins of workflows that run again, by the time of that
     rq:flowq:1:run:<run>        HASH: the record of a run
     rq:flowq:1:jobs:<run>       LIST of all its jobs' ids, the last ones first
     rq:flowq:1:order:<run>      LIST of the ids of its declared jobs, as displays show them
@@ -64,6 +65,7 @@ WATCHED = f"{PREFIX}:flowq:{VERSION}:watched"
 FORGOTTEN = f"{PREFIX}:flowq:{VERSION}:forgotten"
 EXPIRING = f"{PREFIX}:flowq:{VERSION}:expiring"
 DEADLINES = f"{PREFIX}:flowq:{VERSION}:deadlines"
+ROUNDS = f"{PREFIX}:flowq:{VERSION}:rounds"
 RUNS = f"{PREFIX}:flowq:{VERSION}:runs"
 STAGED = f"{PREFIX}:flowq:{VERSION}:staged"
 ENDED = f"{PREFIX}:flowq:{VERSION}:ended"

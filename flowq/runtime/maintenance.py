@@ -18,6 +18,7 @@ from rq.utils import as_text
 from flowq.runtime import keys, scripts
 from flowq.runtime.clocks import read_clock
 from flowq.runtime.listeners import find_connected
+from flowq.runtime.retrying import begin_round
 from flowq.runtime.steps import finish, step, stop, work_off
 
 if TYPE_CHECKING:
@@ -64,6 +65,8 @@ def tidy(connection: Redis) -> list[Finding]:
         finish(connection, f"lapse:{future_id}")
     for run_or_join in _due(connection, keys.DEADLINES, now_s):
         _end_overdue(run_or_join, connection)
+    for join_id in _due(connection, keys.ROUNDS, now_s):
+        begin_round(join_id, connection)
     findings = _look(connection, "look:due", LOOKS_PER_PASS)
     for index in (keys.STAGED, keys.ENDED):
         for run_id in _due(connection, index, now_s):

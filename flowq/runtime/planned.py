@@ -219,6 +219,7 @@ def _fields(enqueue: Enqueue) -> dict[str, str]:
         "flowq_on_crash": "fail" if enqueue.on_crash == "fail" else "",
         "flowq_expires": f"{enqueue.expires_s:g}" if enqueue.expires_s and not expires else "",
         "flowq_approval": f"1 {expires:g}" if expires else "1" if enqueue.approval else "",
+        "flowq_rounds": _rounds(enqueue.workflow_retries),
         "flowq_message": enqueue.approval.message if enqueue.approval else "",
     }
     return {name: value for name, value in fields.items() if value}
@@ -238,6 +239,13 @@ def _judging(enqueue: Enqueue) -> str:
     if enqueue.if_ is None:
         return ""
     return f"skip {say_false(enqueue.condition)}" if enqueue.if_ is False else "due"
+
+
+def _rounds(retries: Retry | None) -> str:
+    """Return how often a whole workflow is tried again as scripts read it: "3 2 2s"."""
+    if retries is None or not retries.max:
+        return ""
+    return f"{retries.max} {retries.backoff_s:g} {write_duration(retries.backoff_s)}"
 
 
 def _is_always(enqueue: Enqueue) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from rq.utils import as_text
 
 from flowq.errors import WrongState
 from flowq.runtime import keys, scripts
+from flowq.runtime.clocks import read_clock
 from flowq.runtime.runs import get_record, go
 from flowq.runtime.steps import finish
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 SUCCEEDED = frozenset({"finished", "passed", "tolerated"})
 PREPARATION_S = 600
+ROUND_S = 30
+"""How soon somebody else begins a round that this process did not come to."""
+
 _FIELDS = ("flowq_outcome", "flowq_blocks", "flowq_inside", "flowq_expands", "flowq_run")
 JOBS_PER_READ = 1_000
 NAMED = 5
@@ -54,11 +58,9 @@ def retry(run_id: str, connection: Redis) -> tuple[str, ...]:
     record = get_record(run_id, connection)
     if record.state not in ("failed", "canceled"):
         raise WrongState(_refusal(run_id, record.state, connection))
-    ended = _read_jobs(run_id, connection)
-    again = _downstream({job for job in ended if not _is_settled(job, ended)}, ended)
-    roots = set(_find_roots(again, ended))
-    anew = {job for job in ended if roots and not roots.isdisjoint(_outer(job, ended))}
-    again -= anew
+    job_ids = [as_text(job_id) for job_id in connection.lrange(keys.run_jobs(run_id), 0, -1)]
+    ended = _read_jobs(job_ids, connection)
+    again, anew, roots = _choose(ended)
     if not again:
         reason = "its jobs have succeeded since; there is nothing to retry"
         raise WrongState(f"run {run_id} is {record.state}, but {reason}")
@@ -71,18 +73,65 @@ def retry(run_id: str, connection: Redis) -> tuple[str, ...]:
             "start a new run (flowq run)"
         )
     entries = [*_removals(ended, anew), *_entries(ended, again, roots)]
-    draft = f"{keys.run_again(run_id)}:{secrets.token_hex(4)}"
-    with connection.pipeline() as pipeline:
-        for first in range(0, len(entries), JOBS_PER_READ):
-            pipeline.rpush(draft, *entries[first : first + JOBS_PER_READ])
-        pipeline.expire(draft, PREPARATION_S)  # should this process die here
-        pipeline.execute()
+    draft = _draft(run_id, entries, connection)
     answer = scripts.RETRY.call(connection, keys.run(run_id), run_id, draft)
     if answer[0] != 1:
         raise WrongState(_refusal(run_id, as_text(answer[1]), connection))
     finish(connection, f"again:{run_id}")
     go(run_id, connection)
     return tuple(job for job in ended if job in again)
+
+
+def _choose(jobs: Mapping[str, _Ended]) -> tuple[set[str], set[str], set[str]]:
+    """Return the jobs that run again, those that will be made anew, and what begins anew."""
+    again = _downstream({job for job in jobs if not _is_settled(job, jobs)}, jobs)
+    roots = set(_find_roots(again, jobs))
+    anew = {job for job in jobs if roots and not roots.isdisjoint(_outer(job, jobs))}
+    return again - anew, anew, roots
+
+
+def _draft(owner_id: str, entries: Sequence[str], connection: Redis) -> str:
+    """Write a list for a run, or for a join, that a script takes over; return its key."""
+    draft = f"{keys.run_again(owner_id)}:{secrets.token_hex(4)}"
+    with connection.pipeline() as pipeline:
+        for first in range(0, len(entries), JOBS_PER_READ):
+            pipeline.rpush(draft, *entries[first : first + JOBS_PER_READ])
+        pipeline.expire(draft, PREPARATION_S)  # should this process die here
+        pipeline.execute()
+    return draft
+
+
+def begin_round(join_id: str, connection: Redis) -> None:
+    """Run again what did not succeed inside of a workflow with `retries`, and what follows there.
+
+    Idempotent: whoever comes later finds that it has begun. It is due again if this process dies.
+    """
+    connection.zadd(keys.ROUNDS, {join_id: read_clock(connection) + ROUND_S}, xx=True)
+    ended = _read_jobs(_find_inside(join_id, connection), connection)
+    again, anew, roots = _choose(ended)
+    again -= {job for job in again if not ended[job].is_there}
+    if not again:
+        finish(connection, f"unround:{join_id}")
+        return
+    entries = [*_removals(ended, anew), *_entries(ended, again, roots)]
+    draft = _draft(join_id, entries, connection)
+    if scripts.ROUND.call(connection, keys.job(join_id), join_id, draft):
+        finish(connection, f"round:{join_id}")
+
+
+def _find_inside(join_id: str, connection: Redis) -> list[str]:
+    """Return the jobs of a nested workflow, and of those inside of it, the last ones first."""
+    found: dict[str, None] = {}
+    joins = [join_id]
+    while joins:
+        inside = [as_text(raw) for raw in connection.lrange(keys.blockers(joins.pop()), 0, -1)]
+        found.update(dict.fromkeys(inside))
+        with connection.pipeline(transaction=False) as pipeline:
+            for job_id in inside:
+                pipeline.hexists(keys.job(job_id), "flowq_nested")
+            answers = pipeline.execute()
+        joins += [job_id for job_id, is_join in zip(inside, answers, strict=True) if is_join]
+    return list(found)
 
 
 def _refusal(run_id: str, state: str, connection: Redis) -> str:
@@ -97,9 +146,8 @@ def _refusal(run_id: str, state: str, connection: Redis) -> str:
     return f"run {run_id} is {state}{what}; cancel it first, or wait"
 
 
-def _read_jobs(run_id: str, connection: Redis) -> dict[str, _Ended]:
-    """Return the jobs of a run by id, in the order of their enqueueing: the last ones first."""
-    job_ids = [as_text(job_id) for job_id in connection.lrange(keys.run_jobs(run_id), 0, -1)]
+def _read_jobs(job_ids: Sequence[str], connection: Redis) -> dict[str, _Ended]:
+    """Return jobs by id, in the order given, which is that of their enqueueing."""
     jobs: dict[str, _Ended] = {}
     for first in range(0, len(job_ids), JOBS_PER_READ):
         some = job_ids[first : first + JOBS_PER_READ]

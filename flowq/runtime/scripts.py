@@ -180,12 +180,13 @@ SETTLE = Script("settle")
 START = Script("start", "attempts")
 STEP = HotScript(
     *("step", "attempts", "steps", "releasing", "executions", "watching", "retention"),
-    *("group_steps", "deadlines", "run_steps"),
+    *("group_steps", "deadlines", "run_steps", "rounds"),
 )
 EMPTY = Script("empty")
 EXPIRED = Script("expired")
 COMMIT = Script("commit")
 RETRY = Script("retry")
+ROUND = Script("round")
 TURN = HotScript("turn", "attempts", "turns", "turn_ends", "turn_claims")
 GIVE_BACK = Script("give_back")
 BEAT = Script("beat")

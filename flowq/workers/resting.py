@@ -79,6 +79,7 @@ def rest(values: dict[str, Any], connection: Redis) -> None:
         "events": keys.run_events(run_id),
         "expiring": keys.EXPIRING,
         "deadlines": keys.DEADLINES,
+        "rounds": keys.ROUNDS,
         "todo": keys.TODO,
         "watched": keys.WATCHED,
         "look": [
@@ -154,7 +155,10 @@ def _has_work(wire: Wire, told: dict[str, Any]) -> bool:
         return True
     if wire.ask("ZCOUNT", told["todo"], "-inf", str(now - STALE_S)):
         return True
-    return any(_is_due(wire, told[index], told["run_id"]) for index in ("expiring", "deadlines"))
+    return any(_is_due(wire, told[index], told["run_id"]) for index in _INDEXES)
+
+
+_INDEXES = ("expiring", "deadlines", "rounds")
 
 
 def _is_due(wire: Wire, index: str, run_id: str) -> bool:

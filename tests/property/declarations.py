@@ -141,6 +141,8 @@ def jobs(draw: st.DrawFn, name: str, nested: tuple[str, ...]) -> JobSpec:
         said["run"] = draw(st.builds(Shell, words, st.none() | fixed, results) | program)
     else:
         said["workflow"] = kind
+        limits = st.fixed_dictionaries({}, optional={"timeout_s": durations, "retries": retries})
+        said |= draw(limits)
     group = draw(st.none() | for_eaches() | matrices())
     said |= {"for_each": group} if isinstance(group, ForEach) else {"matrix": group}
     return JobSpec(name, **said)
@@ -165,6 +167,7 @@ def workflows(draw: st.DrawFn, depth: int = 1) -> Workflow:
         "outputs": arguments,
         "max_parallel": counts,
         "concurrency": st.builds(Concurrency, words, st.booleans()),
+        "timeout_s": durations,
         "schedule": st.sampled_from([Schedule("30 2 * * *"), Schedule("0 3 * * 1", "Asia/Tokyo")]),
         "inputs": st.just(INPUTS),
     }  # fmt: skip

@@ -24,6 +24,12 @@ function futures.read_for_decision(id)
   return redis.call('HMGET', keys.future(id), unpack(DECIDING_FIELDS))
 end
 
+-- A future job none of whose blockers can let it run any more.
+local function skip(id, culprit)
+  local goes_again, why = nested.goes_again(id, blame(culprit))
+  if not goes_again then jobs.call_off(id, 'skipped', why) end
+end
+
 -- Looks whether a released future job can be queued, or never will be.
 -- `f` is what read_for_decision has read, and `job` what jobs.read_for_enqueue would.
 function futures.decide(id, f, job)
@@ -31,9 +37,9 @@ function futures.decide(id, f, job)
   local bad, lost = int(f[4]), int(f[5])
   if f[2] == 'wait' and lost > 0 then return jobs.call_off(id, 'skipped', blame(f[8])) end
   if f[2] == 'wait' and bad > 0 then return say_stuck(id, f[8]) end
-  if f[2] == 'skip' and bad + lost > 0 then return jobs.call_off(id, 'skipped', blame(f[8])) end
+  if f[2] == 'skip' and bad + lost > 0 then return skip(id, f[8]) end
   if f[2] == 'skip' and ancestors.forbid(id, f) then
-    return jobs.call_off(id, 'skipped', blame(redis.call('HGET', keys.future(id), 'above')))
+    return skip(id, redis.call('HGET', keys.future(id), 'above'))
   end
   if int(f[6]) == 0 and f[7] == 'skip' then
     return jobs.call_off(id, 'passed', nested.why_empty(id))

@@ -5,6 +5,8 @@
 -- Fields of ours in a job's hash:
 --   flowq_nested   "1" for a join
 --   flowq_inside   the join of the workflow that it is a job of
+--   flowq_rounds   of a join with `retries`: how many, the back-off in seconds, and in words
+--   flowq_round    how many of them have been used
 -- In the join's future hash, hurt: how many jobs inside count against the run, unless the join is
 -- tolerated. What is inside of a tolerated one in there is not counted.
 
@@ -56,4 +58,29 @@ function nested.has_begun(join)
   if redis.call('HEXISTS', keys.job(join), 'flowq_nested') == 0 then return false end
   local status = redis.call('HGET', keys.job(nested.start_id(join)), 'status')
   return status and not NOT_STARTED[status]
+end
+
+-- Whether a workflow that did not succeed runs again, after its back-off (rounds.lua). Its join is open
+-- then, as before the workflow began, so nothing inside starts before the join is released. Returns
+-- also why it did not succeed, with the number of attempts.
+function nested.goes_again(join, why)
+  local key = keys.job(join)
+  local f = redis.call('HMGET', key, 'flowq_rounds', 'flowq_round', 'flowq_run', 'flowq_name',
+    'flowq_always', 'flowq_group')
+  local most, backoff_s, words = string.match(f[1] or '', '^(%d+) (%S+) (.+)$')
+  if not most then return false, why end
+  local round = int(f[2]) + 1
+  local is_closed = f[6] and redis.call('HEXISTS', keys.group(f[6]), 'closed') == 1
+  if round > tonumber(most) or is_closed or runs.calls_off(f[3], f[5]) or not nested.has_failed_inside(join) then
+    return false, round > 1 and why .. ', attempt ' .. round or why
+  end
+  redis.call('HSET', key, 'flowq_round', round)
+  redis.call('HSET', keys.future(join), 'state', 'open')
+  redis.call('HDEL', keys.future(join), 'freed', 'dropped', 'retired')
+  redis.call('ZREM', OURS .. 'deadlines', join)
+  redis.call('ZADD', OURS .. 'rounds', TS + tonumber(backoff_s), join)
+  why = redis.call('HGET', keys.future(join), 'late') or why
+  local soon = words == '0' and '' or ' in ' .. words
+  runs.log(f[3], join, f[4], 'scheduled', 'attempt ' .. round .. ' failed: ' .. why .. '; again' .. soon)
+  return true
 end

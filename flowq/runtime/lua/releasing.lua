@@ -52,6 +52,14 @@ function releasing.free(future)
   return done
 end
 
+-- Begins the release of an open future job; another job starts that nothing holds any more.
+function releasing.let_go(job)
+  if redis.call('HGET', keys.future(job), 'state') ~= 'open' then return jobs.lift(job) end
+  redis.call('HSET', keys.future(job), 'state', 'releasing')
+  redis.call('ZREM', OURS .. 'expiring', job)
+  if not releasing.free(job) then later('free:' .. job) end
+end
+
 local function blocks_something(job)
   for future in each_future(redis.call('HGET', keys.job(job), 'flowq_blocks')) do
     local state = redis.call('HGET', keys.future(future), 'state')

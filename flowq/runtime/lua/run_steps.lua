@@ -6,13 +6,7 @@ function run_steps.release(run)
   if f[1] ~= 'running' or f[2] then return true end
   deadlines.begin_run(run, f[3])
   return steps.each_item(OURS .. 'futures:' .. run, key, 'released', function(future)
-    if redis.call('HGET', keys.future(future), 'state') == 'open' then
-      redis.call('HSET', keys.future(future), 'state', 'releasing')
-      redis.call('ZREM', OURS .. 'expiring', future)
-      if not releasing.free(future) then later('free:' .. future) end
-    else
-      jobs.lift(future)
-    end
+    releasing.let_go(future)
   end)
 end
 
@@ -29,8 +23,9 @@ local function forget(job)
   redis.call('DEL', key, key .. ':dependents', PREFIX .. ':job::' .. job .. ':dependencies',
     PREFIX .. ':results:' .. job, PREFIX .. ':executions:' .. job,
     keys.blockers(job), keys.edges(job), keys.above(job), keys.future(job), keys.mortal(job),
-    keys.behind(job), keys.slots('future:' .. job), keys.waiting('future:' .. job))
-  for _, index in ipairs({ 'expiring', 'deadlines', 'watched' }) do
+    keys.behind(job), keys.slots('future:' .. job), keys.waiting('future:' .. job),
+    OURS .. 'again:' .. job)
+  for _, index in ipairs({ 'expiring', 'deadlines', 'rounds', 'watched' }) do
     redis.call('ZREM', OURS .. index, job)
   end
   for _, entry in ipairs({ 'free:', 'abandon:', 'retire:', 'expire:' }) do
@@ -127,7 +122,7 @@ end
 
 -- A job that runs again is held as it was at first, in a new generation: whatever is still on its
 -- way from an earlier one changes nothing.
-local function hold_again(job, run)
+local function hold_again(job, run, why)
   local key = keys.job(job)
   local f = redis.call('HMGET', key, 'origin', 'flowq_blocks', 'flowq_future', 'flowq_name',
     'flowq_retries', 'flowq_group', 'flowq_timeout')
@@ -143,7 +138,7 @@ local function hold_again(job, run)
   deadlines.begin_again(job, f[7])
   redis.call('HINCRBY', key, 'flowq_gen', 1)
   jobs.forget_judging(job)
-  redis.call('HDEL', key, 'flowq_approved')
+  redis.call('HDEL', key, 'flowq_approved', 'flowq_round')
   redis.call('HSET', key, 'status', 'deferred', 'started_at', '', 'ended_at', '')
   if f[5] then redis.call('HSET', key, 'retries_left', f[5]) end
   redis.call('PERSIST', key)
@@ -162,7 +157,7 @@ local function hold_again(job, run)
       redis.call('RPUSH', OURS .. 'futures:' .. run, job) -- nothing else would queue it
     end
   end
-  runs.log(run, job, f[4], 'deferred', 'the run is retried')
+  runs.log(run, job, f[4], 'deferred', why)
 end
 
 -- A future job that was called off early has not heard of the blockers that ended after that.
@@ -221,11 +216,16 @@ end
 
 local DO_AGAIN = { ['+'] = hold_again, ['='] = tell_again, ['-'] = remove, ['*'] = group_steps.empty }
 
+-- Does what an entry of such a list says (retry.lua).
+function run_steps.do_again(entry, run, why)
+  DO_AGAIN[string.sub(entry, 1, 1)](string.sub(entry, 2), run, why)
+end
+
 function run_steps.again(run)
   local key, list = keys.run(run), OURS .. 'again:' .. run
   if redis.call('HGET', key, 'state') ~= 'retrying' then return true end
   local done = steps.each_item(list, key, 'again', function(entry)
-    DO_AGAIN[string.sub(entry, 1, 1)](string.sub(entry, 2), run)
+    run_steps.do_again(entry, run, 'the run is retried')
   end)
   if not done then return false end
   redis.call('DEL', list)

@@ -8,6 +8,7 @@
 --   lapse:F     cancel F if it has not been released
 --   overdue:X   the run X, or the workflow whose join is X, has taken longer than it may: end it
 --   halt:J      call off, or stop, what is inside of the workflow whose join is J
+--   round:J     run again what is inside of the workflow whose join is J; unround:J: that cannot be
 --   watch:F     look for blockers of the future job F, or jobs of the run F, that ended unnoticed
 --   look:due    do that for those whose time it is
 --   retire:F    F has ended: its blockers get their own time to live, its keys that of its hash
@@ -46,6 +47,8 @@ local operations = {
   lapse = releasing.lapse,
   overdue = deadlines.overdue,
   halt = deadlines.halt,
+  round = rounds.go,
+  unround = rounds.give_up,
   watch = watching.watch,
   look = watching.look_around,
   expire = retention.expire_some,

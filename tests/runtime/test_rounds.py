@@ -1,0 +1,225 @@
+"""`retries` of a job that is a workflow: what did not succeed inside runs again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from language import RUN, Runs, each, job
+from redis import Redis
+
+from flowq.render.groups import collapse
+from flowq.runtime import keys, maintenance, retrying, runs
+from flowq.runtime.explain import explain
+from flowq.runtime.job import get_job
+from flowq.spec import ALL_TOLERATED, Input, JobSpec, Retry, Workflow
+
+Work = Callable[..., None]
+
+INNER = Workflow(
+    "inner",
+    (
+        job("a", "give", with_={"value": "${{ inputs.path }}"}),
+        job("b", "fail_unless", with_={"path": "${{ jobs.a.result }}", "value": 1}),
+        job("items", "give", needs=("b",), for_each=each([1, 2]), with_={"value": "${{ item }}"}),
+        JobSpec("deep", workflow="deepest", needs=("b",)),
+    ),
+    inputs=(Input("path"),),
+    outputs={"value": "${{ jobs.b.result }}", "items": "${{ jobs.items.results }}"},
+    workflows={"deepest": Workflow("deepest", (job("x", "my_id"),))},
+)
+
+
+@pytest.fixture
+def run(connection: Redis) -> Runs:
+    return Runs(connection)
+
+
+def submit(run: Runs, path: Path, *others: JobSpec, most: int = 2, **more: Any) -> None:
+    sub = JobSpec(
+        "sub",
+        workflow="inner",
+        with_={"path": str(path / "gate")},
+        retries=Retry(most, more.pop("backoff_s", 0)),
+        **more,
+    )
+    run.submit(sub, *others, workflows={"inner": INNER})
+
+
+def begin_rounds(connection: Redis) -> None:
+    """As if the back-offs were over."""
+    for join in connection.zrange(keys.ROUNDS, 0, -1):
+        connection.zadd(keys.ROUNDS, {join: 1})
+    maintenance.tidy(connection)
+
+
+def test_what_failed_inside_runs_again_and_what_follows_it(
+    run: Runs, work: Work, connection: Redis, tmp_path: Path
+) -> None:
+    submit(run, tmp_path, job("after", "give", with_={"value": "${{ jobs.sub.result }}"}))
+    work()
+    assert (run.state, run.states["sub"]) == ("running", "scheduled")
+    assert run.reason("sub") == "attempt 1 failed: sub.b failed; again"
+    begin_rounds(connection)
+    work()
+    assert run.reason("sub") == "attempt 2 failed: sub.b failed; again"
+    (tmp_path / "gate").touch()
+    begin_rounds(connection)
+    work()
+    assert run.state == "succeeded"
+    assert run.result("after") == {"value": 1, "items": [1, 2]}
+    attempts = {name: each.attempts for name, each in run.status.jobs.items()}
+    assert (attempts["sub.a"], attempts["sub.b"], attempts["sub"]) == (1, 3, 3)
+    assert attempts["sub.items(list)"] == attempts["sub.deep.x"] == 1
+    assert collapse(run.status)["sub"].state == "finished"
+    assert connection.zcard(keys.ROUNDS) == connection.exists(f"rq:flowq:1:again:{RUN}-sub") == 0
+
+
+def test_after_the_last_attempt_it_has_failed(
+    run: Runs, work: Work, connection: Redis, tmp_path: Path
+) -> None:
+    submit(run, tmp_path, job("after", "my_id", needs=("sub",)), most=1)
+    work()
+    begin_rounds(connection)
+    work()
+    assert run.state == "failed"
+    assert (run.states["sub"], run.reason("sub")) == ("failed", "sub.b failed, attempt 2")
+    assert (run.status.jobs["sub"].attempts, run.states["after"]) == (2, "skipped")
+
+
+def test_a_retry_of_the_run_begins_to_count_anew(
+    run: Runs, work: Work, connection: Redis, tmp_path: Path
+) -> None:
+    submit(run, tmp_path, most=1)
+    work()
+    begin_rounds(connection)
+    work()
+    retrying.retry(RUN, connection)
+    work()
+    assert (run.state, run.states["sub"]) == ("running", "scheduled")
+    (tmp_path / "gate").touch()
+    begin_rounds(connection)
+    work()
+    assert run.state == "succeeded"
+
+
+def test_it_waits_for_its_back_off_and_says_until_when(
+    run: Runs, work: Work, connection: Redis, tmp_path: Path
+) -> None:
+    submit(run, tmp_path, backoff_s=600)
+    work()
+    maintenance.tidy(connection)
+    [(_, at_s)] = connection.zrange(keys.ROUNDS, 0, -1, withscores=True)
+    assert 590 < at_s - time.time() <= 600
+    assert run.reason("sub") == "attempt 1 failed: sub.b failed; again in 10m"
+    assert "attempt 1 failed" in str(explain(f"{RUN}-sub", connection))
+
+
+def test_a_cancel_ends_one_that_waits_to_run_again(
+    run: Runs, work: Work, connection: Redis, tmp_path: Path
+) -> None:
+    submit(run, tmp_path, backoff_s=600)
+    work()
+    runs.cancel(RUN, connection)
+    assert (run.state, run.states["sub"]) == ("canceled", "canceled")
+    begin_rounds(connection)
+    assert run.states["sub.b"] == "failed"
+    assert connection.zcard(keys.ROUNDS) == 0
+
+
+def test_one_that_took_too_long_runs_again_with_its_time_anew(
+    run: Runs, work: Work, connection: Redis, tmp_path: Path
+) -> None:
+    (tmp_path / "gate").touch()
+    submit(run, tmp_path, timeout_s=600)
+    work(max_jobs=1)
+    connection.zadd(keys.DEADLINES, {f"{RUN}-sub": 1})
+    maintenance.tidy(connection)
+    work()
+    assert run.reason("sub") == "attempt 1 failed: timed out after 10m; again"
+    assert connection.zcard(keys.DEADLINES) == 0
+    begin_rounds(connection)
+    late_at_s: Any = connection.zscore(keys.DEADLINES, f"{RUN}-sub")
+    assert 590 < late_at_s - time.time() <= 600
+    work()
+    assert (run.state, run.states["sub"]) == ("succeeded", "finished")
+
+
+def test_one_whose_inputs_do_not_fit_runs_again_as_a_whole(
+    run: Runs, work: Work, connection: Redis, tmp_path: Path
+) -> None:
+    (tmp_path / "gate").touch()
+    first = tmp_path / "first"
+    run.submit(
+        job("bad", "give", with_={"value": 7}),
+        JobSpec(
+            "sub",
+            workflow="inner",
+            with_={"path": "${{ jobs.bad.result }}"},
+            retries=Retry(1),
+            continue_on_error=ALL_TOLERATED,
+        ),
+        job("after", "my_id", needs=("sub",)),
+        workflows={"inner": INNER},
+    )
+    work()
+    assert run.reason("sub") == "attempt 1 failed: sub(start) failed; again"
+    begin_rounds(connection)
+    work()
+    assert run.reason("sub") == "tolerated: sub(start) failed, attempt 2"
+    assert (run.state, run.states["after"], first.exists()) == ("succeeded", "finished", False)
+
+
+def test_each_workflow_of_a_group_runs_again_by_itself(
+    run: Runs, work: Work, connection: Redis, tmp_path: Path
+) -> None:
+    good, late = tmp_path / "good", tmp_path / "late"
+    good.touch()
+    run.submit(
+        JobSpec(
+            "sub",
+            workflow="inner",
+            for_each=each([str(good), str(late)]),
+            with_={"path": "${{ item }}"},
+            retries=Retry(1),
+        ),
+        job("last", "give", with_={"value": "${{ len(jobs.sub.results) }}"}),
+        workflows={"inner": INNER},
+    )
+    work()
+    assert (run.states["sub[0]"], run.states["sub[1]"]) == ("finished", "scheduled")
+    assert collapse(run.status)["sub"].state == "scheduled"
+    late.touch()
+    begin_rounds(connection)
+    work()
+    assert (run.state, run.result("last")) == ("succeeded", 2)
+    assert run.status.jobs["sub[0].a"].attempts == 1
+
+
+def test_whoever_begins_a_round_may_die_at_any_step(
+    run: Runs, work: Work, connection: Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit(run, tmp_path)
+    work()
+    (tmp_path / "gate").touch()
+    monkeypatch.setattr(retrying, "finish", lambda *_: None)
+    begin_rounds(connection)
+    assert run.states["sub.b"] == "failed"  # its list is there, and nothing has come of it
+    monkeypatch.undo()
+    maintenance.tidy(connection)
+    work()
+    assert run.state == "succeeded"
+
+
+def test_where_nothing_inside_can_run_again_it_has_failed(
+    run: Runs, work: Work, connection: Redis
+) -> None:
+    inner = Workflow("inner", (job("a", "fail"),))
+    run.submit(JobSpec("sub", workflow="inner", retries=Retry(3)), workflows={"inner": inner})
+    work()
+    get_job(f"{RUN}-sub--a", connection).delete()
+    begin_rounds(connection)
+    assert (run.state, run.states["sub"]) == ("failed", "failed")
