@@ -10,7 +10,7 @@ from unittest.mock import patch
 from rq import Retry, get_current_job
 from rq.job import Job as RQJob
 
-from flowq.runtime import runs
+from flowq.runtime import runs, steps
 
 
 def make_list(count: int) -> list[int]:
@@ -77,7 +77,7 @@ def cancel_my_run(log: str, then: str = "", now: bool = False) -> Any:
     job = get_current_job()
     assert job is not None
     if job.connection.hget(f"rq:flowq:1:run:{job.run_id}", "canceling") is None:  # type: ignore[attr-defined]
-        with patch.object(runs, "send_stop_job_command"):
+        with patch.object(steps, "send_stop_job_command"):
             runs.cancel(job.run_id, job.connection, is_now=now)  # type: ignore[attr-defined]
     if then == "fail":
         raise ValueError("it broke")
