@@ -38,7 +38,7 @@ def check_timeouts(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
     """A job may not take longer than the workflow around it (a warning)."""
     if (most := workflow.timeout_s) is None:
         return
-    for job in workflow.whole_jobs:
+    for job in workflow.jobs:
         if job.timeout_s is not None and job.timeout_s > most:
             own, whole = write_duration(job.timeout_s), write_duration(most)
             message = f"job {job.name} has a timeout of {own}, and the workflow one of {whole}"

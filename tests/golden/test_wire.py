@@ -31,7 +31,7 @@ from flowq.planner import make_plan
 from flowq.runtime.outputs import write_outputs
 from flowq.runtime.planned import call_of
 from flowq.runtime.wire import FORMAT, USUAL_FORMAT, from_wire, to_wire
-from flowq.spec import ForEach, JobSpec, Shell, Workflow
+from flowq.spec import ForEach, JobSpec, Retry, Shell, Workflow
 
 WIRE = Path(__file__).parent / "wire"
 RELEASES = sorted(path.stem for path in WIRE.glob("*.json") if path.stem != "pickled")
@@ -167,7 +167,9 @@ def test_a_field_that_is_missing_has_its_default_and_one_that_is_unknown_is_igno
 
 def test_what_is_younger_than_the_shop_is_written_and_read() -> None:
     shell = Shell(("tar", "-cf", "${{ item }}"))
-    template = Enqueue("a", "a", "", deferred=True, is_open=True, run=shell)
+    nested = Nested(Workflow("inner", (), timeout_s=60), "a", "a.", timeout_s=600)
+    both = {"nested": nested, "workflow_retries": Retry(2, 1.5)}
+    template = Enqueue("a", "a", "", deferred=True, is_open=True, run=shell, **both)
     data = to_wire(Expansion(ForEach([1]), (template,)))
     assert data["templates"][0]["is_open"] is True
     assert data["templates"][0]["run"] == {"command": ["tar", "-cf", "${{ item }}"]}

@@ -144,7 +144,7 @@ def test_items_that_nobody_approves_in_time_count_as_failures_of_their_group(
     approvals.approve(RUN, "items[3]", connection)
     work()
     assert run.states == {
-        "items": "finished",
+        "items(list)": "finished",
         "items[3]": "finished",
         **dict.fromkeys(["items[0]", "items[1]", "items[2]"], "failed"),
     }
