@@ -11,6 +11,7 @@ from rq.utils import as_text
 from flowq.errors import JobNotFound, NotAFutureJob, NotOpen, UsageError
 from flowq.runtime import keys
 from flowq.runtime.job import Job, get_job
+from flowq.status import JobStatus
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -72,7 +73,7 @@ def _refusal(future_id: str, connection: Redis) -> NotOpen | None:
 
 def declared_name(name: str) -> str:
     """Return how the workflow calls a job: `inner.report` for `inner.report(start)`."""
-    return name.removesuffix("(start)")
+    return JobStatus(name, "").asked_as
 
 
 def current_job() -> Job | None:

@@ -189,7 +189,7 @@ def test_an_item_whose_condition_cannot_be_judged_fails_alone(run: Runs, work: W
         job("items", "my_id", for_each=items, if_="item.go == jobs.one.result"),
     )
     work()
-    assert run.states["items"] == run.states["items[0]"] == "finished"
+    assert run.states["items(list)"] == run.states["items[0]"] == "finished"
     assert run.states["items[1]"] == "failed"
     assert run.states["items[2]"] == "skipped"
     assert "go" in run.error("items--1")
