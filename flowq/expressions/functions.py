@@ -18,6 +18,7 @@ from flowq.expressions.limits import check_size
 from flowq.expressions.operators import check_exact, refuse_mixed
 from flowq.expressions.plain import as_json, as_text
 from flowq.expressions.refusals import Refused
+from flowq.nearest import did_you_mean
 
 _MAX_DIGITS = 100
 
@@ -153,10 +154,72 @@ def _trim(text: str) -> str:
     return text.strip()
 
 
+def _startswith(text: str, beginning: str) -> bool:
+    return _only_text(text).startswith(_only_text(beginning))
+
+
+def _endswith(text: str, end: str) -> bool:
+    return _only_text(text).endswith(_only_text(end))
+
+
+def _only_text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"a text is needed, not {type(value).__name__}")
+    return value
+
+
+def _compact(items: Sequence[Any]) -> list[Any]:
+    return [item for item in _only_list(items) if item is not None]
+
+
+def _map(items: Sequence[Any], key: str) -> list[Any]:
+    return [_part_of(item, key) for item in _only_list(items)]
+
+
+_ANY = object()
+
+
+def _select(items: Sequence[Any], key: str | None = None, value: Any = _ANY) -> list[Any]:
+    return [item for item in _only_list(items) if _is_wanted(item, key, value)]
+
+
+def _reject(items: Sequence[Any], key: str | None = None, value: Any = _ANY) -> list[Any]:
+    return [item for item in _only_list(items) if not _is_wanted(item, key, value)]
+
+
+def _is_wanted(item: Any, key: str | None, value: Any) -> bool:
+    """Whether a part of an item is `value`, or counts as true; a part that is missing is none."""
+    part = item if key is None else _part_of(item, key, is_optional=True)
+    if value is _ANY:
+        return bool(part)
+    return isinstance(part, bool) is isinstance(value, bool) and bool(part == value)
+
+
+def _part_of(item: Any, key: str, *, is_optional: bool = False) -> Any:
+    """Return what a key of a map leads to; dots lead into maps inside of it."""
+    for each in _only_text(key).split("."):
+        if isinstance(item, Mapping) and each in item:
+            item = item[each]
+        elif is_optional:
+            return None
+        else:
+            names = map(str, item) if isinstance(item, Mapping) else ()
+            raise Refused("FQ305", f"an item has no {each!r}", did_you_mean(each, names))
+    return item
+
+
+def _only_list(value: Any) -> Any:
+    if not isinstance(value, list | tuple):
+        raise TypeError(f"a list is needed, not {type(value).__name__}")
+    return value
+
+
 FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "abs": abs,
     "basename": _basename,
     "chunks": _chunks,
+    "compact": _compact,
+    "endswith": _endswith,
     "first": _first,
     "float": _float,
     "int": _int,
@@ -169,14 +232,18 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "length": len,
     "list": _list,
     "lower": str.lower,
+    "map": _map,
     "max": _max,
     "min": _min,
     "range": _range,
+    "reject": _reject,
     "replace": _replace,
     "reverse": _reverse,
     "round": _round,
+    "select": _select,
     "sort": _sort,
     "split": _split,
+    "startswith": _startswith,
     "stem": _stem,
     "sum": _sum,
     "title": str.title,

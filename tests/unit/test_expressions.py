@@ -325,3 +325,58 @@ def test_a_plain_reference_does_not_import_the_engine() -> None:
         "sys.exit('jinja2' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+PHOTOS = [
+    {"name": "a", "status": "failed", "owner": {"id": 1}},
+    {"name": "b", "status": "finished", "size": 0},
+    {"name": "c", "status": None, "size": 2.0},
+]
+
+
+@pytest.mark.parametrize(
+    ("source", "value"),
+    [
+        ("inputs.photos | map('name')", ["a", "b", "c"]),
+        ("map(inputs.photos[:1], 'owner.id')", [1]),
+        ("inputs.photos | select('status', 'failed') | map('name')", ["a"]),
+        ("inputs.photos | reject('status', 'failed') | map('name')", ["b", "c"]),
+        ("inputs.photos | select('size') | map('name')", ["c"]),
+        ("inputs.photos | reject('size') | map('name')", ["a", "b"]),
+        ("inputs.photos | select('size', 2) | len", 1),
+        ("inputs.photos | select('owner.id', true) | len", 0),
+        ("inputs.photos | select('status', none) | map('name')", ["c"]),
+        ("[0, 1, '', 'x', none] | select", [1, "x"]),
+        ("[0, 1, '', none] | reject", [0, "", None]),
+        ("[0, none, '', none] | compact", [0, ""]),
+        ("startswith('v1.2', 'v') and 'v1.2' | endswith('.2')", True),
+        ("startswith('v1.2', 'w') or endswith('v1.2', 'v')", False),
+        ("[1, 2, 3, 4][1:3]", [2, 3]),
+        ("[1, 2, 3, 4][-2:]", [3, 4]),
+        ("[1, 2, 3, 4][:-1]", [1, 2, 3]),
+        ("[1, 2, 3, 4][::-2]", [4, 2]),
+        ("'abcd'[1:] ~ 'abcd'[9:]", "bcd"),
+    ],
+)
+def test_lists_can_be_filtered_and_cut(source: str, value: Any) -> None:
+    assert evaluate(f"${{{{ {source} }}}}", inputs={"photos": PHOTOS}) == value
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("inputs.photos | map('nam')", "an item has no 'nam'"),
+        ("inputs.photos | map('name.x')", "an item has no 'x'"),
+        ("'abc' | map('x')", "map does not work with"),
+        ("'abc' | compact", "compact does not work with"),
+        ("startswith(1, 'a')", "startswith does not work with"),
+        ("[1, 2]['a':]", "a slice needs whole numbers"),
+        ("[1, 2][::0]", "a slice needs whole numbers"),
+        ("range(90000) | map('x')", "an item has no 'x'"),
+        ("select(range(90000)) | len ~ select(range(90000)) ~ select(range(90000))", "FQ306"),
+    ],
+)
+def test_what_cannot_be_filtered_is_said(source: str, words: str) -> None:
+    with pytest.raises(WorkflowInvalid) as caught:
+        evaluate(f"${{{{ {source} }}}}", inputs={"photos": PHOTOS})
+    assert words in str(caught.value)
