@@ -78,11 +78,21 @@ def _shared_problems(
     owner: str, references: References, inputs: list[str], graph: Graph, speaker: str
 ) -> Iterable[Problem]:
     return chain(
-        references.problems,
+        (_advise(problem, inputs, graph) for problem in references.problems),
         _failing(references.constants),
         _unknown_inputs(owner, references.inputs, inputs, graph) if references.inputs else (),
         _unknown_results(graph, owner, references, speaker) if references.jobs else (),
     )
+
+
+def _advise(problem: Problem, inputs: list[str], graph: Graph) -> Problem:
+    """Return a problem; of the bare name of a job or an input, with how that is written."""
+    name = problem.excerpt.names[0] if problem.excerpt and problem.excerpt.names else ""
+    if problem.code != "FQ302" or f"unknown name {name!r}" not in problem.message:
+        return problem
+    if name in graph.job_by_name:
+        return replace(problem, hint=f"for what that job returned, write jobs.{name}.result")
+    return replace(problem, hint=f"write inputs.{name}") if name in inputs else problem
 
 
 def _failing(constants: Iterable[str]) -> Iterator[Problem]:

@@ -76,6 +76,8 @@ def _names(label: str, node: Node, problems: Problems) -> Iterator[str]:
         elif "," in item.text or " " in item.text:
             message = f"{label} must be a job's name, or a list of names, not {say(item)}"
             problems.add("FQ105", item, message, _names_hint(item.text))
+            if "${{" not in item.text:  # they are surely meant
+                yield from item.text.replace(",", " ").split()
         else:
             yield item.text
 

@@ -60,7 +60,9 @@ def _read_name(key: ScalarNode, problems: Problems) -> str:
 def _read_input(name: str, node: Node, problems: Problems) -> Input:
     if isinstance(node, ScalarNode):
         if node.value is not None:
+            kind = _FOREIGN_TYPES.get(node.text, node.text)
             hint = f"write {name}: {{default: {node.text}}}, or {name}: {{type: str}}"
+            hint = f"write {name}: {{type: {kind}}}" if kind in _TYPES else hint
             problems.add("FQ105", node, f"input {name} must be a map, not {say(node)}", hint)
         return Input(name, required=is_empty(node))
     words = INPUT.read(f"input {name}", node, problems) or {}

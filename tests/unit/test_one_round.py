@@ -228,3 +228,22 @@ def test_a_bad_value_hides_no_problem_beside_it(codes_of, text: str, codes: list
 
 def test_a_second_document_hides_nothing_of_the_first(codes_of) -> None:
     assert codes_of("jobs: {a: {run: x, needs: b}}\n---\njobs: {}\n") == ["1:FQ201", "2:FQ113"]
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("inputs: {n: int}\njobs: {a: {run: 'x ${{ inputs.n }}'}}\n", "write n: {type: int}"),
+        ("inputs: {n: string}\njobs: {a: {run: 'x ${{ inputs.n }}'}}\n", "write n: {type: str}"),
+        ("jobs: {a: {run: x}, b: {run: 'y ${{ a.result }}'}}\n", "write jobs.a.result"),
+        ("inputs: {n: {}}\njobs: {b: {run: 'y ${{ n }} ${{ inputs.n }}'}}\n", "write inputs.n"),
+    ],
+)
+def test_advice_names_what_was_meant(text: str, hint: str) -> None:
+    workflow, problems = parse_partly(text, "main.yaml")
+    (problem,) = [*problems, *check(workflow, build_graph(workflow))]
+    assert hint in problem.hint
+
+
+def test_names_in_one_text_are_checked_too(codes_of) -> None:
+    assert codes_of("jobs: {a: {run: x}, b: {run: y, needs: 'a, c'}}\n") == ["1:FQ105", "1:FQ201"]
