@@ -112,7 +112,7 @@ def _data(enqueue: Enqueue) -> EnqueueData:
         kwargs=kwargs,
         job_id=enqueue.job_id,
         description=enqueue.description,
-        timeout=_whole_seconds(enqueue.timeout_s),
+        timeout=_timeout(enqueue),
         retry=_retry(enqueue.retries),
         result_ttl=-1,  # kept with the run, and removed with it
         at_front=enqueue.at_front,
@@ -264,6 +264,17 @@ def _is_always(enqueue: Enqueue) -> bool:
 @lru_cache
 def _retry(retries: Retry | None) -> RQRetry | None:
     return make_retry(retries.max, retries.backoff_s) if retries else None
+
+
+ADDING_TIMEOUT_S = 3_600
+"""How long the jobs may take that add the items of a group, or the jobs of a nested workflow. That
+is flowq's own work, and 100,000 items take minutes; RQ's default of 180 s is meant for users'."""
+
+
+def _timeout(enqueue: Enqueue) -> int | None:
+    if enqueue.timeout_s is None and (enqueue.expansion or enqueue.nested):
+        return ADDING_TIMEOUT_S
+    return _whole_seconds(enqueue.timeout_s)
 
 
 @lru_cache

@@ -244,3 +244,12 @@ def test_an_expansion_that_fails_is_not_taken_for_an_empty_list(run: Runs, work:
     work()
     assert run.states == {"items(list)": "failed", "total": "skipped", "last": "skipped"}
     assert run.reason("total") == "items(list) failed"
+
+
+def test_a_long_list_is_not_cut_off_by_the_time_that_one_job_may_take(
+    run: Runs, connection: Redis, work: Work
+) -> None:
+    run.submit(job("many", "square", for_each=each([1, 2]), with_={"number": "${{ item }}"}))
+    assert connection.hget(f"rq:job:{RUN}-many", "timeout") == b"3600"
+    work()
+    assert connection.hget(f"rq:job:{RUN}-many--0", "timeout") == b"180"
