@@ -337,19 +337,21 @@ def _beyond_holds(
         yield _started(job_id, job, place)
     elif status == "finished" and job.get("flowq_outcome") == "passed":
         yield Reason("ended", job.get("flowq_pass", ""))
-    elif job.get("flowq_reason"):
+    elif job.get("flowq_reason") and status != "stopped":
         tolerated = "tolerated: " if job.get("flowq_outcome") == "tolerated" else ""
         yield Reason("ended", tolerated + job["flowq_reason"], *_culprits(job_id, job, place))
     elif status in _ENDED and "flowq_outcome" not in job and "flowq_run" in job:
         text = f"it was {status} by a worker or a tool of RQ's own, and its run has not noticed yet"
         yield Reason("ended", text, hint=_notice(place))
     elif status in ("failed", "stopped"):
-        text = "it was executed, and failed" if status == "failed" else _tell_stop(place)
+        text = "it was executed, and failed" if status == "failed" else _tell_stop(job, place)
         hint = place.hint_job("show", job_id) if place.run_id else ""
         yield Reason("ended", text, hint=hint)
 
 
-def _tell_stop(place: _Place) -> str:
+def _tell_stop(job: Mapping[str, str], place: _Place) -> str:
+    if why := job.get("flowq_reason"):
+        return f"it was stopped while it ran, because {why}"
     if place.run_id and place.connection.hexists(keys.run(place.run_id), "canceling"):
         return "it was stopped while it ran, because the run was canceled"
     return "it was stopped while it ran, by RQ's stop command"
