@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import reprlib
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from flowq.expressions import evaluate, fill, find_references, is_live
 from flowq.expressions.refusals import Refused
 from flowq.expressions.templates import has_expression, split
 from flowq.plan import Enqueue, Nested, Slot
-from flowq.spec import Block
+from flowq.spec import Approval, Block
 from flowq.texts import show
 
 
@@ -48,9 +48,11 @@ def bind_item(template: Enqueue, item: Item, group_id: str) -> Enqueue:
         env=known(template.env),
         cwd=known(template.cwd),
         if_=known(template.if_),
-        scope={**template.scope, **scope} if _needs_scope(template, is_live) else template.scope,
+        approval=_bound_approval(template.approval, known),
         description=template.description,
     )
+    if _needs_scope(bound):
+        bound = replace(bound, scope={**template.scope, **scope})
     if bound.call and template.description == describe_call(template.call, template.kwargs):
         bound = replace(bound, description=describe_call(bound.call, kwargs))
     if bound.inputs_from:
@@ -64,6 +66,12 @@ def bind_item(template: Enqueue, item: Item, group_id: str) -> Enqueue:
     if bound.nested is not None:
         bound = replace(bound, nested=_moved_nested(bound.nested, template, item, item_id))
     return bound
+
+
+def _bound_approval(approval: Approval | None, known: Callable[[Any], Any]) -> Approval | None:
+    if approval is None or not approval.message:
+        return approval
+    return replace(approval, message=known(approval.message))
 
 
 def _moved(job_id: str, group_id: str, item_id: str) -> str:
@@ -92,9 +100,12 @@ def _renamed(name: str, template: Enqueue, item: Item) -> str:
     return f"{group_name}[{show(item.label)}]{name.removeprefix(group_name)}"
 
 
-def _needs_scope(template: Enqueue, is_live: bool) -> bool:
-    judges = bool(template.ended_of) and template.if_ is not None
-    return is_live or judges or template.run is not None or template.stop_when is not None
+def _needs_scope(bound: Enqueue) -> bool:
+    """Whether an item is asked for where its job runs."""
+    message = bound.approval.message if bound.approval else ""
+    judges = bool(bound.ended_of) and bound.if_ is not None
+    is_asked = judges or bound.is_live or bound.run is not None or bound.stop_when is not None
+    return is_asked or is_live(bound.if_) or is_live(message)
 
 
 # Words -------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -352,13 +352,45 @@ class Run:
         return tuple(runs.read_names(self.run_id, again, self.connection).values())
 
     def release(self, name: str | None = None) -> bool:
-        """Approve a job that asks for it, or, without a name, let a held run go.
+        """Let a run go that was held. Returns True for the call that did it.
 
-        Returns True for the call that did it. Errors: NotFound; WrongState.
+        With a `name` it is `approve`, until 1.0. Errors: NotFound; WrongState.
         """
-        if name is None:
-            return approvals.release_run(self.run_id, self.connection)
-        return approvals.approve(self.run_id, name, self.connection)
+        if name is not None:
+            return self.approve(name)
+        return approvals.release_run(self.run_id, self.connection)
+
+    def approve(
+        self,
+        name: str,
+        inputs: Mapping[str, Any] | None = None,
+        *,
+        note: str = "",
+        by: str | None = None,
+    ) -> bool:
+        """Approve a job that asks for it, or all items of a group, also those still to come.
+
+        `inputs` are what the approval asks for; `by` says who, as `user@host` if it is not given.
+        Returns True for the call that did it, False when it was approved before.
+        Errors: NotFound; UsageError for inputs that do not fit; WrongState.
+        """
+        by = approvals.say_who() if by is None else by
+        return approvals.approve(
+            self.run_id, name, self.connection, inputs=inputs, note=note, by=by
+        )
+
+    def has_asked(self, name: str) -> bool:
+        """Whether a job, or an item of a group, has asked for its approval. Errors: NotFound."""
+        return approvals.has_asked(self.run_id, name, self.connection)
+
+    def reject(self, name: str, reason: str = "", *, by: str | None = None) -> bool:
+        """Reject a job that asks for an approval, or all items of a group: it is canceled.
+
+        Returns True for the call that did it, False when it was rejected before.
+        Errors: NotFound; WrongState, also for a job that has not asked yet.
+        """
+        by = approvals.say_who() if by is None else by
+        return approvals.reject(self.run_id, name, self.connection, reason=reason, by=by)
 
     def cancel(self, *, now: bool = False, may_wait: bool = True) -> list[str]:
         """End the run: what has not started is called off, what runs gets RQ's stop command.

@@ -10,12 +10,12 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from flowq.errors import Problem, WorkflowInvalid
 from flowq.nearest import did_you_mean
-from flowq.spec import Input, Workflow
+from flowq.spec import Input, Places, Workflow
 
 RULES = {
     "FQ401": "Only declared inputs are given",
@@ -56,13 +56,27 @@ def resolve_inputs(
     Shape: plain data by name, in the order of declaration; None for an optional input without a
     default that was not given. Errors: WorkflowInvalid with all problems at once.
     """
-    problems = [_unknown(workflow, name) for name in given if not _is_declared(workflow, name)]
+    owner = f"the workflow {workflow.name}"
+    return resolve(workflow.inputs, given, owner, workflow.places, passed_by)
+
+
+def resolve(
+    inputs: Sequence[Input],
+    given: Mapping[str, object],
+    owner: str,
+    places: Places | None = None,
+    passed_by: str = "",
+) -> dict[str, Any]:
+    """Return the values of inputs that a workflow declares, or something else; see above."""
+    places = places or Places()
+    names = [declared.name for declared in inputs]
+    problems = [_unknown(owner, each, names, places) for each in given if each not in names]
     values: dict[str, Any] = {}
-    for declared in workflow.inputs:
+    for declared in inputs:
         try:
             values[declared.name] = _resolve(declared, given)
         except _Unfit as unfit:
-            where = workflow.places.find("inputs", declared.name)
+            where = places.find("inputs", declared.name)
             hint = _advise(declared, passed_by, is_missing=unfit.code == "FQ402")
             problems.append(Problem(unfit.code, unfit.message, where, hint))
     if problems:
@@ -99,15 +113,9 @@ def _resolve(declared: Input, given: Mapping[str, object]) -> Any:
         raise _Unfit("FQ403", f"the input {declared.name} {error}") from None
 
 
-def _is_declared(workflow: Workflow, name: str) -> bool:
-    return any(declared.name == name for declared in workflow.inputs)
-
-
-def _unknown(workflow: Workflow, name: str) -> Problem:
-    names = [declared.name for declared in workflow.inputs]
+def _unknown(owner: str, name: str, names: Sequence[str], places: Places) -> Problem:
     hint = did_you_mean(name, names) or "it has no inputs at all"
-    message = f"the workflow {workflow.name} has no input {name!r}"
-    return Problem("FQ401", message, workflow.places.find("inputs"), hint)
+    return Problem("FQ401", f"{owner} has no input {name!r}", places.find("inputs"), hint)
 
 
 def _advise(declared: Input, passed_by: str, *, is_missing: bool) -> str:

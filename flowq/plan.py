@@ -158,7 +158,7 @@ class Group:
     """Declare a group, of whose items nothing is known, or all that there will be.
 
     Shape: `keys` of the items by index, and `items` themselves; both empty where an expansion adds
-    them (`is_open`). `asks`: each item needs an approval.
+    them (`is_open`). `approval` is what each item asks for.
     """
 
     job_id: str
@@ -170,7 +170,7 @@ class Group:
     max_parallel: int | None = None
     tolerance: Tolerance | None = None
     fail_fast: bool = False
-    asks: bool = False
+    approval: Approval | None = None
 
 
 @reads_older_pickles

@@ -166,13 +166,15 @@ ALL_TOLERATED = Tolerance(percent=100)
 @reads_older_pickles
 @dataclass(frozen=True, slots=True)
 class Approval:
-    """The job waits for `flowq release RUN JOB` when all else is ready.
+    """The job waits for `flowq approve RUN JOB` when all else is ready.
 
+    Shape: `message` is a template; `inputs` is what an approval has to give, with unique names.
     Units: `expires_s` in seconds from the moment it is asked for, None for no limit.
     """
 
     message: str = ""
     expires_s: float | None = None
+    inputs: tuple[Input, ...] = ()
 
 
 @reads_older_pickles

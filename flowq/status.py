@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal
 
+from flowq.spec import Input
+
 JobState = Literal[
     "deferred",  # held: open, blocked, gated …
     "scheduled",  # waits for its time, or for the back-off of a retry
@@ -44,7 +46,7 @@ REMOVED = "removed"
 BUSY = ("queued", "scheduled", "started")
 """The event of a job that a retry takes away, because what it is a part of begins anew."""
 
-_BEGUN_FOR_NOTHING = ("skipped", "deferred")
+BEGUN_FOR_NOTHING = ("skipped", "deferred")
 """What a started job becomes whose execution has judged its `if`, and done nothing else."""
 LIST = "(list)"
 """What stands behind the name of a group in the name of the job that makes its list."""
@@ -233,10 +235,25 @@ class RunRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class ApprovalWord:
+    """What somebody said to a job that asks for an approval. `by` is a claim, `user@host`.
+
+    Shape: `inputs` by name, as JSON has them. Units: `at` is aware UTC.
+    """
+
+    is_approved: bool
+    by: str = ""
+    at: datetime | None = None
+    note: str = ""
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class JobFacts:
     """A job as it was enqueued. `is_last`: nothing in its run comes after it.
 
-    `message` is what whoever approves it should read. `queue` is what was declared, `origin` where
+    `message` is what whoever approves it should read, `asks` the inputs that an approval gives,
+    and `word` what was said. `queue` is what was declared, `origin` where
     RQ has it: the run may have a queue of its own. `code` is a digest of what it last executed.
     """
 
@@ -247,6 +264,14 @@ class JobFacts:
     message: str = ""
     origin: str = ""
     code: str = ""
+    needs_approval: bool = False
+    asks: tuple[Input, ...] = ()
+    word: ApprovalWord | None = None
+
+    @property
+    def options(self) -> str:
+        """What a command has to give to approve it, to be filled in: ` -i version=…`."""
+        return "".join(f" -i {each.name}=…" for each in self.asks if each.required)
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,7 +368,7 @@ def _waiting_or_running(state: str, jobs: Mapping[str, JobStatus]) -> str:
 
 
 def _after(job: JobStatus, event: Event) -> JobStatus:
-    if job.state == "started" and event.state in _BEGUN_FOR_NOTHING:
+    if job.state == "started" and event.state in BEGUN_FOR_NOTHING:
         job = replace(job, attempts=job.attempts - 1, started_at=None, worker="")
     job = replace(job, state=event.state, reason=event.reason, worker=event.worker or job.worker)
     if counted := _ATTEMPT.search(event.reason):

@@ -62,6 +62,7 @@ RULE_BY_CODE: Mapping[str, str] = {
     "FQ227": "What holds whole runs back stands at the workflow that is run (a warning)",
     "FQ228": "An expression in a command stands outside of quotes",
     "FQ229": "What looks like a secret is read as one (a warning)",
+    "FQ230": "What an approval gives is what it asks for",
     "FQ232": "Jobs under `finally`, and the others, do not name each other as what comes before",
     "FQ235": "An argument of a command is one value",
     "FQ236": "A job may not take longer than the workflow around it (a warning)",

@@ -133,6 +133,24 @@ def _unknown_results(
             message = f"{owner} uses jobs.{name}.error.{part}, and an error has no {part!r}"
             hint = did_you_mean(part, ERROR_PARTS) or "write .error.type or .error.message"
             yield _about(Problem("FQ303", message, hint=hint), "jobs", name, "error", part)
+        is_known = name in graph.job_by_name and graph.workflow.is_whole(
+            "jobs", name, "approval", "inputs"
+        )
+        if attribute == "approval" and is_known:
+            used = f"{owner} uses jobs.{name}.approval.{part}"
+            yield from _not_asked(used, graph.job_by_name[name], part)
+
+
+def _not_asked(used: str, job: JobSpec, name: str) -> Iterator[Problem]:
+    """Yield a problem where the approval of a job does not give what an expression uses."""
+    asked = [each.name for each in job.approval.inputs] if job.approval else []
+    if name not in asked:
+        say = "asks for no approval" if job.approval is None else f"asks for no {name!r}"
+        declare = f"approval: {{inputs: {{{name}: {{type: str}}}}}}"
+        hint = did_you_mean(name, asked) or f"declare it in job {job.name}: {declare}"
+        yield _about(
+            Problem("FQ230", f"{used}, and job {job.name} {say}", hint=hint), "approval", name
+        )
 
 
 def _wrong_number(
@@ -143,6 +161,10 @@ def _wrong_number(
     used = f"{owner} uses jobs.{job.name}.{attribute}, and {job.name} is"
     if is_group and attribute == "result":
         hint = f"write jobs.{job.name}.results for the list, or .by_key[…] for one of them"
+        problem = Problem("FQ212", f"{used} a group of jobs", hint=hint)
+        yield _about(problem, "jobs", job.name, attribute)
+    elif is_group and attribute == "approval":
+        hint = f"each item has its own: pass it on in the result of {job.name}"
         problem = Problem("FQ212", f"{used} a group of jobs", hint=hint)
         yield _about(problem, "jobs", job.name, attribute)
     elif is_group and attribute in _OWN_ATTRIBUTES:
@@ -222,6 +244,8 @@ _HINT_BY_ROOT: Mapping[str, str] = {
     "jobs": "what other jobs returned is not known there",
     "run": "use it in the arguments of a job",
     "ended": "how the run ended is known to jobs under `finally`, where they run",
+    "approval": "what an approval gives is known after it: use it under `with`, `env`, `run` or "
+    "`cwd` of the job that asks, and as jobs.NAME.approval.INPUT in jobs after that",
 }
 
 
@@ -229,6 +253,9 @@ def _not_in_this_job(
     workflow: Workflow, job: JobSpec, key: str, references: References
 ) -> Iterator[Problem]:
     roots = references.roots & ROOTS_BY_KEY[key]
+    is_asked = "approval" in roots and workflow.is_whole("jobs", job.name, "approval", "inputs")
+    for name in sorted(references.approval) if is_asked else ():
+        yield from _not_asked(f"job {job.name} uses approval.{name}", job, name)
     for root in sorted(roots & {"item", "index"}):
         if job.for_each is None and workflow.is_known(job.name, "for_each"):
             message = f"job {job.name} uses `{root}`, and it has no `for_each`"

@@ -19,7 +19,7 @@ from flowq.cli.place import Place
 from flowq.client import Run
 from flowq.errors import JobNotFound, ServerUnavailable, WrongState
 from flowq.runtime.patience import Trouble, is_passing, patiently
-from flowq.status import ENDED, Event, JobStatus, RunStatus
+from flowq.status import ENDED, Event, JobFacts, JobStatus, RunStatus
 
 POLL_S = 0.25
 """How soon Ctrl-C is seen to, at the latest."""
@@ -178,11 +178,14 @@ class Asked:
         asking = {job.name for job in status.jobs.values() if job.is_asking}
         facts = self._run.facts(status) if asking - self._told else {}
         for name in sorted(asking - self._told):
-            asked_as = status.jobs[name].asked_as
-            command = self._place.hint("release", self._run.run_id, asked_as)
-            message = f" ({facts[name].message})" if name in facts and facts[name].message else ""
-            display.note(f"{asked_as} waits for an approval{message}; give it with: {command}")
+            display.note(self._sentence(status.jobs[name].asked_as, facts.get(name)))
         self._told = asking
+
+    def _sentence(self, name: str, facts: JobFacts | None) -> str:
+        message = f" ({facts.message})" if facts and facts.message else ""
+        given = facts.options if facts else ""
+        command = self._place.hint(f"approve {self._run.run_id} {shlex.quote(name)}{given}")
+        return f"{name} waits for an approval{message}; give it with: {command}"
 
 
 class Stuck:

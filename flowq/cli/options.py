@@ -88,3 +88,13 @@ inputs: Decorator = click.option(
     help="An input of the workflow; may be given again for others. Without, FLOWQ_INPUT_NAME in "
     "the environment gives it.",
 )
+
+values: Decorator = click.option(
+    "-i",
+    "--input",
+    "given",
+    multiple=True,
+    metavar="NAME=VALUE",
+    callback=_split,
+    help="What the approval of the job asks for; may be given again for others.",
+)

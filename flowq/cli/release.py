@@ -1,4 +1,4 @@
-"""`flowq release`: the word that a job, or a held run, waits for."""
+"""`flowq release`: let a held run go."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import click
 
 from flowq import client
 from flowq.cli import options, streams
-from flowq.cli.attending import Wishes, see_to_the_end
-from flowq.cli.interrupts import Interrupts
+from flowq.cli.answering import answer_run
+from flowq.cli.attending import Wishes
 from flowq.cli.place import Place, opened
 from flowq.client import FoundJob, Run
 from flowq.errors import RunNotFound
@@ -16,7 +16,7 @@ from flowq.runtime.job import release_job
 
 @click.command()
 @options.run_id
-@click.argument("job", required=False)
+@click.argument("job", required=False, metavar="")
 @options.redis_url
 @options.concurrency
 @options.quiet
@@ -29,13 +29,14 @@ def command(
     quiet: bool,
     verbose: bool,
 ) -> int:
-    """Approve a JOB that waits for it; or, without a JOB, let a run go that `run --hold` held.
+    """Let a RUN go that `run --hold` held, or go on with one that nobody executes.
 
-    On the private server of the current folder it then follows the run, as `flowq run` does. The id
-    of a future job, of no run, releases that.
+    On the private server of the current folder the command then follows the run, as `flowq run`
+    does. The id of a future job, of no run, releases that. `flowq release RUN JOB` is
+    `flowq approve RUN JOB`, until 1.0.
 
     \b
-      flowq release k3v9x0q2m5ab publish
+      flowq release k3v9x0q2m5ab
       flowq release 3b2503a7-4f78-409f-bd48-98ce7def0f65
     """
     wishes = Wishes(concurrency, False, verbose, quiet)
@@ -50,17 +51,8 @@ def command(
                 _release_job(found, place)
                 return 0
             run, job = client.get_run(found.run_id, place.connection), found.name
-        with Interrupts(deferring=True) as interrupts:
-            since = run.status().last_event_id
-            _tell(run, job, run.release(job))
-            hold = run.find_hold()
-            if hold is not None and hold.kind == "held":
-                start = place.hint(f"release {run.run_id}")
-                streams.note(f"flowq: {hold.text}; start it with: {start}")
-                return 0
-            if not _is_alone(run, place, wishes):
-                return 0
-            return see_to_the_end(run, place, wishes, out, interrupts, since)
+        name = job
+        return answer_run(run, place, wishes, out, lambda run: _tell(run, name, place))
 
 
 def _release_job(job: FoundJob, place: Place) -> None:
@@ -72,13 +64,10 @@ def _release_job(job: FoundJob, place: Place) -> None:
         streams.note(f"flowq: no worker listens on the queue {job.queue}; start one with: {start}")
 
 
-def _tell(run: Run, job: str | None, is_news: bool) -> None:
-    what = f"job {job} of run {run.run_id}" if job else f"run {run.run_id}"
-    streams.note(f"flowq: {what} {'is' if is_news else 'was already'} released")
-
-
-def _is_alone(run: Run, place: Place, wishes: Wishes) -> bool:
-    """Whether nobody executes the run unless we do."""
-    if run.status().is_ended:
-        return False
-    return wishes.concurrency is not None or (place.is_embedded and not run.is_served())
+def _tell(run: Run, name: str | None, place: Place) -> str:
+    if name is None:
+        return f"run {run.run_id} {'is' if run.release() else 'was already'} released"
+    instead = place.hint("approve", run.run_id, name)
+    streams.note(f"flowq: `release` of a job ends with 1.0; write: {instead}")
+    is_news = run.approve(name)
+    return f"job {name} of run {run.run_id} {'is' if is_news else 'was already'} approved"

@@ -70,4 +70,4 @@ def run_json(run: Run, status: RunStatus, kept: KeptOutputs) -> str:
     """Return the one JSON object of a run; an output that has no value is null there."""
     results = {name: view.result for name, view in run.views(status=status).items()}
     outputs = {**kept.views, **dict.fromkeys(kept.errors)}
-    return write_json(run_document(status, results, outputs))
+    return write_json(run_document(status, results, outputs, run.facts(status)))

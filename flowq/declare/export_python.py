@@ -23,7 +23,7 @@ from flowq.spec import JobSpec, Workflow
 
 _TAKEN = frozenset({"flow", "flowq", *keyword.kwlist, *keyword.softkwlist, *dir(builtins)})
 _BARE = frozenset({"item", "index", "result"})
-_NAMED = frozenset({"inputs", "matrix", "env", "secrets"})
+_NAMED = frozenset({"inputs", "matrix", "env", "secrets", "approval"})
 _RESERVED = ("if", "with", "finally")
 
 
@@ -152,6 +152,9 @@ class _Writer:
             return self.jobs(value)
         if key == "for_each" and isinstance(value, str):
             return self.handle(as_source(value))
+        if key == "approval" and isinstance(value, Mapping):
+            words = ((k, self.data(v) if k == "message" else _plain(v)) for k, v in value.items())
+            return Bracketed("{", [(f"{literal(word)}: ", code) for word, code in words], "}")
         if key in ("with", "env", "cwd", "for_each", "matrix", "include", "exclude"):
             return self.data(value)
         return _plain(value)
@@ -205,7 +208,8 @@ class _Writer:
         reference = find_whole_reference(source)
         if reference is None or str(reference) != source:
             return f"{self.flow}.expression({literal(source)})"
-        if reference.root == "jobs" and reference.name in self.variable_by_job:
+        is_single = reference.root == "jobs" and reference.attribute != "approval"
+        if is_single and reference.name in self.variable_by_job:
             return f"{self.variable_by_job[reference.name]}.{reference.attribute}"
         if reference.root in _BARE:
             return f"{self.flow}.{reference.root}"

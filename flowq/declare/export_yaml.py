@@ -156,8 +156,9 @@ def _tolerance(tolerance: Tolerance | None) -> Any:
 def _approval(approval: Approval | None) -> Any:
     if approval is None:
         return None
-    said = _only_said(message=approval.message, expires=_duration(approval.expires_s))
-    return said or True
+    inputs = {each.name: _input(each) for each in approval.inputs}
+    expires = _duration(approval.expires_s)
+    return _only_said(message=approval.message, inputs=inputs, expires=expires) or True
 
 
 def _defaults(defaults: Defaults) -> dict[str, Any]:

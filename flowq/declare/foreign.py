@@ -24,7 +24,7 @@ IN_A_JOB: Mapping[str, str] = {
     "container": _QUEUE,
     "services": _QUEUE,
     "permissions": "leave it out",
-    "environment": "write `approval: true` for a job that somebody has to release, or `env`",
+    "environment": "write `approval: true` for a job that somebody has to approve, or `env`",
     "concurrency": "it belongs to the workflow; for the jobs of a group, write `max_parallel`",
     "secrets": "name each where it is used: `env: {KEY: ${{ secrets.KEY }}}`",
     "outputs": "what the function returns is jobs.NAME.result",

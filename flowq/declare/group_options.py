@@ -14,8 +14,8 @@ from flowq.declare.handles import Handle, to_argument, to_source
 from flowq.declare.options import (
     Unreadable,
     read_count,
-    read_fixed_text,
     read_mapping,
+    read_short_input,
     read_text,
     read_timeout,
     refuse_unknown,
@@ -141,18 +141,24 @@ def read_tolerance(value: object) -> Tolerance | None:
 
 
 def read_approval(value: object) -> Approval | None:
-    """Read whether somebody has to release the job: True, or what to tell them."""
+    """Read whether somebody has to approve the job: True, or what to tell and to ask them."""
     if isinstance(value, Approval):
         return value
     if isinstance(value, bool):
         return Approval() if value else None
-    if isinstance(value, str):
-        return Approval(read_fixed_text(value))
+    if isinstance(value, str | Handle):
+        return Approval(str(to_argument(value)))
     words = read_mapping(value)
-    refuse_unknown(words, ("message", "expires"))
-    expires = words.get("expires")
-    message = read_fixed_text(words.get("message", ""))
-    return Approval(message, None if expires is None else read_timeout(expires))
+    refuse_unknown(words, ("message", "inputs", "expires"))
+    message, expires = words.get("message", ""), words.get("expires")
+    if not isinstance(message, str | Handle):
+        raise ValueError(f"has a message that is a text, not {message!r}")
+    inputs = read_mapping(words.get("inputs", {}))
+    return Approval(
+        str(to_argument(message)),
+        None if expires is None else read_timeout(expires),
+        tuple(read_short_input(name, each) for name, each in inputs.items()),
+    )
 
 
 def read_environment(value: object) -> dict[str, str]:

@@ -123,6 +123,11 @@ class JobHandles:
         return Handle(f"jobs.{self.name}.by_key")
 
     @property
+    def approval(self) -> Any:
+        """The handles of what the approval of the job gave: `publish.approval.version`."""
+        return Names(f"jobs.{self.name}.approval")
+
+    @property
     def status(self) -> Any:
         """The handle of how the job ended."""
         return Handle(f"jobs.{self.name}.status")

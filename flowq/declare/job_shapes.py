@@ -23,8 +23,9 @@ from flowq.declare.shapes import (
     read_template,
 )
 from flowq.declare.vocabulary import Key, Shape, Vocabulary, find_meant, is_empty, say
+from flowq.declare.yaml_inputs import NAME_PATTERN, read_inputs
 from flowq.expressions import as_template, tidy
-from flowq.spec import ALL_TOLERATED, Approval, Block, Retry, Tolerance
+from flowq.spec import ALL_TOLERATED, Approval, Block, Input, Retry, Tolerance
 
 _ANY_TEXT = {"type": ["string", "number", "boolean"]}
 _PERCENTAGE = re.compile(r"\s*([0-9]{1,3}(?:\.[0-9]{1,6})?)\s*%\s*")
@@ -174,16 +175,35 @@ def _read_approval(label: str, node: Node, problems: Problems) -> Approval | Non
         return Approval() if node.value else None
     if not isinstance(node, MapNode):
         message = f"{label} must be true or a map, not {say(node)}"
-        problems.add("FQ105", node, message, "write true, or {message: …, expires: 2d}")
+        problems.add(
+            "FQ105", node, message, "write true, or {message: …, inputs: {…}, expires: 2d}"
+        )
         return None
     words = _APPROVAL.read(label, node, problems) or {}
-    return Approval(words.get("message", ""), words.get("expires"))
+    return Approval(words.get("message", ""), words.get("expires"), words.get("inputs", ()))
+
+
+def _read_inputs(label: str, node: Node, problems: Problems) -> tuple[Input, ...]:
+    return tuple(read_inputs(node, problems))
 
 
 _APPROVAL = Vocabulary(
     "approval",
     {
-        "message": Key(MESSAGE, "What whoever approves should know."),
+        "message": Key(
+            MESSAGE, "What whoever approves should know.", ("Publish ${{ jobs.pack.result }}?",)
+        ),
+        "inputs": Key(
+            Shape(
+                _read_inputs,
+                {
+                    "type": ["object", "null"],
+                    "patternProperties": {NAME_PATTERN: {"$ref": "#/$defs/input"}},
+                    "additionalProperties": False,
+                },
+            ),
+            "What an approval has to give, by name.",
+        ),
         "expires": Key(TIMEOUT, "How long to wait before the job fails.", ("2d",)),
     },
 )

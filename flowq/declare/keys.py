@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 from flowq.declare import foreign
 from flowq.declare import job_shapes as job
 from flowq.declare.matrices import COMBINATIONS, MATRIX
@@ -23,30 +21,9 @@ from flowq.declare.shapes import (
     either,
     read_node,
     read_template,
-    read_text,
 )
 from flowq.declare.vocabulary import Key, Shape, Vocabulary, find_meant, say
 from flowq.spec import Concurrency, Schedule
-
-
-def _read_choices(label: str, node: Node, problems: Problems) -> tuple[str, ...] | None:
-    items = node.items if isinstance(node, ListNode) else []
-    texts = [item.text for item in items if isinstance(item, ScalarNode) and item.text]
-    if not texts or len(texts) != len(items):
-        problems.add("FQ105", node, f"{label} must be a list of texts, not {say(node)}")
-        return None
-    return tuple(texts)
-
-
-def _read_pattern(label: str, node: Node, problems: Problems) -> str | None:
-    text = read_text(label, node, problems)
-    try:
-        re.compile(text or "")
-    except (re.error, RecursionError, OverflowError) as error:
-        message = f"{label} must be a regular expression: {error}"
-        problems.add("FQ105", node, message, "the whole text must match it, as in [a-z]+")
-        return None
-    return text
 
 
 def _read_schedule(label: str, node: Node, problems: Problems) -> Schedule | None:
@@ -110,7 +87,7 @@ JOB = Vocabulary(
         "deferred": Key(FLAG, "The job is open: running jobs may add blockers to it."),
         "approval": Key(
             job.APPROVAL,
-            "Wait for `flowq release RUN JOB` when all else is ready.",
+            "Wait for `flowq approve RUN JOB` when all else is ready.",
             (True, {"message": "Look at the report first", "expires": "2d"}),
         ),
         "for_each": Key(
@@ -196,39 +173,6 @@ CONCURRENCY = Vocabulary(
     },
     foreign=foreign.IN_CONCURRENCY,
     required=("group",),
-)
-
-INPUT = Vocabulary(
-    "an input",
-    {
-        "type": Key(
-            Shape(
-                read_node,
-                {"enum": ["str", "int", "float", "bool", "path", "list", "json", "enum"]},
-            ),
-            "What it is; str if nothing is said.",
-        ),
-        "default": Key(Shape(read_node), "Its value when none is given; without, it is required."),
-        "required": Key(FLAG, "Whether it must be given."),
-        "description": _DESCRIPTION,
-        "choices": Key(
-            Shape(
-                _read_choices,
-                {
-                    "type": "array",
-                    "minItems": 1,
-                    "items": {"type": ["string", "number", "boolean"], "not": {"const": ""}},
-                },
-            ),
-            "The values of an enum.",
-        ),
-        "pattern": Key(
-            Shape(_read_pattern, TEXT.schema),
-            "A regular expression that the whole text must match.",
-            ("[0-9]{4}-[0-9]{2}",),
-        ),
-    },
-    foreign=foreign.IN_AN_INPUT,
 )
 
 WORKFLOW = Vocabulary(

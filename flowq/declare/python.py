@@ -87,6 +87,7 @@ class Workflow:
     env = Names("env")
     secrets = Names("secrets")
     inputs = Names("inputs")
+    approval = Names("approval")
 
     def __init__(
         self,

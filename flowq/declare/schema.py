@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from flowq.declare.keys import INPUT, JOB, NESTED, WORKFLOW
+from flowq.declare.input_words import INPUT
+from flowq.declare.keys import JOB, NESTED, WORKFLOW
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 

@@ -74,8 +74,9 @@ def read_description(label: str, node: Node, problems: Problems) -> str | None:
 
 
 def read_message(label: str, node: Node, problems: Problems) -> str | None:
-    """Read a text that may be empty, and in which nothing is filled in."""
-    return read_description(label, node, problems) and read_fixed_text(label, node, problems)
+    """Read a text that may be empty, and may hold expressions."""
+    text = read_description(label, node, problems)
+    return None if text is None else tidy(text)
 
 
 def read_flag(label: str, node: Node, problems: Problems) -> bool | None:
@@ -214,7 +215,7 @@ FIXED_TEXT = Shape(read_fixed_text, {"allOf": [_TEXT, _NO_EXPRESSION]})
 TEMPLATE = Shape(read_template, _TEXT)
 EXPRESSION = Shape(read_expression, _TEXT)
 DESCRIPTION = Shape(read_description, {"type": [*_SCALAR, "null"]})
-MESSAGE = Shape(read_message, {"type": [*_SCALAR, "null"], **_NO_EXPRESSION})
+MESSAGE = Shape(read_message, {"type": [*_SCALAR, "null"]})
 FLAG = Shape(read_flag, {"type": "boolean"})
 COUNT = Shape(read_count, {"type": "integer", "minimum": 0, "maximum": MAX_NUMBER})
 POSITIVE = Shape(read_positive, {"type": "integer", "minimum": 1, "maximum": MAX_NUMBER})

@@ -10,7 +10,8 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from itertools import chain
 
-from flowq.declare.keys import INPUT, JOB
+from flowq.declare.input_words import INPUT
+from flowq.declare.keys import JOB
 from flowq.declare.nested import find_jobs, is_file
 from flowq.declare.nodes import ListNode, MapNode, Node, ScalarNode
 from flowq.declare.problems import Problems

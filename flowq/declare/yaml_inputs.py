@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, get_args
 
-from flowq.declare.keys import INPUT
+from flowq.declare.input_words import INPUT
 from flowq.declare.nodes import MapNode, Node, ScalarNode
 from flowq.declare.problems import Problems
 from flowq.declare.shapes import to_data
@@ -32,6 +32,9 @@ _FOREIGN_TYPES = {
     "file": "path",
     "folder": "path",
 }
+
+
+NAME_PATTERN = f"^{_NAME.pattern}$"
 
 
 def read_inputs(node: Node, problems: Problems) -> Iterator[Input]:

@@ -82,6 +82,7 @@ class References:
     statuses: frozenset[str] = frozenset()
     parts: tuple[tuple[str, str, str], ...] = ()
     constants: tuple[str, ...] = ()
+    approval: frozenset[str] = frozenset()
 
 
 _NONE = References()
@@ -152,6 +153,7 @@ _FIELD_BY_ROOT = {
     "matrix": "matrix",
     "env": "env",
     "secrets": "secrets",
+    "approval": "approval",
     "status": "statuses",
 }
 

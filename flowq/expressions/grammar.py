@@ -29,7 +29,7 @@ from flowq.nearest import did_you_mean, find_nearest
 
 FUNCTION_NAMES = frozenset(FUNCTIONS) | {"str", "default"}
 TEST_NAMES = frozenset(TESTS) | {"defined"}
-ROOTS = ("inputs", "jobs", "item", "index", "matrix", "result", "env", "secrets", "run")
+ROOTS = ("inputs", "jobs", "item", "index", "matrix", "result", "env", "secrets", "approval", "run")
 
 MAX_BRACKETS = 30
 MAX_DEPTH = 100

@@ -16,11 +16,12 @@ _RUN = frozenset({"inputs", "run"})
 _WHERE_IT_RUNS = frozenset({"env", "secrets"})
 
 ROOTS_BY_KEY: Mapping[str, frozenset[str]] = {
-    "with": _RUN | _ITEM | _WHERE_IT_RUNS | {"jobs", "ended"},
-    "env": _RUN | _ITEM | _WHERE_IT_RUNS | {"jobs", "ended"},
-    "run": _RUN | _ITEM | _WHERE_IT_RUNS | {"jobs", "ended"},
-    "cwd": _RUN | _ITEM | _WHERE_IT_RUNS | {"jobs", "ended"},
+    "with": _RUN | _ITEM | _WHERE_IT_RUNS | {"jobs", "ended", "approval"},
+    "env": _RUN | _ITEM | _WHERE_IT_RUNS | {"jobs", "ended", "approval"},
+    "run": _RUN | _ITEM | _WHERE_IT_RUNS | {"jobs", "ended", "approval"},
+    "cwd": _RUN | _ITEM | _WHERE_IT_RUNS | {"jobs", "ended", "approval"},
     "if": _RUN | _ITEM | {"jobs", "status", "ended"},
+    "approval": _RUN | _ITEM | {"jobs", "ended"},
     "for_each": _RUN | {"jobs", "ended"},
     "key": _RUN | {"item", "index"},
     "more": _RUN | {"item", "index", "result"},
@@ -52,6 +53,8 @@ def find_texts(job: JobSpec) -> Iterator[tuple[Path, str]]:
         yield from texts_of(job.cwd, ("cwd",))
     if job.if_ is not None:
         yield ("if",), as_template(job.if_)
+    if job.approval is not None and job.approval.message:
+        yield from texts_of(job.approval.message, ("approval", "message"))
     if job.for_each is not None or job.matrix is not None:
         yield from _group_texts(job)
 

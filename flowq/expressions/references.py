@@ -20,13 +20,14 @@ Root = Literal[
     "env",
     "secrets",
     "run",
+    "approval",
     "status",
     "ended",
 ]
 
 JOB_ATTRIBUTES = (
     *("result", "results", "outcomes", "by_key", "status"),
-    *("error", "exit_code", "attempts"),
+    *("error", "exit_code", "attempts", "approval"),
 )
 ERROR_PARTS = ("type", "message")
 _ATTRIBUTE_BY_FOREIGN = {"outputs": "result", "output": "result", "conclusion": "status"}
@@ -36,7 +37,7 @@ ENDED_ATTRIBUTES = ("status", "failures")
 BARE_ROOTS: tuple[Root, ...] = ("item", "index", "matrix", "result")
 """Those that have a value without a name behind a dot."""
 
-NAMED_ROOTS: tuple[Root, ...] = ("inputs", "matrix", "env", "secrets", "run")
+NAMED_ROOTS: tuple[Root, ...] = ("inputs", "matrix", "env", "secrets", "run", "approval")
 STATUS_BY_FUNCTION = {
     "success": "success",
     "failure": "failure",

@@ -11,8 +11,9 @@ from flowq.expressions.refusals import Missing
 from flowq.nearest import did_you_mean
 
 Scope = Mapping[str, Any]
-"""Shape: any of `item`, `index`, `result` (values), `matrix`, `env`, `secrets`, `run` (by name). A
-secret that is not there raises Missing in `secrets`, which knows where it was looked for."""
+"""Shape: any of `item`, `index`, `result` (values), `matrix`, `env`, `secrets`, `approval`, `run`
+(by name). A secret that is not there raises Missing in `secrets`, which knows where it was looked
+for."""
 
 _BUILT_IN = frozenset({type(None), bool, int, float, str, bytes, list, tuple, dict})
 

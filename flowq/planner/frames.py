@@ -25,6 +25,7 @@ from flowq.planner.filling import fill_in
 from flowq.planner.matrix import Leg, expand_matrix
 from flowq.planner.words import describe
 from flowq.spec import (
+    Approval,
     Block,
     BlockerPolicy,
     ForEach,
@@ -84,7 +85,7 @@ class Frame:
             max_parallel=job.max_parallel,
             tolerance=job.continue_on_error,
             fail_fast=job.fail_fast,
-            asks=job.approval is not None,
+            approval=job.approval,
         )
 
     @cached_property
@@ -260,7 +261,7 @@ class Frame:
             grows=bool(job.for_each and job.for_each.more),
             slots=(*self.slots, *own_slots),
             is_tolerated=not group and _tolerates_one(job.continue_on_error),
-            approval=job.approval,
+            approval=self._approval(job, scope),
             timeout_s=defaults.timeout_s
             if job.timeout_s is None or job.workflow
             else job.timeout_s,
@@ -419,12 +420,18 @@ class Frame:
             self._problems.extend(replace(problem, where=where) for problem in invalid.problems)
             return None
 
+    def _approval(self, job: JobSpec, scope: Mapping[str, Any]) -> Approval | None:
+        if job.approval is None or not job.approval.message:
+            return job.approval
+        path = ("jobs", job.name, "approval", "message")
+        return replace(job.approval, message=self._filled(job.approval.message, path, scope))
+
     def _evaluated(self, value: Any, path: Path) -> Any:
         filled = self._filled(value, path)
         return [] if filled is None else evaluate(filled)
 
 
-_OF_A_JOB = frozenset({"with", "env", "run", "cwd", "if", "stop_when"})
+_OF_A_JOB = frozenset({"with", "env", "run", "cwd", "if", "stop_when", "approval"})
 _OF_A_LIST = frozenset({"for_each", "key", "more"})
 """The keys whose texts the jobs of a group hold, and the job that makes them."""
 

@@ -63,6 +63,7 @@ def job_details(details: JobDetails, *, unicode: bool = True) -> Iterator[Line]:
     yield from _field("attempts", str(job.attempts) if job.attempts else "")
     yield from _field("worker", job.worker)
     yield from _field("code", facts.code if facts else "")
+    yield from _approval(facts)
     yield from _field("started", local_time(job.started_at) if job.started_at else "")
     yield from _field("took", "" if job.duration_s is None else format_duration(job.duration_s))
     if details.arguments:
@@ -72,6 +73,22 @@ def job_details(details: JobDetails, *, unicode: bool = True) -> Iterator[Line]:
     yield from _section("output", details.output)
     if job.state == "finished":
         yield from _section("result", _pretty(details.result))
+
+
+def _approval(facts: JobFacts | None) -> Iterator[Line]:
+    """Yield what a job asked for, and what was said to that."""
+    if facts is None or not facts.needs_approval:
+        return
+    yield from _field("asks", facts.message or ", ".join(each.name for each in facts.asks))
+    word = facts.word
+    if word is None:
+        return
+    at = f" at {local_time(word.at)}" if word.at else ""
+    by = f"by {word.by}" if word.by else "by somebody"
+    yield from _field("approved" if word.is_approved else "rejected", f"{by}{at}")
+    yield from _field("note" if word.is_approved else "reason", word.note)
+    for name, value in word.inputs.items():
+        yield from _field("given", f"{name} = {shortened(repr(value), MAX_ARGUMENT)}")
 
 
 def group_details(

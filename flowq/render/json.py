@@ -17,7 +17,8 @@ from flowq.plan import Commit, Nested, Operation, Plan, Release
 from flowq.render.groups import Declared, by_declaration
 from flowq.render.view import View
 from flowq.runtime.views import make_view, to_document
-from flowq.status import RunStatus
+from flowq.spec import Input
+from flowq.status import UNAPPROVED, JobFacts, JobStatus, RunStatus
 
 
 def write_json(document: Mapping[str, Any], indent: int | None = 2) -> str:
@@ -29,13 +30,15 @@ def run_document(
     status: RunStatus,
     result_by_name: Mapping[str, Any],
     outputs: Mapping[str, Any] | None = None,
+    facts_by_name: Mapping[str, JobFacts] | None = None,
 ) -> dict[str, Any]:
     """Return what `flowq run --json` prints: a contract, with these keys and no other.
 
     Shape: results and outputs are given as views (`flowq.runtime.views`). `outputs` is there for an
     ended run whose workflow declares some, `reason` for one that timed out. Jobs as they were
     declared. `ids` is a list, also for a single job; a job without a result has null. A group has
-    one status, and lists of the ids and results of its items.
+    one status, and lists of the ids and results of its items. Jobs that ask for an approval have
+    `approval`, a group a list.
     """
     return {
         "run": status.run_id,
@@ -48,6 +51,7 @@ def run_document(
                 "status": declared.state,
                 "ids": [job.job_id for job in declared.items],
                 "result": _result_of(declared, result_by_name),
+                **_approval_of(declared, facts_by_name or {}),
             }
             for name, declared in by_declaration(status).items()
         },
@@ -58,6 +62,47 @@ def run_document(
 def _result_of(declared: Declared, result_by_name: Mapping[str, Any]) -> Any:
     results = [to_document(result_by_name.get(job.name)) for job in declared.items]
     return results if declared.is_group else next(iter(results), None)
+
+
+def _approval_of(declared: Declared, facts_by_name: Mapping[str, JobFacts]) -> dict[str, Any]:
+    """Return what is known of the approvals that jobs ask for; {} for jobs that ask for none."""
+    # Of a workflow it is the start that asks; what is inside of it is not this declaration.
+    own = {declared.name, *(job.name for job in declared.items)}
+    asking = (job for job in declared.jobs if job.name.removesuffix("(start)") in own)
+    found = [
+        _approval_document(job, facts_by_name[job.name])
+        for job in asking
+        if job.name in facts_by_name and facts_by_name[job.name].needs_approval
+    ]
+    if not found:
+        return {}
+    return {"approval": found if declared.is_group else found[0]}
+
+
+def _approval_document(job: JobStatus, facts: JobFacts) -> dict[str, Any]:
+    word = facts.word
+    if word is not None:
+        status = "approved" if word.is_approved else "rejected"
+    elif job.is_asking:
+        status = "waiting"
+    else:
+        status = "expired" if job.reason.endswith(UNAPPROVED) else "not asked"
+    said = {
+        "status": status,
+        "message": facts.message,
+        "asks": [_input(each) for each in facts.asks],
+    }
+    if word is None:
+        return said
+    at = word.at.isoformat() if word.at else None
+    return {**said, "by": word.by, "at": at, "note": word.note, "inputs": dict(word.inputs)}
+
+
+def _input(declared: Input) -> dict[str, Any]:
+    said = {"name": declared.name, "type": declared.type, "required": declared.required}
+    if not declared.required:
+        said["default"] = to_json(declared.default)
+    return said | ({"choices": list(declared.choices)} if declared.choices else {})
 
 
 def _documents(views: Mapping[str, Any]) -> dict[str, Any]:

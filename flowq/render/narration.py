@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from datetime import datetime, tzinfo
 
 from flowq.render.lines import STYLE_BY_STATE, Line, format_duration, printable
-from flowq.status import ENDED, Event
+from flowq.status import BEGUN_FOR_NOTHING, ENDED, Event
 
 
 class Narrator:
@@ -41,6 +41,8 @@ class Narrator:
             attempt = self._attempts[event.name] = self._attempts.get(event.name, 0) + 1
             return f" (attempt {attempt})" if attempt > 1 else ""
         started_at = self._started_at.pop(event.name, None)
+        if started_at is not None and event.state in BEGUN_FOR_NOTHING:
+            self._attempts[event.name] -= 1
         if started_at is None or event.state not in ENDED:
             return reason
         return f" ({format_duration((event.at - started_at).total_seconds())}){reason}"

@@ -2,36 +2,150 @@
 
 from __future__ import annotations
 
+import getpass
+import json
+import os
 import re
-from typing import TYPE_CHECKING
+import socket
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from flowq.errors import NotFound, RunNotFound, WrongState
+from rq.utils import as_text
+
+from flowq.errors import NotFound, RunNotFound, UsageError, WorkflowInvalid, WrongState
+from flowq.inputs import resolve
 from flowq.nearest import did_you_mean
 from flowq.runtime import keys, scripts
+from flowq.runtime.clocks import read_clock
+from flowq.runtime.planned import read_inputs
 from flowq.runtime.runs import get_record, get_status, go
+from flowq.runtime.scripts import format_instant
 from flowq.runtime.steps import work_off
+from flowq.spec import Input
 from flowq.status import RUN_ENDED, RunStatus
 
 if TYPE_CHECKING:
     from redis import Redis
 
 
-def approve(run_id: str, name: str, connection: Redis) -> bool:
-    """Approve a job of a run, or all items of a group; it starts as soon as all else is ready.
+MAX_TEXT = 4_000
+"""Characters of a note, or of a reason."""
 
+MAX_VALUES = 64 * 1024
+"""Bytes of the JSON of what an approval gives."""
+
+_APPROVED, _REJECTED = "approved", "rejected"
+
+
+def approve(
+    run_id: str,
+    name: str,
+    connection: Redis,
+    *,
+    inputs: Mapping[str, object] | None = None,
+    note: str = "",
+    by: str = "",
+) -> bool:
+    """Approve a job of a run, or all items of a group, also those still to come.
+
+    It starts as soon as all else is ready. `inputs` are what the approval of the job asks for, as
+    text or of their type; `by` says who, and is taken for true.
     Returns True for the call that did it, False when it was approved before.
-    Errors: RunNotFound; NotFound; WrongState for one that asks for no approval, or is over.
+    Errors: RunNotFound; NotFound; UsageError for inputs that do not fit; WrongState for a job that
+    asks for no approval, or is over.
     """
     ids = _find_jobs(name, get_status(run_id, connection))
-    answers = {scripts.APPROVE.call(connection, keys.job(job_id), job_id) for job_id in ids}
+    given = _resolve(name, ids, inputs or {}, connection)
+    return _tell(run_id, name, ids, _APPROVED, _Word(by, note, given), connection)
+
+
+def reject(run_id: str, name: str, connection: Redis, *, reason: str = "", by: str = "") -> bool:
+    """Reject a job that asks for an approval, or all items of a group: it is canceled.
+
+    Returns True for the call that did it, False when it was rejected before.
+    Errors: RunNotFound; NotFound; WrongState for a job that asks for no approval, has not asked
+    yet, or is over.
+    """
+    ids = _find_jobs(name, get_status(run_id, connection))
+    return _tell(run_id, name, ids, _REJECTED, _Word(by, reason), connection)
+
+
+def has_asked(run_id: str, name: str, connection: Redis) -> bool:
+    """Whether a job, or one of its items, has asked for its approval. Errors: as `approve`."""
+    ids = _find_jobs(name, get_status(run_id, connection))
+    return any(connection.hexists(keys.job(job_id), "flowq_asked") for job_id in ids)
+
+
+def say_who() -> str:
+    """Return who runs this process, `user@host`: a claim, nobody checks it."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # there is no such user here, as in a container
+        user = str(os.getuid()) if hasattr(os, "getuid") else "?"
+    return f"{user}@{socket.gethostname()}"
+
+
+class _Word(NamedTuple):
+    by: str
+    note: str
+    inputs: Mapping[str, Any] = MappingProxyType({})
+
+    def write(self, at_s: float) -> str:
+        """Return it as JSON, without what is empty. Errors: UsageError for what is too long."""
+        if len(self.note) > MAX_TEXT:
+            length = f"{len(self.note):,} characters"
+            raise UsageError(f"the text has {length}; {MAX_TEXT:,} are the most that is kept")
+        said = {"by": self.by, "note": self.note, "inputs": dict(self.inputs)}
+        kept = {key: value for key, value in said.items() if value}
+        return json.dumps({"at": format_instant(at_s), **kept})
+
+
+def _tell(
+    run_id: str, name: str, ids: Sequence[str], what: str, word: _Word, connection: Redis
+) -> bool:
+    written = word.write(read_clock(connection))
+    answers = {
+        scripts.APPROVE.call(connection, keys.job(job_id), job_id, what, written) for job_id in ids
+    }
     work_off(connection)
-    if 1 in answers:
-        return True
-    if 0 in answers:
-        return False
+    if 1 in answers or 0 in answers:
+        return 1 in answers
+    job = f"job {name} of run {run_id}"
+    if _NOT_ASKED in answers:
+        raise WrongState(f"{job} has not asked yet; it can be rejected when it does")
     if _OVER in answers:
-        raise WrongState(f"job {name} of run {run_id} is over; nothing is left to approve")
-    raise WrongState(f"job {name} of run {run_id} asks for no approval")
+        verb = "approve" if what == _APPROVED else "reject"
+        raise WrongState(f"{job} is over; nothing is left to {verb}")
+    raise WrongState(f"{job} asks for no approval")
+
+
+def _resolve(
+    name: str, ids: Sequence[str], given: Mapping[str, object], connection: Redis
+) -> dict[str, Any]:
+    """Return the value of each input that the approval asks for. Errors: UsageError."""
+    declared = _read_inputs(ids, connection)
+    if declared is None:  # it asks for no approval, as the answer will be
+        return {}
+    try:
+        values = resolve(declared, given, f"the approval of {name}")
+    except WorkflowInvalid as invalid:
+        told = (f"{p.message}; {p.hint}" if p.hint else p.message for p in invalid.problems)
+        raise UsageError("; ".join(told)) from None
+    size = len(json.dumps(values).encode())
+    if size > MAX_VALUES:
+        raise UsageError(f"the values have {size:,} bytes of JSON; at most {MAX_VALUES:,} are kept")
+    return values
+
+
+def _read_inputs(ids: Sequence[str], connection: Redis) -> tuple[Input, ...] | None:
+    """Return the inputs of an approval; None for jobs that ask for none."""
+    for job_id in ids:
+        asks, approval = connection.hmget(keys.job(job_id), "flowq_asks", "flowq_approval")
+        asks = asks or (b"" if approval else connection.hget(keys.group(job_id), "asks"))
+        if asks is not None:
+            return read_inputs(as_text(asks))
+    return None
 
 
 def _find_jobs(name: str, status: RunStatus) -> list[str]:
@@ -56,7 +170,7 @@ def _find_jobs(name: str, status: RunStatus) -> list[str]:
     return ids
 
 
-_OVER = -2
+_OVER, _NOT_ASKED = -2, -3
 _WAITS = -2
 
 

@@ -15,6 +15,7 @@ from rq.worker import Worker as RQWorker
 from flowq.errors import JobNotFound
 from flowq.runtime import keys
 from flowq.runtime.clocks import read_clock
+from flowq.runtime.facts import read_facts
 from flowq.runtime.listeners import find_unattended
 from flowq.runtime.maintenance import find_living
 from flowq.runtime.queue import Queue
@@ -293,9 +294,9 @@ def _of_a_run(job_id: str, job: Mapping[str, str], place: _Place) -> Iterator[Re
     if "flowq_asked" in job and "flowq_approved" not in job:
         message = f": {job['flowq_message']}" if job.get("flowq_message") else ""
         text, asked_as = f"it waits for an approval{message}", JobStatus(name, job_id).asked_as
-        yield Reason(
-            "approval", text, (), place.hint(f"release {place.run_id} {shlex.quote(asked_as)}")
-        )
+        given = read_facts([job_id], connection)[job_id].options
+        words = f"approve {place.run_id} {shlex.quote(asked_as)}{given}"
+        yield Reason("approval", text, (), place.hint(words))
     for slot in job.get("flowq_slots", "").split():
         limit, _, join_id = slot.partition("=")
         if connection.zscore(keys.waiting(limit), join_id or job_id) is not None:

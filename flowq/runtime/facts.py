@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from rq.utils import as_text
+from rq.utils import as_text, str_to_date
 
 from flowq.runtime import keys
-from flowq.status import JobFacts
+from flowq.runtime.planned import read_inputs
+from flowq.status import ApprovalWord, JobFacts
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 JOBS_PER_READ = 1_000
 _FIELDS = (
     *("origin", "flowq_queue", "description", "flowq_blocks", "flowq_message"),
-    "flowq_code",
+    *("flowq_code", "flowq_approval", "flowq_asks", "flowq_approved", "flowq_rejected"),
 )
 
 
@@ -33,8 +35,24 @@ def read_facts(job_ids: Iterable[str], connection: Redis) -> dict[str, JobFacts]
         for job_id, fields in zip(some, answers, strict=True):
             origin, queue, *others = (as_text(each) if each else "" for each in fields)
             if origin:
-                text, blocks, message, code = others
+                text, blocks, message, code, approval, asks, approved, rejected = others
                 facts[job_id] = JobFacts(
-                    job_id, queue or origin, text, not blocks, message, origin, code
+                    *(job_id, queue or origin, text, not blocks, message, origin, code),
+                    needs_approval=bool(approval),
+                    asks=read_inputs(asks),
+                    word=read_word(approved, rejected),
                 )
     return facts
+
+
+def read_word(approved: str, rejected: str) -> ApprovalWord | None:
+    """Return what was said to a job that asks; an older version has kept no more than that."""
+    said = json.loads(rejected or approved or "null")
+    if said is None:
+        return None
+    if not isinstance(said, dict):
+        return ApprovalWord(is_approved=True)
+    at = str_to_date(said["at"]) if said.get("at") else None
+    return ApprovalWord(
+        not rejected, said.get("by", ""), at, said.get("note", ""), said.get("inputs", {})
+    )

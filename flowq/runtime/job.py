@@ -341,7 +341,7 @@ class Job(JobBase):
         """Hold the job, in the same transaction, when its execution has only judged its `if`."""
         if not isinstance(retry, Wait):
             return False
-        scripts.HOLD.append(pipeline, self.key, self.id)
+        scripts.HOLD.append(pipeline, self.key, self.id, retry.message)
         return True
 
     def prepare_for_execution(self, worker_name: str, pipeline: Pipeline) -> None:

@@ -5,6 +5,7 @@ Only what they refer to is read, and what there are thousands of in pages.
 
 from __future__ import annotations
 
+import json
 import pickle
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -170,6 +171,30 @@ def _pages(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
     return (values[first : first + PER_READ] for first in range(0, len(values), PER_READ))
 
 
+def _approval(job_id: str, connection: Redis) -> dict[str, Any]:
+    """Return what the approval of a job gave, by name; None where it was not given.
+
+    It is the start of a workflow that asks.
+    """
+    fields = ("flowq_asks", "flowq_approved")
+    asks, approved = connection.hmget(keys.job(job_id), fields)
+    if asks is None and connection.hexists(keys.job(job_id), "flowq_nested"):
+        asks, approved = connection.hmget(keys.job(f"{job_id}--0"), fields)
+    return {**dict.fromkeys(list_asked(asks)), **read_given(approved)}
+
+
+def list_asked(asks: bytes | str | None) -> list[str]:
+    """Return the names of what an approval has to give."""
+    return [each["name"] for each in json.loads(asks or b"[]")]
+
+
+def read_given(approved: bytes | str | None) -> dict[str, Any]:
+    """Return what an approval gave; an older version has kept none."""
+    said = json.loads(approved or b"{}")
+    given: dict[str, Any] = said.get("inputs", {}) if isinstance(said, dict) else {}
+    return given
+
+
 _READERS: Mapping[str, Callable[[str, str, Redis], Any]] = {
     "results": _results,
     "outcomes": _outcomes,
@@ -178,6 +203,7 @@ _READERS: Mapping[str, Callable[[str, str, Redis], Any]] = {
     "error": lambda job_id, _, connection: read_end(job_id, connection).error,
     "exit_code": lambda job_id, _, connection: read_end(job_id, connection).exit_code,
     "attempts": lambda job_id, _, connection: read_end(job_id, connection).attempts,
+    "approval": lambda job_id, _, connection: _approval(job_id, connection),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import pickle
 from collections.abc import Iterable, Sequence
@@ -13,7 +14,7 @@ from rq.queue import EnqueueData
 from rq.queue import Queue as RQQueue
 
 from flowq.declare.durations import write_duration
-from flowq.expressions import as_template, find_references
+from flowq.expressions import as_template, evaluate, find_references, is_live, write
 from flowq.plan import Enqueue, Group
 from flowq.runtime import keys
 from flowq.runtime.conditions import say_false
@@ -28,9 +29,10 @@ from flowq.runtime.wire import (
     HOLD_FORMAT,
     KEY,
     USUAL_FORMAT,
+    from_wire,
     to_wire,
 )
-from flowq.spec import Retry, Shell, Tolerance, Workflow
+from flowq.spec import Approval, Input, Retry, Shell, Tolerance, Workflow
 from flowq.texts import to_bytes
 
 if TYPE_CHECKING:
@@ -77,8 +79,8 @@ def declare_groups(groups: Iterable[Group], run_id: str, pipeline: Pipeline) -> 
             record["tolerate"] = _tolerance(group.tolerance)
         if group.fail_fast:
             record["fail_fast"] = 1
-        if group.asks:
-            record["asks"] = 1
+        if group.approval is not None:
+            record["asks"] = write_inputs(group.approval.inputs)
         pipeline.hset(keys.group(group.job_id), mapping=record)
         pipeline.sadd(keys.run_groups(run_id), group.job_id)
         for index, (key, item) in enumerate(zip(group.keys, group.items, strict=True)):
@@ -136,6 +138,9 @@ def _work(enqueue: Enqueue) -> dict[str, Any]:
         "nested": enqueue.nested and to_wire(enqueue.nested),
         "stop_when": enqueue.stop_when,
         "grows": enqueue.grows,
+        "message": enqueue.approval.message
+        if enqueue.approval and _has_live_message(enqueue)
+        else None,
     }
     kept = {key: value for key, value in special.items() if value not in (None, False, {})}
     if "." in enqueue.call.partition(":")[2]:  # RQ would not find what is in a class in a class
@@ -220,7 +225,8 @@ def _fields(enqueue: Enqueue) -> dict[str, str]:
         "flowq_expires": f"{enqueue.expires_s:g}" if enqueue.expires_s and not expires else "",
         "flowq_approval": f"1 {expires:g}" if expires else "1" if enqueue.approval else "",
         "flowq_rounds": _rounds(enqueue.workflow_retries),
-        "flowq_message": enqueue.approval.message if enqueue.approval else "",
+        "flowq_message": _message(enqueue.approval),
+        "flowq_asks": _asks(enqueue.approval),
     }
     return {name: value for name, value in fields.items() if value}
 
@@ -236,9 +242,45 @@ def _needs_success(enqueue: Enqueue) -> bool:
 
 def _judging(enqueue: Enqueue) -> str:
     """Return what comes before it asks, or takes a slot; see `lua/groups.lua`."""
-    if enqueue.if_ is None:
+    if enqueue.if_ is False:
+        return f"skip {say_false(enqueue.condition)}"
+    return "due" if enqueue.if_ is not None or _has_live_message(enqueue) else ""
+
+
+def _has_live_message(enqueue: Enqueue) -> bool:
+    return enqueue.approval is not None and is_live(enqueue.approval.message)
+
+
+def _message(approval: Approval | None) -> str:
+    """Return what whoever approves should read, where it is known already."""
+    if approval is None or is_live(approval.message):
         return ""
-    return f"skip {say_false(enqueue.condition)}" if enqueue.if_ is False else "due"
+    return write_message(approval.message)
+
+
+MAX_MESSAGE = 4_000
+"""Characters of the message of an approval that are kept."""
+
+
+def write_message(template: str, **known: Any) -> str:
+    """Return the message of an approval as text, cut where it is too long. Errors: `evaluate`'s."""
+    text = write(evaluate(template, **known), template)
+    return text if len(text) <= MAX_MESSAGE else f"{text[: MAX_MESSAGE - 1]}…"
+
+
+def _asks(approval: Approval | None) -> str:
+    return write_inputs(approval.inputs) if approval and approval.inputs else ""
+
+
+def write_inputs(inputs: Sequence[Input]) -> str:
+    """Return the inputs of an approval as JSON."""
+    return json.dumps([to_wire(each) for each in inputs])
+
+
+def read_inputs(written: str) -> tuple[Input, ...]:
+    """Return the inputs that `write_inputs` has written; an older version has written a number."""
+    found = json.loads(written or "[]")
+    return tuple(from_wire(Input, each) for each in found) if isinstance(found, list) else ()
 
 
 def _rounds(retries: Retry | None) -> str:

@@ -12,8 +12,10 @@ class Wait(Retry):
     """The job waits for its approval, or for a slot; `Job` holds it (lua/hold.lua).
 
     To a worker that does not know flowq's jobs it is a retry: the job is judged again after some
-    seconds, until a worker takes it that can hold it.
+    seconds, until a worker takes it that can hold it. `message` is what whoever approves it should
+    read; empty when that is known already.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, message: str = "") -> None:
         super().__init__(_WITHOUT_END, [_AGAIN_S])
+        self.message = message

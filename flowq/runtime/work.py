@@ -26,10 +26,16 @@ from flowq.runtime.expanding import expand, grow, start
 from flowq.runtime.futures import current_job
 from flowq.runtime.job import Job
 from flowq.runtime.job_ends import read_run_end
-from flowq.runtime.lookups import find_without_result, read_jobs, read_statuses
+from flowq.runtime.lookups import (
+    find_without_result,
+    read_given,
+    read_jobs,
+    read_statuses,
+)
 from flowq.runtime.masking import Mask
 from flowq.runtime.outcomes import get_result
 from flowq.runtime.patience import JOB_PATIENCE_S, Result, patiently
+from flowq.runtime.planned import write_message
 from flowq.runtime.rq import run_to_end
 from flowq.runtime.secrets import Secrets
 from flowq.runtime.waiting import Wait
@@ -67,7 +73,7 @@ class _Performance:
             if not self._may_run():
                 return None
             if not self._may_go_on():
-                return Wait()
+                return Wait(self._message())
             with self._surroundings():
                 result = self._do()
             if not isinstance(result, Retry):
@@ -186,6 +192,11 @@ class _Performance:
             return True
         return bool(self._ask(lambda: scripts.MAY_GO_ON.call(job.connection, job.key, job.id)))
 
+    def _message(self) -> str:
+        """Return what whoever approves the job should read, if that was not known before."""
+        template = self.work.get("message")
+        return "" if template is None else str(self._value(template, None, write_message))
+
     def _after(self, result: Any) -> None:
         scope = {**self.scope, "result": result}
         if self.work.get("grows"):
@@ -248,6 +259,8 @@ class _Performance:
         scope = dict(self.scope)
         if "ended" in references.roots:
             scope["ended"] = self._ended
+        if "approval" in references.roots:
+            scope["approval"] = self.given
         if references.env:
             scope["env"] = os.environ
         if references.secrets:
@@ -264,6 +277,12 @@ class _Performance:
         """How the run ended, or the nested workflow, for a job under `finally`."""
         ended_of, job = self.work.get("ended_of", ""), self.job
         return self._ask(lambda: read_run_end(ended_of, job.run_id, job.connection))
+
+    @cached_property
+    def given(self) -> Mapping[str, Any]:
+        """What the approval of this job gave."""
+        job = self.job
+        return read_given(self._ask(lambda: job.connection.hget(job.key, "flowq_approved")))
 
     @cached_property
     def inputs(self) -> Mapping[str, Any]:

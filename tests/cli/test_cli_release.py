@@ -1,4 +1,4 @@
-"""`flowq release` and `flowq run --hold`."""
+"""`flowq approve`, `reject` and `release`, and `flowq run --hold`."""
 
 from __future__ import annotations
 
@@ -24,12 +24,13 @@ def test_a_run_that_was_held_starts_waits_for_its_approval_and_is_finished(flowq
     for line in following.stderr:
         if "waits for an approval" in line:
             break
-    assert f"flowq release {run_id} publish" in line
-    approved = flowq("release", run_id, "publish")
+    assert f"flowq approve {run_id} publish" in line
+    approved = flowq("approve", run_id, "publish")
     assert approved.returncode == 0
     out, _ = following.communicate(timeout=40)
     assert following.returncode == 0, out
     status = json.loads(flowq("status", run_id, "--json").stdout)
+    assert status["jobs"]["publish"].pop("approval")["status"] == "approved"
     assert status["jobs"]["publish"] == {
         "status": "finished",
         "ids": [f"{run_id}-publish"],
@@ -41,22 +42,22 @@ def test_who_watches_a_run_is_asked_as_well(flowq: Flowq) -> None:
     run_id = flowq("run", ASK, "--detach").stdout.strip()
     watching = flowq.start("watch", run_id)
     assert watching.stderr is not None
-    assert any(f"flowq release {run_id} publish" in line for line in watching.stderr)
-    flowq("release", run_id, "publish")
+    assert any(f"flowq approve {run_id} publish" in line for line in watching.stderr)
+    flowq("approve", run_id, "publish")
     watching.communicate(timeout=40)
     assert watching.returncode == 0
 
 
 def test_what_asks_for_nothing_is_refused(flowq: Flowq) -> None:
     run_id = flowq("run", ASK, "--hold").stdout.strip()
-    refused = flowq("release", run_id, "build")
+    refused = flowq("approve", run_id, "build")
     assert refused.returncode == 5
     assert "asks for no approval" in refused.stderr
 
 
 def test_a_job_of_a_held_run_can_be_approved_before_the_run_is_started(flowq: Flowq) -> None:
     run_id = flowq("run", ASK, "--hold").stdout.strip()
-    approved = flowq("release", run_id, "publish")
+    approved = flowq("approve", run_id, "publish")
     assert approved.returncode == 0
     assert f"the run is held; start it with: flowq release {run_id}\n" in approved.stderr
     started = flowq("release", run_id)
@@ -94,7 +95,7 @@ def test_all_commands_agree_that_a_run_waits(flowq: Flowq) -> None:
     assert json.loads(flowq("status", run_id, "--json").stdout)["status"] == "waiting"
     assert flowq("runs").stdout.splitlines()[1].split()[2] == "waiting"
     assert "state     waiting" in flowq("show", run_id).stdout
-    flowq("release", run_id, "publish")
+    flowq("approve", run_id, "publish")
     process.communicate(timeout=40)
     assert flowq("runs").stdout.splitlines()[1].split()[2] == "succeeded"
 
@@ -126,7 +127,8 @@ def test_a_job_that_asks_for_approval_is_released_by_its_id_too(
     url = ("--redis-url", redis_url)
     run_id = call("run", ASK, "--detach", *url).out.strip()
     said = call("release", f"{run_id}-publish", *url)
-    assert (said.code, said.err) == (0, f"flowq: job publish of run {run_id} is released\n")
+    assert said.code == 0
+    assert said.err.endswith(f"flowq: job publish of run {run_id} is approved\n")
 
 
 def test_a_job_that_is_taken_for_a_run_is_named(
@@ -143,3 +145,56 @@ def test_a_job_that_is_taken_for_a_run_is_named(
         ) == (5, True)
     said = call("show", f"{run_id}-build", *url)
     assert f"{run_id}-build is job build of run {run_id}, which flowq explain looks at" in said.err
+
+
+def test_the_old_words_for_an_approval_still_work_and_name_the_new_ones(flowq: Flowq) -> None:
+    run_id = flowq("run", ASK, "--hold").stdout.strip()
+    released = flowq("release", run_id, "publish")
+    assert released.returncode == 0
+    assert f"write: flowq approve {run_id} publish\n" in released.stderr
+    assert f"job publish of run {run_id} is approved\n" in released.stderr
+
+
+def test_an_answer_gives_values_and_is_shown(flowq: Flowq, folder: Path) -> None:
+    (folder / "ship.yaml").write_text(
+        "jobs:\n  ship:\n    approval:\n      message: Ship to ${{ run.workflow }}?\n"
+        "      inputs: {host: {type: str}, percent: {type: int, default: 10}}\n"
+        "    run: echo ${{ approval.host }} ${{ approval.percent }}\n"
+    )
+    process = flowq.start("run", "ship.yaml")
+    assert process.stderr is not None
+    line = next(line for line in process.stderr if "waits for an approval" in line)
+    run_id = line.split()[-4]
+    assert f"(Ship to ship?); give it with: flowq approve {run_id} ship -i host=…" in line
+    assert "-i host=…" in flowq("explain", run_id, "ship").stdout
+    missing = flowq("approve", run_id, "ship")
+    assert (missing.returncode, missing.stderr.count("\n")) == (2, 1)
+    assert "the input host is required" in missing.stderr
+    approved = flowq("approve", run_id, "ship", "-i", "host=blue", "--note", "seen")
+    assert approved.returncode == 0
+    process.communicate(timeout=40)
+    told = json.loads(flowq("status", run_id, "--json").stdout)["jobs"]["ship"]
+    assert told["result"] == "blue 10"
+    approval = told["approval"]
+    assert (approval["status"], approval["message"]) == ("approved", "Ship to ship?")
+    assert (approval["note"], approval["inputs"]) == ("seen", {"host": "blue", "percent": 10})
+    assert "@" in approval["by"]
+    shown = flowq("show", run_id, "ship").stdout
+    assert "note      seen" in shown
+    assert "given     percent = 10" in shown
+
+
+def test_a_rejected_job_is_canceled_and_a_retry_asks_again(flowq: Flowq) -> None:
+    process = flowq.start("run", ASK)
+    assert process.stderr is not None
+    line = next(line for line in process.stderr if "waits for an approval" in line)
+    run_id = line.split()[-2]
+    assert flowq("reject", run_id, "publish", "--reason", "not today").returncode == 0
+    process.communicate(timeout=40)
+    assert process.returncode == 1
+    told = json.loads(flowq("status", run_id, "--json").stdout)["jobs"]["publish"]
+    assert (told["status"], told["approval"]["status"]) == ("canceled", "rejected")
+    assert "canceled: rejected: not today" in flowq("show", run_id, "publish").stdout
+    again = flowq("reject", run_id, "publish")
+    assert (again.returncode, "already rejected" in again.stderr) == (0, True)
+    assert "is over" in flowq("approve", run_id, "publish").stderr

@@ -10,7 +10,8 @@ from types import ModuleType
 import pytest
 
 from flowq.checks import check
-from flowq.declare.keys import CONCURRENCY, DEFAULTS, INPUT, JOB, SCHEDULE, WORKFLOW
+from flowq.declare.input_words import INPUT
+from flowq.declare.keys import CONCURRENCY, DEFAULTS, JOB, SCHEDULE, WORKFLOW
 from flowq.declare.vocabulary import Vocabulary
 from flowq.declare.yaml import parse_workflow
 from flowq.expressions.grammar import FUNCTION_NAMES, ROOTS

@@ -31,7 +31,7 @@ from flowq.planner import make_plan
 from flowq.runtime.outputs import write_outputs
 from flowq.runtime.planned import call_of
 from flowq.runtime.wire import FORMAT, USUAL_FORMAT, from_wire, to_wire
-from flowq.spec import ForEach, JobSpec, Retry, Shell, Workflow
+from flowq.spec import Approval, ForEach, Input, JobSpec, Retry, Shell, Workflow
 
 WIRE = Path(__file__).parent / "wire"
 RELEASES = sorted(path.stem for path in WIRE.glob("*.json") if path.stem != "pickled")
@@ -141,8 +141,15 @@ NOT_IN_SHOP: Mapping[type[Any], set[str]] = {
     Enqueue: {"is_open", "ended_of", "workflow_retries"},
     Nested: {"finals", "timeout_s"},
     JobSpec: {"is_final"},
+    Approval: {"inputs"},
 }
 """What is never written, and fields that are younger than shop.yaml."""
+
+
+def test_what_an_approval_asks_for_is_written_and_read() -> None:
+    asks = Approval("Sure?", 60, (Input("host", "enum", choices=("a", "b")), Input("n", "int", 3)))
+    template = Enqueue("a", "a", "m:f", approval=asks)
+    assert from_wire(Enqueue, to_wire(template)) == template
 
 
 def find_values(value: Any) -> Iterator[Any]:

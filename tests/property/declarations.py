@@ -113,7 +113,12 @@ def jobs(draw: st.DrawFn, name: str, nested: tuple[str, ...]) -> JobSpec:
         "max_parallel": counts,
         "fail_fast": st.booleans(),
         "continue_on_error": st.sampled_from([ALL_TOLERATED, Tolerance(3), SOME]),
-        "approval": st.builds(Approval, st.just("") | descriptions, st.none() | durations),
+        "approval": st.builds(
+            Approval,
+            st.just("") | texts,
+            st.none() | durations,
+            st.sampled_from([(), INPUTS[:1], INPUTS[2:5]]),
+        ),
         "if_empty": st.sampled_from(["run", "skip"]),
         "expires_s": durations,
     }  # fmt: skip

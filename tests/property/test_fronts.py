@@ -46,7 +46,10 @@ def jobs(draw: st.DrawFn, name: str) -> dict[str, Any]:
         "max_parallel": st.integers(1, 9),
         "fail_fast": st.booleans(),
         "continue_on_error": st.sampled_from([True, False, 3, "20%", "12.5%"]),
-        "approval": st.booleans() | st.sampled_from([{"message": "x"}, {"expires": "2d"}]),
+        "approval": st.booleans()
+        | st.sampled_from(
+            [{"message": "x"}, {"expires": "2d"}, {"inputs": {"x": {"type": "int", "default": 3}}}]
+        ),
         "if_empty": st.sampled_from(["run", "skip"]),
         "on_crash": st.sampled_from(["requeue", "fail"]),
         "expires": durations,

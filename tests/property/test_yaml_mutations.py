@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from flowq.checks import check
 from flowq.compiling import compile_plan
-from flowq.declare.keys import INPUT, JOB, WORKFLOW
+from flowq.declare.input_words import INPUT
+from flowq.declare.keys import JOB, WORKFLOW
 from flowq.declare.yaml import parse_partly
 from flowq.errors import Problem, WorkflowInvalid
 from flowq.graph import build_graph

@@ -36,7 +36,7 @@ def test_the_blockers_run_and_the_job_waits_for_its_approval(run: Runs, work: Wo
     assert run.states == {"build": "finished", "publish": "deferred", "after": "deferred"}
     assert run.state == "waiting"
     assert (
-        str(explain(f"{RUN}-publish", run.connection).reasons[0].hint) == "flowq release r1 publish"
+        str(explain(f"{RUN}-publish", run.connection).reasons[0].hint) == "flowq approve r1 publish"
     )
     assert approvals.approve(RUN, "publish", run.connection) is True
     assert run.state == "running"

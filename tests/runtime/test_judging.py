@@ -154,7 +154,7 @@ def test_a_run_that_is_canceled_while_a_job_is_judged_asks_nobody(
     work(max_jobs=1)
     claim_one(connection)
     connection.hset(keys.run(RUN), "canceling", "1")
-    scripts.HOLD.call(connection, keys.job(f"{RUN}-publish"), f"{RUN}-publish")
+    scripts.HOLD.call(connection, keys.job(f"{RUN}-publish"), f"{RUN}-publish", "")
     assert asked(run) == []
     assert run.states["publish"] == "canceled"
 

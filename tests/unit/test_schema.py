@@ -10,7 +10,8 @@ import jsonschema
 import pytest
 
 from flowq.checks import check
-from flowq.declare.keys import CONCURRENCY, DEFAULTS, INPUT, JOB, SCHEDULE, WORKFLOW
+from flowq.declare.input_words import INPUT
+from flowq.declare.keys import CONCURRENCY, DEFAULTS, JOB, SCHEDULE, WORKFLOW
 from flowq.declare.nodes import read_document
 from flowq.declare.problems import Problems
 from flowq.declare.schema import build_schema

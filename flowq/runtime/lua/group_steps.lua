@@ -14,7 +14,7 @@ end
 -- The group is as it was declared.
 function group_steps.empty(group)
   redis.call('HDEL', keys.group(group), 'size', 'complete', 'left', 'over', 'closed', 'closing',
-    'reason', 'approved')
+    'reason', 'approved', 'rejected')
   redis.call('DEL', keys.tolerated(group), OURS .. 'keys:' .. group, OURS .. 'items:' .. group)
 end
 

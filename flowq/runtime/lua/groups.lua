@@ -11,16 +11,18 @@
 --   flowq_pass      set by the job while it runs: why it is skipped after all, neutrally
 --   flowq_approval  "1" for a job that somebody has to approve, "1 seconds" when that expires
 --   flowq_expires   seconds from its release until it is canceled if it has not started
---   flowq_message   what whoever approves it should read
---   flowq_asked, flowq_approved   how far that has come
+--   flowq_message   what whoever approves it should read, when it is known
+--   flowq_asks      the inputs that an approval has to give, JSON
+--   flowq_asked     "1" once somebody was asked; flowq_approved, flowq_rejected   the word that was given, JSON:
+--                   by, at, note, inputs
 --   flowq_judging   what comes before it asks, or takes a slot: "skip REASON" where its `if` is known to be
 --                   false; "due" where a worker has to judge that; "done" when it was judged, and waits
 --
 -- A group's hash: size (items so far), max_items, max_parallel, tolerate ("all", "count:N",
 -- "percent:P"), fail_fast, complete ("1" when its expansion has ended), left (items that have not
 -- ended), over ("1" when more failed than are tolerated), closed (what unstarted items end as) and
--- reason, closing (how far that has come), asks ("1": each item needs an approval), approved ("1": all
--- of them have it, also those still to come).
+-- reason, closing (how far that has come), asks ("1", or what flowq_asks would be: each item needs an
+-- approval), approved or rejected (the word for all of them, also for those still to come).
 -- Beside it: keys:G (index by key), items:G (item by index), tolerated:G (ids).
 
 function groups.item_id(group, index) return group .. string.rep('-', 2) .. index end
@@ -89,27 +91,36 @@ end
 
 -- An item that is held again opens its group again.
 function groups.reopen(group)
-  redis.call('HDEL', keys.group(group), 'closed', 'closing', 'reason', 'over', 'approved')
+  redis.call('HDEL', keys.group(group), 'closed', 'closing', 'reason', 'over', 'approved',
+    'rejected')
 end
 
--- All items of a group are approved, also those still to come. Returns as approve.lua does; nil for what
--- is no group, or one whose list is known.
-function groups.approve(group)
-  local g = redis.call('HMGET', keys.group(group), 'asks', 'approved', 'complete', 'left')
+-- What a run is told of a word that approves or rejects: by whom, or why.
+function groups.describe(what, word)
+  local ok, said = pcall(cjson.decode, word)
+  if not ok or type(said) ~= 'table' then said = {} end
+  if what == 'rejected' then return said.note and 'rejected: ' .. said.note or 'rejected' end
+  return said.by and 'approved by ' .. said.by or 'approved'
+end
+
+-- All items of a group are approved or rejected, also those still to come. Returns as approve.lua does;
+-- nil for what is no group, or one whose list is known.
+function groups.approve(group, what, word)
+  local g = redis.call('HMGET', keys.group(group), 'asks', what, 'complete', 'left')
   if redis.call('HEXISTS', keys.job(group), 'flowq_expands') == 0 or not g[1] then return nil end
   if g[2] then return 0 end
   if g[3] and int(g[4]) <= 0 then return -2 end
-  redis.call('HSET', keys.group(group), 'approved', 1)
+  redis.call('HDEL', keys.group(group), 'approved', 'rejected')
+  redis.call('HSET', keys.group(group), what, word)
   return 1
 end
 
--- Whether the item of a group was approved with the whole of it; that is its own approval from now on.
--- Of an item that is a workflow it is the start that asks.
-function groups.approve_item(id)
+-- Returns the words that approve or reject an item of a group with the whole of it, or nil. Of an item
+-- that is a workflow it is the start that asks.
+function groups.word_for_item(id)
   local f = redis.call('HMGET', keys.job(id), 'flowq_group', 'flowq_inside')
   local is_start = not f[1] and f[2] and id == nested.start_id(f[2])
   local group = f[1] or is_start and redis.call('HGET', keys.job(f[2]), 'flowq_group')
-  local approved = group and redis.call('HGET', keys.group(group), 'approved')
-  if approved then redis.call('HSET', keys.job(id), 'flowq_approved', approved) end
-  return approved
+  local words = group and redis.call('HMGET', keys.group(group), 'approved', 'rejected') or {}
+  return words[1] or nil, words[2] or nil
 end

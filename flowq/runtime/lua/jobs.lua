@@ -128,11 +128,23 @@ local function enqueue(id, f)
   return true
 end
 
--- Whether a job that is ready otherwise has to wait for somebody's approval, who is asked now.
+function jobs.reject(id, word)
+  redis.call('HSET', keys.job(id), 'flowq_rejected', word)
+  jobs.call_off(id, 'canceled', groups.describe('rejected', word))
+end
+
+-- Whether a job that is ready otherwise has to wait for somebody's approval, who is asked now; nil when it
+-- was rejected, and has ended.
 local function must_ask(id)
   local f = redis.call('HMGET', keys.job(id), 'flowq_approval', 'flowq_approved', 'flowq_run',
     'flowq_name', 'flowq_asked')
-  if not f[1] or f[2] or groups.approve_item(id) then return false end
+  if not f[1] or f[2] then return false end
+  local approved, rejected = groups.word_for_item(id)
+  if rejected then return jobs.reject(id, rejected) end
+  if approved then
+    redis.call('HSET', keys.job(id), 'flowq_approved', approved)
+    return false
+  end
   if f[5] then return true end
   redis.call('HSET', keys.job(id), 'flowq_asked', 1)
   local expires = string.match(f[1], '^1 (.+)$')
@@ -152,8 +164,10 @@ function jobs.proceed(id, f)
     jobs.call_off(id, 'passed', why)
     return nil
   end
-  if f[14] and judging ~= 'due' and must_ask(id) then return false end
-  return enqueue(id, f)
+  local is_held = false
+  if f[14] and judging ~= 'due' then is_held = must_ask(id) end
+  if is_held == nil then return nil end
+  return not is_held and enqueue(id, f)
 end
 
 -- What was judged may be different by now, and nobody is asked until it was judged again.

@@ -1,0 +1,42 @@
+"""`flowq reject`: cancel a job that asks for an approval."""
+
+from __future__ import annotations
+
+import click
+
+from flowq.cli import options
+from flowq.cli.answering import answer
+from flowq.cli.attending import Wishes
+from flowq.client import Run
+
+
+@click.command()
+@options.run_id
+@click.argument("job", metavar="JOB")
+@click.option("--reason", metavar="TEXT", default="", help="Why; the run keeps and shows it.")
+@options.redis_url
+@options.concurrency
+@options.quiet
+@options.verbose
+def command(
+    run_id: str,
+    job: str,
+    reason: str,
+    redis_url: str | None,
+    concurrency: int | None,
+    quiet: bool,
+    verbose: bool,
+) -> int:
+    """Reject a JOB that asks for an approval: one job, one item of a group, or all of them.
+
+    It is canceled, and what comes after it is skipped. `flowq retry` asks again.
+
+    \b
+      flowq reject k3v9x0q2m5ab publish --reason "the tests are red"
+    """
+
+    def tell(run: Run) -> str:
+        is_news = run.reject(job, reason)
+        return f"job {job} of run {run.run_id} {'is' if is_news else 'was already'} rejected"
+
+    return answer(run_id, redis_url, Wishes(concurrency, False, verbose, quiet), tell)
