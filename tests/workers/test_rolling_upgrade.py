@@ -167,8 +167,8 @@ def test_a_job_in_a_form_that_only_newer_versions_know_fails_and_says_so(
     work_off()
     assert run.status().state == "failed"
     failures: Any = run.failures()
-    assert list(failures) == ["grow"]
-    assert "NewerFormat: a newer version of flowq wrote this" in failures["grow"].traceback
+    assert list(failures) == ["grow(list)"]
+    assert "NewerFormat: a newer version of flowq wrote this" in failures["grow(list)"].traceback
 
 
 def test_workers_with_different_scripts_work_off_one_graph(
