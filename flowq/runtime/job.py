@@ -57,11 +57,9 @@ class Job(JobBase):
     name: str = ""
     group_of_items: str = ""
     """The id of the group that the job is an item of, or empty."""
-    _shown: Shown | None = None
+    _shown: Shown | None
     run_inline: Callable[[Job], None] | None = None
     """What a synchronous queue does with the job after its release."""
-    has_just_ended: bool = False
-    """It ran in this process and has ended; its status here is right before Redis knows it."""
     _blocks: str = ""
     _future: bool = False
     _always: bool = False
@@ -69,8 +67,9 @@ class Job(JobBase):
     """Its `if` is judged before anybody is asked for an approval, and before it takes a slot."""
     was_judged: bool = False
     """That was done, by an execution before this one."""
-    _generation: int = 0
-    _written: tuple[Any, bytes] | None = None
+    generation: int = 0
+    """How often a retry of its run has made it run again."""
+    _written: tuple[Any, bytes] | None
     """The value that the function has returned, and the bytes that are kept of it."""
 
     def __init__(
@@ -82,6 +81,8 @@ class Job(JobBase):
         # RQ holds each serializer against a protocol, which takes as long as all the rest of
         # making a job; its own, which it takes for None, needs no look.
         super().__init__(id, connection, None if serializer is PickleSerializer else serializer)
+        # Here, so that copies have them too (moulds.py): one that is added later takes longer.
+        self._shown = self._written = None
 
     @classmethod
     def fetch(
@@ -102,11 +103,6 @@ class Job(JobBase):
     def is_tracked(self) -> bool:
         """Whether its end concerns anybody but RQ: a future job, a blocker, or part of a run."""
         return bool(self._future or self._blocks or self.run_id)
-
-    @property
-    def generation(self) -> int:
-        """How often a retry of its run has made it run again."""
-        return self._generation
 
     @property
     def blocks(self) -> str:
@@ -153,7 +149,7 @@ class Job(JobBase):
         self.was_judged = judging == "done"
         has_to_wait = "flowq_approval" in ours or "flowq_slots" in ours
         self.is_judged_first = judging == "due" and has_to_wait
-        self._generation = int(ours.get("flowq_gen", 0))
+        self.generation = int(ours.get("flowq_gen", 0))
         if self._blocks:
             # Kept like a result: RQ's default now, its own once it is retired (lua/retention.lua).
             self.failure_ttl = None
@@ -171,14 +167,14 @@ class Job(JobBase):
 
     # What is kept of it ----------------------------------------------------------------------
 
-    def note_call(self) -> None:
+    def note_call(self, options: dict[str, Any]) -> None:
         """Keep what is shown of the arguments, before the function may change them."""
-        if self.run_id and self.kwargs:
-            self.shown.keep_arguments(self.kwargs)
+        if self.run_id:
+            self.shown.keep_arguments(options)
 
     def note_result(self, result: Any) -> None:
         """Write the result while the job still runs, so that one that cannot be kept fails it."""
-        if result is not None and not isinstance(result, Retry):
+        if not isinstance(result, Retry):
             self.write_result(result)
             if self.run_id:
                 self.shown.keep_result(result)
@@ -195,9 +191,12 @@ class Job(JobBase):
         written = self._written
         if written is not None and written[0] is value:
             return written[1]
-        is_plain = type(value) in _PLAIN_RESULTS and self.serializer is PickleSerializer
-        # Of what most jobs return there is nothing to check.
-        data = PickleSerializer.dumps(value) if is_plain else self._write_result(value)
+        try:
+            data = serializing.serialize(value, self.serializer)
+            if len(data) > serializing.LARGE_BYTES:
+                self._check_large(data, value)
+        except Unserializable as error:
+            data = self._write_substitute(error)
         self._written = value, data
         return data
 
@@ -227,21 +226,23 @@ class Job(JobBase):
         """Write the result anew when it is asked for: it may have been changed."""
         self._written = None
 
-    def _write_result(self, value: Any) -> bytes:
-        is_needed = self.run_id or self._blocks
-        try:
-            data = serializing.serialize(value, self.serializer)
-            if len(data) > serializing.LARGE_BYTES and is_needed:
-                serializing.check_size(len(data), "result", value)
-                size = serializing.describe_size(len(data))
-                log.warning("job %s: its result has %s, which Redis keeps in memory", self.id, size)
-        except Unserializable as error:
-            if is_needed:
-                raise
-            text = UNSERIALIZABLE_RETURN_VALUE_PAYLOAD
-            if self.result_ttl != 0:
-                log.error("job %s: %s. The text %r is kept instead", self.id, error, text)
-            data = self.serializer.dumps(text)
+    @property
+    def _is_needed(self) -> bool:
+        return bool(self.run_id or self._blocks)
+
+    def _check_large(self, data: bytes, value: Any) -> None:
+        if self._is_needed:
+            serializing.check_size(len(data), "result", value)
+            size = serializing.describe_size(len(data))
+            log.warning("job %s: its result has %s, which Redis keeps in memory", self.id, size)
+
+    def _write_substitute(self, error: Unserializable) -> bytes:
+        if self._is_needed:
+            raise error
+        text = UNSERIALIZABLE_RETURN_VALUE_PAYLOAD
+        if self.result_ttl != 0:
+            log.error("job %s: %s. The text %r is kept instead", self.id, error, text)
+        data: bytes = self.serializer.dumps(text)
         return data
 
     def write_data(self) -> bytes:
@@ -292,6 +293,7 @@ class Job(JobBase):
                 own.execute()
         else:
             super().set_status(status, pipeline)
+            self._note_code(pipeline)
             if outcome and self.run_id:
                 pipeline.hset(self.key, keys.VIEW_FIELD, self.shown.at_end(outcome))
             if outcome:
@@ -299,8 +301,12 @@ class Job(JobBase):
             elif self.run_id:
                 self._tell_run(status, pipeline)
 
+    def _note_code(self, pipeline: Pipeline) -> None:
+        if self._shown is not None and self._shown.code:
+            pipeline.hset(self.key, keys.CODE_FIELD, self._shown.code)
+
     def _settle(self, outcome: str, pipeline: Pipeline) -> None:
-        scripts.SETTLE.append(pipeline, self.key, self.id, outcome, self._generation)
+        scripts.SETTLE.append(pipeline, self.key, self.id, outcome, self.generation)
 
     def _tell_run(self, status: JobStatus, pipeline: Pipeline) -> None:
         if status is JobStatus.SCHEDULED:
@@ -334,6 +340,7 @@ class Job(JobBase):
 
     def note_retry(self, pipeline: Pipeline) -> None:
         """End it instead, in the same transaction, when its run is being canceled."""
+        self._note_code(pipeline)
         if self.run_id:
             scripts.TELL_ABOUT.append(pipeline, self.key, self.id, "again", "")
 

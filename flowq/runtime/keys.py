@@ -60,6 +60,9 @@ VIEW_FIELD = "flowq_view"
 DECLARES_OPEN_FIELD = "declares_open"
 """Of a run's record: code may add blockers to those of its jobs alone that are marked as open."""
 
+CODE_FIELD = "flowq_code"
+"""The field that has the digest of the code of its last attempt (flowq.workers.code_digest)."""
+
 TODO = f"{PREFIX}:flowq:{VERSION}:todo"
 WATCHED = f"{PREFIX}:flowq:{VERSION}:watched"
 FORGOTTEN = f"{PREFIX}:flowq:{VERSION}:forgotten"

@@ -19,7 +19,6 @@ from rq.exceptions import DeserializationError
 from rq.job import UNEVALUATED, JobStatus, Retry
 from rq.job import Job as RQJob
 from rq.queue import Queue as RQQueue
-from rq.timeouts import JobTimeoutException
 from rq.worker.base import BaseWorker, DequeueStrategy
 
 from flowq.callables import find_callable
@@ -57,6 +56,8 @@ class JobBase(RQJob):
 
     load_error: BaseException | None = None
     """Why the function could not be imported ahead of `perform`, which then raises it."""
+    has_just_ended: bool = False
+    """RQ's `perform_job` has ended it here; its status here is right before Redis knows it."""
 
     @property
     def given_id(self) -> str | None:
@@ -87,6 +88,11 @@ class JobBase(RQJob):
         """Change the status in this object alone; `set_status` writes it to Redis too."""
         self._status = status
 
+    def mark_finished(self) -> bool:
+        """Note a success in this object alone; return whether there is a callback for that."""
+        self._status = JobStatus.FINISHED
+        return bool(self._success_callback_name)
+
     def keep_result(self, value: Any) -> None:
         """Change the result in this object, where RQ's own code will look for it."""
         self._result = value
@@ -103,7 +109,9 @@ class JobBase(RQJob):
     @property
     def func(self) -> Any:
         """The function, found anew each time: a job may have reloaded its module."""
-        name = self.func_name
+        name: Any = self._func_name
+        if name is UNEVALUATED:
+            name = self.func_name
         if not name or self._instance:
             return super().func
         module, _, attribute = name.rpartition(".")
@@ -119,18 +127,21 @@ class JobBase(RQJob):
         function = self.func
         if not function:
             raise ValueError("Cannot execute job: function is None")
-        self.note_call()
-        result = function(*self.args, **self.kwargs)
+        arguments, options = self.args, self.kwargs
+        if options:
+            self.note_call(options)
+        result = function(*arguments, **options)
         if type(result) not in _PLAIN_TYPES:
             result = run_to_end(result)
-        self.note_result(result)
+        if result is not None:
+            self.note_result(result)
         return result
 
-    def note_call(self) -> None:
-        """The function is about to be called, with `args` and `kwargs`."""
+    def note_call(self, options: dict[str, Any]) -> None:
+        """The function is about to be called with these arguments by name."""
 
     def note_result(self, result: Any) -> None:
-        """The function has returned this; what is raised here fails the job."""
+        """The function has returned this, which is not None; what is raised here fails the job."""
 
     def _handle_success(self, *arguments: Any, **options: Any) -> None:
         result = self._result
@@ -196,14 +207,15 @@ class JobBase(RQJob):
         return Call(name, instance, args or (), kwargs or {})
 
     def _deserialize_data(self) -> None:
+        # As RQ's, whose error says nothing.
         try:
-            super()._deserialize_data()  # type: ignore[no-untyped-call]
-        except DeserializationError as error:
-            cause = error.__cause__
+            parts = self.serializer.loads(self.data)
+            self._func_name, self._instance, self._args, self._kwargs = parts
+        except Exception as error:
             raise DeserializationError(
-                f"the arguments of job {self.id} cannot be read here: {type(cause).__name__}: "
-                f"{cause}; what they are made of must be importable where workers run"
-            ) from cause
+                f"the arguments of job {self.id} cannot be read here: {type(error).__name__}: "
+                f"{error}; what they are made of must be importable where workers run"
+            ) from error
 
     def write_meta(self) -> bytes:
         """Return `meta` as bytes."""
@@ -355,7 +367,8 @@ def _find_rqs_perform_job() -> Any:
     return found if is_rqs else None
 
 
-_RQS_PERFORM_JOB = _find_rqs_perform_job()
+RQS_PERFORM_JOB = _find_rqs_perform_job()
+"""Another function is there where a tool has wrapped it."""
 
 
 class PerformingWorker(WorkerBase):
@@ -386,25 +399,6 @@ class PerformingWorker(WorkerBase):
         # The supervisor logs what handle_exception would log here, into the output of the job.
         self.log = _NO_LOG
 
-    def perform_job(self, job: RQJob, queue: RQQueue, execution: Execution) -> bool:
-        """Execute a job, through RQ's own `perform_job` where a tool has wrapped that.
-
-        Where nobody has, this is what RQ's does without what is of no use here, which takes a tenth
-        of the time that a child has for a short job.
-        """
-        if WorkerBase.perform_job is not _RQS_PERFORM_JOB:
-            return super().perform_job(job, queue, execution)
-        try:
-            self._on_start()
-            timeout = job.timeout or self.queue_class.DEFAULT_TIMEOUT
-            with self.death_penalty_class(timeout, JobTimeoutException):
-                value = job.perform()
-            self._on_success(job, value)
-        except BaseException:  # noqa: BLE001 - as RQ: whatever the job raises is its failure
-            self._on_failure(job, sys.exc_info())
-            return False
-        return True
-
     def prepare_job_execution(
         self, job: RQJob, remove_from_intermediate_queue: bool = False
     ) -> None:
@@ -415,8 +409,10 @@ class PerformingWorker(WorkerBase):
         self, job: RQJob, queue: RQQueue, execution: Execution, return_value: Any
     ) -> None:
         self._on_success(job, return_value)
+        cast(JobBase, job).has_just_ended = True
 
     def _finalize_failure(
         self, job: RQJob, queue: RQQueue, execution: Execution, exc_info: ExcInfo
     ) -> None:
         self._on_failure(job, exc_info)
+        cast(JobBase, job).has_just_ended = True

@@ -411,12 +411,14 @@ class Shown:
 
     `hide` is applied to all texts of the arguments. The result is shown as it is: other jobs get
     it so, and a value that happens to be a secret's may stand in it by right. `ended` is
-    what another process has made of the same execution.
+    what another process has made of the same execution, and `code` the digest of its code
+    (flowq/workers/code_digest.py).
     """
 
     hide: Callable[[str], str] | None = None
     ended: str = ""
     exit_code: int | None = None
+    code: str = ""
     _arguments: str = ""
     _result: str = ""
 

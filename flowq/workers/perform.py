@@ -9,12 +9,13 @@ import sys
 import threading
 import time
 import zlib
-from base64 import b64decode, b64encode
+from base64 import b64decode
+from binascii import b2a_base64
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from importlib import import_module
 from traceback import clear_frames
 from typing import Any
@@ -38,7 +39,7 @@ from flowq.runtime.functions import remove_unused_functions
 from flowq.runtime.job import PERFORM, Job
 from flowq.runtime.maintenance import find_lost
 from flowq.runtime.queue import Queue
-from flowq.runtime.rq import ExcInfo, PerformingWorker, WorkerBase
+from flowq.runtime.rq import RQS_PERFORM_JOB, ExcInfo, PerformingWorker, WorkerBase
 from flowq.texts import show
 from flowq.workers.address import Address
 from flowq.workers.claims import End, Task
@@ -80,36 +81,38 @@ def _count_threads() -> int:
     return len(threading._active) + len(threading._limbo)  # type: ignore[attr-defined]
 
 
-@dataclass
 class Bench:
-    """Where one child works: its settings, and one connection, made when it is first needed."""
+    """Where one child works: its settings, and one connection, made when it is first needed.
 
-    settings: Settings
-    _ask_for: Callable[[float], None] = lambda seconds: None
-    _tell_job_id: Callable[[str], None] = field(default_factory=make_teller)
-    _threads: int = field(default_factory=_count_threads)
-    _folder: str = field(default_factory=os.getcwd)
-    _umask: int = field(default_factory=_get_umask)
-    _streams: tuple[Any, Any] = field(default_factory=lambda: (sys.stdout, sys.stderr))
-    _queues: dict[str, Queue] = field(default_factory=dict)
-    _code: CodeDigest = field(default_factory=CodeDigest)
-    _end: End | None = None
-    _has_left_threads: bool = False
-    _load_s: float = 0.0
+    With slots: each job reads and writes a dozen of these attributes.
+    """
 
-    @cached_property
-    def connection(self) -> Redis:
-        """The connection that jobs and callbacks use in this child."""
-        return self.settings.address.connect()
+    __slots__ = (
+        *("settings", "connection", "_unrepeating", "_restorer", "_performer", "_execution"),
+        *("_queues", "_code", "_ask_for", "_tell_job_id", "_threads", "_folder", "_umask"),
+        *("_streams", "_task", "_started_at", "_end", "_has_left_threads", "_load_s"),
+    )
 
-    @cached_property
-    def _unrepeating(self) -> Redis:
-        """A connection that never sends anything twice.
-
-        A transaction of RQ's whose reply was lost may have been applied, and would put a job that
-        is to be retried into its queue once more. The supervisor finds out what became of it.
-        """
-        return self.settings.address.connect_unrepeating()
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.connection = settings.address.connect()
+        self._restorer = self._make_restorer(self.connection)
+        self._unrepeating: Redis | None = None
+        self._performer: PerformingWorker | None = None
+        self._execution: Execution | None = None
+        self._queues: dict[str, Queue] = {}
+        self._code = CodeDigest()
+        self._ask_for: Callable[[float], None] = lambda seconds: None
+        self._tell_job_id = make_teller()
+        self._threads = _count_threads()
+        self._folder = os.getcwd()  # noqa: PTH109 - as below
+        self._umask = _get_umask()
+        self._streams: tuple[Any, Any] = sys.stdout, sys.stderr
+        # Of the job that is executed:
+        self._task: Task
+        self._started_at = self._load_s = 0.0
+        self._end: End | None = None
+        self._has_left_threads = False
 
     # Executing -----------------------------------------------------------------------------------
 
@@ -128,29 +131,43 @@ class Bench:
             text = format_exc_info(sys.exc_info())
             end = failed(task.number, text, self._started_at, time.time())
         else:
-            end = self._perform(task, job)
-            if job.run_id:
-                end = end._replace(code=self._describe_code(job))
+            self._perform(task, job)
+            assert self._end is not None
+            end = self._end
         self._tidy()
         return end._replace(is_spent=True) if self._has_left_threads else end
 
-    def _perform(self, task: Task, job: Job) -> End:
-        execution = self._execution  # one for all jobs: a new one takes longer than a short job
-        execution.id, execution.job_id = task.execution_id, task.job_id
-        execution.created_at = job.started_at or execution.created_at
-        self._load_s = self._load(job)
-        queue = self._queues.get(task.queue)
-        if queue is None:  # an empty queue is false
-            queue = self._add_queue(task.queue)
+    def _perform(self, task: Task, job: Job) -> None:
+        """Run the job through RQ's `perform_job` where a tool has wrapped that.
+
+        Else this is what it does, without what is of no use here.
+        """
+        load_s = self._load(job)
         try:
-            self._performer.perform_job(job, queue, execution)
-        except BaseException:  # a tool that has wrapped it; the job has ended, or never began
+            if PerformingWorker.perform_job is not RQS_PERFORM_JOB:
+                self._perform_by_rq(task, job, load_s)
+                return
+            self._threads = _count_threads()
+            with _limit(job.timeout or self.settings.queue_class.DEFAULT_TIMEOUT, load_s):
+                value = job.perform()
+            self._succeed(job, value)
+        except BaseException:  # as RQ: whatever the job raises is its failure
             if self._end is None:
                 self._fail(job, sys.exc_info())
             else:
                 log.exception("job %s has ended, but what wraps perform_job failed", job.id)
-        assert self._end is not None
-        return self._end
+
+    def _perform_by_rq(self, task: Task, job: Job, load_s: float) -> None:
+        self._load_s = load_s
+        if self._execution is None:  # one for all jobs: a new one takes longer than a short job
+            self._execution = self._make_execution("", "", self.connection)
+        execution = self._execution
+        execution.id, execution.job_id = task.execution_id, task.job_id
+        execution.created_at = job.started_at or execution.created_at
+        queue = self._queues.get(task.queue)
+        if queue is None:  # an empty queue is false
+            queue = self._add_queue(task.queue)
+        self._get_performer().perform_job(job, queue, execution)
 
     def _load(self, job: Job) -> float:
         """Import what the job calls, where it is not imported yet; return how long that took.
@@ -160,8 +177,10 @@ class Bench:
         """
         try:
             module = _name_module(job)
+            if module in sys.modules or not module:
+                return 0.0
             is_plain = job.func_name != PERFORM
-            if not module or module in sys.modules or (not is_plain and "if" in job.args[0]):
+            if not is_plain and "if" in job.args[0]:
                 return 0.0
         except Exception:  # noqa: BLE001 - its data cannot be read, as `Job.perform` will say
             return 0.0
@@ -178,45 +197,36 @@ class Bench:
     def _import(self, job: Job, module: str, *, is_plain: bool) -> float:
         began_at = time.monotonic()
         try:
-            with _get_penalty(job.timeout or self._performer.queue_class.DEFAULT_TIMEOUT):
+            with _limit(job.timeout or self.settings.queue_class.DEFAULT_TIMEOUT):
                 _ = job.func if is_plain else import_module(module)
         except BaseException as error:  # noqa: BLE001 - as above
             if is_plain or isinstance(error, BaseTimeoutException):
                 job.load_error = error
         return time.monotonic() - began_at
 
-    def _limit(
-        self, timeout: float, exception: Any = JobTimeoutException, **_: Any
-    ) -> AbstractContextManager[None]:
-        return _get_penalty(timeout, exception, self._load_s)
-
-    @cached_property
-    def _restorer(self) -> Restorer:
-        return self._make_restorer(self.connection)
+    def _make_timeout(self, timeout: float, *_: Any, **__: Any) -> AbstractContextManager[None]:
+        return _limit(timeout, self._load_s)
 
     def _make_restorer(self, connection: Redis) -> Restorer:
         settings = self.settings
         return Restorer(settings.job_class, connection, settings.serializer, settings.worker)
 
-    @cached_property
-    def _performer(self) -> PerformingWorker:
-        settings = self.settings
-        return PerformingWorker(
-            settings.worker,
-            on_start=self._start,
-            on_success=self._succeed,
-            on_failure=self._fail,
-            make_timeout=self._limit,
-            connection=self.connection,
-            job_class=settings.job_class,
-            queue_class=settings.queue_class,
-            serializer=settings.serializer,
-            exception_handlers=list(settings.exception_handlers),
-        )
-
-    @cached_property
-    def _execution(self) -> Execution:
-        return self._make_execution("", "", self.connection)
+    def _get_performer(self) -> PerformingWorker:
+        if self._performer is None:
+            settings = self.settings
+            self._performer = PerformingWorker(
+                settings.worker,
+                on_start=self._start,
+                on_success=self._succeed,
+                on_failure=self._fail,
+                make_timeout=self._make_timeout,
+                connection=self.connection,
+                job_class=settings.job_class,
+                queue_class=settings.queue_class,
+                serializer=settings.serializer,
+                exception_handlers=list(settings.exception_handlers),
+            )
+        return self._performer
 
     def _make_execution(self, id: str, job_id: str, connection: Redis) -> Execution:  # noqa: A002
         return Execution(
@@ -234,42 +244,36 @@ class Bench:
         # Here, because what wraps perform_job may start threads of its own, which are to stay.
         self._threads = _count_threads()
 
-    def _look_for_threads(self) -> None:
-        self._has_left_threads = _count_threads() > self._threads
-
     def _fail(self, job: Job, exc_info: ExcInfo) -> None:
         is_spent = isinstance(exc_info[1], MemoryError)
         if is_spent:
             clear_frames(exc_info[2])  # or there is none left to tell of it
-        end = self._failure(self._task, job, exc_info, self._started_at)
+        try:
+            end = self._failure(self._task, job, exc_info, self._started_at)
+        except BaseException:  # noqa: BLE001 - not even the traceback could be written
+            end = self._failure(self._task, job, sys.exc_info(), self._started_at)
         self._end = end._replace(is_spent=True) if is_spent else end
-        job.has_just_ended = True
 
     def _succeed(self, job: Job, value: Any) -> None:
         task, started_at = self._task, self._started_at
         job.ended_at = datetime.now(UTC)
         ended_at = time.time()
         if isinstance(value, Retry):
-            self._look_for_threads()
+            self._has_left_threads = _count_threads() > self._threads
+            kept = _to_text(pickle.dumps(value))
             self._end = End(
-                task.number,
-                "finished",
-                "conclude",
-                started_at,
-                ended_at,
-                "",
-                "retry",
-                b64encode(pickle.dumps(value)).decode(),
+                *(task.number, "finished", "conclude", started_at, ended_at, "", "retry", kept),
+                code=self._describe_code(job) if job.run_id else "",
             )
-            job.has_just_ended = True
             return
-        job.mark(JobStatus.FINISHED)
-        if job.has_success_callback:
+        if job.mark_finished():
             self._ask_for(job.success_callback_timeout)
             execute_success_callback(job, DEATH_PENALTY_CLASS, value)
             job.forget_written()  # the callback may have changed the value, and RQ keeps that
-        self._look_for_threads()
+        self._has_left_threads = _count_threads() > self._threads
         ttl = job.get_result_ttl(self.settings.result_ttl)
+        is_in_run = job.run_id
+        # By position: names take as long as all the rest.
         self._end = End(
             task.number,
             "finished",
@@ -278,11 +282,12 @@ class Bench:
             ended_at,
             str(ttl),
             "" if value is None else "return_value",
-            "" if value is None else b64encode(job.write_result(value)).decode(),
+            "" if value is None else b2a_base64(job.write_result(value), newline=False).decode(),
             job.generation,
-            view=job.shown.at_end("finished") if job.run_id else "",
+            False,
+            job.shown.at_end("finished") if is_in_run else "",
+            self._describe_code(job) if is_in_run else "",
         )
-        job.has_just_ended = True
 
     def _failure(self, task: Task, job: Job, exc_info: ExcInfo, started_at: float) -> End:
         ended_at = time.time()
@@ -294,10 +299,10 @@ class Bench:
             execute_failure_callback(job, DEATH_PENALTY_CLASS, *exc_info)
         except BaseException:  # noqa: BLE001 - as RQ: the callback's error is the recorded one
             exc_info = sys.exc_info()
-        self._look_for_threads()
+        self._has_left_threads = _count_threads() > self._threads
         text = format_exc_info(exc_info)
         try:
-            self._performer.handle_exception(job, *exc_info)
+            self._get_performer().handle_exception(job, *exc_info)
         except BaseException:  # noqa: BLE001 - a handler's error must not hide the job's
             text += f"\nThis exception handler failed too:\n{format_exc_info(sys.exc_info())}"
         is_for_rq = _fails_by_rq(job) or not self.settings.keeps_failures
@@ -309,7 +314,10 @@ class Bench:
             how="conclude" if is_for_rq else "turn",
             ttl="" if job.failure_ttl is None else str(job.failure_ttl),
             generation=job.generation,
-        )._replace(view=job.shown.at_end("failed") if job.run_id else "")
+        )._replace(
+            view=job.shown.at_end("failed") if job.run_id else "",
+            code=self._describe_code(job) if job.run_id else "",
+        )
 
     def _tidy(self) -> None:
         try:
@@ -332,13 +340,18 @@ class Bench:
     def conclude(self, task: Task, end: End) -> End:
         """End an execution by RQ's own code: dependents, repeats, rate limits, retries, webhooks.
 
-        The WIP entry is looked at first, so that what somebody else has ended stays ended.
+        The WIP entry is looked at first, so that what somebody else has ended stays ended. Nothing
+        is sent twice: a transaction of RQ's whose reply was lost may have been applied, and would
+        put a job that is to be retried into its queue once more. The supervisor finds out what
+        became of it.
         """
+        if self._unrepeating is None:
+            self._unrepeating = self.settings.address.connect_unrepeating()
         connection = self._unrepeating
         if not self._is_ours(task, connection):
             return end._replace(how="lost")
         job = self._make_restorer(connection).restore(task)
-        job.shown.ended = end.view
+        job.shown.ended, job.shown.code = end.view, end.code
         job.started_at = datetime.fromtimestamp(end.started_at, UTC)
         job.ended_at = datetime.fromtimestamp(end.ended_at, UTC)
         worker = self._rq_worker(connection)
@@ -349,8 +362,6 @@ class Bench:
         queue.clock_shift = timedelta(seconds=read_clock(connection) - before_s)  # rather too late
         execution = self._make_execution(task.execution_id, task.job_id, connection)
         execution.created_at = job.started_at
-        if end.code:
-            connection.hset(job.key, "flowq_code", end.code)
         _conclude(worker, job, queue, execution, end)
         return end._replace(how="done")
 
@@ -435,20 +446,21 @@ def _name_module(job: Job) -> str:
     return str(work.get("call", "")).partition(":")[0]
 
 
-def _get_penalty(
-    timeout: float, exception: Any = JobTimeoutException, used_s: float = 0.0
-) -> AbstractContextManager[None]:
-    if timeout > 0:
-        penalty: AbstractContextManager[None] = _make_penalty(timeout, exception, used_s)
-        return penalty
-    disarm()
-    return nullcontext()
-
-
 @lru_cache(maxsize=16)
-def _make_penalty(timeout_s: float, exception: Any, used_s: float) -> Any:
-    # One object for all jobs of a length: they are executed one after the other.
-    return DEATH_PENALTY_CLASS(timeout_s, exception, used_s=used_s)
+def _limit(timeout: float, used_s: float = 0.0) -> AbstractContextManager[None]:
+    """Return what limits a job to a time, of which `used_s` have passed; no limit below 1.
+
+    One object for all jobs of a length: they are executed one after the other.
+    """
+    if timeout <= 0:
+        return _NoLimit()
+    penalty: Any = DEATH_PENALTY_CLASS(timeout, JobTimeoutException, used_s=used_s)
+    return penalty  # type: ignore[no-any-return]
+
+
+class _NoLimit(nullcontext[None]):
+    def __enter__(self) -> None:
+        disarm()
 
 
 def failed(
@@ -463,7 +475,7 @@ def failed(
     status: str = "failed",
 ) -> End:
     """Return the end of a job that did not succeed, with the text that its result keeps."""
-    value = b64encode(zlib.compress(show(text).encode())).decode()
+    value = _to_text(zlib.compress(show(text).encode()))
     return End(number, status, how, started_at, ended_at, ttl, "exc_string", value, generation)
 
 
@@ -529,6 +541,10 @@ def _conclude_success(
         execution=execution,
     )
     job.send_webhooks(JobStatus.FINISHED)
+
+
+def _to_text(data: bytes) -> str:
+    return b2a_base64(data, newline=False).decode()
 
 
 def _unpack(value: str) -> bytes:

@@ -51,3 +51,28 @@ def test_a_job_that_is_to_be_retried_is_queued_once_when_the_reply_is_lost(queue
     assert not LosesReplies.losses_left
     assert queue.job_ids == [job.id]
     assert not ledger.find_unknown([])
+
+
+class TakesNoTransactions(redis.UnixDomainSocketConnection):
+    """It breaks when one is to be sent."""
+
+    def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        """Send anything else."""
+        chunks = command if isinstance(command, list) else [command]
+        if b"\r\nEXEC\r\n" in b"".join(chunks):
+            raise redis.ConnectionError("connection reset by peer")
+        super().send_packed_command(command, check_health)
+
+
+def test_the_digest_of_a_jobs_code_is_written_with_its_end_or_not_at_all(queue: Queue) -> None:
+    job = queue.enqueue(worker_jobs.fail, retry=Retry(max=1))
+    queue.connection.hset(job.key, "flowq_run", "r-1")
+    [claim] = Ledger(queue.connection, "w", ["default"], 30).turn([], Room(1, 1, 1)).claims
+    address = address_of(queue.connection)
+    breaking = Address(address.redis_class, TakesNoTransactions, address.options)
+    end = failed(claim.number, "it has failed", 0.0, 1.0, how="conclude")._replace(code="abc")
+    Bench(Settings("w", breaking)).conclude(Task._make(claim.message), end)
+    assert queue.connection.hget(job.key, "flowq_code") is None
+    Bench(Settings("w", address)).conclude(Task._make(claim.message), end)
+    assert queue.connection.hget(job.key, "flowq_code") == b"abc"
+    assert queue.job_ids == [job.id]

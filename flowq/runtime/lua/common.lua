@@ -10,7 +10,7 @@
 -- cluster all keys share one hash tag (RQ_KEY_PREFIX).
 --
 -- Fields of ours in a job's hash. Only these scripts write them, but for flowq_view and flowq_code,
--- which Python writes where RQ's own code ends a job (runtime/job.py, workers/perform.py):
+-- which Python writes where RQ's own code ends a job (runtime/job.py):
 --   flowq_blocks   the future jobs that it blocks, "a b! c"; "!" = a failure here is ignored
 --   flowq_gates    how many of them have not been released yet
 --   flowq_future   "1" for a future job
