@@ -249,7 +249,7 @@ def test_in_a_workflow_such_a_job_fails_and_the_next_gets_nothing(
     assert PLACES["generator"] in last_line(job_of(run, "plain"))
     assert PLACES["lock"] in last_line(job_of(run, "told"))
     assert 'result[1]["modules"][0]: a module' in last_line(job_of(run, "list"))
-    for name in ("after", "each"):
+    for name in ("after", "each(list)"):
         assert run.status().jobs[name].state == "skipped", name
     assert 'result["***"]: a lock' in last_line(job_of(run, "secret"))
     # It has failed before it added anything.

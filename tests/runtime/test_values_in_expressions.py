@@ -129,7 +129,7 @@ def test_groups_are_made_of_such_values_and_named_by_them(
     assert result_of(run, "keyed--1") == ["int", "1"]
     assert [result_of(run, f"sets--{at}")[1] for at in range(3)] == ["a", "b", "c"]
     assert result_of(run, "priced--1") == ["Decimal", "2.20"]
-    assert status_of(run, "stops").state == "finished"
+    assert status_of(run, "stops(list)").state == "finished"
     told = result_of(run, "after")[1]
     assert told == (
         "[[['int', '4'], ['int', '2'], ['int', '3']], ['int', '3'], '1', ['Decimal', '2.20'], '4']"
