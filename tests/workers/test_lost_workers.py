@@ -342,8 +342,9 @@ def test_a_worker_survives_any_number_of_kills_of_idle_children(
     def kill_another() -> bool:
         assert worker._supervisor is not None
         for child in worker._supervisor.crew.children:
-            child.process.kill()
-            killed.add(child.process.pid)
+            if child.cell.is_ready:
+                child.process.kill()
+                killed.add(child.process.pid)
         return len(killed) > 5
 
     worker.work(logging_level="ERROR", until=kill_another)
