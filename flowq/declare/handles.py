@@ -59,6 +59,12 @@ class Handle:
     def __getitem__(self, key: str | int) -> Handle:
         return Handle(f"{self.source}[{json.dumps(key, ensure_ascii=False)}]")
 
+    def __add__(self, other: object) -> NoReturn:
+        self._refuse_sum()
+
+    def __radd__(self, other: object) -> NoReturn:
+        self._refuse_sum()
+
     def __bool__(self) -> NoReturn:  # noqa: PLE0304 - it refuses
         self._refuse("decide on it")
 
@@ -67,6 +73,12 @@ class Handle:
 
     def __len__(self) -> NoReturn:  # noqa: PLE0303 - it refuses
         self._refuse("take its length")
+
+    def _refuse_sum(self) -> NoReturn:
+        raise UsageError(
+            f"{self.text} is known only in a run, so the declaration cannot add to it; "
+            'put it into an f-string for text, or write flow.expression("… + …")'
+        )
 
     def _refuse(self, what: str) -> NoReturn:
         raise UsageError(

@@ -70,6 +70,10 @@ _WORDS_BY_PROBLEM = {
         "a '-' stands where no list can begin",
         "begin the list on a line of its own",
     ),
+    "did not find expected alphabetic or numeric character": (
+        "text cannot begin with '*' or '&'",
+        "put the text in quotes",
+    ),
     "found unknown directive name": ("text cannot begin with '%'", "put the text in quotes"),
     "did not find expected <document start>": (
         "there is more after the end of the document",

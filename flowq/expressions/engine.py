@@ -257,7 +257,11 @@ def _call(name: str, values: list[Any], options: dict[str, Any]) -> Any:
         return FUNCTIONS[name](*values, **options)
     except _FAILURES:
         given = " and ".join(map(describe, values)) or "nothing"
-        raise Refused("FQ305", f"{name} does not work with {given}") from None
+        message = f"{name} does not work with {given}"
+        if values and isinstance(values[0], list) and dict in map(type, values[0]):
+            hint = f"of a list of maps take one key first: | map('KEY') | {name}"
+            raise Refused("FQ305", f"{message} maps", hint) from None
+        raise Refused("FQ305", message) from None
 
 
 def _is_error(node: nodes.Node) -> bool:

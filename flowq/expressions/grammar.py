@@ -90,7 +90,7 @@ _FOREIGN_NAMES = {
     "fromJSON": "an input of type json, and the result of a job, are data already",
     "count": "write len(x)",
     "basename": "write basename(x)",
-    "github": "a flowq expression sees inputs, jobs, env and run",
+    "github": "an expression of flowq sees inputs, jobs, env, secrets and run",
     "needs": "write jobs.NAME.result",
     "steps": "write jobs.NAME.result",
     "vars": "declare an input: inputs.NAME",

@@ -250,6 +250,13 @@ def test_an_error_quotes_the_expression_and_says_which_part(source: str, part: s
     assert part in problem.message
 
 
+def test_what_cannot_be_done_with_a_list_of_maps_tells_how_to_take_one_key() -> None:
+    for name in ("sort", "max", "sum"):
+        problem = refusal_of(f"[{{'a': 1}}, {{'a': 2}}] | {name}")
+        assert problem.message.endswith(f"{name} does not work with a list of 2 maps")
+        assert problem.hint == f"of a list of maps take one key first: | map('KEY') | {name}"
+
+
 # Two phases
 
 

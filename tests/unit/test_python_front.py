@@ -379,3 +379,12 @@ def test_functions_that_workers_cannot_import_are_problems() -> None:
     ):
         assert words in problem.message
         assert problem.hint
+
+
+def test_a_result_that_is_added_to_text_in_a_declaration_is_refused_with_what_to_write() -> None:
+    flow = Workflow("sums")
+    look = flow.call("look", "time:time")
+    for add in (lambda: "at " + look.result, lambda: look.result + 1):
+        with pytest.raises(UsageError, match="f-string") as caught:
+            add()
+        assert "${{ jobs.look.result }} is known only in a run" in str(caught.value)
