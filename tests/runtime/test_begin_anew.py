@@ -53,7 +53,7 @@ def submit(run: Runs, gate: Path, **more: Any) -> None:
             with_={"n": "${{ jobs.build.result or 1 }}"},
             **more,
         ),
-        job("last", "give", with_={"value": "${{ jobs.report.result }}"}),
+        job("last", "give", if_="always()", with_={"value": "${{ jobs.report.result }}"}),
         workflows={"report": REPORT},
     )
 
@@ -171,6 +171,7 @@ def test_a_group_that_was_made_of_something_else_is_made_anew(
         job(
             "last",
             "give",
+            if_="always()",
             with_={"value": "${{ [jobs.first.result, jobs.items.results, jobs.chains.results] }}"},
         ),
         workflows=REPORT.workflows,
@@ -208,7 +209,7 @@ def test_items_that_found_others_are_made_anew_with_them(
             with_={"number": "${{ item }}", "limit": 7},
             if_="always()",
         ),
-        job("last", "give", with_={"value": "${{ len(jobs.pages.results) }}"}),
+        job("last", "give", if_="always()", with_={"value": "${{ len(jobs.pages.results) }}"}),
     )
     work()
     assert run.result("last") == 7
