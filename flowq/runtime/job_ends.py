@@ -115,19 +115,35 @@ def _cut(text: str) -> str:
 def read_run_end(final_id: str, run_id: str, connection: Redis) -> dict[str, Any]:
     """Return how the jobs ended that a job under `finally` waits for: all others of its workflow.
 
-    Shape: `status` as that of a run, were these all its jobs; `failures` with the job's name, its
-    `error` and `exit_code`, in the order in which they ended, `MAX_FAILURES` at most.
+    Shape: `status` as that of a run, were these all its jobs; `canceled` says whether one of them
+    was, or all were; `failures` with the job's name, its `error` and `exit_code`, in the order in
+    which they ended, `MAX_FAILURES` at most.
     """
     ended = {
         as_text(blocker): as_text(outcome).rstrip("!")
         for blocker, outcome in connection.hgetall(keys.edges(final_id)).items()
     }
     own = {job_id: outcome for job_id, outcome in ended.items() if not _is_inside(job_id, ended)}
-    is_canceled = connection.hexists(keys.run(run_id), "canceling")
+    is_canceled = is_called_off(final_id, run_id, connection)
     bad = [job_id for job_id, outcome in own.items() if outcome in _BAD]
     state = ("canceled" if is_canceled else "failed") if bad else "succeeded"
     failed = sorted(job_id for job_id in bad if own[job_id] != "canceled")[:MAX_FAILURES]
-    return {"status": state, "failures": _read_failures(failed, connection)}
+    return {
+        "status": state,
+        "canceled": is_canceled or "canceled" in own.values(),
+        "failures": _read_failures(failed, connection),
+    }
+
+
+def is_called_off(job_id: str, run_id: str, connection: Redis) -> bool:
+    """Whether the run is being canceled, or the workflow that the job is inside of is late."""
+    with connection.pipeline(transaction=False) as pipeline:
+        pipeline.hexists(keys.run(run_id), "canceling")
+        pipeline.hget(keys.job(job_id), "flowq_inside")
+        is_canceled, inside = pipeline.execute()
+    if is_canceled or not inside:
+        return bool(is_canceled)
+    return bool(connection.hexists(keys.future(as_text(inside)), "late"))
 
 
 def _is_inside(job_id: str, others: Mapping[str, str]) -> bool:

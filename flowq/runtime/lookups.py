@@ -14,7 +14,7 @@ from rq.utils import as_text
 
 from flowq.expressions import NoResult, References
 from flowq.runtime import keys
-from flowq.runtime.job_ends import read_end, read_ends
+from flowq.runtime.job_ends import is_called_off, read_end, read_ends
 from flowq.runtime.outcomes import get_errors, get_results
 from flowq.status import TOLERATED, group_state
 from flowq.texts import from_bytes
@@ -247,7 +247,8 @@ def read_statuses(
     if counts is None and group_id:
         counts = _read_counts(group_id, connection)
     failed, canceled, others = counts or (0, 0, 0)
-    is_canceled = bool(connection.hexists(keys.run(run_id), "canceling"))
+    inside_of = job_id.removesuffix("--0") if is_start else job_id
+    is_canceled = is_called_off(inside_of, run_id, connection)
     return {
         "success": not (failed or canceled or others or is_canceled),
         "bad": bool(failed or canceled or others),

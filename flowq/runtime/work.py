@@ -183,6 +183,7 @@ class _Performance:
             **statuses,
             "success": ended["status"] == "succeeded" and not statuses["bad"],
             "failure": statuses["failure"] or bool(ended["failures"]),
+            "canceled": statuses["canceled"] or ended["canceled"],
         }
 
     def _may_go_on(self) -> bool:

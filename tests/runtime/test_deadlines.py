@@ -11,7 +11,8 @@ import pytest
 from language import RUN, Runs, each, job
 from redis import Redis
 
-from flowq.client import get_run
+from flowq.client import Run, get_run
+from flowq.declare.yaml import parse_workflow
 from flowq.graph import build_graph
 from flowq.planner import make_plan
 from flowq.render.groups import collapse
@@ -207,6 +208,62 @@ def test_a_retry_begins_the_time_of_a_workflow_anew(
     assert 590 < due_in_s(connection, "sub") <= 600
     work()
     assert (run.state, run.states["sub"]) == ("succeeded", "finished")
+
+
+INNERMOST = """
+name: demo
+workflows:
+  low:
+    jobs:
+      wait: {call: "language_jobs:fail", approval: true}
+      off: {if: canceled(), call: "language_jobs:my_id"}
+      good: {if: success() or failure(), call: "language_jobs:my_id"}
+    finally:
+      off_at_end: {if: canceled(), call: "language_jobs:my_id"}
+      good_at_end: {if: success(), call: "language_jobs:my_id"}
+      status: {call: "language_jobs:give", with: {value: "${{ run.status }}"}}
+  mid: {jobs: {low: {workflow: low}}}
+jobs:
+  sub: {workflow: mid, timeout: 10m}
+"""
+
+
+def test_what_is_inside_of_a_late_workflow_hears_that_it_is_canceled_until_a_retry(
+    run: Runs, work: Work, connection: Redis
+) -> None:
+    workflow = parse_workflow(INNERMOST, "demo.yaml")
+    runs.submit(make_plan(build_graph(workflow), {}, RUN), connection)
+    work(max_jobs=2)
+    pass_deadline(connection, "sub")
+    work()
+    states = {name.removeprefix("sub.low."): state for name, state in run.states.items()}
+    assert (states["off"], states["off_at_end"]) == ("finished", "finished")
+    assert (states["good"], states["good_at_end"]) == ("canceled", "skipped")
+    assert run.result("sub--low--status") == states["sub"] == states["sub.low"] == "canceled"
+    retrying.retry(RUN, connection)
+    Run(RUN, connection).approve("sub.low.wait")
+    work()
+    assert (run.states["sub.low"], run.states["sub"]) == ("failed", "failed")
+    assert run.reason("sub.low") == "sub.low.wait failed"
+    assert run.states["sub.low.off_at_end"] == "skipped"
+    assert run.result("sub--low--status") == "failed"
+
+
+def test_in_a_retry_the_time_of_a_workflow_begins_with_it(
+    run: Runs, work: Work, connection: Redis
+) -> None:
+    run.submit(
+        job("before", "fail"),
+        nested(needs=("before",), if_="success() or failure()"),
+        workflows={"inner": INNER},
+    )
+    work()
+    assert (run.states["before"], run.states["sub"]) == ("failed", "finished")
+    retrying.retry(RUN, connection)
+    pass_deadline(connection, "sub")
+    assert connection.zcard(keys.DEADLINES) == 0
+    work()
+    assert run.states["sub"] == "finished"
 
 
 def test_the_time_of_a_nested_workflow_may_stand_in_itself(run: Runs, work: Work) -> None:

@@ -10,13 +10,14 @@ import pytest
 from language import RUN, Runs, each, job
 from redis import Redis
 
+from flowq.client import Run
 from flowq.declare.yaml import parse_workflow
 from flowq.graph import build_graph
 from flowq.inputs import resolve_inputs
 from flowq.planner import make_plan
 from flowq.runtime import retrying, runs
 from flowq.runtime.job import get_job
-from flowq.spec import ALL_TOLERATED, JobSpec, Matrix, Shell, Workflow
+from flowq.spec import ALL_TOLERATED, Approval, JobSpec, Matrix, Shell, Workflow
 
 Work = Callable[..., None]
 RUNS, SKIPS = "finished", "skipped"
@@ -85,6 +86,13 @@ def test_they_run_however_the_others_ended_and_can_ask(
     assert (answers(run), told[0]) == (expected, status)
     assert [failure["job"] for failure in told[1]] == failed
     assert run.state == status
+
+
+def test_a_rejected_job_is_one_that_was_canceled(run: Runs, work: Work) -> None:
+    run.submit(job("a", "my_id", approval=Approval()), *ASKING, inputs={"yes": True})
+    assert Run(RUN, run.connection).reject("a", "no")
+    work()
+    assert (answers(run), run.result("look"), run.state) == ("c", ["failed", []], "failed")
 
 
 def test_failures_say_what_went_wrong(run: Runs, work: Work) -> None:

@@ -28,9 +28,7 @@ end
 -- The jobs of a workflow run again, so its time begins anew.
 function deadlines.begin_again(join, timeout)
   local seconds = read(timeout)
-  if not seconds then return end
-  set(join, TS + seconds)
-  redis.call('HDEL', keys.future(join), 'late', 'halted')
+  if seconds then set(join, TS + seconds) end
 end
 
 local function end_run(run)
@@ -54,7 +52,7 @@ end
 local function end_workflow(join)
   local f = redis.call('HMGET', keys.job(join), 'flowq_outcome', 'flowq_run', 'flowq_timeout', 'status')
   local seconds, why = read(f[3])
-  if f[1] or not seconds then return unset(join) end
+  if f[1] or not seconds or not nested.has_begun(join) then return unset(join) end -- its start sets it
   local r = redis.call('HMGET', keys.run(f[2]), 'canceling', 'held')
   if r[1] then return unset(join) end
   if r[2] then return set(join, TS + seconds) end -- its run is retried, and waits for its turn
