@@ -440,7 +440,7 @@ def _explain_group(group: Declared, run_id: str, commands: Commands) -> Explanat
         reasons.append(
             Reason("ended", f"all of its {total} items have ended: {count_ends(group.items)}")
         )
-    return Explanation(f"{run_id}-{group.name}", group.state, tuple(reasons))
+    return Explanation(f"{run_id}-{group.name}", group.state, tuple(reasons), group.name)
 
 
 _WELL = frozenset({"finished", "skipped"})

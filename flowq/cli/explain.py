@@ -77,7 +77,7 @@ def _of_run(run: Run, place: Place) -> Iterator[Explanation]:
     status = run.status()
     names = [job.name for job in status.jobs.values() if job.state not in ENDED] or _bad(status)
     if not names:
-        streams.write(f"run {run.run_id} is {status.state}: all of its jobs have succeeded\n")
+        streams.write(f"run {run.run_id} ({status.state}): no job waits, and no failure counts\n")
     yield from (run.explain(name, place) for name in names[:MAX_JOBS])
     if len(names) > MAX_JOBS:
         streams.note(f"flowq: and {len(names) - MAX_JOBS} more jobs; name one of them")

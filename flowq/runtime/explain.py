@@ -433,11 +433,13 @@ def _culprits(job_id: str, job: Mapping[str, str], place: _Place) -> tuple[tuple
     """Return the blockers that made a job end without being executed, and a hint about them."""
     if job.get("flowq_outcome") == "canceled":  # it was called off, whatever became of them
         return (), ""
-    bad = tuple(
-        as_text(blocker)
+    outcomes = {
+        as_text(blocker): as_text(outcome)
         for blocker, outcome in place.connection.hscan_iter(keys.edges(job_id), count=1_000)
         if as_text(outcome) not in _MET and not as_text(outcome).endswith("!")
-    )
+    }
+    # A skipped job only passes on what went wrong in another one.
+    bad = tuple(sorted(outcomes, key=lambda blocker: outcomes[blocker] == "skipped"))
     if not bad:
         return bad, ""
     look = place.hint_job("explain", bad[0])

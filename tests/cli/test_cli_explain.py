@@ -34,6 +34,14 @@ jobs:
   slow: {run: exec sleep 60}
   last: {needs: slow, run: echo 1}
 """
+NESTED = """
+name: nested
+workflows:
+  chain: {jobs: {big: {run: exit 3}, small: {needs: big, run: echo 1}}}
+jobs:
+  chain: {workflow: chain, continue_on_error: true}
+  n: {for_each: [1, 2], run: "echo ${{ item }}"}
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -41,6 +49,7 @@ def texts(folder: Path) -> None:
     """The workflows of these tests."""
     (folder / "items.yaml").write_text(ITEMS)
     (folder / "long.yaml").write_text(LONG)
+    (folder / "nested.yaml").write_text(NESTED)
 
 
 def test_jobs_are_called_by_the_names_that_displays_use(
@@ -59,6 +68,20 @@ def test_jobs_are_called_by_the_names_that_displays_use(
     assert f"  - it waits for ask\n    look at the first one: flowq explain {run_id} ask " in last
     for text in (item, last):
         assert f"{run_id}-" not in text.partition("\n")[2]
+
+
+def test_of_what_went_wrong_before_a_job_the_failure_comes_first(
+    call: Call, redis_url: str, connection: Redis
+) -> None:
+    url = ("--redis-url", redis_url)
+    run_id = call("run", "nested.yaml", "--detach", *url).out.strip()
+    Worker(["default"], connection=connection, mode="warm").work(burst=True, logging_level="ERROR")
+
+    assert "because of chain.big, chain.small;" in call("explain", run_id, "chain", *url).out
+    group = call("explain", run_id, "n", *url).out
+    assert group.startswith(f"n ({run_id}-n) is finished\n  - all of its 2 items have ended")
+    whole = call("explain", run_id, *url).out
+    assert whole == f"run {run_id} (succeeded): no job waits, and no failure counts\n"
 
 
 def test_each_command_that_it_names_talks_to_the_server_that_was_named(
