@@ -27,7 +27,7 @@ ENDED = "was {what} by a worker or a tool of RQ's own; {owner} has been told"
 @options.redis_url
 @options.verbose
 def command(redis_url: str | None, uninstall: bool, yes: bool, force: bool, verbose: bool) -> None:
-    """Find what ended unnoticed, in all that waits, and put it right.
+    """Find and repair lost jobs: what ended unnoticed, in all that waits.
 
     Workers of flowq do the same by and by; this does it also where none is there, and says what it
     found. It takes over the jobs of workers that are lost, which may take ten seconds.

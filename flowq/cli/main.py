@@ -38,7 +38,7 @@ COMMANDS: Mapping[str, str] = {
     "schedule": "Submit a run whenever the schedule of a workflow says so.",
     "retry": "Run again what did not succeed in a run.",
     "explain": "Say why a job has not run.",
-    "doctor": "Find what ended unnoticed, and put it right.",
+    "doctor": "Find and repair lost jobs.",
     "wip": "List the jobs that are being executed right now.",
     "worker": "Execute the jobs of queues.",
 }

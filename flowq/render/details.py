@@ -69,7 +69,8 @@ def job_details(details: JobDetails, *, unicode: bool = True) -> Iterator[Line]:
     if details.arguments:
         lines = [f"{name} = {_brief(view)}" for name, view in details.arguments.items()]
         yield from _section("arguments", lines)
-    yield from _section("traceback", details.traceback)
+    has_frames = any(line.startswith('  File "') for line in details.traceback)
+    yield from _section("traceback" if has_frames else "error", details.traceback)
     yield from _section("output", details.output)
     if job.state == "finished":
         yield from _section("result", _pretty(details.result))

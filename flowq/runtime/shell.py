@@ -353,6 +353,9 @@ def _why_not_started(program: str, error: OSError) -> str:
             return f"the program that the first line of {program} names is not there"
         if os.path.dirname(program):  # noqa: PTH120 - whether a folder was written
             return f"there is no file {program} in {os.getcwd()}"  # noqa: PTH109 - as text
+        if len(words := program.split()) > 1:
+            hint = f"each item of the list is one argument: [{', '.join(words)}]"
+            return f"there is no program {program!r} where the job runs; {hint}"
         return f"there is no program {program} where the job runs"
     if error.errno == errno.ENOEXEC:
         return f"{program} is no program; a script begins with a line such as #!/bin/sh"

@@ -82,6 +82,8 @@ def test_of_what_went_wrong_before_a_job_the_failure_comes_first(
     assert group.startswith(f"n ({run_id}-n) is finished\n  - all of its 2 items have ended")
     whole = call("explain", run_id, *url).out
     assert whole == f"run {run_id} (succeeded): no job waits, and no failure counts\n"
+    shown = call("show", run_id, "chain.big", *url).out
+    assert "\nerror:\n  flowq.errors.ShellFailed: `exit 3` ended with exit code 3\n" in shown
 
 
 def test_each_command_that_it_names_talks_to_the_server_that_was_named(

@@ -125,6 +125,11 @@ def test_what_cannot_be_started_is_told_in_one_sentence_with_the_code_of_a_shell
         127,
         "there is no program nothing4711 where the job runs",
     )
+    assert refusal("nothing4711 -l") == (
+        127,
+        "there is no program 'nothing4711 -l' where the job runs; "
+        "each item of the list is one argument: [nothing4711, -l]",
+    )
     assert refusal("./tool") == (127, f"there is no file ./tool in {tmp_path}")
     file.write_text("#!/nothing4711\n")
     code, reason = refusal("./tool")
