@@ -369,7 +369,7 @@ def add_entries(queue: Queue, entries: Sequence[Entry]) -> list[Job]:
 def _refuse_no_function(given: Any) -> None:
     """Raise UsageError for what cannot be a function or the name of one."""
     if isinstance(given, str):
-        if given and not any(letter.isspace() for letter in given):
+        if given.split() == [given]:
             return
         what = "that is no name of a function"
     elif callable(given) and not inspect.isclass(given):

@@ -64,7 +64,6 @@ local function keep_result(e, has_ended)
     else
       add_result(key, e, 'flowq_code', e.code)
     end
-    redis.call('HSET', e.key, 'flowq_code', e.code)
   elseif e.field ~= '-' then
     add_result(key, e, e.field, e.value)
   else
@@ -86,7 +85,10 @@ end
 -- Writes the end into the job's hash; returns what settling has to know, false when it concerns nobody.
 local function write_end(e, f)
   local is_tracked = (f[3] or f[5] or f[6]) and int(e.generation) >= int(f[2])
-  if f[6] then
+  if f[6] and e.code ~= '-' then
+    redis.call('HSET', e.key, 'status', e.status, 'started_at', e.started_at, 'ended_at', e.ended_at,
+      'flowq_view', e.view, 'flowq_code', e.code)
+  elseif f[6] then
     redis.call('HSET', e.key, 'status', e.status, 'started_at', e.started_at, 'ended_at', e.ended_at,
       'flowq_view', e.view)
   elseif is_tracked then -- what it counts for in a run is not known yet
