@@ -11,11 +11,12 @@ import pytest
 from language import RUN, Runs, each, job
 from redis import Redis
 
+from flowq.client import Run
 from flowq.render.groups import collapse
 from flowq.runtime import keys, maintenance, retrying, runs
 from flowq.runtime.explain import explain
 from flowq.runtime.job import get_job
-from flowq.spec import ALL_TOLERATED, Input, JobSpec, Retry, Workflow
+from flowq.spec import ALL_TOLERATED, Approval, Input, JobSpec, Retry, Workflow
 
 Work = Callable[..., None]
 
@@ -223,3 +224,77 @@ def test_where_nothing_inside_can_run_again_it_has_failed(
     get_job(f"{RUN}-sub--a", connection).delete()
     begin_rounds(connection)
     assert (run.state, run.states["sub"]) == ("failed", "failed")
+
+
+def test_a_workflow_that_waits_to_run_again_ends_with_a_late_one_around_it(
+    run: Runs, work: Work, connection: Redis
+) -> None:
+    low = Workflow("low", (job("a", "fail"),))
+    mid = Workflow(
+        "mid",
+        (
+            JobSpec("low", workflow="low", retries=Retry(3, 60)),
+            job("clean", "my_id", needs=("low",), if_="always()"),
+        ),
+        workflows={"low": low},
+    )
+    run.submit(JobSpec("sub", workflow="mid", timeout_s=600), workflows={"mid": mid})
+    work()
+    assert run.states["sub.low"] == "scheduled"
+    connection.zadd(keys.DEADLINES, {f"{RUN}-sub": 1})
+    maintenance.tidy(connection)
+    work()
+    assert (run.states["sub.low"], run.states["sub"]) == ("canceled", "canceled")
+    assert run.reason("sub.low") == "the workflow timed out after 10m"
+    assert run.states["sub.clean"] == "finished"
+    assert connection.zcard(keys.ROUNDS) == 0
+
+
+def test_a_workflow_that_fails_in_a_late_one_does_not_run_again(
+    run: Runs, work: Work, connection: Redis
+) -> None:
+    low = Workflow("low", (job("a", "fail", if_="always()"),))
+    mid = Workflow(
+        "mid", (JobSpec("low", workflow="low", retries=Retry(3)),), workflows={"low": low}
+    )
+    run.submit(JobSpec("sub", workflow="mid", timeout_s=600), workflows={"mid": mid})
+    work(max_jobs=2)
+    connection.zadd(keys.DEADLINES, {f"{RUN}-sub": 1})
+    maintenance.tidy(connection)
+    work()
+    assert (run.states["sub.low.a"], run.states["sub.low"]) == ("failed", "canceled")
+    assert run.states["sub"] == "canceled"
+
+
+def test_a_workflow_that_waits_to_run_again_ends_when_its_group_is_closed(
+    run: Runs, work: Work, connection: Redis
+) -> None:
+    low = Workflow(
+        "low",
+        (
+            job("a", "fail_if", with_={"value": "${{ inputs.n }}", "bad": 1}),
+            job("b", "fail", needs=("a",), approval=Approval(), if_="inputs.n == 2"),
+        ),
+        inputs=(Input("n", "int"),),
+    )
+    run.submit(
+        JobSpec(
+            "sub",
+            workflow="low",
+            for_each=each([1, 2]),
+            with_={"n": "${{ item }}"},
+            retries=Retry(1, 60),
+            fail_fast=True,
+        ),
+        workflows={"low": low},
+    )
+    work()
+    assert run.states["sub[0]"] == "scheduled"
+    connection.hset(keys.job(f"{RUN}-sub--1"), "flowq_round", 1)  # its last attempt
+    Run(RUN, connection).approve("sub[1].b")
+    work()
+    assert (run.states["sub[1]"], run.states["sub[0]"]) == ("failed", "canceled")
+    assert run.reason("sub[0]") == "sub[1] failed"
+    assert run.state == "failed"
+    retrying.retry(RUN, connection)
+    assert connection.zcard(keys.ROUNDS) == 0

@@ -72,7 +72,10 @@ local function end_inside(job, why)
   local f = redis.call('HMGET', keys.job(job), 'status', 'flowq_outcome', 'flowq_always', 'origin',
     'worker_name', 'flowq_nested')
   if f[2] or f[3] then return end
-  if f[6] and nested.has_begun(job) then return begin_to_halt(job, why) end
+  if f[6] and nested.has_begun(job) then
+    begin_to_halt(job, why)
+    return nested.end_round(job, 'canceled', why)
+  end
   if f[1] == 'started' then
     if executions.is_heard(job, f[4], f[5]) then return steps.must_stop(job, why) end
     executions.take_away(job, f[4], f[5])
@@ -85,9 +88,13 @@ end
 
 -- Ends what is inside of a workflow that is late.
 function deadlines.halt(join)
-  local key = keys.future(join)
-  local late = redis.call('HGET', key, 'late')
-  if not late then return true end
-  local why = string.match(late, '^the ') and late or 'the workflow ' .. late
+  local key, why = keys.future(join), nested.why_late_inside(join)
+  if not why then return true end
   return steps.each_item(keys.blockers(join), key, 'halted', function(job) end_inside(job, why) end)
+end
+
+-- A workflow has begun to run again while the one that it is inside of was found late.
+function deadlines.follow(join, inside)
+  local why = nested.why_late_inside(inside)
+  if why then begin_to_halt(join, why) end
 end

@@ -37,7 +37,10 @@ function groups.close_items(group, count)
   local last = math.min(int(f[3]) + count, int(f[4]))
   for index = int(f[3]), last - 1 do
     local item = groups.item_id(group, index)
-    if NOT_STARTED[redis.call('HGET', keys.job(item), 'status')] and not nested.has_begun(item) then
+    local is_waiting = NOT_STARTED[redis.call('HGET', keys.job(item), 'status')]
+    if is_waiting and nested.has_begun(item) then
+      nested.end_round(item, f[1], f[2])
+    elseif is_waiting then
       jobs.call_off(item, f[1], f[2])
       jobs.call_off(nested.start_id(item), f[1], f[2]) -- where there is one
       if redis.call('EXISTS', keys.future(item)) == 1 then later('recall:' .. item) end

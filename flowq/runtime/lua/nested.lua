@@ -60,18 +60,33 @@ function nested.has_begun(join)
   return status and not NOT_STARTED[status]
 end
 
+-- A workflow that waits for its back-off ends instead of running again; returns whether it did wait.
+function nested.end_round(join, outcome, why)
+  if redis.call('ZREM', OURS .. 'rounds', join) == 0 then return false end
+  jobs.call_off(join, outcome, why)
+  return true
+end
+
+-- Why what is inside of a workflow is being ended, or nil (deadlines.lua).
+function nested.why_late_inside(join)
+  local late = join and redis.call('HGET', keys.future(join), 'late')
+  if not late then return nil end
+  return string.match(late, '^the ') and late or 'the workflow ' .. late
+end
+
 -- Whether a workflow that did not succeed runs again, after its back-off (rounds.lua). Its join is open
 -- then, as before the workflow began, so nothing inside starts before the join is released. Returns
 -- also why it did not succeed, with the number of attempts.
 function nested.goes_again(join, why)
   local key = keys.job(join)
   local f = redis.call('HMGET', key, 'flowq_rounds', 'flowq_round', 'flowq_run', 'flowq_name',
-    'flowq_always', 'flowq_group')
+    'flowq_always', 'flowq_group', 'flowq_inside')
   local most, backoff_s, words = string.match(f[1] or '', '^(%d+) (%S+) (.+)$')
   if not most then return false, why end
   local round = int(f[2]) + 1
   local is_closed = f[6] and redis.call('HEXISTS', keys.group(f[6]), 'closed') == 1
-  if round > tonumber(most) or is_closed or runs.calls_off(f[3], f[5]) or not nested.has_failed_inside(join) then
+  local is_over = round > tonumber(most) or is_closed or runs.calls_off(f[3], f[5])
+  if is_over or nested.why_late_inside(f[7]) or not nested.has_failed_inside(join) then
     return false, round > 1 and why .. ', attempt ' .. round or why
   end
   redis.call('HSET', key, 'flowq_round', round)

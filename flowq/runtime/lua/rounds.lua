@@ -7,7 +7,7 @@
 
 function rounds.go(join)
   local key, list = keys.future(join), OURS .. 'again:' .. join
-  local f = redis.call('HMGET', keys.job(join), 'flowq_run', 'flowq_outcome', 'flowq_timeout')
+  local f = redis.call('HMGET', keys.job(join), 'flowq_run', 'flowq_outcome', 'flowq_timeout', 'flowq_inside')
   if not f[1] or f[2] then -- called off meanwhile
     redis.call('DEL', list)
     return true
@@ -24,6 +24,7 @@ function rounds.go(join)
   redis.call('HDEL', key, 'again', 'let_go', 'late', 'halted')
   deadlines.begin_again(join, f[3])
   releasing.let_go(join)
+  deadlines.follow(join, f[4])
   return true
 end
 
