@@ -159,6 +159,37 @@ def test_a_workflow_that_takes_too_long_is_canceled_and_cleans_up(
     assert connection.zcard(keys.DEADLINES) == 0
 
 
+@pytest.mark.parametrize("is_canceled", [False, True])
+def test_a_late_workflow_that_runs_always_ends_but_for_what_asks_always_inside_of_it(
+    is_canceled: bool, run: Runs, work: Work, connection: Redis
+) -> None:
+    inner = Workflow(
+        "inner",
+        (
+            job("a", "my_id"),
+            job("held", "my_id", needs=("a",), approval=Approval()),
+            JobSpec("deep", workflow="deepest", needs=("held",)),
+            job("clean", "my_id", needs=("held",), if_="always()"),
+        ),
+        workflows=INNER.workflows,
+    )
+    run.submit(
+        job("first", "my_id", approval=Approval() if is_canceled else None),
+        nested(needs=("first",), if_="always()"),
+        workflows={"inner": inner},
+    )
+    work()
+    if is_canceled:
+        runs.cancel(RUN, connection)
+        work()
+    assert run.states["sub.held"] == "deferred"
+    pass_deadline(connection, "sub")
+    work()
+    assert run.states["sub.held"] == run.states["sub"] == "canceled"
+    assert run.states["sub.clean"] == "finished"
+    assert run.status.is_ended
+
+
 def test_what_has_begun_inside_of_a_late_workflow_ends_with_it(
     run: Runs, work: Work, connection: Redis
 ) -> None:

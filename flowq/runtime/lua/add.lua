@@ -196,17 +196,23 @@ local read_run = once(function(run)
   return redis.call('HMGET', keys.run(run), 'state', 'canceling', 'max_parallel', 'queue')
 end)
 
--- What a job adds runs in a canceled run when that job does.
-local runs_always = once(function(adder)
-  return redis.call('HGET', keys.job(adder), 'flowq_always') == '1'
-end)
+local read_always = once(function(adder) return redis.call('HGET', keys.job(adder), 'flowq_always') end)
+
+-- What a job adds runs in a canceled run when that job does. What the start of a workflow adds does so
+-- because of what is outside of that workflow, which does not count when the workflow itself is late.
+local function inherit_always(job, adder)
+  local always = adder and read_always(adder)
+  if not always then return false end
+  local inside = job.inside or job.shape.given.flowq_inside
+  return inside and adder == nested.start_id(inside) and 'outside' or always
+end
 
 -- Returns why a job cannot be added to its run, or nil.
 local function refused_by_run(job)
   local run, adder = read_run(job.run), job.shape.given.flowq_by
-  job.is_always = adder and runs_always(adder)
+  job.always = inherit_always(job, adder)
   if run[1] ~= 'staged' and run[1] ~= 'running' then return { 'norun', job.run, run[1] or '' } end
-  if run[2] and (run[2] == 'now' or not job.is_always) then
+  if run[2] and (run[2] == 'now' or not job.always) then
     return { 'norun', job.run, 'canceling' }
   end
   job.late, job.is_limited = run[1] == 'running', run[3]
@@ -332,7 +338,7 @@ local function write_hash(job)
   set('flowq_run', job.run)
   set('flowq_name', job.name)
   set('flowq_inside', job.inside)
-  set('flowq_always', job.is_always and '1')
+  set('flowq_always', not shape.given.flowq_always and job.always)
   set('flowq_open', job.is_added and shape.future ~= '' and '1')
   set('flowq_late', job.late and shape.future ~= '' and '1')
   if job.is_limited then

@@ -26,6 +26,8 @@
 --   flowq_retries  how many retries it was declared with, for when its run is retried
 --   flowq_run, flowq_name    the run that it belongs to, and its name there
 --   flowq_attempts how often it has been started, in a run
+--   flowq_always   it runs in a canceled run: "1" as its own `if` asks for that, "outside" as that of a
+--                  workflow around it does
 --   flowq_code     a digest of the code that its last attempt was made of, if it is of a run
 --   flowq_queue    the queue that was declared for it, when its run has one of its own (`origin`)
 --   flowq_view     what is shown of its last end (flowq/runtime/views.py), in a run

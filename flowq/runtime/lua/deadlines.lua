@@ -50,12 +50,14 @@ local function begin_to_halt(join, why)
 end
 
 local function end_workflow(join)
-  local f = redis.call('HMGET', keys.job(join), 'flowq_outcome', 'flowq_run', 'flowq_timeout', 'status')
+  local f = redis.call('HMGET', keys.job(join), 'flowq_outcome', 'flowq_run', 'flowq_timeout', 'status',
+    'flowq_always')
   local seconds, why = read(f[3])
   if f[1] or not seconds or not nested.has_begun(join) then return unset(join) end -- its start sets it
-  local r = redis.call('HMGET', keys.run(f[2]), 'canceling', 'held')
-  if r[1] then return unset(join) end
-  if r[2] then return set(join, TS + seconds) end -- its run is retried, and waits for its turn
+  if runs.calls_off(f[2], f[5]) then return unset(join) end
+  if redis.call('HEXISTS', keys.run(f[2]), 'held') == 1 then -- it is retried, and waits for its turn
+    return set(join, TS + seconds)
+  end
   set(join, TS + AGAIN_S)
   begin_to_halt(join, why)
   if f[4] == 'queued' or f[4] == 'scheduled' then jobs.call_off(join, 'canceled', why) end
@@ -71,7 +73,7 @@ end
 local function end_inside(job, why)
   local f = redis.call('HMGET', keys.job(job), 'status', 'flowq_outcome', 'flowq_always', 'origin',
     'worker_name', 'flowq_nested')
-  if f[2] or f[3] then return end
+  if f[2] or f[3] == '1' then return end
   if f[6] and nested.has_begun(job) then
     begin_to_halt(job, why)
     return nested.end_round(job, 'canceled', why)

@@ -47,8 +47,8 @@ end
 -- Whether a join is skipped because something inside did not succeed, and not because the workflow
 -- never began or its run is canceled: then it has failed, as a job.
 function nested.has_failed_inside(id)
-  local f = redis.call('HMGET', keys.job(id), 'flowq_nested', 'flowq_run')
-  if not f[1] or redis.call('HEXISTS', keys.run(f[2]), 'canceling') == 1 then return false end
+  local f = redis.call('HMGET', keys.job(id), 'flowq_nested', 'flowq_run', 'flowq_always')
+  if not f[1] or runs.calls_off(f[2], f[3]) then return false end
   local began = redis.call('HGET', keys.edges(id), nested.start_id(id))
   return began ~= 'skipped' and began ~= 'canceled'
 end
