@@ -80,9 +80,9 @@ def check_open_jobs(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
 
 
 def _may_hold_edges(path: Path) -> bool:
-    return path[0] == "jobs" and (
-        len(path) < 3 or path[2] in _VERB_BY_KEY or path[2] in ROOTS_BY_KEY
-    )
+    if path[:1] not in ((), ("jobs",), ("finally",)):
+        return False
+    return len(path) < 3 or path[2] in _VERB_BY_KEY or path[2] in ROOTS_BY_KEY
 
 
 def check_final_jobs(workflow: Workflow, graph: Graph) -> Iterator[Problem]:

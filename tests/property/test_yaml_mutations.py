@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from flowq.checks import check
@@ -89,6 +89,7 @@ def test_a_mutation_is_read_or_refused_with_a_position(
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.sampled_from(PIECES), max_size=30).map("".join))
+@example("!: : ")
 def test_rubbish_is_read_or_refused_with_a_position(text: str) -> None:
     assert_read_or_refused(text)
 

@@ -154,6 +154,20 @@ def test_what_somebody_does_to_a_job_is_known_further_on(
     assert (answers(run, "direct"), answers(run, "far")) == (expected, expected)
 
 
+def test_a_deleted_job_counts_further_on_also_where_a_job_would_wait_for_it(
+    run: Runs, work: Work
+) -> None:
+    run.submit(
+        job("root", "my_id"),
+        job("between", "my_id", needs=("root",), on_blocker_failure="wait"),
+        job("last", "my_id", needs=("between",)),
+    )
+    get_job(f"{RUN}-root", run.connection).delete()
+    work()
+    assert run.states["between"] == RUNS
+    assert run.states["last"] == SKIPS
+
+
 def test_a_canceled_run_is_no_success_for_what_still_runs(run: Runs, work: Work) -> None:
     run.submit(job("root", "my_id"), *after("root"), inputs={"yes": True})
     runs.cancel(RUN, run.connection)

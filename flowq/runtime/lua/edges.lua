@@ -82,6 +82,8 @@ local function tell(future, news)
         end
         f.is_moved = f.is_moved or after ~= nil or before ~= 'pending'
       end
+      -- Where the policy is to wait it counts for nothing, but for what follows it has gone wrong.
+      if new == 'deleted' then news.is_marked = true end
       latest[blocker] = new
       written[#written + 1] = blocker
       written[#written + 1] = new
