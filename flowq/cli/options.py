@@ -78,23 +78,22 @@ def _split(ctx: click.Context, param: click.Parameter, words: tuple[str, ...]) -
     return given
 
 
-inputs: Decorator = click.option(
-    "-i",
-    "--input",
-    "given",
-    multiple=True,
-    metavar="NAME=VALUE",
-    callback=_split,
-    help="An input of the workflow; may be given again for others. Without, FLOWQ_INPUT_NAME in "
-    "the environment gives it.",
+def _named_values(meaning: str) -> Decorator:
+    """Return `-i NAME=VALUE`, which may be given several times: a map by name."""
+    return click.option(
+        "-i",
+        "--input",
+        "given",
+        multiple=True,
+        metavar="NAME=VALUE",
+        callback=_split,
+        help=meaning,
+    )
+
+
+inputs = _named_values(
+    "An input of the workflow; may be given again for others. Without, FLOWQ_INPUT_NAME in "
+    "the environment gives it."
 )
 
-values: Decorator = click.option(
-    "-i",
-    "--input",
-    "given",
-    multiple=True,
-    metavar="NAME=VALUE",
-    callback=_split,
-    help="What the approval of the job asks for; may be given again for others.",
-)
+values = _named_values("What the approval of the job asks for; may be given again for others.")

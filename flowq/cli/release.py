@@ -56,7 +56,7 @@ def command(
 
 
 def _release_job(job: FoundJob, place: Place) -> None:
-    """Release a future job; whoever listens on its queue executes it, and its blockers."""
+    """Release a future job of no run; workers of its queue execute it and its blockers."""
     is_news = release_job(job.job_id, place.connection)
     streams.note(f"flowq: job {job.job_id} {'is' if is_news else 'was already'} released")
     if client.find_unattended([job.queue], place.connection):
