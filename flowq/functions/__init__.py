@@ -18,10 +18,9 @@ Redis and RQ are imported by the first call that needs them, not with this packa
 spawned child imports the user's module, and with it this one.
 """
 
-from flowq.functions.calls import JobCall, deferred, job
+from flowq.functions.calls import JobCall, JobFunction, deferred, job
 from flowq.functions.connections import connect, get_connection
 from flowq.functions.options import Options
-from flowq.functions.typed import JobFunction
 
 __all__ = [
     "JobCall",

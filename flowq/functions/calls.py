@@ -11,6 +11,7 @@ from typing import (
     TYPE_CHECKING,
     Any,
     Generic,
+    Protocol,
     Unpack,
     overload,
 )
@@ -19,7 +20,7 @@ from flowq.callables import explain_unimportable, name_call
 from flowq.errors import FlowqError, UsageError
 from flowq.functions.connections import get_connection
 from flowq.functions.options import OPTION_NAMES, Options, as_list, read_options, to_rq_retry
-from flowq.functions.typed import JobFunction, P, R_co
+from flowq.functions.typed import P, R_co, Verb
 from flowq.nearest import did_you_mean
 
 if TYPE_CHECKING:
@@ -30,6 +31,28 @@ JOBS_PER_BATCH = 100
 """Of `.map`; one call on the server stays short, and a generator is not read far ahead."""
 
 _OF_ONE_JOB = ("job_id", "unique", "rate_limit")  # `.map` makes many, in RQ's `enqueue_many`
+
+
+class JobFunction(Protocol[P, R_co]):
+    """A function with what `@flowq.job` gave it; calling it just calls it."""
+
+    __name__: str
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+
+    @property
+    def enqueue(self) -> Verb[P, Job]:
+        """Enqueue a call of the function; see `JobCall.enqueue`."""
+
+    @property
+    def open(self) -> Verb[P, AbstractContextManager[Job]]:
+        """Enqueue a call as a future job for a `with` block; see `JobCall.open`."""
+
+    def map(self, *iterables: Iterable[Any], **kwargs: Any) -> list[Job]:
+        """Enqueue a call for each item; see `JobCall.map`."""
+
+    def options(self, **options: Unpack[Options]) -> JobCall[P]:
+        """Return the call with other options, and with all keywords left to the function."""
 
 
 @overload

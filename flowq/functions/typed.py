@@ -7,15 +7,7 @@ the options stand apart (`.options(…).enqueue(…)`) they are.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, Unpack, overload
-
-from flowq.functions.options import Options
-
-if TYPE_CHECKING:
-    from flowq.functions.calls import JobCall
-    from flowq.runtime.job import Job
+from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
 P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
@@ -77,25 +69,3 @@ class Verb(Protocol[P, T_co]):
     def __call__(self, *args: Any, on_stopped: Any, **kwargs: Any) -> T_co: ...
     @overload
     def __call__(self, *args: Any, webhooks: Any, **kwargs: Any) -> T_co: ...
-
-
-class JobFunction(Protocol[P, R_co]):
-    """A function with what `@flowq.job` gave it; calling it just calls it."""
-
-    __name__: str
-
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
-
-    @property
-    def enqueue(self) -> Verb[P, Job]:
-        """Enqueue a call of the function; see `JobCall.enqueue`."""
-
-    @property
-    def open(self) -> Verb[P, AbstractContextManager[Job]]:
-        """Enqueue a call as a future job for a `with` block; see `JobCall.open`."""
-
-    def map(self, *iterables: Iterable[Any], **kwargs: Any) -> list[Job]:
-        """Enqueue a call for each item; see `JobCall.map`."""
-
-    def options(self, **options: Unpack[Options]) -> JobCall[P]:
-        """Return the call with other options, and with all keywords left to the function."""
