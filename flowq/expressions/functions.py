@@ -15,8 +15,16 @@ from pathlib import PurePath
 from typing import Any
 
 from flowq.expressions.limits import check_size
-from flowq.expressions.operators import check_exact, refuse_mixed
-from flowq.expressions.plain import as_json, as_text
+from flowq.expressions.operators import bring_together, check_exact, refuse_mixed
+from flowq.expressions.plain import (
+    as_json,
+    as_text,
+    enter,
+    find_fields,
+    is_true,
+    read_field,
+    simplify,
+)
 from flowq.expressions.refusals import Refused
 from flowq.nearest import did_you_mean
 
@@ -189,23 +197,30 @@ def _reject(items: Sequence[Any], key: str | None = None, value: Any = _ANY) -> 
 
 def _is_wanted(item: Any, key: str | None, value: Any) -> bool:
     """Whether a part of an item is `value`, or counts as true; a part that is missing is none."""
-    part = item if key is None else _part_of(item, key, is_optional=True)
+    part = enter(item) if key is None else _part_of(item, key, is_optional=True)
     if value is _ANY:
-        return bool(part)
-    return isinstance(part, bool) is isinstance(value, bool) and bool(part == value)
+        return is_true(part)
+    if part is None or value is None:
+        return part is value
+    part, wanted = bring_together(simplify(part), simplify(value))
+    return isinstance(part, bool) is isinstance(wanted, bool) and bool(part == wanted)
 
 
 def _part_of(item: Any, key: str, *, is_optional: bool = False) -> Any:
-    """Return what a key of a map leads to; dots lead into maps inside of it."""
-    for each in _only_text(key).split("."):
-        if isinstance(item, Mapping) and each in item:
-            item = item[each]
+    """Return what a key of a map leads to, or a declared field; dots lead further inside."""
+    for name in _only_text(key).split("."):
+        item = enter(item)
+        is_map = issubclass(type(item), dict)
+        if is_map and dict.__contains__(item, name):
+            item = dict.__getitem__(item, name)
+        elif not is_map and name in find_fields(item):
+            item = read_field(item, name, "an item")
         elif is_optional:
             return None
         else:
-            names = map(str, item) if isinstance(item, Mapping) else ()
-            raise Refused("FQ305", f"an item has no {each!r}", did_you_mean(each, names))
-    return item
+            names = map(str, dict.__iter__(item)) if is_map else find_fields(item)
+            raise Refused("FQ305", f"an item has no {name!r}", did_you_mean(name, names))
+    return enter(item)
 
 
 def _only_list(value: Any) -> Any:
@@ -258,7 +273,9 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
 QUICK = frozenset({"len", "length", "first", "last"})
 """Functions whose work does not grow with their argument: it may be of any size."""
 
-PASSING = QUICK | {"chunks", "items", "join", "json", "keys", "list", "reverse", "values", "zip"}
+_OF_LISTS_OF_MAPS = {"compact", "map", "reject", "select"}
+PASSING = QUICK | _OF_LISTS_OF_MAPS | {"chunks", "items", "join", "json", "keys", "list", "reverse"}
+PASSING |= {"values", "zip"}
 """Functions that compute with nothing that is in their arguments: it may be no plain data."""
 
 

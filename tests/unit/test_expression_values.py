@@ -96,6 +96,16 @@ from flowq.expressions.plain import enter
         ("none == @none", True),
         ("len(@points)", 2),
         ("[@point.x, 1]", [4, 1]),
+        # Filters over items pass what they do not look at, and read fields as `.x` does.
+        ("@points | map('x')", [1, 2]),
+        ("[@point, @model] | map('x')", [4, 6]),
+        ("@points | select('x', 2) | map('tags')", [["a", "b"]]),
+        ("[{'n': 1, 'item': @point}, {'n': 2, 'item': @array}] | select('n', 2) | map('n')", [2]),
+        ("[{'n': 1, 'item': @point}] | reject('item.y') | map('item.x')", [4]),
+        ("[@array, none] | compact | len", 1),
+        ("[{'price': @price}, {'price': none}] | select('price') | len", 1),
+        ("[{'kind': @kind}, {'kind': 'z'}] | select('kind', @kind) | len", 1),
+        ("[{'n': @int64}] | select('n', 7) | len", 1),
         # Instants, durations.
         ("@day1 < @day2", True),
         ("@day2 - @day1", timedelta(days=30)),
