@@ -1,9 +1,10 @@
 """The main loop of a child: tasks in, ends out, until the channel closes.
 
-Messages are pickled tuples: ("run", [Task, …], is_last), ("conclude", Task, End) and ("chore",
-name, arguments) from the supervisor; from the child ends, several in one message, ("chore", None),
-("outdated", file) before it ends without beginning what it was given, and ("unfit", why) when it
-cannot preload something; a nursery (fork.py) adds ("died", how).
+Messages from the supervisor are pickled tuples: ("run", [Task, …], is_last), ("conclude", Task,
+End) and ("chore", name, arguments). The child sends (child_messages.py) ends, several in one
+message, "chore" when it has done one, "outdated" with a file before it ends without beginning what
+it was given, and "unfit" with the reason when it cannot preload something; a nursery (fork.py) adds
+"died" with how.
 """
 
 from __future__ import annotations
@@ -22,16 +23,16 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from importlib import import_module
-from io import BytesIO
 from multiprocessing.connection import Connection
 from typing import Any, NoReturn
 
 from flowq.runtime.patience import describe, is_passing
 from flowq.workers import deadline
 from flowq.workers.cell import Cell
+from flowq.workers.child_messages import write_end, write_ends, write_text
 from flowq.workers.claims import End, Task
 from flowq.workers.output import Capture, open_stream
-from flowq.workers.perform import Bench, Settings
+from flowq.workers.perform import Bench, Settings, failed
 from flowq.workers.sources import Sources
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -43,7 +44,9 @@ FLUSH_S = 0.004
 """How long the end of a short job may wait for others, when more jobs are at hand."""
 
 FLUSH_COUNT = 32
-PROTOCOL = pickle.HIGHEST_PROTOCOL
+
+MAX_END_BYTES = 512 * 2**20
+"""Of one end: Redis takes no longer argument."""
 
 
 class Outbox:
@@ -52,7 +55,7 @@ class Outbox:
     def __init__(self, channel: Connection, cell: Cell) -> None:
         self._channel = channel
         self._cell = cell
-        self._ends: list[tuple[Any, ...]] = []
+        self._ends: list[bytes] = []
         self._flushed_at = time.monotonic()
 
     @property
@@ -62,43 +65,37 @@ class Outbox:
 
     def add(self, end: End) -> None:
         """Send an end, soon."""
-        plain = tuple(end)
-        self._ends.append(plain)
-        is_kept = self._cell.keep(pickle.dumps(plain, PROTOCOL))
+        written = _write_end(end)
+        self._ends.append(written)
+        is_kept = self._cell.keep(written)
         is_late = time.monotonic() - self._flushed_at > FLUSH_S
         if is_late or not is_kept or len(self._ends) >= FLUSH_COUNT:
             self.flush()
 
     def flush(self, last: End | None = None) -> None:
         """Send what is not sent yet, and that one behind it."""
-        ends = self._ends if last is None else [*self._ends, tuple(last)]
+        ends = self._ends if last is None else [*self._ends, _write_end(last)]
         if ends:
-            self._channel.send_bytes(pickle.dumps(("ends", ends), PROTOCOL))
+            self._channel.send_bytes(write_ends(ends))
         if self._ends:
             self._cell.clear()
             self._ends = []
         self._flushed_at = time.monotonic()
 
-    def send(self, message: tuple[Any, ...]) -> None:
+    def send(self, kind: str, text: str = "") -> None:
         """Send one other message now."""
-        self._channel.send_bytes(pickle.dumps(message, PROTOCOL))
+        self._channel.send_bytes(write_text(kind, text))
 
 
-def read_message(data: bytes) -> tuple[str, Any]:
-    """Return a child's message: ("ends", [End, …]), or what was given to `Outbox.send`."""
-    kind, content = pickle.loads(data)  # noqa: S301 - from our own child
-    return kind, list(map(End._make, content)) if kind == "ends" else content
-
-
-def read_kept(data: bytes) -> list[End]:
-    """Return the ends that a cell has kept, one after the other; a cut one is left out."""
-    stream, ends = BytesIO(data), []
-    while stream.tell() < len(data):
-        try:
-            ends.append(End._make(pickle.load(stream)))  # noqa: S301 - from our own child
-        except (pickle.UnpicklingError, EOFError):
-            break
-    return ends
+def _write_end(end: End) -> bytes:
+    written = write_end(end)
+    if len(written) > MAX_END_BYTES:
+        size = f"{len(written) / 1_000_000:.0f} MB"
+        text = (
+            f"the result has {size}, which no server takes; write it to a file, and return its path"
+        )
+        written = write_end(failed(end.number, text, end.started_at, end.ended_at))
+    return written
 
 
 def main(channel: Connection, lifeline: Connection, cell: Cell, settings: Settings) -> None:
@@ -130,7 +127,7 @@ def preload(outbox: Outbox, modules: Sequence[str]) -> None:
             import_module(name)
         except BaseException as error:  # noqa: BLE001 - a user's module may raise anything
             with suppress(OSError):  # the supervisor is gone already
-                outbox.send(("unfit", f"cannot preload {name}: {_explain(error)}"))
+                outbox.send("unfit", f"cannot preload {name}: {_explain(error)}")
 
 
 def _explain(error: BaseException) -> str:
@@ -145,7 +142,7 @@ def is_outdated(outbox: Outbox, sources: Sources) -> bool:
     changed = sources.find_changed()
     if changed:
         with suppress(OSError):
-            outbox.send(("outdated", changed))
+            outbox.send("outdated", changed)
     return bool(changed)
 
 
@@ -159,7 +156,7 @@ def handle(
         return True
     if message[0] == "chore":
         _do_chore(bench, *message[1:])
-        outbox.send(("chore", None))
+        outbox.send("chore")
         return True
     return work_off(outbox, cell, bench, capture, *message[1:])
 

@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
 
+MAX_ERROR_BYTES = 10_000_000
+"""What is read of one error; packed it may be little that becomes much."""
+
 
 class Task(NamedTuple):
     """One job as a child gets it. Shape: `raw` is the job's hash before it was started, flat."""
@@ -49,10 +52,17 @@ class End(NamedTuple):
 
     @property
     def error(self) -> str:
-        """The text that the result of a job keeps that did not succeed; else empty."""
+        """The text that the result of a job keeps that did not succeed; else empty. Of what is
+        very long this is the beginning; of what is no such text (a child runs the code of users),
+        a remark."""
         if self.field != "exc_string":
             return ""
-        return zlib.decompress(b64decode(self.value)).decode(errors="replace")
+        try:
+            packed = b64decode(self.value)
+            text = zlib.decompressobj().decompress(packed, MAX_ERROR_BYTES)
+        except (ValueError, zlib.error):
+            return "its error cannot be read"
+        return text.decode(errors="replace")
 
 
 @dataclass(slots=True)

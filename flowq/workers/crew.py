@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import Any
 
 from flowq.errors import UsageError
-from flowq.workers.child import read_kept, read_message
+from flowq.workers.child_messages import MAX_BYTES, BadMessage, read_kept, read_message
 from flowq.workers.claims import Claim, End
 from flowq.workers.hire import Child, Mode, Process, hire
 from flowq.workers.pace import BATCH_S
@@ -226,11 +226,21 @@ class Crew:
     def receive(self, child: Child) -> None:
         """Read one message that a child has sent, or notice its death."""
         try:
-            kind, content = read_message(child.channel.recv_bytes())
-        except (EOFError, OSError):
+            kind, content = read_message(child.channel.recv_bytes(MAX_BYTES))
+        except EOFError:
             self._bury(child)
             return
+        except (OSError, BadMessage) as error:  # of the system: it has died, or its message is long
+            self._cast_out(child, error)
+            return
         self._take(child, kind, content)
+
+    def _cast_out(self, child: Child, error: Exception) -> None:
+        """End a child that has sent what cannot be read: nothing that follows could be either."""
+        if not isinstance(error, ConnectionError):
+            self.kill(child, f"it sent what is no message of flowq's: {error}")
+        child.process.kill()
+        self._bury(child)
 
     def _take(self, child: Child, kind: str, content: Any) -> None:
         if kind == "ends":
@@ -272,7 +282,11 @@ class Crew:
 
     def collect(self, child: Child) -> None:
         """Take the ends that a child has not sent yet: it is busy with a long job, or dead."""
-        ends = read_kept(child.cell.read_kept())
+        try:
+            ends = read_kept(child.cell.read_kept())
+        except BadMessage as error:
+            log.warning("child %d keeps what is no report: %s", child.process.pid, error)
+            return
         self._take_ends(child, [end for end in ends if end.number in child.claims])
 
     def dismiss(self, child: Child) -> None:

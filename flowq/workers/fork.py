@@ -109,7 +109,7 @@ def nurse(channel: Connection, lifeline: Connection, cell: Cell, settings: Setti
             return
         status, words = _fork_one(partial(do, message))
         if status or DONE not in words:  # it may also have ended well, but in the middle
-            outbox.send(("died", describe(status)))
+            outbox.send("died", describe(status))
         child.preload(outbox, [word for word in words if word.startswith(OURS)])
 
 
@@ -122,7 +122,7 @@ def _fork_one(do: Callable[[int], None]) -> tuple[int, list[str]]:
     _, status = os.waitpid(pid, 0)
     os.set_blocking(reader, False)  # something that the job left behind may still hold the pipe
     try:
-        return status, os.read(reader, REPORT_BYTES).decode().split()
+        return status, os.read(reader, REPORT_BYTES).decode(errors="replace").split()
     except BlockingIOError:
         return status, []
     finally:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import pickle
 import sys
 import threading
 import time
@@ -40,6 +39,7 @@ from flowq.runtime.job import PERFORM, Job
 from flowq.runtime.maintenance import find_lost
 from flowq.runtime.queue import Queue
 from flowq.runtime.rq import RQS_PERFORM_JOB, ExcInfo, PerformingWorker, WorkerBase
+from flowq.runtime.waiting import read_retry, write_retry
 from flowq.texts import show
 from flowq.workers.address import Address
 from flowq.workers.claims import End, Task
@@ -260,7 +260,7 @@ class Bench:
         ended_at = time.time()
         if isinstance(value, Retry):
             self._has_left_threads = _count_threads() > self._threads
-            kept = _to_text(pickle.dumps(value))
+            kept = _to_text(write_retry(value))
             self._end = End(
                 *(task.number, "finished", "conclude", started_at, ended_at, "", "retry", kept),
                 code=self._describe_code(job) if job.run_id else "",
@@ -522,7 +522,7 @@ def _conclude_success(
     worker: WorkerBase, job: Job, queue: Queue, execution: Execution, end: End
 ) -> None:
     if end.field == "retry":
-        retry = pickle.loads(_unpack(end.value))  # noqa: S301 - from our own child
+        retry = read_retry(_unpack(end.value))
         job.keep_result(retry)
         worker.handle_job_retry(
             job=job,

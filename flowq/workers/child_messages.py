@@ -1,0 +1,138 @@
+"""What a child sends to its supervisor: bytes in a plain form, which are read without loading
+anything.
+
+A child runs the code of users, so the supervisor believes nothing of what it gets: lengths are
+bounded, words come from short lists, and what has another form is a `BadMessage`. In the other
+direction messages are pickled, because a child trusts its supervisor.
+
+Shape: the first byte says the kind. `E` is followed by ends, each one a header and the texts, with
+NUL between them; the others by a text.
+"""
+
+from __future__ import annotations
+
+import struct
+from functools import partial
+from itertools import product
+from math import isfinite
+from struct import Struct
+from typing import Any
+
+from flowq.workers.claims import End
+
+MAX_BYTES = 600_000_000
+"""Of one message. Redis takes at most 512 MB in one argument, so no longer result can be kept."""
+
+MAX_TEXT_BYTES = 100_000
+"""Of a message without ends; what is longer is cut by the child."""
+
+# The length of the texts in bytes, number, words, started_at, ended_at, generation, is_spent.
+_HEADER = Struct("<IQBddQ?")
+_ENDS = b"E"
+_LETTER_BY_KIND = {"chore": b"C", "outdated": b"O", "unfit": b"U", "died": b"D"}
+_KIND_BY_LETTER = {letter: kind for kind, letter in _LETTER_BY_KIND.items()}
+_WORDS = tuple(
+    product(
+        ("finished", "failed", "stopped"),
+        ("turn", "conclude", "later", "done", "lost"),
+        ("", "return_value", "exc_string", "retry"),
+    )
+)
+"""What `status`, `how` and `field` of an end may be. "died" says no child."""
+
+_NUMBER_BY_WORDS = {words: number for number, words in enumerate(_WORDS)}
+
+# What `End._make` does, in a third of the time.
+_as_end: Any = partial(tuple.__new__, End)
+_unpack = _HEADER.unpack_from
+
+
+class BadMessage(ValueError):
+    """A child has sent what is no message of flowq's."""
+
+
+# In the child ------------------------------------------------------------------------------------
+
+
+def write_end(end: End) -> bytes:
+    """Return an end as messages and cells have it."""
+    number, status, how, started_at, ended_at, ttl, field, value, generation, spent, view, code = (
+        end
+    )
+    texts = f"{ttl}\0{value}\0{view}\0{code}".encode("utf-8", "surrogatepass")
+    words = _NUMBER_BY_WORDS[status, how, field]
+    header = _HEADER.pack(len(texts), number, words, started_at, ended_at, generation, spent)
+    return header + texts
+
+
+def write_ends(ends: list[bytes]) -> bytes:
+    """Return the message with these ends, as `write_end` has written them."""
+    return b"".join((_ENDS, *ends))
+
+
+def write_text(kind: str, text: str = "") -> bytes:
+    """Return a message of another kind: chore, outdated, unfit or died."""
+    data = text.encode("utf-8", "replace")
+    return _LETTER_BY_KIND[kind] + data[: MAX_TEXT_BYTES - 1]
+
+
+# In the supervisor -------------------------------------------------------------------------------
+
+
+def read_message(data: bytes) -> tuple[str, Any]:
+    """Return what a child says: ("ends", [End, …]), or a kind and its text. Errors: BadMessage."""
+    if data[:1] == _ENDS:
+        return "ends", _read_ends(data, 1, is_whole=True)
+    kind = _KIND_BY_LETTER.get(data[:1])
+    if kind is None or len(data) > MAX_TEXT_BYTES:
+        raise BadMessage(f"it begins with {data[:20]!r}, and has {len(data)} bytes")
+    return kind, data[1:].decode("utf-8", "replace")
+
+
+def read_kept(data: bytes) -> list[End]:
+    """Return the ends that a cell has kept, one after the other; a cut one is left out.
+
+    Errors: BadMessage.
+    """
+    return _read_ends(data, 0, is_whole=False)
+
+
+def _read_ends(data: bytes, at: int, *, is_whole: bool) -> list[End]:
+    ends, size = [], len(data)
+    try:
+        while at < size:
+            length, number, words, started_at, ended_at, generation, spent = _unpack(data, at)
+            at += _HEADER.size
+            if at + length > size:
+                raise struct.error("it is cut")
+            texts = data[at : at + length].decode("utf-8", "surrogatepass")
+            at += length
+            ttl, value, view, code = texts.split("\0")
+            status, how, field = _WORDS[words]
+            if not isfinite(started_at + ended_at) or not (ttl.isdigit() or _is_ttl(ttl)):
+                raise BadMessage("its instants, or its time to live, are no numbers")
+            end = (
+                number,
+                status,
+                how,
+                started_at,
+                ended_at,
+                ttl,
+                field,
+                value,
+                generation,
+                spent,
+                view,
+                code,
+            )
+            ends.append(_as_end(end))
+    except struct.error as error:
+        if is_whole:
+            raise BadMessage("it ends in the middle of a report") from error
+    except (ValueError, IndexError) as error:
+        raise BadMessage(f"a report cannot be read: {error}") from error
+    return ends
+
+
+def _is_ttl(text: str) -> bool:
+    return not text or (text[0] == "-" and text[1:].isdigit())
