@@ -16,8 +16,7 @@ from flowq.errors import JobNotFound
 from flowq.runtime import keys
 from flowq.runtime.clocks import read_clock
 from flowq.runtime.facts import read_facts
-from flowq.runtime.listeners import find_unattended
-from flowq.runtime.maintenance import find_living
+from flowq.runtime.listeners import find_living, find_there, find_unattended
 from flowq.runtime.queue import Queue
 from flowq.runtime.wip import WIPRegistry
 from flowq.status import JobStatus
@@ -362,9 +361,12 @@ def _started(job_id: str, job: Mapping[str, str], place: _Place) -> Reason:
     connection = place.connection
     worker = job.get("worker_name") or "?"
     now_s = read_clock(connection)
-    lease_ends_at: Any = connection.zscore(keys.WORKERS, worker)
-    ends_at = _lease_of_rq(job_id, job, connection) if lease_ends_at is None else lease_ends_at
-    if ends_at is not None and ends_at > now_s:
+    is_ours = connection.zscore(keys.WORKERS, worker) is not None
+    if is_ours:
+        is_there = bool(find_there([worker], connection))
+    else:
+        is_there = (_lease_of_rq(job_id, job, connection) or 0) > now_s
+    if is_there:
         return Reason("started", f"worker {worker} is executing it")
     heard = connection.hget(keys.worker(worker), "last_heartbeat")
     heard_at = str_to_date(heard) if heard else None
@@ -373,7 +375,7 @@ def _started(job_id: str, job: Mapping[str, str], place: _Place) -> Reason:
         silence_s = max(0, round(now_s - heard_at.timestamp()))
         since = f"for {silence_s} s, since {heard_at.isoformat(timespec='seconds')}"
     text = f"worker {worker} was executing it, and nothing has been heard of it {since}"
-    if lease_ends_at is None:
+    if not is_ours:
         return Reason("started", text, hint="RQ's clean-up fails or retries it within some minutes")
     return Reason("started", text, hint=_what_follows(job, place))
 

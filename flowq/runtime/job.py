@@ -333,10 +333,8 @@ class Job(JobBase):
         return True
 
     def _is_called_off(self) -> bool:
-        # As `runs.calls_off` (lua/runs.lua).
-        fields = ("canceling", "ended_at", "resumed")
-        canceling, *is_over = self.connection.hmget(keys.run(self.run_id), *fields)
-        return bool(canceling) and not any(is_over) and (canceling == b"now" or not self._always)
+        always = "1" if self._always else ""
+        return bool(scripts.CALLS_OFF.call(self.connection, self.key, self.run_id, always))
 
     def note_retry(self, pipeline: Pipeline) -> None:
         """End it instead, in the same transaction, when its run is being canceled."""

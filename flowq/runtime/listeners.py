@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rq.queue import Queue as RQQueue
 from rq.utils import as_text
 from rq.worker_registration import WORKERS_BY_QUEUE_KEY
 
-from flowq.runtime import keys
-from flowq.runtime.clocks import read_clock
+from flowq.runtime import keys, scripts
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -31,8 +30,8 @@ def find_unattended(queues: Iterable[str], connection: Redis) -> list[str]:
     with connection.pipeline(transaction=False) as pipeline:
         for name in names:
             pipeline.smembers(WORKERS_BY_QUEUE_KEY % name)
-        listening = [set(map(as_text, workers)) for workers in pipeline.execute()]
-    living = _find_living(set().union(*listening), connection)
+        listening = [set(map(_name_of, workers)) for workers in pipeline.execute()]
+    living = find_there(set().union(*listening), connection)
     return [
         name
         for name, workers in zip(names, listening, strict=True)
@@ -64,34 +63,27 @@ def find_served(connection: Redis) -> set[str]:
     }
 
 
+def _name_of(key: str | bytes) -> str:
+    return as_text(key).removeprefix(keys.worker(""))
+
+
 def _run_of(queue: str) -> str:
     is_own = queue.startswith(keys.OWN_QUEUE)
     return queue.removeprefix(keys.OWN_QUEUE) if is_own else ""
 
 
-def _find_living(workers: set[str], connection: Redis) -> set[str]:
-    """Return those of the keys of workers that are of living ones."""
-    now_s = read_clock(connection)
-    in_order = sorted(workers)
-    with connection.pipeline(transaction=False) as pipeline:
-        for key in in_order:
-            pipeline.exists(key)
-            pipeline.zscore(keys.WORKERS, key.removeprefix(keys.worker("")))
-        answers = pipeline.execute()
-    leases = dict(zip(in_order, answers[1::2], strict=True))
-    there = [key for key, exists in zip(in_order, answers[::2], strict=True) if exists]
-    ours = {key: key.removeprefix(keys.worker("")) for key in there if (leases[key] or 0) > now_s}
-    connected = find_connected(ours.values(), connection)
-    return {key for key in there if leases[key] is None or ours.get(key) in connected}
+def find_there(workers: Iterable[str], connection: Redis) -> set[str]:
+    """Return which of these workers, by name, are there: of ours those whose lease is not over, as
+    long as they are connected, and of RQ's those whose hash is there.
 
-
-def find_connected(workers: Iterable[str], connection: Redis) -> set[str]:
-    """Return which of our workers, by name, are connected and listen to commands.
-
-    In a cluster they may be connected to another node, so there all of them count.
+    In a cluster ours may be connected to another node, so there only the lease counts.
     """
     names = list(workers)
-    if "{" in keys.PREFIX or not names:
-        return set(names)
-    subscribed = connection.pubsub_numsub(*map(keys.commands, names))
-    return {name for name, (_, count) in zip(names, subscribed, strict=True) if count}
+    answer = scripts.ARE_THERE.call(connection, keys.WORKERS, *names) if names else []
+    return set(map(as_text, answer))
+
+
+def find_living(connection: Redis) -> list[str]:
+    """Return the names of flowq's workers that are there."""
+    names: Any = connection.zrange(keys.WORKERS, 0, -1)
+    return sorted(find_there(map(as_text, names), connection))

@@ -17,7 +17,7 @@ from rq.utils import as_text
 
 from flowq.runtime import keys, scripts
 from flowq.runtime.clocks import read_clock
-from flowq.runtime.listeners import find_connected
+from flowq.runtime.listeners import find_there
 from flowq.runtime.retrying import begin_round
 from flowq.runtime.steps import finish, step, stop, work_off
 
@@ -121,23 +121,16 @@ def _due(connection: Redis, index: str, now_s: float) -> list[str]:
 # Lost workers --------------------------------------------------------------------------------
 
 
-def find_living(connection: Redis) -> list[str]:
-    """Return the names of flowq's workers whose lease is not over."""
-    names: Any = connection.zrangebyscore(keys.WORKERS, read_clock(connection), "+inf")
-    return [as_text(name) for name in names]
-
-
 def find_suspects(connection: Redis, but: str = "") -> dict[str, list[str]]:
     """Return which workers of ours may be lost, and the ids of the jobs that each has.
 
-    Their lease is over, or they are not connected. In a cluster they may be connected to another
-    node, so only their lease counts there.
+    They are not there (`find_there`); they may come back.
     """
-    now_s, found = read_clock(connection), dict[str, list[str]]()
-    leases: Any = connection.zrange(keys.WORKERS, 0, -1, withscores=True)
-    for raw, lease_s in leases:
-        name = as_text(raw)
-        if name == but or (lease_s > now_s and find_connected([name], connection)):
+    known: Any = connection.zrange(keys.WORKERS, 0, -1)
+    names = [name for name in map(as_text, known) if name != but]
+    there, found = find_there(names, connection), dict[str, list[str]]()
+    for name in names:
+        if name in there:
             continue
         members: Any = connection.smembers(keys.held(name))
         if members:

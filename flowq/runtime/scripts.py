@@ -179,8 +179,8 @@ RELEASE = HotScript("release")
 SETTLE = Script("settle")
 START = Script("start", "attempts")
 STEP = HotScript(
-    *("step", "attempts", "steps", "releasing", "executions", "watching", "retention"),
-    *("group_steps", "deadlines", "run_steps", "rounds"),
+    *("step", "attempts", "steps", "releasing", "workers", "executions", "watching"),
+    *("retention", "group_steps", "deadlines", "run_steps", "rounds"),
 )
 EMPTY = Script("empty")
 EXPIRED = Script("expired")
@@ -192,9 +192,11 @@ GIVE_BACK = Script("give_back")
 BEAT = Script("beat")
 FIND_LOST = Script("find_lost")
 DUE = Script("due")
-LEAVE = Script("leave")
+LEAVE = Script("leave", "workers")
+ARE_THERE = Script("are_there", "workers")
 GROW = Script("grow")
 TELL_ABOUT = Script("tell_about")
+CALLS_OFF = Script("calls_off")
 APPROVE = Script("approve")
 MAY_GO_ON = Script("may_go_on")
 HOLD = Script("hold")

@@ -12,7 +12,7 @@ from flowq.errors import WrongState
 from flowq.runtime import keys
 from flowq.runtime.functions import delete_functions, list_functions
 from flowq.runtime.job import Job
-from flowq.runtime.maintenance import find_living
+from flowq.runtime.listeners import find_living
 from flowq.runtime.runs import remove
 from flowq.runtime.steps import work_off
 from flowq.status import RUN_ENDED

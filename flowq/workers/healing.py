@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from flowq.runtime.keys import WORKERS
-from flowq.runtime.maintenance import Finding, examine, find_living, find_suspects, tidy
+from flowq.runtime.listeners import find_living
+from flowq.runtime.maintenance import Finding, examine, find_suspects, tidy
 from flowq.runtime.queue import Queue
 from flowq.workers.worker import Worker
 

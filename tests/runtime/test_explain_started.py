@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 import pytest
 from redis import Redis
 from rq import Worker as RQWorker
@@ -11,6 +13,18 @@ from flowq.runtime.explain import Reason, explain
 from flowq.runtime.job import Job
 from flowq.runtime.queue import Queue
 from flowq.workers.ledger import Ledger, Room
+
+
+@pytest.fixture
+def listen(connection: Redis) -> Iterator[Callable[[str], None]]:
+    """`listen(worker)`: it is connected, and listens to commands."""
+    with connection.pubsub() as commands:
+
+        def begin(worker: str) -> None:
+            commands.subscribe(keys.commands(worker))
+            assert commands.get_message(timeout=5)
+
+        yield begin
 
 
 @pytest.fixture
@@ -36,12 +50,17 @@ def fall_silent(connection: Redis, worker: str, for_s: float) -> None:
     connection.zincrby(keys.WORKERS, -for_s, worker)
 
 
-def test_a_worker_that_is_heard_of_is_executing_it(job: Job) -> None:
+def test_a_worker_that_is_heard_of_is_executing_it(job: Job, listen: Callable[[str], None]) -> None:
+    listen("w")
     assert why(job) == Reason("started", "worker w is executing it")
 
 
+def test_a_worker_whose_connection_is_closed_was_executing_it(job: Job) -> None:
+    assert why(job).text.startswith("worker w was executing it")  # though its lease is not over
+
+
 def test_a_worker_that_has_died_was_executing_it_and_others_will(
-    job: Job, connection: Redis
+    job: Job, connection: Redis, listen: Callable[[str], None]
 ) -> None:
     fall_silent(connection, "w", 60)
     connection.hset(keys.worker("w"), "last_heartbeat", "2026-01-02T03:04:05.000000Z")
@@ -54,6 +73,7 @@ def test_a_worker_that_has_died_was_executing_it_and_others_will(
         reason.hint == "no other worker lives that queues it again; start one: flowq worker default"
     )
     Ledger(connection, "other", ["default"], 30).beat(5.0, 400, [])
+    listen("other")
     connection.hset(job.key, "flowq_crashes", 1)
     assert why(job).hint == (
         "unless it is heard of again another worker queues it again within 10 s; "

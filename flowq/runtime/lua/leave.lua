@@ -6,18 +6,19 @@
 -- starts. Idempotent.
 
 local worker = ARGV[4]
-local workers = OURS .. 'workers'
 
+-- Whether another one of ours is there for the queue.
 local function is_served(queue)
   local start = #(PREFIX .. ':worker:') + 1
   for _, key in ipairs(redis.call('SMEMBERS', PREFIX .. ':workers:' .. queue)) do
     local name = string.sub(key, start)
-    if name ~= worker and redis.call('ZSCORE', workers, name) then return true end
+    if name ~= worker and workers.lease_of(name) and workers.is_there(name) then return true end
   end
   return false
 end
 
-redis.call('ZREM', workers, worker)
+workers.begin()
+redis.call('ZREM', OURS .. 'workers', worker)
 for i = 5, #ARGV do
   local lock = PREFIX .. ':scheduler-lock:' .. ARGV[i]
   if redis.call('GET', lock) == 'flowq' and not is_served(ARGV[i]) then redis.call('DEL', lock) end
