@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import re
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from redis.connection import Connection
 
 
+@cache
 def _read(name: str) -> str:
     text = files("flowq.runtime").joinpath("lua", f"{name}.lua").read_text("utf-8")
     # Comments and indentation are for people; the server hashes and transfers every byte.
