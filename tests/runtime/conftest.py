@@ -98,7 +98,9 @@ def dump(connection: redis.Redis) -> Callable[[], dict[bytes, Any]]:
     """`dump()`: the whole keyspace, to compare before and after."""
 
     def read() -> dict[bytes, Any]:
-        return {key: (connection.dump(key), connection.ttl(key)) for key in connection.keys("*")}
+        # The instant, and not the time that is left, which goes by.
+        names = connection.keys("*")
+        return {key: (connection.dump(key), connection.pexpiretime(key)) for key in names}
 
     return read
 
