@@ -40,6 +40,9 @@ _WORDS = tuple(
 )
 """What `status`, `how` and `field` of an end may be. "died" says no child."""
 
+_REST = len(End._fields) - 1 - End._fields.index("is_spent")
+"""How many fields follow there: all of them are texts, without NUL."""
+
 _NUMBER_BY_WORDS = {words: number for number, words in enumerate(_WORDS)}
 
 # What `End._make` does, in a third of the time.
@@ -56,13 +59,11 @@ class BadMessage(ValueError):
 
 def write_end(end: End) -> bytes:
     """Return an end as messages and cells have it."""
-    number, status, how, started_at, ended_at, ttl, field, value, generation, spent, view, code = (
-        end
-    )
-    texts = f"{ttl}\0{value}\0{view}\0{code}".encode("utf-8", "surrogatepass")
+    number, status, how, started_at, ended_at, ttl, field, value, generation, spent, *rest = end
+    texts = "\0".join((ttl, value, *rest)).encode("utf-8", "surrogatepass")
     words = _NUMBER_BY_WORDS[status, how, field]
-    header = _HEADER.pack(len(texts), number, words, started_at, ended_at, generation, spent)
-    return header + texts
+    head = _HEADER.pack(len(texts), number, words, started_at, ended_at, generation, spent)
+    return head + texts
 
 
 def write_ends(ends: list[bytes]) -> bytes:
@@ -107,25 +108,14 @@ def _read_ends(data: bytes, at: int, *, is_whole: bool) -> list[End]:
                 raise struct.error("it is cut")
             texts = data[at : at + length].decode("utf-8", "surrogatepass")
             at += length
-            ttl, value, view, code = texts.split("\0")
+            ttl, value, *rest = texts.split("\0")
             status, how, field = _WORDS[words]
             if not isfinite(started_at + ended_at) or not (ttl.isdigit() or _is_ttl(ttl)):
                 raise BadMessage("its instants, or its time to live, are no numbers")
-            end = (
-                number,
-                status,
-                how,
-                started_at,
-                ended_at,
-                ttl,
-                field,
-                value,
-                generation,
-                spent,
-                view,
-                code,
-            )
-            ends.append(_as_end(end))
+            if len(rest) != _REST:
+                raise BadMessage("it has more texts, or fewer")
+            head = number, status, how, started_at, ended_at, ttl, field, value, generation, spent
+            ends.append(_as_end(head + tuple(rest)))
     except struct.error as error:
         if is_whole:
             raise BadMessage("it ends in the middle of a report") from error
