@@ -14,6 +14,7 @@ from flowq.callables import find_callable
 from flowq.checks import check, check_calls, in_text_order
 from flowq.declare.pausing import collector_paused
 from flowq.errors import Problem, WorkflowInvalid
+from flowq.expressions import one_budget
 from flowq.graph import Graph, build_graph
 from flowq.inputs import resolve_inputs
 from flowq.plan import Plan
@@ -50,9 +51,10 @@ def find_problems(workflow: Workflow, *, imports: bool = True) -> list[Problem]:
 
 
 def _find_problems(workflow: Workflow, graph: Graph, imports: bool) -> list[Problem]:
-    problems = list(check(workflow, graph))
-    if imports:
-        problems += check_calls(workflow, graph, find_callable)
+    with one_budget():
+        problems = list(check(workflow, graph))
+        if imports:
+            problems += check_calls(workflow, graph, find_callable)
     return in_text_order(problems, _file_of(workflow))
 
 

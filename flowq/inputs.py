@@ -15,6 +15,7 @@ from typing import Any
 
 from flowq.errors import Problem, WorkflowInvalid
 from flowq.nearest import did_you_mean
+from flowq.patterns import PatternRefused, is_match
 from flowq.spec import Input, Places, Workflow
 
 RULES = {
@@ -144,8 +145,11 @@ def _to_str(declared: Input, value: object) -> str:
 
 
 def _matched(declared: Input, text: str) -> str:
-    if declared.pattern is None or re.fullmatch(declared.pattern, text):
-        return text
+    try:
+        if declared.pattern is None or is_match(declared.pattern, text):
+            return text
+    except PatternRefused as refused:
+        raise ValueError(f"cannot be matched with {declared.pattern}: {refused}") from None
     raise ValueError(f"must match {declared.pattern}, and {_say(text)} does not")
 
 

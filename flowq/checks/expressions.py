@@ -9,7 +9,13 @@ from itertools import chain
 from flowq.checks.edges import suggest_job
 from flowq.checks.groups import KEYS_OF_GROUPS
 from flowq.errors import Excerpt, Problem, WorkflowInvalid
-from flowq.expressions import References, evaluate, find_references
+from flowq.expressions import (
+    UNITS_OF_A_JOB,
+    References,
+    current_budget,
+    evaluate,
+    find_references,
+)
 from flowq.expressions.places import ROOTS_BY_KEY, ROOTS_BY_WORKFLOW_KEY, find_workflow_texts
 from flowq.expressions.references import ERROR_PARTS
 from flowq.graph import Graph
@@ -24,6 +30,7 @@ _OWN_ATTRIBUTES = frozenset({"error", "exit_code", "attempts"})
 
 def check_expressions(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
     """Expressions can be read, have a value, and the jobs and inputs in them are declared."""
+    current_budget().grant(UNITS_OF_A_JOB * len(graph.job_by_name))
     inputs = [declared.name for declared in workflow.inputs]
     known = frozenset(inputs)
     for name, uses in graph.uses_by_name.items():

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
-
 from flowq.declare import foreign
 from flowq.declare.nodes import ListNode, Node, ScalarNode
 from flowq.declare.problems import Problems
 from flowq.declare.shapes import DESCRIPTION, FLAG, TEXT, read_node, read_text
 from flowq.declare.vocabulary import Key, Shape, Vocabulary, say
+from flowq.patterns import PatternRefused, check_pattern
 
 
 def _read_choices(label: str, node: Node, problems: Problems) -> tuple[str, ...] | None:
@@ -23,10 +22,11 @@ def _read_choices(label: str, node: Node, problems: Problems) -> tuple[str, ...]
 def _read_pattern(label: str, node: Node, problems: Problems) -> str | None:
     text = read_text(label, node, problems)
     try:
-        re.compile(text or "")
-    except (re.error, RecursionError, OverflowError) as error:
-        message = f"{label} must be a regular expression: {error}"
-        problems.add("FQ105", node, message, "the whole text must match it, as in [a-z]+")
+        check_pattern(text or "")
+    except PatternRefused as refused:
+        message = f"{label} cannot be used: {refused}"
+        hint = refused.hint or "the whole text must match it, as in [a-z]+"
+        problems.add("FQ105", node, message, hint)
         return None
     return text
 

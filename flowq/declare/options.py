@@ -6,7 +6,6 @@ a sentence that begins with the option's name.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import PurePath
@@ -16,6 +15,7 @@ from flowq.declare.durations import parse_duration
 from flowq.declare.handles import MARK, Handle, JobHandles, to_source
 from flowq.inputs import convert
 from flowq.nearest import did_you_mean
+from flowq.patterns import PatternRefused, check_pattern
 from flowq.spec import Block, Defaults, Input, InputType, Retry
 
 MAX_DURATION_S = 3650 * 86_400
@@ -191,9 +191,9 @@ def _check_pattern(pattern: str, kind: InputType) -> None:
     if kind not in ("str", "path", "json"):
         raise ValueError(f"is of type {kind}, and a pattern is for text")
     try:
-        re.compile(pattern)
-    except re.error as error:
-        raise ValueError(f"has a pattern that is no regular expression: {error}") from None
+        check_pattern(read_text(pattern))
+    except PatternRefused as refused:
+        raise ValueError(f"has a pattern that cannot be used: {refused}") from None
 
 
 def read_short_input(name: str, value: Any) -> Input:

@@ -21,7 +21,7 @@ from functools import lru_cache
 from typing import Any
 
 from flowq.errors import Problem, WorkflowInvalid
-from flowq.expressions.limits import Budget
+from flowq.expressions.limits import UNITS_OF_A_JOB, Budget, current_budget, one_budget
 from flowq.expressions.references import Reference, find_whole_reference
 from flowq.expressions.refusals import RULES, NoResult, Refused, refuse_no_result
 from flowq.expressions.templates import (
@@ -41,12 +41,15 @@ from flowq.texts import from_bytes
 
 __all__ = [
     "RULES",
+    "UNITS_OF_A_JOB",
+    "Budget",
     "NoResult",
     "Reference",
     "References",
     "as_items",
     "as_source",
     "as_template",
+    "current_budget",
     "decide",
     "escape",
     "evaluate",
@@ -54,6 +57,7 @@ __all__ = [
     "find_references",
     "is_live",
     "needs_success",
+    "one_budget",
     "tidy",
     "write",
     "write_argument",
@@ -256,7 +260,7 @@ def write(value: Any, source: str) -> str:
     Errors: WorkflowInvalid for what has no text.
     """
     try:
-        return to_text(value, Budget())
+        return to_text(value, current_budget())
     except Refused as refused:
         raise WorkflowInvalid([refused.as_problem(source)]) from None
 
@@ -363,9 +367,8 @@ def _are_known(parts: Sequence[str | Expression], values: Values) -> bool:
 def _put_together(parts: tuple[str | Expression, ...], values: Values) -> Any:
     if len(parts) == 1:
         return _value_of(parts[0], values)
-    budget = Budget()
-    texts = [to_text(_value_of(part, values), budget) for part in parts]
-    budget.pay(len(texts), sum(map(len, texts)))
+    texts = [to_text(_value_of(part, values), values.budget) for part in parts]
+    values.budget.pay(len(texts), sum(map(len, texts)))
     return "".join(texts)
 
 

@@ -19,13 +19,13 @@ from jinja2 import nodes
 from flowq.expressions.functions import FUNCTIONS, PASSING, QUICK, TESTS
 from flowq.expressions.grammar import find_reference
 from flowq.expressions.kinds import show, sign
-from flowq.expressions.limits import Budget
 from flowq.expressions.operators import (
     BINARY,
     COMPARISONS,
     CONTEXT,
     WORD_BY_COMPARISON,
     bring_together,
+    check_numbers,
 )
 from flowq.expressions.plain import (
     SETS,
@@ -36,6 +36,7 @@ from flowq.expressions.plain import (
     in_order,
     is_true,
     read_field,
+    show_number,
     simplify,
     simplify_top,
 )
@@ -44,6 +45,7 @@ from flowq.expressions.refusals import Missing, Refused
 from flowq.expressions.templates import to_text
 from flowq.expressions.values import Values
 from flowq.nearest import did_you_mean
+from flowq.patterns import PatternRefused, count_steps
 
 _NUMBERS = frozenset({int, float, Decimal, Fraction, timedelta})
 _FAILURES = (
@@ -62,7 +64,7 @@ class _Evaluation:
 
     def __init__(self, values: Values) -> None:
         self.values = values
-        self.budget = Budget()
+        self.budget = values.budget
 
     def value(self, node: nodes.Node) -> Any:
         """Return the value of a node. Errors: Refused, which names the part that has none."""
@@ -113,7 +115,7 @@ class _Evaluation:
             raise Missing(f"{show(node)} is {describe(value)}, and that has no {key!r:.60}")
         value = simplify_top(value)
         if not -len(value) <= key < len(value):
-            raise Missing(f"{show(node)} is {describe(value)}, and has no item {key}")
+            raise Missing(f"{show(node)} is {describe(value)}, and has no item {show_number(key)}")
         return enter(value[key])
 
     def entry(self, node: nodes.Node, value: dict[Any, Any], key: Any) -> Any:
@@ -176,6 +178,7 @@ class _Evaluation:
 
     def operation(self, node: nodes.BinExpr) -> Any:
         left, right = self.value(node.left), self.value(node.right)
+        check_numbers(left, right)
         return self.apply(BINARY[type(node)], sign(node), left, right)
 
     def comparison(self, node: nodes.Compare) -> bool:
@@ -220,6 +223,8 @@ class _Evaluation:
             return to_text(values[0], self.budget)
         values = [self.argument(name, value) for value in values]
         options = {one.key: self.argument(name, self.value(one.value)) for one in kwargs}
+        if name == "matches":
+            self.budget.take(_price_match(*values, *options.values()))
         if name not in QUICK:
             self.budget.spend(*values, *options.values())
         made = _call(name, values, options)
@@ -262,6 +267,18 @@ def _call(name: str, values: list[Any], options: dict[str, Any]) -> Any:
             hint = f"of a list of maps take one key first: | map('KEY') | {name}"
             raise Refused("FQ305", f"{message} maps", hint) from None
         raise Refused("FQ305", message) from None
+
+
+_STEPS_PER_UNIT = 500
+
+
+def _price_match(*values: Any) -> int:
+    if len(values) != 2 or not all(type(value) is str for value in values):
+        return 0
+    try:
+        return count_steps(values[1], values[0]) // _STEPS_PER_UNIT
+    except PatternRefused:
+        return 0
 
 
 def _is_error(node: nodes.Node) -> bool:

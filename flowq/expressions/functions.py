@@ -27,8 +27,11 @@ from flowq.expressions.plain import (
 )
 from flowq.expressions.refusals import Refused
 from flowq.nearest import did_you_mean
+from flowq.patterns import PatternRefused, check_pattern, is_match
 
 _MAX_DIGITS = 100
+_MAX_ALIKE = 100
+"""How many values of one hash `unique` compares with each other."""
 
 
 def _range(*bounds: int) -> list[int]:
@@ -121,7 +124,17 @@ def _min(*values: Any) -> Any:
 
 
 def _unique(items: Sequence[Any]) -> list[Any]:
-    return list(dict.fromkeys(items))
+    kept: list[Any] = []
+    alike_by_hash: dict[int, list[Any]] = {}  # a dict of the items takes long where hashes collide
+    for item in items:
+        alike = alike_by_hash.setdefault(hash(item), [])
+        if item not in alike:
+            if len(alike) == _MAX_ALIKE:
+                message = f"more than {_MAX_ALIKE} of these values are the same to a hash table"
+                raise Refused("FQ306", message, "do this in a job's function instead")
+            alike.append(item)
+            kept.append(item)
+    return kept
 
 
 def _round(number: float, digits: int = 0) -> float:
@@ -147,15 +160,44 @@ def _sum(numbers: Sequence[Any]) -> Any:
 
 
 def _keys(value: Mapping[str, Any]) -> list[str]:
-    return list(value)
+    return list(_only_map(value))
 
 
 def _values(value: Mapping[str, Any]) -> list[Any]:
-    return list(value.values())
+    return list(_only_map(value).values())
 
 
 def _items(value: Mapping[str, Any]) -> list[list[Any]]:
-    return [[key, item] for key, item in value.items()]
+    return [[key, item] for key, item in _only_map(value).items()]
+
+
+def _only_map(value: Any) -> Any:
+    if not isinstance(value, dict):
+        raise TypeError(f"a map is needed, not {type(value).__name__}")
+    return value
+
+
+def _matches(text: str, pattern: str) -> bool:
+    try:
+        return is_match(_only_text(pattern), _only_text(text))
+    except PatternRefused as refused:
+        raise refuse_pattern(refused) from None
+
+
+def refuse_pattern(refused: PatternRefused) -> Refused:
+    """Return why a pattern cannot be matched, as a refusal of the expression."""
+    return Refused("FQ305", f"the pattern of matches is refused: {refused}", refused.hint)
+
+
+def find_bad_pattern(pattern: Any) -> Refused | None:
+    """Return why a pattern can never be matched, or None."""
+    try:
+        check_pattern(_only_text(pattern))
+    except PatternRefused as refused:
+        return refuse_pattern(refused)
+    except TypeError as error:
+        return Refused("FQ305", f"the pattern of matches must be a text: {error}")
+    return None
 
 
 def _trim(text: str) -> str:
@@ -248,6 +290,7 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "list": _list,
     "lower": str.lower,
     "map": _map,
+    "matches": _matches,
     "max": _max,
     "min": _min,
     "range": _range,

@@ -14,7 +14,7 @@ from functools import lru_cache
 from jinja2 import Environment, TemplateSyntaxError, nodes
 from jinja2.parser import Parser
 
-from flowq.expressions.functions import FUNCTIONS, TESTS
+from flowq.expressions.functions import FUNCTIONS, TESTS, find_bad_pattern
 from flowq.expressions.references import (
     BARE_ROOTS,
     NAMED_ROOTS,
@@ -99,6 +99,31 @@ _FOREIGN_NAMES = {
 }
 
 
+class _Parser(Parser):
+    """Jinja's parser, with powers as Python has them: `2**3**2` is 2**9, and `-2**2` is -4."""
+
+    def parse_pow(self) -> nodes.Expr:
+        return self._raised(self.parse_unary())
+
+    def parse_unary(self, with_filter: bool = True) -> nodes.Expr:
+        sign = _NODE_BY_SIGN.get(self.stream.current.type)
+        if sign is None:
+            return super().parse_unary(with_filter)
+        lineno = next(self.stream).lineno
+        node: nodes.Expr = sign(self._raised(self.parse_unary(False)), lineno=lineno)
+        node = self.parse_postfix(node)
+        return self.parse_filter_expr(node) if with_filter else node
+
+    def _raised(self, base: nodes.Expr) -> nodes.Expr:
+        if self.stream.current.type != "pow":
+            return base
+        lineno = next(self.stream).lineno
+        return nodes.Pow(base, self.parse_pow(), lineno=lineno)
+
+
+_NODE_BY_SIGN = {"sub": nodes.Neg, "add": nodes.Pos}
+
+
 @dataclass(frozen=True, slots=True)
 class Parsed:
     """An expression that can be evaluated, unless it has refusals. References are in order.
@@ -137,7 +162,7 @@ def _read(source: str) -> nodes.Expr:
     _refuse_foreign_signs(bare)
     _refuse_deep_brackets(bare)
     try:
-        parser = Parser(_ENVIRONMENT, _with_brackets(source), state="variable")
+        parser = _Parser(_ENVIRONMENT, _with_brackets(source), state="variable")
         tree = parser.parse_expression()
         rest = parser.stream.current
     except TemplateSyntaxError as error:
@@ -290,7 +315,8 @@ def _find_refusal(node: nodes.Node) -> Refused | None:
     if isinstance(node, nodes.Call):
         return _refuse_call(node)
     if isinstance(node, nodes.Filter):
-        return _refuse_function(node.name, "filter") or _refuse_spread(node)
+        refused = _refuse_function(node.name, "filter") or _refuse_spread(node)
+        return refused or _refuse_pattern(node.name, node.args)
     if isinstance(node, nodes.Test):
         return _refuse_test(node)
     if isinstance(node, _PLAIN_NODES):
@@ -318,13 +344,22 @@ def _refuse_name(name: str) -> Refused:
 
 def _refuse_call(node: nodes.Call) -> Refused | None:
     if isinstance(node.node, nodes.Name):
-        return _refuse_function(node.node.name, "function") or _refuse_spread(node)
+        name, pattern = node.node.name, node.args[1:]
+        refused = _refuse_function(name, "function") or _refuse_spread(node)
+        return refused or _refuse_pattern(name, pattern)
     if isinstance(node.node, nodes.Getattr):
         name = node.node.attr
         known = f"write x | {name}" if name in FUNCTION_NAMES else _FOREIGN_NAMES.get(name)
         hint = known or did_you_mean(name, FUNCTION_NAMES)
         return Refused("FQ302", f"values have no methods such as .{name}()", hint)
     return Refused("FQ302", "only a function can be called, by its name")
+
+
+def _refuse_pattern(name: str, args: list[nodes.Expr]) -> Refused | None:
+    """Refuse a pattern that is written out and can never be matched."""
+    if name != "matches" or len(args) != 1 or not isinstance(args[0], nodes.Const):
+        return None
+    return find_bad_pattern(args[0].value)
 
 
 def _refuse_spread(node: nodes.Call | nodes.Filter) -> Refused | None:

@@ -1,12 +1,15 @@
 """How much an expression may do: counted, not timed, so that the answer is the same everywhere.
 
-Every operation pays for the values that it reads and for those that it makes; the whole of an
-expression has one budget. The figures keep the worst case in the order of 50 ms.
+Every operation pays for the values that it reads and for those that it makes. All expressions that
+are evaluated together have one budget: those of a text, of a job, of a plan. The figures keep what
+one job may do in the order of 50 ms.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from flowq.expressions.refusals import Refused
@@ -16,18 +19,27 @@ MAX_CHARACTERS = 1_000_000
 MAX_BITS = 4_096
 """Of a whole number that an operation makes; about 1,200 digits."""
 
+MAX_UNITS = 400_000
+UNITS_OF_A_JOB = 20_000
+"""What each job adds to the budget of what plans many of them."""
+
 _CHARACTERS_PER_UNIT = 32
-_UNITS = 400_000
+_BITS_PER_CHARACTER = 8
+_MAX_SMALL = 2**63
 _SCALARS = frozenset({int, float, bool, type(None)})
 _TEXTS = frozenset({str, bytes})
 _COLLECTIONS = frozenset({list, tuple, dict, set, frozenset})
 
 
 class Budget:
-    """What is left to spend for one expression. Units: one item, or 32 characters."""
+    """What is left to spend. Units: one item, or 32 characters."""
 
-    def __init__(self) -> None:
-        self._left = _UNITS
+    def __init__(self, units: int = MAX_UNITS) -> None:
+        self._left = units
+
+    def grant(self, units: int) -> None:
+        """Add to what is left."""
+        self._left += units
 
     def spend(self, *values: Any) -> None:
         """Pay for values that are read or were made.
@@ -40,9 +52,33 @@ class Budget:
     def pay(self, items: int, characters: int) -> None:
         """Pay for a value of that size. Errors: as `spend`."""
         check_size(items=items, characters=characters)
-        self._left -= 1 + items + characters // _CHARACTERS_PER_UNIT
+        self.take(1 + items + characters // _CHARACTERS_PER_UNIT)
+
+    def take(self, units: int) -> None:
+        """Pay so many units. Errors: Refused when less is left."""
+        self._left -= units
         if self._left < 0:
-            raise Refused("FQ306", "it does too much", "do this in a job's function instead")
+            message = "it does too much, alone or with the other expressions of its text or job"
+            raise Refused("FQ306", message, "do this in a job's function instead")
+
+
+_shared: ContextVar[Budget | None] = ContextVar("_shared", default=None)
+
+
+@contextmanager
+def one_budget(budget: Budget | None = None) -> Iterator[Budget]:
+    """Let all expressions that are evaluated in the block have one budget."""
+    budget = budget or Budget()
+    token = _shared.set(budget)
+    try:
+        yield budget
+    finally:
+        _shared.reset(token)
+
+
+def current_budget() -> Budget:
+    """Return the budget of what is evaluated together here, or else a new one."""
+    return _shared.get() or Budget()
 
 
 def check_size(*, items: int = 0, characters: int = 0, bits: int = 0) -> None:
@@ -68,15 +104,20 @@ def _measure(value: Any) -> tuple[int, int]:
     items = characters = 0
     level: Collection[Any] = [value]
     while level and items <= MAX_ITEMS and characters <= MAX_CHARACTERS:
-        texts, collections = _sort_out(level)
+        kinds = set(map(type, level))
+        texts, collections = _sort_out(level, kinds)
         characters += sum(map(len, texts))
+        if int in kinds:
+            characters += _measure_numbers(level)
         items += sum(map(len, collections))
         level = list(_inside(collections)) if items <= MAX_ITEMS else ()
     return items, characters
 
 
-def _sort_out(parts: Collection[Any]) -> tuple[Iterable[str | bytes], Collection[Collection[Any]]]:
-    kinds = set(map(type, parts))  # most lists hold one kind: this spares looking at each item
+def _sort_out(
+    parts: Collection[Any], kinds: set[type]
+) -> tuple[Iterable[str | bytes], Collection[Collection[Any]]]:
+    # Most lists hold one kind: this spares looking at each item.
     if kinds <= _SCALARS:
         return (), ()
     if kinds == {str}:
@@ -84,6 +125,14 @@ def _sort_out(parts: Collection[Any]) -> tuple[Iterable[str | bytes], Collection
     # Of exactly these types: the length of others would be asked of code that somebody wrote.
     texts = [part for part in parts if type(part) in _TEXTS]
     return texts, [part for part in parts if type(part) in _COLLECTIONS]
+
+
+def _measure_numbers(parts: Collection[Any]) -> int:
+    """Return how many characters the whole numbers are worth that are not small."""
+    numbers = [part for part in parts if type(part) is int]
+    if max(numbers) < _MAX_SMALL and min(numbers) > -_MAX_SMALL:
+        return 0
+    return sum(map(int.bit_length, numbers)) // _BITS_PER_CHARACTER
 
 
 def _inside(collections: Iterable[Collection[Any]]) -> Iterator[Any]:

@@ -50,6 +50,13 @@ def bring_together(left: Any, right: Any) -> tuple[Any, Any]:
     return left, right
 
 
+def check_numbers(*numbers: Any) -> None:
+    """Refuse a whole number that is too large to be computed with; it can be compared."""
+    for number in numbers:
+        if type(number) is int:
+            check_size(bits=number.bit_length())
+
+
 def refuse_mixed(values: Iterable[Any], word: str) -> None:
     """Refuse exact numbers among floats, for what adds or orders them."""
     kinds = find_kinds(values)

@@ -59,6 +59,9 @@ _NOTHING = object()
 _MAX_FIELDS = 8
 """How many fields a message names."""
 
+_BITS_SHOWN = 128
+"""Of a whole number that a message shows."""
+
 
 # Entering ----------------------------------------------------------------------------------------
 
@@ -242,7 +245,8 @@ def describe(value: Any) -> str:
     if kind is str:
         return f"the text {value!r}" if len(value) <= 40 else f"a text of {len(value)} characters"
     if kind is int:
-        return "a very large number" if value.bit_length() > 128 else f"the number {value}"
+        large = value.bit_length() > _BITS_SHOWN
+        return "a very large number" if large else f"the number {value}"
     if kind is float:
         return f"the number {value}"
     if kind is list or kind is tuple:
@@ -258,6 +262,11 @@ def describe(value: Any) -> str:
     name = kind.__name__
     is_vowel = name.lower().startswith(("a", "e", "i", "o", "u", "ndarray"))  # as it is spoken
     return f"an {name}" if is_vowel else f"a {name}"
+
+
+def show_number(number: int) -> str:
+    """Return a whole number as messages show it; one of very many digits has no text."""
+    return str(number) if number.bit_length() <= _BITS_SHOWN else "of so many digits"
 
 
 def hint_at(value: Any) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from flowq.expressions.limits import Budget, current_budget
 from flowq.expressions.references import Reference
 from flowq.expressions.refusals import Missing
 from flowq.nearest import did_you_mean
@@ -20,13 +21,17 @@ _BUILT_IN = frozenset({type(None), bool, int, float, str, bytes, list, tuple, di
 
 @dataclass(frozen=True, slots=True)
 class Values:
-    """Inputs by name, values by job and attribute, the scope, and how the jobs before ended."""
+    """Inputs by name, values by job and attribute, the scope, and how the jobs before ended.
+
+    Shape: `budget` is that of all expressions which see these values.
+    """
 
     inputs: Mapping[str, Any] = field(default_factory=dict)
     results: Mapping[str, Any] = field(default_factory=dict)
     jobs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     scope: Scope = field(default_factory=dict)
     statuses: Mapping[str, bool] = field(default_factory=dict)
+    budget: Budget = field(default_factory=current_budget)
 
     def knows(self, reference: Reference) -> bool:
         """Whether a reference can be looked up here, or has to wait until more is known."""

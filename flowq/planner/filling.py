@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from flowq.errors import Problem, WorkflowInvalid
-from flowq.expressions import fill
+from flowq.expressions import Budget, fill, one_budget
 from flowq.expressions.places import texts_of
 from flowq.spec import Path, Workflow
 
@@ -25,8 +25,13 @@ def fill_in(
     """
     try:
         return fill(value, inputs=inputs, scope=scope)
-    except WorkflowInvalid:
-        raise WorkflowInvalid(list(_problems(workflow, path, value, inputs, scope))) from None
+    except WorkflowInvalid as invalid:
+        found = list(_problems(workflow, path, value, inputs, scope))
+        # Where each text alone has a value, it is all of them that do too much.
+        found = found or [
+            each for p in invalid.problems for each in workflow.places.place(p, *path)
+        ]
+        raise WorkflowInvalid(found) from None
 
 
 def _problems(
@@ -38,7 +43,8 @@ def _problems(
 ) -> Iterator[Problem]:
     for place, text in texts_of(value, path):
         try:
-            fill(text, inputs=inputs, scope=scope)
+            with one_budget(Budget()):
+                fill(text, inputs=inputs, scope=scope)
         except WorkflowInvalid as invalid:
             for problem in invalid.problems:
                 yield from workflow.places.place(problem, *place)

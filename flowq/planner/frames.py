@@ -11,12 +11,15 @@ from flowq.checks import in_text_order
 from flowq.checks.groups import check_combinations
 from flowq.errors import Problem, WorkflowInvalid
 from flowq.expressions import (
+    UNITS_OF_A_JOB,
     as_template,
+    current_budget,
     decide,
     evaluate,
     find_references,
     is_live,
     needs_success,
+    one_budget,
 )
 from flowq.graph import Graph, Uses, final_first
 from flowq.plan import Enqueue, Expansion, Group, Nested, Slot
@@ -65,8 +68,9 @@ class Frame:
         Errors: WorkflowInvalid with all expressions that these inputs give no value; CycleError.
         """
         order = self.graph.topological_order
-        groups = [self._group(job) for job in self.graph if job.for_each or job.matrix]
-        enqueues = [enqueue for name in order for enqueue in reversed(self._jobs_of(name))]
+        with one_budget():
+            groups = [self._group(job) for job in self.graph if job.for_each or job.matrix]
+            enqueues = [enqueue for name in order for enqueue in reversed(self._jobs_of(name))]
         if self._problems:
             raise WorkflowInvalid(in_text_order(dict.fromkeys(self._problems)))
         return groups, enqueues
@@ -166,6 +170,7 @@ class Frame:
         scope: Mapping[str, Any] | None = None,
     ) -> list[Enqueue]:
         """Return the jobs of a declaration, or of one item of it, the last ones first."""
+        current_budget().grant(UNITS_OF_A_JOB)
         scope = {**self._scope, **(scope or {})}
         enqueue = self._declared(job, job_id, name, is_held, group, scope)
         if not job.workflow:

@@ -18,7 +18,17 @@ from rq.utils import as_text
 
 from flowq.binding import Item, bind_item
 from flowq.errors import RunNotFound, TooManyItems, UsageError, WorkflowInvalid, WrongState
-from flowq.expressions import as_items, decide, evaluate, find_references, write
+from flowq.expressions import (
+    UNITS_OF_A_JOB,
+    Budget,
+    as_items,
+    decide,
+    evaluate,
+    find_references,
+    one_budget,
+    write,
+)
+from flowq.expressions.limits import MAX_UNITS
 from flowq.plan import Enqueue, Expansion, Nested
 from flowq.runtime import keys, scripts
 from flowq.runtime.clocks import read_clock
@@ -122,9 +132,10 @@ class _Addition:
     def add(self, values: Iterable[Any]) -> None:
         numbered = enumerate(values)
         while part := list(islice(numbered, ITEMS_PER_CALL)):
-            keyed = [(self._key(at, value), value) for at, value in part]
-            items = list(self._items(keyed))
-            jobs_of_items = [[self._bind(it, item) for it in self._templates] for item in items]
+            with one_budget(Budget(MAX_UNITS + UNITS_OF_A_JOB * len(part))):
+                keyed = [(self._key(at, value), value) for at, value in part]
+                items = list(self._items(keyed))
+                jobs_of_items = [[self._bind(it, item) for it in self._templates] for item in items]
             # Released item by item, so that chains begin in their order.
             releases = (job for jobs in jobs_of_items for job in reversed(jobs))
             add_all(list(chain.from_iterable(jobs_of_items)), releases, self.adder)

@@ -18,7 +18,7 @@ from rq.job import Retry
 
 from flowq.callables import find_callable
 from flowq.errors import ShellFailed, UsageError, WorkflowInvalid
-from flowq.expressions import decide, evaluate, find_references, is_live, write
+from flowq.expressions import Budget, decide, evaluate, find_references, is_live, one_budget, write
 from flowq.plan import Expansion, Nested
 from flowq.runtime import scripts, shell
 from flowq.runtime.conditions import find_false, say_false
@@ -266,7 +266,9 @@ class _Performance:
             scope["env"] = os.environ
         if references.secrets:
             scope["secrets"] = self.secrets
-        return find(template, inputs=self.inputs, jobs=jobs, scope=scope, statuses=statuses or {})
+        known = {"inputs": self.inputs, "jobs": jobs, "scope": scope, "statuses": statuses or {}}
+        with one_budget(self.budget):
+            return find(template, **known)
 
     @property
     def scope(self) -> Mapping[str, Any]:
@@ -293,6 +295,11 @@ class _Performance:
             inputs = self._ask(lambda: get_result(source, self.job.connection))
             return inputs or {}
         return dict(self.work.get("inputs", {}))
+
+    @cached_property
+    def budget(self) -> Budget:
+        """What all expressions of the job may do together."""
+        return Budget()
 
     @cached_property
     def mask(self) -> Mask:

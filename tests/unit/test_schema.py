@@ -31,6 +31,7 @@ BEYOND_A_SCHEMA = {
     "for_each_and_matrix": "a second look at a job that may have either",
     "for_each_names_a_job": "it knows no expressions",
     "input_pattern_is_no_pattern": "it knows no regular expressions of Python",
+    "input_pattern_looks_ahead": "it knows no regular expressions of Python",
     "queue_of_a_workflow": "a second look at what a nested workflow means",
     "run_with_arguments": "a second look at what a command means",
     "list_as_a_key": "it sees data, where there is no such key any more",
