@@ -18,6 +18,7 @@
     │   └── FutureEnded                   canceled, skipped or finished: nothing can be added
     ├── RunFailed                    1    .jobs names the ones that failed
     ├── ShellFailed                  1    a command of a job; .exit_code_of_command
+    ├── SecretInResult               1    a result has a secret in it, and may not have one
     ├── TooManyItems                 1    a group would have more items than its max_items
     ├── NewerFormat                  1    a newer version of flowq wrote it, for newer ones only
     └── Unserializable               1    a result, an argument or an item that cannot be kept
@@ -280,6 +281,16 @@ class ShellFailed(FlowqError):
         how = f"exit code {self.args[1]}" if self.args[1] >= 0 else f"signal {-self.args[1]}"
         last = f": {self.args[2]}" if self.args[2] else ""
         return f"`{self.args[0]}` ended with {how}{last}"
+
+
+class SecretInResult(FlowqError):
+    """The result of a job has a secret in it, and the job may not return one."""
+
+    def __str__(self) -> str:
+        return (
+            "the result has a secret in it, and `secret_results: refuse` stands at the job: return "
+            "something else, and read the secret by its name in each job that needs it"
+        )
 
 
 class TooManyItems(FlowqError):

@@ -190,15 +190,17 @@ def evaluate(
     jobs: Mapping[str, Mapping[str, Any]] | None = None,
     scope: Scope | None = None,
     statuses: Mapping[str, bool] | None = None,
+    made: Callable[[str, Any], None] | None = None,
 ) -> Any:
     """Return what a template stands for: every expression evaluated, every escape undone.
 
     Shape: `results` by job name, and `jobs` by name and attribute (`results`, `outcomes`, `by_key`,
     `status`), with a `NoResult` for each item whose result must not be read; `statuses` answers
-    `success()`, `failure()` and `canceled()`. Only what the template refers to is needed.
+    `success()`, `failure()` and `canceled()`. Only what the template refers to is needed. `made` is
+    told each expression, without its braces, and its value.
     Errors: WorkflowInvalid, whose problem quotes the expression.
     """
-    values = Values(inputs or {}, results or {}, jobs or {}, scope or {}, statuses or {})
+    values = Values(inputs or {}, results or {}, jobs or {}, scope or {}, statuses or {}, made)
     may_lack_results = any(_lacks_results(found) for found in (jobs or {}).values())
 
     def evaluated(text: str) -> Any:
@@ -376,9 +378,12 @@ def _value_of(part: str | Expression, values: Values) -> Any:
     if isinstance(part, str):
         return part
     try:
-        return _compute(part.source, values)
+        value = _compute(part.source, values)
     except Refused as refused:
         raise refused.inside(str(part)) from None
+    if values.made is not None:
+        values.made(part.source, value)
+    return value
 
 
 def _compute(source: str, values: Values) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +23,8 @@ _BUILT_IN = frozenset({type(None), bool, int, float, str, bytes, list, tuple, di
 class Values:
     """Inputs by name, values by job and attribute, the scope, and how the jobs before ended.
 
-    Shape: `budget` is that of all expressions which see these values.
+    Shape: `budget` is that of all expressions which see these values. `made` is told each
+    expression, without its braces, and the value that it has.
     """
 
     inputs: Mapping[str, Any] = field(default_factory=dict)
@@ -32,6 +33,7 @@ class Values:
     scope: Scope = field(default_factory=dict)
     statuses: Mapping[str, bool] = field(default_factory=dict)
     budget: Budget = field(default_factory=current_budget)
+    made: Callable[[str, Any], None] | None = None
 
     def knows(self, reference: Reference) -> bool:
         """Whether a reference can be looked up here, or has to wait until more is known."""

@@ -25,6 +25,7 @@ from flowq.errors import ShellFailed, UsageError
 from flowq.expressions import write, write_argument
 from flowq.expressions.templates import Expression, split
 from flowq.runtime.masking import HIDDEN, Mask
+from flowq.runtime.masking.outlets import masked_output
 
 MAX_RESULT_BYTES = 1_000_000
 """How much of the output can be a result; the log keeps its own share."""
@@ -83,7 +84,8 @@ def run(
         arguments, shown = _prepare(shell["command"], shell.get("shell"), value_of, mask)
         command = shorten(shown)
         tell(shown)
-        code = _execute(arguments, output, errors)
+        with masked_output(mask):
+            code = _execute(arguments, output, errors)
     except _NotStarted as failure:
         raise ShellFailed(command, failure.code, str(failure)) from None
     if code:
@@ -230,7 +232,10 @@ def _quoted(kind: str, text: str) -> str:
 
 
 class _Output:
-    """What a command writes to one stream: passed on masked, line by line, and its end kept."""
+    """What a command writes to one stream: passed on, line by line, and its end kept.
+
+    It is masked where the output of this process is read.
+    """
 
     def __init__(self, mask: Mask, target: TextIO) -> None:
         self._mask = mask
@@ -244,7 +249,7 @@ class _Output:
         self._target.flush()
         with stream:
             for line in iter(lambda: stream.readline(MAX_RESULT_BYTES), b""):
-                self._print(self._mask.hide_bytes(line))
+                self._print(line)
                 self._keep(line)
 
     def _print(self, line: bytes) -> None:

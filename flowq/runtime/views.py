@@ -16,7 +16,10 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from flowq.runtime.masking import Mask
 
 MAX_BYTES = 4096
 """Of the view of one result, or of the arguments of one job."""
@@ -173,6 +176,8 @@ class _Viewer:
 
     def _number(self, value: float | None) -> Any:
         self._take(2)
+        if self._hide and (shown := self._hide(str(value))) != str(value):
+            return shown
         if isinstance(value, float):
             return value if math.isfinite(value) else self._stranger(value)
         if isinstance(value, int):
@@ -298,12 +303,12 @@ class _Brief:
         part = value[: 2 * room]  # more than is shown, so that no half of a secret is left
         if isinstance(part, str):
             part = self._hidden(part)
-        if len(value) <= room:
-            self._add(repr(part))
-        else:
+        is_whole = len(value) <= room
+        quoted = self._hidden(repr(part if is_whole else part[:room]))
+        if not is_whole:
             self.is_whole = False
-            quoted = repr(part[:room])
-            self._add(f"{quoted[:-1]}…{quoted[-1]}")
+            quoted = f"{quoted[:-1]}…{quoted[-1]}"
+        self._add(quoted)
 
     def _hidden(self, text: str) -> str:
         return self._hide(text) if self._hide else text
@@ -409,13 +414,12 @@ NOT_KEPT = {
 class Shown:
     """What is shown of one execution of a job, made while it goes on.
 
-    `hide` is applied to all texts of the arguments. The result is shown as it is: other jobs get
-    it so, and a value that happens to be a secret's may stand in it by right. `ended` is
+    `mask` has the secrets that are hidden in it; other jobs get the result as it is. `ended` is
     what another process has made of the same execution, and `code` the digest of its code
     (flowq/workers/code_digest.py).
     """
 
-    hide: Callable[[str], str] | None = None
+    mask: Mask | None = None
     ended: str = ""
     exit_code: int | None = None
     code: str = ""
@@ -424,11 +428,19 @@ class Shown:
 
     def keep_arguments(self, arguments: Mapping[str, Any]) -> None:
         """Take a view of the arguments, before the function may change them."""
-        self._arguments = write_view(arguments, hide=self.hide)
+        self._arguments = write_view(arguments, hide=self._hide)
 
     def keep_result(self, result: Any) -> None:
         """Take a view of what the function has returned."""
-        self._result = write_view(result)
+        self._result = write_view(result, hide=self._hide)
+
+    @property
+    def _hide(self) -> Callable[[str], str] | None:
+        return self.mask.hide if self.mask else None
+
+    def hide(self, text: str) -> str:
+        """Return a text without the secrets."""
+        return self.mask.hide(text) if self.mask else text
 
     def at_end(self, outcome: str) -> str:
         """Return what the job's hash keeps: an object with `arguments`, `result` and `exit_code`.

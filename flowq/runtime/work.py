@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,8 +17,18 @@ from typing import Any
 from rq.job import Retry
 
 from flowq.callables import find_callable
-from flowq.errors import ShellFailed, UsageError, WorkflowInvalid
-from flowq.expressions import Budget, decide, evaluate, find_references, is_live, one_budget, write
+from flowq.errors import SecretInResult, ShellFailed, UsageError, WorkflowInvalid
+from flowq.expressions import (
+    Budget,
+    as_template,
+    decide,
+    evaluate,
+    find_references,
+    is_live,
+    one_budget,
+    write,
+)
+from flowq.expressions.refusals import Missing
 from flowq.plan import Expansion, Nested
 from flowq.runtime import scripts, shell
 from flowq.runtime.conditions import find_false, say_false
@@ -32,7 +42,9 @@ from flowq.runtime.lookups import (
     read_jobs,
     read_statuses,
 )
-from flowq.runtime.masking import Mask
+from flowq.runtime.masking import MIN_PART, Mask
+from flowq.runtime.masking.errors import hiding_in_errors
+from flowq.runtime.masking.outlets import masked_output
 from flowq.runtime.outcomes import get_result
 from flowq.runtime.patience import JOB_PATIENCE_S, Result, patiently
 from flowq.runtime.planned import write_message
@@ -41,6 +53,7 @@ from flowq.runtime.secrets import Secrets
 from flowq.runtime.waiting import Wait
 from flowq.runtime.wire import check_format, from_wire
 from flowq.status import LIST
+from flowq.texts import from_bytes
 
 _SCALARS = frozenset({type(None), bool, int, float, str})
 _LEAVES_NOTHING_TO_DO = frozenset({"skipped", "passed", "tolerated"})
@@ -68,8 +81,9 @@ class _Performance:
     work: Mapping[str, Any]
 
     def run(self) -> Any:
-        self.job.shown.hide = self.mask.hide
-        with self.mask.errors():
+        self.job.shown.mask = self.mask
+        with hiding_in_errors(self.mask):
+            self._find_secrets_of_results()
             if not self._may_run():
                 return None
             if not self._may_go_on():
@@ -77,7 +91,8 @@ class _Performance:
             with self._surroundings():
                 result = self._do()
             if not isinstance(result, Retry):
-                self.job.write_result(result)  # here, so that nothing follows from one that fails
+                # Here, so that nothing follows from one that fails.
+                self._look_for_secrets(self.job.write_result(result))
                 self._after(result)
             return result
 
@@ -99,8 +114,9 @@ class _Performance:
             return self._ask(lambda: start(self.job, nested, arguments))
         if "shell" in work:
             return self._run_command()
-        with self.mask.output():
-            return run_to_end(find_callable(work["call"])(**arguments))
+        function = find_callable(work["call"])
+        with masked_output(self.mask):
+            return run_to_end(function(**arguments))
 
     def _run_command(self) -> Any:
         shown = self.job.shown
@@ -198,6 +214,20 @@ class _Performance:
         template = self.work.get("message")
         return "" if template is None else str(self._value(template, None, write_message))
 
+    def _find_secrets_of_results(self) -> None:
+        """Hide what the results of other jobs may have in them, where it is known here."""
+        for name in self.work.get("secrets", ()):
+            with suppress(Missing):
+                self.mask.add([self.secrets[name]])
+
+    def _look_for_secrets(self, written: bytes) -> None:
+        """Say, or refuse, that the result has a secret in it. Errors: SecretInResult."""
+        if not self.mask.is_in(written):
+            return
+        if self.work.get("secret_results") == "refuse":
+            raise SecretInResult
+        self._say("note", "its result has a secret in it, which is hidden where it is shown")
+
     def _after(self, result: Any) -> None:
         scope = {**self.scope, "result": result}
         if self.work.get("grows"):
@@ -207,8 +237,8 @@ class _Performance:
             self._say("stop", "`stop_when` is true")
 
     def _say(self, what: str, why: str) -> None:
-        job = self.job
-        self._ask(lambda: scripts.TELL_ABOUT.call(job.connection, job.key, job.id, what, why))
+        job, shown = self.job, self.mask.hide(why)
+        self._ask(lambda: scripts.TELL_ABOUT.call(job.connection, job.key, job.id, what, shown))
 
     def _ask(self, do: Callable[[], Result]) -> Result:
         """Do what needs the server, which fails no job by being away for a moment."""
@@ -267,8 +297,17 @@ class _Performance:
         if references.secrets:
             scope["secrets"] = self.secrets
         known = {"inputs": self.inputs, "jobs": jobs, "scope": scope, "statuses": statuses or {}}
+        if references.secrets:
+            known["made"] = self._hide_made
         with one_budget(self.budget):
             return find(template, **known)
+
+    def _hide_made(self, expression: str, value: Any) -> None:
+        """Hide what an expression has made of a secret, but for what it says itself."""
+        if not find_references(as_template(expression)).secrets:
+            return
+        made = (each for each in _texts_in(value) if each not in expression)
+        self.mask.add(made, MIN_PART)
 
     @property
     def scope(self) -> Mapping[str, Any]:
@@ -303,7 +342,7 @@ class _Performance:
 
     @cached_property
     def mask(self) -> Mask:
-        return Mask()
+        return Mask(tell=True)
 
     @cached_property
     def secrets(self) -> Secrets:
@@ -312,6 +351,23 @@ class _Performance:
     def _find_secrets(self, environment: Mapping[str, str]) -> Secrets:
         """Return the secrets of the worker, which the job's own `env` and `cwd` do not change."""
         return Secrets(environment, lambda value: self.mask.add([value]))
+
+
+def _texts_in(value: Any) -> Iterator[str]:
+    """Yield the texts in a value, and numbers as texts."""
+    waiting = [value]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, str):
+            yield part
+        elif isinstance(part, bytes):
+            yield from_bytes(part)
+        elif isinstance(part, Mapping):
+            waiting += [*part, *part.values()]
+        elif isinstance(part, list | tuple | set | frozenset):
+            waiting += part
+        elif isinstance(part, int | float) and not isinstance(part, bool):
+            yield str(part)
 
 
 def _as_variable(name: str, value: Any) -> str:

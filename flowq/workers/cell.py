@@ -14,7 +14,8 @@ from functools import cached_property
 from multiprocessing.sharedctypes import RawArray
 from typing import Any
 
-_BEGUN, _BEGUN_AT, _PID, _FIRST, _LIMIT, _EXTRA_S, _USED, _LOGGED, _CONCLUDES, _READY = range(10)
+_BEGUN, _BEGUN_AT, _PID, _FIRST, _LIMIT, _EXTRA_S, _USED, _LOGGED, *_FLAGS, _SIZE = range(12)
+_CONCLUDES, _READY, _SECRETS = _FLAGS
 LOCK_S = 0.2
 KEPT_BYTES = 65_536
 
@@ -26,7 +27,7 @@ class Cell:
     """
 
     def __init__(self, context: Any) -> None:
-        self._values = RawArray("d", 10)
+        self._values = RawArray("d", _SIZE)
         self._kept = RawArray("c", KEPT_BYTES)
         self._lock = context.Lock()
 
@@ -80,6 +81,10 @@ class Cell:
         """Say that the job's callbacks need so much time beyond its timeout."""
         self._values[_EXTRA_S] = seconds
 
+    def count_secrets(self, count: int) -> None:
+        """Say that so many secrets more are being told to the supervisor."""
+        self._values[_SECRETS] += count
+
     # In both -------------------------------------------------------------------------------------
 
     @contextmanager
@@ -118,6 +123,11 @@ class Cell:
     def is_ready(self) -> bool:
         """Whether the child has come as far as its first message."""
         return bool(self._values[_READY])
+
+    @property
+    def secrets_told(self) -> int:
+        """How many secrets it has told us, some of which we may not have heard yet."""
+        return int(self._values[_SECRETS])
 
     @property
     def begun(self) -> int:

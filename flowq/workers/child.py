@@ -3,8 +3,8 @@
 Messages from the supervisor are pickled tuples: ("run", [Task, …], is_last), ("conclude", Task,
 End) and ("chore", name, arguments). The child sends (child_messages.py) ends, several in one
 message, "chore" when it has done one, "outdated" with a file before it ends without beginning what
-it was given, and "unfit" with the reason when it cannot preload something; a nursery (fork.py) adds
-"died" with how.
+it was given, "unfit" with the reason when it cannot preload something, and "secrets" with a list as
+JSON before users' code has them; a nursery (fork.py) adds "died" with how.
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ from importlib import import_module
 from multiprocessing.connection import Connection
 from typing import Any, NoReturn
 
+from flowq.runtime import masking
 from flowq.runtime.patience import describe, is_passing
 from flowq.workers import deadline
 from flowq.workers.cell import Cell
-from flowq.workers.child_messages import write_end, write_ends, write_text
+from flowq.workers.child_messages import write_end, write_ends, write_secrets, write_text
 from flowq.workers.claims import End, Task
 from flowq.workers.output import Capture, open_stream
 from flowq.workers.perform import Bench, Settings, failed
@@ -86,6 +87,11 @@ class Outbox:
         """Send one other message now."""
         self._channel.send_bytes(write_text(kind, text))
 
+    def send_secrets(self, values: Sequence[str]) -> None:
+        """Send secrets now; what is too long for that is not said, and then not heard."""
+        if message := write_secrets(values):
+            self._channel.send_bytes(message)
+
 
 def _write_end(end: End) -> bytes:
     written = write_end(end)
@@ -108,6 +114,7 @@ def main(channel: Connection, lifeline: Connection, cell: Cell, settings: Settin
     preload(outbox, settings.preload)
     bench = Bench(settings)
     capture = Capture(settings, cell)
+    share_secrets(outbox, cell, capture)
     cell.say_ready()
     while True:
         try:
@@ -135,6 +142,21 @@ def _explain(error: BaseException) -> str:
     text = "".join(traceback.format_exception_only(error)).strip()
     is_missing = isinstance(error, ModuleNotFoundError)  # the place would be one of Python's own
     return text if is_missing else f"{text} ({last.filename}:{last.lineno})"
+
+
+def share_secrets(outbox: Outbox, cell: Cell, capture: Capture) -> None:
+    """See to it that whoever moves this process's output knows the secrets of its jobs before.
+
+    The cell says first that there are some: until the supervisor has heard them it moves nothing.
+    """
+
+    def learn(values: Sequence[str]) -> None:
+        capture.mask.add(values)
+        cell.count_secrets(len(values))
+        outbox.send_secrets(values)
+
+    if capture.is_on:
+        masking.set_reader(learn)
 
 
 def is_outdated(outbox: Outbox, sources: Sources) -> bool:

@@ -6,12 +6,14 @@ bounded, words come from short lists, and what has another form is a `BadMessage
 direction messages are pickled, because a child trusts its supervisor.
 
 Shape: the first byte says the kind. `E` is followed by ends, each one a header and the texts, with
-NUL between them; the others by a text.
+NUL between them, `S` by a list of texts as JSON, the others by a text.
 """
 
 from __future__ import annotations
 
+import json
 import struct
+from collections.abc import Sequence
 from functools import partial
 from itertools import product
 from math import isfinite
@@ -26,9 +28,13 @@ MAX_BYTES = 600_000_000
 MAX_TEXT_BYTES = 100_000
 """Of a message without ends; what is longer is cut by the child."""
 
+MAX_SECRETS_BYTES = 8_000_000
+"""Of a message with secrets."""
+
 # The length of the texts in bytes, number, words, started_at, ended_at, generation, is_spent.
 _HEADER = Struct("<IQBddQ?")
 _ENDS = b"E"
+_SECRETS = b"S"
 _LETTER_BY_KIND = {"chore": b"C", "outdated": b"O", "unfit": b"U", "died": b"D"}
 _KIND_BY_LETTER = {letter: kind for kind, letter in _LETTER_BY_KIND.items()}
 _WORDS = tuple(
@@ -77,17 +83,38 @@ def write_text(kind: str, text: str = "") -> bytes:
     return _LETTER_BY_KIND[kind] + data[: MAX_TEXT_BYTES - 1]
 
 
+def write_secrets(values: Sequence[str]) -> bytes:
+    """Return the message with these secrets; empty where it would be too long."""
+    message = _SECRETS + json.dumps(values).encode()
+    return message if len(message) <= MAX_SECRETS_BYTES else b""
+
+
 # In the supervisor -------------------------------------------------------------------------------
 
 
 def read_message(data: bytes) -> tuple[str, Any]:
-    """Return what a child says: ("ends", [End, …]), or a kind and its text. Errors: BadMessage."""
+    """Return what a child says: ("ends", [End, …]), ("secrets", [text, …]), or a kind and its text.
+
+    Errors: BadMessage.
+    """
     if data[:1] == _ENDS:
         return "ends", _read_ends(data, 1, is_whole=True)
+    if data[:1] == _SECRETS:
+        return "secrets", _read_secrets(data)
     kind = _KIND_BY_LETTER.get(data[:1])
     if kind is None or len(data) > MAX_TEXT_BYTES:
         raise BadMessage(f"it begins with {data[:20]!r}, and has {len(data)} bytes")
     return kind, data[1:].decode("utf-8", "replace")
+
+
+def _read_secrets(data: bytes) -> list[str]:
+    try:
+        values = json.loads(data[1:]) if len(data) <= MAX_SECRETS_BYTES else None
+    except (ValueError, RecursionError):
+        values = None
+    if not isinstance(values, list) or not all(type(each) is str for each in values):
+        raise BadMessage("its secrets are no list of texts")
+    return values
 
 
 def read_kept(data: bytes) -> list[End]:

@@ -253,6 +253,8 @@ class Crew:
             self.dismiss(child)
         elif kind == "unfit":
             self._note_unfit(child, content)
+        elif kind == "secrets":
+            child.secrets.hear(content)
         else:
             child.errand_since = None
 
@@ -341,7 +343,7 @@ class Crew:
         del child.claims[claim.number]
         end_rest(child.cell.pid)
         seconds = time.monotonic() - child.cell.begun_at
-        tail = self.scratch.take(child.process.pid, child.cell, claim.job_id)
+        tail = self.scratch.take(child.process.pid, child.cell, claim.job_id, child.secrets)
         self.ends.append((claim, died(claim, child.killed_because or how, tail, seconds)))
         child.killed_because = ""
 
@@ -351,8 +353,10 @@ class Crew:
         """Let its log have what a job that takes long has written so far, within bounds."""
         claim = child.executing
         if claim is not None and time.monotonic() - child.cell.begun_at > LONG_S:
-            self.scratch.pass_on(child.process.pid, child.cell, claim.number, claim.job_id)
-        self.scratch.trim(child.process.pid)
+            self.scratch.pass_on(
+                *(child.process.pid, child.cell, claim.number, claim.job_id), child.secrets
+            )
+        self.scratch.trim(child.process.pid, child.secrets)
 
     # Ending --------------------------------------------------------------------------------------
 

@@ -98,6 +98,7 @@ def nurse(channel: Connection, lifeline: Connection, cell: Cell, settings: Setti
     if threading.active_count() > 1:
         log.warning("a preloaded module has started threads, which the jobs' processes do not have")
     capture = Capture(settings, cell)
+    child.share_secrets(outbox, cell, capture)
     do = partial(_do, outbox, lifeline, cell, settings, capture)
     cell.say_ready()
     while True:

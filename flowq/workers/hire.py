@@ -13,6 +13,7 @@ from flowq.workers import child as child_module
 from flowq.workers.cell import Cell
 from flowq.workers.claims import Claim
 from flowq.workers.perform import Settings
+from flowq.workers.scratch import Secrets
 
 Mode = Literal["fork", "multiprocessing", "warm"]
 
@@ -52,6 +53,7 @@ class Child:
         self.is_leaving = False
         self.is_replacement = False
         self.killed_because = ""
+        self.secrets = Secrets()
 
     @property
     def is_idle(self) -> bool:

@@ -4,6 +4,8 @@ Each child writes to a scratch file of its own. When a job ends, what it wrote g
 that job (or to where the worker itself prints), and the scratch file is emptied: a job that prints
 nothing costs three looks at positions. Of a job that takes longer the supervisor passes on what is
 there already (scratch.py); the cell says how much that was, and its lock keeps the two apart.
+
+Secrets are masked by whoever moves the output from a scratch file to where it is kept.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from flowq.runtime.masking import Mask
 from flowq.workers.cell import Cell
 
 if TYPE_CHECKING:
@@ -49,8 +52,15 @@ class Capture:
         self._cell = cell
         self._scratch: int | None = None
         self._terminal = 1
+        self.mask = Mask()
+        """The secrets that jobs of this process have read: what they left behind may print them."""
         if settings.scratch_folder:
             self._redirect(scratch_path(settings.scratch_folder, os.getpid()))
+
+    @property
+    def is_on(self) -> bool:
+        """Whether output goes to a scratch file; else it goes to where the worker prints."""
+        return self._scratch is not None
 
     def _redirect(self, path: Path) -> None:
         self._terminal = os.dup(1)
@@ -84,7 +94,7 @@ class Capture:
         return is_fit
 
     def _empty(self, scratch: int, job_id: str | None) -> None:
-        self._write(job_id, read_bounded(scratch, self._cell.logged_bytes))
+        self._write(job_id, read_bounded(scratch, self._cell.logged_bytes, self.mask))
         self._cell.logged_bytes = ALL_BYTES
         os.ftruncate(scratch, 0)
         self._cell.logged_bytes = 0
@@ -131,15 +141,23 @@ def scratch_path(folder: str, pid: int) -> Path:
     return Path(folder) / f"child-{pid}.out"
 
 
-def read_bounded(descriptor: int, skip: int = 0) -> bytes:
-    """Return what is in the file, without the middle when it is long, and without the first
-    `skip` bytes (at most half of what is kept, or all)."""
+def read_bounded(descriptor: int, skip: int, mask: Mask) -> bytes:
+    """Return what is in the file, masked, without the middle when it is long, and without the
+    first `skip` bytes (at most half of what is kept, or all)."""
     size = os.fstat(descriptor).st_size
     if size <= LOG_BYTES or skip > HALF_BYTES:
-        return read_at(descriptor, skip, size - skip)
+        return read_masked(descriptor, skip, size, mask)
     note = f"\n[… {size - 2 * HALF_BYTES:,} bytes left out …]\n".encode()
-    first = read_at(descriptor, skip, HALF_BYTES - skip)
-    return first + note + read_at(descriptor, size - HALF_BYTES, HALF_BYTES)
+    first = read_masked(descriptor, skip, HALF_BYTES, mask)
+    return first + note + read_masked(descriptor, size - HALF_BYTES, size, mask)
+
+
+def read_masked(descriptor: int, begin: int, end: int, mask: Mask) -> bytes:
+    """Return what stands there, masked, also where a secret goes beyond it."""
+    around = mask.longest
+    at = max(0, begin - around)
+    text = read_at(descriptor, at, end + around - at)
+    return mask.hide_bytes(text, begin - at, min(end - at, len(text)))
 
 
 def read_at(descriptor: int, at: int, size: int) -> bytes:

@@ -305,6 +305,7 @@ class Bench:
             self._get_performer().handle_exception(job, *exc_info)
         except BaseException:  # noqa: BLE001 - a handler's error must not hide the job's
             text += f"\nThis exception handler failed too:\n{format_exc_info(sys.exc_info())}"
+        text = job.shown.hide(text)
         is_for_rq = _fails_by_rq(job) or not self.settings.keeps_failures
         return failed(
             task.number,

@@ -1,4 +1,8 @@
-"""The scratch files of a worker's children, as the supervisor sees them."""
+"""The scratch files of a worker's children, as the supervisor sees them.
+
+A child tells its secrets before its job can print them, and how many there are stands in the cell.
+Output is masked on its way into a log, and stays where it is until all of them are known.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from flowq.runtime.masking import Mask
 from flowq.texts import show_bytes
 from flowq.workers.cell import LOCK_S, Cell
 from flowq.workers.output import (
@@ -18,10 +23,26 @@ from flowq.workers.output import (
     append_log,
     read_at,
     read_bounded,
+    read_masked,
     scratch_path,
 )
 
 BRIEFLY_S = 0.01
+
+WITHHELD = b"[its output is not kept: it may have secrets in it that are not known here]\n"
+
+
+class Secrets:
+    """What the supervisor knows of the secrets of one child. Shape: `heard` is how many."""
+
+    def __init__(self) -> None:
+        self.mask = Mask()
+        self.heard = 0
+
+    def hear(self, values: list[str]) -> None:
+        """Take in some of them."""
+        self.mask.add(values)
+        self.heard += len(values)
 
 
 class Scratch:
@@ -31,7 +52,7 @@ class Scratch:
         self._folder = folder
         self._log_folder = log_folder
 
-    def pass_on(self, pid: int, cell: Cell, number: int, job_id: str) -> None:
+    def pass_on(self, pid: int, cell: Cell, number: int, job_id: str, secrets: Secrets) -> None:
         """Add what a running job has written so far to its log; the first half of what is kept.
 
         What comes last is known at its end only, and the child adds that.
@@ -40,16 +61,21 @@ class Scratch:
             return  # where the worker itself prints a slow reader could stop us
         with suppress(OSError), cell.held(BRIEFLY_S) as is_held:
             if is_held and cell.begun == number:
-                self._pass_on(scratch_path(self._folder, pid), cell, self._log_folder, job_id)
+                with _opened(scratch_path(self._folder, pid), os.O_RDONLY) as descriptor:
+                    self._pass_on(descriptor, cell, self._log_folder, job_id, secrets)
 
-    def _pass_on(self, path: Path, cell: Cell, log_folder: str, job_id: str) -> None:
-        with _opened(path, os.O_RDONLY) as descriptor:
-            done = cell.logged_bytes
-            text = read_at(descriptor, done, HALF_BYTES - done)
-        cell.logged_bytes = done + len(text)
-        append_log(log_folder, job_id, text)
+    def _pass_on(
+        self, descriptor: int, cell: Cell, log_folder: str, job_id: str, secrets: Secrets
+    ) -> None:
+        done = cell.logged_bytes
+        text = read_at(descriptor, done, HALF_BYTES - done)
+        if cell.secrets_told != secrets.heard:  # now, as it may print them once it has told them
+            return
+        shown, used = secrets.mask.hide_begun(text)
+        cell.logged_bytes = done + used
+        append_log(log_folder, job_id, shown)
 
-    def take(self, pid: int, cell: Cell, job_id: str) -> str:
+    def take(self, pid: int, cell: Cell, job_id: str, secrets: Secrets) -> str:
         """Move what a dead child has written to the log of its job; return the end of it."""
         if self._folder is None:
             return ""
@@ -58,14 +84,16 @@ class Scratch:
                 cell.held(LOCK_S),
                 _opened(scratch_path(self._folder, pid), os.O_RDWR) as descriptor,
             ):
-                return self._take(descriptor, cell, job_id)
+                return self._take(descriptor, cell, job_id, secrets)
         except OSError:
             return ""
 
-    def _take(self, descriptor: int, cell: Cell, job_id: str) -> str:
+    def _take(self, descriptor: int, cell: Cell, job_id: str, secrets: Secrets) -> str:
         size = os.fstat(descriptor).st_size
-        tail = read_at(descriptor, max(0, size - TAIL_BYTES), TAIL_BYTES)
-        text = read_bounded(descriptor, cell.logged_bytes)
+        tail = text = WITHHELD if size else b""
+        if cell.secrets_told == secrets.heard:
+            tail = read_masked(descriptor, max(0, size - TAIL_BYTES), size, secrets.mask)
+            text = read_bounded(descriptor, cell.logged_bytes, secrets.mask)
         cell.logged_bytes = ALL_BYTES
         if self._log_folder:
             with suppress(OSError):
@@ -74,20 +102,27 @@ class Scratch:
         cell.logged_bytes = 0
         return show_bytes(tail)
 
-    def trim(self, pid: int) -> None:
-        """Cut the output of a job that prints without end."""
+    def trim(self, pid: int, secrets: Secrets) -> None:
+        """Cut the output of a job that prints without end, but not in the middle of a secret."""
         if self._folder is None:
             return
         path = scratch_path(self._folder, pid)
         with suppress(OSError):
             if path.stat().st_size > RUNAWAY_BYTES:
-                os.truncate(path, HALF_BYTES)
+                os.truncate(path, _find_cut(path, secrets.mask) if secrets.mask else HALF_BYTES)
 
     def drop(self, pid: int) -> None:
         """Remove the file of a child that is gone."""
         if self._folder is not None:
             with suppress(OSError):  # on Windows, while something that the job started has it open
                 scratch_path(self._folder, pid).unlink()
+
+
+def _find_cut(path: Path, mask: Mask) -> int:
+    with _opened(path, os.O_RDONLY) as descriptor:
+        begin = max(0, HALF_BYTES - mask.longest)
+        text = read_at(descriptor, begin, HALF_BYTES - begin)
+    return begin + mask.hide_begun(text)[1]
 
 
 @contextmanager

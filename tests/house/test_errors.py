@@ -28,6 +28,7 @@ INSTANCES = [
     errors.FutureAlreadyStarted("job"),
     errors.FutureEnded("job", "canceled"),
     errors.RunFailed("abc", ["a", "b"]),
+    errors.SecretInResult(),
     errors.ShellFailed("make all", 2, "no rule"),
     errors.TooManyItems("crawl", 100),
     errors.NewerFormat(2, 1),

@@ -171,11 +171,11 @@ def outcomes_of(run: Runs, group: str, connection: Redis) -> list[str]:
     return sorted(os.fsdecode(key) for key in kept)
 
 
-def test_a_secret_that_is_not_utf8_is_masked(capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+def test_a_secret_that_is_not_utf8_is_masked(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     mask = Mask()
     mask.add([LATIN])
     shell.run({"command": r"printf 'the caf\351.txt\n'"}, str, mask)
-    assert capsysbinary.readouterr().out == b"the ***\n"
+    assert capfdbinary.readouterr().out == b"the ***\n"
 
 
 @pytest.mark.parametrize(
@@ -310,7 +310,7 @@ def test_a_secret_is_read_where_the_job_runs_and_shown_nowhere(
     work: Work,
     connection: Redis,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("TEST_TOKEN", "s3cr3t-value")
     run.submit(
@@ -324,7 +324,7 @@ def test_a_secret_is_read_where_the_job_runs_and_shown_nowhere(
     kept = b"".join(connection.dump(key) or b"" for key in connection.keys("*"))
     assert b"s3cr3t" not in kept
     work()
-    assert "token ***" in capsys.readouterr().out
+    assert "token ***" in capfd.readouterr().out
     assert '`echo "token $TOKEN"; exit 1` ended with exit code 1: token ***' in run.error("shell")
     assert "bad token ***" in run.error("call")
     assert "s3cr3t" not in run.error("call") + run.error("shell")
@@ -354,12 +354,12 @@ def test_an_exit_code_fails_the_run(run: Runs, work: Work) -> None:
 
 
 def test_what_a_function_prints_is_masked_as_well(
-    run: Runs, work: Work, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    run: Runs, work: Work, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("TEST_TOKEN", "s3cr3t-value")
     run.submit(job("call", "say", with_={"text": "${{ secrets.TEST_TOKEN }}"}))
     work()
-    assert capsys.readouterr().out == "they said ***\n"
+    assert capfd.readouterr().out == "they said ***\n"
     assert run.result("call") == "s3cr3t-value"
 
 

@@ -1,0 +1,168 @@
+"""Secrets hidden in what is shown: in text, in output as bytes, and in exceptions.
+
+All masking goes through a `Mask`, and each thing is masked where it is made: output by whoever
+moves it from the process that wrote it to where it is kept (flowq/workers/output.py and scratch.py,
+or outlets.py for workers of RQ's), errors where the job raises them (errors.py), views and messages
+in flowq/runtime/work.py. What processes print is read as bytes, so it does not matter who wrote it,
+how, or in how many parts. forms.py lists the spellings of a secret that are hidden.
+
+A job without secrets has an empty mask, and that is false: nothing of this is done for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, AnyStr
+
+if TYPE_CHECKING:
+    from flowq.runtime.masking.needles import Needles
+
+HIDDEN = "***"
+_HIDDEN_BYTES = HIDDEN.encode()
+
+MIN_LENGTH = 4
+"""A shorter secret is not hidden: it would make texts unreadable. Units: characters."""
+
+MIN_PART = 8
+"""What is less than a secret (one line of it, what an expression made of it, another spelling) is
+hidden from that length on. Units: characters."""
+
+Learn = Callable[[Sequence[str]], None]
+
+_reader: Learn | None = None
+
+
+def set_reader(learn: Learn | None) -> None:
+    """Say that somebody else reads what this process prints, and how to tell them the secrets.
+
+    `learn` is called with new secrets before anybody can print them.
+    """
+    global _reader  # noqa: PLW0603 - a process has one output
+    _reader = learn
+
+
+def has_reader() -> bool:
+    """Whether somebody else reads, and masks, what this process prints."""
+    return _reader is not None
+
+
+class Mask:
+    """Values to hide. It is false as long as there are none.
+
+    `tell`: whether whoever reads the output of this process is told of new values.
+    """
+
+    def __init__(self, *, tell: bool = False) -> None:
+        self._tells = tell
+        self._values: dict[str, None] = {}
+        self._texts: Needles[str] | None = None
+        self._bytes: Needles[bytes] | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self._values)
+
+    @property
+    def values(self) -> list[str]:
+        """What is hidden, in one spelling each."""
+        return list(self._values)
+
+    def add(self, values: Iterable[str], min_length: int = MIN_LENGTH) -> None:
+        """Hide these from now on, but for those that are shorter than that."""
+        new = [each for each in values if len(each) >= min_length and each not in self._values]
+        if not new:
+            return
+        self._values.update(dict.fromkeys(new))
+        self._texts = self._bytes = None
+        if self._tells and _reader is not None:
+            _reader(new)
+
+    # In text -------------------------------------------------------------------------------------
+
+    def hide(self, text: str) -> str:
+        """Return a text with `***` in the place of each value, and of the beginning of one that
+        was cut."""
+        if not self._values:
+            return text
+        needles = self._find_texts()
+        return _put_together(text, HIDDEN, needles.find(text, allow_cut=True), 0, len(text))
+
+    def _find_texts(self) -> Needles[str]:
+        if self._texts is None:
+            # Not at the top, here and below: a job without secrets needs none of it.
+            from flowq.runtime.masking.forms import spell_all  # noqa: PLC0415
+            from flowq.runtime.masking.needles import Needles  # noqa: PLC0415
+
+            self._texts = Needles(spell_all(self._values))
+        return self._texts
+
+    # In bytes ------------------------------------------------------------------------------------
+
+    @property
+    def longest(self) -> int:
+        """How many bytes the longest thing has that is to be hidden."""
+        return self._find_bytes().longest if self._values else 0
+
+    def is_in(self, data: bytes) -> bool:
+        """Whether one of the values stands in these bytes, in any spelling."""
+        return bool(self._values) and next(self._find_bytes().find(data), None) is not None
+
+    def hide_bytes(self, data: bytes, begin: int = 0, end: int | None = None) -> bytes:
+        """Return the bytes from `begin` to `end` with `***` in the place of each value.
+
+        What lies around these shows where a value begins before them, or ends after them. Where
+        the data itself ends in the middle of a value, as that of a killed process may, that is
+        hidden too.
+        """
+        end = len(data) if end is None else end
+        if not self._values:
+            return data[begin:end]
+        needles = self._find_bytes()
+        spans = list(needles.find(data))
+        if end == len(data):
+            at = needles.find_begun(data, spans[-1][1] if spans else 0)
+            if at is not None and len(data) - at >= MIN_LENGTH:
+                spans.append((at, len(data)))
+        return _put_together(data, _HIDDEN_BYTES, spans, begin, end)
+
+    def hide_begun(self, data: bytes) -> tuple[bytes, int]:
+        """Return the masked beginning of data that will go on, and how much of it that is.
+
+        All of it, but for what may be the beginning of a value.
+        """
+        if not self._values:
+            return data, len(data)
+        needles, spans, at = self._find_bytes(), [], 0
+        begun = needles.find_begun(data, at)
+        for span in needles.find(data):
+            if begun is not None and begun <= span[0]:
+                break
+            spans.append(span)
+            at = span[1]
+            if begun is not None and begun < at:
+                begun = needles.find_begun(data, at)
+        used = len(data) if begun is None else begun
+        return _put_together(data, _HIDDEN_BYTES, spans, 0, used), used
+
+    def _find_bytes(self) -> Needles[bytes]:
+        if self._bytes is None:
+            from flowq.runtime.masking.forms import spell_all, to_needle  # noqa: PLC0415
+            from flowq.runtime.masking.needles import Needles  # noqa: PLC0415
+
+            self._bytes = Needles(map(to_needle, spell_all(self._values)))
+        return self._bytes
+
+
+def _put_together(
+    data: AnyStr, hidden: AnyStr, spans: Iterable[tuple[int, int]], begin: int, end: int
+) -> AnyStr:
+    """Return the data from `begin` to `end`, with each span that touches it hidden as a whole."""
+    parts, at = [], begin
+    for first, last in spans:
+        if last <= begin:
+            continue
+        if first >= end:
+            break
+        parts += [data[at : max(at, first)], hidden]
+        at = last
+    parts.append(data[at:end])
+    return hidden[:0].join(parts)

@@ -1,0 +1,104 @@
+"""The spellings of a secret: in JSON, in a shell, in a URL, in base64 and in Python."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import re
+import shlex
+from collections.abc import Iterable, Iterator
+from urllib.parse import quote, quote_plus
+
+from flowq import texts
+from flowq.runtime.masking import MIN_LENGTH, MIN_PART
+
+_WIDTHS = (76, 64)
+"""After how many characters programs break base64 into lines."""
+
+_BACKSLASHED = re.compile(r"([^A-Za-z0-9_@%+=:,./\n-])")
+
+
+def spell_all(values: Iterable[str]) -> set[str]:
+    """Return all that is to be hidden of these values."""
+    found: set[str] = set()
+    for value in values:
+        found.update(each for each in _spell_whole(value) if len(each) >= MIN_LENGTH)
+        found.update(each for each in _spell_parts(value) if len(each) >= MIN_PART)
+    return found
+
+
+def to_needle(text: str) -> bytes:
+    """Return a text as a program writes it."""
+    return text.encode("utf-8", "surrogateescape" if _is_from_bytes(text) else "surrogatepass")
+
+
+def _is_from_bytes(text: str) -> bool:
+    try:
+        texts.to_bytes(text)
+    except UnicodeEncodeError:  # half a character, which some program may still write
+        return False
+    return True
+
+
+def _spell_whole(value: str) -> Iterator[str]:
+    for each in {value, value.strip(), value.replace("\r\n", "\n"), value.replace("\n", "\r\n")}:
+        yield each
+        yield from _escape(each)
+
+
+def _spell_parts(value: str) -> Iterator[str]:
+    for line in value.splitlines():
+        yield line
+        yield line.strip()
+        if len(line.strip()) >= MIN_PART:
+            yield from _escape(line.strip())
+    for each in {value, value.strip(), *map(str.strip, value.splitlines())}:
+        yield from _encode(to_needle(each))
+
+
+def _escape(value: str) -> Iterator[str]:
+    """Yield a text as it stands between the quotes of various languages, and without any."""
+    yield texts.show(value)
+    for is_ascii in (True, False):
+        written = json.dumps(value, ensure_ascii=is_ascii)[1:-1]
+        yield written
+        yield written.replace("/", r"\/")
+    for safe in ("", "/"):
+        url = quote(value, safe, errors="surrogatepass")
+        yield url
+        yield re.sub(r"%[0-9A-F]{2}", lambda found: found.group().lower(), url)
+    yield quote_plus(value, errors="surrogatepass")
+    yield html.escape(value)
+    yield html.escape(value, quote=False)
+    yield html.escape(value).replace("&#x27;", "&#39;")
+    yield shlex.quote("x " + value)[3:-1]  # so that there are quotes in any case
+    yield value.replace("'", r"'\''")
+    yield value.replace("'", "''")  # PowerShell, SQL
+    yield _BACKSLASHED.sub(r"\\\1", value)  # printf %q
+    yield from _as_python(value)
+    yield from _as_python(to_needle(value))
+
+
+def _as_python(value: str | bytes) -> Iterator[str]:
+    """Yield what `repr` writes between its quotes, whichever those are."""
+    prefix = len(repr(value)) - len(repr(value).lstrip("b"))
+    written = repr(value)[prefix + 1 : -1].replace("\\'", "'")
+    yield written
+    yield written.replace("'", "\\'")
+    yield written.replace('"', '\\"')
+
+
+def _encode(data: bytes) -> Iterator[str]:
+    """Yield what base64 makes of the data, wherever in longer data that stands."""
+    for encode in (base64.b64encode, base64.urlsafe_b64encode):
+        written = encode(data).decode()
+        yield written
+        for width in _WIDTHS:
+            yield from (written[at : at + width] for at in range(0, len(written), width))
+        for before in range(3):
+            # Without the characters that have bits of what stands around it.
+            first, last = -(-8 * before // 6), 8 * (before + len(data)) // 6
+            yield encode(bytes(before) + data).decode()[first:last]
+    yield data.hex()
+    yield data.hex().upper()
