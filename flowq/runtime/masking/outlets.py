@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
@@ -31,40 +31,46 @@ def masked_output(mask: Mask) -> Iterator[None]:
         yield
         return
     with ExitStack() as stack:
-        for descriptor in _find_descriptors():
-            stack.enter_context(_masked(descriptor, mask))
+        for descriptors in _find_outlets():
+            stack.enter_context(_masked(descriptors, mask))
         yield
 
 
-def _find_descriptors() -> list[int]:
-    """Return 1 and 2, and where Python's streams write to if that is elsewhere."""
+def _find_outlets() -> Iterable[list[int]]:
+    """Return 1 and 2, and where Python's streams write to if that is elsewhere; those together
+    that lead to the same place, so that the order of what is written stays."""
     found = [1, 2]
     for stream in (sys.stdout, sys.stderr):
         with suppress(Exception):  # it may be anything that a program has put there
             found.append(stream.fileno())
-    return list(dict.fromkeys(found))
+    outlets: dict[tuple[int, int], list[int]] = {}
+    for descriptor in dict.fromkeys(found):
+        with suppress(OSError):  # closed: nobody can print there
+            status = os.fstat(descriptor)
+            place = status.st_ino or descriptor, status.st_dev  # a console of Windows has no number
+            outlets.setdefault(place, []).append(descriptor)
+    return outlets.values()
 
 
 @contextmanager
-def _masked(descriptor: int, mask: Mask) -> Iterator[None]:
-    try:
-        original = os.dup(descriptor)
-    except OSError:  # closed: nobody can print
-        yield
-        return
+def _masked(descriptors: list[int], mask: Mask) -> Iterator[None]:
+    originals = [os.dup(descriptor) for descriptor in descriptors]
     reader, writer = os.pipe()
     _flush()
-    os.dup2(writer, descriptor)
+    for descriptor in descriptors:
+        os.dup2(writer, descriptor)
     os.close(writer)
     thread = threading.Thread(
-        target=_pass_on, args=(reader, original, mask), name="flowq-masking", daemon=True
+        target=_pass_on, args=(reader, os.dup(originals[0]), mask), name="flowq-masking", daemon=True
     )
     thread.start()
     try:
         yield
     finally:
         _flush()
-        os.dup2(original, descriptor)
+        for descriptor, original in zip(descriptors, originals, strict=True):
+            os.dup2(original, descriptor)
+            os.close(original)
         thread.join(GRACE_S)
 
 
