@@ -210,7 +210,7 @@ def test_a_job_of_no_run_has_no_view(queue: Any, work: Work, connection: Redis) 
     assert not connection.hexists(blocker.key, keys.VIEW_FIELD)
 
 
-def test_secrets_are_not_in_the_view_of_arguments(
+def test_secrets_are_not_in_the_views_of_arguments_and_results(
     run: Runs, handle: Run, work: Work, connection: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TOKEN", "hunter2hunter2")
@@ -221,7 +221,9 @@ def test_secrets_are_not_in_the_view_of_arguments(
     work()
     assert handle.views()["one"].arguments == {"value": "Bearer ***"}
     assert handle.views()["two"].arguments == {"value": ["***"]}
-    assert handle.views()["two"].result == ["hunter2hunter2"]  # as the next job gets it
+    assert handle.views()["two"].result == ["***"]
+    assert run.result("two") == ["hunter2hunter2"]  # as the next job gets it
+    assert "has a secret in it" in run.reason("two")
     assert handle.results()["two"] == ["hunter2hunter2"]
 
 

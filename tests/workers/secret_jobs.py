@@ -6,6 +6,7 @@ import base64
 import json
 import logging
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -31,7 +32,7 @@ def spell(token: str) -> list[str]:
         shlex.quote(token),
         quote(token),
         quote_plus(token),
-        quote(token, safe="").lower(),
+        re.sub("%..", lambda found: found[0].lower(), quote(token, safe="")),
         base64.b64encode(data).decode(),
         base64.b64encode(b"user:" + data).decode(),
         base64.b64encode(b"ab" + data + b"\n").decode(),
@@ -82,10 +83,10 @@ class Odd(Exception):
 
     def __init__(self, token: str) -> None:
         super().__init__()
-        self.say = lambda: f"odd {token}"
+        self.parts = iter([f"odd {token}"] * 9)
 
     def __str__(self) -> str:
-        return self.say()
+        return next(self.parts)
 
 
 def fail(token: str) -> None:

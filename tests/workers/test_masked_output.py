@@ -22,7 +22,15 @@ from flowq.workers.output import LOG_BYTES
 
 TOKEN = "hunter2/Zq9 'Xk\"Lm+é=="
 PEM = "-----BEGIN KEY-----\nMIIEvQIBADANBgkqhkiG9w0B\nAQEFAASCBKcwggSjAgEAAoIB\n-----END KEY-----"
-PARTS = ("hunter2/Zq", "hunter2%2FZq", "Zq9 'Xk", "aHVudGVyMi9", "MIIEvQIB", "AQEFAASC", "TUlJRXZRS")
+PARTS = (
+    "hunter2/Zq",
+    "hunter2%2FZq",
+    "Zq9 'Xk",
+    "aHVudGVyMi9",
+    "MIIEvQIB",
+    "AQEFAASC",
+    "TUlJRXZRS",
+)
 
 
 def job(name: str, call: str, secret: str = "TOKEN", **more: Any) -> JobSpec:
@@ -154,7 +162,7 @@ def test_what_is_printed_in_two_halves_or_by_a_killed_process_is_masked_as_well(
     start_worker(mode=mode, log_folder=str(logs), concurrency=2)
     slow = logs / "r1-slow.log"
     wait_until(lambda: slow.exists() and slow.read_text() == "begins\n", 20)
-    wait_until(lambda: (logs / "r1-both.log").exists(), 20)
+    wait_until((logs / "r1-both.log").exists, 20)
     go.touch()
     wait_until(lambda: runs.get_status("r1", connection).state == "failed", 20)
     assert slow.read_text() == "begins\n***\nends\n"

@@ -60,9 +60,8 @@ def _masked(descriptors: list[int], mask: Mask) -> Iterator[None]:
     for descriptor in descriptors:
         os.dup2(writer, descriptor)
     os.close(writer)
-    thread = threading.Thread(
-        target=_pass_on, args=(reader, os.dup(originals[0]), mask), name="flowq-masking", daemon=True
-    )
+    given = reader, os.dup(originals[0]), mask
+    thread = threading.Thread(target=_pass_on, args=given, name="flowq-masking", daemon=True)
     thread.start()
     try:
         yield
