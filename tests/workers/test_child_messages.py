@@ -22,6 +22,7 @@ from flowq.workers.child_messages import (
     read_message,
     write_end,
     write_ends,
+    write_secrets,
     write_text,
 )
 from flowq.workers.claims import End
@@ -41,6 +42,9 @@ def test_what_a_child_sends_arrives_as_it_was() -> None:
     assert read_kept(b"".join(written)) == ENDS
     for kind in ("chore", "outdated", "unfit", "died"):
         assert read_message(write_text(kind, "why: ü")) == (kind, "why: ü")
+    secrets = ["a", "b\n\0 ü\udce9", "c" * 200_000]
+    assert read_message(write_secrets(secrets)) == ("secrets", secrets)
+    assert write_secrets(["x" * 8_000_000]) == b""
     kind, text = read_message(write_text("unfit", "x" * 1_000_000))
     assert len(text) < child_messages.MAX_TEXT_BYTES
 
@@ -70,7 +74,15 @@ def test_a_report_with_values_of_no_sense_is_refused(change: dict[str, Any]) -> 
 
 def test_bytes_of_no_form_raise_nothing_but_the_one_error() -> None:
     good = write_ends([write_end(end) for end in (ENDS[0], ENDS[2])])
-    bad = [b"", b"X", pickle.dumps(("ends", [])), b"C" * 200_000]
+    bad = [
+        b"",
+        b"X",
+        b"S{}",
+        b'S["a", 1]',
+        b"S" + b"[" * 10_000,
+        pickle.dumps(("ends", [])),
+        b"C" * 200_000,
+    ]
     for at in range(len(good)):
         bad += [good[:at], *(good[:at] + bytes([byte]) + good[at + 1 :] for byte in (0, 7, 255))]
     for data in bad:
