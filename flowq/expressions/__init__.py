@@ -200,7 +200,7 @@ def evaluate(
     told each expression, without its braces, and its value.
     Errors: WorkflowInvalid, whose problem quotes the expression.
     """
-    values = Values(inputs or {}, results or {}, jobs or {}, scope or {}, statuses or {}, made)
+    values = Values(inputs or {}, results or {}, jobs or {}, scope or {}, statuses or {}, made=made)
     may_lack_results = any(_lacks_results(found) for found in (jobs or {}).values())
 
     def evaluated(text: str) -> Any:

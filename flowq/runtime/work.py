@@ -296,7 +296,8 @@ class _Performance:
             scope["env"] = os.environ
         if references.secrets:
             scope["secrets"] = self.secrets
-        known = {"inputs": self.inputs, "jobs": jobs, "scope": scope, "statuses": statuses or {}}
+        known: dict[str, Any] = {"inputs": self.inputs, "jobs": jobs, "scope": scope}
+        known["statuses"] = statuses or {}
         if references.secrets:
             known["made"] = self._hide_made
         with one_budget(self.budget):
