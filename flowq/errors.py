@@ -28,18 +28,27 @@ Every error survives `pickle` with its fields: errors travel from children to su
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Where:
-    """A position in a source text. Units: line and column count from 1."""
+    """A position in a source text. Units: line and column count from 1.
+
+    Shape: `merged_in` has the lines in which `<<` merges what is written here.
+    """
 
     file: str
     line: int
     column: int = 1
+    merged_in: tuple[int, ...] = field(default=(), compare=False, repr=False)
+
+    def __setstate__(self, state: Sequence[object]) -> None:
+        """Read also what versions pickled that had no `merged_in`."""
+        for name, value in zip(self.__slots__, (*state, ()), strict=False):
+            object.__setattr__(self, name, value)
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}:{self.column}"
@@ -78,7 +87,28 @@ class Problem:
         place = f"{self.where}: " if self.where else ""
         level = "warning: " if self.severity == "warning" else ""
         hint = f"\n    {self.hint}" if self.hint else ""
-        return f"{place}{self.code} {level}{self.message}{hint}"
+        return f"{place}{self.code} {level}{self.message}{hint}{self._merged()}"
+
+    def _merged(self) -> str:
+        lines = self.where.merged_in if self.where else ()
+        word = "line" if len(lines) == 1 else "lines"
+        return f"\n    merged in {word} {', '.join(map(str, lines))}" if lines else ""
+
+
+def without_repeats(problems: Iterable[Problem]) -> list[Problem]:
+    """Return each problem once, in the order given.
+
+    A problem of what is merged in several places is one, which names all of them.
+    """
+    problem_by_itself: dict[Problem, Problem] = {}
+    for problem in problems:
+        first = problem_by_itself.setdefault(problem, problem)
+        if problem.where is None or first.where is None:
+            continue
+        lines = sorted({*first.where.merged_in, *problem.where.merged_in})
+        where = replace(first.where, merged_in=tuple(lines))
+        problem_by_itself[problem] = replace(first, where=where)
+    return list(problem_by_itself.values())
 
 
 class FlowqError(Exception):

@@ -15,15 +15,15 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from flowq.errors import CycleError
-from flowq.expressions import References, find_references
+from flowq.expressions import References, as_template, find_references, needs_success
 from flowq.expressions.places import find_texts
-from flowq.spec import JobSpec, Path, Workflow
+from flowq.spec import Defaults, JobSpec, Path, Workflow
 
 if TYPE_CHECKING:
     from networkx import DiGraph
@@ -61,11 +61,11 @@ class Edge:
 class Graph:
     """The jobs of a workflow and the edges between them.
 
-    Shape: jobs by name in the order of declaration; edges ordered by their future job, then by
-    their blocker; of two jobs with one name the first counts. It may hold cycles, which
-    `find_cycles` finds; the orders and levels raise `CycleError` then. `dangling` is what is said
-    about names that no job carries; `uses_by_name` has what each text of a job refers to, with its
-    path, for the jobs that have expressions.
+    Shape: jobs by name in the order of declaration, with the workflow's defaults; edges ordered by
+    their future job, then by their blocker; of two jobs with one name the first counts. It may hold
+    cycles, which `find_cycles` finds; the orders and levels raise `CycleError` then. `dangling` is
+    what is said about names that no job carries; `uses_by_name` has what each text of a job refers
+    to, with its path, for the jobs that have expressions.
     """
 
     workflow: Workflow
@@ -256,25 +256,54 @@ def sort_by_edges(after: Sequence[Iterable[int]]) -> list[int]:
 def build_graph(workflow: Workflow) -> Graph:
     """Return the graph of a workflow: linear in what was written."""
     job_by_name: dict[Name, JobSpec] = {}
+    said = workflow.defaults
+    if find_references(said.cwd).jobs:  # refused, and no edge
+        said = replace(said, cwd=None)
+    defaults = None if said == Defaults(said.queue, said.timeout_s, said.retries) else said
     for job in workflow.jobs:
-        job_by_name.setdefault(job.name, job)
+        job_by_name.setdefault(job.name, _with_defaults(job, defaults) if defaults else job)
     uses_by_name = {job.name: uses for job in job_by_name.values() if (uses := _find_uses(job))}
-    said: dict[Name, dict[Name, list[Saying]]] = {name: {} for name in job_by_name}
+    sayings: dict[Name, dict[Name, list[Saying]]] = {name: {} for name in job_by_name}
     dangling: list[Saying] = []
     for saying in _sayings(job_by_name.values(), uses_by_name):
         if saying.blocker in job_by_name and saying.future in job_by_name:
-            said[saying.future].setdefault(saying.blocker, []).append(saying)
+            sayings[saying.future].setdefault(saying.blocker, []).append(saying)
         else:
             dangling.append(saying)
-    for saying in _last_sayings(job_by_name.values(), said):
-        said[saying.future].setdefault(saying.blocker, []).append(saying)
+    for saying in _last_sayings(job_by_name.values(), sayings):
+        sayings[saying.future].setdefault(saying.blocker, []).append(saying)
     index = {name: position for position, name in enumerate(job_by_name)}
     edges = tuple(
         _edge(job_by_name[blocker], job_by_name[future], said_by_blocker[blocker])
-        for future, said_by_blocker in said.items()
+        for future, said_by_blocker in sayings.items()
         for blocker in sorted(said_by_blocker, key=index.__getitem__)
     )
     return Graph(workflow, job_by_name, edges, tuple(dangling), uses_by_name)
+
+
+def _with_defaults(job: JobSpec, defaults: Defaults) -> JobSpec:
+    """Return a job with what its workflow says for all, where that means something for this one.
+
+    The planner asks for the queue, the timeout and the retries: of a workflow they mean others.
+    """
+    asks = job.if_ is not None and not needs_success(as_template(job.if_))
+    shared: dict[str, Any] = {
+        "at_front": defaults.at_front,
+        "expires_s": defaults.expires_s,
+        "on_crash": defaults.on_crash,
+        "on_blocker_failure": None if asks else defaults.on_blocker_failure,
+        "continue_on_error": defaults.continue_on_error,
+        "cwd": None if job.workflow else defaults.cwd,
+        "max_parallel": defaults.max_parallel,
+        "fail_fast": defaults.fail_fast,
+    }
+    unsaid = {key: value for key, value in shared.items() if getattr(job, key) is None}
+    if (run := job.run) is not None:
+        shell = defaults.shell if run.shell is None and isinstance(run.command, str) else run.shell
+        unsaid["run"] = replace(run, shell=shell, result=run.result or defaults.result)
+    if (each := job.for_each) is not None:
+        unsaid["for_each"] = replace(each, max_items=each.max_items or defaults.max_items)
+    return replace(job, **unsaid)
 
 
 def _find_uses(job: JobSpec) -> Uses:

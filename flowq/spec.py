@@ -18,9 +18,13 @@ from flowq.errors import Excerpt, Problem, Where
 
 InputType = Literal["str", "int", "float", "bool", "path", "list", "json", "enum"]
 BlockerPolicy = Literal["wait", "skip", "run"]
+ShellResult = Literal["last", "text", "lines", "json"]
 
 Path = tuple[str | int, ...]
 """A place in a document, as keys and indexes from the root: ("jobs", "gallery", "with")."""
+
+MAX_ITEMS = 100_000
+"""How many items a group may have that does not say otherwise."""
 
 T = TypeVar("T")
 
@@ -126,12 +130,13 @@ class ForEach:
     expression over a finished item's `result` that gives further items for the same group; `key`
     is an expression over `item` (and `index`) that names an item, seen keys are dropped;
     `stop_when` an expression over an item's `result`. The expressions stand without braces.
+    `max_items` is None for the workflow's default, or for `MAX_ITEMS`.
     """
 
     items: Any
     key: str | None = None
     more: str | None = None
-    max_items: int = 100_000
+    max_items: int | None = None
     stop_when: str | None = None
 
 
@@ -161,6 +166,7 @@ class Tolerance:
 
 
 ALL_TOLERATED = Tolerance(percent=100)
+NONE_TOLERATED = Tolerance(count=0)
 
 
 @reads_older_pickles
@@ -184,12 +190,12 @@ class Shell:
 
     Shape: `command` is a text for a shell, or, for a program that is started without one, the name
     of the program and its arguments, in each of which there may be expressions; `shell` is None
-    then. `result`: `last` (the last line), `text`, `lines`, `json`.
+    then. `result`: `last` (the last line), `text`, `lines`, `json`, or None for the default.
     """
 
     command: str | tuple[str, ...]
     shell: str | None = None
-    result: Literal["last", "text", "lines", "json"] = "last"
+    result: ShellResult | None = None
 
 
 @reads_older_pickles
@@ -216,10 +222,10 @@ class JobSpec:
     """The declaration of one job: a call, a shell command, or another workflow; exactly one.
 
     Units: `timeout_s`, `expires_s` in seconds, None for the workflow's default, or for no limit.
-    Shape: `needs` and `blocks` keep the order in which they were written and hold no name twice;
-    `if_` is an expression without braces; `workflow` is a file beside this one, or a name under the
-    workflow's own `workflows`. One that `is_final` stands under `finally`: it runs when all jobs
-    that do not have ended.
+    Shape: what is None is not said, and the workflow's defaults may say it; `needs` and `blocks`
+    keep the order in which they were written and hold no name twice; `if_` is an expression without
+    braces; `workflow` is a file beside this one, or a name under the workflow's own `workflows`.
+    One that `is_final` stands under `finally`: it runs when all jobs that do not have ended.
     """
 
     name: str
@@ -241,24 +247,38 @@ class JobSpec:
     for_each: ForEach | None = None
     matrix: Matrix | None = None
     max_parallel: int | None = None
-    fail_fast: bool = False
+    fail_fast: bool | None = None
     continue_on_error: Tolerance | None = None
     approval: Approval | None = None
     if_empty: Literal["run", "skip"] | None = None
     on_crash: Literal["requeue", "fail"] | None = None
     expires_s: float | None = None
-    at_front: bool = False
+    at_front: bool | None = None
     is_final: bool = False
 
 
 @reads_older_pickles
 @dataclass(frozen=True, slots=True)
 class Defaults:
-    """What a job gets that does not say otherwise. Units: `timeout_s` in seconds."""
+    """What a job gets that does not say otherwise, where that means something for it.
+
+    Units: `timeout_s`, `expires_s` in seconds. Shape: None where nothing is said.
+    """
 
     queue: str = "default"
     timeout_s: float | None = None
     retries: Retry | None = None
+    at_front: bool | None = None
+    expires_s: float | None = None
+    on_crash: Literal["requeue", "fail"] | None = None
+    on_blocker_failure: BlockerPolicy | None = None
+    continue_on_error: Tolerance | None = None
+    cwd: str | None = None
+    shell: str | None = None
+    result: ShellResult | None = None
+    max_parallel: int | None = None
+    fail_fast: bool | None = None
+    max_items: int | None = None
 
 
 @reads_older_pickles

@@ -23,7 +23,7 @@ from flowq.checks import (
     times,
 )
 from flowq.checks.names import MAX_NAME_LENGTH
-from flowq.errors import Problem
+from flowq.errors import Problem, without_repeats
 from flowq.graph import Graph, build_graph
 from flowq.spec import Workflow
 
@@ -138,7 +138,7 @@ def check_calls(
 
 
 def in_text_order(problems: Iterable[Problem], file: str = "") -> list[Problem]:
-    """Return problems by position, those in `file` before those in others.
+    """Return problems by position, those in `file` before those in others, each once.
 
     Shape: those without a position come first, and equals keep their order.
     """
@@ -148,7 +148,7 @@ def in_text_order(problems: Iterable[Problem], file: str = "") -> list[Problem]:
             return False, "", 0, 0
         return where.file != file, where.file, where.line, where.column
 
-    return sorted(problems, key=position)
+    return without_repeats(sorted(problems, key=position))
 
 
 def _all(workflow: Workflow, graph: Graph) -> Iterator[tuple[Workflow, Graph]]:

@@ -66,7 +66,7 @@ def _meaningless(workflow: Workflow, job: JobSpec) -> Iterator[tuple[str, str, s
             yield key, f"runs a workflow, for which `{key}` means nothing", hint
 
 
-def _of_single_jobs(job: JobSpec) -> Mapping[str, bool]:
+def _of_single_jobs(job: JobSpec) -> Mapping[str, object]:
     return {
         "queue": job.queue is not None,
         "at_front": job.at_front,

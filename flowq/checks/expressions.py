@@ -18,9 +18,10 @@ from flowq.expressions import (
 )
 from flowq.expressions.places import ROOTS_BY_KEY, ROOTS_BY_WORKFLOW_KEY, find_workflow_texts
 from flowq.expressions.references import ERROR_PARTS
+from flowq.expressions.templates import has_expression
 from flowq.graph import Graph
 from flowq.nearest import did_you_mean
-from flowq.spec import JobSpec, Workflow
+from flowq.spec import JobSpec, Path, Workflow
 
 _PLAIN_BY_KEY = {key: roots & {"inputs", "jobs"} for key, roots in ROOTS_BY_KEY.items()}
 _GROUP_ATTRIBUTES = frozenset({"results", "outcomes", "by_key"})
@@ -33,19 +34,31 @@ def check_expressions(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
     current_budget().grant(UNITS_OF_A_JOB * len(graph.job_by_name))
     inputs = [declared.name for declared in workflow.inputs]
     known = frozenset(inputs)
-    for name, uses in graph.uses_by_name.items():
+    for name, path, references in _own_uses(workflow, graph):
+        key = str(path[2])
+        if references.roots <= _PLAIN_BY_KEY[key] and _is_plain(references, known, graph):
+            continue
         job, owner = graph.job_by_name[name], f"job {name}"
-        for path, references in uses:
-            key = str(path[2])
-            if references.roots <= _PLAIN_BY_KEY[key] and _is_plain(references, known, graph):
-                continue
-            found = chain(
-                _shared_problems(owner, references, inputs, graph, name),
-                _misplaced(owner, key, references, ROOTS_BY_KEY[key]),
-                _not_in_this_job(workflow, job, key, references),
-            )
-            yield from chain.from_iterable(workflow.places.place(each, *path) for each in found)
+        found = chain(
+            _shared_problems(owner, references, inputs, graph, name),
+            _misplaced(owner, key, references, ROOTS_BY_KEY[key]),
+            _not_in_this_job(workflow, job, key, references),
+        )
+        yield from chain.from_iterable(workflow.places.place(each, *path) for each in found)
     yield from _workflow_problems(workflow, graph, inputs)
+
+
+def _own_uses(workflow: Workflow, graph: Graph) -> Iterator[tuple[str, Path, References]]:
+    """Yield what each text of a job refers to, with the job's name; not what is under `defaults`.
+
+    That is a text of the workflow, and what is wrong with it is said once.
+    """
+    is_shared = has_expression(workflow.defaults.cwd or "")
+    shared = {job.name for job in workflow.jobs if job.cwd is None} if is_shared else ()
+    for name, uses in graph.uses_by_name.items():
+        for path, references in uses:
+            if path[2] != "cwd" or name not in shared:
+                yield name, path, references
 
 
 def _about(problem: Problem, *names: str) -> Problem:
@@ -204,8 +217,7 @@ def check_secrets(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
     """What looks like a secret is read as one (a warning)."""
     of_jobs = (
         (f"job {name}", path, references)
-        for name, uses in graph.uses_by_name.items()
-        for path, references in uses
+        for name, path, references in _own_uses(workflow, graph)
         if references.env
     )
     of_workflow = (

@@ -19,7 +19,7 @@ _UNQUOTABLE = frozenset({"cmd"})
 
 def check_commands(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
     """On `cmd`, which has no safe way to quote, a command holds no expressions."""
-    for job in workflow.jobs:
+    for job in graph:
         if job.run is None or not _is_unquotable(job.run):
             continue
         if find_references(job.run.command).roots:
@@ -31,7 +31,7 @@ def check_commands(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
 
 def check_quotes(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
     """An expression in a command stands outside of quotes, because it brings its own."""
-    for job in workflow.jobs:
+    for job in graph:
         for number, expression in _find_unsafe(job.run):
             message = f"job {job.name} has {expression} within quotes, or where quotes do not hold"
             hint = (

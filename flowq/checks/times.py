@@ -11,7 +11,7 @@ from flowq.declare.durations import write_duration
 from flowq.errors import Problem
 from flowq.graph import Graph
 from flowq.nearest import find_nearest
-from flowq.spec import Workflow
+from flowq.spec import Path, Workflow
 
 SOME_DAY = datetime(2026, 1, 1, tzinfo=UTC)
 """Whether there is a next time does not depend on the day on which that is asked."""
@@ -38,11 +38,16 @@ def check_timeouts(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
     """A job may not take longer than the workflow around it (a warning)."""
     if (most := workflow.timeout_s) is None:
         return
-    for job in workflow.jobs:
-        if job.timeout_s is not None and job.timeout_s > most:
-            own, whole = write_duration(job.timeout_s), write_duration(most)
-            message = f"job {job.name} has a timeout of {own}, and the workflow one of {whole}"
-            where = workflow.places.find("jobs", job.name, "timeout")
+    said: list[tuple[Path, str, float | None]] = [
+        (("jobs", job.name, "timeout"), f"job {job.name} has", job.timeout_s)
+        for job in workflow.jobs
+    ]
+    default = workflow.defaults.timeout_s
+    for path, owner, timeout_s in [(("defaults", "timeout"), "`defaults` has", default), *said]:
+        if timeout_s is not None and timeout_s > most:
+            own, whole = write_duration(timeout_s), write_duration(most)
+            message = f"{owner} a timeout of {own}, and the workflow one of {whole}"
+            where = workflow.places.find(*path)
             hint = "the whole run is canceled first: make one of them shorter, or the other longer"
             yield Problem("FQ236", message, where, hint, severity="warning")
 

@@ -106,6 +106,9 @@ class _Writer:
         """Return the value of a key, in which expressions stand only where they are read."""
         if key in ("env", "concurrency"):
             return self.data(value)
+        if key == "defaults":
+            words = ((k, self.data(v) if k == "cwd" else _plain(v)) for k, v in value.items())
+            return Bracketed("{", [(f"{literal(word)}: ", code) for word, code in words], "}")
         return _plain(value)
 
     def write_job(self, job: JobSpec) -> bool:

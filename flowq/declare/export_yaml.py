@@ -10,6 +10,7 @@ from flowq.declare.emitting import Section, emit
 from flowq.declare.nested import is_file
 from flowq.spec import (
     ALL_TOLERATED,
+    NONE_TOLERATED,
     Approval,
     Block,
     Concurrency,
@@ -23,8 +24,6 @@ from flowq.spec import (
     Tolerance,
     Workflow,
 )
-
-_MOST_ITEMS = ForEach([]).max_items
 
 
 def export_yaml(workflow: Workflow) -> str:
@@ -60,15 +59,13 @@ def _jobs(workflow: Workflow, *, is_final: bool) -> Section:
 
 
 def _only_said(**value_by_key: Any) -> dict[str, Any]:
-    """Return what was said; nothing, an empty text and an empty map are the defaults."""
+    """Return what was said; None, an empty text and an empty map are the defaults."""
     said = value_by_key.items()
     return {key.rstrip("_"): value for key, value in said if not _is_default(value)}
 
 
 def _is_default(value: Any) -> bool:
-    if value is None or value is False:
-        return True
-    return isinstance(value, str | Mapping | tuple) and not value
+    return value is None or (isinstance(value, str | Mapping | tuple) and not value)
 
 
 def say_job(job: JobSpec) -> dict[str, Any]:
@@ -77,7 +74,7 @@ def say_job(job: JobSpec) -> dict[str, Any]:
     return {
         **_only_said(
             description=job.description,
-            deferred=job.deferred,
+            deferred=job.deferred or None,
             needs=_one_or_many(job.needs),
             if_=job.if_,
             approval=_approval(job.approval),
@@ -88,7 +85,7 @@ def say_job(job: JobSpec) -> dict[str, Any]:
         **({"run": _command(job.run.command)} if job.run is not None else {}),
         **_only_said(
             shell=job.run.shell if job.run else None,
-            result=job.run.result if job.run and job.run.result != "last" else None,
+            result=job.run.result if job.run else None,
             with_=dict(job.with_),
             env=dict(job.env),
             cwd=job.cwd,
@@ -109,8 +106,9 @@ def say_job(job: JobSpec) -> dict[str, Any]:
 
 
 def _for_each(each: ForEach) -> dict[str, Any]:
-    most = None if each.max_items == _MOST_ITEMS else each.max_items
-    further = _only_said(key=each.key, more=each.more, max_items=most, stop_when=each.stop_when)
+    further = _only_said(
+        key=each.key, more=each.more, max_items=each.max_items, stop_when=each.stop_when
+    )
     return {"for_each": each.items, **further}
 
 
@@ -150,6 +148,8 @@ def _tolerance(tolerance: Tolerance | None) -> Any:
         return None
     if tolerance == ALL_TOLERATED:
         return True
+    if tolerance == NONE_TOLERATED:
+        return False
     return tolerance.count if tolerance.percent is None else f"{tolerance.percent}%"
 
 
@@ -164,15 +164,26 @@ def _approval(approval: Approval | None) -> Any:
 def _defaults(defaults: Defaults) -> dict[str, Any]:
     return _only_said(
         queue=None if defaults.queue == "default" else defaults.queue,
+        at_front=defaults.at_front,
         timeout=_duration(defaults.timeout_s),
         retries=_retries(defaults.retries),
+        expires=_duration(defaults.expires_s),
+        on_crash=defaults.on_crash,
+        on_blocker_failure=defaults.on_blocker_failure,
+        continue_on_error=_tolerance(defaults.continue_on_error),
+        cwd=defaults.cwd,
+        shell=defaults.shell,
+        result=defaults.result,
+        max_parallel=defaults.max_parallel,
+        fail_fast=defaults.fail_fast,
+        max_items=defaults.max_items,
     )
 
 
 def _concurrency(concurrency: Concurrency | None) -> Any:
     if concurrency is None:
         return None
-    said = _only_said(cancel_in_progress=concurrency.cancel_in_progress)
+    said = _only_said(cancel_in_progress=concurrency.cancel_in_progress or None)
     return {"group": concurrency.group, **said}
 
 

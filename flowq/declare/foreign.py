@@ -58,8 +58,13 @@ IN_A_SCHEDULE: Mapping[str, str] = {"tz": "write `timezone`", "time_zone": "writ
 IN_CONCURRENCY: Mapping[str, str] = {"cancel-in-progress": "write `cancel_in_progress`"}
 
 IN_DEFAULTS: Mapping[str, str] = {
-    "run": "`shell` and `cwd` stand at each job",
     "timeout-minutes": "write `timeout: 10m`",
+    "working-directory": "write `cwd`",
+    "continue-on-error": "write `continue_on_error`",
+    "max-parallel": "write `max_parallel`",
+    "fail-fast": "write `fail_fast`",
+    "retry": "write `retries: {max: 3, backoff: 2s}`",
+    "runs-on": "name the queue whose workers shall run the jobs: `queue: NAME`",
 }
 
 IN_AN_INPUT: Mapping[str, str] = {

@@ -21,7 +21,15 @@ from flowq.declare.options import (
     refuse_unknown,
 )
 from flowq.expressions import as_source, as_template
-from flowq.spec import ALL_TOLERATED, Approval, Concurrency, Matrix, Schedule, Tolerance
+from flowq.spec import (
+    ALL_TOLERATED,
+    NONE_TOLERATED,
+    Approval,
+    Concurrency,
+    Matrix,
+    Schedule,
+    Tolerance,
+)
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _PERCENTAGE = re.compile(r"\s*([0-9]{1,3}(?:\.[0-9]{1,6})?)\s*%\s*")
@@ -130,7 +138,7 @@ def read_tolerance(value: object) -> Tolerance | None:
     if isinstance(value, Tolerance):
         return value
     if isinstance(value, bool):
-        return ALL_TOLERATED if value else None
+        return ALL_TOLERATED if value else NONE_TOLERATED
     if isinstance(value, int) and value >= 0:
         return Tolerance(count=read_count(value))
     found = _PERCENTAGE.fullmatch(value) if isinstance(value, str) else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any, Literal, TypedDict, cast, get_args
 
 from flowq.declare import group_options as group
@@ -167,13 +166,13 @@ def to_job_spec(
         for_each=_build_for_each(said),
         matrix=group.build_matrix(said),
         max_parallel=said.get("max_parallel"),
-        fail_fast=bool(said.get("fail_fast")),
+        fail_fast=said.get("fail_fast"),
         continue_on_error=said.get("continue_on_error"),
         approval=said.get("approval"),
         if_empty=said.get("if_empty"),
         on_crash=said.get("on_crash"),
         expires_s=said.get("expires"),
-        at_front=bool(said.get("at_front")),
+        at_front=said.get("at_front"),
         is_final=bool(said.get("finally_")),
     )
 
@@ -181,12 +180,9 @@ def to_job_spec(
 def _build_for_each(said: Mapping[str, Any]) -> ForEach | None:
     if said.get("for_each") is None:
         return None
-    each = ForEach(
-        said["for_each"], said.get("key"), said.get("more"), stop_when=said.get("stop_when")
-    )
-    return replace(each, max_items=said["max_items"]) if said.get("max_items") else each
+    return ForEach(said["for_each"], *map(said.get, ("key", "more", "max_items", "stop_when")))
 
 
 def to_shell(command: str | tuple[str, ...], said: Mapping[str, Any]) -> Shell:
     """Return the command of a job from its options, which have been read."""
-    return Shell(command, said.get("shell"), said.get("result") or "last")
+    return Shell(command, said.get("shell"), said.get("result"))

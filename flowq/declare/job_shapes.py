@@ -25,7 +25,7 @@ from flowq.declare.shapes import (
 from flowq.declare.vocabulary import Key, Shape, Vocabulary, find_meant, is_empty, say
 from flowq.declare.yaml_inputs import NAME_PATTERN, read_inputs
 from flowq.expressions import as_template, tidy
-from flowq.spec import ALL_TOLERATED, Approval, Block, Input, Retry, Tolerance
+from flowq.spec import ALL_TOLERATED, NONE_TOLERATED, Approval, Block, Input, Retry, Tolerance
 
 _ANY_TEXT = {"type": ["string", "number", "boolean"]}
 _PERCENTAGE = re.compile(r"\s*([0-9]{1,3}(?:\.[0-9]{1,6})?)\s*%\s*")
@@ -158,7 +158,7 @@ _RETRIES = Vocabulary(
 def _read_tolerance(label: str, node: Node, problems: Problems) -> Tolerance | None:
     value = node.value if isinstance(node, ScalarNode) else None
     if isinstance(value, bool):
-        return ALL_TOLERATED if value else None
+        return ALL_TOLERATED if value else NONE_TOLERATED
     if isinstance(value, int) and value >= 0:
         return Tolerance(count=value)
     found = _PERCENTAGE.fullmatch(value) if isinstance(value, str) else None

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, NoReturn, TypeGuard
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, NoReturn, TypeGuard
 
 import yaml
 
@@ -35,7 +35,8 @@ class ScalarNode:
     """A text, number, bool or null.
 
     Shape: `text` is what was written, without quotes; `start` is the index in the file where the
-    scalar begins, with its properties (anchor, tag).
+    scalar begins, with its properties (anchor, tag). `merged_at` is the line of the `<<` that
+    brings a node into a map, where it is not written in that map itself.
     """
 
     line: int
@@ -43,6 +44,7 @@ class ScalarNode:
     text: str
     is_plain: bool
     start: int
+    merged_at: int | None = None
 
     @property
     def is_null(self) -> bool:
@@ -62,6 +64,7 @@ class ListNode:
     line: int
     column: int
     items: list[Node] = field(default_factory=list)
+    merged_at: int | None = None
 
 
 @dataclass(slots=True)
@@ -72,6 +75,7 @@ class MapNode:
     column: int
     node_by_key: dict[str, Node] = field(default_factory=dict)
     key_by_key: dict[str, ScalarNode] = field(default_factory=dict)
+    merged_at: int | None = None
 
 
 Node = ScalarNode | ListNode | MapNode
@@ -128,8 +132,9 @@ class _Builder:
         self.count = 0
         self.aliased = 0
         self.depth = 0
+        self.deepest = 0
         self.unfinished: list[str] = []
-        self.anchored: dict[str, tuple[Node, int]] = {}
+        self.anchored: dict[str, _Anchored] = {}
 
     def read_document(self) -> Node | None:
         """Return the root of the one document, or None when there is none."""
@@ -165,7 +170,7 @@ class _Builder:
             message = f"a number of more than {MAX_DIGITS:,} digits"
             self.problems.add("FQ111", node, message, "quote it")
         if event.anchor is not None:
-            self.anchored[event.anchor] = (node, 1)
+            self.anchored[event.anchor] = _Anchored(node, 1, 0)
 
     def read_list(self, event: Any) -> ListNode:
         node = ListNode(event.start_mark.line + 1, event.start_mark.column + 1)
@@ -178,19 +183,49 @@ class _Builder:
     def read_map(self, event: Any) -> MapNode:
         node = MapNode(event.start_mark.line + 1, event.start_mark.column + 1)
         before = self.begin(event, node)
+        merge: _Merge | None = None
         while type(inner := self.next_event()) is not yaml.MappingEndEvent:
             key = self.read(inner)
             value = self.read(self.next_event())
-            if self.is_key(key):
+            if _is_merge(key) and merge is None:
+                merge = _Merge(key, value, len(node.node_by_key))
+            elif self.is_key(key):
                 self.enter(node, key, value)
             else:
                 self.problems.note_gap("FQ105", node)
+        if merge is not None:
+            self.merge(node, merge)
         self.end(event, node, before)
         return node
 
-    def begin(self, event: Any, node: ListNode | MapNode) -> int:
-        """Go one level deeper; return how many nodes there were before."""
+    def merge(self, node: MapNode, merge: _Merge) -> None:
+        """Take over what the map has not itself; of several maps the first that has a key."""
+        found: dict[str, tuple[ScalarNode, Node]] = {}
+        is_list = isinstance(merge.value, ListNode)
+        for source in merge.value.items if isinstance(merge.value, ListNode) else [merge.value]:
+            if not isinstance(source, MapNode):
+                say = "each item of the list behind <<" if is_list else "what stands behind <<"
+                hint = "write &NAME in front of a map further up, and <<: *NAME here"
+                self.problems.add("FQ112", source, f"{say} must be a map", hint)
+                self.problems.note_gap("FQ105", node)
+                continue
+            self.problems.pass_gaps(source, node)
+            for name, inner in source.node_by_key.items():
+                if name not in node.node_by_key and name not in found:
+                    found[name] = source.key_by_key[name], inner
+        line = merge.key.line
+        entries = [*zip(node.key_by_key.values(), node.node_by_key.values(), strict=True)]
+        entries[merge.at : merge.at] = [
+            (_merged_key(key, line), _merged(inner, line)) for key, inner in found.values()
+        ]
+        node.node_by_key = {key.text: inner for key, inner in entries}
+        node.key_by_key = {key.text: key for key, _ in entries}
+
+    def begin(self, event: Any, node: ListNode | MapNode) -> tuple[int, int]:
+        """Go one level deeper; return how many nodes there were before, and the deepest level."""
+        before = self.count, self.deepest
         self.depth += 1
+        self.deepest = self.depth
         if self.depth > MAX_DEPTH:
             self.problems.stop("FQ111", node, TOO_DEEP)
         if event.tag is not None:
@@ -199,13 +234,16 @@ class _Builder:
             self.anchored.pop(event.anchor, None)  # it may be set again; this one is unfinished
             self.unfinished.append(event.anchor)
         self.count += 1
-        return self.count - 1
+        return before
 
-    def end(self, event: Any, node: ListNode | MapNode, before: int) -> None:
+    def end(self, event: Any, node: ListNode | MapNode, before: tuple[int, int]) -> None:
         self.depth -= 1
+        count, deepest = before
         if event.anchor is not None:
             self.unfinished.remove(event.anchor)
-            self.anchored[event.anchor] = (node, self.count - before)
+            anchored = _Anchored(node, self.count - count, self.deepest - self.depth)
+            self.anchored[event.anchor] = anchored
+        self.deepest = max(self.deepest, deepest)
 
     def read_alias(self, event: Any) -> Node:
         place = _place(event)
@@ -213,9 +251,12 @@ class _Builder:
             is_inside = event.anchor in self.unfinished
             why = "stands inside its own anchor" if is_inside else "has no anchor above it"
             return self.stand_in(event, f"the alias *{event.anchor} {why}")
-        node, size = self.anchored[event.anchor]
+        node, size, levels = self.anchored[event.anchor]
         self.count += size
         self.aliased += size
+        self.deepest = max(self.deepest, self.depth + levels)
+        if self.deepest > MAX_DEPTH:
+            self.problems.stop("FQ111", place, TOO_DEEP)
         if self.aliased > MAX_ALIASED_NODES:
             message = f"the aliases stand for more than {MAX_ALIASED_NODES:,} values"
             self.problems.stop("FQ111", place, message, "repeat less")
@@ -244,9 +285,9 @@ class _Builder:
         if not isinstance(node, ScalarNode):
             hint = "put text that begins with { or [ in quotes"
             self.problems.add("FQ105", node, "a list or a map cannot be a key", hint)
-        elif node.is_plain and node.text == "<<":
-            hint = "say what jobs share under `defaults:`, or write it out"
-            self.problems.add("FQ112", node, "merge keys (<<) are not part of YAML 1.2", hint)
+        elif _is_merge(node):
+            hint = "name all maps in one: <<: [*a, *b]"
+            self.problems.add("FQ104", node, "the key '<<' stands here a second time", hint)
         elif node.is_plain and not node.text:
             self.problems.add("FQ105", node, "a key is missing in front of the ':'")
         else:
@@ -268,6 +309,47 @@ _READERS: Mapping[type, Callable[[_Builder, Any], Node]] = {
     yaml.MappingStartEvent: _Builder.read_map,
     yaml.AliasEvent: _Builder.read_alias,
 }
+
+
+class _Anchored(NamedTuple):
+    """What an anchor stands in front of, of how many nodes that is, and how many levels deep."""
+
+    node: Node
+    size: int
+    levels: int
+
+
+class _Merge(NamedTuple):
+    """A `<<` in a map: its key, what it merges, and how many other keys are in front of it."""
+
+    key: ScalarNode
+    value: Node
+    at: int
+
+
+def _is_merge(key: Node) -> TypeGuard[ScalarNode]:
+    return isinstance(key, ScalarNode) and key.is_plain and key.text == "<<"
+
+
+def _merged_key(key: ScalarNode, line: int) -> ScalarNode:
+    return replace(key, merged_at=line)
+
+
+def _merged(node: Node, line: int) -> Node:
+    """Return a copy of a node that knows in which line it is merged, with all that is in it.
+
+    What an alias stands for has been counted, so copies are bounded as aliases are.
+    """
+    if isinstance(node, ScalarNode):
+        return _merged_key(node, line)
+    if isinstance(node, ListNode):
+        return replace(node, items=[_merged(each, line) for each in node.items], merged_at=line)
+    return replace(
+        node,
+        node_by_key={name: _merged(each, line) for name, each in node.node_by_key.items()},
+        key_by_key={name: _merged_key(key, line) for name, key in node.key_by_key.items()},
+        merged_at=line,
+    )
 
 
 def _place(event: Any) -> Placed:

@@ -16,7 +16,10 @@ from flowq.declare.handles import MARK, Handle, JobHandles, to_source
 from flowq.inputs import convert
 from flowq.nearest import did_you_mean
 from flowq.patterns import PatternRefused, check_pattern
-from flowq.spec import Block, Defaults, Input, InputType, Retry
+from flowq.spec import Block, Input, InputType, Retry
+
+FREE = "x-"
+"""How the keys begin that are free for a user, wherever there are fixed keys."""
 
 MAX_DURATION_S = 3650 * 86_400
 
@@ -114,23 +117,15 @@ def read_count(value: object) -> int:
     return value
 
 
-def read_defaults(value: object) -> Defaults:
-    """Read the `defaults` of a workflow: `queue`, `timeout`, `retries`, as a job has them."""
-    if isinstance(value, Defaults):
-        return value
-    given = read_mapping(value)
-    refuse_unknown(given, ("queue", "timeout", "retries"))
-    return Defaults(
-        queue=read_text(given.get("queue", "default")),
-        timeout_s=read_timeout(given["timeout"]) if "timeout" in given else None,
-        retries=read_retries(given["retries"]) if "retries" in given else None,
-    )
+def is_free(key: str) -> bool:
+    """Whether a key is free for what a user likes, such as values with an anchor."""
+    return key.startswith(FREE)
 
 
 def refuse_unknown(given: Iterable[str], known: tuple[str, ...]) -> None:
-    """Refuse a key that is not among those that are known."""
+    """Refuse a key that is not among those that are known, and not free."""
     for key in given:
-        if key not in known:
+        if key not in known and not is_free(key):
             raise ValueError(f"has no key {key!r}; {did_you_mean(str(key), known)}")
 
 
@@ -201,8 +196,10 @@ def read_short_input(name: str, value: Any) -> Input:
     if isinstance(value, Input):
         return replace(value, name=name)
     if isinstance(value, Mapping):
-        refuse_unknown(value, ("type", "default", "description", "choices", "pattern"))
-        words = {"kind" if key == "type" else key: item for key, item in value.items()}
+        known = ("type", "default", "description", "choices", "pattern")
+        refuse_unknown(value, known)
+        said = {key: item for key, item in value.items() if key in known}
+        words = {"kind" if key == "type" else key: item for key, item in said.items()}
         return read_input(name, **words)
     return read_input(name, value) if isinstance(value, type) else read_input(name, default=value)
 

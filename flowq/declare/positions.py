@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from flowq.declare.nodes import ListNode, MapNode, Node, ScalarNode
 from flowq.declare.offsets import count_lines, find_offsets
-from flowq.declare.problems import Placed
+from flowq.declare.problems import Placed, where_of
 from flowq.errors import Excerpt, Where
 from flowq.expressions.excerpts import find_places
 from flowq.spec import Path
@@ -36,7 +36,7 @@ class Positions(Mapping[Path, Where]):
     def get(self, path: Path, default: Any = None) -> Any:
         """Return the position of a path, without the cost of an exception where there is none."""
         place, node = self._find(path)
-        return default if node is None else Where(self.file, place.line, place.column)
+        return default if node is None else where_of(place, self.file)
 
     def find_places(self, path: Path, excerpt: Excerpt) -> list[Where]:
         """Return where a part of the text at `path` stands, each time that it does."""
@@ -51,7 +51,7 @@ class Positions(Mapping[Path, Where]):
         """Return the position of a character; lines are counted from the node, as in the parser."""
         lines, line_start = count_lines(self.text, node.start, index)
         column = index - line_start + 1 if lines else node.column + index - node.start
-        return Where(self.file, node.line + lines, column)
+        return replace(where_of(node, self.file), line=node.line + lines, column=column)
 
     def _find(self, path: Path) -> tuple[Placed, Node | None]:
         if path[:1] == ("jobs",) and len(path) > 1 and self._is_final(path[1]):

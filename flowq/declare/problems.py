@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NoReturn, Protocol
 
-from flowq.errors import Problem, Where, WorkflowInvalid
+from flowq.errors import Problem, Where, WorkflowInvalid, without_repeats
 
 RULES = {
     "FQ101": "The file is UTF-8 text",
@@ -17,7 +17,7 @@ RULES = {
     "FQ109": "Names consist of the characters that job ids may hold",
     "FQ110": "A duration is a number with ms, s, m, h or d",
     "FQ111": "The document keeps to the limits of size, depth and repetition",
-    "FQ112": "No tags, merge keys or broken aliases",
+    "FQ112": "No tags or broken aliases, and `<<` merges maps",
     "FQ113": "A file holds one document, and it is a map",
     "FQ114": "`call` names a function as package.module:function",
     "FQ115": "The target of `blocked_by` says `deferred: true`",
@@ -39,6 +39,12 @@ class Placed(Protocol):
     @property
     def column(self) -> int:
         """The character in it."""
+
+
+def where_of(place: Placed, file: str) -> Where:
+    """Return the position of `place` in a file, with the line in which it is merged."""
+    merged_at = getattr(place, "merged_at", None)
+    return Where(file, place.line, place.column, () if merged_at is None else (merged_at,))
 
 
 class Problems:
@@ -66,6 +72,11 @@ class Problems:
         """Take no further problems of a part that only stands in for what could not be read."""
         self._silenced.add(id(place))
 
+    def pass_gaps(self, source: Placed, target: Placed) -> None:
+        """Remember of a part that it has the gaps of another one, which is merged into it."""
+        codes = [code for code, place in self.noted if place is source]
+        self.noted += ((code, target) for code in codes)
+
     def note_gap(self, code: str, place: Placed) -> None:
         """Remember that a part, with a problem further inside, does not tell all that was meant."""
         self.noted.append((code, place))
@@ -78,7 +89,7 @@ class Problems:
 
     def where(self, place: Placed) -> Where:
         """Return the position of `place` in this file."""
-        return Where(self.file, place.line, place.column)
+        return where_of(place, self.file)
 
     def raise_if_any(self) -> None:
         """Raise WorkflowInvalid with all problems, in the order of the text, if there are any."""
@@ -87,7 +98,7 @@ class Problems:
 
     def in_order(self) -> list[Problem]:
         """Return all problems in the order of the text, those of other files behind."""
-        return sorted(self.found, key=self._position)
+        return without_repeats(sorted(self.found, key=self._position))
 
     def _position(self, problem: Problem) -> tuple[bool, str, int, int]:
         where = problem.where

@@ -26,8 +26,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ParamSpec, TypeVar, Unpack, overload
 
 from flowq.callables import CALL, explain_unimportable, name_call
+from flowq.declare import common, job_options
 from flowq.declare import group_options as group
-from flowq.declare import job_options
 from flowq.declare import options as read
 from flowq.declare.declared import (
     Declaration,
@@ -50,6 +50,7 @@ R = TypeVar("R")
 RULES = {
     "FQ103": "Every key is known",
     "FQ105": "Every value has the shape that its key asks for",
+    "FQ108": "The words are those that belong there",
     "FQ109": "Names consist of the characters that ids may hold",
     "FQ110": "A duration is a number with ms, s, m, h or d",
     "FQ114": "A call names a function as package.module:function",
@@ -73,7 +74,7 @@ class Workflow:
 
     `inputs` maps names to a default (`{"size": 256}`), to a type for a required one
     (`{"folder": str}`), or to what YAML would say (`{"size": {"type": "int", "default": 256}}`).
-    `defaults` has `queue`, `timeout` and `retries` for the jobs that do not say otherwise; `env`,
+    `defaults` has options for the jobs that do not say otherwise, `{"timeout": "10m"}`; `env`,
     `max_parallel`, `concurrency`, `schedule` and `timeout` are as in YAML.
     """
 
@@ -113,7 +114,7 @@ class Workflow:
         self._inputs: list[Input] = []
         self._outputs: dict[str, Any] = {}
         self._where_by_path: dict[Path, Where] = {(): where}
-        self._defaults = self._read("defaults", read.read_defaults, defaults or {}, where)
+        self._defaults = self._read_defaults(defaults or {}, where)
         self._said = {
             "env": self._read("env", group.read_environment, env or {}, where),
             "max_parallel": self._maybe("max_parallel", group.read_positive, max_parallel, where),
@@ -306,6 +307,22 @@ class Workflow:
             elif value is not None:
                 options[name] = self._read(name, job_options.READERS[name], value, where)
         return options
+
+    def _read_defaults(self, given: Any, where: Where) -> Defaults:
+        if isinstance(given, Defaults):
+            return given
+        said = {}
+        for name, value in (self._read("defaults", read.read_mapping, given, where) or {}).items():
+            key = name.rstrip("_")
+            if key in common.KEYS and value is not None:
+                what = f"{key} of defaults"
+                said[key] = self._read(what, job_options.READERS[key], value, where)
+            elif key in common.REFUSED:
+                self._note("FQ108", f"defaults has no key {key!r}", where, common.REFUSED[key])
+            elif key not in common.KEYS and not read.is_free(key):
+                hint = did_you_mean(key, common.KEYS)
+                self._note("FQ103", f"unknown key {key!r} in defaults", where, hint)
+        return common.to_defaults(said)
 
     def _bind(self, one: Declaration, arguments: Mapping[str, Any], where: Where) -> None:
         for name, value in arguments.items():

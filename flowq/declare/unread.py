@@ -14,6 +14,7 @@ from flowq.declare.input_words import INPUT
 from flowq.declare.keys import JOB
 from flowq.declare.nested import find_jobs, is_file
 from flowq.declare.nodes import ListNode, MapNode, Node, ScalarNode
+from flowq.declare.options import is_free
 from flowq.declare.problems import Problems
 from flowq.declare.vocabulary import Vocabulary, find_meant
 from flowq.declare.yaml_jobs import NEEDED_BY_KEY
@@ -95,7 +96,7 @@ class _Walk:
         if kind is None:
             yield path
             return
-        unknown = [key for key in node.node_by_key if key not in kind.keys]
+        unknown = [key for key in node.node_by_key if key not in kind.keys and not is_free(key)]
         if not unknown:
             yield from ((*path, key) for key in kind.keys.keys() - node.node_by_key)
         yield from ((*path, key) for key in find_meant(node, kind))

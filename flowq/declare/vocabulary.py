@@ -12,6 +12,7 @@ from itertools import chain
 from typing import Any
 
 from flowq.declare.nodes import ListNode, MapNode, Node, ScalarNode
+from flowq.declare.options import FREE, is_free
 from flowq.declare.problems import Problems
 from flowq.nearest import did_you_mean
 
@@ -69,7 +70,7 @@ class Vocabulary:
             problems.add("FQ105", node, f"{label} must be a map, not {say(node)}", hint)
             return None
         for name in [*node.node_by_key]:
-            if name not in self.keys:
+            if name not in self.keys and not is_free(name):
                 self._refuse(node.key_by_key[name], problems)
                 self._correct(name, node)
         values = {}
@@ -82,7 +83,12 @@ class Vocabulary:
     def schema(self) -> dict[str, Any]:
         """Return the JSON Schema of such a map."""
         properties = {name: key.schema() for name, key in self.keys.items()}
-        schema = {"type": "object", "properties": properties, "additionalProperties": False}
+        schema = {
+            "type": "object",
+            "properties": properties,
+            "patternProperties": {f"^{FREE}": {}},
+            "additionalProperties": False,
+        }
         return {**schema, "required": list(self.required)} if self.required else schema
 
     def _refuse(self, key: ScalarNode, problems: Problems) -> None:
@@ -109,7 +115,9 @@ def find_meant(node: Node, kind: Vocabulary) -> frozenset[str]:
     Shape: those that are spelt nearly alike, and all where an unknown key is like none of them.
     """
     keys = node.node_by_key if isinstance(node, MapNode) else {}
-    unknown = [key for key in keys if key not in kind.keys and key not in kind.foreign]
+    unknown = [
+        key for key in keys if key not in kind.keys and key not in kind.foreign and not is_free(key)
+    ]
     absent = [key for key in kind.keys if key not in keys]
     meant = [get_close_matches(key, absent) for key in unknown]
     return frozenset(chain.from_iterable(meant) if all(meant) else absent)

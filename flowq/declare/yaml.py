@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
+from flowq.declare.common import to_defaults
 from flowq.declare.keys import NESTED, WORKFLOW
 from flowq.declare.nested import Files, Shelf
 from flowq.declare.nodes import (
@@ -30,7 +31,7 @@ from flowq.declare.vocabulary import Vocabulary, is_empty, say
 from flowq.declare.yaml_inputs import read_inputs
 from flowq.declare.yaml_jobs import keep_texts, read_jobs
 from flowq.errors import Problem, WorkflowInvalid, WorkflowNotFound
-from flowq.spec import Defaults, Places, Workflow
+from flowq.spec import Places, Workflow
 
 _TOP = Position(1, 1)
 
@@ -144,7 +145,7 @@ def _read_workflow(name: str, document: MapNode, around: Shelf, kind: Vocabulary
         jobs=jobs,
         inputs=inputs,
         description=words.get("description", ""),
-        defaults=_as_defaults(words.get("defaults", {})),
+        defaults=to_defaults(words.get("defaults", {})),
         env=words.get("env", {}),
         outputs=words.get("outputs", {}),
         workflows=workflows,
@@ -157,12 +158,4 @@ def _read_workflow(name: str, document: MapNode, around: Shelf, kind: Vocabulary
         unread=(
             find_unread(document, kind, workflows, problems) if problems.found else frozenset()
         ),
-    )
-
-
-def _as_defaults(words: dict[str, Any]) -> Defaults:
-    return Defaults(
-        queue=words.get("queue", "default"),
-        timeout_s=words.get("timeout"),
-        retries=words.get("retries"),
     )

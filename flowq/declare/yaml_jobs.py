@@ -212,9 +212,9 @@ _FIELD_BY_WORD = {
 
 
 def _as_shell(words: dict[str, Any]) -> Shell:
-    return Shell(words["run"], words.get("shell"), words.get("result", "last"))
+    return Shell(words["run"], words.get("shell"), words.get("result"))
 
 
 def _as_for_each(items: Any, words: dict[str, Any]) -> ForEach:
-    each = ForEach(items, words.get("key"), words.get("more"), stop_when=words.get("stop_when"))
-    return replace(each, max_items=words["max_items"]) if "max_items" in words else each
+    keys = ("key", "more", "max_items", "stop_when")
+    return ForEach(items, *map(words.get, keys))

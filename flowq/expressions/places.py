@@ -37,6 +37,7 @@ ROOTS_BY_WORKFLOW_KEY: Mapping[str, frozenset[str]] = {
     "env": _RUN | _WHERE_IT_RUNS,
     "outputs": _RUN | {"jobs"},
     "concurrency": frozenset({"inputs"}),
+    "defaults": _RUN | _WHERE_IT_RUNS,
 }
 """The names that a key of the workflow itself can see."""
 
@@ -65,6 +66,7 @@ def find_workflow_texts(workflow: Workflow) -> Iterator[tuple[Path, str]]:
     yield from texts_of(workflow.outputs, ("outputs",))
     if workflow.concurrency is not None:
         yield from texts_of(workflow.concurrency.group, ("concurrency", "group"))
+    yield from texts_of(workflow.defaults.cwd, ("defaults", "cwd"))
 
 
 def _group_texts(job: JobSpec) -> Iterator[tuple[Path, str]]:

@@ -7,11 +7,11 @@ from dataclasses import replace
 
 from flowq.expressions.places import find_workflow_texts
 from flowq.graph import build_graph
-from flowq.spec import Path, Places, Workflow
+from flowq.spec import Defaults, Path, Places, Workflow
 
 
 def make_portable(workflow: Workflow, done: dict[int, Workflow] | None = None) -> Workflow:
-    """Return an equal workflow that has the positions of its expressions, and no others.
+    """Return a workflow that means the same, with the positions of its expressions, and no others.
 
     The tree of the whole text would go to the server with each item of a group, and expressions are
     all that can fail there. `done` has what was returned for the workflows inside, by identity.
@@ -21,7 +21,13 @@ def make_portable(workflow: Workflow, done: dict[int, Workflow] | None = None) -
         inside = {name: make_portable(each, done) for name, each in workflow.workflows.items()}
         where_by_path = {path: workflow.places.find(*path) for path in _paths(workflow)}
         places = Places({path: where for path, where in where_by_path.items() if where})
-        done[id(workflow)] = replace(workflow, places=places, workflows=inside)
+        said = workflow.defaults
+        # The jobs have the others, and readers of older versions know these alone.
+        defaults = Defaults(said.queue, said.timeout_s, said.retries)
+        jobs = tuple(build_graph(workflow))
+        done[id(workflow)] = replace(
+            workflow, jobs=jobs, defaults=defaults, places=places, workflows=inside
+        )
     return done[id(workflow)]
 
 

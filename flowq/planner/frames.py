@@ -28,6 +28,8 @@ from flowq.planner.filling import fill_in
 from flowq.planner.matrix import Leg, expand_matrix
 from flowq.planner.words import describe
 from flowq.spec import (
+    MAX_ITEMS,
+    NONE_TOLERATED,
     Approval,
     Block,
     BlockerPolicy,
@@ -85,10 +87,10 @@ class Frame:
             is_open=job.for_each is not None,
             keys=tuple(legs),
             items=tuple(legs.values()),
-            max_items=job.for_each.max_items if job.for_each else None,
+            max_items=(job.for_each.max_items or MAX_ITEMS) if job.for_each else None,
             max_parallel=job.max_parallel,
-            tolerance=job.continue_on_error,
-            fail_fast=job.fail_fast,
+            tolerance=None if job.continue_on_error == NONE_TOLERATED else job.continue_on_error,
+            fail_fast=bool(job.fail_fast),
             approval=job.approval,
         )
 
@@ -318,7 +320,7 @@ class Frame:
             "if_empty": job.if_empty or "run",
             "expires_s": job.expires_s,
             "on_crash": job.on_crash or "requeue",
-            "at_front": job.at_front,
+            "at_front": bool(job.at_front),
             "inside": self.join_id,
             "ended_of": self._own_finals[0] if job.is_final else "",
             "is_open": job.deferred,

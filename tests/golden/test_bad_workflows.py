@@ -18,6 +18,8 @@ from flowq.expressions import RULES as EXPRESSIONS
 BAD = Path(__file__).parents[2] / "workflows" / "bad"
 FILES = sorted(BAD.glob("*.yaml"))
 MANY = {
+    "defaults_of_one_job",
+    "merge_key",
     "many_problems",
     "github_workflow",
     "job_keys_not_indented",

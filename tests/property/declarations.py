@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from flowq.spec import (
     ALL_TOLERATED,
+    NONE_TOLERATED,
     Approval,
     Block,
     Concurrency,
@@ -74,11 +75,33 @@ durations = st.sampled_from([0.5, 0.001, 30, 90, 600, 3600, 86_400, 1.25, 0.0000
 sources = st.sampled_from(["item.id", "result.links", "result < 0.1", 'item["a: b"]', "not index"])
 counts = st.integers(1, 9)
 SOME = Tolerance(percent=12.5)
+results = st.sampled_from(["last", "text", "lines", "json"])
+tolerances = st.sampled_from([ALL_TOLERATED, NONE_TOLERATED, Tolerance(3), SOME])
 retries = st.builds(Retry, st.integers(0, 5), st.just(0) | durations)
 
 
 def _ignoring(blocks: tuple[Block, ...]) -> tuple[Block, ...]:
     return tuple(replace(block, on_failure="ignore") for block in blocks)
+
+
+def defaults() -> st.SearchStrategy[Defaults]:
+    optional: dict[str, st.SearchStrategy[Any]] = {
+        "queue": st.just("default") | fixed,
+        "timeout_s": durations,
+        "retries": retries,
+        "at_front": st.booleans(),
+        "expires_s": durations,
+        "on_crash": st.sampled_from(["requeue", "fail"]),
+        "on_blocker_failure": st.sampled_from(["wait", "skip", "run"]),
+        "continue_on_error": tolerances,
+        "cwd": words,
+        "shell": fixed,
+        "result": results,
+        "max_parallel": counts,
+        "fail_fast": st.booleans(),
+        "max_items": counts,
+    }
+    return st.fixed_dictionaries({}, optional=optional).map(lambda said: Defaults(**said))
 
 
 @st.composite
@@ -112,7 +135,7 @@ def jobs(draw: st.DrawFn, name: str, nested: tuple[str, ...]) -> JobSpec:
         "if_": st.sampled_from(["inputs.size > 2", "always()", "true", "'a: b' == item"]),
         "max_parallel": counts,
         "fail_fast": st.booleans(),
-        "continue_on_error": st.sampled_from([ALL_TOLERATED, Tolerance(3), SOME]),
+        "continue_on_error": tolerances,
         "approval": st.builds(
             Approval,
             st.just("") | texts,
@@ -140,10 +163,10 @@ def jobs(draw: st.DrawFn, name: str, nested: tuple[str, ...]) -> JobSpec:
     if kind == "call":
         said["call"] = "photos.tasks:resize"
     elif kind == "run":
-        results = st.sampled_from(["last", "text", "lines", "json"])
         lists = st.lists(words, min_size=1, max_size=3).map(tuple)
-        program = st.builds(Shell, lists, st.none(), results)
-        said["run"] = draw(st.builds(Shell, words, st.none() | fixed, results) | program)
+        program = st.builds(Shell, lists, st.none(), st.none() | results)
+        text = st.builds(Shell, words, st.none() | fixed, st.none() | results)
+        said["run"] = draw(text | program)
     else:
         said["workflow"] = kind
         limits = st.fixed_dictionaries({}, optional={"timeout_s": durations, "retries": retries})
@@ -167,7 +190,7 @@ def workflows(draw: st.DrawFn, depth: int = 1) -> Workflow:
     named = {job.workflow for job in made}
     optional = {
         "description": descriptions,
-        "defaults": st.builds(Defaults, st.just("default") | fixed, st.none() | durations, retries),
+        "defaults": defaults(),
         "env": environments,
         "outputs": arguments,
         "max_parallel": counts,

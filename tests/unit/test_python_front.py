@@ -307,7 +307,7 @@ def test_all_problems_are_reported_at_once_in_the_order_of_the_text() -> None:
     flow.job(plain, name="b", retry=3)  # type: ignore[call-overload]
     flow.job(plain, name="c").bind(value={1, 2})
     found = problems_of(flow)
-    assert [problem.code for problem in found] == ["FQ105", "FQ110", "FQ103", "FQ105"]
+    assert [problem.code for problem in found] == ["FQ103", "FQ110", "FQ103", "FQ105"]
     assert [str(problem.where.file) for problem in found if problem.where] == [__file__] * 4
     assert found[2].hint == "did you mean 'retries'?"
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import math
 import pickle
+import re
 import textwrap
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from flowq.checks import check
+from flowq.declare import python
 from flowq.declare.scalars import resolve
-from flowq.declare.yaml import parse_workflow, read_workflow
+from flowq.declare.yaml import parse_partly, parse_workflow, read_workflow
 from flowq.errors import Where, WorkflowInvalid
+from flowq.graph import build_graph
 from flowq.spec import Block, Defaults, Input, JobSpec, Retry, Workflow
 
 GALLERY = """\
@@ -312,3 +316,71 @@ def test_what_is_wrong_under_finally_is_told(finally_: str, code: str) -> None:
 
 def test_an_empty_finally_is_none() -> None:
     assert len(parse_workflow("jobs: {a: {run: make}}\nfinally:\n", "f.yaml").jobs) == 1
+
+
+MERGED = """\
+x-base: &base {retries: 3, timeout: half, x-note: seen by nobody}
+x-more: &more {timeout: 5s, env: {A: ${{ inputs.none }}}}
+jobs:
+  a: {<<: *base, run: x}
+  b: {<<: [*more, *base], run: x, cwd: y}
+  c:
+    <<: *base
+    run: x
+    timeout: 1s
+"""
+
+
+def test_a_merge_takes_over_what_a_map_has_not_and_the_first_of_several_wins() -> None:
+    workflow, problems = parse_partly(MERGED.replace("{A: ${{ inputs.none }}}", "{A: b}"), "x.yaml")
+    a, b, c = workflow.jobs
+    assert (a.retries, b.retries, c.retries) == (Retry(3), Retry(3), Retry(3))
+    assert (b.timeout_s, b.env, b.cwd, c.timeout_s) == (5, {"A": "b"}, "y", 1)
+    assert [str(problem) for problem in problems] == [
+        "x.yaml:1:37: FQ110 timeout must be a duration, not 'half'\n"
+        "    write it as 500ms, 30s, 10m, 2h, 1d, or in seconds\n"
+        "    merged in line 4"
+    ]
+
+
+def test_a_problem_in_merged_text_is_told_once_with_all_lines_that_merge_it() -> None:
+    text = MERGED.replace("5s", "5 bananas").replace("${{ inputs.none }}", "'${{ inputs.none }}'")
+    workflow, problems = parse_partly(text.replace("timeout: 1s", "description: x"), "x.yaml")
+    assert [(p.where, p.where.merged_in) for p in problems if p.where] == [
+        (Where("x.yaml", 1, 37), (4, 7)),
+        (Where("x.yaml", 2, 25), (5,)),
+    ]
+    (unknown,) = check(workflow, build_graph(workflow))
+    assert (unknown.where, unknown.code) == (Where("x.yaml", 2, 50), "FQ205")
+    assert str(unknown).endswith("merged in line 5")
+
+
+@pytest.mark.parametrize(
+    "bomb", ["{{<<: *a{0}, a: *a{0}, b: *a{0}}}", f"{'[' * 40}*a{{0}}{']' * 40}"]
+)
+def test_merges_and_deep_aliases_stay_bounded(bomb: str) -> None:
+    keys = "".join(f"x-{i}: &a{i} {bomb.format(i - 1)}\n" for i in range(1, 40))
+    with pytest.raises(WorkflowInvalid) as caught:
+        parse_workflow(f"x-0: &a0 {{k: 1}}\n{keys}jobs: {{a: {{call: m:f}}}}", "x.yaml")
+    assert caught.value.problems[0].code == "FQ111"
+
+
+def test_keys_that_begin_with_x_are_free_wherever_keys_are_fixed() -> None:
+    text = """\
+x-anything: [1, {a: b}]
+inputs: {size: {type: int, default: 1, x-unit: mm}}
+defaults: {timeout: 1m, x-why: slow}
+concurrency: {group: a, x-b: c}
+jobs:
+  x-1: {call: m:f, x-owner: ann, retries: {max: 3, x-y: z}, approval: {message: go, x-y: z}}
+"""
+    plain = re.sub(r",? x-[a-z]+: [a-z]+", "", text.partition("\n")[2])
+    assert parse_workflow(text, "x.yaml") == parse_workflow(plain, "x.yaml")
+    flow = python.Workflow(
+        "x",
+        inputs={"size": {"type": "int", "default": 1, "x-unit": "mm"}},
+        defaults={"timeout": "1m", "x-why": "slow"},
+        concurrency={"group": "a", "x-b": "c"},
+    )
+    flow.call("x-1", "m:f", retries={"max": 3, "x-y": "z"}, approval={"message": "go", "x-y": "z"})
+    assert flow.spec() == parse_workflow(text, "x.yaml")
