@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flowq.declare import common, foreign
+from flowq.declare import defaults, foreign
 from flowq.declare import job_shapes as job
 from flowq.declare.matrices import COMBINATIONS, MATRIX
 from flowq.declare.nodes import ListNode, MapNode, Node, ScalarNode
@@ -151,8 +151,8 @@ JOB = Vocabulary(
 
 DEFAULTS = Vocabulary(
     "defaults",
-    {key: JOB.keys[key] for key in common.KEYS},
-    foreign={**foreign.IN_DEFAULTS, **common.REFUSED},
+    {key: JOB.keys[key] for key in defaults.KEYS},
+    foreign={**foreign.IN_DEFAULTS, **defaults.REFUSED},
 )
 
 SCHEDULE = Vocabulary(

@@ -26,8 +26,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ParamSpec, TypeVar, Unpack, overload
 
 from flowq.callables import CALL, explain_unimportable, name_call
-from flowq.declare import common, job_options
+from flowq.declare import defaults as shared
 from flowq.declare import group_options as group
+from flowq.declare import job_options
 from flowq.declare import options as read
 from flowq.declare.declared import (
     Declaration,
@@ -314,15 +315,15 @@ class Workflow:
         said = {}
         for name, value in (self._read("defaults", read.read_mapping, given, where) or {}).items():
             key = name.rstrip("_")
-            if key in common.KEYS and value is not None:
+            if key in shared.KEYS and value is not None:
                 what = f"{key} of defaults"
                 said[key] = self._read(what, job_options.READERS[key], value, where)
-            elif key in common.REFUSED:
-                self._note("FQ108", f"defaults has no key {key!r}", where, common.REFUSED[key])
-            elif key not in common.KEYS and not read.is_free(key):
-                hint = did_you_mean(key, common.KEYS)
+            elif key in shared.REFUSED:
+                self._note("FQ108", f"defaults has no key {key!r}", where, shared.REFUSED[key])
+            elif key not in shared.KEYS and not read.is_free(key):
+                hint = did_you_mean(key, shared.KEYS)
                 self._note("FQ103", f"unknown key {key!r} in defaults", where, hint)
-        return common.to_defaults(said)
+        return shared.to_defaults(said)
 
     def _bind(self, one: Declaration, arguments: Mapping[str, Any], where: Where) -> None:
         for name, value in arguments.items():

@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import BinaryIO
 
-from flowq.declare.common import to_defaults
+from flowq.declare.defaults import to_defaults
 from flowq.declare.keys import NESTED, WORKFLOW
 from flowq.declare.nested import Files, Shelf
 from flowq.declare.nodes import (

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from flowq.checks import check
-from flowq.declare import common
+from flowq.declare import defaults
 from flowq.declare.keys import JOB
 from flowq.declare.python import Workflow as Flow
 from flowq.declare.yaml import parse_partly, parse_workflow
@@ -122,11 +122,11 @@ def test_both_fronts_say_the_same() -> None:
 
 
 def test_each_key_of_a_job_is_taken_or_refused_with_a_reason() -> None:
-    assert {*common.KEYS} | {*common.REFUSED} == JOB.keys.keys()
-    assert not {*common.KEYS} & {*common.REFUSED}
+    assert {*defaults.KEYS} | {*defaults.REFUSED} == JOB.keys.keys()
+    assert not {*defaults.KEYS} & {*defaults.REFUSED}
 
 
-@pytest.mark.parametrize("key", common.REFUSED)
+@pytest.mark.parametrize("key", defaults.REFUSED)
 def test_what_is_not_for_all_jobs_is_refused_with_the_same_words_in_both_fronts(key: str) -> None:
     _, (problem,) = parse_partly(f"defaults: {{{key}: a}}\njobs: {{a: {{call: m:f}}}}", "x.yaml")
     flow = Flow("x", defaults={key: "a"})
@@ -135,7 +135,7 @@ def test_what_is_not_for_all_jobs_is_refused_with_the_same_words_in_both_fronts(
         flow.spec()
     (other,) = caught.value.problems
     assert (problem.code, problem.message, problem.hint) == (other.code, other.message, other.hint)
-    assert problem.hint == common.REFUSED[key]
+    assert problem.hint == defaults.REFUSED[key]
 
 
 def test_wrong_values_in_python_are_all_told_with_their_key() -> None:
