@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 import json
-import stat
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,9 +19,18 @@ from flowq.declare.nodes import MapNode, read_document
 from flowq.declare.problems import Problems
 from flowq.declare.shapes import to_data
 from flowq.errors import Problem, UsageError, WorkflowInvalid, WorkflowNotFound
+from flowq.files import FOLDER, PIPE, read_file, reason_of, require_file
 from flowq.spec import Workflow
 
 YAML_ENDINGS = (".yaml", ".yml")
+MAX_INPUTS_BYTES = 50_000_000
+"""Of a file with inputs."""
+
+_HINT_BY_REASON = {
+    FOLDER: "; name a file in it",
+    PIPE: "; - reads one from standard input",
+}
+_INPUT = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,200}")
 INPUT_VARIABLE = "FLOWQ_INPUT_"
 """What stands before the upper-case name of an input in the environment."""
 
@@ -69,12 +78,19 @@ def read_inputs(file: str | Path) -> dict[str, Any]:
     """
     path = Path(file)
     try:
-        text = path.read_text(encoding="utf-8")
-        value = json.loads(text) if path.suffix == ".json" else _read_yaml_map(text, str(file))
+        data = read_file(path, MAX_INPUTS_BYTES + 1)
+        if len(data) > MAX_INPUTS_BYTES:
+            raise ValueError(f"it has more than {MAX_INPUTS_BYTES:,} bytes")
+        text = data.decode("utf-8-sig")
+        value = _read_json(text) if path.suffix == ".json" else _read_yaml_map(text, str(file))
+    except UnicodeDecodeError:
+        raise UsageError(f"cannot read the inputs in {file}: it is no UTF-8") from None
+    except RecursionError:
+        raise UsageError(f"cannot read the inputs in {file}: it is nested too deeply") from None
     except (OSError, ValueError) as error:
-        raise UsageError(f"cannot read the inputs in {file}: {error}") from None
-    if not isinstance(value, dict):
-        raise UsageError(f"{file} must hold a map of inputs by name")
+        raise UsageError(f"cannot read the inputs in {file}: {reason_of(error)}") from None
+    if not isinstance(value, dict) or not all(map(_INPUT.fullmatch, value)):
+        raise UsageError(f"{file} must hold a map of inputs by name")  # it may be any other file
     return value
 
 
@@ -87,11 +103,28 @@ def find_inputs(workflow: Workflow, environ: Mapping[str, str]) -> dict[str, str
     return {name: environ[each] for name, each in variables.items() if each in environ}
 
 
+def _read_json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        raise
+    except ValueError:  # Python converts no number of more digits
+        raise ValueError("a number in it has more than 4,300 digits") from None
+
+
 def _read_yaml_map(text: str, file: str) -> Any:
+    """Return the map in a text; what is said of another text quotes nothing of it."""
     problems = Problems(file)
-    node = read_document(text, problems)
+    try:
+        node = read_document(text, problems)
+    except WorkflowInvalid:
+        del problems.found[:-1]
+        problems.raise_if_any()
+        raise
+    if not isinstance(node, MapNode) or not all(map(_INPUT.fullmatch, node.node_by_key)):
+        return None
     problems.raise_if_any()
-    return to_data(node) if isinstance(node, MapNode) else None
+    return to_data(node)
 
 
 def make_importable(*folders: Path) -> None:
@@ -132,15 +165,15 @@ def _folders(workflow: Workflow) -> Iterator[str | None]:
 
 def _require_file(target: str, path: Path) -> None:
     try:
-        if stat.S_ISDIR(path.stat().st_mode):
-            raise WorkflowNotFound(target, "it is a folder; name a file in it")
+        require_file(path)
     except (FileNotFoundError, NotADirectoryError):
         near = sorted(p.name for p in path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
         hint = f" (there are: {', '.join(near[:5])})" if near else ""
         raise WorkflowNotFound(target, f"there is no such file{hint}") from None
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise WorkflowNotFound(target, reason) from None
+        reason = reason_of(error)
+        hint = _HINT_BY_REASON.get(reason, "")
+        raise WorkflowNotFound(target, f"{reason}{hint}") from None
 
 
 def _import_file(target: str, path: Path) -> ModuleType:

@@ -15,6 +15,7 @@ from flowq import compiling
 from flowq.cli import options, streams
 from flowq.cli.compiling import load
 from flowq.errors import Problem, UsageError, WorkflowInvalid, WorkflowNotFound
+from flowq.files import read_file
 from flowq.render.json import problems_document, write_json
 from flowq.render.lines import count
 from flowq.targets import YAML_ENDINGS
@@ -100,8 +101,7 @@ def _files_of(target: str) -> Iterator[str]:
 
 def _has_jobs(path: Path) -> bool:
     try:
-        with path.open("rb") as stream:
-            return _JOBS.search(stream.read(_MAX_LOOK).removeprefix(b"\xef\xbb\xbf")) is not None
+        return _JOBS.search(read_file(path, _MAX_LOOK).removeprefix(b"\xef\xbb\xbf")) is not None
     except OSError:
         return True  # the check says why it cannot be read
 

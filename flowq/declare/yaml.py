@@ -8,6 +8,7 @@ can look for it in what could be read of a text with problems.
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,6 +19,7 @@ from flowq.declare.nodes import (
     MAX_BYTES,
     MapNode,
     Node,
+    ScalarNode,
     find_position,
     read_document,
     refuse_length,
@@ -31,9 +33,14 @@ from flowq.declare.vocabulary import Vocabulary, is_empty, say
 from flowq.declare.yaml_inputs import read_inputs
 from flowq.declare.yaml_jobs import keep_texts, read_jobs
 from flowq.errors import Problem, WorkflowInvalid, WorkflowNotFound
+from flowq.files import read_file, reason_of
+from flowq.nearest import find_nearest
 from flowq.spec import Places, Workflow
 
 _TOP = Position(1, 1)
+_JOBS = re.compile(r"""^[ {"']{0,8}jobs["']?[ \t]{0,8}:""", re.MULTILINE)
+_ONLY_OF_WORKFLOWS = WORKFLOW.keys.keys() - {"name", "description", "defaults", "env"}
+"""The keys by which a file that cannot be read as one is still known to be a workflow."""
 
 
 def read_workflow(path: str | os.PathLike[str]) -> Workflow:
@@ -80,20 +87,18 @@ def read_stream(stream: BinaryIO, file: str) -> tuple[Workflow, list[Problem]]:
 
     `file` is what positions call it; files that its jobs name are looked for in its folder.
     """
-    return _read_stream(stream, file, Files((file,), _read_file))
+    return _read_bytes(stream.read(MAX_BYTES + 1), file, Files((file,), _read_file))
 
 
 def _read_file(file: str, files: Files) -> tuple[Workflow, list[Problem]]:
     try:
-        with Path(file).open("rb") as stream:
-            return _read_stream(stream, file, files)
+        data = read_file(file, MAX_BYTES + 1)
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise WorkflowNotFound(file, reason) from None
+        raise WorkflowNotFound(file, reason_of(error)) from None
+    return _read_bytes(data, file, files)
 
 
-def _read_stream(stream: BinaryIO, file: str, files: Files) -> tuple[Workflow, list[Problem]]:
-    data = stream.read(MAX_BYTES + 1)
+def _read_bytes(data: bytes, file: str, files: Files) -> tuple[Workflow, list[Problem]]:
     if len(data) > MAX_BYTES:  # a device, perhaps, that never ends
         refuse_length(Problems(file))
     return _parse(_decode(data, file), file, files)
@@ -102,11 +107,36 @@ def _read_stream(stream: BinaryIO, file: str, files: Files) -> tuple[Workflow, l
 def _parse(text: str, file: str, files: Files) -> tuple[Workflow, list[Problem]]:
     problems = Problems(file, text.removeprefix("\ufeff"))
     with collector_paused():
-        root = read_document(problems.text, problems)
-        document = _require_map(root, problems)
+        document = _require_map(_read_root(problems), problems)
         shelf = Shelf(files, problems, _read_nested)
         workflow = _read_workflow(Path(file).stem.strip("<>"), document, shelf, WORKFLOW)
     return workflow, problems.in_order()
+
+
+def _read_root(problems: Problems) -> Node | None:
+    """Return the root of a text. What is no workflow has one problem, which quotes nothing of it.
+
+    Errors: WorkflowInvalid.
+    """
+    try:
+        root = read_document(problems.text, problems)
+    except WorkflowInvalid:
+        if _JOBS.search(problems.text) is None:
+            del problems.found[:-1]
+            problems.raise_if_any()
+        raise
+    if isinstance(root, MapNode) and not _is_meant_as_workflow(root):
+        problems.found.clear()
+        return MapNode(root.line, root.column)
+    return root
+
+
+def _is_meant_as_workflow(root: MapNode) -> bool:
+    """Whether a map has keys that only a workflow has, or a word for jobs."""
+    return any(
+        key in _ONLY_OF_WORKFLOWS or key in WORKFLOW.foreign or find_nearest(key, ("jobs",))
+        for key in root.node_by_key
+    )
 
 
 def _decode(data: bytes, file: str) -> str:
@@ -125,7 +155,8 @@ def _require_map(root: Node | None, problems: Problems) -> MapNode:
     if root is None or is_empty(root):
         hint = "it needs at least: jobs: {NAME: {call: package.module:function}}"
         problems.stop("FQ113", _TOP, "the file holds no workflow", hint)
-    message = f"a workflow must be a map of keys, not {say(root)}"
+    what = "text" if isinstance(root, ScalarNode) else say(root)  # it may be any file: no quoting
+    message = f"a workflow must be a map of keys, not {what}"
     return problems.stop("FQ113", root, message, "begin with `jobs:`")
 
 

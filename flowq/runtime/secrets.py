@@ -6,10 +6,15 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from flowq.expressions.refusals import Missing
+from flowq.files import read_file
 from flowq.texts import from_bytes, show
 
 FOLDER = "FLOWQ_SECRETS_DIR"
 """The variable that names a folder with a file for each secret."""
+
+
+MAX_BYTES = 1_000_000
+"""Of one secret."""
 
 
 class Secrets(Mapping[str, str]):
@@ -45,12 +50,16 @@ class Secrets(Mapping[str, str]):
             return None
         file = self._folder / name
         try:
-            text = from_bytes(file.read_bytes())
+            data = read_file(file, MAX_BYTES + 1)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             message = f"the secret {name} cannot be read from {show(str(file))}: {error.strerror}"
             raise Missing(message) from None
+        if len(data) > MAX_BYTES:
+            message = f"the secret {name} in {show(str(file))} has more than {MAX_BYTES:,} bytes"
+            raise Missing(message)
+        text = from_bytes(data)
         return text.removesuffix("\n").removesuffix("\r")
 
     def _where(self, name: str) -> str:

@@ -145,7 +145,7 @@ def test_all_problems_are_reported_at_once_in_the_order_of_the_text() -> None:
         ("jobs: {a: {call: 'm:f()'}}", "FQ114", "m:f"),
         ("jobs: {a: {call: m}}", "FQ114", "for example"),
         ("inputs: {a: {type: stri}}\njobs: {a: {call: m:f}}", "FQ105", "write str"),
-        ("inputs: {a: {pattern: '['}}\njobs: {a: {call: m:f}}", "FQ105", "regular expression"),
+        ("inputs: {a: {pattern: '['}}\njobs: {a: {call: m:f}}", "FQ105", "cannot be used"),
         ("inputs: {a: {type: int, pattern: x}}\njobs: {a: {call: m:f}}", "FQ105", "type: str"),
         ("inputs: [a]\njobs: {a: {call: m:f}}", "FQ105", "map of names"),
         ("inputs: {a: {type: bool, default: maybe}}\njobs: {a: {call: m:f}}", "FQ116", "maybe"),
@@ -153,7 +153,7 @@ def test_all_problems_are_reported_at_once_in_the_order_of_the_text() -> None:
         ("x: %y", "FQ102", "cannot begin with '%'"),
         ("a: \ud800", "FQ101", "U+D800"),
         ("[", "FQ102", "a value is missing"),
-        ("42", "FQ113", "not 42"),
+        ("42", "FQ113", "not text"),
     ],
 )
 def test_a_problem_has_a_code_and_says_what_to_do(text: str, code: str, words: str) -> None:
