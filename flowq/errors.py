@@ -9,6 +9,7 @@
     │   └── Unsupported                   an option of RQ that deferred= and blocks= refuse
     ├── WorkflowInvalid              3    .problems has all of them
     ├── ServerUnavailable            4    .url, without its password
+    │   └── StateUnusable                 the state folder of a private server is not, or not ours
     ├── NotFound                     5
     │   ├── WorkflowNotFound
     │   ├── RunNotFound
@@ -210,6 +211,16 @@ class ServerUnavailable(FlowqError):
 
     def __str__(self) -> str:
         return f"cannot reach the server at {self.url}: {self.reason}"
+
+
+class StateUnusable(ServerUnavailable):
+    """The state folder of a private server cannot be made, or nothing proves that it is ours.
+
+    `url` is its path.
+    """
+
+    def __str__(self) -> str:
+        return self.reason
 
 
 class NotFound(FlowqError):

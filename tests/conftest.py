@@ -20,6 +20,7 @@ from flowq import server
 
 SETTINGS = (
     *("FLOWQ_LOG", "FLOWQ_REDIS_URL", "FLOWQ_SERVER_IDLE", "FLOWQ_PATIENCE", "RQ_REDIS_URL"),
+    "FLOWQ_STATE",
     *("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR"),
 )
 """Variables with which the user of this machine tells flowq or rich something."""
@@ -31,7 +32,7 @@ settings.load_profile("any speed")
 
 @pytest.fixture(scope="session", autouse=True)
 def own_surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """No settings of the user's, and a temp folder for this test run alone.
+    """No settings of the user's, and a temp folder and a state folder for this test run alone.
 
     In a shared one workers remove what killed ones have left, also those of other test runs.
     """
@@ -41,6 +42,7 @@ def own_surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
             patch.delenv(name, raising=False)
         for name in ("TMPDIR", "TEMP", "TMP"):
             patch.setenv(name, place)
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
         patch.setattr(tempfile, "tempdir", None)  # what was asked for before is remembered there
         yield
 

@@ -1,4 +1,4 @@
-"""What jobs print: a file for each of them, under the folder that flowq run was called in."""
+"""What jobs print: a file for each of them, with the state of the folder of `flowq run`."""
 
 from __future__ import annotations
 
@@ -10,54 +10,70 @@ from contextlib import suppress
 from pathlib import Path
 
 from flowq.cli.display import Display
+from flowq.errors import StateUnusable
+from flowq.server import private, state
 from flowq.status import JobStatus, RunStatus
 
-STATE = ".flowq"
 KEEP_S = 7 * 86_400.0
 MAX_READ_BYTES = 1_000_000
 WORKER_LOG = "worker.log"
 MAX_WORKER_LOG_BYTES = 5_000_000
 
 
-def path_of(job_id: str) -> Path:
-    """Return the file for the output of a job, if workers of this folder have executed it."""
-    return Path.cwd() / STATE / "logs" / f"{job_id}.log"
+def has_log(job_id: str) -> bool:
+    """Whether workers of this folder have written down what a job printed."""
+    path = _path_of(job_id)
+    return path is not None and path.exists()
+
+
+def _path_of(job_id: str) -> Path | None:
+    try:
+        return state.find().logs / f"{job_id}.log"
+    except StateUnusable:
+        return None
 
 
 def find_folder() -> Path | None:
-    """Return the folder for new logs, created and rid of old ones; None if it cannot be."""
-    folder = path_of("").parent
+    """Return the folder for new logs, created and rid of old ones; None if it cannot be.
+
+    Errors: StateUnusable, when what is there is not ours.
+    """
     try:
-        _create(folder)
-        for log in folder.iterdir():
+        found = state.find()
+    except StateUnusable:
+        if state.VARIABLE in os.environ:
+            raise
+        return None  # no home folder is known
+    try:
+        state.make(found)
+        private.make_folder(found.logs)
+        for log in found.logs.iterdir():
             _remove_if_old(log)
+    except private.Untrusted as error:
+        raise StateUnusable(str(found.logs), str(error)) from error
     except OSError:
         return None
-    return folder
-
-
-def _create(folder: Path) -> None:
-    state = folder.parent
-    state.mkdir(mode=0o700, exist_ok=True)
-    ignore = state / ".gitignore"
-    if not ignore.exists():
-        ignore.write_text("*\n", encoding="utf-8")
-    folder.mkdir(exist_ok=True)
+    return found.logs
 
 
 def _remove_if_old(log: Path) -> None:
     with suppress(FileNotFoundError):  # another run does the same
-        status = log.stat()
+        status = log.lstat()
+        private.check_status(status, log)
         if time.time() - status.st_mtime > KEEP_S:
             log.unlink()
         elif log.name == WORKER_LOG and status.st_size > MAX_WORKER_LOG_BYTES:
-            os.truncate(log, 0)
+            os.close(private.open_file(log, os.O_WRONLY | os.O_TRUNC))
 
 
 def read_last(job_id: str, lines: int | None = None) -> list[str]:
     """Return the last lines that a job printed, oldest first; none when they are not here."""
+    path = _path_of(job_id)
     try:
-        with path_of(job_id).open(encoding="utf-8", errors="backslashreplace") as file:
+        if path is None:
+            return []
+        descriptor = private.open_file(path, os.O_RDONLY)
+        with open(descriptor, encoding="utf-8", errors="backslashreplace") as file:  # noqa: PTH123
             return list(deque((line.rstrip("\n") for line in file), maxlen=lines))
     except OSError:
         return []
@@ -93,9 +109,11 @@ class Tail:
         yield from (line.removesuffix(b"\r").decode(errors="backslashreplace") for line in lines)
 
     def _new_bytes(self, job_id: str, is_last: bool) -> bytes:
-        rest = self._rests.pop(job_id, b"")
+        rest, path = self._rests.pop(job_id, b""), _path_of(job_id)
         try:
-            with path_of(job_id).open("rb") as file:
+            if path is None:
+                return rest
+            with open(private.open_file(path, os.O_RDONLY), "rb") as file:  # noqa: PTH123
                 file.seek(self._read_bytes.get(job_id, 0))
                 rest += file.read(-1 if is_last else MAX_READ_BYTES)
                 self._read_bytes[job_id] = file.tell()

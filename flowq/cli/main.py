@@ -41,6 +41,7 @@ COMMANDS: Mapping[str, str] = {
     "doctor": "Find and repair lost jobs.",
     "wip": "List the jobs that are being executed right now.",
     "worker": "Execute the jobs of queues.",
+    "server": "Look at the private server of a folder, or end it.",
 }
 
 PROLOGUE = """
@@ -53,7 +54,7 @@ A workflow is a YAML file, or Python code with decorators: jobs, and what must r
 
 \b
 Without --redis-url (or FLOWQ_REDIS_URL, RQ_REDIS_URL) commands use the private server of the
-current folder, which lives in .flowq/ and ends when nobody uses it.
+current folder, which ends when nobody uses it, and keeps its state where flowq server path says.
 
 \b
 Exit codes: 0 succeeded, 1 the run failed, 2 usage, 3 invalid workflow, 4 server unreachable,

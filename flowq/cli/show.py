@@ -74,7 +74,7 @@ def _follow(run: Run, name: str, place: Place) -> int:
             streams.write(f"{printable(line)}\n")
         if job.state in ENDED:
             break
-    if job.attempts and not logs.path_of(job.job_id).exists():
+    if job.attempts and not logs.has_log(job.job_id):
         streams.note(f"flowq: {name} printed nothing, or where its worker was started")
     return 0 if job.state in ("finished", "skipped") else 1
 

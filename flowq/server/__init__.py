@@ -2,6 +2,7 @@
 
     ensure(folder)    the folder's server, started if it does not run
     is_used(folder)   whether the folder has one, without starting anything
+    find(folder)      the folder's server, running or not
     temporary()       a server that keeps nothing, for as long as a `with` block
     connect(url)      a checked connection to any server, with errors that teach
     make_client(url)  the same, unchecked and unconnected
@@ -20,13 +21,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # what `__getattr__` resolves, for the type checker
     from flowq.server.connection import connect, health, make_client
-    from flowq.server.embedded import Server, ensure, is_used, temporary
+    from flowq.server.embedded import Server, ensure, find, is_used, temporary
     from flowq.server.url import hide_password, resolve_url
 
 __all__ = [
     "Server",
     "connect",
     "ensure",
+    "find",
     "health",
     "hide_password",
     "is_used",
@@ -39,6 +41,7 @@ _MODULE_BY_NAME = {
     "Server": "embedded",
     "connect": "connection",
     "ensure": "embedded",
+    "find": "embedded",
     "health": "connection",
     "hide_password": "url",
     "is_used": "embedded",

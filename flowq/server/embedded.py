@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -21,17 +21,19 @@ from urllib.parse import quote
 
 import redis
 
-from flowq.errors import ServerUnavailable
+from flowq.errors import ServerUnavailable, StateUnusable
 from flowq.runtime import keys
 from flowq.server import folder as state_folder
+from flowq.server import private
 from flowq.server.binary import find_binary
 from flowq.server.connection import connect
+from flowq.server.state import LOGS, MADE_NAMES, check, explain, open_state
+from flowq.server.state import find as find_state
 from flowq.server.wire import PROBE, Refused, Wire, is_guarded, serves
 
 if TYPE_CHECKING:
     from flowq.server.loopback import LoopbackServer
 
-STATE = ".flowq"
 IDLE_S = 60.0
 IDLE_VARIABLE = "FLOWQ_SERVER_IDLE"
 START_S = 60.0
@@ -48,7 +50,7 @@ GUARDIAN = Path(__file__).with_name("__main__.py")
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A private server that runs on a Unix socket, with its state folder (`…/.flowq`)."""
+    """A private server that runs on a Unix socket, with its state folder."""
 
     state: Path
     socket: Path
@@ -85,32 +87,83 @@ class Server:
         if wire is not None:
             _shut_down(wire)
         deadline = time.monotonic() + STOP_S
-        while not _is_free(self.state):
-            if time.monotonic() > deadline:
-                raise ServerUnavailable(str(self.state), "it does not end; see " + str(self.log))
-            time.sleep(0.01)
+        try:
+            while not _is_free(self.state):
+                if time.monotonic() > deadline:
+                    holder = state_folder.read_holder(self.state)
+                    reason = f"{holder} has it, and does not end; see {self.log}"
+                    raise ServerUnavailable(str(self.state), reason)
+                time.sleep(0.01)
+        except OSError as error:
+            raise StateUnusable(str(self.state), explain(error, self.state)) from error
 
 
 def ensure(folder: Path | None = None, *, idle_s: float | None = None) -> Server | LoopbackServer:
     """Return the server of `folder` (the current one by default), started if it does not run.
 
-    It lives in `folder/.flowq`, listens on a Unix socket only (on Windows: on 127.0.0.1, with a
-    password), keeps its data in an append-only file, belongs to nobody's terminal, and ends when it
-    had no client for `idle_s` seconds (60, or FLOWQ_SERVER_IDLE); a server that runs already keeps
-    the limit it was started with.
+    Its state is in the user's own state folder (`state.py`), not in `folder`. It listens on a Unix
+    socket only (on Windows: on 127.0.0.1, with a password), keeps its data in an append-only file,
+    belongs to nobody's terminal, and ends when it had no client for `idle_s` seconds (60, or
+    FLOWQ_SERVER_IDLE); a server that runs already keeps the limit it was started with.
 
     Atomic: any number of callers at once get the same server. Blocks: about 0.1 s for a start,
-    longer while much data are loaded. Errors: ServerUnavailable.
+    longer while much data are loaded. Errors: ServerUnavailable, StateUnusable.
     """
-    state = _open_state(folder)
+    place = open_state(folder).path
     limit_s = _idle_s(idle_s)
     try:
         if not has_unix_sockets():
-            server: LoopbackServer = _loopback().ensure(state, _find_portable(str(state)), limit_s)
+            server: LoopbackServer = _loopback().ensure(place, _find_portable(str(place)), limit_s)
             return server
-        return _find_or_start(state, limit_s)
+        return _find_or_start(place, limit_s)
     except OSError as error:
-        raise ServerUnavailable(str(state), _explain(error, state)) from error
+        raise StateUnusable(str(place), explain(error, place)) from error
+
+
+def find(folder: Path | None = None) -> Server | LoopbackServer | None:
+    """Return the server of `folder`, running or not; None when there is no state. Makes nothing.
+
+    Errors: StateUnusable, when nothing proves that the state is ours.
+    """
+    found = find_state(folder)
+    if not check(found):
+        return None
+    return server_of(found.path)
+
+
+def server_of(state: Path) -> Server | LoopbackServer:
+    """Return the server of a state folder, running or not."""
+    if has_unix_sockets():
+        return Server(state, state / state_folder.read_where(state))
+    kept: LoopbackServer = _loopback().find(state)
+    return kept
+
+
+def reset(folder: Path | None = None) -> bool:
+    """End the server of `folder`, and remove its state. False: there is none.
+
+    Only what flowq has made is removed. Errors: ServerUnavailable.
+    """
+    server = find(folder)
+    if server is None:
+        return False
+    server.stop()
+    try:
+        _remove_content(server.state)
+    except OSError as error:
+        raise StateUnusable(str(server.state), explain(error, server.state)) from error
+    return True
+
+
+def _remove_content(state: Path) -> None:
+    for name in (state_folder.DATA, LOGS):
+        if (state / name).is_dir():
+            shutil.rmtree(state / name)
+    for path in state.iterdir():
+        if path.name.startswith(MADE_NAMES) and not path.is_dir():
+            path.unlink()
+    with suppress(OSError):  # something else is there too
+        state.rmdir()
 
 
 def _find_or_start(state: Path, idle_s: float) -> Server:
@@ -121,12 +174,31 @@ def _find_or_start(state: Path, idle_s: float) -> Server:
             raise ServerUnavailable(str(state), reason)
         if _start_guardian(state, idle_s) != "ready":
             _wait_a_little(state)
+            _refuse_other_host(state)
     return server
 
 
+def _refuse_other_host(state: Path) -> None:
+    """Say so when another machine that shares this folder has the server: no socket leads there.
+
+    Errors: ServerUnavailable.
+    """
+    holder = None if _is_free(state) else state_folder.find_other_host(state)
+    if holder is not None and _look(state) is None:
+        raise ServerUnavailable(
+            str(state),
+            f"{holder} has it: run flowq there, or flowq server stop; or set FLOWQ_STATE to a "
+            "folder of this machine, or pass --redis-url for a server of both",
+        )
+
+
 def is_used(folder: Path | None = None) -> bool:
-    """Whether an embedded server has ever kept data in `folder`. Starts and creates nothing."""
-    return Path(folder or Path.cwd(), STATE, state_folder.DATA).is_dir()
+    """Whether an embedded server has ever kept data for `folder`. Starts and creates nothing.
+
+    Errors: StateUnusable, when the data that are there are not proved to be ours.
+    """
+    found = find_state(folder)
+    return check(found) and found.data.is_dir()
 
 
 @contextmanager
@@ -173,8 +245,11 @@ def _remove(state: Path) -> None:
 
 def _open(state: Path) -> Wire | None:
     """Connect to the server if it is there, and really the one on this folder's data."""
+    path = state / state_folder.read_where(state)
+    if not private.is_own_socket(path):
+        return None
     try:
-        wire = Wire(str(state / state_folder.read_where(state)))
+        wire = Wire(str(path))
     except OSError:
         return None
     try:
@@ -298,16 +373,17 @@ def _spawn_guardian(
 ) -> subprocess.Popen[bytes]:
     command = _guardian_command(state, idle_s, parent_pid)
     try:
-        with (state / state_folder.LOG).open("ab") as log:
+        log = private.open_file(state / state_folder.LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        with open(log, "ab") as stderr:  # noqa: PTH123 - a descriptor
             return subprocess.Popen(  # noqa: S603 - our own file and words
                 command,
                 stdin=subprocess.PIPE if parent_pid else subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
-                stderr=log,
+                stderr=stderr,
                 start_new_session=True,  # Ctrl-C in the terminal is not meant for it
             )
     except OSError as error:
-        raise ServerUnavailable(str(state), _explain(error, state)) from error
+        raise StateUnusable(str(state), explain(error, state)) from error
 
 
 def _read_report(guardian: subprocess.Popen[bytes], state: Path) -> str:
@@ -319,53 +395,3 @@ def _read_report(guardian: subprocess.Popen[bytes], state: Path) -> str:
     if text.startswith("error "):
         raise ServerUnavailable(str(state), text.removeprefix("error "))
     return text
-
-
-# --- the folder ---
-
-
-def _open_state(folder: Path | None) -> Path:
-    """Return the state folder, created if need be, and ours alone. Errors: ServerUnavailable."""
-    state = Path(STATE)
-    try:
-        state = Path(folder or Path.cwd()).resolve() / STATE
-        state.mkdir(mode=0o700, exist_ok=True)
-        state = state.resolve()
-        _keep_private(state)
-        ignore = state / ".gitignore"
-        if not ignore.exists() or not ignore.stat().st_size:
-            ignore.write_text("*\n", encoding="utf-8")
-    except OSError as error:
-        raise ServerUnavailable(str(state), _explain(error, state)) from error
-    return state
-
-
-def _explain(error: OSError, state: Path) -> str:
-    if isinstance(error, FileExistsError):
-        return f"{error.filename or state} is no folder; remove it, or pass --redis-url"
-    return (
-        f"{error.strerror or error}: {error.filename or state}; "
-        "run in a folder that you can write to, or pass --redis-url"
-    )
-
-
-def _keep_private(state: Path) -> None:
-    """Close the folder to others. Errors: ServerUnavailable, when others may have written to it:
-    who can change the data in it can run code as the user of its jobs."""
-    if not hasattr(os, "geteuid"):
-        return  # on Windows `mkdir` with that mode has made it private, if Python is new enough
-    status = state.stat()
-    if status.st_uid != os.geteuid():
-        reason = f"it belongs to another user (id {status.st_uid}); remove it, or pass --redis-url"
-        raise ServerUnavailable(str(state), reason)
-    if status.st_mode & 0o022 and _has_modes(state):
-        reason = f"other users can write to it; remove it, or if you trust it: chmod 700 {state}"
-        raise ServerUnavailable(str(state), reason)
-    if status.st_mode & 0o077:
-        state.chmod(0o700)
-
-
-def _has_modes(state: Path) -> bool:
-    """Whether the file system keeps modes; mounts of Windows drives, for one, show 0777 for all."""
-    with tempfile.TemporaryFile(dir=state) as probe:
-        return not os.fstat(probe.fileno()).st_mode & 0o077

@@ -1,8 +1,9 @@
-"""The state folder of an embedded server, `.flowq/`: the names in it, its locks and its socket.
+"""The state folder of an embedded server: the names in it, its locks and its socket.
 
-.flowq/            0700, ours
-├── .gitignore     *
+STATE/             0700, ours (`state.py` says where it is, and makes it)
+├── belongs-to     the folder that it is for
 ├── data/          the append-only file
+├── logs/          what jobs and workers print
 ├── server.sock    the socket, or elsewhere:
 ├── socket         where the socket is
 ├── server.log     what the server and its guardian have to say
@@ -12,14 +13,16 @@
 """
 
 # The guardian imports this, and pathlib would slow down every start:
-# ruff: noqa: PTH100, PTH105, PTH106, PTH108, PTH110, PTH116, PTH117, PTH118, PTH120, PTH123, PTH202
+# ruff: noqa: PTH100, PTH105, PTH106, PTH108, PTH117, PTH118, PTH119, PTH120
 from __future__ import annotations
 
 import os
 import socket
-import stat
 import sys
 from contextlib import suppress
+
+from flowq.server import private
+from flowq.server.private import is_private
 
 SOCKET = "server.sock"
 CLOSED = "~"  # added to the name of the socket while the server is being closed
@@ -33,20 +36,13 @@ DOOR_LOCK = "door.lock"
 # Linux has 108 bytes for the path of a socket, macOS and the BSDs 104, each with a closing zero.
 SOCKET_PATH_BYTES = 107 if sys.platform == "linux" else 103
 LOG_BYTES = 1_000_000
+SHORT = "flowq-socket-"
+BOOT = ", boot "
+BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
 class Trouble(Exception):
     """There will be no server; the message is for the user."""
-
-
-def is_private(folder: str | os.PathLike[str]) -> bool:
-    """Whether `folder` is a real folder of ours that nobody else can enter."""
-    try:
-        status = os.lstat(folder)
-    except OSError:
-        return False
-    mine = stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
-    return mine and not status.st_mode & 0o077
 
 
 def try_lock(path: str | os.PathLike[str], *, shared: bool = False) -> int | None:
@@ -56,7 +52,7 @@ def try_lock(path: str | os.PathLike[str], *, shared: bool = False) -> int | Non
     """
     import fcntl  # noqa: PLC0415 - POSIX only; Windows imports this module too
 
-    lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    lock = private.open_file(path, os.O_RDWR | os.O_CREAT)
     try:
         fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -74,7 +70,7 @@ def try_lock(path: str | os.PathLike[str], *, shared: bool = False) -> int | Non
 def is_same(descriptor: int, path: str | os.PathLike[str]) -> bool:
     """Whether the open file is still the one with that name."""
     try:
-        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+        return os.path.samestat(os.fstat(descriptor), os.lstat(path))
     except OSError:
         return False
 
@@ -82,18 +78,18 @@ def is_same(descriptor: int, path: str | os.PathLike[str]) -> bool:
 def read_where(state: str | os.PathLike[str]) -> str:
     """Return where the socket of the state folder is: its name in there, or an absolute path.
 
-    A path out of the state folder is believed only if it leads into a private folder of ours.
+    A path out of the state folder is believed only if it leads into a private folder of ours that
+    was made for sockets.
     """
     try:
-        with open(os.path.join(state, WHERE), encoding="utf-8") as file:
-            path = file.read().rstrip("\n")
+        path = private.read(os.path.join(state, WHERE)).decode().rstrip("\n")
     except (OSError, ValueError):
         return SOCKET
-    return path if os.path.isabs(path) and is_private(os.path.dirname(path)) else SOCKET
+    return path if os.path.isabs(path) and is_short_folder(os.path.dirname(path)) else SOCKET
 
 
 def place_socket(previous: str) -> str:
-    """Choose where the socket is to be, and note it. Errors: Trouble, OSError.
+    """Choose where the socket is to be, and note it. Errors: Trouble, Untrusted, OSError.
 
     It is in the state folder, the current one, if that can be; else in a private folder with a
     short path: the one of `previous`, which must be this folder's own, or a new one.
@@ -102,18 +98,24 @@ def place_socket(previous: str) -> str:
         forget(WHERE)
         return SOCKET
     path = previous
-    if not os.path.isabs(path) or not is_private(os.path.dirname(path)):
+    if not os.path.isabs(path) or not is_short_folder(os.path.dirname(path)):
         path = os.path.join(_make_short_folder(), SOCKET)
-    write_whole(WHERE, path)
+    private.write_whole(WHERE, path.encode() + b"\n")
     return path
 
 
 def discard_socket(path: str) -> None:
     """Remove a socket, and the folder that was made for it if it is not the state folder."""
-    forget(path, path + CLOSED)
-    if os.path.isabs(path):
-        with suppress(OSError):
+    with suppress(OSError):
+        for name in (path, path + CLOSED):
+            private.remove_socket(name)
+        if os.path.isabs(path) and is_short_folder(os.path.dirname(path)):
             os.rmdir(os.path.dirname(path))
+
+
+def is_short_folder(folder: str) -> bool:
+    """Whether a folder is one that was made for a socket."""
+    return os.path.basename(folder).startswith(SHORT) and is_private(folder)
 
 
 def fits(path: str) -> bool:
@@ -142,30 +144,22 @@ def _make_short_folder() -> str:
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
     bases = [runtime] if is_private(runtime) else []
     for base in [*bases, tempfile.gettempdir(), "/tmp"]:  # noqa: S108 - mkdtemp makes it private
-        if fits(os.path.join(base, "flowq-socket-12345678", SOCKET)):
-            return tempfile.mkdtemp(prefix="flowq-socket-", dir=base)
+        if fits(os.path.join(base, f"{SHORT}12345678", SOCKET)):
+            return tempfile.mkdtemp(prefix=SHORT, dir=base)
     raise Trouble("no folder has a path that is short enough for a socket; set XDG_RUNTIME_DIR")
 
 
-def write_whole(path: str, text: str) -> None:
-    """Write a file so that a reader finds the old or the new text, never a part."""
-    draft = f"{path}.{os.getpid()}"
-    with open(draft, "w", encoding="utf-8") as file:
-        file.write(text + "\n")
-    os.replace(draft, path)
-
-
 def open_log() -> int:
-    """Open the log for appending; a long one is put aside first."""
-    if os.path.exists(LOG) and os.path.getsize(LOG) > LOG_BYTES:
+    """Open the log for appending; a long one is put aside first. Errors: Untrusted, OSError."""
+    if os.path.lexists(LOG) and os.lstat(LOG).st_size > LOG_BYTES:
         os.replace(LOG, LOG + ".old")
-    return os.open(LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    return private.open_file(LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
 
 def note_holder(lock: int, pid: int) -> None:
     """Leave in the lock file who holds it, for the message of somebody who waits in vain."""
     with suppress(OSError):  # the disk may be full
-        text = f"process {pid} on {socket.gethostname()}\n".encode()
+        text = f"process {pid} on {socket.gethostname()}{BOOT}{read_boot_id()}\n".encode()
         os.pwrite(lock, text, 0)  # over what stands there: a reader never finds nothing
         os.ftruncate(lock, len(text))
 
@@ -173,10 +167,37 @@ def note_holder(lock: int, pid: int) -> None:
 def read_holder(state: str | os.PathLike[str]) -> str:
     """Who holds the server's lock, as it was noted there."""
     try:
-        with open(os.path.join(state, SERVER_LOCK), encoding="utf-8") as file:
-            return file.read().strip() or "another process"
+        noted = private.read(os.path.join(state, SERVER_LOCK)).decode()
+        return noted.partition(BOOT)[0].strip() or "another process"
     except (OSError, ValueError):
         return "another process"
+
+
+def read_boot_id() -> str:
+    """Return what tells this machine, as long as it runs, from others; "" where none is known.
+
+    Containers on one machine have the same, and reach each other's sockets and locks.
+    """
+    try:
+        descriptor = os.open(BOOT_ID, os.O_RDONLY)
+    except OSError:
+        return ""
+    try:
+        return os.read(descriptor, 64).decode().strip()
+    finally:
+        os.close(descriptor)
+
+
+def find_other_host(state: str | os.PathLike[str]) -> str | None:
+    """Return who has noted down the server's lock, if that was on another machine than this one."""
+    try:
+        noted = private.read(os.path.join(state, SERVER_LOCK)).decode().strip()
+    except (OSError, ValueError):
+        return None
+    holder, _, boot_id = noted.partition(BOOT)
+    if not holder or holder.endswith(f" on {socket.gethostname()}"):
+        return None
+    return None if boot_id and boot_id == read_boot_id() else holder
 
 
 def forget(*paths: str) -> None:

@@ -25,7 +25,7 @@ import signal
 import time
 from contextlib import suppress
 
-from flowq.server import folder
+from flowq.server import folder, private
 from flowq.server.process import Process
 from flowq.server.standby import Standby
 from flowq.server.telling import report, say
@@ -72,6 +72,7 @@ class Guardian:
 
         Errors: Trouble, OSError.
         """
+        private.check_folder(os.getcwd())
         self._lock = folder.try_lock(folder.GUARDIAN_LOCK)
         if self._lock is None:
             return False

@@ -6,8 +6,6 @@ noticed by a pipe that closes. A keeper that is killed leaves its server behind;
 it, since it can be asked for its proof.
 """
 
-# It runs without much:
-# ruff: noqa: PTH123
 from __future__ import annotations
 
 import os
@@ -20,6 +18,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from flowq.server import private
 from flowq.server.portable import (
     ADDRESS,
     CONFIG,
@@ -33,6 +32,7 @@ from flowq.server.portable import (
     Lock,
     NotOurs,
     make_address,
+    open_log,
     read_address,
     try_lock,
     write_address,
@@ -48,7 +48,6 @@ UNFINISHED_IDLE_S = 86_400.0
 MAX_RESTARTS, RESTARTS_WITHIN_S = 5, 60.0
 RECONNECT_S = 0.05
 TRIES = 3
-LOG_BYTES = 1_000_000
 
 
 class Trouble(Exception):
@@ -83,6 +82,7 @@ class Keeper:
 
         Errors: Trouble, OSError.
         """
+        private.check_folder(Path.cwd())
         self._lock = try_lock(Path(KEEPER_LOCK))
         if self._lock is None:
             return False
@@ -109,9 +109,8 @@ class Keeper:
 
     def _start(self) -> None:
         """Start the server and wait until it has loaded its data. Errors: Trouble, OSError."""
-        Path(DATA).mkdir(mode=0o700, exist_ok=True)
-        if Path(LOG).exists() and Path(LOG).stat().st_size > LOG_BYTES:
-            Path(LOG).write_bytes(b"")
+        private.make_folder(DATA)
+        private.check_tree(DATA)
         for tries_left in reversed(range(TRIES)):
             if self.address is None:
                 self.address = make_address(find_port())
@@ -127,7 +126,7 @@ class Keeper:
 
     def _start_once(self, address: Address) -> None:
         write_private(Path(CONFIG), configuration(address, is_persistent=self.idle_s is not None))
-        with open(LOG, "ab") as log:
+        with open_log(Path()) as log:
             self._process = subprocess.Popen(  # noqa: S603 - a server program and our own file
                 [*self._program(), CONFIG], stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )

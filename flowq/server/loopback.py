@@ -36,7 +36,7 @@ STARTER = Path(__file__).with_name("__main__.py")
 
 @dataclass(frozen=True, slots=True)
 class LoopbackServer:
-    """A private server that listens on 127.0.0.1, with its state folder (`…/.flowq`)."""
+    """A private server that listens on 127.0.0.1, with its state folder."""
 
     state: Path
     url: str
@@ -96,6 +96,12 @@ def ensure(state: Path, binary: Path | None, idle_s: float) -> LoopbackServer:
         if _send_keeper(state, binary, idle_s) != "ready":
             time.sleep(PAUSE_S)
     return server
+
+
+def find(state: Path) -> LoopbackServer:
+    """Return the server of a state folder, running or not."""
+    address = portable.read_address(state)
+    return LoopbackServer(state, address.url if address else "")
 
 
 @contextmanager
@@ -163,7 +169,7 @@ def _is_free(state: Path) -> bool:
 def _keeper(state: Path, binary: Path | None, idle_s: float | None) -> subprocess.Popen[bytes]:
     values = [state, binary or "", "" if idle_s is None else idle_s, keys.RUNS, keys.ENDED]
     command = [sys.executable, "-P", str(STARTER), "keeper", *map(str, values)]
-    with (state / LOG).open("ab") as log:
+    with portable.open_log(state) as log:
         return subprocess.Popen(  # noqa: S603 - our own file and words
             command,
             stdin=subprocess.PIPE if idle_s is None else subprocess.DEVNULL,

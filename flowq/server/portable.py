@@ -1,17 +1,18 @@
 """The state folder where there are no Unix sockets: locks that any platform has, and the address.
 
-.flowq/
-├── .gitignore   *
+STATE/           ours (`state.py` says where it is, and makes it)
+├── belongs-to   the folder that it is for
 ├── data/        the append-only file
 ├── address      where the server listens, and the two secrets; for our eyes only
 ├── server.conf  what the server reads at its start; for our eyes only
+├── logs/        what jobs and workers print
 ├── server.log   what the server and its keeper have to say
 ├── keeper.lock  held by the keeper
 └── door.lock    shared by those who look for the server; the keeper's while it closes
 """
 
 # The keeper imports this, and runs without much:
-# ruff: noqa: PTH105, PTH108, PTH123
+# ruff: noqa: PTH105, PTH108
 from __future__ import annotations
 
 import json
@@ -22,7 +23,9 @@ import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import BinaryIO
 
+from flowq.server import private
 from flowq.server.wire import Wire
 
 ADDRESS = "address"
@@ -34,6 +37,7 @@ DOOR_LOCK = "door.lock"
 
 HOST = "127.0.0.1"
 REPLACE_S = 2.0
+LOG_BYTES = 1_000_000
 PROOF_USER = "proof"
 
 
@@ -90,7 +94,7 @@ def read_address(state: Path) -> Address | None:
     """
     known = {each.name for each in fields(Address)}
     try:
-        said = json.loads((state / ADDRESS).read_text(encoding="utf-8"))
+        said = json.loads(private.read(state / ADDRESS))
         return Address(**{name: value for name, value in said.items() if name in known})
     except (OSError, ValueError, TypeError, AttributeError):
         return None
@@ -103,13 +107,12 @@ def write_address(state: Path, address: Address) -> None:
 
 def write_private(path: Path, text: str) -> None:
     """Write a file for our eyes only; a reader finds the old or the new text, never a part."""
-    draft = f"{path}.{os.getpid()}"
-    with suppress(FileNotFoundError):
+    draft = private.make_draft(path, text.encode())
+    try:
+        _replace(draft, path)
+    except BaseException:
         os.unlink(draft)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-    with open(os.open(draft, flags, 0o600), "w", encoding="utf-8") as file:
-        file.write(text)
-    _replace(draft, path)
+        raise
 
 
 def _replace(draft: str, path: Path) -> None:
@@ -122,6 +125,14 @@ def _replace(draft: str, path: Path) -> None:
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.01)
+
+
+def open_log(state: Path) -> BinaryIO:
+    """Open the log for appending; a long one begins anew. Errors: Untrusted, OSError."""
+    log = os.fdopen(private.open_file(state / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND), "ab")
+    if os.fstat(log.fileno()).st_size > LOG_BYTES:
+        log.truncate(0)
+    return log
 
 
 class Lock:
@@ -140,10 +151,16 @@ class Lock:
 
 
 def try_lock(path: Path, *, shared: bool = False) -> Lock | None:
-    """Take a lock without waiting; None when somebody has it. Errors: OSError."""
+    """Take a lock without waiting; None when somebody has it. Errors: Untrusted, OSError."""
+    # It is looked at, not opened: closing it would free the locks of this process.
+    with suppress(FileNotFoundError):
+        private.check_status(os.lstat(path), path)
     connection = None
     try:
-        connection = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+        with private.exact_modes():
+            connection = sqlite3.connect(
+                path, timeout=0, isolation_level=None, check_same_thread=False
+            )
         if shared:
             connection.execute("BEGIN")
             connection.execute("SELECT * FROM sqlite_master").fetchall()

@@ -1,7 +1,7 @@
 """The server's process, as its guardian has it: start, adopt, end."""
 
 # The guardian imports this, and pathlib would slow down every start:
-# ruff: noqa: PTH100, PTH103, PTH104, PTH117, PTH118, PTH123
+# ruff: noqa: PTH100, PTH104, PTH117, PTH118
 from __future__ import annotations
 
 import os
@@ -9,7 +9,7 @@ import signal
 import time
 from contextlib import suppress
 
-from flowq.server import folder
+from flowq.server import folder, private
 from flowq.server.settings import SETTINGS
 from flowq.server.wire import Refused, Reply, Wire, await_loaded, greet, serves
 
@@ -44,11 +44,12 @@ class Process:
     def start(self) -> None:
         """Start the server (the lock is ours) and wait until it has loaded its data.
 
-        Errors: Trouble, with what the server said.
+        Errors: Trouble, with what the server said; Untrusted, with what is not what it should be.
         """
         self.path = folder.place_socket(self.path)
-        folder.forget(self.path)  # whatever is there: a foreign server must not answer for ours
-        os.makedirs(folder.DATA, mode=0o700, exist_ok=True)
+        private.remove_socket(self.path)  # a foreign server must not answer for ours
+        private.make_folder(folder.DATA)
+        private.check_tree(folder.DATA)
         log = folder.open_log()
         begin_bytes = os.fstat(log).st_size
         try:
@@ -73,6 +74,8 @@ class Process:
 
     def _adopt_at(self, path: str) -> bool:
         try:
+            if not private.is_own_socket(path):
+                return False
             self.wire = greet(path)
             if serves(self.wire, folder.DATA):
                 await_loaded(self.wire)
@@ -88,6 +91,8 @@ class Process:
         Somebody may: a copied project notes the socket of the original.
         """
         path = folder.read_where(".")
+        if not private.is_own_socket(path):
+            return
         try:
             Wire(path).close()
         except OSError:
@@ -206,9 +211,7 @@ class Process:
 
 def explain(error: Exception, binary: str, begin_bytes: int) -> str:
     """Say why the server did not start, from the end of its own log."""
-    with open(folder.LOG, "rb") as file:
-        file.seek(begin_bytes)
-        lines = file.read().decode(errors="replace").splitlines()
+    lines = private.read(folder.LOG)[begin_bytes:].decode(errors="replace").splitlines()
     lines = [line for line in lines if " # WARNING" not in line]
     reasons = [line.partition(" # ")[2] for line in lines if " # " in line] or lines
     told = "; ".join(reason.strip() for reason in reasons[-3:]) or str(error)

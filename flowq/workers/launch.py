@@ -21,6 +21,7 @@ from flowq.errors import FlowqError, ServerUnavailable, UsageError
 from flowq.runtime import keys
 from flowq.runtime.outputs import read_kept_outputs
 from flowq.runtime.patience import patiently
+from flowq.server import private
 from flowq.server.connection import make_client
 from flowq.status import RUN_ENDED
 from flowq.workers.hire import Mode
@@ -139,8 +140,10 @@ def start(
     command = make_command(until_run)
     output: Any = subprocess.DEVNULL
     if log_folder:
-        os.makedirs(log_folder, exist_ok=True)  # noqa: PTH103
-        output = open(os.path.join(log_folder, "worker.log"), "ab")  # noqa: PTH118, PTH123, SIM115
+        private.make_folder(log_folder)
+        path = os.path.join(log_folder, "worker.log")  # noqa: PTH118
+        descriptor = private.open_file(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        output = open(descriptor, "ab")  # noqa: PTH123, SIM115
     try:
         process = subprocess.Popen(  # noqa: S603 - our own module
             command, stdin=subprocess.PIPE, stdout=output, stderr=output, **_detached()

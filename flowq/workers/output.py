@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from flowq.runtime.masking import Mask
+from flowq.server import private
 from flowq.workers.cell import Cell
 
 if TYPE_CHECKING:
@@ -170,13 +171,20 @@ def read_at(descriptor: int, at: int, size: int) -> bytes:
     return b"".join(parts)
 
 
+APPENDING = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+
+
 def append_log(folder: str, job_id: str, text: bytes) -> None:
     """Add to the log of a job; a retry goes below what was there."""
     if not text:
         return
-    path = Path(folder)
-    path.mkdir(parents=True, exist_ok=True)
-    with (path / f"{job_id}.log").open("ab") as file:
+    path = Path(folder, f"{job_id}.log")
+    try:
+        descriptor = private.open_file(path, APPENDING)
+    except FileNotFoundError:  # the folder is not there yet, or not any more
+        path.parent.mkdir(mode=private.FOLDER_MODE, exist_ok=True)
+        descriptor = private.open_file(path, APPENDING)
+    with os.fdopen(descriptor, "ab") as file:
         file.write(text)
 
 

@@ -14,7 +14,7 @@ import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from flowq.server import folder, portable
+from flowq.server import folder, portable, private
 
 PREFIX = "flowq-worker-"
 LOCK = "lock"
@@ -47,7 +47,7 @@ def sweep() -> None:
 
 def _is_ours(found: Path) -> bool:
     # Where there are no user numbers (Windows), each user has a temp folder of their own.
-    return folder.is_private(found) if hasattr(os, "geteuid") else found.is_dir()
+    return private.is_private(found) if hasattr(os, "geteuid") else found.is_dir()
 
 
 def _is_complete(found: Path) -> bool:

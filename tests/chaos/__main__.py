@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import secrets
 import shutil
 import sys
@@ -37,6 +38,7 @@ def main(words: list[str] | None = None) -> int:
     folder = options.folder or Path(tempfile.mkdtemp(prefix="flowq-chaos-"))
     folder.mkdir(parents=True, exist_ok=True)
     print(f"seed {seed}, folder {folder}", flush=True)
+    os.environ["FLOWQ_STATE"] = str(folder.resolve() / "state")
     interval_s = options.minutes * 60 * CLIENTS / options.graphs
     director = Director(folder, seed, interval_s, options.kill_every)
     try:

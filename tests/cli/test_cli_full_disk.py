@@ -16,6 +16,7 @@ import redis
 from commands import Flowq
 
 from flowq import server
+from flowq.server.state import find
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="others cannot limit a process")
 
@@ -89,7 +90,7 @@ def test_a_server_starts_on_a_full_disk_for_commands_that_read(flowq: Flowq, run
 def test_a_new_folder_on_a_full_disk_is_refused_with_the_reason(flowq: Flowq) -> None:
     refused = on_full_disk(flowq, "run", "sandwich.yaml")
     assert refused.returncode == 4
-    assert f"File too large: {flowq.folder / '.flowq'}" in refused.stderr
+    assert f"File too large: {find(flowq.folder).path}" in refused.stderr
 
 
 def on_full_disk(flowq: Flowq, *words: str) -> subprocess.CompletedProcess[str]:

@@ -12,6 +12,7 @@ import pytest
 from commands import Flowq, Said
 
 from flowq.cli.main import COMMANDS
+from flowq.server.state import find
 
 Call = Callable[..., Said]
 
@@ -60,7 +61,7 @@ def test_mistakes_have_an_exit_code_and_a_sentence_and_leave_nothing_behind(
     assert "secret" not in done.err
     assert "Traceback" not in done.err
     assert len(done.err.splitlines()) <= 8
-    assert not (folder / ".flowq").exists()
+    assert not find(folder).path.exists()
 
 
 @pytest.mark.parametrize(
@@ -80,7 +81,7 @@ def test_where_nothing_ever_ran_there_is_nothing_to_do_which_is_no_mistake(
     assert (done.code, done.out) == (0, out)
     assert done.err.startswith(f"flowq: there are no runs in {folder}: ")
     assert "--redis-url" in done.err
-    assert not (folder / ".flowq").exists()
+    assert not find(folder).path.exists()
 
 
 def test_check_tells_every_problem_with_its_place_and_a_hint(call: Call) -> None:

@@ -13,6 +13,7 @@ from redis import Redis
 from rq.serializers import JSONSerializer
 
 from flowq import Queue, client
+from flowq.server.state import find
 
 
 def test_a_workflow_runs_on_a_private_server_and_its_run_can_be_looked_at_later(
@@ -29,7 +30,8 @@ def test_a_workflow_runs_on_a_private_server_and_its_run_can_be_looked_at_later(
     ]
     assert lines[-2].startswith("✓ sandwich succeeded in ")
     assert lines[-1] == "  serve = '3 on a plate'"
-    assert stat.S_IMODE((folder / ".flowq").stat().st_mode) == 0o700
+    assert stat.S_IMODE(find(folder).path.stat().st_mode) == 0o700
+    assert {file.name for file in folder.iterdir() if file.name.startswith(".")} == set()
 
     run_id = lines[-2].split()[-1]
     status = flowq("status", run_id, "--json")
@@ -107,7 +109,7 @@ def test_a_dry_run_prints_the_plan_and_leaves_nothing_behind(
     assert done.returncode == 0
     assert "slices = 4" in done.stdout
     assert "release  serve" in done.stdout
-    assert not (folder / ".flowq").exists()
+    assert not find(folder).path.exists()
 
 
 def test_inputs_come_from_a_file_and_from_options_which_win(flowq: Flowq, folder: Path) -> None:

@@ -20,6 +20,7 @@ INSTANCES = [
     errors.Unsupported("text"),
     errors.WorkflowInvalid([PROBLEM]),
     errors.ServerUnavailable("redis://host", "refused"),
+    errors.StateUnusable("/home/me/state", "it is a link"),
     errors.NotFound("text"),
     errors.WorkflowNotFound("x.yaml", "no such file"),
     errors.RunNotFound("abc"),

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
+import stat
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 from rq import SimpleWorker
+from server_processes import end
 
 from flowq.client import Run, submit
 from flowq.compiling import compile_plan, load
@@ -123,3 +127,42 @@ def run_example(
         return submitted
 
     return run
+
+
+@pytest.fixture
+def world() -> Iterator[Path]:
+    """A folder that other users can reach, and whose path is short."""
+    with tempfile.TemporaryDirectory(prefix="flowq-", dir="/tmp") as place:
+        Path(place).chmod(0o755)
+        yield Path(place).resolve()
+
+
+@pytest.fixture
+def home(world: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A state folder of the user, for this test alone; it is not there yet."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(world / "home"))
+    return world / "home"
+
+
+@pytest.fixture
+def project(world: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The current folder, whose server ends with the test."""
+    place = world / "project"
+    place.mkdir()
+    monkeypatch.chdir(place)
+    yield place
+    monkeypatch.undo()
+    monkeypatch.setenv("XDG_STATE_HOME", str(home))
+    shutil.rmtree(place / ".flowq", ignore_errors=True)
+    end(place)
+
+
+@pytest.fixture
+def victim(tmp_path: Path) -> Iterator[Path]:
+    """A file that must stay as it is."""
+    file = tmp_path / "precious"
+    file.write_text("precious")
+    file.chmod(0o640)
+    yield file
+    assert file.read_text() == "precious"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o640

@@ -12,9 +12,10 @@ from flowq import server
 
 
 def end(place: Path) -> None:
-    state = place / ".flowq"
-    if state.is_dir():
-        server.Server(state, state / "server.sock").stop()
+    """End the server of a folder, which may have none."""
+    found = server.find(place)
+    if found is not None:
+        found.stop()
 
 
 def pid_of(started: server.Server) -> int:

@@ -17,6 +17,7 @@ from server_processes import guardian_of, is_alive, kill, pid_of
 from flowq import server
 from flowq.errors import ServerUnavailable
 from flowq.server import embedded
+from flowq.server.state import open_state
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the embedded server needs Unix")
 
@@ -48,7 +49,7 @@ def kill_both(running: server.Server) -> None:
 
 
 def again(running: server.Server) -> server.Server:
-    return server.ensure(running.state.parent)
+    return server.ensure(Path((running.state / "belongs-to").read_text().strip()))
 
 
 def test_a_killed_server_comes_back_by_itself_with_its_data(
@@ -221,7 +222,7 @@ def test_a_server_that_is_only_slow_is_left_alone(
 def test_a_guardian_killed_at_any_moment_of_the_start_is_no_obstacle(
     tmp_path: Path, after_ms: int, wait_until: WaitUntil
 ) -> None:
-    state = embedded._open_state(tmp_path)
+    state = open_state(tmp_path).path
     moment = time.monotonic() + after_ms / 1000
     with spawn_guardian(state, parent_pid=None) as guardian:
         wait_until(lambda: time.monotonic() > moment)
@@ -238,7 +239,7 @@ def test_a_guardian_killed_at_any_moment_of_the_start_is_no_obstacle(
 def test_a_starter_killed_before_it_has_heard_of_the_server_is_no_obstacle(
     tmp_path: Path, wait_until: WaitUntil
 ) -> None:
-    state = embedded._open_state(tmp_path)
+    state = open_state(tmp_path).path
     with spawn_guardian(state, parent_pid=None) as guardian:
         assert guardian.stdout is not None
         guardian.stdout.close()  # as the kernel does for the dead

@@ -186,8 +186,9 @@ def test_the_limit_can_be_set_by_a_variable(
 
 
 def test_a_server_whose_folder_is_removed_ends(project: Path, wait_until: WaitUntil) -> None:
-    pid = pid_of(server.ensure(project))
-    shutil.rmtree(project / ".flowq")
+    started = server.ensure(project)
+    pid = pid_of(started)
+    shutil.rmtree(started.state)
     fresh = server.ensure(project)
     assert pid_of(fresh) != pid
     wait_until(lambda: not is_alive(pid))

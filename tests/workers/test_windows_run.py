@@ -18,6 +18,7 @@ import pytest
 from real_servers import Servers, Started, wait_until
 
 from flowq.runtime.queue import Queue
+from flowq.server.state import find
 
 HERE = Path(__file__).parent
 WORKFLOWS = HERE.parents[1] / "workflows"
@@ -114,7 +115,7 @@ def run_id(folder: Path, started: Started) -> str:
 def test_a_workflow_runs_on_one_child(run_id: str, folder: Path, started: Started) -> None:
     assert started.connection.hget(f"rq:flowq:1:run:{run_id}", "state") == b"succeeded"
     assert no_worker_is_left(started)
-    log = (folder / ".flowq" / "logs" / "worker.log").read_text()
+    log = (find(folder).logs / "worker.log").read_text()
     assert "serve finished" in log
     assert "Traceback" not in log
 

@@ -15,6 +15,7 @@ from test_windows_run import HERE, WORKFLOWS, environment
 
 from flowq.server import loopback, portable
 from flowq.server.binary import find_binary
+from flowq.server.state import find
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (place / "bin").mkdir()
     (place / "bin" / "redis-server").symlink_to(program)
     yield place
-    if (place / ".flowq").exists():
-        loopback.LoopbackServer(place / ".flowq", "").stop()
+    stop(place)
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +42,11 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (place / name).symlink_to(found)
     (place / "python3").symlink_to(sys.executable)
     return place
+
+
+def stop(folder: Path) -> None:
+    if find(folder).path.exists():
+        loopback.LoopbackServer(find(folder).path, "").stop()
 
 
 def flowq(folder: Path, programs: Path, *words: str) -> tuple[int, str, str]:
@@ -64,13 +69,13 @@ def test_a_second_command_finds_the_server_that_the_first_one_started(
     code, out, err = flowq(folder, programs, "run", "sandwich.yaml", "-c", "1", "--json")
     assert code == 0, err
     assert json.loads(out)["jobs"]["serve"]["status"] == "finished"
-    address = portable.read_address(folder / ".flowq")
+    address = portable.read_address(find(folder).path)
     assert address is not None
     code, shown, err = flowq(folder, programs, "status", json.loads(out)["run"])
     assert code == 0, err
     assert "4/4" in shown
-    assert portable.read_address(folder / ".flowq") == address
-    logs = (folder / ".flowq").rglob("*.log")
+    assert portable.read_address(find(folder).path) == address
+    logs = find(folder).path.rglob("*.log")
     for text in (out, err, shown, *(log.read_text(encoding="utf-8") for log in logs)):
         assert address.password not in text
 
@@ -87,4 +92,4 @@ def test_without_a_server_program_a_stopgap_serves_and_says_so(
         assert "this is the stopgap server, which keeps nothing when it ends" in err
         assert json.loads(out)["jobs"]["serve"]["status"] == "finished"
     finally:
-        loopback.LoopbackServer(tmp_path / ".flowq", "").stop()
+        stop(tmp_path)

@@ -1,0 +1,175 @@
+"""`flowq server`: the private server of a folder, and the state that it keeps."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from flowq import server
+from flowq.cli import options, streams
+from flowq.errors import UsageError
+from flowq.server import adopting, embedded, state
+
+NOT_RUNNING = "not running"
+WARNING = """\
+Their pickles will be trusted: who wrote them can run code as you. Adopt them only if you have made
+them yourself, and they did not come with a clone, an archive or a cache."""
+
+_folder = click.argument("folder", required=False, type=click.Path(path_type=Path))
+_yes = click.option("--yes", is_flag=True, help="Do not ask.")
+
+
+@click.group()
+def command() -> None:
+    """Look at the private server of a folder, end it, or remove what it keeps.
+
+    It has the runs and jobs of the commands that are called in that folder without --redis-url. It
+    starts and ends by itself. What it keeps is not in the folder, but in the user's own state
+    folder ($XDG_STATE_HOME/flowq, by default ~/.local/state/flowq), or where FLOWQ_STATE says, for
+    this user alone. So nothing that comes with a folder, by a clone or from a cache, is ever
+    trusted.
+
+    FOLDER is the current folder unless it is named; it may be gone.
+
+    \b
+      flowq server status
+      flowq server stop
+    """
+
+
+@command.command()
+@_folder
+@options.as_json
+def status(folder: Path | None, as_json: bool) -> None:
+    """Say whether the server runs, and where its state is."""
+    facts = _look(folder)
+    if as_json:
+        streams.write(json.dumps(facts) + "\n")
+        return
+    lines = [
+        ("server", _describe_server(facts)),
+        ("state", facts["state"] + ("" if facts["exists"] else " (not made yet)")),
+        ("named by", state.VARIABLE if facts["is_named"] else ""),
+        ("data", _describe_size(facts)),
+        ("log", facts["log"]),
+    ]
+    for name, value in lines:
+        if value:
+            streams.write(f"{name:<9}{value}\n")
+    gone = state.find_abandoned()
+    if gone:
+        streams.write("\nstates of folders that are gone (flowq server adopt FOLDER, or reset):\n")
+        streams.write("".join(f"  {each}\n" for each in gone))
+
+
+def _look(folder: Path | None) -> dict[str, Any]:
+    found, kept = _find(folder), server.find(folder)
+    data = [path for path in found.data.rglob("*") if path.is_file()] if kept else []
+    is_running = kept is not None and kept.is_running
+    return {
+        "folder": found.belongs_to,
+        "state": str(found.path),
+        "is_named": found.is_named,
+        "exists": kept is not None,
+        "is_running": is_running,
+        "size_bytes": sum(path.stat().st_size for path in data),
+        "log": str(kept.log) if kept is not None and kept.log.exists() else "",
+    }
+
+
+def _describe_server(facts: dict[str, Any]) -> str:
+    if facts["is_running"]:
+        return "running"
+    return f"{NOT_RUNNING}; the next command starts it" if facts["exists"] else NOT_RUNNING
+
+
+def _describe_size(facts: dict[str, Any]) -> str:
+    return _in_kilobytes(facts["size_bytes"]) if facts["size_bytes"] else ""
+
+
+def _in_kilobytes(size_bytes: int) -> str:
+    return f"{-(-size_bytes // 1000):,} kB"
+
+
+@command.command()
+@_folder
+def path(folder: Path | None) -> None:
+    """Print where the state is, or would be."""
+    streams.write(f"{_find(folder).path}\n")
+
+
+@command.command()
+@_folder
+def stop(folder: Path | None) -> None:
+    """End the server, whoever uses it. What it keeps stays; the next command starts it again."""
+    _find(folder)
+    kept = server.find(folder)
+    if kept is None or not kept.is_running:
+        streams.write(f"{NOT_RUNNING}\n")
+        return
+    kept.stop()
+    streams.write("stopped\n")
+
+
+@command.command()
+@_folder
+@_yes
+def reset(folder: Path | None, yes: bool) -> None:
+    """End the server, and remove all that it keeps: runs, jobs, results, and their output."""
+    facts = _look(folder)
+    if not facts["exists"]:
+        streams.write("nothing to remove\n")
+        return
+    size = _in_kilobytes(facts["size_bytes"])
+    question = f"Remove all runs and jobs of {facts['folder']} ({size} in {facts['state']})?"
+    _confirm(question, yes, "nothing was removed")
+    embedded.reset(folder)
+    streams.write(f"removed {facts['state']}\n")
+
+
+@command.command()
+@click.argument("source", metavar="[FROM]", required=False, type=click.Path(path_type=Path))
+@_yes
+def adopt(source: Path | None, yes: bool) -> None:
+    """Trust a state that nothing proves to be yours, and use it for the current folder.
+
+    FROM is the folder that has the state: one that was renamed, or in which an older flowq kept its
+    .flowq. Without it, it is what was refused here. Its runs, jobs and output are copied; a server
+    that is at work on them is ended first.
+
+    Do so only if you have made that state yourself. Jobs are pickles: who wrote it can run code as
+    you.
+    """
+    found = adopting.find_adoptable(source)
+    when = time.strftime("%Y-%m-%d %H:%M", time.localtime(found.written_at))
+    streams.note(
+        f"{found.source}: {found.files} files with {_in_kilobytes(found.size_bytes)} of runs and "
+        f"jobs, last written {when}.\n{WARNING}"
+    )
+    _confirm("Adopt them?", yes, "nothing was adopted")
+    adopting.adopt(found)
+    streams.write(f"adopted: {found.target.path}\n")
+    if not found.is_in_place:
+        streams.write(f"{found.source} is not needed any more\n")
+
+
+def _find(folder: Path | None) -> state.State:
+    found = state.find(folder)
+    if folder is not None and found.is_named:
+        raise UsageError(f"{state.VARIABLE} names one state for all folders: leave out {folder}")
+    return found
+
+
+def _confirm(question: str, is_sure: bool, otherwise: str) -> None:
+    """Ask, unless it is sure. Errors: UsageError when there is nobody to answer; click's Exit."""
+    try:
+        if is_sure or click.confirm(question, err=True):
+            return
+    except click.Abort:  # there is nobody to answer
+        raise UsageError(f"{otherwise}; --yes does it without asking") from None
+    streams.write(f"{otherwise}\n")
+    raise click.exceptions.Exit(0)

@@ -1,0 +1,152 @@
+"""Taking over a state that nothing proves to be ours, because its owner says that it is.
+
+Its data and its logs are copied, and where it was made is noted; what is there stays there. A state
+that FLOWQ_STATE names is claimed where it is. Nothing in it may be a link, a device, or another
+user's.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from flowq.errors import NotFound, StateUnusable, WrongState
+from flowq.server import embedded, private, state
+from flowq.server.folder import DATA
+from flowq.server.state import LOGS, OLD_STATE, State
+
+
+@dataclass(frozen=True)
+class Adoption:
+    """What can be taken over, and where to. `written_at`: seconds since the epoch."""
+
+    source: Path
+    target: State
+    files: int
+    size_bytes: int
+    written_at: float
+
+    @property
+    def is_in_place(self) -> bool:
+        """Whether the state stays where it is."""
+        return self.source == self.target.path
+
+
+def find_adoptable(source: Path | None = None) -> Adoption:
+    """Return what the current folder can take over; nothing is changed.
+
+    `source` is a state folder, or a folder that has one: one that was renamed, or of an older
+    version. By default it is what was refused here.
+    Errors: NotFound when there is nothing; WrongState; StateUnusable when it must not be touched.
+    """
+    try:
+        return _describe(*_find(source))
+    except OSError as error:
+        place = source or Path(state.OLD_STATE)
+        raise StateUnusable(str(place), state.explain(error, place)) from error
+
+
+def adopt(adoption: Adoption) -> None:
+    """Take it over. A server that is at work on it is ended first. Errors: ServerUnavailable."""
+    target = adoption.target
+    try:
+        if adoption.is_in_place:
+            state.claim(target)
+            return
+        embedded.server_of(adoption.source).stop()
+        state.make(target)
+        _copy_logs(adoption.source / LOGS, target.logs)
+        _copy_data(adoption.source / DATA, target.data)
+    except OSError as error:
+        raise StateUnusable(str(target.path), state.explain(error, target.path)) from error
+
+
+def _find(source: Path | None) -> tuple[Path, State]:
+    target = state.find()
+    found = _find_here(target) if source is None else _find_named(source)
+    if found == target.path:
+        if not target.is_named or state.is_proved(target):
+            raise WrongState(f"{found} is the state of this folder already")
+    elif target.data.is_dir():
+        raise WrongState(
+            f"there is a state for this folder already, {target.path}: only flowq server reset, "
+            "which removes it, makes room for another"
+        )
+    return found, target
+
+
+def _find_here(target: State) -> Path:
+    if target.is_named and target.data.is_dir():
+        return target.path
+    if target.old is not None:
+        return target.old
+    raise NotFound(
+        "there is nothing to adopt here; a folder that was renamed can have its state again: "
+        "flowq server adopt FOLDER, with the old name"
+    )
+
+
+def _find_named(source: Path) -> Path:
+    source = Path(os.path.abspath(source))  # noqa: PTH100 - a link is refused, not followed
+    places = [source, source / OLD_STATE]
+    with suppress(StateUnusable):
+        places.append(state.find_usual(source).path)
+    for place in places:
+        if os.path.lexists(place / DATA):
+            return place
+    raise NotFound(f"{source} is no state of flowq's, and there is none for a folder of that name")
+
+
+def _describe(source: Path, target: State) -> Adoption:
+    for folder in (source, source / DATA, source / LOGS):
+        if os.path.lexists(folder):
+            private.check_folder(folder)
+    for name in (DATA, LOGS):
+        if (source / name).is_dir():
+            private.check_tree(source / name)
+    found = [path.lstat() for path in _walk(source / DATA)]
+    written_at = max((status.st_mtime for status in found), default=source.lstat().st_mtime)
+    return Adoption(source, target, len(found), sum(s.st_size for s in found), written_at)
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Yield the files in a folder, however deep."""
+    for path in sorted(folder.iterdir()):
+        if path.is_dir() and not path.is_symlink():
+            yield from _walk(path)
+        else:
+            yield path
+
+
+def _copy_data(source: Path, target: Path) -> None:
+    draft = target.with_name(f"{target.name}.{os.urandom(6).hex()}")
+    private.make_folder(draft)
+    try:
+        for path in _walk(source):
+            _copy(path, draft / path.relative_to(source))
+        draft.rename(target)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+
+
+def _copy_logs(source: Path, target: Path) -> None:
+    for path in _walk(source) if source.is_dir() else ():
+        with suppress(FileExistsError):
+            _copy(path, target / path.relative_to(source))
+
+
+def _copy(source: Path, target: Path) -> None:
+    private.make_folder(target.parent)
+    reading = private.open_file(source, os.O_RDONLY)
+    with open(reading, "rb") as old:  # noqa: PTH123 - a descriptor
+        writing = private.open_file(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        with open(writing, "wb") as new:  # noqa: PTH123 - a descriptor
+            shutil.copyfileobj(old, new)
+    with suppress(OSError):
+        status = source.stat()
+        os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))

@@ -1,0 +1,237 @@
+"""Files and folders for this user alone: made with their final mode, and never a link to others.
+
+The one place that decides whether a file or a folder may be used. What it opens is a regular file
+of this user, or a folder of this user that nobody else can write to; a symbolic link, a device or
+another user's file in its place is refused with a sentence, and left as it is.
+"""
+
+# The guardian imports this, and pathlib would slow down every start:
+# ruff: noqa: PTH100, PTH102, PTH103, PTH108, PTH114, PTH118, PTH120
+from __future__ import annotations
+
+import _thread
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+Path = str | os.PathLike[str]
+
+FOLDER_MODE, FILE_MODE = 0o700, 0o600
+OTHERS, OTHERS_WRITE = 0o077, 0o022
+_FLAGS = ("O_NOFOLLOW", "O_NONBLOCK", "O_NOCTTY", "O_CLOEXEC", "O_BINARY")
+_SAFELY = sum(getattr(os, name, 0) for name in _FLAGS)
+_REMOVE = "remove it, or name another place with FLOWQ_STATE"
+
+_umask = _thread.allocate_lock()
+
+
+class Untrusted(OSError):
+    """A file or a folder that is not used; the message is for the user."""
+
+
+# Files -------------------------------------------------------------------------------------------
+
+
+def open_file(path: Path, flags: int) -> int:
+    """Open a regular file of ours; one that `flags` create has mode 0600.
+
+    Errors: Untrusted, when something else is there; OSError.
+    """
+    if not hasattr(os, "O_NOFOLLOW") and os.path.islink(path):
+        raise _is_link(path)
+    try:
+        descriptor = os.open(path, flags | _SAFELY, FILE_MODE)
+    except OSError as error:
+        raise _explain(error, path) from error
+    try:
+        status = os.fstat(descriptor)
+        check_status(status, path)
+        if flags & os.O_CREAT and ~status.st_mode & FILE_MODE and hasattr(os, "fchmod"):
+            os.fchmod(descriptor, FILE_MODE)  # the umask takes rights from the user too
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _explain(error: OSError, path: Path) -> OSError:
+    """Return the error, or what it means: that of a link differs between systems."""
+    if error.errno == errno.ENOENT:
+        return error
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return error
+    if stat.S_ISLNK(status.st_mode):
+        return _is_link(path)
+    return error if stat.S_ISREG(status.st_mode) else _is_no_file(path)
+
+
+def check_status(status: os.stat_result, path: Path) -> None:
+    """Make sure that what has this status is a regular file of ours. Errors: Untrusted."""
+    if stat.S_ISLNK(status.st_mode):
+        raise _is_link(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise _is_no_file(path)
+    _check_owner(status, path)
+
+
+def _check_owner(status: os.stat_result, path: Path) -> None:
+    if hasattr(os, "geteuid") and status.st_uid != os.geteuid():
+        raise Untrusted(f"{path} belongs to another user (id {status.st_uid}); {_REMOVE}")
+
+
+def _is_link(path: Path) -> Untrusted:
+    return Untrusted(f"{path} is a symbolic link, which is not followed; {_REMOVE}")
+
+
+def _is_no_file(path: Path) -> Untrusted:
+    return Untrusted(f"{path} is no regular file; {_REMOVE}")
+
+
+def read(path: Path) -> bytes:
+    """Return what is in a file of ours. Errors: Untrusted; OSError."""
+    with os.fdopen(open_file(path, os.O_RDONLY), "rb") as file:
+        return file.read()
+
+
+def write_whole(path: Path, text: bytes) -> None:
+    """Write a file so that a reader finds the old or the new text, never a part. Errors: OSError.
+
+    What stands there, be it a link, is replaced, not written to.
+    """
+    draft = make_draft(path, text)
+    try:
+        os.replace(draft, path)  # noqa: PTH105 - see above
+    except BaseException:
+        os.unlink(draft)
+        raise
+
+
+def make_draft(path: Path, text: bytes) -> str:
+    """Write a new file beside `path`, and return its name. Errors: OSError."""
+    draft = f"{os.fspath(path)}.{os.urandom(6).hex()}"
+    descriptor = open_file(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(text)
+    except BaseException:
+        os.unlink(draft)
+        raise
+    return draft
+
+
+# Folders -----------------------------------------------------------------------------------------
+
+
+def is_private(folder: Path) -> bool:
+    """Whether `folder` is a real folder of ours that nobody else can enter."""
+    try:
+        status = os.lstat(folder)
+    except OSError:
+        return False
+    mine = stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
+    return mine and not status.st_mode & OTHERS
+
+
+def make_folder(folder: Path) -> None:
+    """Make a private folder, with those around it, or check the one that is there.
+
+    For commands, and what has no other threads: the umask is that of the whole process.
+    Errors: as `check_folder`; OSError when it cannot be made.
+    """
+    with exact_modes():
+        os.makedirs(os.path.dirname(os.path.abspath(folder)), exist_ok=True)
+        with suppress(FileExistsError):
+            os.mkdir(folder, FOLDER_MODE)
+    check_folder(folder)
+
+
+@contextmanager
+def exact_modes() -> Iterator[None]:
+    """Let what is made within have the mode that is asked for, and nothing be open to others."""
+    with _umask:  # two at once would each restore what the other has set
+        before = os.umask(OTHERS)
+        try:
+            yield
+        finally:
+            os.umask(before)
+
+
+def check_folder(folder: Path) -> None:
+    """Make sure that a folder is ours, and close it to others if they could but look.
+
+    Who can write to it can run code as the user of its jobs. Errors: Untrusted when others may have
+    done so, or it is a link; OSError.
+    """
+    status = os.lstat(folder)
+    if stat.S_ISLNK(status.st_mode):
+        raise _is_link(folder)
+    if not stat.S_ISDIR(status.st_mode):
+        raise Untrusted(f"{folder} is no folder; {_REMOVE}")
+    if not hasattr(os, "geteuid"):
+        return  # on Windows `mkdir` with that mode has made it private, if Python is new enough
+    _check_owner(status, folder)
+    if status.st_mode & OTHERS_WRITE and _has_modes(folder):
+        reason = f"other users can write to it; if you trust it: chmod 700 {folder}"
+        raise Untrusted(f"{folder} is not used: {reason}")
+    if status.st_mode & OTHERS:
+        _close(folder)
+
+
+def _close(folder: Path) -> None:
+    flags = os.O_RDONLY | os.O_DIRECTORY | _SAFELY
+    descriptor = os.open(folder, flags)
+    try:
+        _check_owner(os.fstat(descriptor), folder)
+        os.fchmod(descriptor, FOLDER_MODE)
+    finally:
+        os.close(descriptor)
+
+
+def _has_modes(folder: Path) -> bool:
+    """Whether the file system keeps modes; mounts of Windows drives, for one, show 0777 for all."""
+    probe = os.path.join(folder, f"probe.{os.urandom(6).hex()}")
+    descriptor = open_file(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+    try:
+        return not os.fstat(descriptor).st_mode & OTHERS
+    finally:
+        os.close(descriptor)
+        os.unlink(probe)
+
+
+def check_tree(folder: Path) -> None:
+    """Make sure that in a folder there are only files and folders of ours, however deep.
+
+    A server is about to write there, and would follow links. Errors: Untrusted; OSError.
+    """
+    check_folder(folder)
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                check_tree(entry.path)
+            else:
+                check_status(entry.stat(follow_symlinks=False), entry.path)
+
+
+# Sockets -----------------------------------------------------------------------------------------
+
+
+def is_own_socket(path: Path) -> bool:
+    """Whether there is a socket of ours, itself and not a link to it, in a private folder."""
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return False
+    mine = stat.S_ISSOCK(status.st_mode) and status.st_uid == os.geteuid()
+    return mine and is_private(os.path.dirname(path) or ".")
+
+
+def remove_socket(path: Path) -> None:
+    """Remove a socket of ours. Errors: Untrusted when something else has its name; OSError."""
+    if is_own_socket(path):
+        os.unlink(path)
+    elif os.path.lexists(path):
+        raise Untrusted(f"{path} is no socket of flowq's; {_REMOVE}")

@@ -1,0 +1,256 @@
+"""Whose state it is: where the state of a folder's private server lives, and who has made it.
+
+    FLOWQ_STATE                         the state folder itself, by its absolute path; else
+    $XDG_STATE_HOME/flowq/HASH          which is ~/.local/state on Linux
+
+HASH is that of the folder's real path. So nothing that comes with a folder, by a clone, a pull, an
+archive or a cache, is ever loaded: its place in the user's own state folder is the proof that this
+user has made it here. A state that FLOWQ_STATE names has to say the path at which it was made; a
+`.flowq/` of an older version proves nothing. What has no proof is refused, until it is adopted
+(`adopting.py`).
+"""
+
+# Where there is no home folder pathlib raises, and what FLOWQ_STATE says must stay as it is:
+# ruff: noqa: PTH111, PTH112, PTH117
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from flowq.errors import StateUnusable
+from flowq.server import private
+from flowq.server.folder import DATA
+from flowq.server.private import Untrusted
+
+VARIABLE = "FLOWQ_STATE"
+OLD_STATE = ".flowq"
+BELONGS_TO = "belongs-to"
+LOGS = "logs"
+HASH_LENGTH = 24
+MADE_NAMES = (
+    BELONGS_TO,
+    ".gitignore",
+    "server.",
+    "socket",
+    "guardian.",
+    "keeper.",
+    "door.",
+    "address",
+)
+"""With what the names of the files begin that are made in a state folder."""
+
+OTHER_PLACE = f"set {VARIABLE} to a folder that you can write to, or pass --redis-url"
+DOUBT = "who made it can run code as you"
+
+
+@dataclass(frozen=True)
+class State:
+    """A state folder, which need not be there. `belongs_to`: the folder that it is for."""
+
+    path: Path
+    belongs_to: str
+    is_named: bool
+
+    @property
+    def data(self) -> Path:
+        """Where the server keeps its data."""
+        return self.path / DATA
+
+    @property
+    def logs(self) -> Path:
+        """Where what jobs and workers print is kept."""
+        return self.path / LOGS
+
+    @property
+    def old(self) -> Path | None:
+        """The state that an older version kept in the folder, if there is one."""
+        if self.is_named:
+            return None
+        path = Path(self.belongs_to, OLD_STATE)
+        has_state = os.path.islink(path) or os.path.lexists(path / DATA)  # noqa: PTH114 - total
+        return path if has_state else None
+
+
+def find(folder: Path | None = None) -> State:
+    """Return the state of a folder (the current one by default), without looking at it.
+
+    Errors: StateUnusable, when no place for it is known.
+    """
+    named = os.environ.get(VARIABLE, "")
+    if named:
+        if not os.path.isabs(named):
+            reason = f"{VARIABLE} is {named!r}, but must be an absolute path"
+            raise StateUnusable(named, f"{reason}: else it is another folder wherever you go")
+        return State(Path(named), os.path.realpath(named), is_named=True)
+    return find_usual(folder)
+
+
+def find_usual(folder: Path | None = None) -> State:
+    """Return the state of a folder in the user's state folder, whatever FLOWQ_STATE says.
+
+    Errors: StateUnusable.
+    """
+    try:
+        real = os.path.realpath(folder or Path.cwd())
+    except OSError as error:
+        raise StateUnusable(".", f"the current folder is gone: {error.strerror}") from error
+    return State(_find_home() / _hash(real), real, is_named=False)
+
+
+def _hash(real: str) -> str:
+    same = os.path.normcase(real)  # on Windows there are many names of one folder
+    return hashlib.sha256(os.fsencode(same)).hexdigest()[:HASH_LENGTH]
+
+
+def _find_home() -> Path:
+    """Return the folder of this user's states. Errors: StateUnusable."""
+    base = os.environ.get("XDG_STATE_HOME", "")
+    if not os.path.isabs(base):  # the rule of XDG: what is not absolute is ignored
+        base = os.path.expanduser(_usual_home())
+    if not os.path.isabs(base):  # there is neither HOME nor an entry for the user
+        raise StateUnusable(
+            base, f"no home folder is known for the state of a server; {OTHER_PLACE}"
+        )
+    return Path(base, "flowq")
+
+
+def _usual_home() -> str:
+    if os.name == "nt":
+        return os.environ.get("LOCALAPPDATA") or r"~\AppData\Local"
+    if sys.platform == "darwin":
+        return "~/Library/Application Support"
+    return "~/.local/state"
+
+
+def open_state(folder: Path | None = None) -> State:
+    """Return the state of a folder, made if need be, for this user alone, and proved to be theirs.
+
+    Errors: StateUnusable.
+    """
+    found = find(folder)
+    if not found.is_named and not os.path.isdir(found.belongs_to):
+        raise StateUnusable(found.belongs_to, f"there is no folder {found.belongs_to}")
+    try:
+        refuse_old(found)
+        return make(found)
+    except OSError as error:
+        raise StateUnusable(str(found.path), explain(error, found.path)) from error
+
+
+def make(found: State) -> State:
+    """Make the state folder, or check the one that is there. Errors: StateUnusable, OSError."""
+    if not found.is_named:
+        private.make_folder(found.path.parent)
+    private.make_folder(found.path)
+    prove(found)
+    return found
+
+
+def check(found: State) -> bool:
+    """Make sure that a state is ours, and return whether there is one. Makes nothing.
+
+    Errors: StateUnusable.
+    """
+    try:
+        refuse_old(found)
+        if not found.is_named and os.path.lexists(found.path.parent):
+            private.check_folder(found.path.parent)
+        if not os.path.lexists(found.path):
+            return False
+        private.check_folder(found.path)
+        prove(found)
+    except OSError as error:
+        raise StateUnusable(str(found.path), explain(error, found.path)) from error
+    return True
+
+
+# Proof -------------------------------------------------------------------------------------------
+
+
+def refuse_old(found: State) -> None:
+    """Say so where data of an older version, or of somebody else, would be passed over.
+
+    Errors: StateUnusable.
+    """
+    if found.old is not None and not found.data.is_dir():
+        raise StateUnusable(
+            str(found.old),
+            f"{found.old} is not used: it may have come with this folder, and {DOUBT}; "
+            "if it is yours (of an older flowq): flowq server adopt, else remove it",
+        )
+
+
+def prove(found: State) -> None:
+    """Make sure that a state was made at its place; an empty folder is claimed.
+
+    Errors: StateUnusable, OSError.
+    """
+    if is_proved(found):
+        return
+    if not _list_content(found):
+        claim(found)
+        return
+    if is_proved(found):  # another command was quicker
+        return
+    raise StateUnusable(
+        str(found.path),
+        f"{found.path} is not used: flowq has not made it at this place, and {DOUBT}; "
+        "if it is yours: flowq server adopt, else name another folder with FLOWQ_STATE",
+    )
+
+
+def is_proved(found: State) -> bool:
+    """Whether a state says that it was made for this folder, at this place. Errors: OSError."""
+    try:
+        return private.read(found.path / BELONGS_TO) == _proof(found)
+    except FileNotFoundError:
+        return False
+
+
+def _proof(found: State) -> bytes:
+    return os.fsencode(found.belongs_to) + b"\n"
+
+
+def _list_content(found: State) -> list[str]:
+    """What is there, but for what is written first: another command may be about to."""
+    first = (BELONGS_TO, ".gitignore")
+    return [name for name in os.listdir(found.path) if not name.startswith(first)]  # noqa: PTH208
+
+
+def claim(found: State) -> None:
+    """Note that a state is this user's, and was made at its place. Errors: OSError."""
+    private.write_whole(found.path / BELONGS_TO, _proof(found))
+    if found.is_named:  # perhaps in a repository
+        private.write_whole(found.path / ".gitignore", b"*\n")
+
+
+def explain(error: OSError, state: Path) -> str:
+    """Say why a state cannot be used, and what to do."""
+    if isinstance(error, Untrusted):
+        return str(error)
+    place = error.filename if error.filename is not None else state
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        return f"{place} is no folder; remove it, or {OTHER_PLACE}"
+    return f"{error.strerror or error}: {place}; {OTHER_PLACE}"
+
+
+def find_abandoned() -> list[str]:
+    """Return the folders that this user's states are for, and that are not there any more."""
+    try:
+        states = sorted(_find_home().iterdir())
+    except (OSError, StateUnusable):
+        return []
+    return [folder for state in states if (folder := _read_gone(state))]
+
+
+def _read_gone(state: Path) -> str:
+    """Return the folder of a state if it is gone; else ""."""
+    try:
+        folder = os.fsdecode(private.read(state / BELONGS_TO)).rstrip("\n")
+    except OSError:
+        return ""
+    has_data = (state / DATA).is_dir()
+    return folder if has_data and not os.path.lexists(folder) else ""
