@@ -14,6 +14,7 @@ from flowq import client, server
 from flowq.cli import streams
 from flowq.errors import NotFound
 from flowq.runtime.patience import Patience, Trouble
+from flowq.server.state import guess_old_name
 
 _SCHEMES_OF_RQ = ("redis", "rediss", "unix")
 
@@ -126,10 +127,12 @@ def _embedded(creating: bool) -> Iterator[Place]:
 
 
 def _tell_unused() -> str:
+    old_name = guess_old_name()
+    renamed = f"; if it was {old_name} before: flowq server adopt {shlex.quote(old_name)}"
     return (
         f"there are no runs in {Path.cwd()}: a private server belongs to the folder where "
         "flowq run was called; go there, or name a server with --redis-url"
-    )
+    ) + (renamed if old_name else "")
 
 
 def _make_patience() -> Patience:

@@ -80,7 +80,8 @@ def check_status(status: os.stat_result, path: Path) -> None:
 
 def _check_owner(status: os.stat_result, path: Path) -> None:
     if hasattr(os, "geteuid") and status.st_uid != os.geteuid():
-        raise Untrusted(f"{path} belongs to another user (id {status.st_uid}); {_REMOVE}")
+        owner = f"belongs to another user (id {status.st_uid})"
+        raise Untrusted(f"{path} {owner}; name another place with FLOWQ_STATE")
 
 
 def _is_link(path: Path) -> Untrusted:

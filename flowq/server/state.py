@@ -246,6 +246,14 @@ def find_abandoned() -> list[str]:
     return [folder for state in states if (folder := _read_gone(state))]
 
 
+def guess_old_name() -> str:
+    """Return what the current folder may have been called before it was renamed; else ""."""
+    now = Path.cwd()
+    alike = (old for old in map(Path, find_abandoned()) if now.name == old.name)
+    beside = (old for old in map(Path, find_abandoned()) if now.parent == old.parent)
+    return str(next(alike, None) or next(beside, ""))
+
+
 def _read_gone(state: Path) -> str:
     """Return the folder of a state if it is gone; else ""."""
     try:

@@ -71,12 +71,14 @@ def test_a_server_is_shown_stopped_and_reset(call: Call, folder: Path) -> None:
 def test_a_folder_that_is_gone_is_shown_and_its_state_adopted_or_removed(
     call: Call, folder: Path, tmp_path: Path
 ) -> None:
-    gone = tmp_path / "gone"
+    gone = tmp_path.with_name(f"{tmp_path.name}-before")
     gone.mkdir()
     started = server.ensure(gone)
     started.stop()
     gone.rmdir()
     assert f"flowq server adopt FOLDER, or reset):\n  {gone}\n" in call("server", "status").out
+    said = f"if it was {gone} before: flowq server adopt {gone}\n"
+    assert call("runs").err.endswith(said)
     done = call("server", "adopt", str(gone))
     assert done.code == 2
     assert f"{started.state}: 3 files with 1 kB of runs and jobs" in done.err
