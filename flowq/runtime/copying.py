@@ -41,6 +41,7 @@ class Copier:
     def __init__(self) -> None:
         self._kind_by_key: dict[tuple[Any, ...], _Kind] = {}
         self._data = self._compressed = b""
+        self._bare_by_kind: dict[int, tuple[bytes, bytes, str | None]] = {}
 
     def learn(self, data: EnqueueData, job_id: str | None, entry: Entry) -> None:
         """Remember a job that was made the whole way, if others can be copies of it."""
@@ -70,11 +71,25 @@ class Copier:
             job.id = job_id
         job.args = () if data.args is None else data.args
         job.kwargs = {} if data.kwargs is None else data.kwargs
-        job.description = data.description or job.get_call_string()
+        compressed, described = self._write(job, kind, bool(data.args or data.kwargs))
+        job.description = data.description or described
         now_s = time.time_ns() // 1000 / 1e6  # whole microseconds, so that both mean the same
         job.created_at = datetime.fromtimestamp(now_s, UTC)
-        fields = format_instant(now_s), self._compress(job.data), job.description
+        fields = format_instant(now_s), compressed, job.description
         return Entry(job, kind.shape, (job.id, job.blocks, hold.name, *fields))
+
+    def _write(self, job: Job, kind: _Kind, has_arguments: bool) -> tuple[bytes, str | None]:
+        """Return the call as bytes, compressed, and in words; without arguments it is the same."""
+        if has_arguments:
+            return self._compress(job.write_data()), job.get_call_string()
+        bare = self._bare_by_kind.get(id(kind))
+        if bare is None:
+            data = job.write_data()
+            bare = data, self._compress(data), job.get_call_string()
+            self._bare_by_kind[id(kind)] = bare
+        else:
+            job.impersonate(job.id, bare[0])
+        return bare[1:]
 
     def _compress(self, data: bytes) -> bytes:
         # It takes as long as all the rest of a copy, and many calls have no arguments.

@@ -247,13 +247,13 @@ class Job(JobBase):
 
     def write_data(self) -> bytes:
         """Make the bytes of what the job was given, and keep them. Errors: Unserializable."""
-        if not self.is_described:
-            return super().write_data()
         try:
-            data = super().write_data()
+            data = self.dump_call()
         except Exception as error:
+            if not self.is_described:
+                raise
             raise serializing.explain(self._name_arguments(), self.serializer, error) from error
-        if self.hold.is_needed and len(data) > serializing.MAX_BYTES:
+        if len(data) > serializing.MAX_BYTES and self.hold.is_needed:
             call = self.given_call
             serializing.check_size(len(data), f"the arguments of {call.func_name}", call.args)
         return data

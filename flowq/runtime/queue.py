@@ -6,7 +6,7 @@ import inspect
 import reprlib
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from redis.exceptions import RedisError
@@ -366,10 +366,15 @@ def add_entries(queue: Queue, entries: Sequence[Entry]) -> list[Job]:
     return jobs
 
 
+@lru_cache(maxsize=1024)
+def _may_be_a_name(given: str) -> bool:
+    return given.split() == [given]
+
+
 def _refuse_no_function(given: Any) -> None:
     """Raise UsageError for what cannot be a function or the name of one."""
     if isinstance(given, str):
-        if given.split() == [given]:
+        if _may_be_a_name(given):
             return
         what = "that is no name of a function"
     elif callable(given) and not inspect.isclass(given):

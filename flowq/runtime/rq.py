@@ -12,7 +12,7 @@ import logging
 import sys
 from collections.abc import Callable, Coroutine
 from types import FunctionType
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 
 import rq.worker.base
 from rq.exceptions import DeserializationError
@@ -193,9 +193,12 @@ class JobBase(RQJob):
         """Whether the job was given what to call, so that `data` can be made of that."""
         return self._func_name is not UNEVALUATED
 
+    dump_call: ClassVar[Callable[[JobBase], bytes]] = RQJob.data.fget  # type: ignore[attr-defined]
+    """Make the bytes of what the job was given, and keep them; RQ's own way."""
+
     def write_data(self) -> bytes:
-        """Make the bytes of what the job was given, and keep them."""
-        return super().data
+        """Do that, and say what is wrong where it fails."""
+        return self.dump_call()
 
     @property
     def given_call(self) -> Call:
