@@ -162,7 +162,7 @@ def exact_modes() -> Iterator[None]:
 
 
 def check_folder(folder: Path) -> None:
-    """Make sure that a folder is ours, and close it to others if they could but look.
+    """Make sure that a folder is ours; it stays as it is.
 
     Who can write to it can run code as the user of its jobs. Errors: Untrusted when others may have
     done so, or it is a link; OSError.
@@ -178,16 +178,18 @@ def check_folder(folder: Path) -> None:
     if status.st_mode & OTHERS_WRITE and _has_modes(folder):
         reason = f"other users can write to it; if you trust it: chmod 700 {folder}"
         raise Untrusted(f"{folder} is not used: {reason}")
-    if status.st_mode & OTHERS:
-        _close(folder)
 
 
-def _close(folder: Path) -> None:
-    flags = os.O_RDONLY | os.O_DIRECTORY | _SAFELY
-    descriptor = os.open(folder, flags)
+def close_folder(folder: Path) -> None:
+    """Close a folder to others, which must be known to be a state. Errors: Untrusted; OSError."""
+    if not hasattr(os, "fchmod"):
+        return  # Windows
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | _SAFELY)
     try:
-        _check_owner(os.fstat(descriptor), folder)
-        os.fchmod(descriptor, FOLDER_MODE)
+        status = os.fstat(descriptor)
+        _check_owner(status, folder)
+        if status.st_mode & OTHERS:
+            os.fchmod(descriptor, FOLDER_MODE)
     finally:
         os.close(descriptor)
 

@@ -145,7 +145,9 @@ def make(found: State) -> State:
     if not found.is_named:
         private.make_folder(found.path.parent)
     private.make_folder(found.path)
-    prove(found)
+    if not prove(found):
+        claim(found)
+    private.close_folder(found.path)
     return found
 
 
@@ -161,10 +163,9 @@ def check(found: State) -> bool:
         if not os.path.lexists(found.path):
             return False
         private.check_folder(found.path)
-        prove(found)
+        return prove(found)
     except OSError as error:
         raise StateUnusable(str(found.path), explain(error, found.path)) from error
-    return True
 
 
 # Proof -------------------------------------------------------------------------------------------
@@ -183,18 +184,17 @@ def refuse_old(found: State) -> None:
         )
 
 
-def prove(found: State) -> None:
-    """Make sure that a state was made at its place; an empty folder is claimed.
+def prove(found: State) -> bool:
+    """Make sure that a state was made at its place. False: it is an empty folder.
 
     Errors: StateUnusable, OSError.
     """
     if is_proved(found):
-        return
+        return True
     if not _list_content(found):
-        claim(found)
-        return
+        return False
     if is_proved(found):  # another command was quicker
-        return
+        return True
     raise StateUnusable(
         str(found.path),
         f"{found.path} is not used: flowq has not made it at this place, and {DOUBT}; "

@@ -60,6 +60,17 @@ def test_a_folder_has_its_state_in_the_folder_of_the_user_and_nothing_in_itself(
     assert list(project.iterdir()) == []
 
 
+def test_looking_makes_nothing_and_claims_no_empty_folder(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLOWQ_STATE", str(project))
+    project.chmod(0o755)
+    assert not server.is_used()
+    assert server.find() is None
+    assert list(project.iterdir()) == []
+    assert stat.S_IMODE(project.stat().st_mode) == 0o755
+
+
 def test_a_link_leads_to_the_state_of_its_folder_and_two_folders_have_two(
     project: Path, tmp_path: Path
 ) -> None:
@@ -372,10 +383,13 @@ def test_a_folder_with_other_files_is_not_taken_for_a_state(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (project / "book.txt").write_text("mine")
+    project.chmod(0o755)
     monkeypatch.setenv("FLOWQ_STATE", str(project))
-    with pytest.raises(StateUnusable, match="has not made it at this place"):
-        server.ensure()
+    for look in (server.ensure, server.is_used, embedded.reset):
+        with pytest.raises(StateUnusable, match="has not made it at this place"):
+            look()
     assert [path.name for path in project.iterdir()] == ["book.txt"]
+    assert stat.S_IMODE(project.stat().st_mode) == 0o755
 
 
 def test_the_state_of_an_older_version_is_adopted_with_its_server_at_work(
