@@ -10,6 +10,7 @@ from flowq.cli import streams
 from flowq.errors import FlowqError, Problem, WorkflowInvalid
 from flowq.graph import Graph, build_graph
 from flowq.plan import Plan
+from flowq.render.lines import spelled, spelled_line
 from flowq.spec import Input, Workflow
 
 
@@ -62,10 +63,10 @@ def describe_inputs(target: str) -> list[tuple[str, str]]:
 
 
 def _placeholder(declared: Input) -> str:
-    return "|".join(declared.choices) or declared.type.upper()
+    return spelled_line("|".join(declared.choices)) or declared.type.upper()
 
 
 def _explained(declared: Input) -> str:
     need = "required" if declared.required else f"default: {declared.default!r}"
     shape = f"; {declared.pattern}" if declared.pattern is not None else ""
-    return f"{declared.description}  [{need}{shape}]".strip()
+    return spelled(f"{spelled_line(declared.description)}  [{need}{shape}]".strip())

@@ -13,7 +13,7 @@ from typing import IO, Any, Self, cast
 from flowq.cli import streams
 from flowq.cli.streams import Stream
 from flowq.render.groups import by_declaration
-from flowq.render.lines import Line, plain_text, printable
+from flowq.render.lines import Line, plain_text, printable, spelled
 from flowq.render.narration import Narrator
 from flowq.render.progress import progress
 from flowq.status import Event, RunStatus
@@ -150,7 +150,7 @@ class Live(Display):
         from rich.text import Text  # noqa: PLC0415 - loaded already
 
         for line in lines:
-            text = Text.assemble(*((words, style) for words, style in line if words))
+            text = Text.assemble(*((spelled(words), style) for words, style in line if words))
             text.rstrip()
             # Wrapped by us only where the table below has to know: a terminal does it better.
             self._console.print(text, soft_wrap=not self._live.is_started)

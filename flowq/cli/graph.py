@@ -14,6 +14,7 @@ from flowq.cli.compiling import checked_graph
 from flowq.errors import UsageError
 from flowq.render.dot import render_dot
 from flowq.render.json import graph_document, write_json
+from flowq.render.lines import spelled
 from flowq.render.mermaid import render_mermaid
 from flowq.render.text import render_text
 from flowq.render.view import View, view_graph
@@ -73,6 +74,6 @@ def _drawn(view: View, format_: str, stream: IO[str] | None) -> str:
 
 def _write_file(output: str, text: str) -> None:
     try:
-        Path(output).write_text(text, encoding="utf-8")
+        Path(output).write_text(spelled(text), encoding="utf-8")
     except OSError as error:
         raise UsageError(f"cannot write {output}: {error.strerror or error}") from None

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from typing import IO, Any, TextIO, TypeAlias
 
 from flowq.errors import FlowqError
+from flowq.render.lines import spelled
 from flowq.texts import show
 
 PLAIN = {"…": "...", "→": "->", "–": "-", "✓": "v", "✗": "x", "’": "'", "·": "-"}
@@ -67,14 +68,14 @@ def _open_nowhere(number: int) -> None:
 
 
 def write(text: str, stream: Stream | None = None) -> None:
-    """Write a result to stdout, or to `stream`.
+    """Write a result to stdout, or to `stream`, with control characters spelled out.
 
     Errors: BrokenPipeError when nobody reads it, OutputLost when it cannot be written; then the
     stream leads nowhere.
     """
     stream = stream or sys.stdout
     try:
-        stream.write(text)
+        stream.write(spelled(text))
         stream.flush()
     except BrokenPipeError:
         raise

@@ -33,17 +33,36 @@ STYLE_BY_STATE: Mapping[str, str] = {
 """How the states of jobs and of runs look."""
 
 _ESCAPE = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?|[@-_])")
+_UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
 def plain(line: Line) -> str:
     """Return a line without its styles."""
-    return "".join(text for text, _ in line).rstrip()
+    return spelled("".join(text for text, _ in line)).rstrip()
 
 
 def plain_text(lines: Iterable[Line]) -> str:
     """Return lines without their styles, each with a newline."""
     return "".join(f"{plain(line)}\n" for line in lines)
+
+
+def spelled(text: str) -> str:
+    r"""Return a text with its control characters spelled out, `\x1b`, but for tabs and newlines.
+
+    All that a terminal gets goes through here: what stands in a workflow, a message or an item
+    must not move its cursor, or turn the direction of what is read.
+    """
+    return text if text.isascii() and text.isprintable() else _UNSAFE.sub(_spell, text)
+
+
+def spelled_line(text: str) -> str:
+    """The same as one line: what stands in several lines is joined with spaces."""
+    return spelled(" ".join(text.split()))
+
+
+def _spell(found: re.Match[str]) -> str:
+    return ascii(found.group())[1:-1]
 
 
 def printable(text: str) -> str:

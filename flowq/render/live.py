@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from rich.text import Text
 
-from flowq.render.lines import Line
+from flowq.render.lines import Line, spelled
 
 
 def to_text(lines: Iterable[Line]) -> Text:
@@ -16,5 +16,5 @@ def to_text(lines: Iterable[Line]) -> Text:
         if index:
             text.append("\n")
         for words, style in line:
-            text.append(words, style or None)
+            text.append(spelled(words), style or None)
     return text

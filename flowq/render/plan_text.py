@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from flowq.plan import Commit, Enqueue, Group, Operation, Plan
+from flowq.render.lines import spelled_line
 from flowq.spec import Retry
 
 
@@ -35,7 +36,8 @@ def _cells(operation: Operation, name_by_id: Mapping[str, str]) -> tuple[str, st
         return "commit", operation.run_id, "", ""
     if isinstance(operation, Enqueue):
         edges, options = _edges(operation, name_by_id), _options(operation)
-        return "enqueue", operation.name, edges, "  ".join([operation.description, *options])
+        described = spelled_line(operation.description)
+        return "enqueue", spelled_line(operation.name), edges, "  ".join([described, *options])
     if isinstance(operation, Group):
         return "group", operation.name, "", "  ".join(_limits(operation))
     return "release", name_by_id[operation.job_id], "", ""
@@ -76,7 +78,7 @@ def _options(enqueue: Enqueue) -> Iterator[str]:
     if enqueue.approval is not None:
         yield "approval"
     if enqueue.if_ is not None:
-        yield f"if={enqueue.if_}"
+        yield f"if={spelled_line(str(enqueue.if_))}"
     if enqueue.if_empty != "run":
         yield f"if_empty={enqueue.if_empty}"
     if enqueue.on_blocker_failure != "skip":
