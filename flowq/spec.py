@@ -191,11 +191,14 @@ class Shell:
     Shape: `command` is a text for a shell, or, for a program that is started without one, the name
     of the program and its arguments, in each of which there may be expressions; `shell` is None
     then. `result`: `last` (the last line), `text`, `lines`, `json`, or None for the default.
+    `places` has a letter for each expression of a text, once it is planned: see
+    `flowq.commands.values`.
     """
 
     command: str | tuple[str, ...]
     shell: str | None = None
     result: ShellResult | None = None
+    places: str = ""
 
 
 @reads_older_pickles

@@ -14,12 +14,12 @@ from itertools import chain
 from flowq.checks import (
     beside,
     calls,
+    commands,
     edges,
     expressions,
     groups,
     names,
     nested,
-    shells,
     times,
 )
 from flowq.checks.names import MAX_NAME_LENGTH
@@ -56,16 +56,17 @@ RULE_BY_CODE: Mapping[str, str] = {
     "FQ221": "The time zone of a schedule exists",
     "FQ222": "What limits a group stands at a group (a warning)",
     "FQ223": "Every workflow under `workflows` is used (a warning)",
-    "FQ224": "A command for `cmd` holds no expressions",
+    "FQ224": "A command with expressions is for a shell that keeps a value in quotes",
     "FQ225": "What asks about the jobs before it stands at a job that has some (a warning)",
     "FQ226": "What a group is made of is a list",
     "FQ227": "What holds whole runs back stands at the workflow that is run (a warning)",
-    "FQ228": "An expression in a command stands outside of quotes",
+    "FQ228": "An expression in a command stands where its value cannot become code",
     "FQ229": "What looks like a secret is read as one (a warning)",
     "FQ230": "What an approval gives is what it asks for",
     "FQ232": "Jobs under `finally`, and the others, do not name each other as what comes before",
     "FQ235": "An argument of a command is one value",
     "FQ236": "A job may not take longer than the workflow around it (a warning)",
+    "FQ237": "The program of a command comes from a list that the workflow has (a warning)",
     "FQ501": "Every function can be imported",
     "FQ502": "What is called is a function",
     "FQ503": "A function takes the arguments that are passed to it",
@@ -103,9 +104,9 @@ _RULES: tuple[Rule, ...] = (
     nested.check_concurrency,
     times.check_schedule,
     times.check_timeouts,
-    shells.check_commands,
-    shells.check_quotes,
-    shells.check_arguments,
+    commands.check_shells,
+    commands.check_places,
+    commands.check_arguments,
 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from flowq.commands.places import with_places
 from flowq.expressions.places import find_workflow_texts
 from flowq.graph import build_graph
 from flowq.spec import Defaults, Path, Places, Workflow
@@ -13,6 +14,7 @@ from flowq.spec import Defaults, Path, Places, Workflow
 def make_portable(workflow: Workflow, done: dict[int, Workflow] | None = None) -> Workflow:
     """Return a workflow that means the same, with the positions of its expressions, and no others.
 
+    Its commands have their places, so that nobody needs the grammar of shells later on.
     The tree of the whole text would go to the server with each item of a group, and expressions are
     all that can fail there. `done` has what was returned for the workflows inside, by identity.
     """
@@ -24,7 +26,10 @@ def make_portable(workflow: Workflow, done: dict[int, Workflow] | None = None) -
         said = workflow.defaults
         # The jobs have the others, and readers of older versions know these alone.
         defaults = Defaults(said.queue, said.timeout_s, said.retries)
-        jobs = tuple(build_graph(workflow))
+        jobs = tuple(
+            job if job.run is None else replace(job, run=with_places(job.run))
+            for job in build_graph(workflow)
+        )
         done[id(workflow)] = replace(
             workflow, jobs=jobs, defaults=defaults, places=places, workflows=inside
         )

@@ -9,6 +9,7 @@ from typing import Any
 
 from flowq.checks import in_text_order
 from flowq.checks.groups import check_combinations
+from flowq.commands.places import with_places
 from flowq.errors import Problem, WorkflowInvalid
 from flowq.expressions import (
     UNITS_OF_A_JOB,
@@ -256,7 +257,7 @@ class Frame:
             evaluate(kwargs) if kwargs and not is_live else kwargs,
             is_live=is_live,
             deferred=is_held,
-            run=job.run,
+            run=job.run and with_places(job.run),
             env=self._environment(job, scope),
             cwd=self._filled(job.cwd, ("jobs", job.name, "cwd"), scope),
             if_=self._condition(job, scope),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import pickle
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from rq.job import Retry as RQRetry
 from rq.queue import EnqueueData
 from rq.queue import Queue as RQQueue
 
+from flowq.commands.values import needs_references
 from flowq.declare.durations import write_duration
 from flowq.expressions import as_template, evaluate, find_references, is_live, write
 from flowq.plan import Enqueue, Group
@@ -28,6 +29,7 @@ from flowq.runtime.wire import (
     FINALLY_FORMAT,
     HOLD_FORMAT,
     KEY,
+    QUOTED_VALUES_FORMAT,
     USUAL_FORMAT,
     from_wire,
     to_wire,
@@ -171,11 +173,28 @@ def _work(enqueue: Enqueue) -> dict[str, Any]:
 def _needed_format(enqueue: Enqueue) -> int:
     """Return the format that a worker has to know to execute a job as it is meant."""
     shell = enqueue.run
+    if _has_quoted_values(enqueue):
+        return QUOTED_VALUES_FORMAT
     if shell is not None and not isinstance(shell.command, str):
         return COMMAND_LIST_FORMAT
     if enqueue.ended_of or _has_finals(enqueue):
         return FINALLY_FORMAT
     return HOLD_FORMAT if enqueue.approval and _judging(enqueue) == "due" else USUAL_FORMAT
+
+
+def _has_quoted_values(enqueue: Enqueue) -> bool:
+    """Whether a command has values where older versions would put quotes within quotes."""
+    if enqueue.expansion:
+        return any(map(_has_quoted_values, enqueue.expansion.templates))
+    if enqueue.nested:
+        return any(map(needs_references, _places_in(enqueue.nested.workflow)))
+    return enqueue.run is not None and needs_references(enqueue.run.places)
+
+
+def _places_in(workflow: Workflow) -> Iterator[str]:
+    yield from (job.run.places for job in workflow.jobs if job.run is not None)
+    for inside in workflow.workflows.values():
+        yield from _places_in(inside)
 
 
 def _has_finals(enqueue: Enqueue) -> bool:
@@ -192,7 +211,8 @@ def _ends_with_jobs(workflow: Workflow) -> bool:
 
 def _as_work(shell: Shell) -> dict[str, Any]:
     command = shell.command if isinstance(shell.command, str) else list(shell.command)
-    return {"command": command, "shell": shell.shell, "result": shell.result}
+    work = {"command": command, "shell": shell.shell, "result": shell.result}
+    return work | {"places": shell.places} if shell.places else work
 
 
 def _hold(enqueue: Enqueue, run_id: str, added_by: str) -> Hold:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import re
-import shlex
 import shutil
 import signal
 import subprocess
@@ -15,15 +13,17 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import PureWindowsPath
-from typing import Any, BinaryIO, TextIO
+from typing import IO, Any, BinaryIO, TextIO
 
 from flowq import texts
 from flowq.binding import describe_command
+from flowq.commands.values import NOTHING, REFUSED, WORD, Filled, fill, find_shell, show
 from flowq.errors import ShellFailed, UsageError
 from flowq.expressions import write, write_argument
-from flowq.expressions.templates import Expression, split
+from flowq.expressions.templates import split
 from flowq.runtime.masking import HIDDEN, Mask
 from flowq.runtime.masking.outlets import masked_output
 
@@ -81,15 +81,18 @@ def run(
     command = first_line(shell["command"])
     output, errors = _Output(mask, sys.stdout), _Output(mask, sys.stderr)
     try:
-        arguments, shown = _prepare(shell["command"], shell.get("shell"), value_of, mask)
-        command = shorten(shown)
-        tell(shown)
+        prepared = _prepare(shell, value_of, mask)
+        command = shorten(prepared.shown)
+        tell(prepared.shown)
         with masked_output(mask):
-            code = _execute(arguments, output, errors)
+            code = _execute(prepared, output, errors)
     except _NotStarted as failure:
         raise ShellFailed(command, failure.code, str(failure)) from None
     if code:
-        raise ShellFailed(command, code, errors.last_line or output.last_line)
+        reason = errors.last_line or output.last_line
+        if code == NOT_STARTED and prepared.is_large:
+            reason = f"{reason}; {_TOO_LARGE}"
+        raise ShellFailed(command, code, reason)
     return output.result(shell.get("result") or "last")
 
 
@@ -122,31 +125,73 @@ class _NotStarted(Exception):
         self.code = code
 
 
-def _prepare(
-    command: str | Sequence[str],
-    name: str | None,
-    value_of: Callable[[Any], Any],
-    mask: Mask,
-) -> tuple[list[str] | str, str]:
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """What starts a command, and how that is shown.
+
+    Shape: the arguments, or for cmd the whole line; `filled` has the values of a text for a shell.
+    """
+
+    arguments: list[str] | str
+    shown: str
+    filled: Filled = NOTHING
+
+    @property
+    def is_large(self) -> bool:
+        """Whether there is so much in the values that a program may not take them as arguments."""
+        return bool(self.filled.assignments)
+
+
+_TOO_LARGE = (
+    "a value of this command may be too large for an argument of a program: print it to a file, or "
+    "into the program, with printf '%s' and > or |"
+)
+
+
+def _prepare(shell: Mapping[str, Any], value_of: Callable[[Any], Any], mask: Mask) -> _Prepared:
     """Return what starts the command, with all values in it, and how that is shown.
 
     Secrets are hidden before a value is quoted, because quotes may change it. Errors: _NotStarted;
     as `run`.
     """
+    command = shell["command"]
     if not isinstance(command, str):
         words = [_word(item, value_of) for item in command]
-        return words, texts.show(" ".join(_show_word("sh", word, mask) for word in words))
-    name = name or default_shell()
-    kind = kind_of(name)
-    parts = _fill(command, kind, value_of)
-    filled = "".join(_quoted(kind, text) if is_value else text for text, is_value in parts)
-    shown = (_show_word(kind, text, mask) if is_value else text for text, is_value in parts)
-    return command_line(name, filled), texts.show("".join(shown))
+        shown = " ".join(_show_value(WORD, word, mask) for word in words)
+        return _Prepared(words, texts.show(shown))
+    name = shell.get("shell") or default_shell()
+    parts = split(command)
+    sources = [str(part) for part in parts if not isinstance(part, str)]
+    if not sources:
+        text = "".join(map(str, parts))  # without the escapes
+        return _Prepared(command_line(name, text), texts.show(text))
+    places = _places(name, shell.get("places") or WORD * len(sources))
+    values = [write(value_of(source), source) for source in sources]
+    known = [part if isinstance(part, str) else None for part in parts]
+    try:
+        filled = fill(known, values, places, os.environ)
+    except ValueError as error:
+        raise _NotStarted(NOT_STARTED, str(error)) from None
+    shown_values = iter([_show_value(*each, mask) for each in zip(places, values, strict=True)])
+    shown = "".join(next(shown_values) if part is None else part for part in known)
+    return _Prepared(command_line(name, filled.command), texts.show(shown), filled)
 
 
-def _show_word(kind: str, text: str, mask: Mask) -> str:
+def _places(name: str, places: str) -> str:
+    """Return the places of a command's values. Errors: UsageError where no value may be."""
+    if find_shell(name) is None:
+        raise UsageError(
+            f"no value may be in a command for {name}, which has no quotes that flowq knows: pass "
+            "it by `env:`, or write the command as a list"
+        )
+    if REFUSED in places:
+        raise UsageError("a value stands in the command where it could become code: `flowq check`")
+    return places
+
+
+def _show_value(place: str, text: str, mask: Mask) -> str:
     hidden = mask.hide(text)
-    return hidden if hidden == HIDDEN else _quoted(kind, hidden)
+    return hidden if hidden == HIDDEN else show(hidden, place)
 
 
 def _word(item: str, value_of: Callable[[Any], Any]) -> str:
@@ -199,33 +244,6 @@ def _one_line(command: str) -> str:
             "or choose another shell (`shell: pwsh`, `shell: python`)"
         )
     return lines[0].strip() if lines else ""
-
-
-def _fill(command: str, kind: str, value_of: Callable[[Any], Any]) -> list[tuple[str, bool]]:
-    """Return the parts of a command, with whether each is a value, which is to be quoted."""
-    parts = split(command)
-    if kind in _UNQUOTABLE and any(isinstance(part, Expression) for part in parts):
-        raise UsageError(
-            f"values cannot be quoted safely for {kind}: pass them by `env:`, and write !NAME!, "
-            "or write the command as a list"
-        )
-    return [
-        (part, False) if isinstance(part, str) else (write(value_of(str(part)), str(part)), True)
-        for part in parts
-    ]
-
-
-_UNQUOTABLE = frozenset({"cmd"})
-
-
-def _quoted(kind: str, text: str) -> str:
-    """Return a value as one word of a shell: data never becomes code."""
-    if kind == "python":
-        return repr(text)
-    if kind in ("pwsh", "powershell"):
-        # Inside of single quotes every character is itself; they close it in all their shapes.
-        return "'" + re.sub("(['\u2018\u2019\u201a\u201b])", r"\1\1", text) + "'"
-    return shlex.quote(text)
 
 
 # Executing ---------------------------------------------------------------------------------------
@@ -305,9 +323,15 @@ def _shown(output: bytes) -> str:
     return texts.show(_decoded(output))
 
 
-def _execute(arguments: list[str] | str, output: _Output, errors: _Output) -> int:
-    with _leash() as group:
-        process = _start(arguments, group)
+def _execute(prepared: _Prepared, output: _Output, errors: _Output) -> int:
+    filled = prepared.filled
+    with _leash() as group, ExitStack() as stack:
+        options = dict(group, stdin=subprocess.DEVNULL)
+        if filled.variables:
+            options["env"] = {**os.environ, **filled.variables}
+        if filled.assignments:
+            options["stdin"] = stack.enter_context(_open_input(filled))
+        process = _start(prepared.arguments, options)
         readers = [
             threading.Thread(target=part.take, args=(stream,), daemon=True)
             for part, stream in ((output, process.stdout), (errors, process.stderr))
@@ -328,7 +352,15 @@ def _execute(arguments: list[str] | str, output: _Output, errors: _Output) -> in
     return code
 
 
-def _start(arguments: list[str] | str, group: Mapping[str, Any]) -> subprocess.Popen[bytes]:
+def _open_input(filled: Filled) -> AbstractContextManager[IO[bytes]]:
+    try:
+        return filled.open_input()
+    except OSError as error:
+        reason = f"its values cannot be written to a temporary file: {error.strerror}"
+        raise _NotStarted(NOT_STARTED, reason) from None
+
+
+def _start(arguments: list[str] | str, options: Mapping[str, Any]) -> subprocess.Popen[bytes]:
     """Start a program. Errors: _NotStarted."""
     program = arguments if isinstance(arguments, str) else arguments[0]
     if any("\0" in argument for argument in arguments):
@@ -341,11 +373,7 @@ def _start(arguments: list[str] | str, group: Mapping[str, Any]) -> subprocess.P
         raise _NotStarted(NOT_STARTED, reason)
     try:
         return subprocess.Popen(  # noqa: S603 - it is what the job is there for
-            arguments,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            **group,
+            arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options
         )
     except OSError as error:
         code = NOT_FOUND if error.errno in (errno.ENOENT, errno.ENOTDIR) else NOT_STARTED

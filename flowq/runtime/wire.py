@@ -28,7 +28,7 @@ from typing import Any, NamedTuple, TypeVar
 from flowq.errors import NewerFormat
 from flowq.spec import Defaults, Places
 
-FORMAT = 2
+FORMAT = 3
 """The newest format that this version reads."""
 
 USUAL_FORMAT = 1
@@ -42,6 +42,9 @@ HOLD_FORMAT = 2
 
 FINALLY_FORMAT = 2
 """The format of what has jobs under `finally`, which must not run as others do."""
+
+QUOTED_VALUES_FORMAT = 3
+"""The format of a command with values within quotes, where older versions would quote them anew."""
 
 KEY = "flowq"
 """What the number of the format is called."""

@@ -191,9 +191,20 @@ def test_a_value_is_one_word_and_never_code(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_cmd_takes_no_expressions() -> None:
-    with pytest.raises(UsageError, match="pass them by `env:`"):
-        execute("echo ${{ item }}", {"${{ item }}": "x"}, shell="cmd")
+@pytest.mark.parametrize("name", ["cmd", "pwsh", "python", "/usr/bin/python3", "fish", "perl"])
+def test_a_shell_whose_quotes_are_not_known_gets_no_values(name: str) -> None:
+    with pytest.raises(UsageError, match="pass it by `env:`"):
+        execute("echo ${{ item }}", {"${{ item }}": "x"}, shell=name)
+
+
+def test_a_place_that_is_refused_gets_no_value() -> None:
+    with pytest.raises(UsageError, match="could become code"):
+        execute("eval ${{ item }}", {"${{ item }}": "x"}, places="x")
+
+
+def test_a_job_of_an_older_version_has_its_values_as_words(tmp_path: Path) -> None:
+    command = f"printf '<%s>' ${{{{ item }}}} 'a'${{{{ item }}}} > {tmp_path}/x; cat {tmp_path}/x"
+    assert execute(command, {"${{ item }}": "$(a) *\n"}, result="text") == "<$(a) *\n><a$(a) *\n>"
 
 
 def test_a_shell_that_is_not_there_is_named() -> None:
@@ -209,7 +220,7 @@ def test_bash_is_strict(command: str) -> None:
 
 
 def test_python_is_a_shell_too() -> None:
-    assert execute("print(${{ item }} * 2)", {"${{ item }}": "ab"}, shell="python") == "abab"
+    assert execute("print('ab' * 2)", shell="python") == "abab"
 
 
 def test_a_failure_says_the_exit_code_and_the_last_line() -> None:

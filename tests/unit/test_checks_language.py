@@ -243,48 +243,79 @@ def test_a_schedule_can_be_understood(schedule: Schedule, code: str) -> None:
     assert only_problem_of(call(), schedule=schedule).code == code
 
 
-@pytest.mark.parametrize("shell", ["cmd", "cmd.exe", r"C:\Windows\System32\CMD.EXE"])
-def test_cmd_gets_no_expressions(shell: str) -> None:
-    assert only_problem_of(JobSpec("a", run=Shell("echo ${{ run.id }}", shell))).code == "FQ224"
-    assert problems_of(JobSpec("a", run=Shell("echo %X%", shell))) == []
+@pytest.mark.parametrize(
+    ("shell", "written"),
+    [
+        ("cmd", "write !NAME!"),
+        ("cmd.exe", "write !NAME!"),
+        (r"C:\\Windows\\System32\\CMD.EXE", "write !NAME!"),
+        ("pwsh", "write $env:NAME"),
+        ("powershell.exe", "write $env:NAME"),
+        ("python", "write os.environ['NAME']"),
+        ("python3", "write os.environ['NAME']"),
+        ("/usr/bin/python3.12", "write os.environ['NAME']"),
+        ("pythonw.exe", "write os.environ['NAME']"),
+        ("fish", 'write "$NAME"'),
+        ("perl", "write $ENV{NAME}"),
+        ("nu", "write $env.NAME"),
+        ("./bin/tclsh", "read that variable"),
+        ("yash", "read that variable"),
+    ],
+)
+def test_a_shell_whose_quotes_are_not_known_gets_no_expressions(shell: str, written: str) -> None:
+    problem = only_problem_of(JobSpec("a", run=Shell("echo ${{ run.id }}", shell)))
+    assert problem.code == "FQ224"
+    assert written in problem.hint
+    assert problems_of(JobSpec("a", run=Shell("echo $${{ x }}", shell))) == []
 
 
 @pytest.mark.parametrize(
-    "command",
+    ("command", "instead"),
     [
-        'echo "${{ run.id }}"',
-        "echo '${{ run.id }}'",
-        "echo $'it\\'s ${{ run.id }}'",
-        "echo `cat ${{ run.id }}`",
-        "echo a # of ${{ run.id }}",
-        "echo \\${{ run.id }}",
-        "cat <<EOF\na ${{ run.id }}\nEOF",
-        "cat <<-'EOF'\n\ta ${{ run.id }}\n\tEOF",
-        'bash -c "ls ${{ run.id }}"',
-        'echo "$(date)${{ run.id }}"',
+        ("echo '§'", 'write "${{ run.id }}"'),
+        ("echo $(( § + 1 ))", "${{ run.id + 1 }}"),
+        ("[[ § -eq 1 ]]", "${{ run.id + 1 }}"),
+        ('sh -c "ls §"', '[program, "${{ run.id }}"]'),
+        ("eval §", 'env: {ID: "${{ run.id }}"}'),
+        ("echo `ls §`", "$(…)"),
+        ("printf §", "printf '%s\\n' ${{ run.id }}"),
+        ("export A=§", "NAME=${{ run.id }}"),
+        ("cat <<'EOF'\n§\nEOF", "<<EOF"),
     ],
 )
-def test_a_value_within_quotes_of_the_command_could_become_code(command: str) -> None:
-    assert only_problem_of(JobSpec("a", run=Shell(command))).code == "FQ228"
+def test_a_value_that_could_become_code_is_refused_with_what_to_write(
+    command: str, instead: str
+) -> None:
+    problem = only_problem_of(JobSpec("a", run=Shell(command.replace("§", "${{ run.id }}"))))
+    assert problem.code == "FQ228"
+    assert instead in problem.hint
 
 
 @pytest.mark.parametrize(
-    "command",
+    ("more", "is_told"),
     [
-        "echo ${{ run.id }}",
-        'echo "a "${{ run.id }}" b"',
-        "echo 'a'${{ run.id }}",
-        'echo "$(cat ${{ run.id }})"',
-        "echo it\\'s ${{ run.id }}",
-        "echo a # don't\necho ${{ run.id }} ${#HOME}",
-        "cat <<EOF\nit's\nEOF\necho ${{ run.id }}",
-        "cat <<< ${{ run.id }}",
-        'echo "$${{ literal }}"',
-        'echo "$(echo ")") "${{ run.id }}',
+        ({"run": Shell("${{ inputs.any }} x")}, True),
+        ({"run": Shell("./${{ inputs.any }}.sh x")}, True),
+        ({"run": Shell("${{ inputs.one }} x")}, False),
+        ({"run": Shell("echo $(${{ inputs.any }})")}, True),
+        ({"run": Shell("echo $(cat ${{ inputs.any }})")}, False),
+        ({"run": Shell("${{ matrix.p }} x"), "matrix": Matrix({"p": ["a", "b"]})}, False),
+        ({"run": Shell("${{ matrix.p }} x"), "matrix": Matrix({"p": "${{ inputs.l }}"})}, True),
+        ({"run": Shell("${{ item }} x"), "for_each": ForEach(["a", "b"])}, False),
+        ({"run": Shell("${{ item }} x"), "for_each": ForEach("${{ inputs.l }}")}, True),
+        ({"run": Shell("${{ item ~ 'x' }} x"), "for_each": ForEach(["a"])}, True),
     ],
 )
-def test_a_value_outside_of_quotes_is_one_word(command: str) -> None:
-    assert problems_of(JobSpec("a", run=Shell(command))) == []
+def test_the_program_of_a_command_comes_from_a_list(more: dict[str, Any], is_told: bool) -> None:
+    declared = (
+        Input("any"),
+        Input("one", "enum", choices=("a", "b")),
+        Input("l", "list"),
+    )
+    found = problems_of(JobSpec("a", **more), inputs=declared)
+    told = [each for each in found if each.code == "FQ237"]
+    assert [each.severity for each in told] == ["warning"] * is_told
+    assert {each.code for each in found} <= {"FQ237", "FQ211"}
 
 
 @pytest.mark.parametrize("said", [{"if_": "failure()"}, {"on_blocker_failure": "run"}])

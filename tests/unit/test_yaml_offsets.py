@@ -54,8 +54,8 @@ def _starts(line: str, name: str) -> list[int]:
         "!!str |\n      echo ${{ inputs.nope }}\n",
         "|\n      echo \t${{ inputs.nope }}\n",
         "|\n      echo 漢字 e\u0301 😀 ${{ inputs.nope }}\n",
-        "|\n      ${{ inputs.nope }} $${{ no }} ${{ inputs.nope }}\n      ${{ inputs.nope }}\n",
-        "|\n      ${{ 'inputs.x' ~\n          inputs.nope }}\n",
+        "|\n      e ${{ inputs.nope }} '$${{' ${{ inputs.nope }}\n      a ${{ inputs.nope }}\n",
+        "|\n      a ${{ 'inputs.x' ~\n          inputs.nope }}\n",
     ],
 )
 @pytest.mark.parametrize("line_break", ["\n", "\r\n"])
@@ -193,7 +193,7 @@ def test_each_character_of_a_scalar_is_found_in_its_text(
 
 
 def test_a_text_with_very_many_problems_is_read_in_time() -> None:
-    run = "".join(f"      echo ${{{{ inputs.n{n} }}}} >\n" for n in range(500))
+    run = "".join(f"      echo ${{{{ inputs.n{n} }}}} >x\n" for n in range(500))
     problems: list[Problem] = find_problems(
         parse_workflow(_FRAME.format("|\n" + run), "flow.yaml"), imports=False
     )

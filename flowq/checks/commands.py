@@ -1,0 +1,159 @@
+"""The rules of shell commands."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import PureWindowsPath
+
+from flowq.commands.places import Place, find_places
+from flowq.commands.programs import COMPUTE, ENV, LIST
+from flowq.commands.values import find_shell
+from flowq.errors import Excerpt, Problem
+from flowq.expressions.references import Reference, find_whole_reference
+from flowq.expressions.refusals import Refused
+from flowq.expressions.templates import Expression, has_live_expression, split
+from flowq.graph import Graph
+from flowq.spec import JobSpec, Shell, Workflow
+
+_VARIABLE_BY_SHELL: Mapping[str, str] = {
+    "cmd": "!NAME!",
+    "elvish": "$E:NAME",
+    "fish": '"$NAME"',
+    "node": "process.env.NAME",
+    "nu": "$env.NAME",
+    "perl": "$ENV{NAME}",
+    "php": "getenv('NAME')",
+    "powershell": "$env:NAME",
+    "pwsh": "$env:NAME",
+    "pypy": "os.environ['NAME']",
+    "python": "os.environ['NAME']",
+    "ruby": "ENV['NAME']",
+    "xonsh": "$NAME",
+}
+
+
+def check_shells(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
+    """Only commands for shells that keep a value in quotes hold expressions."""
+    for job in graph:
+        if job.run is None or not isinstance(job.run.command, str):
+            continue
+        if find_shell(job.run.shell) is None and has_live_expression(job.run.command):
+            shell = PureWindowsPath(job.run.shell or "").name.lower().removesuffix(".exe")
+            name = shell if shell in _VARIABLE_BY_SHELL else re.sub(r"[-.\d]*w?$", "", shell)
+            message = f"the command of job {job.name} holds an expression, and is for {shell}"
+            variable = _VARIABLE_BY_SHELL.get(name)
+            written = f"write {variable}" if variable else "read that variable"
+            hint = (
+                f"pass the value under `env:`, as in env: {{NAME: …}}, and {written}; or write "
+                "the command as a list"
+            )
+            problem = Problem("FQ224", message, hint=hint, excerpt=Excerpt(number=0))
+            yield from workflow.places.place(problem, "jobs", job.name, "run")
+
+
+def check_places(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
+    """An expression in a command stands where its value cannot become code."""
+    for job in graph:
+        for number, place in enumerate(_find_places(job.run)):
+            excerpt = Excerpt(number=number)
+            if place.refusal is not None:
+                message = f"job {job.name} has {place.expression} where no value may be: it "
+                message += place.refusal.reason
+                hint = _write_hint(place.refusal.instead, place.expression)
+                problem = Problem("FQ228", message, hint=hint, excerpt=excerpt)
+            elif place.is_program and not _is_listed(place.expression, workflow, job):
+                message = f"job {job.name} starts the program that {place.expression} names"
+                hint = "let `choices` of the input, or a `matrix`, say which there can be"
+                problem = Problem("FQ237", message, None, hint, "warning", excerpt)
+            else:
+                continue
+            yield from workflow.places.place(problem, "jobs", job.name, "run")
+
+
+def _write_hint(instead: str, expression: Expression) -> str:
+    """Return what to write instead, with the expression in it."""
+    words = re.findall(r"[A-Za-z_]\w*", re.sub(r"\|.*|'[^']*'|\"[^\"]*\"", "", expression.source))
+    name = words[-1].upper() if words else "VALUE"
+    env = f'env: {{{name}: "{expression}"}}'
+    if instead == ENV:
+        return f'pass it as {env} and write "${name}", in single quotes where code is quoted'
+    if instead == LIST:
+        return (
+            f"pass it as {env} and let that program read ${name}, in single quotes: "
+            f'\'… "${name}" …\'; or write the command as a list, [program, "{expression}"]'
+        )
+    if instead == COMPUTE:
+        sum_ = f"${{{{ {expression.source} + 1 }}}}"
+        return f"calculate, or compare, in the expression, and use what it gives as text: {sum_}"
+    return instead.replace("{}", str(expression))
+
+
+def _is_listed(expression: Expression, workflow: Workflow, job: JobSpec) -> bool:
+    """Whether a value comes from a list that the workflow itself has."""
+    whole = find_whole_reference(expression.source)
+    if whole is None:
+        return False
+    if whole.root == "inputs":
+        return any(each.choices for each in workflow.inputs if each.name == whole.name)
+    if whole.root == "matrix" and job.matrix is not None:
+        matrix = job.matrix
+        given = [values.get(whole.name, "") for values in matrix.include]
+        return all(map(_is_fixed, [matrix.axes.get(whole.name, []), *given]))
+    is_item = whole.root == "item" and job.for_each is not None
+    return is_item and job.for_each is not None and _is_fixed(job.for_each.items)
+
+
+def _is_fixed(items: object) -> bool:
+    if isinstance(items, str):
+        return not has_live_expression(items)
+    if isinstance(items, list | tuple):
+        return all(map(_is_fixed, items))
+    return True
+
+
+def check_arguments(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
+    """An expression in a command that is a list gives one value, as far as that is known."""
+    lists = {declared.name for declared in workflow.inputs if declared.type == "list"}
+    for job in graph:
+        command = job.run.command if job.run is not None else ""
+        for index, item in enumerate(() if isinstance(command, str) else command):
+            for number, expression in enumerate(_expressions_in(item)):
+                whole = find_whole_reference(expression.source)
+                if whole is not None and _is_several(whole, lists, graph):
+                    message = f"job {job.name} has {expression} as an argument, and it is several"
+                    hint = (
+                        'join them: ${{ x | join(" ") }}; take one: x[0]; or write ${{ x | json }}'
+                    )
+                    problem = Problem("FQ235", message, hint=hint, excerpt=Excerpt(number=number))
+                    yield from workflow.places.place(problem, "jobs", job.name, "run", index)
+
+
+def _expressions_in(item: str) -> list[Expression]:
+    try:
+        return [part for part in split(item) if isinstance(part, Expression)]
+    except Refused:  # what cannot be read is FQ301
+        return []
+
+
+def _is_several(reference: Reference, lists: Collection[str], graph: Graph) -> bool:
+    if reference.root == "jobs":
+        job = graph.job_by_name.get(reference.name)
+        is_outputs = job is not None and bool(job.workflow) and reference.attribute == "result"
+        return is_outputs or reference.attribute in ("results", "outcomes", "by_key")
+    if reference.root == "inputs":
+        return reference.name in lists
+    return reference.root == "matrix" and not reference.name
+
+
+def _find_places(run: Shell | None) -> tuple[Place, ...]:
+    if run is None or not isinstance(run.command, str) or find_shell(run.shell) is None:
+        return ()
+    try:
+        return find_places(run.command, run.shell)
+    except Refused:  # what cannot be read is FQ301
+        return ()
+
+
+def _places_or_text(run: Shell) -> bool:
+    return isinstance(run.command, str) and has_live_expression(run.command)

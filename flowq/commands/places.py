@@ -1,0 +1,389 @@
+"""Where expressions stand in a command for a shell, and whether a value may stand there.
+
+The grammar of bash (tree-sitter) finds the place. The path from the expression up to the whole text
+has to consist of places that are known to be harmless in every shell of `flowq.commands.values`.
+Whatever is not among them is refused, so a kind of place that nobody thought of is refused as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from flowq.commands import programs, trees
+from flowq.commands.programs import COMPUTE, ENV, LIST, Refusal
+from flowq.commands.trees import Text
+from flowq.commands.values import (
+    BASHES,
+    KORN_SHELLS,
+    PLAIN_SHELLS,
+    QUOTED,
+    REFUSED,
+    find_shell,
+    make_name,
+    refer,
+)
+from flowq.expressions.refusals import Refused
+from flowq.expressions.templates import Expression, has_live_expression, split
+from flowq.spec import Shell
+
+if TYPE_CHECKING:
+    from tree_sitter import Node
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an expression stands.
+
+    Shape: `letter` as in `flowq.commands.values`; `is_program` when it names the program of a
+    command, or is a part of its name.
+    """
+
+    expression: Expression
+    letter: str
+    refusal: Refusal | None = None
+    is_program: bool = False
+
+
+@lru_cache(maxsize=256)
+def find_places(command: str, shell_name: str | None) -> tuple[Place, ...]:
+    """Return the places of the expressions of a command, in order.
+
+    The shell is one of those that `find_shell` finds. Errors: Refused for an expression that is not
+    closed.
+    """
+    if not has_live_expression(command):
+        return ()
+    shell = find_shell(shell_name) or ""
+    parts = split(command)
+    expressions = [part for part in parts if isinstance(part, Expression)]
+    texts = [part if isinstance(part, str) else None for part in parts]
+    name = make_name("".join(filter(None, texts)))
+    first = Text(refer(texts, QUOTED * len(expressions), name), name)
+    letters = "".join(map(first.find_letter, range(len(expressions))))
+    # Judged is the text that the shell gets: quotes around a value may change how it is read.
+    judge = _Judge(Text(refer(texts, letters, name), name), shell)
+    return tuple(
+        judge.judge(number, expression, letters[number])
+        for number, expression in enumerate(expressions)
+    )
+
+
+def with_places(shell: Shell) -> Shell:
+    """Return a command that knows the places of its expressions, as workers need them."""
+    command = shell.command
+    if shell.places or not isinstance(command, str) or find_shell(shell.shell) is None:
+        return shell
+    try:
+        places = find_places(command, shell.shell)
+    except Refused:  # the worker says why it cannot be read
+        return shell
+    letters = (REFUSED if place.refusal else place.letter for place in places)
+    return replace(shell, places="".join(letters)) if places else shell
+
+
+_QUOTES = '"{}"'
+_UNSURE = Refusal("stands in a part of the command that can be read in two ways", ENV)
+_ALIASED = Refusal("stands in a command that defines aliases, which change others", "use functions")
+_SINGLE = Refusal("stands within single quotes, where nothing is filled in", f"write {_QUOTES}")
+_ESCAPED = Refusal(
+    r"stands behind a \, or in a word that nothing is filled into", f"write {_QUOTES}"
+)
+_ARITHMETIC = Refusal("stands in arithmetic, which executes what is in a text", COMPUTE)
+_BACKTICKS = Refusal("stands within backticks, where quotes mean something else", "write $(…)")
+_DECLARED = Refusal(
+    "is given to a variable where that is declared", "write NAME={} first, and then `export NAME`"
+)
+_IN_EXPANSION = Refusal(
+    "stands within ${{…}}, where some of it is arithmetic, or a pattern",
+    "give it to a variable on a line of its own: NAME={}, and write $NAME here",
+)
+_READS_INPUT = Refusal("is given to a program that reads code from its input", LIST)
+
+
+class _Judge:
+    """The places of one text, for one shell."""
+
+    def __init__(self, text: Text, shell: str) -> None:
+        self._text = text
+        self._shell = shell
+
+    def judge(self, number: int, expression: Expression, letter: str) -> Place:
+        """Return the place of an expression, and why no value may stand there."""
+        text = self._text
+        node = text.find_mark(number)
+        if node.type == "comment":
+            return Place(expression, letter)
+        if not text.is_mark(node, number):
+            return Place(expression, letter, _find_reason(node))
+        if not text.is_as_written(node, letter):
+            return Place(expression, letter, _UNSURE)
+        is_program = trees.find_ancestor(node, "command_name", trees.SUBSTITUTIONS) is not None
+        return Place(expression, letter, self._find_refusal(node), is_program)
+
+    def _find_refusal(self, mark: Node) -> Refusal | None:
+        text = self._text
+        if text.has_aliases:
+            return _ALIASED
+        if self._shell in PLAIN_SHELLS and text.has_ansi_quotes:
+            return Refusal("stands in a command with $'…', which not every `sh` knows", ENV)
+        if line := text.find_unreadable(mark):
+            return Refusal(f"stands in a part that cannot be read (its line {line})", ENV)
+        child, parent, is_direct = mark, mark.parent, True
+        while parent is not None:
+            if parent.type not in _FREE:
+                judge = _JUDGES.get(parent.type, _refuse)
+                if refusal := judge(_Step(text, self._shell, mark, parent, child, is_direct)):
+                    return refusal
+            is_direct = is_direct and parent.type not in trees.SUBSTITUTIONS
+            child, parent = parent, parent.parent
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """A step of the path from a value to the whole text.
+
+    Shape: `is_direct` as long as the value itself is meant, and not the output of a command.
+    """
+
+    text: Text
+    shell: str
+    mark: Node
+    parent: Node
+    child: Node
+    is_direct: bool
+
+    @property
+    def field(self) -> str | None:
+        """What the child is to its parent."""
+        return trees.field_of(self.parent, self.child)
+
+
+def _find_reason(node: Node) -> Refusal:
+    """Return why a place is none where the shell fills anything in."""
+    if node.type in ("raw_string", "ansi_c_string"):
+        return _SINGLE
+    if node.type in ("heredoc_body", "heredoc_content", "heredoc_start", "heredoc_redirect"):
+        instead = "write <<EOF without quotes"
+        return Refusal("stands in a here-document with a quoted end, or in its end", instead)
+    if node.type == "regex":
+        return Refusal("stands in a pattern", "compare with = or ==, or use `case`")
+    return _ESCAPED
+
+
+# The steps ---------------------------------------------------------------------------------------
+
+_FREE = programs.names(
+    """
+    program list if_statement elif_clause else_clause while_statement do_group
+    negated_command redirected_statement command_name variable_assignments
+    case_item
+    """
+)
+"""What holds commands or words, and changes nothing about them."""
+
+
+def _refuse(step: _Step) -> Refusal:
+    kind = step.parent.type
+    if kind in ("expansion", "regex"):
+        return _IN_EXPANSION
+    if kind in ("arithmetic_expansion", "c_style_for_statement", "subscript"):
+        return _ARITHMETIC
+    if kind in ("declaration_command", "unset_command"):
+        return _DECLARED
+    return Refusal(f"stands in a {kind.replace('_', ' ').lower()}", ENV)
+
+
+def _judge_literal(step: _Step) -> Refusal | None:
+    return _UNSURE if step.text.has_unread(step.parent) else None
+
+
+def _judge_command(step: _Step) -> Refusal | None:
+    words, place = step.text.words_of(step.parent, step.child)
+    if place < 0:
+        return None  # before the name, or a redirection
+    if place == 0:
+        return None
+    return programs.find_refusal(words, place)
+
+
+def _judge_group(step: _Step) -> Refusal | None:
+    return None if step.parent.children[0].type == "{" else _ARITHMETIC
+
+
+def _judge_substitution(step: _Step) -> Refusal | None:
+    opening = step.parent.children[0].type
+    if opening == "$(":  # within a here-document the grammar does not know $((
+        return _ARITHMETIC if trees.text_of(step.parent).startswith("$((") else None
+    return _BACKTICKS if opening == "`" else _refuse(step)
+
+
+def _judge_subshell(step: _Step) -> Refusal | None:
+    return _ARITHMETIC if trees.text_of(step.parent).startswith("((") else None
+
+
+def _judge_process(step: _Step) -> Refusal | None:
+    return _need(step, BASHES | {"ksh", "ksh93", "zsh"}, "<(…)")
+
+
+def _need(step: _Step, shells: frozenset[str], what: str) -> Refusal | None:
+    if step.shell in shells:
+        return None
+    return Refusal(f"stands in {what}, which {step.shell} does not have", "set `shell: bash`")
+
+
+_LARGE = BASHES | KORN_SHELLS | {"zsh"}
+
+
+def _judge_function(step: _Step) -> Refusal | None:
+    return None if step.field == "body" else _refuse(step)
+
+
+def _judge_loop(step: _Step) -> Refusal | None:
+    if step.field == "body":
+        return None
+    is_for = step.parent.children[0].type == "for"
+    if not is_for or step.field != "value":
+        return _refuse(step)
+    variable = step.parent.child_by_field_name("variable")
+    return _judge_variable(step, variable)
+
+
+def _judge_c_loop(step: _Step) -> Refusal | None:
+    return None if step.field == "body" else _ARITHMETIC
+
+
+def _judge_case(step: _Step) -> Refusal | None:
+    return None if step.field == "value" or step.child.type == "case_item" else _refuse(step)
+
+
+def _judge_assignment(step: _Step) -> Refusal | None:
+    if step.field != "value":
+        return _refuse(step)
+    return _judge_variable(step, step.parent.child_by_field_name("name"))
+
+
+def _judge_variable(step: _Step, variable: Node | None) -> Refusal | None:
+    """Judge what gets a value: arithmetic must not be near it."""
+    if variable is None or variable.type != "variable_name":
+        return _ARITHMETIC
+    name = trees.text_of(variable)
+    if name in _SPECIAL:
+        return Refusal(f"is given to {name}, which shells read in their own way", ENV)
+    if not step.is_direct:
+        return None
+    if name in step.text.calculated:
+        return Refusal(f"is given to {name}, and arithmetic reads that", COMPUTE)
+    if name in step.text.evaluated:
+        return Refusal(f"is given to {name}, and that is read as code", ENV)
+    return None
+
+
+def _judge_array(step: _Step) -> Refusal | None:
+    return _need(step, _LARGE, "an array")
+
+
+def _judge_redirection(step: _Step) -> Refusal | None:
+    operator = next((c.type for c in step.parent.children if c.type[0] in "<>&"), "")
+    if operator in ("<", ">", ">>", ">|"):
+        return None
+    if operator in ("&>", "&>>"):
+        return _need(step, BASHES | {"zsh"}, operator)
+    return Refusal(f"stands behind {operator}", "redirect to a file with > or <")
+
+
+def _judge_here_string(step: _Step) -> Refusal | None:
+    command = step.parent.parent
+    if command is not None and step.text.reads_code(command):
+        return _READS_INPUT
+    return _need(step, _LARGE, "<<<")
+
+
+def _judge_here_document(step: _Step) -> Refusal | None:
+    if step.child.type != "heredoc_body":
+        is_known = step.field in ("redirect", "right") or step.child.type == "pipeline"
+        return None if is_known else _refuse(step)
+    around = step.parent.parent
+    readers = [] if around is None else [around.child_by_field_name("body")]
+    if any(map(step.text.reads_code, filter(None, [*readers, *step.parent.named_children]))):
+        return _READS_INPUT
+    return None
+
+
+def _judge_pipeline(step: _Step) -> Refusal | None:
+    """A text that is printed for another program to execute is code."""
+    children = step.parent.named_children
+    after = children[children.index(step.child) + 1 :]
+    if step.is_direct and step.text.is_printed(step.mark) and any(map(step.text.reads_code, after)):
+        return _READS_INPUT
+    return None
+
+
+def _judge_test(step: _Step) -> Refusal | None:
+    if step.parent.children[0].type == "[[":
+        return _need(step, _LARGE, "[[ ]]")
+    if step.parent.children[0].type != "[":
+        return _ARITHMETIC
+    words = [programs.Word("["), *step.text.words_in_test(step.parent)]
+    return programs.find_refusal(words, 1)
+
+
+def _judge_comparison(step: _Step) -> Refusal | None:
+    """Judge an operator of a test: only those of texts and files."""
+    operator = trees.text_of(step.parent.child_by_field_name("operator"))
+    known = programs.TEST_OF_ONE | {"!"}
+    if step.parent.type == "binary_expression":
+        known = programs.TEST_OF_TWO | {"&&", "||", "<", ">"}
+    if operator in known:
+        return None
+    if operator == "=~":
+        return Refusal("stands in a pattern", "compare with = or ==, or use `case`")
+    if operator in ("-a", "-o"):
+        return Refusal("stands in a test that is not a plain one", programs.TEST_ADVICE)
+    return Refusal(f"is compared with {operator}, which is arithmetic", COMPUTE)
+
+
+_JUDGES: Mapping[str, Callable[[_Step], Refusal | None]] = {
+    "array": _judge_array,
+    "binary_expression": _judge_comparison,
+    "c_style_for_statement": _judge_c_loop,
+    "case_statement": _judge_case,
+    "command": _judge_command,
+    "concatenation": _judge_literal,
+    "command_substitution": _judge_substitution,
+    "compound_statement": _judge_group,
+    "file_redirect": _judge_redirection,
+    "for_statement": _judge_loop,
+    "function_definition": _judge_function,
+    "heredoc_body": _judge_literal,
+    "heredoc_redirect": _judge_here_document,
+    "herestring_redirect": _judge_here_string,
+    "parenthesized_expression": lambda step: None,
+    "pipeline": _judge_pipeline,
+    "string": _judge_literal,
+    "process_substitution": _judge_process,
+    "subshell": _judge_subshell,
+    "test_command": _judge_test,
+    "unary_expression": _judge_comparison,
+    "variable_assignment": _judge_assignment,
+}
+
+_SPECIAL = programs.names(
+    """
+    _ ARGC ARGV BASHPID BASH_ENV BASHOPTS BASH_ALIASES BASH_ARGV0 BASH_CMDS BASH_COMPAT
+    BASH_XTRACEFD CDPATH COLUMNS COMP_POINT COMP_TYPE COMP_WORDBREAKS CPUTYPE DIRSTACK DIRSTACKSIZE
+    EDITOR EGID ENV EPOCHREALTIME EPOCHSECONDS ERRNO EUID FCEDIT FIGNORE FPATH FUNCNAME FUNCNEST GID
+    GLOBIGNORE GROUPS HISTCHARS HISTCMD HISTFILE HISTFILESIZE HISTSIZE IFS IGNOREEOF JOBMAX
+    KEYBOARD_HACK KEYTIMEOUT KSHEGID KSHGID KSHUID KSH_VERSION LINENO LINES LISTMAX LOGCHECK
+    MAILCHECK MAPFILE NULLCMD OLDPWD OPTARG OPTIND OPTERR PATHEXT PGRP PIPESTATUS POSIXLY_CORRECT
+    PPID PROMPT PROMPT2 PROMPT3 PROMPT4 PROMPT_COMMAND PROMPT_DIRTRIM PS0 PS1 PS2 PS3 PS4 RANDOM
+    READNULLCMD REPLY RPROMPT RPS1 SAVEHIST SECONDS SHELLOPTS SHLVL SPROMPT SRANDOM STTY TIMEFMT
+    TMOUT TRY_BLOCK_ERROR TRY_BLOCK_INTERRUPT TTYIDLE UID USERNAME USER_ID VISUAL ZDOTDIR
+    ZSH_EVAL_CONTEXT ZSH_SUBSHELL fpath histchars module_path path cdpath prompt psvar status
+    pipestatus aliases commands functions options parameters builtins modules nameddirs userdirs
+    """
+)
+"""Variables that shells read as numbers, commands, options or prompts."""

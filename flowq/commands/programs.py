@@ -1,0 +1,373 @@
+"""What commands do with their arguments, as far as a value among them could become code.
+
+A list of programs cannot be complete. This one has the builtins of all shells that take values (all
+that are not known to be harmless are refused), and the programs that are known to read arguments as
+programs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """A word of a command.
+
+    Shape: `text` is what it says when no part of it is known only to the shell, else None; `prefix`
+    is the part that is known from its beginning; `has_value` says whether an expression is in it.
+    """
+
+    text: str | None
+    prefix: str = ""
+    has_value: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a value may not stand in a place, as a part of a sentence, and what to write instead."""
+
+    reason: str
+    instead: str
+
+
+ENV = "env"
+LIST = "list"
+"""Hints that need the expression to be written out; `flowq.commands.places` does it."""
+
+
+def names(text: str) -> frozenset[str]:
+    """Return the words of a text."""
+    return frozenset(text.split())
+
+
+_READ_AS_CODE = names(
+    """
+    . alias autoload bind bindkey compctl compgen complete compound emulate enable enum eval fc
+    functions hash hist mapfile readarray sched source trap vared zcompile zle zmodload zparseopts
+    zstyle zformat zregexparse print echotc echoti comparguments compdescribe
+    """
+)
+_VARIABLES = names(
+    """
+    declare export float getln getopts integer local nameref private read readonly typeset unset
+    vared
+    """
+)
+_NUMBERS = names("break continue exit let limit log repeat return shift ulimit unlimit")
+_SETTINGS = names(
+    """
+    builtins compopt disable disown foreach function select help history logout rehash rename set
+    setopt shopt stop suspend ttyctl unalias unfunction unhash unsetopt caller
+    coproc global mknod redirect
+    """
+)
+_TEXTS = names("awk gawk mawk nawk original-awk sed gsed ssed jq gojq jaq yq")
+_COMMANDS = names(
+    """
+    at batch chroot crontab doas expect flock lxc-attach mosh nsenter parallel rsh runuser screen
+    script ssh autossh sshpass su sudo systemd-run tmux unshare watch xargs pkexec
+    """
+)
+_LANGUAGES = names(
+    """
+    bc dc ed ex vi vim nvim m4 gdb gnuplot sqlite3 pwsh powershell cmd nu xonsh elvish osascript csh
+    tcsh tclsh wish
+    """
+)
+_EXECUTING = frozenset({"docker", "podman", "nerdctl", "kubectl", "oc", "docker-compose", "lxc"})
+_OPTIONS_WITH_CODE = {
+    "psql": ("c", "command"),
+    "mysql": ("e", "execute", "init-command"),
+    "mariadb": ("e", "execute", "init-command"),
+    "duckdb": ("c", "cmd"),
+    "clickhouse-client": ("q", "query"),
+    "sqlcmd": ("q", "Q"),
+}
+"""The options of programs whose argument is code, or names a command."""
+
+_WRAPPERS = names(
+    """
+    builtin busybox chrt command coproc env exec find gtimeout ionice nice nocorrect noglob nohup
+    setsid stdbuf strace taskset time timeout toybox uv uvx unbuffer poetry pipenv
+    """
+)
+"""Commands that start the command among their arguments."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Runner:
+    """A program that runs a script, or code in an argument.
+
+    Shape: letters of options; `is_last` says whether all that follows the code is data.
+    """
+
+    code: str
+    takes_argument: str = ""
+    long_code: tuple[str, ...] = ()
+    is_last: bool = False
+
+
+_SHELL = _Runner("c", "oO", ("command", "init-command", "rcfile", "init-file"), is_last=True)
+_RUNNERS = {
+    **dict.fromkeys(names("sh bash dash ash ksh mksh lksh oksh loksh yash posh rbash zsh"), _SHELL),
+    "fish": _Runner("cC", "", ("command", "init-command")),
+    "python": _Runner("c", "WXQ", is_last=True),
+    "pypy": _Runner("c", "WXQ", is_last=True),
+    "ipython": _Runner("c"),
+    "perl": _Runner("eEMm", "I"),
+    "ruby": _Runner("e", "ICEr"),
+    "node": _Runner("ep", "rC", ("eval", "print")),
+    "nodejs": _Runner("ep", "rC", ("eval", "print")),
+    "bun": _Runner("ep", "r", ("eval", "print")),
+    "deno": _Runner("", "", ("eval",)),
+    "php": _Runner("rBRE", "dczt", ("run", "process-begin", "process-code", "process-end")),
+    "lua": _Runner("e", "l"),
+    "luajit": _Runner("ej", "l"),
+    "julia": _Runner("eE", "", ("eval", "print")),
+    "Rscript": _Runner("e"),
+    "R": _Runner("e"),
+    "guile": _Runner("c"),
+    "racket": _Runner("e", "", ("eval",)),
+    "groovy": _Runner("e"),
+    "elixir": _Runner("e", "", ("eval",)),
+}
+_READS_CODE = _LANGUAGES | {"ssh", "su", "psql", "mysql", "mariadb", "at", "batch", "crontab"}
+
+_CODE_OPTION = re.compile(r"-[A-Za-z]*[ceE]|--(?:command|eval|execute|exec|print|run)")
+_PLAIN_FORMAT = re.compile(r"(?:[^%]|%%|%-?[0-9]*(?:\.[0-9]+)?[sbqc])*")
+_ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=", re.ASCII)
+TEST_OF_ONE = frozenset({f"-{letter}" for letter in "nzfedrwxsLhbcpSOGugk"})
+TEST_OF_TWO = frozenset({"=", "==", "!=", "-nt", "-ot", "-ef"})
+"""What tests ask about texts and files; all others could read a value as arithmetic, or a name."""
+
+
+def find_refusal(words: Sequence[Word], at: int) -> Refusal | None:
+    """Return why the word at `at` may hold no value.
+
+    Shape: the first word is the command's name; `at` is the place of another one.
+    """
+    name = _name_of(words[0])
+    if name is None:
+        return _for_unknown(words, at)
+    if name == "printf":
+        return _for_printf(words, at)
+    if name in ("test", "["):
+        return _for_test([word for word in words[1:] if word.text != "]" or name == "test"])
+    if found := _for_always(name, words):
+        return found
+    if name in _RUNNERS:
+        return _for_runner(name, words, at, is_strict=True)
+    if name in _OPTIONS_WITH_CODE and (found := _for_options(name, words, at)):
+        return found
+    if name in _WRAPPERS:
+        return _for_wrapper(name, words, at)
+    return _for_arguments(words, at)
+
+
+def reads_code(words: Sequence[Word]) -> bool:
+    """Whether a command reads code from its standard input."""
+    name = _name_of(words[0])
+    if name is None:
+        return False
+    if name in _WRAPPERS or name in _COMMANDS or name in _EXECUTING:
+        if name in _READS_CODE:
+            return True
+        rest = (words[i:] for i in range(1, len(words)))
+        return any(reads_code(each) for each in rest if _name_of(each[0]) in _KNOWN_READERS)
+    if name in _RUNNERS:
+        first = [word.text or word.prefix for word in words[1:]]
+        return all(each.startswith("-") for each in first) or "-s" in first
+    return name in _READS_CODE
+
+
+def runs_code(words: Sequence[Word]) -> bool:
+    """Whether a command reads arguments as code: `eval`, `sh -c`."""
+    name = _name_of(words[0]) if words else None
+    is_shell = name in _RUNNERS and any(_CODE_OPTION.fullmatch(word.text or "") for word in words)
+    return name in _READ_AS_CODE or is_shell
+
+
+_KNOWN_READERS = _READS_CODE | set(_RUNNERS)
+
+
+def _name_of(word: Word) -> str | None:
+    """Return the name of a command as the tables have it: `python` for `/usr/bin/python3.11`."""
+    if word.text is None:
+        return None
+    name = PurePosixPath(word.text).name if word.text.strip("/.") else word.text
+    name = name.removesuffix(".exe")
+    return name if name in _ALL else re.sub(r"[-.\d]+$", "", name) or name
+
+
+def _for_always(name: str, words: Sequence[Word]) -> Refusal | None:
+    """Return the refusal of a command that takes no values at all."""
+    if name in _READ_AS_CODE:
+        return Refusal(f"is an argument of `{name}`, which could read it as code", ENV)
+    if name in _VARIABLES:
+        advice = "give it to a variable on a line of its own: NAME={}; then `export NAME`"
+        return Refusal(f"is an argument of `{name}`, which reads names and arithmetic", advice)
+    if name in _NUMBERS:
+        return Refusal(f"is an argument of `{name}`, which is arithmetic in some shells", COMPUTE)
+    if name in _SETTINGS:
+        return Refusal(f"is an argument of `{name}`, which changes the shell", ENV)
+    if name in _TEXTS or name in _LANGUAGES:
+        return Refusal(f"is an argument of `{name}`, which could read it as a program", LIST)
+    is_executing = name in _EXECUTING and any(word.text == "exec" for word in words[1:])
+    if name in _COMMANDS or is_executing:
+        shown = f"{name} exec" if is_executing else name
+        return Refusal(f"is an argument of `{shown}`, which makes a command of them", LIST)
+    return None
+
+
+COMPUTE = "compute"
+
+
+def _for_printf(words: Sequence[Word], at: int) -> Refusal | None:
+    advice = "write printf '%s\\n' {}"
+    start = 2 if len(words) > 1 and words[1].text == "--" else 1
+    if at <= start or words[start].text is None:
+        return Refusal("is part of the format of `printf`, or stands beside one", advice)
+    text = words[start].text or ""
+    if text.startswith("-") and start == 1:
+        return Refusal("is an argument of `printf` with options", advice)
+    if not _PLAIN_FORMAT.fullmatch(text):
+        return Refusal("is an argument of `printf` with a format for numbers", advice)
+    return None
+
+
+def _for_test(words: Sequence[Word]) -> Refusal | None:
+    """Judge `test`: only shapes of which it is fixed what is an operator."""
+    rest = list(words)
+    if rest and rest[0].text == "!":
+        rest = rest[1:]
+    operators = [word.text for word in rest]
+    if len(rest) == 1:
+        return None
+    if len(rest) == 2 and operators[0] in TEST_OF_ONE:
+        return None
+    if len(rest) == 3 and operators[1] in TEST_OF_TWO:
+        return None
+    return Refusal("stands in a test that is not a plain one", TEST_ADVICE)
+
+
+TEST_ADVICE = "write one comparison of texts, as in [ {} = yes ], and join several with && or ||"
+
+
+def _for_runner(name: str, words: Sequence[Word], at: int, *, is_strict: bool) -> Refusal | None:
+    """Judge a program that runs a script: values follow the script, or the code.
+
+    Where it is not `is_strict`, the program is only named among the arguments of another one.
+    """
+    runner, has_code, skips = _RUNNERS[name], False, False
+    refused = Refusal(f"is code for `{name}`, or could be one of its options", LIST)
+    for word in words[1:at]:
+        text = word.text
+        if skips:
+            skips = False
+        elif text is None or not text.startswith(("-", "+")) or text == "-":
+            if has_code and not runner.is_last:
+                return refused
+            return None  # the script, or the code; what follows are its arguments
+        elif text == "--":
+            return refused if has_code else None
+        elif text.startswith("--"):
+            has_code = has_code or text[2:].partition("=")[0] in runner.long_code
+        else:
+            is_code, skips = _read_cluster(text[1:], runner)
+            has_code = has_code or is_code
+    if has_code or skips:
+        return refused
+    is_script = bool(words[at].prefix) and not words[at].prefix.startswith(("-", "+"))
+    return None if is_script or not is_strict else refused
+
+
+def _read_cluster(letters: str, runner: _Runner) -> tuple[bool, bool]:
+    """Return whether options have code, and whether they take the next word."""
+    for place, letter in enumerate(letters):
+        if letter in runner.takes_argument:
+            # A shell's -co takes the name of an option first, and then the code.
+            return "c" in letters and runner is _SHELL, place == len(letters) - 1
+        if letter in runner.code:
+            if runner is not _SHELL:
+                return True, False
+            return True, letters[-1] in runner.takes_argument
+    return False, False
+
+
+def _for_options(name: str, words: Sequence[Word], at: int) -> Refusal | None:
+    """Judge a program of which some options have code."""
+    options = _OPTIONS_WITH_CODE[name]
+    refused = Refusal(f"is code for `{name}`", LIST)
+    for place, word in enumerate(words[1 : at + 1], 1):
+        shown = word.text if word.text is not None else word.prefix
+        for option in options:
+            dashed = f"-{option}" if len(option) == 1 else f"--{option}"
+            is_joined = place == at and shown.startswith(dashed)
+            is_before = place == at - 1 and (
+                shown == dashed or (len(option) == 1 and re.fullmatch(rf"-\w*{option}", shown))
+            )
+            if is_joined or is_before:
+                return refused
+    return None
+
+
+def _for_wrapper(name: str, words: Sequence[Word], at: int) -> Refusal | None:
+    """Judge a command that starts another one: as that one, wherever its name stands."""
+    for place in range(1, at):
+        if words[place].text is None:
+            continue
+        inner = _name_of(words[place])
+        is_command = name != "find" or (words[place - 1].text or "").startswith(("-exec", "-ok"))
+        if is_command and inner in _ALL and (found := find_refusal(words[place:], at - place)):
+            return found
+    if name == "env":
+        has_split = any((word.text or "").startswith(("-S", "--s")) for word in words[1:at])
+        is_after = any(_is_operand(word) for word in words[1:at])
+        if has_split or not (is_after or _ASSIGNMENT.match(words[at].prefix)):
+            return Refusal("could be an option of `env`, or its command", ENV)
+    return _for_arguments(words, at)
+
+
+def _is_operand(word: Word) -> bool:
+    text = word.text or word.prefix
+    return bool(text) and not text.startswith("-") and not _ASSIGNMENT.match(text)
+
+
+def _for_unknown(words: Sequence[Word], at: int) -> Refusal | None:
+    """Judge a command whose name only the shell knows: `"$PYTHON" -c …`."""
+    if _CODE_OPTION.fullmatch(words[at - 1].text or "") or words[at].prefix.startswith("-c"):
+        return Refusal("could be code for that command", LIST)
+    return _for_arguments(words, at)
+
+
+def _for_arguments(words: Sequence[Word], at: int) -> Refusal | None:
+    """Judge any other command: an interpreter may be named among its arguments."""
+    for place in range(1, at):
+        if words[place].text is None:
+            continue
+        name = _name_of(words[place])
+        if name in _RUNNERS and (
+            found := _for_runner(name, words[place:], at - place, is_strict=False)
+        ):
+            return found
+    return None
+
+
+_ALL = (
+    _READ_AS_CODE
+    | _VARIABLES
+    | _NUMBERS
+    | _SETTINGS
+    | _TEXTS
+    | _COMMANDS
+    | _LANGUAGES
+    | _EXECUTING
+    | _WRAPPERS
+    | set(_RUNNERS)
+    | set(_OPTIONS_WITH_CODE)
+    | {"printf", "test", "["}
+)

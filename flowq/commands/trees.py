@@ -1,0 +1,332 @@
+"""The tree of a command for a shell, as the grammar of bash sees it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import cache, cached_property
+from typing import TYPE_CHECKING
+
+from flowq.commands.programs import Word, find_refusal, reads_code, runs_code
+from flowq.commands.values import QUOTED, WORD
+
+if TYPE_CHECKING:  # the grammar is loaded for commands with expressions only
+    from tree_sitter import Node, Parser
+
+SUBSTITUTIONS = frozenset({"command_substitution", "process_substitution"})
+"""What begins anew within quotes."""
+
+_BEGINS = SUBSTITUTIONS | {
+    "ansi_c_string",
+    "arithmetic_expansion",
+    "expansion",
+    "raw_string",
+    "simple_expansion",
+    "string",
+}
+
+_NAMES = re.compile(r"[A-Za-z_]\w*", re.ASCII)
+_VARIABLES = re.compile(r"\$\{?!?([A-Za-z_]\w*)", re.ASCII)
+_CALCULATES = frozenset({"arithmetic_expansion", "c_style_for_statement"})
+_DECLARES_NUMBERS = re.compile(r"[-+]\w*[iEFlun]\w*")
+_PLAIN_END = re.compile(r"\w+|'\w+'|\"\w+\"|\\\w+", re.ASCII)
+_SENSITIVE = re.compile(rb"['\"`(){}<\\#]")
+_UNREAD = re.compile(r"`|\$[({\[]")
+_COMPARES_NUMBERS = frozenset({"-eq", "-ne", "-lt", "-le", "-gt", "-ge", "-v", "-R", "-t"})
+
+
+@cache
+def _parser() -> Parser:
+    from tree_sitter import Language, Parser  # noqa: PLC0415 - only for expressions in commands
+    from tree_sitter_bash import language  # noqa: PLC0415
+
+    return Parser(Language(language()))
+
+
+def text_of(node: Node | None) -> str:
+    """Return the text of a node; empty for none."""
+    return "" if node is None or node.text is None else node.text.decode("utf-8", "surrogatepass")
+
+
+def field_of(parent: Node, child: Node) -> str | None:
+    """Return what a node is to its parent."""
+    return next(
+        (parent.field_name_for_child(i) for i, each in enumerate(parent.children) if each == child),
+        None,
+    )
+
+
+def find_ancestor(node: Node, kind: str, until: frozenset[str]) -> Node | None:
+    """Return the nearest node around one that is of a kind, within the nearest of others."""
+    around = node.parent
+    while around is not None and around.type not in until:
+        if around.type == kind:
+            return around
+        around = around.parent
+    return None
+
+
+class Text:
+    """A command in which each expression is a reference `${NAME_0}`, `${NAME_1}`, …"""
+
+    def __init__(self, text: str, name: str) -> None:
+        self._name = name
+        self._bytes = text.encode("utf-8", "surrogatepass")
+        self._root = _parser().parse(self._bytes).root_node
+        marks = re.finditer(rb"\$\{%b_[0-9]+\}" % name.encode(), self._bytes)
+        self._marks = [found.span() for found in marks]
+        self._words_by_command: dict[int, tuple[list[Word], dict[int, int]]] = {}
+
+    def find_mark(self, number: int) -> Node:
+        """Return the smallest part of the text that an expression stands in."""
+        found = self._root.descendant_for_byte_range(*self._marks[number])
+        assert found is not None, "it is in the text"
+        return found
+
+    def is_mark(self, node: Node, number: int) -> bool:
+        """Whether a part of the text is that expression, where the shell fills it in."""
+        mark = f"${{{self._name}_{number}}}"
+        return node.type == "expansion" and text_of(node) == mark and len(node.children) == 3
+
+    def find_letter(self, number: int) -> str:
+        """Return how an expression has to be written: the nearest quotes around it decide."""
+        node: Node | None = self.find_mark(number)
+        if node is not None and node.type == "comment":
+            return QUOTED
+        while node is not None and node.type not in SUBSTITUTIONS:
+            if node.type in ("string", "heredoc_body"):
+                return QUOTED
+            node = node.parent
+        return WORD
+
+    def is_as_written(self, mark: Node, letter: str) -> bool:
+        """Whether an expression is read as it was written: a word has quotes of its own."""
+        around = mark.parent
+        if letter == WORD:
+            return around is not None and around.type == "string" and len(around.children) == 3
+        while around is not None and around.type not in SUBSTITUTIONS:
+            if around.type in ("string", "heredoc_body"):
+                return True
+            around = around.parent
+        return False
+
+    def has_unread(self, node: Node) -> bool:
+        """Whether the literal text of quotes, of a here-document or of a word begins anything.
+
+        The grammar does not know what arithmetic and backticks are in some places.
+        """
+        text, start = bytearray(node.text or b""), node.start_byte
+        for child in node.children:
+            if child.type in _BEGINS:
+                text[child.start_byte - start : child.end_byte - start] = b" "
+                start += child.end_byte - child.start_byte - 1
+        literal = re.sub(r"\\.", "", text.decode("utf-8", "surrogatepass"), flags=re.DOTALL)
+        return _UNREAD.search(literal) is not None
+
+    def find_unreadable(self, mark: Node) -> int | None:
+        """Return the line from which on the text cannot be read around a part of it.
+
+        That is where the statement around it is an error, or something before it that could have
+        changed what is within quotes.
+        """
+        statement = mark
+        while statement.parent is not None and statement.parent.parent is not None:
+            statement = statement.parent
+        if statement.has_error or statement.type == "ERROR" or self._root.type == "ERROR":
+            return statement.start_point[0] + 1
+        for node in self._doubtful:
+            is_near = node.end_point[0] == statement.start_point[0]
+            is_before = node.start_byte < mark.start_byte
+            if is_before and (is_near or node.is_missing or _SENSITIVE.search(node.text or b"")):
+                return node.start_point[0] + 1
+        return None
+
+    @cached_property
+    def _nodes(self) -> list[Node]:
+        found, left = [], [self._root]
+        while left:
+            node = left.pop()
+            found.append(node)
+            left += node.children
+        return found
+
+    @cached_property
+    def _doubtful(self) -> list[Node]:
+        return [
+            node
+            for node in self._nodes
+            if node.type == "ERROR"
+            or node.is_missing
+            or (node.type == "heredoc_redirect" and not self._is_plain_document(node))
+        ]
+
+    def _is_plain_document(self, node: Node) -> bool:
+        """Whether a here-document ends where every shell ends it: the grammar is not that exact."""
+        parts = {child.type: child for child in node.children}
+        start, end = parts.get("heredoc_start"), parts.get("heredoc_end")
+        if start is None or end is None or not _PLAIN_END.fullmatch(text_of(start)):
+            return False
+        if sum(line.count(b"<<") for line in [self._lines[start.start_point[0]]]) != 1:
+            return False  # two of them in one line
+        delimiter = text_of(start).strip("'\"\\").encode()
+        first, last = start.start_point[0] + 1, end.start_point[0]
+        if self._lines[first - 1].rstrip(b" \t").endswith(b"\\"):
+            return False
+        lines = self._lines[first : last + 1]
+        if "<<-" in parts:
+            lines = [line.lstrip(b"\t") for line in lines]
+        body = parts.get("heredoc_body")
+        is_where = body is None or body.start_point[0] == first
+        return is_where and bool(lines) and lines[-1] == delimiter and delimiter not in lines[:-1]
+
+    @cached_property
+    def _lines(self) -> list[bytes]:
+        return self._bytes.split(b"\n")
+
+    @cached_property
+    def has_ansi_quotes(self) -> bool:
+        """Whether there is `$'…'` in the text."""
+        return any(node.type == "ansi_c_string" for node in self._nodes)
+
+    @cached_property
+    def has_aliases(self) -> bool:
+        """Whether the text defines aliases."""
+        return any(
+            words and words[0].text == "alias"
+            for words in (self._words(node) for node in self._nodes if node.type == "command")
+        )
+
+    @cached_property
+    def calculated(self) -> frozenset[str]:
+        """The variables that arithmetic may read, or that are numbers."""
+        names: set[str] = set()
+        for node in self._nodes:
+            names.update(self._calculated_in(node))
+        return frozenset(names)
+
+    def _calculated_in(self, node: Node) -> Iterator[str]:
+        text = ""
+        is_group = node.type == "compound_statement" and node.children[0].type == "(("
+        is_slice = node.type == "expansion" and any(child.type == ":" for child in node.children)
+        if node.type in _CALCULATES or is_group or is_slice:
+            text = text_of(node)
+        elif node.type == "subscript":
+            text = text_of(node.child_by_field_name("index"))
+        elif node.type in ("binary_expression", "unary_expression"):
+            is_number = text_of(node.child_by_field_name("operator")) in _COMPARES_NUMBERS
+            text = text_of(node) if is_number else ""
+        elif node.type == "declaration_command":
+            options = [text_of(child) for child in node.children if child.type == "word"]
+            is_number = any(map(_DECLARES_NUMBERS.fullmatch, options))
+            text = text_of(node) if is_number else ""
+        elif node.type == "command":
+            words = self._words(node)
+            refused = [i for i in range(1, len(words)) if find_refusal(words, i)]
+            is_number = bool(words) and words[0].text in _NUMBERS and bool(refused)
+            text = text_of(node) if is_number else ""
+        yield from _NAMES.findall(text)
+
+    @cached_property
+    def evaluated(self) -> frozenset[str]:
+        """The variables whose values are read as code by a command of the text."""
+        names: set[str] = set()
+        for node in self._nodes:
+            if node.type == "command" and runs_code(self._words(node)):
+                for child in _arguments(node):
+                    if child.type not in ("raw_string", "word"):
+                        names.update(_VARIABLES.findall(text_of(child)))
+        return frozenset(names)
+
+    # Words ---------------------------------------------------------------------------------------
+
+    def words_of(self, command: Node, child: Node) -> tuple[list[Word], int]:
+        """Return the words of a command, and the place of one; -1 for what is no word of it."""
+        words = self._words(command)
+        return words, self._words_by_command[command.id][1].get(child.id, -1)
+
+    def words_in_test(self, test: Node) -> list[Word]:
+        """Return the words between `[` and `]`."""
+        return [word for child in test.children[1:-1] for word in self._flat(child)]
+
+    def reads_code(self, node: Node) -> bool:
+        """Whether one of the commands of a statement reads code from its standard input."""
+        if node.type == "command":
+            words = self._words(node)
+            return bool(words) and reads_code(words)
+        if node.type in ("string", "heredoc_body", "file_redirect"):
+            return False
+        return any(map(self.reads_code, node.named_children))
+
+    def is_printed(self, mark: Node) -> bool:
+        """Whether a value is an argument of a command that prints it."""
+        command = find_ancestor(mark, "command", frozenset())
+        words = self._words(command) if command is not None else []
+        return bool(words) and words[0].text in ("echo", "printf")
+
+    def _words(self, command: Node) -> list[Word]:
+        if command.id not in self._words_by_command:
+            nodes = _arguments(command)
+            places = {node.id: place for place, node in enumerate(nodes)}
+            self._words_by_command[command.id] = [self._word(node) for node in nodes], places
+        return self._words_by_command[command.id][0]
+
+    def _flat(self, node: Node) -> Iterator[Word]:
+        if node.type in ("binary_expression", "unary_expression"):
+            for child in node.children:
+                yield from self._flat(child)
+        else:
+            yield self._word(node)
+
+    def _word(self, node: Node) -> Word:
+        has_value = self._name.encode() in (node.text or b"")
+        text = _literal(node)
+        return Word(text, "" if text is not None else _prefix(node), has_value)
+
+
+_NUMBERS = frozenset({"let", "integer", "float", "test", "printf", "exit", "return", "shift"})
+
+
+def _arguments(command: Node) -> list[Node]:
+    """Return the parts of a command that are its words: its name, and its arguments."""
+    return [
+        child
+        for i, child in enumerate(command.children)
+        if command.field_name_for_child(i) in ("name", "argument")
+    ]
+
+
+def _literal(node: Node) -> str | None:
+    """Return what a word says, if the shell has nothing to fill in there."""
+    text = text_of(node)
+    if node.type in ("command_name", "concatenation"):
+        parts = [_literal(child) for child in node.children]
+        return None if None in parts else "".join(filter(None, parts))
+    if node.type == "string":
+        inside = [child for child in node.children if child.type != '"']
+        if any(child.type != "string_content" for child in inside):
+            return None
+        return re.sub(r'\\([\\"$`\n])', r"\1", text[1:-1])
+    if node.type == "raw_string":
+        return text[1:-1]
+    if node.type == "ansi_c_string":
+        return None if "\\" in text else text[2:-1]
+    if node.type == "word":
+        return re.sub(r"\\(.)", r"\1", text.replace("\\\n", ""))
+    is_plain = node.type in ("number", "test_operator") or not node.is_named
+    return text if is_plain else None
+
+
+def _prefix(node: Node) -> str:
+    """Return what is known of the beginning of a word."""
+    if node.type == "string":
+        first = node.children[1] if len(node.children) > 1 else None
+        return text_of(first) if first is not None and first.type == "string_content" else ""
+    if node.type not in ("command_name", "concatenation"):
+        return ""
+    known = ""
+    for child in node.children:
+        text = _literal(child)
+        if text is None:
+            return known + _prefix(child)
+        known += text
+    return known

@@ -1,0 +1,136 @@
+"""How values get into a command for a shell: as variables that the text refers to.
+
+    echo ${{ inputs.name }} "to ${{ inputs.place }}"
+
+becomes, with the two values in the environment of the shell,
+
+    flowq_value_0=$FLOWQ_VALUE_0 …; unset FLOWQ_VALUE_0 …; echo "${flowq_value_0}" "to ${…}"
+
+so that no shell ever reads a value as a part of its program. The programs that the shell starts do
+not get these variables. What is too large for an environment is assigned in a file without a name
+that is the shell's standard input, and is read before the first command.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import PureWindowsPath
+from typing import IO
+
+from flowq.texts import to_bytes
+
+WORD = "w"
+"""The place of a value that is a word, or a part of one, and gets quotes around it."""
+
+QUOTED = "q"
+"""The place of a value that stands within double quotes or a here-document already."""
+
+REFUSED = "x"
+"""A place where no value may be; `flowq check` has said why."""
+
+BASHES = frozenset({"bash", "rbash"})
+KORN_SHELLS = frozenset({"ksh", "ksh93", "mksh"})
+PLAIN_SHELLS = frozenset({"sh", "dash", "ash"})
+SHELLS = BASHES | KORN_SHELLS | PLAIN_SHELLS | {"zsh"}
+"""The shells whose rules for variables in quotes are known, by the names of their programs."""
+
+MAX_IN_ENVIRONMENT_BYTES = 100_000
+"""How large all values may be together to go by the environment: Linux takes 131,072 bytes for one
+variable, and the programs that the shell starts need room for theirs."""
+
+_NAME = "flowq_value"
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """A command with its values beside it.
+
+    Shape: `variables` are for the environment, by name; `assignments` is what the shell reads from
+    its standard input first, or empty. There is something in at most one of them.
+    """
+
+    command: str
+    variables: Mapping[str, str]
+    assignments: bytes = b""
+
+    def open_input(self) -> AbstractContextManager[IO[bytes]]:
+        """Open the assignments as a file that has no name, and is nobody's but this user's."""
+        import tempfile  # noqa: PLC0415 - only for large values
+
+        file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - whoever asks for it closes it
+        file.write(self.assignments)
+        file.seek(0)
+        return file
+
+
+NOTHING = Filled("", {})
+
+
+def find_shell(name: str | None) -> str | None:
+    """Return the shell that a name or path stands for, if values may be in its commands.
+
+    Shape: without a name it is `bash`, which is what runs then, or `sh`.
+    """
+    kind = PureWindowsPath(name or "bash").name.lower().removesuffix(".exe")
+    return kind if kind in SHELLS else None
+
+
+def make_name(text: str, taken: Collection[str] = ()) -> str:
+    """Return how variables begin that are not in a text, nor among the names that are taken."""
+    name, beside = _NAME, text.lower()
+    while name in beside or any(each.lower().startswith(name) for each in taken):
+        name += "_"
+    return name
+
+
+def needs_references(places: str) -> bool:
+    """Whether values stand where a word in quotes of its own, as older versions had, is wrong."""
+    return places.strip(WORD) != ""
+
+
+def refer(parts: Sequence[str | None], places: str, name: str) -> str:
+    """Return a command whose values are references.
+
+    Shape: the parts of its text, with None for each value; `places` has a letter for each of those.
+    """
+    references = (
+        f"${{{name}_{number}}}" if place == QUOTED else f'"${{{name}_{number}}}"'
+        for number, place in enumerate(places)
+    )
+    return "".join(next(references) if part is None else part for part in parts)
+
+
+def fill(
+    parts: Sequence[str | None], values: Sequence[str], places: str, taken: Collection[str]
+) -> Filled:
+    """Return a command with its values beside it.
+
+    Shape: `parts` and `places` as in `refer`; `taken` are the variables of the environment. Errors:
+    ValueError for a value with NUL, which no variable can have.
+    """
+    if any("\0" in value for value in values):
+        raise ValueError("the character NUL cannot stand in a value for a shell")
+    text = "".join(part for part in parts if part is not None)
+    name = make_name(text, taken)
+    command = refer(parts, places, name)
+    variables = {f"{name}_{number}": value for number, value in enumerate(values)}
+    if sum(len(to_bytes(value)) for value in values) > MAX_IN_ENVIRONMENT_BYTES:
+        lines = (f"{key}={quote(value)}\n" for key, value in variables.items())
+        return Filled(f". /dev/stdin; exec < /dev/null; {command}", {}, to_bytes("".join(lines)))
+    passed = {key.upper(): value for key, value in variables.items()}
+    assignments = " ".join(f"{key}=${key.upper()}" for key in variables)
+    return Filled(f"{assignments}; unset {' '.join(passed)}; {command}", passed)
+
+
+def quote(value: str) -> str:
+    """Return a value as a word in quotes: for a file of assignments, and for people."""
+    return shlex.quote(value)
+
+
+def show(value: str, place: str) -> str:
+    """Return a value as it would stand in its place: for people, not for a shell."""
+    return re.sub(r'([\\"$`])', r"\\\1", value) if place == QUOTED else quote(value)
