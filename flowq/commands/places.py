@@ -203,10 +203,10 @@ def _judge_literal(step: _Step) -> Refusal | None:
 
 def _judge_command(step: _Step) -> Refusal | None:
     words, place = step.text.words_of(step.parent, step.child)
-    if place < 0:
-        return None  # before the name, or a redirection
-    if place == 0:
+    if place <= 0:  # the name, what stands before it, or a redirection
         return None
+    if words[0].text == "exit" and step.shell in BASHES | PLAIN_SHELLS:
+        return None  # which read a number there, and no arithmetic
     return programs.find_refusal(words, place)
 
 

@@ -45,7 +45,6 @@ RANDOM=§
 SECONDS=§
 shift §
 return §
-exit §
 break §
 ulimit -n §
 printf %d §
@@ -377,6 +376,7 @@ def test_what_is_around_a_value_does_not_matter(text: str) -> None:
         ("cat <(echo §)", "bash ksh93 zsh", "sh dash ash mksh"),
         ("ls &> §", "bash zsh", "sh dash ash mksh ksh"),
         ("echo $'a' §", "bash ksh mksh zsh", "sh dash ash"),
+        ("exit §", "bash sh dash ash", "ksh ksh93 mksh zsh"),
         ("echo §", "bash /bin/sh dash ash ksh93 /opt/mksh zsh bash.exe", ""),
     ],
 )
