@@ -58,7 +58,8 @@ class Enqueue:
     `inputs_from` is the job whose result has the inputs, `inside` the join of the nested workflow
     that it is a job of; `ended_of` is set for what is declared under `finally`: the id of a job
     there all of whose blockers are the other jobs. `workflow_retries` are those of the whole
-    workflow whose outputs it gives.
+    workflow whose outputs it gives. `secrets` are the names of those that may stand in results
+    which it reads; one that `refuses_secrets` may return none.
     Units: `timeout_s` in seconds, None for RQ's own default.
     """
 
@@ -102,6 +103,8 @@ class Enqueue:
     ended_of: str = ""
     is_open: bool = False
     workflow_retries: Retry | None = None
+    secrets: tuple[str, ...] = ()
+    refuses_secrets: bool = False
 
 
 @reads_older_pickles
@@ -123,7 +126,8 @@ class Nested:
     """How a job adds the jobs of a nested workflow: in front of the job `join_id`.
 
     Shape: `prefix` is what the names of its jobs start with, `env` what they all get; `finals` are
-    the jobs under `finally` around it, which wait for each of its jobs.
+    the jobs under `finally` around it, which wait for each of its jobs; `secrets` are the names of
+    those that its inputs may have in them.
     Units: `timeout_s` in seconds from its beginning, None for no limit.
     """
 
@@ -134,6 +138,7 @@ class Nested:
     env: Mapping[str, str] = field(default_factory=dict)
     finals: tuple[str, ...] = ()
     timeout_s: float | None = None
+    secrets: tuple[str, ...] = ()
 
 
 @reads_older_pickles
@@ -179,13 +184,14 @@ class Outputs:
     """What the run results in, to be evaluated when it has ended.
 
     Shape: `template` by name; `result_of` maps the names of the jobs in it to job ids; `inputs` and
-    `run` are what it needs beside them.
+    `run` are what it needs beside them, `secrets` the names of those that it may have in it.
     """
 
     template: Mapping[str, Any]
     result_of: Mapping[str, str] = field(default_factory=dict)
     inputs: Mapping[str, Any] = field(default_factory=dict)
     run: Mapping[str, str] = field(default_factory=dict)
+    secrets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

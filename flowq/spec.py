@@ -19,6 +19,8 @@ from flowq.errors import Excerpt, Problem, Where
 InputType = Literal["str", "int", "float", "bool", "path", "list", "json", "enum"]
 BlockerPolicy = Literal["wait", "skip", "run"]
 ShellResult = Literal["last", "text", "lines", "json"]
+SecretResults = Literal["mask", "refuse"]
+REFUSE: SecretResults = "refuse"
 
 Path = tuple[str | int, ...]
 """A place in a document, as keys and indexes from the root: ("jobs", "gallery", "with")."""
@@ -258,6 +260,7 @@ class JobSpec:
     expires_s: float | None = None
     at_front: bool | None = None
     is_final: bool = False
+    secret_results: SecretResults | None = None
 
 
 @reads_older_pickles
@@ -282,6 +285,7 @@ class Defaults:
     max_parallel: int | None = None
     fail_fast: bool | None = None
     max_items: int | None = None
+    secret_results: SecretResults | None = None
 
 
 @reads_older_pickles

@@ -73,4 +73,5 @@ def _of_single_jobs(job: JobSpec) -> Mapping[str, object]:
         "env": bool(job.env),
         "cwd": job.cwd is not None,
         "on_crash": job.on_crash is not None,
+        "secret_results": job.secret_results is not None,
     }

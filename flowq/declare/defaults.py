@@ -8,7 +8,7 @@ from typing import Any
 from flowq.spec import Defaults
 
 KEYS = (
-    *("queue", "at_front", "timeout", "retries", "expires", "on_crash"),
+    *("queue", "at_front", "timeout", "retries", "expires", "on_crash", "secret_results"),
     *("on_blocker_failure", "continue_on_error", "cwd", "shell", "result"),
     *("max_parallel", "fail_fast", "max_items"),
 )

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypedDict, cast, get_args
 from flowq.declare import group_options as group
 from flowq.declare import options as read
 from flowq.declare.merging import merge_blocks
-from flowq.spec import BlockerPolicy, ForEach, JobSpec, Shell
+from flowq.spec import BlockerPolicy, ForEach, JobSpec, SecretResults, Shell
 
 
 class CommonOptions(TypedDict, total=False):
@@ -47,6 +47,7 @@ class RunOptions(CommonOptions, total=False):
     at_front: bool
     env: Mapping[str, Any]
     cwd: Any
+    secret_results: SecretResults
 
 
 class JobOptions(RunOptions, total=False):
@@ -119,6 +120,7 @@ READERS: Mapping[str, Callable[[Any], Any]] = {
     "at_front": group.read_flag,
     "env": group.read_environment,
     "cwd": group.read_template,
+    "secret_results": _one_of(*get_args(SecretResults)),
     "shell": read.read_fixed_text,
     "result": _one_of("last", "text", "lines", "json"),
 }
@@ -174,6 +176,7 @@ def to_job_spec(
         expires_s=said.get("expires"),
         at_front=said.get("at_front"),
         is_final=bool(said.get("finally_")),
+        secret_results=said.get("secret_results"),
     )
 
 

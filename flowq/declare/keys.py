@@ -140,6 +140,11 @@ JOB = Vocabulary(
         "at_front": Key(FLAG, "Enter the queue at its front."),
         "env": _ENV,
         "cwd": Key(TEMPLATE, "The folder that it runs in.", ("build",)),
+        "secret_results": Key(
+            choice("mask", "refuse"),
+            "What becomes of a result with a secret in it: it is hidden where it is shown, or it "
+            "fails the job.",
+        ),
         "shell": Key(FIXED_TEXT, "The shell of `run`.", ("bash", "sh", "pwsh", "cmd")),
         "result": Key(
             choice("last", "text", "lines", "json"), "What of the output is the result of `run`."

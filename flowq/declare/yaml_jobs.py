@@ -208,6 +208,7 @@ _FIELD_BY_WORD = {
     "on_crash": "on_crash",
     "expires": "expires_s",
     "at_front": "at_front",
+    "secret_results": "secret_results",
 }
 
 

@@ -46,7 +46,7 @@ def make_plan(graph: Graph, inputs: Mapping[str, Any], run_id: str) -> Plan:
         workflow.max_parallel,
         _concurrency(workflow, inputs),
         order=tuple(enqueue.job_id for enqueue in enqueues),
-        outputs=_outputs(workflow, inputs, run),
+        outputs=_outputs(frame),
         timeout_s=workflow.timeout_s,
     )
 
@@ -79,6 +79,7 @@ def plan_nested(
         slots=(*nested.slots, *own_slots),
         env={**nested.env, **nested.workflow.env},
         outer_finals=nested.finals,
+        inherited=nested.secrets,
     )
     groups, enqueues = frame.compile()
     return groups, futures_first(enqueues)
@@ -89,10 +90,9 @@ def make_job_id(run_id: str, name: str) -> str:
     return f"{run_id}-{name}"
 
 
-def _outputs(
-    workflow: Workflow, inputs: Mapping[str, Any], run: Mapping[str, str]
-) -> Outputs | None:
+def _outputs(frame: Frame) -> Outputs | None:
     """Return what the run results in, with its inputs filled in. Errors: WorkflowInvalid."""
+    workflow, inputs, run = frame.graph.workflow, frame.inputs, frame.run
     if not workflow.outputs:
         return None
     template = {
@@ -100,11 +100,13 @@ def _outputs(
         for name, value in workflow.outputs.items()
     }
     left = find_references(template)
+    names = dict.fromkeys(name for name, _ in left.jobs)
     return Outputs(
         template,
-        result_of={name: make_job_id(run["id"], name) for name, _ in left.jobs},
+        result_of={name: make_job_id(run["id"], name) for name in names},
         inputs={name: inputs[name] for name in sorted(left.inputs)},
         run=run if "run" in left.roots else {},
+        secrets=frame.secrets.all_of(*names),
     )
 
 

@@ -27,10 +27,12 @@ from flowq.plan import Enqueue, Expansion, Group, Nested, Slot
 from flowq.planner.carried import make_portable
 from flowq.planner.filling import fill_in
 from flowq.planner.matrix import Leg, expand_matrix
+from flowq.planner.secrets import Secrets, find_secrets
 from flowq.planner.words import describe
 from flowq.spec import (
     MAX_ITEMS,
     NONE_TOLERATED,
+    REFUSE,
     Approval,
     Block,
     BlockerPolicy,
@@ -51,7 +53,8 @@ class Frame:
     """A graph with what its jobs have in common.
 
     Shape: `base` is what all ids start with, `prefix` what all names do; `join_id` is the job that
-    waits for all of them, in a nested workflow.
+    waits for all of them, in a nested workflow. `inherited` are the names of the secrets that its
+    inputs may have in them.
     """
 
     graph: Graph
@@ -63,6 +66,7 @@ class Frame:
     slots: tuple[Slot, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     outer_finals: tuple[str, ...] = ()
+    inherited: tuple[str, ...] = ()
     _problems: list[Problem] = field(default_factory=list)
 
     def compile(self) -> tuple[list[Group], list[Enqueue]]:
@@ -182,6 +186,11 @@ class Frame:
         return [self._join(job, nested, enqueue), self._start(job, nested, enqueue)]
 
     @cached_property
+    def secrets(self) -> Secrets:
+        """The secrets that the jobs may come across."""
+        return find_secrets(self.graph, self.env, self.inherited)
+
+    @cached_property
     def _nested_by_name(self) -> Mapping[str, Workflow]:
         done: dict[int, Workflow] = {}
         nested = self.graph.workflow.workflows.items()
@@ -211,6 +220,7 @@ class Frame:
             approval=None,
             expires_s=None,
             workflow_retries=job.retries,
+            secrets=self.secrets.all_of(job.name),
             description=f"outputs of {nested.name}",
         )
 
@@ -220,6 +230,8 @@ class Frame:
         finals = self._finals_after(is_final=bool(enqueue.ended_of))
         slots = tuple(_held_by(join_id, slot, enqueue.group) for slot in enqueue.slots)
         timeout_s = nested.timeout_s if job.timeout_s is None else job.timeout_s
+        read = tuple(sorted(self.secrets.read.get(job.name, ())))
+        prefix = f"{name}."
         return replace(
             enqueue,
             job_id=f"{join_id}--0",
@@ -231,7 +243,7 @@ class Frame:
             grows=False,
             is_tolerated=False,
             inside=join_id,
-            nested=Nested(nested, join_id, f"{name}.", slots, self._env, finals, timeout_s),
+            nested=Nested(nested, join_id, prefix, slots, self._env, finals, timeout_s, read),
             description=f"start of {nested.name}",
         )
 
@@ -325,6 +337,8 @@ class Frame:
             "inside": self.join_id,
             "ended_of": self._own_finals[0] if job.is_final else "",
             "is_open": job.deferred,
+            "secrets": self.secrets.unnamed(job.name),
+            "refuses_secrets": job.secret_results == REFUSE,
         }
 
     def _find_left(self, job: JobSpec, keys: frozenset[str], scope: Mapping[str, Any]) -> Uses:

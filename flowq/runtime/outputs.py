@@ -8,6 +8,7 @@ these are what commands show. A program that asks for the values evaluates them 
 from __future__ import annotations
 
 import json
+import os
 import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -24,7 +25,9 @@ from flowq.expressions import evaluate, find_references
 from flowq.plan import Outputs, Plan
 from flowq.runtime import keys
 from flowq.runtime.lookups import read_jobs
+from flowq.runtime.masking import Mask
 from flowq.runtime.patience import patiently
+from flowq.runtime.secrets import read_known
 from flowq.runtime.views import MAX_OUTPUT_BYTES, make_view
 from flowq.runtime.wire import from_wire, to_wire
 from flowq.status import RUN_ENDED
@@ -155,18 +158,20 @@ def _make_views(outputs: Outputs, connection: Redis) -> dict[str, Any]:
     views: dict[str, Any] = {}
     errors: dict[str, str] = {}
     late: BaseTimeoutException | None = None
+    mask = Mask()
+    mask.add(read_known(outputs.secrets, os.environ))
     for name in outputs.template:
         try:
             if late is not None:
                 raise late
             value = patiently(partial(_evaluated, outputs, name, connection))
-            views[name] = make_view(value, MAX_OUTPUT_BYTES)
+            views[name] = make_view(value, MAX_OUTPUT_BYTES, mask.hide if mask else None)
         except BaseTimeoutException as error:  # it comes once
             late, errors[name] = error, f"the outputs took too long: {error}"
         except RedisError:
             raise
         except Exception as error:  # noqa: BLE001 - one that has no value says why
-            errors[name] = str(error) or type(error).__name__
+            errors[name] = mask.hide(str(error)) or type(error).__name__
     return {"views": views, "errors": errors}
 
 

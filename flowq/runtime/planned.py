@@ -30,6 +30,7 @@ from flowq.runtime.wire import (
     HOLD_FORMAT,
     KEY,
     QUOTED_VALUES_FORMAT,
+    REFUSING_FORMAT,
     USUAL_FORMAT,
     from_wire,
     to_wire,
@@ -140,11 +141,12 @@ def _work(enqueue: Enqueue) -> dict[str, Any]:
         "nested": enqueue.nested and to_wire(enqueue.nested),
         "stop_when": enqueue.stop_when,
         "grows": enqueue.grows,
+        "secrets": list(enqueue.secrets),
         "message": enqueue.approval.message
         if enqueue.approval and _has_live_message(enqueue)
         else None,
     }
-    kept = {key: value for key, value in special.items() if value not in (None, False, {})}
+    kept = {key: value for key, value in special.items() if value not in (None, False, {}, [])}
     if "." in enqueue.call.partition(":")[2]:  # RQ would not find what is in a class in a class
         kept["call"] = enqueue.call
     if enqueue.outputs is not None:
@@ -164,6 +166,7 @@ def _work(enqueue: Enqueue) -> dict[str, Any]:
         "inputs_from": enqueue.inputs_from,
         "scope": dict(enqueue.scope),
         "ended_of": enqueue.ended_of,
+        "refuses_secrets": enqueue.refuses_secrets,
     }
     return {KEY: _needed_format(enqueue), **kept} | {
         k: value for k, value in beside.items() if value
@@ -175,6 +178,8 @@ def _needed_format(enqueue: Enqueue) -> int:
     shell = enqueue.run
     if _has_quoted_values(enqueue):
         return QUOTED_VALUES_FORMAT
+    if enqueue.refuses_secrets:
+        return REFUSING_FORMAT
     if shell is not None and not isinstance(shell.command, str):
         return COMMAND_LIST_FORMAT
     if enqueue.ended_of or _has_finals(enqueue):

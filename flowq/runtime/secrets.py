@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from flowq.expressions.refusals import Missing
@@ -15,6 +16,14 @@ FOLDER = "FLOWQ_SECRETS_DIR"
 
 MAX_BYTES = 1_000_000
 """Of one secret."""
+
+
+def read_known(names: Iterable[str], environment: Mapping[str, str]) -> Iterator[str]:
+    """Yield the values of those of these secrets that are there."""
+    secrets = Secrets(environment, lambda value: None)
+    for name in names:
+        with suppress(Missing):
+            yield secrets[name]
 
 
 class Secrets(Mapping[str, str]):

@@ -46,6 +46,9 @@ FINALLY_FORMAT = 2
 QUOTED_VALUES_FORMAT = 3
 """The format of a command with values within quotes, where older versions would quote them anew."""
 
+REFUSING_FORMAT = 3
+"""The format of a job that may not return a secret."""
+
 KEY = "flowq"
 """What the number of the format is called."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -28,7 +28,6 @@ from flowq.expressions import (
     one_budget,
     write,
 )
-from flowq.expressions.refusals import Missing
 from flowq.plan import Expansion, Nested
 from flowq.runtime import scripts, shell
 from flowq.runtime.conditions import find_false, say_false
@@ -49,7 +48,7 @@ from flowq.runtime.outcomes import get_result
 from flowq.runtime.patience import JOB_PATIENCE_S, Result, patiently
 from flowq.runtime.planned import write_message
 from flowq.runtime.rq import run_to_end
-from flowq.runtime.secrets import Secrets
+from flowq.runtime.secrets import Secrets, read_known
 from flowq.runtime.waiting import Wait
 from flowq.runtime.wire import check_format, from_wire
 from flowq.status import LIST
@@ -212,19 +211,19 @@ class _Performance:
     def _message(self) -> str:
         """Return what whoever approves the job should read, if that was not known before."""
         template = self.work.get("message")
-        return "" if template is None else str(self._value(template, None, write_message))
+        if template is None:
+            return ""
+        return self.mask.hide(str(self._value(template, None, write_message)))
 
     def _find_secrets_of_results(self) -> None:
         """Hide what the results of other jobs may have in them, where it is known here."""
-        for name in self.work.get("secrets", ()):
-            with suppress(Missing):
-                self.mask.add([self.secrets[name]])
+        self.mask.add(read_known(self.work.get("secrets", ()), os.environ))
 
     def _look_for_secrets(self, written: bytes) -> None:
         """Say, or refuse, that the result has a secret in it. Errors: SecretInResult."""
         if not self.mask.is_in(written):
             return
-        if self.work.get("secret_results") == "refuse":
+        if self.work.get("refuses_secrets"):
             raise SecretInResult
         self._say("note", "its result has a secret in it, which is hidden where it is shown")
 

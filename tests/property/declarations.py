@@ -150,6 +150,7 @@ def jobs(draw: st.DrawFn, name: str, nested: tuple[str, ...]) -> JobSpec:
         "timeout_s": durations,
         "retries": retries,
         "on_crash": st.sampled_from(["requeue", "fail"]),
+        "secret_results": st.sampled_from(["mask", "refuse"]),
         "at_front": st.booleans(),
         "env": environments,
         "cwd": words,

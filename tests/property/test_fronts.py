@@ -52,6 +52,7 @@ def jobs(draw: st.DrawFn, name: str) -> dict[str, Any]:
         ),
         "if_empty": st.sampled_from(["run", "skip"]),
         "on_crash": st.sampled_from(["requeue", "fail"]),
+        "secret_results": st.sampled_from(["mask", "refuse"]),
         "expires": durations,
         "at_front": st.booleans(),
         "env": st.dictionaries(st.sampled_from(["A", "b_1"]), st.integers() | texts),

@@ -12,8 +12,11 @@ from language import Runs, each, job
 from redis import Redis
 
 from flowq.expressions.refusals import Missing
+from flowq.graph import build_graph
+from flowq.planner import make_plan
+from flowq.runtime.planned import call_of
 from flowq.runtime.secrets import FOLDER, Secrets
-from flowq.spec import Shell, Workflow
+from flowq.spec import Input, Retry, Shell, Workflow
 
 Work = Callable[..., None]
 VALUE = "hunter2 hunter2"
@@ -197,3 +200,102 @@ def test_each_line_of_a_secret_and_what_errors_of_expressions_and_files_say_are_
     for name in ("sum", "file"):
         assert "***" in run.error(name)
         assert VALUE not in run.error(name)
+
+
+# In results --------------------------------------------------------------------------------------
+
+
+def view_of(connection: Redis, name: str) -> dict[str, Any]:
+    view: Any = connection.hget(f"rq:job:r1-{name}", "flowq_view")
+    found: dict[str, Any] = json.loads(view)
+    return found
+
+
+def test_a_result_with_a_secret_reaches_other_jobs_and_is_hidden_wherever_it_is_shown(
+    run: Runs,
+    work: Work,
+    connection: Redis,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("TOKEN", VALUE)
+    nested = Workflow(
+        "inner",
+        (job("say", "say", with_={"text": "${{ inputs.text }}"}),),
+        inputs=(Input("text"),),
+        outputs={"said": "${{ jobs.say.result }}"},
+    )
+    given = "${{ jobs.a.result }}"
+    run.submit(
+        job("a", "give", with_={"value": ["${{ secrets.TOKEN }}", "other"]}),
+        job("b", "give", with_={"value": given}),
+        job("c", "say", with_={"text": "${{ jobs.b.result[0] }}"}),
+        job("each", "say", for_each=each(given), with_={"text": "${{ item }}"}),
+        job("inner", workflow="inner", with_={"text": "${{ jobs.b.result[0] }}"}),
+        job("after", "fail", with_={"message": "${{ jobs.inner.result.said }}"}),
+        job("num", "square", with_={"number": 3}, needs=("a",)),
+        workflows={"inner": nested},
+        outputs={"b": "${{ jobs.b.result }}", "n": "${{ jobs.num.result }}"},
+    )
+    work()
+    assert run.result("c") == VALUE
+    assert run.result("b") == [VALUE, "other"]
+    assert run.result("inner") == {"said": VALUE}
+    for name, shown in (
+        ("b", {"arguments": {"value": ["***", "other"]}, "result": ["***", "other"]}),
+        ("c", {"arguments": {"text": "***"}, "result": "***"}),
+        ("each--0", {"arguments": {"text": "***"}, "result": "***"}),
+        ("each--1", {"arguments": {"text": "other"}, "result": "other"}),
+        ("inner", {"result": {"said": "***"}}),
+        ("inner--say", {"arguments": {"text": "***"}, "result": "***"}),
+    ):
+        assert view_of(connection, name) == shown, name
+    assert "ValueError: ***" in run.error("after")
+    kept: Any = connection.hget("rq:flowq:1:run:r1", "kept_outputs")
+    assert json.loads(kept)["views"] == {"b": ["***", "other"], "n": 9}
+    for name in ("a", "b", "c", "inner"):
+        assert "its result has a secret in it" in run.reason(name)
+    assert not run.reason("num")
+    call: Any = connection.hget("rq:job:r1-num", "description")
+    assert b"square" in call
+    printed = capfd.readouterr()
+    assert VALUE not in printed.out + printed.err
+    assert "they said ***" in printed.out
+
+
+def test_a_job_that_may_not_return_a_secret_fails_and_is_not_tried_again(
+    run: Runs, work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOKEN", VALUE)
+    again = Retry(3)
+    refuse: Any = {"secret_results": "refuse", "retries": again}
+    run.submit(
+        job("a", "give", with_={"value": {"x": ["${{ secrets.TOKEN }}"]}}, **refuse),
+        job("b", "say", with_={"text": "${{ 'x' ~ secrets.TOKEN | length }}"}, **refuse),
+        job("c", run=Shell(("echo", "${{ secrets.TOKEN | upper }}")), **refuse),
+        job("d", "my_id", secret_results="refuse"),
+    )
+    work()
+    states = {"a": "failed", "b": "finished", "c": "failed", "d": "finished"}
+    assert run.states == states
+    assert "SecretInResult: the result has a secret in it" in run.error("a")
+    assert "SecretInResult" in run.error("c")
+    assert VALUE.encode() not in kept_in(run.connection)
+    assert run.status.jobs["a"].attempts == 1
+
+
+def test_the_plan_names_secrets_at_jobs_that_read_results_with_them_and_at_no_others() -> None:
+    given = "${{ jobs.a.result }}"
+    plain = job("p", "my_id")
+    jobs = (
+        job("a", "give", with_={"value": "${{ secrets.A }}"}),
+        job("b", "give", with_={"value": given}),
+    )
+    for workflow, names in (
+        (Workflow("none", (plain, job("q", "give", with_={"value": "${{ jobs.p.result }}"}))), {}),
+        (Workflow("some", (*jobs, plain)), {"r1-b": ("A",)}),
+        (Workflow("all", (*jobs, plain), env={"B": "${{ secrets.B }}"}), {"r1-b": ("A",)}),
+    ):
+        plan = make_plan(build_graph(workflow), {}, "r1")
+        assert {each.job_id: each.secrets for each in plan.enqueues if each.secrets} == names
+    assert call_of(next(each for each in plan.enqueues if each.job_id == "r1-p"))[1][0]["env"]

@@ -66,7 +66,14 @@ def test_a_gallery_is_the_same_in_both() -> None:
         shell="bash",
         result="lines",
     )
-    flow.job(build, name="notify", needs=[gallery, "publish"], if_="always()", on_crash="fail")
+    flow.job(
+        build,
+        name="notify",
+        needs=[gallery, "publish"],
+        if_="always()",
+        on_crash="fail",
+        secret_results="refuse",
+    )
     assert flow.spec() == yaml(
         """
         name: twin
@@ -99,7 +106,12 @@ def test_a_gallery_is_the_same_in_both() -> None:
             env: {DEST: "${{ env.DEST }}", N: 3, V: true}
             shell: bash
             result: lines
-          notify: {needs: [gallery, publish], if: always(), call: "CALL:build", on_crash: fail}
+          notify:
+            needs: [gallery, publish]
+            if: always()
+            call: "CALL:build"
+            on_crash: fail
+            secret_results: refuse
         """
     )
 
@@ -233,6 +245,7 @@ def test_a_workflow_that_contains_itself_is_refused() -> None:
         ({"if_": 3}, "FQ105", "expression"),
         ({"if_empty": "fail"}, "FQ105", "run, skip"),
         ({"on_crash": "fail me"}, "FQ105", "requeue, fail"),
+        ({"secret_results": "keep"}, "FQ105", "mask, refuse"),
         ({"expires": "soon"}, "FQ110", "duration"),
         ({"shell": "bash"}, "FQ103", "shell"),
     ],

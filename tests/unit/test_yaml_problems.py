@@ -101,6 +101,7 @@ def test_all_problems_are_reported_at_once_in_the_order_of_the_text() -> None:
         (with_job("shell: bash"), "FQ118", "`run`"),
         (with_job("if_empty: fail"), "FQ105", "run, skip"),
         (with_job("on_crash: restart"), "FQ105", "requeue, fail"),
+        (with_job("secret_results: keep"), "FQ105", "mask, refuse"),
         (with_job("expires: soon"), "FQ110", "1d"),
         (with_job("timeout-minutes: 3"), "FQ108", "timeout: 10m"),
         (with_job("working-directory: x"), "FQ108", "cwd"),
