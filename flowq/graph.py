@@ -291,7 +291,7 @@ def _with_defaults(job: JobSpec, defaults: Defaults) -> JobSpec:
         "at_front": defaults.at_front,
         "expires_s": defaults.expires_s,
         "on_crash": defaults.on_crash,
-        "secret_results": defaults.secret_results,
+        "secret_results": None if job.workflow else defaults.secret_results,
         "on_blocker_failure": None if asks else defaults.on_blocker_failure,
         "continue_on_error": defaults.continue_on_error,
         "cwd": None if job.workflow else defaults.cwd,

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from flowq.cli import verbosity
+from flowq.cli import streams, verbosity
 
 Decorator = Callable[[Any], Any]
 
@@ -15,12 +15,29 @@ target: Decorator = click.argument("target", metavar="TARGET")
 
 run_id: Decorator = click.argument("run_id", metavar="RUN")
 
+
+def _hide_password(_ctx: click.Context, _parameter: click.Parameter, url: str | None) -> str | None:
+    """Take a password out of the system's list of processes, or warn where that is not possible."""
+    if url:
+        from flowq import server  # noqa: PLC0415 - as little as possible where there is no URL
+
+        shown = server.hide_password(url)
+        if shown != url and not server.hide_argument(url, shown):
+            streams.note(
+                "flowq: warning: others can see the password of --redis-url in the list of "
+                "processes; set FLOWQ_REDIS_URL instead"
+            )
+    return url
+
+
 redis_url: Decorator = click.option(
     "--redis-url",
     metavar="URL",
+    callback=_hide_password,
     help="The server: redis://HOST:PORT/DB, rediss://…, unix:///PATH, redis+sentinel://… or "
     "redis+cluster://… Default: FLOWQ_REDIS_URL, "
-    "else RQ_REDIS_URL, else the private server of the current folder.",
+    "else RQ_REDIS_URL, else the private server of the current folder. A password belongs into the "
+    "variable: others can list the arguments of processes.",
 )
 
 no_import: Decorator = click.option(

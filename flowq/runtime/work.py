@@ -29,7 +29,7 @@ from flowq.expressions import (
     write,
 )
 from flowq.plan import Expansion, Nested
-from flowq.runtime import scripts, shell
+from flowq.runtime import scripts, shell, variables
 from flowq.runtime.conditions import find_false, say_false
 from flowq.runtime.expanding import expand, grow, start
 from flowq.runtime.futures import current_job
@@ -245,15 +245,23 @@ class _Performance:
 
     @contextmanager
     def _surroundings(self) -> Iterator[None]:
-        """Set the environment and the folder that the job asks for; a child does several jobs."""
-        if "env" not in self.work and "cwd" not in self.work:
+        """Set the environment and the folder that the job asks for; a child does several jobs.
+
+        A command does not get the variables with the server, unless its own `env` has them.
+        """
+        withheld = [name for name in variables.SERVER if name in os.environ]
+        if "shell" not in self.work:
+            withheld = []
+        if not withheld and "env" not in self.work and "cwd" not in self.work:
             yield
             return
         before, folder = dict(os.environ), os.getcwd()  # noqa: PTH109 - as it is put back
         self.secrets = self._find_secrets(before)
         try:
-            variables = self._value(self.work.get("env", {}))
-            os.environ.update({name: _as_variable(name, variables[name]) for name in variables})
+            given = self._value(self.work.get("env", {}))
+            for name in withheld:
+                del os.environ[name]
+            os.environ.update({name: _as_variable(name, given[name]) for name in given})
             if self.work.get("cwd"):
                 self._enter(self._value(self.work["cwd"]))
             yield

@@ -8,7 +8,8 @@
     make_client(url)  the same, unchecked and unconnected
     health(redis)     what is wrong with a server that is to keep jobs
     resolve_url(...)  the URL that options and variables ask for
-    hide_password(url)
+    hide_password(url)   for eyes
+    hide_argument(…)  take a password out of the list of processes
 
 Nothing is loaded before it is asked for, because the guardian (`__main__.py`), which the first
 command in a folder waits for, is part of this package and needs neither redis nor the rest.
@@ -20,6 +21,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # what `__getattr__` resolves, for the type checker
+    from flowq.server.arguments import hide_argument
     from flowq.server.connection import connect, health, make_client
     from flowq.server.embedded import Server, ensure, find, is_used, temporary
     from flowq.server.url import hide_password, resolve_url
@@ -30,6 +32,7 @@ __all__ = [
     "ensure",
     "find",
     "health",
+    "hide_argument",
     "hide_password",
     "is_used",
     "make_client",
@@ -43,6 +46,7 @@ _MODULE_BY_NAME = {
     "ensure": "embedded",
     "find": "embedded",
     "health": "connection",
+    "hide_argument": "arguments",
     "hide_password": "url",
     "is_used": "embedded",
     "make_client": "connection",

@@ -7,8 +7,9 @@ import re
 from collections.abc import Mapping
 from urllib.parse import unquote_plus
 
+from flowq.runtime import variables
+
 HIDDEN = "***"
-VARIABLES = ("FLOWQ_REDIS_URL", "RQ_REDIS_URL")
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _PLACE = re.compile(r"(\[[^\]]*\]|[^:/?#]*)(:[^/?#]*)?")
@@ -22,7 +23,7 @@ def resolve_url(option: str | None, environment: Mapping[str, str] = os.environ)
 
     An empty value counts as none, so that `FLOWQ_REDIS_URL= flowq run …` uses the embedded server.
     """
-    candidates = [option, *(environment.get(name) for name in VARIABLES)]
+    candidates = [option, *(environment.get(name) for name in variables.SERVER)]
     return next((url.strip() for url in candidates if url and url.strip()), None)
 
 

@@ -22,7 +22,9 @@ from flowq.runtime import keys
 from flowq.runtime.outputs import read_kept_outputs
 from flowq.runtime.patience import patiently
 from flowq.server import private
+from flowq.server.arguments import hide_argument
 from flowq.server.connection import make_client
+from flowq.server.url import hide_password, resolve_url
 from flowq.status import RUN_ENDED
 from flowq.workers.hire import Mode
 from flowq.workers.loop import UNREACHABLE
@@ -185,6 +187,7 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
     if not values.get("url"):
         sys.stderr.write("give --url, or set FLOWQ_REDIS_URL\n")
         return UsageError.exit_code
+    hide_argument(values["url"], hide_password(values["url"]))
     logging.captureWarnings(True)
     try:
         main(**values)
@@ -206,7 +209,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m flowq.workers", description=__doc__)
     add = parser.add_argument
     add("queues", nargs="*", default=["default"], help="in order of priority")
-    add("--url", default=os.environ.get("FLOWQ_REDIS_URL") or os.environ.get("RQ_REDIS_URL"))
+    add("--url", default=resolve_url(None))
     add("-c", "--concurrency", type=int, help="how many jobs at a time")
     add("--mode", choices=["fork", "multiprocessing", "warm"], help="how children are started")
     add("--burst", action="store_true", default=None, help="end when the queues are empty")

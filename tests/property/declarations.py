@@ -92,6 +92,7 @@ def defaults() -> st.SearchStrategy[Defaults]:
         "at_front": st.booleans(),
         "expires_s": durations,
         "on_crash": st.sampled_from(["requeue", "fail"]),
+        "secret_results": st.sampled_from(["mask", "refuse"]),
         "on_blocker_failure": st.sampled_from(["wait", "skip", "run"]),
         "continue_on_error": tolerances,
         "cwd": words,

@@ -299,3 +299,21 @@ def test_the_plan_names_secrets_at_jobs_that_read_results_with_them_and_at_no_ot
         plan = make_plan(build_graph(workflow), {}, "r1")
         assert {each.job_id: each.secrets for each in plan.enqueues if each.secrets} == names
     assert call_of(next(each for each in plan.enqueues if each.job_id == "r1-p"))[1][0]["env"]
+
+
+def test_a_command_does_not_get_the_url_of_the_server_unless_it_asks_for_it(
+    run: Runs, work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLOWQ_REDIS_URL", "redis://:hunter2@localhost")
+    monkeypatch.setenv("RQ_REDIS_URL", "redis://:hunter2@localhost")
+    show = Shell(("sh", "-c", "echo ${FLOWQ_REDIS_URL-none} ${RQ_REDIS_URL-none}"))
+    asked = {"FLOWQ_REDIS_URL": "${{ env.FLOWQ_REDIS_URL | replace('2', '3') }}"}
+    run.submit(
+        job("none", run=show),
+        job("asked", run=show, env=asked),
+        job("call", "read_env", with_={"name": "FLOWQ_REDIS_URL"}),
+    )
+    work()
+    assert run.result("none") == "none none"
+    assert run.result("asked") == "redis://:hunter3@localhost none"
+    assert run.result("call")[0] == "redis://:hunter2@localhost"

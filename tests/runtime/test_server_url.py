@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from urllib.parse import quote
 
 import pytest
@@ -219,3 +221,39 @@ def test_a_server_that_tells_nothing_is_not_warned_about() -> None:
     with server.temporary() as started, started.connect() as connection:
         connection.execute_command("ACL", "SETUSER", "default", "-config", "-info")
         assert server.health(connection) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nobody can write over arguments")
+def test_a_password_in_an_argument_leaves_the_list_of_processes() -> None:
+    program = (
+        "import sys; from pathlib import Path; from flowq.cli.main import commands\n"
+        "ctx = commands.make_context('flowq', sys.argv[1:])\n"
+        "name, command, rest = commands.resolve_command(ctx, sys.argv[1:])\n"
+        "command.make_context(name, rest)\n"
+        "print(Path('/proc/self/cmdline').read_text().split(chr(0)), sys.argv[4])"
+    )
+    url = "redis://me:hunter2-Zq9XkLm@localhost:6379/0"
+    words = [sys.executable, "-c", program, "status", "r1", "--redis-url", url]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    listed, _, kept = done.stdout.rstrip().rpartition(" ")
+    assert "hunter2" not in listed
+    assert "redis://me:***@localhost:6379/0 " in listed
+    assert kept == url
+    assert done.stderr == ""
+
+
+def test_where_that_cannot_be_a_warning_names_the_variable(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from flowq.cli.main import commands
+
+    monkeypatch.setattr("flowq.server.arguments.sys.platform", "darwin")
+    for url, warns in (("redis://:hunter2@localhost", True), ("redis://localhost", False)):
+        name, command, rest = commands.resolve_command(
+            commands.make_context("flowq", ["status"]), ["status", "r1", "--redis-url", url]
+        )
+        assert command is not None
+        command.make_context(name, rest)
+        printed = capsys.readouterr().err
+        assert ("set FLOWQ_REDIS_URL instead" in printed) == warns
+        assert "hunter2" not in printed

@@ -26,6 +26,7 @@ defaults:
   retries: 2
   expires: 1d
   on_crash: fail
+  secret_results: refuse
   on_blocker_failure: run
   continue_on_error: true
   cwd: a/${{ inputs.where }}
@@ -39,6 +40,7 @@ JOBS = """\
 jobs:
   plain: {run: x}
   own: {run: x, at_front: false, timeout: 1m, expires: 2d, on_crash: requeue, needs: plain,
+        secret_results: mask,
         on_blocker_failure: skip, continue_on_error: false, cwd: b, shell: bash, result: last}
   program: {run: [x]}
   asks: {run: x, needs: plain, if: always()}
@@ -63,14 +65,14 @@ def test_a_job_gets_what_it_does_not_say_itself() -> None:
     for job in (plain, program, end):
         assert (job.queue, job.at_front, job.timeout_s, job.expires_s) == ("slow", True, 600, 86400)
         assert (job.on_crash, job.on_blocker_failure) == ("fail", "run")
-        assert (job.is_tolerated, job.cwd) == (True, "a/build")
+        assert (job.is_tolerated, job.cwd, job.refuses_secrets) == (True, "a/build", True)
     assert plain.run
     assert (plain.run.shell, plain.run.result) == ("sh", "json")
     assert program.run
     assert (program.run.shell, program.run.result) == (None, "json")
     assert (own.at_front, own.timeout_s, own.expires_s) == (False, 60, 172800)
     assert (own.on_crash, own.on_blocker_failure) == ("requeue", "skip")
-    assert (own.is_tolerated, own.cwd) == (False, "b")
+    assert (own.is_tolerated, own.cwd, own.refuses_secrets) == (False, "b", False)
     assert own.run
     assert (own.run.shell, own.run.result) == ("bash", "last")
 
@@ -86,6 +88,7 @@ def test_groups_conditions_and_workflows_take_what_means_something_for_them() ->
     assert jobs["asks"].condition == "always()"
     assert jobs["inner(start)"].cwd is None
     assert jobs["inner"].workflow_retries is None
+    assert not jobs["inner"].refuses_secrets
 
 
 def test_what_is_inside_a_workflow_has_its_own_defaults_and_carries_them_in_its_jobs() -> None:
@@ -107,6 +110,7 @@ def test_both_fronts_say_the_same() -> None:
             "retries": 2,
             "expires": "1d",
             "on_crash": "fail",
+            "secret_results": "refuse",
             "on_blocker_failure": "run",
             "continue_on_error": True,
             "cwd": f"a/{Flow.inputs.where}",
