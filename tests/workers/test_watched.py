@@ -16,7 +16,11 @@ from typing import Any
 import pytest
 import redis
 
+from flowq.graph import build_graph
+from flowq.planner import make_plan
+from flowq.runtime import runs
 from flowq.runtime.queue import Queue
+from flowq.spec import JobSpec, Workflow
 
 HERE = Path(__file__).parent
 pytest.importorskip("sentry_sdk")
@@ -133,6 +137,24 @@ def test_a_job_that_is_to_be_retried_is_no_event_of_sentry(
     work_off(mode="fork")
     assert len(inbox.items("event")) == 1
     assert names(inbox) == ["watched_jobs.fail"] * 2
+
+
+def test_sentry_hears_no_secret(
+    connection: redis.Redis,
+    work_off: Callable[..., Any],
+    inbox: Inbox,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TOKEN", "hunter2-Zq9XkLm")
+    given = {"token": "${{ secrets.TOKEN }}"}
+    workflow = Workflow("secrets", (JobSpec("a", "watched_jobs:report", given),))
+    runs.submit(make_plan(build_graph(workflow), {}, "r1"), connection)
+    work_off(mode="fork")
+    assert len(inbox.items("transaction")) == 1
+    *_, event = inbox.items("event")
+    assert event["exception"]["values"][-1]["value"] == "no ***"
+    assert "about {'token': ['***']}" in json.dumps(event["breadcrumbs"])
+    assert all(b"hunter2" not in body for body in inbox.bodies)
 
 
 SENTRY_ENQUEUES = """

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import subprocess
 
 import sentry_sdk
 
@@ -17,3 +19,11 @@ def fail() -> None:
 def add(a: int, b: int) -> int:
     """Return the sum."""
     return a + b
+
+
+def report(token: str) -> None:
+    """Fail with a secret in a local variable, a message of the log and a command."""
+    held = {"token": [token]}
+    logging.getLogger("users").error("about %s", held)
+    subprocess.run(["true", token], check=True)
+    raise LookupError(f"no {token}")
