@@ -156,9 +156,10 @@ def test_every_field_that_can_be_written_is_in_the_golden_files() -> None:
 
 NOT_IN_SHOP: Mapping[type[Any], set[str]] = {
     Workflow: {"unread", "timeout_s"},
-    Enqueue: {"is_open", "ended_of", "workflow_retries"},
-    Nested: {"finals", "timeout_s"},
-    JobSpec: {"is_final"},
+    Enqueue: {"is_open", "ended_of", "workflow_retries", "secrets", "refuses_secrets"},
+    Nested: {"finals", "timeout_s", "secrets"},
+    Outputs: {"secrets"},
+    JobSpec: {"is_final", "secret_results"},
     Approval: {"inputs"},
     Defaults: {each.name for each in fields(Defaults)} - {"queue", "timeout_s", "retries"},
     Where: {"merged_in"},
@@ -166,9 +167,9 @@ NOT_IN_SHOP: Mapping[type[Any], set[str]] = {
 """What is never written, and fields that are younger than shop.yaml."""
 
 
-def test_what_an_approval_asks_for_is_written_and_read() -> None:
+def test_what_an_approval_asks_for_and_secrets_are_written_and_read() -> None:
     asks = Approval("Sure?", 60, (Input("host", "enum", choices=("a", "b")), Input("n", "int", 3)))
-    template = Enqueue("a", "a", "m:f", approval=asks)
+    template = Enqueue("a", "a", "m:f", approval=asks, secrets=("A",), refuses_secrets=True)
     assert from_wire(Enqueue, to_wire(template)) == template
 
 
