@@ -35,6 +35,7 @@ from flowq.runtime.clocks import read_clock
 from flowq.runtime.conditions import find_false
 from flowq.runtime.job import Job, get_job
 from flowq.runtime.lookups import list_items, read_jobs, read_statuses
+from flowq.runtime.masking import Mask
 from flowq.runtime.planned import add_planned, batches, declare_groups, write_timeout
 from flowq.runtime.serializing import serialize
 from flowq.runtime.steps import finish
@@ -212,6 +213,9 @@ def _give_indexes(
 
 def add_all(enqueues: Sequence[Enqueue], releases: Iterable[Enqueue], adder: Job) -> None:
     """Enqueue jobs while their run runs, and release the future jobs among them in that order."""
+    mask = adder.shown.mask
+    if mask:  # items and inputs may have been made of a result with a secret in it
+        enqueues = [_hide_shown(each, mask) for each in enqueues]
     for part in batches(enqueues):
         try:
             add_planned(part, adder.run_id, adder.connection, added_by=adder.id)
@@ -220,6 +224,14 @@ def add_all(enqueues: Sequence[Enqueue], releases: Iterable[Enqueue], adder: Job
     for enqueue in releases:
         if enqueue.deferred:
             _release(enqueue.job_id, adder.connection)
+
+
+def _hide_shown(enqueue: Enqueue, mask: Mask) -> Enqueue:
+    approval = enqueue.approval
+    if approval is not None:
+        approval = replace(approval, message=mask.hide(approval.message))
+    name, description = mask.hide(enqueue.name), mask.hide(enqueue.description)
+    return replace(enqueue, name=name, description=description, approval=approval)
 
 
 def _refuse_removed(job: Job) -> None:

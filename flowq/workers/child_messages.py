@@ -99,17 +99,18 @@ def read_message(data: bytes) -> tuple[str, Any]:
     """
     if data[:1] == _ENDS:
         return "ends", _read_ends(data, 1, is_whole=True)
-    if data[:1] == _SECRETS:
-        return "secrets", _read_secrets(data)
+    if data[:1] == _SECRETS and len(data) <= MAX_SECRETS_BYTES:
+        return "secrets", read_secrets(data)
     kind = _KIND_BY_LETTER.get(data[:1])
     if kind is None or len(data) > MAX_TEXT_BYTES:
         raise BadMessage(f"it begins with {data[:20]!r}, and has {len(data)} bytes")
     return kind, data[1:].decode("utf-8", "replace")
 
 
-def _read_secrets(data: bytes) -> list[str]:
+def read_secrets(data: bytes) -> list[str]:
+    """Return what `write_secrets` has written. Errors: BadMessage."""
     try:
-        values = json.loads(data[1:]) if len(data) <= MAX_SECRETS_BYTES else None
+        values = json.loads(data[1:]) if data[:1] == _SECRETS else None
     except (ValueError, RecursionError):
         values = None
     if not isinstance(values, list) or not all(type(each) is str for each in values):

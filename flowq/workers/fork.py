@@ -22,6 +22,7 @@ from typing import Any
 
 from flowq.workers import child
 from flowq.workers.cell import Cell
+from flowq.workers.child_messages import BadMessage, read_secrets, write_secrets
 from flowq.workers.output import Capture
 from flowq.workers.perform import Bench, Settings
 from flowq.workers.sources import Sources
@@ -108,13 +109,15 @@ def nurse(channel: Connection, lifeline: Connection, cell: Cell, settings: Setti
             return
         if message[0] == "run" and child.is_outdated(outbox, sources):
             return
-        status, words = _fork_one(partial(do, message))
+        status, words, secrets = _fork_one(partial(do, message))
+        capture.mask.add(secrets)  # what the job has left behind may print them beside the next one
         if status or DONE not in words:  # it may also have ended well, but in the middle
             outbox.send("died", describe(status))
         child.preload(outbox, [word for word in words if word.startswith(OURS)])
 
 
-def _fork_one(do: Callable[[int], None]) -> tuple[int, list[str]]:
+def _fork_one(do: Callable[[int], None]) -> tuple[int, list[str], list[str]]:
+    """Do that in a process of its own; return its end, its words, and the secrets that it had."""
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -123,11 +126,17 @@ def _fork_one(do: Callable[[int], None]) -> tuple[int, list[str]]:
     _, status = os.waitpid(pid, 0)
     os.set_blocking(reader, False)  # something that the job left behind may still hold the pipe
     try:
-        return status, os.read(reader, REPORT_BYTES).decode(errors="replace").split()
+        report = os.read(reader, REPORT_BYTES)
     except BlockingIOError:
-        return status, []
+        report = b""
     finally:
         os.close(reader)
+    words, _, message = report.partition(b"\n")
+    try:
+        secrets = read_secrets(message) if message else []
+    except BadMessage:  # the job has written there
+        secrets = []
+    return status, words.decode(errors="replace").split(), secrets
 
 
 def _do(
@@ -146,4 +155,6 @@ def _do(
     child.hold_on(lifeline)
     child.handle(outbox, cell, bench, capture, message)
     needed = [name for name in sys.modules if name.startswith(OURS) and name not in known]
-    os.write(writer, " ".join([DONE, *needed]).encode())
+    words, secrets = " ".join([DONE, *needed]).encode(), capture.mask.values
+    rest = b"\n" + write_secrets(secrets) if secrets else b""
+    os.write(writer, words + (rest if len(words + rest) < REPORT_BYTES else b""))

@@ -38,18 +38,17 @@ def job(name: str, call: str, secret: str = "TOKEN", **more: Any) -> JobSpec:
     return JobSpec(name, f"secret_jobs:{call}", given, **more)
 
 
-def submit(connection: redis.Redis, *jobs: JobSpec, **more: Any) -> None:
-    workflow = Workflow("secrets", jobs, env={"GIVEN": "${{ secrets.TOKEN }}"}, **more)
+def submit(connection: redis.Redis, *jobs: JobSpec) -> None:
+    submit_plainly(connection, *jobs, env={"GIVEN": "${{ secrets.TOKEN }}"})
+
+
+def submit_plainly(connection: redis.Redis, *jobs: JobSpec, **more: Any) -> None:
+    workflow = Workflow("secrets", jobs, **more)
     runs.submit(make_plan(build_graph(workflow), {}, "r1"), connection)
 
 
 def error(connection: redis.Redis, name: str) -> str:
     return outcomes.get_failures([f"r1-{name}"], connection)[f"r1-{name}"].traceback
-
-
-def shown(connection: redis.Redis, name: str) -> str:
-    view: Any = connection.hget(f"rq:job:r1-{name}", "flowq_view")
-    return str(view.decode())
 
 
 def find_leaks(text: str) -> list[str]:
@@ -173,3 +172,18 @@ def test_what_is_printed_in_two_halves_or_by_a_killed_process_is_masked_as_well(
         assert "last *** and ***" in error(connection, name)
     everything = "".join(log.read_text() for log in logs.iterdir()) + kept_in(connection)
     assert find_leaks(everything) == []
+
+
+@pytest.mark.parametrize("mode", ["fork", "warm"])
+def test_what_a_job_has_left_behind_is_masked_in_the_output_of_the_next_one(
+    connection: redis.Redis, work_off: Callable[..., Any], tmp_path: Path, mode: str
+) -> None:
+    go, logs = tmp_path / "go", tmp_path / "logs"
+    given = {"token": "${{ secrets.TOKEN }}", "go": str(go)}
+    submit_plainly(
+        connection,
+        JobSpec("leave", "secret_jobs:leave", given),
+        JobSpec("next", "secret_jobs:let_go", {"go": str(go)}, needs=("leave",)),
+    )
+    work_off(mode=mode, log_folder=str(logs))
+    assert (logs / "r1-next.log").read_text() == "left ***\n"
