@@ -10,9 +10,8 @@ can do.
 
 from __future__ import annotations
 
-import shlex
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -22,10 +21,18 @@ from rq.utils import as_text
 
 from flowq.errors import RunFailed, RunNotFound, ServerUnavailable
 from flowq.plan import Plan
-from flowq.render.groups import Declared, by_declaration, count_ends
+from flowq.render.groups import by_declaration, count_ends
 from flowq.runtime import approvals, facts, keys, outcomes, outputs, retrying, runs
 from flowq.runtime.code_changes import read_changes
-from flowq.runtime.explain import NAMED, PLAIN, Commands, Explanation, Reason, explain, find_hold
+from flowq.runtime.explain import (
+    PLAIN,
+    Commands,
+    Explanation,
+    Reason,
+    explain,
+    explain_group,
+    find_hold,
+)
 from flowq.runtime.listeners import count_left_alone, find_unattended
 from flowq.runtime.maintenance import Finding, tidy
 from flowq.runtime.outcomes import Failure, JobView
@@ -41,7 +48,6 @@ from flowq.status import (
     Event,
     Executing,
     JobFacts,
-    JobStatus,
     RunRecord,
     RunStatus,
     fold,
@@ -335,7 +341,9 @@ class Run:
         job = status.jobs.get(name)
         group = None if job else by_declaration(status).get(name)
         if group is not None and group.items:
-            return _explain_group(group, self.run_id, commands)
+            left_or_bad = (group.name, group.state, group.items, group.forgiven)
+            ends = count_ends(group.items)
+            return explain_group(self.run_id, *left_or_bad, ends=ends, commands=commands)
         job_id = job.job_id if job else f"{self.run_id}-{name}"
         return explain(job_id, self.connection, self.run_id, commands)
 
@@ -422,33 +430,6 @@ class Unloadable:
     def of(cls, error: Exception) -> Unloadable:
         """Return what stands for the result whose loading raised `error`."""
         return cls(f"{type(error).__name__}: {error}")
-
-
-def _explain_group(group: Declared, run_id: str, commands: Commands) -> Explanation:
-    """Return where a group stands that has items: those that have not ended, or went wrong."""
-    left = [job for job in group.items if job.state not in ENDED]
-    ended_badly = (job for job in group.items if job.state in ENDED - _WELL)
-    bad = [job for job in ended_badly if job.name not in group.forgiven]
-    total, reasons = len(group.items), []
-    for jobs, what in ((left, "have not ended"), (bad, "did not succeed")):
-        if jobs:
-            text = f"{len(jobs)} of its {total} items {what}: {_name_states(jobs)}"
-            look = commands.hint(f"explain {run_id} {shlex.quote(jobs[0].name)}")
-            ids, hint = tuple(job.job_id for job in jobs), f"look at the first one: {look}"
-            reasons.append(Reason("items", text, ids, hint))
-    if not reasons:
-        reasons.append(
-            Reason("ended", f"all of its {total} items have ended: {count_ends(group.items)}")
-        )
-    return Explanation(f"{run_id}-{group.name}", group.state, tuple(reasons), group.name)
-
-
-_WELL = frozenset({"finished", "skipped"})
-
-
-def _name_states(jobs: Sequence[JobStatus]) -> str:
-    shown = ", ".join(f"{job.name} ({job.state})" for job in jobs[:NAMED])
-    return shown + (f" and {len(jobs) - NAMED} more" if len(jobs) > NAMED else "")
 
 
 def _say_nothing(text: str) -> None: ...

@@ -51,7 +51,7 @@ def load(target: str) -> Workflow:
 def load_partly(target: str) -> tuple[Workflow, list[Problem]]:
     """Return what can be read of the workflow that `target` names, and all problems of its text.
 
-    Shape: a workflow in Python code has none here. Errors: as `load`, when nothing can be read.
+    Errors: as `load`, when nothing can be read.
     """
     if target == "-":
         return _load_standard_input()
@@ -64,11 +64,11 @@ def load_partly(target: str) -> tuple[Workflow, list[Problem]]:
     if path.suffix == ".py":
         _require_file(target, path)
         make_importable(path.resolve().parent)
-        return _find_workflow(target, _import_file(target, path), name), []
+        return _find_workflow(target, _import_file(target, path), name)
     if path.exists() and not colon:
         return _load_yaml(target, path)
     make_importable(Path.cwd())
-    return _find_workflow(target, _import(target, path_text), name), []
+    return _find_workflow(target, _import(target, path_text), name)
 
 
 def read_inputs(file: str | Path) -> dict[str, Any]:
@@ -209,7 +209,7 @@ def _near(target: str) -> str:
     return next((f"; did you mean {file}?" for file in files if Path(file).is_file()), "")
 
 
-def _find_workflow(target: str, module: ModuleType, name: str) -> Workflow:
+def _find_workflow(target: str, module: ModuleType, name: str) -> tuple[Workflow, list[Problem]]:
     declared: dict[str, python.Workflow] = {
         key: value for key, value in vars(module).items() if isinstance(value, python.Workflow)
     }
@@ -217,9 +217,9 @@ def _find_workflow(target: str, module: ModuleType, name: str) -> Workflow:
         if name not in declared:
             have = f"; there is {', '.join(declared)}" if declared else ""
             raise WorkflowNotFound(target, f"{module.__name__} has no workflow {name}{have}")
-        return declared[name].spec()
+        return declared[name].spec_partly()
     public = {key: flow for key, flow in declared.items() if not key.startswith("_")}
     if len(public) != 1:
         have = ", ".join(public) or "no workflow"
         raise WorkflowNotFound(target, f"{module.__name__} has {have}; write FILE:NAME")
-    return next(iter(public.values())).spec()
+    return next(iter(public.values())).spec_partly()

@@ -68,6 +68,8 @@ RULES = {
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(-[A-Za-z0-9_]+)*-?")
 _Read = Callable[[Any], Any]
+_UNKNOWN = "?"
+"""The key, among the options of a job, of one that there is not."""
 
 
 class Workflow:
@@ -111,6 +113,7 @@ class Workflow:
         self._folder = find_folder(frame)
         self._file = frame.f_code.co_filename
         self._problems: list[Problem] = []
+        self._unread: set[Path] = set()
         self._declaration_by_job: dict[JobHandles, Declaration] = {}
         self._inputs: list[Input] = []
         self._outputs: dict[str, Any] = {}
@@ -169,6 +172,7 @@ class Workflow:
         if not CALL.fullmatch(function):
             message = f"job {name} calls {function!r}, which is not package.module:function"
             self._note("FQ114", message, where, "for example: photos.tasks:make_thumbnail")
+            self._unread.add(("jobs", name, "call"))
         self._enter(Declaration(job, None, where, said, call=function))
         return job
 
@@ -181,8 +185,7 @@ class Workflow:
         job, where = DeclaredCommand(name, self), here()
         said = self._read_options(options, ShellOptions, where)
         text = self._read(f"the command of job {name}", group.read_command, command, where)
-        if text is not None:
-            said["run"] = job_options.to_shell(text, said)
+        said["run"] = None if text is None else job_options.to_shell(text, said)
         self._enter(Declaration(job, None, where, said))
         return job
 
@@ -217,7 +220,8 @@ class Workflow:
         where = here()
         for name, value in values.items():
             self._where_by_path["outputs", name] = where
-            self._outputs[name] = self._read(f"output {name}", to_argument, value, where)
+            path = ("outputs", name)
+            self._outputs[name] = self._read(f"output {name}", to_argument, value, where, path)
 
     def input(
         self,
@@ -243,12 +247,20 @@ class Workflow:
 
         Errors: WorkflowInvalid with everything that was said wrongly, in the order of the text.
         """
+        workflow, problems = self.spec_partly()
+        if problems:
+            raise WorkflowInvalid(problems)
+        return workflow
+
+    def spec_partly(self) -> tuple[Spec, list[Problem]]:
+        """Return what can be told of the workflow, and everything that was said wrongly, in order.
+
+        Shape: where there are problems, the workflow's `unread` says what it does not tell.
+        """
         problems = [*self._problems, *self._find_late_problems()]
         workflows = self._read_nested(problems)
-        if problems:
-            raise WorkflowInvalid(sorted(problems, key=_position))
         jobs = map(_to_job_spec, self._declaration_by_job.values())
-        return Spec(
+        workflow = Spec(
             name=self.name,
             jobs=tuple(sorted(jobs, key=lambda job: job.is_final)),
             inputs=tuple(self._inputs),
@@ -258,8 +270,10 @@ class Workflow:
             workflows=workflows,
             places=Places(dict(self._where_by_path)),
             folder=self._folder,
-            **self._said,
+            unread=frozenset(self._find_unread(workflows)) if problems else frozenset(),
+            **{key: value for key, value in self._said.items() if value is not None},
         )
+        return workflow, sorted(problems, key=_position)
 
     # Declaring -----------------------------------------------------------------------------------
 
@@ -305,6 +319,7 @@ class Workflow:
                 is_open = name == "deferred"
                 hint = "write @flow.deferred" if is_open else did_you_mean(name, known)
                 self._note("FQ103", f"a job has no option {name!r}", where, hint)
+                options[_UNKNOWN] = name
             elif value is not None:
                 options[name] = self._read(name, job_options.READERS[name], value, where)
         return options
@@ -330,15 +345,16 @@ class Workflow:
             if name in one.with_ and name not in one.replaceable:
                 message = f"job {one.job.name} is given {name} twice"
                 self._note("FQ602", message, where, "keep one of them")
-            what = f"argument {name} of job {one.job.name}"
-            one.with_[name] = self._read(what, to_argument, value, where)
+            what, path = f"argument {name} of job {one.job.name}", ("jobs", one.job.name, "with")
+            one.with_[name] = self._read(what, to_argument, value, where, (*path, name))
             self._where_by_path["jobs", one.job.name, "with", name] = where
 
     def _add_input(self, name: str, where: Where, reader: Any, *words: Any) -> None:
         self._where_by_path["inputs", name] = where
         declared = self._read(f"input {name}", lambda _: reader(name, *words), name, where)
-        if declared is not None:
-            self._inputs.append(declared)
+        if declared is None:
+            self._unread.add(("inputs", name))
+        self._inputs.append(declared or Input(name))
 
     def _file_reader(self, file: str) -> Callable[[], Spec]:
         def read_file() -> Spec:
@@ -370,14 +386,28 @@ class Workflow:
                     problems.append(Problem("FQ208", message, one.where, "rename one of them"))
         return workflows
 
+    def _find_unread(self, workflows: Mapping[str, Spec]) -> Iterable[Path]:
+        """Yield the parts that are known in part, or not at all."""
+        yield from self._unread
+        for one in self._declaration_by_job.values():
+            path = ("jobs", one.job.name)
+            if _UNKNOWN in one.options:
+                yield path
+            yield from ((*path, key.rstrip("_")) for key, v in one.options.items() if v is None)
+            if one.workflow and one.workflow not in workflows:
+                yield ("workflows", one.workflow)
+
     def _maybe(self, what: str, reader: _Read, value: Any, where: Where) -> Any:
         return None if value is None else self._read(what, reader, value, where)
 
-    def _read(self, what: str, reader: _Read, value: Any, where: Where) -> Any:
+    def _read(
+        self, what: str, reader: _Read, value: Any, where: Where, path: Path | None = None
+    ) -> Any:
         try:
             return reader(value)
         except (ValueError, TypeError) as error:
             self._note(getattr(error, "code", "FQ105"), f"{what} {error}", where)
+            self._unread.add(path or (what,))
             return None
 
     def _note(self, code: str, message: str, where: Where, hint: str = "") -> None:

@@ -22,7 +22,7 @@ from typing import Any
 
 from flowq.errors import Problem, WorkflowInvalid
 from flowq.expressions.limits import UNITS_OF_A_JOB, Budget, current_budget, one_budget
-from flowq.expressions.references import Reference, find_whole_reference
+from flowq.expressions.references import Reference, find_whole_reference, guess_references
 from flowq.expressions.refusals import RULES, NoResult, Refused, refuse_no_result
 from flowq.expressions.templates import (
     Expression,
@@ -344,7 +344,7 @@ def _look_into(
     try:
         parsed = parse(source)
     except Refused as refused:
-        return (), (refused,), ()
+        return guess_references(source), (refused,), ()
     return parsed.references, parsed.refusals, parsed.doubts
 
 

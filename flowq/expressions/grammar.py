@@ -7,7 +7,7 @@ cannot be written, and references are known before anything runs.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -17,7 +17,9 @@ from jinja2.parser import Parser
 from flowq.expressions.functions import FUNCTIONS, TESTS, find_bad_pattern
 from flowq.expressions.references import (
     BARE_ROOTS,
+    FAILURE_PARTS,
     NAMED_ROOTS,
+    OUTCOME_PARTS,
     RUN_ATTRIBUTES,
     STATUS_BY_FUNCTION,
     Reference,
@@ -143,7 +145,7 @@ def parse(source: str) -> Parsed:
     try:
         tree = _read(source)
         found = list(_visit(tree))
-        doubts = tuple(_find_doubts(tree))
+        doubts = (*_find_doubts(tree), *_find_unknown_fields(tree))
     except RecursionError:  # a backstop: the parser has other ways to go deep than brackets
         raise _too_deep() from None
     references = dict.fromkeys(one for one in found if isinstance(one, Reference))
@@ -227,6 +229,55 @@ def _find_doubts(tree: nodes.Expr) -> Iterator[Refused]:
         yield from find_unknown(node, [each for each in operands if _is_status(each, "jobs")])
         of_run = [each for each in operands if _is_status(each, "ended")]
         yield from find_unknown(node, of_run, is_of_run=True)
+
+
+def _find_unknown_fields(tree: nodes.Expr) -> Iterator[Refused]:
+    """Yield the fields that no entry of `run.failures`, or of `outcomes`, has."""
+    kinds = (nodes.Getattr, nodes.Getitem, nodes.Filter, nodes.Call)
+    for node in (tree, *tree.find_all(kinds)):
+        key, inside = _find_key(node), getattr(node, "node", None)
+        if isinstance(node, nodes.Filter | nodes.Call):
+            key, of = _find_mapped_key(node)
+        elif isinstance(inside, nodes.Getitem) and _is_number(inside.arg):
+            of = inside.node
+        else:
+            of = None
+        fields = _find_fields(of) if of is not None else ()
+        if key is not None and fields and key not in fields:
+            hint = did_you_mean(key, fields) or f"there are {', '.join(fields)}"
+            yield Refused("FQ303", f"an entry of that list has no {key!r}", hint).about(key)
+
+
+def _find_mapped_key(node: nodes.Filter | nodes.Call) -> tuple[str | None, nodes.Node | None]:
+    """Return the key that `map`, `select` or `reject` looks up in each entry, and the list."""
+    arguments: Sequence[nodes.Node | None] = node.args
+    if isinstance(node, nodes.Filter):
+        name, arguments = node.name, [node.node, *node.args]
+    else:
+        name = getattr(node.node, "name", "")
+    if name not in ("map", "select", "reject") or len(arguments) < _LIST_AND_KEY:
+        return None, None
+    key = arguments[1].value if isinstance(arguments[1], nodes.Const) else None
+    return (key.partition(".")[0] if isinstance(key, str) else None), arguments[0]
+
+
+def _find_fields(node: nodes.Node) -> tuple[str, ...]:
+    """Return the fields of the entries of a list, where it is one that is known."""
+    found = find_reference(node)
+    if found is None:
+        return ()
+    if found.root == "ended" and found.name == "failures":
+        return FAILURE_PARTS
+    return OUTCOME_PARTS if found.root == "jobs" and found.attribute == "outcomes" else ()
+
+
+def _is_number(node: nodes.Node) -> bool:
+    if isinstance(node, nodes.Neg):
+        node = node.node
+    return isinstance(node, nodes.Const) and isinstance(node.value, int)
+
+
+_LIST_AND_KEY = 2
 
 
 def _is_status(node: nodes.Node, root: str) -> bool:

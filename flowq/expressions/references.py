@@ -30,6 +30,10 @@ JOB_ATTRIBUTES = (
     *("error", "exit_code", "attempts", "approval"),
 )
 ERROR_PARTS = ("type", "message")
+FAILURE_PARTS = ("job", "error", "exit_code")
+OUTCOME_PARTS = (
+    *("item", "key", "status", "result", "error", "error_type", "exit_code", "attempts"),
+)
 _ATTRIBUTE_BY_FOREIGN = {"outputs": "result", "output": "result", "conclusion": "status"}
 RUN_ATTRIBUTES = ("id", "workflow")
 ENDED_ATTRIBUTES = ("status", "failures")
@@ -49,8 +53,11 @@ STATUS_BY_FUNCTION = {
 
 _NAME = r"[A-Za-z_][A-Za-z0-9_]*"
 _JOB_NAME = r"[A-Za-z_][A-Za-z0-9_-]*"
-_NAMED = re.compile(rf"({'|'.join(NAMED_ROOTS)})\.({_NAME})")
-_JOB = re.compile(rf"jobs(?:\.({_JOB_NAME})|\[(?:'({_JOB_NAME})'|\"({_JOB_NAME})\")\])\.({_NAME})")
+_STRING = re.compile(r"""'[^']*'|"[^"]*\"""", re.DOTALL)
+_NAMED = re.compile(rf"(?<![\w.])({'|'.join(NAMED_ROOTS)})\.({_NAME})")
+_JOB = re.compile(
+    rf"(?<![\w.])jobs(?:\.({_JOB_NAME})|\[(?:'({_JOB_NAME})'|\"({_JOB_NAME})\")\])\.({_NAME})"
+)
 _SECRET = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _FUNCTION = re.compile(r"([a-z]+)\(\)")
 
@@ -109,6 +116,14 @@ def name_reference(root: Root, name: str) -> Reference:
     """Return the reference of `root.name`."""
     is_ended = root == "run" and name in ENDED_ATTRIBUTES
     return Reference("ended" if is_ended else root, name)
+
+
+def guess_references(source: str) -> tuple[Reference, ...]:
+    """Return what an expression surely refers to that cannot be read as a whole."""
+    bare = _STRING.sub("''", source)
+    named = (name_reference(each[1], each[2]) for each in _NAMED.finditer(bare))  # type: ignore[arg-type]  # by the pattern
+    of_jobs = (Reference("jobs", each[1], each[4]) for each in _JOB.finditer(bare) if each[1])
+    return tuple(dict.fromkeys((*named, *of_jobs)))
 
 
 @lru_cache(maxsize=4_096)  # many texts hold the same few, and each is asked for more than once

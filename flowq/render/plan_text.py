@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 
 from flowq.plan import Commit, Enqueue, Group, Operation, Plan
 from flowq.render.lines import spelled_line
-from flowq.spec import Retry
+from flowq.spec import Approval, Retry
 
 
 def render_plan(plan: Plan) -> str:
@@ -69,20 +70,34 @@ def _options(enqueue: Enqueue) -> Iterator[str]:
         yield f"queue={enqueue.queue}"
     if enqueue.timeout_s is not None:
         yield f"timeout={enqueue.timeout_s:g}s"
-    if enqueue.nested is not None and enqueue.nested.timeout_s is not None:
-        yield f"timeout of the workflow={enqueue.nested.timeout_s:g}s"
-    if enqueue.workflow_retries is not None:
-        yield f"retries of the workflow={_retries(enqueue.workflow_retries)}"
+    for each in (enqueue, *(enqueue.expansion.templates if enqueue.expansion else ())):
+        yield from _limits_of_workflow(each)
     if enqueue.retries is not None:
         yield f"retries={_retries(enqueue.retries)}"
-    if enqueue.approval is not None:
-        yield "approval"
+    asks = [each.approval for each in (enqueue.expansion.templates if enqueue.expansion else ())]
+    if approval := next(filter(None, [enqueue.approval, *asks]), None):
+        yield _approval(approval)
     if enqueue.if_ is not None:
         yield f"if={spelled_line(str(enqueue.if_))}"
     if enqueue.if_empty != "run":
         yield f"if_empty={enqueue.if_empty}"
     if enqueue.on_blocker_failure != "skip":
         yield f"on_blocker_failure={enqueue.on_blocker_failure}"
+
+
+def _limits_of_workflow(enqueue: Enqueue) -> Iterator[str]:
+    if enqueue.nested is not None and enqueue.nested.timeout_s is not None:
+        yield f"timeout of the workflow={enqueue.nested.timeout_s:g}s"
+    if enqueue.workflow_retries is not None:
+        yield f"retries of the workflow={_retries(enqueue.workflow_retries)}"
+
+
+def _approval(approval: Approval) -> str:
+    """Return what an approval says and asks for: `approval("Ship?", host: enum, expires=60s)`."""
+    said = [f'"{spelled_line(approval.message)}"'] if approval.message else []
+    said += [f"{each.name}: {each.type}" for each in approval.inputs]
+    said += [f"expires={approval.expires_s:g}s"] if approval.expires_s is not None else []
+    return f"approval({', '.join(said)})" if said else "approval"
 
 
 def _limits(group: Group) -> Iterator[str]:

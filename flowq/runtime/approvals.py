@@ -19,7 +19,7 @@ from flowq.nearest import did_you_mean
 from flowq.runtime import keys, scripts
 from flowq.runtime.clocks import read_clock
 from flowq.runtime.planned import read_inputs
-from flowq.runtime.runs import get_record, get_status, go
+from flowq.runtime.runs import get_declared, get_record, go
 from flowq.runtime.scripts import format_instant
 from flowq.runtime.steps import work_off
 from flowq.spec import Input
@@ -55,7 +55,7 @@ def approve(
     Errors: RunNotFound; NotFound; UsageError for inputs that do not fit; WrongState for a job that
     asks for no approval, or is over.
     """
-    ids = _find_jobs(name, get_status(run_id, connection))
+    ids = _find_jobs(name, get_declared(run_id, connection))
     given = _resolve(name, ids, inputs or {}, connection)
     return _tell(run_id, name, ids, _APPROVED, _Word(by, note, given), connection)
 
@@ -67,13 +67,13 @@ def reject(run_id: str, name: str, connection: Redis, *, reason: str = "", by: s
     Errors: RunNotFound; NotFound; WrongState for a job that asks for no approval, has not asked
     yet, or is over.
     """
-    ids = _find_jobs(name, get_status(run_id, connection))
+    ids = _find_jobs(name, get_declared(run_id, connection))
     return _tell(run_id, name, ids, _REJECTED, _Word(by, reason), connection)
 
 
 def has_asked(run_id: str, name: str, connection: Redis) -> bool:
     """Whether a job, or one of its items, has asked for its approval. Errors: as `approve`."""
-    ids = _find_jobs(name, get_status(run_id, connection))
+    ids = _find_jobs(name, get_declared(run_id, connection))
     return any(connection.hexists(keys.job(job_id), "flowq_asked") for job_id in ids)
 
 
@@ -114,6 +114,10 @@ def _tell(
     job = f"job {name} of run {run_id}"
     if _NOT_ASKED in answers:
         raise WrongState(f"{job} has not asked yet; it can be rejected when it does")
+    if _SAID_OTHERWISE in answers:
+        said, verb = ("approved", "rejected")[:: 1 if what == _REJECTED else -1]
+        next_step = "flowq retry asks again" if what == _APPROVED else "flowq cancel ends the run"
+        raise WrongState(f"{job} was {said} before, so it cannot be {verb} any more; {next_step}")
     if _OVER in answers:
         verb = "approve" if what == _APPROVED else "reject"
         raise WrongState(f"{job} is over; nothing is left to {verb}")
@@ -170,7 +174,7 @@ def _find_jobs(name: str, status: RunStatus) -> list[str]:
     return ids
 
 
-_OVER, _NOT_ASKED = -2, -3
+_OVER, _NOT_ASKED, _SAID_OTHERWISE = -2, -3, -4
 _WAITS = -2
 
 

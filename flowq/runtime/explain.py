@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
@@ -19,7 +19,7 @@ from flowq.runtime.facts import read_facts
 from flowq.runtime.listeners import find_living, find_there, find_unattended
 from flowq.runtime.queue import Queue
 from flowq.runtime.wip import WIPRegistry
-from flowq.status import JobStatus
+from flowq.status import ENDED, JobStatus
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -158,6 +158,43 @@ def explain(
     else:
         reasons = tuple(_beyond_holds(job_id, status, job, place))
     return Explanation(job_id, state, reasons, job.get("flowq_name", ""))
+
+
+def explain_group(
+    run_id: str,
+    name: str,
+    state: str,
+    items: Sequence[JobStatus],
+    forgiven: Collection[str],
+    *,
+    ends: str,
+    commands: Commands = PLAIN,
+) -> Explanation:
+    """Return where a group stands that has items: those that have not ended, or went wrong.
+
+    `forgiven` are the names of those whose failure is tolerated; `ends` says how all have ended.
+    """
+    left = [job for job in items if job.state not in ENDED]
+    ended_badly = (job for job in items if job.state in ENDED - _WELL)
+    bad = [job for job in ended_badly if job.name not in forgiven]
+    total, reasons = len(items), []
+    for jobs, what in ((left, "have not ended"), (bad, "did not succeed")):
+        if jobs:
+            text = f"{len(jobs)} of its {total} items {what}: {_name_states(jobs)}"
+            look = commands.hint(f"explain {run_id} {shlex.quote(jobs[0].name)}")
+            ids, hint = tuple(job.job_id for job in jobs), f"look at the first one: {look}"
+            reasons.append(Reason("items", text, ids, hint))
+    if not reasons:
+        reasons.append(Reason("ended", f"all of its {total} items have ended: {ends}"))
+    return Explanation(f"{run_id}-{name}", state, tuple(reasons), name)
+
+
+_WELL = frozenset({"finished", "skipped"})
+
+
+def _name_states(jobs: Sequence[JobStatus]) -> str:
+    shown = ", ".join(f"{job.name} ({job.state})" for job in jobs[:NAMED])
+    return shown + (f" and {len(jobs) - NAMED} more" if len(jobs) > NAMED else "")
 
 
 def _explain_deleted(job_id: str, place: _Place) -> Explanation:

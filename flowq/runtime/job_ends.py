@@ -116,8 +116,8 @@ def read_run_end(final_id: str, run_id: str, connection: Redis) -> dict[str, Any
     """Return how the jobs ended that a job under `finally` waits for: all others of its workflow.
 
     Shape: `status` as that of a run, were these all its jobs; `canceled` says whether one of them
-    was, or all were; `failures` with the job's name, its `error` and `exit_code`, in the order in
-    which they ended, `MAX_FAILURES` at most.
+    was, or all were, and `has_failed` whether one has failed; `failures` with the job's name, its `error` and `exit_code`, in the order in
+    which they ended, `MAX_FAILURES` at most. A job that was rejected is among them.
     """
     ended = {
         as_text(blocker): as_text(outcome).rstrip("!")
@@ -127,12 +127,28 @@ def read_run_end(final_id: str, run_id: str, connection: Redis) -> dict[str, Any
     is_canceled = is_called_off(final_id, run_id, connection)
     bad = [job_id for job_id, outcome in own.items() if outcome in _BAD]
     state = ("canceled" if is_canceled else "failed") if bad else "succeeded"
-    failed = sorted(job_id for job_id in bad if own[job_id] != "canceled")[:MAX_FAILURES]
+    rejected = _find_rejected([each for each in bad if own[each] == "canceled"], connection)
+    failed = [each for each in bad if own[each] != "canceled"]
+    told = sorted([*failed, *rejected])[:MAX_FAILURES]
     return {
         "status": state,
         "canceled": is_canceled or "canceled" in own.values(),
-        "failures": _read_failures(failed, connection),
+        "has_failed": bool(failed),
+        "failures": _read_failures(told, connection),
     }
+
+
+def _find_rejected(job_ids: Sequence[str], connection: Redis) -> frozenset[str]:
+    """Return those of some canceled jobs that somebody has rejected."""
+    found: set[str] = set()
+    for first in range(0, len(job_ids), ENDS_PER_READ):
+        some = job_ids[first : first + ENDS_PER_READ]
+        with connection.pipeline(transaction=False) as pipeline:
+            for job_id in some:
+                pipeline.hexists(keys.job(job_id), "flowq_rejected")
+            answers = pipeline.execute()
+        found.update(job_id for job_id, is_there in zip(some, answers, strict=True) if is_there)
+    return frozenset(found)
 
 
 def is_called_off(job_id: str, run_id: str, connection: Redis) -> bool:
@@ -155,11 +171,15 @@ def _is_inside(job_id: str, others: Mapping[str, str]) -> bool:
 def _read_failures(job_ids: Sequence[str], connection: Redis) -> list[dict[str, Any]]:
     with connection.pipeline(transaction=False) as pipeline:
         for job_id in job_ids:
-            pipeline.hmget(keys.job(job_id), "flowq_name", "ended_at")
+            pipeline.hmget(keys.job(job_id), "flowq_name", "ended_at", "flowq_reason")
         named = [[as_text(each or b"") for each in fields] for fields in pipeline.execute()]
     rows = zip(job_ids, named, read_ends(job_ids, connection), strict=True)
     ordered = sorted(rows, key=lambda row: row[1][1])
     return [
-        {"job": name or job_id, "error": end.error, "exit_code": end.exit_code}
-        for job_id, (name, _), end in ordered
+        {
+            "job": name or job_id,
+            "error": end.error or ({"type": None, "message": _cut(reason)} if reason else None),
+            "exit_code": end.exit_code,
+        }
+        for job_id, (name, _, reason), end in ordered
     ]

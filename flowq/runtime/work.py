@@ -197,7 +197,7 @@ class _Performance:
         return {
             **statuses,
             "success": ended["status"] == "succeeded" and not statuses["bad"],
-            "failure": statuses["failure"] or bool(ended["failures"]),
+            "failure": statuses["failure"] or ended["has_failed"],
             "canceled": statuses["canceled"] or ended["canceled"],
         }
 

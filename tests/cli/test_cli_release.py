@@ -197,4 +197,4 @@ def test_a_rejected_job_is_canceled_and_a_retry_asks_again(flowq: Flowq) -> None
     assert "canceled: rejected: not today" in flowq("show", run_id, "publish").stdout
     again = flowq("reject", run_id, "publish")
     assert (again.returncode, "already rejected" in again.stderr) == (0, True)
-    assert "is over" in flowq("approve", run_id, "publish").stderr
+    assert "retry asks again" in flowq("approve", run_id, "publish").stderr

@@ -221,6 +221,24 @@ def test_a_retry_asks_again(run: Runs, work: Work) -> None:
     assert run.state == "waiting"
 
 
+def test_what_was_approved_cannot_be_rejected_and_the_other_way_round(
+    run: Runs, work: Work, connection: Redis
+) -> None:
+    run.submit(
+        job("a", "my_id", approval=Approval(), for_each=each([1, 2])),
+        job("b", "my_id", approval=Approval()),
+        job("c", "my_id", approval=Approval(), needs=("b",)),
+    )
+    work()
+    assert approvals.approve(RUN, "c", connection)  # in advance, so it does not run yet
+    assert approvals.reject(RUN, "a[1]", connection)
+    with pytest.raises(WrongState, match="c of run r1 was approved before, .* flowq cancel"):
+        approvals.reject(RUN, "c", connection)
+    with pytest.raises(WrongState, match="was rejected before, so it cannot be approved any more"):
+        approvals.approve(RUN, "a[1]", connection)
+    assert not approvals.reject(RUN, "a[1]", connection)
+
+
 def test_a_held_run_starts_when_it_is_released(run: Runs, work: Work, connection: Redis) -> None:
     plan = make_plan(
         build_graph(Workflow("demo", (BUILD, job("after", "my_id", needs=("build",))))), {}, RUN

@@ -92,7 +92,9 @@ def test_a_rejected_job_is_one_that_was_canceled(run: Runs, work: Work) -> None:
     run.submit(job("a", "my_id", approval=Approval()), *ASKING, inputs={"yes": True})
     assert Run(RUN, run.connection).reject("a", "no")
     work()
-    assert (answers(run), run.result("look"), run.state) == ("c", ["failed", []], "failed")
+    failure = {"job": "a", "error": {"type": None, "message": "rejected: no"}, "exit_code": None}
+    assert (answers(run), run.state) == ("c", "failed")
+    assert run.result("look") == ["failed", [failure]]
 
 
 def test_failures_say_what_went_wrong(run: Runs, work: Work) -> None:

@@ -448,3 +448,35 @@ def test_what_runs_at_the_end_is_apart_from_the_others(
     jobs: list[JobSpec], codes: list[str]
 ) -> None:
     assert [problem.code for problem in problems_of(*jobs)] == codes
+
+
+@pytest.mark.parametrize(
+    ("source", "hint"),
+    [
+        ("run.failures[0].name", "there are job, error, exit_code"),
+        ("run.failures[-1]['exit_cod']", "did you mean 'exit_code'?"),
+        ("run.failures | map('jub')", "did you mean 'job'?"),
+        ("map(run.failures, 'error.type') | select('x') | len", None),
+        ("jobs.g.outcomes[0].statuz", "did you mean 'status'?"),
+        ("jobs.g.outcomes | select('status', 'failed') | len", None),
+        ("reject(jobs.g.outcomes, 'state')", "did you mean 'status'?"),
+        ("run.failures[0].job", None),
+        ("jobs.g.results[0].name", None),
+    ],
+)
+def test_the_fields_of_an_entry_are_known(source: str, hint: str | None) -> None:
+    jobs = (call("g", for_each=EACH), call("z", is_final=True, with_={"x": f"${{{{ {source} }}}}"}))
+    assert [(p.code, p.hint) for p in problems_of(*jobs)] == ([("FQ303", hint)] if hint else [])
+
+
+def test_a_name_that_is_unknown_twice_in_one_expression_is_told_at_each_place_once() -> None:
+    text = "jobs:\n  a: {run: x, if: 'inputs.x or not inputs.x'}\n"
+    workflow = parse_workflow(text, "x.yaml")
+    found = find_problems(workflow, imports=False)
+    assert [(p.code, p.where.column) for p in found if p.where] == [("FQ205", 20), ("FQ205", 36)]
+
+
+def test_an_expression_that_cannot_be_read_hides_no_unknown_names() -> None:
+    text = "jobs:\n  a: {run: x, if: \"inputs.x && jobs.nobody.status == 'inputs.y'\"}\n"
+    found = find_problems(parse_workflow(text, "x.yaml"), imports=False)
+    assert [p.code for p in found] == ["FQ301", "FQ205", "FQ204"]

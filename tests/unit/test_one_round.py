@@ -64,7 +64,7 @@ def test_problems_of_the_text_of_the_graph_and_of_functions_come_together(codes_
           d: {{call: os.path:base_name, needs: c}}
           e: {{{JOB}, if: 'inputs.x &&'}}
         """
-    ) == ["2:FQ103", "3:FQ201", "4:FQ504", "4:FQ203", "5:FQ501", "6:FQ301"]
+    ) == ["2:FQ103", "3:FQ201", "4:FQ504", "4:FQ203", "5:FQ501", "6:FQ301", "6:FQ205"]
 
 
 def test_a_job_that_could_not_be_read_is_known_by_its_name(codes_of) -> None:

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flowq.compiling import load
 from flowq.declare.handles import to_argument
 from flowq.declare.python import Workflow
 from flowq.errors import Problem, UsageError, WorkflowInvalid
@@ -388,3 +389,24 @@ def test_a_result_that_is_added_to_text_in_a_declaration_is_refused_with_what_to
         with pytest.raises(UsageError, match="f-string") as caught:
             add()
         assert "${{ jobs.look.result }} is known only in a run" in str(caught.value)
+
+
+def test_a_wrong_option_hides_no_other_problem(tmp_path: Path) -> None:
+    file = tmp_path / "wrong_options.py"
+    file.write_text(
+        "import flowq\n"
+        "flow = flowq.Workflow('w', timeout='soon', inputs={'n': {'type': 'number'}})\n"
+        "a = flow.shell('a', 'x', timeout='soon', needs='nobody', env={'A': flow.inputs.none})\n"
+        "b = flow.shell('b', 'x', retry=3)\n"
+        "c = flow.shell('c', {}, needs=b, with_={'n': flow.inputs.n})\n"
+        "d = flow.call('d', 'm.f', needs='e', if_='inputs.n')\n"
+        "e = flow.call('e', 'm:f', needs=d)\n",
+        "utf-8",
+    )
+    with pytest.raises(WorkflowInvalid) as caught:
+        load(str(file))
+    found = [(p.where.line, p.code) for p in caught.value.problems if p.where]
+    assert found == [
+        *((2, "FQ110"), (2, "FQ105"), (3, "FQ110"), (3, "FQ201"), (3, "FQ205")),
+        *((4, "FQ103"), (5, "FQ103"), (5, "FQ105"), (6, "FQ114"), (6, "FQ203")),
+    ]
