@@ -34,7 +34,7 @@ def answer_run(
             streams.note(f"flowq: {told}")
         hold = run.find_hold()
         if hold is not None and hold.kind == "held":
-            start = place.hint(f"release {run.run_id}")
+            start = place.hint("release", run.run_id)
             streams.note(f"flowq: {hold.text}; start it with: {start}")
             return 0
         if not _is_alone(run, place, wishes):

@@ -48,7 +48,7 @@ def see_to_the_end(
         workers = start_workers(run, place, wishes.concurrency)
         status = _follow(run, workers, place, wishes, stream, interrupts, since)
     except Interrupted:
-        streams.note(f"flowq: leaving; see {place.hint(f'status {run.run_id}')}")
+        streams.note(f"flowq: leaving; see {place.hint('status', run.run_id)}")
         raise
     code = _finish(run, status, place, wishes, out, stream)
     if place.is_embedded and not wishes.is_quiet:
@@ -116,7 +116,7 @@ def _finish(
     except BrokenPipeError:
         streams.discard(out)
     except OutputLost as lost:
-        again = place.hint(f"status {run.run_id} --json")
+        again = place.hint("status", run.run_id, "--json")
         streams.note(f"flowq: {lost}; the run {status.state}, see {again}")
         code = code or lost.exit_code
     if not (wishes.is_quiet and status.state == "succeeded"):

@@ -65,7 +65,7 @@ def _see_to_the_rest(run: Run, place: Place) -> None:
         start_workers(run, place, None)
         streams.note(
             "flowq: workers were started for that; follow the run with: "
-            f"{place.hint(f'watch {run.run_id}')}"
+            f"{place.hint('watch', run.run_id)}"
         )
 
 

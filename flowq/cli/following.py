@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import signal
 import time
 from collections.abc import Sequence
@@ -74,7 +73,7 @@ def follow(
             patiently(lambda: run.kept_outputs(OUTPUTS_S))
     except (RedisError, ServerUnavailable) as error:
         if is_passing(error) or isinstance(error, ServerUnavailable):
-            command = place.hint(f"watch {run.run_id}")
+            command = place.hint("watch", run.run_id)
             display.note(
                 f"run {run.run_id} goes on when the server does; follow it with: {command}"
             )
@@ -137,7 +136,7 @@ class UnattendedQueues:
             return
         hold = self._run.find_hold()
         if hold is None or hold.kind != "held":
-            command = self._place.hint(f"release {self._run.run_id}")
+            command = self._place.hint("release", self._run.run_id)
             display.note(f"nobody executes the jobs of this run; go on with it: {command}")
 
     def _sentence(self, queues: Sequence[str]) -> str:
@@ -161,7 +160,7 @@ class Held:
         hold = self._run.find_hold(self._place) if is_waiting and not self._was_waiting else None
         self._was_waiting = is_waiting
         if hold is not None:
-            release = f"let it go with: {self._place.hint(f'release {self._run.run_id}')}"
+            release = f"let it go with: {self._place.hint('release', self._run.run_id)}"
             display.note(f"{hold.text}; {release if hold.kind == 'held' else hold.hint}")
 
 
@@ -184,7 +183,7 @@ class Asked:
     def _sentence(self, name: str, facts: JobFacts | None) -> str:
         message = f" ({facts.message})" if facts and facts.message else ""
         given = facts.options if facts else ""
-        command = self._place.hint(f"approve {self._run.run_id} {shlex.quote(name)}{given}")
+        command = self._place.hint("approve", self._run.run_id, name) + given
         return f"{name} waits for an approval{message}; give it with: {command}"
 
 
@@ -213,8 +212,8 @@ class Stuck:
         more = f" and {len(blockers) - MAX_STUCK} more" if len(blockers) > MAX_STUCK else ""
         requeue, run_id = self._requeue(blockers, status), self._run.run_id
         again = f"run it again with: {requeue}; or " if requeue else ""
-        end = f"end the run with: {self._place.hint(f'cancel {run_id}')}"
-        retry = f"then go on with: {self._place.hint(f'retry {run_id}')}"
+        end = f"end the run with: {self._place.hint('cancel', run_id)}"
+        retry = f"then go on with: {self._place.hint('retry', run_id)}"
         return f"{job.name} waits for {shown}{more} to succeed; {again}{end}, {retry}"
 
     def _find_blockers(self, job: JobStatus, status: RunStatus) -> list[JobStatus]:
@@ -232,9 +231,10 @@ class Stuck:
             return ""
         facts = self._run.facts(replace(status, jobs={job.name: job for job in blockers}))
         queues = {each.origin for each in facts.values()}
-        ids = " ".join(each.job_id for each in facts.values())
-        queue = shlex.quote(queues.pop()) if len(queues) == 1 else ""
-        return self._place.rq_hint(f"requeue --queue {queue} {ids}") if queue else ""
+        if len(queues) != 1:
+            return ""
+        ids = (each.job_id for each in facts.values())
+        return self._place.rq_hint("requeue --queue", *queues, *ids)
 
 
 def make_attendants(run: Run, place: Place, *, at_once: bool = True) -> list[Attendant]:

@@ -66,10 +66,11 @@ class Place:
         shown = server.hide_password(self.option)
         return f"flowq {words} --redis-url {shlex.quote(shown)}"
 
-    def rq_hint(self, words: str) -> str:
+    def rq_hint(self, words: str, *names: str) -> str:
         """Return a command of RQ's that talks to the same server; "" when RQ's know no such URL."""
         if urlsplit(self.url).scheme not in _SCHEMES_OF_RQ:
             return ""
+        words = " ".join([words, *map(shlex.quote, names)])
         return f"rq {words} --url {shlex.quote(self.shown_url)}"
 
 

@@ -96,7 +96,7 @@ def _hold(plan: Plan, place: Place, wishes: Wishes, out: IO[str]) -> int:
     run = client.submit(plan, place.connection, is_held=True, is_apart=place.is_embedded)
     _write_id(run, wishes, out)
     if not wishes.is_quiet:
-        streams.note(f"flowq: start it with: {place.hint(f'release {run.run_id}')}")
+        streams.note(f"flowq: start it with: {place.hint('release', run.run_id)}")
     return 0
 
 
@@ -107,7 +107,7 @@ def _detach(plan: Plan, place: Place, wishes: Wishes, out: IO[str]) -> int:
     if workers is None and (queues := run.unattended_queues()):
         streams.note(f"flowq: no worker listens on: {', '.join(queues)}")
     if not wishes.is_quiet:
-        streams.note(f"flowq: follow it with: {place.hint(f'watch {run.run_id}')}")
+        streams.note(f"flowq: follow it with: {place.hint('watch', run.run_id)}")
     return 0
 
 

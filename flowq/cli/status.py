@@ -42,6 +42,6 @@ def command(run_id: str, redis_url: str | None, as_json: bool, verbose: bool) ->
         ended = Report(status, outputs=kept.views, unknown=kept.errors)
         display.tell(list(results(ended, width, unicode=unicode)), out)
         if status.is_ended and status.state != "succeeded":
-            streams.write(f"\nwhy: {place.hint(f'show {run_id}')}\n", sys.stdout)
+            streams.write(f"\nwhy: {place.hint('show', run_id)}\n", sys.stdout)
         if any(job.is_stuck for job in status.jobs.values()):
-            streams.write(f"\nwhat to do: {place.hint(f'explain {run_id}')}\n", sys.stdout)
+            streams.write(f"\nwhat to do: {place.hint('explain', run_id)}\n", sys.stdout)

@@ -36,7 +36,7 @@ def command(run_id: str, redis_url: str | None, quiet: bool, verbose: bool) -> i
             with display.choose(out, is_quiet=quiet) as shown:
                 status = follow(run, place, shown, attendants, interrupts)
         except Interrupted:
-            streams.note(f"flowq: the run goes on; end it with: {place.hint(f'cancel {run_id}')}")
+            streams.note(f"flowq: the run goes on; end it with: {place.hint('cancel', run_id)}")
             raise
         if not (quiet and status.state == "succeeded"):
             reporting.write_summary(reporting.make_report(run, status, place), out)

@@ -83,19 +83,19 @@ class Explanation:
 class Commands(Protocol):
     """Writes the commands that hints name, such that they talk to the right server."""
 
-    def hint(self, words: str) -> str:
-        """Return a command of flowq's."""
+    def hint(self, words: str, *names: str) -> str:
+        """Return a command of flowq's: `words` as they are, `names` quoted for a shell."""
 
-    def rq_hint(self, words: str) -> str:
+    def rq_hint(self, words: str, *names: str) -> str:
         """Return a command of RQ's; "" when RQ's cannot talk to that server."""
 
 
 class _PlainCommands:
-    def hint(self, words: str) -> str:
-        return f"flowq {words}"
+    def hint(self, words: str, *names: str) -> str:
+        return " ".join(["flowq", words, *map(shlex.quote, names)])
 
-    def rq_hint(self, words: str) -> str:
-        return f"rq {words}"
+    def rq_hint(self, words: str, *names: str) -> str:
+        return " ".join(["rq", words, *map(shlex.quote, names)])
 
 
 PLAIN: Commands = _PlainCommands()
@@ -110,14 +110,13 @@ class _Place:
     run_id: str
     commands: Commands
 
-    def hint(self, words: str) -> str:
-        return self.commands.hint(words)
+    def hint(self, words: str, *names: str) -> str:
+        return self.commands.hint(words, *names)
 
     def hint_job(self, verb: str, job_id: str) -> str:
         """Return a command about a job, named as its run does."""
         [name] = self.names([job_id])
-        in_run = f"{self.run_id} {shlex.quote(name)}"
-        return self.hint(f"{verb} {job_id if name == job_id else in_run}")
+        return self.hint(verb, *([job_id] if name == job_id else [self.run_id, name]))
 
     def names(self, job_ids: Sequence[str]) -> list[str]:
         """Return what the run calls its jobs; the ids of others, and of those that are gone."""
@@ -181,7 +180,7 @@ def explain_group(
     for jobs, what in ((left, "have not ended"), (bad, "did not succeed")):
         if jobs:
             text = f"{len(jobs)} of its {total} items {what}: {_name_states(jobs)}"
-            look = commands.hint(f"explain {run_id} {shlex.quote(jobs[0].name)}")
+            look = commands.hint("explain", run_id, jobs[0].name)
             ids, hint = tuple(job.job_id for job in jobs), f"look at the first one: {look}"
             reasons.append(Reason("items", text, ids, hint))
     if not reasons:
@@ -202,7 +201,7 @@ def _explain_deleted(job_id: str, place: _Place) -> Explanation:
     if connection.lpos(keys.run_jobs(run_id), job_id) is None:
         raise JobNotFound(job_id)
     text = "somebody deleted it, or it expired: `rq empty`, a dashboard, a worker of RQ's own"
-    retry = place.hint(f"retry {run_id}")
+    retry = place.hint("retry", run_id)
     hint = f"it cannot run again; {retry} runs what can run without it, if anything"
     if connection.hexists(keys.unended(run_id), job_id):
         text, hint = f"{text}; its run has not noticed yet", _notice(place)
@@ -210,7 +209,7 @@ def _explain_deleted(job_id: str, place: _Place) -> Explanation:
 
 
 def _notice(place: _Place) -> str:
-    at_once = f"{place.hint('doctor')} and {place.hint(f'cancel {place.run_id}')}"
+    at_once = f"{place.hint('doctor')} and {place.hint('cancel', place.run_id)}"
     return f"workers of flowq notice it within a minute, {at_once} at once"
 
 
@@ -266,7 +265,7 @@ def _blockers(job_id: str, future: Mapping[str, str], place: _Place) -> Iterator
         how = ", ".join(sorted({outcome for _, outcome in ended_badly}))
         again, end = _requeue(ended_badly, place), "cancel this job"
         if place.run_id:
-            cancel, retry = (place.hint(f"{verb} {place.run_id}") for verb in ("cancel", "retry"))
+            cancel, retry = (place.hint(verb, place.run_id) for verb in ("cancel", "retry"))
             end = f"{cancel}, then {retry}"
         text = f"{place.name(ids)} did not succeed ({how})"
         yield Reason("blockers", text, ids, f"{again}{end}")
@@ -278,7 +277,7 @@ def _requeue(ended_badly: Sequence[tuple[str, str]], place: _Place) -> str:
     if not again:
         return ""
     queue = _read(keys.job(again[0]), place.connection).get("origin", "")
-    requeue = place.commands.rq_hint(f"requeue --queue {shlex.quote(queue)} {again[0]}")
+    requeue = place.commands.rq_hint("requeue --queue", queue, again[0])
     return f"{requeue} runs it again; or delete it; or " if requeue else "delete it; or "
 
 
@@ -286,7 +285,7 @@ def _release(future_id: str, job: Mapping[str, str], place: _Place) -> str:
     """Return what releases a future job of no run, or, of the run of that job, of a program's."""
     if job.get("flowq_run"):
         return f'flowq.release_job("{future_id}", connection=…)'
-    return place.commands.hint(f"release {shlex.quote(future_id)}")
+    return place.commands.hint("release", future_id)
 
 
 def _gates(job: Mapping[str, str], place: _Place) -> Iterator[Reason]:
@@ -317,11 +316,11 @@ def find_hold(
         if not before:
             return Reason("turn", f"{subject} is the next one {where}", (), "it starts now")
         text = f"{subject} waits for its turn {where}, after {_name(before)}"
-        cancel = commands.hint(f"cancel {before[0]}")
+        cancel = commands.hint("cancel", before[0])
         hint = f"it starts when these have ended; {cancel} ends the first one"
         return Reason("turn", text, (), hint)
     if held:
-        return Reason("held", f"{subject} is held", (), commands.hint(f"release {run_id}"))
+        return Reason("held", f"{subject} is held", (), commands.hint("release", run_id))
     return None
 
 
