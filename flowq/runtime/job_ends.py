@@ -116,8 +116,9 @@ def read_run_end(final_id: str, run_id: str, connection: Redis) -> dict[str, Any
     """Return how the jobs ended that a job under `finally` waits for: all others of its workflow.
 
     Shape: `status` as that of a run, were these all its jobs; `canceled` says whether one of them
-    was, or all were, and `has_failed` whether one has failed; `failures` with the job's name, its `error` and `exit_code`, in the order in
-    which they ended, `MAX_FAILURES` at most. A job that was rejected is among them.
+    was, or all were, and `has_failed` whether one has failed; `failures` with the job's name, its
+    `error` and `exit_code`, in the order in which they ended, `MAX_FAILURES` at most. A job that
+    was rejected is among them.
     """
     ended = {
         as_text(blocker): as_text(outcome).rstrip("!")
