@@ -330,8 +330,8 @@ def _of_a_run(job_id: str, job: Mapping[str, str], place: _Place) -> Iterator[Re
         message = f": {job['flowq_message']}" if job.get("flowq_message") else ""
         text, asked_as = f"it waits for an approval{message}", JobStatus(name, job_id).asked_as
         given = read_facts([job_id], connection)[job_id].options
-        words = f"approve {place.run_id} {shlex.quote(asked_as)}{given}"
-        yield Reason("approval", text, (), place.hint(words))
+        approve = place.hint("approve", place.run_id, asked_as)
+        yield Reason("approval", text, (), f"{approve}{given}")
     for slot in job.get("flowq_slots", "").split():
         limit, _, join_id = slot.partition("=")
         if connection.zscore(keys.waiting(limit), join_id or job_id) is not None:
@@ -463,8 +463,7 @@ def _are_before(before: int) -> str:
 def _start(job: Mapping[str, str], place: _Place) -> str:
     """Return the command that starts who executes the job."""
     is_apart = job.get("origin", "").startswith(keys.OWN_QUEUE) and place.run_id
-    words = f"release {place.run_id}" if is_apart else f"worker {shlex.quote(job['origin'])}"
-    return place.hint(words)
+    return place.hint("release", place.run_id) if is_apart else place.hint("worker", job["origin"])
 
 
 def _culprits(job_id: str, job: Mapping[str, str], place: _Place) -> tuple[tuple[str, ...], str]:
