@@ -76,6 +76,7 @@ def _look(folder: Path | None) -> dict[str, Any]:
         "is_named": found.is_named,
         "exists": kept is not None,
         "is_running": is_running,
+        "other_host": kept.other_host if kept is not None and not is_running else "",
         "size_bytes": sum(path.stat().st_size for path in data),
         "log": str(kept.log) if kept is not None and kept.log.exists() else "",
     }
@@ -84,6 +85,8 @@ def _look(folder: Path | None) -> dict[str, Any]:
 def _describe_server(facts: dict[str, Any]) -> str:
     if facts["is_running"]:
         return "running"
+    if facts["other_host"]:
+        return f"{facts['other_host']} has it"
     return f"{NOT_RUNNING}; the next command starts it" if facts["exists"] else NOT_RUNNING
 
 

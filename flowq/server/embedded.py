@@ -74,6 +74,14 @@ class Server:
         wire.close()
         return True
 
+    @property
+    def other_host(self) -> str:
+        """Which process of which other machine has the server; "" when none has."""
+        with suppress(OSError):
+            if not _is_free(self.state):
+                return state_folder.find_other_host(self.state) or ""
+        return ""
+
     def connect(self) -> redis.Redis:
         """Return a new connection to the server. Errors: ServerUnavailable."""
         return connect(self.url)
@@ -183,8 +191,8 @@ def _refuse_other_host(state: Path) -> None:
 
     Errors: ServerUnavailable.
     """
-    holder = None if _is_free(state) else state_folder.find_other_host(state)
-    if holder is not None and _look(state) is None:
+    holder = server_of(state).other_host
+    if holder and _look(state) is None:
         raise ServerUnavailable(
             str(state),
             f"{holder} has it: run flowq there, or flowq server stop; or set FLOWQ_STATE to a "

@@ -55,6 +55,11 @@ class LoopbackServer:
         wire.close()
         return True
 
+    @property
+    def other_host(self) -> str:
+        """Which process of which other machine has the server: that is not known here."""
+        return ""
+
     def connect(self) -> redis.Redis:
         """Return a new connection to the server. Errors: ServerUnavailable."""
         return connect(self.url)

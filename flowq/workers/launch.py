@@ -142,7 +142,8 @@ def start(
     command = make_command(until_run)
     output: Any = subprocess.DEVNULL
     if log_folder:
-        private.make_folder(log_folder)
+        if not os.path.isdir(log_folder):  # noqa: PTH112
+            private.make_folder(log_folder)
         path = os.path.join(log_folder, "worker.log")  # noqa: PTH118
         descriptor = private.open_file(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         output = open(descriptor, "ab")  # noqa: PTH123, SIM115

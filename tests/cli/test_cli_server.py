@@ -53,6 +53,7 @@ def test_a_server_is_shown_stopped_and_reset(call: Call, folder: Path) -> None:
         "is_named": False,
         "exists": True,
         "is_running": True,
+        "other_host": "",
         "size_bytes": facts["size_bytes"],
         "log": str(started.log),
     }

@@ -131,6 +131,17 @@ def test_without_xdg_each_platform_has_its_usual_place(
         assert state.find().path.parent == tmp_path / expected
 
 
+def test_on_windows_it_is_where_programs_keep_what_is_of_this_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("LOCALAPPDATA", r"C:\Users\me\AppData\Local")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "name", "nt")
+        assert state._usual_home() == r"C:\Users\me\AppData\Local"
+        patch.delenv("LOCALAPPDATA")
+        assert state._usual_home() == r"~\AppData\Local"
+
+
 def test_a_usual_path_of_a_socket_fits() -> None:
     names = (
         "/Users/somebody.with.a.name/Library/Application Support",
@@ -468,6 +479,9 @@ def test_a_server_of_another_machine_on_a_shared_folder_is_named(
     monkeypatch.setattr(embedded, "LOOK_AGAIN_S", 0.0)
     with pytest.raises(ServerUnavailable, match=r"process 4711 on login1 has it: run flowq there"):
         server.ensure()
+    found = server.find()
+    assert found is not None
+    assert found.other_host == "process 4711 on login1"
     for lock in locks:
         os.close(lock or 0)
 
