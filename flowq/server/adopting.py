@@ -19,6 +19,8 @@ from flowq.server import embedded, private, state
 from flowq.server.folder import DATA
 from flowq.server.state import LOGS, OLD_STATE, State
 
+AOF_FOLDER = "appendonlydir"
+
 
 @dataclass(frozen=True)
 class Adoption:
@@ -80,7 +82,7 @@ def _find(source: Path | None) -> tuple[Path, State]:
 
 
 def _find_here(target: State) -> Path:
-    if target.is_named and target.data.is_dir():
+    if target.is_named and _is_state(target.path):
         return target.path
     if target.old is not None:
         return target.old
@@ -92,13 +94,19 @@ def _find_here(target: State) -> Path:
 
 def _find_named(source: Path) -> Path:
     source = Path(os.path.abspath(source))  # noqa: PTH100 - a link is refused, not followed
-    places = [source, source / OLD_STATE]
+    places = [source / OLD_STATE, source]
     with suppress(StateUnusable):
-        places.append(state.find_usual(source).path)
+        places.insert(0, state.find_usual(source).path)
     for place in places:
-        if os.path.lexists(place / DATA):
+        if _is_state(place):
             return place
     raise NotFound(f"{source} is no state of flowq's, and there is none for a folder of that name")
+
+
+def _is_state(place: Path) -> bool:
+    """Whether it looks like a state; `data` alone is a name that any folder may have."""
+    signs = (Path(DATA, AOF_FOLDER), Path(state.BELONGS_TO))
+    return any(os.path.lexists(place / sign) for sign in signs)
 
 
 def _describe(source: Path, target: State) -> Adoption:

@@ -95,7 +95,7 @@ def test_a_folder_that_is_gone_is_shown_and_its_state_adopted_or_removed(
 def test_what_came_with_the_folder_is_refused_in_one_sentence_by_every_command(
     call: Call, folder: Path
 ) -> None:
-    (folder / ".flowq" / "data").mkdir(parents=True, mode=0o700)
+    (folder / ".flowq" / "data" / "appendonlydir").mkdir(parents=True, mode=0o700)
     (folder / ".flowq").chmod(0o700)
     for words in ("run sandwich.yaml", "runs", "doctor", "status x", "worker --burst", "wip"):
         done = call(*words.split())

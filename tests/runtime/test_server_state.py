@@ -458,6 +458,9 @@ def test_what_has_links_in_it_is_not_adopted(
     (project / ".flowq").unlink()
     with pytest.raises(adopting.NotFound, match="there is nothing to adopt here"):
         adopting.find_adoptable()
+    (project / "data").mkdir()  # of the project's own
+    with pytest.raises(adopting.NotFound, match="is no state of flowq's"):
+        adopting.find_adoptable(project)
 
 
 # --- two machines ---
