@@ -14,6 +14,8 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
+from flowq.allowed import restriction
+
 CALL = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*(?:\.[^\W\d]\w*)*")
 """How a function is named: `package.module:function`, with a class before the dot if it has one."""
 
@@ -41,8 +43,11 @@ def find_callable(name: str) -> Callable[..., Any]:
 
     The path leads through classes and objects to anything that can be called. Without a colon the
     longest beginning that is a module is meant, and a name without a dot is one of the builtins.
-    Errors: NameMissing, NotCallable, and whatever the module raises when it is imported.
+    Errors: NameMissing, NotCallable, and whatever the module raises when it is imported; NotAllowed
+    in a process that may run only some (`flowq.allowed`), before anything is imported.
     """
+    allowed = restriction()
+    dotted = allowed.check_name(name) if allowed is not None else name
     module, colon, path = name.partition(":")
     if colon:
         found: Any = importlib.import_module(module)
@@ -55,9 +60,24 @@ def find_callable(name: str) -> Callable[..., Any]:
         except AttributeError as error:
             text = _explain_path(".".join(parts)) or (str(error), "")
             raise NameMissing(": ".join(filter(None, text)), name=part, obj=found) from None
+        if allowed is not None:
+            allowed.check_step(dotted, found)
     if not callable(found):
         raise NotCallable(name, type(found).__name__)
+    if allowed is not None:
+        allowed.check_found(dotted, found)
     return found  # type: ignore[no-any-return]
+
+
+def find_method(owner: Any, name: str) -> Any:
+    """Return the method of an object that a job calls. Errors: AttributeError; NotAllowed."""
+    allowed = restriction()
+    if allowed is None:
+        return getattr(owner, name)
+    dotted = allowed.check_name(f"{type(owner).__module__}.{type(owner).__qualname__}.{name}")
+    found = getattr(owner, name)
+    allowed.check_found(dotted, found)
+    return found
 
 
 def _find_module(names: list[str]) -> tuple[ModuleType, list[str]]:

@@ -22,7 +22,8 @@
     ├── SecretInResult               1    a result has a secret in it, and may not have one
     ├── TooManyItems                 1    a group would have more items than its max_items
     ├── NewerFormat                  1    a newer version of flowq wrote it, for newer ones only
-    └── Unserializable               1    a result, an argument or an item that cannot be kept
+    ├── Unserializable               1    a result, an argument or an item that cannot be kept
+    └── NotAllowed                   1    a job that this worker must not run (--allow)
 
 Every error survives `pickle` with its fields: errors travel from children to supervisors.
 """
@@ -377,3 +378,22 @@ class Unserializable(FlowqError):
     def __str__(self) -> str:
         place, what, reason, hint = self.args  # a job may have hidden its secrets in these
         return f"{place}: {what} cannot be kept ({reason}); {hint}"
+
+
+class NotAllowed(FlowqError):
+    """A job, or its data, leads to what this worker must not run (`flowq worker --allow`).
+
+    Shape: `what` is a name as it is written in the job, with where that was defined if it is
+    elsewhere; `allowed` are the patterns of the worker.
+    """
+
+    def __init__(self, what: str, allowed: str, hint: str = "") -> None:
+        super().__init__(what, allowed, hint)
+        self.what = what
+        self.allowed = allowed
+        self.hint = hint
+
+    def __str__(self) -> str:
+        what, allowed, hint = self.args
+        text = f"{what} is not allowed here: this worker runs only {allowed}"
+        return f"{text}; {hint}" if hint else text

@@ -70,6 +70,19 @@ COUNT = click.IntRange(min=1)
     "what it made at its import. May be given again for others.",
 )
 @click.option(
+    "--allow",
+    multiple=True,
+    metavar="NAME",
+    help="Execute only what is defined there: 'shop.*' for the modules of shop, or one function, "
+    "as shop.billing.charge. It goes for callbacks and for classes in the data too, and what is "
+    "refused fails. May be given again for others. Default: FLOWQ_ALLOW, else everything.",
+)
+@click.option(
+    "--allow-run",
+    is_flag=True,
+    help="Execute `run:` jobs too; without --allow nothing else. Default: FLOWQ_ALLOW_RUN.",
+)
+@click.option(
     "--results-ttl",
     "default_result_ttl",
     type=click.IntRange(min=-1),
@@ -111,6 +124,7 @@ def command(
     mode: Any,
     multiprocessing: bool,
     paths: tuple[str, ...],
+    allow: tuple[str, ...],
     quiet: bool,
     verbose: bool,
     **wishes: Any,
@@ -142,6 +156,7 @@ def command(
                 mode="multiprocessing" if multiprocessing else mode,
                 paths=[str(Path(path).absolute()) for path in (*paths, ".")],
                 quiet=quiet,
+                allow=allow or None,
                 **{name: value for name, value in wishes.items() if value is not None},
             )
         except (ValueError, ImportError) as error:

@@ -23,6 +23,7 @@ from flowq.runtime.blockers import Blockers
 from flowq.runtime.holds import NO_HOLD, Hold
 from flowq.runtime.rq import JobBase
 from flowq.runtime.steps import finish
+from flowq.runtime.unpickling import read_own
 from flowq.runtime.views import Shown
 from flowq.runtime.waiting import Wait
 
@@ -218,7 +219,7 @@ class Job(JobBase):
 
     def take_written(self, data: bytes) -> None:
         """Take the result from the bytes that are kept of it; none of b""."""
-        value = self.serializer.loads(data) if data else None
+        value = read_own(data, self.serializer) if data else None
         self._written = value, data
         self.keep_result(value)
 

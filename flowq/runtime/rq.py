@@ -21,7 +21,9 @@ from rq.job import Job as RQJob
 from rq.queue import Queue as RQQueue
 from rq.worker.base import BaseWorker, DequeueStrategy
 
-from flowq.callables import find_callable
+from flowq.allowed import restriction
+from flowq.callables import find_callable, find_method
+from flowq.errors import NotAllowed
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -84,6 +86,36 @@ class JobBase(RQJob):
         """Whether the job's hash held a result or an error, as older versions of RQ wrote it."""
         return bool(self._result or self._exc_info)
 
+    @property
+    def success_callback(self) -> Any:
+        """The callback, found as a function of a job is; None where there is none."""
+        if self._success_callback is UNEVALUATED and self._success_callback_name:
+            self._success_callback = find_callable(self._success_callback_name)
+        return super().success_callback
+
+    @property
+    def failure_callback(self) -> Any:
+        """The callback, found as a function of a job is; None where there is none."""
+        if self._failure_callback is UNEVALUATED and self._failure_callback_name:
+            self._failure_callback = find_callable(self._failure_callback_name)
+        return super().failure_callback
+
+    @property
+    def stopped_callback(self) -> Any:
+        """The callback, found as a function of a job is; None where there is none."""
+        if self._stopped_callback is UNEVALUATED and self._stopped_callback_name:
+            self._stopped_callback = find_callable(self._stopped_callback_name)
+        return super().stopped_callback
+
+    @property
+    def has_unreadable_meta(self) -> bool:
+        """Whether `meta` could not be read: RQ goes on with something else in its place."""
+        return self._unreadable_meta is not None
+
+    def read_meta(self) -> Any:
+        """Read it again, and raise why it cannot be read."""
+        return self.serializer.loads(self._unreadable_meta or b"")
+
     def mark(self, status: JobStatus) -> None:
         """Change the status in this object alone; `set_status` writes it to Redis too."""
         self._status = status
@@ -112,8 +144,11 @@ class JobBase(RQJob):
         name: Any = self._func_name
         if name is UNEVALUATED:
             name = self.func_name
+        is_restricted = restriction() is not None
         if not name or self._instance:
-            return super().func
+            return find_method(self._instance, name) if is_restricted and name else super().func
+        if is_restricted:
+            return find_callable(name)
         module, _, attribute = name.rpartition(".")
         try:  # the usual way takes four times as long for a module that is imported already
             return getattr(sys.modules[module], attribute)
@@ -214,6 +249,8 @@ class JobBase(RQJob):
         try:
             parts = self.serializer.loads(self.data)
             self._func_name, self._instance, self._args, self._kwargs = parts
+        except NotAllowed:
+            raise
         except Exception as error:
             raise DeserializationError(
                 f"the arguments of job {self.id} cannot be read here: {type(error).__name__}: "

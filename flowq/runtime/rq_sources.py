@@ -208,6 +208,14 @@ rq.registry.BaseRegistry.__init__ f77e06435f4f163a
     runtime/wip.py:WIPRegistry
 rq.job.Job._deserialize_data 00c06178d415b147
     runtime/rq.py:_deserialize_data
+rq.job.Job.success_callback 6d23cf7db33ece09
+    runtime/rq.py:success_callback
+rq.job.Job.failure_callback 0bccbb92ea7d8764
+    runtime/rq.py:failure_callback
+rq.job.Job.stopped_callback 39852cf148dc2028
+    runtime/rq.py:stopped_callback
+rq.serializers.resolve_serializer b7e9d7f07791306c
+    runtime/unpickling.py:restrict
 rq.job.Job._serialize_meta a37dc4e7809ef841
     runtime/rq.py:_serialize_meta
 rq.job.Job.fetch 4c0184a10a6ca526

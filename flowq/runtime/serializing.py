@@ -18,6 +18,7 @@ from rq.serializers import JSONSerializer, PickleSerializer
 from rq.timeouts import BaseTimeoutException
 
 from flowq.errors import Unserializable
+from flowq.runtime.unpickling import read_own
 
 MAX_BYTES = 50_000_000
 """Of one result, or of the arguments of one job: what a job of flowq's may keep in Redis."""
@@ -98,7 +99,7 @@ def explain(parts: list[Part], serializer: Any, error: BaseException) -> Unseria
 
 def _read_back(data: bytes, value: Any, serializer: Any) -> None:
     if serializer is not JSONSerializer and type(value) not in _SCALARS:
-        serializer.loads(data)
+        read_own(data, serializer)
 
 
 def _is_of_users(error: BaseException) -> bool:

@@ -16,6 +16,7 @@ from typing import Any
 
 from rq.job import Retry
 
+from flowq.allowed import check_commands
 from flowq.callables import find_callable
 from flowq.errors import SecretInResult, ShellFailed, UsageError, WorkflowInvalid
 from flowq.expressions import (
@@ -118,6 +119,7 @@ class _Performance:
             return run_to_end(function(**arguments))
 
     def _run_command(self) -> Any:
+        check_commands()
         shown = self.job.shown
         try:
             result = shell.run(

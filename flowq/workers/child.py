@@ -26,7 +26,7 @@ from importlib import import_module
 from multiprocessing.connection import Connection
 from typing import Any, NoReturn
 
-from flowq.runtime import masking
+from flowq.runtime import masking, unpickling
 from flowq.runtime.patience import describe, is_passing
 from flowq.workers import deadline
 from flowq.workers.cell import Cell
@@ -255,7 +255,10 @@ def live(body: Callable[[], None]) -> NoReturn:
 
 
 def set_up_process(settings: Settings) -> None:
-    """Become a child: a process group of its own, no signals from the terminal, the paths."""
+    """Become a child: a process group of its own, no signals from the terminal, the paths, and
+    nothing but what the worker may run."""
+    if settings.allowed is not None:
+        unpickling.restrict(settings.allowed)
     if hasattr(os, "setpgid"):
         os.setpgid(0, 0)
     null = os.open(os.devnull, os.O_RDONLY)

@@ -216,6 +216,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--burst", action="store_true", default=None, help="end when the queues are empty")
     add("--path", dest="paths", action="append", help="a folder for the jobs' sys.path")
     add("--preload", action="append", help="a module to import before the first job")
+    add("--allow", action="append", help="shop.*: only what is defined there; else everything")
+    add("--allow-run", action="store_true", default=None, help="run: jobs too")
     add("--log-folder", help="where each job's output goes")
     add("--until-run", help="end when this run has ended")
     add("--name", help="the worker's name")

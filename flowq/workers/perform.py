@@ -32,7 +32,10 @@ from rq.job_lifecycle import format_exc_info
 from rq.timeouts import BaseTimeoutException, JobTimeoutException
 from rq.utils import as_text
 
+from flowq.allowed import Allowed, restriction
+from flowq.errors import NotAllowed
 from flowq.runtime import keys
+from flowq.runtime.admission import check_job
 from flowq.runtime.clocks import clock_warning, read_clock
 from flowq.runtime.functions import remove_unused_functions
 from flowq.runtime.job import PERFORM, Job
@@ -66,6 +69,7 @@ class Settings:
     keeps_failures: bool = True
     paths: tuple[str, ...] = ()
     preload: tuple[str, ...] = ()
+    allowed: Allowed | None = None
     scratch_folder: str | None = None
     log_folder: str | None = None
 
@@ -173,8 +177,11 @@ class Bench:
         """Import what the job calls, where it is not imported yet; return how long that took.
 
         It is done before `perform_job` is looked up, because what is imported may wrap that
-        (`sentry_sdk.init`). An error is one of the job's, so `Job.perform` raises it.
+        (`sentry_sdk.init`). An error is one of the job's, so `Job.perform` raises it. A worker
+        that may run only some checks here all that the job leads to.
         """
+        if restriction() is not None:
+            return self._load_admitted(job)
         try:
             module = _name_module(job)
             if module in sys.modules or not module:
@@ -185,6 +192,17 @@ class Bench:
         except Exception:  # noqa: BLE001 - its data cannot be read, as `Job.perform` will say
             return 0.0
         return self._import(job, module, is_plain=is_plain)
+
+    def _load_admitted(self, job: Job) -> float:
+        began_at = time.monotonic()
+        try:
+            with _limit(job.timeout or self.settings.queue_class.DEFAULT_TIMEOUT):
+                check_job(job)
+        except (NotAllowed, BaseTimeoutException) as error:
+            job.load_error = error
+        except BaseException:
+            log.debug("job %s: not everything could be imported", job.id, exc_info=True)
+        return time.monotonic() - began_at
 
     def _describe_code(self, job: Job) -> str:
         with suppress(Exception):  # of data that cannot be read, or whatever a module object does
@@ -290,7 +308,7 @@ class Bench:
         )
 
     def _failure(self, task: Task, job: Job, exc_info: ExcInfo, started_at: float) -> End:
-        ended_at = time.time()
+        ended_at, is_refused = time.time(), isinstance(exc_info[1], NotAllowed)
         job.mark(JobStatus.FAILED)
         job.ended_at = datetime.now(UTC)
         if job.has_failure_callback:
@@ -298,11 +316,12 @@ class Bench:
         try:
             execute_failure_callback(job, DEATH_PENALTY_CLASS, *exc_info)
         except BaseException:  # noqa: BLE001 - as RQ: the callback's error is the recorded one
-            exc_info = sys.exc_info()
+            exc_info = exc_info if is_refused else sys.exc_info()
         self._has_left_threads = _count_threads() > self._threads
-        text = format_exc_info(exc_info)
+        text = _explain(exc_info)
         try:
-            self._get_performer().handle_exception(job, *exc_info)
+            if not is_refused:  # handlers read what the job was given
+                self._get_performer().handle_exception(job, *exc_info)
         except BaseException:  # noqa: BLE001 - a handler's error must not hide the job's
             text += f"\nThis exception handler failed too:\n{format_exc_info(sys.exc_info())}"
         text = job.shown.hide(text)
@@ -353,6 +372,8 @@ class Bench:
             return end._replace(how="lost")
         job = self._make_restorer(connection).restore(task)
         job.shown.ended, job.shown.code = end.view, end.code
+        if end.error.startswith(_REFUSED):
+            job.retries_left = 0  # it would be refused again
         job.started_at = datetime.fromtimestamp(end.started_at, UTC)
         job.ended_at = datetime.fromtimestamp(end.ended_at, UTC)
         worker = self._rq_worker(connection)
@@ -478,6 +499,18 @@ def failed(
     """Return the end of a job that did not succeed, with the text that its result keeps."""
     value = _to_text(zlib.compress(show(text).encode()))
     return End(number, status, how, started_at, ended_at, ttl, "exc_string", value, generation)
+
+
+_REFUSED = f"{NotAllowed.__module__}.{NotAllowed.__qualname__}: "
+
+
+def _explain(exc_info: ExcInfo) -> str:
+    """Return what is kept of an exception; of a refusal, which no code of the job's has raised, the
+    sentence."""
+    error = exc_info[1]
+    if isinstance(error, NotAllowed):
+        return f"{_REFUSED}{error}"
+    return format_exc_info(exc_info)
 
 
 def _needs_conclusion(job: Job, ttl: int) -> bool:

@@ -72,6 +72,7 @@ def serve(
         can_rest=True,
         max_idle_time=REST_AFTER_S,
         client_name=keys.server_of_run(run_id),
+        allow=[],  # the code is that of whoever has started it
     )
 
 

@@ -18,6 +18,7 @@ from rq.logutils import setup_loghandlers
 from rq.queue import Queue as RQQueue
 from rq.worker.base import DequeueStrategy, WorkerStatus
 
+from flowq.allowed import read_allowed
 from flowq.callables import NameMissing, NotCallable, find_callable
 from flowq.errors import UsageError
 from flowq.runtime import keys
@@ -67,7 +68,10 @@ class Worker(WorkerBase):
     whose worker was lost. `preload`: modules that are imported before the first job; with
     mode="fork" once for all jobs, which then share what these modules made at their import.
     `batches=False` hands jobs over one by one. With `can_rest` there are children only while there
-    is something to do. All else as in `rq.Worker`.
+    is something to do. `allow`: what jobs may lead to, as "shop.*" or "shop.billing.charge" (see
+    docs/security.md), and with `allow_run` commands; without both everything, unless FLOWQ_ALLOW
+    or FLOWQ_ALLOW_RUN are set. `allow=[]` is for everything, whatever is set.
+    All else as in `rq.Worker`.
 
     Errors: UsageError; ValueError for a name that is in use.
     """
@@ -93,6 +97,8 @@ class Worker(WorkerBase):
         log_folder: str | None = None,
         captures: bool = True,
         can_rest: bool = False,
+        allow: Sequence[str] | None = None,
+        allow_run: bool = False,
         job_class: Any = None,
         queue_class: Any = None,
         **options: Any,
@@ -131,6 +137,8 @@ class Worker(WorkerBase):
         self.log_folder = log_folder
         self.captures = captures
         self.can_rest = can_rest
+        self.allowed = read_allowed(allow, allow_run, os.environ)
+        """What jobs may lead to; None for everything."""
         self.has_reached_limit = False
         """Whether `work` has ended because of one of its limits: idle for so long, so many jobs."""
         self._signaled_at = 0.0
@@ -204,6 +212,7 @@ class Worker(WorkerBase):
             keeps_failures=not self.disable_default_exception_handler,
             paths=self.paths,
             preload=self.preload,
+            allowed=self.allowed,
             scratch_folder=scratch,
             log_folder=self.log_folder,
         )
@@ -245,6 +254,8 @@ class Worker(WorkerBase):
         patiently(partial(self.set_state, WorkerStatus.STARTED), PATIENCE_S, trouble=trouble)
         log.info("worker %s: started with PID %d", self.name, os.getpid())
         log.info("listening on %s", ", ".join(self.queue_names()))
+        if self.allowed is not None:
+            log.info("running only %s", self.allowed)
 
     def _be_born(self, supervisor: Supervisor) -> None:
         try:

@@ -33,6 +33,7 @@ INSTANCES = [
     errors.ShellFailed("make all", 2, "no rule"),
     errors.TooManyItems("crawl", 100),
     errors.NewerFormat(2, 1),
+    errors.NotAllowed("os.system", "shop.*", "start the worker with --allow os.system too"),
     errors.Unserializable("result[3]", "a lock", "TypeError: no", "leave it out"),
 ]
 

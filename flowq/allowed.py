@@ -1,0 +1,155 @@
+"""What a worker may run, where it was told: `flowq worker --allow 'shop.*'`.
+
+A job names what it calls, its callbacks, and the classes in its data. In a process that is
+`restrict`ed two things ask here, and nothing else finds code by a name that came from Redis:
+`flowq.callables.find_callable`, and the unpickler of `flowq.runtime.unpickling`.
+
+A name has to be admitted twice: as it is written, before anything is imported for it, and as what
+it stands for. The second is the name under which a function or a class was defined, so `shop.*`
+does not admit `os.system` because `shop` imports `os`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, ClassVar
+
+from flowq.errors import NotAllowed, UsageError
+
+OWN = frozenset({"flowq.runtime.work.perform", "flowq.runtime.outputs.keep_outputs"})
+"""What flowq itself enqueues. It says on its part what a job calls."""
+
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """What a worker may run. Shape: `patterns` are names (`shop.billing.charge`) and the beginnings
+    of names (`shop.*`); without any, and with `commands`, `run:` jobs are all."""
+
+    patterns: tuple[str, ...] = ()
+    commands: bool = False
+
+    def __post_init__(self) -> None:
+        for pattern in self.patterns:
+            _check_pattern(pattern)
+
+    def admits(self, name: str) -> bool:
+        """Whether a name with dots is among them."""
+        return name in OWN or any(_matches(name, pattern) for pattern in self.patterns)
+
+    def names(self, name: str) -> bool:
+        """Whether this very name was given: then it does not matter where that was defined."""
+        return name in self.patterns or name in OWN
+
+    def check_name(self, written: str) -> str:
+        """Return a written name with dots only, if it is admitted. Errors: NotAllowed."""
+        name = written.replace(":", ".", 1)
+        if not _is_plain(name):
+            raise NotAllowed(f"{written!r:.200}", str(self), "it is no name of a function")
+        if not self.admits(name):
+            raise self.refuse(name)
+        return name
+
+    def check_step(self, name: str, found: Any) -> None:
+        """Check what a path leads to: no module that is not admitted. Errors: NotAllowed."""
+        if not isinstance(found, ModuleType) or self.names(name) or self._has(found.__name__):
+            return
+        raise self.refuse(name, f"it is in the module {found.__name__}")
+
+    def check_found(self, name: str, found: Any) -> None:
+        """Check what a name stands for: where it was defined. Errors: NotAllowed."""
+        origin = name_origin(found)
+        if not self.names(name) and not self.admits(origin):
+            raise self.refuse(name, f"it is {origin}")
+
+    def refuse(self, name: str, why: str = "") -> NotAllowed:
+        """Return the error for a name."""
+        hint = f"if it should be, start the worker with --allow {name} too"
+        return NotAllowed(f"{name} ({why})" if why else name, str(self), hint)
+
+    def _has(self, module: str) -> bool:
+        return any(_matches(f"{module}.", pattern) for pattern in self.patterns)
+
+    def __str__(self) -> str:
+        return ", ".join([*self.patterns, *(["commands"] if self.commands else [])])
+
+
+def read_allowed(
+    allow: Iterable[str] | None, commands: bool, environment: Mapping[str, str]
+) -> Allowed | None:
+    """Return what a worker may run; None for everything.
+
+    Each text of `allow` is a pattern, or several with commas or spaces between them. None stands
+    for what FLOWQ_ALLOW says, and `commands` is also what FLOWQ_ALLOW_RUN says then.
+    Errors: UsageError.
+    """
+    if allow is None:
+        allow = [environment.get("FLOWQ_ALLOW", "")]
+        commands = commands or environment.get("FLOWQ_ALLOW_RUN", "") not in ("", "0")
+    patterns = tuple(part for text in allow for part in text.replace(",", " ").split())
+    return Allowed(patterns, commands) if patterns or commands else None
+
+
+def name_origin(found: Any) -> str:
+    """Return where something was defined: its module and the path there, with dots.
+
+    Of an object that is neither function nor class, that of its class.
+    """
+    module, path = getattr(found, "__module__", None), getattr(found, "__qualname__", None)
+    if not (isinstance(module, str) and isinstance(path, str)):
+        module, path = type(found).__module__, type(found).__qualname__
+    return f"{module}.{path}"
+
+
+# In this process ---------------------------------------------------------------------------------
+
+
+class _Process:
+    allowed: ClassVar[Allowed | None] = None
+
+
+def restrict(allowed: Allowed | None) -> None:
+    """From now on this process finds nothing else by a name; None takes that back."""
+    _Process.allowed = allowed
+
+
+def restriction() -> Allowed | None:
+    """Return what this process may run; None for everything."""
+    return _Process.allowed
+
+
+def check_commands() -> None:
+    """Check that this process may run commands. Errors: NotAllowed."""
+    here = _Process.allowed
+    if here is not None and not here.commands:
+        raise NotAllowed("a command", str(here), "`run:` jobs need a worker with --allow-run")
+
+
+# Names and patterns ------------------------------------------------------------------------------
+
+
+def _matches(name: str, pattern: str) -> bool:
+    if pattern.endswith(".*"):
+        return name.startswith(pattern[:-1])
+    return name == pattern
+
+
+def _is_plain(name: str) -> bool:
+    """Whether a name is made of identifiers, none of them with two underscores at both ends."""
+    return all(part.isidentifier() and not _is_dunder(part) for part in name.split("."))
+
+
+def _is_dunder(part: str) -> bool:
+    return part.startswith("__") and part.endswith("__")
+
+
+def _check_pattern(pattern: str) -> None:
+    name = pattern.removesuffix(".*")
+    if ":" in name:
+        raise UsageError(f"--allow {pattern}: write it with dots: {pattern.replace(':', '.')}")
+    if not _is_plain(name) or (name == pattern and "." not in name):
+        raise UsageError(
+            f"--allow {pattern}: it takes 'shop.*' for everything that is defined in shop and in "
+            "the modules inside of it, or one name such as shop.billing.charge"
+        )
