@@ -113,7 +113,7 @@ def main(channel: Connection, lifeline: Connection, cell: Cell, settings: Settin
     sources = Sources()
     preload(outbox, settings.preload)
     bench = Bench(settings)
-    capture = Capture(settings, cell)
+    capture = Capture(settings.log_folder, settings.scratch_folder, cell)
     share_secrets(outbox, cell, capture)
     cell.say_ready()
     while True:

@@ -25,6 +25,7 @@ from flowq.workers.cell import Cell
 from flowq.workers.child_messages import BadMessage, read_secrets, write_secrets
 from flowq.workers.output import Capture
 from flowq.workers.perform import Bench, Settings
+from flowq.workers.resting import let_go
 from flowq.workers.sources import Sources
 
 REPORT_BYTES = 60_000
@@ -67,6 +68,7 @@ class Forked:
 
 def _be(body: Callable[[], None]) -> None:
     signal.set_wakeup_fd(-1)
+    let_go()
     body()
 
 
@@ -98,7 +100,7 @@ def nurse(channel: Connection, lifeline: Connection, cell: Cell, settings: Setti
     child.preload(outbox, settings.preload)
     if threading.active_count() > 1:
         log.warning("a preloaded module has started threads, which the jobs' processes do not have")
-    capture = Capture(settings, cell)
+    capture = Capture(settings.log_folder, settings.scratch_folder, cell)
     child.share_secrets(outbox, cell, capture)
     do = partial(_do, outbox, lifeline, cell, settings, capture)
     cell.say_ready()

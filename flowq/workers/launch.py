@@ -28,7 +28,7 @@ from flowq.server.url import hide_password, resolve_url
 from flowq.status import RUN_ENDED
 from flowq.workers.hire import Mode
 from flowq.workers.loop import UNREACHABLE
-from flowq.workers.resting import rest
+from flowq.workers.resting import hold, rest
 from flowq.workers.worker import Worker, stop_signals
 
 MAIN = os.path.join(os.path.dirname(__file__), "__main__.py")  # noqa: PTH118, PTH120
@@ -182,7 +182,9 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
     values = vars(_parser().parse_args(arguments))
     if values.pop("values"):
         values = json.load(sys.stdin)
-        values |= {"on_limit": partial(rest, dict(values))} if values.get("can_rest") else {}
+        if values.get("can_rest"):
+            hold(values, make_client(values["url"]))
+            values["on_limit"] = partial(rest, dict(values), make_command(values.get("until_run")))
     else:
         values = {name: value for name, value in values.items() if value is not None}
     if not values.get("url"):

@@ -13,14 +13,11 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
 from flowq.runtime.masking import Mask
 from flowq.server import private
 from flowq.workers.cell import Cell
-
-if TYPE_CHECKING:
-    from flowq.workers.perform import Settings
 
 LOG_BYTES = 1_000_000
 """How much of one job's output is kept: the first and the last half of that."""
@@ -48,15 +45,15 @@ log = logging.getLogger("rq.worker")
 class Capture:
     """In the child: sends descriptors 1 and 2 to the scratch file, and from there to the log."""
 
-    def __init__(self, settings: Settings, cell: Cell) -> None:
-        self._log_folder = settings.log_folder
+    def __init__(self, log_folder: str | None, scratch_folder: str | None, cell: Cell) -> None:
+        self._log_folder = log_folder
         self._cell = cell
         self._scratch: int | None = None
         self._terminal = 1
         self.mask = Mask()
         """The secrets that jobs of this process have read: what they left behind may print them."""
-        if settings.scratch_folder:
-            self._redirect(scratch_path(settings.scratch_folder, os.getpid()))
+        if scratch_folder:
+            self._redirect(scratch_path(scratch_folder, os.getpid()))
 
     @property
     def is_on(self) -> bool:

@@ -48,12 +48,42 @@ on by hand, as after a restart of the machine."""
 
 ENDED = (b"succeeded", b"failed", b"canceled")
 
+_HELD = 3
+"""The descriptor under which a connection goes over into the next program."""
+
+_held: int | None = None
+"""The descriptor of that connection, in the process that has it."""
+
 
 # In the supervisor -------------------------------------------------------------------------------
 
 
-def rest(values: dict[str, Any], connection: Redis) -> None:
+def hold(values: dict[str, Any], connection: Redis) -> None:
+    """Keep a connection that says for as long as this process lives that it serves the run.
+
+    The names of the server's clients say which runs are served. The other connections are closed
+    before a supervisor rests, so without this one nobody would serve the run for a moment. It is
+    the one that `values` name, from the program before, or a new one. Errors: none.
+    """
+    global _held  # noqa: PLW0603 - a process is one supervisor
+    _held = values.pop("held", None)
+    path = connection.connection_pool.connection_kwargs.get("path")
+    if _held is None and path and (wire := _connect(path, values["client_name"])) is not None:
+        _held = wire.socket.detach()
+
+
+def let_go() -> None:
+    """In a child that was forked: close that connection, which could outlive the supervisor."""
+    global _held  # noqa: PLW0603 - as above
+    if _held is not None:
+        os.close(_held)
+    _held = None
+
+
+def rest(values: dict[str, Any], command: list[str], connection: Redis) -> None:
     """Become the process that waits, with what it takes to be this supervisor again.
+
+    `command` starts a supervisor, which reads `values` from its input.
 
     Returns where that cannot be: the process should end then. Errors: none.
     """
@@ -61,7 +91,6 @@ def rest(values: dict[str, Any], connection: Redis) -> None:
     from flowq.runtime.listeners import find_served  # noqa: PLC0415 - the same
     from flowq.runtime.scripts import STEP  # noqa: PLC0415 - the same
     from flowq.runtime.steps import LOOKS_PER_STEP  # noqa: PLC0415 - the same
-    from flowq.workers.launch import make_command  # noqa: PLC0415 - it imports us
 
     path = connection.connection_pool.connection_kwargs.get("path")
     run_id = values["until_run"]
@@ -70,7 +99,7 @@ def rest(values: dict[str, Any], connection: Redis) -> None:
     told = {
         "path": path,
         "executable": sys.executable,
-        "command": make_command(run_id),
+        "command": command,
         "values": values,
         "run_id": run_id,
         "queue": keys.queue(values["queues"][0]),
@@ -89,16 +118,34 @@ def rest(values: dict[str, Any], connection: Redis) -> None:
             )
         ],
     }
-    become([sys.executable, "-I", "-S", __file__, run_id], json.dumps(told).encode())
+    become([sys.executable, "-I", "-S", __file__, run_id], told, _held)
 
 
-def become(command: list[str], said: bytes) -> None:
-    """Put another program into this process, with that as its input. Does not return."""
+def _connect(path: str, name: str) -> Wire | None:
+    """Return a connection with a name; None without a server."""
+    try:
+        wire = Wire(path, timeout_s=4 * LOOK_S)
+        wire.ask("CLIENT", "SETNAME", name)
+    except (OSError, Refused):
+        return None
+    return wire
+
+
+def become(command: list[str], said: dict[str, Any], held: int | None) -> None:
+    """Put another program into this process, with `said` as its input, and `held` in it: where the
+    connection is that it gets from this one. Does not return.
+    """
+    said["held"] = None if held is None else _HELD
+    told = json.dumps(said).encode()
     reader, writer = os.pipe()
-    os.write(writer, said)  # a pipe takes 64 kB, and this is less than one
+    os.write(writer, told)  # a pipe takes 64 kB, and this is less than one
     os.close(writer)
     os.dup2(reader, 0)
     os.close(reader)
+    if held is not None and held != _HELD:
+        os.dup2(held, _HELD)
+    if held is not None:
+        os.set_inheritable(_HELD, True)
     os.execv(command[0], command)  # noqa: S606 - our own words
 
 
@@ -108,15 +155,16 @@ def become(command: list[str], said: bytes) -> None:
 def main() -> int:
     """Wait; become the supervisor again, or end with the run."""
     told = json.load(sys.stdin)
+    wire = _connect(told["path"], told["values"]["client_name"])
+    if wire is not None and told.get("held") is not None:
+        os.close(told["held"])
     try:
-        wire = Wire(told["path"], timeout_s=4 * LOOK_S)
-        wire.ask("CLIENT", "SETNAME", told["values"]["client_name"])
-        is_over = not _wait(wire, told)
+        is_over = wire is not None and not _wait(wire, told)
     except (OSError, Refused):  # the supervisor knows what to do
         is_over = False
     if is_over:
         return 0
-    become(told["command"], json.dumps(told["values"]).encode())
+    become(told["command"], told["values"], None if wire is None else wire.fileno())
     return 1
 
 

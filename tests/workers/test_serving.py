@@ -129,6 +129,27 @@ def test_workers_that_rest_look_at_a_run_of_many_jobs_in_parts(
     assert served.is_resting(served.processes[0])
 
 
+def test_a_run_is_served_without_a_gap_while_its_workers_rest_and_go_on(
+    served: Served, wait_until: Callable[..., None]
+) -> None:
+    text = "name: g\njobs:\n" + "".join(
+        f"  j{number}: {{approval: true, run: echo}}\n" for number in range(3)
+    )
+    run = served.start(text)
+    wait_until(run.is_served, within_s=60)
+    gaps = []
+
+    def is_watched(condition: Callable[[], bool]) -> bool:
+        gaps.extend([number for number in range(20) if not run.is_served()])
+        return condition()
+
+    for name in run.status().jobs:
+        wait_until(lambda: is_watched(lambda: served.is_resting(served.processes[0])), 60)
+        run.release(name)
+        wait_until(lambda name=name: is_watched(lambda: run.status().jobs[name].ended_at), 60)
+    assert not gaps
+
+
 def test_there_are_children_only_while_there_is_something_to_do(
     served: Served, wait_until: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
