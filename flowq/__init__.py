@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # what `__getattr__` resolves, for the type checker
     from flowq.declare.python import Workflow
     from flowq.errors import (
         CycleError,
+        DoNotRetry,
         FlowqError,
         FutureAlreadyStarted,
         FutureEnded,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:  # what `__getattr__` resolves, for the type checker
         NotFound,
         NotOpen,
         Problem,
+        RetryLater,
         RunFailed,
         RunNotFound,
         SecretInResult,
@@ -54,6 +56,7 @@ if TYPE_CHECKING:  # what `__getattr__` resolves, for the type checker
 __all__ = [
     "Callback",
     "CycleError",
+    "DoNotRetry",
     "Edge",
     "FlowqError",
     "FutureAlreadyStarted",
@@ -70,6 +73,7 @@ __all__ = [
     "Problem",
     "Queue",
     "Retry",
+    "RetryLater",
     "RunFailed",
     "RunNotFound",
     "SecretInResult",

@@ -10,7 +10,9 @@ import functools
 import importlib
 import inspect
 import re
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from types import ModuleType
 from typing import Any
 
@@ -109,6 +111,30 @@ def name_call(function: Any) -> str:
     if inspect.ismethod(function) and isinstance(owner, type):  # it may be that of a base class
         return f"{owner.__module__}:{owner.__qualname__}.{function.__name__}"
     return f"{function.__module__}:{function.__qualname__}"
+
+
+def name_exception(kind: type[BaseException]) -> str:
+    """Return the name of an exception class: `package.module:Class`; `Class` of a builtin one."""
+    if kind.__module__ == "builtins":
+        return kind.__qualname__
+    return f"{kind.__module__}:{kind.__qualname__}"
+
+
+def names_of_exception(kind: type[BaseException]) -> Iterator[str]:
+    """Yield the names of a class, the one of its definition first.
+
+    The others are those of the packages around its module that pass it on: `redis:ConnectionError`.
+    A package is there before what is in it, so none has to be imported.
+    """
+    yield name_exception(kind)
+    package = kind.__module__.rpartition(".")[0]
+    while package:
+        passed_on = None
+        with suppress(Exception):  # a package may find its names in a function of its own
+            passed_on = getattr(sys.modules.get(package), kind.__name__, None)
+        if passed_on is kind:
+            yield f"{package}:{kind.__name__}"
+        package = package.rpartition(".")[0]
 
 
 def explain_unimportable(function: Any) -> tuple[str, str] | None:

@@ -351,12 +351,15 @@ class Run:
         """Return why none of its jobs can start yet, if that is so: it is held, or not its turn."""
         return find_hold(self.run_id, self.connection, commands=commands)
 
-    def retry(self) -> tuple[str, ...]:
+    def retry(self, name: str | None = None) -> tuple[str, ...]:
         """Run again what did not succeed and everything downstream; return those jobs' names.
 
-        Errors: RunNotFound; WrongState while the run is active, or when it has succeeded.
+        With a `name` that job runs again, and everything downstream of it: also one that has
+        succeeded, one item (`thumb[3]`), all of a group, or a whole nested workflow.
+        Errors: RunNotFound; NotFound for no such job; WrongState while the run is active, when it
+        has succeeded and no job is named, and for a job that one before it keeps from running.
         """
-        again = retrying.retry(self.run_id, self.connection)
+        again = retrying.retry(self.run_id, self.connection, name)
         return tuple(runs.read_names(self.run_id, again, self.connection).values())
 
     def release(self, name: str | None = None) -> bool:

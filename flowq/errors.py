@@ -19,11 +19,13 @@
     │   └── FutureEnded                   canceled, skipped or finished: nothing can be added
     ├── RunFailed                    1    .jobs names the ones that failed
     ├── ShellFailed                  1    a command of a job; .exit_code_of_command
-    ├── SecretInResult               1    a result has a secret in it, and may not have one
     ├── TooManyItems                 1    a group would have more items than its max_items
     ├── NewerFormat                  1    a newer version of flowq wrote it, for newer ones only
     ├── Unserializable               1    a result, an argument or an item that cannot be kept
-    └── NotAllowed                   1    a job that this worker must not run (--allow)
+    ├── DoNotRetry                   1    raised by a job: it is not tried again
+    │   ├── NotAllowed                    a job that this worker must not run (--allow)
+    │   └── SecretInResult                a result has a secret in it, and may not have one
+    └── RetryLater                   1    raised by a job: it is tried again after some seconds
 
 Every error survives `pickle` with its fields: errors travel from children to supervisors.
 """
@@ -32,6 +34,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import ClassVar, Literal
 
 
@@ -325,7 +328,14 @@ class ShellFailed(FlowqError):
         return f"`{self.args[0]}` ended with {how}{last}"
 
 
-class SecretInResult(FlowqError):
+class DoNotRetry(FlowqError):
+    """Raised by the code of a job: it has failed for good, whatever its `retries` say.
+
+    Also as a base of other exceptions: `class UnknownCustomer(flowq.DoNotRetry): ...`
+    """
+
+
+class SecretInResult(DoNotRetry):
     """The result of a job has a secret in it, and the job may not return one."""
 
     def __str__(self) -> str:
@@ -380,7 +390,7 @@ class Unserializable(FlowqError):
         return f"{place}: {what} cannot be kept ({reason}); {hint}"
 
 
-class NotAllowed(FlowqError):
+class NotAllowed(DoNotRetry):
     """A job, or its data, leads to what this worker must not run (`flowq worker --allow`).
 
     Shape: `what` is a name as it is written in the job, with where that was defined if it is
@@ -397,3 +407,26 @@ class NotAllowed(FlowqError):
         what, allowed, hint = self.args
         text = f"{what} is not allowed here: this worker runs only {allowed}"
         return f"{text}; {hint}" if hint else text
+
+
+class RetryLater(FlowqError):
+    """Raised by the code of a job: it is tried again, after so many seconds and never earlier.
+
+    That uses up one of its `retries` and takes the place of their backoff; a job that has none left
+    has failed. Units: seconds, or a timedelta.
+    Errors: ValueError for what is no such time.
+    """
+
+    MAX_S: ClassVar[float] = 3650 * 86_400
+
+    def __init__(self, seconds: float | timedelta, message: str = "") -> None:
+        seconds = seconds.total_seconds() if isinstance(seconds, timedelta) else seconds
+        is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+        if not is_number or not 0 <= seconds <= self.MAX_S:
+            raise ValueError(f"RetryLater takes seconds, from 0 to 3650 days, not {seconds!r}")
+        super().__init__(seconds, message)
+        self.seconds: float = seconds
+
+    def __str__(self) -> str:
+        again = f"again in {self.seconds:g} s"
+        return f"{self.args[1]} ({again})" if self.args[1] else again

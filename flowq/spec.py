@@ -94,10 +94,28 @@ class Places:
 @reads_older_pickles
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """How often a failed job is tried again. Units: `backoff_s` in seconds, between attempts."""
+    """How often a failed job is tried again, when, and after which failures.
+
+    Units: seconds. The first wait is `backoff_s`, each further one is `factor` times as long, at
+    most `max_backoff_s`; `jitter` is a share of a wait, and a random part of it is added. No
+    attempt begins later than `within_s` after the first one did.
+    Shape: `on` and `never_on` hold names of exception classes, `package.module:Class` or that of a
+    builtin one, and exit codes, `137` or `1-3`. An empty `on` stands for every failure.
+    """
 
     max: int
     backoff_s: float = 0
+    factor: float = 1
+    max_backoff_s: float | None = None
+    jitter: float = 0
+    within_s: float | None = None
+    on: tuple[str, ...] = ()
+    never_on: tuple[str, ...] = ()
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is a number of attempts with one backoff, which RQ can do by itself."""
+        return self == Retry(self.max, self.backoff_s)
 
 
 @reads_older_pickles

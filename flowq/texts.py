@@ -6,6 +6,9 @@ own, so that the text gives the same bytes again. What is shown has such bytes s
 
 from __future__ import annotations
 
+ATTEMPT_LINE = "--- attempt {} ---"
+"""What stands in the log of a job in front of what a further attempt prints."""
+
 
 def from_bytes(data: bytes) -> str:
     """Return bytes as text; `to_bytes` gives them back."""

@@ -20,6 +20,7 @@ from flowq.checks import (
     groups,
     names,
     nested,
+    retries,
     times,
 )
 from flowq.checks.names import MAX_NAME_LENGTH
@@ -67,12 +68,14 @@ RULE_BY_CODE: Mapping[str, str] = {
     "FQ235": "An argument of a command is one value",
     "FQ236": "A job may not take longer than the workflow around it (a warning)",
     "FQ237": "The program of a command comes from a list that the workflow has (a warning)",
+    "FQ240": "What is said about retries fits together (a warning)",
     "FQ501": "Every function can be imported",
     "FQ502": "What is called is a function",
     "FQ503": "A function takes the arguments that are passed to it",
     "FQ504": "A function gets the arguments that it requires",
     "FQ505": "A function takes its arguments by name",
     "FQ506": "What is called executes when it is called",
+    "FQ507": "`on` and `never_on` name classes by which jobs raise them",
 }
 """The rule behind each code, in one line; the codes are never given a second meaning. Those of
 single expressions (FQ3xx) are in `flowq.expressions`, and are reported here with their places."""
@@ -104,6 +107,7 @@ _RULES: tuple[Rule, ...] = (
     nested.check_concurrency,
     times.check_schedule,
     times.check_timeouts,
+    retries.check_retries,
     commands.check_shells,
     commands.check_places,
     commands.check_arguments,
@@ -132,8 +136,9 @@ def check_calls(
     """
     return in_text_order(
         chain.from_iterable(
-            calls.check_functions(each, each_graph, find_callable)
+            rule(each, each_graph, find_callable)
             for each, each_graph in _all(workflow, graph)
+            for rule in (calls.check_functions, retries.check_causes)
         )
     )
 

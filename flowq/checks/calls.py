@@ -50,7 +50,8 @@ def _look_at(
         message = f"calls {call}, which is of type {error.kind}"
         return _Refusal("FQ502", message, "name a function: package.module:function")
     except (Exception, SystemExit) as error:  # noqa: BLE001 - a user's module may raise anything
-        return _Refusal("FQ501", f"cannot import {call}: {_reason(error)}", _import_hint(error))
+        reason, hint = explain_import(error)
+        return _Refusal("FQ501", f"cannot import {call}: {reason}", hint)
     if is_generator_function(found):
         message = f"calls {call}, a generator function: a call of it executes nothing"
         return _Refusal("FQ506", message, "return a list of what it yields")
@@ -58,6 +59,11 @@ def _look_at(
         return list(inspect.signature(found).parameters.values())
     except (TypeError, ValueError):
         return None
+
+
+def explain_import(error: BaseException) -> tuple[str, str]:
+    """Return why a name could not be imported, and what may help."""
+    return _reason(error), _import_hint(error)
 
 
 def _reason(error: BaseException) -> str:

@@ -260,6 +260,7 @@ _HINT_BY_ROOT: Mapping[str, str] = {
     "env": "use it under `with`, `env`, `run` or `cwd`: it is read where the job runs",
     "secrets": "use it under `with`, `env`, `run` or `cwd`: it is read where the job runs, and "
     "kept nowhere",
+    "attempt": "use it under `with`, `env`, `run` or `cwd`: it is counted where the job runs",
     "jobs": "what other jobs returned is not known there",
     "run": "use it in the arguments of a job",
     "ended": "how the run ended is known to jobs under `finally`, where they run",
@@ -295,6 +296,10 @@ def _not_in_this_job(
         )
         hint = "use secrets.NAME in the jobs of that workflow: it is read where they run"
         yield _about(Problem("FQ213", message, hint=hint), "secrets")
+    if "attempt" in roots and job.workflow and key == "with":
+        message = f"job {job.name} passes `attempt` to another workflow, whose inputs are made once"
+        problem = Problem("FQ213", message, hint="use `attempt` in the jobs of that workflow")
+        yield _about(problem, "attempt")
     if job.matrix is not None and is_matrix_known:
         yield from _unknown_axes(job, references)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -13,9 +14,11 @@ from flowq.cli.display import Display
 from flowq.errors import StateUnusable
 from flowq.server import private, state
 from flowq.status import JobStatus, RunStatus
+from flowq.texts import ATTEMPT_LINE
 
 KEEP_S = 7 * 86_400.0
 MAX_READ_BYTES = 1_000_000
+_ATTEMPT_LINE = re.compile(ATTEMPT_LINE.format("[0-9]+"))
 WORKER_LOG = "worker.log"
 MAX_WORKER_LOG_BYTES = 5_000_000
 
@@ -66,17 +69,30 @@ def _remove_if_old(log: Path) -> None:
             os.close(private.open_file(log, os.O_WRONLY | os.O_TRUNC))
 
 
-def read_last(job_id: str, lines: int | None = None) -> list[str]:
-    """Return the last lines that a job printed, oldest first; none when they are not here."""
+def read_all(job_id: str) -> list[str]:
+    """Return what a job printed, in all of its attempts, by line; none when it is not here."""
+    return list(_read_lines(job_id))
+
+
+def read_last(job_id: str, lines: int) -> list[str]:
+    """Return the last lines that the last attempt of a job printed, oldest first."""
+    last: deque[str] = deque(maxlen=lines)
+    for line in _read_lines(job_id):
+        if _ATTEMPT_LINE.fullmatch(line):
+            last.clear()
+        else:
+            last.append(line)
+    return list(last)
+
+
+def _read_lines(job_id: str) -> Iterator[str]:
     path = _path_of(job_id)
-    try:
-        if path is None:
-            return []
+    if path is None:
+        return
+    with suppress(OSError):
         descriptor = private.open_file(path, os.O_RDONLY)
         with open(descriptor, encoding="utf-8", errors="backslashreplace") as file:  # noqa: PTH123
-            return list(deque((line.rstrip("\n") for line in file), maxlen=lines))
-    except OSError:
-        return []
+            yield from (line.rstrip("\n") for line in file)
 
 
 class Tail:
@@ -106,7 +122,8 @@ class Tail:
             lines.append(rest)
         elif rest:
             self._rests[job.job_id] = rest
-        yield from (line.removesuffix(b"\r").decode(errors="backslashreplace") for line in lines)
+        shown = (line.removesuffix(b"\r").decode(errors="backslashreplace") for line in lines)
+        yield from (line for line in shown if not _ATTEMPT_LINE.fullmatch(line))
 
     def _new_bytes(self, job_id: str, is_last: bool) -> bytes:
         rest, path = self._rests.pop(job_id, b""), _path_of(job_id)

@@ -36,7 +36,7 @@ COMMANDS: Mapping[str, str] = {
     "reject": "Reject a job that asks for an approval: it is canceled.",
     "release": "Let a held run go.",
     "schedule": "Submit a run whenever the schedule of a workflow says so.",
-    "retry": "Run again what did not succeed in a run.",
+    "retry": "Run again what did not succeed in a run, or one job of it.",
     "explain": "Say why a job has not run.",
     "doctor": "Find and repair lost jobs.",
     "wip": "List the jobs that are being executed right now.",

@@ -1,4 +1,4 @@
-"""`flowq retry`: what did not succeed, once more."""
+"""`flowq retry`: what did not succeed, or one job, once more."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ NAMED = 5
 
 @click.command()
 @options.run_id
+@click.argument("job", metavar="[JOB]", required=False)
 @options.redis_url
 @options.concurrency
 @options.as_json
@@ -22,6 +23,7 @@ NAMED = 5
 @options.verbose
 def command(
     run_id: str,
+    job: str | None,
     redis_url: str | None,
     concurrency: int | None,
     as_json: bool,
@@ -30,20 +32,25 @@ def command(
 ) -> int:
     """Run again what did not succeed in a run that has ended, and everything after it.
 
-    All other jobs keep their results. Then it follows the run as `flowq run` does.
+    With a JOB that one runs again, also if it has succeeded, and everything after it: one item of a
+    group, all of a group, or a whole nested workflow. All other jobs keep their results, and jobs
+    under `finally` run again. Then it follows the run as `flowq run` does.
 
     \b
       flowq retry k3v9x0q2m5ab
+      flowq retry k3v9x0q2m5ab publish
+      flowq retry k3v9x0q2m5ab 'thumb[3]'
     """
     wishes = Wishes(concurrency, as_json, verbose, quiet)
     with streams.result_stream(as_json) as out, opened(redis_url) as place:
         run = client.get_run(run_id, place.connection)
         with Interrupts(deferring=True) as interrupts:
-            since = run.status().last_event_id
-            deleted = [job.name for job in run.status().jobs.values() if job.state == "deleted"]
-            again = run.retry()
+            status = run.status()
+            since = status.last_event_id
+            deleted = [each.name for each in status.jobs.values() if each.state == "deleted"]
+            again = run.retry(job)
             count = len(again)
-            if deleted:
+            if deleted and job is None:
                 names = ", ".join(deleted[:NAMED]) + (" and others" if len(deleted) > NAMED else "")
                 streams.note(f"flowq: {names}: deleted, and cannot run again")
             streams.note(f"flowq: {count} job{'s' if count > 1 else ''} of run {run_id} run again")

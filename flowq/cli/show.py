@@ -114,7 +114,7 @@ def _job(run: Run, job: JobStatus, status: RunStatus, *, is_verbose: bool) -> It
         result=view.result,
         arguments=view.arguments,
         traceback=_traceback(failure, is_verbose),
-        output=logs.read_last(job.job_id),
+        output=logs.read_all(job.job_id),
     )
     return job_details(details, unicode=streams.can_show(sys.stdout))
 

@@ -22,7 +22,7 @@ from flowq.expressions.templates import Expression, has_expression, split
 from flowq.spec import JobSpec, Workflow
 
 _TAKEN = frozenset({"flow", "flowq", *keyword.kwlist, *keyword.softkwlist, *dir(builtins)})
-_BARE = frozenset({"item", "index", "result"})
+_BARE = frozenset({"item", "index", "result", "attempt"})
 _NAMED = frozenset({"inputs", "matrix", "env", "secrets", "approval"})
 _RESERVED = ("if", "with", "finally")
 

@@ -8,6 +8,7 @@ from typing import Any
 from flowq.declare.durations import write_duration
 from flowq.declare.emitting import Section, emit
 from flowq.declare.nested import is_file
+from flowq.declare.retries import say_policy
 from flowq.spec import (
     ALL_TOLERATED,
     NONE_TOLERATED,
@@ -135,9 +136,17 @@ def _blocks(blocks: Sequence[Block]) -> Any:
 
 
 def _retries(retries: Retry | None) -> Any:
-    if retries is None or not retries.backoff_s:
+    if retries is None or retries == Retry(retries.max):
         return None if retries is None else retries.max
-    return {"max": retries.max, "backoff": write_duration(retries.backoff_s)}
+    backoff = write_duration(retries.backoff_s) if retries.backoff_s else None
+    said = say_policy(retries)
+    for name in ("max_backoff", "within"):
+        if name in said:
+            said[name] = write_duration(said[name])
+    for name in ("on", "never_on"):
+        if name in said:
+            said[name] = [int(each) if each.isdigit() else each for each in said[name]]
+    return {"max": retries.max, **_only_said(backoff=backoff), **said}
 
 
 def _duration(seconds: float | None) -> Any:

@@ -10,22 +10,19 @@ from flowq.callables import CALL as CALLED
 from flowq.declare.nodes import ListNode, MapNode, Node, ScalarNode
 from flowq.declare.problems import Problems
 from flowq.declare.shapes import (
-    COUNT,
-    DURATION,
     MESSAGE,
     TEXT,
     TIMEOUT,
     choice,
     either,
-    read_count,
     read_data,
     read_expression,
     read_template,
 )
-from flowq.declare.vocabulary import Key, Shape, Vocabulary, find_meant, is_empty, say
+from flowq.declare.vocabulary import Key, Shape, Vocabulary, is_empty, say
 from flowq.declare.yaml_inputs import NAME_PATTERN, read_inputs
 from flowq.expressions import as_template, tidy
-from flowq.spec import ALL_TOLERATED, NONE_TOLERATED, Approval, Block, Input, Retry, Tolerance
+from flowq.spec import ALL_TOLERATED, NONE_TOLERATED, Approval, Block, Input, Tolerance
 
 _ANY_TEXT = {"type": ["string", "number", "boolean"]}
 _PERCENTAGE = re.compile(r"\s*([0-9]{1,3}(?:\.[0-9]{1,6})?)\s*%\s*")
@@ -129,30 +126,6 @@ _EDGE = Vocabulary(
 )
 
 # Limits.
-
-
-def _read_retries(label: str, node: Node, problems: Problems) -> Retry | None:
-    if isinstance(node, MapNode):
-        values = _RETRIES.read(label, node, problems) or {}
-        if "max" not in node.node_by_key and "max" not in find_meant(node, _RETRIES):
-            problems.add("FQ106", node, f"{label} has no `max`", "write {max: 3, backoff: 2s}")
-        return Retry(values.get("max", 0), values.get("backoff", 0))
-    if isinstance(node, ScalarNode) and isinstance(node.value, int):
-        count = read_count(label, node, problems)
-        return None if count is None else Retry(count)
-    message = f"{label} must be a whole number or a map, not {say(node)}"
-    problems.add("FQ105", node, message, "write 3, or {max: 3, backoff: 2s}")
-    return None
-
-
-_RETRIES = Vocabulary(
-    "retries",
-    {
-        "max": Key(COUNT, "How often it is tried again.", (3,)),
-        "backoff": Key(DURATION, "How long to wait between attempts.", ("2s",)),
-    },
-    required=("max",),
-)
 
 
 def _read_tolerance(label: str, node: Node, problems: Problems) -> Tolerance | None:
@@ -304,7 +277,6 @@ BLOCKS = either(
     *NAMES.schema["anyOf"],
     {"type": "object", "additionalProperties": {"anyOf": [{"type": "null"}, _EDGE.schema()]}},
 )
-RETRIES = either(_read_retries, {"type": "integer", "minimum": 0}, _RETRIES.schema())
 TOLERANCE = either(
     _read_tolerance,
     {"type": "boolean"},

@@ -7,6 +7,7 @@ from flowq.declare import job_shapes as job
 from flowq.declare.matrices import COMBINATIONS, MATRIX
 from flowq.declare.nodes import ListNode, MapNode, Node, ScalarNode
 from flowq.declare.problems import Problems
+from flowq.declare.retry_shapes import RETRIES
 from flowq.declare.shapes import (
     ARGUMENTS,
     DESCRIPTION,
@@ -54,7 +55,11 @@ _CALLED = Key(
 )
 _QUEUE = Key(FIXED_TEXT, "The queue whose workers run it.", ("default",))
 _TIMEOUT = Key(TIMEOUT, "How long it may run.", ("30s", "10m"))
-_RETRIES = Key(job.RETRIES, "How often it is tried again.", (3, {"max": 3, "backoff": "2s"}))
+_RETRIES = Key(
+    RETRIES,
+    "How often it is tried again, when, and after which failures.",
+    (3, {"max": 5, "backoff": "2s", "factor": 2, "on": ["ConnectionError", 137]}),
+)
 _DESCRIPTION = Key(DESCRIPTION, "What it is for.")
 _ENV = Key(
     job.ENVIRONMENT,

@@ -6,11 +6,12 @@ a sentence that begins with the option's name.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import PurePath
 from typing import Any, cast, get_args
 
+from flowq.declare import retries
 from flowq.declare.durations import parse_duration
 from flowq.declare.handles import MARK, Handle, JobHandles, to_source
 from flowq.inputs import convert
@@ -96,18 +97,53 @@ def read_timeout(value: object) -> float:
 
 
 def read_retries(value: Any) -> Retry:
-    """Read `3`, `{"max": 3, "backoff": "2s"}`, our Retry or RQ's with one interval."""
+    """Read `3`, `{"max": 3, "backoff": "2s", …}`, our Retry or RQ's with one interval."""
     if isinstance(value, Retry):
         return value
     if isinstance(value, Mapping):
-        refuse_unknown(value, ("max", "backoff"))
-        return Retry(read_count(value.get("max")), read_duration(value.get("backoff", 0)))
+        refuse_unknown(value, _WORDS_OF_RETRIES)
+        return Retry(
+            _read_max(value.get("max")),
+            read_duration(value.get("backoff", 0)),
+            _bounded("factor", retries.read_factor, value.get("factor", 1)),
+            read_timeout(value["max_backoff"]) if "max_backoff" in value else None,
+            _bounded("jitter", retries.read_share, value.get("jitter", 0)),
+            read_timeout(value["within"]) if "within" in value else None,
+            _read_causes("on", value.get("on", ())),
+            _read_causes("never_on", value.get("never_on", ())),
+        )
     if hasattr(value, "intervals") and hasattr(value, "max"):
         intervals = set(value.intervals)
         if len(intervals) > 1:
             raise ValueError(f"has one backoff in a workflow, not {sorted(intervals)}")
-        return Retry(value.max, read_duration(intervals.pop() if intervals else 0))
-    return Retry(read_count(value))
+        return Retry(_read_max(value.max), read_duration(intervals.pop() if intervals else 0))
+    return Retry(_read_max(value))
+
+
+_WORDS_OF_RETRIES = (
+    *("max", "backoff", "factor", "max_backoff", "jitter", "within", "on", "never_on"),
+)
+
+
+def _read_max(value: object) -> int:
+    count = read_count(value)
+    if count > retries.MAX_RETRIES:
+        raise Unreadable(f"is at most {retries.MAX_RETRIES:,}, not {count:,}", "FQ125")
+    return count
+
+
+def _bounded(name: str, read: Callable[[object], float], value: object) -> float:
+    try:
+        return read(value)
+    except ValueError as error:
+        raise Unreadable(f"has a {name} that {error}", "FQ125") from None
+
+
+def _read_causes(name: str, value: Any) -> tuple[str, ...]:
+    try:
+        return tuple(dict.fromkeys(map(retries.read_cause, _several(value))))
+    except retries.UnknownCause as error:
+        raise Unreadable(f"has an `{name}` that {error}; {error.hint}", "FQ126") from None
 
 
 def read_count(value: object) -> int:

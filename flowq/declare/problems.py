@@ -25,6 +25,8 @@ RULES = {
     "FQ118": "A key stands beside the key that it belongs to",
     "FQ119": "A nested workflow is there",
     "FQ120": "No workflow contains itself",
+    "FQ125": "The numbers of `retries` are within bounds",
+    "FQ126": "`on` and `never_on` name exception classes and exit codes",
 }
 """The rule behind each code, in one line; the codes are never given a second meaning."""
 

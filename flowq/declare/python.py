@@ -84,6 +84,7 @@ class Workflow:
     item: Any = Handle("item")
     index: Any = Handle("index")
     result: Any = Handle("result")
+    attempt: Any = Handle("attempt")
     run_id: Any = Handle("run.id")
     run_status: Any = Handle("run.status")
     run_failures: Any = Handle("run.failures")

@@ -31,7 +31,10 @@ from flowq.nearest import did_you_mean, find_nearest
 
 FUNCTION_NAMES = frozenset(FUNCTIONS) | {"str", "default"}
 TEST_NAMES = frozenset(TESTS) | {"defined"}
-ROOTS = ("inputs", "jobs", "item", "index", "matrix", "result", "env", "secrets", "approval", "run")
+ROOTS = (
+    *("inputs", "jobs", "item", "index", "matrix", "result", "env", "secrets", "approval", "run"),
+    "attempt",
+)
 
 MAX_BRACKETS = 30
 MAX_DEPTH = 100

@@ -13,7 +13,7 @@ from flowq.spec import JobSpec, Path, Workflow
 
 _ITEM = frozenset({"item", "index", "matrix"})
 _RUN = frozenset({"inputs", "run"})
-_WHERE_IT_RUNS = frozenset({"env", "secrets"})
+_WHERE_IT_RUNS = frozenset({"env", "secrets", "attempt"})
 
 ROOTS_BY_KEY: Mapping[str, frozenset[str]] = {
     "with": _RUN | _ITEM | _WHERE_IT_RUNS | {"jobs", "ended", "approval"},

@@ -23,6 +23,7 @@ Root = Literal[
     "approval",
     "status",
     "ended",
+    "attempt",
 ]
 
 JOB_ATTRIBUTES = (
@@ -38,7 +39,7 @@ _ATTRIBUTE_BY_FOREIGN = {"outputs": "result", "output": "result", "conclusion": 
 RUN_ATTRIBUTES = ("id", "workflow")
 ENDED_ATTRIBUTES = ("status", "failures")
 """What `run` has in addition for jobs under `finally`: their root is `ended`."""
-BARE_ROOTS: tuple[Root, ...] = ("item", "index", "matrix", "result")
+BARE_ROOTS: tuple[Root, ...] = ("item", "index", "matrix", "result", "attempt")
 """Those that have a value without a name behind a dot."""
 
 NAMED_ROOTS: tuple[Root, ...] = ("inputs", "matrix", "env", "secrets", "run", "approval")

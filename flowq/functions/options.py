@@ -112,8 +112,6 @@ _READERS: Mapping[str, Callable[[Any], Any]] = {
 
 def to_rq_retry(retries: Retry | RQRetry | None) -> RQRetry | None:
     """Return retries as RQ has them."""
-    from flowq.runtime.rq import make_retry  # noqa: PLC0415 - the cost of importing RQ
+    from flowq.runtime import policies  # noqa: PLC0415 - the cost of importing RQ
 
-    if not isinstance(retries, Retry):
-        return retries
-    return make_retry(retries.max, retries.backoff_s)
+    return policies.to_rq_retry(retries) if isinstance(retries, Retry) else retries

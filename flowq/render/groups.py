@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from flowq.status import ENDED, LIST, TOLERATED, JobStatus, RunStatus, group_state
 
@@ -97,10 +98,11 @@ def collapse(status: RunStatus) -> dict[str, JobStatus]:
 
     Shape: the name of a group is `thumb 12/50`; a group that has not ended is as its liveliest job.
     """
-    return {name: _as_one(each) for name, each in by_declaration(status).items()}
+    declared = by_declaration(status).items()
+    return {name: _as_one(each, status.started_at) for name, each in declared}
 
 
-def _as_one(declared: Declared) -> JobStatus:
+def _as_one(declared: Declared, since: datetime | None) -> JobStatus:
     if len(declared.jobs) == 1 and not declared.is_group:
         return declared.jobs[0]
     jobs, state = declared.jobs, declared.state
@@ -111,11 +113,18 @@ def _as_one(declared: Declared) -> JobStatus:
         JobStatus(declared.name + how_far, jobs[0].job_id if jobs else "", state),
         reason=_reason_of(declared),
         attempts=1,
-        started_at=min((job.started_at for job in jobs if job.started_at), default=None),
+        started_at=_find_start(jobs, since),
         ended_at=max((job.ended_at for job in jobs if job.ended_at), default=None)
         if state in ENDED
         else None,
     )
+
+
+def _find_start(jobs: Iterable[JobStatus], since: datetime | None) -> datetime | None:
+    """Return when the first of some jobs began; in a retried run, of those that ran again."""
+    started = [job.started_at for job in jobs if job.started_at]
+    again = [each for each in started if since is None or each >= since]
+    return min(again or started, default=None)
 
 
 def _reason_of(declared: Declared) -> str:

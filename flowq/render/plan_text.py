@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from flowq.declare.retries import say_policy
 from flowq.plan import Commit, Enqueue, Group, Operation, Plan
 from flowq.render.lines import spelled_line
 from flowq.spec import Approval, Retry
@@ -113,4 +114,9 @@ def _limits(group: Group) -> Iterator[str]:
 
 def _retries(retries: Retry) -> str:
     backoff = f" every {retries.backoff_s:g}s" if retries.backoff_s else ""
-    return f"{retries.max}{backoff}"
+    further = [
+        f"{name}={','.join(value) if isinstance(value, list) else f'{value:g}'}{unit}"
+        for name, value in say_policy(retries).items()
+        for unit in ["s" if name in ("max_backoff", "within") else ""]
+    ]
+    return " ".join([f"{retries.max}{backoff}", *further])

@@ -55,7 +55,7 @@ def approve(
     Errors: RunNotFound; NotFound; UsageError for inputs that do not fit; WrongState for a job that
     asks for no approval, or is over.
     """
-    ids = _find_jobs(name, get_declared(run_id, connection))
+    ids = find_jobs(name, get_declared(run_id, connection))
     given = _resolve(name, ids, inputs or {}, connection)
     return _tell(run_id, name, ids, _APPROVED, _Word(by, note, given), connection)
 
@@ -67,13 +67,13 @@ def reject(run_id: str, name: str, connection: Redis, *, reason: str = "", by: s
     Errors: RunNotFound; NotFound; WrongState for a job that asks for no approval, has not asked
     yet, or is over.
     """
-    ids = _find_jobs(name, get_declared(run_id, connection))
+    ids = find_jobs(name, get_declared(run_id, connection))
     return _tell(run_id, name, ids, _REJECTED, _Word(by, reason), connection)
 
 
 def has_asked(run_id: str, name: str, connection: Redis) -> bool:
     """Whether a job, or one of its items, has asked for its approval. Errors: as `approve`."""
-    ids = _find_jobs(name, get_declared(run_id, connection))
+    ids = find_jobs(name, get_declared(run_id, connection))
     return any(connection.hexists(keys.job(job_id), "flowq_asked") for job_id in ids)
 
 
@@ -152,7 +152,7 @@ def _read_inputs(ids: Sequence[str], connection: Redis) -> tuple[Input, ...] | N
     return None
 
 
-def _find_jobs(name: str, status: RunStatus) -> list[str]:
+def find_jobs(name: str, status: RunStatus) -> list[str]:
     """Return the ids of the jobs that a name stands for: one, or a group's list and its items.
 
     It is the start of a workflow that asks for its approval. Errors: NotFound.

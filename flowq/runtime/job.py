@@ -17,13 +17,21 @@ from rq.job import JobStatus, Retry
 from rq.serializers import PickleSerializer
 from rq.utils import as_text
 
-from flowq.errors import FutureEnded, JobNotFound, NotAFutureJob, Unserializable, UsageError
+from flowq.errors import (
+    FutureEnded,
+    JobNotFound,
+    NotAFutureJob,
+    Unserializable,
+    UsageError,
+)
 from flowq.runtime import keys, scripts, serializing
 from flowq.runtime.blockers import Blockers
 from flowq.runtime.holds import NO_HOLD, Hold
-from flowq.runtime.rq import JobBase
+from flowq.runtime.retried import RetriedJob
+from flowq.runtime.rq import POLICY_FIELD
 from flowq.runtime.steps import finish
 from flowq.runtime.unpickling import read_own
+from flowq.runtime.variables import tell_plainly
 from flowq.runtime.views import Shown
 from flowq.runtime.waiting import Wait
 
@@ -46,7 +54,7 @@ _OUTCOME_BY_STATUS = {
 }
 
 
-class Job(JobBase):
+class Job(RetriedJob):
     """A job that may hold other jobs, or be held by them.
 
     `hold` says what the job is to be enqueued with; once it is enqueued, Redis knows. `run_id` and
@@ -68,6 +76,8 @@ class Job(JobBase):
     """Its `if` is judged before anybody is asked for an approval, and before it takes a slot."""
     was_judged: bool = False
     """That was done, by an execution before this one."""
+    knows_itself: bool = False
+    """Its variables (`flowq.runtime.variables`) are set in this process."""
     generation: int = 0
     """How often a retry of its run has made it run again."""
     _written: tuple[Any, bytes] | None
@@ -120,13 +130,6 @@ class Job(JobBase):
         """How the jobs that this one waited for have ended, in the order of their addition."""
         return Blockers(self.id, self.connection, self.serializer)
 
-    @property
-    def shown(self) -> Shown:
-        """What its end keeps for those who look at the run."""
-        if self._shown is None:
-            self._shown = Shown()
-        return self._shown
-
     def adopt(self, hold: Hold) -> None:
         """Take over what a hold says about the job; the queue calls it when it enqueues."""
         self.hold = hold
@@ -151,6 +154,8 @@ class Job(JobBase):
         has_to_wait = "flowq_approval" in ours or "flowq_slots" in ours
         self.is_judged_first = judging == "due" and has_to_wait
         self.generation = int(ours.get("flowq_gen", 0))
+        self.attempt = int(ours.get("flowq_attempts", 0)) + 1
+        self.retry_policy = ours.get(POLICY_FIELD, "")
         if self._blocks:
             # Kept like a result: RQ's default now, its own once it is retired (lua/retention.lua).
             self.failure_ttl = None
@@ -165,6 +170,11 @@ class Job(JobBase):
         by then, and our supervisor is about to.
         """
         return super().get_status(refresh=refresh and not self.has_just_ended)
+
+    def note_start(self) -> None:
+        """Set the variables of the job where a worker of RQ's executes it."""
+        if not self.knows_itself:
+            tell_plainly(self)
 
     # What is kept of it ----------------------------------------------------------------------
 
@@ -297,6 +307,8 @@ class Job(JobBase):
             self._note_code(pipeline)
             if outcome and self.run_id:
                 pipeline.hset(self.key, keys.VIEW_FIELD, self.shown.at_end(outcome))
+            if outcome == "failed" and self.why_final:
+                pipeline.hset(self.key, "flowq_reason", self.why_final)
             if outcome:
                 self._settle(outcome, pipeline)
             elif self.run_id:
@@ -312,19 +324,9 @@ class Job(JobBase):
     def _tell_run(self, status: JobStatus, pipeline: Pipeline) -> None:
         if status is JobStatus.SCHEDULED:
             scripts.TELL_ABOUT.append(pipeline, self.key, self.id, "give", "")
-        event = {"job": self.id, "name": self.name, "state": status.value, "reason": ""}
+        event = {"job": self.id, "name": self.name, "state": status.value}
+        event["reason"] = self.say_next_try()
         pipeline.xadd(keys.run_events(self.run_id), event)  # type: ignore[arg-type]
-
-    @property
-    def should_retry(self) -> bool:
-        """Whether a failure is followed by a retry; not in a run that is being canceled.
-
-        Source: RQ asks this wherever a job has failed. `note_retry` covers a cancel that comes
-        between the answer and the end.
-        """
-        if not super().should_retry:
-            return False
-        return not (self.run_id and self._is_called_off())
 
     def end_called_off(self) -> bool:
         """End the job, which has not begun, if its run is being canceled; return whether it is."""
@@ -340,6 +342,7 @@ class Job(JobBase):
     def note_retry(self, pipeline: Pipeline) -> None:
         """End it instead, in the same transaction, when its run is being canceled."""
         self._note_code(pipeline)
+        self.keep_since(pipeline)
         if self.run_id:
             scripts.TELL_ABOUT.append(pipeline, self.key, self.id, "again", "")
 

@@ -82,7 +82,9 @@ def _read_end(
     code = json.loads(view).get("exit_code") if view else None
     if outcome not in _FAILED:
         return JobEnd(outcome, exit_code=code, attempts=count)
-    if started_at and (text := read_traceback(entries)):  # else it is of an earlier attempt
+    is_explained = outcome == "stopped" and reason  # better than RQ's fixed text
+    # Where it was not started the text is of an earlier attempt.
+    if started_at and not is_explained and (text := read_traceback(entries)):
         return JobEnd(outcome, *_read_error(text), code, count)
     return JobEnd(outcome, *_read_inside(job_id, reason, connection), code, count)
 

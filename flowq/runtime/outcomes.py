@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from redis import Redis
 
 JOBS_PER_READ = 500
-_FIELDS_OF_FAILURE = ("description", "worker_name", "origin", "flowq_reason")
+_FIELDS_OF_FAILURE = (*("description", "worker_name", "origin", "flowq_reason", "flowq_outcome"),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,9 +133,11 @@ def get_failures(job_ids: Iterable[str], connection: Redis) -> dict[str, Failure
                 pipeline.xrevrange(keys.results(job_id), count=1)
             answers = pipeline.execute()
         for job_id, fields, entries in zip(some, answers[::2], answers[1::2], strict=True):
-            description, worker, origin, why = (as_text(each) if each else "" for each in fields)
+            description, worker, origin, why, outcome = (as_text(each or b"") for each in fields)
             if origin:
-                text = read_traceback(entries) or why
+                text = read_traceback(entries)
+                if not text or (outcome == "stopped" and why):  # RQ has a fixed text for that
+                    text = why
                 failures[job_id] = Failure(job_id, description, text, worker)
     return failures
 

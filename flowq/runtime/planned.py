@@ -9,21 +9,21 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from rq.job import Retry as RQRetry
 from rq.queue import EnqueueData
 from rq.queue import Queue as RQQueue
 
 from flowq.commands.values import needs_references
 from flowq.declare.durations import write_duration
 from flowq.expressions import as_template, evaluate, find_references, is_live, write
+from flowq.expressions.places import find_texts, find_workflow_texts, texts_of
 from flowq.plan import Enqueue, Group
 from flowq.runtime import keys
 from flowq.runtime.conditions import say_false
 from flowq.runtime.copying import Copier
 from flowq.runtime.holds import Edge, Hold
 from flowq.runtime.job import PERFORM
+from flowq.runtime.policies import to_rq_retry, write_policy
 from flowq.runtime.queue import HeldData, Queue, add_entries
-from flowq.runtime.rq import make_retry
 from flowq.runtime.wire import (
     COMMAND_LIST_FORMAT,
     FINALLY_FORMAT,
@@ -31,6 +31,7 @@ from flowq.runtime.wire import (
     KEY,
     QUOTED_VALUES_FORMAT,
     REFUSING_FORMAT,
+    RETRIES_FORMAT,
     USUAL_FORMAT,
     from_wire,
     to_wire,
@@ -118,7 +119,7 @@ def _data(enqueue: Enqueue) -> EnqueueData:
         job_id=enqueue.job_id,
         description=enqueue.description,
         timeout=_timeout(enqueue),
-        retry=_retry(enqueue.retries),
+        retry=to_rq_retry(enqueue.retries),
         result_ttl=-1,  # kept with the run, and removed with it
         at_front=enqueue.at_front,
     )
@@ -184,6 +185,8 @@ def _needed_format(enqueue: Enqueue) -> int:
         return COMMAND_LIST_FORMAT
     if enqueue.ended_of or _has_finals(enqueue):
         return FINALLY_FORMAT
+    if _asks_for_attempts(enqueue):
+        return RETRIES_FORMAT
     return HOLD_FORMAT if enqueue.approval and _judging(enqueue) == "due" else USUAL_FORMAT
 
 
@@ -212,6 +215,40 @@ def _ends_with_jobs(workflow: Workflow) -> bool:
     """Whether a workflow has jobs under `finally`, or one inside of it does."""
     inside = workflow.workflows.values()
     return any(job.is_final for job in workflow.jobs) or any(map(_ends_with_jobs, inside))
+
+
+def _asks_for_attempts(enqueue: Enqueue) -> bool:
+    """Whether a job has a policy of retries, or uses `attempt`; or one that it is going to add."""
+    if enqueue.expansion:
+        return any(map(_asks_for_attempts, enqueue.expansion.templates))
+    if enqueue.nested and _is_any_tried_by_policy(enqueue.nested.workflow):
+        return True
+    own = [enqueue.kwargs if enqueue.is_live else {}, enqueue.env, enqueue.cwd]
+    command = enqueue.run.command if enqueue.run else ""
+    texts = (text for value in (*own, command) for _, text in texts_of(value, ()))
+    return _is_policy(enqueue.retries, enqueue.workflow_retries) or any(map(_uses_attempt, texts))
+
+
+def _is_any_tried_by_policy(workflow: Workflow) -> bool:
+    if _is_policy(workflow.defaults.retries):
+        return True
+    texts = [*find_workflow_texts(workflow)]
+    for job in workflow.jobs:
+        if _is_policy(job.retries):
+            return True
+        texts += find_texts(job)
+    inside = workflow.workflows.values()
+    return any(_uses_attempt(text) for _, text in texts) or any(
+        map(_is_any_tried_by_policy, inside)
+    )
+
+
+def _is_policy(*retries: Retry | None) -> bool:
+    return any(each is not None and not each.is_plain for each in retries)
+
+
+def _uses_attempt(text: str) -> bool:
+    return "attempt" in text and "attempt" in find_references(text).roots
 
 
 def _as_work(shell: Shell) -> dict[str, Any]:
@@ -250,6 +287,9 @@ def _fields(enqueue: Enqueue) -> dict[str, str]:
         "flowq_expires": f"{enqueue.expires_s:g}" if enqueue.expires_s and not expires else "",
         "flowq_approval": f"1 {expires:g}" if expires else "1" if enqueue.approval else "",
         "flowq_rounds": _rounds(enqueue.workflow_retries),
+        "flowq_rounds_policy": write_policy(enqueue.workflow_retries)
+        if enqueue.workflow_retries
+        else "",
         "flowq_message": _message(enqueue.approval),
         "flowq_asks": _asks(enqueue.approval),
     }
@@ -326,11 +366,6 @@ def _is_always(enqueue: Enqueue) -> bool:
 
 
 # The same object for the same wish, so that one job can be a copy of another.
-
-
-@lru_cache
-def _retry(retries: Retry | None) -> RQRetry | None:
-    return make_retry(retries.max, retries.backoff_s) if retries else None
 
 
 ADDING_TIMEOUT_S = 3_600

@@ -11,9 +11,11 @@ from rq.utils import as_text
 
 from flowq.errors import WrongState
 from flowq.runtime import keys, scripts
+from flowq.runtime.approvals import find_jobs
 from flowq.runtime.clocks import read_clock
-from flowq.runtime.runs import get_record, go
+from flowq.runtime.runs import get_declared, get_record, go, read_names
 from flowq.runtime.steps import finish
+from flowq.status import RUN_ENDED
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -32,35 +34,44 @@ NAMED = 5
 class _Ended:
     """How one job of the run ended, and what it blocks.
 
-    Shape: `inside` is the join of the nested workflow that it is a job of; one that `expands` adds
-    the jobs of a group, or of a nested workflow. One that is not there was deleted.
+    Shape: `ignoring_ids` are those of `future_ids` that do not mind how it ended; `inside` is the
+    join of the nested workflow that it is a job of; one that `expands` adds the jobs of a group, or
+    of a nested workflow. One that is not there was deleted.
     """
 
     outcome: str
     future_ids: tuple[str, ...]
+    ignoring_ids: frozenset[str]
     inside: str
     expands: bool
     is_there: bool
 
 
-def retry(run_id: str, connection: Redis) -> tuple[str, ...]:
+def retry(run_id: str, connection: Redis, name: str | None = None) -> tuple[str, ...]:
     """Run again what did not succeed, and everything downstream of it; return those jobs' ids.
 
+    With a `name` that one runs again, however it ended, and everything downstream of it: a job, an
+    item, all of a group, or a whole nested workflow.
     A group whose list is made again, and a nested workflow whose inputs are, begin anew: their jobs
     are removed, and those that there are then are added.
     All other jobs keep their results, all ids stay, and the generation of each job that runs again
     goes up, so that late messages of its earlier attempts change nothing. Stepwise: any process can
     finish it. With `concurrency` the run lines up in its group again.
     A job that was deleted cannot run again; what waits for it is skipped again.
-    Errors: RunNotFound; WrongState while the run is active, when it has succeeded, and when nothing
-    is left that could run again.
+    Errors: RunNotFound; NotFound for no such job; WrongState while the run is active, when it has
+    succeeded (unless a job is named), and when nothing is left that could run again.
     """
     record = get_record(run_id, connection)
-    if record.state not in ("failed", "canceled"):
+    if record.state not in (RUN_ENDED if name else RUN_ENDED - {"succeeded"}):
         raise WrongState(_refusal(run_id, record.state, connection))
     job_ids = [as_text(job_id) for job_id in connection.lrange(keys.run_jobs(run_id), 0, -1)]
     ended = _read_jobs(job_ids, connection)
-    again, anew, roots = _choose(ended)
+    start = {job for job in ended if not _is_settled(job, ended)}
+    if name:
+        start = _find_start(name, run_id, ended, connection)
+    again, anew, roots = _choose(start, ended)
+    if name:
+        _refuse_vain(name, start, again | anew, ended, connection)
     if not again:
         reason = "its jobs have succeeded since; there is nothing to retry"
         raise WrongState(f"run {run_id} is {record.state}, but {reason}")
@@ -74,7 +85,7 @@ def retry(run_id: str, connection: Redis) -> tuple[str, ...]:
         )
     entries = [*_removals(ended, anew), *_entries(ended, again, roots)]
     draft = _draft(run_id, entries, connection)
-    answer = scripts.RETRY.call(connection, keys.run(run_id), run_id, draft)
+    answer = scripts.RETRY.call(connection, keys.run(run_id), run_id, draft, "1" if name else "")
     if answer[0] != 1:
         raise WrongState(_refusal(run_id, as_text(answer[1]), connection))
     finish(connection, f"again:{run_id}")
@@ -82,9 +93,60 @@ def retry(run_id: str, connection: Redis) -> tuple[str, ...]:
     return tuple(job for job in ended if job in again)
 
 
-def _choose(jobs: Mapping[str, _Ended]) -> tuple[set[str], set[str], set[str]]:
-    """Return the jobs that run again, those that will be made anew, and what begins anew."""
-    again = _downstream({job for job in jobs if not _is_settled(job, jobs)}, jobs)
+def _find_start(name: str, run_id: str, jobs: Mapping[str, _Ended], connection: Redis) -> set[str]:
+    """Return the jobs that a name stands for. Errors: NotFound; WrongState for deleted ones."""
+    found = {job for job in find_jobs(name, get_declared(run_id, connection)) if job in jobs}
+    if not any(jobs[job].is_there for job in found):
+        raise WrongState(
+            f"job {name} of run {run_id} was deleted, and cannot run again; "
+            "start a new run (flowq run)"
+        )
+    return found
+
+
+def _refuse_vain(
+    name: str, start: set[str], again: set[str], jobs: Mapping[str, _Ended], connection: Redis
+) -> None:
+    """Raise WrongState where a job before these keeps one of them from running, and is left as it
+    is. `again` is what runs again, or is made anew."""
+    before: dict[str, list[str]] = {}
+    for job_id, job in jobs.items():
+        for future_id in job.future_ids:
+            if future_id in start and job_id not in again:
+                before.setdefault(future_id, []).append(job_id)
+    for job_id, blockers in before.items():
+        if culprit := _find_culprit(job_id, blockers, again, jobs, connection):
+            run_id = connection.hget(keys.job(job_id), "flowq_run") or b""
+            first = next(iter(read_names(as_text(run_id), [culprit], connection).values()))
+            raise WrongState(
+                f"job {name} of run {as_text(run_id)} cannot run: {first} before it did not "
+                f"succeed; retry {first}, and {name} runs again after it, or the whole run"
+            )
+
+
+def _find_culprit(
+    job_id: str,
+    blockers: Iterable[str],
+    again: set[str],
+    jobs: Mapping[str, _Ended],
+    connection: Redis,
+) -> str | None:
+    fields = ("policy", "failed", "canceled", "above")
+    policy, *counts, above = connection.hmget(keys.future(job_id), fields)
+    if policy in (b"skip", b"wait"):
+        for blocker in blockers:
+            if not (jobs[blocker].outcome in SUCCEEDED or job_id in jobs[blocker].ignoring_ids):
+                return blocker
+    if any(int(count or 0) for count in counts) and above:
+        culprit = as_text(above).split(" ")[0]
+        asks = connection.hexists(keys.job(job_id), "flowq_success")
+        return culprit if asks and culprit not in again else None
+    return None
+
+
+def _choose(start: set[str], jobs: Mapping[str, _Ended]) -> tuple[set[str], set[str], set[str]]:
+    """Return the jobs that run again from these, those made anew, and what begins anew."""
+    again = _downstream(start, jobs)
     roots = set(_find_roots(again, jobs))
     anew = {job for job in jobs if roots and not roots.isdisjoint(_outer(job, jobs))}
     return again - anew, anew, roots
@@ -108,7 +170,8 @@ def begin_round(join_id: str, connection: Redis) -> None:
     """
     connection.zadd(keys.ROUNDS, {join_id: read_clock(connection) + ROUND_S}, xx=True)
     ended = _read_jobs(_find_inside(join_id, connection), connection)
-    again, anew, roots = _choose(ended)
+    start = {job for job in ended if not _is_settled(job, ended)}
+    again, anew, roots = _choose(start, ended)
     again -= {job for job in again if not ended[job].is_there}
     if not again:
         finish(connection, f"unround:{join_id}")
@@ -136,7 +199,10 @@ def _find_inside(join_id: str, connection: Redis) -> list[str]:
 
 def _refusal(run_id: str, state: str, connection: Redis) -> str:
     if state == "succeeded":
-        return f"run {run_id} has succeeded; there is nothing to retry"
+        return (
+            f"run {run_id} has succeeded; there is nothing to retry. "
+            f"flowq retry {run_id} JOB runs one job again, and what follows it"
+        )
     running = [
         as_text(job_id).removeprefix(f"{run_id}-")
         for job_id in connection.lrange(keys.run_jobs(run_id), 0, -1)
@@ -158,7 +224,8 @@ def _read_jobs(job_ids: Sequence[str], connection: Redis) -> dict[str, _Ended]:
         for job_id, answer in zip(some, answers, strict=True):
             outcome, blocks, inside, expands, run = (as_text(v) if v else "" for v in answer)
             future_ids = tuple(block.rstrip("!") for block in blocks.split())
-            jobs[job_id] = _Ended(outcome, future_ids, inside, bool(expands), bool(run))
+            ignoring = frozenset(b.rstrip("!") for b in blocks.split() if b.endswith("!"))
+            jobs[job_id] = _Ended(outcome, future_ids, ignoring, inside, bool(expands), bool(run))
     return jobs
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 
@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 _PLAIN_TYPES = frozenset({type(None), bool, int, float, str, bytes, list, tuple, dict})
 
 
+POLICY_FIELD = "flowq_retry"
+"""The field of a job's hash that has its `retry_policy`."""
+
+
 class Call(NamedTuple):
     """A function by its name, and what it is to be called with."""
 
@@ -43,14 +47,21 @@ class Call(NamedTuple):
     kwargs: Any
 
 
-def make_retry(times: int, pause_s: float) -> Retry | None:
-    """Return RQ's word for so many retries with a pause before each; None for no retry.
+class PolicyRetry(Retry):
+    """RQ's word for retries, with the policy that flowq's jobs keep beside it.
 
-    RQ documents whole seconds, but keeps them as JSON, and counts with any number.
+    Where only RQ is at work the number and the pauses are all there is.
     """
-    if times < 1:
-        return None
-    return Retry(times, [int(pause_s) if pause_s == int(pause_s) else pause_s])  # type: ignore[list-item]
+
+    def __init__(self, times: int, pauses_s: Sequence[float], policy: str) -> None:
+        # RQ documents whole seconds, but keeps them as JSON, and counts with any number.
+        super().__init__(times, [int(s) if s == int(s) else s for s in pauses_s])  # type: ignore[misc]
+        self.policy = policy
+
+
+def make_retry(times: int, pauses_s: Sequence[float], policy: str = "") -> Retry | None:
+    """Return RQ's word for so many retries with these pauses; None for no retry."""
+    return PolicyRetry(times, pauses_s, policy) if times > 0 else None
 
 
 class JobBase(RQJob):
@@ -58,8 +69,17 @@ class JobBase(RQJob):
 
     load_error: BaseException | None = None
     """Why the function could not be imported ahead of `perform`, which then raises it."""
+    retry_policy: str = ""
+    """What is said about retries beyond RQ's words (`flowq.runtime.policies`), if anything is."""
     has_just_ended: bool = False
     """RQ's `perform_job` has ended it here; its status here is right before Redis knows it."""
+
+    def to_dict(self, *arguments: Any, **options: Any) -> dict[Any, Any]:
+        """Return the fields of the job's hash."""
+        fields = super().to_dict(*arguments, **options)
+        if self.retry_policy:
+            fields[POLICY_FIELD] = self.retry_policy
+        return fields
 
     @property
     def given_id(self) -> str | None:
@@ -156,7 +176,21 @@ class JobBase(RQJob):
             return find_callable(name)
 
     def _execute(self) -> Any:
-        # As RQ's, which imports the function twice for each execution.
+        self.note_start()
+        try:
+            return self._call()
+        except BaseException as error:
+            self.note_failure(error)
+            raise
+
+    def note_start(self) -> None:
+        """The job is about to be executed in this process."""
+
+    def note_failure(self, error: BaseException | None) -> None:
+        """The execution has raised this."""
+
+    def _call(self) -> Any:
+        # As RQ's `_execute`, which imports the function twice for each execution.
         if self.load_error is not None:
             raise self.load_error
         function = self.func
@@ -288,6 +322,14 @@ def run_to_end(result: Any) -> Any:
 
 class QueueBase(RQQueue):
     """RQ's queue with public names for what it keeps to itself."""
+
+    def create_job(self, *arguments: Any, **options: Any) -> RQJob:
+        """Make a job, with the policy that its retries bring."""
+        job = super().create_job(*arguments, **options)
+        policy = getattr(options.get("retry"), "policy", "")
+        if policy and isinstance(job, JobBase):
+            job.retry_policy = policy
+        return job
 
     @property
     def default_timeout(self) -> Any:

@@ -43,7 +43,7 @@ rq.job.Job.id ec6ba95f0a5e83db
 rq.job.Job.func 2347dd5ec6918732
     runtime/rq.py:func
 rq.job.Job._execute 653df714a38f7818
-    runtime/rq.py:_execute
+    runtime/rq.py:_execute runtime/rq.py:_call
 rq.job.Job.perform c8f482e08e17d34c
     runtime/rq.py:_execute workers/perform.py:Bench
 rq.job.Job.get_status dc5acc235108e53f
@@ -64,8 +64,10 @@ rq.job.Job.requeue 8f8d676e4cbe1b89
     runtime/lua/start.lua
 rq.job.Job.retry 4a0f7cec2323d8a5
     runtime/rq.py:retry runtime/job.py:set_status workers/perform.py:_fails_by_rq
+rq.job.Job.get_retry_interval c339cc6fc527e4b2
+    runtime/retried.py:get_retry_interval runtime/policies.py:_list_pauses
 rq.job.Job.should_retry cf765572a37a3d7e
-    runtime/job.py:should_retry workers/perform.py:_fails_by_rq
+    runtime/retried.py:should_retry workers/perform.py:_fails_by_rq
     workers/oversight.py:needs_conclusion
 rq.job.Job._handle_success 35b96f8229b6053d
     runtime/rq.py:_handle_success runtime/job.py:set_status runtime/lua/turn_ends.lua

@@ -54,7 +54,7 @@ def format_second(at_s: int) -> str:
 
 SHARED = (
     *("keys", "runs", "jobs", "slots", "groups", "nested", "outcomes", "futures", "edges"),
-    *("ancestors", "settling"),
+    *("ancestors", "settling", "retries"),
 )
 """The files that stand in front of every script, each with a table of its name."""
 
@@ -201,6 +201,7 @@ CALLS_OFF = Script("calls_off")
 APPROVE = Script("approve")
 MAY_GO_ON = Script("may_go_on")
 HOLD = Script("hold")
+MAY_RETRY = Script("may_retry")
 SET_APART = Script("set_apart")
 
 HOT = tuple(value for value in list(globals().values()) if isinstance(value, HotScript))

@@ -112,11 +112,6 @@ def not_started(command: str | Sequence[str], reason: str) -> ShellFailed:
     return ShellFailed(first_line(command), NOT_FOUND, reason)
 
 
-def as_exit_code(code: int) -> int:
-    """Return an exit code as a shell has it: 137 for a program that signal 9 has ended."""
-    return code if code >= 0 else 128 - code
-
-
 class _NotStarted(Exception):
     """A command that could not be started. Shape: the message says why; `code` as a shell's."""
 

@@ -415,14 +415,15 @@ class Shown:
     """What is shown of one execution of a job, made while it goes on.
 
     `mask` has the secrets that are hidden in it; other jobs get the result as it is. `ended` is
-    what another process has made of the same execution, and `code` the digest of its code
-    (flowq/workers/code_digest.py).
+    what another process has made of the same execution, `code` the digest of its code
+    (flowq/workers/code_digest.py), and `failure` what `flowq.runtime.failures` has written.
     """
 
     mask: Mask | None = None
     ended: str = ""
     exit_code: int | None = None
     code: str = ""
+    failure: str = ""
     _arguments: str = ""
     _result: str = ""
 
@@ -443,15 +444,18 @@ class Shown:
         return self.mask.hide(text) if self.mask else text
 
     def at_end(self, outcome: str) -> str:
-        """Return what the job's hash keeps: an object with `arguments`, `result` and `exit_code`.
+        """Return what the job's hash keeps: an object with `arguments`, `result`, `exit_code`, and
+        the `failure` of one that has failed.
 
         Shape: empty for a job that was not executed here.
         """
-        if not (self._arguments or self._result) and self.exit_code is None:
+        if not (self._arguments or self._result or self.failure) and self.exit_code is None:
             return self.ended
         parts = [f'"arguments":{self._arguments}'] if self._arguments else []
         if outcome == "finished" and self._result:
             parts.append(f'"result":{self._result}')
+        if outcome == "failed" and self.failure:
+            parts.append(f'"failure":{self.failure}')
         if self.exit_code is not None:
             parts.append(f'"exit_code":{self.exit_code}')
         return f"{{{','.join(parts)}}}"

@@ -49,6 +49,9 @@ QUOTED_VALUES_FORMAT = 3
 REFUSING_FORMAT = 3
 """The format of a job that may not return a secret."""
 
+RETRIES_FORMAT = 2
+"""The format of what says more about retries than a number and a backoff, or asks for `attempt`."""
+
 KEY = "flowq"
 """What the number of the format is called."""
 

@@ -33,6 +33,7 @@ from flowq.plan import Expansion, Nested
 from flowq.runtime import scripts, shell, variables
 from flowq.runtime.conditions import find_false, say_false
 from flowq.runtime.expanding import expand, grow, start
+from flowq.runtime.failures import as_exit_code
 from flowq.runtime.futures import current_job
 from flowq.runtime.job import Job
 from flowq.runtime.job_ends import read_run_end
@@ -126,7 +127,7 @@ class _Performance:
                 self.work["shell"], self._value, self.mask, self.job.timeout, tell=self._tell
             )
         except ShellFailed as failure:
-            shown.exit_code = shell.as_exit_code(failure.exit_code_of_command)
+            shown.exit_code = as_exit_code(failure.exit_code_of_command)
             raise
         shown.exit_code = 0
         return result
@@ -299,6 +300,8 @@ class _Performance:
         scope = dict(self.scope)
         if "ended" in references.roots:
             scope["ended"] = self._ended
+        if "attempt" in references.roots:
+            scope["attempt"] = self.job.attempt
         if "approval" in references.roots:
             scope["approval"] = self.given
         if references.env:

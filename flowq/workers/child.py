@@ -4,7 +4,7 @@ Messages from the supervisor are pickled tuples: ("run", [Task, …], is_last), 
 End) and ("chore", name, arguments). The child sends (child_messages.py) ends, several in one
 message, "chore" when it has done one, "outdated" with a file before it ends without beginning what
 it was given, "unfit" with the reason when it cannot preload something, and "secrets" with a list as
-JSON before users' code has them; a nursery (fork.py) adds "died" with how.
+JSON before users' code has them; a nursery (fork.py) adds "died" with an exit code.
 """
 
 from __future__ import annotations

@@ -49,6 +49,8 @@ _WORDS = tuple(
 _REST = len(End._fields) - 1 - End._fields.index("is_spent")
 """How many fields follow there: all of them are texts, without NUL."""
 
+_MAX_DIGITS = 11
+
 _NUMBER_BY_WORDS = {words: number for number, words in enumerate(_WORDS)}
 
 # What `End._make` does, in a third of the time.
@@ -93,7 +95,8 @@ def write_secrets(values: Sequence[str]) -> bytes:
 
 
 def read_message(data: bytes) -> tuple[str, Any]:
-    """Return what a child says: ("ends", [End, …]), ("secrets", [text, …]), or a kind and its text.
+    """Return what a child says: ("ends", [End, …]), ("secrets", [text, …]), ("died", exit code), or
+    a kind and its text.
 
     Errors: BadMessage.
     """
@@ -104,7 +107,15 @@ def read_message(data: bytes) -> tuple[str, Any]:
     kind = _KIND_BY_LETTER.get(data[:1])
     if kind is None or len(data) > MAX_TEXT_BYTES:
         raise BadMessage(f"it begins with {data[:20]!r}, and has {len(data)} bytes")
-    return kind, data[1:].decode("utf-8", "replace")
+    text = data[1:].decode("utf-8", "replace")
+    return kind, _read_code(text) if kind == "died" else text
+
+
+def _read_code(text: str) -> int:
+    """Return an exit code, or a signal as a negative one."""
+    if not text.removeprefix("-").isdigit() or len(text) > _MAX_DIGITS:
+        raise BadMessage("its exit code is no number")
+    return int(text)
 
 
 def read_secrets(data: bytes) -> list[str]:

@@ -16,9 +16,11 @@ from contextlib import suppress
 from typing import Any
 
 from flowq.errors import UsageError
+from flowq.runtime.failures import TIMED_OUT, Failure, as_exit_code
+from flowq.runtime.views import Shown
 from flowq.workers.child_messages import MAX_BYTES, BadMessage, read_kept, read_message
 from flowq.workers.claims import Claim, End
-from flowq.workers.hire import Child, Mode, Process, hire
+from flowq.workers.hire import Child, Mode, Process, describe_end, hire
 from flowq.workers.pace import BATCH_S
 from flowq.workers.perform import Settings, failed
 from flowq.workers.scratch import Scratch
@@ -304,12 +306,12 @@ class Crew:
     def _bury(self, child: Child) -> None:
         child.channel.close()
         child.lifeline.close()
-        how = await_end(child.process)
+        code = await_end(child.process)
         self.children.remove(child)
         if not child.is_leaving:
-            log.warning("child %d ended: %s", child.process.pid, how)
+            log.warning("child %d ended: %s", child.process.pid, describe_end(code))
             self._note_death(child)
-        self._charge(child, how)
+        self._charge(child, code)
         self._let_go(child)
         self.scratch.drop(child.process.pid)
 
@@ -333,7 +335,7 @@ class Crew:
         child.errand_since = None
         child.load_s = 0.0
 
-    def _charge(self, child: Child, how: str) -> None:
+    def _charge(self, child: Child, code: int) -> None:
         """Fail the job that was being executed; the others that the child held are not at fault."""
         child.cell.free()
         self.collect(child)
@@ -344,7 +346,8 @@ class Crew:
         end_rest(child.cell.pid)
         seconds = time.monotonic() - child.cell.begun_at
         tail = self.scratch.take(child.process.pid, child.cell, claim.job_id, child.secrets)
-        self.ends.append((claim, died(claim, child.killed_because or how, tail, seconds)))
+        how = child.killed_because or describe_end(code)
+        self.ends.append((claim, died(claim, how, tail, seconds, code)))
         child.killed_because = ""
 
     # Output --------------------------------------------------------------------------------------
@@ -398,15 +401,15 @@ def _can_take_more(child: Child, load_s: float) -> bool:
 END_S = 2.0
 
 
-def await_end(process: Process) -> str:
+def await_end(process: Process) -> int:
     """Wait until a process that should end has ended; kill it when it does not."""
     deadline = time.monotonic() + END_S
-    while (how := process.find_end()) is None:
+    while (code := process.find_end()) is None:
         if time.monotonic() > deadline:
             process.kill()
             deadline += END_S
         time.sleep(0.001)
-    return how
+    return code
 
 
 def end_rest(pid: int) -> None:
@@ -419,12 +422,24 @@ def end_rest(pid: int) -> None:
             os.killpg(pid, signal.SIGKILL)
 
 
-def died(claim: Claim, how: str, tail: str, seconds: float) -> End:
-    """Return the end of a job whose process was ended: by itself, by us, or by the system."""
+def died(claim: Claim, how: str, tail: str, seconds: float, code: int | None = None) -> End:
+    """Return the end of a job whose process was ended: by itself, by us, or by the system.
+
+    `code` is what `Process.find_end` returned, None where no process of the job has ended.
+    """
     now = time.time()
-    is_told = claim.stop_asked or how.startswith("rq.")
-    text = how if is_told else f"The process of the job ended unexpectedly: {how}"
+    is_late = how.startswith("rq.")
+    text = (
+        how if claim.stop_asked or is_late else f"The process of the job ended unexpectedly: {how}"
+    )
     if tail:
         text += f"\n\nThe last that it wrote:\n{tail}"
     end = failed(claim.number, text, now - seconds, now, how="died")
-    return end._replace(status="stopped") if claim.stop_asked else end
+    if claim.stop_asked:
+        return end._replace(status="stopped")
+    if code is None:
+        return end
+    failure = TIMED_OUT if is_late else Failure(exit_code=as_exit_code(code))
+    shown = Shown(exit_code=failure.exit_code, failure=failure.write())
+    view = shown.at_end("failed") if claim.find("flowq_run") else ""
+    return end._replace(failure=shown.failure, view=view)

@@ -1,8 +1,8 @@
-"""In the child: `RQ_JOB_ID`, the environment variable that is another one for each job.
+"""In the child: the environment variables that are others for each job.
 
 To the C library each new value of a variable is a new string, and glibc keeps them all: a hundred
-bytes for each job, and more time the more there are. So there it gets one string, and that is
-written over.
+bytes for each job, and more time the more there are. So there a variable gets one string, and that
+is written over.
 """
 
 from __future__ import annotations
@@ -10,49 +10,74 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
-NAME = "RQ_JOB_ID"
+from flowq.runtime.variables import NAMES
+
+JOB_ID = "RQ_JOB_ID"
 MAX_BYTES = 255
 
-_NAME = NAME.encode()
-_START = _NAME + b"="
+
+class Teller:
+    """Tells a job, and the processes that it starts, its id, and which job of which run it is."""
+
+    def __init__(self) -> None:
+        self._tell_job_id = _make_setter(JOB_ID)
+        self._set_by_name = {name: _make_setter(name) for name in NAMES}
+        self._told: Mapping[str, str] = {}
+        for name in NAMES:  # a job may have started this worker
+            os.environ.pop(name, None)
+
+    def tell(self, job_id: str, variables: Mapping[str, str]) -> None:
+        """Set the variables, and take away those of the job before."""
+        self._tell_job_id(job_id)
+        if not (variables or self._told):
+            return
+        for name, set_to in self._set_by_name.items():
+            value = variables.get(name)
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                set_to(value)
+        self._told = variables
 
 
-def make_teller() -> Callable[[str], None]:
-    """Return what tells a job its id, and the processes that it starts."""
-    return _InPlace().tell if sys.platform == "linux" else _tell_plainly
+def _make_setter(name: str) -> Callable[[str], None]:
+    return _InPlace(name).set if sys.platform == "linux" else partial(_set_plainly, name)
 
 
-def _tell_plainly(job_id: str) -> None:
-    os.environ[NAME] = job_id
+def _set_plainly(name: str, value: str) -> None:
+    os.environ[name] = value
 
 
 class _InPlace:
     """One string in the environment of the C library, and where it stands there."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
         library = ctypes.PyDLL(None)
+        self._name, self._raw_name = name, name.encode()
+        self._start = self._raw_name + b"="
         self._put = library.putenv
         self._table = ctypes.c_void_p.in_dll(library, "environ")
-        self._text = ctypes.create_string_buffer(len(_START) + MAX_BYTES + 1)
+        self._text = ctypes.create_string_buffer(len(self._start) + MAX_BYTES + 1)
         # It is read after the end of Python too.
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._text))
         self._address = ctypes.addressof(self._text)
         self._first: int | None = None
         self._place = ctypes.c_void_p()
 
-    def tell(self, job_id: str) -> None:
+    def set(self, text: str) -> None:
         """Set the variable, for Python and for C."""
         environment: Any = os.environ
-        value = job_id.encode()
+        value = os.fsencode(text)
         data = getattr(environment, "_data", None)  # a job may have put something else there
         if data is None or len(value) > MAX_BYTES:
-            _tell_plainly(job_id)
+            _set_plainly(self._name, text)
             return
-        data[_NAME] = value
-        self._text.value = _START + value
+        data[self._raw_name] = value
+        self._text.value = self._start + value
         # A job may have taken it away, or have made another table.
         if self._table.value != self._first or self._place.value != self._address:
             self._insert()

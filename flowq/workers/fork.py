@@ -48,16 +48,16 @@ class Forked:
         sys.stdout.flush()
         sys.stderr.flush()
         self.pid = os.fork()
-        self._ended: str | None = None
+        self._ended: int | None = None
         if self.pid == 0:
             child.live(partial(_be, body))
 
-    def find_end(self) -> str | None:
-        """Say how it ended; None while it lives."""
+    def find_end(self) -> int | None:
+        """Return its exit code, or a signal as a negative one; None while it lives."""
         if self._ended is None:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
-                self._ended = describe(status)
+                self._ended = os.waitstatus_to_exitcode(status)
         return self._ended
 
     def kill(self) -> None:
@@ -80,12 +80,6 @@ def kill_group(pid: int) -> None:
         except ProcessLookupError:
             continue
         return
-
-
-def describe(status: int) -> str:
-    """Say in words what `waitpid` returned."""
-    code = os.waitstatus_to_exitcode(status)
-    return f"signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"exit code {code}"
 
 
 # The nursery -------------------------------------------------------------------------------------
@@ -114,7 +108,7 @@ def nurse(channel: Connection, lifeline: Connection, cell: Cell, settings: Setti
         status, words, secrets = _fork_one(partial(do, message))
         capture.mask.add(secrets)  # what the job has left behind may print them beside the next one
         if status or DONE not in words:  # it may also have ended well, but in the middle
-            outbox.send("died", describe(status))
+            outbox.send("died", str(os.waitstatus_to_exitcode(status)))
         child.preload(outbox, [word for word in words if word.startswith(OURS)])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -23,11 +24,21 @@ class Process(Protocol):
 
     pid: int
 
-    def find_end(self) -> str | None:
-        """Say how it ended; None while it lives."""
+    def find_end(self) -> int | None:
+        """Return its exit code, or a signal as a negative one; None while it lives."""
 
     def kill(self) -> None:
         """End it with what it started. Idempotent."""
+
+
+def describe_end(code: int) -> str:
+    """Say in words what `Process.find_end` has returned."""
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return f"signal {-code} ({signal.Signals(-code).name})"
+    except ValueError:  # another platform's
+        return f"signal {-code} (unknown)"
 
 
 class Child:

@@ -17,6 +17,7 @@ from typing import TextIO
 
 from flowq.runtime.masking import Mask
 from flowq.server import private
+from flowq.texts import ATTEMPT_LINE
 from flowq.workers.cell import Cell
 
 LOG_BYTES = 1_000_000
@@ -183,6 +184,16 @@ def append_log(folder: str, job_id: str, text: bytes) -> None:
         descriptor = private.open_file(path, APPENDING)
     with os.fdopen(descriptor, "ab") as file:
         file.write(text)
+
+
+def mark_attempt(folder: str, job_id: str, attempt: int) -> None:
+    """Part what a further attempt will print from what is in the log of the job already."""
+    path = Path(folder) / f"{job_id}.log"
+    try:
+        if path.exists():
+            append_log(folder, job_id, f"{ATTEMPT_LINE.format(attempt)}\n".encode())
+    except OSError as error:
+        log.warning("the log of job %s cannot be written: %s", job_id, error)
 
 
 def _write_all(descriptor: int, text: bytes) -> None:

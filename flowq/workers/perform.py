@@ -37,19 +37,21 @@ from flowq.errors import NotAllowed
 from flowq.runtime import keys
 from flowq.runtime.admission import check_job
 from flowq.runtime.clocks import clock_warning, read_clock
+from flowq.runtime.failures import Failure
 from flowq.runtime.functions import remove_unused_functions
 from flowq.runtime.job import PERFORM, Job
 from flowq.runtime.maintenance import find_lost
 from flowq.runtime.queue import Queue
 from flowq.runtime.rq import RQS_PERFORM_JOB, ExcInfo, PerformingWorker, WorkerBase
+from flowq.runtime.variables import variables_of
 from flowq.runtime.waiting import read_retry, write_retry
 from flowq.texts import show
 from flowq.workers.address import Address
 from flowq.workers.claims import End, Task
 from flowq.workers.code_digest import CodeDigest
 from flowq.workers.deadline import DEATH_PENALTY_CLASS, disarm
-from flowq.workers.environment import make_teller
-from flowq.workers.output import open_stream
+from flowq.workers.environment import Teller
+from flowq.workers.output import mark_attempt, open_stream
 from flowq.workers.restoring import Restorer
 
 log = logging.getLogger("rq.worker")
@@ -93,7 +95,7 @@ class Bench:
 
     __slots__ = (
         *("settings", "connection", "_unrepeating", "_restorer", "_performer", "_execution"),
-        *("_queues", "_code", "_ask_for", "_tell_job_id", "_threads", "_folder", "_umask"),
+        *("_queues", "_code", "_ask_for", "_teller", "_threads", "_folder", "_umask"),
         *("_streams", "_task", "_started_at", "_end", "_has_left_threads", "_load_s"),
     )
 
@@ -107,7 +109,7 @@ class Bench:
         self._queues: dict[str, Queue] = {}
         self._code = CodeDigest()
         self._ask_for: Callable[[float], None] = lambda seconds: None
-        self._tell_job_id = make_teller()
+        self._teller = Teller()
         self._threads = _count_threads()
         self._folder = os.getcwd()  # noqa: PTH109 - as below
         self._umask = _get_umask()
@@ -130,7 +132,10 @@ class Bench:
         self._has_left_threads = False
         try:
             job = self._restorer.restore(task)
-            self._tell_job_id(task.job_id)
+            self._teller.tell(task.job_id, variables_of(job))
+            job.knows_itself = True
+            if job.attempt > 1 and self.settings.log_folder:
+                mark_attempt(self.settings.log_folder, job.id, job.attempt)
         except BaseException:  # noqa: BLE001 - whatever an unreadable hash leads to
             text = format_exc_info(sys.exc_info())
             end = failed(task.number, text, self._started_at, time.time())
@@ -309,6 +314,7 @@ class Bench:
 
     def _failure(self, task: Task, job: Job, exc_info: ExcInfo, started_at: float) -> End:
         ended_at, is_refused = time.time(), isinstance(exc_info[1], NotAllowed)
+        job.note_failure(exc_info[1])
         job.mark(JobStatus.FAILED)
         job.ended_at = datetime.now(UTC)
         if job.has_failure_callback:
@@ -318,6 +324,7 @@ class Bench:
         except BaseException:  # noqa: BLE001 - as RQ: the callback's error is the recorded one
             exc_info = exc_info if is_refused else sys.exc_info()
         self._has_left_threads = _count_threads() > self._threads
+        job.explain_last_attempt(exc_info[1])
         text = _explain(exc_info)
         try:
             if not is_refused:  # handlers read what the job was given
@@ -337,6 +344,7 @@ class Bench:
         )._replace(
             view=job.shown.at_end("failed") if job.run_id else "",
             code=self._describe_code(job) if job.run_id else "",
+            failure=job.shown.failure,
         )
 
     def _tidy(self) -> None:
@@ -372,8 +380,7 @@ class Bench:
             return end._replace(how="lost")
         job = self._make_restorer(connection).restore(task)
         job.shown.ended, job.shown.code = end.view, end.code
-        if end.error.startswith(_REFUSED):
-            job.retries_left = 0  # it would be refused again
+        job.failure = Failure.read(end.failure)
         job.started_at = datetime.fromtimestamp(end.started_at, UTC)
         job.ended_at = datetime.fromtimestamp(end.ended_at, UTC)
         worker = self._rq_worker(connection)

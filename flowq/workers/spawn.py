@@ -24,25 +24,15 @@ class Spawned:
         self._process.start()
         self.pid: int = self._process.pid or 0
 
-    def find_end(self) -> str | None:
-        """Say how it ended; None while it lives."""
-        code = self._process.exitcode
-        if code is None:
-            return None
-        return f"signal {-code} ({_name(-code)})" if code < 0 else f"exit code {code}"
+    def find_end(self) -> int | None:
+        """Return its exit code, or a signal as a negative one; None while it lives."""
+        return self._process.exitcode
 
     def kill(self) -> None:
         """End it with what it started. Idempotent."""
         if self._process.exitcode is None:
             kill_tree(self.pid)
             self._process.kill()
-
-
-def _name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return "unknown"
 
 
 def kill_tree(pid: int) -> None:

@@ -30,7 +30,7 @@ from flowq.plan import Enqueue, Expansion, Nested, Outputs, Plan
 from flowq.planner import make_plan
 from flowq.runtime.outputs import write_outputs
 from flowq.runtime.planned import call_of
-from flowq.runtime.wire import FORMAT, USUAL_FORMAT, from_wire, to_wire
+from flowq.runtime.wire import FORMAT, RETRIES_FORMAT, USUAL_FORMAT, from_wire, to_wire
 from flowq.spec import Approval, Defaults, ForEach, Input, JobSpec, Retry, Shell, Workflow
 
 WIRE = Path(__file__).parent / "wire"
@@ -163,6 +163,7 @@ NOT_IN_SHOP: Mapping[type[Any], set[str]] = {
     Approval: {"inputs"},
     Defaults: {each.name for each in fields(Defaults)} - {"queue", "timeout_s", "retries"},
     Where: {"merged_in"},
+    Retry: {"factor", "max_backoff_s", "jitter", "within_s", "on", "never_on"},
 }
 """What is never written, and fields that are younger than shop.yaml."""
 
@@ -196,12 +197,36 @@ def test_a_field_that_is_missing_has_its_default_and_one_that_is_unknown_is_igno
 def test_what_is_younger_than_the_shop_is_written_and_read() -> None:
     shell = Shell(("tar", "-cf", "${{ item }}"))
     nested = Nested(Workflow("inner", (), timeout_s=60), "a", "a.", timeout_s=600)
-    both = {"nested": nested, "workflow_retries": Retry(2, 1.5)}
+    policy = Retry(2, 1.5, 2, 60, 0.1, 600, ("OSError", "137"), ("a.b:C",))
+    both = {"nested": nested, "workflow_retries": Retry(2, 1.5), "retries": policy}
     template = Enqueue("a", "a", "", deferred=True, is_open=True, run=shell, **both)
     data = to_wire(Expansion(ForEach([1]), (template,)))
     assert data["templates"][0]["is_open"] is True
     assert data["templates"][0]["run"] == {"command": ["tar", "-cf", "${{ item }}"]}
     assert from_wire(Expansion, json.loads(json.dumps(data))).templates == (template,)
+
+
+@pytest.mark.parametrize(
+    ("job", "needed"),
+    [
+        ({"run": Shell("x"), "retries": Retry(3, 2)}, USUAL_FORMAT),
+        ({"run": Shell("x"), "retries": Retry(3, on=("OSError",))}, RETRIES_FORMAT),
+        ({"run": Shell("x ${{ attempt }}")}, RETRIES_FORMAT),
+        ({"run": Shell("x attempt"), "env": {"A": "${{ env.attempt }}"}}, USUAL_FORMAT),
+        ({"run": Shell("x"), "env": {"A": "${{ attempt }}"}}, RETRIES_FORMAT),
+        ({"outputs": {}, "workflow_retries": Retry(3, jitter=0.1)}, RETRIES_FORMAT),
+    ],
+)
+def test_what_older_versions_must_not_ignore_of_retries_has_a_higher_number(
+    job: Mapping[str, Any], needed: int
+) -> None:
+    each = Enqueue("r-a", "a", "", **job)
+    template = Enqueue("r-b", "b(list)", "", expansion=Expansion(ForEach([1]), (each,)))
+    assert [call_of(it)[1][0]["flowq"] for it in (each, template)] == [needed, needed]
+    spec = JobSpec("a", run=each.run, env=each.env, retries=each.retries or each.workflow_retries)
+    inner = Workflow("outer", (), workflows={"inner": Workflow("inner", (spec,))})
+    start = Enqueue("r-c--0", "c(start)", "", nested=Nested(inner, "r-c", "c."))
+    assert call_of(start)[1][0]["flowq"] == needed
 
 
 def test_a_form_that_only_newer_versions_know_is_refused() -> None:

@@ -35,6 +35,8 @@ INSTANCES = [
     errors.NewerFormat(2, 1),
     errors.NotAllowed("os.system", "shop.*", "start the worker with --allow os.system too"),
     errors.Unserializable("result[3]", "a lock", "TypeError: no", "leave it out"),
+    errors.DoNotRetry("no such customer"),
+    errors.RetryLater(30, "busy"),
 ]
 
 

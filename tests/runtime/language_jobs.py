@@ -10,7 +10,9 @@ from unittest.mock import patch
 from rq import Retry, get_current_job
 from rq.job import Job as RQJob
 
+from flowq.errors import DoNotRetry, RetryLater
 from flowq.runtime import runs, steps
+from flowq.runtime.variables import NAMES
 
 
 def make_list(count: int) -> list[int]:
@@ -81,6 +83,8 @@ def cancel_my_run(log: str, then: str = "", now: bool = False) -> Any:
             runs.cancel(job.run_id, job.connection, is_now=now)  # type: ignore[attr-defined]
     if then == "fail":
         raise ValueError("it broke")
+    if then == "ask for later":
+        raise RetryLater(0)
     if then == "retry":
         return Retry(max=3)
     if then == "retry later":
@@ -108,3 +112,34 @@ def delete_me() -> None:
     job = get_current_job()
     assert job is not None
     RQJob.fetch(job.id, job.connection).delete()
+
+
+class Broken(ConnectionError):
+    pass
+
+
+class Gone(DoNotRetry):
+    pass
+
+
+ERRORS: dict[str, Exception] = {
+    "value": ValueError("no"),
+    "broken": Broken("no"),
+    "gone": Gone("for good"),
+    "later": RetryLater(600, "busy"),
+    "at once": RetryLater(0),
+}
+
+
+def fail_as(kind: str, log: str, times: int = 1) -> int:
+    """Fail the first times like that; return which attempt did not."""
+    note(log, "start")
+    attempt = len(Path(log).read_text().splitlines())
+    if attempt <= times:
+        raise ERRORS[kind]
+    return attempt
+
+
+def read_variables(attempt: Any = None) -> dict[str, Any]:
+    found = {name: value for name, value in os.environ.items() if name in NAMES}
+    return {"attempt": attempt, **found}

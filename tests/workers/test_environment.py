@@ -11,14 +11,16 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from flowq.workers.environment import MAX_BYTES, NAME, make_teller
+from flowq.workers.environment import JOB_ID as NAME
+from flowq.workers.environment import MAX_BYTES, Teller
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it is set plainly")
 
 
 @pytest.fixture
 def tell() -> Iterator[Callable[[str], None]]:
-    yield make_teller()
+    teller = Teller()
+    yield lambda job_id: teller.tell(job_id, {})
     os.environ.pop(NAME, None)
 
 

@@ -24,6 +24,8 @@
 --   flowq_late     "1" for a future job that joined a run after its commit
 --   flowq_loose    "1" for an item that blocks nothing, once a retry has to queue it
 --   flowq_retries  how many retries it was declared with, for when its run is retried
+--   flowq_retry    what is said about its retries beyond RQ's words (retries.lua); Python writes it
+--   flowq_since    epoch seconds at which its first attempt began, once it was tried again
 --   flowq_run, flowq_name    the run that it belongs to, and its name there
 --   flowq_attempts how often it has been started, in a run
 --   flowq_always   it runs in a canceled run: "1" as its own `if` asks for that, "outside" as that of a

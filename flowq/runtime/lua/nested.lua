@@ -6,9 +6,12 @@
 --   flowq_nested   "1" for a join
 --   flowq_inside   the join of the workflow that it is a job of
 --   flowq_rounds   of a join with `retries`: how many, the back-off in seconds, and in words
+--   flowq_rounds_policy  what else is said about them (retries.lua), if anything is
 --   flowq_round    how many of them have been used
+--   flowq_since    when its first attempt began, where the policy may ask that
 -- In the join's future hash, hurt: how many jobs inside count against the run, unless the join is
--- tolerated. What is inside of a tolerated one in there is not counted.
+-- tolerated. What is inside of a tolerated one in there is not counted. given_up: nothing inside can
+-- run again.
 
 function nested.start_id(join) return join .. string.rep('-', 2) .. '0' end
 
@@ -74,28 +77,60 @@ function nested.why_late_inside(join)
   return string.match(late, '^the ') and late or 'the workflow ' .. late
 end
 
+-- The jobs of a workflow have been added, or run again because the run is retried: what `within` allows
+-- counts from now.
+function nested.count_from_now(join)
+  if redis.call('HEXISTS', keys.job(join), 'flowq_rounds_policy') == 1 then
+    redis.call('HSET', keys.job(join), 'flowq_since', TS)
+  end
+end
+
+-- The job has begun a workflow, if it is there for that.
+function nested.note_begin(id)
+  local join = redis.call('HGET', keys.job(id), 'flowq_inside')
+  if join and id == nested.start_id(join) then nested.count_from_now(join) end
+end
+
+-- How a workflow has failed: as the last job inside that did, or it took too long.
+local function find_failure(join, late)
+  if late then return retries.TIMED_OUT end
+  local id = join
+  repeat
+    id = string.match(redis.call('HGET', keys.future(id), 'culprit') or '', '^(%S+)')
+  until not id or redis.call('HEXISTS', keys.job(id), 'flowq_nested') == 0
+  local is_read, view = pcall(cjson.decode, id and redis.call('HGET', keys.job(id), 'flowq_view') or '')
+  local failure = is_read and type(view) == 'table' and view.failure
+  return type(failure) == 'table' and failure or nil
+end
+
+local function say_attempt(round) return round > 1 and ', attempt ' .. round or '' end
+
 -- Whether a workflow that did not succeed runs again, after its back-off (rounds.lua). Its join is open
 -- then, as before the workflow began, so nothing inside starts before the join is released. Returns
 -- also why it did not succeed, with the number of attempts.
 function nested.goes_again(join, why)
   local key = keys.job(join)
   local f = redis.call('HMGET', key, 'flowq_rounds', 'flowq_round', 'flowq_run', 'flowq_name',
-    'flowq_always', 'flowq_group', 'flowq_inside')
+    'flowq_always', 'flowq_group', 'flowq_inside', 'flowq_rounds_policy', 'flowq_since')
   local most, backoff_s, words = string.match(f[1] or '', '^(%d+) (%S+) (.+)$')
   if not most then return false, why end
-  local round = int(f[2]) + 1
+  local round, s = int(f[2]) + 1, redis.call('HMGET', keys.future(join), 'late', 'given_up')
   local is_closed = f[6] and redis.call('HEXISTS', keys.group(f[6]), 'closed') == 1
-  local is_over = round > tonumber(most) or is_closed or runs.calls_off(f[3], f[5])
+  local is_over = round > tonumber(most) or s[2] or is_closed or runs.calls_off(f[3], f[5])
   if is_over or nested.why_late_inside(f[7]) or not nested.has_failed_inside(join) then
-    return false, round > 1 and why .. ', attempt ' .. round or why
+    return false, why .. say_attempt(round)
   end
+  local policy = f[8] and cjson.decode(f[8]) or { backoff = tonumber(backoff_s) }
+  local wait, why_not = retries.decide(policy, find_failure(join, s[1]), round - 1, tonumber(f[9] or nil) or TS)
+  if not wait then return false, why .. '; ' .. why_not .. say_attempt(round) end
   redis.call('HSET', key, 'flowq_round', round)
   redis.call('HSET', keys.future(join), 'state', 'open')
   redis.call('HDEL', keys.future(join), 'freed', 'dropped', 'retired')
   redis.call('ZREM', OURS .. 'deadlines', join)
-  redis.call('ZADD', OURS .. 'rounds', TS + tonumber(backoff_s), join)
-  why = redis.call('HGET', keys.future(join), 'late') or why
-  local soon = words == '0' and '' or ' in ' .. words
+  redis.call('ZADD', OURS .. 'rounds', TS + wait, join)
+  why = s[1] or why
+  local soon = wait == tonumber(backoff_s) and words or string.format('%.3gs', wait)
+  soon = wait == 0 and '' or ' in ' .. soon
   runs.log(f[3], join, f[4], 'scheduled', 'attempt ' .. round .. ' failed: ' .. why .. '; again' .. soon)
   return true
 end

@@ -32,8 +32,7 @@ end
 function rounds.give_up(join)
   redis.call('ZREM', OURS .. 'rounds', join)
   if redis.call('HGET', keys.future(join), 'state') ~= 'open' then return true end
-  redis.call('HDEL', keys.job(join), 'flowq_rounds')
-  redis.call('HSET', keys.future(join), 'state', 'released')
+  redis.call('HSET', keys.future(join), 'state', 'released', 'given_up', 1)
   futures.decide(join, futures.read_for_decision(join))
   return true
 end

@@ -138,7 +138,8 @@ local function hold_again(job, run, why)
   deadlines.begin_again(job, f[7])
   redis.call('HINCRBY', key, 'flowq_gen', 1)
   jobs.forget_judging(job)
-  redis.call('HDEL', key, 'flowq_approved', 'flowq_rejected', 'flowq_round')
+  redis.call('HDEL', key, 'flowq_approved', 'flowq_rejected', 'flowq_round', 'flowq_since')
+  nested.count_from_now(job)
   redis.call('HSET', key, 'status', 'deferred', 'started_at', '', 'ended_at', '')
   if f[5] then redis.call('HSET', key, 'retries_left', f[5]) end
   redis.call('PERSIST', key)
@@ -150,7 +151,7 @@ local function hold_again(job, run, why)
   redis.call('HSET', key, 'flowq_gates', gates)
   if f[3] then
     redis.call('HSET', keys.future(job), 'state', 'open')
-    redis.call('HDEL', keys.future(job), 'freed', 'dropped', 'retired', 'late', 'halted')
+    redis.call('HDEL', keys.future(job), 'freed', 'dropped', 'retired', 'late', 'halted', 'given_up')
     if is_left_to_us(key) then redis.call('RPUSH', OURS .. 'futures:' .. run, job) end
   elseif gates == 0 then
     if redis.call('HSETNX', key, 'flowq_loose', 1) == 1 then

@@ -71,6 +71,7 @@ local function settle_in_run(id, job, outcome, reason)
     end
   end
   if job.adds and outcome ~= 'finished' then later('strand:' .. id) end
+  if job.expands and outcome == 'finished' then nested.note_begin(id) end
   runs.count(job.run, job.before, outcome, id)
 end
 

@@ -1,0 +1,65 @@
+-- retries.lua: whether what has failed is tried again, and when: one rule for jobs, and for workflows that
+-- are jobs. It takes no ARGV.
+--
+-- A policy, as flowq/runtime/policies.py writes it: max, backoff, max_backoff, factor, jitter, within
+-- (seconds, and within_words), on, never_on. A failure, as flowq/runtime/failures.py writes it: names of
+-- the exception's classes, exit_code, later (seconds that the code asks for), final.
+
+local function has_code(cause, code)
+  local first, last = string.match(cause, '^(%d+)%-?(%d*)$')
+  if not first or not code then return false end
+  return code >= tonumber(first) and code <= (tonumber(last) or tonumber(first))
+end
+
+-- The first of some causes by which it failed.
+local function find_cause(causes, failure)
+  for _, cause in ipairs(causes) do
+    if has_code(cause, failure.exit_code) then return cause end
+    for _, name in ipairs(failure.names or {}) do
+      if name == cause then return cause end
+    end
+  end
+end
+
+-- What took longer than it may, as flowq/runtime/failures.py has it.
+retries.TIMED_OUT = { names = { 'rq.timeouts:JobTimeoutException', 'rq.timeouts:BaseTimeoutException',
+  'Exception', 'BaseException' } }
+
+local function say(failure)
+  if failure.exit_code then return 'exit code ' .. failure.exit_code end
+  return failure.names and failure.names[1] or 'it'
+end
+
+-- Why it must not be tried again, as far as the failure tells; nil where it may. Where nobody knows how
+-- it failed (nil), only the number of attempts counts.
+local function find_refusal(policy, failure)
+  if not failure then return nil end
+  if failure.final then return 'it raised ' .. say(failure) .. ', which is final' end
+  local never = find_cause(policy.never_on or {}, failure)
+  if never then return '`never_on` names ' .. never end
+  if failure.later or not policy.on or find_cause(policy.on, failure) then return nil end
+  return '`on` does not name ' .. say(failure)
+end
+
+-- A share of 0 to 1 that differs from call to call; Lua's own numbers begin anew in each call.
+local function any_share() return (TS * 1e6 % 1000) / 1000 end
+
+-- Seconds before the next attempt, of which `used` have been used up.
+local function find_wait(policy, failure, used)
+  if failure and failure.later then return failure.later end
+  local jitter, wait = policy.jitter or 0, (policy.backoff or 0) * (policy.factor or 1) ^ used
+  if policy.max_backoff then wait = math.min(wait, policy.max_backoff / (1 + jitter)) end
+  return wait * (1 + jitter * any_share())
+end
+
+-- Returns the seconds to wait before the next attempt, or nil and why there is none. `used`: how many
+-- retries there have been; `since`: when the first attempt began.
+function retries.decide(policy, failure, used, since)
+  local why = find_refusal(policy, failure)
+  if why then return nil, 'not tried again: ' .. why end
+  local wait = find_wait(policy, failure, used)
+  if policy.within and TS + wait > since + policy.within then
+    return nil, 'not tried again: that would begin later than `within` allows, ' .. policy.within_words
+  end
+  return wait
+end

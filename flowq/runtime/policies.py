@@ -1,0 +1,62 @@
+"""Retries as jobs carry them: RQ's numbers, and a policy beside them for `lua/retries.lua`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from flowq.declare.durations import write_duration
+from flowq.declare.retries import say_policy
+from flowq.runtime.rq import make_retry
+
+if TYPE_CHECKING:
+    from rq.job import Retry as RQRetry
+
+    from flowq.spec import Retry
+
+MAX_PAUSES = 20
+"""How many different pauses RQ is told, for a worker that knows only them."""
+
+MOST_S = 86_400.0
+"""The longest wait where `max_backoff` is not said, unless the first one is longer."""
+
+
+@lru_cache  # the same object for the same wish, so that one job can be a copy of another
+def to_rq_retry(retries: Retry | None) -> RQRetry | None:
+    """Return retries as RQ has them, with what it has no words for."""
+    if retries is None:
+        return None
+    return make_retry(retries.max, _list_pauses(retries), write_policy(retries))
+
+
+def write_policy(retries: Retry) -> str:
+    """Return what is said beyond RQ's words, as JSON; empty for nothing."""
+    if retries.is_plain:
+        return ""
+    policy = {"max": retries.max, "backoff": retries.backoff_s, **say_policy(retries)}
+    policy["max_backoff"] = _find_most(retries)
+    if retries.within_s is not None:
+        policy["within_words"] = str(write_duration(retries.within_s))
+    return json.dumps(policy)
+
+
+def _find_most(retries: Retry) -> float:
+    most_s = retries.max_backoff_s
+    return max(MOST_S, retries.backoff_s) if most_s is None else most_s
+
+
+def _list_pauses(retries: Retry) -> Sequence[float]:
+    """Return the pauses without their random part.
+
+    RQ begins with the first of a list that is as long as the retries are many; of a shorter one it
+    repeats the first.
+    """
+    if retries.factor == 1:
+        return [retries.backoff_s]
+    pauses, pause_s, most_s = [], float(retries.backoff_s), _find_most(retries)
+    for _ in range(min(retries.max, MAX_PAUSES)):
+        pauses.append(min(pause_s, most_s))
+        pause_s = min(pause_s * retries.factor, most_s)
+    return pauses or [retries.backoff_s]
