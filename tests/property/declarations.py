@@ -43,7 +43,8 @@ pieces = st.sampled_from(
 )  # fmt: skip
 expressions = st.sampled_from(
     ["inputs.size", "jobs.a.result", "jobs['b-c'].result", "jobs.b-c.results | len", "item",
-     "matrix.os", "env.KEY", "secrets.KEY", "run.id", "run.workflow", 'inputs.folder ~ "x"',
+     "matrix.os", "env.KEY", "secrets.KEY", "attempt", "run.id", "run.workflow",
+     'inputs.folder ~ "x"',
      "jobs._d.outcomes",
      "{'a': 1}", "jobs.print.by_key['x y']", "inputs['size']"]
 )  # fmt: skip
@@ -77,7 +78,21 @@ counts = st.integers(1, 9)
 SOME = Tolerance(percent=12.5)
 results = st.sampled_from(["last", "text", "lines", "json"])
 tolerances = st.sampled_from([ALL_TOLERATED, NONE_TOLERATED, Tolerance(3), SOME])
-retries = st.builds(Retry, st.integers(0, 5), st.just(0) | durations)
+causes = st.lists(st.sampled_from(["OSError", "a.b:C", "137", "1-3"]), max_size=2, unique=True).map(
+    tuple
+)
+policies = st.builds(
+    Retry,
+    st.integers(0, 5),
+    st.just(0) | durations,
+    st.sampled_from([1, 2, 1.5]),
+    st.none() | durations,
+    st.sampled_from([0, 0.2, 1]),
+    st.none() | durations,
+    causes,
+    causes,
+)
+retries = st.builds(Retry, st.integers(0, 5), st.just(0) | durations) | policies
 
 
 def _ignoring(blocks: tuple[Block, ...]) -> tuple[Block, ...]:

@@ -19,6 +19,7 @@ from rq.job import Job as RQJob
 from rq.job import JobStatus, Retry
 from rq.utils import as_text, now
 
+from flowq.errors import DoNotRetry
 from flowq.plan import Commit, Enqueue, Plan, Release
 from flowq.runtime import job as runtime_job
 from flowq.runtime import keys, retrying, runs, scripts, steps
@@ -29,6 +30,8 @@ from flowq.workers.claims import Claim, End, Turn
 from flowq.workers.ledger import Ledger, Room
 
 TTL_S = 5_000
+FOR_GOOD = "failed for good"
+"""A failure that is no reason to try the job again, though retries are left."""
 
 
 class Server:
@@ -97,12 +100,15 @@ class Server:
     def end(self, job_id: str, outcome: str) -> bool:
         """Return False when the execution was taken away: by RQ's cancel, for our own worker."""
         running = self.executions.pop(job_id)
+        is_final, outcome = outcome == FOR_GOOD, "failed" if outcome == FOR_GOOD else outcome
         if isinstance(running, Claim):
             answer = self._end_as_ours(running, outcome)
             if answer != "conclude":
                 return answer == "ok"
             running = (self.get(job_id), Execution(running.execution_id, job_id, self.connection))
             running[1].created_at = now()
+        if is_final:
+            running[0].note_failure(DoNotRetry())
         self._end_as_rq(*running, outcome)
         return True
 

@@ -39,7 +39,18 @@ def jobs(draw: st.DrawFn, name: str) -> dict[str, Any]:
         "blocks": others | others.map(lambda names: {n: {"on_failure": "ignore"} for n in names}),
         "queue": st.sampled_from(["default", "high"]),
         "timeout": durations,
-        "retries": st.integers(0, 5) | st.just({"max": 2, "backoff": "1s"}),
+        "retries": st.integers(0, 5)
+        | st.just({"max": 2, "backoff": "1s"})
+        | st.just(
+            {
+                "max": 2,
+                "backoff": "1s",
+                "factor": 2,
+                "jitter": "10%",
+                "within": "1h",
+                "on": [3, "OSError"],
+            }
+        ),
         "description": st.sampled_from(["", "What it does"]),
         "on_blocker_failure": st.sampled_from(["wait", "skip", "run"]),
         "for_each": st.lists(literals, max_size=3),

@@ -23,7 +23,7 @@ from hypothesis.stateful import (
 )
 from model import Future, Job, Refused
 from model_runs import ModelWithRuns, Run
-from playing import Server
+from playing import FOR_GOOD, Server
 
 from flowq.errors import FlowqError
 
@@ -41,7 +41,7 @@ LIMIT = 14  # jobs, so that they have to do with each other
 
 POLICIES = st.sampled_from(["wait", "skip", "run"])
 NUMBER = st.integers(0, 999)
-WORK = ("finished", "finished", "finished", "failed")
+WORK = ("finished", "finished", "finished", "failed", FOR_GOOD)
 ENDS = ("finished", "failed", "stopped", "canceled")
 T = TypeVar("T")
 
@@ -270,7 +270,7 @@ class Semantics(RuleBasedStateMachine):
             self.work(by_rq, [outcome])
 
     @precondition(lambda self: self.server.executions)
-    @rule(number=NUMBER, outcome=st.sampled_from(["finished", "finished", "failed", "stopped"]))
+    @rule(number=NUMBER, outcome=st.sampled_from(["finished", "finished", *WORK, "stopped"]))
     def end(self, number: int, outcome: str) -> None:
         chosen = pick(number, sorted(self.server.executions))
         job = self.model.jobs[chosen]
@@ -282,7 +282,7 @@ class Semantics(RuleBasedStateMachine):
         elif outcome == "failed" and job.retries and not self.model.is_canceling(job):
             self.model.retry_attempt(chosen)
         else:
-            self.model.end(chosen, outcome)
+            self.model.end(chosen, "failed" if outcome == FOR_GOOD else outcome)
 
     @precondition(lambda self: self.ended_blockers())
     @rule(number=NUMBER, outcome=st.sampled_from(ENDS))

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from rq import Retry, get_current_job
+from rq.timeouts import JobTimeoutException
 
 from flowq import server
 
@@ -402,3 +403,31 @@ def make_end(number: int) -> Any:
     from flowq.workers.claims import End
 
     return End(number, "finished", started_at=time.time(), ended_at=time.time(), ttl="500")
+
+
+def _is_first(path: str) -> bool:
+    is_first = not Path(path).exists()
+    Path(path).touch()
+    return is_first
+
+
+def die_once(path: str, code: int | None = None) -> str:
+    """End the process of the job the first time: by signal 9, or with an exit code."""
+    if _is_first(path):
+        if code is not None:
+            os._exit(code)
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "alive"
+
+
+def raise_timeout_once(path: str) -> str:
+    """Raise what RQ raises where a job takes too long, the first time."""
+    if _is_first(path):
+        raise JobTimeoutException("too long")
+    return "in time"
+
+
+def read_variables() -> dict[str, str]:
+    """Return what the job is told about itself."""
+    names = ("FLOWQ_RUN", "FLOWQ_JOB", "FLOWQ_ITEM", "FLOWQ_ATTEMPT")
+    return {name: os.environ[name] for name in names if name in os.environ}
