@@ -100,7 +100,7 @@ def test_the_waits_grow_from_attempt_to_attempt(
         work()
         [(join, at_s)] = connection.zrange(keys.ROUNDS, 0, -1, withscores=True)
         wait_s = at_s - float(connection.time()[0])
-        assert least_s - 5 <= wait_s <= 1.1 * least_s
+        assert least_s - 5 <= wait_s <= 1.1 * least_s + 1  # the seconds are cut
         connection.zadd(keys.ROUNDS, {join: 1})
         maintenance.tidy(connection)
 
