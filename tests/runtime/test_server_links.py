@@ -41,6 +41,21 @@ def test_a_file_that_is_a_link_is_refused_with_one_sentence(
     place.unlink()
 
 
+def test_links_in_a_folder_that_came_with_a_project_lead_nowhere(
+    project: Path, victim: Path
+) -> None:
+    old = project / ".flowq"
+    old.mkdir(mode=0o700)
+    for name in ("guardian.lock", "server.log", "server.sock", "worker.log", ".gitignore"):
+        (old / name).symlink_to(victim)
+    (old / "logs").symlink_to(victim.parent)
+    (old / "socket").write_text(f"{victim}\n")
+    before = sorted(victim.parent.iterdir())
+    server.ensure().stop()
+    append_log(str(logs.find_folder()), "job", b"text")
+    assert sorted(victim.parent.iterdir()) == before
+
+
 @pytest.mark.parametrize("name", ["keeper.lock", "door.lock", "server.log", "data"])
 def test_a_file_that_is_a_link_is_refused_where_there_are_no_sockets_too(
     project: Path, victim: Path, name: str

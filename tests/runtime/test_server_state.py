@@ -38,6 +38,11 @@ def commit_state(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FLOWQ_STATE")
 
 
+def git(*words: str, cwd: Path | None = None) -> None:
+    who = ("-c", "user.name=a", "-c", "user.email=a@example.com")
+    subprocess.run(["git", *who, *words], cwd=cwd, check=True, capture_output=True)
+
+
 def has_job(place: Path | None = None) -> bool:
     with server.ensure(place).connect() as connection:
         return bool(connection.exists("rq:job:hostile"))
@@ -347,7 +352,13 @@ def test_a_state_that_came_with_a_clone_a_pull_or_a_cache_is_never_loaded(
 ) -> None:
     commit_state(project, monkeypatch)
     clone = tmp_path / "clone"
-    shutil.copytree(project, clone, ignore=shutil.ignore_patterns("*.lock", "*.sock"))
+    if shutil.which("git"):
+        git("init", "-q")
+        git("add", "-f", ".flowq")
+        git("commit", "-q", "-m", "1")
+        git("clone", "-q", str(project), str(clone))
+    else:
+        shutil.copytree(project, clone)
     monkeypatch.chdir(clone)
     for look in (server.ensure, server.is_used, server.find):
         with pytest.raises(StateUnusable, match=r"\.flowq is not used.*flowq server adopt") as told:
@@ -371,10 +382,6 @@ def test_git_overwrites_what_is_ignored_so_a_state_in_a_folder_would_prove_nothi
 ) -> None:
     if shutil.which("git") is None:
         pytest.skip("there is no git")
-
-    def git(*words: str, cwd: Path = project) -> None:
-        who = ("-c", "user.name=a", "-c", "user.email=a@example.com")
-        subprocess.run(["git", *who, *words], cwd=cwd, check=True, capture_output=True)
 
     git("init", "-q")
     git("commit", "-q", "--allow-empty", "-m", "1")
