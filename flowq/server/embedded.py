@@ -27,7 +27,7 @@ from flowq.server import folder as state_folder
 from flowq.server import private
 from flowq.server.binary import find_binary
 from flowq.server.connection import connect
-from flowq.server.state import LOGS, MADE_NAMES, check, explain, open_state
+from flowq.server.state import LOGS, check, explain, is_made, open_state
 from flowq.server.state import find as find_state
 from flowq.server.wire import PROBE, Refused, Wire, is_guarded, serves
 
@@ -168,7 +168,7 @@ def _remove_content(state: Path) -> None:
         if (state / name).is_dir():
             shutil.rmtree(state / name)
     for path in state.iterdir():
-        if path.name.startswith(MADE_NAMES) and not path.is_dir():
+        if is_made(path) and not path.is_dir():
             path.unlink()
     with suppress(OSError):  # something else is there too
         state.rmdir()

@@ -188,7 +188,7 @@ def close_folder(folder: Path) -> None:
     try:
         status = os.fstat(descriptor)
         _check_owner(status, folder)
-        if status.st_mode & OTHERS:
+        if status.st_mode & OTHERS and _has_modes(folder):
             os.fchmod(descriptor, FOLDER_MODE)
     finally:
         os.close(descriptor)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,17 +31,12 @@ OLD_STATE = ".flowq"
 BELONGS_TO = "belongs-to"
 LOGS = "logs"
 HASH_LENGTH = 24
-MADE_NAMES = (
-    BELONGS_TO,
-    ".gitignore",
-    "server.",
-    "socket",
-    "guardian.",
-    "keeper.",
-    "door.",
-    "address",
+IGNORE, IGNORES = ".gitignore", b"*\n"
+_MADE = (
+    *(BELONGS_TO, "socket", "address", "server.sock", "server.sock~", "server.conf"),
+    *("server.log", "server.log.old", "server.lock", "guardian.lock", "keeper.lock", "door.lock"),
 )
-"""With what the names of the files begin that are made in a state folder."""
+_MADE_NAME = re.compile(f"({'|'.join(map(re.escape, _MADE))})([.][0-9a-f]{{12}})?(-journal)?")
 
 OTHER_PLACE = f"set {VARIABLE} to a folder that you can write to, or pass --redis-url"
 DOUBT = "who made it can run code as you"
@@ -216,15 +212,22 @@ def _proof(found: State) -> bytes:
 
 def _list_content(found: State) -> list[str]:
     """What is there, but for what is written first: another command may be about to."""
-    first = (BELONGS_TO, ".gitignore")
+    first = (BELONGS_TO, IGNORE)
     return [name for name in os.listdir(found.path) if not name.startswith(first)]  # noqa: PTH208
 
 
 def claim(found: State) -> None:
     """Note that a state is this user's, and was made at its place. Errors: OSError."""
     private.write_whole(found.path / BELONGS_TO, _proof(found))
-    if found.is_named:  # perhaps in a repository
-        private.write_whole(found.path / ".gitignore", b"*\n")
+    if found.is_named and not os.path.lexists(found.path / IGNORE):  # perhaps in a repository
+        private.write_whole(found.path / IGNORE, IGNORES)
+
+
+def is_made(path: Path) -> bool:
+    """Whether flowq has made this file of a state."""
+    if path.name == IGNORE:
+        return private.read(path) == IGNORES
+    return _MADE_NAME.fullmatch(path.name) is not None
 
 
 def explain(error: OSError, state: Path) -> str:

@@ -164,6 +164,9 @@ def test_a_reset_removes_what_flowq_has_made_and_nothing_else(
     assert not started.state.exists()
     monkeypatch.setenv("FLOWQ_STATE", str(project / "state"))
     place = state.open_state().path
-    (place / "book.txt").write_text("mine")
+    private.make_draft(place / "address", b"left by a command that was killed")
+    mine = {"server.py", "sockets", "address.txt", ".gitignore"}
+    for name in mine:
+        (place / name).write_text("mine")
     embedded.reset()
-    assert [path.name for path in place.iterdir()] == ["book.txt"]
+    assert {path.name for path in place.iterdir()} == mine
