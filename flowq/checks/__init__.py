@@ -21,6 +21,7 @@ from flowq.checks import (
     names,
     nested,
     retries,
+    shell_words,
     times,
 )
 from flowq.checks.names import MAX_NAME_LENGTH
@@ -68,6 +69,7 @@ RULE_BY_CODE: Mapping[str, str] = {
     "FQ235": "An argument of a command is one value",
     "FQ236": "A job may not take longer than the workflow around it (a warning)",
     "FQ237": "The program of a command comes from a list that the workflow has (a warning)",
+    "FQ239": "A command as a list holds nothing that only a shell understands (a warning)",
     "FQ240": "What is said about retries fits together (a warning)",
     "FQ501": "Every function can be imported",
     "FQ502": "What is called is a function",
@@ -111,6 +113,7 @@ _RULES: tuple[Rule, ...] = (
     commands.check_shells,
     commands.check_places,
     commands.check_arguments,
+    shell_words.check_shell_words,
 )
 
 

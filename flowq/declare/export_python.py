@@ -7,6 +7,7 @@ be imported to write the code, nor to read it.
 from __future__ import annotations
 
 import builtins
+import json
 import keyword
 import math
 import re
@@ -210,7 +211,7 @@ class _Writer:
         """Return the code of a handle that says exactly this expression."""
         reference = find_whole_reference(source)
         if reference is None or str(reference) != source:
-            return f"{self.flow}.expression({literal(source)})"
+            return self.part(source) or f"{self.flow}.expression({literal(source)})"
         is_single = reference.root == "jobs" and reference.attribute != "approval"
         if is_single and reference.name in self.variable_by_job:
             return f"{self.variable_by_job[reference.name]}.{reference.attribute}"
@@ -221,6 +222,24 @@ class _Writer:
         if source in ("run.id", "run.status", "run.failures"):
             return f"{self.flow}.{source.replace('.', '_')}"
         return f"{self.flow}.expression({literal(source)})"
+
+    def part(self, source: str) -> str | None:
+        """Return a handle with a key behind it, `a.result["x"]`, if it says exactly this."""
+        if found := _APPROVAL.fullmatch(source):
+            variable = self.variable_by_job.get(found[1])
+            return (
+                f"{variable}.approval.{found[2]}" if variable and _is_identifier(found[2]) else None
+            )
+        found = _KEYED.fullmatch(source)
+        if found is None or json.dumps(json.loads(found[2]), ensure_ascii=False) != found[2]:
+            return None
+        handle = self.handle(found[1])
+        return None if ".expression(" in handle else f"{handle}[{_plain(json.loads(found[2]))}]"
+
+
+_APPROVAL = re.compile(r"jobs\.([A-Za-z_][A-Za-z0-9_-]*)\.approval\.([A-Za-z_][A-Za-z0-9_]*)")
+_KEYED = re.compile(r"(.+)\[(\"(?:[^\"\\]|\\[\"\\/bfnrt])*\"|-?(?:0|[1-9][0-9]{0,8}))\]", re.DOTALL)
+"""A value, and a key behind it as a handle writes it: as JSON."""
 
 
 def _is_printable(parts: tuple[str | Expression, ...]) -> bool:

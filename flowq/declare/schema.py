@@ -10,6 +10,7 @@ from typing import Any
 
 from flowq.declare.input_words import INPUT
 from flowq.declare.keys import JOB, NESTED, WORKFLOW
+from flowq.declare.yaml_inputs import TYPE_WORDS
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -76,7 +77,8 @@ def _input() -> dict[str, Any]:
     enum = {"properties": {"type": {"const": "enum"}}, "required": ["type"]}
     return {
         "anyOf": [
-            {"type": "null"},
+            {"type": ["null", "boolean", "number", "array"]},
+            {"type": "string", "not": {"enum": sorted(TYPE_WORDS)}},
             {**schema, "if": enum, "then": {"required": ["choices"]}},
         ]
     }

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, get_args
 
 from flowq.declare.input_words import INPUT
-from flowq.declare.nodes import MapNode, Node, ScalarNode
+from flowq.declare.nodes import ListNode, MapNode, Node, ScalarNode
 from flowq.declare.problems import Problems
 from flowq.declare.shapes import to_data
 from flowq.declare.vocabulary import find_meant, is_empty, say
@@ -18,7 +18,7 @@ from flowq.spec import Input, InputType
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _TYPES: tuple[InputType, ...] = get_args(InputType)
-_FOREIGN_TYPES = {
+_FOREIGN_TYPES: Mapping[str, InputType] = {
     "string": "str",
     "text": "str",
     "integer": "int",
@@ -32,7 +32,8 @@ _FOREIGN_TYPES = {
     "file": "path",
     "folder": "path",
 }
-
+TYPE_WORDS = frozenset({*_TYPES, *_FOREIGN_TYPES})
+"""What stands for a type, here or elsewhere, and so is no default without more."""
 
 NAME_PATTERN = f"^{_NAME.pattern}$"
 
@@ -61,13 +62,8 @@ def _read_name(key: ScalarNode, problems: Problems) -> str:
 
 
 def _read_input(name: str, node: Node, problems: Problems) -> Input:
-    if isinstance(node, ScalarNode):
-        if node.value is not None:
-            kind = _FOREIGN_TYPES.get(node.text, node.text)
-            hint = f"write {name}: {{default: {node.text}}}, or {name}: {{type: str}}"
-            hint = f"write {name}: {{type: {kind}}}" if kind in _TYPES else hint
-            problems.add("FQ105", node, f"input {name} must be a map, not {say(node)}", hint)
-        return Input(name, required=is_empty(node))
+    if not isinstance(node, MapNode):
+        return _read_short(name, node, problems)
     words = INPUT.read(f"input {name}", node, problems) or {}
     declared = Input(
         name=name,
@@ -85,6 +81,29 @@ def _read_input(name: str, node: Node, problems: Problems) -> Input:
         hint = "take one of them away: an input with a default may be left out"
         problems.add("FQ105", node, f"input {name} is required and has a default", hint)
     return _with_default(declared, words["default"], problems)
+
+
+def _read_short(name: str, node: ScalarNode | ListNode, problems: Problems) -> Input:
+    """Read an input that is its default, or nothing; the type is the default's."""
+    if is_empty(node):
+        return Input(name)
+    text = node.text if isinstance(node, ScalarNode) else ""
+    kind = _FOREIGN_TYPES.get(text, text)
+    if kind in _TYPES:
+        hint = f"write {name}: {{type: {kind}}}; for the text, {name}: {{default: {text}}}"
+        problems.add("FQ105", node, f"input {name} is given the name of a type", hint)
+        return Input(name, kind)
+    value: object = node.value if isinstance(node, ScalarNode) else []
+    return _with_default(Input(name, _TYPE_BY_CLASS[type(value)]), node, problems)
+
+
+_TYPE_BY_CLASS: Mapping[type, InputType] = {
+    bool: "bool",
+    int: "int",
+    float: "float",
+    str: "str",
+    list: "list",
+}
 
 
 def _read_type(words: dict[str, Any], declared: Node, problems: Problems) -> InputType:

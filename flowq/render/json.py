@@ -36,9 +36,9 @@ def run_document(
 
     Shape: results and outputs are given as views (`flowq.runtime.views`). `outputs` is there for an
     ended run whose workflow declares some, `reason` for one that timed out. Jobs as they were
-    declared. `ids` is a list, also for a single job; a job without a result has null. A group has
-    one status, and lists of the ids and results of its items. Jobs that ask for an approval have
-    `approval`, a group a list.
+    declared. `ids` is a list, also for a single job; a job without a `result` has null. A group has
+    one status, and lists of the `ids` and `results` of its items. Jobs that ask for an approval
+    have `approval`, a group a list.
     """
     return {
         "run": status.run_id,
@@ -50,7 +50,7 @@ def run_document(
             name: {
                 "status": declared.state,
                 "ids": [job.job_id for job in declared.items],
-                "result": _result_of(declared, result_by_name),
+                **_results_of(declared, result_by_name),
                 **_approval_of(declared, facts_by_name or {}),
             }
             for name, declared in by_declaration(status).items()
@@ -59,9 +59,9 @@ def run_document(
     }
 
 
-def _result_of(declared: Declared, result_by_name: Mapping[str, Any]) -> Any:
+def _results_of(declared: Declared, result_by_name: Mapping[str, Any]) -> dict[str, Any]:
     results = [to_document(result_by_name.get(job.name)) for job in declared.items]
-    return results if declared.is_group else next(iter(results), None)
+    return {"results": results} if declared.is_group else {"result": next(iter(results), None)}
 
 
 def _approval_of(declared: Declared, facts_by_name: Mapping[str, JobFacts]) -> dict[str, Any]:

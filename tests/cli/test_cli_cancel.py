@@ -67,7 +67,7 @@ def test_without_a_worker_it_ends_the_run_at_once_and_says_what_will_not_run(
     assert "no worker listens on its queue" in call("explain", run_id, "clean", *url).out
 
 
-def test_what_a_worker_listens_for_still_runs(
+def test_what_a_worker_listens_for_still_runs_and_a_killed_worker_is_not_waited_for(
     flowq: Flowq,
     redis_url: str,
     connection: Redis,
@@ -84,21 +84,11 @@ def test_what_a_worker_listens_for_still_runs(
     assert _states(run_id, connection) == {
         "run": "canceled", "build": "canceled", "clean": "finished", "tell": "canceled",
     }  # fmt: skip
-
-
-def test_a_worker_that_was_just_killed_is_not_waited_for(
-    flowq: Flowq,
-    redis_url: str,
-    connection: Redis,
-    wait_until: WaitUntil,
-    worker: subprocess.Popen[str],
-) -> None:
-    url = ("--redis-url", redis_url)
-    run_id = flowq("run", "cleaned.yaml", "--detach", *url).stdout.strip()
+    second = flowq("run", "cleaned.yaml", "--detach", *url).stdout.strip()
     worker.kill()
     wait_until(lambda: not connection.pubsub_channels("rq:pubsub:*"))
-    assert flowq("cancel", run_id, *url).stdout == f"run {run_id} is canceled\n"
-    assert _states(run_id, connection)["run"] == "canceled"
+    assert flowq("cancel", second, *url).stdout == f"run {second} is canceled\n"
+    assert _states(second, connection)["run"] == "canceled"
 
 
 @pytest.mark.parametrize("hold", ["--hold", "--detach"])

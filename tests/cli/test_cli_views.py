@@ -133,7 +133,7 @@ def test_what_is_seen_elsewhere_is_what_the_workers_saw(
     document = json.loads(call("status", run_id, "--json", *url).out)
     cup = {"repr": "Cup(cup)", "type": "makers.Cup"}
     assert document["jobs"]["make"]["result"] == cup
-    assert document["jobs"]["each"]["result"] == [{"got": "cup"}] * 2
+    assert document["jobs"]["each"]["results"] == [{"got": "cup"}] * 2
     assert document["outputs"] == {"first": cup, "items": [{"got": "cup"}] * 2, "bad": None}
 
     said = call("status", run_id, *url).out

@@ -57,3 +57,28 @@ def test_the_schema_accepts_whatever_is_written(workflow: Workflow) -> None:
     node = read_document(export_yaml(workflow), Problems("made.yaml"))
     assert node is not None
     assert [error.message for error in VALIDATOR.iter_errors(to_data(node))] == []
+
+
+def test_keys_behind_handles_are_written_as_handles() -> None:
+    text = """\
+name: x
+inputs: {data: {type: json}}
+jobs:
+  a: {call: m:f, approval: {inputs: {host: {type: str}}}}
+  b-c: {for_each: [1], call: m:f}
+  b:
+    call: m:f
+    with:
+      host: ${{ jobs.a.approval.host }}
+      word: ${{ jobs.a.result["wo rd"] }}
+      type: ${{ jobs.a.error["type"] }}
+      first: ${{ jobs.b-c.results[0]["x"] }}
+      size: a ${{ inputs.data["size"] }}
+      other: ${{ jobs.a.result.x }}
+"""
+    workflow = parse_workflow(text, "x.yaml")
+    code = export_python(workflow)
+    assert run_python(code) == workflow
+    assert code.count("flow.expression(") == 1  # the last one: a handle would say it otherwise
+    assert 'a.result["wo rd"]' in code
+    assert "b_c.results[0]" in code

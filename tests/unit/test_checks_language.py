@@ -480,3 +480,26 @@ def test_an_expression_that_cannot_be_read_hides_no_unknown_names() -> None:
     text = "jobs:\n  a: {run: x, if: \"inputs.x && jobs.nobody.status == 'inputs.y'\"}\n"
     found = find_problems(parse_workflow(text, "x.yaml"), imports=False)
     assert [p.code for p in found] == ["FQ301", "FQ205", "FQ204"]
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (("ls", "*.txt", "|", "wc", "-l"), ["*.txt", "|"]),
+        (("cp", "$HOME/x", "~/y", "2>&1"), ["$HOME/x", "~/y", "2>&1"]),
+        (("docker", "run", "-v", "${PWD}:/w", "x"), ["${PWD}:/w"]),
+        (("echo", "$(date)", "price: $5", "a & b"), ["$(date)"]),
+        (("find", ".", "-name", "*.md", "-exec", "rm", "{}", ";"), []),
+        (("awk", "{print $NF}", "f"), []),
+        (("bash", "-c", "a | b && c $HOME", "|"), []),
+        (("tar", "-cf", "x.tar", "--exclude=*.pyc", "src/*.py"), ["src/*.py"]),
+        (("wc", "--files0-from=${{ run.id }}"), []),
+        (("grep", "-E", "a|b$", "f"), []),
+    ],
+)
+def test_words_for_a_shell_in_a_list_get_a_warning(
+    command: tuple[str, ...], words: list[str]
+) -> None:
+    found = [p for p in problems_of(JobSpec("a", run=Shell(command))) if p.code == "FQ239"]
+    assert [p.message.split(" passes ")[1].split(" as an ")[0] for p in found] == words
+    assert {p.severity for p in found} <= {"warning"}

@@ -58,14 +58,14 @@ def test_json_lists_a_group_in_the_order_of_its_items() -> None:
     assert thumb == {
         "status": "started",
         "ids": ["r1-thumb--0", "r1-thumb--1", "r1-thumb--10"],
-        "result": ["a", "b", None],
+        "results": ["a", "b", None],
     }
 
 
 def test_an_empty_group_has_empty_lists() -> None:
     empty = status(("thumb", "thumb", "finished"))
     thumb = run_document(empty, {"thumb": 0})["jobs"]["thumb"]
-    assert thumb == {"status": "finished", "ids": [], "result": []}
+    assert thumb == {"status": "finished", "ids": [], "results": []}
 
 
 def test_a_nested_workflow_is_one_job_with_one_result() -> None:
@@ -90,7 +90,7 @@ def test_the_chains_of_a_nested_workflow_are_the_items_of_its_group() -> None:
         groups=("photo",),
     )
     photo = run_document(chains, {"photo[0]": 1, "photo[1]": 2})["jobs"]["photo"]
-    assert photo == {"status": "finished", "ids": ["r1-photo--0", "r1-photo--1"], "result": [1, 2]}
+    assert photo == {"status": "finished", "ids": ["r1-photo--0", "r1-photo--1"], "results": [1, 2]}
 
 
 @pytest.mark.parametrize("reason", [ASKING, f"{STUCK}: a failed"])

@@ -11,6 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flowq.declare.python import Workflow as Flow
+from flowq.declare.yaml import parse_partly, parse_workflow
 from flowq.errors import Problem, Where, WorkflowInvalid
 from flowq.inputs import EXAMPLE_BY_TYPE, RULES, convert, resolve_inputs
 from flowq.spec import Input, JobSpec, Places, Workflow
@@ -182,3 +184,12 @@ def test_an_input_with_a_pattern_that_is_missing_says_how_to_give_it() -> None:
         resolve_inputs(flow, {})
 
     assert caught.value.problems[0].hint.startswith("give it as -i month=")
+
+
+def test_an_input_in_short_is_its_default_in_both_fronts() -> None:
+    text = "inputs: {a: false, b: 3, c: photos, d: [1, x], e: 2.5, f: }\njobs: {j: {call: m:f}}\n"
+    flow = Flow("x", inputs={"a": False, "b": 3, "c": "photos", "d": [1, "x"], "e": 2.5, "f": str})
+    flow.call("j", "m:f")
+    assert parse_workflow(text, "x.yaml").inputs == flow.spec().inputs
+    _, (problem,) = parse_partly("inputs: {a: string}\njobs: {j: {call: m:f}}", "x.yaml")
+    assert (problem.code, "write a: {type: str}" in problem.hint) == ("FQ105", True)
