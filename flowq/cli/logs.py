@@ -74,8 +74,8 @@ def read_all(job_id: str) -> list[str]:
     return list(_read_lines(job_id))
 
 
-def read_last(job_id: str, lines: int) -> list[str]:
-    """Return the last lines that the last attempt of a job printed, oldest first."""
+def read_last(job_id: str, lines: int | None = None) -> list[str]:
+    """Return what the last attempt of a job printed, or the last lines of that, oldest first."""
     last: deque[str] = deque(maxlen=lines)
     for line in _read_lines(job_id):
         if _ATTEMPT_LINE.fullmatch(line):

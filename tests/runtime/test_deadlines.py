@@ -19,8 +19,11 @@ from flowq.render.groups import collapse
 from flowq.render.json import run_document
 from flowq.runtime import approvals, keys, maintenance, retrying, runs
 from flowq.runtime.explain import explain
+from flowq.runtime.job_ends import read_end
 from flowq.spec import ALL_TOLERATED, Approval, Concurrency, JobSpec, Workflow
-from flowq.workers.ledger import Ledger, Room
+from flowq.workers.crew import died
+from flowq.workers.ledger import NO_ROOM, Ledger, Room
+from flowq.workers.oversight import STOPPED
 
 Work = Callable[..., None]
 
@@ -332,3 +335,19 @@ def test_what_still_runs_is_told_to_stop_until_it_has(
     pass_deadline(connection)
     told = [each["data"] for each in iter(lambda: heard.get_message(timeout=1), None)]
     assert [json.loads(each)["job_id"] for each in told if isinstance(each, bytes)] == [f"{RUN}-a"]
+
+
+def test_a_job_that_was_stopped_because_time_is_over_says_so(run: Runs) -> None:
+    """Not what RQ says of each stopped job: that a user did it."""
+    run.submit(job("a", "my_id"))
+    job_id = f"{RUN}-a"
+    ledger = Ledger(run.connection, "w1", ["default"], 30)
+    (claim,) = ledger.turn([], Room(1, 1, 1)).claims
+    run.connection.hset(keys.job(job_id), "flowq_reason", "the workflow timed out after 10m")
+    ledger.turn(
+        [(claim, died(claim, STOPPED, "", 0.0)._replace(how="turn", status="stopped"))], NO_ROOM
+    )
+    assert run.states == {"a": "stopped"}
+    assert run.error("a") == "the workflow timed out after 10m"
+    end = read_end(job_id, run.connection)
+    assert (end.error_type, end.message) == (None, "the workflow timed out after 10m")

@@ -108,3 +108,23 @@ def test_a_run_waits_when_only_somebody_can_move_it(reason: str) -> None:
     run = fold(run, built)
     assert run.state == "waiting"
     assert fold(run, released).state == "running"
+
+
+def test_the_time_of_a_group_does_not_hold_the_pause_before_a_retry() -> None:
+    """Of the items that ran again, where the run was retried; of all, where none of them did."""
+    hour = timedelta(hours=1)
+    times = {"thumb[0]": START, "thumb[1]": START + hour, "page[0]": START}
+    jobs = {
+        name: JobStatus(
+            name,
+            f"r1-{name[:-3]}--{name[-2]}",
+            "finished",
+            started_at=at,
+            ended_at=at + timedelta(minutes=1),
+        )
+        for name, at in times.items()
+    }
+    groups = frozenset({"thumb", "page"})
+    retried = RunStatus("r1", "demo", "succeeded", jobs, START + hour, groups=groups)
+    minutes = {name: (each.duration_s or 0) / 60 for name, each in collapse(retried).items()}
+    assert minutes == {"thumb": 1, "page": 1}
