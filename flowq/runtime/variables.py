@@ -4,10 +4,7 @@ which one of which run it is."""
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from flowq.runtime.job import Job
+from typing import Protocol
 
 SERVER = ("FLOWQ_REDIS_URL", "RQ_REDIS_URL")
 """In the order in which they are looked at. A job that is a command does not get them: there may be
@@ -17,7 +14,27 @@ RUN, JOB, ITEM, ATTEMPT = NAMES = ("FLOWQ_RUN", "FLOWQ_JOB", "FLOWQ_ITEM", "FLOW
 """The table in docs/language.md says what they hold."""
 
 
-def variables_of(job: Job) -> dict[str, str]:
+class Told(Protocol):
+    """A job that is told which one it is."""
+
+    @property
+    def run_id(self) -> str:
+        """The run that it belongs to, or ""."""
+
+    @property
+    def name(self) -> str:
+        """What its run calls it."""
+
+    @property
+    def attempt(self) -> int:
+        """The number of the execution, from 1."""
+
+    @property
+    def group_of_items(self) -> str:
+        """The id of the group that it is an item of, or ""."""
+
+
+def variables_of(job: Told) -> dict[str, str]:
     """Return the variables of a job by name; empty outside of runs."""
     if not job.run_id:
         return {}
@@ -34,7 +51,7 @@ def _label_of(name: str, group_id: str, run_id: str) -> str:
     return name[at + len(group) + 1 : -1]
 
 
-def tell_plainly(job: Job) -> None:
+def tell_plainly(job: Told) -> None:
     """Set the variables of a job in this process, and take away those that it does not have."""
     told = variables_of(job)
     for name in NAMES:
