@@ -39,6 +39,13 @@ def test_retry_runs_the_rest_of_a_failed_run_and_follows_it(flowq: Flowq, folder
     assert (again.returncode, again.stdout) == (5, "")
     assert again.stderr.startswith(f"flowq: run {run_id} has succeeded; there is nothing to retry.")
 
+    one = flowq("retry", run_id, "shut", "--json")
+    assert one.returncode == 0, one.stderr
+    assert f"2 jobs of run {run_id} run again" in one.stderr
+    wrong = flowq("retry", run_id, "shot")
+    assert (wrong.returncode, wrong.stdout) == (5, "")
+    assert wrong.stderr.endswith(f"there is no job shot in run {run_id}; did you mean 'shut'?\n")
+
 
 def test_a_retry_does_not_tell_again_what_happened_before(flowq: Flowq, folder: Path) -> None:
     run_id = json.loads(flowq("run", "gate.yaml", "--json").stdout)["run"]
