@@ -151,9 +151,12 @@ def share_secrets(outbox: Outbox, cell: Cell, capture: Capture) -> None:
     """
 
     def learn(values: Sequence[str]) -> None:
-        capture.mask.add(values)
-        cell.count_secrets(len(values))
-        outbox.send_secrets(values)
+        new = [each for each in values if each not in capture.mask]
+        if not new:
+            return
+        capture.mask.add(new)
+        cell.count_secrets(len(new))
+        outbox.send_secrets(new)
 
     if capture.is_on:
         masking.set_reader(learn)

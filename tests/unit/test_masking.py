@@ -162,6 +162,18 @@ def test_the_context_of_an_error_that_another_one_replaces_is_not_the_unmasked_o
     assert caught.value.__context__ is None
 
 
+def test_an_error_that_cannot_be_masked_is_not_shown() -> None:
+    error = ValueError(TOKEN)
+    for _ in range(2_000):
+        outer = RuntimeError(TOKEN)
+        outer.__context__ = error
+        error = outer  # type: ignore[assignment]
+    with pytest.raises(RuntimeError) as caught, hiding_in_errors(make(TOKEN)):
+        raise error
+    assert "could not be masked" in str(caught.value)
+    assert "hunter2" not in "".join(traceback.format_exception(caught.value))
+
+
 def test_an_error_without_a_secret_in_it_and_one_without_secrets_stay_themselves() -> None:
     given = OSError(2, os.strerror(2), "/nowhere")
     for mask in (make(TOKEN), Mask()):

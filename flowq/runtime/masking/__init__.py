@@ -61,6 +61,9 @@ class Mask:
     def __bool__(self) -> bool:
         return bool(self._values)
 
+    def __contains__(self, value: str) -> bool:
+        return value in self._values
+
     @property
     def values(self) -> list[str]:
         """What is hidden, in one spelling each."""
@@ -89,10 +92,9 @@ class Mask:
     def _find_texts(self) -> Needles[str]:
         if self._texts is None:
             # Not at the top, here and below: a job without secrets needs none of it.
-            from flowq.runtime.masking.forms import spell_all  # noqa: PLC0415
-            from flowq.runtime.masking.needles import Needles  # noqa: PLC0415
+            from flowq.runtime.masking.forms import find_text_needles  # noqa: PLC0415
 
-            self._texts = Needles(spell_all(self._values))
+            self._texts = find_text_needles(tuple(self._values))
         return self._texts
 
     # In bytes ------------------------------------------------------------------------------------
@@ -145,10 +147,9 @@ class Mask:
 
     def _find_bytes(self) -> Needles[bytes]:
         if self._bytes is None:
-            from flowq.runtime.masking.forms import spell_all, to_needle  # noqa: PLC0415
-            from flowq.runtime.masking.needles import Needles  # noqa: PLC0415
+            from flowq.runtime.masking.forms import find_byte_needles  # noqa: PLC0415
 
-            self._bytes = Needles(map(to_needle, spell_all(self._values)))
+            self._bytes = find_byte_needles(tuple(self._values))
         return self._bytes
 
 

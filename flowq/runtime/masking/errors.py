@@ -31,16 +31,23 @@ def hiding_in_errors(mask: Mask) -> Iterator[None]:
     except BaseException as error:
         if not mask:
             raise
-        masked = _Masking(mask).masked(error)
-        if masked is error:
+        raised = _mask(error, mask)
+        if raised is error:
             raise
-        raised = masked
     if raised is not None:
         context = raised.__context__
         try:
             raise raised
         finally:
             raised.__context__ = context  # Python has made that the unmasked one
+
+
+def _mask(error: BaseException, mask: Mask) -> BaseException:
+    try:
+        return _Masking(mask).masked(error)
+    except Exception:  # noqa: BLE001 - code of users, and what is nested too deeply
+        said = "it could not be masked, and is not shown because the job has secrets"
+        return _stand_in(type(error), said)
 
 
 class _Masking:

@@ -8,15 +8,29 @@ import json
 import re
 import shlex
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from urllib.parse import quote, quote_plus
 
 from flowq import texts
 from flowq.runtime.masking import MIN_LENGTH, MIN_PART
+from flowq.runtime.masking.needles import Needles
 
 _WIDTHS = (76, 64)
 """After how many characters programs break base64 into lines."""
 
 _BACKSLASHED = re.compile(r"([^A-Za-z0-9_@%+=:,./\n-])")
+
+
+@lru_cache(maxsize=16)  # kept children execute the same jobs again and again
+def find_text_needles(values: tuple[str, ...]) -> Needles[str]:
+    """Return what is looked for in text."""
+    return Needles(spell_all(values))
+
+
+@lru_cache(maxsize=16)
+def find_byte_needles(values: tuple[str, ...]) -> Needles[bytes]:
+    """Return what is looked for in bytes."""
+    return Needles(map(to_needle, spell_all(values)))
 
 
 def spell_all(values: Iterable[str]) -> set[str]:
