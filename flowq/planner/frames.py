@@ -230,7 +230,7 @@ class Frame:
         finals = self._finals_after(is_final=bool(enqueue.ended_of))
         slots = tuple(_held_by(join_id, slot, enqueue.group) for slot in enqueue.slots)
         timeout_s = nested.timeout_s if job.timeout_s is None else job.timeout_s
-        read = tuple(sorted(self.secrets.read.get(job.name, ())))
+        read = self.secrets.read_by(job.name)
         prefix = f"{name}."
         return replace(
             enqueue,
@@ -337,7 +337,7 @@ class Frame:
             "inside": self.join_id,
             "ended_of": self._own_finals[0] if job.is_final else "",
             "is_open": job.deferred,
-            "secrets": self.secrets.unnamed(job.name),
+            "secrets": self.secrets.read_by(job.name),
             "refuses_secrets": job.secret_results == REFUSE,
         }
 

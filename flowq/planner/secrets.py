@@ -28,11 +28,10 @@ class Secrets:
 
     read: Names = field(default_factory=dict)
     met: Names = field(default_factory=dict)
-    named: Names = field(default_factory=dict)
 
-    def unnamed(self, name: str) -> tuple[str, ...]:
-        """Return those that a job may come across and does not name itself."""
-        return tuple(sorted(self.read.get(name, NONE) - self.named.get(name, NONE)))
+    def read_by(self, name: str) -> tuple[str, ...]:
+        """Return those that may stand in what a job reads, to be known before it reads."""
+        return tuple(sorted(self.read.get(name, NONE)))
 
     def all_of(self, *names: str) -> tuple[str, ...]:
         """Return those that the results of these jobs may have in them."""
@@ -57,7 +56,7 @@ def find_secrets(graph: Graph, env: Mapping[str, Any], inherited: Iterable[str] 
         others = {other for each in uses for other, _ in each.jobs}
         read[name] = given.union(*(met.get(other, NONE) for other in others))
         met[name] = read[name] | named[name] | inside[name]
-    return Secrets(read, met, named)
+    return Secrets(read, met)
 
 
 def _name(graph: Graph, name: str) -> Iterable[frozenset[str]]:

@@ -14,9 +14,10 @@ from redis import Redis
 from flowq.expressions.refusals import Missing
 from flowq.graph import build_graph
 from flowq.planner import make_plan
+from flowq.runtime import approvals, keys
 from flowq.runtime.planned import call_of
 from flowq.runtime.secrets import FOLDER, Secrets
-from flowq.spec import Input, Shell, Workflow
+from flowq.spec import Approval, Input, Shell, Workflow
 
 Work = Callable[..., None]
 VALUE = "hunter2 hunter2"
@@ -226,18 +227,27 @@ def test_a_result_with_a_secret_reaches_other_jobs_and_is_hidden_wherever_it_is_
         outputs={"said": "${{ jobs.say.result }}"},
     )
     given = "${{ jobs.a.result }}"
+    asked = Approval("Is it ${{ jobs.a.result[0] }}?")
     run.submit(
         job("a", "give", with_={"value": ["${{ secrets.TOKEN }}", "other"]}),
+        job("ask", "my_id", approval=asked),
+        job("keyed", "my_id", for_each=each(given, key="item")),
         job("b", "give", with_={"value": given}),
         job("c", "say", with_={"text": "${{ jobs.b.result[0] }}"}),
         job("each", "say", for_each=each(given), with_={"text": "${{ item }}"}),
         job("inner", workflow="inner", with_={"text": "${{ jobs.b.result[0] }}"}),
         job("after", "fail", with_={"message": "${{ jobs.inner.result.said }}"}),
         job("num", "square", with_={"number": 3}, needs=("a",)),
+        env={"GIVEN": "${{ secrets.TOKEN }}"},
         workflows={"inner": nested},
         outputs={"b": "${{ jobs.b.result }}", "n": "${{ jobs.num.result }}"},
     )
     work()
+    assert approvals.approve("r1", "ask", connection)
+    work()
+    assert VALUE not in str(connection.xrange(keys.run_events("r1")))
+    assert "keyed[***]" in run.states
+    assert connection.hget("rq:job:r1-ask", "flowq_message") == b"Is it ***?"
     assert run.result("c") == VALUE
     assert run.result("b") == [VALUE, "other"]
     assert run.result("inner") == {"said": VALUE}
@@ -297,7 +307,7 @@ def test_the_plan_names_secrets_at_jobs_that_read_results_with_them_and_at_no_ot
     for workflow, names in (
         (Workflow("none", (plain, job("q", "give", with_={"value": "${{ jobs.p.result }}"}))), {}),
         (Workflow("some", (*jobs, plain)), {"r1-b": ("A",)}),
-        (Workflow("all", (*jobs, plain), env={"B": "${{ secrets.B }}"}), {"r1-b": ("A",)}),
+        (Workflow("all", (*jobs, plain), env={"B": "${{ secrets.B }}"}), {"r1-b": ("A", "B")}),
     ):
         plan = make_plan(build_graph(workflow), {}, "r1")
         assert {each.job_id: each.secrets for each in plan.enqueues if each.secrets} == names
