@@ -17,7 +17,7 @@ from flowq.planner import make_plan
 from flowq.runtime import approvals, keys
 from flowq.runtime.planned import call_of
 from flowq.runtime.secrets import FOLDER, Secrets
-from flowq.spec import Approval, Input, Shell, Workflow
+from flowq.spec import Approval, Input, Retry, Shell, Workflow
 
 Work = Callable[..., None]
 VALUE = "hunter2 hunter2"
@@ -280,7 +280,7 @@ def test_a_job_that_may_not_return_a_secret_fails_and_is_not_tried_again(
     run: Runs, work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TOKEN", VALUE)
-    again = None  # RETRY
+    again = Retry(3)
     refuse: Any = {"secret_results": "refuse", "retries": again}
     run.submit(
         job("a", "give", with_={"value": {"x": ["${{ secrets.TOKEN }}"]}}, **refuse),
@@ -294,7 +294,7 @@ def test_a_job_that_may_not_return_a_secret_fails_and_is_not_tried_again(
     assert "SecretInResult: the result has a secret in it" in run.error("a")
     assert "SecretInResult" in run.error("c")
     assert VALUE.encode() not in kept_in(run.connection)
-    # ATTEMPTS
+    assert run.status.jobs["a"].attempts == 1
 
 
 def test_the_plan_names_secrets_at_jobs_that_read_results_with_them_and_at_no_others() -> None:
