@@ -40,8 +40,9 @@ def test_what_a_child_sends_arrives_as_it_was() -> None:
     written = [write_end(end) for end in ENDS]
     assert read_message(write_ends(written)) == ("ends", ENDS)
     assert read_kept(b"".join(written)) == ENDS
-    for kind in ("chore", "outdated", "unfit", "died"):
+    for kind in ("chore", "outdated", "unfit"):
         assert read_message(write_text(kind, "why: ü")) == (kind, "why: ü")
+    assert read_message(write_text("died", "-9")) == ("died", -9)
     secrets = ["a", "b\n\0 ü\udce9", "c" * 200_000]
     assert read_message(write_secrets(secrets)) == ("secrets", secrets)
     assert write_secrets(["x" * 8_000_000]) == b""
