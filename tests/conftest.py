@@ -20,7 +20,7 @@ from flowq import server
 
 SETTINGS = (
     *("FLOWQ_LOG", "FLOWQ_REDIS_URL", "FLOWQ_SERVER_IDLE", "FLOWQ_PATIENCE", "RQ_REDIS_URL"),
-    "FLOWQ_STATE",
+    *("FLOWQ_STATE", "FLOWQ_ALLOW", "FLOWQ_ALLOW_RUN"),
     *("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR"),
 )
 """Variables with which the user of this machine tells flowq or rich something."""

@@ -10,6 +10,7 @@ import ipaddress
 import os
 import pathlib
 import pickle
+import re
 import subprocess
 import sys
 import types
@@ -189,6 +190,30 @@ def test_exceptions_and_retries_are_read(restrict: Callable[..., None]) -> None:
     read = PickleSerializer.loads(pickle.dumps(values))
     assert list(map(type, read)) == list(map(type, values))
     assert read[1].args == ("b",)
+
+
+def test_classes_of_allowed_modules_that_libraries_have_made_are_read(
+    restrict: Callable[..., None],
+) -> None:
+    pytest.importorskip("pydantic")
+    pytest.importorskip("attrs")
+    from allowed_shop import records
+
+    values = [records.Item(1), records.Form(name="a", items=[1])]
+    restrict(SHOP)
+    assert PickleSerializer.loads(pickle.dumps(values)) == values
+
+
+def test_what_numpy_needs_is_what_the_page_says(restrict: Callable[..., None]) -> None:
+    numpy = pytest.importorskip("numpy")
+    page = Path(__file__).parents[2] / "docs" / "security.md"
+    names = re.findall(r"--allow (numpy[.\w]*)", page.read_text("utf-8"))
+    written = PickleSerializer.dumps(numpy.array([1, 2]))
+    restrict(Allowed(tuple(names)))
+    assert PickleSerializer.loads(written).tolist() == [1, 2]
+    restrict(SHOP)
+    with pytest.raises(NotAllowed, match="numpy"):
+        PickleSerializer.loads(written)
 
 
 class Call:
