@@ -201,8 +201,17 @@ def prove(found: State) -> bool:
 def is_proved(found: State) -> bool:
     """Whether a state says that it was made for this folder, at this place. Errors: OSError."""
     try:
-        return private.read(found.path / BELONGS_TO) == _proof(found)
+        said = private.read(found.path / BELONGS_TO)
     except FileNotFoundError:
+        return False
+    return said == _proof(found) or (found.is_named and _is_usual(found.path, said))
+
+
+def _is_usual(path: Path, said: bytes) -> bool:
+    """Whether a state that is named is one that is found without its name, for another folder."""
+    try:
+        return path == _find_home() / _hash(os.fsdecode(said).removesuffix("\n"))
+    except StateUnusable:
         return False
 
 

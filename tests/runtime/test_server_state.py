@@ -114,6 +114,15 @@ def test_the_variable_names_the_state_itself(
     assert state.open_state().path == tmp_path / "a" / "b"
     assert (tmp_path / "a" / "b" / ".gitignore").read_text() == "*\n"
     assert state.open_state(tmp_path).path == tmp_path / "a" / "b"
+    monkeypatch.delenv("FLOWQ_STATE")
+    usual = state.open_state(project)
+    monkeypatch.setenv("FLOWQ_STATE", str(usual.path))
+    assert state.open_state(tmp_path).path == usual.path
+    shutil.copytree(usual.path, tmp_path / usual.path.name)
+    (tmp_path / usual.path.name / "data").mkdir()
+    monkeypatch.setenv("FLOWQ_STATE", str(tmp_path / usual.path.name))
+    with pytest.raises(StateUnusable, match="has not made it at this place"):
+        state.open_state()
     monkeypatch.setenv("FLOWQ_STATE", "a/b")
     with pytest.raises(StateUnusable, match="must be an absolute path"):
         state.open_state()
