@@ -243,8 +243,11 @@ def test_a_server_writes_for_the_user_alone_under_an_open_umask(project: Path, h
     before = os.umask(0)
     try:
         started = server.ensure()
-        worker = start(url=started.url, log_folder=str(logs.find_folder()), burst=True)
-        worker.wait(30)
+        with started.connect() as connection:
+            connection.set("key", "value")
+        worker = start(url=started.url, log_folder=str(logs.find_folder()))
+        worker.kill()
+        worker.wait()
     finally:
         os.umask(before)
     assert (started.state / "logs" / "worker.log").exists()
