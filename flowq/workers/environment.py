@@ -19,13 +19,16 @@ from flowq.runtime.variables import NAMES
 JOB_ID = "RQ_JOB_ID"
 MAX_BYTES = 255
 
+_IS_LINUX = sys.platform == "linux"
+_NOTHING: Mapping[bytes, bytes] = {}
+
 
 class Teller:
     """Tells a job, and the processes that it starts, its id, and which job of which run it is."""
 
     def __init__(self) -> None:
         self._tell_job_id = _make_setter(JOB_ID)
-        self._set_by_name = {name: _make_setter(name) for name in NAMES}
+        self._setters = {name: (name.encode(), _make_setter(name)) for name in NAMES}
         self._told: Mapping[str, str] = {}
         for name in NAMES:  # a job may have started this worker
             os.environ.pop(name, None)
@@ -35,17 +38,20 @@ class Teller:
         self._tell_job_id(job_id)
         if not (variables or self._told):
             return
-        for name, set_to in self._set_by_name.items():
+        known = getattr(os.environ, "_data", _NOTHING) if _IS_LINUX else _NOTHING
+        for name, (raw, set_to) in self._setters.items():
             value = variables.get(name)
+            # Most are as they were: the run, the attempt, and that there is no item.
             if value is None:
-                os.environ.pop(name, None)
-            else:
+                if raw in known or known is _NOTHING:
+                    os.environ.pop(name, None)
+            elif known.get(raw) != os.fsencode(value):
                 set_to(value)
         self._told = variables
 
 
 def _make_setter(name: str) -> Callable[[str], None]:
-    return _InPlace(name).set if sys.platform == "linux" else partial(_set_plainly, name)
+    return _InPlace(name).set if _IS_LINUX else partial(_set_plainly, name)
 
 
 def _set_plainly(name: str, value: str) -> None:

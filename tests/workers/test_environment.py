@@ -101,3 +101,19 @@ def test_ids_do_not_pile_up(tell: Callable[[str], None]) -> None:
     for number in range(100_000):
         tell(f"{number:036d}")
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 4_000  # of 9,300 KB
+
+
+def test_a_job_of_a_run_sees_its_variables_whatever_the_one_before_has_done() -> None:
+    teller, told = Teller(), {"FLOWQ_RUN": "r1", "FLOWQ_JOB": "é[1]", "FLOWQ_ATTEMPT": "1"}
+    show = ["/bin/sh", "-c", "echo ${FLOWQ_RUN-} ${FLOWQ_JOB-} ${FLOWQ_ITEM-} ${FLOWQ_ATTEMPT-}"]
+    for _ in range(2):
+        teller.tell("r1-a", told)
+        assert {name: os.environ.get(name) for name in (*told, "FLOWQ_ITEM")} == {
+            **told,
+            "FLOWQ_ITEM": None,
+        }
+        assert subprocess.check_output(show).decode().split() == [*told.values()]
+        os.environ["FLOWQ_RUN"] = os.environ["FLOWQ_ITEM"] = "of somebody else"
+        del os.environ["FLOWQ_JOB"]
+    teller.tell("plain", {})
+    assert subprocess.check_output(show).decode().split() == []
