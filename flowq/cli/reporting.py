@@ -55,6 +55,7 @@ def _failed(run: Run, status: RunStatus) -> list[FailedJob]:
             name,
             tracebacks[name].traceback if name in tracebacks else "",
             logs.read_last(status.jobs[name].job_id, MAX_OUTPUT_LINES),
+            status.jobs[name].reason,
         )
         for name in names
     ]

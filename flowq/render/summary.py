@@ -29,11 +29,16 @@ MAX_OUTPUT_LINES = 20
 
 @dataclass(frozen=True, slots=True)
 class FailedJob:
-    """A job that failed. Shape: `output` has the last lines of what it printed, oldest first."""
+    """A job that failed.
+
+    Shape: `output` has the last lines of what it printed, oldest first; `reason` is what the run
+    was told beside the end: why it was not tried again.
+    """
 
     name: str
     traceback: str = ""
     output: Sequence[str] = ()
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +170,8 @@ def failure(job: FailedJob, attempts: int = 1, *, unicode: bool = True) -> Itera
     if len(told) > MAX_TRACEBACK_LINES:
         told = ["  …" if unicode else "  ...", *told[-MAX_TRACEBACK_LINES:]]
     yield from (((f"  {printable(line)}", ""),) for line in told)
+    if job.reason and [job.reason] != told:
+        yield ((f"  {printable(job.reason)}", "dim"),)
     if not told:
         yield (("  nothing was recorded about why", "dim"),)
     output = list(job.output)[-MAX_OUTPUT_LINES:]

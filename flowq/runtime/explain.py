@@ -373,14 +373,16 @@ def _beyond_holds(
         yield _started(job_id, job, place)
     elif status == "finished" and job.get("flowq_outcome") == "passed":
         yield Reason("ended", job.get("flowq_pass", ""))
-    elif job.get("flowq_reason") and status != "stopped":
+    elif job.get("flowq_reason") and status not in ("failed", "stopped"):
         tolerated = "tolerated: " if job.get("flowq_outcome") == "tolerated" else ""
         yield Reason("ended", tolerated + job["flowq_reason"], *_culprits(job_id, job, place))
     elif status in _ENDED and "flowq_outcome" not in job and "flowq_run" in job:
         text = f"it was {status} by a worker or a tool of RQ's own, and its run has not noticed yet"
         yield Reason("ended", text, hint=_notice(place))
     elif status in ("failed", "stopped"):
-        text = "it was executed, and failed" if status == "failed" else _tell_stop(job, place)
+        why = f"; {job['flowq_reason']}" if job.get("flowq_reason") else ""
+        failed = f"it was executed, and failed{why}"
+        text = failed if status == "failed" else _tell_stop(job, place)
         hint = place.hint_job("show", job_id) if place.run_id else ""
         yield Reason("ended", text, hint=hint)
 

@@ -17,6 +17,7 @@ from redis import Redis
 import flowq
 from flowq.errors import ShellFailed
 from flowq.runtime import keys, retrying, scripts
+from flowq.runtime.explain import explain
 from flowq.runtime.failures import TIMED_OUT, Failure
 from flowq.runtime.job import get_job
 from flowq.runtime.policies import to_rq_retry, write_policy
@@ -204,6 +205,8 @@ def test_jobs_are_tried_again_as_their_failures_tell(
         "other_code": ("failed", 1),
     }
     assert run.reason("never") == "not tried again: `never_on` names OSError"
+    (told,) = explain(f"{RUN}-never", run.connection, RUN).reasons
+    assert told.text == f"it was executed, and failed; {run.reason('never')}"
     assert run.reason("gone") == "not tried again: it raised language_jobs:Gone, which is final"
     assert run.reason("other_code") == "not tried again: `on` does not name exit code 4"
 
