@@ -113,7 +113,7 @@ def read_message(data: bytes) -> tuple[str, Any]:
 
 def _read_code(text: str) -> int:
     """Return an exit code, or a signal as a negative one."""
-    if not text.removeprefix("-").isdigit() or len(text) > _MAX_DIGITS:
+    if not text.removeprefix("-").isdecimal() or len(text) > _MAX_DIGITS:
         raise BadMessage("its exit code is no number")
     return int(text)
 

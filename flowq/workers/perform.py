@@ -508,15 +508,12 @@ def failed(
     return End(number, status, how, started_at, ended_at, ttl, "exc_string", value, generation)
 
 
-_REFUSED = f"{NotAllowed.__module__}.{NotAllowed.__qualname__}: "
-
-
 def _explain(exc_info: ExcInfo) -> str:
     """Return what is kept of an exception; of a refusal, which no code of the job's has raised, the
     sentence."""
     error = exc_info[1]
     if isinstance(error, NotAllowed):
-        return f"{_REFUSED}{error}"
+        return f"{NotAllowed.__module__}.{NotAllowed.__qualname__}: {error}"
     return format_exc_info(exc_info)
 
 

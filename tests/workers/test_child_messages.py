@@ -84,6 +84,9 @@ def test_bytes_of_no_form_raise_nothing_but_the_one_error() -> None:
         pickle.dumps(("ends", [])),
         b"C" * 200_000,
     ]
+    bad += [
+        bytes([letter]) + text for letter in b"ECOUDS" for text in (b"", b"\xc2\xb2", b"-", b"{")
+    ]
     for at in range(len(good)):
         bad += [good[:at], *(good[:at] + bytes([byte]) + good[at + 1 :] for byte in (0, 7, 255))]
     for data in bad:
