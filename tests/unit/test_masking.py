@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import subprocess
+import sys
 import traceback
 from pathlib import Path
 
@@ -180,3 +181,19 @@ def test_an_error_without_a_secret_in_it_and_one_without_secrets_stay_themselves
         with pytest.raises(OSError, match="nowhere") as caught, hiding_in_errors(mask):
             raise given
         assert caught.value is given
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the bash of macOS quotes in ways of its own")
+def test_what_shells_make_of_a_secret_when_they_quote_it_is_hidden() -> None:
+    program = 'printf "%q\n" "$1"; X=$1; declare -p X; set -x; : "$1"'
+    for token in (TOKEN, 'a\tb\'c \\ "d" $e `f` é', "~#x,y!{z}^[w] | * ? <> ;&()"):
+        for locale in ("C", "C.UTF-8"):
+            done = subprocess.run(
+                ["bash", "-c", program, "-", token],
+                capture_output=True,
+                check=True,
+                env={**os.environ, "LC_ALL": locale},
+            )
+            shown = make(token).hide_bytes(done.stdout + done.stderr)
+            words = shown.replace(b"declare -- X=", b"").replace(b"+ : ", b"").split(b"\n")
+            assert {word.strip(b"$'\"") for word in words} <= {b"***", b""}, (shown, locale)

@@ -32,6 +32,7 @@ def spell(token: str) -> list[str]:
         shlex.quote(token),
         quote(token),
         quote_plus(token),
+        quote(token, safe="!#$%&'()*+,/:;=?@[]~"),
         re.sub("%..", lambda found: found[0].lower(), quote(token, safe="")),
         base64.b64encode(data).decode(),
         base64.b64encode(b"user:" + data).decode(),
@@ -54,6 +55,7 @@ def say(token: str) -> None:
         logging.getLogger("users").warning("log %s", text)
     subprocess.run(["cat"], input=token.encode() + b"\n", check=True)
     subprocess.run(["sh", "-xc", "echo $0; env | grep ^GIVEN", token], check=True)
+    subprocess.run(["bash", "-c", 'declare -p GIVEN; printf "%q\\n" "$GIVEN"'], check=True)
     for part in token:
         os.write(2, part.encode())
     print(token[:7], end="", flush=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import zlib
 from base64 import b64decode
 from collections.abc import Callable
@@ -18,7 +19,10 @@ from flowq.runtime import outcomes, runs
 from flowq.runtime.job import Job
 from flowq.runtime.queue import Queue
 from flowq.spec import JobSpec, Shell, Workflow
-from flowq.workers.output import LOG_BYTES
+from flowq.workers import scratch as scratch_module
+from flowq.workers.cell import Cell
+from flowq.workers.output import HALF_BYTES, LOG_BYTES
+from flowq.workers.scratch import WITHHELD, Scratch, Secrets
 
 TOKEN = "hunter2/Zq9 'Xk\"Lm+é=="
 PEM = "-----BEGIN KEY-----\nMIIEvQIBADANBgkqhkiG9w0B\nAQEFAASCBKcwggSjAgEAAoIB\n-----END KEY-----"
@@ -187,3 +191,50 @@ def test_what_a_job_has_left_behind_is_masked_in_the_output_of_the_next_one(
     )
     work_off(mode=mode, log_folder=str(logs))
     assert (logs / "r1-next.log").read_text() == "left ***\n"
+
+
+# Where the supervisor moves it -------------------------------------------------------------------
+
+
+def test_nothing_is_moved_before_all_secrets_that_the_child_has_told_are_known(
+    tmp_path: Path,
+) -> None:
+    cell, secrets, logs = Cell(multiprocessing.get_context("spawn")), Secrets(), tmp_path / "logs"
+    scratch = Scratch(str(tmp_path), str(logs))
+    printed, log = tmp_path / "child-7.out", logs / "j.log"
+    cell.allow(1, 2)
+    assert cell.begin(1, 7)
+    printed.write_bytes(f"before {TOKEN[:9]}".encode())
+    cell.count_secrets(2)
+    scratch.pass_on(7, cell, 1, "j", secrets)
+    assert not log.exists()
+    secrets.hear([TOKEN])
+    scratch.pass_on(7, cell, 1, "j", secrets)
+    assert not log.exists()
+    secrets.hear([PEM])
+    scratch.pass_on(7, cell, 1, "j", secrets)
+    assert log.read_text() == "before "
+    with printed.open("a") as file:
+        file.write(f"{TOKEN[9:]} after")
+    assert scratch.take(7, cell, "j", secrets) == "before *** after"
+    assert log.read_text() == "before *** after"
+    printed.write_bytes(TOKEN.encode())
+    cell.count_secrets(1)
+    assert scratch.take(7, cell, "j", secrets) == WITHHELD.decode()
+    assert log.read_text() == "before *** after" + WITHHELD.decode()
+
+
+def test_output_without_end_is_not_cut_in_the_middle_of_a_secret(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scratch_module, "RUNAWAY_BYTES", 700_000)
+    cell, secrets = Cell(multiprocessing.get_context("spawn")), Secrets()
+    secrets.hear([TOKEN])
+    scratch = Scratch(str(tmp_path), str(tmp_path / "logs"))
+    data, printed = TOKEN.encode(), tmp_path / "child-7.out"
+    for shift in range(len(data) + 1):
+        printed.write_bytes(b"x" * (HALF_BYTES - shift) + data + b"y" * 300_000)
+        scratch.trim(7, secrets)
+        with printed.open("ab") as file:
+            file.write(b" and on")
+        assert "hunter2" not in scratch.take(7, cell, "j", secrets)

@@ -18,7 +18,16 @@ from flowq.runtime.masking.needles import Needles
 _WIDTHS = (76, 64)
 """After how many characters programs break base64 into lines."""
 
-_BACKSLASHED = re.compile(r"([^A-Za-z0-9_@%+=:,./\n-])")
+_SAFE_IN_URLS = ("", "/", "!'()*", "!#$%&'()*+,/:;=?@[]~")
+"""What Python's `quote` leaves as it is, JavaScript's `encodeURIComponent`, and requests."""
+
+_DOUBLE_QUOTED = re.compile(r'(["$`\\])')
+_BACKSLASHED = re.compile(r"""([!"$&'()*,;<>?\[\\\]^`{|} ]|^[~#])""")
+"""What `printf %q` of bash writes a backslash in front of."""
+
+_NAMED = {ord(each): repr(each)[1:-1] for each in "\t\n\r\\"} | {
+    ord(each): f"\\{name}" for each, name in zip("\a\b\v\f", "abvf", strict=True)
+}
 
 
 @lru_cache(maxsize=16)  # kept children execute the same jobs again and again
@@ -78,7 +87,7 @@ def _escape(value: str) -> Iterator[str]:
         written = json.dumps(value, ensure_ascii=is_ascii)[1:-1]
         yield written
         yield written.replace("/", r"\/")
-    for safe in ("", "/"):
+    for safe in _SAFE_IN_URLS:
         url = quote(value, safe, errors="surrogatepass")
         yield url
         yield re.sub(r"%[0-9A-F]{2}", lambda found: found.group().lower(), url)
@@ -89,7 +98,11 @@ def _escape(value: str) -> Iterator[str]:
     yield shlex.quote("x " + value)[3:-1]  # so that there are quotes in any case
     yield value.replace("'", r"'\''")
     yield value.replace("'", "''")  # PowerShell, SQL
-    yield _BACKSLASHED.sub(r"\\\1", value)  # printf %q
+    yield _DOUBLE_QUOTED.sub(r"\\\1", value)  # declare -p
+    backslashed = _BACKSLASHED.sub(r"\\\1", value)
+    yield backslashed
+    yield backslashed.replace("\\,", ",")  # before bash 5
+    yield from _as_octal(to_needle(value))
     yield from _as_python(value)
     yield from _as_python(to_needle(value))
 
@@ -101,6 +114,16 @@ def _as_python(value: str | bytes) -> Iterator[str]:
     yield written
     yield written.replace("'", "\\'")
     yield written.replace('"', '\\"')
+
+
+def _as_octal(data: bytes) -> Iterator[str]:
+    """Yield what bash writes in `$'…'`, and git in its quotes, where only ASCII is written."""
+    for mark in ("'", '"'):
+        written = {**_NAMED, ord(mark): f"\\{mark}"}
+        yield "".join(
+            written.get(byte) or (chr(byte) if 32 <= byte < 127 else f"\\{byte:03o}")
+            for byte in data
+        )
 
 
 def _encode(data: bytes) -> Iterator[str]:
