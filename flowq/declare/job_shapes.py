@@ -164,7 +164,7 @@ _APPROVAL = Vocabulary(
     "approval",
     {
         "message": Key(
-            MESSAGE, "What whoever approves should know.", ("Publish ${{ jobs.pack.result }}?",)
+            MESSAGE, "What the person who approves should know.", ("Publish ${{ jobs.pack.result }}?",)
         ),
         "inputs": Key(
             Shape(
