@@ -220,7 +220,8 @@ class _Performance:
 
     def _find_secrets_of_results(self) -> None:
         """Hide what the results of other jobs may have in them, where it is known here."""
-        self.mask.add(read_known(self.work.get("secrets", ()), os.environ))
+        if names := self.work.get("secrets"):
+            self.mask.add(read_known(names, os.environ))
 
     def _look_for_secrets(self, written: bytes) -> None:
         """Say, or refuse, that the result has a secret in it. Errors: SecretInResult."""

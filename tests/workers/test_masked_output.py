@@ -138,13 +138,14 @@ def test_neither_under_a_worker_of_rqs_nor_where_the_worker_itself_prints(
     SimpleWorker(["default"], connection=connection).work(burst=True, logging_level="WARNING")
     printed = capfd.readouterr()
     check_all(connection, printed.out + printed.err)
-    for queued in Job.fetch_many([f"r1-{name}" for name in ("say", "fail")], connection):
-        assert queued is not None
-        Queue(connection=connection).enqueue_job(queued)
-    work_off(mode="warm")
-    printed = capfd.readouterr()
-    assert "\nthe end" in printed.out
-    assert find_leaks(printed.out + printed.err) == []
+    for captures in (True, False):
+        for queued in Job.fetch_many(["r1-say", "r1-fail"], connection):
+            assert queued is not None
+            Queue(connection=connection).enqueue_job(queued)
+        work_off(mode="warm", captures=captures)
+        printed = capfd.readouterr()
+        assert "\nthe end" in printed.out
+        assert find_leaks(printed.out + printed.err) == []
 
 
 @pytest.mark.parametrize("mode", ["fork", "warm"])
