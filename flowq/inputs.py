@@ -31,6 +31,7 @@ MAX_DEPTH = 64
 TEXT_TYPES = frozenset({"str", "path", "enum"})
 """The types whose values are texts: in YAML, a number or a flag keeps what was written."""
 
+_BITS_SHOWN = 1_000
 _INT = re.compile(r"[+-]?[0-9]{1,1000}")
 _TRUE = frozenset({"true", "yes", "on", "1"})
 _FALSE = frozenset({"false", "no", "off", "0"})
@@ -228,6 +229,10 @@ def _parse_json(text: str) -> Any:
         raise ValueError(f"is not JSON: {error.msg} at {place}") from None
     except RecursionError:
         raise ValueError(f"is nested deeper than {MAX_DEPTH} levels") from None
+    except ValueError as error:
+        if "int_max_str_digits" not in str(error):
+            raise
+        raise ValueError("holds a number of more than 4,300 digits") from None
 
 
 def _refuse_constant(name: str) -> Any:
@@ -257,6 +262,8 @@ def _to_enum(declared: Input, value: object) -> str:
 def _say(value: object) -> str:
     if isinstance(value, str):
         return f"{value!r}" if len(value) <= 60 else f"{value[:59]!r}…"
+    if isinstance(value, int) and value.bit_length() > _BITS_SHOWN:
+        return "a number of very many digits"
     if value is None or isinstance(value, bool | int | float):
         return f"{value!r:.60}"
     return f"a value of type {type(value).__name__}"

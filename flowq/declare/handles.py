@@ -16,8 +16,8 @@ from flowq.errors import UsageError
 
 MARK = "\u2060"  # WORD JOINER: it has no width, and no place between $ and {{ in anybody's text
 
-_LITERAL_OPENING = re.compile(r"\$+\{\{")
-_MARKED_OPENING = re.compile(r"(\$*)\$" + MARK + r"\{\{")
+_LITERAL_OPENING = re.compile(r"(?<!\$)\$+\{\{")
+_MARKED_OPENING = re.compile(r"(?<!\$)(\$*)\$" + MARK + r"\{\{")
 
 
 class Handle:

@@ -20,7 +20,7 @@ _BREAK = re.compile("\r\n|[\r\n\x85\u2028\u2029]")
 _BREAKS = "\r\n\x85\u2028\u2029"
 _PROPERTIES = re.compile(r"(?:[&!]\S*(?:\s+|\s+#[^\r\n]*))*")
 _HEADER = re.compile(r"[|>][+-]?([1-9]?)[+-]?[ \t]*(?:#[^\r\n]*)?")
-_FOLD = re.compile(f"[ \t]*((?:(?:\r\n|[{_BREAKS}])[ \t]*)+)")
+_FOLD = re.compile(f"(?:(?<![ \t])|(?<=\\\\[ \t]))[ \t]*((?:(?:\r\n|[{_BREAKS}])[ \t]*)+)")
 _ESCAPED = {
     "0": "\0",
     "a": "\a",

@@ -38,6 +38,9 @@ _INDENT = (
 _QUOTE_TEXT = 'put the whole text in quotes: "… ${{ … }} …"; within { } and [ ] it needs them'
 _TEXT_IN_BRACKETS = re.compile(r"""[\[{:,]\s+[^\s'"\[\]{},][^,\[\]{}]*\$\{\{""")
 _EXPRESSION_IN_BRACKETS = re.compile(r"""[\[{:,]\s*\$\{\{""")
+_MAX_LINE = 2_000
+"""Characters of a line that are looked at."""
+
 _WORDS_BY_PROBLEM = {
     "mapping values are not allowed in this context": (
         "a ':' stands where no key can be",
@@ -92,6 +95,7 @@ def explain(
     if problem == "found character that cannot start any token":
         return _explain_character(position, line)
     message, hint = _WORDS_BY_PROBLEM.get(problem, (_joined(context, problem), ""))
+    line = line[:_MAX_LINE]
     if _EXPRESSION_IN_BRACKETS.search(line):
         hint = _QUOTE_EXPRESSION
     elif "opened" in message and _TEXT_IN_BRACKETS.search(line):

@@ -112,7 +112,7 @@ class _Evaluation:
         if not issubclass(kind, (list, tuple, str, bytes)):
             raise _unreadable(show(node), value, key)
         if type(key) is not int:
-            raise Missing(f"{show(node)} is {describe(value)}, and that has no {key!r:.60}")
+            raise Missing(f"{show(node)} is {describe(value)}, and that has no {_show_key(key)}")
         value = simplify_top(value)
         if not -len(value) <= key < len(value):
             raise Missing(f"{show(node)} is {describe(value)}, and has no item {show_number(key)}")
@@ -286,9 +286,15 @@ def _is_error(node: nodes.Node) -> bool:
     return reference is not None and (reference.root, reference.attribute) == ("jobs", "error")
 
 
+def _show_key(key: Any) -> str:
+    if type(key) is int:
+        return show_number(key)
+    return f"{key!r:.60}" if type(key) is str else describe(key)
+
+
 def _unreadable(shown: str, value: Any, key: Any) -> Refused:
     if value is None or issubclass(type(value), (int, float, *_NUMBERS)):
-        return Missing(f"{shown} is {describe(value)}, and that has no {key!r:.60}")
+        return Missing(f"{shown} is {describe(value)}, and that has no {_show_key(key)}")
     message = f"{shown} is {describe(value)}, of which nothing can be read here"
     return Refused("FQ305", message, hint_at(value))
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from flowq.errors import Excerpt
-from flowq.expressions.templates import as_template, find_expressions, tidy
+from flowq.expressions.templates import MAX_LENGTH, as_template, find_expressions, tidy
 
 _STRING = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*\"""", re.DOTALL)
 
@@ -59,7 +59,7 @@ def _find_names(
     pattern = _pattern(names)
     for number in _holding(text, contents, names[-1]):
         start, written = contents.starts[number], contents.written[number]
-        strings = [found.span() for found in _STRING.finditer(written)]
+        strings = [found.span() for found in _STRING.finditer(written[:MAX_LENGTH])]
         for found in pattern.finditer(written):
             if not any(begin < found.start() < end for begin, end in strings):
                 yield number, start + found.start()

@@ -37,6 +37,9 @@ def bring_together(left: Any, right: Any) -> tuple[Any, Any]:
             raise _mixed(f"{describe(left)} and {describe(right)}")
         check_exact(left, right)
         if kinds == {Decimal, Fraction}:
+            for number in (left, right):
+                if type(number) is Decimal and not number.is_finite():
+                    raise Refused("FQ305", f"{describe(number)} is no fraction")
             return Fraction(left), Fraction(right)
     elif not kinds.isdisjoint(_COLLECTIONS):
         ours, theirs = find_kinds([left]), find_kinds([right])

@@ -17,13 +17,17 @@ from flowq.expressions.refusals import Refused
 MAX_LENGTH = 4_000
 """Characters of one expression; what needs more is a function's work."""
 
-_OPENING = re.compile(r"(\$+)\{\{")
+_OPENING = re.compile(r"(?<!\$)(\$+)\{\{")  # tried once for each run of dollars
 _LIVE = re.compile(r"(?<!\$)\$\{\{")
 _UNTIDY = re.compile(r"\$\{\{(?! [^\s{}$'\"](?:[^{}$'\"]*[^\s{}$'\"])? \}\})")
 _PLAIN = re.compile(rf"\$\{{\{{([^{{}}$'\"]{{0,{MAX_LENGTH - 1}}})\}}\}}")
 """An expression whose end is the first `}}`: no string and no brace stands in it."""
 
-_STRING_OR_BRACE = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[{}]""", re.DOTALL)
+_QUOTE_OR_BRACE = re.compile(r"""['"{}]""")
+_STRING_BY_QUOTE = {
+    "'": re.compile(r"'(?:\\.|[^'\\])*'", re.DOTALL),
+    '"': re.compile(r'"(?:\\.|[^"\\])*"', re.DOTALL),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +105,20 @@ def _split_carefully(text: str) -> tuple[str | Expression, ...]:
 
 def _find_end(text: str, start: int) -> int:
     """Return where the `}}` of an expression stands, past strings and braces inside it."""
-    depth = 0
-    for found in _STRING_OR_BRACE.finditer(text, start, start + MAX_LENGTH):
-        if found.group() == "{":
+    depth, at, end = 0, start, start + MAX_LENGTH
+    unclosed: set[str] = set()  # if one quote is never closed, no later one of its kind is
+    while found := _QUOTE_OR_BRACE.search(text, at, end):
+        sign, at = found.group(), found.end()
+        if sign in _STRING_BY_QUOTE:
+            pattern = _STRING_BY_QUOTE[sign]
+            string = None if sign in unclosed else pattern.match(text, found.start(), end)
+            if string is None:
+                unclosed.add(sign)
+            else:
+                at = string.end()
+        elif sign == "{":
             depth += 1
-        elif found.group() == "}" and depth:
+        elif depth:
             depth -= 1
         elif text.startswith("}}", found.start()):
             return found.start()

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from flowq.errors import Problem, WorkflowInvalid
-from flowq.expressions import Budget, fill, one_budget
+from flowq.expressions import fill
 from flowq.expressions.places import texts_of
 from flowq.spec import Path, Workflow
 
@@ -43,8 +43,7 @@ def _problems(
 ) -> Iterator[Problem]:
     for place, text in texts_of(value, path):
         try:
-            with one_budget(Budget()):
-                fill(text, inputs=inputs, scope=scope)
+            fill(text, inputs=inputs, scope=scope)
         except WorkflowInvalid as invalid:
             for problem in invalid.problems:
                 yield from workflow.places.place(problem, *place)
