@@ -164,7 +164,9 @@ _APPROVAL = Vocabulary(
     "approval",
     {
         "message": Key(
-            MESSAGE, "What the person who approves should know.", ("Publish ${{ jobs.pack.result }}?",)
+            MESSAGE,
+            "What the person who approves should know.",
+            ("Publish ${{ jobs.pack.result }}?",),
         ),
         "inputs": Key(
             Shape(
