@@ -106,11 +106,15 @@ def is_generator_function(function: Callable[..., Any]) -> bool:
 
 
 def name_call(function: Any) -> str:
-    """Return the name under which workers import a function: `package.module:function`."""
+    """Return the name under which workers import a function: `package.module:function`.
+
+    Of an object without one (`explain_unimportable` says so) that of its class.
+    """
     owner = getattr(function, "__self__", None)
     if inspect.ismethod(function) and isinstance(owner, type):  # it may be that of a base class
         return f"{owner.__module__}:{owner.__qualname__}.{function.__name__}"
-    return f"{function.__module__}:{function.__qualname__}"
+    path = getattr(function, "__qualname__", type(function).__qualname__)
+    return f"{function.__module__}:{path}"
 
 
 def name_exception(kind: type[BaseException]) -> str:
