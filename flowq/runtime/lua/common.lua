@@ -63,11 +63,10 @@ local function later(operation)
   if redis.call('ZADD', TODO, 'NX', TS, operation) == 1 then begun[#begun + 1] = operation end
 end
 
-local known_day, date -- of the last call, as a function of a library
+local known_day, date, known_second, before_point -- of the last call, as a function of a library
 
--- Returns an instant as RQ writes it: 2026-11-28T19:00:00.123456Z. There is no os.date here.
-local function format_instant(second, microsecond)
-  local day = math.floor(second / 86400)
+-- Returns the date of a day since 1970, as in 2026-11-28. There is no os.date here.
+local function format_day(day)
   if day ~= known_day then
     -- Years begin in March here, so that a leap day is the last one; an era has 400 of them.
     local since_0000 = day + 719468
@@ -82,9 +81,18 @@ local function format_instant(second, microsecond)
     year = year + era * 400 + (month <= 2 and 1 or 0)
     known_day, date = day, string.format('%04d-%02d-%02d', year, month, day_of_month)
   end
-  local rest = second - day * 86400
-  return string.format('%sT%02d:%02d:%02d.%06dZ', date, math.floor(rest / 3600),
-    math.floor(rest / 60) % 60, rest % 60, microsecond)
+  return date
+end
+
+-- Returns an instant as RQ writes it: 2026-11-28T19:00:00.123456Z.
+local function format_instant(second, microsecond)
+  if second ~= known_second then
+    local rest = second % 86400
+    known_second = second
+    before_point = string.format('%sT%02d:%02d:%02d.', format_day((second - rest) / 86400),
+      math.floor(rest / 3600), math.floor(rest / 60) % 60, rest % 60)
+  end
+  return before_point .. string.format('%06dZ', microsecond)
 end
 
 -- The first thing in every call: as a function of a library, it finds what the last one has left.

@@ -56,6 +56,7 @@ end
 
 -- To be called before the end of each call that takes jobs from queues.
 function jobs.close_gaps()
+  if next(gaps_by_queue) == nil then return end
   for queue, count in pairs(gaps_by_queue) do
     local key = PREFIX .. ':queue:' .. queue
     local is_near = place_by_queue[queue] < redis.call('LLEN', key) / 2
@@ -65,6 +66,7 @@ function jobs.close_gaps()
 end
 
 function jobs.push_queued()
+  if next(queued_by_queue) == nil then return end
   for queue, ids in pairs(queued_by_queue) do
     redis.call('RPUSH', PREFIX .. ':queue:' .. queue, unpack(ids))
     redis.call('ZREM', PREFIX .. ':deferred:' .. queue, unpack(ids))

@@ -133,8 +133,8 @@ end
 -- have held. A long cascade is cut. Never raises; returns the text of the first failure.
 function settling.settle_all()
   local count, failure = 0, nil
-  futures.forget_states()
-  repeat
+  if first_end <= #ends or edges.has_news() then futures.forget_states() end
+  while first_end <= #ends or edges.has_news() do
     while first_end <= #ends do
       local item = ends[first_end]
       first_end = first_end + 1
@@ -149,7 +149,7 @@ function settling.settle_all()
     end
     local problem = edges.tell_all()
     failure = failure or problem
-  until first_end > #ends and not edges.has_news()
+  end
   local ok, problem = pcall(jobs.push_queued)
   jobs.close_gaps()
   return failure or not ok and text_of(problem) or nil

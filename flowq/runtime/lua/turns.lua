@@ -30,6 +30,7 @@ function turns.register(key, score, member)
 end
 
 function turns.register_all()
+  if next(lists) == nil then return end
   for key, list in pairs(lists) do redis.call('ZADD', key, unpack(list)) end
   lists = {}
 end
