@@ -2,45 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from io import StringIO
+
 import pytest
 import redis
-from commands import Flowq
+from commands import Said
 
+Call = Callable[..., Said]
 REMOVED = "removed: runs with their jobs: 1, other keys: "
 
 
 @pytest.fixture
-def run_id(flowq: Flowq, redis_url: str) -> str:
-    """The id of a run that nobody works on."""
-    done = flowq("run", "gate.yaml", "--detach", "--redis-url", redis_url)
-    return done.stdout.split()[-1]
+def run_id(call: Call, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The id of a run that nobody works on; and nobody is there who could be asked."""
+    monkeypatch.setattr("sys.stdin", StringIO())
+    done = call("run", "gate.yaml", "--detach", "--redis-url", redis_url)
+    return done.out.split()[-1]
 
 
 def test_it_refuses_asks_and_removes(
-    flowq: Flowq, redis_url: str, connection: redis.Redis, run_id: str
+    call: Call, redis_url: str, connection: redis.Redis, run_id: str
 ) -> None:
     words = ("doctor", "--uninstall", "--redis-url", redis_url)
-    done = flowq(*words, "--yes")
-    assert done.returncode == 5
-    assert f"not all runs have ended ({run_id})" in done.stderr
-    assert "flowq cancel" in done.stderr
-    assert "--force" in done.stderr
-    flowq("cancel", run_id, "--redis-url", redis_url)
+    done = call(*words, "--yes")
+    assert done.code == 5
+    assert f"not all runs have ended ({run_id})" in done.err
+    assert "flowq cancel" in done.err
+    assert "--force" in done.err
+    call("cancel", run_id, "--redis-url", redis_url)
     before = set(connection.keys("*"))
-    done = flowq(*words)
-    assert done.returncode == 2
-    assert "nothing was removed; --yes does it without asking" in done.stderr
+    done = call(*words)
+    assert done.code == 2
+    assert "nothing was removed; --yes does it without asking" in done.err
     assert set(connection.keys("*")) == before
-    done = flowq(*words, "--yes")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith(REMOVED)
+    done = call(*words, "--yes")
+    assert (done.code, done.err) == (0, "")
+    assert done.out.startswith(REMOVED)
     assert connection.keys("*") == [b"rq:queues"]
-    assert flowq(*words, "--yes").stdout.startswith(
-        "removed: runs with their jobs: 0, other keys: 0"
-    )
+    assert call(*words, "--yes").out.startswith("removed: runs with their jobs: 0, other keys: 0")
 
 
-def test_its_options_are_refused_without_it(flowq: Flowq, redis_url: str) -> None:
-    done = flowq("doctor", "--force", "--redis-url", redis_url)
-    assert done.returncode == 2
-    assert "--yes and --force belong to --uninstall" in done.stderr
+def test_its_options_are_refused_without_it(call: Call, redis_url: str) -> None:
+    done = call("doctor", "--force", "--redis-url", redis_url)
+    assert done.code == 2
+    assert "--yes and --force belong to --uninstall" in done.err
