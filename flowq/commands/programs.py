@@ -46,36 +46,38 @@ def names(text: str) -> frozenset[str]:
 
 _READ_AS_CODE = names(
     """
-    . alias autoload bind bindkey compctl compgen complete compound emulate enable enum eval fc
-    functions hash hist mapfile readarray sched source trap vared zcompile zle zmodload zparseopts
-    zstyle zformat zregexparse print echotc echoti comparguments compdescribe
+    . alias autoload bind bindkey compctl compgen complete compound emulate enable enum eval
+    fc functions hash hist mapfile readarray sched source trap vared zcompile zle zmodload
+    zparseopts zstyle zformat zregexparse print r compadd compcall compfiles compgroups
+    compquote compset comptags comptry compvalues pushln echotc echoti comparguments
+    compdescribe
     """
 )
 _VARIABLES = names(
     """
-    declare export float getln getopts integer local nameref private read readonly typeset unset
-    vared
+    declare export float getln getopts integer local nameref private read readonly typeset
+    unset vared
     """
 )
-_NUMBERS = names("break continue exit let limit log repeat return shift ulimit unlimit")
+_NUMBERS = names("break bye continue exit let limit log repeat return shift ulimit unlimit")
 _SETTINGS = names(
     """
-    builtins compopt disable disown foreach function select help history logout rehash rename set
-    setopt shopt stop suspend ttyctl unalias unfunction unhash unsetopt caller
-    coproc global mknod redirect
+    builtins compopt disable disown foreach function select help history logout rehash rename
+    set setopt shopt stop suspend ttyctl unalias unfunction unhash unsetopt caller coproc
+    global mknod redirect
     """
 )
 _TEXTS = names("awk gawk mawk nawk original-awk sed gsed ssed jq gojq jaq yq")
 _COMMANDS = names(
     """
-    at batch chroot crontab doas expect flock lxc-attach mosh nsenter parallel rsh runuser screen
-    script ssh autossh sshpass su sudo systemd-run tmux unshare watch xargs pkexec
+    at batch chroot crontab doas expect flock lxc-attach mosh nsenter parallel rsh runuser
+    screen script ssh autossh sshpass su sudo systemd-run tmux unshare watch xargs pkexec
     """
 )
 _LANGUAGES = names(
     """
-    bc dc ed ex vi vim nvim m4 gdb gnuplot sqlite3 pwsh powershell cmd nu xonsh elvish osascript csh
-    tcsh tclsh wish
+    bc dc ed ex vi vim nvim m4 gdb gnuplot sqlite3 pwsh powershell cmd nu xonsh elvish
+    osascript csh tcsh tclsh wish
     """
 )
 _EXECUTING = frozenset({"docker", "podman", "nerdctl", "kubectl", "oc", "docker-compose", "lxc"})
@@ -91,8 +93,8 @@ _OPTIONS_WITH_CODE = {
 
 _WRAPPERS = names(
     """
-    builtin busybox chrt command coproc env exec find gtimeout ionice nice nocorrect noglob nohup
-    setsid stdbuf strace taskset time timeout toybox uv uvx unbuffer poetry pipenv
+    builtin busybox chrt command coproc env exec find gtimeout ionice nice nocorrect noglob
+    nohup - setsid stdbuf strace taskset time timeout toybox uv uvx unbuffer poetry pipenv
     """
 )
 """Commands that start the command among their arguments."""

@@ -86,7 +86,9 @@ class Text:
     def is_mark(self, node: Node, number: int) -> bool:
         """Whether a part of the text is that expression, where the shell fills it in."""
         mark = f"${{{self._name}_{number}}}"
-        return node.type == "expansion" and text_of(node) == mark and len(node.children) == 3
+        # Spaces before it are a part of it, to the grammar, behind a substitution in quotes.
+        text = text_of(node).lstrip()
+        return node.type == "expansion" and text == mark and len(node.children) == 3
 
     def find_letter(self, number: int) -> str:
         """Return how an expression has to be written: the nearest quotes around it decide."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import PureWindowsPath
@@ -119,11 +119,29 @@ def fill(
     command = refer(parts, places, name)
     variables = {f"{name}_{number}": value for number, value in enumerate(values)}
     if sum(len(to_bytes(value)) for value in values) > MAX_IN_ENVIRONMENT_BYTES:
-        lines = (f"{key}={quote(value)}\n" for key, value in variables.items())
+        lines = (line for each in variables.items() for line in _assign(*each))
         return Filled(f". /dev/stdin; exec < /dev/null; {command}", {}, to_bytes("".join(lines)))
     passed = {key.upper(): value for key, value in variables.items()}
     assignments = " ".join(f"{key}=${key.upper()}" for key in variables)
     return Filled(f"{assignments}; unset {' '.join(passed)}; {command}", passed)
+
+
+def _assign(variable: str, value: str) -> Iterator[str]:
+    """Yield the lines that assign a value; one with many quotes in parts, where bash is slow."""
+    pieces = value.split("'")
+    starts = range(0, len(pieces), _QUOTES_PER_LINE)
+    if len(starts) == 1:
+        yield f"{variable}={quote(value)}\n"
+        return
+    names = [f"{variable}_{number}" for number in range(len(starts))]
+    for name, first in zip(names, starts, strict=True):
+        part = "'".join(pieces[first : first + _QUOTES_PER_LINE])
+        yield f"{name}={quote(part if not first else _QUOTE + part)}\n"
+    yield f"{variable}={''.join(f'${{{name}}}' for name in names)}; unset {' '.join(names)}\n"
+
+
+_QUOTES_PER_LINE = 200
+_QUOTE = "'"
 
 
 def quote(value: str) -> str:

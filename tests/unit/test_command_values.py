@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from command_shells import NASTY, SHELLS, SMALL, WORST, execute, find_program
 
+from flowq.commands.values import fill
 from flowq.texts import to_bytes
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="commands of a POSIX shell")
@@ -133,3 +134,44 @@ def test_every_byte_of_a_value_arrives_in_every_place(
             wanted = [part.replace("{}", value) for part in shown if value or part != IF_ANY]
             assert output == b"".join(to_bytes(part) + b"\0" for part in wanted), (place, value)
     assert not (tmp_path / "CANARY").exists()
+
+
+# Around the values -------------------------------------------------------------------------------
+
+
+def test_large_values_arrive_by_a_file_that_has_no_name(
+    shell: tuple[str, str], tmp_path: Path
+) -> None:
+    _, program = shell
+    values = {"large": "a'b\n\"$(touch CANARY)\\ \udce9''" * 6_000, "small": "x y'"}
+    text = 'cat <<EOF\n${{ large }}\nEOF\nx="${{ small }}"; echo "$x"; cat; echo $# $0'
+    done = execute(program, text, values, tmp_path)
+    assert done.stdout.startswith(to_bytes(values["large"]) + b"\nx y'\n0 "), done.stderr
+    assert [path.name for path in tmp_path.iterdir() if path.name != "ash"] == []
+
+
+def test_programs_get_no_variables_that_hold_values(shell: tuple[str, str], tmp_path: Path) -> None:
+    _, program = shell
+    done = execute(program, 'env; sh -c env; echo "${{ v }}"', {"v": "s3cr3t-value"}, tmp_path)
+    assert done.stdout.count(b"s3cr3t-value") == 1
+    assert b"flowq_value" not in done.stdout.lower()
+
+
+def test_the_names_of_variables_are_those_of_nobody_else(tmp_path: Path) -> None:
+    text = 'flowq_value_0=mine; echo "$flowq_value_0" "$FLOWQ_VALUE__0" ${{ v }}'
+    filled = fill(["flowq_value_0=a; echo ", None], ["v"], "w", {"FLOWQ_VALUE__1": "x"})
+    assert list(filled.variables) == ["FLOWQ_VALUE____0"]
+    done = execute("sh", f"FLOWQ_VALUE__0=; {text}", {"v": "value"}, tmp_path)
+    assert done.stdout == b"mine  value\n"
+
+
+def test_a_value_with_nul_is_refused() -> None:
+    with pytest.raises(ValueError, match="NUL"):
+        fill(["echo ", None], ["a\0b"], "w", {})
+
+
+def test_lines_keep_their_numbers_and_options_their_meaning(tmp_path: Path) -> None:
+    text = 'set -eu\nx=${{ v }}\necho "$LINENO $x"\nunset nothing; echo "$nothing"\necho no'
+    done = execute("bash", text, {"v": "-e"}, tmp_path)
+    assert done.stdout == b"3 -e\n"
+    assert b"line 4: nothing: unbound" in done.stderr
