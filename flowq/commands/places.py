@@ -131,8 +131,11 @@ class _Judge:
             return Refusal("stands in a command with $'…', which not every `sh` knows", ENV)
         if line := text.find_unreadable(mark):
             return Refusal(f"stands in a part that cannot be read (its line {line})", ENV)
-        child, parent, is_direct = mark, mark.parent, True
+        child, parent, is_direct, depth = mark, mark.parent, True, 0
         while parent is not None:
+            depth += 1
+            if depth > trees.MAX_DEPTH:
+                return Refusal("stands too deep within the command", ENV)
             if parent.type not in _FREE:
                 judge = _JUDGES.get(parent.type, _refuse)
                 if refusal := judge(_Step(text, self._shell, mark, parent, child, is_direct)):

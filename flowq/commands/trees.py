@@ -16,6 +16,9 @@ if TYPE_CHECKING:  # the grammar is loaded for commands with expressions only
 SUBSTITUTIONS = frozenset({"command_substitution", "process_substitution"})
 """What begins anew within quotes."""
 
+MAX_DEPTH = 250
+"""How many parts of a command may be around a value, each in the next one."""
+
 _BEGINS = SUBSTITUTIONS | {
     "ansi_c_string",
     "arithmetic_expansion",
@@ -250,14 +253,19 @@ class Text:
         """Return the words between `[` and `]`."""
         return [word for child in test.children[1:-1] for word in self._flat(child)]
 
-    def reads_code(self, node: Node) -> bool:
-        """Whether one of the commands of a statement reads code from its standard input."""
+    def reads_code(self, node: Node, depth: int = 0) -> bool:
+        """Whether one of the commands of a statement reads code from its standard input.
+
+        So it is said to of what is too deep to look at.
+        """
+        if depth > MAX_DEPTH:
+            return True
         if node.type == "command":
             words = self._words(node)
             return bool(words) and reads_code(words)
         if node.type in ("string", "heredoc_body", "file_redirect"):
             return False
-        return any(map(self.reads_code, node.named_children))
+        return any(self.reads_code(child, depth + 1) for child in node.named_children)
 
     def is_printed(self, mark: Node) -> bool:
         """Whether a value is an argument of a command that prints it."""

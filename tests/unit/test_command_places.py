@@ -393,11 +393,15 @@ def test_a_part_that_cannot_be_read_refuses_no_others() -> None:
     assert [bool(place.refusal) for place in places] == [False, True, True]
 
 
-def test_very_deep_commands_are_read() -> None:
-    deep = 'echo "$(' * 300 + f"echo {X}" + ')"' * 300
-    assert [place.letter for place in find_places(deep, "bash")] == ["w"]
-    grouped = "{ " * 400 + f"echo {X};" + " };" * 399 + " } | cat"
-    assert len(find_places(grouped, "bash")) == 1
+@pytest.mark.parametrize(
+    ("before", "after"), [('"$(', ')"'), ("{ ", "; }"), ("if a; then ", "; fi"), ("( ", " )")]
+)
+def test_a_value_may_stand_deep_but_not_too_deep(before: str, after: str) -> None:
+    for depth, is_refused in ((40, False), (300, True)):
+        command = f"echo a; {before * depth}echo {X}{after * depth}"
+        (place,) = find_places(command, "bash")
+        assert bool(place.refusal) is is_refused
+    (place,) = find_places(f"echo {X} | {before * 300}cat{after * 300}", "bash")
 
 
 def test_a_plan_knows_its_places_and_asks_nobody_again(monkeypatch: pytest.MonkeyPatch) -> None:
