@@ -346,7 +346,9 @@ def _judge_comparison(step: _Step) -> Refusal | None:
         return Refusal("stands in a pattern", "compare with = or ==, or use `case`")
     if operator in ("-a", "-o"):
         return Refusal("stands in a test that is not a plain one", programs.TEST_ADVICE)
-    return Refusal(f"is compared with {operator}, which is arithmetic", COMPUTE)
+    if operator[:1] == "-" and operator[1:].isalpha():
+        return Refusal(f"is compared with {operator}, which is arithmetic", COMPUTE)
+    return _ARITHMETIC
 
 
 _JUDGES: Mapping[str, Callable[[_Step], Refusal | None]] = {
