@@ -298,3 +298,24 @@ def test_a_nested_workflow_has_jobs_of_its_own_at_its_end(bad: bool, run: Runs, 
     assert told[0] == status
     assert [each["job"] for each in told[1]] == (["flow"] if bad else [])
     assert run.state == status
+
+
+@pytest.mark.parametrize("is_stuck_before", [True, False])
+def test_a_canceled_run_does_not_wait_for_what_failed_under_it(
+    is_stuck_before: bool, run: Runs, work: Work
+) -> None:
+    deep = Workflow("deep", (job("x", "my_id"),))
+    run.submit(
+        job("a", "my_id"),
+        last("b", "fail"),
+        last("down", "", workflow="deep", needs=("b",), on_blocker_failure="wait"),
+        last("tell", needs=("down",), if_="always()"),
+        workflows={"deep": deep},
+    )
+    if is_stuck_before:
+        work()
+        assert not run.status.is_ended
+    runs.cancel(RUN, run.connection)
+    work()
+    assert (run.state, run.states["b"], run.states["tell"]) == ("canceled", "failed", RUNS)
+    assert run.states["down(start)"] == ("canceled" if is_stuck_before else SKIPS)

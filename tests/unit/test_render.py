@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 
+from flowq.declare.yaml import parse_workflow
 from flowq.graph import build_graph
 from flowq.plan import Commit, Enqueue, Plan, Release
+from flowq.planner import make_plan
 from flowq.render.dot import render_dot
 from flowq.render.json import (
     graph_document,
@@ -366,3 +368,19 @@ def test_a_plan_as_json_names_its_operations() -> None:
         "release",
     ]
     assert document["operations"][1]["blocks"] == [{"name": "r1-page", "on_failure": "ignore"}]
+
+
+def test_a_plan_shows_what_approvals_ask_for_and_the_limits_of_groups_of_workflows() -> None:
+    text = """\
+workflows: {w: {jobs: {z: {call: "m:f"}}}}
+jobs:
+  a: {call: "m:f", approval: {message: "Ship?\\nReally?", inputs: {host: {type: str}}, expires: 1m}}
+  g: {for_each: [1], call: "m:f", approval: true}
+  n: {for_each: [1], workflow: w, timeout: 5m, retries: 2}
+"""
+    workflow = parse_workflow(text, "x.yaml")
+    shown = render_plan(make_plan(build_graph(workflow), {}, "r"))
+    assert 'approval("Ship? Really?", host: str, expires=60s)' in shown
+    lines = {line.split()[2]: line for line in shown.splitlines() if " enqueue " in line}
+    assert lines["g(list)"].endswith("  approval")
+    assert lines["n(list)"].endswith("retries of the workflow=2  timeout of the workflow=300s")

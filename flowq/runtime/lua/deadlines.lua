@@ -73,7 +73,8 @@ end
 local function end_inside(job, why)
   local f = redis.call('HMGET', keys.job(job), 'status', 'flowq_outcome', 'flowq_always', 'origin',
     'worker_name', 'flowq_nested')
-  if f[2] or f[3] == '1' then return end
+  local is_stuck = f[1] == 'deferred' and futures.is_stuck(job)
+  if f[2] or f[3] == '1' and not is_stuck then return end
   if f[6] and nested.has_begun(job) then
     begin_to_halt(job, why)
     return nested.end_round(job, 'canceled', why)

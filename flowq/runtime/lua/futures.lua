@@ -17,6 +17,19 @@ local function say_stuck(id, culprit)
   runs.log(f[1], id, f[2], 'deferred', 'waits for a blocker to succeed' .. why)
 end
 
+-- Whether a future job waits for a blocker to succeed that has failed.
+function futures.is_stuck(id)
+  local f = redis.call('HMGET', keys.future(id), 'state', 'policy', 'pending', 'bad')
+  return f[1] == 'released' and f[2] == 'wait' and int(f[3]) == 0 and int(f[4]) > 0
+end
+
+-- Whether the run of a job is being canceled, or the workflow that it is inside of is late: then nothing waits
+-- for what would have to be run again.
+local function is_ending(id)
+  local f = redis.call('HMGET', keys.job(id), 'flowq_run', 'flowq_inside')
+  return f[1] and runs.calls_off(f[1]) or nested.why_late_inside(f[2])
+end
+
 local DECIDING_FIELDS = { 'state', 'policy', 'pending', 'bad', 'lost', 'total', 'if_empty',
   'culprit', 'failed', 'canceled' }
 
@@ -35,7 +48,9 @@ end
 function futures.decide(id, f, job)
   if f[1] ~= 'released' or int(f[3]) > 0 then return end
   local bad, lost = int(f[4]), int(f[5])
-  if f[2] == 'wait' and lost > 0 then return jobs.call_off(id, 'skipped', blame(f[8])) end
+  if f[2] == 'wait' and (lost > 0 or bad > 0 and is_ending(id)) then
+    return jobs.call_off(id, 'skipped', blame(f[8]))
+  end
   if f[2] == 'wait' and bad > 0 then return say_stuck(id, f[8]) end
   if f[2] == 'skip' and bad + lost > 0 then return skip(id, f[8]) end
   if f[2] == 'skip' and ancestors.forbid(id, f) then
