@@ -16,7 +16,7 @@ from redis import Redis
 
 import flowq
 from flowq.errors import ShellFailed
-from flowq.runtime import keys, retrying, scripts
+from flowq.runtime import keys, retrying, scripts, steps
 from flowq.runtime.explain import explain
 from flowq.runtime.failures import TIMED_OUT, Failure
 from flowq.runtime.job import get_job
@@ -268,6 +268,31 @@ def test_in_a_canceled_run_nothing_is_tried_again(
     run.submit(job("a", "cancel_my_run", with_=with_, retries=retries))
     any_work()
     assert (run.state, run.status.jobs["a"].attempts) == ("canceled", 1)
+    assert connection.zcard(keys.scheduled("default")) == 0
+
+
+@pytest.mark.parametrize("kind", ["value", "at once", "later"])
+def test_a_cancel_between_the_decision_and_the_end_wins(
+    run: Runs,
+    work: Work,
+    connection: Redis,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+) -> None:
+    decide = scripts.MAY_RETRY.call
+
+    def decide_and_cancel(*arguments: Any) -> Any:
+        answer = decide(*arguments)
+        connection.hset(keys.run(RUN), "canceling", 1)
+        steps.finish(connection, f"cancel:{RUN}")
+        return answer
+
+    monkeypatch.setattr(scripts.MAY_RETRY, "call", decide_and_cancel)
+    run.submit(fail_as("a", kind, tmp_path, Retry(2, on=("Exception",)), times=9))
+    work()
+    assert (run.state, run.states["a"]) == ("canceled", "canceled")
+    assert (tmp_path / "a").read_text() == "start\n"
     assert connection.zcard(keys.scheduled("default")) == 0
 
 
