@@ -17,6 +17,7 @@ from flowq.runtime.masking import Mask, has_reader
 from flowq.runtime.masking.reporters import hide_from_reporters
 
 CHUNK_BYTES = 65_536
+PIPE_BYTES = 1 << 20
 GRACE_S = 1.0
 """How long to wait for the end of the output: what the job has left behind may hold it open. That
 goes on being masked."""
@@ -56,6 +57,7 @@ def _find_outlets() -> Iterable[list[int]]:
 def _masked(descriptors: list[int], mask: Mask) -> Iterator[None]:
     originals = [os.dup(descriptor) for descriptor in descriptors]
     reader, writer = os.pipe()
+    _widen(writer)
     _flush()
     for descriptor in descriptors:
         os.dup2(writer, descriptor)
@@ -89,6 +91,14 @@ def _pass_on(reader: int, target: int, mask: Mask) -> None:
     finally:
         os.close(reader)
         os.close(target)
+
+
+def _widen(pipe: int) -> None:
+    """Let a pipe hold more where it can: C code that prints may keep our thread waiting."""
+    with suppress(ImportError, AttributeError, OSError):
+        import fcntl  # noqa: PLC0415 - POSIX only
+
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
 
 
 def _write_all(descriptor: int, text: bytes) -> None:
