@@ -28,11 +28,15 @@ if TYPE_CHECKING:
     from redis.connection import Connection
 
 
+_FOLDER = files("flowq.runtime").joinpath("lua")
+_COMMENT = re.compile(r"(?:^|(?<=[ \t]))--.*$", re.MULTILINE)
+
+
 @cache
 def _read(name: str) -> str:
-    text = files("flowq.runtime").joinpath("lua", f"{name}.lua").read_text("utf-8")
+    text = _FOLDER.joinpath(f"{name}.lua").read_text("utf-8")
     # Comments and indentation are for people; the server hashes and transfers every byte.
-    lines = (re.sub(r"(^|\s)--.*$", "", line).strip() for line in text.splitlines())
+    lines = map(str.strip, _COMMENT.sub("", text).splitlines())
     return "\n".join(line for line in lines if line)
 
 
