@@ -7,6 +7,7 @@ import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,35 +59,34 @@ def lines_of(folder: Path, word: str) -> list[str]:
     return [line for line in (folder / "worker.log").read_text().splitlines() if word in line]
 
 
-@pytest.mark.parametrize("answer", REFUSALS)
 def test_a_job_that_ends_while_the_server_refuses_runs_once_and_is_told_of_in_two_lines(
-    own: server.Server,
-    start_worker: Start,
-    wait_until: Wait,
-    tmp_path: Path,
-    answer: str,
-    mode: str,
+    own: server.Server, start_worker: Start, wait_until: Wait, tmp_path: Path, mode: str
 ) -> None:
-    begin, end = REFUSALS[answer]
-    ran = tmp_path / "ran"
     with closing(own.connect()) as connection:
         queue = Queue(connection=connection)
-        future = queue.enqueue(worker_jobs.nothing, deferred=True)
-        for _ in range(4):
-            queue.enqueue(worker_jobs.append_id_slowly, str(ran), 0.3, blocked_by=future)
-        future.release()
         start_worker(url=own.url, mode=mode, concurrency=2, log_folder=str(tmp_path))
-        wait_until(ran.exists, 20)
-        begin(connection)
-        wait_until(lambda: lines_of(tmp_path, "cannot be used"), 10)
-        wait_until((tmp_path / "ran.ended").exists, 10)
-        pause(wait_until, 1.0)  # enough for several attempts
-        end(connection)
-        wait_until(lambda: future.get_status() == "finished", 20)
-        wait_until(lambda: lines_of(tmp_path, "can be used again"), 10)
-    assert set(Counter(ran.read_text().split()).values()) == {1}
-    assert len(lines_of(tmp_path, "can")) == 2
+        for times, (answer, (begin, end)) in enumerate(REFUSALS.items(), 1):
+            ran = tmp_path / answer
+            future = queue.enqueue(worker_jobs.nothing, deferred=True)
+            for _ in range(4):
+                queue.enqueue(worker_jobs.append_id_slowly, str(ran), 0.3, blocked_by=future)
+            future.release()
+            wait_until(ran.exists, 20)
+            begin(connection)
+            told = partial(told_so_often, tmp_path, times)
+            wait_until(partial(told, "cannot be used"), 10)
+            wait_until(Path(f"{ran}.ended").exists, 10)
+            pause(wait_until, 1.0)  # enough for several attempts
+            end(connection)
+            wait_until(lambda future=future: future.get_status() == "finished", 20)
+            wait_until(partial(told, "can be used again"), 10)
+            assert set(Counter(ran.read_text().split()).values()) == {1}, answer
+            assert len(lines_of(tmp_path, "can")) == 2 * times, answer
     assert not lines_of(tmp_path, "Traceback")
+
+
+def told_so_often(folder: Path, times: int, word: str) -> bool:
+    return len(lines_of(folder, word)) == times
 
 
 def pause(wait_until: Wait, seconds: float) -> None:
