@@ -92,7 +92,7 @@ def _read_short(name: str, node: ScalarNode | ListNode, problems: Problems) -> I
     if kind in _TYPES:
         hint = f"write {name}: {{type: {kind}}}; for the text, {name}: {{default: {text}}}"
         problems.add("FQ105", node, f"input {name} is given the name of a type", hint)
-        return Input(name, kind)
+        return Input(name, kind, required=False)
     value: object = node.value if isinstance(node, ScalarNode) else []
     return _with_default(Input(name, _TYPE_BY_CLASS[type(value)]), node, problems)
 
