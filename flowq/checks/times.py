@@ -16,6 +16,9 @@ from flowq.spec import Path, Workflow
 SOME_DAY = datetime(2026, 1, 1, tzinfo=UTC)
 """Whether there is a next time does not depend on the day on which that is asked."""
 
+_MAX_CRON = 1_000
+"""Characters of a cron expression."""
+
 
 def check_schedule(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
     """The `cron` and the `timezone` of a schedule can be understood."""
@@ -25,11 +28,12 @@ def check_schedule(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
     if reason := _find_refusal(schedule.cron):
         where = workflow.places.find("schedule", "cron")
         hint = 'five fields: minute hour day month weekday, as in "30 2 * * 1-5"'
-        yield Problem("FQ220", f"{schedule.cron!r} is no cron expression{reason}", where, hint)
+        message = f"{schedule.cron!r:.200} is no cron expression{reason}"
+        yield Problem("FQ220", message, where, hint)
     if not _is_zone(schedule.timezone):
         where = workflow.places.find("schedule", "timezone")
-        message = f"there is no time zone {schedule.timezone!r}"
-        near = find_nearest(schedule.timezone, sorted(available_timezones()))
+        message = f"there is no time zone {schedule.timezone!r:.200}"
+        near = find_nearest(schedule.timezone[:200], sorted(available_timezones()))
         hint = f"did you mean {near!r}?" if near else "write one of IANA's, as in Europe/Berlin"
         yield Problem("FQ221", message, where, hint)
 
@@ -53,6 +57,8 @@ def check_timeouts(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
 
 
 def _find_refusal(cron: str) -> str:
+    if len(cron) > _MAX_CRON:
+        return f": it has more than {_MAX_CRON:,} characters"
     fields = len(cron.split())
     if fields != 5:
         return f": it has {fields} field{'' if fields == 1 else 's'}, not 5"

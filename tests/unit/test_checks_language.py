@@ -234,6 +234,7 @@ def test_a_job_does_one_thing(job: JobSpec) -> None:
         (Schedule("@daily"), "FQ220"),
         (Schedule("61 0 * * *"), "FQ220"),
         (Schedule("0 0 30 2 *"), "FQ220"),
+        (Schedule("1," * 100_000 + "1 * * * *"), "FQ220"),
         (Schedule("0 0 * * *", "Mars/Olympus"), "FQ221"),
         (Schedule("0 0 * * *", "../etc/passwd"), "FQ221"),
         (Schedule("0 0 * * *", ""), "FQ221"),
