@@ -172,7 +172,7 @@ def test_the_problems_of_other_files_come_behind_those_of_the_first(problems_of)
           c: {run: y, needs: nobody}
         """,
         a_first="""\
-        inputs: {y: {}, u: 3}
+        inputs: {y: {}, u: int}
         outputs: {z: '${{ jobs.one.result }}'}
         jobs:
           one: {run: x, needs: two, timeuot: 3}
