@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 import redis
-from commands import Flowq
+from commands import Flowq, Said
 
 from flowq import client, server
+
+Call = Callable[..., Said]
 
 
 @pytest.fixture
@@ -59,7 +61,7 @@ def test_a_run_is_followed_through_a_refusal(
 
 
 def test_a_run_that_is_given_up_is_named_with_the_command_that_follows_it(
-    flowq: Flowq, door: subprocess.Popen[str], folder: Path, operator: redis.Redis, url: str
+    call: Call, door: subprocess.Popen[str], folder: Path, operator: redis.Redis, url: str
 ) -> None:
     (run,) = client.list_runs(operator, 1)
     command = f"watch {run.run_id} --redis-url {url}"
@@ -73,14 +75,14 @@ def test_a_run_that_is_given_up_is_named_with_the_command_that_follows_it(
         assert f"flowq {command}" in named
         assert "its memory is full (maxmemory); raise that" in error
         (folder / "key").touch()
-    assert flowq(*command.split()).returncode == 0
+    assert call(*command.split()).code == 0
 
 
 @pytest.mark.parametrize("words", [("cancel", "RUN"), ("doctor",), ("run", "ask.yaml", "--detach")])
 def test_a_command_waits_and_says_so_once(
-    flowq: Flowq, operator: redis.Redis, url: str, words: tuple[str, ...]
+    flowq: Flowq, call: Call, operator: redis.Redis, url: str, words: tuple[str, ...]
 ) -> None:
-    run = flowq("run", "ask.yaml", "--detach", "-q", "--redis-url", url).stdout.strip()
+    run = call("run", "ask.yaml", "--detach", "-q", "--redis-url", url).out.strip()
     with full(operator):
         named = [run if word == "RUN" else word for word in words]
         process = flowq.start(*named, "--redis-url", url)
