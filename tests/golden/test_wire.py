@@ -229,6 +229,21 @@ def test_what_older_versions_must_not_ignore_of_retries_has_a_higher_number(
     assert call_of(start)[1][0]["flowq"] == needed
 
 
+def test_values_within_quotes_need_a_worker_that_refers_to_them() -> None:
+    def format_of(**said: Any) -> int:
+        ((work,), _) = call_of(Enqueue("a", "a", "", **said))[1:]
+        return int(work["flowq"])
+
+    quoted, word = Shell('echo "a ${{ item }}"', places="q"), Shell("echo ${{ item }}", places="w")
+    assert (format_of(run=quoted), format_of(run=word)) == (QUOTED_VALUES_FORMAT, USUAL_FORMAT)
+    inner = Workflow("inner", (JobSpec("b", run=quoted),))
+    outer = Workflow("outer", (), workflows={"inner": inner})
+    template = Enqueue("b", "b", "", run=quoted)
+    assert format_of(nested=Nested(outer, "a", "a.")) == QUOTED_VALUES_FORMAT
+    assert format_of(expansion=Expansion(ForEach([1]), (template,))) == QUOTED_VALUES_FORMAT
+    assert from_wire(Enqueue, to_wire(template)).run == quoted
+
+
 def test_a_form_that_only_newer_versions_know_is_refused() -> None:
     with pytest.raises(NewerFormat, match="upgrade flowq here"):
         from_wire(Expansion, {"flowq": FORMAT + 1, "templates": []})

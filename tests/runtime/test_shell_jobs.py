@@ -202,6 +202,13 @@ def test_a_place_that_is_refused_gets_no_value() -> None:
         execute("eval ${{ item }}", {"${{ item }}": "x"}, places="x")
 
 
+def test_a_value_that_is_too_large_for_an_argument_is_named() -> None:
+    command, values = "/bin/echo ${{ item }}", {"${{ item }}": "x" * 200_000}
+    with pytest.raises(shell.ShellFailed, match=r"exit code 126.*too large for an argument"):
+        execute(command, values)
+    assert execute("printf '%s' ${{ item }} | wc -c", values).strip() == "200000"
+
+
 def test_a_job_of_an_older_version_has_its_values_as_words(tmp_path: Path) -> None:
     command = f"printf '<%s>' ${{{{ item }}}} 'a'${{{{ item }}}} > {tmp_path}/x; cat {tmp_path}/x"
     assert execute(command, {"${{ item }}": "$(a) *\n"}, result="text") == "<$(a) *\n><a$(a) *\n>"
