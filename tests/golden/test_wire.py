@@ -30,7 +30,14 @@ from flowq.plan import Enqueue, Expansion, Nested, Outputs, Plan
 from flowq.planner import make_plan
 from flowq.runtime.outputs import write_outputs
 from flowq.runtime.planned import call_of
-from flowq.runtime.wire import FORMAT, RETRIES_FORMAT, USUAL_FORMAT, from_wire, to_wire
+from flowq.runtime.wire import (
+    FORMAT,
+    QUOTED_VALUES_FORMAT,
+    RETRIES_FORMAT,
+    USUAL_FORMAT,
+    from_wire,
+    to_wire,
+)
 from flowq.spec import Approval, Defaults, ForEach, Input, JobSpec, Retry, Shell, Workflow
 
 WIRE = Path(__file__).parent / "wire"
