@@ -40,7 +40,8 @@ def check_shells(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
             continue
         if find_shell(job.run.shell) is None and has_live_expression(job.run.command):
             shell = PureWindowsPath(job.run.shell or "").name.lower().removesuffix(".exe")
-            name = shell if shell in _VARIABLE_BY_SHELL else re.sub(r"[-.\d]*w?$", "", shell)
+            bare = re.sub(r"(?<![-.\d])[-.\d]*w?$", "", shell)  # without its version
+            name = shell if shell in _VARIABLE_BY_SHELL else bare
             message = f"the command of job {job.name} holds an expression, and is for {shell}"
             variable = _VARIABLE_BY_SHELL.get(name)
             written = f"write {variable}" if variable else "read that variable"

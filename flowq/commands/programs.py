@@ -202,7 +202,7 @@ def _name_of(word: Word) -> str | None:
         return None
     name = PurePosixPath(word.text).name if word.text.strip("/.") else word.text
     name = name.removesuffix(".exe")
-    return name if name in _ALL else re.sub(r"[-.\d]+$", "", name) or name
+    return name if name in _ALL else re.sub(r"(?<![-.\d])[-.\d]+$", "", name) or name
 
 
 def _for_always(name: str, words: Sequence[Word]) -> Refusal | None:
