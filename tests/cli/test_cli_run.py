@@ -57,7 +57,7 @@ def test_json_is_alone_on_stdout_also_when_the_users_modules_print(
     assert document["jobs"]["cut"] == {
         "status": "finished",
         "ids": [f"{document['run']}-cut"],
-        "results": ["slice 1", "slice 2"],
+        "result": ["slice 1", "slice 2"],
     }
     assert "imported" in done.stderr
     assert "a child of it" in done.stderr

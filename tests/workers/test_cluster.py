@@ -75,7 +75,7 @@ def test_a_run_goes_through_though_its_node_changes(
         go.touch()
         out, err = run.communicate(timeout=60)
         assert run.returncode == 0, err
-        assert json.loads(out)["jobs"]["add"]["result"] == [2, 3, 4]
+        assert json.loads(out)["jobs"]["add"]["results"] == [2, 3, 4]
         look = start(tmp_path, "status", json.loads(out)["run"], *at)
         assert "succeeded" in look.communicate(timeout=30)[0]
         worker.terminate()
