@@ -82,13 +82,28 @@ def read_allowed(
 
     Each text of `allow` is a pattern, or several with commas or spaces between them. None stands
     for what FLOWQ_ALLOW says, and `commands` is also what FLOWQ_ALLOW_RUN says then.
-    Errors: UsageError.
+    Errors: UsageError, also for a text that names nothing: it was to limit the worker.
     """
+    source = "--allow"
     if allow is None:
-        allow = [environment.get("FLOWQ_ALLOW", "")]
-        commands = commands or environment.get("FLOWQ_ALLOW_RUN", "") not in ("", "0")
-    patterns = tuple(part for text in allow for part in text.replace(",", " ").split())
-    return Allowed(patterns, commands) if patterns or commands else None
+        said = environment.get("FLOWQ_ALLOW", "")
+        source, allow = "FLOWQ_ALLOW", [said] if said else []
+        commands = commands or _are_commands_allowed(environment.get("FLOWQ_ALLOW_RUN", ""))
+    patterns = []
+    for text in allow:
+        names = text.replace(",", " ").split()
+        if not names:
+            raise UsageError(
+                f"{source} is {text!r}, which names nothing; leave it out to run everything"
+            )
+        patterns += names
+    return Allowed(tuple(patterns), commands) if patterns or commands else None
+
+
+def _are_commands_allowed(text: str) -> bool:
+    if text not in ("", "0", "1"):
+        raise UsageError(f"FLOWQ_ALLOW_RUN is {text!r}; it must be 1 or 0")
+    return text == "1"
 
 
 def name_origin(found: Any) -> str:

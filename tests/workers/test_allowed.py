@@ -157,7 +157,17 @@ def test_the_environment_speaks_where_nothing_else_does() -> None:
     assert read_allowed(None, False, said) == Allowed(("a.*", "b.c", "d.*"), True)
     assert read_allowed(["x.*"], False, said) == Allowed(("x.*",))
     assert read_allowed(None, True, {}) == Allowed((), True)
-    assert read_allowed(None, False, {"FLOWQ_ALLOW_RUN": "0"}) is None
+    assert read_allowed(None, False, {"FLOWQ_ALLOW": "", "FLOWQ_ALLOW_RUN": "0"}) is None
+
+
+def test_what_was_to_limit_a_worker_and_says_nothing_of_sense_is_refused() -> None:
+    for allow in ([""], ["a.*", " "], [","]):
+        with pytest.raises(UsageError, match=r"--allow is .* names nothing"):
+            read_allowed(allow, False, {})
+    with pytest.raises(UsageError, match=r"FLOWQ_ALLOW is ' , ', which"):
+        read_allowed(None, False, {"FLOWQ_ALLOW": " , "})
+    with pytest.raises(UsageError, match="FLOWQ_ALLOW_RUN is 'false'"):
+        read_allowed(None, False, {"FLOWQ_ALLOW": "a.*", "FLOWQ_ALLOW_RUN": "false"})
 
 
 # Data --------------------------------------------------------------------------------------------
