@@ -75,7 +75,7 @@ class Failure:
             return cls(
                 names, None if code is None else int(code), later_s, bool(parts.get("final"))
             )
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ArithmeticError, AttributeError, KeyError, RecursionError, TypeError, ValueError):
             return None
 
 

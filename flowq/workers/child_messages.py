@@ -12,11 +12,11 @@ NUL between them, `S` by a list of texts as JSON, the others by a text.
 from __future__ import annotations
 
 import json
+import re
 import struct
 from collections.abc import Sequence
 from functools import partial
 from itertools import product
-from math import isfinite
 from struct import Struct
 from typing import Any
 
@@ -49,7 +49,15 @@ _WORDS = tuple(
 _REST = len(End._fields) - 1 - End._fields.index("is_spent")
 """How many fields follow there: all of them are texts, without NUL."""
 
+_CODE = End._fields.index("code") - len(End._fields)
+
 _MAX_DIGITS = 11
+
+MAX_INSTANT = 1e11
+"""The year 5138; what RQ writes of an instant has four digits for the year."""
+
+_is_ttl = re.compile(r"(?:-?[0-9]{1,12})?").fullmatch
+_is_code = re.compile(r"\S*(?: .*)?", re.DOTALL).fullmatch
 
 _NUMBER_BY_WORDS = {words: number for number, words in enumerate(_WORDS)}
 
@@ -149,10 +157,13 @@ def _read_ends(data: bytes, at: int, *, is_whole: bool) -> list[End]:
             at += length
             ttl, value, *rest = texts.split("\0")
             status, how, field = _WORDS[words]
-            if not isfinite(started_at + ended_at) or not (ttl.isdigit() or _is_ttl(ttl)):
+            are_instants = 0 <= started_at <= MAX_INSTANT and 0 <= ended_at <= MAX_INSTANT
+            if not (are_instants and _is_ttl(ttl)):
                 raise BadMessage("its instants, or its time to live, are no numbers")
             if len(rest) != _REST:
                 raise BadMessage("it has more texts, or fewer")
+            if not _is_code(rest[_CODE]):
+                raise BadMessage("its digest of code is none")
             head = number, status, how, started_at, ended_at, ttl, field, value, generation, spent
             ends.append(_as_end(head + tuple(rest)))
     except struct.error as error:
@@ -161,7 +172,3 @@ def _read_ends(data: bytes, at: int, *, is_whole: bool) -> list[End]:
     except (ValueError, IndexError) as error:
         raise BadMessage(f"a report cannot be read: {error}") from error
     return ends
-
-
-def _is_ttl(text: str) -> bool:
-    return not text or (text[0] == "-" and text[1:].isdigit())

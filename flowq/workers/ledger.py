@@ -7,6 +7,7 @@ import random
 import time
 from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import uuid4
@@ -102,8 +103,10 @@ class Ledger:
         digest, _, files = end.code.partition(" ")
         run_id = claim.find("flowq_run")
         if files and (run_id, digest) not in self._known_code:
-            told = {"job": claim.find("flowq_name"), "at": end.ended_at, "files": json.loads(files)}
-            self._new_code[run_id, digest] = json.dumps(told)
+            with suppress(ValueError, RecursionError):  # a child runs the code of users
+                table = json.loads(files)
+                told = {"job": claim.find("flowq_name"), "at": end.ended_at, "files": table}
+                self._new_code[run_id, digest] = json.dumps(told)
         return end._replace(code=digest)
 
     def _tell_code(self) -> None:

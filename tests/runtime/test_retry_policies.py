@@ -366,3 +366,8 @@ def test_a_policy_is_read_from_the_hash_as_it_was_written(connection: Redis) -> 
         "never_on": ["a.b:C"],
     }
     assert write_policy(Retry(5, 2)) == ""
+
+
+@pytest.mark.parametrize("text", ['{"names": [], "exit_code": 1e999}', "[" * 100_000, "[]", "{"])
+def test_a_failure_that_makes_no_sense_is_none(text: str) -> None:
+    assert Failure.read(text) is None

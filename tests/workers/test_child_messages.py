@@ -63,8 +63,13 @@ def test_a_kept_report_that_was_cut_is_left_out_and_a_sent_one_refused() -> None
     [
         {"started_at": float("nan")},
         {"ended_at": float("inf")},
+        {"started_at": 1e300},
+        {"ended_at": -1.0},
         {"ttl": "1 2"},
         {"ttl": "-"},
+        {"ttl": "²"},
+        {"ttl": "9" * 30},
+        {"code": "digest\n{}"},
         {"view": "a\0b"},
     ],
 )
