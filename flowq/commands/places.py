@@ -210,6 +210,12 @@ def _judge_command(step: _Step) -> Refusal | None:
         return None
     if words[0].text == "exit" and step.shell in BASHES | PLAIN_SHELLS:
         return None  # which read a number there, and no arithmetic
+    name = words[0].text
+    if step.is_direct and name in step.text.functions:
+        if f"{name}()" in step.text.calculated:
+            return Refusal(f"is an argument of {name}, and arithmetic reads that", COMPUTE)
+        if f"{name}()" in step.text.evaluated:
+            return Refusal(f"is an argument of {name}, which reads it as code", ENV)
     return programs.find_refusal(words, place)
 
 
@@ -320,7 +326,9 @@ def _judge_pipeline(step: _Step) -> Refusal | None:
     """A text that is printed for another program to execute is code."""
     children = step.parent.named_children
     after = children[children.index(step.child) + 1 :]
-    if step.is_direct and step.text.is_printed(step.mark) and any(map(step.text.reads_code, after)):
+    is_input = trees.find_ancestor(step.mark, "herestring_redirect", frozenset()) is not None
+    is_shown = is_input or step.text.is_printed(step.mark)
+    if step.is_direct and is_shown and any(map(step.text.reads_code, after)):
         return _READS_INPUT
     return None
 

@@ -139,8 +139,10 @@ _RUNNERS = {
 }
 _READS_CODE = _LANGUAGES | {"ssh", "su", "psql", "mysql", "mariadb", "at", "batch", "crontab"}
 
+_DEVICES = ("/dev/", "/proc/")
 _CODE_OPTION = re.compile(r"-[A-Za-z]*[ceE]|--(?:command|eval|execute|exec|print|run)")
 _PLAIN_FORMAT = re.compile(r"(?:[^%]|%%|%-?[0-9]*(?:\.[0-9]+)?[sbqc])*")
+_PLAIN_PRINTS = (["-n", "--"], ["-r", "--"], ["-rn", "--"])
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=", re.ASCII)
 TEST_OF_ONE = frozenset({f"-{letter}" for letter in "nzfedrwxsLhbcpSOGugk"})
 TEST_OF_TWO = frozenset({"=", "==", "!=", "-nt", "-ot", "-ef"})
@@ -175,6 +177,8 @@ def reads_code(words: Sequence[Word]) -> bool:
     name = _name_of(words[0])
     if name is None:
         return False
+    if name in (".", "source"):
+        return any(word.text is None or word.text.startswith(_DEVICES) for word in words[1:])
     if name in _WRAPPERS or name in _COMMANDS or name in _EXECUTING:
         if name in _READS_CODE:
             return True
@@ -187,10 +191,17 @@ def reads_code(words: Sequence[Word]) -> bool:
 
 
 def runs_code(words: Sequence[Word]) -> bool:
-    """Whether a command reads arguments as code: `eval`, `sh -c`."""
+    """Whether a command reads arguments as code, or as names: `eval`, `sh -c`, `read`."""
     name = _name_of(words[0]) if words else None
+    if name == "print" and [word.text for word in words[1:3]] in _PLAIN_PRINTS:
+        return False
     is_shell = name in _RUNNERS and any(_CODE_OPTION.fullmatch(word.text or "") for word in words)
-    return name in _READ_AS_CODE or is_shell
+    return name in _READ_AS_CODE or name in _VARIABLES or is_shell
+
+
+def is_assignment(prefix: str) -> bool:
+    """Whether a word that begins like that gives a value to a variable."""
+    return _ASSIGNMENT.match(prefix) is not None
 
 
 _KNOWN_READERS = _READS_CODE | set(_RUNNERS)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
-from flowq.commands.programs import Word, find_refusal, reads_code, runs_code
+from flowq.commands.programs import Word, find_refusal, is_assignment, reads_code, runs_code
 from flowq.commands.values import QUOTED, WORD
 
 if TYPE_CHECKING:  # the grammar is loaded for commands with expressions only
@@ -30,7 +30,8 @@ _BEGINS = SUBSTITUTIONS | {
 
 _NAMES = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 _VARIABLES = re.compile(r"\$\{?!?([A-Za-z_]\w*)", re.ASCII)
-_CALCULATES = frozenset({"arithmetic_expansion", "c_style_for_statement"})
+_POSITIONAL = re.compile(r"\$\{?[0-9@*]")
+_READS_NAME = re.compile(r"\$\{(?:!\w+|\w+@P)\}", re.ASCII)
 _DECLARES_NUMBERS = re.compile(r"[-+]\w*[iEFlun]\w*")
 _PLAIN_END = re.compile(r"\w+|'\w+'|\"\w+\"|\\\w+", re.ASCII)
 _SENSITIVE = re.compile(rb"['\"`(){}<\\#]")
@@ -202,19 +203,28 @@ class Text:
         )
 
     @cached_property
+    def functions(self) -> frozenset[str]:
+        """The names of the functions that the text defines."""
+        defined = (node for node in self._nodes if node.type == "function_definition")
+        return frozenset(text_of(node.child_by_field_name("name")) for node in defined)
+
+    @cached_property
     def calculated(self) -> frozenset[str]:
-        """The variables that arithmetic may read, or that are numbers."""
-        names: set[str] = set()
-        for node in self._nodes:
-            names.update(self._calculated_in(node))
-        return frozenset(names)
+        """The variables that arithmetic reads, or that are numbers, and those that get into them.
+
+        `f()` stands for the arguments of the function f.
+        """
+        return self._with_sources(map(self._calculated_in, self._nodes))
 
     def _calculated_in(self, node: Node) -> Iterator[str]:
         text = ""
         is_group = node.type == "compound_statement" and node.children[0].type == "(("
         is_slice = node.type == "expansion" and any(child.type == ":" for child in node.children)
-        if node.type in _CALCULATES or is_group or is_slice:
+        if node.type == "arithmetic_expansion" or is_group or is_slice:
             text = text_of(node)
+        elif node.type == "c_style_for_statement":
+            body = node.child_by_field_name("body")
+            text = " ".join(text_of(child) for child in node.children if child != body)
         elif node.type == "subscript":
             text = text_of(node.child_by_field_name("index"))
         elif node.type in ("binary_expression", "unary_expression"):
@@ -225,22 +235,82 @@ class Text:
             is_number = any(map(_DECLARES_NUMBERS.fullmatch, options))
             text = text_of(node) if is_number else ""
         elif node.type == "command":
-            words = self._words(node)
-            refused = [i for i in range(1, len(words)) if find_refusal(words, i)]
-            is_number = bool(words) and words[0].text in _NUMBERS and bool(refused)
-            text = text_of(node) if is_number else ""
+            text = " ".join(self._numbers_in(node))
         yield from _NAMES.findall(text)
+        yield from _arguments_in(text, node)
+
+    def _numbers_in(self, command: Node) -> Iterator[str]:
+        """Yield the arguments that a command reads as numbers."""
+        words = self._words(command)
+        if not words or words[0].text not in _NUMBERS:
+            return
+        is_printing = words[0].text == "printf"
+        for place, node in enumerate(_arguments(command)):
+            is_format = is_printing and place < 3 and "%" in (words[place].text or "")
+            if place and not is_format and find_refusal(words, place):
+                yield text_of(node)
 
     @cached_property
     def evaluated(self) -> frozenset[str]:
-        """The variables whose values are read as code by a command of the text."""
-        names: set[str] = set()
+        """The variables whose values are read as code, or as names that can have code in them, and
+        those that get into them; see `calculated`."""
+        return self._with_sources(map(self._evaluated_in, self._nodes))
+
+    def _evaluated_in(self, node: Node) -> Iterator[str]:
+        read: list[Node] = []
+        if node.type == "expansion" and _READS_NAME.fullmatch(text_of(node)):
+            read = [node]
+        elif node.type in ("declaration_command", "unset_command"):
+            read = [child for child in node.named_children if not is_assignment(_prefix(child))]
+            read = [child for child in read if child.type != "variable_assignment"]
+        elif node.type == "command" and runs_code(self._words(node)):
+            read = _arguments(node)
+        for child in read:
+            if child.type not in ("raw_string", "word"):
+                yield from _VARIABLES.findall(text_of(child))
+                yield from _arguments_in(text_of(child), node)
+
+    def _with_sources(self, found: Iterable[Iterable[str]]) -> frozenset[str]:
+        """Return names, and those of the variables whose values get into these."""
+        left = [name for names in found for name in names]
+        all_names: set[str] = set()
+        while left:
+            name = left.pop()
+            if name not in all_names:
+                all_names.add(name)
+                left += self._sources.get(name, ())
+        return frozenset(all_names)
+
+    @cached_property
+    def _sources(self) -> Mapping[str, list[str]]:
+        """The variables from which others get their values, but for the output of commands."""
+        found: dict[str, list[str]] = {}
         for node in self._nodes:
-            if node.type == "command" and runs_code(self._words(node)):
-                for child in _arguments(node):
-                    if child.type not in ("raw_string", "word"):
-                        names.update(_VARIABLES.findall(text_of(child)))
-        return frozenset(names)
+            if node.type == "variable_assignment":
+                name, values = node.child_by_field_name("name"), [node.child_by_field_name("value")]
+            elif node.type == "for_statement":
+                name = node.child_by_field_name("variable")
+                values = [*node.children_by_field_name("value")]
+            elif node.type == "command":
+                name, values = node.child_by_field_name("name"), [*_arguments(node)[1:]]
+                if text_of(name) not in self.functions:
+                    continue
+            else:
+                continue
+            target = text_of(name).partition("[")[0] + ("()" if node.type == "command" else "")
+            found.setdefault(target, []).extend(self._read_in([*filter(None, values)]))
+        return found
+
+    def _read_in(self, left: list[Node]) -> Iterator[str]:
+        while left:
+            node = left.pop()
+            if node.type in SUBSTITUTIONS or text_of(node).startswith("${#"):
+                continue
+            if node.type in ("variable_name", "special_variable_name"):
+                name = text_of(node)
+                yield name
+                yield from _arguments_in(f"${name}", node)
+            left += node.children
 
     # Words ---------------------------------------------------------------------------------------
 
@@ -294,6 +364,14 @@ class Text:
 
 
 _NUMBERS = frozenset({"let", "integer", "float", "test", "printf", "exit", "return", "shift"})
+
+
+def _arguments_in(text: str, node: Node) -> Iterator[str]:
+    """Yield `f()` where a text has arguments of the function f in it, in whose body a node is."""
+    if _POSITIONAL.search(text):
+        around = find_ancestor(node, "function_definition", frozenset())
+        if around is not None:
+            yield text_of(around.child_by_field_name("name")) + "()"
 
 
 def _arguments(command: Node) -> list[Node]:

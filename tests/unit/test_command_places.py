@@ -38,6 +38,13 @@ n=§; (( n++ ))
 n=§; let x=n+1
 n=§; [[ n -eq 1 ]]
 n=§; [[ $n -eq 1 ]]
+n=§; printf '%s %d\\n' a "$n"
+n=§; printf %d n
+a=§; n=$a; echo $((n))
+a=§; for n in "x$a"; do echo $((n)); done
+f() { echo $(( $1 + 1 )); }; f §
+f() { local n=$1; [[ $n -gt 1 ]]; }; f §
+g() { f "$@"; }; f() { echo $(( $2 )); }; g a §
 n=§; echo ${a[n]}
 n=§; echo ${a:n}
 for n in §; do echo $((n)); done
@@ -112,6 +119,15 @@ BASH_ENV=§ bash x.sh
 IFS=§
 x=§; eval "$x"
 x=§; trap "$x" EXIT
+x=§; echo "${!x}"
+x=§; echo ${x@P}
+x=§; export $x
+x=§; declare "$x=1"
+x=§; unset "$x"
+x=§; read $x
+x=§; y="ls $x"; eval "$y"
+f() { eval "$1"; }; f §
+source /dev/stdin <<< §
 """
 INTERPRETERS = """
 sh -c §
@@ -187,6 +203,7 @@ printf '%s' § | python3
 echo § | ssh host
 echo § | sudo sh
 echo "§" | { sh; }
+cat <<< § | sh
 """
 QUOTES = """
 echo '§'
@@ -325,6 +342,13 @@ echo ${x:-a} "${x#"a"}" §
 ! echo §
 time ls §
 export A; A=§
+a=§; export B="$a" "C=$a"; local d=$a; echo ${!b} ${#a}
+a=§; n=${#a}; n=$(echo "$a" | wc -c); echo $((n))
+retry() { for ((i=0; i<3; i++)); do "$@" && return 0; n=$((n+1)); done; }; retry curl §
+g() { echo $(( $1 )); }; f() { echo "$1"; }; f §; g 2
+say() { print -r -- "$1"; }; say §
+s=§; printf '%s\\n' "$s"
+f() { printf '%s\\n' "$@"; }; f §
 """
 
 
