@@ -113,6 +113,7 @@ _RULES: tuple[Rule, ...] = (
     commands.check_shells,
     commands.check_places,
     commands.check_arguments,
+    commands.check_code,
     shell_words.check_shell_words,
 )
 

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import PureWindowsPath
 
 from flowq.commands.places import Place, find_places
-from flowq.commands.programs import COMPUTE, ENV, LIST
+from flowq.commands.programs import COMPUTE, ENV, LIST, Word, find_code
 from flowq.commands.values import find_shell
 from flowq.errors import Excerpt, Problem
 from flowq.expressions.references import Reference, find_whole_reference
@@ -128,6 +128,34 @@ def check_arguments(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
                     )
                     problem = Problem("FQ235", message, hint=hint, excerpt=Excerpt(number=number))
                     yield from workflow.places.place(problem, "jobs", job.name, "run", index)
+
+
+def check_code(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
+    """An expression in a command that is a list is no code for the program that gets it."""
+    for job in graph:
+        command = job.run.command if job.run is not None else ""
+        if isinstance(command, str) or not any(map(_expressions_in, command)):
+            continue
+        words = [_as_word(item) for item in command]
+        for index, item in enumerate(command):
+            refusal = find_code(words, index) if words[index].has_value else None
+            if refusal is None:
+                continue
+            expression = _expressions_in(item)[0]
+            message = f"job {job.name} has {expression} where no value may be: it {refusal.reason}"
+            hint = (
+                "write it behind the code, as an argument that the code reads; or pass it as "
+                f'env: {{VALUE: "{expression}"}}, and read that variable'
+            )
+            problem = Problem("FQ228", message, hint=hint, excerpt=Excerpt(number=0))
+            yield from workflow.places.place(problem, "jobs", job.name, "run", index)
+
+
+def _as_word(item: str) -> Word:
+    if not _expressions_in(item):
+        return Word(item, item)
+    first = split(item)[0]
+    return Word(None, first if isinstance(first, str) else "", has_value=True)
 
 
 def _expressions_in(item: str) -> list[Expression]:

@@ -97,7 +97,7 @@ _DECLARED = Refusal(
     "is given to a variable where that is declared", "write NAME={} first, and then `export NAME`"
 )
 _IN_EXPANSION = Refusal(
-    "stands within ${{…}}, where some of it is arithmetic, or a pattern",
+    "stands within ${…}, where some of it is arithmetic, or a pattern",
     "give it to a variable on a line of its own: NAME={}, and write $NAME here",
 )
 _READS_INPUT = Refusal("is given to a program that reads code from its input", LIST)

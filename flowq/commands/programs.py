@@ -199,6 +199,21 @@ def runs_code(words: Sequence[Word]) -> bool:
     return name in _READ_AS_CODE or name in _VARIABLES or is_shell
 
 
+def find_code(words: Sequence[Word], at: int) -> Refusal | None:
+    """Return why the word at `at` may hold no value, in a command that needs no shell.
+
+    The words are arguments as they are, so only a program that takes one of them for code counts:
+    `sh -c`, `python -c`, also behind `env` or `docker exec`.
+    """
+    for place in range(at):
+        name = _name_of(words[place])
+        if name in _RUNNERS:
+            found = _for_runner(name, words[place:], at - place, is_strict=False)
+            if found is not None:
+                return found
+    return None
+
+
 def is_assignment(prefix: str) -> bool:
     """Whether a word that begins like that gives a value to a variable."""
     return _ASSIGNMENT.match(prefix) is not None

@@ -51,7 +51,9 @@ def _write(folder: Path, value: str) -> None:
 def _run(flowq: Flowq, file: str, **env: str) -> dict[str, Any]:
     said = flowq("run", file, "--json", **env)
     jobs = json.loads(said.stdout)["jobs"]
-    return {name: job.get("result", job["status"]) for name, job in jobs.items()}
+    return {
+        name: job.get("result", job.get("results", job["status"])) for name, job in jobs.items()
+    }
 
 
 def test_a_module_beside_the_workflow_goes_before_one_of_that_name_in_the_current_folder(

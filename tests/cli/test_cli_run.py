@@ -234,7 +234,7 @@ def test_names_that_are_not_utf8_are_shown_everywhere(flowq: Flowq, folder: Path
 
     document = json.loads(done.stdout)
     assert document["outputs"]["names"] == [latin]
-    assert document["jobs"]["cat"]["result"] == ["found"]
+    assert document["jobs"]["cat"]["results"] == ["found"]
     assert r"cat[caf\xe9.txt] finished" in done.stderr
     for encoding in ("utf-8", "ascii"):
         shown = flowq("show", document["run"], r"cat[caf\xe9.txt]", PYTHONIOENCODING=encoding)

@@ -109,7 +109,7 @@ def words() -> st.SearchStrategy[str]:
             inner.map(lambda text: f"{{ {text}; }} > out; cat out"),
             inner.map(lambda text: f'f() {{ {text}; show "$1"; }}; f §'),
             inner.map(lambda text: f"case a in a) {text};; *) show §;; esac"),
-            inner.map(lambda text: f"cat <<EOF\n§ \"$( {text} )\" '§'\nEOF\nshow b"),
+            inner.map(_in_here_document),
             inner.map(lambda text: f"cat <<'E'\n$( \" ' `\nE\n{text}"),
             inner.map(lambda text: f"# it's §\n{text}"),
             inner.map(lambda text: f"y=§ z='(' ; {text}; show \"$y\""),
@@ -118,6 +118,13 @@ def words() -> st.SearchStrategy[str]:
         )
 
     return st.recursive(line, nest, max_leaves=6)
+
+
+def _in_here_document(text: str) -> str:
+    end = (
+        f"EOF{text.count('EOF')}"  # one for each level: the same end twice can be read in two ways
+    )
+    return f"cat <<{end}\n§ \"$( {text} )\" '§'\n{end}\nshow b"
 
 
 def output_of(command: str, value: str, folder: Path) -> tuple[int, bytes]:

@@ -143,7 +143,7 @@ def test_a_rejected_job_is_canceled_with_the_reason(run: Runs, work: Work, answe
     assert run.states == {"ship": "canceled", "after": "skipped", "always": "finished"}
     assert run.reason("ship") == "rejected: not on a Friday"
     assert run.result("always") is None
-    with pytest.raises(WrongState, match="is over"):
+    with pytest.raises(WrongState, match="was rejected before"):
         answered.approve("ship", {"host": "blue"})
     retrying.retry(RUN, run.connection)
     assert run.status.jobs["ship"].is_asking

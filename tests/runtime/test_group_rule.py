@@ -136,7 +136,7 @@ def test_expressions_json_and_displays_say_the_same_of_a_group(
     ]
     shown = ask(run, "${{ [jobs.g.status, jobs.g.results] }}")
     assert shown["status"] == document["status"] == collapse(status)["g"].state == state
-    assert document["result"] == results
+    assert document["results"] == results
     assert [None if isinstance(each, NoResult) else each for each in shown["results"]] == results
     assert document["ids"] == [f"{RUN}-g--{index}" for index in range(len(results))]
 

@@ -144,6 +144,28 @@ def test_an_argument_that_is_known_to_be_several_values_is_a_problem(
     assert [problem.code for problem in found] == ["FQ235"] * is_several
 
 
+@pytest.mark.parametrize(
+    ("command", "is_code"),
+    [
+        ("[sh, -c, 'echo ${{ inputs.s }}']", True),
+        ("[bash, -ec, '${{ inputs.s }}']", True),
+        ("[env, A=b, sh, -c, '${{ inputs.s }}']", True),
+        ("[docker, exec, box, python3, -c, 'print(${{ inputs.s }})']", True),
+        ("[perl, -e, '${{ inputs.s }}']", True),
+        ("[sh, -c, 'echo $1', sh, '${{ inputs.s }}']", False),
+        ("[python3, -c, 'import sys; print(sys.argv)', '${{ inputs.s }}']", False),
+        ("[python3, script.py, '${{ inputs.s }}']", False),
+        ("[echo, -c, '${{ inputs.s }}']", False),
+        ("['${{ inputs.s }}', -c, x]", False),
+    ],
+)
+def test_a_value_is_no_code_of_a_program_in_a_list(command: str, is_code: bool) -> None:
+    text = f"name: c\ninputs: {{s: {{default: x}}}}\njobs: {{a: {{run: {command}}}}}"
+    workflow = parse_workflow(text, "c.yaml")
+    found = [problem.code for problem in check(workflow, build_graph(workflow))]
+    assert found == ["FQ228"] * is_code
+
+
 def test_names_of_the_workflow_itself_are_checked_too() -> None:
     said = {"outputs": {"x": "${{ jobs.b.result }} ${{ env.X }} ${{ inputs.y }}"}}
     assert sorted(p.code for p in problems_of(call(), **said)) == ["FQ204", "FQ205", "FQ213"]

@@ -34,7 +34,7 @@ def test_a_retry_starts_no_earlier_than_its_pause(
     start_worker(mode=mode)
     jobs = {
         pause_s: queue.enqueue(
-            worker_jobs.fail_twice, f"starts-{pause_s}", retry=make_retry(2, pause_s)
+            worker_jobs.fail_twice, f"starts-{pause_s}", retry=make_retry(2, [pause_s])
         )
         for pause_s in (0.3, 0.45, 1)
     }
@@ -97,8 +97,8 @@ def test_rqs_scheduler_takes_a_job_in_the_second_after_its_instant(queue: Queue)
 def test_a_pause_of_parts_of_a_second_is_kept_as_it_is(queue: Queue) -> None:
     poll = flowq.job(retries={"max": 2, "backoff": "400ms"}, connection=queue.connection)
     assert poll(worker_jobs.nothing).enqueue().retry_intervals == [0.4]
-    assert make_retry(2, 3.0).intervals == [3]
-    assert make_retry(0, 3.0) is None
+    assert make_retry(2, [3.0]).intervals == [3]
+    assert make_retry(0, [3.0]) is None
 
 
 def test_a_worker_hears_when_a_schedule_changes(

@@ -37,7 +37,11 @@ jobs:
     for_each: [a, größe]
     call: windows_jobs:shout
     with: {word: "${{ item }}"}
-  count: {run: "print(6 * int(${{ item }}))", for_each: [7], shell: python}
+  count:
+    for_each: [7]
+    run: import os; print(6 * int(os.environ["N"]))
+    env: {N: "${{ item }}"}
+    shell: python
 """
 
 SLOW = """
@@ -130,8 +134,8 @@ def test_jobs_on_several_children_find_nothing_of_posix_and_commands_run_on_cmd(
     assert jobs["look"]["result"] == jobs["look_inside"]["result"] == []
     assert jobs["describe"]["result"] == "nt win32"
     assert jobs["greet"]["result"] == "hello nt win32"
-    assert jobs["shout"]["result"] == ["A", "GRÖSSE"]
-    assert jobs["count"]["result"] == ["42"]
+    assert jobs["shout"]["results"] == ["A", "GRÖSSE"]
+    assert jobs["count"]["results"] == ["42"]
     assert "größe" in err.decode("cp1252")
 
 
