@@ -5,19 +5,39 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rq.job import Retry
 
+from flowq.errors import DoNotRetry, RetryLater
 from flowq.runtime.futures import current_future, current_job
 from flowq.runtime.job import Job
 from flowq.runtime.queue import Queue
 
 LOG_VARIABLE = "FLOWQ_CHAOS_LOG"
+LATER_S = 0.4
 
 
 class PlannedFailure(Exception):
     """The graph wants this attempt to fail."""
+
+
+class PlannedRefusal(DoNotRetry):
+    """The graph wants this attempt to be the last one."""
+
+
+class PlannedDelay(RetryLater):
+    """The graph wants another attempt, and not at once."""
+
+    def __init__(self) -> None:
+        super().__init__(LATER_S)
+
+
+RAISED: Mapping[str, type[Exception]] = {
+    "failure": PlannedFailure,
+    "refusal": PlannedRefusal,
+    "delay": PlannedDelay,
+}
 
 
 def work(
@@ -26,6 +46,8 @@ def work(
     retries: int = 0,
     adds: Sequence[int] = (0, 0),
     adds_to: str = "",
+    raises: str = "failure",
+    fails_rounds: int = 0,
 ) -> str:
     """Be one job of a graph; every start and every end is one line, written at once."""
     job = current_job()
@@ -34,8 +56,8 @@ def work(
     try:
         _add_children(seconds, adds, adds_to)
         time.sleep(seconds)
-        if retries - (job.retries_left or 0) < fails:
-            raise PlannedFailure
+        if job.generation < fails_rounds or retries - (job.retries_left or 0) < fails:
+            raise RAISED[raises]
     except BaseException as error:
         note("raise", job, f"{type(error).__name__}: {error}")
         raise

@@ -187,6 +187,8 @@ class Director:
             "queued": self.connection.llen(keys.queue(QUEUE)),
             "scheduled": self.connection.zcard(f"{keys.PREFIX}:scheduled:{QUEUE}"),
             "deferred": self.connection.zcard(f"{keys.PREFIX}:deferred:{QUEUE}"),
+            "waiting for a round": self.connection.zcard(keys.ROUNDS),
+            "under a deadline": self.connection.zcard(keys.DEADLINES),
             "to do": self.connection.zcard(keys.TODO),
             "lost": self.connection.zcard(keys.WORKERS) - len(self.workers),
         }

@@ -64,11 +64,12 @@ class JobFacts:
 
 @dataclass(frozen=True)
 class Transition:
-    """One line of a run's log."""
+    """One line of a run's log. Shape: `worker` is who has started the job."""
 
     job_id: str
     state: str
     reason: str
+    worker: str = ""
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,8 @@ class GraphFacts:
     state: str
     jobs: Mapping[str, JobFacts]
     log: tuple[Transition, ...] = ()
+    reason: str = ""
+    """Why it ended so, as the last line of the log about the run itself says."""
 
 
 @dataclass
@@ -147,13 +150,15 @@ def read_graph(
     except RunNotFound:
         return GraphFacts(graph, words, at, "", {})
     raw: Any = connection.lrange(keys.run_jobs(graph.id), 0, -1)
+    events = list(runs.read_events(graph.id, connection))
     log = tuple(
-        Transition(event.job_id, event.state, event.reason)
-        for event in runs.read_events(graph.id, connection)
-        if event.name
+        Transition(each.job_id, each.state, each.reason, each.worker)
+        for each in events
+        if each.name
     )
+    reason = next((each.reason for each in reversed(events) if not each.name), "")
     jobs = _read_jobs([as_text(each) for each in raw], connection)
-    return GraphFacts(graph, words, at, state, jobs, log)
+    return GraphFacts(graph, words, at, state, jobs, log, reason)
 
 
 def _blockers(job_ids: Iterable[str], connection: Redis) -> set[str]:
@@ -200,6 +205,8 @@ def find_leftovers(connection: Redis, queue: str) -> list[str]:
         "staged runs": connection.zcard(keys.STAGED),
         "open future jobs that expire": connection.zcard(keys.EXPIRING),
         "watched future jobs": connection.zcard(keys.WATCHED),
+        "workflows that wait for a round": connection.zcard(keys.ROUNDS),
+        "deadlines": connection.zcard(keys.DEADLINES),
     }
     return [f"{count} {what}" for what, count in counts.items() if count]
 

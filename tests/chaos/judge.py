@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
+from endings import AGAINST_RUN, BAD, Fault, check_endings, find_stopped, has_unnoted_start
 from evidence import Evidence, Execution, GraphFacts, JobFacts, Transition
-from proofs import FORGETS_S, SILENT_S, Repeat, find_reason, find_repeats, is_planned
+from proofs import (
+    FORGETS_S,
+    SILENT_S,
+    Repeat,
+    find_reason,
+    find_repeats,
+    is_over,
+    is_planned,
+)
 from shapes import Node
 
 from flowq.status import ENDED, RUN_ENDED
-
-BAD = {"failed", "stopped", "canceled", "skipped", "expired", "deleted"}
-AGAINST_RUN = BAD - {"skipped"}
-
-
-@dataclass(frozen=True)
-class Fault:
-    """A promise that was not kept. Shape: `job_id` may be the id of a run."""
-
-    job_id: str
-    text: str
-
-    def __str__(self) -> str:
-        return f"{self.job_id}: {self.text}"
 
 
 def judge(evidence: Evidence) -> tuple[list[Fault], list[Repeat]]:
@@ -54,6 +48,7 @@ def _judge_graph(facts: GraphFacts, evidence: Evidence) -> Iterator[Fault]:
         yield from check_run_end(facts)
         yield from check_log(facts)
         yield from check_queueing(facts)
+        yield from check_endings(facts, evidence)
     yield from check_order(facts, evidence)
     yield from check_policies(facts)
     yield from check_executions(facts, evidence)
@@ -66,7 +61,7 @@ def _judge_graph(facts: GraphFacts, evidence: Evidence) -> Iterator[Fault]:
 def check_submission(facts: GraphFacts, evidence: Evidence) -> Iterator[Fault]:
     """What was submitted is there; what was not has never run."""
     graph = facts.graph
-    missing = [n.name for n in graph.nodes if graph.job_id(n.name) not in facts.jobs]
+    missing = [n.name for n in graph.inside("") if graph.job_id(n.name) not in facts.jobs]
     if "submitted" in facts.told and missing and not _is_forgotten(facts, evidence):
         yield Fault(graph.id, f"submitted, and {', '.join(missing)} not there")
     if graph.is_plain:
@@ -94,7 +89,7 @@ def check_run_end(facts: GraphFacts) -> Iterator[Fault]:
         if not job.outcome:
             yield Fault(job.job_id, f"is stuck: {job.status}")
     bad = any(job.outcome in AGAINST_RUN for job in facts.jobs.values())
-    if facts.state in RUN_ENDED and (facts.state == "failed") != bad:
+    if facts.state in RUN_ENDED and (facts.state != "succeeded") != bad:
         yield Fault(facts.graph.id, f"{facts.state}, which its jobs do not say")
 
 
@@ -114,7 +109,14 @@ ALLOWED: Mapping[str, set[str]] = {
     "started": {"finished", "failed", "queued", "scheduled", "stopped"},
     **{end: {"deferred"} for end in ENDED},
 }
-"""What may follow in the log of one job; from an end only a retry of the run leads on."""
+"""What may follow in the log of one job; from an end only a retry of the run leads on, or a round
+of the nested workflow that it is in."""
+
+ALLOWED_OF_WORKFLOW = ALLOWED | {
+    "deferred": {*ALLOWED["deferred"], "scheduled", "failed"},
+    "scheduled": {*ALLOWED["scheduled"], "deferred"},
+}
+"""The same for what ends a nested workflow: it is `scheduled` until the next round begins."""
 
 PUT_BACK = ("its worker was lost", "its worker stopped")
 
@@ -123,12 +125,15 @@ def check_log(facts: GraphFacts) -> Iterator[Fault]:
     """A job is queued once in each generation, apart from retries and from what was put back."""
     state_by_job: dict[str, str] = {}
     generation_by_job: dict[str, int] = {}
+    joins = {facts.graph.job_id(node.name) for node in facts.graph.nodes if node.is_workflow}
     for line in facts.log:
         before = state_by_job.get(line.job_id, "deferred")
         if before in ENDED and line.state == "deferred":
             generation_by_job[line.job_id] = generation_by_job.get(line.job_id, 0) + 1
         is_added = line.job_id not in state_by_job and line.state == "deferred"
-        if line.state not in ALLOWED[before] and not is_added:
+        allowed = (ALLOWED_OF_WORKFLOW if line.job_id in joins else ALLOWED)[before]
+        is_taken_away = facts.graph.has_deadline and (before, line.state) == ("started", "canceled")
+        if line.state not in allowed and not (is_added or is_taken_away):
             yield Fault(line.job_id, f"was {line.state} after {before}, as its run's log says")
         state_by_job[line.job_id] = line.state
     for job in facts.jobs.values():
@@ -194,22 +199,15 @@ def check_order(facts: GraphFacts, evidence: Evidence) -> Iterator[Fault]:
     Of a future job that was started again the last start counts: the kill that made it necessary
     may have made the server forget, and its blockers run again, too.
     """
+    stopped = find_stopped(facts)
     for future, blockers in _blockers(facts).items():
         last, job = _last(evidence, future), facts.jobs.get(future)
         if last is None or job is None or last.generation != job.generation:
             continue
         for blocker in blockers:
             for execution in evidence.executions.get(blocker, ()):
-                if not _is_over(execution, last.started_at, evidence):
+                if not is_over(execution, last.started_at, evidence.kills, stopped):
                     yield Fault(future, f"started {last.started_at:.3f}, {blocker} was not over")
-
-
-def _is_over(execution: Execution, at: float, evidence: Evidence) -> bool:
-    if execution.started_at > at:
-        return False
-    if execution.ended_at is not None:
-        return execution.ended_at <= at
-    return find_reason(execution, at, evidence.kills) is not None
 
 
 def _last(evidence: Evidence, job_id: str) -> Execution | None:
@@ -235,7 +233,7 @@ def check_policies(facts: GraphFacts) -> Iterator[Fault]:
 
     for future, blockers in blockers_by_future.items():
         job = facts.jobs.get(future)
-        if job is None or job.outcome == "canceled":
+        if job is None or job.outcome == "canceled" or facts.graph.is_helper(future):
             continue
         bad = [b for b in blockers if facts.jobs[b].outcome in BAD and facts.jobs[b].blocks[future]]
         bad = bad or (wrong_above(future) if job.needs_success else [])
@@ -246,26 +244,31 @@ def check_policies(facts: GraphFacts) -> Iterator[Fault]:
 
 def check_executions(facts: GraphFacts, evidence: Evidence) -> Iterator[Fault]:
     """What finished came to its end, what was called off never began, what failed has a reason."""
+    stopped = find_stopped(facts)
     for job in facts.jobs.values():
+        if facts.graph.is_helper(job.job_id):
+            continue
         executions = [
             each
             for each in evidence.executions.get(job.job_id, ())
             if each.generation == job.generation
         ]
-        yield from _check_outcome(job, executions, evidence)
+        if (job.job_id, job.generation) not in stopped:
+            is_unnoted = has_unnoted_start(facts, job.job_id, evidence)
+            yield from _check_outcome(job, executions, evidence, is_unnoted)
         for each in executions:
             if each.how == "raise" and not is_planned(each) and not _server_died(each, evidence):
                 yield Fault(job.job_id, f"raised {each.text}")
 
 
 def _check_outcome(
-    job: JobFacts, executions: list[Execution], evidence: Evidence
+    job: JobFacts, executions: list[Execution], evidence: Evidence, is_unnoted: bool
 ) -> Iterator[Fault]:
     if job.outcome == "finished" and not any(each.how == "end" for each in executions):
         yield Fault(job.job_id, "finished, and never came to its end")
     if job.outcome in ("skipped", "canceled") and executions:
         yield Fault(job.job_id, f"{job.outcome}, and started")
-    if job.outcome != "failed":
+    if job.outcome != "failed" or is_unnoted:
         return
     if not executions:
         yield Fault(job.job_id, f"failed, and never started ({job.crashes} crashes)")

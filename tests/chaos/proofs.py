@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -57,7 +57,26 @@ def find_repeats(executions: Iterable[Execution], kills: Sequence[Kill]) -> Iter
 
 def is_planned(execution: Execution) -> bool:
     """Whether it failed as the graph wanted it to."""
-    return execution.how == "raise" and execution.text.startswith("PlannedFailure")
+    return execution.how == "raise" and execution.text.startswith("Planned")
+
+
+def is_over(
+    execution: Execution,
+    at: float,
+    kills: Sequence[Kill],
+    stopped: Collection[tuple[str, int]] = (),
+) -> bool:
+    """Whether an execution had ended at an instant: by itself, by a kill, or stopped.
+
+    Shape: `stopped` has ids of jobs with the generation in which a deadline stopped them.
+    """
+    if execution.started_at > at:
+        return False
+    if execution.ended_at is not None:
+        return execution.ended_at <= at
+    if (execution.job_id, execution.generation) in stopped:
+        return True
+    return find_reason(execution, at, kills) is not None
 
 
 def find_reason(

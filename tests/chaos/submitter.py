@@ -7,6 +7,7 @@ import random
 import sys
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from chaos_jobs import append, work
@@ -22,6 +23,7 @@ from flowq.errors import FlowqError
 from flowq.runtime import runs
 from flowq.runtime.holds import Edge
 from flowq.runtime.job import Job
+from flowq.runtime.planned import batches
 from flowq.runtime.queue import Queue
 
 LEASE_S = 5.0
@@ -142,7 +144,7 @@ class Submitter:
 def main(words: list[str]) -> None:
     """Run with SOCKET JOURNAL SEED INTERVAL_S FIRST STEP."""
     runs.LEASE_S = LEASE_S  # type: ignore[misc]  # so that nobody waits half a minute for it
-    runs.JOBS_PER_CALL = JOBS_PER_CALL  # type: ignore[misc]  # more places to be killed at
+    runs.batches = partial(batches, size=JOBS_PER_CALL)  # more places to be killed at
     socket, journal, seed, interval_s, first, step = words
     Submitter(socket, journal, int(seed), float(interval_s)).work(int(first), int(step))
 
