@@ -22,7 +22,7 @@ from rq.utils import as_text
 from flowq.errors import RunFailed, RunNotFound, ServerUnavailable
 from flowq.plan import Plan
 from flowq.render.groups import by_declaration, count_ends
-from flowq.runtime import approvals, facts, keys, outcomes, outputs, retrying, runs
+from flowq.runtime import approvals, facts, keys, outputs, results, retrying, runs
 from flowq.runtime.code_changes import read_changes
 from flowq.runtime.explain import (
     PLAIN,
@@ -35,9 +35,9 @@ from flowq.runtime.explain import (
 )
 from flowq.runtime.listeners import count_left_alone, find_unattended
 from flowq.runtime.maintenance import Finding, tidy
-from flowq.runtime.outcomes import Failure, JobView
 from flowq.runtime.outputs import KeptOutputs
 from flowq.runtime.patience import Attempts, Trouble, is_refusal
+from flowq.runtime.results import Failure, JobView
 from flowq.runtime.uninstalling import check_uninstall, uninstall
 from flowq.runtime.wip import list_executing
 from flowq.server.connection import explain as explain_trouble
@@ -247,8 +247,8 @@ class Run:
         name_by_id = {job.job_id: job.name for job in self.status().declared()}
         wanted = None if names is None else set(names)
         ids = [i for i in name_by_id if wanted is None or name_by_id[i] in wanted]
-        results = outcomes.get_results(ids, self.connection, instead=Unloadable.of)
-        return {name_by_id[job_id]: value for job_id, value in results.items()}
+        values = results.get_results(ids, self.connection, instead=Unloadable.of)
+        return {name_by_id[job_id]: value for job_id, value in values.items()}
 
     def views(
         self, names: Iterable[str] | None = None, status: RunStatus | None = None
@@ -264,7 +264,7 @@ class Run:
             if job.state in ENDED and (wanted is None or job.name in wanted)
         }
         views: dict[str, JobView] = {}
-        for job_id, view in outcomes.read_views(job_by_id, self.connection).items():
+        for job_id, view in results.read_views(job_by_id, self.connection).items():
             job = job_by_id[job_id]
             views[job.name] = view if job.state == "finished" else replace(view, result=None)
         return views
@@ -325,7 +325,7 @@ class Run:
             and not job.has_failed_inside
             and (wanted is None or job.name in wanted)
         ]
-        failures = outcomes.get_failures((job.job_id for job in failed), self.connection)
+        failures = results.get_failures((job.job_id for job in failed), self.connection)
         return {job.name: failures[job.job_id] for job in failed if job.job_id in failures}
 
     def code_changes(self) -> list[CodeChange]:

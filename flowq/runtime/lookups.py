@@ -14,8 +14,7 @@ from rq.utils import as_text
 
 from flowq.expressions import NoResult, References
 from flowq.runtime import keys
-from flowq.runtime.job_ends import is_called_off, read_end, read_ends
-from flowq.runtime.outcomes import get_errors, get_results
+from flowq.runtime.results import get_errors, get_results, is_called_off, read_end, read_ends
 from flowq.status import TOLERATED, group_state
 from flowq.texts import from_bytes
 

@@ -36,7 +36,6 @@ from flowq.runtime.expanding import expand, grow, start
 from flowq.runtime.failures import as_exit_code
 from flowq.runtime.futures import current_job
 from flowq.runtime.job import Job
-from flowq.runtime.job_ends import read_run_end
 from flowq.runtime.lookups import (
     find_without_result,
     read_given,
@@ -46,9 +45,9 @@ from flowq.runtime.lookups import (
 from flowq.runtime.masking import MIN_PART, Mask
 from flowq.runtime.masking.errors import hiding_in_errors
 from flowq.runtime.masking.outlets import masked_output
-from flowq.runtime.outcomes import get_result
 from flowq.runtime.patience import JOB_PATIENCE_S, Result, patiently
 from flowq.runtime.planned import write_message
+from flowq.runtime.results import get_result, read_run_end
 from flowq.runtime.rq import run_to_end
 from flowq.runtime.secrets import Secrets, read_known
 from flowq.runtime.waiting import Wait

@@ -10,7 +10,7 @@ from redis import Redis
 
 from flowq.graph import build_graph
 from flowq.planner import make_plan
-from flowq.runtime import outcomes, runs
+from flowq.runtime import results, runs
 from flowq.spec import ForEach, JobSpec, Workflow
 from flowq.status import RunStatus
 
@@ -52,8 +52,8 @@ class Runs:
         return self.status.jobs[name].reason
 
     def result(self, name: str) -> Any:
-        return outcomes.get_result(f"{RUN}-{name}", self.connection)
+        return results.get_result(f"{RUN}-{name}", self.connection)
 
     def error(self, name: str) -> str:
         job_id = f"{RUN}-{name}"
-        return outcomes.get_failures([job_id], self.connection)[job_id].traceback
+        return results.get_failures([job_id], self.connection)[job_id].traceback

@@ -19,7 +19,7 @@ from flowq.render.groups import collapse
 from flowq.render.json import run_document
 from flowq.runtime import approvals, keys, maintenance, retrying, runs
 from flowq.runtime.explain import explain
-from flowq.runtime.job_ends import read_end
+from flowq.runtime.results import read_end
 from flowq.spec import ALL_TOLERATED, Approval, Concurrency, JobSpec, Workflow
 from flowq.workers.crew import died
 from flowq.workers.ledger import NO_ROOM, Ledger, Room

@@ -12,7 +12,7 @@ from redis import Redis
 
 from flowq.runtime import retrying
 from flowq.runtime.job import get_job
-from flowq.runtime.job_ends import MAX_MESSAGE, JobEnd, read_end
+from flowq.runtime.results import MAX_MESSAGE, JobEnd, read_end
 from flowq.spec import ALL_TOLERATED, JobSpec, Retry, Shell, Workflow
 from flowq.workers import Worker
 

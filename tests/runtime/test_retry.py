@@ -11,7 +11,7 @@ from redis import Redis
 
 from flowq.errors import RunNotFound, WrongState
 from flowq.plan import Commit, Enqueue, Plan, Release
-from flowq.runtime import keys, outcomes, retrying, runs
+from flowq.runtime import keys, results, retrying, runs
 from flowq.runtime.job import get_job
 from flowq.spec import Block, BlockerPolicy
 
@@ -81,7 +81,7 @@ def test_what_failed_and_what_is_downstream_runs_again_and_the_rest_keeps_its_re
     assert runs.get_record(RUN, connection).state == "succeeded"
     assert set(states(connection).values()) == {"finished"}
     assert log.read_text().split() == ["good", "middle", "last"]
-    assert outcomes.get_result(f"{RUN}-bad", connection) == "recovered"
+    assert results.get_result(f"{RUN}-bad", connection) == "recovered"
 
 
 def test_a_retry_that_fails_again_can_be_retried_again(

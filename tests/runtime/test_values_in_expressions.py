@@ -11,7 +11,7 @@ import value_jobs
 
 from flowq.client import Run, submit
 from flowq.compiling import compile_plan, load
-from flowq.runtime.outcomes import get_errors, get_results
+from flowq.runtime.results import get_errors, get_results
 from flowq.status import JobStatus
 
 Work = Callable[..., None]

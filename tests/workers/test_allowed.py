@@ -37,9 +37,8 @@ from flowq.compiling import compile_plan
 from flowq.declare.yaml import parse_workflow
 from flowq.errors import NotAllowed, UsageError
 from flowq.runtime import unpickling
-from flowq.runtime.job_ends import read_end
-from flowq.runtime.outcomes import get_failures, get_result
 from flowq.runtime.queue import Queue
+from flowq.runtime.results import get_failures, get_result, read_end
 from flowq.runtime.waiting import Wait
 
 WorkOff = Callable[..., Any]

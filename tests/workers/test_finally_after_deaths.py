@@ -11,8 +11,8 @@ from redis import Redis
 from flowq.graph import build_graph
 from flowq.planner import make_plan
 from flowq.runtime import runs
-from flowq.runtime.outcomes import get_result
 from flowq.runtime.queue import Queue
+from flowq.runtime.results import get_result
 from flowq.spec import JobSpec, Workflow
 
 Start = Callable[..., subprocess.Popen[bytes]]

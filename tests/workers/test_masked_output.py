@@ -15,7 +15,7 @@ from rq import SimpleWorker
 
 from flowq.graph import build_graph
 from flowq.planner import make_plan
-from flowq.runtime import outcomes, runs
+from flowq.runtime import results, runs
 from flowq.runtime.job import Job
 from flowq.runtime.queue import Queue
 from flowq.spec import JobSpec, Shell, Workflow
@@ -52,7 +52,7 @@ def submit_plainly(connection: redis.Redis, *jobs: JobSpec, **more: Any) -> None
 
 
 def error(connection: redis.Redis, name: str) -> str:
-    return outcomes.get_failures([f"r1-{name}"], connection)[f"r1-{name}"].traceback
+    return results.get_failures([f"r1-{name}"], connection)[f"r1-{name}"].traceback
 
 
 def find_leaks(text: str) -> list[str]:

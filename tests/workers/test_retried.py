@@ -14,7 +14,7 @@ from flowq.graph import build_graph
 from flowq.planner import make_plan
 from flowq.runtime import runs
 from flowq.runtime.job import get_job
-from flowq.runtime.job_ends import read_end
+from flowq.runtime.results import read_end
 from flowq.spec import JobSpec, Retry, Shell, Workflow
 
 RUN = "r1"
