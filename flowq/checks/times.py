@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from zoneinfo import ZoneInfo, available_timezones
 
 from flowq.cron import find_next
-from flowq.declare.durations import write_duration
+from flowq.durations import write_duration
 from flowq.errors import Problem
 from flowq.graph import Graph
 from flowq.nearest import find_nearest

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flowq.declare.durations import write_duration
 from flowq.declare.emitting import Section, emit
 from flowq.declare.nested import is_file
 from flowq.declare.retries import say_policy
+from flowq.durations import write_duration
 from flowq.spec import (
     ALL_TOLERATED,
     NONE_TOLERATED,

@@ -12,8 +12,8 @@ from pathlib import PurePath
 from typing import Any, cast, get_args
 
 from flowq.declare import retries
-from flowq.declare.durations import parse_duration
 from flowq.declare.handles import MARK, Handle, JobHandles, to_source
+from flowq.durations import parse_duration
 from flowq.inputs import convert
 from flowq.nearest import did_you_mean
 from flowq.patterns import PatternRefused, check_pattern

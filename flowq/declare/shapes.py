@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from flowq.declare.durations import parse_duration
 from flowq.declare.nodes import ListNode, MapNode, Node, ScalarNode
 from flowq.declare.problems import Problems
 from flowq.declare.vocabulary import Shape, is_empty, say
+from flowq.durations import parse_duration
 from flowq.expressions import as_source, tidy
 
 MAX_DURATION_S = 3_650 * 86_400

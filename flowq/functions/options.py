@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
-from flowq.declare.durations import parse_duration
 from flowq.declare.options import read_retries
+from flowq.durations import parse_duration
 from flowq.errors import UsageError
 from flowq.nearest import did_you_mean
 from flowq.spec import BlockerPolicy, Retry

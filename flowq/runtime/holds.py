@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from rq.job import Job as RQJob
 
-from flowq.declare.durations import parse_duration
+from flowq.durations import parse_duration
 from flowq.errors import UsageError
 from flowq.spec import BlockerPolicy
 

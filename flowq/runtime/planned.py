@@ -13,7 +13,7 @@ from rq.queue import EnqueueData
 from rq.queue import Queue as RQQueue
 
 from flowq.commands.values import needs_references
-from flowq.declare.durations import write_duration
+from flowq.durations import write_duration
 from flowq.expressions import as_template, evaluate, find_references, is_live, write
 from flowq.expressions.places import find_texts, find_workflow_texts, texts_of
 from flowq.plan import Enqueue, Group

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from flowq.declare.durations import write_duration
 from flowq.declare.retries import say_policy
+from flowq.durations import write_duration
 from flowq.runtime.rq import make_retry
 
 if TYPE_CHECKING:

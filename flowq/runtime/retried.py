@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from rq.utils import as_text
 
-from flowq.declare.durations import write_duration
+from flowq.durations import write_duration
 from flowq.errors import RetryLater
 from flowq.runtime import scripts
 from flowq.runtime.failures import Failure

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from flowq.declare.durations import parse_duration
+from flowq.durations import parse_duration
 
 
 @pytest.mark.parametrize(
