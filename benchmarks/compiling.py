@@ -119,7 +119,7 @@ def measure(shape: str, size: int) -> Figures:
 def compile_one(file: str) -> Figures:
     """Return what one file costs, phase by phase."""
     from flowq import compiling  # noqa: PLC0415 - its import is a part of `start`
-    from flowq.declare.pausing import collector_paused  # noqa: PLC0415
+    from flowq.declare.nodes import collector_paused  # noqa: PLC0415
     from flowq.graph import build_graph  # noqa: PLC0415
     from flowq.planner import make_plan  # noqa: PLC0415
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from flowq.callables import find_callable
 from flowq.checks import check, check_calls, in_text_order
-from flowq.declare.pausing import collector_paused
+from flowq.declare.nodes import collector_paused
 from flowq.errors import Problem, WorkflowInvalid
 from flowq.expressions import one_budget
 from flowq.graph import Graph, build_graph

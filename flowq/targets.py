@@ -15,9 +15,10 @@ from types import ModuleType
 from typing import Any
 
 from flowq.declare import python, yaml
-from flowq.declare.nodes import MapNode, read_document
+from flowq.declare.nodes import MapNode
 from flowq.declare.problems import Problems
 from flowq.declare.shapes import to_data
+from flowq.declare.yaml_text import read_document
 from flowq.errors import Problem, UsageError, WorkflowInvalid, WorkflowNotFound
 from flowq.files import FOLDER, PIPE, read_file, reason_of, require_file
 from flowq.spec import Workflow

@@ -5,8 +5,17 @@ from __future__ import annotations
 from flowq.declare import foreign
 from flowq.declare.nodes import ListNode, Node, ScalarNode
 from flowq.declare.problems import Problems
-from flowq.declare.shapes import DESCRIPTION, FLAG, TEXT, read_node, read_text
-from flowq.declare.vocabulary import Key, Shape, Vocabulary, say
+from flowq.declare.shapes import (
+    DESCRIPTION,
+    FLAG,
+    TEXT,
+    Key,
+    Shape,
+    Vocabulary,
+    read_node,
+    read_text,
+    say,
+)
 from flowq.patterns import PatternRefused, check_pattern
 
 

@@ -7,7 +7,7 @@ from typing import Any, Literal, TypedDict, cast, get_args
 
 from flowq.declare import group_options as group
 from flowq.declare import options as read
-from flowq.declare.merging import merge_blocks
+from flowq.declare.options import merge_blocks
 from flowq.spec import BlockerPolicy, ForEach, JobSpec, SecretResults, Shell
 
 

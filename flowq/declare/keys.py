@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flowq.declare import defaults, foreign
 from flowq.declare import job_shapes as job
-from flowq.declare.matrices import COMBINATIONS, MATRIX
+from flowq.declare.job_shapes import COMBINATIONS, MATRIX
 from flowq.declare.nodes import ListNode, MapNode, Node, ScalarNode
 from flowq.declare.problems import Problems
 from flowq.declare.retry_shapes import RETRIES
@@ -18,12 +18,16 @@ from flowq.declare.shapes import (
     TEMPLATE,
     TEXT,
     TIMEOUT,
+    Key,
+    Shape,
+    Vocabulary,
     choice,
     either,
+    find_meant,
     read_node,
     read_template,
+    say,
 )
-from flowq.declare.vocabulary import Key, Shape, Vocabulary, find_meant, say
 from flowq.spec import Concurrency, Schedule
 
 

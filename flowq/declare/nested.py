@@ -9,7 +9,7 @@ from pathlib import Path
 
 from flowq.declare.nodes import MapNode, Node, ScalarNode
 from flowq.declare.problems import Placed, Problems
-from flowq.declare.vocabulary import is_empty, say
+from flowq.declare.shapes import is_empty, say
 from flowq.declare.yaml_jobs import check_name
 from flowq.errors import Problem, WorkflowInvalid, WorkflowNotFound
 from flowq.spec import JobSpec, Workflow

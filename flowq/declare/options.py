@@ -261,3 +261,12 @@ def _with_default(declared: Input, default: Any) -> Input:
         return replace(declared, default=convert(declared, default))
     except ValueError as error:
         raise Unreadable(f"has a default that {error}", "FQ116") from None
+
+
+def merge_blocks(blocks: Iterable[Block]) -> tuple[Block, ...]:
+    """Return each future job once, with the policy that one of the places says."""
+    block_by_name: dict[str, Block] = {}
+    for block in blocks:
+        if block.name not in block_by_name or block.on_failure is not None:
+            block_by_name[block.name] = block
+    return tuple(block_by_name.values())

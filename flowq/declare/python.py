@@ -21,8 +21,12 @@ of them, with the positions of the decorators and calls that they are about.
 from __future__ import annotations
 
 import os
+import pathlib
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping
+from itertools import islice
+from types import FrameType
 from typing import Any, ParamSpec, TypeVar, Unpack, overload
 
 from flowq.callables import CALL, explain_unimportable, name_call
@@ -30,15 +34,17 @@ from flowq.declare import defaults as shared
 from flowq.declare import group_options as group
 from flowq.declare import job_options
 from flowq.declare import options as read
-from flowq.declare.declared import (
+from flowq.declare.handles import (
     Declaration,
     DeclaredCall,
     DeclaredCommand,
     DeclaredJob,
+    Handle,
+    JobHandles,
+    Names,
     NestedJob,
+    to_argument,
 )
-from flowq.declare.frames import find_caller, find_folder, here, where_of
-from flowq.declare.handles import Handle, JobHandles, Names, to_argument
 from flowq.declare.job_options import CallOptions, JobOptions, NestedOptions, ShellOptions
 from flowq.errors import FlowqError, Problem, UsageError, Where, WorkflowInvalid
 from flowq.nearest import did_you_mean
@@ -454,3 +460,37 @@ def _to_job_spec(one: Declaration) -> JobSpec:
 def _position(problem: Problem) -> tuple[str, int]:
     where = problem.where
     return (where.file, where.line) if where else ("", 0)
+
+
+# Where a declaration was written: the place outside of this package that called it.
+
+
+_HERE = str(pathlib.Path(__file__).parent)
+
+
+def find_caller() -> FrameType:
+    """Return the frame of the user's code that called us."""
+    frame = sys._getframe(1)
+    while frame.f_code.co_filename.startswith(_HERE) and frame.f_back is not None:
+        frame = frame.f_back
+    return frame
+
+
+def here() -> Where:
+    """Return the position in the user's code that called us."""
+    return where_of(find_caller())
+
+
+def where_of(frame: FrameType) -> Where:
+    """Return the position that a frame is executing."""
+    positions = islice(frame.f_code.co_positions(), frame.f_lasti // 2, None)
+    line, _, column, _ = next(positions, (None, None, None, None))
+    return Where(frame.f_code.co_filename, line or frame.f_lineno, (column or 0) + 1)
+
+
+def find_folder(frame: FrameType) -> str | None:
+    """Return the folder of a module that is imported by its file's name alone."""
+    names = frame.f_globals
+    if names.get("__package__") or not names.get("__file__"):
+        return None
+    return str(pathlib.Path(names["__file__"]).parent)

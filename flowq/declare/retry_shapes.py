@@ -15,8 +15,17 @@ from flowq.declare.retries import (
     read_factor,
     read_share,
 )
-from flowq.declare.shapes import DURATION, TIMEOUT, either, read_count
-from flowq.declare.vocabulary import Key, Shape, Vocabulary, find_meant, say
+from flowq.declare.shapes import (
+    DURATION,
+    TIMEOUT,
+    Key,
+    Shape,
+    Vocabulary,
+    either,
+    find_meant,
+    read_count,
+    say,
+)
 from flowq.spec import Retry
 
 

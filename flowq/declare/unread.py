@@ -16,7 +16,7 @@ from flowq.declare.nested import find_jobs, is_file
 from flowq.declare.nodes import ListNode, MapNode, Node, ScalarNode
 from flowq.declare.options import is_free
 from flowq.declare.problems import Problems
-from flowq.declare.vocabulary import Vocabulary, find_meant
+from flowq.declare.shapes import Vocabulary, find_meant
 from flowq.declare.yaml_jobs import NEEDED_BY_KEY
 from flowq.spec import Path
 

@@ -10,8 +10,7 @@ from typing import Any, get_args
 from flowq.declare.input_words import INPUT
 from flowq.declare.nodes import ListNode, MapNode, Node, ScalarNode
 from flowq.declare.problems import Problems
-from flowq.declare.shapes import to_data
-from flowq.declare.vocabulary import find_meant, is_empty, say
+from flowq.declare.shapes import find_meant, is_empty, say, to_data
 from flowq.inputs import TEXT_TYPES, convert
 from flowq.nearest import find_nearest
 from flowq.spec import Input, InputType

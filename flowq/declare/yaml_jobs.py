@@ -7,13 +7,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from flowq.declare.job_shapes import name_nodes
+from flowq.declare.job_shapes import build_matrix, name_nodes
 from flowq.declare.keys import INSTEAD_OF_CALL, JOB
-from flowq.declare.matrices import build_matrix
-from flowq.declare.merging import merge_blocks
 from flowq.declare.nodes import MapNode, Node, ScalarNode
+from flowq.declare.options import merge_blocks
 from flowq.declare.problems import Problems
-from flowq.declare.vocabulary import find_meant, is_empty, say
+from flowq.declare.shapes import find_meant, is_empty, say
 from flowq.inputs import TEXT_TYPES
 from flowq.spec import ForEach, JobSpec, Shell, Workflow
 

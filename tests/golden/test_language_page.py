@@ -12,7 +12,7 @@ import pytest
 from flowq.checks import check
 from flowq.declare.input_words import INPUT
 from flowq.declare.keys import CONCURRENCY, DEFAULTS, JOB, SCHEDULE, WORKFLOW
-from flowq.declare.vocabulary import Vocabulary
+from flowq.declare.shapes import Vocabulary
 from flowq.declare.yaml import parse_workflow
 from flowq.expressions.grammar import FUNCTION_NAMES, ROOTS
 from flowq.expressions.references import JOB_ATTRIBUTES, RUN_ATTRIBUTES, STATUS_BY_FUNCTION

@@ -23,7 +23,7 @@ BOUNDED = {
     "grammar._HYPHENED_JOB": "an expression has 4,000 characters",
     "grammar._STRINGS": "an expression has 4,000 characters",
     "grammar._FOREIGN_SIGNS": "an expression has 4,000 characters",
-    "syntax._TEXT_IN_BRACKETS": "what it looks at has 2,000 characters",
+    "yaml_text._TEXT_IN_BRACKETS": "what it looks at has 2,000 characters",
 }
 UNITS = [
     *("a", " ", "'", '"', "\\'", '\\"', "'\"", "{", "}", "${{", "$", "[", ":", "- ", "\n", " \n"),

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 
 from flowq.declare.export_python import export_python
 from flowq.declare.export_yaml import export_yaml
-from flowq.declare.nodes import read_document
 from flowq.declare.problems import Problems
 from flowq.declare.python import Workflow as PythonWorkflow
 from flowq.declare.schema import build_schema
 from flowq.declare.shapes import to_data
 from flowq.declare.yaml import parse_workflow, read_workflow
+from flowq.declare.yaml_text import read_document
 from flowq.spec import Workflow
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "workflows").glob("*.yaml"))

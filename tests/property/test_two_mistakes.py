@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from flowq.checks import check
-from flowq.declare.nodes import ListNode, MapNode, Node, ScalarNode, read_document
+from flowq.declare.nodes import ListNode, MapNode, Node, ScalarNode
 from flowq.declare.problems import Problems
 from flowq.declare.yaml import parse_partly
+from flowq.declare.yaml_text import read_document
 from flowq.errors import WorkflowInvalid
 from flowq.graph import build_graph
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from flowq.compiling import load
-from flowq.declare import nodes, yaml
+from flowq.declare import yaml, yaml_text
 from flowq.errors import WorkflowInvalid, WorkflowNotFound
 
 RUN = "jobs: {a: {run: x}}\n"
@@ -86,7 +86,7 @@ def test_a_file_that_never_ends_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(yaml, "MAX_BYTES", 1_000)
     with pytest.raises(WorkflowInvalid, match="FQ111 the file is longer"):
         yaml.read_stream(Endless(), "endless.yaml")
-    assert nodes.MAX_BYTES > nodes.MAX_CHARACTERS
+    assert yaml_text.MAX_BYTES > yaml_text.MAX_CHARACTERS
 
 
 class Endless(io.RawIOBase):

@@ -13,9 +13,10 @@ import pytest
 
 from flowq.checks import check
 from flowq.compiling import load
-from flowq.declare.nodes import MapNode, ScalarNode, read_document
+from flowq.declare.nodes import MapNode, ScalarNode
 from flowq.declare.problems import Problems
 from flowq.declare.yaml import parse_partly
+from flowq.declare.yaml_text import read_document
 from flowq.errors import Problem, WorkflowInvalid
 from flowq.graph import build_graph
 

@@ -13,7 +13,7 @@ import pytest
 
 from flowq.checks import check
 from flowq.declare import python
-from flowq.declare.scalars import resolve
+from flowq.declare.nodes import resolve
 from flowq.declare.yaml import parse_partly, parse_workflow, read_workflow
 from flowq.errors import Where, WorkflowInvalid
 from flowq.graph import build_graph

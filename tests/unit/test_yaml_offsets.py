@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from flowq.compiling import compile_plan, find_problems
-from flowq.declare.offsets import find_offsets
+from flowq.declare.positions import find_offsets
 from flowq.declare.yaml import parse_workflow, read_workflow
 from flowq.errors import Problem, WorkflowInvalid
 
