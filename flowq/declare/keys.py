@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from flowq.declare import defaults, foreign
 from flowq.declare import job_shapes as job
-from flowq.declare.job_shapes import COMBINATIONS, MATRIX
+from flowq.declare.job_shapes import COMBINATIONS, MATRIX, RETRIES
 from flowq.declare.nodes import ListNode, MapNode, Node, ScalarNode
 from flowq.declare.problems import Problems
-from flowq.declare.retry_shapes import RETRIES
 from flowq.declare.shapes import (
     ARGUMENTS,
     DESCRIPTION,

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from flowq.declare.job_shapes import check_name
 from flowq.declare.nodes import MapNode, Node, ScalarNode
 from flowq.declare.problems import Placed, Problems
 from flowq.declare.shapes import is_empty, say
-from flowq.declare.yaml_jobs import check_name
 from flowq.errors import Problem, WorkflowInvalid, WorkflowNotFound
 from flowq.spec import JobSpec, Workflow
 

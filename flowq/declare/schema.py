@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from flowq.declare.input_words import INPUT
+from flowq.declare.input_shapes import INPUT, TYPE_WORDS
 from flowq.declare.keys import JOB, NESTED, WORKFLOW
-from flowq.declare.yaml_inputs import TYPE_WORDS
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 

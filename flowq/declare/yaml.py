@@ -13,15 +13,14 @@ from pathlib import Path
 from typing import BinaryIO
 
 from flowq.declare.defaults import to_defaults
+from flowq.declare.document import find_unread, keep_texts, read_jobs
+from flowq.declare.input_shapes import read_inputs
 from flowq.declare.keys import NESTED, WORKFLOW
 from flowq.declare.nested import Files, Shelf
 from flowq.declare.nodes import MapNode, Node, Position, ScalarNode, collector_paused
 from flowq.declare.positions import Positions
 from flowq.declare.problems import Problems
 from flowq.declare.shapes import Vocabulary, is_empty, say
-from flowq.declare.unread import find_unread
-from flowq.declare.yaml_inputs import read_inputs
-from flowq.declare.yaml_jobs import keep_texts, read_jobs
 from flowq.declare.yaml_text import MAX_BYTES, find_position, read_document, refuse_length
 from flowq.errors import Problem, WorkflowInvalid, WorkflowNotFound
 from flowq.files import read_file, reason_of

@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 
 from flowq.checks import check
-from flowq.declare.input_words import INPUT
+from flowq.declare.input_shapes import INPUT
 from flowq.declare.keys import CONCURRENCY, DEFAULTS, JOB, SCHEDULE, WORKFLOW
 from flowq.declare.shapes import Vocabulary
 from flowq.declare.yaml import parse_workflow

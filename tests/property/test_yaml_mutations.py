@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from flowq.checks import check
 from flowq.compiling import compile_plan
-from flowq.declare.input_words import INPUT
+from flowq.declare.input_shapes import INPUT
 from flowq.declare.keys import JOB, WORKFLOW
 from flowq.declare.yaml import parse_partly
 from flowq.errors import Problem, WorkflowInvalid

@@ -10,7 +10,7 @@ import jsonschema
 import pytest
 
 from flowq.checks import check
-from flowq.declare.input_words import INPUT
+from flowq.declare.input_shapes import INPUT
 from flowq.declare.keys import CONCURRENCY, DEFAULTS, JOB, SCHEDULE, WORKFLOW
 from flowq.declare.problems import Problems
 from flowq.declare.schema import build_schema
