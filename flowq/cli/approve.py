@@ -7,8 +7,7 @@ from collections.abc import Mapping
 import click
 
 from flowq.cli import options
-from flowq.cli.answering import answer
-from flowq.cli.attending import Wishes
+from flowq.cli.following import Wishes, answer
 from flowq.client import Run
 
 

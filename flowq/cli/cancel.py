@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 import click
 
 from flowq import client
-from flowq.cli import options, streams
-from flowq.cli.attending import start_workers
+from flowq.cli import options, terminal
+from flowq.cli.following import start_workers
 from flowq.cli.place import Place, opened
 from flowq.client import Run
 from flowq.status import ENDED, RunStatus
@@ -37,7 +37,7 @@ def command(run_id: str, now: bool, redis_url: str | None, verbose: bool) -> Non
         before = run.status()
         queues = run.cancel(now=now, may_wait=place.is_embedded)
         status = run.status()
-        streams.write(f"{'; '.join(_told(status))}\n")
+        terminal.write(f"{'; '.join(_told(status))}\n")
         if queues:
             _tell_abandoned(before, status, queues)
         if place.is_embedded and not status.is_ended:
@@ -54,7 +54,7 @@ def _tell_abandoned(before: RunStatus, status: RunStatus, queues: Sequence[str])
     if ended:
         was, their = ("was", "its") if len(ended) == 1 else ("were", "their")
         where = f"on the queue{'s' if len(queues) > 1 else ''} {', '.join(queues)}"
-        streams.note(
+        terminal.note(
             f"flowq: {_shown(ended)} {was} to run, as {their} `if` asks for, but no worker listens "
             f"{where}: canceled as well"
         )
@@ -63,7 +63,7 @@ def _tell_abandoned(before: RunStatus, status: RunStatus, queues: Sequence[str])
 def _see_to_the_rest(run: Run, place: Place) -> None:
     if not run.is_served():
         start_workers(run, place, None)
-        streams.note(
+        terminal.note(
             "flowq: workers were started for that; follow the run with: "
             f"{place.hint('watch', run.run_id)}"
         )

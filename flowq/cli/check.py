@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from flowq import compiling
-from flowq.cli import options, streams
+from flowq.cli import options, terminal
 from flowq.cli.compiling import load
 from flowq.errors import Problem, UsageError, WorkflowInvalid, WorkflowNotFound
 from flowq.files import read_file
@@ -42,7 +42,7 @@ def command(targets: tuple[str, ...], imports: bool, as_json: bool, verbose: boo
       flowq check app.flows:report --no-import
       flowq check workflows/ more.yaml
     """
-    with streams.result_stream(as_json) as out:
+    with terminal.result_stream(as_json) as out:
         found = [*_look_into(targets, imports)]
         if as_json:
             documents = [
@@ -52,11 +52,11 @@ def command(targets: tuple[str, ...], imports: bool, as_json: bool, verbose: boo
             ]
             is_one = len(targets) == 1 and not Path(targets[0]).is_dir()
             document = documents[0] if is_one else {"targets": documents}
-            streams.write(write_json(document), out)
+            terminal.write(write_json(document), out)
         else:
-            streams.write("".join(map(_tell, found)), out)
+            terminal.write("".join(map(_tell, found)), out)
             if len(found) > 1:
-                streams.write(_summarize(found), out)
+                terminal.write(_summarize(found), out)
     if any(map(_errors, found)):
         return WorkflowInvalid.exit_code
     return WorkflowNotFound.exit_code if any(each.missing for each in found) else 0
@@ -127,7 +127,7 @@ def _modules_of_its_own(apply: bool) -> Iterator[None]:
 def _check(target: str, imports: bool) -> _Checked:
     try:
         workflow = load(target, imports)
-        with streams.users_code():
+        with terminal.users_code():
             found = compiling.find_problems(workflow, imports=imports)
             return _Checked(target, found, len(workflow.jobs))
     except WorkflowInvalid as invalid:

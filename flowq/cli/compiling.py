@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 
 from flowq import compiling, targets
-from flowq.cli import streams
+from flowq.cli import terminal
 from flowq.errors import FlowqError, Problem, WorkflowInvalid
 from flowq.graph import Graph, build_graph
 from flowq.plan import Plan
@@ -16,7 +16,7 @@ from flowq.spec import Input, Workflow
 
 def load(target: str, imports: bool = False) -> Workflow:
     """Return the workflow that the user means. Errors: WorkflowNotFound; WorkflowInvalid."""
-    with streams.users_code():
+    with terminal.users_code():
         return compiling.load(target, imports=imports)
 
 
@@ -30,7 +30,7 @@ def make_plan(
     workflow = load(target, imports)
     from_file = targets.read_inputs(inputs_file) if inputs_file else {}
     inputs = {**targets.find_inputs(workflow, os.environ), **from_file, **given}
-    with streams.users_code():
+    with terminal.users_code():
         return compiling.compile_plan(workflow, inputs, imports=imports, warn=_warn)
 
 
@@ -47,7 +47,7 @@ def checked_graph(target: str) -> Graph:
 
 
 def _warn(problem: Problem) -> None:
-    streams.note(str(problem))
+    terminal.note(str(problem))
 
 
 def describe_inputs(target: str) -> list[tuple[str, str]]:

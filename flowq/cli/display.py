@@ -10,12 +10,11 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import IO, Any, Self, cast
 
-from flowq.cli import streams
-from flowq.cli.streams import Stream
+from flowq.cli import terminal
+from flowq.cli.terminal import Stream
 from flowq.render.groups import by_declaration
 from flowq.render.lines import Line, plain_text, printable, spelled
-from flowq.render.narration import Narrator
-from flowq.render.progress import progress
+from flowq.render.progress import Narrator, progress
 from flowq.status import Event, RunStatus
 
 FRAME_S = 0.1
@@ -59,7 +58,7 @@ class Silent(Display):
 
     def note(self, text: str) -> None:
         """Say it on stderr."""
-        streams.note(f"flowq: {text}")
+        terminal.note(f"flowq: {text}")
 
     def output(self, job: str, text: str) -> None:
         """Show it: whoever asks for `-v` together with `-q` wants this."""
@@ -67,7 +66,7 @@ class Silent(Display):
 
     def tell(self, lines: Iterable[Line]) -> None:
         """Show them."""
-        streams.write(plain_text(lines), self._stream)
+        terminal.write(plain_text(lines), self._stream)
 
 
 class Plain(Silent):
@@ -97,7 +96,7 @@ class Live(Display):
             redirect_stderr=False,
             vertical_overflow="crop",
         )
-        self._unicode = streams.can_show(stream)
+        self._unicode = terminal.can_show(stream)
         self._drawn_at = 0.0
         self._status: RunStatus | None = None
 
@@ -117,21 +116,17 @@ class Live(Display):
             self._draw(status)
 
     def _draw(self, status: RunStatus) -> None:
-        from flowq.render.live import to_text  # noqa: PLC0415 - loads rich
-
         # An empty last line, so that the terminal's echo of ^C moves nothing.
-        self._live.update(to_text([*self._lines(status), ()]), refresh=True)
+        self._live.update(_to_text([*self._lines(status), ()]), refresh=True)
         self._drawn_at = time.monotonic()
 
     def _draw_last(self, status: RunStatus) -> None:
         """Leave the table of an ended run, without what its summary says again."""
-        from flowq.render.live import to_text  # noqa: PLC0415 - loads rich
-
         lines = self._lines(status)
         if status.is_ended:
             self._live.transient = len(lines) != len(by_declaration(status)) + 1
             lines = lines[1:]
-        self._live.update(to_text(lines), refresh=True)
+        self._live.update(_to_text(lines), refresh=True)
 
     def _lines(self, status: RunStatus) -> list[Line]:
         width, height = self._console.size
@@ -156,6 +151,19 @@ class Live(Display):
             self._console.print(text, soft_wrap=not self._live.is_started)
 
 
+def _to_text(lines: Iterable[Line]) -> Any:
+    """Return lines as one rich text that is cut at the right edge, never wrapped."""
+    from rich.text import Text  # noqa: PLC0415 - loaded already
+
+    text = Text(no_wrap=True, overflow="ellipsis")
+    for index, line in enumerate(lines):
+        if index:
+            text.append("\n")
+        for words, style in line:
+            text.append(spelled(words), style or None)
+    return text
+
+
 def choose(stream: Stream, *, is_quiet: bool) -> Display:
     """Return the display that fits a stream: live only on a terminal that can move its cursor."""
     if is_quiet:
@@ -176,7 +184,7 @@ def tell(lines: Iterable[Line], stream: Stream) -> None:
     if is_capable(stream):
         Live(stream).tell(lines)
     else:
-        streams.write(plain_text(lines), stream)
+        terminal.write(plain_text(lines), stream)
 
 
 def width_of(stream: Stream) -> int:

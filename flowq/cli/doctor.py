@@ -6,7 +6,7 @@ import click
 from redis import Redis
 
 from flowq import client, server
-from flowq.cli import options, streams
+from flowq.cli import options, terminal
 from flowq.cli.place import Place, opened_if_used
 from flowq.errors import UsageError
 
@@ -44,7 +44,7 @@ def command(redis_url: str | None, uninstall: bool, yes: bool, force: bool, verb
         raise UsageError("--yes and --force belong to --uninstall")
     with opened_if_used(redis_url) as place:
         if place is None:
-            streams.write("nothing to remove\n" if uninstall else NOTHING)
+            terminal.write("nothing to remove\n" if uninstall else NOTHING)
         elif uninstall:
             _uninstall(place, is_sure=yes, is_forced=force)
         else:
@@ -53,14 +53,14 @@ def command(redis_url: str | None, uninstall: bool, yes: bool, force: bool, verb
 
 def _examine(connection: Redis) -> None:
     for warning in server.health(connection):
-        streams.write(f"warning: {warning}\n")
+        terminal.write(f"warning: {warning}\n")
     findings = client.heal(connection)
     for finding in findings:
         sentence = SENTENCES.get(finding.what, ENDED)
         said = sentence.format(what=finding.what, owner=finding.owner_id)
-        streams.write(f"{finding.job_id} {said}\n")
+        terminal.write(f"{finding.job_id} {said}\n")
     count = len(findings)
-    streams.write(f"put right: {count}\n" if count else NOTHING)
+    terminal.write(f"put right: {count}\n" if count else NOTHING)
 
 
 def _uninstall(place: Place, *, is_sure: bool, is_forced: bool) -> None:
@@ -71,10 +71,10 @@ def _uninstall(place: Place, *, is_sure: bool, is_forced: bool) -> None:
     except click.Abort:  # there is nobody to answer
         raise UsageError("nothing was removed; --yes does it without asking") from None
     if not is_sure:
-        streams.write("nothing was removed\n")
+        terminal.write("nothing was removed\n")
         return
     removed = client.uninstall(place.connection, is_forced=is_forced)
-    streams.write(
+    terminal.write(
         f"removed: runs with their jobs: {removed.runs}, other keys: {removed.keys}, "
         f"functions: {removed.functions}, fields in jobs of RQ's: {removed.jobs}\n"
     )

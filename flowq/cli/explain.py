@@ -8,7 +8,7 @@ from itertools import groupby
 import click
 
 from flowq import client
-from flowq.cli import options, streams
+from flowq.cli import options, terminal
 from flowq.cli.place import Place, opened
 from flowq.client import Explanation, Run
 from flowq.errors import JobNotFound, NotFound, RunNotFound
@@ -39,7 +39,7 @@ def command(run_or_job: str, job: str | None, redis_url: str | None, verbose: bo
         explanations = _explanations(run_or_job, job, place)
         for _, alike in groupby(explanations, lambda each: (each.state, each.reasons)):
             lines = _tell(list(alike)).split("\n")
-            streams.write("".join(f"{printable(line)}\n" for line in lines))
+            terminal.write("".join(f"{printable(line)}\n" for line in lines))
 
 
 def _tell(alike: Sequence[Explanation]) -> str:
@@ -77,10 +77,10 @@ def _of_run(run: Run, place: Place) -> Iterator[Explanation]:
     status = run.status()
     names = [job.name for job in status.jobs.values() if job.state not in ENDED] or _bad(status)
     if not names:
-        streams.write(f"run {run.run_id} ({status.state}): no job waits, and no failure counts\n")
+        terminal.write(f"run {run.run_id} ({status.state}): no job waits, and no failure counts\n")
     yield from (run.explain(name, place) for name in names[:MAX_JOBS])
     if len(names) > MAX_JOBS:
-        streams.note(f"flowq: and {len(names) - MAX_JOBS} more jobs; name one of them")
+        terminal.note(f"flowq: and {len(names) - MAX_JOBS} more jobs; name one of them")
 
 
 def _bad(status: RunStatus) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from flowq.cli import options, streams
+from flowq.cli import options, terminal
 from flowq.cli.compiling import checked_graph
 from flowq.declare.export_python import export_python
 from flowq.declare.export_yaml import export_yaml
@@ -33,4 +33,4 @@ def command(target: str, language: str, verbose: bool) -> None:
       flowq export app.flows:report > report.yaml
       flowq export report.yaml --to python > report.py
     """
-    streams.write(_WRITERS[language](checked_graph(target).workflow))
+    terminal.write(_WRITERS[language](checked_graph(target).workflow))

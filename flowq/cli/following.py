@@ -1,22 +1,31 @@
-"""Following a run to its end, for `run` and `watch`."""
+"""Follow a run to its end: show its events, run its workers, react to signals, report the end.
+
+`run`, `watch`, `retry`, `approve`, `reject` and `release` follow; `show` and `status` only report.
+"""
 
 from __future__ import annotations
 
 import signal
+import sys
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Protocol
+from typing import IO, Any, Protocol
 
 from redis.exceptions import RedisError
 
 from flowq import client
+from flowq.cli import display, terminal
 from flowq.cli.display import Display
-from flowq.cli.interrupts import Interrupts
-from flowq.cli.place import Place
-from flowq.client import Run
-from flowq.errors import JobNotFound, ServerUnavailable, WrongState
+from flowq.cli.own_workers import OwnWorkers, Tail, read_last
+from flowq.cli.place import Place, opened
+from flowq.cli.terminal import Interrupted, Interrupts, OutputLost, Stream
+from flowq.client import KeptOutputs, Run
+from flowq.errors import FlowqError, JobNotFound, ServerUnavailable, WrongState
+from flowq.render.groups import by_declaration
+from flowq.render.json import run_document, write_json
+from flowq.render.summary import MAX_FAILURES, MAX_OUTPUT_LINES, FailedJob, Report, summary
 from flowq.runtime.patience import Trouble, is_passing, patiently
 from flowq.status import ENDED, Event, JobFacts, JobStatus, RunStatus
 
@@ -246,3 +255,203 @@ def make_attendants(run: Run, place: Place, *, at_once: bool = True) -> list[Att
 def exit_code(status: RunStatus) -> int:
     """Return the exit code that a run's end stands for."""
     return 0 if status.state == "succeeded" else 1
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """How a run is to be shown, and by whom its jobs are to be executed."""
+
+    concurrency: int | None
+    is_json: bool
+    is_verbose: bool
+    is_quiet: bool
+
+
+def see_to_the_end(
+    run: Run,
+    place: Place,
+    wishes: Wishes,
+    out: IO[str],
+    interrupts: Interrupts,
+    since: str = "0",
+) -> int:
+    """Follow a run that goes on, with workers of its own where it needs them; say how it ended.
+
+    What happened up to the event `since` is not told again. Returns the exit code.
+    Errors: Interrupted, when a second signal says to leave at once.
+    """
+    stream = terminal.Lenient(sys.stderr if wishes.is_json else out)
+    try:
+        workers = start_workers(run, place, wishes.concurrency)
+        status = _follow(run, workers, place, wishes, stream, interrupts, since)
+    except Interrupted:
+        terminal.note(f"flowq: leaving; see {place.hint('status', run.run_id)}")
+        raise
+    code = _finish(run, status, place, wishes, out, stream)
+    if place.is_embedded and not wishes.is_quiet:
+        _note_left_alone(place)
+    if workers is not None:
+        workers.end()
+    return Interrupted(interrupts.first).exit_code if interrupts.first else code
+
+
+def start_workers(run: Run, place: Place, concurrency: int | None) -> OwnWorkers | None:
+    """Start workers for a run where it needs its own: on the private server, or with `-c`.
+
+    Errors: FlowqError, with the run canceled.
+    """
+    if not place.is_embedded and concurrency is None:
+        return None
+    try:
+        return OwnWorkers(run, place, concurrency)
+    except OSError as error:
+        run.cancel(may_wait=False)
+        raise FlowqError(f"cannot start workers, so the run is canceled: {error}") from None
+
+
+def _follow(
+    run: Run,
+    workers: OwnWorkers | None,
+    place: Place,
+    wishes: Wishes,
+    stream: Stream,
+    interrupts: Interrupts,
+    since: str,
+) -> RunStatus:
+    attendants = make_attendants(run, place, at_once=workers is None)
+    attendants += [workers] if workers else []
+    if wishes.is_verbose:
+        attendants.append(Tail())
+    with display.choose(stream, is_quiet=wishes.is_quiet) as shown:
+        return follow(run, place, shown, attendants, interrupts, since, has_own=bool(workers))
+
+
+def _note_left_alone(place: Place) -> None:
+    """Say which jobs wait on the private server that no run's workers will execute.
+
+    Jobs of runs have enqueued them without `blocks`, so they belong to no run.
+    """
+    for queue, count in client.count_left_alone(place.connection).items():
+        jobs = "1 job of no run waits" if count == 1 else f"{count} jobs of no run wait"
+        start = place.hint("worker --burst", queue)
+        terminal.note(f"flowq: {jobs} on the queue {queue}; to execute them: {start}")
+
+
+def _finish(
+    run: Run, status: RunStatus, place: Place, wishes: Wishes, out: IO[str], stream: Stream
+) -> int:
+    """Say how it ended, and return the exit code.
+
+    That nobody reads it any more does not change how it ended. JSON that cannot be written is asked
+    for by a program, which must not take it for there.
+    """
+    code = exit_code(status)
+    try:
+        if wishes.is_json:
+            document = patiently(lambda: run_json(run, status, run.kept_outputs()))
+            terminal.write(document, out)
+    except BrokenPipeError:
+        terminal.discard(out)
+    except OutputLost as lost:
+        again = place.hint("status", run.run_id, "--json")
+        terminal.note(f"flowq: {lost}; the run {status.state}, see {again}")
+        code = code or lost.exit_code
+    if not (wishes.is_quiet and status.state == "succeeded"):
+        report = patiently(lambda: make_report(run, status, place))
+        write_summary(report, stream)
+    return code
+
+
+def make_report(run: Run, status: RunStatus, place: Place) -> Report:
+    """Return what there is to say about a run that has ended."""
+    kept = run.kept_outputs()
+    return Report(
+        status=status,
+        results={} if kept.views or kept.errors else _last_results(run, status),
+        outputs=kept.views,
+        unknown=kept.errors,
+        failed=_failed(run, status),
+        show_command=lambda name: place.hint("show", run.run_id, name),
+    )
+
+
+def _last_results(run: Run, status: RunStatus) -> Mapping[str, Any]:
+    """Return views of the results of what nothing comes after; a group's as a list."""
+    last = {name for name, facts in run.facts(status).items() if facts.is_last}
+    declared = by_declaration(status).values()
+    shown = [each for each in declared if last.issuperset(job.name for job in each.own)]
+    views = run.views([job.name for each in shown for job in each.items], status)
+    results = {name: view.result for name, view in views.items()}
+    return {
+        each.name: [results.get(job.name) for job in each.items]
+        if each.is_group
+        else results[each.name]
+        for each in shown
+        if (each.items or each.state == "finished" if each.is_group else each.name in results)
+    }
+
+
+def _failed(run: Run, status: RunStatus) -> list[FailedJob]:
+    # What a cancel stopped has not failed: nobody asks why.
+    bad = ("failed",) if status.state == "canceled" else ("failed", "stopped")
+    jobs = (job for job in status.jobs.values() if job.state in bad)
+    names = [job.name for job in jobs if not (status.is_tolerated(job) or job.has_failed_inside)]
+    tracebacks = run.failures(names[:MAX_FAILURES])
+    return [
+        FailedJob(
+            name,
+            tracebacks[name].traceback if name in tracebacks else "",
+            read_last(status.jobs[name].job_id, MAX_OUTPUT_LINES),
+            status.jobs[name].reason,
+        )
+        for name in names
+    ]
+
+
+def write_summary(report: Report, stream: Stream) -> None:
+    """Write the end of a run for eyes."""
+    lines = summary(report, display.width_of(stream), unicode=terminal.can_show(stream))
+    display.tell(lines, stream)
+
+
+def run_json(run: Run, status: RunStatus, kept: KeptOutputs) -> str:
+    """Return the one JSON object of a run; an output that has no value is null there."""
+    results = {name: view.result for name, view in run.views(status=status).items()}
+    outputs = {**kept.views, **dict.fromkeys(kept.errors)}
+    return write_json(run_document(status, results, outputs, run.facts(status)))
+
+
+def answer(run_id: str, redis_url: str | None, wishes: Wishes, tell: Callable[[Run], str]) -> int:
+    """Do what `tell` does to a run, and say what it returns; return the exit code.
+
+    On the private server of the current folder follow the run then, where nobody executes it.
+    """
+    with terminal.result_stream(False) as out, opened(redis_url) as place:
+        run = client.get_run(run_id, place.connection)
+        return answer_run(run, place, wishes, out, tell)
+
+
+def answer_run(
+    run: Run, place: Place, wishes: Wishes, out: IO[str], tell: Callable[[Run], str]
+) -> int:
+    """The same for a run that was found."""
+    with Interrupts(deferring=True) as interrupts:
+        since = run.status().last_event_id
+        told = tell(run)
+        if not wishes.is_quiet:
+            terminal.note(f"flowq: {told}")
+        hold = run.find_hold()
+        if hold is not None and hold.kind == "held":
+            start = place.hint("release", run.run_id)
+            terminal.note(f"flowq: {hold.text}; start it with: {start}")
+            return 0
+        if not _is_alone(run, place, wishes):
+            return 0
+        return see_to_the_end(run, place, wishes, out, interrupts, since)
+
+
+def _is_alone(run: Run, place: Place, wishes: Wishes) -> bool:
+    """Whether nobody executes the run unless we do."""
+    if run.status().is_ended:
+        return False
+    return wishes.concurrency is not None or (place.is_embedded and not run.is_served())

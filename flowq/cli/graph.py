@@ -9,7 +9,7 @@ from typing import IO
 
 import click
 
-from flowq.cli import options, streams
+from flowq.cli import options, terminal
 from flowq.cli.compiling import checked_graph
 from flowq.errors import UsageError
 from flowq.render.dot import render_dot
@@ -55,7 +55,7 @@ def command(target: str, format_: str | None, output: str | None, verbose: bool)
     if output and output != "-":
         _write_file(output, _drawn(view, format_, None))
     else:
-        streams.write(_drawn(view, format_, sys.stdout))
+        terminal.write(_drawn(view, format_, sys.stdout))
 
 
 def _drawn(view: View, format_: str, stream: IO[str] | None) -> str:
@@ -69,7 +69,7 @@ def _drawn(view: View, format_: str, stream: IO[str] | None) -> str:
     if stream is None:
         return render_text(view, 120)
     width = shutil.get_terminal_size((120, 24)).columns if stream.isatty() else 120
-    return render_text(view, width, unicode=streams.can_show(stream))
+    return render_text(view, width, unicode=terminal.can_show(stream))
 
 
 def _write_file(output: str, text: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from flowq.cli import options, streams
+from flowq.cli import options, terminal
 from flowq.declare.schema import build_schema
 from flowq.declare.starter import write_tasks, write_workflow
 from flowq.errors import UsageError
@@ -46,4 +46,4 @@ def command(name: str, verbose: bool) -> None:
         del texts[SCHEMA_FILE]
     for file, text in texts.items():
         Path(file).write_text(text, encoding="utf-8")
-    streams.write(f"wrote {', '.join(texts)}\nrun it: flowq run {name}.yaml\n")
+    terminal.write(f"wrote {', '.join(texts)}\nrun it: flowq run {name}.yaml\n")

@@ -15,8 +15,8 @@ from typing import NoReturn
 import click
 
 from flowq._version import __version__
-from flowq.cli import streams
-from flowq.cli.interrupts import Interrupted, Interrupts
+from flowq.cli import terminal
+from flowq.cli.terminal import Interrupted, Interrupts
 from flowq.errors import FlowqError, WorkflowInvalid
 
 COMMANDS: Mapping[str, str] = {
@@ -108,7 +108,7 @@ def commands() -> None:
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and leave the process with its exit code."""
-    streams.repair()
+    terminal.repair()
     if "_FLOWQ_COMPLETE" in os.environ:
         commands.main(prog_name="flowq")
     code = _run(list(sys.argv[1:] if args is None else args))
@@ -116,7 +116,7 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
         try:
             stream.flush()
         except (OSError, ValueError):
-            streams.discard(stream)
+            terminal.discard(stream)
     sys.exit(code)
 
 
@@ -132,10 +132,10 @@ def _run(args: list[str]) -> int:
         error.show()
         return error.exit_code
     except FlowqError as error:
-        streams.note(describe(error))
+        terminal.note(describe(error))
         return error.exit_code
     except BrokenPipeError:
-        streams.discard(sys.stdout)  # who closed the pipe has read enough
+        terminal.discard(sys.stdout)  # who closed the pipe has read enough
         return 0
     except Interrupted as interrupted:
         return interrupted.exit_code
@@ -154,11 +154,21 @@ def describe(error: FlowqError) -> str:
 
 
 def _unexpected(error: Exception) -> int:
-    lost = streams.find_loss()  # of what click itself has written
+    """Explain an error that no command expected: a full disk, a broken installation, a bug."""
+    lost = terminal.find_loss()  # of what click itself has written
     if lost is not None:
-        streams.note(describe(lost))
+        terminal.note(describe(lost))
         return lost.exit_code
-    from flowq.cli import unexpected  # noqa: PLC0415 - loads what most commands do not need
+    import traceback  # noqa: PLC0415 - loads what most commands do not need
 
-    streams.note(unexpected.explain(error))
-    return unexpected.EXIT_CODE
+    trace = "".join(traceback.format_exception(error)) if terminal.is_debugging() else ""
+    text = " ".join(str(error).split())
+    if isinstance(error, OSError):
+        terminal.note(f"{trace}flowq: {text}")
+        return 1
+    hint = "" if trace else ", with what the same command says with FLOWQ_LOG=debug"
+    terminal.note(
+        f"{trace}flowq: unexpected {type(error).__name__}: {text}\n"
+        f"  this is a mistake of flowq; please report it{hint}"
+    )
+    return 1

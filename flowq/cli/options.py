@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from flowq.cli import streams, verbosity
+from flowq.cli import terminal
 
 Decorator = Callable[[Any], Any]
 
@@ -23,7 +23,7 @@ def _hide_password(_ctx: click.Context, _parameter: click.Parameter, url: str | 
 
         shown = server.hide_password(url)
         if shown != url and not server.hide_argument(url, shown):
-            streams.note(
+            terminal.note(
                 "flowq: warning: others can see the password of --redis-url in the list of "
                 "processes; set FLOWQ_REDIS_URL instead"
             )
@@ -56,7 +56,7 @@ verbose: Decorator = click.option(
     "-v",
     "--verbose",
     is_flag=True,
-    callback=verbosity.set_up,
+    callback=terminal.set_up,
     help="Say more; FLOWQ_LOG=debug says most.",
 )
 

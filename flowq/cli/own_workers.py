@@ -1,18 +1,27 @@
-"""The workers that a command starts for its run."""
+"""The workers that a command starts for its run, and the logs that they write.
+
+There is one log file for each job, in the state folder of the private server.
+"""
 
 from __future__ import annotations
 
+import os
+import re
 import signal
 import subprocess
 import time
+from collections import deque
+from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 
-from flowq.cli import logs
 from flowq.cli.display import Display
 from flowq.cli.place import Place
 from flowq.client import Run
-from flowq.errors import FlowqError
-from flowq.status import RunStatus
+from flowq.errors import FlowqError, StateUnusable
+from flowq.server import private, state
+from flowq.status import JobStatus, RunStatus
+from flowq.texts import ATTEMPT_LINE
 from flowq.workers import serving
 from flowq.workers.reaping import reap_orphans
 
@@ -30,7 +39,7 @@ class OwnWorkers:
         self._run = run
         self._place = place
         self._concurrency = concurrency
-        self._log_folder = logs.find_folder()
+        self._log_folder = find_folder()
         self._started_at: list[float] = []
         self._process = self._start()
 
@@ -60,7 +69,7 @@ class OwnWorkers:
             self._run.cancel(may_wait=False)
             raise FlowqError(
                 f"the workers end again and again ({ending}), so the run is canceled; "
-                f"they may have said why in {self._log_folder}/{logs.WORKER_LOG}"
+                f"they may have said why in {self._log_folder}/{WORKER_LOG}"
             )
         display.note(f"the workers are gone ({ending}); starting others")
         self._process = self._start()
@@ -85,3 +94,126 @@ def _ending(code: int) -> str:
         return signal.Signals(-code).name
     except ValueError:
         return f"signal {-code}"
+
+
+KEEP_S = 7 * 86_400.0
+MAX_READ_BYTES = 1_000_000
+_ATTEMPT_LINE = re.compile(ATTEMPT_LINE.format("[0-9]+"))
+WORKER_LOG = "worker.log"
+MAX_WORKER_LOG_BYTES = 5_000_000
+
+
+def has_log(job_id: str) -> bool:
+    """Whether workers of this folder have written down what a job printed."""
+    path = _path_of(job_id)
+    return path is not None and path.exists()
+
+
+def _path_of(job_id: str) -> Path | None:
+    try:
+        return state.find().logs / f"{job_id}.log"
+    except StateUnusable:
+        return None
+
+
+def find_folder() -> Path | None:
+    """Return the folder for new logs, created and rid of old ones; None if it cannot be.
+
+    Errors: StateUnusable, when what is there is not ours.
+    """
+    try:
+        found = state.find()
+    except StateUnusable:
+        if state.VARIABLE in os.environ:
+            raise
+        return None  # no home folder is known
+    try:
+        state.make(found)
+        private.make_folder(found.logs)
+        for log in found.logs.iterdir():
+            _remove_if_old(log)
+    except private.Untrusted as error:
+        raise StateUnusable(str(found.logs), str(error)) from error
+    except OSError:
+        return None
+    return found.logs
+
+
+def _remove_if_old(log: Path) -> None:
+    with suppress(FileNotFoundError):  # another run does the same
+        status = log.lstat()
+        private.check_status(status, log)
+        if time.time() - status.st_mtime > KEEP_S:
+            log.unlink()
+        elif log.name == WORKER_LOG and status.st_size > MAX_WORKER_LOG_BYTES:
+            os.close(private.open_file(log, os.O_WRONLY | os.O_TRUNC))
+
+
+def read_all(job_id: str) -> list[str]:
+    """Return what a job printed, in all of its attempts, by line; none when it is not here."""
+    return list(_read_lines(job_id))
+
+
+def read_last(job_id: str, lines: int | None = None) -> list[str]:
+    """Return what the last attempt of a job printed, or the last lines of that, oldest first."""
+    last: deque[str] = deque(maxlen=lines)
+    for line in _read_lines(job_id):
+        if _ATTEMPT_LINE.fullmatch(line):
+            last.clear()
+        else:
+            last.append(line)
+    return list(last)
+
+
+def _read_lines(job_id: str) -> Iterator[str]:
+    path = _path_of(job_id)
+    if path is None:
+        return
+    with suppress(OSError):
+        descriptor = private.open_file(path, os.O_RDONLY)
+        with open(descriptor, encoding="utf-8", errors="backslashreplace") as file:  # noqa: PTH123
+            yield from (line.rstrip("\n") for line in file)
+
+
+class Tail:
+    """Shows what jobs print while they run."""
+
+    def __init__(self) -> None:
+        self._read_bytes: dict[str, int] = {}
+        self._rests: dict[str, bytes] = {}
+        self._done: set[tuple[str, int]] = set()
+
+    def look(self, status: RunStatus, display: Display) -> None:
+        """Show what has been printed since the last look."""
+        for job in status.jobs.values():
+            attempt = (job.job_id, job.attempts)
+            if not job.attempts or attempt in self._done:
+                continue
+            for line in self.new_lines(job):
+                display.output(job.name, line)
+            if job.ended_at is not None:
+                self._done.add(attempt)
+
+    def new_lines(self, job: JobStatus) -> Iterator[str]:
+        """Yield the lines that are whole by now and have not been yielded; at its end, all."""
+        is_last = job.ended_at is not None
+        *lines, rest = self._new_bytes(job.job_id, is_last).split(b"\n")
+        if is_last and rest:
+            lines.append(rest)
+        elif rest:
+            self._rests[job.job_id] = rest
+        shown = (line.removesuffix(b"\r").decode(errors="backslashreplace") for line in lines)
+        yield from (line for line in shown if not _ATTEMPT_LINE.fullmatch(line))
+
+    def _new_bytes(self, job_id: str, is_last: bool) -> bytes:
+        rest, path = self._rests.pop(job_id, b""), _path_of(job_id)
+        try:
+            if path is None:
+                return rest
+            with open(private.open_file(path, os.O_RDONLY), "rb") as file:  # noqa: PTH123
+                file.seek(self._read_bytes.get(job_id, 0))
+                rest += file.read(-1 if is_last else MAX_READ_BYTES)
+                self._read_bytes[job_id] = file.tell()
+        except OSError:
+            pass  # it has not printed anything
+        return rest

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from flowq import client, server
-from flowq.cli import streams
+from flowq.cli import terminal
 from flowq.errors import NotFound
 from flowq.runtime.patience import Patience, Trouble
 from flowq.server.state import guess_old_name
@@ -111,7 +111,7 @@ def opened_if_used(option: str | None) -> Iterator[Place | None]:
 def warn_about(place: Place) -> None:
     """Say on stderr with which settings of the server jobs may get lost."""
     for warning in server.health(place.connection):
-        streams.note(f"flowq: warning: {warning}")
+        terminal.note(f"flowq: warning: {warning}")
 
 
 def _embedded(creating: bool) -> Iterator[Place]:
@@ -141,4 +141,4 @@ def _make_patience() -> Patience:
 
 
 def _note(text: str) -> None:
-    streams.note(f"flowq: {text}")
+    terminal.note(f"flowq: {text}")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import click
 
-from flowq.cli import options, streams
+from flowq.cli import options, terminal
 from flowq.cli.compiling import make_plan
 from flowq.plan import Plan
 from flowq.render.json import plan_document, write_json
@@ -35,9 +35,9 @@ def command(
     \b
       flowq plan workflows/sandwich.yaml -i slices=4
     """
-    with streams.result_stream(as_json) as out:
+    with terminal.result_stream(as_json) as out:
         plan = make_plan(target, given, inputs_file, imports)
-        streams.write(written(plan, as_json), out)
+        terminal.write(written(plan, as_json), out)
 
 
 def written(plan: Plan, as_json: bool) -> str:

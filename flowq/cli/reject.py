@@ -5,8 +5,7 @@ from __future__ import annotations
 import click
 
 from flowq.cli import options
-from flowq.cli.answering import answer
-from flowq.cli.attending import Wishes
+from flowq.cli.following import Wishes, answer
 from flowq.client import Run
 
 

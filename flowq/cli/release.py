@@ -5,9 +5,8 @@ from __future__ import annotations
 import click
 
 from flowq import client
-from flowq.cli import options, streams
-from flowq.cli.answering import answer_run
-from flowq.cli.attending import Wishes
+from flowq.cli import options, terminal
+from flowq.cli.following import Wishes, answer_run
 from flowq.cli.place import Place, opened
 from flowq.client import FoundJob, Run
 from flowq.errors import RunNotFound
@@ -40,7 +39,7 @@ def command(
       flowq release 3b2503a7-4f78-409f-bd48-98ce7def0f65
     """
     wishes = Wishes(concurrency, False, verbose, quiet)
-    with streams.result_stream(False) as out, opened(redis_url) as place:
+    with terminal.result_stream(False) as out, opened(redis_url) as place:
         try:
             run = client.get_run(run_id, place.connection)
         except RunNotFound:
@@ -58,16 +57,16 @@ def command(
 def _release_job(job: FoundJob, place: Place) -> None:
     """Release a future job of no run; workers of its queue execute it and its blockers."""
     is_news = release_job(job.job_id, place.connection)
-    streams.note(f"flowq: job {job.job_id} {'is' if is_news else 'was already'} released")
+    terminal.note(f"flowq: job {job.job_id} {'is' if is_news else 'was already'} released")
     if client.find_unattended([job.queue], place.connection):
         start = place.hint("worker", job.queue)
-        streams.note(f"flowq: no worker listens on the queue {job.queue}; start one with: {start}")
+        terminal.note(f"flowq: no worker listens on the queue {job.queue}; start one with: {start}")
 
 
 def _tell(run: Run, name: str | None, place: Place) -> str:
     if name is None:
         return f"run {run.run_id} {'is' if run.release() else 'was already'} released"
     instead = place.hint("approve", run.run_id, name)
-    streams.note(f"flowq: `release` of a job ends with 1.0; write: {instead}")
+    terminal.note(f"flowq: `release` of a job ends with 1.0; write: {instead}")
     is_news = run.approve(name)
     return f"job {name} of run {run.run_id} {'is' if is_news else 'was already'} approved"

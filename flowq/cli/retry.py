@@ -5,10 +5,10 @@ from __future__ import annotations
 import click
 
 from flowq import client
-from flowq.cli import options, streams
-from flowq.cli.attending import Wishes, see_to_the_end
-from flowq.cli.interrupts import Interrupts
+from flowq.cli import options, terminal
+from flowq.cli.following import Wishes, see_to_the_end
 from flowq.cli.place import opened
+from flowq.cli.terminal import Interrupts
 
 NAMED = 5
 
@@ -42,7 +42,7 @@ def command(
       flowq retry k3v9x0q2m5ab 'thumb[3]'
     """
     wishes = Wishes(concurrency, as_json, verbose, quiet)
-    with streams.result_stream(as_json) as out, opened(redis_url) as place:
+    with terminal.result_stream(as_json) as out, opened(redis_url) as place:
         run = client.get_run(run_id, place.connection)
         with Interrupts(deferring=True) as interrupts:
             status = run.status()
@@ -52,6 +52,6 @@ def command(
             count = len(again)
             if deleted and job is None:
                 names = ", ".join(deleted[:NAMED]) + (" and others" if len(deleted) > NAMED else "")
-                streams.note(f"flowq: {names}: deleted, and cannot run again")
-            streams.note(f"flowq: {count} job{'s' if count > 1 else ''} of run {run_id} run again")
+                terminal.note(f"flowq: {names}: deleted, and cannot run again")
+            terminal.note(f"flowq: {count} job{'s' if count > 1 else ''} of run {run_id} run again")
             return see_to_the_end(run, place, wishes, out, interrupts, since)

@@ -9,13 +9,12 @@ from typing import IO
 import click
 
 from flowq import client
-from flowq.cli import options, streams
-from flowq.cli.attending import Wishes, see_to_the_end, start_workers
+from flowq.cli import options, terminal
 from flowq.cli.compiling import describe_inputs, make_plan
-from flowq.cli.interrupts import Interrupts
+from flowq.cli.following import Wishes, see_to_the_end, start_workers
 from flowq.cli.place import Place, opened, warn_about
 from flowq.cli.plan import written
-from flowq.cli.streams import OutputLost
+from flowq.cli.terminal import Interrupts, OutputLost
 from flowq.client import Run
 from flowq.plan import Plan
 from flowq.render.json import run_document, write_json
@@ -78,10 +77,10 @@ def command(
       flowq run workflows/sandwich.yaml --help     what inputs it has
     """
     wishes = Wishes(concurrency, as_json, verbose, quiet)
-    with streams.result_stream(as_json) as out:
+    with terminal.result_stream(as_json) as out:
         plan = make_plan(target, given, inputs_file, imports)
         if dry_run:
-            streams.write(written(plan, as_json), out)
+            terminal.write(written(plan, as_json), out)
             return 0
         with opened(redis_url, creating=True) as place:
             warn_about(place)
@@ -96,7 +95,7 @@ def _hold(plan: Plan, place: Place, wishes: Wishes, out: IO[str]) -> int:
     run = client.submit(plan, place.connection, is_held=True, is_apart=place.is_embedded)
     _write_id(run, wishes, out)
     if not wishes.is_quiet:
-        streams.note(f"flowq: start it with: {place.hint('release', run.run_id)}")
+        terminal.note(f"flowq: start it with: {place.hint('release', run.run_id)}")
     return 0
 
 
@@ -105,20 +104,20 @@ def _detach(plan: Plan, place: Place, wishes: Wishes, out: IO[str]) -> int:
     workers = start_workers(run, place, wishes.concurrency)
     _write_id(run, wishes, out)
     if workers is None and (queues := run.unattended_queues()):
-        streams.note(f"flowq: no worker listens on: {', '.join(queues)}")
+        terminal.note(f"flowq: no worker listens on: {', '.join(queues)}")
     if not wishes.is_quiet:
-        streams.note(f"flowq: follow it with: {place.hint('watch', run.run_id)}")
+        terminal.note(f"flowq: follow it with: {place.hint('watch', run.run_id)}")
     return 0
 
 
 def _write_id(run: Run, wishes: Wishes, out: IO[str]) -> None:
     try:
         if wishes.is_json:
-            streams.write(write_json(run_document(run.status(), {})), out)
+            terminal.write(write_json(run_document(run.status(), {})), out)
         else:
-            streams.write(f"{run.run_id}\n", out)
+            terminal.write(f"{run.run_id}\n", out)
     except OutputLost:
-        streams.note(f"flowq: run {run.run_id} is submitted")
+        terminal.note(f"flowq: run {run.run_id} is submitted")
         raise
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 import click
 
-from flowq.cli import compiling, options, streams
+from flowq.cli import compiling, options, terminal
 from flowq.cli.place import Place, opened, warn_about
 from flowq.client import find_unattended
 
@@ -44,7 +44,7 @@ def command(
         workflow = compiling.load(target)
         scheduler = make_scheduler(workflow, plan.inputs, place.connection)
         at = find_due(scheduler)
-        streams.note(f"flowq: the next run of {plan.workflow} is due at {at:%Y-%m-%d %H:%M %Z}")
+        terminal.note(f"flowq: the next run of {plan.workflow} is due at {at:%Y-%m-%d %H:%M %Z}")
         queues = {workflow.defaults.queue, *(enqueue.queue for enqueue in plan.enqueues)}
         _warn_about_workers(queues, place)
         scheduler.start()  # type: ignore[no-untyped-call]  # RQ's
@@ -54,4 +54,4 @@ def _warn_about_workers(queues: Iterable[str], place: Place) -> None:
     unattended = find_unattended(sorted(queues), place.connection)
     if unattended:
         start = place.hint("worker", *unattended)
-        streams.note(f"flowq: no worker listens yet; start one: {start}")
+        terminal.note(f"flowq: no worker listens yet; start one: {start}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from flowq.cli import options, streams
+from flowq.cli import options, terminal
 from flowq.declare.schema import build_schema
 from flowq.render.json import write_json
 
@@ -20,4 +20,4 @@ def command(verbose: bool) -> None:
     \b
       flowq schema > flowq.schema.json
     """
-    streams.write(write_json(build_schema()))
+    terminal.write(write_json(build_schema()))

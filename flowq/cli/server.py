@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from flowq import server
-from flowq.cli import options, streams
+from flowq.cli import options, terminal
 from flowq.errors import UsageError
 from flowq.server import adopting, embedded, state
 
@@ -48,7 +48,7 @@ def status(folder: Path | None, as_json: bool) -> None:
     """Say whether the server runs, and where its state is."""
     facts = _look(folder)
     if as_json:
-        streams.write(json.dumps(facts) + "\n")
+        terminal.write(json.dumps(facts) + "\n")
         return
     lines = [
         ("server", _describe_server(facts)),
@@ -59,11 +59,11 @@ def status(folder: Path | None, as_json: bool) -> None:
     ]
     for name, value in lines:
         if value:
-            streams.write(f"{name:<9}{value}\n")
+            terminal.write(f"{name:<9}{value}\n")
     gone = state.find_abandoned()
     if gone:
-        streams.write("\nstates of folders that are gone (flowq server adopt FOLDER, or reset):\n")
-        streams.write("".join(f"  {each}\n" for each in gone))
+        terminal.write("\nstates of folders that are gone (flowq server adopt FOLDER, or reset):\n")
+        terminal.write("".join(f"  {each}\n" for each in gone))
 
 
 def _look(folder: Path | None) -> dict[str, Any]:
@@ -102,7 +102,7 @@ def _in_kilobytes(size_bytes: int) -> str:
 @_folder
 def path(folder: Path | None) -> None:
     """Print where the state is, or would be."""
-    streams.write(f"{_find(folder).path}\n")
+    terminal.write(f"{_find(folder).path}\n")
 
 
 @command.command()
@@ -112,10 +112,10 @@ def stop(folder: Path | None) -> None:
     _find(folder)
     kept = server.find(folder)
     if kept is None or not kept.is_running:
-        streams.write(f"{NOT_RUNNING}\n")
+        terminal.write(f"{NOT_RUNNING}\n")
         return
     kept.stop()
-    streams.write("stopped\n")
+    terminal.write("stopped\n")
 
 
 @command.command()
@@ -125,13 +125,13 @@ def reset(folder: Path | None, yes: bool) -> None:
     """End the server, and remove all that it keeps: runs, jobs, results, and their output."""
     facts = _look(folder)
     if not facts["exists"]:
-        streams.write("nothing to remove\n")
+        terminal.write("nothing to remove\n")
         return
     size = _in_kilobytes(facts["size_bytes"])
     question = f"Remove all runs and jobs of {facts['folder']} ({size} in {facts['state']})?"
     _confirm(question, yes, "nothing was removed")
     embedded.reset(folder)
-    streams.write(f"removed {facts['state']}\n")
+    terminal.write(f"removed {facts['state']}\n")
 
 
 @command.command()
@@ -149,15 +149,15 @@ def adopt(source: Path | None, yes: bool) -> None:
     """
     found = adopting.find_adoptable(source)
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(found.written_at))
-    streams.note(
+    terminal.note(
         f"{found.source}: {found.files} files with {_in_kilobytes(found.size_bytes)} of runs and "
         f"jobs, last written {when}.\n{WARNING}"
     )
     _confirm("Adopt them?", yes, "nothing was adopted")
     adopting.adopt(found)
-    streams.write(f"adopted: {found.target.path}\n")
+    terminal.write(f"adopted: {found.target.path}\n")
     if not found.is_in_place:
-        streams.write(f"{found.source} is not needed any more\n")
+        terminal.write(f"{found.source} is not needed any more\n")
 
 
 def _find(folder: Path | None) -> state.State:
@@ -174,5 +174,5 @@ def _confirm(question: str, is_sure: bool, otherwise: str) -> None:
             return
     except click.Abort:  # there is nobody to answer
         raise UsageError(f"{otherwise}; --yes does it without asking") from None
-    streams.write(f"{otherwise}\n")
+    terminal.write(f"{otherwise}\n")
     raise click.exceptions.Exit(0)

@@ -9,18 +9,17 @@ from datetime import UTC, datetime
 import click
 
 from flowq import client
-from flowq.cli import display, logs, options, reporting, streams
+from flowq.cli import display, following, options, own_workers, terminal
 from flowq.cli.following import POLL_S
 from flowq.cli.place import Place, opened
 from flowq.client import Run
 from flowq.errors import NotFound, UsageError
 from flowq.nearest import did_you_mean
 from flowq.render.details import JobDetails, group_details, job_details, run_details
-from flowq.render.failures import without_runtime
 from flowq.render.groups import Declared, by_declaration
 from flowq.render.lines import Line, printable
 from flowq.render.progress import progress, rows
-from flowq.render.summary import summary
+from flowq.render.summary import summary, without_runtime
 from flowq.status import ENDED, JobStatus, RunStatus
 
 
@@ -58,24 +57,24 @@ def command(
 
 def _run(run: Run, place: Place) -> Iterator[Line]:
     status, record = run.status(), run.record()
-    width, unicode = display.width_of(sys.stdout), streams.can_show(sys.stdout)
+    width, unicode = display.width_of(sys.stdout), terminal.can_show(sys.stdout)
     yield from run_details(record, run.code_changes())
     yield ()
     yield from progress(status, datetime.now(UTC), width, unicode=unicode)[1:]
     yield ()
-    yield from summary(reporting.make_report(run, status, place), width, unicode=unicode)[1:]
+    yield from summary(following.make_report(run, status, place), width, unicode=unicode)[1:]
 
 
 def _follow(run: Run, name: str, place: Place) -> int:
-    job, tail = _find_job(run, run.status(), name), logs.Tail()
+    job, tail = _find_job(run, run.status(), name), own_workers.Tail()
     for status, _ in run.observe(POLL_S, place.revive):
         job = _find_job(run, status, name)
         for line in tail.new_lines(job):
-            streams.write(f"{printable(line)}\n")
+            terminal.write(f"{printable(line)}\n")
         if job.state in ENDED:
             break
-    if job.attempts and not logs.has_log(job.job_id):
-        streams.note(f"flowq: {name} printed nothing, or where its worker was started")
+    if job.attempts and not own_workers.has_log(job.job_id):
+        terminal.note(f"flowq: {name} printed nothing, or where its worker was started")
     return 0 if job.state in ("finished", "skipped") else 1
 
 
@@ -97,7 +96,7 @@ def _named(run: Run, name: str, *, is_verbose: bool) -> Iterator[Line]:
 def _group(run: Run, group: Declared, status: RunStatus) -> Iterator[Line]:
     views = run.views([job.name for job in group.items], status)
     results = [views[job.name].result if job.name in views else None for job in group.items]
-    width, unicode = display.width_of(sys.stdout), streams.can_show(sys.stdout)
+    width, unicode = display.width_of(sys.stdout), terminal.can_show(sys.stdout)
     yield from group_details(group, results, unicode=unicode)
     if group.items:
         yield ()
@@ -114,9 +113,9 @@ def _job(run: Run, job: JobStatus, status: RunStatus, *, is_verbose: bool) -> It
         result=view.result,
         arguments=view.arguments,
         traceback=_traceback(failure, is_verbose),
-        output=logs.read_all(job.job_id),
+        output=own_workers.read_all(job.job_id),
     )
-    return job_details(details, unicode=streams.can_show(sys.stdout))
+    return job_details(details, unicode=terminal.can_show(sys.stdout))
 
 
 def _traceback(failure: client.Failure | None, is_verbose: bool) -> Sequence[str]:

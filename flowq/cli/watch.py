@@ -7,11 +7,11 @@ import sys
 import click
 
 from flowq import client
-from flowq.cli import display, options, reporting, streams
+from flowq.cli import display, following, options, terminal
 from flowq.cli.following import exit_code, follow, make_attendants
-from flowq.cli.interrupts import Interrupted, Interrupts
-from flowq.cli.logs import Tail
+from flowq.cli.own_workers import Tail
 from flowq.cli.place import opened
+from flowq.cli.terminal import Interrupted, Interrupts
 
 
 @click.command()
@@ -31,13 +31,13 @@ def command(run_id: str, redis_url: str | None, quiet: bool, verbose: bool) -> i
         run = client.get_run(run_id, place.connection)
         attendants = make_attendants(run, place)
         attendants += [Tail()] if verbose else []
-        out = streams.Lenient(sys.stdout)
+        out = terminal.Lenient(sys.stdout)
         try:
             with display.choose(out, is_quiet=quiet) as shown:
                 status = follow(run, place, shown, attendants, interrupts)
         except Interrupted:
-            streams.note(f"flowq: the run goes on; end it with: {place.hint('cancel', run_id)}")
+            terminal.note(f"flowq: the run goes on; end it with: {place.hint('cancel', run_id)}")
             raise
         if not (quiet and status.state == "succeeded"):
-            reporting.write_summary(reporting.make_report(run, status, place), out)
+            following.write_summary(following.make_report(run, status, place), out)
     return exit_code(status)

@@ -10,7 +10,7 @@ import click
 from flowq import client
 from flowq.cli import display, options
 from flowq.cli.place import opened_if_used
-from flowq.render.tables import wip_table
+from flowq.render.details import wip_table
 
 
 @click.command()

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from flowq import workers
-from flowq.cli import options, streams
+from flowq.cli import options, terminal
 from flowq.cli.place import opened, opened_if_used, warn_about
 from flowq.errors import UsageError
 
@@ -147,7 +147,7 @@ def command(
             return
         if not quiet:
             names = ", ".join(queues or ("default",))
-            streams.note(f"flowq: working on {names} at {place.shown_url}")
+            terminal.note(f"flowq: working on {names} at {place.shown_url}")
             warn_about(place)
         try:
             workers.main(

@@ -1,6 +1,7 @@
-"""Lines for a terminal as values: pieces of text with the style that each is shown in.
+"""Lines for a terminal as values: pieces of text with styles, and the marks of job states.
 
-Whoever shows them decides what becomes of the styles: colours on a terminal, nothing in a file.
+The caller decides what to do with the styles: colours on a terminal, nothing in a file. The command
+line imports this module at every start, so it must stay light.
 """
 
 from __future__ import annotations
@@ -98,3 +99,29 @@ def format_duration(seconds: float) -> str:
 def count(number: int, thing: str) -> str:
     """Return `1 job`, `2 jobs`, `1,000 jobs`."""
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
+OPEN = "open"
+"""Stands for a job that has no state, and to which running jobs may add blockers."""
+
+_MARK_BY_STATE: Mapping[str, tuple[str, str]] = {
+    "": ("●", "*"),
+    OPEN: ("◎", "O"),
+    "deferred": ("○", "o"),
+    "scheduled": ("◷", "~"),
+    "queued": ("◌", "q"),
+    "started": ("▶", ">"),
+    "finished": ("✓", "v"),
+    "failed": ("✗", "x"),
+    "stopped": ("■", "#"),
+    "canceled": ("⊘", "/"),
+    "skipped": ("–", "-"),
+    "expired": ("⧖", "%"),
+    "deleted": ("␡", "d"),
+}
+
+
+def find_mark(state: str, unicode: bool = True) -> str:
+    """Return the one character that stands for a state of a job; `?` for one we do not know."""
+    marks = _MARK_BY_STATE.get(state, ("?", "?"))
+    return marks[0] if unicode else marks[1]

@@ -1,12 +1,18 @@
-"""A picture for a terminal: lanes where they fit, else a list indented by level."""
+"""A graph as text for a terminal: lanes where they fit, else a list indented by level.
+
+The lane of a job runs down from its row to the last job that waits for it. In a job's own row the
+lanes of its blockers turn towards it; all other lanes pass. So each vertical stroke belongs to
+one blocker and each horizontal one to one future job, and every picture can be read in one way
+only, which drawings with freely routed lines do not achieve on a grid of characters.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import islice
 
-from flowq.render.lanes import Row, draw_lanes
-from flowq.render.marks import OPEN, find_mark
+from flowq.render.lines import OPEN, find_mark
 from flowq.render.view import Node, View
 
 Paint = Callable[[str, Node], str]
@@ -117,3 +123,130 @@ def _enumerated(names: list[str], room: int) -> str:
         shown += 1
     rest = len(names) - shown
     return ", ".join(names[:shown]) + (f" and {rest} more" if rest else "")
+
+
+_UP, _DOWN, _LEFT, _RIGHT = 1, 2, 4, 8
+
+_UNICODE: Mapping[int, str] = {
+    0: " ",
+    _UP | _DOWN: "│",
+    _LEFT | _RIGHT: "─",
+    _UP | _RIGHT: "└",
+    _UP | _LEFT: "┘",
+    _UP | _DOWN | _RIGHT: "├",
+    _UP | _DOWN | _LEFT: "┤",
+    _UP | _LEFT | _RIGHT: "┴",
+    _UP | _DOWN | _LEFT | _RIGHT: "┼",
+}
+_ASCII: Mapping[int, str] = {
+    0: " ",
+    _UP | _DOWN: "|",
+    _LEFT | _RIGHT: "-",
+    _UP | _RIGHT: "'",
+    _UP | _LEFT: "'",
+    _UP | _DOWN | _RIGHT: "+",
+    _UP | _DOWN | _LEFT: "+",
+    _UP | _LEFT | _RIGHT: "'",
+    _UP | _DOWN | _LEFT | _RIGHT: "+",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the drawing: what stands before and after a job's mark.
+
+    A row without a node only carries the lanes on; all of it is in `before` then.
+    """
+
+    before: str
+    node: Node | None = None
+    after: str = ""
+
+
+@dataclass(slots=True)
+class _Lanes:
+    """The lanes that are open between two rows. Shape: the owner of each column, None if free."""
+
+    waiting_by_owner: dict[str, int]
+    owners: list[str | None] = field(default_factory=list)
+    last_column: int | None = None
+
+    def entering(self, blockers: list[str]) -> list[int]:
+        return [column for column, owner in enumerate(self.owners) if owner in blockers]
+
+    def find_ending(self, columns: list[int]) -> list[int]:
+        """Return those of the columns whose owner has no other job left that waits for it."""
+        return [
+            column for column in columns if self.waiting_by_owner[self.owners[column] or ""] == 1
+        ]
+
+    def free_column(self) -> int:
+        """Return a column for a job that continues no lane: not below a mark it does not follow."""
+        for column, owner in enumerate(self.owners):
+            if owner is None and column != self.last_column:
+                return column
+        end = len(self.owners)
+        return end + 1 if end == self.last_column else end
+
+    def enter(self, node: Node, column: int, entering: list[int], ending: list[int]) -> None:
+        for each in entering:
+            self.waiting_by_owner[self.owners[each] or ""] -= 1
+        for each in ending:
+            self.owners[each] = None
+        self.owners += [None] * (column + 1 - len(self.owners))
+        self.owners[column] = node.name if self.waiting_by_owner[node.name] else None
+        while self.owners and self.owners[-1] is None:
+            self.owners.pop()
+        self.last_column = column
+
+
+def draw_lanes(view: View, unicode: bool = True) -> Iterator[Row]:
+    """Yield the rows of a drawing, first jobs on top."""
+    glyphs = _UNICODE if unicode else _ASCII
+    blockers_by_name = view.blockers_by_name()
+    waiting = dict.fromkeys(blockers_by_name, 0)
+    for line in view.lines:
+        waiting[line.blocker] += 1
+    lanes = _Lanes(waiting)
+    for node in view.nodes:
+        entering = lanes.entering(blockers_by_name[node.name])
+        ending = lanes.find_ending(entering)
+        column = ending[0] if ending else lanes.free_column()
+        if column == lanes.last_column:  # two marks in line would hide the stroke between them
+            yield Row(_written(_passing(lanes.owners), glyphs).rstrip())
+        strokes = _turning(lanes.owners, column, entering, ending)
+        text = _written(strokes, glyphs)
+        yield Row(text[: 2 * column], node, text[2 * column + 1 :].rstrip())
+        lanes.enter(node, column, entering, ending)
+
+
+def _passing(owners: list[str | None]) -> list[int]:
+    return [0 if owner is None else _UP | _DOWN for owner in owners]
+
+
+def _turning(
+    owners: list[str | None], column: int, entering: list[int], ending: list[int]
+) -> list[int]:
+    """Return the strokes of a job's row, by column."""
+    strokes = _passing(owners) + [0] * (column + 1 - len(owners))
+    low, high = min([column, *entering]), max([column, *entering])
+    for each in range(low, high + 1):
+        if strokes[each] == 0:
+            strokes[each] = _LEFT | _RIGHT
+    for each in entering:
+        down = 0 if each in ending else _DOWN
+        left, right = _LEFT if each > low else 0, _RIGHT if each < high else 0
+        strokes[each] = _UP | down | left | right
+    strokes[column] = (_LEFT if low < column else 0) | (_RIGHT if column < high else 0)
+    return strokes
+
+
+def _written(strokes: list[int], glyphs: Mapping[int, str]) -> str:
+    """Return the glyphs with one character between two columns: a stroke where the row has one."""
+    turns = [each for each, stroke in enumerate(strokes) if stroke & (_LEFT | _RIGHT)]
+    low, high = (turns[0], turns[-1]) if turns else (0, 0)
+    out = ""
+    for each, stroke in enumerate(strokes):
+        out += glyphs.get(stroke, " ")
+        out += glyphs[_LEFT | _RIGHT] if low <= each < high else " "
+    return out

@@ -44,7 +44,7 @@ def call(
     """`call(*words)`: a command within this process, in that folder. Quicker, not less real."""
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setattr("flowq.cli.verbosity._is_verbose", False)
+    monkeypatch.setattr("flowq.cli.terminal._is_verbose", False)
     for name in [name for name in os.environ if name.startswith(("FLOWQ_", "RQ_"))]:
         monkeypatch.delenv(name)
 

@@ -12,11 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import flowq
-from flowq.render.failures import own_lines, without_runtime
 from flowq.render.lines import format_duration, plain, plain_text, printable
-from flowq.render.narration import Narrator
-from flowq.render.progress import progress
-from flowq.render.summary import FailedJob, Report, failure, summary
+from flowq.render.progress import Narrator, progress
+from flowq.render.summary import FailedJob, Report, failure, own_lines, summary, without_runtime
 from flowq.status import Event, JobStatus, RunStatus
 
 START = datetime(2026, 11, 24, 12, 3, 4, tzinfo=UTC)

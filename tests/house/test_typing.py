@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from flowq.functions.options import OPTION_NAMES
+from flowq.functions import OPTION_NAMES
 
 ROOT = Path(__file__).parents[2]
 TYPING = ROOT / "tests" / "typing"
@@ -59,7 +59,7 @@ def test_what_is_wrong_is_refused(said: str) -> None:
 
 
 def test_each_option_of_a_job_may_stand_beside_arguments() -> None:
-    tree = ast.parse((ROOT / "flowq" / "functions" / "typed.py").read_text("utf-8"))
+    tree = ast.parse((ROOT / "flowq" / "functions.py").read_text("utf-8"))
     [verb] = [n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == "Verb"]
     calls = [node for node in verb.body if isinstance(node, ast.FunctionDef)]
     assert {argument.arg for call in calls for argument in call.args.kwonlyargs} == OPTION_NAMES

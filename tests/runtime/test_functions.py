@@ -16,8 +16,7 @@ from rq.job import JobStatus
 from rq.serializers import JSONSerializer
 
 import flowq
-from flowq.functions import get_connection
-from flowq.functions.connections import _connect_once
+from flowq.functions import _connect_once, get_connection
 from flowq.runtime import connections
 
 RAN: list[str] = []

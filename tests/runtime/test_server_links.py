@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from flowq import server
-from flowq.cli import logs
+from flowq.cli import own_workers
 from flowq.errors import ServerUnavailable, StateUnusable
 from flowq.server import embedded, folder, loopback, private, state
 from flowq.workers.launch import start
@@ -52,7 +52,7 @@ def test_links_in_a_folder_that_came_with_a_project_lead_nowhere(
     (old / "socket").write_text(f"{victim}\n")
     before = sorted(victim.parent.iterdir())
     server.ensure().stop()
-    append_log(str(logs.find_folder()), "job", b"text")
+    append_log(str(own_workers.find_folder()), "job", b"text")
     assert sorted(victim.parent.iterdir()) == before
 
 
@@ -79,7 +79,7 @@ def test_what_is_written_as_a_whole_replaces_a_link(project: Path, victim: Path)
 
 
 def test_logs_are_not_written_through_links(project: Path, victim: Path, tmp_path: Path) -> None:
-    place = logs.find_folder()
+    place = own_workers.find_folder()
     assert place is not None
     for name in ("worker.log", "job.log"):
         (place / name).symlink_to(victim)
@@ -88,12 +88,12 @@ def test_logs_are_not_written_through_links(project: Path, victim: Path, tmp_pat
     with pytest.raises(private.Untrusted, match=r"worker\.log is a symbolic link"):
         start(url="", log_folder=str(place))
     with pytest.raises(StateUnusable, match=r"\.log is a symbolic link"):
-        logs.find_folder()
-    assert logs.read_last("job") == []
+        own_workers.find_folder()
+    assert own_workers.read_last("job") == []
     shutil.rmtree(place)
     place.symlink_to(tmp_path)
     with pytest.raises(StateUnusable, match="logs is a symbolic link"):
-        logs.find_folder()
+        own_workers.find_folder()
 
 
 @pytest.mark.parametrize("link", ["flowq", "state"])
@@ -159,7 +159,7 @@ def test_a_reset_removes_what_flowq_has_made_and_nothing_else(
 ) -> None:
     assert not embedded.reset()
     started = server.ensure()
-    logs.find_folder()
+    own_workers.find_folder()
     embedded.reset()
     assert not started.state.exists()
     monkeypatch.setenv("FLOWQ_STATE", str(project / "state"))

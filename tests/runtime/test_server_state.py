@@ -14,7 +14,7 @@ import pytest
 from server_processes import end
 
 from flowq import Queue, server
-from flowq.cli import logs
+from flowq.cli import own_workers
 from flowq.errors import ServerUnavailable, StateUnusable
 from flowq.server import adopting, embedded, folder, portable, private, state
 from flowq.workers.launch import start
@@ -180,8 +180,8 @@ def test_without_a_home_there_is_one_sentence(
         ) as told:
             look()
         assert "\n" not in str(told.value)
-    assert logs.find_folder() is None  # a run on a server with a URL goes on
-    assert logs.read_last("job") == []
+    assert own_workers.find_folder() is None  # a run on a server with a URL goes on
+    assert own_workers.read_last("job") == []
 
 
 def test_a_home_that_cannot_be_written_to_gives_one_sentence(
@@ -197,7 +197,7 @@ def test_a_home_that_cannot_be_written_to_gives_one_sentence(
     assert str(closed) in str(told.value)
     assert "\n" not in str(told.value)
     assert not server.is_used()
-    assert logs.find_folder() is None
+    assert own_workers.find_folder() is None
 
 
 def test_a_file_in_the_place_of_a_folder_gives_one_sentence(
@@ -224,7 +224,7 @@ def test_all_is_made_for_the_user_alone_under_every_umask(
     before = os.umask(umask)
     try:
         made = state.open_state()
-        append_log(str(logs.find_folder()), "job", b"text")
+        append_log(str(own_workers.find_folder()), "job", b"text")
         lock = folder.try_lock(made.path / "door.lock")
         other = portable.try_lock(made.path / "other.lock")
         portable.open_log(made.path).close()
@@ -245,7 +245,7 @@ def test_a_server_writes_for_the_user_alone_under_an_open_umask(project: Path, h
         started = server.ensure()
         with started.connect() as connection:
             connection.set("key", "value")
-        worker = start(url=started.url, log_folder=str(logs.find_folder()))
+        worker = start(url=started.url, log_folder=str(own_workers.find_folder()))
         worker.kill()
         worker.wait()
     finally:
@@ -438,7 +438,7 @@ def test_the_state_of_an_older_version_is_adopted_with_its_server_at_work(
     adopting.adopt(found)
     assert not before.is_running
     assert has_job()
-    assert logs.read_last("job") == ["printed"]
+    assert own_workers.read_last("job") == ["printed"]
     assert (project / ".flowq" / "data").is_dir()
     assert server.is_used()
     with pytest.raises(adopting.WrongState, match="flowq server reset"):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from flowq.cli import display, streams
+from flowq.cli import display, terminal
 from flowq.cli.compiling import describe_inputs
 from flowq.declare.yaml import parse_workflow
 from flowq.errors import WorkflowInvalid
@@ -46,11 +46,11 @@ def test_nothing_of_a_workflow_reaches_the_terminal_as_it_is(
     workflow = parse_workflow(TEXT, "flow.yaml")
     view, plan = view_graph(build_graph(workflow)), make_plan(build_graph(workflow), {}, "r")
     for text in (render_plan(plan), render_text(view), render_dot(view), render_mermaid(view)):
-        streams.write(text)
+        terminal.write(text)
     try:
         parse_workflow('jobs: {a: {run: x, "\\e[2J": 1}, "\\e[1m": {}}', "flow\x1b.yaml")
     except WorkflowInvalid as invalid:
-        streams.note(str(invalid))
+        terminal.note(str(invalid))
     display.tell([((NASTY, "bold"),)], sys.stdout)
     written = capsys.readouterr()
     assert r"be\x1b[31mware of a forged\x9b line\u202e" in written.out
@@ -67,6 +67,4 @@ def test_the_help_of_a_workflow_is_safe(tmp_path: Path) -> None:
 
 def test_a_live_table_is_safe() -> None:
     pytest.importorskip("rich")
-    from flowq.render.live import to_text
-
-    assert to_text([((NASTY, ""),)]).plain == spelled(NASTY)
+    assert display._to_text([((NASTY, ""),)]).plain == spelled(NASTY)

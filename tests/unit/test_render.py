@@ -24,7 +24,7 @@ from flowq.render.json import (
     to_json,
     write_json,
 )
-from flowq.render.marks import find_mark
+from flowq.render.lines import find_mark
 from flowq.render.mermaid import render_mermaid
 from flowq.render.plan_text import render_plan
 from flowq.render.text import render_text

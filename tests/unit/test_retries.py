@@ -15,7 +15,7 @@ from flowq.declare.export_yaml import export_yaml
 from flowq.declare.python import Workflow as Flow
 from flowq.declare.yaml import parse_workflow
 from flowq.errors import UsageError, WorkflowInvalid
-from flowq.functions.options import read_options
+from flowq.functions import read_options
 from flowq.graph import build_graph
 from flowq.planner import make_plan
 from flowq.render.plan_text import render_plan

@@ -9,8 +9,8 @@ import sys
 import pytest
 
 from flowq import targets
-from flowq.cli import streams
-from flowq.cli.interrupts import Interrupted
+from flowq.cli import terminal
+from flowq.cli.terminal import Interrupted
 
 
 @pytest.mark.parametrize(
@@ -34,8 +34,8 @@ def test_what_a_console_cannot_say_is_said_with_what_it_has(
 ) -> None:
     shown = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, encoding="cp437"))
-    streams.repair()
-    streams.write("größe → 12… ✓ ★\n")
+    terminal.repair()
+    terminal.write("größe → 12… ✓ ★\n")
     assert shown.getvalue().decode("cp437") == "größe -> 12... v ?\n"
 
 

@@ -1,8 +1,27 @@
-"""The decorators, and the calls that become jobs."""
+"""Decorated functions: called they are what they were; `.enqueue`, `.open` and `.map` make jobs.
+
+    @flowq.job(timeout="30s", retries=3)
+    def thumbnail(path, size): ...
+
+    @flowq.deferred(queue="pages")
+    def build_page(title): ...
+
+    with build_page.open(title="Holidays") as page:
+        for path in find_photos():
+            thumbnail.enqueue(path, size=256, blocks=page)
+
+The options of the decorator are the defaults of every call. A keyword of `.enqueue`, `.open` and
+`.map` that is the name of an option is that option, unless the function has a parameter of that
+name: then it is the function's, and the option is passed as `.options(queue="b").enqueue(…)`.
+
+Redis and RQ are imported by the first call that needs them, not with this module: every spawned
+child imports the user's module, and with it this one.
+"""
 
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache
@@ -11,21 +30,34 @@ from typing import (
     TYPE_CHECKING,
     Any,
     Generic,
+    Literal,
+    ParamSpec,
     Protocol,
+    TypedDict,
+    TypeVar,
     Unpack,
     overload,
 )
 
+from flowq import server
 from flowq.callables import explain_unimportable, name_call
+from flowq.declare.options import read_retries
+from flowq.durations import parse_duration
 from flowq.errors import FlowqError, UsageError
-from flowq.functions.connections import get_connection
-from flowq.functions.options import OPTION_NAMES, Options, as_list, read_options, to_rq_retry
-from flowq.functions.typed import P, R_co, Verb
 from flowq.nearest import did_you_mean
+from flowq.spec import BlockerPolicy, Retry
 
 if TYPE_CHECKING:
+    from redis import Redis
+    from rq import Retry as RQRetry
+
     from flowq.runtime.job import Job
     from flowq.runtime.queue import Queue
+
+
+P = ParamSpec("P")
+R_co = TypeVar("R_co", covariant=True)
+T_co = TypeVar("T_co", covariant=True)
 
 JOBS_PER_BATCH = 100
 """Of `.map`; one call on the server stays short, and a generator is not read far ahead."""
@@ -268,3 +300,200 @@ def _abandon(future: Job, error: BaseException) -> None:
         return  # it has been canceled before
     except (RedisError, FlowqError) as failure:
         error.add_note(f"The future job {future.id} could not be canceled: {failure}")
+
+
+class Options(TypedDict, total=False):
+    """What can be said of a job. `timeout` and the TTLs are durations; -1 is RQ's "no limit".
+
+    `queue` is a name or a `flowq.Queue`; `connection` a client or a URL. `needs` are jobs, or their
+    ids, that run before this one, beside those of RQ's `depends_on`; `blocks` (or `blocked_by`) are
+    future jobs that this one runs before. What is not described here is RQ's, under RQ's name.
+    """
+
+    queue: str | Queue
+    connection: Redis | str
+    needs: Any
+    blocks: Any
+    blocked_by: Any
+    deferred: bool
+    on_blocker_failure: BlockerPolicy
+    if_empty: Literal["run", "skip"]
+    timeout: str | float
+    retries: Any
+    description: str
+    depends_on: Any
+    at_front: bool
+    job_id: str
+    unique: bool
+    result_ttl: str | float
+    ttl: str | float
+    failure_ttl: str | float
+    meta: dict[str, Any]
+    repeat: Any
+    rate_limit: Any
+    on_success: Any
+    on_failure: Any
+    on_stopped: Any
+    webhooks: Any
+
+
+OPTION_NAMES = frozenset(Options.__annotations__)
+
+
+def read_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options with durations in seconds and retries as our `Retry`, or RQ's own."""
+    read = {}
+    for name, value in options.items():
+        if name not in OPTION_NAMES:
+            hint = did_you_mean(name, sorted(OPTION_NAMES))
+            raise UsageError(f"a job has no option {name!r}; {hint}")
+        read[name] = _read_one(name, value)
+    return read
+
+
+def _read_one(name: str, value: Any) -> Any:
+    reader = _READERS.get(name)
+    if value is None or reader is None:
+        return value
+    try:
+        return reader(value)
+    except ValueError as error:
+        raise UsageError(f"{name} {error}") from None
+
+
+def _read_seconds(value: Any) -> int:
+    """Return whole seconds, which is what RQ counts in; a fraction is rounded up."""
+    return -1 if value == -1 else math.ceil(parse_duration(value))
+
+
+def _read_retries(value: Any) -> Any:
+    return value if hasattr(value, "intervals") else read_retries(value)
+
+
+def _read_needs(value: Any) -> list[Any]:
+    given = as_list(value)
+    for each in given:
+        if not (isinstance(each, str) and each) and not hasattr(each, "is_finished"):
+            raise ValueError(f"takes jobs that have been enqueued, or their ids, not {each!r}")
+    return given
+
+
+def as_list(value: Any) -> list[Any]:
+    """Return what is one or several as a list."""
+    return list(value) if isinstance(value, list | tuple | set | frozenset) else [value]
+
+
+_READERS: Mapping[str, Callable[[Any], Any]] = {
+    "timeout": _read_seconds,
+    "result_ttl": _read_seconds,
+    "ttl": _read_seconds,
+    "failure_ttl": _read_seconds,
+    "retries": _read_retries,
+    "needs": _read_needs,
+}
+
+
+def to_rq_retry(retries: Retry | RQRetry | None) -> RQRetry | None:
+    """Return retries as RQ has them."""
+    from flowq.runtime import policies  # noqa: PLC0415 - the cost of importing RQ
+
+    return policies.to_rq_retry(retries) if isinstance(retries, Retry) else retries
+
+
+def connect(url: str) -> Redis:
+    """Connect to a server and make it the default of this process.
+
+    Blocks: until the server has answered. Errors: ServerUnavailable; the default stays as it was.
+    """
+    from flowq.runtime.connections import remember  # noqa: PLC0415 - imports RQ
+
+    connection = server.connect(url)
+    remember(connection)
+    return connection
+
+
+def get_connection(explicit: Redis | str | None = None) -> Redis:
+    """Return the connection to use, the first of these that there is.
+
+    1. `explicit`, a client or a URL; 2. that of the job that is running here; 3. that of
+    `flowq.connect(url)`; 4. FLOWQ_REDIS_URL; 5. RQ_REDIS_URL. No server is ever started.
+
+    Blocks: until a server named by a URL has answered once. Errors: UsageError when there is none
+    of these; ServerUnavailable.
+    """
+    from flowq.runtime.connections import find_connection  # noqa: PLC0415 - imports RQ
+
+    if isinstance(explicit, str):
+        return _connect_once(explicit)
+    connection = explicit if explicit is not None else find_connection()
+    if connection is not None:
+        return connection
+    url = server.resolve_url(None)
+    if url is None:
+        raise UsageError(
+            "there is no connection to a Redis server: pass connection=, call flowq.connect(url), "
+            "or set FLOWQ_REDIS_URL (or RQ_REDIS_URL)"
+        )
+    return _connect_once(url)
+
+
+@lru_cache(maxsize=16)
+def _connect_once(url: str) -> Redis:
+    return server.connect(url)
+
+
+class Verb(Protocol[P, T_co]):
+    """`.enqueue` or `.open` of a decorated function; a test compares the names with `Options`."""
+
+    @overload
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T_co: ...
+    @overload
+    def __call__(self, *args: Any, queue: Any, **kwargs: Any) -> T_co: ...
+    @overload
+    def __call__(self, *args: Any, connection: Any, **kwargs: Any) -> T_co: ...
+    @overload
+    def __call__(self, *args: Any, needs: Any, **kwargs: Any) -> T_co: ...
+    @overload
+    def __call__(self, *args: Any, blocks: Any, **kwargs: Any) -> T_co: ...
+    @overload
+    def __call__(self, *args: Any, blocked_by: Any, **kwargs: Any) -> T_co: ...
+    @overload
+    def __call__(self, *args: Any, deferred: Any, **kwargs: Any) -> T_co: ...
+    @overload
+    def __call__(self, *args: Any, on_blocker_failure: Any, **kwargs: Any) -> T_co: ...
+    @overload
+    def __call__(self, *args: Any, if_empty: Any, **kwargs: Any) -> T_co: ...
+    @overload
+    def __call__(self, *args: Any, timeout: Any, **kwargs: Any) -> T_co: ...
+    @overload
+    def __call__(self, *args: Any, retries: Any, **kwargs: Any) -> T_co: ...
+    @overload
+    def __call__(self, *args: Any, description: Any, **kwargs: Any) -> T_co: ...
+    @overload
+    def __call__(self, *args: Any, depends_on: Any, **kwargs: Any) -> T_co: ...
+    @overload
+    def __call__(self, *args: Any, at_front: Any, **kwargs: Any) -> T_co: ...
+    @overload
+    def __call__(self, *args: Any, job_id: Any, **kwargs: Any) -> T_co: ...
+    @overload
+    def __call__(self, *args: Any, unique: Any, **kwargs: Any) -> T_co: ...
+    @overload
+    def __call__(self, *args: Any, result_ttl: Any, **kwargs: Any) -> T_co: ...
+    @overload
+    def __call__(self, *args: Any, ttl: Any, **kwargs: Any) -> T_co: ...
+    @overload
+    def __call__(self, *args: Any, failure_ttl: Any, **kwargs: Any) -> T_co: ...
+    @overload
+    def __call__(self, *args: Any, meta: Any, **kwargs: Any) -> T_co: ...
+    @overload
+    def __call__(self, *args: Any, repeat: Any, **kwargs: Any) -> T_co: ...
+    @overload
+    def __call__(self, *args: Any, rate_limit: Any, **kwargs: Any) -> T_co: ...
+    @overload
+    def __call__(self, *args: Any, on_success: Any, **kwargs: Any) -> T_co: ...
+    @overload
+    def __call__(self, *args: Any, on_failure: Any, **kwargs: Any) -> T_co: ...
+    @overload
+    def __call__(self, *args: Any, on_stopped: Any, **kwargs: Any) -> T_co: ...
+    @overload
+    def __call__(self, *args: Any, webhooks: Any, **kwargs: Any) -> T_co: ...

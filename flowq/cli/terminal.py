@@ -1,15 +1,23 @@
-"""The three standard streams: whole when they were closed, and stdout for results alone."""
+"""The terminal of the command line: standard streams, verbosity, and signals.
+
+Every command writes through this module. `flowq --help` imports it, so it must stay light: what
+draws a run is in `display`.
+"""
 
 from __future__ import annotations
 
 import codecs
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from typing import IO, Any, TextIO, TypeAlias
+from types import FrameType
+from typing import IO, Any, Self, TextIO, TypeAlias
 
-from flowq.errors import FlowqError
+import click
+
+from flowq.errors import FlowqError, UsageError
 from flowq.render.lines import spelled
 from flowq.texts import show
 
@@ -182,3 +190,87 @@ def users_code() -> AbstractContextManager[object]:
 def result_stream(is_json: bool) -> AbstractContextManager[TextIO]:
     """Return the stream of a command's result, to itself when that is JSON."""
     return stdout_alone() if is_json else nullcontext(sys.stdout)
+
+
+NAMES = ("SIGINT", "SIGTERM", "SIGBREAK")  # the last one is Ctrl-Break, on Windows only
+SIGNALS = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
+
+
+class Interrupted(BaseException):
+    """A signal asked the program to leave. Its exit code is that of a program that it killed."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signum)
+        self.signum = signum
+
+    @property
+    def exit_code(self) -> int:
+        """128 and the signal's number, as shells have it; Ctrl-Break counts as Ctrl-C."""
+        return 128 + (signal.SIGTERM if self.signum == signal.SIGTERM else signal.SIGINT)
+
+
+class Interrupts:
+    """While it is entered signals raise Interrupted; with `deferring` the first one only notes.
+
+    A signal that was ignored when the program started (`nohup`, `&` in a script) stays ignored.
+    """
+
+    def __init__(self, deferring: bool = False) -> None:
+        self.deferring = deferring
+        self.first: int | None = None
+        self._handlers: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Self:
+        for number in SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                self._handlers[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers.clear()
+
+    def _handle(self, signum: int, frame: FrameType | None) -> None:
+        if self.deferring and self.first is None:
+            self.first = signum
+            return
+        raise Interrupted(signum)
+
+
+VARIABLE = "FLOWQ_LOG"
+LEVELS = ("debug", "info", "warning", "error")
+
+_is_verbose = False
+
+
+def set_up(ctx: click.Context, param: click.Parameter, verbose: bool) -> bool:
+    """Note `-v`, and send flowq's own log to stderr when it is asked for. A click callback."""
+    global _is_verbose  # noqa: PLW0603 - one process, one command
+    _is_verbose = _is_verbose or verbose
+    level = _level()
+    if level != "warning":
+        _start_log(level)
+    return verbose
+
+
+def is_debugging() -> bool:
+    """Whether tracebacks of unexpected errors are wanted."""
+    return _is_verbose or _level() == "debug"
+
+
+def _level() -> str:
+    level = os.environ.get(VARIABLE, "").strip().lower() or "warning"
+    if level not in LEVELS:
+        raise UsageError(f"{VARIABLE} is {level!r}; it must be one of {', '.join(LEVELS)}")
+    return level
+
+
+def _start_log(level: str) -> None:
+    import logging  # noqa: PLC0415 - not needed, and not loaded, by most commands
+
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s"))
+    logger = logging.getLogger("flowq")
+    logger.setLevel(level.upper())
+    logger.addHandler(handler)
