@@ -77,7 +77,7 @@ class Excerpt:
 class Problem:
     """One thing that is wrong with a workflow, where, and what to do about it.
 
-    It prints as `file:line:column: FQ103 message`, with the hint on a line of its own. `excerpt` is
+    It prints as `file:line:column: CODE message`, with the hint on a line of its own. `excerpt` is
     what it is about, in a text whose own position may be all that is known.
     """
 

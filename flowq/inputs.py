@@ -16,14 +16,8 @@ from typing import Any
 from flowq.errors import Problem, WorkflowInvalid
 from flowq.nearest import did_you_mean
 from flowq.patterns import PatternRefused, is_match
+from flowq.problems import BAD_INPUT, MISSING_INPUT, UNDECLARED_INPUT
 from flowq.spec import Input, Places, Workflow
-
-RULES = {
-    "FQ401": "Only declared inputs are given",
-    "FQ402": "Every required input is given",
-    "FQ403": "The value of an input fits its type",
-}
-"""The rule behind each code, in one line; the codes are never given a second meaning."""
 
 MAX_DEPTH = 64
 """Levels of lists and maps in an input of type json."""
@@ -79,7 +73,7 @@ def resolve(
             values[declared.name] = _resolve(declared, given)
         except _Unfit as unfit:
             where = places.find("inputs", declared.name)
-            hint = _advise(declared, passed_by, is_missing=unfit.code == "FQ402")
+            hint = _advise(declared, passed_by, is_missing=unfit.code == MISSING_INPUT)
             problems.append(Problem(unfit.code, unfit.message, where, hint))
     if problems:
         raise WorkflowInvalid(problems)
@@ -104,7 +98,7 @@ class _Unfit(Exception):
 def _resolve(declared: Input, given: Mapping[str, object]) -> Any:
     if declared.name not in given:
         if declared.required:
-            raise _Unfit("FQ402", f"the input {declared.name} is required and was not given")
+            raise _Unfit(MISSING_INPUT, f"the input {declared.name} is required and was not given")
         return declared.default
     value = given[declared.name]
     if value is None and not declared.required:
@@ -112,12 +106,12 @@ def _resolve(declared: Input, given: Mapping[str, object]) -> Any:
     try:
         return convert(declared, value)
     except ValueError as error:
-        raise _Unfit("FQ403", f"the input {declared.name} {error}") from None
+        raise _Unfit(BAD_INPUT, f"the input {declared.name} {error}") from None
 
 
 def _unknown(owner: str, name: str, names: Sequence[str], places: Places) -> Problem:
     hint = did_you_mean(name, names) or "it has no inputs at all"
-    return Problem("FQ401", f"{owner} has no input {name!r}", places.find("inputs"), hint)
+    return Problem(UNDECLARED_INPUT, f"{owner} has no input {name!r}", places.find("inputs"), hint)
 
 
 def _advise(declared: Input, passed_by: str, *, is_missing: bool) -> str:

@@ -8,7 +8,7 @@ which the shell imports and passes in. Both look into nested workflows too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 
 from flowq.checks import (
@@ -29,58 +29,7 @@ from flowq.errors import Problem, without_repeats
 from flowq.graph import Graph, build_graph
 from flowq.spec import Workflow
 
-__all__ = ["MAX_NAME_LENGTH", "RULE_BY_CODE", "check", "check_calls", "in_text_order"]
-
-RULE_BY_CODE: Mapping[str, str] = {
-    "FQ117": "A job says exactly one of `call`, `run` and `workflow`",
-    "FQ118": "A key stands beside the key that it belongs to",
-    "FQ119": "A nested workflow is there",
-    "FQ201": "Every job in `needs`, `blocks` and `blocked_by` is declared",
-    "FQ202": "No job waits for itself",
-    "FQ203": "No jobs wait for each other in a circle",
-    "FQ204": "Every job in an expression is declared",
-    "FQ205": "Every input in an expression is declared",
-    "FQ206": "A `deferred: true` job has a blocker that can add others",
-    "FQ207": "An edge has one policy, however often it is said",
-    "FQ208": "No name is declared twice",
-    "FQ209": "A job's name can be part of a job id",
-    "FQ210": "A workflow has jobs",
-    "FQ211": "Every input is used (a warning)",
-    "FQ212": "A group has `results`, a single job has a `result`, a shell job an `exit_code`",
-    "FQ213": "Names in expressions stand where they have a value",
-    "FQ214": "A matrix has combinations, each once, and not too many",
-    "FQ215": "`exclude` names axes of its matrix",
-    "FQ216": "Every `matrix.NAME` in an expression is in the matrix",
-    "FQ217": "An `if` that asks how the jobs before it ended says no `on_blocker_failure`",
-    "FQ218": "A nested workflow gets the inputs that it declares",
-    "FQ219": "The outputs of a nested workflow are declared",
-    "FQ220": "A schedule has a cron expression",
-    "FQ221": "The time zone of a schedule exists",
-    "FQ222": "What limits a group stands at a group (a warning)",
-    "FQ223": "Every workflow under `workflows` is used (a warning)",
-    "FQ224": "A command with expressions is for a shell that keeps a value in quotes",
-    "FQ225": "What asks about the jobs before it stands at a job that has some (a warning)",
-    "FQ226": "What a group is made of is a list",
-    "FQ227": "What holds whole runs back stands at the workflow that is run (a warning)",
-    "FQ228": "An expression in a command stands where its value cannot become code",
-    "FQ229": "What looks like a secret is read as one (a warning)",
-    "FQ230": "What an approval gives is what it asks for",
-    "FQ232": "Jobs under `finally`, and the others, do not name each other as what comes before",
-    "FQ235": "An argument of a command is one value",
-    "FQ236": "A job may not take longer than the workflow around it (a warning)",
-    "FQ237": "The program of a command comes from a list that the workflow has (a warning)",
-    "FQ239": "A command as a list holds nothing that only a shell understands (a warning)",
-    "FQ240": "What is said about retries fits together (a warning)",
-    "FQ501": "Every function can be imported",
-    "FQ502": "What is called is a function",
-    "FQ503": "A function takes the arguments that are passed to it",
-    "FQ504": "A function gets the arguments that it requires",
-    "FQ505": "A function takes its arguments by name",
-    "FQ506": "What is called executes when it is called",
-    "FQ507": "`on` and `never_on` name classes by which jobs raise them",
-}
-"""The rule behind each code, in one line; the codes are never given a second meaning. Those of
-single expressions (FQ3xx) are in `flowq.expressions`, and are reported here with their places."""
+__all__ = ["MAX_NAME_LENGTH", "check", "check_calls", "in_text_order"]
 
 Rule = Callable[[Workflow, Graph], Iterator[Problem]]
 

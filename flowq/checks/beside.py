@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from flowq.errors import Problem
 from flowq.graph import Graph
+from flowq.problems import KEY_OUT_OF_PLACE, NOT_ONE_ACTION
 from flowq.spec import JobSpec, Workflow
 
 
@@ -21,12 +22,12 @@ def check_work(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
             message = f"job {job.name} has {' and '.join(f'`{key}`' for key in said)}"
             where = workflow.places.find("jobs", job.name, said[1])
             yield Problem(
-                "FQ117", message, where, "make a job of each, and order them with `needs`"
+                NOT_ONE_ACTION, message, where, "make a job of each, and order them with `needs`"
             )
         elif not said and workflow.is_known(job.name, *_work_of(job)):
             where = workflow.places.find("jobs", job.name)
             hint = "say which function it calls, or which command it runs"
-            yield Problem("FQ117", f"job {job.name} does nothing", where, hint)
+            yield Problem(NOT_ONE_ACTION, f"job {job.name} does nothing", where, hint)
 
 
 def _work_of(job: JobSpec) -> Mapping[str, bool]:
@@ -44,7 +45,7 @@ def check_meaning(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
     for job in workflow.jobs:
         for key, message, hint in _meaningless(workflow, job):
             where = workflow.places.find("jobs", job.name, key)
-            yield Problem("FQ118", f"job {job.name} {message}", where, hint)
+            yield Problem(KEY_OUT_OF_PLACE, f"job {job.name} {message}", where, hint)
 
 
 def _meaningless(workflow: Workflow, job: JobSpec) -> Iterator[tuple[str, str, str]]:

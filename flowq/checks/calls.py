@@ -12,6 +12,14 @@ from flowq.callables import NameMissing, NotCallable, is_generator_function
 from flowq.errors import FlowqError, Problem
 from flowq.graph import Graph
 from flowq.nearest import did_you_mean
+from flowq.problems import (
+    ARGUMENT_BY_POSITION,
+    CANNOT_IMPORT,
+    GENERATOR,
+    MISSING_ARGUMENT,
+    NOT_A_FUNCTION,
+    UNKNOWN_ARGUMENT,
+)
 from flowq.spec import JobSpec, Workflow
 
 
@@ -48,13 +56,13 @@ def _look_at(
         found = find_callable(call)
     except NotCallable as error:
         message = f"calls {call}, which is of type {error.kind}"
-        return _Refusal("FQ502", message, "name a function: package.module:function")
+        return _Refusal(NOT_A_FUNCTION, message, "name a function: package.module:function")
     except (Exception, SystemExit) as error:  # noqa: BLE001 - a user's module may raise anything
         reason, hint = explain_import(error)
-        return _Refusal("FQ501", f"cannot import {call}: {reason}", hint)
+        return _Refusal(CANNOT_IMPORT, f"cannot import {call}: {reason}", hint)
     if is_generator_function(found):
         message = f"calls {call}, a generator function: a call of it executes nothing"
-        return _Refusal("FQ506", message, "return a list of what it yields")
+        return _Refusal(GENERATOR, message, "return a list of what it yields")
     try:
         return list(inspect.signature(found).parameters.values())
     except (TypeError, ValueError):
@@ -96,7 +104,7 @@ def _argument_problems(
         where = places.find("jobs", job.name, "with")
         is_method = missing[0] == "self" and "." in job.call.partition(":")[2]
         hint = _METHOD if is_method else f"add it under `with:`, as in {missing[0]}: …"
-        yield Problem("FQ504", message, where, hint)
+        yield Problem(MISSING_ARGUMENT, message, where, hint)
 
 
 _METHOD = "it is a method, which needs an object: call a class method, a static one, or a function"
@@ -111,7 +119,7 @@ def _positional_only(
         if parameter.kind is Parameter.POSITIONAL_ONLY and (required or passed):
             message = f"{job.call} takes {parameter.name} by position only; `with` passes by name"
             hint = "take the / out of the function's signature, or call another function"
-            yield Problem("FQ505", message, hint=hint), parameter.name
+            yield Problem(ARGUMENT_BY_POSITION, message, hint=hint), parameter.name
 
 
 def _unknown_arguments(job: JobSpec, parameters: list[Parameter]) -> Iterator[tuple[Problem, str]]:
@@ -120,7 +128,7 @@ def _unknown_arguments(job: JobSpec, parameters: list[Parameter]) -> Iterator[tu
     for name in job.with_:
         if name not in taken and name not in positional:
             message = f"job {job.name} passes {name}, which {job.call} does not take"
-            yield Problem("FQ503", message, hint=did_you_mean(name, taken)), name
+            yield Problem(UNKNOWN_ARGUMENT, message, hint=did_you_mean(name, taken)), name
 
 
 _BY_NAME = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)

@@ -14,6 +14,7 @@ from flowq.expressions.references import Reference, find_whole_reference
 from flowq.expressions.refusals import Refused
 from flowq.expressions.templates import Expression, has_live_expression, split
 from flowq.graph import Graph
+from flowq.problems import SEVERAL_VALUES, SHELL_WITHOUT_QUOTES, VALUE_AS_CODE, VALUE_AS_PROGRAM
 from flowq.spec import JobSpec, Shell, Workflow
 
 _VARIABLE_BY_SHELL: Mapping[str, str] = {
@@ -49,7 +50,7 @@ def check_shells(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
                 f"pass the value under `env:`, as in env: {{NAME: …}}, and {written}; or write "
                 "the command as a list"
             )
-            problem = Problem("FQ224", message, hint=hint, excerpt=Excerpt(number=0))
+            problem = Problem(SHELL_WITHOUT_QUOTES, message, hint=hint, excerpt=Excerpt(number=0))
             yield from workflow.places.place(problem, "jobs", job.name, "run")
 
 
@@ -62,11 +63,11 @@ def check_places(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
                 message = f"job {job.name} has {place.expression} where no value may be: it "
                 message += place.refusal.reason
                 hint = _write_hint(place.refusal.instead, place.expression)
-                problem = Problem("FQ228", message, hint=hint, excerpt=excerpt)
+                problem = Problem(VALUE_AS_CODE, message, hint=hint, excerpt=excerpt)
             elif place.is_program and not _is_listed(place.expression, workflow, job):
                 message = f"job {job.name} starts the program that {place.expression} names"
                 hint = "let `choices` of the input, or a `matrix`, say which there can be"
-                problem = Problem("FQ237", message, None, hint, "warning", excerpt)
+                problem = Problem(VALUE_AS_PROGRAM, message, None, hint, "warning", excerpt)
             else:
                 continue
             yield from workflow.places.place(problem, "jobs", job.name, "run")
@@ -126,7 +127,9 @@ def check_arguments(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
                     hint = (
                         'join them: ${{ x | join(" ") }}; take one: x[0]; or write ${{ x | json }}'
                     )
-                    problem = Problem("FQ235", message, hint=hint, excerpt=Excerpt(number=number))
+                    problem = Problem(
+                        SEVERAL_VALUES, message, hint=hint, excerpt=Excerpt(number=number)
+                    )
                     yield from workflow.places.place(problem, "jobs", job.name, "run", index)
 
 
@@ -147,7 +150,7 @@ def check_code(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
                 "write it behind the code, as an argument that the code reads; or pass it as "
                 f'env: {{VALUE: "{expression}"}}, and read that variable'
             )
-            problem = Problem("FQ228", message, hint=hint, excerpt=Excerpt(number=0))
+            problem = Problem(VALUE_AS_CODE, message, hint=hint, excerpt=Excerpt(number=0))
             yield from workflow.places.place(problem, "jobs", job.name, "run", index)
 
 
@@ -161,7 +164,7 @@ def _as_word(item: str) -> Word:
 def _expressions_in(item: str) -> list[Expression]:
     try:
         return [part for part in split(item) if isinstance(part, Expression)]
-    except Refused:  # what cannot be read is FQ301
+    except Refused:  # an expression that cannot be read is a problem of its own
         return []
 
 
@@ -180,7 +183,7 @@ def _find_places(run: Shell | None) -> tuple[Place, ...]:
         return ()
     try:
         return find_places(run.command, run.shell)
-    except Refused:  # what cannot be read is FQ301
+    except Refused:  # an expression that cannot be read is a problem of its own
         return ()
 
 

@@ -10,6 +10,14 @@ from flowq.errors import Excerpt, Problem
 from flowq.expressions.places import ROOTS_BY_KEY
 from flowq.graph import Edge, Graph, find_place
 from flowq.nearest import did_you_mean
+from flowq.problems import (
+    CYCLE,
+    DEFERRED_WITHOUT_BLOCKER,
+    FINALLY_OUT_OF_ORDER,
+    JOB_WAITS_FOR_ITSELF,
+    TWO_POLICIES,
+    UNKNOWN_JOB,
+)
 from flowq.spec import Path, Workflow
 
 _VERB_BY_KEY: Mapping[str | int, str] = {
@@ -38,7 +46,7 @@ def check_names_of_jobs(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
             name = saying.blocker if key == "needs" else saying.future
             message = f"job {owner} {_VERB_BY_KEY[key]} {name}, and no job has that name"
             where = workflow.places.find(*path)
-            yield Problem("FQ201", message, where, suggest_job(graph, name, owner))
+            yield Problem(UNKNOWN_JOB, message, where, suggest_job(graph, name, owner))
 
 
 def check_self_references(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
@@ -46,7 +54,7 @@ def check_self_references(workflow: Workflow, graph: Graph) -> Iterator[Problem]
     for edge in graph.edges:
         if edge.blocker == edge.future:
             message = f"job {edge.future} waits for itself"
-            problem = Problem("FQ202", message, hint="take that reference away")
+            problem = Problem(JOB_WAITS_FOR_ITSELF, message, hint="take that reference away")
             yield from _where_said(workflow, edge, problem)
 
 
@@ -56,7 +64,7 @@ def check_cycles(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
         message = f"these jobs wait for each other: {_spell(cycle)}"
         hint = "each of them must run before the next: take one of these edges away"
         closing = graph.get_edge(cycle[-2], cycle[-1])
-        yield from _where_said(workflow, closing, Problem("FQ203", message, hint=hint))
+        yield from _where_said(workflow, closing, Problem(CYCLE, message, hint=hint))
 
 
 def _spell(cycle: tuple[str, ...]) -> str:
@@ -76,7 +84,7 @@ def check_open_jobs(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
             message = f"job {job.name} is deferred, and no job blocks it that could add blockers"
             hint = f"write `blocks: {job.name}` at the job that adds them, or take `deferred` away"
             where = workflow.places.find("jobs", job.name, "deferred")
-            yield Problem("FQ206", message, where, hint)
+            yield Problem(DEFERRED_WITHOUT_BLOCKER, message, where, hint)
 
 
 def _may_hold_edges(path: Path) -> bool:
@@ -103,7 +111,7 @@ def check_final_jobs(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
             message = f"job {edge.future} would wait for {edge.blocker}, which is under `finally`"
             hint = "what is there runs when all others have ended: move one of the two jobs"
         path = find_place(workflow, said[0])
-        yield Problem("FQ232", message, workflow.places.find(*path), hint)
+        yield Problem(FINALLY_OUT_OF_ORDER, message, workflow.places.find(*path), hint)
 
 
 def check_policies(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
@@ -115,7 +123,9 @@ def check_policies(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
         if len({saying.policy for saying in said}) > 1:
             message = f"the edge {edge.blocker} → {edge.future} has two policies for a failure"
             where = workflow.places.find(*find_place(workflow, said[-1]))
-            yield Problem("FQ207", message, where, "say `on_failure` of this edge in one place")
+            yield Problem(
+                TWO_POLICIES, message, where, "say `on_failure` of this edge in one place"
+            )
 
 
 def _where_said(workflow: Workflow, edge: Edge, problem: Problem) -> Iterator[Problem]:

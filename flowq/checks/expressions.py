@@ -21,6 +21,18 @@ from flowq.expressions.references import ERROR_PARTS
 from flowq.expressions.templates import has_expression
 from flowq.graph import Graph
 from flowq.nearest import did_you_mean
+from flowq.problems import (
+    GROUP_OR_SINGLE_JOB,
+    INCOMPLETE_NAME,
+    NO_VALUE_HERE,
+    NOT_IN_APPROVAL,
+    SECRET_IN_ENV,
+    UNKNOWN_AXIS,
+    UNKNOWN_INPUT,
+    UNKNOWN_JOB_IN_EXPRESSION,
+    UNKNOWN_NAME,
+    UNKNOWN_OUTPUT,
+)
 from flowq.spec import JobSpec, Path, Workflow
 
 _PLAIN_BY_KEY = {key: roots & {"inputs", "jobs"} for key, roots in ROOTS_BY_KEY.items()}
@@ -108,7 +120,7 @@ def _shared_problems(
 def _advise(problem: Problem, inputs: list[str], graph: Graph) -> Problem:
     """Return a problem; of the bare name of a job or an input, with how that is written."""
     name = problem.excerpt.names[0] if problem.excerpt and problem.excerpt.names else ""
-    if problem.code != "FQ302" or f"unknown name {name!r}" not in problem.message:
+    if problem.code != UNKNOWN_NAME or f"unknown name {name!r}" not in problem.message:
         return problem
     if name in graph.job_by_name:
         return replace(problem, hint=f"for what that job returned, write jobs.{name}.result")
@@ -131,7 +143,7 @@ def _unknown_inputs(
         if name not in inputs and graph.workflow.is_whole("inputs"):
             message = f"{owner} uses inputs.{name}, and the workflow has no such input"
             hint = did_you_mean(name, inputs) or f"declare it: inputs: {{{name}: {{type: str}}}}"
-            yield _about(Problem("FQ205", message, hint=hint), "inputs", name)
+            yield _about(Problem(UNKNOWN_INPUT, message, hint=hint), "inputs", name)
 
 
 def _unknown_results(
@@ -142,7 +154,9 @@ def _unknown_results(
             continue
         if name not in graph.job_by_name:
             message = f"{owner} uses jobs.{name}.{attribute}, and no job has that name"
-            problem = Problem("FQ204", message, hint=suggest_job(graph, name, speaker))
+            problem = Problem(
+                UNKNOWN_JOB_IN_EXPRESSION, message, hint=suggest_job(graph, name, speaker)
+            )
             yield _about(problem, "jobs", name, attribute)
         else:
             yield from _wrong_number(owner, graph.workflow, graph.job_by_name[name], attribute)
@@ -152,7 +166,7 @@ def _unknown_results(
         if attribute == "error" and part not in ERROR_PARTS:
             message = f"{owner} uses jobs.{name}.error.{part}, and an error has no {part!r}"
             hint = did_you_mean(part, ERROR_PARTS) or "write .error.type or .error.message"
-            yield _about(Problem("FQ303", message, hint=hint), "jobs", name, "error", part)
+            yield _about(Problem(INCOMPLETE_NAME, message, hint=hint), "jobs", name, "error", part)
         is_known = name in graph.job_by_name and graph.workflow.is_whole(
             "jobs", name, "approval", "inputs"
         )
@@ -169,7 +183,9 @@ def _not_asked(used: str, job: JobSpec, name: str) -> Iterator[Problem]:
         declare = f"approval: {{inputs: {{{name}: {{type: str}}}}}}"
         hint = did_you_mean(name, asked) or f"declare it in job {job.name}: {declare}"
         yield _about(
-            Problem("FQ230", f"{used}, and job {job.name} {say}", hint=hint), "approval", name
+            Problem(NOT_IN_APPROVAL, f"{used}, and job {job.name} {say}", hint=hint),
+            "approval",
+            name,
         )
 
 
@@ -181,19 +197,19 @@ def _wrong_number(
     used = f"{owner} uses jobs.{job.name}.{attribute}, and {job.name} is"
     if is_group and attribute == "result":
         hint = f"write jobs.{job.name}.results for the list, or .by_key[…] for one of them"
-        problem = Problem("FQ212", f"{used} a group of jobs", hint=hint)
+        problem = Problem(GROUP_OR_SINGLE_JOB, f"{used} a group of jobs", hint=hint)
         yield _about(problem, "jobs", job.name, attribute)
     elif is_group and attribute == "approval":
         hint = f"each item has its own: pass it on in the result of {job.name}"
-        problem = Problem("FQ212", f"{used} a group of jobs", hint=hint)
+        problem = Problem(GROUP_OR_SINGLE_JOB, f"{used} a group of jobs", hint=hint)
         yield _about(problem, "jobs", job.name, attribute)
     elif is_group and attribute in _OWN_ATTRIBUTES:
         hint = f"each item has its own: jobs.{job.name}.outcomes"
-        problem = Problem("FQ212", f"{used} a group of jobs", hint=hint)
+        problem = Problem(GROUP_OR_SINGLE_JOB, f"{used} a group of jobs", hint=hint)
         yield _about(problem, "jobs", job.name, attribute)
     elif attribute == "exit_code" and job.run is None and workflow.is_known(job.name, "run"):
         hint = f"a command has an exit code (`run:`); ask for jobs.{job.name}.status or .error"
-        problem = Problem("FQ212", f"{used} no shell job", hint=hint)
+        problem = Problem(GROUP_OR_SINGLE_JOB, f"{used} no shell job", hint=hint)
         yield _about(problem, "jobs", job.name, attribute)
     elif (
         not is_group
@@ -201,7 +217,7 @@ def _wrong_number(
         and workflow.is_known(job.name, *KEYS_OF_GROUPS)
     ):
         hint = f"write jobs.{job.name}.result, or give {job.name} a `for_each` or a `matrix`"
-        problem = Problem("FQ212", f"{used} a single job", hint=hint)
+        problem = Problem(GROUP_OR_SINGLE_JOB, f"{used} a single job", hint=hint)
         yield _about(problem, "jobs", job.name, attribute)
 
 
@@ -210,7 +226,7 @@ def _unknown_output(owner: str, graph: Graph, name: str, part: str) -> Iterator[
     if nested is not None and part not in nested.outputs and nested.is_whole("outputs"):
         message = f"{owner} uses jobs.{name}.result.{part}, and {nested.name} has no such output"
         hint = did_you_mean(part, nested.outputs) or f"declare it there: outputs: {{{part}: …}}"
-        yield _about(Problem("FQ219", message, hint=hint), "jobs", name, "result", part)
+        yield _about(Problem(UNKNOWN_OUTPUT, message, hint=hint), "jobs", name, "result", part)
 
 
 def check_secrets(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
@@ -229,7 +245,7 @@ def check_secrets(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
             if not _WORDS_OF_SECRETS.isdisjoint(name.upper().split("_")):
                 message = f"{owner} uses env.{name}, which looks like a secret, and env is shown"
                 hint = f"write secrets.{name}: it is hidden wherever the job shows it"
-                problem = Problem("FQ229", message, hint=hint, severity="warning")
+                problem = Problem(SECRET_IN_ENV, message, hint=hint, severity="warning")
                 yield from workflow.places.place(_about(problem, "env", name), *path)
 
 
@@ -247,7 +263,7 @@ def _misplaced(
         shown = f"{min(references.statuses)}()" if root == "status" else f"`{root}`"
         message = f"{owner} uses {shown} in `{key}`, where it has no value"
         first = min(references.statuses) if root == "status" else root
-        yield _about(Problem("FQ213", message, hint=_HINT_BY_ROOT[root]), first)
+        yield _about(Problem(NO_VALUE_HERE, message, hint=_HINT_BY_ROOT[root]), first)
 
 
 _HINT_BY_ROOT: Mapping[str, str] = {
@@ -280,25 +296,25 @@ def _not_in_this_job(
         if job.for_each is None and workflow.is_known(job.name, "for_each"):
             message = f"job {job.name} uses `{root}`, and it has no `for_each`"
             hint = "add `for_each:` with a list, or an expression that gives one"
-            yield _about(Problem("FQ213", message, hint=hint), root)
+            yield _about(Problem(NO_VALUE_HERE, message, hint=hint), root)
     if "ended" in roots and not job.is_final:
         message = f"job {job.name} asks how the run ended, which is known under `finally` only"
-        problem = Problem("FQ213", message, hint="move the job to `finally:`")
+        problem = Problem(NO_VALUE_HERE, message, hint="move the job to `finally:`")
         yield _about(problem, "run")
     is_matrix_known = workflow.is_known(job.name, "matrix", "include")
     if "matrix" in roots and job.matrix is None and is_matrix_known:
         message = f"job {job.name} uses `matrix`, and it has no `matrix`"
-        problem = Problem("FQ213", message, hint="add `matrix: {NAME: [values]}`")
+        problem = Problem(NO_VALUE_HERE, message, hint="add `matrix: {NAME: [values]}`")
         yield _about(problem, "matrix")
     if "secrets" in roots and job.workflow:
         message = (
             f"job {job.name} passes a secret to another workflow, and inputs are kept in Redis"
         )
         hint = "use secrets.NAME in the jobs of that workflow: it is read where they run"
-        yield _about(Problem("FQ213", message, hint=hint), "secrets")
+        yield _about(Problem(NO_VALUE_HERE, message, hint=hint), "secrets")
     if "attempt" in roots and job.workflow and key == "with":
         message = f"job {job.name} passes `attempt` to another workflow, whose inputs are made once"
-        problem = Problem("FQ213", message, hint="use `attempt` in the jobs of that workflow")
+        problem = Problem(NO_VALUE_HERE, message, hint="use `attempt` in the jobs of that workflow")
         yield _about(problem, "attempt")
     if job.matrix is not None and is_matrix_known:
         yield from _unknown_axes(job, references)
@@ -309,4 +325,4 @@ def _unknown_axes(job: JobSpec, references: References) -> Iterator[Problem]:
     known = dict.fromkeys(chain(job.matrix.axes, *job.matrix.include))
     for name in sorted(references.matrix - known.keys()):
         message = f"job {job.name} uses matrix.{name}, and its matrix has no {name}"
-        yield _about(Problem("FQ216", message, hint=did_you_mean(name, known)), "matrix", name)
+        yield _about(Problem(UNKNOWN_AXIS, message, hint=did_you_mean(name, known)), "matrix", name)

@@ -82,7 +82,7 @@ def _of_value(declared: Input, value: Any) -> tuple[str, str] | None:
             convert(declared, known)
     except ValueError as error:
         return str(error), _hint(declared, "", value)
-    except WorkflowInvalid:  # an expression that has no value is FQ3xx
+    except WorkflowInvalid:  # an expression without a value is a problem of its own
         return None
     return None
 

@@ -10,6 +10,14 @@ from flowq.expressions import as_source, as_template, find_references, needs_suc
 from flowq.expressions.references import find_whole_reference
 from flowq.graph import Graph
 from flowq.nearest import did_you_mean
+from flowq.problems import (
+    BAD_MATRIX,
+    EXCLUDE_WITHOUT_AXIS,
+    IF_AND_POLICY,
+    LIMIT_WITHOUT_GROUP,
+    NOT_A_LIST,
+    NOTHING_BEFORE,
+)
 from flowq.spec import JobSpec, Matrix, Path, Tolerance, Workflow
 
 KEYS_OF_GROUPS = ("for_each", "matrix", "include")
@@ -31,7 +39,7 @@ def _size(workflow: Workflow, job: JobSpec, matrix: Matrix) -> Iterator[Problem]
     where = workflow.places.find("jobs", job.name, "matrix")
     if not matrix.axes and not matrix.include and workflow.is_known(job.name, "matrix", "include"):
         hint = "write matrix: {NAME: [values]}"
-        yield Problem("FQ214", f"the matrix of job {job.name} has no axes", where, hint)
+        yield Problem(BAD_MATRIX, f"the matrix of job {job.name} has no axes", where, hint)
     for name, values in matrix.axes.items():
         path = ("jobs", job.name, "matrix", name)
         place = workflow.places.find(*path)
@@ -39,10 +47,10 @@ def _size(workflow: Workflow, job: JobSpec, matrix: Matrix) -> Iterator[Problem]
             continue
         if isinstance(values, list | tuple) and not values:
             message = f"{name} in the matrix of job {job.name} has no values"
-            yield Problem("FQ214", message, place, "an empty axis leaves no combinations")
+            yield Problem(BAD_MATRIX, message, place, "an empty axis leaves no combinations")
         elif isinstance(values, list | tuple) and (twice := _find_twice(values)) is not None:
             message = f"{name} in the matrix of job {job.name} has {twice!r} twice"
-            yield Problem("FQ214", message, place, "each combination is a job of its own")
+            yield Problem(BAD_MATRIX, message, place, "each combination is a job of its own")
     yield from check_combinations(job.name, matrix.axes, where)
 
 
@@ -54,7 +62,7 @@ def check_combinations(
     if count > MAX_COMBINATIONS:
         message = f"the matrix of job {name} has {count:,} combinations"
         hint = f"at most {MAX_COMBINATIONS:,}; a long list is a `for_each`"
-        yield Problem("FQ214", message, where, hint)
+        yield Problem(BAD_MATRIX, message, where, hint)
 
 
 def _find_twice(values: list[object] | tuple[object, ...]) -> object | None:
@@ -73,7 +81,7 @@ def _excluded(workflow: Workflow, job: JobSpec, matrix: Matrix) -> Iterator[Prob
             if name not in matrix.axes and workflow.is_known(job.name, "matrix"):
                 message = f"`exclude` of job {job.name} names {name}, which is no axis"
                 where = workflow.places.find("jobs", job.name, "exclude", index, name)
-                yield Problem("FQ215", message, where, did_you_mean(name, matrix.axes))
+                yield Problem(EXCLUDE_WITHOUT_AXIS, message, where, did_you_mean(name, matrix.axes))
 
 
 def check_lists(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
@@ -86,7 +94,7 @@ def check_lists(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
             if whole is not None and kind not in (None, "list", "json"):
                 message = f"`{path[0]}` of job {job.name} is {whole}, which is of type {kind}"
                 where = workflow.places.find("jobs", job.name, *path)
-                yield Problem("FQ226", message, where, "a group is made of a list: type: list")
+                yield Problem(NOT_A_LIST, message, where, "a group is made of a list: type: list")
 
 
 def _lists_of(job: JobSpec) -> Iterator[tuple[Path, object]]:
@@ -107,7 +115,7 @@ def check_conditions(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
             message = f"job {job.name} asks for {min(asked)}() and says `on_blocker_failure`"
             where = workflow.places.find("jobs", job.name, "on_blocker_failure")
             hint = "take it away: such an `if` is judged when all jobs before it have ended"
-            yield Problem("FQ217", message, where, hint)
+            yield Problem(IF_AND_POLICY, message, where, hint)
 
 
 def check_limits(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
@@ -121,7 +129,7 @@ def check_limits(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
             message = f"`{key}` of job {job.name} changes nothing: it is a single job"
             where = workflow.places.find("jobs", job.name, key)
             hint = "it limits a group, which a `for_each` or a `matrix` makes"
-            yield Problem("FQ222", message, where, hint, severity="warning")
+            yield Problem(LIMIT_WITHOUT_GROUP, message, where, hint, severity="warning")
 
 
 def check_questions(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
@@ -131,7 +139,7 @@ def check_questions(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
             message = f"`{key}` of job {job.name} asks about jobs before it, and there are none"
             where = workflow.places.find("jobs", job.name, key)
             hint = "name them under `needs`, or take it away"
-            yield Problem("FQ225", message, where, hint, severity="warning")
+            yield Problem(NOTHING_BEFORE, message, where, hint, severity="warning")
 
 
 def _asking(job: JobSpec) -> str | None:

@@ -11,6 +11,7 @@ from flowq.errors import Problem
 from flowq.expressions import find_references
 from flowq.expressions.places import find_workflow_texts
 from flowq.graph import Graph
+from flowq.problems import BAD_JOB_NAME, DECLARED_TWICE, NO_JOBS, UNUSED_INPUT, UNUSED_WORKFLOW
 from flowq.spec import Workflow
 
 MAX_NAME_LENGTH = 200
@@ -29,7 +30,7 @@ def check_duplicates(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
             if count > 1:
                 message = f"{thing[:-1]} {name} is declared {count} times"
                 where = workflow.places.find(thing, name)
-                yield Problem("FQ208", message, where, "give each a name of its own")
+                yield Problem(DECLARED_TWICE, message, where, "give each a name of its own")
 
 
 def check_job_names(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
@@ -40,7 +41,7 @@ def check_job_names(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
         if reason := _find_refusal(job.name):
             where = workflow.places.find("jobs", job.name)
             hint = "a name becomes part of a job id: letters, digits, _ and single - only"
-            yield Problem("FQ209", f"the job name {job.name!r} {reason}", where, hint)
+            yield Problem(BAD_JOB_NAME, f"the job name {job.name!r} {reason}", where, hint)
 
 
 def _find_refusal(name: str) -> str | None:
@@ -57,7 +58,7 @@ def check_presence(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
     """A workflow has jobs."""
     if all(job.is_final for job in workflow.jobs) and workflow.is_whole("jobs"):
         message = f"the workflow {workflow.name} has no jobs"
-        yield Problem("FQ210", message, workflow.places.find("jobs"), "add one under `jobs:`")
+        yield Problem(NO_JOBS, message, workflow.places.find("jobs"), "add one under `jobs:`")
 
 
 def check_unused_inputs(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
@@ -70,7 +71,7 @@ def check_unused_inputs(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
             message = f"no job uses the input {declared.name}"
             hint = f"use it as ${{{{ inputs.{declared.name} }}}}, or take it away"
             where = workflow.places.find("inputs", declared.name)
-            yield Problem("FQ211", message, where, hint, severity="warning")
+            yield Problem(UNUSED_INPUT, message, where, hint, severity="warning")
 
 
 def check_unused_workflows(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
@@ -84,7 +85,7 @@ def check_unused_workflows(workflow: Workflow, graph: Graph) -> Iterator[Problem
             message = f"no job uses the workflow {name}"
             hint = f"write `workflow: {name}` at a job, or take it away"
             where = workflow.places.find("workflows", name)
-            yield Problem("FQ223", message, where, hint, severity="warning")
+            yield Problem(UNUSED_WORKFLOW, message, where, hint, severity="warning")
 
 
 def _named(workflow: Workflow) -> Iterator[str]:

@@ -8,6 +8,7 @@ from flowq.checks.fitting import find_misfit
 from flowq.errors import Problem
 from flowq.graph import Graph
 from flowq.nearest import did_you_mean
+from flowq.problems import BAD_NESTED_INPUTS, CONCURRENCY_OF_NESTED, NO_SUCH_WORKFLOW
 from flowq.spec import JobSpec, Workflow
 
 
@@ -25,7 +26,7 @@ def check_nested(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
             where = workflow.places.find("jobs", job.name, "workflow")
             message = f"job {job.name} runs the workflow {job.workflow}, which is not there"
             hint = did_you_mean(job.workflow, workflow.workflows)
-            yield Problem("FQ119", message, where, hint or "declare it under `workflows:`")
+            yield Problem(NO_SUCH_WORKFLOW, message, where, hint or "declare it under `workflows:`")
 
 
 def check_concurrency(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
@@ -36,7 +37,7 @@ def check_concurrency(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
             message = f"job {job.name} does not heed the `concurrency` of {nested.name}"
             hint = "it is for runs: say it at the workflow that is run"
             where = workflow.places.find("jobs", job.name, "workflow")
-            yield Problem("FQ227", message, where, hint, severity="warning")
+            yield Problem(CONCURRENCY_OF_NESTED, message, where, hint, severity="warning")
 
 
 def _arguments(workflow: Workflow, job: JobSpec, nested: Workflow) -> Iterator[Problem]:
@@ -51,14 +52,14 @@ def _arguments(workflow: Workflow, job: JobSpec, nested: Workflow) -> Iterator[P
             if misfit := find_misfit(input_by_name[name], value, workflow, job):
                 reason, hint = misfit
                 message = f"job {job.name} passes {name} to {nested.name}, and that {reason}"
-                yield Problem("FQ218", message, where, hint)
+                yield Problem(BAD_NESTED_INPUTS, message, where, hint)
         elif nested.is_whole("inputs"):
             message = f"job {job.name} passes {name}, and {nested.name} has no such input"
             hint = did_you_mean(name, input_by_name) or "take it away, or declare it there"
-            yield Problem("FQ218", message, where, hint)
+            yield Problem(BAD_NESTED_INPUTS, message, where, hint)
     missing = [d.name for d in whole if d.required and d.name not in job.with_]
     if missing and workflow.is_known(job.name, "with"):
         message = f"job {job.name} does not pass {', '.join(missing)} to {nested.name}"
         where = places.find("jobs", job.name, "with")
         hint = f"add it under `with:`, as in {missing[0]}: …"
-        yield Problem("FQ218", message, where, hint)
+        yield Problem(BAD_NESTED_INPUTS, message, where, hint)

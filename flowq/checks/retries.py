@@ -10,6 +10,7 @@ from flowq.checks.calls import explain_import
 from flowq.declare.retries import explain_contradiction, is_exit_code
 from flowq.errors import Problem
 from flowq.graph import Graph
+from flowq.problems import NOT_AN_EXCEPTION, RETRIES_CONTRADICT
 from flowq.spec import JobSpec, Path, Retry, Workflow
 
 _FIRST_SIGNAL = 129
@@ -24,7 +25,7 @@ def check_retries(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
             message, hint = found
             where = workflow.places.find(*path)
             message = f"the retries of {owner} {message}"
-            yield Problem("FQ240", message, where, hint, severity="warning")
+            yield Problem(RETRIES_CONTRADICT, message, where, hint, severity="warning")
     for job in graph:
         if job.retries is not None and job.call:
             yield from _exit_codes_of_a_call(workflow, job, job.retries)
@@ -40,7 +41,7 @@ def _exit_codes_of_a_call(workflow: Workflow, job: JobSpec, retries: Retry) -> I
                 )
                 hint = "name exceptions; a process that was killed has 137"
                 where = workflow.places.find("jobs", job.name, "retries", key)
-                yield Problem("FQ240", message, where, hint, severity="warning")
+                yield Problem(RETRIES_CONTRADICT, message, where, hint, severity="warning")
 
 
 def check_causes(
@@ -54,7 +55,7 @@ def check_causes(
                 if problem is not None:
                     message, hint = problem
                     where = workflow.places.find(*path, key)
-                    yield Problem("FQ507", f"`{key}` of {owner} {message}", where, hint)
+                    yield Problem(NOT_AN_EXCEPTION, f"`{key}` of {owner} {message}", where, hint)
 
 
 def _all(workflow: Workflow, graph: Graph) -> Iterator[tuple[str, Path, Retry]]:

@@ -8,6 +8,7 @@ from pathlib import PureWindowsPath
 
 from flowq.errors import Problem
 from flowq.graph import Graph
+from flowq.problems import SHELL_WORD_IN_LIST
 from flowq.spec import Workflow
 
 
@@ -22,7 +23,7 @@ def check_shell_words(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
                 message = f"job {job.name} passes {item:.40} as an argument: no shell {what}"
                 where = workflow.places.find("jobs", job.name, "run", index)
                 hint = "write the command as one text for a shell: run: 'a | b'"
-                yield Problem("FQ239", message, where, hint, severity="warning")
+                yield Problem(SHELL_WORD_IN_LIST, message, where, hint, severity="warning")
 
 
 _SHELLS = frozenset(

@@ -11,6 +11,7 @@ from flowq.durations import write_duration
 from flowq.errors import Problem
 from flowq.graph import Graph
 from flowq.nearest import find_nearest
+from flowq.problems import BAD_CRON, TIMEOUT_TOO_LONG, UNKNOWN_TIME_ZONE
 from flowq.spec import Path, Workflow
 
 SOME_DAY = datetime(2026, 1, 1, tzinfo=UTC)
@@ -29,13 +30,13 @@ def check_schedule(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
         where = workflow.places.find("schedule", "cron")
         hint = 'five fields: minute hour day month weekday, as in "30 2 * * 1-5"'
         message = f"{schedule.cron!r:.200} is no cron expression{reason}"
-        yield Problem("FQ220", message, where, hint)
+        yield Problem(BAD_CRON, message, where, hint)
     if not _is_zone(schedule.timezone):
         where = workflow.places.find("schedule", "timezone")
         message = f"there is no time zone {schedule.timezone!r:.200}"
         near = find_nearest(schedule.timezone[:200], sorted(available_timezones()))
         hint = f"did you mean {near!r}?" if near else "write one of IANA's, as in Europe/Berlin"
-        yield Problem("FQ221", message, where, hint)
+        yield Problem(UNKNOWN_TIME_ZONE, message, where, hint)
 
 
 def check_timeouts(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
@@ -53,7 +54,7 @@ def check_timeouts(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
             message = f"{owner} a timeout of {own}, and the workflow one of {whole}"
             where = workflow.places.find(*path)
             hint = "the whole run is canceled first: make one of them shorter, or the other longer"
-            yield Problem("FQ236", message, where, hint, severity="warning")
+            yield Problem(TIMEOUT_TOO_LONG, message, where, hint, severity="warning")
 
 
 def _find_refusal(cron: str) -> str:

@@ -46,6 +46,7 @@ from flowq.expressions.templates import to_text
 from flowq.expressions.values import Values
 from flowq.nearest import did_you_mean
 from flowq.patterns import PatternRefused, count_steps
+from flowq.problems import BAD_VALUE, EXPRESSION_TOO_LARGE
 
 _NUMBERS = frozenset({int, float, Decimal, Fraction, timedelta})
 _FAILURES = (
@@ -88,7 +89,7 @@ class _Evaluation:
             (simplify_top(self.value(pair.key)), self.value(pair.value)) for pair in node.items
         ]
         if not all(type(key) is str for key, _ in pairs):
-            raise Refused("FQ305", "the keys of a map must be texts", "put them in quotes")
+            raise Refused(BAD_VALUE, "the keys of a map must be texts", "put them in quotes")
         return dict(pairs)
 
     def attribute(self, node: nodes.Getattr) -> Any:
@@ -134,14 +135,14 @@ class _Evaluation:
     def part_of(self, node: nodes.Node, bounds: nodes.Slice) -> Any:
         value = self.value(node)
         if not issubclass(type(value), (list, tuple, str, bytes)):
-            raise Refused("FQ305", f"{show(node)} is {describe(value)}, which cannot be sliced")
+            raise Refused(BAD_VALUE, f"{show(node)} is {describe(value)}, which cannot be sliced")
         said = [bounds.start, bounds.stop, bounds.step]
         limits = [None if limit is None else simplify_top(self.value(limit)) for limit in said]
         try:
             part = simplify_top(value)[slice(*limits)]
         except _FAILURES:
             message = "a slice needs whole numbers, and a step that is not 0"
-            raise Refused("FQ305", message) from None
+            raise Refused(BAD_VALUE, message) from None
         self.budget.spend(part)
         return part
 
@@ -173,7 +174,7 @@ class _Evaluation:
     def number(self, node: nodes.Node) -> Any:
         value = simplify_top(self.value(node))
         if type(value) not in _NUMBERS:
-            raise Refused("FQ305", f"{show(node)} is {describe(value)}, not a number")
+            raise Refused(BAD_VALUE, f"{show(node)} is {describe(value)}, not a number")
         return value
 
     def operation(self, node: nodes.BinExpr) -> Any:
@@ -199,12 +200,12 @@ class _Evaluation:
         try:
             made = operator(left, right)
         except ZeroDivisionError:
-            raise Refused("FQ305", "this divides by zero") from None
+            raise Refused(BAD_VALUE, "this divides by zero") from None
         except _FAILURES:
             message = f"{word} does not work with {describe(left)} and {describe(right)}"
             is_text = word == "+" and str in (type(left), type(right))
             hint = "join texts with ~" if is_text else ""
-            raise Refused("FQ305", message, hint) from None
+            raise Refused(BAD_VALUE, message, hint) from None
         self.budget.spend(made)
         return made
 
@@ -241,7 +242,7 @@ class _Evaluation:
 
     def first_there(self, args: list[nodes.Expr]) -> Any:
         if len(args) != 2:
-            raise Refused("FQ305", "default takes a value and what stands in for it")
+            raise Refused(BAD_VALUE, "default takes a value and what stands in for it")
         try:
             return self.value(args[0])
         except Missing:
@@ -265,8 +266,8 @@ def _call(name: str, values: list[Any], options: dict[str, Any]) -> Any:
         message = f"{name} does not work with {given}"
         if values and isinstance(values[0], list) and dict in map(type, values[0]):
             hint = f"of a list of maps take one key first: | map('KEY') | {name}"
-            raise Refused("FQ305", f"{message} maps", hint) from None
-        raise Refused("FQ305", message) from None
+            raise Refused(BAD_VALUE, f"{message} maps", hint) from None
+        raise Refused(BAD_VALUE, message) from None
 
 
 _STEPS_PER_UNIT = 500
@@ -296,7 +297,7 @@ def _unreadable(shown: str, value: Any, key: Any) -> Refused:
     if value is None or issubclass(type(value), (int, float, *_NUMBERS)):
         return Missing(f"{shown} is {describe(value)}, and that has no {_show_key(key)}")
     message = f"{shown} is {describe(value)}, of which nothing can be read here"
-    return Refused("FQ305", message, hint_at(value))
+    return Refused(BAD_VALUE, message, hint_at(value))
 
 
 _METHODS: Mapping[type[nodes.Node], Callable[[_Evaluation, Any], Any]] = {
@@ -327,4 +328,6 @@ def evaluate_tree(tree: nodes.Node, values: Values) -> Any:
         with localcontext(CONTEXT):
             return _Evaluation(values).value(tree)
     except RecursionError:
-        raise Refused("FQ306", "it is nested too deeply", "do this in a function") from None
+        raise Refused(
+            EXPRESSION_TOO_LARGE, "it is nested too deeply", "do this in a function"
+        ) from None

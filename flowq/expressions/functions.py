@@ -28,6 +28,7 @@ from flowq.expressions.plain import (
 from flowq.expressions.refusals import Refused
 from flowq.nearest import did_you_mean
 from flowq.patterns import PatternRefused, check_pattern, is_match
+from flowq.problems import BAD_VALUE, EXPRESSION_TOO_LARGE
 
 _MAX_DIGITS = 100
 _MAX_ALIKE = 100
@@ -45,13 +46,13 @@ def _zip(*lists: Sequence[Any]) -> list[list[Any]]:
     lengths = {len(one) for one in lists}
     if len(lengths) > 1:
         told = " and ".join(str(len(one)) for one in lists)
-        raise Refused("FQ305", f"zip needs lists of the same length, not of {told}")
+        raise Refused(BAD_VALUE, f"zip needs lists of the same length, not of {told}")
     return [list(items) for items in zip(*lists, strict=True)]
 
 
 def _chunks(items: Sequence[Any], size: int) -> list[Any]:
     if size < 1:
-        raise Refused("FQ305", f"chunks needs a size of at least 1, not {size}")
+        raise Refused(BAD_VALUE, f"chunks needs a size of at least 1, not {size}")
     return [items[first : first + size] for first in range(0, len(items), size)]
 
 
@@ -131,7 +132,7 @@ def _unique(items: Sequence[Any]) -> list[Any]:
         if item not in alike:
             if len(alike) == _MAX_ALIKE:
                 message = f"more than {_MAX_ALIKE} of these values are the same to a hash table"
-                raise Refused("FQ306", message, "do this in a job's function instead")
+                raise Refused(EXPRESSION_TOO_LARGE, message, "do this in a job's function instead")
             alike.append(item)
             kept.append(item)
     return kept
@@ -139,7 +140,7 @@ def _unique(items: Sequence[Any]) -> list[Any]:
 
 def _round(number: float, digits: int = 0) -> float:
     if abs(digits) > _MAX_DIGITS:
-        raise Refused("FQ305", f"round takes at most {_MAX_DIGITS} digits")
+        raise Refused(BAD_VALUE, f"round takes at most {_MAX_DIGITS} digits")
     check_exact(number)
     return round(number, digits) if digits else round(number)
 
@@ -186,7 +187,7 @@ def _matches(text: str, pattern: str) -> bool:
 
 def refuse_pattern(refused: PatternRefused) -> Refused:
     """Return why a pattern cannot be matched, as a refusal of the expression."""
-    return Refused("FQ305", f"the pattern of matches is refused: {refused}", refused.hint)
+    return Refused(BAD_VALUE, f"the pattern of matches is refused: {refused}", refused.hint)
 
 
 def find_bad_pattern(pattern: Any) -> Refused | None:
@@ -196,7 +197,7 @@ def find_bad_pattern(pattern: Any) -> Refused | None:
     except PatternRefused as refused:
         return refuse_pattern(refused)
     except TypeError as error:
-        return Refused("FQ305", f"the pattern of matches must be a text: {error}")
+        return Refused(BAD_VALUE, f"the pattern of matches must be a text: {error}")
     return None
 
 
@@ -261,7 +262,7 @@ def _part_of(item: Any, key: str, *, is_optional: bool = False) -> Any:
             return None
         else:
             names = map(str, dict.__iter__(item)) if is_map else find_fields(item)
-            raise Refused("FQ305", f"an item has no {name!r}", did_you_mean(name, names))
+            raise Refused(BAD_VALUE, f"an item has no {name!r}", did_you_mean(name, names))
     return enter(item)
 
 

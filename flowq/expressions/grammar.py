@@ -28,6 +28,7 @@ from flowq.expressions.references import (
 from flowq.expressions.refusals import Refused
 from flowq.expressions.statuses import find_unknown
 from flowq.nearest import did_you_mean, find_nearest
+from flowq.problems import BAD_EXPRESSION, EXPRESSION_TOO_LARGE, INCOMPLETE_NAME, UNKNOWN_NAME
 
 FUNCTION_NAMES = frozenset(FUNCTIONS) | {"str", "default"}
 TEST_NAMES = frozenset(TESTS) | {"defined"}
@@ -157,12 +158,14 @@ def parse(source: str) -> Parsed:
 
 
 def _too_deep() -> Refused:
-    return Refused("FQ306", "it is nested too deeply", "do this in a job's function")
+    return Refused(EXPRESSION_TOO_LARGE, "it is nested too deeply", "do this in a job's function")
 
 
 def _read(source: str) -> nodes.Expr:
     if not source:
-        raise Refused("FQ301", "the expression is empty", "name a value, such as inputs.NAME")
+        raise Refused(
+            BAD_EXPRESSION, "the expression is empty", "name a value, such as inputs.NAME"
+        )
     bare = _STRINGS.sub("''", source)
     _refuse_foreign_signs(bare)
     _refuse_deep_brackets(bare)
@@ -171,11 +174,13 @@ def _read(source: str) -> nodes.Expr:
         tree = parser.parse_expression()
         rest = parser.stream.current
     except TemplateSyntaxError as error:
-        raise Refused("FQ301", f"it cannot be read: {_in_our_words(error)}") from None
+        raise Refused(BAD_EXPRESSION, f"it cannot be read: {_in_our_words(error)}") from None
     except (ValueError, OverflowError):  # a number of too many digits, a broken \N{…}
-        raise Refused("FQ301", "it holds a number or a text that cannot be read") from None
+        raise Refused(BAD_EXPRESSION, "it holds a number or a text that cannot be read") from None
     if not parser.stream.eos:
-        raise Refused("FQ301", f"{rest.value!s:.40} is one thing too many", "join texts with ~")
+        raise Refused(
+            BAD_EXPRESSION, f"{rest.value!s:.40} is one thing too many", "join texts with ~"
+        )
     assert isinstance(tree, nodes.Expr)
     return tree
 
@@ -188,7 +193,7 @@ def _with_brackets(source: str) -> str:
 def _refuse_foreign_signs(bare: str) -> None:
     for pattern, sign, hint in _FOREIGN_SIGNS:
         if pattern.search(bare):
-            raise Refused("FQ301", f"{sign} has no meaning in an expression", hint)
+            raise Refused(BAD_EXPRESSION, f"{sign} has no meaning in an expression", hint)
 
 
 def _refuse_deep_brackets(bare: str) -> None:
@@ -248,7 +253,7 @@ def _find_unknown_fields(tree: nodes.Expr) -> Iterator[Refused]:
         fields = _find_fields(of) if of is not None else ()
         if key is not None and fields and key not in fields:
             hint = did_you_mean(key, fields) or f"there are {', '.join(fields)}"
-            yield Refused("FQ303", f"an entry of that list has no {key!r}", hint).about(key)
+            yield Refused(INCOMPLETE_NAME, f"an entry of that list has no {key!r}", hint).about(key)
 
 
 def _find_mapped_key(node: nodes.Filter | nodes.Call) -> tuple[str | None, nodes.Node | None]:
@@ -375,24 +380,24 @@ def _find_refusal(node: nodes.Node) -> Refused | None:
         return _refuse_test(node)
     if isinstance(node, _PLAIN_NODES):
         return None
-    return Refused("FQ301", f"{type(node).__name__.lower()} has no meaning in an expression")
+    return Refused(BAD_EXPRESSION, f"{type(node).__name__.lower()} has no meaning in an expression")
 
 
 def _refuse_name(name: str) -> Refused:
     if name == "inputs":
-        return Refused("FQ303", "`inputs` as a whole has no value", "write inputs.NAME")
+        return Refused(INCOMPLETE_NAME, "`inputs` as a whole has no value", "write inputs.NAME")
     if name == "jobs":
         hint = "write jobs.NAME.result, with the job's own name"
-        return Refused("FQ303", "`jobs` without a name and a part has no value", hint)
+        return Refused(INCOMPLETE_NAME, "`jobs` without a name and a part has no value", hint)
     if name in ("env", "secrets"):
-        return Refused("FQ303", f"`{name}` as a whole has no value", f"write {name}.NAME")
+        return Refused(INCOMPLETE_NAME, f"`{name}` as a whole has no value", f"write {name}.NAME")
     if name == "run":
         hint = " or ".join(f"run.{attribute}" for attribute in RUN_ATTRIBUTES)
-        return Refused("FQ303", "`run` as a whole has no value", f"write {hint}")
+        return Refused(INCOMPLETE_NAME, "`run` as a whole has no value", f"write {hint}")
     if name in FUNCTION_NAMES:
-        return Refused("FQ302", f"{name} is a function", f"call it: {name}(…)")
+        return Refused(UNKNOWN_NAME, f"{name} is a function", f"call it: {name}(…)")
     if name in STATUS_BY_FUNCTION:
-        return Refused("FQ302", f"{name} is a function", f"call it: {name}()")
+        return Refused(UNKNOWN_NAME, f"{name} is a function", f"call it: {name}()")
     return _refuse_unknown(name, "name", ROOTS)
 
 
@@ -405,8 +410,8 @@ def _refuse_call(node: nodes.Call) -> Refused | None:
         name = node.node.attr
         known = f"write x | {name}" if name in FUNCTION_NAMES else _FOREIGN_NAMES.get(name)
         hint = known or did_you_mean(name, FUNCTION_NAMES)
-        return Refused("FQ302", f"values have no methods such as .{name}()", hint)
-    return Refused("FQ302", "only a function can be called, by its name")
+        return Refused(UNKNOWN_NAME, f"values have no methods such as .{name}()", hint)
+    return Refused(UNKNOWN_NAME, "only a function can be called, by its name")
 
 
 def _refuse_pattern(name: str, args: list[nodes.Expr]) -> Refused | None:
@@ -419,14 +424,16 @@ def _refuse_pattern(name: str, args: list[nodes.Expr]) -> Refused | None:
 def _refuse_spread(node: nodes.Call | nodes.Filter) -> Refused | None:
     if node.dyn_args is None and node.dyn_kwargs is None:
         return None
-    return Refused("FQ301", "* and ** have no meaning in front of an argument")
+    return Refused(BAD_EXPRESSION, "* and ** have no meaning in front of an argument")
 
 
 def _refuse_function(name: str, kind: str) -> Refused | None:
     if name in FUNCTION_NAMES:
         return None
     if name in STATUS_BY_FUNCTION and kind == "function":
-        return Refused("FQ301", f"{name}() takes no arguments", "it asks about all jobs before")
+        return Refused(
+            BAD_EXPRESSION, f"{name}() takes no arguments", "it asks about all jobs before"
+        )
     asked = kind == "function" and find_nearest(name, STATUS_BY_FUNCTION)
     return _refuse_unknown(name, kind, sorted(STATUS_BY_FUNCTION if asked else FUNCTION_NAMES))
 
@@ -434,10 +441,10 @@ def _refuse_function(name: str, kind: str) -> Refused | None:
 def _refuse_test(node: nodes.Test) -> Refused | None:
     if node.name not in TEST_NAMES:
         return _refuse_unknown(node.name, "test", sorted(TEST_NAMES))
-    return Refused("FQ301", f"`is {node.name}` takes no arguments") if node.args else None
+    return Refused(BAD_EXPRESSION, f"`is {node.name}` takes no arguments") if node.args else None
 
 
 def _refuse_unknown(name: str, kind: str, known: tuple[str, ...] | list[str]) -> Refused:
     if name in _FOREIGN_NAMES:
-        return Refused("FQ302", f"unknown {kind} {name!r}", _FOREIGN_NAMES[name])
-    return Refused("FQ302", f"unknown {kind} {name!r}", did_you_mean(name, known))
+        return Refused(UNKNOWN_NAME, f"unknown {kind} {name!r}", _FOREIGN_NAMES[name])
+    return Refused(UNKNOWN_NAME, f"unknown {kind} {name!r}", did_you_mean(name, known))

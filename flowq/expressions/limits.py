@@ -13,6 +13,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from flowq.expressions.refusals import Refused
+from flowq.problems import EXPRESSION_TOO_LARGE
 
 MAX_ITEMS = 100_000
 MAX_CHARACTERS = 1_000_000
@@ -59,7 +60,7 @@ class Budget:
         self._left -= units
         if self._left < 0:
             message = "it does too much, alone or with the other expressions of its text or job"
-            raise Refused("FQ306", message, "do this in a job's function instead")
+            raise Refused(EXPRESSION_TOO_LARGE, message, "do this in a job's function instead")
 
 
 _shared: ContextVar[Budget | None] = ContextVar("_shared", default=None)
@@ -93,7 +94,7 @@ def check_size(*, items: int = 0, characters: int = 0, bits: int = 0) -> None:
 
 def _too_large(what: str) -> Refused:
     hint = "pass a result as it is, or do this in a job's function"
-    return Refused("FQ306", f"it computes with {what}", hint)
+    return Refused(EXPRESSION_TOO_LARGE, f"it computes with {what}", hint)
 
 
 def _measure(value: Any) -> tuple[int, int]:

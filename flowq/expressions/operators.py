@@ -14,6 +14,7 @@ from jinja2 import nodes
 from flowq.expressions.limits import MAX_BITS, check_size
 from flowq.expressions.plain import EXACT, describe
 from flowq.expressions.refusals import Refused
+from flowq.problems import BAD_VALUE
 
 Operator = Callable[[Any, Any], Any]
 
@@ -39,7 +40,7 @@ def bring_together(left: Any, right: Any) -> tuple[Any, Any]:
         if kinds == {Decimal, Fraction}:
             for number in (left, right):
                 if type(number) is Decimal and not number.is_finite():
-                    raise Refused("FQ305", f"{describe(number)} is no fraction")
+                    raise Refused(BAD_VALUE, f"{describe(number)} is no fraction")
             return Fraction(left), Fraction(right)
     elif not kinds.isdisjoint(_COLLECTIONS):
         ours, theirs = find_kinds([left]), find_kinds([right])
@@ -97,16 +98,18 @@ def find_kinds(values: Iterable[Any]) -> set[type]:
 
 def _mixed(what: str) -> Refused:
     hint = "write float(…) around the exact one, or let its job return a float"
-    return Refused("FQ305", f"{what} do not mix: a float is not exact", hint)
+    return Refused(BAD_VALUE, f"{what} do not mix: a float is not exact", hint)
 
 
 def _check_instants(left: Any, right: Any) -> None:
     if type(left) is datetime and type(right) is datetime:
         if (left.tzinfo is None) != (right.tzinfo is None):
             message = "one of these instants has a time zone, and the other has none"
-            raise Refused("FQ305", message, "let both jobs return instants with a time zone")
+            raise Refused(BAD_VALUE, message, "let both jobs return instants with a time zone")
     elif date in (type(left), type(right)):
-        raise Refused("FQ305", "an instant and a date do not mix", "let both jobs return the same")
+        raise Refused(
+            BAD_VALUE, "an instant and a date do not mix", "let both jobs return the same"
+        )
 
 
 def _multiply(left: Any, right: Any) -> Any:
@@ -125,18 +128,18 @@ def _power(base: Any, exponent: Any) -> Any:
         check_size(bits=base.bit_length() * min(abs(exponent), MAX_BITS + 1))
     if Fraction in (type(base), type(exponent)):
         if not isinstance(exponent, int):
-            raise Refused("FQ305", "the exponent of a fraction must be a whole number")
+            raise Refused(BAD_VALUE, "the exponent of a fraction must be a whole number")
         bits = base.numerator.bit_length() + base.denominator.bit_length()
         check_size(bits=bits * min(abs(exponent), MAX_BITS + 1))
     power = base**exponent
     if isinstance(power, complex):
-        raise Refused("FQ305", "a root of a negative number is no number")
+        raise Refused(BAD_VALUE, "a root of a negative number is no number")
     return power
 
 
 def _modulo(left: Any, right: Any) -> Any:
     if isinstance(left, str | bytes):
-        raise Refused("FQ305", "% does not format texts", "join texts with ~")
+        raise Refused(BAD_VALUE, "% does not format texts", "join texts with ~")
     return left % right
 
 

@@ -25,6 +25,7 @@ from zoneinfo import ZoneInfo
 from flowq.expressions.limits import MAX_ITEMS, check_size
 from flowq.expressions.refusals import Missing, NoResult, Refused
 from flowq.nearest import did_you_mean
+from flowq.problems import BAD_VALUE, EXPRESSION_TOO_LARGE
 
 EXACT = (Decimal, Fraction)
 SETS = (set, frozenset)
@@ -115,7 +116,7 @@ def simplify_top(value: Any) -> Any:
     for base, convert in _BASES:
         if issubclass(kind, base):
             return convert(value)
-    raise Refused("FQ305", f"nothing can be computed with {describe(value)}", hint_at(value))
+    raise Refused(BAD_VALUE, f"nothing can be computed with {describe(value)}", hint_at(value))
 
 
 def is_true(value: Any) -> bool:
@@ -124,7 +125,7 @@ def is_true(value: Any) -> bool:
         return bool(simplify_top(value))
     except Refused:
         message = f"{describe(value)} is neither true nor false"
-        raise Refused("FQ305", message, f"{hint_at(value)}; `is none` can be asked") from None
+        raise Refused(BAD_VALUE, message, f"{hint_at(value)}; `is none` can be asked") from None
 
 
 def refuse_several(value: Any) -> None:
@@ -136,12 +137,12 @@ def refuse_several(value: Any) -> None:
     kind = type(value)
     if value is None:
         hint = 'write ${{ … or "" }} for an empty one'
-        raise Refused("FQ305", "it is none, and cannot be an argument", hint)
+        raise Refused(BAD_VALUE, "it is none, and cannot be an argument", hint)
     is_member = issubclass(kind, enum.Enum)
     is_several = issubclass(kind, (list, tuple, dict, *SETS)) or kind is range
     if is_several or (not is_member and find_fields(value)):
         hint = 'each item of `run` is one argument: write | join(" ") or | json for one text, …[0] '
-        raise Refused("FQ305", f"{describe(value)} cannot be one argument", f"{hint}for a part")
+        raise Refused(BAD_VALUE, f"{describe(value)} cannot be one argument", f"{hint}for a part")
 
 
 def in_order(value: Iterable[Any]) -> list[Any]:
@@ -153,7 +154,7 @@ def in_order(value: Iterable[Any]) -> list[Any]:
         return sorted(value, key=simplify)
     except (TypeError, Refused):
         hint = "let its job return a list"
-        raise Refused("FQ305", "the items of this set have no order", hint) from None
+        raise Refused(BAD_VALUE, "the items of this set have no order", hint) from None
 
 
 # Reading fields ----------------------------------------------------------------------------------
@@ -307,9 +308,13 @@ def as_text(value: Any) -> str:
         return json.dumps(data, ensure_ascii=False)
     except (ValueError, OverflowError):
         hint = "pass it as a whole, or let its job return its text"
-        raise Refused("FQ306", "a number of so many digits has no text", hint) from None
+        raise Refused(
+            EXPRESSION_TOO_LARGE, "a number of so many digits has no text", hint
+        ) from None
     except RecursionError:
-        raise Refused("FQ306", "it is nested too deeply", "let its job return its text") from None
+        raise Refused(
+            EXPRESSION_TOO_LARGE, "it is nested too deeply", "let its job return its text"
+        ) from None
 
 
 def as_json(value: Any) -> Any:
@@ -355,7 +360,7 @@ class _Walk:
     def _as_json(self, value: Any) -> Any:
         kind = type(value)
         if kind is bytes:
-            raise Refused("FQ305", "bytes are no text", "let its job return text: data.decode()")
+            raise Refused(BAD_VALUE, "bytes are no text", "let its job return text: data.decode()")
         if kind not in _COLLECTIONS:
             return value if kind in _OF_JSON else str(value)
         self._count(value)
@@ -367,7 +372,7 @@ class _Walk:
     def _key(self, key: Any) -> Any:
         simple = key if type(key) in _OF_JSON else self.as_json(key)
         if type(simple) not in _OF_JSON:
-            raise Refused("FQ305", f"{describe(key)} cannot be a key in JSON")
+            raise Refused(BAD_VALUE, f"{describe(key)} cannot be a key in JSON")
         return simple
 
     def _count(self, items: Collection[Any]) -> None:

@@ -9,6 +9,7 @@ from typing import Literal
 
 from flowq.expressions.refusals import Refused
 from flowq.nearest import find_nearest
+from flowq.problems import INCOMPLETE_NAME
 
 Root = Literal[
     "inputs",
@@ -100,16 +101,18 @@ class Reference:
             foreign = _ATTRIBUTE_BY_FOREIGN.get(self.attribute)
             nearest = foreign or find_nearest(self.attribute, JOB_ATTRIBUTES) or "result"
             hint = f"write jobs.{self.name}.{nearest}"
-            return Refused("FQ303", f"a job has no {self.attribute!r}", hint).about(*self.names)
+            return Refused(INCOMPLETE_NAME, f"a job has no {self.attribute!r}", hint).about(
+                *self.names
+            )
         if self.root == "run" and self.name not in RUN_ATTRIBUTES:
             hint = " or ".join(f"run.{name}" for name in RUN_ATTRIBUTES)
             hint += ", and under `finally` run.status or run.failures"
             message = f"a run has no {self.name!r}"
-            return Refused("FQ303", message, f"write {hint}").about(*self.names)
+            return Refused(INCOMPLETE_NAME, message, f"write {hint}").about(*self.names)
         if self.root == "secrets" and not _SECRET.fullmatch(self.name):
             message = f"{self.name!r:.60} cannot be the name of a secret"
             hint = "letters, digits, _, - and . only, no digit first"
-            return Refused("FQ303", message, hint).about(*self.names)
+            return Refused(INCOMPLETE_NAME, message, hint).about(*self.names)
         return None
 
 

@@ -1,4 +1,4 @@
-"""Why an expression is refused: the codes FQ3xx, and how a refusal travels to whoever asked."""
+"""Why an expression is refused, and how a refusal reaches its caller."""
 
 from __future__ import annotations
 
@@ -6,16 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flowq.errors import Excerpt, Problem
-
-RULES = {
-    "FQ301": "An expression is well formed",
-    "FQ302": "The names, functions and filters in an expression are known",
-    "FQ303": "Inputs and jobs are written out: inputs.NAME, jobs.NAME.result",
-    "FQ305": "The values fit what the expression does with them",
-    "FQ306": "An expression keeps to the limits of time and size",
-    "FQ307": "A job's status is compared with a status that there is",
-}
-"""The rule behind each code, in one line; the codes are never given a second meaning."""
+from flowq.problems import BAD_VALUE
 
 _QUOTED_LENGTH = 100
 
@@ -24,7 +15,6 @@ class Refused(Exception):
     """An expression, or a part of it, that cannot be read or has no value."""
 
     def __init__(self, code: str, message: str, hint: str = "") -> None:
-        assert code in RULES
         super().__init__(code, message, hint)
         self.code = code
         self.message = message
@@ -58,7 +48,7 @@ class Missing(Refused):
     """A value that is not there: `default(…)` and `is defined` catch it."""
 
     def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__("FQ305", message, hint)
+        super().__init__(BAD_VALUE, message, hint)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from jinja2 import nodes
 
 from flowq.expressions.refusals import Refused
 from flowq.nearest import find_nearest
+from flowq.problems import UNKNOWN_STATUS
 from flowq.status import ENDED, RUN_ENDED
 
 STATUSES = tuple(sorted(ENDED))
@@ -61,4 +62,4 @@ def _refuse(word: object, *, is_of_run: bool) -> Refused:
     whose, who = ("run.status", "run") if is_of_run else ("a job's status", "job")
     told = f"{whose} is one of {', '.join(statuses)}"
     hint = f"write {known!r}; {told}" if known else told
-    return Refused("FQ307", f"no {who} has the status {word!r}", hint).about(f"'{word}'")
+    return Refused(UNKNOWN_STATUS, f"no {who} has the status {word!r}", hint).about(f"'{word}'")

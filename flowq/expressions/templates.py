@@ -13,6 +13,7 @@ from typing import Any
 
 from flowq.expressions.limits import Budget
 from flowq.expressions.refusals import Refused
+from flowq.problems import BAD_EXPRESSION
 
 MAX_LENGTH = 4_000
 """Characters of one expression; what needs more is a function's work."""
@@ -130,7 +131,7 @@ def _unclosed(rest: str) -> Refused:
         message = f"it has no }}}} within {MAX_LENGTH:,} characters"
     else:
         message = "the ${{ is never closed"
-    refused = Refused("FQ301", message, "close it with }}, or write $${{ for a literal ${{")
+    refused = Refused(BAD_EXPRESSION, message, "close it with }}, or write $${{ for a literal ${{")
     return refused.inside("${{" + rest)
 
 

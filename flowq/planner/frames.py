@@ -29,6 +29,7 @@ from flowq.planner.filling import fill_in
 from flowq.planner.matrix import Leg, expand_matrix
 from flowq.planner.secrets import Secrets, find_secrets
 from flowq.planner.words import describe
+from flowq.problems import BAD_MATRIX
 from flowq.spec import (
     MAX_ITEMS,
     NONE_TOLERATED,
@@ -116,7 +117,7 @@ class Frame:
             if not isinstance(values, list | tuple):
                 where = self.graph.workflow.places.find("jobs", job.name, "matrix", name)
                 message = f"{name} in the matrix of job {job.name} is {values!r:.60}, not a list"
-                self._problems.append(Problem("FQ214", message, where))
+                self._problems.append(Problem(BAD_MATRIX, message, where))
                 axes[name] = []
         where = self.graph.workflow.places.find("jobs", job.name, "matrix")
         if excess := list(check_combinations(job.name, axes, where)):

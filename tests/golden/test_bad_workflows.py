@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 
 from flowq.compiling import find_problems, load
-from flowq.declare import problems as reading
 from flowq.errors import Problem, WorkflowInvalid
-from flowq.expressions import RULES as EXPRESSIONS
+from flowq.problems import RULE_BY_CODE
 
 BAD = Path(__file__).parents[2] / "workflows" / "bad"
 FILES = sorted(BAD.glob("*.yaml"))
@@ -46,7 +45,8 @@ def test_a_refused_file_has_one_problem_with_a_position(file: Path) -> None:
 
 def test_every_rule_of_the_reader_is_shown_by_a_file() -> None:
     shown = {problem.code for file in FILES for problem in problems_of(file)}
-    assert {*reading.RULES, *EXPRESSIONS} <= shown
+    ours = {code for code in RULE_BY_CODE if code.startswith(("FQ1", "FQ3"))}
+    assert ours <= shown
 
 
 def test_every_problem_says_what_to_do() -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Callable, Mapping
 
 import pytest
 
 from flowq.callables import find_callable
-from flowq.checks import MAX_NAME_LENGTH, RULE_BY_CODE, check, check_calls
+from flowq.checks import MAX_NAME_LENGTH, check, check_calls
 from flowq.errors import Problem, Where
 from flowq.graph import build_graph
 from flowq.spec import Block, Input, JobSpec, Path, Places, Workflow
@@ -328,12 +327,6 @@ def test_a_problem_with_an_argument_stands_where_the_argument_is() -> None:
     problems = check_calls(workflow, build_graph(workflow), _FUNCTIONS.__getitem__)
 
     assert [(p.code, p.where.line) for p in problems if p.where] == [("FQ504", 3), ("FQ503", 4)]
-
-
-def test_every_code_has_one_rule_and_a_number_of_its_room() -> None:
-    shared = {"FQ117", "FQ118", "FQ119"}  # each key has its shape, and yet
-    assert all(re.fullmatch(r"FQ[25]\d\d", code) for code in RULE_BY_CODE.keys() - shared)
-    assert len(set(RULE_BY_CODE.values())) == len(RULE_BY_CODE)
 
 
 def test_thousands_of_mistakes_among_thousands_of_jobs_are_told_in_time(

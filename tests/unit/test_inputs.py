@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from flowq.declare.python import Workflow as Flow
 from flowq.declare.yaml import parse_partly, parse_workflow
 from flowq.errors import Problem, Where, WorkflowInvalid
-from flowq.inputs import EXAMPLE_BY_TYPE, RULES, convert, resolve_inputs
+from flowq.inputs import EXAMPLE_BY_TYPE, convert, resolve_inputs
 from flowq.spec import Input, JobSpec, Places, Workflow
 
 
@@ -153,10 +153,6 @@ def test_nonsense_is_a_problem_and_never_another_exception(type_: Any, value: ob
         found = convert(one_input(type_), value)
         if type_ != "json":
             assert convert(one_input(type_), found) == found
-
-
-def test_every_code_has_one_line() -> None:
-    assert all(code.startswith("FQ4") and "\n" not in title for code, title in RULES.items())
 
 
 def test_a_text_has_to_match_the_pattern_of_its_input_as_a_whole() -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from flowq.declare.problems import RULES
 from flowq.declare.yaml import parse_workflow, read_workflow
 from flowq.errors import Problem, Where, WorkflowInvalid, WorkflowNotFound
 from flowq.spec import Block, JobSpec, Workflow
@@ -202,10 +201,6 @@ def test_aliases_cannot_stand_for_more_than_a_limit() -> None:
     rows = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     rows += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 10)]
     assert codes_of("\n".join(rows)) == ["FQ111"]
-
-
-def test_every_code_has_one_line() -> None:
-    assert all(code.startswith("FQ1") and "\n" not in title for code, title in RULES.items())
 
 
 def test_text_with_an_expression_in_braces_is_to_be_quoted_whole() -> None:
