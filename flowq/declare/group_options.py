@@ -21,6 +21,7 @@ from flowq.declare.options import (
     refuse_unknown,
 )
 from flowq.expressions import as_source, as_template
+from flowq.problems import BAD_NAME
 from flowq.spec import (
     ALL_TOLERATED,
     NONE_TOLERATED,
@@ -90,7 +91,7 @@ def read_axes(value: object) -> dict[str, Any]:
 
 def _axis_name(name: str) -> str:
     if not _NAME.fullmatch(name):
-        raise Unreadable(f"has the axis {name!r}; letters, digits and _ only", "FQ109")
+        raise Unreadable(f"has the axis {name!r}; letters, digits and _ only", BAD_NAME)
     return name
 
 
@@ -176,7 +177,7 @@ def read_environment(value: object) -> dict[str, str]:
 
 def _variable(name: str) -> str:
     if not _NAME.fullmatch(name):
-        raise Unreadable(f"has the variable {name!r}; letters, digits and _ only", "FQ109")
+        raise Unreadable(f"has the variable {name!r}; letters, digits and _ only", BAD_NAME)
     return name
 
 

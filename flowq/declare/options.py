@@ -17,6 +17,7 @@ from flowq.durations import parse_duration
 from flowq.inputs import convert
 from flowq.nearest import did_you_mean
 from flowq.patterns import PatternRefused, check_pattern
+from flowq.problems import BAD_DEFAULT, BAD_DURATION, BAD_RETRY_CAUSE, RETRIES_OUT_OF_BOUNDS
 from flowq.spec import Block, Input, InputType, Retry
 
 FREE = "x-"
@@ -82,9 +83,9 @@ def read_duration(value: object) -> float:
     try:
         seconds = parse_duration(value)
     except ValueError as error:
-        raise Unreadable(str(error), "FQ110") from None
+        raise Unreadable(str(error), BAD_DURATION) from None
     if seconds > MAX_DURATION_S:
-        raise Unreadable(f"is at most 3650d, not {value!r}", "FQ110")
+        raise Unreadable(f"is at most 3650d, not {value!r}", BAD_DURATION)
     return seconds
 
 
@@ -92,7 +93,7 @@ def read_timeout(value: object) -> float:
     """Read a duration that is not zero. Units: the answer is in seconds."""
     seconds = read_duration(value)
     if seconds == 0:
-        raise Unreadable("is more than nothing; leave it out for the default", "FQ110")
+        raise Unreadable("is more than nothing; leave it out for the default", BAD_DURATION)
     return seconds
 
 
@@ -128,7 +129,9 @@ _WORDS_OF_RETRIES = (
 def _read_max(value: object) -> int:
     count = read_count(value)
     if count > retries.MAX_RETRIES:
-        raise Unreadable(f"is at most {retries.MAX_RETRIES:,}, not {count:,}", "FQ125")
+        raise Unreadable(
+            f"is at most {retries.MAX_RETRIES:,}, not {count:,}", RETRIES_OUT_OF_BOUNDS
+        )
     return count
 
 
@@ -136,14 +139,14 @@ def _bounded(name: str, read: Callable[[object], float], value: object) -> float
     try:
         return read(value)
     except ValueError as error:
-        raise Unreadable(f"has a {name} that {error}", "FQ125") from None
+        raise Unreadable(f"has a {name} that {error}", RETRIES_OUT_OF_BOUNDS) from None
 
 
 def _read_causes(name: str, value: Any) -> tuple[str, ...]:
     try:
         return tuple(dict.fromkeys(map(retries.read_cause, _several(value))))
     except retries.UnknownCause as error:
-        raise Unreadable(f"has an `{name}` that {error}; {error.hint}", "FQ126") from None
+        raise Unreadable(f"has an `{name}` that {error}; {error.hint}", BAD_RETRY_CAUSE) from None
 
 
 def read_count(value: object) -> int:
@@ -260,7 +263,7 @@ def _with_default(declared: Input, default: Any) -> Input:
     try:
         return replace(declared, default=convert(declared, default))
     except ValueError as error:
-        raise Unreadable(f"has a default that {error}", "FQ116") from None
+        raise Unreadable(f"has a default that {error}", BAD_DEFAULT) from None
 
 
 def merge_blocks(blocks: Iterable[Block]) -> tuple[Block, ...]:

@@ -48,29 +48,25 @@ from flowq.declare.handles import (
 from flowq.declare.job_options import CallOptions, JobOptions, NestedOptions, ShellOptions
 from flowq.errors import FlowqError, Problem, UsageError, Where, WorkflowInvalid
 from flowq.nearest import did_you_mean
+from flowq.problems import (
+    ARGUMENT_TWICE,
+    BAD_CALL,
+    BAD_NAME,
+    BLOCKED_BY_NOT_DEFERRED,
+    DECLARED_TWICE,
+    FOREIGN_WORD,
+    KEY_OUT_OF_PLACE,
+    NO_SUCH_WORKFLOW,
+    NOT_IMPORTABLE,
+    UNKNOWN_KEY,
+    WORKFLOW_IN_ITSELF,
+    WRONG_SHAPE,
+)
 from flowq.spec import Defaults, Input, JobSpec, Path, Places
 from flowq.spec import Workflow as Spec
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-RULES = {
-    "FQ103": "Every key is known",
-    "FQ105": "Every value has the shape that its key asks for",
-    "FQ108": "The words are those that belong there",
-    "FQ109": "Names consist of the characters that ids may hold",
-    "FQ110": "A duration is a number with ms, s, m, h or d",
-    "FQ114": "A call names a function as package.module:function",
-    "FQ115": "The target of `blocked_by` is declared as deferred",
-    "FQ116": "The default of an input fits its type",
-    "FQ118": "A key stands beside the key that it belongs to",
-    "FQ119": "A nested workflow is there",
-    "FQ120": "No workflow contains itself",
-    "FQ208": "No name is declared twice",
-    "FQ601": "Workers can import the function of a job",
-    "FQ602": "An argument is given once",
-}
-"""The rules that this front looks at; those below FQ600 are the same in YAML."""
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(-[A-Za-z0-9_]+)*-?")
 _Read = Callable[[Any], Any]
@@ -178,7 +174,7 @@ class Workflow:
         said = self._read_options(options, CallOptions, where)
         if not CALL.fullmatch(function):
             message = f"job {name} calls {function!r}, which is not package.module:function"
-            self._note("FQ114", message, where, "for example: photos.tasks:make_thumbnail")
+            self._note(BAD_CALL, message, where, "for example: photos.tasks:make_thumbnail")
             self._unread.add(("jobs", name, "call"))
         self._enter(Declaration(job, None, where, said, call=function))
         return job
@@ -213,7 +209,7 @@ class Workflow:
         nested = self._file_reader(called) if is_file else _spec_reader(other)
         if not is_file and not _NAME.fullmatch(called):
             message = f"{called!r} cannot be the name of a workflow inside of another"
-            self._note("FQ109", message, where, "letters, digits, _ and - only, no digit first")
+            self._note(BAD_NAME, message, where, "letters, digits, _ and - only, no digit first")
         self._enter(Declaration(job, None, where, said, workflow=called, nested=nested))
         return job
 
@@ -314,7 +310,7 @@ class Workflow:
         for name, needed in job_options.find_alone(one.options):
             message = f"{name} of job {one.job.name} stands without {needed[0]}"
             hint = f"it belongs to a job with {' or '.join(needed)}"
-            self._note("FQ118", message, one.where, hint)
+            self._note(KEY_OUT_OF_PLACE, message, one.where, hint)
         self._bind(one, own or {}, one.where)
         self._bind(one, one.options.get("with_") or {}, one.where)
 
@@ -325,7 +321,7 @@ class Workflow:
             if name not in known:
                 is_open = name == "deferred"
                 hint = "write @flow.deferred" if is_open else did_you_mean(name, known)
-                self._note("FQ103", f"a job has no option {name!r}", where, hint)
+                self._note(UNKNOWN_KEY, f"a job has no option {name!r}", where, hint)
                 options[_UNKNOWN] = name
             elif value is not None:
                 options[name] = self._read(name, job_options.READERS[name], value, where)
@@ -341,17 +337,17 @@ class Workflow:
                 what = f"{key} of defaults"
                 said[key] = self._read(what, job_options.READERS[key], value, where)
             elif key in shared.REFUSED:
-                self._note("FQ108", f"defaults has no key {key!r}", where, shared.REFUSED[key])
+                self._note(FOREIGN_WORD, f"defaults has no key {key!r}", where, shared.REFUSED[key])
             elif key not in shared.KEYS and not read.is_free(key):
                 hint = did_you_mean(key, shared.KEYS)
-                self._note("FQ103", f"unknown key {key!r} in defaults", where, hint)
+                self._note(UNKNOWN_KEY, f"unknown key {key!r} in defaults", where, hint)
         return shared.to_defaults(said)
 
     def _bind(self, one: Declaration, arguments: Mapping[str, Any], where: Where) -> None:
         for name, value in arguments.items():
             if name in one.with_ and name not in one.replaceable:
                 message = f"job {one.job.name} is given {name} twice"
-                self._note("FQ602", message, where, "keep one of them")
+                self._note(ARGUMENT_TWICE, message, where, "keep one of them")
             what, path = f"argument {name} of job {one.job.name}", ("jobs", one.job.name, "with")
             one.with_[name] = self._read(what, to_argument, value, where, (*path, name))
             self._where_by_path["jobs", one.job.name, "with", name] = where
@@ -383,14 +379,18 @@ class Workflow:
             except WorkflowInvalid as invalid:
                 problems += [problem for problem in invalid.problems if problem not in problems]
             except FlowqError as error:
-                problems.append(Problem("FQ119", str(error), one.where))
+                problems.append(Problem(NO_SUCH_WORKFLOW, str(error), one.where))
             except RecursionError:
                 message = f"workflow {one.workflow} contains itself"
-                problems.append(Problem("FQ120", message, one.where, "take this job away"))
+                problems.append(
+                    Problem(WORKFLOW_IN_ITSELF, message, one.where, "take this job away")
+                )
             else:
                 if found is not None and workflows.setdefault(one.workflow, found) != found:
                     message = f"two different workflows are called {one.workflow}"
-                    problems.append(Problem("FQ208", message, one.where, "rename one of them"))
+                    problems.append(
+                        Problem(DECLARED_TWICE, message, one.where, "rename one of them")
+                    )
         return workflows
 
     def _find_unread(self, workflows: Mapping[str, Spec]) -> Iterable[Path]:
@@ -413,7 +413,7 @@ class Workflow:
         try:
             return reader(value)
         except (ValueError, TypeError) as error:
-            self._note(getattr(error, "code", "FQ105"), f"{what} {error}", where)
+            self._note(getattr(error, "code", WRONG_SHAPE), f"{what} {error}", where)
             self._unread.add(path or (what,))
             return None
 
@@ -427,7 +427,7 @@ class Workflow:
             if unimportable:
                 reason, hint = unimportable
                 message = f"job {one.job.name} calls what workers cannot import: {reason}"
-                yield Problem("FQ601", message, one.where, hint)
+                yield Problem(NOT_IMPORTABLE, message, one.where, hint)
             for block in one.options.get("blocked_by") or ():
                 if block.name not in deferred:
                     yield _not_deferred(one, block.name)
@@ -447,7 +447,7 @@ def _not_deferred(one: Declaration, target: str) -> Problem:
         f"blocked_by names the later job: {one.job.name} would run before {target}. If so, write "
         f"blocks={target}; if {target} runs first, write needs={target}"
     )
-    return Problem("FQ115", message, one.where, hint)
+    return Problem(BLOCKED_BY_NOT_DEFERRED, message, one.where, hint)
 
 
 def _to_job_spec(one: Declaration) -> JobSpec:

@@ -17,6 +17,7 @@ from flowq.declare.problems import Problems
 from flowq.durations import parse_duration
 from flowq.expressions import as_source, tidy
 from flowq.nearest import did_you_mean
+from flowq.problems import BAD_DURATION, FOREIGN_WORD, UNKNOWN_KEY, WRONG_SHAPE
 
 _SURELY = 0.8
 """How like a key must be to one that is unknown, of 1, to be read in its place."""
@@ -69,7 +70,7 @@ class Vocabulary:
             return None
         if not isinstance(node, MapNode):
             hint = f"its keys are {', '.join(self.keys)}"
-            problems.add("FQ105", node, f"{label} must be a map, not {say(node)}", hint)
+            problems.add(WRONG_SHAPE, node, f"{label} must be a map, not {say(node)}", hint)
             return None
         for name in [*node.node_by_key]:
             if name not in self.keys and not is_free(name):
@@ -97,10 +98,10 @@ class Vocabulary:
         word = key.text
         if word in self.foreign:
             message = f"{self.what} has no key {word!r}"
-            problems.add("FQ108", key, message, self.foreign[word])
+            problems.add(FOREIGN_WORD, key, message, self.foreign[word])
         else:
             hint = did_you_mean(word, self.keys)
-            problems.add("FQ103", key, f"unknown key {word!r} in {self.what}", hint)
+            problems.add(UNKNOWN_KEY, key, f"unknown key {word!r} in {self.what}", hint)
 
     def _correct(self, word: str, node: MapNode) -> None:
         """Go on with the key that a misspelt one surely means, so that its value is read too."""
@@ -162,7 +163,7 @@ def read_node(label: str, node: Node, problems: Problems) -> Node:
 def read_text(label: str, node: Node, problems: Problems) -> str | None:
     """Read a text; a number or a word keeps the text that was written: `3.10`, `on`."""
     if not isinstance(node, ScalarNode) or not node.text or node.is_null:
-        problems.add("FQ105", node, f"{label} must be text, not {say(node)}")
+        problems.add(WRONG_SHAPE, node, f"{label} must be text, not {say(node)}")
         return None
     return node.text
 
@@ -172,7 +173,7 @@ def read_fixed_text(label: str, node: Node, problems: Problems) -> str | None:
     text = read_text(label, node, problems)
     if text is not None and "${{" in text:
         hint = "expressions are filled in where values are, such as under `with`"
-        problems.add("FQ105", node, f"{label} must be fixed text, without ${{{{ }}}}", hint)
+        problems.add(WRONG_SHAPE, node, f"{label} must be fixed text, without ${{{{ }}}}", hint)
         return None
     return text
 
@@ -191,7 +192,7 @@ def read_expression(label: str, node: Node, problems: Problems) -> str | None:
     source = as_source(text)
     if "${{" in source:
         hint = "leave the braces away; `and`, `or` and ~ join what stands between several"
-        problems.add("FQ105", node, f"{label} must be one expression, not {say(node)}", hint)
+        problems.add(WRONG_SHAPE, node, f"{label} must be one expression, not {say(node)}", hint)
         return None
     return source
 
@@ -215,7 +216,7 @@ def read_flag(label: str, node: Node, problems: Problems) -> bool | None:
     if isinstance(value, bool):
         return value
     message = f"{label} must be true or false, not {say(node)}"
-    problems.add("FQ105", node, message, "in YAML 1.2 these two words only, without quotes")
+    problems.add(WRONG_SHAPE, node, message, "in YAML 1.2 these two words only, without quotes")
     return None
 
 
@@ -225,10 +226,12 @@ def read_duration(label: str, node: Node, problems: Problems) -> float | None:
         seconds = parse_duration(node.value if isinstance(node, ScalarNode) else None)
     except ValueError:
         message = f"{label} must be a duration, not {say(node)}"
-        problems.add("FQ110", node, message, "write it as 500ms, 30s, 10m, 2h, 1d, or in seconds")
+        problems.add(
+            BAD_DURATION, node, message, "write it as 500ms, 30s, 10m, 2h, 1d, or in seconds"
+        )
         return None
     if seconds > MAX_DURATION_S:
-        problems.add("FQ110", node, f"{label} must be at most 3650d, not {say(node)}")
+        problems.add(BAD_DURATION, node, f"{label} must be at most 3650d, not {say(node)}")
         return None
     return seconds
 
@@ -238,7 +241,7 @@ def read_timeout(label: str, node: Node, problems: Problems) -> float | None:
     seconds = read_duration(label, node, problems)
     if seconds == 0:
         hint = "leave it out for no limit of its own"
-        problems.add("FQ110", node, f"{label} must be more than nothing", hint)
+        problems.add(BAD_DURATION, node, f"{label} must be more than nothing", hint)
         return None
     return seconds
 
@@ -256,10 +259,12 @@ def read_positive(label: str, node: Node, problems: Problems) -> int | None:
 def _read_number(label: str, node: Node, problems: Problems, least: int) -> int | None:
     value = node.value if isinstance(node, ScalarNode) else None
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        problems.add("FQ105", node, f"{label} must be a whole number from {least}, not {say(node)}")
+        problems.add(
+            WRONG_SHAPE, node, f"{label} must be a whole number from {least}, not {say(node)}"
+        )
         return None
     if value > MAX_NUMBER:
-        problems.add("FQ105", node, f"{label} must be at most {MAX_NUMBER:,}, not {say(node)}")
+        problems.add(WRONG_SHAPE, node, f"{label} must be at most {MAX_NUMBER:,}, not {say(node)}")
         return None
     return value
 
@@ -278,7 +283,7 @@ def _check_keys(node: MapNode, problems: Problems) -> None:
     for key in node.node_by_key:
         if "${{" in key:
             hint = "expressions are filled in in values only"
-            problems.add("FQ105", node.key_by_key[key], "a key cannot hold ${{ }}", hint)
+            problems.add(WRONG_SHAPE, node.key_by_key[key], "a key cannot hold ${{ }}", hint)
 
 
 def read_arguments(label: str, node: Node, problems: Problems) -> dict[str, Any] | None:
@@ -287,7 +292,7 @@ def read_arguments(label: str, node: Node, problems: Problems) -> dict[str, Any]
         return {}
     if not isinstance(node, MapNode):
         message = f"{label} must be a map of names to values, not {say(node)}"
-        problems.add("FQ105", node, message, "write name: value, each on its line")
+        problems.add(WRONG_SHAPE, node, message, "write name: value, each on its line")
         return None
     data: dict[str, Any] = read_data(label, node, problems)
     return data
@@ -329,7 +334,7 @@ def choice(*words: str) -> Shape:
         if isinstance(node, ScalarNode) and node.value in words:
             return node.text
         message = f"{label} must be one of {', '.join(words)}, not {say(node)}"
-        problems.add("FQ105", node, message)
+        problems.add(WRONG_SHAPE, node, message)
         return None
 
     return Shape(read, {"enum": list(words)})

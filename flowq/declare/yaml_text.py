@@ -15,6 +15,15 @@ import yaml
 
 from flowq.declare.nodes import ListNode, MapNode, Node, Position, ScalarNode
 from flowq.declare.problems import Placed, Problems
+from flowq.problems import (
+    BAD_ALIAS,
+    DOCUMENT_TOO_LARGE,
+    KEY_TWICE,
+    NOT_ONE_MAP,
+    NOT_UTF8,
+    NOT_YAML,
+    WRONG_SHAPE,
+)
 
 MAX_CHARACTERS = 50_000_000
 MAX_BYTES = 4 * MAX_CHARACTERS
@@ -44,10 +53,10 @@ def read_document(text: str, problems: Problems) -> Node | None:
             error.problem or "", error.context or "", error.problem_mark, error.context_mark, text
         )
         if "nesting depth" in (error.problem or ""):  # libyaml has a limit too, and looks ahead
-            problems.stop("FQ111", complaint.position, TOO_DEEP)
-        problems.stop("FQ102", complaint.position, complaint.message, complaint.hint)
+            problems.stop(DOCUMENT_TOO_LARGE, complaint.position, TOO_DEEP)
+        problems.stop(NOT_YAML, complaint.position, complaint.message, complaint.hint)
     except yaml.YAMLError as error:
-        problems.stop("FQ102", Position(1, 1), f"this is no YAML: {error}")
+        problems.stop(NOT_YAML, Position(1, 1), f"this is no YAML: {error}")
     finally:
         parser.dispose()
 
@@ -60,7 +69,7 @@ def find_position(text: str, index: int) -> Position:
 def refuse_length(problems: Problems) -> NoReturn:
     """Note that a text is too long. Errors: WorkflowInvalid, always."""
     message = f"the file is longer than {MAX_CHARACTERS:,} characters"
-    problems.stop("FQ111", Position(1, 1), message, "let a job's function read the data")
+    problems.stop(DOCUMENT_TOO_LARGE, Position(1, 1), message, "let a job's function read the data")
 
 
 def _check_text(text: str, problems: Problems) -> None:
@@ -68,7 +77,7 @@ def _check_text(text: str, problems: Problems) -> None:
         refuse_length(problems)
     if found := _UNPRINTABLE.search(text):
         message = f"the character U+{ord(found.group()):04X} cannot stand in a text"
-        problems.stop("FQ101", find_position(text, found.start()), message, "take it away")
+        problems.stop(NOT_UTF8, find_position(text, found.start()), message, "take it away")
 
 
 class _Builder:
@@ -92,7 +101,9 @@ class _Builder:
                 documents += 1
                 if documents > 1:
                     hint = "put each workflow into a file of its own"
-                    self.problems.add("FQ113", _place(event), "a second document begins here", hint)
+                    self.problems.add(
+                        NOT_ONE_MAP, _place(event), "a second document begins here", hint
+                    )
                     break
                 root = self.read(self.next_event())
         return root
@@ -116,7 +127,7 @@ class _Builder:
                 node.text = node.text or event.tag.lstrip("!")  # `!x` was meant to say something
         elif len(node.text) > MAX_DIGITS and node.is_plain and not isinstance(node.value, str):
             message = f"a number of more than {MAX_DIGITS:,} digits"
-            self.problems.add("FQ111", node, message, "quote it")
+            self.problems.add(DOCUMENT_TOO_LARGE, node, message, "quote it")
         if event.anchor is not None:
             self.anchored[event.anchor] = _Anchored(node, 1, 0)
 
@@ -140,7 +151,7 @@ class _Builder:
             elif self.is_key(key):
                 self.enter(node, key, value)
             else:
-                self.problems.note_gap("FQ105", node)
+                self.problems.note_gap(WRONG_SHAPE, node)
         if merge is not None:
             self.merge(node, merge)
         self.end(event, node, before)
@@ -154,8 +165,8 @@ class _Builder:
             if not isinstance(source, MapNode):
                 say = "each item of the list behind <<" if is_list else "what stands behind <<"
                 hint = "write &NAME in front of a map further up, and <<: *NAME here"
-                self.problems.add("FQ112", source, f"{say} must be a map", hint)
-                self.problems.note_gap("FQ105", node)
+                self.problems.add(BAD_ALIAS, source, f"{say} must be a map", hint)
+                self.problems.note_gap(WRONG_SHAPE, node)
                 continue
             self.problems.pass_gaps(source, node)
             for name, inner in source.node_by_key.items():
@@ -175,7 +186,7 @@ class _Builder:
         self.depth += 1
         self.deepest = self.depth
         if self.depth > MAX_DEPTH:
-            self.problems.stop("FQ111", node, TOO_DEEP)
+            self.problems.stop(DOCUMENT_TOO_LARGE, node, TOO_DEEP)
         if event.tag is not None:
             self.check_tag(event, node)
         if event.anchor is not None:
@@ -204,17 +215,17 @@ class _Builder:
         self.aliased += size
         self.deepest = max(self.deepest, self.depth + levels)
         if self.deepest > MAX_DEPTH:
-            self.problems.stop("FQ111", place, TOO_DEEP)
+            self.problems.stop(DOCUMENT_TOO_LARGE, place, TOO_DEEP)
         if self.aliased > MAX_ALIASED_NODES:
             message = f"the aliases stand for more than {MAX_ALIASED_NODES:,} values"
-            self.problems.stop("FQ111", place, message, "repeat less")
+            self.problems.stop(DOCUMENT_TOO_LARGE, place, message, "repeat less")
         return node
 
     def stand_in(self, event: Any, message: str) -> ScalarNode:
         """Note that an alias stands for nothing; return a value of which nothing more is said."""
         mark = event.start_mark
         node = ScalarNode(mark.line + 1, mark.column + 1, "", True, mark.index)
-        self.problems.add("FQ112", node, message, "write &NAME in front of a value further up")
+        self.problems.add(BAD_ALIAS, node, message, "write &NAME in front of a value further up")
         self.problems.silence(node)
         return node
 
@@ -225,19 +236,19 @@ class _Builder:
             hint = "take it away; values are plain data"
             if event.tag[:1] == "!" and event.tag[1:2].isalpha():
                 hint = f"put text that begins with ! in quotes; in `if`, write not {event.tag[1:]}"
-            self.problems.add("FQ112", node, message, hint)
+            self.problems.add(BAD_ALIAS, node, message, hint)
         return is_known
 
     def is_key(self, node: Node) -> TypeGuard[ScalarNode]:
         """Whether a node can be a key; it is noted when it cannot."""
         if not isinstance(node, ScalarNode):
             hint = "put text that begins with { or [ in quotes"
-            self.problems.add("FQ105", node, "a list or a map cannot be a key", hint)
+            self.problems.add(WRONG_SHAPE, node, "a list or a map cannot be a key", hint)
         elif _is_merge(node):
             hint = "name all maps in one: <<: [*a, *b]"
-            self.problems.add("FQ104", node, "the key '<<' stands here a second time", hint)
+            self.problems.add(KEY_TWICE, node, "the key '<<' stands here a second time", hint)
         elif node.is_plain and not node.text:
-            self.problems.add("FQ105", node, "a key is missing in front of the ':'")
+            self.problems.add(WRONG_SHAPE, node, "a key is missing in front of the ':'")
         else:
             return True
         return False
@@ -245,8 +256,8 @@ class _Builder:
     def enter(self, mapping: MapNode, key: ScalarNode, node: Node) -> None:
         if (first := mapping.key_by_key.get(key.text)) is not None:
             message = f"the key {key.text!r} stands here a second time"
-            self.problems.add("FQ104", key, message, f"the first is in line {first.line}")
-            self.problems.note_gap("FQ104", first)
+            self.problems.add(KEY_TWICE, key, message, f"the first is in line {first.line}")
+            self.problems.note_gap(KEY_TWICE, first)
             return
         mapping.node_by_key[key.text] = node
         mapping.key_by_key[key.text] = key
