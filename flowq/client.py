@@ -22,8 +22,7 @@ from rq.utils import as_text
 from flowq.errors import RunFailed, RunNotFound, ServerUnavailable
 from flowq.plan import Plan
 from flowq.render.groups import by_declaration, count_ends
-from flowq.runtime import approvals, facts, keys, outputs, results, retrying, runs
-from flowq.runtime.code_changes import read_changes
+from flowq.runtime import approvals, keys, outputs, results, retrying, runs
 from flowq.runtime.explain import (
     PLAIN,
     Commands,
@@ -38,6 +37,7 @@ from flowq.runtime.maintenance import Finding, tidy
 from flowq.runtime.outputs import KeptOutputs
 from flowq.runtime.patience import Attempts, Trouble, is_refusal
 from flowq.runtime.results import Failure, JobView
+from flowq.runtime.runs import read_changes
 from flowq.runtime.uninstalling import check_uninstall, uninstall
 from flowq.runtime.wip import list_executing
 from flowq.server.connection import explain as explain_trouble
@@ -295,14 +295,14 @@ class Run:
     def facts(self, status: RunStatus | None = None) -> dict[str, JobFacts]:
         """Return what does not change about the jobs, by name."""
         jobs = (status or self.status()).jobs.values()
-        found = facts.read_facts((job.job_id for job in jobs), self.connection)
+        found = runs.read_facts((job.job_id for job in jobs), self.connection)
         return {job.name: found[job.job_id] for job in jobs if job.job_id in found}
 
     def unattended_queues(self, status: RunStatus | None = None) -> list[str]:
         """Return the queues on which jobs of the run wait, or will wait, and no worker listens."""
         status = status or self.status()
         left = [job.job_id for job in status.jobs.values() if job.state not in ENDED]
-        queues = [job.origin for job in facts.read_facts(left, self.connection).values()]
+        queues = [job.origin for job in runs.read_facts(left, self.connection).values()]
         return find_unattended(sorted(set(queues)), self.connection)
 
     def is_served(self) -> bool:

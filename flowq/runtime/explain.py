@@ -15,9 +15,9 @@ from rq.worker import Worker as RQWorker
 from flowq.errors import JobNotFound
 from flowq.runtime import keys
 from flowq.runtime.clocks import read_clock
-from flowq.runtime.facts import read_facts
 from flowq.runtime.listeners import find_living, find_there, find_unattended
 from flowq.runtime.queue import Queue
+from flowq.runtime.runs import read_facts
 from flowq.runtime.wip import WIPRegistry
 from flowq.status import ENDED, JobStatus
 

@@ -25,9 +25,9 @@ from flowq.errors import (
     UsageError,
 )
 from flowq.runtime import keys, scripts, serializing
+from flowq.runtime.attempts import RetriedJob
 from flowq.runtime.blockers import Blockers
 from flowq.runtime.holds import NO_HOLD, Hold
-from flowq.runtime.retried import RetriedJob
 from flowq.runtime.rq import POLICY_FIELD
 from flowq.runtime.steps import finish
 from flowq.runtime.unpickling import read_own
@@ -92,7 +92,7 @@ class Job(RetriedJob):
         # RQ holds each serializer against a protocol, which takes as long as all the rest of
         # making a job; its own, which it takes for None, needs no look.
         super().__init__(id, connection, None if serializer is PickleSerializer else serializer)
-        # Here, so that copies have them too (moulds.py): one that is added later takes longer.
+        # Here, so that copies have them too (`Mould`): one that is added later takes longer.
         self._shown = self._written = None
 
     @classmethod

@@ -19,7 +19,7 @@ from flowq.expressions.places import find_texts, find_workflow_texts, texts_of
 from flowq.plan import Enqueue, Group
 from flowq.runtime import keys
 from flowq.runtime.conditions import say_false
-from flowq.runtime.copying import Copier
+from flowq.runtime.enqueueing import Copier
 from flowq.runtime.holds import Edge, Hold
 from flowq.runtime.job import PERFORM
 from flowq.runtime.policies import to_rq_retry, write_policy

@@ -33,8 +33,7 @@ from flowq.errors import (
 )
 from flowq.runtime import cycles, inline, keys, scripts
 from flowq.runtime.clocks import read_clock
-from flowq.runtime.copying import Copier
-from flowq.runtime.entries import Entry, IdUse, as_arguments, make_entry
+from flowq.runtime.enqueueing import Copier, Entry, IdUse, as_arguments, make_entry
 from flowq.runtime.futures import declared_name, derive_id
 from flowq.runtime.holds import NO_HOLD, Hold, take_hold, take_hold_of_call
 from flowq.runtime.job import Job, get_job, refuse_decoded

@@ -28,18 +28,18 @@ def _read_reliances(table: str) -> tuple[Reliance, ...]:
 
 RELIED_ON = _read_reliances("""\
 rq.job.Job.__init__ 94811c731ae32af0
-    runtime/job.py:Job runtime/moulds.py:Mould workers/restoring.py:Restorer
+    runtime/job.py:Job runtime/enqueueing.py:Mould workers/restoring.py:Restorer
 rq.job.Job.create dcdde04c5a0562de
-    runtime/copying.py:Copier
+    runtime/enqueueing.py:Copier
 rq.job.Job.restore 859daf950a3ede0b
     runtime/job.py:restore workers/restoring.py:Restorer
 rq.job.Job.to_dict 9e1a56a9cd4b57e5
-    runtime/entries.py:make_entry runtime/lua/add.lua workers/restoring.py:Restorer
+    runtime/enqueueing.py:make_entry runtime/lua/add.lua workers/restoring.py:Restorer
 rq.job.Job.data 7b6b6e3c008b4eb5
-    runtime/rq.py:data runtime/rq.py:impersonate runtime/copying.py:Copier
+    runtime/rq.py:data runtime/rq.py:impersonate runtime/enqueueing.py:Copier
     workers/restoring.py:Restorer
 rq.job.Job.id ec6ba95f0a5e83db
-    runtime/rq.py:given_id runtime/copying.py:new_id
+    runtime/rq.py:given_id runtime/enqueueing.py:new_id
 rq.job.Job.func 2347dd5ec6918732
     runtime/rq.py:func
 rq.job.Job._execute 653df714a38f7818
@@ -65,9 +65,9 @@ rq.job.Job.requeue 8f8d676e4cbe1b89
 rq.job.Job.retry 4a0f7cec2323d8a5
     runtime/rq.py:retry runtime/job.py:set_status workers/perform.py:_fails_by_rq
 rq.job.Job.get_retry_interval c339cc6fc527e4b2
-    runtime/retried.py:get_retry_interval runtime/policies.py:_list_pauses
+    runtime/attempts.py:get_retry_interval runtime/policies.py:_list_pauses
 rq.job.Job.should_retry cf765572a37a3d7e
-    runtime/retried.py:should_retry workers/perform.py:_fails_by_rq
+    runtime/attempts.py:should_retry workers/perform.py:_fails_by_rq
     workers/oversight.py:needs_conclusion
 rq.job.Job._handle_success 35b96f8229b6053d
     runtime/rq.py:_handle_success runtime/job.py:set_status runtime/lua/turn_ends.lua
@@ -83,7 +83,7 @@ rq.job.Job.register_dependency 959436aaab7842c0
 rq.job.Job.dependencies_are_met d42e2e9324596919
     runtime/lua/jobs.lua
 rq.queue.EnqueueData 7914acc85c53467b
-    runtime/copying.py:_key runtime/queue.py:HeldData
+    runtime/enqueueing.py:_key runtime/queue.py:HeldData
 rq.queue.Queue.__init__ 44796a9afc0f3a37
     runtime/queue.py:Queue runtime/rq.py:default_timeout
 rq.queue.Queue.parse_args 97d632c8a5073d4d
@@ -91,7 +91,7 @@ rq.queue.Queue.parse_args 97d632c8a5073d4d
 rq.queue.Queue.prepare_data 2ed9ad0f5bc99e57
     runtime/queue.py:prepare_data
 rq.queue.Queue.create_job ff1c911b7450058d
-    runtime/queue.py:create_job runtime/copying.py:Copier
+    runtime/queue.py:create_job runtime/enqueueing.py:Copier
 rq.queue.Queue.enqueue 5dfc5215dd72c482
     runtime/queue.py:enqueue
 rq.queue.Queue.enqueue_call 8c2a3e885c117ead

@@ -8,7 +8,7 @@ can go on with. A submitter that dies before the commit leaves a staged run whos
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -20,18 +20,20 @@ from flowq.errors import RunNotFound, WrongState
 from flowq.plan import Plan, Release
 from flowq.runtime import keys, scripts
 from flowq.runtime.clocks import read_clock
-from flowq.runtime.facts import read_facts
 from flowq.runtime.listeners import find_unattended
 from flowq.runtime.outputs import fields_of_record
 from flowq.runtime.patience import is_passing, patiently
-from flowq.runtime.planned import add_planned, batches, declare_groups, write_timeout
+from flowq.runtime.planned import add_planned, batches, declare_groups, read_inputs, write_timeout
 from flowq.runtime.scripts import format_instant
 from flowq.runtime.steps import finish, stop
 from flowq.status import (
     LIST,
     RUN_ENDED,
     START,
+    ApprovalWord,
+    CodeChange,
     Event,
+    JobFacts,
     JobStatus,
     RunRecord,
     RunStatus,
@@ -41,6 +43,7 @@ from flowq.status import (
 
 if TYPE_CHECKING:
     from redis import Redis
+
 
 ABANDONED = "the run was canceled, and no worker listens on its queue"
 """Why a job ended that would still have run (lua/run_steps.lua)."""
@@ -312,6 +315,68 @@ def _newest_events(run_id: str, connection: Redis) -> Iterator[Event]:
         before = f"({as_text(page[-1][0])}" if page else ""
 
 
+_FACT_FIELDS = (
+    *("origin", "flowq_queue", "description", "flowq_blocks", "flowq_message"),
+    *("flowq_code", "flowq_approval", "flowq_asks", "flowq_approved", "flowq_rejected"),
+)
+
+
+def read_facts(job_ids: Iterable[str], connection: Redis) -> dict[str, JobFacts]:
+    """Return the facts by job id; jobs that are gone are left out."""
+    wanted = list(job_ids)
+    facts: dict[str, JobFacts] = {}
+    for first in range(0, len(wanted), JOBS_PER_READ):
+        some = wanted[first : first + JOBS_PER_READ]
+        with connection.pipeline(transaction=False) as pipeline:
+            for job_id in some:
+                pipeline.hmget(keys.job(job_id), *_FACT_FIELDS)
+            answers = pipeline.execute()
+        for job_id, fields in zip(some, answers, strict=True):
+            origin, queue, *others = (as_text(each) if each else "" for each in fields)
+            if origin:
+                text, blocks, message, code, approval, asks, approved, rejected = others
+                facts[job_id] = JobFacts(
+                    *(job_id, queue or origin, text, not blocks, message, origin, code),
+                    needs_approval=bool(approval),
+                    asks=read_inputs(asks),
+                    word=read_word(approved, rejected),
+                )
+    return facts
+
+
+def read_word(approved: str, rejected: str) -> ApprovalWord | None:
+    """Return what was said to a job that asks; an older version has kept no more than that."""
+    said = json.loads(rejected or approved or "null")
+    if said is None:
+        return None
+    if not isinstance(said, dict):
+        return ApprovalWord(is_approved=True)
+    at = str_to_date(said["at"]) if said.get("at") else None
+    return ApprovalWord(
+        not rejected, said.get("by", ""), at, said.get("note", ""), said.get("inputs", {})
+    )
+
+
+def read_changes(run_id: str, connection: Redis) -> list[CodeChange]:
+    """Return the changes of a run's code, in the order in which they came about.
+
+    A change and its way back are two. Files that only one job had cannot have changed.
+    """
+    raw: Any = connection.hvals(keys.run_code(run_id))
+    versions = sorted((json.loads(each) for each in raw), key=lambda told: told["at"])
+    known: dict[str, tuple[str, str]] = {}
+    changes = []
+    for told in versions:
+        for file, digest in told["files"].items():
+            before, job = known.get(file, (digest, ""))
+            if before != digest:
+                at = datetime.fromtimestamp(told["at"], UTC)
+                changes.append(CodeChange(file, job, told["job"], at))
+            if before != digest or file not in known:
+                known[file] = digest, told["job"]
+    return changes
+
+
 # Ending --------------------------------------------------------------------------------------
 
 
@@ -365,3 +430,29 @@ def _queues_of_unended(run_id: str, connection: Redis) -> list[str]:
 def remove(run_id: str, connection: Redis) -> None:
     """Remove a run with all its jobs, whatever its state. Idempotent."""
     finish(connection, f"purge:{run_id}")
+
+
+# A queue of its own -------------------------------------------------------------------------
+
+
+JOBS_PER_MOVE = 100
+SHARED = "shared"
+"""Field of a run's record: it had no queue of its own at first."""
+
+
+def set_apart(run_id: str, connection: Redis) -> str:
+    """Return the queue that a run has for itself; if need be, make it and move its jobs there.
+
+    A job that is being executed stays where it is, and is moved by a later call. Idempotent.
+    Errors: RunNotFound.
+    """
+    key, queue = keys.run(run_id), keys.own_queue(run_id)
+    record = get_record(run_id, connection)
+    if record.queue and not connection.hexists(key, SHARED):
+        return record.queue
+    connection.hset(key, mapping={"queue": queue, SHARED: "1"})
+    ids = [as_text(job_id) for job_id in connection.lrange(keys.run_jobs(run_id), 0, -1)]
+    ids.reverse()  # the list has the last ones first
+    for first in range(0, len(ids), JOBS_PER_MOVE):
+        scripts.SET_APART.call(connection, key, queue, *ids[first : first + JOBS_PER_MOVE])
+    return queue

@@ -31,9 +31,9 @@ from flowq.expressions import (
 )
 from flowq.plan import Expansion, Nested
 from flowq.runtime import scripts, shell, variables
+from flowq.runtime.attempts import as_exit_code
 from flowq.runtime.conditions import find_false, say_false
 from flowq.runtime.expanding import expand, grow, start
-from flowq.runtime.failures import as_exit_code
 from flowq.runtime.futures import current_job
 from flowq.runtime.job import Job
 from flowq.runtime.lookups import (

@@ -35,7 +35,7 @@ class End(NamedTuple):
     Units: instants in epoch seconds; `ttl` as the script takes it. `field` and `value` are what the
     result entry holds, `view` what is shown of the job. `is_spent`: the child must not get another
     job. `code`: what a job of a run was made of, as `flowq.workers.code_digest` describes it.
-    `failure`: how it failed, as `flowq.runtime.failures` writes it; empty where nobody knows.
+    `failure`: how it failed, as `flowq.runtime.attempts` writes it; empty where nobody knows.
     """
 
     number: int

@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import Any
 
 from flowq.errors import UsageError
-from flowq.runtime.failures import TIMED_OUT, Failure, as_exit_code
+from flowq.runtime.attempts import TIMED_OUT, Failure, as_exit_code
 from flowq.runtime.views import Shown
 from flowq.workers.child_messages import MAX_BYTES, BadMessage, read_kept, read_message
 from flowq.workers.claims import Claim, End

@@ -36,11 +36,10 @@ from flowq.allowed import Allowed, restriction
 from flowq.errors import NotAllowed
 from flowq.runtime import keys
 from flowq.runtime.admission import check_job
+from flowq.runtime.attempts import Failure
 from flowq.runtime.clocks import clock_warning, read_clock
-from flowq.runtime.failures import Failure
-from flowq.runtime.functions import remove_unused_functions
 from flowq.runtime.job import PERFORM, Job
-from flowq.runtime.maintenance import find_lost
+from flowq.runtime.maintenance import find_lost, remove_unused_functions
 from flowq.runtime.queue import Queue
 from flowq.runtime.rq import RQS_PERFORM_JOB, ExcInfo, PerformingWorker, WorkerBase
 from flowq.runtime.variables import variables_of

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rq.job import JobStatus
 
+from flowq.runtime.enqueueing import Mould
 from flowq.runtime.job import Job
-from flowq.runtime.moulds import Mould
 
 if TYPE_CHECKING:
     from redis import Redis

@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING
 
 from rq.utils import as_text
 
-from flowq.runtime import apart, keys
-from flowq.runtime.facts import read_facts
+from flowq.runtime import keys
 from flowq.runtime.listeners import find_served
-from flowq.runtime.runs import get_record
+from flowq.runtime.runs import get_record, read_facts, set_apart
 from flowq.workers import launch
 from flowq.workers.hire import Mode
 
@@ -59,7 +58,7 @@ def serve(
     A run that shared its queues until now gets one of its own. `concurrency`: how many jobs at a
     time, by default one for each core. Errors: RunNotFound; OSError when it cannot be started.
     """
-    queue = apart.set_apart(run_id, connection)
+    queue = set_apart(run_id, connection)
     jobs: int = connection.llen(keys.run_jobs(run_id))
     return launch.start(
         url=url,

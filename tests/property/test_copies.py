@@ -18,7 +18,7 @@ from rq.utils import utcformat
 from flowq.errors import JobIdTaken
 from flowq.plan import Block, Enqueue
 from flowq.runtime import keys
-from flowq.runtime.copying import Copier
+from flowq.runtime.enqueueing import Copier
 from flowq.runtime.job import Job, get_job
 from flowq.runtime.planned import add_planned
 from flowq.runtime.queue import Queue

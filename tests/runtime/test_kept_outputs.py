@@ -12,7 +12,7 @@ from language import RUN, Runs, job
 from redis import Redis
 
 from flowq.client import Run
-from flowq.runtime import apart, keys
+from flowq.runtime import keys, runs
 from flowq.runtime.job import Job
 from flowq.spec import Shell
 
@@ -133,7 +133,7 @@ def test_a_run_with_a_queue_for_itself_has_the_job_there_whatever_was_deleted(
     run: Runs, work: Work, connection: Redis
 ) -> None:
     run.submit(job("one", "give", with_={"value": 1}), outputs={"one": "${{ jobs.one.status }}"})
-    own = apart.set_apart(RUN, connection)
+    own = runs.set_apart(RUN, connection)
     connection.delete(keys.job(f"{RUN}-one"))
     Run(RUN, connection).cancel()
     assert run.state == "canceled"

@@ -17,8 +17,8 @@ from redis import Redis
 import flowq
 from flowq.errors import ShellFailed
 from flowq.runtime import keys, retrying, scripts, steps
+from flowq.runtime.attempts import TIMED_OUT, Failure
 from flowq.runtime.explain import explain
-from flowq.runtime.failures import TIMED_OUT, Failure
 from flowq.runtime.job import get_job
 from flowq.runtime.policies import to_rq_retry, write_policy
 from flowq.runtime.queue import Queue

@@ -19,7 +19,7 @@ from rq.job import Retry
 
 from flowq.compiling import compile_plan, load
 from flowq.errors import FlowqError, WrongState
-from flowq.runtime import approvals, functions, keys, retrying, runs
+from flowq.runtime import approvals, keys, maintenance, retrying, runs
 from flowq.runtime.maintenance import tidy
 from flowq.runtime.queue import Queue
 from flowq.runtime.steps import work_off as make_steps
@@ -197,16 +197,16 @@ def test_functions_that_no_worker_uses_any_more_are_removed_and_loaded_again_whe
     connection.function_load(theirs)
     queue.enqueue("operator.add", 1, 1)
     work_off()
-    assert functions.remove_unused_functions(connection) == []  # a worker may just have come
-    own = functions.list_functions(connection) - {"flowq_step_0123456789ab"}
+    assert maintenance.remove_unused_functions(connection) == []  # a worker may just have come
+    own = maintenance.list_functions(connection) - {"flowq_step_0123456789ab"}
     assert own
-    day_s = functions.UNUSED_S
+    day_s = maintenance.UNUSED_S
     for name in connection.zrange(keys.FUNCTIONS, 0, -1):
         connection.zincrby(keys.FUNCTIONS, -2 * day_s, name)
-    assert functions.remove_unused_functions(connection) == ["flowq_step_0123456789ab"]
-    assert functions.list_functions(connection) == own
+    assert maintenance.remove_unused_functions(connection) == ["flowq_step_0123456789ab"]
+    assert maintenance.list_functions(connection) == own
     assert connection.fcall("theirs", 0) == 1
-    functions.delete_functions(connection, own)
+    maintenance.delete_functions(connection, own)
     job = queue.enqueue("operator.add", 1, 1)
     work_off()
     assert job.get_status() == "finished"
@@ -230,7 +230,7 @@ def test_an_uninstall_leaves_nothing_but_what_is_of_rq(
     removed = uninstall(connection, is_forced=True)
     assert removed.runs == 3  # a worker has removed the one that was never committed
     assert removed.functions > 0
-    assert functions.list_functions(connection) == set()
+    assert maintenance.list_functions(connection) == set()
     left = connection.keys("*")
     assert [key for key in left if b"flowq" in key] == []
     assert [key for key in left if any(run_id.encode() in key for run_id in ids)] == []

@@ -2,7 +2,7 @@
 -- are jobs. It takes no ARGV.
 --
 -- A policy, as flowq/runtime/policies.py writes it: max, backoff, max_backoff, factor, jitter, within
--- (seconds, and within_words), on, never_on. A failure, as flowq/runtime/failures.py writes it: names of
+-- (seconds, and within_words), on, never_on. A failure, as flowq/runtime/attempts.py writes it: names of
 -- the exception's classes, exit_code, later (seconds that the code asks for), final.
 
 local function has_code(cause, code)
@@ -21,7 +21,7 @@ local function find_cause(causes, failure)
   end
 end
 
--- What took longer than it may, as flowq/runtime/failures.py has it.
+-- What took longer than it may, as flowq/runtime/attempts.py has it.
 retries.TIMED_OUT = { names = { 'rq.timeouts:JobTimeoutException', 'rq.timeouts:BaseTimeoutException',
   'Exception', 'BaseException' } }
 
