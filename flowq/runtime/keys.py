@@ -1,7 +1,7 @@
 """Every Redis key that flowq reads or writes, derived from RQ's own prefix.
 
 RQ's keys keep RQ's names. Ours carry a version, so that workers of two flowq versions can run
-side by side; the Lua scripts build the same names in `lua/keys.lua`.
+side by side; the Lua scripts build the same names in `lua/common.lua`.
 
     rq:job:<id>                 RQ's hash of a job; our fields in it start with flowq_
                                 (lua/common.lua lists them, and who writes them)

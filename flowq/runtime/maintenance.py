@@ -156,7 +156,7 @@ class Lost(NamedTuple):
 
 
 def find_lost(connection: Redis, *, was_refused: bool = False) -> Lost:
-    """Return the workers that were silent while the server took writes (`lua/find_lost.lua`).
+    """Return the workers that were silent while the server took writes (`lua/workers.lua`).
 
     To be called every `LOOK_S` until it `is_sure`: who looks once finds only what others have
     looked for. `was_refused`: the server has refused the caller something since the last time.

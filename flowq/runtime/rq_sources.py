@@ -49,9 +49,9 @@ rq.job.Job.perform c8f482e08e17d34c
 rq.job.Job.get_status dc5acc235108e53f
     runtime/job.py:get_status
 rq.job.Job.set_status a093b9649641e3ea
-    runtime/job.py:set_status runtime/lua/settle.lua
+    runtime/job.py:set_status runtime/lua/settling.lua
 rq.job.Job.prepare_for_execution 4e8e0eca634da20b
-    runtime/job.py:prepare_for_execution runtime/lua/start.lua
+    runtime/job.py:prepare_for_execution runtime/lua/attempts.lua
 rq.job.Job.get_result_ttl ad6db88d400dcd15
     runtime/job.py:get_result_ttl
 rq.job.Job.cleanup 16734aeb1eeab579
@@ -61,7 +61,7 @@ rq.job.Job.delete 1a15005871aa9579
 rq.job.Job.cancel 226071baca070f37
     runtime/job.py:cancel runtime/lua/turn_ends.lua
 rq.job.Job.requeue 8f8d676e4cbe1b89
-    runtime/lua/start.lua
+    runtime/lua/attempts.lua
 rq.job.Job.retry 4a0f7cec2323d8a5
     runtime/rq.py:retry runtime/job.py:set_status workers/perform.py:_fails_by_rq
 rq.job.Job.get_retry_interval c339cc6fc527e4b2
@@ -117,13 +117,13 @@ rq.queue.Queue.run_sync 82e9fbe99b33ddaf
 rq.queue.Queue.move_dependents_to_ready a06f1e63311c17ae
     workers/perform.py:_conclude_success runtime/lua/turn_ends.lua
 rq.queue.Queue.empty 4f75cf0722d55c04
-    runtime/queue.py:empty runtime/lua/empty.lua
+    runtime/queue.py:empty runtime/lua/settling.lua
 rq.queue.Queue.delete a9aad664a36e8c37
     runtime/queue.py:empty
 rq.queue.Queue.release_maintenance_lock f7543e511d8eddb0
     runtime/queue.py:release_maintenance_lock
 rq.queue.Queue._fetch_dequeued_job dccbf64962d1bbfc
-    runtime/rq.py:_fetch_dequeued_job runtime/queue.py:may_begin runtime/lua/expired.lua
+    runtime/rq.py:_fetch_dequeued_job runtime/queue.py:may_begin runtime/lua/settling.lua
 rq.group.Group.enqueue_many da2607829cd3658f
     runtime/queue.py:enqueue_many
 rq.decorators.job.__call__ 7e379664ba556e82
@@ -137,7 +137,7 @@ rq.worker.base.BaseWorker.register_birth 4690ab4f7b74ffb2
 rq.worker.base.BaseWorker.register_death cb2b0be150213a99
     workers/worker.py:_supervise
 rq.worker.base.BaseWorker.heartbeat 63b1089fd146d19c
-    runtime/lua/beat.lua
+    runtime/lua/workers.lua
 rq.worker.base.BaseWorker.work 04b5cdf8e554d8a2
     workers/worker.py:work
 rq.worker.base.BaseWorker.clean_registries e2c9790c8156c72c
@@ -179,7 +179,7 @@ rq.registry.BaseRegistry.add 2ae9a477b803b7db
 rq.registry.FailedJobRegistry.add f8d6dd39b765af14
     runtime/lua/turn_ends.lua
 rq.registry.StartedJobRegistry.cleanup c5cd78c27fc023d6
-    runtime/wip.py:WIPRegistry runtime/lua/beat.lua
+    runtime/wip.py:WIPRegistry runtime/lua/workers.lua
 rq.callbacks.execute_success_callback b019a46626bb8d57
     workers/perform.py:_succeed
 rq.callbacks.execute_failure_callback a211adbaa743b70e

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 
 ABANDONED = "the run was canceled, and no worker listens on its queue"
-"""Why a job ended that would still have run (lua/run_steps.lua)."""
+"""Why a job ended that would still have run (lua/lifecycle.lua)."""
 
 LEASE_S = 30
 """How long a submitter may be silent before its uncommitted run is removed."""

@@ -57,7 +57,7 @@ def format_second(at_s: int) -> str:
 
 
 SHARED = (
-    *("keys", "runs", "jobs", "slots", "groups", "nested", "outcomes", "futures", "edges"),
+    *("runs", "jobs", "approvals", "slots", "groups", "nested", "outcomes", "futures", "edges"),
     *("ancestors", "settling", "retries"),
 )
 """The files that stand in front of every script, each with a table of its name."""
@@ -69,21 +69,24 @@ def _compose(parts: tuple[str, ...]) -> str:
     Each has a table of its name, and all of these are there before the first file: so files may
     call each other, whatever their order. A file's other names are its own, for it is a block.
     """
-    names = (*SHARED, *parts)
+    names = (*SHARED, *(part for part in parts if part not in SHARED))
     tables = f"local {', '.join(names)} = {', '.join('{}' for _ in names)}"
     return "\n".join([tables, _read("common"), *(f"do\n{_read(name)}\nend" for name in names)])
 
 
 class Script:
-    """One operation on the server: what all share (`SHARED`), and the file of its name.
+    """One operation on the server: a function of a Lua file's table, `file.function`.
 
-    A long one has parts: further files, which stand in front of that one.
+    In front of it stand the files that all share (`SHARED`), its own, and further `parts`.
     """
 
-    def __init__(self, name: str, *parts: str) -> None:
-        self.name = name
-        self.parts = parts
-        self.source = "\n".join([_compose(parts), "begin_call(ARGV)", _read(name)])
+    def __init__(self, operation: str, *parts: str) -> None:
+        self.operation = operation
+        self.name = operation.replace(".", "_")
+        own = operation.partition(".")[0]
+        self.parts = tuple(dict.fromkeys((*parts, own)))
+        self._call = f"begin_call(ARGV)\nreturn {operation}(ARGV)"
+        self.source = "\n".join([_compose(self.parts), self._call])
         self.digest = _digest(self.source)
 
     def call(self, connection: Redis, slot_key: str, *args: Any) -> Any:
@@ -105,17 +108,17 @@ class Script:
 class HotScript(Script):
     """One that is called often: as a function that stays loaded, where the server has those.
 
-    A script makes its hundred functions anew in each call, which takes as long as a job's work;
-    here only what stands in the file of its name is. Its parts are read when there is no call: they
-    do not look at ARGV, nor use Lua's own libraries outside of their functions. The name has the
+    A script makes its hundred functions anew in each call, which takes as long as a job's work.
+    Here the files are read once, when there is no call: outside of their functions they do not use
+    Lua's own libraries, and what belongs to one call they set at its beginning. The name has the
     digest of the text in it, so that two versions live side by side.
     """
 
-    def __init__(self, name: str, *parts: str) -> None:
-        super().__init__(name, *parts)
-        self.function = f"flowq_{name}_{self.digest[:12]}"
+    def __init__(self, operation: str, *parts: str) -> None:
+        super().__init__(operation, *parts)
+        self.function = f"flowq_{self.name}_{self.digest[:12]}"
         head = f"redis.register_function('{self.function}', function(KEYS, ARGV)"
-        texts = [_compose(parts), head, "begin_call(ARGV)", _read(name), "end)"]
+        texts = [_compose(self.parts), head, self._call, "end)"]
         self.library = "\n".join([f"#!lua name={self.function}", *texts])
 
     def call(self, connection: Redis, slot_key: str, *args: Any) -> Any:
@@ -179,34 +182,37 @@ def _digest(text: str) -> str:
     return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
-ADD = HotScript("add")
-RELEASE = HotScript("release")
-SETTLE = Script("settle")
-START = Script("start", "attempts")
-STEP = HotScript(
-    *("step", "attempts", "steps", "releasing", "workers", "executions", "watching"),
-    *("retention", "group_steps", "deadlines", "run_steps", "rounds"),
+_STEP_PARTS = (
+    *("attempts", "release", "workers", "executions", "watching", "retention"),
+    *("deadlines", "lifecycle", "rerun", "step"),
 )
-EMPTY = Script("empty")
-EXPIRED = Script("expired")
-COMMIT = Script("commit")
-RETRY = Script("retry")
-ROUND = Script("round")
-TURN = HotScript("turn", "attempts", "turns", "turn_ends", "turn_claims")
-GIVE_BACK = Script("give_back")
-BEAT = Script("beat")
-FIND_LOST = Script("find_lost")
-DUE = Script("due")
-LEAVE = Script("leave", "workers")
-ARE_THERE = Script("are_there", "workers")
-GROW = Script("grow")
-TELL_ABOUT = Script("tell_about")
-CALLS_OFF = Script("calls_off")
-APPROVE = Script("approve")
-MAY_GO_ON = Script("may_go_on")
-HOLD = Script("hold")
-MAY_RETRY = Script("may_retry")
-SET_APART = Script("set_apart")
+"""`step` is the last, because it reads the functions of the others when it is loaded."""
+
+ADD = HotScript("add.add_all")
+RELEASE = HotScript("futures.close")
+SETTLE = Script("settling.settle")
+START = Script("attempts.start")
+STEP = HotScript("step.make", *_STEP_PARTS)
+EMPTY = Script("settling.empty_queue")
+EXPIRED = Script("settling.expire")
+COMMIT = Script("runs.commit")
+RETRY = Script("rerun.retry_run", *_STEP_PARTS)
+ROUND = Script("rerun.retry_workflow", *_STEP_PARTS)
+TURN = HotScript("turn.make", "attempts", "turn_ends", "turn_claims")
+GIVE_BACK = Script("executions.give_back", "workers")
+BEAT = Script("workers.beat")
+FIND_LOST = Script("workers.find_lost")
+DUE = Script("due.queue_all")
+LEAVE = Script("workers.leave")
+ARE_THERE = Script("workers.are_there")
+GROW = Script("groups.grow")
+TELL_ABOUT = Script("attempts.tell_about")
+CALLS_OFF = Script("runs.is_called_off")
+APPROVE = Script("approvals.approve")
+MAY_GO_ON = Script("approvals.may_go_on")
+HOLD = Script("approvals.hold")
+MAY_RETRY = Script("retries.may_retry")
+SET_APART = Script("jobs.set_apart")
 
 HOT = tuple(value for value in list(globals().values()) if isinstance(value, HotScript))
 """Those that are functions on the server."""

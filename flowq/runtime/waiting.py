@@ -12,7 +12,7 @@ _AGAIN_S = 5
 
 
 class Wait(Retry):
-    """The job waits for its approval, or for a slot; `Job` holds it (lua/hold.lua).
+    """The job waits for its approval, or for a slot; `Job` holds it (lua/approvals.lua).
 
     To a worker that does not know flowq's jobs it is a retry: the job is judged again after some
     seconds, until a worker takes it that can hold it. `message` is what whoever approves it should

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,8 @@ LUA = Path(scripts.__file__).parent / "lua"
 ALL = [value for value in vars(scripts).values() if isinstance(value, Script)]
 PARTS = {part for script in ALL for part in script.parts}
 CODE = {path.stem: re.sub(r"--.*", "", path.read_text("utf-8")) for path in LUA.glob("*.lua")}
-FILES_WITH_A_TABLE = {*SHARED, *PARTS}
+OPERATIONS = {script.operation for script in ALL}
+FILE_BY_TABLE = {**{name: name for name in (*SHARED, *PARTS)}, "keys": "common"}
 
 
 def _mentioned(name: str, tables: set[str]) -> set[str]:
@@ -27,23 +29,39 @@ def _mentioned(name: str, tables: set[str]) -> set[str]:
 
 
 def test_every_file_belongs_to_a_script() -> None:
-    assert CODE.keys() == {"common", *SHARED, *PARTS, *(script.name for script in ALL)}
+    assert CODE.keys() == {"common", *SHARED, *PARTS}
 
 
-@pytest.mark.parametrize("script", ALL, ids=lambda script: script.name)
+@pytest.mark.parametrize("script", ALL, ids=lambda script: script.operation)
 def test_what_a_file_uses_of_another_is_there(script: Script) -> None:
     """To Lua it would be nil until it is called; luacheck does not look into tables."""
-    tables = {*SHARED, *script.parts}
-    there = {mention for name in tables for mention in _mentioned(name, {name})}
-    for name in ("common", *tables, script.name):
-        assert not _mentioned(name, FILES_WITH_A_TABLE) - there, name
+    files = {"common", *SHARED, *script.parts}
+    tables = {table for table, file in FILE_BY_TABLE.items() if file in files}
+    there = {each for table in tables for each in _mentioned(FILE_BY_TABLE[table], {table})}
+    assert script.operation in there
+    for name in files:
+        assert not _mentioned(name, set(FILE_BY_TABLE)) - there, name
+
+
+@pytest.mark.parametrize("script", ALL, ids=lambda script: script.operation)
+def test_every_script_states_its_contract(script: Script) -> None:
+    """Purpose, arguments and answer stand in front of the function, and those of the largest
+    scripts at the top of their file."""
+    file, _, _ = script.operation.partition(".")
+    text = (LUA / f"{file}.lua").read_text("utf-8")
+    before = text.partition(f"function {script.operation}(")[0].splitlines()
+    comment = list(takewhile(lambda line: line.startswith("--"), reversed(before)))
+    is_alone = file in ("add", "step", "turn")
+    contract = text.split("\n\n")[0] if is_alone else "\n".join(reversed(comment))
+    assert re.search(r"^-- ARGV ", contract, re.MULTILINE)
+    assert "Returns " in contract
 
 
 def test_what_only_its_own_file_uses_is_local_to_it() -> None:
-    for own in FILES_WITH_A_TABLE:
-        functions = set(re.findall(r"^function (\w+\.\w+)", CODE[own], re.MULTILINE))
-        others = {mention for name in CODE if name != own for mention in _mentioned(name, {own})}
-        assert not functions - others
+    for table, own in FILE_BY_TABLE.items():
+        functions = set(re.findall(rf"^function ({table}\.\w+)", CODE[own], re.MULTILINE))
+        others = {mention for name in CODE if name != own for mention in _mentioned(name, {table})}
+        assert not functions - others - OPERATIONS
 
 
 def test_luacheck_finds_nothing(tmp_path: Path) -> None:

@@ -25,13 +25,29 @@
 --   {"busy", id}                   an earlier job of that id has steps left (abandon:, retire:)
 -- O(1) for each job, in the number of blockers of its future jobs.
 
-local fresh, seen, queues = {}, {}, {} -- of this very call: future jobs, all ids, all queues
-local has_steps = redis.call('EXISTS', TODO) == 1
+-- Of this call:
+local argv, at -- the arguments, and how far they have been read
+local asked, hashes -- the jobs, and the keys of their hashes
+local fresh, seen, queues -- its new future jobs, all its ids, all its queues
+local answered -- by functions that are made by `once`
+local has_steps -- whether any steps are left to make
+local is_any_there -- whether one of the hashes exists: most often none does
+local existing -- the jobs that were added before
+local known_blockers -- ids that may have been used before, by the future job that each blocks
+local blocked -- the future jobs that get blockers
+local deferred, members_of_run, unended_of_run -- lists by queue, and by run
 
-local at = 3 -- in ARGV
+local function begin(arguments)
+  argv, at = arguments, 3
+  asked, hashes, fresh, seen, queues, answered = {}, {}, {}, {}, {}, {}
+  has_steps, is_any_there = redis.call('EXISTS', TODO) == 1, false
+  existing, known_blockers, blocked = {}, {}, {}
+  deferred, members_of_run, unended_of_run = {}, {}, {}
+end
+
 local function take()
   at = at + 1
-  return ARGV[at]
+  return argv[at]
 end
 
 local function take_shape()
@@ -50,8 +66,12 @@ end
 
 -- What is asked for each job, and the answer holds for the whole call: nothing is written before.
 local function once(ask)
-  local answers = {}
   return function(name, job)
+    local answers = answered[ask]
+    if not answers then
+      answers = {}
+      answered[ask] = answers
+    end
     if answers[name] == nil then answers[name] = ask(name, job) or false end
     return answers[name]
   end
@@ -63,18 +83,19 @@ local edges_of = once(function(blocks)
   return list
 end)
 
-local asked, hashes = {}, {}
-local total = tonumber(take())
-while #asked < total do
-  local shape = take_shape()
-  for _ = 1, tonumber(take()) do
-    local id, blocks = take(), take()
-    local key = keys.job(id)
-    hashes[#hashes + 1] = key
-    asked[#asked + 1] = { shape = shape, id = id, key = key, blocks = blocks, run = shape.run,
-      queue = shape.queue,
-      edges = edges_of(blocks), name = take(), created_at = take(), data = take(),
-      description = take() }
+local function read()
+  local total = tonumber(take())
+  while #asked < total do
+    local shape = take_shape()
+    for _ = 1, tonumber(take()) do
+      local id, blocks = take(), take()
+      local key = keys.job(id)
+      hashes[#hashes + 1] = key
+      asked[#asked + 1] = { shape = shape, id = id, key = key, blocks = blocks, run = shape.run,
+        queue = shape.queue,
+        edges = edges_of(blocks), name = take(), created_at = take(), data = take(),
+        description = take() }
+    end
   end
 end
 
@@ -82,11 +103,6 @@ end
 local function in_parts(list, call)
   for first = 1, #list, 2000 do call(unpack(list, first, math.min(first + 1999, #list))) end
 end
-
-local is_any_there = false -- most often none is, and they need not be looked at one by one
-in_parts(hashes, function(...) is_any_there = is_any_there or redis.call('EXISTS', ...) > 0 end)
-
-local existing = {}
 
 local refused_as_future = once(function(future)
   if redis.call('TYPE', keys.blockers(future)).ok == 'zset' then return { 'queue', future } end
@@ -237,8 +253,6 @@ end
 
 -- Writing ---------------------------------------------------------------------------------------
 
-local known_blockers = {} -- ids that may have been used before, by the future job that each blocks
-
 local function list_in(lists, name)
   lists[name] = lists[name] or {}
   return lists[name]
@@ -263,7 +277,6 @@ local read_future = once(function(future)
     olds = read_edges(future), counted = 0, is_releasing = f[1] == 'releasing',
     is_held = f[1] == 'open' or f[1] == 'releasing' }
 end)
-local blocked = {}
 
 -- An edge that is there already holds again. The id of a blocker that is gone keeps its place.
 local function renew_edge(job, future, f, old, mark)
@@ -293,8 +306,6 @@ local function write_edges(future)
   if f.counted > 0 then redis.call('HINCRBY', f.key, 'total', f.counted) end
   if not f.is_held then redis.call('HINCRBY', f.key, 'freed', #f.blockers) end
 end
-
-local deferred, members_of_run, unended_of_run = {}, {}, {} -- lists by queue, and by run
 
 local function open_future(job)
   local policy, if_empty, expires = string.match(job.shape.future, '(%S+) (%w+) (%S+)')
@@ -403,28 +414,39 @@ local function is_closed(job)
   return true
 end
 
-for _, job in ipairs(asked) do
-  local reason = refused(job)
-  if reason then return reason end
-end
-for _, job in ipairs(asked) do
-  if not job.exists and job.shape.id ~= 'new' then
-    for _, edge in ipairs(job.edges) do table.insert(list_in(known_blockers, edge.future), job.id) end
+local function add_asked()
+  in_parts(hashes, function(...) is_any_there = is_any_there or redis.call('EXISTS', ...) > 0 end)
+  for _, job in ipairs(asked) do
+    local reason = refused(job)
+    if reason then return reason end
   end
-end
-for _, job in ipairs(asked) do
-  if not job.exists then write(job) end
-end
-write_lists()
-for _, job in ipairs(asked) do
-  -- A new future job has not been released, whatever its gates.
-  if not job.exists and not is_closed(job) and job.gates == 0 and job.shape.future == '' then
-    jobs.lift(job.id)
+  for _, job in ipairs(asked) do
+    if not job.exists and job.shape.id ~= 'new' then
+      for _, edge in ipairs(job.edges) do table.insert(list_in(known_blockers, edge.future), job.id) end
+    end
   end
+  for _, job in ipairs(asked) do
+    if not job.exists then write(job) end
+  end
+  write_lists()
+  for _, job in ipairs(asked) do
+    -- A new future job has not been released, whatever its gates.
+    if not job.exists and not is_closed(job) and job.gates == 0 and job.shape.future == '' then
+      jobs.lift(job.id)
+    end
+  end
+  settling.settle_all()
+  table.insert(existing, 1, 'existing') -- `unpack` ends at some 8,000 values
+  for _, job in ipairs(asked) do
+    if job.queue ~= job.shape.queue then existing[#existing + 1] = { job.id, job.queue } end
+  end
+  return existing
 end
-settling.settle_all()
-table.insert(existing, 1, 'existing') -- `unpack` ends at some 8,000 values
-for _, job in ipairs(asked) do
-  if job.queue ~= job.shape.queue then existing[#existing + 1] = { job.id, job.queue } end
+
+function add.add_all(arguments)
+  begin(arguments)
+  read()
+  local answer = add_asked()
+  argv, asked, words = nil, nil, nil -- as a function of a library it would keep the data of the jobs
+  return answer
 end
-return existing

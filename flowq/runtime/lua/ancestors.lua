@@ -1,5 +1,5 @@
 -- ancestors.lua: what went wrong above a future job: its end is told together with the kinds of that,
--- so success() and failure() ask two counts instead of all jobs before. It takes no ARGV.
+-- so success() and failure() ask two counts instead of all jobs before.
 --
 -- Where nothing went wrong nothing of this is written. Else the hash of a future job F has
 --   failed, canceled   how many of its blockers ended like that, or have such an end above them

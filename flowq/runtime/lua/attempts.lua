@@ -1,5 +1,4 @@
--- attempts.lua: a job starts to be executed, perhaps once more: what was over begins again; a part of
--- start.lua, step.lua and turn.lua, in front of them. It takes no ARGV.
+-- attempts.lua: What an attempt of a job changes when it starts, and what the running job reports about itself.
 
 -- A future job's own keys live as long as its hash does; an earlier end may have left a time to live.
 local function keep_keys(id)
@@ -85,4 +84,42 @@ function attempts.begin(id, job, worker)
     redis.call('XADD', OURS .. 'events:' .. job.flowq_run, '*', 'job', id, 'name',
       job.flowq_name or '', 'state', 'started', 'worker', worker)
   end
+end
+
+-- A job starts to be executed. Runs inside RQ's transaction that writes STARTED.
+-- ARGV   4 job id   5 name of the worker
+-- Returns OK, or the text of an error; it never raises. Tells the run, and where the job had ended
+-- before, its edges hold again.
+function attempts.start(argv)
+  local ok, answer = pcall(function()
+    local id = argv[4]
+    local f = redis.call('HMGET', keys.job(id), 'flowq_outcome', 'flowq_run', 'flowq_name',
+      'flowq_future', 'flowq_slots', 'flowq_judging')
+    attempts.begin(id, { flowq_outcome = f[1], flowq_run = f[2], flowq_name = f[3], flowq_future = f[4],
+      flowq_slots = f[5], flowq_judging = f[6] }, argv[5])
+    if f[2] then redis.call('HINCRBY', keys.job(id), 'flowq_attempts', 1) end
+    return redis.status_reply('OK')
+  end)
+  if ok then return answer end
+  return text_of(answer)
+end
+
+-- A running job says something about itself, or about its group.
+-- ARGV   4 job id   5 "skip" (it ends as skipped, neutrally), "stop" (its unstarted siblings do),
+--        "note" (that is told beside its end), "give" (it waits for its back-off, and gives its slots
+--        back), "again" (it has been queued or scheduled to run again: in a run that is being canceled
+--        it ends instead), or "call" (its command, with all values in it)   6 why, or the command
+-- Idempotent. Returns OK.
+function attempts.tell_about(argv)
+  local id, what = argv[4], argv[5]
+  local f = redis.call('HMGET', keys.job(id), 'flowq_group', 'flowq_slots', 'flowq_name')
+  if what == 'skip' then redis.call('HSET', keys.job(id), 'flowq_pass', argv[6]) end
+  if what == 'call' and redis.call('EXISTS', keys.job(id)) == 1 then
+    redis.call('HSET', keys.job(id), 'description', argv[6])
+  end
+  if what == 'note' then redis.call('HSET', keys.job(id), 'flowq_reason', argv[6]) end
+  if what == 'stop' and f[1] then groups.close(f[1], 'passed', f[3] .. ': ' .. argv[6]) end
+  if what == 'again' then jobs.begin_again(id) end
+  if what == 'give' and f[2] then slots.give(id, f[2]) end
+  return settling.settle_all() or redis.status_reply('OK')
 end

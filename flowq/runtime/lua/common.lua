@@ -1,13 +1,15 @@
--- common.lua: put in front of every other script of this folder, with the shared files behind it.
+-- common.lua: the beginning of every script. flowq/runtime/scripts.py puts it in front of the files that
+-- a script needs.
 --
--- A shared file (runs.lua, jobs.lua, ...) hangs what others call off the table of its name; all these
--- tables are there before the first file, empty, so that the files may call each other. Its other names
--- are its own (flowq/runtime/scripts.py puts it into a block). The names of this file are everybody's.
+-- Each file opens one table, of its own name, and puts into it what other files call. All tables are
+-- there, empty, before the first file is read, so files may call each other. All other names of a file
+-- are local to it. The names in this file are visible everywhere.
 --
--- ARGV   1 key prefix of RQ ("rq")   2, 3 unused: the clock of a caller may be wrong, and what is due
--- is decided by the server's
--- Each script documents the rest of its ARGV, which starts at 4. KEYS[1] only names the slot: in a
--- cluster all keys share one hash tag (RQ_KEY_PREFIX).
+-- A script is one function of a table, `Script("futures.close")`. The comment in front of that function
+-- has its arguments and its answer; they start at ARGV 4:
+--   KEYS   1 a key that only names the slot: in a cluster all keys share one hash tag (RQ_KEY_PREFIX)
+--   ARGV   1 key prefix of RQ ("rq")   2, 3 unused: the clock of a caller may be wrong, so the server's
+--          decides what is due
 --
 -- Fields of ours in a job's hash. Only these scripts write them, but for flowq_view and flowq_code,
 -- which Python writes where RQ's own code ends a job (runtime/job.py):
@@ -48,6 +50,24 @@ local WEEK_S = 604800
 local UNDECIDED = { open = true, releasing = true, released = true }
 local CALLED_OFF = { canceled = true, skipped = true, passed = true, deleted = true, expired = true }
 local NOT_STARTED = { deferred = true, queued = true, scheduled = true, ready_to_enqueue = true }
+
+local keys = {} -- their names; flowq/runtime/keys.py says what is in each
+
+function keys.job(id) return PREFIX .. ':job:' .. id end
+function keys.blockers(id) return PREFIX .. ':deferred:' .. id end
+function keys.future(id) return OURS .. 'future:' .. id end
+function keys.edges(id) return OURS .. 'edges:' .. id end
+function keys.above(id) return OURS .. 'above:' .. id end
+function keys.mortal(id) return OURS .. 'mortal:' .. id end
+function keys.worker(name) return PREFIX .. ':worker:' .. name end
+function keys.held(worker) return keys.worker(worker) .. ':executions' end
+function keys.run(id) return OURS .. 'run:' .. id end
+function keys.unended(run) return OURS .. 'unended:' .. run end
+function keys.group(group) return OURS .. 'group:' .. group end
+function keys.tolerated(group) return OURS .. 'tolerated:' .. group end
+function keys.slots(limit) return OURS .. 'slots:' .. limit end
+function keys.waiting(limit) return OURS .. 'waiting:' .. limit end
+function keys.behind(join) return OURS .. 'behind:' .. join end
 
 local function int(value) return tonumber(value or 0) or 0 end
 

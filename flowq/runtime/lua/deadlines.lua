@@ -1,5 +1,4 @@
--- deadlines.lua: the steps that end what takes longer than it may: runs, and workflows that are jobs; a
--- part of step.lua, in front of it. It takes no ARGV.
+-- deadlines.lua: The steps that end runs, and workflows that are jobs, when they exceed their timeout.
 --
 -- The sorted set `deadlines` has runs, and the joins of workflows, by the instant. Fields of ours:
 --   timeout, deadline_at, late   of a run: what it may take ("600 10m": seconds, and in words), until
@@ -80,7 +79,7 @@ local function end_inside(job, why)
     return nested.end_round(job, 'canceled', why)
   end
   if f[1] == 'started' then
-    if executions.is_heard(job, f[4], f[5]) then return steps.must_stop(job, why) end
+    if executions.is_heard(job, f[4], f[5]) then return step.must_stop(job, why) end
     executions.take_away(job, f[4], f[5])
   elseif not NOT_STARTED[f[1]] then
     return
@@ -93,7 +92,7 @@ end
 function deadlines.halt(join)
   local key, why = keys.future(join), nested.why_late_inside(join)
   if not why then return true end
-  return steps.each_item(keys.blockers(join), key, 'halted', function(job) end_inside(job, why) end)
+  return step.each_item(keys.blockers(join), key, 'halted', function(job) end_inside(job, why) end)
 end
 
 -- A workflow has begun to run again while the one that it is inside of was found late.

@@ -1,14 +1,7 @@
 -- due.lua: queues the jobs of RQ's schedule whose time has come: retries after their back-off, and
 -- whatever was enqueued for later.
---
--- ARGV   4 how many at most of each queue   then the names of the queues
--- One whose limit has no free slot waits for its turn instead.
--- Returns {seconds until the next one is due, or '', then queue, job, … of those that it leaves to
--- RQ's own way (they have a rate limit)}. Instants are compared as they are, not by the second.
--- Atomic; safe in any number of workers at once. RQ's own schedulers are kept away by their lock,
--- which all flowq workers share; a queue that one of RQ's has is left to it.
 
-local left = { '' }
+local left, now, first_at, limit -- of this call; `left` is the answer
 
 local function queue_job(queue, id)
   local key = keys.job(id)
@@ -47,22 +40,29 @@ local function is_ours(queue)
   return true
 end
 
-local now = string.format('%.6f', TS)
-local first_at = math.huge
-
 local function queue_due(queue)
   local registry = PREFIX .. ':scheduled:' .. queue
-  local due = redis.call('ZRANGEBYSCORE', registry, 0, now, 'LIMIT', 0, ARGV[4])
-  for _, id in ipairs(due) do queue_job(queue, id) end
-  if #due == tonumber(ARGV[4]) then first_at = TS end -- there may be more
+  local ids = redis.call('ZRANGEBYSCORE', registry, 0, now, 'LIMIT', 0, limit)
+  for _, id in ipairs(ids) do queue_job(queue, id) end
+  if #ids == limit then first_at = TS end -- there may be more
   local next_one = redis.call('ZRANGEBYSCORE', registry, '(' .. now, '+inf', 'WITHSCORES',
     'LIMIT', 0, 1)
   if next_one[2] then first_at = math.min(first_at, tonumber(next_one[2])) end
 end
 
-for i = 5, #ARGV do
-  if is_ours(ARGV[i]) then queue_due(ARGV[i]) end
+-- Queues what is due of these queues.
+-- ARGV   4 how many at most of each queue   then the names of the queues
+-- One whose limit has no free slot waits for its turn instead.
+-- Returns {seconds until the next one is due, or '', then queue, job, … of those that it leaves to
+-- RQ's own way (they have a rate limit)}. Instants are compared as they are, not by the second.
+-- Atomic; safe in any number of workers at once. RQ's own schedulers are kept away by their lock,
+-- which all flowq workers share; a queue that one of RQ's has is left to it.
+function due.queue_all(argv)
+  left, now, first_at, limit = { '' }, string.format('%.6f', TS), math.huge, tonumber(argv[4])
+  for i = 5, #argv do
+    if is_ours(argv[i]) then queue_due(argv[i]) end
+  end
+  settling.settle_all()
+  if first_at < math.huge then left[1] = string.format('%.3f', first_at - TS + 0.0005) end
+  return left
 end
-settling.settle_all()
-if first_at < math.huge then left[1] = string.format('%.3f', first_at - TS + 0.0005) end
-return left

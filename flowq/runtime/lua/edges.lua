@@ -43,7 +43,7 @@ end
 local GONE = { deleted = true, expired = true }
 
 -- A job of a run that was called off hears of what has ended after that when it is to run again, from
--- the hashes of these jobs (run_steps.lua). Those that are gone are noted now.
+-- the hashes of these jobs (rerun.lua). Those that are gone are noted now.
 local function note_gone(future, news, policy)
   for i, blocker in ipairs(news.blockers) do
     local old = GONE[news.outcomes[i]] and redis.call('HGET', keys.edges(future), blocker)

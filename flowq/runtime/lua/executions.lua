@@ -1,5 +1,4 @@
--- executions.lua: whether a started job is really being executed, and its end where nobody is there to
--- end it; a part of step.lua, in front of it. It takes no ARGV.
+-- executions.lua: Which executions a worker holds, and how they are taken away from a worker that is gone.
 
 local members_by_worker -- of this step
 
@@ -39,4 +38,109 @@ function executions.take_away(id, queue, worker)
   redis.call('ZREM', PREFIX .. ':wip:' .. queue, member)
   redis.call('SREM', keys.held(worker), member)
   redis.call('DEL', PREFIX .. ':execution:' .. member, PREFIX .. ':executions:' .. id)
+end
+
+local worker, is_dead, caller, forgiven -- of this call of give_back
+local worker_key, held_key
+local failing
+
+local function list_taken(argv)
+  local list = {}
+  if is_dead then
+    for _, member in ipairs(redis.call('SMEMBERS', held_key)) do
+      local id, execution = string.match(member, '^(.-):([^:]+)$')
+      if id then list[#list + 1] = { id, execution } end
+    end
+  else
+    for i = 1, tonumber(argv[8]) do list[i] = { argv[7 + 2 * i], argv[8 + 2 * i] } end
+  end
+  return list
+end
+
+local function drop(id, execution, queue)
+  local member = id .. ':' .. execution
+  redis.call('SREM', held_key, member)
+  redis.call('DEL', PREFIX .. ':execution:' .. member)
+  redis.call('ZREM', PREFIX .. ':executions:' .. id, execution)
+  if queue then redis.call('ZREM', PREFIX .. ':wip:' .. queue, member) end
+end
+
+local function put_back(id, queue, ttl, run, name)
+  redis.call('HSET', keys.job(id), 'status', 'queued', 'enqueued_at', NOW, 'started_at', '',
+    'worker_name', '')
+  redis.call('SADD', PREFIX .. ':queues', PREFIX .. ':queue:' .. queue)
+  redis.call('LPUSH', PREFIX .. ':queue:' .. queue, id)
+  if int(ttl) > 0 then redis.call('EXPIRE', keys.job(id), ttl) end
+  if run then
+    runs.log(run, id, name or '', 'queued', is_dead and 'its worker was lost' or 'its worker stopped')
+  end
+end
+
+local function adopt(id, execution)
+  local member = id .. ':' .. execution
+  redis.call('SMOVE', held_key, PREFIX .. ':worker:' .. caller .. ':executions', member)
+  redis.call('HSET', PREFIX .. ':execution:' .. member, 'id', execution, 'job_id', id,
+    'worker_name', caller)
+end
+
+local function must_fail(id, execution, on_crash)
+  if not is_dead then return false end
+  local key = PREFIX .. ':execution:' .. id .. ':' .. execution
+  local record = redis.call('HMGET', key, 'id', 'flowq_handed')
+  if not record[1] or record[2] == '1' then return false end -- a light claim has no record yet
+  local crashes = redis.call('HINCRBY', keys.job(id), 'flowq_crashes', 1)
+  return on_crash == 'fail' or crashes > forgiven
+end
+
+local function take_away(id, execution)
+  local f = redis.call('HMGET', keys.job(id), 'origin', 'status', 'ttl', 'flowq_run', 'flowq_name',
+    'flowq_on_crash', 'flowq_always')
+  local queue = f[1]
+  local is_held = queue
+    and redis.call('ZSCORE', PREFIX .. ':wip:' .. queue, id .. ':' .. execution)
+  if not is_held or f[2] ~= 'started' then return drop(id, execution, queue) end
+  if must_fail(id, execution, f[6]) then
+    adopt(id, execution)
+    failing[#failing + 1] = { id, execution, queue, redis.call('HGETALL', keys.job(id)) }
+    return
+  end
+  drop(id, execution, queue)
+  if f[4] and runs.calls_off(f[4], f[7]) then
+    return jobs.call_off(id, 'canceled', runs.why_canceled(f[4])) -- nobody was there to stop it
+  end
+  put_back(id, queue, f[3], f[4], f[5])
+end
+
+local function forget_worker()
+  redis.call('ZREM', OURS .. 'workers', worker)
+  redis.call('SREM', PREFIX .. ':workers', worker_key)
+  for _, queue in ipairs(redis.call('SMEMBERS', PREFIX .. ':queues')) do
+    redis.call('SREM', PREFIX .. ':workers:' .. string.sub(queue, #PREFIX + 8), worker_key)
+  end
+  if redis.call('EXISTS', worker_key) == 1 then
+    redis.call('HSET', worker_key, 'death', NOW)
+    redis.call('EXPIRE', worker_key, 60)
+  end
+end
+
+-- Takes executions away from a worker that cannot go on with them.
+-- ARGV   4 name of the worker that had them
+--        5 "back" (its own doing: nothing of them has run, or it was stopped on purpose) or "dead"
+--          (the worker is lost: whatever it held, and the worker itself)
+--        6 name of the worker that calls   7 how many crashes a job is forgiven
+--        8 number of executions (not for "dead"), then for each of them: job, execution
+-- Returns {job, execution, queue, {field, value…}} for each job that must be failed, because it was
+-- lost too often or may not be repeated. Its execution belongs to the caller from here on. All
+-- others are queued again, at the front, or were ended by somebody else; a canceled run's are
+-- canceled.
+-- Fenced by the WIP entry: an execution is taken away once. A job that was handed over and has not
+-- begun is not charged with a crash.
+function executions.give_back(argv)
+  worker, is_dead, caller, forgiven = argv[4], argv[5] == 'dead', argv[6], tonumber(argv[7])
+  worker_key = PREFIX .. ':worker:' .. worker
+  held_key, failing = worker_key .. ':executions', {}
+  for _, pair in ipairs(list_taken(argv)) do take_away(pair[1], pair[2]) end
+  settling.settle_all()
+  if is_dead then forget_worker() end
+  return failing
 end

@@ -1,4 +1,4 @@
--- futures.lua: decides about future jobs, and knows whether anybody waits for them. It takes no ARGV.
+-- futures.lua: Decides when future jobs start, and knows whether anybody waits for them.
 
 -- Says why a future job is skipped: its last blocker that did not succeed, by name, and how.
 local function blame(culprit)
@@ -77,7 +77,7 @@ function futures.take_back(future)
   end
   redis.call('DEL', PREFIX .. ':job::' .. future .. ':dependencies')
   slots.leave_turn(future, redis.call('HGET', keys.job(future), 'flowq_slots'))
-  jobs.forget_judging(future)
+  approvals.forget_judging(future)
   redis.call('HSET', keys.future(future), 'state', 'released')
   return true
 end
@@ -146,4 +146,25 @@ function futures.finish(id, f, outcome, run)
     if redis.call('LLEN', keys.blockers(id)) > int(f[2]) then later('abandon:' .. id) end
   end
   if not run then later('retire:' .. id) end
+end
+
+-- Closes the declaration of a future job; its blockers are freed by step.lua.
+-- ARGV   4 job id of the future job   5 "1" to release the open future jobs among its blockers too
+-- Returns {1} for the call that released it, {0} when it was released before, or
+--   {"missing"}, {"plain"} (not a future job), {"ended", state} (canceled or skipped).
+-- From here on any process can finish the release, from the todo.
+function futures.close(argv)
+  local id = argv[4]
+  local state = redis.call('HGET', keys.future(id), 'state')
+  local status = redis.call('HGET', keys.job(id), 'status')
+  if not status then return { 'missing' } end
+  if not state then return { 'plain' } end
+  if UNDECIDED[state] and status == 'canceled' then return { 'ended', status } end -- by RQ's own Job
+  if CALLED_OFF[state] then return { 'ended', state } end
+  if state ~= 'open' then return { 0 } end
+  redis.call('HSET', keys.future(id), 'state', 'releasing')
+  if argv[5] == '1' then redis.call('HSET', keys.future(id), 'cascade', 1) end
+  redis.call('ZREM', OURS .. 'expiring', id)
+  later('free:' .. id)
+  return { 1 }
 end

@@ -1,4 +1,4 @@
--- groups.lua: groups of jobs. It takes no ARGV.
+-- groups.lua: Groups of jobs: the items that `for_each` and `matrix` add.
 --
 -- Fields of ours in a job's hash:
 --   flowq_group     the group that it is an item of; the job of that id expands it, if there is one
@@ -25,7 +25,7 @@
 -- approval), approved or rejected (the word for all of them, also for those still to come).
 -- Beside it: keys:G (index by key), items:G (item by index), tolerated:G (ids).
 
-function groups.item_id(group, index) return group .. string.rep('-', 2) .. index end
+local function item_id(group, index) return group .. string.rep('-', 2) .. index end
 function groups.split_item_id(id) return string.match(id, '^(.+)%-%-(%d+)$') end
 
 -- Ends so many items of a closed group that have not started, and what is theirs; returns true at
@@ -36,7 +36,7 @@ function groups.close_items(group, count)
   if not f[1] then return true end
   local last = math.min(int(f[3]) + count, int(f[4]))
   for index = int(f[3]), last - 1 do
-    local item = groups.item_id(group, index)
+    local item = item_id(group, index)
     local is_waiting = NOT_STARTED[redis.call('HGET', keys.job(item), 'status')]
     if is_waiting and nested.has_begun(item) then
       nested.end_round(item, f[1], f[2])
@@ -98,32 +98,63 @@ function groups.reopen(group)
     'rejected')
 end
 
--- What a run is told of a word that approves or rejects: by whom, or why.
-function groups.describe(what, word)
-  local ok, said = pcall(cjson.decode, word)
-  if not ok or type(said) ~= 'table' then said = {} end
-  if what == 'rejected' then return said.note and 'rejected: ' .. said.note or 'rejected' end
-  return said.by and 'approved by ' .. said.by or 'approved'
+local function forget(group)
+  redis.call('DEL', keys.group(group), keys.tolerated(group), OURS .. 'keys:' .. group,
+    OURS .. 'items:' .. group, keys.slots('group:' .. group), keys.waiting('group:' .. group))
 end
 
--- All items of a group are approved or rejected, also those still to come. Returns as approve.lua does;
--- nil for what is no group, or one whose list is known.
-function groups.approve(group, what, word)
-  local g = redis.call('HMGET', keys.group(group), 'asks', what, 'complete', 'left')
-  if redis.call('HEXISTS', keys.job(group), 'flowq_expands') == 0 or not g[1] then return nil end
-  if g[2] then return 0 end
-  if g[3] and int(g[4]) <= 0 then return -2 end
-  redis.call('HDEL', keys.group(group), 'approved', 'rejected')
-  redis.call('HSET', keys.group(group), what, word)
-  return 1
+function groups.drop(run, group)
+  if redis.call('SREM', OURS .. 'groups:' .. run, group) == 1 then forget(group) end
 end
 
--- Returns the words that approve or reject an item of a group with the whole of it, or nil. Of an item
--- that is a workflow it is the start that asks.
-function groups.word_for_item(id)
-  local f = redis.call('HMGET', keys.job(id), 'flowq_group', 'flowq_inside')
-  local is_start = not f[1] and f[2] and id == nested.start_id(f[2])
-  local group = f[1] or is_start and redis.call('HGET', keys.job(f[2]), 'flowq_group')
-  local words = group and redis.call('HMGET', keys.group(group), 'approved', 'rejected') or {}
-  return words[1] or nil, words[2] or nil
+-- The group is as it was declared.
+function groups.empty(group)
+  redis.call('HDEL', keys.group(group), 'size', 'complete', 'left', 'over', 'closed', 'closing',
+    'reason', 'approved', 'rejected')
+  redis.call('DEL', keys.tolerated(group), OURS .. 'keys:' .. group, OURS .. 'items:' .. group)
+end
+
+function groups.forget_all_of(run, count)
+  local ids = redis.call('SPOP', OURS .. 'groups:' .. run, count)
+  for _, group in ipairs(ids) do forget(group) end
+  if #ids > 0 then return false end
+  redis.call('DEL', keys.slots('run:' .. run), keys.waiting('run:' .. run))
+  return true
+end
+
+-- Gives new items of a group their indexes.
+-- ARGV   4 id of the group   5 number of items, then for each of them its key and the item itself
+-- Returns {index, "1" when there is a job of that index else "0", …} for each item, or {"full", max}
+-- when the group would have more items than it may, and nothing is changed.
+-- Idempotent: a key that was seen keeps its index, so that whoever adds the same items again, after
+-- a crash or from another item, meets what is there.
+function groups.grow(argv)
+  local group, count = argv[4], tonumber(argv[5])
+  local index_key = OURS .. 'keys:' .. group
+  local index_by_key, fresh = {}, 0
+  for i = 1, count do
+    local key = argv[4 + 2 * i]
+    if index_by_key[key] == nil then
+      index_by_key[key] = tonumber(redis.call('HGET', index_key, key)) or false
+      if not index_by_key[key] then fresh = fresh + 1 end
+    end
+  end
+  local g = redis.call('HMGET', keys.group(group), 'size', 'max_items')
+  local size = int(g[1])
+  if g[2] and fresh > 0 and size + fresh > tonumber(g[2]) then return { 'full', g[2] } end
+  local answer = {}
+  for i = 1, count do
+    local key = argv[4 + 2 * i]
+    if not index_by_key[key] then
+      index_by_key[key] = size
+      redis.call('HSET', index_key, key, size)
+      redis.call('HSET', OURS .. 'items:' .. group, size, argv[5 + 2 * i])
+      size = size + 1
+    end
+    local index = index_by_key[key]
+    answer[#answer + 1] = index
+    answer[#answer + 1] = redis.call('EXISTS', keys.job(item_id(group, index)))
+  end
+  redis.call('HSET', keys.group(group), 'size', size)
+  return answer
 end

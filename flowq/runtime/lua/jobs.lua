@@ -1,4 +1,4 @@
--- jobs.lua: queues a job once nothing holds it, and calls off one that never ran. It takes no ARGV.
+-- jobs.lua: Queues a job once nothing holds it, calls off a job that never ran, and takes jobs from queues.
 
 
 -- RQ's rule for depends_on: a deleted dependency is met, a failed one when failures are allowed.
@@ -130,31 +130,6 @@ local function enqueue(id, f)
   return true
 end
 
-function jobs.reject(id, word)
-  redis.call('HSET', keys.job(id), 'flowq_rejected', word)
-  jobs.call_off(id, 'canceled', groups.describe('rejected', word))
-end
-
--- Whether a job that is ready otherwise has to wait for somebody's approval, who is asked now; nil when it
--- was rejected, and has ended.
-local function must_ask(id)
-  local f = redis.call('HMGET', keys.job(id), 'flowq_approval', 'flowq_approved', 'flowq_run',
-    'flowq_name', 'flowq_asked')
-  if not f[1] or f[2] then return false end
-  local approved, rejected = groups.word_for_item(id)
-  if rejected then return jobs.reject(id, rejected) end
-  if approved then
-    redis.call('HSET', keys.job(id), 'flowq_approved', approved)
-    return false
-  end
-  if f[5] then return true end
-  redis.call('HSET', keys.job(id), 'flowq_asked', 1)
-  local expires = string.match(f[1], '^1 (.+)$')
-  if expires then redis.call('ZADD', OURS .. 'expiring', TS + tonumber(expires), id) end
-  if f[3] then runs.log(f[3], id, f[4], 'deferred', 'waits for approval') end
-  return true
-end
-
 -- Goes on with a job that has nothing more to wait for than an approval and a slot. Its `if` comes first:
 -- where that is known to be false the job ends, and where a worker has to judge it, that is done before
 -- anybody is asked and before it takes a slot. Returns whether it is queued; nil for one that has ended.
@@ -167,19 +142,9 @@ function jobs.proceed(id, f)
     return nil
   end
   local is_held = false
-  if f[14] and judging ~= 'due' then is_held = must_ask(id) end
+  if f[14] and judging ~= 'due' then is_held = approvals.must_ask(id) end
   if is_held == nil then return nil end
   return not is_held and enqueue(id, f)
-end
-
--- What was judged may be different by now, and nobody is asked until it was judged again.
-function jobs.forget_judging(id)
-  local f = redis.call('HMGET', keys.job(id), 'flowq_judging', 'flowq_asked')
-  if f[1] == 'done' then redis.call('HSET', keys.job(id), 'flowq_judging', 'due') end
-  if f[2] then
-    redis.call('HDEL', keys.job(id), 'flowq_asked')
-    redis.call('ZREM', OURS .. 'expiring', id)
-  end
 end
 
 -- Queues a job when the hold that was just lifted was its last one; `f` as for enqueue.
@@ -237,4 +202,34 @@ function jobs.call_off(id, outcome, reason)
   redis.call('HSET', key, 'status', 'canceled', 'ended_at', NOW, 'flowq_reason', reason or '')
   redis.call('ZADD', PREFIX .. ':canceled:' .. queue, TS, id)
   settling.add(id, outcome, reason)
+end
+
+-- Moves jobs of a run to the queue that it has for itself.
+-- ARGV   4 that queue   then the ids of the jobs, in the order in which they are to be queued
+-- One that is being executed stays where it is. Returns 1. Idempotent.
+function jobs.set_apart(argv)
+  local own = argv[4]
+
+  local function move(id)
+    local key = keys.job(id)
+    local f = redis.call('HMGET', key, 'origin', 'status')
+    local origin = f[1]
+    if not origin or origin == own or f[2] == 'started' then return end
+    redis.call('HSET', key, 'origin', own, 'flowq_queue', origin)
+    for _, registry in ipairs({ ':deferred:', ':scheduled:', ':finished:', ':failed:', ':canceled:' }) do
+      local score = redis.call('ZSCORE', PREFIX .. registry .. origin, id)
+      if score then
+        redis.call('ZREM', PREFIX .. registry .. origin, id)
+        redis.call('ZADD', PREFIX .. registry .. own, score, id)
+      end
+    end
+    if f[2] == 'queued' and jobs.take_from_queue(id, origin) then
+      redis.call('RPUSH', PREFIX .. ':queue:' .. own, id)
+    end
+  end
+
+  redis.call('SADD', PREFIX .. ':queues', PREFIX .. ':queue:' .. own)
+  for i = 5, #argv do move(argv[i]) end
+  jobs.close_gaps()
+  return 1
 end

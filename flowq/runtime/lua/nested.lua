@@ -1,4 +1,4 @@
--- nested.lua: jobs that are workflows. It takes no ARGV.
+-- nested.lua: jobs that are workflows.
 --
 -- The job that stands for a nested workflow, its join, is a future job; the jobs of the workflow
 -- block it, and so does the one that adds them, the start: its id is the join's with "--0" behind.
@@ -105,7 +105,7 @@ end
 
 local function say_attempt(round) return round > 1 and ', attempt ' .. round or '' end
 
--- Whether a workflow that did not succeed runs again, after its back-off (rounds.lua). Its join is open
+-- Whether a workflow that did not succeed runs again, after its back-off (rerun.lua). Its join is open
 -- then, as before the workflow began, so nothing inside starts before the join is released. Returns
 -- also why it did not succeed, with the number of attempts.
 function nested.goes_again(join, why)

@@ -1,5 +1,4 @@
--- outcomes.lua: what the end of a job counts for, which may be something else than it looks like. It
--- takes no ARGV.
+-- outcomes.lua: what the end of a job counts for, which may be something else than it looks like.
 
 -- Which of a future's counts an edge's outcome belongs to; nil when it does not hold.
 function outcomes.class(outcome, policy)

@@ -1,5 +1,4 @@
--- retention.lua: the steps that give ended jobs their time to live; a part of step.lua, in front of it.
--- It takes no ARGV.
+-- retention.lua: The steps that give ended jobs their time to live.
 
 local CANCELED_TTL_S = 86400 -- RQ never removes a canceled job; where nothing was declared
 local RESULT_TTL_S, FAILURE_TTL_S = 500, 31536000 -- RQ's defaults
@@ -56,7 +55,7 @@ end
 
 function retention.expire_some(job)
   expire(job)
-  for _, entry in ipairs(redis.call('ZRANGE', TODO, 0, steps.limit)) do -- they come in numbers
+  for _, entry in ipairs(redis.call('ZRANGE', TODO, 0, step.limit)) do -- they come in numbers
     local other = string.match(entry, '^expire:(.+)$')
     if other then
       expire(other)
@@ -70,7 +69,7 @@ function retention.retire(future)
   if redis.call('ZSCORE', TODO, 'abandon:' .. future) then return false end
   local key = keys.future(future)
   if redis.call('EXISTS', key) == 0 then return true end
-  local done = steps.each_item(keys.blockers(future), key, 'retired', expire)
+  local done = step.each_item(keys.blockers(future), key, 'retired', expire)
   if done then
     local ttl = redis.call('TTL', keys.job(future))
     live_for(ttl == -2 and 0 or ttl, keys_of_future(future))

@@ -1,5 +1,5 @@
 -- retries.lua: whether what has failed is tried again, and when: one rule for jobs, and for workflows that
--- are jobs. It takes no ARGV.
+-- are jobs.
 --
 -- A policy, as flowq/runtime/policies.py writes it: max, backoff, max_backoff, factor, jitter, within
 -- (seconds, and within_words), on, never_on. A failure, as flowq/runtime/attempts.py writes it: names of
@@ -62,4 +62,21 @@ function retries.decide(policy, failure, used, since)
     return nil, 'not tried again: that would begin later than `within` allows, ' .. policy.within_words
   end
   return wait
+end
+
+-- Whether a job that has failed is tried again, and when. It changes nothing.
+-- ARGV   4 job id   5 its policy (retries.lua), "" for RQ's numbers alone   6 its failure, "" where
+--        nobody knows   7 how many retries it has used   8 seconds since the attempt began
+-- Returns {"1", seconds to wait ("" for what RQ would), since when its attempts count}, or {"0", why not}.
+function retries.may_retry(argv)
+  local id, failure = argv[4], argv[6] ~= '' and cjson.decode(argv[6]) or nil
+  local f = redis.call('HMGET', keys.job(id), 'flowq_run', 'flowq_always', 'flowq_since')
+  if f[1] and runs.calls_off(f[1], f[2]) then return { '0', '' } end
+  local policy = argv[5] ~= '' and cjson.decode(argv[5]) or {}
+  local used = tonumber(argv[7])
+  local since = used > 0 and tonumber(f[3] or nil) or TS - tonumber(argv[8])
+  local wait, why = retries.decide(policy, failure, used, since)
+  if not wait then return { '0', why } end
+  local is_ours = argv[5] ~= '' or failure and failure.later
+  return { '1', is_ours and string.format('%.6f', wait) or '', string.format('%.6f', since) }
 end

@@ -1,5 +1,4 @@
--- runs.lua: what a run is told of its jobs: its events, its counts, its end, and its turn in a group
--- of runs. It takes no ARGV.
+-- runs.lua: The record of a run: its events, its counts, its end, and its turn in a `concurrency` group.
 --
 -- Beside a run R: unended:R (what each job of it blocks that has not ended, by id; so a job whose hash
 -- is gone can still be accounted for, once).
@@ -187,4 +186,42 @@ function runs.end_without_jobs(run)
   if redis.call('EXISTS', keys.unended(run)) == 1 or not f[3] then return end
   if int(f[1]) > 0 then redis.call('HSET', keys.run(run), 'left', 0, 'bad', int(f[2]) + 1) end
   end_if_done(run)
+end
+
+-- Makes a staged run real; from here on any process can finish its releases.
+-- One whose `concurrency` group has another run already is held until its turn comes.
+-- ARGV   4 run id   5 "hold" to release nothing yet, "go" to release what was held by "hold", else ""
+-- Returns 1 for the call that did it, 0 when it was done before, -1 when there is no such run any
+-- more (its submitter took longer than its lease, and it was removed), -2 for the "go" of one that
+-- waits for its turn. Idempotent.
+function runs.commit(argv)
+  local run, mode = argv[4], argv[5]
+  local key = keys.run(run)
+  local f = redis.call('HMGET', key, 'state', 'held')
+  local state, held = f[1], f[2]
+  if not state or state == 'purging' then return -1 end
+  if state ~= 'staged' and not (mode == 'go' and held) then return 0 end
+  if held == 'turn' then return -2 end
+  if state == 'staged' then
+    redis.call('HSET', key, 'state', 'running', 'committed_at', NOW)
+    redis.call('ZREM', OURS .. 'staged', run)
+    runs.watch(run)
+  end
+  if mode == 'hold' then
+    redis.call('HSET', key, 'held', 'hand')
+    runs.log(run, '', '', 'waiting', 'it is held')
+    return 1
+  end
+  redis.call('HDEL', key, 'held')
+  if not runs.join_concurrency(run) then return 1 end
+  runs.log(run, '', '', 'running')
+  later('run:' .. run)
+  return 1
+end
+
+-- Whether a job of a run must not begin any more, nor begin anew. It changes nothing.
+-- ARGV   4 run   5 flowq_always of the job, or ""
+-- Returns 1 or 0.
+function runs.is_called_off(argv)
+  return runs.calls_off(argv[4], argv[5] ~= '') and 1 or 0
 end

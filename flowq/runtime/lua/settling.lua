@@ -1,5 +1,5 @@
--- settling.lua: accounts for the ends of jobs: in their runs and groups, and in the future jobs that
--- they block. It takes no ARGV.
+-- settling.lua: Settles jobs that have ended: counts the end in the run and the group, and tells the future jobs that
+-- the job blocks.
 
 local CASCADE_LIMIT = 500
 
@@ -52,7 +52,7 @@ local function read_more(id, job)
   job.tolerate, job.pass, job.adds = f[5], f[6], f[7]
 end
 
-local settle -- calls itself, by settle_in_run
+local account_for -- calls itself, by settle_in_run
 
 -- What a run has to know before the future jobs that the job blocks hear of its end. That may end
 -- the job once more, differently.
@@ -67,7 +67,7 @@ local function settle_in_run(id, job, outcome, reason)
       -- A workflow that failed inside was called off, as a job of RQ.
       local f = redis.call('HMGET', keys.job(other), 'status', 'flowq_nested')
       local was_called_off = f[1] == 'canceled' and f[2]
-      settle(other, was_called_off and 'skipped' or 'failed', 'more than are tolerated')
+      account_for(other, was_called_off and 'skipped' or 'failed', 'more than are tolerated')
     end
   end
   if job.adds and outcome ~= 'finished' then later('strand:' .. id) end
@@ -94,7 +94,7 @@ local function leave_canceled(id, queue)
   redis.call('ZREM', OURS .. 'forgotten', id .. ' ' .. queue)
 end
 
-function settle(id, outcome, reason, facts)
+function account_for(id, outcome, reason, facts)
   local job = facts or facts_of(id)
   local blocks, future, run, before = job.blocks, job.future, job.run, job.before
   if run and job.exists then read_more(id, job) end
@@ -141,7 +141,7 @@ function settling.settle_all()
       count = count + 1
       local is_time = count <= CASCADE_LIMIT
       local ok, problem = false, nil
-      if is_time then ok, problem = pcall(settle, item[1], item[2], item[3], item[4]) end
+      if is_time then ok, problem = pcall(account_for, item[1], item[2], item[3], item[4]) end
       if not ok then
         settling.put_off({ item[1] }, { item[2] })
         failure = failure or is_time and text_of(problem) or nil
@@ -153,4 +153,46 @@ function settling.settle_all()
   local ok, problem = pcall(jobs.push_queued)
   jobs.close_gaps()
   return failure or not ok and text_of(problem) or nil
+end
+
+-- Accounts for the end of one job in each of its edges.
+-- Runs inside the transaction that ends the job, with EVAL and its source (a NOSCRIPT there would
+-- commit the end without the settling), so it never raises: on trouble it leaves a note in the
+-- todo and returns its text.
+-- ARGV   4 job id   5 outcome   6 generation that the ended attempt was started with
+-- Returns OK, "late" for an attempt of an older generation, or the text of the error.
+-- Idempotent. O(1) in the number of blockers of each future job.
+function settling.settle(argv)
+  local id, outcome, generation = argv[4], argv[5], int(argv[6])
+  local ok, current = pcall(redis.call, 'HGET', keys.job(id), 'flowq_gen')
+  if ok and generation < int(current) then return 'late' end
+  settling.add(id, outcome)
+  return settling.settle_all() or redis.status_reply('OK')
+end
+
+-- Removes jobs from the front of a queue, as rq.Queue.empty does, in bounded steps.
+-- ARGV   4 key of the queue   5 how many at most
+-- Blockers among them settle as deleted. Returns how many were removed; 0 when the queue is empty.
+function settling.empty_queue(argv)
+  local ids = redis.call('LPOP', argv[4], argv[5]) or {}
+  for _, id in ipairs(ids) do
+    local key = keys.job(id)
+    settling.add(id, redis.call('EXISTS', key) == 1 and 'deleted' or 'expired')
+    settling.settle_all()
+    redis.call('DEL', key, key .. ':dependents', PREFIX .. ':results:' .. id)
+  end
+  return #ids
+end
+
+-- A worker popped a job whose hash has expired; it settles as expired.
+-- ARGV   4 job id
+-- Returns 1 when that was news to somebody, else 0 (not one of ours, or it is there after all).
+function settling.expire(argv)
+  local id = argv[4]
+  if redis.call('EXISTS', keys.job(id)) == 1 or redis.call('EXISTS', keys.mortal(id)) == 0 then
+    return 0
+  end
+  settling.add(id, 'expired')
+  settling.settle_all()
+  return 1
 end

@@ -1,4 +1,4 @@
--- slots.lua: the slots of `max_parallel`, and who waits for one. It takes no ARGV.
+-- slots.lua: the slots of `max_parallel`, and who waits for one.
 --
 -- Beside each limit L: slots:L (ids of those that have one) and waiting:L (ids by turn). Beside a join
 -- J that has places for others: behind:J (ids of those that wait with it).

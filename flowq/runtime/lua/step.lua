@@ -24,9 +24,43 @@
 --   {operations that it put on the todo and that are left}, {job, what was wrong with it, its run or
 --   the future job that it blocks, …}}. An operation that raises goes to the todo's end, so that it does not keep others from being worked
 --   off.
+--
+-- Its table has, of this step: what; limit; budget, how many items it may still look at; and what it
+-- has to tell: running, found.
 
-steps.begin(ARGV)
-if not steps.what then return { '', 0, {}, {}, {} } end
+-- Goes on through a list from where a field of a hash says, as far as the budget of this step
+-- allows (a nested walk uses the same budget); returns true at the end of the list.
+function step.each_item(list, hash, field, visit)
+  local from = int(redis.call('HGET', hash, field))
+  local at = from
+  while step.budget > 0 do
+    local items = redis.call('LRANGE', list, at, at + math.min(step.budget, 100) - 1)
+    for _, item in ipairs(items) do
+      if step.budget <= 0 then break end
+      step.budget = step.budget - 1
+      visit(item, at)
+      at = at + 1
+    end
+    if #items == 0 then break end
+  end
+  if at > from then redis.call('HSET', hash, field, at) end
+  return at >= redis.call('LLEN', list)
+end
+
+-- A running job is to be stopped, by whoever makes this step; `why` is told at its end.
+function step.must_stop(job, why)
+  redis.call('HSET', keys.job(job), 'flowq_reason', why)
+  step.running[#step.running + 1] = job
+end
+
+local function begin(argv)
+  step.what, step.limit = argv[4], tonumber(argv[5])
+  if step.what == '' then step.what = redis.call('ZRANGE', TODO, 0, 0)[1] end
+  step.budget, step.running, step.found = step.limit, {}, {}
+  jobs.leave_gaps = true
+  watching.begin()
+  executions.begin()
+end
 
 local function settle_late(job, outcome)
   settling.add(job, outcome)
@@ -34,21 +68,21 @@ local function settle_late(job, outcome)
 end
 
 local operations = {
-  free = releasing.free,
-  abandon = releasing.abandon,
+  free = release.free,
+  abandon = release.abandon,
   retire = retention.retire,
-  run = run_steps.release,
-  purge = run_steps.purge,
-  cancel = run_steps.cancel,
-  again = run_steps.again,
-  recall = releasing.recall,
-  close = group_steps.close,
-  strand = run_steps.call_off_added,
-  lapse = releasing.lapse,
+  run = lifecycle.release,
+  purge = lifecycle.purge,
+  cancel = lifecycle.cancel,
+  again = rerun.run_again,
+  recall = release.recall,
+  close = function(group) return groups.close_items(group, step.limit) end,
+  strand = lifecycle.call_off_added,
+  lapse = release.lapse,
   overdue = deadlines.overdue,
   halt = deadlines.halt,
-  round = rounds.go,
-  unround = rounds.give_up,
+  round = rerun.run_workflow,
+  unround = rerun.give_up,
   watch = watching.watch,
   look = watching.look_around,
   expire = retention.expire_some,
@@ -75,18 +109,22 @@ local function make(entry)
   return done, failure and entry .. ': ' .. failure
 end
 
-local done, failure = make(steps.what)
 -- A release goes on to those that it has led to, as far as this step's budget goes; a step in which
 -- much has ended has done enough.
-local left, at = {}, 1
-while begun[at] and not failure do
-  local entry, is_over = begun[at], false
-  local has_room = done and steps.budget > 0 and settling.count_ends() < steps.limit
-  if has_room and string.match(entry, '^free:') then
-    is_over, failure = make(entry)
+function step.make(argv)
+  begin(argv)
+  if not step.what then return { '', 0, {}, {}, {} } end
+  local done, failure = make(step.what)
+  local left, at = {}, 1
+  while begun[at] and not failure do
+    local entry, is_over = begun[at], false
+    local has_room = done and step.budget > 0 and settling.count_ends() < step.limit
+    if has_room and string.match(entry, '^free:') then
+      is_over, failure = make(entry)
+    end
+    if not is_over then left[#left + 1] = entry end
+    at = at + 1
   end
-  if not is_over then left[#left + 1] = entry end
-  at = at + 1
+  if failure then return redis.error_reply(failure) end
+  return { step.what, done and 0 or 1, step.running, left, step.found }
 end
-if failure then return redis.error_reply(failure) end
-return { steps.what, done and 0 or 1, steps.running, left, steps.found }

@@ -25,19 +25,55 @@
 -- The pop and the WIP entry are one step: a job is in the queue or in an execution, never between.
 -- The WIP entry is the fence of every end. O(1) for each job.
 -- Jobs of a short kind get a light claim: a WIP entry, and no records of the execution, which
--- beat.lua adds for those that are still there after some milliseconds.
+-- `workers.beat` adds for those that are still there after some milliseconds.
+--
+-- Its table has the worker, worker_key (its hash) and held_key (the set of its executions).
 
-turns.begin(ARGV, 12)
-turn_claims.begin(ARGV)
-local answers = turn_ends.end_all()
-local is_suspended, more = turn_claims.claim_all()
-turns.register_all()
-settling.settle_all()
-local claims, members = turn_claims.claims, turn_claims.members
-if #members > 0 then redis.call('SADD', turns.held_key, unpack(members)) end
-local held = redis.call('SCARD', turns.held_key)
-local state = is_suspended and held == 0 and 'suspended' or held > 0 and 'busy' or 'idle'
-if state ~= ARGV[11] then
-  redis.call('HSET', turns.worker_key, 'state', state, 'last_heartbeat', NOW)
+local argv, at
+local lists -- what is added to sorted sets together: {score, member, score, member …} by key
+
+-- Reads the arguments from `first` on.
+local function begin(arguments, first)
+  argv, at, lists = arguments, first, {}
+  turn.worker = argv[4]
+  turn.worker_key = PREFIX .. ':worker:' .. turn.worker
+  turn.held_key = turn.worker_key .. ':executions'
 end
-return { answers, claims, held, is_suspended and 1 or 0, more }
+
+function turn.take()
+  at = at + 1
+  return argv[at - 1]
+end
+
+function turn.register(key, score, member)
+  local list = lists[key]
+  if not list then
+    list = {}
+    lists[key] = list
+  end
+  list[#list + 1] = score
+  list[#list + 1] = member
+end
+
+function turn.register_all()
+  if next(lists) == nil then return end
+  for key, list in pairs(lists) do redis.call('ZADD', key, unpack(list)) end
+  lists = {}
+end
+
+function turn.make(arguments)
+  begin(arguments, 12)
+  turn_claims.begin(arguments)
+  local answers = turn_ends.end_all()
+  local is_suspended, more = turn_claims.claim_all()
+  turn.register_all()
+  settling.settle_all()
+  local claims, members = turn_claims.claims, turn_claims.members
+  if #members > 0 then redis.call('SADD', turn.held_key, unpack(members)) end
+  local held = redis.call('SCARD', turn.held_key)
+  local state = is_suspended and held == 0 and 'suspended' or held > 0 and 'busy' or 'idle'
+  if state ~= arguments[11] then
+    redis.call('HSET', turn.worker_key, 'state', state, 'last_heartbeat', NOW)
+  end
+  return { answers, claims, held, is_suspended and 1 or 0, more }
+end

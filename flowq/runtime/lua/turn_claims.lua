@@ -1,5 +1,4 @@
--- turn_claims.lua: the claims of a turn; a part of turn.lua, in front of it, with its ARGV, which
--- begin reads.
+-- turn_claims.lua: The second half of a turn: the jobs that the worker claims.
 
 local FEW = 4 -- jobs for a child that are worth a turn
 local base, places, idle, budget, limit, interval, most
@@ -32,7 +31,7 @@ end
 local function record(id, execution, member, ttl)
   local key = PREFIX .. ':execution:' .. member
   redis.call('HSET', key, 'id', execution, 'job_id', id, 'created_at', TS,
-    'last_heartbeat', TS, 'worker_name', turns.worker)
+    'last_heartbeat', TS, 'worker_name', turn.worker)
   redis.call('EXPIRE', key, ttl)
   redis.call('ZADD', PREFIX .. ':executions:' .. id, math.floor(TS) + ttl + 60, execution)
 end
@@ -52,17 +51,17 @@ local function claim(id, queue, lean, raw, is_short)
   local timeout = int(raw.timeout)
   local ttl = (timeout > 0 and math.min(timeout, interval) or interval) + 60
   if not is_short then record(id, execution, member, ttl) end
-  turns.register(PREFIX .. ':wip:' .. queue, math.floor(TS) + jobs.WIP_S, member)
+  turn.register(PREFIX .. ':wip:' .. queue, math.floor(TS) + jobs.WIP_S, member)
   if raw.flowq_run then
     redis.call('HSET', key, 'last_heartbeat', NOW, 'status', 'started', 'started_at', NOW,
-      'worker_name', turns.worker, 'flowq_attempts', int(raw.flowq_attempts) + 1)
+      'worker_name', turn.worker, 'flowq_attempts', int(raw.flowq_attempts) + 1)
   else
     redis.call('HSET', key, 'last_heartbeat', NOW, 'status', 'started', 'started_at', NOW,
-      'worker_name', turns.worker)
+      'worker_name', turn.worker)
   end
   -- A time to live comes from `ttl`, or from an earlier end.
   if raw.ttl or raw.ended_at then redis.call('PERSIST', key) end
-  attempts.begin(id, raw, turns.worker)
+  attempts.begin(id, raw, turn.worker)
   members[#members + 1] = member
   claims[#claims + 1] = { id, execution, queue, lean, marks_of(raw, is_short) }
 end
@@ -189,9 +188,9 @@ function turn_claims.begin(argv)
   ended, gone = 0, 0
   turn_claims.claims, turn_claims.members = claims, members
   queues, cost_by_kind, least_cost = {}, {}, nil
-  for i = 1, tonumber(turns.take()) do queues[i] = turns.take() end
-  for _ = 1, tonumber(turns.take()) do
-    local kind, cost = turns.take(), tonumber(turns.take())
+  for i = 1, tonumber(turn.take()) do queues[i] = turn.take() end
+  for _ = 1, tonumber(turn.take()) do
+    local kind, cost = turn.take(), tonumber(turn.take())
     cost_by_kind[kind] = cost
     least_cost = math.min(least_cost or cost, cost)
   end

@@ -1,5 +1,4 @@
--- turn_ends.lua: the ends of a turn; a part of turn.lua, in front of it, with its ARGV, which turns.lua
--- reads.
+-- turn_ends.lua: The first half of a turn: the executions that have ended.
 
 local ends_by_wip, job_keys, records
 
@@ -7,12 +6,12 @@ local END_LINE = '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (
 
 local function take_end()
   local id, execution, status, started_at, started_ts, ended_at, ended_ts, ttl, field, generation,
-    result, marks, code = string.match(turns.take(), END_LINE)
-  local e = { id = id, execution = execution, queue = turns.take(), status = status,
+    result, marks, code = string.match(turn.take(), END_LINE)
+  local e = { id = id, execution = execution, queue = turn.take(), status = status,
     started_at = started_at, ended_at = ended_at, started_ts = started_ts, ended_ts = ended_ts,
-    ttl = ttl, field = field, value = turns.take(), generation = generation, result = result,
+    ttl = ttl, field = field, value = turn.take(), generation = generation, result = result,
     marks = marks, code = code, key = keys.job(id), member = id .. ':' .. execution }
-  e.view = string.find(marks, 'v', 1, true) and turns.take() or ''
+  e.view = string.find(marks, 'v', 1, true) and turn.take() or ''
   local wip = PREFIX .. ':wip:' .. e.queue
   local group = ends_by_wip[wip] or { ends = {}, members = {} }
   ends_by_wip[wip] = group
@@ -46,13 +45,13 @@ local function drop_executions()
     if #members > 0 then redis.call('ZREM', wip, unpack(members)) end
     for _, member in ipairs(members) do released[#released + 1] = member end
   end
-  if #released > 0 then redis.call('SREM', turns.held_key, unpack(released)) end
+  if #released > 0 then redis.call('SREM', turn.held_key, unpack(released)) end
   if #records > 0 then redis.call('DEL', unpack(records)) end
 end
 
 local function add_result(key, e, ...)
   redis.call('XADD', key, 'MAXLEN', '~', 10, '*', 'execution_id', e.execution, 'execution_started_at',
-    e.started_ts, 'execution_ended_at', e.ended_ts, 'type', e.result, 'worker_name', turns.worker, ...)
+    e.started_ts, 'execution_ended_at', e.ended_ts, 'type', e.result, 'worker_name', turn.worker, ...)
 end
 
 -- `has_ended`: it ended before, and what is there may have a time to live.
@@ -79,7 +78,7 @@ end
 -- RQ's cancel() of a running job takes its WIP entry away, and lets it run to its end.
 local function was_canceled(e)
   return redis.call('HGET', e.key, 'status') == 'canceled'
-    and redis.call('SISMEMBER', turns.held_key, e.member) == 1
+    and redis.call('SISMEMBER', turn.held_key, e.member) == 1
 end
 
 -- Writes the end into the job's hash; returns what settling has to know, false when it concerns nobody.
@@ -129,7 +128,7 @@ local function finish(e, has_dependents)
   local ttl = e.ttl
   if not is_success and ttl == '-' then ttl = '31536000' end -- as RQ: a year for failures
   local score = ttl == '-1' and '+inf' or math.floor(TS) + tonumber(ttl)
-  turns.register(PREFIX .. (is_success and ':finished:' or ':failed:') .. e.queue, score, e.id)
+  turn.register(PREFIX .. (is_success and ':finished:' or ':failed:') .. e.queue, score, e.id)
   -- A future job's own keys are needed until its blockers are retired (retention.lua).
   if ttl ~= '-1' then
     redis.call('EXPIRE', e.key, ttl)
@@ -143,13 +142,13 @@ end
 function turn_ends.end_all()
   ends_by_wip, job_keys, records = {}, {}, {}
   local answers, ends = {}, {}
-  for i = 1, tonumber(turns.take()) do ends[i] = take_end() end
+  for i = 1, tonumber(turn.take()) do ends[i] = take_end() end
   if #ends == 0 then return answers end
   find_held()
   local has_dependents = redis.call('EXISTS', unpack(job_keys)) > 0
   for i, e in ipairs(ends) do answers[i] = finish(e, has_dependents) end
   drop_executions()
-  turns.register_all() -- before the settling, which may move some of them
+  turn.register_all() -- before the settling, which may move some of them
   settling.settle_all()
   return answers
 end

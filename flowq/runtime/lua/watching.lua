@@ -1,5 +1,4 @@
--- watching.lua: the steps that look for what ended unnoticed; a part of step.lua, in front of it. It
--- takes no ARGV.
+-- watching.lua: The steps that look for jobs that ended unnoticed.
 --
 -- A tool or a worker that does not know us deletes a job, or ends it, and tells nobody; a job may also
 -- expire, or be lost between a queue and a worker. So each run has its unended jobs looked at, and each
@@ -13,7 +12,7 @@ local queues -- of this step: the jobs of a queue, false for a long one
 function watching.begin() queues = {} end
 
 local function note(job, what, owner)
-  for _, word in ipairs({ job, what, owner }) do steps.found[#steps.found + 1] = word end
+  for _, word in ipairs({ job, what, owner }) do step.found[#step.found + 1] = word end
 end
 
 local function jobs_of(queue)
@@ -137,15 +136,15 @@ end
 local function scan(items, hash)
   local cursor = redis.call('HGET', hash, 'watched') or '0'
   if cursor == '0' then redis.call('HSET', hash, 'watch_at', TS + runs.WATCH_S) end
-  local answer = redis.call('HSCAN', items, cursor, 'COUNT', steps.limit)
-  steps.budget = steps.budget - 1 - #answer[2] / 2
+  local answer = redis.call('HSCAN', items, cursor, 'COUNT', step.limit)
+  step.budget = step.budget - 1 - #answer[2] / 2
   return answer[1], answer[2]
 end
 
 -- An older version has kept those alone that block nothing.
 local function take_over(run)
   local loose = OURS .. 'loose:' .. run
-  for _, id in ipairs(redis.call('SPOP', loose, steps.limit)) do
+  for _, id in ipairs(redis.call('SPOP', loose, step.limit)) do
     redis.call('HSET', keys.unended(run), id, '')
   end
 end
@@ -219,7 +218,7 @@ local PER_SECOND = 2500 -- looks of all processes together; the more jobs there 
 
 local function count_looks()
   local looks = OURS .. 'looks'
-  local used = steps.limit - steps.budget
+  local used = step.limit - step.budget
   if used == 0 then return end
   if redis.call('INCRBY', looks, used) == used then redis.call('EXPIRE', looks, 1) end
 end
@@ -228,8 +227,8 @@ end
 function watching.look_around()
   if int(redis.call('GET', OURS .. 'looks')) >= PER_SECOND then return true end
   local watched, failure = OURS .. 'watched', nil
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', watched, '-inf', TS, 'LIMIT', 0, steps.limit)) do
-    if steps.budget <= 0 or settling.count_ends() >= MANY_ENDS then break end
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', watched, '-inf', TS, 'LIMIT', 0, step.limit)) do
+    if step.budget <= 0 or settling.count_ends() >= MANY_ENDS then break end
     local ok, problem = pcall(watching.watch, id)
     if not ok then -- it keeps no other from its turn
       redis.call('ZADD', watched, 'XX', TS + runs.WATCH_S, id)
