@@ -4,7 +4,7 @@
 neighbours have in common the script is told once. Most jobs that are enqueued together differ from
 the first of their kind only in arguments, id and the future jobs that they block: a `Copier` copies
 that one, in a fifth of the time of RQ's own way. The children of workers restore jobs from moulds
-as well (`workers/restoring.py`).
+as well (`workers/child/restore.py`).
 """
 
 from __future__ import annotations

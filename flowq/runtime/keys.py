@@ -61,7 +61,7 @@ DECLARES_OPEN_FIELD = "declares_open"
 """Of a run's record: code may add blockers to those of its jobs alone that are marked as open."""
 
 CODE_FIELD = "flowq_code"
-"""The field that has the digest of the code of its last attempt (flowq.workers.code_digest)."""
+"""The field that has the digest of the code of its last attempt (workers/child/code_digest.py)."""
 
 TODO = f"{PREFIX}:flowq:{VERSION}:todo"
 WATCHED = f"{PREFIX}:flowq:{VERSION}:watched"

@@ -28,16 +28,16 @@ def _read_reliances(table: str) -> tuple[Reliance, ...]:
 
 RELIED_ON = _read_reliances("""\
 rq.job.Job.__init__ 94811c731ae32af0
-    runtime/job.py:Job runtime/enqueueing.py:Mould workers/restoring.py:Restorer
+    runtime/job.py:Job runtime/enqueueing.py:Mould workers/child/restore.py:Restorer
 rq.job.Job.create dcdde04c5a0562de
     runtime/enqueueing.py:Copier
 rq.job.Job.restore 859daf950a3ede0b
-    runtime/job.py:restore workers/restoring.py:Restorer
+    runtime/job.py:restore workers/child/restore.py:Restorer
 rq.job.Job.to_dict 9e1a56a9cd4b57e5
-    runtime/enqueueing.py:make_entry runtime/lua/add.lua workers/restoring.py:Restorer
+    runtime/enqueueing.py:make_entry runtime/lua/add.lua workers/child/restore.py:Restorer
 rq.job.Job.data 7b6b6e3c008b4eb5
     runtime/rq.py:data runtime/rq.py:impersonate runtime/enqueueing.py:Copier
-    workers/restoring.py:Restorer
+    workers/child/restore.py:Restorer
 rq.job.Job.id ec6ba95f0a5e83db
     runtime/rq.py:given_id runtime/enqueueing.py:new_id
 rq.job.Job.func 2347dd5ec6918732
@@ -45,7 +45,7 @@ rq.job.Job.func 2347dd5ec6918732
 rq.job.Job._execute 653df714a38f7818
     runtime/rq.py:_execute runtime/rq.py:_call
 rq.job.Job.perform c8f482e08e17d34c
-    runtime/rq.py:_execute workers/perform.py:Bench
+    runtime/rq.py:_execute workers/child/execute.py:Bench
 rq.job.Job.get_status dc5acc235108e53f
     runtime/job.py:get_status
 rq.job.Job.set_status a093b9649641e3ea
@@ -63,11 +63,11 @@ rq.job.Job.cancel 226071baca070f37
 rq.job.Job.requeue 8f8d676e4cbe1b89
     runtime/lua/attempts.lua
 rq.job.Job.retry 4a0f7cec2323d8a5
-    runtime/rq.py:retry runtime/job.py:set_status workers/perform.py:_fails_by_rq
+    runtime/rq.py:retry runtime/job.py:set_status workers/child/execute.py:_fails_by_rq
 rq.job.Job.get_retry_interval c339cc6fc527e4b2
     runtime/attempts.py:get_retry_interval runtime/policies.py:_list_pauses
 rq.job.Job.should_retry cf765572a37a3d7e
-    runtime/attempts.py:should_retry workers/perform.py:_fails_by_rq
+    runtime/attempts.py:should_retry workers/child/execute.py:_fails_by_rq
     workers/oversight.py:needs_conclusion
 rq.job.Job._handle_success 35b96f8229b6053d
     runtime/rq.py:_handle_success runtime/job.py:set_status runtime/lua/turn_ends.lua
@@ -75,7 +75,7 @@ rq.job.Job._handle_failure 3b947507f2023ef9
     runtime/job.py:set_status runtime/lua/turn_ends.lua
 rq.job.Job._handle_retry_result 9fe7cffb744aac9d
     runtime/rq.py:_handle_retry_result runtime/job.py:set_status
-    workers/perform.py:_conclude_success
+    workers/child/execute.py:_conclude_success
 rq.job.Job.process_dependencies 451f1033b90b716b
     runtime/rq.py:given_dependency_ids runtime/cycles.py:refuse
 rq.job.Job.register_dependency 959436aaab7842c0
@@ -111,11 +111,11 @@ rq.queue.Queue.schedule_job 2596db5209e04324
 rq.queue.Queue._enqueue_async_job 3c3efebb37300756
     runtime/lua/add.lua runtime/lua/due.lua
 rq.queue.Queue._enqueue_rate_limited_job a610af91fc148871
-    runtime/rq.py:enqueue_limited workers/perform.py:queue_limited
+    runtime/rq.py:enqueue_limited workers/child/execute.py:queue_limited
 rq.queue.Queue.run_sync 82e9fbe99b33ddaf
     runtime/inline.py:run_if_queued
 rq.queue.Queue.move_dependents_to_ready a06f1e63311c17ae
-    workers/perform.py:_conclude_success runtime/lua/turn_ends.lua
+    workers/child/execute.py:_conclude_success runtime/lua/turn_ends.lua
 rq.queue.Queue.empty 4f75cf0722d55c04
     runtime/queue.py:empty runtime/lua/settling.lua
 rq.queue.Queue.delete a9aad664a36e8c37
@@ -141,29 +141,29 @@ rq.worker.base.BaseWorker.heartbeat 63b1089fd146d19c
 rq.worker.base.BaseWorker.work 04b5cdf8e554d8a2
     workers/worker.py:work
 rq.worker.base.BaseWorker.clean_registries e2c9790c8156c72c
-    workers/perform.py:clean_registries
+    workers/child/execute.py:clean_registries
 rq.worker.base.BaseWorker.prepare_execution 899b4eaa689fcf35
     runtime/lua/turn_claims.lua
 rq.worker.base.BaseWorker.prepare_job_execution d08dd32962e3f82a
     runtime/rq.py:prepare_job_execution runtime/lua/turn_claims.lua
 rq.worker.base.BaseWorker.perform_job 1f0e40678ae519cf
-    runtime/rq.py:PerformingWorker workers/perform.py:Bench
+    runtime/rq.py:PerformingWorker workers/child/execute.py:Bench
 rq.worker.base.BaseWorker._finalize_success ef21a613e8080195
-    runtime/rq.py:_finalize_success workers/perform.py:_succeed
+    runtime/rq.py:_finalize_success workers/child/execute.py:_succeed
 rq.worker.base.BaseWorker._finalize_failure 6d1b8bd1117e9641
-    runtime/rq.py:_finalize_failure workers/perform.py:_failure
+    runtime/rq.py:_finalize_failure workers/child/execute.py:_failure
 rq.worker.base.BaseWorker.handle_exception fffd9b2925ac1432
-    workers/perform.py:_failure
+    workers/child/execute.py:_failure
 rq.worker.base.BaseWorker.handle_job_success 9dda7c7d3ca18ee6
-    workers/perform.py:_conclude_success runtime/lua/turn_ends.lua
+    workers/child/execute.py:_conclude_success runtime/lua/turn_ends.lua
 rq.worker.base.BaseWorker.handle_job_failure 7432afe53b9f84ec
-    workers/perform.py:_conclude runtime/lua/turn_ends.lua
+    workers/child/execute.py:_conclude runtime/lua/turn_ends.lua
 rq.worker.base.BaseWorker.handle_job_retry 541a1b09523069c2
-    workers/perform.py:_conclude_success
+    workers/child/execute.py:_conclude_success
 rq.worker.worker_classes.Worker.monitor_work_horse 218a5b8f3eff05cf
     workers/oversight.py
 rq.executions.Execution.__init__ 991789894557baba
-    workers/perform.py:_make_execution
+    workers/child/execute.py:_make_execution
 rq.executions.Execution.create b167074a0d209e85
     runtime/lua/turn_claims.lua
 rq.executions.prepare_execution e8d5a964e2a10d0c
@@ -171,7 +171,7 @@ rq.executions.prepare_execution e8d5a964e2a10d0c
 rq.executions.cleanup_execution 629fe089b5bf9776
     runtime/lua/turn_ends.lua
 rq.results.Result.save 1433b6a45f0a3cfd
-    runtime/lua/turn_ends.lua workers/ledger.py:RESULT_NUMBER
+    runtime/lua/turn_ends.lua workers/redis_side.py:RESULT_NUMBER
 rq.results.Result.serialize fe329712c924adf8
     runtime/job.py:write_result runtime/job.py:find_kept runtime/lua/turn_ends.lua
 rq.registry.BaseRegistry.add 2ae9a477b803b7db
@@ -181,25 +181,25 @@ rq.registry.FailedJobRegistry.add f8d6dd39b765af14
 rq.registry.StartedJobRegistry.cleanup c5cd78c27fc023d6
     runtime/wip.py:WIPRegistry runtime/lua/workers.lua
 rq.callbacks.execute_success_callback b019a46626bb8d57
-    workers/perform.py:_succeed
+    workers/child/execute.py:_succeed
 rq.callbacks.execute_failure_callback a211adbaa743b70e
-    workers/perform.py:_failure
+    workers/child/execute.py:_failure
 rq.job_lifecycle.call_exception_handlers 37423ee26d84229c
-    workers/perform.py:_failure
+    workers/child/execute.py:_failure
 rq.job_lifecycle.record_job_failure 74724fe15e442a4e
     runtime/job.py:set_status
 rq.timeouts.BaseDeathPenalty e2466980efb81666
-    workers/deadline.py:AlarmDeathPenalty
+    workers/child/timeouts.py:AlarmDeathPenalty
 rq.timeouts.UnixSignalDeathPenalty c12c03756fa3cf43
-    workers/deadline.py:AlarmDeathPenalty
+    workers/child/timeouts.py:AlarmDeathPenalty
 rq.timeouts.TimerDeathPenalty 233a60fedd4bc3b1
-    workers/deadline.py:ThreadDeathPenalty
+    workers/child/timeouts.py:ThreadDeathPenalty
 rq.command.handle_command 8b5094484df45d3b
     workers/oversight.py:obey
 rq.repeat.Repeat.schedule 13d90e2b498609db
     runtime/job.py:set_status
 rq.scheduler.RQScheduler.acquire_locks 4d15324e1639d356
-    workers/ledger.py runtime/lua/due.lua
+    workers/redis_side.py runtime/lua/due.lua
 rq.scheduler.RQScheduler.enqueue_scheduled_jobs a31620c83110baeb
     runtime/lua/due.lua
 rq.suspension.is_suspended 59141c583188a10f

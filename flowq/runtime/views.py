@@ -416,7 +416,7 @@ class Shown:
 
     `mask` has the secrets that are hidden in it; other jobs get the result as it is. `ended` is
     what another process has made of the same execution, `code` the digest of its code
-    (flowq/workers/code_digest.py), and `failure` what `flowq.runtime.attempts` has written.
+    (flowq/workers/child/code_digest.py), and `failure` what `flowq.runtime.attempts` has written.
     """
 
     mask: Mask | None = None

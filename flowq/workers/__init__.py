@@ -4,23 +4,21 @@
     MultiprocessingWorker   the same with spawned children
     start(url=…)            a worker in a process of its own
 
-    worker.py     what it looks like from outside         loop.py      the supervisor
-    turns.py      what it says to Redis, and when
-    oversight.py  takes back, stops, kills; upkeep.py     what is done now and then
-    crew.py       the children, as the supervisor knows them; reaping.py  those of a process 1
-    hire.py       one of them, started by fork.py or spawn.py
-    child.py      the main loop of a child; perform.py executes one job in it, that
-    restoring.py  has made from its hash; environment.py  tells it its id
-    sources.py    whether what a child has imported is still the same
-    ledger.py     what Redis is told; doorbell.py         how Redis wakes us
-    address.py    how to connect
-    serving.py    workers for one run; resting.py         what takes their place while it only waits
-    code_digest.py  what code a job was made of
-    limits.py     when a worker ends by itself
-    claims.py     the values between them; cell.py        the shared memory beside them
-    pace.py       how long jobs take; deadline.py when their time is up
-    output.py     what they print; scratch.py where that is until they end,
-                  scratch_folder.py in which folder
+    worker.py       what it looks like from outside
+    supervisor.py   the loop that waits for children, Redis and signals
+    turns.py        what is said to Redis, and when; conclusions.py what RQ's own code has to end
+    redis_side.py   the script calls; wakeup.py how Redis wakes us; address.py how to connect
+    children.py     the children, as the supervisor knows them; oversight.py stops and kills them
+    processes/      how one is started: fork.py or spawn.py; reaping.py the orphans of a process 1
+    child/          what runs in one: main.py its loop, execute.py one job
+    messages.py     the values between them; child_messages.py their form; shared_state.py the
+                    memory that both see
+    estimates.py    how long jobs take; upkeep.py what is done now and then
+    limits.py       when a worker ends by itself
+    output.py       what jobs print; scratch.py where that is until they end, scratch_folder.py in
+                    which folder
+    launch.py       a worker as a process; serving.py workers for one run; resting.py what takes
+                    their place while it only waits
 
 Nothing is loaded before it is asked for.
 """

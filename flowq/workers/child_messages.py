@@ -20,7 +20,7 @@ from itertools import product
 from struct import Struct
 from typing import Any
 
-from flowq.workers.claims import End
+from flowq.workers.messages import End
 
 MAX_BYTES = 600_000_000
 """Of one message. Redis takes at most 512 MB in one argument, so no longer result can be kept."""

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from redis.exceptions import ResponseError
 
 from flowq.runtime.patience import is_refusal
-from flowq.workers.claims import Claim, End
-from flowq.workers.crew import Crew
-from flowq.workers.ledger import Ledger
+from flowq.workers.children import Crew
+from flowq.workers.messages import Claim, End
+from flowq.workers.redis_side import Ledger
 
 MAX_TRIES = 3
 """How many children may fail to conclude one execution."""

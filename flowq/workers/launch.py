@@ -26,9 +26,9 @@ from flowq.server.arguments import hide_argument
 from flowq.server.connection import make_client
 from flowq.server.url import hide_password, resolve_url
 from flowq.status import RUN_ENDED
-from flowq.workers.hire import Mode
-from flowq.workers.loop import UNREACHABLE
+from flowq.workers.processes import Mode
 from flowq.workers.resting import hold, rest
+from flowq.workers.supervisor import UNREACHABLE
 from flowq.workers.worker import Worker, stop_signals
 
 MAIN = os.path.join(os.path.dirname(__file__), "__main__.py")  # noqa: PTH118, PTH120

@@ -18,7 +18,7 @@ from typing import TextIO
 from flowq.runtime.masking import Mask
 from flowq.server import private
 from flowq.texts import ATTEMPT_LINE
-from flowq.workers.cell import Cell
+from flowq.workers.shared_state import Cell
 
 LOG_BYTES = 1_000_000
 """How much of one job's output is kept: the first and the last half of that."""

@@ -6,10 +6,10 @@ import time
 from math import inf
 from typing import Any
 
-from flowq.workers.claims import Claim, End
-from flowq.workers.crew import Crew, died
-from flowq.workers.hire import Child, Mode
-from flowq.workers.pace import BATCH_S, Pace
+from flowq.workers.children import Crew, died
+from flowq.workers.estimates import BATCH_S, Pace
+from flowq.workers.messages import Claim, End
+from flowq.workers.processes import Child, Mode
 from flowq.workers.reaping import reap_orphans
 
 LOOK_S = 0.01

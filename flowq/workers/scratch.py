@@ -13,7 +13,6 @@ from pathlib import Path
 
 from flowq.runtime.masking import Mask
 from flowq.texts import show_bytes
-from flowq.workers.cell import LOCK_S, Cell
 from flowq.workers.output import (
     ALL_BYTES,
     BINARY,
@@ -26,6 +25,7 @@ from flowq.workers.output import (
     read_masked,
     scratch_path,
 )
+from flowq.workers.shared_state import LOCK_S, Cell
 
 BRIEFLY_S = 0.01
 

@@ -19,7 +19,7 @@ from flowq.runtime import keys
 from flowq.runtime.listeners import find_served
 from flowq.runtime.runs import get_record, read_facts, set_apart
 from flowq.workers import launch
-from flowq.workers.hire import Mode
+from flowq.workers.processes import Mode
 
 if TYPE_CHECKING:
     from redis import Redis

@@ -19,16 +19,16 @@ from typing import Any
 from redis.exceptions import ResponseError
 
 from flowq.runtime.patience import is_refusal
-from flowq.workers.claims import Claim, End, Turn
+from flowq.workers.children import AMPLE_S, FULL_S
 from flowq.workers.conclusions import Conclusions
-from flowq.workers.crew import AMPLE_S, FULL_S
-from flowq.workers.doorbell import Doorbell
-from flowq.workers.hire import Child
-from flowq.workers.ledger import NO_ROOM, Ledger, Room
+from flowq.workers.estimates import AHEAD_S, BATCH_S
 from flowq.workers.limits import Limits
+from flowq.workers.messages import Claim, End, Turn
 from flowq.workers.oversight import Oversight, complete, needs_conclusion
-from flowq.workers.pace import AHEAD_S, BATCH_S
+from flowq.workers.processes import Child
+from flowq.workers.redis_side import NO_ROOM, Ledger, Room
 from flowq.workers.upkeep import Upkeep
+from flowq.workers.wakeup import Doorbell
 
 BATCH_LIMIT = 64
 HOLD_S = 0.008

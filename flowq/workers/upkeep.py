@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from flowq.runtime.clocks import clock_warning
 from flowq.runtime.maintenance import LEASE_S, LOOK_S, SILENCE_S, find_suspects, tidy
 from flowq.runtime.patience import is_passing
-from flowq.workers.claims import Claim, End
-from flowq.workers.crew import died
-from flowq.workers.doorbell import Doorbell
-from flowq.workers.ledger import Ledger
+from flowq.workers.children import died
+from flowq.workers.messages import Claim, End
 from flowq.workers.oversight import Oversight
+from flowq.workers.redis_side import Ledger
+from flowq.workers.wakeup import Doorbell
 
 BEAT_S = 1.5
 TIDY_S = 1.0

@@ -28,18 +28,18 @@ from flowq.runtime.patience import PATIENCE_S, Trouble, patiently
 from flowq.runtime.queue import Queue
 from flowq.runtime.rq import WorkerBase, explain_key_prefix
 from flowq.workers.address import Address, address_of
-from flowq.workers.crew import Crew
-from flowq.workers.doorbell import Doorbell
-from flowq.workers.hire import Mode
-from flowq.workers.ledger import Ledger
+from flowq.workers.child.execute import Settings
+from flowq.workers.children import Crew
+from flowq.workers.estimates import Pace
 from flowq.workers.limits import Limits
-from flowq.workers.loop import Supervisor
 from flowq.workers.oversight import Oversight
-from flowq.workers.pace import Pace
-from flowq.workers.perform import Settings
+from flowq.workers.processes import Mode
+from flowq.workers.redis_side import Ledger
 from flowq.workers.scratch_folder import ScratchFolder, sweep
+from flowq.workers.supervisor import Supervisor
 from flowq.workers.turns import Turns
 from flowq.workers.upkeep import Upkeep
+from flowq.workers.wakeup import Doorbell
 
 if TYPE_CHECKING:
     from redis import Redis

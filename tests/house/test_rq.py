@@ -18,7 +18,7 @@ from flowq.runtime.job import Job
 from flowq.runtime.queue import Queue
 from flowq.runtime.rq_sources import RELIED_ON, Reliance
 from flowq.runtime.wip import WIPRegistry
-from flowq.workers import deadline
+from flowq.workers.child import timeouts
 from flowq.workers.worker import MultiprocessingWorker, Worker
 
 ROOT = Path(__file__).parents[2]
@@ -35,8 +35,8 @@ OURS: tuple[type, ...] = (
     known.QueueBase,
     known.WorkerBase,
     known.PerformingWorker,
-    deadline.AlarmDeathPenalty,
-    deadline.ThreadDeathPenalty,
+    timeouts.AlarmDeathPenalty,
+    timeouts.ThreadDeathPenalty,
 )
 
 

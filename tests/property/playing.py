@@ -26,8 +26,8 @@ from flowq.runtime import keys, retrying, runs, scripts, steps
 from flowq.runtime.holds import Edge
 from flowq.runtime.queue import Queue
 from flowq.spec import Block
-from flowq.workers.claims import Claim, End, Turn
-from flowq.workers.ledger import Ledger, Room
+from flowq.workers.messages import Claim, End, Turn
+from flowq.workers.redis_side import Ledger, Room
 
 TTL_S = 5_000
 FOR_GOOD = "failed for good"

@@ -19,7 +19,7 @@ from flowq.runtime.job import Job, get_job
 from flowq.runtime.queue import Queue
 from flowq.spec import Approval, JobSpec, Retry, Workflow
 from flowq.workers import Worker
-from flowq.workers.ledger import Ledger, Room
+from flowq.workers.redis_side import Ledger, Room
 
 Work = Callable[..., None]
 HERE = str(Path(__file__).parent)

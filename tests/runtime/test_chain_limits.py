@@ -16,7 +16,7 @@ from flowq.runtime.explain import explain
 from flowq.runtime.maintenance import examine
 from flowq.spec import ALL_TOLERATED, Input, JobSpec, Matrix, Workflow
 from flowq.status import ENDED
-from flowq.workers.ledger import Ledger, Room
+from flowq.workers.redis_side import Ledger, Room
 
 Work = Callable[..., None]
 

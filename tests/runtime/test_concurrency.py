@@ -17,7 +17,7 @@ from flowq.runtime.explain import explain
 from flowq.runtime.job import get_job
 from flowq.runtime.steps import step
 from flowq.spec import Concurrency, JobSpec, Workflow
-from flowq.workers.ledger import Ledger, Room
+from flowq.workers.redis_side import Ledger, Room
 
 Work = Callable[..., None]
 

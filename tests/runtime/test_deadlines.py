@@ -21,9 +21,9 @@ from flowq.runtime import approvals, keys, maintenance, retrying, runs
 from flowq.runtime.explain import explain
 from flowq.runtime.results import read_end
 from flowq.spec import ALL_TOLERATED, Approval, Concurrency, JobSpec, Workflow
-from flowq.workers.crew import died
-from flowq.workers.ledger import NO_ROOM, Ledger, Room
+from flowq.workers.children import died
 from flowq.workers.oversight import STOPPED
+from flowq.workers.redis_side import NO_ROOM, Ledger, Room
 
 Work = Callable[..., None]
 

@@ -27,7 +27,7 @@ from flowq.runtime.explain import explain
 from flowq.runtime.maintenance import Finding, examine
 from flowq.runtime.steps import step
 from flowq.spec import Approval, Block, Concurrency, JobSpec, Retry, Workflow
-from flowq.workers.ledger import Ledger, Room
+from flowq.workers.redis_side import Ledger, Room
 
 Work = Callable[..., None]
 Tool = Callable[[str, Redis], None]

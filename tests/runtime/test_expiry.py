@@ -13,7 +13,7 @@ from flowq.graph import build_graph
 from flowq.planner import make_plan
 from flowq.runtime import approvals, keys, maintenance, retrying, runs
 from flowq.spec import JobSpec, Matrix, Workflow
-from flowq.workers.ledger import Ledger, Room
+from flowq.workers.redis_side import Ledger, Room
 
 Work = Callable[..., None]
 

@@ -12,7 +12,7 @@ from flowq.runtime import keys
 from flowq.runtime.explain import Reason, explain
 from flowq.runtime.job import Job
 from flowq.runtime.queue import Queue
-from flowq.workers.ledger import Ledger, Room
+from flowq.workers.redis_side import Ledger, Room
 
 
 @pytest.fixture

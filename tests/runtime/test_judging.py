@@ -12,7 +12,7 @@ from flowq.runtime import approvals, keys, retrying, runs, scripts
 from flowq.runtime.queue import Queue
 from flowq.runtime.wip import WIPRegistry
 from flowq.spec import Approval, JobSpec, Matrix, Workflow
-from flowq.workers.ledger import Ledger, Room
+from flowq.workers.redis_side import Ledger, Room
 
 Work = Callable[..., None]
 ASKS = Approval("", 3600)

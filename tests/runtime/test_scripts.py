@@ -18,7 +18,7 @@ from flowq.runtime.queue import Queue
 from flowq.runtime.scripts import HotScript, Script
 from flowq.runtime.steps import work_off
 from flowq.server import Server
-from flowq.workers.ledger import Ledger, Room
+from flowq.workers.redis_side import Ledger, Room
 
 Work = Callable[..., None]
 ALL = [value for value in vars(scripts).values() if isinstance(value, Script)]

@@ -8,7 +8,7 @@ import pickle
 from pathlib import Path
 from typing import Any
 
-from flowq.workers.child import Outbox
+from flowq.workers.child.main import Outbox
 
 
 class Bomb:

@@ -296,7 +296,11 @@ def test_nothing_in_flowq_finds_code_or_reads_pickles_of_jobs_in_another_way() -
         if words in path.read_text("utf-8")
     }
     # In workers a child reads what its supervisor sends.
-    assert reading == {"runtime/unpickling.py", "workers/child.py", "workers/fork.py"}
+    assert reading == {
+        "runtime/unpickling.py",
+        "workers/child/main.py",
+        "workers/processes/fork.py",
+    }
 
 
 # Workers -----------------------------------------------------------------------------------------

@@ -15,11 +15,11 @@ import worker_jobs
 from rq.job import JobStatus
 
 from flowq.runtime.queue import Queue
-from flowq.workers.cell import Cell
-from flowq.workers.claims import Claim
-from flowq.workers.hire import Child
-from flowq.workers.ledger import Ledger, Room
-from flowq.workers.pace import BATCH_S, Pace
+from flowq.workers.estimates import BATCH_S, Pace
+from flowq.workers.messages import Claim
+from flowq.workers.processes import Child
+from flowq.workers.redis_side import Ledger, Room
+from flowq.workers.shared_state import Cell
 
 Start = Callable[..., subprocess.Popen[bytes]]
 Wait = Callable[..., None]

@@ -15,7 +15,9 @@ from rq.job import Retry
 import flowq
 from flowq.runtime.queue import Queue
 from flowq.runtime.waiting import Wait, read_retry, write_retry
-from flowq.workers import child, child_messages
+from flowq.workers import child_messages
+from flowq.workers.child import main as child
+from flowq.workers.child.execute import failed
 from flowq.workers.child_messages import (
     BadMessage,
     read_kept,
@@ -25,8 +27,7 @@ from flowq.workers.child_messages import (
     write_secrets,
     write_text,
 )
-from flowq.workers.claims import End
-from flowq.workers.perform import failed
+from flowq.workers.messages import End
 
 ENDS = [
     End(1, "finished", "turn", 1.5, 2.5, "-1", "return_value", "gASVBgA=", 3, True, '{"a":1}', "m"),
@@ -133,11 +134,11 @@ def test_nothing_in_the_supervisor_loads_a_pickle() -> None:
     # In the child's own files messages of the supervisor are read.
     workers = Path(flowq.__file__).parent / "workers"
     loading = {
-        path.name
-        for path in workers.glob("*.py")
+        path.relative_to(workers).as_posix()
+        for path in workers.rglob("*.py")
         if re.search(r"\b(pickle|marshal|shelve)\.loads?\(|\.recv\(\)", path.read_text("utf-8"))
     }
-    assert loading == {"child.py", "fork.py"}
+    assert loading == {"child/main.py", "processes/fork.py"}
 
 
 @pytest.mark.parametrize("mode", ["warm", "fork"])

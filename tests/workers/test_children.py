@@ -19,8 +19,8 @@ from server_processes import is_alive
 
 from flowq.runtime.queue import Queue
 from flowq.workers.address import address_of
-from flowq.workers.crew import Crew
-from flowq.workers.perform import Settings
+from flowq.workers.child.execute import Settings
+from flowq.workers.children import Crew
 from flowq.workers.scratch_folder import ScratchFolder
 
 WorkOff = Callable[..., Any]
@@ -245,7 +245,7 @@ def test_children_that_are_killed_while_they_wait_are_replaced_as_often_as_it_ta
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name in ("YOUNG_S", "PAUSE_S"):
-        monkeypatch.setattr(f"flowq.workers.crew.{name}", 1000.0)
+        monkeypatch.setattr(f"flowq.workers.children.{name}", 1000.0)
     crew = _crew(mode, connection)
     for _ in range(8):
 
@@ -268,7 +268,7 @@ def test_children_that_are_killed_while_they_wait_are_replaced_as_often_as_it_ta
 def test_a_worker_whose_children_cannot_begin_gives_up_however_long_they_took(
     connection: redis.Redis, monkeypatch: pytest.MonkeyPatch, young_s: float
 ) -> None:
-    monkeypatch.setattr("flowq.workers.crew.YOUNG_S", young_s)
+    monkeypatch.setattr("flowq.workers.children.YOUNG_S", young_s)
     crew = _crew("multiprocessing", connection, exception_handlers=(Bomb(),))
 
     def hire_again_and_again() -> None:

@@ -10,7 +10,7 @@ import worker_jobs
 
 from flowq.runtime.queue import Queue
 from flowq.workers import turns
-from flowq.workers.crew import Crew
+from flowq.workers.children import Crew
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from flowq.workers.code_digest import CodeDigest
+from flowq.workers.child.code_digest import CodeDigest
 
 FILES = {
     "shop/__init__.py": "",

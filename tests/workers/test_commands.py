@@ -163,7 +163,7 @@ def test_scheduled_jobs_and_retries_with_a_pause_are_queued_when_they_are_due(
 
 
 def test_rqs_scheduler_keeps_a_queue_that_it_has(queue: Queue) -> None:
-    from flowq.workers.ledger import Ledger
+    from flowq.workers.redis_side import Ledger
 
     connection = queue.connection
     job = queue.enqueue(worker_jobs.nothing)

@@ -21,7 +21,7 @@ from flowq.runtime import keys
 from flowq.runtime.queue import Queue
 from flowq.runtime.rq import make_retry
 from flowq.workers.address import address_of
-from flowq.workers.doorbell import Doorbell
+from flowq.workers.wakeup import Doorbell
 
 Start = Callable[..., subprocess.Popen[bytes]]
 Wait = Callable[..., None]

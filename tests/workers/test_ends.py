@@ -17,9 +17,9 @@ from rq.job import JobStatus
 from rq.worker import SimpleWorker
 
 from flowq.runtime.queue import Queue
-from flowq.workers.claims import Claim, End
+from flowq.workers.children import Crew
 from flowq.workers.conclusions import MAX_TRIES
-from flowq.workers.crew import Crew
+from flowq.workers.messages import Claim, End
 from flowq.workers.waiter import Waiter
 
 NOTED = re.compile(rb"^\d{4}-\d\d-\d\dT[\d:.]+Z$|^\d{10}\.\d+$|^\d+-\d+$")
@@ -177,7 +177,7 @@ def test_what_rqs_code_has_to_end_is_ended_without_waiting_for_anything_else(
                 waits_in_vain.append(wait_s)
             return ready
 
-    monkeypatch.setattr("flowq.workers.loop.Waiter", Watched)
+    monkeypatch.setattr("flowq.workers.supervisor.Waiter", Watched)
     first = queue.enqueue(worker_jobs.nothing)
     last = queue.enqueue(worker_jobs.nothing, depends_on=first)  # which our script leaves to RQ
     work_off(mode=mode)

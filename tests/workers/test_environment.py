@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from flowq.workers.environment import JOB_ID as NAME
-from flowq.workers.environment import MAX_BYTES, Teller
+from flowq.workers.child.environment import JOB_ID as NAME
+from flowq.workers.child.environment import MAX_BYTES, Teller
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it is set plainly")
 

@@ -18,8 +18,8 @@ from rq.job import JobStatus
 
 from flowq import client, compiling
 from flowq.runtime.queue import Queue
+from flowq.workers.child.sources import LOOK_S, Sources
 from flowq.workers.launch import run_command
-from flowq.workers.sources import LOOK_S, Sources
 
 Start = Callable[..., subprocess.Popen[bytes]]
 Wait = Callable[..., None]
@@ -282,8 +282,8 @@ def imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
 @pytest.fixture
 def sources(monkeypatch: pytest.MonkeyPatch) -> Sources:
     """One that looks whenever it is asked."""
-    monkeypatch.setattr("flowq.workers.sources.LOOK_S", 0)
-    monkeypatch.setattr("flowq.workers.sources.SHARE", 0)
+    monkeypatch.setattr("flowq.workers.child.sources.LOOK_S", 0)
+    monkeypatch.setattr("flowq.workers.child.sources.SHARE", 0)
     return Sources()
 
 
@@ -360,8 +360,8 @@ def test_looks_take_a_small_part_of_the_time(
         now[0] += 0.02  # a slow disk
         return 1, 1
 
-    monkeypatch.setattr("flowq.workers.sources.time.monotonic", lambda: now[0])
-    monkeypatch.setattr("flowq.workers.sources._stamp", stamp)
+    monkeypatch.setattr("flowq.workers.child.sources.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("flowq.workers.child.sources._stamp", stamp)
     sources = Sources()
     imported("slow_module")
     now[0] += LOOK_S

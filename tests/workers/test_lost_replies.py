@@ -12,9 +12,9 @@ from rq import Retry
 
 from flowq.runtime.queue import Queue
 from flowq.workers.address import Address, address_of
-from flowq.workers.claims import Task
-from flowq.workers.ledger import Ledger, Room
-from flowq.workers.perform import Bench, Settings, failed
+from flowq.workers.child.execute import Bench, Settings, failed
+from flowq.workers.messages import Task
+from flowq.workers.redis_side import Ledger, Room
 
 
 class LosesReplies(redis.UnixDomainSocketConnection):

@@ -27,12 +27,12 @@ from flowq.runtime.patience import patiently
 from flowq.runtime.queue import Queue
 from flowq.workers import Worker
 from flowq.workers.address import address_of
-from flowq.workers.cell import Cell
-from flowq.workers.child import main as be_child
+from flowq.workers.child.execute import Settings
+from flowq.workers.child.main import main as be_child
 from flowq.workers.healing import heal
 from flowq.workers.launch import RunEnd
-from flowq.workers.ledger import Ledger, Room
-from flowq.workers.perform import Settings
+from flowq.workers.redis_side import Ledger, Room
+from flowq.workers.shared_state import Cell
 
 Start = Callable[..., subprocess.Popen[bytes]]
 Wait = Callable[..., None]
@@ -74,7 +74,9 @@ def test_a_child_that_begins_when_its_worker_has_died_begins_no_job(
     ledger = Ledger(queue.connection, "w", ["default"], 30)
     [claim] = ledger.turn([], Room(1, 1, 1)).claims
     claim.number = 1
-    monkeypatch.setattr("flowq.workers.child._watch", lambda lifeline: None)  # it comes too late
+    monkeypatch.setattr(
+        "flowq.workers.child.main._watch", lambda lifeline: None
+    )  # it comes too late
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe()
     hold, held = context.Pipe(duplex=False)
@@ -306,7 +308,7 @@ def test_a_killed_worker_loses_no_job_of_any_queue(
 def test_a_worker_for_one_run_does_not_wait_for_ever_for_a_server_that_is_gone(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("flowq.workers.loop.GIVE_UP_S", 0.3)
+    monkeypatch.setattr("flowq.workers.supervisor.GIVE_UP_S", 0.3)
     with closing(server.ensure(tmp_path).connect()) as connection:
         Queue(connection=connection).enqueue(worker_jobs.end_server, str(tmp_path))
         worker = Worker(["default"], connection=connection, mode="warm")
@@ -318,7 +320,7 @@ def test_a_worker_for_one_run_does_not_wait_for_ever_for_a_server_that_is_gone(
 def test_a_worker_that_is_told_to_end_does_not_wait_long_for_a_server_that_is_gone(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("flowq.workers.loop.LAST_TRY_S", 0.5)
+    monkeypatch.setattr("flowq.workers.supervisor.LAST_TRY_S", 0.5)
     ended = tmp_path / "ended"
     with closing(server.ensure(tmp_path).connect()) as connection:
         words = [str(tmp_path), str(ended)]
@@ -335,7 +337,7 @@ def test_a_worker_that_is_told_to_end_does_not_wait_long_for_a_server_that_is_go
 def test_a_worker_survives_any_number_of_kills_of_idle_children(
     queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flowq.workers.crew.YOUNG_S", 0.0)  # each of them has lived long
+    monkeypatch.setattr("flowq.workers.children.YOUNG_S", 0.0)  # each of them has lived long
     worker = Worker(["default"], connection=queue.connection, mode="warm")
     killed: set[int] = set()
 

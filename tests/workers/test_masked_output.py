@@ -20,9 +20,9 @@ from flowq.runtime.job import Job
 from flowq.runtime.queue import Queue
 from flowq.spec import JobSpec, Shell, Workflow
 from flowq.workers import scratch as scratch_module
-from flowq.workers.cell import Cell
 from flowq.workers.output import HALF_BYTES, LOG_BYTES
 from flowq.workers.scratch import WITHHELD, Scratch, Secrets
+from flowq.workers.shared_state import Cell
 
 TOKEN = "hunter2/Zq9 'Xk\"Lm+é=="
 PEM = "-----BEGIN KEY-----\nMIIEvQIBADANBgkqhkiG9w0B\nAQEFAASCBKcwggSjAgEAAoIB\n-----END KEY-----"

@@ -27,8 +27,8 @@ from flowq.plan import Commit, Enqueue, Plan, Release
 from flowq.runtime.queue import Queue
 from flowq.workers import Worker
 from flowq.workers.address import address_of
-from flowq.workers.doorbell import Doorbell
-from flowq.workers.ledger import Ledger
+from flowq.workers.redis_side import Ledger
+from flowq.workers.wakeup import Doorbell
 
 Start = Callable[..., subprocess.Popen[bytes]]
 Wait = Callable[..., None]

@@ -21,8 +21,8 @@ from flowq import server
 from flowq.runtime.clocks import read_clock
 from flowq.runtime.queue import Queue
 from flowq.workers.address import address_of
-from flowq.workers.ledger import Ledger, Room
-from flowq.workers.perform import Bench, Settings
+from flowq.workers.child.execute import Bench, Settings
+from flowq.workers.redis_side import Ledger, Room
 from flowq.workers.upkeep import Duty, Upkeep
 
 Start = Callable[..., subprocess.Popen[bytes]]

@@ -11,8 +11,8 @@ from redis import Redis
 
 from flowq.runtime.job import Job
 from flowq.runtime.queue import Queue
-from flowq.workers.claims import Task
-from flowq.workers.restoring import MAX_FORMS, MAX_KINDS, Restorer
+from flowq.workers.child.restore import MAX_FORMS, MAX_KINDS, Restorer
+from flowq.workers.messages import Task
 
 MOVING = {"started_at", "last_heartbeat", "ended_at", "worker_name", "_status"}
 """What starting a job changes, and what therefore differs from its hash."""

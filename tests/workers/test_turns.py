@@ -15,10 +15,10 @@ from rq.job import JobStatus
 from flowq.runtime import keys
 from flowq.runtime.job import Job
 from flowq.runtime.queue import Queue
-from flowq.workers import loop
-from flowq.workers.crew import MAX_UNREAD_BYTES, Crew
-from flowq.workers.ledger import Ledger
-from flowq.workers.loop import Supervisor
+from flowq.workers import supervisor
+from flowq.workers.children import MAX_UNREAD_BYTES, Crew
+from flowq.workers.redis_side import Ledger
+from flowq.workers.supervisor import Supervisor
 from flowq.workers.turns import Turns
 
 WorkOff = Callable[..., Any]
@@ -192,7 +192,7 @@ def test_what_a_turn_claims_whose_answer_does_not_come_in_time_is_put_back_at_th
     monkeypatch.setattr(Ledger, "send", pause_and_send)
     monkeypatch.setattr(Turns, "hear", lambda _: None)  # it would wait for the answer
     monkeypatch.setattr(Supervisor, "run", send_a_turn_and_end)
-    monkeypatch.setattr(loop, "LAST_WORD_S", 0.0)
+    monkeypatch.setattr(supervisor, "LAST_WORD_S", 0.0)
     _enqueue(queue, path)
     work_off()
     assert queue.count == COUNT

@@ -22,7 +22,7 @@ from flowq.errors import UsageError
 from flowq.runtime.patience import patiently
 from flowq.runtime.queue import Queue
 from flowq.workers import MultiprocessingWorker, Worker
-from flowq.workers.deadline import AlarmDeathPenalty, ThreadDeathPenalty
+from flowq.workers.child.timeouts import AlarmDeathPenalty, ThreadDeathPenalty
 from flowq.workers.launch import run_command
 
 Start = Callable[..., subprocess.Popen[bytes]]
@@ -139,7 +139,7 @@ def test_the_worker_listens_to_several_queues(
 def test_an_idle_worker_is_woken_by_the_server_and_does_not_look_by_itself(
     queue: Queue, wait_until: Wait, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flowq.workers.doorbell.TRUST_S", 30.0)  # it asks again too late
+    monkeypatch.setattr("flowq.workers.wakeup.TRUST_S", 30.0)  # it asks again too late
     worker = Worker(["default"], name="w", connection=queue.connection, mode="warm")
 
     def enqueue_some() -> None:

@@ -400,7 +400,7 @@ def print_chunks(seed: int) -> None:
 
 def make_end(number: int) -> Any:
     """Return the end of a job without a result."""
-    from flowq.workers.claims import End
+    from flowq.workers.messages import End
 
     return End(number, "finished", started_at=time.time(), ended_at=time.time(), ttl="500")
 

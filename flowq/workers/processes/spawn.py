@@ -11,7 +11,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from flowq.workers import child
+from flowq.workers.child import main as child
 
 
 class Spawned:

@@ -18,11 +18,11 @@ from typing import Any
 from flowq.errors import UsageError
 from flowq.runtime.attempts import TIMED_OUT, Failure, as_exit_code
 from flowq.runtime.views import Shown
+from flowq.workers.child.execute import Settings, failed
 from flowq.workers.child_messages import MAX_BYTES, BadMessage, read_kept, read_message
-from flowq.workers.claims import Claim, End
-from flowq.workers.hire import Child, Mode, Process, describe_end, hire
-from flowq.workers.pace import BATCH_S
-from flowq.workers.perform import Settings, failed
+from flowq.workers.estimates import BATCH_S
+from flowq.workers.messages import Claim, End
+from flowq.workers.processes import Child, Mode, Process, describe_end, hire
 from flowq.workers.scratch import Scratch
 
 MAX_UNREAD_BYTES = 32_000
@@ -367,7 +367,7 @@ class Crew:
         """End what a child executes, now. The reason goes into the error of the job."""
         child.killed_because = because
         if self.mode == "fork" and child.executing is not None and child.cell.pid:
-            from flowq.workers.fork import kill_group  # noqa: PLC0415 - POSIX only
+            from flowq.workers.processes.fork import kill_group  # noqa: PLC0415 - POSIX only
 
             kill_group(child.cell.pid)
         else:

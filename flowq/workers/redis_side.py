@@ -20,7 +20,7 @@ from flowq.runtime import keys, scripts
 from flowq.runtime.clocks import read_clock
 from flowq.runtime.maintenance import Lost, find_lost
 from flowq.runtime.scripts import format_instant, format_second
-from flowq.workers.claims import Claim, End, Turn, make_claim
+from flowq.workers.messages import Claim, End, Turn, make_claim
 
 if TYPE_CHECKING:
     from redis import Redis

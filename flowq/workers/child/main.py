@@ -28,13 +28,13 @@ from typing import Any, NoReturn
 
 from flowq.runtime import masking, unpickling
 from flowq.runtime.patience import describe, is_passing
-from flowq.workers import deadline
-from flowq.workers.cell import Cell
+from flowq.workers.child import timeouts
+from flowq.workers.child.execute import Bench, Settings, failed
+from flowq.workers.child.sources import Sources
 from flowq.workers.child_messages import write_end, write_ends, write_secrets, write_text
-from flowq.workers.claims import End, Task
+from flowq.workers.messages import End, Task
 from flowq.workers.output import Capture, open_stream
-from flowq.workers.perform import Bench, Settings, failed
-from flowq.workers.sources import Sources
+from flowq.workers.shared_state import Cell
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -108,7 +108,7 @@ def main(channel: Connection, lifeline: Connection, cell: Cell, settings: Settin
     """Be a child. Returns when there is nothing more to do; the process should exit then."""
     set_up_process(settings)
     hold_on(lifeline)
-    deadline.prepare()
+    timeouts.prepare()
     outbox = Outbox(channel, cell)
     sources = Sources()
     preload(outbox, settings.preload)

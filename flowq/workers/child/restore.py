@@ -20,7 +20,7 @@ from flowq.runtime.job import Job
 if TYPE_CHECKING:
     from redis import Redis
 
-    from flowq.workers.claims import Task
+    from flowq.workers.messages import Task
 
 _Getter = Callable[[list[bytes]], tuple[bytes, ...]]
 

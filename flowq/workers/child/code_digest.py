@@ -14,7 +14,7 @@ import re
 import sys
 from collections.abc import Iterator
 
-from flowq.workers.sources import find_source
+from flowq.workers.child.sources import find_source
 
 _IMPORT = re.compile(
     rb"^[ \t]*(?:from[ \t]+(?P<source>[.\w]+)[ \t]+import[ \t]+(?P<names>\([^)]*\)|[^\n;#]+)"
@@ -119,7 +119,7 @@ def _find_file(name: str) -> str:
     return "" if path.startswith(_OURS) else path
 
 
-_OURS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "")  # noqa: PTH100, PTH118, PTH120
+_OURS = os.path.abspath(__file__).rpartition(os.path.join("workers", "child"))[0]  # noqa: PTH100, PTH118
 
 
 def _digest(data: bytes) -> str:

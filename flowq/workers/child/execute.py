@@ -46,12 +46,12 @@ from flowq.runtime.variables import variables_of
 from flowq.runtime.waiting import read_retry, write_retry
 from flowq.texts import show
 from flowq.workers.address import Address
-from flowq.workers.claims import End, Task
-from flowq.workers.code_digest import CodeDigest
-from flowq.workers.deadline import DEATH_PENALTY_CLASS, disarm
-from flowq.workers.environment import Teller
+from flowq.workers.child.code_digest import CodeDigest
+from flowq.workers.child.environment import Teller
+from flowq.workers.child.restore import Restorer
+from flowq.workers.child.timeouts import DEATH_PENALTY_CLASS, disarm
+from flowq.workers.messages import End, Task
 from flowq.workers.output import mark_attempt, open_stream
-from flowq.workers.restoring import Restorer
 
 log = logging.getLogger("rq.worker")
 

@@ -20,13 +20,13 @@ from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
-from flowq.workers import child
-from flowq.workers.cell import Cell
+from flowq.workers.child import main as child
+from flowq.workers.child.execute import Bench, Settings
+from flowq.workers.child.sources import Sources
 from flowq.workers.child_messages import BadMessage, read_secrets, write_secrets
 from flowq.workers.output import Capture
-from flowq.workers.perform import Bench, Settings
 from flowq.workers.resting import let_go
-from flowq.workers.sources import Sources
+from flowq.workers.shared_state import Cell
 
 REPORT_BYTES = 60_000
 """More than a report takes, and less than a pipe holds."""

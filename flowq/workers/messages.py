@@ -34,7 +34,7 @@ class End(NamedTuple):
     has been written already, "lost" somebody else ended it, "died" the supervisor says so.
     Units: instants in epoch seconds; `ttl` as the script takes it. `field` and `value` are what the
     result entry holds, `view` what is shown of the job. `is_spent`: the child must not get another
-    job. `code`: what a job of a run was made of, as `flowq.workers.code_digest` describes it.
+    job. `code`: what a job of a run was made of, as `flowq.workers.child.code_digest` describes it.
     `failure`: how it failed, as `flowq.runtime.attempts` writes it; empty where nobody knows.
     """
 

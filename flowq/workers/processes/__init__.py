@@ -10,11 +10,11 @@ from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any, Literal, Protocol
 
-from flowq.workers import child as child_module
-from flowq.workers.cell import Cell
-from flowq.workers.claims import Claim
-from flowq.workers.perform import Settings
+from flowq.workers.child import main as child_module
+from flowq.workers.child.execute import Settings
+from flowq.workers.messages import Claim
 from flowq.workers.scratch import Secrets
+from flowq.workers.shared_state import Cell
 
 Mode = Literal["fork", "multiprocessing", "warm"]
 
@@ -109,13 +109,13 @@ def hire(mode: Mode, settings: Settings, siblings: Sequence[Child]) -> Child:
 
 
 def _spawn(arguments: tuple[Any, ...]) -> Process:
-    from flowq.workers.spawn import Spawned  # noqa: PLC0415 - by mode
+    from flowq.workers.processes.spawn import Spawned  # noqa: PLC0415 - by mode
 
     return Spawned(child_module.main, arguments)
 
 
 def _fork(mode: Mode, arguments: tuple[Any, ...], inherited: list[Connection]) -> Process:
-    from flowq.workers.fork import Forked, nurse  # noqa: PLC0415 - POSIX only
+    from flowq.workers.processes.fork import Forked, nurse  # noqa: PLC0415 - POSIX only
 
     body = nurse if mode == "fork" else child_module.main
     return Forked(partial(_be_child, body, arguments, inherited))
