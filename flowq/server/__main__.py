@@ -9,7 +9,7 @@ import sys
 sys.path.append(__file__.rsplit("flowq", 1)[0])
 
 if __name__ == "__main__":
-    if sys.argv[1] in ("keeper", "stopgap"):
+    if sys.argv[1] in ("keeper", "fake"):
         from importlib import import_module
 
         sys.exit(import_module(f"flowq.server.{sys.argv[1]}").main(sys.argv[2:]))

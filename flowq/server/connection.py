@@ -18,7 +18,7 @@ from flowq.errors import ServerUnavailable
 from flowq.runtime.clocks import clock_warning, read_clock
 from flowq.runtime.patience import Patience, find_answer, is_refusal
 from flowq.server import discovery
-from flowq.server.silence import CONNECT_TIMEOUT_S, in_slices, limits
+from flowq.server.timeouts import CONNECT_TIMEOUT_S, in_slices, limits
 from flowq.server.url import hide_password
 
 PING_S = 30
@@ -42,7 +42,7 @@ def connect(
     that changes something gets the refusal.
 
     Values come as bytes, as RQ wants them. What the URL itself says about timeouts wins. A reply
-    that takes more than 30 s is an error (silence.py says why); RQ's workers raise that limit for
+    that takes more than 30 s is an error (timeouts.py says why); RQ's workers raise that limit for
     their blocking calls.
 
     Blocks: up to `connect_timeout_s` for the connection, and with `patience` for as long as that
@@ -83,7 +83,7 @@ def make_client(url: str, **options: Any) -> redis.Redis:
     """Return a client of the server at `url`; nothing is connected before its first command.
 
     What the URL says goes before `options`, which are redis-py's; without either nothing is waited
-    for longer than silence.py says. Errors: ServerUnavailable when it is no URL of a server.
+    for longer than timeouts.py says. Errors: ServerUnavailable when it is no URL of a server.
     """
     try:
         if discovery.is_managed(url):
@@ -154,7 +154,7 @@ def _check_persistence(connection: redis.Redis) -> str:
     told = _info(connection, "persistence")
     if told.get("aof_enabled", 1):
         return ""
-    if "flowq_stopgap" in told:
+    if "flowq_fake" in told:
         return (
             "this is the stopgap server, which keeps nothing when it ends, and is slow; put "
             "valkey-server, redis-server or memurai on the PATH"

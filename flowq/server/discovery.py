@@ -36,7 +36,7 @@ from redis.sentinel import (
 )
 
 from flowq.runtime.keys import PREFIX
-from flowq.server.silence import InSlices
+from flowq.server.timeouts import InSlices
 
 SENTINEL_SCHEMES = ("redis+sentinel", "rediss+sentinel")
 CLUSTER_SCHEMES = ("redis+cluster", "rediss+cluster")

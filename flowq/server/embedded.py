@@ -27,9 +27,9 @@ from flowq.server import folder as state_folder
 from flowq.server import private
 from flowq.server.binary import find_binary
 from flowq.server.connection import connect
+from flowq.server.resp import PROBE, Refused, Wire, is_guarded, serves
 from flowq.server.state import LOGS, check, explain, is_made, open_state
 from flowq.server.state import find as find_state
-from flowq.server.wire import PROBE, Refused, Wire, is_guarded, serves
 
 if TYPE_CHECKING:
     from flowq.server.loopback import LoopbackServer
@@ -342,7 +342,7 @@ def has_unix_sockets() -> bool:
 
 def _find_portable(what: str) -> Path | None:
     """Return the server program; None for the stopgap. Errors: ServerUnavailable without either."""
-    is_installed = import_module("flowq.server.stopgap").is_installed
+    is_installed = import_module("flowq.server.fake").is_installed
     return find_binary() if is_installed() else require_binary(what)
 
 

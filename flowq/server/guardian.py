@@ -27,9 +27,9 @@ from contextlib import suppress
 
 from flowq.server import folder, private
 from flowq.server.process import Process
+from flowq.server.resp import PROBE, Refused
 from flowq.server.standby import Standby
 from flowq.server.telling import report, say
-from flowq.server.wire import PROBE, Refused
 
 ADOPT = "adopt"
 TAKE_OVER_S = 15.0

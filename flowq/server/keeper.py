@@ -38,9 +38,9 @@ from flowq.server.portable import (
     write_address,
     write_private,
 )
+from flowq.server.resp import CLIENT_NAME, PROBE, Refused, Reply, Wire, await_loaded
 from flowq.server.settings import SETTINGS
 from flowq.server.telling import report, say
-from flowq.server.wire import CLIENT_NAME, PROBE, Refused, Reply, Wire, await_loaded
 
 LISTEN_S = 20.0
 END_S = 10.0
@@ -146,7 +146,7 @@ class Keeper:
     def _program(self) -> list[str]:
         if self.binary:
             return [self.binary]
-        return [sys.executable, "-P", str(Path(__file__).with_name("__main__.py")), "stopgap"]
+        return [sys.executable, "-P", str(Path(__file__).with_name("__main__.py")), "fake"]
 
     # Living --------------------------------------------------------------------------------------
 

@@ -26,7 +26,7 @@ from flowq.runtime import keys
 from flowq.server import portable
 from flowq.server.connection import connect
 from flowq.server.portable import ADDRESS, DOOR_LOCK, KEEPER_LOCK, LOG, Address
-from flowq.server.wire import PROBE, Refused, Wire, is_guarded
+from flowq.server.resp import PROBE, Refused, Wire, is_guarded
 
 START_S = 60.0
 STOP_S = 15.0

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from flowq.server import private
-from flowq.server.wire import Wire
+from flowq.server.resp import Wire
 
 ADDRESS = "address"
 CONFIG = "server.conf"

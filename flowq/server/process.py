@@ -10,8 +10,8 @@ import time
 from contextlib import suppress
 
 from flowq.server import folder, private
+from flowq.server.resp import Refused, Reply, Wire, await_loaded, greet, serves
 from flowq.server.settings import SETTINGS
-from flowq.server.wire import Refused, Reply, Wire, await_loaded, greet, serves
 
 LISTEN_S = 20.0
 SHUT_DOWN_S = 10.0

@@ -12,7 +12,7 @@ from redis.sentinel import Sentinel, SentinelConnectionPool
 from rq.connections import parse_connection
 
 from flowq.server.discovery import Cluster
-from flowq.server.silence import in_slices, with_limits
+from flowq.server.timeouts import in_slices, with_limits
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Address:
 
 
 def address_of(connection: Redis) -> Address:
-    """Return the address behind a connection; its connections do not wait for ever (silence.py)."""
+    """Return the address behind a connection, with limits for answers (server/timeouts.py)."""
     redis_class, connection_class, options = parse_connection(connection)
     connection_class = in_slices(connection_class)
     options = with_limits(options, connection_class)

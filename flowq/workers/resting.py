@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 if __name__ == "__main__":  # at the end, so that nothing in it can hide a standard module
     sys.path.append(__file__.rsplit("flowq", 1)[0])
 
-from flowq.server.wire import Refused, Wire
+from flowq.server.resp import Refused, Wire
 
 if TYPE_CHECKING:
     from redis import Redis

@@ -20,7 +20,7 @@ from server_processes import is_alive, kill
 from flowq.errors import ServerUnavailable
 from flowq.runtime import keys
 from flowq.runtime.queue import Queue
-from flowq.server import embedded, loopback, portable, stopgap
+from flowq.server import embedded, fake, loopback, portable
 from flowq.server.binary import find_binary
 from flowq.server.connection import connect, health
 from flowq.workers import Worker
@@ -248,7 +248,7 @@ def test_without_any_program_it_is_said_what_to_install(
 ) -> None:
     monkeypatch.setattr(embedded, "has_unix_sockets", lambda: False)
     monkeypatch.setattr(embedded, "find_binary", lambda: None)
-    monkeypatch.setattr(stopgap, "is_installed", lambda: False)
+    monkeypatch.setattr(fake, "is_installed", lambda: False)
     for start_one in (lambda: embedded.ensure(tmp_path), lambda: embedded.temporary().__enter__()):
         with pytest.raises(ServerUnavailable, match=r"memurai on the PATH.*rq-flowq\[windows\]"):
             start_one()

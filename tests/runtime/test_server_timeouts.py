@@ -14,8 +14,8 @@ from black_hole import BlackHole
 from real_servers import Servers
 
 from flowq import server
-from flowq.server import silence
-from flowq.server.silence import with_limits
+from flowq.server import timeouts
+from flowq.server.timeouts import with_limits
 from flowq.workers.address import address_of
 
 
@@ -25,8 +25,8 @@ def options_of(client: redis.Redis) -> dict[str, Any]:
 
 def test_a_connection_by_url_waits_for_an_answer_but_not_for_ever() -> None:
     options = options_of(server.make_client("redis://localhost:1/0"))
-    assert options["socket_timeout"] == silence.REPLY_TIMEOUT_S
-    assert options["socket_connect_timeout"] == silence.CONNECT_TIMEOUT_S
+    assert options["socket_timeout"] == timeouts.REPLY_TIMEOUT_S
+    assert options["socket_connect_timeout"] == timeouts.CONNECT_TIMEOUT_S
     assert options["socket_keepalive"]
 
 
@@ -47,7 +47,7 @@ def test_what_a_url_says_about_timeouts_wins_for_children_too(url: str) -> None:
 
 def test_what_a_connection_says_wins_and_what_is_redis_pys_own_does_not() -> None:
     plain = address_of(redis.Redis()).options
-    assert plain["socket_timeout"] == silence.REPLY_TIMEOUT_S
+    assert plain["socket_timeout"] == timeouts.REPLY_TIMEOUT_S
     assert plain["socket_keepalive_options"]
     own = address_of(
         redis.Redis(socket_timeout=2, socket_keepalive=False, socket_keepalive_options={})
@@ -60,8 +60,8 @@ def test_a_unix_socket_gets_no_options_of_tcp() -> None:
     options = with_limits({"path": "/x"}, redis.UnixDomainSocketConnection)
     assert options == {
         "path": "/x",
-        "socket_timeout": silence.REPLY_TIMEOUT_S,
-        "socket_connect_timeout": silence.CONNECT_TIMEOUT_S,
+        "socket_timeout": timeouts.REPLY_TIMEOUT_S,
+        "socket_connect_timeout": timeouts.CONNECT_TIMEOUT_S,
     }
 
 
@@ -69,8 +69,8 @@ def test_a_unix_socket_gets_no_options_of_tcp() -> None:
 def test_children_get_the_same_class_of_connection_by_pickle(url: str) -> None:
     address = pickle.loads(pickle.dumps(address_of(server.make_client(url))))
     pool = address.connect().connection_pool
-    assert issubclass(pool.connection_class, silence.InSlices)
-    assert pool.make_connection().socket_timeout == silence.REPLY_TIMEOUT_S
+    assert issubclass(pool.connection_class, timeouts.InSlices)
+    assert pool.make_connection().socket_timeout == timeouts.REPLY_TIMEOUT_S
 
 
 @pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="Linux has it")
@@ -86,7 +86,7 @@ def test_the_kernel_is_told_when_to_give_up(tmp_path: Path) -> None:
 
 
 def test_what_is_long_may_take_longer_than_the_limit(connection: redis.Redis) -> None:
-    long = b"x" * (64 * silence.SLICE_BYTES)
+    long = b"x" * (64 * timeouts.SLICE_BYTES)
     path = connection.connection_pool.connection_kwargs["path"]
     with (
         BlackHole(path, pause_s=0.02) as slow,  # which takes more than a second

@@ -39,16 +39,16 @@ def is_installed() -> bool:
     return all(find_spec(name) for name in ("fakeredis", "lupa"))
 
 
-class Stopgap:
+class FakeServer:
     """One server. `settings`: what the keeper has written, by name."""
 
     def __init__(self, settings: Mapping[str, str]) -> None:
-        from fakeredis import FakeServer  # noqa: PLC0415 - an extra, which others do not need
+        import fakeredis  # noqa: PLC0415 - an extra, which others do not need
 
         self.port = int(settings["port"])
         self.password = settings["requirepass"].encode()
         self.proof = settings["user"].rpartition("#")[2].encode()
-        self.fake: Any = FakeServer(server_type="redis", version=(7, 4))
+        self.fake: Any = fakeredis.FakeServer(server_type="redis", version=(7, 4))
         self.clients: list[Client] = []
         self.received = 0
 
@@ -68,7 +68,7 @@ class Stopgap:
         """Return what INFO tells."""
         figures = {
             "redis_version": "7.4.0",
-            "flowq_stopgap": 1,
+            "flowq_fake": 1,
             "process_id": os.getpid(),
             "connected_clients": len(self.clients),
             "total_connections_received": self.received,
@@ -82,7 +82,7 @@ class Stopgap:
 class Client:
     """One connection, with a thread of its own."""
 
-    def __init__(self, server: Stopgap, accepted: socket.socket) -> None:
+    def __init__(self, server: FakeServer, accepted: socket.socket) -> None:
         from fakeredis import FakeRedisConnection  # noqa: PLC0415 - see above
 
         self.server = server
@@ -201,5 +201,5 @@ def error_text(error: Exception) -> str:
 def main(words: list[str]) -> int:
     """Run with the path of the keeper's settings."""
     lines = Path(words[0]).read_text(encoding="utf-8").splitlines()
-    Stopgap({name: value for name, _, value in (line.partition(" ") for line in lines)}).serve()
+    FakeServer({name: value for name, _, value in (line.partition(" ") for line in lines)}).serve()
     return 0
