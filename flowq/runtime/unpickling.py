@@ -5,13 +5,23 @@ A pickle names classes and functions, and calls them while it is read. Here it m
 types of `PLAIN`, what flowq and RQ themselves write, and classes that the worker admits: those that
 are defined in a module of `shop.*`, or that are named as they are. Anything else is refused before
 a module is imported for it. docs/security.md lists the types for users.
+
+What a pickle does with the names is checked before the first of them is looked up (`_Scan`): it may
+change only objects that it has made itself, because a class or a member of an enum that it changed
+would stay changed for the next job of a kept child; and it may call the plain types only with what
+they write into pickles themselves, because `bytearray(2**40)` is one line and all of the memory.
 """
 
 from __future__ import annotations
 
 import builtins
+import enum
 import io
 import pickle
+import pickletools
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
@@ -54,9 +64,23 @@ _PARTS_OF_PLANS = ("flowq.plan", "flowq.spec")
 class Reader(pickle.Unpickler):
     """Reads a pickle that names nothing but what is admitted. Errors of `load`: NotAllowed."""
 
+    def __init__(self, data: bytes) -> None:
+        super().__init__(io.BytesIO(data))
+        self._data = data
+        self._changed: frozenset[str] | None = None
+
     def find_class(self, module: str, name: str) -> Any:
-        """Return what a pickle names. Errors: NotAllowed."""
+        """Return what a pickle names. Errors: NotAllowed; UnpicklingError for a refused use."""
+        if self._changed is None:  # data without names, which is most of it, is not scanned
+            self._changed = _Scan(self._data).find_changed()
         module = _ALIASES.get(module, module)
+        found = self._find(module, name)
+        # The members of an enum are made once for the process.
+        if isinstance(found, enum.EnumMeta) and f"{module}.{name}" in self._changed:
+            raise _refuse(f"changes a member of {module}.{name}")
+        return found
+
+    def _find(self, module: str, name: str) -> Any:
         if name in PLAIN.get(module, ()):
             return getattr(import_module(module), name)
         if module == "builtins":
@@ -88,7 +112,7 @@ def restrict(allows: allowed.Allowed) -> None:
 
 def read(data: bytes) -> Any:
     """Return what a pickle holds. Errors: NotAllowed; pickle's, for what is no pickle."""
-    return Reader(io.BytesIO(data)).load()
+    return Reader(data).load()
 
 
 def read_own(data: bytes, serializer: Any) -> Any:
@@ -102,8 +126,175 @@ def _get_zone_reader(owner: Any, name: str) -> Any:
 
     if owner is ZoneInfo and name == "_unpickle":
         return ZoneInfo._unpickle  # type: ignore[attr-defined]
-    raise pickle.UnpicklingError(f"a pickle asks for the attribute {name!r:.60}")
+    raise _refuse(f"asks for the attribute {name!r:.60}")
+
+
+def _refuse(what: str) -> pickle.UnpicklingError:
+    return pickle.UnpicklingError(f"a pickle {what}, which no pickle of data does")
 
 
 def _is_exception(found: Any) -> bool:
     return isinstance(found, type) and issubclass(found, BaseException)
+
+
+# What a pickle does with names -------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Name:
+    """On the stack of a scan: what a pickle names."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """On the stack of a scan: what the call of a name returned."""
+
+    by: str
+
+
+_OTHER = object()
+"""On the stack of a scan: a list, a map, a set."""
+
+_ZONE_READER = "builtins.getattr"
+_UNCALLED = frozenset(
+    f"builtins.{name}" for name in ("bool", "bytes", "dict", "float", "int", "list", "str", "tuple")
+)
+"""Types that pickles have opcodes for: they are named as values, and called for nothing."""
+
+_CONTAINERS = frozenset(
+    {"builtins.bytearray", "builtins.frozenset", "builtins.set"}
+    | {f"collections.{name}" for name in PLAIN["collections"]}
+)
+_PLAIN_FRACTION = re.compile(r"-?[0-9]+(/[0-9]+)?")
+
+
+class _Scan:
+    """Follows a pickle as the unpickler does, with placeholders for what it would make.
+
+    `pickletools` says what each opcode takes from the stack and leaves there. Only the opcodes that
+    handle names and calls need more than that.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._stack: list[Any] = []
+        self._marks: list[int] = []
+        self._memo: dict[int, Any] = {}
+        self._changed: set[str] = set()
+
+    def find_changed(self) -> frozenset[str]:
+        """Return the names whose results get a state or items after the call.
+
+        Raises:
+            pickle.UnpicklingError: for a pickle that changes what it has not made, that calls a
+                plain type in a way of its own, or that cannot be followed.
+        """
+        try:
+            for opcode, argument, _ in pickletools.genops(self._data):
+                self._step(opcode, argument)
+        except (ValueError, IndexError, KeyError, TypeError) as error:
+            raise pickle.UnpicklingError(f"this is no pickle: {error}") from None
+        return frozenset(self._changed)
+
+    def _step(self, opcode: pickletools.OpcodeInfo, argument: Any) -> None:
+        name, stack = opcode.name, self._stack
+        if name == "MARK":
+            self._marks.append(len(stack))
+        elif name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
+            self._memo[len(self._memo) if argument is None else argument] = stack[-1]
+        elif name in ("GET", "BINGET", "LONG_BINGET"):
+            stack.append(self._memo[argument])
+        elif name == "DUP":
+            stack.append(stack[-1])
+        elif name == "POP" and self._marks and self._marks[-1] == len(stack):
+            self._marks.pop()
+        else:
+            taken = self._take(opcode)
+            if handle := _HANDLERS.get(name):
+                stack.append(handle(self, taken, argument))
+            elif name.startswith(("EXT", "PERSID", "BINPERSID")):
+                raise _refuse("refers to something outside of itself")
+            else:
+                stack += (argument if argument is not None else _OTHER for _ in opcode.stack_after)
+
+    def _take(self, opcode: pickletools.OpcodeInfo) -> list[Any]:
+        """Take from the stack what an opcode takes, oldest first."""
+        before = opcode.stack_before
+        start = len(self._stack) - len(before)
+        if pickletools.markobject in before:
+            start = self._marks.pop() - before.index(pickletools.markobject)
+        if start < 0:
+            raise ValueError("it takes more from its stack than is there")
+        taken = self._stack[start:]
+        del self._stack[start:]
+        return taken
+
+    def _name(self, taken: list[Any], argument: Any) -> _Name:
+        module, _, name = argument.partition(" ") if argument else (taken[0], "", taken[1])
+        return _Name(f"{_ALIASES.get(module, module)}.{name}")
+
+    def _tuple(self, taken: list[Any], _argument: Any) -> tuple[Any, ...]:
+        return tuple(taken)
+
+    def _call(self, taken: list[Any], _argument: Any) -> _Made:
+        called, arguments = taken[0], taken[1]
+        keywords = taken[2] if len(taken) == 3 else ()
+        return self._made(called, arguments, has_more=bool(keywords))
+
+    def _call_object(self, taken: list[Any], _argument: Any) -> _Made:
+        return self._made(taken[0], tuple(taken[1:]))
+
+    def _call_instance(self, taken: list[Any], argument: Any) -> _Made:
+        return self._made(self._name([], argument), tuple(taken))
+
+    def _made(self, called: Any, arguments: Any, *, has_more: bool = False) -> _Made:
+        """Check a call, and return what stands for its result."""
+        if called == _Made(_ZONE_READER):
+            return _Made("zoneinfo.ZoneInfo")
+        if not isinstance(called, _Name):
+            raise _refuse("calls what is no class")
+        name = called.text
+        is_known = isinstance(arguments, tuple) and not has_more
+        is_plain = True
+        if name in _UNCALLED:
+            is_plain = is_known and not arguments
+        elif name in _CONTAINERS:
+            is_plain = is_known and not any(isinstance(each, _Made) for each in arguments)
+            is_sized = name == "builtins.bytearray" and any(
+                isinstance(each, int) for each in arguments
+            )
+            is_plain = is_plain and not is_sized
+        elif name == "fractions.Fraction":
+            is_plain = is_known and all(
+                isinstance(each, int)
+                or (isinstance(each, str) and _PLAIN_FRACTION.fullmatch(each) is not None)
+                for each in arguments
+            )
+        if not is_plain:
+            raise _refuse(f"calls {name} in a way of its own")
+        return _Made(name)
+
+    def _change(self, taken: list[Any], _argument: Any) -> Any:
+        target = taken[0]
+        if isinstance(target, _Name):
+            raise _refuse(f"changes {target.text}")
+        if isinstance(target, _Made):
+            if target.by == _ZONE_READER:
+                raise _refuse("changes a function")
+            self._changed.add(target.by)
+        return target
+
+
+_HANDLERS: Mapping[str, Callable[[_Scan, list[Any], Any], Any]] = {
+    **dict.fromkeys(("GLOBAL", "STACK_GLOBAL"), _Scan._name),
+    **dict.fromkeys(("TUPLE", "EMPTY_TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"), _Scan._tuple),
+    **dict.fromkeys(("REDUCE", "NEWOBJ", "NEWOBJ_EX"), _Scan._call),
+    **dict.fromkeys(
+        ("BUILD", "APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS"), _Scan._change
+    ),
+    "OBJ": _Scan._call_object,
+    "INST": _Scan._call_instance,
+}
+"""The opcodes that handle names, tuples of arguments, and calls."""
