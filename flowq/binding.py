@@ -1,4 +1,4 @@
-"""The jobs of one item, made from those of its group once the item is known. Pure."""
+"""The jobs of one item, made once the item is known from those of its group; jobs in words."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from flowq.expressions import evaluate, fill, find_references, is_live
 from flowq.expressions.refusals import Refused
 from flowq.expressions.templates import has_expression, split
 from flowq.plan import Enqueue, Nested, Slot
-from flowq.spec import Approval, Block
+from flowq.spec import Approval, Block, JobSpec
 from flowq.texts import show
 
 
@@ -153,3 +153,14 @@ _brief = reprlib.Repr()  # its settings are arguments from Python 3.12 on only
 _brief.maxstring = _brief.maxother = MAX_VALUE
 _brief.maxlist = _brief.maxdict = 4
 _brief.maxlevel = 2
+
+
+MAX_COMMAND = 60
+
+
+def describe(job: JobSpec, filled: Mapping[str, Any]) -> str:
+    """Return what a job does, in one line."""
+    if job.run is not None:
+        first, _, rest = describe_command(job.run.command).strip().partition("\n")
+        return first if len(first) <= MAX_COMMAND and not rest else f"{first[:MAX_COMMAND]}…"
+    return describe_call(job.call or job.workflow, filled)

@@ -11,20 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 
-from flowq.checks import (
-    beside,
-    calls,
-    commands,
-    edges,
-    expressions,
-    groups,
-    names,
-    nested,
-    retries,
-    shell_words,
-    times,
-)
-from flowq.checks.names import MAX_NAME_LENGTH
+from flowq.checks import calls, commands, edges, expressions, groups, jobs, retries, workflows
+from flowq.checks.jobs import MAX_NAME_LENGTH
 from flowq.errors import Problem, without_repeats
 from flowq.graph import Graph, build_graph
 from flowq.spec import Workflow
@@ -42,28 +30,28 @@ _RULES: tuple[Rule, ...] = (
     edges.check_open_jobs,
     edges.check_policies,
     edges.check_final_jobs,
-    names.check_duplicates,
-    names.check_job_names,
-    names.check_presence,
-    names.check_unused_inputs,
-    names.check_unused_workflows,
-    beside.check_work,
-    beside.check_meaning,
+    jobs.check_duplicates,
+    jobs.check_job_names,
+    jobs.check_presence,
+    jobs.check_unused_inputs,
+    jobs.check_unused_workflows,
+    jobs.check_work,
+    jobs.check_meaning,
     groups.check_matrices,
     groups.check_conditions,
     groups.check_lists,
     groups.check_limits,
     groups.check_questions,
-    nested.check_nested,
-    nested.check_concurrency,
-    times.check_schedule,
-    times.check_timeouts,
+    workflows.check_nested,
+    workflows.check_concurrency,
+    workflows.check_schedule,
+    workflows.check_timeouts,
     retries.check_retries,
     commands.check_shells,
     commands.check_places,
     commands.check_arguments,
     commands.check_code,
-    shell_words.check_shell_words,
+    commands.check_shell_words,
 )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from flowq.declare.nodes import ListNode, MapNode, Node, ScalarNode
 from flowq.declare.problems import Placed, where_of
 from flowq.errors import Excerpt, Where
-from flowq.expressions.excerpts import find_places
+from flowq.expressions.templates import find_places
 from flowq.spec import Path
 
 

@@ -22,7 +22,13 @@ from typing import Any
 
 from flowq.errors import Problem, WorkflowInvalid
 from flowq.expressions.limits import UNITS_OF_A_JOB, Budget, current_budget, one_budget
-from flowq.expressions.references import Reference, find_whole_reference, guess_references
+from flowq.expressions.references import (
+    Reference,
+    Scope,
+    Values,
+    find_whole_reference,
+    guess_references,
+)
 from flowq.expressions.refusals import NoResult, Refused, refuse_no_result
 from flowq.expressions.templates import (
     Expression,
@@ -36,7 +42,6 @@ from flowq.expressions.templates import (
     tidy,
     to_text,
 )
-from flowq.expressions.values import Scope, Values
 from flowq.texts import from_bytes
 
 __all__ = [

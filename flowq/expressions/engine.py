@@ -18,7 +18,6 @@ from jinja2 import nodes
 
 from flowq.expressions.functions import FUNCTIONS, PASSING, QUICK, TESTS
 from flowq.expressions.grammar import find_reference
-from flowq.expressions.kinds import show, sign
 from flowq.expressions.operators import (
     BINARY,
     COMPARISONS,
@@ -26,6 +25,8 @@ from flowq.expressions.operators import (
     WORD_BY_COMPARISON,
     bring_together,
     check_numbers,
+    show,
+    sign,
 )
 from flowq.expressions.plain import (
     SETS,
@@ -40,10 +41,9 @@ from flowq.expressions.plain import (
     simplify,
     simplify_top,
 )
-from flowq.expressions.references import ERROR_PARTS
+from flowq.expressions.references import ERROR_PARTS, Values
 from flowq.expressions.refusals import Missing, Refused
 from flowq.expressions.templates import to_text
-from flowq.expressions.values import Values
 from flowq.nearest import did_you_mean
 from flowq.patterns import PatternRefused, count_steps
 from flowq.problems import BAD_VALUE, EXPRESSION_TOO_LARGE

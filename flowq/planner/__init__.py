@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from flowq.expressions import evaluate, find_references
-from flowq.graph import Graph, build_graph
+from flowq.graph import Graph, build_graph, sort_by_edges
 from flowq.plan import Commit, Enqueue, Group, Nested, Operation, Outputs, Plan, Release, Slot
-from flowq.planner.filling import fill_in
-from flowq.planner.frames import Frame
-from flowq.planner.order import futures_first
+from flowq.planner.compile import Frame, fill_in
 from flowq.spec import Concurrency, Workflow
 from flowq.texts import show
 
@@ -117,3 +115,20 @@ def _concurrency(workflow: Workflow, inputs: Mapping[str, Any]) -> Concurrency |
     path, text = ("concurrency", "group"), workflow.concurrency.group
     group = evaluate(fill_in(workflow, path, text, inputs=inputs, scope={}))
     return replace(workflow.concurrency, group=show(str(group)))
+
+
+def futures_first(enqueues: Sequence[Enqueue]) -> list[Enqueue]:
+    """Reorder jobs so that each comes after the future jobs that it blocks.
+
+    A blocker can only be added to a future job that exists, and the blockers of one future job are
+    freed in the order of their addition, so those are to stand as they were declared. `enqueues`
+    is in topological order, as declared wherever that leaves a choice.
+    """
+    index_by_id = {enqueue.job_id: index for index, enqueue in enumerate(enqueues)}
+    blockers: list[list[int]] = [[] for _ in enqueues]
+    for index, enqueue in enumerate(enqueues):
+        for block in enqueue.blocks:
+            future = index_by_id.get(block.name)
+            if future is not None:
+                blockers[future].append(index)
+    return [enqueues[index] for index in sort_by_edges(blockers)]

@@ -1,7 +1,7 @@
 """`if`: whether a job runs, judged as soon as all is known that it asks about.
 
-An `if` over inputs is judged when the run is planned (`flowq.planner.frames`), that of an item when
-the item is made (`flowq.runtime.expanding`), and any other by an execution of the job itself.
+An `if` over inputs is judged when the run is planned (`flowq.planner.compile`), that of an item
+when the item is made (`flowq.runtime.expanding`), and any other by an execution of the job itself.
 """
 
 from __future__ import annotations

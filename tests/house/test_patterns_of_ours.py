@@ -19,7 +19,7 @@ LENGTH = 30_000
 LIMIT_S = 60
 METHODS = frozenset({"search", "match", "fullmatch", "sub", "split", "findall", "finditer"})
 BOUNDED = {
-    "excerpts._STRING": "what it looks at has 4,000 characters",
+    "templates._STRING": "what it looks at has 4,000 characters",
     "grammar._HYPHENED_JOB": "an expression has 4,000 characters",
     "grammar._STRINGS": "an expression has 4,000 characters",
     "grammar._FOREIGN_SIGNS": "an expression has 4,000 characters",

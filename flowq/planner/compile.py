@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+from flowq.binding import describe
 from flowq.checks import in_text_order
 from flowq.checks.groups import check_combinations
 from flowq.commands.places import with_places
@@ -17,18 +18,17 @@ from flowq.expressions import (
     current_budget,
     decide,
     evaluate,
+    fill,
     find_references,
     is_live,
     needs_success,
     one_budget,
 )
-from flowq.graph import Graph, Uses, final_first
+from flowq.expressions.places import find_workflow_texts, texts_of
+from flowq.graph import Graph, Uses, build_graph, final_first
 from flowq.plan import Enqueue, Expansion, Group, Nested, Slot
-from flowq.planner.carried import make_portable
-from flowq.planner.filling import fill_in
 from flowq.planner.matrix import Leg, expand_matrix
 from flowq.planner.secrets import Secrets, find_secrets
-from flowq.planner.words import describe
 from flowq.problems import BAD_MATRIX
 from flowq.spec import (
     MAX_ITEMS,
@@ -37,10 +37,12 @@ from flowq.spec import (
     Approval,
     Block,
     BlockerPolicy,
+    Defaults,
     ForEach,
     JobSpec,
     Matrix,
     Path,
+    Places,
     Retry,
     Tolerance,
     Workflow,
@@ -475,3 +477,75 @@ def _policy_of(job: JobSpec) -> BlockerPolicy:
     if job.on_blocker_failure is not None:
         return job.on_blocker_failure
     return "skip" if job.if_ is None or needs_success(as_template(job.if_)) else "run"
+
+
+def fill_in(
+    workflow: Workflow,
+    path: Path,
+    value: Any,
+    *,
+    inputs: Mapping[str, Any],
+    scope: Mapping[str, Any],
+) -> Any:
+    """Return what stands at `path` with its expressions filled in, as `fill` does.
+
+    Errors: WorkflowInvalid with the problems of all texts in it, at their positions.
+    """
+    try:
+        return fill(value, inputs=inputs, scope=scope)
+    except WorkflowInvalid as invalid:
+        found = list(_problems(workflow, path, value, inputs, scope))
+        # Where each text alone has a value, it is all of them that do too much.
+        found = found or [
+            each for p in invalid.problems for each in workflow.places.place(p, *path)
+        ]
+        raise WorkflowInvalid(found) from None
+
+
+def _problems(
+    workflow: Workflow,
+    path: Path,
+    value: Any,
+    inputs: Mapping[str, Any],
+    scope: Mapping[str, Any],
+) -> Iterator[Problem]:
+    for place, text in texts_of(value, path):
+        try:
+            fill(text, inputs=inputs, scope=scope)
+        except WorkflowInvalid as invalid:
+            for problem in invalid.problems:
+                yield from workflow.places.place(problem, *place)
+
+
+def make_portable(workflow: Workflow, done: dict[int, Workflow] | None = None) -> Workflow:
+    """Return a workflow that means the same, with the positions of its expressions, and no others.
+
+    Its commands have their places, so that nobody needs the grammar of shells later on.
+    The tree of the whole text would go to the server with each item of a group, and expressions are
+    all that can fail there. `done` has what was returned for the workflows inside, by identity.
+    """
+    done = {} if done is None else done
+    if id(workflow) not in done:
+        inside = {name: make_portable(each, done) for name, each in workflow.workflows.items()}
+        where_by_path = {path: workflow.places.find(*path) for path in _paths(workflow)}
+        places = Places({path: where for path, where in where_by_path.items() if where})
+        said = workflow.defaults
+        # The jobs have the others, and readers of older versions know these alone.
+        defaults = Defaults(said.queue, said.timeout_s, said.retries)
+        jobs = tuple(
+            job if job.run is None else replace(job, run=with_places(job.run))
+            for job in build_graph(workflow)
+        )
+        done[id(workflow)] = replace(
+            workflow, jobs=jobs, defaults=defaults, places=places, workflows=inside
+        )
+    return done[id(workflow)]
+
+
+def _paths(workflow: Workflow) -> Iterator[Path]:
+    """Yield where an expression stands, as precisely as the planner asks for it."""
+    for uses in build_graph(workflow).uses_by_name.values():
+        for path, _ in uses:
+            yield from (path[:3], path[:4])
+    for path, _ in find_workflow_texts(workflow):
+        yield from (path[:1], path[:2])

@@ -1,18 +1,95 @@
-"""The rules of names: there are some, none twice, and each is used."""
+"""The rules of jobs and their names: one action each, keys that belong together, names in use."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import chain
 
 from flowq.errors import Problem
 from flowq.expressions import find_references
 from flowq.expressions.places import find_workflow_texts
 from flowq.graph import Graph
-from flowq.problems import BAD_JOB_NAME, DECLARED_TWICE, NO_JOBS, UNUSED_INPUT, UNUSED_WORKFLOW
-from flowq.spec import Workflow
+from flowq.problems import (
+    BAD_JOB_NAME,
+    DECLARED_TWICE,
+    KEY_OUT_OF_PLACE,
+    NO_JOBS,
+    NOT_ONE_ACTION,
+    UNUSED_INPUT,
+    UNUSED_WORKFLOW,
+)
+from flowq.spec import JobSpec, Workflow
+
+
+def check_work(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
+    """A job says exactly one of `call`, `run` and `workflow`."""
+    for job in workflow.jobs:
+        said = [
+            key
+            for key, is_said in _work_of(job).items()
+            if is_said or _is_misread(workflow, job, key)
+        ]
+        if len(said) > 1:
+            message = f"job {job.name} has {' and '.join(f'`{key}`' for key in said)}"
+            where = workflow.places.find("jobs", job.name, said[1])
+            yield Problem(
+                NOT_ONE_ACTION, message, where, "make a job of each, and order them with `needs`"
+            )
+        elif not said and workflow.is_known(job.name, *_work_of(job)):
+            where = workflow.places.find("jobs", job.name)
+            hint = "say which function it calls, or which command it runs"
+            yield Problem(NOT_ONE_ACTION, f"job {job.name} does nothing", where, hint)
+
+
+def _work_of(job: JobSpec) -> Mapping[str, bool]:
+    return {"call": bool(job.call), "run": job.run is not None, "workflow": bool(job.workflow)}
+
+
+def _is_misread(workflow: Workflow, job: JobSpec, key: str) -> bool:
+    """Whether a key is written, with a value that could not be read."""
+    path = ("jobs", job.name, key)
+    return path in workflow.unread and path in workflow.places.where_by_path
+
+
+def check_meaning(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
+    """A key stands beside the key that it belongs to, and not where it means nothing."""
+    for job in workflow.jobs:
+        for key, message, hint in _meaningless(workflow, job):
+            where = workflow.places.find("jobs", job.name, key)
+            yield Problem(KEY_OUT_OF_PLACE, f"job {job.name} {message}", where, hint)
+
+
+def _meaningless(workflow: Workflow, job: JobSpec) -> Iterator[tuple[str, str, str]]:
+    def has(key: str, value: object) -> bool:
+        return bool(value) or _is_misread(workflow, job, key)
+
+    if has("for_each", job.for_each) and has("matrix", job.matrix):
+        hint = "give the list to one axis of the matrix, or the matrix to a workflow of its own"
+        yield "matrix", "has `for_each` and `matrix`", hint
+    if has("run", job.run) and has("with", job.with_):
+        hint = "a command has no arguments by name: pass them under `env:`, and write $NAME"
+        yield "with", "has `run` and `with`", hint
+    if job.run is not None and job.run.shell and not isinstance(job.run.command, str):
+        hint = "take `shell` away, or write the command as one text for that shell"
+        yield "shell", "has `shell`, and a command as a list, which runs without one", hint
+    if has("workflow", job.workflow):
+        for key in (key for key, value in _of_single_jobs(job).items() if has(key, value)):
+            hint = "say it at the jobs of that workflow"
+            yield key, f"runs a workflow, for which `{key}` means nothing", hint
+
+
+def _of_single_jobs(job: JobSpec) -> Mapping[str, object]:
+    return {
+        "queue": job.queue is not None,
+        "at_front": job.at_front,
+        "env": bool(job.env),
+        "cwd": job.cwd is not None,
+        "on_crash": job.on_crash is not None,
+        "secret_results": job.secret_results is not None,
+    }
+
 
 MAX_NAME_LENGTH = 200
 """Characters of a job name; ids are part of Redis keys and of every line that shows a job."""
@@ -38,13 +115,13 @@ def check_job_names(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
     for job in graph:
         if not workflow.is_whole("jobs", job.name, "name"):
             continue
-        if reason := _find_refusal(job.name):
+        if reason := _explain_bad_name(job.name):
             where = workflow.places.find("jobs", job.name)
             hint = "a name becomes part of a job id: letters, digits, _ and single - only"
             yield Problem(BAD_JOB_NAME, f"the job name {job.name!r} {reason}", where, hint)
 
 
-def _find_refusal(name: str) -> str | None:
+def _explain_bad_name(name: str) -> str | None:
     if len(name) > MAX_NAME_LENGTH:
         return f"is {len(name)} characters long; {MAX_NAME_LENGTH} are allowed"
     if "--" in name:
