@@ -88,24 +88,6 @@ class Graph:
         """Return the jobs that must run directly before this one, as declared."""
         return tuple(edge.blocker for edge in self._incoming[name])
 
-    def successors(self, name: Name) -> tuple[Name, ...]:
-        """Return the jobs that wait directly for this one, as declared."""
-        return tuple(edge.future for edge in self._outgoing[name])
-
-    def ancestors(self, name: Name) -> tuple[Name, ...]:
-        """Return all jobs that run before this one, as declared."""
-        found: set[Name] = set()
-        waiting = [name]
-        while waiting:
-            before = set(self.predecessors(waiting.pop())) - found
-            found |= before
-            waiting += before
-        return tuple(other for other in self.job_by_name if other in found and other != name)
-
-    def incoming(self, name: Name) -> tuple[Edge, ...]:
-        """Return the edges into a job, ordered by blocker."""
-        return tuple(self._incoming[name])
-
     def outgoing(self, name: Name) -> tuple[Edge, ...]:
         """Return the edges out of a job, ordered by future job."""
         return tuple(self._outgoing[name])
@@ -114,24 +96,14 @@ class Graph:
         """Whether the job is submitted as a future job: something precedes it, or it is alone."""
         return bool(self._incoming[name]) or not self._outgoing[name]
 
-    @property
-    def sources(self) -> tuple[Name, ...]:
-        """The jobs that wait for no other, as declared."""
-        return tuple(name for name, edges in self._incoming.items() if not edges)
-
-    @property
-    def sinks(self) -> tuple[Name, ...]:
-        """The jobs that no other waits for, as declared."""
-        return tuple(name for name, edges in self._outgoing.items() if not edges)
-
     @cached_property
     def topological_order(self) -> tuple[Name, ...]:
         """Every job after all of its predecessors, and as declared wherever that leaves a choice.
 
         Errors: CycleError.
         """
-        if cycle := self.find_cycle():
-            raise CycleError(cycle)
+        if not self._is_acyclic():
+            raise CycleError(next(_cycles(self._as_digraph())))
         return self._runnable
 
     @cached_property
@@ -144,36 +116,6 @@ class Graph:
         for name in self.topological_order:
             levels[name] = max((levels[e.blocker] + 1 for e in self._incoming[name]), default=0)
         return levels
-
-    @cached_property
-    def generations(self) -> tuple[tuple[Name, ...], ...]:
-        """The jobs of each level, as declared; empty for a workflow without jobs.
-
-        Errors: CycleError.
-        """
-        count = max(self.level_by_name.values(), default=-1) + 1
-        rows: list[list[Name]] = [[] for _ in range(count)]
-        for name in self.job_by_name:
-            rows[self.level_by_name[name]].append(name)
-        return tuple(tuple(row) for row in rows)
-
-    @cached_property
-    def longest_path(self) -> tuple[Name, ...]:
-        """The jobs of a longest chain of edges, first job first; the first such as declared.
-
-        Errors: CycleError.
-        """
-        levels = self.level_by_name
-        chain = [max(levels, key=lambda name: (levels[name], -self._index[name]))] if levels else []
-        while chain and levels[chain[-1]]:
-            level = levels[chain[-1]]
-            before = self.predecessors(chain[-1])
-            chain.append(next(name for name in before if levels[name] == level - 1))
-        return tuple(reversed(chain))
-
-    def find_cycle(self) -> Cycle | None:
-        """Return one cycle with its first job repeated at the end, or None."""
-        return None if self._is_acyclic() else next(_cycles(self._as_digraph()))
 
     def find_cycles(self, limit: int = 20) -> tuple[Cycle, ...]:
         """Return cycles that leave none over when one edge of each is taken away.

@@ -193,10 +193,6 @@ def _find_places(run: Shell | None) -> tuple[Place, ...]:
         return ()
 
 
-def _places_or_text(run: Shell) -> bool:
-    return isinstance(run.command, str) and has_live_expression(run.command)
-
-
 def check_shell_words(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
     """A command as a list holds nothing that only a shell understands (a warning)."""
     for job in workflow.jobs:

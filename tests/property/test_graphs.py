@@ -108,11 +108,15 @@ def test_an_edge_against_the_order_is_found_as_a_cycle(
 ) -> None:
     workflow, edges = sample
     graph = build_graph(workflow)
-    waiting = [name for name in graph.topological_order if graph.ancestors(name)]
+    before: dict[str, list[str]] = {}
+    for name in graph.topological_order:
+        direct = graph.predecessors(name)
+        before[name] = sorted({*direct, *(each for other in direct for each in before[other])})
+    waiting = [name for name, ancestors in before.items() if ancestors]
     if not waiting:
         return
     last = data.draw(st.sampled_from(waiting))
-    first = data.draw(st.sampled_from(graph.ancestors(last)))
+    first = data.draw(st.sampled_from(before[last]))
     jobs = [
         JobSpec(job.name, job.call, job.with_, job.needs, (*job.blocks, Block(first)))
         if job.name == last
@@ -120,9 +124,8 @@ def test_an_edge_against_the_order_is_found_as_a_cycle(
         for job in workflow.jobs
     ]
 
-    cycle = build_graph(Workflow("cyclic", tuple(jobs))).find_cycle()
+    cycle, *_ = build_graph(Workflow("cyclic", tuple(jobs))).find_cycles()
 
-    assert cycle is not None
     assert cycle[0] == cycle[-1]
     assert set(pairwise(cycle)) <= edges | {(last, first)}
 
