@@ -140,7 +140,9 @@ class _Judge:
                 judge = _JUDGES.get(parent.type, _refuse)
                 if refusal := judge(_Step(text, self._shell, mark, parent, child, is_direct)):
                     return refusal
-            is_direct = is_direct and parent.type not in trees.SUBSTITUTIONS
+            is_direct = is_direct and (
+                parent.type not in trees.SUBSTITUTIONS or text.is_echo(parent)
+            )
             child, parent = parent, parent.parent
         return None
 
@@ -149,7 +151,8 @@ class _Judge:
 class _Step:
     """A step of the path from a value to the whole text.
 
-    Shape: `is_direct` as long as the value itself is meant, and not the output of a command.
+    Shape: `is_direct` as long as the value itself is meant, and not the output of a command other
+    than `echo` and `printf`.
     """
 
     text: Text
@@ -182,7 +185,7 @@ def _find_reason(node: Node) -> Refusal:
 _FREE = programs.names(
     """
     program list if_statement elif_clause else_clause while_statement do_group
-    negated_command redirected_statement command_name variable_assignments
+    negated_command command_name variable_assignments
     case_item
     """
 )
@@ -206,6 +209,11 @@ def _judge_literal(step: _Step) -> Refusal | None:
 
 def _judge_command(step: _Step) -> Refusal | None:
     words, place = step.text.words_of(step.parent, step.child)
+    # Without quotes around it, so that it may be many words.
+    is_name = step.child.type == "command_name"
+    is_output = is_name and step.child.children[0].type in trees.SUBSTITUTIONS
+    if is_output and step.is_direct:
+        return Refusal("is printed to be a command", LIST)
     if place <= 0:  # the name, what stands before it, or a redirection
         return None
     if words[0].text == "exit" and step.shell in BASHES | PLAIN_SHELLS:
@@ -235,7 +243,20 @@ def _judge_subshell(step: _Step) -> Refusal | None:
 
 
 def _judge_process(step: _Step) -> Refusal | None:
+    """Judge `<(…)`: what is printed there can be the input of a program."""
+    around = step.parent.parent
+    if around is not None and around.type == "file_redirect" and step.text.is_echo(step.parent):
+        statement = around.parent
+        if statement is not None and step.text.reads_code(statement):
+            return _READS_INPUT
     return _need(step, BASHES | {"ksh", "ksh93", "zsh"}, "<(…)")
+
+
+def _judge_redirected(step: _Step) -> Refusal | None:
+    """Judge a command with redirections: `> >(sh)` executes what it prints."""
+    redirections = [child for child in step.parent.named_children if child != step.child]
+    is_shown = step.is_direct and step.text.is_printed(step.mark)
+    return _READS_INPUT if is_shown and any(map(step.text.reads_code, redirections)) else None
 
 
 def _need(step: _Step, shells: frozenset[str], what: str) -> Refusal | None:
@@ -280,8 +301,10 @@ def _judge_variable(step: _Step, variable: Node | None) -> Refusal | None:
     if variable is None or variable.type != "variable_name":
         return _ARITHMETIC
     name = trees.text_of(variable)
-    if name in _SPECIAL:
+    if name in programs.SPECIAL:
         return Refusal(f"is given to {name}, which shells read in their own way", ENV)
+    if name in programs.EXECUTED:
+        return Refusal(f"is given to {name}, which programs execute", ENV)
     if not step.is_direct:
         return None
     if name in step.text.calculated:
@@ -315,11 +338,8 @@ def _judge_here_document(step: _Step) -> Refusal | None:
     if step.child.type != "heredoc_body":
         is_known = step.field in ("redirect", "right") or step.child.type == "pipeline"
         return None if is_known else _refuse(step)
-    around = step.parent.parent
-    readers = [] if around is None else [around.child_by_field_name("body")]
-    if any(map(step.text.reads_code, filter(None, [*readers, *step.parent.named_children]))):
-        return _READS_INPUT
-    return None
+    readers = trees.readers_of(step.parent)
+    return _READS_INPUT if any(map(step.text.reads_code, readers)) else None
 
 
 def _judge_pipeline(step: _Step) -> Refusal | None:
@@ -378,25 +398,9 @@ _JUDGES: Mapping[str, Callable[[_Step], Refusal | None]] = {
     "pipeline": _judge_pipeline,
     "string": _judge_literal,
     "process_substitution": _judge_process,
+    "redirected_statement": _judge_redirected,
     "subshell": _judge_subshell,
     "test_command": _judge_test,
     "unary_expression": _judge_comparison,
     "variable_assignment": _judge_assignment,
 }
-
-_SPECIAL = programs.names(
-    """
-    _ ARGC ARGV BASHPID BASH_ENV BASHOPTS BASH_ALIASES BASH_ARGV0 BASH_CMDS BASH_COMPAT
-    BASH_XTRACEFD CDPATH COLUMNS COMP_POINT COMP_TYPE COMP_WORDBREAKS CPUTYPE DIRSTACK DIRSTACKSIZE
-    EDITOR EGID ENV EPOCHREALTIME EPOCHSECONDS ERRNO EUID FCEDIT FIGNORE FPATH FUNCNAME FUNCNEST GID
-    GLOBIGNORE GROUPS HISTCHARS HISTCMD HISTFILE HISTFILESIZE HISTSIZE IFS IGNOREEOF JOBMAX
-    KEYBOARD_HACK KEYTIMEOUT KSHEGID KSHGID KSHUID KSH_VERSION LINENO LINES LISTMAX LOGCHECK
-    MAILCHECK MAPFILE NULLCMD OLDPWD OPTARG OPTIND OPTERR PATHEXT PGRP PIPESTATUS POSIXLY_CORRECT
-    PPID PROMPT PROMPT2 PROMPT3 PROMPT4 PROMPT_COMMAND PROMPT_DIRTRIM PS0 PS1 PS2 PS3 PS4 RANDOM
-    READNULLCMD REPLY RPROMPT RPS1 SAVEHIST SECONDS SHELLOPTS SHLVL SPROMPT SRANDOM STTY TIMEFMT
-    TMOUT TRY_BLOCK_ERROR TRY_BLOCK_INTERRUPT TTYIDLE UID USERNAME USER_ID VISUAL ZDOTDIR
-    ZSH_EVAL_CONTEXT ZSH_SUBSHELL fpath histchars module_path path cdpath prompt psvar status
-    pipestatus aliases commands functions options parameters builtins modules nameddirs userdirs
-    """
-)
-"""Variables that shells read as numbers, commands, options or prompts."""

@@ -44,6 +44,36 @@ def names(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
+SPECIAL = names(
+    """
+    _ ARGC ARGV BASHPID BASH_ENV BASHOPTS BASH_ALIASES BASH_ARGV0 BASH_CMDS BASH_COMPAT
+    BASH_XTRACEFD CDPATH COLUMNS COMP_POINT COMP_TYPE COMP_WORDBREAKS CPUTYPE DIRSTACK DIRSTACKSIZE
+    EDITOR EGID ENV EPOCHREALTIME EPOCHSECONDS ERRNO EUID FCEDIT FIGNORE FPATH FUNCNAME FUNCNEST GID
+    GLOBIGNORE GROUPS HISTCHARS HISTCMD HISTFILE HISTFILESIZE HISTSIZE IFS IGNOREEOF JOBMAX
+    KEYBOARD_HACK KEYTIMEOUT KSHEGID KSHGID KSHUID KSH_VERSION LINENO LINES LISTMAX LOGCHECK
+    MAILCHECK MAPFILE NULLCMD OLDPWD OPTARG OPTIND OPTERR PATHEXT PGRP PIPESTATUS POSIXLY_CORRECT
+    PPID PROMPT PROMPT2 PROMPT3 PROMPT4 PROMPT_COMMAND PROMPT_DIRTRIM PS0 PS1 PS2 PS3 PS4 RANDOM
+    READNULLCMD REPLY RPROMPT RPS1 SAVEHIST SECONDS SHELLOPTS SHLVL SPROMPT SRANDOM STTY TIMEFMT
+    TMOUT TRY_BLOCK_ERROR TRY_BLOCK_INTERRUPT TTYIDLE UID USERNAME USER_ID VISUAL ZDOTDIR
+    ZSH_EVAL_CONTEXT ZSH_SUBSHELL fpath histchars module_path path cdpath prompt psvar status
+    pipestatus aliases commands functions options parameters builtins modules nameddirs userdirs
+    """
+)
+"""Variables that shells read as numbers, commands, options or prompts."""
+
+EXECUTED = names(
+    """
+    BROWSER DYLD_INSERT_LIBRARIES DYLD_LIBRARY_PATH GIT_ASKPASS GIT_CONFIG_GLOBAL
+    GIT_CONFIG_PARAMETERS GIT_CONFIG_SYSTEM GIT_EDITOR GIT_EXEC_PATH GIT_EXTERNAL_DIFF GIT_PAGER
+    GIT_PROXY_COMMAND GIT_SEQUENCE_EDITOR GIT_SSH GIT_SSH_COMMAND GNUMAKEFLAGS JAVA_TOOL_OPTIONS
+    JDK_JAVA_OPTIONS LD_AUDIT LD_LIBRARY_PATH LD_PRELOAD LESSCLOSE LESSOPEN MAKEFLAGS MANPAGER
+    NODE_OPTIONS NODE_PATH PAGER PATH PERL5DB PERL5LIB PERL5OPT PYTHONHOME PYTHONPATH
+    PYTHONSTARTUP RSYNC_RSH RUBYLIB RUBYOPT RUSTC_WRAPPER SHELL SSH_ASKPASS SUDO_ASKPASS
+    TAR_OPTIONS _JAVA_OPTIONS
+    """
+)
+"""Variables that name programs, or code, which the programs that get them execute."""
+
 _READ_AS_CODE = names(
     """
     . alias autoload bind bindkey compctl compgen complete compound emulate enable enum eval
@@ -80,7 +110,12 @@ _LANGUAGES = names(
     osascript csh tcsh tclsh wish
     """
 )
-_EXECUTING = frozenset({"docker", "podman", "nerdctl", "kubectl", "oc", "docker-compose", "lxc"})
+_EXECUTING = {
+    **dict.fromkeys(names("docker podman nerdctl kubectl oc docker-compose lxc"), names("exec")),
+    "git": names("bisect filter-branch foreach"),
+}
+"""Programs with a word among their arguments behind which others are a command."""
+
 _OPTIONS_WITH_CODE = {
     "psql": ("c", "command"),
     "mysql": ("e", "execute", "init-command"),
@@ -88,6 +123,22 @@ _OPTIONS_WITH_CODE = {
     "duckdb": ("c", "cmd"),
     "clickhouse-client": ("q", "query"),
     "sqlcmd": ("q", "Q"),
+    "git": ("c", "x", "config-env", "exec", "extcmd", "receive-pack", "upload-pack"),
+    "make": ("eval",),
+    "gmake": ("eval",),
+    "man": ("P", "pager"),
+    "rsync": ("e", "rsh", "rsync-path"),
+    "scp": ("o", "S"),
+    "sftp": ("o", "S"),
+    "sort": ("compress-program",),
+    "split": ("filter",),
+    **dict.fromkeys(
+        ("tar", "gtar", "bsdtar"),
+        (
+            *("F", "I", "checkpoint-action", "info-script", "new-volume-script", "rmt-command"),
+            *("rsh-command", "to-command", "use-compress-program"),
+        ),
+    ),
 }
 """The options of programs whose argument is code, or names a command."""
 
@@ -143,7 +194,7 @@ _DEVICES = ("/dev/", "/proc/")
 _CODE_OPTION = re.compile(r"-[A-Za-z]*[ceE]|--(?:command|eval|execute|exec|print|run)")
 _PLAIN_FORMAT = re.compile(r"(?:[^%]|%%|%-?[0-9]*(?:\.[0-9]+)?[sbqc])*")
 _PLAIN_PRINTS = (["-n", "--"], ["-r", "--"], ["-rn", "--"])
-_ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=", re.ASCII)
+_ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)=", re.ASCII)
 TEST_OF_ONE = frozenset({f"-{letter}" for letter in "nzfedrwxsLhbcpSOGugk"})
 TEST_OF_TWO = frozenset({"=", "==", "!=", "-nt", "-ot", "-ef"})
 """What tests ask about texts and files; all others could read a value as arithmetic, or a name."""
@@ -175,8 +226,10 @@ def find_refusal(words: Sequence[Word], at: int) -> Refusal | None:
 def reads_code(words: Sequence[Word]) -> bool:
     """Whether a command reads code from its standard input."""
     name = _name_of(words[0])
-    if name is None:
-        return False
+    if name is None:  # "$SHELL", unless it gets operands
+        return all((word.text or word.prefix).startswith("-") for word in words[1:])
+    if name in ("xargs", "parallel") and _makes_code(words):
+        return True
     if name in (".", "source"):
         return any(word.text is None or word.text.startswith(_DEVICES) for word in words[1:])
     if name in _WRAPPERS or name in _COMMANDS or name in _EXECUTING:
@@ -190,13 +243,46 @@ def reads_code(words: Sequence[Word]) -> bool:
     return name in _READS_CODE
 
 
+def _makes_code(words: Sequence[Word]) -> bool:
+    """Whether `xargs` or `parallel` puts its input into the code of an interpreter.
+
+    `xargs sh -c` and `xargs -I{} sh -c 'rm {}'` do; `xargs sh -c 'rm "$1"' sh` does not.
+    """
+    texts = [word.text for word in words]
+    marks = ["{}"]
+    for text, following in zip(texts, [*texts[1:], None], strict=True):
+        if text and text[:2] in ("-I", "-i", "-J"):
+            marks.append(text[2:] or following or "{}")
+    for place, word in enumerate(words[1:], 1):
+        if _name_of(word) not in _RUNNERS:
+            continue
+        options = (i for i in range(place, len(words)) if _CODE_OPTION.fullmatch(texts[i] or ""))
+        if (at := next(options, None)) is not None:
+            code = texts[at + 1] if at + 1 < len(texts) else None
+            return code is None or any(mark in code for mark in marks)
+    return words[0].text == "parallel" and all((text or "").startswith("-") for text in texts[1:])
+
+
+def takes_code(words: Sequence[Word], at: int) -> bool:
+    """Whether the word at `at` is read as code: by the shell itself, or by another interpreter."""
+    if at == 0 or _name_of(words[0]) in _NOT_CODE or _is_plain_print(words):
+        return False
+    return find_refusal(words, at) is not None
+
+
 def runs_code(words: Sequence[Word]) -> bool:
     """Whether a command reads arguments as code, or as names: `eval`, `sh -c`, `read`."""
     name = _name_of(words[0]) if words else None
-    if name == "print" and [word.text for word in words[1:3]] in _PLAIN_PRINTS:
+    if _is_plain_print(words):
         return False
     is_shell = name in _RUNNERS and any(_CODE_OPTION.fullmatch(word.text or "") for word in words)
     return name in _READ_AS_CODE or name in _VARIABLES or is_shell
+
+
+def _is_plain_print(words: Sequence[Word]) -> bool:
+    """Whether the `print` of ksh or zsh prints its arguments as they are."""
+    is_print = bool(words) and words[0].text == "print"
+    return is_print and [word.text for word in words[1:3]] in _PLAIN_PRINTS
 
 
 def find_code(words: Sequence[Word], at: int) -> Refusal | None:
@@ -244,9 +330,9 @@ def _for_always(name: str, words: Sequence[Word]) -> Refusal | None:
         return Refusal(f"is an argument of `{name}`, which changes the shell", ENV)
     if name in _TEXTS or name in _LANGUAGES:
         return Refusal(f"is an argument of `{name}`, which could read it as a program", LIST)
-    is_executing = name in _EXECUTING and any(word.text == "exec" for word in words[1:])
-    if name in _COMMANDS or is_executing:
-        shown = f"{name} exec" if is_executing else name
+    starting = [word.text for word in words[1:] if word.text in _EXECUTING.get(name, ())]
+    if name in _COMMANDS or starting:
+        shown = " ".join(filter(None, [name, *starting]))
         return Refusal(f"is an argument of `{shown}`, which makes a command of them", LIST)
     return None
 
@@ -353,9 +439,12 @@ def _for_wrapper(name: str, words: Sequence[Word], at: int) -> Refusal | None:
         if is_command and inner in _ALL and (found := find_refusal(words[place:], at - place)):
             return found
     if name == "env":
+        assigned = _ASSIGNMENT.match(words[at].prefix)
+        if assigned and assigned[1] in SPECIAL | EXECUTED:
+            return Refusal(f"is given to {assigned[1]}, which programs execute", ENV)
         has_split = any((word.text or "").startswith(("-S", "--s")) for word in words[1:at])
         is_after = any(_is_operand(word) for word in words[1:at])
-        if has_split or not (is_after or _ASSIGNMENT.match(words[at].prefix)):
+        if has_split or not (is_after or assigned):
             return Refusal("could be an option of `env`, or its command", ENV)
     return _for_arguments(words, at)
 
@@ -385,6 +474,9 @@ def _for_arguments(words: Sequence[Word], at: int) -> Refusal | None:
     return None
 
 
+_NOT_CODE = _NUMBERS | _SETTINGS | {"printf", "test", "["}
+"""Commands that take no values for reasons of their own: what they read is a number, or a name."""
+
 _ALL = (
     _READ_AS_CODE
     | _VARIABLES
@@ -393,7 +485,7 @@ _ALL = (
     | _TEXTS
     | _COMMANDS
     | _LANGUAGES
-    | _EXECUTING
+    | set(_EXECUTING)
     | _WRAPPERS
     | set(_RUNNERS)
     | set(_OPTIONS_WITH_CODE)

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
-from flowq.commands.programs import Word, find_refusal, is_assignment, reads_code, runs_code
+from flowq.commands.programs import (
+    EXECUTED,
+    SPECIAL,
+    Word,
+    find_refusal,
+    is_assignment,
+    reads_code,
+    runs_code,
+    takes_code,
+)
 from flowq.commands.values import QUOTED, WORD
 
 if TYPE_CHECKING:  # the grammar is loaded for commands with expressions only
@@ -31,6 +41,7 @@ _BEGINS = SUBSTITUTIONS | {
 _NAMES = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 _VARIABLES = re.compile(r"\$\{?!?([A-Za-z_]\w*)", re.ASCII)
 _POSITIONAL = re.compile(r"\$\{?[0-9@*]")
+_ONE_VARIABLE = re.compile(r"\"?\$\{?([A-Za-z_]\w*)\}?\"?", re.ASCII)
 _READS_NAME = re.compile(r"\$\{(?:!\w+|\w+@P)\}", re.ASCII)
 _DECLARES_NUMBERS = re.compile(r"[-+]\w*[iEFlun]\w*")
 _PLAIN_END = re.compile(r"\w+|'\w+'|\"\w+\"|\\\w+", re.ASCII)
@@ -68,6 +79,13 @@ def find_ancestor(node: Node, kind: str, until: frozenset[str]) -> Node | None:
             return around
         around = around.parent
     return None
+
+
+def readers_of(document: Node) -> list[Node]:
+    """Return the statements that can read a here-document: that which has it, and a pipeline."""
+    around = document.parent
+    body = around.child_by_field_name("body") if around is not None else None
+    return [*filter(None, [body]), *document.named_children]
 
 
 class Text:
@@ -257,18 +275,56 @@ class Text:
         return self._with_sources(map(self._evaluated_in, self._nodes))
 
     def _evaluated_in(self, node: Node) -> Iterator[str]:
-        read: list[Node] = []
-        if node.type == "expansion" and _READS_NAME.fullmatch(text_of(node)):
-            read = [node]
-        elif node.type in ("declaration_command", "unset_command"):
-            read = [child for child in node.named_children if not is_assignment(_prefix(child))]
-            read = [child for child in read if child.type != "variable_assignment"]
-        elif node.type == "command" and runs_code(self._words(node)):
-            read = _arguments(node)
-        for child in read:
+        for child in self._code_in(node):
             if child.type not in ("raw_string", "word"):
                 yield from _VARIABLES.findall(text_of(child))
                 yield from _arguments_in(text_of(child), node)
+
+    def _code_in(self, node: Node) -> Iterable[Node]:
+        """Return the parts of a node that are read as code, or by a program that reads code."""
+        kind, functions = node.type, self._reading_functions
+        if kind == "expansion":
+            return [node] if _READS_NAME.fullmatch(text_of(node)) else []
+        if kind in ("declaration_command", "unset_command"):
+            children = [each for each in node.named_children if not is_assignment(_prefix(each))]
+            return [each for each in children if each.type != "variable_assignment"]
+        if kind == "variable_assignment":
+            is_read = text_of(node.child_by_field_name("name")) in SPECIAL | EXECUTED
+            return filter(None, [node.child_by_field_name("value")] if is_read else [])
+        if kind == "command":
+            return self._code_of(node)
+        if kind == "herestring_redirect" and node.parent is not None:
+            return [node] if self._reads(node.parent, functions) else []
+        if kind == "heredoc_redirect":
+            is_read = any(self._reads(each, functions) for each in readers_of(node))
+            return [each for each in node.children if is_read and each.type == "heredoc_body"]
+        if kind == "pipeline":
+            parts = node.named_children
+            reading = [i for i, each in enumerate(parts) if self._reads(each, functions)]
+            return [
+                found for each in parts[: max(reading, default=0)] for found in self._printed(each)
+            ]
+        return []
+
+    def _code_of(self, command: Node) -> list[Node]:
+        words, nodes = self._words(command), _arguments(command)
+        if runs_code(words):
+            return nodes
+        found = [node for place, node in enumerate(nodes) if takes_code(words, place)]
+        # What is not quoted may be a whole command.
+        is_bare = bool(nodes) and any("expansion" in child.type for child in nodes[0].children)
+        return [*found, nodes[0]] if is_bare else found
+
+    def _printed(self, statement: Node) -> Iterator[Node]:
+        """Yield what `echo` and `printf` print in a statement, and its here-strings."""
+        left = [statement]
+        while left:
+            node = left.pop()
+            if node.type == "herestring_redirect" or (
+                node.type == "command" and self._prints(node)
+            ):
+                yield node
+            left += node.children
 
     def _with_sources(self, found: Iterable[Iterable[str]]) -> frozenset[str]:
         """Return names, and those of the variables whose values get into these."""
@@ -283,7 +339,8 @@ class Text:
 
     @cached_property
     def _sources(self) -> Mapping[str, list[str]]:
-        """The variables from which others get their values, but for the output of commands."""
+        """The variables from which others get their values, but for the output of commands other
+        than `echo` and `printf`."""
         found: dict[str, list[str]] = {}
         for node in self._nodes:
             if node.type == "variable_assignment":
@@ -304,7 +361,8 @@ class Text:
     def _read_in(self, left: list[Node]) -> Iterator[str]:
         while left:
             node = left.pop()
-            if node.type in SUBSTITUTIONS or text_of(node).startswith("${#"):
+            is_output = node.type in SUBSTITUTIONS and not self.is_echo(node)
+            if is_output or text_of(node).startswith("${#"):
                 continue
             if node.type in ("variable_name", "special_variable_name"):
                 name = text_of(node)
@@ -323,32 +381,75 @@ class Text:
         """Return the words between `[` and `]`."""
         return [word for child in test.children[1:-1] for word in self._flat(child)]
 
-    def reads_code(self, node: Node, depth: int = 0) -> bool:
+    def reads_code(self, node: Node) -> bool:
         """Whether one of the commands of a statement reads code from its standard input.
 
         So it is said to of what is too deep to look at.
         """
+        return self._reads(node, self._reading_functions | self.evaluated | self.calculated)
+
+    def _reads(self, node: Node, known: frozenset[str], depth: int = 0) -> bool:
+        """See `reads_code`. Shape: `known` are variables into which no value may be read, and
+        `f|` for a function f that reads code."""
         if depth > MAX_DEPTH:
             return True
+        children = node.named_children
         if node.type == "command":
             words = self._words(node)
-            return bool(words) and reads_code(words)
-        if node.type in ("string", "heredoc_body", "file_redirect"):
+            if words and (reads_code(words) or f"{words[0].text}|" in known):
+                return True
+            if words and words[0].text in ("read", "mapfile", "readarray"):
+                return any(word.text in known for word in words[1:])
+        if node.type in ("command", "file_redirect"):
+            children = [each for each in children if text_of(each).startswith(">(")]
+        elif node.type in ("string", "heredoc_body"):
             return False
-        return any(self.reads_code(child, depth + 1) for child in node.named_children)
+        return any(self._reads(child, known, depth + 1) for child in children)
+
+    @cached_property
+    def _reading_functions(self) -> frozenset[str]:
+        defined = [node for node in self._nodes if node.type == "function_definition"]
+        return frozenset(
+            text_of(node.child_by_field_name("name")) + "|"
+            for node in defined
+            if self._reads(node, frozenset())
+        )
 
     def is_printed(self, mark: Node) -> bool:
         """Whether a value is an argument of a command that prints it."""
         command = find_ancestor(mark, "command", frozenset())
-        words = self._words(command) if command is not None else []
+        return command is not None and self._prints(command)
+
+    def is_echo(self, substitution: Node) -> bool:
+        """Whether `$(…)` or `<(…)` is nothing but a command that prints its arguments."""
+        inside = substitution.named_children
+        return len(inside) == 1 and inside[0].type == "command" and self._prints(inside[0])
+
+    def _prints(self, command: Node) -> bool:
+        words = self._words(command)
         return bool(words) and words[0].text in ("echo", "printf")
 
     def _words(self, command: Node) -> list[Word]:
         if command.id not in self._words_by_command:
             nodes = _arguments(command)
             places = {node.id: place for place, node in enumerate(nodes)}
-            self._words_by_command[command.id] = [self._word(node) for node in nodes], places
+            words = [self._word(node) for node in nodes]
+            if words and (name := _ONE_VARIABLE.fullmatch(text_of(nodes[0]))):
+                words[0] = replace(words[0], text=self._literals.get(name[1]))
+            self._words_by_command[command.id] = words, places
         return self._words_by_command[command.id][0]
+
+    @cached_property
+    def _literals(self) -> Mapping[str, str | None]:
+        """The first words of the variables that get one literal in the text, and no other value."""
+        found: dict[str, str | None] = {}
+        for node in self._nodes:
+            if node.type == "variable_assignment":
+                name, value = (node.child_by_field_name(field) for field in ("name", "value"))
+                literal = _literal(value) if value is not None else None
+                is_new = text_of(name) not in found
+                found[text_of(name)] = literal.split()[0] if is_new and literal else None
+        return found
 
     def _flat(self, node: Node) -> Iterator[Word]:
         if node.type in ("binary_expression", "unary_expression"):
