@@ -1,35 +1,105 @@
-"""The `jobs` of a YAML workflow: from the words of each to its declaration."""
+"""From the nodes of a document to the workflow that it declares.
+
+This is the one reader of the language: `yaml` calls it with what a text says, `python` with what a
+program said. The table of `keys` has the shapes of values; here is what needs more than one value:
+keys that belong to each other, the direction of edges, and what a document with problems does not
+tell. All problems are noted, and what could be read is returned. The exports write with the same
+table.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import chain
 from typing import Any
 
-from flowq.declare.input_shapes import INPUT
-from flowq.declare.job_shapes import build_matrix, check_name, name_nodes
-from flowq.declare.keys import INSTEAD_OF_CALL, JOB
+from flowq.declare.input_shapes import INPUT, read_inputs, write_input
+from flowq.declare.job_shapes import check_name, name_nodes
+from flowq.declare.keys import INSTEAD_OF_CALL, JOB, WORKFLOW, to_defaults, write_defaults
+from flowq.declare.matrices import build_matrix
 from flowq.declare.nested import find_jobs, is_file
-from flowq.declare.nodes import ListNode, MapNode, Node, ScalarNode
-from flowq.declare.options import is_free, merge_blocks
+from flowq.declare.nodes import ListNode, MapNode, Node, ScalarNode, is_empty, say
 from flowq.declare.problems import Problems
-from flowq.declare.shapes import Vocabulary, find_meant, is_empty, say
+from flowq.declare.shapes import Vocabulary, find_meant, is_free
 from flowq.inputs import TEXT_TYPES
-from flowq.spec import ForEach, JobSpec, Path, Shell, Workflow
+from flowq.problems import (
+    BAD_ALIAS,
+    BAD_NAME,
+    BLOCKED_BY_NOT_DEFERRED,
+    FOREIGN_WORD,
+    KEY_OUT_OF_PLACE,
+    KEY_TWICE,
+    MISSING_KEY,
+    UNKNOWN_KEY,
+    WRONG_SHAPE,
+)
+from flowq.spec import Block, ForEach, JobSpec, Path, Shell, Workflow
 
 _DOES = frozenset({"call", "run", "workflow"})
-NEEDED_BY_KEY: Mapping[str, tuple[str, ...]] = {
-    "key": ("for_each",),
-    "more": ("for_each",),
-    "max_items": ("for_each",),
-    "stop_when": ("for_each", "matrix", "include"),
-    "exclude": ("matrix",),
-    "shell": ("run",),
-    "result": ("run",),
-}
 _HINT_WRITE_JOBS = "write jobs: {NAME: {call: package.module:function}}"
+
+
+def read_declaration(
+    document: MapNode,
+    kind: Vocabulary,
+    name: str,
+    problems: Problems,
+    find_workflows: Callable[[tuple[JobSpec, ...]], dict[str, Workflow]],
+) -> Workflow:
+    """Return the workflow of a document, as far as it can be read, and note what is wrong.
+
+    `name` is for a workflow that says none; `find_workflows` returns those that its jobs name.
+    Shape: places and the folder are left to the caller. Where there are problems, `unread` says
+    what the workflow does not tell.
+    """
+    words = kind.read("the workflow", document, problems) or {}
+    said = {
+        kind.keys[word].attribute: value
+        for word, value in words.items()
+        if kind.keys[word].attribute
+    }
+    inputs = tuple(read_inputs(words["inputs"], problems)) if "inputs" in words else ()
+    jobs = tuple(read_jobs(document, problems))
+    workflows = find_workflows(jobs)
+    return Workflow(
+        name=words.get("name", name),
+        jobs=tuple(keep_texts(jobs, workflows, document)),
+        inputs=inputs,
+        defaults=to_defaults(words.get("defaults", {})),
+        workflows=workflows,
+        unread=(
+            find_unread(document, kind, workflows, problems) if problems.found else frozenset()
+        ),
+        **said,
+    )
+
+
+def write_declaration(workflow: Workflow) -> dict[str, Any]:
+    """Return a workflow in the words of the language, but for its name; only what was said."""
+    inline = {n: w for n, w in workflow.workflows.items() if not is_file(n)}
+    parts = {
+        **WORKFLOW.write(workflow),
+        "inputs": Section({each.name: write_input(each) for each in workflow.inputs}),
+        "defaults": write_defaults(workflow.defaults),
+        "workflows": Section({n: Section(write_declaration(w)) for n, w in inline.items()}),
+        "jobs": Section({j.name: Section(write_job(j)) for j in workflow if not j.is_final}),
+        "finally": Section({j.name: Section(write_job(j)) for j in workflow if j.is_final}),
+    }
+    return {word: parts[word] for word in WORKFLOW.keys if parts.get(word)}
+
+
+def write_job(job: JobSpec) -> dict[str, Any]:
+    """Return a job in the words of the language; only what was said."""
+    said = JOB.write(job)
+    if job.matrix is not None and not job.matrix.include:
+        said.setdefault("matrix", {})
+    return said
+
+
+class Section(dict[str, Any]):
+    """A map of a document that deserves lines of its own."""
 
 
 def read_jobs(document: MapNode, problems: Problems) -> Iterator[JobSpec]:
@@ -44,18 +114,18 @@ def read_jobs(document: MapNode, problems: Problems) -> Iterator[JobSpec]:
             yield replace(job, is_final=True)
     else:
         hint = "write finally: {NAME: {call: package.module:function}}"
-        problems.add("FQ105", node, f"finally must be a map of names, not {say(node)}", hint)
+        problems.add(WRONG_SHAPE, node, f"finally must be a map of names, not {say(node)}", hint)
 
 
 def _read_main_jobs(document: MapNode, problems: Problems) -> Iterator[JobSpec]:
     node = document.node_by_key.get("jobs")
     if node is None:
-        problems.add("FQ106", document, "the workflow has no `jobs`", _HINT_WRITE_JOBS)
+        problems.add(MISSING_KEY, document, "the workflow has no `jobs`", _HINT_WRITE_JOBS)
     elif is_empty(node) or (isinstance(node, MapNode) and not node.node_by_key):
-        problems.add("FQ106", node, "`jobs` is empty", _HINT_WRITE_JOBS)
+        problems.add(MISSING_KEY, node, "`jobs` is empty", _HINT_WRITE_JOBS)
     elif not isinstance(node, MapNode):
         message = f"jobs must be a map of names, not {say(node)}"
-        problems.add("FQ105", node, message, _HINT_WRITE_JOBS)
+        problems.add(WRONG_SHAPE, node, message, _HINT_WRITE_JOBS)
     else:
         _check_indentation(node, problems)
         yield from _read_each_job(node, problems)
@@ -75,7 +145,7 @@ def _read_each_job(jobs: MapNode, problems: Problems) -> Iterator[JobSpec]:
             yield _as_job(name, words or {}, node)
         elif not _is_stray_key(name, node):
             hint = f"write {name}: {{call: package.module:function}}"
-            problems.add("FQ105", node, f"job {name} must be a map, not {say(node)}", hint)
+            problems.add(WRONG_SHAPE, node, f"job {name} must be a map, not {say(node)}", hint)
             yield JobSpec(name)
 
 
@@ -86,10 +156,11 @@ def keep_texts(
 
     `3.10` is a number, and where a text is wanted it is those four characters.
     """
-    nodes = document.node_by_key.get("jobs")
+    nodes = document.node_by_key.get("jobs"), document.node_by_key.get("finally")
     for job in jobs:
         nested = workflows.get(job.workflow)
-        node = nodes.node_by_key.get(job.name) if nested and isinstance(nodes, MapNode) else None
+        around = nodes[job.is_final] if nested is not None else None
+        node = around.node_by_key.get(job.name) if isinstance(around, MapNode) else None
         given = node.node_by_key.get("with") if isinstance(node, MapNode) else None
         if nested is None or not isinstance(given, MapNode):
             yield job
@@ -117,7 +188,7 @@ def _check_indentation(jobs: MapNode, problems: Problems) -> None:
         if _is_stray_key(name, node) and not is_empty(node):
             hint = "if it belongs to the job above it, indent it further"
             message = f"job {name} must be a map, not {say(node)}"
-            problems.add("FQ105", jobs.key_by_key[name], message, hint)
+            problems.add(WRONG_SHAPE, jobs.key_by_key[name], message, hint)
 
 
 def _check_keys(key: ScalarNode, node: MapNode, problems: Problems) -> None:
@@ -126,17 +197,17 @@ def _check_keys(key: ScalarNode, node: MapNode, problems: Problems) -> None:
     there = words | find_meant(node, JOB)
     if _DOES.isdisjoint(there) and INSTEAD_OF_CALL.isdisjoint(there):
         _note_missing_call(key, problems)
-    for word in words & NEEDED_BY_KEY.keys():
-        needed = NEEDED_BY_KEY[word]
-        if not any(other in there for other in needed):
+    for word in words & _NEEDED_BY_KEY.keys():
+        needed = _NEEDED_BY_KEY[word]
+        if there.isdisjoint(needed):
             message = f"`{word}` of job {key.text} stands without `{needed[0]}`"
             hint = f"it belongs to a job with `{'` or `'.join(needed)}`"
-            problems.add("FQ118", node.key_by_key[word], message, hint)
+            problems.add(KEY_OUT_OF_PLACE, node.key_by_key[word], message, hint)
 
 
 def _note_missing_call(key: ScalarNode, problems: Problems) -> None:
     hint = "say what it does: `call: package.module:function`, `run: command` or `workflow: file`"
-    problems.add("FQ106", key, f"job {key.text} has no `call`", hint)
+    problems.add(MISSING_KEY, key, f"job {key.text} has no `call`", hint)
 
 
 def _check_direction(name: str, job: MapNode, jobs: MapNode, problems: Problems) -> None:
@@ -154,7 +225,7 @@ def _check_direction(name: str, job: MapNode, jobs: MapNode, problems: Problems)
             f"`blocked_by: {target}` means that {name} runs before {target}. If so, write "
             f"`blocks: {target}`; if {target} runs first, write `needs: {target}`"
         )
-        problems.add("FQ115", place, message, hint)
+        problems.add(BLOCKED_BY_NOT_DEFERRED, place, message, hint)
 
 
 def _is_deferred(job: MapNode) -> bool:
@@ -163,62 +234,45 @@ def _is_deferred(job: MapNode) -> bool:
 
 
 def _as_job(name: str, words: dict[str, Any], node: MapNode) -> JobSpec:
-    said = {_FIELD_BY_WORD[word]: words[word] for word in words if word in _FIELD_BY_WORD}
+    said = {_ATTRIBUTE_BY_KEY[word]: words[word] for word in words if word in _ATTRIBUTE_BY_KEY}
     if "blocked_by" in words:
-        said["blocks"] = merge_blocks([*words.get("blocks", ()), *words["blocked_by"]])
+        said["blocks"] = _merge_blocks([*words.get("blocks", ()), *words["blocked_by"]])
     if "run" in words:
-        said["run"] = _as_shell(words)
+        said["run"] = Shell(words["run"], words.get("shell"), words.get("result"))
     there = node.node_by_key  # a list that could not be read makes a group too
     if "for_each" in there:
-        said["for_each"] = _as_for_each(words.get("for_each", []), words)
+        further = map(words.get, ("key", "more", "max_items", "stop_when"))
+        said["for_each"] = ForEach(words.get("for_each", []), *further)
     if "matrix" in there or "include" in there:
         stop_when = words.get("stop_when") if "for_each" not in words else None
         said["matrix"] = build_matrix(node, stop_when)
     return JobSpec(name, **said)
 
 
-_FIELD_BY_WORD = {
-    "call": "call",
-    "with": "with_",
-    "needs": "needs",
-    "blocks": "blocks",
-    "deferred": "deferred",
-    "queue": "queue",
-    "timeout": "timeout_s",
-    "retries": "retries",
-    "description": "description",
-    "on_blocker_failure": "on_blocker_failure",
-    "workflow": "workflow",
-    "env": "env",
-    "cwd": "cwd",
-    "if": "if_",
-    "max_parallel": "max_parallel",
-    "fail_fast": "fail_fast",
-    "continue_on_error": "continue_on_error",
-    "approval": "approval",
-    "if_empty": "if_empty",
-    "on_crash": "on_crash",
-    "expires": "expires_s",
-    "at_front": "at_front",
-    "secret_results": "secret_results",
+_NEEDED_BY_KEY = {word: key.needs for word, key in JOB.keys.items() if key.needs}
+_ATTRIBUTE_BY_KEY = {
+    word: key.attribute
+    for word, key in JOB.keys.items()
+    if key.attribute and "." not in key.attribute
 }
+"""The keys whose values a job has as they are read."""
 
 
-def _as_shell(words: dict[str, Any]) -> Shell:
-    return Shell(words["run"], words.get("shell"), words.get("result"))
-
-
-def _as_for_each(items: Any, words: dict[str, Any]) -> ForEach:
-    keys = ("key", "more", "max_items", "stop_when")
-    return ForEach(items, *map(words.get, keys))
+def _merge_blocks(blocks: Iterable[Block]) -> tuple[Block, ...]:
+    """Return each future job once, with the policy that one of the places says."""
+    block_by_name: dict[str, Block] = {}
+    for block in blocks:
+        if block.name not in block_by_name or block.on_failure is not None:
+            block_by_name[block.name] = block
+    return tuple(block_by_name.values())
 
 
 # Which parts of a text with problems do not tell all that was meant.
 
 
 _WORK = ("call", "run", "workflow")
-_UNKNOWN_KEY = frozenset({"FQ103", "FQ108"})
-_OF_GAPS = frozenset({"FQ105", "FQ112"})
+_UNKNOWN_KEY = frozenset({UNKNOWN_KEY, FOREIGN_WORD})
+_OF_GAPS = frozenset({WRONG_SHAPE, BAD_ALIAS})
 """Codes of a map of which a key could not be read."""
 
 
@@ -273,16 +327,16 @@ class _Walk:
         """Yield what is not known because of a problem that stands at a key."""
         if code in _UNKNOWN_KEY and node.key_by_key[name].text != name:
             return  # it was read as the key that it means
-        if code == "FQ118":
-            yield from ((*path, each) for each in NEEDED_BY_KEY.get(name, ()))
+        if code == KEY_OUT_OF_PLACE:
+            yield from ((*path, each) for each in _NEEDED_BY_KEY.get(name, ()))
         elif code in _UNKNOWN_KEY:
             yield from self.of_gaps(path, node)
-        elif path in _JOBS and code == "FQ106":
+        elif path in _JOBS and code == MISSING_KEY:
             yield from ((*path, name, each) for each in _WORK)
-        elif code == "FQ104":  # which of the two is meant is not known
+        elif code == KEY_TWICE:  # which of the two is meant is not known
             yield (*path, name)
         elif path in (*_JOBS, ("inputs",)):
-            yield (*path, name, "name") if code == "FQ109" else (*path, name)
+            yield (*path, name, "name") if code == BAD_NAME else (*path, name)
         else:
             yield path
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from flowq.declare.export_yaml import say_job, say_workflow
+from flowq.declare.document import write_declaration, write_job
 from flowq.declare.nested import is_file
 from flowq.expressions import as_source
 from flowq.expressions.references import find_whole_reference
@@ -94,7 +94,7 @@ class _Writer:
             self.module.add("")
 
     def declaration(self) -> Code:
-        said = say_workflow(self.workflow)
+        said = write_declaration(self.workflow)
         positional = [literal(self.workflow.name)]
         if "description" in said:
             positional.append(literal(said.pop("description")))
@@ -114,7 +114,7 @@ class _Writer:
 
     def write_job(self, job: JobSpec) -> bool:
         """Write a job; return whether its arguments could be said with it."""
-        said = say_job(job)
+        said = write_job(job)
         is_complete = not self.names_later_jobs(job)
         if not is_complete:
             said.pop("with")

@@ -1,4 +1,4 @@
-"""The `inputs` of a YAML workflow: their types, and defaults that fit them."""
+"""The inputs of a workflow, or of an approval: their types, and defaults that fit them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, get_args
 
-from flowq.declare import foreign
-from flowq.declare.nodes import ListNode, MapNode, Node, ScalarNode
+from flowq.declare.nodes import ListNode, MapNode, Node, ScalarNode, is_empty, say
 from flowq.declare.problems import Problems
 from flowq.declare.shapes import (
     DESCRIPTION,
@@ -18,15 +17,14 @@ from flowq.declare.shapes import (
     Shape,
     Vocabulary,
     find_meant,
-    is_empty,
     read_node,
     read_text,
-    say,
     to_data,
 )
 from flowq.inputs import TEXT_TYPES, convert
 from flowq.nearest import find_nearest
 from flowq.patterns import PatternRefused, check_pattern
+from flowq.problems import BAD_DEFAULT, BAD_NAME, MISSING_KEY, WRONG_SHAPE
 from flowq.spec import Input, InputType
 
 
@@ -34,7 +32,7 @@ def _read_choices(label: str, node: Node, problems: Problems) -> tuple[str, ...]
     items = node.items if isinstance(node, ListNode) else []
     texts = [item.text for item in items if isinstance(item, ScalarNode) and item.text]
     if not texts or len(texts) != len(items):
-        problems.add("FQ105", node, f"{label} must be a list of texts, not {say(node)}")
+        problems.add(WRONG_SHAPE, node, f"{label} must be a list of texts, not {say(node)}")
         return None
     return tuple(texts)
 
@@ -46,24 +44,24 @@ def _read_pattern(label: str, node: Node, problems: Problems) -> str | None:
     except PatternRefused as refused:
         message = f"{label} cannot be used: {refused}"
         hint = refused.hint or "the whole text must match it, as in [a-z]+"
-        problems.add("FQ105", node, message, hint)
+        problems.add(WRONG_SHAPE, node, message, hint)
         return None
     return text
 
+
+_FOREIGN: Mapping[str, str] = {
+    "options": "write `choices`",
+    "enum": "write `type: enum` and `choices`",
+    "regex": "write `pattern`",
+}
 
 INPUT = Vocabulary(
     "an input",
     {
         "type": Key(
-            Shape(
-                read_node,
-                {"enum": ["str", "int", "float", "bool", "path", "list", "json", "enum"]},
-            ),
+            Shape(read_node, {"enum": [*get_args(InputType)]}),
             "What it is; str if nothing is said.",
         ),
-        "default": Key(Shape(read_node), "Its value when none is given; without, it is required."),
-        "required": Key(FLAG, "Whether it must be given."),
-        "description": Key(DESCRIPTION, "What it is for."),
         "choices": Key(
             Shape(
                 _read_choices,
@@ -80,8 +78,11 @@ INPUT = Vocabulary(
             "A regular expression that the whole text must match.",
             ("[0-9]{4}-[0-9]{2}",),
         ),
+        "default": Key(Shape(read_node), "Its value when none is given; without, it is required."),
+        "required": Key(FLAG, "Whether it must be given."),
+        "description": Key(DESCRIPTION, "What it is for."),
     },
-    foreign=foreign.IN_AN_INPUT,
+    foreign=_FOREIGN,
 )
 
 
@@ -113,11 +114,25 @@ def read_inputs(node: Node, problems: Problems) -> Iterator[Input]:
         return
     if not isinstance(node, MapNode):
         hint = "write NAME: {type: str}, each on its line"
-        problems.add("FQ105", node, f"inputs must be a map of names, not {say(node)}", hint)
+        problems.add(WRONG_SHAPE, node, f"inputs must be a map of names, not {say(node)}", hint)
         return
     for key, inner in node.node_by_key.items():
         name = _read_name(node.key_by_key[key], problems)
         yield _read_input(name, inner, problems)
+
+
+def write_input(declared: Input) -> dict[str, Any]:
+    """Return an input in the words of the language."""
+    said: dict[str, Any] = {"type": declared.type}
+    if declared.choices:
+        said["choices"] = list(declared.choices)
+    if declared.pattern is not None:
+        said["pattern"] = declared.pattern
+    if not declared.required:
+        said["default"] = declared.default
+    if declared.description:
+        said["description"] = declared.description
+    return said
 
 
 def _read_name(key: ScalarNode, problems: Problems) -> str:
@@ -126,7 +141,7 @@ def _read_name(key: ScalarNode, problems: Problems) -> str:
         return key.text
     proposal = re.sub(r"\W", "_", key.text, flags=re.ASCII)
     hint = f"letters, digits and _ only, no digit first, as in {proposal}"
-    problems.add("FQ109", key, f"{key.text!r} cannot be the name of an input", hint)
+    problems.add(BAD_NAME, key, f"{key.text!r} cannot be the name of an input", hint)
     return proposal
 
 
@@ -148,7 +163,7 @@ def _read_input(name: str, node: Node, problems: Problems) -> Input:
         return declared
     if words.get("required"):
         hint = "take one of them away: an input with a default may be left out"
-        problems.add("FQ105", node, f"input {name} is required and has a default", hint)
+        problems.add(WRONG_SHAPE, node, f"input {name} is required and has a default", hint)
     return _with_default(declared, words["default"], problems)
 
 
@@ -160,7 +175,7 @@ def _read_short(name: str, node: ScalarNode | ListNode, problems: Problems) -> I
     kind = _FOREIGN_TYPES.get(text, text)
     if kind in _TYPES:
         hint = f"write {name}: {{type: {kind}}}; for the text, {name}: {{default: {text}}}"
-        problems.add("FQ105", node, f"input {name} is given the name of a type", hint)
+        problems.add(WRONG_SHAPE, node, f"input {name} is given the name of a type", hint)
         return Input(name, kind, required=False)
     value: object = node.value if isinstance(node, ScalarNode) else []
     return _with_default(Input(name, _TYPE_BY_CLASS[type(value)]), node, problems)
@@ -187,7 +202,7 @@ def _read_type(words: dict[str, Any], declared: Node, problems: Problems) -> Inp
             return known
     nearest = _FOREIGN_TYPES.get(text) or find_nearest(text, _TYPES)
     message = f"type must be one of {', '.join(_TYPES)}, not {say(node)}"
-    problems.add("FQ105", node, message, f"write {nearest}" if nearest else "")
+    problems.add(WRONG_SHAPE, node, message, f"write {nearest}" if nearest else "")
     return "json"  # it takes any default, so that there is no problem of a problem
 
 
@@ -202,16 +217,16 @@ def _check_choices(declared: Input, node: Node, problems: Problems) -> None:
         and "choices" not in find_meant(node, INPUT)
     ):
         message = f"input {declared.name} is an enum without choices"
-        problems.add("FQ106", node, message, "add choices: [red, green]")
+        problems.add(MISSING_KEY, node, message, "add choices: [red, green]")
     elif declared.type not in ("enum", "json") and _has_choices(node):
         message = f"input {declared.name} has choices, and its type is {declared.type}"
-        problems.add("FQ105", node, message, "write type: enum")
+        problems.add(WRONG_SHAPE, node, message, "write type: enum")
 
 
 def _check_pattern(declared: Input, node: Node, problems: Problems) -> None:
     if declared.pattern is not None and declared.type not in ("str", "path", "json"):
         message = f"input {declared.name} has a pattern, and its type is {declared.type}"
-        problems.add("FQ105", node, message, "a pattern is for text: write type: str")
+        problems.add(WRONG_SHAPE, node, message, "a pattern is for text: write type: str")
 
 
 def _with_default(declared: Input, node: Node, problems: Problems) -> Input:
@@ -224,7 +239,7 @@ def _read_default(declared: Input, node: Node, problems: Problems) -> Any:
         return None
     if _holds_expression(node):
         hint = "expressions are filled in under `with` only"
-        problems.add("FQ116", node, "a default must be plain data, without ${{ }}", hint)
+        problems.add(BAD_DEFAULT, node, "a default must be plain data, without ${{ }}", hint)
         return None
     data = to_data(node)
     if declared.type == "json":
@@ -236,7 +251,7 @@ def _read_default(declared: Input, node: Node, problems: Problems) -> Any:
     except ValueError as error:
         if declared.type != "enum" or declared.choices:
             hint = "" if declared.pattern is None else "change the default or the pattern"
-            problems.add("FQ116", node, f"the default of {declared.name} {error}", hint)
+            problems.add(BAD_DEFAULT, node, f"the default of {declared.name} {error}", hint)
         return None
 
 

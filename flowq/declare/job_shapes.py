@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from flowq.callables import CALL as CALLED
-from flowq.declare.input_shapes import NAME_PATTERN, read_inputs
-from flowq.declare.nodes import ListNode, MapNode, Node, ScalarNode
+from flowq.declare.input_shapes import NAME_PATTERN, read_inputs, write_input
+from flowq.declare.nodes import ListNode, MapNode, Node, ScalarNode, is_empty, say
 from flowq.declare.problems import Problems
 from flowq.declare.retries import (
     CAUSE_HINT,
@@ -27,26 +27,29 @@ from flowq.declare.shapes import (
     Key,
     Shape,
     Vocabulary,
-    check_keys,
-    choice,
     either,
     find_meant,
-    is_empty,
     read_count,
     read_data,
     read_expression,
     read_template,
-    say,
-    to_template,
+    template_of,
 )
-from flowq.expressions import as_source, as_template, tidy
+from flowq.expressions import as_template
+from flowq.problems import (
+    BAD_CALL,
+    BAD_NAME,
+    BAD_RETRY_CAUSE,
+    MISSING_KEY,
+    RETRIES_OUT_OF_BOUNDS,
+    WRONG_SHAPE,
+)
 from flowq.spec import (
     ALL_TOLERATED,
     NONE_TOLERATED,
     Approval,
     Block,
     Input,
-    Matrix,
     Retry,
     Tolerance,
 )
@@ -65,7 +68,7 @@ def _read_call(label: str, node: Node, problems: Problems) -> str | None:
         return node.text
     message = f"{label} must be package.module:function, not {say(node)}"
     text = node.text if isinstance(node, ScalarNode) else ""
-    problems.add("FQ114", node, message, _call_hint(text))
+    problems.add(BAD_CALL, node, message, _call_hint(text))
     return None
 
 
@@ -92,7 +95,7 @@ def check_name(key: ScalarNode, problems: Problems) -> None:
     if _JOB_NAME.fullmatch(name) and "--" not in name:
         return
     hint = "letters, digits, _ and single - only, no digit first: it becomes part of the job's id"
-    problems.add("FQ109", key, f"{name!r} cannot be the name of a job", hint)
+    problems.add(BAD_NAME, key, f"{name!r} cannot be the name of a job", hint)
 
 
 def read_names(label: str, node: Node, problems: Problems) -> tuple[str, ...]:
@@ -107,10 +110,10 @@ def _names(label: str, node: Node, problems: Problems) -> Iterator[str]:
     for item in items:
         if not isinstance(item, ScalarNode) or is_empty(item):
             message = f"{label} must be a job's name, or a list of names, not {say(item)}"
-            problems.add("FQ105", item, message)
+            problems.add(WRONG_SHAPE, item, message)
         elif "," in item.text or " " in item.text:
             message = f"{label} must be a job's name, or a list of names, not {say(item)}"
-            problems.add("FQ105", item, message, _names_hint(item.text))
+            problems.add(WRONG_SHAPE, item, message, _names_hint(item.text))
             if "${{" not in item.text:  # they are surely meant
                 yield from item.text.replace(",", " ").split()
         else:
@@ -135,6 +138,16 @@ def _read_blocks(label: str, node: Node, problems: Problems) -> tuple[Block, ...
     return tuple(blocks)
 
 
+def _write_names(names: Sequence[str]) -> Any:
+    return names[0] if len(names) == 1 else list(names)
+
+
+def _write_blocks(blocks: Sequence[Block]) -> Any:
+    if any(block.on_failure for block in blocks):
+        return {b.name: {"on_failure": b.on_failure} if b.on_failure else None for b in blocks}
+    return _write_names([block.name for block in blocks])
+
+
 def name_nodes(node: Node | None) -> Iterator[tuple[str, ScalarNode]]:
     """Yield the names that `needs` or `blocks` hold, and where each stands."""
     if isinstance(node, ScalarNode) and not is_empty(node):
@@ -149,7 +162,7 @@ def _read_edge_policy(label: str, node: Node, problems: Problems) -> str | None:
     if isinstance(node, ScalarNode) and node.value == "ignore":
         return "ignore"
     hint = "for all blockers of a job, say on_blocker_failure there"
-    problems.add("FQ105", node, f"{label} of an edge must be ignore, not {say(node)}", hint)
+    problems.add(WRONG_SHAPE, node, f"{label} of an edge must be ignore, not {say(node)}", hint)
     return None
 
 
@@ -176,8 +189,14 @@ def _read_tolerance(label: str, node: Node, problems: Problems) -> Tolerance | N
         percent = float(found.group(1))
         return Tolerance(percent=int(percent) if percent.is_integer() else percent)
     message = f"{label} must be true, a count or a percentage, not {say(node)}"
-    problems.add("FQ105", node, message, "write true, 3, or 20% of a group")
+    problems.add(WRONG_SHAPE, node, message, "write true, 3, or 20% of a group")
     return None
+
+
+def _write_tolerance(tolerance: Tolerance) -> Any:
+    if tolerance in (ALL_TOLERATED, NONE_TOLERATED):
+        return tolerance == ALL_TOLERATED
+    return tolerance.count if tolerance.percent is None else f"{tolerance.percent}%"
 
 
 def _read_approval(label: str, node: Node, problems: Problems) -> Approval | None:
@@ -185,12 +204,14 @@ def _read_approval(label: str, node: Node, problems: Problems) -> Approval | Non
         return Approval() if node.value else None
     if not isinstance(node, MapNode):
         message = f"{label} must be true or a map, not {say(node)}"
-        problems.add(
-            "FQ105", node, message, "write true, or {message: …, inputs: {…}, expires: 2d}"
-        )
+        hint = "write true, or {message: …, inputs: {…}, expires: 2d}"
+        problems.add(WRONG_SHAPE, node, message, hint)
         return None
-    words = _APPROVAL.read(label, node, problems) or {}
-    return Approval(words.get("message", ""), words.get("expires"), words.get("inputs", ()))
+    return Approval(**_APPROVAL.to_fields(_APPROVAL.read(label, node, problems) or {}))
+
+
+def _write_approval(approval: Approval) -> Any:
+    return _APPROVAL.write(approval) or True
 
 
 def _read_inputs(label: str, node: Node, problems: Problems) -> tuple[Input, ...]:
@@ -204,6 +225,7 @@ _APPROVAL = Vocabulary(
             MESSAGE,
             "What the person who approves should know.",
             ("Publish ${{ jobs.pack.result }}?",),
+            "message",
         ),
         "inputs": Key(
             Shape(
@@ -213,10 +235,13 @@ _APPROVAL = Vocabulary(
                     "patternProperties": {NAME_PATTERN: {"$ref": "#/$defs/input"}},
                     "additionalProperties": False,
                 },
+                lambda inputs: {each.name: write_input(each) for each in inputs},
             ),
             "What an approval has to give, by name.",
+            (),
+            "inputs",
         ),
-        "expires": Key(TIMEOUT, "How long to wait before the job fails.", ("2d",)),
+        "expires": Key(TIMEOUT, "How long to wait before the job fails.", ("2d",), "expires_s"),
     },
 )
 
@@ -227,23 +252,23 @@ def _read_command(label: str, node: Node, problems: Problems) -> str | tuple[str
     """Read a text for a shell, or a list of a program and its arguments."""
     if isinstance(node, MapNode):
         message = f"{label} must be a text or a list, not a map"
-        problems.add("FQ105", node, message, _COMMAND_HINT)
+        problems.add(WRONG_SHAPE, node, message, _COMMAND_HINT)
         return None
     if not isinstance(node, ListNode):
         return read_template(label, node, problems)
     if not node.items:
         message = f"{label} is an empty list"
-        problems.add("FQ105", node, message, _COMMAND_HINT)
+        problems.add(WRONG_SHAPE, node, message, _COMMAND_HINT)
     words = []
     for item in node.items:
         if isinstance(item, ScalarNode) and not item.is_null:
-            words.append(tidy(item.text))
+            words.append(template_of(item))
         else:
             message = f"an item of {label} must be text, not {say(item)}"
-            problems.add("FQ105", item, message, _word_hint(item))
+            problems.add(WRONG_SHAPE, item, message, _word_hint(item))
     if words[:1] == [""]:
         message = f"the first item of {label} is empty, and names no program"
-        problems.add("FQ105", node, message, _COMMAND_HINT)
+        problems.add(WRONG_SHAPE, node, message, _COMMAND_HINT)
     return tuple(words) or None
 
 
@@ -266,7 +291,7 @@ def _read_items(label: str, node: Node, problems: Problems) -> Any:
         source = read_expression(label, node, problems)
         return None if source is None else as_template(source)
     message = f"{label} must be a list, or an expression that gives one, not {say(node)}"
-    problems.add("FQ105", node, message, _items_hint(node))
+    problems.add(WRONG_SHAPE, node, message, _items_hint(node))
     return None
 
 
@@ -289,41 +314,53 @@ def read_environment(label: str, node: Node, problems: Problems) -> dict[str, st
         return {}
     if not isinstance(node, MapNode):
         message = f"{label} must be a map of variables, not {say(node)}"
-        problems.add("FQ105", node, message, "write NAME: value, each on its line")
+        problems.add(WRONG_SHAPE, node, message, "write NAME: value, each on its line")
         return None
     environment = {}
     for name, inner in node.node_by_key.items():
         if not re.fullmatch(VARIABLE, name):
             hint = "letters, digits and _ only, no digit first"
             message = f"{name!r} cannot be the name of a variable"
-            problems.add("FQ109", node.key_by_key[name], message, hint)
+            problems.add(BAD_NAME, node.key_by_key[name], message, hint)
         elif not isinstance(inner, ScalarNode):
-            problems.add("FQ105", inner, f"{name} in {label} must be text, not {say(inner)}")
+            problems.add(WRONG_SHAPE, inner, f"{name} in {label} must be text, not {say(inner)}")
         else:
-            environment[name] = "" if is_empty(inner) else tidy(inner.text)
+            environment[name] = "" if is_empty(inner) else template_of(inner)
     return environment
 
 
 CALL = Shape(_read_call, {"type": "string", "pattern": f"^{CALLED.pattern}$"})
-COMMAND = either(_read_command, TEXT.schema, {"type": "array", "items": _ANY_TEXT, "minItems": 1})
+COMMAND = either(
+    _read_command,
+    TEXT.schema,
+    {"type": "array", "items": _ANY_TEXT, "minItems": 1},
+    write=lambda command: command if isinstance(command, str) else list(command),
+)
 NAMES = either(
     read_names,
     {"type": ["string", "number", "boolean", "null"], "not": {"pattern": "[ ,]"}},
     {"type": "array", "items": {**_ANY_TEXT, "not": {"pattern": "[ ,]"}}},
+    write=_write_names,
 )
 BLOCKS = either(
     _read_blocks,
     *NAMES.schema["anyOf"],
     {"type": "object", "additionalProperties": {"anyOf": [{"type": "null"}, _EDGE.schema()]}},
+    write=_write_blocks,
 )
 TOLERANCE = either(
     _read_tolerance,
     {"type": "boolean"},
     {"type": "integer", "minimum": 0},
     {"type": "string", "pattern": r"^\s*[0-9]{1,3}(\.[0-9]{1,6})?\s*%\s*$"},
+    write=_write_tolerance,
 )
-APPROVAL = either(_read_approval, {"type": "boolean"}, _APPROVAL.schema())
-POLICY = choice("wait", "skip", "run")
+APPROVAL = either(
+    _read_approval,
+    {"type": "boolean"},
+    _APPROVAL.schema(),
+    write=_write_approval,
+)
 ITEMS = either(_read_items, {"type": "array"}, {"type": "string", "minLength": 1})
 ENVIRONMENT = Shape(
     read_environment,
@@ -332,121 +369,7 @@ ENVIRONMENT = Shape(
         "patternProperties": {f"^{VARIABLE}$": {"type": [*_ANY_TEXT["type"], "null"]}},
         "additionalProperties": False,
     },
-)
-
-
-# The `matrix` of a job, with what `include` and `exclude` say beside it or inside of it.
-
-
-_BESIDE = ("include", "exclude")
-
-
-def build_matrix(job: MapNode, stop_when: str | None) -> Matrix | None:
-    """Return the matrix of a job whose keys have been read, or None when it has none."""
-    node = job.node_by_key.get("matrix")
-    inside = node.node_by_key if isinstance(node, MapNode) else {}
-    if node is None and "include" not in job.node_by_key:
-        return None
-    axes = {name: axis for name, axis in inside.items() if name not in _BESIDE}
-    as_text = {name for name, axis in axes.items() if _holds_versions(axis)}
-    values = {name: _values(axis, name in as_text) for name, axis in axes.items()}
-    include, exclude = (
-        tuple(
-            {key: _value(inner, key in as_text) for key, inner in combination.node_by_key.items()}
-            for place in (inside, job.node_by_key)
-            for combination in _combinations(place.get(key))
-        )
-        for key in _BESIDE
-    )
-    return Matrix(values, include, exclude, stop_when)
-
-
-def _values(axis: Node, as_text: bool) -> Any:
-    if isinstance(axis, ListNode):
-        return [_value(item, as_text) for item in axis.items]
-    if isinstance(axis, ScalarNode) and "${{" in axis.text:
-        return as_template(as_source(axis.text))
-    return []
-
-
-def _value(node: Node, as_text: bool) -> Any:
-    is_text = as_text and isinstance(node, ScalarNode) and not is_empty(node)
-    return node.text if is_text and isinstance(node, ScalarNode) else to_template(node)
-
-
-def _holds_versions(axis: Node) -> bool:
-    """Whether a value is no number as it is written: then the whole axis holds texts.
-
-    `[3.9, 3.10]` are versions: as numbers, the second would be 3.1.
-    """
-    items = axis.items if isinstance(axis, ListNode) else []
-    return any(isinstance(item, ScalarNode) and _is_version(item) for item in items)
-
-
-def _is_version(node: ScalarNode) -> bool:
-    if not node.is_plain or not re.fullmatch(r"[0-9]+(\.[0-9]+)?", node.text):
-        return False
-    return str(node.value) != node.text and not node.text.startswith("0.")
-
-
-def _combinations(node: Node | None) -> Iterator[MapNode]:
-    items = node.items if isinstance(node, ListNode) else [node]
-    return (item for item in items if isinstance(item, MapNode))
-
-
-# Reading, which notes what has not that shape.
-
-
-def _read_matrix(label: str, node: Node, problems: Problems) -> Node | None:
-    if not isinstance(node, MapNode):
-        message = f"{label} must be a map of names to lists, not {say(node)}"
-        problems.add("FQ105", node, message, "write {os: [linux, windows], python: [3.11, 3.12]}")
-        return None
-    for name, inner in node.node_by_key.items():
-        if name in _BESIDE:
-            _read_combinations(name, inner, problems)
-        elif not re.fullmatch(VARIABLE, name):
-            hint = "letters, digits and _ only, no digit first"
-            message = f"{name!r} cannot be the name of an axis"
-            problems.add("FQ109", node.key_by_key[name], message, hint)
-        else:
-            _read_axis(name, inner, problems)
-    return node
-
-
-def _read_axis(label: str, node: Node, problems: Problems) -> None:
-    if isinstance(node, ListNode):
-        check_keys(node, problems)
-    elif isinstance(node, ScalarNode) and "${{" in node.text:
-        read_expression(label, node, problems)
-    else:
-        told = isinstance(node, ScalarNode) and node.text
-        message = f"{label} in a matrix must be a list, not {say(node)}"
-        problems.add("FQ105", node, message, f"write [{told or 'a, b, c'}]")
-
-
-def _read_combinations(label: str, node: Node, problems: Problems) -> Node | None:
-    items = node.items if isinstance(node, ListNode) else [node]
-    if not all(isinstance(item, MapNode) for item in items):
-        message = f"{label} must be a list of maps, not {say(node)}"
-        problems.add("FQ105", node, message, "write [{os: linux, python: 3.11}]")
-        return None
-    check_keys(node, problems)
-    return node
-
-
-_AXIS: Mapping[str, Any] = {"anyOf": [{"type": "array"}, {"type": "string", "pattern": r"\$\{\{"}]}
-COMBINATIONS = either(
-    _read_combinations, {"type": "array", "items": {"type": "object"}}, {"type": "object"}
-)
-MATRIX = Shape(
-    _read_matrix,
-    {
-        "type": "object",
-        "properties": dict.fromkeys(_BESIDE, COMBINATIONS.schema),
-        "patternProperties": {f"^(?!(?:include|exclude)$){VARIABLE}$": _AXIS},
-        "additionalProperties": False,
-    },
+    dict,
 )
 
 
@@ -457,30 +380,27 @@ def _read_retries(label: str, node: Node, problems: Problems) -> Retry | None:
     if isinstance(node, MapNode):
         words = _RETRIES.read(label, node, problems) or {}
         if "max" not in node.node_by_key and "max" not in find_meant(node, _RETRIES):
-            problems.add("FQ106", node, f"{label} has no `max`", "write {max: 3, backoff: 2s}")
-        return Retry(
-            words.get("max", 0),
-            words.get("backoff", 0),
-            words.get("factor", 1),
-            words.get("max_backoff"),
-            words.get("jitter", 0),
-            words.get("within"),
-            words.get("on", ()),
-            words.get("never_on", ()),
-        )
+            problems.add(MISSING_KEY, node, f"{label} has no `max`", "write {max: 3, backoff: 2s}")
+        return Retry(**{"max": 0, **_RETRIES.to_fields(words)})
     if isinstance(node, ScalarNode) and isinstance(node.value, int):
         count = _read_max(label, node, problems)
         return None if count is None else Retry(count)
     message = f"{label} must be a whole number or a map, not {say(node)}"
-    problems.add("FQ105", node, message, "write 3, or {max: 3, backoff: 2s}")
+    problems.add(WRONG_SHAPE, node, message, "write 3, or {max: 3, backoff: 2s}")
     return None
+
+
+def _write_retries(retries: Retry) -> Any:
+    return retries.max if retries == Retry(retries.max) else _RETRIES.write(retries)
 
 
 def _read_max(label: str, node: Node, problems: Problems) -> int | None:
     count = read_count(label, node, problems)
     if count is not None and count > MAX_RETRIES:
         message = f"{label} must be at most {MAX_RETRIES:,}, not {say(node)}"
-        problems.add("FQ125", node, message, "for work that never ends, schedule a workflow")
+        problems.add(
+            RETRIES_OUT_OF_BOUNDS, node, message, "for work that never ends, schedule a workflow"
+        )
         return None
     return count
 
@@ -491,7 +411,7 @@ def _number(read: Callable[[object], float]) -> Callable[[str, Node, Problems], 
             return read(node.value if isinstance(node, ScalarNode) else say(node))
         except ValueError as error:
             problems.add(
-                "FQ125",
+                RETRIES_OUT_OF_BOUNDS,
                 node,
                 f"{label} {error}",
                 "as in {max: 5, backoff: 2s, factor: 2, jitter: 20%}",
@@ -506,30 +426,40 @@ def _read_causes(label: str, node: Node, problems: Problems) -> tuple[str, ...]:
     for item in node.items if isinstance(node, ListNode) else [node]:
         if not isinstance(item, ScalarNode) or item.is_null:
             message = f"{label} must name exception classes and exit codes, not {say(item)}"
-            problems.add("FQ126", item, message, CAUSE_HINT)
+            problems.add(BAD_RETRY_CAUSE, item, message, CAUSE_HINT)
             continue
         try:
             causes.append(read_cause(item.text))
         except UnknownCause as error:
-            problems.add("FQ126", item, f"{label} {error}", error.hint)
+            problems.add(BAD_RETRY_CAUSE, item, f"{label} {error}", error.hint)
     return tuple(dict.fromkeys(causes))
 
 
 _CAUSE = {"type": ["string", "integer"]}
-_CAUSES = either(_read_causes, _CAUSE, {"type": "array", "items": _CAUSE})
+_CAUSES = either(
+    _read_causes,
+    _CAUSE,
+    {"type": "array", "items": _CAUSE},
+    write=lambda causes: [int(each) if each.isdigit() else each for each in causes],
+)
 _MAX = {"type": "integer", "minimum": 0, "maximum": MAX_RETRIES}
 
 _RETRIES = Vocabulary(
     "retries",
     {
-        "max": Key(Shape(_read_max, _MAX), "How often it is tried again.", (3,)),
-        "backoff": Key(DURATION, "How long to wait before the second attempt.", ("2s",)),
+        "max": Key(Shape(_read_max, _MAX), "How often it is tried again.", (3,), "max"),
+        "backoff": Key(
+            DURATION, "How long to wait before the second attempt.", ("2s",), "backoff_s"
+        ),
         "factor": Key(
             Shape(_number(read_factor), {"type": "number", "minimum": 1, "maximum": MAX_FACTOR}),
             "Each further wait is so many times as long.",
             (2,),
+            "factor",
         ),
-        "max_backoff": Key(TIMEOUT, "The longest wait; a day unless it is said.", ("5m",)),
+        "max_backoff": Key(
+            TIMEOUT, "The longest wait; a day unless it is said.", ("5m",), "max_backoff_s"
+        ),
         "jitter": Key(
             either(
                 _number(read_share),
@@ -538,18 +468,25 @@ _RETRIES = Vocabulary(
             ),
             "A random part of up to this share makes each wait longer.",
             (0.2, "20%"),
+            "jitter",
         ),
         "within": Key(
-            TIMEOUT, "No attempt begins later than this after the first one began.", ("1h",)
+            TIMEOUT,
+            "No attempt begins later than this after the first one began.",
+            ("1h",),
+            "within_s",
         ),
         "on": Key(
             _CAUSES,
             "Only failures by these are tried again: exception classes, exit codes.",
             ("ConnectionError", ["requests.exceptions:Timeout", 137, "1-3"]),
+            "on",
         ),
-        "never_on": Key(_CAUSES, "Failures by these are final.", ("ValueError", [2, "64-78"])),
+        "never_on": Key(
+            _CAUSES, "Failures by these are final.", ("ValueError", [2, "64-78"]), "never_on"
+        ),
     },
     required=("max",),
 )
 
-RETRIES = either(_read_retries, _MAX, _RETRIES.schema())
+RETRIES = either(_read_retries, _MAX, _RETRIES.schema(), write=_write_retries)

@@ -1,11 +1,18 @@
-"""The words of the YAML language: which keys there are, how each is read, and what it means."""
+"""The table of the language: each key once, with its shape, its meaning, and where it may stand.
+
+The reader, both exports, the JSON Schema, and the check of keys that mean nothing beside each other
+are made of it, and a test compares the page of the language with it. The order of the keys is that
+of documents. Words of GitHub Actions and of other queues are answered with ours.
+"""
 
 from __future__ import annotations
 
-from flowq.declare import defaults, foreign
+from collections.abc import Mapping
+from typing import Any
+
 from flowq.declare import job_shapes as job
-from flowq.declare.job_shapes import COMBINATIONS, MATRIX, RETRIES
-from flowq.declare.nodes import ListNode, MapNode, Node, ScalarNode
+from flowq.declare.matrices import COMBINATIONS, MATRIX
+from flowq.declare.nodes import MapNode, Node, ScalarNode, say
 from flowq.declare.problems import Problems
 from flowq.declare.shapes import (
     ARGUMENTS,
@@ -23,22 +30,115 @@ from flowq.declare.shapes import (
     choice,
     either,
     find_meant,
+    read_fixed_text,
     read_node,
     read_template,
-    say,
 )
-from flowq.spec import Concurrency, Schedule
+from flowq.problems import MISSING_KEY, WRONG_SHAPE
+from flowq.spec import Concurrency, Defaults, Schedule
+
+_ARGUMENTS = "arguments stand under `with`, by name"
+_CALL = "write `call: package.module:function`"
+_RUN = "write `run: …`"
+_NEEDS = "write `needs`"
+_QUEUE = "a job runs where its queue's workers are: `queue: NAME`"
+
+_IN_A_JOB: Mapping[str, str] = {
+    "steps": "a job does one thing: make each step a job, and order them with `needs`",
+    "uses": "name a Python function, `call: package.module:function`, or another workflow, "
+    "`workflow: ./file.yaml`",
+    "runs-on": "name the queue whose workers shall run it: `queue: NAME`",
+    "strategy": "`matrix`, `max_parallel` and `fail_fast` stand at the job itself",
+    "timeout-minutes": "write `timeout: 10m`",
+    "continue-on-error": "write `continue_on_error`",
+    "max-parallel": "write `max_parallel`",
+    "fail-fast": "write `fail_fast`",
+    "working-directory": "write `cwd`",
+    "container": _QUEUE,
+    "services": _QUEUE,
+    "permissions": "leave it out",
+    "environment": "write `approval: true` for a job that somebody has to approve, or `env`",
+    "concurrency": "it belongs to the workflow; for the jobs of a group, write `max_parallel`",
+    "secrets": "name each where it is used: `env: {KEY: ${{ secrets.KEY }}}`",
+    "outputs": "what the function returns is jobs.NAME.result",
+    "args": _ARGUMENTS,
+    "kwargs": _ARGUMENTS,
+    "params": _ARGUMENTS,
+    "parameters": _ARGUMENTS,
+    "inputs": "inputs are declared once, for the workflow; arguments stand under `with`",
+    "depends_on": _NEEDS,
+    "dependencies": _NEEDS,
+    "requires": _NEEDS,
+    "after": _NEEDS,
+    "before": "write `blocks`",
+    "function": _CALL,
+    "func": _CALL,
+    "command": _RUN,
+    "script": _RUN,
+    "name": "the key above is the job's name; a longer text goes under `description`",
+    "backoff": "write `retries: {max: 3, backoff: 2s}`",
+    "retry": "write `retries: {max: 3, backoff: 2s}`",
+    "foreach": "write `for_each`",
+    "loop": "write `for_each`",
+    "with_items": "write `for_each`",
+    "when": "write `if`",
+    "unless": "write `if: not …`",
+    "schedule": "it belongs to the workflow",
+}
+
+_IN_A_SCHEDULE: Mapping[str, str] = {"tz": "write `timezone`", "time_zone": "write `timezone`"}
+
+_IN_CONCURRENCY: Mapping[str, str] = {"cancel-in-progress": "write `cancel_in_progress`"}
+
+_IN_DEFAULTS: Mapping[str, str] = {
+    "timeout-minutes": "write `timeout: 10m`",
+    "working-directory": "write `cwd`",
+    "continue-on-error": "write `continue_on_error`",
+    "max-parallel": "write `max_parallel`",
+    "fail-fast": "write `fail_fast`",
+    "retry": "write `retries: {max: 3, backoff: 2s}`",
+    "runs-on": "name the queue whose workers shall run the jobs: `queue: NAME`",
+}
+
+_IN_A_WORKFLOW: Mapping[str, str] = {
+    "on": "a workflow is started by `flowq run FILE`, or by `schedule: {cron: …}`; its inputs "
+    "stand under `inputs`",
+    "run-name": "leave it out",
+    "permissions": "leave it out",
+    "steps": "a workflow has `jobs`: a map of names to jobs",
+    "tasks": "write `jobs`",
+    "stages": "write `jobs`, and order them with `needs`",
+    "nodes": "write `jobs`",
+    "params": "write `inputs`",
+    "parameters": "write `inputs`",
+    "version": "leave it out",
+    "cron": "write `schedule: {cron: …}`",
+    "call": "a call belongs to a job: `jobs: {NAME: {call: …}}`",
+    "run": "a command belongs to a job: `jobs: {NAME: {run: …}}`",
+    "matrix": "it belongs to a job",
+    "for_each": "it belongs to a job",
+    "timeout": "it belongs to a job, or under `defaults`",
+    "queue": "it belongs to a job, or under `defaults`",
+    "retries": "it belongs to a job, or under `defaults`",
+    "needs": "it belongs to a job",
+    "runs-on": "name a queue under `defaults`: `queue: NAME`",
+}
 
 
 def _read_schedule(label: str, node: Node, problems: Problems) -> Schedule | None:
-    if isinstance(node, ListNode | ScalarNode):
-        message = f"{label} must be a map, not {say(node)}"
-        problems.add("FQ105", node, message, 'write {cron: "30 2 * * *", timezone: Europe/Berlin}')
+    if isinstance(node, ScalarNode) and len(node.text.split()) > 1:
+        text = read_fixed_text(label, node, problems)
+        return None if text is None else Schedule(text)
+    if not isinstance(node, MapNode):
+        message = f"{label} must be a cron expression or a map, not {say(node)}"
+        problems.add(
+            WRONG_SHAPE, node, message, 'write {cron: "30 2 * * *", timezone: Europe/Berlin}'
+        )
         return None
     words = SCHEDULE.read(label, node, problems) or {}
     if "cron" not in node.node_by_key and "cron" not in find_meant(node, SCHEDULE):
-        problems.add("FQ106", node, f"{label} has no `cron`", 'as in cron: "30 2 * * 1-5"')
-    return Schedule(words.get("cron", "0 0 * * *"), words.get("timezone", "UTC"))
+        problems.add(MISSING_KEY, node, f"{label} has no `cron`", 'as in cron: "30 2 * * 1-5"')
+    return Schedule(**{"cron": "0 0 * * *", **SCHEDULE.to_fields(words)})
 
 
 def _read_concurrency(label: str, node: Node, problems: Problems) -> Concurrency | None:
@@ -49,142 +149,317 @@ def _read_concurrency(label: str, node: Node, problems: Problems) -> Concurrency
     is_missing = isinstance(node, MapNode) and "group" not in node.node_by_key
     if is_missing and "group" not in find_meant(node, CONCURRENCY):
         hint = "runs with the same text come one after the other"
-        problems.add("FQ106", node, f"{label} has no `group`", hint)
-    return Concurrency(words.get("group", ""), words.get("cancel_in_progress", False))
+        problems.add(MISSING_KEY, node, f"{label} has no `group`", hint)
+    return Concurrency(**{"group": "", **CONCURRENCY.to_fields(words)})
 
 
-_CALLED = Key(
-    job.CALL, "The function that the job calls: package.module:function.", ("photos.tasks:resize",)
-)
-_QUEUE = Key(FIXED_TEXT, "The queue whose workers run it.", ("default",))
-_TIMEOUT = Key(TIMEOUT, "How long it may run.", ("30s", "10m"))
-_RETRIES = Key(
-    RETRIES,
-    "How often it is tried again, when, and after which failures.",
-    (3, {"max": 5, "backoff": "2s", "factor": 2, "on": ["ConnectionError", 137]}),
-)
-_DESCRIPTION = Key(DESCRIPTION, "What it is for.")
-_ENV = Key(
-    job.ENVIRONMENT,
-    "Environment variables; `env.NAME` and `secrets.NAME` are read where the job runs.",
-    ({"API_KEY": "${{ secrets.API_KEY }}"},),
-)
+def to_defaults(words: Mapping[str, Any]) -> Defaults:
+    """Return the defaults of a workflow from their values by key."""
+    return Defaults(**{_name_default(DEFAULTS.keys[word]): words[word] for word in words})
+
+
+def write_defaults(defaults: Defaults) -> dict[str, Any]:
+    """Return the defaults of a workflow in the words of the language."""
+    said = {
+        word: (key, getattr(defaults, _name_default(key))) for word, key in DEFAULTS.keys.items()
+    }
+    if defaults.queue == Defaults().queue:
+        del said["queue"]
+    return {
+        word: key.shape.write(value) for word, (key, value) in said.items() if value is not None
+    }
+
+
+def _name_default(key: Key) -> str:
+    return key.attribute.rpartition(".")[2]
+
+
+_WORK = "each job says itself what it does"
+_EDGE = "an edge is between two jobs: say it at one of them"
+_GROUP = "it makes a group of one job: say it there"
+_OF_SINGLE_JOBS = {"workflow": "say it at the jobs of that workflow"}
+
+_DESCRIPTION = "What it is for."
+_ENV = "Environment variables; `env.NAME` and `secrets.NAME` are read where the job runs."
+_ENV_EXAMPLES = ({"API_KEY": "${{ secrets.API_KEY }}"},)
 
 JOB = Vocabulary(
     "a job",
     {
-        "call": _CALLED,
-        "run": Key(
-            job.COMMAND,
-            "A command: a program and its arguments as a list, or a text for a shell.",
-            (["tar", "-cf", "${{ inputs.out }}", "data"], 'make -C "$FOLDER" && echo done'),
+        "description": Key(
+            DESCRIPTION,
+            _DESCRIPTION,
+            attribute="description",
+            not_shared="it says what one job is for",
         ),
-        "workflow": Key(
-            FIXED_TEXT, "Another workflow: a file, or a name under `workflows`.", ("./photo.yaml",)
+        "deferred": Key(
+            FLAG,
+            "The job is open: running jobs may add blockers to it.",
+            attribute="deferred",
+            not_shared="a job is open for the code that adds to it: say it at that job",
         ),
-        "with": Key(ARGUMENTS, "The arguments, by name; values may hold ${{ expressions }}."),
-        "needs": Key(job.NAMES, "Jobs that must run before this one.", ("fetch", ["a", "b"])),
-        "blocks": Key(
-            job.BLOCKS,
-            "Jobs that must wait for this one.",
-            ("report", {"report": {"on_failure": "ignore"}}),
+        "needs": Key(
+            job.NAMES,
+            "Jobs that must run before this one.",
+            ("fetch", ["a", "b"]),
+            attribute="needs",
+            not_shared=_EDGE,
         ),
-        "blocked_by": Key(
-            job.BLOCKS, "As `blocks`: jobs with `deferred: true` that wait for this one."
+        "if": Key(
+            EXPRESSION,
+            "Run only if this expression is true.",
+            ("inputs.publish", "always()"),
+            attribute="if_",
+            not_shared="whether a job runs is its own matter, and an `if` of its own would replace "
+            "this one",
         ),
-        "deferred": Key(FLAG, "The job is open: running jobs may add blockers to it."),
         "approval": Key(
             job.APPROVAL,
             "Wait for `flowq approve RUN JOB` when all else is ready.",
             (True, {"message": "Look at the report first", "expires": "2d"}),
+            attribute="approval",
+            not_shared="each approval is about one job: say it there",
         ),
         "for_each": Key(
             job.ITEMS,
             "One job for each item of a list, or of an expression that gives one.",
             (["a", "b"], "${{ jobs.list_photos.result }}"),
+            attribute="for_each.items",
+            not_shared=_GROUP,
         ),
         "key": Key(
-            EXPRESSION, "An expression that names an item; seen keys are dropped.", ("item.id",)
+            EXPRESSION,
+            "An expression that names an item; seen keys are dropped.",
+            ("item.id",),
+            attribute="for_each.key",
+            needs=("for_each",),
+            not_shared=_GROUP,
         ),
         "more": Key(
-            EXPRESSION, "An expression on `result` that gives further items.", ("result.links",)
-        ),
-        "max_items": Key(POSITIVE, "The group fails above this number of items.", (10_000,)),
-        "stop_when": Key(
             EXPRESSION,
-            "An expression on `result`: once true, what has not started is skipped.",
-            ("result.loss < 0.1",),
+            "An expression on `result` that gives further items.",
+            ("result.links",),
+            attribute="for_each.more",
+            needs=("for_each",),
+            not_shared=_GROUP,
+        ),
+        "max_items": Key(
+            POSITIVE,
+            "The group fails above this number of items.",
+            (10_000,),
+            attribute="for_each.max_items",
+            needs=("for_each",),
         ),
         "matrix": Key(
             MATRIX,
             "One job for each combination of some lists.",
             ({"os": ["linux", "windows"], "python": ["3.11", "3.12"]},),
+            attribute="matrix.axes",
+            not_for={
+                "for_each": "give the list to one axis of the matrix, or the matrix to a workflow "
+                "of its own"
+            },
+            not_shared=_GROUP,
         ),
-        "include": Key(COMBINATIONS, "Further combinations of the matrix, or keys for some."),
-        "exclude": Key(COMBINATIONS, "Combinations that the matrix leaves out."),
-        "max_parallel": Key(POSITIVE, "How many jobs of the group run at a time.", (8,)),
-        "fail_fast": Key(FLAG, "After a failure, cancel what has not started of the group."),
-        "if": Key(
-            EXPRESSION, "Run only if this expression is true.", ("inputs.publish", "always()")
+        "include": Key(
+            COMBINATIONS,
+            "Further combinations of the matrix, or keys for some.",
+            attribute="matrix.include",
+            not_shared=_GROUP,
         ),
-        "continue_on_error": Key(
-            job.TOLERANCE, "Failures that count as successes.", (True, 3, "20%")
+        "exclude": Key(
+            COMBINATIONS,
+            "Combinations that the matrix leaves out.",
+            attribute="matrix.exclude",
+            needs=("matrix",),
+            not_shared=_GROUP,
         ),
-        "on_blocker_failure": Key(
-            job.POLICY, "What becomes of it when a job before it did not succeed."
+        "stop_when": Key(
+            EXPRESSION,
+            "An expression on `result`: once true, what has not started is skipped.",
+            ("result.loss < 0.1",),
+            attribute="for_each.stop_when matrix.stop_when",
+            needs=("for_each", "matrix", "include"),
+            not_shared=_GROUP,
         ),
-        "if_empty": Key(
-            choice("run", "skip"), "What becomes of it when there was nothing to wait for."
+        "call": Key(
+            job.CALL,
+            "The function that the job calls: package.module:function.",
+            ("photos.tasks:resize",),
+            attribute="call",
+            not_shared=_WORK,
         ),
-        "on_crash": Key(
-            choice("requeue", "fail"), "What becomes of it when its worker is lost with it."
+        "workflow": Key(
+            FIXED_TEXT,
+            "Another workflow: a file, or a name under `workflows`.",
+            ("./photo.yaml",),
+            attribute="workflow",
+            not_shared=_WORK,
         ),
-        "expires": Key(
-            TIMEOUT, "How long it may wait to be started before it is canceled.", ("1d",)
+        "run": Key(
+            job.COMMAND,
+            "A command: a program and its arguments as a list, or a text for a shell.",
+            (["tar", "-cf", "${{ inputs.out }}", "data"], 'make -C "$FOLDER" && echo done'),
+            attribute="run.command",
+            not_shared=f"{_WORK}; `shell` and `cwd` stand here: defaults: {{shell: bash}}",
         ),
-        "retries": _RETRIES,
-        "timeout": _TIMEOUT,
-        "queue": _QUEUE,
-        "at_front": Key(FLAG, "Enter the queue at its front."),
-        "env": _ENV,
-        "cwd": Key(TEMPLATE, "The folder that it runs in.", ("build",)),
+        "shell": Key(
+            FIXED_TEXT,
+            "The shell of `run`.",
+            ("bash", "sh", "pwsh", "cmd"),
+            attribute="run.shell",
+            needs=("run",),
+        ),
+        "result": Key(
+            choice("last", "text", "lines", "json"),
+            "What of the output is the result of `run`.",
+            attribute="run.result",
+            needs=("run",),
+        ),
+        "with": Key(
+            ARGUMENTS,
+            "The arguments, by name; values may hold ${{ expressions }}.",
+            attribute="with_",
+            not_for={
+                "run": "a command has no arguments by name: pass them under `env:`, and write $NAME"
+            },
+            not_shared="each function has arguments of its own: say them at each job",
+        ),
+        "env": Key(
+            job.ENVIRONMENT,
+            _ENV,
+            _ENV_EXAMPLES,
+            attribute="env",
+            not_for=_OF_SINGLE_JOBS,
+            not_shared="variables of all jobs stand under `env` of the workflow",
+        ),
+        "cwd": Key(
+            TEMPLATE,
+            "The folder that it runs in.",
+            ("build",),
+            attribute="cwd",
+            not_for=_OF_SINGLE_JOBS,
+        ),
         "secret_results": Key(
             choice("mask", "refuse"),
             "What becomes of a result with a secret in it: it is hidden where it is shown, or it "
             "fails the job.",
+            attribute="secret_results",
+            not_for=_OF_SINGLE_JOBS,
         ),
-        "shell": Key(FIXED_TEXT, "The shell of `run`.", ("bash", "sh", "pwsh", "cmd")),
-        "result": Key(
-            choice("last", "text", "lines", "json"), "What of the output is the result of `run`."
+        "blocks": Key(
+            job.BLOCKS,
+            "Jobs that must wait for this one.",
+            ("report", {"report": {"on_failure": "ignore"}}),
+            attribute="blocks",
+            not_shared=_EDGE,
         ),
-        "description": _DESCRIPTION,
+        "blocked_by": Key(
+            job.BLOCKS,
+            "As `blocks`: jobs with `deferred: true` that wait for this one.",
+            not_shared=_EDGE,
+        ),
+        "max_parallel": Key(
+            POSITIVE,
+            "How many jobs of the group run at a time.",
+            (8,),
+            attribute="max_parallel",
+        ),
+        "fail_fast": Key(
+            FLAG,
+            "After a failure, cancel what has not started of the group.",
+            attribute="fail_fast",
+        ),
+        "continue_on_error": Key(
+            job.TOLERANCE,
+            "Failures that count as successes.",
+            (True, 3, "20%"),
+            attribute="continue_on_error",
+        ),
+        "on_blocker_failure": Key(
+            choice("wait", "skip", "run"),
+            "What becomes of it when a job before it did not succeed.",
+            attribute="on_blocker_failure",
+        ),
+        "if_empty": Key(
+            choice("run", "skip"),
+            "What becomes of it when there was nothing to wait for.",
+            attribute="if_empty",
+            not_shared="every job without blockers would be skipped: say it at the open job",
+        ),
+        "on_crash": Key(
+            choice("requeue", "fail"),
+            "What becomes of it when its worker is lost with it.",
+            attribute="on_crash",
+            not_for=_OF_SINGLE_JOBS,
+        ),
+        "expires": Key(
+            TIMEOUT,
+            "How long it may wait to be started before it is canceled.",
+            ("1d",),
+            attribute="expires_s",
+        ),
+        "retries": Key(
+            job.RETRIES,
+            "How often it is tried again, when, and after which failures.",
+            (3, {"max": 5, "backoff": "2s", "factor": 2, "on": ["ConnectionError", 137]}),
+            attribute="retries",
+        ),
+        "timeout": Key(TIMEOUT, "How long it may run.", ("30s", "10m"), attribute="timeout_s"),
+        "queue": Key(
+            FIXED_TEXT,
+            "The queue whose workers run it.",
+            ("default",),
+            attribute="queue",
+            not_for=_OF_SINGLE_JOBS,
+        ),
+        "at_front": Key(
+            FLAG, "Enter the queue at its front.", attribute="at_front", not_for=_OF_SINGLE_JOBS
+        ),
     },
-    foreign=foreign.IN_A_JOB,
+    foreign=_IN_A_JOB,
 )
 
 DEFAULTS = Vocabulary(
     "defaults",
-    {key: JOB.keys[key] for key in defaults.KEYS},
-    foreign={**foreign.IN_DEFAULTS, **defaults.REFUSED},
+    {word: key for word, key in JOB.keys.items() if not key.not_shared},
+    foreign={
+        **_IN_DEFAULTS,
+        **{word: key.not_shared for word, key in JOB.keys.items() if key.not_shared},
+    },
+    of=" of defaults",
 )
 
 SCHEDULE = Vocabulary(
     "schedule",
     {
-        "cron": Key(FIXED_TEXT, "Minute, hour, day, month, weekday.", ("30 2 * * 1-5",)),
-        "timezone": Key(FIXED_TEXT, "A name of the IANA database.", ("Europe/Berlin",)),
+        "cron": Key(
+            FIXED_TEXT, "Minute, hour, day, month, weekday.", ("30 2 * * 1-5",), attribute="cron"
+        ),
+        "timezone": Key(
+            FIXED_TEXT,
+            "A name of the IANA database.",
+            ("Europe/Berlin",),
+            attribute="timezone",
+        ),
     },
-    foreign=foreign.IN_A_SCHEDULE,
+    foreign=_IN_A_SCHEDULE,
     required=("cron",),
 )
 
 CONCURRENCY = Vocabulary(
     "concurrency",
     {
-        "group": Key(TEMPLATE, "Runs with the same text come one after the other."),
-        "cancel_in_progress": Key(FLAG, "A new run cancels the one that is going on."),
+        "group": Key(
+            TEMPLATE, "Runs with the same text come one after the other.", attribute="group"
+        ),
+        "cancel_in_progress": Key(
+            FLAG,
+            "A new run cancels the one that is going on.",
+            attribute="cancel_in_progress",
+        ),
     },
-    foreign=foreign.IN_CONCURRENCY,
+    foreign=_IN_CONCURRENCY,
     required=("group",),
 )
 
@@ -192,52 +467,69 @@ WORKFLOW = Vocabulary(
     "a workflow",
     {
         "name": Key(FIXED_TEXT, "The name of the workflow; the file's, if nothing is said."),
-        "description": _DESCRIPTION,
+        "description": Key(DESCRIPTION, _DESCRIPTION, attribute="description"),
         "inputs": Key(Shape(read_node), "What is given to a run, by name."),
         "defaults": Key(
-            Shape(DEFAULTS.read, {"anyOf": [{"type": "null"}, DEFAULTS.schema()]}),
+            Shape(DEFAULTS.read, {"anyOf": [{"type": "null"}, DEFAULTS.schema()]}, write_defaults),
             "What jobs get that do not say otherwise.",
         ),
-        "env": _ENV,
+        "env": Key(job.ENVIRONMENT, _ENV, _ENV_EXAMPLES, attribute="env"),
+        "max_parallel": Key(
+            POSITIVE,
+            "How many jobs of a run are executed at a time.",
+            (8,),
+            attribute="max_parallel",
+        ),
+        "timeout": Key(
+            TIMEOUT,
+            "How long a run may take before it is canceled.",
+            ("1h",),
+            attribute="timeout_s",
+        ),
+        "concurrency": Key(
+            either(_read_concurrency, TEXT.schema, CONCURRENCY.schema(), write=CONCURRENCY.write),
+            "One run at a time.",
+            ({"group": "nightly", "cancel_in_progress": True},),
+            attribute="concurrency",
+        ),
+        "schedule": Key(
+            either(
+                _read_schedule,
+                {"type": "string", "pattern": r"\S\s.*\S"},
+                SCHEDULE.schema(),
+                write=SCHEDULE.write,
+            ),
+            "When it runs by itself: `flowq schedule FILE`.",
+            ("30 2 * * *", {"cron": "30 2 * * *", "timezone": "Europe/Berlin"}),
+            attribute="schedule",
+        ),
+        "outputs": Key(
+            ARGUMENTS,
+            "What a run results in; of a job that runs this workflow, the result.",
+            ({"pages": "${{ jobs.build.result }}"},),
+            attribute="outputs",
+        ),
+        "workflows": Key(Shape(read_node), "Workflows that jobs run by name."),
         "jobs": Key(Shape(read_node), "The jobs, by name."),
         "finally": Key(
             Shape(read_node),
             "Jobs that run when all others have ended, however they ended; by name.",
         ),
-        "workflows": Key(Shape(read_node), "Workflows that jobs run by name."),
-        "outputs": Key(
-            ARGUMENTS,
-            "What a run results in; of a job that runs this workflow, the result.",
-            ({"pages": "${{ jobs.build.result }}"},),
-        ),
-        "max_parallel": Key(POSITIVE, "How many jobs of a run are executed at a time.", (8,)),
-        "timeout": Key(TIMEOUT, "How long a run may take before it is canceled.", ("1h",)),
-        "concurrency": Key(
-            either(_read_concurrency, TEXT.schema, CONCURRENCY.schema()),
-            "One run at a time.",
-            ({"group": "nightly", "cancel_in_progress": True},),
-        ),
-        "schedule": Key(
-            Shape(_read_schedule, SCHEDULE.schema()),
-            "When it runs by itself: `flowq schedule FILE`.",
-            ({"cron": "30 2 * * *", "timezone": "Europe/Berlin"},),
-        ),
     },
-    foreign=foreign.IN_A_WORKFLOW,
+    foreign=_IN_A_WORKFLOW,
     required=("jobs",),
 )
 
-_OF_FILES = frozenset({"name", "concurrency", "schedule"})
+_OF_FILES = {
+    "name": "the key above is its name",
+    "schedule": "it belongs to the whole file",
+    "concurrency": "it belongs to the whole file",
+}
 
 NESTED = Vocabulary(
     "a workflow inside of another",
-    {name: key for name, key in WORKFLOW.keys.items() if name not in _OF_FILES},
-    foreign={
-        **foreign.IN_A_WORKFLOW,
-        "name": "the key above is its name",
-        "schedule": "it belongs to the whole file",
-        "concurrency": "it belongs to the whole file",
-    },
+    {word: key for word, key in WORKFLOW.keys.items() if word not in _OF_FILES},
+    foreign={**_IN_A_WORKFLOW, **_OF_FILES},
     required=("jobs",),
 )
 

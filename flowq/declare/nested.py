@@ -8,10 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from flowq.declare.job_shapes import check_name
-from flowq.declare.nodes import MapNode, Node, ScalarNode
+from flowq.declare.nodes import MapNode, Node, ScalarNode, is_empty, say
 from flowq.declare.problems import Placed, Problems
-from flowq.declare.shapes import is_empty, say
 from flowq.errors import Problem, WorkflowInvalid, WorkflowNotFound
+from flowq.problems import (
+    DOCUMENT_TOO_LARGE,
+    NO_SUCH_WORKFLOW,
+    WORKFLOW_IN_ITSELF,
+    WRONG_SHAPE,
+)
 from flowq.spec import JobSpec, Workflow
 
 MAX_DEPTH = 16
@@ -55,7 +60,7 @@ class Shelf:
             return inner
         if not isinstance(node, MapNode):
             message = f"workflows must be a map of names, not {say(node)}"
-            self.problems.add("FQ105", node, message, "write NAME: {jobs: {…}}")
+            self.problems.add(WRONG_SHAPE, node, message, "write NAME: {jobs: {…}}")
             return inner
         inner.nodes = dict(inner.check_entries(node))
         return inner
@@ -70,7 +75,7 @@ class Shelf:
             else:
                 hint = "a file is named at the job: `workflow: ./file.yaml`"
                 message = f"workflow {name} must be a map, not {say(inner)}"
-                self.problems.add("FQ105", inner, message, hint)
+                self.problems.add(WRONG_SHAPE, inner, message, hint)
         return entries
 
     def gather(self, jobs: tuple[JobSpec, ...], document: MapNode) -> dict[str, Workflow]:
@@ -107,11 +112,13 @@ class Shelf:
     def _refuse_circle(self, circle: list[str], place: Placed) -> None:
         message = f"these workflows contain each other: {' → '.join(circle)}"
         hint = "a workflow that contains itself would never end: take one of these jobs away"
-        self.problems.add("FQ120", place, message, hint)
+        self.problems.add(WORKFLOW_IN_ITSELF, place, message, hint)
 
     def _refuse_depth(self, place: Placed) -> None:
         message = f"workflows nest deeper than {MAX_DEPTH} levels"
-        self.problems.add("FQ111", place, message, "let jobs of one workflow do what these do")
+        self.problems.add(
+            DOCUMENT_TOO_LARGE, place, message, "let jobs of one workflow do what these do"
+        )
 
     def _find_file(self, name: str, place: Placed) -> Workflow | None:
         here = self.files.chain[-1]
@@ -133,7 +140,7 @@ class Shelf:
             workflow, problems = self.files.read_file(file, self.files.beside(file))
         except WorkflowNotFound as error:
             message = f"the workflow {name} cannot be read: {error.reason}"
-            self.problems.add("FQ119", place, message, "it is looked for beside this file")
+            self.problems.add(NO_SUCH_WORKFLOW, place, message, "it is looked for beside this file")
             return None
         except WorkflowInvalid as invalid:
             self.problems.found += invalid.problems

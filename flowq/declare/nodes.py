@@ -1,4 +1,8 @@
-"""What was written as a tree of nodes that know where: the form in which declarations are read.
+"""Declarations as a tree of nodes that know where they were written.
+
+Both fronts make this form: `yaml_text` from the text of a file, `values` from the values of a
+program. `document` reads it, and nothing else reads a declaration. This module does not import
+yaml, because every child that imports a workflow in Python loads it.
 
 The scalars are those of YAML 1.2: `on` and `NO` are text, `12:30` too, `0o777` is octal.
 """
@@ -6,10 +10,11 @@ The scalars are those of YAML 1.2: `on` and `NO` are text, `12:30` too, `0o777` 
 from __future__ import annotations
 
 import gc
+import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 Value = None | bool | int | float | str
 
@@ -52,6 +57,19 @@ def _resolve_number(text: str) -> Value:
     return float("nan") if text in _NOT_A_NUMBER else text
 
 
+def write_scalar(value: Value) -> str:
+    """Return the text without quotes that `resolve` reads as this value; a text is none."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, int):
+        return int.__repr__(value)  # a subclass may show itself in another way
+    if not isinstance(value, float):
+        raise TypeError(f"{value!r} is a text")
+    if not math.isfinite(value):
+        return ".nan" if value != value else (".inf" if value > 0 else "-.inf")
+    return float.__repr__(value)
+
+
 @dataclass(frozen=True, slots=True)
 class Position:
     """A position as people have it. Units: `line` and `column` count from 1."""
@@ -66,15 +84,19 @@ class ScalarNode:
 
     Shape: `text` is what was written, without quotes; `start` is the index in the file where the
     scalar begins, with its properties (anchor, tag). `merged_at` is the line of the `<<` that
-    brings a node into a map, where it is not written in that map itself.
+    brings a node into a map, where it is not written in that map itself. `file` is empty for the
+    file of the whole document. `escaped` is set for a text of a Python program that holds `${{`:
+    the text as a template, in which only handles are expressions.
     """
 
     line: int
     column: int
     text: str
     is_plain: bool
-    start: int
+    start: int = 0
     merged_at: int | None = None
+    file: str = ""
+    escaped: str | None = None
 
     @property
     def is_null(self) -> bool:
@@ -95,6 +117,7 @@ class ListNode:
     column: int
     items: list[Node] = field(default_factory=list)
     merged_at: int | None = None
+    file: str = ""
 
 
 @dataclass(slots=True)
@@ -106,9 +129,52 @@ class MapNode:
     node_by_key: dict[str, Node] = field(default_factory=dict)
     key_by_key: dict[str, ScalarNode] = field(default_factory=dict)
     merged_at: int | None = None
+    file: str = ""
+
+    def enter(self, key: ScalarNode, node: Node) -> None:
+        """Put an entry behind the others."""
+        self.node_by_key[key.text] = node
+        self.key_by_key[key.text] = key
 
 
 Node = ScalarNode | ListNode | MapNode
+
+
+def copy_node(node: Node, merged_at: int | None = None) -> Node:
+    """Return a copy of a node and of all that is in it, merged in a line, or as it was."""
+    at = node.merged_at if merged_at is None else merged_at
+    if isinstance(node, ScalarNode):
+        return replace(node, merged_at=at)
+    if isinstance(node, ListNode):
+        return replace(
+            node, items=[copy_node(each, merged_at) for each in node.items], merged_at=at
+        )
+    keys = node.key_by_key.items()
+    return replace(
+        node,
+        node_by_key={name: copy_node(each, merged_at) for name, each in node.node_by_key.items()},
+        key_by_key={name: replace(key, merged_at=merged_at or key.merged_at) for name, key in keys},
+        merged_at=at,
+    )
+
+
+def is_empty(node: Node) -> bool:
+    """Whether nothing, or null, was written."""
+    return isinstance(node, ScalarNode) and node.is_null
+
+
+def say(node: Node) -> str:
+    """Return what a node is, in a few words."""
+    if isinstance(node, ListNode):
+        return "a list"
+    if isinstance(node, MapNode):
+        return "a map"
+    value = node.value
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool | int | float):
+        return f"{node.text:.40}"
+    return f"{value!r}" if len(value) <= 40 else f"{value[:39]!r}…"
 
 
 @contextmanager

@@ -17,7 +17,12 @@ from flowq.durations import parse_duration
 from flowq.inputs import convert
 from flowq.nearest import did_you_mean
 from flowq.patterns import PatternRefused, check_pattern
-from flowq.problems import BAD_DEFAULT, BAD_DURATION, BAD_RETRY_CAUSE, RETRIES_OUT_OF_BOUNDS
+from flowq.problems import (
+    BAD_DEFAULT,
+    BAD_DURATION,
+    BAD_RETRY_CAUSE,
+    RETRIES_OUT_OF_BOUNDS,
+)
 from flowq.spec import Block, Input, InputType, Retry
 
 FREE = "x-"

@@ -20,8 +20,9 @@ class Placed(Protocol):
 
 
 def where_of(place: Placed, file: str) -> Where:
-    """Return the position of `place` in a file, with the line in which it is merged."""
+    """Return the position of `place`, in its own file or in `file`, and where it is merged."""
     merged_at = getattr(place, "merged_at", None)
+    file = getattr(place, "file", "") or file
     return Where(file, place.line, place.column, () if merged_at is None else (merged_at,))
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from flowq.declare.input_shapes import INPUT, TYPE_WORDS
 from flowq.declare.keys import JOB, NESTED, WORKFLOW
+from flowq.declare.shapes import Key
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -60,15 +61,17 @@ def _job() -> dict[str, Any]:
         ],
         "if": {"required": ["run"], "properties": {"run": {"type": "array"}}},
         "then": {"properties": {"shell": False}},
-        "dependentRequired": {
-            "key": ["for_each"],
-            "more": ["for_each"],
-            "max_items": ["for_each"],
-            "exclude": ["matrix"],
-            "shell": ["run"],
-            "result": ["run"],
+        "dependentSchemas": {
+            word: _beside(key) for word, key in JOB.keys.items() if key.needs or key.not_for
         },
     }
+
+
+def _beside(key: Key) -> dict[str, Any]:
+    """Return what a map must have, and must not have, that has this key."""
+    needed = {"anyOf": [{"required": [word]} for word in key.needs]} if key.needs else {}
+    others = {"not": {"anyOf": [{"required": [word]} for word in key.not_for]}}
+    return {**needed, **others} if key.not_for else needed
 
 
 def _input() -> dict[str, Any]:

@@ -1,29 +1,43 @@
-"""The shapes that many keys share: texts, flags, numbers, durations, data with expressions.
+"""The shapes of values, and the tables of keys that have them.
 
-Whether an expression can be read is not asked here: `flowq.checks` does, for both fronts.
+A shape knows how a value is read from a node, how it is written, and what an editor may offer. Both
+fronts are read by these shapes, both exports write by them, and the JSON Schema is made of them.
+Whether an expression can be read is not asked here: `flowq.checks` does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from difflib import get_close_matches
 from itertools import chain
 from typing import Any
 
-from flowq.declare.nodes import ListNode, MapNode, Node, ScalarNode
-from flowq.declare.options import FREE, is_free
+from flowq.declare.nodes import ListNode, MapNode, Node, ScalarNode, is_empty, say
 from flowq.declare.problems import Problems
-from flowq.durations import parse_duration
+from flowq.durations import parse_duration, write_duration
 from flowq.expressions import as_source, tidy
+from flowq.expressions.templates import has_expression
 from flowq.nearest import did_you_mean
 from flowq.problems import BAD_DURATION, FOREIGN_WORD, UNKNOWN_KEY, WRONG_SHAPE
+
+FREE = "x-"
+"""How the keys begin that are free for a user, wherever there are fixed keys."""
+
+MAX_DURATION_S = 3_650 * 86_400
+MAX_NUMBER = 1_000_000_000
+"""Of anything that is counted; the scripts and RQ calculate with it."""
 
 _SURELY = 0.8
 """How like a key must be to one that is unknown, of 1, to be read in its place."""
 
 Reader = Callable[[str, Node, Problems], Any]
+Writer = Callable[[Any], Any]
 Schema = Mapping[str, Any]
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,20 +45,32 @@ class Shape:
     """What a value looks like. Shape: `schema` is JSON Schema, draft 2020-12.
 
     `read` gets the key that it reads for (for its messages), the node, and the problems so far; it
-    returns None for what it could not read.
+    returns None for what it could not read. `write` turns what `read` returned into plain data
+    from which it reads the same.
     """
 
     read: Reader
     schema: Schema = field(default_factory=dict)
+    write: Writer = _as_it_is
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A key: its shape, what it means in one sentence, and values that one may write."""
+    """A key: its shape, what it means in one sentence, and values that one may write.
+
+    Shape: `attribute` is where the value is in the spec, `timeout_s` or `run.shell`: several, where
+    it is in one of them, and empty for what `document` takes apart. The key stands beside one of
+    `needs`, where there are any, and beside none of `not_for`, which has what to do instead.
+    `not_shared` says why it is none for the `defaults` of a workflow; the others are.
+    """
 
     shape: Shape
     description: str
     examples: tuple[Any, ...] = ()
+    attribute: str = ""
+    needs: tuple[str, ...] = ()
+    not_for: Mapping[str, str] = field(default_factory=dict)
+    not_shared: str = ""
 
     def schema(self) -> dict[str, Any]:
         """Return the JSON Schema of the key's value."""
@@ -56,13 +82,15 @@ class Key:
 class Vocabulary:
     """The keys of one kind of map.
 
-    Shape: `what` names the kind; `foreign` has advice by word of another tool.
+    Shape: `what` names the kind; `foreign` has advice by word of another tool; `of` stands behind
+    the name of a key in messages.
     """
 
     what: str
     keys: Mapping[str, Key]
     foreign: Mapping[str, str] = field(default_factory=dict)
     required: tuple[str, ...] = ()
+    of: str = ""
 
     def read(self, label: str, node: Node, problems: Problems) -> dict[str, Any] | None:
         """Return the values by key, without those that are missing or wrong."""
@@ -79,9 +107,23 @@ class Vocabulary:
         values = {}
         for name, inner in node.node_by_key.items():
             key = self.keys.get(name)
-            if key and (value := key.shape.read(name, inner, problems)) is not None:
+            if key and (value := key.shape.read(name + self.of, inner, problems)) is not None:
                 values[name] = value
         return values
+
+    def to_fields(self, words: Mapping[str, Any]) -> dict[str, Any]:
+        """Return values by the attributes of a spec, from values by key."""
+        return {self.keys[word].attribute: value for word, value in words.items()}
+
+    def write(self, value: Any) -> dict[str, Any]:
+        """Return a part of a spec in the words of these keys; only what is not the default."""
+        said = {}
+        for word, key in self.keys.items():
+            for attribute in key.attribute.split():
+                found = _find_said(value, attribute)
+                if found is not None:
+                    said[word] = key.shape.write(found)
+        return said
 
     def schema(self) -> dict[str, Any]:
         """Return the JSON Schema of such a map."""
@@ -112,6 +154,35 @@ class Vocabulary:
             node.key_by_key[surely[0]] = node.key_by_key.pop(word)
 
 
+def is_free(key: str) -> bool:
+    """Whether a key is free for what a user likes, such as values with an anchor."""
+    return key.startswith(FREE)
+
+
+def _find_said(owner: Any, attribute: str) -> Any:
+    """Return what stands at `attribute` (`run.shell`) of a spec, or None for what nobody wrote."""
+    *outer, name = attribute.split(".")
+    for each in outer:
+        owner = getattr(owner, each)
+        if owner is None:
+            return None
+    value = getattr(owner, name)
+    return None if value == _defaults_of(type(owner)).get(name, MISSING) else value
+
+
+def _defaults_of(spec: type) -> Mapping[str, Any]:
+    if spec not in _DEFAULTS_BY_SPEC:
+        found: dict[str, Any] = {each.name: each.default for each in fields(spec)}
+        for each in fields(spec):
+            if each.default_factory is not MISSING:
+                found[each.name] = each.default_factory()
+        _DEFAULTS_BY_SPEC[spec] = found
+    return _DEFAULTS_BY_SPEC[spec]
+
+
+_DEFAULTS_BY_SPEC: dict[type, Mapping[str, Any]] = {}
+
+
 def find_meant(node: Node, kind: Vocabulary) -> frozenset[str]:
     """Return the keys that a map has not, but may mean by those that are unknown.
 
@@ -125,29 +196,6 @@ def find_meant(node: Node, kind: Vocabulary) -> frozenset[str]:
     meant = [get_close_matches(key, absent) for key in unknown]
     return frozenset(chain.from_iterable(meant) if all(meant) else absent)
 
-
-def is_empty(node: Node) -> bool:
-    """Whether nothing, or null, was written."""
-    return isinstance(node, ScalarNode) and node.is_null
-
-
-def say(node: Node) -> str:
-    """Return what a node is, in a few words."""
-    if isinstance(node, ListNode):
-        return "a list"
-    if isinstance(node, MapNode):
-        return "a map"
-    value = node.value
-    if value is None:
-        return "nothing"
-    if isinstance(value, bool | int | float):
-        return f"{node.text:.40}"
-    return f"{value!r}" if len(value) <= 40 else f"{value[:39]!r}…"
-
-
-MAX_DURATION_S = 3_650 * 86_400
-MAX_NUMBER = 1_000_000_000
-"""Of anything that is counted; the scripts and RQ calculate with it."""
 
 _SCALAR = ["string", "number", "boolean"]
 _TEXT = {"type": _SCALAR, "not": {"const": ""}}
@@ -181,7 +229,7 @@ def read_fixed_text(label: str, node: Node, problems: Problems) -> str | None:
 def read_template(label: str, node: Node, problems: Problems) -> str | None:
     """Read a text that may hold expressions."""
     text = read_text(label, node, problems)
-    return None if text is None else tidy(text)
+    return None if text is None or not isinstance(node, ScalarNode) else template_of(node)
 
 
 def read_expression(label: str, node: Node, problems: Problems) -> str | None:
@@ -198,16 +246,24 @@ def read_expression(label: str, node: Node, problems: Problems) -> str | None:
 
 
 def read_description(label: str, node: Node, problems: Problems) -> str | None:
-    """Read a text that may be empty; it may show what an expression looks like."""
+    """Read a text that may be empty; it may show what an expression looks like.
+
+    A handle of a program is no such text: it stands for a value, and nothing is filled in here.
+    """
     if isinstance(node, ScalarNode) and (not node.text or node.is_null):
         return ""
+    if isinstance(node, ScalarNode) and node.escaped and has_expression(node.escaped):
+        problems.add(
+            WRONG_SHAPE, node, f"{label} must be fixed text, without handles, not {say(node)}"
+        )
+        return None
     return read_text(label, node, problems)
 
 
 def read_message(label: str, node: Node, problems: Problems) -> str | None:
     """Read a text that may be empty, and may hold expressions."""
-    text = read_description(label, node, problems)
-    return None if text is None else tidy(text)
+    is_nothing = isinstance(node, ScalarNode) and (not node.text or node.is_null)
+    return "" if is_nothing else read_template(label, node, problems)
 
 
 def read_flag(label: str, node: Node, problems: Problems) -> bool | None:
@@ -216,7 +272,7 @@ def read_flag(label: str, node: Node, problems: Problems) -> bool | None:
     if isinstance(value, bool):
         return value
     message = f"{label} must be true or false, not {say(node)}"
-    problems.add(WRONG_SHAPE, node, message, "in YAML 1.2 these two words only, without quotes")
+    problems.add(WRONG_SHAPE, node, message, "these two words only, and without quotes")
     return None
 
 
@@ -271,19 +327,8 @@ def _read_number(label: str, node: Node, problems: Problems, least: int) -> int 
 
 def read_data(label: str, node: Node, problems: Problems) -> Any:
     """Read plain data, in which every text may hold expressions."""
-    if isinstance(node, ScalarNode):
-        return tidy(node.text) if "${{" in node.text else node.value
-    if isinstance(node, ListNode):
-        return [read_data(label, item, problems) for item in node.items]
-    _check_keys(node, problems)
-    return {key: read_data(label, inner, problems) for key, inner in node.node_by_key.items()}
-
-
-def _check_keys(node: MapNode, problems: Problems) -> None:
-    for key in node.node_by_key:
-        if "${{" in key:
-            hint = "expressions are filled in in values only"
-            problems.add(WRONG_SHAPE, node.key_by_key[key], "a key cannot hold ${{ }}", hint)
+    check_keys(node, problems)
+    return to_template(node)
 
 
 def read_arguments(label: str, node: Node, problems: Problems) -> dict[str, Any] | None:
@@ -307,10 +352,15 @@ def to_data(node: Node) -> Any:
     return {key: to_data(inner) for key, inner in node.node_by_key.items()}
 
 
+def template_of(node: ScalarNode) -> str:
+    """Return the text of a scalar as a template, with its expressions spelt alike."""
+    return tidy(node.text if node.escaped is None else node.escaped)
+
+
 def to_template(node: Node) -> Any:
     """Return a node as plain data, in which all expressions are spelt alike."""
     if isinstance(node, ScalarNode):
-        return tidy(node.text) if "${{" in node.text else node.value
+        return template_of(node) if "${{" in node.text else node.value
     if isinstance(node, ListNode):
         return [to_template(item) for item in node.items]
     return {key: to_template(inner) for key, inner in node.node_by_key.items()}
@@ -322,8 +372,10 @@ def check_keys(node: Node, problems: Problems) -> None:
         for item in node.items:
             check_keys(item, problems)
     elif isinstance(node, MapNode):
-        _check_keys(node, problems)
-        for inner in node.node_by_key.values():
+        for key, inner in node.node_by_key.items():
+            if "${{" in key:
+                hint = "expressions are filled in in values only"
+                problems.add(WRONG_SHAPE, node.key_by_key[key], "a key cannot hold ${{ }}", hint)
             check_keys(inner, problems)
 
 
@@ -340,9 +392,9 @@ def choice(*words: str) -> Shape:
     return Shape(read, {"enum": list(words)})
 
 
-def either(read: Callable[[str, Node, Problems], Any], *schemas: Any) -> Shape:
+def either(read: Reader, *schemas: Any, write: Writer = _as_it_is) -> Shape:
     """Return the shape of a value that can be written in several ways."""
-    return Shape(read, {"anyOf": list(schemas)})
+    return Shape(read, {"anyOf": list(schemas)}, write)
 
 
 TEXT = Shape(read_text, _TEXT)
@@ -358,11 +410,13 @@ DURATION = either(
     read_duration,
     {"type": "number", "minimum": 0, "maximum": MAX_DURATION_S},
     {"type": "string", "pattern": _DURATION_TEXT},
+    write=write_duration,
 )
 TIMEOUT = either(
     read_timeout,
     {"type": "number", "exclusiveMinimum": 0, "maximum": MAX_DURATION_S},
     {"type": "string", "pattern": _DURATION_TEXT},
+    write=write_duration,
 )
 DATA = Shape(read_data)
-ARGUMENTS = Shape(read_arguments, {"type": ["object", "null"]})
+ARGUMENTS = Shape(read_arguments, {"type": ["object", "null"]}, dict)

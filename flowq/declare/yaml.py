@@ -9,23 +9,23 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
-from flowq.declare.defaults import to_defaults
-from flowq.declare.document import find_unread, keep_texts, read_jobs
-from flowq.declare.input_shapes import read_inputs
+from flowq.declare.document import read_declaration
 from flowq.declare.keys import NESTED, WORKFLOW
 from flowq.declare.nested import Files, Shelf
-from flowq.declare.nodes import MapNode, Node, Position, ScalarNode, collector_paused
+from flowq.declare.nodes import MapNode, Node, Position, ScalarNode, collector_paused, is_empty, say
 from flowq.declare.positions import Positions
 from flowq.declare.problems import Problems
-from flowq.declare.shapes import Vocabulary, is_empty, say
+from flowq.declare.shapes import Vocabulary
 from flowq.declare.yaml_text import MAX_BYTES, find_position, read_document, refuse_length
 from flowq.errors import Problem, WorkflowInvalid, WorkflowNotFound
 from flowq.files import read_file, reason_of
 from flowq.nearest import find_nearest
-from flowq.spec import Places, Workflow
+from flowq.problems import NOT_ONE_MAP, NOT_UTF8
+from flowq.spec import JobSpec, Places, Workflow
 
 _TOP = Position(1, 1)
 _JOBS = re.compile(r"""^[ {"']{0,8}jobs["']?[ \t]{0,8}:""", re.MULTILINE)
@@ -136,7 +136,7 @@ def _decode(data: bytes, file: str) -> str:
         before = data[: error.start].decode("utf-8", errors="replace")
         position = find_position(before, len(before))
         message = f"the byte 0x{data[error.start]:02x} is no UTF-8"
-        return Problems(file).stop("FQ101", position, message, "save the file as UTF-8")
+        return Problems(file).stop(NOT_UTF8, position, message, "save the file as UTF-8")
 
 
 def _require_map(root: Node | None, problems: Problems) -> MapNode:
@@ -144,10 +144,10 @@ def _require_map(root: Node | None, problems: Problems) -> MapNode:
         return root
     if root is None or is_empty(root):
         hint = "it needs at least: jobs: {NAME: {call: package.module:function}}"
-        problems.stop("FQ113", _TOP, "the file holds no workflow", hint)
+        problems.stop(NOT_ONE_MAP, _TOP, "the file holds no workflow", hint)
     what = "text" if isinstance(root, ScalarNode) else say(root)  # it may be any file: no quoting
     message = f"a workflow must be a map of keys, not {what}"
-    return problems.stop("FQ113", root, message, "begin with `jobs:`")
+    return problems.stop(NOT_ONE_MAP, root, message, "begin with `jobs:`")
 
 
 def _read_nested(name: str, node: MapNode, shelf: Shelf) -> Workflow:
@@ -156,27 +156,12 @@ def _read_nested(name: str, node: MapNode, shelf: Shelf) -> Workflow:
 
 def _read_workflow(name: str, document: MapNode, around: Shelf, kind: Vocabulary) -> Workflow:
     problems, file = around.problems, around.files.chain[-1]
-    words = kind.read("the workflow", document, problems) or {}
-    inputs = tuple(read_inputs(words["inputs"], problems)) if "inputs" in words else ()
-    jobs = tuple(read_jobs(document, problems))
-    workflows = around.open(document.node_by_key.get("workflows")).gather(jobs, document)
-    jobs = tuple(keep_texts(jobs, workflows, document))
-    return Workflow(
-        name=words.get("name", name),
-        jobs=jobs,
-        inputs=inputs,
-        description=words.get("description", ""),
-        defaults=to_defaults(words.get("defaults", {})),
-        env=words.get("env", {}),
-        outputs=words.get("outputs", {}),
-        workflows=workflows,
-        max_parallel=words.get("max_parallel"),
-        concurrency=words.get("concurrency"),
-        schedule=words.get("schedule"),
-        timeout_s=words.get("timeout"),
+
+    def find_workflows(jobs: tuple[JobSpec, ...]) -> dict[str, Workflow]:
+        return around.open(document.node_by_key.get("workflows")).gather(jobs, document)
+
+    return replace(
+        read_declaration(document, kind, name, problems, find_workflows),
         places=Places(Positions(file, document, problems.text)),
         folder=os.path.dirname(os.path.abspath(file)),  # noqa: PTH100, PTH120 - keeps symbolic links
-        unread=(
-            find_unread(document, kind, workflows, problems) if problems.found else frozenset()
-        ),
     )

@@ -28,12 +28,9 @@ OF_SHAPES = {"FQ103", "FQ105", "FQ106", "FQ108", "FQ109", "FQ110", "FQ114", "FQ1
 BEYOND_A_SCHEMA = {
     "condition_with_two_expressions": "it knows no expressions",
     "expression_in_a_key": "it does not look into arguments",
-    "for_each_and_matrix": "a second look at a job that may have either",
     "for_each_names_a_job": "it knows no expressions",
     "input_pattern_is_no_pattern": "it knows no regular expressions of Python",
     "input_pattern_looks_ahead": "it knows no regular expressions of Python",
-    "queue_of_a_workflow": "a second look at what a nested workflow means",
-    "run_with_arguments": "a second look at what a command means",
     "list_as_a_key": "it sees data, where there is no such key any more",
 }
 

@@ -1,0 +1,132 @@
+"""The `matrix` of a job, with what `include` and `exclude` say beside it or inside of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from flowq.declare.job_shapes import VARIABLE
+from flowq.declare.nodes import ListNode, MapNode, Node, ScalarNode, is_empty, say
+from flowq.declare.problems import Problems
+from flowq.declare.shapes import Shape, check_keys, either, read_expression, to_template
+from flowq.expressions import as_source, as_template
+from flowq.problems import BAD_NAME, WRONG_SHAPE
+from flowq.spec import Matrix
+
+_BESIDE = ("include", "exclude")
+
+
+def build_matrix(job: MapNode, stop_when: str | None) -> Matrix | None:
+    """Return the matrix of a job whose keys have been read, or None when it has none."""
+    node = job.node_by_key.get("matrix")
+    inside = node.node_by_key if isinstance(node, MapNode) else {}
+    if node is None and "include" not in job.node_by_key:
+        return None
+    axes = {name: axis for name, axis in inside.items() if name not in _BESIDE}
+    as_text = {name for name, axis in axes.items() if _holds_versions(axis)}
+    values = {name: _values(axis, name in as_text) for name, axis in axes.items()}
+    include, exclude = (
+        tuple(
+            {key: _value(inner, key in as_text) for key, inner in combination.node_by_key.items()}
+            for place in (inside, job.node_by_key)
+            for combination in _combinations(place.get(key))
+        )
+        for key in _BESIDE
+    )
+    return Matrix(values, include, exclude, stop_when)
+
+
+def _values(axis: Node, as_text: bool) -> Any:
+    if isinstance(axis, ListNode):
+        return [_value(item, as_text) for item in axis.items]
+    if isinstance(axis, ScalarNode) and "${{" in axis.text:
+        return as_template(as_source(axis.text))
+    return []
+
+
+def _value(node: Node, as_text: bool) -> Any:
+    is_text = as_text and isinstance(node, ScalarNode) and not is_empty(node)
+    return node.text if is_text and isinstance(node, ScalarNode) else to_template(node)
+
+
+def _holds_versions(axis: Node) -> bool:
+    """Whether a value is no number as it is written: then the whole axis holds texts.
+
+    `[3.9, 3.10]` are versions: as numbers, the second would be 3.1.
+    """
+    items = axis.items if isinstance(axis, ListNode) else []
+    return any(isinstance(item, ScalarNode) and _is_version(item) for item in items)
+
+
+def _is_version(node: ScalarNode) -> bool:
+    if not node.is_plain or not re.fullmatch(r"[0-9]+(\.[0-9]+)?", node.text):
+        return False
+    return str(node.value) != node.text and not node.text.startswith("0.")
+
+
+def _combinations(node: Node | None) -> Iterator[MapNode]:
+    items = node.items if isinstance(node, ListNode) else [node]
+    return (item for item in items if isinstance(item, MapNode))
+
+
+# Reading, which notes what has not that shape.
+
+
+def _read_matrix(label: str, node: Node, problems: Problems) -> Node | None:
+    if not isinstance(node, MapNode):
+        message = f"{label} must be a map of names to lists, not {say(node)}"
+        problems.add(
+            WRONG_SHAPE, node, message, "write {os: [linux, windows], python: [3.11, 3.12]}"
+        )
+        return None
+    for name, inner in node.node_by_key.items():
+        if name in _BESIDE:
+            _read_combinations(name, inner, problems)
+        elif not re.fullmatch(VARIABLE, name):
+            hint = "letters, digits and _ only, no digit first"
+            message = f"{name!r} cannot be the name of an axis"
+            problems.add(BAD_NAME, node.key_by_key[name], message, hint)
+        else:
+            _read_axis(name, inner, problems)
+    return node
+
+
+def _read_axis(label: str, node: Node, problems: Problems) -> None:
+    if isinstance(node, ListNode):
+        check_keys(node, problems)
+    elif isinstance(node, ScalarNode) and "${{" in node.text:
+        read_expression(label, node, problems)
+    else:
+        told = isinstance(node, ScalarNode) and node.text
+        message = f"{label} in a matrix must be a list, not {say(node)}"
+        problems.add(WRONG_SHAPE, node, message, f"write [{told or 'a, b, c'}]")
+
+
+def _read_combinations(label: str, node: Node, problems: Problems) -> Node | None:
+    items = node.items if isinstance(node, ListNode) else [node]
+    if not all(isinstance(item, MapNode) for item in items):
+        message = f"{label} must be a list of maps, not {say(node)}"
+        problems.add(WRONG_SHAPE, node, message, "write [{os: linux, python: 3.11}]")
+        return None
+    check_keys(node, problems)
+    return node
+
+
+_AXIS: Mapping[str, Any] = {"anyOf": [{"type": "array"}, {"type": "string", "pattern": r"\$\{\{"}]}
+COMBINATIONS = either(
+    _read_combinations,
+    {"type": "array", "items": {"type": "object"}},
+    {"type": "object"},
+    write=lambda combinations: [dict(each) for each in combinations],
+)
+MATRIX = Shape(
+    _read_matrix,
+    {
+        "type": "object",
+        "properties": dict.fromkeys(_BESIDE, COMBINATIONS.schema),
+        "patternProperties": {f"^(?!(?:include|exclude)$){VARIABLE}$": _AXIS},
+        "additionalProperties": False,
+    },
+    dict,
+)
