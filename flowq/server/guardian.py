@@ -6,8 +6,8 @@ Two locks, which the kernel frees whatever dies, and however, give the promises:
     server.lock     held by the guardian *and inherited by the server*: as long as either of them
                     lives, nobody else starts a server on the same data
 
-A guardian that finds server.lock taken adopts the server of a guardian that was killed; its standby
-(`standby.py`) starts one at once. A server that was killed is started again at once, from its
+A guardian that finds server.lock taken adopts the server of a guardian that was killed; its
+`Standby` starts one at once. A server that was killed is started again at once, from its
 append-only file. With no client for `idle_s` (and no unfinished run) both end. A temporary server
 lives exactly as long as its parent.
 
@@ -22,18 +22,20 @@ from __future__ import annotations
 import os
 import select
 import signal
+import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 
 from flowq.server import folder, private
 from flowq.server.process import Process
 from flowq.server.resp import PROBE, Refused
-from flowq.server.standby import Standby
-from flowq.server.telling import report, say
 
 ADOPT = "adopt"
 TAKE_OVER_S = 15.0
 RECONNECT_S = 0.05
+SHELL = "/bin/sh"
+SCRIPT = 'IFS= read -r next; read -r word || eval "exec $next"'
 UNFINISHED_IDLE_S = 86_400.0
 MAX_RESTARTS, RESTARTS_WITHIN_S = 5, 60.0
 
@@ -232,6 +234,66 @@ class Guardian:
             folder.remove_tree(os.getcwd())
         else:
             folder.forget(folder.WHERE)
+
+
+class Standby:
+    """A shell that starts another guardian when the first one is killed.
+
+    It waits for a word through a pipe. A guardian that ends as it should sends one; the pipe of one
+    that was killed closes without it. The next guardian adopts the server, and has a standby of its
+    own. Should the server be gone as well it leaves, and the next command starts both. Without a
+    shell there is no standby.
+
+    `words` are for the next guardian, which starts in the current folder, with the standard input
+    of this one: a parent is noticed by it.
+    """
+
+    def __init__(self, words: Sequence[str]) -> None:
+        self._words = words
+        self._pipe: int | None = None
+
+    def start(self) -> None:
+        """Start it. Call once."""
+        reading, self._pipe = os.pipe()
+        kept = 3 if reading != 3 else 4  # where it keeps the standard input
+        command = [sys.executable, "-I", "-S", sys.argv[0], *self._words]
+        line = f"{' '.join(map(quote, command))} 0<&{kept} {kept}<&- 1>/dev/null\n"
+        actions = [(os.POSIX_SPAWN_DUP2, 0, kept), (os.POSIX_SPAWN_DUP2, reading, 0)]
+        # In a group of its own, and without the guardian's name on its command line: a kill by
+        # either, which is meant for the guardian, must not reach the standby.
+        with suppress(OSError):
+            os.posix_spawn(
+                SHELL, [SHELL, "-c", SCRIPT], os.environ, file_actions=actions, setpgroup=0
+            )
+        os.close(reading)
+        with suppress(OSError):
+            os.write(self._pipe, line.encode(errors="surrogateescape"))
+
+    def dismiss(self) -> None:
+        """Let it end. Idempotent."""
+        if self._pipe is not None:
+            with suppress(OSError):
+                os.write(self._pipe, b"end\n")
+            os.close(self._pipe)
+            self._pipe = None
+
+
+def quote(word: str) -> str:
+    """Return a word for a line of a POSIX shell; `shlex` would be slow to import."""
+    return "'" + word.replace("'", "'\\''") + "'"
+
+
+def say(who: str, text: str) -> None:
+    """Write a line to the log, which is where the output goes once the report is made."""
+    with suppress(OSError):  # its disk may be full
+        os.write(2, f"flowq {who} {os.getpid()}: {text}\n".encode(errors="replace"))
+
+
+def report(text: str) -> None:
+    """Tell the starter, in one line, how it went; from now on the output goes to the log."""
+    with suppress(OSError):  # a starter that was killed does not listen
+        os.write(1, (text.replace("\n", " ") + "\n").encode(errors="replace"))
+    os.dup2(2, 1)
 
 
 def is_alive(pid: int) -> bool:

@@ -19,6 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from flowq.server import private
+from flowq.server.guardian import report, say
 from flowq.server.portable import (
     ADDRESS,
     CONFIG,
@@ -38,9 +39,8 @@ from flowq.server.portable import (
     write_address,
     write_private,
 )
+from flowq.server.process import SETTINGS
 from flowq.server.resp import CLIENT_NAME, PROBE, Refused, Reply, Wire, await_loaded
-from flowq.server.settings import SETTINGS
-from flowq.server.telling import report, say
 
 LISTEN_S = 20.0
 END_S = 10.0

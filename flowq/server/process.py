@@ -11,7 +11,18 @@ from contextlib import suppress
 
 from flowq.server import folder, private
 from flowq.server.resp import Refused, Reply, Wire, await_loaded, greet, serves
-from flowq.server.settings import SETTINGS
+
+SETTINGS = {
+    "save": "",
+    "appendfsync": "everysec",
+    "aof-load-truncated": "yes",
+    "maxmemory-policy": "noeviction",
+    "daemonize": "no",
+    # RQ keeps the result of each job in a stream of its own; its one entry would be given 4 KB.
+    "stream-node-max-bytes": "512",
+    # A job with some arguments takes half of the memory when its hash stays in one piece.
+    "hash-max-ziplist-value": "1024",
+}
 
 LISTEN_S = 20.0
 SHUT_DOWN_S = 10.0

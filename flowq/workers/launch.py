@@ -22,9 +22,8 @@ from flowq.runtime import keys
 from flowq.runtime.outputs import read_kept_outputs
 from flowq.runtime.patience import patiently
 from flowq.server import private
-from flowq.server.arguments import hide_argument
 from flowq.server.connection import make_client
-from flowq.server.url import hide_password, resolve_url
+from flowq.server.url import hide_argument, hide_password, resolve_url
 from flowq.status import RUN_ENDED
 from flowq.workers.processes import Mode
 from flowq.workers.resting import hold, rest

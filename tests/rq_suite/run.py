@@ -33,7 +33,7 @@ from xml.etree import ElementTree
 
 import redis
 
-from flowq.server.binary import find_binary
+from flowq.server.embedded import find_binary
 
 HERE = Path(__file__).parent
 REPLACED = {

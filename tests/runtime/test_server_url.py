@@ -247,7 +247,7 @@ def test_where_that_cannot_be_a_warning_names_the_variable(
 ) -> None:
     from flowq.cli.main import commands
 
-    monkeypatch.setattr("flowq.server.arguments.sys.platform", "darwin")
+    monkeypatch.setattr("flowq.server.url.sys.platform", "darwin")
     for url, warns in (("redis://:hunter2@localhost", True), ("redis://localhost", False)):
         name, command, rest = commands.resolve_command(
             commands.make_context("flowq", ["status"]), ["status", "r1", "--redis-url", url]

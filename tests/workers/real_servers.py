@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import redis
 
-from flowq.server.binary import find_binary
+from flowq.server.embedded import find_binary
 
 READY_S = 20.0
 TRIES = 5

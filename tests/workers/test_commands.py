@@ -225,7 +225,7 @@ def test_a_server_that_goes_away_in_mid_job_is_waited_for(tmp_path: Path, wait_u
 
 
 def server_binary() -> str:
-    from flowq.server.binary import find_binary
+    from flowq.server.embedded import find_binary
 
     return str(find_binary())
 

@@ -21,7 +21,7 @@ from rq.job import JobStatus
 
 from flowq.runtime.queue import Queue
 from flowq.server import discovery
-from flowq.server.binary import find_binary
+from flowq.server.embedded import find_binary
 from flowq.workers.address import address_of
 
 HERE = Path(__file__).parent

@@ -14,7 +14,7 @@ import pytest
 from test_windows_run import HERE, WORKFLOWS, environment
 
 from flowq.server import loopback, portable
-from flowq.server.binary import find_binary
+from flowq.server.embedded import find_binary
 from flowq.server.state import find
 
 
