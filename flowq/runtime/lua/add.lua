@@ -28,7 +28,7 @@
 -- Of this call:
 local argv, at -- the arguments, and how far they have been read
 local asked, hashes -- the jobs, and the keys of their hashes
-local fresh, seen, queues -- its new future jobs, all its ids, all its queues
+local fresh, seen, queues -- its new future jobs by id, all its ids, all its queues
 local answered -- by functions that are made by `once`
 local has_steps -- whether any steps are left to make
 local is_any_there -- whether one of the hashes exists: most often none does
@@ -188,7 +188,12 @@ end
 local function find_run(list)
   local run
   for _, edge in ipairs(list) do
-    local f = redis.call('HMGET', keys.job(edge.future), 'flowq_run', 'flowq_open', 'flowq_name')
+    local added, f = fresh[edge.future], {}
+    if added then -- in this very call, so it has no hash yet
+      if added.run ~= '' and not run then run = { id = added.run, inside = added.inside } end
+    else
+      f = redis.call('HMGET', keys.job(edge.future), 'flowq_run', 'flowq_open', 'flowq_name')
+    end
     if f[1] and not run then
       run = { id = f[1], inside = nested.find_inside_before(edge.future) }
     end
@@ -235,12 +240,18 @@ local function refused_by_run(job)
   job.queue = run[4] or job.queue -- whatever queue was meant
 end
 
+-- The list of a future job's blockers, or of another kind where a queue has that name.
+local function type_of_blockers(job)
+  job.type_of_blockers = job.type_of_blockers or redis.call('TYPE', keys.blockers(job.id)).ok
+  return job.type_of_blockers
+end
+
 local function refused(job)
   local future = job.shape.future
   if job.run == '' then inherit_run(job) end
   if future ~= '' and (queues[job.id] or redis.call('SISMEMBER', PREFIX .. ':queues',
     PREFIX .. ':queue:' .. job.id) == 1
-    or redis.call('TYPE', keys.blockers(job.id)).ok == 'zset') then
+    or type_of_blockers(job) == 'zset') then
     return { 'queue', job.id }
   end
   local reason = refused_queue(job.shape.queue) or refused_id(job)
@@ -248,7 +259,7 @@ local function refused(job)
   reason = refused_edges(job) or job.is_added and job.edges.run.closed
     or job.run ~= '' and refused_by_run(job)
   if reason then return reason end
-  if future ~= '' then fresh[job.id] = true end
+  if future ~= '' then fresh[job.id] = job end
 end
 
 -- Writing ---------------------------------------------------------------------------------------
@@ -322,7 +333,7 @@ local function sweep(job)
     keys.mortal(job.id),
     PREFIX .. ':results:' .. job.id)
   local may_have_blockers = swept > 0 or job.shape.future ~= ''
-  if may_have_blockers and redis.call('TYPE', keys.blockers(job.id)).ok == 'list' then
+  if may_have_blockers and type_of_blockers(job) == 'list' then
     redis.call('DEL', keys.blockers(job.id))
   end
 end

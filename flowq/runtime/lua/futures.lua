@@ -84,9 +84,8 @@ end
 
 -- From here on maintenance looks whether its blockers have ended unnoticed. A run looks after its own
 -- jobs; but not for failed ones that a future job waits for to succeed.
-function futures.watch(future)
-  local is_in_run = redis.call('HEXISTS', keys.job(future), 'flowq_run') == 1
-  if is_in_run and redis.call('HGET', keys.future(future), 'policy') ~= 'wait' then return end
+function futures.watch(future, run)
+  if run and redis.call('HGET', keys.future(future), 'policy') ~= 'wait' then return end
   redis.call('ZADD', OURS .. 'watched', TS + runs.WATCH_S, future)
 end
 

@@ -34,18 +34,20 @@ end
 
 function release.free(future)
   local key = keys.future(future)
-  if redis.call('HGET', key, 'state') ~= 'releasing' then return true end
-  local cascade = redis.call('HGET', key, 'cascade')
-  local done = step.each_item(keys.blockers(future), key, 'freed', function(blocker)
-    if cascade then close(blocker) end
+  local r = redis.call('HMGET', key, 'state', 'cascade', 'freed')
+  if r[1] ~= 'releasing' then return true end
+  local at, done = step.walk(keys.blockers(future), int(r[3]), function(blocker)
+    if r[2] then close(blocker) end
     local f = find_gate(blocker, future)
     if f then lower_gate(blocker, f) end
   end)
-  if done then
-    redis.call('HSET', key, 'state', 'released')
-    futures.watch(future)
-    local expires = redis.call('HGET', keys.job(future), 'flowq_expires')
-    if expires then redis.call('ZADD', OURS .. 'expiring', TS + tonumber(expires), future) end
+  if not done then
+    redis.call('HSET', key, 'freed', at)
+  else
+    redis.call('HSET', key, 'freed', at, 'state', 'released')
+    local f = redis.call('HMGET', keys.job(future), 'flowq_run', 'flowq_expires')
+    futures.watch(future, f[1])
+    if f[2] then redis.call('ZADD', OURS .. 'expiring', TS + tonumber(f[2]), future) end
     futures.decide(future, futures.read_for_decision(future))
   end
   return done

@@ -28,23 +28,30 @@
 -- Its table has, of this step: what; limit; budget, how many items it may still look at; and what it
 -- has to tell: running, found.
 
--- Goes on through a list from where a field of a hash says, as far as the budget of this step
--- allows (a nested walk uses the same budget); returns true at the end of the list.
-function step.each_item(list, hash, field, visit)
-  local from = int(redis.call('HGET', hash, field))
-  local at = from
+-- Goes on through a list from a place, as far as the budget of this step allows (a nested walk uses the
+-- same budget). Returns how far it came, and whether that is the end of the list.
+function step.walk(list, at, visit)
   while step.budget > 0 do
-    local items = redis.call('LRANGE', list, at, at + math.min(step.budget, 100) - 1)
+    local count = math.min(step.budget, 100)
+    local items = redis.call('LRANGE', list, at, at + count - 1)
     for _, item in ipairs(items) do
-      if step.budget <= 0 then break end
+      if step.budget <= 0 then return at, at >= redis.call('LLEN', list) end
       step.budget = step.budget - 1
       visit(item, at)
       at = at + 1
     end
-    if #items == 0 then break end
+    if #items < count then return at, true end -- no visit adds to the list that is walked
   end
+  return at, at >= redis.call('LLEN', list)
+end
+
+-- Does the same from where a field of a hash says, and notes there how far it came. Returns true at the
+-- end of the list.
+function step.each_item(list, hash, field, visit)
+  local from = int(redis.call('HGET', hash, field))
+  local at, is_end = step.walk(list, from, visit)
   if at > from then redis.call('HSET', hash, field, at) end
-  return at >= redis.call('LLEN', list)
+  return is_end
 end
 
 -- A running job is to be stopped, by whoever makes this step; `why` is told at its end.
