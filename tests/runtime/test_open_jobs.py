@@ -104,6 +104,23 @@ def test_a_future_job_that_code_adds_to_a_run_is_open(
     assert run.state == "succeeded"
 
 
+def test_all_that_one_call_adds_before_an_open_job_belongs_to_the_run(
+    run: Runs, work: Work, connection: Redis, log: str
+) -> None:
+    run.submit(visits(log), report(log, deferred=True))
+    queue = Queue(connection=connection)
+    inner, before = queue.enqueue_many(
+        [
+            Queue.prepare_data("os.getpid", deferred=True, job_id="i", blocked_by=f"{RUN}-report"),
+            Queue.prepare_data("os.getpid", blocked_by="i"),
+        ]
+    )
+    assert {connection.hget(each.key, "flowq_run") for each in (inner, before)} == {RUN.encode()}
+    get_future("i", connection).release()
+    work()
+    assert run.state == "succeeded"
+
+
 def test_jobs_inside_of_a_nested_workflow_add_to_an_open_job_there_by_its_name(
     run: Runs, work: Work, log: str
 ) -> None:

@@ -242,6 +242,31 @@ def test_a_release_that_goes_on_far_takes_few_and_short_calls(
     assert connection.exists(keys.TODO) == 0
 
 
+def test_a_link_of_a_chain_is_declared_and_released_by_so_many_commands(
+    queue: Queue, connection: redis.Redis
+) -> None:
+    """Measured with two lengths, so that what a call costs by itself does not count."""
+
+    def count(links: int) -> tuple[int, int]:
+        connection.flushdb()
+        jobs = [
+            Queue.prepare_data("time.time", job_id=f"n{n}", deferred=True, blocked_by=f"n{n - 1}")
+            for n in range(1, links)
+        ]
+        connection.config_resetstat()
+        first = queue.enqueue_many(
+            [Queue.prepare_data("time.time", job_id="n0", deferred=True), *jobs]
+        )[0]
+        declared = sum(calls_per_command(connection).values())
+        assert isinstance(first, Job)
+        first.release(cascade=True)
+        return declared, sum(calls_per_command(connection).values()) - declared
+
+    short, long = count(10), count(60)
+    assert (long[0] - short[0]) / 50 <= 11
+    assert (long[1] - short[1]) / 50 <= 14.1
+
+
 def test_a_release_goes_on_past_one_that_fails_when_that_is_mended(
     queue: Queue, connection: redis.Redis
 ) -> None:
