@@ -22,7 +22,8 @@ from rq.utils import as_text
 from flowq.errors import RunFailed, RunNotFound, ServerUnavailable
 from flowq.plan import Plan
 from flowq.render.groups import by_declaration, count_ends
-from flowq.runtime import approvals, keys, outputs, results, retrying, runs
+from flowq.runtime import approvals, keys, outputs, results, retry, runs
+from flowq.runtime.connections import Attempts, Trouble, is_refusal
 from flowq.runtime.explain import (
     PLAIN,
     Commands,
@@ -35,7 +36,6 @@ from flowq.runtime.explain import (
 from flowq.runtime.listeners import count_left_alone, find_unattended
 from flowq.runtime.maintenance import Finding, tidy
 from flowq.runtime.outputs import KeptOutputs
-from flowq.runtime.patience import Attempts, Trouble, is_refusal
 from flowq.runtime.results import Failure, JobView
 from flowq.runtime.runs import read_changes
 from flowq.runtime.uninstalling import check_uninstall, uninstall
@@ -359,7 +359,7 @@ class Run:
         Errors: RunNotFound; NotFound for no such job; WrongState while the run is active, when it
         has succeeded and no job is named, and for a job that one before it keeps from running.
         """
-        again = retrying.retry(self.run_id, self.connection, name)
+        again = retry.retry(self.run_id, self.connection, name)
         return tuple(runs.read_names(self.run_id, again, self.connection).values())
 
     def release(self, name: str | None = None) -> bool:

@@ -220,8 +220,7 @@ class JobCall(Generic[P]):
 
     def _queue(self) -> Queue:
         # Inside of functions, as everywhere in this room: the cost of importing RQ.
-        from flowq.runtime.connections import get_queue  # noqa: PLC0415
-        from flowq.runtime.queue import Queue  # noqa: PLC0415
+        from flowq.runtime.queue import Queue, get_queue  # noqa: PLC0415
 
         queue, connection = self._options.get("queue"), self._options.get("connection")
         if queue is None or isinstance(queue, str):
@@ -405,7 +404,7 @@ def connect(url: str) -> Redis:
 
     Blocks: until the server has answered. Errors: ServerUnavailable; the default stays as it was.
     """
-    from flowq.runtime.connections import remember  # noqa: PLC0415 - imports RQ
+    from flowq.runtime.queue import remember  # noqa: PLC0415 - imports RQ
 
     connection = server.connect(url)
     remember(connection)
@@ -421,7 +420,7 @@ def get_connection(explicit: Redis | str | None = None) -> Redis:
     Blocks: until a server named by a URL has answered once. Errors: UsageError when there is none
     of these; ServerUnavailable.
     """
-    from flowq.runtime.connections import find_connection  # noqa: PLC0415 - imports RQ
+    from flowq.runtime.queue import find_connection  # noqa: PLC0415 - imports RQ
 
     if isinstance(explicit, str):
         return _connect_once(explicit)

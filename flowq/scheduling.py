@@ -22,7 +22,7 @@ from flowq.compiling import compile_plan
 from flowq.cron import find_next
 from flowq.errors import RunNotFound, UsageError
 from flowq.plan import Plan
-from flowq.runtime.patience import JOB_PATIENCE_S, patiently
+from flowq.runtime.connections import JOB_PATIENCE_S, patiently
 from flowq.runtime.runs import get_record, remove
 from flowq.runtime.wire import from_wire, to_wire
 from flowq.spec import Workflow

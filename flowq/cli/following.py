@@ -26,7 +26,7 @@ from flowq.errors import FlowqError, JobNotFound, ServerUnavailable, WrongState
 from flowq.render.groups import by_declaration
 from flowq.render.json import run_document, write_json
 from flowq.render.summary import MAX_FAILURES, MAX_OUTPUT_LINES, FailedJob, Report, summary
-from flowq.runtime.patience import Trouble, is_passing, patiently
+from flowq.runtime.connections import Trouble, is_passing, patiently
 from flowq.status import ENDED, Event, JobFacts, JobStatus, RunStatus
 
 POLL_S = 0.25

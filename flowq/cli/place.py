@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from flowq import client, server
 from flowq.cli import terminal
 from flowq.errors import NotFound
-from flowq.runtime.patience import Patience, Trouble
+from flowq.runtime.connections import Patience, Trouble
 from flowq.server.state import guess_old_name
 
 _SCHEMES_OF_RQ = ("redis", "rediss", "unix")

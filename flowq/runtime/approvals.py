@@ -17,7 +17,7 @@ from flowq.errors import NotFound, RunNotFound, UsageError, WorkflowInvalid, Wro
 from flowq.inputs import resolve
 from flowq.nearest import did_you_mean
 from flowq.runtime import keys, scripts
-from flowq.runtime.clocks import read_clock
+from flowq.runtime.connections import read_clock
 from flowq.runtime.planned import read_inputs
 from flowq.runtime.runs import get_declared, get_record, go
 from flowq.runtime.scripts import format_instant

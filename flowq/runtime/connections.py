@@ -1,37 +1,363 @@
-"""Which connection this process uses when a call says none."""
+"""A server that cannot be used for a while, because it is away or refuses; and its clock.
+
+`ANSWERS` is the one table of what a server may answer instead of doing what it was asked, and of
+what is waited for. docs/production.md shows the same table, and a test compares them. Code that
+catches errors of redis-py asks `is_passing` or `is_refusal` instead of naming classes: redis-py has
+a class for some of these answers, and only the text for others.
+
+The clock of the server decides what is due. Scripts ask it themselves (`lua/common.lua`). Where
+Python has to name an instant that is compared with others later, it asks with `read_clock`: the
+clock of a host may be wrong by hours.
+"""
 
 from __future__ import annotations
 
-from functools import lru_cache
-from typing import TYPE_CHECKING
+import os
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from rq import get_current_job
+from redis.backoff import NoBackoff
+from redis.exceptions import (
+    AskError,
+    AuthenticationError,
+    AuthorizationError,
+    BusyLoadingError,
+    ClusterCrossSlotError,
+    ClusterDownError,
+    MasterDownError,
+    MovedError,
+    NoPermissionError,
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TryAgainError,
+)
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.retry import Retry
 
-from flowq.runtime.queue import Queue
+from flowq.errors import UsageError
 
 if TYPE_CHECKING:
     from redis import Redis
 
-_remembered: Redis | None = None
-# A forked child inherits it, which is safe: redis-py's pools notice the fork and connect anew. A
-# spawned child does not: there the running job's connection, or the environment, serves.
+
+def _read_patience() -> float:
+    text = os.environ.get("FLOWQ_PATIENCE", "").strip() or "30"
+    try:
+        return float(text)
+    except ValueError:
+        raise UsageError(f"FLOWQ_PATIENCE is a number of seconds, not {text!r}") from None
 
 
-def remember(connection: Redis | None) -> None:
-    """Make a connection the default of this process; None forgets it."""
-    global _remembered  # noqa: PLW0603 - the one default of the process
-    _remembered = connection
+PATIENCE_S = _read_patience()
+"""How long a command waits for a server that cannot be used."""
+
+JOB_PATIENCE_S = 2 * PATIENCE_S
+"""How long a job waits when it has to ask the server; its own timeout may come first."""
+
+PAUSE_S = 0.05
+LONGEST_PAUSE_S = 1.0
+
+CALM_S = 2.0
+"""How long nothing must fail before the trouble is over. A server that comes and goes is one."""
+
+Result = TypeVar("Result")
 
 
-def find_connection() -> Redis | None:
-    """Return the connection of the job that is running here, else the remembered one, else None."""
-    job = get_current_job()
-    if job is not None and job.connection is not None:
-        return job.connection
-    return _remembered
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a server may answer instead of doing what it was asked. Nothing was done then.
+
+    `word` is how the answer begins, in the protocol; `meaning` completes "the server cannot be
+    used: …"; `advice` says what an operator can do. `is_waited_for`: it passes by itself, or an
+    operator ends it, and then the same is asked again.
+    """
+
+    word: str
+    meaning: str
+    advice: str = ""
+    is_waited_for: bool = True
 
 
-@lru_cache(maxsize=128)
-def get_queue(name: str, connection: Redis) -> Queue:
-    """Return a queue; the same one each time, because a new one asks the server its version."""
-    return Queue(name, connection=connection)
+ANSWERS = (
+    Answer("LOADING", "it is still loading its data", "try again in a moment"),
+    Answer("OOM", "its memory is full (maxmemory)", "raise that, or wait until old runs have gone"),
+    Answer(
+        "MISCONF",
+        "it cannot write to its disk, which may be full, and takes no changes",
+        "make room, and it goes on by itself",
+    ),
+    Answer("NOREPLICAS", "it has too few replicas (min-replicas-to-write)"),
+    Answer("READONLY", "it is a replica, perhaps because another server has taken over"),
+    Answer("UNBLOCKED", "it has just become a replica"),
+    Answer("MASTERDOWN", "it is a replica that has lost its primary"),
+    Answer("CLUSTERDOWN", "its cluster is not complete"),
+    Answer("TRYAGAIN", "its keys are being moved to another node"),
+    Answer("BUSY", "it is busy with a long script"),
+    Answer("ERR max number of clients reached", "it has no room for another client (maxclients)"),
+    *(
+        Answer(word, meaning, is_waited_for=False)
+        for word, meaning in {
+            "NOSCRIPT": "it does not know a script, which it then gets at once",
+            "NOAUTH": "it wants a password",
+            "WRONGPASS": "it refuses the password",
+            "NOPERM": "the user lacks a right",
+            "MOVED": "it is one node of a cluster",
+            "ASK": "it is one node of a cluster",
+            "CROSSSLOT": "the keys are in several slots of a cluster",
+        }.items()
+    ),
+)
+
+_BY_WORD = {answer.word: answer for answer in ANSWERS}
+_MAX_CLIENTS = "ERR max number of clients reached"
+
+_WORD_BY_CLASS: tuple[tuple[type[Exception], str], ...] = (
+    (BusyLoadingError, "LOADING"),
+    (OutOfMemoryError, "OOM"),
+    (ReadOnlyError, "READONLY"),
+    (MasterDownError, "MASTERDOWN"),  # before the class that it is derived from
+    (ClusterDownError, "CLUSTERDOWN"),
+    (TryAgainError, "TRYAGAIN"),
+    (NoScriptError, "NOSCRIPT"),
+    (NoPermissionError, "NOPERM"),
+    (MovedError, "MOVED"),  # before the class that it is derived from
+    (AskError, "ASK"),
+    (ClusterCrossSlotError, "CROSSSLOT"),
+)
+"""The classes from whose text redis-py takes the word away."""
+
+# redis-py puts the command of a pipeline before the answer, and Redis 6.2 the place in a script.
+_WORD = re.compile(
+    rf"(?:^|of pipeline caused error: |: -)({'|'.join(w for w in _BY_WORD if w.isupper())})\b"
+)
+
+
+def find_answer(error: BaseException) -> Answer | None:
+    """Return which answer of the table an error of redis-py stands for; None for any other."""
+    if not isinstance(error, RedisError):
+        return None
+    for kind, word in _WORD_BY_CLASS:
+        if isinstance(error, kind):
+            return _BY_WORD[word]
+    text = str(error)
+    if "max number of clients reached" in text:
+        return _BY_WORD[_MAX_CLIENTS]
+    found = _WORD.search(text)
+    return _BY_WORD[found.group(1)] if found else None
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether the server refuses for a while; it has done nothing of what it was asked."""
+    answer = find_answer(error)
+    return answer is not None and answer.is_waited_for
+
+
+def is_passing(error: BaseException) -> bool:
+    """Whether to ask the same again later: the server refuses for a while, or is away.
+
+    When it is away, what it was asked may have been done. redis-py makes its own errors of what the
+    system says of its connections, so any other OSError is not about the server: perhaps of a file
+    that code of a user's has looked for.
+    """
+    answer = find_answer(error)
+    if answer is not None:
+        return answer.is_waited_for
+    if isinstance(error, AuthenticationError | AuthorizationError):
+        return False
+    return isinstance(error, RedisConnectionError | RedisTimeoutError)
+
+
+def describe(error: BaseException) -> str:
+    """Say in one line why the server cannot be used."""
+    answer = find_answer(error)
+    text = " ".join(str(error).split()).removesuffix(".") or type(error).__name__
+    return answer.meaning if answer is not None and answer.is_waited_for else text
+
+
+class Trouble:
+    """Tells that the server cannot be used when that begins, and when it is over: once each.
+
+    `tell_begin` and `tell_end` get what there is to say. Call `meet` for each error and `check`
+    from time to time when all goes well.
+    """
+
+    def __init__(
+        self, tell_begin: Callable[[str], object], tell_end: Callable[[str], object]
+    ) -> None:
+        self._tell_begin = tell_begin
+        self._tell_end = tell_end
+        self._is_on = False
+        self._began_at = self._met_at = 0.0
+
+    def meet(self, error: BaseException) -> None:
+        """Note that the server could not be used just now."""
+        self._met_at = time.monotonic()
+        if not self._is_on:
+            self._is_on, self._began_at = True, self._met_at
+            self._tell_begin(f"the server cannot be used: {describe(error)}; waiting for it")
+
+    def check(self) -> None:
+        """Note that it could be used just now; the trouble is over when that lasts."""
+        if self._is_on and time.monotonic() - self._met_at > CALM_S:
+            self.end()
+
+    def end(self) -> None:
+        """Say that the trouble is over, if there was any; the caller is sure of it."""
+        if self._is_on:
+            self._is_on = False
+            seconds = self._met_at - self._began_at
+            self._tell_end(f"the server can be used again, after {seconds:.1f} s")
+
+
+class Attempts:
+    """Attempts at the same thing: the one rule of how long they go on, and what is said of them.
+
+    They go on for `within_s` after the trouble began, which a connection may notice only at the end
+    of its whole limit. The idle connections of `connection` are closed before each further attempt:
+    after a fail-over the one that has refused leads to the old server.
+    """
+
+    def __init__(
+        self,
+        within_s: float = PATIENCE_S,
+        *,
+        connection: Redis | None = None,
+        trouble: Trouble | None = None,
+        passes: Callable[[Exception], bool] = is_passing,
+    ) -> None:
+        self._within_s = within_s
+        self._connection = connection
+        self._trouble = trouble
+        self._passes = passes
+        self._deadline: float | None = None
+
+    @property
+    def have_failed(self) -> bool:
+        """Whether one of them has."""
+        return self._deadline is not None
+
+    def fail(self, error: Exception) -> None:
+        """Note that one has failed; raise that error when another one would not help."""
+        self._deadline = self._deadline or time.monotonic() + self._within_s
+        if not self._passes(error) or time.monotonic() > self._deadline:
+            raise error
+        if self._connection is not None:
+            self._connection.connection_pool.disconnect(inuse_connections=False)
+        if self._trouble is not None:
+            self._trouble.meet(error)
+
+
+def patiently(
+    do: Callable[[], Result],
+    within_s: float = PATIENCE_S,
+    *,
+    connection: Redis | None = None,
+    trouble: Trouble | None = None,
+    passes: Callable[[Exception], bool] = is_passing,
+) -> Result:
+    """Do what needs the server and may be done twice; again for as long as that may help.
+
+    Blocks, as `Attempts` say. Errors: redis-py's when the trouble lasts longer, or is not one that
+    `passes`.
+    """
+    attempts = Attempts(within_s, connection=connection, trouble=trouble, passes=passes)
+    pause_s = PAUSE_S
+    while True:
+        try:
+            result = do()
+        except Exception as error:  # noqa: BLE001 - which raises what does not pass
+            attempts.fail(error)
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+        else:
+            if trouble is not None and attempts.have_failed:
+                trouble.end()
+            return result
+
+
+class Patience(Retry):
+    """Lets each command of a connection wait while the server refuses (`Redis.set_retry`).
+
+    Nothing was done of what was refused, so any command may be sent again. A lost connection is not
+    waited for: nobody here knows whether the command may be done twice.
+    """
+
+    def __init__(self, trouble: Trouble, within_s: float = PATIENCE_S) -> None:
+        super().__init__(NoBackoff(), 0)
+        self.within_s = within_s
+        self._trouble = trouble
+        self._is_waiting = False
+
+    def __deepcopy__(self, memo: object) -> Self:
+        """Return itself: each connection makes a copy, and all have the same trouble."""
+        return self
+
+    def call_with_retry(self, do: Any, fail: Any, *args: Any, **options: Any) -> Any:
+        """Do as redis-py's, again for as long as the server refuses; connect anew each time."""
+        call = partial(super().call_with_retry, do, fail, *args, **options)
+        if self._is_waiting or not self.within_s:  # connecting is a part of a command
+            return call()
+
+        def call_and_hang_up() -> Any:
+            try:
+                return call()
+            except ResponseError as error:
+                if is_refusal(error):  # by now another server may answer at that address
+                    fail(error, 1) if options.get("with_failure_count") else fail(error)
+                raise
+
+        self._is_waiting = True
+        try:
+            return self.apply(call_and_hang_up)
+        finally:
+            self._is_waiting = False
+
+    def apply(
+        self, do: Callable[[], Result], passes: Callable[[Exception], bool] = is_refusal
+    ) -> Result:
+        """Do that `patiently`, for as long as this one waits: once it has given up, no longer.
+
+        The caller may still have to tidy up then.
+        """
+        try:
+            return patiently(do, self.within_s, trouble=self._trouble, passes=passes)
+        except Exception as error:
+            if passes(error):
+                self.within_s = 0.0
+            raise
+
+
+# The clock of the server --------------------------------------------------------------------
+
+
+MAX_DIFFERENCE_S = 5.0
+"""How far the clock of a host may be from that of the server."""
+
+
+def read_clock(connection: Redis) -> float:
+    """Return the server's clock in epoch seconds."""
+    seconds, microseconds = connection.time()
+    return float(seconds + microseconds / 1e6)
+
+
+def clock_warning(theirs_s: float, before_s: float, after_s: float) -> str:
+    """Return what to say of a clock of ours that differs from the server's; "" when all is well.
+
+    `theirs_s` was read on the server between the other two, which were read here.
+    """
+    difference_s = max(before_s - theirs_s, theirs_s - after_s)
+    if difference_s <= MAX_DIFFERENCE_S:
+        return ""
+    how = "ahead of" if before_s > theirs_s else "behind"
+    return (
+        f"the clock of this host is {difference_s:.0f} s {how} the server's, which decides what is "
+        "due; set it right (NTP), because RQ's own tools and the times that are shown go by it"
+    )

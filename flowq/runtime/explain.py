@@ -14,7 +14,7 @@ from rq.worker import Worker as RQWorker
 
 from flowq.errors import JobNotFound
 from flowq.runtime import keys
-from flowq.runtime.clocks import read_clock
+from flowq.runtime.connections import read_clock
 from flowq.runtime.listeners import find_living, find_there, find_unattended
 from flowq.runtime.queue import Queue
 from flowq.runtime.runs import read_facts

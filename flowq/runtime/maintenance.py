@@ -20,10 +20,9 @@ from redis.exceptions import ResponseError
 from rq.utils import as_text
 
 from flowq.runtime import keys, scripts
-from flowq.runtime.clocks import read_clock
+from flowq.runtime.connections import is_refusal, read_clock
 from flowq.runtime.listeners import find_there
-from flowq.runtime.patience import is_refusal
-from flowq.runtime.retrying import begin_round
+from flowq.runtime.retry import begin_round
 from flowq.runtime.steps import finish, step, stop, work_off
 
 if TYPE_CHECKING:

@@ -24,9 +24,9 @@ from flowq.errors import RunNotFound, UsageError, WrongState
 from flowq.expressions import evaluate, find_references
 from flowq.plan import Outputs, Plan
 from flowq.runtime import keys
+from flowq.runtime.connections import patiently
 from flowq.runtime.lookups import read_jobs
 from flowq.runtime.masking import Mask
-from flowq.runtime.patience import patiently
 from flowq.runtime.secrets import read_known
 from flowq.runtime.views import MAX_OUTPUT_BYTES, make_view
 from flowq.runtime.wire import from_wire, to_wire

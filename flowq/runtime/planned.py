@@ -1,11 +1,17 @@
-"""The jobs of a plan as jobs of RQ, held as the plan says."""
+"""The jobs of a plan as jobs of RQ, held as the plan says.
+
+`call_of` writes what RQ calls for a job, which `work.perform` executes in the child; the hold has
+what the scripts have to know. An `if` is judged as soon as all is known that it asks about: one
+over inputs when the run is planned (`flowq.planner`), that of an item when the item is made
+(`groups.py`), and any other by an execution of the job itself.
+"""
 
 from __future__ import annotations
 
 import json
 import math
 import pickle
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +24,6 @@ from flowq.expressions import as_template, evaluate, find_references, is_live, w
 from flowq.expressions.places import find_texts, find_workflow_texts, texts_of
 from flowq.plan import Enqueue, Group
 from flowq.runtime import keys
-from flowq.runtime.conditions import say_false
 from flowq.runtime.enqueueing import Copier
 from flowq.runtime.holds import Edge, Hold
 from flowq.runtime.job import PERFORM
@@ -42,6 +47,7 @@ from flowq.texts import to_bytes
 if TYPE_CHECKING:
     from redis import Redis
     from redis.client import Pipeline
+
 
 JOBS_PER_CALL = 50
 _ASKS_EVEN_WHEN_CANCELED = frozenset({"always", "canceled"})
@@ -382,3 +388,38 @@ def _timeout(enqueue: Enqueue) -> int | None:
 @lru_cache
 def _whole_seconds(timeout_s: float | None) -> int | None:
     return None if timeout_s is None else max(1, math.ceil(timeout_s))
+
+
+# `if` ---------------------------------------------------------------------------------------
+
+
+MAX_CONDITION = 200
+"""How much is told of an `if` that is false. Units: characters."""
+
+
+def find_false(
+    condition: object,
+    source: str,
+    statuses: Mapping[str, bool],
+    holds: Callable[[], bool],
+    *,
+    has_policy: bool = False,
+) -> str | None:
+    """Return the text of a condition that is false; None for one that holds.
+
+    `condition` is the template of a job's `if`, `source` its text. Without a status function it
+    means `success() and (…)`, but where `on_blocker_failure` was said (`has_policy`): then the job
+    has been asked about those before it already. Errors: those of `holds`, which is asked for its
+    value.
+    """
+    asks = has_policy or find_references(condition).statuses
+    is_narrowed = not asks and not statuses["success"]
+    if not is_narrowed and holds():
+        return None
+    return f"success() and ({source})" if is_narrowed and source else source
+
+
+def say_false(source: str) -> str:
+    """Say that an `if` is false, with its text; an older version has kept none."""
+    said = " ".join(source.split())
+    return f"its `if` is false: {said:.{MAX_CONDITION}}" if said else "its `if` is false"

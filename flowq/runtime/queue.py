@@ -1,4 +1,7 @@
-"""`flowq.Queue`: RQ's queue, with `deferred=`, `blocked_by=` and `blocks=` wherever it enqueues."""
+"""`flowq.Queue`: RQ's queue, with `deferred=`, `blocked_by=` and `blocks=` wherever it enqueues.
+
+At the end: which connection a call uses that names none.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from redis.exceptions import RedisError
+from rq import get_current_job
 from rq.exceptions import DuplicateJobError
 from rq.job import Job as RQJob
 from rq.job import JobStatus
@@ -32,12 +36,11 @@ from flowq.errors import (
     WrongState,
 )
 from flowq.runtime import cycles, inline, keys, scripts
-from flowq.runtime.clocks import read_clock
+from flowq.runtime.connections import describe, is_passing, read_clock
 from flowq.runtime.enqueueing import Copier, Entry, IdUse, as_arguments, make_entry
 from flowq.runtime.futures import declared_name, derive_id
 from flowq.runtime.holds import NO_HOLD, Hold, take_hold, take_hold_of_call
 from flowq.runtime.job import Job, get_job, refuse_decoded
-from flowq.runtime.patience import describe, is_passing
 from flowq.runtime.rq import QueueBase, explain_key_prefix
 from flowq.runtime.steps import finish, work_off
 
@@ -421,3 +424,31 @@ def _run_refusal(run_id: str, state: str) -> FlowqError:
         return RunNotFound(run_id)
     why = "is being canceled" if state == "canceling" else f"has ended: {state}"
     return WrongState(f"run {run_id} {why}; no job can be added to it any more")
+
+
+# The default connection ---------------------------------------------------------------------
+
+
+_remembered: Redis | None = None
+# A forked child inherits it, which is safe: redis-py's pools notice the fork and connect anew. A
+# spawned child does not: there the running job's connection, or the environment, serves.
+
+
+def remember(connection: Redis | None) -> None:
+    """Make a connection the default of this process; None forgets it."""
+    global _remembered  # noqa: PLW0603 - the one default of the process
+    _remembered = connection
+
+
+def find_connection() -> Redis | None:
+    """Return the connection of the job that is running here, else the remembered one, else None."""
+    job = get_current_job()
+    if job is not None and job.connection is not None:
+        return job.connection
+    return _remembered
+
+
+@lru_cache(maxsize=128)
+def get_queue(name: str, connection: Redis) -> Queue:
+    """Return a queue; the same one each time, because a new one asks the server its version."""
+    return Queue(name, connection=connection)

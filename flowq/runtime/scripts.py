@@ -20,7 +20,7 @@ from hiredis import pack_command
 from redis.exceptions import NoPermissionError, NoScriptError, ResponseError
 
 from flowq.runtime import keys
-from flowq.runtime.patience import is_refusal
+from flowq.runtime.connections import is_refusal
 
 if TYPE_CHECKING:
     from redis import ConnectionPool, Redis

@@ -32,9 +32,9 @@ from flowq.expressions import (
 from flowq.plan import Expansion, Nested
 from flowq.runtime import scripts, shell, variables
 from flowq.runtime.attempts import as_exit_code
-from flowq.runtime.conditions import find_false, say_false
-from flowq.runtime.expanding import expand, grow, start
+from flowq.runtime.connections import JOB_PATIENCE_S, Result, patiently
 from flowq.runtime.futures import current_job
+from flowq.runtime.groups import expand, grow, start
 from flowq.runtime.job import Job
 from flowq.runtime.lookups import (
     find_without_result,
@@ -45,8 +45,7 @@ from flowq.runtime.lookups import (
 from flowq.runtime.masking import MIN_PART, Mask
 from flowq.runtime.masking.errors import hiding_in_errors
 from flowq.runtime.masking.outlets import masked_output
-from flowq.runtime.patience import JOB_PATIENCE_S, Result, patiently
-from flowq.runtime.planned import write_message
+from flowq.runtime.planned import find_false, say_false, write_message
 from flowq.runtime.results import get_result, read_run_end
 from flowq.runtime.rq import run_to_end
 from flowq.runtime.secrets import Secrets, read_known

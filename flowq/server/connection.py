@@ -15,8 +15,7 @@ from redis.exceptions import (
 )
 
 from flowq.errors import ServerUnavailable
-from flowq.runtime.clocks import clock_warning, read_clock
-from flowq.runtime.patience import Patience, find_answer, is_refusal
+from flowq.runtime.connections import Patience, clock_warning, find_answer, is_refusal, read_clock
 from flowq.server import discovery
 from flowq.server.timeouts import CONNECT_TIMEOUT_S, in_slices, limits
 from flowq.server.url import hide_password

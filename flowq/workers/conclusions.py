@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from redis.exceptions import ResponseError
 
-from flowq.runtime.patience import is_refusal
+from flowq.runtime.connections import is_refusal
 from flowq.workers.children import Crew
 from flowq.workers.messages import Claim, End
 from flowq.workers.redis_side import Ledger

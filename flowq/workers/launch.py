@@ -19,8 +19,8 @@ from rq.utils import as_text
 
 from flowq.errors import FlowqError, ServerUnavailable, UsageError
 from flowq.runtime import keys
+from flowq.runtime.connections import patiently
 from flowq.runtime.outputs import read_kept_outputs
-from flowq.runtime.patience import patiently
 from flowq.server import private
 from flowq.server.connection import make_client
 from flowq.server.url import hide_argument, hide_password, resolve_url

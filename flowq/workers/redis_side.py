@@ -17,7 +17,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from rq.utils import as_text
 
 from flowq.runtime import keys, scripts
-from flowq.runtime.clocks import read_clock
+from flowq.runtime.connections import read_clock
 from flowq.runtime.maintenance import Lost, find_lost
 from flowq.runtime.scripts import format_instant, format_second
 from flowq.workers.messages import Claim, End, Turn, make_claim

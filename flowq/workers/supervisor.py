@@ -14,7 +14,7 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from flowq.runtime.patience import describe, is_refusal
+from flowq.runtime.connections import describe, is_refusal
 from flowq.workers.messages import Claim
 from flowq.workers.oversight import LOOK_S
 from flowq.workers.processes import Child

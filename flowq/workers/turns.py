@@ -18,7 +18,7 @@ from typing import Any
 
 from redis.exceptions import ResponseError
 
-from flowq.runtime.patience import is_refusal
+from flowq.runtime.connections import is_refusal
 from flowq.workers.children import AMPLE_S, FULL_S
 from flowq.workers.conclusions import Conclusions
 from flowq.workers.estimates import AHEAD_S, BATCH_S

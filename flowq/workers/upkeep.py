@@ -7,9 +7,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from flowq.runtime.clocks import clock_warning
+from flowq.runtime.connections import clock_warning, is_passing
 from flowq.runtime.maintenance import LEASE_S, LOOK_S, SILENCE_S, find_suspects, tidy
-from flowq.runtime.patience import is_passing
 from flowq.workers.children import died
 from flowq.workers.messages import Claim, End
 from flowq.workers.oversight import Oversight

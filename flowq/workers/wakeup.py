@@ -22,7 +22,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 from rq.utils import as_text
 
-from flowq.runtime.patience import Trouble, is_passing
+from flowq.runtime.connections import Trouble, is_passing
 from flowq.workers.address import Address
 
 TRUST_S = 1.0

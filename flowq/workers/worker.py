@@ -22,9 +22,9 @@ from flowq.allowed import read_allowed
 from flowq.callables import NameMissing, NotCallable, find_callable
 from flowq.errors import UsageError
 from flowq.runtime import keys
+from flowq.runtime.connections import PATIENCE_S, Trouble, patiently
 from flowq.runtime.job import Job
 from flowq.runtime.maintenance import LEASE_S, LOOK_S, SILENCE_S
-from flowq.runtime.patience import PATIENCE_S, Trouble, patiently
 from flowq.runtime.queue import Queue
 from flowq.runtime.rq import WorkerBase, explain_key_prefix
 from flowq.workers.address import Address, address_of

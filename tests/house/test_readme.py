@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from flowq.runtime import connections
+from flowq.runtime import queue as queues
 from flowq.targets import load
 
 ROOT = Path(__file__).parents[2]
@@ -104,7 +104,7 @@ def test_decorated_functions_run_as_shown(
     text.write_text("three small words")
     assert module.count_words(str(text)) == 3
     names = {**vars(module), "find_texts": lambda: [str(text)] * 2}
-    monkeypatch.setattr(connections, "_remembered", connection)
+    monkeypatch.setattr(queues, "_remembered", connection)
     exec(PYTHON[2], names)
     assert connection.llen("rq:queue:default") == 2
 

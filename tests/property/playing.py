@@ -22,7 +22,7 @@ from rq.utils import as_text, now
 from flowq.errors import DoNotRetry
 from flowq.plan import Commit, Enqueue, Plan, Release
 from flowq.runtime import job as runtime_job
-from flowq.runtime import keys, retrying, runs, scripts, steps
+from flowq.runtime import keys, retry, runs, scripts, steps
 from flowq.runtime.holds import Edge
 from flowq.runtime.queue import Queue
 from flowq.spec import Block
@@ -194,7 +194,7 @@ class Server:
         steps.finish(self.connection, f"cancel:{run}")
 
     def retry_run(self, run: str) -> None:
-        retrying.retry(run, self.connection)
+        retry.retry(run, self.connection)
 
     # Looking -------------------------------------------------------------------------------------
 

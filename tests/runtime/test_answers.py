@@ -10,7 +10,7 @@ from redis import Redis
 
 from flowq.client import Run
 from flowq.errors import UsageError, WrongState
-from flowq.runtime import keys, retrying
+from flowq.runtime import keys, retry
 from flowq.spec import Approval, Input, JobSpec, Matrix, Workflow
 
 Work = Callable[..., None]
@@ -145,7 +145,7 @@ def test_a_rejected_job_is_canceled_with_the_reason(run: Runs, work: Work, answe
     assert run.result("always") is None
     with pytest.raises(WrongState, match="was rejected before"):
         answered.approve("ship", {"host": "blue"})
-    retrying.retry(RUN, run.connection)
+    retry.retry(RUN, run.connection)
     assert run.status.jobs["ship"].is_asking
     assert answered.facts()["ship"].word is None
     assert answered.approve("ship", {"host": "green"})

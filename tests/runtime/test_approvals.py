@@ -13,7 +13,7 @@ from flowq.client import Run
 from flowq.errors import NotFound, RunFailed, WrongState
 from flowq.graph import build_graph
 from flowq.planner import make_plan
-from flowq.runtime import approvals, keys, maintenance, retrying, runs
+from flowq.runtime import approvals, keys, maintenance, retry, runs
 from flowq.runtime.explain import explain
 from flowq.spec import ALL_TOLERATED, Approval, Matrix, Tolerance, Workflow
 
@@ -95,7 +95,7 @@ def test_an_approval_that_nobody_gives_in_time_fails_the_job(
         Run(RUN, connection).wait()
     with pytest.raises(WrongState, match="is over"):
         approvals.approve(RUN, "publish", connection)
-    retrying.retry(RUN, connection)
+    retry.retry(RUN, connection)
     assert run.state == "waiting"
     assert run.status.jobs["publish"].is_asking
     approvals.approve(RUN, "publish", connection)
@@ -187,7 +187,7 @@ def test_a_retry_asks_again_for_each_item_that_failed(run: Runs, work: Work) -> 
     approvals.approve(RUN, "items", run.connection)
     work()
     assert run.states == {"items(list)": "finished", "items[0]": "finished", "items[1]": "failed"}
-    retrying.retry(RUN, run.connection)
+    retry.retry(RUN, run.connection)
     work()
     assert run.states["items[1]"] == "deferred"
     assert run.state == "waiting"
@@ -217,7 +217,7 @@ def test_a_retry_asks_again(run: Runs, work: Work) -> None:
     approvals.approve(RUN, "publish", run.connection)
     work()
     assert run.state == "failed"
-    retrying.retry(RUN, run.connection)
+    retry.retry(RUN, run.connection)
     assert run.state == "waiting"
 
 

@@ -10,7 +10,7 @@ import pytest
 from language import RUN, Runs, each, job
 from redis import Redis
 
-from flowq.runtime import keys, retrying, runs
+from flowq.runtime import keys, retry, runs
 from flowq.spec import ALL_TOLERATED, Input, JobSpec, Matrix, Workflow
 
 Work = Callable[..., None]
@@ -66,7 +66,7 @@ def test_a_workflow_that_ran_always_runs_again_with_its_new_inputs(
     assert run.state == "failed"
     assert run.result("last") == {"sum": [1, [1, 1], {"leaf": 1}], "n": 1}
     (tmp_path / "gate").touch()
-    again = retrying.retry(RUN, connection)
+    again = retry.retry(RUN, connection)
     assert set(again) == {f"{RUN}-{name}" for name in ("build", "report", "report--0", "last")}
     assert "report.sum" not in run.states
     work()
@@ -88,7 +88,7 @@ def test_what_is_not_there_any_more_is_not_shown(
     work()
     assert "report.many[0]" in run.states
     (tmp_path / "gate").touch()
-    retrying.retry(RUN, connection)
+    retry.retry(RUN, connection)
     work()
     assert run.state == "succeeded"
     assert "report.many[0]" not in run.states
@@ -121,7 +121,7 @@ def test_failures_inside_of_what_begins_anew_are_forgotten(
     work()
     assert run.states["check"] == "failed"
     (tmp_path / "gate").touch()
-    retrying.retry(RUN, connection)
+    retry.retry(RUN, connection)
     work()
     assert run.state == "succeeded"
     assert run.states["check.b"] == run.states["check"] == "finished"
@@ -135,12 +135,12 @@ def test_a_retry_of_a_retry_begins_anew_again(
 ) -> None:
     submit(run, tmp_path / "gate")
     work()
-    retrying.retry(RUN, connection)
+    retry.retry(RUN, connection)
     work()
     assert run.state == "failed"
     assert run.result("last")["n"] == 1
     (tmp_path / "gate").touch()
-    retrying.retry(RUN, connection)
+    retry.retry(RUN, connection)
     work()
     assert run.state == "succeeded"
     assert run.result("last")["n"] == 3
@@ -181,7 +181,7 @@ def test_a_group_that_was_made_of_something_else_is_made_anew(
     told = [[item, "failed"] for item in (1, 2, 3)]
     assert run.result("last") == [0, told, [{"leaf": item} for item in (1, 2, 3)]]
     (tmp_path / "gate").touch()
-    retrying.retry(RUN, connection)
+    retry.retry(RUN, connection)
     work()
     assert run.state == "succeeded"
     told = [[item, "finished"] for item in (7, 8)]
@@ -214,7 +214,7 @@ def test_items_that_found_others_are_made_anew_with_them(
     work()
     assert run.result("last") == 7
     (tmp_path / "gate").touch()
-    retrying.retry(RUN, connection)
+    retry.retry(RUN, connection)
     work()
     assert run.state == "succeeded"
     assert run.result("last") == 3  # 3, 6 and 7

@@ -11,7 +11,7 @@ import pytest
 from language import RUN, Runs, each, job
 from redis import Redis
 
-from flowq.runtime import keys, retrying, runs
+from flowq.runtime import keys, retry, runs
 from flowq.runtime.explain import explain
 from flowq.runtime.maintenance import examine
 from flowq.spec import ALL_TOLERATED, Input, JobSpec, Matrix, Workflow
@@ -131,7 +131,7 @@ def test_a_retry_keeps_to_the_limit_though_the_chains_have_begun_already(
     assert run.state == "failed"
     (tmp_path / "gate").touch()
     connection.delete(keys.run_events(RUN))
-    retrying.retry(RUN, connection)
+    retry.retry(RUN, connection)
     assert queued(connection) == ["0--a", "1--a"]
     work()
     assert run.state == "succeeded"
@@ -159,7 +159,7 @@ def test_more_jobs_of_a_chain_wait_than_one_step_calls_up(
     assert run.state == "failed"
     (tmp_path / "gate").touch()
     connection.delete(keys.run_events(RUN))
-    retrying.retry(RUN, connection)
+    retry.retry(RUN, connection)
     work()
     assert run.state == "succeeded"
     assert most_at_a_time(connection) == 1
@@ -265,7 +265,7 @@ def test_a_canceled_run_leaves_no_places_and_can_be_retried(
     assert run.state == "canceled"
     assert leftovers(connection) == []
     connection.delete(keys.run_events(RUN))
-    retrying.retry(RUN, connection)
+    retry.retry(RUN, connection)
     work()
     assert run.state == "succeeded"
     assert most_at_a_time(connection) == 2

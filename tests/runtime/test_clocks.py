@@ -11,7 +11,7 @@ import redis
 from rq.registry import ScheduledJobRegistry
 
 from flowq import server
-from flowq.runtime.clocks import clock_warning, read_clock
+from flowq.runtime.connections import clock_warning, read_clock
 from flowq.runtime.queue import Queue
 from flowq.runtime.scripts import _compose, format_instant
 

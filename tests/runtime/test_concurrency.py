@@ -12,7 +12,7 @@ from redis import Redis
 from flowq.errors import WrongState
 from flowq.graph import build_graph
 from flowq.planner import make_plan
-from flowq.runtime import approvals, keys, retrying, runs
+from flowq.runtime import approvals, keys, retry, runs
 from flowq.runtime.explain import explain
 from flowq.runtime.job import get_job
 from flowq.runtime.steps import step
@@ -103,7 +103,7 @@ def test_a_retried_run_lines_up_again(
     work()
     assert states(connection, "a", "b", "c") == ["failed", "running", "waiting"]
     (tmp_path / "gate").touch()
-    retrying.retry("a", connection)
+    retry.retry("a", connection)
     assert states(connection, "a", "b", "c") == ["waiting", "running", "waiting"]
     order = [reason.text for reason in explain("a-only", connection).reasons]
     assert order == ["its run waits for its turn in the `concurrency` group deploy-x, after b, c"]
@@ -131,9 +131,9 @@ def test_its_turn_may_come_while_the_retry_is_still_prepared(
     work()
     submit("b", connection)
     (tmp_path / "gate").touch()
-    monkeypatch.setattr(retrying, "finish", lambda *arguments: None)  # it dies before that
-    monkeypatch.setattr(retrying, "go", lambda *arguments: None)
-    retrying.retry("a", connection)
+    monkeypatch.setattr(retry, "finish", lambda *arguments: None)  # it dies before that
+    monkeypatch.setattr(retry, "go", lambda *arguments: None)
+    retry.retry("a", connection)
     work()  # b ends
     while step(connection, "run:a").more:
         pass
@@ -154,8 +154,8 @@ def test_of_two_runs_retried_at_once_one_goes_first(
         work()
     assert states(connection, "a", "b") == ["failed", "failed"]
     (tmp_path / "gate").touch()
-    retrying.retry("b", connection)
-    retrying.retry("a", connection)
+    retry.retry("b", connection)
+    retry.retry("a", connection)
     assert states(connection, "a", "b") == ["waiting", "running"]
     assert connection.lrange(keys.queue("default"), 0, -1) == [b"b-only"]
     runs.remove("b", connection)
@@ -171,7 +171,7 @@ def test_a_retry_cancels_those_in_progress_if_the_workflow_says_so(
     work()
     submit("b", connection, cancels=True)
     (tmp_path / "gate").touch()
-    retrying.retry("a", connection)
+    retry.retry("a", connection)
     tidy()
     assert states(connection, "a", "b") == ["running", "canceled"]
     work()

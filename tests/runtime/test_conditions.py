@@ -9,7 +9,7 @@ import pytest
 from language import Runs, each, job
 from redis import Redis
 
-from flowq.runtime import retrying, runs
+from flowq.runtime import retry, runs
 from flowq.runtime.explain import explain
 from flowq.spec import ALL_TOLERATED, Block, Matrix, Tolerance
 
@@ -163,7 +163,7 @@ def test_a_retry_judges_again(run: Runs, work: Work, tmp_path: Path) -> None:
     work()
     assert run.states == {"bad": "failed", "mend": "finished"}
     (tmp_path / "gate").touch()
-    retrying.retry("r1", run.connection)
+    retry.retry("r1", run.connection)
     work()
     assert run.states == {"bad": "finished", "mend": "skipped"}
     assert run.state == "succeeded"
@@ -250,7 +250,7 @@ def test_a_cancel_can_end_these_too_at_once_or_later(run: Runs, work: Work) -> N
     runs.cancel("r1", run.connection, is_now=True)
     assert run.states == {"build": "canceled", "clean": "finished", "tell": "canceled"}
     assert run.state == "canceled"
-    retrying.retry("r1", run.connection)
+    retry.retry("r1", run.connection)
     runs.cancel("r1", run.connection)
     assert run.states == {"build": "canceled", "clean": "queued", "tell": "deferred"}
     runs.cancel("r1", run.connection, is_now=True)

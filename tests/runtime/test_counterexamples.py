@@ -11,7 +11,7 @@ from rq.job import JobStatus
 
 from flowq.errors import FutureEnded, WrongState
 from flowq.plan import Commit, Enqueue, Plan, Release
-from flowq.runtime import keys, retrying, runs, scripts, steps
+from flowq.runtime import keys, retry, runs, scripts, steps
 from flowq.runtime.job import Job, get_job
 from flowq.runtime.queue import Queue
 from flowq.spec import Block
@@ -155,7 +155,7 @@ def test_a_future_job_that_joined_a_run_late_is_released_by_its_retry(
     work()
     assert runs.get_record("r", connection).state == "failed"
     for _ in range(2):
-        retrying.retry("r", connection)
+        retry.retry("r", connection)
         assert runs.get_record("r", connection).state == "running"
         work()
         assert runs.get_record("r", connection).state == "failed"
@@ -183,7 +183,7 @@ def test_a_retry_holds_only_what_it_releases_again(
     work()
     assert runs.get_record("r", connection).state == "failed"
     (tmp_path / "flag").touch()
-    assert set(retrying.retry("r", connection)) == {"r-last", shared.id}
+    assert set(retry.retry("r", connection)) == {"r-last", shared.id}
     assert shared.get_status() == "queued"
     work()
     assert runs.get_record("r", connection).state == "succeeded"
@@ -199,7 +199,7 @@ def test_a_retry_with_nothing_left_to_do_is_refused_in_words(
     for job_id in ("r-first", "r-last"):
         get_job(job_id, connection).set_status(JobStatus.FINISHED)
     with pytest.raises(WrongState, match="nothing to retry"):
-        retrying.retry("r", connection)
+        retry.retry("r", connection)
 
 
 def test_a_failed_job_of_a_run_that_is_requeued_and_expires_counts_once(
@@ -224,5 +224,5 @@ def test_a_retry_takes_over_what_was_requeued_by_rqs_tools(
     failing = queue.enqueue("runtime_jobs.fail", blocked_by="r-last")
     work()
     get_job(failing.id, connection).requeue()
-    retrying.retry("r", connection)
+    retry.retry("r", connection)
     assert queue.job_ids == [failing.id]

@@ -17,7 +17,7 @@ from flowq.graph import build_graph
 from flowq.planner import make_plan
 from flowq.render.groups import collapse
 from flowq.render.json import run_document
-from flowq.runtime import approvals, keys, maintenance, retrying, runs
+from flowq.runtime import approvals, keys, maintenance, retry, runs
 from flowq.runtime.explain import explain
 from flowq.runtime.results import read_end
 from flowq.spec import ALL_TOLERATED, Approval, Concurrency, JobSpec, Workflow
@@ -122,7 +122,7 @@ def test_a_retry_begins_the_time_anew(run: Runs, work: Work, connection: Redis) 
     run.submit(job("a", "my_id"), timeout_s=600)
     pass_deadline(connection)
     assert run.state == "canceled"
-    retrying.retry(RUN, connection)
+    retry.retry(RUN, connection)
     assert 590 < due_in_s(connection) <= 600
     work()
     assert (run.state, run.status.reason) == ("succeeded", "")
@@ -238,7 +238,7 @@ def test_a_retry_begins_the_time_of_a_workflow_anew(
     work(max_jobs=1)
     pass_deadline(connection, "sub")
     work()
-    retrying.retry(RUN, connection)
+    retry.retry(RUN, connection)
     assert 590 < due_in_s(connection, "sub") <= 600
     work()
     assert (run.state, run.states["sub"]) == ("succeeded", "finished")
@@ -274,7 +274,7 @@ def test_what_is_inside_of_a_late_workflow_hears_that_it_is_canceled_until_a_ret
     assert (states["off"], states["off_at_end"]) == ("finished", "finished")
     assert (states["good"], states["good_at_end"]) == ("canceled", "skipped")
     assert run.result("sub--low--status") == states["sub"] == states["sub.low"] == "canceled"
-    retrying.retry(RUN, connection)
+    retry.retry(RUN, connection)
     Run(RUN, connection).approve("sub.low.wait")
     work()
     assert (run.states["sub.low"], run.states["sub"]) == ("failed", "failed")
@@ -293,7 +293,7 @@ def test_in_a_retry_the_time_of_a_workflow_begins_with_it(
     )
     work()
     assert (run.states["before"], run.states["sub"]) == ("failed", "finished")
-    retrying.retry(RUN, connection)
+    retry.retry(RUN, connection)
     pass_deadline(connection, "sub")
     assert connection.zcard(keys.DEADLINES) == 0
     work()

@@ -11,7 +11,7 @@ from rq import Retry
 from rq.job import JobStatus
 
 from flowq.plan import Commit, Enqueue, Plan, Release
-from flowq.runtime import retrying, runs, scripts
+from flowq.runtime import retry, runs, scripts
 from flowq.runtime.maintenance import tidy
 from flowq.runtime.queue import Queue
 
@@ -122,6 +122,6 @@ def test_a_retry_of_a_run_that_is_sent_again_is_made_once(
     runs.submit(Plan("r1", "demo", {}, (enqueue, Commit("r1"), Release("r1-only"))), unheard)
     work()
     unheard.lost = scripts.RETRY.digest
-    assert retrying.retry("r1", unheard) == ("r1-only",)
+    assert retry.retry("r1", unheard) == ("r1-only",)
     assert Queue(connection=unheard).job_ids == ["r1-only"]
     assert unheard.hget("rq:job:r1-only", "flowq_gen") == b"1"

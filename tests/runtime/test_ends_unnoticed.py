@@ -22,7 +22,7 @@ from flowq.client import Run
 from flowq.errors import NotFound, WrongState
 from flowq.graph import build_graph
 from flowq.planner import make_plan
-from flowq.runtime import keys, retrying, runs
+from flowq.runtime import keys, retry, runs
 from flowq.runtime.explain import explain
 from flowq.runtime.maintenance import Finding, examine
 from flowq.runtime.steps import step
@@ -316,14 +316,14 @@ def test_a_retry_runs_what_can_run_without_the_deleted_jobs(
         "gone": "deleted", "after": "skipped", "bad": "failed", "behind": "skipped",
     }  # fmt: skip
     (tmp_path / "gate").touch()
-    assert f"{RUN}-gone" not in retrying.retry(RUN, connection)
+    assert f"{RUN}-gone" not in retry.retry(RUN, connection)
     work()
     assert run.states == {
         "gone": "deleted", "after": "skipped", "bad": "finished", "behind": "finished",
     }  # fmt: skip
     assert run.reason("after") == "r1-gone was deleted"
     with pytest.raises(WrongState, match="gone was deleted, and nothing else can run"):
-        retrying.retry(RUN, connection)
+        retry.retry(RUN, connection)
 
 
 @pytest.mark.parametrize("on_failure", ["ignore", None])
@@ -336,7 +336,7 @@ def test_a_retry_does_not_wait_for_a_job_that_was_deleted_after_those_behind_it_
     assert examine(connection) == [Finding(f"{RUN}-last", "canceled", RUN)]
     RQJob.fetch(f"{RUN}-gone", connection).delete()
     assert examine(connection) == [Finding(f"{RUN}-gone", "deleted", RUN)]
-    assert retrying.retry(RUN, connection) == (f"{RUN}-last",)
+    assert retry.retry(RUN, connection) == (f"{RUN}-last",)
     work()
     assert run.states == {"gone": "deleted", "last": "finished"}
 

@@ -16,7 +16,7 @@ from rq import SimpleWorker
 import flowq
 from flowq.client import Run, submit
 from flowq.compiling import compile_plan, load
-from flowq.runtime import connections
+from flowq.runtime.queue import remember
 
 WORKFLOWS = Path(__file__).parents[2] / "workflows"
 
@@ -99,14 +99,14 @@ def test_the_corpus_is_reported_once_all_texts_are_counted(
     monkeypatch.syspath_prepend(str(WORKFLOWS))
     import corpus_tasks
 
-    connections.remember(connection)
+    remember(connection)
     report = tmp_path / "report.md"
     with corpus_tasks.write_report.open("Words", path=str(report)) as future:
         for number in range(3):
             text = tmp_path / f"{number}.txt"
             text.write_text("moon " * number + "sun")
             corpus_tasks.count_words.enqueue(str(text), blocks=future)
-    connections.remember(None)
+    remember(None)
     work(connection)
     assert report.read_text() == "# Words\n\n3 texts, 6 words\n\n- sun: 3\n- moon: 3\n"
 

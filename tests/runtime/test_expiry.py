@@ -11,7 +11,7 @@ from redis import Redis
 
 from flowq.graph import build_graph
 from flowq.planner import make_plan
-from flowq.runtime import approvals, keys, maintenance, retrying, runs
+from flowq.runtime import approvals, keys, maintenance, retry, runs
 from flowq.spec import JobSpec, Matrix, Workflow
 from flowq.workers.redis_side import Ledger, Room
 
@@ -74,7 +74,7 @@ def test_time_counts_from_the_moment_when_the_run_goes(
     approvals.release_run(RUN, connection)
     lapse(connection, "only")
     assert run.state == "failed"
-    retrying.retry(RUN, connection)
+    retry.retry(RUN, connection)
     assert connection.zcard(keys.EXPIRING) == 1
     work()
     assert run.state == "succeeded"

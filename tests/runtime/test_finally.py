@@ -15,7 +15,7 @@ from flowq.declare.yaml import parse_workflow
 from flowq.graph import build_graph
 from flowq.inputs import resolve_inputs
 from flowq.planner import make_plan
-from flowq.runtime import retrying, runs
+from flowq.runtime import retry, runs
 from flowq.runtime.job import get_job
 from flowq.spec import ALL_TOLERATED, Approval, JobSpec, Matrix, Shell, Workflow
 
@@ -227,7 +227,7 @@ def test_they_run_again_when_what_came_before_does(run: Runs, work: Work, tmp_pa
     work()
     assert run.result("look")[0] == "failed"
     (tmp_path / "gate").touch()
-    retrying.retry(RUN, run.connection)
+    retry.retry(RUN, run.connection)
     work()
     assert run.result("look") == ["succeeded", []]
     assert run.status.jobs["good"].attempts == 1
@@ -241,7 +241,7 @@ def test_when_only_they_failed_the_others_do_not_run_again(
     run.submit(job("a", "my_id"), last("clean", "fail_unless", with_={"path": f"{tmp_path}/gate"}))
     work()
     (tmp_path / "gate").touch()
-    retrying.retry(RUN, run.connection)
+    retry.retry(RUN, run.connection)
     work()
     assert (run.state, run.status.jobs["a"].attempts) == ("succeeded", 1)
 
@@ -251,7 +251,7 @@ def test_a_retry_after_a_cancel_runs_them_again(run: Runs, work: Work) -> None:
     runs.cancel(RUN, run.connection)
     work()
     assert run.result("look")[0] == "canceled"
-    retrying.retry(RUN, run.connection)
+    retry.retry(RUN, run.connection)
     work()
     assert run.result("look")[0] == "succeeded"
 

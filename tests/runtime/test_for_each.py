@@ -10,7 +10,7 @@ import pytest
 from language import RUN, Runs, each, job
 from redis import Redis
 
-from flowq.runtime import expanding, keys, maintenance, retrying
+from flowq.runtime import groups, keys, maintenance, retry
 from flowq.runtime.job import get_job
 
 Work = Callable[..., None]
@@ -150,7 +150,7 @@ def test_outcomes_tell_how_each_item_ended(run: Runs, work: Work) -> None:
 def test_an_expansion_that_dies_in_its_middle_lets_nothing_run_early_and_doubles_nothing(
     run: Runs, work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(expanding, "ITEMS_PER_CALL", 2)
+    monkeypatch.setattr(groups, "ITEMS_PER_CALL", 2)
     added = []
 
     def add_and_die(enqueues: Any, *rest: Any) -> None:
@@ -159,8 +159,8 @@ def test_an_expansion_that_dies_in_its_middle_lets_nothing_run_early_and_doubles
         if len(added) == 2:
             raise RuntimeError("killed")
 
-    real = expanding.add_all
-    monkeypatch.setattr(expanding, "add_all", add_and_die)
+    real = groups.add_all
+    monkeypatch.setattr(groups, "add_all", add_and_die)
     run.submit(
         job("total", "give", with_=COLLECT),
         job("squares", "square", for_each=each([1, 2, 3, 4, 5]), with_=SQUARES),
@@ -169,7 +169,7 @@ def test_an_expansion_that_dies_in_its_middle_lets_nothing_run_early_and_doubles
     assert run.state == "failed"
     assert run.states["total"] == "skipped"
     assert run.states["squares[3]"] == "finished"
-    retrying.retry(RUN, run.connection)
+    retry.retry(RUN, run.connection)
     work()
     assert run.state == "succeeded"
     assert run.result("total") == [1, 4, 9, 16, 25]
@@ -191,7 +191,7 @@ def test_a_retry_of_the_run_keeps_the_list(run: Runs, work: Work, tmp_path: Path
     work()
     assert run.state == "failed"
     gate.touch()
-    assert retrying.retry(RUN, run.connection) == (f"{RUN}-total", f"{RUN}-items--1")
+    assert retry.retry(RUN, run.connection) == (f"{RUN}-total", f"{RUN}-items--1")
     work()
     assert run.state == "succeeded"
     assert run.result("total") == [0, 1]

@@ -17,7 +17,7 @@ from rq.serializers import JSONSerializer
 
 import flowq
 from flowq.functions import _connect_once, get_connection
-from flowq.runtime import connections
+from flowq.runtime.queue import get_queue, remember
 
 RAN: list[str] = []
 
@@ -69,10 +69,10 @@ class Kitchen:
 @pytest.fixture(autouse=True)
 def default_connection(connection: redis.Redis) -> Iterator[None]:
     RAN.clear()
-    connections.remember(connection)
+    remember(connection)
     yield
-    connections.remember(None)
-    connections.get_queue.cache_clear()
+    remember(None)
+    get_queue.cache_clear()
     _connect_once.cache_clear()
 
 
@@ -344,7 +344,7 @@ def test_map_refuses_what_is_for_one_job() -> None:
 
 @pytest.fixture
 def no_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    connections.remember(None)
+    remember(None)
     monkeypatch.delenv("FLOWQ_REDIS_URL", raising=False)
     monkeypatch.delenv("RQ_REDIS_URL", raising=False)
 
@@ -398,7 +398,7 @@ def test_a_running_job_adds_blockers_on_its_own_connection(work: Callable[..., N
     future = serve.enqueue("dinner")
     add_more.enqueue(future.id, blocks=future)
     future.release()
-    connections.remember(None)
+    remember(None)
     work()
     assert RAN == ["late", "dinner"]
 

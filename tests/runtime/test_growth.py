@@ -9,7 +9,7 @@ import pytest
 from language import RUN, Runs, each, job
 from redis import Redis
 
-from flowq.runtime import expanding, keys, retrying
+from flowq.runtime import groups, keys, retry
 from flowq.runtime.job import get_job
 
 Work = Callable[..., None]
@@ -78,7 +78,7 @@ def test_a_list_that_is_too_long_is_refused_as_a_whole(run: Runs, work: Work) ->
 def test_an_item_that_dies_after_adding_doubles_nothing(
     run: Runs, work: Work, monkeypatch: pytest.MonkeyPatch, connection: Redis
 ) -> None:
-    real = expanding.add_all
+    real = groups.add_all
     died = []
 
     def add_and_die(enqueues: Any, *rest: Any) -> None:
@@ -87,11 +87,11 @@ def test_an_item_that_dies_after_adding_doubles_nothing(
             died.append(True)
             raise RuntimeError("killed")
 
-    monkeypatch.setattr(expanding, "add_all", add_and_die)
+    monkeypatch.setattr(groups, "add_all", add_and_die)
     run.submit(SITE, crawl(), inputs={"limit": 9})
     work()
     assert run.state == "failed"
-    retrying.retry(RUN, connection)
+    retry.retry(RUN, connection)
     work()
     assert run.state == "succeeded"
     assert sorted(found["page"] for found in run.result("site")) == list(range(1, 10))
@@ -102,7 +102,7 @@ def test_an_item_that_dies_after_adding_doubles_nothing(
 def test_an_item_that_dies_before_adding_what_it_was_promised_adds_it_in_the_end(
     run: Runs, work: Work, monkeypatch: pytest.MonkeyPatch, connection: Redis
 ) -> None:
-    real = expanding.add_all
+    real = groups.add_all
     died = []
 
     def die_first(enqueues: Any, *rest: Any) -> None:
@@ -111,11 +111,11 @@ def test_an_item_that_dies_before_adding_what_it_was_promised_adds_it_in_the_end
             raise RuntimeError("killed")
         real(enqueues, *rest)
 
-    monkeypatch.setattr(expanding, "add_all", die_first)
+    monkeypatch.setattr(groups, "add_all", die_first)
     run.submit(SITE, crawl(), inputs={"limit": 9})
     work()
     assert run.state == "failed"
-    retrying.retry(RUN, connection)
+    retry.retry(RUN, connection)
     work()
     assert run.state == "succeeded"
     assert sorted(found["page"] for found in run.result("site")) == list(range(1, 10))

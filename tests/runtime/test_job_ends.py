@@ -10,7 +10,7 @@ import pytest
 from language import RUN, Runs, each, job
 from redis import Redis
 
-from flowq.runtime import retrying
+from flowq.runtime import retry
 from flowq.runtime.job import get_job
 from flowq.runtime.results import MAX_MESSAGE, JobEnd, read_end
 from flowq.spec import ALL_TOLERATED, JobSpec, Retry, Shell, Workflow
@@ -115,7 +115,7 @@ def test_attempts_go_on_when_the_run_is_retried(run: Runs, work: Work, tmp_path:
     work()
     assert run.result("look")[3] == 1
     (tmp_path / "gate").touch()
-    retrying.retry(RUN, run.connection)
+    retry.retry(RUN, run.connection)
     work()
     assert run.result("look") == [None, None, None, 2]
     assert run.status.jobs["a"].attempts == 2

@@ -8,7 +8,7 @@ import pytest
 from language import RUN, Runs, each, job
 from redis import Redis
 
-from flowq.runtime import approvals, keys, retrying, runs, scripts
+from flowq.runtime import approvals, keys, retry, runs, scripts
 from flowq.runtime.queue import Queue
 from flowq.runtime.wip import WIPRegistry
 from flowq.spec import Approval, JobSpec, Matrix, Workflow
@@ -287,7 +287,7 @@ def test_a_retry_judges_and_asks_again(run: Runs, work: Work, connection: Redis)
     approvals.approve(RUN, "publish", connection)
     work()
     assert run.state == "failed"
-    retrying.retry(RUN, connection)
+    retry.retry(RUN, connection)
     work()
     assert asked(run) == ["publish", "publish"]
     assert run.state == "waiting"

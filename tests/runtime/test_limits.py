@@ -10,7 +10,7 @@ import pytest
 from language import RUN, Runs, each, job
 from redis import Redis
 
-from flowq.runtime import keys, maintenance, retrying, runs, scripts
+from flowq.runtime import keys, maintenance, retry, runs, scripts
 from flowq.runtime.job import get_job
 from flowq.spec import Matrix, Retry
 
@@ -165,7 +165,7 @@ def test_canceled_jobs_do_not_wait_on(run: Runs, work: Work, connection: Redis) 
     assert run.state == "canceled"
     assert connection.exists(SLOTS, WAITING) == 0
     assert queued(connection) == []
-    retrying.retry(RUN, connection)
+    retry.retry(RUN, connection)
     work()
     assert run.state == "succeeded"
 
@@ -196,7 +196,7 @@ def test_fail_fast_cancels_what_has_not_started(
     assert run.reason("items[3]") == "items[1] failed"
     assert run.states["total"] == "skipped"
     assert run.state == "failed"
-    retrying.retry(RUN, run.connection)
+    retry.retry(RUN, run.connection)
     work(max_jobs=1)
     tidy()
     work()

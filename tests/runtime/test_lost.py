@@ -8,7 +8,7 @@ import pytest
 import redis
 
 from flowq.runtime import keys
-from flowq.runtime.clocks import read_clock
+from flowq.runtime.connections import read_clock
 from flowq.runtime.maintenance import find_lost
 
 Wait = Callable[..., None]

@@ -10,7 +10,7 @@ import pytest
 from language import RUN, Runs, each, job
 from redis import Redis
 
-from flowq.runtime import approvals, expanding, planned, retrying
+from flowq.runtime import approvals, groups, planned, retry
 from flowq.spec import Approval, Input, JobSpec, Matrix, Workflow
 
 Work = Callable[..., None]
@@ -101,7 +101,7 @@ def test_a_failure_inside_is_a_failure_of_the_whole(run: Runs, work: Work, tmp_p
     assert (run.states["all"], run.reason("all")) == ("failed", "all.bad failed")
     assert (run.states["last"], run.reason("last")) == ("skipped", "all failed")
     (tmp_path / "gate").touch()
-    retrying.retry(RUN, run.connection)
+    retry.retry(RUN, run.connection)
     work()
     assert run.state == "succeeded"
     assert run.status.jobs["all(start)"].attempts == 1
@@ -229,16 +229,16 @@ def test_a_nested_workflow_can_ask_for_an_approval(run: Runs, work: Work) -> Non
 def test_a_start_that_dies_in_its_middle_runs_nothing_and_is_taken_up_again(
     per_call: int, run: Runs, work: Work, tidy: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = expanding.add_planned
+    real = groups.add_planned
 
     def add_and_die(enqueues: Any, *rest: Any, **more: Any) -> None:
         real(enqueues, *rest, **more)
         if any(each.name == "inner.plus" for each in enqueues):
-            monkeypatch.setattr(expanding, "add_planned", real)
+            monkeypatch.setattr(groups, "add_planned", real)
             raise RuntimeError("killed")
 
-    monkeypatch.setattr(expanding, "add_planned", add_and_die)
-    monkeypatch.setattr(expanding, "batches", lambda all_: planned.batches(all_, per_call))
+    monkeypatch.setattr(groups, "add_planned", add_and_die)
+    monkeypatch.setattr(groups, "batches", lambda all_: planned.batches(all_, per_call))
     run.submit(nested("inner", with_={"number": 2}), workflows={"chain": CHAIN})
     work()
     tidy()
@@ -246,7 +246,7 @@ def test_a_start_that_dies_in_its_middle_runs_nothing_and_is_taken_up_again(
     assert run.state == "failed"
     assert run.states["inner(start)"] == "failed"
     assert run.states["inner.plus"] == "canceled"
-    retrying.retry(RUN, run.connection)
+    retry.retry(RUN, run.connection)
     work()
     assert run.state == "succeeded"
     assert run.result("inner") == {"value": 4, "from": 2}
@@ -259,7 +259,7 @@ def test_chains_that_were_added_and_not_released_are_released_by_the_next_attemp
         monkeypatch.undo()
         raise RuntimeError("killed")
 
-    monkeypatch.setattr(expanding, "_release", die)
+    monkeypatch.setattr(groups, "_release", die)
     run.submit(
         nested("chains", for_each=each([1, 2]), with_={"number": "${{ item }}"}),
         job("last", "give", with_={"value": "${{ jobs.chains.results }}"}),
@@ -268,7 +268,7 @@ def test_chains_that_were_added_and_not_released_are_released_by_the_next_attemp
     work()
     tidy()
     assert run.state == "failed"
-    retrying.retry(RUN, run.connection)
+    retry.retry(RUN, run.connection)
     work()
     assert run.state == "succeeded"
     assert [found["value"] for found in run.result("last")] == [1, 4]
@@ -295,7 +295,7 @@ def test_a_finished_chain_that_failed_inside_is_retried_without_its_expansion(
     work()
     assert run.state == "failed"
     (tmp_path / "gate").touch()
-    retrying.retry(RUN, run.connection)
+    retry.retry(RUN, run.connection)
     work()
     assert run.state == "succeeded"
     assert run.result("last") == [{"value": 1}, {"value": 1}]

@@ -14,7 +14,7 @@ from flowq.client import Run
 from flowq.errors import RunFailed, WrongState
 from flowq.render.groups import collapse
 from flowq.render.json import run_document
-from flowq.runtime import keys, retrying, runs
+from flowq.runtime import keys, retry, runs
 from flowq.runtime.explain import explain
 from flowq.runtime.job import get_job
 from flowq.runtime.maintenance import examine
@@ -197,12 +197,12 @@ def test_a_retry_leaves_alone_what_is_tolerated(run: Runs, work: Work, tmp_path:
     work()
     assert run.state == "failed"
     (tmp_path / "gate").touch()
-    assert retrying.retry(RUN, run.connection) == (f"{RUN}-last",)
+    assert retry.retry(RUN, run.connection) == (f"{RUN}-last",)
     work()
     assert run.state == "succeeded"
     assert run.states["inner.check"] == "failed"
     with pytest.raises(WrongState, match="has succeeded"):
-        retrying.retry(RUN, run.connection)
+        retry.retry(RUN, run.connection)
 
 
 def test_a_retry_runs_again_the_chain_that_was_one_too_many(
@@ -222,7 +222,7 @@ def test_a_retry_runs_again_the_chain_that_was_one_too_many(
         "tolerated",
     ]
     (tmp_path / "gate").touch()
-    retrying.retry(RUN, run.connection)
+    retry.retry(RUN, run.connection)
     work()
     assert run.state == "succeeded"
     assert sorted(map(str, run.result("last"))) == ["None", "{'value': 1}", "{'value': 1}"]
@@ -241,12 +241,12 @@ def test_a_retry_after_a_percentage_was_exceeded_counts_anew(
     )
     work()
     assert run.state == "failed"
-    retrying.retry(RUN, run.connection)
+    retry.retry(RUN, run.connection)
     work()
     assert run.state == "failed"
     assert run.states["last"] == "skipped"
     (tmp_path / "gate").touch()
-    retrying.retry(RUN, run.connection)
+    retry.retry(RUN, run.connection)
     work()
     assert run.state == "succeeded"
     assert run.states["last"] == "finished"

@@ -11,7 +11,7 @@ from language import RUN, Runs, each, job
 from redis import Redis
 
 from flowq.errors import NotOpen
-from flowq.runtime import keys, retrying
+from flowq.runtime import keys, retry
 from flowq.runtime.futures import get_future
 from flowq.runtime.job import get_job
 from flowq.runtime.queue import Queue
@@ -174,7 +174,7 @@ def test_a_job_that_is_executed_again_meets_what_it_has_added(
     run.submit(adder, report(log, deferred=True))
     work()
     assert run.state == "failed"
-    retrying.retry(RUN, connection)
+    retry.retry(RUN, connection)
     work()
     assert run.state == "succeeded"
     assert sorted(lines(log)[-3:]) == ["child 0", "child 1", "last"]

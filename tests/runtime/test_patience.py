@@ -17,8 +17,8 @@ from rq import SimpleWorker
 from server_processes import guardian_of, kill, pid_of
 
 from flowq import server
+from flowq.runtime.connections import patiently
 from flowq.runtime.job import Job
-from flowq.runtime.patience import patiently
 from flowq.runtime.queue import Queue
 from flowq.runtime.work import _Performance
 
@@ -94,7 +94,7 @@ def test_a_result_that_cannot_be_read_fails_the_job_that_needs_it_at_once(
 ) -> None:
     """The expression of a list, of arguments, or of inputs reads the results of other jobs."""
     waits: list[float] = []
-    monkeypatch.setattr("flowq.runtime.patience.time.sleep", waits.append)
+    monkeypatch.setattr("flowq.runtime.connections.time.sleep", waits.append)
     before = queue.enqueue("operator.add", 1, 2)
     connection = queue.connection
     value = base64.b64encode(pickle.dumps(Unreadable()))

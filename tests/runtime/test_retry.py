@@ -11,7 +11,7 @@ from redis import Redis
 
 from flowq.errors import RunNotFound, WrongState
 from flowq.plan import Commit, Enqueue, Plan, Release
-from flowq.runtime import keys, results, retrying, runs
+from flowq.runtime import keys, results, retry, runs
 from flowq.runtime.job import get_job
 from flowq.spec import Block, BlockerPolicy
 
@@ -75,7 +75,7 @@ def test_what_failed_and_what_is_downstream_runs_again_and_the_rest_keeps_its_re
         "last": "skipped",
     }
     gate.touch()
-    again = retrying.retry(RUN, connection)
+    again = retry.retry(RUN, connection)
     assert set(again) == {f"{RUN}-{name}" for name in ("last", "middle", "bad")}
     work()
     assert runs.get_record(RUN, connection).state == "succeeded"
@@ -89,11 +89,11 @@ def test_a_retry_that_fails_again_can_be_retried_again(
 ) -> None:
     gate = tmp_path / "gate"
     submit_diamond(connection, work, log, gate)
-    retrying.retry(RUN, connection)
+    retry.retry(RUN, connection)
     work()
     assert runs.get_record(RUN, connection).state == "failed"
     gate.touch()
-    retrying.retry(RUN, connection)
+    retry.retry(RUN, connection)
     work()
     assert runs.get_record(RUN, connection).state == "succeeded"
     assert log.read_text().split() == ["good", "middle", "last"]
@@ -112,7 +112,7 @@ def test_a_finished_job_downstream_of_a_failure_runs_again(
     assert states(connection) == {"bad": "failed", "always": "finished"}
     assert runs.get_record(RUN, connection).state == "failed"
     gate.touch()
-    retrying.retry(RUN, connection)
+    retry.retry(RUN, connection)
     work()
     assert log.read_text().split() == ["always", "always"]
     assert runs.get_record(RUN, connection).state == "succeeded"
@@ -123,7 +123,7 @@ def test_a_late_end_of_the_earlier_attempt_changes_nothing(
 ) -> None:
     submit_diamond(connection, work, log, tmp_path / "gate")
     late = get_job(f"{RUN}-bad", connection)
-    retrying.retry(RUN, connection)
+    retry.retry(RUN, connection)
     edges = connection.hgetall(keys.edges(f"{RUN}-middle"))
     with connection.pipeline() as pipeline:
         late._settle("finished", pipeline)
@@ -146,7 +146,7 @@ def test_a_canceled_run_goes_on_where_it_was_canceled(
     runs.cancel(RUN, connection)
     assert runs.get_record(RUN, connection).state == "canceled"
     work()
-    retrying.retry(RUN, connection)
+    retry.retry(RUN, connection)
     work()
     assert runs.get_record(RUN, connection).state == "succeeded"
     assert log.read_text().split() == ["first", "last"]
@@ -164,7 +164,7 @@ def test_a_blocker_that_succeeded_after_its_join_was_canceled_counts_in_the_retr
     get_job(f"{RUN}-last", connection).cancel()
     work()
     assert states(connection) == {"first": "finished", "second": "finished", "last": "canceled"}
-    retrying.retry(RUN, connection)
+    retry.retry(RUN, connection)
     work()
     assert log.read_text().split() == ["first", "second", "last"]
     assert runs.get_record(RUN, connection).state == "succeeded"
@@ -178,8 +178,8 @@ def test_any_process_finishes_a_retry_that_was_begun(
     gate = tmp_path / "gate"
     submit_diamond(connection, work, log, gate)
     gate.touch()
-    monkeypatch.setattr(retrying, "finish", lambda *_: [])
-    retrying.retry(RUN, connection)
+    monkeypatch.setattr(retry, "finish", lambda *_: [])
+    retry.retry(RUN, connection)
     tidy(connection)
     work()
     assert runs.get_record(RUN, connection).state == "succeeded"
@@ -194,7 +194,7 @@ def test_declared_retries_count_from_the_beginning(
     submit(connection, job)
     work()
     assert runs.get_status(RUN, connection).jobs["bad"].attempts == 3
-    retrying.retry(RUN, connection)
+    retry.retry(RUN, connection)
     work()
     assert runs.get_status(RUN, connection).jobs["bad"].attempts == 6
 
@@ -208,20 +208,20 @@ def test_a_run_that_is_active_or_has_succeeded_is_not_retried(
         work()
     before = _dump(connection)
     with pytest.raises(WrongState, match=state if state == "running" else "nothing to retry"):
-        retrying.retry(RUN, connection)
+        retry.retry(RUN, connection)
     assert _dump(connection) == before
 
 
 def test_a_run_that_does_not_exist_is_not_retried(connection: Redis, work: Work) -> None:
     with pytest.raises(RunNotFound):
-        retrying.retry("nope", connection)
+        retry.retry("nope", connection)
 
 
 def test_a_removed_run_leaves_no_key_after_a_retry(
     connection: Redis, work: Work, log: Path, tmp_path: Path
 ) -> None:
     submit_diamond(connection, work, log, tmp_path / "gate")
-    retrying.retry(RUN, connection)
+    retry.retry(RUN, connection)
     work()
     runs.remove(RUN, connection)
     left = {key for key in connection.scan_iter() if RUN.encode() in key}

@@ -16,7 +16,7 @@ from redis import Redis
 
 import flowq
 from flowq.errors import ShellFailed
-from flowq.runtime import keys, retrying, scripts, steps
+from flowq.runtime import keys, retry, scripts, steps
 from flowq.runtime.attempts import TIMED_OUT, Failure
 from flowq.runtime.explain import explain
 from flowq.runtime.job import get_job
@@ -303,7 +303,7 @@ def test_a_retry_of_the_run_begins_to_count_anew(
     work()
     assert (run.state, run.status.jobs["a"].attempts) == ("failed", 2)
     connection.hset(keys.job(f"{RUN}-a"), "flowq_since", 1)
-    retrying.retry(RUN, connection)
+    retry.retry(RUN, connection)
     work()
     assert (run.state, run.status.jobs["a"].attempts) == ("succeeded", 4)
 

@@ -13,7 +13,7 @@ from redis import Redis
 
 from flowq.client import Run
 from flowq.render.groups import collapse
-from flowq.runtime import keys, maintenance, retrying, runs
+from flowq.runtime import keys, maintenance, retry, runs
 from flowq.runtime.explain import explain
 from flowq.runtime.job import get_job
 from flowq.spec import ALL_TOLERATED, Approval, Input, JobSpec, Retry, Workflow
@@ -98,7 +98,7 @@ def test_a_retry_of_the_run_begins_to_count_anew(
     work()
     begin_rounds(connection)
     work()
-    retrying.retry(RUN, connection)
+    retry.retry(RUN, connection)
     work()
     assert (run.state, run.states["sub"]) == ("running", "scheduled")
     (tmp_path / "gate").touch()
@@ -206,7 +206,7 @@ def test_whoever_begins_a_round_may_die_at_any_step(
     submit(run, tmp_path)
     work()
     (tmp_path / "gate").touch()
-    monkeypatch.setattr(retrying, "finish", lambda *_: None)
+    monkeypatch.setattr(retry, "finish", lambda *_: None)
     begin_rounds(connection)
     assert run.states["sub.b"] == "failed"  # its list is there, and nothing has come of it
     monkeypatch.undo()
@@ -296,5 +296,5 @@ def test_a_workflow_that_waits_to_run_again_ends_when_its_group_is_closed(
     assert (run.states["sub[1]"], run.states["sub[0]"]) == ("failed", "canceled")
     assert run.reason("sub[0]") == "sub[1] failed"
     assert run.state == "failed"
-    retrying.retry(RUN, connection)
+    retry.retry(RUN, connection)
     assert connection.zcard(keys.ROUNDS) == 0

@@ -13,7 +13,7 @@ import redis
 from redis.exceptions import OutOfMemoryError
 
 from flowq import server
-from flowq.runtime.patience import (
+from flowq.runtime.connections import (
     ANSWERS,
     Answer,
     Patience,
@@ -168,7 +168,7 @@ def test_a_server_that_comes_and_goes_is_one_trouble(monkeypatch: pytest.MonkeyP
         trouble.meet(redis.ConnectionError("gone"))
         trouble.check()
     assert len(said) == 1
-    monkeypatch.setattr("flowq.runtime.patience.CALM_S", 0.0)
+    monkeypatch.setattr("flowq.runtime.connections.CALM_S", 0.0)
     trouble.check()
     trouble.check()
     assert len(said) == 2

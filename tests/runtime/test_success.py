@@ -13,7 +13,7 @@ import pytest
 from language import RUN, Runs, each, job
 from redis import Redis
 
-from flowq.runtime import keys, retrying, runs, steps
+from flowq.runtime import keys, retry, runs, steps
 from flowq.runtime.job import get_job
 from flowq.runtime.lookups import read_statuses
 from flowq.runtime.queue import Queue
@@ -315,11 +315,11 @@ def test_a_retry_forgets_what_went_wrong_where_it_runs_again(
     run.submit(*publish(tmp_path / "gate"))
     work()
     assert run.states == {"test": "failed", "report": RUNS, "publish": SKIPS}
-    retrying.retry(RUN, run.connection)
+    retry.retry(RUN, run.connection)
     work()
     assert run.states == {"test": "failed", "report": RUNS, "publish": SKIPS}
     (tmp_path / "gate").touch()
-    retrying.retry(RUN, run.connection)
+    retry.retry(RUN, run.connection)
     work()
     assert set(run.states.values()) == {RUNS}
     assert run.state == "succeeded"

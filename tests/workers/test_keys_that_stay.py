@@ -19,7 +19,7 @@ from rq.job import Retry
 
 from flowq.compiling import compile_plan, load
 from flowq.errors import FlowqError, WrongState
-from flowq.runtime import approvals, keys, maintenance, retrying, runs
+from flowq.runtime import approvals, keys, maintenance, retry, runs
 from flowq.runtime.maintenance import tidy
 from flowq.runtime.queue import Queue
 from flowq.runtime.steps import work_off as make_steps
@@ -176,7 +176,7 @@ def test_of_runs_in_every_state_nothing_stays_that_never_expires(
     approvals.approve(ids[0], "asks", connection)
     work_off(*queues)
     assert runs.get_record(ids[0], connection).state == "failed"  # and the next one goes
-    retrying.retry(ids[0], connection)
+    retry.retry(ids[0], connection)
     work_off(*queues)
     for run_id in ids[:3]:
         with suppress(FlowqError):

@@ -23,7 +23,7 @@ from server_processes import is_alive
 from flowq import server
 from flowq.plan import Commit, Enqueue, Plan, Release
 from flowq.runtime import runs
-from flowq.runtime.patience import patiently
+from flowq.runtime.connections import patiently
 from flowq.runtime.queue import Queue
 from flowq.workers import Worker
 from flowq.workers.address import address_of

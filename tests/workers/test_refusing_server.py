@@ -18,7 +18,7 @@ from rq import Retry
 from rq.registry import StartedJobRegistry
 
 from flowq import server
-from flowq.runtime.clocks import read_clock
+from flowq.runtime.connections import read_clock
 from flowq.runtime.queue import Queue
 from flowq.workers.address import address_of
 from flowq.workers.child.execute import Bench, Settings

@@ -19,7 +19,7 @@ from rq.command import send_shutdown_command
 from rq.job import JobStatus
 
 from flowq.errors import UsageError
-from flowq.runtime.patience import patiently
+from flowq.runtime.connections import patiently
 from flowq.runtime.queue import Queue
 from flowq.workers import MultiprocessingWorker, Worker
 from flowq.workers.child.timeouts import AlarmDeathPenalty, ThreadDeathPenalty

@@ -37,7 +37,7 @@ from flowq.errors import NotAllowed
 from flowq.runtime import keys
 from flowq.runtime.admission import check_job
 from flowq.runtime.attempts import Failure
-from flowq.runtime.clocks import clock_warning, read_clock
+from flowq.runtime.connections import clock_warning, read_clock
 from flowq.runtime.job import PERFORM, Job
 from flowq.runtime.maintenance import find_lost, remove_unused_functions
 from flowq.runtime.queue import Queue

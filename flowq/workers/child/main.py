@@ -27,7 +27,7 @@ from multiprocessing.connection import Connection
 from typing import Any, NoReturn
 
 from flowq.runtime import masking, unpickling
-from flowq.runtime.patience import describe, is_passing
+from flowq.runtime.connections import describe, is_passing
 from flowq.workers.child import timeouts
 from flowq.workers.child.execute import Bench, Settings, failed
 from flowq.workers.child.sources import Sources

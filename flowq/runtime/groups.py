@@ -31,12 +31,11 @@ from flowq.expressions import (
 from flowq.expressions.limits import MAX_UNITS
 from flowq.plan import Enqueue, Expansion, Nested
 from flowq.runtime import keys, scripts
-from flowq.runtime.clocks import read_clock
-from flowq.runtime.conditions import find_false
+from flowq.runtime.connections import read_clock
 from flowq.runtime.job import Job, get_job
 from flowq.runtime.lookups import list_items, read_jobs, read_statuses
 from flowq.runtime.masking import Mask
-from flowq.runtime.planned import add_planned, batches, declare_groups, write_timeout
+from flowq.runtime.planned import add_planned, batches, declare_groups, find_false, write_timeout
 from flowq.runtime.serializing import serialize
 from flowq.runtime.steps import finish
 from flowq.runtime.wire import from_wire
@@ -45,6 +44,7 @@ from flowq.texts import to_bytes
 
 if TYPE_CHECKING:
     from redis import Redis
+
 
 ITEMS_PER_CALL = 50
 

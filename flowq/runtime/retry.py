@@ -12,13 +12,14 @@ from rq.utils import as_text
 from flowq.errors import WrongState
 from flowq.runtime import keys, scripts
 from flowq.runtime.approvals import find_jobs
-from flowq.runtime.clocks import read_clock
+from flowq.runtime.connections import read_clock
 from flowq.runtime.runs import get_declared, get_record, go, read_names
 from flowq.runtime.steps import finish
 from flowq.status import RUN_ENDED
 
 if TYPE_CHECKING:
     from redis import Redis
+
 
 SUCCEEDED = frozenset({"finished", "passed", "tolerated"})
 PREPARATION_S = 600
