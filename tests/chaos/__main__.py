@@ -1,4 +1,4 @@
-"""The chaos test as a command: `python -m tests.chaos --graphs 300`, or `python tests/chaos`."""
+"""The chaos test as a command: `python -m tests.chaos --graphs 300`."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
+from tests import JOBS_FOLDER
 
-from director import CLIENTS, Director
-from judge import Fault, judge
-from play import clear, collect, play
-from report import render, tell_stuck
+sys.path.insert(0, JOBS_FOLDER)
+
+from tests.chaos.director import CLIENTS, Director
+from tests.chaos.judge import Fault, judge
+from tests.chaos.play import clear, collect, play
+from tests.chaos.report import render, tell_stuck
 
 
 def parse(words: list[str] | None = None) -> argparse.Namespace:

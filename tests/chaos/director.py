@@ -14,21 +14,22 @@ from pathlib import Path
 from typing import Any
 
 from chaos_jobs import LOG_VARIABLE
-from evidence import read_lines
-from killer import Killer, find_busy
 from redis import Redis
 from redis.backoff import ConstantBackoff
 from redis.exceptions import BusyLoadingError, RedisError
 from redis.retry import Retry
-from shapes import QUEUE
 
 from flowq import server
 from flowq.errors import FlowqError
 from flowq.runtime import keys
 from flowq.status import RUN_ENDED
 from flowq.workers import start
+from tests import JOBS_FOLDER
+from tests.chaos.evidence import read_lines
+from tests.chaos.killer import Killer, find_busy
+from tests.chaos.shapes import QUEUE
 
-HERE = Path(__file__).parent
+ROOT = Path(__file__).parents[2]
 MODES = ("warm", "fork", "multiprocessing")
 CLIENTS = 2
 SERVER_PAUSE_S = 14.0
@@ -82,7 +83,7 @@ class Director:
             queues=[QUEUE],
             concurrency=2,
             mode=mode,  # type: ignore[arg-type]
-            paths=[str(HERE)],
+            paths=[JOBS_FOLDER],
             log_folder=str(self.folder / "workers" / name),
             name=name,
         )
@@ -94,7 +95,9 @@ class Director:
         words = [self.server.socket, self.journal, self.seed, self.interval_s, first, CLIENTS]
         with (self.folder / "clients").open("ab") as output:
             process = subprocess.Popen(
-                [sys.executable, str(HERE / "submitter.py"), *map(str, words)],
+                [sys.executable, "-m", "tests.chaos.submitter", *map(str, words)],
+                cwd=ROOT,
+                env={**os.environ, "PYTHONPATH": JOBS_FOLDER},
                 stdout=output,
                 stderr=output,
             )

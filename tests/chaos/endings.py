@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from chaos_jobs import LATER_S
-from evidence import Evidence, Execution, GraphFacts
-from proofs import find_reason, is_over
-from shapes import SLEEPS_S, Node
+
+from tests.chaos.evidence import Evidence, Execution, GraphFacts
+from tests.chaos.proofs import find_reason, is_over
+from tests.chaos.shapes import SLEEPS_S, Node
 
 BAD = {"failed", "stopped", "canceled", "skipped", "expired", "deleted"}
 AGAINST_RUN = BAD - {"skipped"}

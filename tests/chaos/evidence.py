@@ -10,10 +10,10 @@ from typing import Any
 
 from redis import Redis
 from rq.utils import as_text
-from shapes import Graph
 
 from flowq.errors import RunNotFound
 from flowq.runtime import keys, runs
+from tests.chaos.shapes import Graph
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from endings import AGAINST_RUN, BAD, Fault, check_endings, find_stopped, has_unnoted_start
-from evidence import Evidence, Execution, GraphFacts, JobFacts, Transition
-from proofs import (
+from flowq.status import ENDED, RUN_ENDED
+from tests.chaos.endings import (
+    AGAINST_RUN,
+    BAD,
+    Fault,
+    check_endings,
+    find_stopped,
+    has_unnoted_start,
+)
+from tests.chaos.evidence import Evidence, Execution, GraphFacts, JobFacts, Transition
+from tests.chaos.proofs import (
     FORGETS_S,
     SILENT_S,
     Repeat,
@@ -15,9 +23,7 @@ from proofs import (
     is_over,
     is_planned,
 )
-from shapes import Node
-
-from flowq.status import ENDED, RUN_ENDED
+from tests.chaos.shapes import Node
 
 
 def judge(evidence: Evidence) -> tuple[list[Fault], list[Repeat]]:

@@ -5,13 +5,20 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from director import Director, wait_until
-from evidence import Evidence, Kill, find_keys, find_leftovers, pair, read_graph, read_lines
-from shapes import QUEUE, make_graph
-
 from flowq.runtime import runs
 from flowq.runtime.job import Job
 from flowq.runtime.maintenance import tidy
+from tests.chaos.director import Director, wait_until
+from tests.chaos.evidence import (
+    Evidence,
+    Kill,
+    find_keys,
+    find_leftovers,
+    pair,
+    read_graph,
+    read_lines,
+)
+from tests.chaos.shapes import QUEUE, make_graph
 
 ENDS_WITHIN_S = 90.0
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from evidence import Execution, Kill
+from tests.chaos.evidence import Execution, Kill
 
 FORGETS_S = 2.0
 """The server writes its file before it answers, but a slow disk may hold that up for so long

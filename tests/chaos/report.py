@@ -6,15 +6,15 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from director import Director
-from evidence import Evidence
-from judge import PUT_BACK, Fault
-from proofs import Repeat, is_planned
 from rq.utils import as_text
 
 from flowq.errors import FlowqError
 from flowq.runtime import keys
 from flowq.runtime.explain import explain
+from tests.chaos.director import Director
+from tests.chaos.evidence import Evidence
+from tests.chaos.judge import PUT_BACK, Fault
+from tests.chaos.proofs import Repeat, is_planned
 
 LISTED = 40
 

@@ -11,11 +11,9 @@ from functools import partial
 from pathlib import Path
 
 from chaos_jobs import append, work
-from evidence import read_lines
 from redis import ConnectionPool, Redis, UnixDomainSocketConnection
 from redis.exceptions import RedisError
 from rq.job import Retry
-from shapes import QUEUE, Graph, Node, arguments, make_graph, make_workflow
 
 from flowq import client
 from flowq.compiling import compile_plan
@@ -25,6 +23,8 @@ from flowq.runtime.holds import Edge
 from flowq.runtime.job import Job
 from flowq.runtime.planned import batches
 from flowq.runtime.queue import Queue
+from tests.chaos.evidence import read_lines
+from tests.chaos.shapes import QUEUE, Graph, Node, arguments, make_graph, make_workflow
 
 LEASE_S = 5.0
 JOBS_PER_CALL = 2

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from endings import check_endings
-from evidence import Evidence, Execution, GraphFacts, JobFacts, Kill, Transition
-from judge import check_executions, check_log
-from proofs import is_planned
-from shapes import ENDINGS, PLANNED, SLEEPS_S, Graph, Node, make_graph, make_workflow
 
 from flowq.compiling import compile_plan
+from tests.chaos.endings import check_endings
+from tests.chaos.evidence import Evidence, Execution, GraphFacts, JobFacts, Kill, Transition
+from tests.chaos.judge import check_executions, check_log
+from tests.chaos.proofs import is_planned
+from tests.chaos.shapes import ENDINGS, PLANNED, SLEEPS_S, Graph, Node, make_graph, make_workflow
 
 ANOTHER = Kill("worker", 9, 1.5, "another")
 OURS = Kill("worker", 9, 1.5, "w")

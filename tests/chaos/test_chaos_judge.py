@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from evidence import Evidence, Execution, GraphFacts, JobFacts, Kill, Transition
-from judge import judge
-from shapes import Graph, Node
+
+from tests.chaos.evidence import Evidence, Execution, GraphFacts, JobFacts, Kill, Transition
+from tests.chaos.judge import judge
+from tests.chaos.shapes import Graph, Node
 
 GRAPH = Graph(0, 0, "chain", (Node("a"), Node("f", needs=("a",))))
 A, F = GRAPH.job_id("a"), GRAPH.job_id("f")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).parent
+ROOT = Path(__file__).parents[2]
 SHORT = ("--graphs", "12", "--minutes", "0.1", "--kill-every", "0.8")
 
 
@@ -18,7 +18,8 @@ SHORT = ("--graphs", "12", "--minutes", "0.1", "--kill-every", "0.8")
 )
 def test_graphs_end_as_promised_while_workers_children_clients_and_the_server_are_killed() -> None:
     played = subprocess.run(
-        [sys.executable, str(HERE), *SHORT],
+        [sys.executable, "-m", "tests.chaos", *SHORT],
+        cwd=ROOT,
         check=False,
         capture_output=True,
         text=True,

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from commands import Flowq, Said
 
 from flowq import server
 from flowq.cli.main import main
+from tests.cli.commands import Flowq, Said
 
 HERE = Path(__file__).parent
 

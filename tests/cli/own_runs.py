@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable
 
 import redis
-from commands import Flowq
 
 from flowq import server
 from flowq.client import Run
+from tests.cli.commands import Flowq
 
 WITHIN_S = 30.0
 

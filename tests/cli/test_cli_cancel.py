@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import Flowq, Said
-from own_runs import OwnRuns, find_supervisors
 from redis import Redis
 
 from flowq.client import Run, list_runs
+from tests.cli.commands import Flowq, Said
+from tests.cli.own_runs import OwnRuns, find_supervisors
 
 Call = Callable[..., Said]
 WaitUntil = Callable[..., None]

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from commands import Flowq
+
+from tests.cli.commands import Flowq
 
 GOOD = "jobs: {a: {call: 'tasks:work'}}\n"
 BAD = "jobs: {a: {run: x, timeout: soon}, b: {run: x, needs: c}}\n"

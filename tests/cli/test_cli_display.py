@@ -6,8 +6,9 @@ import re
 from pathlib import Path
 
 import pytest
-from commands import Flowq
-from terminal import run_on_terminal, screen
+
+from tests.cli.commands import Flowq
+from tests.cli.terminal import run_on_terminal, screen
 
 TALL = """
 name: wide

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from commands import Said
 from redis import Redis
 from rq.command import send_stop_job_command
 
 from flowq.client import Run
 from flowq.workers import Worker, start
+from tests.cli.commands import Said
 
 Call = Callable[..., Said]
 WaitUntil = Callable[..., None]

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from commands import Flowq, Said
 from redis import Redis
 
 from flowq import client
+from tests.cli.commands import Flowq, Said
 
 
 @pytest.fixture

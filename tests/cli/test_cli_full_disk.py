@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import redis
-from commands import Flowq
 
 from flowq import server
 from flowq.server.state import find
+from tests.cli.commands import Flowq
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="others cannot limit a process")
 

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from commands import Flowq
+
+from tests.cli.commands import Flowq
 
 FULL = Path("/dev/full")
 

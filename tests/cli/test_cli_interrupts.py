@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from commands import Flowq
 from redis import Redis
 from rq import Worker
 
 from flowq import client, server
+from tests.cli.commands import Flowq
 
 WaitUntil = Callable[..., None]
 

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from commands import Flowq, Said
 
 from flowq.cli.main import COMMANDS
 from flowq.server.state import find
+from tests.cli.commands import Flowq, Said
 
 Call = Callable[..., Said]
 

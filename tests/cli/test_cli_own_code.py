@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import Flowq
-from own_runs import OwnRuns, find_supervisors
 
 from flowq.client import Run, list_runs, submit
 from flowq.compiling import compile_plan, load
 from flowq.runtime.queue import Queue
+from tests.cli.commands import Flowq
+from tests.cli.own_runs import OwnRuns, find_supervisors
 
 GATED = """
 name: gated

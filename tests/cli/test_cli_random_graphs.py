@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from commands import Flowq
-from random_graphs import write
+
+from tests.cli.commands import Flowq
+from tests.cli.random_graphs import write
 
 
 @pytest.mark.parametrize(("seed", "size"), [(1, 25), (2, 60)])

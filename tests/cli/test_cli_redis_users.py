@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import redis
-from commands import Said
 from redis.exceptions import NoPermissionError
 
 from flowq.workers import Worker
+from tests.cli.commands import Said
 
 DOCS = Path(__file__).parents[2] / "docs" / "security.md"
 WORKFLOW = """

@@ -6,10 +6,10 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from commands import Flowq, Said
 from redis import Redis
 
 from flowq.runtime.queue import Queue
+from tests.cli.commands import Flowq, Said
 
 ASK = str(Path(__file__).with_name("ask.yaml"))
 

@@ -6,11 +6,11 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from commands import Flowq, Said
 from redis import Redis
 from rq.job import Job as RQJob
 
 from flowq.runtime.queue import Queue
+from tests.cli.commands import Flowq, Said
 
 Call = Callable[..., Said]
 

@@ -8,12 +8,12 @@ import stat
 from pathlib import Path
 
 import pytest
-from commands import Flowq
 from redis import Redis
 from rq.serializers import JSONSerializer
 
 from flowq import Queue, client
 from flowq.server.state import find
+from tests.cli.commands import Flowq
 
 
 def test_a_workflow_runs_on_a_private_server_and_its_run_can_be_looked_at_later(

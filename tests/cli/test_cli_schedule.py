@@ -6,7 +6,7 @@ from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 
-from commands import Flowq, Said
+from tests.cli.commands import Flowq, Said
 
 
 def test_a_schedule_says_when_it_is_due_and_that_nobody_would_run_it(

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from commands import Said
 
 from flowq import server
 from flowq.server.state import find
+from tests.cli.commands import Said
 
 Call = Callable[..., Said]
 

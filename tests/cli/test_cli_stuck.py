@@ -10,12 +10,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from commands import Flowq, Said
 from redis import Redis
-from terminal import run_on_terminal
 
 from flowq import client
 from flowq.status import STUCK
+from tests.cli.commands import Flowq, Said
+from tests.cli.terminal import run_on_terminal
 
 Call = Callable[..., Said]
 

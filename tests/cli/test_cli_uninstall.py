@@ -7,7 +7,8 @@ from io import StringIO
 
 import pytest
 import redis
-from commands import Said
+
+from tests.cli.commands import Said
 
 Call = Callable[..., Said]
 REMOVED = "removed: runs with their jobs: 1, other keys: "

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 import redis
-from commands import Said
+
+from tests.cli.commands import Said
 
 Call = Callable[..., Said]
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 import redis
-from commands import Flowq, Said
 
 from flowq import client, server
+from tests.cli.commands import Flowq, Said
 
 Call = Callable[..., Said]
 

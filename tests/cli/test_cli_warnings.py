@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from commands import Said
 from redis import Redis
+
+from tests.cli.commands import Said
 
 PERSISTENCE = "flowq: warning: the server keeps nothing on disk"
 EVICTION = "flowq: warning: the server may throw jobs away"

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 import redis
-from commands import Flowq, Said
 from rq import Repeat, Retry
 
 from flowq.runtime.queue import Queue
+from tests.cli.commands import Flowq, Said
 
 OWN_CLASS = """
 from flowq.runtime.job import Job

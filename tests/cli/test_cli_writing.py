@@ -6,9 +6,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from commands import Said
-
 from flowq.declare.yaml import parse_workflow, read_workflow
+from tests.cli.commands import Said
 
 Call = Callable[..., Said]
 

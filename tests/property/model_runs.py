@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from model import MET, PENDING, Job, Model, Refused
+from tests.property.model import MET, PENDING, Job, Model, Refused
 
 BAD = {"failed", "stopped", "canceled", "expired", "deleted"}
 

@@ -11,8 +11,6 @@ from collections.abc import Iterable
 from typing import Any
 
 import redis
-from model import Future, Job
-from model_runs import ModelWithRuns
 from rq import SimpleWorker
 from rq.executions import Execution
 from rq.job import Job as RQJob
@@ -28,6 +26,8 @@ from flowq.runtime.queue import Queue
 from flowq.spec import Block
 from flowq.workers.messages import Claim, End, Turn
 from flowq.workers.redis_side import Ledger, Room
+from tests.property.model import Future, Job
+from tests.property.model_runs import ModelWithRuns
 
 TTL_S = 5_000
 FOR_GOOD = "failed for good"

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import redis
 import yaml
-from ci_jobs import Jobs, convert
 from rq import SimpleWorker
 
 import flowq
@@ -18,6 +17,7 @@ from flowq.compiling import compile_plan
 from flowq.declare.yaml import parse_workflow
 from flowq.graph import build_graph
 from flowq.spec import Workflow
+from tests.property.ci_jobs import Jobs, convert
 
 GRAPHS: dict[str, Jobs] = yaml.safe_load(
     (Path(__file__).parent / "ci_graphs.yaml").read_text("utf-8")

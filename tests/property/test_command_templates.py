@@ -7,11 +7,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-from command_shells import execute
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from flowq.commands.places import find_places
+from tests.unit.command_shells import execute
 
 pytestmark = [
     pytest.mark.skipif(os.name == "nt", reason="commands of a POSIX shell"),

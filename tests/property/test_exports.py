@@ -6,7 +6,6 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-from declarations import workflows
 from hypothesis import given, settings
 
 from flowq.declare.export_python import export_python
@@ -18,6 +17,7 @@ from flowq.declare.shapes import to_data
 from flowq.declare.yaml import parse_workflow, read_workflow
 from flowq.declare.yaml_text import read_document
 from flowq.spec import Workflow
+from tests.property.declarations import workflows
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "workflows").glob("*.yaml"))
 VALIDATOR = jsonschema.Draft202012Validator(build_schema())

@@ -8,13 +8,13 @@ from collections.abc import Callable
 import pytest
 import redis
 from rq import SimpleWorker
-from scientific_shapes import SHAPES, Needs, of_size, write
 
 import flowq
 from flowq.client import Run, submit
 from flowq.compiling import compile_plan, find_problems
 from flowq.declare.yaml import parse_workflow
 from flowq.plan import Commit, Enqueue, Plan, Release
+from tests.property.scientific_shapes import SHAPES, Needs, of_size, write
 
 THOUSANDS = 3_000
 SOME = 60

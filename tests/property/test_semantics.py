@@ -21,11 +21,11 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from model import Future, Job, Refused
-from model_runs import ModelWithRuns, Run
-from playing import FOR_GOOD, Server
 
 from flowq.errors import FlowqError
+from tests.property.model import Future, Job, Refused
+from tests.property.model_runs import ModelWithRuns, Run
+from tests.property.playing import FOR_GOOD, Server
 
 IS_LONG = bool(os.environ.get("FLOWQ_LONG"))
 SETTINGS = settings(

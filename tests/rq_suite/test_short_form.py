@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 
 import pytest
-from run import run
+
+from tests.rq_suite.run import run
 
 VARIABLE = "FLOWQ_RQ_SOURCE"
 PART = ["tests/test_queue.py", "tests/test_job.py"]

@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 import redis
 from rq import SimpleWorker
-from server_processes import end
 
 from flowq.client import Run, submit
 from flowq.compiling import compile_plan, load
@@ -22,8 +21,8 @@ from flowq.runtime import keys
 from flowq.runtime.job import Job
 from flowq.runtime.queue import Queue
 from flowq.runtime.steps import work_off
-
-HERE = Path(__file__).parent
+from tests import JOBS_FOLDER
+from tests.runtime.server_processes import end
 
 
 class QuietWorker(SimpleWorker):
@@ -80,7 +79,7 @@ def rq_command(redis_url: str) -> Callable[..., subprocess.Popen[str]]:
     def start(*arguments: str) -> subprocess.Popen[str]:
         command = [str(Path(sys.executable).with_name("rq")), *arguments, "--url", redis_url]
         return subprocess.Popen(
-            command, cwd=HERE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            command, cwd=JOBS_FOLDER, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
 
     return start
@@ -121,7 +120,7 @@ def run_example(
     monkeypatch.setattr(sys, "path", list(sys.path))
 
     def run(file: str, **inputs: Any) -> Run:
-        workflow = load(str(HERE.parents[1] / "workflows" / file))
+        workflow = load(str(Path(__file__).parents[2] / "workflows" / file))
         submitted = submit(compile_plan(workflow, inputs), connection)
         work()
         return submitted

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from language import RUN, Runs, each, job
 from redis import Redis
 
 from flowq.client import Run
 from flowq.errors import UsageError, WrongState
 from flowq.runtime import keys, retry
 from flowq.spec import Approval, Input, JobSpec, Matrix, Workflow
+from tests.runtime.language import RUN, Runs, each, job
 
 Work = Callable[..., None]
 HOST = Input("host", "enum", choices=("blue", "green"))

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 
 import pytest
-from language import RUN, Runs, each, job
 from redis import Redis
 
 from flowq.client import Run
@@ -16,6 +15,7 @@ from flowq.planner import make_plan
 from flowq.runtime import approvals, keys, maintenance, retry, runs
 from flowq.runtime.explain import explain
 from flowq.spec import ALL_TOLERATED, Approval, Matrix, Tolerance, Workflow
+from tests.runtime.language import RUN, Runs, each, job
 
 Work = Callable[..., None]
 BUILD = job("build", "my_id")

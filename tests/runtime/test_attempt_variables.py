@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from language import RUN, Runs, each, job
 from redis import Redis
 
 from flowq.client import Run
@@ -16,6 +15,7 @@ from flowq.runtime.job import Job
 from flowq.runtime.queue import Queue
 from flowq.runtime.variables import NAMES, variables_of
 from flowq.spec import JobSpec, Matrix, Retry, Shell, Workflow
+from tests.runtime.language import RUN, Runs, each, job
 
 Work = Callable[..., None]
 LOOK = {"attempt": "${{ attempt }}"}

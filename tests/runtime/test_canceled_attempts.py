@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from language import RUN, Runs, each, job
 from redis import Redis
 
 from flowq.errors import WrongState
@@ -20,9 +19,10 @@ from flowq.runtime.queue import Queue
 from flowq.spec import Approval, JobSpec, Retry, Workflow
 from flowq.workers import Worker
 from flowq.workers.redis_side import Ledger, Room
+from tests import JOBS_FOLDER
+from tests.runtime.language import RUN, Runs, each, job
 
 Work = Callable[..., None]
-HERE = str(Path(__file__).parent)
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def work_off(request: pytest.FixtureRequest, connection: Redis, work: Work) -> W
         return work
 
     def run_ours() -> None:
-        worker = Worker(["default"], connection=connection, paths=[HERE], mode="warm")
+        worker = Worker(["default"], connection=connection, paths=[JOBS_FOLDER], mode="warm")
         worker.work(burst=True, logging_level="CRITICAL")
 
     return run_ours

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from language import RUN, Runs, each, job
 from redis import Redis
 
 from flowq.runtime import keys, retry, runs
@@ -17,6 +16,7 @@ from flowq.runtime.maintenance import examine
 from flowq.spec import ALL_TOLERATED, Input, JobSpec, Matrix, Workflow
 from flowq.status import ENDED
 from flowq.workers.redis_side import Ledger, Room
+from tests.runtime.language import RUN, Runs, each, job
 
 Work = Callable[..., None]
 

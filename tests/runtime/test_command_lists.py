@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from language import Runs, each, job
 from redis import Redis
-from server_processes import is_alive
 
 from flowq.errors import ShellFailed, WorkflowInvalid
 from flowq.runtime import planned, shell
 from flowq.runtime.masking import Mask
 from flowq.spec import Shell
+from tests.runtime.language import Runs, each, job
+from tests.runtime.server_processes import is_alive
 
 Work = Callable[..., None]
 

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from language import job
 from redis import Redis
 
 from flowq.errors import WrongState
@@ -18,6 +17,7 @@ from flowq.runtime.job import get_job
 from flowq.runtime.steps import step
 from flowq.spec import Concurrency, JobSpec, Workflow
 from flowq.workers.redis_side import Ledger, Room
+from tests.runtime.language import job
 
 Work = Callable[..., None]
 

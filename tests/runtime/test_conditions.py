@@ -6,12 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from language import Runs, each, job
 from redis import Redis
 
 from flowq.runtime import retry, runs
 from flowq.runtime.explain import explain
 from flowq.spec import ALL_TOLERATED, Block, Matrix, Tolerance
+from tests.runtime.language import Runs, each, job
 
 Work = Callable[..., None]
 

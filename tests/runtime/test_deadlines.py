@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from language import RUN, Runs, each, job
 from redis import Redis
 
 from flowq.client import Run, get_run
@@ -24,6 +23,7 @@ from flowq.spec import ALL_TOLERATED, Approval, Concurrency, JobSpec, Workflow
 from flowq.workers.children import died
 from flowq.workers.oversight import STOPPED
 from flowq.workers.redis_side import NO_ROOM, Ledger, Room
+from tests.runtime.language import RUN, Runs, each, job
 
 Work = Callable[..., None]
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-from language import RUN, Runs, each, job
 from redis import Redis
 from rq import Queue as RQQueue
 from rq import cancel_job
@@ -28,6 +27,7 @@ from flowq.runtime.maintenance import Finding, examine
 from flowq.runtime.steps import step
 from flowq.spec import Approval, Block, Concurrency, JobSpec, Retry, Workflow
 from flowq.workers.redis_side import Ledger, Room
+from tests.runtime.language import RUN, Runs, each, job
 
 Work = Callable[..., None]
 Tool = Callable[[str, Redis], None]

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 
 import pytest
-from language import RUN, Runs, each, job
 from redis import Redis
 
 from flowq.graph import build_graph
@@ -14,6 +13,7 @@ from flowq.planner import make_plan
 from flowq.runtime import approvals, keys, maintenance, retry, runs
 from flowq.spec import JobSpec, Matrix, Workflow
 from flowq.workers.redis_side import Ledger, Room
+from tests.runtime.language import RUN, Runs, each, job
 
 Work = Callable[..., None]
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from language import RUN, Runs, each, job
 from redis import Redis
 
 from flowq.client import Run
@@ -18,6 +17,7 @@ from flowq.planner import make_plan
 from flowq.runtime import retry, runs
 from flowq.runtime.job import get_job
 from flowq.spec import ALL_TOLERATED, Approval, JobSpec, Matrix, Shell, Workflow
+from tests.runtime.language import RUN, Runs, each, job
 
 Work = Callable[..., None]
 RUNS, SKIPS = "finished", "skipped"

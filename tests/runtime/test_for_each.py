@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from language import RUN, Runs, each, job
 from redis import Redis
 
 from flowq.runtime import groups, keys, maintenance, retry
 from flowq.runtime.job import get_job
+from tests.runtime.language import RUN, Runs, each, job
 
 Work = Callable[..., None]
 

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from language import RUN, Runs, each, job
 from redis import Redis
 
 from flowq.client import get_run
@@ -17,6 +16,7 @@ from flowq.runtime import maintenance, runs
 from flowq.runtime.job import get_job
 from flowq.runtime.lookups import read_jobs
 from flowq.spec import ALL_TOLERATED, Input, JobSpec, Matrix, Tolerance, Workflow
+from tests.runtime.language import RUN, Runs, each, job
 
 Work = Callable[..., None]
 

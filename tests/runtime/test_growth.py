@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from language import RUN, Runs, each, job
 from redis import Redis
 
 from flowq.runtime import groups, keys, retry
 from flowq.runtime.job import get_job
+from tests.runtime.language import RUN, Runs, each, job
 
 Work = Callable[..., None]
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from language import RUN, Runs, each, job
 from redis import Redis
 
 from flowq.runtime import retry
@@ -15,6 +14,8 @@ from flowq.runtime.job import get_job
 from flowq.runtime.results import MAX_MESSAGE, JobEnd, read_end
 from flowq.spec import ALL_TOLERATED, JobSpec, Retry, Shell, Workflow
 from flowq.workers import Worker
+from tests import JOBS_FOLDER
+from tests.runtime.language import RUN, Runs, each, job
 
 Work = Callable[..., None]
 HEAD = "Traceback (most recent call last):"
@@ -29,8 +30,7 @@ def run(connection: Redis) -> Runs:
 @pytest.fixture
 def own_work(connection: Redis) -> Work:
     def run() -> None:
-        here = str(Path(__file__).parent)
-        worker = Worker(["default"], connection=connection, paths=[here], mode="warm")
+        worker = Worker(["default"], connection=connection, paths=[JOBS_FOLDER], mode="warm")
         worker.work(burst=True, logging_level="CRITICAL")
 
     return run

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from language import RUN, Runs, each, job
 from redis import Redis
 
 from flowq.runtime import approvals, keys, retry, runs, scripts
@@ -13,6 +12,7 @@ from flowq.runtime.queue import Queue
 from flowq.runtime.wip import WIPRegistry
 from flowq.spec import Approval, JobSpec, Matrix, Workflow
 from flowq.workers.redis_side import Ledger, Room
+from tests.runtime.language import RUN, Runs, each, job
 
 Work = Callable[..., None]
 ASKS = Approval("", 3600)

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from language import RUN, Runs, job
 from redis import Redis
 
 from flowq.client import Run
 from flowq.runtime import keys, runs
 from flowq.runtime.job import Job
 from flowq.spec import Shell
+from tests.runtime.language import RUN, Runs, job
 
 Work = Callable[..., None]
 OUTPUTS_JOB = f"flowq-outputs-{RUN}-1"

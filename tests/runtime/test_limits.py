@@ -7,12 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from language import RUN, Runs, each, job
 from redis import Redis
 
 from flowq.runtime import keys, maintenance, retry, runs, scripts
 from flowq.runtime.job import get_job
 from flowq.spec import Matrix, Retry
+from tests.runtime.language import RUN, Runs, each, job
 
 Work = Callable[..., None]
 VALUE: Any = {"value": "${{ item }}"}

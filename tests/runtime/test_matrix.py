@@ -6,12 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from language import RUN, Runs, job
 from redis import Redis
 
 from flowq.planner.matrix import expand_matrix
 from flowq.runtime.job import get_job
 from flowq.spec import Matrix
+from tests.runtime.language import RUN, Runs, job
 
 Work = Callable[..., None]
 AXES = {"os": ["linux", "mac"], "python": ["3.10", "3.11"]}

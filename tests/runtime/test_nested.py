@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from language import RUN, Runs, each, job
 from redis import Redis
 
 from flowq.runtime import approvals, groups, planned, retry
 from flowq.spec import Approval, Input, JobSpec, Matrix, Workflow
+from tests.runtime.language import RUN, Runs, each, job
 
 Work = Callable[..., None]
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from language import RUN, Runs, each, job
 from redis import Redis
 
 from flowq.client import Run
@@ -20,6 +19,7 @@ from flowq.runtime.job import get_job
 from flowq.runtime.maintenance import examine
 from flowq.runtime.queue import Queue
 from flowq.spec import ALL_TOLERATED, Input, JobSpec, Matrix, Tolerance, Workflow
+from tests.runtime.language import RUN, Runs, each, job
 
 Work = Callable[..., None]
 

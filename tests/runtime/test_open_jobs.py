@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from language import RUN, Runs, each, job
 from redis import Redis
 
 from flowq.errors import NotOpen
@@ -16,6 +15,7 @@ from flowq.runtime.futures import get_future
 from flowq.runtime.job import get_job
 from flowq.runtime.queue import Queue
 from flowq.spec import Block, JobSpec, Workflow
+from tests.runtime.language import RUN, Runs, each, job
 
 Work = Callable[..., None]
 

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from language import RUN, Runs, each, job
 from redis import Redis
 
 from flowq.client import Run
 from flowq.errors import RunNotFound, WorkflowInvalid, WrongState
+from tests.runtime.language import RUN, Runs, each, job
 
 Work = Callable[..., None]
 

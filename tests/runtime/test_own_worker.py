@@ -13,14 +13,13 @@ from flowq.runtime.job import get_job
 from flowq.runtime.queue import Queue
 from flowq.runtime.steps import work_off
 from flowq.workers import Worker
-
-HERE = str(Path(__file__).parent)
+from tests import JOBS_FOLDER
 
 
 @pytest.fixture
 def own_work(connection: redis.Redis) -> Callable[[], None]:
     def run() -> None:
-        worker = Worker(["default"], connection=connection, paths=[HERE], mode="warm")
+        worker = Worker(["default"], connection=connection, paths=[JOBS_FOLDER], mode="warm")
         worker.work(burst=True, logging_level="CRITICAL")
 
     return run

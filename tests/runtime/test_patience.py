@@ -14,13 +14,13 @@ import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 from rq import SimpleWorker
-from server_processes import guardian_of, kill, pid_of
 
 from flowq import server
 from flowq.runtime.connections import patiently
 from flowq.runtime.job import Job
 from flowq.runtime.queue import Queue
 from flowq.runtime.work import _Performance
+from tests.runtime.server_processes import guardian_of, kill, pid_of
 
 
 @pytest.fixture

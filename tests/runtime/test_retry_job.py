@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from language import RUN, Runs, each, job
 from redis import Redis
 
 from flowq.client import Run
@@ -15,6 +14,7 @@ from flowq.errors import NotFound, WrongState
 from flowq.runtime import runs
 from flowq.runtime.job import get_job
 from flowq.spec import JobSpec, Matrix, Workflow
+from tests.runtime.language import RUN, Runs, each, job
 
 Work = Callable[..., None]
 

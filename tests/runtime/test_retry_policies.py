@@ -11,7 +11,6 @@ from typing import Any
 import language_jobs
 import pytest
 import rq
-from language import RUN, Runs, each, job
 from redis import Redis
 
 import flowq
@@ -24,9 +23,10 @@ from flowq.runtime.policies import to_rq_retry, write_policy
 from flowq.runtime.queue import Queue
 from flowq.spec import JobSpec, Retry, Shell
 from flowq.workers import Worker
+from tests import JOBS_FOLDER
+from tests.runtime.language import RUN, Runs, each, job
 
 Work = Callable[..., None]
-HERE = Path(__file__).parent
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def any_work(request: pytest.FixtureRequest, work: Work, connection: Redis) -> W
         return work
 
     def run() -> None:
-        worker = Worker(["default"], connection=connection, paths=[str(HERE)], mode="warm")
+        worker = Worker(["default"], connection=connection, paths=[JOBS_FOLDER], mode="warm")
         worker.work(burst=True, logging_level="CRITICAL")
 
     return run
@@ -218,7 +218,7 @@ def test_what_asks_for_another_attempt_in_vain_is_told_why(
         fail_as("none", "at once", tmp_path, None),
         fail_as("left", "at once", tmp_path, Retry(1), times=2),
     )
-    worker = Worker(["default"], connection=connection, paths=[str(HERE)], mode="warm")
+    worker = Worker(["default"], connection=connection, paths=[JOBS_FOLDER], mode="warm")
     worker.work(burst=True, logging_level="CRITICAL")
     assert run.error("none").endswith("it is not tried again: no `retries` are declared\n")
     assert run.error("left").endswith("it is not tried again: no `retries` are left\n")

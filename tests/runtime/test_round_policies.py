@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from language import RUN, Runs, job
 from redis import Redis
 
 from flowq.client import Run
 from flowq.runtime import keys, maintenance
 from flowq.runtime.job import get_job
 from flowq.spec import JobSpec, Retry, Shell, Workflow
+from tests.runtime.language import RUN, Runs, job
 
 Work = Callable[..., None]
 

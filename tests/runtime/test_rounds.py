@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from language import RUN, Runs, each, job
 from redis import Redis
 
 from flowq.client import Run
@@ -17,6 +16,7 @@ from flowq.runtime import keys, maintenance, retry, runs
 from flowq.runtime.explain import explain
 from flowq.runtime.job import get_job
 from flowq.spec import ALL_TOLERATED, Approval, Input, JobSpec, Retry, Workflow
+from tests.runtime.language import RUN, Runs, each, job
 
 Work = Callable[..., None]
 

@@ -7,13 +7,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from language import job
 from redis import Redis
 
 from flowq.errors import UsageError
 from flowq.runtime import runs
 from flowq.scheduling import find_due, make_scheduler, submit_scheduled
 from flowq.spec import Input, Schedule, Workflow
+from tests.runtime.language import job
 
 Work = Callable[..., None]
 JOBS = (job("only", "give", with_={"value": "${{ inputs.word }}"}),)

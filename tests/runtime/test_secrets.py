@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from language import Runs, each, job
 from redis import Redis
 
 from flowq.expressions.refusals import Missing
@@ -18,6 +17,7 @@ from flowq.runtime import approvals, keys
 from flowq.runtime.planned import call_of
 from flowq.runtime.secrets import FOLDER, Secrets
 from flowq.spec import Approval, Input, Retry, Shell, Workflow
+from tests.runtime.language import Runs, each, job
 
 Work = Callable[..., None]
 VALUE = "hunter2 hunter2"

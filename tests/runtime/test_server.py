@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 import redis
-from server_processes import end, pid_of
 
 from flowq import server
 from flowq.errors import ServerUnavailable
 from flowq.server import embedded
 from flowq.server.state import find
+from tests.runtime.server_processes import end, pid_of
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the embedded server needs Unix")
 

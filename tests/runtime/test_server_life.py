@@ -15,12 +15,12 @@ from pathlib import Path
 
 import pytest
 import redis
-from server_processes import end, guardian_of, is_alive, pid_of, run_python
 
 from flowq import server
 from flowq.errors import ServerUnavailable
 from flowq.runtime import keys
 from flowq.server import embedded, folder, guardian
+from tests.runtime.server_processes import end, guardian_of, is_alive, pid_of, run_python
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the embedded server needs Unix")
 

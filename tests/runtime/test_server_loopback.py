@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 import redis
-from server_processes import is_alive, kill
 
 from flowq.errors import ServerUnavailable
 from flowq.runtime import keys
@@ -24,6 +23,7 @@ from flowq.server import embedded, fake, loopback, portable
 from flowq.server.connection import connect, health
 from flowq.server.embedded import find_binary
 from flowq.workers import Worker
+from tests.runtime.server_processes import is_alive, kill
 
 WaitUntil = Callable[..., None]
 

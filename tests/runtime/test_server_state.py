@@ -11,7 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from server_processes import end
 
 from flowq import Queue, server
 from flowq.cli import own_workers
@@ -19,6 +18,7 @@ from flowq.errors import ServerUnavailable, StateUnusable
 from flowq.server import adopting, embedded, folder, portable, private, state
 from flowq.workers.launch import start
 from flowq.workers.output import append_log
+from tests.runtime.server_processes import end
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the embedded server needs Unix")
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 import redis
-from black_hole import BlackHole
-from real_servers import Servers
 
 from flowq import server
 from flowq.server import timeouts
 from flowq.server.timeouts import with_limits
 from flowq.workers.address import address_of
+from tests.workers.black_hole import BlackHole
+from tests.workers.real_servers import Servers
 
 
 def options_of(client: redis.Redis) -> dict[str, Any]:

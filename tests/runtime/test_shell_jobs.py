@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from language import RUN, Runs, each, job
 from redis import Redis
-from server_processes import is_alive
 
 from flowq.errors import UsageError
 from flowq.runtime import keys, shell
 from flowq.runtime.masking import Mask
 from flowq.spec import Concurrency, Shell
+from tests.runtime.language import RUN, Runs, each, job
+from tests.runtime.server_processes import is_alive
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="commands of a POSIX shell")
 

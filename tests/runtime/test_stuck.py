@@ -6,12 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from language import RUN, Runs, job
 from redis import Redis
 from rq.registry import FailedJobRegistry
 
 from flowq.runtime import runs
 from flowq.runtime.job import get_job
+from tests.runtime.language import RUN, Runs, job
 
 Work = Callable[..., None]
 

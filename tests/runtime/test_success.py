@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from language import RUN, Runs, each, job
 from redis import Redis
 
 from flowq.runtime import keys, retry, runs, steps
@@ -18,6 +17,7 @@ from flowq.runtime.job import get_job
 from flowq.runtime.lookups import read_statuses
 from flowq.runtime.queue import Queue
 from flowq.spec import ALL_TOLERATED, Block, Input, JobSpec, Matrix, Retry, Tolerance, Workflow
+from tests.runtime.language import RUN, Runs, each, job
 
 Work = Callable[..., None]
 RUNS, SKIPS = "finished", "skipped"

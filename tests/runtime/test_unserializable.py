@@ -24,8 +24,8 @@ from flowq.runtime import serializing
 from flowq.runtime.job import Job, get_job
 from flowq.runtime.lookups import list_items
 from flowq.runtime.queue import Queue
+from tests import JOBS_FOLDER
 
-HERE = str(Path(__file__).parent)
 Work = Callable[..., None]
 
 PLACES = {
@@ -59,7 +59,7 @@ def execute(request: pytest.FixtureRequest, connection: redis.Redis, work: Work)
         return work
 
     def run() -> None:
-        Worker(["default"], connection=connection, paths=[HERE]).work(
+        Worker(["default"], connection=connection, paths=[JOBS_FOLDER]).work(
             burst=True, logging_level="ERROR"
         )
 
@@ -110,7 +110,7 @@ def test_a_plain_job_keeps_the_text_as_with_rq_and_it_is_logged_once(
     options = ["--redis-url", redis_url] if program == "flowq" else classes
     command = [str(Path(sys.executable).with_name(program)), "worker", "--burst", *options]
     worker = subprocess.run(
-        command, check=False, cwd=HERE, capture_output=True, text=True, timeout=60
+        command, check=False, cwd=JOBS_FOLDER, capture_output=True, text=True, timeout=60
     )
     assert [job.get_status(), future.get_status()] == ["finished"] * 2, worker.stderr
     assert {job.return_value(), future.return_value()} == {"Unserializable return value"}
@@ -137,7 +137,7 @@ def test_of_a_result_that_can_be_written_but_not_read_the_text_is_kept_as_the_lo
         options = classes if program == "rq" else ["--mode", how, "--redis-url", redis_url]
         command = [str(Path(sys.executable).with_name(program)), "worker", "--burst", *options]
         said = subprocess.run(
-            command, check=True, cwd=HERE, capture_output=True, text=True, timeout=60
+            command, check=True, cwd=JOBS_FOLDER, capture_output=True, text=True, timeout=60
         )
         assert (said.stdout + said.stderr).count(
             'result["errors"][0]: a NeedsTwo cannot be kept'
@@ -145,7 +145,7 @@ def test_of_a_result_that_can_be_written_but_not_read_the_text_is_kept_as_the_lo
     elif how == "rq":
         work()
     elif how == "dependents":
-        Worker(["default"], connection=connection, paths=[HERE]).work(burst=True)
+        Worker(["default"], connection=connection, paths=[JOBS_FOLDER]).work(burst=True)
     assert job.return_value(refresh=True) == "Unserializable return value"
 
 
@@ -183,7 +183,7 @@ def test_the_json_serializer_says_what_it_keeps(connection: redis.Redis) -> None
     tuple_key = queue.enqueue(kept_jobs.make, "key", blocked_by=future)
     module = queue.enqueue(kept_jobs.make, "module", blocked_by=future)
     future.release()
-    Worker(["default"], connection=connection, paths=[HERE], serializer=JSONSerializer).work(
+    Worker(["default"], connection=connection, paths=[JOBS_FOLDER], serializer=JSONSerializer).work(
         burst=True, logging_level="ERROR"
     )
     assert "result: a dict cannot be kept (TypeError: keys must be str" in last_line(tuple_key)
@@ -202,7 +202,7 @@ def test_a_success_callback_that_changes_the_result_changes_what_is_kept(
 def test_a_retry_that_is_returned_survives_the_json_serializer(connection: redis.Redis) -> None:
     queue = Queue(connection=connection, serializer=JSONSerializer)
     job = queue.enqueue(kept_jobs.ask_for_retry)
-    Worker(["default"], connection=connection, paths=[HERE], serializer=JSONSerializer).work(
+    Worker(["default"], connection=connection, paths=[JOBS_FOLDER], serializer=JSONSerializer).work(
         burst=True, logging_level="CRITICAL"
     )
     assert (job.get_status(), job.return_value()) == ("finished", "second")

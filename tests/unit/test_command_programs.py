@@ -7,10 +7,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from command_shells import SHELLS, execute, find_program
 
 from flowq.commands.places import find_places
 from flowq.commands.programs import names
+from tests.unit.command_shells import SHELLS, execute, find_program
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="commands of a POSIX shell")
 

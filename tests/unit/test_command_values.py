@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from command_shells import NASTY, SHELLS, SMALL, WORST, execute, find_program
 
 from flowq.commands.values import fill
 from flowq.texts import to_bytes
+from tests.unit.command_shells import NASTY, SHELLS, SMALL, WORST, execute, find_program
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="commands of a POSIX shell")
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from expression_values import Kind, Pair, Point, refusal_of, short, value_of
 
 from flowq.errors import WorkflowInvalid
 from flowq.expressions import evaluate
 from flowq.expressions.plain import simplify_top
+from tests.unit.expression_values import Kind, Pair, Point, refusal_of, short, value_of
 
 
 def fail(*_: Any, **__: Any) -> Any:

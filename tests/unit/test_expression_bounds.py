@@ -8,7 +8,6 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
-from expression_values import refusal_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,6 +17,7 @@ from flowq.errors import WorkflowInvalid
 from flowq.expressions import Budget, evaluate, one_budget
 from flowq.expressions.grammar import FUNCTION_NAMES
 from flowq.expressions.operators import BINARY, COMPARISONS
+from tests.unit.expression_values import refusal_of
 
 HUGE = 10**5000
 MODULUS = 2**61 - 1

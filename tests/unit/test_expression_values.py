@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from expression_values import VALUES, Level, Slotted, refusal_of, short, value_of
 
 from flowq.errors import WorkflowInvalid
 from flowq.expressions import as_items, decide, evaluate, write
 from flowq.expressions.plain import enter
+from tests.unit.expression_values import VALUES, Level, Slotted, refusal_of, short, value_of
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,10 +11,7 @@ import redis
 
 from flowq.runtime.queue import Queue
 from flowq.workers import Worker, start
-
-HERE = str(Path(__file__).parent)
-if HERE not in sys.path:
-    sys.path.insert(0, HERE)
+from tests import JOBS_FOLDER
 
 MODES = ("warm", "fork", "multiprocessing")
 
@@ -40,7 +35,9 @@ def work_off(connection: redis.Redis) -> Callable[..., Worker]:
     def run(*queues: str, **options: Any) -> Worker:
         options.setdefault("mode", "warm")
         limits = {name: options.pop(name) for name in ("max_jobs",) if name in options}
-        worker = Worker(list(queues or ["default"]), connection=connection, paths=[HERE], **options)
+        worker = Worker(
+            list(queues or ["default"]), connection=connection, paths=[JOBS_FOLDER], **options
+        )
         worker.work(burst=True, logging_level="WARNING", **limits)
         return worker
 
@@ -53,7 +50,7 @@ def start_worker(redis_url: str) -> Iterator[Callable[..., subprocess.Popen[byte
     started: list[subprocess.Popen[bytes]] = []
 
     def begin(**options: Any) -> subprocess.Popen[bytes]:
-        options = {"url": redis_url, "mode": "warm", "paths": [HERE], **options}
+        options = {"url": redis_url, "mode": "warm", "paths": [JOBS_FOLDER], **options}
         started.append(start(**options))
         return started[-1]
 

@@ -15,13 +15,13 @@ import rq
 import worker_jobs
 from rq.job import Job as RQJob
 from rq.job import JobStatus
-from server_processes import is_alive
 
 from flowq.runtime.queue import Queue
 from flowq.workers.address import address_of
 from flowq.workers.child.execute import Settings
 from flowq.workers.children import Crew
 from flowq.workers.scratch_folder import ScratchFolder
+from tests.runtime.server_processes import is_alive
 
 WorkOff = Callable[..., Any]
 

@@ -19,8 +19,7 @@ import worker_jobs
 from rq import Retry
 
 from flowq.runtime.queue import Queue
-
-HERE = Path(__file__).parent
+from tests import JOBS_FOLDER
 
 
 @contextmanager
@@ -30,7 +29,7 @@ def worker_with_clock(offset: str, url: str, log: Path) -> Iterator[None]:
     if faketime is None and not os.environ.get("CI"):
         pytest.skip("faketime is not here (Debian and Ubuntu: apt install faketime)")
     assert faketime, "faketime is missing, and CI must not skip it (apt install faketime)"
-    values = {"url": url, "mode": "warm", "paths": [str(HERE)]}
+    values = {"url": url, "mode": "warm", "paths": [JOBS_FOLDER]}
     with log.open("wb") as file:
         process = subprocess.Popen(
             [faketime, "-f", offset, sys.executable, "-m", "flowq.workers", "--values", "-"],

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 import worker_jobs
-from real_servers import Servers, Started, find_owner, make_cluster, wait_until
 
 from flowq import client, server
 from flowq.errors import ServerUnavailable
+from tests import JOBS_FOLDER
+from tests.workers.real_servers import Servers, Started, find_owner, make_cluster, wait_until
 
-HERE = Path(__file__).parent
 PREFIX = "{flows}"
 
 WORKFLOW = f"""
@@ -51,7 +51,7 @@ def start(folder: Path, *words: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "flowq", *words],
         cwd=folder,
-        env={**kept, "RQ_KEY_PREFIX": PREFIX, "PYTHONPATH": str(HERE)},
+        env={**kept, "RQ_KEY_PREFIX": PREFIX, "PYTHONPATH": JOBS_FOLDER},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

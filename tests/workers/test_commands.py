@@ -23,6 +23,7 @@ from rq.suspension import resume, suspend
 from rq.worker import BaseWorker
 
 from flowq.runtime.queue import Queue
+from tests import JOBS_FOLDER
 
 Start = Callable[..., subprocess.Popen[bytes]]
 Wait = Callable[..., None]
@@ -130,12 +131,22 @@ def test_rq_worker_takes_our_classes(queue: Queue, name: str) -> None:
     blocker = queue.enqueue(worker_jobs.add, 1, 2, blocked_by=future)
     failing = queue.enqueue(worker_jobs.fail)
     future.release()
-    folder = str(Path(worker_jobs.__file__).parent)
     subprocess.run(
-        [RQ, "worker", "-w", name, "--burst", "--quiet", "--url", url_of(queue), "--path", folder],
+        [
+            RQ,
+            "worker",
+            "-w",
+            name,
+            "--burst",
+            "--quiet",
+            "--url",
+            url_of(queue),
+            "--path",
+            JOBS_FOLDER,
+        ],
         check=True,
         timeout=30,
-        env={**os.environ, "PYTHONPATH": folder},
+        env={**os.environ, "PYTHONPATH": JOBS_FOLDER},
     )
     assert blocker.return_value() == 3
     assert future.return_value() == 11
@@ -202,8 +213,7 @@ def test_a_server_that_goes_away_in_mid_job_is_waited_for(tmp_path: Path, wait_u
     url = f"unix://{tmp_path}/s"
     connection = server.connect(url)
     queue = Queue(connection=connection)
-    folder = str(Path(worker_jobs.__file__).parent)
-    worker = start(url=url, paths=[folder], mode="warm")
+    worker = start(url=url, paths=[JOBS_FOLDER], mode="warm")
     try:
         job = queue.enqueue(
             worker_jobs.touch_and_wait, str(tmp_path / "began"), str(tmp_path / "go")

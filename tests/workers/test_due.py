@@ -22,10 +22,10 @@ from flowq.runtime.queue import Queue
 from flowq.runtime.rq import make_retry
 from flowq.workers.address import address_of
 from flowq.workers.wakeup import Doorbell
+from tests import JOBS_FOLDER
 
 Start = Callable[..., subprocess.Popen[bytes]]
 Wait = Callable[..., None]
-HERE = str(Path(__file__).parent)
 
 
 def test_a_retry_starts_no_earlier_than_its_pause(
@@ -50,7 +50,7 @@ def test_no_retry_is_early_with_rqs_worker(queue: Queue, wait_until: Wait, redis
     classes = ["--job-class", "flowq.Job", "--queue-class", "flowq.Queue"]
     rq_command = str(Path(sys.executable).with_name("rq"))
     worker = subprocess.Popen(
-        [rq_command, "worker", "-u", redis_url, "-P", HERE, "--with-scheduler", *classes],
+        [rq_command, "worker", "-u", redis_url, "-P", JOBS_FOLDER, "--with-scheduler", *classes],
         stderr=subprocess.DEVNULL,
     )
     try:

@@ -18,7 +18,6 @@ import pytest
 import redis
 import worker_jobs
 from rq.job import JobStatus
-from server_processes import is_alive
 
 from flowq import server
 from flowq.plan import Commit, Enqueue, Plan, Release
@@ -33,6 +32,7 @@ from flowq.workers.healing import heal
 from flowq.workers.launch import RunEnd
 from flowq.workers.redis_side import Ledger, Room
 from flowq.workers.shared_state import Cell
+from tests.runtime.server_processes import is_alive
 
 Start = Callable[..., subprocess.Popen[bytes]]
 Wait = Callable[..., None]

@@ -23,6 +23,7 @@ from flowq.workers import scratch as scratch_module
 from flowq.workers.output import HALF_BYTES, LOG_BYTES
 from flowq.workers.scratch import WITHHELD, Scratch, Secrets
 from flowq.workers.shared_state import Cell
+from tests import JOBS_FOLDER
 
 TOKEN = "hunter2/Zq9 'Xk\"Lm+é=="
 PEM = "-----BEGIN KEY-----\nMIIEvQIBADANBgkqhkiG9w0B\nAQEFAASCBKcwggSjAgEAAoIB\n-----END KEY-----"
@@ -133,7 +134,7 @@ def test_neither_under_a_worker_of_rqs_nor_where_the_worker_itself_prints(
     capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    monkeypatch.syspath_prepend(JOBS_FOLDER)
     submit_all(connection)
     SimpleWorker(["default"], connection=connection).work(burst=True, logging_level="WARNING")
     printed = capfd.readouterr()

@@ -15,12 +15,9 @@ from typing import Any
 import pytest
 import redis
 import worker_jobs
-from black_hole import BlackHole
-from real_servers import Servers
 from rq import Retry
 from rq.command import send_shutdown_command
 from rq.job import JobStatus
-from server_processes import is_alive
 
 from flowq import client, server
 from flowq.plan import Commit, Enqueue, Plan, Release
@@ -29,6 +26,9 @@ from flowq.workers import Worker
 from flowq.workers.address import address_of
 from flowq.workers.redis_side import Ledger
 from flowq.workers.wakeup import Doorbell
+from tests.runtime.server_processes import is_alive
+from tests.workers.black_hole import BlackHole
+from tests.workers.real_servers import Servers
 
 Start = Callable[..., subprocess.Popen[bytes]]
 Wait = Callable[..., None]

@@ -14,8 +14,8 @@ import pytest
 import worker_jobs
 
 from flowq.runtime.queue import Queue
+from tests import JOBS_FOLDER
 
-HERE = str(Path(__file__).parent)
 ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
 UNSHARE = ["unshare", *([] if ROOT else ["-r"]), "-pf", "--mount-proc", "--kill-child"]
 
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.skipif(not can_unshare(), reason="no right to make name
 @pytest.fixture
 def contained(redis_url: str, mode: str) -> Iterator[subprocess.Popen[bytes]]:
     """A worker that is process 1."""
-    words = ["-m", "flowq.workers", "--url", redis_url, "--path", HERE, "--mode", mode]
+    words = ["-m", "flowq.workers", "--url", redis_url, "--path", JOBS_FOLDER, "--mode", mode]
     process = subprocess.Popen([*UNSHARE, sys.executable, *words, "--name", "w"])
     yield process
     process.kill()

@@ -20,8 +20,8 @@ from flowq.client import Run, submit
 from flowq.compiling import compile_plan, load
 from flowq.runtime import keys, planned, scripts, wire
 from flowq.runtime.queue import Queue
+from tests import JOBS_FOLDER
 
-HERE = Path(__file__).parent
 Wait = Callable[..., None]
 
 NEWER = """
@@ -118,7 +118,7 @@ def test_a_newer_worker_executes_what_an_older_version_has_planned(
     run = submit_flow(flow, connection)
     code = "import sys; from flowq.workers import main\n"
     code += "main(url=sys.argv[1], mode='warm', paths=[sys.argv[2]], burst=True, quiet=True)"
-    assert run_newer(newer_flowq, code, redis_url, str(HERE)).wait(60) == 0
+    assert run_newer(newer_flowq, code, redis_url, JOBS_FOLDER).wait(60) == 0
     assert run.wait(10).state == "succeeded"
     assert run.outputs() == RESULT
 
@@ -179,7 +179,7 @@ def test_workers_with_different_scripts_work_off_one_graph(
     tmp_path: Path,
 ) -> None:
     queue = Queue(connection=connection)
-    newer = subprocess.Popen([sys.executable, "-c", NEWER, redis_url, str(HERE)])
+    newer = subprocess.Popen([sys.executable, "-c", NEWER, redis_url, JOBS_FOLDER])
     try:
         start_worker(name="older")
         wait_until(lambda: connection.scard("rq:workers") == 2, 20)

@@ -23,8 +23,8 @@ from flowq.runtime.queue import Queue
 from flowq.server import discovery
 from flowq.server.embedded import find_binary
 from flowq.workers.address import address_of
+from tests import JOBS_FOLDER
 
-HERE = Path(__file__).parent
 Wait = Callable[..., None]
 
 
@@ -104,7 +104,7 @@ def test_a_fail_over_in_mid_job_is_survived(
         "import sys; from redis.sentinel import Sentinel; from flowq.workers import Worker\n"
         f"s = Sentinel([('127.0.0.1', {servers.sentinel_port})])\n"
         "c = s.master_for('flows', socket_timeout=1)\n"
-        f"Worker(['default'], connection=c, mode='warm', paths=[{str(HERE)!r}]).work()\n"
+        f"Worker(['default'], connection=c, mode='warm', paths=[{JOBS_FOLDER!r}]).work()\n"
     )
     worker = subprocess.Popen([sys.executable, "-c", code])
     try:
@@ -144,7 +144,7 @@ def test_a_run_whose_url_names_the_sentinels_survives_a_fail_over(
     run = subprocess.Popen(
         [sys.executable, "-m", "flowq", "run", "far.yaml", "-c", "1", "--json", *inputs],
         cwd=tmp_path,
-        env={**kept, "PYTHONPATH": str(HERE), "FLOWQ_REDIS_URL": url},
+        env={**kept, "PYTHONPATH": JOBS_FOLDER, "FLOWQ_REDIS_URL": url},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

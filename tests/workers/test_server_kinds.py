@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 import redis
-from real_servers import Servers, Started, TlsProxy
 
 from flowq import client, server, workers
 from flowq.errors import ServerUnavailable
 from flowq.runtime.queue import Queue
+from tests.workers.real_servers import Servers, Started, TlsProxy
 
 WORKFLOWS = Path(__file__).parents[2] / "workflows"
 

@@ -21,8 +21,8 @@ from flowq.planner import make_plan
 from flowq.runtime import runs
 from flowq.runtime.queue import Queue
 from flowq.spec import JobSpec, Workflow
+from tests import JOBS_FOLDER
 
-HERE = Path(__file__).parent
 pytest.importorskip("sentry_sdk")
 
 
@@ -71,7 +71,7 @@ def inbox(monkeypatch: pytest.MonkeyPatch) -> Iterator[Inbox]:
 def run(*command: str, **environment: str) -> str:
     done = subprocess.run(
         command,
-        cwd=HERE,
+        cwd=JOBS_FOLDER,
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
@@ -123,7 +123,7 @@ def test_sentry_in_the_settings_of_rqs_command_sees_each_job_once(
     failed = queue.enqueue("watched_jobs.fail")
     program = "from rq.cli import main; main()"
     options = ["-u", redis_url, "-c", "watched_settings", "-w", "flowq.Worker", "--burst"]
-    path = os.pathsep.join([str(tmp_path), str(HERE)])
+    path = os.pathsep.join([str(tmp_path), JOBS_FOLDER])
     run(sys.executable, "-c", program, "worker", *options, PYTHONPATH=path)
     check(inbox, failed.id)
 

@@ -15,10 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from real_servers import Servers, Started, wait_until
 
 from flowq.runtime.queue import Queue
 from flowq.server.state import find
+from tests import JOBS_FOLDER
+from tests.workers.real_servers import Servers, Started, wait_until
 
 HERE = Path(__file__).parent
 WORKFLOWS = HERE.parents[1] / "workflows"
@@ -64,7 +65,7 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Started]:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with workflows, and what they call."""
     place = tmp_path_factory.mktemp("folder")
-    shutil.copy(HERE / "windows_jobs.py", place)
+    shutil.copy(Path(JOBS_FOLDER, "windows_jobs.py"), place)
     for file in (*WORKFLOWS.glob("sandwich*"), *WORKFLOWS.glob("gallery*")):
         shutil.copy(file, place)
     (place / "mine.yaml").write_text(MINE, encoding="utf-8")

@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from test_windows_run import HERE, WORKFLOWS, environment
 
 from flowq.server import loopback, portable
 from flowq.server.embedded import find_binary
 from flowq.server.state import find
+from tests.workers.test_windows_run import HERE, WORKFLOWS, environment
 
 
 @pytest.fixture(scope="module")

@@ -14,11 +14,12 @@ from pathlib import Path
 
 import pytest
 import worker_jobs
-from real_servers import Servers
 from rq.job import JobStatus
 
 from flowq import server
 from flowq.runtime.queue import Queue
+from tests import JOBS_FOLDER
+from tests.workers.real_servers import Servers
 
 HERE = Path(__file__).parent
 
@@ -31,7 +32,7 @@ def url(tmp_path: Path) -> Iterator[str]:
 
 
 def start(url: str, *options: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "flowq.workers", "--url", url, "--path", str(HERE), *options]
+    command = [sys.executable, "-m", "flowq.workers", "--url", url, "--path", JOBS_FOLDER, *options]
     environment = {**os.environ, "PYTHONPATH": str(HERE / "without_posix")}
     return subprocess.Popen(command, env=environment)
 

@@ -19,6 +19,7 @@ if __name__ == "__main__":
     from flowq.workers import Worker
 
     url, mode = sys.argv[1:]
-    here = str(Path(__file__).parent)
-    worker = Worker(["default"], connection=make_client(url), mode=mode, paths=[here])
+    worker = Worker(
+        ["default"], connection=make_client(url), mode=mode, paths=[str(Path(__file__).parent)]
+    )
     worker.work(burst=True)
