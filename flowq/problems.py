@@ -159,6 +159,7 @@ SHELL_WORD_IN_LIST = _register(
 RETRIES_CONTRADICT = _register(
     "FQ240", "What is said about retries fits together (a warning)", "checks"
 )
+TEXT_TOO_LONG = _register("FQ241", "Texts for people keep to a length", "checks")
 
 # Expressions --------------------------------------------------------------------------------------
 

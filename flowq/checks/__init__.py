@@ -32,6 +32,7 @@ _RULES: tuple[Rule, ...] = (
     edges.check_final_jobs,
     jobs.check_duplicates,
     jobs.check_job_names,
+    jobs.check_lengths,
     jobs.check_presence,
     jobs.check_unused_inputs,
     jobs.check_unused_workflows,

@@ -17,10 +17,11 @@ from flowq.problems import (
     KEY_OUT_OF_PLACE,
     NO_JOBS,
     NOT_ONE_ACTION,
+    TEXT_TOO_LONG,
     UNUSED_INPUT,
     UNUSED_WORKFLOW,
 )
-from flowq.spec import JobSpec, Workflow
+from flowq.spec import JobSpec, Path, Workflow
 
 
 def check_work(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
@@ -94,6 +95,9 @@ def _of_single_jobs(job: JobSpec) -> Mapping[str, object]:
 MAX_NAME_LENGTH = 200
 """Characters of a job name; ids are part of Redis keys and of every line that shows a job."""
 
+MAX_TEXT_LENGTH = 2_000
+"""Characters of a description or a message; commands show them, and Redis keeps them."""
+
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*", re.ASCII)
 
 
@@ -129,6 +133,27 @@ def _explain_bad_name(name: str) -> str | None:
     if not _NAME.fullmatch(name):
         return "is refused"
     return None
+
+
+def check_lengths(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
+    """What commands show of a workflow and its jobs fits into lines and tables."""
+    texts: list[tuple[Path, str, int]] = [
+        (("name",), workflow.name, MAX_NAME_LENGTH),
+        (("description",), workflow.description, MAX_TEXT_LENGTH),
+    ]
+    for job in graph:
+        texts.append((("jobs", job.name, "description"), job.description, MAX_TEXT_LENGTH))
+        if job.approval is not None:
+            place = ("jobs", job.name, "approval", "message")
+            texts.append((place, job.approval.message, MAX_TEXT_LENGTH))
+    for each in workflow.inputs:
+        texts.append((("inputs", each.name, "description"), each.description, MAX_TEXT_LENGTH))
+    for path, text, limit in texts:
+        if len(text) > limit:
+            of = f"the {path[-1]} of {path[1]}" if len(path) > 1 else f"the {path[-1]}"
+            message = f"{of} has {len(text):,} characters; {limit:,} are allowed"
+            hint = "say it in a few lines, and the rest in a comment or a file"
+            yield Problem(TEXT_TOO_LONG, message, workflow.places.find(*path), hint)
 
 
 def check_presence(workflow: Workflow, graph: Graph) -> Iterator[Problem]:

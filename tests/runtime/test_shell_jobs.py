@@ -44,6 +44,15 @@ def wait_until(predicate: Callable[[], bool], within_s: float = 10) -> None:
         time.sleep(0.01)
 
 
+def test_a_command_of_an_older_version_gets_its_values_as_words() -> None:
+    # It has no `places`: older versions pasted each value as a quoted word.
+    value = "a  b'\"$(touch mark)`touch mark`\n; touch mark"
+    assert execute("printf '<%s>' x=${{ v }} ${{ v }}", {"${{ v }}": value}, result="text") == (
+        f"<x={value}><{value}>"
+    )
+    assert not Path("mark").exists()
+
+
 @pytest.mark.parametrize(
     ("kind", "result"),
     [

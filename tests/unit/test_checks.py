@@ -9,6 +9,7 @@ import pytest
 
 from flowq.callables import find_callable
 from flowq.checks import MAX_NAME_LENGTH, check, check_calls
+from flowq.declare.yaml import parse_workflow
 from flowq.errors import Problem, Where
 from flowq.graph import build_graph
 from flowq.spec import Block, Input, JobSpec, Path, Places, Workflow
@@ -351,3 +352,24 @@ def test_a_circle_of_very_many_jobs_is_shown_in_part() -> None:
     assert "j0 → j1 → " in problem.message
     assert " → … 4,981 more … → " in problem.message
     assert problem.message.endswith(" → j4998 → j4999 → j0")
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("name: §", "name"),
+        ("description: §", "description"),
+        ("inputs: {i: {type: str, default: a, description: §}}", "description of i"),
+        ("jobs: {a: {call: 'time:time', description: §}}", "description of a"),
+        ("jobs: {a: {call: 'time:time', approval: {message: §}}}", "message of a"),
+    ],
+)
+def test_a_text_for_people_has_a_length(text: str, name: str) -> None:
+    rest = "" if text.startswith("jobs") else "\njobs: {a: {call: 'time:time'}}"
+    for length, is_refused in ((200, False), (2_001, True)):
+        workflow = parse_workflow(text.replace("§", "x" * length) + rest, "flow.yaml")
+        found = [each for each in check(workflow, build_graph(workflow)) if each.code == "FQ241"]
+        assert bool(found) is is_refused
+        if is_refused:
+            assert found[0].message.startswith(f"the {name} has 2,001 characters")
+            assert found[0].where is not None

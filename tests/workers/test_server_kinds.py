@@ -25,7 +25,7 @@ RIGHTS = (
     "~rq:* &rq:* &__redis__:invalidate "
     "+@read +@write +@connection +@transaction +@scripting +@pubsub -@dangerous +info +time"
 )
-"""What docs/production.md says that a user needs."""
+"""What docs/security.md says that a user needs."""
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,7 @@ def test_a_user_with_the_rights_that_are_documented_can_do_all(
 
 
 def test_the_rights_are_those_of_the_page() -> None:
-    page = (WORKFLOWS.parent / "docs" / "production.md").read_text("utf-8")
+    page = (WORKFLOWS.parent / "docs" / "security.md").read_text("utf-8")
     assert f"ACL SETUSER flows on >PASSWORD {RIGHTS}\n" in page
 
 
