@@ -56,7 +56,7 @@ class Crew:
         self.settings = settings
         self.scratch = Scratch(settings.scratch_folder, settings.log_folder)
         self.children: list[Child] = []
-        self.ends: deque[tuple[Claim, End]] = deque()
+        self.ends: deque[Claim] = deque()
         self.orphans: deque[Claim] = deque()
         self.chores: deque[tuple[str, tuple[Any, ...]]] = deque()
         self.is_closing = False
@@ -187,7 +187,7 @@ class Crew:
         child.cell.allow(next(iter(child.claims)), self._number + 1)
         self._send(child, ("run", [claim.message for claim in claims], are_last))
 
-    def conclude(self, claim: Claim, end: End) -> bool:
+    def conclude(self, claim: Claim) -> bool:
         """Let an idle child end an execution by RQ's own code; False when none is idle."""
         idle = self.idle
         if not idle:
@@ -196,7 +196,7 @@ class Crew:
         idle[0].cell.has_begun_to_conclude = False
         idle[0].concluding = claim
         idle[0].errand_since = time.monotonic()
-        self._send(idle[0], ("conclude", claim.message, end))
+        self._send(idle[0], ("conclude", claim.message, claim.end))
         return True
 
     def do_chores(self) -> None:
@@ -269,16 +269,21 @@ class Crew:
         for end in ends:
             if child.concluding is not None:
                 claim, child.concluding, child.errand_since = child.concluding, None, None
-                self.ends.append((claim, end))
+                self.note_end(claim, end)
             elif (ended := child.claims.pop(end.number, None)) is not None:
-                self._note_end(child, ended, end)
+                self._take_end(child, ended, end)
             if end.is_spent and self.mode != "fork":
                 self.dismiss(child)
 
-    def _note_end(self, child: Child, claim: Claim, end: End) -> None:
+    def note_end(self, claim: Claim, end: End) -> None:
+        """A claim has ended like this, and Redis has to hear of it."""
+        claim.end = end
+        self.ends.append(claim)
+
+    def _take_end(self, child: Child, claim: Claim, end: End) -> None:
         left = len(child.claims)
         child.load_s *= left / (left + 1)
-        self.ends.append((claim, end))
+        self.note_end(claim, end)
         if child.jobs_left is not None:
             child.jobs_left -= 1
             if child.jobs_left == 0 and self.mode != "fork":
@@ -329,7 +334,7 @@ class Crew:
         if child.concluding is not None:
             claim, child.concluding = child.concluding, None
             claim.tries -= not child.cell.has_begun_to_conclude  # it is not the claim's fault
-            self.ends.append((claim, claim.end or died(claim, "nothing was said", "", 0.0)))
+            self.ends.append(claim)  # its end is as it was before the child was asked
         self.orphans.extend(child.claims.values())
         child.claims.clear()
         child.errand_since = None
@@ -347,7 +352,7 @@ class Crew:
         seconds = time.monotonic() - child.cell.begun_at
         tail = self.scratch.take(child.process.pid, child.cell, claim.job_id, child.secrets)
         how = child.killed_because or describe_end(code)
-        self.ends.append((claim, died(claim, how, tail, seconds, code)))
+        self.note_end(claim, died(claim, how, tail, seconds, code))
         child.killed_because = ""
 
     # Output --------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from redis.exceptions import ResponseError
 
 from flowq.runtime.connections import is_refusal
 from flowq.workers.children import Crew
-from flowq.workers.messages import Claim, End
+from flowq.workers.messages import Claim
 from flowq.workers.redis_side import Ledger
 
 MAX_TRIES = 3
@@ -30,36 +30,36 @@ class Conclusions:
     def __init__(self, ledger: Ledger, crew: Crew) -> None:
         self.ledger = ledger
         self.crew = crew
-        self.waiting: list[tuple[Claim, End]] = []
+        self.waiting: list[Claim] = []
         self._not_before = 0.0
 
-    def add(self, claim: Claim, end: End) -> None:
+    def add(self, claim: Claim) -> None:
         """Conclude it when a child is idle."""
-        self.waiting.append((claim, end._replace(how="conclude")))
+        claim.end = claim.end._replace(how="conclude")
+        self.waiting.append(claim)
 
-    def put_off(self, claim: Claim, end: End) -> None:
+    def put_off(self, claim: Claim) -> None:
         """Conclude it later: the server did not answer the child."""
         claim.tries = 0
         self._not_before = time.monotonic() + LATER_S
-        self.add(claim, end)
+        self.add(claim)
 
-    def go_on(self) -> Iterator[tuple[Claim, End]]:
+    def go_on(self) -> Iterator[Claim]:
         """Give them to idle children; give those that were given up, and ended by our script.
 
         Errors: redis-py's.
         """
         if not self.waiting or time.monotonic() < self._not_before:
             return
-        for claim, end in list(self.waiting):
-            claim.end = end
+        for claim in list(self.waiting):
             is_given_up = claim.tries >= MAX_TRIES
             if is_given_up:
                 self._give_up(claim)
-            elif not self.crew.conclude(claim, end):
+            elif not self.crew.conclude(claim):
                 continue
-            self.waiting.remove((claim, end))
+            self.waiting.remove(claim)
             if is_given_up:
-                yield claim, end
+                yield claim
 
     def _give_up(self, claim: Claim) -> None:
         try:

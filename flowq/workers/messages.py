@@ -67,13 +67,17 @@ class End(NamedTuple):
         return text.decode(errors="replace")
 
 
+NOT_ENDED = End(0, "")
+
+
 @dataclass(slots=True)
 class Claim:
-    """A job that this worker has claimed and not ended. Units: `timeout_s` None for no limit.
+    """A job that this worker has claimed, and in `end` how it has ended, once it has.
 
-    Numbers rise in the order of handing over. `is_light`: Redis has no records of the execution
-    yet. `is_plain`: its end has to look at little (lua/turn_claims.lua). `handed_at` is on the
-    monotonic clock. `tries` counts the children that were asked to conclude it.
+    Numbers rise in the order of handing over. `timeout_s` is None for no limit, `handed_at` on the
+    monotonic clock. `is_light`: Redis has no records of the execution yet. `is_plain`: its end has
+    to look at little (lua/turn_claims.lua). `tries` counts the children that were asked to
+    conclude it.
     """
 
     number: int
@@ -87,7 +91,7 @@ class Claim:
     is_plain: bool = False
     claimed_at: float = 0.0
     handed_at: float = 0.0
-    end: End | None = None
+    end: End = NOT_ENDED
     stop_asked: bool = False
     tries: int = 0
 

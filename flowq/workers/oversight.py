@@ -152,7 +152,7 @@ class Oversight:
         taken = self.crew.recall(child)
         self.crew.orphans.extend(each for each in taken if each is not claim)
         if claim in taken:
-            self.crew.ends.append((claim, died(claim, STOPPED, "", 0.0)))
+            self.crew.note_end(claim, died(claim, STOPPED, "", 0.0))
         elif child.executing is claim:
             self.crew.kill(child, STOPPED)
 
@@ -200,16 +200,16 @@ def _too_late(claim: Claim) -> str:
     )
 
 
-def needs_conclusion(claim: Claim, end: End) -> bool:
+def needs_conclusion(claim: Claim) -> bool:
     """Whether RQ's own code has to end a job whose process died."""
-    if end.status == "stopped" or int(claim.find("retries_left") or 0) > 0:
+    if claim.end.status == "stopped" or int(claim.find("retries_left") or 0) > 0:
         return True
     failure_ttl = claim.find("failure_ttl")
     is_short_lived = failure_ttl != "" and int(failure_ttl) <= 0
     return is_short_lived or bool(claim.find("rate_limit_key") or claim.find("webhooks"))
 
 
-def complete(claim: Claim, end: End) -> End:
+def complete(claim: Claim) -> End:
     """Return an end that no child has reported, as our script takes it."""
     generation = int(claim.find("flowq_gen") or 0)
-    return end._replace(ttl=claim.find("failure_ttl"), generation=generation, how="turn")
+    return claim.end._replace(ttl=claim.find("failure_ttl"), generation=generation, how="turn")

@@ -79,12 +79,12 @@ class Ledger:
         self._waits_since = 0.0
         self._key = keys.job(worker)
 
-    def turn(self, ends: Sequence[tuple[Claim, End]], room: Room) -> Turn:
+    def turn(self, ends: Sequence[Claim], room: Room) -> Turn:
         """End executions and claim the next jobs, in one step."""
         self.send(ends, room)
         return self.receive()
 
-    def send(self, ends: Sequence[tuple[Claim, End]], room: Room) -> None:
+    def send(self, ends: Sequence[Claim], room: Room) -> None:
         """Begin a turn; `receive` has to follow, or `hang_up`. Another one may begin meanwhile."""
         if self._line is None:
             self._line = self.connection.connection_pool.get_connection()
@@ -95,11 +95,12 @@ class Ledger:
         self._said.append(said)
         scripts.TURN.send(self._line, self.connection.connection_pool, self._key, *said)
 
-    def note_code(self, claim: Claim, end: End) -> End:
-        """Return the end with the digest of its code alone; the next turn brings what is new.
+    def note_code(self, claim: Claim) -> None:
+        """Leave the digest of its code alone in a claim's end; the next turn brings what is new.
 
         What a digest stands for is kept with the run, once, with the first job that had it.
         """
+        end = claim.end
         digest, _, files = end.code.partition(" ")
         run_id = claim.find("flowq_run")
         if files and (run_id, digest) not in self._known_code:
@@ -107,7 +108,7 @@ class Ledger:
                 table = json.loads(files)
                 told = {"job": claim.find("flowq_name"), "at": end.ended_at, "files": table}
                 self._new_code[run_id, digest] = json.dumps(told)
-        return end._replace(code=digest)
+        claim.end = end._replace(code=digest)
 
     def _tell_code(self) -> None:
         for (run_id, digest), told in list(self._new_code.items()):
@@ -155,7 +156,7 @@ class Ledger:
             self.connection.connection_pool.release(line)
         self.connection.connection_pool.disconnect()
 
-    def _arguments(self, ends: Sequence[tuple[Claim, End]], room: Room) -> list[Any]:
+    def _arguments(self, ends: Sequence[Claim], room: Room) -> list[Any]:
         arguments: list[Any] = [self.worker, self._new_base(), room.slots, room.idle]
         state = "" if self._said else self._state  # a turn under way may change it
         arguments += [f"{room.budget_s:.6f}", room.limit, self._beat_s, state]
@@ -163,7 +164,8 @@ class Ledger:
         for kind, cost_s in room.cost_by_kind.items():
             arguments += [kind, f"{cost_s:.6f}"]
         arguments.append(len(ends))
-        for claim, end in ends:
+        for claim in ends:
+            end = claim.end
             arguments += (_describe(claim, end), claim.queue, end.value)
             if end.view:
                 arguments.append(end.view)
@@ -240,12 +242,15 @@ class Ledger:
 
     def force_end(self, claim: Claim) -> None:
         """Fail an execution that RQ's own code cannot end: its dependents will not hear of it."""
-        end = claim.end
-        assert end is not None
+        ended = end = claim.end
         self.connection.delete(f"{keys.job(claim.job_id)}:dependents")
         if end.status == "finished" and end.field == "retry":
             end = end._replace(field="", value="", status="failed")
-        self.turn([(claim, end._replace(how="turn", ttl=end.ttl or "-1"))], NO_ROOM)
+        claim.end = end._replace(how="turn", ttl=end.ttl or "-1")
+        try:
+            self.turn([claim], NO_ROOM)
+        finally:
+            claim.end = ended
 
     def find_unknown(self, known: Iterable[Claim]) -> list[tuple[str, str]]:
         """Return (job, execution) pairs that Redis says we hold and we know nothing about.

@@ -23,7 +23,7 @@ from flowq.workers.children import AMPLE_S, FULL_S
 from flowq.workers.conclusions import Conclusions
 from flowq.workers.estimates import AHEAD_S, BATCH_S
 from flowq.workers.limits import Limits
-from flowq.workers.messages import Claim, End, Turn
+from flowq.workers.messages import Claim, Turn
 from flowq.workers.oversight import Oversight, complete, needs_conclusion
 from flowq.workers.processes import Child
 from flowq.workers.redis_side import NO_ROOM, Ledger, Room
@@ -48,7 +48,7 @@ class Sent:
     """A turn that has not been answered yet, as it was asked for: for children that can take any
     job, some of them `expectant`, and for `hungry` ones."""
 
-    ends: list[tuple[Claim, End]]
+    ends: list[Claim]
     room: Room
     free: list[Child]
     expectant: list[Child]
@@ -116,9 +116,8 @@ class Turns:
 
     def list_pending(self) -> list[Claim]:
         """Return the claims that have ended here, and perhaps not in Redis."""
-        sent = [end for sent in self._sent for end in sent.ends]
-        waiting = self.conclusions.waiting
-        return [claim for claim, _ in [*waiting, *self.crew.ends, *self.upkeep.failing, *sent]]
+        sent = [claim for sent in self._sent for claim in sent.ends]
+        return [*self.conclusions.waiting, *self.crew.ends, *self.upkeep.failing, *sent]
 
     def wants_claims(self) -> bool:
         """Whether an idle child could take a job, or one that is started for it."""
@@ -238,31 +237,32 @@ class Turns:
         foreseen = self.oversight.find_expectant(AHEAD_S)
         return [child for child in foreseen if not child.promises]
 
-    def _sort_ends(self) -> list[tuple[Claim, End]]:
+    def _sort_ends(self) -> list[Claim]:
         """Return the ends that our script writes; the others go their ways."""
         ends = []
         self.conclusions.waiting += self.upkeep.failing
         self.upkeep.failing.clear()
         while self.crew.ends:
-            claim, end = self.crew.ends.popleft()
+            claim = self.crew.ends.popleft()
+            end = claim.end
             if end.code:
-                end = self.ledger.note_code(claim, end)
+                self.ledger.note_code(claim)
             if end.how in ("done", "lost"):
-                self._count(claim, end)
+                self._count(claim)
                 self.is_dry = False  # RQ's code may have queued something
             elif end.how == "later":
-                self.conclusions.put_off(claim, end)
-            elif end.how == "conclude" or (end.how == "died" and needs_conclusion(claim, end)):
-                self.conclusions.add(claim, end)
-            elif end.how == "died":
-                ends.append((claim, complete(claim, end)))
+                self.conclusions.put_off(claim)
+            elif end.how == "conclude" or (end.how == "died" and needs_conclusion(claim)):
+                self.conclusions.add(claim)
             else:
-                ends.append((claim, end))
+                if end.how == "died":
+                    claim.end = complete(claim)
+                ends.append(claim)
         return ends
 
     def _conclude(self) -> None:
-        for claim, end in self.conclusions.go_on():
-            self._count(claim, end)
+        for claim in self.conclusions.go_on():
+            self._count(claim)
 
     def _place_orphans(self) -> None:
         """Give what was taken back from children to idle ones, or else to anybody."""
@@ -281,7 +281,7 @@ class Turns:
 
     # One turn ------------------------------------------------------------------------------------
 
-    def _send(self, ends: list[tuple[Claim, End]]) -> None:
+    def _send(self, ends: list[Claim]) -> None:
         self._ends_since = None
         free, expectant, hungry = self._find_takers()
         slots, idle = len(free) + len(hungry), len(free)
@@ -337,8 +337,8 @@ class Turns:
         except ResponseError as error:
             if not is_refusal(error):
                 # The script cannot digest one of them: each is ended on its own, by RQ's code.
-                ends = self._sent[0].ends
-                ends[:] = [(claim, end._replace(how="conclude")) for claim, end in ends]
+                for claim in self._sent[0].ends:
+                    claim.end = claim.end._replace(how="conclude")
             raise
         sent = self._sent.popleft()
         sent.promise(-1)
@@ -346,13 +346,13 @@ class Turns:
         self.is_answered = bool(self._sent) and self.ledger.has_answer()
 
     def _take(self, turn: Turn, sent: Sent) -> None:
-        for (claim, end), answer in zip(sent.ends, turn.answers, strict=True):
+        for claim, answer in zip(sent.ends, turn.answers, strict=True):
             if answer == "ok":
-                self.ledger.credit(end)
+                self.ledger.credit(claim.end)
             if answer == "conclude":
-                self.conclusions.add(claim, end)
+                self.conclusions.add(claim)
             else:
-                self._count(claim, end)
+                self._count(claim)
         if sent.room.slots:
             self.is_dry = not turn.has_left
             self._suspended_until = time.monotonic() + SUSPENDED_S if turn.is_suspended else 0.0
@@ -366,8 +366,8 @@ class Turns:
         # Fewer or more than that: the answer to some turn was lost.
         self._is_unsure = turn.held != len(self.crew.held) + len(self.list_pending())
 
-    def _count(self, claim: Claim, end: End) -> None:
-        self.done += 1
+    def _count(self, claim: Claim) -> None:
+        self.done, end = self.done + 1, claim.end
         seconds = end.ended_at - end.started_at
         if end.how == "turn":
             self.oversight.pace.learn(claim.kind, seconds)

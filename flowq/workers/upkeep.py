@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from flowq.runtime.connections import clock_warning, is_passing
 from flowq.runtime.maintenance import LEASE_S, LOOK_S, SILENCE_S, find_suspects, tidy
 from flowq.workers.children import died
-from flowq.workers.messages import Claim, End
+from flowq.workers.messages import Claim
 from flowq.workers.oversight import Oversight
 from flowq.workers.redis_side import Ledger
 from flowq.workers.wakeup import Doorbell
@@ -57,7 +57,7 @@ class Upkeep:
     ) -> None:
         self.ledger = ledger
         self.oversight = oversight
-        self.failing: list[tuple[Claim, End]] = []
+        self.failing: list[Claim] = []
         """Jobs of lost workers that must be failed; whoever takes one removes it."""
         self._worker_ttl_s = worker_ttl_s
         self._max_crashes = max_crashes
@@ -188,5 +188,5 @@ class Upkeep:
         for claim in self.ledger.bury(worker, self._max_crashes):
             crashes = claim.find("flowq_crashes")
             note = f"{text}; that happened {crashes} times" if int(crashes or 1) > 1 else text
-            end = died(claim, note, "", 0.0)
-            self.failing.append((claim, end._replace(how="conclude")))
+            claim.end = died(claim, note, "", 0.0)._replace(how="conclude")
+            self.failing.append(claim)

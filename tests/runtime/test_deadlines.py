@@ -344,9 +344,8 @@ def test_a_job_that_was_stopped_because_time_is_over_says_so(run: Runs) -> None:
     ledger = Ledger(run.connection, "w1", ["default"], 30)
     (claim,) = ledger.turn([], Room(1, 1, 1)).claims
     run.connection.hset(keys.job(job_id), "flowq_reason", "the workflow timed out after 10m")
-    ledger.turn(
-        [(claim, died(claim, STOPPED, "", 0.0)._replace(how="turn", status="stopped"))], NO_ROOM
-    )
+    claim.end = died(claim, STOPPED, "", 0.0)._replace(how="turn", status="stopped")
+    ledger.turn([claim], NO_ROOM)
     assert run.states == {"a": "stopped"}
     assert run.error("a") == "the workflow timed out after 10m"
     end = read_end(job_id, run.connection)

@@ -19,7 +19,7 @@ from rq.worker import SimpleWorker
 from flowq.runtime.queue import Queue
 from flowq.workers.children import Crew
 from flowq.workers.conclusions import MAX_TRIES
-from flowq.workers.messages import Claim, End
+from flowq.workers.messages import Claim
 from flowq.workers.waiter import Waiter
 
 NOTED = re.compile(rb"^\d{4}-\d\d-\d\dT[\d:.]+Z$|^\d{10}\.\d+$|^\d+-\d+$")
@@ -191,8 +191,8 @@ def test_children_that_die_before_they_begin_to_end_a_job_do_not_cost_it_its_ret
     killed: list[int] = []
     conclude = Crew.conclude
 
-    def conclude_and_die(crew: Crew, claim: Claim, end: End) -> bool:
-        is_told = conclude(crew, claim, end)
+    def conclude_and_die(crew: Crew, claim: Claim) -> bool:
+        is_told = conclude(crew, claim)
         for child in crew.children:
             if child.concluding is claim and len(killed) < MAX_TRIES:
                 killed.append(child.process.pid)

@@ -191,8 +191,8 @@ def test_what_a_lost_worker_reports_later_changes_nothing(queue: Queue) -> None:
     ledger.beat(5, 60, [])
     claims = ledger.turn([], Room(1, 1, 1)).claims
     bury_all(queue.connection)
-    end = worker_jobs.make_end(claims[0].number)
-    turn = ledger.turn([(claims[0], end)], Room(0, 0, 0))
+    claims[0].end = worker_jobs.make_end(claims[0].number)
+    turn = ledger.turn(claims, Room(0, 0, 0))
     assert turn.answers == ["lost"]
     assert job.get_status() is JobStatus.QUEUED
     assert ledger.beat(5, 60, [(claims[0], False)]) == {claims[0].execution_id}

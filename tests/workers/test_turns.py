@@ -315,7 +315,7 @@ def test_what_the_last_end_queues_is_claimed_with_it(
     take = Turns._take
 
     def note_and_take(self: Turns, turn: Any, sent: Any) -> None:
-        ended = [claim.job_id for claim, _ in sent.ends]
+        ended = [claim.job_id for claim in sent.ends]
         turns.append((ended, [claim.job_id for claim in turn.claims]))
         take(self, turn, sent)
 

@@ -9,7 +9,7 @@ local function take_end()
     result, marks, code = string.match(turn.take(), END_LINE)
   local e = { id = id, execution = execution, queue = turn.take(), status = status,
     started_at = started_at, ended_at = ended_at, started_ts = started_ts, ended_ts = ended_ts,
-    ttl = ttl, field = field, value = turn.take(), generation = generation, result = result,
+    result_ttl = ttl, field = field, value = turn.take(), generation = generation, result = result,
     marks = marks, code = code, key = keys.job(id), member = id .. ':' .. execution }
   e.view = string.find(marks, 'v', 1, true) and turn.take() or ''
   local wip = PREFIX .. ':wip:' .. e.queue
@@ -68,10 +68,10 @@ local function keep_result(e, has_ended)
   else
     add_result(key, e)
   end
-  if e.ttl == '-1' then
+  if e.result_ttl == '-1' then
     if has_ended then redis.call('PERSIST', key) end
-  elseif e.ttl ~= '-' then
-    redis.call('EXPIRE', key, e.ttl)
+  elseif e.result_ttl ~= '-' then
+    redis.call('EXPIRE', key, e.result_ttl)
   end
 end
 
@@ -81,7 +81,8 @@ local function was_canceled(e)
     and redis.call('SISMEMBER', turn.held_key, e.member) == 1
 end
 
--- Writes the end into the job's hash; returns what settling has to know, false when it concerns nobody.
+-- Writes the end into the job's hash. Returns whether it concerns anybody; then `e` has also what settling
+-- has to know.
 local function write_end(e, f)
   local is_tracked = (f[3] or f[5] or f[6]) and int(e.generation) >= int(f[2])
   if f[6] and e.code ~= '-' then
@@ -96,8 +97,10 @@ local function write_end(e, f)
   else
     redis.call('HSET', e.key, 'status', e.status, 'started_at', e.started_at, 'ended_at', e.ended_at)
   end
-  return is_tracked and { exists = true, blocks = f[3], before = f[4], future = f[5], run = f[6],
-    ttl = f[7], is_noted = not f[6] }
+  if not is_tracked then return false end
+  e.exists, e.blocks, e.before, e.future, e.run, e.ttl = true, f[3], f[4], f[5], f[6], f[7]
+  e.is_noted = not f[6]
+  return true
 end
 
 -- What a plain job did not have when it was claimed, it has not got since.
@@ -118,14 +121,14 @@ local function finish(e, has_dependents)
   local f = read_for_end(e)
   if not f[1] then return 'ok' end -- deleted while it ran
   local dependencies = f[8] and PREFIX .. ':job::' .. e.id .. ':dependencies'
-  if e.ttl == '0' then
+  if e.result_ttl == '0' then
     redis.call('DEL', e.key, PREFIX .. ':results:' .. e.id)
     if dependencies then redis.call('DEL', dependencies) end
     return 'ok'
   end
-  local facts = write_end(e, f)
+  local is_awaited = write_end(e, f)
   keep_result(e, f[9] and f[9] ~= '')
-  local ttl = e.ttl
+  local ttl = e.result_ttl
   if not is_success and ttl == '-' then ttl = '31536000' end -- as RQ: a year for failures
   local score = ttl == '-1' and '+inf' or math.floor(TS) + tonumber(ttl)
   turn.register(PREFIX .. (is_success and ':finished:' or ':failed:') .. e.queue, score, e.id)
@@ -134,7 +137,7 @@ local function finish(e, has_dependents)
     redis.call('EXPIRE', e.key, ttl)
     if dependencies then redis.call('EXPIRE', dependencies, ttl) end
   end
-  if facts then settling.add(e.id, e.status, nil, facts) end
+  if is_awaited then settling.add(e.id, e.status, nil, e) end
   return 'ok'
 end
 
