@@ -14,7 +14,7 @@ local function unmet_dependencies(dependency_ids, allow_failures)
 end
 
 -- For how long a heartbeat keeps RQ's maintenance from failing an execution, or starting it again.
--- RQ counts time in which the server could not be written to, and we do not (find_lost.lua): so this
+-- RQ counts time in which the server could not be written to, and we do not (find_lost in workers.lua): so this
 -- is for the case that no worker of ours is left.
 jobs.WIP_S = 3600
 
