@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from rq.results import Result
+from rq.timeouts import JobTimeoutException
 from rq.utils import as_text
 
 from flowq.runtime import keys
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
 
 
 JOBS_PER_READ = 500
-_FIELDS_OF_FAILURE = (*("description", "worker_name", "origin", "flowq_reason", "flowq_outcome"),)
+_FIELDS_OF_FAILURE = (
+    *("description", "worker_name", "origin", "flowq_reason", "flowq_outcome", "started_at"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +93,11 @@ def get_results(
     *,
     instead: Callable[[Exception], Any] | None = None,
 ) -> dict[str, Any]:
-    """Return results by job id; jobs without a result are left out.
+    """Return results by job id; jobs of runs that have not ended with a result are left out.
 
-    Reads the newest entry of each result stream, `JOBS_PER_READ` streams in one round trip.
+    A job keeps the results of its earlier attempts in RQ's stream. The newest entry counts only
+    where the job has ended with it: after a retry it may have been skipped, rejected or canceled.
+    Reads `JOBS_PER_READ` jobs in one round trip.
     Errors: whatever loading a result raises, when its code is not importable here; with `instead`
     what that makes of the error takes the place of the result.
     """
@@ -102,10 +107,11 @@ def get_results(
         some = wanted[first : first + JOBS_PER_READ]
         with connection.pipeline(transaction=False) as pipeline:
             for job_id in some:
-                pipeline.xrevrange(Result.get_key(job_id), count=1)  # type: ignore[no-untyped-call]
+                pipeline.hmget(keys.job(job_id), "flowq_outcome", "status")
+                pipeline.xrevrange(keys.results(job_id), count=1)
             answers = pipeline.execute()
-        for job_id, entries in zip(some, answers, strict=True):
-            if entries:
+        for job_id, ends, entries in zip(some, answers[::2], answers[1::2], strict=True):
+            if entries and (ends[0] or ends[1]) == b"finished":
                 try:
                     result = _restore(job_id, entries[0], connection)
                 except Exception as error:
@@ -139,9 +145,12 @@ def get_failures(job_ids: Iterable[str], connection: Redis) -> dict[str, Failure
                 pipeline.xrevrange(keys.results(job_id), count=1)
             answers = pipeline.execute()
         for job_id, fields, entries in zip(some, answers[::2], answers[1::2], strict=True):
-            description, worker, origin, why, outcome = (as_text(each or b"") for each in fields)
+            description, worker, origin, why, outcome, started_at = (
+                as_text(each or b"") for each in fields
+            )
             if origin:
-                text = read_traceback(entries)
+                # Where it was not started the text is of an earlier attempt.
+                text = read_traceback(entries) if started_at else ""
                 if not text or (outcome == "stopped" and why):  # RQ has a fixed text for that
                     text = why
                 failures[job_id] = Failure(job_id, description, text, worker)
@@ -174,6 +183,7 @@ MAX_FAILURES = 100
 _FAILED = frozenset({"failed", "stopped", "expired", "tolerated"})
 _BAD = frozenset({"failed", "stopped", "expired", "deleted", "canceled"})
 _FIELDS = ("flowq_outcome", "flowq_reason", "flowq_attempts", keys.VIEW_FIELD, "started_at")
+_ENDS_OF_OVERDUE = frozenset({"canceled", "failed", "tolerated"})
 _HEAD = "Traceback (most recent call last):"
 _LAST_LINE = re.compile(r"([A-Za-z_][\w.]*)(?:: ?(.*))?", re.DOTALL)
 
@@ -213,14 +223,15 @@ def read_ends(job_ids: Sequence[str], connection: Redis) -> Iterator[JobEnd]:
         with connection.pipeline(transaction=False) as pipeline:
             for job_id in some:
                 pipeline.hmget(keys.job(job_id), _FIELDS)
+                pipeline.hget(keys.future(job_id), "late")
                 pipeline.xrevrange(keys.results(job_id), count=1)
-            answers = pipeline.execute()
-        for job_id, fields, entries in zip(some, answers[::2], answers[1::2], strict=True):
-            yield _read_end(job_id, fields, entries, connection)
+            answers = iter(pipeline.execute())
+        for job_id, fields, late, entries in zip(some, answers, answers, answers, strict=True):
+            yield _read_end(job_id, fields, late, entries, connection)
 
 
 def _read_end(
-    job_id: str, fields: Sequence[bytes | None], entries: Any, connection: Redis
+    job_id: str, fields: Sequence[bytes | None], late: Any, entries: Any, connection: Redis
 ) -> JobEnd:
     outcome, reason, attempts, view, started_at = (as_text(each or b"") for each in fields)
     # Older versions did not count.
@@ -228,6 +239,8 @@ def _read_end(
     if outcome == "passed":  # its `if` was asked, which is no attempt
         count = 0
     code = json.loads(view).get("exit_code") if view else None
+    if outcome in _ENDS_OF_OVERDUE and _is_overdue(late):
+        return JobEnd(outcome, JobTimeoutException.__name__, _cut(reason), code, count)
     if outcome not in _FAILED:
         return JobEnd(outcome, exit_code=code, attempts=count)
     is_explained = outcome == "stopped" and reason  # better than RQ's fixed text
@@ -268,7 +281,7 @@ def read_run_end(final_id: str, run_id: str, connection: Redis) -> dict[str, Any
     Shape: `status` as that of a run, were these all its jobs; `canceled` says whether one of them
     was, or all were, and `has_failed` whether one has failed; `failures` with the job's name, its
     `error` and `exit_code`, in the order in which they ended, `MAX_FAILURES` at most. A job that
-    was rejected is among them.
+    was rejected is among them, and a workflow that took too long.
     """
     ended = {
         as_text(blocker): as_text(outcome).rstrip("!")
@@ -278,9 +291,9 @@ def read_run_end(final_id: str, run_id: str, connection: Redis) -> dict[str, Any
     is_canceled = is_called_off(final_id, run_id, connection)
     bad = [job_id for job_id, outcome in own.items() if outcome in _BAD]
     state = ("canceled" if is_canceled else "failed") if bad else "succeeded"
-    rejected = _find_rejected([each for each in bad if own[each] == "canceled"], connection)
+    told = _find_told([each for each in bad if own[each] == "canceled"], connection)
     failed = [each for each in bad if own[each] != "canceled"]
-    told = sorted([*failed, *rejected])[:MAX_FAILURES]
+    told = sorted([*failed, *told])[:MAX_FAILURES]
     return {
         "status": state,
         "canceled": is_canceled or "canceled" in own.values(),
@@ -289,17 +302,25 @@ def read_run_end(final_id: str, run_id: str, connection: Redis) -> dict[str, Any
     }
 
 
-def _find_rejected(job_ids: Sequence[str], connection: Redis) -> frozenset[str]:
-    """Return those of some canceled jobs that somebody has rejected."""
-    found: set[str] = set()
+def _find_told(job_ids: Sequence[str], connection: Redis) -> list[str]:
+    """Return those of some canceled jobs that count as failures: rejected, or overdue workflows."""
+    found: list[str] = []
     for first in range(0, len(job_ids), ENDS_PER_READ):
         some = job_ids[first : first + ENDS_PER_READ]
         with connection.pipeline(transaction=False) as pipeline:
             for job_id in some:
                 pipeline.hexists(keys.job(job_id), "flowq_rejected")
+                pipeline.hget(keys.future(job_id), "late")
             answers = pipeline.execute()
-        found.update(job_id for job_id, is_there in zip(some, answers, strict=True) if is_there)
-    return frozenset(found)
+        for job_id, is_rejected, late in zip(some, answers[::2], answers[1::2], strict=True):
+            if is_rejected or _is_overdue(late):
+                found.append(job_id)
+    return found
+
+
+def _is_overdue(late: Any) -> bool:
+    """Whether that is `late` of a workflow which took too long itself; one inside says "the …"."""
+    return late is not None and as_text(late).startswith("timed out after")
 
 
 def is_called_off(job_id: str, run_id: str, connection: Redis) -> bool:

@@ -350,3 +350,24 @@ def test_a_job_that_was_stopped_because_time_is_over_says_so(run: Runs) -> None:
     assert run.error("a") == "the workflow timed out after 10m"
     end = read_end(job_id, run.connection)
     assert (end.error_type, end.message) == (None, "the workflow timed out after 10m")
+
+
+@pytest.mark.parametrize("more", [{}, {"continue_on_error": ALL_TOLERATED}])
+def test_a_workflow_that_took_too_long_has_an_error_and_is_a_failure(
+    run: Runs, work: Work, connection: Redis, more: dict[str, Any]
+) -> None:
+    run.submit(
+        nested(**more),
+        job(
+            "tell", "give", with_={"value": "${{ jobs.sub.error }}"}, needs=("sub",), if_="always()"
+        ),
+        job("end", "give", with_={"value": "${{ run.failures }}"}, is_final=True),
+        workflows={"inner": INNER},
+    )
+    work(max_jobs=1)
+    pass_deadline(connection, "sub")
+    work()
+    error = {"type": "JobTimeoutException", "message": "timed out after 10m"}
+    assert run.result("tell") == error
+    failures = [{"job": "sub", "error": error, "exit_code": None}]
+    assert run.result("end") == ([] if more else failures)

@@ -13,6 +13,7 @@ from redis import Redis
 from flowq.client import Run
 from flowq.render.groups import collapse
 from flowq.runtime import keys, maintenance, retry, runs
+from flowq.runtime.attempts import Failure
 from flowq.runtime.explain import explain
 from flowq.runtime.job import get_job
 from flowq.spec import ALL_TOLERATED, Approval, Input, JobSpec, Retry, Workflow
@@ -298,3 +299,15 @@ def test_a_workflow_that_waits_to_run_again_ends_when_its_group_is_closed(
     assert run.state == "failed"
     retry.retry(RUN, connection)
     assert connection.zcard(keys.ROUNDS) == 0
+
+
+@pytest.mark.parametrize(
+    "written", ['{"names":5,"later":"x"}', '{"names":[{}],"exit_code":{},"later":-1}', '"it"']
+)
+def test_a_failure_that_makes_no_sense_counts_as_one_that_nobody_knows(
+    run: Runs, work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: str
+) -> None:
+    monkeypatch.setattr(Failure, "write", lambda failure: written)
+    submit(run, tmp_path)
+    work()
+    assert run.reason("sub") == "attempt 1 failed: sub.b failed; again"

@@ -15,13 +15,14 @@ local function unsay_stuck(future)
   if j[1] then runs.log(j[1], future, j[2], 'deferred', 'a blocker runs again') end
 end
 
--- A job that had ended runs again: that it had is forgotten, also where it was counted. Returns the
--- future jobs that it blocks, as in its hash.
+-- A job that had ended runs again: that it had is forgotten, also where it was counted, and what is shown
+-- of that end (its exit code among it), because the job may end without being executed. RQ's results stay;
+-- readers look at the outcome (runtime/results.py). Returns the future jobs that it blocks, as in its hash.
 local function forget_end(id)
   local key = keys.job(id)
   local f = redis.call('HMGET', key, 'flowq_blocks', 'flowq_outcome', 'flowq_run', 'flowq_group')
   if f[2] then
-    redis.call('HDEL', key, 'flowq_outcome', 'flowq_reason', 'flowq_pass')
+    redis.call('HDEL', key, 'flowq_outcome', 'flowq_reason', 'flowq_pass', 'flowq_view')
     if f[3] then runs.count(f[3], f[2], nil, id) end
     if f[4] then groups.count(f[4], f[2], nil) end
   end

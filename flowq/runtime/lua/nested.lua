@@ -99,8 +99,7 @@ local function find_failure(join, late)
     id = string.match(redis.call('HGET', keys.future(id), 'culprit') or '', '^(%S+)')
   until not id or redis.call('HEXISTS', keys.job(id), 'flowq_nested') == 0
   local is_read, view = pcall(cjson.decode, id and redis.call('HGET', keys.job(id), 'flowq_view') or '')
-  local failure = is_read and type(view) == 'table' and view.failure
-  return type(failure) == 'table' and failure or nil
+  return is_read and type(view) == 'table' and retries.check_failure(view.failure) or nil
 end
 
 local function say_attempt(round) return round > 1 and ', attempt ' .. round or '' end

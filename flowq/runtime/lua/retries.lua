@@ -21,6 +21,22 @@ local function find_cause(causes, failure)
   end
 end
 
+-- A failure that a child has written, as far as it makes sense: code of users may have changed it. The
+-- bounds are those of runtime/attempts.py.
+local MAX_NAMES, MAX_LATER_S = 40, 3650 * 86400
+
+function retries.check_failure(written)
+  if type(written) ~= 'table' then return nil end
+  local names, code, wait = {}, written.exit_code, written.later
+  for i, name in ipairs(type(written.names) == 'table' and written.names or {}) do
+    if type(name) ~= 'string' or i > MAX_NAMES then break end
+    names[i] = name
+  end
+  local is_time = type(wait) == 'number' and wait >= 0 and wait <= MAX_LATER_S
+  return { names = names, exit_code = type(code) == 'number' and code or nil, later = is_time and wait or nil,
+    final = written.final == true }
+end
+
 -- What took longer than it may, as flowq/runtime/attempts.py has it.
 retries.TIMED_OUT = { names = { 'rq.timeouts:JobTimeoutException', 'rq.timeouts:BaseTimeoutException',
   'Exception', 'BaseException' } }
