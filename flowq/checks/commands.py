@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import PureWindowsPath
 
 from flowq.commands.places import Place, find_places
-from flowq.commands.programs import COMPUTE, ENV, LIST, Word, find_code
+from flowq.commands.programs import COMPARE_BY_TEST, COMPUTE, ENV, LIST, Word, find_code
 from flowq.commands.values import find_shell
 from flowq.errors import Excerpt, Problem
 from flowq.expressions.references import Reference, find_whole_reference
@@ -93,7 +94,11 @@ def _write_hint(instead: str, expression: Expression) -> str:
         )
     if instead == COMPUTE:
         sum_ = f"${{{{ {expression.source} + 1 }}}}"
-        return f"calculate, or compare, in the expression, and use what it gives as text: {sum_}"
+        return f"calculate in the expression, and use what it gives as text: {sum_}"
+    if instead in COMPARE_BY_TEST.values():
+        operator = instead.removeprefix("compare ")
+        compared = f"${{{{ {expression.source} {operator} 1 }}}}"
+        return f"compare in the expression, and test what it gives: [ {compared} = true ]"
     return instead.replace("{}", str(expression))
 
 
@@ -203,7 +208,9 @@ def check_shell_words(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
             if what := _find_shell_word(item, _stem(command[0])):
                 message = f"job {job.name} passes {item:.40} as an argument: no shell {what}"
                 where = workflow.places.find("jobs", job.name, "run", index)
-                hint = "write the command as one text for a shell: run: 'a | b'"
+                text = " ".join(_as_shell_word(each, _stem(command[0])) for each in command)
+                as_yaml = text.replace("'", "''")
+                hint = f"write the command as one text for a shell: run: '{as_yaml:.200}'"
                 yield Problem(SHELL_WORD_IN_LIST, message, where, hint, severity="warning")
 
 
@@ -244,6 +251,12 @@ _WITH_OPERATORS = frozenset({"find", "expr", "test", "["})
 
 _WITH_DOLLARS = frozenset({"awk", "gawk", "mawk", "sed", "perl", "make", "jq", "envsubst"})
 """Programs for which a dollar may mean something."""
+
+
+def _as_shell_word(item: str, program: str) -> str:
+    """Return an item of a list as a shell reads it: quoted, but for what is meant for the shell."""
+    is_meant = "${{" in item or _find_shell_word(item, program)
+    return item if is_meant else shlex.quote(item)
 
 
 def _stem(program: str) -> str:

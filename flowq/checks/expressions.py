@@ -260,10 +260,16 @@ def _misplaced(
     owner: str, key: str, references: References, allowed: frozenset[str]
 ) -> Iterator[Problem]:
     for root in sorted(references.roots - allowed):
-        shown = f"{min(references.statuses)}()" if root == "status" else f"`{root}`"
+        names: tuple[str, ...] = (root,)
+        shown = f"`{root}`"
+        if root == "status":
+            names = (min(references.statuses),)
+            shown = f"{names[0]}()"
+        elif root == "ended":
+            names = ("run", min(references.ended))
+            shown = ".".join(names)
         message = f"{owner} uses {shown} in `{key}`, where it has no value"
-        first = min(references.statuses) if root == "status" else root
-        yield _about(Problem(NO_VALUE_HERE, message, hint=_HINT_BY_ROOT[root]), first)
+        yield _about(Problem(NO_VALUE_HERE, message, hint=_HINT_BY_ROOT[root]), *names)
 
 
 _HINT_BY_ROOT: Mapping[str, str] = {

@@ -375,7 +375,8 @@ def _judge_comparison(step: _Step) -> Refusal | None:
     if operator in ("-a", "-o"):
         return Refusal("stands in a test that is not a plain one", programs.TEST_ADVICE)
     if operator[:1] == "-" and operator[1:].isalpha():
-        return Refusal(f"is compared with {operator}, which is arithmetic", COMPUTE)
+        instead = programs.COMPARE_BY_TEST.get(operator, COMPUTE)
+        return Refusal(f"is compared with {operator}, which is arithmetic", instead)
     return _ARITHMETIC
 
 

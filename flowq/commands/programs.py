@@ -338,6 +338,14 @@ def _for_always(name: str, words: Sequence[Word]) -> Refusal | None:
 
 
 COMPUTE = "compute"
+COMPARE_BY_TEST = {
+    test: f"compare {operator}"
+    for test, operator in (
+        *(("-eq", "=="), ("-ne", "!="), ("-lt", "<")),
+        *(("-le", "<="), ("-gt", ">"), ("-ge", ">=")),
+    )
+}
+"""Hints that need the expression to be written out, with the operator that it has for a test."""
 
 
 def _for_printf(words: Sequence[Word], at: int) -> Refusal | None:
@@ -365,6 +373,8 @@ def _for_test(words: Sequence[Word]) -> Refusal | None:
         return None
     if len(rest) == 3 and operators[1] in TEST_OF_TWO:
         return None
+    if len(rest) == 3 and (instead := COMPARE_BY_TEST.get(operators[1] or "")):
+        return Refusal(f"is compared with {operators[1]}, which is arithmetic", instead)
     return Refusal("stands in a test that is not a plain one", TEST_ADVICE)
 
 

@@ -58,6 +58,9 @@ def _parser() -> Parser:
     return Parser(Language(language()))
 
 
+_CONTINUED = re.compile(r"\A(?:\s|\\\n)+")
+
+
 def text_of(node: Node | None) -> str:
     """Return the text of a node; empty for none."""
     return "" if node is None or node.text is None else node.text.decode("utf-8", "surrogatepass")
@@ -108,8 +111,9 @@ class Text:
     def is_mark(self, node: Node, number: int) -> bool:
         """Whether a part of the text is that expression, where the shell fills it in."""
         mark = f"${{{self._name}_{number}}}"
-        # Spaces before it are a part of it, to the grammar, behind a substitution in quotes.
-        text = text_of(node).lstrip()
+        # To the grammar, spaces before it are a part of it behind a substitution in quotes, and a \
+        # at the end of the line before it is one at the beginning of quotes.
+        text = _CONTINUED.sub("", text_of(node))
         return node.type == "expansion" and text == mark and len(node.children) == 3
 
     def find_letter(self, number: int) -> str:

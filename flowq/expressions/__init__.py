@@ -15,6 +15,7 @@ expression that is declared without braces (`if`, `more`) becomes a template by 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -74,10 +75,11 @@ class References:
 
     Shape: `jobs` are (name, attribute), in the order of the text, none twice; `parts` adds the
     first key that is looked up in the value. `roots` are the names at the front: `inputs`, `jobs`,
-    `item`, `index`, `matrix`, `result`, `env`, `secrets`, `run`, and `status` for any function of
-    `statuses`, which are `success`, `failure`, `always`, `canceled`. `constants` are the
-    expressions that refer to nothing. `problems` are those of the expressions themselves; they have
-    no position, and whether the names exist is not known.
+    `item`, `index`, `matrix`, `result`, `env`, `secrets`, `run`, `ended` for `run.status` and
+    `run.failures`, and `status` for any function of `statuses`, which are `success`, `failure`,
+    `always`, `canceled`. `constants` are the expressions that refer to nothing. `problems` are
+    those of the expressions themselves; they have no position, and whether the names exist is not
+    known.
     """
 
     inputs: frozenset[str] = frozenset()
@@ -91,6 +93,7 @@ class References:
     parts: tuple[tuple[str, str, str], ...] = ()
     constants: tuple[str, ...] = ()
     approval: frozenset[str] = frozenset()
+    ended: frozenset[str] = frozenset()
 
 
 _NONE = References()
@@ -162,6 +165,7 @@ _FIELD_BY_ROOT = {
     "env": "env",
     "secrets": "secrets",
     "approval": "approval",
+    "ended": "ended",
     "status": "statuses",
 }
 
@@ -322,10 +326,14 @@ def _find_in(text: str) -> list[_Found]:
     found: list[_Found] = []
     try:
         parts = _parts_of(text)
-    except Refused as refused:  # the expressions before the one that is not closed can be read
-        found.append(refused.as_problem(text))
-        closed = [written for _, written in find_expressions(text) if written != refused.source]
-        parts = tuple(Expression(written[3:-2].strip()) for written in closed)
+    except Refused:
+        parts = ()
+        for _, written in find_expressions(text):
+            try:
+                parts += split(written)
+            except Refused as refused:  # the others can be read, and this one names some things
+                found.append(refused.as_problem(written))
+                found += guess_references(re.split(r"[}\n]", written[3:], maxsplit=1)[0])
     for part in parts:
         if isinstance(part, Expression):
             references, refusals, doubts = _look_into(part.source)

@@ -241,8 +241,6 @@ class _Evaluation:
         return in_order(value) if type(value) in SETS and name not in QUICK else value
 
     def first_there(self, args: list[nodes.Expr]) -> Any:
-        if len(args) != 2:
-            raise Refused(BAD_VALUE, "default takes a value and what stands in for it")
         try:
             return self.value(args[0])
         except Missing:

@@ -11,6 +11,9 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from fractions import Fraction
+from functools import lru_cache
+from inspect import Parameter, Signature
+from inspect import signature as signature_of
 from pathlib import PurePath
 from typing import Any
 
@@ -28,15 +31,18 @@ from flowq.expressions.plain import (
 from flowq.expressions.refusals import Refused
 from flowq.nearest import did_you_mean
 from flowq.patterns import PatternRefused, check_pattern, is_match
-from flowq.problems import BAD_VALUE, EXPRESSION_TOO_LARGE
+from flowq.problems import BAD_EXPRESSION, BAD_VALUE, EXPRESSION_TOO_LARGE
 
 _MAX_DIGITS = 100
 _MAX_ALIKE = 100
 """How many values of one hash `unique` compares with each other."""
 
+_NOT_GIVEN: Any = object()
+"""The default of an argument that may be none."""
 
-def _range(*bounds: int) -> list[int]:
-    numbers = range(*bounds)
+
+def _range(first: int, last: Any = _NOT_GIVEN, step: int = 1, /) -> list[int]:
+    numbers = range(first) if last is _NOT_GIVEN else range(first, last, step)
     # len() of a long range does not fit into a C integer and raises OverflowError.
     check_size(items=max(0, (numbers.stop - numbers.start) // numbers.step))
     return list(numbers)
@@ -114,14 +120,14 @@ def _sort(items: Sequence[Any], reverse: bool = False) -> list[Any]:
     return sorted(items, reverse=reverse)
 
 
-def _max(*values: Any) -> Any:
-    refuse_mixed(values, "max")
-    return max(*values)
+def _max(first: Any, /, *others: Any) -> Any:
+    refuse_mixed((first, *others), "max")
+    return max(first, *others)
 
 
-def _min(*values: Any) -> Any:
-    refuse_mixed(values, "min")
-    return min(*values)
+def _min(first: Any, /, *others: Any) -> Any:
+    refuse_mixed((first, *others), "min")
+    return min(first, *others)
 
 
 def _unique(items: Sequence[Any]) -> list[Any]:
@@ -227,21 +233,18 @@ def _map(items: Sequence[Any], key: str) -> list[Any]:
     return [_part_of(item, key) for item in _only_list(items)]
 
 
-_ANY = object()
-
-
-def _select(items: Sequence[Any], key: str | None = None, value: Any = _ANY) -> list[Any]:
+def _select(items: Sequence[Any], key: str | None = None, value: Any = _NOT_GIVEN) -> list[Any]:
     return [item for item in _only_list(items) if _is_wanted(item, key, value)]
 
 
-def _reject(items: Sequence[Any], key: str | None = None, value: Any = _ANY) -> list[Any]:
+def _reject(items: Sequence[Any], key: str | None = None, value: Any = _NOT_GIVEN) -> list[Any]:
     return [item for item in _only_list(items) if not _is_wanted(item, key, value)]
 
 
 def _is_wanted(item: Any, key: str | None, value: Any) -> bool:
     """Whether a part of an item is `value`, or counts as true; a part that is missing is none."""
     part = enter(item) if key is None else _part_of(item, key, is_optional=True)
-    if value is _ANY:
+    if value is _NOT_GIVEN:
         return is_true(part)
     if part is None or value is None:
         return part is value
@@ -313,6 +316,44 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "zip": _zip,
 }
 """By name. `str` and `default` are the engine's own: the one turns to text, the other catches."""
+
+
+def find_wrong_arguments(name: str, count: int, keywords: Sequence[str]) -> Refused | None:
+    """Return why a function cannot be called with so many arguments, and with those by name."""
+    signature = _signature_of(name)
+    try:
+        signature.bind(*[None] * count, **dict.fromkeys(keywords))
+    except TypeError:
+        parameters = list(signature.parameters.values())
+    else:
+        return None
+    by_name = [each.name for each in parameters if each.kind is Parameter.POSITIONAL_OR_KEYWORD]
+    unknown = [keyword for keyword in keywords if keyword not in by_name]
+    fixed = [each for each in parameters if each.kind is not Parameter.VAR_POSITIONAL]
+    least, most = sum(each.default is Parameter.empty for each in fixed), len(fixed)
+    given = count + len(keywords)
+    if unknown:
+        message = f"{name} has no argument {unknown[0]!r}"
+    elif least == most:
+        more = "at least " if most < len(parameters) else ""
+        message = f"{name} takes {more}{most} argument{'' if most == 1 else 's'}, not {given}"
+    else:
+        message = f"{name} takes {least} to {most} arguments, not {given}"
+    shown = [_WORD_BY_PARAMETER.get(each.name, each.name) for each in fixed]
+    rest = ["…"] if len(fixed) < len(parameters) else []
+    return Refused(BAD_EXPRESSION, message, f"write {name}({', '.join([*shown, *rest])})")
+
+
+@lru_cache(maxsize=64)
+def _signature_of(name: str) -> Signature:
+    if name == "default":
+        names = ("value", "fallback")
+        return Signature([Parameter(each, Parameter.POSITIONAL_ONLY) for each in names])
+    return signature_of(FUNCTIONS.get(name, as_text))
+
+
+_WORD_BY_PARAMETER = {"self": "text", "obj": "list", "x": "number"}
+"""What the parameters of Python's own functions are called in a hint."""
 
 QUICK = frozenset({"len", "length", "first", "last"})
 """Functions whose work does not grow with their argument: it may be of any size."""

@@ -10,11 +10,12 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import cast
 
 from jinja2 import Environment, TemplateSyntaxError, nodes
 from jinja2.parser import Parser
 
-from flowq.expressions.functions import FUNCTIONS, TESTS, find_bad_pattern
+from flowq.expressions.functions import FUNCTIONS, TESTS, find_bad_pattern, find_wrong_arguments
 from flowq.expressions.references import (
     BARE_ROOTS,
     FAILURE_PARTS,
@@ -159,8 +160,9 @@ def parse(source: str) -> Parsed:
     except RecursionError:  # a backstop: the parser has other ways to go deep than brackets
         raise _too_deep() from None
     references = dict.fromkeys(one for one in found if isinstance(one, Reference))
-    refusals = tuple(one for one in found if isinstance(one, Refused))
-    return Parsed(tree, tuple(references), refusals, doubts)
+    # A name that stands there twice is wrong once.
+    refusals = {(one.code, one.message): one for one in reversed(found) if isinstance(one, Refused)}
+    return Parsed(tree, tuple(references), tuple(reversed(refusals.values())), doubts)
 
 
 def _too_deep() -> Refused:
@@ -231,7 +233,6 @@ def _visit(node: nodes.Node, depth: int = 0) -> Iterator[Reference | Refused]:
         return
     if refused := _find_refusal(node):
         yield refused.about(*_names_of(node))
-        return
     for child in _children(node):
         yield from _visit(child, depth + 1)
 
@@ -311,8 +312,11 @@ def _names_of(node: nodes.Node) -> tuple[str, ...]:
 
 
 def _children(node: nodes.Node) -> Iterator[nodes.Node]:
+    """Yield the parts of a node that have a value, or should have one."""
     callee = node.node if isinstance(node, nodes.Call) else None
-    return (child for child in node.iter_child_nodes() if child is not callee)
+    yield from (child for child in node.iter_child_nodes() if child is not callee)
+    if isinstance(callee, nodes.Getattr) and find_reference(callee.node):
+        yield callee.node  # values have no methods, and yet `inputs.x.upper()` uses the input x
 
 
 def find_reference(node: nodes.Node) -> Reference | None:
@@ -381,7 +385,9 @@ def _find_refusal(node: nodes.Node) -> Refused | None:
         return _refuse_call(node)
     if isinstance(node, nodes.Filter):
         refused = _refuse_function(node.name, "filter") or _refuse_spread(node)
-        return refused or _refuse_pattern(node.name, node.args)
+        return refused or _refuse_arguments(
+            node.name, [cast(nodes.Expr, node.node), *node.args], node
+        )
     if isinstance(node, nodes.Test):
         return _refuse_test(node)
     if isinstance(node, _PLAIN_NODES):
@@ -409,9 +415,9 @@ def _refuse_name(name: str) -> Refused:
 
 def _refuse_call(node: nodes.Call) -> Refused | None:
     if isinstance(node.node, nodes.Name):
-        name, pattern = node.node.name, node.args[1:]
+        name = node.node.name
         refused = _refuse_function(name, "function") or _refuse_spread(node)
-        return refused or _refuse_pattern(name, pattern)
+        return refused or _refuse_arguments(name, node.args, node)
     if isinstance(node.node, nodes.Getattr):
         name = node.node.attr
         known = f"write x | {name}" if name in FUNCTION_NAMES else _FOREIGN_NAMES.get(name)
@@ -420,11 +426,14 @@ def _refuse_call(node: nodes.Call) -> Refused | None:
     return Refused(UNKNOWN_NAME, "only a function can be called, by its name")
 
 
-def _refuse_pattern(name: str, args: list[nodes.Expr]) -> Refused | None:
-    """Refuse a pattern that is written out and can never be matched."""
-    if name != "matches" or len(args) != 1 or not isinstance(args[0], nodes.Const):
-        return None
-    return find_bad_pattern(args[0].value)
+def _refuse_arguments(
+    name: str, args: list[nodes.Expr], node: nodes.Call | nodes.Filter
+) -> Refused | None:
+    """Refuse arguments that a function cannot have, and a pattern that can never be matched."""
+    refused = find_wrong_arguments(name, len(args), [str(each.key) for each in node.kwargs])
+    if refused is None and name == "matches" and isinstance(args[-1], nodes.Const):
+        return find_bad_pattern(args[-1].value)
+    return refused
 
 
 def _refuse_spread(node: nodes.Call | nodes.Filter) -> Refused | None:

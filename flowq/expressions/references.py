@@ -62,6 +62,7 @@ _NAMED = re.compile(rf"(?<![\w.])({'|'.join(NAMED_ROOTS)})\.({_NAME})")
 _JOB = re.compile(
     rf"(?<![\w.])jobs(?:\.({_JOB_NAME})|\[(?:'({_JOB_NAME})'|\"({_JOB_NAME})\")\])\.({_NAME})"
 )
+_BRACKETS = re.compile(rf"\[\s*(['\"])({_JOB_NAME})\1\s*\]")
 _SECRET = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _FUNCTION = re.compile(r"([a-z]+)\(\)")
 
@@ -126,7 +127,8 @@ def name_reference(root: Root, name: str) -> Reference:
 
 def guess_references(source: str) -> tuple[Reference, ...]:
     """Return what an expression surely refers to that cannot be read as a whole."""
-    bare = _STRING.sub("''", source)
+    dotted = _BRACKETS.sub(r".\2", source)
+    bare = _STRING.sub("''", dotted)
     named = (name_reference(each[1], each[2]) for each in _NAMED.finditer(bare))  # type: ignore[arg-type]  # by the pattern
     of_jobs = (Reference("jobs", each[1], each[4]) for each in _JOB.finditer(bare) if each[1])
     return tuple(dict.fromkeys((*named, *of_jobs)))

@@ -74,7 +74,8 @@ def split(text: str) -> tuple[str | Expression, ...]:
 def find_expressions(text: str) -> Iterator[tuple[int, str]]:
     """Yield where each expression of a text begins, and what is written there, with its braces.
 
-    One that is never closed goes to the end of the text. A text without any is one as a whole.
+    One that is never closed goes to the next one, or to the end of the text. A text without any is
+    one as a whole.
     """
     position = 0
     while opening := _OPENING.search(text, position):
@@ -83,8 +84,8 @@ def find_expressions(text: str) -> Iterator[tuple[int, str]]:
             continue
         try:
             end = _find_end(text, position) + 2
-        except Refused:
-            end = len(text)
+        except Refused as refused:
+            end = opening.start() + len(refused.source)
         yield opening.start(), text[opening.start() : end]
         position = end
     if not has_expression(text):
@@ -121,6 +122,8 @@ def _find_end(text: str, start: int) -> int:
             else:
                 at = string.end()
         elif sign == "{":
+            if text.startswith("${{", found.start() - 1):
+                raise _unclosed(text[start : found.start() - 1])
             depth += 1
         elif depth:
             depth -= 1
@@ -213,7 +216,7 @@ class _Contents:
 
 
 def find_places(text: str, excerpt: Excerpt) -> Sequence[int]:
-    """Return where in a text the part begins, each time that it stands there; perhaps nowhere."""
+    """Return where in a text the part begins: once in each expression with it, perhaps nowhere."""
     contents = _look_into(text)
     numbers: Sequence[int] = range(len(contents.starts))
     if excerpt.expression:
@@ -221,7 +224,10 @@ def find_places(text: str, excerpt: Excerpt) -> Sequence[int]:
     if excerpt.number is not None:
         numbers = (excerpt.number,)
     places = [*_find_names(text, contents, excerpt.names)] if excerpt.names else []
-    found = [place for number, place in places if number in numbers]
+    place_by_number: dict[int, int] = {}  # a name that an expression has twice is wrong once
+    for number, place in places:
+        place_by_number.setdefault(number, place)
+    found = [place for number, place in place_by_number.items() if number in numbers]
     if not found and (len(numbers) == 1 or not excerpt.names):
         return [contents.starts[number] for number in numbers]
     return found

@@ -69,7 +69,7 @@ def test_a_name_in_a_command_is_found_in_every_style(text: str, line_break: str,
     [
         "jobs: {a: {call: m:f, with: {x: [1, 'é ${{ inputs.nope }}']}}}",
         'jobs: {"a": {"call": "m:f", "env": {"A": "${{ inputs.nope | upper }}"}}}',
-        "jobs:\n  a:\n    call: m:f\n    if: inputs.nope == 1 and\n      inputs.nope\n",
+        "jobs:\n  a:\n    call: m:f\n    if: run.id == 'a' and\n      inputs.nope\n",
         "jobs:\n  a:\n    call: m:f\n    for_each: >-\n      ${{ inputs.nope\n      | sort }}\n",
         "jobs:\n  a:\n    call: m:f\n    matrix:\n      x: [1]\n      include: [{x: 2, y: "
         "'${{ inputs.nope }}'}]\n",
@@ -133,6 +133,7 @@ def test_an_expression_that_is_not_closed_hides_no_other() -> None:
     assert [(each.code, str(each.where)) for each in found] == [
         ("FQ205", "flow.yaml:4:16"),
         ("FQ301", "flow.yaml:5:12"),
+        ("FQ205", "flow.yaml:5:16"),
     ]
 
 
