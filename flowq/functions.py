@@ -41,7 +41,6 @@ from typing import (
 
 from flowq import server
 from flowq.callables import explain_unimportable, name_call
-from flowq.declare.options import read_retries
 from flowq.durations import parse_duration
 from flowq.errors import FlowqError, UsageError
 from flowq.nearest import did_you_mean
@@ -366,6 +365,8 @@ def _read_seconds(value: Any) -> int:
 
 
 def _read_retries(value: Any) -> Any:
+    from flowq.declare.values import read_retries  # noqa: PLC0415 - the cost of importing the table
+
     return value if hasattr(value, "intervals") else read_retries(value)
 
 

@@ -10,16 +10,18 @@ from __future__ import annotations
 import inspect
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import update_wrapper
 from typing import Any, Generic, NoReturn, ParamSpec, Protocol, TypeVar
 
 from flowq import spec
+from flowq.declare.nodes import MapNode, Node
 from flowq.errors import UsageError, Where
 
 MARK = "\u2060"  # WORD JOINER: it has no width, and no place between $ and {{ in anybody's text
 
+_MARKED = f"${MARK}{{{{"
 _LITERAL_OPENING = re.compile(r"(?<!\$)\$+\{\{")
 _MARKED_OPENING = re.compile(r"(?<!\$)(\$*)\$" + MARK + r"\{\{")
 
@@ -166,7 +168,7 @@ class JobHandles:
 
 def to_source(text: str) -> str:
     """Return a text with the marks of handles taken out."""
-    return text.replace(MARK, "")
+    return text.replace(_MARKED, "${{")
 
 
 def holds_handle(value: Any) -> bool:
@@ -180,37 +182,7 @@ def holds_handle(value: Any) -> bool:
     )
 
 
-def to_argument(value: Any) -> Any:
-    """Return a value as the plain data of a spec: handles as their text, literals escaped.
-
-    Shape: new lists and dicts; tuples become lists. Errors: ValueError, with a sentence, for what
-    is no plain data.
-    """
-    if isinstance(value, Handle):
-        return value.text
-    if isinstance(value, str):
-        return _to_template(value)
-    if value is None or isinstance(value, bool):
-        return value
-    if isinstance(value, int | float):
-        return int(value) if isinstance(value, int) else float(value)
-    if isinstance(value, list | tuple):
-        return [to_argument(item) for item in value]
-    if isinstance(value, Mapping):
-        return dict(_items(value))
-    raise ValueError(_refusal(value))
-
-
-def _items(value: Mapping[Any, Any]) -> Iterable[tuple[str, Any]]:
-    for key, item in value.items():
-        if isinstance(key, str) and (MARK in key or "${{" in key):
-            raise ValueError("has a key that holds an expression; only values can")
-        if not isinstance(key, str):
-            raise ValueError(f"has the key {key!r}; the keys of a mapping are texts")
-        yield str(key), to_argument(item)
-
-
-def _to_template(text: str) -> str:
+def to_template(text: str) -> str:
     """Return a text as the spec has it: what is not marked is a literal."""
     escaped = _LITERAL_OPENING.sub(r"$\g<0>", str(text))
     return _MARKED_OPENING.sub(_to_opening, escaped)
@@ -220,13 +192,6 @@ def _to_opening(found: re.Match[str]) -> str:
     # Dollars before an expression would escape it: `f"${price}"` says them as an expression.
     dollars = found.group(1)
     return f"${{{{ '{dollars}' }}}}${{{{" if dollars else "${{"
-
-
-def _refusal(value: Any) -> str:
-    reason = f"is of type {type(value).__name__}; write plain data: text, numbers, lists, mappings"
-    if isinstance(value, JobHandles):
-        return f"is a job; its value is {value.name}.result"
-    return f"{reason}, or str(…) of it" if hasattr(value, "__fspath__") else reason
 
 
 # The jobs that decorators leave behind: functions still, and handles of what they will return.
@@ -293,9 +258,14 @@ class DeclaredJob(JobHandles, Generic[P, R]):
         ]
         if handles := [handle_by_name[p.name] for p in missing if p.name in handle_by_name]:
             error = _missing(getattr(self._function, "__qualname__", self.name), missing)
-            known_as = ", ".join(str(to_argument(handle)) for handle in handles)
+            known_as = ", ".join(_say_handle(handle) for handle in handles)
             error.add_note(f"{known_as} has a value in a run only.")
             raise error
+
+
+def _say_handle(default: Any) -> str:
+    """Return a default of a parameter that is a handle, or text made of one, as YAML has it."""
+    return default.text if isinstance(default, Handle) else to_source(str(default))
 
 
 def _missing(function: str, parameters: list[inspect.Parameter]) -> TypeError:
@@ -353,37 +323,35 @@ class NestedJob(JobHandles):
 
 @dataclass
 class Declaration:
-    """What has been said about one job so far. Shape: `function` is None for what calls none."""
+    """What has been said about one job so far. Shape: `function` is None for what calls none.
+
+    `node` has the options by key, `with_` the arguments; `bind` may replace those in `replaceable`.
+    `nested` returns the workflow that the job runs.
+    """
 
     job: JobHandles
     function: Any
     where: Where
-    options: dict[str, Any]
-    call: str = ""
-    workflow: str = ""
+    node: MapNode
+    with_: MapNode
     nested: Callable[[], spec.Workflow] | None = None
-    with_: dict[str, Any] = field(default_factory=dict)
+    is_final: bool = False
     replaceable: frozenset[str] = frozenset()
 
-    @property
-    def deferred(self) -> bool:
-        """Whether it is a future job."""
-        return bool(self.options.get("deferred"))
-
-    def arguments(self) -> dict[str, Any]:
-        """Return the arguments, with those that a group's item gives to parameters of its name."""
+    def find_own_arguments(self) -> dict[str, Handle]:
+        """Return what a group's item gives to parameters of its name that nothing else is for."""
         if self.function is None:
-            return self.with_
-        names = [*_given_by_items(self.options)]
-        free = [name for name in _find_free(self.function) if name not in self.with_]
-        own = {name: handle.text for name, handle in names if name in free}
-        return {**self.with_, **own}
+            return {}
+        given = dict(_given_by_items(self.node.node_by_key))
+        free = [p for p in _find_free(self.function) if p not in self.with_.node_by_key]
+        return {name: handle for name, handle in given.items() if name in free}
 
 
-def _given_by_items(options: Mapping[str, Any]) -> list[tuple[str, Handle]]:
-    if options.get("for_each") is not None:
+def _given_by_items(node_by_key: Mapping[str, Node]) -> list[tuple[str, Handle]]:
+    if "for_each" in node_by_key:
         return [("item", Handle("item")), ("index", Handle("index"))]
-    axes = options.get("matrix") or {}
+    matrix = node_by_key.get("matrix")
+    axes = matrix.node_by_key if isinstance(matrix, MapNode) else ()
     return [(name, Handle(f"matrix.{name}")) for name in axes]
 
 

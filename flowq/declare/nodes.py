@@ -14,9 +14,11 @@ import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 Value = None | bool | int | float | str
+
+MAX_DIGITS = 4_000
 
 NULLS = frozenset({"", "~", "null", "Null", "NULL"})
 """Scalars without quotes that say nothing."""
@@ -140,22 +142,22 @@ class MapNode:
 Node = ScalarNode | ListNode | MapNode
 
 
-def copy_node(node: Node, merged_at: int | None = None) -> Node:
-    """Return a copy of a node and of all that is in it, merged in a line, or as it was."""
-    at = node.merged_at if merged_at is None else merged_at
+def copy_maps(node: Node, copies: dict[int, Node]) -> Node:
+    """Return a node with copies of all maps in it, which reading changes where keys are misspelt.
+
+    `copies` takes up the copies by the id of the original. Scalars are shared.
+    """
     if isinstance(node, ScalarNode):
-        return replace(node, merged_at=at)
+        return node
     if isinstance(node, ListNode):
-        return replace(
-            node, items=[copy_node(each, merged_at) for each in node.items], merged_at=at
-        )
-    keys = node.key_by_key.items()
-    return replace(
-        node,
-        node_by_key={name: copy_node(each, merged_at) for name, each in node.node_by_key.items()},
-        key_by_key={name: replace(key, merged_at=merged_at or key.merged_at) for name, key in keys},
-        merged_at=at,
-    )
+        items = [copy_maps(each, copies) for each in node.items]
+        copied: Node = ListNode(node.line, node.column, items, node.merged_at, node.file)
+    else:
+        inner = {name: copy_maps(each, copies) for name, each in node.node_by_key.items()}
+        keys = dict(node.key_by_key)
+        copied = MapNode(node.line, node.column, inner, keys, node.merged_at, node.file)
+    copies[id(node)] = copied
+    return copied
 
 
 def is_empty(node: Node) -> bool:

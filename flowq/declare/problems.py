@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NoReturn, Protocol
 
 from flowq.errors import Problem, Where, WorkflowInvalid, without_repeats
@@ -45,6 +46,12 @@ class Problems:
             return
         self.found.append(Problem(code, message, self.where(place), hint))
         self.noted.append((code, place))
+
+    def carry_over(self, earlier: Problems, copies: Mapping[int, Placed]) -> None:
+        """Take over the problems of nodes that have been copied; `copies` has these by id."""
+        self.found += earlier.found
+        self.noted += ((code, copies.get(id(place), place)) for code, place in earlier.noted)
+        self._silenced |= {id(copies[each]) for each in earlier._silenced if each in copies}
 
     def silence(self, place: Placed) -> None:
         """Take no further problems of a part that only stands in for what could not be read."""

@@ -22,18 +22,15 @@ from __future__ import annotations
 
 import os
 import pathlib
-import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from itertools import islice
 from types import FrameType
 from typing import Any, ParamSpec, TypeVar, Unpack, overload
 
-from flowq.callables import CALL, explain_unimportable, name_call
-from flowq.declare import defaults as shared
-from flowq.declare import group_options as group
-from flowq.declare import job_options
-from flowq.declare import options as read
+from flowq.callables import explain_unimportable, name_call
+from flowq.declare.document import read_declaration
 from flowq.declare.handles import (
     Declaration,
     DeclaredCall,
@@ -43,35 +40,42 @@ from flowq.declare.handles import (
     JobHandles,
     Names,
     NestedJob,
-    to_argument,
 )
-from flowq.declare.job_options import CallOptions, JobOptions, NestedOptions, ShellOptions
+from flowq.declare.job_shapes import check_name
+from flowq.declare.keys import WORKFLOW
+from flowq.declare.nodes import MapNode, Node, ScalarNode, collector_paused, copy_maps
+from flowq.declare.options import CallOptions, JobOptions, NestedOptions, ShellOptions
+from flowq.declare.positions import Positions
+from flowq.declare.problems import Problems
+from flowq.declare.values import (
+    Unreadable,
+    key_node,
+    map_node,
+    option_to_node,
+    prepare_input,
+    to_node,
+)
 from flowq.errors import FlowqError, Problem, UsageError, Where, WorkflowInvalid
-from flowq.nearest import did_you_mean
 from flowq.problems import (
     ARGUMENT_TWICE,
-    BAD_CALL,
     BAD_NAME,
-    BLOCKED_BY_NOT_DEFERRED,
     DECLARED_TWICE,
-    FOREIGN_WORD,
-    KEY_OUT_OF_PLACE,
     NO_SUCH_WORKFLOW,
     NOT_IMPORTABLE,
     UNKNOWN_KEY,
     WORKFLOW_IN_ITSELF,
     WRONG_SHAPE,
 )
-from flowq.spec import Defaults, Input, JobSpec, Path, Places
+from flowq.spec import Defaults, Places
 from flowq.spec import Workflow as Spec
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(-[A-Za-z0-9_]+)*-?")
-_Read = Callable[[Any], Any]
-_UNKNOWN = "?"
-"""The key, among the options of a job, of one that there is not."""
+REQUIRED: Any = type("Required", (), {"__repr__": lambda self: "REQUIRED"})()
+"""The default of an input that has none."""
+
+_KEY_BY_OPTION = {"if_": "if", "with_": "with", "finally_": "finally"}
 
 
 class Workflow:
@@ -115,22 +119,29 @@ class Workflow:
         self.description = description
         self._folder = find_folder(frame)
         self._file = frame.f_code.co_filename
-        self._problems: list[Problem] = []
-        self._unread: set[Path] = set()
+        self._problems = Problems(self._file)
+        self._declared_at = where
+        self._root = map_node(where)
+        self._inputs = map_node(where)
+        self._outputs = map_node(where)
         self._declaration_by_job: dict[JobHandles, Declaration] = {}
-        self._inputs: list[Input] = []
-        self._outputs: dict[str, Any] = {}
-        self._where_by_path: dict[Path, Where] = {(): where}
-        self._defaults = self._read_defaults(defaults or {}, where)
-        self._said = {
-            "env": self._read("env", group.read_environment, env or {}, where),
-            "max_parallel": self._maybe("max_parallel", group.read_positive, max_parallel, where),
-            "concurrency": self._maybe("concurrency", group.read_concurrency, concurrency, where),
-            "schedule": self._maybe("schedule", group.read_schedule, schedule, where),
-            "timeout_s": self._maybe("timeout", read.read_timeout, timeout, where),
+        self._job_names: set[str] = set()
+        said = {
+            "name": name,
+            "description": description,
+            "inputs": inputs,
+            "defaults": defaults,
+            "env": env,
+            "max_parallel": max_parallel,
+            "timeout": timeout,
+            "concurrency": concurrency,
+            "schedule": schedule,
         }
-        for key, value in (inputs or {}).items():
-            self._add_input(key, where, read.read_short_input, value)
+        for key, value in said.items():
+            if value is not None:
+                self._say(self._root, key, value, where)
+        if isinstance(declared := self._root.node_by_key.get("inputs"), MapNode):
+            self._inputs = declared
 
     def __repr__(self) -> str:
         return f"<workflow {self.name}: {', '.join(job.name for job in self._declaration_by_job)}>"
@@ -171,12 +182,7 @@ class Workflow:
         Nothing is imported by this: the function may live with the workers only.
         """
         job, where = DeclaredCall(name, self), here()
-        said = self._read_options(options, CallOptions, where)
-        if not CALL.fullmatch(function):
-            message = f"job {name} calls {function!r}, which is not package.module:function"
-            self._note(BAD_CALL, message, where, "for example: photos.tasks:make_thumbnail")
-            self._unread.add(("jobs", name, "call"))
-        self._enter(Declaration(job, None, where, said, call=function))
+        self._enter(job, {"call": function, **options}, where)
         return job
 
     def shell(self, name: str, command: Any, **options: Unpack[ShellOptions]) -> DeclaredCommand:
@@ -186,10 +192,7 @@ class Workflow:
         the values of handles are quoted, and braces are text.
         """
         job, where = DeclaredCommand(name, self), here()
-        said = self._read_options(options, ShellOptions, where)
-        text = self._read(f"the command of job {name}", group.read_command, command, where)
-        said["run"] = None if text is None else job_options.to_shell(text, said)
-        self._enter(Declaration(job, None, where, said))
+        self._enter(job, {"run": command, **options}, where)
         return job
 
     def workflow(
@@ -203,14 +206,13 @@ class Workflow:
         `with_=` and `bind` say its inputs; its `result` has its outputs by name.
         """
         job, where = NestedJob(name, self), here()
-        said = self._read_options(options, NestedOptions, where)
-        is_file = isinstance(other, str | os.PathLike)
-        called = os.fspath(other) if isinstance(other, str | os.PathLike) else other.name
-        nested = self._file_reader(called) if is_file else _spec_reader(other)
-        if not is_file and not _NAME.fullmatch(called):
-            message = f"{called!r} cannot be the name of a workflow inside of another"
-            self._note(BAD_NAME, message, where, "letters, digits, _ and - only, no digit first")
-        self._enter(Declaration(job, None, where, said, workflow=called, nested=nested))
+        if isinstance(other, str | os.PathLike):
+            called = os.fspath(other)
+            nested = self._file_reader(called)
+        else:
+            nested, called = _spec_reader(other), other.name
+            check_name(key_node(called, where), self._problems)
+        self._enter(job, {"workflow": called, **options}, where).nested = nested
         return job
 
     @staticmethod
@@ -222,23 +224,33 @@ class Workflow:
         """Say what the workflow results in where it is a job of another one."""
         where = here()
         for name, value in values.items():
-            self._where_by_path["outputs", name] = where
-            path = ("outputs", name)
-            self._outputs[name] = self._read(f"output {name}", to_argument, value, where, path)
+            self._say(self._outputs, name, value, where, f"output {name}", to_node)
 
     def input(
         self,
         name: str,
         *,
         type: Any = None,  # noqa: A002 - the word of the language
-        default: Any = read.REQUIRED,
+        default: Any = REQUIRED,
         description: str = "",
         choices: Iterable[str] = (),
         pattern: str | None = None,
     ) -> Any:
         """Declare an input and return its handle; without a default it is required."""
-        words = (type, default, description, choices, pattern)
-        self._add_input(name, here(), read.read_input, *words)
+        said = {
+            "type": type,
+            "description": description or None,
+            "choices": list(choices) or None,
+            "pattern": pattern,
+        }
+        words = {key: value for key, value in said.items() if value is not None}
+        if default is not REQUIRED:
+            words["default"] = default
+        where = here()
+        if name in self._inputs.node_by_key:
+            self._refuse_twice("input", name, where)
+        else:
+            self._say(self._inputs, name, words, where, f"input {name}", _input_to_node)
         return Handle(f"inputs.{name}")
 
     def bind(self, job: JobHandles, arguments: Mapping[str, Any]) -> None:
@@ -260,23 +272,28 @@ class Workflow:
 
         Shape: where there are problems, the workflow's `unread` says what it does not tell.
         """
-        problems = [*self._problems, *self._find_late_problems()]
-        workflows = self._read_nested(problems)
-        jobs = map(_to_job_spec, self._declaration_by_job.values())
-        workflow = Spec(
-            name=self.name,
-            jobs=tuple(sorted(jobs, key=lambda job: job.is_final)),
-            inputs=tuple(self._inputs),
-            description=self.description,
-            defaults=self._defaults,
-            outputs=dict(self._outputs),
-            workflows=workflows,
-            places=Places(dict(self._where_by_path)),
-            folder=self._folder,
-            unread=frozenset(self._find_unread(workflows)) if problems else frozenset(),
-            **{key: value for key, value in self._said.items() if value is not None},
+        with collector_paused():
+            workflow, problems = self._read()
+        return workflow, problems.in_order()
+
+    def _read(self) -> tuple[Spec, Problems]:
+        copies: dict[int, Node] = {}
+        document = copy_maps(self._document(), copies)  # so that it can be read again
+        assert isinstance(document, MapNode)
+        problems = Problems(self._file)
+        problems.carry_over(self._problems, copies)
+        self._check_functions(document, problems)
+        if not self._declaration_by_job:
+            problems.silence(document.node_by_key["jobs"])  # the checks say that there are none
+        workflow = read_declaration(
+            document, WORKFLOW, self.name, problems, lambda jobs: self._read_nested(problems)
         )
-        return workflow, sorted(problems, key=_position)
+        unread = workflow.unread
+        if problems.found:
+            named = {job.workflow for job in workflow if job.workflow}
+            unread |= {("workflows", name) for name in named - workflow.workflows.keys()}
+        places = Places(Positions(self._file, document, ""))
+        return replace(workflow, places=places, folder=self._folder, unread=unread), problems
 
     # Declaring -----------------------------------------------------------------------------------
 
@@ -294,70 +311,78 @@ class Workflow:
         function = function._function if isinstance(function, DeclaredJob) else function
         if not callable(function):
             raise UsageError(f"a job calls a function, not {function!r}")
-        options = self._read_options(given, JobOptions, where)
-        name = str(options.get("name") or getattr(function, "__name__", repr(function)))
-        job: DeclaredJob[Any, Any] = DeclaredJob(function, name, self)
-        own = job._default_by_parameter
-        one = Declaration(job, function, where, {**options, "deferred": deferred})
-        one.replaceable = frozenset(own)
-        self._enter(one, own)
+        options = {**given}
+        name = options.pop("name", None) or getattr(function, "__name__", repr(function))
+        if options.pop("deferred", None) is not None:
+            hint = "write @flow.deferred"
+            self._problems.add(UNKNOWN_KEY, where, "a job has no option 'deferred'", hint)
+        if not isinstance(name, str):
+            self._problems.add(WRONG_SHAPE, where, f"name must be text, not {name!r}")
+        job: DeclaredJob[Any, Any] = DeclaredJob(function, str(name), self)
+        said = {"call": name_call(function), "deferred": deferred or None, **options}
+        self._enter(job, said, where, function)
         return job
 
-    def _enter(self, one: Declaration, own: Mapping[str, Any] | None = None) -> None:
-        """Take up a declaration, with what its options say about arguments."""
-        self._where_by_path["jobs", one.job.name] = one.where
-        self._declaration_by_job[one.job] = one
-        for name, needed in job_options.find_alone(one.options):
-            message = f"{name} of job {one.job.name} stands without {needed[0]}"
-            hint = f"it belongs to a job with {' or '.join(needed)}"
-            self._note(KEY_OUT_OF_PLACE, message, one.where, hint)
-        self._bind(one, own or {}, one.where)
-        self._bind(one, one.options.get("with_") or {}, one.where)
+    def _enter(
+        self, job: JobHandles, given: Mapping[str, Any], where: Where, function: Any = None
+    ) -> Declaration:
+        """Take up a job with its options; those that are None are not said."""
+        one = Declaration(job, function, where, map_node(where), map_node(where))
+        if job.name in self._job_names:
+            self._refuse_twice("job", job.name, where)
+        self._job_names.add(job.name)
+        self._declaration_by_job[job] = one
+        if isinstance(job, DeclaredJob):
+            self._bind(one, job._default_by_parameter, where)
+            one.replaceable = frozenset(job._default_by_parameter)
+        for option, value in given.items():
+            key = _KEY_BY_OPTION.get(option, option)
+            if value is None:
+                continue
+            if key == "finally":
+                one.is_final = self._read_final(value, where)
+            elif key == "with" and isinstance(value, Mapping):
+                self._bind(one, value, where)
+            else:
+                self._say(one.node, key, value, where)
+        return one
 
-    def _read_options(self, given: Mapping[str, Any], kind: Any, where: Where) -> dict[str, Any]:
-        options = {}
-        known = kind.__annotations__
-        for name, value in given.items():
-            if name not in known:
-                is_open = name == "deferred"
-                hint = "write @flow.deferred" if is_open else did_you_mean(name, known)
-                self._note(UNKNOWN_KEY, f"a job has no option {name!r}", where, hint)
-                options[_UNKNOWN] = name
-            elif value is not None:
-                options[name] = self._read(name, job_options.READERS[name], value, where)
-        return options
-
-    def _read_defaults(self, given: Any, where: Where) -> Defaults:
-        if isinstance(given, Defaults):
-            return given
-        said = {}
-        for name, value in (self._read("defaults", read.read_mapping, given, where) or {}).items():
-            key = name.rstrip("_")
-            if key in shared.KEYS and value is not None:
-                what = f"{key} of defaults"
-                said[key] = self._read(what, job_options.READERS[key], value, where)
-            elif key in shared.REFUSED:
-                self._note(FOREIGN_WORD, f"defaults has no key {key!r}", where, shared.REFUSED[key])
-            elif key not in shared.KEYS and not read.is_free(key):
-                hint = did_you_mean(key, shared.KEYS)
-                self._note(UNKNOWN_KEY, f"unknown key {key!r} in defaults", where, hint)
-        return shared.to_defaults(said)
+    def _read_final(self, value: Any, where: Where) -> bool:
+        if not isinstance(value, bool):
+            message = f"finally must be True or False, not {value!r}"
+            self._problems.add(WRONG_SHAPE, where, message)
+        return value is True
 
     def _bind(self, one: Declaration, arguments: Mapping[str, Any], where: Where) -> None:
         for name, value in arguments.items():
-            if name in one.with_ and name not in one.replaceable:
+            if name in one.with_.node_by_key and name not in one.replaceable:
                 message = f"job {one.job.name} is given {name} twice"
-                self._note(ARGUMENT_TWICE, message, where, "keep one of them")
-            what, path = f"argument {name} of job {one.job.name}", ("jobs", one.job.name, "with")
-            one.with_[name] = self._read(what, to_argument, value, where, (*path, name))
-            self._where_by_path["jobs", one.job.name, "with", name] = where
+                self._problems.add(ARGUMENT_TWICE, where, message, "keep one of them")
+            what = f"argument {name} of job {one.job.name}"
+            self._say(one.with_, name, value, where, what, to_node)
 
-    def _add_input(self, name: str, where: Where, reader: Any, *words: Any) -> None:
-        self._where_by_path["inputs", name] = where
-        declared = self._read(f"input {name}", lambda _: reader(name, *words), name, where)
-        if declared is None:
-            self._unread.add(("inputs", name))
-        self._inputs.append(declared or Input(name))
+    def _say(
+        self,
+        around: MapNode,
+        key: Any,
+        value: Any,
+        where: Where,
+        what: str = "",
+        convert: Callable[[Any, Where], Node] | None = None,
+    ) -> None:
+        """Enter a value under a key; note what no node can stand for."""
+        node: Node
+        try:
+            node = convert(value, where) if convert else option_to_node(key, value, where)
+        except Unreadable as error:
+            node = to_node(None, where)
+            self._problems.add(error.code, node, f"{what or key} {error}", error.hint)
+            self._problems.silence(node)
+        around.enter(key_node(str(key), where), node)
+
+    def _refuse_twice(self, thing: str, name: str, where: Where) -> None:
+        message = f"{thing} {name} is declared 2 times"
+        self._problems.add(DECLARED_TWICE, where, message, "give each a name of its own")
 
     def _file_reader(self, file: str) -> Callable[[], Spec]:
         def read_file() -> Spec:
@@ -368,69 +393,83 @@ class Workflow:
 
         return read_file
 
-    # Problems ------------------------------------------------------------------------------------
+    # Reading -------------------------------------------------------------------------------------
 
-    def _read_nested(self, problems: list[Problem]) -> dict[str, Spec]:
+    def _document(self) -> MapNode:
+        """Return all that was said as the document that YAML would have."""
+        where = self._declared_at
+        root = map_node(where)
+        for key, node in self._root.node_by_key.items():
+            root.enter(self._root.key_by_key[key], node)
+        jobs, final = map_node(where), map_node(where)
+        for one in self._declaration_by_job.values():
+            around = final if one.is_final else jobs
+            if one.job.name not in jobs.node_by_key and one.job.name not in final.node_by_key:
+                around.enter(key_node(one.job.name, one.where), _job_node(one))
+        parts = {"inputs": self._inputs, "outputs": self._outputs, "finally": final}
+        for key, node in parts.items():
+            if node.node_by_key:
+                root.enter(key_node(key, where), node)
+        root.enter(key_node("jobs", where), jobs)
+        return root
+
+    def _check_functions(self, document: MapNode, problems: Problems) -> None:
+        """Note the functions that workers cannot import; nothing else is said of their names."""
+        for one in self._declaration_by_job.values():
+            unimportable = explain_unimportable(one.function) if one.function else None
+            if unimportable is None:
+                continue
+            reason, hint = unimportable
+            message = f"job {one.job.name} calls what workers cannot import: {reason}"
+            jobs = document.node_by_key["finally" if one.is_final else "jobs"]
+            assert isinstance(jobs, MapNode)
+            key, node = jobs.key_by_key[one.job.name], jobs.node_by_key[one.job.name]
+            assert isinstance(node, MapNode)
+            call = node.node_by_key["call"]
+            problems.add(NOT_IMPORTABLE, call, message, hint)
+            problems.silence(call)
+            problems.silence(key)
+            problems.note_gap(BAD_NAME, key)
+
+    def _read_nested(self, problems: Problems) -> dict[str, Spec]:
         """Return the nested workflows by name; what is wrong in them joins the problems."""
         workflows: dict[str, Spec] = {}
         for one in self._declaration_by_job.values():
+            if one.nested is None:
+                continue
+            said = one.node.node_by_key["workflow"]
+            name = said.text if isinstance(said, ScalarNode) else ""
             try:
-                found = one.nested() if one.nested is not None else None
+                found = one.nested()
             except WorkflowInvalid as invalid:
-                problems += [problem for problem in invalid.problems if problem not in problems]
+                problems.found += [each for each in invalid.problems if each not in problems.found]
             except FlowqError as error:
-                problems.append(Problem(NO_SUCH_WORKFLOW, str(error), one.where))
+                problems.add(NO_SUCH_WORKFLOW, one.where, str(error))
             except RecursionError:
-                message = f"workflow {one.workflow} contains itself"
-                problems.append(
-                    Problem(WORKFLOW_IN_ITSELF, message, one.where, "take this job away")
-                )
+                message = f"workflow {name} contains itself"
+                problems.add(WORKFLOW_IN_ITSELF, one.where, message, "take this job away")
             else:
-                if found is not None and workflows.setdefault(one.workflow, found) != found:
-                    message = f"two different workflows are called {one.workflow}"
-                    problems.append(
-                        Problem(DECLARED_TWICE, message, one.where, "rename one of them")
-                    )
+                if workflows.setdefault(name, found) != found:
+                    message = f"two different workflows are called {name}"
+                    problems.add(DECLARED_TWICE, one.where, message, "rename one of them")
         return workflows
 
-    def _find_unread(self, workflows: Mapping[str, Spec]) -> Iterable[Path]:
-        """Yield the parts that are known in part, or not at all."""
-        yield from self._unread
-        for one in self._declaration_by_job.values():
-            path = ("jobs", one.job.name)
-            if _UNKNOWN in one.options:
-                yield path
-            yield from ((*path, key.rstrip("_")) for key, v in one.options.items() if v is None)
-            if one.workflow and one.workflow not in workflows:
-                yield ("workflows", one.workflow)
 
-    def _maybe(self, what: str, reader: _Read, value: Any, where: Where) -> Any:
-        return None if value is None else self._read(what, reader, value, where)
+def _job_node(one: Declaration) -> MapNode:
+    node, with_ = map_node(one.where), map_node(one.where)
+    for key, inner in one.node.node_by_key.items():
+        node.enter(one.node.key_by_key[key], inner)
+    for name, inner in one.with_.node_by_key.items():
+        with_.enter(one.with_.key_by_key[name], inner)
+    for name, handle in one.find_own_arguments().items():
+        with_.enter(key_node(name, one.where), to_node(handle, one.where))
+    if with_.node_by_key and "with" not in node.node_by_key:
+        node.enter(key_node("with", one.where), with_)
+    return node
 
-    def _read(
-        self, what: str, reader: _Read, value: Any, where: Where, path: Path | None = None
-    ) -> Any:
-        try:
-            return reader(value)
-        except (ValueError, TypeError) as error:
-            self._note(getattr(error, "code", WRONG_SHAPE), f"{what} {error}", where)
-            self._unread.add(path or (what,))
-            return None
 
-    def _note(self, code: str, message: str, where: Where, hint: str = "") -> None:
-        self._problems.append(Problem(code, message, where, hint))
-
-    def _find_late_problems(self) -> Iterable[Problem]:
-        deferred = {one.job.name for one in self._declaration_by_job.values() if one.deferred}
-        for one in self._declaration_by_job.values():
-            unimportable = explain_unimportable(one.function) if one.function else None
-            if unimportable:
-                reason, hint = unimportable
-                message = f"job {one.job.name} calls what workers cannot import: {reason}"
-                yield Problem(NOT_IMPORTABLE, message, one.where, hint)
-            for block in one.options.get("blocked_by") or ():
-                if block.name not in deferred:
-                    yield _not_deferred(one, block.name)
+def _input_to_node(value: Any, where: Where) -> Node:
+    return to_node(prepare_input(value), where)
 
 
 def _spec_reader(other: Any) -> Callable[[], Spec]:
@@ -439,27 +478,6 @@ def _spec_reader(other: Any) -> Callable[[], Spec]:
     if not isinstance(other, Workflow):
         raise UsageError(f"flow.workflow takes a workflow or a YAML file, not {other!r}")
     return other.spec
-
-
-def _not_deferred(one: Declaration, target: str) -> Problem:
-    message = f"job {one.job.name} is blocked_by {target}, which is not declared with deferred"
-    hint = (
-        f"blocked_by names the later job: {one.job.name} would run before {target}. If so, write "
-        f"blocks={target}; if {target} runs first, write needs={target}"
-    )
-    return Problem(BLOCKED_BY_NOT_DEFERRED, message, one.where, hint)
-
-
-def _to_job_spec(one: Declaration) -> JobSpec:
-    call = name_call(one.function) if one.function is not None else one.call
-    return job_options.to_job_spec(
-        one.job.name, one.options, one.arguments(), call=call, workflow=one.workflow
-    )
-
-
-def _position(problem: Problem) -> tuple[str, int]:
-    where = problem.where
-    return (where.file, where.line) if where else ("", 0)
 
 
 # Where a declaration was written: the place outside of this package that called it.

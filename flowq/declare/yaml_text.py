@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, NoReturn, Protocol, TypeGuard
 
 import yaml
 
-from flowq.declare.nodes import ListNode, MapNode, Node, Position, ScalarNode, copy_node
+from flowq.declare.nodes import MAX_DIGITS, ListNode, MapNode, Node, Position, ScalarNode
 from flowq.declare.problems import Placed, Problems
 from flowq.problems import (
     BAD_ALIAS,
@@ -29,7 +29,6 @@ MAX_CHARACTERS = 50_000_000
 MAX_BYTES = 4 * MAX_CHARACTERS
 MAX_DEPTH = 64
 TOO_DEEP = f"lists and maps nest deeper than {MAX_DEPTH} levels"
-MAX_DIGITS = 4_000
 MAX_ALIASED_NODES = 100_000
 """How many nodes all aliases together may stand for."""
 
@@ -175,7 +174,7 @@ class _Builder:
         line = merge.key.line
         entries = [*zip(node.key_by_key.values(), node.node_by_key.values(), strict=True)]
         entries[merge.at : merge.at] = [
-            (replace(key, merged_at=line), copy_node(inner, line)) for key, inner in found.values()
+            (_merged_key(key, line), _merged(inner, line)) for key, inner in found.values()
         ]
         node.node_by_key = {key.text: inner for key, inner in entries}
         node.key_by_key = {key.text: key for key, _ in entries}
@@ -287,6 +286,27 @@ class _Merge(NamedTuple):
 
 def _is_merge(key: Node) -> TypeGuard[ScalarNode]:
     return isinstance(key, ScalarNode) and key.is_plain and key.text == "<<"
+
+
+def _merged_key(key: ScalarNode, line: int) -> ScalarNode:
+    return replace(key, merged_at=line)
+
+
+def _merged(node: Node, line: int) -> Node:
+    """Return a copy of a node that knows in which line it is merged, with all that is in it.
+
+    What an alias stands for has been counted, so copies are bounded as aliases are.
+    """
+    if isinstance(node, ScalarNode):
+        return _merged_key(node, line)
+    if isinstance(node, ListNode):
+        return replace(node, items=[_merged(each, line) for each in node.items], merged_at=line)
+    return replace(
+        node,
+        node_by_key={name: _merged(each, line) for name, each in node.node_by_key.items()},
+        key_by_key={name: _merged_key(key, line) for name, key in node.key_by_key.items()},
+        merged_at=line,
+    )
 
 
 def _place(event: Any) -> Placed:

@@ -117,7 +117,7 @@ def test_only_functions_are_decorated(thing: Any) -> None:
     [
         ({"time_out": 3}, "did you mean 'timeout'"),
         ({"timeout": "soon"}, "timeout 'soon' is no duration"),
-        ({"retries": "x"}, "retries is a number"),
+        ({"retries": "x"}, "retries must be a whole number"),
     ],
 )
 def test_an_option_that_cannot_be_meant_is_refused_at_once(options: Any, words: str) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 import pytest
 
 from flowq.checks import check
-from flowq.declare import defaults
+from flowq.declare.keys import DEFAULTS as SHARED
 from flowq.declare.keys import JOB
 from flowq.declare.python import Workflow as Flow
 from flowq.declare.yaml import parse_partly, parse_workflow
@@ -15,7 +16,7 @@ from flowq.errors import WorkflowInvalid
 from flowq.graph import build_graph
 from flowq.plan import Group, Plan
 from flowq.planner import make_plan, plan_nested
-from flowq.spec import ALL_TOLERATED, JobSpec, Tolerance, Workflow
+from flowq.spec import ALL_TOLERATED, Defaults, JobSpec, Tolerance, Workflow
 
 DEFAULTS = """\
 inputs: {where: {type: str, default: build}}
@@ -125,12 +126,16 @@ def test_both_fronts_say_the_same() -> None:
     assert flow.spec() == parse_workflow(f"{DEFAULTS}jobs: {{plain: {{run: x}}}}", "x.yaml")
 
 
+REFUSED = [word for word in JOB.keys if word not in SHARED.keys]
+
+
 def test_each_key_of_a_job_is_taken_or_refused_with_a_reason() -> None:
-    assert {*defaults.KEYS} | {*defaults.REFUSED} == JOB.keys.keys()
-    assert not {*defaults.KEYS} & {*defaults.REFUSED}
+    assert all(SHARED.foreign[word] for word in REFUSED)
+    attributes = {key.attribute.rpartition(".")[2] for key in SHARED.keys.values()}
+    assert attributes == {each.name for each in fields(Defaults)}
 
 
-@pytest.mark.parametrize("key", defaults.REFUSED)
+@pytest.mark.parametrize("key", REFUSED)
 def test_what_is_not_for_all_jobs_is_refused_with_the_same_words_in_both_fronts(key: str) -> None:
     _, (problem,) = parse_partly(f"defaults: {{{key}: a}}\njobs: {{a: {{call: m:f}}}}", "x.yaml")
     flow = Flow("x", defaults={key: "a"})
@@ -139,7 +144,7 @@ def test_what_is_not_for_all_jobs_is_refused_with_the_same_words_in_both_fronts(
         flow.spec()
     (other,) = caught.value.problems
     assert (problem.code, problem.message, problem.hint) == (other.code, other.message, other.hint)
-    assert problem.hint == defaults.REFUSED[key]
+    assert problem.hint == SHARED.foreign[key]
 
 
 def test_wrong_values_in_python_are_all_told_with_their_key() -> None:
@@ -147,9 +152,9 @@ def test_wrong_values_in_python_are_all_told_with_their_key() -> None:
     flow.call("a", "m:f")
     with pytest.raises(WorkflowInvalid) as caught:
         flow.spec()
-    first, second, third = (problem.message for problem in caught.value.problems)
-    assert first.startswith("timeout of defaults ")
-    assert second.startswith("fail_fast of defaults ")
+    first, second, third = sorted(problem.message for problem in caught.value.problems)
+    assert first.startswith("fail_fast of defaults ")
+    assert second.startswith("timeout of defaults ")
     assert third == "unknown key 'cdw' in defaults"
 
 
