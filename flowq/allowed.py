@@ -161,6 +161,8 @@ def _is_dunder(part: str) -> bool:
 
 def _check_pattern(pattern: str) -> None:
     name = pattern.removesuffix(".*")
+    if pattern == "*":
+        raise UsageError("--allow '*': without --allow a worker executes everything")
     if ":" in name:
         raise UsageError(f"--allow {pattern}: write it with dots: {pattern.replace(':', '.')}")
     if not _is_plain(name) or (name == pattern and "." not in name):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import click
 
 from flowq.cli import options
-from flowq.cli.following import Wishes, answer
+from flowq.cli.following import Wishes, answer, with_wishes
 from flowq.client import Run
 
 
@@ -16,19 +16,14 @@ from flowq.client import Run
 @click.argument("job", metavar="JOB")
 @options.values
 @click.option("--note", metavar="TEXT", default="", help="What to keep beside the approval.")
-@options.redis_url
-@options.concurrency
-@options.quiet
-@options.verbose
+@with_wishes
 def command(
     run_id: str,
     job: str,
     given: Mapping[str, str],
     note: str,
     redis_url: str | None,
-    concurrency: int | None,
-    quiet: bool,
-    verbose: bool,
+    wishes: Wishes,
 ) -> int:
     """Approve a JOB that asks for it: one job, one item of a group, or all items of a group.
 
@@ -47,5 +42,4 @@ def command(
             return f"{what} was already approved"
         return f"{what} is approved" if has_asked else f"{what} is approved before it has asked"
 
-    wishes = Wishes(concurrency, False, verbose, quiet)
     return answer(run_id, redis_url, wishes, tell)

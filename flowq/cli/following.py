@@ -11,12 +11,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import wraps
 from typing import IO, Any, Protocol
 
 from redis.exceptions import RedisError
 
 from flowq import client
-from flowq.cli import display, terminal
+from flowq.cli import display, options, terminal
 from flowq.cli.display import Display
 from flowq.cli.own_workers import OwnWorkers, Tail, read_last
 from flowq.cli.place import Place, opened
@@ -419,6 +420,20 @@ def run_json(run: Run, status: RunStatus, kept: KeptOutputs) -> str:
     results = {name: view.result for name, view in run.views(status=status).items()}
     outputs = {**kept.views, **dict.fromkeys(kept.errors)}
     return write_json(run_document(status, results, outputs, run.facts(status)))
+
+
+def with_wishes(command: Callable[..., int]) -> Any:
+    """Add the options of a command that may follow a run, which gets `redis_url` and `wishes`."""
+
+    @options.redis_url
+    @options.concurrency
+    @options.quiet
+    @options.verbose
+    @wraps(command)
+    def wished(*, concurrency: int | None, quiet: bool, verbose: bool, **given: Any) -> int:
+        return command(wishes=Wishes(concurrency, False, verbose, quiet), **given)
+
+    return wished
 
 
 def answer(run_id: str, redis_url: str | None, wishes: Wishes, tell: Callable[[Run], str]) -> int:

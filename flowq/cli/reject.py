@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from flowq.cli import options
-from flowq.cli.following import Wishes, answer
+from flowq.cli.following import Wishes, answer, with_wishes
 from flowq.client import Run
 
 
@@ -13,18 +13,13 @@ from flowq.client import Run
 @options.run_id
 @click.argument("job", metavar="JOB")
 @click.option("--reason", metavar="TEXT", default="", help="Why; the run keeps and shows it.")
-@options.redis_url
-@options.concurrency
-@options.quiet
-@options.verbose
+@with_wishes
 def command(
     run_id: str,
     job: str,
     reason: str,
     redis_url: str | None,
-    concurrency: int | None,
-    quiet: bool,
-    verbose: bool,
+    wishes: Wishes,
 ) -> int:
     """Reject a JOB that asks for an approval: one job, one item of a group, or all of them.
 
@@ -38,4 +33,4 @@ def command(
         is_news = run.reject(job, reason)
         return f"job {job} of run {run.run_id} {'is' if is_news else 'was already'} rejected"
 
-    return answer(run_id, redis_url, Wishes(concurrency, False, verbose, quiet), tell)
+    return answer(run_id, redis_url, wishes, tell)

@@ -6,7 +6,7 @@ import click
 
 from flowq import client
 from flowq.cli import options, terminal
-from flowq.cli.following import Wishes, answer_run
+from flowq.cli.following import Wishes, answer_run, with_wishes
 from flowq.cli.place import Place, opened
 from flowq.client import FoundJob, Run
 from flowq.errors import RunNotFound
@@ -16,17 +16,12 @@ from flowq.runtime.job import release_job
 @click.command()
 @options.run_id
 @click.argument("job", required=False, metavar="")
-@options.redis_url
-@options.concurrency
-@options.quiet
-@options.verbose
+@with_wishes
 def command(
     run_id: str,
     job: str | None,
     redis_url: str | None,
-    concurrency: int | None,
-    quiet: bool,
-    verbose: bool,
+    wishes: Wishes,
 ) -> int:
     """Let a RUN go that `run --hold` held, or go on with one that nobody executes.
 
@@ -38,7 +33,6 @@ def command(
       flowq release k3v9x0q2m5ab
       flowq release 3b2503a7-4f78-409f-bd48-98ce7def0f65
     """
-    wishes = Wishes(concurrency, False, verbose, quiet)
     with terminal.result_stream(False) as out, opened(redis_url) as place:
         try:
             run = client.get_run(run_id, place.connection)

@@ -142,13 +142,21 @@ def command(
     """
     if multiprocessing and mode not in (None, "multiprocessing"):
         raise UsageError(f"--multiprocessing and --mode {mode}: give one of them")
+    for name in allow:
+        if Path(name).exists():  # by far not the name of a module
+            raise UsageError(
+                f"--allow {name}: that is a file here, so the shell has put names of files in the "
+                "place of a pattern; write it in quotes: --allow 'shop.*'"
+            )
     with opened_if_used(redis_url) if wishes["burst"] else opened(redis_url) as place:
         if place is None:
             return
-        if not quiet:
+
+        def tell() -> None:
             names = ", ".join(queues or ("default",))
             terminal.note(f"flowq: working on {names} at {place.shown_url}")
             warn_about(place)
+
         try:
             workers.main(
                 url=place.url,
@@ -157,6 +165,7 @@ def command(
                 paths=[str(Path(path).absolute()) for path in (*paths, ".")],
                 quiet=quiet,
                 allow=allow or None,
+                on_start=None if quiet else tell,
                 **{name: value for name, value in wishes.items() if value is not None},
             )
         except (ValueError, ImportError) as error:

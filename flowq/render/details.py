@@ -65,7 +65,7 @@ def job_details(details: JobDetails, *, unicode: bool = True) -> Iterator[Line]:
     style = STYLE_BY_STATE.get(job.state, "")
     yield ((f"{find_mark(job.state, unicode)} {job.name}  ", style), (job.job_id, "dim"))
     yield from _field("state", f"{job.state}{f': {job.reason}' if job.reason else ''}", style)
-    yield from _field("call", facts.description if facts else "")
+    yield from _field("executes", facts.description if facts else "")
     yield from _field("queue", facts.queue if facts else "")
     yield from _field("attempts", str(job.attempts) if job.attempts else "")
     yield from _field("worker", job.worker)

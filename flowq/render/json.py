@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -18,10 +18,10 @@ from flowq.render.groups import Declared, by_declaration
 from flowq.render.view import View
 from flowq.runtime.views import make_view, to_document
 from flowq.spec import Input
-from flowq.status import UNAPPROVED, JobFacts, JobStatus, RunStatus
+from flowq.status import UNAPPROVED, JobFacts, JobStatus, RunRecord, RunStatus
 
 
-def write_json(document: Mapping[str, Any], indent: int | None = 2) -> str:
+def write_json(document: Mapping[str, Any] | Sequence[Any], indent: int | None = 2) -> str:
     """Return a document as ASCII text, in the order it is in; it ends with a newline."""
     return json.dumps(document, indent=indent, allow_nan=False) + "\n"
 
@@ -77,6 +77,18 @@ def _approval_of(declared: Declared, facts_by_name: Mapping[str, JobFacts]) -> d
     if not found:
         return {}
     return {"approval": found if declared.is_group else found[0]}
+
+
+def record_document(record: RunRecord) -> dict[str, Any]:
+    """Return one item of `flowq runs --json`: `duration_s` is null until the run has ended."""
+    begun_at, ended_at = record.committed_at or record.created_at, record.ended_at
+    return {
+        "run": record.run_id,
+        "workflow": record.workflow,
+        "status": record.state,
+        "submitted_at": record.created_at.isoformat(),
+        "duration_s": round((ended_at - begun_at).total_seconds(), 3) if ended_at else None,
+    }
 
 
 def _approval_document(job: JobStatus, facts: JobFacts) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import json
 import os
 import re
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -53,11 +53,25 @@ def approve(
     text or of their type; `by` says who, and is taken for true.
     Returns True for the call that did it, False when it was approved before.
     Errors: RunNotFound; NotFound; UsageError for inputs that do not fit; WrongState for a job that
-    asks for no approval, or is over.
+    asks for no approval, is over, or was approved before with other values.
     """
     ids = find_jobs(name, get_declared(run_id, connection))
     given = _resolve(name, ids, inputs or {}, connection)
-    return _tell(run_id, name, ids, _APPROVED, _Word(by, note, given), connection)
+    is_news = _tell(run_id, name, ids, _APPROVED, _Word(by, note, given), connection)
+    if not is_news and any(kept != given for kept in _read_given(ids, connection)):
+        raise WrongState(
+            f"job {name} of run {run_id} was approved before with other values, which stay; "
+            f"flowq show {run_id} {name} has them"
+        )
+    return is_news
+
+
+def _read_given(ids: Sequence[str], connection: Redis) -> Iterator[Mapping[str, Any]]:
+    """Yield the values of the approvals that jobs, or the group around them, have got."""
+    for job_id in ids:
+        for key, field in ((keys.job(job_id), "flowq_approved"), (keys.group(job_id), "approved")):
+            if word := as_text(connection.hget(key, field) or b""):
+                yield json.loads(word).get("inputs", {})
 
 
 def reject(run_id: str, name: str, connection: Redis, *, reason: str = "", by: str = "") -> bool:

@@ -53,6 +53,7 @@ def main(
     dequeue_strategy: str | None = None,
     client_name: str | None = None,
     on_limit: Callable[[Redis], None] | None = None,
+    on_start: Callable[[], None] | None = None,
     **options: Any,
 ) -> bool:
     """Be a worker until there is a reason to stop; return whether any job was done.
@@ -60,8 +61,8 @@ def main(
     `paths` come first on the children's `sys.path`. With `log_folder` what a job prints goes to
     `<log_folder>/<job id>.log`. `until_run` ends the worker when that run has ended.
     `client_name` is how the server's list of clients shows it. `on_limit` is called when it has
-    ended because of a limit. `logging_level` and what follows are options of `Worker.work`;
-    `options` are those of `Worker`.
+    ended because of a limit, `on_start` before its first job. `logging_level` and what follows are
+    options of `Worker.work`; `options` are those of `Worker`.
     """
     if options.get("job_class"):  # the one name of a user's that the worker itself imports
         sys.path[:0] = paths
@@ -78,6 +79,8 @@ def main(
         **options,
     )
     worker = patiently(make)  # RQ's constructor asks the server
+    if on_start is not None:
+        on_start()
     until = RunEnd(until_run, connection).has_come if until_run else None
     has_worked = worker.work(
         burst=burst,

@@ -68,6 +68,7 @@ def test_mistakes_have_an_exit_code_and_a_sentence_and_leave_nothing_behind(
     ("words", "out"),
     [
         ("runs", "no runs\n"),
+        ("runs --json", "[]\n"),
         ("wip", "no job is being executed\n"),
         ("doctor", "nothing to put right\n"),
         ("doctor --uninstall", "nothing to remove\n"),

@@ -179,7 +179,11 @@ def test_an_answer_gives_values_and_is_shown(flowq: Flowq, folder: Path) -> None
     assert (approval["status"], approval["message"]) == ("approved", "Ship to ship?")
     assert (approval["note"], approval["inputs"]) == ("seen", {"host": "blue", "percent": 10})
     assert "@" in approval["by"]
+    late = flowq("approve", run_id, "ship", "-i", "host=green")
+    assert (late.returncode, late.stderr.count("\n")) == (5, 1)
+    assert "was approved before with other values" in late.stderr
     shown = flowq("show", run_id, "ship").stdout
+    assert "executes  echo " in shown
     assert "note      seen" in shown
     assert "given     percent = 10" in shown
 

@@ -9,6 +9,7 @@ import pickle
 import sys
 import zlib
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,7 @@ LOOKS = (
     ["explain", "RUN"],
     ["explain", "RUN", "breaks"],
     ["runs"],
+    ["runs", "--json"],
     ["wip"],
 )
 
@@ -132,6 +134,9 @@ def test_what_is_seen_elsewhere_is_what_the_workers_saw(
     url = ("--redis-url", redis_url)
 
     document = json.loads(call("status", run_id, "--json", *url).out)
+    [listed] = json.loads(call("runs", "--json", *url).out)
+    assert listed.pop("submitted_at") <= datetime.now(UTC).isoformat()
+    assert listed == {key: document[key] for key in ("run", "workflow", "status", "duration_s")}
     cup = {"repr": "Cup(cup)", "type": "makers.Cup"}
     assert document["jobs"]["make"]["result"] == cup
     assert document["jobs"]["each"]["results"] == [{"got": "cup"}] * 2

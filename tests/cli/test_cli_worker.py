@@ -26,6 +26,24 @@ def tell():
 """
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--allow", "shop.py", "billing.py"), "that is a file here"),
+        (("--allow", "*"), "without --allow a worker executes everything"),
+        (("--allow", "shop"), "it takes 'shop.*'"),
+        (("--job-class", "nowhere.Job"), "nowhere"),
+    ],
+)
+def test_what_a_worker_cannot_be_started_with_is_said_alone(
+    call: Callable[..., Said], folder: Path, redis_url: str, words: tuple[str, ...], told: str
+) -> None:
+    (folder / "shop.py").touch()
+    said = call("worker", *words, "--burst", "--redis-url", redis_url)
+    assert (said.code, said.err.count("\n")) == (2, 1)
+    assert told in said.err
+
+
 @pytest.fixture
 def queue(connection: redis.Redis) -> Queue:
     return Queue(connection=connection)

@@ -54,6 +54,29 @@ def test_values_are_seen_by_the_job_and_by_those_after_it(
     assert word.at is not None
 
 
+def test_a_second_approval_says_when_its_values_come_too_late(
+    run: Runs, work: Work, answered: Run
+) -> None:
+    run.submit(ship())
+    work()
+    assert answered.approve("ship", {"host": "blue", "percent": "20"})
+    assert not answered.approve("ship", {"host": "blue", "percent": "20"})
+    work()
+    assert not answered.approve("ship", {"host": "blue", "percent": "20"})
+    with pytest.raises(WrongState, match="was approved before with other values, which stay"):
+        answered.approve("ship", {"host": "green", "percent": "20"})
+    assert run.result("ship") == "blue 20"
+
+
+def test_a_group_that_was_approved_keeps_its_values(run: Runs, work: Work, answered: Run) -> None:
+    run.submit(ship(for_each=each([1, 2])))
+    assert answered.approve("ship", {"host": "blue"})
+    for name in ("ship", "ship[0]"):
+        work()
+        with pytest.raises(WrongState, match="with other values"):
+            answered.approve(name, {"host": "green"})
+
+
 @pytest.mark.parametrize(
     ("given", "told"),
     [

@@ -21,7 +21,7 @@ from flowq.runtime.explain import explain
 from flowq.runtime.job import get_job
 from flowq.runtime.policies import to_rq_retry, write_policy
 from flowq.runtime.queue import Queue
-from flowq.spec import JobSpec, Retry, Shell
+from flowq.spec import ALL_TOLERATED, JobSpec, Retry, Shell
 from flowq.workers import Worker
 from tests import JOBS_FOLDER
 from tests.runtime.language import RUN, Runs, each, job
@@ -191,6 +191,7 @@ def test_jobs_are_tried_again_as_their_failures_tell(
         fail_as("cannot_ask", "at once", tmp_path, None),
         JobSpec("code", run=Shell("exit 3"), retries=Retry(2, on=("1-3",))),
         JobSpec("other_code", run=Shell("exit 4"), retries=Retry(2, on=("1-3",))),
+        fail_as("let", "gone", tmp_path, Retry(2), continue_on_error=ALL_TOLERATED),
     )
     any_work()
     states = {name: (each.state, each.attempts) for name, each in run.status.jobs.items()}
@@ -203,11 +204,13 @@ def test_jobs_are_tried_again_as_their_failures_tell(
         "cannot_ask": ("failed", 1),
         "code": ("failed", 3),
         "other_code": ("failed", 1),
+        "let": ("failed", 1),
     }
     assert run.reason("never") == "not tried again: `never_on` names OSError"
     (told,) = explain(f"{RUN}-never", run.connection, RUN).reasons
     assert told.text == f"it was executed, and failed; {run.reason('never')}"
     assert run.reason("gone") == "not tried again: it raised language_jobs:Gone, which is final"
+    assert run.reason("let") == f"tolerated: {run.reason('gone')}"
     assert run.reason("other_code") == "not tried again: `on` does not name exit code 4"
 
 

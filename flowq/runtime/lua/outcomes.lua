@@ -42,7 +42,8 @@ function outcomes.decide(id, job, outcome, reason)
     why = 'tolerated: ' .. reason
   end
   if (outcome == 'failed' or late) and (job.tolerate or job.group and is_tolerated(id, job.group)) then
-    return 'tolerated', why
+    local untried = not reason and redis.call('HGET', keys.job(id), 'flowq_reason')
+    return 'tolerated', untried and 'tolerated: ' .. untried or why
   end
   if job.group and outcome ~= 'tolerated' then
     redis.call('SREM', keys.tolerated(job.group), id)
