@@ -15,7 +15,7 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
@@ -229,17 +229,11 @@ def _with_defaults(job: JobSpec, defaults: Defaults) -> JobSpec:
     The planner asks for the queue, the timeout and the retries: of a workflow they mean others.
     """
     asks = job.if_ is not None and not needs_success(as_template(job.if_))
-    shared: dict[str, Any] = {
-        "at_front": defaults.at_front,
-        "expires_s": defaults.expires_s,
-        "on_crash": defaults.on_crash,
-        "secret_results": None if job.workflow else defaults.secret_results,
-        "on_blocker_failure": None if asks else defaults.on_blocker_failure,
-        "continue_on_error": defaults.continue_on_error,
-        "cwd": None if job.workflow else defaults.cwd,
-        "max_parallel": defaults.max_parallel,
-        "fail_fast": defaults.fail_fast,
-    }
+    shared: dict[str, Any] = {name: getattr(defaults, name) for name in _SHARED}
+    if job.workflow:
+        shared |= {"secret_results": None, "cwd": None}
+    if asks:
+        shared["on_blocker_failure"] = None
     unsaid = {key: value for key, value in shared.items() if getattr(job, key) is None}
     if (run := job.run) is not None:
         shell = defaults.shell if run.shell is None and isinstance(run.command, str) else run.shell
@@ -247,6 +241,15 @@ def _with_defaults(job: JobSpec, defaults: Defaults) -> JobSpec:
     if (each := job.for_each) is not None:
         unsaid["for_each"] = replace(each, max_items=each.max_items or defaults.max_items)
     return replace(job, **unsaid)
+
+
+_OF_THE_PLANNER = {"queue", "timeout_s", "retries"}
+_SHARED = tuple(
+    each.name
+    for each in fields(Defaults)
+    if each.name not in _OF_THE_PLANNER and each.name in {own.name for own in fields(JobSpec)}
+)
+"""What defaults and a job say under the same name."""
 
 
 def _find_uses(job: JobSpec) -> Uses:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from itertools import chain
 
+from flowq.declare.keys import JOB
 from flowq.errors import Problem
 from flowq.expressions import find_references
 from flowq.expressions.places import find_workflow_texts
@@ -63,33 +64,16 @@ def check_meaning(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
 
 
 def _meaningless(workflow: Workflow, job: JobSpec) -> Iterator[tuple[str, str, str]]:
-    def has(key: str, value: object) -> bool:
-        return bool(value) or _is_misread(workflow, job, key)
+    def has(word: str) -> bool:
+        return bool(JOB.keys[word].find_in(job)) or _is_misread(workflow, job, word)
 
-    if has("for_each", job.for_each) and has("matrix", job.matrix):
-        hint = "give the list to one axis of the matrix, or the matrix to a workflow of its own"
-        yield "matrix", "has `for_each` and `matrix`", hint
-    if has("run", job.run) and has("with", job.with_):
-        hint = "a command has no arguments by name: pass them under `env:`, and write $NAME"
-        yield "with", "has `run` and `with`", hint
+    for word, key in JOB.keys.items():
+        for other, hint in key.not_for.items():
+            if has(word) and has(other):
+                yield word, f"has `{other}` and `{word}`", hint
     if job.run is not None and job.run.shell and not isinstance(job.run.command, str):
         hint = "take `shell` away, or write the command as one text for that shell"
         yield "shell", "has `shell`, and a command as a list, which runs without one", hint
-    if has("workflow", job.workflow):
-        for key in (key for key, value in _of_single_jobs(job).items() if has(key, value)):
-            hint = "say it at the jobs of that workflow"
-            yield key, f"runs a workflow, for which `{key}` means nothing", hint
-
-
-def _of_single_jobs(job: JobSpec) -> Mapping[str, object]:
-    return {
-        "queue": job.queue is not None,
-        "at_front": job.at_front,
-        "env": bool(job.env),
-        "cwd": job.cwd is not None,
-        "on_crash": job.on_crash is not None,
-        "secret_results": job.secret_results is not None,
-    }
 
 
 MAX_NAME_LENGTH = 200

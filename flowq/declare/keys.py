@@ -179,6 +179,10 @@ _EDGE = "an edge is between two jobs: say it at one of them"
 _GROUP = "it makes a group of one job: say it there"
 _OF_SINGLE_JOBS = {"workflow": "say it at the jobs of that workflow"}
 
+_OF_LISTS = {
+    "for_each": "give the list to one axis of the matrix, or the matrix to a workflow of its own"
+}
+
 _DESCRIPTION = "What it is for."
 _ENV = "Environment variables; `env.NAME` and `secrets.NAME` are read where the job runs."
 _ENV_EXAMPLES = ({"API_KEY": "${{ secrets.API_KEY }}"},)
@@ -255,16 +259,14 @@ JOB = Vocabulary(
             "One job for each combination of some lists.",
             ({"os": ["linux", "windows"], "python": ["3.11", "3.12"]},),
             attribute="matrix.axes",
-            not_for={
-                "for_each": "give the list to one axis of the matrix, or the matrix to a workflow "
-                "of its own"
-            },
+            not_for=_OF_LISTS,
             not_shared=_GROUP,
         ),
         "include": Key(
             COMBINATIONS,
             "Further combinations of the matrix, or keys for some.",
             attribute="matrix.include",
+            not_for=_OF_LISTS,
             not_shared=_GROUP,
         ),
         "exclude": Key(

@@ -72,6 +72,11 @@ class Key:
     not_for: Mapping[str, str] = field(default_factory=dict)
     not_shared: str = ""
 
+    def find_in(self, spec: Any) -> Any:
+        """Return the value of the key in a spec, or None for what nobody wrote."""
+        found = [_find_said(spec, attribute) for attribute in self.attribute.split()]
+        return next((each for each in found if each is not None), None)
+
     def schema(self) -> dict[str, Any]:
         """Return the JSON Schema of the key's value."""
         shown = {"description": self.description, **self.shape.schema}
@@ -119,10 +124,9 @@ class Vocabulary:
         """Return a part of a spec in the words of these keys; only what is not the default."""
         said = {}
         for word, key in self.keys.items():
-            for attribute in key.attribute.split():
-                found = _find_said(value, attribute)
-                if found is not None:
-                    said[word] = key.shape.write(found)
+            found = key.find_in(value)
+            if found is not None:
+                said[word] = key.shape.write(found)
         return said
 
     def schema(self) -> dict[str, Any]:
