@@ -1,7 +1,7 @@
-"""The verbs of a program for its runs: submit a plan, observe and end what becomes of it.
+"""Runs, for programs: submit a plan, observe the run, approve, cancel, retry and explain it.
 
-The command line is a thin layer over this module and `flowq.compiling`; what it can do, a program
-can do.
+The command line is a thin layer over this module and `flowq.compiling`: a program can do all that
+it does.
 
     plan = compile_plan(load("workflows/sandwich.yaml"), {"slices": 4})
     run = submit(plan, connection)

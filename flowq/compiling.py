@@ -1,6 +1,6 @@
-"""The verbs of a program for a workflow: find it, check it, compile it to a plan.
+"""Workflows, for programs: load one, check it, compile it to a plan.
 
-Apart from `flowq.client`, so that looking at runs does not load what reads and checks workflows.
+It is apart from `flowq.client`, so that looking at runs does not import the readers and checks.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Workflows that run by themselves, at the times that their `schedule` says.
+"""Scheduled workflows: submit a run at each time of a workflow's `schedule`.
 
-RQ's own cron does the waiting: it enqueues a job that submits a run. So whoever serves the schedule
-needs no worker, and workers need not know of the schedule. When the next run is due is found by
-`cron.py`: RQ's own way stands still through an hour that the clock shows twice.
+RQ's cron waits, and enqueues a job that submits a run. So the process that serves a schedule needs
+no worker, and workers need not know the schedule. `cron.py` computes when the next run is due: RQ's
+own computation stands still through an hour that the clock shows twice.
 """
 
 from __future__ import annotations

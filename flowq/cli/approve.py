@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import click
 
 from flowq.cli import options
-from flowq.cli.following import Wishes, answer, with_wishes
+from flowq.cli.following import RunOptions, answer, with_run_options
 from flowq.client import Run
 
 
@@ -16,14 +16,14 @@ from flowq.client import Run
 @click.argument("job", metavar="JOB")
 @options.values
 @click.option("--note", metavar="TEXT", default="", help="What to keep beside the approval.")
-@with_wishes
+@with_run_options
 def command(
     run_id: str,
     job: str,
     given: Mapping[str, str],
     note: str,
     redis_url: str | None,
-    wishes: Wishes,
+    run_options: RunOptions,
 ) -> int:
     """Approve a JOB that asks for it: one job, one item of a group, or all items of a group.
 
@@ -42,4 +42,4 @@ def command(
             return f"{what} was already approved"
         return f"{what} is approved" if has_asked else f"{what} is approved before it has asked"
 
-    return answer(run_id, redis_url, wishes, tell)
+    return answer(run_id, redis_url, run_options, tell)

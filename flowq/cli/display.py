@@ -1,4 +1,4 @@
-"""What a run looks like while it goes on: a live table on a terminal, plain lines elsewhere."""
+"""Displays of a running workflow: a live table on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FRAME_S = 0.1
 
 
 class Display(ABC):
-    """Shows one run. Everything that is said while it is entered goes through it."""
+    """Shows one run. While it is entered, everything is printed through it."""
 
     def __enter__(self) -> Self:
         return self
@@ -32,15 +32,15 @@ class Display(ABC):
 
     @abstractmethod
     def show(self, status: RunStatus, events: Sequence[Event]) -> None:
-        """Show where the run is now, and what happened since the last time."""
+        """Show the current status and the events since the last call."""
 
     @abstractmethod
     def note(self, text: str) -> None:
-        """Say something about the run."""
+        """Print a note about the run."""
 
     @abstractmethod
     def output(self, job: str, text: str) -> None:
-        """Show a line that a job printed."""
+        """Show a line of a job's output."""
 
     @abstractmethod
     def tell(self, lines: Iterable[Line]) -> None:
@@ -48,7 +48,7 @@ class Display(ABC):
 
 
 class Silent(Display):
-    """Shows nothing but what one has to know."""
+    """Shows only notes."""
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
@@ -57,11 +57,11 @@ class Silent(Display):
         """Show nothing."""
 
     def note(self, text: str) -> None:
-        """Say it on stderr."""
+        """Print it on stderr."""
         terminal.note(f"flowq: {text}")
 
     def output(self, job: str, text: str) -> None:
-        """Show it: whoever asks for `-v` together with `-q` wants this."""
+        """Show it: `-v` together with `-q` asks for this."""
         self.tell([((f"{job} | {printable(text)}", ""),)])
 
     def tell(self, lines: Iterable[Line]) -> None:
@@ -82,7 +82,7 @@ class Plain(Silent):
 
 
 class Live(Display):
-    """Shows a table that changes; whatever is said goes above it."""
+    """Shows a table that changes; notes and output go above it."""
 
     def __init__(self, stream: Stream) -> None:
         from rich.console import Console  # noqa: PLC0415 - not loaded where there is no terminal
@@ -133,7 +133,7 @@ class Live(Display):
         return progress(status, datetime.now(UTC), width, max(1, height - 2), unicode=self._unicode)
 
     def note(self, text: str) -> None:
-        """Say it above the table."""
+        """Print it above the table."""
         self.tell([(("flowq: ", "bold"), (text, "yellow"))])
 
     def output(self, job: str, text: str) -> None:

@@ -31,31 +31,31 @@ from flowq.runtime.connections import Trouble, is_passing, patiently
 from flowq.status import ENDED, Event, JobFacts, JobStatus, RunStatus
 
 POLL_S = 0.25
-"""How soon Ctrl-C is seen to, at the latest."""
+"""The longest delay before Ctrl-C is handled."""
 
 OUTPUTS_S = 10.0
-"""How long the outputs of a run that has ended are waited for."""
+"""How long to wait for the outputs of a run that has ended."""
 
 REMIND_S = 30.0
 START_S = 2.0
-"""How long workers may take to start that a run has for itself."""
+"""How long the workers of a run may take to start before a note says that there are none."""
 
 MAX_STUCK = 5
-"""How many jobs that wait, and how many of their blockers, are told of one by one."""
+"""How many stuck jobs, and how many blockers of each, are named one by one."""
 
 
-class Attendant(Protocol):
-    """Somebody who looks at the run from time to time while it is followed."""
+class Monitor(Protocol):
+    """Looks at the run after each change while it is followed."""
 
     def look(self, status: RunStatus, display: Display) -> None:
-        """See to what it is there for; what it has to say it says through the display."""
+        """Check the run, and print notes through the display."""
 
 
 def follow(
     run: Run,
     place: Place,
     display: Display,
-    attendants: Sequence[Attendant],
+    monitors: Sequence[Monitor],
     interrupts: Interrupts,
     since: str = "0",
     *,
@@ -63,20 +63,25 @@ def follow(
 ) -> RunStatus:
     """Show the run until it has ended, and return its last status.
 
-    What happened up to the event `since` is not told. `has_own`: one of the attendants sees to it
-    that workers live.
-    The first interrupt cancels the run, which is then followed to its end; a second one raises.
-    While the server cannot be used it is waited for; at last the user reads how to go on later.
-    Errors: those of `Run.observe`; Interrupted.
+    The first interrupt cancels the run and follows it to its end; a second one raises. While the
+    server is unavailable this waits; when it gives up, a note says how to continue later.
+
+    Args:
+        since: the id of an event; only later events are shown.
+        has_own: whether one of the monitors keeps workers for this run alive.
+
+    Raises:
+        Interrupted: at the second signal.
+        FlowqError: as `Run.observe`.
     """
     is_canceling = False
     trouble = Trouble(display.note, display.note)
     try:
-        with place.without_waiting():  # `observe` does, and sees to Ctrl-C meanwhile
+        with place.without_waiting():  # `observe` waits itself, and lets Ctrl-C through
             for status, events in run.observe(POLL_S, place.revive, trouble):
                 display.show(status, [event for event in events if is_after(event, since)])
-                for attendant in attendants:
-                    _let_look(attendant, status, display)
+                for monitor in monitors:
+                    _let_look(monitor, status, display)
                 if interrupts.first is not None and not is_canceling:
                     is_canceling = True
                     _cancel(run, status, display, interrupts.first, may_wait=has_own)
@@ -91,11 +96,11 @@ def follow(
     return status
 
 
-def _let_look(attendant: Attendant, status: RunStatus, display: Display) -> None:
+def _let_look(monitor: Monitor, status: RunStatus, display: Display) -> None:
     try:
-        attendant.look(status, display)
+        monitor.look(status, display)
     except RedisError as error:
-        if not is_passing(error):  # else `observe` will meet it too, and wait
+        if not is_passing(error):  # else `observe` meets the same error, and waits
             raise
 
 
@@ -120,7 +125,7 @@ def _cancel(run: Run, status: RunStatus, display: Display, signum: int, *, may_w
 
 
 class UnattendedQueues:
-    """Says which queues of the run nobody listens on: at once, and every 30 s again."""
+    """Names the queues of the run that no worker listens on, at once and then every 30 s."""
 
     def __init__(self, run: Run, place: Place, *, at_once: bool = True) -> None:
         self._run = run
@@ -129,7 +134,7 @@ class UnattendedQueues:
         self._has_waited = False
 
     def look(self, status: RunStatus, display: Display) -> None:
-        """Look, when it is time to."""
+        """Check when the next reminder is due."""
         if status.is_ended or time.monotonic() < self._due_at:
             return
         self._due_at = time.monotonic() + REMIND_S
@@ -140,7 +145,7 @@ class UnattendedQueues:
             display.note(self._sentence(queues))
 
     def _look_for_own(self, display: Display) -> None:
-        """The run has no workers of its own: nobody has started them, they are gone, or begin."""
+        """Check a run that needs workers of its own: they are missing, gone, or just starting."""
         if not self._has_waited:
             self._has_waited, self._due_at = True, time.monotonic() + START_S
             return
@@ -157,7 +162,7 @@ class UnattendedQueues:
 
 
 class Held:
-    """Says why no job of the run can start yet: it is held, or it is not its turn."""
+    """Says why no job of the run can start yet: the run is held, or waits for its turn."""
 
     def __init__(self, run: Run, place: Place) -> None:
         self._run = run
@@ -165,7 +170,7 @@ class Held:
         self._was_waiting = False
 
     def look(self, status: RunStatus, display: Display) -> None:
-        """Look when the run begins to wait."""
+        """Check when the run begins to wait."""
         is_waiting = status.state == "waiting"
         hold = self._run.find_hold(self._place) if is_waiting and not self._was_waiting else None
         self._was_waiting = is_waiting
@@ -175,7 +180,7 @@ class Held:
 
 
 class Asked:
-    """Says once which jobs wait for an approval, and how to give it."""
+    """Names each job that waits for an approval once, with the command that gives it."""
 
     def __init__(self, run: Run, place: Place) -> None:
         self._run = run
@@ -183,7 +188,7 @@ class Asked:
         self._told: set[str] = set()
 
     def look(self, status: RunStatus, display: Display) -> None:
-        """Look for jobs that ask, and have not been told of."""
+        """Check for jobs that ask, and were not named before."""
         asking = {job.name for job in status.jobs.values() if job.is_asking}
         facts = self._run.facts(status) if asking - self._told else {}
         for name in sorted(asking - self._told):
@@ -198,7 +203,7 @@ class Asked:
 
 
 class Stuck:
-    """Says once which jobs wait for blockers that did not succeed, and what can be done."""
+    """Names each job that waits for failed blockers once, with what the user can do."""
 
     def __init__(self, run: Run, place: Place) -> None:
         self._run = run
@@ -206,7 +211,7 @@ class Stuck:
         self._told: dict[str, datetime | None] = {}
 
     def look(self, status: RunStatus, display: Display) -> None:
-        """Look for jobs that wait like that, or do so again, and have not been told of."""
+        """Check for jobs that are stuck, or stuck again, and were not named before."""
         stuck = {job.name: job.deferred_at for job in status.jobs.values() if job.is_stuck}
         new = [status.jobs[name] for name in stuck if stuck[name] != self._told.get(name)]
         for job in new[:MAX_STUCK]:
@@ -247,8 +252,8 @@ class Stuck:
         return self._place.rq_hint("requeue --queue", *queues, *ids)
 
 
-def make_attendants(run: Run, place: Place, *, at_once: bool = True) -> list[Attendant]:
-    """Return those that tell a user what holds the run up; queues without workers `at_once`."""
+def make_monitors(run: Run, place: Place, *, at_once: bool = True) -> list[Monitor]:
+    """Return the monitors that say what delays the run; `at_once`: also about queues, now."""
     unattended = UnattendedQueues(run, place, at_once=at_once)
     return [unattended, Held(run, place), Asked(run, place), Stuck(run, place)]
 
@@ -259,8 +264,8 @@ def exit_code(status: RunStatus) -> int:
 
 
 @dataclass(frozen=True)
-class Wishes:
-    """How a run is to be shown, and by whom its jobs are to be executed."""
+class RunOptions:
+    """How to show a run, and how many workers to start for it."""
 
     concurrency: int | None
     is_json: bool
@@ -268,28 +273,30 @@ class Wishes:
     is_quiet: bool
 
 
-def see_to_the_end(
+def follow_to_the_end(
     run: Run,
     place: Place,
-    wishes: Wishes,
+    run_options: RunOptions,
     out: IO[str],
     interrupts: Interrupts,
     since: str = "0",
 ) -> int:
-    """Follow a run that goes on, with workers of its own where it needs them; say how it ended.
+    """Follow a run to its end, with workers of its own where it needs them, and report the end.
 
-    What happened up to the event `since` is not told again. Returns the exit code.
-    Errors: Interrupted, when a second signal says to leave at once.
+    Only events later than `since` are shown. Returns the exit code.
+
+    Raises:
+        Interrupted: at the second signal, which means to leave at once.
     """
-    stream = terminal.Lenient(sys.stderr if wishes.is_json else out)
+    stream = terminal.Lenient(sys.stderr if run_options.is_json else out)
     try:
-        workers = start_workers(run, place, wishes.concurrency)
-        status = _follow(run, workers, place, wishes, stream, interrupts, since)
+        workers = start_workers(run, place, run_options.concurrency)
+        status = _follow(run, workers, place, run_options, stream, interrupts, since)
     except Interrupted:
         terminal.note(f"flowq: leaving; see {place.hint('status', run.run_id)}")
         raise
-    code = _finish(run, status, place, wishes, out, stream)
-    if place.is_embedded and not wishes.is_quiet:
+    code = _finish(run, status, place, run_options, out, stream)
+    if place.is_embedded and not run_options.is_quiet:
         _note_left_alone(place)
     if workers is not None:
         workers.end()
@@ -297,9 +304,10 @@ def see_to_the_end(
 
 
 def start_workers(run: Run, place: Place, concurrency: int | None) -> OwnWorkers | None:
-    """Start workers for a run where it needs its own: on the private server, or with `-c`.
+    """Start workers for a run that needs its own: on the private server, or with `-c`.
 
-    Errors: FlowqError, with the run canceled.
+    Raises:
+        FlowqError: if they cannot be started; the run is canceled.
     """
     if not place.is_embedded and concurrency is None:
         return None
@@ -314,23 +322,23 @@ def _follow(
     run: Run,
     workers: OwnWorkers | None,
     place: Place,
-    wishes: Wishes,
+    run_options: RunOptions,
     stream: Stream,
     interrupts: Interrupts,
     since: str,
 ) -> RunStatus:
-    attendants = make_attendants(run, place, at_once=workers is None)
-    attendants += [workers] if workers else []
-    if wishes.is_verbose:
-        attendants.append(Tail())
-    with display.choose(stream, is_quiet=wishes.is_quiet) as shown:
-        return follow(run, place, shown, attendants, interrupts, since, has_own=bool(workers))
+    monitors = make_monitors(run, place, at_once=workers is None)
+    monitors += [workers] if workers else []
+    if run_options.is_verbose:
+        monitors.append(Tail())
+    with display.choose(stream, is_quiet=run_options.is_quiet) as shown:
+        return follow(run, place, shown, monitors, interrupts, since, has_own=bool(workers))
 
 
 def _note_left_alone(place: Place) -> None:
-    """Say which jobs wait on the private server that no run's workers will execute.
+    """Name the jobs on the private server that belong to no run, and that no worker executes.
 
-    Jobs of runs have enqueued them without `blocks`, so they belong to no run.
+    Jobs of runs have enqueued them without `blocks`.
     """
     for queue, count in client.count_left_alone(place.connection).items():
         jobs = "1 job of no run waits" if count == 1 else f"{count} jobs of no run wait"
@@ -339,16 +347,16 @@ def _note_left_alone(place: Place) -> None:
 
 
 def _finish(
-    run: Run, status: RunStatus, place: Place, wishes: Wishes, out: IO[str], stream: Stream
+    run: Run, status: RunStatus, place: Place, run_options: RunOptions, out: IO[str], stream: Stream
 ) -> int:
-    """Say how it ended, and return the exit code.
+    """Report how the run ended, and return the exit code.
 
-    That nobody reads it any more does not change how it ended. JSON that cannot be written is asked
-    for by a program, which must not take it for there.
+    A reader that has closed the pipe does not change the exit code. A failed write of JSON does: a
+    program asked for it, and must not believe that it is complete.
     """
     code = exit_code(status)
     try:
-        if wishes.is_json:
+        if run_options.is_json:
             document = patiently(lambda: run_json(run, status, run.kept_outputs()))
             terminal.write(document, out)
     except BrokenPipeError:
@@ -357,14 +365,14 @@ def _finish(
         again = place.hint("status", run.run_id, "--json")
         terminal.note(f"flowq: {lost}; the run {status.state}, see {again}")
         code = code or lost.exit_code
-    if not (wishes.is_quiet and status.state == "succeeded"):
+    if not (run_options.is_quiet and status.state == "succeeded"):
         report = patiently(lambda: make_report(run, status, place))
         write_summary(report, stream)
     return code
 
 
 def make_report(run: Run, status: RunStatus, place: Place) -> Report:
-    """Return what there is to say about a run that has ended."""
+    """Return the report about a run that has ended."""
     kept = run.kept_outputs()
     return Report(
         status=status,
@@ -393,7 +401,7 @@ def _last_results(run: Run, status: RunStatus) -> Mapping[str, Any]:
 
 
 def _failed(run: Run, status: RunStatus) -> list[FailedJob]:
-    # What a cancel stopped has not failed: nobody asks why.
+    # What a cancel has stopped needs no explanation.
     bad = ("failed",) if status.state == "canceled" else ("failed", "stopped")
     jobs = (job for job in status.jobs.values() if job.state in bad)
     names = [job.name for job in jobs if not (status.is_tolerated(job) or job.has_failed_inside)]
@@ -410,20 +418,20 @@ def _failed(run: Run, status: RunStatus) -> list[FailedJob]:
 
 
 def write_summary(report: Report, stream: Stream) -> None:
-    """Write the end of a run for eyes."""
+    """Write the summary of a run for people."""
     lines = summary(report, display.width_of(stream), unicode=terminal.can_show(stream))
     display.tell(lines, stream)
 
 
 def run_json(run: Run, status: RunStatus, kept: KeptOutputs) -> str:
-    """Return the one JSON object of a run; an output that has no value is null there."""
+    """Return a run as one JSON object; an output without a value is null."""
     results = {name: view.result for name, view in run.views(status=status).items()}
     outputs = {**kept.views, **dict.fromkeys(kept.errors)}
     return write_json(run_document(status, results, outputs, run.facts(status)))
 
 
-def with_wishes(command: Callable[..., int]) -> Any:
-    """Add the options of a command that may follow a run, which gets `redis_url` and `wishes`."""
+def with_run_options(command: Callable[..., int]) -> Any:
+    """Add the options of a command that may follow a run: `redis_url` and `run_options`."""
 
     @options.redis_url
     @options.concurrency
@@ -431,42 +439,44 @@ def with_wishes(command: Callable[..., int]) -> Any:
     @options.verbose
     @wraps(command)
     def wished(*, concurrency: int | None, quiet: bool, verbose: bool, **given: Any) -> int:
-        return command(wishes=Wishes(concurrency, False, verbose, quiet), **given)
+        return command(run_options=RunOptions(concurrency, False, verbose, quiet), **given)
 
     return wished
 
 
-def answer(run_id: str, redis_url: str | None, wishes: Wishes, tell: Callable[[Run], str]) -> int:
-    """Do what `tell` does to a run, and say what it returns; return the exit code.
+def answer(
+    run_id: str, redis_url: str | None, run_options: RunOptions, tell: Callable[[Run], str]
+) -> int:
+    """Call `tell` with a run, print the sentence that it returns, and return the exit code.
 
-    On the private server of the current folder follow the run then, where nobody executes it.
+    On the private server of the current folder the run is then followed, if nobody executes it.
     """
     with terminal.result_stream(False) as out, opened(redis_url) as place:
         run = client.get_run(run_id, place.connection)
-        return answer_run(run, place, wishes, out, tell)
+        return answer_run(run, place, run_options, out, tell)
 
 
 def answer_run(
-    run: Run, place: Place, wishes: Wishes, out: IO[str], tell: Callable[[Run], str]
+    run: Run, place: Place, run_options: RunOptions, out: IO[str], tell: Callable[[Run], str]
 ) -> int:
-    """The same for a run that was found."""
+    """Do the same with a run that the caller has found."""
     with Interrupts(deferring=True) as interrupts:
         since = run.status().last_event_id
         told = tell(run)
-        if not wishes.is_quiet:
+        if not run_options.is_quiet:
             terminal.note(f"flowq: {told}")
         hold = run.find_hold()
         if hold is not None and hold.kind == "held":
             start = place.hint("release", run.run_id)
             terminal.note(f"flowq: {hold.text}; start it with: {start}")
             return 0
-        if not _is_alone(run, place, wishes):
+        if not _is_alone(run, place, run_options):
             return 0
-        return see_to_the_end(run, place, wishes, out, interrupts, since)
+        return follow_to_the_end(run, place, run_options, out, interrupts, since)
 
 
-def _is_alone(run: Run, place: Place, wishes: Wishes) -> bool:
-    """Whether nobody executes the run unless we do."""
+def _is_alone(run: Run, place: Place, run_options: RunOptions) -> bool:
+    """Whether nobody else executes the run."""
     if run.status().is_ended:
         return False
-    return wishes.concurrency is not None or (place.is_embedded and not run.is_served())
+    return run_options.concurrency is not None or (place.is_embedded and not run.is_served())

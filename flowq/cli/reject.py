@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from flowq.cli import options
-from flowq.cli.following import Wishes, answer, with_wishes
+from flowq.cli.following import RunOptions, answer, with_run_options
 from flowq.client import Run
 
 
@@ -13,13 +13,13 @@ from flowq.client import Run
 @options.run_id
 @click.argument("job", metavar="JOB")
 @click.option("--reason", metavar="TEXT", default="", help="Why; the run keeps and shows it.")
-@with_wishes
+@with_run_options
 def command(
     run_id: str,
     job: str,
     reason: str,
     redis_url: str | None,
-    wishes: Wishes,
+    run_options: RunOptions,
 ) -> int:
     """Reject a JOB that asks for an approval: one job, one item of a group, or all of them.
 
@@ -33,4 +33,4 @@ def command(
         is_news = run.reject(job, reason)
         return f"job {job} of run {run.run_id} {'is' if is_news else 'was already'} rejected"
 
-    return answer(run_id, redis_url, wishes, tell)
+    return answer(run_id, redis_url, run_options, tell)

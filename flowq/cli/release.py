@@ -6,7 +6,7 @@ import click
 
 from flowq import client
 from flowq.cli import options, terminal
-from flowq.cli.following import Wishes, answer_run, with_wishes
+from flowq.cli.following import RunOptions, answer_run, with_run_options
 from flowq.cli.place import Place, opened
 from flowq.client import FoundJob, Run
 from flowq.errors import RunNotFound
@@ -16,12 +16,12 @@ from flowq.runtime.job import release_job
 @click.command()
 @options.run_id
 @click.argument("job", required=False, metavar="")
-@with_wishes
+@with_run_options
 def command(
     run_id: str,
     job: str | None,
     redis_url: str | None,
-    wishes: Wishes,
+    run_options: RunOptions,
 ) -> int:
     """Let a RUN go that `run --hold` held, or go on with one that nobody executes.
 
@@ -45,7 +45,7 @@ def command(
                 return 0
             run, job = client.get_run(found.run_id, place.connection), found.name
         name = job
-        return answer_run(run, place, wishes, out, lambda run: _tell(run, name, place))
+        return answer_run(run, place, run_options, out, lambda run: _tell(run, name, place))
 
 
 def _release_job(job: FoundJob, place: Place) -> None:

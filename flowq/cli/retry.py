@@ -6,7 +6,7 @@ import click
 
 from flowq import client
 from flowq.cli import options, terminal
-from flowq.cli.following import Wishes, see_to_the_end
+from flowq.cli.following import RunOptions, follow_to_the_end
 from flowq.cli.place import opened
 from flowq.cli.terminal import Interrupts
 
@@ -41,7 +41,7 @@ def command(
       flowq retry k3v9x0q2m5ab publish
       flowq retry k3v9x0q2m5ab 'thumb[3]'
     """
-    wishes = Wishes(concurrency, as_json, verbose, quiet)
+    run_options = RunOptions(concurrency, as_json, verbose, quiet)
     with terminal.result_stream(as_json) as out, opened(redis_url) as place:
         run = client.get_run(run_id, place.connection)
         with Interrupts(deferring=True) as interrupts:
@@ -54,4 +54,4 @@ def command(
                 names = ", ".join(deleted[:NAMED]) + (" and others" if len(deleted) > NAMED else "")
                 terminal.note(f"flowq: {names}: deleted, and cannot run again")
             terminal.note(f"flowq: {count} job{'s' if count > 1 else ''} of run {run_id} run again")
-            return see_to_the_end(run, place, wishes, out, interrupts, since)
+            return follow_to_the_end(run, place, run_options, out, interrupts, since)

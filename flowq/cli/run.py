@@ -11,7 +11,7 @@ import click
 from flowq import client
 from flowq.cli import options, terminal
 from flowq.cli.compiling import describe_inputs, make_plan
-from flowq.cli.following import Wishes, see_to_the_end, start_workers
+from flowq.cli.following import RunOptions, follow_to_the_end, start_workers
 from flowq.cli.place import Place, opened, warn_about
 from flowq.cli.plan import written
 from flowq.cli.terminal import Interrupts, OutputLost
@@ -76,7 +76,7 @@ def command(
       flowq run app.flows:report --redis-url redis://localhost/0 --detach
       flowq run workflows/sandwich.yaml --help     what inputs it has
     """
-    wishes = Wishes(concurrency, as_json, verbose, quiet)
+    run_options = RunOptions(concurrency, as_json, verbose, quiet)
     with terminal.result_stream(as_json) as out:
         plan = make_plan(target, given, inputs_file, imports)
         if dry_run:
@@ -85,34 +85,34 @@ def command(
         with opened(redis_url, creating=True) as place:
             warn_about(place)
             if hold:
-                return _hold(plan, place, wishes, out)
+                return _hold(plan, place, run_options, out)
             if detach:
-                return _detach(plan, place, wishes, out)
-            return _run(plan, place, wishes, out)
+                return _detach(plan, place, run_options, out)
+            return _run(plan, place, run_options, out)
 
 
-def _hold(plan: Plan, place: Place, wishes: Wishes, out: IO[str]) -> int:
+def _hold(plan: Plan, place: Place, run_options: RunOptions, out: IO[str]) -> int:
     run = client.submit(plan, place.connection, is_held=True, is_apart=place.is_embedded)
-    _write_id(run, wishes, out)
-    if not wishes.is_quiet:
+    _write_id(run, run_options, out)
+    if not run_options.is_quiet:
         terminal.note(f"flowq: start it with: {place.hint('release', run.run_id)}")
     return 0
 
 
-def _detach(plan: Plan, place: Place, wishes: Wishes, out: IO[str]) -> int:
+def _detach(plan: Plan, place: Place, run_options: RunOptions, out: IO[str]) -> int:
     run = client.submit(plan, place.connection, is_apart=place.is_embedded)
-    workers = start_workers(run, place, wishes.concurrency)
-    _write_id(run, wishes, out)
+    workers = start_workers(run, place, run_options.concurrency)
+    _write_id(run, run_options, out)
     if workers is None and (queues := run.unattended_queues()):
         terminal.note(f"flowq: no worker listens on: {', '.join(queues)}")
-    if not wishes.is_quiet:
+    if not run_options.is_quiet:
         terminal.note(f"flowq: follow it with: {place.hint('watch', run.run_id)}")
     return 0
 
 
-def _write_id(run: Run, wishes: Wishes, out: IO[str]) -> None:
+def _write_id(run: Run, run_options: RunOptions, out: IO[str]) -> None:
     try:
-        if wishes.is_json:
+        if run_options.is_json:
             terminal.write(write_json(run_document(run.status(), {})), out)
         else:
             terminal.write(f"{run.run_id}\n", out)
@@ -121,7 +121,7 @@ def _write_id(run: Run, wishes: Wishes, out: IO[str]) -> None:
         raise
 
 
-def _run(plan: Plan, place: Place, wishes: Wishes, out: IO[str]) -> int:
+def _run(plan: Plan, place: Place, run_options: RunOptions, out: IO[str]) -> int:
     with Interrupts(deferring=True) as interrupts:
         run = client.submit(plan, place.connection, is_apart=place.is_embedded)
-        return see_to_the_end(run, place, wishes, out, interrupts)
+        return follow_to_the_end(run, place, run_options, out, interrupts)

@@ -108,7 +108,7 @@ def path(folder: Path | None) -> None:
 @command.command()
 @_folder
 def stop(folder: Path | None) -> None:
-    """End the server, whoever uses it. What it keeps stays; the next command starts it again."""
+    """End the server, even if others use it. Its data stays; the next command starts it again."""
     _find(folder)
     kept = server.find(folder)
     if kept is None or not kept.is_running:

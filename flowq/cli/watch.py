@@ -8,7 +8,7 @@ import click
 
 from flowq import client
 from flowq.cli import display, following, options, terminal
-from flowq.cli.following import exit_code, follow, make_attendants
+from flowq.cli.following import exit_code, follow, make_monitors
 from flowq.cli.own_workers import Tail
 from flowq.cli.place import opened
 from flowq.cli.terminal import Interrupted, Interrupts
@@ -29,12 +29,12 @@ def command(run_id: str, redis_url: str | None, quiet: bool, verbose: bool) -> i
     """
     with opened(redis_url) as place, Interrupts() as interrupts:
         run = client.get_run(run_id, place.connection)
-        attendants = make_attendants(run, place)
-        attendants += [Tail()] if verbose else []
+        monitors = make_monitors(run, place)
+        monitors += [Tail()] if verbose else []
         out = terminal.Lenient(sys.stdout)
         try:
             with display.choose(out, is_quiet=quiet) as shown:
-                status = follow(run, place, shown, attendants, interrupts)
+                status = follow(run, place, shown, monitors, interrupts)
         except Interrupted:
             terminal.note(f"flowq: the run goes on; end it with: {place.hint('cancel', run_id)}")
             raise

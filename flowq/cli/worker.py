@@ -127,7 +127,7 @@ def command(
     allow: tuple[str, ...],
     quiet: bool,
     verbose: bool,
-    **wishes: Any,
+    **worker_options: Any,
 ) -> None:
     """Execute the jobs of queues, in this order of priority; without any, of "default".
 
@@ -148,7 +148,7 @@ def command(
                 f"--allow {name}: that is a file here, so the shell has put names of files in the "
                 "place of a pattern; write it in quotes: --allow 'shop.*'"
             )
-    with opened_if_used(redis_url) if wishes["burst"] else opened(redis_url) as place:
+    with opened_if_used(redis_url) if worker_options["burst"] else opened(redis_url) as place:
         if place is None:
             return
 
@@ -166,7 +166,7 @@ def command(
                 quiet=quiet,
                 allow=allow or None,
                 on_start=None if quiet else tell,
-                **{name: value for name, value in wishes.items() if value is not None},
+                **{name: value for name, value in worker_options.items() if value is not None},
             )
         except (ValueError, ImportError) as error:
             raise UsageError(str(error)) from None

@@ -61,7 +61,7 @@ class Filled:
         """Open the assignments as a file that has no name, and is nobody's but this user's."""
         import tempfile  # noqa: PLC0415 - only for large values
 
-        file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - whoever asks for it closes it
+        file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - the caller closes it
         file.write(self.assignments)
         file.seek(0)
         return file

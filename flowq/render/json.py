@@ -1,4 +1,4 @@
-"""Values as JSON: for `--json`, for golden files, for whoever reads along.
+"""Values as JSON, for `--json` and golden files.
 
 What JSON has no word for is shown, not lost: it becomes `{"repr": …, "type": …}`; with
 `"truncated": true` when the text is not all of it (`flowq.runtime.views`).

@@ -49,7 +49,7 @@ def progress(
 
     Shape: at most `height` lines. With more jobs than lines they are counted by state, and those
     that failed or run are shown as far as there is room. Lines may be longer than `width` in their
-    notes only; whoever shows them cuts them.
+    notes only; the caller cuts them.
     """
     jobs = list(collapse(status).values())
     headline = _headline(status, now, width)
