@@ -11,8 +11,8 @@ from typing import Any
 from flowq.expressions import evaluate, fill, find_references, is_live
 from flowq.expressions.refusals import Refused
 from flowq.expressions.templates import has_expression, split
-from flowq.plan import Enqueue, Nested, Slot
-from flowq.spec import Approval, Block, JobSpec
+from flowq.plan import Call, Enqueue, Nested, Slot, Start
+from flowq.spec import Approval, Block, JobSpec, Shell
 from flowq.texts import show
 
 
@@ -33,8 +33,6 @@ def bind_item(template: Enqueue, item: Item, group_id: str) -> Enqueue:
     def known(value: Any) -> Any:
         return None if value is None else fill(value, inputs=template.inputs, scope=scope)
 
-    kwargs = known(template.kwargs) if template.is_live else template.kwargs
-    is_live = template.is_live and bool(find_references(kwargs).roots)
     bound = replace(
         template,
         job_id=item_id + template.job_id.removeprefix(group_id),
@@ -43,18 +41,26 @@ def bind_item(template: Enqueue, item: Item, group_id: str) -> Enqueue:
             Block(item_id, block.on_failure) if block.name == group_id else block
             for block in template.blocks
         ),
-        kwargs=kwargs if is_live or not template.is_live else evaluate(kwargs),
-        is_live=is_live,
         env=known(template.env),
         cwd=known(template.cwd),
         if_=known(template.if_),
         approval=_bound_approval(template.approval, known),
         description=template.description,
     )
+    does = template.does
+    if isinstance(does, Call | Start) and does.is_live:
+        kwargs = known(does.kwargs)
+        if isinstance(does, Call) and bound.description == describe_call(
+            does.function, does.kwargs
+        ):
+            bound = replace(bound, description=describe_call(does.function, kwargs))
+        is_live = bool(find_references(kwargs).roots)
+        does = replace(does, kwargs=kwargs if is_live else evaluate(kwargs), is_live=is_live)
+    if isinstance(does, Start):
+        does = replace(does, nested=_moved_nested(does.nested, template, item, item_id))
+    bound = replace(bound, does=does)
     if _needs_scope(bound):
         bound = replace(bound, scope={**template.scope, **scope})
-    if bound.call and template.description == describe_call(template.call, template.kwargs):
-        bound = replace(bound, description=describe_call(bound.call, kwargs))
     if bound.inputs_from:
         bound = replace(bound, inputs_from=_moved(bound.inputs_from, group_id, item_id))
         result_of = {k: _moved(v, group_id, item_id) for k, v in bound.result_of.items()}
@@ -63,8 +69,6 @@ def bind_item(template: Enqueue, item: Item, group_id: str) -> Enqueue:
         bound = replace(bound, inside=item_id)
     if bound.slots:
         bound = replace(bound, slots=_moved_slots(bound.slots, group_id, item_id))
-    if bound.nested is not None:
-        bound = replace(bound, nested=_moved_nested(bound.nested, template, item, item_id))
     return bound
 
 
@@ -104,7 +108,9 @@ def _needs_scope(bound: Enqueue) -> bool:
     """Whether an item is asked for where its job runs."""
     message = bound.approval.message if bound.approval else ""
     judges = bool(bound.ended_of) and bound.if_ is not None
-    is_asked = judges or bound.is_live or bound.run is not None or bound.stop_when is not None
+    does = bound.does
+    runs_live = does.is_live if isinstance(does, Call | Start) else isinstance(does, Shell)
+    is_asked = judges or runs_live or bound.stop_when is not None
     return is_asked or is_live(bound.if_) or is_live(message)
 
 

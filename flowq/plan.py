@@ -16,8 +16,8 @@ when the list is known, a *start* the jobs of a nested workflow when its inputs 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, cast
 
 from flowq.spec import (
     Approval,
@@ -35,82 +35,27 @@ from flowq.spec import (
 Policies = Literal["run", "skip"]
 
 
-@reads_older_pickles
 @dataclass(frozen=True, slots=True)
-class Enqueue:
-    """One job. What `${{ … }}` could be filled in is; what is left is known where the job runs.
+class Call:
+    """Call a function. `kwargs` are its arguments, or a template for them where it `is_live`."""
 
-    It does one of these: call a function (`call`), run a shell command (`run`), give the outputs of
-    a nested workflow (`outputs`), add the items of a group (`expansion`), or add the jobs of a
-    nested workflow (`nested`).
-
-    Shape: `blocks` are future jobs by *job id*, all of them enqueued earlier in the plan. Unless
-    `is_live`, `kwargs` are the arguments themselves. Otherwise they are a template, as `if_`,
-    `env`, `cwd`, `stop_when` and the command always are, to be evaluated once where the job runs:
-    `result_of` maps the names of the jobs that they name to job ids, `groups` are those among them
-    that are groups, `inputs` has the inputs that they need beside them, `scope` the item, its index
-    or its matrix, and the run.
-    `group` is the id of the group that it is an item of, `group_name` what that is called; one that
-    `grows` may add items to it. `slots` are the places that it takes in a `max_parallel`;
-    `condition` is what `if_` was made from, as declared, to be told when it is false; one that
-    is known to be false is False;
-    running jobs may add blockers to one that `is_open`;
-    `inputs_from` is the job whose result has the inputs, `inside` the join of the nested workflow
-    that it is a job of; `ended_of` is set for what is declared under `finally`: the id of a job
-    there all of whose blockers are the other jobs. `workflow_retries` are those of the whole
-    workflow whose outputs it gives. `secrets` are the names of those that may stand in results
-    which it reads; one that `refuses_secrets` may return none.
-    Units: `timeout_s` in seconds, None for RQ's own default.
-    """
-
-    job_id: str
-    name: str
-    call: str
+    function: str
     kwargs: Mapping[str, Any] = field(default_factory=dict)
-    result_of: Mapping[str, str] = field(default_factory=dict)
-    inputs: Mapping[str, Any] = field(default_factory=dict)
-    deferred: bool = False
-    blocks: tuple[Block, ...] = ()
-    on_blocker_failure: BlockerPolicy = "skip"
-    queue: str = "default"
-    timeout_s: float | None = None
-    retries: Retry | None = None
-    description: str = ""
     is_live: bool = False
-    run: Shell | None = None
-    outputs: Mapping[str, Any] | None = None
-    expansion: Expansion | None = None
-    nested: Nested | None = None
-    if_: str | bool | None = None
-    env: Mapping[str, str] = field(default_factory=dict)
-    cwd: str | None = None
-    scope: Mapping[str, Any] = field(default_factory=dict)
-    groups: tuple[str, ...] = ()
-    inputs_from: str = ""
-    inside: str = ""
-    group: str = ""
-    group_name: str = ""
-    grows: bool = False
-    slots: tuple[Slot, ...] = ()
-    stop_when: str | None = None
-    is_tolerated: bool = False
-    approval: Approval | None = None
-    expires_s: float | None = None
-    if_empty: Policies = "run"
-    on_crash: Literal["requeue", "fail"] = "requeue"
-    at_front: bool = False
-    condition: str = ""
-    ended_of: str = ""
-    is_open: bool = False
-    workflow_retries: Retry | None = None
-    secrets: tuple[str, ...] = ()
-    refuses_secrets: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """Give the outputs of a nested workflow, which may run again as a whole (`retries`)."""
+
+    outputs: Mapping[str, Any]
+    retries: Retry | None = None
 
 
 @reads_older_pickles
 @dataclass(frozen=True, slots=True)
 class Expansion:
-    """How a job adds the items of its group.
+    """Add the items of a group.
 
     Shape: `each` as declared, with its inputs filled in; `templates` are the jobs of one item, the
     last ones first: their ids start with the id of the group, in whose place that of the item goes.
@@ -156,6 +101,136 @@ class Slot:
 
     def __str__(self) -> str:
         return f"{self.limit}={self.holder}" if self.holder else self.limit
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Add the jobs of a nested workflow. `kwargs` are its inputs, as in a `Call`."""
+
+    nested: Nested
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    is_live: bool = False
+
+
+Does = Call | Shell | Join | Expansion | Start
+"""What a job does: call a function, run a command, give the outputs of a nested workflow, add the
+items of a group, or add the jobs of a nested workflow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Enqueue:
+    """One job. What `${{ … }}` could be filled in is; what is left is known where the job runs.
+
+    Shape: `blocks` are future jobs by *job id*, all of them enqueued earlier in the plan. `if_`,
+    `env`, `cwd`, `stop_when` and a command are templates, as the arguments of a call may be, to be
+    evaluated once where the job runs: `result_of` maps the names of the jobs that they name to job
+    ids, `groups` are those among them that are groups, `inputs` has the inputs that they need
+    beside them, `scope` the item, its index or its matrix, and the run.
+    `group` is the id of the group that it is an item of, `group_name` what that is called; one that
+    `grows` may add items to it. `slots` are the places that it takes in a `max_parallel`;
+    `condition` is what `if_` was made from, as declared, to be told when it is false; one that
+    is known to be false is False;
+    running jobs may add blockers to one that `is_open`;
+    `inputs_from` is the job whose result has the inputs, `inside` the join of the nested workflow
+    that it is a job of; `ended_of` is set for what is declared under `finally`: the id of a job
+    there all of whose blockers are the other jobs. `secrets` are the names of those that may stand
+    in results which it reads; one that `refuses_secrets` may return none.
+    Units: `timeout_s` in seconds, None for RQ's own default.
+    """
+
+    job_id: str
+    name: str
+    does: Does
+    result_of: Mapping[str, str] = field(default_factory=dict)
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    deferred: bool = False
+    blocks: tuple[Block, ...] = ()
+    on_blocker_failure: BlockerPolicy = "skip"
+    queue: str = "default"
+    timeout_s: float | None = None
+    retries: Retry | None = None
+    description: str = ""
+    if_: str | bool | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+    cwd: str | None = None
+    scope: Mapping[str, Any] = field(default_factory=dict)
+    groups: tuple[str, ...] = ()
+    inputs_from: str = ""
+    inside: str = ""
+    group: str = ""
+    group_name: str = ""
+    grows: bool = False
+    slots: tuple[Slot, ...] = ()
+    stop_when: str | None = None
+    is_tolerated: bool = False
+    approval: Approval | None = None
+    expires_s: float | None = None
+    if_empty: Policies = "run"
+    on_crash: Literal["requeue", "fail"] = "requeue"
+    at_front: bool = False
+    condition: str = ""
+    ended_of: str = ""
+    is_open: bool = False
+    secrets: tuple[str, ...] = ()
+    refuses_secrets: bool = False
+
+
+FLAT_FIELDS = (
+    *("job_id", "name", "call", "kwargs", "result_of", "inputs", "deferred", "blocks"),
+    *("on_blocker_failure", "queue", "timeout_s", "retries", "description", "is_live", "run"),
+    *("outputs", "expansion", "nested", "if_", "env", "cwd", "scope", "groups", "inputs_from"),
+    *("inside", "group", "group_name", "grows", "slots", "stop_when", "is_tolerated", "approval"),
+    *("expires_s", "if_empty", "on_crash", "at_front", "condition", "ended_of", "is_open"),
+    *("workflow_retries", "secrets", "refuses_secrets"),
+)
+"""The fields of a job with what it does as flat ones, in the order of older versions' pickles."""
+
+
+def _set_state(self: Enqueue, state: list[Any]) -> None:
+    """Read a pickle of a job: of this version, or of one up to 0.1, which had one field for each of
+    the things that a job may do, by position (see `flowq.spec.reads_older_pickles`)."""
+    names = [each.name for each in fields(self)]
+    if isinstance(state[2], str):
+        flat = dict(zip(FLAT_FIELDS, state, strict=False))
+        common = {name: flat[name] for name in names if name in flat}
+        made = Enqueue(does=gather(flat), **common)
+        state = [getattr(made, name) for name in names]
+    for name, value in zip(names, state, strict=True):
+        object.__setattr__(self, name, value)
+
+
+Enqueue.__setstate__ = _set_state  # type: ignore[attr-defined]  # dataclasses set one as well
+
+
+def flatten(does: Does) -> dict[str, Any]:
+    """Return what a job does as flat fields, the form that Redis and `flowq plan --json` have."""
+    if isinstance(does, Call):
+        return {"call": does.function, "kwargs": does.kwargs, "is_live": does.is_live}
+    common: dict[str, Any] = {"call": "", "kwargs": {}}
+    if isinstance(does, Start):
+        return {"call": "", "kwargs": does.kwargs, "is_live": does.is_live, "nested": does.nested}
+    if isinstance(does, Join):  # the outputs are a template always
+        return {
+            **common,
+            "is_live": True,
+            "outputs": does.outputs,
+            "workflow_retries": does.retries,
+        }
+    return {**common, "run" if isinstance(does, Shell) else "expansion": does}
+
+
+def gather(flat: Mapping[str, Any]) -> Does:
+    """Return what a job does from such fields; those that are missing have their default."""
+    kwargs, is_live = flat.get("kwargs", {}), flat.get("is_live", False)
+    if (nested := flat.get("nested")) is not None:
+        return Start(nested, kwargs, is_live)
+    if (expansion := flat.get("expansion")) is not None:
+        return cast(Expansion, expansion)
+    if (outputs := flat.get("outputs")) is not None:
+        return Join(outputs, flat.get("workflow_retries"))
+    if (command := flat.get("run")) is not None:
+        return cast(Shell, command)
+    return Call(flat["call"], kwargs, is_live)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from flowq.expressions import (
 )
 from flowq.expressions.places import find_workflow_texts, texts_of
 from flowq.graph import Graph, Uses, build_graph, final_first
-from flowq.plan import Enqueue, Expansion, Group, Nested, Slot
+from flowq.plan import Call, Enqueue, Expansion, Group, Join, Nested, Slot, Start
 from flowq.planner.matrix import Leg, expand_matrix
 from flowq.planner.secrets import Secrets, find_secrets
 from flowq.problems import BAD_MATRIX
@@ -158,9 +158,8 @@ class Frame:
         return Enqueue(
             job_id,
             name + LIST,
-            "",
+            Expansion(each, tuple(templates)),
             deferred=self._is_held(job),
-            expansion=Expansion(each, tuple(templates)),
             retries=self._retries(job),
             description=f"for_each of {name}",
             scope=self._scope if any("run" in uses.roots for _, uses in left) else {},
@@ -206,23 +205,19 @@ class Frame:
         used = dict.fromkeys(name for name, _ in left.jobs if name in inner)
         return replace(
             enqueue,
-            call="",
-            kwargs={},
+            does=Join(nested.outputs, job.retries),
             deferred=True,
             on_blocker_failure="skip",
             if_empty="skip",
-            outputs=nested.outputs,
             inputs_from=f"{enqueue.job_id}--0",
             result_of={name: f"{enqueue.job_id}--{name}" for name in used},
             groups=tuple(name for name in used if inner[name].for_each or inner[name].matrix),
             scope={**enqueue.scope, "run": self.run},
-            is_live=True,
             env={},
             cwd=None,
             if_=None,
             approval=None,
             expires_s=None,
-            workflow_retries=job.retries,
             secrets=self.secrets.all_of(job.name),
             description=f"outputs of {nested.name}",
         )
@@ -230,11 +225,14 @@ class Frame:
     def _start(self, job: JobSpec, nested: Workflow, enqueue: Enqueue) -> Enqueue:
         """Return the job that adds the jobs of a nested workflow, once its inputs are known."""
         join_id, name = enqueue.job_id, enqueue.name
+        declared = enqueue.does
+        assert isinstance(declared, Call)  # a job with `workflow` has no command
         finals = self._finals_after(is_final=bool(enqueue.ended_of))
         slots = tuple(_held_by(join_id, slot, enqueue.group) for slot in enqueue.slots)
         timeout_s = nested.timeout_s if job.timeout_s is None else job.timeout_s
         read = self.secrets.read_by(job.name)
         prefix = f"{name}."
+        inside = Nested(nested, join_id, prefix, slots, self._env, finals, timeout_s, read)
         return replace(
             enqueue,
             job_id=f"{join_id}--0",
@@ -246,7 +244,7 @@ class Frame:
             grows=False,
             is_tolerated=False,
             inside=join_id,
-            nested=Nested(nested, join_id, prefix, slots, self._env, finals, timeout_s, read),
+            does=Start(inside, declared.kwargs, declared.is_live),
             description=f"start of {nested.name}",
         )
 
@@ -262,17 +260,15 @@ class Frame:
         defaults = self.graph.workflow.defaults
         left = self._find_left(job, _OF_A_JOB, scope)
         kwargs, is_live = self._arguments(job, scope), any(path[2] == "with" for path, _ in left)
+        call = Call(job.call, evaluate(kwargs) if kwargs and not is_live else kwargs, is_live)
         stop_when = (job.for_each or job.matrix or _NO_GROUP).stop_when
         own_slots = (Slot(f"group:{group}"),) if group and job.max_parallel is not None else ()
         needs_run = any("run" in uses.roots for _, uses in left)
         return Enqueue(
             job_id,
             name,
-            job.call,
-            evaluate(kwargs) if kwargs and not is_live else kwargs,
-            is_live=is_live,
+            with_places(job.run) if job.run else call,
             deferred=is_held,
-            run=job.run and with_places(job.run),
             env=self._environment(job, scope),
             cwd=self._filled(job.cwd, ("jobs", job.name, "cwd"), scope),
             if_=self._condition(job, scope),

@@ -13,7 +13,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 from flowq.errors import Problem
-from flowq.plan import Commit, Nested, Operation, Plan, Release
+from flowq.plan import FLAT_FIELDS, Commit, Enqueue, Nested, Operation, Plan, Release, flatten
 from flowq.render.groups import Declared, by_declaration
 from flowq.render.view import View
 from flowq.runtime.views import make_view, to_document
@@ -193,13 +193,17 @@ def _said(value: Any) -> Any:
         return [_said(item) for item in value]
     if not is_dataclass(value):
         return to_json(value)
-    pairs = ((each, getattr(value, each.name)) for each in fields(value))
+    found = {each.name: getattr(value, each.name) for each in fields(value)}
+    defaults = {each.name: each.default for each in fields(value)}
+    if isinstance(value, Enqueue):
+        flat = {**found, **flatten(found.pop("does"))}
+        found = {name: flat[name] for name in FLAT_FIELDS if name in flat}
     return {
-        each.name: _said(found)
-        for each, found in pairs
-        if each.name in _ALWAYS_SAID
-        or found not in (None, "", False, (), {}, each.default)
-        or (each.name == "if_" and found is False)
+        name: _said(said)
+        for name, said in found.items()
+        if name in _ALWAYS_SAID
+        or said not in (None, "", False, (), {}, defaults.get(name))
+        or (name == "if_" and said is False)
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from flowq.declare.retries import say_policy
-from flowq.plan import Commit, Enqueue, Group, Operation, Plan
+from flowq.plan import Commit, Enqueue, Expansion, Group, Join, Operation, Plan, Start
 from flowq.render.lines import spelled_line
 from flowq.spec import Approval, Retry
 
@@ -70,11 +70,12 @@ def _options(enqueue: Enqueue) -> Iterator[str]:
         yield f"queue={enqueue.queue}"
     if enqueue.timeout_s is not None:
         yield f"timeout={enqueue.timeout_s:g}s"
-    for each in (enqueue, *(enqueue.expansion.templates if enqueue.expansion else ())):
+    templates = enqueue.does.templates if isinstance(enqueue.does, Expansion) else ()
+    for each in (enqueue, *templates):
         yield from _limits_of_workflow(each)
     if enqueue.retries is not None:
         yield f"retries={_retries(enqueue.retries)}"
-    asks = [each.approval for each in (enqueue.expansion.templates if enqueue.expansion else ())]
+    asks = [each.approval for each in templates]
     if approval := next(filter(None, [enqueue.approval, *asks]), None):
         yield _approval(approval)
     if enqueue.if_ is not None:
@@ -86,10 +87,11 @@ def _options(enqueue: Enqueue) -> Iterator[str]:
 
 
 def _limits_of_workflow(enqueue: Enqueue) -> Iterator[str]:
-    if enqueue.nested is not None and enqueue.nested.timeout_s is not None:
-        yield f"timeout of the workflow={enqueue.nested.timeout_s:g}s"
-    if enqueue.workflow_retries is not None:
-        yield f"retries of the workflow={_retries(enqueue.workflow_retries)}"
+    does = enqueue.does
+    if isinstance(does, Start) and does.nested.timeout_s is not None:
+        yield f"timeout of the workflow={does.nested.timeout_s:g}s"
+    if isinstance(does, Join) and does.retries is not None:
+        yield f"retries of the workflow={_retries(does.retries)}"
 
 
 def _approval(approval: Approval) -> str:

@@ -22,7 +22,7 @@ from flowq.commands.values import needs_references
 from flowq.durations import write_duration
 from flowq.expressions import as_template, evaluate, find_references, is_live, write
 from flowq.expressions.places import find_texts, find_workflow_texts, texts_of
-from flowq.plan import Enqueue, Group
+from flowq.plan import Call, Enqueue, Expansion, Group, Join, Start
 from flowq.runtime import keys
 from flowq.runtime.enqueueing import Copier
 from flowq.runtime.holds import Edge, Hold
@@ -113,7 +113,8 @@ def call_of(enqueue: Enqueue) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
     """Return what RQ is to call for a job: the function, and its arguments, as plain data."""
     if work := _work(enqueue):
         return PERFORM, (work,), {}
-    return enqueue.call.replace(":", "."), (), dict(enqueue.kwargs)
+    assert isinstance(enqueue.does, Call)  # all else has something to be performed
+    return enqueue.does.function.replace(":", "."), (), dict(enqueue.does.kwargs)
 
 
 def _data(enqueue: Enqueue) -> EnqueueData:
@@ -136,16 +137,16 @@ def _work(enqueue: Enqueue) -> dict[str, Any]:
 
     Plain data, so that other versions of flowq can read it: see `flowq.runtime.wire`.
     """
-    shell = enqueue.run
+    does = enqueue.does
+    arguments = does if isinstance(does, Call | Start) else Call("")
     special: dict[str, Any] = {
-        "live": enqueue.is_live,
+        "live": arguments.is_live or isinstance(does, Join),
         "if": enqueue.if_,
         "env": dict(enqueue.env),
         "cwd": enqueue.cwd,
-        "shell": shell and _as_work(shell),
-        "outputs": enqueue.outputs,
-        "expansion": enqueue.expansion and to_wire(enqueue.expansion),
-        "nested": enqueue.nested and to_wire(enqueue.nested),
+        "shell": _as_work(does) if isinstance(does, Shell) else None,
+        "expansion": to_wire(does) if isinstance(does, Expansion) else None,
+        "nested": to_wire(does.nested) if isinstance(does, Start) else None,
         "stop_when": enqueue.stop_when,
         "grows": enqueue.grows,
         "secrets": list(enqueue.secrets),
@@ -154,10 +155,11 @@ def _work(enqueue: Enqueue) -> dict[str, Any]:
         else None,
     }
     kept = {key: value for key, value in special.items() if value not in (None, False, {}, [])}
-    if "." in enqueue.call.partition(":")[2]:  # RQ would not find what is in a class in a class
-        kept["call"] = enqueue.call
-    if enqueue.outputs is not None:
-        kept["outputs"] = dict(enqueue.outputs)
+    call = does.function if isinstance(does, Call) else ""
+    if "." in call.partition(":")[2]:  # RQ would not find what is in a class in a class
+        kept["call"] = call
+    if isinstance(does, Join):
+        kept["outputs"] = dict(does.outputs)
     if enqueue.if_ is not None:
         kept |= {"if": enqueue.if_, "condition": enqueue.condition}
         if enqueue.on_blocker_failure != "skip":
@@ -165,8 +167,8 @@ def _work(enqueue: Enqueue) -> dict[str, Any]:
     if not kept:
         return {}
     beside: dict[str, Any] = {
-        "call": enqueue.call,
-        "kwargs": dict(enqueue.kwargs),
+        "call": call,
+        "kwargs": dict(arguments.kwargs),
         "result_of": dict(enqueue.result_of),
         "groups": list(enqueue.groups),
         "inputs": dict(enqueue.inputs),
@@ -182,12 +184,12 @@ def _work(enqueue: Enqueue) -> dict[str, Any]:
 
 def _needed_format(enqueue: Enqueue) -> int:
     """Return the format that a worker has to know to execute a job as it is meant."""
-    shell = enqueue.run
+    does = enqueue.does
     if _has_quoted_values(enqueue):
         return QUOTED_VALUES_FORMAT
     if enqueue.refuses_secrets:
         return REFUSING_FORMAT
-    if shell is not None and not isinstance(shell.command, str):
+    if isinstance(does, Shell) and not isinstance(does.command, str):
         return COMMAND_LIST_FORMAT
     if enqueue.ended_of or _has_finals(enqueue):
         return FINALLY_FORMAT
@@ -198,11 +200,12 @@ def _needed_format(enqueue: Enqueue) -> int:
 
 def _has_quoted_values(enqueue: Enqueue) -> bool:
     """Whether a command has values where older versions would put quotes within quotes."""
-    if enqueue.expansion:
-        return any(map(_has_quoted_values, enqueue.expansion.templates))
-    if enqueue.nested:
-        return any(map(needs_references, _places_in(enqueue.nested.workflow)))
-    return enqueue.run is not None and needs_references(enqueue.run.places)
+    does = enqueue.does
+    if isinstance(does, Expansion):
+        return any(map(_has_quoted_values, does.templates))
+    if isinstance(does, Start):
+        return any(map(needs_references, _places_in(does.nested.workflow)))
+    return isinstance(does, Shell) and needs_references(does.places)
 
 
 def _places_in(workflow: Workflow) -> Iterator[str]:
@@ -212,9 +215,10 @@ def _places_in(workflow: Workflow) -> Iterator[str]:
 
 
 def _has_finals(enqueue: Enqueue) -> bool:
-    if enqueue.expansion:
-        return any(map(_has_finals, enqueue.expansion.templates))
-    return enqueue.nested is not None and _ends_with_jobs(enqueue.nested.workflow)
+    does = enqueue.does
+    if isinstance(does, Expansion):
+        return any(map(_has_finals, does.templates))
+    return isinstance(does, Start) and _ends_with_jobs(does.nested.workflow)
 
 
 def _ends_with_jobs(workflow: Workflow) -> bool:
@@ -225,14 +229,17 @@ def _ends_with_jobs(workflow: Workflow) -> bool:
 
 def _asks_for_attempts(enqueue: Enqueue) -> bool:
     """Whether a job has a policy of retries, or uses `attempt`; or one that it is going to add."""
-    if enqueue.expansion:
-        return any(map(_asks_for_attempts, enqueue.expansion.templates))
-    if enqueue.nested and _is_any_tried_by_policy(enqueue.nested.workflow):
+    does = enqueue.does
+    if isinstance(does, Expansion):
+        return any(map(_asks_for_attempts, does.templates))
+    if isinstance(does, Start) and _is_any_tried_by_policy(does.nested.workflow):
         return True
-    own = [enqueue.kwargs if enqueue.is_live else {}, enqueue.env, enqueue.cwd]
-    command = enqueue.run.command if enqueue.run else ""
+    arguments = does.kwargs if isinstance(does, Call | Start) and does.is_live else {}
+    own = [arguments, enqueue.env, enqueue.cwd]
+    command = does.command if isinstance(does, Shell) else ""
     texts = (text for value in (*own, command) for _, text in texts_of(value, ()))
-    return _is_policy(enqueue.retries, enqueue.workflow_retries) or any(map(_uses_attempt, texts))
+    has_policy = _is_policy(enqueue.retries, _retries_of_workflow(enqueue))
+    return has_policy or any(map(_uses_attempt, texts))
 
 
 def _is_any_tried_by_policy(workflow: Workflow) -> bool:
@@ -277,13 +284,14 @@ def _hold(enqueue: Enqueue, run_id: str, added_by: str) -> Hold:
 
 def _fields(enqueue: Enqueue) -> dict[str, str]:
     """Return what the scripts have to know; `lua/groups.lua` and `nested.lua` say what it means."""
+    rounds = _retries_of_workflow(enqueue)
     expires = enqueue.approval and (enqueue.approval.expires_s or enqueue.expires_s)
     fields = {
         "flowq_group": enqueue.group,
-        "flowq_nested": "1" if enqueue.outputs is not None else "",
+        "flowq_nested": "1" if isinstance(enqueue.does, Join) else "",
         "flowq_inside": enqueue.inside,
         "flowq_slots": " ".join(map(str, enqueue.slots)),
-        "flowq_expands": "1" if enqueue.expansion or enqueue.nested else "",
+        "flowq_expands": "1" if isinstance(enqueue.does, Expansion | Start) else "",
         "flowq_tolerate": "1" if enqueue.is_tolerated else "",
         "flowq_always": "1" if _is_always(enqueue) else "",
         "flowq_success": "1" if _needs_success(enqueue) else "",
@@ -292,10 +300,8 @@ def _fields(enqueue: Enqueue) -> dict[str, str]:
         "flowq_on_crash": "fail" if enqueue.on_crash == "fail" else "",
         "flowq_expires": f"{enqueue.expires_s:g}" if enqueue.expires_s and not expires else "",
         "flowq_approval": f"1 {expires:g}" if expires else "1" if enqueue.approval else "",
-        "flowq_rounds": _rounds(enqueue.workflow_retries),
-        "flowq_rounds_policy": write_policy(enqueue.workflow_retries)
-        if enqueue.workflow_retries
-        else "",
+        "flowq_rounds": _rounds(rounds),
+        "flowq_rounds_policy": write_policy(rounds) if rounds else "",
         "flowq_message": _message(enqueue.approval),
         "flowq_asks": _asks(enqueue.approval),
     }
@@ -308,7 +314,11 @@ def _needs_success(enqueue: Enqueue) -> bool:
     A nested workflow's join is not: its start has been asked.
     """
     is_skipped = enqueue.deferred and enqueue.on_blocker_failure == "skip"
-    return is_skipped and enqueue.outputs is None
+    return is_skipped and not isinstance(enqueue.does, Join)
+
+
+def _retries_of_workflow(enqueue: Enqueue) -> Retry | None:
+    return enqueue.does.retries if isinstance(enqueue.does, Join) else None
 
 
 def _judging(enqueue: Enqueue) -> str:
@@ -365,8 +375,8 @@ def _is_always(enqueue: Enqueue) -> bool:
     """Whether the job runs in a canceled run: its `if` says so, or that of what it stands for."""
     if enqueue.ended_of:
         return True
-    if enqueue.expansion:
-        return any(_is_always(template) for template in enqueue.expansion.templates)
+    if isinstance(enqueue.does, Expansion):
+        return any(_is_always(template) for template in enqueue.does.templates)
     asked = as_template(enqueue.condition) if enqueue.condition else enqueue.if_
     return bool(find_references(asked).statuses & _ASKS_EVEN_WHEN_CANCELED)
 
@@ -380,7 +390,7 @@ is flowq's own work, and 100,000 items take minutes; RQ's default of 180 s is me
 
 
 def _timeout(enqueue: Enqueue) -> int | None:
-    if enqueue.timeout_s is None and (enqueue.expansion or enqueue.nested):
+    if enqueue.timeout_s is None and isinstance(enqueue.does, Expansion | Start):
         return ADDING_TIMEOUT_S
     return _whole_seconds(enqueue.timeout_s)
 

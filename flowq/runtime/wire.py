@@ -26,7 +26,8 @@ from functools import cached_property
 from typing import Any, NamedTuple, TypeVar
 
 from flowq.errors import NewerFormat
-from flowq.spec import Defaults, Places
+from flowq.plan import Does, Enqueue, Expansion, Nested, flatten, gather
+from flowq.spec import Defaults, Places, Retry, Shell
 
 FORMAT = 3
 """The newest format that this version reads."""
@@ -189,17 +190,49 @@ class _Values:
         ]
 
     def write(self, value: Any) -> dict[str, Any]:
-        written = {}
+        written: dict[str, Any] = {}
         for name, default, form in self._fields:
             found = getattr(value, name)
-            if not _is_same(found, default):
+            if name == "does":
+                written |= _write_does(found)
+            elif not _is_same(found, default):
                 written[name] = form.write(found)
         return written
 
     def read(self, data: Mapping[str, Any]) -> Any:
-        return self._kind(
-            **{name: form.read(data[name]) for name, _, form in self._fields if name in data}
-        )
+        values = {name: form.read(data[name]) for name, _, form in self._fields if name in data}
+        if self._kind is Enqueue:
+            values["does"] = _read_does(data)
+        return self._kind(**values)
+
+
+# What a job does is written flat, in the fields that it had for each before there was `does`.
+
+
+def _write_does(does: Does) -> dict[str, Any]:
+    written = {
+        name: _values_of(type(value)).write(value) if name in _PARTS_OF_DOES else value
+        for name, value in flatten(does).items()
+        if value or name == "outputs"
+    }
+    return {"call": "", **written}  # older versions need that one, whatever the job does
+
+
+_PARTS_OF_DOES: dict[str, type[Any]] = {
+    "nested": Nested,
+    "expansion": Expansion,
+    "run": Shell,
+    "workflow_retries": Retry,
+}
+
+
+def _read_does(data: Mapping[str, Any]) -> Does:
+    read = {
+        name: _values_of(kind).read(data[name])
+        for name, kind in _PARTS_OF_DOES.items()
+        if data.get(name) is not None
+    }
+    return gather({**data, **read})
 
 
 _LEFT_OUT = frozenset({"unread"})

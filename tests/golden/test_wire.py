@@ -26,7 +26,7 @@ from flowq.declare.yaml import parse_workflow
 from flowq.errors import NewerFormat, Where
 from flowq.graph import build_graph
 from flowq.inputs import EXAMPLE_BY_TYPE, resolve_inputs
-from flowq.plan import Enqueue, Expansion, Nested, Outputs, Plan
+from flowq.plan import Call, Does, Enqueue, Expansion, Join, Nested, Outputs, Plan, Start
 from flowq.planner import make_plan
 from flowq.runtime.outputs import write_outputs
 from flowq.runtime.planned import call_of
@@ -105,7 +105,9 @@ def test_what_is_read_is_what_was_planned() -> None:
     by_id = {each.job_id: each for each in plan_of_shop().enqueues}
     for job_id, (args, _) in read(__version__)["jobs"].items():
         for name in KINDS.keys() & (args[0].keys() if args else ()):
-            assert from_wire(KINDS[name], args[0][name]) == getattr(by_id[job_id], name)
+            planned = by_id[job_id].does
+            planned = planned.nested if isinstance(planned, Start) else planned
+            assert from_wire(KINDS[name], args[0][name]) == planned
     assert from_wire(Outputs, read(__version__)["outputs"]) == plan_of_shop().outputs
     again = from_wire(Workflow, read(__version__)["scheduled"])
     assert (again, again.folder) == (shop(), shop().folder)
@@ -163,7 +165,8 @@ def test_every_field_that_can_be_written_is_in_the_golden_files() -> None:
 
 NOT_IN_SHOP: Mapping[type[Any], set[str]] = {
     Workflow: {"unread", "timeout_s"},
-    Enqueue: {"is_open", "ended_of", "workflow_retries", "secrets", "refuses_secrets"},
+    Enqueue: {"does", "is_open", "ended_of", "secrets", "refuses_secrets"},  # written flat
+    Join: {"retries"},
     Nested: {"finals", "timeout_s", "secrets"},
     Outputs: {"secrets"},
     JobSpec: {"is_final", "secret_results"},
@@ -177,7 +180,7 @@ NOT_IN_SHOP: Mapping[type[Any], set[str]] = {
 
 def test_what_an_approval_asks_for_and_secrets_are_written_and_read() -> None:
     asks = Approval("Sure?", 60, (Input("host", "enum", choices=("a", "b")), Input("n", "int", 3)))
-    template = Enqueue("a", "a", "m:f", approval=asks, secrets=("A",), refuses_secrets=True)
+    template = Enqueue("a", "a", Call("m:f"), approval=asks, secrets=("A",), refuses_secrets=True)
     assert from_wire(Enqueue, to_wire(template)) == template
 
 
@@ -205,50 +208,60 @@ def test_what_is_younger_than_the_shop_is_written_and_read() -> None:
     shell = Shell(("tar", "-cf", "${{ item }}"))
     nested = Nested(Workflow("inner", (), timeout_s=60), "a", "a.", timeout_s=600)
     policy = Retry(2, 1.5, 2, 60, 0.1, 600, ("OSError", "137"), ("a.b:C",))
-    both = {"nested": nested, "workflow_retries": Retry(2, 1.5), "retries": policy}
-    template = Enqueue("a", "a", "", deferred=True, is_open=True, run=shell, **both)
-    data = to_wire(Expansion(ForEach([1]), (template,)))
+    kinds = (shell, Start(nested, {"a": 1}), Join({"b": 2}, Retry(2, 1.5)))
+    templates = tuple(
+        Enqueue("a", "a", does, deferred=True, is_open=True, retries=policy) for does in kinds
+    )
+    data = to_wire(Expansion(ForEach([1]), templates))
     assert data["templates"][0]["is_open"] is True
     assert data["templates"][0]["run"] == {"command": ["tar", "-cf", "${{ item }}"]}
-    assert from_wire(Expansion, json.loads(json.dumps(data))).templates == (template,)
+    assert data["templates"][2]["workflow_retries"] == {"max": 2, "backoff_s": 1.5}
+    assert [each["call"] for each in data["templates"]] == ["", "", ""]  # older versions need it
+    assert from_wire(Expansion, json.loads(json.dumps(data))).templates == templates
 
 
 @pytest.mark.parametrize(
     ("job", "needed"),
     [
-        ({"run": Shell("x"), "retries": Retry(3, 2)}, USUAL_FORMAT),
-        ({"run": Shell("x"), "retries": Retry(3, on=("OSError",))}, RETRIES_FORMAT),
-        ({"run": Shell("x ${{ attempt }}")}, RETRIES_FORMAT),
-        ({"run": Shell("x attempt"), "env": {"A": "${{ env.attempt }}"}}, USUAL_FORMAT),
-        ({"run": Shell("x"), "env": {"A": "${{ attempt }}"}}, RETRIES_FORMAT),
-        ({"outputs": {}, "workflow_retries": Retry(3, jitter=0.1)}, RETRIES_FORMAT),
+        ({"does": Shell("x"), "retries": Retry(3, 2)}, USUAL_FORMAT),
+        ({"does": Shell("x"), "retries": Retry(3, on=("OSError",))}, RETRIES_FORMAT),
+        ({"does": Shell("x ${{ attempt }}")}, RETRIES_FORMAT),
+        ({"does": Shell("x attempt"), "env": {"A": "${{ env.attempt }}"}}, USUAL_FORMAT),
+        ({"does": Shell("x"), "env": {"A": "${{ attempt }}"}}, RETRIES_FORMAT),
+        ({"does": Join({}, Retry(3, jitter=0.1))}, RETRIES_FORMAT),
     ],
 )
 def test_what_older_versions_must_not_ignore_of_retries_has_a_higher_number(
     job: Mapping[str, Any], needed: int
 ) -> None:
-    each = Enqueue("r-a", "a", "", **job)
-    template = Enqueue("r-b", "b(list)", "", expansion=Expansion(ForEach([1]), (each,)))
+    each = Enqueue("r-a", "a", **job)
+    template = Enqueue("r-b", "b(list)", Expansion(ForEach([1]), (each,)))
     assert [call_of(it)[1][0]["flowq"] for it in (each, template)] == [needed, needed]
-    spec = JobSpec("a", run=each.run, env=each.env, retries=each.retries or each.workflow_retries)
+    is_join, does = isinstance(each.does, Join), each.does
+    spec = JobSpec(
+        "a",
+        run=None if is_join else does,
+        env=each.env,
+        retries=does.retries if is_join else each.retries,
+    )
     inner = Workflow("outer", (), workflows={"inner": Workflow("inner", (spec,))})
-    start = Enqueue("r-c--0", "c(start)", "", nested=Nested(inner, "r-c", "c."))
+    start = Enqueue("r-c--0", "c(start)", Start(Nested(inner, "r-c", "c.")))
     assert call_of(start)[1][0]["flowq"] == needed
 
 
 def test_values_within_quotes_need_a_worker_that_refers_to_them() -> None:
-    def format_of(**said: Any) -> int:
-        ((work,), _) = call_of(Enqueue("a", "a", "", **said))[1:]
+    def format_of(does: Does) -> int:
+        ((work,), _) = call_of(Enqueue("a", "a", does))[1:]
         return int(work["flowq"])
 
     quoted, word = Shell('echo "a ${{ item }}"', places="q"), Shell("echo ${{ item }}", places="w")
-    assert (format_of(run=quoted), format_of(run=word)) == (QUOTED_VALUES_FORMAT, USUAL_FORMAT)
+    assert (format_of(quoted), format_of(word)) == (QUOTED_VALUES_FORMAT, USUAL_FORMAT)
     inner = Workflow("inner", (JobSpec("b", run=quoted),))
     outer = Workflow("outer", (), workflows={"inner": inner})
-    template = Enqueue("b", "b", "", run=quoted)
-    assert format_of(nested=Nested(outer, "a", "a.")) == QUOTED_VALUES_FORMAT
-    assert format_of(expansion=Expansion(ForEach([1]), (template,))) == QUOTED_VALUES_FORMAT
-    assert from_wire(Enqueue, to_wire(template)).run == quoted
+    template = Enqueue("b", "b", quoted)
+    assert format_of(Start(Nested(outer, "a", "a."))) == QUOTED_VALUES_FORMAT
+    assert format_of(Expansion(ForEach([1]), (template,))) == QUOTED_VALUES_FORMAT
+    assert from_wire(Enqueue, to_wire(template)).does == quoted
 
 
 def test_a_form_that_only_newer_versions_know_is_refused() -> None:
@@ -258,8 +271,8 @@ def test_a_form_that_only_newer_versions_know_is_refused() -> None:
 
 def test_values_of_users_are_left_as_they_are() -> None:
     given = object()
-    template = Enqueue("a", "a", "m:f", {"x": given, "y": (1, shop())}, inputs={"z": {given}})
+    template = Enqueue("a", "a", Call("m:f", {"x": given, "y": (1, shop())}), inputs={"z": {given}})
     again = from_wire(Enqueue, to_wire(template))
     assert again == template
-    assert again.kwargs["x"] is given
-    assert again.kwargs["y"] is template.kwargs["y"]
+    assert again.does.kwargs["x"] is given
+    assert again.does.kwargs["y"] is template.does.kwargs["y"]

@@ -18,7 +18,7 @@ from rq.job import JobStatus, Retry
 from rq.utils import as_text, now
 
 from flowq.errors import DoNotRetry
-from flowq.plan import Commit, Enqueue, Plan, Release
+from flowq.plan import Call, Commit, Enqueue, Plan, Release
 from flowq.runtime import job as runtime_job
 from flowq.runtime import keys, retry, runs, scripts, steps
 from flowq.runtime.holds import Edge
@@ -182,7 +182,7 @@ class Server:
         return Enqueue(
             job_id=job.id,
             name=job.id.removeprefix(f"{run}-"),
-            call="operator:add",
+            does=Call("operator:add"),
             deferred=job.future is not None,
             is_open=job.future is not None,
             blocks=tuple(Block(target) for target in job.blocks),

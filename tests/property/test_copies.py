@@ -16,7 +16,7 @@ from rq.serializers import JSONSerializer
 from rq.utils import utcformat
 
 from flowq.errors import JobIdTaken
-from flowq.plan import Block, Enqueue
+from flowq.plan import Block, Call, Enqueue
 from flowq.runtime import keys
 from flowq.runtime.enqueueing import Copier
 from flowq.runtime.job import Job, get_job
@@ -289,8 +289,7 @@ def planned(number: int) -> Enqueue:
     return Enqueue(
         f"r1-j{number}",
         f"j{number}",
-        "operator:add",
-        {"a": number},
+        Call("operator:add", {"a": number}),
         deferred=number == 0,
         blocks=(Block("r1-j0", "ignore" if number % 7 == 0 else None),) if number else (),
         queue="slow" if number % 2 else "default",

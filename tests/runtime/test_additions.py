@@ -11,7 +11,7 @@ import redis
 from rq import Retry
 
 from flowq.errors import FutureAlreadyStarted, FutureEnded, NotAFutureJob, UsageError
-from flowq.plan import Commit, Enqueue, Plan, Release
+from flowq.plan import Call, Commit, Enqueue, Plan, Release
 from flowq.runtime import keys, runs
 from flowq.runtime.futures import current_future, get_future
 from flowq.runtime.queue import Queue
@@ -62,12 +62,13 @@ def test_the_children_of_a_run_s_job_belong_to_the_run(
         "demo",
         {},
         (
-            Enqueue("r1-last", "last", _call("finish"), {"log": log}, deferred=True, is_open=True),
+            Enqueue(
+                "r1-last", "last", Call(_call("finish"), {"log": log}), deferred=True, is_open=True
+            ),
             Enqueue(
                 "r1-first",
                 "first",
-                _call("visit"),
-                {"log": log, "depth": 2, "width": 2},
+                Call(_call("visit"), {"log": log, "depth": 2, "width": 2}),
                 blocks=(Block("r1-last"),),
             ),
             Commit("r1"),
@@ -93,18 +94,23 @@ def test_a_job_that_blocks_several_says_which_one_it_adds_to(
         "demo",
         {},
         (
-            Enqueue("r1-left", "left", _call("finish"), {"log": log}, deferred=True, is_open=True),
             Enqueue(
-                "r1-right", "right", _call("finish"), {"log": log}, deferred=True, is_open=True
+                "r1-left", "left", Call(_call("finish"), {"log": log}), deferred=True, is_open=True
+            ),
+            Enqueue(
+                "r1-right",
+                "right",
+                Call(_call("finish"), {"log": log}),
+                deferred=True,
+                is_open=True,
             ),
             Enqueue(
                 "r1-adder",
                 "adder",
-                _call("add_by_name"),
-                {"log": log, "name": "right"},
+                Call(_call("add_by_name"), {"log": log, "name": "right"}),
                 blocks=blocks,
             ),
-            Enqueue("r1-asker", "asker", _call("ask_without_name"), {}, blocks=blocks),
+            Enqueue("r1-asker", "asker", Call(_call("ask_without_name"), {}), blocks=blocks),
             Commit("r1"),
             Release("r1-left"),
             Release("r1-right"),
@@ -166,12 +172,13 @@ def test_a_future_job_that_joins_a_run_is_skipped_after_a_failure_so_that_the_ru
         "demo",
         {},
         (
-            Enqueue("r1-last", "last", _call("finish"), {"log": log}, deferred=True, is_open=True),
+            Enqueue(
+                "r1-last", "last", Call(_call("finish"), {"log": log}), deferred=True, is_open=True
+            ),
             Enqueue(
                 "r1-adder",
                 "adder",
-                _call("add_nested_that_fails"),
-                {"log": log},
+                Call(_call("add_nested_that_fails"), {"log": log}),
                 blocks=(Block("r1-last"),),
             ),
             Commit("r1"),

@@ -213,7 +213,7 @@ def test_a_timeout_ends_a_list_and_a_folder_that_is_not_there_fails_it(
 
 def test_workers_that_do_not_know_lists_refuse_them_and_execute_all_other_commands() -> None:
     def needed(command: str | tuple[str, ...]) -> int:
-        enqueue = planned.Enqueue("a", "a", "", run=Shell(command))
+        enqueue = planned.Enqueue("a", "a", Shell(command))
         return int(planned.call_of(enqueue)[1][0]["flowq"])
 
     assert needed("date") == 1

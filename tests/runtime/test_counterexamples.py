@@ -10,7 +10,7 @@ import redis
 from rq.job import JobStatus
 
 from flowq.errors import FutureEnded, WrongState
-from flowq.plan import Commit, Enqueue, Plan, Release
+from flowq.plan import Call, Commit, Enqueue, Plan, Release
 from flowq.runtime import keys, retry, runs, scripts, steps
 from flowq.runtime.job import Job, get_job
 from flowq.runtime.queue import Queue
@@ -136,9 +136,9 @@ def test_a_join_that_only_rqs_dependency_holds_still_minds_its_blockers(
 def submit(connection: redis.Redis) -> None:
     """One future job in a run, and one blocker of it."""
     call = "runtime_jobs:any_keyword"
-    last = Enqueue("r-last", "last", call, {"a": 1}, deferred=True, is_open=True)
+    last = Enqueue("r-last", "last", Call(call, {"a": 1}), deferred=True, is_open=True)
     first = Enqueue(
-        "r-first", "first", "runtime_jobs:any_keyword", {"a": 1}, blocks=(Block("r-last"),)
+        "r-first", "first", Call("runtime_jobs:any_keyword", {"a": 1}), blocks=(Block("r-last"),)
     )
     plan = Plan("r", "demo", {}, (last, first, Commit("r"), Release("r-last")))
     runs.submit(plan, connection)

@@ -13,6 +13,7 @@ from redis import Redis
 from flowq.client import Run, get_run
 from flowq.declare.yaml import parse_workflow
 from flowq.graph import build_graph
+from flowq.plan import Start
 from flowq.planner import make_plan
 from flowq.render.groups import collapse
 from flowq.render.json import run_document
@@ -313,7 +314,8 @@ def test_the_time_of_a_nested_workflow_may_stand_in_itself(run: Runs, work: Work
         {},
         RUN,
     )
-    limits = {each.name: each.nested.timeout_s for each in plan.enqueues if each.nested}
+    starts = [each for each in plan.enqueues if isinstance(each.does, Start)]
+    limits = {each.name: each.does.nested.timeout_s for each in starts}
     assert limits == {"own(start)": 60, "other(start)": 600}
     assert {each.timeout_s for each in plan.enqueues} == {None}
 

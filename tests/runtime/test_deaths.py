@@ -10,7 +10,7 @@ import redis
 from rq import Retry
 from rq.job import JobStatus
 
-from flowq.plan import Commit, Enqueue, Plan, Release
+from flowq.plan import Call, Commit, Enqueue, Plan, Release
 from flowq.runtime import retry, runs, scripts
 from flowq.runtime.maintenance import tidy
 from flowq.runtime.queue import Queue
@@ -20,7 +20,7 @@ PLAN = Plan(
     "demo",
     {},
     (
-        Enqueue("r1-only", "only", "operator:neg", {}, deferred=True),
+        Enqueue("r1-only", "only", Call("operator:neg"), deferred=True),
         Commit("r1"),
         Release("r1-only"),
     ),
@@ -80,7 +80,7 @@ def test_a_death_before_the_transaction_of_a_retry_leaves_the_job_started(
 def test_a_retry_after_a_back_off_is_one_line_in_the_log_of_its_run(
     connection: redis.Redis, work: Callable[..., None]
 ) -> None:
-    enqueue = Enqueue("r1-only", "only", "runtime_jobs:fail", {}, deferred=True)
+    enqueue = Enqueue("r1-only", "only", Call("runtime_jobs:fail"), deferred=True)
     runs.submit(Plan("r1", "demo", {}, (enqueue, Commit("r1"), Release("r1-only"))), connection)
     job = Queue(connection=connection).fetch_job("r1-only")
     job.retries_left, job.retry_intervals = 1, [60]
@@ -118,7 +118,7 @@ def test_a_commit_that_is_sent_again_is_made_once(unheard: Unheard) -> None:
 def test_a_retry_of_a_run_that_is_sent_again_is_made_once(
     unheard: Unheard, work: Callable[..., None]
 ) -> None:
-    enqueue = Enqueue("r1-only", "only", "runtime_jobs:fail", {}, deferred=True)
+    enqueue = Enqueue("r1-only", "only", Call("runtime_jobs:fail"), deferred=True)
     runs.submit(Plan("r1", "demo", {}, (enqueue, Commit("r1"), Release("r1-only"))), unheard)
     work()
     unheard.lost = scripts.RETRY.digest

@@ -10,7 +10,7 @@ import pytest
 from redis import Redis
 
 from flowq.errors import RunNotFound, WrongState
-from flowq.plan import Commit, Enqueue, Plan, Release
+from flowq.plan import Call, Commit, Enqueue, Plan, Release
 from flowq.runtime import keys, results, retry, runs
 from flowq.runtime.job import get_job
 from flowq.spec import Block, BlockerPolicy
@@ -32,8 +32,7 @@ def enqueue(
     return Enqueue(
         f"{RUN}-{name}",
         name,
-        f"{JOBS}:{call}",
-        more,
+        Call(f"{JOBS}:{call}", more),
         deferred=future,
         blocks=tuple(Block(f"{RUN}-{block}") for block in blocks),
         on_blocker_failure=policy,
@@ -190,7 +189,7 @@ def test_declared_retries_count_from_the_beginning(
 ) -> None:
     from flowq.spec import Retry
 
-    job = Enqueue(f"{RUN}-bad", "bad", f"{JOBS}:fail", {}, deferred=True, retries=Retry(max=2))
+    job = Enqueue(f"{RUN}-bad", "bad", Call(f"{JOBS}:fail"), deferred=True, retries=Retry(max=2))
     submit(connection, job)
     work()
     assert runs.get_status(RUN, connection).jobs["bad"].attempts == 3

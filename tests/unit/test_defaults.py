@@ -14,9 +14,9 @@ from flowq.declare.python import Workflow as Flow
 from flowq.declare.yaml import parse_partly, parse_workflow
 from flowq.errors import WorkflowInvalid
 from flowq.graph import build_graph
-from flowq.plan import Group, Plan
+from flowq.plan import Group, Plan, Start
 from flowq.planner import make_plan, plan_nested
-from flowq.spec import ALL_TOLERATED, Defaults, JobSpec, Tolerance, Workflow
+from flowq.spec import ALL_TOLERATED, Defaults, JobSpec, Shell, Tolerance, Workflow
 
 DEFAULTS = """\
 inputs: {where: {type: str, default: build}}
@@ -67,15 +67,15 @@ def test_a_job_gets_what_it_does_not_say_itself() -> None:
         assert (job.queue, job.at_front, job.timeout_s, job.expires_s) == ("slow", True, 600, 86400)
         assert (job.on_crash, job.on_blocker_failure) == ("fail", "run")
         assert (job.is_tolerated, job.cwd, job.refuses_secrets) == (True, "a/build", True)
-    assert plain.run
-    assert (plain.run.shell, plain.run.result) == ("sh", "json")
-    assert program.run
-    assert (program.run.shell, program.run.result) == (None, "json")
+    assert isinstance(plain.does, Shell)
+    assert (plain.does.shell, plain.does.result) == ("sh", "json")
+    assert isinstance(program.does, Shell)
+    assert (program.does.shell, program.does.result) == (None, "json")
     assert (own.at_front, own.timeout_s, own.expires_s) == (False, 60, 172800)
     assert (own.on_crash, own.on_blocker_failure) == ("requeue", "skip")
     assert (own.is_tolerated, own.cwd, own.refuses_secrets) == (False, "b", False)
-    assert own.run
-    assert (own.run.shell, own.run.result) == ("bash", "last")
+    assert isinstance(own.does, Shell)
+    assert (own.does.shell, own.does.result) == ("bash", "last")
 
 
 def test_groups_conditions_and_workflows_take_what_means_something_for_them() -> None:
@@ -88,12 +88,16 @@ def test_groups_conditions_and_workflows_take_what_means_something_for_them() ->
     assert (group.tolerance, calm.tolerance) == (ALL_TOLERATED, Tolerance(count=1))
     assert jobs["asks"].condition == "always()"
     assert jobs["inner(start)"].cwd is None
-    assert jobs["inner"].workflow_retries is None
+    assert jobs["inner"].does.retries is None
     assert not jobs["inner"].refuses_secrets
 
 
 def test_what_is_inside_a_workflow_has_its_own_defaults_and_carries_them_in_its_jobs() -> None:
-    nested = next(each.nested for each in plan_of(DEFAULTS + JOBS).enqueues if each.nested)
+    nested = next(
+        each.does.nested
+        for each in plan_of(DEFAULTS + JOBS).enqueues
+        if isinstance(each.does, Start)
+    )
     assert [job.cwd for job in nested.workflow.jobs] == ["in"]
     assert nested.workflow.defaults.cwd is None  # older workers do not know it
     _, (inner,) = plan_nested(nested, {}, {})

@@ -7,7 +7,7 @@ import pytest
 from flowq.errors import CycleError, Where, WorkflowInvalid
 from flowq.expressions import evaluate
 from flowq.graph import build_graph
-from flowq.plan import Commit, Enqueue, Plan, Release
+from flowq.plan import Commit, Enqueue, Plan, Release, Start
 from flowq.planner import make_plan
 from flowq.spec import Block, Defaults, Input, JobSpec, Matrix, Places, Retry, Workflow
 
@@ -59,7 +59,7 @@ def test_inputs_are_filled_in_and_keep_their_types() -> None:
     )
 
     enqueue = _enqueue(plan, "a")
-    assert enqueue.kwargs == {"n": 3, "text": "3 times"}
+    assert enqueue.does.kwargs == {"n": 3, "text": "3 times"}
     assert (enqueue.result_of, enqueue.inputs) == ({}, {})
 
 
@@ -68,7 +68,7 @@ def test_a_result_is_left_to_be_filled_in_where_the_job_runs() -> None:
 
     enqueue = _enqueue(plan, "report")
     assert enqueue.result_of == {"count": "r1-count"}
-    assert "jobs.count.result" in enqueue.kwargs["n"]
+    assert "jobs.count.result" in enqueue.does.kwargs["n"]
 
 
 def test_an_expression_that_mixes_both_gets_the_inputs_that_it_needs_and_no_others() -> None:
@@ -80,7 +80,7 @@ def test_an_expression_that_mixes_both_gets_the_inputs_that_it_needs_and_no_othe
 
     enqueue = _enqueue(plan, "report")
     assert enqueue.inputs == {"more": 1}
-    assert enqueue.kwargs["other"] == 2
+    assert enqueue.does.kwargs["other"] == 2
 
 
 def test_an_input_that_looks_like_an_expression_is_data_and_never_evaluated() -> None:
@@ -92,9 +92,9 @@ def test_an_input_that_looks_like_an_expression_is_data_and_never_evaluated() ->
         inputs={"text": text},
     )
 
-    assert _enqueue(plan, "plain").kwargs == {"text": text, "escaped": "${{ x }}"}
+    assert _enqueue(plan, "plain").does.kwargs == {"text": text, "escaped": "${{ x }}"}
     assert _enqueue(plan, "plain").result_of == {}
-    mixed = _enqueue(plan, "mixed").kwargs
+    mixed = _enqueue(plan, "mixed").does.kwargs
     assert evaluate(mixed, results={"count": 3}) == {"text": text, "n": 3}
 
 
@@ -166,8 +166,8 @@ def test_the_environment_of_a_workflow_is_filled_in_before_it_goes_on_to_a_neste
     )
 
     start = _enqueue(plan, "a(start)")
-    assert start.nested is not None
-    assert evaluate(start.nested.env) == {"A": "${{ data", "B": "all"}
+    assert isinstance(start.does, Start)
+    assert evaluate(start.does.nested.env) == {"A": "${{ data", "B": "all"}
     assert evaluate(_enqueue(plan, "c").env) == {"A": "${{ data", "B": "own"}
 
 
@@ -210,7 +210,7 @@ def test_an_expression_of_constants_is_filled_in_and_one_without_a_value_has_a_p
     with pytest.raises(WorkflowInvalid) as caught:
         _plan(_job("a", x="${{ [1][5] }}"), places=places)
 
-    assert _enqueue(_plan(_job("a", x="${{ 1 + 1 }}")), "a").kwargs == {"x": 2}
+    assert _enqueue(_plan(_job("a", x="${{ 1 + 1 }}")), "a").does.kwargs == {"x": 2}
     assert [problem.where for problem in caught.value.problems] == [where]
 
 
@@ -237,8 +237,8 @@ def test_a_nested_workflow_is_carried_with_the_positions_of_its_expressions_alon
     plan = _plan(JobSpec("a", workflow="outer"), workflows={"outer": outer})
 
     start = _enqueue(plan, "a(start)")
-    assert start.nested is not None
-    carried = start.nested.workflow.workflows["inner"]
+    assert isinstance(start.does, Start)
+    carried = start.does.nested.workflow.workflows["inner"]
     assert carried == inner
     assert carried.places.find("jobs", "b", "with", "x") == Where("flow.yaml", 2)
     assert carried.places.find("outputs", "z") == Where("flow.yaml", 4)

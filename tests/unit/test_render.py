@@ -14,7 +14,7 @@ import pytest
 
 from flowq.declare.yaml import parse_workflow
 from flowq.graph import build_graph
-from flowq.plan import Commit, Enqueue, Plan, Release
+from flowq.plan import Call, Commit, Enqueue, Plan, Release
 from flowq.planner import make_plan
 from flowq.render.dot import render_dot
 from flowq.render.json import (
@@ -328,11 +328,13 @@ _PLAN = Plan(
     "gallery",
     {"folder": "photos"},
     (
-        Enqueue("r1-page", "page", "t:page", deferred=True, description="t:page()", timeout_s=90.0),
+        Enqueue(
+            "r1-page", "page", Call("t:page"), deferred=True, description="t:page()", timeout_s=90.0
+        ),
         Enqueue(
             "r1-thumb",
             "thumb",
-            "t:thumb",
+            Call("t:thumb"),
             blocks=(Block("r1-page", "ignore"),),
             queue="pictures",
             retries=Retry(3, 2.5),

@@ -20,7 +20,7 @@ import worker_jobs
 from rq.job import JobStatus
 
 from flowq import server
-from flowq.plan import Commit, Enqueue, Plan, Release
+from flowq.plan import Call, Commit, Enqueue, Plan, Release
 from flowq.runtime import runs
 from flowq.runtime.connections import patiently
 from flowq.runtime.queue import Queue
@@ -164,7 +164,7 @@ def test_a_job_that_must_not_be_repeated_fails_at_the_first_crash(queue: Queue) 
 
 
 def test_a_job_that_was_lost_while_its_run_was_canceled_does_not_run_again(queue: Queue) -> None:
-    enqueue = Enqueue("r1-only", "only", "operator:neg", {}, deferred=True)
+    enqueue = Enqueue("r1-only", "only", Call("operator:neg"), deferred=True)
     plan = Plan("r1", "demo", {}, (enqueue, Commit("r1"), Release("r1-only")))
     runs.submit(plan, queue.connection)
     claim_as(queue.connection, "w")

@@ -20,7 +20,7 @@ from rq.command import send_shutdown_command
 from rq.job import JobStatus
 
 from flowq import client, server
-from flowq.plan import Commit, Enqueue, Plan, Release
+from flowq.plan import Call, Commit, Enqueue, Plan, Release
 from flowq.runtime.queue import Queue
 from flowq.workers import Worker
 from flowq.workers.address import address_of
@@ -220,7 +220,7 @@ def test_a_subscription_that_lives_gives_a_sign_of_it(
 def test_whoever_follows_a_run_notices_the_cut_and_goes_on(
     connection: redis.Redis, proxy: BlackHole
 ) -> None:
-    enqueue = Enqueue("r1-only", "only", "operator:neg", {}, deferred=True)
+    enqueue = Enqueue("r1-only", "only", Call("operator:neg"), deferred=True)
     plan = Plan("r1", "demo", {}, (enqueue, Commit("r1"), Release("r1-only")))
     client.submit(plan, connection)
     with closing(server.connect(proxy.url(LIMIT_S))) as through:
