@@ -1,12 +1,12 @@
-"""What a worker may run, where it was told: `flowq worker --allow 'shop.*'`.
+"""The limits of a worker that may run only some code: `flowq worker --allow 'shop.*'`.
 
-A job names what it calls, its callbacks, and the classes in its data. In a process that is
-`restrict`ed two things ask here, and nothing else finds code by a name that came from Redis:
-`flowq.callables.find_callable`, and the unpickler of `flowq.runtime.unpickling`.
+A job names its function, its callbacks, and the classes in its data. Two callers turn such names
+into code and ask this module first: `flowq.callables.find_callable`, and the unpickler of
+`flowq.runtime.unpickling`. Nothing else may look up a name that came from Redis.
 
-A name has to be admitted twice: as it is written, before anything is imported for it, and as what
-it stands for. The second is the name under which a function or a class was defined, so `shop.*`
-does not admit `os.system` because `shop` imports `os`.
+Each name is checked twice: as written, before anything is imported for it, and by the module and
+path where the function or class was defined. So `shop.*` does not admit `os.system` only because
+`shop` imports `os`.
 """
 
 from __future__ import annotations
@@ -19,13 +19,15 @@ from typing import Any, ClassVar
 from flowq.errors import NotAllowed, UsageError
 
 OWN = frozenset({"flowq.runtime.work.perform", "flowq.runtime.outputs.keep_outputs"})
-"""What flowq itself enqueues. It says on its part what a job calls."""
+"""Functions that flowq itself enqueues. They check the function that the job names."""
 
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
-    """What a worker may run. Shape: `patterns` are names (`shop.billing.charge`) and the beginnings
-    of names (`shop.*`); without any, and with `commands`, `run:` jobs are all."""
+    """What a worker may run: names (`shop.billing.charge`), modules (`shop.*`), and commands.
+
+    Without patterns and with `commands` it runs only `run:` jobs.
+    """
 
     patterns: tuple[str, ...] = ()
     commands: bool = False
@@ -35,15 +37,15 @@ class Allowed:
             _check_pattern(pattern)
 
     def admits(self, name: str) -> bool:
-        """Whether a name with dots is among them."""
+        """Whether a dotted name matches a pattern."""
         return name in OWN or any(_matches(name, pattern) for pattern in self.patterns)
 
     def names(self, name: str) -> bool:
-        """Whether this very name was given: then it does not matter where that was defined."""
+        """Whether exactly this name was given, so that its place of definition does not matter."""
         return name in self.patterns or name in OWN
 
     def check_name(self, written: str) -> str:
-        """Return a written name with dots only, if it is admitted. Errors: NotAllowed."""
+        """Return an admitted name in its dotted form. Raises: NotAllowed."""
         name = written.replace(":", ".", 1)
         if not _is_plain(name):
             raise NotAllowed(f"{written!r:.200}", str(self), "it is no name of a function")
@@ -52,19 +54,19 @@ class Allowed:
         return name
 
     def check_step(self, name: str, found: Any) -> None:
-        """Check what a path leads to: no module that is not admitted. Errors: NotAllowed."""
+        """Check one step of a dotted path: it enters admitted modules only. Raises: NotAllowed."""
         if not isinstance(found, ModuleType) or self.names(name) or self._has(found.__name__):
             return
         raise self.refuse(name, f"it is in the module {found.__name__}")
 
     def check_found(self, name: str, found: Any) -> None:
-        """Check what a name stands for: where it was defined. Errors: NotAllowed."""
+        """Check where an object was defined. Raises: NotAllowed."""
         origin = name_origin(found)
         if not self.names(name) and not self.admits(origin):
             raise self.refuse(name, f"it is {origin}")
 
     def refuse(self, name: str, why: str = "") -> NotAllowed:
-        """Return the error for a name."""
+        """Return the error for a name, with the option that would admit it."""
         hint = f"if it should be, start the worker with --allow {name} too"
         return NotAllowed(f"{name} ({why})" if why else name, str(self), hint)
 
@@ -80,9 +82,14 @@ def read_allowed(
 ) -> Allowed | None:
     """Return what a worker may run; None for everything.
 
-    Each text of `allow` is a pattern, or several with commas or spaces between them. None stands
-    for what FLOWQ_ALLOW says, and `commands` is also what FLOWQ_ALLOW_RUN says then.
-    Errors: UsageError, also for a text that names nothing: it was to limit the worker.
+    Args:
+        allow: patterns, also several in one text with commas or spaces between them. None reads
+            FLOWQ_ALLOW and FLOWQ_ALLOW_RUN instead.
+        commands: whether `run:` jobs are allowed.
+
+    Raises:
+        UsageError: for a pattern without meaning, and for a text without any pattern: an empty
+            limit is a mistake, not the permission to run everything.
     """
     source = "--allow"
     if allow is None:
@@ -107,10 +114,7 @@ def _are_commands_allowed(text: str) -> bool:
 
 
 def name_origin(found: Any) -> str:
-    """Return where something was defined: its module and the path there, with dots.
-
-    Of an object that is neither function nor class, that of its class.
-    """
+    """Return the dotted name under which a function or class, or its class, was defined."""
     module, path = getattr(found, "__module__", None), getattr(found, "__qualname__", None)
     if not (isinstance(module, str) and isinstance(path, str)):
         module, path = type(found).__module__, type(found).__qualname__
@@ -125,7 +129,7 @@ class _Process:
 
 
 def restrict(allowed: Allowed | None) -> None:
-    """From now on this process finds nothing else by a name; None takes that back."""
+    """Limit this process to what is allowed; None lifts the limit."""
     _Process.allowed = allowed
 
 
@@ -135,7 +139,7 @@ def restriction() -> Allowed | None:
 
 
 def check_commands() -> None:
-    """Check that this process may run commands. Errors: NotAllowed."""
+    """Check that this process may run commands. Raises: NotAllowed."""
     here = _Process.allowed
     if here is not None and not here.commands:
         raise NotAllowed("a command", str(here), "`run:` jobs need a worker with --allow-run")

@@ -1,4 +1,4 @@
-"""Checking all that a job leads to, before any of it is run, in a worker with `--allow`."""
+"""Check everything that a job names before a worker with `--allow` runs it."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ from flowq.runtime.job import PERFORM, Job
 
 
 def check_job(job: Job) -> None:
-    """Check a job's `meta`, its data, its callbacks and what it calls, in a restricted process.
+    """Check the `meta`, data, callbacks and function of a job in a restricted process.
 
-    What is admitted is imported; where that fails the job meets it again. Errors: NotAllowed.
+    Admitted modules are imported. An import that fails is ignored here: the job meets it again.
+
+    Raises:
+        NotAllowed: for the first name that is not admitted.
     """
     for look in _list_checks(job):
         try:

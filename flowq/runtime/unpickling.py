@@ -1,15 +1,14 @@
 """Reading pickles from Redis in a worker that may run only some code (`flowq.allowed`).
 
-What jobs are given, their `meta`, items of groups and the results of the jobs before are pickles.
-A pickle names classes and functions, and calls them while it is read. Here it may name the plain
-types of `PLAIN`, what flowq and RQ themselves write, and classes that the worker admits: those that
-are defined in a module of `shop.*`, or that are named as they are. Anything else is refused before
-a module is imported for it. docs/security.md lists the types for users.
+Arguments of jobs, their `meta`, items of groups and results of earlier jobs are pickles. A pickle
+names classes and functions, and calls them while it is read. Here it may name the plain types of
+`PLAIN`, what flowq and RQ write themselves, and classes that the worker admits. Any other name is
+refused before a module is imported for it. docs/security.md lists the types for users.
 
-What a pickle does with the names is checked before the first of them is looked up (`_Scan`): it may
-change only objects that it has made itself, because a class or a member of an enum that it changed
-would stay changed for the next job of a kept child; and it may call the plain types only with what
-they write into pickles themselves, because `bytearray(2**40)` is one line and all of the memory.
+`_Scan` checks what a pickle does with its names, before the first of them is looked up. A pickle may
+change only objects that it has made: a changed class or enum member would stay changed for the next
+job of a kept child. And it may call plain types only with what these write into pickles themselves:
+`bytearray(2**40)` is one line, and all of the memory.
 """
 
 from __future__ import annotations
@@ -105,18 +104,18 @@ class Reader(pickle.Unpickler):
 
 
 def restrict(allows: allowed.Allowed) -> None:
-    """Let this process, and all that RQ does in it, find and read nothing else from now on."""
+    """Limit this process, including RQ's code in it, to what is allowed."""
     allowed.restrict(allows)
     PickleSerializer.loads = staticmethod(read)
 
 
 def read(data: bytes) -> Any:
-    """Return what a pickle holds. Errors: NotAllowed; pickle's, for what is no pickle."""
+    """Return the content of a pickle. Raises: NotAllowed; UnpicklingError."""
     return Reader(data).load()
 
 
 def read_own(data: bytes, serializer: Any) -> Any:
-    """Return what a serializer has written in this worker: that needs no check."""
+    """Return what a serializer of this worker has written itself, without a check."""
     return pickle.loads(data) if serializer is PickleSerializer else serializer.loads(data)  # noqa: S301
 
 
