@@ -5,10 +5,10 @@ names classes and functions, and calls them while it is read. Here it may name t
 `PLAIN`, what flowq and RQ write themselves, and classes that the worker admits. Any other name is
 refused before a module is imported for it. docs/security.md lists the types for users.
 
-`_Scan` checks what a pickle does with its names, before the first of them is looked up. A pickle may
-change only objects that it has made: a changed class or enum member would stay changed for the next
-job of a kept child. And it may call plain types only with what these write into pickles themselves:
-`bytearray(2**40)` is one line, and all of the memory.
+`_Scan` checks what a pickle does with its names, before the first of them is looked up. A pickle
+may change only objects that it has made: a changed class or enum member would stay changed for the
+next job of a kept child. And it may call plain types only with what these write into pickles
+themselves: `bytearray(2**40)` is one line, and all of the memory.
 """
 
 from __future__ import annotations
