@@ -34,6 +34,38 @@ ENDED: frozenset[str] = frozenset(
 )
 """The states of a job that nothing but a retry or a requeue leaves."""
 
+
+@dataclass(frozen=True, slots=True)
+class OutcomeTraits:
+    """What one outcome means. `shown`: the state that readers see.
+
+    `is_success`: for what comes after. `is_bad`: it makes a run fail, and the item of a group has
+    no result. `has_error`: the job has failed, so expressions find an error.
+    """
+
+    shown: str
+    is_success: bool = False
+    is_bad: bool = False
+    has_error: bool = False
+
+
+OUTCOMES: Mapping[str, OutcomeTraits] = {
+    "finished": OutcomeTraits("finished", is_success=True),
+    "passed": OutcomeTraits("skipped", is_success=True),  # its own `if` was false
+    "tolerated": OutcomeTraits("failed", is_success=True, has_error=True),
+    "skipped": OutcomeTraits("skipped"),
+    "failed": OutcomeTraits("failed", is_bad=True, has_error=True),
+    "stopped": OutcomeTraits("stopped", is_bad=True, has_error=True),
+    "expired": OutcomeTraits("expired", is_bad=True, has_error=True),
+    "canceled": OutcomeTraits("canceled", is_bad=True),
+    "deleted": OutcomeTraits("deleted", is_bad=True),
+}
+"""Every outcome that the end of a job can have. `lua/outcomes.lua` and `lua/runs.lua` make the same
+distinctions; a test compares them."""
+
+SUCCESSES = frozenset(name for name, outcome in OUTCOMES.items() if outcome.is_success)
+BAD_OUTCOMES = frozenset(name for name, outcome in OUTCOMES.items() if outcome.is_bad)
+
 _LIVELIEST_FIRST = ("started", "queued", "scheduled", "deferred")
 _WORST_FIRST = ("failed", "stopped", "expired", "deleted", "canceled")
 

@@ -19,17 +19,13 @@ from flowq.runtime.listeners import find_living, find_there, find_unattended
 from flowq.runtime.queue import Queue
 from flowq.runtime.runs import read_facts
 from flowq.runtime.wip import WIPRegistry
-from flowq.status import ENDED, JobStatus
+from flowq.status import ENDED, OUTCOMES, SUCCESSES, JobStatus
 
 if TYPE_CHECKING:
     from redis import Redis
 
 NAMED = 5
 """How many jobs a sentence names before it counts the rest."""
-
-_MET = {"finished", "passed", "tolerated"}
-_SHOWN = {"skipped": "skipped", "passed": "skipped", "failed": "failed", "tolerated": "failed"}
-"""Outcomes that RQ has no status for."""
 
 _WITHOUT_A_CALL = {"canceled", "finished"}
 """RQ's statuses of jobs that never ran; it is finished for one that found its own `if` false."""
@@ -151,7 +147,7 @@ def explain(
     place = _Place(connection, job.get("flowq_run", ""), commands)
     status = job.get("status", "")
     outcome = job.get("flowq_outcome", "")
-    state = _SHOWN.get(outcome, status) if status in _WITHOUT_A_CALL else status
+    state = OUTCOMES[outcome].shown if status in _WITHOUT_A_CALL and outcome in OUTCOMES else status
     if status == "deferred":
         reasons = tuple(_holds(job_id, job, place))
     else:
@@ -255,7 +251,7 @@ def _blockers(job_id: str, future: Mapping[str, str], place: _Place) -> Iterator
         blocker, outcome = as_text(raw_id), as_text(raw_outcome)
         if outcome.startswith("pending"):
             pending.append(blocker)
-        elif not outcome.endswith("!") and outcome not in _MET:
+        elif not outcome.endswith("!") and outcome not in SUCCESSES:
             ended_badly.append((blocker, outcome))
     if pending:
         hint = f"look at the first one: {place.hint_job('explain', pending[0])}"
@@ -475,7 +471,7 @@ def _culprits(job_id: str, job: Mapping[str, str], place: _Place) -> tuple[tuple
     outcomes = {
         as_text(blocker): as_text(outcome)
         for blocker, outcome in place.connection.hscan_iter(keys.edges(job_id), count=1_000)
-        if as_text(outcome) not in _MET and not as_text(outcome).endswith("!")
+        if as_text(outcome) not in SUCCESSES and not as_text(outcome).endswith("!")
     }
     # A skipped job only passes on what went wrong in another one.
     bad = tuple(sorted(outcomes, key=lambda blocker: outcomes[blocker] == "skipped"))

@@ -15,15 +15,13 @@ from rq.utils import as_text
 from flowq.expressions import NoResult, References
 from flowq.runtime import keys
 from flowq.runtime.results import get_errors, get_results, is_called_off, read_end, read_ends
-from flowq.status import TOLERATED, group_state
+from flowq.status import BAD_OUTCOMES, OUTCOMES, TOLERATED, group_state
 from flowq.texts import from_bytes
 
 if TYPE_CHECKING:
     from redis import Redis
 
 PER_READ = 500
-_SHOWN = {"tolerated": "failed", "passed": "skipped"}
-"""Outcomes that are kept apart for what comes after, and look like others."""
 
 
 def read_jobs(
@@ -58,7 +56,7 @@ def _results(group_id: str, name: str, connection: Redis) -> list[Any]:
     results = get_results(ids, connection)
     missing = [job_id for job_id in ids if job_id not in results]
     outcomes = zip(missing, _read_outcomes(missing, connection), strict=True)
-    bad = {job_id: outcome for job_id, outcome in outcomes if outcome in _WITHOUT_RESULT}
+    bad = {job_id: outcome for job_id, outcome in outcomes if outcome in BAD_OUTCOMES}
     reasons = {**get_errors(bad, connection), **_reasons(bad, connection)} if bad else {}
     for job_id, outcome in bad.items():
         item = f"jobs.{name}[{_read_label(group_id, job_id, connection)}]"
@@ -66,9 +64,6 @@ def _results(group_id: str, name: str, connection: Redis) -> list[Any]:
         why = f": {reasons[job_id]}" if reasons.get(job_id) else ""
         results[job_id] = NoResult(f"{item} {how}{why}")
     return [results.get(job_id) for job_id in ids]
-
-
-_WITHOUT_RESULT = frozenset({"failed", "stopped", "expired", "deleted", "canceled"})
 
 
 def _read_label(group_id: str, job_id: str, connection: Redis) -> str:
@@ -151,7 +146,8 @@ def _as_item(outcome: str | None) -> str:
 
 
 def _shown(outcome: str | None) -> str | None:
-    return _SHOWN.get(outcome or "", outcome)
+    traits = OUTCOMES.get(outcome or "")
+    return traits.shown if traits else outcome
 
 
 def _read_outcomes(job_ids: Sequence[str], connection: Redis) -> list[str | None]:

@@ -22,6 +22,7 @@ from flowq.runtime import keys
 from flowq.runtime.blockers import last_message
 from flowq.runtime.job import Job, get_job
 from flowq.runtime.views import NOT_KEPT, is_marked
+from flowq.status import BAD_OUTCOMES, OUTCOMES
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -180,8 +181,6 @@ MAX_MESSAGE = 1_000
 MAX_FAILURES = 100
 """How many failures of a run are kept for its jobs under `finally`."""
 
-_FAILED = frozenset({"failed", "stopped", "expired", "tolerated"})
-_BAD = frozenset({"failed", "stopped", "expired", "deleted", "canceled"})
 _FIELDS = ("flowq_outcome", "flowq_reason", "flowq_attempts", keys.VIEW_FIELD, "started_at")
 _ENDS_OF_OVERDUE = frozenset({"canceled", "failed", "tolerated"})
 _HEAD = "Traceback (most recent call last):"
@@ -241,7 +240,7 @@ def _read_end(
     code = json.loads(view).get("exit_code") if view else None
     if outcome in _ENDS_OF_OVERDUE and _is_overdue(late):
         return JobEnd(outcome, JobTimeoutException.__name__, _cut(reason), code, count)
-    if outcome not in _FAILED:
+    if not (outcome in OUTCOMES and OUTCOMES[outcome].has_error):
         return JobEnd(outcome, exit_code=code, attempts=count)
     is_explained = outcome == "stopped" and reason  # better than RQ's fixed text
     # Where it was not started the text is of an earlier attempt.
@@ -289,7 +288,7 @@ def read_run_end(final_id: str, run_id: str, connection: Redis) -> dict[str, Any
     }
     own = {job_id: outcome for job_id, outcome in ended.items() if not _is_inside(job_id, ended)}
     is_canceled = is_called_off(final_id, run_id, connection)
-    bad = [job_id for job_id, outcome in own.items() if outcome in _BAD]
+    bad = [job_id for job_id, outcome in own.items() if outcome in BAD_OUTCOMES]
     state = ("canceled" if is_canceled else "failed") if bad else "succeeded"
     told = _find_told([each for each in bad if own[each] == "canceled"], connection)
     failed = [each for each in bad if own[each] != "canceled"]

@@ -15,13 +15,12 @@ from flowq.runtime.approvals import find_jobs
 from flowq.runtime.connections import read_clock
 from flowq.runtime.runs import get_declared, get_record, go, read_names
 from flowq.runtime.steps import finish
-from flowq.status import RUN_ENDED
+from flowq.status import RUN_ENDED, SUCCESSES
 
 if TYPE_CHECKING:
     from redis import Redis
 
 
-SUCCEEDED = frozenset({"finished", "passed", "tolerated"})
 PREPARATION_S = 600
 ROUND_S = 30
 """How soon somebody else begins a round that this process did not come to."""
@@ -136,7 +135,7 @@ def _find_culprit(
     policy, *counts, above = connection.hmget(keys.future(job_id), fields)
     if policy in (b"skip", b"wait"):
         for blocker in blockers:
-            if not (jobs[blocker].outcome in SUCCEEDED or job_id in jobs[blocker].ignoring_ids):
+            if not (jobs[blocker].outcome in SUCCESSES or job_id in jobs[blocker].ignoring_ids):
                 return blocker
     if any(int(count or 0) for count in counts) and above:
         culprit = as_text(above).split(" ")[0]
@@ -245,7 +244,7 @@ def _waits_for(job_id: str, deleted: set[str], connection: Redis) -> bool:
     return any(
         as_text(blocker) in deleted
         and not as_text(outcome).endswith("!")
-        and as_text(outcome) not in SUCCEEDED
+        and as_text(outcome) not in SUCCESSES
         for blocker, outcome in edges
     )
 
@@ -258,7 +257,7 @@ def _name_some(job_ids: Iterable[str], run_id: str) -> str:
 
 def _is_settled(job_id: str, jobs: Mapping[str, _Ended]) -> bool:
     """Whether a job has succeeded, or whatever it did is tolerated, with what it is a part of."""
-    if jobs[job_id].outcome in SUCCEEDED:
+    if jobs[job_id].outcome in SUCCESSES:
         return True
     return any(jobs[join].outcome == "tolerated" for join in _outer_joins(job_id, jobs))
 
@@ -279,7 +278,7 @@ def _find_roots(again: set[str], jobs: Mapping[str, _Ended]) -> Iterator[str]:
     for job_id in again:
         if _is_start(job_id, jobs):
             yield jobs[job_id].inside
-        elif jobs[job_id].expands and jobs[job_id].outcome in SUCCEEDED:
+        elif jobs[job_id].expands and jobs[job_id].outcome in SUCCESSES:
             yield job_id
 
 

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from importlib.resources import files
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowq.status import ASKING, REMOVED, STUCK, Event, JobStatus, RunStatus, fold, is_waiting
+from flowq.status import (
+    ASKING,
+    BAD_OUTCOMES,
+    REMOVED,
+    STUCK,
+    SUCCESSES,
+    Event,
+    JobStatus,
+    RunStatus,
+    fold,
+    is_waiting,
+)
 
 _START = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 
@@ -178,3 +191,15 @@ def test_looking_back_stops_at_the_first_job_that_is_busy() -> None:
         raise AssertionError("it reads on")
 
     assert not is_waiting(newest_first())
+
+
+def test_the_scripts_make_the_same_distinctions_between_outcomes() -> None:
+    def lua(name: str) -> str:
+        return files("flowq.runtime").joinpath("lua", f"{name}.lua").read_text("utf-8")
+
+    table = re.search(r"COUNTS_AGAINST = \{(.*?)\}", lua("runs"), re.DOTALL)
+    assert table is not None
+    assert set(re.findall(r"(\w+) = 1", table[1])) == BAD_OUTCOMES
+    rule = re.search(r"  if (outcome == 'finished'.*?) then return nil end", lua("outcomes"))
+    assert rule is not None
+    assert set(re.findall(r"'(\w+)'", rule[1])) == SUCCESSES
