@@ -44,7 +44,9 @@ def check_names_of_jobs(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
         owner, key = str(path[1]), path[2]
         if key in _VERB_BY_KEY:
             name = saying.blocker if key == "needs" else saying.future
-            message = f"job {owner} {_VERB_BY_KEY[key]} {name}, and no job has that name"
+            message = (
+                f"job {owner} {_VERB_BY_KEY[key]} {name or repr('')}, and no job has that name"
+            )
             where = workflow.places.find(*path)
             yield Problem(UNKNOWN_JOB, message, where, suggest_job(graph, name, owner))
 

@@ -140,7 +140,7 @@ def _read_name(key: ScalarNode, problems: Problems) -> str:
     if _NAME.fullmatch(key.text):
         return key.text
     proposal = re.sub(r"\W", "_", key.text, flags=re.ASCII)
-    hint = f"letters, digits and _ only, no digit first, as in {proposal}"
+    hint = f"letters, digits and _ only, no digit first, as in {proposal or 'NAME'}"
     problems.add(BAD_NAME, key, f"{key.text!r} cannot be the name of an input", hint)
     return proposal
 

@@ -214,8 +214,13 @@ def read_node(label: str, node: Node, problems: Problems) -> Node:
 
 def read_text(label: str, node: Node, problems: Problems) -> str | None:
     """Read a text; a number or a word keeps the text that was written: `3.10`, `on`."""
-    if not isinstance(node, ScalarNode) or not node.text or node.is_null:
+    if not isinstance(node, ScalarNode) or node.is_null:
         problems.add(WRONG_SHAPE, node, f"{label} must be text, not {say(node)}")
+        return None
+    if not node.text:
+        problems.add(
+            WRONG_SHAPE, node, f"{label} must not be empty", "write a text, or leave it out"
+        )
         return None
     return node.text
 

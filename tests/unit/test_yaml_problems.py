@@ -74,6 +74,13 @@ def test_all_problems_are_reported_at_once_in_the_order_of_the_text() -> None:
         (with_job("tineout: 3"), "FQ103", "did you mean 'timeout'?"),
         (with_job("runs-on: x"), "FQ108", "queue"),
         (with_job("for_each: 3"), "FQ105", "range(3)"),
+        *(
+            (with_job(f"{key}: ''"), "FQ105", f"{key} must not be empty")
+            for key in ("cwd", "workflow")
+        ),
+        ("jobs: {a: {run: ''}}", "FQ105", "run must not be empty"),
+        ("name: ''\njobs: {a: {run: x}}", "FQ105", "name must not be empty"),
+        ("inputs: {'': {type: str}}\njobs: {a: {run: x}}", "FQ109", "as in NAME"),
         (with_job("for_each: {a: 1}"), "FQ105", "must be a list"),
         (with_job("for_each: photos"), "FQ105", "jobs.photos.result"),
         (with_job("more: result.links"), "FQ118", "for_each"),
@@ -84,7 +91,7 @@ def test_all_problems_are_reported_at_once_in_the_order_of_the_text() -> None:
         (with_job("max_parallel: 0"), "FQ105", "from 1"),
         (with_job("max_parallel: true"), "FQ105", "not true"),
         (with_job("fail_fast: yes"), "FQ105", "true or false"),
-        (with_job("if: ''"), "FQ105", "must be text"),
+        (with_job("if: ''"), "FQ105", "if must not be empty"),
         (with_job("if: ${{ a }} and ${{ b }}"), "FQ105", "one expression"),
         (with_job("if: !inputs.a"), "FQ112", "not inputs.a"),
         (with_job("continue_on_error: 120%"), "FQ105", "20%"),
@@ -119,7 +126,7 @@ def test_all_problems_are_reported_at_once_in_the_order_of_the_text() -> None:
         (with_job("retries: true"), "FQ105", "not true"),
         (with_job("retries: 1.5"), "FQ105", "not 1.5"),
         (with_job("deferred: 1"), "FQ105", "true or false"),
-        (with_job("queue: ''"), "FQ105", "not ''"),
+        (with_job("queue: ''"), "FQ105", "queue must not be empty"),
         (with_job("queue: ${{ inputs.q }}"), "FQ105", "under `with`"),
         (with_job("with: {'${{ a }}': 1}"), "FQ105", "key"),
         (with_job("needs: [a, [b]]"), "FQ105", "not a list"),
