@@ -7,6 +7,7 @@ Whether an expression can be read is not asked here: `flowq.checks` does.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from difflib import get_close_matches
@@ -17,7 +18,6 @@ from flowq.declare.nodes import ListNode, MapNode, Node, ScalarNode, is_empty, s
 from flowq.declare.problems import Problems
 from flowq.durations import parse_duration, write_duration
 from flowq.expressions import as_source, tidy
-from flowq.expressions.templates import has_expression
 from flowq.nearest import did_you_mean
 from flowq.problems import BAD_DURATION, FOREIGN_WORD, UNKNOWN_KEY, WRONG_SHAPE
 
@@ -204,6 +204,7 @@ def find_meant(node: Node, kind: Vocabulary) -> frozenset[str]:
 _SCALAR = ["string", "number", "boolean"]
 _TEXT = {"type": _SCALAR, "not": {"const": ""}}
 _NO_EXPRESSION = {"not": {"type": "string", "pattern": r"\$\{\{"}}
+_UNESCAPED = re.compile(r"(?<!\$)\$\{\{")
 _DURATION_TEXT = r"^\s*[0-9]{1,15}(\.[0-9]{1,9})?\s*(ms|s|m|h|d)?\s*$"
 
 
@@ -261,7 +262,7 @@ def read_description(label: str, node: Node, problems: Problems) -> str | None:
     """
     if isinstance(node, ScalarNode) and (not node.text or node.is_null):
         return ""
-    if isinstance(node, ScalarNode) and node.escaped and has_expression(node.escaped):
+    if isinstance(node, ScalarNode) and _UNESCAPED.search(node.escaped or ""):
         problems.add(
             WRONG_SHAPE, node, f"{label} must be fixed text, without handles, not {say(node)}"
         )
