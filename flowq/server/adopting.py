@@ -16,7 +16,7 @@ from pathlib import Path
 
 from flowq.errors import NotFound, StateUnusable, WrongState
 from flowq.server import embedded, private, state
-from flowq.server.folder import DATA
+from flowq.server.endpoint import DATA
 from flowq.server.state import LOGS, OLD_STATE, State
 
 AOF_FOLDER = "appendonlydir"

@@ -155,8 +155,8 @@ def _check_persistence(connection: redis.Redis) -> str:
         return ""
     if "flowq_fake" in told:
         return (
-            "this is the stopgap server, which keeps nothing when it ends, and is slow; put "
-            "valkey-server, redis-server or memurai on the PATH"
+            "this is a fallback made of fakeredis, which keeps nothing when it ends, and is slow; "
+            "put valkey-server, redis-server or memurai on the PATH"
         )
     try:
         saves = connection.config_get("save").get("save", "")

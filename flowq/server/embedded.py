@@ -1,15 +1,19 @@
-"""The embedded server, as those see it who use it."""
+"""The embedded server, as those see it who use it: one lifecycle over two endpoints.
+
+`ensure` looks for the server of a folder. Where there is none it starts a guardian
+(`guardian.py`), a process that starts the server, watches it, and ends it when nobody uses it. How
+the server is reached is the endpoint's (`endpoint.py`): a Unix socket, or TCP on loopback.
+"""
 
 from __future__ import annotations
 
 import os
 import platform
-import select
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -17,23 +21,26 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING
-from urllib.parse import quote
+from typing import Any
 
 import redis
 
 from flowq.errors import ServerUnavailable, StateUnusable
 from flowq.runtime import keys
-from flowq.server import folder as state_folder
 from flowq.server import private
 from flowq.server.connection import connect
-from flowq.server.resp import PROBE, Refused, Wire, is_guarded, serves
+from flowq.server.endpoint import (
+    DATA,
+    DOOR_LOCK,
+    LOG,
+    Endpoint,
+    TcpEndpoint,
+    endpoint_of,
+)
+from flowq.server.guardian import TCP
+from flowq.server.resp import PROBE, Refused, is_guarded
 from flowq.server.state import LOGS, check, explain, is_made, open_state
 from flowq.server.state import find as find_state
-
-if TYPE_CHECKING:
-    from flowq.server.loopback import LoopbackServer
 
 PROGRAMS = ("valkey-server", "redis-server", "memurai")
 IDLE_S = 60.0
@@ -52,37 +59,35 @@ GUARDIAN = Path(__file__).with_name("__main__.py")
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A private server that runs on a Unix socket, with its state folder."""
+    """A private server with its state folder, running or not.
+
+    `url` is what redis.from_url, RQ's tools and FLOWQ_REDIS_URL understand; `socket` is the socket.
+    Where there are no Unix sockets the URL has a password, and is "" while the server is not
+    running, and `socket` is the file with its address.
+    """
 
     state: Path
+    url: str
     socket: Path
-
-    @property
-    def url(self) -> str:
-        """The URL that redis.from_url, RQ's tools and FLOWQ_REDIS_URL understand."""
-        return f"unix://{quote(str(self.socket))}?db=0"
 
     @property
     def log(self) -> Path:
         """What the server and its guardian have to say."""
-        return self.state / state_folder.LOG
+        return self.state / LOG
 
     @property
     def is_running(self) -> bool:
         """Whether the server answers, and is this folder's."""
-        wire = _open(self.state)
-        if wire is None:
+        found = endpoint_of(self.state).find()
+        if found is None:
             return False
-        wire.close()
+        found.close()
         return True
 
     @property
     def other_host(self) -> str:
-        """Which process of which other machine has the server; "" when none has."""
-        with suppress(OSError):
-            if not _is_free(self.state):
-                return state_folder.find_other_host(self.state) or ""
-        return ""
+        """Which process of which other machine has the server; "" when none is known to."""
+        return endpoint_of(self.state).other_host
 
     def connect(self) -> redis.Redis:
         """Return a new connection to the server. Errors: ServerUnavailable."""
@@ -93,22 +98,21 @@ class Server:
 
         Blocks: until nothing has its hands on the data. Errors: ServerUnavailable.
         """
-        wire = _open(self.state)
-        if wire is not None:
-            _shut_down(wire)
         deadline = time.monotonic() + STOP_S
         try:
-            while not _is_free(self.state):
+            _shut_down(self.state)
+            while not endpoint_of(self.state).is_free():
                 if time.monotonic() > deadline:
-                    holder = state_folder.read_holder(self.state)
+                    holder = endpoint_of(self.state).holder
                     reason = f"{holder} has it, and does not end; see {self.log}"
                     raise ServerUnavailable(str(self.state), reason)
                 time.sleep(0.01)
+                _shut_down(self.state)  # its guardian may just have started it again
         except OSError as error:
             raise StateUnusable(str(self.state), explain(error, self.state)) from error
 
 
-def ensure(folder: Path | None = None, *, idle_s: float | None = None) -> Server | LoopbackServer:
+def ensure(folder: Path | None = None, *, idle_s: float | None = None) -> Server:
     """Return the server of `folder` (the current one by default), started if it does not run.
 
     Its state is in the user's own state folder (`state.py`), not in `folder`. It listens on a Unix
@@ -122,31 +126,24 @@ def ensure(folder: Path | None = None, *, idle_s: float | None = None) -> Server
     place = open_state(folder).path
     limit_s = _idle_s(idle_s)
     try:
-        if not has_unix_sockets():
-            server: LoopbackServer = _loopback().ensure(place, _find_portable(str(place)), limit_s)
-            return server
         return _find_or_start(place, limit_s)
     except OSError as error:
         raise StateUnusable(str(place), explain(error, place)) from error
 
 
-def find(folder: Path | None = None) -> Server | LoopbackServer | None:
+def find(folder: Path | None = None) -> Server | None:
     """Return the server of `folder`, running or not; None when there is no state. Makes nothing.
 
     Errors: StateUnusable, when nothing proves that the state is ours.
     """
     found = find_state(folder)
-    if not check(found):
-        return None
-    return server_of(found.path)
+    return server_of(found.path) if check(found) else None
 
 
-def server_of(state: Path) -> Server | LoopbackServer:
+def server_of(state: Path) -> Server:
     """Return the server of a state folder, running or not."""
-    if has_unix_sockets():
-        return Server(state, state / state_folder.read_where(state))
-    kept: LoopbackServer = _loopback().find(state)
-    return kept
+    endpoint = endpoint_of(state)
+    return Server(state, endpoint.url, Path(endpoint.path))
 
 
 def reset(folder: Path | None = None) -> bool:
@@ -166,7 +163,7 @@ def reset(folder: Path | None = None) -> bool:
 
 
 def _remove_content(state: Path) -> None:
-    for name in (state_folder.DATA, LOGS):
+    for name in (DATA, LOGS):
         if (state / name).is_dir():
             shutil.rmtree(state / name)
     for path in state.iterdir():
@@ -180,8 +177,7 @@ def _find_or_start(state: Path, idle_s: float) -> Server:
     deadline = time.monotonic() + START_S
     while (server := _look(state)) is None:
         if time.monotonic() > deadline:
-            reason = f"its server does not get ready; see {state / state_folder.LOG}"
-            raise ServerUnavailable(str(state), reason)
+            raise ServerUnavailable(str(state), f"its server does not get ready; see {state / LOG}")
         if _start_guardian(state, idle_s) != "ready":
             _wait_a_little(state)
             _refuse_other_host(state)
@@ -193,7 +189,7 @@ def _refuse_other_host(state: Path) -> None:
 
     Errors: ServerUnavailable.
     """
-    holder = server_of(state).other_host
+    holder = endpoint_of(state).other_host
     if holder and _look(state) is None:
         raise ServerUnavailable(
             str(state),
@@ -212,32 +208,20 @@ def is_used(folder: Path | None = None) -> bool:
 
 
 @contextmanager
-def temporary() -> Iterator[Server | LoopbackServer]:
+def temporary() -> Iterator[Server]:
     """Run a private server in a temporary folder for as long as the block; it keeps nothing.
 
     It ends, and its folder goes, also when this process is killed. Errors: ServerUnavailable.
     """
-    if has_unix_sockets():
-        with _temporary() as started:
-            yield started
-    else:
-        with _loopback().temporary(_find_portable("the temporary server")) as kept:
-            yield kept
-
-
-@contextmanager
-def _temporary() -> Iterator[Server]:
     state = Path(tempfile.mkdtemp(prefix="flowq-test-")).resolve()
     # Leaving the inner block closes the pipe, by which the guardian knows, and waits for it.
     try:
         with _spawn_guardian(state, idle_s=None, parent_pid=os.getpid()) as guardian:
             if _read_report(guardian, state) != "ready":
                 raise ServerUnavailable(str(state), "its guardian was killed at the start")
-            yield Server(state, state / state_folder.read_where(state))
+            yield server_of(state)
     finally:
-        wire = _open(state)
-        if wire is not None:  # its guardian was killed
-            _shut_down(wire)
+        _shut_down(state)  # its guardian may have been killed
         _remove(state)
 
 
@@ -253,48 +237,29 @@ def _remove(state: Path) -> None:
 # --- looking ---
 
 
-def _open(state: Path) -> Wire | None:
-    """Connect to the server if it is there, and really the one on this folder's data."""
-    path = state / state_folder.read_where(state)
-    if not private.is_own_socket(path):
-        return None
-    try:
-        wire = Wire(str(path))
-    except OSError:
-        return None
-    try:
-        if serves(wire, state / state_folder.DATA):
-            return wire
-    except (OSError, Refused):
-        pass
-    wire.close()
-    return None
-
-
 def _look(state: Path) -> Server | None:
     """Return the server if it is ready, guarded and not about to end; else a guardian helps."""
-    door = state_folder.try_lock(state / state_folder.DOOR_LOCK, shared=True)
+    endpoint = endpoint_of(state)
+    door = endpoint.try_lock(DOOR_LOCK, shared=True)
     if door is None:
         return None
     try:
-        return _look_inside(state)
+        return server_of(state) if _is_ready(endpoint) else None
     finally:
-        os.close(door)
+        door.release()
 
 
-def _look_inside(state: Path) -> Server | None:
-    wire = _open(state)
-    if wire is None:
-        return None
+def _is_ready(endpoint: Endpoint) -> bool:
+    found = endpoint.find()
+    if found is None:
+        return False
     try:
-        wire.ask(PROBE)
-        if is_guarded(wire):
-            return Server(state, state / state_folder.read_where(state))
+        found.ask(PROBE)
+        return is_guarded(found)
     except (OSError, Refused):
-        pass
+        return False
     finally:
-        wire.close()
-    return None
+        found.close()
 
 
 def _wait_a_little(state: Path) -> None:
@@ -303,57 +268,27 @@ def _wait_a_little(state: Path) -> None:
     pause_s = 0.01
     while time.monotonic() < deadline:
         time.sleep(pause_s)
-        if _look(state) is not None or _is_free(state):
+        if _look(state) is not None or endpoint_of(state).is_free():
             return
         pause_s = min(pause_s * 1.5, 0.2)
 
 
-def _is_free(state: Path) -> bool:
-    """Whether neither a guardian nor a server is at work in the folder."""
-    for name in (state_folder.SERVER_LOCK, state_folder.GUARDIAN_LOCK):
-        try:
-            lock = state_folder.try_lock(state / name)
-        except FileNotFoundError:
-            return True  # the folder is gone
-        if lock is None:
-            return False
-        os.close(lock)
-    return True
-
-
-def _shut_down(wire: Wire) -> None:
+def _shut_down(state: Path) -> None:
+    """Tell the server to end, if it is there."""
+    endpoint = endpoint_of(state)
+    found = endpoint.find()
+    if found is None:
+        return
     try:
-        wire.ask("SHUTDOWN", "NOSAVE")
+        endpoint.forget_server()
+        found.ask("SHUTDOWN", "NOSAVE")
     except (OSError, Refused):
         pass  # it hangs up instead of answering; one that refuses is found by its lock
     finally:
-        wire.close()
+        found.close()
 
 
 # --- starting ---
-
-
-def _loopback() -> ModuleType:
-    return import_module("flowq.server.loopback")  # with what is not needed where sockets are
-
-
-def has_unix_sockets() -> bool:
-    """Whether the embedded server can be one on a Unix socket, with a guardian."""
-    return hasattr(os, "posix_spawn") and hasattr(socket, "AF_UNIX")
-
-
-def _find_portable(what: str) -> Path | None:
-    """Return the server program; None for the stopgap. Errors: ServerUnavailable without either."""
-    is_installed = import_module("flowq.server.fake").is_installed
-    return find_binary() if is_installed() else require_binary(what)
-
-
-def require_binary(what: str) -> Path:
-    """Return the server program. Errors: ServerUnavailable, with what to install."""
-    binary = find_binary()
-    if binary is None:
-        raise ServerUnavailable(what, NO_PROGRAM)
-    return binary
 
 
 def _idle_s(idle_s: float | None) -> float:
@@ -367,47 +302,73 @@ def _idle_s(idle_s: float | None) -> float:
         raise ServerUnavailable("the embedded server", reason) from None
 
 
-def _guardian_command(state: Path, idle_s: float | None, parent_pid: int | None) -> list[str]:
-    values = [state, require_binary(str(state)), idle_s, parent_pid, keys.RUNS, keys.ENDED]
-    words = ["" if value is None else str(value) for value in values]
-    return [sys.executable, "-I", "-S", str(GUARDIAN), *words]
-
-
 def _start_guardian(state: Path, idle_s: float) -> str:
-    with _spawn_guardian(state, idle_s=idle_s, parent_pid=None) as guardian:
-        return _read_report(guardian, state)
+    guardian = _spawn_guardian(state, idle_s=idle_s, parent_pid=None)
+    said = _read_report(guardian, state)
+    if hasattr(os, "fork"):
+        guardian.wait()  # it has forked the one that stays
+    return said
 
 
 def _spawn_guardian(
     state: Path, *, idle_s: float | None, parent_pid: int | None
 ) -> subprocess.Popen[bytes]:
-    command = _guardian_command(state, idle_s, parent_pid)
+    endpoint = endpoint_of(state)
+    is_tcp = isinstance(endpoint, TcpEndpoint)
+    values = [state, _program(state, is_tcp=is_tcp), idle_s, parent_pid, keys.RUNS, keys.ENDED]
+    words = ["" if value is None else str(value) for value in values]
+    command = [sys.executable, *endpoint.flags, str(GUARDIAN), *words, *([TCP] if is_tcp else [])]
     try:
-        log = private.open_file(state / state_folder.LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        log = private.open_file(state / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         with open(log, "ab") as stderr:  # noqa: PTH123 - a descriptor
             return subprocess.Popen(  # noqa: S603 - our own file and words
                 command,
                 stdin=subprocess.PIPE if parent_pid else subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
-                start_new_session=True,  # Ctrl-C in the terminal is not meant for it
+                **_detached(),
             )
     except OSError as error:
         raise StateUnusable(str(state), explain(error, state)) from error
 
 
+def _detached() -> dict[str, Any]:
+    """Return the options by which Ctrl-C in the terminal is not meant for the guardian."""
+    if hasattr(os, "setsid"):
+        return {"start_new_session": True}
+    names = ("CREATE_NEW_PROCESS_GROUP", "CREATE_NO_WINDOW")
+    return {"creationflags": sum(getattr(subprocess, name, 0) for name in names)}
+
+
 def _read_report(guardian: subprocess.Popen[bytes], state: Path) -> str:
     """Return what the guardian says: "ready", "busy", or "" when it was killed before that."""
-    assert guardian.stdout is not None
-    text = ""
-    if select.select([guardian.stdout], [], [], START_S)[0]:
-        text = guardian.stdout.readline().decode(errors="replace").strip()
+    stdout = guardian.stdout
+    assert stdout is not None
+    said: list[bytes] = []
+    # A thread, because not everywhere can one wait for a pipe with a limit.
+    reader = threading.Thread(target=lambda: said.append(stdout.readline()), daemon=True)
+    reader.start()
+    reader.join(START_S)
+    text = said[0].decode(errors="replace").strip() if said else ""
+    if not reader.is_alive():
+        stdout.close()
     if text.startswith("error "):
         raise ServerUnavailable(str(state), text.removeprefix("error "))
     return text
 
 
 # --- the program ---
+
+
+def _program(state: Path, *, is_tcp: bool) -> Path | None:
+    """Return the server program; None for the one of `fake.py`, where there is no other.
+
+    Errors: ServerUnavailable, with what to install.
+    """
+    binary = find_binary()
+    if binary is None and not (is_tcp and import_module("flowq.server.fake").is_installed()):
+        raise ServerUnavailable(str(state), NO_PROGRAM)
+    return binary
 
 
 def find_binary() -> Path | None:

@@ -1,10 +1,10 @@
 """A server for want of a server: fakeredis on loopback, for small runs, keeping nothing.
 
-Where no server program is to be found (Windows, mostly) and fakeredis is installed, the keeper runs
-this as if it were one, with the same file of settings. The commands are those of fakeredis. Ours is
-what its TCP server lacks: a password that is asked for, errors that do not hang up, what RQ and our
-keeper want to know of a server (INFO, CLIENT INFO, CLIENT LIST, SHUTDOWN), and messages that come
-through to subscribers on every platform. It speaks RESP2.
+Where no server program is to be found (Windows, mostly) and fakeredis is installed, the guardian
+runs this as if it were one, with the same file of settings. The commands are those of fakeredis.
+Ours is what its TCP server lacks: a password that is asked for, errors that do not hang up, what RQ
+and our guardian want to know of a server (INFO, CLIENT INFO, CLIENT LIST, SHUTDOWN), and messages
+that come through to subscribers on every platform. It speaks RESP2.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def is_installed() -> bool:
 
 
 class FakeServer:
-    """One server. `settings`: what the keeper has written, by name."""
+    """One server. `settings`: what the endpoint has written, by name."""
 
     def __init__(self, settings: Mapping[str, str]) -> None:
         import fakeredis  # noqa: PLC0415 - an extra, which others do not need
@@ -199,7 +199,7 @@ def error_text(error: Exception) -> str:
 
 
 def main(words: list[str]) -> int:
-    """Run with the path of the keeper's settings."""
-    lines = Path(words[0]).read_text(encoding="utf-8").splitlines()
+    """Run with FAKE and the path of the settings that the endpoint has written."""
+    lines = Path(words[1]).read_text(encoding="utf-8").splitlines()
     FakeServer({name: value for name, _, value in (line.partition(" ") for line in lines)}).serve()
     return 0

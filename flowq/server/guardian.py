@@ -1,68 +1,89 @@
 """The guardian: a small process that starts, watches and ends the embedded server of one folder.
 
-Two locks, which the kernel frees whatever dies, and however, give the promises:
+The commands of `embedded.py` start it, and wait for its report. Two locks, which the system frees
+whatever dies, and however, give the promises:
 
     guardian.lock   held by the guardian: one guardian for each folder
-    server.lock     held by the guardian *and inherited by the server*: as long as either of them
-                    lives, nobody else starts a server on the same data
+    the data        held by the guardian and by the server: as long as either of them lives, nobody
+                    else starts a server on the same data (`Endpoint.try_data`)
 
-A guardian that finds server.lock taken adopts the server of a guardian that was killed; its
-`Standby` starts one at once. A server that was killed is started again at once, from its
-append-only file. With no client for `idle_s` (and no unfinished run) both end. A temporary server
-lives exactly as long as its parent.
+A guardian that finds the data taken adopts the server of a guardian that was killed; its `Standby`
+starts one at once. A server that was killed is started again at once, from its append-only file.
+With no client for `idle_s` (and no unfinished run) both end. A temporary server lives exactly as
+long as its parent.
 
-It runs without `site` (see `__main__.py`) and imports little, because the first command in a
-folder waits for it.
+It imports little, because the first command in a folder waits for it.
 """
 
 # The guardian imports this, and pathlib would slow down every start:
-# ruff: noqa: PTH104, PTH109, PTH110
+# ruff: noqa: PTH109
 from __future__ import annotations
 
+import _thread
 import os
 import select
 import signal
+import socket
 import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 
-from flowq.server import folder, private
+from flowq.server import private
+from flowq.server.endpoint import (
+    DOOR_LOCK,
+    GUARDIAN_LOCK,
+    Endpoint,
+    TcpEndpoint,
+    Trouble,
+    UnixEndpoint,
+)
+from flowq.server.locks import Lock
 from flowq.server.process import Process
 from flowq.server.resp import PROBE, Refused
 
-ADOPT = "adopt"
+ADOPT, TCP, FAKE = "adopt", "tcp", "fake"
+"""Words for `main`: start no server; listen to TCP. And the name of the server in `fake.py`."""
+
 TAKE_OVER_S = 15.0
 RECONNECT_S = 0.05
-SHELL = "/bin/sh"
-SCRIPT = 'IFS= read -r next; read -r word || eval "exec $next"'
 UNFINISHED_IDLE_S = 86_400.0
 MAX_RESTARTS, RESTARTS_WITHIN_S = 5, 60.0
+
+SHELL = "/bin/sh"
+SCRIPT = 'IFS= read -r next; read -r word || eval "exec $next"'
 
 
 class Guardian:
     """One life of a guardian, in the state folder, which is the current one.
 
-    `idle_s` None: never idle. `parent_pid` None: persistent; else the server keeps nothing, and
-    ends with that process. `runs_key` and `ended_key`: sorted sets of all and of the ended runs.
+    Args:
+        program: the server program, before the arguments of the endpoint.
+        endpoint: how the server is reached.
+        idle_s: end after so long without a client; None: never.
+        parent_pid: None: the server is persistent; else it keeps nothing, and ends with that
+            process, whose end also closes our standard input.
+        run_keys: the sorted sets of all and of the ended runs.
+        standby: what takes our place when we are killed.
     """
 
     def __init__(
         self,
-        binary: str,
+        program: list[str],
+        endpoint: Endpoint,
         idle_s: float | None,
         parent_pid: int | None,
-        runs_key: str,
-        ended_key: str,
+        run_keys: tuple[str, str],
         standby: Standby | None = None,
     ) -> None:
         self.idle_s = idle_s
         self.parent_pid = parent_pid
-        self.server = Process(binary, is_persistent=parent_pid is None)
-        self._run_keys = (runs_key, ended_key)
+        self.endpoint = endpoint
+        self.server = Process(program, endpoint, is_persistent=parent_pid is None)
+        self._run_keys = run_keys
         self._standby = standby
         self._tick_s = min(1.0, (idle_s or 1.0) / 4)
-        self._lock: int | None = None
+        self._lock: Lock | None = None
         self._connections_seen = -1
         self._used_at = time.monotonic()
         self._restarted_at: list[float] = []
@@ -75,28 +96,29 @@ class Guardian:
         Errors: Trouble, OSError.
         """
         private.check_folder(os.getcwd())
-        self._lock = folder.try_lock(folder.GUARDIAN_LOCK)
+        self._lock = self.endpoint.try_lock(GUARDIAN_LOCK)
         if self._lock is None:
             return False
         if self._standby is not None:
             self._standby.start()  # before the server, whose lock it must not inherit
-        folder.note_holder(self._lock, os.getpid())
+        self._lock.note_holder(os.getpid())
         deadline = time.monotonic() + TAKE_OVER_S
         while not self.server.take_lock():
             if self.server.adopt():
                 return True
             if time.monotonic() > deadline:
-                raise folder.Trouble(f"{folder.read_holder('.')} has the data, but does not answer")
+                raise Trouble(f"{self.endpoint.holder} has the data, but does not answer")
             time.sleep(0.01)
         if not can_start:
             return False
-        self.server.discard_stale()
         self.server.start()
         return True
 
     def watch(self) -> None:
         """Look after the server until it is to end, then leave nothing behind but its data."""
         signal.signal(signal.SIGTERM, self._end_soon)
+        if self.parent_pid:
+            _thread.start_new_thread(self._await_parent, ())
         while not self._is_ending:
             self._wait_for_news()
             if not self._is_ending:
@@ -108,13 +130,24 @@ class Guardian:
     def _end_soon(self, *_: object) -> None:
         self._is_ending = True
 
+    def _await_parent(self) -> None:
+        """Wait for the end of a pipe that nobody writes to; not everywhere can `select` do that."""
+        with suppress(OSError):
+            os.read(0, 1)
+        self._is_ending = True
+        connection = self.server.connection
+        if connection is not None:
+            with suppress(OSError):
+                connection.socket.shutdown(socket.SHUT_RD)  # wakes `_wait_for_news` up
+
     def _wait_for_news(self) -> None:
-        wire = self.server.wire
-        sources = [wire.fileno()] if wire else []
-        if self.parent_pid:
-            sources.append(0)  # a pipe that nobody writes to: readable once the parent is gone
-        ready = select.select(sources, [], [], self._tick_s if wire else RECONNECT_S)[0]
-        if 0 in ready or (self.parent_pid and not is_alive(self.parent_pid)):
+        """Wait for a moment, or until the server hangs up."""
+        if self.server.connection is None:
+            time.sleep(RECONNECT_S)
+        else:
+            select.select([self.server.connection], [], [], self._tick_s)
+        # What the parent has forked may keep the pipe open when the parent is gone.
+        if self.parent_pid and not is_alive(self.parent_pid):
             self._is_ending = True
 
     def _look(self) -> None:
@@ -123,19 +156,20 @@ class Guardian:
             return
         try:
             self._note_use()
-            if self._has_socket() and self._is_idle() and self._close_door():
+            if self._can_be_found() and self._is_idle() and self._close_door():
                 self._end("nobody has used the server for a while")
         except Refused:
             self._used_at = time.monotonic()  # a long script is running, for example
         except OSError:
-            self._go_on_without_answer()
+            if not self._is_ending:
+                self._go_on_without_answer()
 
     def _end(self, reason: str) -> None:
-        say("guardian", reason)
+        say(reason)
         self._is_ending = True
 
     def _has_folder(self) -> bool:
-        return self._lock is not None and folder.is_same(self._lock, folder.GUARDIAN_LOCK)
+        return self._lock is not None and self._lock.is_current()
 
     # --- idleness ---
 
@@ -166,12 +200,12 @@ class Guardian:
         it is counted here. Those who come without looking, by a URL, are in the server's queue of
         connections if they found the socket before it was renamed; a question or two counts them.
         """
-        door = folder.try_lock(folder.DOOR_LOCK)
+        door = self.endpoint.try_lock(DOOR_LOCK)
         if door is None:
             return False
         try:
             if not self._is_used():
-                os.rename(self.server.path, self.server.path + folder.CLOSED)
+                self.endpoint.hide()
                 self.server.ask(PROBE)
                 if not self._is_used():
                     return True
@@ -181,33 +215,39 @@ class Guardian:
             self._open_door()
             raise
         finally:
-            os.close(door)
+            door.release()
 
     def _open_door(self) -> None:
-        with suppress(FileNotFoundError):
-            os.rename(self.server.path + folder.CLOSED, self.server.path)
+        self.endpoint.show()
         self._used_at = time.monotonic()
 
     # --- after a death ---
 
-    def _has_socket(self) -> bool:
-        """Whether clients can find the server; if the socket was removed, start a new server."""
-        if os.path.exists(self.server.path):
+    def _can_be_found(self) -> bool:
+        """Whether clients can find the server; if what leads to it was removed, start it again."""
+        if self.endpoint.is_shown():
             return True
         self.server.ask(PROBE)  # fails when the server itself has removed it, because it ends
-        say("guardian", "the socket has been removed: starting again")
+        if not self.endpoint.returns_when_removed:
+            self._end("the address has been removed")
+            return False
+        say("the socket has been removed: starting again")
         self.server.shut_down()
         self._start_again()
         return False
 
     def _go_on_without_answer(self) -> None:
-        """A server told to end takes its socket away; one that was killed leaves it behind."""
+        """Find out whether the server is slow, was killed, or was told to end.
+
+        One told to end has exit code 0. That of an adopted server is not known, but there is no
+        file any more that leads to it: a server removes its socket, and `stop` the address.
+        """
         self.server.hang_up()
         self._open_door()
         if not self.server.has_ended():
             return  # it is slow, or has cut us off, or is about to end: the next look will tell
-        if os.path.exists(self.server.path):
-            say("guardian", "the server has died: starting again")
+        if self.endpoint.is_shown() and self.server.exit_code != 0:
+            say("the server has died: starting again")
             self._start_again()
         else:
             self._end("the server was told to end")
@@ -218,22 +258,22 @@ class Guardian:
         self._restarted_at = [*recent, now]
         try:
             if len(self._restarted_at) > MAX_RESTARTS:
-                raise folder.Trouble("it dies again and again")
+                raise Trouble("it dies again and again")
             if not self.server.take_lock():
-                raise folder.Trouble("it does not end")
+                raise Trouble("it does not end")
             self.server.start()
-        except (folder.Trouble, OSError) as trouble:
+        except (Trouble, OSError) as trouble:
             self._end(f"giving up: {trouble}")
 
     def leave(self) -> None:
-        """Remove what is of no use without a server: the socket, or all of a temporary folder."""
+        """Remove what is of no use without a server: what leads to it, or a temporary folder."""
         if not self._has_folder():
             return
-        folder.discard_socket(self.server.path)
+        self.endpoint.discard()
         if self.parent_pid:
-            folder.remove_tree(os.getcwd())
-        else:
-            folder.forget(folder.WHERE)
+            import shutil  # noqa: PLC0415 - needed at the very end only, and slow
+
+            shutil.rmtree(os.getcwd(), ignore_errors=True)
 
 
 class Standby:
@@ -242,7 +282,7 @@ class Standby:
     It waits for a word through a pipe. A guardian that ends as it should sends one; the pipe of one
     that was killed closes without it. The next guardian adopts the server, and has a standby of its
     own. Should the server be gone as well it leaves, and the next command starts both. Without a
-    shell there is no standby.
+    POSIX shell there is no standby: the next command starts a guardian too.
 
     `words` are for the next guardian, which starts in the current folder, with the standard input
     of this one: a parent is noticed by it.
@@ -254,9 +294,11 @@ class Standby:
 
     def start(self) -> None:
         """Start it. Call once."""
+        if not hasattr(os, "posix_spawn"):
+            return
         reading, self._pipe = os.pipe()
         kept = 3 if reading != 3 else 4  # where it keeps the standard input
-        command = [sys.executable, "-I", "-S", sys.argv[0], *self._words]
+        command = [sys.executable, *sys.orig_argv[1 : -len(sys.argv) + 1], *self._words]
         line = f"{' '.join(map(quote, command))} 0<&{kept} {kept}<&- 1>/dev/null\n"
         actions = [(os.POSIX_SPAWN_DUP2, 0, kept), (os.POSIX_SPAWN_DUP2, reading, 0)]
         # In a group of its own, and without the guardian's name on its command line: a kill by
@@ -283,10 +325,10 @@ def quote(word: str) -> str:
     return "'" + word.replace("'", "'\\''") + "'"
 
 
-def say(who: str, text: str) -> None:
+def say(text: str) -> None:
     """Write a line to the log, which is where the output goes once the report is made."""
     with suppress(OSError):  # its disk may be full
-        os.write(2, f"flowq {who} {os.getpid()}: {text}\n".encode(errors="replace"))
+        os.write(2, f"flowq guardian {os.getpid()}: {text}\n".encode(errors="replace"))
 
 
 def report(text: str) -> None:
@@ -297,7 +339,9 @@ def report(text: str) -> None:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether there is such a process."""
+    """Whether there is such a process, as far as the platform tells without ending it."""
+    if os.name == "nt":
+        return True  # there `kill` ends a process whatever the signal
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -308,20 +352,28 @@ def is_alive(pid: int) -> bool:
 
 
 def main(words: list[str]) -> int:
-    """Run with STATE BINARY IDLE_S PARENT_PID RUNS_KEY ENDED_KEY; "" is None. Then `adopt` for one
-    that starts no server. Errors: in words, to the standard output, where the starter reads; the
-    standard error is the log."""
+    """Run with STATE BINARY IDLE_S PARENT_PID RUNS_KEY ENDED_KEY, of which "" is None (a BINARY:
+    the server of `fake.py`), and then perhaps ADOPT and TCP.
+
+    Errors: in words, to the standard output, where the starter reads; the standard error is the
+    log.
+    """
     state, binary, idle_s, parent_pid, runs_key, ended_key, *rest = words
     os.umask(0o077)
-    if not parent_pid and os.fork():
+    if not parent_pid and hasattr(os, "fork") and os.fork():
         return 0  # the guardian is nobody's child, so that nobody has to wait for it
     os.chdir(state)
-    idle = float(idle_s) if idle_s else None
-    parent = int(parent_pid) if parent_pid else None
-    standby = Standby([".", *words[1:6], ADOPT])
-    guardian = Guardian(binary, idle, parent, runs_key, ended_key, standby)
+    standby = Standby([".", *words[1:6], *{*rest, ADOPT}])
+    guardian = Guardian(
+        [binary] if binary else [sys.executable, "-P", sys.argv[0], FAKE],
+        TcpEndpoint() if TCP in rest else UnixEndpoint(),
+        float(idle_s) if idle_s else None,
+        int(parent_pid) if parent_pid else None,
+        (runs_key, ended_key),
+        standby,
+    )
     try:
-        return live(guardian, can_start=rest != [ADOPT])
+        return live(guardian, can_start=ADOPT not in rest)
     finally:
         standby.dismiss()
 
@@ -330,7 +382,7 @@ def live(guardian: Guardian, *, can_start: bool) -> int:
     """Live one life of a guardian, and return its exit code."""
     try:
         is_ours = guardian.take_over(can_start=can_start)
-    except (folder.Trouble, OSError) as trouble:
+    except (Trouble, OSError) as trouble:
         report(f"error {trouble}")
         guardian.leave()
         return 1

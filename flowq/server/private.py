@@ -13,6 +13,7 @@ import _thread
 import errno
 import os
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -23,6 +24,8 @@ OTHERS, OTHERS_WRITE = 0o077, 0o022
 _FLAGS = ("O_NOFOLLOW", "O_NONBLOCK", "O_NOCTTY", "O_CLOEXEC", "O_BINARY")
 _SAFELY = sum(getattr(os, name, 0) for name in _FLAGS)
 _REMOVE = "remove it, or name another place with FLOWQ_STATE"
+
+REPLACE_S = 2.0
 
 _umask = _thread.allocate_lock()
 
@@ -105,10 +108,23 @@ def write_whole(path: Path, text: bytes) -> None:
     """
     draft = make_draft(path, text)
     try:
-        os.replace(draft, path)  # noqa: PTH105 - see above
+        replace(draft, path)
     except BaseException:
         os.unlink(draft)
         raise
+
+
+def replace(old: Path, new: Path) -> None:
+    """Rename a file, over another one if there is one. Errors: OSError."""
+    deadline = time.monotonic() + REPLACE_S
+    while True:
+        try:
+            os.replace(old, new)  # noqa: PTH105 - see above
+            return
+        except PermissionError:  # on Windows, for as long as somebody reads one of them
+            if os.name != "nt" or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
 
 
 def make_draft(path: Path, text: bytes) -> str:

@@ -1,55 +1,56 @@
-"""The server's process, as its guardian has it: start, adopt, end."""
+"""The server's process, as its guardian has it: start, adopt, ask, end."""
 
 # The guardian imports this, and pathlib would slow down every start:
-# ruff: noqa: PTH100, PTH104, PTH117, PTH118
+# ruff: noqa: PTH100
 from __future__ import annotations
 
 import os
 import signal
 import time
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
-from flowq.server import folder, private
-from flowq.server.resp import Refused, Reply, Wire, await_loaded, greet, serves
+from flowq.server import private
+from flowq.server.endpoint import DATA, LOG, Endpoint, Trouble
+from flowq.server.locks import Lock
+from flowq.server.resp import CLIENT_NAME, Connection, Refused, Reply, await_loaded
 
-SETTINGS = {
-    "save": "",
-    "appendfsync": "everysec",
-    "aof-load-truncated": "yes",
-    "maxmemory-policy": "noeviction",
-    "daemonize": "no",
-    # RQ keeps the result of each job in a stream of its own; its one entry would be given 4 KB.
-    "stream-node-max-bytes": "512",
-    # A job with some arguments takes half of the memory when its hash stays in one piece.
-    "hash-max-ziplist-value": "1024",
-}
+if TYPE_CHECKING:
+    import subprocess
 
 LISTEN_S = 20.0
 SHUT_DOWN_S = 10.0
+TRIES = 3
+LOG_BYTES = 1_000_000
 
 
 class Process:
     """A server on the data in the current folder, and the lock that keeps it the only one.
 
-    The lock is inherited by the server: it is free when neither the guardian nor the server lives.
+    Args:
+        program: the words before the arguments of the endpoint.
+        endpoint: how the server is reached.
+        is_persistent: whether it keeps its data.
     """
 
-    def __init__(self, binary: str, is_persistent: bool) -> None:
-        self.binary = binary
+    def __init__(self, program: list[str], endpoint: Endpoint, *, is_persistent: bool) -> None:
+        self.program = program
+        self.endpoint = endpoint
         self.is_persistent = is_persistent
-        self.path = folder.SOCKET  # not absolute when inside: a project may be renamed
-        self.wire: Wire | None = None
-        self._lock: int | None = None
-        self._pid: int | None = None  # None also for an adopted server, which is not our child
+        self.connection: Connection | None = None
+        self.exit_code: int | None = None
+        """How it ended, where that is known: of an adopted server, which is no child, it is not."""
+        self._lock: Lock | None = None
+        self._child: Child | subprocess.Popen[bytes] | None = None  # None also for an adopted one
 
     # --- beginning ---
 
     def take_lock(self) -> bool:
         """Make sure that no server is on the data. False: there is one. Idempotent."""
         if self._lock is None:
-            self._lock = folder.try_lock(folder.SERVER_LOCK)
+            self._lock = self.endpoint.try_data()
             if self._lock is not None:
-                os.set_inheritable(self._lock, True)
+                self._lock.share()
         return self._lock is not None
 
     def start(self) -> None:
@@ -57,104 +58,56 @@ class Process:
 
         Errors: Trouble, with what the server said; Untrusted, with what is not what it should be.
         """
-        self.path = folder.place_socket(self.path)
-        private.remove_socket(self.path)  # a foreign server must not answer for ours
-        private.make_folder(folder.DATA)
-        private.check_tree(folder.DATA)
-        log = folder.open_log()
-        begin_bytes = os.fstat(log).st_size
-        try:
-            self._spawn(log)
-            self._listen()
-        except (OSError, Refused) as error:
-            self.kill()
-            raise folder.Trouble(explain(error, self.binary, begin_bytes)) from error
-        finally:
-            os.close(log)
+        private.make_folder(DATA)
+        private.check_tree(DATA)
+        for tries_left in reversed(range(TRIES)):
+            words = [*self.program, *self.endpoint.prepare(is_persistent=self.is_persistent)]
+            log = open_log()
+            begin_bytes = os.fstat(log).st_size
+            try:
+                self._child = spawn(words, log)
+                if self._lock is not None:
+                    self._lock.note_holder(self._child.pid)
+                self._listen()
+                return
+            except (OSError, Refused) as error:
+                self.kill()
+                if not tries_left or not self.endpoint.was_taken():
+                    raise Trouble(explain(error, self.program[0], begin_bytes)) from error
+            finally:
+                os.close(log)
 
     def adopt(self) -> bool:
         """Connect to the server that another guardian has left behind. False: none answers."""
-        path = folder.read_where(".")
-        for name in (path, path + folder.CLOSED):
-            if self._adopt_at(name):
-                if name != path:  # that guardian died while it closed the door
-                    os.rename(name, path)
-                self.path = path
-                return True
-        return False
-
-    def _adopt_at(self, path: str) -> bool:
+        connection = self.endpoint.adopt()
+        if connection is None:
+            return False
         try:
-            if not private.is_own_socket(path):
-                return False
-            self.wire = greet(path)
-            if serves(self.wire, folder.DATA):
-                await_loaded(self.wire)
-                return True
+            self._greet(connection)
+            await_loaded(connection)
         except (OSError, Refused):
-            pass
-        self.hang_up()
-        return False
+            self.hang_up()
+            return False
+        return True
 
-    def discard_stale(self) -> None:
-        """Remove the socket that a killed server has left somewhere, if nobody listens there.
-
-        Somebody may: a copied project notes the socket of the original.
-        """
-        path = folder.read_where(".")
-        if not private.is_own_socket(path):
-            return
-        try:
-            Wire(path).close()
-        except OSError:
-            folder.discard_socket(path)
-
-    def _spawn(self, log: int) -> None:
-        actions = [
-            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-            (os.POSIX_SPAWN_DUP2, log, 1),
-            (os.POSIX_SPAWN_DUP2, log, 2),
-        ]
-        # With an inherited locale that this machine does not have the server would not start.
-        environment = {**os.environ, "LC_ALL": "C"}
-        # Not the subprocess module: its import alone takes as long as the start of the server.
-        self._pid = os.posix_spawn(self.binary, self._command(), environment, file_actions=actions)
-        if self._lock is not None:
-            folder.note_holder(self._lock, self._pid)
-
-    def _command(self) -> list[str]:
-        options = {
-            "port": "0",
-            "unixsocket": self._path_from_data(),
-            "unixsocketperm": "700",
-            "dir": folder.DATA,
-            "appendonly": "yes" if self.is_persistent else "no",
-            **SETTINGS,
-        }
-        words = [word for name, value in options.items() for word in (f"--{name}", value)]
-        return [self.binary, *words]
-
-    def _path_from_data(self) -> str:
-        if os.path.isabs(self.path):
-            return self.path
-        state = os.path.realpath(".")
-        return os.path.relpath(os.path.join(state, self.path), os.path.realpath(folder.DATA))
+    def _greet(self, connection: Connection) -> None:
+        """Say who we are: others see by that name that the server has a guardian."""
+        self.connection = connection
+        connection.ask("CLIENT", "SETNAME", CLIENT_NAME)
 
     def _listen(self) -> None:
         deadline = time.monotonic() + LISTEN_S
-        while self.wire is None:
-            self._raise_if_ended()
+        while True:
+            if self.has_ended():
+                raise ConnectionResetError("it ended at once")
             try:
                 await_loaded(self._connected())
+                return
             except OSError:
                 self.hang_up()
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.002)
-
-    def _raise_if_ended(self) -> None:
-        if self._is_reaped():
-            raise ConnectionResetError("it ended at once")
 
     # --- living ---
 
@@ -166,14 +119,11 @@ class Process:
         """Return a figure of the server. Errors: as `ask`."""
         return self._connected().read_info(section, name)
 
-    def _connected(self) -> Wire:
-        if self.wire is None:
-            wire = greet(self.path)
-            if not serves(wire, folder.DATA):
-                wire.close()
-                raise ConnectionRefusedError("this is another server")
-            self.wire = wire
-        return self.wire
+    def _connected(self) -> Connection:
+        if self.connection is None:
+            self._greet(self.endpoint.call())
+        assert self.connection is not None
+        return self.connection
 
     # --- ending ---
 
@@ -182,28 +132,8 @@ class Process:
         with suppress(OSError, Refused):
             self.ask("SHUTDOWN", "NOSAVE")
         self.hang_up()
-        if self._pid is not None:
-            os.kill(self._pid, signal.SIGTERM)
-        self.await_end()
-
-    def hang_up(self) -> None:
-        """Close the connection. Idempotent."""
-        if self.wire is not None:
-            self.wire.close()
-            self.wire = None
-
-    def has_ended(self) -> bool:
-        """Whether the process is gone. Of a child its parent knows, of an adopted one the lock."""
-        return self._is_reaped() if self._pid is not None else self.take_lock()
-
-    def _is_reaped(self) -> bool:
-        if self._pid is None or not os.waitpid(self._pid, os.WNOHANG)[0]:
-            return False
-        self._pid = None
-        return True
-
-    def await_end(self) -> None:
-        """Wait for the end of the server, and make it end if it does not. Errors: Trouble."""
+        if self._child is not None:
+            self._child.terminate()
         deadline = time.monotonic() + SHUT_DOWN_S
         while not self.has_ended():
             if time.monotonic() > deadline:
@@ -211,19 +141,94 @@ class Process:
                 return
             time.sleep(0.005)
 
+    def hang_up(self) -> None:
+        """Close the connection. Idempotent."""
+        if self.connection is not None:
+            self.connection.close()
+            self.connection = None
+
+    def has_ended(self) -> bool:
+        """Whether the process is gone. Of a child its parent knows, of an adopted one the lock."""
+        if self._child is None:
+            return self.take_lock()
+        self.exit_code = self._child.poll()
+        if self.exit_code is None:
+            return False
+        self._child = None
+        return True
+
     def kill(self) -> None:
         """End the server at once, if it is our child. Idempotent."""
         self.hang_up()
-        if self._pid is not None:
-            os.kill(self._pid, signal.SIGKILL)
-            os.waitpid(self._pid, 0)
-            self._pid = None
+        if self._child is not None:
+            self._child.kill()
+            self._child.wait()
+            self._child = None
 
 
-def explain(error: Exception, binary: str, begin_bytes: int) -> str:
+class Child:
+    """A child process, with the few methods of `subprocess.Popen` that are needed here.
+
+    The import of subprocess alone takes as long as the start of the server.
+    """
+
+    def __init__(self, words: list[str], log: int, environment: dict[str, str]) -> None:
+        actions = [
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_DUP2, log, 1),
+            (os.POSIX_SPAWN_DUP2, log, 2),
+        ]
+        self.pid = os.posix_spawn(words[0], words, environment, file_actions=actions)
+        self._exit_code: int | None = None
+
+    def poll(self) -> int | None:
+        """Return how it ended; None while it runs."""
+        return self._wait(os.WNOHANG)
+
+    def wait(self) -> int | None:
+        """Wait for its end, and return how that was."""
+        return self._wait(0)
+
+    def terminate(self) -> None:
+        """Ask it to end."""
+        os.kill(self.pid, signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it."""
+        os.kill(self.pid, signal.SIGKILL)
+
+    def _wait(self, options: int) -> int | None:
+        if self._exit_code is None:
+            pid, status = os.waitpid(self.pid, options)
+            self._exit_code = os.waitstatus_to_exitcode(status) if pid else None
+        return self._exit_code
+
+
+def spawn(words: list[str], log: int) -> Child | subprocess.Popen[bytes]:
+    """Start a program whose output goes to the log. Errors: OSError."""
+    # With an inherited locale that this machine does not have the server would not start.
+    environment = {**os.environ, "LC_ALL": "C"}
+    if hasattr(os, "posix_spawn"):
+        return Child(words, log, environment)
+    import subprocess  # noqa: PLC0415 - see above
+
+    return subprocess.Popen(  # noqa: S603 - a server program and our own words
+        words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment
+    )
+
+
+def open_log() -> int:
+    """Open the log for appending; a long one is put aside first. Errors: Untrusted, OSError."""
+    if os.path.lexists(LOG) and os.lstat(LOG).st_size > LOG_BYTES:
+        with suppress(PermissionError):  # on Windows, while somebody has it open
+            os.replace(LOG, LOG + ".old")  # noqa: PTH105 - see above
+    return private.open_file(LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+
+def explain(error: Exception, program: str, begin_bytes: int) -> str:
     """Say why the server did not start, from the end of its own log."""
-    lines = private.read(folder.LOG)[begin_bytes:].decode(errors="replace").splitlines()
+    lines = private.read(LOG)[begin_bytes:].decode(errors="replace").splitlines()
     lines = [line for line in lines if " # WARNING" not in line]
     reasons = [line.partition(" # ")[2] for line in lines if " # " in line] or lines
     told = "; ".join(reason.strip() for reason in reasons[-3:]) or str(error)
-    return f"{binary} did not start: {told} (see {os.path.abspath(folder.LOG)})"
+    return f"{program} did not start: {told} (see {os.path.abspath(LOG)})"

@@ -1,16 +1,16 @@
 """The few questions that must be asked before the redis client is loaded, which takes 200 ms."""
 
-# The guardian imports this, and pathlib would slow down every start:
-# ruff: noqa: PTH121
 from __future__ import annotations
 
-import os
 import socket
 import time
 
 CLIENT_NAME = "flowq-guardian"
 PROBE = "DBSIZE"
 """Answered by every server that has loaded its data. PING is refused by one whose disk is full."""
+
+ANSWER_S = 5.0
+"""How long a connection waits for an answer unless it is told otherwise."""
 
 Reply = None | int | bytes | list["Reply"]
 
@@ -23,17 +23,17 @@ Address = str | tuple[str, int]
 """The path of a Unix socket, or a host and its port."""
 
 
-class Wire:
+class Connection:
     """A connection to the server at an address.
 
     Errors: OSError when the server is not there (any more), Refused when it says no.
     """
 
-    def __init__(self, address: Address, timeout_s: float = 5.0) -> None:
+    def __init__(self, address: Address, timeout_s: float | None = None) -> None:
         is_path = isinstance(address, str)
         self.socket = socket.socket(socket.AF_UNIX if is_path else socket.AF_INET)
         try:
-            self.socket.settimeout(timeout_s)
+            self.socket.settimeout(timeout_s or ANSWER_S)
             self.socket.connect(address)
         except BaseException:
             self.socket.close()
@@ -50,7 +50,7 @@ class Wire:
         self.socket.close()
 
     def ask(self, *words: str) -> Reply:
-        """Send one command and return its reply. Blocks: up to `timeout_s`."""
+        """Send one command and return its reply. Blocks: up to the connection's `timeout_s`."""
         parts = [word.encode() for word in words]
         body = b"".join(b"$%d\r\n%s\r\n" % (len(part), part) for part in parts)
         self.socket.sendall(b"*%d\r\n%s" % (len(parts), body))
@@ -85,39 +85,17 @@ class Wire:
         return text[:-2]
 
 
-def greet(path: str) -> Wire:
-    """Connect as the guardian, and say so: others see that the server is guarded."""
-    wire = Wire(path)
-    try:
-        wire.ask("CLIENT", "SETNAME", CLIENT_NAME)
-    except BaseException:
-        wire.close()
-        raise
-    return wire
-
-
-def is_guarded(wire: Wire) -> bool:
+def is_guarded(connection: Connection) -> bool:
     """Whether a guardian is connected to the server."""
-    clients = wire.ask("CLIENT", "LIST")
+    clients = connection.ask("CLIENT", "LIST")
     return isinstance(clients, bytes) and f" name={CLIENT_NAME} ".encode() in clients
 
 
-def serves(wire: Wire, data: str | os.PathLike[str]) -> bool:
-    """Whether the server keeps its data in the folder `data`, whatever that is called now."""
-    answer = wire.ask("CONFIG", "GET", "dir")
-    if not isinstance(answer, list) or len(answer) < 2 or not isinstance(answer[1], bytes):
-        return False
-    try:
-        return os.path.samefile(os.fsdecode(answer[1]), data)
-    except OSError:
-        return False
-
-
-def await_loaded(wire: Wire) -> None:
+def await_loaded(connection: Connection) -> None:
     """Wait while the server loads its data, however long that takes."""
     while True:
         try:
-            wire.ask(PROBE)
+            connection.ask(PROBE)
             return
         except Refused as error:
             if not str(error).startswith("LOADING"):

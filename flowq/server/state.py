@@ -23,7 +23,7 @@ from pathlib import Path
 
 from flowq.errors import StateUnusable
 from flowq.server import private
-from flowq.server.folder import DATA
+from flowq.server.endpoint import DATA
 from flowq.server.private import Untrusted
 
 VARIABLE = "FLOWQ_STATE"

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 if __name__ == "__main__":  # at the end, so that nothing in it can hide a standard module
     sys.path.append(__file__.rsplit("flowq", 1)[0])
 
-from flowq.server.resp import Refused, Wire
+from flowq.server.resp import Connection, Refused
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -121,10 +121,10 @@ def rest(values: dict[str, Any], command: list[str], connection: Redis) -> None:
     become([sys.executable, "-I", "-S", __file__, run_id], told, _held)
 
 
-def _connect(path: str, name: str) -> Wire | None:
+def _connect(path: str, name: str) -> Connection | None:
     """Return a connection with a name; None without a server."""
     try:
-        wire = Wire(path, timeout_s=4 * LOOK_S)
+        wire = Connection(path, timeout_s=4 * LOOK_S)
         wire.ask("CLIENT", "SETNAME", name)
     except (OSError, Refused):
         return None
@@ -168,7 +168,7 @@ def main() -> int:
     return 1
 
 
-def _wait(wire: Wire, told: dict[str, Any]) -> bool:
+def _wait(wire: Connection, told: dict[str, Any]) -> bool:
     """Wait until something can be done; False when the run has ended, or is gone."""
     newest: Any = wire.ask("XREVRANGE", told["events"], "+", "-", "COUNT", "1")
     last = newest[0][0].decode() if newest else "0"
@@ -188,13 +188,13 @@ def _wait(wire: Wire, told: dict[str, Any]) -> bool:
     return True
 
 
-def _is_over(wire: Wire, told: dict[str, Any]) -> bool:
+def _is_over(wire: Connection, told: dict[str, Any]) -> bool:
     """Whether the run is gone, or has ended and left no job to evaluate its outputs."""
     state = wire.ask("HGET", told["run"], "state")
     return state is None or (state in ENDED and not wire.ask("LLEN", told["queue"]))
 
 
-def _has_work(wire: Wire, told: dict[str, Any]) -> bool:
+def _has_work(wire: Connection, told: dict[str, Any]) -> bool:
     """Whether there are jobs to execute, something is due, or others have left something."""
     if wire.ask("LLEN", told["queue"]):
         return True
@@ -209,7 +209,7 @@ def _has_work(wire: Wire, told: dict[str, Any]) -> bool:
 _INDEXES = ("expiring", "deadlines", "rounds")
 
 
-def _is_due(wire: Wire, index: str, run_id: str) -> bool:
+def _is_due(wire: Connection, index: str, run_id: str) -> bool:
     """Whether something of the run is due soon, or something of another run has been for long."""
     now = time.time()
     if wire.ask("ZCOUNT", index, "-inf", str(now - LATE_S)):
@@ -219,7 +219,9 @@ def _is_due(wire: Wire, index: str, run_id: str) -> bool:
     return any(member == run or member.startswith(prefix) for member in due)
 
 
-def _look_for_unnoticed(wire: Wire, told: dict[str, Any], spare_s: float) -> tuple[bool, bool]:
+def _look_for_unnoticed(
+    wire: Connection, told: dict[str, Any], spare_s: float
+) -> tuple[bool, bool]:
     """Look for jobs of the run that ended unnoticed, when that has been due for `spare_s`.
 
     Returns whether something was found, for a supervisor to go on with, and whether only a part of

@@ -11,10 +11,11 @@ import os
 import shutil
 import tempfile
 import time
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
 
-from flowq.server import folder, portable, private
+from flowq.server import locks, private
+from flowq.server.locks import Lock
 
 PREFIX = "flowq-worker-"
 LOCK = "lock"
@@ -60,26 +61,16 @@ def _remove_if_free(found: Path) -> None:
         _remove(found, lock)
 
 
-def _remove(path: Path, lock: ExitStack) -> None:
+def _remove(path: Path, lock: Lock) -> None:
     # Before the lock is free, or somebody else might take it; on Windows then, if at all.
     shutil.rmtree(path, ignore_errors=True)
-    lock.close()
+    lock.release()
     shutil.rmtree(path, ignore_errors=True)
 
 
-def _try_lock(path: Path) -> ExitStack | None:
-    """Take a lock, free when it is closed; None when somebody has it, or has removed its folder."""
-    stack = ExitStack()
+def _try_lock(path: Path) -> Lock | None:
+    """Take a lock; None when somebody has it, or has removed its folder."""
     try:
-        descriptor = folder.try_lock(path)
-        if descriptor is None:
-            return None
-        stack.callback(os.close, descriptor)
-    except ImportError:  # no `fcntl`: Windows
-        lock = portable.try_lock(path)
-        if lock is None:
-            return None
-        stack.callback(lock.release)
+        return locks.try_lock(path)
     except FileNotFoundError:
         return None
-    return stack

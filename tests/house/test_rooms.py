@@ -48,7 +48,15 @@ def _public(tree: ast.Module | ast.ClassDef) -> Iterator[tuple[str, Documented]]
             continue
         yield node.name, node
         if isinstance(node, ast.ClassDef):
-            yield from _public(node)
+            inherited = _documented_in_bases(node, tree)
+            yield from (each for each in _public(node) if each[0] not in inherited)
+
+
+def _documented_in_bases(node: ast.ClassDef, tree: ast.Module | ast.ClassDef) -> set[str]:
+    """Return the names that a base in the same file explains already."""
+    bases = {ast.unparse(base) for base in node.bases}
+    found = [each for each in tree.body if isinstance(each, ast.ClassDef) and each.name in bases]
+    return {name for base in found for name, one in _public(base) if ast.get_docstring(one)}
 
 
 def _is_overload(node: ast.FunctionDef) -> bool:

@@ -21,6 +21,7 @@ from flowq.runtime import keys
 from flowq.runtime.job import Job
 from flowq.runtime.queue import Queue
 from flowq.runtime.steps import work_off
+from flowq.server import endpoint
 from tests import JOBS_FOLDER
 from tests.runtime.server_processes import end
 
@@ -31,6 +32,17 @@ class QuietWorker(SimpleWorker):
     def subscribe(self) -> None: ...
 
     def unsubscribe(self) -> None: ...
+
+
+@pytest.fixture(params=["unix", "tcp"])
+def each_endpoint(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """How the embedded server is reached: as here, and as where there are no Unix sockets."""
+    kind: str = request.param
+    if kind == "tcp":
+        if not Path("/proc/self").exists():
+            pytest.skip("only Linux tells which process is the guardian")
+        monkeypatch.setattr(endpoint, "has_unix_sockets", lambda: False)
+    return kind
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from flowq import server
 from flowq.errors import ServerUnavailable
 from flowq.server import embedded
 from flowq.server.state import find
-from tests.runtime.server_processes import end, pid_of
+from tests.runtime.server_processes import end, on_both_endpoints, pid_of
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the embedded server needs Unix")
 
@@ -35,6 +35,7 @@ def project(tmp_path: Path) -> Iterator[Path]:
 # --- what it is ---
 
 
+@on_both_endpoints
 def test_a_started_server_is_reused_from_the_same_folder(project: Path) -> None:
     first = server.ensure(project)
     with first.connect() as connection:
@@ -45,6 +46,7 @@ def test_a_started_server_is_reused_from_the_same_folder(project: Path) -> None:
         assert connection.get("key") == b"value"
 
 
+@on_both_endpoints
 def test_the_current_folder_is_the_default(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(project)
     assert not server.is_used()
@@ -68,10 +70,12 @@ def test_it_is_private_and_keeps_everything(project: Path) -> None:
     assert list(project.iterdir()) == []
 
 
+@on_both_endpoints
 def test_it_belongs_to_no_terminal(project: Path) -> None:
     assert os.getsid(pid_of(server.ensure(project))) != os.getsid(0)
 
 
+@on_both_endpoints
 def test_it_stops_when_told_and_starts_again_with_its_data(project: Path) -> None:
     started = server.ensure(project)
     with started.connect() as connection:
@@ -86,6 +90,7 @@ def test_it_stops_when_told_and_starts_again_with_its_data(project: Path) -> Non
 # --- where it lives ---
 
 
+@on_both_endpoints
 @pytest.mark.parametrize("name", ["a b", "größe 图", "100%25?#&x=1", 'it\'s "quoted"', "a\\b"])
 def test_any_name_of_a_folder_will_do(
     short_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
@@ -167,6 +172,7 @@ def test_without_any_server_program_the_error_says_what_to_install(
         server.ensure(project)
 
 
+@on_both_endpoints
 def test_a_server_program_on_the_path_serves_where_the_wheel_is_missing(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -179,6 +185,7 @@ def test_a_server_program_on_the_path_serves_where_the_wheel_is_missing(
         assert connection.info("server")["executable"] == str(project / "redis-server")
 
 
+@on_both_endpoints
 def test_a_program_that_does_not_start_is_named_with_its_reason(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -190,6 +197,7 @@ def test_a_program_that_does_not_start_is_named_with_its_reason(
         server.ensure(project)
 
 
+@on_both_endpoints
 def test_a_locale_that_the_machine_does_not_have_is_no_obstacle(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,16 +16,26 @@ import redis
 from flowq import server
 from flowq.errors import ServerUnavailable
 from flowq.server import embedded
+from flowq.server.endpoint import endpoint_of
 from flowq.server.state import open_state
-from tests.runtime.server_processes import guardian_of, is_alive, kill, pid_of
+from tests.runtime.server_processes import (
+    guardian_of,
+    is_alive,
+    kill,
+    on_both_endpoints,
+    pid_of,
+)
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the embedded server needs Unix")
+pytestmark = [
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="the tests need Unix"),
+    on_both_endpoints,
+]
 
 WaitUntil = Callable[..., None]
 
 
 @pytest.fixture
-def started(tmp_path: Path) -> Iterator[server.Server]:
+def started(each_endpoint: str, tmp_path: Path) -> Iterator[server.Server]:
     """A running server that keeps one key; it ends with the test."""
     running = server.ensure(tmp_path)
     with running.connect() as connection:
@@ -104,7 +114,7 @@ def test_a_server_whose_guardian_was_killed_is_adopted_and_ends_when_nobody_uses
     running = server.ensure(tmp_path, idle_s=0.5)
     pid, killed = pid_of(running), guardian_of(running)
     kill(killed)
-    wait_until(lambda: guardian_of(running) != killed)
+    wait_until(lambda: guardian_of(running) not in (0, killed))
     kill(guardian_of(running))  # and so has the next one
     wait_until(lambda: not is_alive(pid))
     assert not running.is_running
@@ -116,7 +126,7 @@ def test_a_temporary_server_whose_guardian_was_killed_ends_with_its_parent(
     with server.temporary() as running:
         pid, killed = pid_of(running), guardian_of(running)
         kill(killed)
-        wait_until(lambda: guardian_of(running) != killed)
+        wait_until(lambda: guardian_of(running) not in (0, killed))
         with running.connect() as connection:
             assert connection.ping()
     wait_until(lambda: not is_alive(pid))
@@ -130,7 +140,7 @@ def test_a_guardian_that_dies_with_its_server_is_not_followed_by_another(
     os.kill(guardian_pid, signal.SIGSTOP)  # so that it does not start the server again
     kill(pid)
     kill(guardian_pid)
-    wait_until(lambda: embedded._is_free(started.state))
+    wait_until(lambda: endpoint_of(started.state).is_free())
     assert value_in(again(started)) == b"value"
 
 
@@ -178,10 +188,10 @@ def append_only_file(running: server.Server) -> Path:
 def test_a_guardian_killed_while_it_closed_the_door_locks_nobody_out(
     started: server.Server,
 ) -> None:
-    pid = pid_of(started)
-    os.kill(guardian_of(started), signal.SIGSTOP)
+    pid, guardian_pid = pid_of(started), guardian_of(started)
+    os.kill(guardian_pid, signal.SIGSTOP)
     started.socket.rename(f"{started.socket}~")
-    kill(guardian_of(started))
+    kill(guardian_pid)
     assert pid_of(again(started)) == pid
 
 
@@ -233,7 +243,7 @@ def test_a_guardian_killed_at_any_moment_of_the_start_is_no_obstacle(
         assert running.is_running
         assert pid_of(running) == pid_of(server.ensure(tmp_path))
     finally:
-        server.Server(state, state / "server.sock").stop()
+        embedded.server_of(state).stop()
 
 
 def test_a_starter_killed_before_it_has_heard_of_the_server_is_no_obstacle(
@@ -247,7 +257,7 @@ def test_a_starter_killed_before_it_has_heard_of_the_server_is_no_obstacle(
     try:
         assert server.ensure(tmp_path).is_running
     finally:
-        server.Server(state, state / "server.sock").stop()
+        embedded.server_of(state).stop()
 
 
 def spawn_guardian(state: Path, parent_pid: int | None) -> subprocess.Popen[bytes]:
@@ -262,5 +272,5 @@ def test_a_server_that_dies_again_and_again_is_given_up(
             kill(pid_of(started))
         return "giving up" in started.log.read_text()
 
-    wait_until(kill_once_more, within_s=10)
+    wait_until(kill_once_more)
     assert value_in(again(started)) == b"value"

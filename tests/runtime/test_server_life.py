@@ -6,6 +6,7 @@ import itertools
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -19,16 +20,28 @@ import redis
 from flowq import server
 from flowq.errors import ServerUnavailable
 from flowq.runtime import keys
-from flowq.server import embedded, folder, guardian
-from tests.runtime.server_processes import end, guardian_of, is_alive, pid_of, run_python
+from flowq.server import embedded, endpoint, guardian, resp
+from flowq.server.endpoint import Trouble, endpoint_of
+from tests.runtime.server_processes import (
+    end,
+    guardian_of,
+    is_alive,
+    on_both_endpoints,
+    only_unix,
+    pid_of,
+    run_python,
+)
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the embedded server needs Unix")
+pytestmark = [
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="the tests need Unix"),
+    on_both_endpoints,
+]
 
 WaitUntil = Callable[..., None]
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Iterator[Path]:
+def project(each_endpoint: str, tmp_path: Path) -> Iterator[Path]:
     """A folder whose server ends with the test."""
     place = tmp_path / "project"
     place.mkdir()
@@ -127,25 +140,25 @@ def test_a_server_does_not_end_while_somebody_looks_for_it(
 ) -> None:
     started = server.ensure(project, idle_s=0.1)
     pid = pid_of(started)
-    looking = folder.try_lock(started.state / "door.lock", shared=True)
+    looking = endpoint_of(started.state).try_lock("door.lock", shared=True)
     assert looking is not None
     until = time.monotonic() + 0.5
     wait_until(lambda: time.monotonic() > until)
     assert is_alive(pid)
-    os.close(looking)
+    looking.release()
     wait_until(lambda: not is_alive(pid))
 
 
 def test_whoever_comes_while_the_door_is_closed_waits(project: Path) -> None:
     started = server.ensure(project)
-    closing = folder.try_lock(started.state / "door.lock")
+    closing = endpoint_of(started.state).try_lock("door.lock")
     assert closing is not None
     found: list[server.Server] = []
     coming = threading.Thread(target=lambda: found.append(server.ensure(project)))
     coming.start()
     coming.join(0.3)
     assert found == []
-    os.close(closing)
+    closing.release()
     coming.join(10)
     assert found == [started]
 
@@ -205,22 +218,44 @@ def test_a_guardian_told_to_end_takes_the_server_along(
     assert not started.is_running
 
 
+@only_unix
 def test_data_that_another_process_has_are_left_alone(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started = server.ensure(project)
     started.stop()
-    lock = folder.try_lock(started.state / "server.lock")
+    lock = endpoint_of(started.state).try_lock("server.lock")
     assert lock is not None
-    folder.note_holder(lock, 4711)
-    monkeypatch.chdir(started.state)
+    lock.note_holder(4711)
+    with pytest.raises(Trouble, match=r"process 4711 on .* has the data"):
+        take_over(started.state, monkeypatch)
+    lock.release()
+
+
+@pytest.mark.parametrize("each_endpoint", ["tcp"], indirect=True)
+def test_data_of_a_server_that_does_not_answer_are_left_alone(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = server.ensure(project)
+    started.stop()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = endpoint.make_address()._replace(port=silent.getsockname()[1])
+        endpoint.write_address(started.socket, address)
+        monkeypatch.setattr(resp, "ANSWER_S", 0.05)
+        with pytest.raises(Trouble, match=r"another process has the data"):
+            take_over(started.state, monkeypatch)
+    started.socket.unlink()
+
+
+def take_over(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(state)
     monkeypatch.setattr(guardian, "TAKE_OVER_S", 0.05)
-    newcomer = guardian.Guardian("/bin/false", None, None, "", "")
-    with pytest.raises(folder.Trouble, match=r"process 4711 on .* has the data"):
+    newcomer = guardian.Guardian(["/bin/false"], endpoint_of(""), None, None, ("", ""))
+    try:
         newcomer.take_over()
-    assert newcomer._lock is not None
-    os.close(newcomer._lock)
-    os.close(lock)
+    finally:
+        assert newcomer._lock is not None
+        newcomer._lock.release()
 
 
 # --- a temporary server ---
@@ -257,10 +292,7 @@ def test_a_temporary_server_ends_with_the_process_that_wanted_it(wait_until: Wai
         "    print(started.connect().info('server')['process_id'], started.state, flush=True)\n"
         "    sys.stdin.read()\n"
     )
-    owner = subprocess.Popen(
-        [sys.executable, "-c", text], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    with owner:
+    with run_python(text) as owner:
         assert owner.stdout is not None
         pid, _, state = owner.stdout.readline().strip().partition(" ")
         assert is_alive(int(pid))
@@ -272,6 +304,7 @@ def test_a_temporary_server_ends_with_the_process_that_wanted_it(wait_until: Wai
 # --- how it is built ---
 
 
+@only_unix
 def test_the_package_can_be_imported_without_posix() -> None:
     text = (
         "import sys; sys.modules['fcntl'] = None\n"
@@ -282,10 +315,12 @@ def test_the_package_can_be_imported_without_posix() -> None:
     assert run_python(text).wait(timeout=30) == 0
 
 
+@only_unix
 def test_the_guardian_imports_little_because_the_first_command_waits_for_it() -> None:
     text = (
         "import sys; sys.path.append(sys.argv[1]); import flowq.server.guardian; "
-        "print(*(sys.modules.keys() & {'redis', 'rq', 'subprocess', 'pathlib', 'dataclasses'}))"
+        "print(*(sys.modules.keys() & {'redis', 'rq', 'subprocess', 'pathlib', 'dataclasses', "
+        "'json', 'sqlite3'}))"
     )
     root = Path(embedded.__file__).parents[2]
     command = [sys.executable, "-I", "-S", "-c", text, str(root)]

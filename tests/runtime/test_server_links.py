@@ -13,7 +13,7 @@ import pytest
 from flowq import server
 from flowq.cli import own_workers
 from flowq.errors import ServerUnavailable, StateUnusable
-from flowq.server import embedded, folder, loopback, private, state
+from flowq.server import embedded, endpoint, private, state
 from flowq.workers.launch import start
 from flowq.workers.output import append_log
 
@@ -56,15 +56,15 @@ def test_links_in_a_folder_that_came_with_a_project_lead_nowhere(
     assert sorted(victim.parent.iterdir()) == before
 
 
-@pytest.mark.parametrize("name", ["keeper.lock", "door.lock", "server.log", "data"])
+@pytest.mark.parametrize("each_endpoint", ["tcp"], indirect=True)
+@pytest.mark.parametrize("name", ["guardian.lock", "door.lock", "server.log", "data"])
 def test_a_file_that_is_a_link_is_refused_where_there_are_no_sockets_too(
-    project: Path, victim: Path, name: str
+    each_endpoint: str, project: Path, victim: Path, name: str
 ) -> None:
     place = state.open_state().path
     (place / name).symlink_to(victim)
-    program = embedded.require_binary("")
-    with pytest.raises((ServerUnavailable, private.Untrusted), match=f"{name} is a symbolic link"):
-        loopback.ensure(place, program, 1.0)
+    with pytest.raises(ServerUnavailable, match=f"{name} is a symbolic link"):
+        server.ensure()
     (place / name).unlink()
 
 
@@ -75,7 +75,7 @@ def test_what_is_written_as_a_whole_replaces_a_link(project: Path, victim: Path)
         private.write_whole(place / name, b"ours")
         assert private.read(place / name) == b"ours"
         assert not (place / name).is_symlink()
-    assert folder.read_where(place) == "server.sock"
+    assert endpoint.UnixEndpoint(place).path == str(place / "server.sock")
 
 
 def test_logs_are_not_written_through_links(project: Path, victim: Path, tmp_path: Path) -> None:
@@ -134,8 +134,10 @@ def test_nothing_but_a_socket_of_ours_is_removed_wherever_it_is_said_to_be(
     (inside / "server.sock").write_text("text")
     for path in (victim, inside / "server.sock"):
         private.write_whole(place / "socket", f"{path}\n".encode())
-        folder.discard_socket(folder.read_where(place))
-        folder.discard_socket(str(path))
+        found = endpoint.UnixEndpoint(place)
+        found.discard()
+        found.path = str(path)
+        found.discard()
     assert (inside / "server.sock").read_text() == "text"
     with pytest.raises(private.Untrusted, match="is no socket"):
         private.remove_socket(victim)

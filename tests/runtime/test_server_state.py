@@ -15,7 +15,7 @@ import pytest
 from flowq import Queue, server
 from flowq.cli import own_workers
 from flowq.errors import ServerUnavailable, StateUnusable
-from flowq.server import adopting, embedded, folder, portable, private, state
+from flowq.server import adopting, embedded, endpoint, locks, private, process, state
 from flowq.workers.launch import start
 from flowq.workers.output import append_log
 from tests.runtime.server_processes import end
@@ -219,22 +219,23 @@ def test_a_file_in_the_place_of_a_folder_gives_one_sentence(
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077, 0o777])
 def test_all_is_made_for_the_user_alone_under_every_umask(
-    project: Path, home: Path, umask: int
+    project: Path, home: Path, monkeypatch: pytest.MonkeyPatch, umask: int
 ) -> None:
     before = os.umask(umask)
     try:
         made = state.open_state()
         append_log(str(own_workers.find_folder()), "job", b"text")
-        lock = folder.try_lock(made.path / "door.lock")
-        other = portable.try_lock(made.path / "other.lock")
-        portable.open_log(made.path).close()
-        portable.write_address(made.path, portable.make_address(1))
+        lock = locks.try_file_lock(made.path / "door.lock")
+        other = locks.try_database_lock(made.path / "other.lock")
+        monkeypatch.chdir(made.path)
+        os.close(process.open_log())
+        endpoint.write_address(made.path / "address", endpoint.make_address())
         private.make_folder(made.data)
     finally:
         os.umask(before)
     assert lock is not None
     assert other is not None
-    os.close(lock)
+    lock.release()
     other.release()
     assert modes(home) == {0o700, 0o600}
 
@@ -489,23 +490,24 @@ def test_a_server_of_another_machine_on_a_shared_folder_is_named(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = state.open_state().path
-    locks = [folder.try_lock(place / name) for name in ("guardian.lock", "server.lock")]
-    assert None not in locks
-    monkeypatch.setattr(folder, "read_boot_id", lambda: "1-2-3")
-    monkeypatch.setattr(folder.socket, "gethostname", lambda: "login1")
-    folder.note_holder(locks[1] or 0, 4711)
-    assert folder.find_other_host(place) is None
-    monkeypatch.setattr(folder.socket, "gethostname", lambda: "container")
-    assert folder.find_other_host(place) is None  # another name of the same machine
-    monkeypatch.setattr(folder, "read_boot_id", lambda: "4-5-6")
+    held = [locks.try_file_lock(place / name) for name in ("guardian.lock", "server.lock")]
+    assert held[1] is not None
+    monkeypatch.setattr(locks, "read_boot_id", lambda: "1-2-3")
+    monkeypatch.setattr(locks.socket, "gethostname", lambda: "login1")
+    held[1].note_holder(4711)
+    assert locks.find_other_host(place / "server.lock") is None
+    monkeypatch.setattr(locks.socket, "gethostname", lambda: "container")
+    assert locks.find_other_host(place / "server.lock") is None  # another name of this machine
+    monkeypatch.setattr(locks, "read_boot_id", lambda: "4-5-6")
     monkeypatch.setattr(embedded, "LOOK_AGAIN_S", 0.0)
     with pytest.raises(ServerUnavailable, match=r"process 4711 on login1 has it: run flowq there"):
         server.ensure()
     found = server.find()
     assert found is not None
     assert found.other_host == "process 4711 on login1"
-    for lock in locks:
-        os.close(lock or 0)
+    for lock in held:
+        assert lock is not None
+        lock.release()
 
 
 def test_a_bind_mount_is_a_folder_of_its_own(project: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 import worker_jobs
 
 from flowq.runtime.queue import Queue
-from flowq.server import folder
+from flowq.server import locks
 from flowq.workers import scratch_folder
 from flowq.workers.scratch_folder import LOCK, PREFIX, ScratchFolder, sweep
 
@@ -85,7 +85,7 @@ def test_who_loses_the_folder_to_somebody_who_sweeps_makes_another(
 
     def be_late(path: Path) -> Any:
         if not swept:
-            swept.append(folder.try_lock(path))
+            swept.append(locks.try_lock(path))
         return try_lock(path)
 
     monkeypatch.setattr(scratch_folder, "_try_lock", be_late)
@@ -94,7 +94,7 @@ def test_who_loses_the_folder_to_somebody_who_sweeps_makes_another(
     assert len(find_all(temp)) == 2
     made.remove()
     assert len(find_all(temp)) == 1
-    os.close(swept[0])
+    swept[0].release()
 
 
 def test_the_lock_works_without_fcntl_too(temp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,6 +102,6 @@ def test_the_lock_works_without_fcntl_too(temp: Path, monkeypatch: pytest.Monkey
     made = ScratchFolder()
     sweep()
     assert find_all(temp) == [made.path]
-    made._lock.close()
+    made._lock.release()
     sweep()
     assert find_all(temp) == []

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from flowq.server import loopback, portable
+from flowq.server import embedded, endpoint
 from flowq.server.embedded import find_binary
 from flowq.server.state import find
 from tests.workers.test_windows_run import HERE, WORKFLOWS, environment
@@ -46,7 +46,9 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def stop(folder: Path) -> None:
     if find(folder).path.exists():
-        loopback.LoopbackServer(find(folder).path, "").stop()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(endpoint, "has_unix_sockets", lambda: False)
+            embedded.server_of(find(folder).path).stop()
 
 
 def flowq(folder: Path, programs: Path, *words: str) -> tuple[int, str, str]:
@@ -69,18 +71,18 @@ def test_a_second_command_finds_the_server_that_the_first_one_started(
     code, out, err = flowq(folder, programs, "run", "sandwich.yaml", "-c", "1", "--json")
     assert code == 0, err
     assert json.loads(out)["jobs"]["serve"]["status"] == "finished"
-    address = portable.read_address(find(folder).path)
+    address = endpoint.read_address(find(folder).path / "address")
     assert address is not None
     code, shown, err = flowq(folder, programs, "status", json.loads(out)["run"])
     assert code == 0, err
     assert "4/4" in shown
-    assert portable.read_address(find(folder).path) == address
+    assert endpoint.read_address(find(folder).path / "address") == address
     logs = find(folder).path.rglob("*.log")
     for text in (out, err, shown, *(log.read_text(encoding="utf-8") for log in logs)):
         assert address.password not in text
 
 
-def test_without_a_server_program_a_stopgap_serves_and_says_so(
+def test_without_a_server_program_a_fallback_serves_and_says_so(
     tmp_path: Path, programs: Path
 ) -> None:
     pytest.importorskip("fakeredis", reason="the extra `windows` is not installed")
@@ -89,7 +91,7 @@ def test_without_a_server_program_a_stopgap_serves_and_says_so(
     try:
         code, out, err = flowq(tmp_path, programs, "run", "sandwich.yaml", "-c", "1", "--json")
         assert code == 0, err
-        assert "this is the stopgap server, which keeps nothing when it ends" in err
+        assert "this is a fallback made of fakeredis, which keeps nothing when it ends" in err
         assert json.loads(out)["jobs"]["serve"]["status"] == "finished"
     finally:
         stop(tmp_path)

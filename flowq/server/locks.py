@@ -1,0 +1,182 @@
+"""Locks on files, which the system frees with the processes that hold them, and who holds one.
+
+`try_lock` takes the kind that the platform has: `flock`, or else a database of SQLite, because the
+standard library has no other lock that works everywhere. Both are free as soon as their holder is
+dead, however it died. Callers: the endpoints of the embedded server, and the workers' scratch
+folders.
+"""
+
+# The guardian imports this, and pathlib would slow down every start:
+from __future__ import annotations
+
+import os
+import socket
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from flowq.server import private
+
+if TYPE_CHECKING:
+    import sqlite3
+
+    from flowq.server.private import Path
+
+BOOT = ", boot "
+BOOT_ID = "/proc/sys/kernel/random/boot_id"
+
+
+class Lock:
+    """A lock that is held until `release`. This one is of no file: there is nothing to hold."""
+
+    def release(self) -> None:
+        """Let others have it. Idempotent."""
+
+    def is_current(self) -> bool:
+        """Whether the file that is locked is still the one with its name."""
+        return True
+
+    def share(self) -> None:
+        """Let each program that is started from now on hold it too, where the platform can."""
+
+    def note_holder(self, pid: int) -> None:
+        """Write into the file who holds it, for the message of a process that waits in vain."""
+
+
+class FileLock(Lock):
+    """A lock by `flock`, which programs that this process starts can inherit."""
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self._path = path
+        self._descriptor = descriptor
+
+    def release(self) -> None:
+        with suppress(OSError):
+            os.close(self._descriptor)
+        self._descriptor = -1
+
+    def is_current(self) -> bool:
+        try:
+            return os.path.samestat(os.fstat(self._descriptor), os.lstat(self._path))
+        except OSError:
+            return False
+
+    def share(self) -> None:
+        os.set_inheritable(self._descriptor, True)
+
+    def note_holder(self, pid: int) -> None:
+        with suppress(OSError):  # the disk may be full
+            text = f"process {pid} on {socket.gethostname()}{BOOT}{read_boot_id()}\n".encode()
+            os.pwrite(self._descriptor, text, 0)  # over what stands there: never nothing
+            os.ftruncate(self._descriptor, len(text))
+
+
+class DatabaseLock(Lock):
+    """A lock on a database of SQLite."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        self._path = path
+        self._connection = connection
+
+    def release(self) -> None:
+        self._connection.close()
+
+    def is_current(self) -> bool:
+        return os.path.exists(self._path)  # noqa: PTH110 - see above
+
+
+def try_lock(path: Path, *, shared: bool = False) -> Lock | None:
+    """Take a lock without waiting; None when another process has it, or has removed the file.
+
+    Errors: Untrusted; OSError when the file cannot be made, or the file system has no locks.
+    """
+    try:
+        import fcntl  # noqa: F401, PLC0415 - which Windows does not have
+    except ImportError:
+        return try_database_lock(path, shared=shared)
+    return try_file_lock(path, shared=shared)
+
+
+def try_file_lock(path: Path, *, shared: bool = False) -> FileLock | None:
+    """`try_lock` by `flock`."""
+    import fcntl  # noqa: PLC0415 - POSIX only; Windows imports this module too
+
+    descriptor = private.open_file(path, os.O_RDWR | os.O_CREAT)
+    lock = FileLock(path, descriptor)
+    try:
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.release()
+        return None
+    except OSError:
+        lock.release()
+        raise
+    if lock.is_current():
+        return lock
+    lock.release()  # the folder was removed and made again meanwhile
+    return None
+
+
+def try_database_lock(path: Path, *, shared: bool = False) -> DatabaseLock | None:
+    """`try_lock` by a transaction of SQLite."""
+    import sqlite3  # noqa: PLC0415 - not everywhere used, and slow
+
+    # The file is looked at, not opened: closing it would free the locks of this process.
+    with suppress(FileNotFoundError):
+        private.check_status(os.lstat(path), path)
+    connection = None
+    try:
+        with private.exact_modes():
+            connection = sqlite3.connect(
+                path, timeout=0, isolation_level=None, check_same_thread=False
+            )
+        if shared:
+            connection.execute("BEGIN")
+            connection.execute("SELECT * FROM sqlite_master").fetchall()
+        else:
+            connection.execute("BEGIN EXCLUSIVE")
+    except sqlite3.Error as error:
+        if connection is not None:
+            connection.close()
+        if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
+            return None
+        raise OSError(f"{path}: {error}") from error
+    return DatabaseLock(path, connection)
+
+
+# Who holds one -----------------------------------------------------------------------------------
+
+
+def read_holder(path: Path) -> str:
+    """Return who holds a lock, as it was noted in its file."""
+    return _read_note(path)[0] or "another process"
+
+
+def find_other_host(path: Path) -> str | None:
+    """Return who holds a lock, if that was noted on another machine than this one."""
+    holder, boot_id = _read_note(path)
+    if not holder or holder.endswith(f" on {socket.gethostname()}"):
+        return None
+    return None if boot_id and boot_id == read_boot_id() else holder
+
+
+def _read_note(path: Path) -> tuple[str, str]:
+    try:
+        holder, _, boot_id = private.read(path).decode().strip().partition(BOOT)
+    except (OSError, ValueError):
+        return "", ""
+    return holder, boot_id
+
+
+def read_boot_id() -> str:
+    """Return what tells this machine, as long as it runs, from others; "" where none is known.
+
+    Containers on one machine have the same, and reach each other's sockets and locks.
+    """
+    try:
+        descriptor = os.open(BOOT_ID, os.O_RDONLY)
+    except OSError:
+        return ""
+    try:
+        return os.read(descriptor, 64).decode().strip()
+    finally:
+        os.close(descriptor)
