@@ -1,5 +1,5 @@
--- approvals.lua: What a job that is otherwise ready waits for before it is queued: its `if`, judged by a worker, and
--- an approval.
+-- approvals.lua: What a job that is otherwise ready waits for before it is queued: its `if`, judged by a
+-- worker, and an approval.
 
 -- What a run is told of a word that approves or rejects: by whom, or why.
 local function describe(what, word)
@@ -9,8 +9,8 @@ local function describe(what, word)
   return said.by and 'approved by ' .. said.by or 'approved'
 end
 
--- All items of a group are approved or rejected, also those still to come. Returns as `approvals.approve` does;
--- nil for what is no group, or one whose list is known.
+-- All items of a group are approved or rejected, also those still to come. Returns as `approvals.approve`
+-- does; nil for what is no group, or one whose list is known.
 local function approve_group(group, what, word)
   local g = redis.call('HMGET', keys.group(group), 'asks', what, 'complete', 'left')
   if redis.call('HEXISTS', keys.job(group), 'flowq_expands') == 0 or not g[1] then return nil end
@@ -70,8 +70,8 @@ end
 -- these, also those still to come.
 -- ARGV   4 job id   5 "approved" or "rejected"   6 the word as it is kept, JSON: by, at, note, inputs
 -- Returns 1 for the call that did it, 0 when that was said before, -1 for a job that needs no approval,
--- -2 for one that is over, -3 for a reject of one that has not asked, -4 for one of which the other was said
--- before. An approved job that is not ready yet starts when it is.
+-- -2 for one that is over, -3 for a reject of one that has not asked, -4 for one of which the other was
+-- said before. An approved job that is not ready yet starts when it is.
 function approvals.approve(argv)
   local id, what, word = argv[4], argv[5], argv[6]
   local of_group = approve_group(id, what, word)
@@ -90,7 +90,7 @@ function approvals.approve(argv)
     redis.call('HSET', keys.job(id), 'flowq_approved', word)
     redis.call('ZREM', OURS .. 'expiring', id)
     if f[5] and not is_judged_now then runs.log(f[5], id, f[6], 'deferred', describe(what, word)) end
-    if f[4] then jobs.have_turn(id) end
+    if f[4] then jobs.queue_waiting(id) end
   end
   settling.settle_all()
   return 1

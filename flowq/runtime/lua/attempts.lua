@@ -1,4 +1,5 @@
--- attempts.lua: What an attempt of a job changes when it starts, and what the running job reports about itself.
+-- attempts.lua: What an attempt of a job changes when it starts, and what the running job reports about
+-- itself.
 
 -- A future job's own keys live as long as its hash does; an earlier end may have left a time to live.
 local function keep_keys(id)
@@ -8,7 +9,7 @@ local function keep_keys(id)
 end
 
 -- Takes back in its run what futures.lua said of a future job, one of whose blockers runs again.
-local function unsay_stuck(future)
+local function log_unstuck(future)
   local f = futures.read_for_decision(future)
   if f[1] ~= 'released' or f[2] ~= 'wait' or int(f[3]) > 0 or int(f[4]) == 0 then return end
   local j = redis.call('HMGET', keys.job(future), 'flowq_run', 'flowq_name')
@@ -53,14 +54,14 @@ local function renew_edge(id, future)
   local old = redis.call('HGET', keys.edges(future), id)
   local counts = UNDECIDED[s[1]] or s[1] == 'skipped' or s[1] == 'met' and futures.take_back(future)
   if not old or not counts then return false end
-  unsay_stuck(future)
+  log_unstuck(future)
   edges.move(future, id, old, string.sub(old, -1) == '!' and 'pending!' or 'pending', s[2])
   return s[1] == 'skipped' and wait_again(future)
 end
 
 -- A blocker that had ended starts again: its edges hold again, and a future job that was skipped
 -- because of it, and never ran, waits again, with what was skipped below it.
-function attempts.rearm(id)
+function attempts.renew_edges(id)
   local work, first = { id }, 1
   while first <= #work do
     for future in each_future(forget_end(work[first])) do
@@ -71,10 +72,10 @@ function attempts.rearm(id)
 end
 
 -- A job starts to be executed: its run is told, its slots are its own whoever queued it (but not while its
--- `if` has still to be judged), the edges of a blocker that had ended hold again, and a future job's keys live as long as its hash does.
--- `job` has its fields of ours by name, as the hash has them.
+-- `if` has still to be judged), the edges of a blocker that had ended hold again, and a future job's keys
+-- live as long as its hash does. `job` has its fields of ours by name, as the hash has them.
 function attempts.begin(id, job, worker)
-  if job.flowq_outcome then attempts.rearm(id) end
+  if job.flowq_outcome then attempts.renew_edges(id) end
   if job.flowq_slots and job.flowq_judging ~= 'due' then slots.hold(id, job.flowq_slots) end
   local state = job.flowq_future and redis.call('HGET', keys.future(id), 'state')
   if state and (state ~= 'queued' or job.flowq_outcome) then -- whoever has queued it

@@ -53,7 +53,7 @@ local function end_workflow(join)
     'flowq_always')
   local seconds, why = read(f[3])
   if f[1] or not seconds or not nested.has_begun(join) then return unset(join) end -- its start sets it
-  if runs.calls_off(f[2], f[5]) then return unset(join) end
+  if runs.is_canceling(f[2], f[5]) then return unset(join) end
   if redis.call('HEXISTS', keys.run(f[2]), 'held') == 1 then -- it is retried, and waits for its turn
     return set(join, TS + seconds)
   end

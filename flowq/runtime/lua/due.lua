@@ -16,7 +16,7 @@ local function queue_job(queue, id)
   end
   redis.call('ZREM', registry, id)
   if not f[1] then return end
-  if f[7] and runs.calls_off(f[7], f[11]) then return jobs.call_off(id, 'canceled', runs.why_canceled(f[7])) end
+  if f[7] and runs.is_canceling(f[7], f[11]) then return jobs.call_off(id, 'canceled', runs.why_canceled(f[7])) end
   if f[9] and not slots.take(id, f[9]) then
     redis.call('HSET', key, 'status', 'deferred')
     redis.call('ZADD', PREFIX .. ':deferred:' .. queue, '+inf', id)

@@ -21,36 +21,36 @@ function edges.move(future, blocker, old, new, policy, above)
   ancestors.move(future, blocker, old, new, above)
 end
 
-local told, told_at, mentions -- news by future job, and the order of the last of them
+local updates, last_mention, mentions -- news by future job, and the order of the last of them
 
-function edges.reset() told, told_at, mentions = {}, {}, {} end
+function edges.reset() updates, last_mention, mentions = {}, {}, {} end
 
-function edges.has_news() return #mentions > 0 end
+function edges.has_updates() return #mentions > 0 end
 
-function edges.will_tell(future, blocker, outcome, above)
-  local news = told[future] or { blockers = {}, outcomes = {}, above = {} }
-  told[future] = news
-  news.blockers[#news.blockers + 1] = blocker
-  news.outcomes[#news.outcomes + 1] = outcome
+function edges.add(future, blocker, outcome, above)
+  local ends = updates[future] or { blockers = {}, outcomes = {}, above = {} }
+  updates[future] = ends
+  ends.blockers[#ends.blockers + 1] = blocker
+  ends.outcomes[#ends.outcomes + 1] = outcome
   if above then
-    news.above[#news.outcomes] = above
-    news.is_marked = true
+    ends.above[#ends.outcomes] = above
+    ends.is_marked = true
   end
   mentions[#mentions + 1] = future
-  told_at[future] = #mentions
+  last_mention[future] = #mentions
 end
 
 local GONE = { deleted = true, expired = true }
 
 -- A job of a run that was called off hears of what has ended after that when it is to run again, from
 -- the hashes of these jobs (rerun.lua). Those that are gone are noted now.
-local function note_gone(future, news, policy)
-  for i, blocker in ipairs(news.blockers) do
-    local old = GONE[news.outcomes[i]] and redis.call('HGET', keys.edges(future), blocker)
+local function note_gone(future, ends, policy)
+  for i, blocker in ipairs(ends.blockers) do
+    local old = GONE[ends.outcomes[i]] and redis.call('HGET', keys.edges(future), blocker)
     local is_pending = old and outcomes.class(old, policy) == 'pending'
     if is_pending and redis.call('HEXISTS', keys.job(future), 'flowq_run') == 1 then
-      local new = news.outcomes[i] .. (string.sub(old, -1) == '!' and '!' or '')
-      edges.move(future, blocker, old, new, policy, news.above[i])
+      local new = ends.outcomes[i] .. (string.sub(old, -1) == '!' and '!' or '')
+      edges.move(future, blocker, old, new, policy, ends.above[i])
     end
   end
 end
@@ -60,17 +60,17 @@ local COUNTED_AT = { pending = 3, bad = 4, lost = 5, failed = 9, canceled = 10 }
 
 -- Tells a future job how blockers of it ended, all that is known at once, then decides.
 -- The last outcome before the decision counts, each blocker at most once; then it is frozen.
-local function tell(future, news)
+local function update(future, ends)
   local key = keys.future(future)
   local f = futures.read_for_decision(future)
-  if CALLED_OFF[f[1]] then return note_gone(future, news, f[2]) end
+  if CALLED_OFF[f[1]] then return note_gone(future, ends, f[2]) end
   if not UNDECIDED[f[1]] and f[1] ~= 'met' then return end
-  local olds = redis.call('HMGET', keys.edges(future), unpack(news.blockers))
+  local olds = redis.call('HMGET', keys.edges(future), unpack(ends.blockers))
   local latest, change, written = {}, {}, {}
-  for i, blocker in ipairs(news.blockers) do
+  for i, blocker in ipairs(ends.blockers) do
     local old = latest[blocker] or olds[i]
     if old then
-      local new = news.outcomes[i] .. (string.sub(old, -1) == '!' and '!' or '')
+      local new = ends.outcomes[i] .. (string.sub(old, -1) == '!' and '!' or '')
       local before, after = outcomes.class(old, f[2]), outcomes.class(new, f[2])
       if before ~= after then
         if before then change[before] = (change[before] or 0) - 1 end
@@ -83,7 +83,7 @@ local function tell(future, news)
         f.is_moved = f.is_moved or after ~= nil or before ~= 'pending'
       end
       -- Where the policy is to wait it counts for nothing, but for what follows it has gone wrong.
-      if new == 'deleted' then news.is_marked = true end
+      if new == 'deleted' then ends.is_marked = true end
       latest[blocker] = new
       written[#written + 1] = blocker
       written[#written + 1] = new
@@ -95,8 +95,8 @@ local function tell(future, news)
     f[1] = 'released'
   end
   redis.call('HSET', keys.edges(future), unpack(written))
-  if f.is_moved or news.is_marked or f[9] or f[10] then
-    ancestors.note(future, f, change, news, olds)
+  if f.is_moved or ends.is_marked or f[9] or f[10] then
+    ancestors.note(future, f, change, ends, olds)
   end
   for class, by in pairs(change) do f[COUNTED_AT[class]] = redis.call('HINCRBY', key, class, by) end
   if f.is_moved and f[8] then redis.call('HSET', key, 'culprit', f[8]) end
@@ -104,15 +104,15 @@ local function tell(future, news)
   futures.decide(future, f)
 end
 
-function edges.tell_all()
-  local old_told, old_at, old_mentions, failure = told, told_at, mentions, nil
+function edges.update_all()
+  local old_updates, old_last, old_mentions, failure = updates, last_mention, mentions, nil
   edges.reset()
   for i, future in ipairs(old_mentions) do
-    if old_at[future] == i then
-      local news = old_told[future]
-      local ok, problem = pcall(tell, future, news)
+    if old_last[future] == i then
+      local ends = old_updates[future]
+      local ok, problem = pcall(update, future, ends)
       if not ok then
-        settling.put_off(news.blockers, news.outcomes)
+        settling.postpone(ends.blockers, ends.outcomes)
         failure = failure or text_of(problem)
       end
     end

@@ -105,7 +105,7 @@ local function take_away(id, execution)
     return
   end
   drop(id, execution, queue)
-  if f[4] and runs.calls_off(f[4], f[7]) then
+  if f[4] and runs.is_canceling(f[4], f[7]) then
     return jobs.call_off(id, 'canceled', runs.why_canceled(f[4])) -- nobody was there to stop it
   end
   put_back(id, queue, f[3], f[4], f[5])

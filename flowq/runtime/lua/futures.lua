@@ -1,7 +1,7 @@
 -- futures.lua: Decides when future jobs start, and knows whether anybody waits for them.
 
 -- Says why a future job is skipped: its last blocker that did not succeed, by name, and how.
-local function blame(culprit)
+local function describe_culprit(culprit)
   local id, outcome = string.match(culprit or '', '^(%S+) (%S+)$')
   if not id then return 'a job before it did not succeed' end
   local name = redis.call('HGET', keys.job(id), 'flowq_name') or id
@@ -10,10 +10,10 @@ local function blame(culprit)
 end
 
 -- Says in its run that a job waits for blockers none of which will succeed by itself any more.
-local function say_stuck(id, culprit)
+local function log_stuck(id, culprit)
   local f = redis.call('HMGET', keys.job(id), 'flowq_run', 'flowq_name', 'status')
   if not f[1] or f[3] ~= 'deferred' then return end
-  local why = culprit and ': ' .. blame(culprit) or ''
+  local why = culprit and ': ' .. describe_culprit(culprit) or ''
   runs.log(f[1], id, f[2], 'deferred', 'waits for a blocker to succeed' .. why)
 end
 
@@ -23,11 +23,11 @@ function futures.is_stuck(id)
   return f[1] == 'released' and f[2] == 'wait' and int(f[3]) == 0 and int(f[4]) > 0
 end
 
--- Whether the run of a job is being canceled, or the workflow that it is inside of is late: then nothing waits
--- for what would have to be run again.
+-- Whether the run of a job is being canceled, or the workflow that it is inside of is late: then nothing
+-- waits for what would have to be run again.
 local function is_ending(id)
   local f = redis.call('HMGET', keys.job(id), 'flowq_run', 'flowq_inside')
-  return f[1] and runs.calls_off(f[1]) or nested.why_late_inside(f[2])
+  return f[1] and runs.is_canceling(f[1]) or nested.why_late_inside(f[2])
 end
 
 local DECIDING_FIELDS = { 'state', 'policy', 'pending', 'bad', 'lost', 'total', 'if_empty',
@@ -39,7 +39,7 @@ end
 
 -- A future job none of whose blockers can let it run any more.
 local function skip(id, culprit)
-  local goes_again, why = nested.goes_again(id, blame(culprit))
+  local goes_again, why = nested.begin_next_round(id, describe_culprit(culprit))
   if not goes_again then jobs.call_off(id, 'skipped', why) end
 end
 
@@ -49,9 +49,9 @@ function futures.decide(id, f, job)
   if f[1] ~= 'released' or int(f[3]) > 0 then return end
   local bad, lost = int(f[4]), int(f[5])
   if f[2] == 'wait' and (lost > 0 or bad > 0 and is_ending(id)) then
-    return jobs.call_off(id, 'skipped', blame(f[8]))
+    return jobs.call_off(id, 'skipped', describe_culprit(f[8]))
   end
-  if f[2] == 'wait' and bad > 0 then return say_stuck(id, f[8]) end
+  if f[2] == 'wait' and bad > 0 then return log_stuck(id, f[8]) end
   if f[2] == 'skip' and bad + lost > 0 then return skip(id, f[8]) end
   if f[2] == 'skip' and ancestors.forbid(id, f) then
     return skip(id, redis.call('HGET', keys.future(id), 'above'))

@@ -13,7 +13,8 @@
 --   flowq_expires   seconds from its release until it is canceled if it has not started
 --   flowq_message   what whoever approves it should read, when it is known
 --   flowq_asks      the inputs that an approval has to give, JSON
---   flowq_asked     "1" once somebody was asked; flowq_approved, flowq_rejected   the word that was given, JSON:
+--   flowq_asked     "1" once somebody was asked; flowq_approved, flowq_rejected   the word that was given,
+-- JSON:
 --                   by, at, note, inputs
 --   flowq_judging   what comes before it asks, or takes a slot: "skip REASON" where its `if` is known to be
 --                   false; "due" where a worker has to judge that; "done" when it was judged, and waits

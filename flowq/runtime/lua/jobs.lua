@@ -14,8 +14,8 @@ local function unmet_dependencies(dependency_ids, allow_failures)
 end
 
 -- For how long a heartbeat keeps RQ's maintenance from failing an execution, or starting it again.
--- RQ counts time in which the server could not be written to, and we do not (find_lost in workers.lua): so this
--- is for the case that no worker of ours is left.
+-- RQ counts time in which the server could not be written to, and we do not (find_lost in workers.lua): so
+-- this is for the case that no worker of ours is left.
 jobs.WIP_S = 3600
 
 -- Jobs that this call has made QUEUED go to the ends of their queues together, in this order.
@@ -156,7 +156,7 @@ function jobs.lift(id, f)
 end
 
 -- Queues a job whose turn it is; its hash may say that it is held, or over, by now.
-function jobs.have_turn(id)
+function jobs.queue_waiting(id)
   local f = jobs.read_for_enqueue(id)
   if f[12] ~= 'deferred' or int(f[13]) > 0 then return end
   if f[10] and redis.call('HGET', keys.future(id), 'state') ~= 'met' then return end
@@ -169,7 +169,7 @@ function jobs.begin_again(id)
   local f = redis.call('HMGET', keys.job(id), 'status', 'flowq_run', 'flowq_always', 'flowq_group')
   if not f[2] or not NOT_STARTED[f[1]] then return false end
   local g = f[4] and redis.call('HMGET', keys.group(f[4]), 'closed', 'reason')
-  if runs.calls_off(f[2], f[3]) then
+  if runs.is_canceling(f[2], f[3]) then
     jobs.call_off(id, 'canceled', runs.why_canceled(f[2]))
   elseif g and g[1] then
     jobs.call_off(id, g[1], g[2])

@@ -6,7 +6,7 @@ function lifecycle.release(run)
   if f[1] ~= 'running' or f[2] then return true end
   deadlines.begin_run(run, f[3])
   return step.each_item(OURS .. 'futures:' .. run, key, 'released', function(future)
-    release.let_go(future)
+    release.begin(future)
   end)
 end
 
@@ -78,7 +78,7 @@ local function cancel_job(job, run, unattended)
     return blocks and watching.look_at(job, run, blocks)
   end
   local is_heard = is_started and executions.is_heard(job, f[3], f[4])
-  local is_called_off = runs.calls_off(run, f[2]) or f[1] == 'deferred' and futures.is_stuck(job)
+  local is_called_off = runs.is_canceling(run, f[2]) or f[1] == 'deferred' and futures.is_stuck(job)
   if is_heard and is_called_off then step.must_stop(job, runs.why_canceled(run)) end
   if is_heard or not (is_called_off or unattended[f[3]]) then return runs.note_unended(run, job) end
   if is_started then executions.take_away(job, f[3], f[4]) end

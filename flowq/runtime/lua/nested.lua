@@ -51,7 +51,7 @@ end
 -- never began or its run is canceled: then it has failed, as a job.
 function nested.has_failed_inside(id)
   local f = redis.call('HMGET', keys.job(id), 'flowq_nested', 'flowq_run', 'flowq_always')
-  if not f[1] or runs.calls_off(f[2], f[3]) then return false end
+  if not f[1] or runs.is_canceling(f[2], f[3]) then return false end
   local began = redis.call('HGET', keys.edges(id), nested.start_id(id))
   return began ~= 'skipped' and began ~= 'canceled'
 end
@@ -102,12 +102,12 @@ local function find_failure(join, late)
   return is_read and type(view) == 'table' and retries.check_failure(view.failure) or nil
 end
 
-local function say_attempt(round) return round > 1 and ', attempt ' .. round or '' end
+local function describe_attempt(round) return round > 1 and ', attempt ' .. round or '' end
 
 -- Whether a workflow that did not succeed runs again, after its back-off (rerun.lua). Its join is open
 -- then, as before the workflow began, so nothing inside starts before the join is released. Returns
 -- also why it did not succeed, with the number of attempts.
-function nested.goes_again(join, why)
+function nested.begin_next_round(join, why)
   local key = keys.job(join)
   local f = redis.call('HMGET', key, 'flowq_rounds', 'flowq_round', 'flowq_run', 'flowq_name',
     'flowq_always', 'flowq_group', 'flowq_inside', 'flowq_rounds_policy', 'flowq_since')
@@ -115,13 +115,13 @@ function nested.goes_again(join, why)
   if not most then return false, why end
   local round, s = int(f[2]) + 1, redis.call('HMGET', keys.future(join), 'late', 'given_up')
   local is_closed = f[6] and redis.call('HEXISTS', keys.group(f[6]), 'closed') == 1
-  local is_over = round > tonumber(most) or s[2] or is_closed or runs.calls_off(f[3], f[5])
+  local is_over = round > tonumber(most) or s[2] or is_closed or runs.is_canceling(f[3], f[5])
   if is_over or nested.why_late_inside(f[7]) or not nested.has_failed_inside(join) then
-    return false, why .. say_attempt(round)
+    return false, why .. describe_attempt(round)
   end
   local policy = f[8] and cjson.decode(f[8]) or { backoff = tonumber(backoff_s) }
   local wait, why_not = retries.decide(policy, find_failure(join, s[1]), round - 1, tonumber(f[9] or nil) or TS)
-  if not wait then return false, why .. '; ' .. why_not .. say_attempt(round) end
+  if not wait then return false, why .. '; ' .. why_not .. describe_attempt(round) end
   redis.call('HSET', key, 'flowq_round', round)
   redis.call('HSET', keys.future(join), 'state', 'open')
   redis.call('HDEL', keys.future(join), 'freed', 'dropped', 'retired')

@@ -25,7 +25,7 @@ local function lower_gate(job, f)
 end
 
 -- Begins the release of an open future job among the blockers, and of those in front of it.
-local function close(blocker)
+local function begin_cascade(blocker)
   if redis.call('HGET', keys.future(blocker), 'state') ~= 'open' then return end
   redis.call('HSET', keys.future(blocker), 'state', 'releasing', 'cascade', 1)
   redis.call('ZREM', OURS .. 'expiring', blocker)
@@ -37,7 +37,7 @@ function release.free(future)
   local r = redis.call('HMGET', key, 'state', 'cascade', 'freed')
   if r[1] ~= 'releasing' then return true end
   local at, done = step.walk(keys.blockers(future), int(r[3]), function(blocker)
-    if r[2] then close(blocker) end
+    if r[2] then begin_cascade(blocker) end
     local f = find_gate(blocker, future)
     if f then lower_gate(blocker, f) end
   end)
@@ -54,7 +54,7 @@ function release.free(future)
 end
 
 -- Begins the release of an open future job; another job starts that nothing holds any more.
-function release.let_go(job)
+function release.begin(job)
   if redis.call('HGET', keys.future(job), 'state') ~= 'open' then return jobs.lift(job) end
   redis.call('HSET', keys.future(job), 'state', 'releasing')
   redis.call('ZREM', OURS .. 'expiring', job)

@@ -1,8 +1,8 @@
 -- rerun.lua: Runs jobs again: those of a run that is retried, and those of a workflow with `retries`.
 --
 -- The sorted set `rounds` has the joins of workflows that wait for their back-off (nested.lua), by the
--- instant. again:J has what to do with which job inside (`rerun.retry_run`), and J's future hash how far that
--- has come: again, let_go.
+-- instant. again:J has what to do with which job inside (`rerun.retry_run`), and J's future hash how far
+-- that has come: again, let_go.
 
 -- Whether the release of a future job has still to come to this blocker of it.
 local function stands_before(job, future)
@@ -33,7 +33,7 @@ local function hold_again(job, run, why)
   if redis.call('HGET', key, 'status') == 'queued' then -- requeued with RQ's tools meanwhile
     redis.call('LREM', PREFIX .. ':queue:' .. f[1], 0, job)
   end
-  attempts.rearm(job) -- what it blocks outside of the run is not held again, but waits again
+  attempts.renew_edges(job) -- what it blocks outside of the run is not held again, but waits again
   if f[6] then groups.reopen(f[6]) end
   deadlines.begin_again(job, f[7])
   redis.call('HINCRBY', key, 'flowq_gen', 1)
@@ -137,13 +137,13 @@ function rerun.run_workflow(join)
   end)
   if not is_held then return false end
   local is_let_go = step.each_item(list, key, 'let_go', function(entry)
-    if string.sub(entry, 1, 1) == '+' then release.let_go(string.sub(entry, 2)) end
+    if string.sub(entry, 1, 1) == '+' then release.begin(string.sub(entry, 2)) end
   end)
   if not is_let_go then return false end
   redis.call('DEL', list)
   redis.call('HDEL', key, 'again', 'let_go', 'late', 'halted')
   deadlines.begin_again(join, f[3])
-  release.let_go(join)
+  release.begin(join)
   deadlines.follow(join, f[4])
   return true
 end

@@ -41,7 +41,7 @@ end
 retries.TIMED_OUT = { names = { 'rq.timeouts:JobTimeoutException', 'rq.timeouts:BaseTimeoutException',
   'Exception', 'BaseException' } }
 
-local function say(failure)
+local function describe_failure(failure)
   if failure.exit_code then return 'exit code ' .. failure.exit_code end
   return failure.names and failure.names[1] or 'it'
 end
@@ -50,22 +50,22 @@ end
 -- it failed (nil), only the number of attempts counts.
 local function find_refusal(policy, failure)
   if not failure then return nil end
-  if failure.final then return 'it raised ' .. say(failure) .. ', which is final' end
+  if failure.final then return 'it raised ' .. describe_failure(failure) .. ', which is final' end
   local never = find_cause(policy.never_on or {}, failure)
   if never then return '`never_on` names ' .. never end
   if failure.later or not policy.on or find_cause(policy.on, failure) then return nil end
-  return '`on` does not name ' .. say(failure)
+  return '`on` does not name ' .. describe_failure(failure)
 end
 
 -- A share of 0 to 1 that differs from call to call; Lua's own numbers begin anew in each call.
-local function any_share() return (TS * 1e6 % 1000) / 1000 end
+local function random_share() return (TS * 1e6 % 1000) / 1000 end
 
 -- Seconds before the next attempt, of which `used` have been used up.
 local function find_wait(policy, failure, used)
   if failure and failure.later then return failure.later end
   local jitter, wait = policy.jitter or 0, (policy.backoff or 0) * (policy.factor or 1) ^ used
   if policy.max_backoff then wait = math.min(wait, policy.max_backoff / (1 + jitter)) end
-  return wait * (1 + jitter * any_share())
+  return wait * (1 + jitter * random_share())
 end
 
 -- Returns the seconds to wait before the next attempt, or nil and why there is none. `used`: how many
@@ -87,7 +87,7 @@ end
 function retries.may_retry(argv)
   local id, failure = argv[4], argv[6] ~= '' and cjson.decode(argv[6]) or nil
   local f = redis.call('HMGET', keys.job(id), 'flowq_run', 'flowq_always', 'flowq_since')
-  if f[1] and runs.calls_off(f[1], f[2]) then return { '0', '' } end
+  if f[1] and runs.is_canceling(f[1], f[2]) then return { '0', '' } end
   local policy = argv[5] ~= '' and cjson.decode(argv[5]) or {}
   local used = tonumber(argv[7])
   local since = used > 0 and tonumber(f[3] or nil) or TS - tonumber(argv[8])

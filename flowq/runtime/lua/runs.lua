@@ -73,7 +73,7 @@ end
 -- are to run nevertheless (`always`) do, and are retried, unless the cancel is one for all. Whatever
 -- queues a job of a run, or takes it from its queue, asks this. What somebody requeues by hand once the
 -- run has ended does run.
-function runs.calls_off(run, always)
+function runs.is_canceling(run, always)
   local f = redis.call('HMGET', keys.run(run), 'canceling', 'ended_at', 'resumed')
   return f[1] and not f[2] and not f[3] and (f[1] == 'now' or not always)
 end
@@ -223,5 +223,5 @@ end
 -- ARGV   4 run   5 flowq_always of the job, or ""
 -- Returns 1 or 0.
 function runs.is_called_off(argv)
-  return runs.calls_off(argv[4], argv[5] ~= '') and 1 or 0
+  return runs.is_canceling(argv[4], argv[5] ~= '') and 1 or 0
 end

@@ -1,5 +1,5 @@
--- settling.lua: Settles jobs that have ended: counts the end in the run and the group, and tells the future jobs that
--- the job blocks.
+-- settling.lua: Settles jobs that have ended: counts the end in the run and the group, and tells the
+-- future jobs that the job blocks.
 
 local CASCADE_LIMIT = 500
 
@@ -89,7 +89,7 @@ end
 
 -- A job that was canceled is deleted, or has run to its end nevertheless: RQ leaves it in its registry
 -- of canceled jobs for ever.
-local function leave_canceled(id, queue)
+local function leave_canceled_registry(id, queue)
   redis.call('ZREM', PREFIX .. ':canceled:' .. queue, id)
   redis.call('ZREM', OURS .. 'forgotten', id .. ' ' .. queue)
 end
@@ -99,7 +99,7 @@ function account_for(id, outcome, reason, facts)
   local blocks, future, run, before = job.blocks, job.future, job.run, job.before
   if run and job.exists then read_more(id, job) end
   if CALLED_OFF[before] and job.exists and (outcome == 'deleted' or not CALLED_OFF[outcome]) then
-    leave_canceled(id, redis.call('HGET', keys.job(id), 'origin'))
+    leave_canceled_registry(id, redis.call('HGET', keys.job(id), 'origin'))
   end
   if outcome == 'deleted' and (before == 'finished' or before == 'passed') then outcome = before end
   local seen = outcome
@@ -111,7 +111,7 @@ function account_for(id, outcome, reason, facts)
   if outcome == 'expired' then redis.call('DEL', PREFIX .. ':job::' .. id .. ':dependencies') end
   local f = future and futures.read_for_end(id)
   local above = f and (f[3] or f[4]) and ancestors.find(id, outcome, f)
-  for _, target in ipairs(futures.named_in(blocks)) do edges.will_tell(target, id, outcome, above) end
+  for _, target in ipairs(futures.named_in(blocks)) do edges.add(target, id, outcome, above) end
   if run then settle_in_run(id, job, outcome, reason) end
   -- One that was skipped can be armed again, whatever that counts for.
   if future then futures.finish(id, f, seen == 'skipped' and seen or outcome, run) end
@@ -125,7 +125,7 @@ function account_for(id, outcome, reason, facts)
 end
 
 -- What fails, or comes too late in a long cascade, is picked up from the todo.
-function settling.put_off(blockers, how)
+function settling.postpone(blockers, how)
   for i, blocker in ipairs(blockers) do pcall(later, 'end:' .. blocker .. ':' .. how[i]) end
 end
 
@@ -133,8 +133,8 @@ end
 -- have held. A long cascade is cut. Never raises; returns the text of the first failure.
 function settling.settle_all()
   local count, failure = 0, nil
-  if first_end <= #ends or edges.has_news() then futures.forget_states() end
-  while first_end <= #ends or edges.has_news() do
+  if first_end <= #ends or edges.has_updates() then futures.forget_states() end
+  while first_end <= #ends or edges.has_updates() do
     while first_end <= #ends do
       local item = ends[first_end]
       first_end = first_end + 1
@@ -143,11 +143,11 @@ function settling.settle_all()
       local ok, problem = false, nil
       if is_time then ok, problem = pcall(account_for, item[1], item[2], item[3], item[4]) end
       if not ok then
-        settling.put_off({ item[1] }, { item[2] })
+        settling.postpone({ item[1] }, { item[2] })
         failure = failure or is_time and text_of(problem) or nil
       end
     end
-    local problem = edges.tell_all()
+    local problem = edges.update_all()
     failure = failure or problem
   end
   local ok, problem = pcall(jobs.push_queued)

@@ -19,7 +19,7 @@ local function can_have_place(join)
   return join == '' or redis.call('HEXISTS', keys.job(join), 'flowq_outcome') == 0
 end
 
-local function line_up(key, id)
+local function add_waiting(key, id)
   local last = redis.call('ZRANGE', key, -1, -1, 'WITHSCORES')
   redis.call('ZADD', key, 'NX', int(last[2]) + 1, id)
 end
@@ -27,8 +27,8 @@ end
 function slots.take(id, limits)
   for limit, join in each_limit(limits) do
     if can_have_place(join) and is_full(limit, holder_of(id, join)) then
-      line_up(keys.waiting(limit), holder_of(id, join))
-      if join ~= '' then line_up(keys.behind(join), id) end
+      add_waiting(keys.waiting(limit), holder_of(id, join))
+      if join ~= '' then add_waiting(keys.behind(join), id) end
       return false
     end
   end
@@ -52,17 +52,17 @@ end
 
 -- Lets jobs that wait with a join have their turn; a workflow goes on by itself after so many, as
 -- each end in it calls this again.
-local function call_up(join)
+local function queue_jobs_behind(join)
   local ids = redis.call('ZPOPMIN', keys.behind(join), 100)
-  for at = 1, #ids, 2 do jobs.have_turn(ids[at]) end
+  for at = 1, #ids, 2 do jobs.queue_waiting(ids[at]) end
 end
 
-local function fill_up(limit)
+local function fill_free_slots(limit)
   while not is_full(limit, '') do
     local next = redis.call('ZPOPMIN', keys.waiting(limit))
     if not next[1] then return end
-    jobs.have_turn(next[1])
-    call_up(next[1])
+    jobs.queue_waiting(next[1])
+    queue_jobs_behind(next[1])
   end
 end
 
@@ -73,9 +73,9 @@ function slots.give(id, limits)
   end
   for limit, join in each_limit(limits) do
     if join == '' then
-      fill_up(limit)
+      fill_free_slots(limit)
     elseif not is_full(limit, join) then
-      call_up(join)
+      queue_jobs_behind(join)
     end
   end
 end

@@ -22,7 +22,8 @@
 --   again:R     hold again what a retry runs again, then release the run again
 -- Returns {what, 1 while it has to go on else 0, {ids of running jobs that should be stopped},
 --   {operations that it put on the todo and that are left}, {job, what was wrong with it, its run or
---   the future job that it blocks, …}}. An operation that raises goes to the todo's end, so that it does not keep others from being worked
+--   the future job that it blocks, …}}. An operation that raises goes to the todo's end, so that it does
+-- not keep others from being worked
 --   off.
 --
 -- Its table has, of this step: what; limit; budget, how many items it may still look at; and what it

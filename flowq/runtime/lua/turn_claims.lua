@@ -107,7 +107,7 @@ local function is_called_off(id, queue, list, raw)
   if not run then return false end
   local known = run .. (raw.flowq_always and ' always' or '')
   if called_off[known] == nil then
-    called_off[known] = runs.calls_off(run, raw.flowq_always) and true or false
+    called_off[known] = runs.is_canceling(run, raw.flowq_always) and true or false
   end
   if called_off[known] then
     -- It is at the front. `call_off` takes it from there, unless its hash says something else.

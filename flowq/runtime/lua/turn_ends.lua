@@ -137,6 +137,7 @@ local function finish(e, has_dependents)
     redis.call('EXPIRE', e.key, ttl)
     if dependencies then redis.call('EXPIRE', dependencies, ttl) end
   end
+  e.value, e.view = nil, nil -- they may be long, and a function of a library keeps its tables
   if is_awaited then settling.add(e.id, e.status, nil, e) end
   return 'ok'
 end

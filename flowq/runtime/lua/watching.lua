@@ -11,7 +11,7 @@ local queues -- of this step: the jobs of a queue, false for a long one
 
 function watching.begin() queues = {} end
 
-local function note(job, what, owner)
+local function report(job, what, owner)
   for _, word in ipairs({ job, what, owner }) do step.found[#step.found + 1] = word end
 end
 
@@ -69,10 +69,10 @@ local function look_for(id, f, owner)
   end
   if not since then return redis.call('HSET', keys.job(id), 'flowq_missing', TS) end
   if TS - since < MISSING_S then return end
-  note(id, 'lost', owner)
+  report(id, 'lost', owner)
   redis.call('HDEL', keys.job(id), 'flowq_missing')
   local more = redis.call('HMGET', keys.job(id), 'flowq_run', 'flowq_always', 'flowq_on_crash')
-  if more[1] and runs.calls_off(more[1], more[2]) then
+  if more[1] and runs.is_canceling(more[1], more[2]) then
     return jobs.call_off(id, 'canceled', runs.why_canceled(more[1]))
   end
   if status == 'started' and more[3] == 'fail' then return fail(id, queue) end
@@ -98,7 +98,7 @@ end
 
 local function account_gone(id, run, blocks)
   local outcome = redis.call('EXISTS', keys.mortal(id)) == 1 and 'expired' or 'deleted'
-  note(id, outcome, run)
+  report(id, outcome, run)
   local reason = outcome == 'deleted' and 'it was deleted ' .. BY_OTHERS or nil
   settling.add(id, outcome, reason, settling.facts_of_gone(id, run, blocks))
 end
@@ -113,7 +113,7 @@ function watching.look_at(id, run, blocks)
   if not ENDED_STATUS[status] then return end
   local more = redis.call('HMGET', keys.job(id), 'flowq_run', 'flowq_outcome')
   if more[2] then return redis.call('HDEL', keys.unended(run), id) end -- counted by an older version
-  note(id, status, run)
+  report(id, status, run)
   keep(id)
   if status == 'canceled' then
     redis.call('HSETNX', keys.job(id), 'flowq_reason', 'it was canceled ' .. BY_OTHERS)
@@ -122,7 +122,7 @@ function watching.look_at(id, run, blocks)
   settling.add(id, status, nil, facts or nil)
 end
 
-local function pass_on(id, hash, cursor)
+local function reschedule(id, hash, cursor)
   redis.call('HSET', hash, 'watched', cursor)
   if cursor ~= '0' then -- others have their turn meanwhile
     redis.call('ZADD', OURS .. 'watched', 'XX', TS, id)
@@ -151,7 +151,7 @@ end
 
 local function watch_run(run)
   local state = redis.call('HGET', keys.run(run), 'state')
-  if state == 'retrying' then return pass_on(run, keys.run(run), '0') end
+  if state == 'retrying' then return reschedule(run, keys.run(run), '0') end
   if state ~= 'running' then
     redis.call('ZREM', OURS .. 'watched', run)
     return true
@@ -160,7 +160,7 @@ local function watch_run(run)
   take_over(run)
   local cursor, items = scan(keys.unended(run), keys.run(run))
   for at = 1, #items, 2 do watching.look_at(items[at], run, items[at + 1]) end
-  return pass_on(run, keys.run(run), cursor)
+  return reschedule(run, keys.run(run), cursor)
 end
 
 local function look_at_blocker(future, blocker)
@@ -171,12 +171,12 @@ local function look_at_blocker(future, blocker)
     local blocks = run and redis.call('HGET', keys.unended(run), blocker)
     if blocks then return account_gone(blocker, run, blocks) end
     local is_expired = redis.call('EXISTS', keys.mortal(blocker)) == 1
-    note(blocker, is_expired and 'expired' or 'deleted', future)
+    report(blocker, is_expired and 'expired' or 'deleted', future)
     if is_expired then return settling.add(blocker, 'expired') end
-    return edges.will_tell(future, blocker, 'deleted')
+    return edges.add(future, blocker, 'deleted')
   end
   if ENDED_STATUS[f[1]] then
-    note(blocker, f[1], future)
+    report(blocker, f[1], future)
     settling.add(blocker, redis.call('HGET', keys.job(blocker), 'flowq_outcome') or f[1])
   end
 end
@@ -185,11 +185,11 @@ end
 local function look_again(future, blocker, outcome)
   local status = redis.call('HGET', keys.job(blocker), 'status')
   if not status and outcome ~= 'deleted' then
-    note(blocker, 'deleted', future)
-    return edges.will_tell(future, blocker, 'deleted')
+    report(blocker, 'deleted', future)
+    return edges.add(future, blocker, 'deleted')
   end
   if status == 'finished' then
-    note(blocker, status, future)
+    report(blocker, status, future)
     settling.add(blocker, status)
   end
 end
@@ -206,7 +206,7 @@ local function watch_future(future)
     if class == 'pending' then look_at_blocker(future, blocker) end
     if class == 'bad' then look_again(future, blocker, outcome) end
   end
-  return pass_on(future, keys.future(future), cursor)
+  return reschedule(future, keys.future(future), cursor)
 end
 
 function watching.watch(id)
