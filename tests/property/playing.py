@@ -94,7 +94,7 @@ class Server:
             assert claim.job_id == job_id
             self.executions[job_id] = claim
 
-    def _turn(self, ends: list[tuple[Claim, End]], slots: int) -> Turn:
+    def _turn(self, ends: list[Claim], slots: int) -> Turn:
         return self.ledger.turn(ends, Room(slots, slots, slots))
 
     def end(self, job_id: str, outcome: str) -> bool:
@@ -117,11 +117,11 @@ class Server:
         ttl = ("-1" if keeps else "500") if outcome == "finished" else ""
         at = time.time()
         generation = int(claim.find("flowq_gen") or 0)
-        end = End(claim.number, outcome, "turn", at, at, ttl, generation=generation)
+        claim.end = End(claim.number, outcome, "turn", at, at, ttl, generation=generation)
         if outcome == "failed" and claim.find("retries_left") not in ("", "0"):
             is_there = self.connection.exists(f"rq:execution:{claim.job_id}:{claim.execution_id}")
             return "conclude" if is_there else "lost"
-        (answer,) = self._turn([(claim, end)], 0).answers
+        (answer,) = self._turn([claim], 0).answers
         return answer
 
     def _end_as_rq(self, job: runtime_job.Job, execution: Execution, outcome: str) -> None:
