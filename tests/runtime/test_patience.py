@@ -99,6 +99,7 @@ def test_a_result_that_cannot_be_read_fails_the_job_that_needs_it_at_once(
     connection = queue.connection
     value = base64.b64encode(pickle.dumps(Unreadable()))
     connection.xadd(f"rq:results:{before.id}", {"type": 1, "return_value": value})
+    connection.hset(before.key, "status", "finished")
     work = {"outputs": "${{ jobs.before.result }}", "result_of": {"before": before.id}}
     with pytest.raises(FileNotFoundError):
         _Performance(before, work).run()
