@@ -2,7 +2,8 @@
 
 The script that ends a run queues a job that is no part of it (lua/runs.lua). A child executes
 `keep_outputs`, which evaluates each output once and keeps views of them in the record of the run:
-these are what commands show. A program that asks for the values evaluates them itself.
+these are what commands show. A program that asks for the values evaluates them itself. The name
+`flowq.runtime.outputs.keep_outputs` is in the records of runs, so this module keeps its place.
 """
 
 from __future__ import annotations

@@ -3,6 +3,9 @@
 A job with plain arguments is enqueued as its own function. Any other is enqueued as `perform`,
 with a description of what to do: so it also runs under a worker that knows nothing of flowq.
 What it says to the server may be said twice, so a server that is away for a moment fails no job.
+
+The name `flowq.runtime.work.perform` is in the arguments of jobs that wait in Redis, so this module
+keeps its place, whatever version reads them.
 """
 
 from __future__ import annotations
