@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +70,6 @@ def status(folder: Path | None, as_json: bool) -> None:
 
 def _look(folder: Path | None) -> dict[str, Any]:
     found, kept = _find(folder), server.find(folder)
-    data = [path for path in found.data.rglob("*") if path.is_file()] if kept else []
     is_running = kept is not None and kept.is_running
     return {
         "folder": found.belongs_to,
@@ -77,9 +78,18 @@ def _look(folder: Path | None) -> dict[str, Any]:
         "exists": kept is not None,
         "is_running": is_running,
         "other_host": kept.other_host if kept is not None and not is_running else "",
-        "size_bytes": sum(path.stat().st_size for path in data),
+        "size_bytes": _measure(found.data) if kept is not None else 0,
         "log": str(kept.log) if kept is not None and kept.log.exists() else "",
     }
+
+
+def _measure(folder: Path) -> int:
+    size_bytes = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):  # the server may rewrite its files at any moment
+                size_bytes += Path(place, name).lstat().st_size
+    return size_bytes
 
 
 def _describe_server(facts: dict[str, Any]) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,21 +112,19 @@ def _describe(source: Path, target: State) -> Adoption:
     for folder in (source, source / DATA, source / LOGS):
         if os.path.lexists(folder):
             private.check_folder(folder)
-    for name in (DATA, LOGS):
-        if (source / name).is_dir():
-            private.check_tree(source / name)
-    found = [path.lstat() for path in _walk(source / DATA)]
+    if (source / LOGS).is_dir():
+        private.check_tree(source / LOGS)
+    found = []
+    for path in _walk(source / DATA) if (source / DATA).is_dir() else ():
+        with suppress(FileNotFoundError):  # a server that is at work there may rewrite its files
+            found.append(path.lstat())
     written_at = max((status.st_mtime for status in found), default=source.lstat().st_mtime)
     return Adoption(source, target, len(found), sum(s.st_size for s in found), written_at)
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    """Yield the files in a folder, however deep."""
-    for path in sorted(folder.iterdir()):
-        if path.is_dir() and not path.is_symlink():
-            yield from _walk(path)
-        else:
-            yield path
+def _walk(folder: Path) -> list[Path]:
+    """Return the files in a folder, as deep as flowq makes any. Errors: Untrusted; OSError."""
+    return sorted(map(Path, private.check_tree(folder)))
 
 
 def _copy_data(source: Path, target: Path) -> None:

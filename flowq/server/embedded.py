@@ -168,7 +168,7 @@ def _remove_content(state: Path) -> None:
             shutil.rmtree(state / name)
     for path in state.iterdir():
         if is_made(path) and not path.is_dir():
-            path.unlink()
+            path.unlink(missing_ok=True)
     with suppress(OSError):  # something else is there too
         state.rmdir()
 

@@ -26,6 +26,8 @@ _SAFELY = sum(getattr(os, name, 0) for name in _FLAGS)
 _REMOVE = "remove it, or name another place with FLOWQ_STATE"
 
 REPLACE_S = 2.0
+DEPTH, FILES = 4, 1_000_000
+"""Limits of what `check_tree` looks at: data and logs are two folders deep."""
 
 _umask = _thread.allocate_lock()
 
@@ -221,18 +223,27 @@ def _has_modes(folder: Path) -> bool:
         os.unlink(probe)
 
 
-def check_tree(folder: Path) -> None:
-    """Make sure that in a folder there are only files and folders of ours, however deep.
+def check_tree(folder: Path, depth: int = DEPTH) -> list[str]:
+    """Make sure that in a folder there are only files and folders of ours; return the files.
 
-    A server is about to write there, and would follow links. Errors: Untrusted; OSError.
+    A server is about to write there, and would follow links. What has gone meanwhile is left
+    out. Errors: Untrusted, also for a folder that is deeper than flowq makes any; OSError.
     """
     check_folder(folder)
+    if not depth:
+        raise Untrusted(f"{folder} is deeper than flowq makes a folder; {_REMOVE}")
+    files = []
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                check_tree(entry.path)
-            else:
-                check_status(entry.stat(follow_symlinks=False), entry.path)
+            with suppress(FileNotFoundError):  # a server may be rewriting its files
+                if entry.is_dir(follow_symlinks=False):
+                    files += check_tree(entry.path, depth - 1)
+                else:
+                    check_status(entry.stat(follow_symlinks=False), entry.path)
+                    files.append(entry.path)
+            if len(files) > FILES:
+                raise Untrusted(f"{folder} has more than {FILES:,} files; {_REMOVE}")
+    return files
 
 
 # Sockets -----------------------------------------------------------------------------------------

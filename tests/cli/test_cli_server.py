@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -137,3 +139,38 @@ def test_without_a_home_every_command_says_so_in_one_sentence(
         assert done.code == 4, words
         assert "no home folder is known" in done.err
         assert done.err.count("\n") == 1
+
+
+def test_a_file_that_is_rewritten_while_its_size_is_asked_for_is_passed_over(
+    call: Call, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = server.ensure(folder)
+    started.stop()
+    lstat = Path.lstat
+
+    def remove_first(path: Path) -> os.stat_result:
+        if path.suffix == ".aof":
+            path.unlink(missing_ok=True)
+        return lstat(path)
+
+    monkeypatch.setattr(Path, "lstat", remove_first)
+    done = call("server", "status", "--json")
+    assert (done.code, done.err) == (0, "")
+    assert call("server", "reset", "--yes").code == 0
+
+
+def test_a_state_that_is_nested_without_end_is_refused_in_one_sentence(
+    call: Call, folder: Path
+) -> None:
+    place = folder / ".flowq" / "data" / "appendonlydir"
+    for _ in range(100):
+        place /= "a"
+    place.mkdir(parents=True, mode=0o700)
+    for each in (folder / ".flowq").rglob("*"):
+        each.chmod(0o700)
+    (folder / ".flowq").chmod(0o700)
+    done = call("server", "adopt", "--yes")
+    assert done.code == 4
+    assert "is deeper than flowq makes a folder" in done.err
+    assert done.err.count("\n") == 1
+    shutil.rmtree(folder / ".flowq")
