@@ -50,6 +50,10 @@ if TYPE_CHECKING:
 
 
 JOBS_PER_CALL = 50
+# Tuples, because a union would be made again for each of thousands of jobs.
+_WITH_ARGUMENTS = (Call, Start)
+_ADDING = (Expansion, Start)
+_NO_ARGUMENTS = Call("")
 _ASKS_EVEN_WHEN_CANCELED = frozenset({"always", "canceled"})
 
 
@@ -138,7 +142,7 @@ def _work(enqueue: Enqueue) -> dict[str, Any]:
     Plain data, so that other versions of flowq can read it: see `flowq.runtime.wire`.
     """
     does = enqueue.does
-    arguments = does if isinstance(does, Call | Start) else Call("")
+    arguments = does if isinstance(does, _WITH_ARGUMENTS) else _NO_ARGUMENTS
     special: dict[str, Any] = {
         "live": arguments.is_live or isinstance(does, Join),
         "if": enqueue.if_,
@@ -234,7 +238,7 @@ def _asks_for_attempts(enqueue: Enqueue) -> bool:
         return any(map(_asks_for_attempts, does.templates))
     if isinstance(does, Start) and _is_any_tried_by_policy(does.nested.workflow):
         return True
-    arguments = does.kwargs if isinstance(does, Call | Start) and does.is_live else {}
+    arguments = does.kwargs if isinstance(does, _WITH_ARGUMENTS) and does.is_live else {}
     own = [arguments, enqueue.env, enqueue.cwd]
     command = does.command if isinstance(does, Shell) else ""
     texts = (text for value in (*own, command) for _, text in texts_of(value, ()))
@@ -291,7 +295,7 @@ def _fields(enqueue: Enqueue) -> dict[str, str]:
         "flowq_nested": "1" if isinstance(enqueue.does, Join) else "",
         "flowq_inside": enqueue.inside,
         "flowq_slots": " ".join(map(str, enqueue.slots)),
-        "flowq_expands": "1" if isinstance(enqueue.does, Expansion | Start) else "",
+        "flowq_expands": "1" if isinstance(enqueue.does, _ADDING) else "",
         "flowq_tolerate": "1" if enqueue.is_tolerated else "",
         "flowq_always": "1" if _is_always(enqueue) else "",
         "flowq_success": "1" if _needs_success(enqueue) else "",
@@ -381,16 +385,13 @@ def _is_always(enqueue: Enqueue) -> bool:
     return bool(find_references(asked).statuses & _ASKS_EVEN_WHEN_CANCELED)
 
 
-# The same object for the same wish, so that one job can be a copy of another.
-
-
 ADDING_TIMEOUT_S = 3_600
 """How long the jobs may take that add the items of a group, or the jobs of a nested workflow. That
 is flowq's own work, and 100,000 items take minutes; RQ's default of 180 s is meant for users'."""
 
 
 def _timeout(enqueue: Enqueue) -> int | None:
-    if enqueue.timeout_s is None and isinstance(enqueue.does, Expansion | Start):
+    if enqueue.timeout_s is None and isinstance(enqueue.does, _ADDING):
         return ADDING_TIMEOUT_S
     return _whole_seconds(enqueue.timeout_s)
 
