@@ -1,4 +1,8 @@
-"""The jobs of one item, made once the item is known from those of its group; jobs in words."""
+"""The jobs of one item, made once the item is known from those of its group; jobs in words.
+
+The planner makes the template of a group, and the runtime binds it to each item. Pure, and light to
+import: the children that make the items of a group load no graph and no checks for it.
+"""
 
 from __future__ import annotations
 

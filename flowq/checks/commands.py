@@ -1,4 +1,8 @@
-"""The rules of commands: where values may stand in them, and what needs a shell."""
+"""The rules of commands: where values may stand in them, and what needs a shell.
+
+`flowq.checks.check` calls each rule. `flowq.commands` judges the places in a command; the rules
+turn its answers into problems, and write out what to do instead.
+"""
 
 from __future__ import annotations
 

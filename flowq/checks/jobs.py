@@ -1,4 +1,8 @@
-"""The rules of jobs and their names: one action each, keys that belong together, names in use."""
+"""The rules of jobs and their names: one action each, keys that belong together, names in use.
+
+`flowq.checks.check` calls each rule. Keys and values by themselves are read in `flowq.declare`;
+here is what only several of them together can break.
+"""
 
 from __future__ import annotations
 

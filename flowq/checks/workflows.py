@@ -1,4 +1,8 @@
-"""The rules of whole workflows: those inside others with their inputs, schedules and timeouts."""
+"""The rules of whole workflows: those inside others with their inputs, schedules and timeouts.
+
+`flowq.checks.check` calls each rule. Nothing here reads a file: nested workflows were read with the
+one around them. A value is refused only where it can never fit its input.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""What an expression refers to, and where its value is looked up."""
+"""What an expression refers to, and where its value is looked up.
+
+The short way for an expression that is one reference and nothing else is here too: it must not need
+Jinja, whose import takes a child longer than its own start.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""One workflow on its way to a plan: a whole one, or one inside another."""
+"""One workflow on its way to a plan: a whole one, or one inside another.
+
+`make_plan` and `plan_nested` make a `Frame` of a checked graph and its inputs, which turns each job
+into operations. Pure: no clock, no ids of its own making, and nothing is imported for the user.
+"""
 
 from __future__ import annotations
 
