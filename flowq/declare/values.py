@@ -40,6 +40,9 @@ from flowq.spec import (
 )
 
 MAX_DEPTH = 64
+# Tuples, because a union would be made again for each of thousands of values.
+_NUMBERS = (bool, int, float)
+_LISTS = (list, tuple, range)
 
 _TYPE_BY_PYTHON_TYPE: Mapping[type, InputType] = {
     str: "str",
@@ -90,19 +93,19 @@ def to_node(value: Any, where: Where, depth: int = 0, *, is_written: bool = Fals
 
     `is_written` is for data whose texts are templates already.
     """
-    if isinstance(value, _Written):
-        return to_node(value.data, where, depth, is_written=True)
     if isinstance(value, str):
         return _text_node(value, where, is_written)
+    if isinstance(value, _Written):
+        return to_node(value.data, where, depth, is_written=True)
     if isinstance(value, Handle):
         text = value.text
         return ScalarNode(where.line, where.column, text, False, 0, None, where.file, text)
-    if value is None or isinstance(value, bool | int | float):
+    if value is None or isinstance(value, _NUMBERS):
         text = _write_number(value)
         return ScalarNode(where.line, where.column, text, True, 0, None, where.file)
     if depth == MAX_DEPTH:
         raise Unreadable(f"nests deeper than {MAX_DEPTH} levels", code=DOCUMENT_TOO_LARGE)
-    if isinstance(value, list | tuple | range):
+    if isinstance(value, _LISTS):
         items = [to_node(item, where, depth + 1, is_written=is_written) for item in value]
         return ListNode(where.line, where.column, items, file=where.file)
     if isinstance(value, Mapping):
