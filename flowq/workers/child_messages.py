@@ -35,7 +35,8 @@ MAX_SECRETS_BYTES = 8_000_000
 _HEADER = Struct("<IQBddQ?")
 _ENDS = b"E"
 _SECRETS = b"S"
-_LETTER_BY_KIND = {"chore": b"C", "outdated": b"O", "unfit": b"U", "died": b"D"}
+_KINDS = ("ready", "chore", "outdated", "unfit", "died")
+_LETTER_BY_KIND = {kind: kind[:1].upper().encode() for kind in _KINDS}
 _KIND_BY_LETTER = {letter: kind for kind, letter in _LETTER_BY_KIND.items()}
 _WORDS = tuple(
     product(
@@ -88,7 +89,7 @@ def write_ends(ends: list[bytes]) -> bytes:
 
 
 def write_text(kind: str, text: str = "") -> bytes:
-    """Return a message of another kind: chore, outdated, unfit or died."""
+    """Return a message of another kind: ready, chore, outdated, unfit or died."""
     data = text.encode("utf-8", "replace")
     return _LETTER_BY_KIND[kind] + data[: MAX_TEXT_BYTES - 1]
 

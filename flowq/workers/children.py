@@ -255,15 +255,23 @@ class Crew:
             self.dismiss(child)
         elif kind == "unfit":
             self._note_unfit(child, content)
+        elif kind == "ready":
+            child.is_ready = True
         elif kind == "secrets":
-            child.secrets.hear(content)
+            self._hear_secrets(child, content)
         else:
             child.errand_since = None
 
     def _note_unfit(self, child: Child, why: str) -> None:
-        if not child.is_replacement:
+        # Jobs can write to the channel too, so only what comes before them may end the worker.
+        if not child.is_replacement and not child.is_ready:
             raise UsageError(why)
         log.error("%s; its jobs will say more", why)  # somebody may be editing it at this moment
+
+    def _hear_secrets(self, child: Child, values: list[str]) -> None:
+        if not child.secrets.hear(values) and not child.is_leaving:
+            log.warning("child %d has more secrets than can be kept; it ends", child.process.pid)
+            self.dismiss(child)
 
     def _take_ends(self, child: Child, ends: Iterable[End]) -> None:
         for end in ends:

@@ -48,6 +48,9 @@ on by hand, as after a restart of the machine."""
 
 ENDED = (b"succeeded", b"failed", b"canceled")
 
+PIPE_BYTES = 16_384
+"""What a pipe takes on every system while nobody reads from it; writing more would block."""
+
 _HELD = 3
 """The descriptor under which a connection goes over into the next program."""
 
@@ -136,10 +139,7 @@ def become(command: list[str], said: dict[str, Any], held: int | None) -> None:
     connection is that it gets from this one. Does not return.
     """
     said["held"] = None if held is None else _HELD
-    told = json.dumps(said).encode()
-    reader, writer = os.pipe()
-    os.write(writer, told)  # a pipe takes 64 kB, and this is less than one
-    os.close(writer)
+    reader = _make_input(json.dumps(said).encode())
     os.dup2(reader, 0)
     os.close(reader)
     if held is not None and held != _HELD:
@@ -147,6 +147,21 @@ def become(command: list[str], said: dict[str, Any], held: int | None) -> None:
     if held is not None:
         os.set_inheritable(_HELD, True)
     os.execv(command[0], command)  # noqa: S606 - our own words
+
+
+def _make_input(told: bytes) -> int:
+    """Return a descriptor from which that can be read."""
+    if len(told) > PIPE_BYTES:
+        import tempfile  # noqa: PLC0415 - seldom needed, and large
+
+        with tempfile.TemporaryFile() as file:
+            file.write(told)
+            file.seek(0)
+            return os.dup(file.fileno())
+    reader, writer = os.pipe()
+    os.write(writer, told)
+    os.close(writer)
+    return reader
 
 
 # In the process that waits -----------------------------------------------------------------------

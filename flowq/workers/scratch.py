@@ -32,17 +32,31 @@ BRIEFLY_S = 0.01
 WITHHELD = b"[its output is not kept: it may have secrets in it that are not known here]\n"
 
 
+MAX_SECRETS = 8_000_000
+MAX_SECRETS_COUNT = 10_000
+"""How many characters, and how many secrets, are kept of one child. A child runs the code of users,
+which must not fill the memory of its supervisor."""
+
+
 class Secrets:
     """What the supervisor knows of the secrets of one child. Shape: `heard` is how many."""
 
     def __init__(self) -> None:
         self.mask = Mask()
         self.heard = 0
+        self._size = 0
 
-    def hear(self, values: list[str]) -> None:
-        """Take in some of them."""
+    def hear(self, values: list[str]) -> bool:
+        """Take in some of them; False when these would be too many, and are left out.
+
+        `heard` then stays below what the cell says, so that the child's output is withheld.
+        """
+        self._size += sum(map(len, values))
+        if self._size > MAX_SECRETS or self.heard + len(values) > MAX_SECRETS_COUNT:
+            return False
         self.mask.add(values)
         self.heard += len(values)
+        return True
 
 
 class Scratch:

@@ -18,6 +18,7 @@ from typing import Any
 
 from redis.exceptions import ResponseError
 
+from flowq.render.lines import spelled
 from flowq.runtime.connections import is_refusal
 from flowq.workers.children import AMPLE_S, FULL_S
 from flowq.workers.conclusions import Conclusions
@@ -374,9 +375,9 @@ class Turns:
         if end.status != "failed" and claim.is_light:
             return
         level = _LOG_LEVELS.get(end.status, logging.WARNING)
-        text = f"\n{end.error}" if end.status == "failed" else ""
+        text = f"\n{spelled(end.error)}" if end.status == "failed" else ""
         extra = {"queue": claim.queue, "job_id": claim.job_id}
-        what = (claim.kind, claim.job_id, end.status, seconds, text)
+        what = (spelled(claim.kind), spelled(claim.job_id), end.status, seconds, text)
         log.log(level, "%s: %s %s in %.3f s%s", *what, extra=extra)
 
     def _reconcile(self) -> None:

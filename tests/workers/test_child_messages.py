@@ -13,11 +13,12 @@ import pytest
 from rq.job import Retry
 
 import flowq
+from flowq.errors import UsageError
 from flowq.runtime.queue import Queue
 from flowq.runtime.waiting import Wait, read_retry, write_retry
-from flowq.workers import child_messages
+from flowq.workers import child_messages, scratch
 from flowq.workers.child import main as child
-from flowq.workers.child.execute import failed
+from flowq.workers.child.execute import Settings, failed
 from flowq.workers.child_messages import (
     BadMessage,
     read_kept,
@@ -27,7 +28,10 @@ from flowq.workers.child_messages import (
     write_secrets,
     write_text,
 )
+from flowq.workers.children import Crew
 from flowq.workers.messages import End
+from flowq.workers.processes import Child
+from flowq.workers.scratch import Secrets
 
 ENDS = [
     End(1, "finished", "turn", 1.5, 2.5, "-1", "return_value", "gASVBgA=", 3, True, '{"a":1}', "m"),
@@ -162,3 +166,23 @@ def test_a_job_that_talks_to_the_supervisor_is_failed_and_nothing_of_it_is_loade
     assert "exit code 7" in str(dead.latest_result().exc_string)  # type: ignore[union-attr]
     assert {job.get_status() for job in good} == {"finished"}
     assert not queue.started_job_registry.get_job_ids(cleanup=False)
+
+
+def test_only_a_child_without_jobs_may_end_its_worker_as_unfit() -> None:
+    nothing: Any = None
+    crew = Crew(1, "warm", Settings("w", nothing), None)
+    child = Child(nothing, nothing, nothing, nothing)
+    with pytest.raises(UsageError, match="cannot preload"):
+        crew._take(child, "unfit", "cannot preload shop")
+    crew._take(child, "ready", "")
+    crew._take(child, "unfit", "cannot preload shop")
+
+
+def test_the_secrets_of_a_child_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scratch, "MAX_SECRETS_COUNT", 2)
+    secrets = Secrets()
+    assert secrets.hear(["first secret", "second secret"])
+    assert not secrets.hear(["third secret"])
+    assert secrets.heard == 2
+    monkeypatch.setattr(scratch, "MAX_SECRETS", 20)
+    assert not Secrets().hear(["x" * 21])

@@ -117,3 +117,9 @@ def test_a_job_of_a_run_sees_its_variables_whatever_the_one_before_has_done() ->
         del os.environ["FLOWQ_JOB"]
     teller.tell("plain", {})
     assert subprocess.check_output(show).decode().split() == []
+
+
+def test_a_name_that_no_variable_can_have_is_spelt_out() -> None:
+    Teller().tell("r1-a", {"FLOWQ_RUN": "r1", "FLOWQ_JOB": "a\ud800\0b", "FLOWQ_ATTEMPT": "1"})
+    show = ["/bin/sh", "-c", 'printf %s "$FLOWQ_JOB"']
+    assert subprocess.check_output(show) == rb"a\ud800\x00b"

@@ -213,3 +213,15 @@ def test_the_queue_of_a_run_is_listed_while_it_goes_on_and_leaves_nothing_behind
     run.remove()
     left = [key for key in connection.keys("*") if run.run_id.encode() in key]
     assert not [key for key in left if b"scheduler-lock" not in key]
+
+
+def test_what_a_process_that_waits_is_told_may_be_longer_than_a_pipe() -> None:
+    code = (
+        "import sys; from flowq.workers.resting import become\n"
+        "read = 'import json, sys; print(len(json.load(sys.stdin)[\"paths\"]))'\n"
+        "become([sys.executable, '-c', read], {'paths': 'x' * 200_000}, None)"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", code], check=False, capture_output=True, timeout=20
+    )
+    assert told.stdout.strip() == b"200000", told.stderr

@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any
 
 from flowq.runtime.variables import NAMES
+from flowq.texts import show
 
 JOB_ID = "RQ_JOB_ID"
 MAX_BYTES = 255
@@ -40,7 +41,7 @@ class Teller:
             return
         known = getattr(os.environ, "_data", _NOTHING) if _IS_LINUX else _NOTHING
         for name, (raw, set_to) in self._setters.items():
-            value = variables.get(name)
+            value = _as_value(variables.get(name))
             # Most are as they were: the run, the attempt, and that there is no item.
             if value is None:
                 if raw in known or known is _NOTHING:
@@ -48,6 +49,17 @@ class Teller:
             elif known.get(raw) != os.fsencode(value):
                 set_to(value)
         self._told = variables
+
+
+def _as_value(text: str | None) -> str | None:
+    """Return what can be the value of a variable: no lone surrogates, and no NUL."""
+    if text is None:
+        return None
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        text = show(text)
+    return text.replace("\0", r"\x00")
 
 
 def _make_setter(name: str) -> Callable[[str], None]:

@@ -1,10 +1,11 @@
 """The main loop of a child: tasks in, ends out, until the channel closes.
 
 Messages from the supervisor are pickled tuples: ("run", [Task, …], is_last), ("conclude", Task,
-End) and ("chore", name, arguments). The child sends (child_messages.py) ends, several in one
-message, "chore" when it has done one, "outdated" with a file before it ends without beginning what
-it was given, "unfit" with the reason when it cannot preload something, and "secrets" with a list as
-JSON before users' code has them; a nursery (fork.py) adds "died" with an exit code.
+End) and ("chore", name, arguments). The child sends (child_messages.py) "ready" before its first
+job, ends, several in one message, "chore" when it has done one, "outdated" with a file before it
+ends without beginning what it was given, "unfit" with the reason when it cannot preload
+something, and "secrets" with a list as JSON before users' code has them; a nursery (fork.py) adds
+"died" with an exit code.
 """
 
 from __future__ import annotations
@@ -87,6 +88,11 @@ class Outbox:
         """Send one other message now."""
         self._channel.send_bytes(write_text(kind, text))
 
+    def send_ready(self) -> None:
+        """Say that "unfit" comes from a job from now on; the supervisor may be gone already."""
+        with suppress(OSError):
+            self.send("ready")
+
     def send_secrets(self, values: Sequence[str]) -> None:
         """Send secrets now; what is too long for that is not said, and then not heard."""
         if message := write_secrets(values):
@@ -112,6 +118,7 @@ def main(channel: Connection, lifeline: Connection, cell: Cell, settings: Settin
     outbox = Outbox(channel, cell)
     sources = Sources()
     preload(outbox, settings.preload)
+    outbox.send_ready()
     bench = Bench(settings)
     capture = Capture(settings.log_folder, settings.scratch_folder, cell)
     share_secrets(outbox, cell, capture)

@@ -63,6 +63,7 @@ class Child:
         self.has_enough = False
         self.is_leaving = False
         self.is_replacement = False
+        self.is_ready = False  # set by its message: only that one is in order with the others
         self.killed_because = ""
         self.secrets = Secrets()
 

@@ -92,6 +92,7 @@ def nurse(channel: Connection, lifeline: Connection, cell: Cell, settings: Setti
     sources = Sources()
     outbox = child.Outbox(channel, cell)
     child.preload(outbox, settings.preload)
+    outbox.send_ready()
     if threading.active_count() > 1:
         log.warning("a preloaded module has started threads, which the jobs' processes do not have")
     capture = Capture(settings.log_folder, settings.scratch_folder, cell)
