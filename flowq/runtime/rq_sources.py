@@ -45,7 +45,7 @@ rq.job.Job.func 2347dd5ec6918732
 rq.job.Job._execute 653df714a38f7818
     runtime/rq.py:_execute runtime/rq.py:_call
 rq.job.Job.perform c8f482e08e17d34c
-    runtime/rq.py:_execute workers/child/execute.py:Bench
+    runtime/rq.py:_execute workers/child/execute.py:Executor
 rq.job.Job.get_status dc5acc235108e53f
     runtime/job.py:get_status
 rq.job.Job.set_status a093b9649641e3ea
@@ -147,7 +147,7 @@ rq.worker.base.BaseWorker.prepare_execution 899b4eaa689fcf35
 rq.worker.base.BaseWorker.prepare_job_execution d08dd32962e3f82a
     runtime/rq.py:prepare_job_execution runtime/lua/turn_claims.lua
 rq.worker.base.BaseWorker.perform_job 1f0e40678ae519cf
-    runtime/rq.py:PerformingWorker workers/child/execute.py:Bench
+    runtime/rq.py:PerformingWorker workers/child/execute.py:Executor
 rq.worker.base.BaseWorker._finalize_success ef21a613e8080195
     runtime/rq.py:_finalize_success workers/child/execute.py:_succeed
 rq.worker.base.BaseWorker._finalize_failure 6d1b8bd1117e9641

@@ -1,4 +1,4 @@
-"""How to reach the server, as values: children and the doorbell make connections of their own."""
+"""How to reach the server, as values: children and the wakeup make connections of their own."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ class BadMessage(ValueError):
 
 
 def write_end(end: End) -> bytes:
-    """Return an end as messages and cells have it."""
+    """Return an end as messages and shared states have it."""
     number, status, how, started_at, ended_at, ttl, field, value, generation, spent, *rest = end
     texts = "\0".join((ttl, value, *rest)).encode("utf-8", "surrogatepass")
     words = _NUMBER_BY_WORDS[status, how, field]
@@ -139,7 +139,7 @@ def read_secrets(data: bytes) -> list[str]:
 
 
 def read_kept(data: bytes) -> list[End]:
-    """Return the ends that a cell has kept, one after the other; a cut one is left out.
+    """Return the ends that a shared state has kept, one after the other; a cut one is left out.
 
     Errors: BadMessage.
     """

@@ -1,6 +1,6 @@
 """The children of one supervisor: who does what, what has ended, who has died.
 
-Nothing in here knows Redis. `Crew.ends` collects what has to be told to it.
+Nothing in here knows Redis. `Pool.ends` collects what has to be told to it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from flowq.workers.child.execute import Settings, failed
 from flowq.workers.child_messages import MAX_BYTES, BadMessage, read_kept, read_message
 from flowq.workers.estimates import BATCH_S
 from flowq.workers.messages import Claim, End
-from flowq.workers.processes import Child, Mode, Process, describe_end, hire
+from flowq.workers.processes import Child, Mode, Process, describe_end, start_child
 from flowq.workers.scratch import Scratch
 
 MAX_UNREAD_BYTES = 32_000
@@ -45,7 +45,7 @@ them, a worker does not spend its time on hiring."""
 log = logging.getLogger("rq.worker")
 
 
-class Crew:
+class Pool:
     """Up to `size` children of one mode. One that `can_rest` has them only while there is something
     to do, so that what they import is what is there then."""
 
@@ -57,7 +57,7 @@ class Crew:
         self.scratch = Scratch(settings.scratch_folder, settings.log_folder)
         self.children: list[Child] = []
         self.ends: deque[Claim] = deque()
-        self.orphans: deque[Claim] = deque()
+        self.unassigned: deque[Claim] = deque()
         self.chores: deque[tuple[str, tuple[Any, ...]]] = deque()
         self.is_closing = False
         self._jobs_per_child = jobs_per_child
@@ -71,17 +71,17 @@ class Crew:
     def fill(self) -> None:
         """Start the children that are missing, unless it is too soon."""
         while self.is_short_handed and time.monotonic() >= self._hires_after:
-            self.children.append(self._hire())
+            self.children.append(self._start_child())
 
     @property
     def is_short_handed(self) -> bool:
         """Whether children are missing."""
         return len(self.children) < self.size and not self.is_closing and not self.is_resting
 
-    def _hire(self) -> Child:
+    def _start_child(self) -> Child:
         if self._false_starts > 3 * self.size:
             raise RuntimeError("children end before they can take a job; see the messages above")
-        child = hire(self.mode, self.settings, self.children)
+        child = start_child(self.mode, self.settings, self.children)
         child.jobs_left = self._jobs_per_child
         child.is_replacement = self._hires >= self.size
         self._hires += 1
@@ -95,28 +95,28 @@ class Crew:
         return [child for child in self.children if child.is_idle]
 
     @property
-    def is_on_errands(self) -> bool:
+    def has_chores(self) -> bool:
         """Whether something other than jobs is being done, or waits to be done."""
-        return bool(self.chores) or any(child.errand_since is not None for child in self.children)
+        return bool(self.chores) or any(child.chore_since is not None for child in self.children)
 
     @property
     def is_busy(self) -> bool:
         """Whether there are claims that have not ended."""
-        return bool(self.orphans) or any(
+        return bool(self.unassigned) or any(
             child.claims or child.concluding for child in self.children
         )
 
     @property
     def held(self) -> list[Claim]:
         """The claims that have not ended, in the order of handing over; orphans first."""
-        held = list(self.orphans)
+        held = list(self.unassigned)
         for child in self.children:
             held += child.claims.values()
             if child.concluding is not None:
                 held.append(child.concluding)
         return held
 
-    def find_hungry(self, load_s: float = FULL_S) -> list[Child]:
+    def find_underfilled(self, load_s: float = FULL_S) -> list[Child]:
         """Return the children that can take short jobs behind what they have, or will soon have:
         at most `load_s` of estimated work."""
         if self.mode == "fork":
@@ -124,24 +124,24 @@ class Crew:
         return [
             child
             for child in self.children
-            if (child.promises == 1 and child.is_idle and child.jobs_left is None)
-            or (not child.promises and _can_take_more(child, load_s))
+            if (child.open_turns == 1 and child.is_idle and child.jobs_left is None)
+            or (not child.open_turns and _can_take_more(child, load_s))
         ]
 
     def hand_over(
         self,
         claims: Iterable[Claim],
         cost_by_kind: Mapping[str, float],
-        expectant: Sequence[Child] = (),
+        soon_idle: Sequence[Child] = (),
         *,
         are_last: bool = False,
     ) -> None:
         """Share claims out: long and unknown ones alone, short ones where the least waits.
 
-        `expectant`: busy children that will soon need the next job. `are_last`: there are no others
-        in the queues. What finds no child stays in `orphans`.
+        `soon_idle`: busy children that will soon need the next job. `are_last`: there are no others
+        in the queues. What finds no child stays in `unassigned`.
         """
-        idle = [*self.idle, *(child for child in expectant if child.claims)]
+        idle = [*self.idle, *(child for child in soon_idle if child.claims)]
         shares: dict[int, list[Claim]] = {}
         short: list[Claim] = []
         for claim in claims:
@@ -150,12 +150,12 @@ class Crew:
             elif idle:
                 self._give(idle.pop(0), [claim], 0.0, are_last)
             else:
-                self.orphans.append(claim)
+                self.unassigned.append(claim)
         takers = idle + self._find_busy_takers()
         loads = [child.load_s for child in takers]
         for claim in short:
             if not takers:
-                self.orphans.append(claim)
+                self.unassigned.append(claim)
                 continue
             index = loads.index(min(loads))
             shares.setdefault(index, []).append(claim)
@@ -174,7 +174,7 @@ class Crew:
             size = child.unread_bytes + sum(claim.size_bytes for claim in claims)
             if size > MAX_UNREAD_BYTES:
                 child.has_enough = True  # or the same would be claimed for it at once, and again
-                self.orphans.extend(claims)
+                self.unassigned.extend(claims)
                 return
         now = time.monotonic()
         for claim in claims:
@@ -184,7 +184,7 @@ class Crew:
             child.claims[claim.number] = claim
         child.load_s = load_s
         child.has_enough = False
-        child.cell.allow(next(iter(child.claims)), self._number + 1)
+        child.shared.allow(next(iter(child.claims)), self._number + 1)
         self._send(child, ("run", [claim.message for claim in claims], are_last))
 
     def conclude(self, claim: Claim) -> bool:
@@ -193,16 +193,16 @@ class Crew:
         if not idle:
             return False
         claim.tries += 1
-        idle[0].cell.has_begun_to_conclude = False
+        idle[0].shared.has_begun_to_conclude = False
         idle[0].concluding = claim
-        idle[0].errand_since = time.monotonic()
+        idle[0].chore_since = time.monotonic()
         self._send(idle[0], ("conclude", claim.message, claim.end))
         return True
 
     def do_chores(self) -> None:
         """Let idle children do what RQ's workers do between jobs."""
         for child in self.idle[: len(self.chores)]:
-            child.errand_since = time.monotonic()
+            child.chore_since = time.monotonic()
             self._send(child, ("chore", *self.chores.popleft()))
 
     def _send(self, child: Child, message: tuple[Any, ...]) -> None:
@@ -213,7 +213,7 @@ class Crew:
 
     def recall(self, child: Child) -> list[Claim]:
         """Take back what a child has not begun."""
-        begun = child.cell.take_back()
+        begun = child.shared.take_back()
         if begun is None:
             return []
         taken = [claim for number, claim in child.claims.items() if number > begun]
@@ -230,25 +230,25 @@ class Crew:
         try:
             kind, content = read_message(child.channel.recv_bytes(MAX_BYTES))
         except EOFError:
-            self._bury(child)
+            self._remove_dead(child)
             return
         except (OSError, BadMessage) as error:  # of the system: it has died, or its message is long
-            self._cast_out(child, error)
+            self._end_unreadable(child, error)
             return
         self._take(child, kind, content)
 
-    def _cast_out(self, child: Child, error: Exception) -> None:
+    def _end_unreadable(self, child: Child, error: Exception) -> None:
         """End a child that has sent what cannot be read: nothing that follows could be either."""
         if not isinstance(error, ConnectionError):
             self.kill(child, f"it sent what is no message of flowq's: {error}")
         child.process.kill()
-        self._bury(child)
+        self._remove_dead(child)
 
     def _take(self, child: Child, kind: str, content: Any) -> None:
         if kind == "ends":
             self._take_ends(child, content)
-        elif kind == "died":  # only a nursery says that; it lives, and its job does not
-            self._charge(child, content)
+        elif kind == "died":  # only a fork server says that; it lives, and its job does not
+            self._fail_executing(child, content)
             self._let_go(child)
         elif kind == "outdated":
             log.info("child %d ends: %s has changed", child.process.pid, content)
@@ -260,7 +260,7 @@ class Crew:
         elif kind == "secrets":
             self._hear_secrets(child, content)
         else:
-            child.errand_since = None
+            child.chore_since = None
 
     def _note_unfit(self, child: Child, why: str) -> None:
         # Jobs can write to the channel too, so only what comes before them may end the worker.
@@ -276,7 +276,7 @@ class Crew:
     def _take_ends(self, child: Child, ends: Iterable[End]) -> None:
         for end in ends:
             if child.concluding is not None:
-                claim, child.concluding, child.errand_since = child.concluding, None, None
+                claim, child.concluding, child.chore_since = child.concluding, None, None
                 self.note_end(claim, end)
             elif (ended := child.claims.pop(end.number, None)) is not None:
                 self._take_end(child, ended, end)
@@ -300,7 +300,7 @@ class Crew:
     def collect(self, child: Child) -> None:
         """Take the ends that a child has not sent yet: it is busy with a long job, or dead."""
         try:
-            ends = read_kept(child.cell.read_kept())
+            ends = read_kept(child.shared.read_kept())
         except BadMessage as error:
             log.warning("child %d keeps what is no report: %s", child.process.pid, error)
             return
@@ -311,12 +311,12 @@ class Crew:
         if child not in self.children:  # it is being buried, and these are its last words
             return
         child.is_leaving = True
-        self.orphans.extend(self.recall(child))
+        self.unassigned.extend(self.recall(child))
         if not child.claims:
             child.channel.close()
-            self._bury(child)
+            self._remove_dead(child)
 
-    def _bury(self, child: Child) -> None:
+    def _remove_dead(self, child: Child) -> None:
         child.channel.close()
         child.lifeline.close()
         code = await_end(child.process)
@@ -324,41 +324,41 @@ class Crew:
         if not child.is_leaving:
             log.warning("child %d ended: %s", child.process.pid, describe_end(code))
             self._note_death(child)
-        self._charge(child, code)
+        self._fail_executing(child, code)
         self._let_go(child)
         self.scratch.drop(child.process.pid)
 
     def _note_death(self, child: Child) -> None:
         """Tell children that cannot even begin from those that somebody has ended."""
-        if not child.cell.is_ready:  # however long it took: a machine may be slow
+        if not child.shared.is_ready:  # however long it took: a machine may be slow
             self._false_starts += 1
             return
         self._false_starts = 0
-        if time.monotonic() - child.hired_at < YOUNG_S:
+        if time.monotonic() - child.started_at < YOUNG_S:
             self._hires_after = time.monotonic() + PAUSE_S
 
     def _let_go(self, child: Child) -> None:
         """Take from a child what others have to do now."""
         if child.concluding is not None:
             claim, child.concluding = child.concluding, None
-            claim.tries -= not child.cell.has_begun_to_conclude  # it is not the claim's fault
+            claim.tries -= not child.shared.has_begun_to_conclude  # it is not the claim's fault
             self.ends.append(claim)  # its end is as it was before the child was asked
-        self.orphans.extend(child.claims.values())
+        self.unassigned.extend(child.claims.values())
         child.claims.clear()
-        child.errand_since = None
+        child.chore_since = None
         child.load_s = 0.0
 
-    def _charge(self, child: Child, code: int) -> None:
+    def _fail_executing(self, child: Child, code: int) -> None:
         """Fail the job that was being executed; the others that the child held are not at fault."""
-        child.cell.free()
+        child.shared.free()
         self.collect(child)
         claim = child.executing
         if claim is None:
             return
         del child.claims[claim.number]
-        end_rest(child.cell.pid)
-        seconds = time.monotonic() - child.cell.begun_at
-        tail = self.scratch.take(child.process.pid, child.cell, claim.job_id, child.secrets)
+        end_rest(child.shared.pid)
+        seconds = time.monotonic() - child.shared.begun_at
+        tail = self.scratch.take(child.process.pid, child.shared, claim.job_id, child.secrets)
         how = child.killed_because or describe_end(code)
         self.note_end(claim, died(claim, how, tail, seconds, code))
         child.killed_because = ""
@@ -368,9 +368,9 @@ class Crew:
     def pass_on_output(self, child: Child) -> None:
         """Let its log have what a job that takes long has written so far, within bounds."""
         claim = child.executing
-        if claim is not None and time.monotonic() - child.cell.begun_at > LONG_S:
+        if claim is not None and time.monotonic() - child.shared.begun_at > LONG_S:
             self.scratch.pass_on(
-                *(child.process.pid, child.cell, claim.number, claim.job_id), child.secrets
+                *(child.process.pid, child.shared, claim.number, claim.job_id), child.secrets
             )
         self.scratch.trim(child.process.pid, child.secrets)
 
@@ -379,10 +379,10 @@ class Crew:
     def kill(self, child: Child, because: str) -> None:
         """End what a child executes, now. The reason goes into the error of the job."""
         child.killed_because = because
-        if self.mode == "fork" and child.executing is not None and child.cell.pid:
+        if self.mode == "fork" and child.executing is not None and child.shared.pid:
             from flowq.workers.processes.fork import kill_group  # noqa: PLC0415 - POSIX only
 
-            kill_group(child.cell.pid)
+            kill_group(child.shared.pid)
         else:
             child.process.kill()
 
@@ -390,9 +390,9 @@ class Crew:
         """End all children; return what they held."""
         self.is_closing = True
         left = self.held
-        self.orphans.clear()
+        self.unassigned.clear()
         for child in self.children:
-            if child.claims or child.errand_since is not None:
+            if child.claims or child.chore_since is not None:
                 self.kill(child, "the worker stops")
                 child.process.kill()
             child.channel.close()

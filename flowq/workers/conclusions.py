@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from redis.exceptions import ResponseError
 
 from flowq.runtime.connections import is_refusal
-from flowq.workers.children import Crew
+from flowq.workers.children import Pool
 from flowq.workers.messages import Claim
-from flowq.workers.redis_side import Ledger
+from flowq.workers.redis_side import RedisSide
 
 MAX_TRIES = 3
 """How many children may fail to conclude one execution."""
@@ -27,9 +27,9 @@ log = logging.getLogger("rq.worker")
 class Conclusions:
     """What has ended and is to be concluded. While anything is `waiting` nothing is claimed."""
 
-    def __init__(self, ledger: Ledger, crew: Crew) -> None:
-        self.ledger = ledger
-        self.crew = crew
+    def __init__(self, redis_side: RedisSide, pool: Pool) -> None:
+        self.redis_side = redis_side
+        self.pool = pool
         self.waiting: list[Claim] = []
         self._not_before = 0.0
 
@@ -55,7 +55,7 @@ class Conclusions:
             is_given_up = claim.tries >= MAX_TRIES
             if is_given_up:
                 self._give_up(claim)
-            elif not self.crew.conclude(claim):
+            elif not self.pool.conclude(claim):
                 continue
             self.waiting.remove(claim)
             if is_given_up:
@@ -63,7 +63,7 @@ class Conclusions:
 
     def _give_up(self, claim: Claim) -> None:
         try:
-            self.ledger.force_end(claim)
+            self.redis_side.force_end(claim)
         except ResponseError as error:
             if is_refusal(error):  # it waits for the server, like all others
                 raise

@@ -37,7 +37,7 @@ STEADY = 0.25
 """How far a kind's times may be from each other for that, in parts of the time."""
 
 
-class Pace:
+class Estimates:
     """Estimates by kind. Units: seconds. Without `batches` a short job travels alone too, and the
     next one of its kind a moment behind it."""
 

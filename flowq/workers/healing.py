@@ -27,10 +27,10 @@ def heal(connection: Redis) -> list[Finding]:
         queues = sorted({"default", *(queue.name for queue in Queue.all(connection))})
         worker = Worker(queues, connection=connection, captures=False)
         worker.work(burst=True, max_jobs=0, logging_level="ERROR")
-    orphans = [
+    unassigned = [
         Finding(job_id, "orphaned", name)
         for name, job_ids in suspects.items()
         if connection.zscore(WORKERS, name) is None
         for job_id in job_ids
     ]
-    return [*found, *orphans, *examine(connection)]
+    return [*found, *unassigned, *examine(connection)]

@@ -3,7 +3,8 @@
 Each child writes to a scratch file of its own. When a job ends, what it wrote goes to the log of
 that job (or to where the worker itself prints), and the scratch file is emptied: a job that prints
 nothing costs three looks at positions. Of a job that takes longer the supervisor passes on what is
-there already (scratch.py); the cell says how much that was, and its lock keeps the two apart.
+there already (scratch.py); the shared state says how much that was, and its lock keeps the two
+apart.
 
 Secrets are masked by whoever moves the output from a scratch file to where it is kept.
 """
@@ -18,7 +19,7 @@ from typing import TextIO
 from flowq.runtime.masking import Mask
 from flowq.server import private
 from flowq.texts import ATTEMPT_LINE
-from flowq.workers.shared_state import Cell
+from flowq.workers.shared_state import SharedState
 
 LOG_BYTES = 1_000_000
 """How much of one job's output is kept: the first and the last half of that."""
@@ -46,9 +47,11 @@ log = logging.getLogger("rq.worker")
 class Capture:
     """In the child: sends descriptors 1 and 2 to the scratch file, and from there to the log."""
 
-    def __init__(self, log_folder: str | None, scratch_folder: str | None, cell: Cell) -> None:
+    def __init__(
+        self, log_folder: str | None, scratch_folder: str | None, shared: SharedState
+    ) -> None:
         self._log_folder = log_folder
-        self._cell = cell
+        self._shared = shared
         self._scratch: int | None = None
         self._terminal = 1
         self.mask = Mask()
@@ -83,7 +86,7 @@ class Capture:
             return False
         is_fit = _is_file(1, self._file) and _is_file(2, self._file)
         try:
-            with self._cell.held():
+            with self._shared.held():
                 self._empty(scratch, job_id)
             if not is_fit:
                 os.dup2(scratch, 1)
@@ -93,10 +96,10 @@ class Capture:
         return is_fit
 
     def _empty(self, scratch: int, job_id: str | None) -> None:
-        self._write(job_id, read_bounded(scratch, self._cell.logged_bytes, self.mask))
-        self._cell.logged_bytes = ALL_BYTES
+        self._write(job_id, read_bounded(scratch, self._shared.logged_bytes, self.mask))
+        self._shared.logged_bytes = ALL_BYTES
         os.ftruncate(scratch, 0)
-        self._cell.logged_bytes = 0
+        self._shared.logged_bytes = 0
         os.lseek(scratch, MARK, os.SEEK_SET)
 
     def _write(self, job_id: str | None, text: bytes) -> None:

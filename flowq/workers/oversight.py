@@ -6,8 +6,8 @@ import time
 from math import inf
 from typing import Any
 
-from flowq.workers.children import Crew, died
-from flowq.workers.estimates import BATCH_S, Pace
+from flowq.workers.children import Pool, died
+from flowq.workers.estimates import BATCH_S, Estimates
 from flowq.workers.messages import Claim, End
 from flowq.workers.processes import Child, Mode
 from flowq.workers.reaping import reap_orphans
@@ -16,7 +16,7 @@ LOOK_S = 0.01
 """How old a child's job may get while others wait behind it."""
 
 READ_S = 0.5
-ERRAND_S = 300.0
+CHORE_TIMEOUT_S = 300.0
 """How long RQ's own way to end a job, or a chore, may take (they run callbacks and webhooks)."""
 
 IDLE_S = 0.1
@@ -29,11 +29,11 @@ STOPPED = "Job stopped by user, work-horse terminated."
 
 
 class Oversight:
-    """Looks after the children of one crew. Units: `grace_s` in seconds, after a job's timeout."""
+    """Looks after the children of one pool. Units: `grace_s` in seconds, after a job's timeout."""
 
-    def __init__(self, crew: Crew, pace: Pace, grace_s: float) -> None:
-        self.crew = crew
-        self.pace = pace
+    def __init__(self, pool: Pool, estimates: Estimates, grace_s: float) -> None:
+        self.pool = pool
+        self.estimates = estimates
         self.grace_s = grace_s
         self._looked_at = 0.0
         self._read_at = 0.0
@@ -44,37 +44,37 @@ class Oversight:
         if now - self._looked_at < LOOK_S:
             return False
         self._looked_at = now
-        news = [self._look_at(child, now) for child in list(self.crew.children)]
+        news = [self._look_at(child, now) for child in list(self.pool.children)]
         if now - self._read_at > READ_S:
             self._read_at = now
-            for child in self.crew.children:
-                self.crew.pass_on_output(child)
-        self.crew.fill()
-        reap_orphans(child.process.pid for child in self.crew.children)
+            for child in self.pool.children:
+                self.pool.pass_on_output(child)
+        self.pool.fill()
+        reap_orphans(child.process.pid for child in self.pool.children)
         return any(news)
 
     def _look_at(self, child: Child, now: float) -> bool:
-        if child.errand_since is not None and now - child.errand_since > ERRAND_S:
-            child.errand_since = now
+        if child.chore_since is not None and now - child.chore_since > CHORE_TIMEOUT_S:
+            child.chore_since = now
             child.process.kill()
         claim = child.executing
         if claim is None:
             return False
-        seconds = now - child.cell.begun_at
+        seconds = now - child.shared.begun_at
         if claim.timeout_s is not None:
-            allowed_s = claim.timeout_s + child.cell.extra_s + self.grace_s
+            allowed_s = claim.timeout_s + child.shared.extra_s + self.grace_s
             if seconds > allowed_s and not child.killed_because:
-                self.crew.kill(child, _too_late(claim))
+                self.pool.kill(child, _too_late(claim))
         return seconds > LOOK_S and self._isolate(child, claim)
 
     def _isolate(self, child: Child, claim: Claim) -> bool:
         """Let nothing wait behind a job that takes long; True when it looked like a short one."""
-        self.crew.collect(child)
+        self.pool.collect(child)
         waiting = child.waiting
         if waiting and time.monotonic() - waiting[0].handed_at > LOOK_S:
             if len(waiting) > 1:
-                self.pace.shrink(claim.kind)
-            self.crew.orphans.extend(self.crew.recall(child))
+                self.estimates.shrink(claim.kind)
+            self.pool.unassigned.extend(self.pool.recall(child))
         was_light, claim.is_light = claim.is_light, False
         return was_light
 
@@ -82,79 +82,79 @@ class Oversight:
 
     def rest(self) -> None:
         """Let children go that have nothing to do, and start none, until `wake`."""
-        crew, now = self.crew, time.monotonic()
-        crew.is_resting = True
-        limit_s = LINGER_BY_MODE_S[crew.mode] if crew.is_busy else IDLE_S
-        for child in list(crew.children):
-            if not child.is_idle or child.promises:
+        pool, now = self.pool, time.monotonic()
+        pool.is_resting = True
+        limit_s = LINGER_BY_MODE_S[pool.mode] if pool.is_busy else IDLE_S
+        for child in list(pool.children):
+            if not child.is_idle or child.open_turns:
                 child.idle_since = None
             elif child.idle_since is None:
                 child.idle_since = now
             elif now - child.idle_since >= limit_s:
-                crew.dismiss(child)
+                pool.dismiss(child)
 
     def wake(self) -> None:
         """Have all children again."""
-        self.crew.is_resting = False
-        for child in self.crew.children:
+        self.pool.is_resting = False
+        for child in self.pool.children:
             child.idle_since = None
-        self.crew.fill()
+        self.pool.fill()
 
     # Looking ahead -------------------------------------------------------------------------------
 
-    def foresee_s(self) -> float:
+    def predict_s(self) -> float:
         """Return in how many seconds a child should get its next job, before it needs it.
 
         Zero or less: now; infinity: nobody can tell.
         """
         now = time.monotonic()
-        return min((self._find_lead(child, now) for child in self.crew.children), default=inf)
+        return min((self._find_lead(child, now) for child in self.pool.children), default=inf)
 
-    def find_expectant(self, within_s: float) -> list[Child]:
+    def find_soon_idle(self, within_s: float) -> list[Child]:
         """Return the children for which that is within so many seconds."""
         now = time.monotonic()
-        return [child for child in self.crew.children if self._find_lead(child, now) <= within_s]
+        return [child for child in self.pool.children if self._find_lead(child, now) <= within_s]
 
     def _find_lead(self, child: Child, now: float) -> float:
         if len(child.claims) != 1 or child.is_leaving or child.has_enough:
             return inf
-        if self.crew.mode == "fork" or child.jobs_left is not None:
+        if self.pool.mode == "fork" or child.jobs_left is not None:
             return inf
         (claim,) = child.claims.values()
-        begun_at = child.cell.begun_at if claim is child.executing else claim.handed_at
-        return self.pace.find_lead(claim.kind, now - begun_at)
+        begun_at = child.shared.begun_at if claim is child.executing else claim.handed_at
+        return self.estimates.find_lead(claim.kind, now - begun_at)
 
     def rebalance(self) -> None:
         """Take back what waits behind a long job, because somebody is idle."""
         now = time.monotonic()
-        for child in self.crew.children:
+        for child in self.pool.children:
             executing, waiting = child.executing, child.waiting
-            if executing is not None and waiting and now - child.cell.begun_at > BATCH_S:
-                self.crew.orphans.extend(self.crew.recall(child))
+            if executing is not None and waiting and now - child.shared.begun_at > BATCH_S:
+                self.pool.unassigned.extend(self.pool.recall(child))
 
     # Commands ------------------------------------------------------------------------------------
 
     def kill_all(self) -> None:
         """End what is being executed, as failures."""
-        for child in list(self.crew.children):
+        for child in list(self.pool.children):
             if child.executing is not None:
-                self.crew.kill(child, "it was killed by a command")
+                self.pool.kill(child, "it was killed by a command")
 
     def stop(self, *, job_id: str = "", execution_id: str = "") -> None:
         """End one job as stopped, whether it is being executed or waits in a child."""
-        for child in list(self.crew.children):
+        for child in list(self.pool.children):
             for claim in list(child.claims.values()):
                 if claim.job_id == job_id or claim.execution_id == execution_id:
                     self._stop(child, claim)
 
     def _stop(self, child: Child, claim: Claim) -> None:
         claim.stop_asked = True
-        taken = self.crew.recall(child)
-        self.crew.orphans.extend(each for each in taken if each is not claim)
+        taken = self.pool.recall(child)
+        self.pool.unassigned.extend(each for each in taken if each is not claim)
         if claim in taken:
-            self.crew.note_end(claim, died(claim, STOPPED, "", 0.0))
+            self.pool.note_end(claim, died(claim, STOPPED, "", 0.0))
         elif child.executing is claim:
-            self.crew.kill(child, STOPPED)
+            self.pool.kill(child, STOPPED)
 
     def obey(self, command: dict[str, Any]) -> None:
         """Do what RQ's `send_…_command` functions ask for; others are ignored."""
@@ -168,10 +168,10 @@ class Oversight:
 
     def kill_lost(self, execution_ids: set[str]) -> None:
         """End executions that somebody else has ended or started anew."""
-        for child in list(self.crew.children):
+        for child in list(self.pool.children):
             claim = child.executing
             if claim is not None and claim.execution_id in execution_ids:
-                self.crew.kill(child, "somebody else has ended it")
+                self.pool.kill(child, "somebody else has ended it")
 
     # Looking back --------------------------------------------------------------------------------
 
@@ -181,8 +181,8 @@ class Oversight:
         Without light claims: those last for milliseconds, or are made heavy by `look`.
         """
         report: list[tuple[Claim, bool]] = []
-        for child in self.crew.children:
-            begun = child.cell.begun
+        for child in self.pool.children:
+            begun = child.shared.begun
             report += [
                 (claim, number > begun)
                 for number, claim in child.claims.items()

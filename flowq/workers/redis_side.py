@@ -29,7 +29,7 @@ Strategy = Literal["default", "round_robin", "random"]
 
 
 @dataclass(frozen=True)
-class Room:
+class Capacity:
     """What the children can take: jobs for so many of them, of which so many are `idle`; the others
     take short jobs only, of `budget_s` together; `limit` jobs at most. Units: seconds."""
 
@@ -40,7 +40,7 @@ class Room:
     cost_by_kind: Mapping[str, float] = field(default_factory=dict)
 
 
-NO_ROOM = Room(0, 0, 0)
+NO_CAPACITY = Capacity(0, 0, 0)
 
 MAX_KNOWN = 10_000
 """How many versions of code are remembered as told, and not told again."""
@@ -49,7 +49,7 @@ RESULT_NUMBER = {"finished": "1", "failed": "2", "stopped": "2"}
 """RQ's types of results; it records stopped jobs as failures."""
 
 
-class Ledger:
+class RedisSide:
     """The claims and ends of one worker. Errors: redis-py's, of every method.
 
     `strategy` is RQ's: queues in the order given, one after the other in turns, or at random.
@@ -79,17 +79,17 @@ class Ledger:
         self._waits_since = 0.0
         self._key = keys.job(worker)
 
-    def turn(self, ends: Sequence[Claim], room: Room) -> Turn:
+    def turn(self, ends: Sequence[Claim], capacity: Capacity) -> Turn:
         """End executions and claim the next jobs, in one step."""
-        self.send(ends, room)
+        self.send(ends, capacity)
         return self.receive()
 
-    def send(self, ends: Sequence[Claim], room: Room) -> None:
+    def send(self, ends: Sequence[Claim], capacity: Capacity) -> None:
         """Begin a turn; `receive` has to follow, or `hang_up`. Another one may begin meanwhile."""
         if self._line is None:
             self._line = self.connection.connection_pool.get_connection()
         self._tell_code()
-        said = self._arguments(ends, room)
+        said = self._arguments(ends, capacity)
         if not self._said:
             self._waits_since = time.monotonic()
         self._said.append(said)
@@ -156,12 +156,12 @@ class Ledger:
             self.connection.connection_pool.release(line)
         self.connection.connection_pool.disconnect()
 
-    def _arguments(self, ends: Sequence[Claim], room: Room) -> list[Any]:
-        arguments: list[Any] = [self.worker, self._new_base(), room.slots, room.idle]
+    def _arguments(self, ends: Sequence[Claim], capacity: Capacity) -> list[Any]:
+        arguments: list[Any] = [self.worker, self._new_base(), capacity.slots, capacity.idle]
         state = "" if self._said else self._state  # a turn under way may change it
-        arguments += [f"{room.budget_s:.6f}", room.limit, self._beat_s, state]
-        arguments += [len(self.queues), *self._order(), len(room.cost_by_kind)]
-        for kind, cost_s in room.cost_by_kind.items():
+        arguments += [f"{capacity.budget_s:.6f}", capacity.limit, self._beat_s, state]
+        arguments += [len(self.queues), *self._order(), len(capacity.cost_by_kind)]
+        for kind, cost_s in capacity.cost_by_kind.items():
             arguments += [kind, f"{cost_s:.6f}"]
         arguments.append(len(ends))
         for claim in ends:
@@ -224,7 +224,7 @@ class Ledger:
         if pairs:
             self._take_away(self.worker, "back", 0, pairs)
 
-    def bury(self, worker: str, max_crashes: int) -> list[Claim]:
+    def recover(self, worker: str, max_crashes: int) -> list[Claim]:
         """Requeue what a lost worker held, and forget the worker.
 
         Returns the claims of jobs that must be failed instead; they are ours now.
@@ -248,7 +248,7 @@ class Ledger:
             end = end._replace(field="", value="", status="failed")
         claim.end = end._replace(how="turn", ttl=end.ttl or "-1")
         try:
-            self.turn([claim], NO_ROOM)
+            self.turn([claim], NO_CAPACITY)
         finally:
             claim.end = ended
 

@@ -1,7 +1,7 @@
 """The scratch files of a worker's children, as the supervisor sees them.
 
-A child tells its secrets before its job can print them, and how many there are stands in the cell.
-Output is masked on its way into a log, and stays where it is until all of them are known.
+A child sends its secrets before its job can print them, and the shared state says how many there
+are. Output is masked on its way into a log, and stays where it is until all of them are known.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from flowq.workers.output import (
     read_masked,
     scratch_path,
 )
-from flowq.workers.shared_state import LOCK_S, Cell
+from flowq.workers.shared_state import LOCK_S, SharedState
 
 BRIEFLY_S = 0.01
 
@@ -49,7 +49,7 @@ class Secrets:
     def hear(self, values: list[str]) -> bool:
         """Take in some of them; False when these would be too many, and are left out.
 
-        `heard` then stays below what the cell says, so that the child's output is withheld.
+        `heard` then stays below what the shared state says, so that the child's output is withheld.
         """
         self._size += sum(map(len, values))
         if self._size > MAX_SECRETS or self.heard + len(values) > MAX_SECRETS_COUNT:
@@ -66,54 +66,56 @@ class Scratch:
         self._folder = folder
         self._log_folder = log_folder
 
-    def pass_on(self, pid: int, cell: Cell, number: int, job_id: str, secrets: Secrets) -> None:
+    def pass_on(
+        self, pid: int, shared: SharedState, number: int, job_id: str, secrets: Secrets
+    ) -> None:
         """Add what a running job has written so far to its log; the first half of what is kept.
 
         What comes last is known at its end only, and the child adds that.
         """
         if self._folder is None or self._log_folder is None:
             return  # where the worker itself prints a slow reader could stop us
-        with suppress(OSError), cell.held(BRIEFLY_S) as is_held:
-            if is_held and cell.begun == number:
+        with suppress(OSError), shared.held(BRIEFLY_S) as is_held:
+            if is_held and shared.begun == number:
                 with _opened(scratch_path(self._folder, pid), os.O_RDONLY) as descriptor:
-                    self._pass_on(descriptor, cell, self._log_folder, job_id, secrets)
+                    self._pass_on(descriptor, shared, self._log_folder, job_id, secrets)
 
     def _pass_on(
-        self, descriptor: int, cell: Cell, log_folder: str, job_id: str, secrets: Secrets
+        self, descriptor: int, shared: SharedState, log_folder: str, job_id: str, secrets: Secrets
     ) -> None:
-        done = cell.logged_bytes
+        done = shared.logged_bytes
         text = read_at(descriptor, done, HALF_BYTES - done)
-        if cell.secrets_told != secrets.heard:  # now, as it may print them once it has told them
+        if shared.secrets_told != secrets.heard:  # now, as it may print them once it has told them
             return
         shown, used = secrets.mask.hide_begun(text)
-        cell.logged_bytes = done + used
+        shared.logged_bytes = done + used
         append_log(log_folder, job_id, shown)
 
-    def take(self, pid: int, cell: Cell, job_id: str, secrets: Secrets) -> str:
+    def take(self, pid: int, shared: SharedState, job_id: str, secrets: Secrets) -> str:
         """Move what a dead child has written to the log of its job; return the end of it."""
         if self._folder is None:
             return ""
         try:
             with (
-                cell.held(LOCK_S),
+                shared.held(LOCK_S),
                 _opened(scratch_path(self._folder, pid), os.O_RDWR) as descriptor,
             ):
-                return self._take(descriptor, cell, job_id, secrets)
+                return self._take(descriptor, shared, job_id, secrets)
         except OSError:
             return ""
 
-    def _take(self, descriptor: int, cell: Cell, job_id: str, secrets: Secrets) -> str:
+    def _take(self, descriptor: int, shared: SharedState, job_id: str, secrets: Secrets) -> str:
         size = os.fstat(descriptor).st_size
         tail = text = WITHHELD if size else b""
-        if cell.secrets_told == secrets.heard:
+        if shared.secrets_told == secrets.heard:
             tail = read_masked(descriptor, max(0, size - TAIL_BYTES), size, secrets.mask)
-            text = read_bounded(descriptor, cell.logged_bytes, secrets.mask)
-        cell.logged_bytes = ALL_BYTES
+            text = read_bounded(descriptor, shared.logged_bytes, secrets.mask)
+        shared.logged_bytes = ALL_BYTES
         if self._log_folder:
             with suppress(OSError):
                 append_log(self._log_folder, job_id, text)
         os.ftruncate(descriptor, 0)
-        cell.logged_bytes = 0
+        shared.logged_bytes = 0
         return show_bytes(tail)
 
     def trim(self, pid: int, secrets: Secrets) -> None:

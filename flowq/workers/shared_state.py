@@ -1,8 +1,8 @@
 """What a child and its supervisor both see at any moment, without a message.
 
-A child that is killed, or sits in C code, cannot answer; the cell still says which job it executes
-and since when, and keeps the reports of short jobs that are sent together a little later. The lock
-makes "begin the next job" and "take back what has not begun" exclude each other.
+A child that is killed, or sits in C code, cannot answer; the shared state still says which job it
+executes and since when, and keeps the ends of short jobs that are sent together a little later. The
+lock makes "begin the next job" and "take back what has not begun" exclude each other.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ LOCK_S = 0.2
 KEPT_BYTES = 65_536
 
 
-class Cell:
+class SharedState:
     """Shared memory of one child. Make it in the supervisor, hand it over when the child starts.
 
     Units: instants on the monotonic clock, which all processes of a machine share.
@@ -61,14 +61,14 @@ class Cell:
             end = begin + len(data)
             if end > KEPT_BYTES:
                 return False
-            self._room[begin:end] = data
+            self._capacity[begin:end] = data
             values[_USED] = end
         finally:
             lock.release()
         return True
 
     @cached_property
-    def _room(self) -> memoryview:
+    def _capacity(self) -> memoryview:
         # The array itself is written byte by byte. In the child only: this cannot be pickled.
         return memoryview(self._kept).cast("B")
 

@@ -45,10 +45,10 @@ class Supervisor:
 
     def __init__(self, turns: Turns) -> None:
         self.turns = turns
-        self.ledger = turns.ledger
+        self.redis_side = turns.redis_side
         self.oversight = turns.oversight
-        self.crew = turns.crew
-        self.doorbell = turns.doorbell
+        self.pool = turns.pool
+        self.wakeup = turns.wakeup
         self.upkeep = turns.upkeep
         self.limits = turns.limits
         self.has_left = False
@@ -61,7 +61,7 @@ class Supervisor:
         self._pause_s = FIRST_PAUSE_S
         self._offline_until = self._offline_since = self._last_try_since = 0.0
         self._is_offline = False
-        self._trouble = turns.doorbell.trouble
+        self._trouble = turns.wakeup.trouble
         self._waiter = Waiter()
         self._bell, self._wake = socket.socketpair()
         for each in (self._bell, self._wake):
@@ -92,7 +92,7 @@ class Supervisor:
 
     def run(self) -> None:
         """Work until there is a reason to end."""
-        self.crew.fill()
+        self.pool.fill()
         try:
             while not self._has_reason_to_end():
                 self._round()
@@ -102,7 +102,7 @@ class Supervisor:
     def _has_reason_to_end(self) -> bool:
         if self._is_forced or self._has_waited_in_vain():
             return True
-        if self._is_busy() or self.crew.is_on_errands:
+        if self._is_busy() or self.pool.has_chores:
             self._idle_since = time.monotonic()
             return False
         if self._is_stopping:
@@ -146,7 +146,7 @@ class Supervisor:
         now = time.monotonic()
         if self.limits.until is not None and now - self._offline_since > GIVE_UP_S:
             return True
-        if not self._is_stopping or any(child.claims for child in self.crew.children):
+        if not self._is_stopping or any(child.claims for child in self.pool.children):
             self._last_try_since = now
         return now - max(self._last_try_since, self._offline_since) > LAST_TRY_S
 
@@ -159,9 +159,9 @@ class Supervisor:
         try:
             if self._is_offline:
                 self._come_back()
-            self.doorbell.open()
+            self.wakeup.open()
             if self._is_stopping and not self._told_stop:
-                self.ledger.tell_stop()
+                self.redis_side.tell_stop()
                 self._told_stop = True
             self.upkeep.do_due()
             self.turns.go_on()
@@ -173,7 +173,7 @@ class Supervisor:
             self._go_offline(error)
 
     def _see_to_children(self) -> None:
-        if not self.crew.can_rest:
+        if not self.pool.can_rest:
             return
         if self.turns.needs_children():
             self.oversight.wake()
@@ -186,29 +186,29 @@ class Supervisor:
         now = time.monotonic()
         if self._is_offline and now < self._offline_until:
             return self._offline_until - now
-        if self.crew.orphans:
+        if self.pool.unassigned:
             return 0.0
         until_upkeep_s = self.upkeep.due_at - now
         return max(0.0, min(self.turns.due_in_s(), until_upkeep_s, self._look_after_s()))
 
     def _look_after_s(self) -> float:
         """After how many seconds to look, whatever happens."""
-        if any(claim.is_light for child in self.crew.children for claim in child.claims.values()):
+        if any(claim.is_light for child in self.pool.children for claim in child.claims.values()):
             return LOOK_S
-        if self.turns.wants_claims() and not self.doorbell.can_ring:
+        if self.turns.wants_claims() and not self.wakeup.can_ring:
             return POLL_S
-        is_soon = self.crew.is_busy or self.crew.is_short_handed or self.limits.until
+        is_soon = self.pool.is_busy or self.pool.is_short_handed or self.limits.until
         return TICK_S if is_soon else 1.0
 
     def _listen(self, wait_s: float) -> None:
-        child_by_channel: dict[Any, Child] = {child.channel: child for child in self.crew.children}
+        child_by_channel: dict[Any, Child] = {child.channel: child for child in self.pool.children}
         sources: list[Any] = [*child_by_channel, self._bell]
         answer, is_answered = self.turns.source, self.turns.is_answered
-        sources += [each for each in (self.doorbell.socket, answer) if each is not None]
+        sources += [each for each in (self.wakeup.socket, answer) if each is not None]
         for ready in self._waiter.wait(sources, wait_s):
             if ready in child_by_channel:
                 if not ready.closed:
-                    self.crew.receive(child_by_channel[ready])
+                    self.pool.receive(child_by_channel[ready])
             elif ready is self._bell:
                 self._bell.recv(4096)
             else:
@@ -223,14 +223,14 @@ class Supervisor:
             self._go_offline(error)
 
     def _obey(self) -> None:
-        for command in self.doorbell.listen():
+        for command in self.wakeup.listen():
             if command.get("command") == "shutdown":
                 self.stop()
             else:
                 self.oversight.obey(command)
 
     def _is_busy(self) -> bool:
-        return self.crew.is_busy or self.turns.has_something_to_say
+        return self.pool.is_busy or self.turns.has_something_to_say
 
     # Trouble and end -----------------------------------------------------------------------------
 
@@ -242,7 +242,7 @@ class Supervisor:
         self._is_offline = True
         self._offline_until = time.monotonic() + self._pause_s
         self._pause_s = min(self._pause_s * 2, LONGEST_PAUSE_S)
-        self.doorbell.close()
+        self.wakeup.close()
         self.turns.forget()
 
     def _come_back(self) -> None:
@@ -260,17 +260,17 @@ class Supervisor:
             self._try(self.turns.hear)
         if not self.turns.is_under_way:
             self._try(self.turns.tell_kept)
-        left = [*self.crew.close(), *self.turns.list_pending()]
+        left = [*self.pool.close(), *self.turns.list_pending()]
         try:
-            self.ledger.put_back(left)
+            self.redis_side.put_back(left)
             # A turn may have claimed something whose answer did not come in time.
-            self.ledger.return_unknown(self.ledger.find_unknown(left))
-            self.ledger.leave()
+            self.redis_side.return_unknown(self.redis_side.find_unknown(left))
+            self.redis_side.leave()
             self.has_left = True
         except UNREACHABLE as error:
             log.error("cannot take leave of the server: %s%s", describe(error), _name_lost(left))
-        self.ledger.hang_up()
-        self.doorbell.close()
+        self.redis_side.hang_up()
+        self.wakeup.close()
         self._bell.close()
         self._wake.close()
 

@@ -27,9 +27,9 @@ from flowq.workers.limits import Limits
 from flowq.workers.messages import Claim, Turn
 from flowq.workers.oversight import Oversight, complete, needs_conclusion
 from flowq.workers.processes import Child
-from flowq.workers.redis_side import NO_ROOM, Ledger, Room
+from flowq.workers.redis_side import NO_CAPACITY, Capacity, RedisSide
 from flowq.workers.upkeep import Upkeep
-from flowq.workers.wakeup import Doorbell
+from flowq.workers.wakeup import Wakeup
 
 BATCH_LIMIT = 64
 HOLD_S = 0.008
@@ -47,18 +47,18 @@ log = logging.getLogger("rq.worker")
 @dataclass(frozen=True)
 class Sent:
     """A turn that has not been answered yet, as it was asked for: for children that can take any
-    job, some of them `expectant`, and for `hungry` ones."""
+    job, some of them `soon_idle`, and for `underfilled` ones."""
 
     ends: list[Claim]
-    room: Room
+    capacity: Capacity
     free: list[Child]
-    expectant: list[Child]
-    hungry: list[Child]
+    soon_idle: list[Child]
+    underfilled: list[Child]
 
     def promise(self, by: int) -> None:
         """Note with the children that it may bring them something, or (-1) that it has."""
-        for child in self.free + self.hungry:
-            child.promises += by
+        for child in self.free + self.underfilled:
+            child.open_turns += by
 
 
 class Turns:
@@ -68,19 +68,19 @@ class Turns:
 
     def __init__(
         self,
-        ledger: Ledger,
+        redis_side: RedisSide,
         oversight: Oversight,
-        doorbell: Doorbell,
+        wakeup: Wakeup,
         upkeep: Upkeep,
         limits: Limits,
     ) -> None:
-        self.ledger = ledger
+        self.redis_side = redis_side
         self.oversight = oversight
-        self.crew = oversight.crew
-        self.doorbell = doorbell
+        self.pool = oversight.pool
+        self.wakeup = wakeup
         self.upkeep = upkeep
         self.limits = limits
-        self.conclusions = Conclusions(ledger, oversight.crew)
+        self.conclusions = Conclusions(redis_side, oversight.pool)
         self.done = 0
         self.is_dry = False
         self.is_closing = False
@@ -97,7 +97,7 @@ class Turns:
     @property
     def source(self) -> Any:
         """What to wait for; None when there is no connection for turns."""
-        return self.ledger.socket
+        return self.redis_side.socket
 
     @property
     def is_under_way(self) -> bool:
@@ -113,25 +113,25 @@ class Turns:
     def has_something_to_say(self) -> bool:
         """Whether there are ends that Redis does not know for sure."""
         waiting = self.conclusions.waiting
-        return bool(self._sent or waiting or self.crew.ends or self.upkeep.failing)
+        return bool(self._sent or waiting or self.pool.ends or self.upkeep.failing)
 
     def list_pending(self) -> list[Claim]:
         """Return the claims that have ended here, and perhaps not in Redis."""
         sent = [claim for sent in self._sent for claim in sent.ends]
-        return [*self.conclusions.waiting, *self.crew.ends, *self.upkeep.failing, *sent]
+        return [*self.conclusions.waiting, *self.pool.ends, *self.upkeep.failing, *sent]
 
     def wants_claims(self) -> bool:
         """Whether an idle child could take a job, or one that is started for it."""
-        return self._can_claim() and bool(self.crew.idle or self.crew.is_resting)
+        return self._can_claim() and bool(self.pool.idle or self.pool.is_resting)
 
     def may_find(self) -> bool:
         """Whether there may be jobs."""
-        return not self.is_dry or self.doorbell.has_rung
+        return not self.is_dry or self.wakeup.has_rung
 
     def needs_children(self) -> bool:
         """Whether there is, or may be, something for them to do."""
-        waits = self.crew.orphans or self.crew.chores or self.conclusions.waiting
-        return self.may_find() or bool(waits or self.crew.ends or self.upkeep.failing)
+        waits = self.pool.unassigned or self.pool.chores or self.conclusions.waiting
+        return self.may_find() or bool(waits or self.pool.ends or self.upkeep.failing)
 
     def due_in_s(self) -> float:
         """In how many seconds a turn should be sent, when nothing happens until then.
@@ -140,31 +140,31 @@ class Turns:
         """
         if self.upkeep.failing:
             return 0.0
-        if not self.crew.ends:
+        if not self.pool.ends:
             self._ends_since = None
         elif self._ends_since is None:
             self._ends_since = time.monotonic()
         can_claim = self.may_find() and self._can_claim()
         if not can_claim and self._ends_since is None:
             return inf
-        if self.crew.idle or len(self.crew.ends) >= ENDS_LIMIT or self._find_hungry():
+        if self.pool.idle or len(self.pool.ends) >= ENDS_LIMIT or self._find_underfilled():
             return 0.0
-        can_foresee = can_claim and not self.is_dry and not self._are_chores_late()
-        foreseen_s = self.oversight.foresee_s() if can_foresee else inf
+        can_predict = can_claim and not self.is_dry and not self._are_chores_late()
+        predicted_s = self.oversight.predict_s() if can_predict else inf
         hold_s = inf if self._ends_since is None else self._ends_since + HOLD_S - time.monotonic()
-        return max(0.0, min(foreseen_s, hold_s))
+        return max(0.0, min(predicted_s, hold_s))
 
     def _should_follow(self) -> bool:
         """Whether a turn should stand behind the one under way: a child will have nothing to do."""
-        if len(self._sent) > 1 or not self.crew.ends or self.ledger.strategy != "default":
+        if len(self._sent) > 1 or not self.pool.ends or self.redis_side.strategy != "default":
             return False
-        if self._is_unsure or self.crew.orphans or not self._can_claim():
+        if self._is_unsure or self.pool.unassigned or not self._can_claim():
             return False
-        return bool(self._find_free() or self._find_hungry())
+        return bool(self._find_free() or self._find_underfilled())
 
     def _find_free(self) -> list[Child]:
         """Return the children that can take any job, and are not to get one."""
-        return [child for child in self.crew.idle if not child.promises or self._is_passed(child)]
+        return [child for child in self.pool.idle if not child.open_turns or self._is_passed(child)]
 
     def _is_passed(self, child: Child) -> bool:
         # There was nothing left, so the short jobs that it was promised will hardly come; what it
@@ -180,8 +180,8 @@ class Turns:
 
     def _jobs_left(self) -> int:
         if self.limits.max_jobs is None:
-            return BATCH_LIMIT * self.crew.size
-        asked = sum(sent.room.limit for sent in self._sent)
+            return BATCH_LIMIT * self.pool.size
+        asked = sum(sent.capacity.limit for sent in self._sent)
         return max(0, self.limits.max_jobs - self._claimed - asked)
 
     # Going on ------------------------------------------------------------------------------------
@@ -191,7 +191,7 @@ class Turns:
         if not self._sent:
             self._begin()
         else:
-            self.ledger.check_patience()
+            self.redis_side.check_patience()
             if self._should_follow():
                 self._send(self._sort_ends())
         if not self._sent:
@@ -203,7 +203,7 @@ class Turns:
         self._place_orphans()
         self._conclude()
         if self._are_chores_late():
-            self.crew.do_chores()
+            self.pool.do_chores()
         if not self.due_in_s():
             ends = self._sort_ends()
             self._conclude()
@@ -214,40 +214,40 @@ class Turns:
     def _settle_down(self) -> None:
         """Nothing is under way: see to it that nobody waits behind others, and be woken."""
         if self.is_dry or not self._can_claim():
-            self.crew.do_chores()
-        if self.is_dry and self.crew.idle and len(self.crew.children) > 1:
+            self.pool.do_chores()
+        if self.is_dry and self.pool.idle and len(self.pool.children) > 1:
             self.oversight.rebalance()
-        if self.is_dry and self.wants_claims() and not self.doorbell.is_armed:
-            self.is_dry = self.doorbell.arm()
+        if self.is_dry and self.wants_claims() and not self.wakeup.is_armed:
+            self.is_dry = self.wakeup.arm()
 
     def _are_chores_late(self) -> bool:
         """Chores wait for a pause, because the end of a last blocker must not wait for them; but
         not for ever: when they are late, busy children get nothing more."""
-        if not self.crew.chores:
+        if not self.pool.chores:
             self._chores_since = None
         elif self._chores_since is None:
             self._chores_since = time.monotonic()
         return bool(self._chores_since and time.monotonic() - self._chores_since > CHORES_S)
 
-    def _find_hungry(self, load_s: float = FULL_S) -> list[Child]:
-        return [] if self._are_chores_late() else self.crew.find_hungry(load_s)
+    def _find_underfilled(self, load_s: float = FULL_S) -> list[Child]:
+        return [] if self._are_chores_late() else self.pool.find_underfilled(load_s)
 
-    def _find_expectant(self) -> list[Child]:
+    def _find_soon_idle(self) -> list[Child]:
         if self._are_chores_late():
             return []
-        foreseen = self.oversight.find_expectant(AHEAD_S)
-        return [child for child in foreseen if not child.promises]
+        foreseen = self.oversight.find_soon_idle(AHEAD_S)
+        return [child for child in foreseen if not child.open_turns]
 
     def _sort_ends(self) -> list[Claim]:
         """Return the ends that our script writes; the others go their ways."""
         ends = []
         self.conclusions.waiting += self.upkeep.failing
         self.upkeep.failing.clear()
-        while self.crew.ends:
-            claim = self.crew.ends.popleft()
+        while self.pool.ends:
+            claim = self.pool.ends.popleft()
             end = claim.end
             if end.code:
-                self.ledger.note_code(claim)
+                self.redis_side.note_code(claim)
             if end.how in ("done", "lost"):
                 self._count(claim)
                 self.is_dry = False  # RQ's code may have queued something
@@ -267,16 +267,16 @@ class Turns:
 
     def _place_orphans(self) -> None:
         """Give what was taken back from children to idle ones, or else to anybody."""
-        if not self.crew.orphans:
+        if not self.pool.unassigned:
             return
         if not self.is_closing:
-            orphans = list(self.crew.orphans)
-            self.crew.orphans.clear()
-            self.crew.hand_over(orphans, {})
-        if self.crew.orphans:
-            count = len(self.crew.orphans)
-            self.ledger.put_back(self.crew.orphans)
-            self.crew.orphans.clear()
+            unassigned = list(self.pool.unassigned)
+            self.pool.unassigned.clear()
+            self.pool.hand_over(unassigned, {})
+        if self.pool.unassigned:
+            count = len(self.pool.unassigned)
+            self.redis_side.put_back(self.pool.unassigned)
+            self.pool.unassigned.clear()
             self._claimed -= count
             self.is_dry = False
 
@@ -284,19 +284,19 @@ class Turns:
 
     def _send(self, ends: list[Claim]) -> None:
         self._ends_since = None
-        free, expectant, hungry = self._find_takers()
-        slots, idle = len(free) + len(hungry), len(free)
-        costs = self.oversight.pace.cost_by_kind() if self.crew.mode != "fork" else {}
+        free, soon_idle, underfilled = self._find_takers()
+        slots, idle = len(free) + len(underfilled), len(free)
+        costs = self.oversight.estimates.cost_by_kind() if self.pool.mode != "fork" else {}
         limit = min(BATCH_LIMIT * slots, self._jobs_left())
-        if self.ledger.strategy != "default":
+        if self.redis_side.strategy != "default":
             limit = min(limit, 1)  # the next one is another queue's turn
-        room = Room(slots, idle, limit, BATCH_S, costs)
-        self._sent.append(Sent(ends, room, free, expectant, hungry))
+        capacity = Capacity(slots, idle, limit, BATCH_S, costs)
+        self._sent.append(Sent(ends, capacity, free, soon_idle, underfilled))
         self._sent[-1].promise(1)
         if slots:
-            self.doorbell.has_rung = False  # what rings from now on may come too late for the turn
-        self.ledger.send(ends, room)
-        if not self.crew.is_busy:
+            self.wakeup.has_rung = False  # what rings from now on may come too late for the turn
+        self.redis_side.send(ends, capacity)
+        if not self.pool.is_busy:
             self.hear()
             if not self._sent:
                 self._conclude()  # nothing else may come for half a second
@@ -308,17 +308,21 @@ class Turns:
         """
         ends = self._sort_ends()
         if ends:
-            self._sent.append(Sent(ends, NO_ROOM, [], [], []))
-            self.ledger.send(ends, NO_ROOM)
+            self._sent.append(Sent(ends, NO_CAPACITY, [], [], []))
+            self.redis_side.send(ends, NO_CAPACITY)
             self.hear()
 
     def _find_takers(self) -> tuple[list[Child], list[Child], list[Child]]:
-        """Return those that can take any job, the expectant among them, and the hungry ones."""
+        """Return the children that can take any job, soon idle ones too, and underfilled ones."""
         if not self._can_claim():
             return [], [], []
-        expectant = self._find_expectant()
-        free = self._find_free() + expectant
-        return free, expectant, [child for child in self._find_hungry(AMPLE_S) if child not in free]
+        soon_idle = self._find_soon_idle()
+        free = self._find_free() + soon_idle
+        return (
+            free,
+            soon_idle,
+            [child for child in self._find_underfilled(AMPLE_S) if child not in free],
+        )
 
     def hear_next(self) -> None:
         """Take in an answer that is there already; first give the server something to do."""
@@ -331,10 +335,10 @@ class Turns:
         """Take in the answer to the first turn. Blocks for it. Then see whether the next is there,
         which nothing else would tell: it may have been read with this one."""
         if not self._sent:  # the server has closed the connection
-            self.ledger.hang_up()
+            self.redis_side.hang_up()
             return
         try:
-            turn = self.ledger.receive()
+            turn = self.redis_side.receive()
         except ResponseError as error:
             if not is_refusal(error):
                 # The script cannot digest one of them: each is ended on its own, by RQ's code.
@@ -344,34 +348,34 @@ class Turns:
         sent = self._sent.popleft()
         sent.promise(-1)
         self._take(turn, sent)  # before the next look at the connection, which may have ended
-        self.is_answered = bool(self._sent) and self.ledger.has_answer()
+        self.is_answered = bool(self._sent) and self.redis_side.has_answer()
 
     def _take(self, turn: Turn, sent: Sent) -> None:
         for claim, answer in zip(sent.ends, turn.answers, strict=True):
             if answer == "ok":
-                self.ledger.credit(claim.end)
+                self.redis_side.credit(claim.end)
             if answer == "conclude":
                 self.conclusions.add(claim)
             else:
                 self._count(claim)
-        if sent.room.slots:
+        if sent.capacity.slots:
             self.is_dry = not turn.has_left
             self._suspended_until = time.monotonic() + SUSPENDED_S if turn.is_suspended else 0.0
         self._claimed += len(turn.claims)
         if turn.has_left and not turn.claims:  # what comes next is not short
-            for child in sent.hungry:
+            for child in sent.underfilled:
                 child.load_s = 0.0  # or it would ask again at once, and again
-        self.crew.hand_over(
-            turn.claims, sent.room.cost_by_kind, sent.expectant, are_last=not turn.has_left
+        self.pool.hand_over(
+            turn.claims, sent.capacity.cost_by_kind, sent.soon_idle, are_last=not turn.has_left
         )
         # Fewer or more than that: the answer to some turn was lost.
-        self._is_unsure = turn.held != len(self.crew.held) + len(self.list_pending())
+        self._is_unsure = turn.held != len(self.pool.held) + len(self.list_pending())
 
     def _count(self, claim: Claim) -> None:
         self.done, end = self.done + 1, claim.end
         seconds = end.ended_at - end.started_at
         if end.how == "turn":
-            self.oversight.pace.learn(claim.kind, seconds)
+            self.oversight.estimates.learn(claim.kind, seconds)
         if end.status != "failed" and claim.is_light:
             return
         level = _LOG_LEVELS.get(end.status, logging.WARNING)
@@ -381,19 +385,19 @@ class Turns:
         log.log(level, "%s: %s %s in %.3f s%s", *what, extra=extra)
 
     def _reconcile(self) -> None:
-        unknown = self.ledger.find_unknown([*self.crew.held, *self.list_pending()])
+        unknown = self.redis_side.find_unknown([*self.pool.held, *self.list_pending()])
         if unknown:
             log.info("putting back %d jobs of a claim whose answer was lost", len(unknown))
-            self.ledger.return_unknown(unknown)
+            self.redis_side.return_unknown(unknown)
             self.is_dry = False
         self._is_unsure = False
 
     def forget(self) -> None:
         """Give up on an answer: Redis is gone, or could not do the turn. Idempotent."""
         self.is_answered = False
-        self.ledger.hang_up()
-        self.doorbell.has_rung = True
+        self.redis_side.hang_up()
+        self.wakeup.has_rung = True
         while self._sent:
             sent = self._sent.pop()
             sent.promise(-1)
-            self.crew.ends.extendleft(reversed(sent.ends))
+            self.pool.ends.extendleft(reversed(sent.ends))

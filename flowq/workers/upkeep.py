@@ -12,8 +12,8 @@ from flowq.runtime.maintenance import LEASE_S, LOOK_S, SILENCE_S, find_suspects,
 from flowq.workers.children import died
 from flowq.workers.messages import Claim
 from flowq.workers.oversight import Oversight
-from flowq.workers.redis_side import Ledger
-from flowq.workers.wakeup import Doorbell
+from flowq.workers.redis_side import RedisSide
+from flowq.workers.wakeup import Wakeup
 
 BEAT_S = 1.5
 TIDY_S = 1.0
@@ -47,15 +47,15 @@ class Upkeep:
 
     def __init__(
         self,
-        ledger: Ledger,
+        redis_side: RedisSide,
         oversight: Oversight,
-        doorbell: Doorbell,
+        wakeup: Wakeup,
         *,
         worker_ttl_s: int,
         maintenance_s: float,
         max_crashes: int,
     ) -> None:
-        self.ledger = ledger
+        self.redis_side = redis_side
         self.oversight = oversight
         self.failing: list[Claim] = []
         """Jobs of lost workers that must be failed; whoever takes one removes it."""
@@ -71,9 +71,9 @@ class Upkeep:
         self._is_clock_off = False
         self._beat = Duty(BEAT_S, self.beat)
         self._due = Duty(DUE_S, self._queue_due)
-        self._doorbell = doorbell
+        self._wakeup = wakeup
         self._looked_at = 0.0
-        doorbell.on_schedule = self.look_at_schedules
+        wakeup.on_schedule = self.look_at_schedules
         # After the first search that is sure: RQ would fail what we start again.
         self._clean = Duty(maintenance_s, self._clean_registries, time.monotonic() + SILENCE_S)
         self.duties = [
@@ -81,7 +81,7 @@ class Upkeep:
             Duty(TIDY_S, self._tidy),
             self._due,
             Duty(LOOK_S, self._search),
-            Duty(SIGN_S, doorbell.ask_for_sign),
+            Duty(SIGN_S, wakeup.ask_for_sign),
             self._clean,
         ]
 
@@ -129,39 +129,39 @@ class Upkeep:
 
     def beat(self) -> None:
         """Say that we and our executions are alive; end those that were taken from us."""
-        lost = self.ledger.beat(LEASE_S, self._worker_ttl_s, self.oversight.report())
+        lost = self.redis_side.beat(LEASE_S, self._worker_ttl_s, self.oversight.report())
         if lost:
             self.oversight.kill_lost(lost)
 
     def _tidy(self) -> None:
-        for found in tidy(self.ledger.connection):
+        for found in tidy(self.redis_side.connection):
             log.warning("job %s was %s unnoticed; put right", found.job_id, found.what)
             self.has_queued = True
 
     def _queue_due(self) -> None:
-        self._doorbell.watch_schedules()  # before we look, so that nothing comes in between
-        next_s, all_limited = self.ledger.queue_due()
+        self._wakeup.watch_schedules()  # before we look, so that nothing comes in between
+        next_s, all_limited = self.redis_side.queue_due()
         self._looked_at = time.monotonic()
         if next_s is not None:
             self._due.due_at = min(self._due.due_at, self._looked_at + max(next_s, PAUSE_S))
         for limited in all_limited:
-            if ("queue_limited", limited) not in self.oversight.crew.chores:
-                self.oversight.crew.chores.append(("queue_limited", limited))
+            if ("queue_limited", limited) not in self.oversight.pool.chores:
+                self.oversight.pool.chores.append(("queue_limited", limited))
 
     def _clean_registries(self) -> None:
         if self._is_sure:
-            self.oversight.crew.chores.append(("clean_registries", (self.ledger.queues,)))
+            self.oversight.pool.chores.append(("clean_registries", (self.redis_side.queues,)))
         else:
             self._clean.due_at = time.monotonic() + LOOK_S
 
     def _search(self) -> None:
         before_s = time.time()
-        found = self.ledger.find_lost(was_refused=self.was_refused)
+        found = self.redis_side.find_lost(was_refused=self.was_refused)
         self.was_refused, self._is_sure = False, found.is_sure
         self._compare_clocks(found.clock_s, before_s, time.time())
         for name in found.workers:
-            if name != self.ledger.worker:
-                self.bury(name)
+            if name != self.redis_side.worker:
+                self.recover(name)
 
     def _compare_clocks(self, theirs_s: float, before_s: float, after_s: float) -> None:
         warning = clock_warning(theirs_s, before_s, after_s)
@@ -177,15 +177,15 @@ class Upkeep:
         if self.failing or not self._has_looked:
             return True
         return now < self._heals_until and bool(
-            find_suspects(self.ledger.connection, self.ledger.worker)
+            find_suspects(self.redis_side.connection, self.redis_side.worker)
         )
 
-    def bury(self, worker: str) -> None:
+    def recover(self, worker: str) -> None:
         """Requeue what a lost worker held, or put it down as failing."""
         self.has_queued = True
         log.warning("worker %s is lost; its jobs are looked after", worker)
         text = f"The worker that executed the job ({worker}) was lost"
-        for claim in self.ledger.bury(worker, self._max_crashes):
+        for claim in self.redis_side.recover(worker, self._max_crashes):
             crashes = claim.find("flowq_crashes")
             note = f"{text}; that happened {crashes} times" if int(crashes or 1) > 1 else text
             claim.end = died(claim, note, "", 0.0)._replace(how="conclude")

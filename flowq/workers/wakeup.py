@@ -36,7 +36,7 @@ CHANNEL = b"__redis__:invalidate"
 log = logging.getLogger("rq.worker")
 
 
-class Doorbell:
+class Wakeup:
     """One subscription and one asking connection. Errors: redis-py's, from `open` and `arm`."""
 
     def __init__(

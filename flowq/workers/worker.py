@@ -29,17 +29,17 @@ from flowq.runtime.queue import Queue
 from flowq.runtime.rq import WorkerBase, explain_key_prefix
 from flowq.workers.address import Address, address_of
 from flowq.workers.child.execute import Settings
-from flowq.workers.children import Crew
-from flowq.workers.estimates import Pace
+from flowq.workers.children import Pool
+from flowq.workers.estimates import Estimates
 from flowq.workers.limits import Limits
 from flowq.workers.oversight import Oversight
 from flowq.workers.processes import Mode
-from flowq.workers.redis_side import Ledger
+from flowq.workers.redis_side import RedisSide
 from flowq.workers.scratch_folder import ScratchFolder, sweep
 from flowq.workers.supervisor import Supervisor
 from flowq.workers.turns import Turns
 from flowq.workers.upkeep import Upkeep
-from flowq.workers.wakeup import Doorbell
+from flowq.workers.wakeup import Wakeup
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -217,34 +217,34 @@ class Worker(WorkerBase):
             log_folder=self.log_folder,
         )
         assert self.mode is not None
-        crew = Crew(self.concurrency, self.mode, settings, self.max_jobs_per_child)
-        crew.can_rest = self.can_rest
+        pool = Pool(self.concurrency, self.mode, settings, self.max_jobs_per_child)
+        pool.can_rest = self.can_rest
         is_fair = self.dequeue_strategy is not DequeueStrategy.DEFAULT
-        pace = Pace(self.batches and self.max_jobs_per_child is None and not is_fair)
-        oversight = Oversight(crew, pace, self.timeout_grace_s)
+        estimates = Estimates(self.batches and self.max_jobs_per_child is None and not is_fair)
+        oversight = Oversight(pool, estimates, self.timeout_grace_s)
         queues = self.queue_names()
-        ledger = Ledger(
+        redis_side = RedisSide(
             self.connection,
             self.name,
             queues,
             self.job_monitoring_interval,
             self.dequeue_strategy.value,
         )
-        bell = Doorbell(
+        bell = Wakeup(
             address,
             self.pubsub_channel_name,
             [keys.queue(name) for name in queues],
             [keys.scheduled(name) for name in queues],
         )
         upkeep = Upkeep(
-            ledger,
+            redis_side,
             oversight,
             bell,
             worker_ttl_s=self.worker_ttl + 60,
             maintenance_s=self.maintenance_interval,
             max_crashes=self.max_crashes,
         )
-        supervisor = Supervisor(Turns(ledger, oversight, bell, upkeep, limits))
+        supervisor = Supervisor(Turns(redis_side, oversight, bell, upkeep, limits))
         supervisor.on_reconnect = self._register_again
         return supervisor
 
@@ -261,19 +261,19 @@ class Worker(WorkerBase):
         try:
             self.register_birth()  # type: ignore[no-untyped-call]
         except ValueError:  # there is one of our name
-            if not self._is_lost(supervisor.ledger):
+            if not self._is_lost(supervisor.redis_side):
                 raise
-            supervisor.upkeep.bury(self.name)
+            supervisor.upkeep.recover(self.name)
             self.register_birth()  # type: ignore[no-untyped-call]
 
-    def _is_lost(self, ledger: Ledger) -> bool:
+    def _is_lost(self, redis_side: RedisSide) -> bool:
         """Whether the worker of our name turns out to be dead: it was killed, and we follow it."""
-        left_s = ledger.find_lease(self.name)
+        left_s = redis_side.find_lease(self.name)
         if left_s is None:  # a stranger, of which nobody knows that
             return False
-        while not ledger.find_lost().is_sure or left_s > LEASE_S - SILENCE_S:
+        while not redis_side.find_lost().is_sure or left_s > LEASE_S - SILENCE_S:
             time.sleep(LOOK_S)
-            before_s, left_s = left_s, ledger.find_lease(self.name)
+            before_s, left_s = left_s, redis_side.find_lease(self.name)
             if left_s is None:  # others have seen to it
                 return True
             if left_s > before_s:

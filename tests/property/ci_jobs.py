@@ -27,7 +27,7 @@ def convert(name: str, jobs: Jobs) -> str:
 
 def _job(name: str, said: dict[str, Any]) -> dict[str, Any]:
     job: dict[str, Any] = {
-        "call": "ci_jobs:work",
+        "call": f"{__name__}:work",
         "with": {"name": name, "broken": "${{ inputs.broken }}"},
     }
     if "needs" in said:

@@ -25,7 +25,7 @@ from flowq.runtime.holds import Edge
 from flowq.runtime.queue import Queue
 from flowq.spec import Block
 from flowq.workers.messages import Claim, End, Turn
-from flowq.workers.redis_side import Ledger, Room
+from flowq.workers.redis_side import Capacity, RedisSide
 from tests.property.model import Future, Job
 from tests.property.model_runs import ModelWithRuns
 
@@ -43,7 +43,7 @@ class Server:
         options = {"connection": connection, "job_class": runtime_job.Job, "queue_class": Queue}
         self.worker = SimpleWorker([self.queue], **options)
         self.worker.procline = lambda message: None  # type: ignore[method-assign]
-        self.ledger = Ledger(connection, "ours", ["default"], 30)
+        self.redis_side = RedisSide(connection, "ours", ["default"], 30)
         self.executions: dict[str, tuple[runtime_job.Job, Execution] | Claim] = {}
 
     def get(self, job_id: str) -> runtime_job.Job:
@@ -95,7 +95,7 @@ class Server:
             self.executions[job_id] = claim
 
     def _turn(self, ends: list[Claim], slots: int) -> Turn:
-        return self.ledger.turn(ends, Room(slots, slots, slots))
+        return self.redis_side.turn(ends, Capacity(slots, slots, slots))
 
     def end(self, job_id: str, outcome: str) -> bool:
         """Return False when the execution was taken away: by RQ's cancel, for our own worker."""

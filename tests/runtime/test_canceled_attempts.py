@@ -18,7 +18,7 @@ from flowq.runtime.job import Job, get_job
 from flowq.runtime.queue import Queue
 from flowq.spec import Approval, JobSpec, Retry, Workflow
 from flowq.workers import Worker
-from flowq.workers.redis_side import Ledger, Room
+from flowq.workers.redis_side import Capacity, RedisSide
 from tests import JOBS_FOLDER
 from tests.runtime.language import RUN, Runs, each, job
 
@@ -139,7 +139,7 @@ def test_a_claim_takes_no_job_of_a_run_that_is_being_canceled(
     plain = Queue(connection=connection).enqueue("operator.add", 1, 1)
     # A cancel of a large run needs many steps; this one has only begun.
     connection.hset(keys.run(RUN), "canceling", "1")
-    turn = Ledger(connection, "w", ["default"], 30).turn([], Room(9, 9, 9))
+    turn = RedisSide(connection, "w", ["default"], 30).turn([], Capacity(9, 9, 9))
     assert [claim.job_id for claim in turn.claims] == [f"{RUN}-always", plain.id]
     assert {run.states[f"j{at}"] for at in range(3)} == {"canceled"}
     assert connection.llen(keys.queue("default")) == 0
@@ -150,13 +150,13 @@ def test_one_turn_ends_only_some_of_the_queued_jobs_of_a_run_that_is_being_cance
 ) -> None:
     run.submit(*(job(f"j{at}", "give", with_={"value": 1}) for at in range(200)))
     connection.hset(keys.run(RUN), "canceling", "1")  # its steps have still to come
-    ledger, queue = Ledger(connection, "w", ["default"], 30), keys.queue("default")
-    turn = ledger.turn([], Room(9, 9, 9))
+    redis_side, queue = RedisSide(connection, "w", ["default"], 30), keys.queue("default")
+    turn = redis_side.turn([], Capacity(9, 9, 9))
     assert turn.has_left
     assert 100 < connection.llen(queue) < 200
     for _ in range(4):
         assert not turn.claims
-        turn = ledger.turn([], Room(9, 9, 9))
+        turn = redis_side.turn([], Capacity(9, 9, 9))
     assert connection.llen(queue) == 0
     assert set(run.states.values()) == {"canceled"}
     assert run.state == "canceled"
@@ -186,7 +186,7 @@ def test_a_schedule_queues_no_job_of_a_run_that_is_being_canceled(
     connection.hset(keys.job(name), "status", "scheduled")
     connection.zadd("rq:scheduled:default", {name: time.time() - 5})
     connection.hset(keys.run(RUN), "canceling", "1")
-    Ledger(connection, "w", ["default"], 30).queue_due()
+    RedisSide(connection, "w", ["default"], 30).queue_due()
     assert run.states == {"a": "canceled"}
     assert run.state == "canceled"
     assert connection.zcard("rq:scheduled:default") == 0
@@ -214,8 +214,8 @@ def test_an_item_of_a_closed_group_is_not_retried(run: Runs, work: Work, connect
     )  # fmt: skip
     work(1)  # the job that adds the items
     group = f"{RUN}-part"
-    ledger = Ledger(connection, "w", ["default"], 30)
-    claims = ledger.turn([], Room(9, 9, 9)).claims
+    redis_side = RedisSide(connection, "w", ["default"], 30)
+    claims = redis_side.turn([], Capacity(9, 9, 9)).claims
     held = {claim.job_id: claim for claim in claims}
     assert len(held) == 3
     connection.hset(keys.group(group), mapping={"closed": "canceled", "reason": "part[2] failed"})

@@ -15,7 +15,7 @@ from flowq.runtime.explain import explain
 from flowq.runtime.maintenance import examine
 from flowq.spec import ALL_TOLERATED, Input, JobSpec, Matrix, Workflow
 from flowq.status import ENDED
-from flowq.workers.redis_side import Ledger, Room
+from flowq.workers.redis_side import Capacity, RedisSide
 from tests.runtime.language import RUN, Runs, each, job
 
 Work = Callable[..., None]
@@ -172,10 +172,10 @@ def test_a_worker_that_dies_with_a_job_of_a_chain_leaves_the_chain_its_place(
     run.submit(chains([str(tmp_path)] * 3, 1), workflows={"chain": CHAIN})
     for at, before in enumerate((1, 1, 1, 2)):  # the start, a job, another, the last one
         work(max_jobs=before)
-        lost = Ledger(connection, f"lost-{at}", ["default"], 30)
-        claims = lost.turn([], Room(2, 2, 2)).claims
+        lost = RedisSide(connection, f"lost-{at}", ["default"], 30)
+        claims = lost.turn([], Capacity(2, 2, 2)).claims
         assert claims
-        assert Ledger(connection, "other", ["default"], 30).bury(f"lost-{at}", 9) == []
+        assert RedisSide(connection, "other", ["default"], 30).recover(f"lost-{at}", 9) == []
         assert {name.partition("--")[0] for name in queued(connection)} == {"0"}
     work()
     assert run.state == "succeeded"

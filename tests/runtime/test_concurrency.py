@@ -16,7 +16,7 @@ from flowq.runtime.explain import explain
 from flowq.runtime.job import get_job
 from flowq.runtime.steps import step
 from flowq.spec import Concurrency, JobSpec, Workflow
-from flowq.workers.redis_side import Ledger, Room
+from flowq.workers.redis_side import Capacity, RedisSide
 from tests.runtime.language import job
 
 Work = Callable[..., None]
@@ -202,12 +202,12 @@ def test_a_run_that_a_requeue_opens_again_keeps_others_waiting(
     submit("b", connection)
     submit("c", connection)
     get_job("a-only", connection).requeue(at_front=True)
-    [claim] = Ledger(connection, "w", ["default"], 30).turn([], Room(1, 1, 1)).claims
+    [claim] = RedisSide(connection, "w", ["default"], 30).turn([], Capacity(1, 1, 1)).claims
     assert claim.job_id == "a-only"
     work()  # b ends
     tidy()
     assert states(connection, "a", "b", "c") == ["running", "succeeded", "waiting"]
-    Ledger(connection, "other", ["default"], 30).bury("w", 9)
+    RedisSide(connection, "other", ["default"], 30).recover("w", 9)
     work()
     tidy()
     assert states(connection, "a", "c") == ["failed", "running"]

@@ -23,7 +23,7 @@ from flowq.runtime.results import read_end
 from flowq.spec import ALL_TOLERATED, Approval, Concurrency, JobSpec, Workflow
 from flowq.workers.children import died
 from flowq.workers.oversight import STOPPED
-from flowq.workers.redis_side import NO_ROOM, Ledger, Room
+from flowq.workers.redis_side import NO_CAPACITY, Capacity, RedisSide
 from tests.runtime.language import RUN, Runs, each, job
 
 Work = Callable[..., None]
@@ -325,11 +325,11 @@ def test_what_still_runs_is_told_to_stop_until_it_has(
 ) -> None:
     """Whoever finds a run late may die before it has told anybody."""
     run.submit(job("a", "my_id"), timeout_s=600)
-    ledger = Ledger(connection, "w", ["default"], 30)
-    ledger.turn([], Room(1, 1, 1))
+    redis_side = RedisSide(connection, "w", ["default"], 30)
+    redis_side.turn([], Capacity(1, 1, 1))
     heard = connection.pubsub()
     heard.subscribe("rq:pubsub:w")
-    ledger.beat(5, 30, [])
+    redis_side.beat(5, 30, [])
     monkeypatch.setattr(maintenance, "stop", lambda jobs, connection: None)
     pass_deadline(connection)
     monkeypatch.undo()
@@ -343,11 +343,11 @@ def test_a_job_that_was_stopped_because_time_is_over_says_so(run: Runs) -> None:
     """Not what RQ says of each stopped job: that a user did it."""
     run.submit(job("a", "my_id"))
     job_id = f"{RUN}-a"
-    ledger = Ledger(run.connection, "w1", ["default"], 30)
-    (claim,) = ledger.turn([], Room(1, 1, 1)).claims
+    redis_side = RedisSide(run.connection, "w1", ["default"], 30)
+    (claim,) = redis_side.turn([], Capacity(1, 1, 1)).claims
     run.connection.hset(keys.job(job_id), "flowq_reason", "the workflow timed out after 10m")
     claim.end = died(claim, STOPPED, "", 0.0)._replace(how="turn", status="stopped")
-    ledger.turn([claim], NO_ROOM)
+    redis_side.turn([claim], NO_CAPACITY)
     assert run.states == {"a": "stopped"}
     assert run.error("a") == "the workflow timed out after 10m"
     end = read_end(job_id, run.connection)

@@ -26,7 +26,7 @@ from flowq.runtime.explain import explain
 from flowq.runtime.maintenance import Finding, examine
 from flowq.runtime.steps import step
 from flowq.spec import Approval, Block, Concurrency, JobSpec, Retry, Workflow
-from flowq.workers.redis_side import Ledger, Room
+from flowq.workers.redis_side import Capacity, RedisSide
 from tests.runtime.language import RUN, Runs, each, job
 
 Work = Callable[..., None]
@@ -343,8 +343,8 @@ def test_a_retry_does_not_wait_for_a_job_that_was_deleted_after_those_behind_it_
 
 def test_cancel_ends_at_once_what_runs_where_no_worker_lives(run: Runs, connection: Redis) -> None:
     run.submit(job("only", "my_id"), job("after", "my_id", needs=("only",)))
-    dead = Ledger(connection, "dead", ["default"], 30)
-    dead.turn([], Room(1, 1, 1))
+    dead = RedisSide(connection, "dead", ["default"], 30)
+    dead.turn([], Capacity(1, 1, 1))
     dead.beat(5.0, 400, [])  # it has a lease, but is not connected
     assert run.states["only"] == "started"
     runs.cancel(RUN, connection)
@@ -356,12 +356,12 @@ def test_cancel_stops_a_job_for_the_end_of_the_run_with_now_alone(
     run: Runs, connection: Redis
 ) -> None:
     run.submit(job("clean", "my_id", if_="always()"), job("other", "my_id"))
-    ledger = Ledger(connection, "living", ["default"], 30)
+    redis_side = RedisSide(connection, "living", ["default"], 30)
     with connection.pubsub() as commands:
         commands.subscribe(keys.commands("living"))
         assert commands.get_message(timeout=5)
-        ledger.turn([], Room(2, 2, 2))
-        ledger.beat(5.0, 400, [])
+        redis_side.turn([], Capacity(2, 2, 2))
+        redis_side.beat(5.0, 400, [])
         runs.cancel(RUN, connection)
         runs.cancel(RUN, connection)
         runs.cancel(RUN, connection, is_now=True)

@@ -12,7 +12,7 @@ from flowq.graph import build_graph
 from flowq.planner import make_plan
 from flowq.runtime import approvals, keys, maintenance, retry, runs
 from flowq.spec import JobSpec, Matrix, Workflow
-from flowq.workers.redis_side import Ledger, Room
+from flowq.workers.redis_side import Capacity, RedisSide
 from tests.runtime.language import RUN, Runs, each, job
 
 Work = Callable[..., None]
@@ -56,10 +56,10 @@ def test_a_job_that_waits_for_others_or_for_a_worker_is_canceled_in_time(
 def test_a_job_that_has_started_in_time_goes_on(run: Runs, work: Work, connection: Redis) -> None:
     run.submit(job("first", "my_id"), job("late", "my_id", needs=("first",), expires_s=60))
     work(max_jobs=1)
-    Ledger(connection, "w", ["default"], 30).turn([], Room(1, 1, 1))
+    RedisSide(connection, "w", ["default"], 30).turn([], Capacity(1, 1, 1))
     lapse(connection, "late")
     assert run.states["late"] == "started"
-    Ledger(connection, "other", ["default"], 30).bury("w", 9)
+    RedisSide(connection, "other", ["default"], 30).recover("w", 9)
     work()
     assert run.state == "succeeded"
     assert connection.zcard(keys.EXPIRING) == 0

@@ -12,7 +12,7 @@ from flowq.runtime import keys
 from flowq.runtime.explain import Reason, explain
 from flowq.runtime.job import Job
 from flowq.runtime.queue import Queue
-from flowq.workers.redis_side import Ledger, Room
+from flowq.workers.redis_side import Capacity, RedisSide
 
 
 @pytest.fixture
@@ -34,9 +34,9 @@ def job(connection: Redis) -> Job:
     made = queue.enqueue("runtime_jobs.fail", deferred=True, job_id="j")
     assert isinstance(made, Job)
     made.release()
-    ledger = Ledger(connection, "w", ["default"], 30)
-    ledger.turn([], Room(1, 1, 1))
-    ledger.beat(5.0, 400, [])
+    redis_side = RedisSide(connection, "w", ["default"], 30)
+    redis_side.turn([], Capacity(1, 1, 1))
+    redis_side.beat(5.0, 400, [])
     return made
 
 
@@ -72,7 +72,7 @@ def test_a_worker_that_has_died_was_executing_it_and_others_will(
     assert (
         reason.hint == "no other worker lives that queues it again; start one: flowq worker default"
     )
-    Ledger(connection, "other", ["default"], 30).beat(5.0, 400, [])
+    RedisSide(connection, "other", ["default"], 30).beat(5.0, 400, [])
     listen("other")
     connection.hset(job.key, "flowq_crashes", 1)
     assert why(job).hint == (

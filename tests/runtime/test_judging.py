@@ -11,7 +11,7 @@ from flowq.runtime import approvals, keys, retry, runs, scripts
 from flowq.runtime.queue import Queue
 from flowq.runtime.wip import WIPRegistry
 from flowq.spec import Approval, JobSpec, Matrix, Workflow
-from flowq.workers.redis_side import Ledger, Room
+from flowq.workers.redis_side import Capacity, RedisSide
 from tests.runtime.language import RUN, Runs, each, job
 
 Work = Callable[..., None]
@@ -29,11 +29,11 @@ def asked(run: Runs) -> list[str]:
     return [event.name for event in events if event.reason == "waits for approval"]
 
 
-def claim_one(connection: Redis, worker: str = "w") -> Ledger:
+def claim_one(connection: Redis, worker: str = "w") -> RedisSide:
     """Let a worker begin the next job, and do nothing more."""
-    ledger = Ledger(connection, worker, ["default"], 30)
-    assert len(ledger.turn([], Room(1, 1, 1)).claims) == 1
-    return ledger
+    redis_side = RedisSide(connection, worker, ["default"], 30)
+    assert len(redis_side.turn([], Capacity(1, 1, 1)).claims) == 1
+    return redis_side
 
 
 def give(name: str, value: object, **more: object) -> JobSpec:
@@ -125,9 +125,9 @@ def test_an_approval_is_taken_while_the_condition_is_judged(
 ) -> None:
     run.submit(give("build", True), give("publish", 2, if_="jobs.build.result", approval=ASKS))
     work(max_jobs=1)
-    ledger = claim_one(connection)
+    redis_side = claim_one(connection)
     assert approvals.approve(RUN, "publish", connection) is True
-    ledger.bury("w", 9)
+    redis_side.recover("w", 9)
     work()
     assert run.states["publish"] == "finished"
     assert asked(run) == []
@@ -138,7 +138,7 @@ def test_a_worker_that_is_lost_while_it_judges_makes_nobody_be_asked_twice(
 ) -> None:
     run.submit(give("build", True), give("publish", 2, if_="jobs.build.result", approval=ASKS))
     work(max_jobs=1)
-    claim_one(connection).bury("w", 9)
+    claim_one(connection).recover("w", 9)
     assert asked(run) == []
     work()
     assert asked(run) == ["publish"]
@@ -244,13 +244,13 @@ def test_a_job_waits_for_a_slot_once_its_condition_holds_and_for_none_when_it_do
         max_parallel=1,
     )
     work(max_jobs=1)
-    ledger = claim_one(connection)
+    redis_side = claim_one(connection)
     work()
     assert (run.states["first"], run.states["long"]) == ("finished", "started")
     assert (run.states["maybe"], run.states["never"]) == ("deferred", "skipped")
     assert run.reason("maybe") == "waits for a slot"
     assert run.status.jobs["maybe"].attempts == 0
-    ledger.bury("w", 9)
+    redis_side.recover("w", 9)
     work()
     assert run.state == "succeeded"
     assert run.status.jobs["maybe"].attempts == 1

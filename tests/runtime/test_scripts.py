@@ -18,7 +18,7 @@ from flowq.runtime.queue import Queue
 from flowq.runtime.scripts import HotScript, Script
 from flowq.runtime.steps import work_off
 from flowq.server import Server
-from flowq.workers.redis_side import Ledger, Room
+from flowq.workers.redis_side import Capacity, RedisSide
 
 Work = Callable[..., None]
 ALL = [value for value in vars(scripts).values() if isinstance(value, Script)]
@@ -115,11 +115,11 @@ def test_where_there_are_no_functions_scripts_do_the_same(
             queue = Queue(connection=old)
             for _ in range(2):
                 assert queue.enqueue("operator.add", 1, 2, deferred=True).get_status() == "deferred"
-            ledger = Ledger(old, "w", ["default"], 30)
+            redis_side = RedisSide(old, "w", ["default"], 30)
             queue.enqueue("operator.add", 1, 2)
             for count in (1, 0):
-                ledger.send([], Room(1, 1, 1))
-                assert len(ledger.receive().claims) == count
+                redis_side.send([], Capacity(1, 1, 1))
+                assert len(redis_side.receive().claims) == count
             assert old.acl_whoami() == "old"
         assert connection.function_list() == []
     finally:
@@ -303,10 +303,10 @@ def test_a_turn_passes_over_so_many_ids_of_jobs_that_are_gone_and_no_more(
     queue = Queue(connection=connection)
     connection.rpush(queue.key, *(f"gone{number}" for number in range(2_500)))
     job = queue.enqueue("time.time")
-    ledger = Ledger(connection, "one", ["default"], 30)
+    redis_side = RedisSide(connection, "one", ["default"], 30)
     left, claimed = [], []
     while not claimed:
-        turn = ledger.turn([], Room(2, 2, 2))
+        turn = redis_side.turn([], Capacity(2, 2, 2))
         claimed = [claim.job_id for claim in turn.claims]
         left.append((connection.llen(queue.key), turn.has_left))
     assert (claimed, len(left)) == ([job.id], 3)

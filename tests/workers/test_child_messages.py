@@ -28,7 +28,7 @@ from flowq.workers.child_messages import (
     write_secrets,
     write_text,
 )
-from flowq.workers.children import Crew
+from flowq.workers.children import Pool
 from flowq.workers.messages import End
 from flowq.workers.processes import Child
 from flowq.workers.scratch import Secrets
@@ -170,12 +170,12 @@ def test_a_job_that_talks_to_the_supervisor_is_failed_and_nothing_of_it_is_loade
 
 def test_only_a_child_without_jobs_may_end_its_worker_as_unfit() -> None:
     nothing: Any = None
-    crew = Crew(1, "warm", Settings("w", nothing), None)
+    pool = Pool(1, "warm", Settings("w", nothing), None)
     child = Child(nothing, nothing, nothing, nothing)
     with pytest.raises(UsageError, match="cannot preload"):
-        crew._take(child, "unfit", "cannot preload shop")
-    crew._take(child, "ready", "")
-    crew._take(child, "unfit", "cannot preload shop")
+        pool._take(child, "unfit", "cannot preload shop")
+    pool._take(child, "ready", "")
+    pool._take(child, "unfit", "cannot preload shop")
 
 
 def test_the_secrets_of_a_child_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from rq.job import JobStatus
 from flowq.runtime.queue import Queue
 from flowq.workers.address import address_of
 from flowq.workers.child.execute import Settings
-from flowq.workers.children import Crew
+from flowq.workers.children import Pool
 from flowq.workers.scratch_folder import ScratchFolder
 from tests.runtime.server_processes import is_alive
 
@@ -246,22 +246,22 @@ def test_children_that_are_killed_while_they_wait_are_replaced_as_often_as_it_ta
 ) -> None:
     for name in ("YOUNG_S", "PAUSE_S"):
         monkeypatch.setattr(f"flowq.workers.children.{name}", 1000.0)
-    crew = _crew(mode, connection)
+    pool = _pool(mode, connection)
     for _ in range(8):
 
         def has_begun() -> bool:
-            crew.fill()
-            return any(child.cell.is_ready for child in crew.children)
+            pool.fill()
+            return any(child.shared.is_ready for child in pool.children)
 
         wait_until(has_begun)
-        [child] = crew.children
+        [child] = pool.children
         child.process.kill()
-        crew.receive(child)
-        assert not crew.children
-        crew.fill()
-        assert not crew.children, "it does not spend its time on hiring"
-        crew._hires_after = 0.0
-    crew.close()
+        while pool.children:  # what it said before is received first
+            pool.receive(child)
+        pool.fill()
+        assert not pool.children, "it does not spend its time on hiring"
+        pool._hires_after = 0.0
+    pool.close()
 
 
 @pytest.mark.parametrize("young_s", [5.0, 0.0])
@@ -269,12 +269,12 @@ def test_a_worker_whose_children_cannot_begin_gives_up_however_long_they_took(
     connection: redis.Redis, monkeypatch: pytest.MonkeyPatch, young_s: float
 ) -> None:
     monkeypatch.setattr("flowq.workers.children.YOUNG_S", young_s)
-    crew = _crew("multiprocessing", connection, exception_handlers=(Bomb(),))
+    pool = _pool("multiprocessing", connection, exception_handlers=(Bomb(),))
 
     def hire_again_and_again() -> None:
         for _ in range(9):
-            crew.fill()
-            crew.receive(crew.children[0])
+            pool.fill()
+            pool.receive(pool.children[0])
 
     with pytest.raises(RuntimeError, match="before they can take a job"):
         hire_again_and_again()
@@ -287,5 +287,5 @@ class Bomb:
         return os._exit, (3,)
 
 
-def _crew(mode: str, connection: redis.Redis, **settings: Any) -> Crew:
-    return Crew(1, mode, Settings("w", address_of(connection), **settings), None)  # type: ignore[arg-type]
+def _pool(mode: str, connection: redis.Redis, **settings: Any) -> Pool:
+    return Pool(1, mode, Settings("w", address_of(connection), **settings), None)  # type: ignore[arg-type]

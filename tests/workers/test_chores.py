@@ -10,21 +10,21 @@ import worker_jobs
 
 from flowq.runtime.queue import Queue
 from flowq.workers import turns
-from flowq.workers.children import Crew
+from flowq.workers.children import Pool
 
 
 @pytest.fixture
 def left(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many jobs were queued at each moment at which a child got a chore."""
     counts: list[int] = []
-    send = Crew._send
+    send = Pool._send
 
-    def note(self: Crew, child: Any, message: tuple[Any, ...]) -> None:
+    def note(self: Pool, child: Any, message: tuple[Any, ...]) -> None:
         if message[0] == "chore":
             counts.append(queue.count)
         send(self, child, message)
 
-    monkeypatch.setattr(Crew, "_send", note)
+    monkeypatch.setattr(Pool, "_send", note)
     for module in ("runtime.maintenance", "workers.upkeep"):  # RQ's maintenance is due at once
         monkeypatch.setattr(f"flowq.{module}.SILENCE_S", 0.0)
     return counts

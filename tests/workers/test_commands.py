@@ -174,18 +174,18 @@ def test_scheduled_jobs_and_retries_with_a_pause_are_queued_when_they_are_due(
 
 
 def test_rqs_scheduler_keeps_a_queue_that_it_has(queue: Queue) -> None:
-    from flowq.workers.redis_side import Ledger
+    from flowq.workers.redis_side import RedisSide
 
     connection = queue.connection
     job = queue.enqueue(worker_jobs.nothing)
     connection.lrem(queue.key, 1, job.id)
     connection.zadd("rq:scheduled:default", {job.id: 1})
     connection.set("rq:scheduler-lock:default", "somebody")
-    ledger = Ledger(connection, "w", ["default"], 30)
-    ledger.queue_due()
+    redis_side = RedisSide(connection, "w", ["default"], 30)
+    redis_side.queue_due()
     assert queue.job_ids == []
     connection.delete("rq:scheduler-lock:default")
-    ledger.queue_due()
+    redis_side.queue_due()
     assert queue.job_ids == [job.id]
 
 

@@ -21,7 +21,7 @@ from flowq.runtime import keys
 from flowq.runtime.queue import Queue
 from flowq.runtime.rq import make_retry
 from flowq.workers.address import address_of
-from flowq.workers.wakeup import Doorbell
+from flowq.workers.wakeup import Wakeup
 from tests import JOBS_FOLDER
 
 Start = Callable[..., subprocess.Popen[bytes]]
@@ -105,7 +105,7 @@ def test_a_worker_hears_when_a_schedule_changes(
     connection: redis.Redis, queue: Queue, wait_until: Wait
 ) -> None:
     heard: list[str] = []
-    bell = Doorbell(
+    bell = Wakeup(
         address_of(connection), "commands", [keys.queue("default")], [keys.scheduled("default")]
     )
     bell.on_schedule = lambda: heard.append("schedule")

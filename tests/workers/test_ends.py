@@ -17,7 +17,7 @@ from rq.job import JobStatus
 from rq.worker import SimpleWorker
 
 from flowq.runtime.queue import Queue
-from flowq.workers.children import Crew
+from flowq.workers.children import Pool
 from flowq.workers.conclusions import MAX_TRIES
 from flowq.workers.messages import Claim
 from flowq.workers.waiter import Waiter
@@ -189,17 +189,17 @@ def test_children_that_die_before_they_begin_to_end_a_job_do_not_cost_it_its_ret
     queue: Queue, work_off: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     killed: list[int] = []
-    conclude = Crew.conclude
+    conclude = Pool.conclude
 
-    def conclude_and_die(crew: Crew, claim: Claim) -> bool:
-        is_told = conclude(crew, claim)
-        for child in crew.children:
+    def conclude_and_die(pool: Pool, claim: Claim) -> bool:
+        is_told = conclude(pool, claim)
+        for child in pool.children:
             if child.concluding is claim and len(killed) < MAX_TRIES:
                 killed.append(child.process.pid)
                 child.process.kill()
         return is_told
 
-    monkeypatch.setattr(Crew, "conclude", conclude_and_die)
+    monkeypatch.setattr(Pool, "conclude", conclude_and_die)
     job = queue.enqueue(worker_jobs.fail_once, "runs", retry=rq.Retry(max=1))
     work_off(mode="multiprocessing")  # where it takes long until a new child begins anything
     assert len(killed) == MAX_TRIES

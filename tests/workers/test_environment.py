@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from flowq.workers.child.environment import JOB_ID as NAME
-from flowq.workers.child.environment import MAX_BYTES, Teller
+from flowq.workers.child.environment import MAX_BYTES, JobVariables
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it is set plainly")
 
 
 @pytest.fixture
 def tell() -> Iterator[Callable[[str], None]]:
-    teller = Teller()
+    teller = JobVariables()
     yield lambda job_id: teller.tell(job_id, {})
     os.environ.pop(NAME, None)
 
@@ -104,7 +104,7 @@ def test_ids_do_not_pile_up(tell: Callable[[str], None]) -> None:
 
 
 def test_a_job_of_a_run_sees_its_variables_whatever_the_one_before_has_done() -> None:
-    teller, told = Teller(), {"FLOWQ_RUN": "r1", "FLOWQ_JOB": "é[1]", "FLOWQ_ATTEMPT": "1"}
+    teller, told = JobVariables(), {"FLOWQ_RUN": "r1", "FLOWQ_JOB": "é[1]", "FLOWQ_ATTEMPT": "1"}
     show = ["/bin/sh", "-c", "echo ${FLOWQ_RUN-} ${FLOWQ_JOB-} ${FLOWQ_ITEM-} ${FLOWQ_ATTEMPT-}"]
     for _ in range(2):
         teller.tell("r1-a", told)
@@ -120,6 +120,8 @@ def test_a_job_of_a_run_sees_its_variables_whatever_the_one_before_has_done() ->
 
 
 def test_a_name_that_no_variable_can_have_is_spelt_out() -> None:
-    Teller().tell("r1-a", {"FLOWQ_RUN": "r1", "FLOWQ_JOB": "a\ud800\0b", "FLOWQ_ATTEMPT": "1"})
+    JobVariables().tell(
+        "r1-a", {"FLOWQ_RUN": "r1", "FLOWQ_JOB": "a\ud800\0b", "FLOWQ_ATTEMPT": "1"}
+    )
     show = ["/bin/sh", "-c", 'printf %s "$FLOWQ_JOB"']
     assert subprocess.check_output(show) == rb"a\ud800\x00b"

@@ -12,9 +12,9 @@ from rq import Retry
 
 from flowq.runtime.queue import Queue
 from flowq.workers.address import Address, address_of
-from flowq.workers.child.execute import Bench, Settings, failed
+from flowq.workers.child.execute import Executor, Settings, failed
 from flowq.workers.messages import Task
-from flowq.workers.redis_side import Ledger, Room
+from flowq.workers.redis_side import Capacity, RedisSide
 
 
 class LosesReplies(redis.UnixDomainSocketConnection):
@@ -41,16 +41,16 @@ class LosesReplies(redis.UnixDomainSocketConnection):
 
 def test_a_job_that_is_to_be_retried_is_queued_once_when_the_reply_is_lost(queue: Queue) -> None:
     job = queue.enqueue(worker_jobs.fail, retry=Retry(max=2))
-    ledger = Ledger(queue.connection, "w", ["default"], 30)
-    [claim] = ledger.turn([], Room(1, 1, 1)).claims
+    redis_side = RedisSide(queue.connection, "w", ["default"], 30)
+    [claim] = redis_side.turn([], Capacity(1, 1, 1)).claims
     address = address_of(queue.connection)
     options = {**address.options, "retry": NetworkRetry(NoBackoff(), 3)}  # as redis.Redis(…) has
     breaking = Address(address.redis_class, LosesReplies, options)
     end = failed(claim.number, "it has failed", 0.0, 1.0, how="conclude")
-    Bench(Settings("w", breaking)).conclude(Task._make(claim.message), end)
+    Executor(Settings("w", breaking)).conclude(Task._make(claim.message), end)
     assert not LosesReplies.losses_left
     assert queue.job_ids == [job.id]
-    assert not ledger.find_unknown([])
+    assert not redis_side.find_unknown([])
 
 
 class TakesNoTransactions(redis.UnixDomainSocketConnection):
@@ -67,12 +67,12 @@ class TakesNoTransactions(redis.UnixDomainSocketConnection):
 def test_the_digest_of_a_jobs_code_is_written_with_its_end_or_not_at_all(queue: Queue) -> None:
     job = queue.enqueue(worker_jobs.fail, retry=Retry(max=1))
     queue.connection.hset(job.key, "flowq_run", "r-1")
-    [claim] = Ledger(queue.connection, "w", ["default"], 30).turn([], Room(1, 1, 1)).claims
+    [claim] = RedisSide(queue.connection, "w", ["default"], 30).turn([], Capacity(1, 1, 1)).claims
     address = address_of(queue.connection)
     breaking = Address(address.redis_class, TakesNoTransactions, address.options)
     end = failed(claim.number, "it has failed", 0.0, 1.0, how="conclude")._replace(code="abc")
-    Bench(Settings("w", breaking)).conclude(Task._make(claim.message), end)
+    Executor(Settings("w", breaking)).conclude(Task._make(claim.message), end)
     assert queue.connection.hget(job.key, "flowq_code") is None
-    Bench(Settings("w", address)).conclude(Task._make(claim.message), end)
+    Executor(Settings("w", address)).conclude(Task._make(claim.message), end)
     assert queue.connection.hget(job.key, "flowq_code") == b"abc"
     assert queue.job_ids == [job.id]

@@ -30,8 +30,8 @@ from flowq.workers.child.execute import Settings
 from flowq.workers.child.main import main as be_child
 from flowq.workers.healing import heal
 from flowq.workers.launch import RunEnd
-from flowq.workers.redis_side import Ledger, Room
-from flowq.workers.shared_state import Cell
+from flowq.workers.redis_side import Capacity, RedisSide
+from flowq.workers.shared_state import SharedState
 from tests.runtime.server_processes import is_alive
 
 Start = Callable[..., subprocess.Popen[bytes]]
@@ -71,8 +71,8 @@ def test_a_child_that_begins_when_its_worker_has_died_begins_no_job(
     queue: Queue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     queue.enqueue(worker_jobs.touch, str(tmp_path / "begun"))
-    ledger = Ledger(queue.connection, "w", ["default"], 30)
-    [claim] = ledger.turn([], Room(1, 1, 1)).claims
+    redis_side = RedisSide(queue.connection, "w", ["default"], 30)
+    [claim] = redis_side.turn([], Capacity(1, 1, 1)).claims
     claim.number = 1
     monkeypatch.setattr(
         "flowq.workers.child.main._watch", lambda lifeline: None
@@ -80,13 +80,13 @@ def test_a_child_that_begins_when_its_worker_has_died_begins_no_job(
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe()
     hold, held = context.Pipe(duplex=False)
-    cell = Cell(context)
-    cell.allow(1, 2)
+    shared = SharedState(context)
+    shared.allow(1, 2)
     ours.send_bytes(pickle.dumps(("run", [claim.message], True)))
     settings = Settings("w", address_of(queue.connection))
     gate, gone = context.Pipe(duplex=False)
     process = context.Process(
-        target=_be_orphan, args=(gate, gone, ours, held, theirs, hold, cell, settings)
+        target=_be_orphan, args=(gate, gone, ours, held, theirs, hold, shared, settings)
     )
     process.start()
     for end in (ours, held, theirs, hold, gone):
@@ -116,17 +116,17 @@ def test_what_a_job_has_started_ends_when_somebody_kills_the_process_of_the_job(
 
 
 def bury_all(connection: redis.Redis, max_crashes: int = 2) -> list[Any]:
-    ledger = Ledger(connection, "undertaker", ["default"], 30)
+    redis_side = RedisSide(connection, "undertaker", ["default"], 30)
     names = connection.zrange("rq:flowq:1:workers", 0, -1)
-    return [claim for name in names for claim in ledger.bury(name.decode(), max_crashes)]
+    return [claim for name in names for claim in redis_side.recover(name.decode(), max_crashes)]
 
 
-def claim_as(connection: redis.Redis, worker: str, count: int = 1) -> Ledger:
+def claim_as(connection: redis.Redis, worker: str, count: int = 1) -> RedisSide:
     """Claim jobs as a worker would that dies at once."""
-    ledger = Ledger(connection, worker, ["default"], 30)
-    ledger.beat(5, 60, [])
-    ledger.turn([], Room(count, count, count))
-    return ledger
+    redis_side = RedisSide(connection, worker, ["default"], 30)
+    redis_side.beat(5, 60, [])
+    redis_side.turn([], Capacity(count, count, count))
+    return redis_side
 
 
 def test_a_job_that_loses_its_worker_too_often_fails_through_settling(
@@ -176,9 +176,9 @@ def test_a_job_that_was_lost_while_its_run_was_canceled_does_not_run_again(queue
 
 def test_what_was_only_handed_over_is_not_charged(queue: Queue) -> None:
     jobs = [queue.enqueue(worker_jobs.nothing) for _ in range(3)]
-    ledger = Ledger(queue.connection, "w", ["default"], 30)
-    turn = ledger.turn([], Room(3, 3, 3))
-    ledger.beat(5, 60, [(claim, index > 0) for index, claim in enumerate(turn.claims)])
+    redis_side = RedisSide(queue.connection, "w", ["default"], 30)
+    turn = redis_side.turn([], Capacity(3, 3, 3))
+    redis_side.beat(5, 60, [(claim, index > 0) for index, claim in enumerate(turn.claims)])
     bury_all(queue.connection)
     crashes = [queue.connection.hget(job.key, "flowq_crashes") for job in jobs]
     assert crashes == [b"1", None, None]
@@ -187,15 +187,15 @@ def test_what_was_only_handed_over_is_not_charged(queue: Queue) -> None:
 
 def test_what_a_lost_worker_reports_later_changes_nothing(queue: Queue) -> None:
     job = queue.enqueue(worker_jobs.nothing)
-    ledger = Ledger(queue.connection, "w", ["default"], 30)
-    ledger.beat(5, 60, [])
-    claims = ledger.turn([], Room(1, 1, 1)).claims
+    redis_side = RedisSide(queue.connection, "w", ["default"], 30)
+    redis_side.beat(5, 60, [])
+    claims = redis_side.turn([], Capacity(1, 1, 1)).claims
     bury_all(queue.connection)
     claims[0].end = worker_jobs.make_end(claims[0].number)
-    turn = ledger.turn(claims, Room(0, 0, 0))
+    turn = redis_side.turn(claims, Capacity(0, 0, 0))
     assert turn.answers == ["lost"]
     assert job.get_status() is JobStatus.QUEUED
-    assert ledger.beat(5, 60, [(claims[0], False)]) == {claims[0].execution_id}
+    assert redis_side.beat(5, 60, [(claims[0], False)]) == {claims[0].execution_id}
 
 
 def test_a_claim_whose_answer_was_lost_is_put_back(
@@ -343,8 +343,8 @@ def test_a_worker_survives_any_number_of_kills_of_idle_children(
 
     def kill_another() -> bool:
         assert worker._supervisor is not None
-        for child in worker._supervisor.crew.children:
-            if child.cell.is_ready:
+        for child in worker._supervisor.pool.children:
+            if child.shared.is_ready:
                 child.process.kill()
                 killed.add(child.process.pid)
         return len(killed) > 5

@@ -22,7 +22,7 @@ from flowq.spec import JobSpec, Shell, Workflow
 from flowq.workers import scratch as scratch_module
 from flowq.workers.output import HALF_BYTES, LOG_BYTES
 from flowq.workers.scratch import WITHHELD, Scratch, Secrets
-from flowq.workers.shared_state import Cell
+from flowq.workers.shared_state import SharedState
 from tests import JOBS_FOLDER
 
 TOKEN = "hunter2/Zq9 'Xk\"Lm+é=="
@@ -201,28 +201,32 @@ def test_what_a_job_has_left_behind_is_masked_in_the_output_of_the_next_one(
 def test_nothing_is_moved_before_all_secrets_that_the_child_has_told_are_known(
     tmp_path: Path,
 ) -> None:
-    cell, secrets, logs = Cell(multiprocessing.get_context("spawn")), Secrets(), tmp_path / "logs"
+    shared, secrets, logs = (
+        SharedState(multiprocessing.get_context("spawn")),
+        Secrets(),
+        tmp_path / "logs",
+    )
     scratch = Scratch(str(tmp_path), str(logs))
     printed, log = tmp_path / "child-7.out", logs / "j.log"
-    cell.allow(1, 2)
-    assert cell.begin(1, 7)
+    shared.allow(1, 2)
+    assert shared.begin(1, 7)
     printed.write_bytes(f"before {TOKEN[:9]}".encode())
-    cell.count_secrets(2)
-    scratch.pass_on(7, cell, 1, "j", secrets)
+    shared.count_secrets(2)
+    scratch.pass_on(7, shared, 1, "j", secrets)
     assert not log.exists()
     secrets.hear([TOKEN])
-    scratch.pass_on(7, cell, 1, "j", secrets)
+    scratch.pass_on(7, shared, 1, "j", secrets)
     assert not log.exists()
     secrets.hear([PEM])
-    scratch.pass_on(7, cell, 1, "j", secrets)
+    scratch.pass_on(7, shared, 1, "j", secrets)
     assert log.read_text() == "before "
     with printed.open("a") as file:
         file.write(f"{TOKEN[9:]} after")
-    assert scratch.take(7, cell, "j", secrets) == "before *** after"
+    assert scratch.take(7, shared, "j", secrets) == "before *** after"
     assert log.read_text() == "before *** after"
     printed.write_bytes(TOKEN.encode())
-    cell.count_secrets(1)
-    assert scratch.take(7, cell, "j", secrets) == WITHHELD.decode()
+    shared.count_secrets(1)
+    assert scratch.take(7, shared, "j", secrets) == WITHHELD.decode()
     assert log.read_text() == "before *** after" + WITHHELD.decode()
 
 
@@ -230,7 +234,7 @@ def test_output_without_end_is_not_cut_in_the_middle_of_a_secret(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scratch_module, "RUNAWAY_BYTES", 700_000)
-    cell, secrets = Cell(multiprocessing.get_context("spawn")), Secrets()
+    shared, secrets = SharedState(multiprocessing.get_context("spawn")), Secrets()
     secrets.hear([TOKEN])
     scratch = Scratch(str(tmp_path), str(tmp_path / "logs"))
     data, printed = TOKEN.encode(), tmp_path / "child-7.out"
@@ -239,4 +243,4 @@ def test_output_without_end_is_not_cut_in_the_middle_of_a_secret(
         scratch.trim(7, secrets)
         with printed.open("ab") as file:
             file.write(b" and on")
-        assert "hunter2" not in scratch.take(7, cell, "j", secrets)
+        assert "hunter2" not in scratch.take(7, shared, "j", secrets)

@@ -24,8 +24,8 @@ from flowq.plan import Call, Commit, Enqueue, Plan, Release
 from flowq.runtime.queue import Queue
 from flowq.workers import Worker
 from flowq.workers.address import address_of
-from flowq.workers.redis_side import Ledger
-from flowq.workers.wakeup import Doorbell
+from flowq.workers.redis_side import RedisSide
+from flowq.workers.wakeup import Wakeup
 from tests.runtime.server_processes import is_alive
 from tests.workers.black_hole import BlackHole
 from tests.workers.real_servers import Servers
@@ -110,7 +110,7 @@ def test_what_another_worker_took_over_during_the_cut_is_left_to_it(
     wait_until(lambda: queue.connection.get("pid"), 10)
     pid = int(queue.connection.get("pid") or 0)
     proxy.cut()
-    assert not Ledger(queue.connection, "undertaker", ["default"], 30).bury("cut", 2)
+    assert not RedisSide(queue.connection, "undertaker", ["default"], 30).recover("cut", 2)
     start_worker()
     wait_until(lambda: job.get_status() is JobStatus.FINISHED, 10)
     assert is_alive(pid)
@@ -203,7 +203,7 @@ def test_a_subscription_that_lives_gives_a_sign_of_it(
     connection: redis.Redis, proxy: BlackHole, wait_until: Wait
 ) -> None:
     with closing(server.connect(proxy.url(LIMIT_S))) as through:
-        bell = Doorbell(address_of(through), "commands", ["rq:queue:default"])
+        bell = Wakeup(address_of(through), "commands", ["rq:queue:default"])
         bell.open()
         for _ in range(3):
             bell.ask_for_sign()

@@ -21,8 +21,8 @@ from flowq import server
 from flowq.runtime.connections import read_clock
 from flowq.runtime.queue import Queue
 from flowq.workers.address import address_of
-from flowq.workers.child.execute import Bench, Settings
-from flowq.workers.redis_side import Ledger, Room
+from flowq.workers.child.execute import Executor, Settings
+from flowq.workers.redis_side import Capacity, RedisSide
 from flowq.workers.upkeep import Duty, Upkeep
 
 Start = Callable[..., subprocess.Popen[bytes]]
@@ -153,14 +153,14 @@ def test_upkeep_that_fails_again_and_again_is_logged_once(
 # --- RQ's own maintenance, which knows nothing of refusals ---
 
 
-def start_job(connection: redis.Redis) -> tuple[Any, Ledger]:
+def start_job(connection: redis.Redis) -> tuple[Any, RedisSide]:
     """Begin a job as a worker would, which then says nothing more."""
     job = Queue(connection=connection).enqueue(worker_jobs.nothing, retry=Retry(1))
-    ledger = Ledger(connection, "w", ["default"], 30)
-    ledger.beat(5, 60, [])
-    [claim] = ledger.turn([], Room(1, 1, 1)).claims
-    ledger.beat(5, 60, [(claim, False)])
-    return job, ledger
+    redis_side = RedisSide(connection, "w", ["default"], 30)
+    redis_side.beat(5, 60, [])
+    [claim] = redis_side.turn([], Capacity(1, 1, 1)).claims
+    redis_side.beat(5, 60, [(claim, False)])
+    return job, redis_side
 
 
 def test_rqs_maintenance_does_not_start_a_job_again_that_was_not_heard_of_for_long(
@@ -181,9 +181,9 @@ def test_our_workers_leave_rqs_maintenance_until_all_could_be_heard(
     job, _ = start_job(connection)
     for key in connection.keys("rq:wip:*"):
         connection.zadd(key, dict.fromkeys(connection.zrange(key, 0, -1), 0))
-    bench = Bench(Settings("w", address_of(connection)))
-    bench.clean_registries(["default"])
+    executor = Executor(Settings("w", address_of(connection)))
+    executor.clean_registries(["default"])
     assert job.get_status() == "started"
     monkeypatch.setattr("flowq.runtime.maintenance.SILENCE_S", 0.0)
-    bench.clean_registries(["default"])
+    executor.clean_registries(["default"])
     assert job.get_status() == "queued"

@@ -16,8 +16,8 @@ from flowq.runtime import keys
 from flowq.runtime.job import Job
 from flowq.runtime.queue import Queue
 from flowq.workers import supervisor
-from flowq.workers.children import MAX_UNREAD_BYTES, Crew
-from flowq.workers.redis_side import Ledger
+from flowq.workers.children import MAX_UNREAD_BYTES, Pool
+from flowq.workers.redis_side import RedisSide
 from flowq.workers.supervisor import Supervisor
 from flowq.workers.turns import Turns
 
@@ -37,15 +37,15 @@ def path(tmp_path: Path) -> Path:
 def slow_server(connection: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Let each first turn wait; return how many were under way whenever one had been sent."""
     counts: list[int] = []
-    send = Ledger.send
+    send = RedisSide.send
 
-    def pause_and_send(self: Ledger, *arguments: Any) -> None:
+    def pause_and_send(self: RedisSide, *arguments: Any) -> None:
         if not self._said:
             connection.client_pause(PAUSE_MS)
         send(self, *arguments)
         counts.append(len(self._said))
 
-    monkeypatch.setattr(Ledger, "send", pause_and_send)
+    monkeypatch.setattr(RedisSide, "send", pause_and_send)
     return counts
 
 
@@ -87,9 +87,9 @@ def test_a_connection_that_breaks_under_two_turns_costs_nothing(
     monkeypatch: pytest.MonkeyPatch,
     is_applied: bool,
 ) -> None:
-    receive, broken = Ledger.receive, []
+    receive, broken = RedisSide.receive, []
 
-    def break_once(self: Ledger) -> Any:
+    def break_once(self: RedisSide) -> Any:
         if len(self._said) == 2 and not broken:
             broken.append(True)
             if is_applied:  # and only the answers are lost
@@ -99,7 +99,7 @@ def test_a_connection_that_breaks_under_two_turns_costs_nothing(
             raise redis.ConnectionError("connection reset by peer")
         return receive(self)
 
-    monkeypatch.setattr(Ledger, "receive", break_once)
+    monkeypatch.setattr(RedisSide, "receive", break_once)
     jobs = _enqueue(queue, path)
     work_off()
     assert broken
@@ -110,11 +110,11 @@ def test_a_connection_that_breaks_under_two_turns_costs_nothing(
 def test_an_answer_that_was_read_counts_though_the_connection_has_ended_behind_it(
     queue: Queue, work_off: WorkOff, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    receive, has_answer, take, broken = Ledger.receive, Ledger.has_answer, Turns._take, []
+    receive, has_answer, take, broken = RedisSide.receive, RedisSide.has_answer, Turns._take, []
     read: list[Any] = []
     taken: list[Any] = []
 
-    def receive_and_note(self: Ledger) -> Any:
+    def receive_and_note(self: RedisSide) -> Any:
         read.append(receive(self))
         return read[-1]
 
@@ -122,15 +122,15 @@ def test_an_answer_that_was_read_counts_though_the_connection_has_ended_behind_i
         taken.append(turn)
         take(self, turn, sent)
 
-    def break_once(self: Ledger) -> bool:
+    def break_once(self: RedisSide) -> bool:
         if not broken:
             broken.append(True)
             self._line.disconnect()
             raise redis.ConnectionError("connection closed by server")
         return has_answer(self)
 
-    monkeypatch.setattr(Ledger, "receive", receive_and_note)
-    monkeypatch.setattr(Ledger, "has_answer", break_once)
+    monkeypatch.setattr(RedisSide, "receive", receive_and_note)
+    monkeypatch.setattr(RedisSide, "has_answer", break_once)
     monkeypatch.setattr(Turns, "_take", take_and_note)
     jobs = _enqueue(queue, path)
     work_off()
@@ -178,18 +178,18 @@ def test_what_a_turn_claims_whose_answer_does_not_come_in_time_is_put_back_at_th
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     work_off()  # so that the server has our functions
-    send = Ledger.send
+    send = RedisSide.send
 
-    def pause_and_send(self: Ledger, *arguments: Any) -> None:
+    def pause_and_send(self: RedisSide, *arguments: Any) -> None:
         connection.client_pause(200)
         send(self, *arguments)
 
     def send_a_turn_and_end(self: Supervisor) -> None:
-        self.crew.fill()
+        self.pool.fill()
         self.turns.go_on()
         self._end()
 
-    monkeypatch.setattr(Ledger, "send", pause_and_send)
+    monkeypatch.setattr(RedisSide, "send", pause_and_send)
     monkeypatch.setattr(Turns, "hear", lambda _: None)  # it would wait for the answer
     monkeypatch.setattr(Supervisor, "run", send_a_turn_and_end)
     monkeypatch.setattr(supervisor, "LAST_WORD_S", 0.0)
@@ -203,15 +203,15 @@ def test_what_a_turn_claims_whose_answer_does_not_come_in_time_is_put_back_at_th
 def test_a_server_that_has_lost_its_functions_gets_them_back_under_two_turns(
     queue: Queue, work_off: WorkOff, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    send, flushed = Ledger.send, []
+    send, flushed = RedisSide.send, []
 
-    def flush_and_send(self: Ledger, *arguments: Any) -> None:
+    def flush_and_send(self: RedisSide, *arguments: Any) -> None:
         if self._said and len(flushed) < 3:
             queue.connection.function_flush()
             flushed.append(True)
         send(self, *arguments)
 
-    monkeypatch.setattr(Ledger, "send", flush_and_send)
+    monkeypatch.setattr(RedisSide, "send", flush_and_send)
     jobs = _enqueue(queue, path)
     work_off()
     assert flushed
@@ -241,7 +241,7 @@ def test_a_worker_that_finds_nothing_more_is_woken_whichever_answer_said_so(
     def go_on_and_look(self: Turns) -> None:
         go_on(self)
         if not self.is_under_way and self.is_dry and self.wants_claims():
-            deaf.append(not self.doorbell.is_armed)
+            deaf.append(not self.wakeup.is_armed)
 
     monkeypatch.setattr(Turns, "go_on", go_on_and_look)
     for _ in range(4):
@@ -260,7 +260,7 @@ def test_what_has_ended_is_said_before_an_answer_that_is_there_is_taken_in(
 
     def hear_and_rest(self: Turns) -> None:
         hear(self)
-        for child in self.crew.children if self.is_answered else []:  # it does it meanwhile
+        for child in self.pool.children if self.is_answered else []:  # it does it meanwhile
             assert not child.claims or child.channel.poll(5)
 
     def note_and_send(self: Turns, ends: Any) -> None:
@@ -269,7 +269,7 @@ def test_what_has_ended_is_said_before_an_answer_that_is_there_is_taken_in(
 
     monkeypatch.setattr(Turns, "hear", hear_and_rest)
     monkeypatch.setattr(Turns, "_send", note_and_send)
-    monkeypatch.setattr(Ledger, "has_answer", lambda self: self._line.can_read(timeout=5))
+    monkeypatch.setattr(RedisSide, "has_answer", lambda self: self._line.can_read(timeout=5))
     jobs = _enqueue(queue, path)
     work_off(batches=False)
     assert any(were_answered)
@@ -292,14 +292,14 @@ def test_the_last_ends_do_not_wait_for_each_other(
     queue: Queue, work_off: WorkOff, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
-    take = Crew._take
+    take = Pool._take
 
-    def note_and_take(self: Crew, child: Any, kind: str, content: Any) -> None:
+    def note_and_take(self: Pool, child: Any, kind: str, content: Any) -> None:
         if kind == "ends":
             sizes.append(len(content))
         take(self, child, kind, content)
 
-    monkeypatch.setattr(Crew, "_take", note_and_take)
+    monkeypatch.setattr(Pool, "_take", note_and_take)
     data = [Queue.prepare_data(worker_jobs.nothing) for _ in range(5 * COUNT)]
     queue.enqueue_many(data)
     work_off()

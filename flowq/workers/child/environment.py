@@ -24,8 +24,8 @@ _IS_LINUX = sys.platform == "linux"
 _NOTHING: Mapping[bytes, bytes] = {}
 
 
-class Teller:
-    """Tells a job, and the processes that it starts, its id, and which job of which run it is."""
+class JobVariables:
+    """The environment variables that say to a job which job of which run it is."""
 
     def __init__(self) -> None:
         self._tell_job_id = _make_setter(JOB_ID)

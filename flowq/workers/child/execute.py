@@ -47,7 +47,7 @@ from flowq.runtime.waiting import read_retry, write_retry
 from flowq.texts import show
 from flowq.workers.address import Address
 from flowq.workers.child.code_digest import CodeDigest
-from flowq.workers.child.environment import Teller
+from flowq.workers.child.environment import JobVariables
 from flowq.workers.child.restore import Restorer
 from flowq.workers.child.timeouts import DEATH_PENALTY_CLASS, disarm
 from flowq.workers.messages import End, Task
@@ -86,7 +86,7 @@ def _count_threads() -> int:
     return len(threading._active) + len(threading._limbo)  # type: ignore[attr-defined]
 
 
-class Bench:
+class Executor:
     """Where one child works: its settings, and one connection, made when it is first needed.
 
     With slots: each job reads and writes a dozen of these attributes.
@@ -94,7 +94,7 @@ class Bench:
 
     __slots__ = (
         *("settings", "connection", "_unrepeating", "_restorer", "_performer", "_execution"),
-        *("_queues", "_code", "_ask_for", "_teller", "_threads", "_folder", "_umask"),
+        *("_queues", "_code", "_ask_for", "_variables", "_threads", "_folder", "_umask"),
         *("_streams", "_task", "_started_at", "_end", "_has_left_threads", "_load_s"),
     )
 
@@ -108,7 +108,7 @@ class Bench:
         self._queues: dict[str, Queue] = {}
         self._code = CodeDigest()
         self._ask_for: Callable[[float], None] = lambda seconds: None
-        self._teller = Teller()
+        self._variables = JobVariables()
         self._threads = _count_threads()
         self._folder = os.getcwd()  # noqa: PTH109 - as below
         self._umask = _get_umask()
@@ -131,7 +131,7 @@ class Bench:
         self._has_left_threads = False
         try:
             job = self._restorer.restore(task)
-            self._teller.tell(task.job_id, variables_of(job))
+            self._variables.tell(task.job_id, variables_of(job))
             job.knows_itself = True
             if job.attempt > 1 and self.settings.log_folder:
                 mark_attempt(self.settings.log_folder, job.id, job.attempt)

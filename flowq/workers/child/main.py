@@ -4,8 +4,8 @@ Messages from the supervisor are pickled tuples: ("run", [Task, …], is_last), 
 End) and ("chore", name, arguments). The child sends (child_messages.py) "ready" before its first
 job, ends, several in one message, "chore" when it has done one, "outdated" with a file before it
 ends without beginning what it was given, "unfit" with the reason when it cannot preload
-something, and "secrets" with a list as JSON before users' code has them; a nursery (fork.py) adds
-"died" with an exit code.
+something, and "secrets" with a list as JSON before users' code has them; a fork server (fork.py)
+adds "died" with an exit code.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from typing import Any, NoReturn
 from flowq.runtime import masking, unpickling
 from flowq.runtime.connections import describe, is_passing
 from flowq.workers.child import timeouts
-from flowq.workers.child.execute import Bench, Settings, failed
+from flowq.workers.child.execute import Executor, Settings, failed
 from flowq.workers.child.sources import Sources
 from flowq.workers.child_messages import write_end, write_ends, write_secrets, write_text
 from flowq.workers.messages import End, Task
 from flowq.workers.output import Capture, open_stream
-from flowq.workers.shared_state import Cell
+from flowq.workers.shared_state import SharedState
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -52,11 +52,11 @@ MAX_END_BYTES = 512 * 2**20
 
 
 class Outbox:
-    """Sends what a child has to say; ends of short jobs together, kept in the cell till then."""
+    """Sends a child's messages. Ends of short jobs wait in the shared state, and go together."""
 
-    def __init__(self, channel: Connection, cell: Cell) -> None:
+    def __init__(self, channel: Connection, shared: SharedState) -> None:
         self._channel = channel
-        self._cell = cell
+        self._shared = shared
         self._ends: list[bytes] = []
         self._flushed_at = time.monotonic()
 
@@ -69,7 +69,7 @@ class Outbox:
         """Send an end, soon."""
         written = _write_end(end)
         self._ends.append(written)
-        is_kept = self._cell.keep(written)
+        is_kept = self._shared.keep(written)
         is_late = time.monotonic() - self._flushed_at > FLUSH_S
         if is_late or not is_kept or len(self._ends) >= FLUSH_COUNT:
             self.flush()
@@ -80,7 +80,7 @@ class Outbox:
         if ends:
             self._channel.send_bytes(write_ends(ends))
         if self._ends:
-            self._cell.clear()
+            self._shared.clear()
             self._ends = []
         self._flushed_at = time.monotonic()
 
@@ -110,19 +110,21 @@ def _write_end(end: End) -> bytes:
     return written
 
 
-def main(channel: Connection, lifeline: Connection, cell: Cell, settings: Settings) -> None:
+def main(
+    channel: Connection, lifeline: Connection, shared: SharedState, settings: Settings
+) -> None:
     """Be a child. Returns when there is nothing more to do; the process should exit then."""
     set_up_process(settings)
     hold_on(lifeline)
     timeouts.prepare()
-    outbox = Outbox(channel, cell)
+    outbox = Outbox(channel, shared)
     sources = Sources()
     preload(outbox, settings.preload)
     outbox.send_ready()
-    bench = Bench(settings)
-    capture = Capture(settings.log_folder, settings.scratch_folder, cell)
-    share_secrets(outbox, cell, capture)
-    cell.say_ready()
+    executor = Executor(settings)
+    capture = Capture(settings.log_folder, settings.scratch_folder, shared)
+    share_secrets(outbox, shared, capture)
+    shared.say_ready()
     while True:
         try:
             message = pickle.loads(channel.recv_bytes())  # noqa: S301 - from our own supervisor
@@ -130,7 +132,7 @@ def main(channel: Connection, lifeline: Connection, cell: Cell, settings: Settin
             return
         if message[0] == "run" and is_outdated(outbox, sources):
             return
-        if not handle(outbox, cell, bench, capture, message):
+        if not handle(outbox, shared, executor, capture, message):
             return
 
 
@@ -151,10 +153,11 @@ def _explain(error: BaseException) -> str:
     return text if is_missing else f"{text} ({last.filename}:{last.lineno})"
 
 
-def share_secrets(outbox: Outbox, cell: Cell, capture: Capture) -> None:
-    """See to it that whoever moves this process's output knows the secrets of its jobs before.
+def share_secrets(outbox: Outbox, shared: SharedState, capture: Capture) -> None:
+    """See to it that the supervisor knows the secrets of a job before it moves the job's output.
 
-    The cell says first that there are some: until the supervisor has heard them it moves nothing.
+    The shared state says first that there are some: until the supervisor has read them, it moves
+    nothing.
     """
 
     def learn(values: Sequence[str]) -> None:
@@ -162,7 +165,7 @@ def share_secrets(outbox: Outbox, cell: Cell, capture: Capture) -> None:
         if not new:
             return
         capture.mask.add(new)
-        cell.count_secrets(len(new))
+        shared.count_secrets(len(new))
         outbox.send_secrets(new)
 
     if capture.is_on:
@@ -179,22 +182,31 @@ def is_outdated(outbox: Outbox, sources: Sources) -> bool:
 
 
 def handle(
-    outbox: Outbox, cell: Cell, bench: Bench, capture: Capture, message: tuple[Any, ...]
+    outbox: Outbox,
+    shared: SharedState,
+    executor: Executor,
+    capture: Capture,
+    message: tuple[Any, ...],
 ) -> bool:
     """Do what a message says; False when the child must not go on."""
     if message[0] == "conclude":
-        cell.has_begun_to_conclude = True
-        outbox.flush(_conclude(bench, *message[1:]))
+        shared.has_begun_to_conclude = True
+        outbox.flush(_conclude(executor, *message[1:]))
         return True
     if message[0] == "chore":
-        _do_chore(bench, *message[1:])
+        _do_chore(executor, *message[1:])
         outbox.send("chore")
         return True
-    return work_off(outbox, cell, bench, capture, *message[1:])
+    return work_off(outbox, shared, executor, capture, *message[1:])
 
 
 def work_off(
-    outbox: Outbox, cell: Cell, bench: Bench, capture: Capture, tasks: list[Any], is_last: bool
+    outbox: Outbox,
+    shared: SharedState,
+    executor: Executor,
+    capture: Capture,
+    tasks: list[Any],
+    is_last: bool,
 ) -> bool:
     """Execute these jobs, one after the other; False when the child must not go on.
 
@@ -203,9 +215,9 @@ def work_off(
     """
     pid, is_spent, left = os.getpid(), False, len(tasks)
     for task in map(_as_task, tasks):
-        if is_spent or not cell.begin(task.number, pid):
+        if is_spent or not shared.begin(task.number, pid):
             break
-        end = bench.execute(task, cell.ask_for)
+        end = executor.execute(task, shared.ask_for)
         if os.getpid() != pid:  # the job has forked, and its copy came back out of the function
             os._exit(0)
         if not capture.end(task.job_id):
@@ -224,9 +236,9 @@ def work_off(
 _as_task = partial(tuple.__new__, Task)
 
 
-def _conclude(bench: Bench, task: Any, end: End) -> End:
+def _conclude(executor: Executor, task: Any, end: End) -> End:
     try:
-        return bench.conclude(Task._make(task), end)
+        return executor.conclude(Task._make(task), end)
     except Exception as error:
         if is_passing(error):
             return end._replace(how="later")
@@ -235,9 +247,9 @@ def _conclude(bench: Bench, task: Any, end: End) -> End:
         return end._replace(how="conclude")
 
 
-def _do_chore(bench: Bench, name: str, arguments: tuple[Any, ...]) -> None:
+def _do_chore(executor: Executor, name: str, arguments: tuple[Any, ...]) -> None:
     try:
-        getattr(bench, name)(*arguments)
+        getattr(executor, name)(*arguments)
     except Exception as error:  # the same is tried again later, or by another worker
         if is_passing(error):
             log.warning("%s failed: %s", name, describe(error))

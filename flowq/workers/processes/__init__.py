@@ -14,7 +14,7 @@ from flowq.workers.child import main as child_module
 from flowq.workers.child.execute import Settings
 from flowq.workers.messages import Claim
 from flowq.workers.scratch import Secrets
-from flowq.workers.shared_state import Cell
+from flowq.workers.shared_state import SharedState
 
 Mode = Literal["fork", "multiprocessing", "warm"]
 
@@ -42,23 +42,25 @@ def describe_end(code: int) -> str:
 
 
 class Child:
-    """One child and what it holds. Shape: `claims` in the order of handing over. `promises`:
+    """One child and what it holds. Shape: `claims` in the order of handing over. `open_turns`:
     how many turns are under way that may bring it something. `has_enough`: nothing is to be put
     behind what it has. `is_replacement`: it came for one that is gone. `idle_since`: noted where
     children end that have nothing to do."""
 
-    def __init__(self, process: Process, channel: Connection, lifeline: Connection, cell: Cell):
+    def __init__(
+        self, process: Process, channel: Connection, lifeline: Connection, shared: SharedState
+    ):
         self.process = process
         self.channel = channel
         self.lifeline = lifeline
-        self.cell = cell
+        self.shared = shared
         self.claims: dict[int, Claim] = {}
-        self.hired_at = time.monotonic()
+        self.started_at = time.monotonic()
         self.idle_since: float | None = None
         self.concluding: Claim | None = None
-        self.errand_since: float | None = None
+        self.chore_since: float | None = None
         self.load_s = 0.0
-        self.promises = 0
+        self.open_turns = 0
         self.jobs_left: int | None = None
         self.has_enough = False
         self.is_leaving = False
@@ -70,18 +72,18 @@ class Child:
     @property
     def is_idle(self) -> bool:
         """Whether it can take any job."""
-        is_busy = self.claims or self.concluding is not None or self.errand_since is not None
+        is_busy = self.claims or self.concluding is not None or self.chore_since is not None
         return not is_busy and not self.is_leaving
 
     @property
     def executing(self) -> Claim | None:
         """What it executes at this moment."""
-        return self.claims.get(self.cell.begun)
+        return self.claims.get(self.shared.begun)
 
     @property
     def waiting(self) -> list[Claim]:
         """What was handed over and has not begun."""
-        begun = self.cell.begun
+        begun = self.shared.begun
         return [claim for number, claim in self.claims.items() if number > begun]
 
     @property
@@ -90,13 +92,13 @@ class Child:
         return sum(claim.size_bytes for claim in self.waiting)
 
 
-def hire(mode: Mode, settings: Settings, siblings: Sequence[Child]) -> Child:
+def start_child(mode: Mode, settings: Settings, siblings: Sequence[Child]) -> Child:
     """Start a child. `siblings`: those that live; a forked one must not keep their channels."""
     context = multiprocessing.get_context("spawn" if mode == "multiprocessing" else "fork")
     ours, theirs = multiprocessing.Pipe()
     hold, held = multiprocessing.Pipe(duplex=False)
-    cell = Cell(context)
-    arguments = (theirs, hold, cell, settings)
+    shared = SharedState(context)
+    arguments = (theirs, hold, shared, settings)
     if mode == "multiprocessing":
         process = _spawn(arguments)
     else:
@@ -106,7 +108,7 @@ def hire(mode: Mode, settings: Settings, siblings: Sequence[Child]) -> Child:
         process = _fork(mode, arguments, inherited)
     theirs.close()
     hold.close()
-    return Child(process, ours, held, cell)
+    return Child(process, ours, held, shared)
 
 
 def _spawn(arguments: tuple[Any, ...]) -> Process:

@@ -1,10 +1,10 @@
-"""Children by `os.fork`: warm ones that are reused, and a nursery that forks for each job.
+"""Children by `os.fork`: warm ones that are reused, and a fork server that forks for each job.
 
-A nursery is a process between the supervisor and the jobs, so that a job that dies takes nothing
-with it. What a module makes when it is imported (random generators, connections, what it has read)
-would be the same for all jobs that are forked from a process with that module. So neither the
-supervisor nor a nursery imports any of the user's modules, but for those that `preload` names. Our
-own ones a nursery imports when the first job has needed them.
+A fork server is a process between the supervisor and the jobs, so that a job that dies takes
+nothing with it. What a module makes when it is imported (random generators, connections, what it
+has read) would be the same for all jobs that are forked from a process with that module. So neither
+the supervisor nor a fork server imports any of the user's modules, but for those that `preload`
+names. Our own ones a fork server imports when the first job has needed them.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from flowq.workers.child import main as child
-from flowq.workers.child.execute import Bench, Settings
+from flowq.workers.child.execute import Executor, Settings
 from flowq.workers.child.sources import Sources
 from flowq.workers.child_messages import BadMessage, read_secrets, write_secrets
 from flowq.workers.output import Capture
 from flowq.workers.resting import let_go
-from flowq.workers.shared_state import Cell
+from flowq.workers.shared_state import SharedState
 
 REPORT_BYTES = 60_000
 """More than a report takes, and less than a pipe holds."""
@@ -35,8 +35,8 @@ DONE = "."
 """What a process says first that has done all that it was told to. Modules follow."""
 
 OURS = "flowq."
-"""How the modules are called that a nursery imports when a job has needed them: they are ours, and
-keep nothing for one job."""
+"""Names of modules that a fork server imports when a job has needed them: they are ours, and keep
+nothing for one job."""
 
 log = logging.getLogger("rq.worker")
 
@@ -82,23 +82,25 @@ def kill_group(pid: int) -> None:
         return
 
 
-# The nursery -------------------------------------------------------------------------------------
+# The fork server ---------------------------------------------------------------------------------
 
 
-def nurse(channel: Connection, lifeline: Connection, cell: Cell, settings: Settings) -> None:
+def nurse(
+    channel: Connection, lifeline: Connection, shared: SharedState, settings: Settings
+) -> None:
     """Fork a process for each message, until the channel closes."""
     child.set_up_process(settings)
     child.die_with_parent()
     sources = Sources()
-    outbox = child.Outbox(channel, cell)
+    outbox = child.Outbox(channel, shared)
     child.preload(outbox, settings.preload)
     outbox.send_ready()
     if threading.active_count() > 1:
         log.warning("a preloaded module has started threads, which the jobs' processes do not have")
-    capture = Capture(settings.log_folder, settings.scratch_folder, cell)
-    child.share_secrets(outbox, cell, capture)
-    do = partial(_do, outbox, lifeline, cell, settings, capture)
-    cell.say_ready()
+    capture = Capture(settings.log_folder, settings.scratch_folder, shared)
+    child.share_secrets(outbox, shared, capture)
+    do = partial(_do, outbox, lifeline, shared, settings, capture)
+    shared.say_ready()
     while True:
         try:
             message = pickle.loads(channel.recv_bytes())  # noqa: S301 - from our own supervisor
@@ -139,7 +141,7 @@ def _fork_one(do: Callable[[int], None]) -> tuple[int, list[str], list[str]]:
 def _do(
     outbox: child.Outbox,
     lifeline: Connection,
-    cell: Cell,
+    shared: SharedState,
     settings: Settings,
     capture: Capture,
     message: tuple[Any, ...],
@@ -148,9 +150,9 @@ def _do(
     os.setpgid(0, 0)
     child.seed_anew()
     known = set(sys.modules)
-    bench = Bench(settings)
+    executor = Executor(settings)
     child.hold_on(lifeline)
-    child.handle(outbox, cell, bench, capture, message)
+    child.handle(outbox, shared, executor, capture, message)
     needed = [name for name in sys.modules if name.startswith(OURS) and name not in known]
     words, secrets = " ".join([DONE, *needed]).encode(), capture.mask.values
     rest = b"\n" + write_secrets(secrets) if secrets else b""
