@@ -87,6 +87,7 @@ def with_places(shell: Shell) -> Shell:
 _QUOTES = '"{}"'
 _UNSURE = Refusal("stands in a part of the command that can be read in two ways", ENV)
 _ALIASED = Refusal("stands in a command that defines aliases, which change others", "use functions")
+_COPROCESS = Refusal("stands in a command with `coproc`, which may read it as code", "use a pipe")
 _SINGLE = Refusal("stands within single quotes, where nothing is filled in", f"write {_QUOTES}")
 _ESCAPED = Refusal(
     r"stands behind a \, or in a word that nothing is filled into", f"write {_QUOTES}"
@@ -127,6 +128,8 @@ class _Judge:
         text = self._text
         if text.has_aliases:
             return _ALIASED
+        if text.has_coprocesses:
+            return _COPROCESS
         if self._shell in PLAIN_SHELLS and text.has_ansi_quotes:
             return Refusal("stands in a command with $'…', which not every `sh` knows", ENV)
         if line := text.find_unreadable(mark):
@@ -209,6 +212,8 @@ def _judge_literal(step: _Step) -> Refusal | None:
 
 def _judge_command(step: _Step) -> Refusal | None:
     words, place = step.text.words_of(step.parent, step.child)
+    if refusal := _judge_redirected(step):  # redirections may stand before the name
+        return refusal
     # Without quotes around it, so that it may be many words.
     is_name = step.child.type == "command_name"
     is_output = is_name and step.child.children[0].type in trees.SUBSTITUTIONS
@@ -255,8 +260,15 @@ def _judge_process(step: _Step) -> Refusal | None:
 def _judge_redirected(step: _Step) -> Refusal | None:
     """Judge a command with redirections: `> >(sh)` executes what it prints."""
     redirections = [child for child in step.parent.named_children if child != step.child]
-    is_shown = step.is_direct and step.text.is_printed(step.mark)
+    redirections = [child for child in redirections if child.type == "file_redirect"]
+    is_shown = step.is_direct and _is_shown(step)
     return _READS_INPUT if is_shown and any(map(step.text.reads_code, redirections)) else None
+
+
+def _is_shown(step: _Step) -> bool:
+    """Whether a value is an argument of a command that prints it, or the input of one."""
+    is_input = trees.find_ancestor(step.mark, "herestring_redirect", frozenset()) is not None
+    return is_input or step.text.is_printed(step.mark)
 
 
 def _need(step: _Step, shells: frozenset[str], what: str) -> Refusal | None:
@@ -346,9 +358,7 @@ def _judge_pipeline(step: _Step) -> Refusal | None:
     """A text that is printed for another program to execute is code."""
     children = step.parent.named_children
     after = children[children.index(step.child) + 1 :]
-    is_input = trees.find_ancestor(step.mark, "herestring_redirect", frozenset()) is not None
-    is_shown = is_input or step.text.is_printed(step.mark)
-    if step.is_direct and is_shown and any(map(step.text.reads_code, after)):
+    if step.is_direct and _is_shown(step) and any(map(step.text.reads_code, after)):
         return _READS_INPUT
     return None
 

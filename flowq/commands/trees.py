@@ -85,10 +85,13 @@ def find_ancestor(node: Node, kind: str, until: frozenset[str]) -> Node | None:
 
 
 def readers_of(document: Node) -> list[Node]:
-    """Return the statements that can read a here-document: that which has it, and a pipeline."""
+    """Return the statements that can read a here-document: that which has it, its
+    redirections, and a pipeline."""
     around = document.parent
     body = around.child_by_field_name("body") if around is not None else None
-    return [*filter(None, [body]), *document.named_children]
+    beside = around.named_children if around is not None else []
+    redirections = [each for each in beside if each.type == "file_redirect"]
+    return [*filter(None, [body]), *redirections, *document.named_children]
 
 
 class Text:
@@ -225,6 +228,11 @@ class Text:
         )
 
     @cached_property
+    def has_coprocesses(self) -> bool:
+        """Whether the word `coproc` is in the text: what is written to one is not followed."""
+        return any(node.type == "word" and node.text == b"coproc" for node in self._nodes)
+
+    @cached_property
     def functions(self) -> frozenset[str]:
         """The names of the functions that the text defines."""
         defined = (node for node in self._nodes if node.type == "function_definition")
@@ -299,6 +307,8 @@ class Text:
             return self._code_of(node)
         if kind == "herestring_redirect" and node.parent is not None:
             return [node] if self._reads(node.parent, functions) else []
+        if kind == "file_redirect" and node.parent is not None:
+            return self._printed(node.parent) if self._reads(node, functions) else []
         if kind == "heredoc_redirect":
             is_read = any(self._reads(each, functions) for each in readers_of(node))
             return [each for each in node.children if is_read and each.type == "heredoc_body"]
@@ -405,7 +415,11 @@ class Text:
             if words and words[0].text in ("read", "mapfile", "readarray"):
                 return any(word.text in known for word in words[1:])
         if node.type in ("command", "file_redirect"):
-            children = [each for each in children if text_of(each).startswith(">(")]
+            children = [
+                each
+                for each in children
+                if each.type == "file_redirect" or text_of(each).startswith(">(")
+            ]
         elif node.type in ("string", "heredoc_body"):
             return False
         return any(self._reads(child, known, depth + 1) for child in children)

@@ -131,6 +131,18 @@ source /dev/stdin <<< §
 """
 FOLLOWED = r"""
 echo § > >(sh)
+> >(sh) echo §
+2> >(sh) echo § >&2
+x=1 > >(sh) echo §
+< <(echo §) sh
+> >(sh) cat <<< §
+cat <<< § > >(sh)
+echo § | > >(sh) cat
+a=§; > >(sh) echo "$a"
+a=§; echo "$a" > >(sh)
+coproc sh; echo § >&${COPROC[1]}
+coproc { sh; }; echo § >&${COPROC[1]}
+a=§; coproc P { sh; }; echo "$a" >&${P[1]}
 echo § | tee >(sh)
 echo § | tee >(bash) > /dev/null
 echo § | "$SHELL"
@@ -330,6 +342,8 @@ DOCUMENTS = [
     "sh <<EOF\n§\nEOF",
     "cat <<EOF\n$(eval §)\nEOF",
     "alias ls=eval\nls §",
+    "cat <<EOF > >(sh)\n§\nEOF",
+    "> >(sh) cat <<EOF\n§\nEOF",
     "echo $((\n§))",
 ]
 REFUSED = [
@@ -356,6 +370,9 @@ ALLOWED = """
 echo §
 echo "Hello §"
 ls -l § > § 2>> §
+> § echo §
+> >(cat) echo §
+2> >(tee log) ls §
 curl -o x "https://example.org/§?q=§" | tee §
 if grep -q § file; then echo §; elif [ -f § ]; then exit 1; fi
 while read -r line; do echo "§ $line"; done < §
