@@ -6,8 +6,9 @@ names classes and functions, and calls them while it is read. Here it may name t
 refused before a module is imported for it. docs/security.md lists the types for users.
 
 `_Scan` checks what a pickle does with its names, before the first of them is looked up. A pickle
-may change only objects that it has made: a changed class or enum member would stay changed for the
-next job of a kept child. And it may call plain types only with what these write into pickles
+changes no class, function or enum member: these would stay changed for the next job of a kept
+child. (What an admitted class or function caches and returns is not told from new objects.) And it
+may call plain types only with what these write into pickles
 themselves: `bytearray(2**40)` is one line, and all of the memory.
 """
 
@@ -157,6 +158,7 @@ _OTHER = object()
 """On the stack of a scan: a list, a map, a set."""
 
 _ZONE_READER = "builtins.getattr"
+_MADE_BY_ZONE_READER = _Made(_ZONE_READER)
 _UNCALLED = frozenset(
     f"builtins.{name}" for name in ("bool", "bytes", "dict", "float", "int", "list", "str", "tuple")
 )
@@ -166,7 +168,34 @@ _CONTAINERS = frozenset(
     {"builtins.bytearray", "builtins.frozenset", "builtins.set"}
     | {f"collections.{name}" for name in PLAIN["collections"]}
 )
+_CHECKED = _UNCALLED | _CONTAINERS | {"fractions.Fraction"}
 _PLAIN_FRACTION = re.compile(r"-?[0-9]+(/[0-9]+)?")
+
+_OUTSIDE = ("EXT", "PERSID", "BINPERSID", "NEXT_BUFFER", "READONLY_BUFFER")
+"""Opcodes for what is not in the pickle. `READONLY_BUFFER` replaces what is on the stack, too."""
+
+_OPCODES = {ord(opcode.code): opcode for opcode in pickletools.opcodes}
+_STOP, _MEMOIZE, _BINGET = pickle.STOP[0], pickle.MEMOIZE[0], pickle.BINGET[0]
+_CALLS = frozenset({pickle.REDUCE[0], pickle.NEWOBJ[0]})
+_EMPTY = {pickle.EMPTY_TUPLE[0]: (), pickle.EMPTY_DICT[0]: _OTHER, pickle.EMPTY_LIST[0]: _OTHER}
+_CHANGES = {pickle.BUILD[0]: 1, pickle.APPEND[0]: 1, pickle.SETITEM[0]: 2}
+"""Opcodes that change what is on the stack, with how much they take from above it."""
+
+_CHANGES_BY_MARK = frozenset({pickle.APPENDS[0], pickle.SETITEMS[0], pickle.ADDITEMS[0]})
+"""Those that take all above a mark."""
+
+_CHANGES |= dict.fromkeys(_CHANGES_BY_MARK, 0)
+_TUPLES = {pickle.TUPLE1[0]: 1, pickle.TUPLE2[0]: 2, pickle.TUPLE3[0]: 3}
+_SHORT_TEXT = pickle.SHORT_BINUNICODE[0]
+_SHORT = frozenset({_SHORT_TEXT, pickle.SHORT_BINBYTES[0]})
+"""Opcodes of plain data with its length in one byte."""
+
+_NUMBER = re.compile(rb"K.|M..|J.{4}|[N\x88\x89]|G.{8}", re.DOTALL)
+_NUMBERS = re.compile(rb"(?:%b){1,1000}" % _NUMBER.pattern, re.DOTALL)
+"""Opcodes of numbers, None, true and false, of which long lists have many in a row."""
+
+_NUMBER_TRACES = {ord("K"): 0, ord("M"): 0, ord("J"): 0, ord("N"): _OTHER, ord("G"): _OTHER}
+_NUMBER_TRACES |= {pickle.NEWTRUE[0]: _OTHER, pickle.NEWFALSE[0]: _OTHER}
 
 
 class _Scan:
@@ -182,6 +211,7 @@ class _Scan:
         self._marks: list[int] = []
         self._memo: dict[int, Any] = {}
         self._changed: set[str] = set()
+        self._results: dict[str, _Made] = {}  # of the names that may be called with anything
 
     def find_changed(self) -> frozenset[str]:
         """Return the names whose results get a state or items after the call.
@@ -191,11 +221,57 @@ class _Scan:
                 plain type in a way of its own, or that cannot be followed.
         """
         try:
-            for opcode, argument, _ in pickletools.genops(self._data):
-                self._step(opcode, argument)
+            self._follow()
         except (ValueError, IndexError, KeyError, TypeError) as error:
             raise pickle.UnpicklingError(f"this is no pickle: {error}") from None
         return frozenset(self._changed)
+
+    def _follow(self) -> None:
+        """Go through the opcodes up to the end. Those of which data has most have a short way."""
+        data, stack, memo = self._data, self._stack, self._memo
+        stream = io.BytesIO(data)
+        at = 0
+        while (code := data[at]) != _STOP:
+            if code == _MEMOIZE:
+                memo[len(memo)] = stack[-1]
+                at += 1
+            elif code == _BINGET:
+                stack.append(memo[data[at + 1]])
+                at += 2
+            elif code in _SHORT:
+                start = at + 2
+                at = start + data[at + 1]
+                if at > len(data):
+                    raise ValueError("it ends too early")
+                is_text = code == _SHORT_TEXT
+                stack.append(str(data[start:at], "utf-8", "surrogatepass") if is_text else _OTHER)
+            elif code in _CALLS:
+                arguments = stack.pop()
+                stack[-1] = self._made(stack[-1], arguments)
+                at += 1
+            elif (empty := _EMPTY.get(code)) is not None:
+                stack.append(empty)
+                at += 1
+            elif code in _CHANGES:
+                start = self._marks.pop() if code in _CHANGES_BY_MARK else len(stack)
+                del stack[start - _CHANGES[code] :]
+                self._change(stack[-1:], None)
+                at += 1
+            elif size := _TUPLES.get(code):
+                stack[-size:] = [tuple(stack[-size:])]
+                at += 1
+            elif numbers := _NUMBERS.match(data, at):
+                stack += [_NUMBER_TRACES[each[0]] for each in _NUMBER.findall(numbers[0])]
+                at = numbers.end()
+            else:
+                opcode = _OPCODES[code]
+                argument = None
+                at += 1
+                if opcode.arg is not None:
+                    stream.seek(at)
+                    argument = opcode.arg.reader(stream)
+                    at = stream.tell()
+                self._step(opcode, argument)
 
     def _step(self, opcode: pickletools.OpcodeInfo, argument: Any) -> None:
         name, stack = opcode.name, self._stack
@@ -213,7 +289,7 @@ class _Scan:
             taken = self._take(opcode)
             if handle := _HANDLERS.get(name):
                 stack.append(handle(self, taken, argument))
-            elif name.startswith(("EXT", "PERSID", "BINPERSID")):
+            elif name.startswith(_OUTSIDE):
                 raise _refuse("refers to something outside of itself")
             else:
                 stack += (argument if argument is not None else _OTHER for _ in opcode.stack_after)
@@ -232,6 +308,8 @@ class _Scan:
 
     def _name(self, taken: list[Any], argument: Any) -> _Name:
         module, _, name = argument.partition(" ") if argument else (taken[0], "", taken[1])
+        if not isinstance(module, str) or not isinstance(name, str):
+            raise _refuse("names something by no text")
         return _Name(f"{_ALIASES.get(module, module)}.{name}")
 
     def _tuple(self, taken: list[Any], _argument: Any) -> tuple[Any, ...]:
@@ -250,11 +328,13 @@ class _Scan:
 
     def _made(self, called: Any, arguments: Any, *, has_more: bool = False) -> _Made:
         """Check a call, and return what stands for its result."""
-        if called == _Made(_ZONE_READER):
+        if called == _MADE_BY_ZONE_READER:
             return _Made("zoneinfo.ZoneInfo")
         if not isinstance(called, _Name):
             raise _refuse("calls what is no class")
         name = called.text
+        if name in self._results:
+            return self._results[name]
         is_known = isinstance(arguments, tuple) and not has_more
         is_plain = True
         if name in _UNCALLED:
@@ -273,7 +353,10 @@ class _Scan:
             )
         if not is_plain:
             raise _refuse(f"calls {name} in a way of its own")
-        return _Made(name)
+        result = _Made(name)
+        if name not in _CHECKED:
+            self._results[name] = result
+        return result
 
     def _change(self, taken: list[Any], _argument: Any) -> Any:
         target = taken[0]
