@@ -10,7 +10,7 @@ import sys
 sys.path.append(__file__.rsplit("flowq", 1)[0])
 
 if __name__ == "__main__":
-    if sys.argv[1] == "fake":
+    if sys.argv[1] in ("fake", "stopgap"):  # a guardian of an older version says stopgap
         from flowq.server.fake import main
     else:
         from flowq.server.guardian import main

@@ -108,6 +108,7 @@ class Server:
                     raise ServerUnavailable(str(self.state), reason)
                 time.sleep(0.01)
                 _shut_down(self.state)  # its guardian may just have started it again
+            endpoint_of(self.state).forget_server()
         except OSError as error:
             raise StateUnusable(str(self.state), explain(error, self.state)) from error
 
@@ -280,7 +281,7 @@ def _shut_down(state: Path) -> None:
     if found is None:
         return
     try:
-        endpoint.forget_server()
+        endpoint.announce_end()
         found.ask("SHUTDOWN", "NOSAVE")
     except (OSError, Refused):
         pass  # it hangs up instead of answering; one that refuses is found by its lock

@@ -46,6 +46,9 @@ from flowq.server.resp import Connection, Refused
 DATA = "data"
 LOG = "server.log"
 GUARDIAN_LOCK = "guardian.lock"
+KEEPER_LOCK = "keeper.lock"
+"""What a guardian of an older version holds, where there are no Unix sockets."""
+
 DOOR_LOCK = "door.lock"
 SERVER_LOCK = "server.lock"
 SOCKET, WHERE = "server.sock", "socket"
@@ -132,8 +135,11 @@ class Endpoint(ABC):
         except (OSError, Refused):
             return None
 
-    def forget_server(self) -> None:  # noqa: B027 - most have nothing to do
+    def announce_end(self) -> None:  # noqa: B027 - most have nothing to do
         """Make known that the server is told to end, where its end alone does not show that."""
+
+    def forget_server(self) -> None:  # noqa: B027 - most have nothing to do
+        """Remove what led to a server that was told to end, now that it has."""
 
     @abstractmethod
     def try_lock(self, name: str, *, shared: bool = False) -> Lock | None:
@@ -143,7 +149,7 @@ class Endpoint(ABC):
     def try_data(self) -> Lock | None:
         """Take the data without waiting; None while a server may have its hands on them.
 
-        Only for a holder of the guardian's lock, or for a moment.
+        Only for a holder of the guardian's lock, or for a moment. Nothing is changed by it.
         """
 
     def is_free(self) -> bool:
@@ -395,6 +401,11 @@ def _forget(*paths: str) -> None:
 
 HOST = "127.0.0.1"
 PROOF_USER = "proof"
+FOREIGN = ("WRONGPASS", "password", "unknown command")
+"""What is in the refusals of a server that has another password, or none, or is no Redis.
+
+Our own refuses too: while a script runs (BUSY), or when it has as many clients as it may.
+"""
 
 
 class Address(NamedTuple):
@@ -417,11 +428,12 @@ class TcpEndpoint(Endpoint):
     """
 
     flags = ("-P",)  # the server of `fake.py` needs what is installed
-    returns_when_removed = False  # see `forget_server`
+    returns_when_removed = False  # see `announce_end`
 
     def __init__(self, state: Path = "") -> None:
         super().__init__(state)
         self.path = self.at(ADDRESS)
+        self._foreign: set[Address] = set()
 
     @property
     def url(self) -> str:
@@ -431,17 +443,24 @@ class TcpEndpoint(Endpoint):
         return f"redis://:{address.password}@{HOST}:{address.port}/0?protocol=2"  # all speak that
 
     def try_lock(self, name: str, *, shared: bool = False) -> Lock | None:
+        if name == GUARDIAN_LOCK and os.path.exists(self.at(KEEPER_LOCK)):
+            older = try_database_lock(self.at(KEEPER_LOCK))
+            if older is None:
+                return None
+            older.release()
         return try_database_lock(self.at(name), shared=shared)
 
     def try_data(self) -> Lock | None:
-        """As above. An address at which another server answers is forgotten."""
+        """As above. An address at which another server answers will not be used again."""
         for path in (self.path, self.path + CLOSED):
             try:
                 self.call(path).close()
-            except TimeoutError:
-                return None
-            except (NotOurs, Refused):
-                _forget(path)
+            except (TimeoutError, Refused):
+                return None  # it may be ours
+            except NotOurs:
+                address = read_address(path)
+                if address is not None:
+                    self._foreign.add(address)
             except OSError:
                 pass
             else:
@@ -457,17 +476,29 @@ class TcpEndpoint(Endpoint):
             connection.ask("AUTH", address.password)
             if not _shows(connection.ask("ACL", "GETUSER", PROOF_USER), address.proof):
                 raise NotOurs("this is another server")
+        except Refused as error:
+            connection.close()
+            if any(sign in str(error) for sign in FOREIGN):
+                raise NotOurs(str(error)) from error
+            raise
         except BaseException:
             connection.close()
             raise
         return connection
 
+    def announce_end(self) -> None:
+        # Not removed: until the server has ended, that is where `try_data` asks for it.
+        with suppress(OSError):  # its guardian may just have hidden it
+            self.hide()
+
     def forget_server(self) -> None:
-        _forget(self.path)
+        _forget(self.path + CLOSED)
 
     def prepare(self, *, is_persistent: bool) -> list[str]:
         # At the same address as before, if there was one: workers that are left go on.
-        address = read_address(self.path) or read_address(self.path + CLOSED) or make_address()
+        known = (read_address(self.path), read_address(self.path + CLOSED))
+        usable = (address for address in known if address and address not in self._foreign)
+        address = next(usable, None) or make_address()
         lines = [
             f"port {address.port}",
             f"bind {HOST}",

@@ -87,6 +87,7 @@ class Guardian:
         self._connections_seen = -1
         self._used_at = time.monotonic()
         self._restarted_at: list[float] = []
+        self._has_closed_door = False
         self._is_ending = False
 
     def take_over(self, *, can_start: bool = True) -> bool:
@@ -206,6 +207,7 @@ class Guardian:
         try:
             if not self._is_used():
                 self.endpoint.hide()
+                self._has_closed_door = True
                 self.server.ask(PROBE)
                 if not self._is_used():
                     return True
@@ -219,6 +221,7 @@ class Guardian:
 
     def _open_door(self) -> None:
         self.endpoint.show()
+        self._has_closed_door = False
         self._used_at = time.monotonic()
 
     # --- after a death ---
@@ -240,10 +243,12 @@ class Guardian:
         """Find out whether the server is slow, was killed, or was told to end.
 
         One told to end has exit code 0. That of an adopted server is not known, but there is no
-        file any more that leads to it: a server removes its socket, and `stop` the address.
+        file any more that leads to it: a server removes its socket, and `stop` hides the address.
         """
         self.server.hang_up()
-        self._open_door()
+        self._used_at = time.monotonic()
+        if self._has_closed_door:
+            self._open_door()
         if not self.server.has_ended():
             return  # it is slow, or has cut us off, or is about to end: the next look will tell
         if self.endpoint.is_shown() and self.server.exit_code != 0:
@@ -327,6 +332,8 @@ def quote(word: str) -> str:
 
 def say(text: str) -> None:
     """Write a line to the log, which is where the output goes once the report is made."""
+    with suppress(OSError):  # it is no file
+        os.lseek(2, 0, os.SEEK_END)  # Windows does not append by itself to what is inherited
     with suppress(OSError):  # its disk may be full
         os.write(2, f"flowq guardian {os.getpid()}: {text}\n".encode(errors="replace"))
 

@@ -218,11 +218,17 @@ def spawn(words: list[str], log: int) -> Child | subprocess.Popen[bytes]:
 
 
 def open_log() -> int:
-    """Open the log for appending; a long one is put aside first. Errors: Untrusted, OSError."""
+    """Open the log for appending; a long one is put aside first, or else begins anew.
+
+    Errors: Untrusted, OSError.
+    """
     if os.path.lexists(LOG) and os.lstat(LOG).st_size > LOG_BYTES:
-        with suppress(PermissionError):  # on Windows, while somebody has it open
+        with suppress(PermissionError):  # on Windows, where the guardian has it open
             os.replace(LOG, LOG + ".old")  # noqa: PTH105 - see above
-    return private.open_file(LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    log = private.open_file(LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    if os.fstat(log).st_size > LOG_BYTES:
+        os.ftruncate(log, 0)
+    return log
 
 
 def explain(error: Exception, program: str, begin_bytes: int) -> str:

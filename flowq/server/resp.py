@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
+from contextlib import suppress
 
 CLIENT_NAME = "flowq-guardian"
 PROBE = "DBSIZE"
@@ -53,7 +54,8 @@ class Connection:
         """Send one command and return its reply. Blocks: up to the connection's `timeout_s`."""
         parts = [word.encode() for word in words]
         body = b"".join(b"$%d\r\n%s\r\n" % (len(part), part) for part in parts)
-        self.socket.sendall(b"*%d\r\n%s" % (len(parts), body))
+        with suppress(ConnectionError):  # a server that is full says so before it hangs up
+            self.socket.sendall(b"*%d\r\n%s" % (len(parts), body))
         return self._read()
 
     def read_info(self, section: str, name: str) -> int:

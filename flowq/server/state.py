@@ -33,7 +33,7 @@ LOGS = "logs"
 HASH_LENGTH = 24
 IGNORE, IGNORES = ".gitignore", b"*\n"
 _MADE = (
-    *(BELONGS_TO, "socket", "address", "server.sock", "server.sock~", "server.conf"),
+    *(BELONGS_TO, "socket", "server.sock", "server.sock~", "address", "address~", "server.conf"),
     *("server.log", "server.log.old", "server.lock", "guardian.lock", "keeper.lock", "door.lock"),
 )
 _MADE_NAME = re.compile(f"({'|'.join(map(re.escape, _MADE))})([.][0-9a-f]{{12}})?(-journal)?")

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -45,6 +45,14 @@ def is_alive(pid: int) -> bool:
     except FileNotFoundError:
         return not Path("/proc/self").exists()
     return stat.rpartition(")")[2].split()[0] != "Z"
+
+
+def kill_guards(running: server.Server) -> None:
+    """Kill whatever looks after the server: its guardian, and what would start another one."""
+    for path in Path("/proc").iterdir():
+        with suppress(OSError):
+            if path.name.isdigit() and (path / "cwd").resolve(strict=True) == running.state:
+                kill(int(path.name))
 
 
 def run_python(text: str, *words: str, **variables: str) -> subprocess.Popen[str]:

@@ -26,6 +26,7 @@ from tests.runtime.server_processes import (
     end,
     guardian_of,
     is_alive,
+    kill_guards,
     on_both_endpoints,
     only_unix,
     pid_of,
@@ -245,6 +246,78 @@ def test_data_of_a_server_that_does_not_answer_are_left_alone(
         with pytest.raises(Trouble, match=r"another process has the data"):
             take_over(started.state, monkeypatch)
     started.socket.unlink()
+
+
+def test_a_server_that_is_busy_is_neither_free_nor_forgotten(project: Path) -> None:
+    started = server.ensure(project)
+    pid = pid_of(started)
+    with started.connect() as connection:
+        connection.config_set("busy-reply-threshold", 1)
+        script = "while redis.call('EXISTS', 'none') == 0 do end"
+        thread = threading.Thread(target=run_until_killed, args=(started, script))
+        thread.start()
+        try:
+            deadline = time.monotonic() + 5
+            while (refusal := refusal_of(started)) == "":
+                assert time.monotonic() < deadline
+            assert refusal.startswith("BUSY")
+            kill_guards(started)
+            before = started.socket.lstat()
+            assert not endpoint_of(started.state).is_free()
+            assert endpoint_of(started.state).try_data() is None
+            assert started.socket.lstat().st_ino == before.st_ino
+        finally:
+            connection.script_kill()
+            thread.join()
+    assert pid_of(server.ensure(project)) == pid
+
+
+def run_until_killed(started: server.Server, script: str) -> None:
+    with started.connect() as connection, pytest.raises(redis.ResponseError):
+        connection.eval(script, 0)
+
+
+def test_a_server_that_is_full_is_neither_free_nor_forgotten(project: Path) -> None:
+    started = server.ensure(project)
+    with started.connect() as connection:
+        pid = pid_of(started)
+        kill_guards(started)
+        connection.config_set("maxclients", 1)
+        assert refusal_of(started).endswith("max number of clients reached")
+        assert not endpoint_of(started.state).is_free()
+        assert endpoint_of(started.state).try_data() is None
+        assert started.socket.exists()
+        connection.config_set("maxclients", 100)
+    assert pid_of(server.ensure(project)) == pid
+
+
+def refusal_of(started: server.Server) -> str:
+    try:
+        endpoint_of(started.state).call().close()
+    except resp.Refused as error:
+        return str(error)
+    return ""
+
+
+def test_a_stop_does_not_return_while_the_server_has_the_data(
+    project: Path, monkeypatch: pytest.MonkeyPatch, wait_until: WaitUntil
+) -> None:
+    started = server.ensure(project)
+    pid = pid_of(started)
+    kill_guards(started)
+    with started.connect() as connection:
+        connection.execute_command("ACL", "SETUSER", "default", "-shutdown")
+        with monkeypatch.context() as patch:
+            patch.setattr(embedded, "STOP_S", 0.1)
+            with pytest.raises(ServerUnavailable, match="does not end"):
+                started.stop()
+        connection.execute_command("ACL", "SETUSER", "default", "+shutdown")
+    found = server.ensure(project)
+    assert pid_of(found) == pid
+    found.stop()
+    wait_until(lambda: not is_alive(pid))
+    assert not (found.state / "address").exists()
+    assert not (found.state / "address~").exists()
 
 
 def take_over(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ POSIX cannot be found.
 from __future__ import annotations
 
 import json
+import os
 import socket
 import stat
 import subprocess
@@ -21,7 +22,7 @@ import redis
 from flowq import server
 from flowq.errors import ServerUnavailable
 from flowq.runtime.queue import Queue
-from flowq.server import embedded, endpoint, fake, locks
+from flowq.server import embedded, endpoint, fake, locks, process
 from flowq.server.connection import connect, health
 from flowq.workers import Worker
 from tests.runtime.server_processes import pid_of
@@ -114,6 +115,66 @@ def test_a_port_that_another_program_has_taken_is_given_up(started: server.Serve
     with socket.create_server(("127.0.0.1", address.port)):
         assert found.was_taken()
     assert endpoint.read_address(started.state / "address") is None
+
+
+@pytest.mark.parametrize("password", ["", "another"])
+def test_a_server_with_another_password_or_none_is_another_one(
+    started: server.Server, password: str
+) -> None:
+    address = address_of(started)
+    started.stop()
+    with server.temporary() as foreign, foreign.connect() as connection:
+        connection.config_set("requirepass", password)
+        port = connection.connection_pool.connection_kwargs["port"]
+        endpoint.write_address(started.socket, address._replace(port=port))
+        found = endpoint.TcpEndpoint(started.state)
+        with pytest.raises(endpoint.NotOurs):
+            found.call()
+        assert found.is_free()
+        assert started.socket.exists()  # to look changes nothing
+        assert server.ensure(folder_of(started)).is_running
+        assert address_of(started).port != port
+
+
+def test_a_stopped_server_leaves_no_address(started: server.Server) -> None:
+    started.stop()
+    assert not [path.name for path in started.state.glob("address*")]
+
+
+def test_a_guardian_of_an_older_version_keeps_others_away(tmp_path: Path) -> None:
+    found = endpoint.TcpEndpoint(tmp_path)
+    older = locks.try_database_lock(tmp_path / "keeper.lock")
+    assert older is not None
+    assert not found.is_free()
+    older.release()
+    assert found.is_free()
+
+
+def test_a_guardian_of_an_older_version_can_start_the_fallback(tmp_path: Path) -> None:
+    main = Path(endpoint.__file__).with_name("__main__.py")
+    command = [sys.executable, "-P", str(main), "stopgap", str(tmp_path / "none")]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "FileNotFoundError" in ended.stderr
+    assert "fake.py" in ended.stderr
+
+
+def test_a_long_log_that_cannot_be_put_aside_begins_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError("another process has it open")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(process, "LOG_BYTES", 10)
+    os.close(process.open_log())
+    log = tmp_path / "server.log"
+    log.write_bytes(b"0123456789")
+    monkeypatch.setattr(os, "replace", refuse)
+    os.close(process.open_log())
+    assert log.read_bytes() == b"0123456789"
+    log.write_bytes(b"0123456789+")
+    os.close(process.open_log())
+    assert log.read_bytes() == b""
 
 
 def folder_of(running: server.Server) -> Path:
