@@ -110,6 +110,7 @@ class Names:
         return Handle(f"{self._root}.{name}")
 
     def __getitem__(self, name: str) -> Any:
+        name = plain_text(name)
         if name.isidentifier():
             return Handle(f"{self._root}.{name}")
         return Handle(f"{self._root}[{json.dumps(name, ensure_ascii=False)}]")
@@ -166,9 +167,14 @@ class JobHandles:
         return Handle(f"jobs.{self.name}.attempts")
 
 
+def plain_text(text: str) -> str:
+    """Return the text that a value is, also of a class that shows itself otherwise, as an Enum."""
+    return str.__str__(text)
+
+
 def to_source(text: str) -> str:
     """Return a text with the marks of handles taken out."""
-    return text.replace(_MARKED, "${{")
+    return plain_text(text).replace(_MARKED, "${{")
 
 
 def holds_handle(value: Any) -> bool:
@@ -184,7 +190,7 @@ def holds_handle(value: Any) -> bool:
 
 def to_template(text: str) -> str:
     """Return a text as the spec has it: what is not marked is a literal."""
-    escaped = _LITERAL_OPENING.sub(r"$\g<0>", str(text))
+    escaped = _LITERAL_OPENING.sub(r"$\g<0>", plain_text(text))
     return _MARKED_OPENING.sub(_to_opening, escaped)
 
 
@@ -265,7 +271,11 @@ class DeclaredJob(JobHandles, Generic[P, R]):
 
 def _say_handle(default: Any) -> str:
     """Return a default of a parameter that is a handle, or text made of one, as YAML has it."""
-    return default.text if isinstance(default, Handle) else to_source(str(default))
+    return (
+        default.text
+        if isinstance(default, Handle)
+        else to_source(default if isinstance(default, str) else str(default))
+    )
 
 
 def _missing(function: str, parameters: list[inspect.Parameter]) -> TypeError:

@@ -30,7 +30,9 @@ from flowq.spec import Input, InputType
 
 def _read_choices(label: str, node: Node, problems: Problems) -> tuple[str, ...] | None:
     items = node.items if isinstance(node, ListNode) else []
-    texts = [item.text for item in items if isinstance(item, ScalarNode) and item.text]
+    texts = [
+        item.text for item in items if isinstance(item, ScalarNode) and item.text and not item.typed
+    ]
     if not texts or len(texts) != len(items):
         problems.add(WRONG_SHAPE, node, f"{label} must be a list of texts, not {say(node)}")
         return None
@@ -244,7 +246,7 @@ def _read_default(declared: Input, node: Node, problems: Problems) -> Any:
     data = to_data(node)
     if declared.type == "json":
         return data
-    if isinstance(node, ScalarNode) and declared.type in TEXT_TYPES:
+    if isinstance(node, ScalarNode) and declared.type in TEXT_TYPES and not node.typed:
         data = node.text
     try:
         return convert(declared, data)

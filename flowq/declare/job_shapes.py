@@ -8,7 +8,7 @@ from typing import Any
 
 from flowq.callables import CALL as CALLED
 from flowq.declare.input_shapes import NAME_PATTERN, read_inputs, write_input
-from flowq.declare.nodes import ListNode, MapNode, Node, ScalarNode, is_empty, say
+from flowq.declare.nodes import ListNode, MapNode, Node, ScalarNode, is_empty, is_text, say
 from flowq.declare.problems import Problems
 from flowq.declare.retries import (
     CAUSE_HINT,
@@ -108,7 +108,7 @@ def _names(label: str, node: Node, problems: Problems) -> Iterator[str]:
         return
     items = node.items if isinstance(node, ListNode) else [node]
     for item in items:
-        if not isinstance(item, ScalarNode) or is_empty(item):
+        if not isinstance(item, ScalarNode) or not is_text(item):
             message = f"{label} must be a job's name, or a list of names, not {say(item)}"
             problems.add(WRONG_SHAPE, item, message)
         elif "," in item.text or " " in item.text:
@@ -150,12 +150,14 @@ def _write_blocks(blocks: Sequence[Block]) -> Any:
 
 def name_nodes(node: Node | None) -> Iterator[tuple[str, ScalarNode]]:
     """Yield the names that `needs` or `blocks` hold, and where each stands."""
-    if isinstance(node, ScalarNode) and not is_empty(node):
+    if isinstance(node, ScalarNode) and is_text(node):
         yield node.text, node
     elif isinstance(node, MapNode):
         yield from node.key_by_key.items()
     elif isinstance(node, ListNode):
-        yield from ((one.text, one) for one in node.items if isinstance(one, ScalarNode))
+        yield from (
+            (one.text, one) for one in node.items if isinstance(one, ScalarNode) and is_text(one)
+        )
 
 
 def _read_edge_policy(label: str, node: Node, problems: Problems) -> str | None:
@@ -322,7 +324,7 @@ def read_environment(label: str, node: Node, problems: Problems) -> dict[str, st
             hint = "letters, digits and _ only, no digit first"
             message = f"{name!r} cannot be the name of a variable"
             problems.add(BAD_NAME, node.key_by_key[name], message, hint)
-        elif not isinstance(inner, ScalarNode):
+        elif not isinstance(inner, ScalarNode) or (inner.is_null and inner.typed):
             problems.add(WRONG_SHAPE, inner, f"{name} in {label} must be text, not {say(inner)}")
         else:
             environment[name] = "" if is_empty(inner) else template_of(inner)

@@ -88,7 +88,9 @@ class ScalarNode:
     scalar begins, with its properties (anchor, tag). `merged_at` is the line of the `<<` that
     brings a node into a map, where it is not written in that map itself. `file` is empty for the
     file of the whole document. `escaped` is set for a text of a Python program that holds `${{`:
-    the text as a template, in which only handles are expressions.
+    the text as a template, in which only handles are expressions. `typed` is set for what is no
+    text in a program, and says it as Python does: `True`, where a file has `true`. A file has no
+    types, so there it is empty.
     """
 
     line: int
@@ -99,6 +101,7 @@ class ScalarNode:
     merged_at: int | None = None
     file: str = ""
     escaped: str | None = None
+    typed: str = ""
 
     @property
     def is_null(self) -> bool:
@@ -165,6 +168,11 @@ def is_empty(node: Node) -> bool:
     return isinstance(node, ScalarNode) and node.is_null
 
 
+def is_text(node: Node) -> bool:
+    """Whether a node is a text where one is meant: of a file each scalar, of a program a `str`."""
+    return isinstance(node, ScalarNode) and not node.is_null and not node.typed
+
+
 def say(node: Node) -> str:
     """Return what a node is, in a few words."""
     if isinstance(node, ListNode):
@@ -173,9 +181,9 @@ def say(node: Node) -> str:
         return "a map"
     value = node.value
     if value is None:
-        return "nothing"
+        return node.typed or "nothing"
     if isinstance(value, bool | int | float):
-        return f"{node.text:.40}"
+        return f"{node.typed or node.text:.40}"
     return f"{value!r}" if len(value) <= 40 else f"{value[:39]!r}…"
 
 

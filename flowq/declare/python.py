@@ -40,6 +40,7 @@ from flowq.declare.handles import (
     JobHandles,
     Names,
     NestedJob,
+    plain_text,
 )
 from flowq.declare.job_shapes import check_name
 from flowq.declare.keys import WORKFLOW
@@ -181,7 +182,7 @@ class Workflow:
 
         Nothing is imported by this: the function may live with the workers only.
         """
-        job, where = DeclaredCall(name, self), here()
+        job, where = DeclaredCall(_to_name(name), self), here()
         self._enter(job, {"call": function, **options}, where)
         return job
 
@@ -191,7 +192,7 @@ class Workflow:
         `flow.shell("pack", ["tar", "-cf", flow.inputs.archive, "out"])` needs no shell. In a text
         the values of handles are quoted, and braces are text.
         """
-        job, where = DeclaredCommand(name, self), here()
+        job, where = DeclaredCommand(_to_name(name), self), here()
         self._enter(job, {"run": command, **options}, where)
         return job
 
@@ -205,7 +206,7 @@ class Workflow:
 
         `with_=` and `bind` say its inputs; its `result` has its outputs by name.
         """
-        job, where = NestedJob(name, self), here()
+        job, where = NestedJob(_to_name(name), self), here()
         if isinstance(other, str | os.PathLike):
             called = os.fspath(other)
             nested = self._file_reader(called)
@@ -218,7 +219,7 @@ class Workflow:
     @staticmethod
     def expression(source: str) -> Any:
         """Return a handle of any expression: `flow.expression("len(jobs.list.result)")`."""
-        return Handle(source)
+        return Handle(_to_name(source))
 
     def outputs(self, **values: Any) -> None:
         """Say what the workflow results in where it is a job of another one."""
@@ -246,7 +247,7 @@ class Workflow:
         words = {key: value for key, value in said.items() if value is not None}
         if default is not REQUIRED:
             words["default"] = default
-        where = here()
+        name, where = _to_name(name), here()
         if name in self._inputs.node_by_key:
             self._refuse_twice("input", name, where)
         else:
@@ -318,7 +319,7 @@ class Workflow:
             self._problems.add(UNKNOWN_KEY, where, "a job has no option 'deferred'", hint)
         if not isinstance(name, str):
             self._problems.add(WRONG_SHAPE, where, f"name must be text, not {name!r}")
-        job: DeclaredJob[Any, Any] = DeclaredJob(function, str(name), self)
+        job: DeclaredJob[Any, Any] = DeclaredJob(function, _to_name(name), self)
         said = {"call": name_call(function), "deferred": deferred or None, **options}
         self._enter(job, said, where, function)
         return job
@@ -354,7 +355,8 @@ class Workflow:
         return value is True
 
     def _bind(self, one: Declaration, arguments: Mapping[str, Any], where: Where) -> None:
-        for name, value in arguments.items():
+        for given, value in arguments.items():
+            name = _to_name(given)
             if name in one.with_.node_by_key and name not in one.replaceable:
                 message = f"job {one.job.name} is given {name} twice"
                 self._problems.add(ARGUMENT_TWICE, where, message, "keep one of them")
@@ -378,7 +380,7 @@ class Workflow:
             node = to_node(None, where)
             self._problems.add(error.code, node, f"{what or key} {error}", error.hint)
             self._problems.silence(node)
-        around.enter(key_node(str(key), where), node)
+        around.enter(key_node(_to_name(key), where), node)
 
     def _refuse_twice(self, thing: str, name: str, where: Where) -> None:
         message = f"{thing} {name} is declared 2 times"
@@ -466,6 +468,10 @@ def _job_node(one: Declaration) -> MapNode:
     if with_.node_by_key and "with" not in node.node_by_key:
         node.enter(key_node("with", one.where), with_)
     return node
+
+
+def _to_name(said: Any) -> str:
+    return plain_text(said) if isinstance(said, str) else str(said)
 
 
 def _input_to_node(value: Any, where: Where) -> Node:

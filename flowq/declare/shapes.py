@@ -14,7 +14,7 @@ from difflib import get_close_matches
 from itertools import chain
 from typing import Any
 
-from flowq.declare.nodes import ListNode, MapNode, Node, ScalarNode, is_empty, say
+from flowq.declare.nodes import ListNode, MapNode, Node, ScalarNode, is_empty, is_text, say
 from flowq.declare.problems import Problems
 from flowq.durations import parse_duration, write_duration
 from flowq.expressions import as_source, tidy
@@ -214,8 +214,8 @@ def read_node(label: str, node: Node, problems: Problems) -> Node:
 
 
 def read_text(label: str, node: Node, problems: Problems) -> str | None:
-    """Read a text; a number or a word keeps the text that was written: `3.10`, `on`."""
-    if not isinstance(node, ScalarNode) or node.is_null:
+    """Read a text; a number or a word of a file keeps the text that was written: `3.10`, `on`."""
+    if not isinstance(node, ScalarNode) or not is_text(node):
         problems.add(WRONG_SHAPE, node, f"{label} must be text, not {say(node)}")
         return None
     if not node.text:

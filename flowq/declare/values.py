@@ -18,6 +18,7 @@ from flowq.declare import job_shapes as job
 from flowq.declare.handles import (
     Handle,
     JobHandles,
+    plain_text,
     to_source,
     to_template,
 )
@@ -102,7 +103,8 @@ def to_node(value: Any, where: Where, depth: int = 0, *, is_written: bool = Fals
         return ScalarNode(where.line, where.column, text, False, 0, None, where.file, text)
     if value is None or isinstance(value, _NUMBERS):
         text = _write_number(value)
-        return ScalarNode(where.line, where.column, text, True, 0, None, where.file)
+        typed = _show_number(value, text)
+        return ScalarNode(where.line, where.column, text, True, 0, None, where.file, None, typed)
     if depth == MAX_DEPTH:
         raise Unreadable(f"nests deeper than {MAX_DEPTH} levels", code=DOCUMENT_TOO_LARGE)
     if isinstance(value, _LISTS):
@@ -120,8 +122,9 @@ def to_node(value: Any, where: Where, depth: int = 0, *, is_written: bool = Fals
 
 
 def _text_node(text: str, where: Where, is_written: bool) -> ScalarNode:
+    text = plain_text(text)
     if is_written or ("{{" not in text):
-        return ScalarNode(where.line, where.column, str(text), False, 0, None, where.file)
+        return ScalarNode(where.line, where.column, text, False, 0, None, where.file)
     source, escaped = to_source(text), to_template(text)
     return ScalarNode(where.line, where.column, source, False, 0, None, where.file, escaped)
 
@@ -135,6 +138,13 @@ def _write_number(value: bool | float | None) -> str:
         message = f"is a number of more than {MAX_DIGITS:,} digits"
         raise Unreadable(message, "pass it as text", DOCUMENT_TOO_LARGE)
     return text
+
+
+def _show_number(value: bool | float | None, text: str) -> str:
+    """Return what is no text as Python shows it; `text` is how YAML writes it."""
+    if value is None or isinstance(value, bool):
+        return repr(value)
+    return float.__repr__(value) if isinstance(value, float) else text
 
 
 def _refusal(value: Any) -> str:
@@ -249,8 +259,12 @@ def _prepare_defaults(value: Any) -> Any:
         return _Written(write_defaults(value))
     if not isinstance(value, Mapping):
         return value
-    said = {str(key).rstrip("_"): item for key, item in value.items() if item is not None}
+    said = {_name_key(key): item for key, item in value.items() if item is not None}
     return {key: _PREPARE[key](item) if key in _PREPARE else item for key, item in said.items()}
+
+
+def _name_key(key: Any) -> str:
+    return (plain_text(key) if isinstance(key, str) else str(key)).rstrip("_")
 
 
 _PREPARE: Mapping[str, Callable[[Any], Any]] = {

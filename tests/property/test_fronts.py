@@ -195,10 +195,20 @@ def assert_same(one: Spec, other: Spec) -> None:
         assert repr(replace(one, folder=None)) == repr(replace(other, folder=None))
 
 
+# A message about a number, flag or None of a program where a text is meant.
+_IS_NO_TEXT = re.compile(
+    r"must be (text|a job's name, or a list of names), not "
+    r"(True|False|None|nan|-?inf|-?[0-9.]+(e-?[0-9]+)?)$"
+    r"|must be a list of texts, not a list$"
+)
+
+
 def compare(document: dict[str, Any], flow: Workflow) -> None:
     """Compare what both fronts say: the same codes, and where there are none the same workflow."""
     from_yaml, in_yaml = parse_partly(emit(document), "twin.yaml")
     from_python, in_python = flow.spec_partly()
+    if any(_IS_NO_TEXT.search(problem.message) for problem in in_python):
+        return  # values of Python have types; in a file, where text is meant, `3` and `true` are it
     assert codes(in_yaml) == codes(in_python), [*map(str, in_yaml), *map(str, in_python)]
     assert all(problem.where and problem.where.file == __file__ for problem in in_python)
     if not in_yaml:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import pickle
+from enum import Enum, IntFlag
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -419,3 +420,130 @@ def test_a_wrong_option_hides_no_other_problem(tmp_path: Path) -> None:
         *((2, "FQ110"), (2, "FQ105"), (3, "FQ110"), (3, "FQ201"), (3, "FQ205")),
         *((4, "FQ108"), (5, "FQ105"), (5, "FQ118"), (6, "FQ114"), (6, "FQ203")),
     ]
+
+
+# Values of subclasses, and of other types --------------------------------------------------------
+
+
+class Env(str, Enum):  # noqa: UP042 - a StrEnum shows itself as its value
+    PROD = "prod"
+    ON = "inputs.size > 1"
+
+
+class Level(int, Enum):
+    HIGH = 3
+
+
+class Rate(float, Enum):
+    SLOW = 0.5
+
+
+class Flags(IntFlag):
+    A = 1
+    B = 2
+
+
+class Loud(str):
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return "LOUD"
+
+    def __format__(self, format_spec: str) -> str:
+        return "LOUD"
+
+
+class Number(float):
+    def __repr__(self) -> str:
+        return f"Number({float(self)!r})"
+
+    __str__ = __repr__
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (Env.PROD, "prod"),
+        (Loud("soft"), "soft"),
+        (Loud("soft ${{ x }}"), "soft $${{ x }}"),
+        (Level.HIGH, 3),
+        (Rate.SLOW, 0.5),
+        (Flags.A | Flags.B, 3),
+        (Number(1.5), 1.5),
+        ({Env.PROD: [Env.PROD]}, {"prod": ["prod"]}),
+    ],
+)
+def test_a_value_of_a_subclass_is_the_value_of_its_type(value: Any, expected: Any) -> None:
+    found = as_argument(value)
+    assert found == expected
+    assert type(found) is type(expected)
+
+
+@pytest.mark.parametrize("text", [Env.PROD, Loud("prod")])
+def test_a_text_that_shows_itself_otherwise_is_the_text_it_holds(text: str) -> None:
+    """Everywhere: as an option, a name, a key, an input and a word of a command."""
+
+    def declare(said: str) -> Workflow:
+        flow = Workflow("x", inputs={said: said}, env={said: said}, defaults={"queue": said})
+        flow.call(said, "m:f", queue=said, with_={said: said, "b": {said: 1}}, env={said: said})
+        flow.shell("b", said, needs=said, cwd=said, if_=flow.inputs[said])
+        flow.shell("c", ["echo", said], needs=[said], matrix={said: [said]})
+        flow.shell("d", "true", if_=flow.expression(said), blocks={said: None})
+        flow.input("i", type="enum", choices=[said], default=said)
+        flow.outputs(a=said)
+        return flow
+
+    assert declare(text).spec() == declare("prod").spec()
+    assert "Env." not in repr(declare(text).spec())
+    assert "LOUD" not in repr(declare(text).spec())
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"queue": True}, "queue must be text, not True"),
+        ({"queue": Level.HIGH}, "queue must be text, not 3"),
+        ({"cwd": 1.0}, "cwd must be text, not 1.0"),
+        ({"if_": True}, "if must be text, not True"),
+        ({"description": float("nan")}, "description must be text, not nan"),
+        ({"approval": {"message": 3}}, "message must be text, not 3"),
+        ({"needs": 3}, "needs must be a job's name, or a list of names, not 3"),
+        ({"needs": [True]}, "needs must be a job's name, or a list of names, not True"),
+        ({"blocks": 3}, "blocks must be a job's name, or a list of names, not 3"),
+        ({"blocked_by": [3]}, "blocked_by must be a job's name, or a list of names, not 3"),
+        ({"for_each": [1], "key": 3}, "key must be text, not 3"),
+        ({"env": {"X": None}}, "X in env must be text, not None"),
+    ],
+)
+def test_a_number_is_no_text_in_python(options: Any, words: str) -> None:
+    flow = Workflow("x")
+    flow.call("a", "m:f", **options)
+    assert only_problem_of(flow).message == words
+
+
+@pytest.mark.parametrize("command", [3, True, float("nan")])
+def test_a_number_is_no_command(command: Any) -> None:
+    flow = Workflow("x")
+    flow.shell("a", command)
+    assert only_problem_of(flow).message == f"run must be text, not {command}"
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ({"type": "str", "default": 3}, "must be text, not 3"),
+        ({"type": "enum", "choices": [1, 2]}, "choices must be a list of texts"),
+        ({"pattern": 3}, "pattern must be text, not 3"),
+    ],
+)
+def test_a_number_is_no_text_of_an_input(said: Any, words: str) -> None:
+    flow = Workflow("x", inputs={"x": said})
+    flow.call("a", "m:f")
+    assert words in only_problem_of(flow).message
+
+
+def test_variables_may_be_numbers_and_flags() -> None:
+    flow = Workflow("x", env={"PORT": 8080, "RATE": 0.5, "DEBUG": True})
+    flow.call("a", "m:f", env={"LEVEL": Level.HIGH})
+    assert flow.spec().env == {"PORT": "8080", "RATE": "0.5", "DEBUG": "true"}
+    assert flow.spec().jobs[0].env == {"LEVEL": "3"}
