@@ -85,7 +85,6 @@ def follow(
                 if interrupts.first is not None and not is_canceling:
                     is_canceling = True
                     _cancel(run, status, display, interrupts.first, may_wait=has_own)
-                    interrupts.is_heeded = True
             patiently(lambda: run.kept_outputs(OUTPUTS_S))
     except (RedisError, ServerUnavailable) as error:
         if is_passing(error) or isinstance(error, ServerUnavailable):

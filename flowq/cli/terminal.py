@@ -10,7 +10,6 @@ import codecs
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from types import FrameType
@@ -210,23 +209,15 @@ class Interrupted(BaseException):
         return 128 + (signal.SIGTERM if self.signum == signal.SIGTERM else signal.SIGINT)
 
 
-SAME_PRESS_S = 1.0
-"""How soon a second signal may come to count as the first one again, as long as nothing was done
-about that: a key pressed twice, or a signal that a terminal and a parent process both send."""
-
-
 class Interrupts:
-    """While it is entered signals raise Interrupted; with `deferring` the first one is only noted.
+    """While it is entered signals raise Interrupted; with `deferring` the first one only notes.
 
-    `is_heeded` is set by the command that has done what the first one asks for. A signal that was
-    ignored when the program started (`nohup`, `&` in a script) stays ignored.
+    A signal that was ignored when the program started (`nohup`, `&` in a script) stays ignored.
     """
 
     def __init__(self, deferring: bool = False) -> None:
         self.deferring = deferring
         self.first: int | None = None
-        self.is_heeded = False
-        self._first_at = 0.0
         self._handlers: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
@@ -242,10 +233,7 @@ class Interrupts:
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         if self.deferring and self.first is None:
-            self.first, self._first_at = signum, time.monotonic()
-            return
-        is_soon = time.monotonic() - self._first_at < SAME_PRESS_S
-        if self.deferring and not self.is_heeded and is_soon:
+            self.first = signum
             return
         raise Interrupted(signum)
 

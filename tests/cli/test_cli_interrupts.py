@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -58,19 +57,6 @@ def test_a_signal_cancels_the_run_says_so_and_ends_the_workers(
     assert "⊘ door canceled" in stdout
     assert _newest(connection).state == "canceled"
     wait_until(lambda: not _worker_pids(connection))
-
-
-def test_two_interrupts_of_one_press_cancel_the_run(
-    door: subprocess.Popen[str], connection: Redis
-) -> None:
-    door.send_signal(signal.SIGINT)
-    time.sleep(0.02)  # or the kernel sends one
-    door.send_signal(signal.SIGINT)
-    _, stderr = door.communicate(timeout=20)
-
-    assert door.returncode == 130
-    assert "leaving" not in stderr
-    assert _newest(connection).state == "canceled"
 
 
 def test_an_interrupted_run_still_gives_its_json(
