@@ -229,20 +229,14 @@ class Pool:
         """Read one message that a child has sent, or notice its death."""
         try:
             kind, content = read_message(child.channel.recv_bytes(MAX_BYTES))
-        except EOFError:
+        except (EOFError, ConnectionError):  # reset: it has closed its end, with messages unread
             self._remove_dead(child)
-            return
-        except (OSError, BadMessage) as error:  # of the system: it has died, or its message is long
-            self._end_unreadable(child, error)
-            return
-        self._take(child, kind, content)
-
-    def _end_unreadable(self, child: Child, error: Exception) -> None:
-        """End a child that has sent what cannot be read: nothing that follows could be either."""
-        if not isinstance(error, ConnectionError):
+        except (OSError, BadMessage) as error:  # too long, or nonsense: so is what follows
             self.kill(child, f"it sent what is no message of flowq's: {error}")
-        child.process.kill()
-        self._remove_dead(child)
+            child.process.kill()
+            self._remove_dead(child)
+        else:
+            self._take(child, kind, content)
 
     def _take(self, child: Child, kind: str, content: Any) -> None:
         if kind == "ends":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import shutil
 import sys
@@ -16,11 +17,15 @@ import worker_jobs
 from rq.job import Job as RQJob
 from rq.job import JobStatus
 
+from flowq.runtime.attempts import Failure
 from flowq.runtime.queue import Queue
 from flowq.workers.address import address_of
 from flowq.workers.child.execute import Settings
 from flowq.workers.children import Pool
+from flowq.workers.messages import Claim
+from flowq.workers.processes import Child
 from flowq.workers.scratch_folder import ScratchFolder
+from flowq.workers.shared_state import SharedState
 from tests.runtime.server_processes import is_alive
 
 WorkOff = Callable[..., Any]
@@ -278,6 +283,35 @@ def test_a_worker_whose_children_cannot_begin_gives_up_however_long_they_took(
 
     with pytest.raises(RuntimeError, match="before they can take a job"):
         hire_again_and_again()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="it forks")
+def test_a_child_that_leaves_messages_unread_ends_as_it_ends_itself(
+    connection: redis.Redis,
+) -> None:
+    from flowq.workers.processes.fork import Forked
+
+    pool = _pool("warm", connection)
+    ours, theirs = multiprocessing.Pipe()
+    _, lifeline = multiprocessing.Pipe(duplex=False)
+    shared = SharedState(multiprocessing.get_context("fork"))
+
+    def become_another_program() -> None:
+        theirs.recv_bytes()
+        os.execv("/bin/sh", ["sh", "-c", "sleep 0.3; exit 5"])
+
+    child = Child(Forked(become_another_program), ours, lifeline, shared)
+    theirs.close()
+    claim = Claim(1, "job", "execution", "default", [b"data", b""], "kind", None)
+    child.claims[1] = claim
+    pool.children.append(child)
+    shared.allow(1, 2)
+    assert shared.begin(1, child.process.pid)
+    ours.send_bytes(b"read")
+    ours.send_bytes(b"unread")
+    pool.receive(child)
+    assert pool.ends.popleft() is claim
+    assert claim.end.failure == Failure(exit_code=5).write()
 
 
 class Bomb:
