@@ -33,13 +33,12 @@ from flowq.runtime.explain import (
     explain_group,
     find_hold,
 )
-from flowq.runtime.listeners import count_left_alone, find_unattended
 from flowq.runtime.maintenance import Finding, tidy
 from flowq.runtime.outputs import KeptOutputs
 from flowq.runtime.results import Failure, JobView
 from flowq.runtime.runs import read_changes
 from flowq.runtime.uninstalling import check_uninstall, uninstall
-from flowq.runtime.wip import list_executing
+from flowq.runtime.wip import count_left_alone, find_unattended, list_executing
 from flowq.server.connection import explain as explain_trouble
 from flowq.server.url import hide_password
 from flowq.status import (

@@ -5,25 +5,33 @@ neighbours have in common the script is told once. Most jobs that are enqueued t
 the first of their kind only in arguments, id and the future jobs that they block: a `Copier` copies
 that one, in a fifth of the time of RQ's own way. The children of workers restore jobs from moulds
 as well (`workers/child/restore.py`).
+
+Also here: whether a new job would wait for itself (`refuse_cycles`), and what a synchronous queue
+runs at a release (`run_released`).
 """
 
 from __future__ import annotations
 
+import json
 import os
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import chain, groupby
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from rq.serializers import PickleSerializer
+from rq.utils import as_text
 
-from flowq.runtime.job import Job
+from flowq.errors import CycleError, JobNotFound
+from flowq.runtime import keys
+from flowq.runtime.job import Job, get_job
 from flowq.runtime.scripts import format_instant
 
 if TYPE_CHECKING:
-    from rq.queue import EnqueueData
+    from redis import Redis
+    from rq.queue import EnqueueData, Queue
 
     from flowq.runtime.holds import Hold
 
@@ -189,3 +197,116 @@ def new_id() -> str:
     digits = os.urandom(16).hex()
     variant = "89ab"[int(digits[16], 16) & 3]
     return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
+
+
+# Cycles -------------------------------------------------------------------------------------
+#
+# A new edge can close a cycle only in two ways: through the new job's own `depends_on`, or through
+# an id that is used again. Only then the graph is walked, and only so far. In a CycleError the
+# arrow reads "waits for".
+
+
+WALK_LIMIT = 1_000
+"""How many jobs a walk looks at; a cycle that is longer is not found here."""
+
+
+def refuse_cycles(jobs: Sequence[Job]) -> None:
+    """Raise CycleError when what a new job depends on waits for a future job that it blocks.
+
+    The jobs are enqueued together, so that they may wait for each other already.
+    """
+    depending = [job for job in jobs if job.given_dependency_ids and job.hold.edges]
+    new = {job.id: job for job in jobs} if depending else {}
+    for job in depending:
+        wanted = {edge.future_id for edge in job.hold.edges}
+        for dependency in job.given_dependency_ids:
+            path = _find_path(job.connection, as_text(dependency), wanted, new)
+            if path:
+                raise CycleError([job.id, *path, job.id])
+
+
+def instead_of_taken(jobs: Sequence[Job], job_id: str) -> CycleError | None:
+    """Return the better error when the taken id is one that its own new edges lead back to."""
+    job = next(job for job in jobs if job.id == job_id)
+    for edge in job.hold.edges:
+        path = _find_path(job.connection, job_id, {edge.future_id}, {})
+        if path:
+            return CycleError([*path, job_id])
+    return None
+
+
+def _find_path(
+    connection: Redis, start: str, wanted: set[str], new: Mapping[str, Job]
+) -> list[str] | None:
+    """Breadth first along "waits for"; the path from start to one of `wanted`, or None."""
+    came_from: dict[str, str] = {start: ""}
+    level = [start]
+    while level and len(came_from) <= WALK_LIMIT:
+        for job_id in level:
+            if job_id in wanted:
+                return _path(came_from, job_id)
+        following: list[str] = []
+        for job_id, before in zip(level, _waits_for(connection, level, new), strict=True):
+            for other in before:
+                if other not in came_from:
+                    came_from[other] = job_id
+                    following.append(other)
+        level = following
+    return None
+
+
+def _path(came_from: dict[str, str], job_id: str) -> list[str]:
+    path = [job_id]
+    while came_from[path[-1]]:
+        path.append(came_from[path[-1]])
+    return path[::-1]
+
+
+def _waits_for(
+    connection: Redis, job_ids: Sequence[str], new: Mapping[str, Job]
+) -> list[list[str]]:
+    with connection.pipeline(transaction=False) as pipeline:
+        for job_id in job_ids:
+            pipeline.hget(keys.job(job_id), "dependency_ids")
+            pipeline.lrange(keys.blockers(job_id), 0, WALK_LIMIT)
+        answers = pipeline.execute(raise_on_error=False)
+    following = []
+    for job_id, ids, listed in zip(job_ids, answers[::2], answers[1::2], strict=True):
+        blockers = [] if isinstance(listed, Exception) else listed  # a queue of that name
+        following.append([*json.loads(ids or "[]"), *map(as_text, blockers)])
+        following[-1] += [job.id for job in new.values() if job_id in job.future_ids]
+        if job_id in new:
+            following[-1] += map(as_text, new[job_id].given_dependency_ids)
+    return following
+
+
+# Synchronous queues (`is_async=False`) ------------------------------------------------------
+
+
+def run_released(queue: Queue, future: Job) -> None:
+    """Run the blockers of a released future job in order, then the future job, in this process.
+
+    And then what had waited for these. A blocker that is not released itself, or that failed,
+    leaves the future job waiting, as with workers.
+    """
+    blocker_ids = map(as_text, queue.connection.lrange(keys.blockers(future.id), 0, -1))
+    waiting = [*(find_job(queue, job_id) for job_id in blocker_ids), future]
+    while ran := next((job for job in waiting if job and run_if_queued(queue, job)), None):
+        waiting.remove(ran)
+        waiting += [find_job(queue, future_id) for future_id in ran.future_ids]
+
+
+def find_job(queue: Queue, job_id: str) -> Job | None:
+    """Return the job, or None when it has been deleted."""
+    try:
+        return get_job(job_id, queue.connection, queue.serializer)
+    except JobNotFound:
+        return None
+
+
+def run_if_queued(queue: Queue, job: Job) -> bool:
+    """Run the job here if it is on its queue; return whether it was."""
+    if not queue.connection.lrem(keys.queue(job.origin), 1, job.id):
+        return False
+    queue.run_sync(job)
+    return True

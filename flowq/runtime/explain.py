@@ -15,10 +15,9 @@ from rq.worker import Worker as RQWorker
 from flowq.errors import JobNotFound
 from flowq.runtime import keys
 from flowq.runtime.connections import read_clock
-from flowq.runtime.listeners import find_living, find_there, find_unattended
 from flowq.runtime.queue import Queue
 from flowq.runtime.runs import read_facts
-from flowq.runtime.wip import WIPRegistry
+from flowq.runtime.wip import WIPRegistry, find_living, find_there, find_unattended
 from flowq.status import ENDED, OUTCOMES, SUCCESSES, JobStatus
 
 if TYPE_CHECKING:

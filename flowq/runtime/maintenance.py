@@ -21,9 +21,9 @@ from rq.utils import as_text
 
 from flowq.runtime import keys, scripts
 from flowq.runtime.connections import is_refusal, read_clock
-from flowq.runtime.listeners import find_there
 from flowq.runtime.retry import begin_round
 from flowq.runtime.steps import finish, step, stop, work_off
+from flowq.runtime.wip import find_there
 
 if TYPE_CHECKING:
     from redis import Redis

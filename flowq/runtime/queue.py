@@ -35,9 +35,19 @@ from flowq.errors import (
     UsageError,
     WrongState,
 )
-from flowq.runtime import cycles, inline, keys, scripts
+from flowq.runtime import keys, scripts
 from flowq.runtime.connections import describe, is_passing, read_clock
-from flowq.runtime.enqueueing import Copier, Entry, IdUse, as_arguments, make_entry
+from flowq.runtime.enqueueing import (
+    Copier,
+    Entry,
+    IdUse,
+    as_arguments,
+    instead_of_taken,
+    make_entry,
+    refuse_cycles,
+    run_if_queued,
+    run_released,
+)
 from flowq.runtime.futures import declared_name, derive_id
 from flowq.runtime.holds import NO_HOLD, Hold, take_hold, take_hold_of_call
 from flowq.runtime.job import Job, get_job, refuse_decoded
@@ -193,7 +203,7 @@ class Queue(QueueBase):
             # rq.Group brings an empty pipeline for what it writes itself, after this.
             pipeline = None
         _refuse_pipeline(pipeline)
-        cycles.refuse([entry.job for entry in entries])
+        refuse_cycles([entry.job for entry in entries])
         return add_entries(self, entries)
 
     def describe(
@@ -244,7 +254,7 @@ class Queue(QueueBase):
         id_use = self._identify(job, unique)
 
         def add() -> RQJob:
-            cycles.refuse([job])
+            refuse_cycles([job])
             return add_entries(self, [self._ready(job, id_use, at_front)])[0]
 
         return cast(Job, self.enqueue_by(job, add))
@@ -363,8 +373,8 @@ def add_entries(queue: Queue, entries: Sequence[Entry]) -> list[Job]:
             job.origin = queue_by_id.get(job.id, job.origin)
     if not queue.is_async:
         for job in jobs:
-            job.run_inline = partial(inline.run_released, queue)
-            inline.run_if_queued(queue, job)
+            job.run_inline = partial(run_released, queue)
+            run_if_queued(queue, job)
     return jobs
 
 
@@ -415,7 +425,7 @@ def _refusal(word: str, rest: list[str], jobs: Sequence[Job]) -> Exception:
         "norun": _run_refusal(name, detail),
     }
     if word == "taken":
-        return cycles.instead_of_taken(jobs, name) or errors[word]
+        return instead_of_taken(jobs, name) or errors[word]
     return errors.get(word) or FlowqError(f"unexpected answer {word!r} of the add script")
 
 

@@ -77,7 +77,7 @@ rq.job.Job._handle_retry_result 9fe7cffb744aac9d
     runtime/rq.py:_handle_retry_result runtime/job.py:set_status
     workers/child/execute.py:_conclude_success
 rq.job.Job.process_dependencies 451f1033b90b716b
-    runtime/rq.py:given_dependency_ids runtime/cycles.py:refuse
+    runtime/rq.py:given_dependency_ids runtime/enqueueing.py:refuse_cycles
 rq.job.Job.register_dependency 959436aaab7842c0
     runtime/lua/jobs.lua
 rq.job.Job.dependencies_are_met d42e2e9324596919
@@ -113,7 +113,7 @@ rq.queue.Queue._enqueue_async_job 3c3efebb37300756
 rq.queue.Queue._enqueue_rate_limited_job a610af91fc148871
     runtime/rq.py:enqueue_limited workers/child/execute.py:queue_limited
 rq.queue.Queue.run_sync 82e9fbe99b33ddaf
-    runtime/inline.py:run_if_queued
+    runtime/enqueueing.py:run_if_queued
 rq.queue.Queue.move_dependents_to_ready a06f1e63311c17ae
     workers/child/execute.py:_conclude_success runtime/lua/turn_ends.lua
 rq.queue.Queue.empty 4f75cf0722d55c04

@@ -20,11 +20,11 @@ from flowq.errors import RunNotFound, WrongState
 from flowq.plan import Plan, Release
 from flowq.runtime import keys, scripts
 from flowq.runtime.connections import is_passing, patiently, read_clock
-from flowq.runtime.listeners import find_unattended
 from flowq.runtime.outputs import fields_of_record
 from flowq.runtime.planned import add_planned, batches, declare_groups, read_inputs, write_timeout
 from flowq.runtime.scripts import format_instant
 from flowq.runtime.steps import finish, stop
+from flowq.runtime.wip import find_unattended
 from flowq.status import (
     LIST,
     RUN_ENDED,

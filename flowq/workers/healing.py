@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from flowq.runtime.keys import WORKERS
-from flowq.runtime.listeners import find_living
 from flowq.runtime.maintenance import Finding, examine, find_suspects, tidy
 from flowq.runtime.queue import Queue
+from flowq.runtime.wip import find_living
 from flowq.workers.worker import Worker
 
 if TYPE_CHECKING:

@@ -91,9 +91,9 @@ def rest(values: dict[str, Any], command: list[str], connection: Redis) -> None:
     Returns where that cannot be: the process should end then. Errors: none.
     """
     from flowq.runtime import keys  # noqa: PLC0415 - not for the one that waits
-    from flowq.runtime.listeners import find_served  # noqa: PLC0415 - the same
     from flowq.runtime.scripts import STEP  # noqa: PLC0415 - the same
     from flowq.runtime.steps import LOOKS_PER_STEP  # noqa: PLC0415 - the same
+    from flowq.runtime.wip import find_served  # noqa: PLC0415 - the same
 
     path = connection.connection_pool.connection_kwargs.get("path")
     run_id = values["until_run"]

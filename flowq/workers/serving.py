@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 from rq.utils import as_text
 
 from flowq.runtime import keys
-from flowq.runtime.listeners import find_served
 from flowq.runtime.runs import get_record, read_facts, set_apart
+from flowq.runtime.wip import find_served
 from flowq.workers import launch
 from flowq.workers.processes import Mode
 
