@@ -3,8 +3,8 @@
 `Queue` makes an `Entry` of each job, and `as_arguments` the call of the script of these; what
 neighbours have in common the script is told once. Most jobs that are enqueued together differ from
 the first of their kind only in arguments, id and the future jobs that they block: a `Copier` copies
-that one, in a fifth of the time of RQ's own way. The children of workers restore jobs from moulds
-as well (`workers/child/restore.py`).
+that one, in a fifth of the time of RQ's own way. The children of workers copy jobs as well
+(`workers/child/restore.py`).
 
 Also here: whether a new job would wait for itself (`refuse_cycles`), and what a synchronous queue
 runs at a release (`run_released`).
@@ -79,10 +79,10 @@ def as_arguments(entries: Sequence[Entry]) -> list[Any]:
 # Copies -------------------------------------------------------------------------------------
 
 
-class Mould(NamedTuple):
-    """What a job had when the mould was taken. Shape: `attributes` has the lists of `lists` too.
+class JobTemplate(NamedTuple):
+    """The attributes of a job, for copies of it. Shape: `attributes` has the lists of `lists` too.
 
-    Whoever takes one sees to it that the job has nothing else that can change in depth.
+    Nothing else that can change in depth may be among them: the copies would share it.
     """
 
     job_class: type[Job]
@@ -90,13 +90,13 @@ class Mould(NamedTuple):
     lists: list[tuple[str, list[Any]]]
 
     @classmethod
-    def of(cls, job: Job) -> Mould:
-        """Take the mould of a job; what becomes of that later does not matter."""
+    def of(cls, job: Job) -> JobTemplate:
+        """Make a template of a job, which later changes of the job do not touch."""
         attributes = dict(vars(job))
         lists = [(name, list(it)) for name, it in attributes.items() if isinstance(it, list)]
         return cls(type(job), attributes, lists)
 
-    def cast(self) -> Job:
+    def copy(self) -> Job:
         """Return a job with the same attributes, and lists and a meta of its own."""
         job = self.job_class.__new__(self.job_class)
         job.__dict__ = attributes = self.attributes.copy()
@@ -111,7 +111,7 @@ class _Kind(NamedTuple):
 
     data: EnqueueData  # here so that nothing else gets the identities in its key
     shape: tuple[Any, ...]
-    mould: Mould
+    template: JobTemplate
 
 
 class Copier:
@@ -134,7 +134,7 @@ class Copier:
         callbacks = data.on_success or data.on_failure or data.on_stopped
         is_deep = job.meta or job.webhooks or job.given_dependency_ids
         if type(job) is Job and not (callbacks or is_deep):
-            kind = _Kind(data, entry.shape, Mould.of(job))
+            kind = _Kind(data, entry.shape, JobTemplate.of(job))
             self._kind_by_key[_key(data, job_id, job.hold)] = kind
 
     def copy(self, data: EnqueueData, job_id: str | None, hold: Hold) -> Entry | None:
@@ -145,7 +145,7 @@ class Copier:
         kind = self._kind_by_key.get(_key(data, job_id, hold))
         if kind is None or type(data.args) not in _ARGS or type(data.kwargs) not in _KWARGS:
             return None
-        job = kind.mould.cast()
+        job = kind.template.copy()
         if hold is not job.hold:
             job.adopt(hold)
         if job_id is None:

@@ -92,7 +92,7 @@ class Job(RetriedJob):
         # RQ holds each serializer against a protocol, which takes as long as all the rest of
         # making a job; its own, which it takes for None, needs no look.
         super().__init__(id, connection, None if serializer is PickleSerializer else serializer)
-        # Here, so that copies have them too (`Mould`): one that is added later takes longer.
+        # Here, so that copies have them too (`JobTemplate`): one that is added later takes longer.
         self._shown = self._written = None
 
     @classmethod

@@ -28,7 +28,7 @@ def _read_reliances(table: str) -> tuple[Reliance, ...]:
 
 RELIED_ON = _read_reliances("""\
 rq.job.Job.__init__ 94811c731ae32af0
-    runtime/job.py:Job runtime/enqueueing.py:Mould workers/child/restore.py:Restorer
+    runtime/job.py:Job runtime/enqueueing.py:JobTemplate workers/child/restore.py:Restorer
 rq.job.Job.create dcdde04c5a0562de
     runtime/enqueueing.py:Copier
 rq.job.Job.restore 859daf950a3ede0b

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rq.job import JobStatus
 
-from flowq.runtime.enqueueing import Mould
+from flowq.runtime.enqueueing import JobTemplate
 from flowq.runtime.job import Job
 
 if TYPE_CHECKING:
@@ -53,12 +53,12 @@ class Restorer:
         names, values = tuple(task.raw[::2]), [*task.raw[1::2], b""]
         form = self._forms.get(names) or self._add_form(names)
         own, shared = form.get_own(values), form.get_shared(values)
-        mould = form.kinds.get(shared)
-        if mould is None or not own[2]:
+        template = form.kinds.get(shared)
+        if template is None or not own[2]:
             job = self._read(task.job_id, dict(zip(names, values, strict=False)))
             self._remember(form, shared, job)
         else:
-            job = self._copy(mould, task.job_id, own)
+            job = self._copy(template, task.job_id, own)
         job.created_at = _instant(own[0]) or job.created_at
         job.enqueued_at = _instant(own[1])
         job.started_at = job.last_heartbeat = datetime.now(UTC)
@@ -87,11 +87,11 @@ class Restorer:
             return
         if len(form.kinds) >= MAX_KINDS:
             form.kinds.clear()
-        form.kinds[shared] = Mould.of(job)
+        form.kinds[shared] = JobTemplate.of(job)
 
-    def _copy(self, mould: Mould, job_id: str, own: tuple[bytes, ...]) -> Job:
-        job = mould.cast()
-        job.impersonate(job_id, _unpack(own[2]))  # what RQ reads from its data is not in a mould
+    def _copy(self, template: JobTemplate, job_id: str, own: tuple[bytes, ...]) -> Job:
+        job = template.copy()
+        job.impersonate(job_id, _unpack(own[2]))  # what RQ reads from its data is not in a template
         job.description = own[3].decode() if own[3] else None
         job.name = own[4].decode()
         return job
@@ -100,12 +100,12 @@ class Restorer:
 class _Form(NamedTuple):
     """Hashes with the same fields in the same order: what takes the fields of `_OWN`, and what
     takes all others, from their values and an empty one after them, which stands for those that
-    they do not have; and for each kind of jobs among them, which differ in `_OWN` alone, the mould
-    of one before it ran."""
+    they do not have; and for each kind of jobs among them, which differ in `_OWN` alone, the
+    template of one before it ran."""
 
     get_own: _Getter
     get_shared: _Getter
-    kinds: dict[tuple[bytes, ...], Mould]
+    kinds: dict[tuple[bytes, ...], JobTemplate]
 
     @classmethod
     def of(cls, names: tuple[bytes, ...]) -> _Form:
