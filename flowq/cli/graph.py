@@ -12,12 +12,12 @@ import click
 from flowq.cli import options, terminal
 from flowq.cli.compiling import checked_graph
 from flowq.errors import UsageError
-from flowq.render.dot import render_dot
-from flowq.render.json import graph_document, write_json
+from flowq.pictures.dot import render_dot
+from flowq.pictures.mermaid import render_mermaid
+from flowq.pictures.picture import View, graph_document, view_graph
+from flowq.pictures.text import render_text
+from flowq.render.json import write_json
 from flowq.render.lines import spelled
-from flowq.render.mermaid import render_mermaid
-from flowq.render.text import render_text
-from flowq.render.view import View, view_graph
 
 _FORMATS = ("text", "mermaid", "dot", "json")
 _FORMAT_BY_ENDING = {

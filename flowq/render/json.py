@@ -15,7 +15,6 @@ from typing import Any
 from flowq.errors import Problem
 from flowq.plan import FLAT_FIELDS, Commit, Enqueue, Nested, Operation, Plan, Release, flatten
 from flowq.render.groups import Declared, by_declaration
-from flowq.render.view import View
 from flowq.runtime.views import make_view, to_document
 from flowq.spec import Input
 from flowq.status import UNAPPROVED, JobFacts, JobStatus, RunRecord, RunStatus
@@ -119,29 +118,6 @@ def _input(declared: Input) -> dict[str, Any]:
 
 def _documents(views: Mapping[str, Any]) -> dict[str, Any]:
     return {name: to_document(view) for name, view in views.items()}
-
-
-def graph_document(view: View) -> dict[str, Any]:
-    """Return the jobs of a picture in topological order, and its edges."""
-    return {
-        "workflow": view.title,
-        "status": view.state or None,
-        "jobs": [
-            {
-                "name": node.name,
-                "level": node.level,
-                "future": node.is_future,
-                "open": node.is_open,
-            }
-            | ({"finally": True} if node.is_final else {})
-            | ({"status": node.state} if node.state else {})
-            for node in view.nodes
-        ],
-        "edges": [
-            {"blocker": line.blocker, "future": line.future, "on_failure": line.on_failure}
-            for line in view.lines
-        ],
-    }
 
 
 def problems_document(target: str, problems: Iterable[Problem]) -> dict[str, Any]:

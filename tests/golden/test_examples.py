@@ -21,14 +21,14 @@ from flowq.declare.yaml import read_workflow
 from flowq.errors import Problem, WorkflowInvalid
 from flowq.graph import build_graph
 from flowq.inputs import EXAMPLE_BY_TYPE, resolve_inputs
+from flowq.pictures.dot import render_dot
+from flowq.pictures.mermaid import render_mermaid
+from flowq.pictures.picture import View, graph_document, view_graph
+from flowq.pictures.text import render_text
 from flowq.plan import Plan
 from flowq.planner import make_plan
-from flowq.render.dot import render_dot
-from flowq.render.json import graph_document, plan_document, to_json, write_json
-from flowq.render.mermaid import render_mermaid
+from flowq.render.json import plan_document, to_json, write_json
 from flowq.render.plan_text import render_plan
-from flowq.render.text import render_text
-from flowq.render.view import View, view_graph
 from flowq.spec import Input, Places, Workflow
 
 _ROOT = Path(__file__).parents[2]

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from flowq.checks import check
 from flowq.graph import build_graph
+from flowq.pictures.picture import view_graph
+from flowq.pictures.text import render_text
 from flowq.plan import Commit, Enqueue, Operation, Plan, Release
 from flowq.planner import make_plan
 from flowq.render.lines import find_mark
-from flowq.render.text import render_text
-from flowq.render.view import view_graph
 from flowq.spec import Block, JobSpec, Workflow
 
 Edges = set[tuple[str, str]]

@@ -13,13 +13,13 @@ from flowq.cli.compiling import describe_inputs
 from flowq.declare.yaml import parse_workflow
 from flowq.errors import WorkflowInvalid
 from flowq.graph import build_graph
+from flowq.pictures.dot import render_dot
+from flowq.pictures.mermaid import render_mermaid
+from flowq.pictures.picture import view_graph
+from flowq.pictures.text import render_text
 from flowq.planner import make_plan
-from flowq.render.dot import render_dot
 from flowq.render.lines import plain, spelled, spelled_line
-from flowq.render.mermaid import render_mermaid
 from flowq.render.plan_text import render_plan
-from flowq.render.text import render_text
-from flowq.render.view import view_graph
 
 NASTY = "\x1b[31m\x1b]0;x\x07\x9b2J\r\x08\u202e"
 UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")

@@ -14,21 +14,20 @@ import pytest
 
 from flowq.declare.yaml import parse_workflow
 from flowq.graph import build_graph
+from flowq.pictures.dot import render_dot
+from flowq.pictures.mermaid import render_mermaid
+from flowq.pictures.picture import View, graph_document, view_graph
+from flowq.pictures.text import render_text
 from flowq.plan import Call, Commit, Enqueue, Plan, Release
 from flowq.planner import make_plan
-from flowq.render.dot import render_dot
 from flowq.render.json import (
-    graph_document,
     plan_document,
     run_document,
     to_json,
     write_json,
 )
 from flowq.render.lines import find_mark
-from flowq.render.mermaid import render_mermaid
 from flowq.render.plan_text import render_plan
-from flowq.render.text import render_text
-from flowq.render.view import View, view_graph
 from flowq.runtime.views import MAX_REPR_BYTES
 from flowq.spec import Block, JobSpec, Retry, Workflow
 from flowq.status import ENDED, JobStatus, RunStatus

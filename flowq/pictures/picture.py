@@ -6,7 +6,7 @@ Every picture is made from this value, so that a graph and a run look alike in a
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from flowq.graph import Edge, Graph
 from flowq.render.groups import collapse
@@ -86,3 +86,26 @@ def _line(graph: Graph, edge: Edge) -> Line:
     blocker, future = graph.job_by_name[edge.blocker], graph.job_by_name[edge.future]
     is_last = future.is_final and not blocker.is_final
     return Line(edge.blocker, edge.future, edge.on_failure, is_last)
+
+
+def graph_document(view: View) -> dict[str, Any]:
+    """Return the jobs of a picture in topological order, and its edges."""
+    return {
+        "workflow": view.title,
+        "status": view.state or None,
+        "jobs": [
+            {
+                "name": node.name,
+                "level": node.level,
+                "future": node.is_future,
+                "open": node.is_open,
+            }
+            | ({"finally": True} if node.is_final else {})
+            | ({"status": node.state} if node.state else {})
+            for node in view.nodes
+        ],
+        "edges": [
+            {"blocker": line.blocker, "future": line.future, "on_failure": line.on_failure}
+            for line in view.lines
+        ],
+    }

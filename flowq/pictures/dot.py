@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flowq.render.view import Line, Node, View
+from flowq.pictures.picture import Line, Node, View
 
 _COLOR_BY_STATE = {
     "scheduled": "khaki",

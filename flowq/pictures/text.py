@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 
+from flowq.pictures.picture import Node, View
 from flowq.render.lines import OPEN, find_mark
-from flowq.render.view import Node, View
 
 Paint = Callable[[str, Node], str]
 """Adds what takes no room, such as colours, to the text of one job."""
