@@ -23,7 +23,7 @@ from flowq.errors import RunFailed, RunNotFound, ServerUnavailable
 from flowq.plan import Plan
 from flowq.render.groups import by_declaration, count_ends
 from flowq.runtime import approvals, keys, outputs, results, retry, runs
-from flowq.runtime.connections import Attempts, Trouble, is_refusal
+from flowq.runtime.connections import Attempts, Outage, is_refusal
 from flowq.runtime.explain import (
     PLAIN,
     Commands,
@@ -46,7 +46,7 @@ from flowq.status import (
     CodeChange,
     Event,
     Executing,
-    JobFacts,
+    JobRecord,
     RunRecord,
     RunStatus,
     fold,
@@ -62,7 +62,7 @@ __all__ = [
     "Explanation",
     "Failure",
     "Finding",
-    "JobFacts",
+    "JobRecord",
     "JobView",
     "KeptOutputs",
     "Run",
@@ -177,19 +177,19 @@ class Run:
         self,
         poll_s: float = POLL_S,
         while_away: Callable[[], object] | None = None,
-        trouble: Trouble | None = None,
+        outage: Outage | None = None,
     ) -> Iterator[tuple[RunStatus, list[Event]]]:
         """Yield what `follow` does, each time with the events that led there since the last.
 
         The first time these are all events of the run so far. `while_away` is called whenever the
-        server was not reached, and may bring it back; `trouble` is told that it cannot be used.
+        server was not reached, and may bring it back; `outage` is told that it cannot be used.
         Errors: RunNotFound, also when the run is removed meanwhile; those of the redis client when
-        the server cannot be used for longer than `PATIENCE_S`; those of `while_away`.
+        the server cannot be used for longer than `MAX_WAIT_S`; those of `while_away`.
         """
-        trouble = trouble or Trouble(_say_nothing, _say_nothing)
+        outage = outage or Outage(_say_nothing, _say_nothing)
         status, wait_s = runs.get_declared(self.run_id, self.connection), 0.0
         while True:
-            events = self._next_events(status.last_event_id, wait_s, while_away, trouble)
+            events = self._next_events(status.last_event_id, wait_s, while_away, outage)
             status, wait_s = fold(status, events), poll_s
             yield status, events
             if status.is_ended:
@@ -200,10 +200,10 @@ class Run:
         after: str,
         wait_s: float,
         while_away: Callable[[], object] | None,
-        trouble: Trouble,
+        outage: Outage,
     ) -> list[Event]:
         """Return the events after that one; the server may be away, or refuse, for a while."""
-        attempts = Attempts(connection=self.connection, trouble=trouble)
+        attempts = Attempts(connection=self.connection, outage=outage)
         while True:
             try:
                 events = list(runs.read_events(self.run_id, self.connection, after, wait_s))
@@ -216,7 +216,7 @@ class Run:
                     while_away()
                 time.sleep(wait_s or POLL_S)
             else:
-                trouble.check()
+                outage.check()
                 return events
 
     def wait(self, timeout_s: float | None = None) -> RunStatus:
@@ -291,17 +291,17 @@ class Run:
         """
         return outputs.read_outputs(self.run_id, self.connection, instead)
 
-    def facts(self, status: RunStatus | None = None) -> dict[str, JobFacts]:
+    def job_records(self, status: RunStatus | None = None) -> dict[str, JobRecord]:
         """Return what does not change about the jobs, by name."""
         jobs = (status or self.status()).jobs.values()
-        found = runs.read_facts((job.job_id for job in jobs), self.connection)
+        found = runs.read_job_records((job.job_id for job in jobs), self.connection)
         return {job.name: found[job.job_id] for job in jobs if job.job_id in found}
 
     def unattended_queues(self, status: RunStatus | None = None) -> list[str]:
         """Return the queues on which jobs of the run wait, or will wait, and no worker listens."""
         status = status or self.status()
         left = [job.job_id for job in status.jobs.values() if job.state not in ENDED]
-        queues = [job.origin for job in runs.read_facts(left, self.connection).values()]
+        queues = [job.origin for job in runs.read_job_records(left, self.connection).values()]
         return find_unattended(sorted(set(queues)), self.connection)
 
     def is_served(self) -> bool:

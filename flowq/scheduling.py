@@ -22,7 +22,7 @@ from flowq.compiling import compile_plan
 from flowq.cron import find_next
 from flowq.errors import RunNotFound, UsageError
 from flowq.plan import Plan
-from flowq.runtime.connections import JOB_PATIENCE_S, patiently
+from flowq.runtime.connections import JOB_MAX_WAIT_S, retry_while_unavailable
 from flowq.runtime.runs import get_record, remove
 from flowq.runtime.wire import from_wire, to_wire
 from flowq.spec import Workflow
@@ -102,7 +102,9 @@ def submit_scheduled(workflow: Mapping[str, Any] | Workflow, inputs: Mapping[str
         raise UsageError("submit_scheduled() runs inside a job only")
     run_id = hashlib.sha256(str(job.id).encode()).hexdigest()[:RUN_ID_LENGTH]
     plan = compile_plan(from_wire(Workflow, workflow), inputs, run_id=run_id, imports=False)
-    patiently(lambda: _submit(plan, job.connection), JOB_PATIENCE_S, connection=job.connection)
+    retry_while_unavailable(
+        lambda: _submit(plan, job.connection), JOB_MAX_WAIT_S, connection=job.connection
+    )
     return run_id
 
 

@@ -267,7 +267,7 @@ class RunRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class ApprovalWord:
+class ApprovalDecision:
     """What somebody said to a job that asks for an approval. `by` is a claim, `user@host`.
 
     Shape: `inputs` by name, as JSON has them. Units: `at` is aware UTC.
@@ -281,11 +281,11 @@ class ApprovalWord:
 
 
 @dataclass(frozen=True, slots=True)
-class JobFacts:
+class JobRecord:
     """A job as it was enqueued. `is_last`: nothing in its run comes after it.
 
     `message` is what whoever approves it should read, `asks` the inputs that an approval gives,
-    and `word` what was said. `queue` is what was declared, `origin` where
+    and `decision` what was said. `queue` is what was declared, `origin` where
     RQ has it: the run may have a queue of its own. `code` is a digest of what it last executed.
     """
 
@@ -298,7 +298,7 @@ class JobFacts:
     code: str = ""
     needs_approval: bool = False
     asks: tuple[Input, ...] = ()
-    word: ApprovalWord | None = None
+    decision: ApprovalDecision | None = None
 
     @property
     def options(self) -> str:

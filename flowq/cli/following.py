@@ -27,8 +27,8 @@ from flowq.errors import FlowqError, JobNotFound, ServerUnavailable, WrongState
 from flowq.render.groups import by_declaration
 from flowq.render.json import run_document, write_json
 from flowq.render.summary import MAX_FAILURES, MAX_OUTPUT_LINES, FailedJob, Report, summary
-from flowq.runtime.connections import Trouble, is_passing, patiently
-from flowq.status import ENDED, Event, JobFacts, JobStatus, RunStatus
+from flowq.runtime.connections import Outage, is_passing, retry_while_unavailable
+from flowq.status import ENDED, Event, JobRecord, JobStatus, RunStatus
 
 POLL_S = 0.25
 """The longest delay before Ctrl-C is handled."""
@@ -75,17 +75,17 @@ def follow(
         FlowqError: as `Run.observe`.
     """
     is_canceling = False
-    trouble = Trouble(display.note, display.note)
+    outage = Outage(display.note, display.note)
     try:
         with place.without_waiting():  # `observe` waits itself, and lets Ctrl-C through
-            for status, events in run.observe(POLL_S, place.revive, trouble):
+            for status, events in run.observe(POLL_S, place.revive, outage):
                 display.show(status, [event for event in events if is_after(event, since)])
                 for monitor in monitors:
                     _let_look(monitor, status, display)
                 if interrupts.first is not None and not is_canceling:
                     is_canceling = True
                     _cancel(run, status, display, interrupts.first, may_wait=has_own)
-            patiently(lambda: run.kept_outputs(OUTPUTS_S))
+            retry_while_unavailable(lambda: run.kept_outputs(OUTPUTS_S))
     except (RedisError, ServerUnavailable) as error:
         if is_passing(error) or isinstance(error, ServerUnavailable):
             command = place.hint("watch", run.run_id)
@@ -119,7 +119,7 @@ def _cancel(run: Run, status: RunStatus, display: Display, signum: int, *, may_w
     again = "Ctrl-C" if signum == signal.SIGINT else "the signal"
     display.note(f"canceling run {run.run_id}; {again} once more leaves at once")
     try:
-        patiently(lambda: run.cancel(may_wait=may_wait), connection=run.connection)
+        retry_while_unavailable(lambda: run.cancel(may_wait=may_wait), connection=run.connection)
     except WrongState:  # it has ended meanwhile
         return
 
@@ -190,14 +190,14 @@ class Asked:
     def look(self, status: RunStatus, display: Display) -> None:
         """Check for jobs that ask, and were not named before."""
         asking = {job.name for job in status.jobs.values() if job.is_asking}
-        facts = self._run.facts(status) if asking - self._told else {}
+        records = self._run.job_records(status) if asking - self._told else {}
         for name in sorted(asking - self._told):
-            display.note(self._sentence(status.jobs[name].asked_as, facts.get(name)))
+            display.note(self._sentence(status.jobs[name].asked_as, records.get(name)))
         self._told = asking
 
-    def _sentence(self, name: str, facts: JobFacts | None) -> str:
-        message = f" ({facts.message})" if facts and facts.message else ""
-        given = facts.options if facts else ""
+    def _sentence(self, name: str, record: JobRecord | None) -> str:
+        message = f" ({record.message})" if record and record.message else ""
+        given = record.options if record else ""
         command = self._place.hint("approve", self._run.run_id, name) + given
         return f"{name} waits for an approval{message}; give it with: {command}"
 
@@ -244,11 +244,11 @@ class Stuck:
         """Return RQ's command that runs the blockers again; "" when it would not do."""
         if len(blockers) > MAX_STUCK or {job.state for job in blockers} - {"failed", "stopped"}:
             return ""
-        facts = self._run.facts(replace(status, jobs={job.name: job for job in blockers}))
-        queues = {each.origin for each in facts.values()}
+        records = self._run.job_records(replace(status, jobs={job.name: job for job in blockers}))
+        queues = {each.origin for each in records.values()}
         if len(queues) != 1:
             return ""
-        ids = (each.job_id for each in facts.values())
+        ids = (each.job_id for each in records.values())
         return self._place.rq_hint("requeue --queue", *queues, *ids)
 
 
@@ -357,7 +357,7 @@ def _finish(
     code = exit_code(status)
     try:
         if run_options.is_json:
-            document = patiently(lambda: run_json(run, status, run.kept_outputs()))
+            document = retry_while_unavailable(lambda: run_json(run, status, run.kept_outputs()))
             terminal.write(document, out)
     except BrokenPipeError:
         terminal.discard(out)
@@ -366,7 +366,7 @@ def _finish(
         terminal.note(f"flowq: {lost}; the run {status.state}, see {again}")
         code = code or lost.exit_code
     if not (run_options.is_quiet and status.state == "succeeded"):
-        report = patiently(lambda: make_report(run, status, place))
+        report = retry_while_unavailable(lambda: make_report(run, status, place))
         write_summary(report, stream)
     return code
 
@@ -386,7 +386,7 @@ def make_report(run: Run, status: RunStatus, place: Place) -> Report:
 
 def _last_results(run: Run, status: RunStatus) -> Mapping[str, Any]:
     """Return views of the results of what nothing comes after; a group's as a list."""
-    last = {name for name, facts in run.facts(status).items() if facts.is_last}
+    last = {name for name, record in run.job_records(status).items() if record.is_last}
     declared = by_declaration(status).values()
     shown = [each for each in declared if last.issuperset(job.name for job in each.own)]
     views = run.views([job.name for each in shown for job in each.items], status)
@@ -427,7 +427,7 @@ def run_json(run: Run, status: RunStatus, kept: KeptOutputs) -> str:
     """Return a run as one JSON object; an output without a value is null."""
     results = {name: view.result for name, view in run.views(status=status).items()}
     outputs = {**kept.views, **dict.fromkeys(kept.errors)}
-    return write_json(run_document(status, results, outputs, run.facts(status)))
+    return write_json(run_document(status, results, outputs, run.job_records(status)))
 
 
 def with_run_options(command: Callable[..., int]) -> Any:

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from flowq import client, server
 from flowq.cli import terminal
 from flowq.errors import NotFound
-from flowq.runtime.connections import Patience, Trouble
+from flowq.runtime.connections import Outage, RetryWhileRefused
 from flowq.server.state import guess_old_name
 
 _SCHEMES_OF_RQ = ("redis", "rediss", "unix")
@@ -23,13 +23,13 @@ _SCHEMES_OF_RQ = ("redis", "rediss", "unix")
 class Place:
     """A server, and how it was named: `option` is what the command line said, if it did.
 
-    `patience` lets the commands of the connection wait while the server refuses.
+    `retry` lets the commands of the connection wait while the server refuses.
     """
 
     url: str
     connection: Any
     is_embedded: bool
-    patience: Patience
+    retry: RetryWhileRefused
     option: str | None = None
 
     @property
@@ -49,11 +49,11 @@ class Place:
     @contextmanager
     def without_waiting(self) -> Iterator[None]:
         """Let the commands of the connection raise at once when the server refuses."""
-        within_s, self.patience.within_s = self.patience.within_s, 0.0
+        within_s, self.retry.within_s = self.retry.within_s, 0.0
         try:
             yield
         finally:
-            self.patience.within_s = within_s
+            self.retry.within_s = within_s
 
     def hint(self, words: str, *names: str) -> str:
         """Return a command for the user to paste into a shell that talks to the same server.
@@ -86,10 +86,10 @@ def opened(option: str | None, *, creating: bool = False) -> Iterator[Place]:
         yield from _embedded(creating)
         return
     with client.server_errors(url):
-        patience = _make_patience()
-        connection = server.connect(url, patience=patience)
+        retry = _make_retry()
+        connection = server.connect(url, retry=retry)
         try:
-            yield Place(url, connection, False, patience, option)
+            yield Place(url, connection, False, retry, option)
         finally:
             connection.close()
 
@@ -119,10 +119,10 @@ def _embedded(creating: bool) -> Iterator[Place]:
         raise NotFound(_tell_unused())
     started = server.ensure()
     with client.server_errors(started.url):
-        patience = _make_patience()
-        connection = server.connect(started.url, patience=patience)
+        retry = _make_retry()
+        connection = server.connect(started.url, retry=retry)
         try:
-            yield Place(started.url, connection, True, patience)
+            yield Place(started.url, connection, True, retry)
         finally:
             connection.close()
 
@@ -136,8 +136,8 @@ def _tell_unused() -> str:
     ) + (renamed if old_name else "")
 
 
-def _make_patience() -> Patience:
-    return Patience(Trouble(_note, _note))
+def _make_retry() -> RetryWhileRefused:
+    return RetryWhileRefused(Outage(_note, _note))
 
 
 def _note(text: str) -> None:

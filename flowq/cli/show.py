@@ -109,7 +109,7 @@ def _job(run: Run, job: JobStatus, status: RunStatus, *, is_verbose: bool) -> It
     view = run.views([name], status).get(name, client.JobView())
     details = JobDetails(
         job,
-        facts=run.facts(status).get(name),
+        record=run.job_records(status).get(name),
         result=view.result,
         arguments=view.arguments,
         traceback=_traceback(failure, is_verbose),

@@ -19,7 +19,7 @@ from flowq.render.lines import (
     shortened,
 )
 from flowq.runtime.views import to_printable
-from flowq.status import ENDED, CodeChange, Executing, JobFacts, JobStatus, RunRecord
+from flowq.status import ENDED, CodeChange, Executing, JobRecord, JobStatus, RunRecord
 
 MAX_ARGUMENT = 1000
 """Characters of an argument that are shown."""
@@ -34,7 +34,7 @@ class JobDetails:
     """
 
     status: JobStatus
-    facts: JobFacts | None = None
+    record: JobRecord | None = None
     result: Any = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
     traceback: Sequence[str] = ()
@@ -61,16 +61,16 @@ def _tell_change(change: CodeChange) -> str:
 
 def job_details(details: JobDetails, *, unicode: bool = True) -> Iterator[Line]:
     """Yield a job's state, its times, its traceback, output and result."""
-    job, facts = details.status, details.facts
+    job, record = details.status, details.record
     style = STYLE_BY_STATE.get(job.state, "")
     yield ((f"{find_mark(job.state, unicode)} {job.name}  ", style), (job.job_id, "dim"))
     yield from _field("state", f"{job.state}{f': {job.reason}' if job.reason else ''}", style)
-    yield from _field("executes", facts.description if facts else "")
-    yield from _field("queue", facts.queue if facts else "")
+    yield from _field("executes", record.description if record else "")
+    yield from _field("queue", record.queue if record else "")
     yield from _field("attempts", str(job.attempts) if job.attempts else "")
     yield from _field("worker", job.worker)
-    yield from _field("code", facts.code if facts else "")
-    yield from _approval(facts)
+    yield from _field("code", record.code if record else "")
+    yield from _approval(record)
     yield from _field("started", local_time(job.started_at) if job.started_at else "")
     yield from _field("took", "" if job.duration_s is None else format_duration(job.duration_s))
     if details.arguments:
@@ -83,19 +83,19 @@ def job_details(details: JobDetails, *, unicode: bool = True) -> Iterator[Line]:
         yield from _section("result", _pretty(details.result))
 
 
-def _approval(facts: JobFacts | None) -> Iterator[Line]:
+def _approval(record: JobRecord | None) -> Iterator[Line]:
     """Yield what a job asked for, and what was said to that."""
-    if facts is None or not facts.needs_approval:
+    if record is None or not record.needs_approval:
         return
-    yield from _field("asks", facts.message or ", ".join(each.name for each in facts.asks))
-    word = facts.word
-    if word is None:
+    yield from _field("asks", record.message or ", ".join(each.name for each in record.asks))
+    decision = record.decision
+    if decision is None:
         return
-    at = f" at {local_time(word.at)}" if word.at else ""
-    by = f"by {word.by}" if word.by else "by somebody"
-    yield from _field("approved" if word.is_approved else "rejected", f"{by}{at}")
-    yield from _field("note" if word.is_approved else "reason", word.note)
-    for name, value in word.inputs.items():
+    at = f" at {local_time(decision.at)}" if decision.at else ""
+    by = f"by {decision.by}" if decision.by else "by somebody"
+    yield from _field("approved" if decision.is_approved else "rejected", f"{by}{at}")
+    yield from _field("note" if decision.is_approved else "reason", decision.note)
+    for name, value in decision.inputs.items():
         yield from _field("given", f"{name} = {shortened(repr(value), MAX_ARGUMENT)}")
 
 

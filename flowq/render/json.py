@@ -17,7 +17,7 @@ from flowq.plan import FLAT_FIELDS, Commit, Enqueue, Nested, Operation, Plan, Re
 from flowq.render.groups import Declared, by_declaration
 from flowq.runtime.views import make_view, to_document
 from flowq.spec import Input
-from flowq.status import UNAPPROVED, JobFacts, JobStatus, RunRecord, RunStatus
+from flowq.status import UNAPPROVED, JobRecord, JobStatus, RunRecord, RunStatus
 
 
 def write_json(document: Mapping[str, Any] | Sequence[Any], indent: int | None = 2) -> str:
@@ -29,7 +29,7 @@ def run_document(
     status: RunStatus,
     result_by_name: Mapping[str, Any],
     outputs: Mapping[str, Any] | None = None,
-    facts_by_name: Mapping[str, JobFacts] | None = None,
+    record_by_name: Mapping[str, JobRecord] | None = None,
 ) -> dict[str, Any]:
     """Return what `flowq run --json` prints: a contract, with these keys and no other.
 
@@ -50,7 +50,7 @@ def run_document(
                 "status": declared.state,
                 "ids": [job.job_id for job in declared.items],
                 **_results_of(declared, result_by_name),
-                **_approval_of(declared, facts_by_name or {}),
+                **_approval_of(declared, record_by_name or {}),
             }
             for name, declared in by_declaration(status).items()
         },
@@ -63,15 +63,15 @@ def _results_of(declared: Declared, result_by_name: Mapping[str, Any]) -> dict[s
     return {"results": results} if declared.is_group else {"result": next(iter(results), None)}
 
 
-def _approval_of(declared: Declared, facts_by_name: Mapping[str, JobFacts]) -> dict[str, Any]:
+def _approval_of(declared: Declared, record_by_name: Mapping[str, JobRecord]) -> dict[str, Any]:
     """Return what is known of the approvals that jobs ask for; {} for jobs that ask for none."""
     # Of a workflow it is the start that asks; what is inside of it is not this declaration.
     own = {declared.name, *(job.name for job in declared.items)}
     asking = (job for job in declared.jobs if job.name.removesuffix("(start)") in own)
     found = [
-        _approval_document(job, facts_by_name[job.name])
+        _approval_document(job, record_by_name[job.name])
         for job in asking
-        if job.name in facts_by_name and facts_by_name[job.name].needs_approval
+        if job.name in record_by_name and record_by_name[job.name].needs_approval
     ]
     if not found:
         return {}
@@ -90,23 +90,29 @@ def record_document(record: RunRecord) -> dict[str, Any]:
     }
 
 
-def _approval_document(job: JobStatus, facts: JobFacts) -> dict[str, Any]:
-    word = facts.word
-    if word is not None:
-        status = "approved" if word.is_approved else "rejected"
+def _approval_document(job: JobStatus, record: JobRecord) -> dict[str, Any]:
+    decision = record.decision
+    if decision is not None:
+        status = "approved" if decision.is_approved else "rejected"
     elif job.is_asking:
         status = "waiting"
     else:
         status = "expired" if job.reason.endswith(UNAPPROVED) else "not asked"
     said = {
         "status": status,
-        "message": facts.message,
-        "asks": [_input(each) for each in facts.asks],
+        "message": record.message,
+        "asks": [_input(each) for each in record.asks],
     }
-    if word is None:
+    if decision is None:
         return said
-    at = word.at.isoformat() if word.at else None
-    return {**said, "by": word.by, "at": at, "note": word.note, "inputs": dict(word.inputs)}
+    at = decision.at.isoformat() if decision.at else None
+    return {
+        **said,
+        "by": decision.by,
+        "at": at,
+        "note": decision.note,
+        "inputs": dict(decision.inputs),
+    }
 
 
 def _input(declared: Input) -> dict[str, Any]:

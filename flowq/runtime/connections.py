@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from redis import Redis
 
 
-def _read_patience() -> float:
+def _read_max_wait() -> float:
     text = os.environ.get("FLOWQ_PATIENCE", "").strip() or "30"
     try:
         return float(text)
@@ -56,17 +56,17 @@ def _read_patience() -> float:
         raise UsageError(f"FLOWQ_PATIENCE is a number of seconds, not {text!r}") from None
 
 
-PATIENCE_S = _read_patience()
+MAX_WAIT_S = _read_max_wait()
 """How long a command waits for a server that cannot be used."""
 
-JOB_PATIENCE_S = 2 * PATIENCE_S
+JOB_MAX_WAIT_S = 2 * MAX_WAIT_S
 """How long a job waits when it has to ask the server; its own timeout may come first."""
 
 PAUSE_S = 0.05
 LONGEST_PAUSE_S = 1.0
 
 CALM_S = 2.0
-"""How long nothing must fail before the trouble is over. A server that comes and goes is one."""
+"""How long nothing must fail before the outage is over. A server that comes and goes is one."""
 
 Result = TypeVar("Result")
 
@@ -182,7 +182,7 @@ def describe(error: BaseException) -> str:
     return answer.meaning if answer is not None and answer.is_waited_for else text
 
 
-class Trouble:
+class Outage:
     """Tells that the server cannot be used when that begins, and when it is over: once each.
 
     `tell_begin` and `tell_end` get what there is to say. Call `meet` for each error and `check`
@@ -205,12 +205,12 @@ class Trouble:
             self._tell_begin(f"the server cannot be used: {describe(error)}; waiting for it")
 
     def check(self) -> None:
-        """Note that it could be used just now; the trouble is over when that lasts."""
+        """Note that it could be used just now; the outage is over when that lasts."""
         if self._is_on and time.monotonic() - self._met_at > CALM_S:
             self.end()
 
     def end(self) -> None:
-        """Say that the trouble is over, if there was any; the caller is sure of it."""
+        """Say that the outage is over, if there was any; the caller is sure of it."""
         if self._is_on:
             self._is_on = False
             seconds = self._met_at - self._began_at
@@ -220,22 +220,22 @@ class Trouble:
 class Attempts:
     """Attempts at the same thing: the one rule of how long they go on, and what is said of them.
 
-    They go on for `within_s` after the trouble began, which a connection may notice only at the end
+    They go on for `within_s` after the outage began, which a connection may notice only at the end
     of its whole limit. The idle connections of `connection` are closed before each further attempt:
     after a fail-over the one that has refused leads to the old server.
     """
 
     def __init__(
         self,
-        within_s: float = PATIENCE_S,
+        within_s: float = MAX_WAIT_S,
         *,
         connection: Redis | None = None,
-        trouble: Trouble | None = None,
+        outage: Outage | None = None,
         passes: Callable[[Exception], bool] = is_passing,
     ) -> None:
         self._within_s = within_s
         self._connection = connection
-        self._trouble = trouble
+        self._outage = outage
         self._passes = passes
         self._deadline: float | None = None
 
@@ -251,24 +251,24 @@ class Attempts:
             raise error
         if self._connection is not None:
             self._connection.connection_pool.disconnect(inuse_connections=False)
-        if self._trouble is not None:
-            self._trouble.meet(error)
+        if self._outage is not None:
+            self._outage.meet(error)
 
 
-def patiently(
+def retry_while_unavailable(
     do: Callable[[], Result],
-    within_s: float = PATIENCE_S,
+    within_s: float = MAX_WAIT_S,
     *,
     connection: Redis | None = None,
-    trouble: Trouble | None = None,
+    outage: Outage | None = None,
     passes: Callable[[Exception], bool] = is_passing,
 ) -> Result:
     """Do what needs the server and may be done twice; again for as long as that may help.
 
-    Blocks, as `Attempts` say. Errors: redis-py's when the trouble lasts longer, or is not one that
+    Blocks, as `Attempts` say. Errors: redis-py's when the outage lasts longer, or is not one that
     `passes`.
     """
-    attempts = Attempts(within_s, connection=connection, trouble=trouble, passes=passes)
+    attempts = Attempts(within_s, connection=connection, outage=outage, passes=passes)
     pause_s = PAUSE_S
     while True:
         try:
@@ -278,26 +278,26 @@ def patiently(
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
         else:
-            if trouble is not None and attempts.have_failed:
-                trouble.end()
+            if outage is not None and attempts.have_failed:
+                outage.end()
             return result
 
 
-class Patience(Retry):
+class RetryWhileRefused(Retry):
     """Lets each command of a connection wait while the server refuses (`Redis.set_retry`).
 
     Nothing was done of what was refused, so any command may be sent again. A lost connection is not
     waited for: nobody here knows whether the command may be done twice.
     """
 
-    def __init__(self, trouble: Trouble, within_s: float = PATIENCE_S) -> None:
+    def __init__(self, outage: Outage, within_s: float = MAX_WAIT_S) -> None:
         super().__init__(NoBackoff(), 0)
         self.within_s = within_s
-        self._trouble = trouble
+        self._outage = outage
         self._is_waiting = False
 
     def __deepcopy__(self, memo: object) -> Self:
-        """Return itself: each connection makes a copy, and all have the same trouble."""
+        """Return itself: each connection makes a copy, and all have the same outage."""
         return self
 
     def call_with_retry(self, do: Any, fail: Any, *args: Any, **options: Any) -> Any:
@@ -323,12 +323,12 @@ class Patience(Retry):
     def apply(
         self, do: Callable[[], Result], passes: Callable[[Exception], bool] = is_refusal
     ) -> Result:
-        """Do that `patiently`, for as long as this one waits: once it has given up, no longer.
+        """Retry for as long as this one waits: once it has given up, no longer.
 
         The caller may still have to tidy up then.
         """
         try:
-            return patiently(do, self.within_s, trouble=self._trouble, passes=passes)
+            return retry_while_unavailable(do, self.within_s, outage=self._outage, passes=passes)
         except Exception as error:
             if passes(error):
                 self.within_s = 0.0

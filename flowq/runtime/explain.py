@@ -16,7 +16,7 @@ from flowq.errors import JobNotFound
 from flowq.runtime import keys
 from flowq.runtime.connections import read_clock
 from flowq.runtime.queue import Queue
-from flowq.runtime.runs import read_facts
+from flowq.runtime.runs import read_job_records
 from flowq.runtime.wip import WIPRegistry, find_living, find_there, find_unattended
 from flowq.status import ENDED, OUTCOMES, SUCCESSES, JobStatus
 
@@ -324,7 +324,7 @@ def _of_a_run(job_id: str, job: Mapping[str, str], place: _Place) -> Iterator[Re
     if "flowq_asked" in job and "flowq_approved" not in job:
         message = f": {job['flowq_message']}" if job.get("flowq_message") else ""
         text, asked_as = f"it waits for an approval{message}", JobStatus(name, job_id).asked_as
-        given = read_facts([job_id], connection)[job_id].options
+        given = read_job_records([job_id], connection)[job_id].options
         approve = place.hint("approve", place.run_id, asked_as)
         yield Reason("approval", text, (), f"{approve}{given}")
     for slot in job.get("flowq_slots", "").split():

@@ -25,7 +25,7 @@ from flowq.errors import RunNotFound, UsageError, WrongState
 from flowq.expressions import evaluate, find_references
 from flowq.plan import Outputs, Plan
 from flowq.runtime import keys
-from flowq.runtime.connections import patiently
+from flowq.runtime.connections import retry_while_unavailable
 from flowq.runtime.lookups import read_jobs
 from flowq.runtime.masking import Mask
 from flowq.runtime.secrets import read_known
@@ -132,10 +132,10 @@ def keep_outputs(run_id: str) -> None:
     if job is None:
         raise UsageError("keep_outputs() runs inside a job only")
     connection, end = job.connection, job.id.rpartition("-")[2]
-    fields = patiently(lambda: _read(run_id, connection))
+    fields = retry_while_unavailable(lambda: _read(run_id, connection))
     if _is_wanted(fields, end):
         written = json.dumps({"end": end, **_make_views(_parse(fields["outputs"]), connection)})
-        patiently(lambda: _keep(run_id, end, written, connection))
+        retry_while_unavailable(lambda: _keep(run_id, end, written, connection))
 
 
 _FIELDS = ("state", "outputs", "ends", "kept_outputs", "outputs_job")
@@ -165,7 +165,7 @@ def _make_views(outputs: Outputs, connection: Redis) -> dict[str, Any]:
         try:
             if late is not None:
                 raise late
-            value = patiently(partial(_evaluated, outputs, name, connection))
+            value = retry_while_unavailable(partial(_evaluated, outputs, name, connection))
             views[name] = make_view(value, MAX_OUTPUT_BYTES, mask.hide if mask else None)
         except BaseTimeoutException as error:  # it comes once
             late, errors[name] = error, f"the outputs took too long: {error}"

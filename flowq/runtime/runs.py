@@ -19,7 +19,7 @@ from rq.utils import as_text, str_to_date
 from flowq.errors import RunNotFound, WrongState
 from flowq.plan import Plan, Release
 from flowq.runtime import keys, scripts
-from flowq.runtime.connections import is_passing, patiently, read_clock
+from flowq.runtime.connections import is_passing, read_clock, retry_while_unavailable
 from flowq.runtime.outputs import fields_of_record
 from flowq.runtime.planned import add_planned, batches, declare_groups, read_inputs, write_timeout
 from flowq.runtime.scripts import format_instant
@@ -29,10 +29,10 @@ from flowq.status import (
     LIST,
     RUN_ENDED,
     START,
-    ApprovalWord,
+    ApprovalDecision,
     CodeChange,
     Event,
-    JobFacts,
+    JobRecord,
     JobStatus,
     RunRecord,
     RunStatus,
@@ -91,7 +91,7 @@ def submit(
         raise RunNotFound(plan.run_id)
     if not is_held:
         try:
-            patiently(lambda: go(plan.run_id, connection), connection=connection)
+            retry_while_unavailable(lambda: go(plan.run_id, connection), connection=connection)
         except RedisError as error:
             if not is_passing(error):
                 raise  # else maintenance goes on with it when the server does
@@ -314,44 +314,44 @@ def _newest_events(run_id: str, connection: Redis) -> Iterator[Event]:
         before = f"({as_text(page[-1][0])}" if page else ""
 
 
-_FACT_FIELDS = (
+_RECORD_FIELDS = (
     *("origin", "flowq_queue", "description", "flowq_blocks", "flowq_message"),
     *("flowq_code", "flowq_approval", "flowq_asks", "flowq_approved", "flowq_rejected"),
 )
 
 
-def read_facts(job_ids: Iterable[str], connection: Redis) -> dict[str, JobFacts]:
-    """Return the facts by job id; jobs that are gone are left out."""
+def read_job_records(job_ids: Iterable[str], connection: Redis) -> dict[str, JobRecord]:
+    """Return the records by job id; jobs that are gone are left out."""
     wanted = list(job_ids)
-    facts: dict[str, JobFacts] = {}
+    records: dict[str, JobRecord] = {}
     for first in range(0, len(wanted), JOBS_PER_READ):
         some = wanted[first : first + JOBS_PER_READ]
         with connection.pipeline(transaction=False) as pipeline:
             for job_id in some:
-                pipeline.hmget(keys.job(job_id), *_FACT_FIELDS)
+                pipeline.hmget(keys.job(job_id), *_RECORD_FIELDS)
             answers = pipeline.execute()
         for job_id, fields in zip(some, answers, strict=True):
             origin, queue, *others = (as_text(each) if each else "" for each in fields)
             if origin:
                 text, blocks, message, code, approval, asks, approved, rejected = others
-                facts[job_id] = JobFacts(
+                records[job_id] = JobRecord(
                     *(job_id, queue or origin, text, not blocks, message, origin, code),
                     needs_approval=bool(approval),
                     asks=read_inputs(asks),
-                    word=read_word(approved, rejected),
+                    decision=read_decision(approved, rejected),
                 )
-    return facts
+    return records
 
 
-def read_word(approved: str, rejected: str) -> ApprovalWord | None:
+def read_decision(approved: str, rejected: str) -> ApprovalDecision | None:
     """Return what was said to a job that asks; an older version has kept no more than that."""
     said = json.loads(rejected or approved or "null")
     if said is None:
         return None
     if not isinstance(said, dict):
-        return ApprovalWord(is_approved=True)
+        return ApprovalDecision(is_approved=True)
     at = str_to_date(said["at"]) if said.get("at") else None
-    return ApprovalWord(
+    return ApprovalDecision(
         not rejected, said.get("by", ""), at, said.get("note", ""), said.get("inputs", {})
     )
 
@@ -423,7 +423,7 @@ def _call_off(run_id: str, connection: Redis) -> None:
 
 def _queues_of_unended(run_id: str, connection: Redis) -> list[str]:
     ids = [as_text(raw) for raw in connection.hkeys(keys.unended(run_id))]
-    return sorted({job.origin for job in read_facts(ids, connection).values()})
+    return sorted({job.origin for job in read_job_records(ids, connection).values()})
 
 
 def remove(run_id: str, connection: Redis) -> None:

@@ -35,7 +35,7 @@ from flowq.expressions import (
 from flowq.plan import Expansion, Nested
 from flowq.runtime import scripts, shell, variables
 from flowq.runtime.attempts import as_exit_code
-from flowq.runtime.connections import JOB_PATIENCE_S, Result, patiently
+from flowq.runtime.connections import JOB_MAX_WAIT_S, Result, retry_while_unavailable
 from flowq.runtime.futures import current_job
 from flowq.runtime.groups import expand, grow, start
 from flowq.runtime.job import Job
@@ -72,11 +72,11 @@ def perform(work: Mapping[str, Any]) -> Any:
     job = current_job()
     if job is None:
         raise UsageError("perform() runs inside a job only")
-    return _Performance(job, work).run()
+    return _Execution(job, work).run()
 
 
 @dataclass
-class _Performance:
+class _Execution:
     """One execution of one job."""
 
     job: Job
@@ -246,7 +246,7 @@ class _Performance:
 
     def _ask(self, do: Callable[[], Result]) -> Result:
         """Do what needs the server, which fails no job by being away for a moment."""
-        return patiently(do, JOB_PATIENCE_S, connection=self.job.connection)
+        return retry_while_unavailable(do, JOB_MAX_WAIT_S, connection=self.job.connection)
 
     @contextmanager
     def _surroundings(self) -> Iterator[None]:

@@ -15,7 +15,13 @@ from redis.exceptions import (
 )
 
 from flowq.errors import ServerUnavailable
-from flowq.runtime.connections import Patience, clock_warning, find_answer, is_refusal, read_clock
+from flowq.runtime.connections import (
+    RetryWhileRefused,
+    clock_warning,
+    find_answer,
+    is_refusal,
+    read_clock,
+)
 from flowq.server import discovery
 from flowq.server.timeouts import CONNECT_TIMEOUT_S, in_slices, limits
 from flowq.server.url import hide_password
@@ -33,7 +39,7 @@ def connect(
     url: str,
     *,
     connect_timeout_s: float = CONNECT_TIMEOUT_S,
-    patience: Patience | None = None,
+    retry: RetryWhileRefused | None = None,
 ) -> redis.Redis:
     """Return a connection to the server at `url` that has answered once.
 
@@ -44,7 +50,7 @@ def connect(
     that takes more than 30 s is an error (timeouts.py says why); RQ's workers raise that limit for
     their blocking calls.
 
-    Blocks: up to `connect_timeout_s` for the connection, and with `patience` for as long as that
+    Blocks: up to `connect_timeout_s` for the connection, and with `retry` for as long as that
     waits while the server refuses. Errors: ServerUnavailable.
     """
     connection = make_client(
@@ -53,16 +59,16 @@ def connect(
         health_check_interval=PING_S,
     )
     try:
-        if patience is None:
+        if retry is None:
             connection.ping()
         else:
-            patience.apply(connection.ping, _keeps_from_reading)
+            retry.apply(connection.ping, _keeps_from_reading)
     except (RedisError, OSError, UnicodeError) as error:
         if not _is_about_disk(error):
             connection.close()
             raise ServerUnavailable(hide_password(url), explain(error)) from error
-    if patience is not None:
-        connection.set_retry(patience)
+    if retry is not None:
+        connection.set_retry(retry)
     return connection
 
 

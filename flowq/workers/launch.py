@@ -19,7 +19,7 @@ from rq.utils import as_text
 
 from flowq.errors import FlowqError, ServerUnavailable, UsageError
 from flowq.runtime import keys
-from flowq.runtime.connections import patiently
+from flowq.runtime.connections import retry_while_unavailable
 from flowq.runtime.outputs import read_kept_outputs
 from flowq.server import private
 from flowq.server.connection import make_client
@@ -78,7 +78,7 @@ def main(
         log_folder=log_folder,
         **options,
     )
-    worker = patiently(make)  # RQ's constructor asks the server
+    worker = retry_while_unavailable(make)  # RQ's constructor asks the server
     if on_start is not None:
         on_start()
     until = RunEnd(until_run, connection).has_come if until_run else None

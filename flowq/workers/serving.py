@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from rq.utils import as_text
 
 from flowq.runtime import keys
-from flowq.runtime.runs import get_record, read_facts, set_apart
+from flowq.runtime.runs import get_record, read_job_records, set_apart
 from flowq.runtime.wip import find_served
 from flowq.workers import launch
 from flowq.workers.processes import Mode
@@ -89,10 +89,10 @@ def serve_with_others(
     Errors: as those of `serve`.
     """
     ids = [as_text(job_id) for job_id in connection.lrange(keys.run_jobs(run_id), 0, -1)]
-    facts = read_facts(ids, connection).values()
+    records = read_job_records(ids, connection).values()
     return launch.start(
         url=url,
-        queues=sorted({job.origin for job in facts}),
+        queues=sorted({job.origin for job in records}),
         concurrency=max(1, min(concurrency or count_cores(), len(ids))),
         paths=_import_path(run_id, connection),
         log_folder=log_folder,

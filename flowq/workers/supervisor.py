@@ -61,7 +61,7 @@ class Supervisor:
         self._pause_s = FIRST_PAUSE_S
         self._offline_until = self._offline_since = self._last_try_since = 0.0
         self._is_offline = False
-        self._trouble = turns.wakeup.trouble
+        self._outage = turns.wakeup.outage
         self._waiter = Waiter()
         self._bell, self._wake = socket.socketpair()
         for each in (self._bell, self._wake):
@@ -168,7 +168,7 @@ class Supervisor:
             self._see_to_children()
             self._pause_s = FIRST_PAUSE_S
             if not self.turns.is_under_way:
-                self._trouble.check()
+                self._outage.check()
         except UNREACHABLE as error:
             self._go_offline(error)
 
@@ -235,7 +235,7 @@ class Supervisor:
     # Trouble and end -----------------------------------------------------------------------------
 
     def _go_offline(self, error: Exception) -> None:
-        self._trouble.meet(error)
+        self._outage.meet(error)
         self.upkeep.was_refused |= is_refusal(error)
         if not self._is_offline:
             self._offline_since = time.monotonic()

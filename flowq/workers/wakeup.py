@@ -22,7 +22,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 from rq.utils import as_text
 
-from flowq.runtime.connections import Trouble, is_passing
+from flowq.runtime.connections import Outage, is_passing
 from flowq.workers.address import Address
 
 TRUST_S = 1.0
@@ -57,7 +57,7 @@ class Wakeup:
         self._armed_at = 0.0
         self._asked_at: float | None = None
         self._opens_at = self._looks_at = 0.0
-        self.trouble = Trouble(log.error, log.warning)
+        self.outage = Outage(log.error, log.warning)
         self.can_ring = False
         self.has_rung = True
 
@@ -72,7 +72,7 @@ class Wakeup:
             if not is_passing(error):
                 raise
             self.close()
-            self.trouble.meet(error)
+            self.outage.meet(error)
             self._opens_at = time.monotonic() + ANEW_S
 
     def _open(self) -> None:

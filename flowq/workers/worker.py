@@ -22,7 +22,7 @@ from flowq.allowed import read_allowed
 from flowq.callables import NameMissing, NotCallable, find_callable
 from flowq.errors import UsageError
 from flowq.runtime import keys
-from flowq.runtime.connections import PATIENCE_S, Trouble, patiently
+from flowq.runtime.connections import MAX_WAIT_S, Outage, retry_while_unavailable
 from flowq.runtime.job import Job
 from flowq.runtime.maintenance import LEASE_S, LOOK_S, SILENCE_S
 from flowq.runtime.queue import Queue
@@ -249,9 +249,11 @@ class Worker(WorkerBase):
         return supervisor
 
     def _register(self, supervisor: Supervisor) -> None:
-        trouble = Trouble(log.error, log.warning)
-        patiently(partial(self._be_born, supervisor), PATIENCE_S, trouble=trouble)
-        patiently(partial(self.set_state, WorkerStatus.STARTED), PATIENCE_S, trouble=trouble)
+        outage = Outage(log.error, log.warning)
+        retry_while_unavailable(partial(self._be_born, supervisor), MAX_WAIT_S, outage=outage)
+        retry_while_unavailable(
+            partial(self.set_state, WorkerStatus.STARTED), MAX_WAIT_S, outage=outage
+        )
         log.info("worker %s: started with PID %d", self.name, os.getpid())
         log.info("listening on %s", ", ".join(self.queue_names()))
         if self.allowed is not None:

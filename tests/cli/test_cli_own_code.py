@@ -205,10 +205,10 @@ def test_a_run_that_shared_its_queues_gets_its_own_when_it_is_released_or_retrie
     plan = compile_plan(load(str(folder / "gated.yaml")), {}, imports=False)
     run = submit(plan, own_runs.connection)
     other = Queue(connection=own_runs.connection).enqueue("tasks.f")
-    assert run.facts()["before"].origin == "default"
+    assert run.job_records()["before"].origin == "default"
     going_on = flowq.start("release", run.run_id)
     own_runs.wait_until(lambda: run.status().jobs["gate"].is_asking)
-    assert {(job.queue, job.origin) for job in run.facts().values()} == {
+    assert {(job.queue, job.origin) for job in run.job_records().values()} == {
         ("default", f"run.{run.run_id}")
     }
     flowq("cancel", run.run_id)

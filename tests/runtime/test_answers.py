@@ -30,7 +30,7 @@ def answered(connection: Redis) -> Run:
 
 
 def message(answered: Run, name: str) -> str:
-    return answered.facts()[name].message
+    return answered.job_records()[name].message
 
 
 def ship(text: str = "Ship?", **more: object) -> JobSpec:
@@ -47,11 +47,11 @@ def test_values_are_seen_by_the_job_and_by_those_after_it(
     assert answered.approve("ship", {"host": "blue", "percent": "20"}, note="yes", by="ann@home")
     work()
     assert (run.result("ship"), run.result("tell")) == ("blue 20", "blue")
-    word = answered.facts()["ship"].word
-    assert word is not None
-    assert (word.is_approved, word.by, word.note) == (True, "ann@home", "yes")
-    assert word.inputs == {"host": "blue", "percent": 20}
-    assert word.at is not None
+    decision = answered.job_records()["ship"].decision
+    assert decision is not None
+    assert (decision.is_approved, decision.by, decision.note) == (True, "ann@home", "yes")
+    assert decision.inputs == {"host": "blue", "percent": 20}
+    assert decision.at is not None
 
 
 def test_a_second_approval_says_when_its_values_come_too_late(
@@ -170,7 +170,7 @@ def test_a_rejected_job_is_canceled_with_the_reason(run: Runs, work: Work, answe
         answered.approve("ship", {"host": "blue"})
     retry.retry(RUN, run.connection)
     assert run.status.jobs["ship"].is_asking
-    assert answered.facts()["ship"].word is None
+    assert answered.job_records()["ship"].decision is None
     assert answered.approve("ship", {"host": "green"})
     work()
     assert run.result("ship") == "green 10"
@@ -227,6 +227,6 @@ def test_an_approval_of_an_older_version_counts(
 ) -> None:
     run.submit(ship())
     connection.hset(keys.job(f"{RUN}-ship"), "flowq_approved", "1")
-    word = answered.facts()["ship"].word
-    assert word is not None
-    assert (word.is_approved, word.by) == (True, "")
+    decision = answered.job_records()["ship"].decision
+    assert decision is not None
+    assert (decision.is_approved, decision.by) == (True, "")

@@ -16,10 +16,10 @@ from redis.exceptions import ResponseError
 from rq import SimpleWorker
 
 from flowq import server
-from flowq.runtime.connections import patiently
+from flowq.runtime.connections import retry_while_unavailable
 from flowq.runtime.job import Job
 from flowq.runtime.queue import Queue
-from flowq.runtime.work import _Performance
+from flowq.runtime.work import _Execution
 from tests.runtime.server_processes import guardian_of, kill, pid_of
 
 
@@ -48,7 +48,7 @@ def test_a_job_waits_for_a_server_that_has_the_results_it_needs(
         revival = threading.Timer(0.3, server.ensure, [tmp_path])
         revival.start()
 
-        assert _Performance(job, work).run() == {"sum": 3}
+        assert _Execution(job, work).run() == {"sum": 3}
         revival.join()
 
 
@@ -78,7 +78,7 @@ class Troublesome:
 def test_what_users_code_raises_is_not_waited_for(error: Exception) -> None:
     items = Troublesome(error)
     with pytest.raises(type(error)):
-        patiently(lambda: list(items), within_s=60)
+        retry_while_unavailable(lambda: list(items), within_s=60)
     assert items.tries == 1
 
 
@@ -102,5 +102,5 @@ def test_a_result_that_cannot_be_read_fails_the_job_that_needs_it_at_once(
     connection.hset(before.key, "status", "finished")
     work = {"outputs": "${{ jobs.before.result }}", "result_of": {"before": before.id}}
     with pytest.raises(FileNotFoundError):
-        _Performance(before, work).run()
+        _Execution(before, work).run()
     assert waits == []

@@ -16,13 +16,13 @@ from flowq import server
 from flowq.runtime.connections import (
     ANSWERS,
     Answer,
-    Patience,
-    Trouble,
+    Outage,
+    RetryWhileRefused,
     describe,
     find_answer,
     is_passing,
     is_refusal,
-    patiently,
+    retry_while_unavailable,
 )
 
 ROOT = Path(__file__).parents[2]
@@ -106,19 +106,19 @@ class Full:
     said: list[str] = field(default_factory=list)
 
     @property
-    def mended(self) -> Trouble:
+    def mended(self) -> Outage:
         """Somebody sees to it when it begins."""
 
         def make_room(text: str) -> None:
             self.said.append(text)
             self.operator.config_set("maxmemory", 0)
 
-        return Trouble(make_room, self.said.append)
+        return Outage(make_room, self.said.append)
 
     @property
-    def left_alone(self) -> Trouble:
+    def left_alone(self) -> Outage:
         """Nobody does."""
-        return Trouble(self.said.append, self.said.append)
+        return Outage(self.said.append, self.said.append)
 
 
 @pytest.fixture
@@ -133,7 +133,7 @@ def full() -> Iterator[Full]:
 
 
 def test_a_refusal_is_told_when_it_begins_and_when_it_is_over(full: Full) -> None:
-    assert patiently(lambda: full.connection.incr("number"), trouble=full.mended) == 1
+    assert retry_while_unavailable(lambda: full.connection.incr("number"), outage=full.mended) == 1
     assert len(full.said) == 2
     assert full.said[0].startswith("the server cannot be used: its memory is full")
     assert full.said[1].startswith("the server can be used again")
@@ -141,7 +141,7 @@ def test_a_refusal_is_told_when_it_begins_and_when_it_is_over(full: Full) -> Non
 
 def test_every_command_of_a_patient_connection_waits_and_connects_anew(full: Full) -> None:
     connection = full.connection
-    connection.set_retry(Patience(full.mended))
+    connection.set_retry(RetryWhileRefused(full.mended))
     before = connection.client_id()
     assert connection.incr("number") == 1
     assert connection.client_id() != before
@@ -152,25 +152,25 @@ def test_every_command_of_a_patient_connection_waits_and_connects_anew(full: Ful
 
 
 def test_a_patient_connection_gives_up_with_the_answer_of_the_server(full: Full) -> None:
-    patience = Patience(full.left_alone, within_s=0.1)
-    full.connection.set_retry(patience)
+    retry = RetryWhileRefused(full.left_alone, within_s=0.1)
+    full.connection.set_retry(retry)
     with pytest.raises(OutOfMemoryError):
         full.connection.incr("number")
-    assert patience.within_s == 0.0  # what is left to do is tidying up
+    assert retry.within_s == 0.0  # what is left to do is tidying up
     assert full.connection.get("number") is None
     assert len(full.said) == 1
 
 
 def test_a_server_that_comes_and_goes_is_one_trouble(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
-    trouble = Trouble(said.append, said.append)
+    outage = Outage(said.append, said.append)
     for _ in range(50):
-        trouble.meet(redis.ConnectionError("gone"))
-        trouble.check()
+        outage.meet(redis.ConnectionError("gone"))
+        outage.check()
     assert len(said) == 1
     monkeypatch.setattr("flowq.runtime.connections.CALM_S", 0.0)
-    trouble.check()
-    trouble.check()
+    outage.check()
+    outage.check()
     assert len(said) == 2
 
 
@@ -183,7 +183,7 @@ def test_a_server_without_room_for_a_client_is_connected_to_when_it_has_some() -
             operator.config_set("maxclients", 100)
 
         operator.config_set("maxclients", 1)
-        patience = Patience(Trouble(make_room, said.append))
-        with closing(server.connect(started.url, patience=patience)) as connection:
+        retry = RetryWhileRefused(Outage(make_room, said.append))
+        with closing(server.connect(started.url, retry=retry)) as connection:
             assert connection.ping()
         assert len(said) == 2

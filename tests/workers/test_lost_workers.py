@@ -22,7 +22,7 @@ from rq.job import JobStatus
 from flowq import server
 from flowq.plan import Call, Commit, Enqueue, Plan, Release
 from flowq.runtime import runs
-from flowq.runtime.connections import patiently
+from flowq.runtime.connections import retry_while_unavailable
 from flowq.runtime.queue import Queue
 from flowq.workers import Worker
 from flowq.workers.address import address_of
@@ -243,7 +243,7 @@ class Away(redis.Redis):
 
 def test_a_worker_process_waits_for_a_server_that_restarts(connection: redis.Redis) -> None:
     away = Away(connection_pool=connection.connection_pool)
-    assert patiently(away.ping)
+    assert retry_while_unavailable(away.ping)
     assert away.failures == 0
 
 

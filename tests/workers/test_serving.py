@@ -206,7 +206,7 @@ def test_the_queue_of_a_run_is_listed_while_it_goes_on_and_leaves_nothing_behind
     work_off(queue)
     assert run.status().state == "failed"
     assert connection.smembers("rq:queues") == set()
-    assert {job.queue for job in run.facts().values()} == {"mails", "default"}
+    assert {job.queue for job in run.job_records().values()} == {"mails", "default"}
     run.retry()
     assert connection.smembers("rq:queues") == {f"rq:queue:{queue}".encode()}
     work_off(queue)

@@ -19,7 +19,7 @@ from rq.command import send_shutdown_command
 from rq.job import JobStatus
 
 from flowq.errors import UsageError
-from flowq.runtime.connections import patiently
+from flowq.runtime.connections import retry_while_unavailable
 from flowq.runtime.queue import Queue
 from flowq.workers import MultiprocessingWorker, Worker
 from flowq.workers.child.timeouts import AlarmDeathPenalty, ThreadDeathPenalty
@@ -109,7 +109,10 @@ def test_mistakes_on_the_command_line_are_told_in_one_line(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("flowq.workers.launch.patiently", partial(patiently, within_s=0.1))
+    monkeypatch.setattr(
+        "flowq.workers.launch.retry_while_unavailable",
+        partial(retry_while_unavailable, within_s=0.1),
+    )
     monkeypatch.setattr("logging.captureWarnings", bool)
     assert run_command(options) == code
     said = capsys.readouterr().err
