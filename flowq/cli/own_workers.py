@@ -23,7 +23,7 @@ from flowq.server import private, state
 from flowq.status import JobStatus, RunStatus
 from flowq.texts import ATTEMPT_LINE
 from flowq.workers import serving
-from flowq.workers.reaping import reap_orphans
+from flowq.workers.processes import reap_orphans
 
 MAX_STARTS, STARTS_WITHIN_S = 4, 60.0
 END_S = 5.0

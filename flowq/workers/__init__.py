@@ -9,7 +9,7 @@
     turns.py        what is said to Redis, and when; conclusions.py what RQ's own code has to end
     redis_side.py   the script calls; wakeup.py how Redis wakes us; address.py how to connect
     children.py     the children, as the supervisor knows them; oversight.py stops and kills them
-    processes/      how one is started: fork.py or spawn.py; reaping.py the orphans of a process 1
+    processes/      how one is started, and how it ends: fork.py or spawn.py
     child/          what runs in one: main.py its loop, execute.py one job
     messages.py     the values between them; child_messages.py their form; shared_state.py the
                     memory that both see

@@ -6,24 +6,20 @@ Nothing in here knows Redis. `Pool.ends` collects what has to be told to it.
 from __future__ import annotations
 
 import logging
-import os
 import pickle
-import signal
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from multiprocessing.connection import Connection
 from typing import Any
 
 from flowq.errors import UsageError
-from flowq.runtime.attempts import TIMED_OUT, Failure, as_exit_code
-from flowq.runtime.views import Shown
-from flowq.workers.child.execute import Settings, failed
 from flowq.workers.child_messages import MAX_BYTES, BadMessage, read_kept, read_message
 from flowq.workers.estimates import BATCH_S
-from flowq.workers.messages import Claim, End
-from flowq.workers.processes import Child, Mode, Process, describe_end, start_child
-from flowq.workers.scratch import Scratch
+from flowq.workers.messages import Claim, End, Settings, died
+from flowq.workers.processes import Mode, Process, await_end, describe_end, end_rest, start_process
+from flowq.workers.scratch import Scratch, Secrets
+from flowq.workers.shared_state import SharedState
 
 MAX_UNREAD_BYTES = 32_000
 """What may wait in the channel of a busy child: a full channel would make both sides wait."""
@@ -43,6 +39,57 @@ PAUSE_S = 0.1
 them, a worker does not spend its time on hiring."""
 
 log = logging.getLogger("rq.worker")
+
+
+class Child:
+    """One child and what it holds. Shape: `claims` in the order of handing over. `open_turns`:
+    how many turns are under way that may bring it something. `has_enough`: nothing is to be put
+    behind what it has. `is_replacement`: it came for one that is gone. `idle_since`: noted where
+    children end that have nothing to do."""
+
+    def __init__(
+        self, process: Process, channel: Connection, lifeline: Connection, shared: SharedState
+    ):
+        self.process = process
+        self.channel = channel
+        self.lifeline = lifeline
+        self.shared = shared
+        self.claims: dict[int, Claim] = {}
+        self.started_at = time.monotonic()
+        self.idle_since: float | None = None
+        self.concluding: Claim | None = None
+        self.chore_since: float | None = None
+        self.load_s = 0.0
+        self.open_turns = 0
+        self.jobs_left: int | None = None
+        self.has_enough = False
+        self.is_leaving = False
+        self.is_replacement = False
+        self.is_ready = False  # set by its message: only that one is in order with the others
+        self.killed_because = ""
+        self.secrets = Secrets()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it can take any job."""
+        is_busy = self.claims or self.concluding is not None or self.chore_since is not None
+        return not is_busy and not self.is_leaving
+
+    @property
+    def executing(self) -> Claim | None:
+        """What it executes at this moment."""
+        return self.claims.get(self.shared.begun)
+
+    @property
+    def waiting(self) -> list[Claim]:
+        """What was handed over and has not begun."""
+        begun = self.shared.begun
+        return [claim for number, claim in self.claims.items() if number > begun]
+
+    @property
+    def unread_bytes(self) -> int:
+        """At most how much waits in its channel."""
+        return sum(claim.size_bytes for claim in self.waiting)
 
 
 class Pool:
@@ -81,7 +128,8 @@ class Pool:
     def _start_child(self) -> Child:
         if self._false_starts > 3 * self.size:
             raise RuntimeError("children end before they can take a job; see the messages above")
-        child = start_child(self.mode, self.settings, self.children)
+        others = [each for child in self.children for each in (child.channel, child.lifeline)]
+        child = Child(*start_process(self.mode, self.settings, others))
         child.jobs_left = self._jobs_per_child
         child.is_replacement = self._hires >= self.size
         self._hires += 1
@@ -403,50 +451,3 @@ def _can_take_more(child: Child, load_s: float) -> bool:
     if child.is_leaving or child.has_enough or child.concluding or child.jobs_left is not None:
         return False
     return bool(child.claims) and 0 < child.load_s <= load_s
-
-
-END_S = 2.0
-
-
-def await_end(process: Process) -> int:
-    """Wait until a process that should end has ended; kill it when it does not."""
-    deadline = time.monotonic() + END_S
-    while (code := process.find_end()) is None:
-        if time.monotonic() > deadline:
-            process.kill()
-            deadline += END_S
-        time.sleep(0.001)
-    return code
-
-
-def end_rest(pid: int) -> None:
-    """Kill what a job has started and its dead process has left, where there are groups for that.
-
-    It would go on beside the job's next execution.
-    """
-    if hasattr(os, "killpg"):
-        with suppress(OSError):  # there is nothing
-            os.killpg(pid, signal.SIGKILL)
-
-
-def died(claim: Claim, how: str, tail: str, seconds: float, code: int | None = None) -> End:
-    """Return the end of a job whose process was ended: by itself, by us, or by the system.
-
-    `code` is what `Process.find_end` returned, None where no process of the job has ended.
-    """
-    now = time.time()
-    is_late = how.startswith("rq.")
-    text = (
-        how if claim.stop_asked or is_late else f"The process of the job ended unexpectedly: {how}"
-    )
-    if tail:
-        text += f"\n\nThe last that it wrote:\n{tail}"
-    end = failed(claim.number, text, now - seconds, now, how="died")
-    if claim.stop_asked:
-        return end._replace(status="stopped")
-    if code is None:
-        return end
-    failure = TIMED_OUT if is_late else Failure(exit_code=as_exit_code(code))
-    shown = Shown(exit_code=failure.exit_code, failure=failure.write())
-    view = shown.at_end("failed") if claim.find("flowq_run") else ""
-    return end._replace(failure=shown.failure, view=view)

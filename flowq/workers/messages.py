@@ -6,11 +6,24 @@ are plain tuples of plain values, cheap to pickle and the same in every mode.
 
 from __future__ import annotations
 
+import time
 import zlib
 from base64 import b64decode
+from binascii import b2a_base64
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from rq.defaults import DEFAULT_RESULT_TTL
+
+from flowq.allowed import Allowed
+from flowq.runtime.attempts import TIMED_OUT, Failure, as_exit_code
+from flowq.runtime.job import Job
+from flowq.runtime.queue import Queue
+from flowq.runtime.views import Shown
+from flowq.texts import show
+from flowq.workers.address import Address
 
 MAX_ERROR_BYTES = 10_000_000
 """What is read of one error; packed it may be little that becomes much."""
@@ -168,3 +181,76 @@ def _kind_of(description: bytes, queue: str) -> str:
 def _timeout_of(text: bytes) -> float | None:
     timeout_s = float(text or DEFAULT_TIMEOUT_S)
     return timeout_s if timeout_s > 0 else None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a child has to know. Plain values and importable names, because spawn pickles it."""
+
+    worker: str
+    address: Address
+    job_class: type[Job] = Job
+    queue_class: type[Queue] = Queue
+    serializer: Any = None
+    result_ttl: int = DEFAULT_RESULT_TTL
+    exception_handlers: tuple[Callable[..., Any], ...] = ()
+    keeps_failures: bool = True
+    paths: tuple[str, ...] = ()
+    preload: tuple[str, ...] = ()
+    allowed: Allowed | None = None
+    scratch_folder: str | None = None
+    log_folder: str | None = None
+
+
+def failed(
+    number: int,
+    text: str,
+    started_at: float,
+    ended_at: float,
+    *,
+    how: str = "turn",
+    ttl: str = "",
+    generation: int = 0,
+    status: str = "failed",
+) -> End:
+    """Return the end of a job that did not succeed, with the text that its result keeps."""
+    value = b2a_base64(zlib.compress(show(text).encode()), newline=False).decode()
+    return End(number, status, how, started_at, ended_at, ttl, "exc_string", value, generation)
+
+
+def died(claim: Claim, how: str, tail: str, seconds: float, code: int | None = None) -> End:
+    """Return the end of a job whose process was ended: by itself, by us, or by the system.
+
+    `code` is what `Process.find_end` returned, None where no process of the job has ended.
+    """
+    now = time.time()
+    is_late = how.startswith("rq.")
+    text = (
+        how if claim.stop_asked or is_late else f"The process of the job ended unexpectedly: {how}"
+    )
+    if tail:
+        text += f"\n\nThe last that it wrote:\n{tail}"
+    end = failed(claim.number, text, now - seconds, now, how="died")
+    if claim.stop_asked:
+        return end._replace(status="stopped")
+    if code is None:
+        return end
+    failure = TIMED_OUT if is_late else Failure(exit_code=as_exit_code(code))
+    shown = Shown(exit_code=failure.exit_code, failure=failure.write())
+    view = shown.at_end("failed") if claim.find("flowq_run") else ""
+    return end._replace(failure=shown.failure, view=view)
+
+
+def needs_conclusion(claim: Claim) -> bool:
+    """Whether RQ's own code has to end a job whose process died."""
+    if claim.end.status == "stopped" or int(claim.find("retries_left") or 0) > 0:
+        return True
+    failure_ttl = claim.find("failure_ttl")
+    is_short_lived = failure_ttl != "" and int(failure_ttl) <= 0
+    return is_short_lived or bool(claim.find("rate_limit_key") or claim.find("webhooks"))
+
+
+def complete(claim: Claim) -> End:
+    """Return an end that no child has reported, as our script takes it."""
+    generation = int(claim.find("flowq_gen") or 0)
+    return claim.end._replace(ttl=claim.find("failure_ttl"), generation=generation, how="turn")

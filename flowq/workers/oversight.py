@@ -6,11 +6,10 @@ import time
 from math import inf
 from typing import Any
 
-from flowq.workers.children import Pool, died
+from flowq.workers.children import Child, Pool
 from flowq.workers.estimates import BATCH_S, Estimates
-from flowq.workers.messages import Claim, End
-from flowq.workers.processes import Child, Mode
-from flowq.workers.reaping import reap_orphans
+from flowq.workers.messages import Claim, died
+from flowq.workers.processes import Mode, reap_orphans
 
 LOOK_S = 0.01
 """How old a child's job may get while others wait behind it."""
@@ -198,18 +197,3 @@ def _too_late(claim: Claim) -> str:
         "rq.timeouts.JobTimeoutException: Task exceeded maximum timeout value "
         f"({claim.timeout_s:g} seconds); it went on when it was told so, and was killed"
     )
-
-
-def needs_conclusion(claim: Claim) -> bool:
-    """Whether RQ's own code has to end a job whose process died."""
-    if claim.end.status == "stopped" or int(claim.find("retries_left") or 0) > 0:
-        return True
-    failure_ttl = claim.find("failure_ttl")
-    is_short_lived = failure_ttl != "" and int(failure_ttl) <= 0
-    return is_short_lived or bool(claim.find("rate_limit_key") or claim.find("webhooks"))
-
-
-def complete(claim: Claim) -> End:
-    """Return an end that no child has reported, as our script takes it."""
-    generation = int(claim.find("flowq_gen") or 0)
-    return claim.end._replace(ttl=claim.find("failure_ttl"), generation=generation, how="turn")

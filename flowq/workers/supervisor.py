@@ -15,9 +15,9 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from flowq.runtime.connections import describe, is_refusal
+from flowq.workers.children import Child
 from flowq.workers.messages import Claim
 from flowq.workers.oversight import LOOK_S
-from flowq.workers.processes import Child
 from flowq.workers.turns import Turns
 from flowq.workers.waiter import Waiter
 

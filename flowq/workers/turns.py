@@ -20,13 +20,12 @@ from redis.exceptions import ResponseError
 
 from flowq.render.lines import spelled
 from flowq.runtime.connections import is_refusal
-from flowq.workers.children import AMPLE_S, FULL_S
+from flowq.workers.children import AMPLE_S, FULL_S, Child
 from flowq.workers.conclusions import Conclusions
 from flowq.workers.estimates import AHEAD_S, BATCH_S
 from flowq.workers.limits import Limits
-from flowq.workers.messages import Claim, Turn
-from flowq.workers.oversight import Oversight, complete, needs_conclusion
-from flowq.workers.processes import Child
+from flowq.workers.messages import Claim, Turn, complete, needs_conclusion
+from flowq.workers.oversight import Oversight
 from flowq.workers.redis_side import NO_CAPACITY, Capacity, RedisSide
 from flowq.workers.upkeep import Upkeep
 from flowq.workers.wakeup import Wakeup

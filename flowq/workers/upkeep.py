@@ -9,8 +9,7 @@ from dataclasses import dataclass
 
 from flowq.runtime.connections import clock_warning, is_passing
 from flowq.runtime.maintenance import LEASE_S, LOOK_S, SILENCE_S, find_suspects, tidy
-from flowq.workers.children import died
-from flowq.workers.messages import Claim
+from flowq.workers.messages import Claim, died
 from flowq.workers.oversight import Oversight
 from flowq.workers.redis_side import RedisSide
 from flowq.workers.wakeup import Wakeup

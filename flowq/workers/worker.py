@@ -28,10 +28,10 @@ from flowq.runtime.maintenance import LEASE_S, LOOK_S, SILENCE_S
 from flowq.runtime.queue import Queue
 from flowq.runtime.rq import WorkerBase, explain_key_prefix
 from flowq.workers.address import Address, address_of
-from flowq.workers.child.execute import Settings
 from flowq.workers.children import Pool
 from flowq.workers.estimates import Estimates
 from flowq.workers.limits import Limits
+from flowq.workers.messages import Settings
 from flowq.workers.oversight import Oversight
 from flowq.workers.processes import Mode
 from flowq.workers.redis_side import RedisSide

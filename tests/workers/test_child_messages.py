@@ -18,7 +18,6 @@ from flowq.runtime.queue import Queue
 from flowq.runtime.waiting import Wait, read_retry, write_retry
 from flowq.workers import child_messages, scratch
 from flowq.workers.child import main as child
-from flowq.workers.child.execute import Settings, failed
 from flowq.workers.child_messages import (
     BadMessage,
     read_kept,
@@ -28,9 +27,8 @@ from flowq.workers.child_messages import (
     write_secrets,
     write_text,
 )
-from flowq.workers.children import Pool
-from flowq.workers.messages import End
-from flowq.workers.processes import Child
+from flowq.workers.children import Child, Pool
+from flowq.workers.messages import End, Settings, failed
 from flowq.workers.scratch import Secrets
 
 ENDS = [

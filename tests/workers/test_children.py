@@ -20,10 +20,8 @@ from rq.job import JobStatus
 from flowq.runtime.attempts import Failure
 from flowq.runtime.queue import Queue
 from flowq.workers.address import address_of
-from flowq.workers.child.execute import Settings
-from flowq.workers.children import Pool
-from flowq.workers.messages import Claim
-from flowq.workers.processes import Child
+from flowq.workers.children import Child, Pool
+from flowq.workers.messages import Claim, Settings
 from flowq.workers.scratch_folder import ScratchFolder
 from flowq.workers.shared_state import SharedState
 from tests.runtime.server_processes import is_alive

@@ -12,8 +12,8 @@ from rq import Retry
 
 from flowq.runtime.queue import Queue
 from flowq.workers.address import Address, address_of
-from flowq.workers.child.execute import Executor, Settings, failed
-from flowq.workers.messages import Task
+from flowq.workers.child.execute import Executor
+from flowq.workers.messages import Settings, Task, failed
 from flowq.workers.redis_side import Capacity, RedisSide
 
 

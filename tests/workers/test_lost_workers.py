@@ -26,10 +26,10 @@ from flowq.runtime.connections import retry_while_unavailable
 from flowq.runtime.queue import Queue
 from flowq.workers import Worker
 from flowq.workers.address import address_of
-from flowq.workers.child.execute import Settings
 from flowq.workers.child.main import main as be_child
 from flowq.workers.healing import heal
 from flowq.workers.launch import RunEnd
+from flowq.workers.messages import Settings
 from flowq.workers.redis_side import Capacity, RedisSide
 from flowq.workers.shared_state import SharedState
 from tests.runtime.server_processes import is_alive

@@ -7,12 +7,10 @@ import os
 import sys
 import threading
 import time
-import zlib
 from base64 import b64decode
 from binascii import b2a_base64
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from importlib import import_module
@@ -25,14 +23,13 @@ from rq.callbacks import (
     execute_stopped_callback,
     execute_success_callback,
 )
-from rq.defaults import DEFAULT_RESULT_TTL
 from rq.executions import Execution
 from rq.job import JobStatus, Retry
 from rq.job_lifecycle import format_exc_info
 from rq.timeouts import BaseTimeoutException, JobTimeoutException
 from rq.utils import as_text
 
-from flowq.allowed import Allowed, restriction
+from flowq.allowed import restriction
 from flowq.errors import NotAllowed
 from flowq.runtime import keys
 from flowq.runtime.admission import check_job
@@ -44,35 +41,14 @@ from flowq.runtime.queue import Queue
 from flowq.runtime.rq import RQS_PERFORM_JOB, ExcInfo, PerformingWorker, WorkerBase
 from flowq.runtime.variables import variables_of
 from flowq.runtime.waiting import read_retry, write_retry
-from flowq.texts import show
-from flowq.workers.address import Address
 from flowq.workers.child.code_digest import CodeDigest
 from flowq.workers.child.environment import JobVariables
 from flowq.workers.child.restore import Restorer
 from flowq.workers.child.timeouts import DEATH_PENALTY_CLASS, disarm
-from flowq.workers.messages import End, Task
+from flowq.workers.messages import End, Settings, Task, failed
 from flowq.workers.output import mark_attempt, open_stream
 
 log = logging.getLogger("rq.worker")
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What a child has to know. Plain values and importable names, because spawn pickles it."""
-
-    worker: str
-    address: Address
-    job_class: type[Job] = Job
-    queue_class: type[Queue] = Queue
-    serializer: Any = None
-    result_ttl: int = DEFAULT_RESULT_TTL
-    exception_handlers: tuple[Callable[..., Any], ...] = ()
-    keeps_failures: bool = True
-    paths: tuple[str, ...] = ()
-    preload: tuple[str, ...] = ()
-    allowed: Allowed | None = None
-    scratch_folder: str | None = None
-    log_folder: str | None = None
 
 
 def _get_umask() -> int:
@@ -489,22 +465,6 @@ def _limit(timeout: float, used_s: float = 0.0) -> AbstractContextManager[None]:
 class _NoLimit(nullcontext[None]):
     def __enter__(self) -> None:
         disarm()
-
-
-def failed(
-    number: int,
-    text: str,
-    started_at: float,
-    ended_at: float,
-    *,
-    how: str = "turn",
-    ttl: str = "",
-    generation: int = 0,
-    status: str = "failed",
-) -> End:
-    """Return the end of a job that did not succeed, with the text that its result keeps."""
-    value = _to_text(zlib.compress(show(text).encode()))
-    return End(number, status, how, started_at, ended_at, ttl, "exc_string", value, generation)
 
 
 def _explain(exc_info: ExcInfo) -> str:

@@ -30,10 +30,10 @@ from typing import Any, NoReturn
 from flowq.runtime import masking, unpickling
 from flowq.runtime.connections import describe, is_passing
 from flowq.workers.child import timeouts
-from flowq.workers.child.execute import Executor, Settings, failed
+from flowq.workers.child.execute import Executor
 from flowq.workers.child.sources import Sources
 from flowq.workers.child_messages import write_end, write_ends, write_secrets, write_text
-from flowq.workers.messages import End, Task
+from flowq.workers.messages import End, Settings, Task, failed
 from flowq.workers.output import Capture, open_stream
 from flowq.workers.shared_state import SharedState
 

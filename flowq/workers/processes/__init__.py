@@ -1,19 +1,19 @@
-"""One child as the supervisor has it, and how one is started in each mode."""
+"""The processes of children: how they are started in each mode, and how they end."""
 
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any, Literal, Protocol
 
 from flowq.workers.child import main as child_module
-from flowq.workers.child.execute import Settings
-from flowq.workers.messages import Claim
-from flowq.workers.scratch import Secrets
+from flowq.workers.messages import Settings
 from flowq.workers.shared_state import SharedState
 
 Mode = Literal["fork", "multiprocessing", "warm"]
@@ -41,59 +41,13 @@ def describe_end(code: int) -> str:
         return f"signal {-code} (unknown)"
 
 
-class Child:
-    """One child and what it holds. Shape: `claims` in the order of handing over. `open_turns`:
-    how many turns are under way that may bring it something. `has_enough`: nothing is to be put
-    behind what it has. `is_replacement`: it came for one that is gone. `idle_since`: noted where
-    children end that have nothing to do."""
+def start_process(
+    mode: Mode, settings: Settings, others: Sequence[Connection]
+) -> tuple[Process, Connection, Connection, SharedState]:
+    """Start the process of a child; return it, its channel, its lifeline and its shared state.
 
-    def __init__(
-        self, process: Process, channel: Connection, lifeline: Connection, shared: SharedState
-    ):
-        self.process = process
-        self.channel = channel
-        self.lifeline = lifeline
-        self.shared = shared
-        self.claims: dict[int, Claim] = {}
-        self.started_at = time.monotonic()
-        self.idle_since: float | None = None
-        self.concluding: Claim | None = None
-        self.chore_since: float | None = None
-        self.load_s = 0.0
-        self.open_turns = 0
-        self.jobs_left: int | None = None
-        self.has_enough = False
-        self.is_leaving = False
-        self.is_replacement = False
-        self.is_ready = False  # set by its message: only that one is in order with the others
-        self.killed_because = ""
-        self.secrets = Secrets()
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether it can take any job."""
-        is_busy = self.claims or self.concluding is not None or self.chore_since is not None
-        return not is_busy and not self.is_leaving
-
-    @property
-    def executing(self) -> Claim | None:
-        """What it executes at this moment."""
-        return self.claims.get(self.shared.begun)
-
-    @property
-    def waiting(self) -> list[Claim]:
-        """What was handed over and has not begun."""
-        begun = self.shared.begun
-        return [claim for number, claim in self.claims.items() if number > begun]
-
-    @property
-    def unread_bytes(self) -> int:
-        """At most how much waits in its channel."""
-        return sum(claim.size_bytes for claim in self.waiting)
-
-
-def start_child(mode: Mode, settings: Settings, siblings: Sequence[Child]) -> Child:
-    """Start a child. `siblings`: those that live; a forked one must not keep their channels."""
+    `others`: the channels and lifelines of living children, which a forked one must not keep.
+    """
     context = multiprocessing.get_context("spawn" if mode == "multiprocessing" else "fork")
     ours, theirs = multiprocessing.Pipe()
     hold, held = multiprocessing.Pipe(duplex=False)
@@ -102,13 +56,10 @@ def start_child(mode: Mode, settings: Settings, siblings: Sequence[Child]) -> Ch
     if mode == "multiprocessing":
         process = _spawn(arguments)
     else:
-        inherited = [ours, held]
-        for sibling in siblings:
-            inherited += [sibling.channel, sibling.lifeline]
-        process = _fork(mode, arguments, inherited)
+        process = _fork(mode, arguments, [ours, held, *others])
     theirs.close()
     hold.close()
-    return Child(process, ours, held, shared)
+    return process, ours, held, shared
 
 
 def _spawn(arguments: tuple[Any, ...]) -> Process:
@@ -128,3 +79,54 @@ def _be_child(body: Any, arguments: tuple[Any, ...], inherited: list[Connection]
     for connection in inherited:  # or nobody would notice the supervisor's end
         connection.close()
     body(*arguments)
+
+
+END_S = 2.0
+
+
+def await_end(process: Process) -> int:
+    """Wait until a process that should end has ended; kill it when it does not."""
+    deadline = time.monotonic() + END_S
+    while (code := process.find_end()) is None:
+        if time.monotonic() > deadline:
+            process.kill()
+            deadline += END_S
+        time.sleep(0.001)
+    return code
+
+
+def end_rest(pid: int) -> None:
+    """Kill what a job has started and its dead process has left, where there are groups for that.
+
+    It would go on beside the job's next execution.
+    """
+    if hasattr(os, "killpg"):
+        with suppress(OSError):  # there is nothing
+            os.killpg(pid, signal.SIGKILL)
+
+
+# Process 1 of a container ------------------------------------------------------------------------
+# It inherits what jobs leave behind, and has to wait for it when it ends. Elsewhere the system's
+# own process 1 does that. A container whose process 1 does not would fill up with zombies.
+
+INIT = 1
+PER_CALL = 1_000
+
+
+def reap_orphans(own: Iterable[int]) -> None:
+    """Wait for orphans that have ended, if this is process 1. Does not block.
+
+    `own`: children that somebody else here waits for. Those in the process group of this process
+    are left alone too: what a program starts beside its worker is its own.
+    """
+    if os.getpid() != INIT or not hasattr(os, "waitid"):
+        return
+    kept, group = set(own), os.getpgrp()
+    look = os.WEXITED | os.WNOHANG | os.WNOWAIT
+    with suppress(OSError):  # there is no child, or it is gone
+        for _ in range(PER_CALL):
+            found = os.waitid(os.P_ALL, 0, look)
+            # One of ours is found again and again, until it is waited for; the others come then.
+            if found is None or found.si_pid in kept or os.getpgid(found.si_pid) == group:
+                return
+            os.waitpid(found.si_pid, os.WNOHANG)

@@ -21,9 +21,10 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from flowq.workers.child import main as child
-from flowq.workers.child.execute import Executor, Settings
+from flowq.workers.child.execute import Executor
 from flowq.workers.child.sources import Sources
 from flowq.workers.child_messages import BadMessage, read_secrets, write_secrets
+from flowq.workers.messages import Settings
 from flowq.workers.output import Capture
 from flowq.workers.resting import let_go
 from flowq.workers.shared_state import SharedState
