@@ -16,23 +16,24 @@ when the list is known, a *start* the jobs of a nested workflow when its inputs 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any, Literal, cast
+from dataclasses import dataclass, field
+from typing import Any, cast
 
 from flowq.spec import (
+    OPTIONS,
     Approval,
     Block,
     BlockerPolicy,
     Concurrency,
     ForEach,
+    Options,
     Retry,
     Shell,
     Tolerance,
     Workflow,
     reads_older_pickles,
+    set_state,
 )
-
-Policies = Literal["run", "skip"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +118,9 @@ Does = Call | Shell | Join | Expansion | Start
 items of a group, or add the jobs of a nested workflow."""
 
 
+@reads_older_pickles
 @dataclass(frozen=True, slots=True)
-class Enqueue:
+class Enqueue(Options):
     """One job. What `${{ … }}` could be filled in is; what is left is known where the job runs.
 
     Shape: `blocks` are future jobs by *job id*, all of them enqueued earlier in the plan. `if_`,
@@ -164,10 +166,6 @@ class Enqueue:
     stop_when: str | None = None
     is_tolerated: bool = False
     approval: Approval | None = None
-    expires_s: float | None = None
-    if_empty: Policies = "run"
-    on_crash: Literal["requeue", "fail"] = "requeue"
-    at_front: bool = False
     condition: str = ""
     ended_of: str = ""
     is_open: bool = False
@@ -180,26 +178,23 @@ FLAT_FIELDS = (
     *("on_blocker_failure", "queue", "timeout_s", "retries", "description", "is_live", "run"),
     *("outputs", "expansion", "nested", "if_", "env", "cwd", "scope", "groups", "inputs_from"),
     *("inside", "group", "group_name", "grows", "slots", "stop_when", "is_tolerated", "approval"),
-    *("expires_s", "if_empty", "on_crash", "at_front", "condition", "ended_of", "is_open"),
+    *OPTIONS[:4],  # those that 0.1 had
+    *("condition", "ended_of", "is_open"),
     *("workflow_retries", "secrets", "refuses_secrets"),
 )
-"""The fields of a job with what it does as flat ones, in the order of older versions' pickles."""
+"""The fields of a job with what it does as flat ones, in the order of pickles up to 0.1."""
 
 
-def _set_state(self: Enqueue, state: list[Any]) -> None:
-    """Read a pickle of a job: of this version, or of one up to 0.1, which had one field for each of
-    the things that a job may do, by position (see `flowq.spec.reads_older_pickles`)."""
-    names = [each.name for each in fields(self)]
-    if isinstance(state[2], str):
+def _set_state(self: Enqueue, state: dict[str, Any] | list[Any]) -> None:
+    """Read a pickle of a job: by name, or one up to 0.1, which had a field for each of the things
+    that a job may do, by position."""
+    if isinstance(state, list):
         flat = dict(zip(FLAT_FIELDS, state, strict=False))
-        common = {name: flat[name] for name in names if name in flat}
-        made = Enqueue(does=gather(flat), **common)
-        state = [getattr(made, name) for name in names]
-    for name, value in zip(names, state, strict=True):
-        object.__setattr__(self, name, value)
+        state = {**flat, "does": gather(flat)}
+    set_state(self, state)
 
 
-Enqueue.__setstate__ = _set_state  # type: ignore[attr-defined]  # dataclasses set one as well
+Enqueue.__setstate__ = _set_state  # type: ignore[attr-defined]
 
 
 def flatten(does: Does) -> dict[str, Any]:

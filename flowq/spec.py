@@ -34,22 +34,45 @@ T = TypeVar("T")
 def reads_older_pickles(cls: type[T]) -> type[T]:
     """Make a dataclass with slots readable from pickles of versions that had fewer fields.
 
-    Such pickles have the fields by position, so new fields go to the end, with a default. Versions
-    up to 0.1 kept parts of a plan in Redis like that; `flowq.runtime.wire` has replaced it.
+    Versions up to 0.1 kept parts of a plan in Redis as pickles; `flowq.runtime.wire` has replaced
+    them.
     """
-    cls.__setstate__ = _set_state  # type: ignore[attr-defined]  # dataclasses set one as well
+    cls.__getstate__ = _get_state  # type: ignore[method-assign]
+    cls.__setstate__ = set_state  # type: ignore[attr-defined]  # dataclasses set both as well
     return cls
 
 
-def _set_state(self: Any, state: list[Any]) -> None:
-    for at, each in enumerate(fields(self)):
-        if at < len(state):
-            value = state[at]
+def _get_state(self: Any) -> dict[str, Any]:
+    return {each.name: getattr(self, each.name) for each in fields(self)}
+
+
+def set_state(self: Any, state: dict[str, Any] | list[Any]) -> None:
+    """Give a new value the fields of a pickle; those that are missing have their default.
+
+    Shape: the fields by name, or by position, as versions up to 0.1 wrote them.
+    """
+    if isinstance(state, list):
+        names = FIELDS_OF_0_1.get(type(self).__name__) or [each.name for each in fields(self)]
+        state = dict(zip(names, state, strict=False))
+    for each in fields(self):
+        if each.name in state:
+            value = state[each.name]
         elif each.default_factory is not MISSING:
             value = each.default_factory()
         else:
             value = each.default
         object.__setattr__(self, each.name, value)
+
+
+FIELDS_OF_0_1: Mapping[str, tuple[str, ...]] = {
+    "JobSpec": (
+        *("name", "call", "with_", "needs", "blocks", "deferred", "queue", "timeout_s", "retries"),
+        *("description", "on_blocker_failure", "run", "workflow", "env", "cwd", "if_", "for_each"),
+        *("matrix", "max_parallel", "fail_fast", "continue_on_error", "approval", "if_empty"),
+        *("on_crash", "expires_s", "at_front"),
+    ),
+}
+"""The fields, in the order of pickles up to 0.1, of classes that have others in front today."""
 
 
 @runtime_checkable
@@ -239,12 +262,37 @@ class Concurrency:
     cancel_in_progress: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What a workflow says of a job that the planner passes on as it is.
+
+    A declared job and a planned job have these fields: a plain key of the language is one field
+    here, and `flowq.runtime.planned` gives it to RQ or to the scripts.
+
+    Units: `expires_s` in seconds, None for no limit. Shape: None where nothing is said; new fields
+    go to the end.
+    """
+
+    expires_s: float | None = None
+    if_empty: Literal["run", "skip"] | None = None
+    on_crash: Literal["requeue", "fail"] | None = None
+    at_front: bool | None = None
+
+
+OPTIONS = tuple(each.name for each in fields(Options))
+
+
+def options_of(job: Options) -> dict[str, Any]:
+    """Return the options of a job by name."""
+    return {name: getattr(job, name) for name in OPTIONS}
+
+
 @reads_older_pickles
 @dataclass(frozen=True, slots=True)
-class JobSpec:
+class JobSpec(Options):
     """The declaration of one job: a call, a shell command, or another workflow; exactly one.
 
-    Units: `timeout_s`, `expires_s` in seconds, None for the workflow's default, or for no limit.
+    Units: `timeout_s` in seconds, None for the workflow's default, or for no limit.
     Shape: what is None is not said, and the workflow's defaults may say it; `needs` and `blocks`
     keep the order in which they were written and hold no name twice; `if_` is an expression without
     braces; `workflow` is a file beside this one, or a name under the workflow's own `workflows`.
@@ -273,10 +321,6 @@ class JobSpec:
     fail_fast: bool | None = None
     continue_on_error: Tolerance | None = None
     approval: Approval | None = None
-    if_empty: Literal["run", "skip"] | None = None
-    on_crash: Literal["requeue", "fail"] | None = None
-    expires_s: float | None = None
-    at_front: bool | None = None
     is_final: bool = False
     secret_results: SecretResults | None = None
 

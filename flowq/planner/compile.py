@@ -50,6 +50,7 @@ from flowq.spec import (
     Retry,
     Tolerance,
     Workflow,
+    options_of,
 )
 from flowq.status import LIST, START
 from flowq.texts import show
@@ -330,13 +331,10 @@ class Frame:
 
     def _common(self, job: JobSpec) -> dict[str, Any]:
         return {
+            **options_of(job),
             "blocks": self._blocks(job.name),
             "on_blocker_failure": _policy_of(job),
             "queue": job.queue or self.graph.workflow.defaults.queue,
-            "if_empty": job.if_empty or "run",
-            "expires_s": job.expires_s,
-            "on_crash": job.on_crash or "requeue",
-            "at_front": bool(job.at_front),
             "inside": self.join_id,
             "ended_of": self._own_finals[0] if job.is_final else "",
             "is_open": job.deferred,

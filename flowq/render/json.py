@@ -178,8 +178,9 @@ def _said(value: Any) -> Any:
     found = {each.name: getattr(value, each.name) for each in fields(value)}
     defaults = {each.name: each.default for each in fields(value)}
     if isinstance(value, Enqueue):
-        flat = {**found, **flatten(found.pop("does"))}
-        found = {name: flat[name] for name in FLAT_FIELDS if name in flat}
+        does = found.pop("does")
+        flat = {**found, **flatten(does)}
+        found = {name: flat[name] for name in (*FLAT_FIELDS, *flat) if name in flat}
     return {
         name: _said(said)
         for name, said in found.items()

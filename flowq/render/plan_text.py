@@ -80,7 +80,7 @@ def _options(enqueue: Enqueue) -> Iterator[str]:
         yield _approval(approval)
     if enqueue.if_ is not None:
         yield f"if={spelled_line(str(enqueue.if_))}"
-    if enqueue.if_empty != "run":
+    if enqueue.if_empty == "skip":
         yield f"if_empty={enqueue.if_empty}"
     if enqueue.on_blocker_failure != "skip":
         yield f"on_blocker_failure={enqueue.on_blocker_failure}"

@@ -43,12 +43,19 @@ IdUse = Literal["new", "unique", ""]
 """A new id was never used before; a unique one must not be; any other may be an ended job's."""
 
 
+Shape = tuple[Any, ...]
+"""What several jobs have in common, as the script takes it."""
+
+Own = tuple[str, str, str, str, bytes, str | None]
+"""The rest of a job: id, blocks, name, created_at, data, description."""
+
+
 class Entry(NamedTuple):
-    """A job to be added. Shape: `shape` and `own` as the script takes them."""
+    """A job to be added."""
 
     job: Job
-    shape: tuple[Any, ...]
-    own: tuple[Any, ...]
+    shape: Shape
+    own: Own
 
 
 def make_entry(job: Job, id_use: IdUse) -> Entry:
@@ -66,13 +73,13 @@ def make_entry(job: Job, id_use: IdUse) -> Entry:
     return Entry(job, shape, own)
 
 
-def as_arguments(entries: Sequence[Entry]) -> list[Any]:
-    """Return them as the script takes them, in their order."""
-    arguments: list[Any] = [len(entries)]
-    for _, neighbours in groupby(entries, key=lambda entry: id(entry.shape)):
+def as_arguments(described: Sequence[tuple[Shape, Own]]) -> list[Any]:
+    """Return jobs as the script takes them, in their order."""
+    arguments: list[Any] = [len(described)]
+    for _, neighbours in groupby(described, key=lambda each: id(each[0])):
         alike = list(neighbours)
-        own = chain.from_iterable(entry.own for entry in alike)
-        arguments += (*alike[0].shape, len(alike), *own)
+        own = chain.from_iterable(each for _, each in alike)
+        arguments += (*alike[0][0], len(alike), *own)
     return arguments
 
 

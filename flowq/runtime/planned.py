@@ -11,12 +11,15 @@ from __future__ import annotations
 import json
 import math
 import pickle
+import time
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, cast
 
-from rq.queue import EnqueueData
-from rq.queue import Queue as RQQueue
+from rq.serializers import PickleSerializer
+from rq.utils import get_call_string
 
 from flowq.commands.values import needs_references
 from flowq.durations import write_duration
@@ -24,11 +27,13 @@ from flowq.expressions import as_template, evaluate, find_references, is_live, w
 from flowq.expressions.places import find_texts, find_workflow_texts, texts_of
 from flowq.plan import Call, Enqueue, Expansion, Group, Join, Start
 from flowq.runtime import keys
-from flowq.runtime.enqueueing import Copier
-from flowq.runtime.holds import Edge, Hold
-from flowq.runtime.job import PERFORM
+from flowq.runtime.enqueueing import Own, Shape
+from flowq.runtime.holds import Hold
+from flowq.runtime.job import PERFORM, Job
 from flowq.runtime.policies import to_rq_retry, write_policy
-from flowq.runtime.queue import HeldData, Queue, add_entries
+from flowq.runtime.queue import call_add, get_queue
+from flowq.runtime.scripts import format_instant
+from flowq.runtime.serializing import MAX_BYTES
 from flowq.runtime.wire import (
     COMMAND_LIST_FORMAT,
     FINALLY_FORMAT,
@@ -41,7 +46,7 @@ from flowq.runtime.wire import (
     from_wire,
     to_wire,
 )
-from flowq.spec import Approval, Input, Retry, Shell, Tolerance, Workflow
+from flowq.spec import OPTIONS, Approval, Input, Retry, Shell, Tolerance, Workflow
 from flowq.texts import to_bytes
 
 if TYPE_CHECKING:
@@ -64,14 +69,72 @@ def add_planned(
 
     Errors: those of `Queue.enqueue`.
     """
-    queues = {name: Queue(name, connection=connection) for name in {e.queue for e in enqueues}}
-    copiers = {name: Copier() for name in queues}
-    entries = []
-    for enqueue in enqueues:
-        queue, copier = queues[enqueue.queue], copiers[enqueue.queue]
-        data = HeldData(_data(enqueue), _hold(enqueue, run_id, added_by))
-        entries.append(queue.describe(data, copier))
-    add_entries(queue, entries)
+    describer = _Describer(run_id, added_by, connection)
+    call_add(connection, enqueues[0].job_id, [describer.describe(each) for each in enqueues])
+
+
+class _Describer:
+    """Describes the jobs of one call as `lua/add.lua` takes them.
+
+    RQ is asked once for each kind of job what a job's hash has in it, and the jobs of that kind
+    share the answer. A job's own part goes straight from the plan into the call.
+    """
+
+    def __init__(self, run_id: str, added_by: str, connection: Redis) -> None:
+        self._run_id = run_id
+        self._added_by = {"flowq_by": added_by} if added_by else {}
+        self._connection = connection
+        self._shape_by_kind: dict[tuple[Any, ...], Shape] = {}
+
+    def describe(self, enqueue: Enqueue) -> tuple[Shape, Own]:
+        function, args, kwargs = call_of(enqueue)
+        fields = _fields(enqueue)
+        # All that `_make_shape` reads, so that jobs which differ in any of it are two kinds.
+        kind = (*_get_kind(enqueue), _timeout(enqueue), *fields.items())
+        shape = self._shape_by_kind.get(kind)
+        if shape is None:
+            shape = self._shape_by_kind[kind] = self._make_shape(enqueue, fields)
+        blocks = " ".join(f"{b.name}!" if b.on_failure else b.name for b in enqueue.blocks)
+        description = enqueue.description or get_call_string(function, args, kwargs, max_length=75)
+        data = zlib.compress(self._write_call(function, args, kwargs))
+        now_s = time.time_ns() // 1000 / 1e6  # whole microseconds
+        own = (enqueue.job_id, blocks, enqueue.name, format_instant(now_s), data, description)
+        return shape, own
+
+    def _make_shape(self, enqueue: Enqueue, fields: Mapping[str, str]) -> Shape:
+        hold = Hold(
+            deferred=enqueue.deferred,
+            policy=enqueue.on_blocker_failure,
+            if_empty=enqueue.if_empty or "run",
+            run_id=self._run_id,
+            fields={**fields, **self._added_by},
+        )
+        model = get_queue(enqueue.queue, self._connection).describe_job(
+            hold,
+            func=PERFORM,  # or any other: what a job calls is its own
+            job_id=enqueue.job_id,
+            timeout=_timeout(enqueue),
+            retry=to_rq_retry(enqueue.retries),
+            result_ttl=-1,  # kept with the run, and removed with it
+            at_front=bool(enqueue.at_front),
+        )
+        return model.shape
+
+    def _write_call(self, function: str, args: Any, kwargs: Any) -> bytes:
+        """Return what RQ's `Job.data` has. Errors: Unserializable."""
+        try:
+            data: bytes = PickleSerializer.dumps((function, None, args, kwargs))
+            is_fine = len(data) <= MAX_BYTES
+        except Exception:  # noqa: BLE001 - code of users; it is raised again, with the place
+            is_fine = False
+        if not is_fine:
+            job = cast(Job, Job.create(function, args, kwargs, connection=self._connection))
+            job.hold = Hold(run_id=self._run_id)
+            return job.write_data()
+        return data
+
+
+_get_kind = attrgetter("queue", "deferred", "on_blocker_failure", "retries", *OPTIONS)
 
 
 def batches(enqueues: Sequence[Enqueue], size: int = JOBS_PER_CALL) -> Iterable[Sequence[Enqueue]]:
@@ -119,21 +182,6 @@ def call_of(enqueue: Enqueue) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
         return PERFORM, (work,), {}
     assert isinstance(enqueue.does, Call)  # all else has something to be performed
     return enqueue.does.function.replace(":", "."), (), dict(enqueue.does.kwargs)
-
-
-def _data(enqueue: Enqueue) -> EnqueueData:
-    function, args, kwargs = call_of(enqueue)
-    return RQQueue.prepare_data(
-        function,
-        args=args,
-        kwargs=kwargs,
-        job_id=enqueue.job_id,
-        description=enqueue.description,
-        timeout=_timeout(enqueue),
-        retry=to_rq_retry(enqueue.retries),
-        result_ttl=-1,  # kept with the run, and removed with it
-        at_front=enqueue.at_front,
-    )
 
 
 def _work(enqueue: Enqueue) -> dict[str, Any]:
@@ -272,18 +320,6 @@ def _as_work(shell: Shell) -> dict[str, Any]:
     command = shell.command if isinstance(shell.command, str) else list(shell.command)
     work = {"command": command, "shell": shell.shell, "result": shell.result}
     return work | {"places": shell.places} if shell.places else work
-
-
-def _hold(enqueue: Enqueue, run_id: str, added_by: str) -> Hold:
-    return Hold(
-        deferred=enqueue.deferred,
-        edges=tuple(Edge(block.name, block.on_failure) for block in enqueue.blocks),
-        policy=enqueue.on_blocker_failure,
-        if_empty=enqueue.if_empty,
-        run_id=run_id,
-        name=enqueue.name,
-        fields=_fields(enqueue) | ({"flowq_by": added_by} if added_by else {}),
-    )
 
 
 def _fields(enqueue: Enqueue) -> dict[str, str]:

@@ -41,6 +41,8 @@ from flowq.runtime.enqueueing import (
     Copier,
     Entry,
     IdUse,
+    Own,
+    Shape,
     as_arguments,
     instead_of_taken,
     make_entry,
@@ -218,12 +220,15 @@ class Queue(QueueBase):
         entry = copier.copy(data, job_id, hold)
         if entry is None:
             options = data._asdict() | {"job_id": job_id, "group_id": group_id}
-            at_front = options.pop("at_front")
-            job = self._held(super().create_job(**options))
-            job.adopt(hold)
-            entry = self._ready(job, self._identify(job), at_front)
+            entry = self.describe_job(hold, **options)
             copier.learn(data, job_id, entry)
         return entry
+
+    def describe_job(self, hold: Hold, *, at_front: bool = False, **options: Any) -> Entry:
+        """Make a job that `add_entries` can add, with options of RQ's `create_job`."""
+        job = self._held(super().create_job(**options))
+        job.adopt(hold)
+        return self._ready(job, self._identify(job), at_front)
 
     def fetch_job(self, job_id: str) -> Job | None:
         """Return the job of this queue with that id, or None."""
@@ -354,16 +359,7 @@ def add_entries(queue: Queue, entries: Sequence[Entry]) -> list[Job]:
     Returns the jobs; where an id named an existing blocker of the same future jobs, that one.
     """
     jobs = [entry.job for entry in entries]
-    arguments = as_arguments(entries)
-    word, rest, moved = "busy", [""], []
-    while word == "busy":
-        answer = scripts.ADD.call(queue.connection, jobs[0].key, *arguments)
-        moved = [part for part in answer if isinstance(part, list)]
-        word, *rest = (as_text(part) for part in answer if not isinstance(part, list))
-        if word == "busy":
-            finish(queue.connection, f"abandon:{rest[0]}", f"retire:{rest[0]}")
-    if word != "existing":
-        raise _refusal(word, rest, jobs)
+    rest, moved = call_add(queue.connection, jobs[0].id, [entry[1:] for entry in entries], jobs)
     if rest:
         fetched = {job_id: get_job(job_id, queue.connection, queue.serializer) for job_id in rest}
         jobs = [fetched.get(job.id, job) for job in jobs]
@@ -376,6 +372,29 @@ def add_entries(queue: Queue, entries: Sequence[Entry]) -> list[Job]:
             job.run_inline = partial(run_released, queue)
             run_if_queued(queue, job)
     return jobs
+
+
+def call_add(
+    connection: Redis,
+    first_id: str,
+    described: Sequence[tuple[Shape, Own]],
+    jobs: Sequence[Job] = (),
+) -> tuple[list[str], list[list[Any]]]:
+    """Call the script that adds jobs, all or none; it answers as lua/add.lua says.
+
+    Errors: those of `Queue.enqueue`; `jobs` are asked whether they wait for each other.
+    """
+    arguments = as_arguments(described)
+    word, rest, moved = "busy", [""], []
+    while word == "busy":
+        answer = scripts.ADD.call(connection, keys.job(first_id), *arguments)
+        moved = [part for part in answer if isinstance(part, list)]
+        word, *rest = (as_text(part) for part in answer if not isinstance(part, list))
+        if word == "busy":
+            finish(connection, f"abandon:{rest[0]}", f"retire:{rest[0]}")
+    if word != "existing":
+        raise _refusal(word, rest, jobs)
+    return rest, moved
 
 
 @lru_cache(maxsize=1024)
@@ -424,7 +443,7 @@ def _refusal(word: str, rest: list[str], jobs: Sequence[Job]) -> Exception:
         "duplicate": DuplicateJobError(f"Job with ID '{name}' already exists"),
         "norun": _run_refusal(name, detail),
     }
-    if word == "taken":
+    if word == "taken" and jobs:
         return instead_of_taken(jobs, name) or errors[word]
     return errors.get(word) or FlowqError(f"unexpected answer {word!r} of the add script")
 

@@ -118,6 +118,7 @@ def without_old_defaults(data: Any) -> Any:
     """Return what is written without what versions before pickled where nothing was said."""
     if isinstance(data, dict):
         old = {"max_items": 100_000, "result": "last", "fail_fast": False, "at_front": False}
+        old |= {"if_empty": "run", "on_crash": "requeue"}
         kept = {key: value for key, value in data.items() if old.get(key, data) != value}
         return {key: without_old_defaults(value) for key, value in kept.items()}
     return [without_old_defaults(each) for each in data] if isinstance(data, list) else data

@@ -101,7 +101,7 @@ def test_what_is_inside_a_workflow_has_its_own_defaults_and_carries_them_in_its_
     assert [job.cwd for job in nested.workflow.jobs] == ["in"]
     assert nested.workflow.defaults.cwd is None  # older workers do not know it
     _, (inner,) = plan_nested(nested, {}, {})
-    assert (inner.cwd, inner.queue, inner.at_front) == ("in", "default", False)
+    assert (inner.cwd, inner.queue, inner.at_front) == ("in", "default", None)
 
 
 def test_both_fronts_say_the_same() -> None:
