@@ -145,7 +145,7 @@ def heal(connection: Redis) -> list[Finding]:
 
     Blocks: up to 13 s where a worker may be lost.
     """
-    from flowq.workers.healing import heal as put_right  # noqa: PLC0415 - other calls need no workers
+    from flowq.workers.worker import heal as put_right  # noqa: PLC0415 - other calls need no workers
 
     return put_right(connection)
 

@@ -6,7 +6,7 @@
 
     worker.py       what it looks like from outside
     supervisor.py   the loop that waits for children, Redis and signals
-    turns.py        what is said to Redis, and when; conclusions.py what RQ's own code has to end
+    turns.py        what is said to Redis, and when
     redis_side.py   the script calls; wakeup.py how Redis wakes us; address.py how to connect
     children.py     the children, as the supervisor knows them; oversight.py stops and kills them
     processes/      how one is started, and how it ends: fork.py or spawn.py
@@ -14,9 +14,7 @@
     messages.py     the values between them; child_messages.py their form; shared_state.py the
                     memory that both see
     estimates.py    how long jobs take; upkeep.py what is done now and then
-    limits.py       when a worker ends by itself
-    output.py       what jobs print; scratch.py where that is until they end, scratch_folder.py in
-                    which folder
+    output.py       what jobs print; scratch_folder.py where that is until they end
     launch.py       a worker as a process; serving.py workers for one run; resting.py what takes
                     their place while it only waits
 

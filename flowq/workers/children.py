@@ -17,8 +17,8 @@ from flowq.errors import UsageError
 from flowq.workers.child_messages import MAX_BYTES, BadMessage, read_kept, read_message
 from flowq.workers.estimates import BATCH_S
 from flowq.workers.messages import Claim, End, Settings, died
+from flowq.workers.output import Scratch, Secrets
 from flowq.workers.processes import Mode, Process, await_end, describe_end, end_rest, start_process
-from flowq.workers.scratch import Scratch, Secrets
 from flowq.workers.shared_state import SharedState
 
 MAX_UNREAD_BYTES = 32_000

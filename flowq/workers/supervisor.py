@@ -7,9 +7,12 @@ Every round of the loop waits for the children, for Redis and for signals; then 
 from __future__ import annotations
 
 import logging
+import select
 import socket
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import wait
 from typing import Any
 
 from redis.exceptions import RedisError
@@ -19,7 +22,6 @@ from flowq.workers.children import Child
 from flowq.workers.messages import Claim
 from flowq.workers.oversight import LOOK_S
 from flowq.workers.turns import Turns
-from flowq.workers.waiter import Waiter
 
 TICK_S = 0.1
 POLL_S = 0.01
@@ -40,17 +42,43 @@ UNREACHABLE = (RedisError, OSError)
 log = logging.getLogger("rq.worker")
 
 
+@dataclass(frozen=True)
+class Limits:
+    """What was asked for; None and False for no limit. `until` is asked between jobs."""
+
+    burst: bool = False
+    max_jobs: int | None = None
+    max_idle_s: float | None = None
+    until: Callable[[], bool] | None = None
+
+    def are_reached(
+        self, *, done: int, has_nothing_left: bool, idle_s: float, is_healing: Callable[[], bool]
+    ) -> bool:
+        """Whether an idle worker ends now; `until` is not looked at.
+
+        In a burst it heals before it leaves: `is_healing` says whether there may be jobs of lost
+        workers.
+        """
+        if self.burst and (has_nothing_left or self.max_jobs == 0) and is_healing():
+            return False
+        if self.max_jobs is not None and done >= self.max_jobs:
+            return True
+        if self.burst and has_nothing_left:
+            return True
+        return self.max_idle_s is not None and idle_s >= self.max_idle_s
+
+
 class Supervisor:
     """Runs the jobs of one worker until it is told to stop."""
 
-    def __init__(self, turns: Turns) -> None:
+    def __init__(self, turns: Turns, limits: Limits) -> None:
         self.turns = turns
         self.redis_side = turns.redis_side
         self.oversight = turns.oversight
         self.pool = turns.pool
         self.wakeup = turns.wakeup
         self.upkeep = turns.upkeep
-        self.limits = turns.limits
+        self.limits = limits
         self.has_left = False
         self.has_reached_limit = False
         self.on_reconnect: Callable[[], None] = lambda: None
@@ -282,3 +310,32 @@ def _name_lost(left: Sequence[Claim]) -> str:
     names = ", ".join(claim.job_id for claim in left[:NAMED])
     more = f" and {len(left) - NAMED} more" if len(left) > NAMED else ""
     return f"; other workers will find these jobs and start them again: {names}{more}"
+
+
+# Waiting -----------------------------------------------------------------------------------------
+
+
+class Waiter:
+    """Waits for channels and sockets. Without `poll` (Windows), as multiprocessing does it."""
+
+    def __init__(self) -> None:
+        self._sources: list[Any] = []
+        self._source_by_descriptor: dict[int, Any] = {}
+        self._poll: Any = None
+
+    def wait(self, sources: Sequence[Any], wait_s: float) -> list[Any]:
+        """Return the sources that have something to read, or have ended. Blocks: up to `wait_s`."""
+        if not hasattr(select, "poll"):
+            return wait(sources, wait_s)
+        if self._sources != sources:
+            self._register(sources)
+        # Rounded up, or the last millisecond would be spent asking.
+        ready = self._poll.poll(max(0, -int(-wait_s * 1000 // 1)))
+        return [self._source_by_descriptor[descriptor] for descriptor, _ in ready]
+
+    def _register(self, sources: Sequence[Any]) -> None:
+        self._poll = select.poll()
+        self._sources = list(sources)
+        self._source_by_descriptor = {source.fileno(): source for source in sources}
+        for descriptor in self._source_by_descriptor:
+            self._poll.register(descriptor, select.POLLIN)

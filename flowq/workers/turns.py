@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import inf
 from typing import Any
@@ -20,10 +21,8 @@ from redis.exceptions import ResponseError
 
 from flowq.render.lines import spelled
 from flowq.runtime.connections import is_refusal
-from flowq.workers.children import AMPLE_S, FULL_S, Child
-from flowq.workers.conclusions import Conclusions
+from flowq.workers.children import AMPLE_S, FULL_S, Child, Pool
 from flowq.workers.estimates import AHEAD_S, BATCH_S
-from flowq.workers.limits import Limits
 from flowq.workers.messages import Claim, Turn, complete, needs_conclusion
 from flowq.workers.oversight import Oversight
 from flowq.workers.redis_side import NO_CAPACITY, Capacity, RedisSide
@@ -71,14 +70,14 @@ class Turns:
         oversight: Oversight,
         wakeup: Wakeup,
         upkeep: Upkeep,
-        limits: Limits,
+        max_jobs: int | None,
     ) -> None:
         self.redis_side = redis_side
         self.oversight = oversight
         self.pool = oversight.pool
         self.wakeup = wakeup
         self.upkeep = upkeep
-        self.limits = limits
+        self.max_jobs = max_jobs
         self.conclusions = Conclusions(redis_side, oversight.pool)
         self.done = 0
         self.is_dry = False
@@ -178,10 +177,10 @@ class Turns:
         return self._jobs_left() > 0
 
     def _jobs_left(self) -> int:
-        if self.limits.max_jobs is None:
+        if self.max_jobs is None:
             return BATCH_LIMIT * self.pool.size
         asked = sum(sent.capacity.limit for sent in self._sent)
-        return max(0, self.limits.max_jobs - self._claimed - asked)
+        return max(0, self.max_jobs - self._claimed - asked)
 
     # Going on ------------------------------------------------------------------------------------
 
@@ -400,3 +399,61 @@ class Turns:
             sent = self._sent.pop()
             sent.promise(-1)
             self.pool.ends.extendleft(reversed(sent.ends))
+
+
+# What RQ's own code has to end -------------------------------------------------------------------
+# Jobs with dependents, retries, webhooks: in a child. Our script ends most jobs; how an end is
+# written says `End.how`.
+
+MAX_TRIES = 3
+"""How many children may fail to conclude one execution."""
+
+
+LATER_S = 0.5
+
+
+class Conclusions:
+    """What has ended and is to be concluded. While anything is `waiting` nothing is claimed."""
+
+    def __init__(self, redis_side: RedisSide, pool: Pool) -> None:
+        self.redis_side = redis_side
+        self.pool = pool
+        self.waiting: list[Claim] = []
+        self._not_before = 0.0
+
+    def add(self, claim: Claim) -> None:
+        """Conclude it when a child is idle."""
+        claim.end = claim.end._replace(how="conclude")
+        self.waiting.append(claim)
+
+    def put_off(self, claim: Claim) -> None:
+        """Conclude it later: the server did not answer the child."""
+        claim.tries = 0
+        self._not_before = time.monotonic() + LATER_S
+        self.add(claim)
+
+    def go_on(self) -> Iterator[Claim]:
+        """Give them to idle children; give those that were given up, and ended by our script.
+
+        Errors: redis-py's.
+        """
+        if not self.waiting or time.monotonic() < self._not_before:
+            return
+        for claim in list(self.waiting):
+            is_given_up = claim.tries >= MAX_TRIES
+            if is_given_up:
+                self._give_up(claim)
+            elif not self.pool.conclude(claim):
+                continue
+            self.waiting.remove(claim)
+            if is_given_up:
+                yield claim
+
+    def _give_up(self, claim: Claim) -> None:
+        try:
+            self.redis_side.force_end(claim)
+        except ResponseError as error:
+            if is_refusal(error):  # it waits for the server, like all others
+                raise
+            # Else it stays in WIP, and RQ finds it abandoned.
+        log.error("job %s cannot be ended as RQ would; it is ended without", claim.job_id)

@@ -24,19 +24,27 @@ from flowq.errors import UsageError
 from flowq.runtime import keys
 from flowq.runtime.connections import MAX_WAIT_S, Outage, retry_while_unavailable
 from flowq.runtime.job import Job
-from flowq.runtime.maintenance import LEASE_S, LOOK_S, SILENCE_S
+from flowq.runtime.maintenance import (
+    LEASE_S,
+    LOOK_S,
+    SILENCE_S,
+    Finding,
+    examine,
+    find_suspects,
+    tidy,
+)
 from flowq.runtime.queue import Queue
 from flowq.runtime.rq import WorkerBase, explain_key_prefix
+from flowq.runtime.wip import find_living
 from flowq.workers.address import Address, address_of
 from flowq.workers.children import Pool
 from flowq.workers.estimates import Estimates
-from flowq.workers.limits import Limits
 from flowq.workers.messages import Settings
 from flowq.workers.oversight import Oversight
 from flowq.workers.processes import Mode
 from flowq.workers.redis_side import RedisSide
 from flowq.workers.scratch_folder import ScratchFolder, sweep
-from flowq.workers.supervisor import Supervisor
+from flowq.workers.supervisor import Limits, Supervisor
 from flowq.workers.turns import Turns
 from flowq.workers.upkeep import Upkeep
 from flowq.workers.wakeup import Wakeup
@@ -244,7 +252,7 @@ class Worker(WorkerBase):
             maintenance_s=self.maintenance_interval,
             max_crashes=self.max_crashes,
         )
-        supervisor = Supervisor(Turns(redis_side, oversight, bell, upkeep, limits))
+        supervisor = Supervisor(Turns(redis_side, oversight, bell, upkeep, limits.max_jobs), limits)
         supervisor.on_reconnect = self._register_again
         return supervisor
 
@@ -312,6 +320,28 @@ class MultiprocessingWorker(Worker):
     """A worker whose children are spawned and kept, as on Windows; for `rq worker -w`."""
 
     mode: Mode | None = "multiprocessing"
+
+
+def heal(connection: Redis) -> list[Finding]:
+    """Put right what ended unnoticed, and what lost workers had; return what it was.
+
+    Unless a worker lives that does it, a worker that takes no job is here for some seconds: it
+    takes over the jobs of lost ones, queues what is due, and does RQ's maintenance.
+    Blocks: up to 13 s while it is not sure that a worker is lost.
+    """
+    found = tidy(connection)  # first, so that this connection waits for a server that refuses
+    suspects = find_suspects(connection)
+    if suspects or not find_living(connection):
+        queues = sorted({"default", *(queue.name for queue in Queue.all(connection))})
+        worker = Worker(queues, connection=connection, captures=False)
+        worker.work(burst=True, max_jobs=0, logging_level="ERROR")
+    unassigned = [
+        Finding(job_id, "orphaned", name)
+        for name, job_ids in suspects.items()
+        if connection.zscore(keys.WORKERS, name) is None
+        for job_id in job_ids
+    ]
+    return [*found, *unassigned, *examine(connection)]
 
 
 def stop_signals() -> list[signal.Signals]:

@@ -16,7 +16,7 @@ import flowq
 from flowq.errors import UsageError
 from flowq.runtime.queue import Queue
 from flowq.runtime.waiting import Wait, read_retry, write_retry
-from flowq.workers import child_messages, scratch
+from flowq.workers import child_messages, output
 from flowq.workers.child import main as child
 from flowq.workers.child_messages import (
     BadMessage,
@@ -29,7 +29,7 @@ from flowq.workers.child_messages import (
 )
 from flowq.workers.children import Child, Pool
 from flowq.workers.messages import End, Settings, failed
-from flowq.workers.scratch import Secrets
+from flowq.workers.output import Secrets
 
 ENDS = [
     End(1, "finished", "turn", 1.5, 2.5, "-1", "return_value", "gASVBgA=", 3, True, '{"a":1}', "m"),
@@ -177,10 +177,10 @@ def test_only_a_child_without_jobs_may_end_its_worker_as_unfit() -> None:
 
 
 def test_the_secrets_of_a_child_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scratch, "MAX_SECRETS_COUNT", 2)
+    monkeypatch.setattr(output, "MAX_SECRETS_COUNT", 2)
     secrets = Secrets()
     assert secrets.hear(["first secret", "second secret"])
     assert not secrets.hear(["third secret"])
     assert secrets.heard == 2
-    monkeypatch.setattr(scratch, "MAX_SECRETS", 20)
+    monkeypatch.setattr(output, "MAX_SECRETS", 20)
     assert not Secrets().hear(["x" * 21])

@@ -18,9 +18,9 @@ from rq.worker import SimpleWorker
 
 from flowq.runtime.queue import Queue
 from flowq.workers.children import Pool
-from flowq.workers.conclusions import MAX_TRIES
 from flowq.workers.messages import Claim
-from flowq.workers.waiter import Waiter
+from flowq.workers.supervisor import Waiter
+from flowq.workers.turns import MAX_TRIES
 
 NOTED = re.compile(rb"^\d{4}-\d\d-\d\dT[\d:.]+Z$|^\d{10}\.\d+$|^\d+-\d+$")
 HEX = re.compile(r"[0-9a-f]{32}")

@@ -27,11 +27,11 @@ from flowq.runtime.queue import Queue
 from flowq.workers import Worker
 from flowq.workers.address import address_of
 from flowq.workers.child.main import main as be_child
-from flowq.workers.healing import heal
 from flowq.workers.launch import RunEnd
 from flowq.workers.messages import Settings
 from flowq.workers.redis_side import Capacity, RedisSide
 from flowq.workers.shared_state import SharedState
+from flowq.workers.worker import heal
 from tests.runtime.server_processes import is_alive
 
 Start = Callable[..., subprocess.Popen[bytes]]

@@ -19,9 +19,8 @@ from flowq.runtime import results, runs
 from flowq.runtime.job import Job
 from flowq.runtime.queue import Queue
 from flowq.spec import JobSpec, Shell, Workflow
-from flowq.workers import scratch as scratch_module
-from flowq.workers.output import HALF_BYTES, LOG_BYTES
-from flowq.workers.scratch import WITHHELD, Scratch, Secrets
+from flowq.workers import output
+from flowq.workers.output import HALF_BYTES, LOG_BYTES, WITHHELD, Scratch, Secrets
 from flowq.workers.shared_state import SharedState
 from tests import JOBS_FOLDER
 
@@ -233,7 +232,7 @@ def test_nothing_is_moved_before_all_secrets_that_the_child_has_told_are_known(
 def test_output_without_end_is_not_cut_in_the_middle_of_a_secret(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scratch_module, "RUNAWAY_BYTES", 700_000)
+    monkeypatch.setattr(output, "RUNAWAY_BYTES", 700_000)
     shared, secrets = SharedState(multiprocessing.get_context("spawn")), Secrets()
     secrets.hear([TOKEN])
     scratch = Scratch(str(tmp_path), str(tmp_path / "logs"))

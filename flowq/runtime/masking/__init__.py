@@ -1,7 +1,7 @@
 """Secrets hidden in what is shown: in text, in output as bytes, and in exceptions.
 
 All masking goes through a `Mask`, and each thing is masked where it is made: output by whoever
-moves it from the process that wrote it to where it is kept (flowq/workers/output.py and scratch.py,
+moves it from the process that wrote it to where it is kept (flowq/workers/output.py,
 or outlets.py for workers of RQ's), errors where the job raises them (errors.py), views and messages
 in flowq/runtime/work.py. What processes print is read as bytes, so it does not matter who wrote it,
 how, or in how many parts. forms.py lists the spellings of a secret that are hidden.
