@@ -75,7 +75,7 @@ rq.job.Job._handle_failure 3b947507f2023ef9
     runtime/job.py:set_status runtime/lua/turn_ends.lua
 rq.job.Job._handle_retry_result 9fe7cffb744aac9d
     runtime/rq.py:_handle_retry_result runtime/job.py:set_status
-    workers/child/execute.py:_conclude_success
+    workers/child/rq_work.py:_conclude_success
 rq.job.Job.process_dependencies 451f1033b90b716b
     runtime/rq.py:given_dependency_ids runtime/enqueueing.py:refuse_cycles
 rq.job.Job.register_dependency 959436aaab7842c0
@@ -111,11 +111,11 @@ rq.queue.Queue.schedule_job 2596db5209e04324
 rq.queue.Queue._enqueue_async_job 3c3efebb37300756
     runtime/lua/add.lua runtime/lua/due.lua
 rq.queue.Queue._enqueue_rate_limited_job a610af91fc148871
-    runtime/rq.py:enqueue_limited workers/child/execute.py:queue_limited
+    runtime/rq.py:enqueue_limited workers/child/rq_work.py:queue_limited
 rq.queue.Queue.run_sync 82e9fbe99b33ddaf
     runtime/enqueueing.py:run_if_queued
 rq.queue.Queue.move_dependents_to_ready a06f1e63311c17ae
-    workers/child/execute.py:_conclude_success runtime/lua/turn_ends.lua
+    workers/child/rq_work.py:_conclude_success runtime/lua/turn_ends.lua
 rq.queue.Queue.empty 4f75cf0722d55c04
     runtime/queue.py:empty runtime/lua/settling.lua
 rq.queue.Queue.delete a9aad664a36e8c37
@@ -141,7 +141,7 @@ rq.worker.base.BaseWorker.heartbeat 63b1089fd146d19c
 rq.worker.base.BaseWorker.work 04b5cdf8e554d8a2
     workers/worker.py:work
 rq.worker.base.BaseWorker.clean_registries e2c9790c8156c72c
-    workers/child/execute.py:clean_registries
+    workers/child/rq_work.py:clean_registries
 rq.worker.base.BaseWorker.prepare_execution 899b4eaa689fcf35
     runtime/lua/turn_claims.lua
 rq.worker.base.BaseWorker.prepare_job_execution d08dd32962e3f82a
@@ -155,15 +155,15 @@ rq.worker.base.BaseWorker._finalize_failure 6d1b8bd1117e9641
 rq.worker.base.BaseWorker.handle_exception fffd9b2925ac1432
     workers/child/execute.py:_failure
 rq.worker.base.BaseWorker.handle_job_success 9dda7c7d3ca18ee6
-    workers/child/execute.py:_conclude_success runtime/lua/turn_ends.lua
+    workers/child/rq_work.py:_conclude_success runtime/lua/turn_ends.lua
 rq.worker.base.BaseWorker.handle_job_failure 7432afe53b9f84ec
-    workers/child/execute.py:_conclude runtime/lua/turn_ends.lua
+    workers/child/rq_work.py:_conclude runtime/lua/turn_ends.lua
 rq.worker.base.BaseWorker.handle_job_retry 541a1b09523069c2
-    workers/child/execute.py:_conclude_success
+    workers/child/rq_work.py:_conclude_success
 rq.worker.worker_classes.Worker.monitor_work_horse 218a5b8f3eff05cf
-    workers/oversight.py
+    workers/monitor.py
 rq.executions.Execution.__init__ 991789894557baba
-    workers/child/execute.py:_make_execution
+    workers/child/rq_work.py:conclude
 rq.executions.Execution.create b167074a0d209e85
     runtime/lua/turn_claims.lua
 rq.executions.prepare_execution e8d5a964e2a10d0c
@@ -195,7 +195,7 @@ rq.timeouts.UnixSignalDeathPenalty c12c03756fa3cf43
 rq.timeouts.TimerDeathPenalty 233a60fedd4bc3b1
     workers/child/timeouts.py:ThreadDeathPenalty
 rq.command.handle_command 8b5094484df45d3b
-    workers/oversight.py:obey
+    workers/monitor.py:obey
 rq.repeat.Repeat.schedule 13d90e2b498609db
     runtime/job.py:set_status
 rq.scheduler.RQScheduler.acquire_locks 4d15324e1639d356

@@ -8,12 +8,13 @@
     supervisor.py   the loop that waits for children, Redis and signals
     turns.py        what is said to Redis, and when
     redis_side.py   the script calls; wakeup.py how Redis wakes us; address.py how to connect
-    children.py     the children, as the supervisor knows them; oversight.py stops and kills them
+    children.py     the children, as the supervisor knows them; monitor.py stops and kills them
     processes/      how one is started, and how it ends: fork.py or spawn.py
-    child/          what runs in one: main.py its loop, execute.py one job
+    child/          what runs in one: main.py its loop, execute.py one job, rq_work.py what RQ's
+                    own code does
     messages.py     the values between them; child_messages.py their form; shared_state.py the
                     memory that both see
-    estimates.py    how long jobs take; upkeep.py what is done now and then
+    estimates.py    how long jobs take; periodic.py what is done now and then
     output.py       what jobs print; scratch_folder.py where that is until they end
     launch.py       a worker as a process; serving.py workers for one run; resting.py what takes
                     their place while it only waits

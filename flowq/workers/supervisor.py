@@ -20,7 +20,7 @@ from redis.exceptions import RedisError
 from flowq.runtime.connections import describe, is_refusal
 from flowq.workers.children import Child
 from flowq.workers.messages import Claim
-from flowq.workers.oversight import LOOK_S
+from flowq.workers.monitor import LOOK_S
 from flowq.workers.turns import Turns
 
 TICK_S = 0.1
@@ -74,10 +74,10 @@ class Supervisor:
     def __init__(self, turns: Turns, limits: Limits) -> None:
         self.turns = turns
         self.redis_side = turns.redis_side
-        self.oversight = turns.oversight
+        self.monitor = turns.monitor
         self.pool = turns.pool
         self.wakeup = turns.wakeup
-        self.upkeep = turns.upkeep
+        self.periodic = turns.periodic
         self.limits = limits
         self.has_left = False
         self.has_reached_limit = False
@@ -159,12 +159,12 @@ class Supervisor:
         if self._is_offline:
             return False
         try:
-            is_healing = self.upkeep.is_healing()
+            is_healing = self.periodic.is_healing()
         except UNREACHABLE as error:
             self._go_offline(error)
             return True
-        if self.upkeep.has_queued:
-            self.upkeep.has_queued = self.turns.is_dry = False
+        if self.periodic.has_queued:
+            self.periodic.has_queued = self.turns.is_dry = False
             is_healing = is_healing or self.limits.max_jobs != 0
         return is_healing
 
@@ -180,8 +180,8 @@ class Supervisor:
 
     def _round(self) -> None:
         self._listen(self._wait_s())
-        if self.oversight.look():
-            self.upkeep.hurry()
+        if self.monitor.look():
+            self.periodic.hurry()
         if self._is_offline and time.monotonic() < self._offline_until:
             return
         try:
@@ -191,7 +191,7 @@ class Supervisor:
             if self._is_stopping and not self._told_stop:
                 self.redis_side.tell_stop()
                 self._told_stop = True
-            self.upkeep.do_due()
+            self.periodic.do_due()
             self.turns.go_on()
             self._see_to_children()
             self._pause_s = FIRST_PAUSE_S
@@ -204,9 +204,9 @@ class Supervisor:
         if not self.pool.can_rest:
             return
         if self.turns.needs_children():
-            self.oversight.wake()
+            self.monitor.wake()
         else:
-            self.oversight.rest()
+            self.monitor.rest()
 
     def _wait_s(self) -> float:
         if self.turns.is_under_way:
@@ -216,8 +216,8 @@ class Supervisor:
             return self._offline_until - now
         if self.pool.unassigned:
             return 0.0
-        until_upkeep_s = self.upkeep.due_at - now
-        return max(0.0, min(self.turns.due_in_s(), until_upkeep_s, self._look_after_s()))
+        until_periodic_s = self.periodic.due_at - now
+        return max(0.0, min(self.turns.due_in_s(), until_periodic_s, self._look_after_s()))
 
     def _look_after_s(self) -> float:
         """After how many seconds to look, whatever happens."""
@@ -255,7 +255,7 @@ class Supervisor:
             if command.get("command") == "shutdown":
                 self.stop()
             else:
-                self.oversight.obey(command)
+                self.monitor.obey(command)
 
     def _is_busy(self) -> bool:
         return self.pool.is_busy or self.turns.has_something_to_say
@@ -264,7 +264,7 @@ class Supervisor:
 
     def _go_offline(self, error: Exception) -> None:
         self._outage.meet(error)
-        self.upkeep.was_refused |= is_refusal(error)
+        self.periodic.was_refused |= is_refusal(error)
         if not self._is_offline:
             self._offline_since = time.monotonic()
         self._is_offline = True
@@ -276,7 +276,7 @@ class Supervisor:
     def _come_back(self) -> None:
         self.turns.tell_kept()  # first of all: or others may start these jobs again
         self.on_reconnect()
-        self.upkeep.reset()
+        self.periodic.reset()
         self._is_offline, self.turns.is_dry = False, False
 
     def _hears_within(self, wait_s: float) -> bool:

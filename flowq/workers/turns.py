@@ -24,9 +24,9 @@ from flowq.runtime.connections import is_refusal
 from flowq.workers.children import AMPLE_S, FULL_S, Child, Pool
 from flowq.workers.estimates import AHEAD_S, BATCH_S
 from flowq.workers.messages import Claim, Turn, complete, needs_conclusion
-from flowq.workers.oversight import Oversight
+from flowq.workers.monitor import Monitor
+from flowq.workers.periodic import PeriodicWork
 from flowq.workers.redis_side import NO_CAPACITY, Capacity, RedisSide
-from flowq.workers.upkeep import Upkeep
 from flowq.workers.wakeup import Wakeup
 
 BATCH_LIMIT = 64
@@ -67,18 +67,18 @@ class Turns:
     def __init__(
         self,
         redis_side: RedisSide,
-        oversight: Oversight,
+        monitor: Monitor,
         wakeup: Wakeup,
-        upkeep: Upkeep,
+        periodic: PeriodicWork,
         max_jobs: int | None,
     ) -> None:
         self.redis_side = redis_side
-        self.oversight = oversight
-        self.pool = oversight.pool
+        self.monitor = monitor
+        self.pool = monitor.pool
         self.wakeup = wakeup
-        self.upkeep = upkeep
+        self.periodic = periodic
         self.max_jobs = max_jobs
-        self.conclusions = Conclusions(redis_side, oversight.pool)
+        self.conclusions = Conclusions(redis_side, monitor.pool)
         self.done = 0
         self.is_dry = False
         self.is_closing = False
@@ -111,12 +111,12 @@ class Turns:
     def has_something_to_say(self) -> bool:
         """Whether there are ends that Redis does not know for sure."""
         waiting = self.conclusions.waiting
-        return bool(self._sent or waiting or self.pool.ends or self.upkeep.failing)
+        return bool(self._sent or waiting or self.pool.ends or self.periodic.failing)
 
     def list_pending(self) -> list[Claim]:
         """Return the claims that have ended here, and perhaps not in Redis."""
         sent = [claim for sent in self._sent for claim in sent.ends]
-        return [*self.conclusions.waiting, *self.pool.ends, *self.upkeep.failing, *sent]
+        return [*self.conclusions.waiting, *self.pool.ends, *self.periodic.failing, *sent]
 
     def wants_claims(self) -> bool:
         """Whether an idle child could take a job, or one that is started for it."""
@@ -129,14 +129,14 @@ class Turns:
     def needs_children(self) -> bool:
         """Whether there is, or may be, something for them to do."""
         waits = self.pool.unassigned or self.pool.chores or self.conclusions.waiting
-        return self.may_find() or bool(waits or self.pool.ends or self.upkeep.failing)
+        return self.may_find() or bool(waits or self.pool.ends or self.periodic.failing)
 
     def due_in_s(self) -> float:
         """In how many seconds a turn should be sent, when nothing happens until then.
 
         While none is under way. Zero: now, some child needs something; infinity: for no reason.
         """
-        if self.upkeep.failing:
+        if self.periodic.failing:
             return 0.0
         if not self.pool.ends:
             self._ends_since = None
@@ -148,7 +148,7 @@ class Turns:
         if self.pool.idle or len(self.pool.ends) >= ENDS_LIMIT or self._find_underfilled():
             return 0.0
         can_predict = can_claim and not self.is_dry and not self._are_chores_late()
-        predicted_s = self.oversight.predict_s() if can_predict else inf
+        predicted_s = self.monitor.predict_s() if can_predict else inf
         hold_s = inf if self._ends_since is None else self._ends_since + HOLD_S - time.monotonic()
         return max(0.0, min(predicted_s, hold_s))
 
@@ -214,7 +214,7 @@ class Turns:
         if self.is_dry or not self._can_claim():
             self.pool.do_chores()
         if self.is_dry and self.pool.idle and len(self.pool.children) > 1:
-            self.oversight.rebalance()
+            self.monitor.rebalance()
         if self.is_dry and self.wants_claims() and not self.wakeup.is_armed:
             self.is_dry = self.wakeup.arm()
 
@@ -233,14 +233,14 @@ class Turns:
     def _find_soon_idle(self) -> list[Child]:
         if self._are_chores_late():
             return []
-        foreseen = self.oversight.find_soon_idle(AHEAD_S)
+        foreseen = self.monitor.find_soon_idle(AHEAD_S)
         return [child for child in foreseen if not child.open_turns]
 
     def _sort_ends(self) -> list[Claim]:
         """Return the ends that our script writes; the others go their ways."""
         ends = []
-        self.conclusions.waiting += self.upkeep.failing
-        self.upkeep.failing.clear()
+        self.conclusions.waiting += self.periodic.failing
+        self.periodic.failing.clear()
         while self.pool.ends:
             claim = self.pool.ends.popleft()
             end = claim.end
@@ -284,7 +284,7 @@ class Turns:
         self._ends_since = None
         free, soon_idle, underfilled = self._find_takers()
         slots, idle = len(free) + len(underfilled), len(free)
-        costs = self.oversight.estimates.cost_by_kind() if self.pool.mode != "fork" else {}
+        costs = self.monitor.estimates.cost_by_kind() if self.pool.mode != "fork" else {}
         limit = min(BATCH_LIMIT * slots, self._jobs_left())
         if self.redis_side.strategy != "default":
             limit = min(limit, 1)  # the next one is another queue's turn
@@ -373,7 +373,7 @@ class Turns:
         self.done, end = self.done + 1, claim.end
         seconds = end.ended_at - end.started_at
         if end.how == "turn":
-            self.oversight.estimates.learn(claim.kind, seconds)
+            self.monitor.estimates.learn(claim.kind, seconds)
         if end.status != "failed" and claim.is_light:
             return
         level = _LOG_LEVELS.get(end.status, logging.WARNING)

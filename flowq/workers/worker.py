@@ -40,13 +40,13 @@ from flowq.workers.address import Address, address_of
 from flowq.workers.children import Pool
 from flowq.workers.estimates import Estimates
 from flowq.workers.messages import Settings
-from flowq.workers.oversight import Oversight
+from flowq.workers.monitor import Monitor
+from flowq.workers.periodic import PeriodicWork
 from flowq.workers.processes import Mode
 from flowq.workers.redis_side import RedisSide
 from flowq.workers.scratch_folder import ScratchFolder, sweep
 from flowq.workers.supervisor import Limits, Supervisor
 from flowq.workers.turns import Turns
-from flowq.workers.upkeep import Upkeep
 from flowq.workers.wakeup import Wakeup
 
 if TYPE_CHECKING:
@@ -229,7 +229,7 @@ class Worker(WorkerBase):
         pool.can_rest = self.can_rest
         is_fair = self.dequeue_strategy is not DequeueStrategy.DEFAULT
         estimates = Estimates(self.batches and self.max_jobs_per_child is None and not is_fair)
-        oversight = Oversight(pool, estimates, self.timeout_grace_s)
+        monitor = Monitor(pool, estimates, self.timeout_grace_s)
         queues = self.queue_names()
         redis_side = RedisSide(
             self.connection,
@@ -244,15 +244,15 @@ class Worker(WorkerBase):
             [keys.queue(name) for name in queues],
             [keys.scheduled(name) for name in queues],
         )
-        upkeep = Upkeep(
+        periodic = PeriodicWork(
             redis_side,
-            oversight,
+            monitor,
             bell,
             worker_ttl_s=self.worker_ttl + 60,
             maintenance_s=self.maintenance_interval,
             max_crashes=self.max_crashes,
         )
-        supervisor = Supervisor(Turns(redis_side, oversight, bell, upkeep, limits.max_jobs), limits)
+        supervisor = Supervisor(Turns(redis_side, monitor, bell, periodic, limits.max_jobs), limits)
         supervisor.on_reconnect = self._register_again
         return supervisor
 
@@ -273,7 +273,7 @@ class Worker(WorkerBase):
         except ValueError:  # there is one of our name
             if not self._is_lost(supervisor.redis_side):
                 raise
-            supervisor.upkeep.recover(self.name)
+            supervisor.periodic.recover(self.name)
             self.register_birth()  # type: ignore[no-untyped-call]
 
     def _is_lost(self, redis_side: RedisSide) -> bool:

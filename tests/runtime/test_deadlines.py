@@ -22,7 +22,7 @@ from flowq.runtime.explain import explain
 from flowq.runtime.results import read_end
 from flowq.spec import ALL_TOLERATED, Approval, Concurrency, JobSpec, Workflow
 from flowq.workers.messages import died
-from flowq.workers.oversight import STOPPED
+from flowq.workers.monitor import STOPPED
 from flowq.workers.redis_side import NO_CAPACITY, Capacity, RedisSide
 from tests.runtime.language import RUN, Runs, each, job
 

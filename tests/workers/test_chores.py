@@ -25,7 +25,7 @@ def left(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> list[int]:
         send(self, child, message)
 
     monkeypatch.setattr(Pool, "_send", note)
-    for module in ("runtime.maintenance", "workers.upkeep"):  # RQ's maintenance is due at once
+    for module in ("runtime.maintenance", "workers.periodic"):  # RQ's maintenance is due at once
         monkeypatch.setattr(f"flowq.{module}.SILENCE_S", 0.0)
     return counts
 

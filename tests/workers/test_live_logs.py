@@ -12,7 +12,7 @@ from rq.job import Job as RQJob
 from rq.job import JobStatus
 
 from flowq.runtime.queue import Queue
-from flowq.workers import children, oversight
+from flowq.workers import children, monitor
 from flowq.workers.output import HALF_BYTES, LOG_BYTES
 
 Start = Callable[..., Any]
@@ -82,7 +82,7 @@ def test_no_byte_is_lost_or_doubled_however_often_the_supervisor_reads(
     concurrency: int,
 ) -> None:
     monkeypatch.setattr(children, "LONG_S", 0.0)
-    monkeypatch.setattr(oversight, "READ_S", 0.0)
+    monkeypatch.setattr(monitor, "READ_S", 0.0)
     jobs = [queue.enqueue(worker_jobs.print_chunks, seed) for seed in range(15)]
     work_off(mode=mode, concurrency=concurrency, log_folder=str(tmp_path))
     for seed, job in enumerate(jobs):

@@ -12,7 +12,7 @@ from rq import Retry
 
 from flowq.runtime.queue import Queue
 from flowq.workers.address import Address, address_of
-from flowq.workers.child.execute import Executor
+from flowq.workers.child.rq_work import RQWork
 from flowq.workers.messages import Settings, Task, failed
 from flowq.workers.redis_side import Capacity, RedisSide
 
@@ -47,7 +47,7 @@ def test_a_job_that_is_to_be_retried_is_queued_once_when_the_reply_is_lost(queue
     options = {**address.options, "retry": NetworkRetry(NoBackoff(), 3)}  # as redis.Redis(…) has
     breaking = Address(address.redis_class, LosesReplies, options)
     end = failed(claim.number, "it has failed", 0.0, 1.0, how="conclude")
-    Executor(Settings("w", breaking)).conclude(Task._make(claim.message), end)
+    RQWork(Settings("w", breaking), breaking.connect()).conclude(Task._make(claim.message), end)
     assert not LosesReplies.losses_left
     assert queue.job_ids == [job.id]
     assert not redis_side.find_unknown([])
@@ -71,8 +71,8 @@ def test_the_digest_of_a_jobs_code_is_written_with_its_end_or_not_at_all(queue: 
     address = address_of(queue.connection)
     breaking = Address(address.redis_class, TakesNoTransactions, address.options)
     end = failed(claim.number, "it has failed", 0.0, 1.0, how="conclude")._replace(code="abc")
-    Executor(Settings("w", breaking)).conclude(Task._make(claim.message), end)
+    RQWork(Settings("w", breaking), breaking.connect()).conclude(Task._make(claim.message), end)
     assert queue.connection.hget(job.key, "flowq_code") is None
-    Executor(Settings("w", address)).conclude(Task._make(claim.message), end)
+    RQWork(Settings("w", address), address.connect()).conclude(Task._make(claim.message), end)
     assert queue.connection.hget(job.key, "flowq_code") == b"abc"
     assert queue.job_ids == [job.id]

@@ -181,7 +181,7 @@ def test_a_job_that_asks_the_server_during_the_cut_fails_and_is_retried(
 def test_a_subscription_that_alone_is_cut_is_made_anew(
     queue: Queue, proxy: BlackHole, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flowq.workers.upkeep.SIGN_S", 0.1)
+    monkeypatch.setattr("flowq.workers.periodic.SIGN_S", 0.1)
     with closing(server.connect(proxy.url(LIMIT_S))) as connection:
         worker = Worker(["default"], connection=connection, mode="warm", name="w")
         cuts: list[int] = []

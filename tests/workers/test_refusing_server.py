@@ -21,9 +21,10 @@ from flowq import server
 from flowq.runtime.connections import read_clock
 from flowq.runtime.queue import Queue
 from flowq.workers.address import address_of
-from flowq.workers.child.execute import Executor, Settings
+from flowq.workers.child.rq_work import RQWork
+from flowq.workers.messages import Settings
+from flowq.workers.periodic import Duty, PeriodicWork
 from flowq.workers.redis_side import Capacity, RedisSide
-from flowq.workers.upkeep import Duty, Upkeep
 
 Start = Callable[..., subprocess.Popen[bytes]]
 Wait = Callable[..., None]
@@ -132,7 +133,7 @@ def test_a_worker_that_ends_during_a_refusal_says_its_last_ends_first(
         assert job.get_status() == "finished"
 
 
-def test_upkeep_that_fails_again_and_again_is_logged_once(
+def test_periodic_work_that_fails_again_and_again_is_logged_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     failures = [ValueError("no")] * 3
@@ -145,7 +146,7 @@ def test_upkeep_that_fails_again_and_again_is_logged_once(
     caplog.set_level(logging.INFO, "rq.worker")
     logging.getLogger("rq.worker").propagate = True
     for _ in range(5):
-        Upkeep._do(None, duty)  # type: ignore[arg-type]
+        PeriodicWork._do(None, duty)  # type: ignore[arg-type]
     assert [record.levelname for record in caplog.records] == ["ERROR", "INFO"]
     assert "sweep" in caplog.records[1].getMessage()
 
@@ -181,9 +182,9 @@ def test_our_workers_leave_rqs_maintenance_until_all_could_be_heard(
     job, _ = start_job(connection)
     for key in connection.keys("rq:wip:*"):
         connection.zadd(key, dict.fromkeys(connection.zrange(key, 0, -1), 0))
-    executor = Executor(Settings("w", address_of(connection)))
-    executor.clean_registries(["default"])
+    rq_work = RQWork(Settings("w", address_of(connection)), connection)
+    rq_work.clean_registries(["default"])
     assert job.get_status() == "started"
     monkeypatch.setattr("flowq.runtime.maintenance.SILENCE_S", 0.0)
-    executor.clean_registries(["default"])
+    rq_work.clean_registries(["default"])
     assert job.get_status() == "queued"

@@ -7,40 +7,32 @@ import os
 import sys
 import threading
 import time
-from base64 import b64decode
 from binascii import b2a_base64
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import lru_cache
 from importlib import import_module
 from traceback import clear_frames
 from typing import Any
 
-from redis import Redis
 from rq.callbacks import (
     execute_failure_callback,
-    execute_stopped_callback,
     execute_success_callback,
 )
 from rq.executions import Execution
 from rq.job import JobStatus, Retry
 from rq.job_lifecycle import format_exc_info
 from rq.timeouts import BaseTimeoutException, JobTimeoutException
-from rq.utils import as_text
 
 from flowq.allowed import restriction
 from flowq.errors import NotAllowed
-from flowq.runtime import keys
 from flowq.runtime.admission import check_job
-from flowq.runtime.attempts import Failure
-from flowq.runtime.connections import clock_warning, read_clock
 from flowq.runtime.job import PERFORM, Job
-from flowq.runtime.maintenance import find_lost, remove_unused_functions
 from flowq.runtime.queue import Queue
-from flowq.runtime.rq import RQS_PERFORM_JOB, ExcInfo, PerformingWorker, WorkerBase
+from flowq.runtime.rq import RQS_PERFORM_JOB, ExcInfo, PerformingWorker
 from flowq.runtime.variables import variables_of
-from flowq.runtime.waiting import read_retry, write_retry
+from flowq.runtime.waiting import write_retry
 from flowq.workers.child.code_digest import CodeDigest
 from flowq.workers.child.environment import JobVariables
 from flowq.workers.child.restore import Restorer
@@ -69,7 +61,7 @@ class Executor:
     """
 
     __slots__ = (
-        *("settings", "connection", "_unrepeating", "_restorer", "_performer", "_execution"),
+        *("settings", "connection", "_restorer", "_performer", "_execution"),
         *("_queues", "_code", "_ask_for", "_variables", "_threads", "_folder", "_umask"),
         *("_streams", "_task", "_started_at", "_end", "_has_left_threads", "_load_s"),
     )
@@ -77,8 +69,9 @@ class Executor:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.connection = settings.address.connect()
-        self._restorer = self._make_restorer(self.connection)
-        self._unrepeating: Redis | None = None
+        self._restorer = Restorer(
+            settings.job_class, self.connection, settings.serializer, settings.worker
+        )
         self._performer: PerformingWorker | None = None
         self._execution: Execution | None = None
         self._queues: dict[str, Queue] = {}
@@ -144,7 +137,9 @@ class Executor:
     def _perform_by_rq(self, task: Task, job: Job, load_s: float) -> None:
         self._load_s = load_s
         if self._execution is None:  # one for all jobs: a new one takes longer than a short job
-            self._execution = self._make_execution("", "", self.connection)
+            self._execution = Execution(
+                id="", job_id="", connection=self.connection, worker_name=self.settings.worker
+            )
         execution = self._execution
         execution.id, execution.job_id = task.execution_id, task.job_id
         execution.created_at = job.started_at or execution.created_at
@@ -205,10 +200,6 @@ class Executor:
     def _make_timeout(self, timeout: float, *_: Any, **__: Any) -> AbstractContextManager[None]:
         return _limit(timeout, self._load_s)
 
-    def _make_restorer(self, connection: Redis) -> Restorer:
-        settings = self.settings
-        return Restorer(settings.job_class, connection, settings.serializer, settings.worker)
-
     def _get_performer(self) -> PerformingWorker:
         if self._performer is None:
             settings = self.settings
@@ -225,11 +216,6 @@ class Executor:
                 exception_handlers=list(settings.exception_handlers),
             )
         return self._performer
-
-    def _make_execution(self, id: str, job_id: str, connection: Redis) -> Execution:  # noqa: A002
-        return Execution(
-            id=id, job_id=job_id, connection=connection, worker_name=self.settings.worker
-        )
 
     def _add_queue(self, name: str) -> Queue:
         settings = self.settings
@@ -338,104 +324,6 @@ class Executor:
             with suppress(OSError):
                 os.chdir(self._folder)
 
-    # Concluding ---------------------------------------------------------------------------------
-
-    def conclude(self, task: Task, end: End) -> End:
-        """End an execution by RQ's own code: dependents, repeats, rate limits, retries, webhooks.
-
-        The WIP entry is looked at first, so that what somebody else has ended stays ended. Nothing
-        is sent twice: a transaction of RQ's whose reply was lost may have been applied, and would
-        put a job that is to be retried into its queue once more. The supervisor finds out what
-        became of it.
-        """
-        if self._unrepeating is None:
-            self._unrepeating = self.settings.address.connect_unrepeating()
-        connection = self._unrepeating
-        if not self._is_ours(task, connection):
-            return end._replace(how="lost")
-        job = self._make_restorer(connection).restore(task)
-        job.shown.ended, job.shown.code = end.view, end.code
-        job.failure = Failure.read(end.failure)
-        job.started_at = datetime.fromtimestamp(end.started_at, UTC)
-        job.ended_at = datetime.fromtimestamp(end.ended_at, UTC)
-        worker = self._rq_worker(connection)
-        queue = self.settings.queue_class(
-            task.queue, connection=connection, job_class=self.settings.job_class
-        )
-        before_s = time.time()
-        queue.clock_shift = timedelta(seconds=read_clock(connection) - before_s)  # rather too late
-        execution = self._make_execution(task.execution_id, task.job_id, connection)
-        execution.created_at = job.started_at
-        _conclude(worker, job, queue, execution, end)
-        return end._replace(how="done")
-
-    # What RQ's workers do between jobs; it may run callbacks of users -----------------------------
-
-    def clean_registries(self, queues: list[str]) -> None:
-        """Do RQ's maintenance, under its own locks.
-
-        RQ fails executions without a heartbeat, by the clock of this host: so not while a gap in
-        which nobody could be heard has just passed, nor by a wrong clock.
-        """
-        before_s = time.time()
-        found = find_lost(self.connection)
-        if not found.is_sure or clock_warning(found.clock_s, before_s, time.time()):
-            return
-        worker = self._rq_worker(self.connection, queues)
-        worker.clean_registries()  # type: ignore[no-untyped-call]
-        worker.clean_group_registries()  # type: ignore[no-untyped-call]
-        remove_unused_functions(self.connection)
-
-    def queue_limited(self, queue: str, job_id: str) -> None:
-        """Queue a scheduled job that has a rate limit, when the limit lets it."""
-        settings = self.settings
-        job = settings.job_class.fetch(job_id, self.connection, settings.serializer)
-        target = settings.queue_class(
-            queue, connection=self.connection, job_class=settings.job_class
-        )
-        with self.connection.pipeline() as pipeline:
-            pipeline.zrem(keys.scheduled(queue), job_id)
-            target.enqueue_limited(job, pipeline, at_front=job.should_enqueue_at_front())
-            pipeline.execute()
-
-    def _is_ours(self, task: Task, connection: Redis) -> bool:
-        member = f"{task.job_id}:{task.execution_id}"
-        if connection.zscore(_wip_key(task), member) is not None:
-            return True
-        # RQ's cancel() of a running job takes its WIP entry away, and lets it run to its end.
-        status = connection.hget(keys.job(task.job_id), "status")
-        is_held = connection.sismember(keys.held(self.settings.worker), member)
-        return status == b"canceled" and bool(is_held)
-
-    def _rq_worker(self, connection: Redis, queues: Sequence[str] = ()) -> WorkerBase:
-        worker = WorkerBase(
-            list(queues),
-            self.settings.worker,
-            connection=connection,
-            default_result_ttl=self.settings.result_ttl,
-            job_class=self.settings.job_class,
-            queue_class=self.settings.queue_class,
-            serializer=self.settings.serializer,
-            disable_default_exception_handler=not self.settings.keeps_failures,
-            prepare_for_work=False,
-        )
-        worker.log_job_description = False
-        worker.log = _WITHOUT_ENDS
-        return worker
-
-
-class _WithoutEnds(logging.Logger):
-    """The log of a worker of RQ's without the lines about ends, which the supervisor writes."""
-
-    def info(self, msg: object, *args: object, **kwargs: Any) -> None:
-        """Log a message, unless it is RQ's about a job that succeeded."""
-        if not str(msg).startswith("Successfully completed"):
-            super().info(msg, *args, **kwargs)
-
-
-_WITHOUT_ENDS = _WithoutEnds("rq.worker")
-_WITHOUT_ENDS.parent = logging.getLogger("rq.worker")
-
 
 def _name_module(job: Job) -> str:
     """Return the name of the module that has what a job calls; empty when it calls nothing.
@@ -492,57 +380,5 @@ def _fails_by_rq(job: Job) -> bool:
     return bool(has_retries or job.rate_limit_key or job.webhooks or (ttl is not None and ttl <= 0))
 
 
-def _wip_key(task: Task) -> str:
-    return f"{keys.PREFIX}:wip:{task.queue}"
-
-
-def _conclude(worker: WorkerBase, job: Job, queue: Queue, execution: Execution, end: End) -> None:
-    if end.status == "finished":
-        _conclude_success(worker, job, queue, execution, end)
-        return
-    if end.status == "stopped":
-        worker.note_stopped(job.id)
-        try:
-            execute_stopped_callback(job, DEATH_PENALTY_CLASS)
-        except BaseException:  # as RQ: the job is stopped all the same
-            worker.log.exception("stopped callback of job %s raised", job.id)
-    worker.handle_job_failure(
-        job=job,
-        queue=queue,
-        started_job_registry=queue.started_job_registry,
-        exc_string=end.error,
-        execution=execution,
-    )
-
-
-def _conclude_success(
-    worker: WorkerBase, job: Job, queue: Queue, execution: Execution, end: End
-) -> None:
-    if end.field == "retry":
-        retry = read_retry(_unpack(end.value))
-        job.keep_result(retry)
-        worker.handle_job_retry(
-            job=job,
-            queue=queue,
-            retry=retry,
-            started_job_registry=queue.started_job_registry,
-            execution=execution,
-        )
-        return
-    job.take_written(_unpack(end.value))
-    job.mark(JobStatus.FINISHED)
-    worker.handle_job_success(
-        job=job,
-        queue=queue,
-        started_job_registry=queue.started_job_registry,
-        execution=execution,
-    )
-    job.send_webhooks(JobStatus.FINISHED)
-
-
 def _to_text(data: bytes) -> str:
     return b2a_base64(data, newline=False).decode()
-
-
-def _unpack(value: str) -> bytes:
-    return b64decode(as_text(value))

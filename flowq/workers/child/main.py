@@ -31,6 +31,7 @@ from flowq.runtime import masking, unpickling
 from flowq.runtime.connections import describe, is_passing
 from flowq.workers.child import timeouts
 from flowq.workers.child.execute import Executor
+from flowq.workers.child.rq_work import RQWork
 from flowq.workers.child.sources import Sources
 from flowq.workers.child_messages import write_end, write_ends, write_secrets, write_text
 from flowq.workers.messages import End, Settings, Task, failed
@@ -122,6 +123,7 @@ def main(
     preload(outbox, settings.preload)
     outbox.send_ready()
     executor = Executor(settings)
+    rq_work = RQWork(settings, executor.connection)
     capture = Capture(settings.log_folder, settings.scratch_folder, shared)
     share_secrets(outbox, shared, capture)
     shared.say_ready()
@@ -132,7 +134,7 @@ def main(
             return
         if message[0] == "run" and is_outdated(outbox, sources):
             return
-        if not handle(outbox, shared, executor, capture, message):
+        if not handle(outbox, shared, executor, rq_work, capture, message):
             return
 
 
@@ -185,16 +187,17 @@ def handle(
     outbox: Outbox,
     shared: SharedState,
     executor: Executor,
+    rq_work: RQWork,
     capture: Capture,
     message: tuple[Any, ...],
 ) -> bool:
     """Do what a message says; False when the child must not go on."""
     if message[0] == "conclude":
         shared.has_begun_to_conclude = True
-        outbox.flush(_conclude(executor, *message[1:]))
+        outbox.flush(_conclude(rq_work, *message[1:]))
         return True
     if message[0] == "chore":
-        _do_chore(executor, *message[1:])
+        _do_chore(rq_work, *message[1:])
         outbox.send("chore")
         return True
     return work_off(outbox, shared, executor, capture, *message[1:])
@@ -236,9 +239,9 @@ def work_off(
 _as_task = partial(tuple.__new__, Task)
 
 
-def _conclude(executor: Executor, task: Any, end: End) -> End:
+def _conclude(rq_work: RQWork, task: Any, end: End) -> End:
     try:
-        return executor.conclude(Task._make(task), end)
+        return rq_work.conclude(Task._make(task), end)
     except Exception as error:
         if is_passing(error):
             return end._replace(how="later")
@@ -247,9 +250,9 @@ def _conclude(executor: Executor, task: Any, end: End) -> End:
         return end._replace(how="conclude")
 
 
-def _do_chore(executor: Executor, name: str, arguments: tuple[Any, ...]) -> None:
+def _do_chore(rq_work: RQWork, name: str, arguments: tuple[Any, ...]) -> None:
     try:
-        getattr(executor, name)(*arguments)
+        getattr(rq_work, name)(*arguments)
     except Exception as error:  # the same is tried again later, or by another worker
         if is_passing(error):
             log.warning("%s failed: %s", name, describe(error))

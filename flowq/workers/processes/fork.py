@@ -22,6 +22,7 @@ from typing import Any
 
 from flowq.workers.child import main as child
 from flowq.workers.child.execute import Executor
+from flowq.workers.child.rq_work import RQWork
 from flowq.workers.child.sources import Sources
 from flowq.workers.child_messages import BadMessage, read_secrets, write_secrets
 from flowq.workers.messages import Settings
@@ -153,7 +154,8 @@ def _do(
     known = set(sys.modules)
     executor = Executor(settings)
     child.hold_on(lifeline)
-    child.handle(outbox, shared, executor, capture, message)
+    rq_work = RQWork(settings, executor.connection)
+    child.handle(outbox, shared, executor, rq_work, capture, message)
     needed = [name for name in sys.modules if name.startswith(OURS) and name not in known]
     words, secrets = " ".join([DONE, *needed]).encode(), capture.mask.values
     rest = b"\n" + write_secrets(secrets) if secrets else b""

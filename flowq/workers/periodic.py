@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from flowq.runtime.connections import clock_warning, is_passing
 from flowq.runtime.maintenance import LEASE_S, LOOK_S, SILENCE_S, find_suspects, tidy
 from flowq.workers.messages import Claim, died
-from flowq.workers.oversight import Oversight
+from flowq.workers.monitor import Monitor
 from flowq.workers.redis_side import RedisSide
 from flowq.workers.wakeup import Wakeup
 
@@ -41,13 +41,13 @@ class Duty:
     is_failing: bool = False
 
 
-class Upkeep:
+class PeriodicWork:
     """The duties of one worker. Errors: redis-py's, of `do_due`."""
 
     def __init__(
         self,
         redis_side: RedisSide,
-        oversight: Oversight,
+        monitor: Monitor,
         wakeup: Wakeup,
         *,
         worker_ttl_s: int,
@@ -55,7 +55,7 @@ class Upkeep:
         max_crashes: int,
     ) -> None:
         self.redis_side = redis_side
-        self.oversight = oversight
+        self.monitor = monitor
         self.failing: list[Claim] = []
         """Jobs of lost workers that must be failed; whoever takes one removes it."""
         self._worker_ttl_s = worker_ttl_s
@@ -111,11 +111,11 @@ class Upkeep:
                 duty.due_at = 0.0
                 raise
             if not duty.is_failing:  # jobs go on all the same, and the next time may be better
-                log.exception("upkeep failed (%s); trying again", name)
+                log.exception("periodic work failed (%s); trying again", name)
             duty.is_failing = True
         else:
             if duty.is_failing:
-                log.info("upkeep works again (%s)", name)
+                log.info("periodic work succeeds again (%s)", name)
             duty.is_failing = False
 
     def hurry(self) -> None:
@@ -128,9 +128,9 @@ class Upkeep:
 
     def beat(self) -> None:
         """Say that we and our executions are alive; end those that were taken from us."""
-        lost = self.redis_side.beat(LEASE_S, self._worker_ttl_s, self.oversight.report())
+        lost = self.redis_side.beat(LEASE_S, self._worker_ttl_s, self.monitor.report())
         if lost:
-            self.oversight.kill_lost(lost)
+            self.monitor.kill_lost(lost)
 
     def _tidy(self) -> None:
         for found in tidy(self.redis_side.connection):
@@ -144,12 +144,12 @@ class Upkeep:
         if next_s is not None:
             self._due.due_at = min(self._due.due_at, self._looked_at + max(next_s, PAUSE_S))
         for limited in all_limited:
-            if ("queue_limited", limited) not in self.oversight.pool.chores:
-                self.oversight.pool.chores.append(("queue_limited", limited))
+            if ("queue_limited", limited) not in self.monitor.pool.chores:
+                self.monitor.pool.chores.append(("queue_limited", limited))
 
     def _clean_registries(self) -> None:
         if self._is_sure:
-            self.oversight.pool.chores.append(("clean_registries", (self.redis_side.queues,)))
+            self.monitor.pool.chores.append(("clean_registries", (self.redis_side.queues,)))
         else:
             self._clean.due_at = time.monotonic() + LOOK_S
 

@@ -27,7 +27,7 @@ LINGER_BY_MODE_S: dict[Mode, float] = {"fork": 1.0, "warm": 1.0, "multiprocessin
 STOPPED = "Job stopped by user, work-horse terminated."
 
 
-class Oversight:
+class Monitor:
     """Looks after the children of one pool. Units: `grace_s` in seconds, after a job's timeout."""
 
     def __init__(self, pool: Pool, estimates: Estimates, grace_s: float) -> None:
