@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from inspect import Parameter
@@ -48,10 +49,22 @@ class _Refusal:
     hint: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """The parameters of what is called, and whether its author can change them."""
+
+    parameters: list[Parameter]
+    is_own: bool
+
+    @property
+    def takes_all(self) -> bool:
+        return any(each.kind is Parameter.VAR_KEYWORD for each in self.parameters)
+
+
 def _look_at(
     call: str, find_callable: Callable[[str], Callable[..., object]]
-) -> list[Parameter] | _Refusal | None:
-    """Return the parameters of what is called, or None when it does not tell them (some in C)."""
+) -> _Taken | _Refusal | None:
+    """Return what a call takes, or None where what is called does not tell it (some in C)."""
     try:
         found = find_callable(call)
     except NotCallable as error:
@@ -64,41 +77,40 @@ def _look_at(
         message = f"calls {call}, a generator function: a call of it executes nothing"
         return _Refusal(GENERATOR, message, "return a list of what it yields")
     try:
-        return list(inspect.signature(found).parameters.values())
+        parameters = list(inspect.signature(found).parameters.values())
     except (TypeError, ValueError):
         return None
+    package = call.partition(":")[0].partition(".")[0]
+    is_own = inspect.isroutine(found) and not inspect.isbuiltin(found)
+    return _Taken(parameters, is_own and package not in sys.stdlib_module_names)
 
 
 def explain_import(error: BaseException) -> tuple[str, str]:
     """Return why a name could not be imported, and what may help."""
-    return _reason(error), _import_hint(error)
-
-
-def _reason(error: BaseException) -> str:
-    if isinstance(error, ImportError | FlowqError | NameMissing):
-        return str(error)
-    return f"importing it raised {type(error).__name__}: {error}".rstrip(": ")
-
-
-def _import_hint(error: BaseException) -> str:
+    hint = ""
     if isinstance(error, ModuleNotFoundError):
-        return "importable are installed packages, the workflow's folder and the current folder"
-    if isinstance(error, NameMissing):
+        hint = "importable are installed packages, the workflow's folder and the current folder"
+    elif isinstance(error, NameMissing):
         public = [name for name in dir(error.obj) if not name.startswith("_")]
-        return did_you_mean(error.name or "", public)
-    return ""
+        hint = did_you_mean(error.name or "", public)
+    if isinstance(error, ImportError | FlowqError | NameMissing):
+        return str(error), hint
+    return f"importing it raised {type(error).__name__}: {error}".rstrip(": "), hint
 
 
-def _argument_problems(
-    workflow: Workflow, job: JobSpec, parameters: list[Parameter]
-) -> Iterator[Problem]:
-    places, takes_all = workflow.places, _takes_all(parameters)
-    for problem, name in chain(
-        _positional_only(job, parameters, takes_all),
-        () if takes_all else _unknown_arguments(job, parameters),
-    ):
+_BY_NAME = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
+_METHOD = "it is a method, which needs an object: call a class method, a static one, or a function"
+
+
+def _argument_problems(workflow: Workflow, job: JobSpec, taken: _Taken) -> Iterator[Problem]:
+    places = workflow.places
+    for problem, name in chain(_positional_only(job, taken), _unknown_arguments(job, taken)):
         yield replace(problem, where=places.find("jobs", job.name, "with", name))
-    missing = [p.name for p in parameters if _is_required(p) and p.name not in job.with_]
+    missing = [
+        each.name
+        for each in taken.parameters
+        if each.kind in _BY_NAME and each.default is Parameter.empty and each.name not in job.with_
+    ]
     if missing and workflow.is_known(job.name, "with"):
         message = f"job {job.name} does not pass {', '.join(missing)} to {job.call}"
         where = places.find("jobs", job.name, "with")
@@ -107,36 +119,24 @@ def _argument_problems(
         yield Problem(MISSING_ARGUMENT, message, where, hint)
 
 
-_METHOD = "it is a method, which needs an object: call a class method, a static one, or a function"
-
-
-def _positional_only(
-    job: JobSpec, parameters: list[Parameter], takes_all: bool
-) -> Iterator[tuple[Problem, str]]:
-    for parameter in parameters:
-        passed = parameter.name in job.with_ and not takes_all
+def _positional_only(job: JobSpec, taken: _Taken) -> Iterator[tuple[Problem, str]]:
+    for parameter in taken.parameters:
+        passed = parameter.name in job.with_ and not taken.takes_all
         required = parameter.default is Parameter.empty
         if parameter.kind is Parameter.POSITIONAL_ONLY and (required or passed):
             message = f"{job.call} takes {parameter.name} by position only; `with` passes by name"
-            hint = "take the / out of the function's signature, or call another function"
+            hint = "call a function of your own that passes it on"
+            if taken.is_own:
+                hint = "take the / out of the function's signature, or call another function"
             yield Problem(ARGUMENT_BY_POSITION, message, hint=hint), parameter.name
 
 
-def _unknown_arguments(job: JobSpec, parameters: list[Parameter]) -> Iterator[tuple[Problem, str]]:
-    taken = [p.name for p in parameters if p.kind in _BY_NAME]
-    positional = {p.name for p in parameters if p.kind is Parameter.POSITIONAL_ONLY}
-    for name in job.with_:
-        if name not in taken and name not in positional:
+def _unknown_arguments(job: JobSpec, taken: _Taken) -> Iterator[tuple[Problem, str]]:
+    by_name = [each.name for each in taken.parameters if each.kind in _BY_NAME]
+    known = {*by_name}
+    known |= {each.name for each in taken.parameters if each.kind is Parameter.POSITIONAL_ONLY}
+    for name in () if taken.takes_all else job.with_:
+        if name not in known:
             message = f"job {job.name} passes {name}, which {job.call} does not take"
-            yield Problem(UNKNOWN_ARGUMENT, message, hint=did_you_mean(name, taken)), name
-
-
-_BY_NAME = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
-
-
-def _is_required(parameter: Parameter) -> bool:
-    return parameter.default is Parameter.empty and parameter.kind in _BY_NAME
-
-
-def _takes_all(parameters: list[Parameter]) -> bool:
-    return any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters)
+            hint = did_you_mean(name, by_name) or "take it away: it takes no arguments by name"
+            yield Problem(UNKNOWN_ARGUMENT, message, hint=hint), name

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
-from flowq.errors import Problem, Where
-from flowq.expressions import as_source, as_template, find_references, needs_success
+from flowq.errors import Problem, Where, WorkflowInvalid
+from flowq.expressions import as_source, as_template, evaluate, find_references, needs_success
+from flowq.expressions.places import ROOTS_BY_KEY
+from flowq.expressions.plain import describe
 from flowq.expressions.references import find_whole_reference
 from flowq.graph import Graph
 from flowq.nearest import did_you_mean
@@ -85,23 +87,69 @@ def _excluded(workflow: Workflow, job: JobSpec, matrix: Matrix) -> Iterator[Prob
 
 
 def check_lists(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
-    """What a group is made of is a list, as far as its input tells."""
+    """What a group is made of is a list, as far as that is known before a run."""
     type_by_name = {declared.name: declared.type for declared in workflow.inputs}
     for job in workflow.jobs:
-        for path, items in _lists_of(job):
-            whole = find_whole_reference(as_source(items)) if isinstance(items, str) else None
-            kind = type_by_name.get(whole.name) if whole and whole.root == "inputs" else None
-            if whole is not None and kind not in (None, "list", "json"):
-                message = f"`{path[0]}` of job {job.name} is {whole}, which is of type {kind}"
+        made_of: list[tuple[Path, object]] = []
+        if job.for_each is not None:
+            made_of.append((("for_each",), job.for_each.items))
+        if job.matrix is not None:
+            made_of += ((("matrix", name), axis) for name, axis in job.matrix.axes.items())
+        for path, items in made_of:
+            key = str(path[0])
+            found = isinstance(items, str) and _explain_no_list(key, items, type_by_name, graph)
+            if found:
+                told, hint = found
+                message = f"`{key}` of job {job.name} is {told}"
                 where = workflow.places.find("jobs", job.name, *path)
-                yield Problem(NOT_A_LIST, message, where, "a group is made of a list: type: list")
+                yield Problem(NOT_A_LIST, message, where, hint)
 
 
-def _lists_of(job: JobSpec) -> Iterator[tuple[Path, object]]:
-    if job.for_each is not None:
-        yield ("for_each",), job.for_each.items
-    if job.matrix is not None:
-        yield from ((("matrix", name), axis) for name, axis in job.matrix.axes.items())
+def _explain_no_list(
+    key: str, items: str, type_by_name: Mapping[str, str], graph: Graph
+) -> tuple[str, str] | None:
+    """Return what an expression under a key surely gives that is no list, and what to do."""
+    whole = find_whole_reference(as_source(items))
+    if whole is None:
+        return _explain_constant(items)
+    if whole.root == "inputs" and type_by_name.get(whole.name, "list") not in ("list", "json"):
+        told = f"{whole}, which is of type {type_by_name[whole.name]}"
+        return told, "a group is made of a list: type: list"
+    if whole.root not in ROOTS_BY_KEY[key]:  # it has no value there, which is told already
+        return None
+    if whole.root == "run":
+        return f"{whole}, which is text", "a group is made of a list"
+    if whole.root != "jobs":
+        return None
+    if kind := _KIND_BY_ATTRIBUTE.get(whole.attribute):
+        return f"{whole}, which is {kind}", f"write jobs.{whole.name}.result, or .results"
+    job = graph.job_by_name.get(whole.name)
+    is_text = job is not None and job.run is not None and job.run.result in (None, "last", "text")
+    if is_text and whole.attribute == "result":
+        hint = f"write `result: lines`, or json, at job {whole.name}; or split the text: x | split"
+        return f"{whole}, which is text: a part of what a command printed", hint
+    return None
+
+
+_KIND_BY_ATTRIBUTE = {
+    "status": "text",
+    "error": "a map",
+    "exit_code": "a number",
+    "attempts": "a number",
+}
+
+
+def _explain_constant(items: str) -> tuple[str, str] | None:
+    if find_references(items).roots:
+        return None
+    try:
+        value = evaluate(items)
+    except WorkflowInvalid:  # an expression without a value is a problem of its own
+        return None
+    if isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping):
+        return None
+    hint = f"to count: ${{{{ range({value}) }}}}" if type(value) is int else "write [a, b, c]"
+    return f"{describe(value)}, and no list", hint
 
 
 def check_conditions(workflow: Workflow, graph: Graph) -> Iterator[Problem]:

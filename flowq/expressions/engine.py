@@ -139,6 +139,8 @@ class _Evaluation:
         said = [bounds.start, bounds.stop, bounds.step]
         limits = [None if limit is None else simplify_top(self.value(limit)) for limit in said]
         try:
+            if bool in map(type, limits):
+                raise TypeError("a flag is no number of an item")
             part = simplify_top(value)[slice(*limits)]
         except _FAILURES:
             message = "a slice needs whole numbers, and a step that is not 0"
@@ -174,7 +176,8 @@ class _Evaluation:
     def number(self, node: nodes.Node) -> Any:
         value = simplify_top(self.value(node))
         if type(value) not in _NUMBERS:
-            raise Refused(BAD_VALUE, f"{show(node)} is {describe(value)}, not a number")
+            shown = "it" if isinstance(node, nodes.Const) else show(node)
+            raise Refused(BAD_VALUE, f"{shown} is {describe(value)}, not a number")
         return value
 
     def operation(self, node: nodes.BinExpr) -> Any:
@@ -260,7 +263,8 @@ def _call(name: str, values: list[Any], options: dict[str, Any]) -> Any:
     try:
         return FUNCTIONS[name](*values, **options)
     except _FAILURES:
-        given = " and ".join(map(describe, values)) or "nothing"
+        *others, last = [*map(describe, values)] or ["nothing"]
+        given = f"{', '.join(others)} and {last}" if others else last
         message = f"{name} does not work with {given}"
         if values and isinstance(values[0], list) and dict in map(type, values[0]):
             hint = f"of a list of maps take one key first: | map('KEY') | {name}"

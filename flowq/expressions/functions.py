@@ -42,6 +42,7 @@ _NOT_GIVEN: Any = object()
 
 
 def _range(first: int, last: Any = _NOT_GIVEN, step: int = 1, /) -> list[int]:
+    _refuse_flags(first, last, step)
     numbers = range(first) if last is _NOT_GIVEN else range(first, last, step)
     # len() of a long range does not fit into a C integer and raises OverflowError.
     check_size(items=max(0, (numbers.stop - numbers.start) // numbers.step))
@@ -56,7 +57,14 @@ def _zip(*lists: Sequence[Any]) -> list[list[Any]]:
     return [list(items) for items in zip(*lists, strict=True)]
 
 
+def _refuse_flags(*counts: Any) -> None:
+    """Refuse true and false, which Python would count as 1 and 0. Errors: TypeError."""
+    if bool in map(type, counts):
+        raise TypeError("a number is needed, not a flag")
+
+
 def _chunks(items: Sequence[Any], size: int) -> list[Any]:
+    _refuse_flags(size)
     if size < 1:
         raise Refused(BAD_VALUE, f"chunks needs a size of at least 1, not {size}")
     return [items[first : first + size] for first in range(0, len(items), size)]
@@ -145,6 +153,7 @@ def _unique(items: Sequence[Any]) -> list[Any]:
 
 
 def _round(number: float, digits: int = 0) -> float:
+    _refuse_flags(number, digits)
     if abs(digits) > _MAX_DIGITS:
         raise Refused(BAD_VALUE, f"round takes at most {_MAX_DIGITS} digits")
     check_exact(number)

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from math import inf
 from typing import cast
 
 from jinja2 import Environment, TemplateSyntaxError, nodes
@@ -79,18 +80,30 @@ _FOREIGN_SIGNS = (
     (re.compile(r"\?"), "?", "write `a if condition else b`"),
     (re.compile(r"(?<![=!<>])=(?!=)(?![^(]*\))"), "=", "write == to compare"),
     (re.compile(r"\$"), "$", "names stand without $ inside the braces"),
+    (re.compile(r"\{\{"), "{{", "the braces of ${{ }} are all that an expression needs"),
+    (re.compile(r"\{%"), "{%", "write `a if condition else b`, and `for_each` for a loop"),
+    (re.compile(r"&"), "&", "write `and`"),
+    (re.compile(r"(?<=[\[({])[^\[\](){}]* for "), "for", "write map(x, 'key'), select(x, 'key')"),
+    *((re.compile(re.escape(sign)), sign, "put a text in quotes") for sign in "#@^`;\\"),
 )
-_WORDS_OF_THE_PARSER = (
-    ("unexpected 'end of template'", "it ends too early"),
-    ("'end of print statement'", "the end"),
-    ("'end of template'", "the end"),
-    ("end of print statement", "the end"),
-    ("end of template", "the end"),
-    ("expected token ", "expected "),
+_PLACES_OF_THE_PARSER = re.compile(
+    r"expected token '(?P<wanted>.*)', got '(?P<found>.*)'|unexpected '(?P<alone>.*)'", re.DOTALL
 )
+_WORD_BY_TOKEN = {
+    "name": "a name",
+    "integer": "a number",
+    "float": "a number",
+    "string": "a text",
+    "end of print statement": "the end",
+}
+_JOINING = "put a text in quotes, and join values by an operator, such as and, == or ~"
 _FOREIGN_NAMES = {
     "null": "write none",
     "undefined": "write none",
+    "yes": "write true",
+    "on": "write true",
+    "no": "write false",
+    "off": "write false",
     "contains": "write `b in a` for contains(a, b)",
     "startsWith": "write startswith(a, b)",
     "endsWith": "write endswith(a, b)",
@@ -182,13 +195,11 @@ def _read(source: str) -> nodes.Expr:
         tree = parser.parse_expression()
         rest = parser.stream.current
     except TemplateSyntaxError as error:
-        raise Refused(BAD_EXPRESSION, f"it cannot be read: {_in_our_words(error)}") from None
+        raise _explain(error.message or "") from None
     except (ValueError, OverflowError):  # a number of too many digits, a broken \N{…}
         raise Refused(BAD_EXPRESSION, "it holds a number or a text that cannot be read") from None
     if not parser.stream.eos:
-        raise Refused(
-            BAD_EXPRESSION, f"{rest.value!s:.40} is one thing too many", "join texts with ~"
-        )
+        raise _explain_rest(rest.type, f"{rest.value!s:.40}")
     assert isinstance(tree, nodes.Expr)
     return tree
 
@@ -199,6 +210,10 @@ def _with_brackets(source: str) -> str:
 
 
 def _refuse_foreign_signs(bare: str) -> None:
+    for quote in "'\"":
+        if quote in bare.replace("''", ""):
+            message = f"a text is opened with {quote} and not closed"
+            raise Refused(BAD_EXPRESSION, message, "close it, or write \\ before such a sign in it")
     for pattern, sign, hint in _FOREIGN_SIGNS:
         if pattern.search(bare):
             raise Refused(BAD_EXPRESSION, f"{sign} has no meaning in an expression", hint)
@@ -212,11 +227,31 @@ def _refuse_deep_brackets(bare: str) -> None:
             raise _too_deep()
 
 
-def _in_our_words(error: TemplateSyntaxError) -> str:
-    message = error.message or ""
-    for theirs, ours in _WORDS_OF_THE_PARSER:
-        message = message.replace(theirs, ours)
-    return message
+def _explain(complaint: str) -> Refused:
+    """Return what Jinja's parser complains about, in our words."""
+    if complaint.startswith(("unexpected 'end of", "unexpected end of")):
+        hint = "a value, a name or a closing bracket is missing at its end"
+        return Refused(BAD_EXPRESSION, "it ends too early", hint)
+    if found := _PLACES_OF_THE_PARSER.fullmatch(complaint):
+        wanted, here = found["wanted"] or "a value", found["found"] or found["alone"]
+        wanted, here = (_WORD_BY_TOKEN.get(word, word) for word in (wanted, here))
+        hint = "take it away, or write what is missing in front of it; put a text in quotes"
+        return Refused(BAD_EXPRESSION, f"there is {here} where {wanted} should be", hint)
+    if complaint == "expected name or number":
+        return Refused(BAD_EXPRESSION, "a name is missing behind a dot", "as in inputs.NAME")
+    return Refused(BAD_EXPRESSION, f"it cannot be read: {complaint}", "put a text in quotes")
+
+
+def _explain_rest(kind: str, rest: str) -> Refused:
+    """Return why an expression cannot go on as it does behind its first value."""
+    if rest in ("else", "elif"):
+        message = f"`{rest}` stands without an `if`"
+        return Refused(BAD_EXPRESSION, message, "write `a if condition else b`")
+    if kind in _WORD_BY_TOKEN:
+        return Refused(BAD_EXPRESSION, f"there is no operator in front of {rest}", _JOINING)
+    hints = {",": "write a list in brackets: [a, b]", ":": "put a text in quotes"}
+    hint = hints.get(rest, "take it away, or write what opens it")
+    return Refused(BAD_EXPRESSION, f"there is a {rest} where it has no meaning", hint)
 
 
 # Holding the tree to what we evaluate; each visit yields what it finds.
@@ -390,6 +425,9 @@ def _find_refusal(node: nodes.Node) -> Refused | None:
         )
     if isinstance(node, nodes.Test):
         return _refuse_test(node)
+    if isinstance(node, nodes.Const) and node.value in (inf, -inf):
+        hint = "a number is at most 1.8e308; put a text in quotes"
+        return Refused(BAD_EXPRESSION, "a number in it is too large", hint)
     if isinstance(node, _PLAIN_NODES):
         return None
     return Refused(BAD_EXPRESSION, f"{type(node).__name__.lower()} has no meaning in an expression")

@@ -116,6 +116,8 @@ def _multiply(left: Any, right: Any) -> Any:
     if isinstance(left, int) and isinstance(right, int):
         check_size(bits=left.bit_length() + right.bit_length())
     for value, count in ((left, right), (right, left)):
+        if isinstance(value, str | bytes | list | tuple) and isinstance(count, bool):
+            raise TypeError("a flag is no count")
         if isinstance(value, str | bytes) and isinstance(count, int):
             check_size(characters=len(value) * count)
         if isinstance(value, list | tuple) and isinstance(count, int):
@@ -194,7 +196,8 @@ def show(node: nodes.Node) -> str:
     if isinstance(node, nodes.Name):
         return node.name
     if isinstance(node, nodes.Const):
-        return repr(node.value)
+        is_word = node.value is None or isinstance(node.value, bool)
+        return str(node.value).lower() if is_word else repr(node.value)
     if isinstance(node, nodes.Getattr):
         return f"{show(node.node)}.{node.attr}"
     if isinstance(node, nodes.Getitem):

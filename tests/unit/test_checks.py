@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Mapping
 
 import pytest
@@ -317,6 +318,22 @@ def test_an_unknown_and_a_missing_argument_are_two_problems() -> None:
 @pytest.mark.parametrize("with_", [{}, {"path": "a"}])
 def test_arguments_by_position_cannot_be_passed(with_: Mapping[str, object]) -> None:
     assert "path by position" in _only(_calls("tasks:by_position", with_), "FQ505").message
+
+
+@pytest.mark.parametrize(
+    ("called", "call", "advice"),
+    [
+        (math.factorial, "math:factorial", "call a function of your own"),
+        (lambda path, /: path, "tasks:own", "take the / out"),
+    ],
+)
+def test_the_advice_fits_whether_the_function_can_be_changed(
+    called: Callable[..., object], call: str, advice: str
+) -> None:
+    workflow = _flow(JobSpec("a", call, {}))
+    (problem,) = check_calls(workflow, build_graph(workflow), {call: called}.__getitem__)
+    assert problem.code == "FQ505"
+    assert advice in problem.hint
 
 
 def test_a_problem_with_an_argument_stands_where_the_argument_is() -> None:

@@ -13,6 +13,7 @@ from flowq.errors import Problem
 from flowq.graph import build_graph
 from flowq.spec import (
     Block,
+    Defaults,
     ForEach,
     Input,
     JobSpec,
@@ -360,6 +361,43 @@ def test_a_group_is_made_of_a_list(kind: Any, is_right: bool) -> None:
     ):
         codes = [problem.code for problem in problems_of(call(**group), inputs=inputs)]
         assert codes == ([] if is_right else ["FQ226"])
+
+
+@pytest.mark.parametrize(
+    ("items", "told"),
+    [
+        ("${{ 3 }}", "the number 3, and no list"),
+        ("${{ [1, 2] | len }}", "the number 2, and no list"),
+        ("${{ 'abc' }}", "the text 'abc', and no list"),
+        ("${{ {'a': 1} }}", "a map of 1, and no list"),
+        ("${{ none }}", "none, and no list"),
+        ("${{ run.id }}", "run.id, which is text"),
+        ("${{ jobs.list.status }}", "jobs.list.status, which is text"),
+        ("${{ jobs.list.exit_code }}", "jobs.list.exit_code, which is a number"),
+        ("${{ jobs.list.result }}", "jobs.list.result, which is text"),
+        ("${{ range(3) }}", ""),
+        ("${{ jobs.list.result | split }}", ""),
+        ("${{ jobs.lines.result }}", ""),
+        ("${{ jobs.called.result }}", ""),
+    ],
+)
+def test_what_is_surely_no_list_makes_no_group(items: str, told: str) -> None:
+    jobs = (
+        JobSpec("list", run=Shell("ls")),
+        JobSpec("lines", run=Shell("ls", result="lines")),
+        call("called"),
+    )
+    found = problems_of(*jobs, call("group", for_each=ForEach(items)))
+    assert [each.code for each in found] == ["FQ226"] * bool(told)
+    assert all(told in each.message and each.hint for each in found)
+
+
+def test_the_default_of_results_says_whether_a_command_gives_a_list() -> None:
+    jobs = (
+        JobSpec("list", run=Shell("ls")),
+        call("group", for_each=ForEach("${{ jobs.list.result }}")),
+    )
+    assert problems_of(*jobs, defaults=Defaults(result="lines")) == []
 
 
 # Constants -------------------------------------------------------------------------------------

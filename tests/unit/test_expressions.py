@@ -246,6 +246,47 @@ def test_an_error_quotes_the_expression_and_says_which_part(source: str, part: s
     assert part in problem.message
 
 
+@pytest.mark.parametrize(
+    ("source", "part", "hint"),
+    [
+        ("-5s", "there is no operator in front of s", "put a text in quotes"),
+        ("inputs.size inputs.name", "no operator in front of inputs", "and, == or ~"),
+        ("10:30", "there is a : where it has no meaning", "put a text in quotes"),
+        ("1, 2", "there is a , where it has no meaning", "[a, b]"),
+        ("1 else 2", "`else` stands without an `if`", "a if condition else b"),
+        ("not", "it ends too early", "missing at its end"),
+        ("(1", "it ends too early", "missing at its end"),
+        (")", "there is ) where a value should be", "take it away"),
+        ("{'a' 1}", "there is a number where : should be", "take it away"),
+        ("inputs.", "a name is missing behind a dot", "inputs.NAME"),
+        ("'abc", "a text is opened with ' and not closed", "close it"),
+        ("{{ inputs.size }}", "{{ has no meaning", "braces"),
+        ("{% if inputs.size %}", "{% has no meaning", "for_each"),
+        ("[x for x in inputs.items]", "for has no meaning", "map(x, 'key')"),
+        ("1 # one", "# has no meaning", "in quotes"),
+        ("`ls`", "` has no meaning", "in quotes"),
+        ("yes", "unknown name 'yes'", "write true"),
+        ("1e999", "too large", "in quotes"),
+    ],
+)
+def test_what_cannot_be_read_is_said_in_words_with_a_way_out(
+    source: str, part: str, hint: str
+) -> None:
+    (problem, *_) = find_references(f"${{{{ {source} }}}}").problems
+    assert problem.code in ("FQ301", "FQ302")
+    assert part in problem.message
+    assert hint in problem.hint
+
+
+@pytest.mark.parametrize(
+    "source",
+    "range(true)|range(1, true)|chunks([1], true)|round(1.5, true)|'a' * true"
+    "|[1] * true|[1, 2][:true]|[1, 2][true]|-true".split("|"),
+)
+def test_a_flag_is_no_number_where_something_is_counted(source: str) -> None:
+    assert refusal_of(source).code == "FQ305"
+
+
 def test_what_cannot_be_done_with_a_list_of_maps_tells_how_to_take_one_key() -> None:
     for name in ("sort", "max", "sum"):
         problem = refusal_of(f"[{{'a': 1}}, {{'a': 2}}] | {name}")
