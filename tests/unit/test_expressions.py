@@ -280,8 +280,10 @@ def test_what_cannot_be_read_is_said_in_words_with_a_way_out(
 
 @pytest.mark.parametrize(
     "source",
-    "range(true)|range(1, true)|chunks([1], true)|round(1.5, true)|'a' * true"
-    "|[1] * true|[1, 2][:true]|[1, 2][true]|-true".split("|"),
+    [
+        *("range(true)", "range(1, true)", "chunks([1], true)", "round(1.5, true)"),
+        *("'a' * true", "[1] * true", "[1, 2][:true]", "[1, 2][true]", "-true"),
+    ],
 )
 def test_a_flag_is_no_number_where_something_is_counted(source: str) -> None:
     assert refusal_of(source).code == "FQ305"
