@@ -10,16 +10,19 @@ it does.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import datetime
+from itertools import islice, takewhile
 from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import RedisError
 from rq.utils import as_text
 
-from flowq.errors import RunFailed, RunNotFound, ServerUnavailable
+from flowq.errors import NotFound, RunFailed, RunNotFound, ServerUnavailable
 from flowq.plan import Plan
 from flowq.render.groups import by_declaration, count_ends
 from flowq.runtime import approvals, keys, outputs, results, retry, runs
@@ -71,6 +74,7 @@ __all__ = [
     "check_uninstall",
     "count_left_alone",
     "explain",
+    "find_run",
     "find_unattended",
     "get_run",
     "heal",
@@ -83,6 +87,8 @@ __all__ = [
 ABANDONED = runs.ABANDONED
 POLL_S = 0.5
 OUTPUTS_POLL_S = 0.02
+NAMED = 5
+_LAST = re.compile(r"last(?::([1-9][0-9]{0,5}))?")
 
 
 def submit(
@@ -135,9 +141,51 @@ class FoundJob:
     name: str = ""
 
 
-def list_runs(connection: Redis, limit: int = 50) -> list[RunRecord]:
-    """Return the records of the newest runs, newest first."""
-    return runs.list_runs(connection, limit)
+def list_runs(
+    connection: Redis,
+    limit: int = 50,
+    *,
+    state: str | None = None,
+    workflow: str | None = None,
+    since: datetime | None = None,
+) -> list[RunRecord]:
+    """Return the records of the newest runs, newest first.
+
+    Only those in a `state`, of a `workflow` by its name, or submitted `since` an instant, if given.
+    Reads the records of the newer runs that do not fit, too.
+    """
+    newer = takewhile(
+        lambda record: since is None or record.created_at >= since, runs.iterate_runs(connection)
+    )
+    fitting = (
+        record
+        for record in newer
+        if state in (None, record.state) and workflow in (None, record.workflow)
+    )
+    return list(islice(fitting, limit))
+
+
+def find_run(word: str, connection: Redis) -> Run:
+    """Return the run that a word names: its id, the beginning of it, or `last`, the newest.
+
+    `last:2` is the one before the newest, and so on.
+    Errors: RunNotFound; NotFound for a beginning that several ids have.
+    """
+    if match := _LAST.fullmatch(word):
+        number = int(match[1] or 1)
+        for record in islice(runs.iterate_runs(connection), number - 1, number):
+            return Run(record.run_id, connection)
+        raise NotFound("there are no runs" if number == 1 else f"there are no {number} runs")
+    try:
+        return get_run(word, connection)
+    except RunNotFound:
+        found = runs.find_run_ids(word, connection) if word else []
+        if not found:
+            raise
+    if len(found) > 1:
+        some = ", ".join(sorted(found)[:NAMED]) + (" …" if len(found) > NAMED else "")
+        raise NotFound(f"{len(found)} runs begin with {word}: {some}; write more of the id")
+    return get_run(found[0], connection)
 
 
 def heal(connection: Redis) -> list[Finding]:

@@ -13,7 +13,7 @@ from flowq.client import Run
 
 @click.command()
 @options.run_id
-@click.argument("job", metavar="JOB")
+@options.job
 @options.values
 @click.option("--note", metavar="TEXT", default="", help="What to keep beside the approval.")
 @with_run_options

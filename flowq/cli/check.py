@@ -14,6 +14,7 @@ import click
 from flowq import compiling
 from flowq.cli import options, terminal
 from flowq.cli.compiling import load
+from flowq.cli.completion import complete_file
 from flowq.errors import Problem, UsageError, WorkflowInvalid, WorkflowNotFound
 from flowq.files import read_file
 from flowq.render.json import problems_document, write_json
@@ -25,7 +26,7 @@ _MAX_LOOK = 1_000_000
 
 
 @click.command()
-@click.argument("targets", metavar="TARGET…", nargs=-1, required=True)
+@click.argument("targets", metavar="TARGET…", nargs=-1, required=True, shell_complete=complete_file)
 @options.no_import
 @options.as_json
 @options.verbose

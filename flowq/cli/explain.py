@@ -9,6 +9,7 @@ import click
 
 from flowq import client
 from flowq.cli import options, terminal
+from flowq.cli.completion import complete_run
 from flowq.cli.place import Place, opened
 from flowq.client import Explanation, Run
 from flowq.errors import JobNotFound, NotFound, RunNotFound
@@ -20,8 +21,8 @@ MAX_JOBS = 5
 
 
 @click.command()
-@click.argument("run_or_job", metavar="RUN|JOB_ID")
-@click.argument("job", required=False)
+@click.argument("run_or_job", metavar="RUN|JOB_ID", shell_complete=complete_run)
+@options.optional_job
 @options.redis_url
 @options.verbose
 def command(run_or_job: str, job: str | None, redis_url: str | None, verbose: bool) -> None:
@@ -31,7 +32,7 @@ def command(run_or_job: str, job: str | None, redis_url: str | None, verbose: bo
     first jobs that have not ended, or did not succeed.
 
     \b
-      flowq explain k3v9x0q2m5ab
+      flowq explain last
       flowq explain k3v9x0q2m5ab serve
       flowq explain k3v9x0q2m5ab-serve
     """
@@ -53,15 +54,17 @@ def _tell(alike: Sequence[Explanation]) -> str:
 
 
 def _explanations(run_or_job: str, job: str | None, place: Place) -> Iterator[Explanation]:
-    if job is not None:
-        yield _of_job(client.get_run(run_or_job, place.connection), job, place)
-        return
     try:
-        run = client.get_run(run_or_job, place.connection)
+        run, job = place.find_job(run_or_job, job)
     except RunNotFound:
+        if job is not None:
+            raise
         yield client.explain(run_or_job, place.connection, commands=place)
-    else:
+        return
+    if job is None:
         yield from _of_run(run, place)
+    else:
+        yield _of_job(run, job, place)
 
 
 def _of_job(run: Run, name: str, place: Place) -> Explanation:

@@ -7,6 +7,7 @@ package with the name of the command and a `command` in it.
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
@@ -42,6 +43,7 @@ COMMANDS: Mapping[str, str] = {
     "wip": "List the jobs that are being executed right now.",
     "worker": "Execute the jobs of queues.",
     "server": "Look at the private server of a folder, or end it.",
+    "completion": "Print the completion script of a shell.",
 }
 
 PROLOGUE = """
@@ -51,6 +53,9 @@ A workflow is a YAML file, or Python code with decorators: jobs, and what must r
   flowq run workflows/sandwich.yaml          run it, on a private server of this folder
   flowq check workflows/sandwich.yaml        find its mistakes first
   flowq run app.flows:report -i day=monday   a workflow in Python, with an input
+  flowq show last                            the newest run; -2 is the one before
+
+A RUN is named by its id, by the first letters of it, or as `last`.
 
 \b
 Without --redis-url (or FLOWQ_REDIS_URL, RQ_REDIS_URL) commands use the private server of the
@@ -61,6 +66,10 @@ Exit codes: 0 succeeded, 1 the run failed, 2 usage, 3 invalid workflow, 4 server
 5 no such run or job, or not in a state for it, 6 the result cannot be written to stdout,
 130 interrupted (143 by SIGTERM).
 """
+
+
+_RUN_ARGUMENTS = ("run_id", "run_or_job")
+_NUMBER = re.compile(r"^-([1-9][0-9]{0,5})$")
 
 
 class _Commands(click.Group):
@@ -81,11 +90,33 @@ class _Commands(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args[0] not in COMMANDS and not args[0].startswith("-"):
             ctx.fail(_unknown(args[0]))
-        return super().resolve_command(ctx, args)
+        name, command, rest = super().resolve_command(ctx, args)
+        if rest and command and any(each.name in _RUN_ARGUMENTS for each in command.params):
+            rest[0] = _NUMBER.sub(r"last:\1", rest[0])  # click would look for an option -1
+        return name, command, rest
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
+
+
+_MEANT: Mapping[str, str] = {
+    "logs": "what a job has printed is in: flowq show RUN JOB, and as it comes with --follow",
+    "ps": "flowq wip lists what is being executed, flowq runs the runs",
+    "ls": "flowq runs lists the runs",
+    "list": "flowq runs lists the runs",
+    "stop": "flowq cancel ends a run, flowq server stop the private server",
+    "kill": "flowq cancel ends a run",
+    "submit": "flowq run submits a workflow, and does not wait for it with --detach",
+    "start": "flowq run starts a workflow, flowq worker a worker",
+    "resume": "flowq release lets a held run go, flowq retry runs again what failed",
+    "rerun": "flowq retry runs again what failed",
+    "validate": "flowq check looks for mistakes in a workflow",
+    "lint": "flowq check looks for mistakes in a workflow",
+    "workers": "flowq worker starts one; rq info lists those of a server",
+    "help": "see flowq --help, and flowq COMMAND --help",
+}
+"""What other tools call their commands, and what to write here."""
 
 
 def _unknown(word: str) -> str:
@@ -93,6 +124,8 @@ def _unknown(word: str) -> str:
 
     if word.endswith((".yaml", ".yml")) or ":" in word:
         return f"there is no command {word!r}; to run it: flowq run {word}"
+    if word in _MEANT:
+        return f"there is no command {word!r}; {_MEANT[word]}"
     return f"there is no command {word!r}; {did_you_mean(word, COMMANDS)}"
 
 

@@ -8,17 +8,27 @@ from typing import Any
 import click
 
 from flowq.cli import terminal
+from flowq.cli.completion import complete_file, complete_job, complete_queue, complete_run
 
 Decorator = Callable[[Any], Any]
 
-target: Decorator = click.argument("target", metavar="TARGET")
+target: Decorator = click.argument("target", metavar="TARGET", shell_complete=complete_file)
 
-run_id: Decorator = click.argument("run_id", metavar="RUN")
+run_id: Decorator = click.argument("run_id", metavar="RUN", shell_complete=complete_run)
+"""A run: its id, the beginning of it, or `last` (`Place.find_run`)."""
+
+job: Decorator = click.argument("job", shell_complete=complete_job)
+
+optional_job: Decorator = click.argument("job", required=False, shell_complete=complete_job)
+
+queues: Decorator = click.argument(
+    "queues", nargs=-1, metavar="[QUEUE]...", shell_complete=complete_queue
+)
 
 
-def _hide_password(_ctx: click.Context, _parameter: click.Parameter, url: str | None) -> str | None:
+def _hide_password(ctx: click.Context, _parameter: click.Parameter, url: str | None) -> str | None:
     """Take a password out of the system's list of processes, or warn where that is not possible."""
-    if url:
+    if url and not ctx.resilient_parsing:  # as for a completion, in the middle of a line
         from flowq import server  # noqa: PLC0415 - as little as possible where there is no URL
 
         shown = server.hide_password(url)

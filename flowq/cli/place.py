@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 
 from flowq import client, server
 from flowq.cli import terminal
-from flowq.errors import NotFound
+from flowq.client import Run
+from flowq.errors import NotFound, RunNotFound
 from flowq.runtime.connections import Outage, RetryWhileRefused
 from flowq.server.state import guess_old_name
 
@@ -45,6 +46,28 @@ class Place:
         """
         if self.is_embedded:
             server.ensure()
+
+    def find_run(self, word: str) -> Run:
+        """Return the run that a word names: id, beginning of an id, or `last`. Errors: NotFound."""
+        return client.find_run(word, self.connection)
+
+    def find_job(self, word: str, job: str | None = None) -> tuple[Run, str | None]:
+        """Return a run, and the name of one of its jobs if one is named: apart, or as RUN-JOB.
+
+        The job need not be there. Errors: NotFound for the run.
+        """
+        try:
+            return self.find_run(word), job
+        except RunNotFound:
+            beginning, dash, name = word.partition("-")
+            if job is not None or not dash:
+                raise
+            found = client.find_job(word, self.connection)
+            if found is not None and found.run_id:
+                return client.get_run(found.run_id, self.connection), found.name
+            with suppress(NotFound):
+                return self.find_run(beginning), name
+            raise
 
     @contextmanager
     def without_waiting(self) -> Iterator[None]:

@@ -11,7 +11,7 @@ from flowq.client import Run
 
 @click.command()
 @options.run_id
-@click.argument("job", metavar="JOB")
+@options.job
 @click.option("--reason", metavar="TEXT", default="", help="Why; the run keeps and shows it.")
 @with_run_options
 def command(

@@ -35,7 +35,7 @@ def command(
     """
     with terminal.result_stream(False) as out, opened(redis_url) as place:
         try:
-            run = client.get_run(run_id, place.connection)
+            run = place.find_run(run_id)
         except RunNotFound:
             found = None if job else client.find_job(run_id, place.connection)
             if found is None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import click
 
-from flowq import client
 from flowq.cli import options, terminal
 from flowq.cli.following import RunOptions, follow_to_the_end
 from flowq.cli.place import opened
@@ -15,7 +14,7 @@ NAMED = 5
 
 @click.command()
 @options.run_id
-@click.argument("job", metavar="[JOB]", required=False)
+@options.optional_job
 @options.redis_url
 @options.concurrency
 @options.as_json
@@ -43,7 +42,7 @@ def command(
     """
     run_options = RunOptions(concurrency, as_json, verbose, quiet)
     with terminal.result_stream(as_json) as out, opened(redis_url) as place:
-        run = client.get_run(run_id, place.connection)
+        run = place.find_run(run_id)
         with Interrupts(deferring=True) as interrupts:
             status = run.status()
             since = status.last_event_id
@@ -53,5 +52,7 @@ def command(
             if deleted and job is None:
                 names = ", ".join(deleted[:NAMED]) + (" and others" if len(deleted) > NAMED else "")
                 terminal.note(f"flowq: {names}: deleted, and cannot run again")
-            terminal.note(f"flowq: {count} job{'s' if count > 1 else ''} of run {run_id} run again")
+            terminal.note(
+                f"flowq: {count} job{'s' if count > 1 else ''} of run {run.run_id} run again"
+            )
             return follow_to_the_end(run, place, run_options, out, interrupts, since)

@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from typing import Any, get_args
 
 import click
 
 from flowq import client
 from flowq.cli import display, options, terminal
 from flowq.cli.place import opened_if_used
+from flowq.durations import parse_duration
 from flowq.render.details import runs_table
 from flowq.render.json import record_document, write_json
+from flowq.status import RunState
+
+
+def _read_instant(_ctx: click.Context, _param: click.Parameter, text: str | None) -> Any:
+    """Return an instant: so long ago, or a date with or without a time, local without a zone."""
+    if text is None:
+        return None
+    with suppress(ValueError, OverflowError):
+        return datetime.now(UTC) - timedelta(seconds=parse_duration(text))
+    with suppress(ValueError, OverflowError, OSError):
+        return datetime.fromisoformat(text).astimezone()
+    raise click.BadParameter(
+        f"{text!r} is neither a time ago (30m, 2h, 3d) nor a date (2026-11-29)"
+    )
 
 
 @click.command()
@@ -24,17 +41,38 @@ from flowq.render.json import record_document, write_json
     metavar="N",
     help="How many of them.",
 )
+@click.option("--state", type=click.Choice(get_args(RunState)), help="Only those in this state.")
+@click.option("--workflow", metavar="NAME", help="Only those of this workflow.")
+@click.option(
+    "--since",
+    callback=_read_instant,
+    metavar="WHEN",
+    help="Only those submitted since then: 2h or 3d ago, or at 2026-11-29 or 2026-11-29T10:00.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON list on stdout.")
 @options.verbose
-def command(redis_url: str | None, limit: int, as_json: bool, verbose: bool) -> None:
+def command(
+    redis_url: str | None,
+    limit: int,
+    state: str | None,
+    workflow: str | None,
+    since: datetime | None,
+    as_json: bool,
+    verbose: bool,
+) -> None:
     """List the newest runs, the newest first.
 
     \b
       flowq runs -n 5
-      flowq runs --json
+      flowq runs --state failed --since 2d
+      flowq runs --workflow gallery --json
     """
     with terminal.result_stream(as_json) as out, opened_if_used(redis_url) as place:
-        records = client.list_runs(place.connection, limit) if place else []
+        records = (
+            client.list_runs(place.connection, limit, state=state, workflow=workflow, since=since)
+            if place
+            else []
+        )
         if as_json:
             terminal.write(write_json(list(map(record_document, records))), out)
         else:

@@ -25,7 +25,7 @@ from flowq.status import ENDED, JobStatus, RunStatus
 
 @click.command()
 @options.run_id
-@click.argument("job", required=False)
+@options.optional_job
 @click.option(
     "-f", "--follow", is_flag=True, help="Print what JOB prints, as it comes, until it has ended."
 )
@@ -40,14 +40,14 @@ def command(
     With --follow the exit code is 0 when the job finished or was skipped, else 1.
 
     \b
-      flowq show k3v9x0q2m5ab
+      flowq show last
       flowq show k3v9x0q2m5ab thumbnail
-      flowq show k3v9x0q2m5ab thumbnail --follow
+      flowq show k3v-thumbnail --follow
     """
-    if follow and not job:
+    if follow and not job and "-" not in run_id:
         raise UsageError("--follow is for one job: flowq show RUN JOB --follow")
     with opened(redis_url) as place:
-        run = client.get_run(run_id, place.connection)
+        run, job = place.find_job(run_id, job)
         if job and follow:
             return _follow(run, job, place)
         lines = _named(run, job, is_verbose=verbose) if job else _run(run, place)
@@ -58,7 +58,7 @@ def command(
 def _run(run: Run, place: Place) -> Iterator[Line]:
     status, record = run.status(), run.record()
     width, unicode = display.width_of(sys.stdout), terminal.can_show(sys.stdout)
-    yield from run_details(record, run.code_changes())
+    yield from run_details(record, datetime.now(UTC), run.code_changes())
     yield ()
     yield from progress(status, datetime.now(UTC), width, unicode=unicode)[1:]
     yield ()

@@ -3,34 +3,47 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
+from typing import IO
 
 import click
 
-from flowq import client
 from flowq.cli import display, following, options, terminal
 from flowq.cli.place import opened
-from flowq.render.progress import progress
+from flowq.client import KeptOutputs, Run
+from flowq.errors import NotFound
+from flowq.nearest import did_you_mean
+from flowq.render.groups import collapse
+from flowq.render.progress import progress, rows
 from flowq.render.summary import Report, results
+from flowq.status import RunStatus
 
 
 @click.command()
 @options.run_id
+@options.optional_job
 @options.redis_url
 @options.as_json
 @options.verbose
-def command(run_id: str, redis_url: str | None, as_json: bool, verbose: bool) -> None:
-    """Show where a run is, job by job.
+def command(
+    run_id: str, job: str | None, redis_url: str | None, as_json: bool, verbose: bool
+) -> None:
+    """Show where a run is, job by job. Or only where one JOB, or one group of it, is.
 
     The exit code is 0 whatever its state; scripts read the "status" of --json.
 
     \b
-      flowq status k3v9x0q2m5ab
+      flowq status last
+      flowq status k3v9x0q2m5ab thumbnail
       flowq status k3v9x0q2m5ab --json
     """
     with terminal.result_stream(as_json) as out, opened(redis_url) as place:
-        run = client.get_run(run_id, place.connection)
+        run, job = place.find_job(run_id, job)
         status = run.status()
+        if job is not None:
+            _write_job(run, find_part(status, job), job, out, as_json=as_json)
+            return
         kept = run.kept_outputs()
         if as_json:
             terminal.write(following.run_json(run, status, kept), out)
@@ -42,6 +55,27 @@ def command(run_id: str, redis_url: str | None, as_json: bool, verbose: bool) ->
         ended = Report(status, outputs=kept.views, unknown=kept.errors)
         display.tell(list(results(ended, width, unicode=unicode)), out)
         if status.is_ended and status.state != "succeeded":
-            terminal.write(f"\nwhy: {place.hint('show', run_id)}\n", sys.stdout)
+            terminal.write(f"\nwhy: {place.hint('show', run.run_id)}\n", sys.stdout)
         if any(job.is_stuck for job in status.jobs.values()):
-            terminal.write(f"\nwhat to do: {place.hint('explain', run_id)}\n", sys.stdout)
+            terminal.write(f"\nwhat to do: {place.hint('explain', run.run_id)}\n", sys.stdout)
+
+
+def find_part(status: RunStatus, name: str) -> RunStatus:
+    """Return the status with one job only, or one group of them. Errors: NotFound."""
+    jobs = {job.name: job for job in status.jobs.values() if name in (job.name, job.declared_as)}
+    if name in status.jobs and name not in status.groups:
+        jobs = {name: status.jobs[name]}
+    groups = status.groups & {name, *(job.declared_as for job in jobs.values())}
+    if not jobs and not groups:
+        hint = did_you_mean(name, status.jobs)
+        raise NotFound(f"there is no job {name} in run {status.run_id}; {hint}")
+    return replace(status, jobs=jobs, groups=groups)
+
+
+def _write_job(run: Run, part: RunStatus, name: str, out: IO[str], *, as_json: bool) -> None:
+    if as_json:
+        terminal.write(following.run_json(run, part, KeptOutputs()), out)
+        return
+    width, unicode = display.width_of(out), terminal.can_show(out)
+    shown = part.jobs.values() if name in part.jobs else collapse(part).values()
+    display.tell(list(rows(list(shown), datetime.now(UTC), width, unicode=unicode)), out)

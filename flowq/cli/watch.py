@@ -6,7 +6,6 @@ import sys
 
 import click
 
-from flowq import client
 from flowq.cli import display, following, options, terminal
 from flowq.cli.following import exit_code, follow, make_monitors
 from flowq.cli.own_workers import Tail
@@ -28,7 +27,7 @@ def command(run_id: str, redis_url: str | None, quiet: bool, verbose: bool) -> i
       flowq watch k3v9x0q2m5ab
     """
     with opened(redis_url) as place, Interrupts() as interrupts:
-        run = client.get_run(run_id, place.connection)
+        run = place.find_run(run_id)
         monitors = make_monitors(run, place)
         monitors += [Tail()] if verbose else []
         out = terminal.Lenient(sys.stdout)
@@ -36,7 +35,9 @@ def command(run_id: str, redis_url: str | None, quiet: bool, verbose: bool) -> i
             with display.choose(out, is_quiet=quiet) as shown:
                 status = follow(run, place, shown, monitors, interrupts)
         except Interrupted:
-            terminal.note(f"flowq: the run goes on; end it with: {place.hint('cancel', run_id)}")
+            terminal.note(
+                f"flowq: the run goes on; end it with: {place.hint('cancel', run.run_id)}"
+            )
             raise
         if not (quiet and status.state == "succeeded"):
             following.write_summary(following.make_report(run, status, place), out)

@@ -14,7 +14,7 @@ from flowq.render.details import wip_table
 
 
 @click.command()
-@click.argument("queues", nargs=-1, metavar="[QUEUE]...")
+@options.queues
 @options.redis_url
 @options.verbose
 def command(queues: tuple[str, ...], redis_url: str | None, verbose: bool) -> None:

@@ -16,7 +16,7 @@ COUNT = click.IntRange(min=1)
 
 
 @click.command()
-@click.argument("queues", nargs=-1, metavar="[QUEUE]...")
+@options.queues
 @options.redis_url
 @click.option(
     "-c",

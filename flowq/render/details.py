@@ -14,6 +14,7 @@ from flowq.render.lines import (
     Line,
     Span,
     find_mark,
+    format_age,
     format_duration,
     printable,
     shortened,
@@ -41,17 +42,23 @@ class JobDetails:
     output: Sequence[str] = ()
 
 
-def run_details(record: RunRecord, changes: Iterable[CodeChange] = ()) -> Iterator[Line]:
+def run_details(
+    record: RunRecord, now: datetime, changes: Iterable[CodeChange] = ()
+) -> Iterator[Line]:
     """Yield what is kept about a run beside its jobs, and what changed of their code."""
     yield ((f"{printable(record.workflow)}  ", "bold"), (f"run {record.run_id}", ""))
     state = f"{record.state}: {record.reason}" if record.reason else record.state
     yield from _field("state", state, STYLE_BY_STATE.get(record.state, ""))
-    yield from _field("submitted", local_time(record.created_at))
-    yield from _field("ended", local_time(record.ended_at) if record.ended_at else "")
+    yield from _field("submitted", _time_and_age(record.created_at, now))
+    yield from _field("ended", _time_and_age(record.ended_at, now) if record.ended_at else "")
     for name, value in record.inputs.items():
         yield from _field("input", f"{name} = {value!r}")
     for change in changes:
         yield from _field("code", _tell_change(change))
+
+
+def _time_and_age(at: datetime, now: datetime) -> str:
+    return f"{local_time(at)}, {format_age(at, now)}"
 
 
 def _tell_change(change: CodeChange) -> str:
@@ -143,7 +150,7 @@ def runs_table(records: Iterable[RunRecord], now: datetime) -> list[Line]:
     rows = [_run_row(record, now) for record in records]
     if not rows:
         return [(("no runs", "dim"),)]
-    return aligned(("RUN", "WORKFLOW", "STATE", "SUBMITTED", "TOOK"), rows)
+    return aligned(("RUN", "WORKFLOW", "STATE", "SUBMITTED", "AGE", "TOOK"), rows)
 
 
 def _run_row(record: RunRecord, now: datetime) -> list[Span]:
@@ -154,6 +161,7 @@ def _run_row(record: RunRecord, now: datetime) -> list[Span]:
         (printable(record.workflow), ""),
         (record.state, STYLE_BY_STATE.get(record.state, "")),
         (local_time(record.created_at), "dim"),
+        (format_age(record.created_at, now), "dim"),
         (format_duration(took.total_seconds()) if took else "", "dim"),
     ]
 

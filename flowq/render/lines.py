@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 
 Span = tuple[str, str]
 """A text and its style, in rich's words ("bold red"); an empty style is plain."""
@@ -94,6 +95,17 @@ def format_duration(seconds: float) -> str:
     if whole < 86_400:
         return f"{whole // 3_600}h {whole % 3_600 // 60:02}m"
     return f"{whole // 86_400}d {whole % 86_400 // 3_600:02}h"
+
+
+def format_age(at: datetime, now: datetime) -> str:
+    """Return how long ago that was: `just now`, `12 s ago`, `3 min ago`, `2 h ago`, `5 d ago`."""
+    seconds = int((now - at).total_seconds())
+    if seconds < 2:  # or ahead, by another clock
+        return "just now"
+    for unit, unit_s in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= unit_s:
+            return f"{seconds // unit_s} {unit} ago"
+    return f"{seconds} s ago"
 
 
 def count(number: int, thing: str) -> str:

@@ -8,9 +8,11 @@ can go on with. A submitter that dies before the commit leaves a staged run whos
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import RedisError
@@ -51,6 +53,7 @@ LEASE_S = 30
 """How long a submitter may be silent before its uncommitted run is removed."""
 
 JOBS_PER_READ = 1_000
+RUNS_PER_READ = 100
 RETENTION_S = 7 * 86_400
 """How long an ended run is kept, unless told otherwise."""
 
@@ -280,16 +283,26 @@ def _event(event_id: str, fields: Mapping[str, str]) -> Event:
     )
 
 
-def list_runs(connection: Redis, limit: int = 50) -> list[RunRecord]:
-    """Return the newest runs, newest first."""
-    records = []
-    run_ids: Any = connection.zrevrange(keys.RUNS, 0, limit - 1)
-    for run_id in run_ids:
-        try:
-            records.append(get_current_record(as_text(run_id), connection))
-        except RunNotFound:  # removed meanwhile
-            continue
-    return records
+def iterate_runs(connection: Redis) -> Iterator[RunRecord]:
+    """Yield all runs, newest first."""
+    for first in count(0, RUNS_PER_READ):
+        run_ids: Any = connection.zrevrange(keys.RUNS, first, first + RUNS_PER_READ - 1)
+        if not run_ids:
+            return
+        for run_id in run_ids:
+            try:
+                yield get_current_record(as_text(run_id), connection)
+            except RunNotFound:  # removed meanwhile
+                continue
+
+
+def find_run_ids(beginning: str, connection: Redis) -> list[str]:
+    """Return the ids of runs that begin like that, in no order.
+
+    It looks through the ids of all runs, 1,000 a command.
+    """
+    pattern = re.sub(r"([*?\[\]\\^])", r"\\\1", beginning) + "*"
+    return [as_text(raw) for raw, _ in connection.zscan_iter(keys.RUNS, pattern, count=1_000)]
 
 
 def get_current_record(run_id: str, connection: Redis) -> RunRecord:

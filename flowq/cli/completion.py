@@ -1,0 +1,128 @@
+"""`flowq completion`: what a shell needs to complete commands, runs, jobs and queues.
+
+The shell calls `flowq` for each press of the Tab key (`flowq.cli.main`), so a completer looks at a
+server that runs already, for a second at most, starts nothing, and has nothing to offer where
+anything goes wrong: a message would end up in the middle of what the user types.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import click
+from click.shell_completion import CompletionItem, get_completion_class
+
+from flowq.cli import terminal
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+SHELLS = ("bash", "zsh", "fish")
+VARIABLE = "_FLOWQ_COMPLETE"
+WITHIN_S = 1.0
+NEWEST = 50
+"""How many runs are offered."""
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(SHELLS))
+def command(shell: str) -> None:
+    """Print the completion script of a shell: for commands, options, runs, jobs and queues.
+
+    Put the line for your shell into its start-up file.
+
+    \b
+      eval "$(flowq completion bash)"           # ~/.bashrc
+      eval "$(flowq completion zsh)"            # ~/.zshrc, behind compinit
+      flowq completion fish | source            # ~/.config/fish/config.fish
+    """
+    root = click.get_current_context().find_root().command
+    made = get_completion_class(shell)
+    assert made is not None
+    terminal.write(f"{made(root, {}, 'flowq', VARIABLE).source()}\n")
+
+
+def complete_run(
+    ctx: click.Context, _param: click.Parameter, beginning: str
+) -> list[CompletionItem]:
+    """Offer the newest runs, with what they are."""
+
+    def find(connection: Redis) -> list[CompletionItem]:
+        from flowq.client import list_runs  # noqa: PLC0415 - nothing but this needs it
+        from flowq.render.lines import format_age  # noqa: PLC0415
+
+        now, records = datetime.now(UTC), list_runs(connection, NEWEST)
+        last = CompletionItem("last", help="the newest run")
+        return [last] * bool(records) + [
+            CompletionItem(
+                record.run_id,
+                help=f"{record.workflow}, {record.state}, {format_age(record.created_at, now)}",
+            )
+            for record in records
+        ]
+
+    return _offer(ctx, beginning, find)
+
+
+def complete_job(
+    ctx: click.Context, _param: click.Parameter, beginning: str
+) -> list[CompletionItem]:
+    """Offer the jobs and groups of the run that is named before; items once there is a bracket."""
+
+    def find(connection: Redis) -> list[CompletionItem]:
+        from flowq.client import find_run  # noqa: PLC0415 - nothing but this needs it
+        from flowq.render.groups import collapse  # noqa: PLC0415
+
+        word = ctx.params.get("run_id") or ctx.params.get("run_or_job") or ""
+        status = find_run(word, connection).status()
+        names = status.jobs if "[" in beginning else collapse(status)
+        return [CompletionItem(name) for name in names if "(" not in name]
+
+    return _offer(ctx, beginning, find)
+
+
+def complete_queue(
+    ctx: click.Context, _param: click.Parameter, beginning: str
+) -> list[CompletionItem]:
+    """Offer the queues that are there."""
+
+    def find(connection: Redis) -> list[CompletionItem]:
+        from rq import Queue  # noqa: PLC0415 - nothing but this needs it
+
+        return [CompletionItem(queue.name) for queue in Queue.all(connection)]
+
+    return _offer(ctx, beginning, find)
+
+
+def complete_file(
+    _ctx: click.Context, _param: click.Parameter, beginning: str
+) -> list[CompletionItem]:
+    """Let the shell offer its files."""
+    return [CompletionItem(beginning, type="file")]
+
+
+def _offer(
+    ctx: click.Context, beginning: str, find: Callable[[Redis], list[CompletionItem]]
+) -> list[CompletionItem]:
+    """Return what is found on the server that runs, and begins like that."""
+    from redis.backoff import NoBackoff  # noqa: PLC0415 - `flowq completion` needs no server
+    from redis.retry import Retry  # noqa: PLC0415
+
+    from flowq import server  # noqa: PLC0415
+
+    try:
+        url = server.resolve_url(ctx.params.get("redis_url"))
+        if url is None:
+            found = server.find()
+            url = found.url if found is not None and found.is_running else ""
+        with server.make_client(
+            url,
+            socket_connect_timeout=WITHIN_S,
+            socket_timeout=WITHIN_S,
+            retry=Retry(NoBackoff(), 0),
+        ) as connection:
+            return [item for item in find(connection) if item.value.startswith(beginning)]
+    except Exception:  # noqa: BLE001 - whatever it is, the user is in the middle of typing
+        return []
