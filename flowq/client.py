@@ -41,7 +41,7 @@ from flowq.runtime.outputs import KeptOutputs
 from flowq.runtime.results import Failure, JobView
 from flowq.runtime.runs import read_changes
 from flowq.runtime.uninstalling import check_uninstall, uninstall
-from flowq.runtime.wip import count_left_alone, find_unattended, list_executing
+from flowq.runtime.wip import count_left_alone, find_unattended, list_executing, list_queues
 from flowq.server.connection import explain as explain_trouble
 from flowq.server.url import hide_password
 from flowq.status import (
@@ -79,6 +79,7 @@ __all__ = [
     "get_run",
     "heal",
     "list_executing",
+    "list_queues",
     "list_runs",
     "submit",
     "uninstall",

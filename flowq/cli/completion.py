@@ -89,9 +89,9 @@ def complete_queue(
     """Offer the queues that are there."""
 
     def find(connection: Redis) -> list[CompletionItem]:
-        from rq import Queue  # noqa: PLC0415 - nothing but this needs it
+        from flowq.client import list_queues  # noqa: PLC0415 - nothing but this needs it
 
-        return [CompletionItem(queue.name) for queue in Queue.all(connection)]
+        return [CompletionItem(name) for name in list_queues(connection)]
 
     return _offer(ctx, beginning, find)
 

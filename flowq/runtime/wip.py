@@ -124,14 +124,16 @@ def find_unattended(queues: Iterable[str], connection: Redis) -> list[str]:
     ]
 
 
-def count_left_alone(connection: Redis) -> dict[str, int]:
-    """Return how many jobs are queued on each queue that no worker listens on, by its name.
-
-    Without the queues that runs have for themselves.
-    """
+def list_queues(connection: Redis) -> list[str]:
+    """Return the names of the queues that are there, sorted, but for those of single runs."""
     prefix = keys.queue("")
     names = sorted(as_text(key).removeprefix(prefix) for key in connection.smembers(QUEUES))
-    shared = [name for name in names if not _run_of(name)]
+    return [name for name in names if not _run_of(name)]
+
+
+def count_left_alone(connection: Redis) -> dict[str, int]:
+    """Return how many jobs are queued on each of those that no worker listens on, by its name."""
+    shared = list_queues(connection)
     with connection.pipeline(transaction=False) as pipeline:
         for name in shared:
             pipeline.llen(keys.queue(name))
