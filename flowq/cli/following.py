@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import wraps
@@ -21,9 +23,9 @@ from flowq.cli import display, options, terminal
 from flowq.cli.display import Display
 from flowq.cli.own_workers import OwnWorkers, Tail, read_last
 from flowq.cli.place import Place, opened
-from flowq.cli.terminal import Interrupted, Interrupts, OutputLost, Stream
+from flowq.cli.terminal import LEAVING_S, Interrupted, Interrupts, OutputLost, Stream
 from flowq.client import KeptOutputs, Run
-from flowq.errors import FlowqError, JobNotFound, ServerUnavailable, WrongState
+from flowq.errors import FlowqError, JobNotFound, RunNotFound, ServerUnavailable, WrongState
 from flowq.render.groups import by_declaration
 from flowq.render.json import run_document, write_json
 from flowq.render.summary import MAX_FAILURES, MAX_OUTPUT_LINES, FailedJob, Report, summary
@@ -56,25 +58,18 @@ def follow(
     place: Place,
     display: Display,
     monitors: Sequence[Monitor],
-    interrupts: Interrupts,
     since: str = "0",
-    *,
-    has_own: bool = False,
 ) -> RunStatus:
     """Show the run until it has ended, and return its last status.
 
-    The first interrupt cancels the run and follows it to its end; a second one raises. While the
-    server is unavailable this waits; when it gives up, a note says how to continue later.
+    While the server is unavailable this waits; when it gives up, a note says how to continue later.
 
     Args:
         since: the id of an event; only later events are shown.
-        has_own: whether one of the monitors keeps workers for this run alive.
 
     Raises:
-        Interrupted: at the second signal.
         FlowqError: as `Run.observe`.
     """
-    is_canceling = False
     outage = Outage(display.note, display.note)
     try:
         with place.without_waiting():  # `observe` waits itself, and lets Ctrl-C through
@@ -82,9 +77,6 @@ def follow(
                 display.show(status, [event for event in events if is_after(event, since)])
                 for monitor in monitors:
                     _let_look(monitor, status, display)
-                if interrupts.first is not None and not is_canceling:
-                    is_canceling = True
-                    _cancel(run, status, display, interrupts.first, may_wait=has_own)
             retry_while_unavailable(lambda: run.kept_outputs(OUTPUTS_S))
     except (RedisError, ServerUnavailable) as error:
         if is_passing(error) or isinstance(error, ServerUnavailable):
@@ -113,15 +105,74 @@ def _order(event_id: str) -> tuple[int, ...]:
     return tuple(int(part) for part in event_id.split("-"))
 
 
-def _cancel(run: Run, status: RunStatus, display: Display, signum: int, *, may_wait: bool) -> None:
-    if status.is_ended:
-        return
-    again = "Ctrl-C" if signum == signal.SIGINT else "the signal"
-    display.note(f"canceling run {run.run_id}; {again} once more leaves at once")
-    try:
-        retry_while_unavailable(lambda: run.cancel(may_wait=may_wait), connection=run.connection)
-    except WrongState:  # it has ended meanwhile
-        return
+class Canceler:
+    """Cancels the run at the first signal; if a second one comes before that is done, on leaving.
+
+    The second signal raises Interrupted wherever this process is then: while the run is submitted,
+    or between two looks. `follow_to_the_end` calls `leave` for it.
+    """
+
+    def __init__(self, run: Run, interrupts: Interrupts) -> None:
+        self._run = run
+        self._interrupts = interrupts
+        self._has_workers = False
+        self._is_told = self._is_done = False
+
+    def expect_workers(self) -> None:
+        """Note that workers of this run live, so jobs that run in a canceled run are executed."""
+        self._has_workers = True
+
+    def look(self, status: RunStatus, display: Display) -> None:
+        """Check whether a signal has come."""
+        signum = self._interrupts.first
+        if signum is None or self._is_done or status.is_ended:
+            return
+        if not self._is_told:
+            again = "Ctrl-C" if signum == signal.SIGINT else "the signal"
+            display.note(f"canceling run {self._run.run_id}; {again} once more leaves at once")
+            self._is_told = True
+        with suppress(WrongState):  # it has ended meanwhile
+            retry_while_unavailable(self._cancel, connection=self._run.connection)
+        self._is_done = True
+
+    def _cancel(self) -> None:
+        self._run.cancel(may_wait=self._has_workers)
+
+    def leave(self, place: Place) -> None:
+        """Cancel the run unless that is done, and say which it is. Blocks for `LEAVING_S` at most.
+
+        In a thread: signals are ignored meanwhile, and a server may not answer at all.
+        """
+        run_id = self._run.run_id
+        see = f"leaving; see {place.hint('status', run_id)}"
+        if self._is_done:
+            return terminal.note(f"flowq: {see}")
+        again = place.hint("cancel", run_id)
+        told = [f"leaving, and the server does not answer: run {run_id} may go on; end it: {again}"]
+
+        def cancel() -> None:
+            # The signal may have come between a command and its answer, which others would get.
+            self._run.connection.connection_pool.disconnect()
+            try:
+                if self._run.record().state == "staged":
+                    self._run.remove()
+                    told[:] = ["leaving; no run was submitted"]
+                    return
+                self._cancel()
+                told[:] = [f"canceling run {run_id}, and {see}"]
+            except RunNotFound:
+                told[:] = ["leaving; no run was submitted"]
+            except WrongState:  # it has ended
+                told[:] = [see]
+            except (RedisError, FlowqError) as error:
+                told[:] = [f"leaving; run {run_id} is not canceled: {error}; end it: {again}"]
+
+        with place.without_waiting():
+            thread = threading.Thread(target=cancel, daemon=True)
+            thread.start()
+            thread.join(LEAVING_S)
+        terminal.note(f"flowq: {told[0]}")
+        return None
 
 
 class UnattendedQueues:
@@ -280,20 +331,34 @@ def follow_to_the_end(
     out: IO[str],
     interrupts: Interrupts,
     since: str = "0",
+    begin: Callable[[], object] | None = None,
 ) -> int:
     """Follow a run to its end, with workers of its own where it needs them, and report the end.
 
-    Only events later than `since` are shown. Returns the exit code.
+    The first signal cancels the run, the second one leaves at once.
+
+    Args:
+        since: the id of an event; only later events are shown.
+        begin: submits the run, or lets it run again, before all else.
+
+    Returns:
+        The exit code.
 
     Raises:
-        Interrupted: at the second signal, which means to leave at once.
+        Interrupted: at the second signal. The run is canceled by then, or the user is told that it
+            could not be.
     """
     stream = terminal.Lenient(sys.stderr if run_options.is_json else out)
+    canceler = Canceler(run, interrupts)
     try:
+        if begin is not None:
+            begin()
         workers = start_workers(run, place, run_options.concurrency)
-        status = _follow(run, workers, place, run_options, stream, interrupts, since)
+        if workers is not None:
+            canceler.expect_workers()
+        status = _follow(run, workers, place, run_options, stream, canceler, since)
     except Interrupted:
-        terminal.note(f"flowq: leaving; see {place.hint('status', run.run_id)}")
+        canceler.leave(place)
         raise
     code = _finish(run, status, place, run_options, out, stream)
     if place.is_embedded and not run_options.is_quiet:
@@ -324,7 +389,7 @@ def _follow(
     place: Place,
     run_options: RunOptions,
     stream: Stream,
-    interrupts: Interrupts,
+    canceler: Canceler,
     since: str,
 ) -> RunStatus:
     monitors = make_monitors(run, place, at_once=workers is None)
@@ -332,7 +397,7 @@ def _follow(
     if run_options.is_verbose:
         monitors.append(Tail())
     with display.choose(stream, is_quiet=run_options.is_quiet) as shown:
-        return follow(run, place, shown, monitors, interrupts, since, has_own=bool(workers))
+        return follow(run, place, shown, [*monitors, canceler], since)
 
 
 def _note_left_alone(place: Place) -> None:

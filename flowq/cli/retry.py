@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import click
 
 from flowq.cli import options, terminal
 from flowq.cli.following import RunOptions, follow_to_the_end
 from flowq.cli.place import opened
 from flowq.cli.terminal import Interrupts
+from flowq.client import Run
+from flowq.status import RunStatus
 
 NAMED = 5
 
@@ -45,14 +49,15 @@ def command(
         run = place.find_run(run_id)
         with Interrupts(deferring=True) as interrupts:
             status = run.status()
+            begin = partial(_retry, run, job, status)
             since = status.last_event_id
-            deleted = [each.name for each in status.jobs.values() if each.state == "deleted"]
-            again = run.retry(job)
-            count = len(again)
-            if deleted and job is None:
-                names = ", ".join(deleted[:NAMED]) + (" and others" if len(deleted) > NAMED else "")
-                terminal.note(f"flowq: {names}: deleted, and cannot run again")
-            terminal.note(
-                f"flowq: {count} job{'s' if count > 1 else ''} of run {run.run_id} run again"
-            )
-            return follow_to_the_end(run, place, run_options, out, interrupts, since)
+            return follow_to_the_end(run, place, run_options, out, interrupts, since, begin)
+
+
+def _retry(run: Run, job: str | None, status: RunStatus) -> None:
+    deleted = [each.name for each in status.jobs.values() if each.state == "deleted"]
+    count = len(run.retry(job))
+    if deleted and job is None:
+        names = ", ".join(deleted[:NAMED]) + (" and others" if len(deleted) > NAMED else "")
+        terminal.note(f"flowq: {names}: deleted, and cannot run again")
+    terminal.note(f"flowq: {count} job{'s' if count > 1 else ''} of run {run.run_id} run again")

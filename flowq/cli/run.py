@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -123,5 +124,6 @@ def _write_id(run: Run, run_options: RunOptions, out: IO[str]) -> None:
 
 def _run(plan: Plan, place: Place, run_options: RunOptions, out: IO[str]) -> int:
     with Interrupts(deferring=True) as interrupts:
-        run = client.submit(plan, place.connection, is_apart=place.is_embedded)
-        return follow_to_the_end(run, place, run_options, out, interrupts)
+        submit = partial(client.submit, plan, place.connection, is_apart=place.is_embedded)
+        run = Run(plan.run_id, place.connection)
+        return follow_to_the_end(run, place, run_options, out, interrupts, begin=submit)

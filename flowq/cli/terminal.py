@@ -10,6 +10,7 @@ import codecs
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from types import FrameType
@@ -209,6 +210,11 @@ class Interrupted(BaseException):
         return 128 + (signal.SIGTERM if self.signum == signal.SIGTERM else signal.SIGINT)
 
 
+LEAVING_S = 3.0
+"""How long a command may take to leave after a signal. Further signals within that time, as of keys
+that are pressed several times, ask for the same, and do not interrupt what it still has to do."""
+
+
 class Interrupts:
     """While it is entered signals raise Interrupted; with `deferring` the first one only notes.
 
@@ -218,6 +224,7 @@ class Interrupts:
     def __init__(self, deferring: bool = False) -> None:
         self.deferring = deferring
         self.first: int | None = None
+        self._raised_at = -LEAVING_S
         self._handlers: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
@@ -235,6 +242,10 @@ class Interrupts:
         if self.deferring and self.first is None:
             self.first = signum
             return
+        # Not for ever: an exception that lands in a finalizer is lost, and the next signal is not.
+        if time.monotonic() - self._raised_at < LEAVING_S:
+            return
+        self._raised_at = time.monotonic()
         raise Interrupted(signum)
 
 

@@ -26,14 +26,14 @@ def command(run_id: str, redis_url: str | None, quiet: bool, verbose: bool) -> i
     \b
       flowq watch k3v9x0q2m5ab
     """
-    with opened(redis_url) as place, Interrupts() as interrupts:
+    with opened(redis_url) as place, Interrupts():
         run = place.find_run(run_id)
         monitors = make_monitors(run, place)
         monitors += [Tail()] if verbose else []
         out = terminal.Lenient(sys.stdout)
         try:
             with display.choose(out, is_quiet=quiet) as shown:
-                status = follow(run, place, shown, monitors, interrupts)
+                status = follow(run, place, shown, monitors)
         except Interrupted:
             terminal.note(
                 f"flowq: the run goes on; end it with: {place.hint('cancel', run.run_id)}"

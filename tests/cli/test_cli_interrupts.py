@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -57,6 +58,118 @@ def test_a_signal_cancels_the_run_says_so_and_ends_the_workers(
     assert "⊘ door canceled" in stdout
     assert _newest(connection).state == "canceled"
     wait_until(lambda: not _worker_pids(connection))
+
+
+@pytest.fixture
+def load() -> Iterator[None]:
+    """More to do than there are processors."""
+    burners = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(4)]
+    yield
+    for burner in burners:
+        burner.kill()
+        burner.wait()
+
+
+LEFT = (130, -signal.SIGINT)
+"""The exit code of a command that leaves; one more signal may end the interpreter itself."""
+
+
+def press(process: subprocess.Popen[str], times: int, apart_s: float = 0.02) -> None:
+    """Send SIGINT that often; the kernel makes one of those that follow at once."""
+    for _ in range(times):
+        process.send_signal(signal.SIGINT)
+        time.sleep(apart_s)
+
+
+@pytest.mark.parametrize("times", [2, 3, 5])
+def test_several_interrupts_at_once_cancel_the_run_and_leave(
+    door: subprocess.Popen[str], connection: Redis, wait_until: WaitUntil, times: int
+) -> None:
+    press(door, times)
+    _, stderr = door.communicate(timeout=20)
+
+    run = _newest(connection)
+    assert door.returncode in LEFT, stderr
+    assert f"canceling run {run.run_id}" in stderr
+    assert f"leaving; see flowq status {run.run_id}" in stderr
+    wait_until(lambda: _newest(connection).state == "canceled", within_s=20)
+    wait_until(lambda: not _worker_pids(connection), within_s=20)
+
+
+def test_several_interrupts_cancel_the_run_under_load_too(
+    door: subprocess.Popen[str], connection: Redis, wait_until: WaitUntil, load: None
+) -> None:
+    press(door, 3, 0.06)
+    _, stderr = door.communicate(timeout=40)
+
+    assert door.returncode in LEFT, stderr
+    wait_until(lambda: _newest(connection).state == "canceled", within_s=40)
+
+
+@pytest.mark.parametrize("times", [2, 3])
+def test_a_run_that_is_being_submitted_does_not_go_on_when_its_command_leaves(
+    flowq: Flowq, folder: Path, redis_url: str, connection: Redis, wait_until: WaitUntil, times: int
+) -> None:
+    jobs = "".join(f"  j{number}: {{call: 'time:time'}}\n" for number in range(3_000))
+    (folder / "many.yaml").write_text(f"name: many\njobs:\n{jobs}")
+    process = flowq.start("run", "many.yaml", "--redis-url", redis_url)
+    wait_until(lambda: client.list_runs(connection, 1), within_s=60)
+
+    press(process, times)
+    _, stderr = process.communicate(timeout=20)
+
+    assert process.returncode in LEFT, stderr
+    assert "leaving; no run was submitted" in stderr or "canceling run" in stderr
+    wait_until(lambda: not _is_active(connection), within_s=20)
+
+
+def _is_active(connection: Redis) -> bool:
+    return any(run.state not in ("canceled", "failed") for run in client.list_runs(connection))
+
+
+@pytest.mark.parametrize("verb", ["retry", "release"])
+def test_several_interrupts_cancel_a_run_that_another_command_has_let_go(
+    flowq: Flowq, folder: Path, wait_until: WaitUntil, verb: str
+) -> None:
+    words = ["run", "door.yaml", "-i", f"file={folder}/key"]
+    if verb == "release":
+        run_id = flowq(*words, "--hold").stdout.strip()
+    else:
+        first = flowq.start(*words)
+        wait_until((folder / "key.started").exists, within_s=20)
+        first.send_signal(signal.SIGINT)
+        run_id = first.communicate(timeout=20)[1].partition("canceling run ")[2].split(";")[0]
+        (folder / "key.started").unlink()
+    process = flowq.start(verb, run_id)
+    wait_until((folder / "key.started").exists, within_s=20)
+
+    press(process, 2)
+    _, stderr = process.communicate(timeout=20)
+
+    assert process.returncode in LEFT, stderr
+    assert f"canceling run {run_id}" in stderr
+    assert "leaving; see" in stderr
+    with contextlib.closing(server.ensure(folder).connect()) as connection:
+        wait_until(lambda: _newest(connection).state == "canceled", within_s=20)
+
+
+def test_a_command_that_leaves_says_that_the_server_does_not_answer(
+    flowq: Flowq, folder: Path, wait_until: WaitUntil
+) -> None:
+    process = flowq.start("run", "door.yaml", "-i", f"file={folder}/key")
+    wait_until((folder / "key.started").exists, within_s=20)
+    with contextlib.closing(server.ensure(folder).connect()) as connection:
+        server_pid = int(connection.info("server")["process_id"])
+    os.kill(server_pid, signal.SIGSTOP)
+    try:
+        press(process, 2)
+        _, stderr = process.communicate(timeout=20)
+    finally:
+        os.kill(server_pid, signal.SIGCONT)
+
+    assert process.returncode == 130
+    assert "the server does not answer: run" in stderr
+    assert "may go on; end it: flowq cancel" in stderr
 
 
 def test_an_interrupted_run_still_gives_its_json(
@@ -164,6 +277,23 @@ def test_interrupting_a_watch_leaves_the_run_alone(
 
     assert watch.returncode == 130
     assert "the run goes on" in stderr
+    assert _newest(connection).state == "running"
+
+
+def test_a_watch_that_is_interrupted_several_times_still_says_how_to_end_the_run(
+    door: subprocess.Popen[str], flowq: Flowq, redis_url: str, connection: Redis
+) -> None:
+    watch = flowq.start("watch", _newest(connection).run_id, "--redis-url", redis_url)
+    assert watch.stdout is not None
+    while "wait started" not in watch.stdout.readline():
+        pass
+
+    press(watch, 3, 0.005)
+    _, stderr = watch.communicate(timeout=10)
+
+    assert watch.returncode in LEFT, stderr
+    assert "the run goes on; end it with: flowq cancel" in stderr
+    assert "Traceback" not in stderr
     assert _newest(connection).state == "running"
 
 
