@@ -260,7 +260,8 @@ def _say(value: object) -> str:
         return "a number of very many digits"
     if value is None or isinstance(value, bool | int | float):
         return f"{value!r:.60}"
-    return f"a value of type {type(value).__name__}"
+    words: dict[type, str] = {list: "a list", tuple: "a list", dict: "a map"}
+    return words.get(type(value), f"a value of type {type(value).__name__}")
 
 
 _CONVERT: Mapping[str, Callable[[Input, object], Any]] = {

@@ -303,9 +303,10 @@ def _is_more_than_a_word(node: Node) -> bool:
 
 
 def _items_hint(node: Node) -> str:
-    if isinstance(node, ScalarNode) and isinstance(node.value, int):
-        return f"to count: ${{{{ range({node.text}) }}}}"
-    if isinstance(node, ScalarNode) and _WORD.fullmatch(node.text):
+    value = node.value if isinstance(node, ScalarNode) else None
+    if type(value) is int:
+        return f"to count: ${{{{ range({value}) }}}}"
+    if isinstance(value, str) and isinstance(node, ScalarNode) and _WORD.fullmatch(node.text):
         return f"write ${{{{ jobs.{node.text}.result }}}}, or ${{{{ inputs.{node.text} }}}}"
     return "write [a, b, c], or ${{ jobs.NAME.result }}"
 

@@ -83,7 +83,9 @@ _IN_A_JOB: Mapping[str, str] = {
     "with_items": "write `for_each`",
     "when": "write `if`",
     "unless": "write `if: not …`",
-    "schedule": "it belongs to the workflow",
+    **dict.fromkeys(
+        ("schedule", "defaults", "jobs", "finally", "workflows"), "it belongs to the workflow"
+    ),
 }
 
 _IN_A_SCHEDULE: Mapping[str, str] = {"tz": "write `timezone`", "time_zone": "write `timezone`"}
@@ -115,12 +117,6 @@ _IN_A_WORKFLOW: Mapping[str, str] = {
     "cron": "write `schedule: {cron: …}`",
     "call": "a call belongs to a job: `jobs: {NAME: {call: …}}`",
     "run": "a command belongs to a job: `jobs: {NAME: {run: …}}`",
-    "matrix": "it belongs to a job",
-    "for_each": "it belongs to a job",
-    "timeout": "it belongs to a job, or under `defaults`",
-    "queue": "it belongs to a job, or under `defaults`",
-    "retries": "it belongs to a job, or under `defaults`",
-    "needs": "it belongs to a job",
     "runs-on": "name a queue under `defaults`: `queue: NAME`",
 }
 
@@ -465,6 +461,11 @@ CONCURRENCY = Vocabulary(
     required=("group",),
 )
 
+_OF_JOBS = {
+    word: "it belongs to a job" + (", or under `defaults`" if word in DEFAULTS.keys else "")
+    for word in JOB.keys
+}
+
 WORKFLOW = Vocabulary(
     "a workflow",
     {
@@ -518,7 +519,7 @@ WORKFLOW = Vocabulary(
             "Jobs that run when all others have ended, however they ended; by name.",
         ),
     },
-    foreign=_IN_A_WORKFLOW,
+    foreign={**_OF_JOBS, **_IN_A_WORKFLOW},
     required=("jobs",),
 )
 
@@ -531,7 +532,7 @@ _OF_FILES = {
 NESTED = Vocabulary(
     "a workflow inside of another",
     {word: key for word, key in WORKFLOW.keys.items() if word not in _OF_FILES},
-    foreign={**_IN_A_WORKFLOW, **_OF_FILES},
+    foreign={**_OF_JOBS, **_IN_A_WORKFLOW, **_OF_FILES},
     required=("jobs",),
 )
 

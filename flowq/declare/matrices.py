@@ -98,16 +98,19 @@ def _read_axis(label: str, node: Node, problems: Problems) -> None:
     elif isinstance(node, ScalarNode) and "${{" in node.text:
         read_expression(label, node, problems)
     else:
-        told = isinstance(node, ScalarNode) and node.text
+        told = node.text if isinstance(node, ScalarNode) and not node.is_null else ""
         message = f"{label} in a matrix must be a list, not {say(node)}"
-        problems.add(WRONG_SHAPE, node, message, f"write [{told or 'a, b, c'}]")
+        hint = f"write [{told}]" if re.fullmatch(r"[\w. /-]{1,40}", told) else "write [a, b, c]"
+        problems.add(WRONG_SHAPE, node, message, hint)
 
 
 def _read_combinations(label: str, node: Node, problems: Problems) -> Node | None:
     items = node.items if isinstance(node, ListNode) else [node]
     if not all(isinstance(item, MapNode) for item in items):
-        message = f"{label} must be a list of maps, not {say(node)}"
-        problems.add(WRONG_SHAPE, node, message, "write [{os: linux, python: 3.11}]")
+        wrong = next(item for item in items if not isinstance(item, MapNode))
+        told = f"and one item is {say(wrong)}" if isinstance(node, ListNode) else f"not {say(node)}"
+        message = f"{label} must be a list of maps, {told}"
+        problems.add(WRONG_SHAPE, wrong, message, "write [{os: linux, python: 3.11}]")
         return None
     check_keys(node, problems)
     return node

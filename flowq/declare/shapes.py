@@ -87,8 +87,8 @@ class Key:
 class Vocabulary:
     """The keys of one kind of map.
 
-    Shape: `what` names the kind; `foreign` has advice by word of another tool; `of` stands behind
-    the name of a key in messages.
+    Shape: `what` names the kind; `foreign` has advice by word of another tool, and by key of
+    another kind of map; `of` stands behind the name of a key in messages.
     """
 
     what: str
@@ -216,7 +216,10 @@ def read_node(label: str, node: Node, problems: Problems) -> Node:
 def read_text(label: str, node: Node, problems: Problems) -> str | None:
     """Read a text; a number or a word of a file keeps the text that was written: `3.10`, `on`."""
     if not isinstance(node, ScalarNode) or not is_text(node):
-        problems.add(WRONG_SHAPE, node, f"{label} must be text, not {say(node)}")
+        hint = "put a text that begins with [ or { in quotes"
+        if isinstance(node, ScalarNode):
+            hint = 'write a text, or leave the key out; if "null" is the text, put it in quotes'
+        problems.add(WRONG_SHAPE, node, f"{label} must be text, not {say(node)}", hint)
         return None
     if not node.text:
         problems.add(

@@ -346,6 +346,7 @@ _EXPRESSION_IN_BRACKETS = re.compile(r"""[\[{:,]\s*\$\{\{""")
 _MAX_LINE = 2_000
 """Characters of a line that are looked at."""
 
+_TAB = "a tab in the indentation", "YAML is indented with spaces"
 _WORDS_BY_PROBLEM = {
     "mapping values are not allowed in this context": (
         "a ':' stands where no key can be",
@@ -383,6 +384,42 @@ _WORDS_BY_PROBLEM = {
         "put the text in quotes",
     ),
     "found unknown directive name": ("text cannot begin with '%'", "put the text in quotes"),
+    "found unexpected non-alphabetical character": (
+        "text cannot begin with '%'",
+        "put the text in quotes",
+    ),
+    "could not find expected directive name": (
+        "text cannot begin with '%'",
+        "put the text in quotes",
+    ),
+    "did not find expected comment or line break": (
+        "text stands behind the | or > that begins a text of several lines",
+        "begin the text in the next line, further to the right",
+    ),
+    "found a tab character that violates indentation": _TAB,
+    "found a tab character where an indentation space is expected": _TAB,
+    "found unexpected ':'": ("a ':' stands inside of a text", "put the text in quotes"),
+    "mapping keys are not allowed in this context": (
+        "text cannot begin with '? '",
+        "put the text in quotes",
+    ),
+    "found unexpected document indicator": (
+        "a text is opened with a quote that is never closed",
+        "close it, or double a quote that belongs to the text",
+    ),
+    "found an indentation indicator equal to 0": (
+        "a 0 stands behind the | or > that begins a text of several lines",
+        "take it away: the first line says how far the text is indented",
+    ),
+    **dict.fromkeys(
+        (
+            "did not find expected '!'",
+            "did not find expected tag URI",
+            "did not find expected whitespace or line break",
+            "found undefined tag handle",
+        ),
+        ("text cannot begin with '!'", "put the text in quotes"),
+    ),
     "did not find expected <document start>": (
         "there is more after the end of the document",
         _INDENT,
@@ -399,9 +436,14 @@ def explain(
     line = lines[position.line - 1] if position.line <= len(lines) else ""
     if problem == "found character that cannot start any token":
         return _explain_character(position, line)
-    message, hint = _WORDS_BY_PROBLEM.get(problem, (_joined(context, problem), ""))
+    before = line[: position.column - 1].rstrip()
+    if problem == "did not find expected key" and before.endswith(("'", '"')):
+        hint = "put all of it in quotes, those in it doubled"
+        return Complaint(position, "a text in quotes ends, and its line goes on", hint)
+    told = f"this is no YAML: {problem}" + (f" ({context})" if context else "")
+    message, hint = _WORDS_BY_PROBLEM.get(problem, (told, "put the text in quotes"))
     line = line[:_MAX_LINE]
-    if _EXPRESSION_IN_BRACKETS.search(line):
+    if ("opened" in message or "':'" in message) and _EXPRESSION_IN_BRACKETS.search(line):
         hint = _QUOTE_EXPRESSION
     elif "opened" in message and _TEXT_IN_BRACKETS.search(line):
         hint = _QUOTE_TEXT
@@ -428,10 +470,6 @@ def _rest(mark: Mark, lines: list[str]) -> list[str]:
 def _explain_character(position: Position, line: str) -> Complaint:
     character = line[position.column - 1 : position.column]
     if character == "\t":
-        return Complaint(position, "a tab in the indentation", "YAML is indented with spaces")
+        return Complaint(position, *_TAB)
     message = f"text cannot begin with {character!r}" if character else "something is missing here"
     return Complaint(position, message, "put the text in quotes")
-
-
-def _joined(context: str, problem: str) -> str:
-    return f"this is no YAML: {problem}" + (f" ({context})" if context else "")
