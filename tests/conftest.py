@@ -19,8 +19,8 @@ from hypothesis import HealthCheck, settings
 from flowq import server
 
 SETTINGS = (
-    *("FLOWQ_LOG", "FLOWQ_REDIS_URL", "FLOWQ_SERVER_IDLE", "FLOWQ_PATIENCE", "RQ_REDIS_URL"),
-    *("FLOWQ_STATE", "FLOWQ_ALLOW", "FLOWQ_ALLOW_RUN"),
+    *("FLOWQ_LOG", "FLOWQ_REDIS_URL", "FLOWQ_SERVER_IDLE", "FLOWQ_PATIENCE", "FLOWQ_LEASE"),
+    *("FLOWQ_STATE", "FLOWQ_ALLOW", "FLOWQ_ALLOW_RUN", "RQ_REDIS_URL"),
     *("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR"),
 )
 """Variables with which the user of this machine tells flowq or rich something."""
@@ -67,6 +67,12 @@ def connection(test_server: server.Server) -> Iterator[redis.Redis]:
     connected.flushall()
     yield connected
     connected.close()
+
+
+@pytest.fixture
+def short_lease(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers of this test, also in processes of their own, are lost after a fifth of the time."""
+    monkeypatch.setenv("FLOWQ_LEASE", "1")
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ of flowq from the server that no worker has used for a day.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from math import inf
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from redis.exceptions import ResponseError
 from rq.utils import as_text
 
+from flowq.errors import UsageError
 from flowq.runtime import keys, scripts
 from flowq.runtime.connections import is_refusal, read_clock
 from flowq.runtime.retry import begin_round
@@ -29,16 +30,8 @@ if TYPE_CHECKING:
     from redis import Redis
 
 
-LEASE_S = 5.0
-"""For so long a heartbeat of a worker counts."""
-
-SILENCE_S = 7.0
-"""After so much silence a worker is lost, if the server took writes all the while."""
-
-GAP_S = 3.0
-"""A longer gap between two marks is silence of the server's own: nobody could be heard."""
-
-LOOK_S = 0.5
+LEASE_VARIABLE = "FLOWQ_LEASE"
+SHORTEST_LEASE_S, LONGEST_LEASE_S = 0.2, 60.0
 
 PER_PASS = 50
 """How many runs, future jobs and so on a pass looks at."""
@@ -126,6 +119,52 @@ def _due(connection: Redis, index: str, now_s: float) -> list[str]:
 # Lost workers --------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """For how long a heartbeat of a worker counts, and the times that follow from it.
+
+    They keep one proportion. A worker that is late with one heartbeat is still alive, and several
+    looks fit into the gap that starts the search again. Workers with different leases may serve one
+    server: each writes down until when its own heartbeat counts.
+    """
+
+    lease_s: float = 5.0
+
+    @property
+    def beat_s(self) -> float:
+        """How often a worker sends a heartbeat."""
+        return 0.3 * self.lease_s
+
+    @property
+    def silence_s(self) -> float:
+        """After so much silence a worker is lost, if the server took writes all the while."""
+        return 1.4 * self.lease_s
+
+    @property
+    def gap_s(self) -> float:
+        """A longer gap between two marks is silence of the server's own: nobody could be heard."""
+        return 0.6 * self.lease_s
+
+    @property
+    def look_s(self) -> float:
+        """How often a worker looks for lost ones."""
+        return 0.1 * self.lease_s
+
+
+def read_lease(environment: Mapping[str, str]) -> Lease:
+    """Return the lease that `FLOWQ_LEASE` sets, or the default. Raises UsageError."""
+    text = environment.get(LEASE_VARIABLE, "").strip()
+    if not text:
+        return Lease()
+    with suppress(ValueError):
+        if SHORTEST_LEASE_S <= float(text) <= LONGEST_LEASE_S:
+            return Lease(float(text))
+    raise UsageError(
+        f"{LEASE_VARIABLE} is a number of seconds from {SHORTEST_LEASE_S:g} to "
+        f"{LONGEST_LEASE_S:g}, not {text!r}"
+    )
+
+
 def find_suspects(connection: Redis, but: str = "") -> dict[str, list[str]]:
     """Return which workers of ours may be lost, and the ids of the jobs that each has.
 
@@ -154,15 +193,14 @@ class Lost(NamedTuple):
     workers: list[str]
 
 
-def find_lost(connection: Redis, *, was_refused: bool = False) -> Lost:
+def find_lost(connection: Redis, lease: Lease, *, was_refused: bool = False) -> Lost:
     """Return the workers that were silent while the server took writes (`lua/workers.lua`).
 
-    To be called every `LOOK_S` until it `is_sure`: who looks once finds only what others have
+    To be called every `lease.look_s` until it `is_sure`: who looks once finds only what others have
     looked for. `was_refused`: the server has refused the caller something since the last time.
     """
-    answer = scripts.FIND_LOST.call(
-        connection, keys.MARKS, SILENCE_S, LEASE_S, GAP_S, "1" if was_refused else ""
-    )
+    times = (lease.silence_s, lease.lease_s, lease.gap_s)
+    answer = scripts.FIND_LOST.call(connection, keys.MARKS, *times, "1" if was_refused else "")
     return Lost(bool(answer[0]), float(answer[1]), [as_text(name) for name in answer[2:]])
 
 

@@ -20,6 +20,7 @@ from rq.defaults import DEFAULT_RESULT_TTL
 from flowq.allowed import Allowed
 from flowq.runtime.attempts import TIMED_OUT, Failure, as_exit_code
 from flowq.runtime.job import Job
+from flowq.runtime.maintenance import Lease
 from flowq.runtime.queue import Queue
 from flowq.runtime.views import Shown
 from flowq.texts import show
@@ -200,6 +201,7 @@ class Settings:
     allowed: Allowed | None = None
     scratch_folder: str | None = None
     log_folder: str | None = None
+    lease: Lease = field(default_factory=Lease)
 
 
 def failed(

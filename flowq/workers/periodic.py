@@ -8,22 +8,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from flowq.runtime.connections import clock_warning, is_passing
-from flowq.runtime.maintenance import LEASE_S, LOOK_S, SILENCE_S, find_suspects, tidy
+from flowq.runtime.maintenance import Lease, find_suspects, tidy
 from flowq.workers.messages import Claim, died
 from flowq.workers.monitor import Monitor
 from flowq.workers.redis_side import RedisSide
 from flowq.workers.wakeup import Wakeup
 
-BEAT_S = 1.5
 TIDY_S = 1.0
 DUE_S = 0.5
 """How often the schedules are looked at in any case; a change of one is heard of at once."""
 
 PAUSE_S = 0.01
 """How soon again: others may schedule thousands of jobs."""
-
-HEALING_S = SILENCE_S + LEASE_S + 1.0
-"""After so long those who looked dead are lost, or were not dead."""
 
 SIGN_S = 10.0
 """How often the subscription, over which nothing may come for hours, is asked whether it lives."""
@@ -50,6 +46,7 @@ class PeriodicWork:
         monitor: Monitor,
         wakeup: Wakeup,
         *,
+        lease: Lease,
         worker_ttl_s: int,
         maintenance_s: float,
         max_crashes: int,
@@ -58,6 +55,7 @@ class PeriodicWork:
         self.monitor = monitor
         self.failing: list[Claim] = []
         """Jobs of lost workers that must be failed; whoever takes one removes it."""
+        self._lease = lease
         self._worker_ttl_s = worker_ttl_s
         self._max_crashes = max_crashes
         self.was_refused = False
@@ -68,18 +66,19 @@ class PeriodicWork:
         self._has_looked = False
         self._is_sure = False
         self._is_clock_off = False
-        self._beat = Duty(BEAT_S, self.beat)
+        self._beat = Duty(lease.beat_s, self.beat)
         self._due = Duty(DUE_S, self._queue_due)
         self._wakeup = wakeup
         self._looked_at = 0.0
         wakeup.on_schedule = self.look_at_schedules
         # After the first search that is sure: RQ would fail what we start again.
-        self._clean = Duty(maintenance_s, self._clean_registries, time.monotonic() + SILENCE_S)
+        clean_at = time.monotonic() + lease.silence_s
+        self._clean = Duty(maintenance_s, self._clean_registries, clean_at)
         self.duties = [
             self._beat,
             Duty(TIDY_S, self._tidy),
             self._due,
-            Duty(LOOK_S, self._search),
+            Duty(lease.look_s, self._search),
             Duty(SIGN_S, wakeup.ask_for_sign),
             self._clean,
         ]
@@ -128,7 +127,8 @@ class PeriodicWork:
 
     def beat(self) -> None:
         """Say that we and our executions are alive; end those that were taken from us."""
-        lost = self.redis_side.beat(LEASE_S, self._worker_ttl_s, self.monitor.report())
+        executing = self.monitor.report()
+        lost = self.redis_side.beat(self._lease.lease_s, self._worker_ttl_s, executing)
         if lost:
             self.monitor.kill_lost(lost)
 
@@ -151,11 +151,11 @@ class PeriodicWork:
         if self._is_sure:
             self.monitor.pool.chores.append(("clean_registries", (self.redis_side.queues,)))
         else:
-            self._clean.due_at = time.monotonic() + LOOK_S
+            self._clean.due_at = time.monotonic() + self._lease.look_s
 
     def _search(self) -> None:
         before_s = time.time()
-        found = self.redis_side.find_lost(was_refused=self.was_refused)
+        found = self.redis_side.find_lost(self._lease, was_refused=self.was_refused)
         self.was_refused, self._is_sure = False, found.is_sure
         self._compare_clocks(found.clock_s, before_s, time.time())
         for name in found.workers:
@@ -172,7 +172,8 @@ class PeriodicWork:
         """Whether jobs of others may be lost, and it will soon be known. Errors: redis-py's."""
         now = time.monotonic()
         if self._heals_until is None:
-            self._heals_until = now + HEALING_S
+            # After so long those who looked dead are lost, or were not dead.
+            self._heals_until = now + self._lease.silence_s + self._lease.lease_s + 1.0
         if self.failing or not self._has_looked:
             return True
         return now < self._heals_until and bool(

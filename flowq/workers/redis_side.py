@@ -18,7 +18,7 @@ from rq.utils import as_text
 
 from flowq.runtime import keys, scripts
 from flowq.runtime.connections import read_clock
-from flowq.runtime.maintenance import Lost, find_lost
+from flowq.runtime.maintenance import Lease, Lost, find_lost
 from flowq.runtime.scripts import format_instant, format_second
 from flowq.workers.messages import Claim, End, Turn, make_claim
 
@@ -302,9 +302,9 @@ class RedisSide:
         limited = list(zip(parts[::2], parts[1::2], strict=True))
         return (float(next_s) if next_s else None), limited
 
-    def find_lost(self, *, was_refused: bool = False) -> Lost:
+    def find_lost(self, lease: Lease, *, was_refused: bool = False) -> Lost:
         """Return the workers that are lost, and say that the server takes writes."""
-        return find_lost(self.connection, was_refused=was_refused)
+        return find_lost(self.connection, lease, was_refused=was_refused)
 
     def tell_stop(self) -> None:
         """Say that we finish what we have, and end."""

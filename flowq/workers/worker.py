@@ -24,15 +24,7 @@ from flowq.errors import UsageError
 from flowq.runtime import keys
 from flowq.runtime.connections import MAX_WAIT_S, Outage, retry_while_unavailable
 from flowq.runtime.job import Job
-from flowq.runtime.maintenance import (
-    LEASE_S,
-    LOOK_S,
-    SILENCE_S,
-    Finding,
-    examine,
-    find_suspects,
-    tidy,
-)
+from flowq.runtime.maintenance import Finding, examine, find_suspects, read_lease, tidy
 from flowq.runtime.queue import Queue
 from flowq.runtime.rq import WorkerBase, explain_key_prefix
 from flowq.runtime.wip import find_living
@@ -147,6 +139,7 @@ class Worker(WorkerBase):
         self.can_rest = can_rest
         self.allowed = read_allowed(allow, allow_run, os.environ)
         """What jobs may lead to; None for everything."""
+        self.lease = read_lease(os.environ)
         self.has_reached_limit = False
         """Whether `work` has ended because of one of its limits: idle for so long, so many jobs."""
         self._signaled_at = 0.0
@@ -223,6 +216,7 @@ class Worker(WorkerBase):
             allowed=self.allowed,
             scratch_folder=scratch,
             log_folder=self.log_folder,
+            lease=self.lease,
         )
         assert self.mode is not None
         pool = Pool(self.concurrency, self.mode, settings, self.max_jobs_per_child)
@@ -248,6 +242,7 @@ class Worker(WorkerBase):
             redis_side,
             monitor,
             bell,
+            lease=self.lease,
             worker_ttl_s=self.worker_ttl + 60,
             maintenance_s=self.maintenance_interval,
             max_crashes=self.max_crashes,
@@ -281,8 +276,9 @@ class Worker(WorkerBase):
         left_s = redis_side.find_lease(self.name)
         if left_s is None:  # a stranger, of which nobody knows that
             return False
-        while not redis_side.find_lost().is_sure or left_s > LEASE_S - SILENCE_S:
-            time.sleep(LOOK_S)
+        lost_at_s = self.lease.lease_s - self.lease.silence_s  # so long after the lease's end
+        while not redis_side.find_lost(self.lease).is_sure or left_s > lost_at_s:
+            time.sleep(self.lease.look_s)
             before_s, left_s = left_s, redis_side.find_lease(self.name)
             if left_s is None:  # others have seen to it
                 return True

@@ -35,9 +35,11 @@ def work_off(connection: redis.Redis) -> Callable[..., Worker]:
     def run(*queues: str, **options: Any) -> Worker:
         options.setdefault("mode", "warm")
         limits = {name: options.pop(name) for name in ("max_jobs",) if name in options}
+        lease = options.pop("lease", None)
         worker = Worker(
             list(queues or ["default"]), connection=connection, paths=[JOBS_FOLDER], **options
         )
+        worker.lease = lease or worker.lease
         worker.work(burst=True, logging_level="WARNING", **limits)
         return worker
 

@@ -8,9 +8,19 @@ from typing import Any
 import pytest
 import worker_jobs
 
+from flowq.runtime.maintenance import Lease
 from flowq.runtime.queue import Queue
 from flowq.workers import turns
 from flowq.workers.children import Pool
+
+
+class NoSilence(Lease):
+    """With it RQ's maintenance, which is a chore, is due at once."""
+
+    silence_s = 0.0
+
+
+AT_ONCE = NoSilence()
 
 
 @pytest.fixture
@@ -25,8 +35,6 @@ def left(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> list[int]:
         send(self, child, message)
 
     monkeypatch.setattr(Pool, "_send", note)
-    for module in ("runtime.maintenance", "workers.periodic"):  # RQ's maintenance is due at once
-        monkeypatch.setattr(f"flowq.{module}.SILENCE_S", 0.0)
     return counts
 
 
@@ -36,7 +44,7 @@ def test_a_chore_waits_for_a_pause(
 ) -> None:
     for _ in range(200):
         queue.enqueue(worker_jobs.nothing)
-    work_off(batches=batches)
+    work_off(batches=batches, lease=AT_ONCE)
     assert left == [0]
 
 
@@ -50,7 +58,7 @@ def test_a_chore_does_not_wait_for_ever(
 ) -> None:
     monkeypatch.setattr(turns, "CHORES_S", 0.05)
     jobs = [queue.enqueue(worker_jobs.sleep, 0.001) for _ in range(400)]
-    work_off(batches=batches)
+    work_off(batches=batches, lease=AT_ONCE)
     assert left[0] > 0
     assert {job.get_status() for job in jobs} == {"finished"}
 
@@ -61,5 +69,5 @@ def test_a_chore_does_not_wait_for_ever_behind_jobs_whose_ends_can_be_foreseen(
     monkeypatch.setattr(turns, "CHORES_S", 0.3)
     for _ in range(80):
         queue.enqueue(worker_jobs.sleep, 0.01)
-    work_off()
+    work_off(lease=AT_ONCE)
     assert left[0] > 0

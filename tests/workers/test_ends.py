@@ -166,7 +166,8 @@ def test_the_statistics_of_the_worker_are_kept(
 def test_what_rqs_code_has_to_end_is_ended_without_waiting_for_anything_else(
     queue: Queue, work_off: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, mode: str
 ) -> None:
-    for name in ("BEAT_S", "TIDY_S", "DUE_S", "LOOK_S", "SIGN_S"):
+    monkeypatch.setenv("FLOWQ_LEASE", "60")
+    for name in ("TIDY_S", "DUE_S", "SIGN_S"):
         monkeypatch.setattr(f"flowq.workers.periodic.{name}", 60.0)
     waits_in_vain: list[float] = []
 

@@ -129,6 +129,7 @@ def claim_as(connection: redis.Redis, worker: str, count: int = 1) -> RedisSide:
     return redis_side
 
 
+@pytest.mark.usefixtures("short_lease")
 def test_a_job_that_loses_its_worker_too_often_fails_through_settling(
     queue: Queue, work_off: Callable[..., Any]
 ) -> None:
@@ -198,6 +199,7 @@ def test_what_a_lost_worker_reports_later_changes_nothing(queue: Queue) -> None:
     assert redis_side.beat(5, 60, [(claims[0], False)]) == {claims[0].execution_id}
 
 
+@pytest.mark.usefixtures("short_lease")
 def test_a_claim_whose_answer_was_lost_is_put_back(
     queue: Queue, work_off: Callable[..., Any]
 ) -> None:
@@ -287,6 +289,7 @@ def test_a_second_signal_puts_the_running_job_back(
     assert queue.connection.hget(job.key, "flowq_crashes") is None
 
 
+@pytest.mark.usefixtures("short_lease")
 @pytest.mark.parametrize("names", [["default"], ["high", "default", "low"]])
 def test_a_killed_worker_loses_no_job_of_any_queue(
     connection: redis.Redis, start_worker: Start, wait_until: Wait, names: list[str]
@@ -353,6 +356,7 @@ def test_a_worker_survives_any_number_of_kills_of_idle_children(
     assert len(killed) > 5
 
 
+@pytest.mark.usefixtures("short_lease")
 def test_a_worker_in_a_burst_takes_over_the_jobs_of_a_lost_one_before_it_leaves(
     queue: Queue, start_worker: Start, wait_until: Wait, work_off: Callable[..., Worker]
 ) -> None:
@@ -376,6 +380,7 @@ def test_a_worker_in_a_burst_does_not_wait_for_one_that_lives(
     assert time.monotonic() - before_s < 7  # after which it would be lost
 
 
+@pytest.mark.usefixtures("short_lease")
 def test_healing_takes_over_the_jobs_of_a_lost_worker_where_no_other_is(
     queue: Queue, start_worker: Start, wait_until: Wait
 ) -> None:

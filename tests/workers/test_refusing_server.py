@@ -19,6 +19,7 @@ from rq.registry import StartedJobRegistry
 
 from flowq import server
 from flowq.runtime.connections import read_clock
+from flowq.runtime.maintenance import Lease, find_lost
 from flowq.runtime.queue import Queue
 from flowq.workers.address import address_of
 from flowq.workers.child.rq_work import RQWork
@@ -177,14 +178,15 @@ def test_rqs_maintenance_does_not_start_a_job_again_that_was_not_heard_of_for_lo
 
 
 def test_our_workers_leave_rqs_maintenance_until_all_could_be_heard(
-    connection: redis.Redis, wait_until: Wait, monkeypatch: pytest.MonkeyPatch
+    connection: redis.Redis, wait_until: Wait
 ) -> None:
     job, _ = start_job(connection)
     for key in connection.keys("rq:wip:*"):
         connection.zadd(key, dict.fromkeys(connection.zrange(key, 0, -1), 0))
-    rq_work = RQWork(Settings("w", address_of(connection)), connection)
+    lease = Lease(0.2)
+    rq_work = RQWork(Settings("w", address_of(connection), lease=lease), connection)
     rq_work.clean_registries(["default"])
     assert job.get_status() == "started"
-    monkeypatch.setattr("flowq.runtime.maintenance.SILENCE_S", 0.0)
+    wait_until(lambda: find_lost(connection, lease).is_sure)
     rq_work.clean_registries(["default"])
     assert job.get_status() == "queued"

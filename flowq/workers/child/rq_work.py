@@ -85,7 +85,7 @@ class RQWork:
         which nobody could be heard has just passed, nor by a wrong clock.
         """
         before_s = time.time()
-        found = find_lost(self.connection)
+        found = find_lost(self.connection, self.settings.lease)
         if not found.is_sure or clock_warning(found.clock_s, before_s, time.time()):
             return
         worker = self._rq_worker(self.connection, queues)
