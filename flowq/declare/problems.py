@@ -38,7 +38,7 @@ class Problems:
         self.text = text
         self.found: list[Problem] = []
         self.noted: list[tuple[str, Placed]] = []
-        self._silenced: set[int] = set()
+        self._silenced: dict[int, Placed] = {}
 
     def add(self, code: str, place: Placed, message: str, hint: str = "") -> None:
         """Note one problem."""
@@ -51,11 +51,12 @@ class Problems:
         """Take over the problems of nodes that have been copied; `copies` has these by id."""
         self.found += earlier.found
         self.noted += ((code, copies.get(id(place), place)) for code, place in earlier.noted)
-        self._silenced |= {id(copies[each]) for each in earlier._silenced if each in copies}
+        for each, place in earlier._silenced.items():
+            self.silence(copies.get(each, place))
 
     def silence(self, place: Placed) -> None:
         """Take no further problems of a part that only stands in for what could not be read."""
-        self._silenced.add(id(place))
+        self._silenced[id(place)] = place  # kept, so that no other part gets its id
 
     def pass_gaps(self, source: Placed, target: Placed) -> None:
         """Remember of a part that it has the gaps of another one, which is merged into it."""

@@ -25,8 +25,8 @@ import pathlib
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from itertools import islice
-from types import FrameType
+from functools import lru_cache
+from types import CodeType, FrameType
 from typing import Any, ParamSpec, TypeVar, Unpack, overload
 
 from flowq.callables import explain_unimportable, name_call
@@ -278,9 +278,8 @@ class Workflow:
         return workflow, problems.in_order()
 
     def _read(self) -> tuple[Spec, Problems]:
-        copies: dict[int, Node] = {}
-        document = copy_maps(self._document(), copies)  # so that it can be read again
-        assert isinstance(document, MapNode)
+        copies: dict[int, Node] = {}  # so that it can be read again
+        document = self._document(copies)
         problems = Problems(self._file)
         problems.carry_over(self._problems, copies)
         self._check_functions(document, problems)
@@ -397,21 +396,25 @@ class Workflow:
 
     # Reading -------------------------------------------------------------------------------------
 
-    def _document(self) -> MapNode:
-        """Return all that was said as the document that YAML would have."""
+    def _document(self, copies: dict[int, Node]) -> MapNode:
+        """Return all that was said as the document that YAML would have.
+
+        Reading changes maps whose keys are misspelt, so they are copied; `copies` takes up the
+        copies by the id of the original.
+        """
         where = self._declared_at
         root = map_node(where)
         for key, node in self._root.node_by_key.items():
-            root.enter(self._root.key_by_key[key], node)
+            root.enter(self._root.key_by_key[key], copy_maps(node, copies))
         jobs, final = map_node(where), map_node(where)
         for one in self._declaration_by_job.values():
             around = final if one.is_final else jobs
             if one.job.name not in jobs.node_by_key and one.job.name not in final.node_by_key:
-                around.enter(key_node(one.job.name, one.where), _job_node(one))
+                around.enter(key_node(one.job.name, one.where), _job_node(one, copies))
         parts = {"inputs": self._inputs, "outputs": self._outputs, "finally": final}
         for key, node in parts.items():
             if node.node_by_key:
-                root.enter(key_node(key, where), node)
+                root.enter(key_node(key, where), copy_maps(node, copies))
         root.enter(key_node("jobs", where), jobs)
         return root
 
@@ -457,12 +460,13 @@ class Workflow:
         return workflows
 
 
-def _job_node(one: Declaration) -> MapNode:
+def _job_node(one: Declaration, copies: dict[int, Node]) -> MapNode:
     node, with_ = map_node(one.where), map_node(one.where)
+    node.key_by_key |= one.node.key_by_key
     for key, inner in one.node.node_by_key.items():
-        node.enter(one.node.key_by_key[key], inner)
-    for name, inner in one.with_.node_by_key.items():
-        with_.enter(one.with_.key_by_key[name], inner)
+        node.node_by_key[key] = copy_maps(inner, copies)
+    with_.key_by_key |= one.with_.key_by_key
+    with_.node_by_key |= one.with_.node_by_key  # arguments have no keys to be misspelt
     for name, handle in one.find_own_arguments().items():
         with_.enter(key_node(name, one.where), to_node(handle, one.where))
     if with_.node_by_key and "with" not in node.node_by_key:
@@ -507,9 +511,14 @@ def here() -> Where:
 
 def where_of(frame: FrameType) -> Where:
     """Return the position that a frame is executing."""
-    positions = islice(frame.f_code.co_positions(), frame.f_lasti // 2, None)
-    line, _, column, _ = next(positions, (None, None, None, None))
+    line, column = _positions_of(frame.f_code)[frame.f_lasti // 2]
     return Where(frame.f_code.co_filename, line or frame.f_lineno, (column or 0) + 1)
+
+
+@lru_cache(maxsize=2)  # thousands of jobs may be declared in one long module
+def _positions_of(code: CodeType) -> list[tuple[int | None, int | None]]:
+    """Return line and column of each instruction."""
+    return [(line, column) for line, _, column, _ in code.co_positions()]
 
 
 def find_folder(frame: FrameType) -> str | None:

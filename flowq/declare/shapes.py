@@ -196,6 +196,8 @@ def find_meant(node: Node, kind: Vocabulary) -> frozenset[str]:
     unknown = [
         key for key in keys if key not in kind.keys and key not in kind.foreign and not is_free(key)
     ]
+    if not unknown:
+        return frozenset()
     absent = [key for key in kind.keys if key not in keys]
     meant = [get_close_matches(key, absent) for key in unknown]
     return frozenset(chain.from_iterable(meant) if all(meant) else absent)

@@ -351,6 +351,13 @@ def test_an_option_that_cannot_be_meant_is_a_problem(options: Any, words: str) -
         flow.spec()
 
 
+@pytest.mark.parametrize("key", ["retries", "timeout", "needs", "approval", "env"])
+def test_a_value_of_a_strange_type_is_one_problem(key: str) -> None:
+    flow = Workflow("x")
+    flow.call("b", "time:time", **{key: object()})
+    assert only_problem_of(flow).message.startswith(f"{key} is of type object")
+
+
 @pytest.mark.parametrize(
     "said", [{"type": "int", "default": "many"}, {"type": "int", "default": True}]
 )
