@@ -62,7 +62,7 @@ INPUT = Vocabulary(
     {
         "type": Key(
             Shape(read_node, {"enum": [*get_args(InputType)]}),
-            "What it is; str if nothing is said.",
+            "The type of its values (default: str).",
         ),
         "choices": Key(
             Shape(
@@ -73,16 +73,18 @@ INPUT = Vocabulary(
                     "items": {"type": ["string", "number", "boolean"], "not": {"const": ""}},
                 },
             ),
-            "The values of an enum.",
+            "The allowed values of an enum.",
         ),
         "pattern": Key(
             Shape(_read_pattern, TEXT.schema),
             "A regular expression that the whole text must match.",
             ("[0-9]{4}-[0-9]{2}",),
         ),
-        "default": Key(Shape(read_node), "Its value when none is given; without, it is required."),
-        "required": Key(FLAG, "Whether it must be given."),
-        "description": Key(DESCRIPTION, "What it is for."),
+        "default": Key(
+            Shape(read_node), "The value if a run gives none; an input without it is required."
+        ),
+        "required": Key(FLAG, "Whether a run has to give a value."),
+        "description": Key(DESCRIPTION, "A description for people."),
     },
     foreign=_FOREIGN,
 )

@@ -172,7 +172,7 @@ _EDGE = Vocabulary(
     "an edge",
     {
         "on_failure": Key(
-            Shape(_read_edge_policy, {"const": "ignore"}), "Its failure does not matter here."
+            Shape(_read_edge_policy, {"const": "ignore"}), "Ignore a failure of this job."
         )
     },
 )
@@ -225,7 +225,7 @@ _APPROVAL = Vocabulary(
     {
         "message": Key(
             MESSAGE,
-            "What the person who approves should know.",
+            "What to tell the person who approves.",
             ("Publish ${{ jobs.pack.result }}?",),
             "message",
         ),
@@ -239,11 +239,13 @@ _APPROVAL = Vocabulary(
                 },
                 lambda inputs: {each.name: write_input(each) for each in inputs},
             ),
-            "What an approval has to give, by name.",
+            "The values that an approval takes, by name.",
             (),
             "inputs",
         ),
-        "expires": Key(TIMEOUT, "How long to wait before the job fails.", ("2d",), "expires_s"),
+        "expires": Key(
+            TIMEOUT, "How long to wait for an approval before the job fails.", ("2d",), "expires_s"
+        ),
     },
 )
 
@@ -450,18 +452,16 @@ _MAX = {"type": "integer", "minimum": 0, "maximum": MAX_RETRIES}
 _RETRIES = Vocabulary(
     "retries",
     {
-        "max": Key(Shape(_read_max, _MAX), "How often it is tried again.", (3,), "max"),
-        "backoff": Key(
-            DURATION, "How long to wait before the second attempt.", ("2s",), "backoff_s"
-        ),
+        "max": Key(Shape(_read_max, _MAX), "How many times the job is retried.", (3,), "max"),
+        "backoff": Key(DURATION, "The pause before the first retry.", ("2s",), "backoff_s"),
         "factor": Key(
             Shape(_number(read_factor), {"type": "number", "minimum": 1, "maximum": MAX_FACTOR}),
-            "Each further wait is so many times as long.",
+            "Each further pause is this many times as long as the one before it.",
             (2,),
             "factor",
         ),
         "max_backoff": Key(
-            TIMEOUT, "The longest wait; a day unless it is said.", ("5m",), "max_backoff_s"
+            TIMEOUT, "The longest pause (default: a day).", ("5m",), "max_backoff_s"
         ),
         "jitter": Key(
             either(
@@ -469,7 +469,7 @@ _RETRIES = Vocabulary(
                 {"type": "number", "minimum": 0, "maximum": 1},
                 {"type": "string", "pattern": r"^\s*[0-9]{1,3}(\.[0-9]{1,6})?\s*%\s*$"},
             ),
-            "A random part of up to this share makes each wait longer.",
+            "Lengthen each pause by a random part of up to this share.",
             (0.2, "20%"),
             "jitter",
         ),
@@ -481,12 +481,15 @@ _RETRIES = Vocabulary(
         ),
         "on": Key(
             _CAUSES,
-            "Only failures by these are tried again: exception classes, exit codes.",
+            "Retry only after these: exception classes, exit codes.",
             ("ConnectionError", ["requests.exceptions:Timeout", 137, "1-3"]),
             "on",
         ),
         "never_on": Key(
-            _CAUSES, "Failures by these are final.", ("ValueError", [2, "64-78"]), "never_on"
+            _CAUSES,
+            "Do not retry after these: exception classes, exit codes.",
+            ("ValueError", [2, "64-78"]),
+            "never_on",
         ),
     },
     required=("max",),

@@ -1,8 +1,9 @@
-"""The table of the language: each key once, with its shape, its meaning, and where it may stand.
+"""The table of the language: each key once, with its shape, its meaning, and where it is allowed.
 
-The reader, both exports, the JSON Schema, and the check of keys that mean nothing beside each other
-are made of it, and a test compares the page of the language with it. The order of the keys is that
-of documents. Words of GitHub Actions and of other queues are answered with ours.
+The reader (`document`), both exports, the JSON Schema and the check of keys that exclude each other
+are derived from this table, and a test compares it with the page of the language. Exports write the
+keys in this order. For words of GitHub Actions and of other queues there is advice. Nothing here
+reads a whole document, and no key is declared elsewhere.
 """
 
 from __future__ import annotations
@@ -44,10 +45,10 @@ _NEEDS = "write `needs`"
 _QUEUE = "a job runs where its queue's workers are: `queue: NAME`"
 
 _IN_A_JOB: Mapping[str, str] = {
-    "steps": "a job does one thing: make each step a job, and order them with `needs`",
+    "steps": "a job does one thing: make each step a job, and order the jobs with `needs`",
     "uses": "name a Python function, `call: package.module:function`, or another workflow, "
     "`workflow: ./file.yaml`",
-    "runs-on": "name the queue whose workers shall run it: `queue: NAME`",
+    "runs-on": "name the queue whose workers run it: `queue: NAME`",
     "strategy": "`matrix`, `max_parallel` and `fail_fast` stand at the job itself",
     "timeout-minutes": "write `timeout: 10m`",
     "continue-on-error": "write `continue_on_error`",
@@ -57,10 +58,10 @@ _IN_A_JOB: Mapping[str, str] = {
     "container": _QUEUE,
     "services": _QUEUE,
     "permissions": "leave it out",
-    "environment": "write `approval: true` for a job that somebody has to approve, or `env`",
+    "environment": "write `approval: true` for a job that needs an approval, or `env`",
     "concurrency": "it belongs to the workflow; for the jobs of a group, write `max_parallel`",
     "secrets": "name each where it is used: `env: {KEY: ${{ secrets.KEY }}}`",
-    "outputs": "what the function returns is jobs.NAME.result",
+    "outputs": "other jobs read what the function returns as jobs.NAME.result",
     "args": _ARGUMENTS,
     "kwargs": _ARGUMENTS,
     "params": _ARGUMENTS,
@@ -99,7 +100,7 @@ _IN_DEFAULTS: Mapping[str, str] = {
     "max-parallel": "write `max_parallel`",
     "fail-fast": "write `fail_fast`",
     "retry": "write `retries: {max: 3, backoff: 2s}`",
-    "runs-on": "name the queue whose workers shall run the jobs: `queue: NAME`",
+    "runs-on": "name the queue whose workers run the jobs: `queue: NAME`",
 }
 
 _IN_A_WORKFLOW: Mapping[str, str] = {
@@ -144,7 +145,7 @@ def _read_concurrency(label: str, node: Node, problems: Problems) -> Concurrency
     words = CONCURRENCY.read(label, node, problems) or {}
     is_missing = isinstance(node, MapNode) and "group" not in node.node_by_key
     if is_missing and "group" not in find_meant(node, CONCURRENCY):
-        hint = "runs with the same text come one after the other"
+        hint = "runs with the same text run one after the other"
         problems.add(MISSING_KEY, node, f"{label} has no `group`", hint)
     return Concurrency(**{"group": "", **CONCURRENCY.to_fields(words)})
 
@@ -170,17 +171,17 @@ def _name_default(key: Key) -> str:
     return key.attribute.rpartition(".")[2]
 
 
-_WORK = "each job says itself what it does"
-_EDGE = "an edge is between two jobs: say it at one of them"
-_GROUP = "it makes a group of one job: say it there"
-_OF_SINGLE_JOBS = {"workflow": "say it at the jobs of that workflow"}
+_WORK = "each job declares what it does"
+_EDGE = "an edge is between two jobs: declare it at one of them"
+_GROUP = "it makes a group of one job: write it there"
+_OF_SINGLE_JOBS = {"workflow": "write it at the jobs of that workflow"}
 
 _OF_LISTS = {
     "for_each": "give the list to one axis of the matrix, or the matrix to a workflow of its own"
 }
 
-_DESCRIPTION = "What it is for."
-_ENV = "Environment variables; `env.NAME` and `secrets.NAME` are read where the job runs."
+_DESCRIPTION = "A description for people."
+_ENV = "Environment variables. `env.NAME` and `secrets.NAME` are read where the job runs."
 _ENV_EXAMPLES = ({"API_KEY": "${{ secrets.API_KEY }}"},)
 
 JOB = Vocabulary(
@@ -190,13 +191,13 @@ JOB = Vocabulary(
             DESCRIPTION,
             _DESCRIPTION,
             attribute="description",
-            not_shared="it says what one job is for",
+            not_shared="it describes one job: write it there",
         ),
         "deferred": Key(
             FLAG,
-            "The job is open: running jobs may add blockers to it.",
+            "Open the job: running jobs may add blockers to it.",
             attribute="deferred",
-            not_shared="a job is open for the code that adds to it: say it at that job",
+            not_shared="write it at the job that running jobs add blockers to",
         ),
         "needs": Key(
             job.NAMES,
@@ -210,26 +211,25 @@ JOB = Vocabulary(
             "Run only if this expression is true.",
             ("inputs.publish", "always()"),
             attribute="if_",
-            not_shared="whether a job runs is its own matter, and an `if` of its own would replace "
-            "this one",
+            not_shared="write it at each job: an `if` there would replace this one",
         ),
         "approval": Key(
             job.APPROVAL,
-            "Wait for `flowq approve RUN JOB` when all else is ready.",
+            "Wait for `flowq approve RUN JOB` once everything else is ready.",
             (True, {"message": "Look at the report first", "expires": "2d"}),
             attribute="approval",
-            not_shared="each approval is about one job: say it there",
+            not_shared="an approval is about one job: write it there",
         ),
         "for_each": Key(
             job.ITEMS,
-            "One job for each item of a list, or of an expression that gives one.",
+            "One job for each item of a list, or of an expression that results in a list.",
             (["a", "b"], "${{ jobs.list_photos.result }}"),
             attribute="for_each.items",
             not_shared=_GROUP,
         ),
         "key": Key(
             EXPRESSION,
-            "An expression that names an item; seen keys are dropped.",
+            "An expression for the key of an item; an item whose key was seen before is dropped.",
             ("item.id",),
             attribute="for_each.key",
             needs=("for_each",),
@@ -237,7 +237,7 @@ JOB = Vocabulary(
         ),
         "more": Key(
             EXPRESSION,
-            "An expression on `result` that gives further items.",
+            "An expression on `result` for further items of the group.",
             ("result.links",),
             attribute="for_each.more",
             needs=("for_each",),
@@ -245,14 +245,14 @@ JOB = Vocabulary(
         ),
         "max_items": Key(
             POSITIVE,
-            "The group fails above this number of items.",
+            "The group fails if it has more items than this.",
             (10_000,),
             attribute="for_each.max_items",
             needs=("for_each",),
         ),
         "matrix": Key(
             MATRIX,
-            "One job for each combination of some lists.",
+            "One job for each combination of the values of these lists.",
             ({"os": ["linux", "windows"], "python": ["3.11", "3.12"]},),
             attribute="matrix.axes",
             not_for=_OF_LISTS,
@@ -260,7 +260,7 @@ JOB = Vocabulary(
         ),
         "include": Key(
             COMBINATIONS,
-            "Further combinations of the matrix, or keys for some.",
+            "Further combinations of the matrix, or further keys for existing ones.",
             attribute="matrix.include",
             not_for=_OF_LISTS,
             not_shared=_GROUP,
@@ -274,7 +274,7 @@ JOB = Vocabulary(
         ),
         "stop_when": Key(
             EXPRESSION,
-            "An expression on `result`: once true, what has not started is skipped.",
+            "An expression on `result`: once it is true, the rest of the group is skipped.",
             ("result.loss < 0.1",),
             attribute="for_each.stop_when matrix.stop_when",
             needs=("for_each", "matrix", "include"),
@@ -296,21 +296,21 @@ JOB = Vocabulary(
         ),
         "run": Key(
             job.COMMAND,
-            "A command: a program and its arguments as a list, or a text for a shell.",
+            "A command: a list of a program and its arguments, or a text for a shell.",
             (["tar", "-cf", "${{ inputs.out }}", "data"], 'make -C "$FOLDER" && echo done'),
             attribute="run.command",
             not_shared=f"{_WORK}; `shell` and `cwd` stand here: defaults: {{shell: bash}}",
         ),
         "shell": Key(
             FIXED_TEXT,
-            "The shell of `run`.",
+            "The shell that runs `run`.",
             ("bash", "sh", "pwsh", "cmd"),
             attribute="run.shell",
             needs=("run",),
         ),
         "result": Key(
             choice("last", "text", "lines", "json"),
-            "What of the output is the result of `run`.",
+            "What the result is: the last line of the output, all of it, its lines, or its JSON.",
             attribute="run.result",
             needs=("run",),
         ),
@@ -319,9 +319,9 @@ JOB = Vocabulary(
             "The arguments, by name; values may hold ${{ expressions }}.",
             attribute="with_",
             not_for={
-                "run": "a command has no arguments by name: pass them under `env:`, and write $NAME"
+                "run": "a command has no named arguments: pass them under `env:`, and write $NAME"
             },
-            not_shared="each function has arguments of its own: say them at each job",
+            not_shared="each function has its own arguments: write them at each job",
         ),
         "env": Key(
             job.ENVIRONMENT,
@@ -329,19 +329,18 @@ JOB = Vocabulary(
             _ENV_EXAMPLES,
             attribute="env",
             not_for=_OF_SINGLE_JOBS,
-            not_shared="variables of all jobs stand under `env` of the workflow",
+            not_shared="write variables of all jobs under `env` of the workflow",
         ),
         "cwd": Key(
             TEMPLATE,
-            "The folder that it runs in.",
+            "The folder that the job runs in.",
             ("build",),
             attribute="cwd",
             not_for=_OF_SINGLE_JOBS,
         ),
         "secret_results": Key(
             choice("mask", "refuse"),
-            "What becomes of a result with a secret in it: it is hidden where it is shown, or it "
-            "fails the job.",
+            "If a result contains a secret, hide it wherever the result is shown, or fail the job.",
             attribute="secret_results",
             not_for=_OF_SINGLE_JOBS,
         ),
@@ -354,65 +353,65 @@ JOB = Vocabulary(
         ),
         "blocked_by": Key(
             job.BLOCKS,
-            "As `blocks`: jobs with `deferred: true` that wait for this one.",
+            "Jobs with `deferred: true` that must wait for this one; the same as `blocks`.",
             not_shared=_EDGE,
         ),
         "max_parallel": Key(
             POSITIVE,
-            "How many jobs of the group run at a time.",
+            "How many jobs of the group may run at the same time.",
             (8,),
             attribute="max_parallel",
         ),
         "fail_fast": Key(
             FLAG,
-            "After a failure, cancel what has not started of the group.",
+            "After a failure, cancel the jobs of the group that have not started.",
             attribute="fail_fast",
         ),
         "continue_on_error": Key(
             job.TOLERANCE,
-            "Failures that count as successes.",
+            "Which failures count as successes: all, this many, or this share of the group.",
             (True, 3, "20%"),
             attribute="continue_on_error",
         ),
         "on_blocker_failure": Key(
             choice("wait", "skip", "run"),
-            "What becomes of it when a job before it did not succeed.",
+            "What the job does when a job before it did not succeed: wait, skip itself, or run.",
             attribute="on_blocker_failure",
         ),
         "if_empty": Key(
             choice("run", "skip"),
-            "What becomes of it when there was nothing to wait for.",
+            "What an open job does when it has no blockers: run, or skip itself.",
             attribute="if_empty",
-            not_shared="every job without blockers would be skipped: say it at the open job",
+            not_shared="every job without blockers would be skipped: write it at the open job",
         ),
         "on_crash": Key(
             choice("requeue", "fail"),
-            "What becomes of it when its worker is lost with it.",
+            "What happens to the job if its worker dies: it is queued again, or it fails.",
             attribute="on_crash",
             not_for=_OF_SINGLE_JOBS,
         ),
         "expires": Key(
             TIMEOUT,
-            "How long it may wait to be started before it is canceled.",
+            "How long the job may wait to start before it is canceled.",
             ("1d",),
             attribute="expires_s",
         ),
         "retries": Key(
             job.RETRIES,
-            "How often it is tried again, when, and after which failures.",
+            "How often the job is retried, after which pauses, and after which failures.",
             (3, {"max": 5, "backoff": "2s", "factor": 2, "on": ["ConnectionError", 137]}),
             attribute="retries",
         ),
-        "timeout": Key(TIMEOUT, "How long it may run.", ("30s", "10m"), attribute="timeout_s"),
+        "timeout": Key(TIMEOUT, "How long the job may run.", ("30s", "10m"), attribute="timeout_s"),
         "queue": Key(
             FIXED_TEXT,
-            "The queue whose workers run it.",
+            "The queue whose workers run the job.",
             ("default",),
             attribute="queue",
             not_for=_OF_SINGLE_JOBS,
         ),
         "at_front": Key(
-            FLAG, "Enter the queue at its front.", attribute="at_front", not_for=_OF_SINGLE_JOBS
+            FLAG, "Enter the queue at the front.", attribute="at_front", not_for=_OF_SINGLE_JOBS
         ),
     },
     foreign=_IN_A_JOB,
@@ -432,11 +431,14 @@ SCHEDULE = Vocabulary(
     "schedule",
     {
         "cron": Key(
-            FIXED_TEXT, "Minute, hour, day, month, weekday.", ("30 2 * * 1-5",), attribute="cron"
+            FIXED_TEXT,
+            "Minute, hour, day of the month, month, weekday.",
+            ("30 2 * * 1-5",),
+            attribute="cron",
         ),
         "timezone": Key(
             FIXED_TEXT,
-            "A name of the IANA database.",
+            "A time zone of the IANA database.",
             ("Europe/Berlin",),
             attribute="timezone",
         ),
@@ -449,11 +451,11 @@ CONCURRENCY = Vocabulary(
     "concurrency",
     {
         "group": Key(
-            TEMPLATE, "Runs with the same text come one after the other.", attribute="group"
+            TEMPLATE, "Runs with the same text run one after the other.", attribute="group"
         ),
         "cancel_in_progress": Key(
             FLAG,
-            "A new run cancels the one that is going on.",
+            "A new run cancels the running one.",
             attribute="cancel_in_progress",
         ),
     },
@@ -469,17 +471,17 @@ _OF_JOBS = {
 WORKFLOW = Vocabulary(
     "a workflow",
     {
-        "name": Key(FIXED_TEXT, "The name of the workflow; the file's, if nothing is said."),
+        "name": Key(FIXED_TEXT, "The name of the workflow (default: the name of the file)."),
         "description": Key(DESCRIPTION, _DESCRIPTION, attribute="description"),
-        "inputs": Key(Shape(read_node), "What is given to a run, by name."),
+        "inputs": Key(Shape(read_node), "The values that a run takes, by name."),
         "defaults": Key(
             Shape(DEFAULTS.read, {"anyOf": [{"type": "null"}, DEFAULTS.schema()]}, write_defaults),
-            "What jobs get that do not say otherwise.",
+            "Defaults for the keys of all jobs.",
         ),
         "env": Key(job.ENVIRONMENT, _ENV, _ENV_EXAMPLES, attribute="env"),
         "max_parallel": Key(
             POSITIVE,
-            "How many jobs of a run are executed at a time.",
+            "How many jobs of a run may be executed at the same time.",
             (8,),
             attribute="max_parallel",
         ),
@@ -491,7 +493,7 @@ WORKFLOW = Vocabulary(
         ),
         "concurrency": Key(
             either(_read_concurrency, TEXT.schema, CONCURRENCY.schema(), write=CONCURRENCY.write),
-            "One run at a time.",
+            "Run one after the other: all runs of this workflow with the same group.",
             ({"group": "nightly", "cancel_in_progress": True},),
             attribute="concurrency",
         ),
@@ -502,13 +504,13 @@ WORKFLOW = Vocabulary(
                 SCHEDULE.schema(),
                 write=SCHEDULE.write,
             ),
-            "When it runs by itself: `flowq schedule FILE`.",
+            "When the workflow runs by itself; `flowq schedule FILE` turns that on.",
             ("30 2 * * *", {"cron": "30 2 * * *", "timezone": "Europe/Berlin"}),
             attribute="schedule",
         ),
         "outputs": Key(
             ARGUMENTS,
-            "What a run results in; of a job that runs this workflow, the result.",
+            "The results of a run. A job that runs this workflow has them as its result.",
             ({"pages": "${{ jobs.build.result }}"},),
             attribute="outputs",
         ),
@@ -516,7 +518,7 @@ WORKFLOW = Vocabulary(
         "jobs": Key(Shape(read_node), "The jobs, by name."),
         "finally": Key(
             Shape(read_node),
-            "Jobs that run when all others have ended, however they ended; by name.",
+            "Jobs that run when all others have ended, whatever their outcome; by name.",
         ),
     },
     foreign={**_OF_JOBS, **_IN_A_WORKFLOW},
