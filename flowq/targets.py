@@ -21,6 +21,7 @@ from flowq.declare.shapes import to_data
 from flowq.declare.yaml_text import read_document
 from flowq.errors import Problem, UsageError, WorkflowInvalid, WorkflowNotFound
 from flowq.files import FOLDER, PIPE, read_file, reason_of, require_file
+from flowq.nearest import find_nearest
 from flowq.spec import Workflow
 
 YAML_ENDINGS = (".yaml", ".yml")
@@ -31,6 +32,7 @@ _HINT_BY_REASON = {
     FOLDER: "; name a file in it",
     PIPE: "; - reads one from standard input",
 }
+_MODULE = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*")
 _INPUT = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,200}")
 INPUT_VARIABLE = "FLOWQ_INPUT_"
 """What stands before the upper-case name of an input in the environment."""
@@ -68,6 +70,9 @@ def load_partly(target: str) -> tuple[Workflow, list[Problem]]:
         return _find_workflow(target, _import_file(target, path), name)
     if path.exists() and not colon:
         return _load_yaml(target, path)
+    if not _MODULE.fullmatch(path_text):
+        hint = "write FILE.yaml, FILE.py:NAME or package.module:NAME"
+        raise WorkflowNotFound(target, f"there is no module {path_text}; {hint}")
     make_importable(Path.cwd())
     return _find_workflow(target, _import(target, path_text), name)
 
@@ -168,8 +173,12 @@ def _require_file(target: str, path: Path) -> None:
     try:
         require_file(path)
     except (FileNotFoundError, NotADirectoryError):
-        near = sorted(p.name for p in path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
+        endings = (".py",) if path.suffix == ".py" else YAML_ENDINGS
+        beside = sorted(path.parent.iterdir()) if path.parent.is_dir() else []
+        near = [each.name for each in beside if each.suffix in endings]
+        nearest = find_nearest(path.name, near)
         hint = f" (there are: {', '.join(near[:5])})" if near else ""
+        hint = f"; did you mean {path.parent / nearest}?" if nearest else hint
         raise WorkflowNotFound(target, f"there is no such file{hint}") from None
     except (OSError, ValueError) as error:
         reason = reason_of(error)

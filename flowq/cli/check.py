@@ -90,7 +90,7 @@ def _look_into(targets: Sequence[str], imports: bool) -> Iterator[_Checked]:
 def _files_of(target: str) -> Iterator[str]:
     """Yield a target, or the files with workflows in a folder, in the order of their names."""
     folder = Path(target)
-    if not folder.is_dir():
+    if not target or not folder.is_dir():  # an empty text is no current folder
         yield target
         return
     for path in sorted(folder.rglob("*")):

@@ -30,13 +30,17 @@ from flowq.spec import Input, InputType
 
 def _read_choices(label: str, node: Node, problems: Problems) -> tuple[str, ...] | None:
     items = node.items if isinstance(node, ListNode) else []
-    texts = [
-        item.text for item in items if isinstance(item, ScalarNode) and item.text and not item.typed
-    ]
-    if not texts or len(texts) != len(items):
-        problems.add(WRONG_SHAPE, node, f"{label} must be a list of texts, not {say(node)}")
+    hint = 'as in ["small", "large"]'
+    for item in items:
+        if not isinstance(item, ScalarNode) or not item.text or item.typed:
+            told = say(item) if isinstance(item, ScalarNode) and item.text else "a list or nothing"
+            message = f"{label} must be a list of texts, and one of them is {told}"
+            problems.add(WRONG_SHAPE, item, message, hint)
+            return None
+    if not items:
+        problems.add(WRONG_SHAPE, node, f"{label} must be a list of texts, not {say(node)}", hint)
         return None
-    return tuple(texts)
+    return tuple(item.text for item in items if isinstance(item, ScalarNode))
 
 
 def _read_pattern(label: str, node: Node, problems: Problems) -> str | None:

@@ -219,7 +219,9 @@ def read_text(label: str, node: Node, problems: Problems) -> str | None:
     """Read a text; a number or a word of a file keeps the text that was written: `3.10`, `on`."""
     if not isinstance(node, ScalarNode) or not is_text(node):
         hint = "put a text that begins with [ or { in quotes"
-        if isinstance(node, ScalarNode):
+        if isinstance(node, ScalarNode) and node.typed:
+            hint = "write a str: values in Python have types"
+        elif isinstance(node, ScalarNode):
             hint = 'write a text, or leave the key out; if "null" is the text, put it in quotes'
         problems.add(WRONG_SHAPE, node, f"{label} must be text, not {say(node)}", hint)
         return None
@@ -248,7 +250,12 @@ def read_template(label: str, node: Node, problems: Problems) -> str | None:
 
 
 def read_expression(label: str, node: Node, problems: Problems) -> str | None:
-    """Read one expression, with braces or without; return it without."""
+    """Read one expression, with braces or without; return it without.
+
+    True and false are expressions too: also those of a program, which it knows beforehand.
+    """
+    if isinstance(node, ScalarNode) and isinstance(node.value, bool):
+        return "true" if node.value else "false"
     text = read_text(label, node, problems)
     if text is None:
         return None

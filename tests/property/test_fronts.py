@@ -197,9 +197,9 @@ def assert_same(one: Spec, other: Spec) -> None:
 
 # A message about a number, flag or None of a program where a text is meant.
 _IS_NO_TEXT = re.compile(
-    r"must be (text|a job's name, or a list of names), not "
+    r"must be (text, not|a job's name, or a list of names, not"
+    r"|a list of texts, and one of them is) "
     r"(True|False|None|nan|-?inf|-?[0-9.]+(e-?[0-9]+)?)$"
-    r"|must be a list of texts, not a list$"
 )
 
 

@@ -129,6 +129,8 @@ def test_a_hyphen_means_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
         ("x" * 300 + ".yaml", "name too long"),
         ("a\0b.yaml", "null byte"),
         ("no such module", "there is no module"),
+        ("../folder:flow", "write file.yaml, file.py:name"),
+        ("missing.py:flow", "there is no such file"),
     ],
 )
 def test_what_is_no_file_is_said_in_a_sentence(
@@ -142,6 +144,19 @@ def test_what_is_no_file_is_said_in_a_sentence(
         load(target)
 
     assert reason in str(caught.value).lower()
+
+
+def test_files_of_the_same_kind_are_named_where_one_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("report.py", "report.yaml"):
+        (tmp_path / name).write_text("", encoding="utf-8")
+
+    with pytest.raises(WorkflowNotFound, match=r"did you mean report\.py\?$"):
+        load("reports.py:flow")
+    with pytest.raises(WorkflowNotFound, match=r"there are: report\.yaml\)$"):
+        load("gallery.yaml")
 
 
 def test_a_file_that_may_not_be_read_is_said_in_a_sentence(tmp_path: Path) -> None:

@@ -243,6 +243,7 @@ def test_a_workflow_that_contains_itself_is_refused() -> None:
         ({"env": {"A-B": "x"}}, "FQ109", "A-B"),
         ({"env": {"A": [1]}}, "FQ105", "text"),
         ({"if_": [3]}, "FQ105", "text"),
+        ({"if_": 3}, "FQ105", "text"),
         ({"if_empty": "fail"}, "FQ105", "run, skip"),
         ({"on_crash": "fail me"}, "FQ105", "requeue, fail"),
         ({"secret_results": "keep"}, "FQ105", "mask, refuse"),
@@ -258,6 +259,25 @@ def test_a_wrong_option_is_a_problem(options: dict[str, Any], code: str, words: 
     assert words in problem.message
     assert problem.where
     assert problem.where.file == __file__
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_flag_that_a_program_knows_is_a_condition(known: bool) -> None:
+    flow = Workflow("twin")
+    flow.job(build, if_=known)
+    text = f"jobs: {{build: {{call: 'm:f', if: {str(known).lower()}}}}}"
+    (job,), (twin,) = flow.spec().jobs, parse_workflow(text, "twin.yaml").jobs
+    assert job.if_ == twin.if_ == str(known).lower()
+
+
+def test_choices_that_are_no_texts_are_named() -> None:
+    flow = Workflow("twin", inputs={"size": {"type": "enum", "choices": ["a", 2]}})
+    flow.job(build)
+    (problem, *_) = problems_of(flow)
+    assert (problem.code, problem.message) == (
+        "FQ105",
+        "choices must be a list of texts, and one of them is 2",
+    )
 
 
 def test_a_command_may_hold_braces() -> None:
