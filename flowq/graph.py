@@ -139,13 +139,10 @@ class Graph:
     @cached_property
     def _runnable(self) -> tuple[Name, ...]:
         """The jobs that no cycle keeps from running, in topological order."""
-        names, index = tuple(self.job_by_name), self._index
+        names = tuple(self.job_by_name)
+        index = {name: position for position, name in enumerate(names)}
         after = [[index[edge.future] for edge in edges] for edges in self._outgoing.values()]
         return tuple(names[position] for position in sort_by_edges(after))
-
-    @cached_property
-    def _index(self) -> Mapping[Name, int]:
-        return {name: index for index, name in enumerate(self.job_by_name)}
 
     @cached_property
     def _edge_by_ends(self) -> Mapping[tuple[Name, Name], Edge]:

@@ -169,13 +169,11 @@ def keep_texts(
         texts = {
             name: inner.text
             for name, inner in given.node_by_key.items()
-            if name in wanted and isinstance(inner, ScalarNode) and _is_number_or_flag(inner)
+            if name in wanted
+            and isinstance(inner, ScalarNode)
+            and isinstance(inner.value, bool | int | float)
         }
         yield replace(job, with_={**job.with_, **texts}) if texts else job
-
-
-def _is_number_or_flag(node: ScalarNode) -> bool:
-    return isinstance(node.value, bool | int | float)
 
 
 def _is_stray_key(name: str, node: Node) -> bool:
@@ -214,11 +212,10 @@ def _check_direction(name: str, job: MapNode, jobs: MapNode, problems: Problems)
     """Note each target of `blocked_by` that is there and is no future job."""
     for target, place in name_nodes(job.node_by_key.get("blocked_by")):
         other = jobs.node_by_key.get(target)
-        if (
-            not isinstance(other, MapNode)
-            or _is_deferred(other)
-            or "deferred" in find_meant(other, JOB)
-        ):
+        if not isinstance(other, MapNode) or "deferred" in find_meant(other, JOB):
+            continue
+        said = other.node_by_key.get("deferred")
+        if isinstance(said, ScalarNode) and said.value is not False:
             continue
         message = f"job {name} is blocked_by {target}, which does not say `deferred: true`"
         hint = (
@@ -226,11 +223,6 @@ def _check_direction(name: str, job: MapNode, jobs: MapNode, problems: Problems)
             f"`blocks: {target}`; if {target} runs first, write `needs: {target}`"
         )
         problems.add(BLOCKED_BY_NOT_DEFERRED, place, message, hint)
-
-
-def _is_deferred(job: MapNode) -> bool:
-    said = job.node_by_key.get("deferred")
-    return isinstance(said, ScalarNode) and said.value is not False
 
 
 def _as_job(name: str, words: dict[str, Any], node: MapNode) -> JobSpec:

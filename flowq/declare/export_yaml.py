@@ -115,7 +115,9 @@ def _flow(value: Any) -> str:
 def _scalar(value: Any, *, in_flow: bool = False) -> str:
     if not isinstance(value, str):
         return write_scalar(value)
-    return value if _is_plain(value, in_flow) else _quoted(value)
+    if _is_plain(value, in_flow):
+        return value
+    return _UNPRINTABLE.sub(_escape, json.dumps(value, ensure_ascii=False))
 
 
 def _is_plain(text: str, in_flow: bool) -> bool:
@@ -123,10 +125,6 @@ def _is_plain(text: str, in_flow: bool) -> bool:
     if pattern.fullmatch(text) is None or _DANGEROUS.search(text):
         return False
     return isinstance(resolve(text), str) and not text.startswith(("-", "..."))
-
-
-def _quoted(text: str) -> str:
-    return _UNPRINTABLE.sub(_escape, json.dumps(text, ensure_ascii=False))
 
 
 def _escape(found: re.Match[str]) -> str:

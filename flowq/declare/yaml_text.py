@@ -231,7 +231,8 @@ class _Builder:
     def check_tag(self, event: Any, node: Node) -> bool:
         is_known = event.tag in (None, "!") or event.tag in _KNOWN_TAGS
         if not is_known:
-            message = f"the tag {_short(event.tag)} means nothing here"
+            tag = event.tag.replace("tag:yaml.org,2002:", "!!", 1)
+            message = f"the tag {tag} means nothing here"
             hint = "take it away; values are plain data"
             if event.tag[:1] == "!" and event.tag[1:2].isalpha():
                 hint = f"put text that begins with ! in quotes; in `if`, write not {event.tag[1:]}"
@@ -311,10 +312,6 @@ def _merged(node: Node, line: int) -> Node:
 
 def _place(event: Any) -> Placed:
     return Position(event.start_mark.line + 1, event.start_mark.column + 1)
-
-
-def _short(tag: str) -> str:
-    return "!!" + tag.removeprefix("tag:yaml.org,2002:") if tag.startswith("tag:yaml") else tag
 
 
 # What the parser complains about, said so that one knows what to do.

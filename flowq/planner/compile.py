@@ -84,7 +84,7 @@ class Frame:
         """
         order = self.graph.topological_order
         with one_budget():
-            groups = [self._group(job) for job in self.graph if job.for_each or job.matrix]
+            groups = [self._group(job) for job in self.graph if _is_group(job)]
             enqueues = [enqueue for name in order for enqueue in reversed(self._jobs_of(name))]
         if self._problems:
             raise WorkflowInvalid(in_text_order(dict.fromkeys(self._problems)))
@@ -117,7 +117,8 @@ class Frame:
 
     def _filled_matrix(self, job: JobSpec, matrix: Matrix) -> Matrix:
         def known(key: str, value: Any) -> Any:
-            return self._evaluated(value, ("jobs", job.name, key))
+            filled = self._filled(value, ("jobs", job.name, key))
+            return [] if filled is None else evaluate(filled)
 
         axes = {name: known("matrix", values) for name, values in matrix.axes.items()}
         for name, values in axes.items():
@@ -216,7 +217,7 @@ class Frame:
             if_empty="skip",
             inputs_from=f"{enqueue.job_id}--0",
             result_of={name: f"{enqueue.job_id}--{name}" for name in used},
-            groups=tuple(name for name in used if inner[name].for_each or inner[name].matrix),
+            groups=tuple(name for name in used if _is_group(inner[name])),
             scope={**enqueue.scope, "run": self.run},
             env={},
             cwd=None,
@@ -269,12 +270,13 @@ class Frame:
         stop_when = (job.for_each or job.matrix or _NO_GROUP).stop_when
         own_slots = (Slot(f"group:{group}"),) if group and job.max_parallel is not None else ()
         needs_run = any("run" in uses.roots for _, uses in left)
+        own_env = self._filled(job.env, ("jobs", job.name, "env"), scope) if job.env else {}
         return Enqueue(
             job_id,
             name,
             with_places(job.run) if job.run else call,
             deferred=is_held,
-            env=self._environment(job, scope),
+            env={**self._env, **own_env} if own_env else self._env,
             cwd=self._filled(job.cwd, ("jobs", job.name, "cwd"), scope),
             if_=self._condition(job, scope),
             condition=job.if_ or "",
@@ -320,11 +322,6 @@ class Frame:
             for key, value in job.with_.items()
         }
 
-    def _environment(self, job: JobSpec, scope: Mapping[str, Any]) -> Mapping[str, str]:
-        if not job.env:
-            return self._env
-        return {**self._env, **(self._filled(job.env, ("jobs", job.name, "env"), scope) or {})}
-
     @cached_property
     def _env(self) -> Mapping[str, str]:
         return self._filled(self.env, ("env",)) or {}
@@ -360,7 +357,7 @@ class Frame:
         inputs = frozenset(name for _, uses in left for name in uses.inputs)
         return {
             "result_of": {name: self._id(name) for name in names},
-            "groups": tuple(name for name in names if self._is_group(name)),
+            "groups": tuple(name for name in names if _is_group(self.graph.job_by_name[name])),
             "inputs": {key: value for key, value in self.inputs.items() if key in inputs},
         }
 
@@ -368,10 +365,6 @@ class Frame:
 
     def _id(self, name: str) -> str:
         return self.base + name
-
-    def _is_group(self, name: str) -> bool:
-        job = self.graph.job_by_name[name]
-        return job.for_each is not None or job.matrix is not None
 
     def _is_held(self, job: JobSpec) -> bool:
         """Whether the job is a future job: it has to wait for something, or may have to."""
@@ -449,10 +442,6 @@ class Frame:
         path = ("jobs", job.name, "approval", "message")
         return replace(job.approval, message=self._filled(job.approval.message, path, scope))
 
-    def _evaluated(self, value: Any, path: Path) -> Any:
-        filled = self._filled(value, path)
-        return [] if filled is None else evaluate(filled)
-
 
 _OF_A_JOB = frozenset({"with", "env", "run", "cwd", "if", "stop_when", "approval"})
 _OF_A_LIST = frozenset({"for_each", "key", "more"})
@@ -460,6 +449,10 @@ _OF_A_LIST = frozenset({"for_each", "key", "more"})
 
 _NO_GROUP = ForEach(())
 _ALL = 100  # percent
+
+
+def _is_group(job: JobSpec) -> bool:
+    return job.for_each is not None or job.matrix is not None
 
 
 def _held_by(join_id: str, slot: Slot, group: str) -> Slot:

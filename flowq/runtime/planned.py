@@ -14,7 +14,6 @@ import pickle
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, cast
 
@@ -46,7 +45,7 @@ from flowq.runtime.wire import (
     from_wire,
     to_wire,
 )
-from flowq.spec import OPTIONS, Approval, Input, Retry, Shell, Tolerance, Workflow
+from flowq.spec import OPTIONS, Input, Retry, Shell, Tolerance, Workflow
 from flowq.texts import to_bytes
 
 if TYPE_CHECKING:
@@ -323,38 +322,35 @@ def _as_work(shell: Shell) -> dict[str, Any]:
 
 
 def _fields(enqueue: Enqueue) -> dict[str, str]:
-    """Return what the scripts have to know; `lua/groups.lua` and `nested.lua` say what it means."""
-    rounds = _retries_of_workflow(enqueue)
-    expires = enqueue.approval and (enqueue.approval.expires_s or enqueue.expires_s)
+    """Return our fields of the job's hash; `lua/common.lua` says what they mean."""
+    does, approval, rounds = enqueue.does, enqueue.approval, _retries_of_workflow(enqueue)
+    expires = approval and (approval.expires_s or enqueue.expires_s)
+    # Skipped if something above it went wrong, directly before it or not. The join of a nested
+    # workflow is not: its start has been asked.
+    needs_success = (
+        enqueue.deferred and enqueue.on_blocker_failure == "skip" and not isinstance(does, Join)
+    )
+    message = approval and not is_live(approval.message) and write_message(approval.message)
     fields = {
         "flowq_group": enqueue.group,
-        "flowq_nested": "1" if isinstance(enqueue.does, Join) else "",
+        "flowq_nested": "1" if isinstance(does, Join) else "",
         "flowq_inside": enqueue.inside,
         "flowq_slots": " ".join(map(str, enqueue.slots)),
-        "flowq_expands": "1" if isinstance(enqueue.does, _ADDING) else "",
+        "flowq_expands": "1" if isinstance(does, _ADDING) else "",
         "flowq_tolerate": "1" if enqueue.is_tolerated else "",
         "flowq_always": "1" if _is_always(enqueue) else "",
-        "flowq_success": "1" if _needs_success(enqueue) else "",
+        "flowq_success": "1" if needs_success else "",
         "flowq_judging": _judging(enqueue),
         "flowq_open": "1" if enqueue.is_open else "",
         "flowq_on_crash": "fail" if enqueue.on_crash == "fail" else "",
         "flowq_expires": f"{enqueue.expires_s:g}" if enqueue.expires_s and not expires else "",
-        "flowq_approval": f"1 {expires:g}" if expires else "1" if enqueue.approval else "",
+        "flowq_approval": f"1 {expires:g}" if expires else "1" if approval else "",
         "flowq_rounds": _rounds(rounds),
         "flowq_rounds_policy": write_policy(rounds) if rounds else "",
-        "flowq_message": _message(enqueue.approval),
-        "flowq_asks": _asks(enqueue.approval),
+        "flowq_message": message or "",
+        "flowq_asks": write_inputs(approval.inputs) if approval and approval.inputs else "",
     }
     return {name: value for name, value in fields.items() if value}
-
-
-def _needs_success(enqueue: Enqueue) -> bool:
-    """Whether the job is skipped when something above it went wrong, directly before it or not.
-
-    A nested workflow's join is not: its start has been asked.
-    """
-    is_skipped = enqueue.deferred and enqueue.on_blocker_failure == "skip"
-    return is_skipped and not isinstance(enqueue.does, Join)
 
 
 def _retries_of_workflow(enqueue: Enqueue) -> Retry | None:
@@ -372,13 +368,6 @@ def _has_live_message(enqueue: Enqueue) -> bool:
     return enqueue.approval is not None and is_live(enqueue.approval.message)
 
 
-def _message(approval: Approval | None) -> str:
-    """Return what whoever approves should read, where it is known already."""
-    if approval is None or is_live(approval.message):
-        return ""
-    return write_message(approval.message)
-
-
 MAX_MESSAGE = 4_000
 """Characters of the message of an approval that are kept."""
 
@@ -387,10 +376,6 @@ def write_message(template: str, **known: Any) -> str:
     """Return the message of an approval as text, cut where it is too long. Errors: `evaluate`'s."""
     text = write(evaluate(template, **known), template)
     return text if len(text) <= MAX_MESSAGE else f"{text[: MAX_MESSAGE - 1]}…"
-
-
-def _asks(approval: Approval | None) -> str:
-    return write_inputs(approval.inputs) if approval and approval.inputs else ""
 
 
 def write_inputs(inputs: Sequence[Input]) -> str:
@@ -418,7 +403,7 @@ def _is_always(enqueue: Enqueue) -> bool:
     if isinstance(enqueue.does, Expansion):
         return any(_is_always(template) for template in enqueue.does.templates)
     asked = as_template(enqueue.condition) if enqueue.condition else enqueue.if_
-    return bool(find_references(asked).statuses & _ASKS_EVEN_WHEN_CANCELED)
+    return asked is not None and bool(find_references(asked).statuses & _ASKS_EVEN_WHEN_CANCELED)
 
 
 ADDING_TIMEOUT_S = 3_600
@@ -429,12 +414,7 @@ is flowq's own work, and 100,000 items take minutes; RQ's default of 180 s is me
 def _timeout(enqueue: Enqueue) -> int | None:
     if enqueue.timeout_s is None and isinstance(enqueue.does, _ADDING):
         return ADDING_TIMEOUT_S
-    return _whole_seconds(enqueue.timeout_s)
-
-
-@lru_cache
-def _whole_seconds(timeout_s: float | None) -> int | None:
-    return None if timeout_s is None else max(1, math.ceil(timeout_s))
+    return None if enqueue.timeout_s is None else max(1, math.ceil(enqueue.timeout_s))
 
 
 # `if` ---------------------------------------------------------------------------------------
