@@ -1,9 +1,23 @@
-"""The nearest name to one that is not known: most mistakes are slips of the finger."""
+"""Names that are not known: how messages show them, and the nearest one that is.
+
+Most mistakes are slips of the finger. Whatever writes a hint about a name calls this; it decides
+nothing about names.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
+
+_PLAIN = re.compile(r"[\w./:-]{1,80}")
+
+
+def show_name(name: str) -> str:
+    """Return a name as a message shows it: in quotes, and cut, where it does not look like one."""
+    if _PLAIN.fullmatch(name):
+        return name
+    return repr(name) if len(name) <= 80 else f"{name[:79]!r}…"
 
 
 def find_nearest(word: str, known: Iterable[str]) -> str | None:

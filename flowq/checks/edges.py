@@ -9,7 +9,7 @@ from itertools import islice
 from flowq.errors import Excerpt, Problem
 from flowq.expressions.places import ROOTS_BY_KEY
 from flowq.graph import Edge, Graph, find_place
-from flowq.nearest import did_you_mean
+from flowq.nearest import did_you_mean, show_name
 from flowq.problems import (
     CYCLE,
     DEFERRED_WITHOUT_BLOCKER,
@@ -18,7 +18,7 @@ from flowq.problems import (
     TWO_POLICIES,
     UNKNOWN_JOB,
 )
-from flowq.spec import Path, Workflow
+from flowq.spec import Workflow
 
 _VERB_BY_KEY: Mapping[str | int, str] = {
     "needs": "needs",
@@ -44,9 +44,7 @@ def check_names_of_jobs(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
         owner, key = str(path[1]), path[2]
         if key in _VERB_BY_KEY:
             name = saying.blocker if key == "needs" else saying.future
-            message = (
-                f"job {owner} {_VERB_BY_KEY[key]} {name or repr('')}, and no job has that name"
-            )
+            message = f"job {owner} {_VERB_BY_KEY[key]} {show_name(name)}, and no job has that name"
             where = workflow.places.find(*path)
             yield Problem(UNKNOWN_JOB, message, where, suggest_job(graph, name, owner))
 
@@ -79,20 +77,16 @@ def _spell(cycle: tuple[str, ...]) -> str:
 
 def check_open_jobs(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
     """A `deferred: true` job has a blocker that can add others."""
-    if any(map(_may_hold_edges, workflow.unread)):  # what could not be read may be its blocker
-        return
+    for path in workflow.unread:  # what could not be read may be its blocker
+        is_of_jobs = path[:1] in ((), ("jobs",), ("finally",))
+        if is_of_jobs and (len(path) < 3 or path[2] in _VERB_BY_KEY or path[2] in ROOTS_BY_KEY):
+            return
     for job in graph:
         if job.deferred and not graph.predecessors(job.name):
             message = f"job {job.name} is deferred, and no job blocks it that could add blockers"
             hint = f"write `blocks: {job.name}` at the job that adds them, or take `deferred` away"
             where = workflow.places.find("jobs", job.name, "deferred")
             yield Problem(DEFERRED_WITHOUT_BLOCKER, message, where, hint)
-
-
-def _may_hold_edges(path: Path) -> bool:
-    if path[:1] not in ((), ("jobs",), ("finally",)):
-        return False
-    return len(path) < 3 or path[2] in _VERB_BY_KEY or path[2] in ROOTS_BY_KEY
 
 
 def check_final_jobs(workflow: Workflow, graph: Graph) -> Iterator[Problem]:

@@ -18,7 +18,7 @@ from flowq.expressions import as_source, evaluate, find_references, is_live
 from flowq.expressions.references import Reference, find_whole_reference
 from flowq.graph import Graph
 from flowq.inputs import EXAMPLE_BY_TYPE, convert
-from flowq.nearest import did_you_mean, find_nearest
+from flowq.nearest import did_you_mean, find_nearest, show_name
 from flowq.problems import (
     BAD_CRON,
     BAD_NESTED_INPUTS,
@@ -42,7 +42,8 @@ def check_nested(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
             job.name, "workflow"
         ):
             where = workflow.places.find("jobs", job.name, "workflow")
-            message = f"job {job.name} runs the workflow {job.workflow}, which is not there"
+            shown = show_name(job.workflow)
+            message = f"job {job.name} runs the workflow {shown}, which is not there"
             hint = did_you_mean(job.workflow, workflow.workflows)
             yield Problem(NO_SUCH_WORKFLOW, message, where, hint or "declare it under `workflows:`")
 
@@ -205,7 +206,9 @@ def check_schedule(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
         hint = 'five fields: minute hour day month weekday, as in "30 2 * * 1-5"'
         message = f"{schedule.cron!r:.200} is no cron expression{reason}"
         yield Problem(BAD_CRON, message, where, hint)
-    if not _is_zone(schedule.timezone):
+    try:
+        ZoneInfo(schedule.timezone)
+    except (ValueError, OSError, LookupError):
         where = workflow.places.find("schedule", "timezone")
         message = f"there is no time zone {schedule.timezone!r:.200}"
         near = find_nearest(schedule.timezone[:200], sorted(available_timezones()))
@@ -242,11 +245,3 @@ def _explain_bad_cron(cron: str) -> str:
     except (ValueError, KeyError):
         return " that has a next time"
     return ""
-
-
-def _is_zone(name: str) -> bool:
-    try:
-        ZoneInfo(name)
-    except (ValueError, OSError, LookupError):
-        return False
-    return True

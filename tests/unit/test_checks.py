@@ -303,6 +303,16 @@ def test_an_unknown_argument_gets_the_nearest_name() -> None:
     assert "size" in problem.hint
 
 
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [("gone", "gone"), ("", "''"), ("a\tb", "'a\\tb'"), ("x" * 300, f"'{'x' * 79}'…")],
+)
+def test_a_name_that_looks_like_none_stands_in_quotes(name: str, shown: str) -> None:
+    (problem,) = _check(_job("a", name))
+    assert problem.code == "FQ201"
+    assert f"needs {shown}, and no job" in problem.message
+
+
 def test_missing_arguments_are_one_problem() -> None:
     problem = _only(_calls("tasks:thumbnail", {"size": 3}), "FQ504")
 
