@@ -26,7 +26,10 @@ def parse_duration(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise _refusal(value)
     if isinstance(value, str):
-        return _parse_text(value)
+        found = _DURATION.fullmatch(value)
+        if found is None or found[2] not in SECONDS_BY_UNIT:
+            raise _refusal(value)
+        return _shortest(float(Decimal(found[1]) * SECONDS_BY_UNIT[found[2]]))
     if value < 0 or (isinstance(value, float) and not math.isfinite(value)):
         raise _refusal(value)
     return _shortest(value)
@@ -39,13 +42,6 @@ def write_duration(seconds: float) -> str | float:
         if seconds and count == int(count) and count < 10**15:
             return f"{int(count)}{unit}"
     return seconds
-
-
-def _parse_text(text: str) -> float:
-    found = _DURATION.fullmatch(text)
-    if found is None or found[2] not in SECONDS_BY_UNIT:
-        raise _refusal(text)
-    return _shortest(float(Decimal(found[1]) * SECONDS_BY_UNIT[found[2]]))
 
 
 def _shortest(seconds: float) -> float:

@@ -212,7 +212,12 @@ def check_shell_words(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
             if what := _find_shell_word(item, _stem(command[0])):
                 message = f"job {job.name} passes {item:.40} as an argument: no shell {what}"
                 where = workflow.places.find("jobs", job.name, "run", index)
-                text = " ".join(_as_shell_word(each, _stem(command[0])) for each in command)
+                text = " ".join(
+                    each  # what is meant for the shell stands as it is, and the rest in quotes
+                    if "${{" in each or _find_shell_word(each, _stem(command[0]))
+                    else shlex.quote(each)
+                    for each in command
+                )
                 as_yaml = text.replace("'", "''")
                 hint = f"write the command as one text for a shell: run: '{as_yaml:.200}'"
                 yield Problem(SHELL_WORD_IN_LIST, message, where, hint, severity="warning")
@@ -255,12 +260,6 @@ _WITH_OPERATORS = frozenset({"find", "expr", "test", "["})
 
 _WITH_DOLLARS = frozenset({"awk", "gawk", "mawk", "sed", "perl", "make", "jq", "envsubst"})
 """Programs for which a dollar may mean something."""
-
-
-def _as_shell_word(item: str, program: str) -> str:
-    """Return an item of a list as a shell reads it: quoted, but for what is meant for the shell."""
-    is_meant = "${{" in item or _find_shell_word(item, program)
-    return item if is_meant else shlex.quote(item)
 
 
 def _stem(program: str) -> str:

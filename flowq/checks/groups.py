@@ -20,7 +20,7 @@ from flowq.problems import (
     NOT_A_LIST,
     NOTHING_BEFORE,
 )
-from flowq.spec import JobSpec, Matrix, Path, Tolerance, Workflow
+from flowq.spec import JobSpec, Matrix, Path, Workflow
 
 KEYS_OF_GROUPS = ("for_each", "matrix", "include")
 """What makes a group of a job."""
@@ -173,7 +173,13 @@ def check_limits(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
             continue
         if not workflow.is_known(job.name, *KEYS_OF_GROUPS):
             continue
-        for key in _limits_of(job):
+        limits = {
+            "max_parallel": job.max_parallel is not None,
+            "fail_fast": bool(job.fail_fast),
+            "continue_on_error": job.continue_on_error is not None
+            and job.continue_on_error.percent not in (None, 0, 100),
+        }
+        for key in (key for key, is_said in limits.items() if is_said):
             message = f"`{key}` of job {job.name} changes nothing: it is a single job"
             where = workflow.places.find("jobs", job.name, key)
             hint = "it limits a group, which a `for_each` or a `matrix` makes"
@@ -183,29 +189,10 @@ def check_limits(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
 def check_questions(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
     """What asks about the jobs before it stands at a job that has some (a warning)."""
     for job in workflow.jobs:
-        if (key := _asking(job)) is not None and not graph.predecessors(job.name):
+        key = "on_blocker_failure" if job.on_blocker_failure is not None else "if"
+        asks = job.if_ is not None and "failure" in find_references(as_template(job.if_)).statuses
+        if (key != "if" or asks) and not graph.predecessors(job.name):
             message = f"`{key}` of job {job.name} asks about jobs before it, and there are none"
             where = workflow.places.find("jobs", job.name, key)
             hint = "name them under `needs`, or take it away"
             yield Problem(NOTHING_BEFORE, message, where, hint, severity="warning")
-
-
-def _asking(job: JobSpec) -> str | None:
-    if job.on_blocker_failure is not None:
-        return "on_blocker_failure"
-    if job.if_ is not None and "failure" in find_references(as_template(job.if_)).statuses:
-        return "if"
-    return None
-
-
-def _limits_of(job: JobSpec) -> Iterator[str]:
-    if job.max_parallel is not None:
-        yield "max_parallel"
-    if job.fail_fast:
-        yield "fail_fast"
-    if _is_partial(job.continue_on_error):
-        yield "continue_on_error"
-
-
-def _is_partial(tolerance: Tolerance | None) -> bool:
-    return tolerance is not None and tolerance.percent not in (None, 0, 100)

@@ -215,7 +215,10 @@ def evaluate(
         parts = _parts_of(text)
         made = _put_together(parts, values)
         if may_lack_results and len(parts) == 1:
-            _refuse_no_result(made, str(parts[0]))
+            try:
+                refuse_no_result(made)
+            except Refused as refused:
+                raise refused.inside(str(parts[0])) from None
         return made
 
     return _map_texts(value, evaluated)
@@ -225,13 +228,6 @@ def _lacks_results(found: Mapping[str, Any]) -> bool:
     """Whether some item of a group did not succeed, whose results are read."""
     items = [*found.get("results", ()), *found.get("by_key", {}).values()]
     return any(type(item) is NoResult for item in items)
-
-
-def _refuse_no_result(value: Any, source: str) -> None:
-    try:
-        refuse_no_result(value)
-    except Refused as refused:
-        raise refused.inside(source) from None
 
 
 def decide(template: Any, **known: Any) -> bool:

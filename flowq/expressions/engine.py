@@ -104,7 +104,8 @@ class _Evaluation:
         """Return one item of a map, a list or a text, or a declared field of an object."""
         value, key = self.value(node), simplify_top(key)
         kind = type(value)
-        if value is None and key in ERROR_PARTS and _is_error(node):
+        of = find_reference(node) if value is None and key in ERROR_PARTS else None
+        if of is not None and (of.root, of.attribute) == ("jobs", "error"):
             return None  # nothing went wrong, and that can be asked without asking for it first
         if issubclass(kind, dict):
             return enter(self.entry(node, value, key))
@@ -282,11 +283,6 @@ def _price_match(*values: Any) -> int:
         return count_steps(values[1], values[0]) // _STEPS_PER_UNIT
     except PatternRefused:
         return 0
-
-
-def _is_error(node: nodes.Node) -> bool:
-    reference = find_reference(node)
-    return reference is not None and (reference.root, reference.attribute) == ("jobs", "error")
 
 
 def _show_key(key: Any) -> str:
