@@ -1,7 +1,7 @@
 """The register of problems: every code that flowq reports, once, with its rule.
 
 Every room takes its codes from here, under the name of the constant, and writes no code out. The
-order is that of docs/problems.md, where each code has a section of its own (`Rule.anchor`).
+order is that of docs/problems.md, where each code has a section of its own.
 
 To add a problem: add a constant here and its section to that page, and write a rule that reports
 it. A code never gets a second meaning, and one that nothing reports any more is deleted. The tests
@@ -28,11 +28,6 @@ class Rule:
     code: str
     title: str
     rooms: tuple[str, ...]
-
-    @property
-    def anchor(self) -> str:
-        """Where its section on the page begins: docs/problems.md#fq101."""
-        return self.code.lower()
 
 
 _rules: dict[str, Rule] = {}

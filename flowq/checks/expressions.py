@@ -193,31 +193,26 @@ def _wrong_number(
     owner: str, workflow: Workflow, job: JobSpec, attribute: str
 ) -> Iterator[Problem]:
     """Yield a problem where a group is asked for one result, or a single job for several."""
-    is_group = _is_group(job)
-    used = f"{owner} uses jobs.{job.name}.{attribute}, and {job.name} is"
+    is_group, kind, hint = _is_group(job), "a group of jobs", ""
     if is_group and attribute == "result":
         hint = f"write jobs.{job.name}.results for the list, or .by_key[…] for one of them"
-        problem = Problem(GROUP_OR_SINGLE_JOB, f"{used} a group of jobs", hint=hint)
-        yield _about(problem, "jobs", job.name, attribute)
     elif is_group and attribute == "approval":
         hint = f"each item has its own: pass it on in the result of {job.name}"
-        problem = Problem(GROUP_OR_SINGLE_JOB, f"{used} a group of jobs", hint=hint)
-        yield _about(problem, "jobs", job.name, attribute)
     elif is_group and attribute in _OWN_ATTRIBUTES:
         hint = f"each item has its own: jobs.{job.name}.outcomes"
-        problem = Problem(GROUP_OR_SINGLE_JOB, f"{used} a group of jobs", hint=hint)
-        yield _about(problem, "jobs", job.name, attribute)
     elif attribute == "exit_code" and job.run is None and workflow.is_known(job.name, "run"):
+        kind = "no shell job"
         hint = f"a command has an exit code (`run:`); ask for jobs.{job.name}.status or .error"
-        problem = Problem(GROUP_OR_SINGLE_JOB, f"{used} no shell job", hint=hint)
-        yield _about(problem, "jobs", job.name, attribute)
     elif (
         not is_group
         and attribute in _GROUP_ATTRIBUTES
         and workflow.is_known(job.name, *KEYS_OF_GROUPS)
     ):
+        kind = "a single job"
         hint = f"write jobs.{job.name}.result, or give {job.name} a `for_each` or a `matrix`"
-        problem = Problem(GROUP_OR_SINGLE_JOB, f"{used} a single job", hint=hint)
+    if hint:
+        message = f"{owner} uses jobs.{job.name}.{attribute}, and {job.name} is {kind}"
+        problem = Problem(GROUP_OR_SINGLE_JOB, message, hint=hint)
         yield _about(problem, "jobs", job.name, attribute)
 
 
