@@ -53,6 +53,7 @@ from flowq.status import (
     RunRecord,
     RunStatus,
     fold,
+    public_name,
 )
 
 if TYPE_CHECKING:
@@ -280,9 +281,8 @@ class Run:
             if deadline is not None and time.monotonic() > deadline:
                 raise TimeoutError(f"run {self.run_id} has not ended within {timeout_s} s")
         if status.state != "succeeded":
-            failed = [job for job in status.jobs.values() if job.state == "failed"]
-            own = (job for job in failed if not job.has_failed_inside)
-            raise RunFailed(self.run_id, [job.name for job in own if not status.is_tolerated(job)])
+            failed = status.find_failed()
+            raise RunFailed(self.run_id, [public_name(job.name) for job in failed])
         return status
 
     def results(self, names: Iterable[str] | None = None) -> dict[str, Any]:

@@ -7,7 +7,7 @@ which is what every display and `--json` is made from. Pure: instants come in wi
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal
@@ -88,6 +88,21 @@ START = "(start)"
 
 _HELPERS = (LIST, START)
 
+
+def public_name(name: str) -> str:
+    """Return how users know a job: the one that begins a nested workflow by the workflow's job.
+
+    Events and displays list both, under two names. A sentence, an error, or data about the workflow
+    names what was declared. `nested.public_name` in `lua/nested.lua` is the same.
+    """
+    return name.removesuffix(START)
+
+
+def declared_name(name: str) -> str:
+    """Return the name of the declaration that a job belongs to: `page` for `page(list)` as well."""
+    return public_name(name).removesuffix(LIST)
+
+
 _ATTEMPT = re.compile(r"^attempt ([0-9]+) failed|, attempt ([0-9]+)$")
 """The number of the attempt in the reason of a nested workflow that has not succeeded."""
 
@@ -157,7 +172,7 @@ class JobStatus:
     @property
     def asked_as(self) -> str:
         """What its approval is given to by name: a declaration, also where a helper asks."""
-        return self.helps or self.name
+        return declared_name(self.name)
 
     @property
     def is_asking(self) -> bool:
@@ -176,7 +191,7 @@ class JobStatus:
 
     @property
     def has_failed_inside(self) -> bool:
-        """Whether it stands for a nested workflow, and has failed because of a job in there."""
+        """Whether it stands for a nested workflow, and has failed because of another job."""
         is_unapproved = self.reason.endswith(UNAPPROVED)
         return self.state == "failed" and self.started_at is None and not is_unapproved
 
@@ -217,6 +232,20 @@ class RunStatus:
         if self.started_at is None or self.ended_at is None:
             return None
         return (self.ended_at - self.started_at).total_seconds()
+
+    def find_failed(self, states: Collection[str] = ("failed",)) -> list[JobStatus]:
+        """Return the jobs that make the run fail by themselves, one for each failure.
+
+        Shape: without what is tolerated, and without workflows that failed because of another job:
+        one inside of it, or the one that begins it.
+        """
+        ended = [job for job in self.jobs.values() if job.state in states]
+        begun_by = {public_name(job.name) for job in ended if job.name.endswith(START)}
+        return [
+            job
+            for job in ended
+            if not (job.name in begun_by or job.has_failed_inside or self.is_tolerated(job))
+        ]
 
     def is_tolerated(self, job: JobStatus) -> bool:
         """Whether how a job ended counts as a success: on its own, or as a part of another."""

@@ -468,8 +468,7 @@ def _last_results(run: Run, status: RunStatus) -> Mapping[str, Any]:
 def _failed(run: Run, status: RunStatus) -> list[FailedJob]:
     # What a cancel has stopped needs no explanation.
     bad = ("failed",) if status.state == "canceled" else ("failed", "stopped")
-    jobs = (job for job in status.jobs.values() if job.state in bad)
-    names = [job.name for job in jobs if not (status.is_tolerated(job) or job.has_failed_inside)]
+    names = [job.name for job in status.find_failed(bad)]
     tracebacks = run.failures(names[:MAX_FAILURES])
     return [
         FailedJob(

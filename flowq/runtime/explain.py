@@ -18,7 +18,7 @@ from flowq.runtime.connections import read_clock
 from flowq.runtime.queue import Queue
 from flowq.runtime.runs import read_job_records
 from flowq.runtime.wip import WIPRegistry, find_living, find_there, find_unattended
-from flowq.status import ENDED, OUTCOMES, SUCCESSES, JobStatus
+from flowq.status import ENDED, OUTCOMES, SUCCESSES, JobStatus, declared_name, public_name
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -127,7 +127,7 @@ class _Place:
     def name(self, job_ids: Sequence[str]) -> str:
         """Name the first jobs, and count the rest."""
         more = [""] * (len(job_ids) - NAMED)
-        return _name([*self.names(job_ids[:NAMED]), *more])
+        return _name([*map(public_name, self.names(job_ids[:NAMED])), *more])
 
 
 def explain(
@@ -323,7 +323,7 @@ def _of_a_run(job_id: str, job: Mapping[str, str], place: _Place) -> Iterator[Re
     connection, name = place.connection, job.get("flowq_name", "")
     if "flowq_asked" in job and "flowq_approved" not in job:
         message = f": {job['flowq_message']}" if job.get("flowq_message") else ""
-        text, asked_as = f"it waits for an approval{message}", JobStatus(name, job_id).asked_as
+        text, asked_as = f"it waits for an approval{message}", declared_name(name)
         given = read_job_records([job_id], connection)[job_id].options
         approve = place.hint("approve", place.run_id, asked_as)
         yield Reason("approval", text, (), f"{approve}{given}")

@@ -11,7 +11,7 @@ from rq.utils import as_text
 from flowq.errors import JobNotFound, NotAFutureJob, NotOpen, UsageError
 from flowq.runtime import keys
 from flowq.runtime.job import Job, get_job
-from flowq.status import JobStatus
+from flowq.status import declared_name
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -69,11 +69,6 @@ def _refusal(future_id: str, connection: Redis) -> NotOpen | None:
     if not run_id or is_open or not connection.hexists(keys.run(run_id), keys.DECLARES_OPEN_FIELD):
         return None
     return NotOpen(future_id, declared_name(name))
-
-
-def declared_name(name: str) -> str:
-    """Return how the workflow calls a job: `inner.report` for `inner.report(start)`."""
-    return JobStatus(name, "").asked_as
 
 
 def current_job() -> Job | None:

@@ -14,6 +14,7 @@ from rq.utils import as_text
 
 from flowq.expressions import NoResult, References
 from flowq.runtime import keys
+from flowq.runtime.connections import read_each
 from flowq.runtime.results import get_errors, get_results, is_called_off, read_end, read_ends
 from flowq.status import BAD_OUTCOMES, OUTCOMES, TOLERATED, group_state
 from flowq.texts import from_bytes
@@ -152,14 +153,13 @@ def _shown(outcome: str | None) -> str | None:
 
 def _read_outcomes(job_ids: Sequence[str], connection: Redis) -> list[str | None]:
     """Return how jobs ended, None for those that have not; what is not there was deleted."""
-    found: list[str | None] = []
-    for part in _pages(job_ids):
-        with connection.pipeline(transaction=False) as pipeline:
-            for job_id in part:
-                pipeline.hmget(keys.job(job_id), "flowq_outcome", "status")
-            for outcome, status in pipeline.execute():
-                found.append(as_text(outcome) if outcome else None if status else "deleted")
-    return found
+    answers = read_each(
+        job_ids, connection, lambda pipe, job: pipe.hmget(keys.job(job), "flowq_outcome", "status")
+    )
+    return [
+        as_text(outcome) if outcome else None if status else "deleted"
+        for _, ((outcome, status),) in answers
+    ]
 
 
 def _pages(values: Sequence[Any]) -> Iterator[Sequence[Any]]:

@@ -50,11 +50,12 @@ from flowq.runtime.enqueueing import (
     run_if_queued,
     run_released,
 )
-from flowq.runtime.futures import declared_name, derive_id
+from flowq.runtime.futures import derive_id
 from flowq.runtime.holds import NO_HOLD, Hold, take_hold, take_hold_of_call
 from flowq.runtime.job import Job, get_job, refuse_decoded
 from flowq.runtime.rq import QueueBase, explain_key_prefix
 from flowq.runtime.steps import finish, work_off
+from flowq.status import declared_name
 
 if TYPE_CHECKING:
     from redis import Redis

@@ -12,6 +12,7 @@ import zlib
 from base64 import b64decode
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rq.results import Result
@@ -20,15 +21,16 @@ from rq.utils import as_text
 
 from flowq.runtime import keys
 from flowq.runtime.blockers import last_message
+from flowq.runtime.connections import read_each
 from flowq.runtime.job import Job, get_job
 from flowq.runtime.views import NOT_KEPT, is_marked
-from flowq.status import BAD_OUTCOMES, OUTCOMES
+from flowq.status import BAD_OUTCOMES, OUTCOMES, public_name
 
 if TYPE_CHECKING:
     from redis import Redis
+    from redis.client import Pipeline
 
 
-JOBS_PER_READ = 500
 _FIELDS_OF_FAILURE = (
     *("description", "worker_name", "origin", "flowq_reason", "flowq_outcome", "started_at"),
 )
@@ -65,19 +67,16 @@ def read_views(job_ids: Iterable[str], connection: Redis) -> dict[str, JobView]:
 
     Where no view was kept, the one of the result says so. Jobs that are gone are left out.
     """
-    wanted = list(job_ids)
     found: dict[str, JobView] = {}
-    for first in range(0, len(wanted), JOBS_PER_READ):
-        some = wanted[first : first + JOBS_PER_READ]
-        with connection.pipeline(transaction=False) as pipeline:
-            for job_id in some:
-                pipeline.hmget(keys.job(job_id), keys.VIEW_FIELD, "status")
-            answers = pipeline.execute()
-        for job_id, (written, status) in zip(some, answers, strict=True):
-            if written is not None:
-                found[job_id] = JobView(**_fields_of_view(json.loads(written or b"{}")))
-            elif status is not None:
-                found[job_id] = JobView(NOT_KEPT)
+    for job_id, ((written, status),) in read_each(
+        job_ids,
+        connection,
+        lambda pipe, job_id: pipe.hmget(keys.job(job_id), keys.VIEW_FIELD, "status"),
+    ):
+        if written is not None:
+            found[job_id] = JobView(**_fields_of_view(json.loads(written or b"{}")))
+        elif status is not None:
+            found[job_id] = JobView(NOT_KEPT)
     return found
 
 
@@ -98,31 +97,30 @@ def get_results(
 
     A job keeps the results of its earlier attempts in RQ's stream. The newest entry counts only
     where the job has ended with it: after a retry it may have been skipped, rejected or canceled.
-    Reads `JOBS_PER_READ` jobs in one round trip.
     Errors: whatever loading a result raises, when its code is not importable here; with `instead`
     what that makes of the error takes the place of the result.
     """
-    wanted = list(job_ids)
     results: dict[str, Any] = {}
-    for first in range(0, len(wanted), JOBS_PER_READ):
-        some = wanted[first : first + JOBS_PER_READ]
-        with connection.pipeline(transaction=False) as pipeline:
-            for job_id in some:
-                pipeline.hmget(keys.job(job_id), "flowq_outcome", "status")
-                pipeline.xrevrange(keys.results(job_id), count=1)
-            answers = pipeline.execute()
-        for job_id, ends, entries in zip(some, answers[::2], answers[1::2], strict=True):
-            if entries and (ends[0] or ends[1]) == b"finished":
-                try:
-                    result = _restore(job_id, entries[0], connection)
-                except Exception as error:
-                    if instead is None:
-                        raise
-                    results[job_id] = instead(error)
-                    continue
-                if result.type is Result.Type.SUCCESSFUL:
-                    results[job_id] = result.return_value
+    ask = partial(_ask_with_result, fields=("flowq_outcome", "status"))
+    for job_id, ((outcome, status), entries) in read_each(job_ids, connection, ask):
+        if not entries or (outcome or status) != b"finished":
+            continue
+        try:
+            result = _restore(job_id, entries[0], connection)
+        except Exception as error:
+            if instead is None:
+                raise
+            results[job_id] = instead(error)
+            continue
+        if result.type is Result.Type.SUCCESSFUL:
+            results[job_id] = result.return_value
     return results
+
+
+def _ask_with_result(pipe: Pipeline, job_id: str, *, fields: Sequence[str]) -> None:
+    """Ask for fields of a job, and for the newest entry of its results."""
+    pipe.hmget(keys.job(job_id), *fields)
+    pipe.xrevrange(keys.results(job_id), count=1)
 
 
 def get_errors(job_ids: Iterable[str], connection: Redis) -> dict[str, str]:
@@ -136,25 +134,18 @@ def get_failures(job_ids: Iterable[str], connection: Redis) -> dict[str, Failure
 
     Nothing is loaded but the texts: RQ's way to a job and its results loads pickles as well.
     """
-    wanted = list(job_ids)
     failures: dict[str, Failure] = {}
-    for first in range(0, len(wanted), JOBS_PER_READ):
-        some = wanted[first : first + JOBS_PER_READ]
-        with connection.pipeline(transaction=False) as pipeline:
-            for job_id in some:
-                pipeline.hmget(keys.job(job_id), *_FIELDS_OF_FAILURE)
-                pipeline.xrevrange(keys.results(job_id), count=1)
-            answers = pipeline.execute()
-        for job_id, fields, entries in zip(some, answers[::2], answers[1::2], strict=True):
-            description, worker, origin, why, outcome, started_at = (
-                as_text(each or b"") for each in fields
-            )
-            if origin:
-                # Where it was not started the text is of an earlier attempt.
-                text = read_traceback(entries) if started_at else ""
-                if not text or (outcome == "stopped" and why):  # RQ has a fixed text for that
-                    text = why
-                failures[job_id] = Failure(job_id, description, text, worker)
+    ask = partial(_ask_with_result, fields=_FIELDS_OF_FAILURE)
+    for job_id, (fields, entries) in read_each(job_ids, connection, ask):
+        description, worker, origin, why, outcome, started_at = (
+            as_text(each or b"") for each in fields
+        )
+        if origin:
+            # Where it was not started the text is of an earlier attempt.
+            text = read_traceback(entries) if started_at else ""
+            if not text or (outcome == "stopped" and why):  # RQ has a fixed text for that
+                text = why
+            failures[job_id] = Failure(job_id, description, text, worker)
     return failures
 
 
@@ -174,7 +165,6 @@ def _restore(job_id: str, entry: tuple[Any, dict[Any, Any]], connection: Redis) 
 # The end of a job, as expressions see it -------------------------------------------------------
 
 
-ENDS_PER_READ = 500
 MAX_MESSAGE = 1_000
 """How much is kept of an error's message. Units: characters."""
 
@@ -217,16 +207,13 @@ def read_end(job_id: str, connection: Redis) -> JobEnd:
 
 def read_ends(job_ids: Sequence[str], connection: Redis) -> Iterator[JobEnd]:
     """Yield how jobs ended, in that order; a job that is gone is as one that has not begun."""
-    for first in range(0, len(job_ids), ENDS_PER_READ):
-        some = job_ids[first : first + ENDS_PER_READ]
-        with connection.pipeline(transaction=False) as pipeline:
-            for job_id in some:
-                pipeline.hmget(keys.job(job_id), _FIELDS)
-                pipeline.hget(keys.future(job_id), "late")
-                pipeline.xrevrange(keys.results(job_id), count=1)
-            answers = iter(pipeline.execute())
-        for job_id, fields, late, entries in zip(some, answers, answers, answers, strict=True):
-            yield _read_end(job_id, fields, late, entries, connection)
+    for job_id, (fields, entries, late) in read_each(job_ids, connection, _ask_for_end):
+        yield _read_end(job_id, fields, late, entries, connection)
+
+
+def _ask_for_end(pipe: Pipeline, job_id: str) -> None:
+    _ask_with_result(pipe, job_id, fields=_FIELDS)
+    pipe.hget(keys.future(job_id), "late")
 
 
 def _read_end(
@@ -235,8 +222,8 @@ def _read_end(
     outcome, reason, attempts, view, started_at = (as_text(each or b"") for each in fields)
     # Older versions did not count.
     count = int(attempts) if attempts else int(bool(started_at))
-    if outcome == "passed":  # its `if` was asked, which is no attempt
-        count = 0
+    if outcome == "passed":  # the last start has asked its `if`, which is no attempt
+        count -= bool(started_at)
     code = json.loads(view).get("exit_code") if view else None
     if outcome in _ENDS_OF_OVERDUE and _is_overdue(late):
         return JobEnd(outcome, JobTimeoutException.__name__, _cut(reason), code, count)
@@ -287,6 +274,8 @@ def read_run_end(final_id: str, run_id: str, connection: Redis) -> dict[str, Any
         for blocker, outcome in connection.hgetall(keys.edges(final_id)).items()
     }
     own = {job_id: outcome for job_id, outcome in ended.items() if not _is_inside(job_id, ended)}
+    for job_id in _find_starts([each for each in own if own[each] in BAD_OUTCOMES], connection):
+        del own[job_id]
     is_canceled = is_called_off(final_id, run_id, connection)
     bad = [job_id for job_id, outcome in own.items() if outcome in BAD_OUTCOMES]
     state = ("canceled" if is_canceled else "failed") if bad else "succeeded"
@@ -303,18 +292,19 @@ def read_run_end(final_id: str, run_id: str, connection: Redis) -> dict[str, Any
 
 def _find_told(job_ids: Sequence[str], connection: Redis) -> list[str]:
     """Return those of some canceled jobs that count as failures: rejected, or overdue workflows."""
-    found: list[str] = []
-    for first in range(0, len(job_ids), ENDS_PER_READ):
-        some = job_ids[first : first + ENDS_PER_READ]
-        with connection.pipeline(transaction=False) as pipeline:
-            for job_id in some:
-                pipeline.hexists(keys.job(job_id), "flowq_rejected")
-                pipeline.hget(keys.future(job_id), "late")
-            answers = pipeline.execute()
-        for job_id, is_rejected, late in zip(some, answers[::2], answers[1::2], strict=True):
-            if is_rejected or _is_overdue(late):
-                found.append(job_id)
-    return found
+
+    def ask(pipe: Pipeline, job_id: str) -> None:
+        pipe.hmget(keys.job(job_id), "flowq_rejected", "flowq_nested")
+        pipe.hexists(keys.job(f"{job_id}--0"), "flowq_rejected")  # the start, or an item
+        pipe.hget(keys.future(job_id), "late")
+
+    return [
+        job_id
+        for job_id, ((word, is_join), is_start_rejected, late) in read_each(
+            job_ids, connection, ask
+        )
+        if word or (is_join and is_start_rejected) or _is_overdue(late)
+    ]
 
 
 def _is_overdue(late: Any) -> bool:
@@ -339,16 +329,26 @@ def _is_inside(job_id: str, others: Mapping[str, str]) -> bool:
     return any(job_id[:at] in others and not job_id[at + 2 :][:1].isdigit() for at in places)
 
 
+def _find_starts(job_ids: Sequence[str], connection: Redis) -> list[str]:
+    """Return those of some jobs that begin a nested workflow, whose own end counts."""
+    answers = read_each(
+        job_ids, connection, lambda pipe, job_id: pipe.hget(keys.job(job_id), "flowq_inside")
+    )
+    return [job for job, (inside,) in answers if inside and job == f"{as_text(inside)}--0"]
+
+
 def _read_failures(job_ids: Sequence[str], connection: Redis) -> list[dict[str, Any]]:
-    with connection.pipeline(transaction=False) as pipeline:
-        for job_id in job_ids:
-            pipeline.hmget(keys.job(job_id), "flowq_name", "ended_at", "flowq_reason")
-        named = [[as_text(each or b"") for each in fields] for fields in pipeline.execute()]
+    names = read_each(
+        job_ids,
+        connection,
+        lambda pipe, job: pipe.hmget(keys.job(job), "flowq_name", "ended_at", "flowq_reason"),
+    )
+    named = [[as_text(each or b"") for each in fields] for _, (fields,) in names]
     rows = zip(job_ids, named, read_ends(job_ids, connection), strict=True)
     ordered = sorted(rows, key=lambda row: row[1][1])
     return [
         {
-            "job": name or job_id,
+            "job": public_name(name) or job_id,
             "error": end.error or ({"type": None, "message": _cut(reason)} if reason else None),
             "exit_code": end.exit_code,
         }

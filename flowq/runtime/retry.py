@@ -5,17 +5,17 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rq.utils import as_text
 
 from flowq.errors import WrongState
 from flowq.runtime import keys, scripts
 from flowq.runtime.approvals import find_jobs
-from flowq.runtime.connections import read_clock
+from flowq.runtime.connections import read_clock, read_each
 from flowq.runtime.runs import get_declared, get_record, go, read_names
 from flowq.runtime.steps import finish
-from flowq.status import RUN_ENDED, SUCCESSES
+from flowq.status import RUN_ENDED, SUCCESSES, public_name
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -78,7 +78,7 @@ def retry(run_id: str, connection: Redis, name: str | None = None) -> tuple[str,
     deleted = {job for job in again if not ended[job].is_there}
     again -= deleted
     if deleted and not _can_anything_run(again, deleted, ended, connection):
-        names = _name_some(deleted, run_id)
+        names = _name_some(read_names(run_id, [*deleted], connection).values())
         raise WrongState(
             f"run {run_id} cannot be retried: {names} deleted, and nothing else can run; "
             "start a new run (flowq run)"
@@ -117,7 +117,8 @@ def _refuse_vain(
     for job_id, blockers in before.items():
         if culprit := _find_culprit(job_id, blockers, again, jobs, connection):
             run_id = connection.hget(keys.job(job_id), "flowq_run") or b""
-            first = next(iter(read_names(as_text(run_id), [culprit], connection).values()))
+            names = read_names(as_text(run_id), [culprit], connection)
+            first = public_name(names[culprit])
             raise WrongState(
                 f"job {name} of run {as_text(run_id)} cannot run: {first} before it did not "
                 f"succeed; retry {first}, and {name} runs again after it, or the whole run"
@@ -189,11 +190,10 @@ def _find_inside(join_id: str, connection: Redis) -> list[str]:
     while joins:
         inside = [as_text(raw) for raw in connection.lrange(keys.blockers(joins.pop()), 0, -1)]
         found.update(dict.fromkeys(inside))
-        with connection.pipeline(transaction=False) as pipeline:
-            for job_id in inside:
-                pipeline.hexists(keys.job(job_id), "flowq_nested")
-            answers = pipeline.execute()
-        joins += [job_id for job_id, is_join in zip(inside, answers, strict=True) if is_join]
+        answers = read_each(
+            inside, connection, lambda pipe, job: pipe.hexists(keys.job(job), "flowq_nested")
+        )
+        joins += [job_id for job_id, (is_join,) in answers if is_join]
     return list(found)
 
 
@@ -203,29 +203,24 @@ def _refusal(run_id: str, state: str, connection: Redis) -> str:
             f"run {run_id} has succeeded; there is nothing to retry. "
             f"flowq retry {run_id} JOB runs one job again, and what follows it"
         )
-    running = [
-        as_text(job_id).removeprefix(f"{run_id}-")
-        for job_id in connection.lrange(keys.run_jobs(run_id), 0, -1)
-        if as_text(connection.hget(keys.job(as_text(job_id)), "status") or b"") == "started"
-    ]
-    what = f"; {', '.join(running[:5])} still running" if running else ""
+    job_ids = [as_text(raw) for raw in connection.lrange(keys.run_jobs(run_id), 0, -1)]
+    statuses = read_each(job_ids, connection, lambda pipe, job: pipe.hget(keys.job(job), "status"))
+    running = [job_id for job_id, (status,) in statuses if status == b"started"][:NAMED]
+    names = map(public_name, read_names(run_id, running, connection).values())
+    what = f"; {', '.join(names)} still running" if running else ""
     return f"run {run_id} is {state}{what}; cancel it first, or wait"
 
 
 def _read_jobs(job_ids: Sequence[str], connection: Redis) -> dict[str, _Ended]:
     """Return jobs by id, in the order given, which is that of their enqueueing."""
     jobs: dict[str, _Ended] = {}
-    for first in range(0, len(job_ids), JOBS_PER_READ):
-        some = job_ids[first : first + JOBS_PER_READ]
-        with connection.pipeline(transaction=False) as pipeline:
-            for job_id in some:
-                pipeline.hmget(keys.job(job_id), *_FIELDS)
-            answers: list[list[Any]] = pipeline.execute()
-        for job_id, answer in zip(some, answers, strict=True):
-            outcome, blocks, inside, expands, run = (as_text(v) if v else "" for v in answer)
-            future_ids = tuple(block.rstrip("!") for block in blocks.split())
-            ignoring = frozenset(b.rstrip("!") for b in blocks.split() if b.endswith("!"))
-            jobs[job_id] = _Ended(outcome, future_ids, ignoring, inside, bool(expands), bool(run))
+    for job_id, (answer,) in read_each(
+        job_ids, connection, lambda pipe, job: pipe.hmget(keys.job(job), *_FIELDS)
+    ):
+        outcome, blocks, inside, expands, run = (as_text(v) if v else "" for v in answer)
+        future_ids = tuple(block.rstrip("!") for block in blocks.split())
+        ignoring = frozenset(b.rstrip("!") for b in blocks.split() if b.endswith("!"))
+        jobs[job_id] = _Ended(outcome, future_ids, ignoring, inside, bool(expands), bool(run))
     return jobs
 
 
@@ -249,8 +244,8 @@ def _waits_for(job_id: str, deleted: set[str], connection: Redis) -> bool:
     )
 
 
-def _name_some(job_ids: Iterable[str], run_id: str) -> str:
-    names = sorted(job_id.removeprefix(f"{run_id}-") for job_id in job_ids)
+def _name_some(job_names: Iterable[str]) -> str:
+    names = sorted(set(map(public_name, job_names)))
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return ", ".join(names[:NAMED]) + more + (" was" if len(names) == 1 else " were")
 

@@ -21,7 +21,7 @@ from rq.utils import as_text, str_to_date
 from flowq.errors import RunNotFound, WrongState
 from flowq.plan import Plan, Release
 from flowq.runtime import keys, scripts
-from flowq.runtime.connections import is_passing, read_clock, retry_while_unavailable
+from flowq.runtime.connections import is_passing, read_clock, read_each, retry_while_unavailable
 from flowq.runtime.outputs import fields_of_record
 from flowq.runtime.planned import add_planned, batches, declare_groups, read_inputs, write_timeout
 from flowq.runtime.scripts import format_instant
@@ -52,7 +52,6 @@ ABANDONED = "the run was canceled, and no worker listens on its queue"
 LEASE_S = 30
 """How long a submitter may be silent before its uncommitted run is removed."""
 
-JOBS_PER_READ = 1_000
 RUNS_PER_READ = 100
 RETENTION_S = 7 * 86_400
 """How long an ended run is kept, unless told otherwise."""
@@ -239,13 +238,10 @@ def read_names(run_id: str, job_ids: Sequence[str], connection: Redis) -> dict[s
     names = {job_id: job_id.removeprefix(f"{run_id}-") for job_id in job_ids}
     groups = {as_text(raw) for raw in connection.sscan_iter(keys.run_groups(run_id))}
     looked_up = [job_id for job_id in job_ids if "--" in job_id or job_id in groups]
-    for first in range(0, len(looked_up), JOBS_PER_READ):
-        part = looked_up[first : first + JOBS_PER_READ]
-        with connection.pipeline(transaction=False) as pipeline:
-            for job_id in part:
-                pipeline.hget(keys.job(job_id), "flowq_name")
-            for job_id, name in zip(part, pipeline.execute(), strict=True):
-                names[job_id] = as_text(name) if name else _name_of_gone(run_id, job_id, connection)
+    for job_id, (name,) in read_each(
+        looked_up, connection, lambda pipe, job: pipe.hget(keys.job(job), "flowq_name")
+    ):
+        names[job_id] = as_text(name) if name else _name_of_gone(run_id, job_id, connection)
     return names
 
 
@@ -335,24 +331,20 @@ _RECORD_FIELDS = (
 
 def read_job_records(job_ids: Iterable[str], connection: Redis) -> dict[str, JobRecord]:
     """Return the records by job id; jobs that are gone are left out."""
-    wanted = list(job_ids)
     records: dict[str, JobRecord] = {}
-    for first in range(0, len(wanted), JOBS_PER_READ):
-        some = wanted[first : first + JOBS_PER_READ]
-        with connection.pipeline(transaction=False) as pipeline:
-            for job_id in some:
-                pipeline.hmget(keys.job(job_id), *_RECORD_FIELDS)
-            answers = pipeline.execute()
-        for job_id, fields in zip(some, answers, strict=True):
-            origin, queue, *others = (as_text(each) if each else "" for each in fields)
-            if origin:
-                text, blocks, message, code, approval, asks, approved, rejected = others
-                records[job_id] = JobRecord(
-                    *(job_id, queue or origin, text, not blocks, message, origin, code),
-                    needs_approval=bool(approval),
-                    asks=read_inputs(asks),
-                    decision=read_decision(approved, rejected),
-                )
+    answers = read_each(
+        job_ids, connection, lambda pipe, job: pipe.hmget(keys.job(job), *_RECORD_FIELDS)
+    )
+    for job_id, (fields,) in answers:
+        origin, queue, *others = (as_text(each) if each else "" for each in fields)
+        if origin:
+            text, blocks, message, code, approval, asks, approved, rejected = others
+            records[job_id] = JobRecord(
+                *(job_id, queue or origin, text, not blocks, message, origin, code),
+                needs_approval=bool(approval),
+                asks=read_inputs(asks),
+                decision=read_decision(approved, rejected),
+            )
     return records
 
 

@@ -126,7 +126,7 @@ def test_a_start_that_fails_is_tolerated(run: Runs, work: Work) -> None:
     work()
     assert run.state == "succeeded"
     assert run.states["inner(start)"] == "failed"
-    assert run.reason("inner") == "tolerated: inner(start) failed"
+    assert run.reason("inner") == "tolerated: it could not begin"
     assert run.states["last"] == "finished"
 
 

@@ -168,10 +168,10 @@ def test_one_whose_inputs_do_not_fit_runs_again_as_a_whole(
         workflows={"inner": INNER},
     )
     work()
-    assert run.reason("sub") == "attempt 1 failed: sub(start) failed; again"
+    assert run.reason("sub") == "attempt 1 failed: it could not begin; again"
     begin_rounds(connection)
     work()
-    assert run.reason("sub") == "tolerated: sub(start) failed, attempt 2"
+    assert run.reason("sub") == "tolerated: it could not begin, attempt 2"
     assert (run.state, run.states["after"], first.exists()) == ("succeeded", "finished", False)
 
 

@@ -1,10 +1,12 @@
 -- futures.lua: Decides when future jobs start, and knows whether anybody waits for them.
 
 -- Says why a future job is skipped: its last blocker that did not succeed, by name, and how.
-local function describe_culprit(culprit)
+local function describe_culprit(future, culprit)
   local id, outcome = string.match(culprit or '', '^(%S+) (%S+)$')
   if not id then return 'a job before it did not succeed' end
-  local name = redis.call('HGET', keys.job(id), 'flowq_name') or id
+  local why = nested.why_not_begun(future, id)
+  if why then return why end
+  local name = nested.public_name(redis.call('HGET', keys.job(id), 'flowq_name') or id)
   if outcome == 'failed' or outcome == 'expired' then return name .. ' ' .. outcome end
   return name .. ' was ' .. outcome
 end
@@ -13,7 +15,7 @@ end
 local function log_stuck(id, culprit)
   local f = redis.call('HMGET', keys.job(id), 'flowq_run', 'flowq_name', 'status')
   if not f[1] or f[3] ~= 'deferred' then return end
-  local why = culprit and ': ' .. describe_culprit(culprit) or ''
+  local why = culprit and ': ' .. describe_culprit(id, culprit) or ''
   runs.log(f[1], id, f[2], 'deferred', 'waits for a blocker to succeed' .. why)
 end
 
@@ -39,7 +41,7 @@ end
 
 -- A future job none of whose blockers can let it run any more.
 local function skip(id, culprit)
-  local goes_again, why = nested.begin_next_round(id, describe_culprit(culprit))
+  local goes_again, why = nested.begin_next_round(id, describe_culprit(id, culprit))
   if not goes_again then jobs.call_off(id, 'skipped', why) end
 end
 
@@ -49,7 +51,7 @@ function futures.decide(id, f, job)
   if f[1] ~= 'released' or int(f[3]) > 0 then return end
   local bad, lost = int(f[4]), int(f[5])
   if f[2] == 'wait' and (lost > 0 or bad > 0 and is_ending(id)) then
-    return jobs.call_off(id, 'skipped', describe_culprit(f[8]))
+    return jobs.call_off(id, 'skipped', describe_culprit(id, f[8]))
   end
   if f[2] == 'wait' and bad > 0 then return log_stuck(id, f[8]) end
   if f[2] == 'skip' and bad + lost > 0 then return skip(id, f[8]) end

@@ -56,6 +56,24 @@ function nested.has_failed_inside(id)
   return began ~= 'skipped' and began ~= 'canceled'
 end
 
+-- Whether a join is skipped because the job that begins its workflow was canceled: rejected, or it
+-- expired. The two are one job to users, so the join ends like that too.
+function nested.was_canceled_at_start(id)
+  if redis.call('HEXISTS', keys.job(id), 'flowq_nested') == 0 then return false end
+  return redis.call('HGET', keys.edges(id), nested.start_id(id)) == 'canceled'
+end
+
+-- How readers know a job: the one that begins a workflow by the name of the workflow's job
+-- (flowq.status.public_name is the same).
+function nested.public_name(name) return (string.gsub(name, '%(start%)$', '')) end
+
+-- Why a join did not succeed whose start is to blame; nil where another job is.
+function nested.why_not_begun(join, culprit)
+  if culprit ~= nested.start_id(join) then return nil end
+  local reason = redis.call('HGET', keys.job(culprit), 'flowq_reason')
+  return reason and reason ~= '' and reason or 'it could not begin'
+end
+
 -- Whether a nested workflow has begun; what is in it goes on.
 function nested.has_begun(join)
   if redis.call('HEXISTS', keys.job(join), 'flowq_nested') == 0 then return false end

@@ -30,6 +30,7 @@ end
 -- Returns the outcome that the end of a job of a run counts as, and why.
 function outcomes.decide(id, job, outcome, reason)
   if outcome == 'finished' and job.pass then return 'passed', job.pass end
+  if outcome == 'skipped' and job.future and nested.was_canceled_at_start(id) then outcome = 'canceled' end
   local why, late = reason and 'tolerated: ' .. reason or 'tolerated', nil
   if (outcome == 'skipped' or outcome == 'canceled') and job.future and nested.has_failed_inside(id) then
     late = redis.call('HGET', keys.future(id), 'late')
