@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shutil
 import sys
+import tempfile
+import webbrowser
 from pathlib import Path
-from typing import IO
 
 import click
 
@@ -13,19 +14,24 @@ from flowq.cli import options, terminal
 from flowq.cli.compiling import checked_graph
 from flowq.errors import UsageError
 from flowq.pictures.dot import render_dot
+from flowq.pictures.folding import MAX_LEVELS, by_level, focus
+from flowq.pictures.html import render_html
 from flowq.pictures.mermaid import render_mermaid
-from flowq.pictures.picture import View, graph_document, view_graph
+from flowq.pictures.picture import Picture, draw, to_document
+from flowq.pictures.png import render_png
+from flowq.pictures.svg import render_svg
 from flowq.pictures.text import render_text
 from flowq.render.json import write_json
 from flowq.render.lines import spelled
 
-_FORMATS = ("text", "mermaid", "dot", "json")
-_FORMAT_BY_ENDING = {
-    ".dot": "dot",
-    ".gv": "dot",
-    ".json": "json",
-    ".mermaid": "mermaid",
-    ".mmd": "mermaid",
+_ENDINGS_BY_FORMAT = {
+    "text": (".txt",),
+    "mermaid": (".mmd", ".mermaid"),
+    "dot": (".dot", ".gv"),
+    "svg": (".svg",),
+    "png": (".png",),
+    "html": (".html", ".htm"),
+    "json": (".json",),
 }
 
 
@@ -35,45 +41,118 @@ _FORMAT_BY_ENDING = {
     "-f",
     "--format",
     "format_",
-    type=click.Choice(_FORMATS),
+    type=click.Choice(list(_ENDINGS_BY_FORMAT)),
     help="How it is drawn. Default: as the ending of FILE says, else text.",
 )
 @click.option("-o", "--output", metavar="FILE", help="Write to a file instead of stdout.")
+@click.option(
+    "--open", "opens", is_flag=True, help="Show it in the browser: FILE, or a page in a new one."
+)
+@click.option("--focus", metavar="JOB", help="Draw this job, and what is near before and after it.")
+@click.option("--levels", is_flag=True, help="Draw one box for each level instead of the jobs.")
 @options.verbose
-def command(target: str, format_: str | None, output: str | None, verbose: bool) -> None:
+def command(
+    target: str,
+    format_: str | None,
+    output: str | None,
+    opens: bool,
+    focus: str | None,
+    levels: bool,
+    verbose: bool,
+) -> None:
     """Draw a workflow: its jobs, and what must run before what.
 
-    Its functions are not imported, and it needs no server.
+    Its functions are not imported, and it needs no server. Large workflows are folded: jobs with
+    the same edges become one box, then chains, then levels; DOT and JSON have every job.
 
     \b
       flowq graph workflows/sandwich.yaml
-      flowq graph workflows/sandwich.yaml -o sandwich.mmd
-      flowq graph workflows/sandwich.yaml --format dot | dot -Tsvg > sandwich.svg
+      flowq graph workflows/sandwich.yaml -o sandwich.svg
+      flowq graph workflows/gallery.yaml --open
+      flowq graph workflows/books.yaml --focus books
     """
-    view = view_graph(checked_graph(target))
-    format_ = format_ or _FORMAT_BY_ENDING.get(Path(output or "").suffix, "text")
+    if opens and output == "-":
+        raise UsageError("--open shows a file; leave -o - away, or name a file")
+    format_ = _find_format(format_, output, opens)
+    picture = _select(draw(checked_graph(target)), focus, levels)
+    if output is None and opens:
+        output = _name_file(format_)
     if output and output != "-":
-        _write_file(output, _drawn(view, format_, None))
+        _write_file(Path(output), _drawn(picture, format_))
+        if opens:
+            _open(Path(output))
+    elif format_ == "png":
+        _write_bytes(render_png(picture))
+    elif format_ == "text":
+        is_terminal = sys.stdout.isatty()
+        width = shutil.get_terminal_size((120, 24)).columns if is_terminal else 120
+        unicode = terminal.can_show(sys.stdout)
+        terminal.write(render_text(picture, width, unicode=unicode))
     else:
-        terminal.write(_drawn(view, format_, sys.stdout))
+        terminal.write(_drawn(picture, format_).decode())
 
 
-def _drawn(view: View, format_: str, stream: IO[str] | None) -> str:
-    """Return the picture, for a stream or for a file, which is as wide as it needs to be."""
+def _find_format(format_: str | None, output: str | None, opens: bool) -> str:
+    """Return the format. Errors: UsageError for a file whose ending stands for none."""
+    if format_:
+        return format_
+    if output is None or output == "-":
+        return "html" if opens else "text"
+    ending = Path(output).suffix.lower()
+    for each, endings in _ENDINGS_BY_FORMAT.items():
+        if ending in endings:
+            return each
+    known = ", ".join(endings[0] for endings in _ENDINGS_BY_FORMAT.values())
+    said = f"the ending {ending!r} stands for no format" if ending else "no ending says the format"
+    raise UsageError(f"{output}: {said}; use one of {known}, or --format")
+
+
+def _select(picture: Picture, name: str | None, levels: bool) -> Picture:
+    if name is not None:
+        picture = focus(picture, name)
+    return by_level(picture, MAX_LEVELS) if levels else picture
+
+
+def _drawn(picture: Picture, format_: str) -> bytes:
+    """Return the content of a file."""
+    if format_ == "png":
+        return render_png(picture)
     if format_ == "json":
-        return write_json(graph_document(view))
-    if format_ == "mermaid":
-        return render_mermaid(view)
-    if format_ == "dot":
-        return render_dot(view)
-    if stream is None:
-        return render_text(view, 120)
-    width = shutil.get_terminal_size((120, 24)).columns if stream.isatty() else 120
-    return render_text(view, width, unicode=terminal.can_show(stream))
+        text = write_json(to_document(picture))
+    elif format_ == "text":
+        text = render_text(picture, 120)
+    else:
+        renders = {
+            "mermaid": render_mermaid,
+            "dot": render_dot,
+            "svg": render_svg,
+            "html": render_html,
+        }
+        text = renders[format_](picture)
+    return spelled(text).encode("utf-8", "backslashreplace")
 
 
-def _write_file(output: str, text: str) -> None:
+def _write_bytes(content: bytes) -> None:
+    if sys.stdout.isatty():
+        raise UsageError("a PNG is no text for a terminal; write it with -o FILE")
+    sys.stdout.buffer.write(content)
+    sys.stdout.buffer.flush()
+
+
+def _write_file(file: Path, content: bytes) -> None:
     try:
-        Path(output).write_text(spelled(text), encoding="utf-8")
+        file.write_bytes(content)
     except OSError as error:
-        raise UsageError(f"cannot write {output}: {error.strerror or error}") from None
+        raise UsageError(f"cannot write {file}: {error.strerror or error}") from None
+
+
+def _name_file(format_: str) -> str:
+    """Return a new file for what is only looked at: left to the system, as browsers load late."""
+    ending = _ENDINGS_BY_FORMAT[format_][0]
+    return str(Path(tempfile.mkdtemp(prefix="flowq-")) / f"graph{ending}")
+
+
+def _open(file: Path) -> None:
+    terminal.note(f"flowq: {file}")
+    if not webbrowser.open(file.resolve().as_uri()):
+        raise UsageError(f"no browser was found; open {file} in one")

@@ -1,8 +1,8 @@
-"""A picture in the DOT language of Graphviz."""
+"""A picture in the DOT language of Graphviz, with each of its boxes: programs read it too."""
 
 from __future__ import annotations
 
-from flowq.pictures.picture import Line, Node, View
+from flowq.pictures.picture import Arrow, Box, Picture
 
 _COLOR_BY_STATE = {
     "scheduled": "khaki",
@@ -18,37 +18,40 @@ _COLOR_BY_STATE = {
 }
 
 
-def render_dot(view: View) -> str:
-    """Return a directed graph, left to right, which ends with a newline.
-
-    Future jobs are rounded, and open ones dashed.
-    """
-    out = [f"digraph {_quoted(view.title)} {{", "    rankdir=LR;", "    node [shape=box];"]
-    out += [f"    {_quoted(node.name)}{_attributes(_of_node(node))};" for node in view.nodes]
+def render_dot(picture: Picture) -> str:
+    """Return a directed graph, left to right, which ends with a newline."""
+    out = [f"digraph {_quoted(picture.title)} {{", "    rankdir=LR;", "    node [shape=box];"]
+    out += [f"    {_quoted(box.name)}{_attributes(_of_box(box))};" for box in picture.boxes]
     out += [
-        f"    {_quoted(line.blocker)} -> {_quoted(line.future)}{_attributes(_of_line(line))};"
-        for line in view.lines
+        f"    {_quoted(arrow.blocker)} -> {_quoted(arrow.future)}{_attributes(_of_arrow(arrow))};"
+        for arrow in picture.arrows
     ]
     return "\n".join([*out, "}"]) + "\n"
 
 
-def _of_node(node: Node) -> dict[str, str]:
-    styles = ["rounded"] if node.is_future else []
-    styles += ["dashed"] if node.is_open else []
+def _of_box(box: Box) -> dict[str, str]:
     found: dict[str, str] = {}
-    if node.state:
-        found["label"] = f"{node.name}\n{node.state}"
-    if node.state in _COLOR_BY_STATE:
-        found["fillcolor"] = _COLOR_BY_STATE[node.state]
+    if box.words:
+        found["label"] = f"{box.name}\n{' · '.join(box.words)}"
+    if box.approval:
+        found["shape"] = "octagon"
+    elif box.kind == "workflow":
+        found["shape"] = "component"
+    elif box.condition:
+        found["shape"] = "cds"
+    if box.is_stack:
+        found["peripheries"] = "2"
+    styles = ["rounded", "dashed"] if box.may_grow else []
+    if box.state in _COLOR_BY_STATE:
+        found["fillcolor"] = _COLOR_BY_STATE[box.state]
         styles.append("filled")
-    if node.description:
-        found["tooltip"] = node.description
+    if box.description:
+        found["tooltip"] = box.description
     return found | ({"style": ",".join(styles)} if styles else {})
 
 
-def _of_line(line: Line) -> dict[str, str]:
-    label = "finally" if line.is_last else line.on_failure
-    return {"style": "dashed", "label": label} if label else {}
+def _of_arrow(arrow: Arrow) -> dict[str, str]:
+    return {"style": "dashed", "label": arrow.word} if arrow.word else {}
 
 
 def _attributes(value_by_key: dict[str, str]) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from flowq.pictures.picture import Line, Node, View
+from collections.abc import Mapping
 
-_SHAPE = {True: ("([", "])"), False: ("[", "]")}  # rounded for future jobs
+from flowq.pictures.folding import MAX_BOXES, WANTED_BOXES, fold
+from flowq.pictures.picture import Arrow, Box, Picture
 
 _OPEN = "stroke-dasharray:5"
 
@@ -22,35 +23,50 @@ _CLASS_BY_STATE = {
 }
 
 
-def render_mermaid(view: View) -> str:
+def render_mermaid(picture: Picture) -> str:
     """Return a Mermaid flowchart, left to right; it ends with a newline.
 
-    Jobs get ids of their own (`j0`, `j1` …), because `end` and other words break as Mermaid ids.
+    It is folded like a drawing, because Mermaid draws no more than 500 edges. Boxes get ids of
+    their own (`j0`, `j1` …), because `end` and other words break as Mermaid ids.
     """
-    id_by_name = {node.name: f"j{index}" for index, node in enumerate(view.nodes)}
-    out = ["---", f"title: {_yaml_quoted(view.title)}", "---", "flowchart LR"]
-    out += [_node(id_by_name[node.name], node) for node in view.nodes]
-    out += [_line(id_by_name, line) for line in view.lines]
-    out += _classes(view)
+    picture = fold(picture, WANTED_BOXES, MAX_BOXES)
+    id_by_name = {box.name: f"j{index}" for index, box in enumerate(picture.boxes)}
+    direction = "TB" if picture.is_by_level else "LR"
+    out = ["---", f"title: {_yaml_quoted(picture.title)}", "---", f"flowchart {direction}"]
+    out += [_node(id_by_name[box.name], box) for box in picture.boxes]
+    out += [_link(id_by_name, arrow) for arrow in picture.arrows]
+    out += _classes(picture)
     return "\n".join(out) + "\n"
 
 
-def _node(node_id: str, node: Node) -> str:
-    opening, closing = _SHAPE[node.is_future]
-    label = _escaped(node.name) + (f"<br/>{_escaped(node.state)}" if node.state else "")
-    css = f":::{node.state}" if node.state in _CLASS_BY_STATE else ""
-    return f'    {node_id}{opening}"{label}"{closing}{css or (":::open" if node.is_open else "")}'
+def _node(node_id: str, box: Box) -> str:
+    opening, closing = _find_shape(box)
+    label = "<br/>".join(filter(None, [_escaped(box.name), _escaped(" · ".join(box.words))]))
+    css = f":::{box.state}" if box.state in _CLASS_BY_STATE else ""
+    return f'    {node_id}{opening}"{label}"{closing}{css or (":::open" if box.may_grow else "")}'
 
 
-def _line(id_by_name: dict[str, str], line: Line) -> str:
-    label = "finally" if line.is_last else line.on_failure
-    arrow = f"-. {label} .->" if label else "-->"
-    return f"    {id_by_name[line.blocker]} {arrow} {id_by_name[line.future]}"
+def _find_shape(box: Box) -> tuple[str, str]:
+    """Return the marks around a label: a box has one shape here, and words for the rest."""
+    if box.kind == "workflow":
+        return "[[", "]]"
+    if box.approval:
+        return "{{", "}}"
+    if box.is_stack:
+        return "[/", "/]"
+    if box.condition:
+        return ">", "]"
+    return ("([", "])") if box.is_open else ("[", "]")
 
 
-def _classes(view: View) -> list[str]:
-    states = {node.state for node in view.nodes}
-    has_open = any(node.is_open and node.state not in _CLASS_BY_STATE for node in view.nodes)
+def _link(id_by_name: Mapping[str, str], arrow: Arrow) -> str:
+    link = f"-. {arrow.word} .->" if arrow.word else "-->"
+    return f"    {id_by_name[arrow.blocker]} {link} {id_by_name[arrow.future]}"
+
+
+def _classes(picture: Picture) -> list[str]:
+    states = {box.state for box in picture.boxes}
+    has_open = any(box.may_grow for box in picture.boxes)
     return [
         *([f"    classDef open {_OPEN}"] if has_open else []),
         *(

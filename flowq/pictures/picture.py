@@ -1,36 +1,112 @@
 """What a picture shows: the jobs and edges of a graph, with states where there is a run.
 
-Every picture is made from this value, so that a graph and a run look alike in all formats.
+Every format is made from this value, so that a workflow and a run look alike in all of them. It
+can be written as plain data and read again, because a run outlives the text of its workflow.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
-from flowq.graph import Edge, Graph
+from flowq.graph import Graph, build_graph
 from flowq.render.groups import collapse
+from flowq.render.lines import OPEN, count, find_mark
+from flowq.spec import BlockerPolicy, JobSpec, Workflow
 from flowq.status import JobStatus, RunStatus
+
+Kind = Literal["call", "run", "workflow", ""]
+"""What a job does; empty where that is not known, or where a box stands for several jobs."""
+
+FINALLY = "finally"
+
+_WORD_BY_POLICY: Mapping[str | None, str] = {
+    "run": "runs if blockers fail",
+    "wait": "waits if blockers fail",
+}
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
-    """One job; running jobs may add blockers to one that is open.
+class Box:
+    """One job, or several that are drawn as one.
 
-    Shape: `state` is empty where there is no run; `level` counts from 0.
+    Shape: `level` counts from 0; `is_future` is true of a job that is submitted as a future job,
+    `is_open` of one that is declared `deferred`; `condition` is its `if`; `inside` is the workflow
+    that the job runs; `state` is empty where there is no run, and `how_far` says how many items of
+    a group have ended, `3/12`. A box that stands for several jobs has those as `members`, says in
+    `summary` how many they are, and in `counts` how many are in which state; with `is_level` they
+    are all the jobs of a level, or of several.
     """
 
     name: str
-    level: int
-    state: str = ""
+    level: int = 0
+    kind: Kind = "call"
+    group: Literal["", "for each", "matrix"] = ""
     is_future: bool = False
     is_open: bool = False
-    description: str = ""
     is_final: bool = False
+    approval: bool = False
+    condition: str = ""
+    policy: BlockerPolicy | None = None
+    description: str = ""
+    state: str = ""
+    how_far: str = ""
+    inside: Picture | None = None
+    members: tuple[Box, ...] = ()
+    is_level: bool = False
+    summary: str = ""
+    counts: tuple[tuple[str, int], ...] = ()
+
+    def __len__(self) -> int:
+        """The number of declared jobs that the box stands for."""
+        return len(self.members) or 1
+
+    @property
+    def is_stack(self) -> bool:
+        """Whether there are several jobs of one kind behind it."""
+        return bool(self.group) or (bool(self.members) and not self.is_level)
+
+    @property
+    def may_grow(self) -> bool:
+        """Whether running jobs may still add blockers."""
+        return self.is_open and self.state in ("", "deferred")
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What is said beside the name, in every format."""
+        state = " ".join(filter(None, (self.state, self.how_far)))
+        counts = [f"{number:,} {state}" for state, number in self.counts]
+        return tuple(
+            filter(
+                None,
+                (
+                    self.summary,
+                    *(counts or [state]),
+                    self.group,
+                    self._kind,
+                    "if" if self.condition else "",
+                    "approval" if self.approval else "",
+                    OPEN if self.may_grow else "",
+                    FINALLY if self.is_final else "",
+                    _WORD_BY_POLICY.get(self.policy, ""),
+                ),
+            )
+        )
+
+    @property
+    def _kind(self) -> str:
+        if self.inside is not None:
+            return f"workflow of {count(len(self.inside), 'job')}"
+        return self.kind if self.kind != "call" else ""
+
+    def mark(self, unicode: bool = True) -> str:
+        """Return the one character for its state."""
+        return find_mark(self.state or (OPEN if self.is_open else ""), unicode)
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class Arrow:
     """One edge, from the blocker to the future job; to one under `finally` if it `is_last`."""
 
     blocker: str
@@ -38,74 +114,189 @@ class Line:
     on_failure: Literal["ignore"] | None = None
     is_last: bool = False
 
+    @property
+    def word(self) -> str:
+        """What the edge says about a blocker that fails; empty for the usual."""
+        return FINALLY if self.is_last else self.on_failure or ""
+
 
 @dataclass(frozen=True, slots=True)
-class View:
-    """A picture's content. Shape: nodes in topological order, lines ordered by their future job."""
+class Picture:
+    """A picture's content.
+
+    Shape: boxes in topological order with unique names, arrows ordered by their future job.
+    `is_by_level` if the boxes are levels rather than jobs; `left_out` counts the jobs that it does
+    not show.
+    """
 
     title: str
-    nodes: tuple[Node, ...]
-    lines: tuple[Line, ...]
+    boxes: tuple[Box, ...]
+    arrows: tuple[Arrow, ...]
     state: str = ""
+    is_by_level: bool = False
+    left_out: int = 0
+
+    def __len__(self) -> int:
+        """The number of declared jobs that it stands for, without those of nested workflows."""
+        return sum(map(len, self.boxes))
 
     def blockers_by_name(self) -> dict[str, list[str]]:
-        """Return the blockers of every job, ordered as the lines are; empty lists included."""
-        blockers: dict[str, list[str]] = {node.name: [] for node in self.nodes}
-        for line in self.lines:
-            blockers[line.future].append(line.blocker)
+        """Return the blockers of every box, ordered as the arrows are; empty lists included."""
+        blockers: dict[str, list[str]] = {box.name: [] for box in self.boxes}
+        for arrow in self.arrows:
+            blockers[arrow.future].append(arrow.blocker)
         return blockers
 
+    def nested(self) -> Iterator[Picture]:
+        """Yield the pictures of nested workflows, each once, the outer ones first."""
+        seen: set[int] = set()
+        waiting = [box.inside for box in self.boxes]
+        for picture in waiting:
+            if picture is not None and id(picture) not in seen:
+                seen.add(id(picture))
+                yield picture
+                waiting += [box.inside for box in picture.boxes]
 
-def view_graph(graph: Graph, status: RunStatus | None = None) -> View:
+
+def draw(graph: Graph, status: RunStatus | None = None) -> Picture:
     """Return the picture of a graph, or of a run when its status is given.
 
     Jobs of the run that the workflow does not declare (added while it ran) are appended, without
-    lines, at level 0. Errors: CycleError for a graph that has not been checked.
+    arrows, at level 0. Errors: CycleError for a graph that has not been checked.
     """
+    return _draw(graph, status, {})
+
+
+def _draw(graph: Graph, status: RunStatus | None, seen: dict[int, Picture]) -> Picture:
+    """`seen` has the nested workflows that are drawn already: several jobs may run the same one."""
     status_by_name = collapse(status) if status else {}
-    nodes = [_node(graph, name, status_by_name.pop(name, None)) for name in graph.topological_order]
-    late = [Node(job.name, 0, job.state) for job in status_by_name.values()]
-    lines = tuple(_line(graph, edge) for edge in graph.edges)
-    state = status.state if status else ""
-    return View(graph.workflow.name, (*nodes, *late), lines, state)
+    boxes = [
+        _box(graph, name, status_by_name.pop(name, None), seen) for name in graph.topological_order
+    ]
+    late = [Box(job.name, kind="", state=job.state) for job in status_by_name.values()]
+    final = {job.name for job in graph if job.is_final}
+    arrows = tuple(
+        Arrow(
+            edge.blocker,
+            edge.future,
+            edge.on_failure,
+            edge.future in final and edge.blocker not in final,
+        )
+        for edge in graph.edges
+    )
+    return Picture(graph.workflow.name, (*boxes, *late), arrows, status.state if status else "")
 
 
-def _node(graph: Graph, name: str, job: JobStatus | None) -> Node:
-    return Node(
+def _box(graph: Graph, name: str, status: JobStatus | None, seen: dict[int, Picture]) -> Box:
+    job = graph.job_by_name[name]
+    return Box(
         name,
         graph.level_by_name[name],
-        job.state if job else "",
-        graph.is_future(name),
-        graph.job_by_name[name].deferred,
-        graph.job_by_name[name].description,
-        graph.job_by_name[name].is_final,
+        "workflow" if job.workflow else "run" if job.run else "call",
+        "for each" if job.for_each else "matrix" if job.matrix else "",
+        is_future=graph.is_future(name),
+        is_open=job.deferred,
+        is_final=job.is_final,
+        approval=job.approval is not None,
+        condition=job.if_ or "",
+        policy=job.on_blocker_failure,
+        description=job.description,
+        state=status.state if status else "",
+        how_far=status.name.removeprefix(name).strip() if status else "",
+        inside=_inside(graph.workflow, job, seen),
     )
 
 
-def _line(graph: Graph, edge: Edge) -> Line:
-    blocker, future = graph.job_by_name[edge.blocker], graph.job_by_name[edge.future]
-    is_last = future.is_final and not blocker.is_final
-    return Line(edge.blocker, edge.future, edge.on_failure, is_last)
+def _inside(workflow: Workflow, job: JobSpec, seen: dict[int, Picture]) -> Picture | None:
+    nested = workflow.workflows.get(job.workflow) if job.workflow else None
+    if nested is None:
+        return None
+    if id(nested) not in seen:
+        seen[id(nested)] = _draw(build_graph(nested), None, seen)
+    return seen[id(nested)]
 
 
-def graph_document(view: View) -> dict[str, Any]:
-    """Return the jobs of a picture in topological order, and its edges."""
+def to_document(picture: Picture) -> dict[str, Any]:
+    """Return the picture as plain data: a contract, of which keys may be left out by default.
+
+    Shape: the jobs are in topological order. `workflows` has each nested workflow once, and a job
+    that runs one names its place there in `inside`.
+    """
+    nested = list(picture.nested())
+    place = {id(each): index for index, each in enumerate(nested)}
+    document = _to_document(picture, place)
+    if nested:
+        document["workflows"] = [_to_document(each, place) for each in nested]
+    return document
+
+
+def _to_document(picture: Picture, place: Mapping[int, int]) -> dict[str, Any]:
     return {
-        "workflow": view.title,
-        "status": view.state or None,
-        "jobs": [
-            {
-                "name": node.name,
-                "level": node.level,
-                "future": node.is_future,
-                "open": node.is_open,
-            }
-            | ({"finally": True} if node.is_final else {})
-            | ({"status": node.state} if node.state else {})
-            for node in view.nodes
-        ],
+        "workflow": picture.title,
+        "status": picture.state or None,
+        "jobs": [_box_document(box, place) for box in picture.boxes],
         "edges": [
-            {"blocker": line.blocker, "future": line.future, "on_failure": line.on_failure}
-            for line in view.lines
+            {"blocker": arrow.blocker, "future": arrow.future, "on_failure": arrow.on_failure}
+            for arrow in picture.arrows
         ],
     }
+
+
+_KEY_BY_FIELD = {
+    "name": "name",
+    "level": "level",
+    "kind": "kind",
+    "is_future": "future",
+    "is_open": "open",
+    "group": "group",
+    "condition": "if",
+    "approval": "approval",
+    "policy": "on_blocker_failure",
+    "is_final": "finally",
+    "description": "description",
+    "state": "status",
+    "how_far": "ended",
+}
+_ALWAYS_SAID = {"name", "level", "kind", "is_future", "is_open"}
+_DEFAULT = Box("")
+
+
+def _box_document(box: Box, place: Mapping[int, int]) -> dict[str, Any]:
+    document = {
+        key: value
+        for field, key in _KEY_BY_FIELD.items()
+        if (value := getattr(box, field)) != getattr(_DEFAULT, field) or field in _ALWAYS_SAID
+    }
+    return document if box.inside is None else {**document, "inside": place[id(box.inside)]}
+
+
+def from_document(document: Mapping[str, Any]) -> Picture:
+    """Return the picture that `to_document` wrote. Keys that are missing have their defaults."""
+    drawn: dict[int, Picture] = {}
+    nested = document.get("workflows", ())
+
+    def read(written: Mapping[str, Any]) -> Picture:
+        boxes = tuple(read_box(job) for job in written["jobs"])
+        final = {box.name for box in boxes if box.is_final}
+        arrows = tuple(
+            Arrow(
+                edge["blocker"],
+                edge["future"],
+                edge.get("on_failure"),
+                edge["future"] in final and edge["blocker"] not in final,
+            )
+            for edge in written["edges"]
+        )
+        return Picture(written["workflow"], boxes, arrows, written.get("status") or "")
+
+    def read_box(job: Mapping[str, Any]) -> Box:
+        known = {field: job[key] for field, key in _KEY_BY_FIELD.items() if key in job}
+        at = job.get("inside")
+        if at is not None and at not in drawn:
+            drawn[at] = read(nested[at])
+        return Box(**known, inside=None if at is None else drawn[at])
+
+    return read(document)
+
+
+assert set(_KEY_BY_FIELD) <= {field.name for field in fields(Box)}

@@ -1,252 +1,161 @@
-"""A graph as text for a terminal: lanes where they fit, else a list indented by level.
+"""A picture as text for a terminal: lanes where they can be read, else a paragraph for each level.
 
-The lane of a job runs down from its row to the last job that waits for it. In a job's own row the
-lanes of its blockers turn towards it; all other lanes pass. So each vertical stroke belongs to
-one blocker and each horizontal one to one future job, and every picture can be read in one way
-only, which drawings with freely routed lines do not achieve on a grid of characters.
+Above `MAX_DRAWN_JOBS` jobs or `MAX_LANES` lanes a drawing is folded first, and no longer drawn if
+that does not help: it would only be scrolled past. Nothing is wider than the terminal.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from itertools import islice
+from collections.abc import Iterator, Sequence
 
-from flowq.pictures.picture import Node, View
-from flowq.render.lines import OPEN, find_mark
+from flowq.pictures.cells import count_cells, cut
+from flowq.pictures.folding import BAD, by_level, fold
+from flowq.pictures.lanes import Row, draw_lanes
+from flowq.pictures.picture import Box, Picture
+from flowq.render.lines import STYLE_BY_STATE, Line, Span, count, plain_text, spelled
 
-Paint = Callable[[str, Node], str]
-"""Adds what takes no room, such as colours, to the text of one job."""
+MAX_DRAWN_JOBS = 30
+MAX_LANES = 10
+MAX_LINES = 60
 
-MAX_DRAWN_JOBS = 100
-"""Above this many jobs a drawing in lanes is no longer read, only scrolled past."""
-
-
-FINALLY = "finally"
-"""What is said beside a job that runs when all others have ended."""
-
-
-def _plain(text: str, node: Node) -> str:
-    return text
+_MAX_LEVELS = 18
+_LEAST_NAME = 8
+"""Units: cells. A drawing that leaves less room than this for a name is not drawn."""
 
 
-def render_text(view: View, width: int = 80, *, unicode: bool = True, paint: Paint = _plain) -> str:
-    """Return a picture for a terminal of `width` columns, or for none at all.
+def render_text(picture: Picture, width: int = 80, *, unicode: bool = True) -> str:
+    """Return a picture for a terminal of `width` columns; it ends with a newline, if not empty.
 
-    Never wider than `width`, unless the name of a job is. It ends with a newline, if there are
-    jobs. Without `unicode` it is ASCII as far as the texts of the workflow are.
+    Without `unicode` it is ASCII as far as the texts of the workflow are.
     """
-    drawn = _draw(view, width, unicode, paint) if len(view.nodes) <= MAX_DRAWN_JOBS else None
-    lines = drawn if drawn is not None else list(_listed(view, width, unicode, paint))
-    return "".join(f"{line}\n" for line in lines)
+    return plain_text(draw_text(picture, width, unicode=unicode))
 
 
-def _draw(view: View, width: int, unicode: bool, paint: Paint) -> list[str] | None:
-    """Return the lines of a drawing in lanes, or None when it does not fit."""
-    rows = list(draw_lanes(view, unicode))
-    if any(len(row.before) + len(row.after) + _room(row) > width for row in rows):
-        return None
-    notes = _notes(view)
-    return [_drawn_row(row, notes, width, unicode, paint) for row in rows]
+def draw_text(picture: Picture, width: int = 80, *, unicode: bool = True) -> list[Line]:
+    """Return the same as lines with styles: nested workflows stand below the jobs that run them."""
+    pen = _Pen(width, unicode)
+    lines = pen.draw(picture)
+    nested = list(picture.nested())
+    for at, inside in enumerate(nested):
+        inner = _Pen(width - 2, unicode).draw(inside)
+        if len(lines) + len(inner) > MAX_LINES - 4:
+            rest = f"{count(len(nested) - at, 'nested workflow')} not drawn"
+            return [*lines, (), pen.cut(((rest, "dim"),))]
+        title = f"workflow {spelled(' '.join(inside.title.split()))}:"
+        lines += [(), pen.cut(((title, "bold"),)), *((("  ", ""), *line) for line in inner)]
+    return lines
 
 
-def _room(row: Row) -> int:
-    return len(f"* {row.node.name}") if row.node else 0
+class _Pen:
+    """Draws for one width of terminal."""
+
+    def __init__(self, width: int, unicode: bool) -> None:
+        self._width = max(width, 10)
+        self._unicode = unicode
+        self._ellipsis = "…" if unicode else "..."
+
+    def draw(self, picture: Picture) -> list[Line]:
+        """Return a picture without its nested workflows."""
+        for wanted in (MAX_DRAWN_JOBS, 0):
+            folded = fold(picture, wanted, MAX_DRAWN_JOBS)
+            if folded.is_by_level:
+                break
+            if lines := self._draw_lanes(folded):
+                return lines
+        return self._draw_levels(picture)
+
+    def cut(self, line: Line) -> Line:
+        """Return a line of one span, no wider than the terminal."""
+        ((text, style),) = line
+        return ((cut(text, self._width, self._ellipsis), style),)
+
+    def _draw_lanes(self, picture: Picture) -> list[Line]:
+        """Return the lines of a drawing in lanes; none where it does not fit."""
+        rows = list(draw_lanes(picture, self._unicode))
+        widths = [len(row.before) + len(row.after) + 2 for row in rows]
+        if max(widths, default=0) > min(self._width - _LEAST_NAME, 2 * MAX_LANES):
+            return []
+        notes = _find_notes(picture)
+        return [self._draw_row(row, notes) for row in rows]
+
+    def _draw_row(self, row: Row, notes: dict[str, str]) -> Line:
+        box = row.box
+        if box is None:
+            return ((row.before, ""),)
+        style = STYLE_BY_STATE.get(box.state, "")
+        room = self._width - len(row.before) - len(row.after) - 2
+        name = cut(spelled(box.name), room, self._ellipsis)
+        mark = (box.mark(self._unicode), style)
+        spans: list[Span] = [(row.before, ""), mark, (row.after, ""), (f" {name}", style)]
+        room -= count_cells(name) + 2
+        if notes[box.name] and room > len(self._ellipsis):
+            spans.append((f"  {cut(spelled(notes[box.name]), room, self._ellipsis)}", "dim"))
+        return tuple(spans)
+
+    def _draw_levels(self, picture: Picture) -> list[Line]:
+        """Return a paragraph for each level: its name, how many jobs it has, and their names."""
+        shown = by_level(picture, _MAX_LEVELS)
+        if not shown.boxes:
+            return []
+        titles = [f"{box.name}  {', '.join(box.words)}  " for box in shown.boxes]
+        indent = min(max(map(count_cells, titles)), self._width // 2)
+        at_most = max(1, (MAX_LINES - 2) // len(shown.boxes))
+        lines: list[Line] = []
+        for box, title in zip(shown.boxes, titles, strict=True):
+            name = cut(self._ascii(title), indent, self._ellipsis)
+            margin = name + " " * (indent - count_cells(name))
+            for text in self._wrap(box, self._width - indent, at_most):
+                lines.append(((margin, "dim"), (text, "")))
+                margin = " " * indent
+        levels = 1 + max(box.level for job in shown.boxes for box in job.members or (job,))
+        about = f"{count(len(picture), 'job')} in {count(levels, 'level')}"
+        hint = "; --focus JOB draws what is before and after a job"
+        return [*lines, self.cut(((about + hint, "dim"),))]
+
+    def _ascii(self, text: str) -> str:
+        return text if self._unicode else text.replace("–", "-")
+
+    def _wrap(self, level: Box, width: int, at_most: int) -> list[str]:
+        """Return the names of a level's jobs in lines, the failed ones first."""
+        jobs = sorted(level.members or (level,), key=lambda job: job.state not in BAD)
+        words = [self._describe(job) for job in jobs]
+        lines: list[str] = []
+        for at, word in enumerate(words):
+            ending = "" if at == len(words) - 1 else ","
+            rest = f"and {len(words) - at:,} more"
+            used = count_cells(lines[-1]) + 1 if lines else 0
+            is_last_line = len(lines) == at_most
+            room = width - used - (len(rest) + 1 if is_last_line and ending else 0)
+            if lines and count_cells(word) + len(ending) <= room:
+                lines[-1] += f" {word}{ending}"
+            elif is_last_line:
+                lines[-1] += f" {rest}"
+                break
+            else:
+                lines.append(cut(word, width - len(ending), self._ellipsis) + ending)
+        return [cut(line, width, self._ellipsis) for line in lines]
+
+    def _describe(self, job: Box) -> str:
+        mark = f"{job.mark(self._unicode)} " if job.state or job.is_open else ""
+        words = f" ({', '.join(job.words)})" if job.words and not job.state else ""
+        return mark + spelled(job.name) + words
 
 
-def _drawn_row(row: Row, notes: Mapping[str, str], width: int, unicode: bool, paint: Paint) -> str:
-    if row.node is None:
-        return row.before
-    used = len(row.before) + len(row.after) + _room(row)
-    note = _note_within(notes[row.node.name], width - used, unicode)
-    mark = paint(_mark(row.node, unicode), row.node)
-    return f"{row.before}{mark}{row.after} {paint(row.node.name, row.node)}{note}"
-
-
-def _mark(node: Node, unicode: bool) -> str:
-    return find_mark(node.state or (OPEN if node.is_open else ""), unicode)
-
-
-def _notes(view: View) -> dict[str, str]:
-    """Return what is said beside each job: its state, and the failures that do not matter to it."""
-    notes = {
-        node.name: [
-            *filter(None, [node.state]),
-            *([OPEN] if _may_grow(node) else []),
-            *([FINALLY] if node.is_final else []),
-        ]
-        for node in view.nodes
+def _find_notes(picture: Picture) -> dict[str, str]:
+    """Return what is said beside each box, with the failures that do not matter to it."""
+    ignored: dict[str, list[str]] = {}
+    for arrow in picture.arrows:
+        if arrow.on_failure == "ignore" and not arrow.is_last:
+            ignored.setdefault(arrow.future, []).append(arrow.blocker)
+    return {
+        box.name: ", ".join([*box.words, *_even_if(ignored.get(box.name, []))])
+        for box in picture.boxes
     }
-    for line in view.lines:
-        if line.on_failure == "ignore" and not line.is_last:
-            notes[line.future].append(f"even if {line.blocker} fails")
-    return {name: ", ".join(said) for name, said in notes.items()}
 
 
-def _may_grow(node: Node) -> bool:
-    return node.is_open and node.state in ("", "deferred")
-
-
-def _note_within(note: str, room: int, unicode: bool) -> str:
-    """Return the note behind two spaces, cut to the room there is, or nothing."""
-    ellipsis = "…" if unicode else "..."
-    if not note or room < len(ellipsis) + 3:
-        return ""
-    text = f"  {note}"
-    return text if len(text) <= room else text[: room - len(ellipsis)] + ellipsis
-
-
-def _listed(view: View, width: int, unicode: bool, paint: Paint) -> Iterator[str]:
-    """Yield a line for every job, indented by level, with its blockers as far as they fit."""
-    blockers_by_name, notes = view.blockers_by_name(), _notes(view)
-    for node in view.nodes:
-        room = width - len(f"* {node.name}")
-        indent = max(0, min(2 * node.level, _MAX_INDENT, room))
-        said = [note] if (note := notes[node.name]) else []
-        if blockers := blockers_by_name[node.name]:
-            said.append(f"after {_enumerated(blockers, room)}")
-        note = _note_within(", ".join(said), room - indent, unicode)
-        mark = paint(_mark(node, unicode), node)
-        yield f"{' ' * indent}{mark} {paint(node.name, node)}{note}"
-
-
-_MAX_INDENT = 16  # deeper levels would leave no room for the names
-
-
-def _enumerated(names: list[str], room: int) -> str:
-    """Return a list of names, of which the last ones are only counted when it gets long."""
-    shown, length = 0, 0
-    for name in islice(names, 8):
-        length += len(name) + 2
-        if shown and length > room - 20:
-            break
-        shown += 1
-    rest = len(names) - shown
-    return ", ".join(names[:shown]) + (f" and {rest} more" if rest else "")
-
-
-_UP, _DOWN, _LEFT, _RIGHT = 1, 2, 4, 8
-
-_UNICODE: Mapping[int, str] = {
-    0: " ",
-    _UP | _DOWN: "│",
-    _LEFT | _RIGHT: "─",
-    _UP | _RIGHT: "└",
-    _UP | _LEFT: "┘",
-    _UP | _DOWN | _RIGHT: "├",
-    _UP | _DOWN | _LEFT: "┤",
-    _UP | _LEFT | _RIGHT: "┴",
-    _UP | _DOWN | _LEFT | _RIGHT: "┼",
-}
-_ASCII: Mapping[int, str] = {
-    0: " ",
-    _UP | _DOWN: "|",
-    _LEFT | _RIGHT: "-",
-    _UP | _RIGHT: "'",
-    _UP | _LEFT: "'",
-    _UP | _DOWN | _RIGHT: "+",
-    _UP | _DOWN | _LEFT: "+",
-    _UP | _LEFT | _RIGHT: "'",
-    _UP | _DOWN | _LEFT | _RIGHT: "+",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One line of the drawing: what stands before and after a job's mark.
-
-    A row without a node only carries the lanes on; all of it is in `before` then.
-    """
-
-    before: str
-    node: Node | None = None
-    after: str = ""
-
-
-@dataclass(slots=True)
-class _Lanes:
-    """The lanes that are open between two rows. Shape: the owner of each column, None if free."""
-
-    waiting_by_owner: dict[str, int]
-    owners: list[str | None] = field(default_factory=list)
-    last_column: int | None = None
-
-    def entering(self, blockers: list[str]) -> list[int]:
-        return [column for column, owner in enumerate(self.owners) if owner in blockers]
-
-    def find_ending(self, columns: list[int]) -> list[int]:
-        """Return those of the columns whose owner has no other job left that waits for it."""
-        return [
-            column for column in columns if self.waiting_by_owner[self.owners[column] or ""] == 1
-        ]
-
-    def free_column(self) -> int:
-        """Return a column for a job that continues no lane: not below a mark it does not follow."""
-        for column, owner in enumerate(self.owners):
-            if owner is None and column != self.last_column:
-                return column
-        end = len(self.owners)
-        return end + 1 if end == self.last_column else end
-
-    def enter(self, node: Node, column: int, entering: list[int], ending: list[int]) -> None:
-        for each in entering:
-            self.waiting_by_owner[self.owners[each] or ""] -= 1
-        for each in ending:
-            self.owners[each] = None
-        self.owners += [None] * (column + 1 - len(self.owners))
-        self.owners[column] = node.name if self.waiting_by_owner[node.name] else None
-        while self.owners and self.owners[-1] is None:
-            self.owners.pop()
-        self.last_column = column
-
-
-def draw_lanes(view: View, unicode: bool = True) -> Iterator[Row]:
-    """Yield the rows of a drawing, first jobs on top."""
-    glyphs = _UNICODE if unicode else _ASCII
-    blockers_by_name = view.blockers_by_name()
-    waiting = dict.fromkeys(blockers_by_name, 0)
-    for line in view.lines:
-        waiting[line.blocker] += 1
-    lanes = _Lanes(waiting)
-    for node in view.nodes:
-        entering = lanes.entering(blockers_by_name[node.name])
-        ending = lanes.find_ending(entering)
-        column = ending[0] if ending else lanes.free_column()
-        if column == lanes.last_column:  # two marks in line would hide the stroke between them
-            yield Row(_written(_passing(lanes.owners), glyphs).rstrip())
-        strokes = _turning(lanes.owners, column, entering, ending)
-        text = _written(strokes, glyphs)
-        yield Row(text[: 2 * column], node, text[2 * column + 1 :].rstrip())
-        lanes.enter(node, column, entering, ending)
-
-
-def _passing(owners: list[str | None]) -> list[int]:
-    return [0 if owner is None else _UP | _DOWN for owner in owners]
-
-
-def _turning(
-    owners: list[str | None], column: int, entering: list[int], ending: list[int]
-) -> list[int]:
-    """Return the strokes of a job's row, by column."""
-    strokes = _passing(owners) + [0] * (column + 1 - len(owners))
-    low, high = min([column, *entering]), max([column, *entering])
-    for each in range(low, high + 1):
-        if strokes[each] == 0:
-            strokes[each] = _LEFT | _RIGHT
-    for each in entering:
-        down = 0 if each in ending else _DOWN
-        left, right = _LEFT if each > low else 0, _RIGHT if each < high else 0
-        strokes[each] = _UP | down | left | right
-    strokes[column] = (_LEFT if low < column else 0) | (_RIGHT if column < high else 0)
-    return strokes
-
-
-def _written(strokes: list[int], glyphs: Mapping[int, str]) -> str:
-    """Return the glyphs with one character between two columns: a stroke where the row has one."""
-    turns = [each for each, stroke in enumerate(strokes) if stroke & (_LEFT | _RIGHT)]
-    low, high = (turns[0], turns[-1]) if turns else (0, 0)
-    out = ""
-    for each, stroke in enumerate(strokes):
-        out += glyphs.get(stroke, " ")
-        out += glyphs[_LEFT | _RIGHT] if low <= each < high else " "
-    return out
+def _even_if(blockers: Sequence[str]) -> Iterator[str]:
+    if len(blockers) == 1:
+        yield f"even if {blockers[0]} fails"
+    elif blockers:
+        others = blockers[1] if len(blockers) == 2 else f"{len(blockers) - 1} others"
+        yield f"even if {blockers[0]} or {others} fail"

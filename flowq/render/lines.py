@@ -128,8 +128,8 @@ _MARK_BY_STATE: Mapping[str, tuple[str, str]] = {
     "stopped": ("■", "#"),
     "canceled": ("⊘", "/"),
     "skipped": ("–", "-"),
-    "expired": ("⧖", "%"),
-    "deleted": ("␡", "d"),
+    "expired": ("◔", "%"),
+    "deleted": ("∅", "d"),
 }
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import webbrowser
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlparse
+from urllib.request import url2pathname
 
 import pytest
 
@@ -127,6 +130,45 @@ def test_a_graph_is_drawn_in_each_format_and_to_files_by_their_ending(
     assert call("graph", "sandwich.yaml", "-o", str(folder / "s.dot")) == Said(0, "", "")
     assert (folder / "s.dot").read_text().startswith("digraph")
     assert call("graph", "sandwich.yaml", "-o", str(folder / "no" / "s.dot")).code == 2
+    for ending, start in ((".svg", b"<svg"), (".html", b"<!doctype html>"), (".png", b"\x89PNG")):
+        file = folder / f"s{ending}"
+        assert call("graph", "sandwich.yaml", "-o", str(file)) == Said(0, "", "")
+        assert file.read_bytes().startswith(start)
+
+
+def test_an_ending_that_stands_for_no_format_is_refused_and_nothing_written(
+    call: Call, folder: Path
+) -> None:
+    for name, said in (("s.pdf", "the ending '.pdf' stands for no format"), ("s", "no ending")):
+        done = call("graph", "sandwich.yaml", "-o", str(folder / name))
+        assert done.code == 2
+        assert said in done.err
+        assert "use one of .txt, .mmd, .dot, .svg, .png, .html, .json, or --format" in done.err
+        assert not (folder / name).exists()
+    assert call("graph", "sandwich.yaml", "-o", str(folder / "s.pdf"), "-f", "svg").code == 0
+
+
+def test_a_graph_can_be_limited_to_what_is_near_a_job_or_to_levels(call: Call) -> None:
+    document = json.loads(call("graph", "sandwich.yaml", "--focus", "cut", "-f", "json").out)
+    assert "cut" in {job["name"] for job in document["jobs"]}
+    done = call("graph", "sandwich.yaml", "--focus", "cutt")
+    assert done.code == 2
+    assert "did you mean 'cut'?" in done.err
+    assert call("graph", "sandwich.yaml", "--levels").out.startswith("level 1")
+
+
+def test_a_graph_opens_in_the_browser(
+    call: Call, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr(webbrowser, "open", lambda url: not opened.append(url))
+    assert call("graph", "sandwich.yaml", "--open").code == 0
+    page = Path(url2pathname(urlparse(opened[0]).path))
+    assert page.read_text().startswith("<!doctype html>")
+    assert call("graph", "sandwich.yaml", "-o", str(folder / "s.svg"), "--open").code == 0
+    assert opened[1].endswith("/s.svg")
+    monkeypatch.setattr(webbrowser, "open", lambda url: False)
+    assert "no browser was found; open " in call("graph", "sandwich.yaml", "--open").err
 
 
 def test_a_plan_as_json_has_its_operations(call: Call) -> None:
@@ -187,6 +229,7 @@ def test_help_loads_nothing_that_takes_long(flowq: Flowq) -> None:
     )
 
     slow = {"rq", "redis", "networkx", "yaml", "pydantic", "jinja2", "rich", "logging", "asyncio"}
+    slow |= {"graphlay", "resvg_py", "webbrowser", "flowq.pictures"}
     assert "Usage: flowq" in done.stdout
     assert not slow & set(done.stderr.split())
 

@@ -23,7 +23,7 @@ from flowq.graph import build_graph
 from flowq.inputs import EXAMPLE_BY_TYPE, resolve_inputs
 from flowq.pictures.dot import render_dot
 from flowq.pictures.mermaid import render_mermaid
-from flowq.pictures.picture import View, graph_document, view_graph
+from flowq.pictures.picture import Picture, draw, to_document
 from flowq.pictures.text import render_text
 from flowq.plan import Plan
 from flowq.planner import make_plan
@@ -45,8 +45,8 @@ def _workflow(stem: str) -> Workflow:
     return read_workflow(_WORKFLOWS / f"{stem}.yaml")
 
 
-def _view(stem: str) -> View:
-    return view_graph(build_graph(_workflow(stem)))
+def _picture(stem: str) -> Picture:
+    return draw(build_graph(_workflow(stem)))
 
 
 def _plan(stem: str) -> Plan:
@@ -84,11 +84,11 @@ def _default(declared: Field[Any]) -> Any:
 
 _STAGES: Mapping[str, Callable[[str], str]] = {
     "spec.json": lambda stem: write_json(_spec_document(stem)),
-    "graph.json": lambda stem: write_json(graph_document(_view(stem))),
-    "graph.txt": lambda stem: render_text(_view(stem)),
-    "graph.ascii.txt": lambda stem: render_text(_view(stem), unicode=False),
-    "graph.mmd": lambda stem: render_mermaid(_view(stem)),
-    "graph.dot": lambda stem: render_dot(_view(stem)),
+    "graph.json": lambda stem: write_json(to_document(_picture(stem))),
+    "graph.txt": lambda stem: render_text(_picture(stem)),
+    "graph.ascii.txt": lambda stem: render_text(_picture(stem), unicode=False),
+    "graph.mmd": lambda stem: render_mermaid(_picture(stem)),
+    "graph.dot": lambda stem: render_dot(_picture(stem)),
     "plan.txt": lambda stem: render_plan(_plan(stem)),
     "plan.json": lambda stem: write_json(plan_document(_plan(stem))),
 }

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from flowq.checks import check
 from flowq.graph import build_graph
-from flowq.pictures.picture import view_graph
-from flowq.pictures.text import render_text
+from flowq.pictures.lanes import Row, draw_lanes
+from flowq.pictures.picture import draw
 from flowq.plan import Commit, Enqueue, Operation, Plan, Release
 from flowq.planner import make_plan
 from flowq.render.lines import find_mark
@@ -196,9 +196,14 @@ def test_a_drawing_shows_the_edges_and_no_others(
 ) -> None:
     workflow, edges = sample
 
-    drawing = render_text(view_graph(build_graph(workflow)), 200, unicode=unicode)
+    mark = find_mark("", unicode)
+    rows = [_written(row, mark) for row in draw_lanes(draw(build_graph(workflow)), unicode)]
 
-    assert _read(drawing.splitlines(), find_mark("", unicode)) == edges
+    assert _read(rows, mark) == edges
+
+
+def _written(row: Row, mark: str) -> str:
+    return f"{row.before}{mark}{row.after} {row.box.name}" if row.box else row.before
 
 
 def _read(rows: Iterable[str], mark: str) -> Edges:

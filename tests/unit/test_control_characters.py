@@ -15,7 +15,7 @@ from flowq.errors import WorkflowInvalid
 from flowq.graph import build_graph
 from flowq.pictures.dot import render_dot
 from flowq.pictures.mermaid import render_mermaid
-from flowq.pictures.picture import view_graph
+from flowq.pictures.picture import draw
 from flowq.pictures.text import render_text
 from flowq.planner import make_plan
 from flowq.render.lines import plain, spelled, spelled_line
@@ -44,8 +44,8 @@ def test_nothing_of_a_workflow_reaches_the_terminal_as_it_is(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     workflow = parse_workflow(TEXT, "flow.yaml")
-    view, plan = view_graph(build_graph(workflow)), make_plan(build_graph(workflow), {}, "r")
-    for text in (render_plan(plan), render_text(view), render_dot(view), render_mermaid(view)):
+    shown, plan = draw(build_graph(workflow)), make_plan(build_graph(workflow), {}, "r")
+    for text in (render_plan(plan), render_text(shown), render_dot(shown), render_mermaid(shown)):
         terminal.write(text)
     try:
         parse_workflow('jobs: {a: {run: x, "\\e[2J": 1}, "\\e[1m": {}}', "flow\x1b.yaml")

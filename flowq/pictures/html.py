@@ -1,0 +1,92 @@
+"""A picture as one HTML file: the drawing, nested workflows to open, and all jobs as a table.
+
+It has no script and loads nothing. The table says what the drawing does, for readers who cannot
+see that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from flowq.pictures.layers import lay_out
+from flowq.pictures.picture import Picture
+from flowq.pictures.svg import escaped, render_svg
+from flowq.render.lines import count
+
+_MAX_ROWS = 500
+_MAX_NESTED = 30
+
+_STYLE = """\
+body{font:15px/1.5 system-ui,sans-serif;margin:1.5rem;color:#1f2328;background:#fff}
+h1{font-size:1.4rem;margin:0}
+h2{font-size:1.1rem}
+p{margin:.3rem 0 1rem}
+.drawing{overflow-x:auto;margin:1rem 0}
+table{border-collapse:collapse}
+th,td{text-align:start;vertical-align:top;padding:.25rem 1rem .25rem 0}
+th,td{border-bottom:1px solid #d0d7de}
+td{overflow-wrap:anywhere}
+summary{cursor:pointer;font-weight:600}
+details{margin:1rem 0}
+@media (prefers-color-scheme:dark){
+body{color:#e6edf3;background:#0d1117}
+th,td{border-color:#30363d}
+}
+"""
+
+
+def render_html(picture: Picture) -> str:
+    """Return a page that ends with a newline."""
+    nested = list(picture.nested())
+    out = [
+        "<!doctype html>",
+        '<html lang="en">',
+        "<head>",
+        '<meta charset="utf-8">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        '<meta http-equiv="Content-Security-Policy"'
+        " content=\"default-src 'none'; style-src 'unsafe-inline'\">",
+        '<meta name="color-scheme" content="light dark">',
+        f"<title>{escaped(picture.title)}</title>",
+        f"<style>\n{_STYLE}</style>",
+        "</head>",
+        "<body>",
+        "<main>",
+        f"<h1>{escaped(picture.title)}</h1>",
+        f"<p>{_about(picture)}</p>",
+        f'<div class="drawing">{render_svg(picture)}</div>',
+        *_table(picture),
+    ]
+    for inside in nested[:_MAX_NESTED]:
+        out += [
+            f"<details><summary>workflow {escaped(inside.title)}: {_about(inside)}</summary>",
+            # Drawn by our own layout, because there may be many of them.
+            f'<div class="drawing">{render_svg(inside, lay_out)}</div>',
+            *_table(inside),
+            "</details>",
+        ]
+    if len(nested) > _MAX_NESTED:
+        out.append(f"<p>{len(nested) - _MAX_NESTED:,} more nested workflows are not shown.</p>")
+    return "\n".join([*out, "</main>", "</body>", "</html>"]) + "\n"
+
+
+def _about(picture: Picture) -> str:
+    said = [picture.state, count(len(picture), "job"), count(len(picture.arrows), "edge")]
+    return ", ".join(filter(None, said))
+
+
+def _table(picture: Picture) -> Iterator[str]:
+    blockers_by_name = picture.blockers_by_name()
+    yield "<table>"
+    yield "<thead><tr><th>job</th><th>what it is</th><th>after</th><th>about</th></tr></thead>"
+    yield "<tbody>"
+    for box in picture.boxes[:_MAX_ROWS]:
+        blockers = blockers_by_name[box.name]
+        more = f" and {len(blockers) - 10:,} more" if len(blockers) > 10 else ""
+        about = "; ".join(filter(None, [box.condition and f"if {box.condition}", box.description]))
+        cells = (box.name, ", ".join(box.words), ", ".join(blockers[:10]) + more, about)
+        yield "<tr>" + "".join(f"<td>{escaped(cell)}</td>" for cell in cells) + "</tr>"
+    yield "</tbody>"
+    yield "</table>"
+    if len(picture.boxes) > _MAX_ROWS:
+        yield f"<p>{len(picture.boxes) - _MAX_ROWS:,} more jobs are not in this table.</p>"

@@ -1,0 +1,294 @@
+"""A picture as SVG: for browsers, README files and everything that shows images.
+
+It has no script, needs no font in particular, follows the reader's light or dark scheme, and says
+with words and shapes all that it says with colours. Everything that comes from a workflow goes
+through `escaped`.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from flowq.pictures.cells import count_cells, cut
+from flowq.pictures.folding import MAX_BOXES, WANTED_BOXES, fits, fold
+from flowq.pictures.layout import lay_out
+from flowq.pictures.outline import Layout, Outline, Point, Rectangle
+from flowq.pictures.picture import Arrow, Box, Picture
+from flowq.render.lines import count, spelled
+
+FONT = "DejaVu Sans Mono"
+_CELL = 0.602
+"""The width of a cell, in parts of the size of the font: monospaced fonts have 0.55 to 0.602."""
+
+_NAME_PX, _WORDS_PX = 13, 11
+_MAX_CELLS = 34
+_MAX_DEPTH = 3
+_MARGIN = 20
+_ROOM = 15
+"""Units: pixels. Between the text and the sides of a box."""
+
+_COLORS_BY_STATE = {
+    "finished": ("#dafbe1", "#1a7f37", "#12261e", "#3fb950"),
+    "failed": ("#ffebe9", "#cf222e", "#2d1215", "#f85149"),
+    "started": ("#ddf4ff", "#0969da", "#0c2d4a", "#58a6ff"),
+    "queued": ("#fff8c5", "#9a6700", "#2e2a10", "#d29922"),
+    "skipped": ("#eaeef2", "#6e7781", "#21262d", "#8b949e"),
+}
+"""Fill and border, in the light and in the dark scheme."""
+
+_LOOKS_LIKE = {
+    "scheduled": "queued",
+    "stopped": "failed",
+    "expired": "failed",
+    "canceled": "skipped",
+    "deleted": "skipped",
+}
+
+_STYLE = f"""\
+text{{font-family:"{FONT}",ui-monospace,Menlo,Consolas,monospace;font-size:{_NAME_PX}px;fill:#1f2328;text-anchor:middle;unicode-bidi:isolate}}
+.words{{font-size:{_WORDS_PX}px;fill:#57606a}}
+.paper{{fill:#fff}}
+.box{{fill:#f6f8fa;stroke:#57606a;stroke-width:1.4}}
+.mark{{fill:none;stroke:#57606a;stroke-width:1.4}}
+.diamond{{fill:#fff;stroke:#57606a;stroke-width:1.4}}
+.open{{stroke-dasharray:7 4;stroke-width:1.8}}
+.around{{fill:none}}
+.line{{fill:none;stroke:#57606a;stroke-width:1.4}}
+.head{{fill:#57606a}}
+.ignore{{stroke-dasharray:6 4}}
+.finally{{stroke-dasharray:1.5 4}}
+.policy{{font-size:{_WORDS_PX}px;fill:#57606a;stroke:#fff;stroke-width:4;paint-order:stroke}}
+"""
+_DARK = """\
+text{fill:#e6edf3}
+.words{fill:#9da7b3}
+.paper{fill:#0d1117}
+.box{fill:#161b22;stroke:#9da7b3}
+.mark,.line{stroke:#9da7b3}
+.diamond{fill:#0d1117;stroke:#9da7b3}
+.around{fill:none}
+.head{fill:#9da7b3}
+.policy{fill:#9da7b3;stroke:#0d1117}
+"""
+
+_NOT_IN_XML = re.compile("[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def escaped(text: str) -> str:
+    """Return a text of a workflow as one line of XML: no markup, no control characters."""
+    line = spelled(" ".join(text.split()))
+    return html.escape(_NOT_IN_XML.sub(lambda found: ascii(found.group())[1:-1], line))
+
+
+def render_svg(picture: Picture, place: Callable[[Outline], Layout] = lay_out) -> str:
+    """Return a picture as an SVG document that ends with a newline.
+
+    Args:
+        place: says where boxes and lines go.
+    """
+    shown = fold(picture, WANTED_BOXES, MAX_BOXES)
+    scene = _Scene(shown.is_by_level)
+    scene.add(shown, None)
+    layout = place(scene.outline())
+    width, height = (math.ceil(size + 2 * _MARGIN) for size in (layout.width, layout.height))
+    about = escaped(_about(picture))
+    out = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{about}"'
+        f' width="{width}" height="{height}" viewBox="0 0 {width} {height}">',
+        f"<title>{about}</title>",
+        f"<style>\n{_style(scene.boxes)}</style>",
+        f'<rect class="paper" width="{width}" height="{height}"/>',
+        f'<g transform="translate({_MARGIN} {_MARGIN})">',
+        *scene.draw(layout),
+        "</g>",
+        "</svg>",
+    ]
+    return "\n".join(out) + "\n"
+
+
+def _about(picture: Picture) -> str:
+    edges = count(len(picture.arrows), "edge")
+    return f"{picture.title}: {count(len(picture), 'job')}, {edges}"
+
+
+def _style(boxes: Sequence[Box]) -> str:
+    light, dark = [_STYLE], [_DARK]
+    for state in sorted({_LOOKS_LIKE.get(box.state, box.state) for box in boxes}):
+        if state in _COLORS_BY_STATE:
+            fill, border, dark_fill, dark_border = _COLORS_BY_STATE[state]
+            light.append(f".{state} .box{{fill:{fill};stroke:{border}}}\n")
+            dark.append(f".{state} .box{{fill:{dark_fill};stroke:{dark_border}}}\n")
+    return f"{''.join(light)}@media (prefers-color-scheme:dark){{\n{''.join(dark)}}}\n"
+
+
+@dataclass(slots=True)
+class _Scene:
+    """What is drawn: the boxes of a picture and, where there is room, those inside of them."""
+
+    are_levels: bool
+    boxes: list[Box] = field(default_factory=list)
+    parents: list[int | None] = field(default_factory=list)
+    arrows: list[tuple[Arrow, int, int]] = field(default_factory=list)
+
+    def add(self, picture: Picture, parent: int | None, depth: int = 0) -> None:
+        """Add the boxes of a picture, and expand those nested workflows that leave room."""
+        index: dict[str, int] = {}
+        for box in picture.boxes:
+            index[box.name] = len(self.boxes)
+            self.boxes.append(box)
+            self.parents.append(parent)
+        for arrow in picture.arrows:
+            self.arrows.append((arrow, index[arrow.blocker], index[arrow.future]))
+        for at in index.values():
+            inside = self.boxes[at].inside
+            if depth < _MAX_DEPTH and inside and fits(inside, WANTED_BOXES - len(self.boxes)):
+                self.add(inside, at, depth + 1)
+
+    def outline(self) -> Outline:
+        """Return what has to be placed; levels stand below each other."""
+        edges = [(source, target) for _, source, target in self.arrows]
+        sizes = [_size(box) for box in self.boxes]
+        return Outline(sizes, self.parents, edges, is_column=self.are_levels)
+
+    def draw(self, layout: Layout) -> Iterator[str]:
+        """Yield the elements: boxes with others inside, lines, all other boxes."""
+        around = {parent for parent in self.parents if parent is not None}
+        for at in sorted(around):
+            yield _draw_box(self.boxes[at], layout.boxes[at], is_around=True)
+        for (arrow, _, _), line in zip(self.arrows, layout.lines, strict=True):
+            yield from _draw_line(arrow, line)
+        for at, box in enumerate(self.boxes):
+            if at not in around:
+                yield _draw_box(box, layout.boxes[at], is_around=False)
+        for (arrow, _, _), line in zip(self.arrows, layout.lines, strict=True):
+            if arrow.on_failure and not arrow.is_last:
+                yield _draw_policy(arrow, line)
+
+
+def _name(box: Box) -> str:
+    return f"{box.mark()} {box.name}" if box.state or box.is_open else box.name
+
+
+def _size(box: Box) -> tuple[float, float]:
+    name = min(count_cells(spelled(_name(box))), _MAX_CELLS) * _CELL * _NAME_PX
+    words = min(count_cells(_said(box)), _MAX_CELLS + 8) * _CELL * _WORDS_PX
+    return math.ceil(max(name, words, 50) + 2 * _ROOM), 48 if _said(box) else 36
+
+
+def _said(box: Box) -> str:
+    return " · ".join(box.words)
+
+
+def _draw_box(box: Box, at: Rectangle, *, is_around: bool) -> str:
+    """Return a box with its texts; the whole texts are in its tooltip."""
+    state = _LOOKS_LIKE.get(box.state, box.state)
+    class_ = f' class="{state}"' if state in _COLORS_BY_STATE else ""
+    shape = "box open" if box.may_grow else "box"
+    out = [f"<g{class_}><title>{escaped(_tooltip(box))}</title>"]
+    if box.is_stack:  # the sheets of a stack look out above the first one
+        for up in (8, 4):
+            out.append(_rectangle(at.x + up, at.y - up, at.width - 2 * up, at.height, "box"))
+    out.append(_octagon(at, shape) if box.approval else _rectangle(*_sides(at), shape))
+    if box.kind == "workflow":
+        for x in (at.x + 6, at.x + at.width - 6):
+            out.append(f'<path class="mark" d="M{_xy(x, at.y)}v{_number(at.height)}"/>')
+    if box.is_final:
+        y = at.y + at.height - 4
+        out.append(f'<path class="mark" d="M{_xy(at.x, y)}h{_number(at.width)}"/>')
+    if box.condition:
+        out.append(f'<path class="diamond" d="M{_xy(at.x + 16, at.y - 7)}l7 7-7 7-7-7z"/>')
+    out += _texts(box, at, is_around=is_around)
+    return "".join([*out, "</g>"])
+
+
+def _texts(box: Box, at: Rectangle, *, is_around: bool) -> Iterator[str]:
+    middle = at.x + at.width / 2
+    height = 40 if is_around else at.height
+    words = _said(box)
+    y = at.y + height / 2 + (-3 if words else _NAME_PX * 0.35)
+    room = at.width - 2 * _ROOM + 1
+    name = cut(spelled(_name(box)), int(room / _CELL / _NAME_PX))
+    yield f'<text x="{_number(middle)}" y="{_number(y)}">{escaped(name)}</text>'
+    if words:
+        words = cut(words, int(room / _CELL / _WORDS_PX))
+        place = f'x="{_number(middle)}" y="{_number(at.y + height / 2 + 14)}"'
+        yield f'<text class="words" {place}>{escaped(words)}</text>'
+
+
+def _tooltip(box: Box) -> str:
+    lines = [box.name, _said(box)]
+    if box.members:
+        more = f" and {len(box) - 20:,} more" if len(box) > 20 else ""
+        lines.append(", ".join(job.name for job in box.members[:20]) + more)
+    if box.condition:
+        lines.append(f"if {box.condition}")
+    return "; ".join(filter(None, [*lines, box.description]))
+
+
+def _sides(at: Rectangle) -> tuple[float, float, float, float]:
+    return at.x, at.y, at.width, at.height
+
+
+def _rectangle(x: float, y: float, width: float, height: float, class_: str) -> str:
+    place = f'x="{_number(x)}" y="{_number(y)}"'
+    size = f'width="{_number(width)}" height="{_number(height)}"'
+    return f'<rect class="{class_}" {place} {size} rx="5"/>'
+
+
+def _octagon(at: Rectangle, class_: str) -> str:
+    """Return the sign that says stop, for a job that waits for a person."""
+    along, down = _number(at.width - 20), _number(at.height - 20)
+    path = f"M{_xy(at.x + 10, at.y)}h{along}l10 10v{down}l-10 10h-{along}l-10-10v-{down}z"
+    return f'<path class="{class_}" d="{path}"/>'
+
+
+def _draw_line(arrow: Arrow, line: Sequence[Point]) -> Iterator[str]:
+    title = f"{arrow.blocker} → {arrow.future}" + (f", {arrow.word}" if arrow.word else "")
+    class_ = f"line {arrow.word}" if arrow.word else "line"
+    yield f'<path class="{class_}" d="{_rounded(line)}"><title>{escaped(title)}</title></path>'
+    (x0, y0), (x, y) = line[-2], line[-1]
+    angle = math.degrees(math.atan2(y - y0, x - x0))
+    turned = f" rotate({_number(angle)})" if round(angle) else ""
+    yield f'<path class="head" d="M0 0l-9-4.5v9z" transform="translate({_xy(x, y)}){turned}"/>'
+
+
+def _rounded(line: Sequence[Point], radius: float = 6) -> str:
+    """Return a path whose corners are rounded as far as its parts are long enough."""
+    path = f"M{_xy(*line[0])}"
+    for before, corner, after in zip(line, line[1:], line[2:], strict=False):
+        size = min(radius, math.dist(before, corner) / 2, math.dist(corner, after) / 2)
+        start, end = _towards(corner, before, size), _towards(corner, after, size)
+        path += f"L{_xy(*start)}Q{_xy(*corner)} {_xy(*end)}"
+    return f"{path}L{_xy(*line[-1])}"
+
+
+def _towards(start: Point, end: Point, length: float) -> Point:
+    part = length / (math.dist(start, end) or 1)
+    return start[0] + (end[0] - start[0]) * part, start[1] + (end[1] - start[1]) * part
+
+
+def _draw_policy(arrow: Arrow, line: Sequence[Point]) -> str:
+    """Return the word of an edge, on the part of its line of which it covers least."""
+    width = len(arrow.word) * _CELL * _WORDS_PX + 24
+
+    def find_room(part: tuple[Point, Point]) -> float:
+        across, down = abs(part[1][0] - part[0][0]), abs(part[1][1] - part[0][1])
+        return max(across - width, down - 2 * _WORDS_PX)
+
+    (x0, y0), (x1, y1) = max(pairwise(line), key=find_room)
+    is_upright = abs(x1 - x0) < abs(y1 - y0)
+    x, y = (x0 + x1) / 2 + (width / 2 - 6 if is_upright else 0), (y0 + y1) / 2 + 4
+    return f'<text class="policy" x="{_number(x)}" y="{_number(y)}">{escaped(arrow.word)}</text>'
+
+
+def _xy(x: float, y: float) -> str:
+    return f"{_number(x)} {_number(y)}"
+
+
+def _number(value: float) -> str:
+    return f"{round(value, 1):g}" if abs(value) < 100_000 else f"{value:.0f}"
