@@ -1,9 +1,13 @@
-"""The jobs of a plan as jobs of RQ, held as the plan says.
+"""The jobs of a plan as jobs of RQ in Redis, held as the plan says.
 
-`call_of` writes what RQ calls for a job, which `work.perform` executes in the child; the hold has
-what the scripts have to know. An `if` is judged as soon as all is known that it asks about: one
-over inputs when the run is planned (`flowq.planner`), that of an item when the item is made
-(`groups.py`), and any other by an execution of the job itself.
+`runs` adds the jobs of a plan with it, `groups` those of items and nested workflows. `call_of`
+writes the call that RQ makes for a job, and `work.perform` executes it in the child; `_fields`
+writes the fields that the scripts read. Other versions of flowq read both: add to them, and change
+nothing.
+
+An `if` is judged as soon as everything that it asks about is known: over inputs when the run is
+planned (`flowq.planner`), over an item when the item is made (`groups`), and otherwise by an
+execution of the job itself.
 """
 
 from __future__ import annotations
@@ -75,8 +79,8 @@ def add_planned(
 class _Describer:
     """Describes the jobs of one call as `lua/add.lua` takes them.
 
-    RQ is asked once for each kind of job what a job's hash has in it, and the jobs of that kind
-    share the answer. A job's own part goes straight from the plan into the call.
+    RQ makes one job of each kind, which shows the fields that all jobs of the kind have in common.
+    A job's own part goes straight from the plan into the call.
     """
 
     def __init__(self, run_id: str, added_by: str, connection: Redis) -> None:
@@ -88,7 +92,7 @@ class _Describer:
     def describe(self, enqueue: Enqueue) -> tuple[Shape, Own]:
         function, args, kwargs = call_of(enqueue)
         fields = _fields(enqueue)
-        # All that `_make_shape` reads, so that jobs which differ in any of it are two kinds.
+        # Everything that `_make_shape` reads: jobs that differ in any of it are of two kinds.
         kind = (*_get_kind(enqueue), _timeout(enqueue), *fields.items())
         shape = self._shape_by_kind.get(kind)
         if shape is None:
@@ -110,7 +114,7 @@ class _Describer:
         )
         model = get_queue(enqueue.queue, self._connection).describe_job(
             hold,
-            func=PERFORM,  # or any other: what a job calls is its own
+            func=PERFORM,  # or any other: the call is not part of the shape
             job_id=enqueue.job_id,
             timeout=_timeout(enqueue),
             retry=to_rq_retry(enqueue.retries),

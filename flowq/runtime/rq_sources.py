@@ -30,14 +30,15 @@ RELIED_ON = _read_reliances("""\
 rq.job.Job.__init__ 94811c731ae32af0
     runtime/job.py:Job runtime/enqueueing.py:JobTemplate workers/child/restore.py:Restorer
 rq.job.Job.create dcdde04c5a0562de
-    runtime/enqueueing.py:Copier
+    runtime/enqueueing.py:Copier runtime/planned.py:_write_call
 rq.job.Job.restore 859daf950a3ede0b
     runtime/job.py:restore workers/child/restore.py:Restorer
 rq.job.Job.to_dict 9e1a56a9cd4b57e5
-    runtime/enqueueing.py:make_entry runtime/lua/add.lua workers/child/restore.py:Restorer
+    runtime/enqueueing.py:make_entry runtime/planned.py:describe runtime/lua/add.lua
+    workers/child/restore.py:Restorer
 rq.job.Job.data 7b6b6e3c008b4eb5
     runtime/rq.py:data runtime/rq.py:impersonate runtime/enqueueing.py:Copier
-    workers/child/restore.py:Restorer
+    runtime/planned.py:_write_call workers/child/restore.py:Restorer
 rq.job.Job.id ec6ba95f0a5e83db
     runtime/rq.py:given_id runtime/enqueueing.py:new_id
 rq.job.Job.func 2347dd5ec6918732

@@ -316,6 +316,33 @@ def test_jobs_of_a_plan_are_each_as_if_they_came_alone(connection: redis.Redis) 
     assert "timeout" in last
 
 
+@pytest.mark.parametrize("number", [1, 2, 5, 7, 8, 16])
+def test_the_job_of_a_plan_has_the_fields_that_rqs_own_way_gives_it(
+    connection: redis.Redis, number: int
+) -> None:
+    job, kept = planned(number), []
+    for is_planned in (True, False):
+        connection.flushall()
+        connection.hset(keys.run("r1"), "state", "staged")
+        add_planned([planned(0), job], "r1", connection)
+        if not is_planned:
+            connection.delete(keys.job(job.job_id))
+            Queue(job.queue, connection=connection).enqueue_call(
+                "operator.add",
+                kwargs={"a": number},
+                job_id=job.job_id,
+                timeout=job.timeout_s and int(job.timeout_s),
+                retry=Retry(2, 300) if job.retries else None,
+                result_ttl=-1,
+                at_front=bool(job.at_front),
+                description=job.description or None,
+                blocked_by="r1-j0",
+            )
+        fields = connection.hgetall(keys.job(job.job_id))
+        kept.append({k: v for k, v in fields.items() if not k.startswith((b"flowq", b"created"))})
+    assert kept[0] == kept[1]
+
+
 def test_rq_warns_of_each_function_that_should_be_a_callback(connection: redis.Redis) -> None:
     with pytest.warns(DeprecationWarning, match="on_success") as warned:
         alike(connection, 3, on_success=print)
