@@ -1,7 +1,7 @@
-"""The jobs of one item, made once the item is known from those of its group; jobs in words.
+"""Bind the template of a group to one item; describe jobs in words.
 
-The planner makes the template of a group, and the runtime binds it to each item. Pure, and light to
-import: the children that make the items of a group load no graph and no checks for it.
+The planner makes the template of a group, and `flowq.runtime.groups` binds it to each item. This
+module must stay light to import: the children that add items load no graph and no checks.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Functions and their names: what a name stands for, and which functions have one.
+"""Find functions by name, and names of functions.
 
-Checks, workers and the decorators ask here, so that what one of them accepts the others can call.
+Checks, workers and decorators all use it, so what one of them accepts the others can call.
 """
 
 from __future__ import annotations

@@ -1,13 +1,12 @@
-"""What depends on what: a workflow's edges, merged from the three ways of saying them.
+"""The graph of a workflow: its jobs, and the edges that `needs`, `blocks` and results declare.
 
-An edge runs from the blocker, which comes first, to the future job that waits for it. It may be
-said at the later job (`needs`), at the earlier one (`blocks`), or by an argument that uses a
-result (`${{ jobs.x.result }}`); however often it is said, it is one edge. Names that no job
-carries make no edge: `flowq.checks` reports them.
+An edge runs from a blocker, which comes first, to the future job that waits for it. It may be
+declared at the later job (`needs`), at the earlier one (`blocks`), or by an argument that uses a
+result (`${{ jobs.x.result }}`), and is one edge even if all three declare it. A name that no job
+has makes no edge; `flowq.checks` reports it.
 
-This is the only room that imports networkx, and no other sees a networkx object. It is there for
-circles, and is imported when there is one: it would take half of the time in which a command
-starts.
+Only this module imports networkx, and no other one sees a networkx object. It is needed to describe
+cycles, and is imported when there is one, because the import takes half of a command's start.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The inputs of a run: what was given, made to fit what the workflow declares.
+"""The inputs of a run: convert and check given values by the types that the workflow declares.
 
-A text is converted by the declared type, as `-i name=value` gives nothing else; any other value,
-from a Python caller, passes when it is of that type already.
+A text is converted, because `-i name=value` can give nothing else. Any other value, from Python,
+must be of the declared type already.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""What was said: a workflow as an immutable value, whichever front it was written in.
+"""A declared workflow as immutable values, the same for YAML and Python.
 
-Both fronts (YAML text and decorators) build these values, and two workflows that say the same are
-equal: positions are carried beside the facts and do not take part in comparisons. Nothing here
-knows Redis, and only the standard library is imported, because every child process imports it.
+`flowq.declare` makes these values, and checks, planner and exports read them. Two workflows with the
+same declarations are equal: positions are kept beside them and do not take part in comparisons.
+This module knows nothing of Redis and imports the standard library only, because every child
+process imports it.
 
 An argument (`JobSpec.with_`) is plain data: None, bool, int, float, str, lists and string-keyed
 mappings of these. A string may contain `${{ … }}`; `$${{` stands for a literal `${{`.

@@ -1,10 +1,10 @@
-"""From the nodes of a document to the workflow that it declares.
+"""The reader of the language: from the nodes of a document to the workflow that it declares.
 
-This is the one reader of the language: `yaml` calls it with what a text says, `python` with what a
-program said. The table of `keys` has the shapes of values; here is what needs more than one value:
-keys that belong to each other, the direction of edges, and what a document with problems does not
-tell. All problems are noted, and what could be read is returned. The exports write with the same
-table.
+`yaml` calls it with the nodes of a text, `python` with the nodes of a program's values, so that
+both forms are read alike. The table in `keys` has the shapes of single values. This module handles
+what involves several of them: keys that need each other, the direction of edges, and which parts of
+a document with problems are unknown. It notes all problems, raises none, and returns what could be
+read. Both exports write with the same table. Nothing here looks at expressions or at the graph.
 """
 
 from __future__ import annotations

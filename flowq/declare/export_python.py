@@ -1,7 +1,7 @@
-"""A workflow as Python code: importing it declares the same workflow.
+"""A workflow as Python code: importing the code declares the same workflow.
 
-Functions are named as texts, `flow.call("resize", "photos.tasks:resize")`, so that nothing has to
-be imported to write the code, nor to read it.
+`flowq export --to python` uses it. The code names functions by text, `flow.call("resize",
+"photos.tasks:resize")`, so neither writing nor reading it imports them.
 """
 
 from __future__ import annotations

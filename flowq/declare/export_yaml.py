@@ -1,4 +1,7 @@
-"""A workflow as YAML text: reading it gives the same workflow. Comments were never part of it."""
+"""A workflow as YAML text: reading the text gives the same workflow, without its comments.
+
+`flowq export` uses it. Texts are quoted only where YAML would read something else.
+"""
 
 from __future__ import annotations
 

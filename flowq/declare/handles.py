@@ -1,8 +1,8 @@
-"""Handles: what stands in Python code for a value that only a run knows.
+"""Handles: Python objects that stand for values which only a run knows.
 
-A handle is an expression. It becomes its text, `${{ jobs.list_photos.result }}`, when a workflow is
-declared; until then text that was made of it, as in `f"{flow.inputs.folder}/a"`, carries an
-invisible mark, so that a literal `${{` in somebody's data is not taken for an expression.
+A handle is an expression. When a workflow is declared, it becomes the text of the expression, `${{
+jobs.list_photos.result }}`. Until then, text made of it, as in `f"{flow.inputs.folder}/a"`, carries
+an invisible mark, so that a literal `${{` in a user's data is not taken for an expression.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The inputs of a workflow, or of an approval: their types, and defaults that fit them."""
+"""The shapes of inputs, of a workflow or of an approval: their types, and defaults that fit them.
+
+`document` and `job_shapes` read inputs with it, and the exports write them.
+"""
 
 from __future__ import annotations
 

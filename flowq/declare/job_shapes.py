@@ -1,4 +1,7 @@
-"""The shapes of a job's own keys: edges, groups, conditions, limits, commands."""
+"""The shapes of the values that only jobs have: edges, groups, conditions, limits, commands.
+
+`keys` puts them into the table of the language. Shapes that others share are in `shapes`.
+"""
 
 from __future__ import annotations
 

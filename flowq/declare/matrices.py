@@ -1,4 +1,8 @@
-"""The `matrix` of a job, with what `include` and `exclude` say beside it or inside of it."""
+"""The `matrix` of a job, with its `include` and `exclude`.
+
+`keys` has its shapes, and `document` builds the matrix of a job. `flowq.planner.matrix` makes the
+combinations.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The workflows that the jobs of a YAML workflow name: beside it, around it, or in files."""
+"""The workflows that the jobs of a YAML workflow name: in the same file or in other files.
+
+`yaml` asks it for them. Each file is read once, and a file that includes itself is a problem.
+"""
 
 from __future__ import annotations
 

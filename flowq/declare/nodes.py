@@ -1,8 +1,8 @@
 """Declarations as a tree of nodes that know where they were written.
 
-Both fronts make this form: `yaml_text` from the text of a file, `values` from the values of a
-program. `document` reads it, and nothing else reads a declaration. This module does not import
-yaml, because every child that imports a workflow in Python loads it.
+`yaml_text` makes nodes of the text of a file, `values` of the values of a program, and `document`
+reads them. This module must not import yaml, because every child that imports a workflow in Python
+loads it.
 
 The scalars are those of YAML 1.2: `on` and `NO` are text, `12:30` too, `0o777` is octal.
 """

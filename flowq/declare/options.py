@@ -1,7 +1,7 @@
-"""What the decorators take, for type checkers.
+"""The keywords of the decorators, for type checkers only; nothing is read with these classes.
 
-The words are those of the table in `keys`, with `_` behind Python's own; a test compares the two.
-Nothing is read with these classes.
+The names are those of the table in `keys`, with `_` behind words that Python reserves. A test
+compares the two.
 """
 
 from __future__ import annotations

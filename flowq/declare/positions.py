@@ -1,4 +1,8 @@
-"""Where everything in a document was written, looked up in its tree when somebody asks."""
+"""The position of each part of a document, found in its tree when a problem needs it.
+
+`Workflow.places` holds it. Positions inside texts, such as an expression in a command, are found by
+reading the text once more as YAML does.
+"""
 
 from __future__ import annotations
 

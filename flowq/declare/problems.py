@@ -1,4 +1,8 @@
-"""What is wrong with the text and the shapes of a workflow, noted with places while it is read."""
+"""Problems of a document, noted with their positions while it is read.
+
+`flowq.problems` registers the codes. This module collects what `yaml_text`, `document` and the
+shapes find, and remembers which parts stay unread because of it.
+"""
 
 from __future__ import annotations
 

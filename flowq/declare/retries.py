@@ -1,4 +1,8 @@
-"""Retries as both fronts read them: the bounds of the numbers, and the failures that are named."""
+"""Retries as YAML and Python have them: the bounds of the numbers, and the names of failures.
+
+`job_shapes` and `values` read with it, `flowq.checks` looks for contradictions, and
+`flowq.runtime.policies` writes the policy of a job.
+"""
 
 from __future__ import annotations
 

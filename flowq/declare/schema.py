@@ -1,7 +1,7 @@
-"""The JSON Schema of a workflow file, for editors: made of the tables that the reader uses.
+"""The JSON Schema of a workflow file, for editors, derived from the tables of the reader.
 
-A schema knows shapes, not names: that a job in `needs` is declared, or what an expression means,
-only `flowq check` can say.
+`flowq schema` prints it. A schema knows shapes, not names: only `flowq check` can tell whether a
+job in `needs` is declared, or what an expression means.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The shapes of values, and the tables of keys that have them.
+"""Shapes of values, and vocabularies: tables of keys with shapes.
 
-A shape knows how a value is read from a node, how it is written, and what an editor may offer. Both
-fronts are read by these shapes, both exports write by them, and the JSON Schema is made of them.
-Whether an expression can be read is not asked here: `flowq.checks` does.
+A shape can read its value from a node, write it for the exports, and give its JSON Schema. `keys`,
+`job_shapes`, `input_shapes` and `matrices` are made of these. A shape checks one value; whether an
+expression in it is valid is up to `flowq.checks`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The first files of a new workflow: a commented example that runs as it is."""
+"""The files that `flowq init` writes: a commented workflow that runs, and its functions."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """The values of a Python program as nodes, so that they are read as the text of a file is.
 
-`python` turns what decorators and calls are given into nodes with this module, and `document` reads
-them. Handles become the text of their expression, tuples become lists, and values of the spec
-(`Retry`, `Approval`, …) become the maps that YAML would have. Whether a value is right is not asked
-here, but for what no node can stand for.
+`python` makes nodes of what decorators and calls are given, and `document` reads them. A handle
+becomes the text of its expression, a tuple a list, and a value of the spec (`Retry`, `Approval`, …)
+the map that YAML would have. This module refuses only what no node can represent; whether a value
+is right is up to the reader.
 """
 
 from __future__ import annotations

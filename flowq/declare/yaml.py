@@ -1,8 +1,8 @@
-"""A workflow read from YAML text, with the position of everything that was written.
+"""A workflow from YAML text, with the position of everything in it.
 
-Text → nodes (`nodes`) → values (`shapes`, by the words of `keys`) → `Workflow`. All problems of a
-document are reported together; what needs the graph or an import is left to `flowq.checks`, which
-can look for it in what could be read of a text with problems.
+`flowq.targets` reads files with it. Text becomes nodes (`yaml_text`), and `document` reads these.
+All problems of a document are reported together. What needs the graph or an import is left to
+`flowq.checks`, which also checks the readable parts of a text with problems.
 """
 
 from __future__ import annotations

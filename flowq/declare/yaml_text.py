@@ -1,7 +1,7 @@
-"""YAML text as a tree of nodes that know where they were written. The room that imports yaml.
+"""YAML text as a tree of nodes that know where they were written. Only this module imports yaml.
 
-The tree is built from the parser's events, so that every limit holds before memory is spent: a
-deep document ends at the level that is too deep, and an alias costs what it stands for.
+The tree is built from the events of the parser, so each limit applies before memory is spent: a
+document that is too deep ends at that level, and an alias counts as what it stands for.
 """
 
 from __future__ import annotations

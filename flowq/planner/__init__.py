@@ -1,4 +1,8 @@
-"""Graph → Plan: the operations that make one run of a checked workflow. Pure."""
+"""From a graph to a plan: the operations that make one run of a checked workflow.
+
+`flowq.compiling` plans runs with it, and `flowq.runtime.groups` nested workflows. It has no clock,
+makes no ids of its own, and reads nothing but its arguments.
+"""
 
 from __future__ import annotations
 

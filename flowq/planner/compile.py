@@ -1,7 +1,8 @@
-"""One workflow on its way to a plan: a whole one, or one inside another.
+"""Turn the jobs of one workflow, or of one nested workflow, into planned jobs and groups.
 
-`make_plan` and `plan_nested` make a `Frame` of a checked graph and its inputs, which turns each job
-into operations. Pure: no clock, no ids of its own making, and nothing is imported for the user.
+`make_plan` and `plan_nested` make a `Frame` of a checked graph and its inputs. It fills in the
+expressions that these decide and leaves the others to the run. No clock, no ids of its own, and no
+import of user code.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The combinations of a matrix, and what they are called."""
+"""The combinations of a matrix, and their names."""
 
 from __future__ import annotations
 

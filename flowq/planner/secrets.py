@@ -1,7 +1,7 @@
-"""Which secrets a job may come across: those that it names, and those in the results that it reads.
+"""Which secrets a job may meet: those that it names, and those in the results that it reads.
 
-A result reaches other jobs as it is, and is to be masked in what is shown of them too. What is
-counted is what may be, by the names in the declarations: no result is looked at.
+A result reaches other jobs unchanged, so what they show has to be masked too. The answer is an
+upper bound from the names in the declarations: no result is looked at.
 """
 
 from __future__ import annotations
