@@ -1,6 +1,6 @@
 """A declared workflow as immutable values, the same for YAML and Python.
 
-`flowq.declare` makes these values, and checks, planner and exports read them. Two workflows with the
+`flowq.declare` makes these values; checks, planner and exports read them. Two workflows with the
 same declarations are equal: positions are kept beside them and do not take part in comparisons.
 This module knows nothing of Redis and imports the standard library only, because every child
 process imports it.
