@@ -331,7 +331,9 @@ def read_environment(label: str, node: Node, problems: Problems) -> dict[str, st
             message = f"{name!r} cannot be the name of a variable"
             problems.add(BAD_NAME, node.key_by_key[name], message, hint)
         elif not isinstance(inner, ScalarNode) or (inner.is_null and inner.typed):
-            problems.add(WRONG_SHAPE, inner, f"{name} in {label} must be text, not {say(inner)}")
+            message = f"{name} in {label} must be text, not {say(inner)}"
+            hint = "write one text; an expression is quoted, and a list of values is x | json"
+            problems.add(WRONG_SHAPE, inner, message, hint)
         else:
             environment[name] = "" if is_empty(inner) else template_of(inner)
     return environment

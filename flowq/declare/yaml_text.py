@@ -29,6 +29,7 @@ MAX_CHARACTERS = 50_000_000
 MAX_BYTES = 4 * MAX_CHARACTERS
 MAX_DEPTH = 64
 TOO_DEEP = f"lists and maps nest deeper than {MAX_DEPTH} levels"
+_READ_BY_CODE = "let a job's function read the data"
 MAX_ALIASED_NODES = 100_000
 """How many nodes all aliases together may stand for."""
 
@@ -52,7 +53,7 @@ def read_document(text: str, problems: Problems) -> Node | None:
             error.problem or "", error.context or "", error.problem_mark, error.context_mark, text
         )
         if "nesting depth" in (error.problem or ""):  # libyaml has a limit too, and looks ahead
-            problems.stop(DOCUMENT_TOO_LARGE, complaint.position, TOO_DEEP)
+            problems.stop(DOCUMENT_TOO_LARGE, complaint.position, TOO_DEEP, _READ_BY_CODE)
         problems.stop(NOT_YAML, complaint.position, complaint.message, complaint.hint)
     except yaml.YAMLError as error:
         problems.stop(NOT_YAML, Position(1, 1), f"this is no YAML: {error}")
@@ -68,7 +69,7 @@ def find_position(text: str, index: int) -> Position:
 def refuse_length(problems: Problems) -> NoReturn:
     """Note that a text is too long. Errors: WorkflowInvalid, always."""
     message = f"the file is longer than {MAX_CHARACTERS:,} characters"
-    problems.stop(DOCUMENT_TOO_LARGE, Position(1, 1), message, "let a job's function read the data")
+    problems.stop(DOCUMENT_TOO_LARGE, Position(1, 1), message, _READ_BY_CODE)
 
 
 def _check_text(text: str, problems: Problems) -> None:
@@ -185,7 +186,7 @@ class _Builder:
         self.depth += 1
         self.deepest = self.depth
         if self.depth > MAX_DEPTH:
-            self.problems.stop(DOCUMENT_TOO_LARGE, node, TOO_DEEP)
+            self.problems.stop(DOCUMENT_TOO_LARGE, node, TOO_DEEP, _READ_BY_CODE)
         if event.tag is not None:
             self.check_tag(event, node)
         if event.anchor is not None:
@@ -214,7 +215,7 @@ class _Builder:
         self.aliased += size
         self.deepest = max(self.deepest, self.depth + levels)
         if self.deepest > MAX_DEPTH:
-            self.problems.stop(DOCUMENT_TOO_LARGE, place, TOO_DEEP)
+            self.problems.stop(DOCUMENT_TOO_LARGE, place, TOO_DEEP, _READ_BY_CODE)
         if self.aliased > MAX_ALIASED_NODES:
             message = f"the aliases stand for more than {MAX_ALIASED_NODES:,} values"
             self.problems.stop(DOCUMENT_TOO_LARGE, place, message, "repeat less")
@@ -248,7 +249,9 @@ class _Builder:
             hint = "name all maps in one: <<: [*a, *b]"
             self.problems.add(KEY_TWICE, node, "the key '<<' stands here a second time", hint)
         elif node.is_plain and not node.text:
-            self.problems.add(WRONG_SHAPE, node, "a key is missing in front of the ':'")
+            self.problems.add(
+                WRONG_SHAPE, node, "a key is missing in front of the ':'", "write NAME: value"
+            )
         else:
             return True
         return False

@@ -133,12 +133,11 @@ def _find_end(text: str, start: int) -> int:
 
 
 def _unclosed(rest: str) -> Refused:
+    message, hint = "the ${{ is never closed", "close it with }}, or write $${{ for a literal ${{"
     if len(rest) > MAX_LENGTH:
         message = f"it has no }}}} within {MAX_LENGTH:,} characters"
-    else:
-        message = "the ${{ is never closed"
-    refused = Refused(BAD_EXPRESSION, message, "close it with }}, or write $${{ for a literal ${{")
-    return refused.inside("${{" + rest)
+        hint = f"{hint}; what is longer is a function's work"
+    return Refused(BAD_EXPRESSION, message, hint).inside("${{" + rest)
 
 
 def as_template(source: str) -> str:
