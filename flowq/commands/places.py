@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from flowq.commands import programs, trees
+from flowq.commands.flows import Flows
 from flowq.commands.programs import COMPUTE, ENV, LIST, Refusal
 from flowq.commands.trees import Text
 from flowq.commands.values import (
@@ -109,6 +110,7 @@ class _Judge:
 
     def __init__(self, text: Text, shell: str) -> None:
         self._text = text
+        self._flows = Flows(text)
         self._shell = shell
 
     def judge(self, number: int, expression: Expression, letter: str) -> Place:
@@ -130,6 +132,8 @@ class _Judge:
             return _ALIASED
         if text.has_coprocesses:
             return _COPROCESS
+        if self._flows.is_too_deep:
+            return Refusal("stands in a command with `eval` in `eval` in `eval`", ENV)
         if self._shell in PLAIN_SHELLS and text.has_ansi_quotes:
             return Refusal("stands in a command with $'…', which not every `sh` knows", ENV)
         if line := text.find_unreadable(mark):
@@ -141,7 +145,8 @@ class _Judge:
                 return Refusal("stands too deep within the command", ENV)
             if parent.type not in _FREE:
                 judge = _JUDGES.get(parent.type, _refuse)
-                if refusal := judge(_Step(text, self._shell, mark, parent, child, is_direct)):
+                step = _Step(text, self._flows, self._shell, mark, parent, child, is_direct)
+                if refusal := judge(step):
                     return refusal
             is_direct = is_direct and (
                 parent.type not in trees.SUBSTITUTIONS or text.is_echo(parent)
@@ -159,6 +164,7 @@ class _Step:
     """
 
     text: Text
+    flows: Flows
     shell: str
     mark: Node
     parent: Node
@@ -223,13 +229,31 @@ def _judge_command(step: _Step) -> Refusal | None:
         return None
     if words[0].text == "exit" and step.shell in BASHES | PLAIN_SHELLS:
         return None  # which read a number there, and no arithmetic
-    name = words[0].text
-    if step.is_direct and name in step.text.functions:
-        if f"{name}()" in step.text.calculated:
+    if step.is_direct and (refusal := _judge_argument(step, words)):
+        return refusal
+    if words[0].text in programs.SHADOWED & step.flows.functions:
+        return None
+    found = (programs.find_refusal(each, place) for each in step.flows.read_words(step.parent))
+    return next(filter(None, found), None)
+
+
+def _judge_argument(step: _Step, words: list[programs.Word]) -> Refusal | None:
+    """Judge an argument of functions that the text defines, and what `$_` gets of any command."""
+    flows = step.flows
+    if flows.reads_last_argument:
+        return Refusal("stands in a command that reads $_ as code", "use a variable of your own")
+    for name in sorted(flows.called(words)):
+        if f"{name}()" in flows.calculated:
             return Refusal(f"is an argument of {name}, and arithmetic reads that", COMPUTE)
-        if f"{name}()" in step.text.evaluated:
+        if f"{name}()" in flows.evaluated:
             return Refusal(f"is an argument of {name}, which reads it as code", ENV)
-    return programs.find_refusal(words, place)
+        if f"{name}()" in flows.split:
+            return Refusal(f"is an argument of {name}, {_UNQUOTED}", 'write it as "$1" there')
+    return None
+
+
+_BARE = "and that stands without quotes where an operator of a test, or a command, may be"
+_UNQUOTED = "which has it without quotes where an operator of a test, or a command, may be"
 
 
 def _judge_group(step: _Step) -> Refusal | None:
@@ -252,7 +276,7 @@ def _judge_process(step: _Step) -> Refusal | None:
     around = step.parent.parent
     if around is not None and around.type == "file_redirect" and step.text.is_echo(step.parent):
         statement = around.parent
-        if statement is not None and step.text.reads_code(statement):
+        if statement is not None and step.flows.reads_code(statement):
             return _READS_INPUT
     return _need(step, BASHES | {"ksh", "ksh93", "zsh"}, "<(…)")
 
@@ -262,7 +286,7 @@ def _judge_redirected(step: _Step) -> Refusal | None:
     redirections = [child for child in step.parent.named_children if child != step.child]
     redirections = [child for child in redirections if child.type == "file_redirect"]
     is_shown = step.is_direct and _is_shown(step)
-    return _READS_INPUT if is_shown and any(map(step.text.reads_code, redirections)) else None
+    return _READS_INPUT if is_shown and any(map(step.flows.reads_code, redirections)) else None
 
 
 def _is_shown(step: _Step) -> bool:
@@ -319,10 +343,12 @@ def _judge_variable(step: _Step, variable: Node | None) -> Refusal | None:
         return Refusal(f"is given to {name}, which programs execute", ENV)
     if not step.is_direct:
         return None
-    if name in step.text.calculated:
+    if name in step.flows.calculated:
         return Refusal(f"is given to {name}, and arithmetic reads that", COMPUTE)
-    if name in step.text.evaluated:
+    if name in step.flows.evaluated:
         return Refusal(f"is given to {name}, and that is read as code", ENV)
+    if name in step.flows.split:
+        return Refusal(f"is given to {name}, {_BARE}", f'write it as "${name}" there')
     return None
 
 
@@ -341,7 +367,7 @@ def _judge_redirection(step: _Step) -> Refusal | None:
 
 def _judge_here_string(step: _Step) -> Refusal | None:
     command = step.parent.parent
-    if command is not None and step.text.reads_code(command):
+    if command is not None and step.flows.reads_code(command):
         return _READS_INPUT
     return _need(step, _LARGE, "<<<")
 
@@ -351,14 +377,14 @@ def _judge_here_document(step: _Step) -> Refusal | None:
         is_known = step.field in ("redirect", "right") or step.child.type == "pipeline"
         return None if is_known else _refuse(step)
     readers = trees.readers_of(step.parent)
-    return _READS_INPUT if any(map(step.text.reads_code, readers)) else None
+    return _READS_INPUT if any(map(step.flows.reads_code, readers)) else None
 
 
 def _judge_pipeline(step: _Step) -> Refusal | None:
     """A text that is printed for another program to execute is code."""
     children = step.parent.named_children
     after = children[children.index(step.child) + 1 :]
-    if step.is_direct and _is_shown(step) and any(map(step.text.reads_code, after)):
+    if step.is_direct and _is_shown(step) and any(map(step.flows.reads_code, after)):
         return _READS_INPUT
     return None
 

@@ -7,6 +7,7 @@ programs.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -74,22 +75,22 @@ EXECUTED = names(
 )
 """Variables that name programs, or code, which the programs that get them execute."""
 
-_READ_AS_CODE = names(
+READ_AS_CODE = names(
     """
     . alias autoload bind bindkey compctl compgen complete compound emulate enable enum eval
-    fc functions hash hist mapfile readarray sched source trap vared zcompile zle zmodload
+    fc functions hash hist jobs mapfile readarray sched source trap vared wait zcompile zle zmodload
     zparseopts zstyle zformat zregexparse print r compadd compcall compfiles compgroups
     compquote compset comptags comptry compvalues pushln echotc echoti comparguments
     compdescribe
     """
 )
-_VARIABLES = names(
+VARIABLES = names(
     """
     declare export float getln getopts integer local nameref private read readonly typeset
     unset vared
     """
 )
-_NUMBERS = names("break bye continue exit let limit log repeat return shift ulimit unlimit")
+NUMBERS = names("break bye continue exit let limit log repeat return shift ulimit unlimit")
 _SETTINGS = names(
     """
     builtins compopt disable disown foreach function select help history logout rehash rename
@@ -97,6 +98,9 @@ _SETTINGS = names(
     global mknod redirect
     """
 )
+SHADOWED = (NUMBERS | _SETTINGS) - names("break continue exit return set shift")
+"""Commands instead of which a function of that name is called. (Not in every shell: the others.)"""
+
 _TEXTS = names("awk gawk mawk nawk original-awk sed gsed ssed jq gojq jaq yq")
 _COMMANDS = names(
     """
@@ -142,7 +146,7 @@ _OPTIONS_WITH_CODE = {
 }
 """The options of programs whose argument is code, or names a command."""
 
-_WRAPPERS = names(
+WRAPPERS = names(
     """
     builtin busybox chrt command coproc env exec find gtimeout ionice nice nocorrect noglob
     nohup - setsid stdbuf strace taskset time timeout toybox uv uvx unbuffer poetry pipenv
@@ -192,6 +196,7 @@ _READS_CODE = _LANGUAGES | {"ssh", "su", "psql", "mysql", "mariadb", "at", "batc
 
 _DEVICES = ("/dev/", "/proc/")
 _CODE_OPTION = re.compile(r"-[A-Za-z]*[ceE]|--(?:command|eval|execute|exec|print|run)")
+_REPLACED = re.compile(r"(?:-[0a-z]*[IiJ]|--replace=?)(.*)")
 _PLAIN_FORMAT = re.compile(r"(?:[^%]|%%|%-?[0-9]*(?:\.[0-9]+)?[sbqc])*")
 _PLAIN_PRINTS = (["-n", "--"], ["-r", "--"], ["-rn", "--"])
 _ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)=", re.ASCII)
@@ -218,7 +223,7 @@ def find_refusal(words: Sequence[Word], at: int) -> Refusal | None:
         return _for_runner(name, words, at, is_strict=True)
     if name in _OPTIONS_WITH_CODE and (found := _for_options(name, words, at)):
         return found
-    if name in _WRAPPERS:
+    if name in WRAPPERS:
         return _for_wrapper(name, words, at)
     return _for_arguments(words, at)
 
@@ -232,14 +237,15 @@ def reads_code(words: Sequence[Word]) -> bool:
         return True
     if name in (".", "source"):
         return any(word.text is None or word.text.startswith(_DEVICES) for word in words[1:])
-    if name in _WRAPPERS or name in _COMMANDS or name in _EXECUTING:
+    if name in WRAPPERS or name in _COMMANDS or name in _EXECUTING:
         if name in _READS_CODE:
             return True
         rest = (words[i:] for i in range(1, len(words)))
         return any(reads_code(each) for each in rest if _name_of(each[0]) in _KNOWN_READERS)
     if name in _RUNNERS:
         first = [word.text or word.prefix for word in words[1:]]
-        return all(each.startswith("-") for each in first) or "-s" in first
+        is_device = any(each.startswith(_DEVICES) for each in first)
+        return is_device or all(each.startswith("-") for each in first) or "-s" in first
     return name in _READS_CODE
 
 
@@ -251,8 +257,8 @@ def _makes_code(words: Sequence[Word]) -> bool:
     texts = [word.text for word in words]
     marks = ["{}"]
     for text, following in zip(texts, [*texts[1:], None], strict=True):
-        if text and text[:2] in ("-I", "-i", "-J"):
-            marks.append(text[2:] or following or "{}")
+        if found := _REPLACED.fullmatch(text or ""):
+            marks.append(found[1] or following or "{}")
     for place, word in enumerate(words[1:], 1):
         if _name_of(word) not in _RUNNERS:
             continue
@@ -260,6 +266,8 @@ def _makes_code(words: Sequence[Word]) -> bool:
         if (at := next(options, None)) is not None:
             code = texts[at + 1] if at + 1 < len(texts) else None
             return code is None or any(mark in code for mark in marks)
+    if len(words) > 1 and _name_of(words[-1]) in WRAPPERS | _COMMANDS:
+        return True
     return words[0].text == "parallel" and all((text or "").startswith("-") for text in texts[1:])
 
 
@@ -276,7 +284,7 @@ def runs_code(words: Sequence[Word]) -> bool:
     if _is_plain_print(words):
         return False
     is_shell = name in _RUNNERS and any(_CODE_OPTION.fullmatch(word.text or "") for word in words)
-    return name in _READ_AS_CODE or name in _VARIABLES or is_shell
+    return name in READ_AS_CODE or name in VARIABLES or is_shell
 
 
 def _is_plain_print(words: Sequence[Word]) -> bool:
@@ -300,9 +308,36 @@ def find_code(words: Sequence[Word], at: int) -> Refusal | None:
     return None
 
 
-def is_assignment(prefix: str) -> bool:
-    """Whether a word that begins like that gives a value to a variable."""
-    return _ASSIGNMENT.match(prefix) is not None
+def find_assigned(prefix: str) -> str:
+    """Return the variable to which a word that begins like that gives a value; "" for none."""
+    found = _ASSIGNMENT.match(prefix)
+    return found[1] if found else ""
+
+
+def has_open_operator(words: Sequence[Word]) -> bool:
+    """Whether the operator of a test is known only to the shell: `[ "$op" "$x" ]`."""
+    rest = [word.text for word in words[1:] if word.text not in ("!", "]")]
+    if len(rest) == 2:
+        return rest[0] is None
+    return rest[1] is None if len(rest) == 3 else (None, None) in itertools.pairwise(rest)
+
+
+def count_before_command(words: Sequence[Word]) -> int:
+    """Return the place of the last word that can name the command that a command starts.
+
+    That is the first one, and for `timeout 5 ls` the third one; all words of `test` can.
+    """
+    if not words or words[0].text == "test":
+        return len(words)
+    place = 0
+    while place < len(words) - 1 and _is_before_command(words[place]):
+        place += 1
+    return place
+
+
+def _is_before_command(word: Word) -> bool:
+    text = word.text or word.prefix
+    return text in WRAPPERS or text[:1] in ("-", *"0123456789") or bool(find_assigned(text))
 
 
 _KNOWN_READERS = _READS_CODE | set(_RUNNERS)
@@ -319,12 +354,12 @@ def _name_of(word: Word) -> str | None:
 
 def _for_always(name: str, words: Sequence[Word]) -> Refusal | None:
     """Return the refusal of a command that takes no values at all."""
-    if name in _READ_AS_CODE:
+    if name in READ_AS_CODE:
         return Refusal(f"is an argument of `{name}`, which could read it as code", ENV)
-    if name in _VARIABLES:
+    if name in VARIABLES:
         advice = "give it to a variable on a line of its own: NAME={}; then `export NAME`"
         return Refusal(f"is an argument of `{name}`, which reads names and arithmetic", advice)
-    if name in _NUMBERS:
+    if name in NUMBERS:
         return Refusal(f"is an argument of `{name}`, which is arithmetic in some shells", COMPUTE)
     if name in _SETTINGS:
         return Refusal(f"is an argument of `{name}`, which changes the shell", ENV)
@@ -484,19 +519,19 @@ def _for_arguments(words: Sequence[Word], at: int) -> Refusal | None:
     return None
 
 
-_NOT_CODE = _NUMBERS | _SETTINGS | {"printf", "test", "["}
+_NOT_CODE = NUMBERS | _SETTINGS | {"printf", "test", "["}
 """Commands that take no values for reasons of their own: what they read is a number, or a name."""
 
 _ALL = (
-    _READ_AS_CODE
-    | _VARIABLES
-    | _NUMBERS
+    READ_AS_CODE
+    | VARIABLES
+    | NUMBERS
     | _SETTINGS
     | _TEXTS
     | _COMMANDS
     | _LANGUAGES
     | set(_EXECUTING)
-    | _WRAPPERS
+    | WRAPPERS
     | set(_RUNNERS)
     | set(_OPTIONS_WITH_CODE)
     | {"printf", "test", "["}

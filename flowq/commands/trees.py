@@ -3,21 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
-from flowq.commands.programs import (
-    EXECUTED,
-    SPECIAL,
-    Word,
-    find_refusal,
-    is_assignment,
-    reads_code,
-    runs_code,
-    takes_code,
-)
+from flowq.commands.programs import Word
 from flowq.commands.values import QUOTED, WORD
 
 if TYPE_CHECKING:  # the grammar is loaded for commands with expressions only
@@ -38,16 +29,10 @@ _BEGINS = SUBSTITUTIONS | {
     "string",
 }
 
-_NAMES = re.compile(r"[A-Za-z_]\w*", re.ASCII)
-_VARIABLES = re.compile(r"\$\{?!?([A-Za-z_]\w*)", re.ASCII)
-_POSITIONAL = re.compile(r"\$\{?[0-9@*]")
-_ONE_VARIABLE = re.compile(r"\"?\$\{?([A-Za-z_]\w*)\}?\"?", re.ASCII)
-_READS_NAME = re.compile(r"\$\{(?:!\w+|\w+@P)\}", re.ASCII)
-_DECLARES_NUMBERS = re.compile(r"[-+]\w*[iEFlun]\w*")
+_ONE_VARIABLE = re.compile(r"\"?\$\{?([A-Za-z_]\w*)(?:\[[@*0]\])?\}?\"?", re.ASCII)
 _PLAIN_END = re.compile(r"\w+|'\w+'|\"\w+\"|\\\w+", re.ASCII)
 _SENSITIVE = re.compile(rb"['\"`(){}<\\#]")
 _UNREAD = re.compile(r"`|\$[({\[]")
-_COMPARES_NUMBERS = frozenset({"-eq", "-ne", "-lt", "-le", "-gt", "-ge", "-v", "-R", "-t"})
 
 
 @cache
@@ -56,6 +41,20 @@ def _parser() -> Parser:
     from tree_sitter_bash import language  # noqa: PLC0415
 
     return Parser(Language(language()))
+
+
+def parse(text: str) -> Node:
+    """Return the tree of a text."""
+    return _parser().parse(text.encode("utf-8", "surrogatepass")).root_node
+
+
+def walk(root: Node) -> Iterator[Node]:
+    """Yield a node, and all that is in it."""
+    left = [root]
+    while left:
+        node = left.pop()
+        yield node
+        left += node.children
 
 
 _CONTINUED = re.compile(r"\A(?:\s|\\\n)+")
@@ -84,6 +83,16 @@ def find_ancestor(node: Node, kind: str, until: frozenset[str]) -> Node | None:
     return None
 
 
+def lines_around(node: Node) -> str:
+    """Return the whole lines that a part of a text stands in."""
+    root = node
+    while root.parent is not None:
+        root = root.parent
+    first, lines = root.start_point[0], (root.text or b"").split(b"\n")
+    found = lines[node.start_point[0] - first : node.end_point[0] - first + 1]
+    return b"\n".join(found).decode("utf-8", "replace")
+
+
 def readers_of(document: Node) -> list[Node]:
     """Return the statements that can read a here-document: that which has it, its
     redirections, and a pipeline."""
@@ -100,14 +109,14 @@ class Text:
     def __init__(self, text: str, name: str) -> None:
         self._name = name
         self._bytes = text.encode("utf-8", "surrogatepass")
-        self._root = _parser().parse(self._bytes).root_node
+        self.root = parse(text)
         marks = re.finditer(rb"\$\{%b_[0-9]+\}" % name.encode(), self._bytes)
         self._marks = [found.span() for found in marks]
         self._words_by_command: dict[int, tuple[list[Word], dict[int, int]]] = {}
 
     def find_mark(self, number: int) -> Node:
         """Return the smallest part of the text that an expression stands in."""
-        found = self._root.descendant_for_byte_range(*self._marks[number])
+        found = self.root.descendant_for_byte_range(*self._marks[number])
         assert found is not None, "it is in the text"
         return found
 
@@ -163,7 +172,7 @@ class Text:
         statement = mark
         while statement.parent is not None and statement.parent.parent is not None:
             statement = statement.parent
-        if statement.has_error or statement.type == "ERROR" or self._root.type == "ERROR":
+        if statement.has_error or statement.type == "ERROR" or self.root.type == "ERROR":
             return statement.start_point[0] + 1
         for node in self._doubtful:
             is_near = node.end_point[0] == statement.start_point[0]
@@ -174,12 +183,7 @@ class Text:
 
     @cached_property
     def _nodes(self) -> list[Node]:
-        found, left = [], [self._root]
-        while left:
-            node = left.pop()
-            found.append(node)
-            left += node.children
-        return found
+        return list(walk(self.root))
 
     @cached_property
     def _doubtful(self) -> list[Node]:
@@ -224,7 +228,7 @@ class Text:
         """Whether the text defines aliases."""
         return any(
             words and words[0].text == "alias"
-            for words in (self._words(node) for node in self._nodes if node.type == "command")
+            for words in (self.words(node) for node in self._nodes if node.type == "command")
         )
 
     @cached_property
@@ -232,241 +236,67 @@ class Text:
         """Whether the word `coproc` is in the text: what is written to one is not followed."""
         return any(node.type == "word" and node.text == b"coproc" for node in self._nodes)
 
-    @cached_property
-    def functions(self) -> frozenset[str]:
-        """The names of the functions that the text defines."""
-        defined = (node for node in self._nodes if node.type == "function_definition")
-        return frozenset(text_of(node.child_by_field_name("name")) for node in defined)
-
-    @cached_property
-    def calculated(self) -> frozenset[str]:
-        """The variables that arithmetic reads, or that are numbers, and those that get into them.
-
-        `f()` stands for the arguments of the function f.
-        """
-        return self._with_sources(map(self._calculated_in, self._nodes))
-
-    def _calculated_in(self, node: Node) -> Iterator[str]:
-        text = ""
-        is_group = node.type == "compound_statement" and node.children[0].type == "(("
-        is_slice = node.type == "expansion" and any(child.type == ":" for child in node.children)
-        if node.type == "arithmetic_expansion" or is_group or is_slice:
-            text = text_of(node)
-        elif node.type == "c_style_for_statement":
-            body = node.child_by_field_name("body")
-            text = " ".join(text_of(child) for child in node.children if child != body)
-        elif node.type == "subscript":
-            text = text_of(node.child_by_field_name("index"))
-        elif node.type in ("binary_expression", "unary_expression"):
-            is_number = text_of(node.child_by_field_name("operator")) in _COMPARES_NUMBERS
-            text = text_of(node) if is_number else ""
-        elif node.type == "declaration_command":
-            options = [text_of(child) for child in node.children if child.type == "word"]
-            is_number = any(map(_DECLARES_NUMBERS.fullmatch, options))
-            text = text_of(node) if is_number else ""
-        elif node.type == "command":
-            text = " ".join(self._numbers_in(node))
-        yield from _NAMES.findall(text)
-        yield from _arguments_in(text, node)
-
-    def _numbers_in(self, command: Node) -> Iterator[str]:
-        """Yield the arguments that a command reads as numbers."""
-        words = self._words(command)
-        if not words or words[0].text not in _NUMBERS:
-            return
-        is_printing = words[0].text == "printf"
-        for place, node in enumerate(_arguments(command)):
-            is_format = is_printing and place < 3 and "%" in (words[place].text or "")
-            if place and not is_format and find_refusal(words, place):
-                yield text_of(node)
-
-    @cached_property
-    def evaluated(self) -> frozenset[str]:
-        """The variables whose values are read as code, or as names that can have code in them, and
-        those that get into them; see `calculated`."""
-        return self._with_sources(map(self._evaluated_in, self._nodes))
-
-    def _evaluated_in(self, node: Node) -> Iterator[str]:
-        for child in self._code_in(node):
-            if child.type not in ("raw_string", "word"):
-                yield from _VARIABLES.findall(text_of(child))
-                yield from _arguments_in(text_of(child), node)
-
-    def _code_in(self, node: Node) -> Iterable[Node]:
-        """Return the parts of a node that are read as code, or by a program that reads code."""
-        kind, functions = node.type, self._reading_functions
-        if kind == "expansion":
-            return [node] if _READS_NAME.fullmatch(text_of(node)) else []
-        if kind in ("declaration_command", "unset_command"):
-            children = [each for each in node.named_children if not is_assignment(_prefix(each))]
-            return [each for each in children if each.type != "variable_assignment"]
-        if kind == "variable_assignment":
-            is_read = text_of(node.child_by_field_name("name")) in SPECIAL | EXECUTED
-            return filter(None, [node.child_by_field_name("value")] if is_read else [])
-        if kind == "command":
-            return self._code_of(node)
-        if kind == "herestring_redirect" and node.parent is not None:
-            return [node] if self._reads(node.parent, functions) else []
-        if kind == "file_redirect" and node.parent is not None:
-            return self._printed(node.parent) if self._reads(node, functions) else []
-        if kind == "heredoc_redirect":
-            is_read = any(self._reads(each, functions) for each in readers_of(node))
-            return [each for each in node.children if is_read and each.type == "heredoc_body"]
-        if kind == "pipeline":
-            parts = node.named_children
-            reading = [i for i, each in enumerate(parts) if self._reads(each, functions)]
-            return [
-                found for each in parts[: max(reading, default=0)] for found in self._printed(each)
-            ]
-        return []
-
-    def _code_of(self, command: Node) -> list[Node]:
-        words, nodes = self._words(command), _arguments(command)
-        if runs_code(words):
-            return nodes
-        found = [node for place, node in enumerate(nodes) if takes_code(words, place)]
-        # What is not quoted may be a whole command.
-        is_bare = bool(nodes) and any("expansion" in child.type for child in nodes[0].children)
-        return [*found, nodes[0]] if is_bare else found
-
-    def _printed(self, statement: Node) -> Iterator[Node]:
-        """Yield what `echo` and `printf` print in a statement, and its here-strings."""
-        left = [statement]
-        while left:
-            node = left.pop()
-            if node.type == "herestring_redirect" or (
-                node.type == "command" and self._prints(node)
-            ):
-                yield node
-            left += node.children
-
-    def _with_sources(self, found: Iterable[Iterable[str]]) -> frozenset[str]:
-        """Return names, and those of the variables whose values get into these."""
-        left = [name for names in found for name in names]
-        all_names: set[str] = set()
-        while left:
-            name = left.pop()
-            if name not in all_names:
-                all_names.add(name)
-                left += self._sources.get(name, ())
-        return frozenset(all_names)
-
-    @cached_property
-    def _sources(self) -> Mapping[str, list[str]]:
-        """The variables from which others get their values, but for the output of commands other
-        than `echo` and `printf`."""
-        found: dict[str, list[str]] = {}
-        for node in self._nodes:
-            if node.type == "variable_assignment":
-                name, values = node.child_by_field_name("name"), [node.child_by_field_name("value")]
-            elif node.type == "for_statement":
-                name = node.child_by_field_name("variable")
-                values = [*node.children_by_field_name("value")]
-            elif node.type == "command":
-                name, values = node.child_by_field_name("name"), [*_arguments(node)[1:]]
-                if text_of(name) not in self.functions:
-                    continue
-            else:
-                continue
-            target = text_of(name).partition("[")[0] + ("()" if node.type == "command" else "")
-            found.setdefault(target, []).extend(self._read_in([*filter(None, values)]))
-        return found
-
-    def _read_in(self, left: list[Node]) -> Iterator[str]:
-        while left:
-            node = left.pop()
-            is_output = node.type in SUBSTITUTIONS and not self.is_echo(node)
-            if is_output or text_of(node).startswith("${#"):
-                continue
-            if node.type in ("variable_name", "special_variable_name"):
-                name = text_of(node)
-                yield name
-                yield from _arguments_in(f"${name}", node)
-            left += node.children
-
     # Words ---------------------------------------------------------------------------------------
 
     def words_of(self, command: Node, child: Node) -> tuple[list[Word], int]:
         """Return the words of a command, and the place of one; -1 for what is no word of it."""
-        words = self._words(command)
+        words = self.words(command)
         return words, self._words_by_command[command.id][1].get(child.id, -1)
 
     def words_in_test(self, test: Node) -> list[Word]:
         """Return the words between `[` and `]`."""
         return [word for child in test.children[1:-1] for word in self._flat(child)]
 
-    def reads_code(self, node: Node) -> bool:
-        """Whether one of the commands of a statement reads code from its standard input.
-
-        So it is said to of what is too deep to look at.
-        """
-        return self._reads(node, self._reading_functions | self.evaluated | self.calculated)
-
-    def _reads(self, node: Node, known: frozenset[str], depth: int = 0) -> bool:
-        """See `reads_code`. Shape: `known` are variables into which no value may be read, and
-        `f|` for a function f that reads code."""
-        if depth > MAX_DEPTH:
-            return True
-        children = node.named_children
-        if node.type == "command":
-            words = self._words(node)
-            if words and (reads_code(words) or f"{words[0].text}|" in known):
-                return True
-            if words and words[0].text in ("read", "mapfile", "readarray"):
-                return any(word.text in known for word in words[1:])
-        if node.type in ("command", "file_redirect"):
-            children = [
-                each
-                for each in children
-                if each.type == "file_redirect" or text_of(each).startswith(">(")
-            ]
-        elif node.type in ("string", "heredoc_body"):
-            return False
-        return any(self._reads(child, known, depth + 1) for child in children)
-
-    @cached_property
-    def _reading_functions(self) -> frozenset[str]:
-        defined = [node for node in self._nodes if node.type == "function_definition"]
-        return frozenset(
-            text_of(node.child_by_field_name("name")) + "|"
-            for node in defined
-            if self._reads(node, frozenset())
-        )
-
     def is_printed(self, mark: Node) -> bool:
         """Whether a value is an argument of a command that prints it."""
         command = find_ancestor(mark, "command", frozenset())
-        return command is not None and self._prints(command)
+        return command is not None and self.prints(command)
 
     def is_echo(self, substitution: Node) -> bool:
         """Whether `$(…)` or `<(…)` is nothing but a command that prints its arguments."""
         inside = substitution.named_children
-        return len(inside) == 1 and inside[0].type == "command" and self._prints(inside[0])
+        return len(inside) == 1 and inside[0].type == "command" and self.prints(inside[0])
 
-    def _prints(self, command: Node) -> bool:
-        words = self._words(command)
+    def prints(self, command: Node) -> bool:
+        """Whether a command is `echo` or `printf`."""
+        words = self.words(command)
         return bool(words) and words[0].text in ("echo", "printf")
 
-    def _words(self, command: Node) -> list[Word]:
+    def words(self, command: Node) -> list[Word]:
+        """Return the words of a command."""
         if command.id not in self._words_by_command:
-            nodes = _arguments(command)
+            nodes = arguments_of(command)
             places = {node.id: place for place, node in enumerate(nodes)}
             words = [self._word(node) for node in nodes]
-            if words and (name := _ONE_VARIABLE.fullmatch(text_of(nodes[0]))):
-                words[0] = replace(words[0], text=self._literals.get(name[1]))
+            if words and len(names := self._names_of(nodes[0])) == 1:
+                words[0] = replace(words[0], text=names[0])
             self._words_by_command[command.id] = words, places
         return self._words_by_command[command.id][0]
 
+    def read_words(self, command: Node) -> list[list[Word]]:
+        """Return the words of a command; more than once where a variable, which gets several
+        literals in the text, names it."""
+        words = self.words(command)
+        names = self._names_of(arguments_of(command)[0]) if words and words[0].text is None else []
+        return [words, *([replace(words[0], text=name), *words[1:]] for name in names)]
+
+    def _names_of(self, node: Node) -> list[str]:
+        name = _ONE_VARIABLE.fullmatch(text_of(node))
+        return self._literals.get(name[1], []) if name else []
+
     @cached_property
-    def _literals(self) -> Mapping[str, str | None]:
-        """The first words of the variables that get one literal in the text, and no other value."""
-        found: dict[str, str | None] = {}
+    def _literals(self) -> Mapping[str, list[str]]:
+        """The first words of the literals that variables get in the text."""
+        found: dict[str, list[str]] = {}
         for node in self._nodes:
-            if node.type == "variable_assignment":
-                name, value = (node.child_by_field_name(field) for field in ("name", "value"))
-                literal = _literal(value) if value is not None else None
-                is_new = text_of(name) not in found
-                found[text_of(name)] = literal.split()[0] if is_new and literal else None
+            if node.type in ("variable_assignment", "for_statement"):
+                is_loop = node.type == "for_statement"
+                name = node.child_by_field_name("variable" if is_loop else "name")
+                for value in node.children_by_field_name("value"):
+                    parts = value.named_children if value.type == "array" else [value]
+                    words = ((_literal(part) or "").split() for part in parts)
+                    target = found.setdefault(text_of(name).partition("[")[0], [])
+                    target += [each[0] for each in words if each]
         return found
 
     def _flat(self, node: Node) -> Iterator[Word]:
@@ -479,21 +309,24 @@ class Text:
     def _word(self, node: Node) -> Word:
         has_value = self._name.encode() in (node.text or b"")
         text = _literal(node)
-        return Word(text, "" if text is not None else _prefix(node), has_value)
+        return Word(text, "" if text is not None else prefix_of(node), has_value)
 
 
-_NUMBERS = frozenset({"let", "integer", "float", "test", "printf", "exit", "return", "shift"})
+def code_in(nodes: list[Node]) -> str:
+    """Return the code that words have in them, as far as the text says it."""
+    return " ".join(map(_code_of, nodes))
 
 
-def _arguments_in(text: str, node: Node) -> Iterator[str]:
-    """Yield `f()` where a text has arguments of the function f in it, in whose body a node is."""
-    if _POSITIONAL.search(text):
-        around = find_ancestor(node, "function_definition", frozenset())
-        if around is not None:
-            yield text_of(around.child_by_field_name("name")) + "()"
+def _code_of(node: Node) -> str:
+    literal, text = _literal(node), text_of(node)
+    if literal is not None:
+        return literal
+    if node.type == "string":
+        return re.sub(r'\\([\\"$`\n])', r"\1", text[1:-1])
+    return "".join(map(_code_of, node.children)) if node.type == "concatenation" else text
 
 
-def _arguments(command: Node) -> list[Node]:
+def arguments_of(command: Node) -> list[Node]:
     """Return the parts of a command that are its words: its name, and its arguments."""
     return [
         child
@@ -523,7 +356,7 @@ def _literal(node: Node) -> str | None:
     return text if is_plain else None
 
 
-def _prefix(node: Node) -> str:
+def prefix_of(node: Node) -> str:
     """Return what is known of the beginning of a word."""
     if node.type == "string":
         first = node.children[1] if len(node.children) > 1 else None
@@ -534,6 +367,6 @@ def _prefix(node: Node) -> str:
     for child in node.children:
         text = _literal(child)
         if text is None:
-            return known + _prefix(child)
+            return known + prefix_of(child)
         known += text
     return known

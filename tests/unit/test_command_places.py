@@ -129,77 +129,6 @@ x=§; y="ls $x"; eval "$y"
 f() { eval "$1"; }; f §
 source /dev/stdin <<< §
 """
-FOLLOWED = r"""
-echo § > >(sh)
-> >(sh) echo §
-2> >(sh) echo § >&2
-x=1 > >(sh) echo §
-< <(echo §) sh
-> >(sh) cat <<< §
-cat <<< § > >(sh)
-echo § | > >(sh) cat
-a=§; > >(sh) echo "$a"
-a=§; echo "$a" > >(sh)
-coproc sh; echo § >&${COPROC[1]}
-coproc { sh; }; echo § >&${COPROC[1]}
-a=§; coproc P { sh; }; echo "$a" >&${P[1]}
-echo § | tee >(sh)
-echo § | tee >(bash) > /dev/null
-echo § | "$SHELL"
-echo "§" | ${SHELL:-sh}
-a=§; bash <<< $a
-a=§; bash <<< "x $a"
-a=§; echo "$a" | sh
-a=§; printf '%s\n' "$a" | tr a b | sh
-a=$(echo §); eval $a
-b=§; a=$(echo "$b"); eval "$a"
-a=$(printf %s §); [ "$a" -eq 1 ]
-a=$(echo §); echo $((a))
-PS4=$a; a=§; set -x
-e=eval; $e §
-e=eval; a=§; $e "$a"
-x="sh -x"; echo § | $x
-$(echo §) x
-a=§; $a
-echo § | xargs -I{} sh -c {}
-echo § | xargs -I % sh -c 'rm %'
-echo § | xargs sh -c
-echo § | parallel
-echo § | while read -r x; do eval "$x"; done
-echo § | { read -r n; [ "$n" -gt 3 ]; }
-read -r x <<< §; eval "$x"
-read -r x < <(echo §); eval "$x"
-mapfile -t x <<< §; eval "${x[0]}"
-cat <(echo §) | sh
-bash < <(echo §)
-f() { sh; }; echo § | f
-f() { echo "$1" | sh; }; f §
-a=§; ssh host "$a"
-a=§; awk "$a" file
-a=§; sudo $a
-LD_PRELOAD=§ ls
-LD_PRELOAD=§; export LD_PRELOAD
-a=§; export LD_PRELOAD="$a"
-a=§; env LD_PRELOAD="$a" ls
-env GIT_SSH_COMMAND=§ git fetch
-GIT_SSH_COMMAND="ssh -i §" git fetch
-PATH="§:$PATH"
-a=§; PATH=$a:$PATH
-BASH_ENV=§ bash script.sh
-PERL5OPT=§ perl x
-git -c § status
-git bisect run §
-git submodule foreach §
-git rebase -x §
-tar --to-command=§ -xf x
-tar -cf x -I § y
-rsync -e § a b
-rsync --rsh="§" a b
-scp -o § a b
-make --eval=§
-"""
-"""What reads a value as code by way of a variable, a pipe, or an option."""
-
 INTERPRETERS = """
 sh -c §
 sh -c "echo §"
@@ -347,11 +276,7 @@ DOCUMENTS = [
     "echo $((\n§))",
 ]
 REFUSED = [
-    *(
-        line
-        for line in (ARITHMETIC + BUILTINS + INTERPRETERS + FOLLOWED + QUOTES).split("\n")
-        if "§" in line
-    ),
+    *(line for line in (ARITHMETIC + BUILTINS + INTERPRETERS + QUOTES).split("\n") if "§" in line),
     *DOCUMENTS,
 ]
 

@@ -1,0 +1,219 @@
+"""Values that get to other places of a command, by way of variables, functions and pipes."""
+
+from __future__ import annotations
+
+import pytest
+
+from flowq.commands.flows import MAX_NESTED
+from flowq.commands.places import find_places
+
+X = "${{ inputs.v }}"
+
+FOLLOWED = r"""
+echo § > >(sh)
+> >(sh) echo §
+2> >(sh) echo § >&2
+x=1 > >(sh) echo §
+< <(echo §) sh
+> >(sh) cat <<< §
+cat <<< § > >(sh)
+echo § | > >(sh) cat
+a=§; > >(sh) echo "$a"
+a=§; echo "$a" > >(sh)
+coproc sh; echo § >&${COPROC[1]}
+coproc { sh; }; echo § >&${COPROC[1]}
+a=§; coproc P { sh; }; echo "$a" >&${P[1]}
+echo § | tee >(sh)
+echo § | tee >(bash) > /dev/null
+echo § | "$SHELL"
+echo "§" | ${SHELL:-sh}
+a=§; bash <<< $a
+a=§; bash <<< "x $a"
+a=§; echo "$a" | sh
+a=§; printf '%s\n' "$a" | tr a b | sh
+a=$(echo §); eval $a
+b=§; a=$(echo "$b"); eval "$a"
+a=$(printf %s §); [ "$a" -eq 1 ]
+a=$(echo §); echo $((a))
+PS4=$a; a=§; set -x
+e=eval; $e §
+e=eval; a=§; $e "$a"
+x="sh -x"; echo § | $x
+$(echo §) x
+a=§; $a
+echo § | xargs -I{} sh -c {}
+echo § | xargs -I % sh -c 'rm %'
+echo § | xargs sh -c
+echo § | parallel
+echo § | while read -r x; do eval "$x"; done
+echo § | { read -r n; [ "$n" -gt 3 ]; }
+read -r x <<< §; eval "$x"
+read -r x < <(echo §); eval "$x"
+mapfile -t x <<< §; eval "${x[0]}"
+cat <(echo §) | sh
+bash < <(echo §)
+f() { sh; }; echo § | f
+f() { echo "$1" | sh; }; f §
+a=§; ssh host "$a"
+a=§; awk "$a" file
+a=§; sudo $a
+LD_PRELOAD=§ ls
+LD_PRELOAD=§; export LD_PRELOAD
+a=§; export LD_PRELOAD="$a"
+a=§; env LD_PRELOAD="$a" ls
+env GIT_SSH_COMMAND=§ git fetch
+GIT_SSH_COMMAND="ssh -i §" git fetch
+PATH="§:$PATH"
+a=§; PATH=$a:$PATH
+BASH_ENV=§ bash script.sh
+PERL5OPT=§ perl x
+git -c § status
+git bisect run §
+git submodule foreach §
+git rebase -x §
+tar --to-command=§ -xf x
+tar -cf x -I § y
+rsync -e § a b
+rsync --rsh="§" a b
+scp -o § a b
+make --eval=§
+"""
+"""What reads a value as code by way of a variable, a pipe, or an option."""
+
+ROUNDABOUT = r"""
+n=§; x='n+1'; echo $((x))
+n=§; x=n; echo $((x))
+n=§; for x in n; do echo $((x)); done
+declare -i x; n=§; x=n
+n=§; nameref r=n; echo $((r))
+n=§; a=([n]=5)
+n=§; a+=([$n]=5)
+n=§; unset 'a[n]'
+n=§; read 'a[n]' <<< x
+n=§; declare 'a[n]=1'
+n=§; exec {a[n]}>/dev/null
+n=§; echo $a[n]
+n=§; echo "$a[$n]"
+n=§; y=abc; echo ${y:$n:1}
+n=§; echo "${y:(n)}"
+n=§; for i in 1; do break $n; done
+n=§; ulimit -n $n
+n=§; bye $n
+n=§; [ $n ]
+n=§; [ ! $n ]
+n=§; [ $n = a ] && echo yes
+n=§; test $n
+n=§; op=-v; x=op; [ "$x" "$n" ]
+f() { [ $1 = a ]; }; f §
+n=§; command $n
+n=§; time $n
+n=§; timeout 5 $n
+n=§; env A=1 $n
+sleep 0 & wait -n -p §
+jobs -x eval §
+n=§; jobs -x eval "$n"
+f() { eval "$1"; }; time f §
+f() { eval "$1"; }; noglob f §
+f() { eval "$1"; }; g=$(echo f); $g §
+f() { eval "$1"; }; for g in f; do $g §; done
+f() { "$@"; }; f eval §
+f() { shift; "$@"; }; f a eval §
+g() { echo $(( $1 )); }; f() { "$@"; }; f g §
+f() { echo "${!1}"; }; f §
+f() { echo "${@@P}"; }; f §
+f() { for a; do echo $((a)); done; }; f §
+f() { getopts n: o; echo $((OPTARG)); }; f -n§
+x=§; echo "${!x:-a}"
+x=(§); echo "${x[0]@P}"
+x=(§); echo "${!x[0]}"
+echo §; eval "$_"
+echo §; echo $((_))
+: §; [[ $_ -eq 1 ]]
+n=§; set -- "$n"; eval "$1"
+n=§; set -- "$n"; echo $(( $1 ))
+n=§; set -A a -- "$n"; echo $((a[0]))
+read -r <<< §; eval "$REPLY"
+echo § | while read; do echo $((REPLY)); done
+mapfile <<< §; echo $((MAPFILE[0]))
+g() { read x; echo $((x)); }; echo § | g
+g() { while read -r x; do eval "$x"; done; }; g <<< §
+n=§; read y <<< "$n"; eval "$y"
+n=§; while read -r y; do eval "$y"; done < <(echo "$n")
+n=§; : ${y:=$n}; echo $((y))
+n=§; export "y=$n"; eval "$y"
+echo § | bash /dev/stdin
+echo § | bash -x /proc/self/fd/0
+bash /dev/stdin <<< §
+echo § | xargs -0I% sh -c 'rm %'
+echo § | xargs --replace=% sh -c 'rm %'
+echo § | xargs env
+x=§; trap 'echo $((x))' EXIT
+x=§; eval 'let y=x'
+x=§; eval "echo \$((x))"
+x=§; eval echo '$((x))'
+x=§; PS4='$((x))'; set -x; ls
+x=§; eval "eval 'eval \"eval eval eval ls\"'"
+x=§; echo ${(e)x}
+x=§; echo ${(l:x:)y}
+command_not_found_handle() { eval "$1"; }; no-such-program §
+for e in eval ls; do $e §; done
+e=(eval); "${e[@]}" §
+"""
+"""… by way of names in other names, defaults of builtins, `$_`, code in quotes, and syntax that the
+grammar does not know. Each of them executed a value in one shell or more."""
+
+
+DOCUMENTS = [
+    "n=§; cat <<E\n$((n))\nE",
+    "n=§; cat <<E\n$[n]\nE",
+    "n=§; cat <<E\n`eval $n`\nE",
+]
+
+REFUSED = [*filter(None, (FOLLOWED + ROUNDABOUT).split("\n")), *DOCUMENTS]
+
+
+@pytest.mark.parametrize("text", REFUSED)
+def test_a_value_is_refused_where_something_later_executes_it(text: str) -> None:
+    places = find_places(text.replace("§", X), "bash")
+    refusals = [place.refusal for place in places if place.refusal]
+    assert refusals
+    assert all(refusal.instead for refusal in refusals)
+
+
+ALLOWED = r"""
+n=§; [ "$n" = a ] && [ -n "$n" ] && test "$n" != b
+n=§; timeout 5 curl $n; env A=1 ls $n; time ls $n
+n=§; [ -n "$n" -a -d x ]
+a=(§ b); for i in "${!a[@]}"; do echo "${a[$i]}"; done
+n=§; i=0; i=$((i+1)); echo "$n $i"
+n=§; trap 'rm -f "$n"' EXIT; trap - INT
+n=§; x=abc; echo "$n" ${x:1:2} ${x:-$n}
+log() { echo "$(date) $*" >&2; }; log §
+retry() { local i; for i in 1 2; do "$@" && break; done; }; retry git push §
+while getopts v: o; do echo "$OPTARG"; done; echo §
+read -r _ x < file; echo §
+"""
+
+
+@pytest.mark.parametrize("text", [line for line in ALLOWED.split("\n") if line])
+def test_a_value_is_allowed_where_all_that_gets_it_leaves_it_a_text(text: str) -> None:
+    places = find_places(text.replace("§", X), "bash")
+    assert [place.refusal for place in places if place.refusal] == []
+
+
+def test_what_has_the_name_without_quotes_is_told_to_quote_it() -> None:
+    (place,) = find_places(f"n={X}; [ $n = prod ] && ./deploy", "bash")
+    assert place.refusal is not None
+    assert place.refusal.instead == 'write it as "$n" there'
+
+
+def test_code_within_code_is_followed_as_deep_as_is_said_and_refused_below() -> None:
+    for depth, is_refused in ((MAX_NESTED, False), (MAX_NESTED + 2, True)):
+        (place,) = find_places(f"{'eval ' * depth} ls; echo {X}", "bash")
+        assert bool(place.refusal) is is_refused
+
+
+def test_a_long_command_is_read_in_a_time_that_grows_with_its_length() -> None:
+    functions = (f'f{i}() {{ f{i + 1} "$@"; }}; $x a{i}' for i in range(400))
+    (place,) = find_places("\n".join([f"y={X}", *functions]), "bash")
+    assert place.refusal is None
