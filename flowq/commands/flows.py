@@ -50,7 +50,6 @@ _SLICE = re.compile(r"\$\{[^}:]*:(?![-=?+])")
 _SUBSCRIPT = re.compile(r"[${]\w+\[([^\]]*)")
 """`$a[n]` in zsh, and `{a[n]}>file`, which the grammar takes for words."""
 
-_ELEMENT = re.compile(r"\[([^\]]*)\]\+?=")
 _ARGUMENT = re.compile(r"\w\[([^\]]*)")
 _DECLARES_NUMBERS = re.compile(r"[-+]\w*[iEFlun]\w*")
 _COMPARES_NUMBERS = frozenset({"-eq", "-ne", "-lt", "-le", "-gt", "-ge", "-v", "-R", "-t"})
@@ -193,7 +192,8 @@ class Flows:
         elif kind in ("string", "heredoc_body", "concatenation"):
             yield text if self._text.has_unread(node) else " ".join(_SUBSCRIPT.findall(text))
         elif kind == "array":
-            yield from _ELEMENT.findall(text)
+            elements = map(text_of, node.named_children)
+            yield from (each.partition("=")[0] for each in elements if each.startswith("["))
 
     def _numbers_in(self, command: Node) -> Iterator[str]:
         """Yield the arguments that a command reads as numbers, and the subscripts in others."""

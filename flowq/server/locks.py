@@ -65,7 +65,7 @@ class FileLock(Lock):
 
     def note_holder(self, pid: int) -> None:
         with suppress(OSError):  # the disk may be full
-            text = f"process {pid} on {socket.gethostname()}{BOOT}{read_boot_id()}\n".encode()
+            text = f"{describe_process(pid)}{BOOT}{read_boot_id()}\n".encode()
             os.pwrite(self._descriptor, text, 0)  # over what stands there: never nothing
             os.ftruncate(self._descriptor, len(text))
 
@@ -144,6 +144,11 @@ def try_database_lock(path: Path, *, shared: bool = False) -> DatabaseLock | Non
 
 
 # Who holds one -----------------------------------------------------------------------------------
+
+
+def describe_process(pid: int) -> str:
+    """Return what is noted of a process of this machine."""
+    return f"process {pid} on {socket.gethostname()}"
 
 
 def read_holder(path: Path) -> str:

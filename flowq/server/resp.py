@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 import time
 from contextlib import suppress
 
@@ -12,6 +13,12 @@ PROBE = "DBSIZE"
 
 ANSWER_S = 5.0
 """How long a connection waits for an answer unless it is told otherwise."""
+
+FULL = "max number of clients reached"
+"""In what a server says, before it hangs up, that has as many clients as it may."""
+
+BUSY = "BUSY"
+"""How it begins what it says while it executes a long script."""
 
 Reply = None | int | bytes | list["Reply"]
 
@@ -49,6 +56,13 @@ class Connection:
         """Hang up. Idempotent."""
         self._file.close()
         self.socket.close()
+
+    def find_peer(self) -> int:
+        """Return the process that listens at a Unix socket; 0 where the system does not tell."""
+        if not hasattr(socket, "SO_PEERCRED"):
+            return 0
+        credentials = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        return int.from_bytes(credentials[:4], sys.byteorder)  # pid, uid, gid
 
     def ask(self, *words: str) -> Reply:
         """Send one command and return its reply. Blocks: up to the connection's `timeout_s`."""

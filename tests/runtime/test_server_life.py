@@ -291,6 +291,72 @@ def test_a_server_that_is_full_is_neither_free_nor_forgotten(project: Path) -> N
     assert pid_of(server.ensure(project)) == pid
 
 
+def test_a_server_that_is_full_is_named_as_such_soon(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = server.ensure(project)
+    monkeypatch.setattr(embedded, "FULL_S", 0.1)
+    with started.connect() as connection:
+        connection.config_set("maxclients", 1)
+        with pytest.raises(ServerUnavailable, match="no room for another client"):
+            server.ensure(project)
+        connection.config_set("maxclients", 100)
+    assert server.ensure(project).is_running
+
+
+@pytest.mark.parametrize("is_guarded", [True, False])
+def test_a_server_that_is_full_is_stopped_all_the_same(project: Path, is_guarded: bool) -> None:
+    started = server.ensure(project)
+    with started.connect() as connection:
+        connection.set("kept", "yes")
+        if not is_guarded:
+            kill_guards(started)
+        connection.config_set("maxclients", 1)
+        assert started.is_running
+        if "unix" not in started.url:  # there is no way in
+            with pytest.raises(ServerUnavailable, match="no room for another client"):
+                started.stop()
+            connection.config_set("maxclients", 100)
+        started.stop()
+    assert endpoint_of(started.state).is_free()
+    with server.ensure(project).connect() as connection:
+        assert connection.get("kept") == b"yes"
+
+
+@pytest.mark.parametrize("each_endpoint", ["unix"], indirect=True)
+def test_a_server_that_is_busy_is_stopped_all_the_same(project: Path) -> None:
+    started = server.ensure(project)
+    with started.connect() as connection:
+        connection.config_set("busy-reply-threshold", 1)
+    script = "while redis.call('EXISTS', 'none') == 0 do end"
+    thread = threading.Thread(target=run_until_ended, args=(started, script))
+    thread.start()
+    deadline = time.monotonic() + 5
+    while not refusal_of(started).startswith("BUSY"):
+        assert time.monotonic() < deadline
+    assert started.is_running
+    started.stop()
+    thread.join()
+    assert endpoint_of(started.state).is_free()
+
+
+def run_until_ended(started: server.Server, script: str) -> None:
+    with started.connect() as connection, pytest.raises(redis.RedisError):
+        connection.eval(script, 0)
+
+
+@pytest.mark.parametrize("each_endpoint", ["unix"], indirect=True)
+def test_no_server_but_that_of_the_state_gets_a_signal(project: Path) -> None:
+    started = server.ensure(project)
+    lock = endpoint_of(started.state).at("server.lock")
+    with started.connect() as connection:
+        connection.config_set("maxclients", 1)
+        Path(lock).write_bytes(b"process 1 on another-host\n")
+        assert not endpoint_of(started.state).end_refusing()
+        assert connection.ping()
+        connection.config_set("maxclients", 100)
+
+
 def refusal_of(started: server.Server) -> str:
     try:
         endpoint_of(started.state).call().close()
