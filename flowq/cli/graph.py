@@ -69,7 +69,7 @@ def command(
       flowq graph workflows/sandwich.yaml
       flowq graph workflows/sandwich.yaml -o sandwich.svg
       flowq graph workflows/gallery.yaml --open
-      flowq graph workflows/books.yaml --focus books
+      flowq graph workflows/books.yaml --focus report
     """
     if opens and output == "-":
         raise UsageError("--open shows a file; leave -o - away, or name a file")

@@ -38,7 +38,7 @@ def _of_box(box: Box) -> dict[str, str]:
     elif box.kind == "workflow":
         found["shape"] = "component"
     elif box.condition:
-        found["shape"] = "cds"
+        found["shape"] = "hexagon"
     if box.is_stack:
         found["peripheries"] = "2"
     styles = ["rounded", "dashed"] if box.may_grow else []

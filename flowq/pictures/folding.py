@@ -80,7 +80,7 @@ def _fold_twins(picture: Picture) -> Picture:
     twins: dict[object, list[Box]] = {}
     for box in picture.boxes:
         looks = (box.kind, box.group, box.is_open, box.approval, not box.condition, not box.members)
-        twins.setdefault((looks, tuple(sorted(edges[box.name]))), []).append(box)
+        twins.setdefault((looks, frozenset(edges[box.name])), []).append(box)
     return merge(picture, _stacks(twins.values(), "{first} and {others:,} more", "{jobs}"))
 
 

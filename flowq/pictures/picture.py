@@ -7,14 +7,14 @@ can be written as plain data and read again, because a run outlives the text of 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from flowq.graph import Graph, build_graph
 from flowq.render.groups import collapse
 from flowq.render.lines import OPEN, count, find_mark
 from flowq.spec import BlockerPolicy, JobSpec, Workflow
-from flowq.status import JobStatus, RunStatus
+from flowq.status import RunStatus
 
 Kind = Literal["call", "run", "workflow", ""]
 """What a job does; empty where that is not known, or where a box stands for several jobs."""
@@ -161,19 +161,32 @@ class Picture:
 def draw(graph: Graph, status: RunStatus | None = None) -> Picture:
     """Return the picture of a graph, or of a run when its status is given.
 
-    Jobs of the run that the workflow does not declare (added while it ran) are appended, without
-    arrows, at level 0. Errors: CycleError for a graph that has not been checked.
+    Errors: CycleError for a graph that has not been checked.
     """
-    return _draw(graph, status, {})
+    picture = _draw(graph, {})
+    return add_states(picture, status) if status else picture
 
 
-def _draw(graph: Graph, status: RunStatus | None, seen: dict[int, Picture]) -> Picture:
-    """`seen` has the nested workflows that are drawn already: several jobs may run the same one."""
-    status_by_name = collapse(status) if status else {}
-    boxes = [
-        _box(graph, name, status_by_name.pop(name, None), seen) for name in graph.topological_order
-    ]
+def add_states(picture: Picture, status: RunStatus) -> Picture:
+    """Return the picture of a workflow with the states of a run.
+
+    Jobs of the run that the workflow does not declare (added while it ran) are appended, without
+    arrows, at level 0.
+    """
+    status_by_name = collapse(status)
+    boxes = []
+    for box in picture.boxes:
+        if job := status_by_name.pop(box.name, None):
+            how_far = job.name.removeprefix(box.name).strip()
+            box = replace(box, state=job.state, how_far=how_far)  # noqa: PLW2901 - the same box
+        boxes.append(box)
     late = [Box(job.name, kind="", state=job.state) for job in status_by_name.values()]
+    return replace(picture, boxes=(*boxes, *late), state=status.state)
+
+
+def _draw(graph: Graph, seen: dict[int, Picture]) -> Picture:
+    """`seen` has the nested workflows that are drawn already: several jobs may run the same one."""
+    boxes = tuple(_box(graph, name, seen) for name in graph.topological_order)
     final = {job.name for job in graph if job.is_final}
     arrows = tuple(
         Arrow(
@@ -184,10 +197,10 @@ def _draw(graph: Graph, status: RunStatus | None, seen: dict[int, Picture]) -> P
         )
         for edge in graph.edges
     )
-    return Picture(graph.workflow.name, (*boxes, *late), arrows, status.state if status else "")
+    return Picture(graph.workflow.name, boxes, arrows)
 
 
-def _box(graph: Graph, name: str, status: JobStatus | None, seen: dict[int, Picture]) -> Box:
+def _box(graph: Graph, name: str, seen: dict[int, Picture]) -> Box:
     job = graph.job_by_name[name]
     return Box(
         name,
@@ -201,8 +214,6 @@ def _box(graph: Graph, name: str, status: JobStatus | None, seen: dict[int, Pict
         condition=job.if_ or "",
         policy=job.on_blocker_failure,
         description=job.description,
-        state=status.state if status else "",
-        how_far=status.name.removeprefix(name).strip() if status else "",
         inside=_inside(graph.workflow, job, seen),
     )
 
@@ -212,7 +223,7 @@ def _inside(workflow: Workflow, job: JobSpec, seen: dict[int, Picture]) -> Pictu
     if nested is None:
         return None
     if id(nested) not in seen:
-        seen[id(nested)] = _draw(build_graph(nested), None, seen)
+        seen[id(nested)] = _draw(build_graph(nested), seen)
     return seen[id(nested)]
 
 

@@ -40,6 +40,10 @@ def test_the_recipe_for_a_problem_lists_every_file_that_knows_the_example() -> N
     check_recipe("Add a problem", "LIMIT_WITHOUT_GROUP")
 
 
+def test_the_recipe_for_a_format_lists_every_file_that_knows_the_example() -> None:
+    check_recipe("Add a format of pictures", "mermaid")
+
+
 def test_each_command_is_a_module_and_a_line_of_the_table() -> None:
     listed = ROW.findall(RECIPES["Add a command"])
     assert listed == ["flowq/cli/wip.py", "flowq/cli/main.py"]
