@@ -251,7 +251,10 @@ def _find_path(
     while level and len(came_from) <= WALK_LIMIT:
         for job_id in level:
             if job_id in wanted:
-                return _path(came_from, job_id)
+                path = [job_id]
+                while came_from[path[-1]]:
+                    path.append(came_from[path[-1]])
+                return path[::-1]
         following: list[str] = []
         for job_id, before in zip(level, _waits_for(connection, level, new), strict=True):
             for other in before:
@@ -260,13 +263,6 @@ def _find_path(
                     following.append(other)
         level = following
     return None
-
-
-def _path(came_from: dict[str, str], job_id: str) -> list[str]:
-    path = [job_id]
-    while came_from[path[-1]]:
-        path.append(came_from[path[-1]])
-    return path[::-1]
 
 
 def _waits_for(

@@ -330,14 +330,11 @@ class Job(RetriedJob):
 
     def end_called_off(self) -> bool:
         """End the job, which has not begun, if its run is being canceled; return whether it is."""
-        if not self._is_called_off():
+        always = "1" if self._always else ""
+        if not scripts.CALLS_OFF.call(self.connection, self.key, self.run_id, always):
             return False
         scripts.TELL_ABOUT.call(self.connection, self.key, self.id, "again", "")
         return True
-
-    def _is_called_off(self) -> bool:
-        always = "1" if self._always else ""
-        return bool(scripts.CALLS_OFF.call(self.connection, self.key, self.run_id, always))
 
     def note_retry(self, pipeline: Pipeline) -> None:
         """End it instead, in the same transaction, when its run is being canceled."""

@@ -126,7 +126,8 @@ def _reasons(job_ids: Iterable[str], connection: Redis) -> dict[str, str]:
 
 
 def _read_items(group_id: str, size: int, connection: Redis) -> Iterator[Any]:
-    for part in _pages(range(size)):
+    for first in range(0, size, PER_READ):
+        part = range(first, min(first + PER_READ, size))
         raw: Any = connection.hmget(keys.group_items(group_id), [str(index) for index in part])
         # As RQ reads the arguments of jobs, so that a worker that may run only some checks both.
         yield from (None if value is None else PickleSerializer.loads(value) for value in raw)
@@ -160,10 +161,6 @@ def _read_outcomes(job_ids: Sequence[str], connection: Redis) -> list[str | None
         as_text(outcome) if outcome else None if status else "deleted"
         for _, ((outcome, status),) in answers
     ]
-
-
-def _pages(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    return (values[first : first + PER_READ] for first in range(0, len(values), PER_READ))
 
 
 def _approval(job_id: str, connection: Redis) -> dict[str, Any]:

@@ -246,17 +246,16 @@ def list_functions(connection: Redis) -> set[str]:
         if is_refusal(error):
             raise
         return set()  # the server has none, or we may not ask
-    libraries = [each if isinstance(each, dict) else _pairs(each) for each in answer]
+    libraries = [
+        each if isinstance(each, dict) else dict(zip(each[::2], each[1::2], strict=True))
+        for each in answer
+    ]
     return {
         as_text(value)
         for library in libraries
         for name, value in library.items()
         if as_text(name) == "library_name"
     }
-
-
-def _pairs(flat: list[Any]) -> dict[Any, Any]:
-    return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
 def delete_functions(connection: Redis, names: Iterable[str]) -> None:

@@ -81,7 +81,8 @@ def submit(
     _stage(plan, connection, retention_s, is_apart=is_apart)
     try:
         for enqueues in batches(plan.enqueues):
-            _keep_lease(plan.run_id, connection)
+            lease_until_s = read_clock(connection) + LEASE_S
+            connection.zadd(keys.STAGED, {plan.run_id: lease_until_s}, xx=True)
             add_planned(enqueues, plan.run_id, connection)
     except BaseException as error:
         if not is_passing(error):  # else its lease ends, and maintenance removes it
@@ -156,10 +157,6 @@ def _cancel_before(run_id: str, group: str, connection: Redis) -> None:
             cancel(other, connection, may_wait=not is_apart)
         except (RunNotFound, WrongState):  # it has ended meanwhile
             continue
-
-
-def _keep_lease(run_id: str, connection: Redis) -> None:
-    connection.zadd(keys.STAGED, {run_id: read_clock(connection) + LEASE_S}, xx=True)
 
 
 # Looking -------------------------------------------------------------------------------------
@@ -409,7 +406,11 @@ def cancel(
         pipeline.hdel(keys.run(run_id), *_OF_A_CANCEL)  # what is left of an earlier one
         pipeline.execute()
     _call_off(run_id, connection)
-    queues = [] if may_wait else find_unattended(_queues_of_unended(run_id, connection), connection)
+    queues: list[str] = []
+    if not may_wait:
+        unended = [as_text(raw) for raw in connection.hkeys(keys.unended(run_id))]
+        records = read_job_records(unended, connection).values()
+        queues = find_unattended(sorted({job.origin for job in records}), connection)
     if queues:
         with connection.pipeline() as pipeline:
             pipeline.hset(keys.run(run_id), "unattended", json.dumps(queues))
@@ -424,11 +425,6 @@ _OF_A_CANCEL = ("canceled", "resumed", "unattended")
 
 def _call_off(run_id: str, connection: Redis) -> None:
     stop(finish(connection, f"cancel:{run_id}"), connection)
-
-
-def _queues_of_unended(run_id: str, connection: Redis) -> list[str]:
-    ids = [as_text(raw) for raw in connection.hkeys(keys.unended(run_id))]
-    return sorted({job.origin for job in read_job_records(ids, connection).values()})
 
 
 def remove(run_id: str, connection: Redis) -> None:

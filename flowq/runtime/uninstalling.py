@@ -62,18 +62,13 @@ def check_uninstall(connection: Redis, *, is_forced: bool) -> tuple[list[str], l
 
     Errors: as it.
     """
-    _refuse_workers(connection)
+    if names := find_living(connection):
+        raise WrongState(f"workers of flowq are alive ({', '.join(names[:5])}): stop them first")
     run_ids = [as_text(raw) for raw in connection.zrange(keys.RUNS, 0, -1)]  # type: ignore[arg-type]
     futures = list(_find_waiting(connection))
     if not is_forced:
         _refuse_unfinished(run_ids, futures, connection)
     return run_ids, futures
-
-
-def _refuse_workers(connection: Redis) -> None:
-    names = find_living(connection)
-    if names:
-        raise WrongState(f"workers of flowq are alive ({', '.join(names[:5])}): stop them first")
 
 
 def _refuse_unfinished(run_ids: list[str], futures: list[str], connection: Redis) -> None:

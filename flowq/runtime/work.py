@@ -85,7 +85,8 @@ class _Execution:
     def run(self) -> Any:
         self.job.shown.mask = self.mask
         with hiding_in_errors(self.mask):
-            self._find_secrets_of_results()
+            if names := self.work.get("secrets"):  # the results of other jobs may have them in them
+                self.mask.add(read_known(names, os.environ))
             if not self._may_run():
                 return None
             if not self._may_go_on():
@@ -218,11 +219,6 @@ class _Execution:
         if template is None:
             return ""
         return self.mask.hide(str(self._value(template, None, write_message)))
-
-    def _find_secrets_of_results(self) -> None:
-        """Hide what the results of other jobs may have in them, where it is known here."""
-        if names := self.work.get("secrets"):
-            self.mask.add(read_known(names, os.environ))
 
     def _look_for_secrets(self, written: bytes) -> None:
         """Say, or refuse, that the result has a secret in it. Errors: SecretInResult."""
