@@ -147,6 +147,9 @@ def _rows_of_interest(
     return [*rows(shown, now, width, unicode=unicode), ((f"{ellipsis} and {more:,} more", "dim"),)]
 
 
+_FAILED_ATTEMPT = re.compile(r"attempt ([0-9]+) failed")
+
+
 class Narrator:
     """Tells the transitions of one run, in the order in which they happened.
 
@@ -181,6 +184,8 @@ class Narrator:
         started_at = self._started_at.pop(event.name, None)
         if started_at is not None and event.state in BEGUN_FOR_NOTHING:
             self._attempts[event.name] -= 1
+        elif counted := _FAILED_ATTEMPT.match(event.reason or ""):
+            self._attempts[event.name] = int(counted[1])  # who began to watch later saw fewer
         if started_at is None or event.state not in ENDED:
             return reason
         return f" ({format_duration((event.at - started_at).total_seconds())}){reason}"

@@ -95,6 +95,18 @@ def test_the_narrator_tells_durations_attempts_and_reasons() -> None:
     ]
 
 
+def test_the_narrator_counts_attempts_that_were_made_before_it_began() -> None:
+    events = [
+        _event(0, "slice", "started"),
+        _event(1, "slice", "queued", "attempt 4 failed: exit code 2; again"),
+        _event(2, "slice", "started"),
+    ]
+
+    assert plain_text(Narrator(UTC).tell(events)).splitlines()[-1] == (
+        "12:03:06 slice started (attempt 5)"
+    )
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [
