@@ -7,6 +7,7 @@ only for what would otherwise hang.
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 import time
@@ -18,12 +19,9 @@ from hypothesis import HealthCheck, settings
 
 from flowq import server
 
-SETTINGS = (
-    *("FLOWQ_LOG", "FLOWQ_REDIS_URL", "FLOWQ_SERVER_IDLE", "FLOWQ_PATIENCE", "FLOWQ_LEASE"),
-    *("FLOWQ_STATE", "FLOWQ_ALLOW", "FLOWQ_ALLOW_RUN", "RQ_REDIS_URL"),
-    *("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR"),
-)
-"""Variables with which the user of this machine tells flowq or rich something."""
+SETTINGS = ("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "XDG_RUNTIME_DIR")
+"""Variables with which the user of this machine tells rich or flowq something, as with `FLOWQ_…`
+and `RQ_…`. Those of the tests themselves are read when their modules are imported."""
 
 
 settings.register_profile("any speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -32,19 +30,23 @@ settings.load_profile("any speed")
 
 @pytest.fixture(scope="session", autouse=True)
 def own_surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """No settings of the user's, and a temp folder and a state folder for this test run alone.
+    """No settings of the user's, and temp and state folders for this test run alone.
 
-    In a shared one workers remove what killed ones have left, also those of other test runs.
+    In a shared temp folder workers remove what killed ones have left, also of other test runs.
+    Files get the usual permissions.
     """
     place = str(tmp_path_factory.mktemp("temp"))
+    umask = os.umask(0o022)
     with pytest.MonkeyPatch.context() as patch:
-        for name in SETTINGS:
-            patch.delenv(name, raising=False)
+        for name in [*os.environ]:
+            if name in SETTINGS or name.startswith(("FLOWQ_", "RQ_")):
+                patch.delenv(name)
         for name in ("TMPDIR", "TEMP", "TMP"):
             patch.setenv(name, place)
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
         patch.setattr(tempfile, "tempdir", None)  # what was asked for before is remembered there
         yield
+    os.umask(umask)
 
 
 @pytest.fixture(scope="session")

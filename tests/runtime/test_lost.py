@@ -50,7 +50,7 @@ def test_after_a_gap_each_worker_has_all_the_time_again(
 ) -> None:
     mark_until_sure(connection, wait_until)
     beat(connection, "silent")
-    at = read_clock(connection) + 2.0
+    at = read_clock(connection) + 2 * LEASE.gap_s
     wait_until(lambda: read_clock(connection) > at)  # nobody looks: as when the server refuses
     found = find(connection)
     assert not found.is_sure

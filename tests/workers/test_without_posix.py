@@ -31,10 +31,22 @@ def url(tmp_path: Path) -> Iterator[str]:
         yield servers.start().url
 
 
-def start(url: str, *options: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "flowq.workers", "--url", url, "--path", JOBS_FOLDER, *options]
-    environment = {**os.environ, "PYTHONPATH": str(HERE / "without_posix")}
-    return subprocess.Popen(command, env=environment)
+@pytest.fixture
+def start(url: str) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """`start(*options)`: a worker that ends with the test, also with one that fails."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def begin(*options: str) -> subprocess.Popen[bytes]:
+        words = ["--url", url, "--path", JOBS_FOLDER, *options]
+        environment = {**os.environ, "PYTHONPATH": str(HERE / "without_posix")}
+        command = [sys.executable, "-m", "flowq.workers", *words]
+        started.append(subprocess.Popen(command, env=environment))
+        return started[-1]
+
+    yield begin
+    for process in started:
+        process.kill()
+        process.wait()
 
 
 def test_the_stand_ins_hide_what_windows_has_not() -> None:
@@ -44,7 +56,9 @@ def test_the_stand_ins_hide_what_windows_has_not() -> None:
     assert answer.strip() == "[False, False]"
 
 
-def test_jobs_run_fail_time_out_and_die(url: str, wait_until: Callable[..., None]) -> None:
+def test_jobs_run_fail_time_out_and_die(
+    url: str, start: Callable[..., subprocess.Popen[bytes]]
+) -> None:
     connection = server.connect(url)
     queue = Queue(connection=connection)
     future = queue.enqueue(worker_jobs.add, 5, 6, deferred=True)
@@ -56,7 +70,7 @@ def test_jobs_run_fail_time_out_and_die(url: str, wait_until: Callable[..., None
     stubborn = queue.enqueue(worker_jobs.swallow_timeout, job_timeout=1)
     pids = [queue.enqueue(worker_jobs.get_pid) for _ in range(3)]
     last = queue.enqueue(worker_jobs.save_progress)
-    worker = start(url, "--burst", "--grace", "0.5")
+    worker = start("--burst", "--grace", "0.5")
     assert worker.wait(60) == 0
     assert [blocker.return_value() for blocker in blockers] == list(range(1, 51))
     assert future.return_value() == 11
@@ -74,11 +88,13 @@ def test_jobs_run_fail_time_out_and_die(url: str, wait_until: Callable[..., None
 
 
 def test_an_idle_worker_wakes_up_and_ends_when_told(
-    url: str, wait_until: Callable[..., None]
+    url: str,
+    start: Callable[..., subprocess.Popen[bytes]],
+    wait_until: Callable[..., None],
 ) -> None:
     connection = server.connect(url)
     queue = Queue(connection=connection)
-    worker = start(url, "--name", "w")
+    worker = start("--name", "w")
     wait_until(lambda: connection.hget("rq:worker:w", "state") == b"idle", 20)
     job = queue.enqueue(worker_jobs.add, 1, 2)
     wait_until(lambda: job.return_value() == 3, 10)
