@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shlex
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -80,7 +81,7 @@ def test_a_folder_that_is_gone_is_shown_and_its_state_adopted_or_removed(
     started.stop()
     gone.rmdir()
     assert f"flowq server adopt FOLDER, or reset):\n  {gone}\n" in call("server", "status").out
-    said = f"if it was {gone} before: flowq server adopt {gone}\n"
+    said = f"if it was {gone} before: flowq server adopt {shlex.quote(str(gone))}\n"
     assert call("runs").err.endswith(said)
     done = call("server", "adopt", str(gone))
     assert done.code == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -53,8 +54,8 @@ def make_device(folder: Path, name: str) -> Path:
 
 
 def make_socket(folder: Path, name: str) -> Path:
-    with socket.socket(socket.AF_UNIX) as listening:
-        listening.bind(os.path.relpath(folder / name))  # an absolute path may be too long
+    with contextlib.chdir(folder), socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(name)  # the whole path may be too long
     return folder / name
 
 
