@@ -40,7 +40,7 @@ rq.job.Job.data 7b6b6e3c008b4eb5
     runtime/rq.py:data runtime/rq.py:impersonate runtime/enqueueing.py:Copier
     runtime/planned.py:_write_call workers/child/restore.py:Restorer
 rq.job.Job.id ec6ba95f0a5e83db
-    runtime/rq.py:given_id runtime/enqueueing.py:new_id
+    runtime/rq.py:given_id runtime/enqueueing.py:copy
 rq.job.Job.func 2347dd5ec6918732
     runtime/rq.py:func
 rq.job.Job._execute 653df714a38f7818
@@ -134,7 +134,7 @@ rq.worker.base.BaseWorker.__init__ 86f83bb69582aebb
 rq.worker.base.BaseWorker._set_connection 38ebd371028aad20
     runtime/rq.py:_set_connection
 rq.worker.base.BaseWorker.register_birth 4690ab4f7b74ffb2
-    workers/worker.py:_be_born
+    workers/worker.py:_register_birth
 rq.worker.base.BaseWorker.register_death cb2b0be150213a99
     workers/worker.py:_supervise
 rq.worker.base.BaseWorker.heartbeat 63b1089fd146d19c

@@ -18,7 +18,16 @@ from flowq.workers.child_messages import MAX_BYTES, BadMessage, read_kept, read_
 from flowq.workers.estimates import BATCH_S
 from flowq.workers.messages import Claim, End, Settings, died
 from flowq.workers.output import Scratch, Secrets
-from flowq.workers.processes import Mode, Process, await_end, describe_end, end_rest, start_process
+from flowq.workers.processes import (
+    START_METHODS,
+    Mode,
+    Process,
+    await_end,
+    describe_end,
+    end_rest,
+    kill_group,
+    start_process,
+)
 from flowq.workers.shared_state import SharedState
 
 MAX_UNREAD_BYTES = 32_000
@@ -30,13 +39,16 @@ FULL_S = BATCH_S * 1.001
 AMPLE_S = BATCH_S * 1.5
 """The same when jobs are being asked for anyway: one turn for two children is cheaper than two."""
 
+IDLE_S = 0.1
+"""How long a child is kept that nothing is left for, where children may rest."""
+
 LONG_S = 0.5
 """What a job prints that takes longer than that is in its log before it ends."""
 
 YOUNG_S = 5.0
 PAUSE_S = 0.1
-"""How long the place of a child stays empty that was ended before it was that old: whatever ends
-them, a worker does not spend its time on hiring."""
+"""How long a worker waits before it replaces a child that ended younger than that: whatever ends
+its children, the worker must not spend its time on starting them."""
 
 log = logging.getLogger("rq.worker")
 
@@ -69,6 +81,20 @@ class Child:
         self.killed_because = ""
         self.secrets = Secrets()
 
+    def count_turn(self, by: int) -> None:
+        """A turn that may bring it something begins (1), or has ended (-1)."""
+        self.open_turns += by
+
+    def forget_load(self) -> None:
+        """Count it as filled until it is idle: there are no short jobs for it at the moment."""
+        self.load_s = 0.0
+
+    def end_late_chore(self, limit_s: float, now: float) -> None:
+        """Kill the process if a chore, or RQ's code that ends a job, takes longer than that."""
+        if self.chore_since is not None and now - self.chore_since > limit_s:
+            self.chore_since = now  # or it would be killed again at once
+            self.process.kill()
+
     @property
     def is_idle(self) -> bool:
         """Whether it can take any job."""
@@ -96,10 +122,18 @@ class Pool:
     """Up to `size` children of one mode. One that `can_rest` has them only while there is something
     to do, so that what they import is what is there then."""
 
-    def __init__(self, size: int, mode: Mode, settings: Settings, jobs_per_child: int | None):
+    def __init__(
+        self,
+        size: int,
+        mode: Mode,
+        settings: Settings,
+        jobs_per_child: int | None,
+        *,
+        can_rest: bool = False,
+    ) -> None:
         self.size = size
-        self.can_rest = self.is_resting = False
-        self.mode = mode
+        self.can_rest, self.is_resting = can_rest, False
+        self.method = START_METHODS[mode]
         self.settings = settings
         self.scratch = Scratch(settings.scratch_folder, settings.log_folder)
         self.children: list[Child] = []
@@ -109,19 +143,19 @@ class Pool:
         self.is_closing = False
         self._jobs_per_child = jobs_per_child
         self._number = 0
-        self._hires = 0
+        self._started = 0
         self._false_starts = 0
-        self._hires_after = 0.0
+        self._starts_after = 0.0
 
-    # Hiring --------------------------------------------------------------------------------------
+    # Starting ------------------------------------------------------------------------------------
 
     def fill(self) -> None:
         """Start the children that are missing, unless it is too soon."""
-        while self.is_short_handed and time.monotonic() >= self._hires_after:
+        while self.lacks_children and time.monotonic() >= self._starts_after:
             self.children.append(self._start_child())
 
     @property
-    def is_short_handed(self) -> bool:
+    def lacks_children(self) -> bool:
         """Whether children are missing."""
         return len(self.children) < self.size and not self.is_closing and not self.is_resting
 
@@ -129,10 +163,10 @@ class Pool:
         if self._false_starts > 3 * self.size:
             raise RuntimeError("children end before they can take a job; see the messages above")
         others = [each for child in self.children for each in (child.channel, child.lifeline)]
-        child = Child(*start_process(self.mode, self.settings, others))
+        child = Child(*start_process(self.method, self.settings, others))
         child.jobs_left = self._jobs_per_child
-        child.is_replacement = self._hires >= self.size
-        self._hires += 1
+        child.is_replacement = self._started >= self.size
+        self._started += 1
         return child
 
     # Handing over --------------------------------------------------------------------------------
@@ -167,7 +201,7 @@ class Pool:
     def find_underfilled(self, load_s: float = FULL_S) -> list[Child]:
         """Return the children that can take short jobs behind what they have, or will soon have:
         at most `load_s` of estimated work."""
-        if self.mode == "fork":
+        if self.method.has_process_per_job:
             return []
         return [
             child
@@ -193,7 +227,7 @@ class Pool:
         shares: dict[int, list[Claim]] = {}
         short: list[Claim] = []
         for claim in claims:
-            if claim.kind in cost_by_kind and self.mode != "fork":
+            if claim.kind in cost_by_kind and not self.method.has_process_per_job:
                 short.append(claim)
             elif idle:
                 self._give(idle.pop(0), [claim], 0.0, are_last)
@@ -213,7 +247,7 @@ class Pool:
 
     def _find_busy_takers(self) -> list[Child]:
         # What was asked for while they had less is theirs too, so the limit is not that of a batch.
-        if self.mode == "fork":
+        if self.method.has_process_per_job:
             return []
         return [child for child in self.children if _can_take_more(child, 2 * BATCH_S)]
 
@@ -226,9 +260,8 @@ class Pool:
                 return
         now = time.monotonic()
         for claim in claims:
-            claim.handed_at = now
             self._number += 1
-            claim.number = self._number
+            claim.hand_over(self._number, now)
             child.claims[claim.number] = claim
         child.load_s = load_s
         child.has_enough = False
@@ -240,11 +273,11 @@ class Pool:
         idle = self.idle
         if not idle:
             return False
-        claim.tries += 1
-        idle[0].shared.has_begun_to_conclude = False
-        idle[0].concluding = claim
-        idle[0].chore_since = time.monotonic()
-        self._send(idle[0], ("conclude", claim.message, claim.end))
+        child = idle[0]
+        claim.count_try(1)
+        child.shared.forget_conclusion()
+        child.concluding, child.chore_since = claim, time.monotonic()
+        self._send(child, ("conclude", claim.message, claim.end))
         return True
 
     def do_chores(self) -> None:
@@ -271,7 +304,51 @@ class Pool:
         child.load_s = 0.0
         return taken
 
-    # Listening -----------------------------------------------------------------------------------
+    def reassign(self, child: Child) -> None:
+        """Take back what a child has not begun, for other children or workers."""
+        self.unassigned.extend(self.recall(child))
+
+    def withdraw(self, child: Child, claim: Claim) -> bool:
+        """Take back this claim and all else that the child has not begun; False when it has begun
+        this one. The claim then belongs to the caller, the others to any child."""
+        taken = self.recall(child)
+        self.unassigned.extend(each for each in taken if each is not claim)
+        return claim in taken
+
+    def take_unassigned(self) -> list[Claim]:
+        """Return the claims that no child has; they belong to the caller now."""
+        unassigned = list(self.unassigned)
+        self.unassigned.clear()
+        return unassigned
+
+    def add_chore(self, name: str, arguments: tuple[Any, ...]) -> None:
+        """Have something done between jobs, unless the same waits to be done already."""
+        if (name, arguments) not in self.chores:
+            self.chores.append((name, arguments))
+
+    # Resting -------------------------------------------------------------------------------------
+
+    def rest(self) -> None:
+        """Dismiss children that have nothing to do, and start none, until `wake`."""
+        now = time.monotonic()
+        self.is_resting = True
+        limit_s = self.method.linger_s if self.is_busy else IDLE_S
+        for child in list(self.children):
+            if not child.is_idle or child.open_turns:
+                child.idle_since = None
+            elif child.idle_since is None:
+                child.idle_since = now
+            elif now - child.idle_since >= limit_s:
+                self.dismiss(child)
+
+    def wake(self) -> None:
+        """Have all children again."""
+        self.is_resting = False
+        for child in self.children:
+            child.idle_since = None
+        self.fill()
+
+    # Receiving -----------------------------------------------------------------------------------
 
     def receive(self, child: Child) -> None:
         """Read one message that a child has sent, or notice its death."""
@@ -291,7 +368,7 @@ class Pool:
             self._take_ends(child, content)
         elif kind == "died":  # only a fork server says that; it lives, and its job does not
             self._fail_executing(child, content)
-            self._let_go(child)
+            self._release(child)
         elif kind == "outdated":
             log.info("child %d ends: %s has changed", child.process.pid, content)
             self.dismiss(child)
@@ -300,7 +377,7 @@ class Pool:
         elif kind == "ready":
             child.is_ready = True
         elif kind == "secrets":
-            self._hear_secrets(child, content)
+            self._add_secrets(child, content)
         else:
             child.chore_since = None
 
@@ -310,8 +387,8 @@ class Pool:
             raise UsageError(why)
         log.error("%s; its jobs will say more", why)  # somebody may be editing it at this moment
 
-    def _hear_secrets(self, child: Child, values: list[str]) -> None:
-        if not child.secrets.hear(values) and not child.is_leaving:
+    def _add_secrets(self, child: Child, values: list[str]) -> None:
+        if not child.secrets.add(values) and not child.is_leaving:
             log.warning("child %d has more secrets than can be kept; it ends", child.process.pid)
             self.dismiss(child)
 
@@ -322,12 +399,12 @@ class Pool:
                 self.note_end(claim, end)
             elif (ended := child.claims.pop(end.number, None)) is not None:
                 self._take_end(child, ended, end)
-            if end.is_spent and self.mode != "fork":
+            if end.is_spent and not self.method.has_process_per_job:
                 self.dismiss(child)
 
     def note_end(self, claim: Claim, end: End) -> None:
         """A claim has ended like this, and Redis has to hear of it."""
-        claim.end = end
+        claim.finish(end)
         self.ends.append(claim)
 
     def _take_end(self, child: Child, claim: Claim, end: End) -> None:
@@ -336,7 +413,7 @@ class Pool:
         self.note_end(claim, end)
         if child.jobs_left is not None:
             child.jobs_left -= 1
-            if child.jobs_left == 0 and self.mode != "fork":
+            if child.jobs_left == 0 and not self.method.has_process_per_job:
                 self.dismiss(child)
 
     def collect(self, child: Child) -> None:
@@ -350,10 +427,10 @@ class Pool:
 
     def dismiss(self, child: Child) -> None:
         """Let a child go when it has done what it is doing."""
-        if child not in self.children:  # it is being buried, and these are its last words
+        if child not in self.children:  # it has ended, and its last messages are being read
             return
         child.is_leaving = True
-        self.unassigned.extend(self.recall(child))
+        self.reassign(child)
         if not child.claims:
             child.channel.close()
             self._remove_dead(child)
@@ -367,23 +444,24 @@ class Pool:
             log.warning("child %d ended: %s", child.process.pid, describe_end(code))
             self._note_death(child)
         self._fail_executing(child, code)
-        self._let_go(child)
+        self._release(child)
         self.scratch.drop(child.process.pid)
 
     def _note_death(self, child: Child) -> None:
-        """Tell children that cannot even begin from those that somebody has ended."""
+        """Distinguish children that fail to start from children that were killed."""
         if not child.shared.is_ready:  # however long it took: a machine may be slow
             self._false_starts += 1
             return
         self._false_starts = 0
         if time.monotonic() - child.started_at < YOUNG_S:
-            self._hires_after = time.monotonic() + PAUSE_S
+            self._starts_after = time.monotonic() + PAUSE_S
 
-    def _let_go(self, child: Child) -> None:
-        """Take from a child what others have to do now."""
+    def _release(self, child: Child) -> None:
+        """Reassign the child's unfinished jobs."""
         if child.concluding is not None:
             claim, child.concluding = child.concluding, None
-            claim.tries -= not child.shared.has_begun_to_conclude  # it is not the claim's fault
+            if not child.shared.has_begun_to_conclude:
+                claim.count_try(-1)  # it is not the claim's fault
             self.ends.append(claim)  # its end is as it was before the child was asked
         self.unassigned.extend(child.claims.values())
         child.claims.clear()
@@ -421,9 +499,8 @@ class Pool:
     def kill(self, child: Child, because: str) -> None:
         """End what a child executes, now. The reason goes into the error of the job."""
         child.killed_because = because
-        if self.mode == "fork" and child.executing is not None and child.shared.pid:
-            from flowq.workers.processes.fork import kill_group  # noqa: PLC0415 - POSIX only
-
+        is_apart = self.method.has_process_per_job and child.executing is not None
+        if is_apart and child.shared.pid:
             kill_group(child.shared.pid)
         else:
             child.process.kill()

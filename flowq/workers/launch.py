@@ -25,7 +25,7 @@ from flowq.server import private
 from flowq.server.connection import make_client
 from flowq.server.url import hide_argument, hide_password, resolve_url
 from flowq.status import RUN_ENDED
-from flowq.workers.processes import Mode
+from flowq.workers.processes import START_METHODS, Mode
 from flowq.workers.resting import hold, rest
 from flowq.workers.supervisor import UNREACHABLE
 from flowq.workers.worker import Worker, stop_signals
@@ -216,7 +216,7 @@ def _parser() -> argparse.ArgumentParser:
     add("queues", nargs="*", default=["default"], help="in order of priority")
     add("--url", default=resolve_url(None))
     add("-c", "--concurrency", type=int, help="how many jobs at a time")
-    add("--mode", choices=["fork", "multiprocessing", "warm"], help="how children are started")
+    add("--mode", choices=list(START_METHODS), help="how children are started")
     add("--burst", action="store_true", default=None, help="end when the queues are empty")
     add("--path", dest="paths", action="append", help="a folder for the jobs' sys.path")
     add("--preload", action="append", help="a module to import before the first job")

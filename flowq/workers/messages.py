@@ -109,6 +109,35 @@ class Claim:
     stop_asked: bool = False
     tries: int = 0
 
+    def hand_over(self, number: int, at: float) -> None:
+        """A child gets it, as its job with this number."""
+        self.number, self.handed_at = number, at
+
+    def make_heavy(self) -> bool:
+        """Let Redis hear of the execution with the next heartbeat; False when it has already."""
+        was_light, self.is_light = self.is_light, False
+        return was_light
+
+    def ask_to_stop(self) -> None:
+        """However it ends from now on, it was stopped by a user."""
+        self.stop_asked = True
+
+    def finish(self, end: End) -> None:
+        """It has ended like this."""
+        self.end = end
+
+    def change_end(self, **changes: Any) -> None:
+        """Change some fields of its end."""
+        self.end = self.end._replace(**changes)
+
+    def count_try(self, by: int) -> None:
+        """A child is asked to conclude it (1), or was not able to begin that (-1)."""
+        self.tries += by
+
+    def forget_tries(self) -> None:
+        """Let as many children try to conclude it as if none had been asked."""
+        self.tries = 0
+
     @property
     def message(self) -> tuple[int, str, str, str, list[bytes]]:
         """The fields of its `Task`; a plain tuple is pickled in a third of the time."""

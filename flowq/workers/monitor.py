@@ -1,4 +1,8 @@
-"""What the supervisor does to its children: take back, stop, kill, replace. No Redis in here."""
+"""Monitors the children of a worker: timeouts, jobs that wait behind long ones, commands to stop.
+
+The supervisor calls `look` in every round of its loop. Nothing in here knows Redis, and children
+are changed through `Pool` and `Child` only.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from typing import Any
 from flowq.workers.children import Child, Pool
 from flowq.workers.estimates import BATCH_S, Estimates
 from flowq.workers.messages import Claim, died
-from flowq.workers.processes import Mode, reap_orphans
+from flowq.workers.processes import reap_orphans
 
 LOOK_S = 0.01
 """How old a child's job may get while others wait behind it."""
@@ -18,17 +22,12 @@ READ_S = 0.5
 CHORE_TIMEOUT_S = 300.0
 """How long RQ's own way to end a job, or a chore, may take (they run callbacks and webhooks)."""
 
-IDLE_S = 0.1
-"""How long children are kept that nothing is left for, where they may rest."""
-
-LINGER_BY_MODE_S: dict[Mode, float] = {"fork": 1.0, "warm": 1.0, "multiprocessing": 10.0}
-"""The same while others still work, and may bring more: some take longer to start."""
 
 STOPPED = "Job stopped by user, work-horse terminated."
 
 
 class Monitor:
-    """Looks after the children of one pool. Units: `grace_s` in seconds, after a job's timeout."""
+    """Monitors one pool. Units: `grace_s` in seconds, after a job's timeout."""
 
     def __init__(self, pool: Pool, estimates: Estimates, grace_s: float) -> None:
         self.pool = pool
@@ -53,9 +52,7 @@ class Monitor:
         return any(news)
 
     def _look_at(self, child: Child, now: float) -> bool:
-        if child.chore_since is not None and now - child.chore_since > CHORE_TIMEOUT_S:
-            child.chore_since = now
-            child.process.kill()
+        child.end_late_chore(CHORE_TIMEOUT_S, now)
         claim = child.executing
         if claim is None:
             return False
@@ -73,31 +70,8 @@ class Monitor:
         if waiting and time.monotonic() - waiting[0].handed_at > LOOK_S:
             if len(waiting) > 1:
                 self.estimates.shrink(claim.kind)
-            self.pool.unassigned.extend(self.pool.recall(child))
-        was_light, claim.is_light = claim.is_light, False
-        return was_light
-
-    # Resting -------------------------------------------------------------------------------------
-
-    def rest(self) -> None:
-        """Let children go that have nothing to do, and start none, until `wake`."""
-        pool, now = self.pool, time.monotonic()
-        pool.is_resting = True
-        limit_s = LINGER_BY_MODE_S[pool.mode] if pool.is_busy else IDLE_S
-        for child in list(pool.children):
-            if not child.is_idle or child.open_turns:
-                child.idle_since = None
-            elif child.idle_since is None:
-                child.idle_since = now
-            elif now - child.idle_since >= limit_s:
-                pool.dismiss(child)
-
-    def wake(self) -> None:
-        """Have all children again."""
-        self.pool.is_resting = False
-        for child in self.pool.children:
-            child.idle_since = None
-        self.pool.fill()
+            self.pool.reassign(child)
+        return claim.make_heavy()
 
     # Looking ahead -------------------------------------------------------------------------------
 
@@ -117,7 +91,7 @@ class Monitor:
     def _find_lead(self, child: Child, now: float) -> float:
         if len(child.claims) != 1 or child.is_leaving or child.has_enough:
             return inf
-        if self.pool.mode == "fork" or child.jobs_left is not None:
+        if self.pool.method.has_process_per_job or child.jobs_left is not None:
             return inf
         (claim,) = child.claims.values()
         begun_at = child.shared.begun_at if claim is child.executing else claim.handed_at
@@ -129,7 +103,7 @@ class Monitor:
         for child in self.pool.children:
             executing, waiting = child.executing, child.waiting
             if executing is not None and waiting and now - child.shared.begun_at > BATCH_S:
-                self.pool.unassigned.extend(self.pool.recall(child))
+                self.pool.reassign(child)
 
     # Commands ------------------------------------------------------------------------------------
 
@@ -147,10 +121,8 @@ class Monitor:
                     self._stop(child, claim)
 
     def _stop(self, child: Child, claim: Claim) -> None:
-        claim.stop_asked = True
-        taken = self.pool.recall(child)
-        self.pool.unassigned.extend(each for each in taken if each is not claim)
-        if claim in taken:
+        claim.ask_to_stop()
+        if self.pool.withdraw(child, claim):
             self.pool.note_end(claim, died(claim, STOPPED, "", 0.0))
         elif child.executing is claim:
             self.pool.kill(child, STOPPED)

@@ -99,9 +99,9 @@ class Capture:
 
     def _empty(self, scratch: int, job_id: str | None) -> None:
         self._write(job_id, read_bounded(scratch, self._shared.logged_bytes, self.mask))
-        self._shared.logged_bytes = ALL_BYTES
+        self._shared.note_logged(ALL_BYTES)
         os.ftruncate(scratch, 0)
-        self._shared.logged_bytes = 0
+        self._shared.note_logged(0)
         os.lseek(scratch, MARK, os.SEEK_SET)
 
     def _write(self, job_id: str | None, text: bytes) -> None:
@@ -225,23 +225,23 @@ which must not fill the memory of its supervisor."""
 
 
 class Secrets:
-    """What the supervisor knows of the secrets of one child. Shape: `heard` is how many."""
+    """What the supervisor knows of the secrets of one child. `count` is how many."""
 
     def __init__(self) -> None:
         self.mask = Mask()
-        self.heard = 0
+        self.count = 0
         self._size = 0
 
-    def hear(self, values: list[str]) -> bool:
+    def add(self, values: list[str]) -> bool:
         """Take in some of them; False when these would be too many, and are left out.
 
-        `heard` then stays below what the shared state says, so that the child's output is withheld.
+        `count` then stays below what the shared state says, so that the child's output is withheld.
         """
         self._size += sum(map(len, values))
-        if self._size > MAX_SECRETS or self.heard + len(values) > MAX_SECRETS_COUNT:
+        if self._size > MAX_SECRETS or self.count + len(values) > MAX_SECRETS_COUNT:
             return False
         self.mask.add(values)
-        self.heard += len(values)
+        self.count += len(values)
         return True
 
 
@@ -271,10 +271,10 @@ class Scratch:
     ) -> None:
         done = shared.logged_bytes
         text = read_at(descriptor, done, HALF_BYTES - done)
-        if shared.secrets_told != secrets.heard:  # now, as it may print them once it has told them
+        if shared.secrets_told != secrets.count:  # now, as it may print them once it has told them
             return
         shown, used = secrets.mask.hide_begun(text)
-        shared.logged_bytes = done + used
+        shared.note_logged(done + used)
         append_log(log_folder, job_id, shown)
 
     def take(self, pid: int, shared: SharedState, job_id: str, secrets: Secrets) -> str:
@@ -293,15 +293,15 @@ class Scratch:
     def _take(self, descriptor: int, shared: SharedState, job_id: str, secrets: Secrets) -> str:
         size = os.fstat(descriptor).st_size
         tail = text = WITHHELD if size else b""
-        if shared.secrets_told == secrets.heard:
+        if shared.secrets_told == secrets.count:
             tail = read_masked(descriptor, max(0, size - TAIL_BYTES), size, secrets.mask)
             text = read_bounded(descriptor, shared.logged_bytes, secrets.mask)
-        shared.logged_bytes = ALL_BYTES
+        shared.note_logged(ALL_BYTES)
         if self._log_folder:
             with suppress(OSError):
                 append_log(self._log_folder, job_id, text)
         os.ftruncate(descriptor, 0)
-        shared.logged_bytes = 0
+        shared.note_logged(0)
         return show_bytes(tail)
 
     def trim(self, pid: int, secrets: Secrets) -> None:

@@ -1,4 +1,8 @@
-"""What a worker does now and then: beats, schedules, maintenance, looking for lost workers."""
+"""What a worker does periodically: heartbeats, schedules, maintenance, the search for lost workers.
+
+The supervisor calls `do_due` in every round of its loop. How often each duty is due stands below;
+how often the heartbeat is, in `flowq.runtime.maintenance.Lease`.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from dataclasses import dataclass
 
 from flowq.runtime.connections import clock_warning, is_passing
 from flowq.runtime.maintenance import Lease, find_suspects, tidy
-from flowq.workers.messages import Claim, died
+from flowq.workers.messages import died
 from flowq.workers.monitor import Monitor
 from flowq.workers.redis_side import RedisSide
 from flowq.workers.wakeup import Wakeup
@@ -53,15 +57,13 @@ class PeriodicWork:
     ) -> None:
         self.redis_side = redis_side
         self.monitor = monitor
-        self.failing: list[Claim] = []
-        """Jobs of lost workers that must be failed; whoever takes one removes it."""
         self._lease = lease
         self._worker_ttl_s = worker_ttl_s
         self._max_crashes = max_crashes
-        self.was_refused = False
+        self._was_refused = False
         """Whether the server has refused something since the last look for lost workers."""
-        self.has_queued = False
-        """Whether jobs of lost workers were queued again; the supervisor resets it."""
+        self._has_queued = False
+        """Whether jobs of lost workers were queued again since `take_queued` was called."""
         self._heals_until: float | None = None
         self._has_looked = False
         self._is_sure = False
@@ -70,7 +72,7 @@ class PeriodicWork:
         self._due = Duty(DUE_S, self._queue_due)
         self._wakeup = wakeup
         self._looked_at = 0.0
-        wakeup.on_schedule = self.look_at_schedules
+        wakeup.call_on_schedule(self.look_at_schedules)
         # After the first search that is sure: RQ would fail what we start again.
         clean_at = time.monotonic() + lease.silence_s
         self._clean = Duty(maintenance_s, self._clean_registries, clean_at)
@@ -121,9 +123,14 @@ class PeriodicWork:
         """Beat as soon as possible: something that looked short has begun, and takes long."""
         self._beat.due_at = 0.0
 
-    def reset(self) -> None:
-        """Be heard again as soon as possible, after the server could not be used."""
-        self.hurry()
+    def note_refusal(self) -> None:
+        """The server has refused something: silence of other workers may be its fault."""
+        self._was_refused = True
+
+    def take_queued(self) -> bool:
+        """Return whether jobs of lost workers were queued again since this was asked last."""
+        has_queued, self._has_queued = self._has_queued, False
+        return has_queued
 
     def beat(self) -> None:
         """Say that we and our executions are alive; end those that were taken from us."""
@@ -135,7 +142,7 @@ class PeriodicWork:
     def _tidy(self) -> None:
         for found in tidy(self.redis_side.connection):
             log.warning("job %s was %s unnoticed; put right", found.job_id, found.what)
-            self.has_queued = True
+            self._has_queued = True
 
     def _queue_due(self) -> None:
         self._wakeup.watch_schedules()  # before we look, so that nothing comes in between
@@ -144,19 +151,18 @@ class PeriodicWork:
         if next_s is not None:
             self._due.due_at = min(self._due.due_at, self._looked_at + max(next_s, PAUSE_S))
         for limited in all_limited:
-            if ("queue_limited", limited) not in self.monitor.pool.chores:
-                self.monitor.pool.chores.append(("queue_limited", limited))
+            self.monitor.pool.add_chore("queue_limited", limited)
 
     def _clean_registries(self) -> None:
         if self._is_sure:
-            self.monitor.pool.chores.append(("clean_registries", (self.redis_side.queues,)))
+            self.monitor.pool.add_chore("clean_registries", (self.redis_side.queues,))
         else:
             self._clean.due_at = time.monotonic() + self._lease.look_s
 
     def _search(self) -> None:
         before_s = time.time()
-        found = self.redis_side.find_lost(self._lease, was_refused=self.was_refused)
-        self.was_refused, self._is_sure = False, found.is_sure
+        found = self.redis_side.find_lost(self._lease, was_refused=self._was_refused)
+        self._was_refused, self._is_sure = False, found.is_sure
         self._compare_clocks(found.clock_s, before_s, time.time())
         for name in found.workers:
             if name != self.redis_side.worker:
@@ -174,19 +180,19 @@ class PeriodicWork:
         if self._heals_until is None:
             # After so long those who looked dead are lost, or were not dead.
             self._heals_until = now + self._lease.silence_s + self._lease.lease_s + 1.0
-        if self.failing or not self._has_looked:
+        if not self._has_looked:
             return True
         return now < self._heals_until and bool(
             find_suspects(self.redis_side.connection, self.redis_side.worker)
         )
 
     def recover(self, worker: str) -> None:
-        """Requeue what a lost worker held, or put it down as failing."""
-        self.has_queued = True
+        """Requeue what a lost worker held, or let it fail where it has crashed too many workers."""
+        self._has_queued = True
         log.warning("worker %s is lost; its jobs are looked after", worker)
         text = f"The worker that executed the job ({worker}) was lost"
         for claim in self.redis_side.recover(worker, self._max_crashes):
             crashes = claim.find("flowq_crashes")
             note = f"{text}; that happened {crashes} times" if int(crashes or 1) > 1 else text
-            claim.end = died(claim, note, "", 0.0)._replace(how="conclude")
-            self.failing.append(claim)
+            end = died(claim, note, "", 0.0)._replace(how="conclude")
+            self.monitor.pool.note_end(claim, end)

@@ -8,7 +8,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import uuid4
 
@@ -85,7 +85,7 @@ class RedisSide:
         return self.receive()
 
     def send(self, ends: Sequence[Claim], capacity: Capacity) -> None:
-        """Begin a turn; `receive` has to follow, or `hang_up`. Another one may begin meanwhile."""
+        """Begin a turn; `receive` or `disconnect` must follow. Another one may begin meanwhile."""
         if self._line is None:
             self._line = self.connection.connection_pool.get_connection()
         self._tell_code()
@@ -108,7 +108,7 @@ class RedisSide:
                 table = json.loads(files)
                 told = {"job": claim.find("flowq_name"), "at": end.ended_at, "files": table}
                 self._new_code[run_id, digest] = json.dumps(told)
-        claim.end = end._replace(code=digest)
+        claim.change_end(code=digest)
 
     def _tell_code(self) -> None:
         for (run_id, digest), told in list(self._new_code.items()):
@@ -148,7 +148,7 @@ class RedisSide:
         if limit_s is not None and time.monotonic() - self._waits_since > limit_s:
             raise RedisTimeoutError("there is no answer to a turn")
 
-    def hang_up(self) -> None:
+    def disconnect(self) -> None:
         """Give up on all answers, and on every connection: they end alike. Idempotent."""
         line, self._line, self._state = self._line, None, ""
         self._said.clear()
@@ -242,15 +242,12 @@ class RedisSide:
 
     def force_end(self, claim: Claim) -> None:
         """Fail an execution that RQ's own code cannot end: its dependents will not hear of it."""
-        ended = end = claim.end
+        end = claim.end
         self.connection.delete(f"{keys.job(claim.job_id)}:dependents")
         if end.status == "finished" and end.field == "retry":
             end = end._replace(field="", value="", status="failed")
-        claim.end = end._replace(how="turn", ttl=end.ttl or "-1")
-        try:
-            self.turn([claim], NO_CAPACITY)
-        finally:
-            claim.end = ended
+        end = end._replace(how="turn", ttl=end.ttl or "-1")
+        self.turn([replace(claim, end=end)], NO_CAPACITY)
 
     def find_unknown(self, known: Iterable[Claim]) -> list[tuple[str, str]]:
         """Return (job, execution) pairs that Redis says we hold and we know nothing about.

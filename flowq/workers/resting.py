@@ -75,7 +75,7 @@ def hold(values: dict[str, Any], connection: Redis) -> None:
         _held = wire.socket.detach()
 
 
-def let_go() -> None:
+def close_held() -> None:
     """In a child that was forked: close that connection, which could outlive the supervisor."""
     global _held  # noqa: PLW0603 - as above
     if _held is not None:

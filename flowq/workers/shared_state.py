@@ -85,6 +85,10 @@ class SharedState:
         """Say that so many secrets more are being told to the supervisor."""
         self._values[_SECRETS] += count
 
+    def begin_to_conclude(self) -> None:
+        """Say that what this child was last told to conclude is being concluded."""
+        self._values[_CONCLUDES] = True
+
     # In both -------------------------------------------------------------------------------------
 
     @contextmanager
@@ -102,20 +106,9 @@ class SharedState:
         """How much of what the child has written is in a log already. Only while it is `held`."""
         return int(self._values[_LOGGED])
 
-    @logged_bytes.setter
-    def logged_bytes(self, count: int) -> None:
-        """Note how much that is now. Only while it is `held`."""
-        self._values[_LOGGED] = count
-
-    @property
-    def has_begun_to_conclude(self) -> bool:
-        """Whether the child has begun what it was last told to conclude."""
-        return bool(self._values[_CONCLUDES])
-
-    @has_begun_to_conclude.setter
-    def has_begun_to_conclude(self, value: bool) -> None:
-        """The supervisor says no when it tells the child to, and the child then says yes."""
-        self._values[_CONCLUDES] = value
+    def note_logged(self, size: int) -> None:
+        """So many bytes of what the child has written are in a log now. Only while `held`."""
+        self._values[_LOGGED] = size
 
     # In the supervisor ---------------------------------------------------------------------------
 
@@ -123,6 +116,15 @@ class SharedState:
     def is_ready(self) -> bool:
         """Whether the child has come as far as its first message."""
         return bool(self._values[_READY])
+
+    @property
+    def has_begun_to_conclude(self) -> bool:
+        """Whether the child has begun what it was last told to conclude."""
+        return bool(self._values[_CONCLUDES])
+
+    def forget_conclusion(self) -> None:
+        """The child is about to be told to conclude something: it has not begun that yet."""
+        self._values[_CONCLUDES] = False
 
     @property
     def secrets_told(self) -> int:

@@ -20,8 +20,11 @@ from redis.exceptions import RedisError
 from flowq.runtime.connections import describe, is_refusal
 from flowq.workers.children import Child
 from flowq.workers.messages import Claim
-from flowq.workers.monitor import LOOK_S
+from flowq.workers.monitor import LOOK_S, Monitor
+from flowq.workers.periodic import PeriodicWork
+from flowq.workers.redis_side import RedisSide
 from flowq.workers.turns import Turns
+from flowq.workers.wakeup import Wakeup
 
 TICK_S = 0.1
 POLL_S = 0.01
@@ -34,7 +37,7 @@ LAST_TRY_S = 10.0
 """How long a worker that was told to end, and whose jobs have ended, waits for such a server."""
 
 NAMED = 20
-LAST_WORD_S = 2.0
+LAST_ANSWER_S = 2.0
 """How long a worker that ends waits for the answer to its last turn."""
 
 UNREACHABLE = (RedisError, OSError)
@@ -71,17 +74,26 @@ class Limits:
 class Supervisor:
     """Runs the jobs of one worker until it is told to stop."""
 
-    def __init__(self, turns: Turns, limits: Limits) -> None:
-        self.turns = turns
-        self.redis_side = turns.redis_side
-        self.monitor = turns.monitor
-        self.pool = turns.pool
-        self.wakeup = turns.wakeup
-        self.periodic = turns.periodic
+    def __init__(
+        self,
+        redis_side: RedisSide,
+        monitor: Monitor,
+        wakeup: Wakeup,
+        periodic: PeriodicWork,
+        limits: Limits,
+        *,
+        on_reconnect: Callable[[], None],
+    ) -> None:
+        self.redis_side = redis_side
+        self.pool = monitor.pool
+        self.monitor = monitor
+        self.wakeup = wakeup
+        self.periodic = periodic
         self.limits = limits
+        self.turns = Turns(redis_side, self.pool, monitor, wakeup, limits.max_jobs)
         self.has_left = False
         self.has_reached_limit = False
-        self.on_reconnect: Callable[[], None] = lambda: None
+        self._on_reconnect = on_reconnect
         self._is_stopping = False
         self._is_forced = False
         self._told_stop = False
@@ -89,16 +101,11 @@ class Supervisor:
         self._pause_s = FIRST_PAUSE_S
         self._offline_until = self._offline_since = self._last_try_since = 0.0
         self._is_offline = False
-        self._outage = turns.wakeup.outage
+        self._outage = wakeup.outage
         self._waiter = Waiter()
-        self._bell, self._wake = socket.socketpair()
-        for each in (self._bell, self._wake):
+        self._woken, self._wake = socket.socketpair()
+        for each in (self._woken, self._wake):
             each.setblocking(False)
-
-    @property
-    def done(self) -> int:
-        """How many executions have ended."""
-        return self.turns.done
 
     # From signal handlers ------------------------------------------------------------------------
 
@@ -114,7 +121,8 @@ class Supervisor:
         """
         if self._is_stopping:
             self._is_forced = True
-        self._is_stopping = self.turns.is_closing = True
+        self._is_stopping = True
+        self.turns.close()
 
     # The loop ------------------------------------------------------------------------------------
 
@@ -135,10 +143,10 @@ class Supervisor:
             return False
         if self._is_stopping:
             return True
-        has_nothing_left = self.turns.is_dry or self.turns.is_suspended
+        has_nothing_left = self.turns.are_queues_empty or self.turns.is_suspended
         idle_s = time.monotonic() - self._idle_since
         if self.limits.are_reached(
-            done=self.done,
+            done=self.turns.done,
             has_nothing_left=has_nothing_left,
             idle_s=idle_s,
             is_healing=self._is_healing,
@@ -163,8 +171,8 @@ class Supervisor:
         except UNREACHABLE as error:
             self._go_offline(error)
             return True
-        if self.periodic.has_queued:
-            self.periodic.has_queued = self.turns.is_dry = False
+        if self.periodic.take_queued():
+            self.turns.expect_jobs()
             is_healing = is_healing or self.limits.max_jobs != 0
         return is_healing
 
@@ -204,9 +212,9 @@ class Supervisor:
         if not self.pool.can_rest:
             return
         if self.turns.needs_children():
-            self.monitor.wake()
+            self.pool.wake()
         else:
-            self.monitor.rest()
+            self.pool.rest()
 
     def _wait_s(self) -> float:
         if self.turns.is_under_way:
@@ -223,26 +231,26 @@ class Supervisor:
         """After how many seconds to look, whatever happens."""
         if any(claim.is_light for child in self.pool.children for claim in child.claims.values()):
             return LOOK_S
-        if self.turns.wants_claims() and not self.wakeup.can_ring:
+        if self.turns.wants_claims() and not self.wakeup.can_notify:
             return POLL_S
-        is_soon = self.pool.is_busy or self.pool.is_short_handed or self.limits.until
+        is_soon = self.pool.is_busy or self.pool.lacks_children or self.limits.until
         return TICK_S if is_soon else 1.0
 
     def _listen(self, wait_s: float) -> None:
         child_by_channel: dict[Any, Child] = {child.channel: child for child in self.pool.children}
-        sources: list[Any] = [*child_by_channel, self._bell]
-        answer, is_answered = self.turns.source, self.turns.is_answered
+        sources: list[Any] = [*child_by_channel, self._woken]
+        answer, is_answered = self.redis_side.socket, self.turns.is_answered
         sources += [each for each in (self.wakeup.socket, answer) if each is not None]
         for ready in self._waiter.wait(sources, wait_s):
             if ready in child_by_channel:
                 if not ready.closed:
                     self.pool.receive(child_by_channel[ready])
-            elif ready is self._bell:
-                self._bell.recv(4096)
+            elif ready is self._woken:
+                self._woken.recv(4096)
             else:
-                self._try(self.turns.hear if ready is answer else self._obey)
+                self._try(self.turns.receive if ready is answer else self._obey)
         if is_answered:
-            self._try(self.turns.hear_next)
+            self._try(self.turns.receive_next)
 
     def _try(self, listen: Callable[[], None]) -> None:
         try:
@@ -264,7 +272,8 @@ class Supervisor:
 
     def _go_offline(self, error: Exception) -> None:
         self._outage.meet(error)
-        self.periodic.was_refused |= is_refusal(error)
+        if is_refusal(error):
+            self.periodic.note_refusal()
         if not self._is_offline:
             self._offline_since = time.monotonic()
         self._is_offline = True
@@ -275,17 +284,18 @@ class Supervisor:
 
     def _come_back(self) -> None:
         self.turns.tell_kept()  # first of all: or others may start these jobs again
-        self.on_reconnect()
-        self.periodic.reset()
-        self._is_offline, self.turns.is_dry = False, False
+        self._on_reconnect()
+        self.periodic.hurry()
+        self._is_offline = False
+        self.turns.expect_jobs()
 
-    def _hears_within(self, wait_s: float) -> bool:
-        return self.turns.is_answered or bool(self._waiter.wait([self.turns.source], wait_s))
+    def _has_answer_within(self, wait_s: float) -> bool:
+        return self.turns.is_answered or bool(self._waiter.wait([self.redis_side.socket], wait_s))
 
     def _end(self) -> None:
         """Put back what was not ended, and leave; what cannot be put back others will find."""
-        while self.turns.is_under_way and self._hears_within(LAST_WORD_S):
-            self._try(self.turns.hear)
+        while self.turns.is_under_way and self._has_answer_within(LAST_ANSWER_S):
+            self._try(self.turns.receive)
         if not self.turns.is_under_way:
             self._try(self.turns.tell_kept)
         left = [*self.pool.close(), *self.turns.list_pending()]
@@ -297,9 +307,9 @@ class Supervisor:
             self.has_left = True
         except UNREACHABLE as error:
             log.error("cannot take leave of the server: %s%s", describe(error), _name_lost(left))
-        self.redis_side.hang_up()
+        self.redis_side.disconnect()
         self.wakeup.close()
-        self._bell.close()
+        self._woken.close()
         self._wake.close()
 
 

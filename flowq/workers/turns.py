@@ -15,7 +15,6 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import inf
-from typing import Any
 
 from redis.exceptions import ResponseError
 
@@ -25,7 +24,6 @@ from flowq.workers.children import AMPLE_S, FULL_S, Child, Pool
 from flowq.workers.estimates import AHEAD_S, BATCH_S
 from flowq.workers.messages import Claim, Turn, complete, needs_conclusion
 from flowq.workers.monitor import Monitor
-from flowq.workers.periodic import PeriodicWork
 from flowq.workers.redis_side import NO_CAPACITY, Capacity, RedisSide
 from flowq.workers.wakeup import Wakeup
 
@@ -56,31 +54,32 @@ class Sent:
     def promise(self, by: int) -> None:
         """Note with the children that it may bring them something, or (-1) that it has."""
         for child in self.free + self.underfilled:
-            child.open_turns += by
+            child.count_turn(by)
 
 
 class Turns:
-    """The turns of one worker. `done`: how many executions have ended; `is_dry`: nothing was left
-    in the queues; `is_answered`: the next answer is there already. Errors of `go_on` and `hear`:
-    redis-py's; then call `forget`."""
+    """The turns of one worker. Errors of `go_on` and `receive`: redis-py's; then call `forget`.
+
+    `done`: how many executions have ended; `are_queues_empty`: nothing was left when the server
+    was asked last; `is_answered`: the next answer is there already.
+    """
 
     def __init__(
         self,
         redis_side: RedisSide,
+        pool: Pool,
         monitor: Monitor,
         wakeup: Wakeup,
-        periodic: PeriodicWork,
         max_jobs: int | None,
     ) -> None:
         self.redis_side = redis_side
+        self.pool = pool
         self.monitor = monitor
-        self.pool = monitor.pool
         self.wakeup = wakeup
-        self.periodic = periodic
         self.max_jobs = max_jobs
-        self.conclusions = Conclusions(redis_side, monitor.pool)
+        self.conclusions = Conclusions(redis_side, pool)
         self.done = 0
-        self.is_dry = False
+        self.are_queues_empty = False
         self.is_closing = False
         self._claimed = 0
         self._suspended_until = 0.0
@@ -91,11 +90,6 @@ class Turns:
         self.is_answered = False
 
     # Looking -------------------------------------------------------------------------------------
-
-    @property
-    def source(self) -> Any:
-        """What to wait for; None when there is no connection for turns."""
-        return self.redis_side.socket
 
     @property
     def is_under_way(self) -> bool:
@@ -111,12 +105,12 @@ class Turns:
     def has_something_to_say(self) -> bool:
         """Whether there are ends that Redis does not know for sure."""
         waiting = self.conclusions.waiting
-        return bool(self._sent or waiting or self.pool.ends or self.periodic.failing)
+        return bool(self._sent or waiting or self.pool.ends)
 
     def list_pending(self) -> list[Claim]:
         """Return the claims that have ended here, and perhaps not in Redis."""
         sent = [claim for sent in self._sent for claim in sent.ends]
-        return [*self.conclusions.waiting, *self.pool.ends, *self.periodic.failing, *sent]
+        return [*self.conclusions.waiting, *self.pool.ends, *sent]
 
     def wants_claims(self) -> bool:
         """Whether an idle child could take a job, or one that is started for it."""
@@ -124,20 +118,18 @@ class Turns:
 
     def may_find(self) -> bool:
         """Whether there may be jobs."""
-        return not self.is_dry or self.wakeup.has_rung
+        return not self.are_queues_empty or self.wakeup.is_set
 
     def needs_children(self) -> bool:
         """Whether there is, or may be, something for them to do."""
         waits = self.pool.unassigned or self.pool.chores or self.conclusions.waiting
-        return self.may_find() or bool(waits or self.pool.ends or self.periodic.failing)
+        return self.may_find() or bool(waits or self.pool.ends)
 
     def due_in_s(self) -> float:
         """In how many seconds a turn should be sent, when nothing happens until then.
 
         While none is under way. Zero: now, some child needs something; infinity: for no reason.
         """
-        if self.periodic.failing:
-            return 0.0
         if not self.pool.ends:
             self._ends_since = None
         elif self._ends_since is None:
@@ -147,7 +139,7 @@ class Turns:
             return inf
         if self.pool.idle or len(self.pool.ends) >= ENDS_LIMIT or self._find_underfilled():
             return 0.0
-        can_predict = can_claim and not self.is_dry and not self._are_chores_late()
+        can_predict = can_claim and not self.are_queues_empty and not self._are_chores_late()
         predicted_s = self.monitor.predict_s() if can_predict else inf
         hold_s = inf if self._ends_since is None else self._ends_since + HOLD_S - time.monotonic()
         return max(0.0, min(predicted_s, hold_s))
@@ -167,7 +159,7 @@ class Turns:
     def _is_passed(self, child: Child) -> bool:
         # There was nothing left, so the short jobs that it was promised will hardly come; what it
         # has ended may have queued another one.
-        return self.is_dry and all(child not in sent.free for sent in self._sent)
+        return self.are_queues_empty and all(child not in sent.free for sent in self._sent)
 
     def _can_claim(self) -> bool:
         if self.is_closing or self.conclusions.waiting:
@@ -181,6 +173,14 @@ class Turns:
             return BATCH_LIMIT * self.pool.size
         asked = sum(sent.capacity.limit for sent in self._sent)
         return max(0, self.max_jobs - self._claimed - asked)
+
+    def expect_jobs(self) -> None:
+        """Something may have been queued: look with the next turn."""
+        self.are_queues_empty = False
+
+    def close(self) -> None:
+        """Claim nothing more. Also from a signal handler."""
+        self.is_closing = True
 
     # Going on ------------------------------------------------------------------------------------
 
@@ -211,12 +211,12 @@ class Turns:
 
     def _settle_down(self) -> None:
         """Nothing is under way: see to it that nobody waits behind others, and be woken."""
-        if self.is_dry or not self._can_claim():
+        if self.are_queues_empty or not self._can_claim():
             self.pool.do_chores()
-        if self.is_dry and self.pool.idle and len(self.pool.children) > 1:
+        if self.are_queues_empty and self.pool.idle and len(self.pool.children) > 1:
             self.monitor.rebalance()
-        if self.is_dry and self.wants_claims() and not self.wakeup.is_armed:
-            self.is_dry = self.wakeup.arm()
+        if self.are_queues_empty and self.wants_claims() and not self.wakeup.is_armed:
+            self.are_queues_empty = self.wakeup.arm()
 
     def _are_chores_late(self) -> bool:
         """Chores wait for a pause, because the end of a last blocker must not wait for them; but
@@ -239,8 +239,6 @@ class Turns:
     def _sort_ends(self) -> list[Claim]:
         """Return the ends that our script writes; the others go their ways."""
         ends = []
-        self.conclusions.waiting += self.periodic.failing
-        self.periodic.failing.clear()
         while self.pool.ends:
             claim = self.pool.ends.popleft()
             end = claim.end
@@ -248,14 +246,14 @@ class Turns:
                 self.redis_side.note_code(claim)
             if end.how in ("done", "lost"):
                 self._count(claim)
-                self.is_dry = False  # RQ's code may have queued something
+                self.are_queues_empty = False  # RQ's code may have queued something
             elif end.how == "later":
                 self.conclusions.put_off(claim)
             elif end.how == "conclude" or (end.how == "died" and needs_conclusion(claim)):
                 self.conclusions.add(claim)
             else:
                 if end.how == "died":
-                    claim.end = complete(claim)
+                    claim.finish(complete(claim))
                 ends.append(claim)
         return ends
 
@@ -265,18 +263,12 @@ class Turns:
 
     def _place_orphans(self) -> None:
         """Give what was taken back from children to idle ones, or else to anybody."""
-        if not self.pool.unassigned:
-            return
-        if not self.is_closing:
-            unassigned = list(self.pool.unassigned)
-            self.pool.unassigned.clear()
-            self.pool.hand_over(unassigned, {})
+        if self.pool.unassigned and not self.is_closing:
+            self.pool.hand_over(self.pool.take_unassigned(), {})
         if self.pool.unassigned:
-            count = len(self.pool.unassigned)
             self.redis_side.put_back(self.pool.unassigned)
-            self.pool.unassigned.clear()
-            self._claimed -= count
-            self.is_dry = False
+            self._claimed -= len(self.pool.take_unassigned())
+            self.are_queues_empty = False
 
     # One turn ------------------------------------------------------------------------------------
 
@@ -284,7 +276,11 @@ class Turns:
         self._ends_since = None
         free, soon_idle, underfilled = self._find_takers()
         slots, idle = len(free) + len(underfilled), len(free)
-        costs = self.monitor.estimates.cost_by_kind() if self.pool.mode != "fork" else {}
+        costs = (
+            self.monitor.estimates.cost_by_kind()
+            if not self.pool.method.has_process_per_job
+            else {}
+        )
         limit = min(BATCH_LIMIT * slots, self._jobs_left())
         if self.redis_side.strategy != "default":
             limit = min(limit, 1)  # the next one is another queue's turn
@@ -292,10 +288,10 @@ class Turns:
         self._sent.append(Sent(ends, capacity, free, soon_idle, underfilled))
         self._sent[-1].promise(1)
         if slots:
-            self.wakeup.has_rung = False  # what rings from now on may come too late for the turn
+            self.wakeup.clear()  # what comes from now on may come too late for the turn
         self.redis_side.send(ends, capacity)
         if not self.pool.is_busy:
-            self.hear()
+            self.receive()
             if not self._sent:
                 self._conclude()  # nothing else may come for half a second
 
@@ -308,7 +304,7 @@ class Turns:
         if ends:
             self._sent.append(Sent(ends, NO_CAPACITY, [], [], []))
             self.redis_side.send(ends, NO_CAPACITY)
-            self.hear()
+            self.receive()
 
     def _find_takers(self) -> tuple[list[Child], list[Child], list[Child]]:
         """Return the children that can take any job, soon idle ones too, and underfilled ones."""
@@ -322,18 +318,18 @@ class Turns:
             [child for child in self._find_underfilled(AMPLE_S) if child not in free],
         )
 
-    def hear_next(self) -> None:
+    def receive_next(self) -> None:
         """Take in an answer that is there already; first give the server something to do."""
         if self.is_answered and self._should_follow():
             self._send(self._sort_ends())
         if self.is_answered:
-            self.hear()
+            self.receive()
 
-    def hear(self) -> None:
+    def receive(self) -> None:
         """Take in the answer to the first turn. Blocks for it. Then see whether the next is there,
         which nothing else would tell: it may have been read with this one."""
         if not self._sent:  # the server has closed the connection
-            self.redis_side.hang_up()
+            self.redis_side.disconnect()
             return
         try:
             turn = self.redis_side.receive()
@@ -341,7 +337,7 @@ class Turns:
             if not is_refusal(error):
                 # The script cannot digest one of them: each is ended on its own, by RQ's code.
                 for claim in self._sent[0].ends:
-                    claim.end = claim.end._replace(how="conclude")
+                    claim.change_end(how="conclude")
             raise
         sent = self._sent.popleft()
         sent.promise(-1)
@@ -357,12 +353,12 @@ class Turns:
             else:
                 self._count(claim)
         if sent.capacity.slots:
-            self.is_dry = not turn.has_left
+            self.are_queues_empty = not turn.has_left
             self._suspended_until = time.monotonic() + SUSPENDED_S if turn.is_suspended else 0.0
         self._claimed += len(turn.claims)
         if turn.has_left and not turn.claims:  # what comes next is not short
             for child in sent.underfilled:
-                child.load_s = 0.0  # or it would ask again at once, and again
+                child.forget_load()  # or it would ask again at once, and again
         self.pool.hand_over(
             turn.claims, sent.capacity.cost_by_kind, sent.soon_idle, are_last=not turn.has_left
         )
@@ -387,14 +383,14 @@ class Turns:
         if unknown:
             log.info("putting back %d jobs of a claim whose answer was lost", len(unknown))
             self.redis_side.return_unknown(unknown)
-            self.is_dry = False
+            self.are_queues_empty = False
         self._is_unsure = False
 
     def forget(self) -> None:
         """Give up on an answer: Redis is gone, or could not do the turn. Idempotent."""
         self.is_answered = False
-        self.redis_side.hang_up()
-        self.wakeup.has_rung = True
+        self.redis_side.disconnect()
+        self.wakeup.set()
         while self._sent:
             sent = self._sent.pop()
             sent.promise(-1)
@@ -423,12 +419,12 @@ class Conclusions:
 
     def add(self, claim: Claim) -> None:
         """Conclude it when a child is idle."""
-        claim.end = claim.end._replace(how="conclude")
+        claim.change_end(how="conclude")
         self.waiting.append(claim)
 
     def put_off(self, claim: Claim) -> None:
         """Conclude it later: the server did not answer the child."""
-        claim.tries = 0
+        claim.forget_tries()
         self._not_before = time.monotonic() + LATER_S
         self.add(claim)
 

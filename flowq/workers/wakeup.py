@@ -51,15 +51,15 @@ class Wakeup:
         self._queue_keys = list(queue_keys)
         self._schedule_keys = list(schedule_keys)
         self._watched_at = 0.0
-        self.on_schedule: Callable[[], None] = lambda: None
+        self._on_schedule: Callable[[], None] = lambda: None
         self._asking: Any = None
         self._subscription: Any = None
         self._armed_at = 0.0
         self._asked_at: float | None = None
         self._opens_at = self._looks_at = 0.0
         self.outage = Outage(log.error, log.warning)
-        self.can_ring = False
-        self.has_rung = True
+        self.can_notify = False
+        self.is_set = True
 
     def open(self) -> None:
         """Subscribe. Idempotent. When the server does not let us, the worker goes on without: it
@@ -81,10 +81,22 @@ class Wakeup:
         client_id = self._subscription.connection.read_response()
         self._subscription.subscribe(self._channel, CHANNEL)
         self._asking = self._pool().get_connection()
-        self.can_ring = self._track(client_id)
-        self._armed_at, self.has_rung = 0.0, True
+        self.can_notify = self._track(client_id)
+        self._armed_at, self.is_set = 0.0, True
         self._watched_at = 0.0
         self._asked_at = None
+
+    def set(self) -> None:
+        """There may be jobs, of which nothing was heard."""
+        self.is_set = True
+
+    def clear(self) -> None:
+        """The queues are being looked at: only what changes from now on counts."""
+        self.is_set = False
+
+    def call_on_schedule(self, function: Callable[[], None]) -> None:
+        """Call this when a schedule has changed."""
+        self._on_schedule = function
 
     @property
     def is_armed(self) -> bool:
@@ -116,22 +128,24 @@ class Wakeup:
     def arm(self) -> bool:
         """Ask to be woken when a queue changes; False when there are jobs already, or may be."""
         if self._asking is None:
-            self.has_rung = time.monotonic() >= self._looks_at
-            if self.has_rung:
+            self.is_set = time.monotonic() >= self._looks_at
+            if self.is_set:
                 self._looks_at = time.monotonic() + BLIND_S
-            return not self.has_rung
+            return not self.is_set
         exists = ("EXISTS", *self._queue_keys)
         count = (
-            self._ask(("CLIENT", "CACHING", "YES"), exists) if self.can_ring else self._ask(exists)
+            self._ask(("CLIENT", "CACHING", "YES"), exists)
+            if self.can_notify
+            else self._ask(exists)
         )
-        self._armed_at = time.monotonic() if self.can_ring and count == 0 else 0.0
-        self.has_rung = bool(count)
+        self._armed_at = time.monotonic() if self.can_notify and count == 0 else 0.0
+        self.is_set = bool(count)
         return not count
 
     def watch_schedules(self) -> None:
-        """Ask for `on_schedule` to be called when RQ's schedule of a queue changes."""
+        """Ask to be told when RQ's schedule of a queue changes (see `call_on_schedule`)."""
         is_watched = time.monotonic() - self._watched_at < TRUST_S
-        if is_watched or self._asking is None or not self.can_ring or not self._schedule_keys:
+        if is_watched or self._asking is None or not self.can_notify or not self._schedule_keys:
             return
         self._ask(("CLIENT", "CACHING", "YES"), ("EXISTS", *self._schedule_keys))
         self._watched_at = time.monotonic()
@@ -143,8 +157,8 @@ class Wakeup:
         return getattr(connection, "_sock", None)
 
     def listen(self) -> list[dict[str, Any]]:
-        """Return RQ's commands that have come; a change of a queue sets `has_rung`, and one of a
-        schedule calls `on_schedule`."""
+        """Return RQ's commands that have come. A change of a queue makes this `is_set`, and one of
+        a schedule calls what `call_on_schedule` was given."""
         commands = []
         while (message := self._subscription.get_message(timeout=0)) is not None:
             self._asked_at = None
@@ -162,9 +176,9 @@ class Wakeup:
         is_schedule = not changed or not names.isdisjoint(self._schedule_keys)
         if is_schedule:
             self._watched_at = 0.0
-            self.on_schedule()
+            self._on_schedule()
         if not changed or not names.issubset(self._schedule_keys):
-            self._armed_at, self.has_rung = 0.0, True
+            self._armed_at, self.is_set = 0.0, True
 
     def ask_for_sign(self) -> None:
         """Ask the subscription for a sign of life, which `listen` hears: else it only listens.
@@ -180,14 +194,14 @@ class Wakeup:
             raise RedisTimeoutError("the subscription gives no sign of life")
 
     def close(self) -> None:
-        """Hang up. Idempotent."""
+        """Close both connections. Idempotent."""
         with suppress(RedisError, OSError):  # it may be broken
             if self._subscription is not None:
                 self._subscription.close()
             if self._asking is not None:
                 self._asking.disconnect()
         self._subscription = self._asking = None
-        self._armed_at, self.can_ring, self.has_rung = 0.0, False, True
+        self._armed_at, self.can_notify, self.is_set = 0.0, False, True
 
 
 def _parse(data: bytes) -> list[dict[str, Any]]:

@@ -34,11 +34,10 @@ from flowq.workers.estimates import Estimates
 from flowq.workers.messages import Settings
 from flowq.workers.monitor import Monitor
 from flowq.workers.periodic import PeriodicWork
-from flowq.workers.processes import Mode
+from flowq.workers.processes import START_METHODS, Mode
 from flowq.workers.redis_side import RedisSide
 from flowq.workers.scratch_folder import ScratchFolder, sweep
 from flowq.workers.supervisor import Limits, Supervisor
-from flowq.workers.turns import Turns
 from flowq.workers.wakeup import Wakeup
 
 if TYPE_CHECKING:
@@ -46,7 +45,6 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
-MODES = ("fork", "multiprocessing", "warm")
 SECOND_SIGNAL_S = 0.2
 """A terminal and a parent may both pass on one Ctrl-C."""
 
@@ -104,11 +102,11 @@ class Worker(WorkerBase):
         **options: Any,
     ) -> None:
         mode = mode or self.mode or default_mode()
-        if mode not in MODES:
-            raise UsageError(f"mode is one of {', '.join(MODES)}, not {mode!r}")
+        if mode not in START_METHODS:
+            raise UsageError(f"mode is one of {', '.join(START_METHODS)}, not {mode!r}")
         if concurrency < 1:
             raise UsageError(f"concurrency is at least 1, not {concurrency}")
-        if mode != "multiprocessing" and not hasattr(os, "fork"):
+        if START_METHODS[mode].needs_fork and not hasattr(os, "fork"):
             raise UsageError(f"mode {mode!r} needs fork; use mode='multiprocessing' here")
         if options.get("work_horse_killed_handler"):
             raise UsageError(
@@ -197,7 +195,7 @@ class Worker(WorkerBase):
                 self.has_reached_limit = supervisor.has_reached_limit
                 if supervisor.has_left:  # or whatever we held would be forgotten with us
                     self.register_death()  # type: ignore[no-untyped-call]
-        return supervisor.done > 0
+        return supervisor.turns.done > 0
 
     # Putting it together -------------------------------------------------------------------------
 
@@ -219,8 +217,13 @@ class Worker(WorkerBase):
             lease=self.lease,
         )
         assert self.mode is not None
-        pool = Pool(self.concurrency, self.mode, settings, self.max_jobs_per_child)
-        pool.can_rest = self.can_rest
+        pool = Pool(
+            self.concurrency,
+            self.mode,
+            settings,
+            self.max_jobs_per_child,
+            can_rest=self.can_rest,
+        )
         is_fair = self.dequeue_strategy is not DequeueStrategy.DEFAULT
         estimates = Estimates(self.batches and self.max_jobs_per_child is None and not is_fair)
         monitor = Monitor(pool, estimates, self.timeout_grace_s)
@@ -232,7 +235,7 @@ class Worker(WorkerBase):
             self.job_monitoring_interval,
             self.dequeue_strategy.value,
         )
-        bell = Wakeup(
+        wakeup = Wakeup(
             address,
             self.pubsub_channel_name,
             [keys.queue(name) for name in queues],
@@ -241,19 +244,21 @@ class Worker(WorkerBase):
         periodic = PeriodicWork(
             redis_side,
             monitor,
-            bell,
+            wakeup,
             lease=self.lease,
             worker_ttl_s=self.worker_ttl + 60,
             maintenance_s=self.maintenance_interval,
             max_crashes=self.max_crashes,
         )
-        supervisor = Supervisor(Turns(redis_side, monitor, bell, periodic, limits.max_jobs), limits)
-        supervisor.on_reconnect = self._register_again
-        return supervisor
+        return Supervisor(
+            redis_side, monitor, wakeup, periodic, limits, on_reconnect=self._register_again
+        )
 
     def _register(self, supervisor: Supervisor) -> None:
         outage = Outage(log.error, log.warning)
-        retry_while_unavailable(partial(self._be_born, supervisor), MAX_WAIT_S, outage=outage)
+        retry_while_unavailable(
+            partial(self._register_birth, supervisor), MAX_WAIT_S, outage=outage
+        )
         retry_while_unavailable(
             partial(self.set_state, WorkerStatus.STARTED), MAX_WAIT_S, outage=outage
         )
@@ -262,7 +267,7 @@ class Worker(WorkerBase):
         if self.allowed is not None:
             log.info("running only %s", self.allowed)
 
-    def _be_born(self, supervisor: Supervisor) -> None:
+    def _register_birth(self, supervisor: Supervisor) -> None:
         try:
             self.register_birth()  # type: ignore[no-untyped-call]
         except ValueError:  # there is one of our name

@@ -179,8 +179,8 @@ def test_only_a_child_without_jobs_may_end_its_worker_as_unfit() -> None:
 def test_the_secrets_of_a_child_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(output, "MAX_SECRETS_COUNT", 2)
     secrets = Secrets()
-    assert secrets.hear(["first secret", "second secret"])
-    assert not secrets.hear(["third secret"])
-    assert secrets.heard == 2
+    assert secrets.add(["first secret", "second secret"])
+    assert not secrets.add(["third secret"])
+    assert secrets.count == 2
     monkeypatch.setattr(output, "MAX_SECRETS", 20)
-    assert not Secrets().hear(["x" * 21])
+    assert not Secrets().add(["x" * 21])

@@ -263,7 +263,7 @@ def test_children_that_are_killed_while_they_wait_are_replaced_as_often_as_it_ta
             pool.receive(child)
         pool.fill()
         assert not pool.children, "it does not spend its time on hiring"
-        pool._hires_after = 0.0
+        pool._starts_after = 0.0
     pool.close()
 
 

@@ -108,7 +108,7 @@ def test_a_worker_hears_when_a_schedule_changes(
     bell = Wakeup(
         address_of(connection), "commands", [keys.queue("default")], [keys.scheduled("default")]
     )
-    bell.on_schedule = lambda: heard.append("schedule")
+    bell.call_on_schedule(lambda: heard.append("schedule"))
     bell.open()
     try:
         bell.watch_schedules()
@@ -119,7 +119,7 @@ def test_a_worker_hears_when_a_schedule_changes(
         assert bell.is_armed  # nobody has queued anything
         queue.enqueue_in(timedelta(seconds=9), worker_jobs.nothing)
         queue.enqueue(worker_jobs.nothing)
-        wait_until(lambda: bell.listen() or bell.has_rung)
+        wait_until(lambda: bell.listen() or bell.is_set)
         assert heard == ["schedule"]  # once for each time that it was asked
         bell.watch_schedules()
         connection.flushdb()

@@ -213,10 +213,10 @@ def test_nothing_is_moved_before_all_secrets_that_the_child_has_told_are_known(
     shared.count_secrets(2)
     scratch.pass_on(7, shared, 1, "j", secrets)
     assert not log.exists()
-    secrets.hear([TOKEN])
+    secrets.add([TOKEN])
     scratch.pass_on(7, shared, 1, "j", secrets)
     assert not log.exists()
-    secrets.hear([PEM])
+    secrets.add([PEM])
     scratch.pass_on(7, shared, 1, "j", secrets)
     assert log.read_text() == "before "
     with printed.open("a") as file:
@@ -234,7 +234,7 @@ def test_output_without_end_is_not_cut_in_the_middle_of_a_secret(
 ) -> None:
     monkeypatch.setattr(output, "RUNAWAY_BYTES", 700_000)
     shared, secrets = SharedState(multiprocessing.get_context("spawn")), Secrets()
-    secrets.hear([TOKEN])
+    secrets.add([TOKEN])
     scratch = Scratch(str(tmp_path), str(tmp_path / "logs"))
     data, printed = TOKEN.encode(), tmp_path / "child-7.out"
     for shift in range(len(data) + 1):

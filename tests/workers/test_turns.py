@@ -190,9 +190,9 @@ def test_what_a_turn_claims_whose_answer_does_not_come_in_time_is_put_back_at_th
         self._end()
 
     monkeypatch.setattr(RedisSide, "send", pause_and_send)
-    monkeypatch.setattr(Turns, "hear", lambda _: None)  # it would wait for the answer
+    monkeypatch.setattr(Turns, "receive", lambda _: None)  # it would wait for the answer
     monkeypatch.setattr(Supervisor, "run", send_a_turn_and_end)
-    monkeypatch.setattr(supervisor, "LAST_WORD_S", 0.0)
+    monkeypatch.setattr(supervisor, "LAST_ANSWER_S", 0.0)
     _enqueue(queue, path)
     work_off()
     assert queue.count == COUNT
@@ -240,7 +240,7 @@ def test_a_worker_that_finds_nothing_more_is_woken_whichever_answer_said_so(
 
     def go_on_and_look(self: Turns) -> None:
         go_on(self)
-        if not self.is_under_way and self.is_dry and self.wants_claims():
+        if not self.is_under_way and self.are_queues_empty and self.wants_claims():
             deaf.append(not self.wakeup.is_armed)
 
     monkeypatch.setattr(Turns, "go_on", go_on_and_look)
@@ -255,7 +255,7 @@ def test_a_worker_that_finds_nothing_more_is_woken_whichever_answer_said_so(
 def test_what_has_ended_is_said_before_an_answer_that_is_there_is_taken_in(
     queue: Queue, work_off: WorkOff, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hear, send = Turns.hear, Turns._send
+    hear, send = Turns.receive, Turns._send
     were_answered: list[bool] = []
 
     def hear_and_rest(self: Turns) -> None:
@@ -267,7 +267,7 @@ def test_what_has_ended_is_said_before_an_answer_that_is_there_is_taken_in(
         were_answered.append(self.is_answered)
         send(self, ends)
 
-    monkeypatch.setattr(Turns, "hear", hear_and_rest)
+    monkeypatch.setattr(Turns, "receive", hear_and_rest)
     monkeypatch.setattr(Turns, "_send", note_and_send)
     monkeypatch.setattr(RedisSide, "has_answer", lambda self: self._line.can_read(timeout=5))
     jobs = _enqueue(queue, path)

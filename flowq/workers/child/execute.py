@@ -49,11 +49,6 @@ def _get_umask() -> int:
     return umask
 
 
-def _count_threads() -> int:
-    # `threading.active_count` without its lock, which costs more than the rest.
-    return len(threading._active) + len(threading._limbo)  # type: ignore[attr-defined]
-
-
 class Executor:
     """Where one child works: its settings, and one connection, made when it is first needed.
 
@@ -78,7 +73,7 @@ class Executor:
         self._code = CodeDigest()
         self._ask_for: Callable[[float], None] = lambda seconds: None
         self._variables = JobVariables()
-        self._threads = _count_threads()
+        self._threads = threading.active_count()
         self._folder = os.getcwd()  # noqa: PTH109 - as below
         self._umask = _get_umask()
         self._streams: tuple[Any, Any] = sys.stdout, sys.stderr
@@ -124,7 +119,7 @@ class Executor:
             if PerformingWorker.perform_job is not RQS_PERFORM_JOB:
                 self._perform_by_rq(task, job, load_s)
                 return
-            self._threads = _count_threads()
+            self._threads = threading.active_count()
             with _limit(job.timeout or self.settings.queue_class.DEFAULT_TIMEOUT, load_s):
                 value = job.perform()
             self._succeed(job, value)
@@ -226,7 +221,7 @@ class Executor:
 
     def _start(self) -> None:
         # Here, because what wraps perform_job may start threads of its own, which are to stay.
-        self._threads = _count_threads()
+        self._threads = threading.active_count()
 
     def _fail(self, job: Job, exc_info: ExcInfo) -> None:
         is_spent = isinstance(exc_info[1], MemoryError)
@@ -243,7 +238,7 @@ class Executor:
         job.ended_at = datetime.now(UTC)
         ended_at = time.time()
         if isinstance(value, Retry):
-            self._has_left_threads = _count_threads() > self._threads
+            self._has_left_threads = threading.active_count() > self._threads
             kept = _to_text(write_retry(value))
             self._end = End(
                 *(task.number, "finished", "conclude", started_at, ended_at, "", "retry", kept),
@@ -254,7 +249,7 @@ class Executor:
             self._ask_for(job.success_callback_timeout)
             execute_success_callback(job, DEATH_PENALTY_CLASS, value)
             job.forget_written()  # the callback may have changed the value, and RQ keeps that
-        self._has_left_threads = _count_threads() > self._threads
+        self._has_left_threads = threading.active_count() > self._threads
         ttl = job.get_result_ttl(self.settings.result_ttl)
         is_in_run = job.run_id
         # By position: names take as long as all the rest.
@@ -284,7 +279,7 @@ class Executor:
             execute_failure_callback(job, DEATH_PENALTY_CLASS, *exc_info)
         except BaseException:  # noqa: BLE001 - as RQ: the callback's error is the recorded one
             exc_info = exc_info if is_refused else sys.exc_info()
-        self._has_left_threads = _count_threads() > self._threads
+        self._has_left_threads = threading.active_count() > self._threads
         job.explain_last_attempt(exc_info[1])
         text = _explain(exc_info)
         try:

@@ -22,7 +22,6 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import partial
 from importlib import import_module
 from multiprocessing.connection import Connection
 from typing import Any, NoReturn
@@ -193,7 +192,7 @@ def handle(
 ) -> bool:
     """Do what a message says; False when the child must not go on."""
     if message[0] == "conclude":
-        shared.has_begun_to_conclude = True
+        shared.begin_to_conclude()
         outbox.flush(_conclude(rq_work, *message[1:]))
         return True
     if message[0] == "chore":
@@ -217,7 +216,7 @@ def work_off(
     left, the fewer ends wait for each other.
     """
     pid, is_spent, left = os.getpid(), False, len(tasks)
-    for task in map(_as_task, tasks):
+    for task in map(Task._make, tasks):
         if is_spent or not shared.begin(task.number, pid):
             break
         end = executor.execute(task, shared.ask_for)
@@ -233,10 +232,6 @@ def work_off(
             outbox.add(end)
     outbox.flush()
     return not is_spent
-
-
-# What `Task._make` does, in a third of the time.
-_as_task = partial(tuple.__new__, Task)
 
 
 def _conclude(rq_work: RQWork, task: Any, end: End) -> End:

@@ -6,8 +6,9 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any, Literal, Protocol
@@ -17,6 +18,7 @@ from flowq.workers.messages import Settings
 from flowq.workers.shared_state import SharedState
 
 Mode = Literal["fork", "multiprocessing", "warm"]
+"""The names of the start methods, as users give them."""
 
 
 class Process(Protocol):
@@ -41,41 +43,69 @@ def describe_end(code: int) -> str:
         return f"signal {-code} (unknown)"
 
 
+@dataclass(frozen=True)
+class StartMethod:
+    """How children are started, and what follows from it; nothing else compares names of modes.
+
+    `context` is multiprocessing's, for the lock of the shared state. `has_process_per_job`: the
+    child forks a process for each job, so it gets one job at a time, a job may change its process
+    as it likes, and is killed without the child. `linger_s`: how long an idle child is kept while
+    others still work and may bring more jobs (`Pool.rest`): some children take long to start.
+    """
+
+    context: Literal["fork", "spawn"]
+    start: Callable[[tuple[Any, ...], Sequence[Connection]], Process]
+    has_process_per_job: bool
+    linger_s: float
+
+    @property
+    def needs_fork(self) -> bool:
+        """Whether it works only on a platform with `os.fork`."""
+        return self.context == "fork"
+
+
 def start_process(
-    mode: Mode, settings: Settings, others: Sequence[Connection]
+    method: StartMethod, settings: Settings, others: Sequence[Connection]
 ) -> tuple[Process, Connection, Connection, SharedState]:
     """Start the process of a child; return it, its channel, its lifeline and its shared state.
 
     `others`: the channels and lifelines of living children, which a forked one must not keep.
     """
-    context = multiprocessing.get_context("spawn" if mode == "multiprocessing" else "fork")
     ours, theirs = multiprocessing.Pipe()
     hold, held = multiprocessing.Pipe(duplex=False)
-    shared = SharedState(context)
-    arguments = (theirs, hold, shared, settings)
-    if mode == "multiprocessing":
-        process = _spawn(arguments)
-    else:
-        process = _fork(mode, arguments, [ours, held, *others])
+    shared = SharedState(multiprocessing.get_context(method.context))
+    process = method.start((theirs, hold, shared, settings), [ours, held, *others])
     theirs.close()
     hold.close()
     return process, ours, held, shared
 
 
-def _spawn(arguments: tuple[Any, ...]) -> Process:
+def _spawn(arguments: tuple[Any, ...], _: Sequence[Connection]) -> Process:
     from flowq.workers.processes.spawn import Spawned  # noqa: PLC0415 - by mode
 
     return Spawned(child_module.main, arguments)
 
 
-def _fork(mode: Mode, arguments: tuple[Any, ...], inherited: list[Connection]) -> Process:
-    from flowq.workers.processes.fork import Forked, nurse  # noqa: PLC0415 - POSIX only
+def _fork(arguments: tuple[Any, ...], inherited: Sequence[Connection]) -> Process:
+    from flowq.workers.processes.fork import Forked  # noqa: PLC0415 - POSIX only
 
-    body = nurse if mode == "fork" else child_module.main
-    return Forked(partial(_be_child, body, arguments, inherited))
+    return Forked(partial(_be_child, child_module.main, arguments, inherited))
 
 
-def _be_child(body: Any, arguments: tuple[Any, ...], inherited: list[Connection]) -> None:
+def _fork_server(arguments: tuple[Any, ...], inherited: Sequence[Connection]) -> Process:
+    from flowq.workers.processes.fork import Forked, serve_forks  # noqa: PLC0415 - POSIX only
+
+    return Forked(partial(_be_child, serve_forks, arguments, inherited))
+
+
+START_METHODS: dict[Mode, StartMethod] = {
+    "fork": StartMethod("fork", _fork_server, has_process_per_job=True, linger_s=1.0),
+    "multiprocessing": StartMethod("spawn", _spawn, has_process_per_job=False, linger_s=10.0),
+    "warm": StartMethod("fork", _fork, has_process_per_job=False, linger_s=1.0),
+}
+
+
+def _be_child(body: Any, arguments: tuple[Any, ...], inherited: Sequence[Connection]) -> None:
     for connection in inherited:  # or nobody would notice the supervisor's end
         connection.close()
     body(*arguments)
@@ -93,6 +123,16 @@ def await_end(process: Process) -> int:
             deadline += END_S
         time.sleep(0.001)
     return code
+
+
+def kill_group(pid: int) -> None:
+    """Kill a child and what it started; a child that has not made its group yet, alone."""
+    for kill in (os.killpg, os.kill):
+        try:
+            kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+        return
 
 
 def end_rest(pid: int) -> None:

@@ -27,7 +27,8 @@ from flowq.workers.child.sources import Sources
 from flowq.workers.child_messages import BadMessage, read_secrets, write_secrets
 from flowq.workers.messages import Settings
 from flowq.workers.output import Capture
-from flowq.workers.resting import let_go
+from flowq.workers.processes import kill_group
+from flowq.workers.resting import close_held
 from flowq.workers.shared_state import SharedState
 
 REPORT_BYTES = 60_000
@@ -70,24 +71,14 @@ class Forked:
 
 def _be(body: Callable[[], None]) -> None:
     signal.set_wakeup_fd(-1)
-    let_go()
+    close_held()
     body()
-
-
-def kill_group(pid: int) -> None:
-    """Kill a child and what it started; a child that has not made its group yet, alone."""
-    for kill in (os.killpg, os.kill):
-        try:
-            kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
-        return
 
 
 # The fork server ---------------------------------------------------------------------------------
 
 
-def nurse(
+def serve_forks(
     channel: Connection, lifeline: Connection, shared: SharedState, settings: Settings
 ) -> None:
     """Fork a process for each message, until the channel closes."""
