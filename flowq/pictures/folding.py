@@ -254,8 +254,7 @@ def focus(picture: Picture, name: str, steps: int = 2) -> Picture:
         for arrow in picture.arrows
         if arrow.future not in names_before and arrow.blocker not in names_after
     )
-    shown = merge(replace(picture, arrows=arrows), parts)
-    return replace(shown, left_out=len(picture) - len(shown))
+    return merge(replace(picture, arrows=arrows), parts)
 
 
 def _distances(name: str, neighbours: Mapping[str, Sequence[str]]) -> dict[str, int]:

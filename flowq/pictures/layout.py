@@ -80,7 +80,7 @@ def _ask_graphlay(outline: Outline) -> Layout | None:
     script = Path(__file__).with_name("graphlay_process.py")
     try:
         done = subprocess.run(  # noqa: S603 - a program of ours
-            [sys.executable, "-I", str(script)],
+            [sys.executable, "-P", str(script)],
             input=json.dumps({"graph": request, "options": options}).encode(),
             capture_output=True,
             timeout=LIMIT_S,

@@ -125,8 +125,7 @@ class Picture:
     """A picture's content.
 
     Shape: boxes in topological order with unique names, arrows ordered by their future job.
-    `is_by_level` if the boxes are levels rather than jobs; `left_out` counts the jobs that it does
-    not show.
+    `is_by_level` if the boxes are levels rather than jobs.
     """
 
     title: str
@@ -134,7 +133,6 @@ class Picture:
     arrows: tuple[Arrow, ...]
     state: str = ""
     is_by_level: bool = False
-    left_out: int = 0
 
     def __len__(self) -> int:
         """The number of declared jobs that it stands for, without those of nested workflows."""

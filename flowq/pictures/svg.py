@@ -10,6 +10,7 @@ from __future__ import annotations
 import html
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -28,6 +29,8 @@ _CELL = 0.602
 _NAME_PX, _WORDS_PX = 13, 11
 _MAX_CELLS = 34
 _MAX_DEPTH = 3
+_MAX_POLICIES = 3
+_BETWEEN_LINES = 9
 _MARGIN = 20
 _ROOM = 15
 """Units: pixels. Between the text and the sides of a box."""
@@ -152,7 +155,13 @@ class _Scene:
     def outline(self) -> Outline:
         """Return what has to be placed; levels stand below each other."""
         edges = [(source, target) for _, source, target in self.arrows]
-        sizes = [_size(box) for box in self.boxes]
+        at_side = Counter((source, "right") for source, _ in edges)
+        at_side.update((target, "left") for _, target in edges)
+        sizes = []
+        for at, box in enumerate(self.boxes):
+            width, height = _size(box)
+            lines = max(at_side[at, "left"], at_side[at, "right"])
+            sizes.append((width, max(height, _BETWEEN_LINES * (lines + 1))))
         return Outline(sizes, self.parents, edges, is_column=self.are_levels)
 
     def draw(self, layout: Layout) -> Iterator[str]:
@@ -165,9 +174,12 @@ class _Scene:
         for at, box in enumerate(self.boxes):
             if at not in around:
                 yield _draw_box(box, layout.boxes[at], is_around=False)
-        for (arrow, _, _), line in zip(self.arrows, layout.lines, strict=True):
+        said: Counter[int] = Counter()
+        for (arrow, _, target), line in zip(self.arrows, layout.lines, strict=True):
             if arrow.on_failure and not arrow.is_last:
-                yield _draw_policy(arrow, line)
+                said[target] += 1
+                if said[target] <= _MAX_POLICIES:  # the others are dashed like these
+                    yield _draw_policy(arrow, line)
 
 
 def _name(box: Box) -> str:
@@ -281,7 +293,7 @@ def _draw_policy(arrow: Arrow, line: Sequence[Point]) -> str:
         return max(across - width, down - 2 * _WORDS_PX)
 
     (x0, y0), (x1, y1) = max(pairwise(line), key=find_room)
-    is_upright = abs(x1 - x0) < abs(y1 - y0)
+    is_upright = abs(x1 - x0) < _WORDS_PX < abs(y1 - y0)
     x, y = (x0 + x1) / 2 + (width / 2 - 6 if is_upright else 0), (y0 + y1) / 2 + 4
     return f'<text class="policy" x="{_number(x)}" y="{_number(y)}">{escaped(arrow.word)}</text>'
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import struct
 import subprocess
@@ -24,7 +25,7 @@ from flowq.pictures.html import render_html
 from flowq.pictures.outline import HEADER, Layout, Outline, Point, Rectangle
 from flowq.pictures.picture import Picture
 from flowq.pictures.png import render_png
-from flowq.pictures.svg import render_svg
+from flowq.pictures.svg import _COLORS_BY_STATE, render_svg
 from flowq.spec import Block
 from tests.unit.graphs import SAMPLES, SANDWICH, SCRIPT, chain, job, picture, star
 
@@ -293,6 +294,50 @@ def test_states_are_said_by_a_mark_a_word_and_a_colour_in_both_schemes() -> None
         assert ".finished .box{fill:" in scheme
         assert ".failed .box{fill:" in scheme
     assert svg.count('<g class="failed">') == 1
+
+
+def test_texts_stand_out_from_every_colour_behind_them() -> None:
+    """The contrast that WCAG AA asks for, in both schemes."""
+    for fill, _, dark_fill, _ in _COLORS_BY_STATE.values():
+        for text, behind in (
+            *(("#1f2328", fill), ("#57606a", fill)),
+            *(("#e6edf3", dark_fill), ("#9da7b3", dark_fill)),
+        ):
+            bright, dark = sorted((_luminance(text), _luminance(behind)), reverse=True)
+            assert (bright + 0.05) / (dark + 0.05) >= 4.5, (text, behind)
+
+
+def _luminance(color: str) -> float:
+    parts = [int(color[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_the_same_workflow_is_the_same_picture_in_every_process() -> None:
+    code = (
+        "from tests.unit.graphs import SAMPLES\n"
+        "from flowq.pictures.layers import lay_out\n"
+        "from flowq.pictures.svg import _COLORS_BY_STATE, render_svg\n"
+        "for name in ('kinds', '40 jobs', '300 jobs'): print(render_svg(SAMPLES[name](), lay_out))"
+    )
+    drawings = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=Path(__file__).parents[2],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(drawings) == 1
+
+
+def test_where_many_failures_are_ignored_three_edges_say_so_and_all_are_dashed() -> None:
+    checks = [job(f"c{i}", blocks=(Block("z", "ignore"),)) for i in range(8)]
+    svg = render_svg(picture(*checks, job("z")))
+    assert svg.count(">ignore</text>") == 3
+    assert svg.count('class="line ignore"') == 8
 
 
 def test_every_job_and_edge_of_a_small_graph_is_in_the_drawing() -> None:
