@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from flowq.declare.document import read_declaration
-from flowq.declare.keys import NESTED, WORKFLOW
+from flowq.declare.keys import JOB, NESTED, WORKFLOW
 from flowq.declare.nested import Files, Shelf
 from flowq.declare.nodes import MapNode, Node, Position, ScalarNode, collector_paused, is_empty, say
 from flowq.declare.positions import Positions
@@ -29,8 +29,13 @@ from flowq.spec import JobSpec, Places, Workflow
 
 _TOP = Position(1, 1)
 _JOBS = re.compile(r"""^[ {"']{0,8}jobs["']?[ \t]{0,8}:""", re.MULTILINE)
-_ONLY_OF_WORKFLOWS = WORKFLOW.keys.keys() - {"name", "description", "defaults", "env"}
-"""The keys by which a file that cannot be read as one is still known to be a workflow."""
+_ONLY_OF_WORKFLOWS = (WORKFLOW.keys.keys() - {"name", "description", "defaults", "env"}) | (
+    WORKFLOW.foreign.keys() - JOB.keys.keys()
+)
+"""The keys by which a file that cannot be read as one is still known to be a workflow.
+
+Not those of a job, as `env` or `key`: other files have them too, and nothing of these is quoted.
+"""
 
 
 def read_workflow(path: str | os.PathLike[str]) -> Workflow:
@@ -124,8 +129,7 @@ def _read_root(problems: Problems) -> Node | None:
 def _is_meant_as_workflow(root: MapNode) -> bool:
     """Whether a map has keys that only a workflow has, or a word for jobs."""
     return any(
-        key in _ONLY_OF_WORKFLOWS or key in WORKFLOW.foreign or find_nearest(key, ("jobs",))
-        for key in root.node_by_key
+        key in _ONLY_OF_WORKFLOWS or find_nearest(key, ("jobs",)) for key in root.node_by_key
     )
 
 

@@ -121,6 +121,7 @@ MAPS = [
     "password: hunter2\nhunter2: 1\nhunter2: 2\n",
     "name: hunter2\nenv: {a: !hunter2 b, c: *hunter2}\n",
     '{"hunter2": [1, 2], "hunter2": 3}',
+    "key: hunter2\nqueue: !hunter2 b\nif: *hunter2\n",
 ]
 """Those that could be the inputs of a run."""
 
