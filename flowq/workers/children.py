@@ -14,6 +14,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from flowq.errors import UsageError
+from flowq.render.lines import spelled
 from flowq.workers.child_messages import MAX_BYTES, BadMessage, read_kept, read_message
 from flowq.workers.estimates import BATCH_S
 from flowq.workers.messages import Claim, End, Settings, died
@@ -364,6 +365,8 @@ class Pool:
             self._take(child, kind, content)
 
     def _take(self, child: Child, kind: str, content: Any) -> None:
+        if isinstance(content, str):  # for a log, and perhaps a terminal
+            content = spelled(content)
         if kind == "ends":
             self._take_ends(child, content)
         elif kind == "died":  # only a fork server says that; it lives, and its job does not

@@ -176,6 +176,14 @@ def test_only_a_child_without_jobs_may_end_its_worker_as_unfit() -> None:
     pool._take(child, "unfit", "cannot preload shop")
 
 
+def test_what_a_child_says_cannot_move_the_cursor_of_a_terminal() -> None:
+    nothing: Any = None
+    pool = Pool(1, "warm", Settings("w", nothing), None)
+    child = Child(nothing, nothing, nothing, nothing)
+    with pytest.raises(UsageError, match=r"cannot preload \\x1b\[2Jshop"):
+        pool._take(child, "unfit", "cannot preload \x1b[2Jshop")
+
+
 def test_the_secrets_of_a_child_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(output, "MAX_SECRETS_COUNT", 2)
     secrets = Secrets()
