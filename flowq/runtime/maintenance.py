@@ -22,7 +22,6 @@ from rq.utils import as_text
 from flowq.errors import UsageError
 from flowq.runtime import keys, scripts
 from flowq.runtime.connections import is_refusal, read_clock
-from flowq.runtime.retry import begin_round
 from flowq.runtime.steps import finish, step, stop, work_off
 from flowq.runtime.wip import find_there
 
@@ -64,6 +63,9 @@ def tidy(connection: Redis) -> list[Finding]:
     for run_or_join in _due(connection, keys.DEADLINES, now_s):
         _end_overdue(run_or_join, connection)
     for join_id in _due(connection, keys.ROUNDS, now_s):
+        # Here, because every child imports this module, and retries need a third of flowq.
+        from flowq.runtime.retry import begin_round  # noqa: PLC0415
+
         begin_round(join_id, connection)
     findings = _look(connection, "look:due", LOOKS_PER_PASS)
     for index in (keys.STAGED, keys.ENDED):

@@ -52,6 +52,15 @@ def test_importing_flowq_loads_no_other_module_of_it_and_nothing_foreign() -> No
     assert {name.partition(".")[0] for name in loaded} <= {*sys.stdlib_module_names, "flowq"}
 
 
+def test_a_child_loads_nothing_that_plans_or_submits_runs() -> None:
+    """Each spawned child pays for what it imports before its first job."""
+    code = "import sys, flowq.workers.child.main; print(*(n for n in sys.modules if 'flowq.' in n))"
+    loaded = set(run_python(code).split())
+    assert "flowq.workers.child.execute" in loaded
+    heavy = ("plan", "planner", "declare", "expressions", "inputs", "runtime.planned", "cli")
+    assert not loaded & {f"flowq.{name}" for name in heavy}
+
+
 def test_decorating_functions_loads_the_standard_library_only() -> None:
     assert run_python(DECLARING) == ""
 
