@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from flowq.spec import Input
@@ -76,9 +76,10 @@ TOLERATED = "tolerated"
 
 REMOVED = "removed"
 BUSY = ("queued", "scheduled", "started")
+QUEUED_BY_WORD = {"handed": "queued", "returned": "queued"}
 """The event of a job that a retry takes away, because what it is a part of begins anew."""
 
-BEGUN_FOR_NOTHING = ("skipped", "deferred")
+BEGUN_FOR_NOTHING = ("skipped", "deferred", "returned")
 """What a started job becomes whose execution has judged its `if`, and done nothing else."""
 LIST = "(list)"
 """What stands behind the name of a group in the name of the job that makes its list."""
@@ -122,7 +123,11 @@ STUCK = "waits for a blocker to succeed"
 class Event:
     """One transition of one job, or of the run itself (`name` is empty then).
 
-    Units: `at` is aware UTC. `id` is the position in the run's log, to continue reading from.
+    Units: `at` is aware UTC, when the run was told. `id` is the position in the run's log, to
+    continue reading from. `state` is one of `JobState` or `RunState`, or `handed` (a worker has
+    the job, and has not begun it) or `returned` (it was `handed`, and is queued again). The end of
+    an execution has `began_at`, and `took_ms` as the child has measured it; events of older
+    versions have neither.
     """
 
     id: str
@@ -132,14 +137,16 @@ class Event:
     state: str
     reason: str = ""
     worker: str = ""
+    began_at: datetime | None = None
+    took_ms: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class JobStatus:
     """One job of a run, as far as the events tell.
 
-    `attempts` counts its starts, without those that only judged its `if`; `deferred_at` is when the
-    run was last told why it is held.
+    `attempts` counts the executions that began, without those that only judged its `if`;
+    `deferred_at` is when the run was last told why it is held.
     """
 
     name: str
@@ -412,7 +419,7 @@ def is_waiting(newest_first: Iterable[Event]) -> bool:
             run_state = run_state or event.state
         elif event.name not in seen:
             seen.add(event.name)
-            if event.state in BUSY:
+            if QUEUED_BY_WORD.get(event.state, event.state) in BUSY:
                 return False
             job = JobStatus(event.name, event.job_id, event.state, event.reason)
             is_held_up = is_held_up or job.is_asking or job.is_stuck
@@ -429,20 +436,38 @@ def _waiting_or_running(state: str, jobs: Mapping[str, JobStatus]) -> str:
 
 
 def _after(job: JobStatus, event: Event) -> JobStatus:
-    if job.state == "started" and event.state in BEGUN_FOR_NOTHING:
+    had_begun = job.state == "started"
+    if had_begun and event.state in BEGUN_FOR_NOTHING:
         job = replace(job, attempts=job.attempts - 1, started_at=None, worker="")
-    job = replace(job, state=event.state, reason=event.reason, worker=event.worker or job.worker)
+    state = QUEUED_BY_WORD.get(event.state, event.state)
+    job = replace(job, state=state, reason=event.reason, worker=event.worker or job.worker)
     if counted := _ATTEMPT.search(event.reason):
         job = replace(job, attempts=int(counted[1] or counted[2]))
     if event.state in ENDED:
-        return replace(job, ended_at=event.at)
+        return _ended(job, event, had_begun=had_begun)
     if event.state == "started":
-        return replace(job, started_at=event.at, ended_at=None, attempts=job.attempts + 1)
+        attempts = job.attempts + (not had_begun)
+        return replace(job, started_at=event.at, ended_at=None, attempts=attempts)
     deferred_at = event.at if event.state == "deferred" else job.deferred_at
     queued_at = event.at if event.state == "queued" else job.queued_at
     # It waits, again: what an earlier attempt left behind is not true of the next one.
     job = replace(job, deferred_at=deferred_at, queued_at=queued_at, worker=event.worker)
     return replace(job, started_at=None, ended_at=None)
+
+
+def _ended(job: JobStatus, event: Event, *, had_begun: bool) -> JobStatus:
+    if event.began_at is None:
+        return replace(job, ended_at=event.at)
+    took = event.at - event.began_at
+    if event.took_ms is not None:
+        took = timedelta(milliseconds=event.took_ms)
+    return replace(
+        job,
+        started_at=event.began_at,
+        ended_at=event.began_at + took,
+        # Of what was handed over with others nothing but its end tells that it has begun.
+        attempts=job.attempts + (not had_begun),
+    )
 
 
 def _run_after(status: RunStatus, event: Event) -> RunStatus:

@@ -83,6 +83,8 @@ def shortened(text: str, width: int, unicode: bool = True) -> str:
 def format_duration(seconds: float) -> str:
     """Return a duration as one reads it: `30ms`, `1.2s`, `42s`, `3m 05s`, `2h 10m`, `3d 04h`."""
     seconds = max(0.0, seconds)
+    if 0 < seconds < 0.0005:
+        return "<1ms"
     if seconds < 0.9995:
         return f"{round(seconds * 1000)}ms"
     if seconds < 9.95:

@@ -163,8 +163,15 @@ class Narrator:
         self._attempts: dict[str, int] = {}
 
     def tell(self, events: Iterable[Event]) -> list[Line]:
-        """Return a line like `12:03:04 slice started` for each event."""
-        return [self._line(event) for event in events]
+        """Return a line like `12:03:04 slice started` for each event that is one for people."""
+        return [self._line(event) for event in events if self._is_news(event)]
+
+    def _is_news(self, event: Event) -> bool:
+        """Whether people are told: not that a job was handed over, or began once more than that."""
+        if event.state == "returned" and self._started_at.pop(event.name, None) is not None:
+            self._attempts[event.name] -= 1
+        is_known = event.state == "started" and event.name in self._started_at
+        return event.state not in ("handed", "returned") and not is_known
 
     def _line(self, event: Event) -> Line:
         at = event.at.astimezone(self.zone).strftime("%H:%M:%S")
@@ -186,6 +193,10 @@ class Narrator:
             self._attempts[event.name] -= 1
         elif counted := _FAILED_ATTEMPT.match(event.reason or ""):
             self._attempts[event.name] = int(counted[1])  # who began to watch later saw fewer
-        if started_at is None or event.state not in ENDED:
+        if event.state not in ENDED:
+            return reason
+        if event.took_ms is not None:
+            return f" ({format_duration(event.took_ms / 1000)}){reason}"
+        if started_at is None:
             return reason
         return f" ({format_duration((event.at - started_at).total_seconds())}){reason}"

@@ -273,6 +273,8 @@ def _event(event_id: str, fields: Mapping[str, str]) -> Event:
         state=fields["state"],
         reason=fields.get("reason", ""),
         worker=fields.get("worker", ""),
+        began_at=_instant(fields.get("began_at")),
+        took_ms=float(fields["took_ms"]) if fields.get("took_ms") else None,
     )
 
 

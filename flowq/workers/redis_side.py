@@ -6,7 +6,7 @@ import json
 import random
 import time
 from collections import defaultdict, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -213,16 +213,23 @@ class RedisSide:
             claimed_at=time.time(),
         )
 
-    def put_back(self, claims: Iterable[Claim]) -> None:
-        """Put claims at the front of their queues again, in their order, charged with nothing."""
-        self.return_unknown(
-            [(claim.job_id, claim.execution_id) for claim in reversed(list(claims))]
-        )
+    def put_back(self, claims: Iterable[Claim], begun: Container[str] = ()) -> None:
+        """Put claims at the front of their queues again, in their order, charged with no crash.
+
+        `begun`: the executions that had begun; for the others it was no attempt either.
+        """
+        taken = [
+            (claim.job_id, claim.execution_id, "1" if claim.execution_id in begun else "")
+            for claim in reversed(list(claims))
+        ]
+        if taken:
+            self._take_away(self.worker, "back", 0, taken)
 
     def return_unknown(self, pairs: Sequence[tuple[str, str]]) -> None:
         """Do the same for (job, execution) pairs, the last one becoming the first in its queue."""
         if pairs:
-            self._take_away(self.worker, "back", 0, pairs)
+            taken = [(*pair, "") for pair in pairs]
+            self._take_away(self.worker, "back", 0, taken)
 
     def recover(self, worker: str, max_crashes: int) -> list[Claim]:
         """Requeue what a lost worker held, and forget the worker.
@@ -232,11 +239,11 @@ class RedisSide:
         return self._take_away(worker, "dead", max_crashes, [])
 
     def _take_away(
-        self, worker: str, how: str, max_crashes: int, pairs: Sequence[tuple[str, str]]
+        self, worker: str, how: str, max_crashes: int, taken: Sequence[tuple[str, str, str]]
     ) -> list[Claim]:
-        flat = [part for pair in pairs for part in pair]
+        flat = [part for each in taken for part in each]
         answer = scripts.GIVE_BACK.call(
-            self.connection, self._key, worker, how, self.worker, max_crashes, len(pairs), *flat
+            self.connection, self._key, worker, how, self.worker, max_crashes, len(taken), *flat
         )
         return [self._claim(*parts) for parts in answer]
 

@@ -298,9 +298,11 @@ class Supervisor:
             self._try(self.turns.receive)
         if not self.turns.is_under_way:
             self._try(self.turns.tell_kept)
+        executing = (child.executing for child in self.pool.children)
+        begun = {claim.execution_id for claim in executing if claim is not None}
         left = [*self.pool.close(), *self.turns.list_pending()]
         try:
-            self.redis_side.put_back(left)
+            self.redis_side.put_back(left, begun)
             # A turn may have claimed something whose answer did not come in time.
             self.redis_side.return_unknown(self.redis_side.find_unknown(left))
             self.redis_side.leave()

@@ -110,9 +110,13 @@ def check_plain_ends(facts: GraphFacts) -> Iterator[Fault]:
 
 ALLOWED: Mapping[str, set[str]] = {
     "deferred": {"queued", "canceled", "skipped"},
-    "queued": {"started", "canceled"},
+    **{waiting: {"started", "handed", "canceled"} for waiting in ("queued", "returned")},
     "scheduled": {"queued", "canceled"},
-    "started": {"finished", "failed", "queued", "scheduled", "stopped"},
+    # What was handed over behind another job may be said to start twice, or not at all.
+    **{
+        held: {"started", "returned", "finished", "failed", "queued", "scheduled", "stopped"}
+        for held in ("handed", "started")
+    },
     **{end: {"deferred"} for end in ENDED},
 }
 """What may follow in the log of one job; from an end only a retry of the run leads on, or a round
@@ -138,7 +142,8 @@ def check_log(facts: GraphFacts) -> Iterator[Fault]:
             generation_by_job[line.job_id] = generation_by_job.get(line.job_id, 0) + 1
         is_added = line.job_id not in state_by_job and line.state == "deferred"
         allowed = (ALLOWED_OF_WORKFLOW if line.job_id in joins else ALLOWED)[before]
-        is_taken_away = facts.graph.has_deadline and (before, line.state) == ("started", "canceled")
+        is_held = before in ("handed", "started")
+        is_taken_away = facts.graph.has_deadline and is_held and line.state == "canceled"
         if line.state not in allowed and not (is_added or is_taken_away):
             yield Fault(line.job_id, f"was {line.state} after {before}, as its run's log says")
         state_by_job[line.job_id] = line.state
@@ -172,7 +177,7 @@ def _runs(state: str | None) -> bool:
 
 
 def _is_retry(before: str, line: Transition) -> bool:
-    if before != "started" or line.state not in ("queued", "scheduled"):
+    if before not in ("handed", "started") or line.state not in ("queued", "scheduled"):
         return False
     return line.reason not in PUT_BACK
 

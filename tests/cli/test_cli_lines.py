@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import traceback
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -107,10 +108,33 @@ def test_the_narrator_counts_attempts_that_were_made_before_it_began() -> None:
     )
 
 
+def test_the_narrator_leaves_out_what_only_workers_do_and_tells_how_long_a_job_took() -> None:
+    events = [
+        _event(0, "a", "handed"),
+        _event(1, "a", "returned"),
+        _event(2, "a", "started"),
+        _event(3, "a", "returned"),
+        _event(4, "a", "started"),
+        _event(5, "a", "started"),
+        replace(_event(9, "a", "finished"), began_at=_at(4), took_ms=1500.0),
+        _event(9, "b", "handed"),
+        replace(_event(9, "b", "finished"), began_at=_at(9), took_ms=0.03),
+    ]
+
+    assert plain_text(Narrator(UTC).tell(events)).splitlines() == [
+        "12:03:06 a started",
+        "12:03:08 a started",
+        "12:03:13 a finished (1.5s)",
+        "12:03:13 b finished (<1ms)",
+    ]
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [
         (-1, "0ms"),
+        (0.0, "0ms"),
+        (0.0004, "<1ms"),
         (0.0304, "30ms"),
         (0.9999, "1.0s"),
         (9.96, "10s"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from importlib.resources import files
 
@@ -68,6 +69,54 @@ def test_a_retry_counts_an_attempt_and_measures_the_last_one() -> None:
     job = fold(_status("a"), events).jobs["a"]
 
     assert (job.attempts, job.duration_s, job.worker, job.reason) == (2, 4.0, "w2", "")
+
+
+def _told_end(second: int, name: str, began: float, took_ms: float | None = None) -> Event:
+    event = _event(second, name, "finished")
+    return replace(event, began_at=_START + timedelta(seconds=began), took_ms=took_ms)
+
+
+def test_what_was_handed_over_with_others_begins_when_its_end_says_so() -> None:
+    events = [
+        _event(1, "a", "queued"),
+        _event(2, "a", "handed", worker="w1"),
+        _told_end(9, "a", 3, took_ms=0.25),
+    ]
+    handed = fold(_status("a"), events[:2]).jobs["a"]
+    assert (handed.state, handed.worker, handed.attempts) == ("queued", "w1", 0)
+
+    job = fold(_status("a"), events).jobs["a"]
+    assert (job.state, job.attempts, job.worker) == ("finished", 1, "w1")
+    assert (job.started_at, job.duration_s) == (_START + timedelta(seconds=3), 0.00025)
+
+
+def test_an_end_without_its_duration_is_when_the_run_was_told() -> None:
+    job = fold(_status("a"), [_event(1, "a", "started"), _told_end(9, "a", 3)]).jobs["a"]
+    assert (job.attempts, job.duration_s) == (1, 6.0)
+
+
+def test_what_is_returned_was_no_attempt_whether_it_was_said_to_begin_or_not() -> None:
+    for before in ("handed", "started"):
+        events = [
+            _event(1, "a", before, worker="w1"),
+            _event(2, "a", "returned", reason="its worker was lost"),
+        ]
+        job = fold(_status("a"), events).jobs["a"]
+        assert (job.state, job.attempts, job.started_at) == ("queued", 0, None)
+        job = fold(_status("a"), [*events, _event(3, "a", "started")]).jobs["a"]
+        assert (job.state, job.attempts, job.reason) == ("started", 1, "")
+
+
+def test_a_start_that_is_told_twice_is_one() -> None:
+    events = [_event(1, "a", "started"), _event(2, "a", "started"), _event(3, "a", "finished")]
+    assert fold(_status("a"), events).jobs["a"].attempts == 1
+
+
+def test_a_run_whose_jobs_are_handed_over_does_not_wait() -> None:
+    asks = _event(1, "a", "deferred", reason=ASKING)
+    assert is_waiting([asks, _event(0, "", "running")])
+    for word in ("handed", "returned"):
+        assert not is_waiting([_event(2, "b", word), asks, _event(0, "", "running")])
 
 
 def test_a_job_that_waits_for_its_retry_has_no_worker_and_no_end() -> None:
@@ -163,7 +212,12 @@ def test_states_are_counted_and_empty_ones_left_out() -> None:
 HAPPENINGS = st.one_of(
     st.tuples(
         st.sampled_from("ab"),
-        st.sampled_from(["queued", "started", "finished", "failed", "deferred", REMOVED]),
+        st.sampled_from(
+            [
+                *("queued", "handed", "returned", "started", "finished", "failed", "deferred"),
+                REMOVED,
+            ]
+        ),
         st.sampled_from(["", ASKING, f"{STUCK}: c"]),
     ),
     st.tuples(st.just(""), st.sampled_from(["running", "waiting", "failed"]), st.just("")),

@@ -74,7 +74,8 @@ end
 -- A job starts to be executed: its run is told, its slots are its own whoever queued it (but not while its
 -- `if` has still to be judged), the edges of a blocker that had ended hold again, and a future job's keys
 -- live as long as its hash does. `job` has its fields of ours by name, as the hash has them.
-function attempts.begin(id, job, worker)
+-- `told` is the word for it: "started", or "handed" for what a child gets with others, and begins later.
+function attempts.begin(id, job, worker, told)
   if job.flowq_outcome then attempts.renew_edges(id) end
   if job.flowq_slots and job.flowq_judging ~= 'due' then slots.hold(id, job.flowq_slots) end
   local state = job.flowq_future and redis.call('HGET', keys.future(id), 'state')
@@ -82,10 +83,7 @@ function attempts.begin(id, job, worker)
     redis.call('HSET', keys.future(id), 'state', 'queued')
     keep_keys(id)
   end
-  if job.flowq_run then -- as runs.log, with one field more
-    redis.call('XADD', OURS .. 'events:' .. job.flowq_run, '*', 'job', id, 'name',
-      job.flowq_name or '', 'state', 'started', 'worker', worker)
-  end
+  if job.flowq_run then runs.log_start(job.flowq_run, id, job.flowq_name, told, worker) end
 end
 
 -- A job starts to be executed. Runs inside RQ's transaction that writes STARTED.
@@ -98,7 +96,7 @@ function attempts.start(argv)
     local f = redis.call('HMGET', keys.job(id), 'flowq_outcome', 'flowq_run', 'flowq_name',
       'flowq_future', 'flowq_slots', 'flowq_judging')
     attempts.begin(id, { flowq_outcome = f[1], flowq_run = f[2], flowq_name = f[3], flowq_future = f[4],
-      flowq_slots = f[5], flowq_judging = f[6] }, argv[5])
+      flowq_slots = f[5], flowq_judging = f[6] }, argv[5], 'started')
     if f[2] then redis.call('HINCRBY', keys.job(id), 'flowq_attempts', 1) end
     return redis.status_reply('OK')
   end)

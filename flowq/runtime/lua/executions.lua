@@ -52,7 +52,9 @@ local function list_taken(argv)
       if id then list[#list + 1] = { id, execution } end
     end
   else
-    for i = 1, tonumber(argv[8]) do list[i] = { argv[7 + 2 * i], argv[8 + 2 * i] } end
+    for i = 9, 8 + 3 * tonumber(argv[8]), 3 do
+      list[#list + 1] = { argv[i], argv[i + 1], argv[i + 2] == '1' }
+    end
   end
   return list
 end
@@ -65,15 +67,18 @@ local function drop(id, execution, queue)
   if queue then redis.call('ZREM', PREFIX .. ':wip:' .. queue, member) end
 end
 
-local function put_back(id, queue, ttl, run, name)
+local function put_back(id, queue, ttl, run, name, has_begun)
   redis.call('HSET', keys.job(id), 'status', 'queued', 'enqueued_at', NOW, 'started_at', '',
     'worker_name', '')
   redis.call('SADD', PREFIX .. ':queues', PREFIX .. ':queue:' .. queue)
   redis.call('LPUSH', PREFIX .. ':queue:' .. queue, id)
   if int(ttl) > 0 then redis.call('EXPIRE', keys.job(id), ttl) end
-  if run then
-    runs.log(run, id, name or '', 'queued', is_dead and 'its worker was lost' or 'its worker stopped')
+  if not run then return end
+  if has_begun then
+    return runs.log(run, id, name, 'queued', is_dead and 'its worker was lost' or 'its worker stopped')
   end
+  redis.call('HINCRBY', keys.job(id), 'flowq_attempts', -1)
+  runs.log(run, id, name, 'returned', is_dead and 'its worker was lost' or nil)
 end
 
 local function adopt(id, execution)
@@ -83,23 +88,27 @@ local function adopt(id, execution)
     'worker_name', caller)
 end
 
-local function must_fail(id, execution, on_crash)
-  if not is_dead then return false end
+-- Whether the execution of a lost worker is known to have begun: a light claim has no record yet.
+local function has_begun_there(id, execution)
   local key = PREFIX .. ':execution:' .. id .. ':' .. execution
   local record = redis.call('HMGET', key, 'id', 'flowq_handed')
-  if not record[1] or record[2] == '1' then return false end -- a light claim has no record yet
+  return record[1] and record[2] ~= '1'
+end
+
+local function must_fail(id, on_crash)
   local crashes = redis.call('HINCRBY', keys.job(id), 'flowq_crashes', 1)
   return on_crash == 'fail' or crashes > forgiven
 end
 
-local function take_away(id, execution)
+local function take_away(id, execution, has_begun)
   local f = redis.call('HMGET', keys.job(id), 'origin', 'status', 'ttl', 'flowq_run', 'flowq_name',
     'flowq_on_crash', 'flowq_always')
   local queue = f[1]
   local is_held = queue
     and redis.call('ZSCORE', PREFIX .. ':wip:' .. queue, id .. ':' .. execution)
   if not is_held or f[2] ~= 'started' then return drop(id, execution, queue) end
-  if must_fail(id, execution, f[6]) then
+  has_begun = has_begun or is_dead and has_begun_there(id, execution)
+  if is_dead and has_begun and must_fail(id, f[6]) then
     adopt(id, execution)
     failing[#failing + 1] = { id, execution, queue, redis.call('HGETALL', keys.job(id)) }
     return
@@ -108,7 +117,7 @@ local function take_away(id, execution)
   if f[4] and runs.is_canceling(f[4], f[7]) then
     return jobs.call_off(id, 'canceled', runs.why_canceled(f[4])) -- nobody was there to stop it
   end
-  put_back(id, queue, f[3], f[4], f[5])
+  put_back(id, queue, f[3], f[4], f[5], has_begun)
 end
 
 local function forget_worker()
@@ -128,18 +137,19 @@ end
 --        5 "back" (its own doing: nothing of them has run, or it was stopped on purpose) or "dead"
 --          (the worker is lost: whatever it held, and the worker itself)
 --        6 name of the worker that calls   7 how many crashes a job is forgiven
---        8 number of executions (not for "dead"), then for each of them: job, execution
+--        8 number of executions (not for "dead"), then for each of them: job, execution, "1" when it
+--          has begun
 -- Returns {job, execution, queue, {field, value…}} for each job that must be failed, because it was
 -- lost too often or may not be repeated. Its execution belongs to the caller from here on. All
 -- others are queued again, at the front, or were ended by somebody else; a canceled run's are
 -- canceled.
 -- Fenced by the WIP entry: an execution is taken away once. A job that was handed over and has not
--- begun is not charged with a crash.
+-- begun is not charged with a crash, and that was no attempt.
 function executions.give_back(argv)
   worker, is_dead, caller, forgiven = argv[4], argv[5] == 'dead', argv[6], tonumber(argv[7])
   worker_key = PREFIX .. ':worker:' .. worker
   held_key, failing = worker_key .. ':executions', {}
-  for _, pair in ipairs(list_taken(argv)) do take_away(pair[1], pair[2]) end
+  for _, taken in ipairs(list_taken(argv)) do take_away(unpack(taken, 1, 3)) end
   settling.settle_all()
   if is_dead then forget_worker() end
   return failing

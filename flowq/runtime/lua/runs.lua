@@ -8,6 +8,19 @@ function runs.log(run, id, name, state, reason)
     'state', state, 'reason', reason or '')
 end
 
+-- The same of an execution that begins ("started"), or was handed to a child ("handed").
+function runs.log_start(run, id, name, state, worker)
+  redis.call('XADD', OURS .. 'events:' .. run, '*', 'job', id, 'name', name or '', 'state', state,
+    'worker', worker)
+end
+
+-- The same of an execution that has ended: when it began (as RQ writes instants), and how many
+-- milliseconds it took, where that is known. The event itself has the instant of its batch.
+function runs.log_end(run, id, name, state, reason, began_at, took_ms)
+  redis.call('XADD', OURS .. 'events:' .. run, '*', 'job', id, 'name', name or '', 'state', state,
+    'reason', reason or '', 'began_at', began_at, 'took_ms', took_ms)
+end
+
 -- The name of a job of the run by its id; those of items and inner jobs are others.
 function runs.name_of(id, run)
   local prefix = run .. '-'

@@ -47,20 +47,32 @@ end
 
 local function read_more(id, job)
   local f = redis.call('HMGET', keys.job(id), 'flowq_name', 'flowq_group', 'flowq_slots',
-    'flowq_expands', 'flowq_tolerate', 'flowq_pass', 'flowq_adds')
+    'flowq_expands', 'flowq_tolerate', 'flowq_pass', 'flowq_adds', 'started_at')
   job.name, job.group, job.slots, job.expands = f[1], f[2], f[3], f[4]
   job.tolerate, job.pass, job.adds = f[5], f[6], f[7]
+  job.started_at = job.started_at or f[8]
 end
 
 local account_for -- calls itself, by settle_in_run
+local EXECUTED = { finished = true, failed = true, stopped = true }
+
+-- Tells the run of an end. `reason` is given where no execution has ended, but somebody ended the job.
+local function log_end(id, job, shown, why, reason)
+  if not EXECUTED[shown] or reason or not job.started_at or job.started_at == '' then
+    return runs.log(job.run, id, job.name, shown, why)
+  end
+  local took_s = job.started_ts and tonumber(job.ended_ts) - tonumber(job.started_ts)
+  local took_ms = took_s and string.format('%.3f', math.max(0, took_s) * 1000) or ''
+  runs.log_end(job.run, id, job.name, shown, why, job.started_at, took_ms)
+end
 
 -- What a run has to know before the future jobs that the job blocks hear of its end. That may end
 -- the job once more, differently.
 local function settle_in_run(id, job, outcome, reason)
   if job.before ~= outcome then
-    reason = reason or redis.call('HGET', keys.job(id), 'flowq_reason')
+    local why = reason or redis.call('HGET', keys.job(id), 'flowq_reason')
     local shown = outcome == 'passed' and 'skipped' or outcome == 'tolerated' and 'failed' or outcome
-    runs.log(job.run, id, job.name, shown, reason)
+    log_end(id, job, shown, why, reason)
   end
   if job.group or job.expands then
     for _, other in ipairs(groups.note_end(id, job, job.before, outcome)) do

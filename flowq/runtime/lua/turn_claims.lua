@@ -61,7 +61,7 @@ local function claim(id, queue, lean, raw, is_short)
   end
   -- A time to live comes from `ttl`, or from an earlier end.
   if raw.ttl or raw.ended_at then redis.call('PERSIST', key) end
-  attempts.begin(id, raw, turn.worker)
+  attempts.begin(id, raw, turn.worker, is_short and 'handed' or 'started')
   members[#members + 1] = member
   claims[#claims + 1] = { id, execution, queue, lean, marks_of(raw, is_short) }
 end

@@ -73,7 +73,8 @@ end
 --        8 number of executions, then for each: job, execution, queue, "1" when it was handed over
 --          and has not begun, when it was claimed (epoch seconds)
 -- Returns {ids of executions that somebody took away…}.
--- It makes the records of executions that were claimed without them.
+-- It makes the records of executions that were claimed without them, and tells runs of those that have
+-- begun since they were handed over.
 function workers.beat(argv)
   local worker = argv[4]
   local worker_key = PREFIX .. ':worker:' .. worker
@@ -90,11 +91,12 @@ function workers.beat(argv)
       local key = PREFIX .. ':execution:' .. member
       redis.call('HSET', key, 'id', execution, 'job_id', id, 'worker_name', worker,
         'last_heartbeat', TS)
-      redis.call('HSETNX', key, 'created_at', argv[i + 4])
+      local is_new = redis.call('HSETNX', key, 'created_at', argv[i + 4]) == 1
       if handed == '1' then
         redis.call('HSET', key, 'flowq_handed', '1')
-      else
-        redis.call('HDEL', key, 'flowq_handed')
+      elseif redis.call('HDEL', key, 'flowq_handed') == 1 or is_new then
+        local f = redis.call('HMGET', keys.job(id), 'flowq_run', 'flowq_name')
+        if f[1] then runs.log_start(f[1], id, f[2], 'started', worker) end
       end
       redis.call('EXPIRE', key, ttl)
       redis.call('ZADD', PREFIX .. ':wip:' .. queue, 'XX', math.floor(TS) + jobs.WIP_S, member)
