@@ -90,11 +90,14 @@ def newer_flowq(tmp_path: Path) -> Path:
 
 
 def add_field(path: Path) -> None:
-    """Give each class in a file that has fields one more, `nice`, behind its last one."""
+    """Give each class in a file that has fields one more, `nice`, behind its last one; it may have
+    it from another class of the file."""
     lines = path.read_text("utf-8").splitlines()
     classes = [each for each in ast.parse("\n".join(lines)).body if isinstance(each, ast.ClassDef)]
     assert classes
-    for each in reversed(classes):
+    names = {each.name for each in classes}
+    own = [c for c in classes if not any(ast.unparse(base) in names for base in c.bases)]
+    for each in reversed(own):
         fields = [part for part in each.body if isinstance(part, ast.AnnAssign)]
         if fields and (end := fields[-1].end_lineno):
             lines.insert(end, "    nice: int = 0")
