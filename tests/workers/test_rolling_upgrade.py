@@ -90,14 +90,14 @@ def newer_flowq(tmp_path: Path) -> Path:
 
 
 def add_field(path: Path) -> None:
-    """Give each class in a file that has fields one more, `nice`, behind its last one; it may have
-    it from another class of the file."""
+    """Give each class in a file that has fields one more, `nice`, behind its last one.
+
+    One that has the fields of another class has it from there.
+    """
     lines = path.read_text("utf-8").splitlines()
     classes = [each for each in ast.parse("\n".join(lines)).body if isinstance(each, ast.ClassDef)]
     assert classes
-    names = {each.name for each in classes}
-    own = [c for c in classes if not any(ast.unparse(base) in names for base in c.bases)]
-    for each in reversed(own):
+    for each in reversed([each for each in classes if not each.bases]):
         fields = [part for part in each.body if isinstance(part, ast.AnnAssign)]
         if fields and (end := fields[-1].end_lineno):
             lines.insert(end, "    nice: int = 0")
