@@ -244,9 +244,11 @@ def focus(picture: Picture, name: str, steps: int = 2) -> Picture:
         if min(earlier.get(box.name, steps + 1), later.get(box.name, steps + 1)) <= steps:
             parts.append((box, [box]))
     for side, boxes in (("before", far_before), ("after", far_after)):
-        if boxes:
+        if len(boxes) > 1:
             number = count(sum(map(len, boxes)), "job")
             parts.append((stand_for(boxes, f"{number} further {side}", ""), boxes))
+        else:
+            parts += [(box, [box]) for box in boxes]
     # An arrow back from what is shown to what is far would close a circle.
     names_before, names_after = ({box.name for box in far} for far in (far_before, far_after))
     arrows = tuple(

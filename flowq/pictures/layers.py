@@ -42,14 +42,12 @@ def lay_out(outline: Outline) -> Layout:
     size_by_box: dict[int | None, tuple[float, float]] = dict(enumerate(outline.sizes))
     for parent in sorted(inside, key=lambda each: -1 if each is None else each, reverse=True):
         members, numbers = inside[parent], edges_inside.get(parent, [])
-        flat = _Flat(
+        position = {box: at for at, box in enumerate(members)}
+        edges = [outline.edges[each] for each in numbers]
+        placed, drawn = _Flat(
             [size_by_box[box] for box in members],
-            [
-                (members.index(outline.edges[each][0]), members.index(outline.edges[each][1]))
-                for each in numbers
-            ],
-        )
-        placed, drawn = flat.place()
+            [(position[source], position[target]) for source, target in edges],
+        ).place()
         boxes |= zip(members, placed, strict=True)
         lines |= zip(numbers, drawn, strict=True)
         width = max(each.x + each.width for each in placed)

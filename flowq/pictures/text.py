@@ -84,7 +84,7 @@ class _Pen:
             return ((row.before, ""),)
         style = STYLE_BY_STATE.get(box.state, "")
         room = self._width - len(row.before) - len(row.after) - 2
-        name = cut(spelled(box.name), room, self._ellipsis)
+        name = cut(self._ascii(spelled(box.name)), room, self._ellipsis)
         mark = (box.mark(self._unicode), style)
         spans: list[Span] = [(row.before, ""), mark, (row.after, ""), (f" {name}", style)]
         room -= count_cells(name) + 2
@@ -113,7 +113,8 @@ class _Pen:
         return [*lines, self.cut(((about + hint, "dim"),))]
 
     def _ascii(self, text: str) -> str:
-        return text if self._unicode else text.replace("–", "-")
+        """Return a text without the characters that only folding puts there, if it has to be."""
+        return text if self._unicode else text.replace("–", "-").replace("…", "...")
 
     def _wrap(self, level: Box, width: int, at_most: int) -> list[str]:
         """Return the names of a level's jobs in lines, the failed ones first."""

@@ -112,7 +112,7 @@ def test_without_unicode_the_drawing_is_ascii() -> None:
     text = render_text(picture(*SANDWICH), unicode=False)
 
     assert text.splitlines()[-1] == "*-' serve"
-    for name in ("kinds", "40 jobs", "2,000 jobs", "star of 2,000", "three deep"):
+    for name in ("kinds", "40 jobs", "2,000 jobs", "chain of 2,000", "three deep"):
         assert render_text(SAMPLES[name](), unicode=False).isascii(), name
 
 

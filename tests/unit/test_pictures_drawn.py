@@ -232,6 +232,7 @@ def test_focus_shows_what_is_near_a_job_and_counts_the_rest() -> None:
         "j52",
         "47 jobs further after",
     ]
+    assert [box.name for box in focus(chain(4), "j0").boxes] == ["j0", "j1", "j2", "j3"]
     shown = focus(picture(*SANDWICH, job("other")), "butter")
     assert [box.name for box in shown.boxes] == ["cut_bread", "butter", "serve"]
     with pytest.raises(UsageError, match="no job 'buter'; did you mean 'butter'"):
