@@ -511,7 +511,6 @@ def test_a_text_that_shows_itself_otherwise_is_the_text_it_holds(text: str) -> N
         ({"queue": True}, "queue must be text, not True"),
         ({"queue": Level.HIGH}, "queue must be text, not 3"),
         ({"cwd": 1.0}, "cwd must be text, not 1.0"),
-        ({"if_": True}, "if must be text, not True"),
         ({"description": float("nan")}, "description must be text, not nan"),
         ({"approval": {"message": 3}}, "message must be text, not 3"),
         ({"needs": 3}, "needs must be a job's name, or a list of names, not 3"),
