@@ -14,6 +14,7 @@ from flowq.pictures.svg import escaped, render_svg
 from flowq.render.lines import count
 
 _MAX_ROWS = 500
+_MAX_BLOCKERS = 10
 _MAX_NESTED = 30
 
 _STYLE = """\
@@ -25,7 +26,8 @@ p{margin:.3rem 0 1rem}
 table{border-collapse:collapse}
 th,td{text-align:start;vertical-align:top;padding:.25rem 1rem .25rem 0}
 th,td{border-bottom:1px solid #d0d7de}
-td{overflow-wrap:anywhere}
+tbody th{font-weight:400;min-width:7rem}
+td,tbody th{overflow-wrap:anywhere}
 summary{cursor:pointer;font-weight:600}
 details{margin:1rem 0}
 @media (prefers-color-scheme:dark){
@@ -54,14 +56,14 @@ def render_html(picture: Picture) -> str:
         "<main>",
         f"<h1>{escaped(picture.title)}</h1>",
         f"<p>{_about(picture)}</p>",
-        f'<div class="drawing">{render_svg(picture)}</div>',
+        _drawing(render_svg(picture)),
         *_table(picture),
     ]
     for inside in nested[:_MAX_NESTED]:
         out += [
             f"<details><summary>workflow {escaped(inside.title)}: {_about(inside)}</summary>",
             # Drawn by our own layout, because there may be many of them.
-            f'<div class="drawing">{render_svg(inside, lay_out)}</div>',
+            _drawing(render_svg(inside, lay_out)),
             *_table(inside),
             "</details>",
         ]
@@ -70,22 +72,32 @@ def render_html(picture: Picture) -> str:
     return "\n".join([*out, "</main>", "</body>", "</html>"]) + "\n"
 
 
+def _drawing(svg: str) -> str:
+    """Return a drawing that can be moved by the keyboard where it is wider than the page."""
+    return f'<div class="drawing" role="region" aria-label="drawing" tabindex="0">{svg}</div>'
+
+
 def _about(picture: Picture) -> str:
     said = [picture.state, count(len(picture), "job"), count(len(picture.arrows), "edge")]
     return ", ".join(filter(None, said))
 
 
 def _table(picture: Picture) -> Iterator[str]:
-    blockers_by_name = picture.blockers_by_name()
+    blockers: dict[str, list[str]] = {box.name: [] for box in picture.boxes}
+    for arrow in picture.arrows:
+        word = f" ({escaped(arrow.word)})" if arrow.word else ""
+        blockers[arrow.future].append(f"<bdi>{escaped(arrow.blocker)}</bdi>{word}")
     yield "<table>"
     yield "<thead><tr><th>job</th><th>what it is</th><th>after</th><th>about</th></tr></thead>"
     yield "<tbody>"
     for box in picture.boxes[:_MAX_ROWS]:
-        blockers = blockers_by_name[box.name]
-        more = f" and {len(blockers) - 10:,} more" if len(blockers) > 10 else ""
+        before = blockers[box.name]
+        more = f" and {len(before) - _MAX_BLOCKERS:,} more" if len(before) > _MAX_BLOCKERS else ""
         about = "; ".join(filter(None, [box.condition and f"if {box.condition}", box.description]))
-        cells = (box.name, ", ".join(box.words), ", ".join(blockers[:10]) + more, about)
-        yield "<tr>" + "".join(f"<td>{escaped(cell)}</td>" for cell in cells) + "</tr>"
+        yield (
+            f'<tr><th scope="row">{escaped(box.name)}</th><td>{escaped(", ".join(box.words))}</td>'
+            f"<td>{', '.join(before[:_MAX_BLOCKERS])}{more}</td><td>{escaped(about)}</td></tr>"
+        )
     yield "</tbody>"
     yield "</table>"
     if len(picture.boxes) > _MAX_ROWS:

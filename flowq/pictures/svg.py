@@ -28,6 +28,7 @@ _CELL = 0.602
 
 _NAME_PX, _WORDS_PX = 13, 11
 _MAX_CELLS = 34
+_MAX_TOOLTIP = 1_000
 _MAX_DEPTH = 3
 _MAX_POLICIES = 3
 _BETWEEN_LINES = 9
@@ -193,7 +194,7 @@ def _size(box: Box) -> tuple[float, float]:
 
 
 def _said(box: Box) -> str:
-    return " · ".join(box.words)
+    return spelled(" · ".join(box.words))
 
 
 def _draw_box(box: Box, at: Rectangle, *, is_around: bool) -> str:
@@ -205,7 +206,8 @@ def _draw_box(box: Box, at: Rectangle, *, is_around: bool) -> str:
     if box.is_stack:  # the sheets of a stack look out above the first one
         for up in (8, 4):
             out.append(_rectangle(at.x + up, at.y - up, at.width - 2 * up, at.height, "box"))
-    out.append(_octagon(at, shape) if box.approval else _rectangle(*_sides(at), shape))
+    draw_shape = _octagon if box.approval else _rectangle
+    out.append(draw_shape(at.x, at.y, at.width, at.height, shape))
     if box.kind == "workflow":
         for x in (at.x + 6, at.x + at.width - 6):
             out.append(f'<path class="mark" d="M{_xy(x, at.y)}v{_number(at.height)}"/>')
@@ -239,11 +241,7 @@ def _tooltip(box: Box) -> str:
         lines.append(", ".join(job.name for job in box.members[:20]) + more)
     if box.condition:
         lines.append(f"if {box.condition}")
-    return "; ".join(filter(None, [*lines, box.description]))
-
-
-def _sides(at: Rectangle) -> tuple[float, float, float, float]:
-    return at.x, at.y, at.width, at.height
+    return cut("; ".join(filter(None, [*lines, box.description])), _MAX_TOOLTIP)
 
 
 def _rectangle(x: float, y: float, width: float, height: float, class_: str) -> str:
@@ -252,10 +250,10 @@ def _rectangle(x: float, y: float, width: float, height: float, class_: str) -> 
     return f'<rect class="{class_}" {place} {size} rx="5"/>'
 
 
-def _octagon(at: Rectangle, class_: str) -> str:
+def _octagon(x: float, y: float, width: float, height: float, class_: str) -> str:
     """Return the sign that says stop, for a job that waits for a person."""
-    along, down = _number(at.width - 20), _number(at.height - 20)
-    path = f"M{_xy(at.x + 10, at.y)}h{along}l10 10v{down}l-10 10h-{along}l-10-10v-{down}z"
+    along, down = _number(width - 20), _number(height - 20)
+    path = f"M{_xy(x + 10, y)}h{along}l10 10v{down}l-10 10h-{along}l-10-10v-{down}z"
     return f'<path class="{class_}" d="{path}"/>'
 
 

@@ -353,8 +353,10 @@ def test_a_page_has_the_drawing_the_jobs_as_a_table_and_nested_workflows_to_open
     page = page_of("kinds")
     assert page.count("<svg") == page.count("</svg>") == 2
     assert "<details><summary>workflow ship: 2 jobs, 1 edge</summary>" in page
-    cells = ("publish", "workflow of 2 jobs, if", "ask", "if inputs.publish")
-    assert "".join(f"<td>{cell}</td>" for cell in cells) in page
+    cells = ("workflow of 2 jobs, if", "<bdi>ask</bdi>", "if inputs.publish")
+    row = '<th scope="row">publish</th>' + "".join(f"<td>{cell}</td>" for cell in cells)
+    assert row in page
+    assert "<bdi>test</bdi> (ignore)" in page
     assert "default-src 'none'" in page
 
 
