@@ -43,7 +43,7 @@ from flowq.server.locks import (
     try_file_lock,
 )
 from flowq.server.private import Path, is_private
-from flowq.server.resp import Connection, Refused
+from flowq.server.resp import Connection, NotOurs, Refused, explain_hang_up
 
 DATA = "data"
 LOG = "server.log"
@@ -74,10 +74,6 @@ SETTINGS = {
 
 class Trouble(Exception):
     """There will be no server; the message is for the user."""
-
-
-class NotOurs(ConnectionRefusedError):
-    """Another server listens there."""
 
 
 class Endpoint(ABC):
@@ -170,8 +166,7 @@ class Endpoint(ABC):
 
     def is_free(self) -> bool:
         """Whether neither a guardian nor a server is at work."""
-        takes = (self.try_data, lambda: self.try_lock(GUARDIAN_LOCK))
-        for take in takes:
+        for take in (self.try_data, lambda: self.try_lock(GUARDIAN_LOCK)):
             if self.state and not os.path.isdir(self.state):
                 break  # the folder is gone
             lock = take()
@@ -483,19 +478,26 @@ class TcpEndpoint(Endpoint):
             older.release()
         return try_database_lock(self.at(name), shared=shared)
 
+    @property
+    def holder(self) -> str:
+        for path in (self.path, self.path + CLOSED):
+            if address := read_address(path):
+                where = f"what listens at {HOST}:{address.port}"
+                return f"{where} (remove {os.path.abspath(path)} if that is not flowq's)"
+        return super().holder
+
     def try_data(self) -> Lock | None:
-        """As above. An address at which another server answers will not be used again."""
+        """As above. What accepts a connection may have them, unless it shows that it has not."""
         for path in (self.path, self.path + CLOSED):
             try:
                 self.call(path).close()
-            except (TimeoutError, Refused):
-                return None  # it may be ours
             except NotOurs:
-                address = read_address(path)
-                if address is not None:
+                if address := read_address(path):
                     self._foreign.add(address)
-            except OSError:
+            except (ConnectionRefusedError, FileNotFoundError):
                 pass
+            except (OSError, Refused):
+                return None
             else:
                 return None
         return Lock()
@@ -509,13 +511,12 @@ class TcpEndpoint(Endpoint):
             connection.ask("AUTH", address.password)
             if not _shows(connection.ask("ACL", "GETUSER", PROOF_USER), address.proof):
                 raise NotOurs("this is another server")
-        except Refused as error:
+        except BaseException as error:
             connection.close()
-            if any(sign in str(error) for sign in FOREIGN):
+            if isinstance(error, Refused) and any(sign in str(error) for sign in FOREIGN):
                 raise NotOurs(str(error)) from error
-            raise
-        except BaseException:
-            connection.close()
+            if isinstance(error, ConnectionError) and not isinstance(error, NotOurs):
+                explain_hang_up((HOST, address.port))
             raise
         return connection
 
@@ -586,7 +587,8 @@ def read_address(path: Path) -> Address | None:
 
     try:
         said = json.loads(private.read(path))
-        return Address(*(said[name] for name in Address._fields))
+        address = Address(*(said[name] for name in Address._fields))
+        return address if 0 < address.port < 65_536 else None
     except (OSError, ValueError, TypeError, KeyError):
         return None
 

@@ -271,8 +271,11 @@ class Guardian:
             self._end(f"giving up: {trouble}")
 
     def leave(self) -> None:
-        """Remove what is of no use without a server: what leads to it, or a temporary folder."""
-        if not self._has_folder():
+        """Remove what is of no use without a server: what leads to it, or a temporary folder.
+
+        A server that has the data still, and does not answer us, must be found by others later.
+        """
+        if not self._has_folder() or not self.server.take_lock():
             return
         self.endpoint.discard()
         if self.parent_pid:

@@ -243,7 +243,7 @@ def test_data_of_a_server_that_does_not_answer_are_left_alone(
         address = endpoint.make_address()._replace(port=silent.getsockname()[1])
         endpoint.write_address(started.socket, address)
         monkeypatch.setattr(resp, "ANSWER_S", 0.05)
-        with pytest.raises(Trouble, match=r"another process has the data"):
+        with pytest.raises(Trouble, match=r"what listens at 127.* has the data"):
             take_over(started.state, monkeypatch)
     started.socket.unlink()
 
@@ -287,6 +287,24 @@ def test_a_server_that_is_full_is_neither_free_nor_forgotten(project: Path) -> N
         assert not endpoint_of(started.state).is_free()
         assert endpoint_of(started.state).try_data() is None
         assert started.socket.exists()
+        connection.config_set("maxclients", 100)
+    assert pid_of(server.ensure(project)) == pid
+
+
+def test_a_guardian_that_gets_no_answer_leaves_the_way_to_the_server(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = server.ensure(project)
+    with started.connect() as connection:
+        pid = pid_of(started)
+        kill_guards(started)
+        connection.config_set("maxclients", 1)
+        with monkeypatch.context() as patch:
+            newcomer = make_guardian(started.state, patch)
+            assert guardian.live(newcomer, can_start=True) == 1
+            newcomer._lock.release()
+        assert started.socket.exists()
+        assert not endpoint_of(started.state).is_free()
         connection.config_set("maxclients", 100)
     assert pid_of(server.ensure(project)) == pid
 
@@ -387,14 +405,20 @@ def test_a_stop_does_not_return_while_the_server_has_the_data(
 
 
 def take_over(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(state)
-    monkeypatch.setattr(guardian, "TAKE_OVER_S", 0.05)
-    newcomer = guardian.Guardian(["/bin/false"], endpoint_of(""), None, None, ("", ""))
+    newcomer = make_guardian(state, monkeypatch)
     try:
         newcomer.take_over()
     finally:
         assert newcomer._lock is not None
         newcomer._lock.release()
+
+
+def make_guardian(state: Path, monkeypatch: pytest.MonkeyPatch) -> guardian.Guardian:
+    """Make one that gives up soon, in the state folder, and reports to nobody."""
+    monkeypatch.chdir(state)
+    monkeypatch.setattr(guardian, "TAKE_OVER_S", 0.05)
+    monkeypatch.setattr(guardian, "report", lambda _: None)
+    return guardian.Guardian(["/bin/false"], endpoint_of(""), None, None, ("", ""))
 
 
 # --- a temporary server ---

@@ -11,9 +11,11 @@ import json
 import os
 import socket
 import stat
+import struct
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -22,7 +24,7 @@ import redis
 from flowq import server
 from flowq.errors import ServerUnavailable
 from flowq.runtime.queue import Queue
-from flowq.server import embedded, endpoint, fake, locks, process
+from flowq.server import embedded, endpoint, fake, locks, process, resp
 from flowq.server.connection import connect, health
 from flowq.workers import Worker
 from tests.runtime.server_processes import pid_of
@@ -134,6 +136,114 @@ def test_a_server_with_another_password_or_none_is_another_one(
         assert started.socket.exists()  # to look changes nothing
         assert server.ensure(folder_of(started)).is_running
         assert address_of(started).port != port
+
+
+class Listening(threading.Thread):
+    """A program at a port, which treats its first clients in one way, and all others in another.
+
+    Ways: `bytes` to say before it hangs up; None, to wait for words and then hang up so that what
+    it said is lost.
+    """
+
+    def __init__(self, *ways: bytes | None) -> None:
+        super().__init__(daemon=True)
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._socket.getsockname()[1]
+        self._ways = list(ways)
+        self.start()
+
+    def run(self) -> None:
+        while True:
+            try:
+                client, _ = self._socket.accept()
+            except OSError:  # closed
+                return
+            way = self._ways.pop(0) if len(self._ways) > 1 else self._ways[0]
+            with client:
+                if way is None:
+                    client.recv(1)
+                    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                else:
+                    client.sendall(way)
+
+    def close(self) -> None:
+        self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+        self.join()
+
+
+@pytest.fixture
+def find_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., endpoint.TcpEndpoint]]:
+    """`find_at(*ways)`: the endpoint of a state whose address names such a program."""
+    listening: list[Listening] = []
+    monkeypatch.setattr(resp, "HEAR_S", 0.05)
+
+    def start(*ways: bytes | None) -> endpoint.TcpEndpoint:
+        listening.append(Listening(*ways))
+        address = endpoint.make_address()._replace(port=listening[-1].port)
+        endpoint.write_address(tmp_path / "address", address)
+        return endpoint.TcpEndpoint(tmp_path)
+
+    yield start
+    for each in listening:
+        each.close()
+
+
+FULL = b"-ERR max number of clients reached\r\n"
+
+
+def test_a_full_server_whose_words_are_lost_is_not_free(
+    find_at: Callable[..., endpoint.TcpEndpoint],
+) -> None:
+    found = find_at(None, FULL)
+    assert not found.is_free()
+    for ways in ([None, FULL], [b"", FULL], [None, b"", FULL]):
+        assert "max number of clients" in find_at(*ways).find_refusal()
+
+
+def test_what_waits_for_words_and_then_hangs_up_may_be_ours(
+    find_at: Callable[..., endpoint.TcpEndpoint], tmp_path: Path
+) -> None:
+    found = find_at(None)
+    assert not found.is_free()
+    assert f"(remove {tmp_path / 'address'} if that is not flowq's)" in found.holder
+    (tmp_path / "address").rename(tmp_path / "address~")
+    assert not found.is_free()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        b"",
+        b"SSH-2.0-OpenSSH_9.9\r\n",
+        b"HTTP/1.1 400 Bad Request\r\n\r\n",
+        b"\x15\x03\x01\x00\x02\x02\x46",
+        b"+OK POP3\r\n",
+        b":one\r\n",
+        b"$999999999999\r\n",
+        b"*1\r\n" * 2000,
+        b"x" * 100_000,
+    ],
+)
+def test_what_answers_as_no_redis_does_is_another_program(
+    find_at: Callable[..., endpoint.TcpEndpoint], words: bytes
+) -> None:
+    found = find_at(words)
+    with pytest.raises(endpoint.NotOurs):
+        found.call()
+    assert found.is_free()
+    assert found.find() is None
+    assert found.find_refusal() == ""
+
+
+def test_a_full_server_never_looks_free(started: server.Server) -> None:
+    found = endpoint.TcpEndpoint(started.state)
+    with started.connect() as connection:
+        connection.config_set("maxclients", 1)
+        assert [found.try_data() for _ in range(100)] == [None] * 100
+        connection.config_set("maxclients", 100)
 
 
 def test_a_stopped_server_leaves_no_address(started: server.Server) -> None:
@@ -282,7 +392,14 @@ def test_a_lock_is_shared_or_alone(tmp_path: Path) -> None:
         locks.try_database_lock(tmp_path / "gone" / "lock")
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"port": 1}', json.dumps({"port": 1, "a": 2})])
+SECRETS = {"password": "a", "proof": "b"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", '{"port": 1}', json.dumps({"port": 1, "a": 2})]
+    + [json.dumps({"port": port, **SECRETS}) for port in (0, -1, 65_536, "1", None, [1])],
+)
 def test_a_broken_address_is_none(tmp_path: Path, text: str) -> None:
     (tmp_path / "address").write_text(text)
     assert endpoint.read_address(tmp_path / "address") is None
