@@ -45,29 +45,29 @@ def _register(code: str, title: str, *rooms: str) -> str:
 NOT_UTF8 = _register("FQ101", "The file is UTF-8 text", "declare")
 NOT_YAML = _register("FQ102", "The text is YAML", "declare")
 UNKNOWN_KEY = _register("FQ103", "Every key is known", "declare")
-KEY_TWICE = _register("FQ104", "No key stands twice in a map", "declare")
-WRONG_SHAPE = _register("FQ105", "Every value has the shape that its key asks for", "declare")
-MISSING_KEY = _register("FQ106", "What is required is there", "declare")
-FOREIGN_WORD = _register("FQ108", "The words are flowq's, not those of another tool", "declare")
-BAD_NAME = _register("FQ109", "Names consist of the characters that job ids may hold", "declare")
+KEY_TWICE = _register("FQ104", "No key appears twice in a map", "declare")
+WRONG_SHAPE = _register("FQ105", "Every value has the shape that its key expects", "declare")
+MISSING_KEY = _register("FQ106", "Required keys are present", "declare")
+FOREIGN_WORD = _register("FQ108", "Keys are flowq's, not another tool's", "declare")
+BAD_NAME = _register("FQ109", "Names use only characters that are allowed in job ids", "declare")
 BAD_DURATION = _register("FQ110", "A duration is a number with ms, s, m, h or d", "declare")
 DOCUMENT_TOO_LARGE = _register(
-    "FQ111", "The document keeps to the limits of size, depth and repetition", "declare"
+    "FQ111", "The document is within the limits on size, depth and repetition", "declare"
 )
 BAD_ALIAS = _register("FQ112", "No tags or broken aliases, and `<<` merges maps", "declare")
 NOT_ONE_MAP = _register("FQ113", "A file holds one document, and it is a map", "declare")
 BAD_CALL = _register("FQ114", "`call` names a function as package.module:function", "declare")
 BLOCKED_BY_NOT_DEFERRED = _register(
-    "FQ115", "The target of `blocked_by` says `deferred: true`", "declare"
+    "FQ115", "The target of `blocked_by` has `deferred: true`", "declare"
 )
-BAD_DEFAULT = _register("FQ116", "The default of an input fits its type", "declare")
+BAD_DEFAULT = _register("FQ116", "An input's default matches its type", "declare")
 NOT_ONE_ACTION = _register(
-    "FQ117", "A job says exactly one of `call`, `run` and `workflow`", "checks"
+    "FQ117", "A job has exactly one of `call`, `run` and `workflow`", "checks"
 )
 KEY_OUT_OF_PLACE = _register(
-    "FQ118", "A key stands beside the key that it belongs to", "checks", "declare"
+    "FQ118", "A key appears only with the key that it belongs to", "checks", "declare"
 )
-NO_SUCH_WORKFLOW = _register("FQ119", "A nested workflow is there", "checks", "declare")
+NO_SUCH_WORKFLOW = _register("FQ119", "A nested workflow exists", "checks", "declare")
 WORKFLOW_IN_ITSELF = _register("FQ120", "No workflow contains itself", "declare")
 RETRIES_OUT_OF_BOUNDS = _register("FQ125", "The numbers of `retries` are within bounds", "declare")
 BAD_RETRY_CAUSE = _register(
@@ -80,81 +80,88 @@ UNKNOWN_JOB = _register(
     "FQ201", "Every job in `needs`, `blocks` and `blocked_by` is declared", "checks"
 )
 JOB_WAITS_FOR_ITSELF = _register("FQ202", "No job waits for itself", "checks")
-CYCLE = _register("FQ203", "No jobs wait for each other in a circle", "checks")
+CYCLE = _register("FQ203", "The graph has no cycle", "checks")
 UNKNOWN_JOB_IN_EXPRESSION = _register("FQ204", "Every job in an expression is declared", "checks")
 UNKNOWN_INPUT = _register("FQ205", "Every input in an expression is declared", "checks")
 DEFERRED_WITHOUT_BLOCKER = _register(
-    "FQ206", "A `deferred: true` job has a blocker that can add others", "checks"
+    "FQ206", "A `deferred: true` job has a blocker that can add more blockers", "checks"
 )
-TWO_POLICIES = _register("FQ207", "An edge has one policy, however often it is said", "checks")
+TWO_POLICIES = _register("FQ207", "An edge has one policy, even if it is declared twice", "checks")
 DECLARED_TWICE = _register("FQ208", "No name is declared twice", "checks", "declare")
-BAD_JOB_NAME = _register("FQ209", "A job's name can be part of a job id", "checks")
-NO_JOBS = _register("FQ210", "A workflow has jobs", "checks")
+BAD_JOB_NAME = _register("FQ209", "A job's name is valid in a job id", "checks")
+NO_JOBS = _register("FQ210", "A workflow has at least one job", "checks")
 UNUSED_INPUT = _register("FQ211", "Every input is used (a warning)", "checks")
 GROUP_OR_SINGLE_JOB = _register(
     "FQ212",
     "A group has `results`, a single job has a `result`, a shell job an `exit_code`",
     "checks",
 )
-NO_VALUE_HERE = _register("FQ213", "Names in expressions stand where they have a value", "checks")
+NO_VALUE_HERE = _register(
+    "FQ213", "Names in expressions are used only where they have a value", "checks"
+)
 BAD_MATRIX = _register(
-    "FQ214", "A matrix has combinations, each once, and not too many", "checks", "planner"
+    "FQ214",
+    "A matrix has at least one combination, no duplicates, and at most 10,000",
+    "checks",
+    "planner",
 )
 EXCLUDE_WITHOUT_AXIS = _register("FQ215", "`exclude` names axes of its matrix", "checks")
 UNKNOWN_AXIS = _register("FQ216", "Every `matrix.NAME` in an expression is in the matrix", "checks")
 IF_AND_POLICY = _register(
-    "FQ217", "An `if` that asks how the jobs before it ended says no `on_blocker_failure`", "checks"
+    "FQ217", "A job whose `if` checks how earlier jobs ended has no `on_blocker_failure`", "checks"
 )
 BAD_NESTED_INPUTS = _register(
     "FQ218", "A nested workflow gets the inputs that it declares", "checks"
 )
 UNKNOWN_OUTPUT = _register("FQ219", "The outputs of a nested workflow are declared", "checks")
-BAD_CRON = _register("FQ220", "A schedule has a cron expression", "checks")
+BAD_CRON = _register("FQ220", "A schedule's cron expression is valid", "checks")
 UNKNOWN_TIME_ZONE = _register("FQ221", "The time zone of a schedule exists", "checks")
 LIMIT_WITHOUT_GROUP = _register(
-    "FQ222", "What limits a group stands at a group (a warning)", "checks"
+    "FQ222", "Group limits are set only on groups (a warning)", "checks"
 )
 UNUSED_WORKFLOW = _register(
     "FQ223", "Every workflow under `workflows` is used (a warning)", "checks"
 )
 SHELL_WITHOUT_QUOTES = _register(
-    "FQ224", "A command with expressions is for a shell that keeps a value in quotes", "checks"
+    "FQ224", "A command with expressions uses a shell that flowq can quote for", "checks"
 )
 NOTHING_BEFORE = _register(
     "FQ225",
-    "What asks about the jobs before it stands at a job that has some (a warning)",
+    "Only a job with blockers refers to how they ended (a warning)",
     "checks",
 )
-NOT_A_LIST = _register("FQ226", "What a group is made of is a list", "checks")
+NOT_A_LIST = _register("FQ226", "A group is made from a list", "checks")
 CONCURRENCY_OF_NESTED = _register(
-    "FQ227", "What holds whole runs back stands at the workflow that is run (a warning)", "checks"
+    "FQ227", "`concurrency` is set on the workflow that is run (a warning)", "checks"
 )
 VALUE_AS_CODE = _register(
-    "FQ228", "An expression in a command stands where its value cannot become code", "checks"
+    "FQ228", "An expression in a command is placed where its value cannot become code", "checks"
 )
-SECRET_IN_ENV = _register("FQ229", "What looks like a secret is read as one (a warning)", "checks")
-NOT_IN_APPROVAL = _register("FQ230", "What an approval gives is what it asks for", "checks")
+SECRET_IN_ENV = _register(
+    "FQ229", "Variables that look like secrets are read as secrets (a warning)", "checks"
+)
+NOT_IN_APPROVAL = _register(
+    "FQ230", "Expressions read only the approval's declared inputs", "checks"
+)
 FINALLY_OUT_OF_ORDER = _register(
     "FQ232",
-    "Jobs under `finally`, and the others, do not name each other as what comes before",
+    "No edges connect jobs under `finally` with other jobs",
     "checks",
 )
-SEVERAL_VALUES = _register("FQ235", "An argument of a command is one value", "checks")
+SEVERAL_VALUES = _register("FQ235", "An argument of a command is a single value", "checks")
 TIMEOUT_TOO_LONG = _register(
-    "FQ236", "A job may not take longer than the workflow around it (a warning)", "checks"
+    "FQ236", "A job's timeout is not longer than its workflow's (a warning)", "checks"
 )
 VALUE_AS_PROGRAM = _register(
     "FQ237",
-    "The program of a command comes from a list that the workflow has (a warning)",
+    "The program of a command comes from a list in the workflow (a warning)",
     "checks",
 )
 SHELL_WORD_IN_LIST = _register(
-    "FQ239", "A command as a list holds nothing that only a shell understands (a warning)", "checks"
+    "FQ239", "A command list contains no shell syntax (a warning)", "checks"
 )
-RETRIES_CONTRADICT = _register(
-    "FQ240", "What is said about retries fits together (a warning)", "checks"
-)
-TEXT_TOO_LONG = _register("FQ241", "Texts for people keep to a length", "checks")
+RETRIES_CONTRADICT = _register("FQ240", "Retry settings are consistent (a warning)", "checks")
+TEXT_TOO_LONG = _register("FQ241", "Texts for people are not too long", "checks")
 
 # Expressions --------------------------------------------------------------------------------------
 
@@ -164,36 +171,36 @@ UNKNOWN_NAME = _register(
 )
 INCOMPLETE_NAME = _register(
     "FQ303",
-    "Inputs and jobs are written out: inputs.NAME, jobs.NAME.result",
+    "Inputs and jobs are named in full: inputs.NAME, jobs.NAME.result",
     "checks",
     "expressions",
 )
-BAD_VALUE = _register("FQ305", "The values fit what the expression does with them", "expressions")
+BAD_VALUE = _register("FQ305", "Values fit the operations of the expression", "expressions")
 EXPRESSION_TOO_LARGE = _register(
-    "FQ306", "An expression keeps to the limits of time and size", "expressions"
+    "FQ306", "An expression is within the limits on time and size", "expressions"
 )
 UNKNOWN_STATUS = _register(
-    "FQ307", "A job's status is compared with a status that there is", "expressions"
+    "FQ307", "A job's status is compared with an existing status", "expressions"
 )
 
 # The inputs of a run ------------------------------------------------------------------------------
 
 UNDECLARED_INPUT = _register("FQ401", "Only declared inputs are given", "inputs")
 MISSING_INPUT = _register("FQ402", "Every required input is given", "inputs")
-BAD_INPUT = _register("FQ403", "The value of an input fits its type", "inputs")
+BAD_INPUT = _register("FQ403", "An input's value matches its type", "inputs")
 
 # The functions ------------------------------------------------------------------------------------
 
 CANNOT_IMPORT = _register("FQ501", "Every function can be imported", "checks")
-NOT_A_FUNCTION = _register("FQ502", "What is called is a function", "checks")
+NOT_A_FUNCTION = _register("FQ502", "`call` names a function", "checks")
 UNKNOWN_ARGUMENT = _register(
-    "FQ503", "A function takes the arguments that are passed to it", "checks"
+    "FQ503", "A function accepts the arguments that are passed to it", "checks"
 )
 MISSING_ARGUMENT = _register("FQ504", "A function gets the arguments that it requires", "checks")
-ARGUMENT_BY_POSITION = _register("FQ505", "A function takes its arguments by name", "checks")
-GENERATOR = _register("FQ506", "What is called executes when it is called", "checks")
+ARGUMENT_BY_POSITION = _register("FQ505", "A function accepts its arguments by name", "checks")
+GENERATOR = _register("FQ506", "A called function runs when it is called", "checks")
 NOT_AN_EXCEPTION = _register(
-    "FQ507", "`on` and `never_on` name classes by which jobs raise them", "checks"
+    "FQ507", "`on` and `never_on` name exception classes by the module that defines them", "checks"
 )
 
 # Only in Python -----------------------------------------------------------------------------------

@@ -66,7 +66,7 @@ def check_shells(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
 
 
 def check_places(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
-    """An expression in a command stands where its value cannot become code."""
+    """An expression in a command is placed where its value cannot become code."""
     for job in graph:
         for number, place in enumerate(_find_places(job.run)):
             excerpt = Excerpt(number=number)
@@ -203,7 +203,7 @@ def _find_places(run: Shell | None) -> tuple[Place, ...]:
 
 
 def check_shell_words(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
-    """A command as a list holds nothing that only a shell understands (a warning)."""
+    """A command list contains no shell syntax (a warning)."""
     for job in workflow.jobs:
         command = job.run.command if job.run is not None else ""
         if isinstance(command, str) or _stem(command[0]) in _SHELLS:

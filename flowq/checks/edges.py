@@ -59,7 +59,7 @@ def check_self_references(workflow: Workflow, graph: Graph) -> Iterator[Problem]
 
 
 def check_cycles(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
-    """No jobs wait for each other in a circle."""
+    """The graph has no cycle."""
     for cycle in graph.find_cycles():
         message = f"these jobs wait for each other: {_spell(cycle)}"
         hint = "each of them must run before the next: take one of these edges away"
@@ -76,7 +76,7 @@ def _spell(cycle: tuple[str, ...]) -> str:
 
 
 def check_open_jobs(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
-    """A `deferred: true` job has a blocker that can add others."""
+    """A `deferred: true` job has a blocker that can add more blockers."""
     for path in workflow.unread:  # what could not be read may be its blocker
         is_of_jobs = path[:1] in ((), ("jobs",), ("finally",))
         if is_of_jobs and (len(path) < 3 or path[2] in _VERB_BY_KEY or path[2] in ROOTS_BY_KEY):
@@ -90,7 +90,7 @@ def check_open_jobs(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
 
 
 def check_final_jobs(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
-    """Jobs under `finally`, and the others, do not name each other as what comes before."""
+    """No edges connect jobs under `finally` with other jobs."""
     for edge in graph.edges:
         future, blocker = graph.job_by_name[edge.future], graph.job_by_name[edge.blocker]
         if future.is_final == blocker.is_final:
@@ -111,7 +111,7 @@ def check_final_jobs(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
 
 
 def check_policies(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
-    """An edge has one policy, however often it is said."""
+    """An edge has one policy, even if it is declared twice."""
     for edge in graph.edges:
         if len(edge.said) < 2:
             continue

@@ -225,7 +225,7 @@ def _unknown_output(owner: str, graph: Graph, name: str, part: str) -> Iterator[
 
 
 def check_secrets(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
-    """What looks like a secret is read as one (a warning)."""
+    """Variables that look like secrets are read as secrets (a warning)."""
     of_jobs = (
         (f"job {name}", path, references)
         for name, path, references in _own_uses(workflow, graph)

@@ -87,7 +87,7 @@ def _excluded(workflow: Workflow, job: JobSpec, matrix: Matrix) -> Iterator[Prob
 
 
 def check_lists(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
-    """What a group is made of is a list, as far as that is known before a run."""
+    """A group is made from a list, as far as that is known before a run."""
     type_by_name = {declared.name: declared.type for declared in workflow.inputs}
     for job in workflow.jobs:
         made_of: list[tuple[Path, object]] = []
@@ -153,7 +153,7 @@ def _explain_constant(items: str) -> tuple[str, str] | None:
 
 
 def check_conditions(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
-    """An `if` that asks how the jobs before it ended says no `on_blocker_failure`."""
+    """A job whose `if` checks how earlier jobs ended has no `on_blocker_failure`."""
     for job in workflow.jobs:
         if job.if_ is None or job.on_blocker_failure is None:
             continue
@@ -167,7 +167,7 @@ def check_conditions(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
 
 
 def check_limits(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
-    """What limits a group stands at a group (a warning)."""
+    """Group limits are set only on groups (a warning)."""
     for job in workflow.jobs:
         if job.for_each is not None or job.matrix is not None:
             continue
@@ -187,7 +187,7 @@ def check_limits(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
 
 
 def check_questions(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
-    """What asks about the jobs before it stands at a job that has some (a warning)."""
+    """Only a job with blockers refers to how they ended (a warning)."""
     for job in workflow.jobs:
         key = "on_blocker_failure" if job.on_blocker_failure is not None else "if"
         asks = job.if_ is not None and "failure" in find_references(as_template(job.if_)).statuses

@@ -30,7 +30,7 @@ from flowq.spec import JobSpec, Path, Workflow
 
 
 def check_work(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
-    """A job says exactly one of `call`, `run` and `workflow`."""
+    """A job has exactly one of `call`, `run` and `workflow`."""
     for job in workflow.jobs:
         said = [
             key
@@ -60,7 +60,7 @@ def _is_misread(workflow: Workflow, job: JobSpec, key: str) -> bool:
 
 
 def check_meaning(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
-    """A key stands beside the key that it belongs to, and not where it means nothing."""
+    """A key appears only with the key that it belongs to, and not where it means nothing."""
     for job in workflow.jobs:
         for key, message, hint in _meaningless(workflow, job):
             where = workflow.places.find("jobs", job.name, key)
@@ -103,7 +103,7 @@ def check_duplicates(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
 
 
 def check_job_names(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
-    """A job's name can be part of a job id."""
+    """A job's name is valid in a job id."""
     for job in graph:
         if not workflow.is_whole("jobs", job.name, "name"):
             continue

@@ -18,7 +18,7 @@ _FIRST_SIGNAL = 129
 
 
 def check_retries(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
-    """What is said about retries fits together (a warning)."""
+    """Retry settings are consistent (a warning)."""
     for owner, path, retries in _all(workflow, graph):
         found = explain_contradiction(retries)
         if found is not None:

@@ -31,7 +31,7 @@ from flowq.spec import Input, InputType, JobSpec, Path, Workflow
 
 
 def check_nested(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
-    """A nested workflow is there, gets its required inputs, and no others."""
+    """A nested workflow exists, gets its required inputs, and no others."""
     for job in workflow.jobs:
         if not job.workflow:
             continue
@@ -49,7 +49,7 @@ def check_nested(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
 
 
 def check_concurrency(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
-    """What holds whole runs back stands at the workflow that is run (a warning)."""
+    """`concurrency` is set on the workflow that is run (a warning)."""
     for job in workflow.jobs:
         nested = workflow.workflows.get(job.workflow)
         if nested is not None and nested.concurrency is not None:
@@ -217,7 +217,7 @@ def check_schedule(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
 
 
 def check_timeouts(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
-    """A job may not take longer than the workflow around it (a warning)."""
+    """A job's timeout is not longer than its workflow's (a warning)."""
     if (most := workflow.timeout_s) is None:
         return
     said: list[tuple[Path, str, float | None]] = [
