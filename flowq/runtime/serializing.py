@@ -11,6 +11,7 @@ import io
 import json
 import threading
 import types
+from collections import deque
 from collections.abc import AsyncIterable, Coroutine, Iterator
 from typing import Any
 
@@ -91,7 +92,7 @@ def explain(parts: list[Part], serializer: Any, error: BaseException) -> Unseria
             top = place.partition("[")[0].partition(".")[0]
             hint = "keep it flat, or write it to a file and pass on the path"
             return Unserializable(top, _name_type(value), "it is nested too deeply", hint)
-        parts = list(_look_inside(value, serializer))
+        parts = _parts_of(value, serializer)
     if not place:  # it is the whole that fails, and none of its parts
         place, value = parts[0]
     return Unserializable(place, _name_type(value), _shorten(error), _hint(value, serializer))
@@ -129,6 +130,16 @@ def _find_failing(
     return None
 
 
+def _parts_of(value: Any, serializer: Any) -> list[Part]:
+    """Return the parts of a value; of one whose own code fails when it is looked at, none."""
+    try:
+        return list(_look_inside(value, serializer))
+    except BaseTimeoutException:
+        raise
+    except BaseException:  # noqa: BLE001 - code of users: __iter__, items, __getattribute__
+        return []
+
+
 def _look_inside(value: Any, serializer: Any) -> Iterator[Part]:
     """Yield the parts of a value, each with how it is reached from there."""
     if isinstance(value, dict):
@@ -139,7 +150,7 @@ def _look_inside(value: Any, serializer: Any) -> Iterator[Part]:
     elif isinstance(value, tuple) and hasattr(value, "_fields"):
         for name, item in zip(value._fields, value, strict=False):
             yield f".{name}", item
-    elif isinstance(value, list | tuple):
+    elif isinstance(value, list | tuple | deque):
         for index, item in enumerate(value):
             yield f"[{index}]", item
     elif isinstance(value, set | frozenset):
@@ -175,6 +186,7 @@ def _say(value: Any) -> str:
         return f"a {type(value).__name__}"
 
 
+# Asked of a value's type: a value's own __class__ may be code of users, and untrue.
 _KINDS: tuple[tuple[Any, str, str], ...] = (
     (types.GeneratorType, "a generator", "make it a list: list(…)"),
     (io.IOBase, "an open file", "use its path, or what it contains"),
@@ -188,10 +200,10 @@ _KINDS: tuple[tuple[Any, str, str], ...] = (
 
 
 def _name_type(value: Any) -> str:
-    if isinstance(value, types.FunctionType):
+    if type(value) is types.FunctionType:
         return "a lambda" if value.__name__ == "<lambda>" else f"the function {value.__name__}"
     for kind, words, _ in _KINDS:
-        if isinstance(value, kind) and words:
+        if issubclass(type(value), kind) and words:
             return words
     name = type(value).__name__
     return f"an {name}" if name[:1].lower() in "aeiou" else f"a {name}"
@@ -200,10 +212,10 @@ def _name_type(value: Any) -> str:
 def _hint(value: Any, serializer: Any = None) -> str:
     if serializer is JSONSerializer:
         return "the JSON serializer keeps texts, numbers, flags, lists and maps with texts as keys"
-    if isinstance(value, types.FunctionType):
+    if type(value) is types.FunctionType:
         return "use what it returns, or a function that is defined at the top of a module"
     for kind, _, hint in _KINDS:
-        if isinstance(value, kind):
+        if issubclass(type(value), kind):
             return hint
     if "<locals>" in type(value).__qualname__:
         return f"define {type(value).__name__} at the top of a module"

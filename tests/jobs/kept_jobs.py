@@ -7,6 +7,7 @@ import json
 import os
 import re
 import threading
+from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,6 +34,22 @@ class EatsMemory:
 
     def __reduce__(self) -> Any:
         raise MemoryError
+
+
+class CannotBeRead(list[int]):
+    """A list that raises when its items are asked for."""
+
+    def __iter__(self) -> Iterator[int]:
+        raise ValueError("not today")
+
+
+class Lies(RaisesWhenWritten):
+    """It raises for whatever is asked of it, its class too."""
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in ("__reduce__", "__reduce_ex__"):
+            return super().__getattribute__(name)
+        raise ValueError(name)
 
 
 @dataclasses.dataclass(slots=True)
@@ -86,6 +103,9 @@ MAKERS = {
     "unreadable": lambda: {"errors": [NeedsTwo("a", "b")]},
     "local class": lambda: [_local()],
     "key": lambda: {"ok": 1, (1, threading.Lock()): 2},
+    "in a deque": lambda: deque([1, threading.Lock()]),
+    "raising when looked at": lambda: {"a": CannotBeRead([1])},
+    "lying": lambda: [Lies()],
     "in an object": lambda: Plain({"x": [json]}),
 }
 

@@ -42,6 +42,9 @@ PLACES = {
     "unreadable": 'result["errors"][0]: a NeedsTwo cannot be kept (TypeError: NeedsTwo.__init__()',
     "local class": "result[0]: a Local cannot be kept",
     "key": "result (its key (1, <unlocked _thread.lock object at",
+    "in a deque": "result[1]: a lock cannot be kept",
+    "raising when looked at": 'result["a"]: a CannotBeRead cannot be kept (ValueError: not today)',
+    "lying": "result[0]: a Lies cannot be kept (KeyboardInterrupt: not now)",
     "in an object": 'result.value["x"][0]: a module cannot be kept',
 }
 
