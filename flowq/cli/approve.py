@@ -1,4 +1,4 @@
-"""`flowq approve`: let a job go that asks for an approval."""
+"""`flowq approve`: approve a job that waits for approval."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from flowq.client import Run
 @options.run_id
 @options.job
 @options.values
-@click.option("--note", metavar="TEXT", default="", help="What to keep beside the approval.")
+@click.option(
+    "--note", metavar="TEXT", default="", help="A note stored and shown with the approval."
+)
 @with_run_options
 def command(
     run_id: str,
@@ -25,10 +27,10 @@ def command(
     redis_url: str | None,
     run_options: RunOptions,
 ) -> int:
-    """Approve a JOB that asks for it: one job, one item of a group, or all items of a group.
+    """Approve a JOB that waits for approval: one job, one item of a group, or all items of a group.
 
-    What the job asks for is given by -i. On the private server of the current folder the command
-    then follows the run, as `flowq run` does, if nobody else executes it.
+    Pass the approval's inputs with -i. On the private server of the current folder, the command
+    then follows the run like `flowq run`, unless another command is executing it.
 
     \b
       flowq approve k3v9x0q2m5ab publish

@@ -1,4 +1,4 @@
-"""`flowq cancel`: the end of a run."""
+"""`flowq cancel`: cancel a run."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ SHOWN = 5
 
 @click.command()
 @options.run_id
-@click.option("--now", is_flag=True, help="End also what is there for the end of the run.")
+@click.option("--now", is_flag=True, help="Also cancel jobs that run at the end of the run.")
 @options.redis_url
 @options.verbose
 def command(run_id: str, now: bool, redis_url: str | None, verbose: bool) -> None:
-    """End a run: what has not started never will, and what runs is stopped.
+    """Cancel a run: jobs that have not started are canceled, and running jobs are stopped.
 
-    Then jobs run whose `if` asks always() or canceled(), and those under `finally`, to clean up
-    or to tell somebody. With --now these are called off, or stopped, as well. So are those that no
-    worker would execute; on the private server of the current folder workers are started for them.
+    Afterwards, jobs with always() or canceled() in their `if` and those under `finally` still run,
+    for example to clean up or to send a message. --now cancels or stops these jobs too. Jobs that
+    no worker would execute are also canceled; on the private server of the current folder, the
+    command starts workers for them.
 
     \b
       flowq cancel k3v9x0q2m5ab

@@ -1,4 +1,4 @@
-"""`flowq check`: everything that is wrong with workflows."""
+"""`flowq check`: report all problems of workflows."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ _MAX_LOOK = 1_000_000
 @options.as_json
 @options.verbose
 def command(targets: tuple[str, ...], imports: bool, as_json: bool, verbose: bool) -> int:
-    """Look for everything that is wrong with workflows.
+    """Report every problem in workflows.
 
-    Each problem is printed as FILE:LINE:COLUMN: CODE MESSAGE, with what to do about it below.
-    A TARGET is a workflow, or a folder: then all YAML files below it that have `jobs`, but for
-    hidden folders. The exit code is 3 when there is a problem, else 5 when a workflow was not
-    there; warnings alone leave it at 0.
+    Each problem is printed as FILE:LINE:COLUMN: CODE MESSAGE, followed by a hint. A TARGET is a
+    workflow, or a folder; a folder stands for all YAML files below it that contain `jobs`, except
+    in hidden folders. The exit code is 3 if there is a problem, and 5 if a workflow does not exist;
+    warnings alone do not change the exit code 0.
 
     \b
       flowq check workflows/sandwich.yaml
@@ -65,7 +65,7 @@ def command(targets: tuple[str, ...], imports: bool, as_json: bool, verbose: boo
 
 @dataclass(frozen=True)
 class _Checked:
-    """What came of one target. Shape: `missing` says why it could not be looked at."""
+    """The result of checking one target. Shape: `missing` says why it could not be checked."""
 
     target: str
     problems: Sequence[Problem] = ()
@@ -109,9 +109,9 @@ def _has_jobs(path: Path) -> bool:
 
 @contextmanager
 def _modules_of_its_own(apply: bool) -> Iterator[None]:
-    """Forget what a workflow's folder added to the import path, and the modules found there.
+    """Undo changes that a workflow's folder made to the import path, and forget its modules.
 
-    Two folders may have modules of one name.
+    Two folders may have modules of the same name.
     """
     path, modules = [*sys.path], {*sys.modules}
     yield

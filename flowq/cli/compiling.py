@@ -1,4 +1,4 @@
-"""From what the user typed to a workflow and a plan."""
+"""Load the workflow that the command line names, and make its plan."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from flowq.spec import Input, Workflow
 
 
 def load(target: str, imports: bool = False) -> Workflow:
-    """Return the workflow that the user means. Errors: WorkflowNotFound; WorkflowInvalid."""
+    """Return the workflow that a target names. Errors: WorkflowNotFound; WorkflowInvalid."""
     with terminal.users_code():
         return compiling.load(target, imports=imports)
 
@@ -25,7 +25,7 @@ def make_plan(
 ) -> Plan:
     """Return the plan of a run; warnings go to stderr. Errors: those of `compile_plan`.
 
-    An input of the command line comes before one of the file, and that before the environment's.
+    Inputs on the command line override those of the file, which override the environment's.
     """
     workflow = load(target, imports)
     from_file = targets.read_inputs(inputs_file) if inputs_file else {}
@@ -35,7 +35,7 @@ def make_plan(
 
 
 def checked_graph(target: str) -> Graph:
-    """Return the graph of a workflow that is right in itself; its functions are not imported.
+    """Return the graph of a valid workflow, without importing its functions.
 
     Errors: WorkflowNotFound; WorkflowInvalid.
     """
@@ -51,7 +51,7 @@ def _warn(problem: Problem) -> None:
 
 
 def describe_inputs(target: str) -> list[tuple[str, str]]:
-    """Return what a help text says about a workflow's inputs; nothing when it has problems."""
+    """Return the help text for a workflow's inputs; empty if the workflow has problems."""
     try:
         inputs = load(target).inputs
     except FlowqError:

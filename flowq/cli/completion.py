@@ -1,8 +1,8 @@
-"""`flowq completion`: what a shell needs to complete commands, runs, jobs and queues.
+"""`flowq completion`: shell completion of commands, runs, jobs and queues.
 
-The shell calls `flowq` for each press of the Tab key (`flowq.cli.main`), so a completer looks at a
-server that runs already, for a second at most, starts nothing, and has nothing to offer where
-anything goes wrong: a message would end up in the middle of what the user types.
+The shell calls `flowq` for each press of the Tab key (`flowq.cli.main`), so a completer asks only a
+running server, for at most a second. It starts nothing, and offers nothing if an error occurs: a
+message would appear in the middle of the user's command line.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ NEWEST = 50
 @click.command()
 @click.argument("shell", type=click.Choice(SHELLS))
 def command(shell: str) -> None:
-    """Print the completion script of a shell: for commands, options, runs, jobs and queues.
+    """Print a shell's completion script for commands, options, runs, jobs and queues.
 
-    Put the line for your shell into its start-up file.
+    Add the line for your shell to its start-up file.
 
     \b
       eval "$(flowq completion bash)"           # ~/.bashrc
@@ -47,7 +47,7 @@ def command(shell: str) -> None:
 def complete_run(
     ctx: click.Context, _param: click.Parameter, beginning: str
 ) -> list[CompletionItem]:
-    """Offer the newest runs, with what they are."""
+    """Offer the newest runs, each with its workflow, state and age."""
 
     def find(connection: Redis) -> list[CompletionItem]:
         from flowq.client import list_runs  # noqa: PLC0415 - nothing but this needs it
@@ -69,7 +69,7 @@ def complete_run(
 def complete_job(
     ctx: click.Context, _param: click.Parameter, beginning: str
 ) -> list[CompletionItem]:
-    """Offer the jobs and groups of the run that is named before; items once there is a bracket."""
+    """Offer the jobs and groups of the run named before; items after an opening bracket."""
 
     def find(connection: Redis) -> list[CompletionItem]:
         from flowq.client import find_run  # noqa: PLC0415 - nothing but this needs it
@@ -86,7 +86,7 @@ def complete_job(
 def complete_queue(
     ctx: click.Context, _param: click.Parameter, beginning: str
 ) -> list[CompletionItem]:
-    """Offer the queues that are there."""
+    """Offer the existing queues."""
 
     def find(connection: Redis) -> list[CompletionItem]:
         from flowq.client import list_queues  # noqa: PLC0415 - nothing but this needs it
@@ -99,14 +99,14 @@ def complete_queue(
 def complete_file(
     _ctx: click.Context, _param: click.Parameter, beginning: str
 ) -> list[CompletionItem]:
-    """Let the shell offer its files."""
+    """Let the shell complete file names."""
     return [CompletionItem(beginning, type="file")]
 
 
 def _offer(
     ctx: click.Context, beginning: str, find: Callable[[Redis], list[CompletionItem]]
 ) -> list[CompletionItem]:
-    """Return what is found on the server that runs, and begins like that."""
+    """Return the names with this prefix that a running server has."""
     from redis.backoff import NoBackoff  # noqa: PLC0415 - `flowq completion` needs no server
     from redis.retry import Retry  # noqa: PLC0415
 

@@ -165,21 +165,21 @@ def _to_text(lines: Iterable[Line]) -> Any:
 
 
 def choose(stream: Stream, *, is_quiet: bool) -> Display:
-    """Return the display that fits a stream: live only on a terminal that can move its cursor."""
+    """Return the display for a stream: live only on a terminal that can move its cursor."""
     if is_quiet:
         return Silent(stream)
     return Live(stream) if is_capable(stream) else Plain(stream)
 
 
 def is_capable(stream: Stream) -> bool:
-    """Whether the stream is a terminal that more can be done with than to write lines."""
+    """Whether the stream is a terminal that supports more than plain lines."""
     if not stream.isatty():
         return False
     return os.name == "nt" or os.environ.get("TERM", "dumb") not in ("", "dumb", "unknown")
 
 
 def tell(lines: Iterable[Line], stream: Stream) -> None:
-    """Write lines, in colours where there are any. Errors: BrokenPipeError."""
+    """Write lines, in colour if the stream supports it. Errors: BrokenPipeError."""
     lines = list(lines)
     if is_capable(stream):
         Live(stream).tell(lines)

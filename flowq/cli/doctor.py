@@ -1,4 +1,4 @@
-"""`flowq doctor`: what went wrong behind our back, found and put right."""
+"""`flowq doctor`: find and repair lost jobs."""
 
 from __future__ import annotations
 
@@ -21,20 +21,22 @@ ENDED = "was {what} by a worker or a tool of RQ's own; {owner} has been told"
 
 
 @click.command()
-@click.option("--uninstall", is_flag=True, help="Remove all that flowq has on the server.")
-@click.option("--yes", is_flag=True, help="Do not ask whether to do that.")
-@click.option("--force", is_flag=True, help="Remove unfinished runs too, and cancel what waits.")
+@click.option("--uninstall", is_flag=True, help="Remove all data of flowq from the server.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+@click.option(
+    "--force", is_flag=True, help="Remove unfinished runs too, and cancel waiting future jobs."
+)
 @options.redis_url
 @options.verbose
 def command(redis_url: str | None, uninstall: bool, yes: bool, force: bool, verbose: bool) -> None:
-    """Find and repair lost jobs: what ended unnoticed, in all that waits.
+    """Find and repair lost jobs.
 
-    Workers of flowq do the same by and by; this does it also where none is there, and says what it
-    found. It takes over the jobs of workers that are lost, which may take ten seconds.
+    flowq's workers do the same periodically. This command also works without any worker, and
+    reports its findings. It recovers jobs of lost workers, which may take ten seconds.
 
-    With --uninstall it removes what flowq has on the server: runs with their jobs, its keys and
-    functions, and its fields of other jobs. Queues and jobs of RQ's stay. It does not do that while
-    workers of flowq live; nor, without --force, while runs are unfinished or future jobs wait.
+    With --uninstall it removes all data of flowq from the server: runs with their jobs, keys,
+    functions, and flowq's fields of other jobs. RQ's queues and jobs stay. It refuses while workers
+    of flowq are alive and, without --force, while runs are unfinished or future jobs wait.
 
     \b
       flowq doctor

@@ -26,10 +26,10 @@ MAX_JOBS = 5
 @options.redis_url
 @options.verbose
 def command(run_or_job: str, job: str | None, redis_url: str | None, verbose: bool) -> None:
-    """Say why a job has not run: everything that holds it, and what to do about it.
+    """Explain why a job has not run: everything that holds it, and what to do about it.
 
-    A job is named by its run and its name, or by its job id alone. Of a run alone it explains the
-    first jobs that have not ended, or did not succeed.
+    Name the job by its run and its name, or by its job id alone. Given only a run, the command
+    explains the first jobs that have not ended or did not succeed.
 
     \b
       flowq explain last
@@ -44,7 +44,7 @@ def command(run_or_job: str, job: str | None, redis_url: str | None, verbose: bo
 
 
 def _tell(alike: Sequence[Explanation]) -> str:
-    """Return what is said of jobs for which the same reasons hold, once."""
+    """Return one explanation for all jobs with the same reasons."""
     first, *others = alike
     if not others:
         return str(first)

@@ -1,4 +1,4 @@
-"""`flowq export`: a workflow as a file, in the other language or in the same one."""
+"""`flowq export`: write a workflow as YAML or Python."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _WRITERS = {"yaml": export_yaml, "python": export_python}
     type=click.Choice(list(_WRITERS)),
     default="yaml",
     show_default=True,
-    help="What to write.",
+    help="The output language.",
 )
 @options.verbose
 def command(target: str, language: str, verbose: bool) -> None:
     """Write a workflow as YAML, or as Python code.
 
-    What is written declares the same workflow. Comments are not kept; workflows in files of their
-    own are named, so put it beside them.
+    The output declares an equivalent workflow, without comments. It refers to nested workflow files
+    by their names, so put it in the same folder.
 
     \b
       flowq export app.flows:report > report.yaml

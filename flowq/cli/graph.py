@@ -1,4 +1,4 @@
-"""`flowq graph`: a workflow as a picture."""
+"""`flowq graph`: draw a workflow."""
 
 from __future__ import annotations
 
@@ -42,14 +42,17 @@ _ENDINGS_BY_FORMAT = {
     "--format",
     "format_",
     type=click.Choice(list(_ENDINGS_BY_FORMAT)),
-    help="How it is drawn. Default: as the ending of FILE says, else text.",
+    help="The format. Default: by the extension of FILE, else text.",
 )
 @click.option("-o", "--output", metavar="FILE", help="Write to a file instead of stdout.")
 @click.option(
-    "--open", "opens", is_flag=True, help="Show it in the browser: FILE, or a page in a new one."
+    "--open",
+    "opens",
+    is_flag=True,
+    help="Open the drawing in a browser: FILE, or a temporary HTML page.",
 )
-@click.option("--focus", metavar="JOB", help="Draw this job, and what is near before and after it.")
-@click.option("--levels", is_flag=True, help="Draw one box for each level instead of the jobs.")
+@click.option("--focus", metavar="JOB", help="Draw this job and its surroundings.")
+@click.option("--levels", is_flag=True, help="Draw one box per level instead of jobs.")
 @options.verbose
 def command(
     target: str,
@@ -60,10 +63,10 @@ def command(
     levels: bool,
     verbose: bool,
 ) -> None:
-    """Draw a workflow: its jobs, and what must run before what.
+    """Draw the jobs of a workflow and their dependencies.
 
-    Its functions are not imported, and it needs no server. Large workflows are folded: jobs with
-    the same edges become one box, then chains, then levels; DOT and JSON have every job.
+    The command imports no functions and needs no server. Large workflows are folded: jobs with the
+    same edges become one box, then chains, then levels; DOT and JSON contain every job.
 
     \b
       flowq graph workflows/sandwich.yaml
@@ -93,7 +96,7 @@ def command(
 
 
 def _find_format(format_: str | None, output: str | None, opens: bool) -> str:
-    """Return the format. Errors: UsageError for a file whose ending stands for none."""
+    """Return the format. Errors: UsageError for a file with an unknown extension."""
     if format_:
         return format_
     if output is None or output == "-":
@@ -147,7 +150,7 @@ def _write_file(file: Path, content: bytes) -> None:
 
 
 def _name_file(format_: str) -> str:
-    """Return a new file for what is only looked at: left to the system, as browsers load late."""
+    """Return a new temporary file for viewing. It is not deleted, because browsers load it late."""
     ending = _ENDINGS_BY_FORMAT[format_][0]
     return str(Path(tempfile.mkdtemp(prefix="flowq-")) / f"graph{ending}")
 

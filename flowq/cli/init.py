@@ -1,4 +1,4 @@
-"""`flowq init`: the first files of a new workflow."""
+"""`flowq init`: create the first files of a workflow."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 @click.argument("name", metavar="[NAME]", default="hello")
 @options.verbose
 def command(name: str, verbose: bool) -> None:
-    """Write a first workflow into the current folder, to be changed into your own.
+    """Create a first workflow in the current folder, as a starting point for your own.
 
-    NAME.yaml with comments, NAME_tasks.py with its functions, and the schema for editors. Nothing
-    that is there already is overwritten.
+    Creates NAME.yaml with comments, NAME_tasks.py with its functions, and the schema for editors.
+    Existing files are never overwritten.
 
     \b
       flowq init report

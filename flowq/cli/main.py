@@ -1,7 +1,7 @@
-"""`flowq`: the group of commands, and what becomes of errors and signals.
+"""`flowq`: the group of commands, and the handling of errors and signals.
 
-A command is imported when it is used, so that `flowq --help` is quick; each one is a module of this
-package with the name of the command and a `command` in it.
+A command is imported when it is used, so that `flowq --help` is quick. Each command is a module of
+this package that has the command's name and defines `command`.
 """
 
 from __future__ import annotations
@@ -21,33 +21,33 @@ from flowq.cli.terminal import Interrupted, Interrupts
 from flowq.errors import FlowqError, WorkflowInvalid
 
 COMMANDS: Mapping[str, str] = {
-    "run": "Run a workflow and show how it goes.",
-    "check": "Look for everything that is wrong with a workflow.",
+    "run": "Run a workflow and show its progress.",
+    "check": "Report every problem in a workflow.",
     "plan": "Show what a run would do, without doing it.",
     "graph": "Draw a workflow.",
     "export": "Write a workflow as YAML, or as Python code.",
-    "init": "Write a first workflow into the current folder.",
+    "init": "Create a first workflow in the current folder.",
     "schema": "Print the JSON Schema of workflow files, for editors.",
-    "watch": "Follow a run that is going on.",
-    "status": "Show where a run is.",
-    "show": "Show all about a run, or one of its jobs.",
-    "runs": "List the newest runs.",
-    "cancel": "End a run.",
-    "approve": "Approve a job that asks for it.",
-    "reject": "Reject a job that asks for an approval: it is canceled.",
-    "release": "Let a held run go.",
-    "schedule": "Submit a run whenever the schedule of a workflow says so.",
-    "retry": "Run again what did not succeed in a run, or one job of it.",
-    "explain": "Say why a job has not run.",
+    "watch": "Follow an active run.",
+    "status": "Show the progress of a run.",
+    "show": "Show everything about a run, or one of its jobs.",
+    "runs": "List the most recent runs.",
+    "cancel": "Cancel a run.",
+    "approve": "Approve a job that waits for approval.",
+    "reject": "Reject a job that waits for approval; it is canceled.",
+    "release": "Release a held run.",
+    "schedule": "Submit a run whenever a workflow's schedule is due.",
+    "retry": "Rerun the jobs of a run that did not succeed, or one job.",
+    "explain": "Explain why a job has not run.",
     "doctor": "Find and repair lost jobs.",
     "wip": "List the jobs that are being executed right now.",
     "worker": "Execute the jobs of queues.",
-    "server": "Look at the private server of a folder, or end it.",
-    "completion": "Print the completion script of a shell.",
+    "server": "Inspect or stop the private server of a folder.",
+    "completion": "Print a shell's completion script.",
 }
 
 PROLOGUE = """
-A workflow is a YAML file, or Python code with decorators: jobs, and what must run before what.
+A workflow is a YAML file, or Python code with decorators, that declares jobs and their order.
 
 \b
   flowq run workflows/sandwich.yaml          run it, on a private server of this folder
@@ -55,15 +55,15 @@ A workflow is a YAML file, or Python code with decorators: jobs, and what must r
   flowq run app.flows:report -i day=monday   a workflow in Python, with an input
   flowq show last                            the newest run; -2 is the one before
 
-A RUN is named by its id, by the first letters of it, or as `last`.
+RUN is the id of a run, the beginning of one, or `last`.
 
 \b
-Without --redis-url (or FLOWQ_REDIS_URL, RQ_REDIS_URL) commands use the private server of the
-current folder, which ends when nobody uses it, and keeps its state where flowq server path says.
+Without --redis-url (or FLOWQ_REDIS_URL, RQ_REDIS_URL), commands use the private server of the
+current folder. It stops when it is unused; `flowq server path` prints where its state is.
 
 \b
 Exit codes: 0 succeeded, 1 the run failed, 2 usage, 3 invalid workflow, 4 server unreachable,
-5 no such run or job, or not in a state for it, 6 the result cannot be written to stdout,
+5 no such run or job, or in the wrong state, 6 the result cannot be written to stdout,
 130 interrupted (143 by SIGTERM).
 """
 
@@ -73,7 +73,7 @@ _NUMBER = re.compile(r"^-([1-9][0-9]{0,5})$")
 
 
 class _Commands(click.Group):
-    """A group that knows its commands by name, and imports the one that is used."""
+    """A group that knows its commands by name, and imports only the one in use."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -154,7 +154,7 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
 
 
 def _run(args: list[str]) -> int:
-    """Run one command and return its exit code; whatever goes wrong is told on stderr."""
+    """Run one command and return its exit code; errors are reported on stderr."""
     try:
         with Interrupts(), commands.make_context("flowq", args) as ctx:
             code = commands.invoke(ctx)
@@ -179,7 +179,7 @@ def _run(args: list[str]) -> int:
 
 
 def describe(error: FlowqError) -> str:
-    """Return what the user reads about an error: one line, or the problems and their number."""
+    """Return the message for an error: one line, or the problems and their number."""
     if not isinstance(error, WorkflowInvalid):
         return f"flowq: {error}"
     number = sum(problem.severity == "error" for problem in error.problems)

@@ -1,4 +1,4 @@
-"""The options that several commands have, each said once."""
+"""The options that several commands share."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ queues: Decorator = click.argument(
 
 
 def _hide_password(ctx: click.Context, _parameter: click.Parameter, url: str | None) -> str | None:
-    """Take a password out of the system's list of processes, or warn where that is not possible."""
+    """Remove a password from the system's process list, or warn if that is not possible."""
     if url and not ctx.resilient_parsing:  # as for a completion, in the middle of a line
         from flowq import server  # noqa: PLC0415 - as little as possible where there is no URL
 
@@ -46,8 +46,8 @@ redis_url: Decorator = click.option(
     callback=_hide_password,
     help="The server: redis://HOST:PORT/DB, rediss://…, unix:///PATH, redis+sentinel://… or "
     "redis+cluster://… Default: FLOWQ_REDIS_URL, "
-    "else RQ_REDIS_URL, else the private server of the current folder. A password belongs into the "
-    "variable: others can list the arguments of processes.",
+    "else RQ_REDIS_URL, else the private server of the current folder. Put a password into the "
+    "variable, because other users can see command-line arguments.",
 )
 
 no_import: Decorator = click.option(
@@ -55,11 +55,14 @@ no_import: Decorator = click.option(
     "imports",
     flag_value=False,
     default=True,
-    help="Do not import the functions: their code is where the workers are.",
+    help="Do not import the functions, for example if only the workers have their code.",
 )
 
 as_json: Decorator = click.option(
-    "--json", "as_json", is_flag=True, help="Print one JSON object on stdout, all else on stderr."
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print one JSON object to stdout, and everything else to stderr.",
 )
 
 verbose: Decorator = click.option(
@@ -67,12 +70,10 @@ verbose: Decorator = click.option(
     "--verbose",
     is_flag=True,
     callback=terminal.set_up,
-    help="Say more; FLOWQ_LOG=debug says most.",
+    help="Print more; FLOWQ_LOG=debug prints most.",
 )
 
-quiet: Decorator = click.option(
-    "-q", "--quiet", is_flag=True, help="Say nothing but what went wrong."
-)
+quiet: Decorator = click.option("-q", "--quiet", is_flag=True, help="Print only errors.")
 
 concurrency: Decorator = click.option(
     "-c",
@@ -80,8 +81,8 @@ concurrency: Decorator = click.option(
     "concurrency",
     type=click.IntRange(min=1, max=1024),
     metavar="N",
-    help="Start N workers for this run. Default: one for each core on the private server, none "
-    "with a URL.",
+    help="Start N workers for this run. Default: one per core on the private server, none with a "
+    "URL.",
 )
 
 inputs_file: Decorator = click.option(
@@ -89,7 +90,7 @@ inputs_file: Decorator = click.option(
     "inputs_file",
     metavar="FILE",
     type=click.Path(exists=True, dir_okay=False, readable=True),
-    help="Read inputs from a JSON or YAML file, a map by name; -i comes on top.",
+    help="Read inputs from a JSON or YAML file that maps names to values; -i overrides it.",
 )
 
 
@@ -119,8 +120,8 @@ def _named_values(meaning: str) -> Decorator:
 
 
 inputs = _named_values(
-    "An input of the workflow; may be given again for others. Without, FLOWQ_INPUT_NAME in "
-    "the environment gives it."
+    "An input of the workflow; may be repeated. Inputs can also be set by FLOWQ_INPUT_NAME in "
+    "the environment."
 )
 
-values = _named_values("What the approval of the job asks for; may be given again for others.")
+values = _named_values("An input of the approval; may be repeated.")

@@ -30,9 +30,9 @@ END_S = 5.0
 
 
 class OwnWorkers:
-    """Workers for one run. They end when the run has ended, whatever becomes of this process.
+    """Workers for one run. They exit when the run has ended, even if this process dies first.
 
-    Those that are killed are replaced; maintenance finds the jobs that they were executing.
+    Killed workers are replaced; maintenance recovers the jobs that they were executing.
     """
 
     def __init__(self, run: Run, place: Place, concurrency: int | None) -> None:
@@ -75,7 +75,7 @@ class OwnWorkers:
         self._process = self._start()
 
     def end(self) -> None:
-        """Let them end now; by themselves they would a moment after the run.
+        """Stop the workers now; otherwise they exit shortly after the run.
 
         Blocks: for a few seconds at most.
         """
@@ -104,7 +104,7 @@ MAX_WORKER_LOG_BYTES = 5_000_000
 
 
 def has_log(job_id: str) -> bool:
-    """Whether workers of this folder have written down what a job printed."""
+    """Whether workers of this folder have a log of the job's output."""
     path = _path_of(job_id)
     return path is not None and path.exists()
 
@@ -117,9 +117,9 @@ def _path_of(job_id: str) -> Path | None:
 
 
 def find_folder() -> Path | None:
-    """Return the folder for new logs, created and rid of old ones; None if it cannot be.
+    """Create the folder for new logs, and remove old logs; return None if that is not possible.
 
-    Errors: StateUnusable, when what is there is not ours.
+    Errors: StateUnusable, if the existing folder is not flowq's.
     """
     try:
         found = state.find()
@@ -150,12 +150,13 @@ def _remove_if_old(log: Path) -> None:
 
 
 def read_all(job_id: str) -> list[str]:
-    """Return what a job printed, in all of its attempts, by line; none when it is not here."""
+    """Return the lines that a job printed in all of its attempts; empty if they are not on this
+    host."""
     return list(_read_lines(job_id))
 
 
 def read_last(job_id: str, lines: int | None = None) -> list[str]:
-    """Return what the last attempt of a job printed, or the last lines of that, oldest first."""
+    """Return the output of a job's last attempt, or its last lines, oldest first."""
     last: deque[str] = deque(maxlen=lines)
     for line in _read_lines(job_id):
         if _ATTEMPT_LINE.fullmatch(line):
@@ -176,7 +177,7 @@ def _read_lines(job_id: str) -> Iterator[str]:
 
 
 class Tail:
-    """Shows what jobs print while they run."""
+    """Shows the output of jobs while they run."""
 
     def __init__(self) -> None:
         self._read_bytes: dict[str, int] = {}
@@ -195,7 +196,7 @@ class Tail:
                 self._done.add(attempt)
 
     def new_lines(self, job: JobStatus) -> Iterator[str]:
-        """Yield the lines that are whole by now and have not been yielded; at its end, all."""
+        """Yield the complete lines that were not yielded before; at the end, all remaining ones."""
         is_last = job.ended_at is not None
         *lines, rest = self._new_bytes(job.job_id, is_last).split(b"\n")
         if is_last and rest:

@@ -39,9 +39,9 @@ class Place:
         return server.hide_password(self.url)
 
     def revive(self) -> None:
-        """Start the private server again if it is gone; others are not ours to start.
+        """Restart the private server if it is gone; flowq does not start other servers.
 
-        Usually its guardian has done so before.
+        Usually its guardian has already restarted it.
         Errors: ServerUnavailable.
         """
         if self.is_embedded:
@@ -99,10 +99,10 @@ class Place:
 
 @contextmanager
 def opened(option: str | None, *, creating: bool = False) -> Iterator[Place]:
-    """Connect to the server that is meant: that of a URL, or the private one of this folder.
+    """Connect to the server of a URL, or to the private server of this folder.
 
-    The private one is started if need be; `creating`: also when it has never been used.
-    Errors: ServerUnavailable, also for trouble inside the block; NotFound when there is none.
+    Starts the private server if necessary; with `creating`, even if it has never been used.
+    Errors: ServerUnavailable, also for connection errors inside the block; NotFound.
     """
     url = server.resolve_url(option)
     if url is None:
@@ -119,9 +119,9 @@ def opened(option: str | None, *, creating: bool = False) -> Iterator[Place]:
 
 @contextmanager
 def opened_if_used(option: str | None) -> Iterator[Place | None]:
-    """Do as `opened`; yield None where no private server has ever been used, and say so.
+    """Like `opened`, but yield None, with a message, if no private server has ever been used.
 
-    For commands about whatever there is, which have nothing to do then.
+    For commands that have nothing to do in that case.
     """
     if server.resolve_url(option) is None and not server.is_used():
         _note(_tell_unused())
@@ -132,7 +132,7 @@ def opened_if_used(option: str | None) -> Iterator[Place | None]:
 
 
 def warn_about(place: Place) -> None:
-    """Say on stderr with which settings of the server jobs may get lost."""
+    """Warn on stderr about server settings that may lose jobs."""
     for warning in server.health(place.connection):
         terminal.note(f"flowq: warning: {warning}")
 

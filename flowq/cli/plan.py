@@ -1,4 +1,4 @@
-"""`flowq plan`: what a run would do."""
+"""`flowq plan`: show what a run would do."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def command(
 ) -> None:
     """Show what a run would do, operation by operation, without doing it.
 
-    It needs no server: the same as `flowq run --dry-run`. The id of the run is an example.
+    It needs no server, and is equivalent to `flowq run --dry-run`. The run's id is an example.
 
     \b
       flowq plan workflows/sandwich.yaml -i slices=4

@@ -1,4 +1,4 @@
-"""`flowq reject`: cancel a job that asks for an approval."""
+"""`flowq reject`: reject a job that waits for approval."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from flowq.client import Run
 @click.command()
 @options.run_id
 @options.job
-@click.option("--reason", metavar="TEXT", default="", help="Why; the run keeps and shows it.")
+@click.option(
+    "--reason", metavar="TEXT", default="", help="The reason, stored and shown with the run."
+)
 @with_run_options
 def command(
     run_id: str,
@@ -21,9 +23,9 @@ def command(
     redis_url: str | None,
     run_options: RunOptions,
 ) -> int:
-    """Reject a JOB that asks for an approval: one job, one item of a group, or all of them.
+    """Reject a JOB that waits for approval: one job, one item of a group, or all items of a group.
 
-    It is canceled, and what comes after it is skipped. `flowq retry` asks again.
+    The job is canceled, and later jobs are skipped. `flowq retry` requests the approval again.
 
     \b
       flowq reject k3v9x0q2m5ab publish --reason "the tests are red"

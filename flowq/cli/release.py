@@ -1,4 +1,4 @@
-"""`flowq release`: let a held run go."""
+"""`flowq release`: release a held run."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def command(
     redis_url: str | None,
     run_options: RunOptions,
 ) -> int:
-    """Let a RUN go that `run --hold` held, or go on with one that nobody executes.
+    """Release a RUN that `run --hold` submitted, or resume one that no command executes.
 
-    On the private server of the current folder the command then follows the run, as `flowq run`
-    does. The id of a future job, of no run, releases that. `flowq release RUN JOB` is
-    `flowq approve RUN JOB`, until 1.0.
+    On the private server of the current folder, the command then follows the run like `flowq run`.
+    Given the id of a future job outside any run, it releases that job. Until 1.0, `flowq release
+    RUN JOB` is the same as `flowq approve RUN JOB`.
 
     \b
       flowq release k3v9x0q2m5ab
@@ -49,7 +49,7 @@ def command(
 
 
 def _release_job(job: FoundJob, place: Place) -> None:
-    """Release a future job of no run; workers of its queue execute it and its blockers."""
+    """Release a future job outside any run; workers of its queue execute it and its blockers."""
     is_news = release_job(job.job_id, place.connection)
     terminal.note(f"flowq: job {job.job_id} {'is' if is_news else 'was already'} released")
     if client.find_unattended([job.queue], place.connection):

@@ -1,4 +1,4 @@
-"""`flowq retry`: what did not succeed, or one job, once more."""
+"""`flowq retry`: rerun the jobs of a run that did not succeed, or one job."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def command(
     quiet: bool,
     verbose: bool,
 ) -> int:
-    """Run again what did not succeed in a run that has ended, and everything after it.
+    """Rerun the jobs of an ended run that did not succeed, and everything after them.
 
-    With a JOB that one runs again, also if it has succeeded, and everything after it: one item of a
-    group, all of a group, or a whole nested workflow. All other jobs keep their results, and jobs
-    under `finally` run again. Then it follows the run as `flowq run` does.
+    With a JOB, rerun that job, even if it succeeded, and everything after it. JOB may be one item
+    of a group, a whole group, or a nested workflow. All other jobs keep their results, and jobs
+    under `finally` run again. The command then follows the run like `flowq run`.
 
     \b
       flowq retry k3v9x0q2m5ab

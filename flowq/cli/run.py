@@ -1,4 +1,4 @@
-"""`flowq run`: from a file to a finished run."""
+"""`flowq run`: run a workflow."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from flowq.render.json import run_document, write_json
 
 
 class _WithInputs(click.Command):
-    """A command whose help tells the inputs of the workflow that is named before `--help`."""
+    """A command whose help lists the inputs of the workflow named before `--help`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ctx.meta["words"] = list(args)
@@ -43,9 +43,13 @@ class _WithInputs(click.Command):
 @options.inputs_file
 @options.redis_url
 @options.concurrency
-@click.option("--dry-run", is_flag=True, help="Print the plan; enqueue nothing, need no server.")
-@click.option("--detach", is_flag=True, help="Print the run's id, and leave it to the workers.")
-@click.option("--hold", is_flag=True, help="Submit it, and let nothing start before `release`.")
+@click.option(
+    "--dry-run", is_flag=True, help="Print the plan and enqueue nothing; needs no server."
+)
+@click.option(
+    "--detach", is_flag=True, help="Print the run's id and exit; workers execute the run."
+)
+@click.option("--hold", is_flag=True, help="Submit the run, but start nothing before `release`.")
 @options.as_json
 @options.no_import
 @options.quiet
@@ -64,18 +68,19 @@ def command(
     quiet: bool,
     verbose: bool,
 ) -> int:
-    """Run a workflow and show how it goes.
+    """Run a workflow and show its progress.
 
     TARGET is a YAML file, package.module:workflow, or file.py:workflow; - is standard input.
-    Without a URL the jobs run here, on a private server of the current folder, in workers of this
-    run alone. With one they run on the workers that listen there, and with -c N on further ones.
+    Without a URL, the jobs run on this machine, on the private server of the current folder, in
+    workers that serve only this run. With a URL, they run on the workers that listen there; -c N
+    starts additional ones.
 
-    Ctrl-C cancels the run; a second one leaves at once.
+    Ctrl-C cancels the run; a second Ctrl-C exits immediately.
 
     \b
       flowq run workflows/sandwich.yaml -i slices=4
       flowq run app.flows:report --redis-url redis://localhost/0 --detach
-      flowq run workflows/sandwich.yaml --help     what inputs it has
+      flowq run workflows/sandwich.yaml --help     show its inputs
     """
     run_options = RunOptions(concurrency, as_json, verbose, quiet)
     with terminal.result_stream(as_json) as out:

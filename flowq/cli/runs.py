@@ -1,4 +1,4 @@
-"""`flowq runs`: the newest runs."""
+"""`flowq runs`: list runs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from flowq.status import RunState
 
 
 def _read_instant(_ctx: click.Context, _param: click.Parameter, text: str | None) -> Any:
-    """Return an instant: so long ago, or a date with or without a time, local without a zone."""
+    """Parse a duration ago, or a date with or without a time; local time if it has no zone."""
     if text is None:
         return None
     with suppress(ValueError, OverflowError):
@@ -39,15 +39,15 @@ def _read_instant(_ctx: click.Context, _param: click.Parameter, text: str | None
     default=20,
     show_default=True,
     metavar="N",
-    help="How many of them.",
+    help="Maximum number of runs.",
 )
-@click.option("--state", type=click.Choice(get_args(RunState)), help="Only those in this state.")
-@click.option("--workflow", metavar="NAME", help="Only those of this workflow.")
+@click.option("--state", type=click.Choice(get_args(RunState)), help="Only runs in this state.")
+@click.option("--workflow", metavar="NAME", help="Only runs of this workflow.")
 @click.option(
     "--since",
     callback=_read_instant,
     metavar="WHEN",
-    help="Only those submitted since then: 2h or 3d ago, or at 2026-11-29 or 2026-11-29T10:00.",
+    help="Only runs submitted since then: 2h or 3d (ago), 2026-11-29 or 2026-11-29T10:00.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON list on stdout.")
 @options.verbose
@@ -60,7 +60,7 @@ def command(
     as_json: bool,
     verbose: bool,
 ) -> None:
-    """List the newest runs, the newest first.
+    """List the most recent runs, newest first.
 
     \b
       flowq runs -n 5

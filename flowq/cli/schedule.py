@@ -1,4 +1,4 @@
-"""`flowq schedule`: a workflow that runs by itself."""
+"""`flowq schedule`: submit runs of a workflow by its schedule."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def command(
     imports: bool,
     verbose: bool,
 ) -> None:
-    """Submit a run whenever the workflow's `schedule` says so, until Ctrl-C.
+    """Submit a run whenever the workflow's `schedule` is due, until Ctrl-C.
 
-    The runs are submitted and executed by workers, as `flowq worker` starts them: this command only
-    watches the clock. Keep one of it for each workflow.
+    Workers, as started by `flowq worker`, submit and execute the runs; this command only watches
+    the clock. Run one instance per workflow.
 
     \b
       flowq schedule workflows/books.yaml --redis-url redis://localhost/0

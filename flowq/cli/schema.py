@@ -1,4 +1,4 @@
-"""`flowq schema`: what an editor has to know about workflow files."""
+"""`flowq schema`: print the JSON Schema of workflow files."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from flowq.render.json import write_json
 def command(verbose: bool) -> None:
     """Print the JSON Schema of workflow files, for editors.
 
-    An editor with a YAML language server finds it by the first line of a file:
-    # yaml-language-server: $schema=flowq.schema.json
+    An editor with a YAML language server finds the schema through this first line of a file: #
+    yaml-language-server: $schema=flowq.schema.json
 
     \b
       flowq schema > flowq.schema.json

@@ -22,20 +22,20 @@ Their pickles will be trusted: who wrote them can run code as you. Adopt them on
 them yourself, and they did not come with a clone, an archive or a cache."""
 
 _folder = click.argument("folder", required=False, type=click.Path(path_type=Path))
-_yes = click.option("--yes", is_flag=True, help="Do not ask.")
+_yes = click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 
 
 @click.group()
 def command() -> None:
-    """Look at the private server of a folder, end it, or remove what it keeps.
+    """Inspect or stop the private server of a folder, or remove its state.
 
-    It has the runs and jobs of the commands that are called in that folder without --redis-url. It
-    starts and ends by itself. What it keeps is not in the folder, but in the user's own state
-    folder ($XDG_STATE_HOME/flowq, by default ~/.local/state/flowq), or where FLOWQ_STATE says, for
-    this user alone. So nothing that comes with a folder, by a clone or from a cache, is ever
-    trusted.
+    The private server has the runs and jobs of commands used in that folder without --redis-url. It
+    starts and stops automatically. Its state is not in the folder, but in the user's own state
+    folder ($XDG_STATE_HOME/flowq, by default ~/.local/state/flowq) or in FLOWQ_STATE, and only this
+    user can access it. So flowq never trusts state that came with a folder, for example from a
+    clone or a cache.
 
-    FOLDER is the current folder unless it is named; it may be gone.
+    FOLDER is the current folder by default; it need not exist any more.
 
     \b
       flowq server status
@@ -47,7 +47,7 @@ def command() -> None:
 @_folder
 @options.as_json
 def status(folder: Path | None, as_json: bool) -> None:
-    """Say whether the server runs, and where its state is."""
+    """Show whether the server is running, and where its state is."""
     facts = _look(folder)
     if as_json:
         terminal.write(json.dumps(facts) + "\n")
@@ -118,7 +118,7 @@ def path(folder: Path | None) -> None:
 @command.command()
 @_folder
 def stop(folder: Path | None) -> None:
-    """End the server, even if others use it. Its data stays; the next command starts it again."""
+    """Stop the server, even if it is in use. Its data stays; the next command restarts it."""
     _find(folder)
     kept = server.find(folder)
     if kept is None or not kept.is_running:
@@ -132,7 +132,7 @@ def stop(folder: Path | None) -> None:
 @_folder
 @_yes
 def reset(folder: Path | None, yes: bool) -> None:
-    """End the server, and remove all that it keeps: runs, jobs, results, and their output."""
+    """Stop the server and remove its state: runs, jobs, results and output."""
     facts = _look(folder)
     if not facts["exists"]:
         terminal.write("nothing to remove\n")
@@ -148,14 +148,14 @@ def reset(folder: Path | None, yes: bool) -> None:
 @click.argument("source", metavar="[FROM]", required=False, type=click.Path(path_type=Path))
 @_yes
 def adopt(source: Path | None, yes: bool) -> None:
-    """Trust a state that nothing proves to be yours, and use it for the current folder.
+    """Trust a state that flowq cannot verify as yours, and use it for the current folder.
 
-    FROM is the folder that has the state: one that was renamed, or in which an older flowq kept its
-    .flowq. Without it, it is what was refused here. Its runs, jobs and output are copied; a server
-    that is at work on them is ended first.
+    FROM is the folder that has the state: a renamed folder, or one that contains the .flowq of an
+    older version. The default is the state that flowq refused here. The command copies its runs,
+    jobs and output, after stopping a server that uses them.
 
-    Do so only if you have made that state yourself. Jobs are pickles: who wrote it can run code as
-    you.
+    Do this only if you created that state yourself. Jobs are pickles, so whoever wrote them can run
+    code as you.
     """
     found = adopting.find_adoptable(source)
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(found.written_at))
@@ -178,7 +178,8 @@ def _find(folder: Path | None) -> state.State:
 
 
 def _confirm(question: str, is_sure: bool, otherwise: str) -> None:
-    """Ask, unless it is sure. Errors: UsageError when there is nobody to answer; click's Exit."""
+    """Ask for confirmation, unless --yes is given. Errors: UsageError without a terminal; click's
+    Exit."""
     try:
         if is_sure or click.confirm(question, err=True):
             return

@@ -1,4 +1,4 @@
-"""`flowq show`: all about a run, or one of its jobs."""
+"""`flowq show`: show everything about a run, or one of its jobs."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ from flowq.status import ENDED, JobStatus, RunStatus
 @options.run_id
 @options.optional_job
 @click.option(
-    "-f", "--follow", is_flag=True, help="Print what JOB prints, as it comes, until it has ended."
+    "-f", "--follow", is_flag=True, help="Print the output of JOB as it comes, until the job ends."
 )
 @options.redis_url
 @options.verbose
 def command(
     run_id: str, job: str | None, follow: bool, redis_url: str | None, verbose: bool
 ) -> int:
-    """Show a run: its inputs, its jobs, and why jobs failed. Or one JOB of it, with its
-    traceback (with -v also the frames of flowq and RQ), all that it printed, and its result.
+    """Show a run: its inputs, its jobs, and why jobs failed. With a JOB, show its traceback (-v
+    includes frames of flowq and RQ), its output and its result.
 
-    With --follow the exit code is 0 when the job finished or was skipped, else 1.
+    With --follow, the exit code is 0 if the job finished or was skipped, else 1.
 
     \b
       flowq show last

@@ -1,4 +1,4 @@
-"""`flowq status`: where a run is."""
+"""`flowq status`: show the progress of a run."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from flowq.status import RunStatus
 def command(
     run_id: str, job: str | None, redis_url: str | None, as_json: bool, verbose: bool
 ) -> None:
-    """Show where a run is, job by job. Or only where one JOB, or one group of it, is.
+    """Show the progress of a run, job by job, or that of one JOB or group.
 
-    The exit code is 0 whatever its state; scripts read the "status" of --json.
+    The exit code is 0 in every state; scripts should read "status" in the output of --json.
 
     \b
       flowq status last
@@ -61,7 +61,7 @@ def command(
 
 
 def find_part(status: RunStatus, name: str) -> RunStatus:
-    """Return the status with one job only, or one group of them. Errors: NotFound."""
+    """Return the status reduced to one job or one group. Errors: NotFound."""
     jobs = {job.name: job for job in status.jobs.values() if name in (job.name, job.declared_as)}
     if name in status.jobs and name not in status.groups:
         jobs = {name: status.jobs[name]}

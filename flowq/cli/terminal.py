@@ -30,7 +30,7 @@ Stream: TypeAlias = "IO[str] | Lenient"
 
 
 class OutputLost(FlowqError):
-    """What a command was asked for cannot be written."""
+    """The result of a command cannot be written."""
 
     exit_code = 6
 
@@ -45,8 +45,9 @@ class OutputLost(FlowqError):
 def repair() -> None:
     """Make the standard streams usable, whatever they are.
 
-    A closed one leads nowhere: its number must not go to a socket or a file that is opened later.
-    What the encoding of a stream cannot say is replaced, because a display must not fail for it.
+    A closed stream is redirected to the null device, because a socket or a file opened later must
+    not get its number. Characters that a stream cannot encode are replaced, because a display must
+    not fail for them.
     """
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         if getattr(sys, name) is None:
@@ -79,8 +80,8 @@ def _open_nowhere(number: int) -> None:
 def write(text: str, stream: Stream | None = None) -> None:
     """Write a result to stdout, or to `stream`, with control characters spelled out.
 
-    Errors: BrokenPipeError when nobody reads it, OutputLost when it cannot be written; then the
-    stream leads nowhere.
+    Errors: BrokenPipeError if the reader is gone; OutputLost if writing fails. In both cases, later
+    writes are discarded.
     """
     stream = stream or sys.stdout
     try:
@@ -94,7 +95,7 @@ def write(text: str, stream: Stream | None = None) -> None:
 
 
 def find_loss() -> OutputLost | None:
-    """Return why stdout cannot be written, if that is so; then it leads nowhere."""
+    """Return why stdout cannot be written, or None; after an error, later writes are discarded."""
     try:
         write("")
     except OutputLost as lost:
@@ -105,7 +106,7 @@ def find_loss() -> OutputLost | None:
 
 
 def note(text: str) -> None:
-    """Say something to the user, on stderr; if nobody reads it, nobody is told."""
+    """Write a message to stderr; it is lost if stderr has no reader."""
     try:
         write(f"{text}\n", sys.stderr)
     except (OSError, ValueError, OutputLost):
@@ -113,9 +114,9 @@ def note(text: str) -> None:
 
 
 class Lenient:
-    """A stream for what is shown of a run, which does not end when that cannot be shown any more.
+    """A stream for displays: the run continues if the display can no longer be written.
 
-    It is one as far as `write`, rich and our displays need it; what is not here is the stream's.
+    It implements what `write`, rich and the displays need, and delegates the rest to the stream.
     """
 
     def __init__(self, stream: IO[str]) -> None:
@@ -143,7 +144,7 @@ class Lenient:
 
 
 def discard(stream: Stream) -> None:
-    """Let a stream whose reader has gone lead nowhere, so that later writes to it are quiet."""
+    """Discard later writes to a stream whose reader has gone."""
     with suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
@@ -153,7 +154,7 @@ def discard(stream: Stream) -> None:
 
 
 def can_show(stream: Stream, characters: str = "✓▶…→") -> bool:
-    """Whether the stream's encoding has what our displays are drawn with."""
+    """Whether the stream's encoding has the characters that displays use."""
     try:
         characters.encode(getattr(stream, "encoding", None) or "ascii")
     except (UnicodeError, LookupError):
@@ -163,10 +164,10 @@ def can_show(stream: Stream, characters: str = "✓▶…→") -> bool:
 
 @contextmanager
 def stdout_alone() -> Iterator[TextIO]:
-    """Give stdout to a result; what anything else prints there meanwhile goes to stderr.
+    """Reserve stdout for a result; everything else printed to stdout goes to stderr.
 
-    It is done to the file descriptor, so that it holds for imported code of users and for the
-    processes that it starts.
+    This redirects the file descriptor, so it also covers imported user code and the processes that
+    this code starts.
     """
     sys.stdout.flush()
     saved = os.dup(1)
@@ -184,12 +185,12 @@ def stdout_alone() -> Iterator[TextIO]:
 
 
 def users_code() -> AbstractContextManager[object]:
-    """Keep what a user's modules print while they are imported away from stdout."""
+    """Redirect the output of user modules during their import away from stdout."""
     return stdout_alone()
 
 
 def result_stream(is_json: bool) -> AbstractContextManager[TextIO]:
-    """Return the stream of a command's result, to itself when that is JSON."""
+    """Return the stream for a command's result; for JSON, one that nothing else writes to."""
     return stdout_alone() if is_json else nullcontext(sys.stdout)
 
 
@@ -198,7 +199,7 @@ SIGNALS = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
 
 
 class Interrupted(BaseException):
-    """A signal asked the program to leave. Its exit code is that of a program that it killed."""
+    """A signal asked the program to exit; the exit code is that of a program killed by it."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(signum)
@@ -216,7 +217,8 @@ that are pressed several times, ask for the same, and do not interrupt what it s
 
 
 class Interrupts:
-    """While it is entered signals raise Interrupted; with `deferring` the first one only notes.
+    """Inside this context, signals raise Interrupted; with `deferring`, the first one is only
+    noted.
 
     A signal that was ignored when the program started (`nohup`, `&` in a script) stays ignored.
     """

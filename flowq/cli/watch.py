@@ -1,4 +1,4 @@
-"""`flowq watch`: a run that goes on already."""
+"""`flowq watch`: follow an active run."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from flowq.cli.terminal import Interrupted, Interrupts
 @options.quiet
 @options.verbose
 def command(run_id: str, redis_url: str | None, quiet: bool, verbose: bool) -> int:
-    """Follow a run to its end, as `flowq run` does.
+    """Follow a run to its end, like `flowq run`.
 
-    Ctrl-C stops the watching, not the run. The exit code is 0 when the run succeeded, else 1.
+    Ctrl-C stops watching, not the run. The exit code is 0 if the run succeeded, else 1.
 
     \b
       flowq watch k3v9x0q2m5ab

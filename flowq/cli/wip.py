@@ -1,4 +1,4 @@
-"""`flowq wip`: what is being executed."""
+"""`flowq wip`: list the jobs that are being executed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from flowq.render.details import wip_table
 def command(queues: tuple[str, ...], redis_url: str | None, verbose: bool) -> None:
     """List the jobs that are being executed right now, on all queues or on some.
 
-    A job is in the list from its start to its end (WIP: work in progress).
+    A job is listed from its start to its end (WIP: work in progress).
 
     \b
       flowq wip

@@ -25,34 +25,33 @@ COUNT = click.IntRange(min=1)
     default=1,
     show_default=True,
     metavar="N",
-    help="How many jobs are executed at a time.",
+    help="Number of jobs to execute at a time.",
 )
-@click.option("-b", "--burst", is_flag=True, help="End when the queues are empty.")
-@click.option("--max-jobs", type=COUNT, metavar="N", help="End after so many jobs.")
+@click.option("-b", "--burst", is_flag=True, help="Exit when the queues are empty.")
+@click.option("--max-jobs", type=COUNT, metavar="N", help="Exit after N jobs.")
 @click.option(
-    "--max-idle-time", type=COUNT, metavar="SECONDS", help="End after so long without a job."
+    "--max-idle-time", type=COUNT, metavar="SECONDS", help="Exit after SECONDS without a job."
 )
 @click.option(
     "--mode",
     type=click.Choice(["fork", "warm", "multiprocessing"]),
-    help="fork: a process for each job, as RQ does. warm: forked children that are kept, much "
-    "faster for short jobs. multiprocessing: spawned ones that are kept, on every platform. Those "
-    "that are kept are replaced when a file of what they have imported changes. "
-    "Default: fork, where there is one.",
+    help="fork: one process per job, as in RQ. warm: reused forked children, much faster for short "
+    "jobs. multiprocessing: reused spawned children, on every platform. Reused children are "
+    "replaced when a file that they imported changes. Default: fork, where available.",
 )
 @click.option("--multiprocessing", is_flag=True, help="The same as --mode multiprocessing.")
 @click.option(
     "--max-jobs-per-child",
     type=COUNT,
     metavar="N",
-    help="Replace a child that is kept after so many jobs; 1: a process for each job.",
+    help="Replace a reused child after N jobs; 1: one process per job.",
 )
 @click.option(
     "--no-batches",
     "batches",
     flag_value=False,
     default=True,
-    help="Hand over even the shortest jobs one by one.",
+    help="Pass jobs to children one by one, even very short ones.",
 )
 @click.option(
     "-P",
@@ -60,34 +59,34 @@ COUNT = click.IntRange(min=1)
     "paths",
     multiple=True,
     metavar="FOLDER",
-    help="Import from there too; may be given again for others.",
+    help="Add this folder to the import path; may be repeated.",
 )
 @click.option(
     "--preload",
     multiple=True,
     metavar="MODULE",
-    help="Import it before the first job; with --mode fork once for all jobs, which then share "
-    "what it made at its import. May be given again for others.",
+    help="Import this module before the first job; with --mode fork only once, so all jobs share "
+    "the objects created by the import. May be repeated.",
 )
 @click.option(
     "--allow",
     multiple=True,
     metavar="NAME",
-    help="Execute only what is defined there: 'shop.*' for the modules of shop, or one function, "
-    "as shop.billing.charge. It goes for callbacks and for classes in the data too, and what is "
-    "refused fails. May be given again for others. Default: FLOWQ_ALLOW, else everything.",
+    help="Execute only code defined there: 'shop.*' for the modules of shop, or one function such "
+    "as shop.billing.charge. Also restricts callbacks and classes in data; refused jobs fail. May "
+    "be repeated. Default: FLOWQ_ALLOW, else everything.",
 )
 @click.option(
     "--allow-run",
     is_flag=True,
-    help="Execute `run:` jobs too; without --allow nothing else. Default: FLOWQ_ALLOW_RUN.",
+    help="Execute `run:` jobs too; without --allow, only those. Default: FLOWQ_ALLOW_RUN.",
 )
 @click.option(
     "--results-ttl",
     "default_result_ttl",
     type=click.IntRange(min=-1),
     metavar="SECONDS",
-    help="How long results are kept of jobs that do not say it; -1: for ever. Default: 500.",
+    help="Seconds to keep results of jobs that do not set a TTL; -1: forever. Default: 500.",
 )
 @click.option("--job-class", metavar="NAME", help="A subclass of flowq.Job: package.module.Name")
 @click.option(
@@ -96,25 +95,25 @@ COUNT = click.IntRange(min=1)
     type=click.Choice(["pickle", "json"]),
     default="pickle",
     show_default=True,
-    help="How jobs and results are kept in Redis, as their queue says.",
+    help="How jobs and results are serialized; must match the queue.",
 )
 @click.option(
     "--dequeue-strategy",
     type=click.Choice(["default", "round_robin", "random"]),
-    help="Take from the queues in their order, from one after the other, or at random.",
+    help="Take jobs from queues in order, in turn, or at random.",
 )
 @click.option(
     "-s",
     "--with-scheduler",
     is_flag=True,
     expose_value=False,
-    help="As RQ's option; here the scheduler is always included.",
+    help="Accepted as in RQ; the scheduler is always included.",
 )
 @click.option("-n", "--name", metavar="NAME", help="The worker's name; it must not be in use.")
 @click.option(
     "--logging-level",
     type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"], case_sensitive=False),
-    help="How much the worker says of itself. Default: INFO, with -q WARNING.",
+    help="The worker's log level. Default: INFO, with -q WARNING.",
 )
 @options.quiet
 @options.verbose
@@ -129,12 +128,12 @@ def command(
     verbose: bool,
     **worker_options: Any,
 ) -> None:
-    """Execute the jobs of queues, in this order of priority; without any, of "default".
+    """Execute the jobs of the given queues, in order of priority; the default queue is "default".
 
-    On a private server these are jobs of no run, and those of scheduled runs: others have workers
-    of their own. The modules of the current folder are importable, and scheduled jobs are queued
-    when they are due. Ctrl-C lets the running jobs finish; a second one puts them back. RQ's own
-    command starts the same worker: rq worker -w flowq.Worker.
+    On a private server, the worker executes only jobs outside of runs and jobs of scheduled runs,
+    because other runs have their own workers. The modules of the current folder are importable, and
+    scheduled jobs are queued when they are due. Ctrl-C lets the running jobs finish; a second
+    Ctrl-C puts them back. RQ's own command starts the same worker: rq worker -w flowq.Worker.
 
     \b
       flowq worker --redis-url redis://localhost/0 -c 4 --mode warm
