@@ -1,7 +1,7 @@
 """A workflow language for deferred job graphs on RQ.
 
-This is the public door. Importing it loads nothing but the standard library, because every child
-process does it; a name brings the module that has it when it is first used.
+This module defines the public API. Importing it loads only the standard library, because every
+child process imports it; the first use of a name imports its module.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Runs, for programs: submit a plan, observe the run, approve, cancel, retry and explain it.
+"""The API for programs: submit a plan, then observe, approve, cancel, retry or explain the run.
 
-The command line is a thin layer over this module and `flowq.compiling`: a program can do all that
-it does.
+The command line is a thin layer over this module and `flowq.compiling`, so programs can do
+everything that it can.
 
     plan = compile_plan(load("workflows/sandwich.yaml"), {"slices": 4})
     run = submit(plan, connection)
@@ -101,18 +101,18 @@ def submit(
     is_held: bool = False,
     is_apart: bool = False,
 ) -> Run:
-    """Submit a plan; once this returns the run reaches its end without this process.
+    """Submit a plan. After this returns, the run no longer needs this process.
 
-    Atomic: an error, or a crash, before the commit leaves nothing that runs. With `is_held` nothing
-    is released before `Run.release`. With `is_apart` all its jobs go to a queue of its own, which
-    only workers that are started for this run serve (`flowq.workers.serving`).
+    Atomic: after an error or a crash before the commit, nothing runs. With `is_held`, nothing
+    starts before `Run.release`. With `is_apart`, all jobs go to a queue of the run's own, which
+    only workers started for this run serve (`flowq.workers.serving`).
     """
     runs.submit(plan, connection, retention_s=retention_s, is_held=is_held, is_apart=is_apart)
     return Run(plan.run_id, connection)
 
 
 def get_run(run_id: str, connection: Redis) -> Run:
-    """Return a run by its id. Errors: RunNotFound, which says so when a job has that id."""
+    """Return a run by its id. Errors: RunNotFound, which notes if the id is that of a job."""
     try:
         runs.get_record(run_id, connection)
     except RunNotFound:
@@ -126,7 +126,7 @@ def get_run(run_id: str, connection: Redis) -> Run:
 
 
 def find_job(job_id: str, connection: Redis) -> FoundJob | None:
-    """Return a job by its id, if there is one."""
+    """Return a job by its id, or None."""
     fields = ("origin", "flowq_run", "flowq_name")
     raw = connection.hmget(keys.job(job_id), *fields)
     origin, run_id, name = (as_text(each) if each else "" for each in raw)
@@ -135,7 +135,7 @@ def find_job(job_id: str, connection: Redis) -> FoundJob | None:
 
 @dataclass(frozen=True, slots=True)
 class FoundJob:
-    """Where a job is: RQ's queue, and in a run, or nowhere else."""
+    """The location of a job: its queue and, if any, its run."""
 
     job_id: str
     queue: str
@@ -153,8 +153,8 @@ def list_runs(
 ) -> list[RunRecord]:
     """Return the records of the newest runs, newest first.
 
-    Only those in a `state`, of a `workflow` by its name, or submitted `since` an instant, if given.
-    Reads the records of the newer runs that do not fit, too.
+    `state`, `workflow` (a name) and `since` (the time of submission) filter the runs. Also reads
+    the records of newer runs that do not match.
     """
     newer = takewhile(
         lambda record: since is None or record.created_at >= since, runs.iterate_runs(connection)
@@ -168,10 +168,10 @@ def list_runs(
 
 
 def find_run(word: str, connection: Redis) -> Run:
-    """Return the run that a word names: its id, the beginning of it, or `last`, the newest.
+    """Return the run with this id, or with an id that begins so; `last` is the newest run.
 
-    `last:2` is the one before the newest, and so on.
-    Errors: RunNotFound; NotFound for a beginning that several ids have.
+    `last:2` is the run before the newest, and so on.
+    Errors: RunNotFound; NotFound if several ids begin so.
     """
     if match := _LAST.fullmatch(word):
         number = int(match[1] or 1)
@@ -191,9 +191,9 @@ def find_run(word: str, connection: Redis) -> Run:
 
 
 def heal(connection: Redis) -> list[Finding]:
-    """Put right what ended unnoticed, and what lost workers had; return what it was.
+    """Repair jobs whose ends were missed, and recover those of lost workers; return the findings.
 
-    Blocks: up to 13 s where a worker may be lost.
+    Blocks: up to 13 s if a worker may be lost.
     """
     from flowq.workers.worker import heal as put_right  # noqa: PLC0415 - other calls need no workers
 
@@ -202,24 +202,24 @@ def heal(connection: Redis) -> list[Finding]:
 
 @dataclass(frozen=True)
 class Run:
-    """A handle to one run; everything about it is in Redis."""
+    """A handle to one run. All of its state is in Redis."""
 
     run_id: str
     connection: Redis
 
     def record(self) -> RunRecord:
-        """Return what is kept about the run beside its jobs. Errors: RunNotFound."""
+        """Return the run's record, without its jobs. Errors: RunNotFound."""
         return runs.get_current_record(self.run_id, self.connection)
 
     def status(self) -> RunStatus:
-        """Return where the run is. Errors: RunNotFound."""
+        """Return the status of the run and its jobs. Errors: RunNotFound."""
         return runs.get_status(self.run_id, self.connection)
 
     def follow(self, poll_s: float = POLL_S) -> Iterator[RunStatus]:
-        """Yield the status now, and again whenever something happened or `poll_s` has passed.
+        """Yield the status now, and again after each event or after `poll_s`.
 
-        Ends after the status in which the run has ended. Blocks. While it follows it goes on with
-        steps that others left, so that a run never waits for a maintenance pass.
+        Stops after yielding the status of the ended run. Blocks. Meanwhile it also executes steps
+        that other processes left unfinished, so a run never has to wait for maintenance.
         """
         return (status for status, _ in self.observe(poll_s))
 
@@ -229,12 +229,12 @@ class Run:
         while_away: Callable[[], object] | None = None,
         outage: Outage | None = None,
     ) -> Iterator[tuple[RunStatus, list[Event]]]:
-        """Yield what `follow` does, each time with the events that led there since the last.
+        """Like `follow`, but yield each status with the events since the previous one.
 
-        The first time these are all events of the run so far. `while_away` is called whenever the
-        server was not reached, and may bring it back; `outage` is told that it cannot be used.
-        Errors: RunNotFound, also when the run is removed meanwhile; those of the redis client when
-        the server cannot be used for longer than `MAX_WAIT_S`; those of `while_away`.
+        The first status comes with all events of the run so far. `while_away` is called whenever
+        the server cannot be reached, and may restart it; `outage` is notified of refusals.
+        Errors: RunNotFound, also if the run is removed meanwhile; errors of the redis client if the
+        server is unavailable for longer than `MAX_WAIT_S`; errors of `while_away`.
         """
         outage = outage or Outage(_say_nothing, _say_nothing)
         status, wait_s = runs.get_declared(self.run_id, self.connection), 0.0
@@ -252,7 +252,7 @@ class Run:
         while_away: Callable[[], object] | None,
         outage: Outage,
     ) -> list[Event]:
-        """Return the events after that one; the server may be away, or refuse, for a while."""
+        """Return the events after this one; tolerates a server that is temporarily unavailable."""
         attempts = Attempts(connection=self.connection, outage=outage)
         while True:
             try:
@@ -272,7 +272,7 @@ class Run:
     def wait(self, timeout_s: float | None = None) -> RunStatus:
         """Block until the run has ended, and return its status.
 
-        Errors: TimeoutError; RunFailed when it did not succeed.
+        Errors: TimeoutError; RunFailed if the run did not succeed.
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         for status in self.follow():
@@ -286,11 +286,12 @@ class Run:
         return status
 
     def results(self, names: Iterable[str] | None = None) -> dict[str, Any]:
-        """Return the results of the jobs that have one, by name, or of those that are named.
+        """Return the results of all jobs that have one, or of the jobs in `names`, by name.
 
-        Without those of what was not declared: the jobs that make lists and begin workflows.
+        Leaves out internal jobs, which create the items of groups and start nested workflows.
 
-        A result that cannot be loaded here, because its code is elsewhere, is an `Unloadable`.
+        A result that cannot be loaded here, for example because its code is missing, is an
+        `Unloadable`.
         """
         name_by_id = {job.job_id: job.name for job in self.status().declared()}
         wanted = None if names is None else set(names)
@@ -301,9 +302,10 @@ class Run:
     def views(
         self, names: Iterable[str] | None = None, status: RunStatus | None = None
     ) -> dict[str, JobView]:
-        """Return what commands show of the jobs that have ended, by name; loads no values.
+        """Return views of the ended jobs, by name, as commands show them. Loads no pickles.
 
-        A view is JSON, and marks what is cut or cannot be JSON (`flowq.runtime.views`).
+        A view is JSON, and marks values that are truncated or have no JSON form
+        (`flowq.runtime.views`).
         """
         wanted = None if names is None else set(names)
         job_by_id = {
@@ -318,9 +320,9 @@ class Run:
         return views
 
     def kept_outputs(self, within_s: float = 0) -> KeptOutputs:
-        """Return what commands show of the outputs; loads no values.
+        """Return views of the run's outputs, as commands show them. Loads no pickles.
 
-        Blocks: up to `within_s` while a job of a worker that listens is to evaluate them.
+        Blocks: up to `within_s` if a worker is expected to evaluate them.
         """
         deadline = time.monotonic() + within_s
         while True:
@@ -331,32 +333,32 @@ class Run:
             time.sleep(OUTPUTS_POLL_S)
 
     def outputs(self, instead: Callable[[str, Exception], Any] | None = None) -> dict[str, Any]:
-        """Return what the workflow declares as its `outputs`, by name, once the run has ended.
+        """Return the workflow's `outputs`, by name, once the run has ended.
 
-        Shape: empty for a workflow that declares none. A job without a result gives None.
+        Shape: empty if the workflow declares no outputs. A job without a result gives None.
         Errors: RunNotFound; WrongState before the run has ended; WorkflowInvalid for an expression
-        that these results give no value, and whatever loading a result raises; with `instead` what
-        that makes of the output's name and the error takes its place.
+        that cannot be evaluated with these results; any error from loading a result. With
+        `instead`, the value of `instead(name, error)` replaces an output that raises.
         """
         return outputs.read_outputs(self.run_id, self.connection, instead)
 
     def job_records(self, status: RunStatus | None = None) -> dict[str, JobRecord]:
-        """Return what does not change about the jobs, by name."""
+        """Return the constant properties of the jobs, by name."""
         jobs = (status or self.status()).jobs.values()
         found = runs.read_job_records((job.job_id for job in jobs), self.connection)
         return {job.name: found[job.job_id] for job in jobs if job.job_id in found}
 
     def unattended_queues(self, status: RunStatus | None = None) -> list[str]:
-        """Return the queues on which jobs of the run wait, or will wait, and no worker listens."""
+        """Return the queues that the run's unfinished jobs use and no worker listens on."""
         status = status or self.status()
         left = [job.job_id for job in status.jobs.values() if job.state not in ENDED]
         queues = [job.origin for job in runs.read_job_records(left, self.connection).values()]
         return find_unattended(sorted(set(queues)), self.connection)
 
     def is_served(self) -> bool:
-        """Whether somebody executes the jobs of the run: its own workers, or those of its queues.
+        """Whether workers execute the run's jobs: its own workers, or workers on its queues.
 
-        Its own also count while they wait until there is something to do.
+        The run's own workers also count while they are idle.
         """
         queue = self.record().queue
         return not (
@@ -364,7 +366,7 @@ class Run:
         )
 
     def failures(self, names: Iterable[str] | None = None) -> dict[str, Failure]:
-        """Return why jobs failed, by name; of all of them, or of those that are named."""
+        """Return why jobs failed, by name: all failed jobs, or those in `names`."""
         wanted = None if names is None else set(names)
         failed = [
             job
@@ -377,13 +379,13 @@ class Run:
         return {job.name: failures[job.job_id] for job in failed if job.job_id in failures}
 
     def code_changes(self) -> list[CodeChange]:
-        """Return which files of the code changed between jobs of the run, oldest change first."""
+        """Return the code files that changed between jobs of the run, oldest change first."""
         return read_changes(self.run_id, self.connection)
 
     def explain(self, name: str, commands: Commands = PLAIN) -> Explanation:
-        """Return why a job of the run has not run, or how a group stands. Errors: JobNotFound.
+        """Return why a job of the run has not run, or the state of a group. Errors: JobNotFound.
 
-        `commands` writes those that the hints name.
+        `commands` formats the commands in the hints.
         """
         status = self.status()
         job = status.jobs.get(name)
@@ -396,24 +398,24 @@ class Run:
         return explain(job_id, self.connection, self.run_id, commands)
 
     def find_hold(self, commands: Commands = PLAIN) -> Reason | None:
-        """Return why none of its jobs can start yet, if that is so: it is held, or not its turn."""
+        """Return why the run cannot start any job yet (it is held, or not its turn), or None."""
         return find_hold(self.run_id, self.connection, commands=commands)
 
     def retry(self, name: str | None = None) -> tuple[str, ...]:
-        """Run again what did not succeed and everything downstream; return those jobs' names.
+        """Rerun the jobs that did not succeed and everything downstream; return their names.
 
-        With a `name` that job runs again, and everything downstream of it: also one that has
-        succeeded, one item (`thumb[3]`), all of a group, or a whole nested workflow.
-        Errors: RunNotFound; NotFound for no such job; WrongState while the run is active, when it
-        has succeeded and no job is named, and for a job that one before it keeps from running.
+        With a `name`, rerun that job, even if it succeeded, and everything downstream of it. The
+        name may be one item (`thumb[3]`), a group, or a nested workflow.
+        Errors: RunNotFound; NotFound for an unknown job; WrongState if the run is active, if it
+        succeeded and no job is named, or if an earlier job prevents the named job from running.
         """
         again = retry.retry(self.run_id, self.connection, name)
         return tuple(runs.read_names(self.run_id, again, self.connection).values())
 
     def release(self, name: str | None = None) -> bool:
-        """Let a run go that was held. Returns True for the call that did it.
+        """Release a held run. Returns True for the call that did it.
 
-        With a `name` it is `approve`, until 1.0. Errors: NotFound; WrongState.
+        With a `name`, the same as `approve` (until 1.0). Errors: NotFound; WrongState.
         """
         if name is not None:
             return self.approve(name)
@@ -427,11 +429,11 @@ class Run:
         note: str = "",
         by: str | None = None,
     ) -> bool:
-        """Approve a job that asks for it, or all items of a group, also those still to come.
+        """Approve a job that waits for approval, or all items of a group, even future ones.
 
-        `inputs` are what the approval asks for; `by` says who, as `user@host` if it is not given.
-        Returns True for the call that did it, False when it was approved before.
-        Errors: NotFound; UsageError for inputs that do not fit; WrongState.
+        `inputs` are the approval's inputs; `by` names the approver (default `user@host`). Returns
+        True for the call that did it, False if the job was already approved.
+        Errors: NotFound; UsageError for invalid inputs; WrongState.
         """
         by = approvals.say_who() if by is None else by
         return approvals.approve(
@@ -439,38 +441,38 @@ class Run:
         )
 
     def has_asked(self, name: str) -> bool:
-        """Whether a job, or an item of a group, has asked for its approval. Errors: NotFound."""
+        """Whether a job, or an item of a group, has requested approval. Errors: NotFound."""
         return approvals.has_asked(self.run_id, name, self.connection)
 
     def reject(self, name: str, reason: str = "", *, by: str | None = None) -> bool:
-        """Reject a job that asks for an approval, or all items of a group: it is canceled.
+        """Reject a job that waits for approval, or all items of a group; it is canceled.
 
-        Returns True for the call that did it, False when it was rejected before.
-        Errors: NotFound; WrongState, also for a job that has not asked yet.
+        Returns True for the call that did it, False if the job was already rejected. Errors:
+        NotFound; WrongState, also for a job that has not requested approval yet.
         """
         by = approvals.say_who() if by is None else by
         return approvals.reject(self.run_id, name, self.connection, reason=reason, by=by)
 
     def cancel(self, *, now: bool = False, may_wait: bool = True) -> list[str]:
-        """End the run: what has not started is called off, what runs gets RQ's stop command.
+        """Cancel the run: jobs that have not started are canceled, running jobs are stopped.
 
-        What runs on a worker that does not live any more ends at once. Then jobs run whose `if`
-        asks `always()` or `canceled()`; `now` ends these too. They wait for a worker if need be;
-        without `may_wait` those end whose queue no worker listens on, and these queues are
-        returned. All jobs end of a run that has not begun, because it is held or waits for its
-        turn.
-        Errors: RunNotFound; WrongState when it has ended.
+        Running jobs get RQ's stop command; those of dead workers end immediately. Then jobs with
+        `always()` or `canceled()` in their `if` still run, unless `now` is set. They wait for a
+        worker if necessary; without `may_wait`, such jobs are canceled if no worker listens on
+        their queue, and these queues are returned. If the run has not begun, because it is held or
+        waits for its turn, all of its jobs are canceled.
+        Errors: RunNotFound; WrongState if the run has ended.
         """
         return runs.cancel(self.run_id, self.connection, is_now=now, may_wait=may_wait)
 
     def remove(self) -> None:
-        """Remove the run with everything that belongs to it."""
+        """Remove the run, its jobs and all of its data."""
         runs.remove(self.run_id, self.connection)
 
 
 @dataclass(frozen=True, slots=True)
 class Unloadable:
-    """Stands for a result that cannot be loaded here, usually because its code is elsewhere."""
+    """A placeholder for a result that cannot be loaded here, mostly because its code is missing."""
 
     reason: str
 
@@ -479,7 +481,7 @@ class Unloadable:
 
     @classmethod
     def of(cls, error: Exception) -> Unloadable:
-        """Return what stands for the result whose loading raised `error`."""
+        """Return the placeholder for a result whose loading raised `error`."""
         return cls(f"{type(error).__name__}: {error}")
 
 
@@ -488,7 +490,7 @@ def _say_nothing(text: str) -> None: ...
 
 @contextmanager
 def server_errors(url: str) -> Iterator[None]:
-    """Turn the errors of the redis client into ours. Errors: ServerUnavailable."""
+    """Convert errors of the redis client to flowq's. Errors: ServerUnavailable."""
     try:
         yield
     except RedisError as error:

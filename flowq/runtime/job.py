@@ -1,8 +1,8 @@
 """`flowq.Job`: a job of RQ that can be a future job, a blocker, or both.
 
-RQ commits nearly every end of a job through `Job.set_status` inside a transaction; settling is
-appended to that transaction, so there is no moment at which the job has ended and the future jobs
-that it blocks do not know. The other exits (`delete`, a result that is not kept) are covered too.
+RQ commits nearly every end of a job through `Job.set_status` inside a transaction. flowq appends
+the settling script to that transaction, so a job's end and its effect on future jobs are atomic.
+The other exits (`delete`, a result that is not kept) are covered too.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ _OUTCOME_BY_STATUS = {
 
 
 class Job(RetriedJob):
-    """A job that may hold other jobs, or be held by them.
+    """A job that may block other jobs, or be blocked by them.
 
-    `hold` says what the job is to be enqueued with; once it is enqueued, Redis knows. `run_id` and
+    `hold` has the options until the job is enqueued; from then on, Redis stores them. `run_id` and
     `name` are set for the jobs of a workflow's run.
     """
 
@@ -102,7 +102,7 @@ class Job(RetriedJob):
         connection: Redis | None = None,
         serializer: Any = None,
     ) -> Self:
-        """Return the job with that id. Errors: RQ's NoSuchJobError."""
+        """Return the job with this id. Errors: RQ's NoSuchJobError."""
         return cast(Self, super().fetch(id, connection=connection, serializer=serializer))
 
     @property
@@ -112,7 +112,7 @@ class Job(RetriedJob):
 
     @property
     def is_tracked(self) -> bool:
-        """Whether its end concerns anybody but RQ: a future job, a blocker, or part of a run."""
+        """Whether flowq must handle its end: a future job, a blocker, or part of a run."""
         return bool(self._future or self._blocks or self.run_id)
 
     @property
@@ -127,11 +127,11 @@ class Job(RetriedJob):
 
     @property
     def blockers(self) -> Blockers:
-        """How the jobs that this one waited for have ended, in the order of their addition."""
+        """The outcomes of this job's blockers, in the order in which they were added."""
         return Blockers(self.id, self.connection, self.serializer)
 
     def adopt(self, hold: Hold) -> None:
-        """Take over what a hold says about the job; the queue calls it when it enqueues."""
+        """Apply a hold to the job; the queue calls this when it enqueues."""
         self.hold = hold
         self._blocks = hold.blocks
         self._future = hold.deferred
@@ -139,7 +139,7 @@ class Job(RetriedJob):
         self.name = hold.name
 
     def restore(self, raw_data: Mapping[Any, Any]) -> None:
-        """Read the fields from Redis, ours after RQ's."""
+        """Read the fields from Redis: RQ's, then flowq's."""
         super().restore(raw_data)
         ours = {
             name: as_text(value)
@@ -164,38 +164,38 @@ class Job(RetriedJob):
         self.group_of_items = ours.get("flowq_group", "")
 
     def get_status(self, refresh: bool = True) -> JobStatus:
-        """Return the status; `refresh` asks Redis, unless the job has just ended here.
+        """Return the status; `refresh` reads it from Redis, unless the job has just ended here.
 
-        Source: tools that wrap `perform_job` ask for it when that returns. RQ has written the end
-        by then, and our supervisor is about to.
+        Source: tools that wrap `perform_job` call this after it returns. RQ has written the end by
+        then; flowq's supervisor is about to.
         """
         return super().get_status(refresh=refresh and not self.has_just_ended)
 
     def note_start(self) -> None:
-        """Set the variables of the job where a worker of RQ's executes it."""
+        """Set the job's environment variables if an RQ worker executes it."""
         if not self.knows_itself:
             tell_plainly(self)
 
     # What is kept of it ----------------------------------------------------------------------
 
     def note_call(self, options: dict[str, Any]) -> None:
-        """Keep what is shown of the arguments, before the function may change them."""
+        """Store a view of the arguments before the function can change them."""
         if self.run_id:
             self.shown.keep_arguments(options)
 
     def note_result(self, result: Any) -> None:
-        """Write the result while the job still runs, so that one that cannot be kept fails it."""
+        """Serialize the result while the job still runs, so that an unserializable one fails the
+        job."""
         if not isinstance(result, Retry):
             self.write_result(result)
             if self.run_id:
                 self.shown.keep_result(result)
 
     def write_result(self, value: Any) -> bytes:
-        """Return the bytes that are kept of what the function has returned; one value is written
-        once.
+        """Return the serialized result of the function; each value is serialized once.
 
-        Where other jobs may need it, in a run and of a blocker, a value that cannot be kept fails
-        the job. Elsewhere a fixed text takes its place, as with RQ.
+        In a run, and for a blocker, an unserializable value fails the job, because other jobs may
+        need it. Otherwise a fixed text replaces it, as in RQ.
 
         Source: `rq.results.Result.serialize`. Errors: Unserializable.
         """
@@ -212,9 +212,9 @@ class Job(RetriedJob):
         return data
 
     def find_kept(self, result: Any) -> Any:
-        """Return the result, or the text that takes its place.
+        """Return the result, or the text that replaces it.
 
-        Source: RQ keeps what can be written, without a look at whether it can be read.
+        Source: RQ stores any value that can be serialized, without checking that it can be read.
         """
         if result is None or type(result) in _PLAIN_RESULTS:
             return result
@@ -228,13 +228,13 @@ class Job(RetriedJob):
         return result if is_kept else text
 
     def take_written(self, data: bytes) -> None:
-        """Take the result from the bytes that are kept of it; none of b""."""
+        """Set the result from its serialized form; b"" means no result."""
         value = read_own(data, self.serializer) if data else None
         self._written = value, data
         self.keep_result(value)
 
     def forget_written(self) -> None:
-        """Write the result anew when it is asked for: it may have been changed."""
+        """Discard the serialized result, because the value may have changed."""
         self._written = None
 
     @property
@@ -257,7 +257,7 @@ class Job(RetriedJob):
         return data
 
     def write_data(self) -> bytes:
-        """Make the bytes of what the job was given, and keep them. Errors: Unserializable."""
+        """Serialize the job's call and keep the bytes. Errors: Unserializable."""
         try:
             data = self.dump_call()
         except Exception as error:
@@ -282,12 +282,12 @@ class Job(RetriedJob):
     # How it ends -----------------------------------------------------------------------------
 
     def set_status(self, status: JobStatus, pipeline: Pipeline | None = None) -> None:
-        """Write the status and, when it is an end, settle it in the same transaction.
+        """Write the status and, if it is an end, settle it in the same transaction.
 
-        Source: RQ calls this for every end but a success whose result is not kept, which goes
-        through `delete`. Of a repeated job only the last run settles. For a retry after a back-off
-        RQ writes SCHEDULED at once, and again in the transaction that puts the job on the schedule:
-        a process that died between the two would leave a job that nobody looks for.
+        Source: RQ calls this for every end except a success whose result is not kept, which uses
+        `delete`. For a repeated job, only the last run settles. For a retry after a backoff, RQ
+        writes SCHEDULED immediately, and again in the transaction that schedules the job: if the
+        process died between the two, no one would find the job.
         """
         if status is JobStatus.SCHEDULED and pipeline is None:
             return
@@ -329,7 +329,7 @@ class Job(RetriedJob):
         pipeline.xadd(keys.run_events(self.run_id), event)  # type: ignore[arg-type]
 
     def end_called_off(self) -> bool:
-        """End the job, which has not begun, if its run is being canceled; return whether it is."""
+        """End the job before it begins if its run is being canceled; return whether it did."""
         always = "1" if self._always else ""
         if not scripts.CALLS_OFF.call(self.connection, self.key, self.run_id, always):
             return False
@@ -337,21 +337,21 @@ class Job(RetriedJob):
         return True
 
     def note_retry(self, pipeline: Pipeline) -> None:
-        """End it instead, in the same transaction, when its run is being canceled."""
+        """If its run is being canceled, end the job instead, in the same transaction."""
         self._note_code(pipeline)
         self.keep_since(pipeline)
         if self.run_id:
             scripts.TELL_ABOUT.append(pipeline, self.key, self.id, "again", "")
 
     def is_held_by(self, retry: Retry, pipeline: Pipeline) -> bool:
-        """Hold the job, in the same transaction, when its execution has only judged its `if`."""
+        """Hold the job, in the same transaction, if its execution only evaluated its `if`."""
         if not isinstance(retry, Wait):
             return False
         scripts.HOLD.append(pipeline, self.key, self.id, retry.message)
         return True
 
     def prepare_for_execution(self, worker_name: str, pipeline: Pipeline) -> None:
-        """Write STARTED; a blocker that had ended before holds its future jobs again.
+        """Write STARTED; a blocker that ended before holds its future jobs again.
 
         Source: RQ writes this status by HSET, not through `set_status`.
         """
@@ -362,8 +362,8 @@ class Job(RetriedJob):
     def get_result_ttl(self, default_ttl: int) -> int:
         """A blocker keeps its result until the future jobs that it blocks have ended.
 
-        Units: seconds; -1 for no limit, which `retire` (lua/retention.lua) ends, or the removal
-        of the run.
+        Units: seconds; -1 for no limit until `retire` (lua/retention.lua) sets one or the run is
+        removed.
         """
         if self._blocks or self.run_id:
             return -1
@@ -375,9 +375,9 @@ class Job(RetriedJob):
         remove_from_queue: bool = True,
         delete_dependents: bool = False,
     ) -> None:
-        """Remove the job; an unfinished blocker is accounted for as deleted.
+        """Remove the job; an unfinished blocker counts as deleted.
 
-        Deleting an open future job is canceling and deleting it: its held blockers never run.
+        Deleting an open future job also cancels it: its held blockers never run.
         """
         if not self.is_tracked:
             super().delete(pipeline, remove_from_queue, delete_dependents)
@@ -405,12 +405,13 @@ class Job(RetriedJob):
         *,
         blockers: bool = False,
     ) -> dict[str, list[str]]:
-        """Cancel the job. With an open future job go the blockers that block nothing else.
+        """Cancel the job. Canceling an open future job also cancels blockers that block nothing
+        else.
 
-        After the release blockers are independent, and the future job is canceled alone; with
-        `blockers=True` go those that have not started and block nothing else, and so on through
-        the future jobs among them.
-        Errors: UsageError for `blockers=True` in somebody's pipeline.
+        After the release, blockers are independent, and only the future job is canceled. With
+        `blockers=True`, blockers that have not started and block nothing else are canceled too, and
+        so on recursively.
+        Errors: UsageError for `blockers=True` with a caller's pipeline.
         """
         if blockers and pipeline is not None:
             raise UsageError("cancel(blockers=True) works in steps, not in a pipeline")
@@ -421,11 +422,11 @@ class Job(RetriedJob):
         return moved
 
     def release(self, *, cascade: bool = False) -> bool:
-        """Close the declaration: the blockers may run, and this job after the last of them.
+        """Close the declaration: the blockers may run, and this job runs after the last of them.
 
-        With `cascade` the open future jobs among the blockers are released too, and so on.
-        Returns True for the call that released the job, False when it was released before.
-        Idempotent; a release that is interrupted is finished by any flowq worker.
+        With `cascade`, open future jobs among the blockers are released too, recursively. Returns
+        True for the call that released the job, False if it was released before. Idempotent; any
+        flowq worker completes an interrupted release.
         Errors: NotAFutureJob; JobNotFound; FutureEnded for one that was canceled.
         """
         answer = scripts.RELEASE.call(self.connection, self.key, self.id, int(cascade))
@@ -443,7 +444,7 @@ class Job(RetriedJob):
 
 
 def refuse_decoded(connection: Redis) -> None:
-    """Raise UsageError for a connection that returns text: RQ keeps bytes and cannot read them."""
+    """Raise UsageError for a connection that decodes responses: RQ stores bytes."""
     if connection.get_encoder().decode_responses:
         raise UsageError(
             "a connection with decode_responses=True cannot be used: RQ keeps bytes in Redis"
@@ -464,7 +465,7 @@ def get_job(job_id: str, connection: Redis, serializer: Any = None) -> Job:
 def release_job(job: RQJob | str, connection: Redis | None = None) -> bool:
     """Release a future job, given itself or its id; see `Job.release`.
 
-    Errors: UsageError when an id comes without a connection, and for what is neither.
+    Errors: UsageError for an id without a connection, and for other types.
     """
     if isinstance(job, Job):
         return job.release()

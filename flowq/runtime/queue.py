@@ -1,6 +1,6 @@
-"""`flowq.Queue`: RQ's queue, with `deferred=`, `blocked_by=` and `blocks=` wherever it enqueues.
+"""`flowq.Queue`: RQ's queue, with `deferred=`, `blocked_by=` and `blocks=` when it enqueues.
 
-At the end: which connection a call uses that names none.
+Also determines the connection of calls that do not name one.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ if TYPE_CHECKING:
 
 
 class HeldData(NamedTuple):
-    """What `Queue.prepare_data` returns for a job with a hold: RQ's data, and the hold."""
+    """The return value of `Queue.prepare_data` for a job with a hold: RQ's data, and the hold."""
 
     data: EnqueueData
     hold: Hold
@@ -72,12 +72,12 @@ class HeldData(NamedTuple):
 class Queue(QueueBase):
     """RQ's queue, with two more keywords for every way to enqueue.
 
-    `deferred=True` makes a future job: nothing runs it before it is released. `blocked_by=` (or
-    `blocks=`, the same under the name that reads right) names future jobs that the new job must run
-    before. With `on_blocker_failure=` (`wait`, `skip`, `run`) and `if_empty=` (`run`, `skip`) a
-    future job says what it makes of its blockers' ends.
+    `deferred=True` creates a future job, which does not run before it is released. `blocked_by=`
+    (or its clearer alias `blocks=`) names future jobs that wait for the new job. A future job's
+    `on_blocker_failure=` (`wait`, `skip`, `run`) and `if_empty=` (`run`, `skip`) set what it does
+    if blockers fail, or if it has none.
 
-    Atomic: everything is checked and enqueued in one script, or an error is raised and nothing is.
+    Atomic: one script checks and enqueues everything, or raises an error and enqueues nothing.
     Errors: JobNotFound, NotAFutureJob, NotOpen, FutureAlreadyStarted, FutureEnded, CycleError,
     JobIdTaken, Unsupported.
     """
@@ -122,7 +122,7 @@ class Queue(QueueBase):
         return self._enqueue_held(options.pop("func"), hold.at(datetime.timestamp()), **options)
 
     def enqueue_in(self, time_delta: timedelta, func: Any, *args: Any, **kwargs: Any) -> Job:
-        """The same, counted from now by the clock of the server, which decides what is due."""
+        """Like `enqueue_at`, after a delay. The server's clock decides when the job is due."""
         server_now = datetime.fromtimestamp(read_clock(self.connection), UTC)
         return self.enqueue_at(server_now + time_delta, func, *args, **kwargs)
 
@@ -133,11 +133,11 @@ class Queue(QueueBase):
         pipeline: Pipeline | None = None,
         unique: bool = False,
     ) -> RQJob:
-        """Put a job into RQ's schedule; retries with a pause and repeats come here too.
+        """Put a job into RQ's schedule; also used for delayed retries and repeats.
 
-        What RQ has counted from now is meant by the clock of the server (`clock_shift`).
-        RQ cuts the instant down to the second, so the job would start up to a second early. Here it
-        is exact: our workers start the job at that instant, RQ's in the second after it.
+        Delays that RQ computed are corrected to the server's clock (`clock_shift`). RQ truncates
+        the time to whole seconds, so a job could start up to a second early. Here it is exact:
+        flowq's workers start the job at that time, RQ's in the following second.
         """
         datetime += self.clock_shift
         score = {job.id: datetime.timestamp()}
@@ -155,7 +155,7 @@ class Queue(QueueBase):
         return made
 
     def create_job(self, func: Any, *args: Any, **kwargs: Any) -> Job:
-        """Make a job without enqueueing it; `enqueue_job` then does what the options say."""
+        """Create a job without enqueueing it; `enqueue_job` then applies the options."""
         _refuse_no_function(func)
         hold = take_hold(kwargs)
         job = cast(Job, super().create_job(func, *args, **kwargs))
@@ -173,7 +173,7 @@ class Queue(QueueBase):
         at_front: bool = False,
         unique: bool = False,
     ) -> Job:
-        """Enqueue a job that was made by `create_job`."""
+        """Enqueue a job created by `create_job`."""
         if not isinstance(job, Job) or not job.hold.is_needed:
             added = super().enqueue_job(job, pipeline=pipeline, at_front=at_front, unique=unique)
             return cast(Job, added)
@@ -181,7 +181,7 @@ class Queue(QueueBase):
 
     @staticmethod
     def prepare_data(func: Any, *args: Any, **kwargs: Any) -> EnqueueData:
-        """Describe a job for `enqueue_many`, with or without our options."""
+        """Describe a job for `enqueue_many`, with or without flowq's options."""
         _refuse_no_function(func)
         hold = take_hold(kwargs)
         data = RQQueue.prepare_data(func, *args, **kwargs)
@@ -195,7 +195,7 @@ class Queue(QueueBase):
         pipeline: Pipeline | None = None,
         group_id: str | None = None,
     ) -> list[Job]:
-        """Enqueue several jobs; when one of them has a hold, all of them or none."""
+        """Enqueue several jobs. If any of them has a hold, all are enqueued or none."""
         datas = list(job_datas)
         if not any(isinstance(data, HeldData) for data in datas):
             added = super().enqueue_many(datas, pipeline=pipeline, group_id=group_id)
@@ -212,9 +212,9 @@ class Queue(QueueBase):
     def describe(
         self, data: EnqueueData | HeldData, copier: Copier, group_id: str | None = None
     ) -> Entry:
-        """Make a job that `add_entries` can add, or a copy of one that the copier knows.
+        """Create a job for `add_entries`, or copy one that the copier knows.
 
-        A copier is for one call, and for jobs of this queue and this group.
+        A copier serves one call, for jobs of this queue and this group.
         """
         data, hold = data if isinstance(data, HeldData) else (data, NO_HOLD)
         job_id = derive_id(hold) if data.job_id is None else data.job_id
@@ -226,7 +226,7 @@ class Queue(QueueBase):
         return entry
 
     def describe_job(self, hold: Hold, *, at_front: bool = False, **options: Any) -> Entry:
-        """Make a job that `add_entries` can add, with options of RQ's `create_job`."""
+        """Create a job for `add_entries`, with the options of RQ's `create_job`."""
         job = self._held(super().create_job(**options))
         job.adopt(hold)
         return self._ready(job, self._identify(job), at_front)
@@ -273,7 +273,7 @@ class Queue(QueueBase):
         return job
 
     def _identify(self, job: Job, unique: bool = False) -> IdUse:
-        """Give the job the id that it is to have, unless it is a new one; say what the id is."""
+        """Set the job's given id, if any; return the id."""
         self._refuse_key_prefix(job)
         if job.has_rate_limit:
             raise Unsupported("rate_limit does not go together with deferred= or blocks=")
@@ -316,7 +316,7 @@ class Queue(QueueBase):
             raise JobIdTaken(job.id, "a job that is deferred")
 
     def empty(self) -> int:
-        """Remove all jobs of the queue; blockers among them are accounted for as deleted."""
+        """Remove all jobs of the queue; blockers among them count as deleted."""
         count, removed = 0, -1
         while removed:
             removed = int(scripts.EMPTY.call(self.connection, self.key, self.key, JOBS_PER_CALL))
@@ -324,10 +324,10 @@ class Queue(QueueBase):
         return count
 
     def release_maintenance_lock(self) -> None:
-        """End RQ's maintenance with our own: go on with steps that others left behind.
+        """After RQ's maintenance, run flowq's: execute steps that other processes left unfinished.
 
-        Source: the only hook of RQ's own workers that a queue class has. An exception here would
-        end the worker, so what fails is left for the next pass.
+        Source: the only hook that RQ's own workers offer a queue class. An exception here would end
+        the worker, so failures are left for the next pass.
         """
         try:
             work_off(self.connection)
@@ -338,12 +338,12 @@ class Queue(QueueBase):
 
     @classmethod
     def may_begin(cls, job: RQJob) -> bool:
-        """Whether RQ's worker may begin it; in a run that is being canceled it ends instead."""
+        """Whether RQ's worker may begin the job; if its run is being canceled, the job ends."""
         return not (isinstance(job, Job) and job.run_id and job.end_called_off())
 
     @classmethod
     def note_expired(cls, connection: Redis, job_id: str) -> None:
-        """Account for a job that expired (its `ttl`) before a worker of RQ's took it."""
+        """Record the end of a job that expired (its `ttl`) before an RQ worker took it."""
         scripts.EXPIRED.call(connection, keys.job(job_id), job_id)
 
 
@@ -354,10 +354,11 @@ JOBS_PER_CALL = 100
 
 
 def add_entries(queue: Queue, entries: Sequence[Entry]) -> list[Job]:
-    """Enqueue jobs with their holds, all or none, each on the queue of its `origin`, or on the one
-    that its run has for itself.
+    """Enqueue jobs with their holds, all or none.
 
-    Returns the jobs; where an id named an existing blocker of the same future jobs, that one.
+    Each goes to the queue of its `origin`, or to its run's own queue.
+
+    Returns the jobs. If an id names an existing blocker of the same future jobs, returns that one.
     """
     jobs = [entry.job for entry in entries]
     rest, moved = call_add(queue.connection, jobs[0].id, [entry[1:] for entry in entries], jobs)
@@ -381,9 +382,9 @@ def call_add(
     described: Sequence[tuple[Shape, Own]],
     jobs: Sequence[Job] = (),
 ) -> tuple[list[str], list[list[Any]]]:
-    """Call the script that adds jobs, all or none; it answers as lua/add.lua says.
+    """Call the script that adds jobs, all or none; lua/add.lua describes its answer.
 
-    Errors: those of `Queue.enqueue`; `jobs` are asked whether they wait for each other.
+    Errors: those of `Queue.enqueue`; a cycle among `jobs` is detected here.
     """
     arguments = as_arguments(described)
     word, rest, moved = "busy", [""], []
@@ -404,7 +405,7 @@ def _may_be_a_name(given: str) -> bool:
 
 
 def _refuse_no_function(given: Any) -> None:
-    """Raise UsageError for what cannot be a function or the name of one."""
+    """Raise UsageError unless the value can be a function or the name of one."""
     if isinstance(given, str):
         if _may_be_a_name(given):
             return
@@ -465,13 +466,13 @@ _remembered: Redis | None = None
 
 
 def remember(connection: Redis | None) -> None:
-    """Make a connection the default of this process; None forgets it."""
+    """Make a connection the default of this process; None removes the default."""
     global _remembered  # noqa: PLW0603 - the one default of the process
     _remembered = connection
 
 
 def find_connection() -> Redis | None:
-    """Return the connection of the job that is running here, else the remembered one, else None."""
+    """Return the connection of the job that is running here, else the default, else None."""
     job = get_current_job()
     if job is not None and job.connection is not None:
         return job.connection
@@ -480,5 +481,5 @@ def find_connection() -> Redis | None:
 
 @lru_cache(maxsize=128)
 def get_queue(name: str, connection: Redis) -> Queue:
-    """Return a queue; the same one each time, because a new one asks the server its version."""
+    """Return a queue. Queues are cached, because creating one asks the server for its version."""
     return Queue(name, connection=connection)
