@@ -66,6 +66,7 @@ _ANY = "*()"
 
 MAX_NESTED = 4
 
+_LITERALS = ("raw_string", "word")
 _LAST = "_"
 """The variable that has the last argument of the command before."""
 
@@ -77,7 +78,8 @@ class Flows:
         self._text = text
         self.is_too_deep = False
         """Whether there is `eval` within `eval`, more often than is looked at."""
-        self._nodes = list(self._walk_all())
+        self._is_reading: dict[tuple[int, frozenset[str]], bool] = {}
+        self._nodes = [] if text.is_deep else list(self._walk_all())
 
     def _walk_all(self) -> Iterator[Node]:
         """Yield the parts of the text, and of the code in the arguments of `eval` and `trap`."""
@@ -220,7 +222,7 @@ class Flows:
             yield from _arguments_in(text, node)
             return
         for child in self._code_in(node, readers):
-            if child.type not in ("raw_string", "word"):
+            if child.type not in _LITERALS:
                 yield from _VARIABLES.findall(text_of(child))
                 yield from _arguments_in(text_of(child), node)
 
@@ -242,9 +244,9 @@ class Flows:
         if kind == "command":
             return self._code_of(node)
         if kind == "herestring_redirect" and node.parent is not None:
-            return [node] if self._reads(node.parent, readers) else []
+            return [node] if self._reads_once(node.parent, readers) else []
         if kind == "file_redirect" and node.parent is not None:
-            if text_of(node).startswith("<") and self._reads(node.parent, readers):
+            if text_of(node).startswith("<") and self._reads_once(node.parent, readers):
                 return self._printed(node)  # < <(echo "$x")
             return self._printed(node.parent) if self._reads(node, readers) else []
         if kind == "heredoc_redirect":
@@ -264,7 +266,8 @@ class Flows:
         return [
             node
             for place, node in enumerate(nodes)
-            if any(programs.takes_code(words, place) for words in found)
+            if node.type not in _LITERALS
+            and any(programs.takes_code(words, place) for words in found)
         ]
 
     def _printed(self, statement: Node) -> Iterator[Node]:
@@ -372,7 +375,11 @@ class Flows:
 
         So it is said to of what is too deep to look at.
         """
-        return self._reads(node, self._readers | self.evaluated)
+        return self._reads_once(node, self._all_readers)
+
+    @cached_property
+    def _all_readers(self) -> frozenset[str]:
+        return self._readers | self.evaluated
 
     @cached_property
     def _readers(self) -> frozenset[str]:
@@ -384,6 +391,12 @@ class Flows:
             for node in defined
             if self._reads(node, known)
         )
+
+    def _reads_once(self, node: Node, known: frozenset[str]) -> bool:
+        """`_reads`, remembered: a command is asked about for each of its redirections."""
+        if (node.id, known) not in self._is_reading:
+            self._is_reading[node.id, known] = self._reads(node, known)
+        return self._is_reading[node.id, known]
 
     def _reads(self, node: Node, known: frozenset[str], depth: int = 0) -> bool:
         """See `reads_code`. Shape: `known` as in `_readers`."""

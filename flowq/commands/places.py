@@ -128,6 +128,8 @@ class _Judge:
 
     def _find_refusal(self, mark: Node) -> Refusal | None:
         text = self._text
+        if text.is_deep:
+            return Refusal("stands in a command that nests too deeply", ENV)
         if text.has_aliases:
             return _ALIASED
         if text.has_coprocesses:
@@ -218,6 +220,8 @@ def _judge_literal(step: _Step) -> Refusal | None:
 
 def _judge_command(step: _Step) -> Refusal | None:
     words, place = step.text.words_of(step.parent, step.child)
+    if len(words) > programs.MAX_WORDS:
+        return programs.find_refusal(words, place)
     if refusal := _judge_redirected(step):  # redirections may stand before the name
         return refusal
     # Without quotes around it, so that it may be many words.

@@ -11,6 +11,7 @@ import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import PurePosixPath
 
 
@@ -205,11 +206,17 @@ TEST_OF_TWO = frozenset({"=", "==", "!=", "-nt", "-ot", "-ef"})
 """What tests ask about texts and files; all others could read a value as arithmetic, or a name."""
 
 
+MAX_WORDS = 500
+"""Values stand in no longer command: its words are looked at once for each of them."""
+
+
 def find_refusal(words: Sequence[Word], at: int) -> Refusal | None:
     """Return why the word at `at` may hold no value.
 
     Shape: the first word is the command's name; `at` is the place of another one.
     """
+    if len(words) > MAX_WORDS:
+        return Refusal(f"stands in a command with more than {MAX_WORDS} words", ENV)
     name = _name_of(words[0])
     if name is None:
         return _for_unknown(words, at)
@@ -322,6 +329,11 @@ def has_open_operator(words: Sequence[Word]) -> bool:
     return rest[1] is None if len(rest) == 3 else (None, None) in itertools.pairwise(rest)
 
 
+def is_known(name: str) -> bool:
+    """Whether the tables have a command, so that its name decides what its arguments are."""
+    return _known_name(name) in _ALL
+
+
 def count_before_command(words: Sequence[Word]) -> int:
     """Return the place of the last word that can name the command that a command starts.
 
@@ -345,9 +357,12 @@ _KNOWN_READERS = _READS_CODE | set(_RUNNERS)
 
 def _name_of(word: Word) -> str | None:
     """Return the name of a command as the tables have it: `python` for `/usr/bin/python3.11`."""
-    if word.text is None:
-        return None
-    name = PurePosixPath(word.text).name if word.text.strip("/.") else word.text
+    return None if word.text is None else _known_name(word.text)
+
+
+@lru_cache(maxsize=4096)  # each word is looked at once for each word behind it
+def _known_name(text: str) -> str:
+    name = PurePosixPath(text).name if text.strip("/.") else text
     name = name.removesuffix(".exe")
     return name if name in _ALL else re.sub(r"(?<![-.\d])[-.\d]+$", "", name) or name
 
@@ -365,7 +380,8 @@ def _for_always(name: str, words: Sequence[Word]) -> Refusal | None:
         return Refusal(f"is an argument of `{name}`, which changes the shell", ENV)
     if name in _TEXTS or name in _LANGUAGES:
         return Refusal(f"is an argument of `{name}`, which could read it as a program", LIST)
-    starting = [word.text for word in words[1:] if word.text in _EXECUTING.get(name, ())]
+    executing = _EXECUTING.get(name, ())
+    starting = [word.text for word in words[1:] if word.text in executing] if executing else []
     if name in _COMMANDS or starting:
         shown = " ".join(filter(None, [name, *starting]))
         return Refusal(f"is an argument of `{shown}`, which makes a command of them", LIST)
@@ -474,8 +490,14 @@ def _for_options(name: str, words: Sequence[Word], at: int) -> Refusal | None:
     return None
 
 
+MAX_WRAPPERS = 8
+"""Each may start any of those behind it, so that one more doubles the work."""
+
+
 def _for_wrapper(name: str, words: Sequence[Word], at: int) -> Refusal | None:
     """Judge a command that starts another one: as that one, wherever its name stands."""
+    if sum(_name_of(word) in WRAPPERS for word in words[:at]) > MAX_WRAPPERS:
+        return Refusal(f"stands behind more than {MAX_WRAPPERS} commands that start others", ENV)
     for place in range(1, at):
         if words[place].text is None:
             continue

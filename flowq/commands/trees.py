@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
-from flowq.commands.programs import Word
+from flowq.commands.programs import Word, is_known
 from flowq.commands.values import QUOTED, WORD
 
 if TYPE_CHECKING:  # the grammar is loaded for commands with expressions only
@@ -19,6 +19,9 @@ SUBSTITUTIONS = frozenset({"command_substitution", "process_substitution"})
 
 MAX_DEPTH = 250
 """How many parts of a command may be around a value, each in the next one."""
+
+MAX_TREE_DEPTH = 4 * MAX_DEPTH
+"""The same for a command as a whole, whose parts have parts that say nothing."""
 
 _BEGINS = SUBSTITUTIONS | {
     "ansi_c_string",
@@ -273,12 +276,25 @@ class Text:
             self._words_by_command[command.id] = words, places
         return self._words_by_command[command.id][0]
 
+    @cached_property
+    def is_deep(self) -> bool:
+        """Whether more parts are around one than are looked at: each holds the text of the next."""
+        left = [(self.root, 0)]
+        while left:
+            node, depth = left.pop()
+            if depth > MAX_TREE_DEPTH:
+                return True
+            left += ((child, depth + 1) for child in node.children)
+        return False
+
     def read_words(self, command: Node) -> list[list[Word]]:
         """Return the words of a command; more than once where a variable, which gets several
         literals in the text, names it."""
         words = self.words(command)
-        names = self._names_of(arguments_of(command)[0]) if words and words[0].text is None else []
-        return [words, *([replace(words[0], text=name), *words[1:]] for name in names)]
+        is_open = bool(words) and words[0].text is None
+        name = _ONE_VARIABLE.fullmatch(text_of(arguments_of(command)[0])) if is_open else None
+        known = self._known_literals.get(name[1], []) if name else []
+        return [words, *([replace(words[0], text=name), *words[1:]] for name in known)]
 
     def _names_of(self, node: Node) -> list[str]:
         name = _ONE_VARIABLE.fullmatch(text_of(node))
@@ -298,6 +314,14 @@ class Text:
                     target = found.setdefault(text_of(name).partition("[")[0], [])
                     target += [each[0] for each in words if each]
         return found
+
+    @cached_property
+    def _known_literals(self) -> Mapping[str, list[str]]:
+        """Those of `_literals` that are names of commands whose arguments are known."""
+        return {
+            name: sorted({each for each in found if is_known(each)})
+            for name, found in self._literals.items()
+        }
 
     def _flat(self, node: Node) -> Iterator[Word]:
         if node.type in ("binary_expression", "unary_expression"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from flowq.commands.flows import MAX_NESTED
@@ -216,4 +218,47 @@ def test_code_within_code_is_followed_as_deep_as_is_said_and_refused_below() -> 
 def test_a_long_command_is_read_in_a_time_that_grows_with_its_length() -> None:
     functions = (f'f{i}() {{ f{i + 1} "$@"; }}; $x a{i}' for i in range(400))
     (place,) = find_places("\n".join([f"y={X}", *functions]), "bash")
+    assert place.refusal is None
+
+
+VALUE = "${{ inputs.n }}"
+LARGE = 2_000
+
+
+@pytest.mark.parametrize(
+    "command",
+    {
+        "a command that starts another, which starts another": "timeout " * LARGE + VALUE,
+        "the same in code": "eval " + "timeout " * LARGE + '"$x"\necho ' + VALUE,
+        "many words": "echo " + "a " * LARGE + VALUE,
+        "many words of variables": "f " + "a$x " * LARGE + VALUE,
+        "many values": "echo " + f"{VALUE} " * LARGE,
+        "many redirections": f"echo {VALUE}" + " < a" * LARGE,
+        "a name that may be many": "g=a\n" * LARGE + "$g x\n" * LARGE + f"$g {VALUE}",
+        "deep substitutions": "echo $(" * LARGE + VALUE + ")" * LARGE,
+        "deep quotes": 'echo "$(' * LARGE + VALUE + ')"' * LARGE,
+    }.items(),
+    ids=lambda case: case[0],
+)
+def test_a_large_command_is_judged_in_a_bounded_number_of_steps(command: tuple[str, str]) -> None:
+    steps = 0
+
+    def count(*_: object) -> None:
+        nonlocal steps
+        steps += 1
+        assert steps < 4_000_000
+
+    sys.setprofile(count)
+    try:
+        assert find_places(command[1], "bash")
+    finally:
+        sys.setprofile(None)
+
+
+def test_a_value_stands_in_no_command_with_very_many_words_or_wrappers() -> None:
+    for count, start, reason in ((600, "echo", "500 words"), (9, "timeout 5", "8 commands")):
+        (place,) = find_places(f"{f'{start} ' * count}{VALUE}", "bash")
+        assert place.refusal is not None
+        assert reason in place.refusal.reason
+    (place,) = find_places("timeout 5 nice -n 3 cat " + VALUE, "bash")
     assert place.refusal is None
