@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,6 +16,7 @@ from flowq.cli import terminal
 from flowq.client import Run
 from flowq.errors import NotFound, RunNotFound
 from flowq.runtime.connections import Outage, RetryWhileRefused
+from flowq.runtime.maintenance import read_lease
 from flowq.server.state import guess_old_name
 
 _SCHEMES_OF_RQ = ("redis", "rediss", "unix")
@@ -102,8 +104,10 @@ def opened(option: str | None, *, creating: bool = False) -> Iterator[Place]:
     """Connect to the server of a URL, or to the private server of this folder.
 
     Starts the private server if necessary; with `creating`, even if it has never been used.
-    Errors: ServerUnavailable, also for connection errors inside the block; NotFound.
+    Errors: ServerUnavailable, also for connection errors inside the block; NotFound;
+    UsageError for a variable of the environment.
     """
+    read_lease(os.environ)  # of workers that it starts: they would only end again and again
     url = server.resolve_url(option)
     if url is None:
         yield from _embedded(creating)

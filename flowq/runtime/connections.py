@@ -16,6 +16,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -51,10 +52,10 @@ if TYPE_CHECKING:
 
 def _read_max_wait() -> float:
     text = os.environ.get("FLOWQ_PATIENCE", "").strip() or "30"
-    try:
-        return float(text)
-    except ValueError:
-        raise UsageError(f"FLOWQ_PATIENCE is a number of seconds, not {text!r}") from None
+    with suppress(ValueError):
+        if float(text) >= 0:  # which nan is not
+            return float(text)
+    raise UsageError(f"FLOWQ_PATIENCE is a number of seconds, not {text!r}")
 
 
 MAX_WAIT_S = _read_max_wait()

@@ -319,11 +319,11 @@ def _idle_s(idle_s: float | None) -> float:
     if idle_s is not None:
         return idle_s
     text = os.environ.get(IDLE_VARIABLE, "")
-    try:
-        return float(text) if text else IDLE_S
-    except ValueError:
-        reason = f"{IDLE_VARIABLE} is {text!r}; it must be a number of seconds"
-        raise ServerUnavailable("the embedded server", reason) from None
+    with suppress(ValueError):
+        if not text or float(text) >= 0:  # which nan is not
+            return float(text) if text else IDLE_S
+    reason = f"{IDLE_VARIABLE} is {text!r}; it must be a number of seconds"
+    raise ServerUnavailable("the embedded server", reason)
 
 
 def _start_guardian(state: Path, idle_s: float) -> str:

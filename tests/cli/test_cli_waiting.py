@@ -104,7 +104,15 @@ def test_a_command_that_waited_in_vain_has_done_nothing(
     assert client.list_runs(operator) == []
 
 
-def test_patience_is_a_number(flowq: Flowq, url: str) -> None:
-    done = flowq("runs", "--redis-url", url, FLOWQ_PATIENCE="long")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "FLOWQ_PATIENCE is a number of seconds, not 'long'" in done.stderr
+@pytest.mark.parametrize("name", ["FLOWQ_PATIENCE", "FLOWQ_LEASE"])
+@pytest.mark.parametrize("text", ["long", "nan"])
+def test_a_variable_that_is_no_number_of_seconds_is_named_at_once(
+    flowq: Flowq, operator: redis.Redis, url: str, name: str, text: str
+) -> None:
+    for words in (("run", "ask.yaml", "-c", "1"), ("runs",)):
+        done = flowq(*words, "--redis-url", url, **{name: text})
+        assert (done.returncode, done.stdout) == (2, "")
+        assert f"{name} is a number of seconds" in done.stderr
+        assert f"not '{text}'" in done.stderr
+        assert done.stderr.count("\n") == 1
+    assert client.list_runs(operator) == []

@@ -194,9 +194,10 @@ def test_the_limit_can_be_set_by_a_variable(
     monkeypatch.setenv("FLOWQ_SERVER_IDLE", "0.2")
     pid = pid_of(server.ensure(project))
     wait_until(lambda: not is_alive(pid))
-    monkeypatch.setenv("FLOWQ_SERVER_IDLE", "soon")
-    with pytest.raises(ServerUnavailable, match="FLOWQ_SERVER_IDLE is 'soon'"):
-        server.ensure(project)
+    for wrong in ("soon", "nan", "-1"):
+        monkeypatch.setenv("FLOWQ_SERVER_IDLE", wrong)
+        with pytest.raises(ServerUnavailable, match=f"FLOWQ_SERVER_IDLE is '{wrong}'"):
+            server.ensure(project)
 
 
 def test_a_server_whose_folder_is_removed_ends(project: Path, wait_until: WaitUntil) -> None:
