@@ -1,7 +1,7 @@
 """The errors that flowq raises on purpose. This module imports nothing of flowq.
 
     FlowqError                       exit code 1
-    ├── UsageError                   2    a call or a command that cannot be meant that way
+    ├── UsageError                   2    a call or a command that is not valid
     │   ├── NotAFutureJob                 release, or blocks=, of a job that is not deferred=True
     │   ├── NotOpen                       blockers for a job of a workflow that is not deferred
     │   ├── CycleError                    the edge would make a job wait for itself
@@ -9,23 +9,23 @@
     │   └── Unsupported                   an option of RQ that deferred= and blocks= refuse
     ├── WorkflowInvalid              3    .problems has all of them
     ├── ServerUnavailable            4    .url, without its password
-    │   └── StateUnusable                 the state folder of a private server is not, or not ours
+    │   └── StateUnusable                 a private server's state folder is missing or untrusted
     ├── NotFound                     5
     │   ├── WorkflowNotFound
     │   ├── RunNotFound
     │   └── JobNotFound
-    ├── WrongState                   5    it exists, but is in no state for that
+    ├── WrongState                   5    it exists, but its state forbids this
     │   ├── FutureAlreadyStarted          blockers came too late: it is queued, running or done
-    │   └── FutureEnded                   canceled, skipped or finished: nothing can be added
+    │   └── FutureEnded                   it was canceled, skipped or finished
     ├── RunFailed                    1    .jobs names the ones that failed
-    ├── ShellFailed                  1    a command of a job; .exit_code_of_command
+    ├── ShellFailed                  1    a job's command failed; .exit_code_of_command
     ├── TooManyItems                 1    a group would have more items than its max_items
-    ├── NewerFormat                  1    a newer version of flowq wrote it, for newer ones only
-    ├── Unserializable               1    a result, an argument or an item that cannot be kept
-    ├── DoNotRetry                   1    raised by a job: it is not tried again
+    ├── NewerFormat                  1    data in the format of a newer version of flowq
+    ├── Unserializable               1    a result, argument or item that cannot be stored
+    ├── DoNotRetry                   1    raised by a job: it is not retried
     │   ├── NotAllowed                    a job that this worker must not run (--allow)
-    │   └── SecretInResult                a result has a secret in it, and may not have one
-    └── RetryLater                   1    raised by a job: it is tried again after some seconds
+    │   └── SecretInResult                a result contains a secret that it must not contain
+    └── RetryLater                   1    raised by a job: it is retried after some seconds
 
 Every error survives `pickle` with its fields: errors travel from children to supervisors.
 """
@@ -75,10 +75,10 @@ class Excerpt:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong with a workflow, where, and what to do about it.
+    """One problem of a workflow, with its location and a hint.
 
-    It prints as `file:line:column: CODE message`, with the hint on a line of its own. `excerpt` is
-    what it is about, in a text whose own position may be all that is known.
+    It prints as `file:line:column: CODE message`, with the hint on a separate line. `excerpt`
+    narrows the location to a part of a text, of which only the start may be known.
     """
 
     code: str
@@ -103,7 +103,7 @@ class Problem:
 def without_repeats(problems: Iterable[Problem]) -> list[Problem]:
     """Return each problem once, in the order given.
 
-    A problem of what is merged in several places is one, which names all of them.
+    A problem in text that is merged in several places is reported once, with all of them.
     """
     problem_by_itself: dict[Problem, Problem] = {}
     for problem in problems:
@@ -123,7 +123,7 @@ class FlowqError(Exception):
 
 
 class UsageError(FlowqError):
-    """The call, or the command, cannot be meant that way."""
+    """The call or the command is not valid."""
 
     exit_code = 2
 
@@ -143,7 +143,7 @@ class NotAFutureJob(UsageError):
 
 
 class NotOpen(UsageError):
-    """The job of a workflow is not declared `deferred`: code may not add blockers to it."""
+    """The workflow does not declare the job `deferred`, so code may not add blockers to it."""
 
     def __init__(self, job_id: str, name: str = "") -> None:
         super().__init__(job_id, name)
@@ -182,11 +182,11 @@ class JobIdTaken(UsageError):
 
 
 class Unsupported(UsageError):
-    """An option of RQ that has no meaning together with `deferred=` or `blocks=`."""
+    """An option of RQ that cannot be combined with `deferred=` or `blocks=`."""
 
 
 class WorkflowInvalid(FlowqError):
-    """The workflow, or what was passed to it, has problems; nothing was enqueued."""
+    """The workflow or its inputs have problems; nothing was enqueued."""
 
     exit_code = 3
 
@@ -218,7 +218,7 @@ class ServerUnavailable(FlowqError):
 
 
 class StateUnusable(ServerUnavailable):
-    """The state folder of a private server cannot be made, or nothing proves that it is ours.
+    """The state folder of a private server cannot be created, or is not verifiably flowq's.
 
     `url` is its path.
     """
@@ -270,7 +270,7 @@ class JobNotFound(NotFound):
 
 
 class WrongState(FlowqError):
-    """The thing exists, but is in no state for what was asked."""
+    """The object exists, but its state does not allow the operation."""
 
     exit_code = 5
 
@@ -290,7 +290,7 @@ class FutureAlreadyStarted(WrongState):
 
 
 class FutureEnded(WrongState):
-    """The future job is over (canceled, skipped or finished)."""
+    """The future job has ended (canceled, skipped or finished)."""
 
     def __init__(self, job_id: str, state: str) -> None:
         super().__init__(job_id, state)
@@ -329,14 +329,14 @@ class ShellFailed(FlowqError):
 
 
 class DoNotRetry(FlowqError):
-    """Raised by the code of a job: it has failed for good, whatever its `retries` say.
+    """Raised by a job's code: the job has failed permanently, regardless of its `retries`.
 
     Also as a base of other exceptions: `class UnknownCustomer(flowq.DoNotRetry): ...`
     """
 
 
 class SecretInResult(DoNotRetry):
-    """The result of a job has a secret in it, and the job may not return one."""
+    """The result of a job contains a secret, which the job must not return."""
 
     def __str__(self) -> str:
         return (
@@ -346,7 +346,7 @@ class SecretInResult(DoNotRetry):
 
 
 class TooManyItems(FlowqError):
-    """A group would have more items than it may."""
+    """A group would have more items than its limit."""
 
     def __init__(self, group: str, max_items: int) -> None:
         super().__init__(group, max_items)
@@ -358,7 +358,7 @@ class TooManyItems(FlowqError):
 
 
 class NewerFormat(FlowqError):
-    """A newer version of flowq wrote it, in a form that this one must not guess at."""
+    """A newer version of flowq wrote the data, in a format that this version cannot read."""
 
     def __init__(self, needed: int, known: int) -> None:
         super().__init__(needed, known)
@@ -373,7 +373,7 @@ class NewerFormat(FlowqError):
 
 
 class Unserializable(FlowqError):
-    """A result, an argument or an item of a group cannot be written, or not be read again.
+    """A result, an argument or an item of a group cannot be serialized, or cannot be read back.
 
     Shape: `place` leads to the part, as in `result["files"][3]`; `what` names its type.
     """
@@ -391,10 +391,10 @@ class Unserializable(FlowqError):
 
 
 class NotAllowed(DoNotRetry):
-    """A job, or its data, leads to what this worker must not run (`flowq worker --allow`).
+    """A job or its data refers to code that this worker must not run (`flowq worker --allow`).
 
-    Shape: `what` is a name as it is written in the job, with where that was defined if it is
-    elsewhere; `allowed` are the patterns of the worker.
+    Shape: `what` is a name as written in the job, with its place of definition if that differs;
+    `allowed` has the worker's patterns.
     """
 
     def __init__(self, what: str, allowed: str, hint: str = "") -> None:
@@ -410,11 +410,10 @@ class NotAllowed(DoNotRetry):
 
 
 class RetryLater(FlowqError):
-    """Raised by the code of a job: it is tried again, after so many seconds and never earlier.
+    """Raised by a job's code: the job is retried after this delay, and never earlier.
 
-    That uses up one of its `retries` and takes the place of their backoff; a job that has none left
-    has failed. Units: seconds, or a timedelta.
-    Errors: ValueError for what is no such time.
+    This uses one of the job's `retries` and replaces their backoff; a job with no retries left
+    fails. Units: seconds, or a timedelta. Errors: ValueError for an invalid delay.
     """
 
     MAX_S: ClassVar[float] = 3650 * 86_400

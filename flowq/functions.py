@@ -1,4 +1,4 @@
-"""Decorated functions: called they are what they were; `.enqueue`, `.open` and `.map` make jobs.
+"""Decorated functions: calling one calls the function; `.enqueue`, `.open` and `.map` create jobs.
 
     @flowq.job(timeout="30s", retries=3)
     def thumbnail(path, size): ...
@@ -10,12 +10,12 @@
         for path in find_photos():
             thumbnail.enqueue(path, size=256, blocks=page)
 
-The options of the decorator are the defaults of every call. A keyword of `.enqueue`, `.open` and
-`.map` that is the name of an option is that option, unless the function has a parameter of that
-name: then it is the function's, and the option is passed as `.options(queue="b").enqueue(…)`.
+The decorator's options are the defaults for every call. A keyword of `.enqueue`, `.open` or `.map`
+that names an option sets that option, unless the function has a parameter of the same name. In that
+case the keyword goes to the function, and `.options(queue="b").enqueue(…)` sets the option.
 
-Redis and RQ are imported by the first call that needs them, not with this module: every spawned
-child imports the user's module, and with it this one.
+The first call that needs Redis and RQ imports them, not this module: every spawned child imports
+the user's module, and with it this one.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ _OF_ONE_JOB = ("job_id", "unique", "rate_limit")  # `.map` makes many, in RQ's `
 
 
 class JobFunction(Protocol[P, R_co]):
-    """A function with what `@flowq.job` gave it; calling it just calls it."""
+    """A function with the methods that `@flowq.job` adds; it can still be called directly."""
 
     __name__: str
 
@@ -93,9 +93,10 @@ def job(
     **options: Unpack[Options],
 ) -> Callable[[Callable[P, R_co]], JobFunction[P, R_co]]: ...
 def job(function: Any = None, /, **options: Any) -> Any:
-    """Give a function `.enqueue`, `.open`, `.map` and `.options`; it stays the function it is.
+    """Add `.enqueue`, `.open`, `.map` and `.options` to a function, which can still be called
+    directly.
 
-    Errors: UsageError for an option that does not exist or cannot be meant.
+    Errors: UsageError for an unknown or invalid option.
     """
     return _decorate(function, options)
 
@@ -109,7 +110,7 @@ def deferred(
     **options: Unpack[Options],
 ) -> Callable[[Callable[P, R_co]], JobFunction[P, R_co]]: ...
 def deferred(function: Any = None, /, **options: Any) -> Any:
-    """The same, for a function whose jobs are future jobs: nothing runs them before a release."""
+    """Like `job`, for a function whose jobs are future jobs: they wait for their release."""
     return _decorate(function, {"deferred": True, **options})
 
 
@@ -131,21 +132,21 @@ def _decorate(function: Any, options: Mapping[str, Any]) -> Any:
 
 
 class JobCall(Generic[P]):
-    """A function with the options of its jobs. Here all keywords are the function's own."""
+    """A function with the options of its jobs. All keywords are passed to the function."""
 
     def __init__(self, function: Callable[P, Any], options: Mapping[str, Any]) -> None:
         self.function = function
         self._options = options
 
     def options(self, **options: Unpack[Options]) -> JobCall[P]:
-        """Return the same call with other options; None takes one away."""
+        """Return the same call with other options; None removes an option."""
         return JobCall(self.function, {**self._options, **read_options(options)})
 
     def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job:
         """Enqueue the call, and return its job.
 
-        Errors: those of `flowq.Queue`; UsageError for arguments that the function does not take,
-        for a function that workers cannot import, and where no connection is found.
+        Errors: those of `flowq.Queue`; UsageError for arguments that the function does not accept,
+        for a function that workers cannot import, and if no connection is found.
         """
         reference = self._refer(args, kwargs)
         return self._queue().enqueue_call(reference, args=args, kwargs=kwargs, **self._rq_options())
@@ -154,10 +155,10 @@ class JobCall(Generic[P]):
     def open(self, *args: P.args, **kwargs: P.kwargs) -> Iterator[Job]:
         """Enqueue the call as a future job for a `with` block, which adds its blockers.
 
-        Leaving the block releases the future job, unless the block canceled it. An exception in
-        the block cancels it with its blockers, so that nothing of it ever runs, and goes on.
-        Nothing is enqueued outside of a `with`: a future job without a block is made by
-        `@flowq.deferred` and `.enqueue`, or with `.options(deferred=True)`.
+        Leaving the block releases the future job, unless the block canceled it. An exception in the
+        block cancels the future job and its blockers, so that none of them runs, and propagates.
+        Outside a `with` statement, nothing is enqueued. To create a future job without a block, use
+        `@flowq.deferred` and `.enqueue`, or `.options(deferred=True)`.
         """
         future = self.options(deferred=True).enqueue(*args, **kwargs)
         try:
@@ -169,11 +170,11 @@ class JobCall(Generic[P]):
             future.release()
 
     def map(self, *iterables: Iterable[Any], **kwargs: Any) -> list[Job]:
-        """Enqueue one call for each item, in their order; several iterables give several arguments.
+        """Enqueue one call per item, in order; several iterables give several arguments.
 
-        The keywords are the same for all. The iterables are read as the jobs are enqueued, in
-        batches of 100. Atomic: a batch of jobs with `blocks=` or `deferred=` is enqueued whole or
-        not at all; batches before one that failed stay.
+        The keywords are the same for all calls. The iterables are read while the jobs are enqueued,
+        in batches of 100. Atomic: a batch of jobs with `blocks=` or `deferred=` is enqueued
+        completely or not at all; batches before a failed one stay enqueued.
         """
         if not iterables:
             raise UsageError(f"{self._name}.map() takes at least one iterable")
@@ -205,7 +206,7 @@ class JobCall(Generic[P]):
         return getattr(self.function, "__name__", repr(self.function))
 
     def _refer(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
-        """Return RQ's reference to the function, once it is sure that workers can call it."""
+        """Check that workers can call the function, and return RQ's reference to it."""
         if unimportable := explain_unimportable(self.function):
             reason, hint = unimportable
             raise UsageError(f"{self._name} cannot be enqueued: {reason}; {hint}")
@@ -243,7 +244,7 @@ class JobCall(Generic[P]):
 
 
 class _Verbs:
-    """The methods that a decorated function gets: here keywords may be options."""
+    """The methods of a decorated function. Keywords may be options."""
 
     def __init__(self, call: JobCall[Any]) -> None:
         self._call = call
@@ -288,7 +289,7 @@ def _hint(unknown: Iterable[str], signature: inspect.Signature) -> str:
 
 
 def _abandon(future: Job, error: BaseException) -> None:
-    """Cancel a future job because of an error, which must not get lost when that fails too."""
+    """Cancel a future job because of an error, and keep that error even if canceling fails too."""
     from redis.exceptions import RedisError  # noqa: PLC0415 - as above
     from rq.exceptions import InvalidJobOperation  # noqa: PLC0415 - as above
 
@@ -301,11 +302,12 @@ def _abandon(future: Job, error: BaseException) -> None:
 
 
 class Options(TypedDict, total=False):
-    """What can be said of a job. `timeout` and the TTLs are durations; -1 is RQ's "no limit".
+    """The options of a job. `timeout` and the TTLs are durations; -1 is RQ's "no limit".
 
-    `queue` is a name or a `flowq.Queue`; `connection` a client or a URL. `needs` are jobs, or their
-    ids, that run before this one, beside those of RQ's `depends_on`; `blocks` (or `blocked_by`) are
-    future jobs that this one runs before. What is not described here is RQ's, under RQ's name.
+    `queue` is a name or a `flowq.Queue`; `connection` is a client or a URL. `needs` are jobs, or
+    their ids, that run before this one, in addition to RQ's `depends_on`; `blocks` (or
+    `blocked_by`) are future jobs that wait for this one. All other options are RQ's, under RQ's
+    names.
     """
 
     queue: str | Queue
@@ -339,7 +341,7 @@ OPTION_NAMES = frozenset(Options.__annotations__)
 
 
 def read_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return options with durations in seconds and retries as our `Retry`, or RQ's own."""
+    """Return options with durations in seconds and retries as flowq's `Retry`, or RQ's own."""
     read = {}
     for name, value in options.items():
         if name not in OPTION_NAMES:
@@ -360,7 +362,7 @@ def _read_one(name: str, value: Any) -> Any:
 
 
 def _read_seconds(value: Any) -> int:
-    """Return whole seconds, which is what RQ counts in; a fraction is rounded up."""
+    """Return whole seconds, because RQ uses whole seconds; fractions are rounded up."""
     return -1 if value == -1 else math.ceil(parse_duration(value))
 
 
@@ -379,7 +381,7 @@ def _read_needs(value: Any) -> list[Any]:
 
 
 def as_list(value: Any) -> list[Any]:
-    """Return what is one or several as a list."""
+    """Return one value or several values as a list."""
     return list(value) if isinstance(value, list | tuple | set | frozenset) else [value]
 
 
@@ -394,7 +396,7 @@ _READERS: Mapping[str, Callable[[Any], Any]] = {
 
 
 def to_rq_retry(retries: Retry | RQRetry | None) -> RQRetry | None:
-    """Return retries as RQ has them."""
+    """Convert retries to RQ's form."""
     from flowq.runtime import policies  # noqa: PLC0415 - the cost of importing RQ
 
     return policies.to_rq_retry(retries) if isinstance(retries, Retry) else retries
@@ -403,7 +405,7 @@ def to_rq_retry(retries: Retry | RQRetry | None) -> RQRetry | None:
 def connect(url: str) -> Redis:
     """Connect to a server and make it the default of this process.
 
-    Blocks: until the server has answered. Errors: ServerUnavailable; the default stays as it was.
+    Blocks: until the server has answered. Errors: ServerUnavailable; the default is unchanged.
     """
     from flowq.runtime.queue import remember  # noqa: PLC0415 - imports RQ
 
@@ -413,13 +415,13 @@ def connect(url: str) -> Redis:
 
 
 def get_connection(explicit: Redis | str | None = None) -> Redis:
-    """Return the connection to use, the first of these that there is.
+    """Return the connection to use: the first available one of this list.
 
     1. `explicit`, a client or a URL; 2. that of the job that is running here; 3. that of
-    `flowq.connect(url)`; 4. FLOWQ_REDIS_URL; 5. RQ_REDIS_URL. No server is ever started.
+    `flowq.connect(url)`; 4. FLOWQ_REDIS_URL; 5. RQ_REDIS_URL. Never starts a server.
 
-    Blocks: until a server named by a URL has answered once. Errors: UsageError when there is none
-    of these; ServerUnavailable.
+    Blocks: until a server named by a URL has answered once. Errors: UsageError if no connection is
+    available; ServerUnavailable.
     """
     from flowq.runtime.queue import find_connection  # noqa: PLC0415 - imports RQ
 

@@ -1,8 +1,8 @@
-"""Runs: a plan submitted to RQ, the record of it, and what happens to it.
+"""Runs: submit a plan to RQ, read a run's record and events, and cancel or remove it.
 
-A run is staged job by job, becomes real with one commit, and is released in steps that any process
-can go on with. A submitter that dies before the commit leaves a staged run whose lease runs out
-(`maintenance` removes it); one that dies after it leaves a run that others finish.
+A run is staged job by job, committed once, and released in steps that any process can continue. If
+the submitter dies before the commit, the staged run's lease expires and `maintenance` removes it;
+if it dies later, other processes finish the run.
 """
 
 from __future__ import annotations
@@ -68,15 +68,16 @@ def submit(
     is_held: bool = False,
     is_apart: bool = False,
 ) -> None:
-    """Execute a plan. Until its commit nothing can run; after it the run reaches its end.
+    """Execute a plan. Nothing runs before its commit; afterwards the run no longer needs this
+    process.
 
-    With `is_held` nothing is released before `flowq.runtime.approvals.release_run`. With `is_apart`
-    the run has a queue of its own: every job of the run goes there (lua/add.lua), and the job's
-    hash keeps the queue that was declared.
+    With `is_held`, nothing is released before `flowq.runtime.approvals.release_run`. With
+    `is_apart`, the run has its own queue: every job of the run goes there (lua/add.lua), and the
+    job's hash records its declared queue.
 
-    Errors: those of `Queue.enqueue`, with the staged run removed; RunNotFound when it was given up
-    as abandoned because this process stood still for longer than its lease; redis-py's when the
-    server goes away: the run is there if the commit had reached it, else it is removed later.
+    Errors: those of `Queue.enqueue`, after removing the staged run; RunNotFound if this process was
+    suspended for longer than its lease, so the run was abandoned; redis-py's if the connection is
+    lost: the run exists if the commit reached the server, otherwise it is removed later.
     """
     _stage(plan, connection, retention_s, is_apart=is_apart)
     try:
@@ -101,10 +102,9 @@ def submit(
 
 
 def go(run_id: str, connection: Redis) -> None:
-    """Release a run that was let go, as far as nobody has done so.
+    """Complete the release of a run that is no longer held.
 
-    One that waits for its turn in its `concurrency` group cancels those that go first, if its
-    workflow says so.
+    If the run waits in its `concurrency` group and its workflow says so, cancel the runs before it.
     """
     key = keys.run(run_id)
     group, cancels, held = connection.hmget(key, "concurrency", "cancel_in_progress", "held")
@@ -245,7 +245,7 @@ def read_names(run_id: str, job_ids: Sequence[str], connection: Redis) -> dict[s
 def read_events(
     run_id: str, connection: Redis, after: str = "0", wait_s: float = 0
 ) -> Iterator[Event]:
-    """Yield what happened after the event with that id, oldest first.
+    """Yield the events after the one with this id, oldest first.
 
     Blocks: up to `wait_s` when there is nothing yet.
     """
@@ -292,16 +292,16 @@ def iterate_runs(connection: Redis) -> Iterator[RunRecord]:
 
 
 def find_run_ids(beginning: str, connection: Redis) -> list[str]:
-    """Return the ids of runs that begin like that, in no order.
+    """Return the ids of runs with this prefix, in no order.
 
-    It looks through the ids of all runs, 1,000 a command.
+    Scans the ids of all runs, 1,000 per command.
     """
     pattern = re.sub(r"([*?\[\]\\^])", r"\\\1", beginning) + "*"
     return [as_text(raw) for raw, _ in connection.zscan_iter(keys.RUNS, pattern, count=1_000)]
 
 
 def get_current_record(run_id: str, connection: Redis) -> RunRecord:
-    """Return the record of a run with the state that its status has: `waiting` is not kept.
+    """Return the record of a run with its current state, including `waiting`, which is not stored.
 
     Errors: RunNotFound.
     """
@@ -348,7 +348,7 @@ def read_job_records(job_ids: Iterable[str], connection: Redis) -> dict[str, Job
 
 
 def read_decision(approved: str, rejected: str) -> ApprovalDecision | None:
-    """Return what was said to a job that asks; an older version has kept no more than that."""
+    """Return the decision on a job's approval; older versions stored only the decision itself."""
     said = json.loads(rejected or approved or "null")
     if said is None:
         return None
@@ -361,9 +361,9 @@ def read_decision(approved: str, rejected: str) -> ApprovalDecision | None:
 
 
 def read_changes(run_id: str, connection: Redis) -> list[CodeChange]:
-    """Return the changes of a run's code, in the order in which they came about.
+    """Return the changes of a run's code, oldest first.
 
-    A change and its way back are two. Files that only one job had cannot have changed.
+    A change and its reversal count as two. Files that only one job used cannot have changed.
     """
     raw: Any = connection.hvals(keys.run_code(run_id))
     versions = sorted((json.loads(each) for each in raw), key=lambda told: told["at"])
@@ -386,12 +386,12 @@ def read_changes(run_id: str, connection: Redis) -> list[CodeChange]:
 def cancel(
     run_id: str, connection: Redis, *, is_now: bool = False, may_wait: bool = True
 ) -> list[str]:
-    """Call off whatever has not started, and stop what is running. Idempotent.
+    """Cancel jobs that have not started, and stop running jobs. Idempotent.
 
-    Jobs whose `if` asks `always()` or `canceled()` still run, unless `is_now`, or the run has not
-    begun, because it is held or waits for its turn. Without `may_wait` such jobs end as well where
-    no worker listens on their queue; returns these queues. What is running ends at once when its
-    worker does not live any more.
+    Jobs with `always()` or `canceled()` in their `if` still run, unless `is_now` is set or the run
+    has not begun, because it is held or waits for its turn. Without `may_wait`, such jobs are also
+    canceled if no worker listens on their queue; returns these queues. Running jobs of a dead
+    worker end immediately.
     Errors: RunNotFound; WrongState for a run that has ended.
     """
     record = get_record(run_id, connection)
@@ -430,7 +430,7 @@ def _call_off(run_id: str, connection: Redis) -> None:
 
 
 def remove(run_id: str, connection: Redis) -> None:
-    """Remove a run with all its jobs, whatever its state. Idempotent."""
+    """Remove a run with all its jobs, in any state. Idempotent."""
     finish(connection, f"purge:{run_id}")
 
 
@@ -443,9 +443,9 @@ SHARED = "shared"
 
 
 def set_apart(run_id: str, connection: Redis) -> str:
-    """Return the queue that a run has for itself; if need be, make it and move its jobs there.
+    """Return the run's own queue; if necessary, create it and move the run's jobs there.
 
-    A job that is being executed stays where it is, and is moved by a later call. Idempotent.
+    A job that is being executed is not moved until a later call. Idempotent.
     Errors: RunNotFound.
     """
     key, queue = keys.run(run_id), keys.own_queue(run_id)
