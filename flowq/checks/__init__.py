@@ -1,4 +1,4 @@
-"""What is wrong with a workflow: one small function per rule, all problems at once.
+"""Checks a workflow: one small function per rule, all problems at once.
 
 A rule is a function from the workflow and its graph to problems, and knows nothing of the others.
 Of a workflow that could be read only in part, a rule complains of nothing that is missing there.

@@ -1,4 +1,4 @@
-"""The rules of the functions that jobs call: they are there, and take what is passed to them."""
+"""The rules of functions that jobs call: they exist, and accept the arguments passed to them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rules of what runs before what."""
+"""The rules of edges between jobs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rules of groups, of conditions, and of keys that mean nothing beside each other."""
+"""The rules of groups, of conditions, and of keys that cannot be combined."""
 
 from __future__ import annotations
 

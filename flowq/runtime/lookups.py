@@ -1,6 +1,6 @@
-"""What the expressions of a running job see of the jobs before it.
+"""Reads the values of earlier jobs that the expressions of a running job refer to.
 
-Only what they refer to is read, and what there are thousands of in pages.
+Reads only the referenced values, and large groups in pages.
 """
 
 from __future__ import annotations

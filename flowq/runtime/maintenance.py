@@ -1,11 +1,11 @@
-"""What every flowq worker looks after between jobs, so that nothing waits for ever.
+"""Maintenance that every flowq worker does between jobs, so that nothing waits forever.
 
-Stepwise work that its process left behind, future jobs that were not released in time, jobs of runs
-and other blockers that ended behind our back (deleted from a dashboard, expired, run by a worker
-without our classes, lost between a queue and a worker), and runs that are not needed any more.
-Every step is one script, so any number of processes may do this at once; a pass is bounded, and
-goes on where it stopped. Workers also find lost workers here (`find_lost`), and remove functions
-of flowq from the server that no worker has used for a day.
+It completes operations that a process left unfinished, gives up future jobs that were not released
+in time, finds ends of jobs that flowq missed (deleted from a dashboard, expired, run by a worker
+without flowq's classes, lost between a queue and a worker), and removes runs that are no longer
+needed. Each step is one script, so any number of processes may do this concurrently; a pass is
+bounded, and the next one continues where it stopped. Workers also find lost workers here
+(`find_lost`), and remove server functions of flowq that no worker has used for a day.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The jobs of a plan as jobs of RQ in Redis, held as the plan says.
+"""Converts the jobs of a plan to RQ jobs in Redis, with the holds of the plan.
 
 `runs` adds the jobs of a plan with it, `groups` those of items and nested workflows. `call_of`
 writes the call that RQ makes for a job, and `work.perform` executes it in the child; `_fields`

@@ -1,4 +1,4 @@
-"""The code of RQ's that flowq overrides, copies or counts on: what to read when RQ changes.
+"""The code of RQ that flowq overrides, copies or relies on: read it again when RQ changes.
 
 A test compares each digest with the installed RQ (tests/house/test_rq.py), so a new RQ fails by
 name. Nothing imports this at work.

@@ -1,4 +1,4 @@
-"""Commands as jobs: how they start, their output, and their end with all that they have started."""
+"""Runs commands as jobs: starts them, reads their output, and ends all of their processes."""
 
 from __future__ import annotations
 

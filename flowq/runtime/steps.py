@@ -1,4 +1,4 @@
-"""Work that is too long for one script, in bounded steps that any process can go on with."""
+"""Executes long operations in bounded steps, each one script, that any process can continue."""
 
 from __future__ import annotations
 

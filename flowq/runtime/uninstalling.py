@@ -1,4 +1,4 @@
-"""All that flowq has on a server, removed: what is RQ's stays."""
+"""Removes all data of flowq from a server; RQ's data stays."""
 
 from __future__ import annotations
 

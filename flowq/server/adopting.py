@@ -1,8 +1,7 @@
-"""Taking over a state that nothing proves to be ours, because its owner says that it is.
+"""Adopts a state that flowq cannot verify, because its owner vouches for it.
 
-Its data and its logs are copied, and where it was made is noted; what is there stays there. A state
-that FLOWQ_STATE names is claimed where it is. Nothing in it may be a link, a device, or another
-user's.
+Copies its data and logs, and records their origin; the original stays in place. A state named by
+FLOWQ_STATE is adopted in place. It must not contain links, devices or files of other users.
 """
 
 from __future__ import annotations

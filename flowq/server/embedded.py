@@ -1,8 +1,8 @@
-"""The embedded server, as those see it who use it: one lifecycle over two endpoints.
+"""The embedded server, as its clients use it: one lifecycle over two endpoints.
 
-`ensure` looks for the server of a folder. Where there is none it starts a guardian
-(`guardian.py`), a process that starts the server, watches it, and ends it when nobody uses it. How
-the server is reached is the endpoint's (`endpoint.py`): a Unix socket, or TCP on loopback.
+`ensure` looks for the server of a folder. If there is none, it starts a guardian (`guardian.py`), a
+process that starts the server, watches it, and stops it when it is unused. The endpoint
+(`endpoint.py`) determines how to reach the server: by a Unix socket, or by TCP on loopback.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
-"""What a child sends to its supervisor: bytes in a plain form, which are read without loading
-anything.
+"""Messages from a child to its supervisor: a plain binary format that is read without unpickling.
 
-A child runs the code of users, so the supervisor believes nothing of what it gets: lengths are
-bounded, words come from short lists, and what has another form is a `BadMessage`. In the other
-direction messages are pickled, because a child trusts its supervisor.
+A child runs user code, so the supervisor trusts none of its messages: lengths are bounded, keywords
+come from short lists, and anything else is a `BadMessage`. Messages in the other direction are
+pickled, because a child trusts its supervisor.
 
 Shape: the first byte says the kind. `E` is followed by ends, each one a header and the texts, with
 NUL between them, `S` by a list of texts as JSON, the others by a text.

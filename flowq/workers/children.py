@@ -1,6 +1,6 @@
-"""The children of one supervisor: who does what, what has ended, who has died.
+"""The children of one supervisor: their jobs, their results, and their deaths.
 
-Nothing in here knows Redis. `Pool.ends` collects what has to be told to it.
+This module does not access Redis. `Pool.ends` collects the ends to report.
 """
 
 from __future__ import annotations

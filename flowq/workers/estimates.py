@@ -1,9 +1,9 @@
-"""How long the jobs of each kind take, to hand several short ones over at once.
+"""Estimates of job durations, which decide how many short jobs form a batch.
 
-A batch is a few milliseconds of work. A kind that has not been seen travels alone; its batches grow
-from there, twice as many jobs each time, and shrink when a job in a batch took long and the others
-had to be taken back. A kind whose jobs take longer than a millisecond or two travels alone; where
-its end can be foreseen, the next one is there a moment before.
+A batch is a few milliseconds of work. The first job of a new kind is sent alone. The batches then
+double in size each time, and shrink when a job takes long and the others have to be taken back.
+Jobs that take longer than a millisecond or two are sent alone; if the end of a job is predictable,
+the next job is sent shortly before it.
 """
 
 from __future__ import annotations

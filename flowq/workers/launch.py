@@ -1,4 +1,4 @@
-"""A worker as a process of its own: what `python -m flowq.workers` does, and how to start it."""
+"""Start a worker as a separate process, and run the one that `python -m flowq.workers` starts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What passes between Redis, the supervisor and a child: claims of jobs, and their ends.
+"""The values exchanged between Redis, the supervisor and a child: claims of jobs, and their ends.
 
 A claim becomes a message to a child (`Claim.message`), and the child answers with an `End`; both
 are plain tuples of plain values, cheap to pickle and the same in every mode.

@@ -1,12 +1,12 @@
-"""What jobs print, at the level of file descriptors, so that C code and subprocesses are caught.
+"""The output of jobs, captured at file descriptors, so that C code and subprocesses are included.
 
-Each child writes to a scratch file of its own. When a job ends, what it wrote goes to the log of
-that job (or to where the worker itself prints), and the scratch file is emptied: a job that prints
-nothing costs three looks at positions. Of a job that takes longer the supervisor passes on what is
-there already (`Scratch`); the shared state says how much that was, and its lock keeps the two
-apart.
+Each child writes to its own scratch file. When a job ends, its output moves to the job's log (or to
+the worker's own output), and the scratch file is emptied; a job that prints nothing costs three
+position checks. For a longer job, the supervisor passes on the output so far (`Scratch`). The
+shared state says how much was passed on, and its lock prevents both from moving output at the same
+time.
 
-Secrets are masked by whoever moves the output from a scratch file to where it is kept.
+The process that moves output out of a scratch file masks the secrets in it.
 """
 
 from __future__ import annotations

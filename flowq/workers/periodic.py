@@ -1,7 +1,7 @@
 """What a worker does periodically: heartbeats, schedules, maintenance, the search for lost workers.
 
-The supervisor calls `do_due` in every round of its loop. How often each duty is due stands below;
-how often the heartbeat is, in `flowq.runtime.maintenance.Lease`.
+The supervisor calls `do_due` in every round of its loop. The intervals are defined below; that of
+the heartbeat, in `flowq.runtime.maintenance.Lease`.
 """
 
 from __future__ import annotations

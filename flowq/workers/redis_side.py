@@ -1,4 +1,4 @@
-"""What a worker tells Redis, and what it learns from it. One method, one script."""
+"""A worker's calls to Redis. Each method calls one script."""
 
 from __future__ import annotations
 

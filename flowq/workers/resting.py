@@ -1,8 +1,9 @@
-"""A supervisor that has nothing to do for long gives its place to a process that only waits.
+"""Replaces a supervisor that is idle for long with a small process that only waits.
 
-The two are one process: each puts the other in its place by `exec`, so its id, its environment and
-its folder stay. The waiting one loads a fraction of what a supervisor does, and waits in the server
-for the next event of the run. It runs without `site`, like the guardian (`flowq/server/`).
+Both are the same process: each replaces itself with the other by `exec`, which keeps the process
+id, the environment and the current folder. The waiting program loads a fraction of the supervisor's
+modules, and blocks on the server until the run's next event. It runs without `site`, like the
+guardian (`flowq/server/`).
 """
 
 # Every import counts here, and pathlib is a large one:

@@ -1,8 +1,7 @@
-"""The folder of a worker's scratch files, and what becomes of it when the worker is killed.
+"""The folder of a worker's scratch files, and its removal after the worker was killed.
 
-A lock in it is held by the worker, and by the children that it has forked. Nobody can remove the
-folder of a worker that was killed but the next one that starts on this machine: when the lock is
-free.
+The worker and its forked children hold a lock in the folder. If the worker is killed, the next
+worker that starts on this machine removes the folder, once the lock is free.
 """
 
 from __future__ import annotations

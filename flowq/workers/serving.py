@@ -1,8 +1,8 @@
 """Workers for one run: on the private server of a folder each run has its own.
 
-A run that was submitted with `is_apart` has a queue for itself, and its workers serve that one
-alone: they have the environment of the command that started them, and the modules of its folder.
-There are children only while there is something to do, so what they import is what is there then.
+A run submitted with `is_apart` has its own queue, and its workers serve only that queue, with the
+environment of the command that started them and the modules of its folder. Children exist only
+while there is work, so they import the code as it is at that time.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What a child and its supervisor both see at any moment, without a message.
+"""Memory that a child and its supervisor share, readable at any time without a message.
 
-A child that is killed, or sits in C code, cannot answer; the shared state still says which job it
-executes and since when, and keeps the ends of short jobs that are sent together a little later. The
-lock makes "begin the next job" and "take back what has not begun" exclude each other.
+A child that was killed, or is executing C code, cannot answer. The shared state still says which
+job it executes and since when, and stores the ends of short jobs until they are sent together. The
+lock makes "begin the next job" and "take back jobs that have not begun" mutually exclusive.
 """
 
 from __future__ import annotations

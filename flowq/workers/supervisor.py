@@ -1,7 +1,7 @@
 """The supervisor: the one process of a worker that talks to Redis, and never runs user code.
 
-Every round of the loop waits for the children, for Redis and for signals; then one script call
-(turns.py) ends what has ended and claims what the children can take.
+Each iteration of the loop waits for children, Redis and signals; then one script call (turns.py)
+reports the ended jobs and claims as many jobs as the children can take.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
-"""Turns: what a supervisor says to Redis, one script call at a time, and what comes of it.
+"""Turns: script calls by which a supervisor reports ended jobs and claims new ones.
 
-A turn ends what has ended and claims what the children can take. It is sent when some child needs
-something, and its answer is read when it is there: meanwhile the supervisor looks after its
-children, and when one of them has nothing more to do a second turn follows the first, so that the
-server does not wait for us. Ends that Redis has not confirmed are kept, and said again when it is
-back.
+A turn reports the ended jobs and claims as many jobs as the children can take. It is sent when a
+child needs jobs, and its answer is read when it arrives. Meanwhile the supervisor attends to its
+children; if one of them runs out of jobs, it sends a second turn before the first answer, so that
+the server does not idle. Ends that Redis has not confirmed are kept, and resent after an outage.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""How an idle worker learns at once that there is work, and how it hears RQ's commands.
+"""Wakes an idle worker when a job arrives, and receives RQ's commands.
 
-The server tracks the queues' keys for us (`CLIENT TRACKING`, Redis 6 and Valkey) and tells a
-subscription when one of them changes: nothing is popped, whatever the number of queues, whoever
-pushes, and a busy worker hears nothing because it has not asked. Where the server cannot do that,
-the worker looks again after a short while.
+The server tracks the queues' keys (`CLIENT TRACKING`, Redis 6 and Valkey) and notifies a
+subscription when one of them changes. This pops nothing, works for any number of queues and any
+client that pushes, and does not disturb a busy worker, which does not enable tracking. If the
+server does not support tracking, the worker polls at short intervals.
 """
 
 from __future__ import annotations

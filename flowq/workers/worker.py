@@ -1,4 +1,4 @@
-"""`flowq.Worker`: RQ's worker on the outside, a supervisor with children inside."""
+"""`flowq.Worker`: the interface of RQ's worker, implemented by a supervisor with children."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What runs in the processes of a worker's children, and nowhere else."""
+"""Code that runs only in a worker's child processes."""

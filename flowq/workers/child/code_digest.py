@@ -1,8 +1,9 @@
-"""In the child: which code a job of a run has executed, as a digest of the files that it came from.
+"""In the child: computes a digest of the code files that a job of a run executed.
 
-That is the file of its function's module, and of the modules that this one imports, as far as they
-are loaded: of the user's, not of Python's or installed ones. Each file is read once, after the
-first job that needed it. So a digest tells the code of a child, whatever the file says by now.
+These are the file of the function's module and those of the loaded modules that it imports, but
+only the user's, not Python's or installed packages. Each file is read once, after the first job
+that needed it, so the digest describes the code that the child loaded, even if the file changes
+later.
 """
 
 from __future__ import annotations

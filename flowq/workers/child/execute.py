@@ -1,4 +1,4 @@
-"""In the child: execute one job, as RQ's own worker would, and say how it ended."""
+"""In the child: execute one job, as RQ's own worker would, and report how it ended."""
 
 from __future__ import annotations
 

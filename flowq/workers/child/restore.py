@@ -1,7 +1,8 @@
-"""In the child: jobs from their hashes, without reading the same fields again and again.
+"""In the child: create job objects from their hashes, without parsing the same fields repeatedly.
 
-Most jobs of a queue are like one before with other data. Where all fields but a few are the same,
-the job is a copy of that one, as it was before it ran; RQ's own way takes five times as long.
+Most jobs of a queue differ from an earlier one only in their data. If all but a few fields are
+equal, the job is created as a copy of the earlier one, as it was before it ran; RQ's own way takes
+five times as long.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""In the child: what RQ's own code does there.
+"""In the child: work that RQ's own code does.
 
-It ends the executions that our script does not end: jobs with dependents, repeats, rate limits,
-retries, webhooks. Between jobs it cleans RQ's registries. It may run callbacks of users.
+RQ's code ends the executions that flowq's script does not handle: jobs with dependents, repeats,
+rate limits, retries or webhooks. Between jobs it cleans RQ's registries. It may run user callbacks.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""In a child that is kept: whether a source file of what it has imported was changed since.
+"""In a reused child: detects changes to the source files of imported modules.
 
-It would go on with the old code otherwise, beside children that have the new one. Python itself and
-installed packages are not looked at: after an upgrade of a package the workers are started again.
+Otherwise the child would continue with old code, next to children with new code. Python itself and
+installed packages are not checked: restart the workers after upgrading a package.
 """
 
 from __future__ import annotations

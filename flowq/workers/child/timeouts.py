@@ -1,7 +1,7 @@
-"""The exception in the job when its time is up, where there are signals and where there are none.
+"""Raises the timeout exception in a job, with or without signals.
 
-RQ's `TimerDeathPenalty` starts a thread for each job and writes its text into the exception class
-for good; here one thread per child serves all jobs.
+RQ's `TimerDeathPenalty` starts a thread for each job and permanently changes the message of the
+exception class; here one thread per child serves all jobs.
 """
 
 from __future__ import annotations
