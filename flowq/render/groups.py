@@ -1,4 +1,4 @@
-"""The jobs of a run as they were declared: all that a group made is one row."""
+"""The jobs of a run as declared: all items of a group are one row."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Values as JSON, for `--json` and golden files.
 
-What JSON has no word for is shown, not lost: it becomes `{"repr": …, "type": …}`; with
-`"truncated": true` when the text is not all of it (`flowq.runtime.views`).
+A value without a JSON form becomes `{"repr": …, "type": …}`, with `"truncated": true` if the text
+is incomplete (`flowq.runtime.views`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A plan for reading: its operations, numbered, in the words of the API that they stand for."""
+"""A plan as text: its numbered operations, written as the equivalent API calls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a run ended, in the few lines that its reader needs next, with tracebacks cut to own code."""
+"""A short summary of how a run ended, with tracebacks reduced to the user's own code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Clients of servers that move: a Sentinel's primary, and the node of a cluster that has our keys.
+"""Clients of servers that move: a Sentinel's primary, or the cluster node that has flowq's keys.
 
     redis+sentinel://[USER:PASSWORD@]HOST:PORT[,HOST:PORT…]/SERVICE[/DB][?OPTIONS]
     redis+cluster://[USER:PASSWORD@]HOST:PORT[,HOST:PORT…][?OPTIONS]

@@ -1,10 +1,10 @@
-"""A server for want of a server: fakeredis on loopback, for small runs, keeping nothing.
+"""A fallback server: fakeredis on loopback, for small runs, without persistence.
 
-Where no server program is to be found (Windows, mostly) and fakeredis is installed, the guardian
-runs this as if it were one, with the same file of settings. The commands are those of fakeredis.
-Ours is what its TCP server lacks: a password that is asked for, errors that do not hang up, what RQ
-and our guardian want to know of a server (INFO, CLIENT INFO, CLIENT LIST, SHUTDOWN), and messages
-that come through to subscribers on every platform. It speaks RESP2.
+If no server program is found (mostly on Windows) and fakeredis is installed, the guardian runs this
+module instead, with the same settings file. fakeredis provides the commands. This module adds
+features that its TCP server lacks: a password check, errors that do not close the connection,
+commands that RQ and the guardian need (INFO, CLIENT INFO, CLIENT LIST, SHUTDOWN), and delivery of
+messages to subscribers on every platform. It speaks RESP2.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Locks on files, which the system frees with the processes that hold them, and who holds one.
 
 `try_lock` takes the kind that the platform has: `flock`, or else a database of SQLite, because the
-standard library has no other lock that works everywhere. Both are free as soon as their holder is
-dead, however it died. Callers: the endpoints of the embedded server, and the workers' scratch
+standard library has no other lock that works everywhere. Both are released as soon as their holder
+is dead, however it died. Callers: the endpoints of the embedded server, and the workers' scratch
 folders.
 """
 

@@ -1,4 +1,4 @@
-"""The server's process, as its guardian has it: start, adopt, ask, end."""
+"""The server's process, as its guardian manages it: start, adopt, query and stop."""
 
 # The guardian imports this, and pathlib would slow down every start:
 # ruff: noqa: PTH100

@@ -1,4 +1,4 @@
-"""The few questions that must be asked before the redis client is loaded, which takes 200 ms."""
+"""The few commands that must be sent before the redis client is loaded, which takes 200 ms."""
 
 from __future__ import annotations
 

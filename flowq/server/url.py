@@ -1,4 +1,4 @@
-"""URLs of servers: which one is meant, and how to keep its password from the eyes of others."""
+"""Server URLs: choosing the right one, and hiding its password."""
 
 from __future__ import annotations
 
