@@ -169,15 +169,21 @@ def find_fields(value: Any) -> tuple[str, ...]:
         return ("name", "value")
     if issubclass(kind, tuple):
         names = _find(kind, "_fields")
-        return names if type(names) is tuple else ()
+        return names if type(names) is tuple and all(type(each) is str for each in names) else ()
     declared = _find(kind, "__dataclass_fields__")
     if type(declared) is dict:
         ordinary = dataclasses._FIELD  # type: ignore[attr-defined]  # not ClassVar, not InitVar
-        return tuple(name for name, it in declared.items() if it._field_type is ordinary)
+        return tuple(
+            name
+            for name, it in declared.items()
+            if type(name) is str
+            and type(it) is dataclasses.Field  # of anything else it would run code
+            and it._field_type is ordinary  # type: ignore[attr-defined]
+        )
     for name in ("__pydantic_fields__", "model_fields", "__fields__"):  # of several versions
         declared = _find(kind, name)
         if type(declared) is dict:
-            return tuple(declared)
+            return tuple(name for name in declared if type(name) is str)
     return ()
 
 

@@ -66,7 +66,10 @@ TRAPS: dict[str, Callable[[], Any]] = {
         object, __dataclass_fields__=Point.__dataclass_fields__, __dict__=property(fail)
     ),
     "fields property": lambda: trap(object, __dataclass_fields__=property(fail)),
+    "no field of a dataclass": lambda: trap(object, __dataclass_fields__={"x": trap(object)}),
+    "names that are none": lambda: trap(object, __pydantic_fields__={trap(object): 1, "x": 1}),
     "names property": lambda: trap(tuple, (1, 2), _fields=property(fail)),
+    "names that are no texts": lambda: trap(tuple, (1, 2), _fields=(trap(object), 1)),
     "named": lambda: trap(tuple, (1, 2), _fields=("x", "y"), x=property(fail)),
     "numpy": lambda: trap(np.float64, 1.5),
 }
