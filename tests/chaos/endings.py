@@ -99,8 +99,8 @@ def check_finals(facts: GraphFacts, evidence: Evidence) -> Iterator[Fault]:
 def _check_final(facts: GraphFacts, final: Node, evidence: Evidence) -> Iterator[Fault]:
     job_id = facts.graph.job_id(final.name)
     job = facts.jobs.get(job_id)
-    if job is None:
-        return  # its workflow has never begun, or check_submission says so
+    if job is None or _has_never_begun(facts, final, evidence):
+        return  # check_submission says so, where it is about the run
     executions = evidence.executions.get(job_id, [])
     has_run = any(each.generation == job.generation for each in executions)
     has_run = has_run or has_unnoted_start(facts, job_id, evidence)
@@ -117,6 +117,20 @@ def _check_final(facts: GraphFacts, final: Node, evidence: Evidence) -> Iterator
                 if not is_over(earlier, execution.started_at, evidence.kills, stopped):
                     text = f"under `finally`, started {execution.started_at:.3f} before the end of"
                     yield Fault(job_id, f"{text} {other}")
+
+
+def _has_never_begun(facts: GraphFacts, final: Node, evidence: Evidence) -> bool:
+    """Whether it is of a workflow whose start has failed, and none of whose jobs has run."""
+    start = facts.jobs.get(f"{facts.graph.job_id(final.inside)}--0") if final.inside else None
+    if start is None or start.outcome not in BAD:
+        return False
+    ids = [facts.graph.job_id(each.name) for each in facts.graph.inside(final.inside)]
+    return not any(
+        each.generation == facts.jobs[job_id].generation
+        for job_id in ids
+        if job_id in facts.jobs
+        for each in evidence.executions.get(job_id, ())
+    )
 
 
 def _comes_before(node: Node, final: Node) -> bool:

@@ -115,6 +115,16 @@ def test_a_job_under_finally_that_did_not_run_again_with_the_others_is_found() -
     assert found == ["z: under `finally`, is finished, has run: False"]
 
 
+def test_jobs_under_finally_run_although_the_start_failed_where_others_have_run() -> None:
+    nodes = (Node("w", is_workflow=True), Node("w--a", inside="w"))
+    nodes += (Node("w--z", inside="w", is_final=True),)
+    ends = (job("w--0", "failed"), job("w", "failed"), job("w--a", "canceled"))
+    facts = facts_of(*nodes, jobs=(*ends, job("w--z", "canceled")), state="failed")
+    assert not [fault for fault in faults(facts) if fault.startswith("w--z")]
+    found = faults(facts, run("w--a", 1, 2))
+    assert "w--z: under `finally`, is canceled, has run: False" in found
+
+
 # Deadlines ---------------------------------------------------------------------------------------
 
 SLOW = Node("slow", seconds=SLEEPS_S)

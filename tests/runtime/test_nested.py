@@ -255,7 +255,7 @@ def test_a_start_that_dies_in_its_middle_runs_nothing_and_is_taken_up_again(
 def test_chains_that_were_added_and_not_released_are_released_by_the_next_attempt(
     run: Runs, work: Work, tidy: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def die(job_id: str, connection: Redis) -> None:
+    def die(*_: Any) -> None:
         monkeypatch.undo()
         raise RuntimeError("killed")
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Callable
 
+import pytest
 import worker_jobs
 from redis import Redis
 
 from flowq.graph import build_graph
 from flowq.planner import make_plan
-from flowq.runtime import runs
+from flowq.runtime import maintenance, runs
 from flowq.runtime.queue import Queue
 from flowq.runtime.results import get_result
-from flowq.spec import JobSpec, Workflow
+from flowq.spec import ForEach, JobSpec, Workflow
 
 Start = Callable[..., subprocess.Popen[bytes]]
 Wait = Callable[..., None]
@@ -79,3 +80,32 @@ def test_a_worker_is_killed_while_one_of_them_runs(
     wait_until(lambda: has_ended(connection), 15)
     assert states(connection) == {"work": "finished", "end": "finished", "last": "finished"}
     assert get_result(f"{RUN}-end", connection) == "done"
+
+
+@pytest.mark.parametrize("items", [None, ForEach((1, 2))])
+def test_a_child_is_killed_that_has_added_jobs_and_not_released_them(
+    items: ForEach | None, queue: Queue, work_off: Callable[..., object]
+) -> None:
+    connection = queue.connection
+    inside = tuple(
+        JobSpec(name, "worker_jobs:count_run", with_={"key": "inside"}, **more)  # type: ignore[arg-type]
+        for name, more in {"a": {}, "b": {"needs": ("a",)}, "z": {"is_final": True}}.items()
+    )
+    workflow = Workflow(
+        "outer",
+        (
+            call("arm", worker_jobs.die_before_release),
+            JobSpec("w", workflow="inner", needs=("arm",), for_each=items),
+            call("end", worker_jobs.count_run, with_={"key": "ends"}, is_final=True),
+        ),
+        workflows={"inner": Workflow("inner", inside)},
+    )
+    runs.submit(make_plan(build_graph(workflow), {}, RUN), connection)
+    work_off()
+    maintenance.tidy(connection)
+    work_off()
+    assert has_ended(connection)
+    assert (connection.get("inside"), connection.get("ends")) == (None, b"1")
+    kinds = {name: state for name, state in states(connection).items() if name.startswith("w")}
+    assert kinds.pop("w(start)" if items is None else "w(list)") == "failed"
+    assert set(kinds.values()) <= {"canceled", "failed"}

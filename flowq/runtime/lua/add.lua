@@ -400,7 +400,9 @@ local function write(job)
   list[#list + 1] = job.id
   if job.run ~= '' then write_in_run(job) end
   if given.flowq_group then groups.count(given.flowq_group, 'new', nil) end
-  if given.flowq_by and is_future then redis.call('HSET', keys.job(given.flowq_by), 'flowq_adds', 1) end
+  if given.flowq_by and (is_future or nested.is_start(given.flowq_by, given.flowq_inside)) then
+    redis.call('HSET', keys.job(given.flowq_by), 'flowq_adds', 1)
+  end
 end
 
 local function write_lists()

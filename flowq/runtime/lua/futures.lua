@@ -149,13 +149,7 @@ function futures.finish(id, f, outcome, run)
   if not run then later('retire:' .. id) end
 end
 
--- Closes the declaration of a future job; its blockers are freed by step.lua.
--- ARGV   4 job id of the future job   5 "1" to release the open future jobs among its blockers too
--- Returns {1} for the call that released it, {0} when it was released before, or
---   {"missing"}, {"plain"} (not a future job), {"ended", state} (canceled or skipped).
--- From here on any process can finish the release, from the todo.
-function futures.close(argv)
-  local id = argv[4]
+local function close(id, cascade)
   local state = redis.call('HGET', keys.future(id), 'state')
   local status = redis.call('HGET', keys.job(id), 'status')
   if not status then return { 'missing' } end
@@ -164,8 +158,23 @@ function futures.close(argv)
   if CALLED_OFF[state] then return { 'ended', state } end
   if state ~= 'open' then return { 0 } end
   redis.call('HSET', keys.future(id), 'state', 'releasing')
-  if argv[5] == '1' then redis.call('HSET', keys.future(id), 'cascade', 1) end
+  if cascade == '1' then redis.call('HSET', keys.future(id), 'cascade', 1) end
   redis.call('ZREM', OURS .. 'expiring', id)
   later('free:' .. id)
   return { 1 }
+end
+
+-- Closes the declaration of a future job; its blockers are freed by step.lua.
+-- ARGV   4 job id of the future job   5 "1" to release the open future jobs among its blockers too
+--        6 the job that has added it, and releases with it all that it has added, or ""
+--        7 ids of others that are released with it
+-- Returns {1} for the call that released it, {0} when it was released before, or
+--   {"missing"}, {"plain"} (not a future job), {"ended", state} (canceled or skipped).
+-- From here on any process can finish the release, from the todo. All are released in one call, so an
+-- adder that dies has released either all or none of them (lifecycle.call_off_added).
+function futures.close(argv)
+  local answer = close(argv[4], argv[5])
+  for at = 7, #argv do close(argv[at], argv[5]) end
+  if (argv[6] or '') ~= '' then redis.call('HDEL', keys.job(argv[6]), 'flowq_adds') end
+  return answer
 end

@@ -4,7 +4,8 @@
 --   flowq_group     the group that it is an item of; the job of that id expands it, if there is one
 --   flowq_expands   "1" for a job that adds the items of the group of its own id: no blocker that
 --                   `if_empty` would count
---   flowq_by        the job that has added it, and releases it; flowq_adds: it has added such
+--   flowq_by        the job that has added it, and releases it; flowq_adds: "1" for such a job, from when
+--                   it adds future jobs, or those of a workflow, until it releases them
 --   flowq_slots     the limits that it is counted in, "group:G=J future:F run:R"; behind a "=" the join
 --                   that has the place for all jobs of its workflow, else the job itself has it
 --   flowq_tolerate  "1" when its failure counts as a success

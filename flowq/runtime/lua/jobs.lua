@@ -85,7 +85,7 @@ end
 
 local ENQUEUE_FIELDS = { 'origin', 'dependency_ids', 'allow_dependency_failures',
   'enqueue_at_front', 'flowq_at', 'ttl', 'flowq_run', 'flowq_name', 'flowq_blocks', 'flowq_future',
-  'flowq_slots', 'status', 'flowq_gates', 'flowq_approval', 'flowq_judging' }
+  'flowq_slots', 'status', 'flowq_gates', 'flowq_approval', 'flowq_judging', 'flowq_by', 'flowq_inside' }
 
 function jobs.read_for_enqueue(id)
   return redis.call('HMGET', keys.job(id), unpack(ENQUEUE_FIELDS))
@@ -130,11 +130,20 @@ local function enqueue(id, f)
   return true
 end
 
+-- A job of a workflow whose start has failed in the middle does not begin any more, whatever lets it go
+-- before lifecycle.call_off_added comes to it. Returns whether it was called off.
+local function call_off_in_vain(id, f)
+  if not nested.is_start(f[16], f[17]) or not nested.has_added_in_vain(f[16]) then return false end
+  jobs.call_off(id, 'canceled', nested.ADDER_FAILED)
+  return true
+end
+
 -- Goes on with a job that has nothing more to wait for than an approval and a slot. Its `if` comes first:
 -- where that is known to be false the job ends, and where a worker has to judge it, that is done before
 -- anybody is asked and before it takes a slot. Returns whether it is queued; nil for one that has ended.
 -- `f` as for enqueue.
 function jobs.proceed(id, f)
+  if call_off_in_vain(id, f) then return nil end
   local judging = f[15]
   local why = judging and string.match(judging, '^skip (.*)$')
   if why then
@@ -160,6 +169,7 @@ function jobs.queue_waiting(id)
   local f = jobs.read_for_enqueue(id)
   if f[12] ~= 'deferred' or int(f[13]) > 0 then return end
   if f[10] and redis.call('HGET', keys.future(id), 'state') ~= 'met' then return end
+  if call_off_in_vain(id, f) then return end
   if enqueue(id, f) and f[10] then redis.call('HSET', keys.future(id), 'state', 'queued') end
 end
 

@@ -104,16 +104,20 @@ function lifecycle.cancel(run)
   return done
 end
 
--- Whoever has added these did not come to their release, and will not.
+-- A job that adds others has failed before it released them: those that have not begun end with it. Of the
+-- start of a workflow that is all that it has added; items of a list that were released before go on.
 function lifecycle.call_off_added(job)
-  local run = redis.call('HGET', keys.job(job), 'flowq_run')
-  if not run then return true end
-  local list = OURS .. 'jobs:' .. run
-  local done = step.each_item(list, keys.job(job), 'flowq_stranding', function(other)
-    if redis.call('HGET', keys.job(other), 'flowq_by') == job
-      and redis.call('HGET', keys.future(other), 'state') == 'open' then
-      jobs.call_off(other, 'canceled', 'what adds its blockers has failed')
+  local f = redis.call('HMGET', keys.job(job), 'flowq_run', 'flowq_inside')
+  if not f[1] or not nested.has_added_in_vain(job) then return true end
+  local is_start = nested.is_start(job, f[2])
+  local done = step.each_item(OURS .. 'jobs:' .. f[1], keys.job(job), 'flowq_stranding', function(other)
+    local g = redis.call('HMGET', keys.job(other), 'flowq_by', 'status', 'flowq_gates')
+    if g[1] ~= job or not NOT_STARTED[g[2]] then return end
+    if nested.has_begun(other) then
+      return is_start and nested.end_round(other, 'canceled', nested.ADDER_FAILED)
     end
+    local is_held = int(g[3]) > 0 or redis.call('HGET', keys.future(other), 'state') == 'open'
+    if is_start or is_held then jobs.call_off(other, 'canceled', nested.ADDER_FAILED) end
   end)
   if done then redis.call('HDEL', keys.job(job), 'flowq_stranding') end
   return done

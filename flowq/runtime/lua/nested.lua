@@ -15,6 +15,16 @@
 
 function nested.start_id(join) return join .. string.rep('-', 2) .. '0' end
 
+function nested.is_start(id, join) return join and id == nested.start_id(join) end
+
+nested.ADDER_FAILED = 'the job that added it has failed'
+
+-- Whether a job has ended, without success, before it released what it has added.
+function nested.has_added_in_vain(adder)
+  local f = redis.call('HMGET', keys.job(adder), 'flowq_adds', 'flowq_outcome')
+  return f[1] and f[2] and f[2] ~= 'finished'
+end
+
 -- Why a future job without blockers is skipped; what a nested workflow is told by its start.
 function nested.why_empty(id)
   local f = redis.call('HMGET', keys.job(nested.start_id(id)), 'flowq_pass', 'flowq_reason')
@@ -106,7 +116,7 @@ end
 -- The job has begun a workflow, if it is there for that.
 function nested.note_begin(id)
   local join = redis.call('HGET', keys.job(id), 'flowq_inside')
-  if join and id == nested.start_id(join) then nested.count_from_now(join) end
+  if nested.is_start(id, join) then nested.count_from_now(join) end
 end
 
 -- How a workflow has failed: as the last job inside that did, or it took too long.

@@ -69,6 +69,13 @@ local function blocks_something(job)
   return false
 end
 
+-- Whether a job that a future job has held, which was called off, is still of use: it blocks something
+-- else, and is not one that its adder did not come to release.
+local function is_wanted(job)
+  local by = redis.call('HGET', keys.job(job), 'flowq_by')
+  return blocks_something(job) and not (by and nested.has_added_in_vain(by))
+end
+
 function release.abandon(future)
   local key = keys.future(future)
   if redis.call('EXISTS', key) == 0 then return true end
@@ -76,7 +83,7 @@ function release.abandon(future)
   return step.each_item(keys.blockers(future), key, 'dropped', function(blocker, index)
     local f = index >= freed and find_gate(blocker, future)
     if not f then return end
-    if blocks_something(blocker) then return lower_gate(blocker, f) end
+    if is_wanted(blocker) then return lower_gate(blocker, f) end
     redis.call('HSET', keys.job(blocker), 'flowq_gates', f[13])
     if redis.call('HGET', keys.job(blocker), 'status') == 'deferred' then
       jobs.call_off(blocker, 'canceled', 'its future job was canceled')

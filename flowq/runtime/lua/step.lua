@@ -18,7 +18,7 @@
 --   purge:R     remove a run with all its jobs
 --   cancel:R    call off every job of a run that has not started
 --   close:G     call off the items of a closed group that have not started
---   strand:J    call off the future jobs that J has added, and did not come to release
+--   strand:J    call off what J has added, and did not come to release
 --   again:R     hold again what a retry runs again, then release the run again
 -- Returns {what, 1 while it has to go on else 0, {ids of running jobs that should be stopped},
 --   {operations that it put on the todo and that are left}, {job, what was wrong with it, its run or
