@@ -193,7 +193,7 @@ def find_run(word: str, connection: Redis) -> Run:
 def heal(connection: Redis) -> list[Finding]:
     """Repair jobs whose ends were missed, and recover those of lost workers; return the findings.
 
-    Blocks: up to 13 s if a worker may be lost.
+    Blocks: up to 13 s with the default lease, if a worker may be lost.
     """
     from flowq.workers.worker import heal as put_right  # noqa: PLC0415 - other calls need no workers
 

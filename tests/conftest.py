@@ -18,6 +18,7 @@ import redis
 from hypothesis import HealthCheck, settings
 
 from flowq import server
+from flowq.runtime.maintenance import Lease
 
 SETTINGS = ("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "XDG_RUNTIME_DIR")
 """Variables with which the user of this machine tells rich or flowq something, as with `FLOWQ_…`
@@ -72,9 +73,13 @@ def connection(test_server: server.Server) -> Iterator[redis.Redis]:
 
 
 @pytest.fixture
-def short_lease(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Workers of this test, also in processes of their own, are lost after a fifth of the time."""
-    monkeypatch.setenv("FLOWQ_LEASE", "1")
+def short_lease(monkeypatch: pytest.MonkeyPatch) -> float:
+    """Workers of this test are lost after a fifth of the time. Returns the seconds of the lease.
+
+    Those in processes of their own need it as `lease_s`: the environment allows no lease so short.
+    """
+    monkeypatch.setattr("flowq.workers.worker.read_lease", lambda environment: Lease(1.0))
+    return 1.0
 
 
 @pytest.fixture

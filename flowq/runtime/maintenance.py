@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 LEASE_VARIABLE = "FLOWQ_LEASE"
-SHORTEST_LEASE_S, LONGEST_LEASE_S = 0.2, 60.0
+DEFAULT_LEASE_S, LONGEST_LEASE_S = 5.0, 60.0
 
 PER_PASS = 50
 """How many runs, future jobs and so on a pass looks at."""
@@ -125,12 +125,16 @@ def _due(connection: Redis, index: str, now_s: float) -> list[str]:
 class Lease:
     """For how long a heartbeat of a worker counts, and the times that follow from it.
 
-    They keep one proportion. A worker that is late with one heartbeat is still alive, and several
-    looks fit into the gap that starts the search again. Workers with different leases may serve one
-    server: each writes down until when its own heartbeat counts.
+    A worker that is late with one heartbeat is still alive, and several looks fit into the gap that
+    starts the search again. Workers with different leases of `DEFAULT_LEASE_S` and more may serve
+    one server: each stores until when its own heartbeat counts, the longest gap that a worker
+    overlooks keeps nobody silent for long enough to be lost, and after a longer one everybody has
+    `silence_s` to be heard. The worker with the shortest lease finds the lost ones: its shorter gap
+    also makes the others wait again. A shorter lease would not leave the others that much time, so
+    only tests have one.
     """
 
-    lease_s: float = 5.0
+    lease_s: float = DEFAULT_LEASE_S
 
     @property
     def beat_s(self) -> float:
@@ -144,8 +148,12 @@ class Lease:
 
     @property
     def gap_s(self) -> float:
-        """A longer gap between two marks is silence of the server's own: nobody could be heard."""
-        return 0.6 * self.lease_s
+        """A longer gap between two marks is silence of the server's own: nobody could be heard.
+
+        Of a long lease it is a smaller part, or a worker with the default would be lost in it: that
+        is silent for `gap_s` and its own `beat_s`, and may be for its lease and 0.4 of ours.
+        """
+        return min(0.6 * self.lease_s, 0.4 * self.lease_s + 1.0)
 
     @property
     def look_s(self) -> float:
@@ -159,10 +167,10 @@ def read_lease(environment: Mapping[str, str]) -> Lease:
     if not text:
         return Lease()
     with suppress(ValueError):
-        if SHORTEST_LEASE_S <= float(text) <= LONGEST_LEASE_S:
+        if DEFAULT_LEASE_S <= float(text) <= LONGEST_LEASE_S:
             return Lease(float(text))
     raise UsageError(
-        f"{LEASE_VARIABLE} is a number of seconds from {SHORTEST_LEASE_S:g} to "
+        f"{LEASE_VARIABLE} is a number of seconds from {DEFAULT_LEASE_S:g} (the default) to "
         f"{LONGEST_LEASE_S:g}, not {text!r}"
     )
 

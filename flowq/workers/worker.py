@@ -24,7 +24,7 @@ from flowq.errors import UsageError
 from flowq.runtime import keys
 from flowq.runtime.connections import MAX_WAIT_S, Outage, retry_while_unavailable
 from flowq.runtime.job import Job
-from flowq.runtime.maintenance import Finding, examine, find_suspects, read_lease, tidy
+from flowq.runtime.maintenance import Finding, Lease, examine, find_suspects, read_lease, tidy
 from flowq.runtime.queue import Queue
 from flowq.runtime.rq import WorkerBase, explain_key_prefix
 from flowq.runtime.wip import find_living
@@ -68,7 +68,8 @@ class Worker(WorkerBase):
     `batches=False` hands jobs over one by one. With `can_rest` there are children only while there
     is something to do. `allow`: what jobs may lead to, as "shop.*" or "shop.billing.charge" (see
     docs/security.md), and with `allow_run` commands; without both everything, unless FLOWQ_ALLOW
-    or FLOWQ_ALLOW_RUN are set. `allow=[]` is for everything, whatever is set.
+    or FLOWQ_ALLOW_RUN are set. `allow=[]` is for everything, whatever is set. `lease_s`: instead of
+    FLOWQ_LEASE; less than the default is safe only where all workers of the server have it.
     All else as in `rq.Worker`.
 
     Errors: UsageError; ValueError for a name that is in use.
@@ -97,6 +98,7 @@ class Worker(WorkerBase):
         can_rest: bool = False,
         allow: Sequence[str] | None = None,
         allow_run: bool = False,
+        lease_s: float | None = None,
         job_class: Any = None,
         queue_class: Any = None,
         **options: Any,
@@ -137,7 +139,7 @@ class Worker(WorkerBase):
         self.can_rest = can_rest
         self.allowed = read_allowed(allow, allow_run, os.environ)
         """What jobs may lead to; None for everything."""
-        self.lease = read_lease(os.environ)
+        self.lease = read_lease(os.environ) if lease_s is None else Lease(lease_s)
         self.has_reached_limit = False
         """Whether `work` has ended because of one of its limits: idle for so long, so many jobs."""
         self._signaled_at = 0.0
@@ -328,7 +330,7 @@ def heal(connection: Redis) -> list[Finding]:
 
     Unless a worker lives that does it, a worker that takes no job is here for some seconds: it
     takes over the jobs of lost ones, queues what is due, and does RQ's maintenance.
-    Blocks: up to 13 s while it is not sure that a worker is lost.
+    Blocks: up to 13 s with the default lease, while it is not sure that a worker is lost.
     """
     found = tidy(connection)  # first, so that this connection waits for a server that refuses
     suspects = find_suspects(connection)

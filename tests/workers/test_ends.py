@@ -166,7 +166,6 @@ def test_the_statistics_of_the_worker_are_kept(
 def test_what_rqs_code_has_to_end_is_ended_without_waiting_for_anything_else(
     queue: Queue, work_off: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, mode: str
 ) -> None:
-    monkeypatch.setenv("FLOWQ_LEASE", "60")
     for name in ("TIDY_S", "DUE_S", "SIGN_S"):
         monkeypatch.setattr(f"flowq.workers.periodic.{name}", 60.0)
     waits_in_vain: list[float] = []
@@ -181,7 +180,7 @@ def test_what_rqs_code_has_to_end_is_ended_without_waiting_for_anything_else(
     monkeypatch.setattr("flowq.workers.supervisor.Waiter", Watched)
     first = queue.enqueue(worker_jobs.nothing)
     last = queue.enqueue(worker_jobs.nothing, depends_on=first)  # which our script leaves to RQ
-    work_off(mode=mode)
+    work_off(mode=mode, lease_s=60.0)
     assert last.get_status() is JobStatus.FINISHED
     assert max(waits_in_vain, default=0.0) < 0.5
 

@@ -289,19 +289,22 @@ def test_a_second_signal_puts_the_running_job_back(
     assert queue.connection.hget(job.key, "flowq_crashes") is None
 
 
-@pytest.mark.usefixtures("short_lease")
 @pytest.mark.parametrize("names", [["default"], ["high", "default", "low"]])
 def test_a_killed_worker_loses_no_job_of_any_queue(
-    connection: redis.Redis, start_worker: Start, wait_until: Wait, names: list[str]
+    connection: redis.Redis,
+    start_worker: Start,
+    wait_until: Wait,
+    names: list[str],
+    short_lease: float,
 ) -> None:
     queues = [Queue(name, connection=connection) for name in names]
     ids = set()
     for queue in queues:
         ids |= {queue.enqueue(worker_jobs.count_own_run).id for _ in range(300)}
-    worker = start_worker(queues=names)
+    worker = start_worker(queues=names, lease_s=short_lease)
     wait_until(lambda: int(connection.get("total") or 0) > 50, 10)
     worker.kill()
-    last = start_worker(queues=names, burst=False)
+    last = start_worker(queues=names, burst=False, lease_s=short_lease)
     wait_until(lambda: connection.scard("ran") == len(ids), 20)
     last.terminate()
     last.wait()
@@ -356,11 +359,14 @@ def test_a_worker_survives_any_number_of_kills_of_idle_children(
     assert len(killed) > 5
 
 
-@pytest.mark.usefixtures("short_lease")
 def test_a_worker_in_a_burst_takes_over_the_jobs_of_a_lost_one_before_it_leaves(
-    queue: Queue, start_worker: Start, wait_until: Wait, work_off: Callable[..., Worker]
+    queue: Queue,
+    start_worker: Start,
+    wait_until: Wait,
+    work_off: Callable[..., Worker],
+    short_lease: float,
 ) -> None:
-    first = start_worker()
+    first = start_worker(lease_s=short_lease)
     job = queue.enqueue(worker_jobs.hang_once, "runs")
     wait_until(lambda: queue.connection.get("runs") == b"1", 10)
     first.kill()
@@ -380,11 +386,10 @@ def test_a_worker_in_a_burst_does_not_wait_for_one_that_lives(
     assert time.monotonic() - before_s < 7  # after which it would be lost
 
 
-@pytest.mark.usefixtures("short_lease")
 def test_healing_takes_over_the_jobs_of_a_lost_worker_where_no_other_is(
-    queue: Queue, start_worker: Start, wait_until: Wait
+    queue: Queue, start_worker: Start, wait_until: Wait, short_lease: float
 ) -> None:
-    first = start_worker()
+    first = start_worker(lease_s=short_lease)
     job = queue.enqueue(worker_jobs.hang_once, "runs")
     wait_until(lambda: queue.connection.get("runs") == b"1", 10)
     first.kill()
