@@ -410,6 +410,14 @@ class Pool:
         claim.finish(end)
         self.ends.append(claim)
 
+    def pop_end(self) -> Claim | None:
+        """Remove and return the oldest end that Redis has not heard of; None when it knows all."""
+        return self.ends.popleft() if self.ends else None
+
+    def put_back(self, ends: Sequence[Claim]) -> None:
+        """Redis may not have heard of these ends; they go before the others."""
+        self.ends.extendleft(reversed(ends))
+
     def _take_end(self, child: Child, claim: Claim, end: End) -> None:
         left = len(child.claims)
         child.load_s *= left / (left + 1)

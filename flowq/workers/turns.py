@@ -238,8 +238,7 @@ class Turns:
     def _sort_ends(self) -> list[Claim]:
         """Return the ends that our script writes; the others go their ways."""
         ends = []
-        while self.pool.ends:
-            claim = self.pool.ends.popleft()
+        while (claim := self.pool.pop_end()) is not None:
             end = claim.end
             if end.code:
                 self.redis_side.note_code(claim)
@@ -393,7 +392,7 @@ class Turns:
         while self._sent:
             sent = self._sent.pop()
             sent.promise(-1)
-            self.pool.ends.extendleft(reversed(sent.ends))
+            self.pool.put_back(sent.ends)
 
 
 # What RQ's own code has to end -------------------------------------------------------------------

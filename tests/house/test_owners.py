@@ -1,4 +1,8 @@
-"""The attributes of an object are written in one file: the one that defines its class.
+"""Modules of flowq/workers assign to attributes of objects only where their class is defined.
+
+Only assignments and deletions are found: not what changes a list or a dict of another object by its
+methods, and nothing in the other folders of flowq. What follows from a start method stands in one
+table: that is for all folders.
 
 Types are not known here, so a write counts as foreign when a class of flowq's defines an attribute
 of that name, and no class in this file does. Attributes that none of flowq's classes define belong
