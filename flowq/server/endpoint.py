@@ -30,7 +30,7 @@ import signal
 import socket
 import sys
 from abc import ABC, abstractmethod
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import NamedTuple
 
 from flowq.server import private
@@ -289,15 +289,14 @@ class UnixEndpoint(Endpoint):
         # The system says who listens, and the lock of the data who was started for this state: a
         # copied state may note the socket of another one.
         try:
-            connection = Connection(self.path)
-            pid = connection.find_peer()
-            connection.close()
+            with closing(Connection(self.path)) as connection:
+                pid = connection.find_peer()
         except OSError:
             return False
         if not pid or self.is_free() or self.holder != describe_process(pid):
             return False
-        with suppress(OSError, Refused):  # a busy one takes only this, a full one only the signal
-            Connection(self.path).ask("SHUTDOWN", "NOSAVE")
+        with suppress(OSError, Refused), closing(Connection(self.path)) as connection:
+            connection.ask("SHUTDOWN", "NOSAVE")  # a full one takes only the signal
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
         return True
