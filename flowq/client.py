@@ -368,13 +368,8 @@ class Run:
     def failures(self, names: Iterable[str] | None = None) -> dict[str, Failure]:
         """Return why jobs failed, by name: all failed jobs, or those in `names`."""
         wanted = None if names is None else set(names)
-        failed = [
-            job
-            for job in self.status().jobs.values()
-            if job.state in ("failed", "stopped")
-            and not job.has_failed_inside
-            and (wanted is None or job.name in wanted)
-        ]
+        ended = self.status().find_failed(("failed", "stopped"), with_tolerated=True)
+        failed = [job for job in ended if wanted is None or job.name in wanted]
         failures = results.get_failures((job.job_id for job in failed), self.connection)
         return {job.name: failures[job.job_id] for job in failed if job.job_id in failures}
 

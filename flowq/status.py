@@ -240,18 +240,22 @@ class RunStatus:
             return None
         return (self.ended_at - self.started_at).total_seconds()
 
-    def find_failed(self, states: Collection[str] = ("failed",)) -> list[JobStatus]:
-        """Return the jobs that make the run fail by themselves, one for each failure.
+    def find_failed(
+        self, states: Collection[str] = ("failed",), *, with_tolerated: bool = False
+    ) -> list[JobStatus]:
+        """Return the jobs that failed by themselves, one for each failure.
 
-        Shape: without what is tolerated, and without workflows that failed because of another job:
-        one inside of it, or the one that begins it.
+        Shape: without workflows that failed because of another job: one inside of it, or the one
+        that begins it; and unless `with_tolerated`, without what does not make the run fail.
         """
         ended = [job for job in self.jobs.values() if job.state in states]
         begun_by = {public_name(job.name) for job in ended if job.name.endswith(START)}
         return [
             job
             for job in ended
-            if not (job.name in begun_by or job.has_failed_inside or self.is_tolerated(job))
+            if job.name not in begun_by
+            and not job.has_failed_inside
+            and (with_tolerated or not self.is_tolerated(job))
         ]
 
     def is_tolerated(self, job: JobStatus) -> bool:

@@ -17,7 +17,7 @@ from flowq.plan import FLAT_FIELDS, Commit, Enqueue, Nested, Operation, Plan, Re
 from flowq.render.groups import Declared, by_declaration
 from flowq.runtime.views import make_view, to_document
 from flowq.spec import Input
-from flowq.status import UNAPPROVED, JobRecord, JobStatus, RunRecord, RunStatus
+from flowq.status import UNAPPROVED, JobRecord, JobStatus, RunRecord, RunStatus, public_name
 
 
 def write_json(document: Mapping[str, Any] | Sequence[Any], indent: int | None = 2) -> str:
@@ -67,7 +67,7 @@ def _approval_of(declared: Declared, record_by_name: Mapping[str, JobRecord]) ->
     """Return what is known of the approvals that jobs ask for; {} for jobs that ask for none."""
     # Of a workflow it is the start that asks; what is inside of it is not this declaration.
     own = {declared.name, *(job.name for job in declared.items)}
-    asking = (job for job in declared.jobs if job.name.removesuffix("(start)") in own)
+    asking = (job for job in declared.jobs if public_name(job.name) in own)
     found = [
         _approval_document(job, record_by_name[job.name])
         for job in asking

@@ -16,9 +16,9 @@ from flowq.render.json import run_document
 from flowq.runtime import keys, retry, runs
 from flowq.runtime.explain import explain
 from flowq.runtime.job import get_job
-from flowq.runtime.maintenance import examine
+from flowq.runtime.maintenance import examine, tidy
 from flowq.runtime.queue import Queue
-from flowq.spec import ALL_TOLERATED, Input, JobSpec, Matrix, Tolerance, Workflow
+from flowq.spec import ALL_TOLERATED, Approval, Input, JobSpec, Matrix, Tolerance, Workflow
 from tests.runtime.language import RUN, Runs, each, job
 
 Work = Callable[..., None]
@@ -87,6 +87,27 @@ def test_without_it_the_run_fails_and_names_the_job_inside(
         handle.wait()
     assert failed.value.jobs == ("inner.check",)
     assert list(handle.failures()) == ["inner.check"]
+
+
+def test_failures_are_of_the_jobs_that_failed_by_themselves_tolerated_or_not(
+    run: Runs, work: Work, tmp_path: Path
+) -> None:
+    submit(
+        run,
+        nested("inner", with_={"path": f"{tmp_path}/no"}),
+        nested("bad", None, with_={"path": f"{tmp_path}/no"}),
+        nested("late", None, with_={"path": "x"}, approval=Approval("", 3600)),
+    )
+    work()
+    assert run.connection.zadd(keys.EXPIRING, {f"{RUN}-late--0": 1}, xx=True, ch=True) == 1
+    tidy(run.connection)
+    work()
+    assert run.state == "failed"
+    failed = [job.name for job in run.status.find_failed()]
+    assert failed == ["late(start)", "bad.check"]
+    failures = Run(RUN, run.connection).failures()
+    assert sorted(failures) == sorted([*failed, "inner.check"])
+    assert failures["late(start)"].traceback == "it expired before it was approved"
 
 
 def test_a_skip_inside_is_no_failure(run: Runs, work: Work) -> None:
