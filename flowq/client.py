@@ -90,6 +90,7 @@ ABANDONED = runs.ABANDONED
 POLL_S = 0.5
 OUTPUTS_POLL_S = 0.02
 NAMED = 5
+FEWEST_LETTERS = 3
 _LAST = re.compile(r"last(?::([1-9][0-9]{0,5}))?")
 
 
@@ -170,7 +171,8 @@ def list_runs(
 def find_run(word: str, connection: Redis) -> Run:
     """Return the run with this id, or with an id that begins so; `last` is the newest run.
 
-    `last:2` is the run before the newest, and so on.
+    `last:2` is the run before the newest, and so on. A prefix has at least three letters, so that a
+    typing mistake names no run, and an exact job id takes precedence over it.
     Errors: RunNotFound; NotFound if several ids begin so.
     """
     if match := _LAST.fullmatch(word):
@@ -181,7 +183,8 @@ def find_run(word: str, connection: Redis) -> Run:
     try:
         return get_run(word, connection)
     except RunNotFound:
-        found = runs.find_run_ids(word, connection) if word else []
+        is_beginning = len(word) >= FEWEST_LETTERS and find_job(word, connection) is None
+        found = runs.find_run_ids(word, connection) if is_beginning else []
         if not found:
             raise
     if len(found) > 1:

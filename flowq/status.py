@@ -75,9 +75,12 @@ TOLERATED = "tolerated"
 """What the reason of a failure begins with that counts as a success."""
 
 REMOVED = "removed"
-BUSY = ("queued", "scheduled", "started")
-QUEUED_BY_WORD = {"handed": "queued", "returned": "queued"}
 """The event of a job that a retry takes away, because what it is a part of begins anew."""
+
+BUSY = ("queued", "scheduled", "started")
+
+STATE_BY_EVENT = {"handed": "queued", "returned": "queued"}
+"""The states of jobs after events that are no states themselves."""
 
 BEGUN_FOR_NOTHING = ("skipped", "deferred", "returned")
 """What a started job becomes whose execution has judged its `if`, and done nothing else."""
@@ -423,7 +426,7 @@ def is_waiting(newest_first: Iterable[Event]) -> bool:
             run_state = run_state or event.state
         elif event.name not in seen:
             seen.add(event.name)
-            if QUEUED_BY_WORD.get(event.state, event.state) in BUSY:
+            if STATE_BY_EVENT.get(event.state, event.state) in BUSY:
                 return False
             job = JobStatus(event.name, event.job_id, event.state, event.reason)
             is_held_up = is_held_up or job.is_asking or job.is_stuck
@@ -443,15 +446,16 @@ def _after(job: JobStatus, event: Event) -> JobStatus:
     had_begun = job.state == "started"
     if had_begun and event.state in BEGUN_FOR_NOTHING:
         job = replace(job, attempts=job.attempts - 1, started_at=None, worker="")
-    state = QUEUED_BY_WORD.get(event.state, event.state)
+    state = STATE_BY_EVENT.get(event.state, event.state)
     job = replace(job, state=state, reason=event.reason, worker=event.worker or job.worker)
     if counted := _ATTEMPT.search(event.reason):
         job = replace(job, attempts=int(counted[1] or counted[2]))
     if event.state in ENDED:
         return _ended(job, event, had_begun=had_begun)
     if event.state == "started":
-        attempts = job.attempts + (not had_begun)
-        return replace(job, started_at=event.at, ended_at=None, attempts=attempts)
+        if had_begun:  # told again, for example because its record had run out
+            return job
+        return replace(job, started_at=event.at, ended_at=None, attempts=job.attempts + 1)
     deferred_at = event.at if event.state == "deferred" else job.deferred_at
     queued_at = event.at if event.state == "queued" else job.queued_at
     # It waits, again: what an earlier attempt left behind is not true of the next one.

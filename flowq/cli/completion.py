@@ -7,6 +7,7 @@ message would appear in the middle of the user's command line.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -24,6 +25,9 @@ VARIABLE = "_FLOWQ_COMPLETE"
 WITHIN_S = 1.0
 NEWEST = 50
 """How many runs are offered."""
+
+_SAFE = re.compile(r"[\w.,:@%+/=\[\]-]+")
+"""Names of jobs and queues are data, and a shell takes what is offered as it is."""
 
 
 @click.command()
@@ -51,14 +55,15 @@ def complete_run(
 
     def find(connection: Redis) -> list[CompletionItem]:
         from flowq.client import list_runs  # noqa: PLC0415 - nothing but this needs it
-        from flowq.render.lines import format_age  # noqa: PLC0415
+        from flowq.render.lines import format_age, printable  # noqa: PLC0415
 
         now, records = datetime.now(UTC), list_runs(connection, NEWEST)
         last = CompletionItem("last", help="the newest run")
         return [last] * bool(records) + [
             CompletionItem(
                 record.run_id,
-                help=f"{record.workflow}, {record.state}, {format_age(record.created_at, now)}",
+                help=f"{printable(record.workflow)}, {record.state}, "
+                f"{format_age(record.created_at, now)}",
             )
             for record in records
         ]
@@ -77,8 +82,9 @@ def complete_job(
 
         word = ctx.params.get("run_id") or ctx.params.get("run_or_job") or ""
         status = find_run(word, connection).status()
-        names = status.jobs if "[" in beginning else collapse(status)
-        return [CompletionItem(name) for name in names if "(" not in name]
+        if "[" not in beginning:
+            return [CompletionItem(name) for name in collapse(status)]
+        return [CompletionItem(job.name) for job in status.jobs.values() if not job.helps]
 
     return _offer(ctx, beginning, find)
 
@@ -123,6 +129,7 @@ def _offer(
             socket_timeout=WITHIN_S,
             retry=Retry(NoBackoff(), 0),
         ) as connection:
-            return [item for item in find(connection) if item.value.startswith(beginning)]
+            items = [item for item in find(connection) if _SAFE.fullmatch(item.value)]
+            return [item for item in items if item.value.startswith(beginning)]
     except Exception:  # noqa: BLE001 - whatever it is, the user is in the middle of typing
         return []

@@ -67,7 +67,7 @@ class Place:
             found = client.find_job(word, self.connection)
             if found is not None and found.run_id:
                 return client.get_run(found.run_id, self.connection), found.name
-            with suppress(NotFound):
+            with suppress(RunNotFound):  # that several runs begin so is said
                 return self.find_run(beginning), name
             raise
 

@@ -516,10 +516,11 @@ class Pool:
         else:
             child.process.kill()
 
-    def close(self) -> list[Claim]:
-        """End all children; return what they held."""
+    def close(self) -> tuple[list[Claim], set[str]]:
+        """End all children; return what they held, and which executions of that had begun."""
         self.is_closing = True
         left = self.held
+        begun: set[str] = set()
         self.unassigned.clear()
         for child in self.children:
             if child.claims or child.chore_since is not None:
@@ -528,10 +529,14 @@ class Pool:
             child.channel.close()
             child.lifeline.close()
         for child in self.children:
-            await_end(child.process)
+            await_end(child.process)  # before looking: until then it may begin the next one
             self.scratch.drop(child.process.pid)
+            last = child.shared.begun
+            begun |= {c.execution_id for number, c in child.claims.items() if number <= last}
+            if child.concluding is not None:
+                begun.add(child.concluding.execution_id)
         self.children.clear()
-        return left
+        return left, begun
 
 
 def _can_take_more(child: Child, load_s: float) -> bool:

@@ -216,7 +216,7 @@ class RedisSide:
     def put_back(self, claims: Iterable[Claim], begun: Container[str] = ()) -> None:
         """Put claims at the front of their queues again, in their order, charged with no crash.
 
-        `begun`: the executions that had begun; for the others it was no attempt either.
+        `begun`: the executions that had begun, by their ids; the others were no attempts either.
         """
         taken = [
             (claim.job_id, claim.execution_id, "1" if claim.execution_id in begun else "")

@@ -298,9 +298,10 @@ class Supervisor:
             self._try(self.turns.receive)
         if not self.turns.is_under_way:
             self._try(self.turns.tell_kept)
-        executing = (child.executing for child in self.pool.children)
-        begun = {claim.execution_id for claim in executing if claim is not None}
-        left = [*self.pool.close(), *self.turns.list_pending()]
+        left, begun = self.pool.close()
+        ended = self.turns.list_pending()
+        left += ended
+        begun |= {claim.execution_id for claim in ended}
         try:
             self.redis_side.put_back(left, begun)
             # A turn may have claimed something whose answer did not come in time.

@@ -112,7 +112,8 @@ ALLOWED: Mapping[str, set[str]] = {
     "deferred": {"queued", "canceled", "skipped"},
     **{waiting: {"started", "handed", "canceled"} for waiting in ("queued", "returned")},
     "scheduled": {"queued", "canceled"},
-    # What was handed over behind another job may be said to start twice, or not at all.
+    # What was handed over behind another job may be said to start twice, by the worker that has it,
+    # or not at all.
     **{
         held: {"started", "returned", "finished", "failed", "queued", "scheduled", "stopped"}
         for held in ("handed", "started")
@@ -134,6 +135,7 @@ PUT_BACK = ("its worker was lost", "its worker stopped")
 def check_log(facts: GraphFacts) -> Iterator[Fault]:
     """A job is queued once in each generation, apart from retries and from what was put back."""
     state_by_job: dict[str, str] = {}
+    worker_by_job: dict[str, str] = {}
     generation_by_job: dict[str, int] = {}
     joins = {facts.graph.job_id(node.name) for node in facts.graph.nodes if node.is_workflow}
     for line in facts.log:
@@ -146,7 +148,10 @@ def check_log(facts: GraphFacts) -> Iterator[Fault]:
         is_taken_away = facts.graph.has_deadline and is_held and line.state == "canceled"
         if line.state not in allowed and not (is_added or is_taken_away):
             yield Fault(line.job_id, f"was {line.state} after {before}, as its run's log says")
+        if is_held and line.state == "started" and line.worker != worker_by_job[line.job_id]:
+            yield Fault(line.job_id, f"was started by {line.worker}, and another worker had it")
         state_by_job[line.job_id] = line.state
+        worker_by_job[line.job_id] = line.worker
     for job in facts.jobs.values():
         if generation_by_job.get(job.job_id, 0) != job.generation:
             yield Fault(job.job_id, f"is of generation {job.generation}, its run's log differs")

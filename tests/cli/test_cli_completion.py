@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+import redis
 
 from flowq import server
 from tests.cli.commands import Flowq, Said
@@ -52,6 +53,29 @@ def test_runs_and_their_jobs_are_offered(call: Call, offer: Offer, redis_url: st
     assert offer("explain", *url, run_id[:11], "cu") == ["cut"]
     assert offer("retry", *url, "nosuch", "") == []
     assert all("(" not in name for name in offer("status", *url, run_id, ""))
+
+
+KEYS = """
+name: keys
+jobs:
+  page:
+    call: kitchen:say
+    for_each: [plain, "`touch PWNED`", "x;touch${IFS}PWNED", "a b", "$(id)", "a-b_1.c"]
+    key: ${{ item }}
+    with: {text: "${{ item }}"}
+"""
+
+
+def test_a_name_that_a_shell_would_execute_is_not_offered(
+    call: Call, offer: Offer, redis_url: str, folder: Path, connection: redis.Redis
+) -> None:
+    (folder / "keys.yaml").write_text(KEYS)
+    url = ("--redis-url", redis_url)
+    run_id = call("run", "keys.yaml", "--detach", *url).out.strip()
+    assert offer("show", *url, run_id, "pa") == ["page"]
+    assert set(offer("show", *url, run_id, "page[")) == {"page[plain]", "page[a-b_1.c]"}
+    connection.sadd("rq:queues", "rq:queue:a;id", "rq:queue:mails")
+    assert offer("worker", *url, "") == ["default", "mails"]
 
 
 def test_queues_are_offered(call: Call, offer: Offer, redis_url: str) -> None:

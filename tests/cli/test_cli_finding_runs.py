@@ -11,6 +11,7 @@ import redis
 
 from flowq.render.lines import format_age
 from flowq.runtime import keys, runs
+from flowq.runtime.queue import Queue
 from tests.cli.commands import Said
 
 Call = Callable[..., Said]
@@ -40,7 +41,7 @@ def test_a_run_is_named_by_its_id_or_the_beginning_of_it(call: Call, url: tuple[
     for run_id in run_ids:
         unique = next(
             run_id[:length]
-            for length in range(1, len(run_id) + 1)
+            for length in range(3, len(run_id) + 1)
             if sum(other.startswith(run_id[:length]) for other in run_ids) == 1
         )
         assert shown(call, unique, *url) == run_id
@@ -76,6 +77,29 @@ def test_what_is_no_beginning_names_no_run(call: Call, url: tuple[str, str], wor
     said = call("cancel", word, *url)
     assert said.code in (2, 5)
     assert said.out == ""
+
+
+def test_a_slip_of_the_finger_names_no_run(call: Call, url: tuple[str, str]) -> None:
+    run_id = submit(call, url)
+    for word in (run_id[:1], run_id[:2]):
+        assert call("cancel", word, *url).code == 5
+    assert shown(call, run_id[:3], *url) == run_id
+
+
+def test_the_id_of_a_job_goes_before_the_beginning_of_a_run(
+    call: Call, url: tuple[str, str], connection: redis.Redis
+) -> None:
+    run_id = submit(call, url)
+    job_id = run_id[:4]
+    queue = Queue("other", connection=connection)
+    future = queue.enqueue("kitchen.say", "done", deferred=True, job_id=job_id)
+    assert f"job {job_id} is released" in call("release", job_id, *url).err
+    assert future.get_status() == "queued"
+    assert job_id in call("explain", job_id, *url).out
+    assert run_id not in call("explain", job_id, *url).out
+    said = call("show", job_id, *url)
+    assert (said.code, "a job of no run" in said.err) == (5, True)
+    assert call("cancel", job_id, *url).code == 5
 
 
 def test_a_job_is_named_with_its_run_in_one_word(call: Call, url: tuple[str, str]) -> None:

@@ -108,8 +108,9 @@ def test_what_is_returned_was_no_attempt_whether_it_was_said_to_begin_or_not() -
 
 
 def test_a_start_that_is_told_twice_is_one() -> None:
-    events = [_event(1, "a", "started"), _event(2, "a", "started"), _event(3, "a", "finished")]
-    assert fold(_status("a"), events).jobs["a"].attempts == 1
+    events = [_event(1, "a", "started"), _event(2, "a", "started"), _event(5, "a", "finished")]
+    job = fold(_status("a"), events).jobs["a"]
+    assert (job.attempts, job.duration_s) == (1, 4.0)
 
 
 def test_a_run_whose_jobs_are_handed_over_does_not_wait() -> None:

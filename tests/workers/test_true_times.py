@@ -131,6 +131,28 @@ def test_a_failed_job_says_when_it_began_too(
         assert run.status().jobs[name].attempts == 1
 
 
+TOLERATED = """
+name: tolerated
+jobs:
+  each:
+    call: worker_jobs:fail
+    for_each: "${{ range(60) }}"
+    continue_on_error: true
+"""
+
+
+def test_tolerated_failures_of_a_batch_were_attempts_too(
+    connection: redis.Redis, work_off: Callable[..., Any]
+) -> None:
+    run = start_run(connection, TOLERATED)
+    work_off()
+    assert run.status().state == "succeeded"
+    assert any(event.state == "handed" for event in events_by_name(run)["each[59]"])
+    assert {(job.state, job.attempts) for job in items_of(run)} == {("failed", 1)}
+    assert all(job.started_at is not None for job in items_of(run))
+    assert len(run.failures()) == 60
+
+
 def test_what_was_handed_over_and_not_begun_was_no_attempt(queue: Queue) -> None:
     run = start_plain_run(queue.connection, 3)
     side = RedisSide(queue.connection, "w", ["default"], 30)

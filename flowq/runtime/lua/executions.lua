@@ -77,7 +77,6 @@ local function put_back(id, queue, ttl, run, name, has_begun)
   if has_begun then
     return runs.log(run, id, name, 'queued', is_dead and 'its worker was lost' or 'its worker stopped')
   end
-  redis.call('HINCRBY', keys.job(id), 'flowq_attempts', -1)
   runs.log(run, id, name, 'returned', is_dead and 'its worker was lost' or nil)
 end
 
@@ -114,6 +113,7 @@ local function take_away(id, execution, has_begun)
     return
   end
   drop(id, execution, queue)
+  if f[4] and not has_begun then redis.call('HINCRBY', keys.job(id), 'flowq_attempts', -1) end
   if f[4] and runs.is_canceling(f[4], f[7]) then
     return jobs.call_off(id, 'canceled', runs.why_canceled(f[4])) -- nobody was there to stop it
   end

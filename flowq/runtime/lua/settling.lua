@@ -56,23 +56,23 @@ end
 local account_for -- calls itself, by settle_in_run
 local EXECUTED = { finished = true, failed = true, stopped = true }
 
--- Tells the run of an end. `reason` is given where no execution has ended, but somebody ended the job.
-local function log_end(id, job, shown, why, reason)
-  if not EXECUTED[shown] or reason or not job.started_at or job.started_at == '' then
-    return runs.log(job.run, id, job.name, shown, why)
+-- Tells the run of an end. `ended_by` says who ended the job, where it was not its execution that ended.
+local function log_end(id, job, shown, reason, ended_by)
+  if not EXECUTED[shown] or ended_by or not job.started_at or job.started_at == '' then
+    return runs.log(job.run, id, job.name, shown, reason)
   end
   local took_s = job.started_ts and tonumber(job.ended_ts) - tonumber(job.started_ts)
   local took_ms = took_s and string.format('%.3f', math.max(0, took_s) * 1000) or ''
-  runs.log_end(job.run, id, job.name, shown, why, job.started_at, took_ms)
+  runs.log_end(job.run, id, job.name, shown, reason, job.started_at, took_ms)
 end
 
 -- What a run has to know before the future jobs that the job blocks hear of its end. That may end
 -- the job once more, differently.
-local function settle_in_run(id, job, outcome, reason)
+local function settle_in_run(id, job, outcome, reason, ended_by)
   if job.before ~= outcome then
-    local why = reason or redis.call('HGET', keys.job(id), 'flowq_reason')
+    reason = reason or redis.call('HGET', keys.job(id), 'flowq_reason')
     local shown = outcome == 'passed' and 'skipped' or outcome == 'tolerated' and 'failed' or outcome
-    log_end(id, job, shown, why, reason)
+    log_end(id, job, shown, reason, ended_by)
   end
   if job.group or job.expands then
     for _, other in ipairs(groups.note_end(id, job, job.before, outcome)) do
@@ -114,7 +114,7 @@ function account_for(id, outcome, reason, facts)
     leave_canceled_registry(id, redis.call('HGET', keys.job(id), 'origin'))
   end
   if outcome == 'deleted' and (before == 'finished' or before == 'passed') then outcome = before end
-  local seen = outcome
+  local seen, ended_by = outcome, reason
   if run then outcome, reason = outcomes.decide(id, job, outcome, reason) end
   if job.exists and not job.is_noted then
     redis.call('HSET', keys.job(id), 'flowq_outcome', outcome)
@@ -124,7 +124,7 @@ function account_for(id, outcome, reason, facts)
   local f = future and futures.read_for_end(id)
   local above = f and (f[3] or f[4]) and ancestors.find(id, outcome, f)
   for _, target in ipairs(futures.named_in(blocks)) do edges.add(target, id, outcome, above) end
-  if run then settle_in_run(id, job, outcome, reason) end
+  if run then settle_in_run(id, job, outcome, reason, ended_by) end
   -- One that was skipped can be armed again, whatever that counts for.
   if future then futures.finish(id, f, seen == 'skipped' and seen or outcome, run) end
   if job.slots then slots.give(id, job.slots) end
