@@ -57,7 +57,10 @@ def test_runs_of_a_group_go_one_after_the_other_in_their_order(
         "waiting",
         "running",
     ]
-    assert [record.state for record in runs.list_runs(connection)][1:3] == ["waiting", "waiting"]
+    assert [record.state for record in list(runs.iterate_runs(connection))][1:3] == [
+        "waiting",
+        "waiting",
+    ]
     work()
     tidy()
     assert states(connection, "a", "b", "c", "other") == [

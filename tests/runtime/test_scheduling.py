@@ -40,7 +40,10 @@ def test_due_times_that_passed_while_nobody_looked_are_made_up_for_within_an_hou
         pass
     assert each.next_enqueue_time > datetime.now(UTC)
     work()
-    assert len(runs.list_runs(connection)) in (7, 8)  # one more when the next one is due meanwhile
+    assert len(list(runs.iterate_runs(connection))) in (
+        7,
+        8,
+    )  # one more when the next one is due meanwhile
 
 
 def test_a_run_is_submitted_when_its_time_has_come_and_once(connection: Redis, work: Work) -> None:
@@ -49,7 +52,7 @@ def test_a_run_is_submitted_when_its_time_has_come_and_once(connection: Redis, w
     scheduler.get_jobs()[0].next_enqueue_time = datetime.now(UTC) - timedelta(seconds=1)
     assert len(scheduler.enqueue_jobs()) == 1
     work()
-    (record,) = runs.list_runs(connection)
+    (record,) = list(runs.iterate_runs(connection))
     assert (record.state, record.inputs) == ("succeeded", {"word": "hi"})
 
 
@@ -65,7 +68,7 @@ def test_a_job_that_is_executed_again_submits_no_second_run(
     monkeypatch.setattr("flowq.scheduling.get_current_job", Current)
     first = submit_scheduled(scheduled(), {"word": "hi"})
     assert submit_scheduled(scheduled(), {"word": "hi"}) == first
-    assert len(runs.list_runs(connection)) == 1
+    assert len(list(runs.iterate_runs(connection))) == 1
 
 
 @pytest.mark.parametrize(
