@@ -5,10 +5,12 @@
 `places` asks here whether a variable, or an argument of a function, is read as code further on.
 Data is followed by names, over the whole text and without regard to its order: a name too many
 refuses a harmless command, a name too few would execute a value. The output of programs is not
-followed, except that of `echo` and `printf`.
+followed, except that of `echo` and `printf`. The literal code of `sh -c` is a text of its own, and
+what stands behind it is judged like the arguments of a function.
 
 Three kinds of names are told apart, because their users are advised differently. `f()` stands for
-the arguments of the function f, and `()` for those of the command itself (`set -- …`).
+the arguments of the function f, and `()` for those of the command itself (`set -- …`); `f>` stands
+for what f prints.
 """
 
 from __future__ import annotations
@@ -26,8 +28,10 @@ from flowq.commands.trees import (
     arguments_of,
     code_in,
     find_ancestor,
+    has_substitution,
     lines_around,
     parse,
+    parts_of,
     prefix_of,
     readers_of,
     text_of,
@@ -58,11 +62,16 @@ _READING = frozenset({"read", "mapfile", "readarray"})
 _READ_INTO = frozenset({"REPLY", "MAPFILE"})
 """Where `read` and `mapfile` put what they read, unless they are told."""
 
+_INTERPRETERS = frozenset({"eval", "source", "trap", "sh", "bash", "dash"})
+
 _HOOKS = frozenset({"command_not_found_handle", "command_not_found_handler"})
 """Functions that get the words of a command that is not there."""
 
 _ANY = "*()"
 """The arguments of commands of which only the shell knows the name: it may be any function."""
+
+_ANY_OUTPUT = "*>"
+"""What is printed by commands of which only the shell knows the name."""
 
 MAX_NESTED = 4
 
@@ -74,8 +83,14 @@ _LAST = "_"
 class Flows:
     """What is read as code in one text, and what gets there."""
 
-    def __init__(self, text: Text) -> None:
+    def __init__(self, text: Text, depth: int = 0) -> None:
         self._text = text
+        self._depth = depth
+        """How many texts are around this one: `sh -c` within `sh -c`."""
+        self._codes: dict[int, Node] = {}
+        """The roots of the code in `eval` and `trap`, by the id of the node that has it."""
+        self._inner: dict[str, Flows] = {}
+        self._interpreters: dict[str, frozenset[str]] = {}
         self.is_too_deep = False
         """Whether there is `eval` within `eval`, more often than is looked at."""
         self._is_reading: dict[tuple[int, frozenset[str]], bool] = {}
@@ -88,20 +103,23 @@ class Flows:
             root, depth = left.pop()
             for node in walk(root):
                 yield node
-                code = code_in(self._literal_code_in(node))
+                code = self._literal_code_in(node)
                 if code and depth == MAX_NESTED:
                     self.is_too_deep = True
                 elif code:
-                    left.append((parse(code), depth + 1))
+                    self._codes[node.id] = parse(code)
+                    left.append((self._codes[node.id], depth + 1))
 
-    def _literal_code_in(self, node: Node) -> list[Node]:
+    def _literal_code_in(self, node: Node) -> str:
         if node.type == "command":
             words = self._text.words(node)
-            is_code = bool(words) and words[0].text in ("eval", "trap")
-            return arguments_of(node)[1:] if is_code else []
+            name = words[0].text if words else None
+            if name == "trap":  # the names of signals behind it are not a part of it
+                return "\n".join(code_in([each]) for each in arguments_of(node)[1:])
+            return code_in(arguments_of(node)[1:]) if name == "eval" else ""
         if node.type == "variable_assignment" and self._is_special(node):  # PS4='$((n))'
-            return node.children_by_field_name("value")
-        return []
+            return code_in(node.children_by_field_name("value"))
+        return ""
 
     @staticmethod
     def _is_special(assignment: Node) -> bool:
@@ -134,7 +152,7 @@ class Flows:
     def called(self, words: list[programs.Word]) -> frozenset[str]:
         """Return the functions that may get the arguments of a command."""
         name = words[0].text
-        if name is None or not self.functions:
+        if name is None or programs.hides_command(words) or not self.functions:
             return self.functions
         named = {name}
         if name in programs.WRAPPERS:
@@ -144,19 +162,59 @@ class Flows:
     def read_words(self, command: Node) -> list[list[programs.Word]]:
         """Return the words of a command, in each way in which they may be read."""
         found = self._text.read_words(command)
-        if found[0] and found[0][0].text in self._forwarding:
-            found.append([programs.Word("command"), *found[0][1:]])
+        if found[0] and found[0][0].text is None:
+            name = text_of(arguments_of(command)[0])
+            found += [[programs.Word(each), *found[0][1:]] for each in self._interpreters_in(name)]
+        command_word = programs.Word("command")
+        for words in found[:]:
+            if words and not self.called(words).isdisjoint(self._forwarding):
+                found.append([command_word, *words[1:]])
+            place = programs.find_shell_code(words)
+            if place and "" in self._inner_flows(words[place].text or "")._forwarding:
+                before = [command_word, *[programs.Word("")] * (place + 1)]
+                found.append([*before, *words[place + 2 :]])
         return found
+
+    def _interpreters_in(self, name: str) -> frozenset[str]:
+        """Return what reads code among the words that get into the name of a command."""
+        if name not in self._interpreters:
+            variables = _VARIABLES.findall(name)
+            variables += ["()"] if _POSITIONAL.search(name) else []
+            self._interpreters[name] = self._with_sources([variables]) & _INTERPRETERS
+        return self._interpreters[name]
 
     @cached_property
     def _forwarding(self) -> frozenset[str]:
-        """The functions that take their arguments, or some of them, for a command: `"$@"`."""
-        names = (
-            _arguments_in(text_of(node), node)
-            for node in self._nodes
-            if node.type == "command_name"
-        )
-        return frozenset(name.removesuffix("()") for found in names for name in found)
+        """The functions that take their arguments, or some of them, for a command: `"$@"`.
+
+        So do those that give them to such a function. "" is the command itself.
+        """
+        found = self._with_sources(map(self._commands_in, self._nodes))
+        return frozenset(name.removesuffix("()") for name in found if name.endswith("()"))
+
+    def _commands_in(self, node: Node) -> Iterator[str]:
+        """Yield the names that a command has in its name, or in that of the command it starts."""
+        words = self._text.words(node) if node.type == "command" else []
+        if words and words[0].text not in ("test", "[", "find"):
+            for part in arguments_of(node)[: programs.count_before_command(words) + 1]:
+                if part.type not in ("raw_string", "word"):
+                    yield from _VARIABLES.findall(text_of(part))
+                    yield from _arguments_in(text_of(part), node)
+
+    def reads_arguments(self, words: list[programs.Word], at: int) -> bool:
+        """Whether the word at `at` is an argument for the code of `sh -c` that reads it as code."""
+        place = programs.find_shell_code(words)
+        if not place or at <= place:
+            return False
+        inner = self._inner_flows(words[place].text or "")
+        is_read = "()" in inner.calculated or "()" in inner.evaluated or "()" in inner.split
+        return is_read or inner.is_too_deep
+
+    def _inner_flows(self, code: str) -> Flows:
+        if code not in self._inner:
+            self._inner[code] = Flows(self._text.within(code), self._depth + 1)
+            self._inner[code].is_too_deep |= self._depth >= MAX_NESTED
+        return self._inner[code]
 
     # Arithmetic ----------------------------------------------------------------------------------
 
@@ -203,7 +261,7 @@ class Flows:
         name = words[0].text if words else None
         if name in programs.VARIABLES or name in programs.READ_AS_CODE:
             yield from _ARGUMENT.findall(text_of(command))
-        if name not in _NUMBERS:
+        if name not in _NUMBERS or name in programs.SHADOWED & self.functions:
             return
         for place, node in enumerate(arguments_of(command)):
             is_format = name == "printf" and place < 3 and "%" in (words[place].text or "")
@@ -222,9 +280,14 @@ class Flows:
             yield from _arguments_in(text, node)
             return
         for child in self._code_in(node, readers):
-            if child.type not in _LITERALS:
+            if child.type == "command" and not self._text.prints(child) and child != node:
+                yield from self._outputs_of(child)
+            elif child.type not in _LITERALS:
                 yield from _VARIABLES.findall(text_of(child))
                 yield from _arguments_in(text_of(child), node)
+                yield from self._printed_by(
+                    each for each in walk(child) if each.type in SUBSTITUTIONS
+                )
 
     def _code_in(self, node: Node, readers: frozenset[str]) -> Iterable[Node]:
         """Return the parts of a node that are read as code, or by a program that reads code."""
@@ -253,7 +316,7 @@ class Flows:
             is_read = any(self._reads(each, readers) for each in readers_of(node))
             return [each for each in node.children if is_read and each.type == "heredoc_body"]
         if kind == "pipeline":
-            parts = node.named_children
+            parts = parts_of(node)
             reading = [i for i, each in enumerate(parts) if self._reads(each, readers)]
             before = parts[: max(reading, default=0)]
             return [found for each in before for found in self._printed(each)]
@@ -267,15 +330,29 @@ class Flows:
             node
             for place, node in enumerate(nodes)
             if node.type not in _LITERALS
-            and any(programs.takes_code(words, place) for words in found)
+            and any(
+                programs.takes_code(words, place) or self.reads_arguments(words, place)
+                for words in found
+            )
         ]
 
     def _printed(self, statement: Node) -> Iterator[Node]:
-        """Yield what `echo` and `printf` print in a statement, and its here-strings."""
+        """Yield what `echo` and `printf` print in a statement, its here-strings, and the calls of
+        functions."""
         for node in walk(statement):
-            is_printing = node.type == "command" and self._text.prints(node)
-            if is_printing or node.type == "herestring_redirect":
+            if node.type == "herestring_redirect" or (
+                node.type == "command"
+                and (self._text.prints(node) or next(self._outputs_of(node), None))
+            ):
                 yield node
+
+    def _outputs_of(self, command: Node) -> Iterator[str]:
+        """Yield `f>` for the functions that a command may call."""
+        words = self._text.words(command)
+        if words and (words[0].text is None or programs.hides_command(words)):
+            yield _ANY_OUTPUT
+        elif words:
+            yield from (f"{name}>" for name in self.called(words))
 
     # Words without quotes ------------------------------------------------------------------------
 
@@ -310,8 +387,11 @@ class Flows:
 
         A name in a literal counts too: with n=5 and x=n, $((x)) is 5.
         """
-        found: dict[str, list[str]] = {}
+        found: dict[str, list[str]] = {_ANY_OUTPUT: [f"{name}>" for name in self.functions]}
         for node in self._nodes:
+            if node.type == "function_definition":
+                name = text_of(node.child_by_field_name("name"))
+                found.setdefault(f"{name}>", []).extend(self._printed_by(node.named_children[1:]))
             for target, values in self._assigned_in(node):
                 found.setdefault(target, []).extend(self._read_in(values))
                 if not values:  # `for x; do`, and `getopts`, take the arguments
@@ -339,7 +419,7 @@ class Flows:
         words, arguments = self._text.words(command), arguments_of(command)
         if not words:
             return
-        if words[0].text is None:
+        if words[0].text is None or programs.hides_command(words):
             yield _ANY, arguments
         else:
             for function in self.called(words):
@@ -357,8 +437,10 @@ class Flows:
         left = list(values)
         while left:
             node = left.pop()
-            is_output = node.type in SUBSTITUTIONS and not self._text.is_echo(node)
-            if is_output or _KEYS.match(text_of(node)):
+            if node.type in SUBSTITUTIONS:
+                yield from self._printed_by([node])
+                continue
+            if _KEYS.match(text_of(node)):
                 continue
             if node.type in ("variable_name", "special_variable_name"):
                 name = text_of(node)
@@ -367,6 +449,15 @@ class Flows:
             elif not node.children:
                 yield from (name for name in _NAMES.findall(text_of(node)) if name != _LAST)
             left += node.children
+
+    def _printed_by(self, statements: Iterable[Node]) -> Iterator[str]:
+        """Yield the names of what statements print, as far as that is followed."""
+        for statement in statements:
+            for node in self._text.printed_in(statement):
+                if node.type == "command" and not self._text.prints(node):
+                    yield from self._outputs_of(node)
+                else:
+                    yield from self._read_in([node])
 
     # What reads code from its input --------------------------------------------------------------
 
@@ -382,15 +473,59 @@ class Flows:
         return self._readers | self.evaluated
 
     @cached_property
+    def redirects_code(self) -> bool:
+        """Whether `exec` may make code of what is printed, or of its own input, from then on.
+
+        Its redirections are those of all commands after it: what these print may go to a program
+        that reads code, and what they read may be a text of the command.
+        """
+        starting = [node for node in self._nodes if node.type == "command" and self._is_exec(node)]
+        beside = [
+            each
+            for node in starting
+            for around in (node, node.parent)
+            if around is node or (around is not None and around.type == "redirected_statement")
+            for each in around.named_children
+        ]
+        if any(each.type == "file_redirect" and self.reads_code(each) for each in beside):
+            return True
+        has_input = any(
+            each.type in ("herestring_redirect", "heredoc_redirect")
+            or (each.type == "file_redirect" and "<(" in text_of(each))
+            for each in beside
+        )
+        roots = [self._text.root, *self._codes.values()]
+        return has_input and any(map(self.reads_code, roots))
+
+    def _is_exec(self, command: Node) -> bool:
+        return any(
+            word.text in ("exec", "redirect")
+            for words in self._text.read_words(command)
+            for word in words[: programs.count_before_command(words) + 1]
+        )
+
+    @cached_property
     def _readers(self) -> frozenset[str]:
         """The variables into which no value may be read, and `f|` for functions that read code."""
         known = self.calculated | self._find_evaluated(frozenset())
-        defined = [node for node in self._nodes if node.type == "function_definition"]
-        return known | frozenset(
-            text_of(node.child_by_field_name("name")) + "|"
-            for node in defined
-            if self._reads(node, known)
-        )
+        callers: dict[str, set[str]] = {}
+        left = []
+        for node in self._nodes:
+            if node.type == "function_definition":
+                name = text_of(node.child_by_field_name("name"))
+                if self._reads(node, known):
+                    left.append(name)
+                for command in walk(node):
+                    words = self._text.words(command) if command.type == "command" else []
+                    for called in self.called(words) if words else ():
+                        callers.setdefault(called, set()).add(name)
+        found: set[str] = set()
+        while left:
+            name = left.pop()
+            if name not in found:
+                found.add(name)
+                left += callers.get(name, ())
+        return known | {f"{name}|" for name in found}
 
     def _reads_once(self, node: Node, known: frozenset[str]) -> bool:
         """`_reads`, remembered: a command is asked about for each of its redirections."""
@@ -400,26 +535,36 @@ class Flows:
 
     def _reads(self, node: Node, known: frozenset[str], depth: int = 0) -> bool:
         """See `reads_code`. Shape: `known` as in `_readers`."""
-        if depth > MAX_DEPTH:
+        if depth > MAX_DEPTH >> 2 * self._depth:  # the recursion goes on in texts within texts
             return True
-        children = node.named_children
-        if node.type == "command":
-            words = self._text.words(node)
-            if words and programs.reads_code(words):
+        kind = node.type
+        if kind == "command" and self._reads_as_command(node, known):
+            return True
+        if kind == "variable_assignment" and has_substitution(node):  # x=$(cat); eval "$x"
+            name = text_of(node.child_by_field_name("name")).partition("[")[0]
+            if name in known:
                 return True
-            if words and any(f"{name}|" in known for name in self.called(words)):
+        if any(self._arithmetic_in(node)) and has_substitution(node):  # $(( $(cat) ))
+            return True
+        if node.id in self._codes and self._reads(self._codes[node.id], known, depth + 1):
+            return True
+        return any(self._reads(child, known, depth + 1) for child in node.named_children)
+
+    def _reads_as_command(self, command: Node, known: frozenset[str]) -> bool:
+        for words in filter(None, self.read_words(command)):
+            if programs.reads_code(words):
                 return True
-            if words and words[0].text in _READING:
-                return any(word.text in known for word in words[1:]) or bool(known & _READ_INTO)
-        if node.type in ("command", "file_redirect"):
-            children = [
-                each
-                for each in children
-                if each.type == "file_redirect" or text_of(each).startswith(">(")
-            ]
-        elif node.type in ("string", "heredoc_body"):
-            return False
-        return any(self._reads(child, known, depth + 1) for child in children)
+            if any(f"{name}|" in known for name in self.called(words)):
+                return True
+            into = _READ_INTO.union(word.text for word in words[1:] if word.text)
+            if words[0].text in _READING and known & into:
+                return True
+            place = programs.find_shell_code(words)
+            if place and words[place].text is not None:
+                inner = self._inner_flows(words[place].text or "")
+                if inner.is_too_deep or inner.reads_code(inner._text.root):
+                    return True
+        return any(map(has_substitution, self._code_of(command)))  # eval "$(cat)"
 
     @cached_property
     def reads_last_argument(self) -> bool:

@@ -89,6 +89,11 @@ _QUOTES = '"{}"'
 _UNSURE = Refusal("stands in a part of the command that can be read in two ways", ENV)
 _ALIASED = Refusal("stands in a command that defines aliases, which change others", "use functions")
 _COPROCESS = Refusal("stands in a command with `coproc`, which may read it as code", "use a pipe")
+_EXEC = Refusal(
+    "stands in a command where `exec` redirects what the commands after it print or read, and one "
+    "of them reads code",
+    "redirect only the command that needs it",
+)
 _SINGLE = Refusal("stands within single quotes, where nothing is filled in", f"write {_QUOTES}")
 _ESCAPED = Refusal(
     r"stands behind a \, or in a word that nothing is filled into", f"write {_QUOTES}"
@@ -134,6 +139,8 @@ class _Judge:
             return _ALIASED
         if text.has_coprocesses:
             return _COPROCESS
+        if self._flows.redirects_code:
+            return _EXEC
         if self._flows.is_too_deep:
             return Refusal("stands in a command with `eval` in `eval` in `eval`", ENV)
         if self._shell in PLAIN_SHELLS and text.has_ansi_quotes:
@@ -151,7 +158,7 @@ class _Judge:
                 if refusal := judge(step):
                     return refusal
             is_direct = is_direct and (
-                parent.type not in trees.SUBSTITUTIONS or text.is_echo(parent)
+                parent.type not in trees.SUBSTITUTIONS or text.is_printed_in(parent, mark)
             )
             child, parent = parent, parent.parent
         return None
@@ -237,7 +244,10 @@ def _judge_command(step: _Step) -> Refusal | None:
         return refusal
     if words[0].text in programs.SHADOWED & step.flows.functions:
         return None
-    found = (programs.find_refusal(each, place) for each in step.flows.read_words(step.parent))
+    readings = step.flows.read_words(step.parent)
+    if step.is_direct and any(step.flows.reads_arguments(each, place) for each in readings):
+        return Refusal("is an argument of code for a shell that reads it as code", ENV)
+    found = (programs.find_refusal(each, place) for each in readings)
     return next(filter(None, found), None)
 
 
@@ -278,9 +288,10 @@ def _judge_subshell(step: _Step) -> Refusal | None:
 def _judge_process(step: _Step) -> Refusal | None:
     """Judge `<(…)`: what is printed there can be the input of a program."""
     around = step.parent.parent
-    if around is not None and around.type == "file_redirect" and step.text.is_echo(step.parent):
+    if around is not None and around.type == "file_redirect" and step.is_direct:
+        is_printed = step.text.is_printed_in(step.parent, step.mark)
         statement = around.parent
-        if statement is not None and step.flows.reads_code(statement):
+        if is_printed and statement is not None and step.flows.reads_code(statement):
             return _READS_INPUT
     return _need(step, BASHES | {"ksh", "ksh93", "zsh"}, "<(…)")
 
@@ -309,7 +320,14 @@ _LARGE = BASHES | KORN_SHELLS | {"zsh"}
 
 
 def _judge_function(step: _Step) -> Refusal | None:
-    return None if step.field == "body" else _refuse(step)
+    if step.field != "body":
+        return _refuse(step)
+    flows = step.flows
+    output = f"{trees.text_of(step.parent.child_by_field_name('name'))}>"
+    is_read = output in flows.evaluated or output in flows.calculated or output in flows.split
+    if is_read and step.is_direct and _is_shown(step):
+        return Refusal("is printed by a function, and what that prints is read as code", ENV)
+    return _judge_redirected(step)
 
 
 def _judge_loop(step: _Step) -> Refusal | None:
@@ -386,7 +404,7 @@ def _judge_here_document(step: _Step) -> Refusal | None:
 
 def _judge_pipeline(step: _Step) -> Refusal | None:
     """A text that is printed for another program to execute is code."""
-    children = step.parent.named_children
+    children = trees.parts_of(step.parent)
     after = children[children.index(step.child) + 1 :]
     if step.is_direct and _is_shown(step) and any(map(step.flows.reads_code, after)):
         return _READS_INPUT

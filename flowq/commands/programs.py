@@ -267,7 +267,7 @@ def _makes_code(words: Sequence[Word]) -> bool:
         if found := _REPLACED.fullmatch(text or ""):
             marks.append(found[1] or following or "{}")
     for place, word in enumerate(words[1:], 1):
-        if _name_of(word) not in _RUNNERS:
+        if word.text is not None and _name_of(word) not in _RUNNERS:
             continue
         options = (i for i in range(place, len(words)) if _CODE_OPTION.fullmatch(texts[i] or ""))
         if (at := next(options, None)) is not None:
@@ -286,18 +286,39 @@ def takes_code(words: Sequence[Word], at: int) -> bool:
 
 
 def runs_code(words: Sequence[Word]) -> bool:
-    """Whether a command reads arguments as code, or as names: `eval`, `sh -c`, `read`."""
+    """Whether a command reads arguments as code, or as names: `eval`, `read`."""
     name = _name_of(words[0]) if words else None
     if _is_plain_print(words):
         return False
-    is_shell = name in _RUNNERS and any(_CODE_OPTION.fullmatch(word.text or "") for word in words)
-    return name in READ_AS_CODE or name in VARIABLES or is_shell
+    return name in READ_AS_CODE or name in VARIABLES
 
 
 def _is_plain_print(words: Sequence[Word]) -> bool:
     """Whether the `print` of ksh or zsh prints its arguments as they are."""
     is_print = bool(words) and words[0].text == "print"
     return is_print and [word.text for word in words[1:3]] in _PLAIN_PRINTS
+
+
+def find_shell_code(words: Sequence[Word]) -> int | None:
+    """Return the place of the code of `sh -c`, wherever its name stands in a command."""
+    for start, word in enumerate(words):
+        if _RUNNERS.get(_name_of(word) or "") is not _SHELL:
+            continue
+        has_code = skips = False
+        for place in range(start + 1, len(words)):
+            text = words[place].text
+            if skips:
+                skips = False
+            elif text is None or not text.startswith(("-", "+")) or text == "-":
+                if has_code:
+                    return place
+                break
+            elif text.startswith("--"):
+                has_code = has_code or text[2:] in _SHELL.long_code
+            else:
+                is_code, skips = _read_cluster(text[1:], _SHELL)
+                has_code = has_code or is_code
+    return None
 
 
 def find_code(words: Sequence[Word], at: int) -> Refusal | None:
@@ -345,6 +366,13 @@ def count_before_command(words: Sequence[Word]) -> int:
     while place < len(words) - 1 and _is_before_command(words[place]):
         place += 1
     return place
+
+
+def hides_command(words: Sequence[Word]) -> bool:
+    """Whether only the shell knows the command that a command starts: `time "$@"`."""
+    if words[0].text not in WRAPPERS:
+        return False
+    return any(word.text is None for word in words[: count_before_command(words) + 1])
 
 
 def _is_before_command(word: Word) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
-from flowq.commands.programs import Word, is_known
+from flowq.commands.programs import Word, count_before_command, is_known
 from flowq.commands.values import QUOTED, WORD
 
 if TYPE_CHECKING:  # the grammar is loaded for commands with expressions only
@@ -86,6 +86,11 @@ def find_ancestor(node: Node, kind: str, until: frozenset[str]) -> Node | None:
     return None
 
 
+def has_substitution(node: Node) -> bool:
+    """Whether `$(…)` or `<(…)` is in a part of a text."""
+    return any(each.type in SUBSTITUTIONS for each in walk(node))
+
+
 def lines_around(node: Node) -> str:
     """Return the whole lines that a part of a text stands in."""
     root = node
@@ -94,6 +99,14 @@ def lines_around(node: Node) -> str:
     first, lines = root.start_point[0], (root.text or b"").split(b"\n")
     found = lines[node.start_point[0] - first : node.end_point[0] - first + 1]
     return b"\n".join(found).decode("utf-8", "replace")
+
+
+def parts_of(pipeline: Node) -> list[Node]:
+    """Return the commands of a pipeline, and the here-documents behind it: `| cat <<E`."""
+    around = pipeline.parent
+    beside = around.named_children if around is not None else []
+    documents = [each for each in beside if each.type == "heredoc_redirect"]
+    return [*pipeline.named_children, *documents]
 
 
 def readers_of(document: Node) -> list[Node]:
@@ -116,6 +129,10 @@ class Text:
         marks = re.finditer(rb"\$\{%b_[0-9]+\}" % name.encode(), self._bytes)
         self._marks = [found.span() for found in marks]
         self._words_by_command: dict[int, tuple[list[Word], dict[int, int]]] = {}
+
+    def within(self, code: str) -> Text:
+        """Return a text that stands in this one as code."""
+        return Text(code, self._name)
 
     def find_mark(self, number: int) -> Node:
         """Return the smallest part of the text that an expression stands in."""
@@ -255,15 +272,51 @@ class Text:
         command = find_ancestor(mark, "command", frozenset())
         return command is not None and self.prints(command)
 
-    def is_echo(self, substitution: Node) -> bool:
-        """Whether `$(…)` or `<(…)` is nothing but a command that prints its arguments."""
-        inside = substitution.named_children
-        return len(inside) == 1 and inside[0].type == "command" and self.prints(inside[0])
+    def printed_in(self, statement: Node) -> Iterator[Node]:
+        """Yield the commands whose output is that of a statement, and the documents that `cat`
+        prints.
+
+        `$(…)`, `<(…)` or a function is meant as what is in it. Of a pipeline it is the last one.
+        """
+        left = list(statement.named_children) if statement.type != "command" else [statement]
+        while left:
+            node = left.pop()
+            if node.type == "pipeline":
+                parts = node.named_children
+                left.append(parts[-1])
+                if parts[-1].type == "command" and self._is_cat(parts[-1]):
+                    left += parts[:-1]
+            elif node.type == "redirected_statement":
+                if not any(map(_is_to_stderr, node.named_children)):
+                    left.append(node.named_children[0])
+                    body = node.named_children[0]
+                    is_cat = body.type == "command" and self._is_cat(body)
+                    left += node.named_children[1:] if is_cat else []
+            elif node.type == "command":
+                yield node
+                left += node.named_children if self._is_cat(node) else []
+            elif node.type in ("heredoc_redirect", "herestring_redirect"):
+                yield node
+            elif node.type not in _BEGINS:
+                left += node.named_children
+
+    def is_printed_in(self, statement: Node, mark: Node) -> bool:
+        """Whether a value is printed by a statement, as far as that is followed."""
+        return any(
+            node.start_byte <= mark.start_byte and mark.end_byte <= node.end_byte
+            for node in self.printed_in(statement)
+            if node.type != "command" or self.prints(node)
+        )
+
+    def _is_cat(self, command: Node) -> bool:
+        words = self.words(command)
+        return bool(words) and words[0].text == "cat"
 
     def prints(self, command: Node) -> bool:
-        """Whether a command is `echo` or `printf`."""
+        """Whether a command is `echo` or `printf`, or starts one of them."""
         words = self.words(command)
-        return bool(words) and words[0].text in ("echo", "printf")
+        first = words[: count_before_command(words) + 1] if words else []
+        return any((word.text or "").rpartition("/")[2] in ("echo", "printf") for word in first)
 
     def words(self, command: Node) -> list[Word]:
         """Return the words of a command."""
@@ -334,6 +387,10 @@ class Text:
         has_value = self._name.encode() in (node.text or b"")
         text = _literal(node)
         return Word(text, "" if text is not None else prefix_of(node), has_value)
+
+
+def _is_to_stderr(redirection: Node) -> bool:
+    return text_of(redirection).replace(" ", "") in (">&2", "1>&2")
 
 
 def code_in(nodes: list[Node]) -> str:

@@ -165,13 +165,107 @@ e=(eval); "${e[@]}" §
 grammar does not know. Each of them executed a value in one shell or more."""
 
 
+THROUGH_SEVERAL = r"""
+f() { g "$@"; }; g() { "$@"; }; f eval §
+f() { g "$@"; }; g() { h "$@"; }; h() { "$@"; }; f eval §
+f() { command "$@"; }; f eval §
+f() { builtin "$@"; }; f eval §
+f() { time "$@"; }; h() { eval "$1"; }; f h §
+f() { x=("$@"); "${x[@]}"; }; f eval §
+f() { "$@"; }; $(echo f) eval §
+f() { if true; then g x "$@"; fi; }; g() { shift; "$@"; }; f eval §
+exec 3< <(echo §); source /dev/fd/3
+exec <<< §; . /dev/stdin
+exec <<< §; sh
+exec <<< §; read -r x; eval "$x"
+a=§; exec <<< "$a"; . /dev/stdin
+command exec <<< §; sh
+e=exec; $e <<< §; sh
+eval 'exec < <(echo "$a")'; a=§; sh
+f() { exec <<< "$1"; }; f §; sh
+exec > >(sh); echo §
+exec 3> >(sh); echo § >&3
+exec {fd}> >(sh); echo § >&$fd
+exec &> >(sh); echo §
+exec 2> >(sh); echo § >&2
+> >(sh) exec; echo §
+f() { exec > >(sh); }; f; echo §
+command exec > >(sh); echo §
+a=§; exec > >(sh); echo "$a"
+a=§; exec > >(sh); printenv; declare -p a
+eval 'exec > >(sh)'; echo §
+exec > >(tee >(sh)); echo §
+exec > >(g); g() { sh; }; echo §
+f() { g; }; g() { sh; }; echo § | f
+f() { g; }; g() { h; }; h() { sh; }; echo § | f
+f() { g; }; g() { read x; eval "$x"; }; echo § | f
+f() { echo "$(sh)"; }; echo § | f
+echo § | echo $(sh)
+echo § | echo "$(sh)"
+echo § | A=$(sh) ls
+echo § | cat <(sh)
+echo § | eval sh
+echo § | eval 'sh'
+echo § | { trap sh EXIT; }
+echo § | { trap sh EXIT; exit; }
+echo § | eval "$(cat)"
+echo § | { x=$(cat); eval "$x"; }
+echo § | { x=$(</dev/stdin); eval "$x"; }
+echo § | echo $(( $(cat) ))
+echo § | { [[ $(cat) -eq 1 ]]; }
+f() { echo §; } > >(sh); f
+command echo § | sh
+builtin echo § | sh
+/bin/echo § | sh
+env echo § | sh
+f() { echo "$@"; }; f § | sh
+f() { echo "$@"; }; x=$(f §); eval "$x"
+f() { cat <<< "$1"; }; f § | sh
+f() { printf %s "$1"; }; g() { f "$1"; }; g § | sh
+x=$(cat <<< §); eval "$x"
+x=$(echo § | cat); eval "$x"
+x=$(true; echo §); eval "$x"
+x=sh; echo § | xargs -I{} $x -c {}
+set -- eval; "$@" §
+x=eval; y=$x; $y §
+echo § | sh -c 'sh'
+echo § | sh -c sh
+echo § | bash -c '. /dev/stdin'
+bash < <(cat <<< §)
+sh -c "$(cat)" <<< §
+echo § | sh -c "$(cat)"
+bash -c 'echo $(($1))' x §
+bash -c 'eval "$1"' x §
+sh -c '$1' x §
+f() { echo §; }; f | sh
+f() { echo §; }; f > >(sh)
+f() { echo §; }; x=$(f); eval "$x"
+a=§; f() { echo "$a"; }; f | sh
+f() { echo §; }; g() { f; }; g | sh
+f() { echo §; }; g() { "$@"; }; g f | sh
+f() { x=$(g "$1"); echo "$x"; }; g() { echo "$1"; }; y=$(f §); eval "$y"
+x=$(if true; then echo §; fi); eval "$x"
+x=$(command echo §); eval "$x"
+sh -c 'sh -c "echo \$((\$1))" y "$1"' x §
+sh -c '"$@"' x eval §
+sh -c 'f() { eval "$1"; }; f "$1"' x §
+exec 3>&1; exec 1> >(bash); echo §
+"""
+"""… by way of functions that call functions, `exec` that redirects what follows, what functions
+print, and programs that read the input of the command around them."""
+
 DOCUMENTS = [
+    "exec <<E\n§\nE\nsh",
+    "exec 3<<E\n§\nE\n. /dev/fd/3",
+    "echo § | cat <<E\n$(sh)\nE",
+    'x=$(cat <<E\n§\nE\n); eval "$x"',
+    'a=§; x=$(cat <<E\n$a\nE\n); eval "$x"',
     "n=§; cat <<E\n$((n))\nE",
     "n=§; cat <<E\n$[n]\nE",
     "n=§; cat <<E\n`eval $n`\nE",
 ]
 
-REFUSED = [*filter(None, (FOLLOWED + ROUNDABOUT).split("\n")), *DOCUMENTS]
+REFUSED = [*filter(None, (FOLLOWED + ROUNDABOUT + THROUGH_SEVERAL).split("\n")), *DOCUMENTS]
 
 
 @pytest.mark.parametrize("text", REFUSED)
@@ -194,6 +288,34 @@ log() { echo "$(date) $*" >&2; }; log §
 retry() { local i; for i in 1 2; do "$@" && break; done; }; retry git push §
 while getopts v: o; do echo "$OPTARG"; done; echo §
 read -r _ x < file; echo §
+exec 2>&1; echo §
+exec >log.txt; echo §
+exec > >(tee log.txt) 2>&1; echo §
+exec 3>&1; echo § >&3
+exec < file; sort; echo §
+exec ./server --name §
+exec <<< §; read -r x; echo "$x"
+exec 3< <(cut -f 1 file); while read -r x <&3; do echo "$x §"; done
+sh -c 'echo "$1"' x §
+a=§; sh -c 'echo "$1"' x "$a"
+a=§; sh -c 'exec "$@"' x ls "$a"
+sh -c 'cd x && "$@"' _ make §
+f() { g "$@"; }; g() { "$@"; }; f git push §
+retry() { timeout 5 "$@"; }; retry curl §
+log() { echo "$*" >&2; }; retry() { "$@" || log "again $1"; }; n=$(retry curl §); [ "$n" -gt 3 ]
+n=$(grep -c § file || true); [ "$n" -gt 3 ]
+n=$(echo § | wc -c); [ "$n" -gt 3 ]
+n=$(cat §); [ "$n" -gt 3 ]
+count() { local n; n=$(wc -l < "$1"); echo "$n"; }; n=$(count §); [ "$n" -gt 3 ]
+curl https://example.org/§/install.sh | sh
+echo § | docker login -u "$(whoami)" --password-stdin
+echo § | tee "$(mktemp)"
+echo § | { n=$(wc -c); echo "$n"; }
+trap 'rm -f x' EXIT; echo § | cat
+echo § | f; f() { g; }; g() { cat; }
+sum=$(echo § | sha256sum | cut -c1-8); echo "$sum"
+echo § | while read -r x; do n=$((n+1)); echo "$x"; done
+n=$(date +%s); echo $((n + 1)); echo § | cat
 """
 
 
