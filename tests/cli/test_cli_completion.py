@@ -71,9 +71,9 @@ def test_a_name_that_a_shell_would_execute_is_not_offered(
 ) -> None:
     (folder / "keys.yaml").write_text(KEYS)
     url = ("--redis-url", redis_url)
-    run_id = call("run", "keys.yaml", "--detach", *url).out.strip()
-    assert offer("show", *url, run_id, "pa") == ["page"]
-    assert set(offer("show", *url, run_id, "page[")) == {"page[plain]", "page[a-b_1.c]"}
+    assert call("run", "keys.yaml", "-c", "1", "-q", *url).code == 0
+    assert offer("show", *url, "last", "pa") == ["page"]
+    assert set(offer("show", *url, "last", "page[")) == {"page[plain]", "page[a-b_1.c]"}
     connection.sadd("rq:queues", "rq:queue:a;id", "rq:queue:mails")
     assert offer("worker", *url, "") == ["default", "mails"]
 
