@@ -30,7 +30,8 @@ def command(
     """Approve a JOB that waits for approval: one job, one item of a group, or all items of a group.
 
     Pass the approval's inputs with -i. On the private server of the current folder, the command
-    then follows the run like `flowq run`, unless another command is executing it.
+    then follows the run like `flowq run`, unless another command is executing it; Ctrl-C cancels
+    the run.
 
     \b
       flowq approve k3v9x0q2m5ab publish

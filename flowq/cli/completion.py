@@ -35,7 +35,8 @@ _SAFE = re.compile(r"[\w.,:@%+/=\[\]-]+")
 def command(shell: str) -> None:
     """Print a shell's completion script for commands, options, runs, jobs and queues.
 
-    Add the line for your shell to its start-up file.
+    Add the line for your shell to its start-up file. Runs, jobs and queues are those of a server
+    that is running: completion does not start the private server.
 
     \b
       eval "$(flowq completion bash)"           # ~/.bashrc

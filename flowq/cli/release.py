@@ -25,7 +25,8 @@ def command(
 ) -> int:
     """Release a RUN that `run --hold` submitted, or resume one that no command executes.
 
-    On the private server of the current folder, the command then follows the run like `flowq run`.
+    On the private server of the current folder, the command then follows the run like `flowq run`;
+    Ctrl-C cancels it.
     Given the id of a future job outside any run, it releases that job. Until 1.0, `flowq release
     RUN JOB` is the same as `flowq approve RUN JOB`.
 

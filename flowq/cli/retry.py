@@ -37,7 +37,7 @@ def command(
 
     With a JOB, rerun that job, even if it succeeded, and everything after it. JOB may be one item
     of a group, a whole group, or a nested workflow. All other jobs keep their results, and jobs
-    under `finally` run again. The command then follows the run like `flowq run`.
+    under `finally` run again. The command then follows the run like `flowq run`; Ctrl-C cancels it.
 
     \b
       flowq retry k3v9x0q2m5ab
