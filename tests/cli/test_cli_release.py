@@ -143,8 +143,12 @@ def test_a_job_that_is_taken_for_a_run_is_named(
             said.code,
             "alone is a job of no run, which flowq explain looks at" in said.err,
         ) == (5, True)
-    said = call("show", f"{run_id}-build", *url)
-    assert f"{run_id}-build is job build of run {run_id}, which flowq explain looks at" in said.err
+    for words in (["cancel"], ["watch"], ["retry"]):
+        said = call(*words, f"{run_id}-build", *url)
+        what = f"{run_id}-build is job build of run {run_id}"
+        assert (said.code, f"{what}, which flowq explain looks at" in said.err) == (5, True)
+    for words in (["show"], ["status"], ["explain"]):  # those of a job take its id as well
+        assert call(*words, f"{run_id}-build", *url).code == 0
 
 
 def test_the_old_words_for_an_approval_still_work_and_name_the_new_ones(flowq: Flowq) -> None:

@@ -374,7 +374,7 @@ class Semantics(RuleBasedStateMachine):
             try:
                 self.server.remove_everything(self.model)
             finally:
-                self.server.redis_side.hang_up()  # a pool has a hundred connections
+                self.server.redis_side.disconnect()  # a pool has a hundred connections
 
 
 def pick(number: int, choices: Sequence[str]) -> str:
