@@ -302,6 +302,17 @@ class Model:
                 if future.state == "met" and future.verdict() != "run":
                     future.state = "released"
                 self._decide(target)
+            elif self._is_noted_as_gone(job_id, outcome, self.jobs[target]):
+                future.mark(job_id, outcome, self._above(job))
+
+    def _is_noted_as_gone(self, blocker: str, outcome: str, job: Job) -> bool:
+        """Whether a job of a run that was called off hears at once that a blocker is gone.
+
+        Of other ends it hears when it is to run again, from the blockers themselves.
+        """
+        is_pending = job.future is not None and job.future.edges.get(blocker) == ""
+        is_gone = outcome in ("deleted", "expired")
+        return is_pending and is_gone and bool(job.run) and job.outcome in CALLED_OFF
 
     def _abandon(self, job_id: str) -> None:
         """It was called off before its release: its held blockers go, or lose this gate."""
