@@ -10,10 +10,9 @@ import click
 from flowq import client
 from flowq.cli import options, terminal
 from flowq.cli.completion import complete_run
-from flowq.cli.place import Place, opened
+from flowq.cli.place import Place, missing_job, opened
 from flowq.client import Explanation, Run
-from flowq.errors import JobNotFound, NotFound, RunNotFound
-from flowq.nearest import did_you_mean
+from flowq.errors import JobNotFound, RunNotFound
 from flowq.render.lines import printable
 from flowq.status import ENDED, RunStatus
 
@@ -71,9 +70,7 @@ def _of_job(run: Run, name: str, place: Place) -> Explanation:
     try:
         return run.explain(name, place)
     except JobNotFound:
-        hint = did_you_mean(name, run.status().jobs)
-        message = f"there is no job {name} in run {run.run_id}"
-        raise NotFound(f"{message}; {hint}" if hint else message) from None
+        raise missing_job(run.run_id, name, run.status().jobs) from None
 
 
 def _of_run(run: Run, place: Place) -> Iterator[Explanation]:

@@ -11,10 +11,9 @@ import click
 from flowq import client
 from flowq.cli import display, following, options, own_workers, terminal
 from flowq.cli.following import POLL_S
-from flowq.cli.place import Place, opened
+from flowq.cli.place import Place, missing_job, opened
 from flowq.client import Run
-from flowq.errors import NotFound, UsageError
-from flowq.nearest import did_you_mean
+from flowq.errors import UsageError
 from flowq.render.details import JobDetails, group_details, job_details, run_details
 from flowq.render.groups import Declared, by_declaration
 from flowq.render.lines import Line, printable
@@ -80,8 +79,7 @@ def _follow(run: Run, name: str, place: Place) -> int:
 
 def _find_job(run: Run, status: RunStatus, name: str) -> JobStatus:
     if name not in status.jobs:
-        hint = did_you_mean(name, status.jobs)
-        raise NotFound(f"there is no job {name} in run {run.run_id}; {hint}")
+        raise missing_job(run.run_id, name, status.jobs)
     return status.jobs[name]
 
 

@@ -10,10 +10,8 @@ from typing import IO
 import click
 
 from flowq.cli import display, following, options, terminal
-from flowq.cli.place import opened
+from flowq.cli.place import missing_job, opened
 from flowq.client import KeptOutputs, Run
-from flowq.errors import NotFound
-from flowq.nearest import did_you_mean
 from flowq.render.groups import collapse
 from flowq.render.progress import progress, rows
 from flowq.render.summary import Report, results
@@ -67,8 +65,7 @@ def find_part(status: RunStatus, name: str) -> RunStatus:
         jobs = {name: status.jobs[name]}
     groups = status.groups & {name, *(job.declared_as for job in jobs.values())}
     if not jobs and not groups:
-        hint = did_you_mean(name, status.jobs)
-        raise NotFound(f"there is no job {name} in run {status.run_id}; {hint}")
+        raise missing_job(status.run_id, name, status.jobs)
     return replace(status, jobs=jobs, groups=groups)
 
 
