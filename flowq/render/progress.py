@@ -164,14 +164,18 @@ class Narrator:
 
     def tell(self, events: Iterable[Event]) -> list[Line]:
         """Return a line like `12:03:04 slice started` for each event that is one for people."""
-        return [self._line(event) for event in events if self._is_news(event)]
+        lines = []
+        for event in events:
+            is_repeated = event.state == "started" and event.name in self._started_at
+            if event.state == "returned":
+                self._forget_start(event.name)
+            elif event.state != "handed" and not is_repeated:
+                lines.append(self._line(event))
+        return lines
 
-    def _is_news(self, event: Event) -> bool:
-        """Whether people are told: not that a job was handed over, or began once more than that."""
-        if event.state == "returned" and self._started_at.pop(event.name, None) is not None:
-            self._attempts[event.name] -= 1
-        is_known = event.state == "started" and event.name in self._started_at
-        return event.state not in ("handed", "returned") and not is_known
+    def _forget_start(self, name: str) -> None:
+        if self._started_at.pop(name, None) is not None:
+            self._attempts[name] -= 1
 
     def _line(self, event: Event) -> Line:
         at = event.at.astimezone(self.zone).strftime("%H:%M:%S")
