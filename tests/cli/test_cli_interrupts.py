@@ -265,14 +265,21 @@ def test_without_a_worker_the_waiting_queue_is_named_at_once(flowq: Flowq, redis
     assert process.returncode == 130
 
 
-def test_interrupting_a_watch_leaves_the_run_alone(
+@pytest.fixture
+def watch(
     door: subprocess.Popen[str], flowq: Flowq, redis_url: str, connection: Redis
-) -> None:
-    watch = flowq.start("watch", _newest(connection).run_id, "--redis-url", redis_url)
-    assert watch.stdout is not None
-    while "wait started" not in watch.stdout.readline():
+) -> subprocess.Popen[str]:
+    """`flowq watch`, which has told that a job of the newest run has started."""
+    process = flowq.start("watch", _newest(connection).run_id, "--redis-url", redis_url)
+    assert process.stdout is not None
+    while "wait started" not in process.stdout.readline():
         pass
+    return process
 
+
+def test_interrupting_a_watch_leaves_the_run_alone(
+    watch: subprocess.Popen[str], connection: Redis
+) -> None:
     watch.send_signal(signal.SIGINT)
     _, stderr = watch.communicate(timeout=10)
 
@@ -282,13 +289,8 @@ def test_interrupting_a_watch_leaves_the_run_alone(
 
 
 def test_a_watch_that_is_interrupted_several_times_still_says_how_to_end_the_run(
-    door: subprocess.Popen[str], flowq: Flowq, redis_url: str, connection: Redis
+    watch: subprocess.Popen[str], connection: Redis
 ) -> None:
-    watch = flowq.start("watch", _newest(connection).run_id, "--redis-url", redis_url)
-    assert watch.stdout is not None
-    while "wait started" not in watch.stdout.readline():
-        pass
-
     press(watch, 3, 0.005)
     _, stderr = watch.communicate(timeout=10)
 
