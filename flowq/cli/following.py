@@ -345,8 +345,8 @@ def follow_to_the_end(
         The exit code.
 
     Raises:
-        Interrupted: at the second signal. The run is canceled by then, or the user is told that it
-            could not be.
+        Interrupted: at the second signal, after canceling the run or telling the user that it
+            could not be canceled.
     """
     stream = terminal.Lenient(sys.stderr if run_options.is_json else out)
     canceler = Canceler(run, interrupts)

@@ -154,7 +154,7 @@ def adopt(source: Path | None, yes: bool) -> None:
     older version. The default is the state that flowq refused here. The command copies its runs,
     jobs and output, after stopping a server that uses them.
 
-    Do this only if you created that state yourself. Jobs are pickles, so whoever wrote them can run
+    Do this only if you created that state yourself. Jobs are pickles, so their author can run
     code as you.
     """
     found = adopting.find_adoptable(source)

@@ -12,7 +12,7 @@ import sys
 
 def main() -> None:
     """Read a graph with options as JSON, and write the layout as JSON, if it is a good one."""
-    import graphlay  # noqa: PLC0415 - whoever imports this file must not load it
+    import graphlay  # noqa: PLC0415 - importing this file must not load it
 
     request = json.load(sys.stdin)
     layout = graphlay.layout(request["graph"], options=request["options"])

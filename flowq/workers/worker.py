@@ -68,7 +68,7 @@ class Worker(WorkerBase):
     `batches=False` hands jobs over one by one. With `can_rest` there are children only while there
     is something to do. `allow`: what jobs may lead to, as "shop.*" or "shop.billing.charge" (see
     docs/security.md), and with `allow_run` commands; without both everything, unless FLOWQ_ALLOW
-    or FLOWQ_ALLOW_RUN are set. `allow=[]` is for everything, whatever is set. `lease_s`: instead of
+    or FLOWQ_ALLOW_RUN are set. `allow=[]` admits everything in any case. `lease_s`: instead of
     FLOWQ_LEASE; less than the default is safe only where all workers of the server have it.
     All else as in `rq.Worker`.
 

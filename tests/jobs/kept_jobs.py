@@ -44,7 +44,7 @@ class CannotBeRead(list[int]):
 
 
 class Lies(RaisesWhenWritten):
-    """It raises for whatever is asked of it, its class too."""
+    """Every access raises, even that to its class."""
 
     def __getattribute__(self, name: str) -> Any:
         if name in ("__reduce__", "__reduce_ex__"):
