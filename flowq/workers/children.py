@@ -26,6 +26,7 @@ from flowq.workers.processes import (
     await_end,
     describe_end,
     end_rest,
+    is_kill,
     kill_group,
     start_process,
 )
@@ -453,17 +454,22 @@ class Pool:
         self.children.remove(child)
         if not child.is_leaving:
             log.warning("child %d ended: %s", child.process.pid, describe_end(code))
-            self._note_death(child)
+            self._note_death(child, is_own=bool(child.killed_because) or not is_kill(code))
         self._fail_executing(child, code)
         self._release(child)
         self.scratch.drop(child.process.pid)
 
-    def _note_death(self, child: Child) -> None:
-        """Distinguish children that fail to start from children that were killed."""
-        if not child.shared.is_ready:  # however long it took: a machine may be slow
+    def _note_death(self, child: Child, *, is_own: bool) -> None:
+        """Count children that fail to start; `is_own`: nobody else has killed this one.
+
+        A child that was killed before it was ready says nothing about the next one: on a slow
+        machine it takes seconds to start, and a killer can meet many in a row.
+        """
+        if child.shared.is_ready:
+            self._false_starts = 0
+        elif is_own:  # however long it took: a machine may be slow
             self._false_starts += 1
             return
-        self._false_starts = 0
         if time.monotonic() - child.started_at < YOUNG_S:
             self._starts_after = time.monotonic() + PAUSE_S
 

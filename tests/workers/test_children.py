@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,7 @@ from flowq.runtime.queue import Queue
 from flowq.workers.address import address_of
 from flowq.workers.children import Child, Pool
 from flowq.workers.messages import Claim, Settings
+from flowq.workers.processes import is_kill
 from flowq.workers.scratch_folder import ScratchFolder
 from flowq.workers.shared_state import SharedState
 from tests.runtime.server_processes import is_alive
@@ -265,6 +267,31 @@ def test_children_that_are_killed_while_they_wait_are_replaced_as_often_as_it_ta
         assert not pool.children, "it does not spend its time on hiring"
         pool._starts_after = 0.0
     pool.close()
+
+
+def test_children_that_are_killed_before_they_are_ready_are_replaced_as_often_as_it_takes(
+    mode: str, connection: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flowq.workers.children.PAUSE_S", 0.0)
+    pool = _pool(mode, connection)
+    killed_early = 0
+    for _ in range(100):
+        pool.fill()
+        [child] = pool.children
+        child.process.kill()
+        while pool.children:  # what it said before is received first
+            pool.receive(child)
+        killed_early += not child.shared.is_ready
+        if killed_early == 8:
+            break
+    assert killed_early == 8
+    pool.close()
+
+
+def test_what_ends_a_process_from_outside_is_told_from_what_it_does_itself() -> None:
+    kills = [each for each in signal.Signals if is_kill(-each)]
+    assert [each.name for each in kills] == ["SIGHUP", "SIGINT", "SIGQUIT", "SIGKILL", "SIGTERM"]
+    assert not any(map(is_kill, (0, 1, 9, 137, 255)))
 
 
 @pytest.mark.parametrize("young_s", [5.0, 0.0])

@@ -43,6 +43,15 @@ def describe_end(code: int) -> str:
         return f"signal {-code} (unknown)"
 
 
+_KILLS = ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT")
+
+
+def is_kill(code: int) -> bool:
+    """Whether somebody (a person, the kernel's memory killer) has ended the process: it did not
+    exit, and did not crash. Windows does not tell: there a killed process has an exit code."""
+    return code < 0 and any(code == -getattr(signal, name, 0) for name in _KILLS)
+
+
 @dataclass(frozen=True)
 class StartMethod:
     """How children are started, and what follows from it; nothing else compares names of modes.
