@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from flowq.pictures.cells import count_cells, cut
+from flowq.cells import count_cells, cut
 from flowq.pictures.folding import MAX_BOXES, WANTED_BOXES, fits, fold
 from flowq.pictures.layout import lay_out
 from flowq.pictures.outline import Layout, Outline, Point, Rectangle

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from flowq.pictures.cells import count_cells, cut
+from flowq.cells import count_cells, cut
 from flowq.pictures.folding import BAD, by_level, fold
 from flowq.pictures.lanes import Row, draw_lanes
 from flowq.pictures.picture import Box, Picture

@@ -8,8 +8,8 @@ from dataclasses import fields
 
 import pytest
 
+from flowq.cells import count_cells, cut
 from flowq.graph import build_graph
-from flowq.pictures.cells import count_cells, cut
 from flowq.pictures.dot import render_dot
 from flowq.pictures.mermaid import render_mermaid
 from flowq.pictures.picture import Box, Picture, draw, from_document, to_document

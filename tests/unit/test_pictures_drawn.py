@@ -17,9 +17,9 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from flowq.cells import count_cells
 from flowq.errors import UsageError
 from flowq.pictures import layers, layout
-from flowq.pictures.cells import count_cells
 from flowq.pictures.folding import MAX_BOXES, WANTED_BOXES, by_level, focus, fold
 from flowq.pictures.html import render_html
 from flowq.pictures.outline import HEADER, Layout, Outline, Point, Rectangle
