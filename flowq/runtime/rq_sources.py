@@ -69,7 +69,7 @@ rq.job.Job.get_retry_interval c339cc6fc527e4b2
     runtime/attempts.py:get_retry_interval runtime/policies.py:_list_pauses
 rq.job.Job.should_retry cf765572a37a3d7e
     runtime/attempts.py:should_retry workers/child/execute.py:_fails_by_rq
-    workers/messages.py:needs_conclusion
+    workers/claims.py:needs_rq
 rq.job.Job._handle_success 35b96f8229b6053d
     runtime/rq.py:_handle_success runtime/job.py:set_status runtime/lua/turn_ends.lua
 rq.job.Job._handle_failure 3b947507f2023ef9

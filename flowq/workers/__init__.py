@@ -4,22 +4,22 @@
     MultiprocessingWorker   the same with spawned children
     start(url=…)            a worker in a process of its own
 
-    worker.py       what it looks like from outside
+    worker.py       the interface of RQ's worker
     supervisor.py   the loop that waits for children, Redis and signals
-    turns.py        what is said to Redis, and when
-    redis_side.py   the script calls; wakeup.py how Redis wakes us; address.py how to connect
-    children.py     the children, as the supervisor knows them; monitor.py stops and kills them
-    processes/      how one is started, and how it ends: fork.py or spawn.py
-    child/          what runs in one: main.py its loop, execute.py one job, rq_work.py what RQ's
-                    own code does
-    messages.py     the values between them; child_messages.py their form; shared_state.py the
-                    memory that both see
-    estimates.py    how long jobs take; periodic.py what is done now and then
-    output.py       what jobs print; scratch_folder.py where that is until they end
-    launch.py       a worker as a process; serving.py workers for one run; resting.py what takes
-                    their place while it only waits
+    turns.py        when to report ends and to claim jobs; redis_side.py the script calls for that
+    claims.py       a claimed job, until its end is confirmed; estimates.py how long jobs take
+    children.py     the children: their jobs, ends and deaths; monitor.py timeouts, stops and kills
+    processes/      how a child is started and killed: fork.py or spawn.py
+    child/          what runs in a child: main.py the loop, execute.py one job, rq_work.py RQ's code
+    messages.py     the values that supervisor and child exchange; child_messages.py their bytes;
+                    shared_state.py the memory that both can read
+    output.py       the output of jobs; scratch_folder.py the folder where it is until they end
+    periodic.py     heartbeats, schedules, maintenance, lost workers
+    wakeup.py       how Redis wakes an idle worker; address.py how to connect
+    launch.py       a worker as a process; serving.py workers for one run; resting.py the process
+                    that takes their place while they are idle
 
-Nothing is loaded before it is asked for.
+A name of this package loads its module when it is first used.
 """
 
 from __future__ import annotations

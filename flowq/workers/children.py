@@ -16,8 +16,9 @@ from typing import Any
 from flowq.errors import UsageError
 from flowq.render.lines import spelled
 from flowq.workers.child_messages import MAX_BYTES, BadMessage, read_kept, read_message
+from flowq.workers.claims import Claim
 from flowq.workers.estimates import BATCH_S
-from flowq.workers.messages import Claim, End, Settings, died
+from flowq.workers.messages import End, Settings
 from flowq.workers.output import Scratch, Secrets
 from flowq.workers.processes import (
     START_METHODS,
@@ -497,7 +498,7 @@ class Pool:
         seconds = time.monotonic() - child.shared.begun_at
         tail = self.scratch.take(child.process.pid, child.shared, claim.job_id, child.secrets)
         how = child.killed_because or describe_end(code)
-        self.note_end(claim, died(claim, how, tail, seconds, code))
+        self.note_end(claim, claim.describe_death(how, tail, seconds, code))
         child.killed_because = ""
 
     # Output --------------------------------------------------------------------------------------

@@ -11,8 +11,8 @@ from math import inf
 from typing import Any
 
 from flowq.workers.children import Child, Pool
+from flowq.workers.claims import Claim
 from flowq.workers.estimates import BATCH_S, Estimates
-from flowq.workers.messages import Claim, died
 from flowq.workers.processes import reap_orphans
 
 LOOK_S = 0.01
@@ -123,7 +123,7 @@ class Monitor:
     def _stop(self, child: Child, claim: Claim) -> None:
         claim.ask_to_stop()
         if self.pool.withdraw(child, claim):
-            self.pool.note_end(claim, died(claim, STOPPED, "", 0.0))
+            self.pool.note_end(claim, claim.describe_death(STOPPED, "", 0.0))
         elif child.executing is claim:
             self.pool.kill(child, STOPPED)
 

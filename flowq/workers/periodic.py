@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 from flowq.runtime.connections import clock_warning, is_passing
 from flowq.runtime.maintenance import Lease, find_suspects, tidy
-from flowq.workers.messages import died
 from flowq.workers.monitor import Monitor
 from flowq.workers.redis_side import RedisSide
 from flowq.workers.wakeup import Wakeup
@@ -194,5 +193,5 @@ class PeriodicWork:
         for claim in self.redis_side.recover(worker, self._max_crashes):
             crashes = claim.find("flowq_crashes")
             note = f"{text}; that happened {crashes} times" if int(crashes or 1) > 1 else text
-            end = died(claim, note, "", 0.0)._replace(how="conclude")
+            end = claim.describe_death(note, "", 0.0)._replace(how="conclude")
             self.monitor.pool.note_end(claim, end)

@@ -20,7 +20,8 @@ from flowq.runtime import keys, scripts
 from flowq.runtime.connections import read_clock
 from flowq.runtime.maintenance import Lease, Lost, find_lost
 from flowq.runtime.scripts import format_instant, format_second
-from flowq.workers.messages import Claim, End, Turn, make_claim
+from flowq.workers.claims import Claim, make_claim
+from flowq.workers.messages import End
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -41,6 +42,19 @@ class Capacity:
 
 
 NO_CAPACITY = Capacity(0, 0, 0)
+
+
+@dataclass(slots=True)
+class Turn:
+    """What one turn brought. `answers` are in the order of the ends that were given; `has_left`
+    says that there are more jobs than were asked for."""
+
+    answers: list[str]
+    claims: list[Claim] = field(default_factory=list)
+    held: int = 0
+    is_suspended: bool = False
+    has_left: bool = False
+
 
 MAX_KNOWN = 10_000
 """How many versions of code are remembered as told, and not told again."""

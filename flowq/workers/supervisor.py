@@ -19,7 +19,7 @@ from redis.exceptions import RedisError
 
 from flowq.runtime.connections import describe, is_refusal
 from flowq.workers.children import Child
-from flowq.workers.messages import Claim
+from flowq.workers.claims import Claim
 from flowq.workers.monitor import LOOK_S, Monitor
 from flowq.workers.periodic import PeriodicWork
 from flowq.workers.redis_side import RedisSide

@@ -20,10 +20,10 @@ from redis.exceptions import ResponseError
 from flowq.render.lines import spelled
 from flowq.runtime.connections import is_refusal
 from flowq.workers.children import AMPLE_S, FULL_S, Child, Pool
+from flowq.workers.claims import Claim
 from flowq.workers.estimates import AHEAD_S, BATCH_S
-from flowq.workers.messages import Claim, Turn, complete, needs_conclusion
 from flowq.workers.monitor import Monitor
-from flowq.workers.redis_side import NO_CAPACITY, Capacity, RedisSide
+from flowq.workers.redis_side import NO_CAPACITY, Capacity, RedisSide, Turn
 from flowq.workers.wakeup import Wakeup
 
 BATCH_LIMIT = 64
@@ -247,11 +247,11 @@ class Turns:
                 self.are_queues_empty = False  # RQ's code may have queued something
             elif end.how == "later":
                 self.conclusions.put_off(claim)
-            elif end.how == "conclude" or (end.how == "died" and needs_conclusion(claim)):
+            elif end.how == "conclude" or (end.how == "died" and claim.needs_rq):
                 self.conclusions.add(claim)
             else:
                 if end.how == "died":
-                    claim.finish(complete(claim))
+                    claim.complete_end()
                 ends.append(claim)
         return ends
 

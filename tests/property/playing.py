@@ -24,8 +24,9 @@ from flowq.runtime import keys, retry, runs, scripts, steps
 from flowq.runtime.holds import Edge
 from flowq.runtime.queue import Queue
 from flowq.spec import Block
-from flowq.workers.messages import Claim, End, Turn
-from flowq.workers.redis_side import Capacity, RedisSide
+from flowq.workers.claims import Claim
+from flowq.workers.messages import End
+from flowq.workers.redis_side import Capacity, RedisSide, Turn
 from tests.property.model import Future, Job
 from tests.property.model_runs import ModelWithRuns
 

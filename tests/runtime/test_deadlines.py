@@ -21,7 +21,6 @@ from flowq.runtime import approvals, keys, maintenance, retry, runs
 from flowq.runtime.explain import explain
 from flowq.runtime.results import read_end
 from flowq.spec import ALL_TOLERATED, Approval, Concurrency, JobSpec, Workflow
-from flowq.workers.messages import died
 from flowq.workers.monitor import STOPPED
 from flowq.workers.redis_side import NO_CAPACITY, Capacity, RedisSide
 from tests.runtime.language import RUN, Runs, each, job
@@ -346,7 +345,7 @@ def test_a_job_that_was_stopped_because_time_is_over_says_so(run: Runs) -> None:
     redis_side = RedisSide(run.connection, "w1", ["default"], 30)
     (claim,) = redis_side.turn([], Capacity(1, 1, 1)).claims
     run.connection.hset(keys.job(job_id), "flowq_reason", "the workflow timed out after 10m")
-    claim.end = died(claim, STOPPED, "", 0.0)._replace(how="turn", status="stopped")
+    claim.end = claim.describe_death(STOPPED, "", 0.0)._replace(how="turn", status="stopped")
     redis_side.turn([claim], NO_CAPACITY)
     assert run.states == {"a": "stopped"}
     assert run.error("a") == "the workflow timed out after 10m"

@@ -16,8 +16,8 @@ from rq.job import JobStatus
 
 from flowq.runtime.queue import Queue
 from flowq.workers.children import Child
+from flowq.workers.claims import Claim
 from flowq.workers.estimates import BATCH_S, Estimates
-from flowq.workers.messages import Claim
 from flowq.workers.redis_side import Capacity, RedisSide
 from flowq.workers.shared_state import SharedState
 

@@ -22,7 +22,8 @@ from flowq.runtime.attempts import Failure
 from flowq.runtime.queue import Queue
 from flowq.workers.address import address_of
 from flowq.workers.children import Child, Pool
-from flowq.workers.messages import Claim, Settings
+from flowq.workers.claims import Claim
+from flowq.workers.messages import Settings
 from flowq.workers.processes import is_kill
 from flowq.workers.scratch_folder import ScratchFolder
 from flowq.workers.shared_state import SharedState

@@ -18,7 +18,7 @@ from rq.worker import SimpleWorker
 
 from flowq.runtime.queue import Queue
 from flowq.workers.children import Pool
-from flowq.workers.messages import Claim
+from flowq.workers.claims import Claim
 from flowq.workers.supervisor import Waiter
 from flowq.workers.turns import MAX_TRIES
 

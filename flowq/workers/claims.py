@@ -1,0 +1,187 @@
+"""A job that this worker has claimed, from the claim until Redis has confirmed its end.
+
+Only the methods of `Claim` change a claim. The supervisor (turns.py, children.py, monitor.py) calls
+them; children get `Claim.message`, and send an `End` back.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from flowq.runtime.attempts import TIMED_OUT, Failure, as_exit_code
+from flowq.runtime.views import Shown
+from flowq.workers.messages import End, failed
+
+NOT_ENDED = End(0, "")
+DEFAULT_TIMEOUT_S = 180
+
+
+@dataclass(slots=True)
+class Claim:
+    """A claimed job, and in `end` how it ended, once it has.
+
+    Attributes:
+        number: rises in the order in which jobs are handed to children.
+        raw: the job's hash as it was claimed, flat.
+        kind: what durations are estimated by, usually the name of the function.
+        timeout_s: None for no limit.
+        is_light: Redis has no records of the execution yet.
+        is_plain: the end needs few checks (lua/turn_claims.lua).
+        claimed_at: in epoch seconds.
+        handed_at: on the monotonic clock.
+        stop_asked: a user has stopped the job, so "stopped" is its end, whatever happens to it.
+        tries: how many children were asked to conclude it.
+    """
+
+    number: int
+    job_id: str
+    execution_id: str
+    queue: str
+    raw: list[bytes]
+    kind: str
+    timeout_s: float | None
+    is_light: bool = False
+    is_plain: bool = False
+    claimed_at: float = 0.0
+    handed_at: float = 0.0
+    end: End = NOT_ENDED
+    stop_asked: bool = False
+    tries: int = 0
+
+    # What its hash says ------------------------------------------------------------------------
+
+    def find(self, name: str) -> str:
+        """Return a field of the job's hash as it was claimed; empty when it is missing."""
+        return _find(self.raw, self.raw[::2], name.encode()).decode(errors="replace")
+
+    @property
+    def message(self) -> tuple[int, str, str, str, list[bytes]]:
+        """The fields of its `Task`; pickling a plain tuple takes a third of the time."""
+        return self.number, self.job_id, self.execution_id, self.queue, self.raw
+
+    @property
+    def size_bytes(self) -> int:
+        """The approximate size of the message."""
+        return sum(map(len, self.raw))
+
+    @property
+    def marks(self) -> str:
+        """The current marks, in the form in which `make_claim` gets them."""
+        return ("l" if self.is_light else "") + ("p" if self.is_plain else "") or "-"
+
+    # Before its end ----------------------------------------------------------------------------
+
+    def hand_over(self, number: int, at: float) -> None:
+        """Note that a child gets it, under this number."""
+        self.number, self.handed_at = number, at
+
+    def make_heavy(self) -> bool:
+        """Have the next heartbeat record the execution in Redis; False if that was done."""
+        was_light, self.is_light = self.is_light, False
+        return was_light
+
+    def ask_to_stop(self) -> None:
+        """Note that a user has stopped it."""
+        self.stop_asked = True
+
+    # Its end -----------------------------------------------------------------------------------
+
+    def finish(self, end: End) -> None:
+        """Note how it ended."""
+        self.end = end
+
+    def change_end(self, **changes: Any) -> None:
+        """Change some fields of its end."""
+        self.end = self.end._replace(**changes)
+
+    def describe_death(self, how: str, tail: str, seconds: float, code: int | None = None) -> End:
+        """Return its end after its process has ended: by itself, or killed by us or the system.
+
+        Args:
+            how: a sentence; one that begins with "rq." is a timeout.
+            tail: the end of the job's output.
+            seconds: how long it had run.
+            code: what `Process.find_end` returned; None if the job had no process.
+        """
+        now = time.time()
+        is_late = how.startswith("rq.")
+        is_own_text = self.stop_asked or is_late
+        text = how if is_own_text else f"The process of the job ended unexpectedly: {how}"
+        if tail:
+            text += f"\n\nThe last that it wrote:\n{tail}"
+        end = failed(self.number, text, now - seconds, now, how="died")
+        if self.stop_asked:
+            return end._replace(status="stopped")
+        if code is None:
+            return end
+        failure = TIMED_OUT if is_late else Failure(exit_code=as_exit_code(code))
+        shown = Shown(exit_code=failure.exit_code, failure=failure.write())
+        view = shown.at_end("failed") if self.find("flowq_run") else ""
+        return end._replace(failure=shown.failure, view=view)
+
+    def complete_end(self) -> None:
+        """Add what a child would have reported to an end that the supervisor has described."""
+        generation = int(self.find("flowq_gen") or 0)
+        self.change_end(ttl=self.find("failure_ttl"), generation=generation, how="turn")
+
+    @property
+    def needs_rq(self) -> bool:
+        """Whether only RQ's own code can write its end, if its process died.
+
+        `child/execute.py` decides this for the ends that children report.
+        """
+        if self.end.status == "stopped" or int(self.find("retries_left") or 0) > 0:
+            return True
+        failure_ttl = self.find("failure_ttl")
+        is_short_lived = failure_ttl != "" and int(failure_ttl) <= 0
+        return is_short_lived or bool(self.find("rate_limit_key") or self.find("webhooks"))
+
+    def count_try(self, by: int) -> None:
+        """Note that a child was asked to conclude it (1), or died before it began that (-1)."""
+        self.tries += by
+
+    def forget_tries(self) -> None:
+        """Allow as many tries as if no child had been asked to conclude it."""
+        self.tries = 0
+
+
+def make_claim(
+    number: int,
+    job_id: str,
+    execution_id: str,
+    queue: str,
+    flat: list[bytes],
+    *,
+    marks: bytes,
+    claimed_at: float,
+) -> Claim:
+    """Return the claim for what the script answered; lua/turn_claims.lua explains the `marks`."""
+    names = flat[::2]
+    timeout_s = float(_find(flat, names, b"timeout") or DEFAULT_TIMEOUT_S)
+    # Positional arguments: keywords would take as long as everything else here together.
+    return Claim(
+        number,
+        job_id,
+        execution_id,
+        queue,
+        flat,
+        _kind_of(_find(flat, names, b"description"), queue),
+        timeout_s if timeout_s > 0 else None,
+        b"l" in marks,
+        b"p" in marks,
+        claimed_at,
+    )
+
+
+def _find(flat: list[bytes], names: list[bytes], name: bytes) -> bytes:
+    return flat[2 * names.index(name) + 1] if name in names else b""
+
+
+@lru_cache(maxsize=256)
+def _kind_of(description: bytes, queue: str) -> str:
+    # Must agree with lua/turn_claims.lua: the function, as RQ's default description shows it.
+    name, parenthesis, _ = description.partition(b"(")
+    return name.decode(errors="replace") if name and parenthesis else queue
