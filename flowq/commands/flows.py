@@ -1,33 +1,27 @@
-"""Where the values of a command get to by way of variables, arguments of functions and pipes.
+"""Which names of a command for a shell are read as code further on.
 
     count=${{ inputs.count }}; echo $((count + 1))
 
-`places` asks here whether a variable, or an argument of a function, is read as code further on.
-Data is followed by names, over the whole text and without regard to its order: a name too many
-refuses a harmless command, a name too few would execute a value. The output of programs is not
-followed, except that of `echo` and `printf`. The literal code of `sh -c` is a text of its own, and
-what stands behind it is judged like the arguments of a function.
-
-Three kinds of names are told apart, because their users are advised differently. `f()` stands for
-the arguments of the function f, and `()` for those of the command itself (`set -- …`); `f>` stands
-for what f prints.
+`places` asks here whether a value may be given to a variable, or to a function as an argument.
+`sources` follows names back to where their values come from. The literal code of `sh -c` is a text
+of its own; the words behind it are judged like the arguments of a function.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from flowq.commands import programs
+from flowq.commands.sources import LAST_ARGUMENT, NAMES, POSITIONAL, Sources, arguments_in
 from flowq.commands.trees import (
     MAX_DEPTH,
     SUBSTITUTIONS,
     Text,
     arguments_of,
     code_in,
-    find_ancestor,
     has_substitution,
     lines_around,
     parse,
@@ -41,18 +35,13 @@ from flowq.commands.trees import (
 if TYPE_CHECKING:
     from tree_sitter import Node
 
-_NAMES = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 _VARIABLES = re.compile(r"\$\{?!?([A-Za-z_]\w*)", re.ASCII)
-_POSITIONAL = re.compile(r"\$\{?!?[0-9@*]")
 _READS_NAME = re.compile(r"\$\{!(?!\w+(?:\[[@*]\]|[@*])\})|\$\{[^}]*@P\}", re.ASCII)
-"""`${!x}` and `${x@P}`; but `${!x[@]}` and `${!x*}` are names that the text itself gives."""
-
-_KEYS = re.compile(r"\$\{(?:#|!\w+\[[@*]\]\})")
-"""A length, or the indices of an array; nothing of a value is in there."""
+"""`${!x}` and `${x@P}`. `${!x[@]}` and `${!x*}` are names from the text itself."""
 
 _SLICE = re.compile(r"\$\{[^}:]*:(?![-=?+])")
 _SUBSCRIPT = re.compile(r"[${]\w+\[([^\]]*)")
-"""`$a[n]` in zsh, and `{a[n]}>file`, which the grammar takes for words."""
+"""`$a[n]` in zsh, and `{a[n]}>file`; the grammar takes both for words."""
 
 _ARGUMENT = re.compile(r"\w\[([^\]]*)")
 _DECLARES_NUMBERS = re.compile(r"[-+]\w*[iEFlun]\w*")
@@ -60,24 +49,12 @@ _COMPARES_NUMBERS = frozenset({"-eq", "-ne", "-lt", "-le", "-gt", "-ge", "-v", "
 _NUMBERS = programs.NUMBERS | {"integer", "float", "test", "printf", "logout"}
 _READING = frozenset({"read", "mapfile", "readarray"})
 _READ_INTO = frozenset({"REPLY", "MAPFILE"})
-"""Where `read` and `mapfile` put what they read, unless they are told."""
+"""Where `read` and `mapfile` store what they read, by default."""
 
 _INTERPRETERS = frozenset({"eval", "source", "trap", "sh", "bash", "dash"})
-
-_HOOKS = frozenset({"command_not_found_handle", "command_not_found_handler"})
-"""Functions that get the words of a command that is not there."""
-
-_ANY = "*()"
-"""The arguments of commands of which only the shell knows the name: it may be any function."""
-
-_ANY_OUTPUT = "*>"
-"""What is printed by commands of which only the shell knows the name."""
+_LITERALS = ("raw_string", "word")
 
 MAX_NESTED = 4
-
-_LITERALS = ("raw_string", "word")
-_LAST = "_"
-"""The variable that has the last argument of the command before."""
 
 
 class Flows:
@@ -95,6 +72,7 @@ class Flows:
         """Whether there is `eval` within `eval`, more often than is looked at."""
         self._is_reading: dict[tuple[int, frozenset[str]], bool] = {}
         self._nodes = [] if text.is_deep else list(self._walk_all())
+        self.sources = Sources(text, self._nodes)
 
     def _walk_all(self) -> Iterator[Node]:
         """Yield the parts of the text, and of the code in the arguments of `eval` and `trap`."""
@@ -128,36 +106,23 @@ class Flows:
 
     @cached_property
     def calculated(self) -> frozenset[str]:
-        """The names that arithmetic reads, or that are numbers, and those that get into them."""
-        return self._with_sources(map(self._calculated_in, self._nodes))
+        """The names that arithmetic reads, or that are numbers, with their sources."""
+        texts = ((node, " ".join(self._arithmetic_in(node))) for node in self._nodes)
+        return self.sources.with_sources(
+            [*NAMES.findall(text), *arguments_in(text, node)] for node, text in texts
+        )
 
     @cached_property
     def evaluated(self) -> frozenset[str]:
-        """The names whose values are read as code, or as names that can have code in them, and
-        those that get into them."""
+        """The names whose values are read as code, or as names that may contain code, with their
+        sources."""
         return self._find_evaluated(self._readers)
 
     @cached_property
     def split(self) -> frozenset[str]:
-        """The names that stand without quotes where one of several words would be an operator of a
-        test, or a command, and those that get into them."""
-        return self._with_sources(map(self._split_in, self._nodes))
-
-    @cached_property
-    def functions(self) -> frozenset[str]:
-        """The names of the functions that the text defines."""
-        defined = (node for node in self._nodes if node.type == "function_definition")
-        return frozenset(text_of(node.child_by_field_name("name")) for node in defined)
-
-    def called(self, words: list[programs.Word]) -> frozenset[str]:
-        """Return the functions that may get the arguments of a command."""
-        name = words[0].text
-        if name is None or programs.hides_command(words) or not self.functions:
-            return self.functions
-        named = {name}
-        if name in programs.WRAPPERS:
-            named |= {word.text for word in words[1:] if word.text}
-        return self.functions & (named | _HOOKS)
+        """The names that stand without quotes where a word may be an operator of a test, or a
+        command, with their sources."""
+        return self.sources.with_sources(map(self._split_in, self._nodes))
 
     def read_words(self, command: Node) -> list[list[programs.Word]]:
         """Return the words of a command, in each way in which they may be read."""
@@ -167,7 +132,7 @@ class Flows:
             found += [[programs.Word(each), *found[0][1:]] for each in self._interpreters_in(name)]
         command_word = programs.Word("command")
         for words in found[:]:
-            if words and not self.called(words).isdisjoint(self._forwarding):
+            if words and not self.sources.called(words).isdisjoint(self._forwarding):
                 found.append([command_word, *words[1:]])
             place = programs.find_shell_code(words)
             if place and "" in self._inner_flows(words[place].text or "")._forwarding:
@@ -179,8 +144,8 @@ class Flows:
         """Return what reads code among the words that get into the name of a command."""
         if name not in self._interpreters:
             variables = _VARIABLES.findall(name)
-            variables += ["()"] if _POSITIONAL.search(name) else []
-            self._interpreters[name] = self._with_sources([variables]) & _INTERPRETERS
+            variables += ["()"] if POSITIONAL.search(name) else []
+            self._interpreters[name] = self.sources.with_sources([variables]) & _INTERPRETERS
         return self._interpreters[name]
 
     @cached_property
@@ -189,7 +154,7 @@ class Flows:
 
         So do those that give them to such a function. "" is the command itself.
         """
-        found = self._with_sources(map(self._commands_in, self._nodes))
+        found = self.sources.with_sources(map(self._commands_in, self._nodes))
         return frozenset(name.removesuffix("()") for name in found if name.endswith("()"))
 
     def _commands_in(self, node: Node) -> Iterator[str]:
@@ -199,7 +164,7 @@ class Flows:
             for part in arguments_of(node)[: programs.count_before_command(words) + 1]:
                 if part.type not in ("raw_string", "word"):
                     yield from _VARIABLES.findall(text_of(part))
-                    yield from _arguments_in(text_of(part), node)
+                    yield from arguments_in(text_of(part), node)
 
     def reads_arguments(self, words: list[programs.Word], at: int) -> bool:
         """Whether the word at `at` is an argument for the code of `sh -c` that reads it as code."""
@@ -217,11 +182,6 @@ class Flows:
         return self._inner[code]
 
     # Arithmetic ----------------------------------------------------------------------------------
-
-    def _calculated_in(self, node: Node) -> Iterator[str]:
-        text = " ".join(self._arithmetic_in(node))
-        yield from _NAMES.findall(text)
-        yield from _arguments_in(text, node)
 
     def _arithmetic_in(self, node: Node) -> Iterator[str]:
         """Yield the texts that are read as arithmetic; some of them are more than that."""
@@ -261,7 +221,7 @@ class Flows:
         name = words[0].text if words else None
         if name in programs.VARIABLES or name in programs.READ_AS_CODE:
             yield from _ARGUMENT.findall(text_of(command))
-        if name not in _NUMBERS or name in programs.SHADOWED & self.functions:
+        if name not in _NUMBERS or name in programs.SHADOWED & self.sources.functions:
             return
         for place, node in enumerate(arguments_of(command)):
             is_format = name == "printf" and place < 3 and "%" in (words[place].text or "")
@@ -271,21 +231,21 @@ class Flows:
     # Code ----------------------------------------------------------------------------------------
 
     def _find_evaluated(self, readers: frozenset[str]) -> frozenset[str]:
-        return self._with_sources(self._evaluated_in(node, readers) for node in self._nodes)
+        return self.sources.with_sources(self._evaluated_in(node, readers) for node in self._nodes)
 
     def _evaluated_in(self, node: Node, readers: frozenset[str]) -> Iterator[str]:
         if node.is_missing or node.type == "ERROR":  # what the grammar does not know may be code
             text = lines_around(node)
-            yield from _NAMES.findall(text)
-            yield from _arguments_in(text, node)
+            yield from NAMES.findall(text)
+            yield from arguments_in(text, node)
             return
         for child in self._code_in(node, readers):
             if child.type == "command" and not self._text.prints(child) and child != node:
-                yield from self._outputs_of(child)
+                yield from self.sources.outputs_of(child)
             elif child.type not in _LITERALS:
                 yield from _VARIABLES.findall(text_of(child))
-                yield from _arguments_in(text_of(child), node)
-                yield from self._printed_by(
+                yield from arguments_in(text_of(child), node)
+                yield from self.sources.printed_by(
                     each for each in walk(child) if each.type in SUBSTITUTIONS
                 )
 
@@ -342,17 +302,9 @@ class Flows:
         for node in walk(statement):
             if node.type == "herestring_redirect" or (
                 node.type == "command"
-                and (self._text.prints(node) or next(self._outputs_of(node), None))
+                and (self._text.prints(node) or next(self.sources.outputs_of(node), None))
             ):
                 yield node
-
-    def _outputs_of(self, command: Node) -> Iterator[str]:
-        """Yield `f>` for the functions that a command may call."""
-        words = self._text.words(command)
-        if words and (words[0].text is None or programs.hides_command(words)):
-            yield _ANY_OUTPUT
-        elif words:
-            yield from (f"{name}>" for name in self.called(words))
 
     # Words without quotes ------------------------------------------------------------------------
 
@@ -365,99 +317,7 @@ class Flows:
             bare = nodes[: programs.count_before_command(words) + 1]
         for name, around in _bare_in(bare):
             yield name
-            yield from _arguments_in(f"${name}", around)
-
-    # Sources -------------------------------------------------------------------------------------
-
-    def _with_sources(self, found: Iterable[Iterable[str]]) -> frozenset[str]:
-        """Return names, and those of the variables whose values get into these."""
-        left = [name for names in found for name in names]
-        all_names: set[str] = set()
-        while left:
-            name = left.pop()
-            if name not in all_names:
-                all_names.add(name)
-                left += self._sources.get(name, ())
-                left += [_ANY] if name.endswith("()") else []
-        return frozenset(all_names)
-
-    @cached_property
-    def _sources(self) -> Mapping[str, list[str]]:
-        """The names from which others get their values.
-
-        A name in a literal counts too: with n=5 and x=n, $((x)) is 5.
-        """
-        found: dict[str, list[str]] = {_ANY_OUTPUT: [f"{name}>" for name in self.functions]}
-        for node in self._nodes:
-            if node.type == "function_definition":
-                name = text_of(node.child_by_field_name("name"))
-                found.setdefault(f"{name}>", []).extend(self._printed_by(node.named_children[1:]))
-            for target, values in self._assigned_in(node):
-                found.setdefault(target, []).extend(self._read_in(values))
-                if not values:  # `for x; do`, and `getopts`, take the arguments
-                    found[target] += _arguments_in("$@", node)
-        return found
-
-    def _assigned_in(self, node: Node) -> Iterator[tuple[str, list[Node]]]:
-        """Yield what a part of the text gives values to, and which."""
-        if node.type == "variable_assignment":
-            name = text_of(node.child_by_field_name("name")).partition("[")[0]
-            values = [node.child_by_field_name("value") or node]
-            yield name, values
-        elif node.type == "for_statement":
-            name = text_of(node.child_by_field_name("variable"))
-            yield name, node.children_by_field_name("value")
-        elif node.type == "expansion" and node.named_children:
-            if any(child.type in ("=", ":=") for child in node.children):
-                yield text_of(node.named_children[0]), node.named_children[1:]
-        elif node.type == "declaration_command":
-            yield from _assignments_in(node.named_children)
-        elif node.type == "command":
-            yield from self._given_by(node)
-
-    def _given_by(self, command: Node) -> Iterator[tuple[str, list[Node]]]:
-        words, arguments = self._text.words(command), arguments_of(command)
-        if not words:
-            return
-        if words[0].text is None or programs.hides_command(words):
-            yield _ANY, arguments
-        else:
-            for function in self.called(words):
-                yield f"{function}()", arguments
-        if words[0].text == "set":
-            targets = [word.text for word in words if word.text and _NAMES.fullmatch(word.text)]
-            for target in [*targets[1:], *_arguments_in("$@", command)]:
-                yield target, arguments[1:]
-        elif words[0].text == "getopts":
-            yield "OPTARG", []
-        elif words[0].text in programs.VARIABLES:
-            yield from _assignments_in(arguments)
-
-    def _read_in(self, values: list[Node]) -> Iterator[str]:
-        left = list(values)
-        while left:
-            node = left.pop()
-            if node.type in SUBSTITUTIONS:
-                yield from self._printed_by([node])
-                continue
-            if _KEYS.match(text_of(node)):
-                continue
-            if node.type in ("variable_name", "special_variable_name"):
-                name = text_of(node)
-                yield name
-                yield from _arguments_in(f"${name}", node)
-            elif not node.children:
-                yield from (name for name in _NAMES.findall(text_of(node)) if name != _LAST)
-            left += node.children
-
-    def _printed_by(self, statements: Iterable[Node]) -> Iterator[str]:
-        """Yield the names of what statements print, as far as that is followed."""
-        for statement in statements:
-            for node in self._text.printed_in(statement):
-                if node.type == "command" and not self._text.prints(node):
-                    yield from self._outputs_of(node)
-                else:
-                    yield from self._read_in([node])
+            yield from arguments_in(f"${name}", around)
 
     # What reads code from its input --------------------------------------------------------------
 
@@ -479,7 +339,16 @@ class Flows:
         Its redirections are those of all commands after it: what these print may go to a program
         that reads code, and what they read may be a text of the command.
         """
-        starting = [node for node in self._nodes if node.type == "command" and self._is_exec(node)]
+        starting = [
+            node
+            for node in self._nodes
+            if node.type == "command"
+            and any(
+                word.text in ("exec", "redirect")
+                for words in self._text.read_words(node)
+                for word in words[: programs.count_before_command(words) + 1]
+            )
+        ]
         beside = [
             each
             for node in starting
@@ -497,13 +366,6 @@ class Flows:
         roots = [self._text.root, *self._codes.values()]
         return has_input and any(map(self.reads_code, roots))
 
-    def _is_exec(self, command: Node) -> bool:
-        return any(
-            word.text in ("exec", "redirect")
-            for words in self._text.read_words(command)
-            for word in words[: programs.count_before_command(words) + 1]
-        )
-
     @cached_property
     def _readers(self) -> frozenset[str]:
         """The variables into which no value may be read, and `f|` for functions that read code."""
@@ -517,7 +379,7 @@ class Flows:
                     left.append(name)
                 for command in walk(node):
                     words = self._text.words(command) if command.type == "command" else []
-                    for called in self.called(words) if words else ():
+                    for called in self.sources.called(words) if words else ():
                         callers.setdefault(called, set()).add(name)
         found: set[str] = set()
         while left:
@@ -554,7 +416,7 @@ class Flows:
         for words in filter(None, self.read_words(command)):
             if programs.reads_code(words):
                 return True
-            if any(f"{name}|" in known for name in self.called(words)):
+            if any(f"{name}|" in known for name in self.sources.called(words)):
                 return True
             into = _READ_INTO.union(word.text for word in words[1:] if word.text)
             if words[0].text in _READING and known & into:
@@ -569,23 +431,7 @@ class Flows:
     @cached_property
     def reads_last_argument(self) -> bool:
         """Whether `$_` is read as code, which any command sets."""
-        return _LAST in self.calculated or _LAST in self.evaluated
-
-
-def _arguments_in(text: str, node: Node) -> Iterator[str]:
-    """Yield `f()` where a text has arguments of the function f in it, in whose body a node is; `()`
-    where it is in none."""
-    if _POSITIONAL.search(text):
-        around = find_ancestor(node, "function_definition", frozenset())
-        name = text_of(around.child_by_field_name("name")) if around is not None else ""
-        yield f"{name}()"
-
-
-def _assignments_in(nodes: Iterable[Node]) -> Iterator[tuple[str, list[Node]]]:
-    """Yield the variables that words such as `"x=$y"` give values to, and these."""
-    for node in nodes:
-        if name := programs.find_assigned(code_in([node])):
-            yield name, [node]
+        return LAST_ARGUMENT in self.calculated or LAST_ARGUMENT in self.evaluated
 
 
 def _bare_in(nodes: Iterable[Node]) -> Iterator[tuple[str, Node]]:

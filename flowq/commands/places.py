@@ -242,7 +242,7 @@ def _judge_command(step: _Step) -> Refusal | None:
         return None  # which read a number there, and no arithmetic
     if step.is_direct and (refusal := _judge_argument(step, words)):
         return refusal
-    if words[0].text in programs.SHADOWED & step.flows.functions:
+    if words[0].text in programs.SHADOWED & step.flows.sources.functions:
         return None
     readings = step.flows.read_words(step.parent)
     if step.is_direct and any(step.flows.reads_arguments(each, place) for each in readings):
@@ -256,7 +256,7 @@ def _judge_argument(step: _Step, words: list[programs.Word]) -> Refusal | None:
     flows = step.flows
     if flows.reads_last_argument:
         return Refusal("stands in a command that reads $_ as code", "use a variable of your own")
-    for name in sorted(flows.called(words)):
+    for name in sorted(flows.sources.called(words)):
         if f"{name}()" in flows.calculated:
             return Refusal(f"is an argument of {name}, and arithmetic reads that", COMPUTE)
         if f"{name}()" in flows.evaluated:
