@@ -138,5 +138,5 @@ def _unknown_arguments(job: JobSpec, taken: _Taken) -> Iterator[tuple[Problem, s
     for name in () if taken.takes_all else job.with_:
         if name not in known:
             message = f"job {job.name} passes {name}, which {job.call} does not take"
-            hint = did_you_mean(name, by_name) or "take it away: it takes no arguments by name"
+            hint = did_you_mean(name, by_name) or "remove it: it takes no arguments by name"
             yield Problem(UNKNOWN_ARGUMENT, message, hint=hint), name

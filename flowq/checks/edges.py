@@ -54,7 +54,7 @@ def check_self_references(workflow: Workflow, graph: Graph) -> Iterator[Problem]
     for edge in graph.edges:
         if edge.blocker == edge.future:
             message = f"job {edge.future} waits for itself"
-            problem = Problem(JOB_WAITS_FOR_ITSELF, message, hint="take that reference away")
+            problem = Problem(JOB_WAITS_FOR_ITSELF, message, hint="remove that reference")
             yield from _where_said(workflow, edge, problem)
 
 
@@ -62,7 +62,7 @@ def check_cycles(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
     """The graph has no cycle."""
     for cycle in graph.find_cycles():
         message = f"these jobs wait for each other: {_spell(cycle)}"
-        hint = "each of them must run before the next: take one of these edges away"
+        hint = "each of them must run before the next: remove one of these edges"
         closing = graph.get_edge(cycle[-2], cycle[-1])
         yield from _where_said(workflow, closing, Problem(CYCLE, message, hint=hint))
 
@@ -84,7 +84,7 @@ def check_open_jobs(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
     for job in graph:
         if job.deferred and not graph.predecessors(job.name):
             message = f"job {job.name} is deferred, and no job blocks it that could add blockers"
-            hint = f"write `blocks: {job.name}` at the job that adds them, or take `deferred` away"
+            hint = f"write `blocks: {job.name}` at the job that adds them, or remove `deferred`"
             where = workflow.places.find("jobs", job.name, "deferred")
             yield Problem(DEFERRED_WITHOUT_BLOCKER, message, where, hint)
 
@@ -102,7 +102,7 @@ def check_final_jobs(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
             message = (
                 f"job {edge.future} is under `finally`, so it comes after {edge.blocker} anyway"
             )
-            hint = f"take that away; it may use jobs.{edge.blocker}.result and the like"
+            hint = f"remove that; it may use jobs.{edge.blocker}.result and the like"
         else:
             message = f"job {edge.future} would wait for {edge.blocker}, which is under `finally`"
             hint = "what is there runs when all others have ended: move one of the two jobs"

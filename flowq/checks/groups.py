@@ -162,7 +162,7 @@ def check_conditions(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
             asked = find_references(condition).statuses
             message = f"job {job.name} asks for {min(asked)}() and says `on_blocker_failure`"
             where = workflow.places.find("jobs", job.name, "on_blocker_failure")
-            hint = "take it away: such an `if` is judged when all jobs before it have ended"
+            hint = "remove it: such an `if` is judged when all jobs before it have ended"
             yield Problem(IF_AND_POLICY, message, where, hint)
 
 
@@ -194,5 +194,5 @@ def check_questions(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
         if (key != "if" or asks) and not graph.predecessors(job.name):
             message = f"`{key}` of job {job.name} asks about jobs before it, and there are none"
             where = workflow.places.find("jobs", job.name, key)
-            hint = "name them under `needs`, or take it away"
+            hint = "name them under `needs`, or remove it"
             yield Problem(NOTHING_BEFORE, message, where, hint, severity="warning")

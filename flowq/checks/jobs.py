@@ -76,7 +76,7 @@ def _meaningless(workflow: Workflow, job: JobSpec) -> Iterator[tuple[str, str, s
             if has(word) and has(other):
                 yield word, f"has `{other}` and `{word}`", hint
     if job.run is not None and job.run.shell and not isinstance(job.run.command, str):
-        hint = "take `shell` away, or write the command as one text for that shell"
+        hint = "remove `shell`, or write the command as one text for that shell"
         yield "shell", "has `shell`, and a command as a list, which runs without one", hint
 
 
@@ -159,7 +159,7 @@ def check_unused_inputs(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
     for declared in workflow.inputs:
         if declared.name not in used:
             message = f"no job uses the input {declared.name}"
-            hint = f"use it as ${{{{ inputs.{declared.name} }}}}, or take it away"
+            hint = f"use it as ${{{{ inputs.{declared.name} }}}}, or remove it"
             where = workflow.places.find("inputs", declared.name)
             yield Problem(UNUSED_INPUT, message, where, hint, severity="warning")
 
@@ -173,7 +173,7 @@ def check_unused_workflows(workflow: Workflow, graph: Graph) -> Iterator[Problem
     for name in (str(path[1]) for path in places if len(path) == 2 and path[0] == "workflows"):
         if name not in used:
             message = f"no job uses the workflow {name}"
-            hint = f"write `workflow: {name}` at a job, or take it away"
+            hint = f"write `workflow: {name}` at a job, or remove it"
             where = workflow.places.find("workflows", name)
             yield Problem(UNUSED_WORKFLOW, message, where, hint, severity="warning")
 

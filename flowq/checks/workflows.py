@@ -74,7 +74,7 @@ def _check_inputs_of(workflow: Workflow, job: JobSpec, nested: Workflow) -> Iter
                 yield Problem(BAD_NESTED_INPUTS, message, where, hint)
         elif nested.is_whole("inputs"):
             message = f"job {job.name} passes {name}, and {nested.name} has no such input"
-            hint = did_you_mean(name, input_by_name) or "take it away, or declare it there"
+            hint = did_you_mean(name, input_by_name) or "remove it, or declare it there"
             yield Problem(BAD_NESTED_INPUTS, message, where, hint)
     missing = [d.name for d in whole if d.required and d.name not in job.with_]
     if missing and workflow.is_known(job.name, "with"):

@@ -173,7 +173,7 @@ def _read_input(name: str, node: Node, problems: Problems) -> Input:
     if "default" not in words:
         return declared
     if words.get("required"):
-        hint = "take one of them away: an input with a default may be left out"
+        hint = "remove one of them: an input with a default may be left out"
         problems.add(WRONG_SHAPE, node, f"input {name} is required and has a default", hint)
     return _with_default(declared, words["default"], problems)
 

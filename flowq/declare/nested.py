@@ -114,7 +114,7 @@ class Shelf:
 
     def _refuse_circle(self, circle: list[str], place: Placed) -> None:
         message = f"these workflows contain each other: {' → '.join(circle)}"
-        hint = "a workflow that contains itself would never end: take one of these jobs away"
+        hint = "a workflow that contains itself would never end: remove one of these jobs"
         self.problems.add(WORKFLOW_IN_ITSELF, place, message, hint)
 
     def _refuse_depth(self, place: Placed) -> None:

@@ -452,7 +452,7 @@ class Workflow:
                 problems.add(NO_SUCH_WORKFLOW, one.where, str(error))
             except RecursionError:
                 message = f"workflow {name} contains itself"
-                problems.add(WORKFLOW_IN_ITSELF, one.where, message, "take this job away")
+                problems.add(WORKFLOW_IN_ITSELF, one.where, message, "remove this job")
             else:
                 if workflows.setdefault(name, found) != found:
                     message = f"two different workflows are called {name}"

@@ -77,7 +77,7 @@ def _check_text(text: str, problems: Problems) -> None:
         refuse_length(problems)
     if found := _UNPRINTABLE.search(text):
         message = f"the character U+{ord(found.group()):04X} cannot stand in a text"
-        problems.stop(NOT_UTF8, find_position(text, found.start()), message, "take it away")
+        problems.stop(NOT_UTF8, find_position(text, found.start()), message, "remove it")
 
 
 class _Builder:
@@ -234,7 +234,7 @@ class _Builder:
         if not is_known:
             tag = event.tag.replace("tag:yaml.org,2002:", "!!", 1)
             message = f"the tag {tag} means nothing here"
-            hint = "take it away; values are plain data"
+            hint = "remove it; values are plain data"
             if event.tag[:1] == "!" and event.tag[1:2].isalpha():
                 hint = f"put text that begins with ! in quotes; in `if`, write not {event.tag[1:]}"
             self.problems.add(BAD_ALIAS, node, message, hint)
@@ -409,7 +409,7 @@ _WORDS_BY_PROBLEM = {
     ),
     "found an indentation indicator equal to 0": (
         "a 0 stands behind the | or > that begins a text of several lines",
-        "take it away: the first line says how far the text is indented",
+        "remove it: the first line says how far the text is indented",
     ),
     **dict.fromkeys(
         (

@@ -235,7 +235,7 @@ def _explain(complaint: str) -> Refused:
     if found := _PLACES_OF_THE_PARSER.fullmatch(complaint):
         wanted, here = found["wanted"] or "a value", found["found"] or found["alone"]
         wanted, here = (_WORD_BY_TOKEN.get(word, word) for word in (wanted, here))
-        hint = "take it away, or write what is missing in front of it; put a text in quotes"
+        hint = "remove it, or write what is missing in front of it; put a text in quotes"
         return Refused(BAD_EXPRESSION, f"there is {here} where {wanted} should be", hint)
     if complaint == "expected name or number":
         return Refused(BAD_EXPRESSION, "a name is missing behind a dot", "as in inputs.NAME")
@@ -250,7 +250,7 @@ def _explain_rest(kind: str, rest: str) -> Refused:
     if kind in _WORD_BY_TOKEN:
         return Refused(BAD_EXPRESSION, f"there is no operator in front of {rest}", _JOINING)
     hints = {",": "write a list in brackets: [a, b]", ":": "put a text in quotes"}
-    hint = hints.get(rest, "take it away, or write what opens it")
+    hint = hints.get(rest, "remove it, or write what opens it")
     return Refused(BAD_EXPRESSION, f"there is a {rest} where it has no meaning", hint)
 
 

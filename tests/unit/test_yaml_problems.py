@@ -163,7 +163,7 @@ def test_all_problems_are_reported_at_once_in_the_order_of_the_text() -> None:
         ("a: |\n\tb\n", "FQ102", "indented with spaces"),
         ("a: 'b\n---\n", "FQ102", "never closed"),
         ("a: 'b' c\n", "FQ102", "put all of it in quotes"),
-        ("a: >0\n  b\n", "FQ102", "take it away"),
+        ("a: >0\n  b\n", "FQ102", "remove it"),
         ("% x\na: b\n", "FQ102", "cannot begin with '%'"),
         ("a: ? b\n", "FQ102", "put the text in quotes"),
         ("a: !<b c\n", "FQ102", "put the text in quotes"),
