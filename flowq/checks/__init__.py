@@ -1,9 +1,9 @@
 """Checks a workflow: one small function per rule, all problems at once.
 
-A rule is a function from the workflow and its graph to problems, and knows nothing of the others.
-Of a workflow that could be read only in part, a rule complains of nothing that is missing there.
-`check` needs nothing but the declaration; `check_calls` looks at the functions that jobs call,
-which the shell imports and passes in. Both look into nested workflows too.
+A rule is a function from a workflow and its graph to problems, and independent of other rules. If a
+workflow could be read only in part, a rule reports nothing that merely follows from the gaps.
+`check` needs only the declaration. `check_calls` checks the functions that jobs call, which the
+caller imports. Both include nested workflows.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ _RULES: tuple[Rule, ...] = (
 
 
 def check(workflow: Workflow, graph: Graph) -> list[Problem]:
-    """Return all that is wrong with a workflow as declared, in the order of its text.
+    """Return all problems of a workflow's declaration, in the order of its text.
 
-    Shape: errors and warnings (`severity`); empty when it can be compiled without a remark.
+    Shape: errors and warnings (`severity`).
     """
     return in_text_order(
         chain.from_iterable(
@@ -71,10 +71,10 @@ def check(workflow: Workflow, graph: Graph) -> list[Problem]:
 def check_calls(
     workflow: Workflow, graph: Graph, find_callable: Callable[[str], Callable[..., object]]
 ) -> list[Problem]:
-    """Return what is wrong with the functions that the jobs call, in the order of the text.
+    """Return the problems of functions that the jobs call, in the order of the text.
 
-    `find_callable` imports what a `call` names, and raises what it likes when it cannot: user
-    code runs in there.
+    `find_callable` imports the function that a `call` names. It runs user code, so it may raise any
+    exception.
     """
     return in_text_order(
         chain.from_iterable(
@@ -100,7 +100,7 @@ def in_text_order(problems: Iterable[Problem], file: str = "") -> list[Problem]:
 
 
 def _all(workflow: Workflow, graph: Graph) -> Iterator[tuple[Workflow, Graph]]:
-    """Yield a workflow and all that are nested in it, each once."""
+    """Yield a workflow and all its nested workflows, each once."""
     yield workflow, graph
     seen = {id(workflow)}
     waiting = list(workflow.workflows.values())

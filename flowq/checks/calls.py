@@ -37,7 +37,11 @@ def check_functions(
             where = workflow.places.find("jobs", job.name, "call")
             yield Problem(found.code, f"job {job.name} {found.message}", where, found.hint)
         elif found is not None:
-            yield from _argument_problems(workflow, job, found)
+            for problem, name in chain(
+                _positional_only(job, found), _unknown_arguments(job, found)
+            ):
+                yield replace(problem, where=workflow.places.find("jobs", job.name, "with", name))
+            yield from _missing_arguments(workflow, job, found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +55,7 @@ class _Refusal:
 
 @dataclass(frozen=True, slots=True)
 class _Taken:
-    """The parameters of what is called, and whether its author can change them."""
+    """The parameters of a function, and whether its author can change them."""
 
     parameters: list[Parameter]
     is_own: bool
@@ -64,7 +68,7 @@ class _Taken:
 def _look_at(
     call: str, find_callable: Callable[[str], Callable[..., object]]
 ) -> _Taken | _Refusal | None:
-    """Return what a call takes, or None where what is called does not tell it (some in C)."""
+    """Return the parameters of a function; None if it has no signature (some written in C)."""
     try:
         found = find_callable(call)
     except NotCallable as error:
@@ -102,10 +106,7 @@ _BY_NAME = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
 _METHOD = "it is a method, which needs an object: call a class method, a static one, or a function"
 
 
-def _argument_problems(workflow: Workflow, job: JobSpec, taken: _Taken) -> Iterator[Problem]:
-    places = workflow.places
-    for problem, name in chain(_positional_only(job, taken), _unknown_arguments(job, taken)):
-        yield replace(problem, where=places.find("jobs", job.name, "with", name))
+def _missing_arguments(workflow: Workflow, job: JobSpec, taken: _Taken) -> Iterator[Problem]:
     missing = [
         each.name
         for each in taken.parameters
@@ -113,7 +114,7 @@ def _argument_problems(workflow: Workflow, job: JobSpec, taken: _Taken) -> Itera
     ]
     if missing and workflow.is_known(job.name, "with"):
         message = f"job {job.name} does not pass {', '.join(missing)} to {job.call}"
-        where = places.find("jobs", job.name, "with")
+        where = workflow.places.find("jobs", job.name, "with")
         is_method = missing[0] == "self" and "." in job.call.partition(":")[2]
         hint = _METHOD if is_method else f"add it under `with:`, as in {missing[0]}: …"
         yield Problem(MISSING_ARGUMENT, message, where, hint)

@@ -1,7 +1,7 @@
 """The rules of commands: where values may stand in them, and what needs a shell.
 
-`flowq.checks.check` calls each rule. `flowq.commands` judges the places in a command; the rules
-turn its answers into problems, and write out what to do instead.
+`flowq.checks.check` calls each rule. `flowq.commands` decides where a value may stand; the rules
+turn its answers into problems with hints.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import shlex
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import PureWindowsPath
 
-from flowq.commands.places import Place, find_places
+from flowq.commands.places import find_places
 from flowq.commands.programs import COMPARE_BY_TEST, COMPUTE, ENV, LIST, Word, find_code
 from flowq.commands.values import find_shell
 from flowq.errors import Excerpt, Problem
@@ -26,7 +26,7 @@ from flowq.problems import (
     VALUE_AS_CODE,
     VALUE_AS_PROGRAM,
 )
-from flowq.spec import JobSpec, Shell, Workflow
+from flowq.spec import JobSpec, Workflow
 
 _VARIABLE_BY_SHELL: Mapping[str, str] = {
     "cmd": "!NAME!",
@@ -46,7 +46,7 @@ _VARIABLE_BY_SHELL: Mapping[str, str] = {
 
 
 def check_shells(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
-    """Only commands for shells that keep a value in quotes hold expressions."""
+    """Expressions stand only in commands for shells with known quoting rules."""
     for job in graph:
         if job.run is None or not isinstance(job.run.command, str):
             continue
@@ -68,7 +68,14 @@ def check_shells(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
 def check_places(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
     """An expression in a command is placed where its value cannot become code."""
     for job in graph:
-        for number, place in enumerate(_find_places(job.run)):
+        run = job.run
+        if run is None or not isinstance(run.command, str) or find_shell(run.shell) is None:
+            continue
+        try:
+            places = find_places(run.command, run.shell)
+        except Refused:  # an expression that cannot be read is a problem of its own
+            continue
+        for number, place in enumerate(places):
             excerpt = Excerpt(number=number)
             if place.refusal is not None:
                 message = f"job {job.name} has {place.expression} where no value may be: it "
@@ -107,7 +114,7 @@ def _write_hint(instead: str, expression: Expression) -> str:
 
 
 def _is_listed(expression: Expression, workflow: Workflow, job: JobSpec) -> bool:
-    """Whether a value comes from a list that the workflow itself has."""
+    """Whether all values of an expression are written in the workflow."""
     whole = find_whole_reference(expression.source)
     if whole is None:
         return False
@@ -193,15 +200,6 @@ def _is_several(reference: Reference, lists: Collection[str], graph: Graph) -> b
     return reference.root == "matrix" and not reference.name
 
 
-def _find_places(run: Shell | None) -> tuple[Place, ...]:
-    if run is None or not isinstance(run.command, str) or find_shell(run.shell) is None:
-        return ()
-    try:
-        return find_places(run.command, run.shell)
-    except Refused:  # an expression that cannot be read is a problem of its own
-        return ()
-
-
 def check_shell_words(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
     """A command list contains no shell syntax (a warning)."""
     for job in workflow.jobs:
@@ -213,7 +211,7 @@ def check_shell_words(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
                 message = f"job {job.name} passes {item:.40} as an argument: no shell {what}"
                 where = workflow.places.find("jobs", job.name, "run", index)
                 text = " ".join(
-                    each  # what is meant for the shell stands as it is, and the rest in quotes
+                    each  # shell syntax unquoted, the rest quoted
                     if "${{" in each or _find_shell_word(each, _stem(command[0]))
                     else shlex.quote(each)
                     for each in command
@@ -226,7 +224,7 @@ def check_shell_words(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
 _SHELLS = frozenset(
     {"bash", "sh", "zsh", "dash", "ash", "ksh", "fish", "pwsh", "powershell", "cmd", "env", "ssh"}
 )
-"""Programs that may well take what only a shell understands."""
+"""Programs whose arguments may contain shell syntax."""
 
 _OPERATORS = frozenset(
     {"|", "||", "&&", "&", ";", ">", ">>", "<", "<<", "2>", "2>>", "2>&1", "&>", ">&2"}
@@ -238,11 +236,11 @@ _OF_FILES = frozenset(
     {"cat", "chmod", "chown", "cp", "du", "gzip", "gunzip", "head", "ls", "md5sum", "mv", "rm"}
     | {"sha256sum", "sort", "stat", "tail", "tar", "touch", "wc", "zip"}
 )
-"""Programs whose arguments are files, and no patterns of their own."""
+"""Programs whose arguments are files, not patterns."""
 
 
 def _find_shell_word(item: str, program: str) -> str:
-    """Return what a shell would do with an argument, and nobody does; "" for an ordinary one."""
+    """Return what a shell would do with an argument; "" for an ordinary argument."""
     if item in _OPERATORS:
         return "" if program in _WITH_OPERATORS else "acts on it"
     if "${{" in item or program in _WITH_DOLLARS:
@@ -256,10 +254,10 @@ def _find_shell_word(item: str, program: str) -> str:
 
 
 _WITH_OPERATORS = frozenset({"find", "expr", "test", "["})
-"""Programs for which such a word means something."""
+"""Programs that give such a word a meaning of their own."""
 
 _WITH_DOLLARS = frozenset({"awk", "gawk", "mawk", "sed", "perl", "make", "jq", "envsubst"})
-"""Programs for which a dollar may mean something."""
+"""Programs that may give a dollar sign a meaning of their own."""
 
 
 def _stem(program: str) -> str:

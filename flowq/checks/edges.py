@@ -27,11 +27,11 @@ _VERB_BY_KEY: Mapping[str | int, str] = {
 }
 _NAMING = ("needs", "blocks")
 _MAX_SPELT = 20  # jobs of a circle
-_MAX_COMPARED = 50_000  # names, for all mistakes together: each costs some 20 µs
+_MAX_COMPARED = 50_000  # names, for all problems together: each costs about 20 µs
 
 
 def suggest_job(graph: Graph, name: str, owner: str) -> str:
-    """Return the nearest job that is not the speaker itself; with very many nothing is near."""
+    """Return a hint with the most similar job name, except `owner`; "" in very large workflows."""
     if len(graph) * len(graph.dangling) > _MAX_COMPARED:
         return ""
     return did_you_mean(name, (other for other in graph.job_by_name if other != owner))
@@ -61,18 +61,15 @@ def check_self_references(workflow: Workflow, graph: Graph) -> Iterator[Problem]
 def check_cycles(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
     """The graph has no cycle."""
     for cycle in graph.find_cycles():
-        message = f"these jobs wait for each other: {_spell(cycle)}"
+        shown = list(cycle)
+        if len(cycle) > _MAX_SPELT:
+            half = _MAX_SPELT // 2
+            left_out = f"… {len(cycle) - 2 * half:,} more …"
+            shown = [*cycle[:half], left_out, *cycle[-half:]]
+        message = f"these jobs wait for each other: {' → '.join(shown)}"
         hint = "each of them must run before the next: remove one of these edges"
         closing = graph.get_edge(cycle[-2], cycle[-1])
         yield from _where_said(workflow, closing, Problem(CYCLE, message, hint=hint))
-
-
-def _spell(cycle: tuple[str, ...]) -> str:
-    if len(cycle) <= _MAX_SPELT:
-        return " → ".join(cycle)
-    half = _MAX_SPELT // 2
-    left_out = f"… {len(cycle) - 2 * half:,} more …"
-    return " → ".join([*cycle[:half], left_out, *cycle[-half:]])
 
 
 def check_open_jobs(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
@@ -125,7 +122,7 @@ def check_policies(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
 
 
 def _where_said(workflow: Workflow, edge: Edge, problem: Problem) -> Iterator[Problem]:
-    """Yield a problem where its edge is declared first: at a name, or in an expression."""
+    """Yield a problem at the first declaration of its edge: a name, or an expression."""
     path = find_place(workflow, edge.said[0])
     if path[2] not in _VERB_BY_KEY:
         problem = replace(problem, excerpt=Excerpt(names=("jobs", edge.blocker)))

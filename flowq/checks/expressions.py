@@ -38,7 +38,7 @@ from flowq.spec import JobSpec, Path, Workflow
 _PLAIN_BY_KEY = {key: roots & {"inputs", "jobs"} for key, roots in ROOTS_BY_KEY.items()}
 _GROUP_ATTRIBUTES = frozenset({"results", "outcomes", "by_key"})
 _OWN_ATTRIBUTES = frozenset({"error", "exit_code", "attempts"})
-"""What a single job has, and not a group of jobs."""
+"""The attributes of a single job that a group does not have."""
 
 
 def check_expressions(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
@@ -51,19 +51,26 @@ def check_expressions(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
         if references.roots <= _PLAIN_BY_KEY[key] and _is_plain(references, known, graph):
             continue
         job, owner = graph.job_by_name[name], f"job {name}"
-        found = chain(
+        found: Iterator[Problem] = chain(
             _shared_problems(owner, references, inputs, graph, name),
             _misplaced(owner, key, references, ROOTS_BY_KEY[key]),
             _not_in_this_job(workflow, job, key, references),
         )
         yield from chain.from_iterable(workflow.places.place(each, *path) for each in found)
-    yield from _workflow_problems(workflow, graph, inputs)
+    for path, text in find_workflow_texts(workflow):
+        key, references = str(path[0]), find_references(text)
+        owner = f"`{key}` of the workflow"
+        found = chain(
+            _shared_problems(owner, references, inputs, graph, ""),
+            _misplaced(owner, key, references, ROOTS_BY_WORKFLOW_KEY[key]),
+        )
+        yield from chain.from_iterable(workflow.places.place(each, *path) for each in found)
 
 
 def _own_uses(workflow: Workflow, graph: Graph) -> Iterator[tuple[str, Path, References]]:
-    """Yield what each text of a job refers to, with the job's name; not what is under `defaults`.
+    """Yield what each text of a job refers to, with the job's name.
 
-    That is a text of the workflow, and what is wrong with it is said once.
+    Leaves out texts that come from `defaults`, which are checked once, as texts of the workflow.
     """
     is_shared = has_expression(workflow.defaults.cwd or "")
     shared = {job.name for job in workflow.jobs if job.cwd is None} if is_shared else ()
@@ -74,12 +81,12 @@ def _own_uses(workflow: Workflow, graph: Graph) -> Iterator[tuple[str, Path, Ref
 
 
 def _about(problem: Problem, *names: str) -> Problem:
-    """Return the problem as one of those names in its text."""
+    """Return the problem at these names in its text."""
     return replace(problem, excerpt=Excerpt(names=names))
 
 
 def _is_plain(references: References, inputs: frozenset[str], graph: Graph) -> bool:
-    """Whether a text uses nothing but inputs and results of single jobs; most are like that."""
+    """Whether a text uses only inputs and results of single jobs, as most do."""
     if references.problems or references.parts or references.constants:
         return False
     if not references.inputs <= inputs:
@@ -95,17 +102,6 @@ def _is_group(job: JobSpec) -> bool:
     return job.for_each is not None or job.matrix is not None
 
 
-def _workflow_problems(workflow: Workflow, graph: Graph, inputs: list[str]) -> Iterator[Problem]:
-    for path, text in find_workflow_texts(workflow):
-        key, references = str(path[0]), find_references(text)
-        owner = f"`{key}` of the workflow"
-        found = chain(
-            _shared_problems(owner, references, inputs, graph, ""),
-            _misplaced(owner, key, references, ROOTS_BY_WORKFLOW_KEY[key]),
-        )
-        yield from chain.from_iterable(workflow.places.place(each, *path) for each in found)
-
-
 def _shared_problems(
     owner: str, references: References, inputs: list[str], graph: Graph, speaker: str
 ) -> Iterable[Problem]:
@@ -118,7 +114,7 @@ def _shared_problems(
 
 
 def _advise(problem: Problem, inputs: list[str], graph: Graph) -> Problem:
-    """Return a problem; of the bare name of a job or an input, with how that is written."""
+    """Return a problem; for the bare name of a job or an input, with a hint how to write it."""
     name = problem.excerpt.names[0] if problem.excerpt and problem.excerpt.names else ""
     if problem.code != UNKNOWN_NAME or f"unknown name {name!r}" not in problem.message:
         return problem
@@ -128,7 +124,7 @@ def _advise(problem: Problem, inputs: list[str], graph: Graph) -> Problem:
 
 
 def _failing(constants: Iterable[str]) -> Iterator[Problem]:
-    """Yield a problem for each expression that will never have a value, whatever is known."""
+    """Yield a problem for each constant expression that has no value."""
     for constant in constants:
         try:
             evaluate(constant)
@@ -176,7 +172,7 @@ def _unknown_results(
 
 
 def _not_asked(used: str, job: JobSpec, name: str) -> Iterator[Problem]:
-    """Yield a problem where the approval of a job does not give what an expression uses."""
+    """Yield a problem if the approval of a job lacks an input that an expression uses."""
     asked = [each.name for each in job.approval.inputs] if job.approval else []
     if name not in asked:
         say = "asks for no approval" if job.approval is None else f"asks for no {name!r}"
@@ -192,7 +188,7 @@ def _not_asked(used: str, job: JobSpec, name: str) -> Iterator[Problem]:
 def _wrong_number(
     owner: str, workflow: Workflow, job: JobSpec, attribute: str
 ) -> Iterator[Problem]:
-    """Yield a problem where a group is asked for one result, or a single job for several."""
+    """Yield a problem if an expression uses a group as a single job, or the reverse."""
     is_group, kind, hint = _is_group(job), "a group of jobs", ""
     if is_group and attribute == "result":
         hint = f"write jobs.{job.name}.results for the list, or .by_key[…] for one of them"
@@ -248,7 +244,7 @@ _SECRET_WORDS = ("TOKEN", "PASSWORD", "PASSWD", "SECRET", "KEY", "CREDENTIAL")
 _WORDS_OF_SECRETS = frozenset([*_SECRET_WORDS, *(f"{word}S" for word in _SECRET_WORDS)])
 
 
-# Names that have a value in some places only.
+# Names that have a value only in some places.
 
 
 def _misplaced(
@@ -268,7 +264,7 @@ def _misplaced(
 
 
 _HINT_BY_ROOT: Mapping[str, str] = {
-    "status": "how the jobs before it ended is asked in `if` only",
+    "status": "use it in `if` only, about the jobs before this one",
     "item": "`item` and `index` belong to a job with `for_each`, in all of its keys but that one",
     "index": "`item` and `index` belong to a job with `for_each`, in all of its keys but that one",
     "matrix": "`matrix` belongs to a job with a `matrix`, in all of its keys but that one",
@@ -278,7 +274,7 @@ _HINT_BY_ROOT: Mapping[str, str] = {
     "secrets": "use it under `with`, `env`, `run` or `cwd`: it is read where the job runs, and "
     "kept nowhere",
     "attempt": "use it under `with`, `env`, `run` or `cwd`: it is counted where the job runs",
-    "jobs": "what other jobs returned is not known there",
+    "jobs": "results of other jobs are not known there",
     "run": "use it in the arguments of a job",
     "ended": "how the run ended is known to jobs under `finally`, where they run",
     "approval": "what an approval gives is known after it: use it under `with`, `env`, `run` or "
@@ -318,12 +314,8 @@ def _not_in_this_job(
         problem = Problem(NO_VALUE_HERE, message, hint="use `attempt` in the jobs of that workflow")
         yield _about(problem, "attempt")
     if job.matrix is not None and is_matrix_known:
-        yield from _unknown_axes(job, references)
-
-
-def _unknown_axes(job: JobSpec, references: References) -> Iterator[Problem]:
-    assert job.matrix is not None
-    known = dict.fromkeys(chain(job.matrix.axes, *job.matrix.include))
-    for name in sorted(references.matrix - known.keys()):
-        message = f"job {job.name} uses matrix.{name}, and its matrix has no {name}"
-        yield _about(Problem(UNKNOWN_AXIS, message, hint=did_you_mean(name, known)), "matrix", name)
+        known = dict.fromkeys(chain(job.matrix.axes, *job.matrix.include))
+        for name in sorted(references.matrix - known.keys()):
+            message = f"job {job.name} uses matrix.{name}, and its matrix has no {name}"
+            problem = Problem(UNKNOWN_AXIS, message, hint=did_you_mean(name, known))
+            yield _about(problem, "matrix", name)

@@ -23,7 +23,7 @@ from flowq.problems import (
 from flowq.spec import JobSpec, Matrix, Path, Workflow
 
 KEYS_OF_GROUPS = ("for_each", "matrix", "include")
-"""What makes a group of a job."""
+"""The keys that turn a job into a group."""
 
 MAX_COMBINATIONS = 10_000
 """Jobs of one matrix; a longer list is a `for_each`."""
@@ -34,7 +34,13 @@ def check_matrices(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
     for job in workflow.jobs:
         if job.matrix is not None:
             yield from _size(workflow, job, job.matrix)
-            yield from _excluded(workflow, job, job.matrix)
+            for index, combination in enumerate(job.matrix.exclude):
+                for name in combination:
+                    if name not in job.matrix.axes and workflow.is_known(job.name, "matrix"):
+                        message = f"`exclude` of job {job.name} names {name}, which is no axis"
+                        where = workflow.places.find("jobs", job.name, "exclude", index, name)
+                        hint = did_you_mean(name, job.matrix.axes)
+                        yield Problem(EXCLUDE_WITHOUT_AXIS, message, where, hint)
 
 
 def _size(workflow: Workflow, job: JobSpec, matrix: Matrix) -> Iterator[Problem]:
@@ -59,7 +65,7 @@ def _size(workflow: Workflow, job: JobSpec, matrix: Matrix) -> Iterator[Problem]
 def check_combinations(
     name: str, axes: Mapping[str, object], where: Where | None
 ) -> Iterator[Problem]:
-    """Yield a problem when the axes that are lists already have too many combinations."""
+    """Yield a problem if the known axes alone have too many combinations."""
     count = math.prod(len(values) for values in axes.values() if isinstance(values, list | tuple))
     if count > MAX_COMBINATIONS:
         message = f"the matrix of job {name} has {count:,} combinations"
@@ -75,15 +81,6 @@ def _find_twice(values: list[object] | tuple[object, ...]) -> object | None:
             return value
         seen.add(identity)
     return None
-
-
-def _excluded(workflow: Workflow, job: JobSpec, matrix: Matrix) -> Iterator[Problem]:
-    for index, combination in enumerate(matrix.exclude):
-        for name in combination:
-            if name not in matrix.axes and workflow.is_known(job.name, "matrix"):
-                message = f"`exclude` of job {job.name} names {name}, which is no axis"
-                where = workflow.places.find("jobs", job.name, "exclude", index, name)
-                yield Problem(EXCLUDE_WITHOUT_AXIS, message, where, did_you_mean(name, matrix.axes))
 
 
 def check_lists(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
@@ -108,17 +105,17 @@ def check_lists(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
 def _explain_no_list(
     key: str, items: str, type_by_name: Mapping[str, str], graph: Graph
 ) -> tuple[str, str] | None:
-    """Return what an expression under a key surely gives that is no list, and what to do."""
+    """Return what an expression gives if it cannot be a list, with a hint; None if it can."""
     whole = find_whole_reference(as_source(items))
     if whole is None:
         return _explain_constant(items)
     if whole.root == "inputs" and type_by_name.get(whole.name, "list") not in ("list", "json"):
         told = f"{whole}, which is of type {type_by_name[whole.name]}"
-        return told, "a group is made of a list: type: list"
-    if whole.root not in ROOTS_BY_KEY[key]:  # it has no value there, which is told already
+        return told, "a group needs a list: type: list"
+    if whole.root not in ROOTS_BY_KEY[key]:  # it has no value there: another rule reports it
         return None
     if whole.root == "run":
-        return f"{whole}, which is text", "a group is made of a list"
+        return f"{whole}, which is text", "a group needs a list"
     if whole.root != "jobs":
         return None
     if kind := _KIND_BY_ATTRIBUTE.get(whole.attribute):
@@ -162,7 +159,7 @@ def check_conditions(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
             asked = find_references(condition).statuses
             message = f"job {job.name} asks for {min(asked)}() and says `on_blocker_failure`"
             where = workflow.places.find("jobs", job.name, "on_blocker_failure")
-            hint = "remove it: such an `if` is judged when all jobs before it have ended"
+            hint = "remove it: such an `if` is evaluated when all jobs before it have ended"
             yield Problem(IF_AND_POLICY, message, where, hint)
 
 
@@ -182,7 +179,7 @@ def check_limits(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
         for key in (key for key, is_said in limits.items() if is_said):
             message = f"`{key}` of job {job.name} changes nothing: it is a single job"
             where = workflow.places.find("jobs", job.name, key)
-            hint = "it limits a group, which a `for_each` or a `matrix` makes"
+            hint = "it limits a group: a job with `for_each` or `matrix`"
             yield Problem(LIMIT_WITHOUT_GROUP, message, where, hint, severity="warning")
 
 

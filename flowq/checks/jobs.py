@@ -1,7 +1,7 @@
 """The rules of jobs and their names: one action each, keys that belong together, names in use.
 
-`flowq.checks.check` calls each rule. Keys and values by themselves are read in `flowq.declare`;
-here is what only several of them together can break.
+`flowq.checks.check` calls each rule. `flowq.declare` checks each key by itself; these rules involve
+several keys or jobs.
 """
 
 from __future__ import annotations
@@ -107,24 +107,21 @@ def check_job_names(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
     for job in graph:
         if not workflow.is_whole("jobs", job.name, "name"):
             continue
-        if reason := _explain_bad_name(job.name):
+        name, reason = job.name, ""
+        if len(name) > MAX_NAME_LENGTH:
+            reason = f"is {len(name)} characters long; {MAX_NAME_LENGTH} are allowed"
+        elif "--" in name:
+            reason = "holds --, which separates the items of a group in job ids"
+        elif not _NAME.fullmatch(name):
+            reason = "is refused"
+        if reason:
             where = workflow.places.find("jobs", job.name)
             hint = "a name becomes part of a job id: letters, digits, _ and single - only"
-            yield Problem(BAD_JOB_NAME, f"the job name {job.name!r} {reason}", where, hint)
-
-
-def _explain_bad_name(name: str) -> str | None:
-    if len(name) > MAX_NAME_LENGTH:
-        return f"is {len(name)} characters long; {MAX_NAME_LENGTH} are allowed"
-    if "--" in name:
-        return "holds --, which separates the items of a group in job ids"
-    if not _NAME.fullmatch(name):
-        return "is refused"
-    return None
+            yield Problem(BAD_JOB_NAME, f"the job name {name!r} {reason}", where, hint)
 
 
 def check_lengths(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
-    """What commands show of a workflow and its jobs fits into lines and tables."""
+    """Names and descriptions are short enough for lines and tables."""
     texts: list[tuple[Path, str, int]] = [
         (("name",), workflow.name, MAX_NAME_LENGTH),
         (("description",), workflow.description, MAX_TEXT_LENGTH),
@@ -140,7 +137,7 @@ def check_lengths(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
         if len(text) > limit:
             of = f"the {path[-1]} of {path[1]}" if len(path) > 1 else f"the {path[-1]}"
             message = f"{of} has {len(text):,} characters; {limit:,} are allowed"
-            hint = "say it in a few lines, and the rest in a comment or a file"
+            hint = "shorten it, and put the rest into a comment or a file"
             yield Problem(TEXT_TOO_LONG, message, workflow.places.find(*path), hint)
 
 
@@ -179,7 +176,7 @@ def check_unused_workflows(workflow: Workflow, graph: Graph) -> Iterator[Problem
 
 
 def _named(workflow: Workflow) -> Iterator[str]:
-    """Yield the workflows that jobs name, here and further inside."""
+    """Yield the workflows that jobs name, including the jobs of nested workflows."""
     yield from (job.workflow for job in workflow.jobs)
     for nested in workflow.workflows.values():
         yield from _named(nested)

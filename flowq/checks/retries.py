@@ -1,4 +1,4 @@
-"""The rules of `retries`: what is said fits together, and what `on` names is an exception class."""
+"""The rules of `retries`: settings are consistent, and `on` names exception classes."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from flowq.declare.retries import explain_contradiction, is_exit_code
 from flowq.errors import Problem
 from flowq.graph import Graph
 from flowq.problems import NOT_AN_EXCEPTION, RETRIES_CONTRADICT
-from flowq.spec import JobSpec, Path, Retry, Workflow
+from flowq.spec import Path, Retry, Workflow
 
 _FIRST_SIGNAL = 129
-"""The exit code of what signal 1 has ended, and the first of those that stand for signals."""
+"""The lowest exit code that stands for a signal: 128 + signal 1."""
 
 
 def check_retries(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
@@ -27,13 +27,9 @@ def check_retries(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
             message = f"the retries of {owner} {message}"
             yield Problem(RETRIES_CONTRADICT, message, where, hint, severity="warning")
     for job in graph:
-        if job.retries is not None and job.call:
-            yield from _exit_codes_of_a_call(workflow, job, job.retries)
-
-
-def _exit_codes_of_a_call(workflow: Workflow, job: JobSpec, retries: Retry) -> Iterator[Problem]:
-    for key, causes in _named(retries):
-        for cause in causes:
+        if job.retries is None or not job.call:
+            continue
+        for key, cause in _causes(job.retries):
             if is_exit_code(cause) and int(cause.rpartition("-")[2]) < _FIRST_SIGNAL:
                 message = (
                     f"job {job.name} calls a function, which has no exit code: {cause} under "
@@ -49,13 +45,12 @@ def check_causes(
 ) -> Iterator[Problem]:
     """Yield what is wrong with the exception classes that retries name, which are imported."""
     for owner, path, retries in _all(workflow, graph):
-        for key, causes in _named(retries):
-            for cause in causes:
-                problem = None if is_exit_code(cause) else _explain(cause, find_callable)
-                if problem is not None:
-                    message, hint = problem
-                    where = workflow.places.find(*path, key)
-                    yield Problem(NOT_AN_EXCEPTION, f"`{key}` of {owner} {message}", where, hint)
+        for key, cause in _causes(retries):
+            problem = None if is_exit_code(cause) else _explain(cause, find_callable)
+            if problem is not None:
+                message, hint = problem
+                where = workflow.places.find(*path, key)
+                yield Problem(NOT_AN_EXCEPTION, f"`{key}` of {owner} {message}", where, hint)
 
 
 def _all(workflow: Workflow, graph: Graph) -> Iterator[tuple[str, Path, Retry]]:
@@ -66,14 +61,15 @@ def _all(workflow: Workflow, graph: Graph) -> Iterator[tuple[str, Path, Retry]]:
             yield f"job {job.name}", ("jobs", job.name, "retries"), job.retries
 
 
-def _named(retries: Retry) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    return ("on", retries.on), ("never_on", retries.never_on)
+def _causes(retries: Retry) -> Iterator[tuple[str, str]]:
+    yield from (("on", cause) for cause in retries.on)
+    yield from (("never_on", cause) for cause in retries.never_on)
 
 
 def _explain(
     name: str, find_callable: Callable[[str], Callable[..., object]]
 ) -> tuple[str, str] | None:
-    """Return why a name is no exception class that jobs raise under that name, and what to do."""
+    """Return why a name is not the name of an exception class, and a hint; None if it is."""
     try:
         found: Any = find_callable(name)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - a user's module may raise anything

@@ -1,7 +1,7 @@
-"""The rules of whole workflows: those inside others with their inputs, schedules and timeouts.
+"""The rules of whole workflows: nested workflows and their inputs, schedules, timeouts.
 
-`flowq.checks.check` calls each rule. Nothing here reads a file: nested workflows were read with the
-one around them. A value is refused only where it can never fit its input.
+`flowq.checks.check` calls each rule. Nothing here reads a file: nested workflows have been read
+with the outer one. A value is a problem only if it can never fit its input.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ def check_concurrency(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
     for job in workflow.jobs:
         nested = workflow.workflows.get(job.workflow)
         if nested is not None and nested.concurrency is not None:
-            message = f"job {job.name} does not heed the `concurrency` of {nested.name}"
-            hint = "it is for runs: say it at the workflow that is run"
+            message = f"job {job.name} ignores the `concurrency` of {nested.name}"
+            hint = "it applies to runs: set it in the workflow that is run"
             where = workflow.places.find("jobs", job.name, "workflow")
             yield Problem(CONCURRENCY_OF_NESTED, message, where, hint, severity="warning")
 
@@ -90,7 +90,7 @@ _FITTING: Mapping[InputType, frozenset[InputType]] = {
     "bool": frozenset({"bool", "json"}),
     "list": frozenset({"list", "json"}),
 }
-"""The types of inputs that take every value of a type; a text may hold any, and json is any."""
+"""The input types that accept every value of a type. A text may hold any value, and json is any."""
 
 _WORD_BY_TYPE = {
     "int": "a whole number",
@@ -103,14 +103,20 @@ _WORD_BY_TYPE = {
 def find_misfit(
     declared: Input, value: Any, workflow: Workflow, job: JobSpec
 ) -> tuple[str, str] | None:
-    """Return why a value never fits an input that a job passes it to, and what to do; or None.
+    """Return why a value can never fit an input that a job passes it to, with a hint, or None.
 
-    `workflow` and `job` say what the expressions in the value stand for. Nothing is said about a
-    value that may fit: the result of a job, or a text that only a run knows.
+    `workflow` and `job` define the expressions in the value. A value that is known only in a run
+    may fit.
     """
     whole = find_whole_reference(as_source(value)) if isinstance(value, str) else None
+    if whole is not None and is_live(value) and whole.root == "inputs":
+        source = next((each for each in workflow.inputs if each.name == whole.name), None)
+        return _of_input(declared, source, whole) if source is not None else None
     if whole is not None and is_live(value):
-        return _of_reference(declared, whole, workflow, job)
+        for known in _values_of(whole, job):
+            if (misfit := _of_value(declared, known)) is not None:
+                return f"{misfit[0]}, which {whole} can be", _hint(declared, str(whole), known)
+        return None
     if not find_references(value).roots:
         return _of_value(declared, value)
     if isinstance(value, str):
@@ -122,20 +128,8 @@ def find_misfit(
     return None
 
 
-def _of_reference(
-    declared: Input, whole: Reference, workflow: Workflow, job: JobSpec
-) -> tuple[str, str] | None:
-    if whole.root == "inputs":
-        source = next((each for each in workflow.inputs if each.name == whole.name), None)
-        return _of_input(declared, source, whole) if source is not None else None
-    for value in _values_of(whole, job):
-        if (misfit := _of_value(declared, value)) is not None:
-            reason, _ = misfit
-            return f"{reason}, which {whole} can be", _hint(declared, str(whole), value)
-    return None
-
-
 def _of_input(declared: Input, source: Input, whole: Reference) -> tuple[str, str] | None:
+    """Return why no value of the input `source` fits another input."""
     if source.type == "enum":
         fits = any(_of_value(declared, choice) is None for choice in source.choices)
         if fits or not source.choices:
@@ -161,7 +155,7 @@ def _of_value(declared: Input, value: Any) -> tuple[str, str] | None:
 
 
 def _values_of(whole: Reference, job: JobSpec) -> Iterator[Any]:
-    """Yield what `item` or `matrix.NAME` stands for, where that is written out."""
+    """Yield the values of `item` or `matrix.NAME` that are written in the workflow."""
     values: Any = ()
     if whole.root == "item" and job.for_each is not None:
         values = job.for_each.items
@@ -190,7 +184,7 @@ def _hint(declared: Input, source: str, value: Any) -> str:
 
 
 SOME_DAY = datetime(2026, 1, 1, tzinfo=UTC)
-"""Whether there is a next time does not depend on the day on which that is asked."""
+"""Any day: whether a cron expression has a next time does not depend on it."""
 
 _MAX_CRON = 1_000
 """Characters of a cron expression."""
@@ -230,7 +224,7 @@ def check_timeouts(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
             own, whole = write_duration(timeout_s), write_duration(most)
             message = f"{owner} a timeout of {own}, and the workflow one of {whole}"
             where = workflow.places.find(*path)
-            hint = "the whole run is canceled first: make one of them shorter, or the other longer"
+            hint = "the whole run is canceled first: shorten one, or lengthen the other"
             yield Problem(TIMEOUT_TOO_LONG, message, where, hint, severity="warning")
 
 
