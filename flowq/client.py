@@ -104,7 +104,8 @@ def submit(
 ) -> Run:
     """Submit a plan. After this returns, the run no longer needs this process.
 
-    Atomic: after an error or a crash before the commit, nothing runs. With `is_held`, nothing
+    Atomic: after an error or a crash before the commit, nothing runs. If the server refuses or is
+    lost meanwhile, redis-py's error has a note that names the run. With `is_held`, nothing
     starts before `Run.release`. With `is_apart`, all jobs go to a queue of the run's own, which
     only workers started for this run serve (`flowq.workers.serving`).
     """
@@ -488,8 +489,9 @@ def _say_nothing(text: str) -> None: ...
 
 @contextmanager
 def server_errors(url: str) -> Iterator[None]:
-    """Convert errors of the redis client to flowq's. Errors: ServerUnavailable."""
+    """Convert errors of the redis client, with notes, to flowq's. Errors: ServerUnavailable."""
     try:
         yield
     except RedisError as error:
-        raise ServerUnavailable(hide_password(url), explain_trouble(error)) from error
+        reason = "; ".join([explain_trouble(error), *getattr(error, "__notes__", ())])
+        raise ServerUnavailable(hide_password(url), reason) from error

@@ -9,8 +9,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import wraps
@@ -29,7 +29,7 @@ from flowq.errors import FlowqError, JobNotFound, RunNotFound, ServerUnavailable
 from flowq.render.groups import by_declaration
 from flowq.render.json import run_document, write_json
 from flowq.render.summary import MAX_FAILURES, MAX_OUTPUT_LINES, FailedJob, Report, summary
-from flowq.runtime.connections import Outage, is_passing, retry_while_unavailable
+from flowq.runtime.connections import is_passing, retry_while_unavailable
 from flowq.status import ENDED, Event, JobRecord, JobStatus, RunStatus
 
 POLL_S = 0.25
@@ -62,7 +62,7 @@ def follow(
 ) -> RunStatus:
     """Show the run until it has ended, and return its last status.
 
-    While the server is unavailable this waits; when it gives up, a note says how to continue later.
+    While the server is unavailable this waits, up to `MAX_WAIT_S`.
 
     Args:
         since: the id of an event; only later events are shown.
@@ -70,22 +70,31 @@ def follow(
     Raises:
         FlowqError: as `Run.observe`.
     """
-    outage = Outage(display.note, display.note)
+    # `observe` waits itself, and lets Ctrl-C through
+    with place.without_waiting(), place.retry.outage.told_by(display.note):
+        for status, events in run.observe(POLL_S, place.revive, place.retry.outage):
+            display.show(status, [event for event in events if is_after(event, since)])
+            for monitor in monitors:
+                _let_look(monitor, status, display)
+        retry_while_unavailable(lambda: run.kept_outputs(OUTPUTS_S))
+    return status
+
+
+@contextmanager
+def named_when_lost(run: Run, place: Place, end: str = "") -> Iterator[None]:
+    """Name a submitted run, and say how to look at it, if the server becomes unavailable.
+
+    Args:
+        end: how the run has ended, if it has.
+    """
     try:
-        with place.without_waiting():  # `observe` waits itself, and lets Ctrl-C through
-            for status, events in run.observe(POLL_S, place.revive, outage):
-                display.show(status, [event for event in events if is_after(event, since)])
-                for monitor in monitors:
-                    _let_look(monitor, status, display)
-            retry_while_unavailable(lambda: run.kept_outputs(OUTPUTS_S))
+        yield
     except (RedisError, ServerUnavailable) as error:
         if is_passing(error) or isinstance(error, ServerUnavailable):
-            command = place.hint("watch", run.run_id)
-            display.note(
-                f"run {run.run_id} goes on when the server does; follow it with: {command}"
-            )
+            says = f"{end}; see" if end else "goes on when the server does; follow it with"
+            command = place.hint("status" if end else "watch", run.run_id)
+            terminal.note(f"flowq: run {run.run_id} {says}: {command}")
         raise
-    return status
 
 
 def _let_look(monitor: Monitor, status: RunStatus, display: Display) -> None:
@@ -155,8 +164,9 @@ class Canceler:
             self._run.connection.connection_pool.disconnect()
             try:
                 if self._run.record().state == "staged":
-                    self._run.remove()
                     told[:] = ["leaving; no run was submitted"]
+                    with suppress(RedisError):  # else maintenance removes it
+                        self._run.remove()
                     return
                 self._cancel()
                 told[:] = [f"canceling run {run_id}, and {see}"]
@@ -353,16 +363,18 @@ def follow_to_the_end(
     try:
         if begin is not None:
             begin()
-        workers = start_workers(run, place, run_options.concurrency)
-        if workers is not None:
-            canceler.expect_workers()
-        status = _follow(run, workers, place, run_options, stream, canceler, since)
+        with named_when_lost(run, place):
+            workers = start_workers(run, place, run_options.concurrency)
+            if workers is not None:
+                canceler.expect_workers()
+            status = _follow(run, workers, place, run_options, stream, canceler, since)
     except Interrupted:
         canceler.leave(place)
         raise
-    code = _finish(run, status, place, run_options, out, stream)
-    if place.is_embedded and not run_options.is_quiet:
-        _note_left_alone(place)
+    with named_when_lost(run, place, end=status.state):
+        code = _finish(run, status, place, run_options, out, stream)
+        if place.is_embedded and not run_options.is_quiet:
+            _note_left_alone(place)
     if workers is not None:
         workers.end()
     return Interrupted(interrupts.first).exit_code if interrupts.first else code

@@ -12,7 +12,7 @@ import click
 from flowq import client
 from flowq.cli import options, terminal
 from flowq.cli.compiling import describe_inputs, make_plan
-from flowq.cli.following import RunOptions, follow_to_the_end, start_workers
+from flowq.cli.following import RunOptions, follow_to_the_end, named_when_lost, start_workers
 from flowq.cli.place import Place, opened, warn_about
 from flowq.cli.plan import written
 from flowq.cli.terminal import Interrupts, OutputLost
@@ -99,7 +99,8 @@ def command(
 
 def _hold(plan: Plan, place: Place, run_options: RunOptions, out: IO[str]) -> int:
     run = client.submit(plan, place.connection, is_held=True, is_apart=place.is_embedded)
-    _write_id(run, run_options, out)
+    with named_when_lost(run, place, end="is held"):
+        _write_id(run, run_options, out)
     if not run_options.is_quiet:
         terminal.note(f"flowq: start it with: {place.hint('release', run.run_id)}")
     return 0
@@ -107,10 +108,11 @@ def _hold(plan: Plan, place: Place, run_options: RunOptions, out: IO[str]) -> in
 
 def _detach(plan: Plan, place: Place, run_options: RunOptions, out: IO[str]) -> int:
     run = client.submit(plan, place.connection, is_apart=place.is_embedded)
-    workers = start_workers(run, place, run_options.concurrency)
-    _write_id(run, run_options, out)
-    if workers is None and (queues := run.unattended_queues()):
-        terminal.note(f"flowq: no worker listens on: {', '.join(queues)}")
+    with named_when_lost(run, place):
+        workers = start_workers(run, place, run_options.concurrency)
+        _write_id(run, run_options, out)
+        if workers is None and (queues := run.unattended_queues()):
+            terminal.note(f"flowq: no worker listens on: {', '.join(queues)}")
     if not run_options.is_quiet:
         terminal.note(f"flowq: follow it with: {place.hint('watch', run.run_id)}")
     return 0

@@ -7,7 +7,7 @@ import sys
 import click
 
 from flowq.cli import display, following, options, terminal
-from flowq.cli.following import exit_code, follow, make_monitors
+from flowq.cli.following import exit_code, follow, make_monitors, named_when_lost
 from flowq.cli.own_workers import Tail
 from flowq.cli.place import opened
 from flowq.cli.terminal import Interrupted, Interrupts
@@ -32,7 +32,10 @@ def command(run_id: str, redis_url: str | None, quiet: bool, verbose: bool) -> i
         monitors += [Tail()] if verbose else []
         out = terminal.Lenient(sys.stdout)
         try:
-            with display.choose(out, is_quiet=quiet) as shown:
+            with (
+                named_when_lost(run, place),
+                display.choose(out, is_quiet=quiet) as shown,
+            ):
                 status = follow(run, place, shown, monitors)
         except Interrupted:
             terminal.note(

@@ -17,7 +17,7 @@ from flowq.errors import NotFound, RunNotFound, UsageError, WorkflowInvalid, Wro
 from flowq.inputs import resolve
 from flowq.nearest import did_you_mean
 from flowq.runtime import keys, scripts
-from flowq.runtime.connections import read_clock
+from flowq.runtime.connections import do_or_leave_to_others, read_clock
 from flowq.runtime.planned import read_inputs
 from flowq.runtime.runs import get_declared, get_record, go
 from flowq.runtime.scripts import format_instant
@@ -122,7 +122,7 @@ def _tell(
     answers = {
         scripts.APPROVE.call(connection, keys.job(job_id), job_id, what, written) for job_id in ids
     }
-    work_off(connection)
+    do_or_leave_to_others(lambda: work_off(connection), connection)
     if 1 in answers or 0 in answers:
         return 1 in answers
     job = f"job {name} of run {run_id}"
@@ -196,9 +196,14 @@ def release_run(run_id: str, connection: Redis) -> bool:
     """Let a run go that was submitted with everything held.
 
     Returns True for the call that did it, False for a run that was not held.
-    Errors: RunNotFound; WrongState for one that has ended, or waits for its turn in its group.
+    Errors: RunNotFound; WrongState for one that has ended, waits for its turn in its group, or is
+    not submitted completely.
     """
     record = get_record(run_id, connection)
+    if record.state == "staged":
+        raise WrongState(
+            f"run {run_id} is still being submitted; if nobody submits it any more, it is removed"
+        )
     if record.state in RUN_ENDED:
         retry = "" if record.state == "succeeded" else "; flowq retry runs it again"
         raise WrongState(f"run {run_id} has ended: {record.state}{retry}")
@@ -208,5 +213,5 @@ def release_run(run_id: str, connection: Redis) -> bool:
         raise WrongState(f"run {run_id} waits for its turn in its `concurrency` group; {hint}")
     if answer < 0:
         raise RunNotFound(run_id)
-    go(run_id, connection)
+    do_or_leave_to_others(lambda: go(run_id, connection), connection)
     return bool(answer)

@@ -16,7 +16,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -94,7 +94,7 @@ ANSWERS = (
     Answer(
         "MISCONF",
         "it cannot write to its disk, which may be full, and takes no changes",
-        "make room, and it goes on by itself",
+        "make room",
     ),
     Answer("NOREPLICAS", "it has too few replicas (min-replicas-to-write)"),
     Answer("READONLY", "it is a replica, perhaps because another server has taken over"),
@@ -199,6 +199,16 @@ class Outage:
         self._is_on = False
         self._began_at = self._met_at = 0.0
 
+    @contextmanager
+    def told_by(self, tell: Callable[[str], object]) -> Iterator[None]:
+        """Tell it in another way inside this context."""
+        before = self._tell_begin, self._tell_end
+        self._tell_begin = self._tell_end = tell
+        try:
+            yield
+        finally:
+            self._tell_begin, self._tell_end = before
+
     def meet(self, error: BaseException) -> None:
         """Note that the server could not be used just now."""
         self._met_at = time.monotonic()
@@ -285,6 +295,19 @@ def retry_while_unavailable(
             return result
 
 
+def do_or_leave_to_others(do: Callable[[], object], connection: Redis) -> None:
+    """Do what follows a change that the server has made, and what maintenance would do otherwise.
+
+    So whoever made the change is not told that it failed. Blocks, as `retry_while_unavailable`.
+    Errors: any but those of a server that is unavailable.
+    """
+    try:
+        retry_while_unavailable(do, MAX_WAIT_S, connection=connection)
+    except RedisError as error:
+        if not is_passing(error):
+            raise
+
+
 class RetryWhileRefused(Retry):
     """Lets each command of a connection wait while the server refuses (`Redis.set_retry`).
 
@@ -295,7 +318,7 @@ class RetryWhileRefused(Retry):
     def __init__(self, outage: Outage, within_s: float = MAX_WAIT_S) -> None:
         super().__init__(NoBackoff(), 0)
         self.within_s = within_s
-        self._outage = outage
+        self.outage = outage
         self._is_waiting = False
 
     def __deepcopy__(self, memo: object) -> Self:
@@ -330,7 +353,7 @@ class RetryWhileRefused(Retry):
         The caller may still have to tidy up then.
         """
         try:
-            return retry_while_unavailable(do, self.within_s, outage=self._outage, passes=passes)
+            return retry_while_unavailable(do, self.within_s, outage=self.outage, passes=passes)
         except Exception as error:
             if passes(error):
                 self.within_s = 0.0

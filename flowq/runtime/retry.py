@@ -12,7 +12,7 @@ from rq.utils import as_text
 from flowq.errors import WrongState
 from flowq.runtime import keys, scripts
 from flowq.runtime.approvals import find_jobs
-from flowq.runtime.connections import read_clock, read_each
+from flowq.runtime.connections import do_or_leave_to_others, read_clock, read_each
 from flowq.runtime.runs import get_declared, get_record, go, read_names
 from flowq.runtime.steps import finish
 from flowq.status import RUN_ENDED, SUCCESSES, public_name
@@ -88,8 +88,12 @@ def retry(run_id: str, connection: Redis, name: str | None = None) -> tuple[str,
     answer = scripts.RETRY.call(connection, keys.run(run_id), run_id, draft, "1" if name else "")
     if answer[0] != 1:
         raise WrongState(_refusal(run_id, as_text(answer[1]), connection))
-    finish(connection, f"again:{run_id}")
-    go(run_id, connection)
+
+    def begin() -> None:
+        finish(connection, f"again:{run_id}")
+        go(run_id, connection)
+
+    do_or_leave_to_others(begin, connection)
     return tuple(job for job in ended if job in again)
 
 

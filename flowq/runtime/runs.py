@@ -15,13 +15,19 @@ from datetime import UTC, datetime
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from redis.exceptions import RedisError
 from rq.utils import as_text, str_to_date
 
-from flowq.errors import RunNotFound, WrongState
+from flowq.errors import NotFound, RunNotFound, WrongState
 from flowq.plan import Plan, Release
 from flowq.runtime import keys, scripts
-from flowq.runtime.connections import is_passing, read_clock, read_each, retry_while_unavailable
+from flowq.runtime.connections import (
+    MAX_WAIT_S,
+    do_or_leave_to_others,
+    is_passing,
+    is_refusal,
+    read_clock,
+    read_each,
+)
 from flowq.runtime.outputs import fields_of_record
 from flowq.runtime.planned import add_planned, batches, declare_groups, read_inputs, write_timeout
 from flowq.runtime.scripts import format_instant
@@ -49,8 +55,9 @@ if TYPE_CHECKING:
 ABANDONED = "the run was canceled, and no worker listens on its queue"
 """Why a job ended that would still have run (lua/lifecycle.lua)."""
 
-LEASE_S = 30
-"""How long a submitter may be silent before its uncommitted run is removed."""
+LEASE_S = 30 + MAX_WAIT_S
+"""How long a submitter may be silent before its uncommitted run is removed: longer than it waits
+for a server that refuses."""
 
 RUNS_PER_READ = 100
 RETENTION_S = 7 * 86_400
@@ -76,29 +83,37 @@ def submit(
     job's hash records its declared queue.
 
     Errors: those of `Queue.enqueue`, after removing the staged run; RunNotFound if this process was
-    suspended for longer than its lease, so the run was abandoned; redis-py's if the connection is
-    lost: the run exists if the commit reached the server, otherwise it is removed later.
+    suspended for longer than its lease, so the run was abandoned; redis-py's if the server refuses
+    or the connection is lost, with a note that names the run and says what has become of it.
     """
-    _stage(plan, connection, retention_s, is_apart=is_apart)
+    run_id = plan.run_id
+    is_committing = False
     try:
+        _stage(plan, connection, retention_s, is_apart=is_apart)
         for enqueues in batches(plan.enqueues):
             lease_until_s = read_clock(connection) + LEASE_S
-            connection.zadd(keys.STAGED, {plan.run_id: lease_until_s}, xx=True)
-            add_planned(enqueues, plan.run_id, connection)
-    except BaseException as error:
-        if not is_passing(error):  # else its lease ends, and maintenance removes it
-            finish(connection, f"purge:{plan.run_id}")
+            connection.zadd(keys.STAGED, {run_id: lease_until_s}, xx=True)
+            add_planned(enqueues, run_id, connection)
+        is_committing, mode = True, "hold" if is_held else ""
+        if scripts.COMMIT.call(connection, keys.run(run_id), run_id, mode) < 0:
+            raise RunNotFound(run_id)
+    except NotFound:
+        is_staged = connection.hget(keys.run(run_id), "state") == b"staged"
+        finish(connection, f"purge:{run_id}")
+        if is_staged:
+            raise
+        hint = "it was removed, because submitting it took too long; submit it again"
+        raise RunNotFound(run_id, hint) from None
+    except Exception as error:  # if it is interrupted, its lease ends as well
+        if is_committing and is_passing(error) and not is_refusal(error):
+            error.add_note(f"whether run {run_id} is submitted is not known: look at its status")
+        elif is_passing(error):  # its lease ends, and maintenance removes it
+            error.add_note(f"run {run_id} is not submitted, and nothing starts: submit it again")
+        elif not is_committing:
+            finish(connection, f"purge:{run_id}")
         raise
-    mode = "hold" if is_held else ""
-    committed = scripts.COMMIT.call(connection, keys.run(plan.run_id), plan.run_id, mode)
-    if committed < 0:
-        raise RunNotFound(plan.run_id)
     if not is_held:
-        try:
-            retry_while_unavailable(lambda: go(plan.run_id, connection), connection=connection)
-        except RedisError as error:
-            if not is_passing(error):
-                raise  # else maintenance goes on with it when the server does
+        do_or_leave_to_others(lambda: go(run_id, connection), connection)
 
 
 def go(run_id: str, connection: Redis) -> None:

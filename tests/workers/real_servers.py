@@ -7,7 +7,7 @@ import ssl
 import subprocess
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -205,3 +205,26 @@ def make_certificate(folder: Path) -> Path:
     command += ["subjectAltName=IP:127.0.0.1", "-keyout", str(folder / "key.pem")]
     subprocess.run([*command, "-out", str(certificate)], check=True, capture_output=True)
     return certificate
+
+
+# --- servers that refuse ---
+
+
+def replicate(connection: redis.Redis) -> None:
+    connection.execute_command("REPLICAOF", "127.0.0.1", "1")
+
+
+def be_primary(connection: redis.Redis) -> None:
+    connection.execute_command("REPLICAOF", "NO", "ONE")
+
+
+def setting(name: str, value: object) -> Callable[[redis.Redis], object]:
+    return lambda connection: connection.config_set(name, value)
+
+
+REFUSALS: dict[str, tuple[Callable[[redis.Redis], object], Callable[[redis.Redis], object]]] = {
+    "OOM": (setting("maxmemory", 1), setting("maxmemory", 0)),
+    "READONLY": (replicate, be_primary),
+    "NOREPLICAS": (setting("min-replicas-to-write", 1), setting("min-replicas-to-write", 0)),
+}
+"""How a server begins to refuse what changes it, and how it takes changes again."""

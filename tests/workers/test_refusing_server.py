@@ -26,28 +26,10 @@ from flowq.workers.child.rq_work import RQWork
 from flowq.workers.messages import Settings
 from flowq.workers.periodic import Duty, PeriodicWork
 from flowq.workers.redis_side import Capacity, RedisSide
+from tests.workers.real_servers import REFUSALS
 
 Start = Callable[..., subprocess.Popen[bytes]]
 Wait = Callable[..., None]
-
-
-def replicate(connection: redis.Redis) -> None:
-    connection.execute_command("REPLICAOF", "127.0.0.1", "1")
-
-
-def be_primary(connection: redis.Redis) -> None:
-    connection.execute_command("REPLICAOF", "NO", "ONE")
-
-
-def setting(name: str, value: object) -> Callable[[redis.Redis], object]:
-    return lambda connection: connection.config_set(name, value)
-
-
-REFUSALS: dict[str, tuple[Callable[[redis.Redis], object], Callable[[redis.Redis], object]]] = {
-    "OOM": (setting("maxmemory", 1), setting("maxmemory", 0)),
-    "READONLY": (replicate, be_primary),
-    "NOREPLICAS": (setting("min-replicas-to-write", 1), setting("min-replicas-to-write", 0)),
-}
 
 
 @pytest.fixture
