@@ -75,6 +75,16 @@ def tidy(connection: Redis) -> list[Finding]:
     return findings
 
 
+def list_due(connection: Redis) -> list[str]:
+    """Return what the next pass will go on with, or begin; the first `PER_PASS` of each kind.
+
+    Another time for the same answer means that a pass cannot do anything about it.
+    """
+    now_s = read_clock(connection)
+    indexes = {keys.TODO: inf, **dict.fromkeys((keys.EXPIRING, keys.DEADLINES, keys.ROUNDS), now_s)}
+    return sorted(each for index, at_s in indexes.items() for each in _due(connection, index, at_s))
+
+
 def _end_overdue(run_or_join: str, connection: Redis) -> None:
     """End what takes longer than it may. It is due again soon, until nothing has to be stopped."""
     running = finish(connection, f"overdue:{run_or_join}")

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from flowq.runtime.connections import clock_warning, is_passing
-from flowq.runtime.maintenance import Lease, find_suspects, tidy
+from flowq.runtime.maintenance import Lease, find_suspects, list_due, tidy
 from flowq.workers.monitor import Monitor
 from flowq.workers.redis_side import RedisSide
 from flowq.workers.wakeup import Wakeup
@@ -64,6 +64,8 @@ class PeriodicWork:
         self._has_queued = False
         """Whether jobs of lost workers were queued again since `take_queued` was called."""
         self._heals_until: float | None = None
+        self._tried: tuple[int, list[str]] = (0, [])
+        """What was due when a worker wanted to leave, after how many jobs."""
         self._has_looked = False
         self._is_sure = False
         self._is_clock_off = False
@@ -75,9 +77,10 @@ class PeriodicWork:
         # After the first search that is sure: RQ would fail what we start again.
         clean_at = time.monotonic() + lease.silence_s
         self._clean = Duty(maintenance_s, self._clean_registries, clean_at)
+        self._maintenance = Duty(TIDY_S, self._tidy)
         self.duties = [
             self._beat,
-            Duty(TIDY_S, self._tidy),
+            self._maintenance,
             self._due,
             Duty(lease.look_s, self._search),
             Duty(SIGN_S, wakeup.ask_for_sign),
@@ -173,17 +176,34 @@ class PeriodicWork:
             log.warning("%s", warning)
         self._is_clock_off = bool(warning)
 
-    def is_healing(self) -> bool:
-        """Whether jobs of others may be lost, and it will soon be known. Errors: redis-py's."""
+    def is_healing(self, done: int) -> bool:
+        """Whether a worker that has nothing to do, after so many jobs, must not leave yet: jobs of
+        others may be lost, and it will soon be known, or its last ones have led to maintenance.
+
+        Errors: redis-py's.
+        """
         now = time.monotonic()
         if self._heals_until is None:
             # After so long those who looked dead are lost, or were not dead.
             self._heals_until = now + self._lease.silence_s + self._lease.lease_s + 1.0
-        if not self._has_looked:
+        if not self._has_looked or self._has_tidied(done):
             return True
         return now < self._heals_until and bool(
             find_suspects(self.redis_side.connection, self.redis_side.worker)
         )
+
+    def _has_tidied(self, done: int) -> bool:
+        """Do what the next pass would do; whether there was something, which may queue jobs.
+
+        What a pass cannot change (it fails, or belongs to a newer version) keeps nobody.
+        """
+        tried = (done, list_due(self.redis_side.connection))
+        if not tried[1] or tried == self._tried:
+            return False
+        self._tried = tried
+        self._do(self._maintenance)
+        self._has_queued = True
+        return True
 
     def recover(self, worker: str) -> None:
         """Requeue what a lost worker held, or let it fail where it has crashed too many workers."""

@@ -60,7 +60,7 @@ class Limits:
         """Whether an idle worker ends now; `until` is not looked at.
 
         In a burst it heals before it leaves: `is_healing` says whether there may be jobs of lost
-        workers.
+        workers, or of the maintenance that its last jobs have led to.
         """
         if self.burst and (has_nothing_left or self.max_jobs == 0) and is_healing():
             return False
@@ -167,7 +167,7 @@ class Supervisor:
         if self._is_offline:
             return False
         try:
-            is_healing = self.periodic.is_healing()
+            is_healing = self.periodic.is_healing(self.turns.done)
         except UNREACHABLE as error:
             self._go_offline(error)
             return True

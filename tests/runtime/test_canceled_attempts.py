@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from itertools import permutations
 from pathlib import Path
 
 import pytest
 from redis import Redis
+from rq.job import JobStatus
 
 from flowq.errors import WrongState
-from flowq.runtime import holds, keys, runs
+from flowq.runtime import holds, keys, runs, steps
 from flowq.runtime.job import Job, get_job
 from flowq.runtime.queue import Queue
 from flowq.spec import Approval, JobSpec, Retry, Workflow
@@ -249,3 +251,61 @@ def test_what_is_added_to_a_run_that_is_over_is_refused_in_a_sentence(
     late.adopt(hold)  # type: ignore[attr-defined]
     with pytest.raises(WrongState, match=f"run {RUN} has ended: succeeded; no job can be added"):
         queue.enqueue_job(late)
+
+
+ACTS = ("ask", "end", "flag", "step", "claim")
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        order
+        for order in permutations(ACTS)
+        if order.index("ask") < order.index("end") and order.index("flag") < order.index("step")
+    ],
+)
+@pytest.mark.parametrize("backoff_s", [0, 3600])
+def test_no_order_of_a_failing_attempt_and_a_cancel_lets_another_attempt_begin(
+    run: Runs, connection: Redis, order: tuple[str, ...], backoff_s: int
+) -> None:
+    """A failing attempt asks whether it is retried, then ends; a cancel is noted, then has steps.
+
+    Between any two of these the worker looks at its schedule and claims what it finds.
+    """
+    run.submit(job("a", "fail", retries=Retry(4, backoff_s)))
+    redis_side, queue = RedisSide(connection, "w", ["default"], 30), Queue(connection=connection)
+    name, starts, is_canceling, may_retry = f"{RUN}-a", 0, False, False
+
+    def claim() -> None:
+        nonlocal starts
+        connection.zadd(keys.scheduled("default"), {name: 1}, xx=True)  # it is due by now
+        redis_side.queue_due()
+        found = redis_side.turn([], Capacity(1, 1, 1)).claims
+        assert not (found and is_canceling)
+        starts += len(found)
+
+    claim()
+    failing = get_job(name, connection)
+    for act in order:
+        if act == "ask":
+            may_retry = failing.should_retry
+        elif act == "end":
+            with connection.pipeline() as pipeline:
+                if may_retry:
+                    failing.retry(queue, pipeline)
+                else:
+                    failing.set_status(JobStatus.FAILED, pipeline=pipeline)
+                pipeline.execute()
+        elif act == "flag":
+            connection.hset(keys.run(RUN), "canceling", "1")
+            is_canceling = True
+        elif act == "step":
+            steps.finish(connection, f"cancel:{RUN}")
+        else:
+            claim()
+    claim()
+    is_again = order.index("ask") < order.index("end") < order.index("claim") < order.index("flag")
+    assert starts == 1 + is_again
+    if not is_again:  # else it is being executed, and has been told to stop
+        assert run.states["a"] in ("canceled", "failed")
+        assert run.state == "canceled"

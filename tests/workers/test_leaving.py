@@ -1,0 +1,78 @@
+"""What a worker in a burst leaves behind: nothing that maintenance would go on with by now."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from redis import Redis
+
+from flowq.graph import build_graph
+from flowq.planner import make_plan
+from flowq.runtime import groups, keys, runs
+from flowq.spec import Concurrency, JobSpec, Retry, Workflow
+from flowq.status import RunStatus
+
+WorkOff = Callable[..., Any]
+
+
+@pytest.fixture(autouse=True)
+def only_the_first_maintenance_comes_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flowq.workers.periodic.TIDY_S", 1000.0)
+
+
+def call(name: str, function: str, **more: Any) -> JobSpec:
+    return JobSpec(name, f"worker_jobs:{function}", **more)
+
+
+def submit(connection: Redis, run_id: str, *jobs: JobSpec, **more: Any) -> None:
+    runs.submit(make_plan(build_graph(Workflow("w", jobs, **more)), {}, run_id), connection)
+
+
+def status_of(connection: Redis, run_id: str = "r1") -> RunStatus:
+    return runs.get_status(run_id, connection)
+
+
+END = call("end", "nothing", is_final=True)
+INNER = Workflow("inner", (call("a", "nothing"), call("b", "nothing", needs=("a",))))
+
+
+def test_the_run_ends_whose_workflow_could_not_be_begun(
+    connection: Redis, work_off: WorkOff, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("no release")
+
+    monkeypatch.setattr(groups, "_release", fail)  # children are forked from this process
+    submit(connection, "r1", JobSpec("w", workflow="inner"), END, workflows={"inner": INNER})
+    work_off()
+    status = status_of(connection)
+    assert (status.state, status.jobs["end"].state) == ("failed", "finished")
+    assert not connection.exists(keys.TODO)
+
+
+def test_all_runs_of_a_concurrency_group_are_executed(connection: Redis, work_off: WorkOff) -> None:
+    for number in range(3):
+        submit(connection, f"r{number}", call("a", "nothing"), concurrency=Concurrency("one"))
+    work_off()
+    states = [status_of(connection, f"r{number}").state for number in range(3)]
+    assert states == ["succeeded"] * 3
+
+
+def test_a_workflow_that_is_tried_again_at_once_is(connection: Redis, work_off: WorkOff) -> None:
+    inner = Workflow("inner", (call("a", "fail", with_={"text": "again"}),))
+    again = JobSpec("w", workflow="inner", retries=Retry(2))
+    submit(connection, "r1", again, END, workflows={"inner": inner})
+    work_off()
+    status = status_of(connection)
+    assert status.jobs["w.a"].attempts == 3
+    assert (status.state, status.jobs["end"].state) == ("failed", "finished")
+
+
+def test_what_it_cannot_do_does_not_keep_it(connection: Redis, work_off: WorkOff) -> None:
+    connection.zadd(keys.TODO, {"defragment:r1": 1})  # a newer version's
+    submit(connection, "r1", call("a", "nothing"))
+    work_off()
+    assert status_of(connection).state == "succeeded"
+    assert connection.zrange(keys.TODO, 0, -1) == [b"defragment:r1"]
