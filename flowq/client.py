@@ -59,6 +59,8 @@ from flowq.status import (
 if TYPE_CHECKING:
     from redis import Redis
 
+    from flowq.pictures.picture import Picture
+
 __all__ = [
     "ABANDONED",
     "CodeChange",
@@ -155,17 +157,14 @@ def list_runs(
 ) -> list[RunRecord]:
     """Return the records of the newest runs, newest first.
 
-    `state`, `workflow` (a name) and `since` (the time of submission) filter the runs. Also reads
-    the records of newer runs that do not match.
+    `state`, `workflow` (a name) and `since` (the time of submission) filter the runs. There is an
+    index by workflow; with `state`, the records of newer runs that do not match are read too.
     """
     newer = takewhile(
-        lambda record: since is None or record.created_at >= since, runs.iterate_runs(connection)
+        lambda record: since is None or record.created_at >= since,
+        runs.iterate_runs(connection, workflow),
     )
-    fitting = (
-        record
-        for record in newer
-        if state in (None, record.state) and workflow in (None, record.workflow)
-    )
+    fitting = (record for record in newer if state in (None, record.state))
     return list(islice(fitting, limit))
 
 
@@ -201,7 +200,9 @@ def heal(connection: Redis) -> list[Finding]:
     """
     from flowq.workers.worker import heal as put_right  # noqa: PLC0415 - other calls need no workers
 
-    return put_right(connection)
+    findings = put_right(connection)
+    runs.index_runs(connection)
+    return findings
 
 
 @dataclass(frozen=True)
@@ -368,6 +369,25 @@ class Run:
         return not (
             find_unattended([queue], self.connection) if queue else self.unattended_queues()
         )
+
+    def picture(self, status: RunStatus | None = None) -> Picture:
+        """Return the run's picture: its jobs and edges, and their states. Needs no files.
+
+        In a run that an older version submitted, the kinds of jobs and their conditions are not
+        known, and nested workflows are single jobs. Errors: RunNotFound.
+        """
+        from flowq.pictures.of_run import draw_run, find_added  # noqa: PLC0415 - others draw nothing
+        from flowq.pictures.stored import read_picture  # noqa: PLC0415
+
+        status = status or self.status()
+        stored = read_picture(runs.read_source(self.run_id, self.connection))
+        added = {job.job_id: job.name for job in find_added(status, stored)}
+        records = runs.read_job_records(added, self.connection)
+        return draw_run(status, stored, {added[job_id]: each for job_id, each in records.items()})
+
+    def has_picture(self) -> bool:
+        """Whether the run has kept the picture of its workflow; those of older versions do not."""
+        return bool(runs.read_source(self.run_id, self.connection).picture)
 
     def failures(self, names: Iterable[str] | None = None) -> dict[str, Failure]:
         """Return why jobs failed, by name: all failed jobs, or those in `names`."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import secrets
 import string
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from flowq.callables import find_callable
@@ -17,6 +18,7 @@ from flowq.errors import Problem, WorkflowInvalid
 from flowq.expressions import one_budget
 from flowq.graph import Graph, build_graph
 from flowq.inputs import resolve_inputs
+from flowq.pictures.stored import make_source
 from flowq.plan import Plan
 from flowq.planner import make_plan
 from flowq.spec import Workflow
@@ -85,7 +87,8 @@ def compile_plan(
         for problem in problems:
             if warn:
                 warn(problem)
-        return make_plan(graph, values, run_id or make_run_id())
+        plan = make_plan(graph, values, run_id or make_run_id())
+        return replace(plan, source=make_source(graph))
 
 
 def _resolve(

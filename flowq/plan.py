@@ -265,6 +265,20 @@ class Outputs:
 
 
 @dataclass(frozen=True, slots=True)
+class Source:
+    """What a run keeps of the workflow that it was made of (`flowq.pictures.stored`).
+
+    Shape: `picture` and `workflow` are compressed documents, empty if there is none; `file` is an
+    absolute path, or empty; workflows with the same declarations have the same `digest`.
+    """
+
+    picture: str = ""
+    workflow: str = ""
+    file: str = ""
+    digest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Commit:
     """From here on the run is real."""
 
@@ -299,6 +313,7 @@ class Plan:
     order: tuple[str, ...] = ()
     outputs: Outputs | None = None
     timeout_s: float | None = None
+    source: Source = Source()
 
     def __iter__(self) -> Iterator[Operation]:
         return iter(self.operations)

@@ -330,6 +330,8 @@ class JobRecord:
     `message` is what whoever approves it should read, `asks` the inputs that an approval gives,
     and `decision` what was said. `queue` is what was declared, `origin` where
     RQ has it: the run may have a queue of its own. `code` is a digest of what it last executed.
+    `blocks` has the ids of future jobs, with `!` behind those for which its failure does not count;
+    to one that `is_open` running jobs may add blockers.
     """
 
     job_id: str
@@ -342,6 +344,8 @@ class JobRecord:
     needs_approval: bool = False
     asks: tuple[Input, ...] = ()
     decision: ApprovalDecision | None = None
+    blocks: tuple[str, ...] = ()
+    is_open: bool = False
 
     @property
     def options(self) -> str:

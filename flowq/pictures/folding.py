@@ -12,9 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from flowq.errors import UsageError
-from flowq.graph import sort_by_edges
 from flowq.nearest import did_you_mean
-from flowq.pictures.picture import Arrow, Box, Picture
+from flowq.pictures.picture import Arrow, Box, Picture, in_order
 from flowq.render.lines import count
 from flowq.status import group_state
 
@@ -117,7 +116,7 @@ def stand_for(boxes: Sequence[Box], name: str, summary: str) -> Box:
     """Return one box for several: it looks as all of them do, where they look alike."""
     states: Counter[str] = Counter()
     for box in boxes:
-        states.update(dict(box.counts) or {box.state: len(box)})
+        states.update(dict(box.counts) if box.members else {box.state: 1})
     has_states = set(states) != {""}
     first = boxes[0]
     return Box(
@@ -133,10 +132,13 @@ def stand_for(boxes: Sequence[Box], name: str, summary: str) -> Box:
         state=group_state(states) if has_states else "",
         members=tuple(job for box in boxes for job in box.members or (box,)),
         summary=summary,
-        counts=tuple(sorted(states.items(), key=lambda each: each[0] not in BAD))
-        if has_states
-        else (),
+        counts=sort_counts(states) if has_states else (),
     )
+
+
+def sort_counts(counts: Mapping[str, int]) -> tuple[tuple[str, int], ...]:
+    """Return the numbers of jobs by state, the states first that a reader looks for first."""
+    return tuple(sorted(counts.items(), key=lambda each: each[0] not in BAD))
 
 
 def merge(picture: Picture, parts: Parts) -> Picture:
@@ -157,27 +159,7 @@ def merge(picture: Picture, parts: Parts) -> Picture:
         else Arrow(blocker, future)
         for (blocker, future), merged in by_ends.items()
     ]
-    return _in_order(picture, box_by_name, arrows)
-
-
-def _in_order(picture: Picture, box_by_name: Mapping[str, Box], arrows: Sequence[Arrow]) -> Picture:
-    """Return a picture of boxes and arrows, in topological order, with their levels."""
-    index = {name: at for at, name in enumerate(box_by_name)}
-    after: list[list[int]] = [[] for _ in index]
-    for arrow in arrows:
-        after[index[arrow.blocker]].append(index[arrow.future])
-    boxes = list(box_by_name.values())
-    levels = [0] * len(boxes)
-    order = sort_by_edges(after)
-    for at in order:
-        for later in after[at]:
-            levels[later] = max(levels[later], levels[at] + 1)
-    place = {boxes[at].name: position for position, at in enumerate(order)}
-    return replace(
-        picture,
-        boxes=tuple(replace(boxes[at], level=levels[at]) for at in order),
-        arrows=tuple(sorted(arrows, key=lambda each: (place[each.future], place[each.blocker]))),
-    )
+    return in_order(picture, box_by_name, arrows)
 
 
 def by_level(picture: Picture, at_most: int) -> Picture:

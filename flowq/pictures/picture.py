@@ -6,15 +6,13 @@ can be written as plain data and read again, because a run outlives the text of 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
-from flowq.graph import Graph, build_graph
-from flowq.render.groups import collapse
+from flowq.graph import Graph, build_graph, sort_by_edges
 from flowq.render.lines import OPEN, count, find_mark
 from flowq.spec import BlockerPolicy, JobSpec, Workflow
-from flowq.status import RunStatus
 
 Kind = Literal["call", "run", "workflow", ""]
 """What a job does; empty where that is not known, or where a box stands for several jobs."""
@@ -34,9 +32,9 @@ class Box:
     Shape: `level` counts from 0; `is_future` is true of a job that is submitted as a future job,
     `is_open` of one that is declared `deferred`; `condition` is its `if`; `inside` is the workflow
     that the job runs; `state` is empty where there is no run, and `how_far` says how many items of
-    a group have ended, `3/12`. A box that stands for several jobs has those as `members`, says in
-    `summary` how many they are, and in `counts` how many are in which state; with `is_level` they
-    are all the jobs of a level, or of several.
+    a group have ended, `3/12`. A box that stands for several jobs has those as `members`, and says
+    in `summary` how many they are; with `is_level` they are all the jobs of a level, or of several.
+    Such a box, and a group in a run, says in `counts` how many are in which state.
     """
 
     name: str
@@ -82,7 +80,7 @@ class Box:
                 None,
                 (
                     self.summary,
-                    *(counts or [state]),
+                    *(counts if self.members or len(counts) > 1 else [state]),
                     self.group,
                     self._kind,
                     "if" if self.condition else "",
@@ -125,7 +123,8 @@ class Picture:
     """A picture's content.
 
     Shape: boxes in topological order with unique names, arrows ordered by their future job.
-    `is_by_level` if the boxes are levels rather than jobs.
+    `is_by_level` if the boxes are levels rather than jobs. In a run, `job` is the name of the job
+    that runs this nested workflow.
     """
 
     title: str
@@ -133,6 +132,7 @@ class Picture:
     arrows: tuple[Arrow, ...]
     state: str = ""
     is_by_level: bool = False
+    job: str = ""
 
     def __len__(self) -> int:
         """The number of declared jobs that it stands for, without those of nested workflows."""
@@ -156,34 +156,12 @@ class Picture:
                 waiting += [box.inside for box in picture.boxes]
 
 
-def draw(graph: Graph, status: RunStatus | None = None) -> Picture:
-    """Return the picture of a graph, or of a run when its status is given.
+def draw(graph: Graph, seen: dict[int, Picture] | None = None) -> Picture:
+    """Return the picture of a graph. Errors: CycleError for one that has not been checked.
 
-    Errors: CycleError for a graph that has not been checked.
+    `seen` has the nested workflows that are drawn already: several jobs may run the same one.
     """
-    picture = _draw(graph, {})
-    return add_states(picture, status) if status else picture
-
-
-def add_states(picture: Picture, status: RunStatus) -> Picture:
-    """Return the picture of a workflow with the states of a run.
-
-    Jobs of the run that the workflow does not declare (added while it ran) are appended, without
-    arrows, at level 0.
-    """
-    status_by_name = collapse(status)
-    boxes = []
-    for box in picture.boxes:
-        if job := status_by_name.pop(box.name, None):
-            how_far = job.name.removeprefix(box.name).strip()
-            box = replace(box, state=job.state, how_far=how_far)  # noqa: PLW2901 - the same box
-        boxes.append(box)
-    late = [Box(job.name, kind="", state=job.state) for job in status_by_name.values()]
-    return replace(picture, boxes=(*boxes, *late), state=status.state)
-
-
-def _draw(graph: Graph, seen: dict[int, Picture]) -> Picture:
-    """`seen` has the nested workflows that are drawn already: several jobs may run the same one."""
+    seen = {} if seen is None else seen
     boxes = tuple(_box(graph, name, seen) for name in graph.topological_order)
     final = {job.name for job in graph if job.is_final}
     arrows = tuple(
@@ -196,6 +174,26 @@ def _draw(graph: Graph, seen: dict[int, Picture]) -> Picture:
         for edge in graph.edges
     )
     return Picture(graph.workflow.name, boxes, arrows)
+
+
+def in_order(picture: Picture, box_by_name: Mapping[str, Box], arrows: Sequence[Arrow]) -> Picture:
+    """Return the picture with other boxes and arrows, in topological order, with their levels."""
+    index = {name: at for at, name in enumerate(box_by_name)}
+    after: list[list[int]] = [[] for _ in index]
+    for arrow in arrows:
+        after[index[arrow.blocker]].append(index[arrow.future])
+    boxes = list(box_by_name.values())
+    levels = [0] * len(boxes)
+    order = sort_by_edges(after)
+    for at in order:
+        for later in after[at]:
+            levels[later] = max(levels[later], levels[at] + 1)
+    place = {boxes[at].name: position for position, at in enumerate(order)}
+    return replace(
+        picture,
+        boxes=tuple(replace(boxes[at], level=levels[at]) for at in order),
+        arrows=tuple(sorted(arrows, key=lambda each: (place[each.future], place[each.blocker]))),
+    )
 
 
 def _box(graph: Graph, name: str, seen: dict[int, Picture]) -> Box:
@@ -221,7 +219,7 @@ def _inside(workflow: Workflow, job: JobSpec, seen: dict[int, Picture]) -> Pictu
     if nested is None:
         return None
     if id(nested) not in seen:
-        seen[id(nested)] = _draw(build_graph(nested), seen)
+        seen[id(nested)] = draw(build_graph(nested), seen)
     return seen[id(nested)]
 
 
@@ -242,6 +240,7 @@ def to_document(picture: Picture) -> dict[str, Any]:
 def _to_document(picture: Picture, place: Mapping[int, int]) -> dict[str, Any]:
     return {
         "workflow": picture.title,
+        **({"job": picture.job} if picture.job else {}),
         "status": picture.state or None,
         "jobs": [_box_document(box, place) for box in picture.boxes],
         "edges": [
@@ -267,15 +266,21 @@ _KEY_BY_FIELD = {
     "how_far": "ended",
 }
 _ALWAYS_SAID = {"name", "level", "kind", "is_future", "is_open"}
-_DEFAULT = Box("")
+_WRITTEN = [
+    (field, key, object() if field in _ALWAYS_SAID else getattr(Box(""), field))
+    for field, key in _KEY_BY_FIELD.items()
+]
+"""The fields, their keys, and the values that are left out."""
 
 
 def _box_document(box: Box, place: Mapping[int, int]) -> dict[str, Any]:
     document = {
         key: value
-        for field, key in _KEY_BY_FIELD.items()
-        if (value := getattr(box, field)) != getattr(_DEFAULT, field) or field in _ALWAYS_SAID
+        for field, key, left_out in _WRITTEN
+        if (value := getattr(box, field)) != left_out
     }
+    if box.counts:
+        document["counts"] = dict(box.counts)
     return document if box.inside is None else {**document, "inside": place[id(box.inside)]}
 
 
@@ -296,14 +301,16 @@ def from_document(document: Mapping[str, Any]) -> Picture:
             )
             for edge in written["edges"]
         )
-        return Picture(written["workflow"], boxes, arrows, written.get("status") or "")
+        state, outer = written.get("status") or "", written.get("job", "")
+        return Picture(written["workflow"], boxes, arrows, state, job=outer)
 
     def read_box(job: Mapping[str, Any]) -> Box:
         known = {field: job[key] for field, key in _KEY_BY_FIELD.items() if key in job}
         at = job.get("inside")
         if at is not None and at not in drawn:
             drawn[at] = read(nested[at])
-        return Box(**known, inside=None if at is None else drawn[at])
+        counts = tuple(job.get("counts", {}).items())
+        return Box(**known, counts=counts, inside=None if at is None else drawn[at])
 
     return read(document)
 

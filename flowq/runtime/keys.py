@@ -39,6 +39,7 @@ side by side; the Lua scripts build the same names in `lua/common.lua`.
     rq:flowq:1:behind:<join>    ZSET of the jobs of a nested workflow that wait with its join
     rq:flowq:1:concurrency:<group>  LIST of the runs of a group of runs; the first one goes
     rq:flowq:1:runs             ZSET of the runs by the time of their submission
+    rq:flowq:1:runs:<workflow>  ZSET of the runs of the workflows of one name, likewise
     rq:flowq:1:staged           ZSET of uncommitted runs by the time at which they are given up
     rq:flowq:1:ended            ZSET of ended runs by the time at which they are removed
     rq:flowq:1:workers          ZSET of the living workers by the time at which they count as lost
@@ -164,6 +165,11 @@ def edges(future_id: str) -> str:
 def run(run_id: str) -> str:
     """The record of a run."""
     return f"{PREFIX}:flowq:{VERSION}:run:{run_id}"
+
+
+def runs_of(workflow: str) -> str:
+    """The runs of the workflows of one name, by the time of their submission."""
+    return f"{RUNS}:{workflow}"
 
 
 def run_jobs(run_id: str) -> str:

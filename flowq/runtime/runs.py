@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from rq.utils import as_text, str_to_date
 
 from flowq.errors import NotFound, RunNotFound, WrongState
-from flowq.plan import Plan, Release
+from flowq.plan import Plan, Release, Source
 from flowq.runtime import keys, scripts
 from flowq.runtime.connections import (
     MAX_WAIT_S,
@@ -141,6 +141,8 @@ def _stage(plan: Plan, connection: Redis, retention_s: float, *, is_apart: bool)
         "bad": 0,
         keys.DECLARES_OPEN_FIELD: 1,
     }
+    kept = (plan.source.picture, plan.source.workflow, plan.source.file, plan.source.digest)
+    record |= {name: value for name, value in zip(_FIELDS_OF_SOURCE, kept, strict=True) if value}
     if is_apart:
         record["queue"] = keys.own_queue(plan.run_id)
     if plan.max_parallel is not None:
@@ -155,6 +157,7 @@ def _stage(plan: Plan, connection: Redis, retention_s: float, *, is_apart: bool)
     with connection.pipeline() as pipeline:
         pipeline.hset(keys.run(plan.run_id), mapping=record)
         pipeline.zadd(keys.RUNS, {plan.run_id: now_s})
+        pipeline.zadd(keys.runs_of(plan.workflow), {plan.run_id: now_s})
         pipeline.zadd(keys.STAGED, {plan.run_id: now_s + LEASE_S})
         for first in range(0, len(releases), 1_000):
             pipeline.rpush(keys.run_futures(plan.run_id), *releases[first : first + 1_000])
@@ -179,7 +182,12 @@ def _cancel_before(run_id: str, group: str, connection: Redis) -> None:
 
 def get_record(run_id: str, connection: Redis) -> RunRecord:
     """Return the record of a run. Errors: RunNotFound."""
-    raw = {as_text(k): as_text(v) for k, v in connection.hgetall(keys.run(run_id)).items()}
+    values: Any = connection.hmget(keys.run(run_id), *_FIELDS_OF_RUN)
+    raw = {
+        name: as_text(value)
+        for name, value in zip(_FIELDS_OF_RUN, values, strict=True)
+        if value is not None
+    }
     if not raw.get("workflow") or raw.get("state") == "purging":
         raise RunNotFound(run_id)
     return RunRecord(
@@ -194,6 +202,21 @@ def get_record(run_id: str, connection: Redis) -> RunRecord:
         queue=raw.get("queue", ""),
         reason=raw.get("late", ""),
     )
+
+
+_FIELDS_OF_RUN = (
+    *("workflow", "state", "held", "inputs", "created_at", "committed_at", "ended_at"),
+    *("folders", "queue", "late"),
+)
+
+
+_FIELDS_OF_SOURCE = ("picture", "spec", "file", "digest")
+
+
+def read_source(run_id: str, connection: Redis) -> Source:
+    """Return what a run keeps of its workflow; of a run of an older version that is nothing."""
+    values: Any = connection.hmget(keys.run(run_id), *_FIELDS_OF_SOURCE)
+    return Source(*(as_text(value) if value else "" for value in values))
 
 
 def _instant(text: str | None) -> datetime | None:
@@ -293,17 +316,47 @@ def _event(event_id: str, fields: Mapping[str, str]) -> Event:
     )
 
 
-def iterate_runs(connection: Redis) -> Iterator[RunRecord]:
-    """Yield all runs, newest first."""
+def iterate_runs(connection: Redis, workflow: str | None = None) -> Iterator[RunRecord]:
+    """Yield all runs, or those of the workflows of one name, newest first."""
+    key = keys.RUNS
+    if workflow is not None and not _has_old_runs(connection):
+        key = keys.runs_of(workflow)
     for first in count(0, RUNS_PER_READ):
-        run_ids: Any = connection.zrevrange(keys.RUNS, first, first + RUNS_PER_READ - 1)
+        run_ids: Any = connection.zrevrange(key, first, first + RUNS_PER_READ - 1)
         if not run_ids:
             return
         for run_id in run_ids:
             try:
-                yield get_current_record(as_text(run_id), connection)
+                record = get_current_record(as_text(run_id), connection)
             except RunNotFound:  # removed meanwhile
                 continue
+            if workflow in (None, record.workflow):
+                yield record
+
+
+def _has_old_runs(connection: Redis) -> bool:
+    """Whether the oldest run is of a version that had no index of runs by workflow.
+
+    One that such a version submits later, beside newer ones, is listed after `index_runs`.
+    """
+    oldest: Any = connection.zrange(keys.RUNS, 0, 0)
+    if not oldest:
+        return False
+    workflow = as_text(connection.hget(keys.run(as_text(oldest[0])), "workflow") or b"")
+    return connection.zscore(keys.runs_of(workflow), oldest[0]) is None
+
+
+def index_runs(connection: Redis) -> None:
+    """Put right the index of runs by workflow: older versions neither add to it nor trim it."""
+    for raw_key in connection.scan_iter(f"{keys.runs_of('')}*", count=1_000):
+        for raw, _ in connection.zscan_iter(as_text(raw_key)):
+            if connection.zscore(keys.RUNS, as_text(raw)) is None:
+                connection.zrem(as_text(raw_key), as_text(raw))
+    scores = {as_text(raw): score for raw, score in connection.zscan_iter(keys.RUNS)}
+    answers = read_each(scores, connection, lambda pipe, run: pipe.hget(keys.run(run), "workflow"))
+    for run_id, (workflow,) in answers:
+        if workflow:
+            connection.zadd(keys.runs_of(as_text(workflow)), {run_id: scores[run_id]})
 
 
 def find_run_ids(beginning: str, connection: Redis) -> list[str]:
@@ -340,6 +393,7 @@ def _newest_events(run_id: str, connection: Redis) -> Iterator[Event]:
 _RECORD_FIELDS = (
     *("origin", "flowq_queue", "description", "flowq_blocks", "flowq_message"),
     *("flowq_code", "flowq_approval", "flowq_asks", "flowq_approved", "flowq_rejected"),
+    "flowq_open",
 )
 
 
@@ -352,12 +406,14 @@ def read_job_records(job_ids: Iterable[str], connection: Redis) -> dict[str, Job
     for job_id, (fields,) in answers:
         origin, queue, *others = (as_text(each) if each else "" for each in fields)
         if origin:
-            text, blocks, message, code, approval, asks, approved, rejected = others
+            text, blocks, message, code, approval, asks, approved, rejected, is_open = others
             records[job_id] = JobRecord(
                 *(job_id, queue or origin, text, not blocks, message, origin, code),
                 needs_approval=bool(approval),
                 asks=read_inputs(asks),
                 decision=read_decision(approved, rejected),
+                blocks=tuple(blocks.split()),
+                is_open=bool(is_open),
             )
     return records
 

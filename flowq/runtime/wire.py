@@ -193,6 +193,8 @@ class _Values:
         written: dict[str, Any] = {}
         for name, default, form in self._fields:
             found = getattr(value, name)
+            if found is default:
+                continue
             if name == "does":
                 written |= _write_does(found)
             elif not _is_same(found, default):
@@ -240,8 +242,6 @@ _LEFT_OUT = frozenset({"unread"})
 
 
 def _is_same(value: Any, default: Any) -> bool:
-    if value is default:
-        return True
     kind = type(default)
     if type(value) is not kind:
         return False

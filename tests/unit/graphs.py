@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any
 
 from flowq.graph import build_graph
+from flowq.pictures.of_run import draw_run
 from flowq.pictures.picture import Picture, draw
 from flowq.spec import Approval, Block, ForEach, JobSpec, Matrix, Shell, Workflow
 from flowq.status import JobStatus, RunStatus
@@ -27,7 +28,7 @@ def picture(
     if states is None:
         return draw(graph)
     statuses = {job: JobStatus(job, f"r-{job}", state) for job, state in states.items()}
-    return draw(graph, RunStatus("r", name, "running", statuses))
+    return draw_run(RunStatus("r", name, "running", statuses), draw(graph))
 
 
 SANDWICH = (

@@ -52,6 +52,8 @@ function lifecycle.purge(run)
   if redis.call('EXISTS', OURS .. 'jobs:' .. run) == 1 then return false end
   if not groups.forget_all_of(run, step.limit) then return false end
   forget_queue(redis.call('HGET', key, 'queue'))
+  local workflow = redis.call('HGET', key, 'workflow')
+  if workflow then redis.call('ZREM', OURS .. 'runs:' .. workflow, run) end
   local outputs_job = redis.call('HGET', key, 'outputs_job')
   if outputs_job then lifecycle.forget(outputs_job) end
   redis.call('DEL', key, OURS .. 'futures:' .. run, OURS .. 'events:' .. run,

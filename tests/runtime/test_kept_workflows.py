@@ -1,0 +1,205 @@
+"""What a run keeps of its workflow: the picture, the workflow, and its place in the index."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from flowq.client import Run, heal, list_runs, submit
+from flowq.compiling import compile_plan, load
+from flowq.graph import build_graph
+from flowq.pictures.picture import Picture, draw
+from flowq.pictures.stored import read_picture, read_workflow
+from flowq.planner import make_plan
+from flowq.runtime import keys, runs
+from flowq.spec import Block, Input, JobSpec, Shell, Workflow
+from tests.runtime.language import each, job
+
+Work = Callable[..., None]
+
+SHIP = Workflow(
+    "ship", (job("pack", "make_list", with_={"count": 1}), job("send", "my_id", needs=("pack",)))
+)
+SHOP = Workflow(
+    "shop",
+    (
+        job("orders", "make_list", with_={"count": "${{ inputs.orders }}"}),
+        job(
+            "bill",
+            "square",
+            with_={"number": "${{ item }}"},
+            for_each=each("${{ jobs.orders.result }}"),
+        ),
+        JobSpec("ask", run=Shell("echo $KEY"), env={"KEY": "${{ secrets.SHOP_KEY }}"}),
+        job("tell", "give", with_={"value": 1}, needs=("bill",), if_="inputs.orders > 1"),
+    ),
+    inputs=(Input("orders", "int"), Input("note", default="", required=False)),
+    description="Bills.",
+)
+
+
+def submitted(workflow: Workflow, connection: redis.Redis, **inputs: Any) -> Run:
+    return submit(compile_plan(workflow, inputs, imports=False), connection)
+
+
+def states(picture: Picture) -> dict[str, str]:
+    return {box.name: box.state for box in picture.boxes}
+
+
+def test_a_run_keeps_the_picture_and_the_workflow(connection: redis.Redis) -> None:
+    run = submitted(SHOP, connection, orders=3)
+    source = runs.read_source(run.run_id, connection)
+    assert read_picture(source) == draw(build_graph(SHOP))
+    assert read_workflow(source) == SHOP
+    again = runs.read_source(submitted(SHOP, connection, orders=4).run_id, connection)
+    other = replace(SHOP, description="Other bills.")
+    assert again.digest == source.digest
+    assert runs.read_source(submitted(other, connection, orders=4).run_id, connection).digest != (
+        source.digest
+    )
+
+
+def test_what_is_kept_names_the_file_and_does_not_need_it(
+    connection: redis.Redis, tmp_path: Path
+) -> None:
+    file = tmp_path / "one.yaml"
+    file.write_text("name: one\njobs:\n  a: {run: echo a}\n")
+    run = submitted(load(str(file)), connection)
+    file.unlink()
+    assert runs.read_source(run.run_id, connection).file == str(file)
+    assert states(run.picture()) == {"a": "queued"}
+
+
+def test_neither_secrets_nor_inputs_are_in_what_is_kept(
+    connection: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SHOP_KEY", "hunter2 hunter2")
+    run = submitted(SHOP, connection, orders=3, note="a private note")
+    source = runs.read_source(run.run_id, connection)
+    kept = repr((read_picture(source), read_workflow(source)))
+    assert "secrets.SHOP_KEY" in kept
+    assert "hunter2" not in kept
+    assert "a private note" not in kept
+
+
+def test_the_submission_needs_no_more_commands_than_the_index(
+    connection: redis.Redis,
+) -> None:
+    plan = compile_plan(SHOP, {"orders": 3}, imports=False)
+    bare = make_plan(build_graph(SHOP), {"orders": 3, "note": ""}, "bare")
+
+    def count(of: Any) -> int:
+        before = connection.info("commandstats")
+        runs._stage(of, connection, 60, is_apart=False)
+        after = connection.info("commandstats")
+        return sum(after[c]["calls"] - before.get(c, {"calls": 0})["calls"] for c in after)
+
+    assert count(plan) == count(bare)
+
+
+def test_the_picture_of_a_run_has_its_states(connection: redis.Redis, work: Work) -> None:
+    run = submitted(SHOP, connection, orders=3)
+    work()
+    picture = run.picture()
+    bill = next(box for box in picture.boxes if box.name == "bill")
+    assert (bill.state, bill.how_far, dict(bill.counts)) == ("finished", "3/3", {"finished": 3})
+    assert states(picture)["tell"] == "finished"
+    assert picture.state == run.status().state
+
+
+def test_jobs_that_code_adds_are_in_the_picture_with_their_edges(
+    connection: redis.Redis, work: Work, tmp_path: Path
+) -> None:
+    visit = JobSpec(
+        "visit",
+        "addition_jobs:visit",
+        {"log": str(tmp_path / "log"), "depth": 1, "width": 3},
+        blocks=(Block("last"),),
+    )
+    last = JobSpec("last", "addition_jobs:finish", {"log": str(tmp_path / "log")}, deferred=True)
+    run = submitted(Workflow("walk", (visit, last)), connection)
+    work()
+    picture = run.picture()
+    added = [box for box in picture.boxes if box.name not in ("visit", "last")]
+    assert len(added) == 3
+    assert {box.state for box in added} == {"finished"}
+    assert all("visit" in box.description for box in added)
+    blockers = picture.blockers_by_name()["last"]
+    assert sorted(blockers) == sorted(["visit", *(box.name for box in added)])
+    assert picture.boxes[-1].name == "last"
+
+
+def test_nested_workflows_have_states_of_their_own(connection: redis.Redis, work: Work) -> None:
+    outer = Workflow(
+        "outer",
+        (JobSpec("one", workflow="ship"), JobSpec("many", workflow="ship", for_each=each([1, 2]))),
+        workflows={"ship": SHIP},
+    )
+    broken = replace(SHIP, jobs=(SHIP.jobs[0], job("send", "fail", needs=("pack",))))
+    run = submitted(replace(outer, workflows={"ship": broken}), connection)
+    work()
+    one, many = run.picture().boxes
+    assert one.inside is not None
+    assert many.inside is not None
+    assert states(one.inside) == {"pack": "finished", "send": "failed"}
+    assert (one.inside.job, one.inside.state) == ("one", "failed")
+    assert [dict(box.counts) for box in many.inside.boxes] == [{"finished": 2}, {"failed": 2}]
+
+
+def test_a_run_without_a_picture_is_drawn_from_its_jobs(connection: redis.Redis) -> None:
+    plan = make_plan(build_graph(SHOP), {"orders": 3, "note": ""}, "old")
+    run = submit(plan, connection)
+    assert not run.has_picture()
+    picture = run.picture()
+    assert {box.name for box in picture.boxes} == {"orders", "bill", "ask", "tell"}
+    assert {(arrow.blocker, arrow.future) for arrow in picture.arrows} == {
+        ("orders", "bill"),
+        ("bill", "tell"),
+    }
+
+
+# The index ---------------------------------------------------------------------------------------
+
+
+def listed(connection: redis.Redis, workflow: str) -> list[str]:
+    return [record.run_id for record in list_runs(connection, workflow=workflow)]
+
+
+def test_runs_of_a_workflow_are_found_without_reading_others(connection: redis.Redis) -> None:
+    shops = [submitted(SHOP, connection, orders=1).run_id for _ in range(2)]
+    ships = [submitted(replace(SHIP, name=f"ship {n}"), connection) for n in range(20)]
+    assert listed(connection, "shop") == shops[::-1]
+    assert listed(connection, "ship 7") == [ships[7].run_id]
+    assert listed(connection, "nothing") == []
+    before = connection.info("commandstats")["cmdstat_hmget"]["calls"]
+    listed(connection, "shop")
+    assert connection.info("commandstats")["cmdstat_hmget"]["calls"] - before == len(shops)
+
+
+def test_a_run_that_is_removed_leaves_the_index(connection: redis.Redis) -> None:
+    run = submitted(SHOP, connection, orders=1)
+    run.remove()
+    assert listed(connection, "shop") == []
+    assert not connection.exists(keys.runs_of("shop"))
+
+
+def test_runs_of_older_versions_are_listed_by_workflow(connection: redis.Redis) -> None:
+    old = submitted(SHOP, connection, orders=1).run_id
+    connection.delete(keys.runs_of("shop"))  # as an older version leaves it
+    new = submitted(SHOP, connection, orders=1).run_id
+    assert listed(connection, "shop") == [new, old]
+
+
+def test_doctor_puts_the_index_right(connection: redis.Redis) -> None:
+    first, second = (submitted(SHOP, connection, orders=1).run_id for _ in range(2))
+    connection.zrem(keys.runs_of("shop"), second)  # one that an older version has submitted
+    connection.zadd(keys.runs_of("shop"), {"gone": 1})  # and one that it has removed
+    assert listed(connection, "shop") == [first]
+    heal(connection)
+    assert listed(connection, "shop") == [second, first]
+    assert connection.zcard(keys.runs_of("shop")) == 2
