@@ -2,11 +2,12 @@
 
 An edge runs from a blocker, which comes first, to the future job that waits for it. It may be
 declared at the later job (`needs`), at the earlier one (`blocks`), or by an argument that uses a
-result (`${{ jobs.x.result }}`), and is one edge even if all three declare it. A name that no job
-has makes no edge; `flowq.checks` reports it.
+result (`${{ jobs.x.result }}`). It is one edge even if all three declare it. A name that no job has
+makes no edge; `flowq.checks` reports it.
 
-Only this module imports networkx, and no other one sees a networkx object. It is needed to describe
-cycles, and is imported when there is one, because the import takes half of a command's start.
+Only this module imports networkx, and no other module sees a networkx object. It is needed to
+describe cycles. It is imported if there is a cycle, because the import takes half of a command's
+start.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ Uses = tuple[tuple[Path, References], ...]
 class Saying:
     """One of the places where an edge is declared, as a path into the document.
 
-    Shape: `policy` is what this place says about a failed blocker, None where it says nothing. The
-    path of a `blocks` is that of a list; `find_place` knows how it was spelt.
+    Shape: `policy` is the policy for a failed blocker that is declared there, or None. The path of
+    a `blocks` is written as for a list; `find_place` returns the path as it was spelt.
     """
 
     blocker: Name
@@ -61,10 +62,10 @@ class Graph:
     """The jobs of a workflow and the edges between them.
 
     Shape: jobs by name in the order of declaration, with the workflow's defaults; edges ordered by
-    their future job, then by their blocker; of two jobs with one name the first counts. It may hold
-    cycles, which `find_cycles` finds; the orders and levels raise `CycleError` then. `dangling` is
-    what is said about names that no job carries; `uses_by_name` has what each text of a job refers
-    to, with its path, for the jobs that have expressions.
+    their future job, then by their blocker. Of two jobs with one name, the first counts. The graph
+    may have cycles, which `find_cycles` finds; orders and levels then raise `CycleError`.
+    `dangling` has the declarations that name no job. `uses_by_name` has the references in each text
+    of a job, with the path of the text, for jobs with expressions.
     """
 
     workflow: Workflow
@@ -80,8 +81,11 @@ class Graph:
         return len(self.job_by_name)
 
     def get_edge(self, blocker: Name, future: Name) -> Edge:
-        """Return the edge between two jobs; KeyError when there is none."""
-        return self._edge_by_ends[blocker, future]
+        """Return the edge between two jobs. Errors: KeyError."""
+        edge = next((e for e in self._outgoing[blocker] if e.future == future), None)
+        if edge is None:
+            raise KeyError(blocker, future)
+        return edge
 
     def predecessors(self, name: Name) -> tuple[Name, ...]:
         """Return the jobs that must run directly before this one, as declared."""
@@ -92,12 +96,12 @@ class Graph:
         return tuple(self._outgoing[name])
 
     def is_future(self, name: Name) -> bool:
-        """Whether the job is submitted as a future job: something precedes it, or it is alone."""
+        """Whether the job is submitted as a future job: it has a predecessor, or no edges."""
         return bool(self._incoming[name]) or not self._outgoing[name]
 
     @cached_property
     def topological_order(self) -> tuple[Name, ...]:
-        """Every job after all of its predecessors, and as declared wherever that leaves a choice.
+        """Every job after its predecessors, otherwise in the order of declaration.
 
         Errors: CycleError.
         """
@@ -107,7 +111,7 @@ class Graph:
 
     @cached_property
     def level_by_name(self) -> Mapping[Name, int]:
-        """How many edges lie at most in front of each job, in topological order.
+        """The number of edges on the longest path to each job, in topological order.
 
         Errors: CycleError.
         """
@@ -117,10 +121,10 @@ class Graph:
         return levels
 
     def find_cycles(self, limit: int = 20) -> tuple[Cycle, ...]:
-        """Return cycles that leave none over when one edge of each is taken away.
+        """Return cycles such that removing the last edge of each leaves no other cycle.
 
-        Shape: at most `limit`, each with its first job repeated at the end; a job that waits
-        for itself is not among them.
+        Shape: at most `limit`, each with its first job repeated at the end. Leaves out jobs that
+        wait for themselves.
         """
         if self._is_acyclic():
             return ()
@@ -137,15 +141,11 @@ class Graph:
 
     @cached_property
     def _runnable(self) -> tuple[Name, ...]:
-        """The jobs that no cycle keeps from running, in topological order."""
+        """The jobs that are in no cycle and behind none, in topological order."""
         names = tuple(self.job_by_name)
         index = {name: position for position, name in enumerate(names)}
         after = [[index[edge.future] for edge in edges] for edges in self._outgoing.values()]
         return tuple(names[position] for position in sort_by_edges(after))
-
-    @cached_property
-    def _edge_by_ends(self) -> Mapping[tuple[Name, Name], Edge]:
-        return {(edge.blocker, edge.future): edge for edge in self.edges}
 
     @cached_property
     def _incoming(self) -> Mapping[Name, list[Edge]]:
@@ -171,9 +171,9 @@ class Graph:
 
 
 def sort_by_edges(after: Sequence[Iterable[int]]) -> list[int]:
-    """Return indexes so that each comes before those in `after[index]`, else from the lowest up.
+    """Return indexes so that each comes before those in `after[index]`, otherwise the lowest first.
 
-    Those that wait for each other in a circle, and what comes after them, are left out.
+    Leaves out indexes in a cycle, and those that come after one.
     """
     waits_for = [0] * len(after)
     for others in after:
@@ -192,7 +192,7 @@ def sort_by_edges(after: Sequence[Iterable[int]]) -> list[int]:
 
 
 def build_graph(workflow: Workflow) -> Graph:
-    """Return the graph of a workflow: linear in what was written."""
+    """Return the graph of a workflow, in linear time."""
     job_by_name: dict[Name, JobSpec] = {}
     said = workflow.defaults
     if find_references(said.cwd).jobs:  # refused, and no edge
@@ -200,7 +200,15 @@ def build_graph(workflow: Workflow) -> Graph:
     defaults = None if said == Defaults(said.queue, said.timeout_s, said.retries) else said
     for job in workflow.jobs:
         job_by_name.setdefault(job.name, _with_defaults(job, defaults) if defaults else job)
-    uses_by_name = {job.name: uses for job in job_by_name.values() if (uses := _find_uses(job))}
+    uses_by_name = {
+        job.name: uses
+        for job in job_by_name.values()
+        if (
+            uses := tuple(
+                (("jobs", job.name, *path), find_references(text)) for path, text in find_texts(job)
+            )
+        )
+    }
     sayings: dict[Name, dict[Name, list[Saying]]] = {name: {} for name in job_by_name}
     dangling: list[Saying] = []
     for saying in _sayings(job_by_name.values(), uses_by_name):
@@ -220,9 +228,10 @@ def build_graph(workflow: Workflow) -> Graph:
 
 
 def _with_defaults(job: JobSpec, defaults: Defaults) -> JobSpec:
-    """Return a job with what its workflow says for all, where that means something for this one.
+    """Return a job with the defaults of its workflow that apply to this kind of job.
 
-    The planner asks for the queue, the timeout and the retries: of a workflow they mean others.
+    The planner adds queue, timeout and retries: for a job that is a workflow, the defaults apply to
+    the jobs that start and end it, not to the workflow as a whole.
     """
     asks = job.if_ is not None and not needs_success(as_template(job.if_))
     shared: dict[str, Any] = {name: getattr(defaults, name) for name in _SHARED}
@@ -245,13 +254,7 @@ _SHARED = tuple(
     for each in fields(Defaults)
     if each.name not in _OF_THE_PLANNER and each.name in {own.name for own in fields(JobSpec)}
 )
-"""What defaults and a job say under the same name."""
-
-
-def _find_uses(job: JobSpec) -> Uses:
-    return tuple(
-        (("jobs", job.name, *path), find_references(text)) for path, text in find_texts(job)
-    )
+"""The fields that `Defaults` and `JobSpec` have in common, but for those of the planner."""
 
 
 def _sayings(jobs: Iterable[JobSpec], uses_by_name: Mapping[Name, Uses]) -> Iterator[Saying]:
@@ -268,7 +271,7 @@ def _sayings(jobs: Iterable[JobSpec], uses_by_name: Mapping[Name, Uses]) -> Iter
 
 def _edge(blocker: JobSpec, future: JobSpec, said: list[Saying]) -> Edge:
     policies = [saying.policy for saying in said if saying.policy]
-    # What runs at the end runs however the others ended, also where it reads their results.
+    # A job under `finally` runs however the others ended, even if it reads their results.
     if future.is_final and not blocker.is_final:
         policies = ["ignore"]
     return Edge(blocker.name, future.name, policies[0] if policies else None, tuple(said))
@@ -277,14 +280,13 @@ def _edge(blocker: JobSpec, future: JobSpec, said: list[Saying]) -> Edge:
 def _last_sayings(
     jobs: Iterable[JobSpec], said: Mapping[Name, Mapping[Name, object]]
 ) -> Iterator[Saying]:
-    """Yield that the first jobs under `finally` come after the last others.
+    """Yield edges from the last ordinary jobs to the first jobs under `finally`.
 
-    They wait for all of these, which the planner adds: the others have ended by then anyway, unless
-    the run is canceled.
+    The planner makes these wait for all other jobs; the edges here are enough for the order.
     """
     final = {job.name for job in jobs if job.is_final}
     is_wrong = any(not job.is_final and not final.isdisjoint(said[job.name]) for job in jobs)
-    if not final or is_wrong:  # a job that waits for one of these, as the checks say
+    if not final or is_wrong:  # an ordinary job waits for a final one: the checks report it
         return
     has_followers = {
         blocker for future, blockers in said.items() if future not in final for blocker in blockers
@@ -296,15 +298,15 @@ def _last_sayings(
 
 
 def final_first(jobs: Iterable[JobSpec], said: Mapping[Name, Iterable[Name]]) -> Iterator[Name]:
-    """Yield the jobs under `finally` that wait for no other there."""
+    """Yield the jobs under `finally` that wait for no other job under `finally`."""
     final = {job.name for job in jobs if job.is_final}
     return (job.name for job in jobs if job.is_final and final.isdisjoint(said[job.name]))
 
 
 def find_place(workflow: Workflow, saying: Saying) -> Path:
-    """Return the path of a saying as it was written.
+    """Return the path of a declared edge as it was written.
 
-    A `blocks` may be a name, a list or a map, and `blocked_by` in the other spelling.
+    `blocks` may be a name, a list or a map, and may be spelt `blocked_by`.
     """
     path, places = saying.path, workflow.places.where_by_path
     if path[2] != "blocks":
@@ -315,21 +317,21 @@ def find_place(workflow: Workflow, saying: Saying) -> Path:
 
 
 def _cycles(dag: DiGraph[Name]) -> Iterator[Cycle]:
-    """Yield one short cycle of each knot of jobs that wait for each other, in node order."""
+    """Yield one short cycle of each strongly connected component, in node order."""
     from networkx import strongly_connected_components  # noqa: PLC0415 - as the module says
 
     position = {name: index for index, name in enumerate(dag)}
     firsts = []
-    for knot in strongly_connected_components(dag):
-        first = min(knot, key=position.__getitem__)
-        if len(knot) > 1 or dag.has_edge(first, first):
+    for component in strongly_connected_components(dag):
+        first = min(component, key=position.__getitem__)
+        if len(component) > 1 or dag.has_edge(first, first):
             firsts.append(first)
     for first in sorted(firsts, key=position.__getitem__):
         yield _shortest_cycle(dag, first)
 
 
 def _shortest_cycle(dag: DiGraph[Name], start: Name) -> Cycle:
-    """Return a shortest cycle through `start`, which must be on one."""
+    """Return a shortest cycle through `start`, which must be in one."""
     came_from: dict[Name, Name] = {}
     queue = deque([start])
     while start not in came_from:

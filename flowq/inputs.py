@@ -23,7 +23,7 @@ MAX_DEPTH = 64
 """Levels of lists and maps in an input of type json."""
 
 TEXT_TYPES = frozenset({"str", "path", "enum"})
-"""The types whose values are texts: in YAML, a number or a flag keeps what was written."""
+"""The types whose values are texts: a number or a flag in YAML keeps its spelling."""
 
 _BITS_SHOWN = 1_000
 _INT = re.compile(r"[+-]?[0-9]{1,1000}")
@@ -39,18 +39,18 @@ EXAMPLE_BY_TYPE: Mapping[str, str] = {
     "list": "a,b,c",
     "json": '{"key": [1, 2]}',
 }
-"""A value that would be right, as one writes it after `-i name=`."""
+"""A valid value of each type, as written after `-i name=`."""
 
 
 def resolve_inputs(
     workflow: Workflow, given: Mapping[str, object], passed_by: str = ""
 ) -> dict[str, Any]:
-    """Return the value of every declared input: as given, or its default.
+    """Return the value of every declared input: the given one, or the default.
 
-    `passed_by` is the job that passes them to a workflow inside of another, for advice.
+    `passed_by` is the job that passes them to a nested workflow, for hints.
 
     Shape: plain data by name, in the order of declaration; None for an optional input without a
-    default that was not given. Errors: WorkflowInvalid with all problems at once.
+    default that was not given. Errors: WorkflowInvalid with all problems.
     """
     owner = f"the workflow {workflow.name}"
     return resolve(workflow.inputs, given, owner, workflow.places, passed_by)
@@ -63,7 +63,7 @@ def resolve(
     places: Places | None = None,
     passed_by: str = "",
 ) -> dict[str, Any]:
-    """Return the values of inputs that a workflow declares, or something else; see above."""
+    """Return the values of declared inputs, those of a workflow or an approval: see above."""
     places = places or Places()
     names = [declared.name for declared in inputs]
     problems = [_unknown(owner, each, names, places) for each in given if each not in names]
@@ -81,9 +81,9 @@ def resolve(
 
 
 def convert(declared: Input, value: object) -> Any:
-    """Return a value as the type of an input has it. Errors: ValueError says why it does not fit.
+    """Return a value in the type of an input. Errors: ValueError with the reason if it cannot.
 
-    Idempotent: what it returned it takes again, but for a text that an input of type json holds.
+    Idempotent, except for texts in inputs of type json.
     """
     return _CONVERT[declared.type](declared, value)
 
@@ -166,7 +166,12 @@ def _to_int(declared: Input, value: object) -> int:
 
 
 def _to_float(declared: Input, value: object) -> float:
-    number = _parse_float(value) if isinstance(value, str) else value
+    number = value
+    if isinstance(value, str):
+        try:
+            number = None if "_" in value else float(value)
+        except ValueError:
+            number = None
     if isinstance(number, bool) or not isinstance(number, int | float):
         raise ValueError(f"must be a number, not {_say(value)}")
     try:
@@ -176,13 +181,6 @@ def _to_float(declared: Input, value: object) -> float:
     if not math.isfinite(number):
         raise ValueError(f"must be a finite number, not {_say(value)}")
     return number
-
-
-def _parse_float(text: str) -> float | None:
-    try:
-        return None if "_" in text else float(text)
-    except ValueError:
-        return None
 
 
 def _to_bool(declared: Input, value: object) -> bool:
@@ -195,20 +193,16 @@ def _to_bool(declared: Input, value: object) -> bool:
 
 
 def _to_list(declared: Input, value: object) -> list[Any]:
-    if isinstance(value, str):
-        return _parse_list(value.strip())
+    if isinstance(value, str):  # `a,b,c`, whose items are texts, or a JSON array
+        text = value.strip()
+        if not text.startswith("["):
+            return [item.strip() for item in text.split(",")] if text else []
+        items = _parse_json(text)
+        assert isinstance(items, list)  # JSON that begins with a bracket is an array
+        return items
     if not isinstance(value, list | tuple):
         raise ValueError(f"must be a list, not {_say(value)}")
     return list(_to_plain(value))
-
-
-def _parse_list(text: str) -> list[Any]:
-    """Return the items of `a,b,c`, which are texts, or of a JSON array."""
-    if not text.startswith("["):
-        return [item.strip() for item in text.split(",")] if text else []
-    items = _parse_json(text)
-    assert isinstance(items, list)  # JSON that begins with a bracket is an array
-    return items
 
 
 def _to_json(declared: Input, value: object) -> Any:
@@ -234,7 +228,7 @@ def _refuse_constant(name: str) -> Any:
 
 
 def _to_plain(value: object, depth: int = 0) -> Any:
-    """Return a copy of data made of nothing but JSON's own types."""
+    """Return a copy of data that consists of JSON's types."""
     if depth > MAX_DEPTH:
         raise ValueError(f"is nested deeper than {MAX_DEPTH} levels")
     if value is None or isinstance(value, str | bool | int | float):

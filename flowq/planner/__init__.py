@@ -1,7 +1,7 @@
 """From a graph to a plan: the operations that make one run of a checked workflow.
 
-`flowq.compiling` plans runs with it, and `flowq.runtime.groups` nested workflows. It has no clock,
-makes no ids of its own, and reads nothing but its arguments.
+`flowq.compiling` plans runs with it, `flowq.runtime.groups` nested workflows. It has no clock,
+makes no ids, and reads only its arguments.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ __all__ = ["make_job_id", "make_plan", "plan_nested"]
 def make_plan(graph: Graph, inputs: Mapping[str, Any], run_id: str) -> Plan:
     """Compile a checked graph and its resolved inputs to the operations of one run.
 
-    Shape: deterministic; the groups as declared, the jobs each after those that it blocks, the
-    releases in topological order. Errors: WorkflowInvalid with all expressions that these inputs
-    give no value; CycleError for a graph that has not been checked.
+    Shape: deterministic; groups as declared, each job after those that it blocks, releases in
+    topological order. Errors: WorkflowInvalid with all expressions that have no value with these
+    inputs; CycleError for a graph that has not been checked.
     """
     workflow = graph.workflow
     assert not workflow.unread, "it has problems"
@@ -64,9 +64,9 @@ def _folders(workflow: Workflow) -> Iterator[str]:
 def plan_nested(
     nested: Nested, inputs: Mapping[str, Any], run: Mapping[str, str]
 ) -> tuple[list[Group], list[Enqueue]]:
-    """Compile a nested workflow, whose inputs are known now, to the jobs in front of its join.
+    """Compile a nested workflow, whose inputs are known, to the jobs before its join.
 
-    Shape and errors as `make_plan`; the future jobs among them are to be released.
+    Shape and errors as `make_plan`. The caller releases the future jobs among them.
     """
     graph = build_graph(nested.workflow)
     limited = nested.workflow.max_parallel is not None
@@ -93,7 +93,7 @@ def make_job_id(run_id: str, name: str) -> str:
 
 
 def _outputs(frame: Frame) -> Outputs | None:
-    """Return what the run results in, with its inputs filled in. Errors: WorkflowInvalid."""
+    """Return the outputs of the run, with the inputs filled in. Errors: WorkflowInvalid."""
     workflow, inputs, run = frame.graph.workflow, frame.inputs, frame.run
     if not workflow.outputs:
         return None
@@ -113,7 +113,7 @@ def _outputs(frame: Frame) -> Outputs | None:
 
 
 def _concurrency(workflow: Workflow, inputs: Mapping[str, Any]) -> Concurrency | None:
-    """Return the group of runs with its inputs filled in. Errors: WorkflowInvalid."""
+    """Return the `concurrency` of a run, with the inputs filled in. Errors: WorkflowInvalid."""
     if workflow.concurrency is None:
         return None
     path, text = ("concurrency", "group"), workflow.concurrency.group
@@ -124,9 +124,9 @@ def _concurrency(workflow: Workflow, inputs: Mapping[str, Any]) -> Concurrency |
 def futures_first(enqueues: Sequence[Enqueue]) -> list[Enqueue]:
     """Reorder jobs so that each comes after the future jobs that it blocks.
 
-    A blocker can only be added to a future job that exists, and the blockers of one future job are
-    freed in the order of their addition, so those are to stand as they were declared. `enqueues`
-    is in topological order, as declared wherever that leaves a choice.
+    A blocker can only be added to a future job that exists. The blockers of one future job are
+    freed in the order of their addition, so they keep the order of declaration. `enqueues` is in
+    topological order, otherwise as declared.
     """
     index_by_id = {enqueue.job_id: index for index, enqueue in enumerate(enqueues)}
     blockers: list[list[int]] = [[] for _ in enqueues]

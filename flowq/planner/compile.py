@@ -1,8 +1,8 @@
 """Turn the jobs of one workflow, or of one nested workflow, into planned jobs and groups.
 
 `make_plan` and `plan_nested` make a `Frame` of a checked graph and its inputs. It fills in the
-expressions that these decide and leaves the others to the run. No clock, no ids of its own, and no
-import of user code.
+expressions that the inputs decide and leaves the others to the run. It has no clock, makes no ids,
+and imports no user code.
 """
 
 from __future__ import annotations
@@ -59,11 +59,11 @@ from flowq.texts import show
 
 @dataclass(frozen=True)
 class Frame:
-    """A graph with what its jobs have in common.
+    """A graph, with what its planned jobs have in common.
 
-    Shape: `base` is what all ids start with, `prefix` what all names do; `join_id` is the job that
-    waits for all of them, in a nested workflow. `inherited` are the names of the secrets that its
-    inputs may have in them.
+    Shape: all ids start with `base`, all names with `prefix`. In a nested workflow, `join_id` is
+    the job that waits for all others, and `inherited` has the names of the secrets that the inputs
+    may contain.
     """
 
     graph: Graph
@@ -79,9 +79,10 @@ class Frame:
     _problems: list[Problem] = field(default_factory=list)
 
     def compile(self) -> tuple[list[Group], list[Enqueue]]:
-        """Return the groups, and the jobs in topological order, as declared within that.
+        """Return the groups, and the jobs in topological order, otherwise as declared.
 
-        Errors: WorkflowInvalid with all expressions that these inputs give no value; CycleError.
+        Errors: WorkflowInvalid with all expressions that have no value with these inputs;
+        CycleError.
         """
         order = self.graph.topological_order
         with one_budget():
@@ -136,7 +137,7 @@ class Frame:
         return replace(matrix, axes=axes, include=tuple(include), exclude=tuple(exclude))
 
     def _jobs_of(self, name: str) -> list[Enqueue]:
-        """Return the jobs of one declaration, those that others wait for last."""
+        """Return the jobs of one declaration; a job comes after those that it blocks."""
         job, job_id = self.graph.job_by_name[name], self._id(name)
         if job.for_each is not None:
             return [self._expansion(job, job.for_each)]
@@ -185,7 +186,7 @@ class Frame:
         group: str = "",
         scope: Mapping[str, Any] | None = None,
     ) -> list[Enqueue]:
-        """Return the jobs of a declaration, or of one item of it, the last ones first."""
+        """Return the jobs of a declaration, or of one of its items, the last ones first."""
         current_budget().grant(UNITS_OF_A_JOB)
         scope = {**self._scope, **(scope or {})}
         enqueue = self._declared(job, job_id, name, is_held, group, scope)
@@ -196,7 +197,7 @@ class Frame:
 
     @cached_property
     def secrets(self) -> Secrets:
-        """The secrets that the jobs may come across."""
+        """The secrets that the jobs may meet."""
         return find_secrets(self.graph, self.env, self.inherited)
 
     @cached_property
@@ -206,7 +207,7 @@ class Frame:
         return {name: make_portable(workflow, done) for name, workflow in nested}
 
     def _join(self, job: JobSpec, nested: Workflow, enqueue: Enqueue) -> Enqueue:
-        """Return the job that stands for a nested workflow: its result is the outputs."""
+        """Return the job that ends a nested workflow: its result is the outputs."""
         inner = {each.name: each for each in nested.jobs}
         left = find_references(nested.outputs)
         used = dict.fromkeys(name for name, _ in left.jobs if name in inner)
@@ -230,12 +231,16 @@ class Frame:
         )
 
     def _start(self, job: JobSpec, nested: Workflow, enqueue: Enqueue) -> Enqueue:
-        """Return the job that adds the jobs of a nested workflow, once its inputs are known."""
+        """Return the job that adds the jobs of a nested workflow when its inputs are known."""
         join_id, name = enqueue.job_id, enqueue.name
         declared = enqueue.does
         assert isinstance(declared, Call)  # a job with `workflow` has no command
         finals = self._finals_after(is_final=bool(enqueue.ended_of))
-        slots = tuple(_held_by(join_id, slot, enqueue.group) for slot in enqueue.slots)
+        # The place of the workflow in its own group is the join's, and its jobs have it too.
+        own = f"group:{enqueue.group}"
+        slots = tuple(
+            replace(slot, holder=join_id) if slot.limit == own else slot for slot in enqueue.slots
+        )
         timeout_s = nested.timeout_s if job.timeout_s is None else job.timeout_s
         read = self.secrets.read_by(job.name)
         prefix = f"{name}."
@@ -299,20 +304,20 @@ class Frame:
         )
 
     def _retries(self, job: JobSpec) -> Retry | None:
-        """Return those of each job of a declaration; those of a workflow are its own as a whole."""
+        """Return the retries of each job; those of a nested workflow apply to it as a whole."""
         return (None if job.workflow else job.retries) or self.graph.workflow.defaults.retries
 
     # What runs at the end ------------------------------------------------------------------------
 
     @cached_property
     def _own_finals(self) -> tuple[str, ...]:
-        """The ids of the jobs that wait until all other jobs have ended."""
+        """The ids of the jobs that wait for all other jobs to end."""
         jobs, waits_for = self.graph.job_by_name, self.graph.predecessors
         first = final_first(self.graph, {name: waits_for(name) for name in jobs})
         return tuple(job_id for name in first for job_id in self._entries(name))
 
     def _finals_after(self, *, is_final: bool) -> tuple[str, ...]:
-        """Return the jobs under `finally`, here and around, that wait for a job."""
+        """Return the jobs under `finally`, here and in outer workflows, that wait for a job."""
         return self.outer_finals if is_final else (*self._own_finals, *self.outer_finals)
 
     def _arguments(self, job: JobSpec, scope: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -341,7 +346,7 @@ class Frame:
         }
 
     def _find_left(self, job: JobSpec, keys: frozenset[str], scope: Mapping[str, Any]) -> Uses:
-        """Return what the texts of a job refer to that are not filled in yet."""
+        """Return the references of those texts of a job that are not filled in yet."""
         uses_by_path = self.graph.uses_by_name.get(job.name, ())
         known = {"inputs", *scope} if uses_by_path else ()
         return tuple(
@@ -351,7 +356,7 @@ class Frame:
         )
 
     def _needs(self, left: Uses) -> dict[str, Any]:
-        """Return what such texts need where they are evaluated: jobs, groups and inputs."""
+        """Return what such texts need to be evaluated: jobs, groups and inputs."""
         if not left:
             return {}
         names = dict.fromkeys(name for _, uses in left for name, _ in uses.jobs)
@@ -368,7 +373,7 @@ class Frame:
         return self.base + name
 
     def _is_held(self, job: JobSpec) -> bool:
-        """Whether the job is a future job: it has to wait for something, or may have to."""
+        """Whether the job is a future job: it has to wait, or may have to."""
         if (
             job.approval is not None
             or job.expires_s is not None
@@ -392,7 +397,7 @@ class Frame:
         return (*blocks, *(Block(each, "ignore") for each in finals if each not in known))
 
     def _entries(self, name: str) -> list[str]:
-        """Return the ids of the jobs that wait for what precedes a declaration."""
+        """Return the ids of the jobs that wait for the predecessors of a declaration."""
         job, job_id = self.graph.job_by_name[name], self._id(name)
         ids = [job_id]
         if job.matrix is not None:
@@ -426,7 +431,7 @@ class Frame:
         )
 
     def _condition(self, job: JobSpec, scope: Mapping[str, Any]) -> Any:
-        """Return what is left of a job's `if`: None if it holds, False if it does not."""
+        """Return what is left of a job's `if`: None if it is true, False if it is false."""
         template = self._template(job.if_, job.name, "if", scope)
         if template is None or is_live(template):
             return template
@@ -446,7 +451,7 @@ class Frame:
 
 _OF_A_JOB = frozenset({"with", "env", "run", "cwd", "if", "stop_when", "approval"})
 _OF_A_LIST = frozenset({"for_each", "key", "more"})
-"""The keys whose texts the jobs of a group hold, and the job that makes them."""
+"""The keys whose texts the items of a group use, and those that the expansion uses."""
 
 _NO_GROUP = ForEach(())
 _ALL = 100  # percent
@@ -454,11 +459,6 @@ _ALL = 100  # percent
 
 def _is_group(job: JobSpec) -> bool:
     return job.for_each is not None or job.matrix is not None
-
-
-def _held_by(join_id: str, slot: Slot, group: str) -> Slot:
-    """Return the place of a nested workflow in its own group, as its jobs have it."""
-    return replace(slot, holder=join_id) if slot.limit == f"group:{group}" else slot
 
 
 def _tolerates_one(tolerance: Tolerance | None) -> bool:
@@ -479,15 +479,15 @@ def fill_in(
     inputs: Mapping[str, Any],
     scope: Mapping[str, Any],
 ) -> Any:
-    """Return what stands at `path` with its expressions filled in, as `fill` does.
+    """Return the value at `path` with its expressions filled in, as `fill` does.
 
-    Errors: WorkflowInvalid with the problems of all texts in it, at their positions.
+    Errors: WorkflowInvalid with the problems of all its texts, at their positions.
     """
     try:
         return fill(value, inputs=inputs, scope=scope)
     except WorkflowInvalid as invalid:
         found = list(_problems(workflow, path, value, inputs, scope))
-        # Where each text alone has a value, it is all of them that do too much.
+        # If each text alone has a value, all of them together exceed the limit.
         found = found or [
             each for p in invalid.problems for each in workflow.places.place(p, *path)
         ]
@@ -510,11 +510,11 @@ def _problems(
 
 
 def make_portable(workflow: Workflow, done: dict[int, Workflow] | None = None) -> Workflow:
-    """Return a workflow that means the same, with the positions of its expressions, and no others.
+    """Return an equivalent workflow that has only the positions of its expressions.
 
-    Its commands have their places, so that nobody needs the grammar of shells later on.
-    The tree of the whole text would go to the server with each item of a group, and expressions are
-    all that can fail there. `done` has what was returned for the workflows inside, by identity.
+    The tree of the whole text would be sent to the server with each item of a group, and only
+    expressions can fail there. Commands get their places now, so that a run does not need the
+    grammar of shells. `done` has the workflows that were returned already, by identity.
     """
     done = {} if done is None else done
     if id(workflow) not in done:
@@ -522,7 +522,7 @@ def make_portable(workflow: Workflow, done: dict[int, Workflow] | None = None) -
         where_by_path = {path: workflow.places.find(*path) for path in _paths(workflow)}
         places = Places({path: where for path, where in where_by_path.items() if where})
         said = workflow.defaults
-        # The jobs have the others, and readers of older versions know these alone.
+        # The jobs have the other defaults, and older versions know only these.
         defaults = Defaults(said.queue, said.timeout_s, said.retries)
         jobs = tuple(
             job if job.run is None else replace(job, run=with_places(job.run))
@@ -535,7 +535,7 @@ def make_portable(workflow: Workflow, done: dict[int, Workflow] | None = None) -
 
 
 def _paths(workflow: Workflow) -> Iterator[Path]:
-    """Yield where an expression stands, as precisely as the planner asks for it."""
+    """Yield the paths of expressions, as precisely as the planner needs them."""
     for uses in build_graph(workflow).uses_by_name.values():
         for path, _ in uses:
             yield from (path[:3], path[:4])

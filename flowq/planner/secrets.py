@@ -1,7 +1,7 @@
 """Which secrets a job may meet: those that it names, and those in the results that it reads.
 
-A result reaches other jobs unchanged, so what they show has to be masked too. The answer is an
-upper bound from the names in the declarations: no result is looked at.
+A result reaches other jobs unchanged, so their output has to be masked too. The answer is an upper
+bound from the names in the declarations; no result is read.
 """
 
 from __future__ import annotations
@@ -22,27 +22,28 @@ Names = Mapping[str, frozenset[str]]
 class Secrets:
     """Names of secrets by job.
 
-    Shape: `read` are those that the results and inputs may have in them that the job reads, `met`
-    all that it, or a job inside of it, may come across; both are empty where there are none at all.
+    Shape: `read` has the secrets that may be in the results and inputs which the job reads; `met`
+    all that the job, or a job of its nested workflow, may meet. Both are empty if the workflow has
+    no secrets.
     """
 
     read: Names = field(default_factory=dict)
     met: Names = field(default_factory=dict)
 
     def read_by(self, name: str) -> tuple[str, ...]:
-        """Return those that may stand in what a job reads, to be known before it reads."""
+        """Return the secrets that may be in what a job reads."""
         return tuple(sorted(self.read.get(name, NONE)))
 
     def all_of(self, *names: str) -> tuple[str, ...]:
-        """Return those that the results of these jobs may have in them."""
+        """Return the secrets that the results of these jobs may contain."""
         return tuple(sorted(NONE.union(*(self.met.get(name, NONE) for name in names))))
 
 
 def find_secrets(graph: Graph, env: Mapping[str, Any], inherited: Iterable[str] = ()) -> Secrets:
     """Return the secrets of a workflow's jobs.
 
-    `env` is what all jobs get, `inherited` are those that the inputs may have in them. Errors:
-    CycleError.
+    `env` has the variables of all jobs, `inherited` the secrets that the inputs may contain.
+    Errors: CycleError.
     """
     shared, given = find_references(env).secrets, frozenset(inherited)
     named = {job.name: shared.union(*_name(graph, job.name)) for job in graph}
@@ -64,7 +65,7 @@ def _name(graph: Graph, name: str) -> Iterable[frozenset[str]]:
 
 
 def _find_inside(workflow: Workflow, name: str) -> frozenset[str]:
-    """Return the secrets that a nested workflow names, or one inside of it."""
+    """Return the secrets that a nested workflow names, also in workflows inside it."""
     if name not in workflow.workflows:
         return NONE
     graph = build_graph(workflow.workflows[name])
