@@ -1,16 +1,16 @@
-"""Expressions, `${{ … }}` in a declaration: what they refer to, and what they stand for.
+"""Expressions, `${{ … }}` in a declaration: their references, and their values.
 
-A value goes through several hands, and what is only data must never be read as an expression:
+A value is evaluated in two steps, and data must never be read as an expression:
 
 1. `fill(value, inputs=…, scope=…)`, when a run is planned, and again when an item is known. A text
-   whose expressions need nothing else is replaced by what it stands for, *escaped*; any other
-   stays whole. So the outcome is again a template, in which every live expression was written by
-   the workflow's author.
-2. `evaluate(value, inputs=…, jobs=…, scope=…)`, once, where the job runs. It gives plain values,
-   in which nothing is looked for again. `decide` does the same for a condition.
+   whose expressions need nothing else is replaced by its value, *escaped*; any other text stays
+   whole. So the result is a template again, and every live expression in it was written by the
+   workflow's author.
+2. `evaluate(value, inputs=…, jobs=…, scope=…)`, once, where the job runs. It returns plain values,
+   which are not searched again. `decide` does the same for a condition.
 
-So what `fill` returns must go through `evaluate`, also when it names nothing any more. An
-expression that is declared without braces (`if`, `more`) becomes a template by `as_template`.
+So the result of `fill` must go through `evaluate`, even if it has no references. `as_template`
+turns an expression that is declared without braces (`if`, `more`) into a template.
 """
 
 from __future__ import annotations
@@ -73,13 +73,12 @@ __all__ = [
 class References:
     """What the expressions in a value refer to.
 
-    Shape: `jobs` are (name, attribute), in the order of the text, none twice; `parts` adds the
-    first key that is looked up in the value. `roots` are the names at the front: `inputs`, `jobs`,
-    `item`, `index`, `matrix`, `result`, `env`, `secrets`, `run`, `ended` for `run.status` and
+    Shape: `jobs` are (name, attribute), in the order of the text, without repeats; `parts` adds the
+    first key that is looked up in the value. `roots` are the first names: `inputs`, `jobs`, `item`,
+    `index`, `matrix`, `result`, `env`, `secrets`, `run`, `ended` for `run.status` and
     `run.failures`, and `status` for any function of `statuses`, which are `success`, `failure`,
-    `always`, `canceled`. `constants` are the expressions that refer to nothing. `problems` are
-    those of the expressions themselves; they have no position, and whether the names exist is not
-    known.
+    `always`, `canceled`. `constants` are the expressions without references. `problems` are those
+    of the expressions themselves; they have no position. Whether the names exist is not checked.
     """
 
     inputs: frozenset[str] = frozenset()
@@ -103,31 +102,27 @@ _SCALARS = frozenset({int, float, bool, type(None)})
 
 
 def find_references(value: Any) -> References:
-    """Return what all expressions in a value, however deep, refer to. It never raises."""
-    if isinstance(value, str):
-        return _references_in(value) if has_expression(value) else _NONE
+    """Return the references of all expressions in a value, however deep. Never raises."""
+    if isinstance(value, str) and not has_expression(value):
+        return _NONE
     texts = list(_live_texts(value))
-    if len(texts) == 1:
+    # A long text is data with an escape in it, and not worth its place in the cache.
+    if len(texts) == 1 and len(texts[0]) <= _CACHED_LENGTH:
         return _references_in(texts[0])
     return _sort_out([one for text in texts for one in _find_in(text)]) if texts else _NONE
 
 
-def _references_in(text: str) -> References:
-    # A long text is data with an escape in it: it is not worth its place in the cache.
-    return _cached_references(text) if len(text) <= _CACHED_LENGTH else _sort_out(_find_in(text))
-
-
 @lru_cache(maxsize=_CACHED_TEXTS)  # the checks, the plan and each item of a group ask again
-def _cached_references(text: str) -> References:
+def _references_in(text: str) -> References:
     return _sort_out(_find_in(text))
 
 
 def is_live(value: Any) -> bool:
-    """Whether a value, however deep, has an expression in it; escapes are none."""
+    """Whether a value contains an expression, however deep; escapes do not count."""
     return any(has_live_expression(text) for text in _live_texts(value))
 
 
-_Found = Reference | Problem | Expression  # an expression is found where it refers to nothing
+_Found = Reference | Problem | Expression  # an expression, if it has no references
 
 
 def _sort_out(found: Sequence[_Found]) -> References:
@@ -176,10 +171,10 @@ def fill(
     inputs: Mapping[str, Any],
     scope: Scope | None = None,
 ) -> Any:
-    """Return the value with every text filled in that needs nothing else; a template again.
+    """Return the value with every text filled in that needs nothing else; again a template.
 
-    Shape: a text that is one expression becomes what it stands for, whatever its type; lists and
-    mappings are copied. Idempotent. Errors: WorkflowInvalid.
+    Shape: a text that is one expression becomes its value, of any type; lists and mappings are
+    copied. Idempotent. Errors: WorkflowInvalid.
     """
     values = Values(inputs, scope=scope or {})
 
@@ -200,16 +195,21 @@ def evaluate(
     statuses: Mapping[str, bool] | None = None,
     made: Callable[[str, Any], None] | None = None,
 ) -> Any:
-    """Return what a template stands for: every expression evaluated, every escape undone.
+    """Return the value of a template: every expression evaluated, every escape undone.
 
     Shape: `results` by job name, and `jobs` by name and attribute (`results`, `outcomes`, `by_key`,
-    `status`), with a `NoResult` for each item whose result must not be read; `statuses` answers
-    `success()`, `failure()` and `canceled()`. Only what the template refers to is needed. `made` is
-    told each expression, without its braces, and its value.
+    `status`), with a `NoResult` for each item whose result must not be read; `statuses` has the
+    values of `success()`, `failure()` and `canceled()`. Only what the template refers to is needed.
+    `made` is called with each expression, without braces, and its value.
     Errors: WorkflowInvalid, whose problem quotes the expression.
     """
     values = Values(inputs or {}, results or {}, jobs or {}, scope or {}, statuses or {}, made=made)
-    may_lack_results = any(_lacks_results(found) for found in (jobs or {}).values())
+    items = (
+        item
+        for found in (jobs or {}).values()
+        for item in (*found.get("results", ()), *found.get("by_key", {}).values())
+    )
+    may_lack_results = any(type(item) is NoResult for item in items)
 
     def evaluated(text: str) -> Any:
         parts = _parts_of(text)
@@ -224,14 +224,8 @@ def evaluate(
     return _map_texts(value, evaluated)
 
 
-def _lacks_results(found: Mapping[str, Any]) -> bool:
-    """Whether some item of a group did not succeed, whose results are read."""
-    items = [*found.get("results", ()), *found.get("by_key", {}).values()]
-    return any(type(item) is NoResult for item in items)
-
-
 def decide(template: Any, **known: Any) -> bool:
-    """Return whether a condition holds; `known` is as `evaluate` takes it.
+    """Return whether a condition is true; `known` has the arguments of `evaluate`.
 
     Errors: those of `evaluate`, and WorkflowInvalid for a value that is neither true nor false.
     """
@@ -247,9 +241,9 @@ def decide(template: Any, **known: Any) -> bool:
 
 
 def needs_success(condition: str) -> bool:
-    """Return whether a condition, as a template, can only hold where nothing went wrong before.
+    """Return whether a condition, as a template, is only true if nothing failed before.
 
-    One without a status function means `success() and (…)`.
+    A condition without a status function means `success() and (…)`.
     """
     if not find_references(condition).statuses:
         return True
@@ -261,9 +255,9 @@ def needs_success(condition: str) -> bool:
 
 
 def write(value: Any, source: str) -> str:
-    """Return the value of an expression as text; `source` is what messages quote.
+    """Return the value of an expression as text; messages quote `source`.
 
-    Errors: WorkflowInvalid for what has no text.
+    Errors: WorkflowInvalid for a value without a text form.
     """
     try:
         return to_text(value, current_budget())
@@ -274,7 +268,7 @@ def write(value: Any, source: str) -> str:
 def write_argument(value: Any, source: str) -> str:
     """Return the value of an expression as one argument of a program; bytes stay as they are.
 
-    `source` is what messages quote. Errors: WorkflowInvalid for what is none, or several values.
+    Messages quote `source`. Errors: WorkflowInvalid for none, and for several values.
     """
     if type(value) is str:
         return value
@@ -290,10 +284,9 @@ def write_argument(value: Any, source: str) -> str:
 
 
 def as_items(values: Iterable[Any], source: str) -> list[Any]:
-    """Return the items of a group as a list; those of a set are in one order in every process.
+    """Return the items of a group as a list; a set has the same order in every process.
 
-    Scalars of numpy are the Python values that they hold. Errors: WorkflowInvalid for a set that
-    has no order.
+    numpy's scalars become Python values. Errors: WorkflowInvalid for a set without an order.
     """
     from flowq.expressions.plain import SETS, enter, in_order  # noqa: PLC0415 - as below
 
@@ -327,7 +320,7 @@ def _find_in(text: str) -> list[_Found]:
         for _, written in find_expressions(text):
             try:
                 parts += split(written)
-            except Refused as refused:  # the others can be read, and this one names some things
+            except Refused as refused:  # the other expressions can be read
                 found.append(refused.as_problem(written))
                 found += guess_references(re.split(r"[}\n]", written[3:], maxsplit=1)[0])
     for part in parts:
@@ -341,7 +334,7 @@ def _find_in(text: str) -> list[_Found]:
 def _look_into(
     source: str,
 ) -> tuple[tuple[Reference, ...], tuple[Refused, ...], tuple[Refused, ...]]:
-    """Return what an expression refers to, why it is refused, and what is surely not meant."""
+    """Return the references of an expression, its refusals, and its doubtful parts."""
     whole = find_whole_reference(source)
     if whole is not None:
         refused = whole.find_refusal()
@@ -386,7 +379,17 @@ def _value_of(part: str | Expression, values: Values) -> Any:
     if isinstance(part, str):
         return part
     try:
-        value = _compute(part.source, values)
+        whole = find_whole_reference(part.source)
+        if whole is not None and whole.find_refusal() is None:
+            value = values.get(whole)
+        else:
+            _, refusals, _ = _look_into(part.source)
+            if refusals:
+                raise refusals[0]
+            from flowq.expressions.engine import evaluate_tree  # noqa: PLC0415 - as above
+            from flowq.expressions.grammar import parse  # noqa: PLC0415
+
+            value = evaluate_tree(parse(part.source).tree, values)
     except Refused as refused:
         raise refused.inside(str(part)) from None
     if values.made is not None:
@@ -394,31 +397,16 @@ def _value_of(part: str | Expression, values: Values) -> Any:
     return value
 
 
-def _compute(source: str, values: Values) -> Any:
-    whole = find_whole_reference(source)
-    if whole is not None and whole.find_refusal() is None:
-        return values.get(whole)
-    _, refusals, _ = _look_into(source)
-    if refusals:
-        raise refusals[0]
-    from flowq.expressions.engine import evaluate_tree  # noqa: PLC0415 - as above
-    from flowq.expressions.grammar import parse  # noqa: PLC0415
-
-    return evaluate_tree(parse(source).tree, values)
-
-
 def _map_texts(value: Any, change: Callable[[str], Any]) -> Any:
     if isinstance(value, str):
-        return _changed(value, change) if has_expression(value) else value
+        if not has_expression(value):
+            return value
+        try:
+            return change(value)
+        except Refused as refused:
+            raise WorkflowInvalid([refused.as_problem(value)]) from None
     if isinstance(value, list | tuple):
         return [_map_texts(item, change) for item in value]
     if type(value) not in _SCALARS and isinstance(value, Mapping):  # a slow question
         return {key: _map_texts(item, change) for key, item in value.items()}
     return value
-
-
-def _changed(text: str, change: Callable[[str], Any]) -> Any:
-    try:
-        return change(text)
-    except Refused as refused:
-        raise WorkflowInvalid([refused.as_problem(text)]) from None

@@ -1,7 +1,7 @@
-"""What an expression may call: each as a function, `len(x)`, and as a filter, `x | len`.
+"""The functions of expressions: each as a function, `len(x)`, and as a filter, `x | len`.
 
-They take plain data, but for what they only pass on. The engine has paid for the size of the
-arguments; a function that could make much out of little looks first.
+They take plain data, except for values that they only pass on. The engine has paid for the size of
+the arguments; a function that could make a large value from small ones checks the size first.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ from flowq.problems import BAD_EXPRESSION, BAD_VALUE, EXPRESSION_TOO_LARGE
 
 _MAX_DIGITS = 100
 _MAX_ALIKE = 100
-"""How many values of one hash `unique` compares with each other."""
+"""How many values with the same hash `unique` compares."""
 
 _NOT_GIVEN: Any = object()
-"""The default of an argument that may be none."""
+"""The default of an argument that may be None."""
 
 
 def _range(first: int, last: Any = _NOT_GIVEN, step: int = 1, /) -> list[int]:
@@ -251,7 +251,7 @@ def _reject(items: Sequence[Any], key: str | None = None, value: Any = _NOT_GIVE
 
 
 def _is_wanted(item: Any, key: str | None, value: Any) -> bool:
-    """Whether a part of an item is `value`, or counts as true; a part that is missing is none."""
+    """Whether a part of an item equals `value`, or is true; a missing part is none."""
     part = enter(item) if key is None else _part_of(item, key, is_optional=True)
     if value is _NOT_GIVEN:
         return is_true(part)
@@ -262,7 +262,7 @@ def _is_wanted(item: Any, key: str | None, value: Any) -> bool:
 
 
 def _part_of(item: Any, key: str, *, is_optional: bool = False) -> Any:
-    """Return what a key of a map leads to, or a declared field; dots lead further inside."""
+    """Return the value of a key, or of a declared field; dots separate nested keys."""
     for name in _only_text(key).split("."):
         item = enter(item)
         is_map = issubclass(type(item), dict)
@@ -324,11 +324,11 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "values": _values,
     "zip": _zip,
 }
-"""By name. `str` and `default` are the engine's own: the one turns to text, the other catches."""
+"""By name. The engine itself implements `str` and `default`."""
 
 
 def find_wrong_arguments(name: str, count: int, keywords: Sequence[str]) -> Refused | None:
-    """Return why a function cannot be called with so many arguments, and with those by name."""
+    """Return why a function cannot be called with these numbers and names of arguments."""
     signature = _signature_of(name)
     try:
         signature.bind(*[None] * count, **dict.fromkeys(keywords))
@@ -362,15 +362,15 @@ def _signature_of(name: str) -> Signature:
 
 
 _WORD_BY_PARAMETER = {"self": "text", "obj": "list", "x": "number"}
-"""What the parameters of Python's own functions are called in a hint."""
+"""Names in hints for the parameters of Python's own functions."""
 
 QUICK = frozenset({"len", "length", "first", "last"})
-"""Functions whose work does not grow with their argument: it may be of any size."""
+"""Functions that take constant time, so that their argument may have any size."""
 
 _OF_LISTS_OF_MAPS = {"compact", "map", "reject", "select"}
 PASSING = QUICK | _OF_LISTS_OF_MAPS | {"chunks", "items", "join", "json", "keys", "list", "reverse"}
 PASSING |= {"values", "zip"}
-"""Functions that compute with nothing that is in their arguments: it may be no plain data."""
+"""Functions that do not compute with the contents of their arguments, which may be any objects."""
 
 
 def _is_number(value: Any) -> bool:
@@ -386,4 +386,4 @@ TESTS: Mapping[str, Callable[[Any], bool]] = {
     "mapping": lambda value: issubclass(type(value), dict),
     "sequence": lambda value: issubclass(type(value), (list, tuple)),
 }
-"""What may follow `is`; `defined` is the engine's own."""
+"""The words after `is`. The engine itself implements `defined`."""

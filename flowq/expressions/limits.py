@@ -1,8 +1,8 @@
-"""How much an expression may do: counted, not timed, so that the answer is the same everywhere.
+"""Limits of computation in expressions: counted, not timed, so they are the same everywhere.
 
-Every operation pays for the values that it reads and for those that it makes. All expressions that
-are evaluated together have one budget: those of a text, of a job, of a plan. The figures keep what
-one job may do in the order of 50 ms.
+Every operation pays for the values that it reads and makes. Expressions that are evaluated
+together share one budget: those of a text, of a job, of a plan. With these figures the expressions
+of one job take at most about 50 ms.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from flowq.problems import EXPRESSION_TOO_LARGE
 MAX_ITEMS = 100_000
 MAX_CHARACTERS = 1_000_000
 MAX_BITS = 4_096
-"""Of a whole number that an operation makes; about 1,200 digits."""
+"""Of a whole number that an operation makes: about 1,200 digits."""
 
 MAX_UNITS = 400_000
 UNITS_OF_A_JOB = 20_000
-"""What each job adds to the budget of what plans many of them."""
+"""What each job adds to the budget of planning."""
 
 _CHARACTERS_PER_UNIT = 32
 _BITS_PER_CHARACTER = 8
@@ -33,19 +33,19 @@ _COLLECTIONS = frozenset({list, tuple, dict, set, frozenset})
 
 
 class Budget:
-    """What is left to spend. Units: one item, or 32 characters."""
+    """A budget. Units: one item, or 32 characters."""
 
     def __init__(self, units: int = MAX_UNITS) -> None:
         self._left = units
 
     def grant(self, units: int) -> None:
-        """Add to what is left."""
+        """Add to the budget."""
         self._left += units
 
     def spend(self, *values: Any) -> None:
-        """Pay for values that are read or were made.
+        """Pay for values that were read or made.
 
-        Errors: Refused when one of them is too large, or when too little is left.
+        Errors: Refused if one of them is too large, or the budget is exhausted.
         """
         for value in values:
             self.pay(*_measure(value))
@@ -56,7 +56,7 @@ class Budget:
         self.take(1 + items + characters // _CHARACTERS_PER_UNIT)
 
     def take(self, units: int) -> None:
-        """Pay so many units. Errors: Refused when less is left."""
+        """Pay a number of units. Errors: Refused if the budget is exhausted."""
         self._left -= units
         if self._left < 0:
             message = "it does too much, alone or with the other expressions of its text or job"
@@ -68,7 +68,7 @@ _shared: ContextVar[Budget | None] = ContextVar("_shared", default=None)
 
 @contextmanager
 def one_budget(budget: Budget | None = None) -> Iterator[Budget]:
-    """Let all expressions that are evaluated in the block have one budget."""
+    """Let all expressions that are evaluated in the block share one budget."""
     budget = budget or Budget()
     token = _shared.set(budget)
     try:
@@ -78,12 +78,12 @@ def one_budget(budget: Budget | None = None) -> Iterator[Budget]:
 
 
 def current_budget() -> Budget:
-    """Return the budget of what is evaluated together here, or else a new one."""
+    """Return the shared budget, or a new one."""
     return _shared.get() or Budget()
 
 
 def check_size(*, items: int = 0, characters: int = 0, bits: int = 0) -> None:
-    """Refuse what would become too large, before it is made."""
+    """Refuse a value that would become too large, before it is made."""
     if items > MAX_ITEMS:
         raise _too_large(f"more than {MAX_ITEMS:,} items")
     if characters > MAX_CHARACTERS:
@@ -98,9 +98,9 @@ def _too_large(what: str) -> Refused:
 
 
 def _measure(value: Any) -> tuple[int, int]:
-    """Return how many items and characters a value has in all; it stops where too much is.
+    """Return the number of items and characters in a value; stops when the limit is reached.
 
-    What is shared counts as often as it is reached: text made of it would repeat it as well.
+    A shared part counts each time it is reached, because text made of it would repeat it.
     """
     items = characters = 0
     level: Collection[Any] = [value]
@@ -108,8 +108,10 @@ def _measure(value: Any) -> tuple[int, int]:
         kinds = set(map(type, level))
         texts, collections = _sort_out(level, kinds)
         characters += sum(map(len, texts))
-        if int in kinds:
-            characters += _measure_numbers(level)
+        if int in kinds:  # large whole numbers count by their bits
+            numbers = [part for part in level if type(part) is int]
+            if max(numbers) >= _MAX_SMALL or min(numbers) <= -_MAX_SMALL:
+                characters += sum(map(int.bit_length, numbers)) // _BITS_PER_CHARACTER
         items += sum(map(len, collections))
         level = list(_inside(collections)) if items <= MAX_ITEMS else ()
     return items, characters
@@ -118,22 +120,14 @@ def _measure(value: Any) -> tuple[int, int]:
 def _sort_out(
     parts: Collection[Any], kinds: set[type]
 ) -> tuple[Iterable[str | bytes], Collection[Collection[Any]]]:
-    # Most lists hold one kind: this spares looking at each item.
+    # Most lists hold one type: this avoids testing each item.
     if kinds <= _SCALARS:
         return (), ()
     if kinds == {str}:
         return parts, ()
-    # Of exactly these types: the length of others would be asked of code that somebody wrote.
+    # Exactly these types: `len` of a subclass could execute user code.
     texts = [part for part in parts if type(part) in _TEXTS]
     return texts, [part for part in parts if type(part) in _COLLECTIONS]
-
-
-def _measure_numbers(parts: Collection[Any]) -> int:
-    """Return how many characters the whole numbers are worth that are not small."""
-    numbers = [part for part in parts if type(part) is int]
-    if max(numbers) < _MAX_SMALL and min(numbers) > -_MAX_SMALL:
-        return 0
-    return sum(map(int.bit_length, numbers)) // _BITS_PER_CHARACTER
 
 
 def _inside(collections: Iterable[Collection[Any]]) -> Iterator[Any]:

@@ -1,6 +1,6 @@
 """Where expressions stand in a declaration, and which names have a value there.
 
-One table for both fronts, the graph and the checks: a key that is not in it holds fixed text.
+The readers, the graph and the checks share this table. A key that is not in it holds fixed text.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ ROOTS_BY_WORKFLOW_KEY: Mapping[str, frozenset[str]] = {
 
 
 def find_texts(job: JobSpec) -> Iterator[tuple[Path, str]]:
-    """Yield each text of a job that holds expressions, with its path inside the job."""
+    """Yield each text of a job that contains expressions, with its path inside the job."""
     if job.with_:
         yield from texts_of(job.with_, ("with",))
     if job.env:
@@ -56,20 +56,6 @@ def find_texts(job: JobSpec) -> Iterator[tuple[Path, str]]:
         yield ("if",), as_template(job.if_)
     if job.approval is not None and job.approval.message:
         yield from texts_of(job.approval.message, ("approval", "message"))
-    if job.for_each is not None or job.matrix is not None:
-        yield from _group_texts(job)
-
-
-def find_workflow_texts(workflow: Workflow) -> Iterator[tuple[Path, str]]:
-    """Yield each text of the workflow itself that holds expressions, with its path."""
-    yield from texts_of(workflow.env, ("env",))
-    yield from texts_of(workflow.outputs, ("outputs",))
-    if workflow.concurrency is not None:
-        yield from texts_of(workflow.concurrency.group, ("concurrency", "group"))
-    yield from texts_of(workflow.defaults.cwd, ("defaults", "cwd"))
-
-
-def _group_texts(job: JobSpec) -> Iterator[tuple[Path, str]]:
     if (each := job.for_each) is not None:
         yield from texts_of(each.items, ("for_each",))
         yield from _sources(key=each.key, more=each.more, stop_when=each.stop_when)
@@ -80,6 +66,15 @@ def _group_texts(job: JobSpec) -> Iterator[tuple[Path, str]]:
         yield from _sources(stop_when=matrix.stop_when)
 
 
+def find_workflow_texts(workflow: Workflow) -> Iterator[tuple[Path, str]]:
+    """Yield each text of the workflow itself that contains expressions, with its path."""
+    yield from texts_of(workflow.env, ("env",))
+    yield from texts_of(workflow.outputs, ("outputs",))
+    if workflow.concurrency is not None:
+        yield from texts_of(workflow.concurrency.group, ("concurrency", "group"))
+    yield from texts_of(workflow.defaults.cwd, ("defaults", "cwd"))
+
+
 def _sources(**source_by_key: str | None) -> Iterator[tuple[Path, str]]:
     for key, source in source_by_key.items():
         if source is not None:
@@ -87,7 +82,7 @@ def _sources(**source_by_key: str | None) -> Iterator[tuple[Path, str]]:
 
 
 def texts_of(value: Any, path: Path) -> Iterator[tuple[Path, str]]:
-    """Yield each text in a value, however deep, that holds expressions, with its path."""
+    """Yield each text in a value, however deep, that contains expressions, with its path."""
     if isinstance(value, str):
         if has_expression(value):
             yield path, value

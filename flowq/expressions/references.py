@@ -1,7 +1,7 @@
-"""What an expression refers to, and where its value is looked up.
+"""The references of expressions, and looking up their values.
 
-The short way for an expression that is one reference and nothing else is here too: it must not need
-Jinja, whose import takes a child longer than its own start.
+`find_whole_reference` reads an expression that is a single reference without Jinja, because a child
+needs more time to import Jinja than to start.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ RUN_ATTRIBUTES = ("id", "workflow")
 ENDED_ATTRIBUTES = ("status", "failures")
 """What `run` has in addition for jobs under `finally`: their root is `ended`."""
 BARE_ROOTS: tuple[Root, ...] = ("item", "index", "matrix", "result", "attempt")
-"""Those that have a value without a name behind a dot."""
+"""Roots that have a value without a further name."""
 
 NAMED_ROOTS: tuple[Root, ...] = ("inputs", "matrix", "env", "secrets", "run", "approval")
 STATUS_BY_FUNCTION = {
@@ -57,7 +57,7 @@ STATUS_BY_FUNCTION = {
     "canceled": "canceled",
     "cancelled": "canceled",
 }
-"""What an `if` may ask about the jobs before it, with the other spelling of one of them."""
+"""The status functions of an `if`, with the second spelling of `canceled`."""
 
 _NAME = r"[A-Za-z_][A-Za-z0-9_]*"
 _JOB_NAME = r"[A-Za-z_][A-Za-z0-9_-]*"
@@ -73,11 +73,11 @@ _FUNCTION = re.compile(r"([a-z]+)\(\)")
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """One value from outside.
+    """One value from outside the expression.
 
-    Shape: `name` is empty for `item`, `index`, `result` and the whole `matrix`, and a function's
-    for `status`; only jobs have an `attribute`; `part` is the first key that is looked up in it,
-    when that is fixed text.
+    Shape: `name` is empty for `item`, `index`, `result` and the whole `matrix`, and the name of the
+    function for `status`. Only jobs have an `attribute`. `part` is the first key that is looked up
+    in the value, if it is fixed text.
     """
 
     root: Root
@@ -96,14 +96,14 @@ class Reference:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names that lead to it, as they stand in a text."""
+        """Its names, as written in a text."""
         if self.root == "status":
             return (self.name,)
         root = "run" if self.root == "ended" else self.root
         return tuple(filter(None, (root, self.name, self.attribute, self.part)))
 
     def find_refusal(self) -> Refused | None:
-        """Return why there can be no such value, or None."""
+        """Return why no such value can exist, or None."""
         if self.root == "jobs" and self.attribute not in JOB_ATTRIBUTES:
             foreign = _ATTRIBUTE_BY_FOREIGN.get(self.attribute)
             nearest = foreign or find_nearest(self.attribute, JOB_ATTRIBUTES) or "result"
@@ -130,7 +130,7 @@ def name_reference(root: Root, name: str) -> Reference:
 
 
 def guess_references(source: str) -> tuple[Reference, ...]:
-    """Return what an expression surely refers to that cannot be read as a whole."""
+    """Return the references that are certain in an expression that cannot be parsed."""
     dotted = _BRACKETS.sub(r".\2", source)
     bare = _STRING.sub("''", dotted)
     named = (name_reference(each[1], each[2]) for each in _NAMED.finditer(bare))  # type: ignore[arg-type]  # by the pattern
@@ -138,13 +138,9 @@ def guess_references(source: str) -> tuple[Reference, ...]:
     return tuple(dict.fromkeys((*named, *of_jobs)))
 
 
-@lru_cache(maxsize=4_096)  # many texts hold the same few, and each is asked for more than once
+@lru_cache(maxsize=4_096)  # many texts have the same few references, and are read repeatedly
 def find_whole_reference(source: str) -> Reference | None:
-    """Return the reference that an expression consists of, or None when there is more to it.
-
-    Most expressions are one, and they do not need the engine, whose import takes a child longer
-    than its own start.
-    """
+    """Return the reference that an expression consists of, or None if it is more than that."""
     if found := _NAMED.fullmatch(source):
         return name_reference(found[1], found[2])  # type: ignore[arg-type]  # by the pattern
     if found := _JOB.fullmatch(source):
@@ -159,18 +155,17 @@ def find_whole_reference(source: str) -> Reference | None:
 
 Scope = Mapping[str, Any]
 """Shape: any of `item`, `index`, `result` (values), `matrix`, `env`, `secrets`, `approval`, `run`
-(by name). A secret that is not there raises Missing in `secrets`, which knows where it was looked
-for."""
+(by name). For a missing secret, `secrets` raises Missing itself, with the places it has tried."""
 
 _BUILT_IN = frozenset({type(None), bool, int, float, str, bytes, list, tuple, dict})
 
 
 @dataclass(frozen=True, slots=True)
 class Values:
-    """Inputs by name, values by job and attribute, the scope, and how the jobs before ended.
+    """Inputs by name, values by job and attribute, the scope, and the statuses of earlier jobs.
 
-    Shape: `budget` is that of all expressions which see these values. `made` is told each
-    expression, without its braces, and the value that it has.
+    Shape: all expressions that see these values share the `budget`. `made` is called with each
+    expression, without its braces, and its value.
     """
 
     inputs: Mapping[str, Any] = field(default_factory=dict)
@@ -182,45 +177,38 @@ class Values:
     made: Callable[[str, Any], None] | None = None
 
     def knows(self, reference: Reference) -> bool:
-        """Whether a reference can be looked up here, or has to wait until more is known."""
+        """Whether the value of a reference is known already."""
         return reference.root == "inputs" or reference.root in self.scope
 
     def get(self, reference: Reference) -> Any:
-        """Return what a reference stands for. Errors: Missing."""
-        value = self._get(reference)
+        """Return the value of a reference. Errors: Missing."""
+        root, name = reference.root, reference.name
+        if root == "inputs":
+            value = _get_named(reference, self.inputs)
+        elif root == "jobs":
+            value = self._get_of_job(name, reference.attribute)
+        elif root == "status":
+            value = name == "always" or self.statuses.get(name)
+            if value is None:
+                raise Missing(f"{reference} is not known here")
+        elif root in self.scope:
+            value = self.scope[root]
+            value = _get_named(reference, value) if name else value
+        else:
+            raise Missing(f"{reference} is not known here")
         if type(value) in _BUILT_IN:
             return value
-        # Not at the top: most values are plain, and what the others need takes a child some time.
+        # Not at the top: most values are plain, and importing this takes a child some time.
         from flowq.expressions.plain import enter  # noqa: PLC0415
 
         return enter(value)
 
-    def _get(self, reference: Reference) -> Any:
-        if reference.root == "inputs":
-            return _get_named(reference, self.inputs)
-        if reference.root == "jobs":
-            return self._get_of_job(reference)
-        if reference.root == "status":
-            return self._get_status(reference)
-        if reference.root not in self.scope:
-            raise Missing(f"{reference} is not known here")
-        value = self.scope[reference.root]
-        return _get_named(reference, value) if reference.name else value
-
-    def _get_of_job(self, reference: Reference) -> Any:
-        name, attribute = reference.name, reference.attribute
+    def _get_of_job(self, name: str, attribute: str) -> Any:
         if name in self.jobs and attribute in self.jobs[name]:
             return self.jobs[name][attribute]
         if attribute == "result" and name in self.results:
             return self.results[name]
         raise Missing(f"the {attribute} of job {name} is not known here")
-
-    def _get_status(self, reference: Reference) -> bool:
-        if reference.name == "always":
-            return True
-        if reference.name not in self.statuses:
-            raise Missing(f"{reference} is not known here")
-        return self.statuses[reference.name]
 
 
 def _get_named(reference: Reference, values: Mapping[str, Any]) -> Any:

@@ -12,7 +12,7 @@ _QUOTED_LENGTH = 100
 
 
 class Refused(Exception):
-    """An expression, or a part of it, that cannot be read or has no value."""
+    """An expression, or a part of one, cannot be read or has no value."""
 
     def __init__(self, code: str, message: str, hint: str = "") -> None:
         super().__init__(code, message, hint)
@@ -23,29 +23,26 @@ class Refused(Exception):
         self.names: tuple[str, ...] = ()
 
     def about(self, *names: str) -> Refused:
-        """Remember the names in the expression that this is about; return itself."""
+        """Set the names in the expression that this is about, unless set; return self."""
         self.names = self.names or names
         return self
 
     def inside(self, source: str) -> Refused:
-        """Remember the expression whose part this is; return itself."""
+        """Set the expression that contains this, unless set; return self."""
         self.source = self.source or source
         return self
 
     def as_problem(self, source: str) -> Problem:
-        """Return the problem, with the expression that has it, or else `source`, quoted."""
+        """Return the problem, which quotes the expression, or `source` if none was set."""
         expression = self.source or source
-        message = f"`{_quote(expression)}`: {self.message}"
+        text = " ".join(expression.split())
+        quoted = text if len(text) <= _QUOTED_LENGTH else text[: _QUOTED_LENGTH - 1] + "…"
+        message = f"`{quoted}`: {self.message}"
         return Problem(self.code, message, hint=self.hint, excerpt=Excerpt(expression, self.names))
 
 
-def _quote(source: str) -> str:
-    text = " ".join(source.split())
-    return text if len(text) <= _QUOTED_LENGTH else text[: _QUOTED_LENGTH - 1] + "…"
-
-
 class Missing(Refused):
-    """A value that is not there: `default(…)` and `is defined` catch it."""
+    """A value does not exist: `default(…)` and `is defined` catch it."""
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(BAD_VALUE, message, hint)
@@ -53,13 +50,13 @@ class Missing(Refused):
 
 @dataclass(frozen=True, slots=True)
 class NoResult:
-    """The result of an item that did not succeed: to read it is refused, with `reason`."""
+    """The result of an item that did not succeed; reading it is refused, with `reason`."""
 
     reason: str
 
 
 def refuse_no_result(value: Any) -> None:
-    """Refuse a value that has such a result in it, in lists or maps. Errors: Missing."""
+    """Refuse a value that contains a `NoResult`, in lists or maps. Errors: Missing."""
     waiting: list[Any] = [value]
     while waiting:
         part = waiting.pop()

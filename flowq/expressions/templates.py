@@ -1,7 +1,7 @@
-"""Text with `${{ … }}` in it, taken apart and put together.
+"""Splitting texts with `${{ … }}`, and joining them.
 
-`$${{` stands for a literal `${{`; each further dollar stands for itself, so that any text can be
-written, and `escape` can protect whatever is only data.
+`$${{` stands for a literal `${{`; each further dollar stands for itself. So any text can be
+written, and `escape` can protect data.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from flowq.expressions.refusals import Refused
 from flowq.problems import BAD_EXPRESSION
 
 MAX_LENGTH = 4_000
-"""Characters of one expression; what needs more is a function's work."""
+"""Characters of one expression."""
 
 _OPENING = re.compile(r"(?<!\$)(\$+)\{\{")  # tried once for each run of dollars
 _LIVE = re.compile(r"(?<!\$)\$\{\{")
 _UNTIDY = re.compile(r"\$\{\{(?! [^\s{}$'\"](?:[^{}$'\"]*[^\s{}$'\"])? \}\})")
 _PLAIN = re.compile(rf"\$\{{\{{([^{{}}$'\"]{{0,{MAX_LENGTH - 1}}})\}}\}}")
-"""An expression whose end is the first `}}`: no string and no brace stands in it."""
+"""An expression without strings and braces, so that it ends at the first `}}`."""
 
 _QUOTE_OR_BRACE = re.compile(r"""['"{}]""")
 _STRING_BY_QUOTE = {
@@ -36,7 +36,7 @@ _STRING_BY_QUOTE = {
 
 @dataclass(frozen=True, slots=True)
 class Expression:
-    """One `${{ … }}`. Shape: `source` is what stands between the braces, without outer spaces."""
+    """One `${{ … }}`. Shape: `source` is the text between the braces, without outer spaces."""
 
     source: str
 
@@ -45,12 +45,12 @@ class Expression:
 
 
 def has_expression(text: str) -> bool:
-    """Whether a text has to be taken apart at all: a quick look, escapes count too."""
+    """Whether a text contains `${{`: a quick test, which includes escapes."""
     return "${{" in text
 
 
 def has_live_expression(text: str) -> bool:
-    """Whether there is an expression in a text, which an escape is not."""
+    """Whether a text contains an expression; escapes do not count."""
     return _LIVE.search(text) is not None
 
 
@@ -72,10 +72,10 @@ def split(text: str) -> tuple[str | Expression, ...]:
 
 
 def find_expressions(text: str) -> Iterator[tuple[int, str]]:
-    """Yield where each expression of a text begins, and what is written there, with its braces.
+    """Yield the start of each expression in a text, and its text with the braces.
 
-    One that is never closed goes to the next one, or to the end of the text. A text without any is
-    one as a whole.
+    An expression that is never closed extends to the next one, or to the end. A text without
+    expressions is one expression as a whole.
     """
     position = 0
     while opening := _OPENING.search(text, position):
@@ -109,9 +109,9 @@ def _split_carefully(text: str) -> tuple[str | Expression, ...]:
 
 
 def _find_end(text: str, start: int) -> int:
-    """Return where the `}}` of an expression stands, past strings and braces inside it."""
+    """Return the position of the `}}` of an expression, skipping strings and inner braces."""
     depth, at, end = 0, start, start + MAX_LENGTH
-    unclosed: set[str] = set()  # if one quote is never closed, no later one of its kind is
+    unclosed: set[str] = set()  # if one quote is never closed, later ones of its kind are not
     while found := _QUOTE_OR_BRACE.search(text, at, end):
         sign, at = found.group(), found.end()
         if sign in _STRING_BY_QUOTE:
@@ -136,19 +136,19 @@ def _unclosed(rest: str) -> Refused:
     message, hint = "the ${{ is never closed", "close it with }}, or write $${{ for a literal ${{"
     if len(rest) > MAX_LENGTH:
         message = f"it has no }}}} within {MAX_LENGTH:,} characters"
-        hint = f"{hint}; what is longer is a function's work"
+        hint = f"{hint}; do longer computations in a function"
     return Refused(BAD_EXPRESSION, message, hint).inside("${{" + rest)
 
 
 def as_template(source: str) -> str:
-    """Return an expression that is declared without braces as a text that is that expression."""
+    """Return the template of an expression that is declared without braces."""
     return f"${{{{ {source} }}}}"
 
 
 def tidy(text: str) -> str:
-    """Return a template with its expressions spelt alike: `${{x}}` becomes `${{ x }}`.
+    """Return a template with uniform spaces: `${{x}}` becomes `${{ x }}`.
 
-    One that cannot be read stays as it is.
+    A template that cannot be read is returned unchanged.
     """
     if _UNTIDY.search(text) is None:
         return text
@@ -160,7 +160,7 @@ def tidy(text: str) -> str:
 
 
 def as_source(text: str) -> str:
-    """Return the expression that a text is, with braces or without; they may be left away."""
+    """Return the source of a text that is one expression; its braces are optional."""
     stripped = text.strip()
     if not has_expression(stripped):
         return stripped
@@ -173,7 +173,7 @@ def as_source(text: str) -> str:
 
 
 def escape(value: Any) -> Any:
-    """Return plain data as a template that stands for exactly that data."""
+    """Return the template whose value is exactly this plain data."""
     if isinstance(value, str):
         return _OPENING.sub(r"$\g<0>", value) if "${{" in value else value
     if isinstance(value, dict):
@@ -184,13 +184,13 @@ def escape(value: Any) -> Any:
 
 
 def to_text(value: Any, budget: Budget) -> str:
-    """Return a value as part of a text: text as it is, other plain data as JSON writes it.
+    """Return a value as part of a text: text unchanged, other plain data as JSON.
 
-    Errors: Refused for what is no data, and for too much of it.
+    Errors: Refused for a value that is not data, or too large.
     """
     if type(value) is str:
         return value
-    # Not at the top: what it needs takes a child some time.
+    # Not at the top: importing it takes a child some time.
     from flowq.expressions.plain import as_text  # noqa: PLC0415
 
     budget.spend(value)
@@ -204,9 +204,9 @@ _STRING = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*\"""", re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class _Contents:
-    """The expressions of a text: where each begins, what is written there, where each spelling is.
+    """The expressions of a text: their starts, their texts, and their numbers by spelling.
 
-    Shape: `numbers_by_spelling` has each expression as it is written, tidy, and with braces.
+    Shape: `numbers_by_spelling` has each expression as written, tidy, and with braces.
     """
 
     starts: list[int] = field(default_factory=list)
@@ -215,7 +215,7 @@ class _Contents:
 
 
 def find_places(text: str, excerpt: Excerpt) -> Sequence[int]:
-    """Return where in a text the part begins: once in each expression with it, perhaps nowhere."""
+    """Return the positions of a part of a text: at most one in each expression; may be empty."""
     contents = _look_into(text)
     numbers: Sequence[int] = range(len(contents.starts))
     if excerpt.expression:
@@ -223,7 +223,7 @@ def find_places(text: str, excerpt: Excerpt) -> Sequence[int]:
     if excerpt.number is not None:
         numbers = (excerpt.number,)
     places = [*_find_names(text, contents, excerpt.names)] if excerpt.names else []
-    place_by_number: dict[int, int] = {}  # a name that an expression has twice is wrong once
+    place_by_number: dict[int, int] = {}  # a name that occurs twice in an expression counts once
     for number, place in places:
         place_by_number.setdefault(number, place)
     found = [place for number, place in place_by_number.items() if number in numbers]
@@ -246,7 +246,7 @@ def _look_into(text: str) -> _Contents:
 def _find_names(
     text: str, contents: _Contents, names: tuple[str, ...]
 ) -> Iterator[tuple[int, int]]:
-    """Yield each place of the names, with the number of the expression that it stands in."""
+    """Yield each position of the names, with the number of its expression."""
     pattern = _pattern(names)
     for number in _holding(text, contents, names[-1]):
         start, written = contents.starts[number], contents.written[number]
@@ -257,7 +257,7 @@ def _find_names(
 
 
 def _holding(text: str, contents: _Contents, name: str) -> Iterator[int]:
-    """Yield the expressions that hold a name, perhaps as a part of another word."""
+    """Yield the expressions that contain a name, possibly as part of another word."""
     last, at = -1, text.find(name)
     while at >= 0:
         number = bisect_right(contents.starts, at) - 1
