@@ -23,6 +23,7 @@ from redis.exceptions import RedisError
 from rq.utils import as_text
 
 from flowq.errors import NotFound, RunFailed, RunNotFound, ServerUnavailable
+from flowq.history import Attempt, read_attempts
 from flowq.plan import Plan
 from flowq.render.groups import by_declaration, count_ends
 from flowq.runtime import approvals, keys, outputs, results, retry, runs
@@ -41,7 +42,13 @@ from flowq.runtime.outputs import KeptOutputs
 from flowq.runtime.results import Failure, JobView
 from flowq.runtime.runs import read_changes
 from flowq.runtime.uninstalling import check_uninstall, uninstall
-from flowq.runtime.wip import count_left_alone, find_unattended, list_executing, list_queues
+from flowq.runtime.wip import (
+    count_left_alone,
+    find_hosts,
+    find_unattended,
+    list_executing,
+    list_queues,
+)
 from flowq.server.connection import explain as explain_trouble
 from flowq.server.url import hide_password
 from flowq.status import (
@@ -219,6 +226,19 @@ class Run:
     def status(self) -> RunStatus:
         """Return the status of the run and its jobs. Errors: RunNotFound."""
         return runs.get_status(self.run_id, self.connection)
+
+    def history(self) -> tuple[RunStatus, dict[str, tuple[Attempt, ...]]]:
+        """Return the status, and the attempts of each job that has some, by name.
+
+        Errors: RunNotFound.
+        """
+        declared = runs.get_declared(self.run_id, self.connection)
+        events = list(runs.read_events(self.run_id, self.connection))
+        return fold(declared, events), read_attempts(events)
+
+    def find_hosts(self, workers: Iterable[str]) -> dict[str, tuple[str, int]]:
+        """Return the host and the process id of workers, by name, as far as they are known."""
+        return find_hosts(workers, self.connection)
 
     def follow(self, poll_s: float = POLL_S) -> Iterator[RunStatus]:
         """Yield the status now, and again after each event or after `poll_s`.

@@ -112,6 +112,12 @@ _ATTEMPT = re.compile(r"^attempt ([0-9]+) failed|, attempt ([0-9]+)$")
 
 _INSIDE = re.compile(r"[.(]")  # what stands behind the name of a job in `inner.job`, `inner(start)`
 
+
+def outer_names(name: str) -> Iterator[str]:
+    """Yield the names of the nested workflows that a job is inside of, the outermost first."""
+    return (name[: found.start()] for found in _INSIDE.finditer(name))
+
+
 ASKING = "waits for approval"
 """The reason of a job that only an approval holds."""
 
@@ -129,8 +135,9 @@ class Event:
     Units: `at` is aware UTC, when the run was told. `id` is the position in the run's log, to
     continue reading from. `state` is one of `JobState` or `RunState`, or `handed` (a worker has
     the job, and has not begun it) or `returned` (it was `handed`, and is queued again). The end of
-    an execution has `began_at`, and `took_ms` as the child has measured it; events of older
-    versions have neither.
+    an execution has `began_at`, and `took_ms` as the child has measured it, and where it failed
+    `error` (one line) and `exit_code`; so has the event of a retry. Events of older versions have
+    none of them.
     """
 
     id: str
@@ -142,6 +149,8 @@ class Event:
     worker: str = ""
     began_at: datetime | None = None
     took_ms: float | None = None
+    error: str = ""
+    exit_code: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,8 +272,7 @@ class RunStatus:
 
     def is_tolerated(self, job: JobStatus) -> bool:
         """Whether how a job ended counts as a success: on its own, or as a part of another."""
-        ends = (found.start() for found in _INSIDE.finditer(job.name))
-        outer = (self.jobs.get(job.name[:end]) for end in ends)
+        outer = map(self.jobs.get, outer_names(job.name))
         return job.is_tolerated or any(each is not None and each.is_tolerated for each in outer)
 
     def declared(self) -> Iterator[JobStatus]:

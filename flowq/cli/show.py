@@ -14,8 +14,9 @@ from flowq.cli.following import POLL_S
 from flowq.cli.place import Place, missing_job, opened
 from flowq.client import Run
 from flowq.errors import UsageError
+from flowq.history import Attempt
 from flowq.render.details import JobDetails, group_details, job_details, run_details
-from flowq.render.groups import Declared, by_declaration
+from flowq.render.groups import Declared, by_declaration, with_span
 from flowq.render.lines import Line, printable
 from flowq.render.progress import progress, rows
 from flowq.render.summary import summary, without_runtime
@@ -84,11 +85,12 @@ def _find_job(run: Run, status: RunStatus, name: str) -> JobStatus:
 
 
 def _named(run: Run, name: str, *, is_verbose: bool) -> Iterator[Line]:
-    status = run.status()
+    status, attempts = run.history()
     group = None if name in status.jobs else by_declaration(status).get(name)
     if group is not None and group.is_group:
         return _group(run, group, status)
-    return _job(run, _find_job(run, status, name), status, is_verbose=is_verbose)
+    job = with_span(status).get(name) or _find_job(run, status, name)
+    return _job(run, job, status, attempts.get(name, ()), is_verbose=is_verbose)
 
 
 def _group(run: Run, group: Declared, status: RunStatus) -> Iterator[Line]:
@@ -101,7 +103,14 @@ def _group(run: Run, group: Declared, status: RunStatus) -> Iterator[Line]:
         yield from rows(group.items, datetime.now(UTC), width, unicode=unicode)
 
 
-def _job(run: Run, job: JobStatus, status: RunStatus, *, is_verbose: bool) -> Iterator[Line]:
+def _job(
+    run: Run,
+    job: JobStatus,
+    status: RunStatus,
+    attempts: Sequence[Attempt],
+    *,
+    is_verbose: bool,
+) -> Iterator[Line]:
     name = job.name
     failure = run.failures([name]).get(name)
     view = run.views([name], status).get(name, client.JobView())
@@ -112,6 +121,8 @@ def _job(run: Run, job: JobStatus, status: RunStatus, *, is_verbose: bool) -> It
         arguments=view.arguments,
         traceback=_traceback(failure, is_verbose),
         output=own_workers.read_all(job.job_id),
+        attempts=attempts,
+        host_by_worker=run.find_hosts([job.worker, *(each.worker for each in attempts)]),
     )
     return job_details(details, unicode=terminal.can_show(sys.stdout))
 

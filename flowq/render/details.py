@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from flowq.history import Attempt
 from flowq.render.groups import Declared, count_ends
 from flowq.render.lines import (
     STYLE_BY_STATE,
@@ -22,6 +23,9 @@ from flowq.render.lines import (
 from flowq.runtime.views import to_printable
 from flowq.status import ENDED, CodeChange, Executing, JobRecord, JobStatus, RunRecord
 
+MAX_ERROR = 80
+"""Characters of the error of an attempt that are shown in a line."""
+
 MAX_ARGUMENT = 1000
 """Characters of an argument that are shown."""
 
@@ -31,7 +35,8 @@ class JobDetails:
     """A job of a run.
 
     Shape: `result` and `arguments` (by name) are views (`flowq.runtime.views`); `traceback` by
-    line; `output` has all that is left of what it printed, by line.
+    line; `output` has all that is left of what it printed, by line; `host_by_worker` the host and
+    the process id of the workers of its attempts.
     """
 
     status: JobStatus
@@ -40,6 +45,8 @@ class JobDetails:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     traceback: Sequence[str] = ()
     output: Sequence[str] = ()
+    attempts: Sequence[Attempt] = ()
+    host_by_worker: Mapping[str, tuple[str, int]] = field(default_factory=dict)
 
 
 def run_details(
@@ -75,11 +82,13 @@ def job_details(details: JobDetails, *, unicode: bool = True) -> Iterator[Line]:
     yield from _field("executes", record.description if record else "")
     yield from _field("queue", record.queue if record else "")
     yield from _field("attempts", str(job.attempts) if job.attempts else "")
-    yield from _field("worker", job.worker)
+    yield from _field("worker", _place(job.worker, details.host_by_worker))
     yield from _field("code", record.code if record else "")
     yield from _approval(record)
     yield from _field("started", local_time(job.started_at) if job.started_at else "")
     yield from _field("took", "" if job.duration_s is None else format_duration(job.duration_s))
+    if len(details.attempts) > 1:
+        yield from _attempts(details, unicode)
     if details.arguments:
         lines = [f"{name} = {_brief(view)}" for name, view in details.arguments.items()]
         yield from _section("arguments", lines)
@@ -88,6 +97,39 @@ def job_details(details: JobDetails, *, unicode: bool = True) -> Iterator[Line]:
     yield from _section("output", details.output)
     if job.state == "finished":
         yield from _section("result", _pretty(details.result))
+
+
+def _place(worker: str, host_by_worker: Mapping[str, tuple[str, int]]) -> str:
+    host, pid = host_by_worker.get(worker, ("", 0))
+    return f"{worker} on {host}, process {pid}" if host else worker
+
+
+def _attempts(details: JobDetails, unicode: bool) -> Iterator[Line]:
+    rows = [_attempt_row(each, details.host_by_worker, unicode) for each in details.attempts]
+    yield ()
+    yield (("attempts:", "bold"),)
+    for line in aligned(("", "STATE", "STARTED", "WAITED", "TOOK", "ON", "ERROR"), rows):
+        yield (("  ", ""), *line)
+
+
+def _attempt_row(
+    attempt: Attempt, host_by_worker: Mapping[str, tuple[str, int]], unicode: bool
+) -> list[Span]:
+    host, pid = host_by_worker.get(attempt.worker, (attempt.worker, 0))
+    waited, took = attempt.waited_s, attempt.duration_s
+    state = attempt.state.replace("_", " ")
+    why = attempt.error or (attempt.reason if attempt.state != "finished" else "")
+    if attempt.exit_code is not None:
+        why = f"exit code {attempt.exit_code}: {why}"
+    return [
+        (str(attempt.number), ""),
+        (state, STYLE_BY_STATE.get(attempt.state, "red" if attempt.ended_at else "")),
+        (local_time(attempt.started_at) if attempt.started_at else "", "dim"),
+        ("" if waited is None else format_duration(waited), "dim"),
+        ("" if took is None else format_duration(took), ""),
+        (f"{host} {pid}" if pid else host, "dim"),
+        (shortened(printable(why), MAX_ERROR, unicode), ""),
+    ]
 
 
 def _approval(record: JobRecord | None) -> Iterator[Line]:

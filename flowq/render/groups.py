@@ -6,7 +6,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from flowq.status import ENDED, LIST, TOLERATED, JobStatus, RunStatus, group_state
+from flowq.status import (
+    ENDED,
+    LIST,
+    TOLERATED,
+    JobStatus,
+    RunStatus,
+    group_state,
+    outer_names,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +99,25 @@ def _declared(name: str, status: RunStatus, jobs: Iterable[JobStatus]) -> Declar
 def _index(job: JobStatus) -> int:
     index = job.job_id.rpartition("--")[2]
     return int(index) if index.isdecimal() else 0
+
+
+def with_span(status: RunStatus) -> dict[str, JobStatus]:
+    """Return the jobs that stand for nested workflows, by name, with the workflows' times.
+
+    They begin with the first job inside, and end with themselves: they evaluate the outputs.
+    """
+    inside: dict[str, list[JobStatus]] = {}
+    for job in status.jobs.values():
+        for outer in outer_names(job.name):
+            if outer in status.jobs:
+                inside.setdefault(outer, []).append(job)
+    return {
+        name: replace(
+            status.jobs[name],
+            started_at=_find_start([*jobs, status.jobs[name]], status.started_at),
+        )
+        for name, jobs in inside.items()
+    }
 
 
 def collapse(status: RunStatus) -> dict[str, JobStatus]:

@@ -20,7 +20,7 @@ from flowq.render.lines import (
     printable,
     shortened,
 )
-from flowq.status import BEGUN_FOR_NOTHING, ENDED, Event, JobStatus, RunStatus
+from flowq.status import BEGUN_FOR_NOTHING, ENDED, START, Event, JobStatus, RunStatus, public_name
 
 _BAD = ("failed", "stopped", "expired")
 _STATES = (
@@ -160,6 +160,7 @@ class Narrator:
     def __init__(self, zone: tzinfo | None = None) -> None:
         self.zone = zone
         self._started_at: dict[str, datetime] = {}
+        self._begun_at: dict[str, datetime] = {}  # of nested workflows
         self._attempts: dict[str, int] = {}
 
     def tell(self, events: Iterable[Event]) -> list[Line]:
@@ -199,6 +200,11 @@ class Narrator:
             self._attempts[event.name] = int(counted[1])  # who began to watch later saw fewer
         if event.state not in ENDED:
             return reason
+        if event.name.endswith(START):
+            self._begun_at.setdefault(public_name(event.name), event.began_at or event.at)
+        begun_at = self._begun_at.pop(event.name, None)
+        if begun_at is not None:
+            return f" ({format_duration((event.at - begun_at).total_seconds())}){reason}"
         if event.took_ms is not None:
             return f" ({format_duration(event.took_ms / 1000)}){reason}"
         if started_at is None:

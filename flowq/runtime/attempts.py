@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from rq.timeouts import JobTimeoutException
-from rq.utils import as_text
+from rq.utils import as_text, utcformat
 
 from flowq.callables import names_of_exception
 from flowq.durations import write_duration
@@ -31,6 +31,9 @@ log = logging.getLogger("rq.worker")
 
 MAX_NAMES = 40
 
+MAX_ERROR = 200
+"""Of the line that stands for an error. Units: characters."""
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:
@@ -38,13 +41,15 @@ class Failure:
 
     Shape: `names` are those of the exception's class and of its bases, the nearest first; empty
     where a process died. `exit_code` is that of a command, or of the process of the job, as a shell
-    has it. `later_s` is set where the code asks for another attempt. Units: seconds.
+    has it. `later_s` is set where the code asks for another attempt. Units: seconds. `error` is one
+    line for readers: the exception's class, and the first line of what it says.
     """
 
     names: tuple[str, ...] = ()
     exit_code: int | None = None
     later_s: float | None = None
     is_final: bool = False
+    error: str = ""
 
     @classmethod
     def of(cls, error: BaseException | None) -> Failure:
@@ -58,6 +63,7 @@ class Failure:
             as_exit_code(error.exit_code_of_command) if isinstance(error, ShellFailed) else None,
             error.seconds if isinstance(error, RetryLater) else None,
             isinstance(error, DoNotRetry),
+            _first_line(error),
         )
 
     @property
@@ -81,6 +87,8 @@ class Failure:
             parts["later"] = self.later_s
         if self.is_final:
             parts["final"] = True
+        if self.error:
+            parts["error"] = self.error
         return json.dumps(parts)
 
     @classmethod
@@ -91,11 +99,26 @@ class Failure:
             names = tuple(str(name) for name in parts["names"])[:MAX_NAMES]
             code, later = parts.get("exit_code"), parts.get("later")
             later_s = None if later is None else RetryLater(later).seconds
-            return cls(
-                names, None if code is None else int(code), later_s, bool(parts.get("final"))
-            )
+            exit_code = None if code is None else int(code)
+            error = str(parts.get("error", ""))[:MAX_ERROR]
+            return cls(names, exit_code, later_s, bool(parts.get("final")), error)
         except (ArithmeticError, AttributeError, KeyError, RecursionError, TypeError, ValueError):
             return None
+
+
+def _first_line(error: BaseException) -> str:
+    name = type(error).__name__
+    try:
+        said = str(error)
+    except Exception:  # noqa: BLE001 - code of users
+        said = ""
+    line = next((each.strip() for each in said[:10_000].splitlines() if each.strip()), "")
+    return shorten(f"{name}: {line}" if line else name)
+
+
+def shorten(line: str) -> str:
+    """Return as much of a line as is kept of an error."""
+    return line if len(line) <= MAX_ERROR else f"{line[: MAX_ERROR - 1]}…"
 
 
 TIMED_OUT = Failure.of(JobTimeoutException())
@@ -137,6 +160,7 @@ class RetriedJob(JobBase):
     """Which of the job's starts this is, in its run; 1 outside of runs."""
     failure: Failure | None = None
     """How this attempt has failed; None where nobody knows, and for one that has not."""
+    _has_ended_attempt: bool = False
     _next_try: _NextTry | None = None
     _wait_s: float = 0
     _shown: Shown | None
@@ -160,9 +184,37 @@ class RetriedJob(JobBase):
 
     def note_failure(self, error: BaseException | None) -> None:
         """Note by what this attempt has failed; the first one counts."""
+        self._has_ended_attempt = True
         if self.failure is None:
-            self.failure = Failure.of(error)
+            failure = Failure.of(error)
+            self.failure = replace(failure, error=self.shown.hide(failure.error))
             self.shown.failure = self.failure.write()
+
+    def note_end_of_attempt(self, failure: Failure | None, text: str) -> None:
+        """Note that an execution in another process has ended, and how it has failed if it has.
+
+        `text` is what RQ keeps of the failure; its first line counts where no exception is known.
+        """
+        self._has_ended_attempt, self.failure = True, failure
+        self.shown.error = shorten(text.partition("\n")[0])
+
+    @property
+    def took_ms(self) -> str:
+        """How long the execution took that has just ended; "" where that is not known."""
+        if self.started_at is None or self.ended_at is None or self.ended_at < self.started_at:
+            return ""  # there may be the end of an earlier one
+        return f"{(self.ended_at - self.started_at).total_seconds() * 1000:.3f}"
+
+    def describe_attempt(self) -> dict[str, str]:
+        """Return what the run's events keep of an attempt that is followed by another one."""
+        if not self._has_ended_attempt or not self.took_ms or self.started_at is None:
+            return {}
+        told = {"began_at": utcformat(self.started_at), "took_ms": self.took_ms}
+        failure = self.failure or Failure()
+        if error := failure.error or self.shown.error:
+            code = "" if failure.exit_code is None else str(failure.exit_code)
+            told |= {"error": error, "exit_code": code}
+        return told
 
     def explain_last_attempt(self, error: BaseException | None) -> None:
         """Say in an error that asks for another attempt why there is none."""

@@ -319,13 +319,14 @@ class Job(RetriedJob):
             pipeline.hset(self.key, keys.CODE_FIELD, self._shown.code)
 
     def _settle(self, outcome: str, pipeline: Pipeline) -> None:
-        scripts.SETTLE.append(pipeline, self.key, self.id, outcome, self.generation)
+        scripts.SETTLE.append(pipeline, self.key, self.id, outcome, self.generation, self.took_ms)
 
     def _tell_run(self, status: JobStatus, pipeline: Pipeline) -> None:
         if status is JobStatus.SCHEDULED:
             scripts.TELL_ABOUT.append(pipeline, self.key, self.id, "give", "")
         event = {"job": self.id, "name": self.name, "state": status.value}
         event["reason"] = self.say_next_try()
+        event |= self.describe_attempt()
         pipeline.xadd(keys.run_events(self.run_id), event)  # type: ignore[arg-type]
 
     def end_called_off(self) -> bool:

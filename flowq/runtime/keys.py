@@ -43,6 +43,7 @@ side by side; the Lua scripts build the same names in `lua/common.lua`.
     rq:flowq:1:staged           ZSET of uncommitted runs by the time at which they are given up
     rq:flowq:1:ended            ZSET of ended runs by the time at which they are removed
     rq:flowq:1:workers          ZSET of the living workers by the time at which they count as lost
+    rq:flowq:1:host:<worker>    its host and process id, some days longer than RQ keeps its hash
     rq:flowq:1:marks            HASH: since when and until when the server took writes, as the
                                 searches for lost workers have seen it
     rq:flowq:1:functions        ZSET of our functions on the server by the time of their last use
@@ -130,6 +131,11 @@ def own_queue(run_id: str) -> str:
 def server_of_run(run_id: str) -> str:
     """How the server's list of clients shows the workers that serve one run alone."""
     return f"{RUN_CLIENT}{run_id}"
+
+
+def host(worker: str) -> str:
+    """The host and the process id of a worker, separated by a space."""
+    return f"{PREFIX}:flowq:{VERSION}:host:{worker}"
 
 
 def commands(worker: str) -> str:

@@ -313,6 +313,8 @@ def _event(event_id: str, fields: Mapping[str, str]) -> Event:
         worker=fields.get("worker", ""),
         began_at=_instant(fields.get("began_at")),
         took_ms=float(fields["took_ms"]) if fields.get("took_ms") else None,
+        error=fields.get("error", ""),
+        exit_code=int(fields["exit_code"]) if fields.get("exit_code") else None,
     )
 
 

@@ -417,6 +417,7 @@ class Shown:
     `mask` has the secrets that are hidden in it; other jobs get the result as it is. `ended` is
     what another process has made of the same execution, `code` the digest of its code
     (flowq/workers/child/code_digest.py), and `failure` what `flowq.runtime.attempts` has written.
+    `error` is the line that stands for a failure of which nothing else is known.
     """
 
     mask: Mask | None = None
@@ -424,6 +425,7 @@ class Shown:
     exit_code: int | None = None
     code: str = ""
     failure: str = ""
+    error: str = ""
     _arguments: str = ""
     _result: str = ""
 
@@ -449,13 +451,16 @@ class Shown:
 
         Shape: empty for a job that was not executed here.
         """
-        if not (self._arguments or self._result or self.failure) and self.exit_code is None:
+        known = self._arguments or self._result or self.failure or (self.error and not self.ended)
+        if not known and self.exit_code is None:
             return self.ended
         parts = [f'"arguments":{self._arguments}'] if self._arguments else []
         if outcome == "finished" and self._result:
             parts.append(f'"result":{self._result}')
         if outcome == "failed" and self.failure:
             parts.append(f'"failure":{self.failure}')
+        elif outcome == "failed" and self.error:
+            parts.append(f'"error":{json.dumps(self.error)}')
         if self.exit_code is not None:
             parts.append(f'"exit_code":{self.exit_code}')
         return f"{{{','.join(parts)}}}"

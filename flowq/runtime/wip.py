@@ -20,12 +20,14 @@ from rq.utils import as_text
 from rq.worker_registration import WORKERS_BY_QUEUE_KEY
 
 from flowq.runtime import keys, scripts
+from flowq.runtime.connections import read_each
 from flowq.runtime.job import Job
 from flowq.runtime.queue import Queue
 from flowq.status import Executing
 
 if TYPE_CHECKING:
     from redis import Redis
+    from redis.client import Pipeline
 
 
 class WIPRegistry(StartedJobRegistry):
@@ -148,6 +150,27 @@ def find_served(connection: Redis) -> set[str]:
     return {
         name.removeprefix(keys.RUN_CLIENT) for name in names if name.startswith(keys.RUN_CLIENT)
     }
+
+
+def find_hosts(workers: Iterable[str], connection: Redis) -> dict[str, tuple[str, int]]:
+    """Return the host and the process id of workers, by name, as far as they are known.
+
+    One of RQ's own workers is known until a minute after its end, one of ours some days longer.
+    """
+    names = sorted({name for name in workers if name})
+    found: dict[str, tuple[str, int]] = {}
+
+    def ask(pipe: Pipeline, name: str) -> None:
+        pipe.get(keys.host(name))
+        pipe.hmget(keys.worker(name), "hostname", "pid")
+
+    for name, (told, fields) in read_each(names, connection, ask):
+        host, pid = (as_text(each) if each else "" for each in fields)
+        if told:
+            host, _, pid = as_text(told).rpartition(" ")
+        if host and pid.isdecimal():
+            found[name] = host, int(pid)
+    return found
 
 
 def _name_of(key: str | bytes) -> str:

@@ -7,11 +7,11 @@ them; children get `Claim.message`, and send an `End` back.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-from flowq.runtime.attempts import TIMED_OUT, Failure, as_exit_code
+from flowq.runtime.attempts import TIMED_OUT, Failure, as_exit_code, shorten
 from flowq.runtime.views import Shown
 from flowq.workers.messages import End, failed
 
@@ -117,7 +117,9 @@ class Claim:
             return end._replace(status="stopped")
         if code is None:
             return end
+        line = shorten(how.rpartition(".")[2] if is_late else text.partition("\n")[0])
         failure = TIMED_OUT if is_late else Failure(exit_code=as_exit_code(code))
+        failure = replace(failure, error=line)
         shown = Shown(exit_code=failure.exit_code, failure=failure.write())
         view = shown.at_end("failed") if self.find("flowq_run") else ""
         return end._replace(failure=shown.failure, view=view)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import socket
 import time
 from collections import defaultdict, deque
 from collections.abc import Container, Iterable, Mapping, Sequence
@@ -56,6 +58,9 @@ class Turn:
     has_left: bool = False
 
 
+HOST_DAYS = 9
+"""How long the host of a worker is remembered: some longer than a run is kept by default."""
+
 MAX_KNOWN = 10_000
 """How many versions of code are remembered as told, and not told again."""
 
@@ -91,6 +96,7 @@ class RedisSide:
         self._known_code: set[tuple[str, str]] = set()
         self._new_code: dict[tuple[str, str], str] = {}
         self._waits_since = 0.0
+        self._tells_host_at = 0.0
         self._key = keys.job(worker)
 
     def turn(self, ends: Sequence[Claim], capacity: Capacity) -> Turn:
@@ -290,8 +296,17 @@ class RedisSide:
             flag = "1" if is_waiting else ""
             arguments += [claim.job_id, claim.execution_id, claim.queue, flag, claim.claimed_at]
         self._report_work()
+        self.tell_host()
         lost = scripts.BEAT.call(self.connection, self._key, *arguments)
         return {as_text(execution_id) for execution_id in lost}
+
+    def tell_host(self) -> None:
+        """Say where this worker runs, once a day: attempts are shown longer than RQ keeps that."""
+        if time.monotonic() < self._tells_host_at:
+            return
+        told = f"{socket.gethostname()} {os.getpid()}"
+        self.connection.set(keys.host(self.worker), told, ex=HOST_DAYS * 86_400)
+        self._tells_host_at = time.monotonic() + 86_400
 
     def credit(self, end: End) -> None:
         """Count an end for the worker's statistics, which Redis gets with the next beat."""

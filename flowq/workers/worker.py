@@ -272,6 +272,7 @@ class Worker(WorkerBase):
     def _register_birth(self, supervisor: Supervisor) -> None:
         try:
             self.register_birth()  # type: ignore[no-untyped-call]
+            supervisor.redis_side.tell_host()
         except ValueError:  # there is one of our name
             if not self._is_lost(supervisor.redis_side):
                 raise

@@ -23,7 +23,7 @@ end
 
 -- A failure that a child has written, as far as it makes sense: code of users may have changed it. The
 -- bounds are those of runtime/attempts.py.
-local MAX_NAMES, MAX_LATER_S = 40, 3650 * 86400
+local MAX_NAMES, MAX_LATER_S, MAX_ERROR_BYTES = 40, 3650 * 86400, 1000
 
 function retries.check_failure(written)
   if type(written) ~= 'table' then return nil end
@@ -35,6 +35,19 @@ function retries.check_failure(written)
   local is_time = type(wait) == 'number' and wait >= 0 and wait <= MAX_LATER_S
   return { names = names, exit_code = type(code) == 'number' and code or nil, later = is_time and wait or nil,
     final = written.final == true }
+end
+
+-- How the last execution of a job has failed, for the events of its run: the line that stands for its
+-- error, and its exit code or "". Returns nil where nothing is known.
+function retries.tell_failure(id)
+  local view = redis.call('HGET', keys.job(id), 'flowq_view')
+  local is_read, said = pcall(cjson.decode, view or '')
+  if not is_read or type(said) ~= 'table' then return nil end
+  local failure = type(said.failure) == 'table' and said.failure or {}
+  local code, line = failure.exit_code, failure.error or said.error
+  if not code and not line then return nil end
+  if type(line) ~= 'string' or #line > MAX_ERROR_BYTES then line = '' end
+  return { line, type(code) == 'number' and string.format('%d', code) or '' }
 end
 
 -- What took longer than it may, as flowq/runtime/attempts.py has it.

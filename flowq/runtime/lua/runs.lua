@@ -16,7 +16,14 @@ end
 
 -- The same of an execution that has ended: when it began (as RQ writes instants), and how many
 -- milliseconds it took, where that is known. The event itself has the instant of its batch.
-function runs.log_end(run, id, name, state, reason, began_at, took_ms)
+-- `failure`: {error, exit_code or ""} of one that has failed, where that is known.
+function runs.log_end(run, id, name, state, reason, began_at, took_ms, failure)
+  if failure then
+    redis.call('XADD', OURS .. 'events:' .. run, '*', 'job', id, 'name', name or '', 'state', state,
+      'reason', reason or '', 'began_at', began_at, 'took_ms', took_ms, 'error', failure[1],
+      'exit_code', failure[2])
+    return
+  end
   redis.call('XADD', OURS .. 'events:' .. run, '*', 'job', id, 'name', name or '', 'state', state,
     'reason', reason or '', 'began_at', began_at, 'took_ms', took_ms)
 end

@@ -5,9 +5,10 @@ local CASCADE_LIMIT = 500
 
 local ends, first_end -- jobs whose end has to be accounted for
 
--- `facts`: what facts_of would read; with `is_noted` the outcome is in the hash already.
-function settling.add(id, outcome, reason, facts)
-  ends[#ends + 1] = { id, outcome, reason, facts }
+-- `facts`: what facts_of would read; with `is_noted` the outcome is in the hash already. `took_ms`: how
+-- long the execution took, where the facts do not tell.
+function settling.add(id, outcome, reason, facts, took_ms)
+  ends[#ends + 1] = { id, outcome, reason, facts, took_ms }
 end
 
 function settling.reset() ends, first_end = {}, 1 end
@@ -62,8 +63,9 @@ local function log_end(id, job, shown, reason, ended_by)
     return runs.log(job.run, id, job.name, shown, reason)
   end
   local took_s = job.started_ts and tonumber(job.ended_ts) - tonumber(job.started_ts)
-  local took_ms = took_s and string.format('%.3f', math.max(0, took_s) * 1000) or ''
-  runs.log_end(job.run, id, job.name, shown, reason, job.started_at, took_ms)
+  local took_ms = took_s and string.format('%.3f', math.max(0, took_s) * 1000) or job.took_ms or ''
+  local failure = shown == 'failed' and retries.tell_failure(id) or nil
+  runs.log_end(job.run, id, job.name, shown, reason, job.started_at, took_ms, failure)
 end
 
 -- What a run has to know before the future jobs that the job blocks hear of its end. That may end
@@ -106,8 +108,9 @@ local function leave_canceled_registry(id, queue)
   redis.call('ZREM', OURS .. 'forgotten', id .. ' ' .. queue)
 end
 
-function account_for(id, outcome, reason, facts)
+function account_for(id, outcome, reason, facts, took_ms)
   local job = facts or facts_of(id)
+  job.took_ms = took_ms
   local blocks, future, run, before = job.blocks, job.future, job.run, job.before
   if run and job.exists then read_more(id, job) end
   if CALLED_OFF[before] and job.exists and (outcome == 'deleted' or not CALLED_OFF[outcome]) then
@@ -153,7 +156,7 @@ function settling.settle_all()
       count = count + 1
       local is_time = count <= CASCADE_LIMIT
       local ok, problem = false, nil
-      if is_time then ok, problem = pcall(account_for, item[1], item[2], item[3], item[4]) end
+      if is_time then ok, problem = pcall(account_for, unpack(item, 1, 5)) end
       if not ok then
         settling.postpone({ item[1] }, { item[2] })
         failure = failure or is_time and text_of(problem) or nil
@@ -172,13 +175,14 @@ end
 -- commit the end without the settling), so it never raises: on trouble it leaves a note in the
 -- todo and returns its text.
 -- ARGV   4 job id   5 outcome   6 generation that the ended attempt was started with
+--        7 how long it took, in milliseconds; "" where that is not known
 -- Returns OK, "late" for an attempt of an older generation, or the text of the error.
 -- Idempotent. O(1) in the number of blockers of each future job.
 function settling.settle(argv)
   local id, outcome, generation = argv[4], argv[5], int(argv[6])
   local ok, current = pcall(redis.call, 'HGET', keys.job(id), 'flowq_gen')
   if ok and generation < int(current) then return 'late' end
-  settling.add(id, outcome)
+  settling.add(id, outcome, nil, nil, argv[7] ~= '' and argv[7] or nil)
   return settling.settle_all() or redis.status_reply('OK')
 end
 

@@ -57,7 +57,7 @@ class RQWork:
         restorer = Restorer(settings.job_class, connection, settings.serializer, settings.worker)
         job = restorer.restore(task)
         job.shown.ended, job.shown.code = end.view, end.code
-        job.failure = Failure.read(end.failure)
+        job.note_end_of_attempt(Failure.read(end.failure), end.error)
         job.started_at = datetime.fromtimestamp(end.started_at, UTC)
         job.ended_at = datetime.fromtimestamp(end.ended_at, UTC)
         worker = self._rq_worker(connection)
