@@ -67,7 +67,7 @@ class Job(RetriedJob):
     group_of_items: str = ""
     """The id of the group that the job is an item of, or empty."""
     _shown: Shown | None
-    run_inline: Callable[[Job], None] | None = None
+    _run_released: Callable[[Job], None] | None = None
     """What a synchronous queue does with the job after its release."""
     _blocks: str = ""
     _future: bool = False
@@ -137,6 +137,10 @@ class Job(RetriedJob):
         self._future = hold.deferred
         self.run_id = hold.run_id
         self.name = hold.name
+
+    def run_at_release(self, run: Callable[[Job], None]) -> None:
+        """Have `release` call this with the job: a synchronous queue runs its jobs itself."""
+        self._run_released = run
 
     def restore(self, raw_data: Mapping[Any, Any]) -> None:
         """Read the fields from Redis: RQ's, then flowq's."""
@@ -439,8 +443,8 @@ class Job(RetriedJob):
         if word == "ended":
             raise FutureEnded(self.id, as_text(answer[1]))
         finish(self.connection, f"free:{self.id}")
-        if self.run_inline:
-            self.run_inline(self)
+        if self._run_released:
+            self._run_released(self)
         return bool(answer[0])
 
 

@@ -132,7 +132,7 @@ class _Describer:
             is_fine = False
         if not is_fine:
             job = cast(Job, Job.create(function, args, kwargs, connection=self._connection))
-            job.hold = Hold(run_id=self._run_id)
+            job.adopt(Hold(run_id=self._run_id))
             return job.write_data()
         return data
 

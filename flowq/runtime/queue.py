@@ -83,8 +83,7 @@ class Queue(QueueBase):
     """
 
     job_class = Job
-    clock_shift = timedelta()
-    """How far the clock of the server is ahead of the one that RQ counts instants from."""
+    _clock_shift = timedelta()
 
     _name_checked = False
 
@@ -135,11 +134,11 @@ class Queue(QueueBase):
     ) -> RQJob:
         """Put a job into RQ's schedule; also used for delayed retries and repeats.
 
-        Delays that RQ computed are corrected to the server's clock (`clock_shift`). RQ truncates
+        Delays that RQ computed are corrected to the server's clock (`shift_clock`). RQ truncates
         the time to whole seconds, so a job could start up to a second early. Here it is exact:
         flowq's workers start the job at that time, RQ's in the following second.
         """
-        datetime += self.clock_shift
+        datetime += self._clock_shift
         score = {job.id: datetime.timestamp()}
         schedule = keys.scheduled(self.name)
         if unique:  # RQ's script writes it: at first late, then exact
@@ -153,6 +152,10 @@ class Queue(QueueBase):
         if pipeline is None:
             pipe.execute()
         return made
+
+    def shift_clock(self, ahead_s: float) -> None:
+        """Note how far the server's clock is ahead of the one by which RQ computes delays."""
+        self._clock_shift = timedelta(seconds=ahead_s)
 
     def create_job(self, func: Any, *args: Any, **kwargs: Any) -> Job:
         """Create a job without enqueueing it; `enqueue_job` then applies the options."""
@@ -371,7 +374,7 @@ def add_entries(queue: Queue, entries: Sequence[Entry]) -> list[Job]:
             job.origin = queue_by_id.get(job.id, job.origin)
     if not queue.is_async:
         for job in jobs:
-            job.run_inline = partial(run_released, queue)
+            job.run_at_release(partial(run_released, queue))
             run_if_queued(queue, job)
     return jobs
 

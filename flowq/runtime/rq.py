@@ -67,8 +67,8 @@ def make_retry(times: int, pauses_s: Sequence[float], policy: str = "") -> Retry
 class JobBase(RQJob):
     """RQ's job with public names for what it keeps to itself, and a quicker way to its function."""
 
-    load_error: BaseException | None = None
-    """Why the function could not be imported ahead of `perform`, which then raises it."""
+    _load_error: BaseException | None = None
+    """Why the function could not be imported before `perform`, which raises it."""
     retry_policy: str = ""
     """What is said about retries beyond RQ's words (`flowq.runtime.policies`), if anything is."""
     has_just_ended: bool = False
@@ -183,6 +183,10 @@ class JobBase(RQJob):
             self.note_failure(error)
             raise
 
+    def note_load_error(self, error: BaseException) -> None:
+        """Note why the function could not be imported; `perform` raises that."""
+        self._load_error = error
+
     def note_start(self) -> None:
         """The job is about to be executed in this process."""
 
@@ -191,8 +195,8 @@ class JobBase(RQJob):
 
     def _call(self) -> Any:
         # As RQ's `_execute`, which imports the function twice for each execution.
-        if self.load_error is not None:
-            raise self.load_error
+        if self._load_error is not None:
+            raise self._load_error
         function = self.func
         if not function:
             raise ValueError("Cannot execute job: function is None")

@@ -429,6 +429,18 @@ class Shown:
     _arguments: str = ""
     _result: str = ""
 
+    def hide_with(self, mask: Mask) -> None:
+        """Hide these secrets in all that follows."""
+        self.mask = mask
+
+    def note_exit_code(self, code: int) -> None:
+        """Note with what the job's command has ended."""
+        self.exit_code = code
+
+    def adopt_end(self, view: str, code: str) -> None:
+        """Take over the view and the digest of code that another process has made."""
+        self.ended, self.code = view, code
+
     def keep_arguments(self, arguments: Mapping[str, Any]) -> None:
         """Take a view of the arguments, before the function may change them."""
         self._arguments = write_view(arguments, hide=self._hide)

@@ -83,7 +83,7 @@ class _Execution:
     work: Mapping[str, Any]
 
     def run(self) -> Any:
-        self.job.shown.mask = self.mask
+        self.job.shown.hide_with(self.mask)
         with hiding_in_errors(self.mask):
             if names := self.work.get("secrets"):  # the results of other jobs may have them in them
                 self.mask.add(read_known(names, os.environ))
@@ -129,9 +129,9 @@ class _Execution:
                 self.work["shell"], self._value, self.mask, self.job.timeout, tell=self._tell
             )
         except ShellFailed as failure:
-            shown.exit_code = as_exit_code(failure.exit_code_of_command)
+            shown.note_exit_code(as_exit_code(failure.exit_code_of_command))
             raise
-        shown.exit_code = 0
+        shown.note_exit_code(0)
         return result
 
     def _tell(self, command: str) -> None:

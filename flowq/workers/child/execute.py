@@ -43,12 +43,6 @@ from flowq.workers.output import mark_attempt, open_stream
 log = logging.getLogger("rq.worker")
 
 
-def _get_umask() -> int:
-    umask = os.umask(0o077)
-    os.umask(umask)
-    return umask
-
-
 class Executor:
     """Where one child works: its settings, and one connection, made when it is first needed.
 
@@ -75,7 +69,8 @@ class Executor:
         self._variables = JobVariables()
         self._threads = threading.active_count()
         self._folder = os.getcwd()  # noqa: PTH109 - as below
-        self._umask = _get_umask()
+        self._umask = os.umask(0o077)
+        os.umask(self._umask)  # the only way to read it is to change it
         self._streams: tuple[Any, Any] = sys.stdout, sys.stderr
         # Of the job that is executed:
         self._task: Task
@@ -140,7 +135,10 @@ class Executor:
         execution.created_at = job.started_at or execution.created_at
         queue = self._queues.get(task.queue)
         if queue is None:  # an empty queue is false
-            queue = self._add_queue(task.queue)
+            settings = self.settings
+            queue = self._queues[task.queue] = settings.queue_class(
+                task.queue, connection=self.connection, job_class=settings.job_class
+            )
         self._get_performer().perform_job(job, queue, execution)
 
     def _load(self, job: Job) -> float:
@@ -169,7 +167,7 @@ class Executor:
             with _limit(job.timeout or self.settings.queue_class.DEFAULT_TIMEOUT):
                 check_job(job)
         except (NotAllowed, BaseTimeoutException) as error:
-            job.load_error = error
+            job.note_load_error(error)
         except BaseException:
             log.debug("job %s: not everything could be imported", job.id, exc_info=True)
         return time.monotonic() - began_at
@@ -189,11 +187,8 @@ class Executor:
                 _ = job.func if is_plain else import_module(module)
         except BaseException as error:  # noqa: BLE001 - as above
             if is_plain or isinstance(error, BaseTimeoutException):
-                job.load_error = error
+                job.note_load_error(error)
         return time.monotonic() - began_at
-
-    def _make_timeout(self, timeout: float, *_: Any, **__: Any) -> AbstractContextManager[None]:
-        return _limit(timeout, self._load_s)
 
     def _get_performer(self) -> PerformingWorker:
         if self._performer is None:
@@ -203,7 +198,7 @@ class Executor:
                 on_start=self._start,
                 on_success=self._succeed,
                 on_failure=self._fail,
-                make_timeout=self._make_timeout,
+                make_timeout=lambda timeout, *_, **__: _limit(timeout, self._load_s),
                 connection=self.connection,
                 job_class=settings.job_class,
                 queue_class=settings.queue_class,
@@ -211,13 +206,6 @@ class Executor:
                 exception_handlers=list(settings.exception_handlers),
             )
         return self._performer
-
-    def _add_queue(self, name: str) -> Queue:
-        settings = self.settings
-        queue = self._queues[name] = settings.queue_class(
-            name, connection=self.connection, job_class=settings.job_class
-        )
-        return queue
 
     def _start(self) -> None:
         # Here, because what wraps perform_job may start threads of its own, which are to stay.

@@ -10,7 +10,7 @@ import logging
 import time
 from base64 import b64decode
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from redis import Redis
@@ -56,7 +56,7 @@ class RQWork:
         settings = self.settings
         restorer = Restorer(settings.job_class, connection, settings.serializer, settings.worker)
         job = restorer.restore(task)
-        job.shown.ended, job.shown.code = end.view, end.code
+        job.shown.adopt_end(end.view, end.code)
         job.note_end_of_attempt(Failure.read(end.failure), end.error)
         job.started_at = datetime.fromtimestamp(end.started_at, UTC)
         job.ended_at = datetime.fromtimestamp(end.ended_at, UTC)
@@ -65,7 +65,7 @@ class RQWork:
             task.queue, connection=connection, job_class=settings.job_class
         )
         before_s = time.time()
-        queue.clock_shift = timedelta(seconds=read_clock(connection) - before_s)  # rather too late
+        queue.shift_clock(read_clock(connection) - before_s)  # rather too late than too early
         execution = Execution(
             id=task.execution_id,
             job_id=task.job_id,
@@ -107,7 +107,7 @@ class RQWork:
 
     def _is_ours(self, task: Task, connection: Redis) -> bool:
         member = f"{task.job_id}:{task.execution_id}"
-        if connection.zscore(_wip_key(task), member) is not None:
+        if connection.zscore(f"{keys.PREFIX}:wip:{task.queue}", member) is not None:
             return True
         # RQ's cancel() of a running job takes its WIP entry away, and lets it run to its end.
         status = connection.hget(keys.job(task.job_id), "status")
@@ -142,10 +142,6 @@ class _WithoutEnds(logging.Logger):
 
 _WITHOUT_ENDS = _WithoutEnds("rq.worker")
 _WITHOUT_ENDS.parent = logging.getLogger("rq.worker")
-
-
-def _wip_key(task: Task) -> str:
-    return f"{keys.PREFIX}:wip:{task.queue}"
 
 
 def _conclude(worker: WorkerBase, job: Job, queue: Queue, execution: Execution, end: End) -> None:
