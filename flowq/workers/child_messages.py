@@ -113,14 +113,11 @@ def read_message(data: bytes) -> tuple[str, Any]:
     if kind is None or len(data) > MAX_TEXT_BYTES:
         raise BadMessage(f"it begins with {data[:20]!r}, and has {len(data)} bytes")
     text = data[1:].decode("utf-8", "replace")
-    return kind, _read_code(text) if kind == "died" else text
-
-
-def _read_code(text: str) -> int:
-    """Return an exit code, or a signal as a negative one."""
+    if kind != "died":
+        return kind, text
     if not text.removeprefix("-").isdecimal() or len(text) > _MAX_DIGITS:
         raise BadMessage("its exit code is no number")
-    return int(text)
+    return kind, int(text)
 
 
 def read_secrets(data: bytes) -> list[str]:

@@ -155,22 +155,21 @@ class Pool:
     def fill(self) -> None:
         """Start the children that are missing, unless it is too soon."""
         while self.lacks_children and time.monotonic() >= self._starts_after:
-            self.children.append(self._start_child())
+            if self._false_starts > 3 * self.size:
+                raise RuntimeError(
+                    "children end before they can take a job; see the messages above"
+                )
+            others = [each for child in self.children for each in (child.channel, child.lifeline)]
+            child = Child(*start_process(self.method, self.settings, others))
+            child.jobs_left = self._jobs_per_child
+            child.is_replacement = self._started >= self.size
+            self._started += 1
+            self.children.append(child)
 
     @property
     def lacks_children(self) -> bool:
         """Whether children are missing."""
         return len(self.children) < self.size and not self.is_closing and not self.is_resting
-
-    def _start_child(self) -> Child:
-        if self._false_starts > 3 * self.size:
-            raise RuntimeError("children end before they can take a job; see the messages above")
-        others = [each for child in self.children for each in (child.channel, child.lifeline)]
-        child = Child(*start_process(self.method, self.settings, others))
-        child.jobs_left = self._jobs_per_child
-        child.is_replacement = self._started >= self.size
-        self._started += 1
-        return child
 
     # Handing over --------------------------------------------------------------------------------
 
@@ -236,7 +235,10 @@ class Pool:
                 self._give(idle.pop(0), [claim], 0.0, are_last)
             else:
                 self.unassigned.append(claim)
-        takers = idle + self._find_busy_takers()
+        takers = idle
+        if not self.method.has_process_per_job:
+            # More than a batch, because they also get what was requested while they had less.
+            takers += [child for child in self.children if _can_take_more(child, 2 * BATCH_S)]
         loads = [child.load_s for child in takers]
         for claim in short:
             if not takers:
@@ -247,12 +249,6 @@ class Pool:
             loads[index] += cost_by_kind[claim.kind]
         for index, share in shares.items():
             self._give(takers[index], share, loads[index], are_last)
-
-    def _find_busy_takers(self) -> list[Child]:
-        # What was asked for while they had less is theirs too, so the limit is not that of a batch.
-        if self.method.has_process_per_job:
-            return []
-        return [child for child in self.children if _can_take_more(child, 2 * BATCH_S)]
 
     def _give(self, child: Child, claims: list[Claim], load_s: float, are_last: bool) -> None:
         if child.claims:
@@ -378,24 +374,20 @@ class Pool:
             log.info("child %d ends: %s has changed", child.process.pid, content)
             self.dismiss(child)
         elif kind == "unfit":
-            self._note_unfit(child, content)
+            # Jobs can write to the channel too, so only a message before them may end the worker.
+            if not child.is_replacement and not child.is_ready:
+                raise UsageError(content)
+            # A later child goes on: the module may be in the middle of an edit.
+            log.error("%s; its jobs will say more", content)
         elif kind == "ready":
             child.is_ready = True
         elif kind == "secrets":
-            self._add_secrets(child, content)
+            if not child.secrets.add(content) and not child.is_leaving:
+                pid = child.process.pid
+                log.warning("child %d has more secrets than can be kept; it ends", pid)
+                self.dismiss(child)
         else:
             child.chore_since = None
-
-    def _note_unfit(self, child: Child, why: str) -> None:
-        # Jobs can write to the channel too, so only what comes before them may end the worker.
-        if not child.is_replacement and not child.is_ready:
-            raise UsageError(why)
-        log.error("%s; its jobs will say more", why)  # somebody may be editing it at this moment
-
-    def _add_secrets(self, child: Child, values: list[str]) -> None:
-        if not child.secrets.add(values) and not child.is_leaving:
-            log.warning("child %d has more secrets than can be kept; it ends", child.process.pid)
-            self.dismiss(child)
 
     def _take_ends(self, child: Child, ends: Iterable[End]) -> None:
         for end in ends:
@@ -403,8 +395,13 @@ class Pool:
                 claim, child.concluding, child.chore_since = child.concluding, None, None
                 self.note_end(claim, end)
             elif (ended := child.claims.pop(end.number, None)) is not None:
-                self._take_end(child, ended, end)
-            if end.is_spent and not self.method.has_process_per_job:
+                left = len(child.claims)
+                child.load_s *= left / (left + 1)
+                self.note_end(ended, end)
+                if child.jobs_left is not None:
+                    child.jobs_left -= 1
+            is_used_up = end.is_spent or child.jobs_left == 0
+            if is_used_up and not self.method.has_process_per_job:
                 self.dismiss(child)
 
     def note_end(self, claim: Claim, end: End) -> None:
@@ -419,15 +416,6 @@ class Pool:
     def put_back(self, ends: Sequence[Claim]) -> None:
         """Redis may not have heard of these ends; they go before the others."""
         self.ends.extendleft(reversed(ends))
-
-    def _take_end(self, child: Child, claim: Claim, end: End) -> None:
-        left = len(child.claims)
-        child.load_s *= left / (left + 1)
-        self.note_end(claim, end)
-        if child.jobs_left is not None:
-            child.jobs_left -= 1
-            if child.jobs_left == 0 and not self.method.has_process_per_job:
-                self.dismiss(child)
 
     def collect(self, child: Child) -> None:
         """Take the ends that a child has not sent yet: it is busy with a long job, or dead."""

@@ -60,7 +60,9 @@ class Monitor:
         if claim.timeout_s is not None:
             allowed_s = claim.timeout_s + child.shared.extra_s + self.grace_s
             if seconds > allowed_s and not child.killed_because:
-                self.pool.kill(child, _too_late(claim))
+                timeout = f"Task exceeded maximum timeout value ({claim.timeout_s:g} seconds)"
+                because = f"{timeout}; it went on when it was told so, and was killed"
+                self.pool.kill(child, f"rq.timeouts.JobTimeoutException: {because}")
         return seconds > LOOK_S and self._isolate(child, claim)
 
     def _isolate(self, child: Child, claim: Claim) -> bool:
@@ -117,15 +119,13 @@ class Monitor:
         """End one job as stopped, whether it is being executed or waits in a child."""
         for child in list(self.pool.children):
             for claim in list(child.claims.values()):
-                if claim.job_id == job_id or claim.execution_id == execution_id:
-                    self._stop(child, claim)
-
-    def _stop(self, child: Child, claim: Claim) -> None:
-        claim.ask_to_stop()
-        if self.pool.withdraw(child, claim):
-            self.pool.note_end(claim, claim.describe_death(STOPPED, "", 0.0))
-        elif child.executing is claim:
-            self.pool.kill(child, STOPPED)
+                if job_id != claim.job_id and execution_id != claim.execution_id:
+                    continue
+                claim.ask_to_stop()
+                if self.pool.withdraw(child, claim):
+                    self.pool.note_end(claim, claim.describe_death(STOPPED, "", 0.0))
+                elif child.executing is claim:
+                    self.pool.kill(child, STOPPED)
 
     def obey(self, command: dict[str, Any]) -> None:
         """Do what RQ's `send_…_command` functions ask for; others are ignored."""
@@ -162,10 +162,3 @@ class Monitor:
             if child.concluding is not None:
                 report.append((child.concluding, False))
         return report
-
-
-def _too_late(claim: Claim) -> str:
-    return (
-        "rq.timeouts.JobTimeoutException: Task exceeded maximum timeout value "
-        f"({claim.timeout_s:g} seconds); it went on when it was told so, and was killed"
-    )

@@ -59,21 +59,18 @@ class Capture:
         self.mask = Mask()
         """The secrets that jobs of this process have read: what they left behind may print them."""
         if scratch_folder:
-            self._redirect(scratch_path(scratch_folder, os.getpid()))
+            self._terminal = os.dup(1)
+            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_TRUNC | BINARY
+            self._scratch = os.open(scratch_path(scratch_folder, os.getpid()), flags, 0o600)
+            self._file = os.fstat(self._scratch)
+            os.lseek(self._scratch, MARK, os.SEEK_SET)
+            os.dup2(self._scratch, 1)
+            os.dup2(self._scratch, 2)
 
     @property
     def is_on(self) -> bool:
         """Whether output goes to a scratch file; else it goes to where the worker prints."""
         return self._scratch is not None
-
-    def _redirect(self, path: Path) -> None:
-        self._terminal = os.dup(1)
-        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_TRUNC | BINARY
-        self._scratch = os.open(path, flags, 0o600)
-        self._file = os.fstat(self._scratch)
-        os.lseek(self._scratch, MARK, os.SEEK_SET)
-        os.dup2(self._scratch, 1)
-        os.dup2(self._scratch, 2)
 
     def end(self, job_id: str | None) -> bool:
         """Move what was written since the last call to the job's log.
@@ -89,20 +86,18 @@ class Capture:
         is_fit = _is_file(1, self._file) and _is_file(2, self._file)
         try:
             with self._shared.held():
-                self._empty(scratch, job_id)
+                self._write(job_id, read_bounded(scratch, self._shared.logged_bytes, self.mask))
+                # In this order: the supervisor must not pass on again what is in the log.
+                self._shared.note_logged(ALL_BYTES)
+                os.ftruncate(scratch, 0)
+                self._shared.note_logged(0)
+                os.lseek(scratch, MARK, os.SEEK_SET)
             if not is_fit:
                 os.dup2(scratch, 1)
                 os.dup2(scratch, 2)
         except OSError:
             return False
         return is_fit
-
-    def _empty(self, scratch: int, job_id: str | None) -> None:
-        self._write(job_id, read_bounded(scratch, self._shared.logged_bytes, self.mask))
-        self._shared.note_logged(ALL_BYTES)
-        os.ftruncate(scratch, 0)
-        self._shared.note_logged(0)
-        os.lseek(scratch, MARK, os.SEEK_SET)
 
     def _write(self, job_id: str | None, text: bytes) -> None:
         try:

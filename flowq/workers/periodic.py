@@ -165,16 +165,13 @@ class PeriodicWork:
         before_s = time.time()
         found = self.redis_side.find_lost(self._lease, was_refused=self._was_refused)
         self._was_refused, self._is_sure = False, found.is_sure
-        self._compare_clocks(found.clock_s, before_s, time.time())
-        for name in found.workers:
-            if name != self.redis_side.worker:
-                self.recover(name)
-
-    def _compare_clocks(self, theirs_s: float, before_s: float, after_s: float) -> None:
-        warning = clock_warning(theirs_s, before_s, after_s)
+        warning = clock_warning(found.clock_s, before_s, time.time())
         if warning and not self._is_clock_off:
             log.warning("%s", warning)
         self._is_clock_off = bool(warning)
+        for name in found.workers:
+            if name != self.redis_side.worker:
+                self.recover(name)
 
     def is_healing(self, done: int) -> bool:
         """Whether a worker that has nothing to do, after so many jobs, must not leave yet: jobs of

@@ -177,7 +177,9 @@ class RedisSide:
         self.connection.connection_pool.disconnect()
 
     def _arguments(self, ends: Sequence[Claim], capacity: Capacity) -> list[Any]:
-        arguments: list[Any] = [self.worker, self._new_base(), capacity.slots, capacity.idle]
+        self._turns += 1
+        base = f"{self._base}{self._turns:08x}"  # the ids of the executions begin with it
+        arguments: list[Any] = [self.worker, base, capacity.slots, capacity.idle]
         state = "" if self._said else self._state  # a turn under way may change it
         arguments += [f"{capacity.budget_s:.6f}", capacity.limit, self._beat_s, state]
         arguments += [len(self.queues), *self._order(), len(capacity.cost_by_kind)]
@@ -191,17 +193,13 @@ class RedisSide:
                 arguments.append(end.view)
         return arguments
 
-    def _new_base(self) -> str:
-        """Return the first part of the ids of the executions of one turn."""
-        self._turns += 1
-        return f"{self._base}{self._turns:08x}"
-
     def _read(self, answer: Any) -> Turn:
         answers, claimed, held, suspended, more = answer
         self._state = "busy" if held else "suspended" if suspended else "idle"
         claims = [self._claim(*parts) for parts in claimed]
         if claims and self.strategy == "round_robin":
-            self._rotate(claims[-1].queue)
+            after = self.queues.index(claims[-1].queue) + 1
+            self.queues = self.queues[after:] + self.queues[:after]
         words = [as_text(word) for word in answers]
         return Turn(words, claims, held, bool(suspended), bool(more))
 
@@ -209,10 +207,6 @@ class RedisSide:
         if self.strategy == "random":
             return random.sample(self.queues, len(self.queues))
         return self.queues
-
-    def _rotate(self, last: str) -> None:
-        index = self.queues.index(last) + 1
-        self.queues = self.queues[index:] + self.queues[:index]
 
     def _claim(
         self,

@@ -41,23 +41,19 @@ def sweep() -> None:
     """Remove the folders of workers that were killed, of this user and in this temp folder."""
     for found in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
         with suppress(OSError):
-            if _is_ours(found) and _is_complete(found):
-                _remove_if_free(found)
+            if not _is_ours(found):
+                continue
+            is_young = time.time() - found.stat().st_mtime <= BIRTH_S
+            if is_young and not (found / LOCK).exists():
+                continue
+            lock = _try_lock(found / LOCK)
+            if lock is not None:
+                _remove(found, lock)
 
 
 def _is_ours(found: Path) -> bool:
     # Where there are no user numbers (Windows), each user has a temp folder of their own.
     return private.is_private(found) if hasattr(os, "geteuid") else found.is_dir()
-
-
-def _is_complete(found: Path) -> bool:
-    return (found / LOCK).exists() or time.time() - found.stat().st_mtime > BIRTH_S
-
-
-def _remove_if_free(found: Path) -> None:
-    lock = _try_lock(found / LOCK)
-    if lock is not None:
-        _remove(found, lock)
 
 
 def _remove(path: Path, lock: Lock) -> None:

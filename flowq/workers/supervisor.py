@@ -138,7 +138,7 @@ class Supervisor:
     def _has_reason_to_end(self) -> bool:
         if self._is_forced or self._has_waited_in_vain():
             return True
-        if self._is_busy() or self.pool.has_chores:
+        if self.pool.is_busy or self.turns.has_something_to_say or self.pool.has_chores:
             self._idle_since = time.monotonic()
             return False
         if self._is_stopping:
@@ -201,20 +201,15 @@ class Supervisor:
                 self._told_stop = True
             self.periodic.do_due()
             self.turns.go_on()
-            self._see_to_children()
+            if self.pool.can_rest and self.turns.needs_children():
+                self.pool.wake()
+            elif self.pool.can_rest:
+                self.pool.rest()
             self._pause_s = FIRST_PAUSE_S
             if not self.turns.is_under_way:
                 self._outage.check()
         except UNREACHABLE as error:
             self._go_offline(error)
-
-    def _see_to_children(self) -> None:
-        if not self.pool.can_rest:
-            return
-        if self.turns.needs_children():
-            self.pool.wake()
-        else:
-            self.pool.rest()
 
     def _wait_s(self) -> float:
         if self.turns.is_under_way:
@@ -265,9 +260,6 @@ class Supervisor:
             else:
                 self.monitor.obey(command)
 
-    def _is_busy(self) -> bool:
-        return self.pool.is_busy or self.turns.has_something_to_say
-
     # Trouble and end -----------------------------------------------------------------------------
 
     def _go_offline(self, error: Exception) -> None:
@@ -289,12 +281,11 @@ class Supervisor:
         self._is_offline = False
         self.turns.expect_jobs()
 
-    def _has_answer_within(self, wait_s: float) -> bool:
-        return self.turns.is_answered or bool(self._waiter.wait([self.redis_side.socket], wait_s))
-
     def _end(self) -> None:
         """Put back what was not ended, and leave; what cannot be put back others will find."""
-        while self.turns.is_under_way and self._has_answer_within(LAST_ANSWER_S):
+        while self.turns.is_under_way and (
+            self.turns.is_answered or self._waiter.wait([self.redis_side.socket], LAST_ANSWER_S)
+        ):
             self._try(self.turns.receive)
         if not self.turns.is_under_way:
             self._try(self.turns.tell_kept)

@@ -229,12 +229,6 @@ class Turns:
     def _find_underfilled(self, load_s: float = FULL_S) -> list[Child]:
         return [] if self._are_chores_late() else self.pool.find_underfilled(load_s)
 
-    def _find_soon_idle(self) -> list[Child]:
-        if self._are_chores_late():
-            return []
-        foreseen = self.monitor.find_soon_idle(AHEAD_S)
-        return [child for child in foreseen if not child.open_turns]
-
     def _sort_ends(self) -> list[Claim]:
         """Return the ends that our script writes; the others go their ways."""
         ends = []
@@ -308,7 +302,8 @@ class Turns:
         """Return the children that can take any job, soon idle ones too, and underfilled ones."""
         if not self._can_claim():
             return [], [], []
-        soon_idle = self._find_soon_idle()
+        foreseen = [] if self._are_chores_late() else self.monitor.find_soon_idle(AHEAD_S)
+        soon_idle = [child for child in foreseen if not child.open_turns]
         free = self._find_free() + soon_idle
         return (
             free,

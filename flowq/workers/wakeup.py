@@ -81,7 +81,12 @@ class Wakeup:
         client_id = self._subscription.connection.read_response()
         self._subscription.subscribe(self._channel, CHANNEL)
         self._asking = self._pool().get_connection()
-        self.can_notify = self._track(client_id)
+        try:
+            self._ask(("CLIENT", "TRACKING", "ON", "REDIRECT", client_id, "OPTIN"))
+            self.can_notify = True
+        except ResponseError as error:
+            log.warning("the server cannot wake us up (%s); we look every few milliseconds", error)
+            self.can_notify = False
         self._armed_at, self.is_set = 0.0, True
         self._watched_at = 0.0
         self._asked_at = None
@@ -111,14 +116,6 @@ class Wakeup:
         return self._address.make_pool(
             protocol=2, retry=Retry(NoBackoff(), 0), health_check_interval=0
         )
-
-    def _track(self, client_id: int) -> bool:
-        try:
-            self._ask(("CLIENT", "TRACKING", "ON", "REDIRECT", client_id, "OPTIN"))
-        except ResponseError as error:
-            log.warning("the server cannot wake us up (%s); we look every few milliseconds", error)
-            return False
-        return True
 
     def _ask(self, *commands: tuple[Any, ...]) -> Any:
         # On this very connection: a client of redis-py takes any one of its pool.

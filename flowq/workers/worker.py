@@ -115,7 +115,7 @@ class Worker(WorkerBase):
                 "work_horse_killed_handler would run in the supervisor, which runs no user code; "
                 "use exception_handlers=, or on_failure= of the job"
             )
-        queues = _as_list(queues)
+        queues = list(queues) if isinstance(queues, list | tuple | set) else [queues]
         if connection is None and queues and isinstance(queues[0], RQQueue):
             connection = queues[0].connection
         super().__init__(
@@ -352,10 +352,6 @@ def stop_signals() -> list[signal.Signals]:
     """Return the signals that this platform has for asking a worker to end."""
     names = ("SIGINT", "SIGTERM", "SIGBREAK")
     return [getattr(signal, name) for name in names if hasattr(signal, name)]
-
-
-def _as_list(queues: Any) -> list[Any]:
-    return list(queues) if isinstance(queues, list | tuple | set) else [queues]
 
 
 def _ours(given: Any, theirs: type, ours: type) -> Any:

@@ -315,7 +315,11 @@ def hold_on(lifeline: Connection) -> None:
     belongs to another worker by now, or soon, and must not begin here.
     """
     die_with_parent()
-    if _is_cut(lifeline):
+    try:
+        is_cut = lifeline.poll()  # nothing is ever sent through it
+    except OSError:
+        is_cut = True
+    if is_cut:
         end_group()
     threading.Thread(target=_watch, args=(lifeline,), name="flowq-lifeline", daemon=True).start()
 
@@ -330,13 +334,6 @@ def _watch(lifeline: Connection) -> None:
     with suppress(EOFError, OSError):
         lifeline.recv_bytes()
     end_group()
-
-
-def _is_cut(lifeline: Connection) -> bool:
-    try:
-        return lifeline.poll()  # nothing is ever sent through it
-    except OSError:
-        return True
 
 
 def end_group() -> None:

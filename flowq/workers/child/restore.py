@@ -52,7 +52,11 @@ class Restorer:
     def restore(self, task: Task) -> Job:
         """Return the job of a task, started now. Errors: whatever an unreadable hash leads to."""
         names, values = tuple(task.raw[::2]), [*task.raw[1::2], b""]
-        form = self._forms.get(names) or self._add_form(names)
+        form = self._forms.get(names)
+        if form is None:
+            if len(self._forms) >= MAX_FORMS:
+                self._forms.clear()
+            form = self._forms[names] = _Form.of(names)
         own, shared = form.get_own(values), form.get_shared(values)
         template = form.kinds.get(shared)
         if template is None or not own[2]:
@@ -64,12 +68,6 @@ class Restorer:
         job.enqueued_at = _instant(own[1])
         job.started_at = job.last_heartbeat = datetime.now(UTC)
         return job
-
-    def _add_form(self, names: tuple[bytes, ...]) -> _Form:
-        if len(self._forms) >= MAX_FORMS:
-            self._forms.clear()
-        form = self._forms[names] = _Form.of(names)
-        return form
 
     def _read(self, job_id: str, raw: dict[bytes, bytes]) -> Job:
         job = self._class(job_id, connection=self._connection, serializer=self._serializer)
