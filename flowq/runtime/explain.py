@@ -174,7 +174,8 @@ def explain_group(
     total, reasons = len(items), []
     for jobs, what in ((left, "have not ended"), (bad, "did not succeed")):
         if jobs:
-            text = f"{len(jobs)} of its {total} items {what}: {_name_states(jobs)}"
+            shown = _name([f"{job.name} ({job.state})" for job in jobs])
+            text = f"{len(jobs)} of its {total} items {what}: {shown}"
             look = commands.hint("explain", run_id, jobs[0].name)
             ids, hint = tuple(job.job_id for job in jobs), f"look at the first one: {look}"
             reasons.append(Reason("items", text, ids, hint))
@@ -184,11 +185,6 @@ def explain_group(
 
 
 _WELL = frozenset({"finished", "skipped"})
-
-
-def _name_states(jobs: Sequence[JobStatus]) -> str:
-    shown = ", ".join(f"{job.name} ({job.state})" for job in jobs[:NAMED])
-    return shown + (f" and {len(jobs) - NAMED} more" if len(jobs) > NAMED else "")
 
 
 def _explain_deleted(job_id: str, place: _Place) -> Explanation:

@@ -137,14 +137,12 @@ class _Addition:
             with one_budget(Budget(MAX_UNITS + UNITS_OF_A_JOB * len(part))):
                 keyed = [(self._key(at, value), value) for at, value in part]
                 items = list(self._items(keyed))
-                jobs_of_items = [[self._bind(it, item) for it in self._templates] for item in items]
+                jobs_of_items = [
+                    [self._bind(it, item) for it in self.expansion.templates] for item in items
+                ]
             # Released item by item, so that chains begin in their order.
             releases = (job for jobs in jobs_of_items for job in reversed(jobs))
             add_all(list(chain.from_iterable(jobs_of_items)), releases, self.adder)
-
-    @property
-    def _templates(self) -> tuple[Enqueue, ...]:
-        return self.expansion.templates
 
     def _bind(self, template: Enqueue, item: Item) -> Enqueue:
         """Return a job of an item. Its `if` is judged here: what it asks about has ended."""

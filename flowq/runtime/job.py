@@ -208,8 +208,10 @@ class Job(RetriedJob):
             return written[1]
         try:
             data = serializing.serialize(value, self.serializer)
-            if len(data) > serializing.LARGE_BYTES:
-                self._check_large(data, value)
+            if len(data) > serializing.LARGE_BYTES and self._is_needed:
+                serializing.check_size(len(data), "result", value)
+                size = serializing.describe_size(len(data))
+                log.warning("job %s: its result has %s, which Redis keeps in memory", self.id, size)
         except Unserializable as error:
             data = self._write_substitute(error)
         self._written = value, data
@@ -244,12 +246,6 @@ class Job(RetriedJob):
     @property
     def _is_needed(self) -> bool:
         return bool(self.run_id or self._blocks)
-
-    def _check_large(self, data: bytes, value: Any) -> None:
-        if self._is_needed:
-            serializing.check_size(len(data), "result", value)
-            size = serializing.describe_size(len(data))
-            log.warning("job %s: its result has %s, which Redis keeps in memory", self.id, size)
 
     def _write_substitute(self, error: Unserializable) -> bytes:
         if self._is_needed:

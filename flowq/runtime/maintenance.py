@@ -61,7 +61,10 @@ def tidy(connection: Redis) -> list[Finding]:
     for future_id in _due(connection, keys.EXPIRING, now_s):
         finish(connection, f"lapse:{future_id}")
     for run_or_join in _due(connection, keys.DEADLINES, now_s):
-        _end_overdue(run_or_join, connection)
+        running = finish(connection, f"overdue:{run_or_join}")
+        stop(running, connection)
+        if not running:  # else it is due again soon, until nothing runs any more
+            connection.zrem(keys.DEADLINES, run_or_join)
     for join_id in _due(connection, keys.ROUNDS, now_s):
         # Here, because every child imports this module, and retries need a third of flowq.
         from flowq.runtime.retry import begin_round  # noqa: PLC0415
@@ -83,14 +86,6 @@ def list_due(connection: Redis) -> list[str]:
     now_s = read_clock(connection)
     indexes = {keys.TODO: inf, **dict.fromkeys((keys.EXPIRING, keys.DEADLINES, keys.ROUNDS), now_s)}
     return sorted(each for index, at_s in indexes.items() for each in _due(connection, index, at_s))
-
-
-def _end_overdue(run_or_join: str, connection: Redis) -> None:
-    """End what takes longer than it may. It is due again soon, until nothing has to be stopped."""
-    running = finish(connection, f"overdue:{run_or_join}")
-    stop(running, connection)
-    if not running:
-        connection.zrem(keys.DEADLINES, run_or_join)
 
 
 def _forget_canceled(connection: Redis, now_s: float) -> None:

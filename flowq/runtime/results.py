@@ -74,17 +74,14 @@ def read_views(job_ids: Iterable[str], connection: Redis) -> dict[str, JobView]:
         lambda pipe, job_id: pipe.hmget(keys.job(job_id), keys.VIEW_FIELD, "status"),
     ):
         if written is not None:
-            found[job_id] = JobView(**_fields_of_view(json.loads(written or b"{}")))
+            view = json.loads(written or b"{}")
+            arguments = view.get("arguments")
+            if is_marked(arguments):  # all of them, too large to be shown by name
+                arguments = {"…": arguments}
+            found[job_id] = JobView(view.get("result"), arguments or {})
         elif status is not None:
             found[job_id] = JobView(NOT_KEPT)
     return found
-
-
-def _fields_of_view(written: Mapping[str, Any]) -> dict[str, Any]:
-    arguments = written.get("arguments")
-    # What is too large is a mark in the place of all of them.
-    named = {"…": arguments} if is_marked(arguments) else arguments or {}
-    return {"result": written.get("result"), "arguments": named}
 
 
 def get_results(
@@ -106,7 +103,9 @@ def get_results(
         if not entries or (outcome or status) != b"finished":
             continue
         try:
-            result = _restore(job_id, entries[0], connection)
+            entry_id, payload = entries[0]
+            serializer = Job(job_id, connection=connection).serializer
+            result = Result.restore(job_id, as_text(entry_id), payload, connection, serializer)
         except Exception as error:
             if instead is None:
                 raise
@@ -154,12 +153,6 @@ def read_traceback(entries: Sequence[tuple[Any, Mapping[bytes, bytes]]]) -> str:
     packed = entries[0][1].get(b"exc_string") if entries else None
     # Source: `rq.results.Result.serialize`.
     return zlib.decompress(b64decode(packed)).decode(errors="replace") if packed else ""
-
-
-def _restore(job_id: str, entry: tuple[Any, dict[Any, Any]], connection: Redis) -> Result:
-    entry_id, payload = entry
-    serializer = Job(job_id, connection=connection).serializer
-    return Result.restore(job_id, as_text(entry_id), payload, connection, serializer=serializer)
 
 
 # The end of a job, as expressions see it -------------------------------------------------------

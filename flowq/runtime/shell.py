@@ -262,12 +262,9 @@ class _Output:
         self._target.flush()
         with stream:
             for line in iter(lambda: stream.readline(MAX_RESULT_BYTES), b""):
-                self._print(line)
+                with suppress(ValueError, OSError):
+                    self._target.write(_shown(line).replace("\r\n", "\n"))
                 self._keep(line)
-
-    def _print(self, line: bytes) -> None:
-        with suppress(ValueError, OSError):
-            self._target.write(_shown(line).replace("\r\n", "\n"))
 
     def _keep(self, line: bytes) -> None:
         self._lines.append(line)
@@ -294,14 +291,12 @@ class _Output:
         if kind == "lines":
             return [line.rstrip("\r\n") for line in lines]
         text = "".join(lines)
-        return _parsed(text) if kind == "json" else text.rstrip("\r\n")
-
-
-def _parsed(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise ValueError(f"`result: json`, and the output is none: {error}") from None
+        if kind != "json":
+            return text.rstrip("\r\n")
+        try:
+            return json.loads(text)
+        except ValueError as error:
+            raise ValueError(f"`result: json`, and the output is none: {error}") from None
 
 
 def _decoded(output: bytes) -> str:

@@ -86,8 +86,9 @@ class Reader(pickle.Unpickler):
         if module == "builtins":
             if name == "getattr":
                 return _get_zone_reader
-            if _is_exception(getattr(builtins, name, None)):
-                return getattr(builtins, name)
+            found = getattr(builtins, name, None)
+            if isinstance(found, type) and issubclass(found, BaseException):
+                return found
         if module in _PARTS_OF_PLANS and "." not in name:
             found = getattr(import_module(module), name, None)
             if isinstance(found, type) and found.__module__ == module:
@@ -131,10 +132,6 @@ def _get_zone_reader(owner: Any, name: str) -> Any:
 
 def _refuse(what: str) -> pickle.UnpicklingError:
     return pickle.UnpicklingError(f"a pickle {what}, which no pickle of data does")
-
-
-def _is_exception(found: Any) -> bool:
-    return isinstance(found, type) and issubclass(found, BaseException)
 
 
 # What a pickle does with names -------------------------------------------------------------------

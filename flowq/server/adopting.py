@@ -59,7 +59,10 @@ def adopt(adoption: Adoption) -> None:
             return
         embedded.server_of(adoption.source).stop()
         state.make(target)
-        _copy_logs(adoption.source / LOGS, target.logs)
+        logs = adoption.source / LOGS
+        for path in _walk(logs) if logs.is_dir() else ():
+            with suppress(FileExistsError):
+                _copy(path, target.logs / path.relative_to(logs))
         _copy_data(adoption.source / DATA, target.data)
     except OSError as error:
         raise StateUnusable(str(target.path), state.explain(error, target.path)) from error
@@ -136,12 +139,6 @@ def _copy_data(source: Path, target: Path) -> None:
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
-
-
-def _copy_logs(source: Path, target: Path) -> None:
-    for path in _walk(source) if source.is_dir() else ():
-        with suppress(FileExistsError):
-            _copy(path, target / path.relative_to(source))
 
 
 def _copy(source: Path, target: Path) -> None:

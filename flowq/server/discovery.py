@@ -143,18 +143,13 @@ class Cluster:
     def _ask(self, host: str, port: int) -> Address:
         with redis.Redis(host, port, **self.options) as node:
             reply: Any = node.execute_command("CLUSTER SLOTS")
-        for first, last, primary, *_ in _rows(reply):
+        if isinstance(reply, dict):  # some versions of redis-py make a dictionary of the rows
+            reply = [(*ends, found["primary"]) for ends, found in reply.items()]
+        for first, last, primary, *_ in reply:
             if first <= self.slot <= last:
                 name = primary[0].decode() if isinstance(primary[0], bytes) else primary[0]
                 return name or host, int(primary[1])  # a node may not know its own name
         raise MasterNotFoundError(f"nobody has slot {self.slot}")
-
-
-def _rows(reply: Any) -> list[Any]:
-    """Return the rows of CLUSTER SLOTS, which some versions of redis-py turn into a dictionary."""
-    if isinstance(reply, dict):
-        return [(*ends, found["primary"]) for ends, found in reply.items()]
-    return list(reply)
 
 
 def _cluster_client(parts: SplitResult, options: dict[str, Any]) -> redis.Redis:

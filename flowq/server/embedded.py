@@ -189,7 +189,11 @@ def _find_or_start(state: Path, idle_s: float) -> Server:
             )
         if time.monotonic() > begun_at + START_S:
             raise ServerUnavailable(str(state), f"its server does not get ready; see {state / LOG}")
-        if _start_guardian(state, idle_s) != "ready":
+        guardian = _spawn_guardian(state, idle_s=idle_s, parent_pid=None)
+        report = _read_report(guardian, state)
+        if hasattr(os, "fork"):
+            guardian.wait()  # the guardian that stays is a fork of this process
+        if report != "ready":
             _wait_a_little(state)
             _refuse_other_host(state)
     return server
@@ -324,14 +328,6 @@ def _idle_s(idle_s: float | None) -> float:
             return float(text) if text else IDLE_S
     reason = f"{IDLE_VARIABLE} is {text!r}; it must be a number of seconds"
     raise ServerUnavailable("the embedded server", reason)
-
-
-def _start_guardian(state: Path, idle_s: float) -> str:
-    guardian = _spawn_guardian(state, idle_s=idle_s, parent_pid=None)
-    said = _read_report(guardian, state)
-    if hasattr(os, "fork"):
-        guardian.wait()  # it has forked the one that stays
-    return said
 
 
 def _spawn_guardian(

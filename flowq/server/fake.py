@@ -116,12 +116,9 @@ class Client:
             while (words := reader.gets()) is not False:
                 answers.append(self._answer(words))
             self._socket.sendall(b"".join(answers))
-            while self._is_subscriber and not self._has_words():
+            while self._is_subscriber and not select.select([self._socket], [], [], PUSH_S)[0]:
                 while self._fake.can_read():
                     self._socket.sendall(encode(self._read()))
-
-    def _has_words(self) -> bool:
-        return bool(select.select([self._socket], [], [], PUSH_S)[0])
 
     def _answer(self, words: list[bytes]) -> bytes:
         name = words[0].upper()

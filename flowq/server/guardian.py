@@ -156,7 +156,8 @@ class Guardian:
             self._end("the folder has been removed")
             return
         try:
-            self._note_use()
+            if self._is_used():
+                self._used_at = time.monotonic()
             if self._can_be_found() and self._is_idle() and self._close_door():
                 self._end("nobody has used the server for a while")
         except Refused:
@@ -174,10 +175,6 @@ class Guardian:
 
     # --- idleness ---
 
-    def _note_use(self) -> None:
-        if self._is_used():
-            self._used_at = time.monotonic()
-
     def _is_used(self) -> bool:
         """Whether a client is there, or one has been there since the last look."""
         before = self._connections_seen
@@ -189,10 +186,8 @@ class Guardian:
         idle_s = time.monotonic() - self._used_at
         if self.idle_s is None or idle_s < self.idle_s:
             return False
-        return idle_s >= UNFINISHED_IDLE_S or not self._has_unfinished_runs()
-
-    def _has_unfinished_runs(self) -> bool:
-        return bool(self.server.ask("ZDIFF", "2", *self._run_keys))
+        # The second question: whether there are runs that have not ended.
+        return idle_s >= UNFINISHED_IDLE_S or not self.server.ask("ZDIFF", "2", *self._run_keys)
 
     def _close_door(self) -> bool:
         """Let nobody in any more, unless somebody is coming in, or has come in meanwhile.

@@ -23,12 +23,8 @@ def hide_from_reporters(values: list[str]) -> None:
         return
     from sentry_sdk.scope import add_global_event_processor  # noqa: PLC0415 - as the user has it
 
-    add_global_event_processor(_hide_in_event)
+    add_global_event_processor(lambda event, _hint: _hidden(event))
     _is_added = True
-
-
-def _hide_in_event(event: Any, _hint: Any) -> Any:
-    return _hidden(event)
 
 
 def _hidden(value: Any) -> Any:
