@@ -79,9 +79,9 @@ def tidy(connection: Redis) -> list[Finding]:
 
 
 def list_due(connection: Redis) -> list[str]:
-    """Return what the next pass will go on with, or begin; the first `PER_PASS` of each kind.
+    """Return what the next pass will continue or begin: the first `PER_PASS` of each kind.
 
-    Another time for the same answer means that a pass cannot do anything about it.
+    If a pass does not change the answer, it cannot do what is due.
     """
     now_s = read_clock(connection)
     indexes = {keys.TODO: inf, **dict.fromkeys((keys.EXPIRING, keys.DEADLINES, keys.ROUNDS), now_s)}

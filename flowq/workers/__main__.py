@@ -1,7 +1,8 @@
-"""`python -m flowq.workers`: a worker. Importing this module starts nothing (spawn does it).
+"""`python -m flowq.workers`: run a worker. Importing this module starts nothing (spawn imports it).
 
-`launch.make_command` calls this file, so that flowq is the one of the command that started it. The
-folder goes to the end of the path, so that nothing in it can hide another module.
+`launch.make_command` runs this file by its path, so that the worker uses the same copy of flowq as
+the command that starts it. Its folder goes to the end of `sys.path`, so that no file in it can
+hide another module.
 """
 
 import sys

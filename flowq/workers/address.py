@@ -1,4 +1,4 @@
-"""How to reach the server, as values: children and the wakeup make connections of their own."""
+"""How to connect to the server, as a value: children and the wakeup open their own connections."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ from flowq.server.timeouts import in_slices, with_limits
 
 @dataclass(frozen=True)
 class Address:
-    """What it takes to connect like the connection that a worker was given; it can be pickled.
+    """What is needed to connect as the connection that a worker was given does; can be pickled.
 
-    `sentinels`: (host, port) of each, when they tell where the primary of `service` is; `cluster`:
-    what tells which of its nodes it is.
+    Attributes:
+        service: the name of the service, if the server is found by Sentinel or in a cluster.
+        sentinels: (host, port) of each Sentinel that knows the primary of `service`.
+        cluster: finds the node of a cluster that has flowq's keys.
     """
 
     redis_class: type[Redis]
@@ -32,7 +34,7 @@ class Address:
     cluster: Cluster | None = None
 
     def make_pool(self, **changes: Any) -> ConnectionPool:
-        """Return a pool, with some options changed; nothing is connected yet."""
+        """Return a connection pool with some options changed; does not connect yet."""
         options = {**self.options, **changes, "connection_class": self.connection_class}
         if not self.service:
             return ConnectionPool(**options)
@@ -42,23 +44,23 @@ class Address:
         return SentinelConnectionPool(self.service, manager, **options)  # type: ignore[no-untyped-call]
 
     def connect(self) -> Redis:
-        """Return a client; nothing is connected before its first command."""
+        """Return a client, which connects with its first command."""
         return self.redis_class(connection_pool=self.make_pool())
 
     def connect_unrepeating(self) -> Redis:
-        """Return a client that says nothing twice when there is no answer."""
+        """Return a client that does not repeat a command whose answer is missing."""
         return self.redis_class(connection_pool=self.make_pool(retry=Retry(NoBackoff(), 0)))
 
 
 def address_of(connection: Redis) -> Address:
-    """Return the address behind a connection, with limits for answers (server/timeouts.py)."""
+    """Return the address of a connection, with the time limits of server/timeouts.py."""
     redis_class, connection_class, options = parse_connection(connection)
     connection_class = in_slices(connection_class)
     options = with_limits(options, connection_class)
     manager = getattr(connection.connection_pool, "sentinel_manager", None)
     if manager is None:
         return Address(redis_class, connection_class, options)
-    options.pop("connection_pool", None)  # the pool itself, for its connections
+    options.pop("connection_pool", None)  # a Sentinel's connections have their pool here
     service: str = connection.connection_pool.service_name  # type: ignore[attr-defined]
     if isinstance(manager, Cluster):
         return Address(redis_class, connection_class, options, service=service, cluster=manager)

@@ -4,8 +4,8 @@ A child runs user code, so the supervisor trusts none of its messages: lengths a
 come from short lists, and anything else is a `BadMessage`. Messages in the other direction are
 pickled, because a child trusts its supervisor.
 
-Shape: the first byte says the kind. `E` is followed by ends, each one a header and the texts, with
-NUL between them, `S` by a list of texts as JSON, the others by a text.
+The first byte is the kind. After `E` come ends, each a header and texts separated by NUL; after `S`
+comes a JSON list of texts; after any other kind, one text.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from typing import Any
 from flowq.workers.messages import End
 
 MAX_BYTES = 600_000_000
-"""Of one message. Redis takes at most 512 MB in one argument, so no longer result can be kept."""
+"""The limit of a message. Redis accepts at most 512 MB in one argument."""
 
 MAX_TEXT_BYTES = 100_000
-"""Of a message without ends; what is longer is cut by the child."""
+"""The limit of a message that has neither ends nor secrets; the child cuts longer ones."""
 
 MAX_SECRETS_BYTES = 8_000_000
-"""Of a message with secrets."""
+"""The limit of a message with secrets."""
 
-# The length of the texts in bytes, number, words, started_at, ended_at, generation, is_spent.
+# Length of the texts in bytes, number, index in _WORDS, started_at, ended_at, generation, is_spent.
 _HEADER = Struct("<IQBddQ?")
 _ENDS = b"E"
 _SECRETS = b"S"
@@ -43,17 +43,17 @@ _WORDS = tuple(
         ("", "return_value", "exc_string", "retry"),
     )
 )
-"""What `status`, `how` and `field` of an end may be. "died" says no child."""
+"""The possible values of `status`, `how` and `field` of an end. No child may report "died"."""
 
 _REST = len(End._fields) - 1 - End._fields.index("is_spent")
-"""How many fields follow there: all of them are texts, without NUL."""
+"""The number of fields after `is_spent`; all of them are texts without NUL."""
 
 _CODE = End._fields.index("code") - len(End._fields)
 
 _MAX_DIGITS = 11
 
 MAX_INSTANT = 1e11
-"""The year 5138; what RQ writes of an instant has four digits for the year."""
+"""In the year 5138: RQ writes years with four digits."""
 
 _is_ttl = re.compile(r"(?:-?[0-9]{1,12})?").fullmatch
 _is_code = re.compile(r"\S*(?: .*)?", re.DOTALL).fullmatch
@@ -64,14 +64,14 @@ _unpack = _HEADER.unpack_from
 
 
 class BadMessage(ValueError):
-    """A child has sent what is no message of flowq's."""
+    """A child has sent something that is not a message of flowq."""
 
 
 # In the child ------------------------------------------------------------------------------------
 
 
 def write_end(end: End) -> bytes:
-    """Return an end as messages and shared states have it."""
+    """Return an end as bytes, for a message and for the shared state."""
     number, status, how, started_at, ended_at, ttl, field, value, generation, spent, *rest = end
     texts = "\0".join((ttl, value, *rest)).encode("utf-8", "surrogatepass")
     words = _NUMBER_BY_WORDS[status, how, field]
@@ -80,18 +80,18 @@ def write_end(end: End) -> bytes:
 
 
 def write_ends(ends: list[bytes]) -> bytes:
-    """Return the message with these ends, as `write_end` has written them."""
+    """Return the message with these ends, each written by `write_end`."""
     return b"".join((_ENDS, *ends))
 
 
 def write_text(kind: str, text: str = "") -> bytes:
-    """Return a message of another kind: ready, chore, outdated, unfit or died."""
+    """Return a message that has one text: ready, chore, outdated, unfit or died."""
     data = text.encode("utf-8", "replace")
     return _LETTER_BY_KIND[kind] + data[: MAX_TEXT_BYTES - 1]
 
 
 def write_secrets(values: Sequence[str]) -> bytes:
-    """Return the message with these secrets; empty where it would be too long."""
+    """Return the message with these secrets; empty if it would be too long."""
     message = _SECRETS + json.dumps(values).encode()
     return message if len(message) <= MAX_SECRETS_BYTES else b""
 
@@ -100,10 +100,10 @@ def write_secrets(values: Sequence[str]) -> bytes:
 
 
 def read_message(data: bytes) -> tuple[str, Any]:
-    """Return what a child says: ("ends", [End, …]), ("secrets", [text, …]), ("died", exit code), or
-    a kind and its text.
+    """Return the kind and the content of a message.
 
-    Errors: BadMessage.
+    The content is a list of `End`s for "ends", a list of texts for "secrets", an exit code (or a
+    signal as a negative number) for "died", and otherwise a text. Errors: BadMessage.
     """
     if data[:1] == _ENDS:
         return "ends", _read_ends(data, 1, is_whole=True)
@@ -121,7 +121,7 @@ def read_message(data: bytes) -> tuple[str, Any]:
 
 
 def read_secrets(data: bytes) -> list[str]:
-    """Return what `write_secrets` has written. Errors: BadMessage."""
+    """Return the secrets in a message by `write_secrets`. Errors: BadMessage."""
     try:
         values = json.loads(data[1:]) if data[:1] == _SECRETS else None
     except (ValueError, RecursionError):
@@ -132,7 +132,7 @@ def read_secrets(data: bytes) -> list[str]:
 
 
 def read_kept(data: bytes) -> list[End]:
-    """Return the ends that a shared state has kept, one after the other; a cut one is left out.
+    """Return the ends that a shared state has stored, without a last one that is incomplete.
 
     Errors: BadMessage.
     """

@@ -34,33 +34,43 @@ from flowq.workers.processes import (
 from flowq.workers.shared_state import SharedState
 
 MAX_UNREAD_BYTES = 32_000
-"""What may wait in the channel of a busy child: a full channel would make both sides wait."""
+"""How much may be unread in the channel of a busy child. A full channel would block both sides."""
 
 FULL_S = BATCH_S * 1.001
-"""The estimated work with which a child can still take a batch. Sums of estimates are not exact."""
+"""A child with at most this much estimated work can take another batch (sums are not exact)."""
 
 AMPLE_S = BATCH_S * 1.5
-"""The same when jobs are being asked for anyway: one turn for two children is cheaper than two."""
+"""The same if a turn is sent anyway: one turn for two children costs less than two turns."""
 
 IDLE_S = 0.1
-"""How long a child is kept that nothing is left for, where children may rest."""
+"""How long an idle child is kept if the pool may rest and nothing is left to do."""
 
 LONG_S = 0.5
-"""What a job prints that takes longer than that is in its log before it ends."""
+"""After this time, the output of a running job is added to its log."""
 
 YOUNG_S = 5.0
 PAUSE_S = 0.1
-"""How long a worker waits before it replaces a child that ended younger than that: whatever ends
-its children, the worker must not spend its time on starting them."""
+"""The pause before a child that lived shorter than YOUNG_S is replaced. Whatever ends the children,
+the worker must not spend all its time on starting new ones."""
 
 log = logging.getLogger("rq.worker")
 
 
 class Child:
-    """One child and what it holds. Shape: `claims` in the order of handing over. `open_turns`:
-    how many turns are under way that may bring it something. `has_enough`: nothing is to be put
-    behind what it has. `is_replacement`: it came for one that is gone. `idle_since`: noted where
-    children end that have nothing to do."""
+    """One child and the jobs that it has.
+
+    Attributes:
+        claims: its jobs by number, in the order in which they were handed over.
+        load_s: the estimated time for these jobs; 0 for a long one, or if unknown.
+        open_turns: the number of unanswered turns that may bring jobs for it.
+        has_enough: it gets no more jobs before it has finished one.
+        concluding: the execution that it ends by RQ's own code, if any.
+        chore_since: since when it does a chore or concludes.
+        jobs_left: after so many jobs it is replaced; None for no limit.
+        is_leaving: it ends as soon as it has finished its jobs.
+        is_replacement: it replaces a child that has ended.
+        idle_since: since when it has been idle, in a pool that rests.
+    """
 
     def __init__(
         self, process: Process, channel: Connection, lifeline: Connection, shared: SharedState
@@ -80,22 +90,23 @@ class Child:
         self.has_enough = False
         self.is_leaving = False
         self.is_replacement = False
-        self.is_ready = False  # set by its message: only that one is in order with the others
+        # Set by its message, which keeps its order among the others; the shared state does not.
+        self.is_ready = False
         self.killed_because = ""
         self.secrets = Secrets()
 
     def count_turn(self, by: int) -> None:
-        """A turn that may bring it something begins (1), or has ended (-1)."""
+        """Note that a turn that may bring jobs for it was sent (1) or answered (-1)."""
         self.open_turns += by
 
     def forget_load(self) -> None:
-        """Count it as filled until it is idle: there are no short jobs for it at the moment."""
+        """Request no more short jobs for it until it is idle: there are none at the moment."""
         self.load_s = 0.0
 
     def end_late_chore(self, limit_s: float, now: float) -> None:
         """Kill the process if a chore, or RQ's code that ends a job, takes longer than that."""
         if self.chore_since is not None and now - self.chore_since > limit_s:
-            self.chore_since = now  # or it would be killed again at once
+            self.chore_since = now  # so that it is not killed again in the next round
             self.process.kill()
 
     @property
@@ -106,24 +117,32 @@ class Child:
 
     @property
     def executing(self) -> Claim | None:
-        """What it executes at this moment."""
+        """The job that it is executing."""
         return self.claims.get(self.shared.begun)
 
     @property
     def waiting(self) -> list[Claim]:
-        """What was handed over and has not begun."""
+        """The jobs that were handed over and have not begun."""
         begun = self.shared.begun
         return [claim for number, claim in self.claims.items() if number > begun]
 
     @property
     def unread_bytes(self) -> int:
-        """At most how much waits in its channel."""
+        """The most that can be unread in its channel."""
         return sum(claim.size_bytes for claim in self.waiting)
 
 
 class Pool:
-    """Up to `size` children of one mode. One that `can_rest` has them only while there is something
-    to do, so that what they import is what is there then."""
+    """Up to `size` children of one start method.
+
+    A pool that `can_rest` has children only while there is work, so that they import the code as it
+    is at that time.
+
+    Attributes:
+        ends: claims that have ended and that Redis has not confirmed.
+        unassigned: claims that no child has.
+        chores: what children should do between jobs: (name of a method of `RQWork`, arguments).
+    """
 
     def __init__(
         self,
@@ -153,7 +172,7 @@ class Pool:
     # Starting ------------------------------------------------------------------------------------
 
     def fill(self) -> None:
-        """Start the children that are missing, unless it is too soon."""
+        """Start the missing children, unless the last ones ended too early (PAUSE_S)."""
         while self.lacks_children and time.monotonic() >= self._starts_after:
             if self._false_starts > 3 * self.size:
                 raise RuntimeError(
@@ -180,7 +199,7 @@ class Pool:
 
     @property
     def has_chores(self) -> bool:
-        """Whether something other than jobs is being done, or waits to be done."""
+        """Whether a chore waits or is being done."""
         return bool(self.chores) or any(child.chore_since is not None for child in self.children)
 
     @property
@@ -192,7 +211,7 @@ class Pool:
 
     @property
     def held(self) -> list[Claim]:
-        """The claims that have not ended, in the order of handing over; orphans first."""
+        """The claims that have not ended: unassigned ones first, then child by child."""
         held = list(self.unassigned)
         for child in self.children:
             held += child.claims.values()
@@ -201,8 +220,8 @@ class Pool:
         return held
 
     def find_underfilled(self, load_s: float = FULL_S) -> list[Child]:
-        """Return the children that can take short jobs behind what they have, or will soon have:
-        at most `load_s` of estimated work."""
+        """Return the children that can queue short jobs behind those that they have, or will soon
+        have: at most `load_s` of estimated work."""
         if self.method.has_process_per_job:
             return []
         return [
@@ -220,10 +239,15 @@ class Pool:
         *,
         are_last: bool = False,
     ) -> None:
-        """Share claims out: long and unknown ones alone, short ones where the least waits.
+        """Distribute claims: a long or unknown job alone, short ones to the least busy children.
 
-        `soon_idle`: busy children that will soon need the next job. `are_last`: there are no others
-        in the queues. What finds no child stays in `unassigned`.
+        Claims for which there is no child go to `unassigned`.
+
+        Args:
+            claims: in the order of the queues.
+            cost_by_kind: the estimated duration of each kind of short jobs.
+            soon_idle: busy children that will soon need their next job.
+            are_last: whether the queues are empty now.
         """
         idle = [*self.idle, *(child for child in soon_idle if child.claims)]
         shares: dict[int, list[Claim]] = {}
@@ -254,7 +278,7 @@ class Pool:
         if child.claims:
             size = child.unread_bytes + sum(claim.size_bytes for claim in claims)
             if size > MAX_UNREAD_BYTES:
-                child.has_enough = True  # or the same would be claimed for it at once, and again
+                child.has_enough = True  # else the same jobs would be claimed for it again
                 self.unassigned.extend(claims)
                 return
         now = time.monotonic()
@@ -268,7 +292,7 @@ class Pool:
         self._send(child, ("run", [claim.message for claim in claims], are_last))
 
     def conclude(self, claim: Claim) -> bool:
-        """Let an idle child end an execution by RQ's own code; False when none is idle."""
+        """Have an idle child end an execution by RQ's own code; False if none is idle."""
         idle = self.idle
         if not idle:
             return False
@@ -280,7 +304,7 @@ class Pool:
         return True
 
     def do_chores(self) -> None:
-        """Let idle children do what RQ's workers do between jobs."""
+        """Give chores to idle children: the work of RQ's workers between jobs."""
         for child in self.idle[: len(self.chores)]:
             child.chore_since = time.monotonic()
             self._send(child, ("chore", *self.chores.popleft()))
@@ -288,11 +312,11 @@ class Pool:
     def _send(self, child: Child, message: tuple[Any, ...]) -> None:
         try:
             child.channel.send_bytes(pickle.dumps(message, pickle.HIGHEST_PROTOCOL))
-        except OSError:  # it has died; `receive` will find out
+        except OSError:  # it has died; `receive` will notice
             log.debug("child %d is gone", child.process.pid)
 
     def recall(self, child: Child) -> list[Claim]:
-        """Take back what a child has not begun."""
+        """Take back the jobs that a child has not begun, and return them."""
         begun = child.shared.take_back()
         if begun is None:
             return []
@@ -304,31 +328,33 @@ class Pool:
         return taken
 
     def reassign(self, child: Child) -> None:
-        """Take back what a child has not begun, for other children or workers."""
+        """Take back the jobs that a child has not begun, for other children or workers."""
         self.unassigned.extend(self.recall(child))
 
     def withdraw(self, child: Child, claim: Claim) -> bool:
-        """Take back this claim and all else that the child has not begun; False when it has begun
-        this one. The claim then belongs to the caller, the others to any child."""
+        """Take back this claim; False if the child has begun it.
+
+        The other claims that the child has not begun become unassigned.
+        """
         taken = self.recall(child)
         self.unassigned.extend(each for each in taken if each is not claim)
         return claim in taken
 
     def take_unassigned(self) -> list[Claim]:
-        """Return the claims that no child has; they belong to the caller now."""
+        """Remove and return the claims that no child has."""
         unassigned = list(self.unassigned)
         self.unassigned.clear()
         return unassigned
 
     def add_chore(self, name: str, arguments: tuple[Any, ...]) -> None:
-        """Have something done between jobs, unless the same waits to be done already."""
+        """Queue a chore, unless the same one is queued already."""
         if (name, arguments) not in self.chores:
             self.chores.append((name, arguments))
 
     # Resting -------------------------------------------------------------------------------------
 
     def rest(self) -> None:
-        """Dismiss children that have nothing to do, and start none, until `wake`."""
+        """Dismiss idle children and start no others, until `wake`."""
         now = time.monotonic()
         self.is_resting = True
         limit_s = self.method.linger_s if self.is_busy else IDLE_S
@@ -341,7 +367,7 @@ class Pool:
                 self.dismiss(child)
 
     def wake(self) -> None:
-        """Have all children again."""
+        """End the rest: start the missing children."""
         self.is_resting = False
         for child in self.children:
             child.idle_since = None
@@ -350,12 +376,12 @@ class Pool:
     # Receiving -----------------------------------------------------------------------------------
 
     def receive(self, child: Child) -> None:
-        """Read one message that a child has sent, or notice its death."""
+        """Handle one message of a child, or its death."""
         try:
             kind, content = read_message(child.channel.recv_bytes(MAX_BYTES))
-        except (EOFError, ConnectionError):  # reset: it has closed its end, with messages unread
+        except (EOFError, ConnectionError):  # a reset: it closed its end with unread messages
             self._remove_dead(child)
-        except (OSError, BadMessage) as error:  # too long, or nonsense: so is what follows
+        except (OSError, BadMessage) as error:  # what follows cannot be trusted either
             self.kill(child, f"it sent what is no message of flowq's: {error}")
             child.process.kill()
             self._remove_dead(child)
@@ -363,11 +389,11 @@ class Pool:
             self._take(child, kind, content)
 
     def _take(self, child: Child, kind: str, content: Any) -> None:
-        if isinstance(content, str):  # for a log, and perhaps a terminal
+        if isinstance(content, str):  # it goes into a log, and perhaps to a terminal
             content = spelled(content)
         if kind == "ends":
             self._take_ends(child, content)
-        elif kind == "died":  # only a fork server says that; it lives, and its job does not
+        elif kind == "died":  # the process of the job, not the fork server that reports it
             self._fail_executing(child, content)
             self._release(child)
         elif kind == "outdated":
@@ -405,30 +431,30 @@ class Pool:
                 self.dismiss(child)
 
     def note_end(self, claim: Claim, end: End) -> None:
-        """A claim has ended like this, and Redis has to hear of it."""
+        """Note how a claim has ended, to be reported to Redis."""
         claim.finish(end)
         self.ends.append(claim)
 
     def pop_end(self) -> Claim | None:
-        """Remove and return the oldest end that Redis has not heard of; None when it knows all."""
+        """Remove and return the oldest end to report; None if there is none."""
         return self.ends.popleft() if self.ends else None
 
     def put_back(self, ends: Sequence[Claim]) -> None:
-        """Redis may not have heard of these ends; they go before the others."""
+        """Report these ends again, before the others: Redis has not confirmed them."""
         self.ends.extendleft(reversed(ends))
 
     def collect(self, child: Child) -> None:
-        """Take the ends that a child has not sent yet: it is busy with a long job, or dead."""
+        """Take the ends that a child has stored and not sent: it runs a long job, or is dead."""
         try:
             ends = read_kept(child.shared.read_kept())
         except BadMessage as error:
-            log.warning("child %d keeps what is no report: %s", child.process.pid, error)
+            log.warning("child %d has stored what is no report: %s", child.process.pid, error)
             return
         self._take_ends(child, [end for end in ends if end.number in child.claims])
 
     def dismiss(self, child: Child) -> None:
-        """Let a child go when it has done what it is doing."""
-        if child not in self.children:  # it has ended, and its last messages are being read
+        """Let a child end as soon as it has finished the job that it executes."""
+        if child not in self.children:  # it has ended; its last messages are being handled
             return
         child.is_leaving = True
         self.reassign(child)
@@ -467,7 +493,7 @@ class Pool:
         if child.concluding is not None:
             claim, child.concluding = child.concluding, None
             if not child.shared.has_begun_to_conclude:
-                claim.count_try(-1)  # it is not the claim's fault
+                claim.count_try(-1)  # the claim did not cause the death
             self.ends.append(claim)  # its end is as it was before the child was asked
         self.unassigned.extend(child.claims.values())
         child.claims.clear()
@@ -475,7 +501,7 @@ class Pool:
         child.load_s = 0.0
 
     def _fail_executing(self, child: Child, code: int) -> None:
-        """Fail the job that was being executed; the others that the child held are not at fault."""
+        """Fail the job that was being executed; its other jobs did not cause the death."""
         child.shared.free()
         self.collect(child)
         claim = child.executing
@@ -492,7 +518,7 @@ class Pool:
     # Output --------------------------------------------------------------------------------------
 
     def pass_on_output(self, child: Child) -> None:
-        """Let its log have what a job that takes long has written so far, within bounds."""
+        """Add the output so far of a long job to its log, up to a limit."""
         claim = child.executing
         if claim is not None and time.monotonic() - child.shared.begun_at > LONG_S:
             self.scratch.pass_on(
@@ -503,7 +529,7 @@ class Pool:
     # Ending --------------------------------------------------------------------------------------
 
     def kill(self, child: Child, because: str) -> None:
-        """End what a child executes, now. The reason goes into the error of the job."""
+        """Kill the job that a child executes; `because` becomes part of the job's error."""
         child.killed_because = because
         is_apart = self.method.has_process_per_job and child.executing is not None
         if is_apart and child.shared.pid:
@@ -512,7 +538,7 @@ class Pool:
             child.process.kill()
 
     def close(self) -> tuple[list[Claim], set[str]]:
-        """End all children; return what they held, and which executions of that had begun."""
+        """End all children. Returns their claims, and the ids of executions that had begun."""
         self.is_closing = True
         left = self.held
         begun: set[str] = set()
@@ -524,7 +550,7 @@ class Pool:
             child.channel.close()
             child.lifeline.close()
         for child in self.children:
-            await_end(child.process)  # before looking: until then it may begin the next one
+            await_end(child.process)  # before reading `begun`: until then it may begin a job
             self.scratch.drop(child.process.pid)
             last = child.shared.begun
             begun |= {c.execution_id for number, c in child.claims.items() if number <= last}
@@ -535,7 +561,7 @@ class Pool:
 
 
 def _can_take_more(child: Child, load_s: float) -> bool:
-    """Whether it has short jobs of at most `load_s`, and can take some behind them."""
+    """Whether it has only short jobs, of at most `load_s` together, and may get more of them."""
     if child.is_leaving or child.has_enough or child.concluding or child.jobs_left is not None:
         return False
     return bool(child.claims) and 0 < child.load_s <= load_s

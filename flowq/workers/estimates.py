@@ -11,58 +11,60 @@ from __future__ import annotations
 from math import inf
 
 BATCH_S = 0.008
-"""How much work a child gets at once."""
+"""The estimated duration of a batch."""
 
 SHORT_S = 0.0015
-"""What counts as short, on average."""
+"""A kind of jobs with at most this mean duration is short."""
 
 OUTLIER_S = 0.005
-"""More than this is not believed at once: on a busy machine any job may be held up."""
+"""A longer duration counts as this much in the mean: a busy machine can delay any job."""
 
 OVERHEAD_S = 0.00004
 MAX_KINDS = 32
 MAX_BATCH = 48
 SIGHTS_TO_GROW = 2
-"""After how many jobs per job of a batch the next one may be twice as large."""
+"""A batch may double after this many times its number of jobs."""
 
 SHRINK = 4
 LEAD_S = 0.003
-"""How long before the end of a job its child gets the next one, when the end can be foreseen."""
+"""How long before the predicted end of a job its child gets the next one."""
 
 AHEAD_S = 0.008
-"""How long before that a child may get it when others are being asked for anyway."""
+"""The same if a turn is sent anyway."""
 
 LONG_S = 2.0
 STEADY = 0.25
-"""How far a kind's times may be from each other for that, in parts of the time."""
+"""The end of a job is predictable if the durations of its kind vary by at most this share."""
 
 
 class Estimates:
-    """Estimates by kind. Units: seconds. Without `batches` a short job travels alone too, and the
-    next one of its kind a moment behind it."""
+    """Estimates by kind, in seconds.
+
+    Without `batches`, short jobs are sent one by one too, each shortly before the end of the last.
+    """
 
     def __init__(self, batches: bool = True) -> None:
         self._least, self._most = (2, MAX_BATCH) if batches else (1, 1)
         self._kinds: dict[str, _Kind] = {}
 
     def learn(self, kind: str, seconds: float) -> None:
-        """Take one job's time into account."""
+        """Take the duration of a job into account."""
         known = self._kinds.pop(kind, None) or _Kind(seconds)
-        self._kinds[kind] = known  # the last in the order: dropped last
+        self._kinds[kind] = known  # at the end of the order, so that it is dropped last
         known.learn(seconds, self._most)
         if len(self._kinds) > MAX_KINDS:
             del self._kinds[next(iter(self._kinds))]
 
     def shrink(self, kind: str) -> None:
-        """Let fewer of the kind travel together: one of its jobs kept others waiting."""
+        """Make batches of the kind smaller, because one of its jobs delayed others."""
         if kind in self._kinds:
             self._kinds[kind].shrink()
 
     def find_lead(self, kind: str, seconds: float) -> float:
-        """Return in how many seconds a job that has run so long should be followed by another one.
+        """Return in how many seconds to send another job after one that has run for `seconds`.
 
-        Zero or less: now. Infinity: nobody can tell, because its kind is short, or takes now longer
-        and now less long, or it should have ended already.
+        Zero or less means now. Infinity means that it is unknown: jobs of the kind are short, or
+        their durations vary, or the job should have ended already.
         """
         known = self._kinds.get(kind)
         if known is None or not SHORT_S < known.usual_s < LONG_S:
@@ -72,7 +74,7 @@ class Estimates:
         return known.usual_s - LEAD_S - seconds
 
     def cost_by_kind(self) -> dict[str, float]:
-        """Return what to reckon for one job of each kind that is short."""
+        """Return the duration to assume for a job of each short kind."""
         return {
             kind: max(known.mean_s + OVERHEAD_S, BATCH_S / known.batch)
             for kind, known in self._kinds.items()

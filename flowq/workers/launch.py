@@ -32,7 +32,7 @@ from flowq.workers.worker import Worker, stop_signals
 
 MAIN = os.path.join(os.path.dirname(__file__), "__main__.py")  # noqa: PTH118, PTH120
 LOOK_S = 0.1
-"""How often a worker looks whether its run has ended."""
+"""The interval at which a worker checks whether its run has ended."""
 
 
 def main(
@@ -56,15 +56,19 @@ def main(
     on_start: Callable[[], None] | None = None,
     **options: Any,
 ) -> bool:
-    """Be a worker until there is a reason to stop; return whether any job was done.
+    """Run a worker in this process; return whether any job was done.
 
-    `paths` come first on the children's `sys.path`. With `log_folder` what a job prints goes to
-    `<log_folder>/<job id>.log`. `until_run` ends the worker when that run has ended.
-    `client_name` is how the server's list of clients shows it. `on_limit` is called when it has
-    ended because of a limit, `on_start` before its first job. `logging_level` and what follows are
-    options of `Worker.work`; `options` are those of `Worker`.
+    Args:
+        paths: come first on the children's `sys.path`.
+        log_folder: the output of a job goes to `<log_folder>/<job id>.log`.
+        until_run: the worker ends with this run.
+        logging_level, max_jobs, max_idle_time, dequeue_strategy: as in `Worker.work`.
+        client_name: the name in the server's list of clients.
+        on_limit: called if the worker ends because of one of its limits.
+        on_start: called before its first job.
+        options: as in `Worker`.
     """
-    if options.get("job_class"):  # the one name of a user's that the worker itself imports
+    if options.get("job_class"):  # the only module of the user that a worker itself imports
         sys.path[:0] = paths
     connection = make_client(url, client_name=client_name)
     make = partial(
@@ -78,7 +82,7 @@ def main(
         log_folder=log_folder,
         **options,
     )
-    worker = retry_while_unavailable(make)  # RQ's constructor asks the server
+    worker = retry_while_unavailable(make)  # RQ's constructor queries the server
     if on_start is not None:
         on_start()
     until = RunEnd(until_run, connection).has_come if until_run else None
@@ -96,15 +100,17 @@ def main(
 
 
 class RunEnd:
-    """The end of a run, looked at not too often."""
+    """Tells whether a run has ended."""
 
     def __init__(self, run_id: str, connection: Redis) -> None:
         self._run_id = run_id
         self._connection = connection
 
     def has_come(self) -> bool:
-        """Whether the run has ended with its outputs kept, or is gone; nobody can tell while the
-        server is away."""
+        """Whether the run is gone, or has ended and its outputs are stored.
+
+        False while the server cannot be reached.
+        """
         try:
             state: Any = self._connection.hget(keys.run(self._run_id), "state")
             if state is not None and as_text(state) not in RUN_ENDED:
@@ -126,9 +132,9 @@ def start(
     burst: bool = False,
     **options: Any,
 ) -> subprocess.Popen[bytes]:
-    """Start a worker in a process and a session of its own; it outlives this process.
+    """Start a worker in a process and session of its own, which outlives this process.
 
-    Its own messages go to `<log_folder>/worker.log`, or nowhere.
+    The worker's own messages go to `<log_folder>/worker.log`; without a folder they are discarded.
     """
     values: dict[str, Any] = {
         "url": url,
@@ -157,16 +163,16 @@ def start(
         if output is not subprocess.DEVNULL:
             output.close()
     assert process.stdin is not None
-    process.stdin.write(json.dumps(values).encode())  # not in `ps`: the URL may hold a password
+    process.stdin.write(json.dumps(values).encode())  # not as arguments, which `ps` shows
     process.stdin.close()
     return process
 
 
 def make_command(until_run: str | None) -> list[str]:
-    """Return the command that starts a worker; what it has to know it reads from its input.
+    """Return the command that starts a worker, which reads its options from its standard input.
 
-    A list of the processes shows the run. The current folder is not in front of its path: modules
-    there are the user's, and a supervisor imports none of those.
+    The list of processes shows the run. `-P` keeps the current folder out of `sys.path`: its
+    modules belong to the user, and a supervisor imports none of them.
     """
     run = ["--until-run", until_run] if until_run else []
     return [sys.executable, "-P", MAIN, *run, "--values", "-"]
@@ -180,7 +186,7 @@ def _detached() -> dict[str, Any]:
 
 
 def run_command(arguments: Sequence[str] | None = None) -> int:
-    """Read the command line of `python -m flowq.workers`, and be that worker."""
+    """Run a worker with the arguments of `python -m flowq.workers`; return the exit code."""
     values = vars(_parser().parse_args(arguments))
     if values.pop("values"):
         values = json.load(sys.stdin)
@@ -199,13 +205,13 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
     except FlowqError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
-    except (ValueError, ImportError) as error:  # a name in use, a class that is not there
+    except (ValueError, ImportError) as error:  # a name in use, or a missing class
         sys.stderr.write(f"{error}\n")
         return UsageError.exit_code
     except RedisError as error:  # not with the URL, which may hold a password
         sys.stderr.write(f"cannot reach the server: {error}\n")
         return ServerUnavailable.exit_code
-    for number in stop_signals():  # whoever wants us to end need not kill us on our way out
+    for number in stop_signals():  # a late signal to end must not change the exit code
         signal.signal(number, signal.SIG_IGN)
     return 0
 

@@ -22,11 +22,11 @@ from flowq.texts import show
 from flowq.workers.address import Address
 
 MAX_ERROR_BYTES = 10_000_000
-"""What is read of one error; packed it may be little that becomes much."""
+"""The most that is read of one error: a small compressed text may expand to gigabytes."""
 
 
 class Task(NamedTuple):
-    """One job as a child gets it. Shape: `raw` is the job's hash before it was started, flat."""
+    """One job as a child gets it. `raw` is the job's hash before it was started, flat."""
 
     number: int
     job_id: str
@@ -38,13 +38,18 @@ class Task(NamedTuple):
 class End(NamedTuple):
     """How one execution ended, as a child (or, for a dead child, the supervisor) reports it.
 
-    `status` is finished, failed or stopped; `how` says who writes it: "turn" our script,
-    "conclude" RQ's own code in a child, "later" the same when the server answers again, "done" it
-    has been written already, "lost" somebody else ended it, "died" the supervisor says so.
-    Units: instants in epoch seconds; `ttl` as the script takes it. `field` and `value` are what the
-    result entry holds, `view` what is shown of the job. `is_spent`: the child must not get another
-    job. `code`: what a job of a run was made of, as `flowq.workers.child.code_digest` describes it.
-    `failure`: how it failed, as `flowq.runtime.attempts` writes it; empty where nobody knows.
+    Attributes:
+        status: finished, failed or stopped.
+        how: who writes the end: "turn" flowq's script, "conclude" RQ's own code in a child, "later"
+            the same after a pause, because the server did not answer. Or "done": RQ's code has
+            written it; "lost": another process has ended the execution; "died": its process died.
+        started_at, ended_at: in epoch seconds.
+        ttl: as lua/turn_ends.lua takes it.
+        field, value: the field of RQ's result entry, and its value.
+        is_spent: the child must not get another job.
+        view: what commands show of the job (`flowq.runtime.views`).
+        code: the code of a job of a run (`flowq.workers.child.code_digest`).
+        failure: how it failed (`flowq.runtime.attempts.Failure`); empty if unknown.
     """
 
     number: int
@@ -63,9 +68,10 @@ class End(NamedTuple):
 
     @property
     def error(self) -> str:
-        """The text that the result of a job keeps that did not succeed; else empty. Of what is
-        very long this is the beginning; of what is no such text (a child runs the code of users),
-        a remark."""
+        """The error text of a job that did not succeed; else empty.
+
+        A very long text is cut. A note replaces what is not an error text: a child runs user code.
+        """
         if self.field != "exc_string":
             return ""
         try:
@@ -78,7 +84,7 @@ class End(NamedTuple):
 
 @dataclass(frozen=True)
 class Settings:
-    """What a child has to know. Plain values and importable names, because spawn pickles it."""
+    """The settings of a child. Plain values and importable names, because spawn pickles them."""
 
     worker: str
     address: Address
@@ -107,6 +113,6 @@ def failed(
     generation: int = 0,
     status: str = "failed",
 ) -> End:
-    """Return the end of a job that did not succeed, with the text that its result keeps."""
+    """Return the end of a job that did not succeed, with its error text."""
     value = b2a_base64(zlib.compress(show(text).encode()), newline=False).decode()
     return End(number, status, how, started_at, ended_at, ttl, "exc_string", value, generation)

@@ -1,7 +1,7 @@
 """Monitors the children of a worker: timeouts, jobs that wait behind long ones, commands to stop.
 
-The supervisor calls `look` in every round of its loop. Nothing in here knows Redis, and children
-are changed through `Pool` and `Child` only.
+The supervisor calls `look` in every round of its loop. This module does not access Redis, and
+changes children only by methods of `Pool` and `Child`.
 """
 
 from __future__ import annotations
@@ -16,18 +16,19 @@ from flowq.workers.estimates import BATCH_S, Estimates
 from flowq.workers.processes import reap_orphans
 
 LOOK_S = 0.01
-"""How old a child's job may get while others wait behind it."""
+"""When a child's job has run so long, the jobs behind it are given to others."""
 
 READ_S = 0.5
-CHORE_TIMEOUT_S = 300.0
-"""How long RQ's own way to end a job, or a chore, may take (they run callbacks and webhooks)."""
+"""The interval at which the output of running jobs is added to their logs."""
 
+CHORE_TIMEOUT_S = 300.0
+"""The time limit of a chore, and of an end by RQ's own code: both run callbacks and webhooks."""
 
 STOPPED = "Job stopped by user, work-horse terminated."
 
 
 class Monitor:
-    """Monitors one pool. Units: `grace_s` in seconds, after a job's timeout."""
+    """Monitors one pool. A job is killed `grace_s` seconds after its timeout was raised in it."""
 
     def __init__(self, pool: Pool, estimates: Estimates, grace_s: float) -> None:
         self.pool = pool
@@ -37,7 +38,7 @@ class Monitor:
         self._read_at = 0.0
 
     def look(self) -> bool:
-        """Do what has to be done by now; True when Redis should hear at once what has begun."""
+        """Do what is due. Returns True if Redis should be told at once of a job that has begun."""
         now = time.monotonic()
         if now - self._looked_at < LOOK_S:
             return False
@@ -66,7 +67,7 @@ class Monitor:
         return seconds > LOOK_S and self._isolate(child, claim)
 
     def _isolate(self, child: Child, claim: Claim) -> bool:
-        """Let nothing wait behind a job that takes long; True when it looked like a short one."""
+        """Take back what waits behind a long job. Returns True if it was taken for a short one."""
         self.pool.collect(child)
         waiting = child.waiting
         if waiting and time.monotonic() - waiting[0].handed_at > LOOK_S:
@@ -75,18 +76,18 @@ class Monitor:
             self.pool.reassign(child)
         return claim.make_heavy()
 
-    # Looking ahead -------------------------------------------------------------------------------
+    # Predicting ----------------------------------------------------------------------------------
 
     def predict_s(self) -> float:
-        """Return in how many seconds a child should get its next job, before it needs it.
+        """Return in how many seconds some child should get its next job, just before it is idle.
 
-        Zero or less: now; infinity: nobody can tell.
+        Zero or less means now, infinity that it is unknown.
         """
         now = time.monotonic()
         return min((self._find_lead(child, now) for child in self.pool.children), default=inf)
 
     def find_soon_idle(self, within_s: float) -> list[Child]:
-        """Return the children for which that is within so many seconds."""
+        """Return the children that should get their next job within so many seconds."""
         now = time.monotonic()
         return [child for child in self.pool.children if self._find_lead(child, now) <= within_s]
 
@@ -100,7 +101,7 @@ class Monitor:
         return self.estimates.find_lead(claim.kind, now - begun_at)
 
     def rebalance(self) -> None:
-        """Take back what waits behind a long job, because somebody is idle."""
+        """Take back the jobs that wait behind long ones, because another child is idle."""
         now = time.monotonic()
         for child in self.pool.children:
             executing, waiting = child.executing, child.waiting
@@ -110,13 +111,13 @@ class Monitor:
     # Commands ------------------------------------------------------------------------------------
 
     def kill_all(self) -> None:
-        """End what is being executed, as failures."""
+        """Kill all jobs that are being executed; they fail."""
         for child in list(self.pool.children):
             if child.executing is not None:
                 self.pool.kill(child, "it was killed by a command")
 
     def stop(self, *, job_id: str = "", execution_id: str = "") -> None:
-        """End one job as stopped, whether it is being executed or waits in a child."""
+        """End one job as stopped, whether a child executes it or has not begun it."""
         for child in list(self.pool.children):
             for claim in list(child.claims.values()):
                 if job_id != claim.job_id and execution_id != claim.execution_id:
@@ -128,7 +129,7 @@ class Monitor:
                     self.pool.kill(child, STOPPED)
 
     def obey(self, command: dict[str, Any]) -> None:
-        """Do what RQ's `send_…_command` functions ask for; others are ignored."""
+        """Execute a command that one of RQ's `send_…_command` functions sent; ignore others."""
         name = command.get("command")
         if name == "kill-horse":
             self.kill_all()
@@ -138,18 +139,19 @@ class Monitor:
             self.stop(execution_id=str(command["execution_id"]))
 
     def kill_lost(self, execution_ids: set[str]) -> None:
-        """End executions that somebody else has ended or started anew."""
+        """Kill executions that another process has ended, or started again."""
         for child in list(self.pool.children):
             claim = child.executing
             if claim is not None and claim.execution_id in execution_ids:
                 self.pool.kill(child, "somebody else has ended it")
 
-    # Looking back --------------------------------------------------------------------------------
+    # Reporting -----------------------------------------------------------------------------------
 
     def report(self) -> list[tuple[Claim, bool]]:
-        """Return what the children hold; the flag says: handed over, and not begun.
+        """Return the claims that the children have, for a heartbeat.
 
-        Without light claims: those last for milliseconds, or are made heavy by `look`.
+        The flag is True for a job that was handed over and has not begun. Light claims are left
+        out: they last for milliseconds, or `look` makes them heavy.
         """
         report: list[tuple[Claim, bool]] = []
         for child in self.pool.children:

@@ -24,22 +24,22 @@ from flowq.texts import ATTEMPT_LINE, show_bytes
 from flowq.workers.shared_state import LOCK_S, SharedState
 
 LOG_BYTES = 1_000_000
-"""How much of one job's output is kept: the first and the last half of that."""
+"""How much of one job's output is kept: its first and its last half a megabyte."""
 
 HALF_BYTES = LOG_BYTES // 2
 
 RUNAWAY_BYTES = 64_000_000
-"""How long a scratch file may get while its job runs."""
+"""The size at which the scratch file of a running job is cut."""
 
 TAIL_BYTES = 2_000
 
 BINARY = getattr(os, "O_BINARY", 0)
-"""Windows would change line ends, and take a Ctrl-Z for the end of the file."""
-
+"""Without it, Windows would change line ends and take a Ctrl-Z for the end of the file."""
 
 MARK = 0 if BINARY else (1 << 30) + 7
-"""Where an empty scratch file is positioned: elsewhere stands what somebody has written to, or has
-put in its place. On Windows a subprocess would write there, instead of at the end."""
+"""The position in an empty scratch file. Any other position shows that something was written, or
+that the descriptor was replaced. Not on Windows, where a subprocess would write at this position
+instead of at the end of the file."""
 
 ALL_BYTES = 1 << 50
 
@@ -57,7 +57,8 @@ class Capture:
         self._scratch: int | None = None
         self._terminal = 1
         self.mask = Mask()
-        """The secrets that jobs of this process have read: what they left behind may print them."""
+        """The secrets that jobs of this process have read; their background processes may still
+        print them."""
         if scratch_folder:
             self._terminal = os.dup(1)
             flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_TRUNC | BINARY
@@ -69,19 +70,19 @@ class Capture:
 
     @property
     def is_on(self) -> bool:
-        """Whether output goes to a scratch file; else it goes to where the worker prints."""
+        """Whether output goes to a scratch file; otherwise it goes to the worker's own output."""
         return self._scratch is not None
 
     def end(self, job_id: str | None) -> bool:
-        """Move what was written since the last call to the job's log.
+        """Move the output since the last call to the job's log.
 
-        False when the job has closed descriptors 1 or 2, or put others there: they are repaired,
-        but what it has opened since may have got their numbers.
+        Returns False if the job closed or replaced descriptor 1 or 2. They are repaired, but a file
+        that the job has opened since may have their numbers.
         """
         scratch = self._scratch
         if scratch is None or _are_at_mark(scratch):
             return True
-        if not _is_file(scratch, self._file):  # the job has closed it, and opened what is its own
+        if not _is_file(scratch, self._file):  # the job closed it and opened a file of its own
             return False
         is_fit = _is_file(1, self._file) and _is_file(2, self._file)
         try:
@@ -105,7 +106,7 @@ class Capture:
                 append_log(self._log_folder, job_id, text)
             else:
                 _write_all(self._terminal, text)
-        except OSError as error:  # a full disk, a reader that has gone: the job has succeeded
+        except OSError as error:  # a full disk, or a closed pipe: no reason to fail the job
             log.warning("the output of job %s is lost: %s", job_id, error)
 
 
@@ -113,7 +114,7 @@ def _are_at_mark(scratch: int) -> bool:
     seek, here = os.lseek, os.SEEK_CUR
     try:
         return MARK == seek(1, 0, here) == seek(2, 0, here) == seek(scratch, 0, here)
-    except OSError:  # closed, or not a file any more
+    except OSError:  # closed, or no longer a file
         return False
 
 
@@ -125,10 +126,10 @@ def _is_file(descriptor: int, file: os.stat_result) -> bool:
 
 
 def open_stream(descriptor: int) -> TextIO:
-    """Return what `sys.stdout` and `sys.stderr` are in a child.
+    """Return a new `sys.stdout` or `sys.stderr` for a child.
 
-    By line, or the last words of a killed job would be lost; and whatever the worker's process has
-    put in the place of its own streams does not matter here.
+    It is line-buffered, so that the last output of a killed job is not lost, and independent of
+    the objects that the worker's process uses as its streams.
     """
     return open(
         descriptor, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False
@@ -136,13 +137,15 @@ def open_stream(descriptor: int) -> TextIO:
 
 
 def scratch_path(folder: str, pid: int) -> Path:
-    """Return where the child with that process id writes."""
+    """Return the scratch file of the child with this process id."""
     return Path(folder) / f"child-{pid}.out"
 
 
 def read_bounded(descriptor: int, skip: int, mask: Mask) -> bytes:
-    """Return what is in the file, masked, without the middle when it is long, and without the
-    first `skip` bytes (at most half of what is kept, or all)."""
+    """Return the content of the file, masked, without the first `skip` bytes.
+
+    The middle of long content is left out. `skip` is at most HALF_BYTES, or ALL_BYTES.
+    """
     size = os.fstat(descriptor).st_size
     if size <= LOG_BYTES or skip > HALF_BYTES:
         return read_masked(descriptor, skip, size, mask)
@@ -152,7 +155,7 @@ def read_bounded(descriptor: int, skip: int, mask: Mask) -> bytes:
 
 
 def read_masked(descriptor: int, begin: int, end: int, mask: Mask) -> bytes:
-    """Return what stands there, masked, also where a secret goes beyond it."""
+    """Return this part of the file, masked, including secrets that extend beyond the part."""
     around = mask.longest
     at = max(0, begin - around)
     text = read_at(descriptor, at, end + around - at)
@@ -160,7 +163,7 @@ def read_masked(descriptor: int, begin: int, end: int, mask: Mask) -> bytes:
 
 
 def read_at(descriptor: int, at: int, size: int) -> bytes:
-    """Return so many bytes from there, or what there is."""
+    """Return up to `size` bytes from a position of the file."""
     os.lseek(descriptor, at, os.SEEK_SET)
     parts = []
     while size > 0 and (part := os.read(descriptor, size)):
@@ -173,13 +176,13 @@ APPENDING = os.O_WRONLY | os.O_CREAT | os.O_APPEND
 
 
 def append_log(folder: str, job_id: str, text: bytes) -> None:
-    """Add to the log of a job; a retry goes below what was there."""
+    """Append to the log of a job."""
     if not text:
         return
     path = Path(folder, f"{job_id}.log")
     try:
         descriptor = private.open_file(path, APPENDING)
-    except FileNotFoundError:  # the folder is not there yet, or not any more
+    except FileNotFoundError:  # the folder was not made yet, or was removed
         path.parent.mkdir(mode=private.FOLDER_MODE, exist_ok=True)
         descriptor = private.open_file(path, APPENDING)
     with os.fdopen(descriptor, "ab") as file:
@@ -187,7 +190,7 @@ def append_log(folder: str, job_id: str, text: bytes) -> None:
 
 
 def mark_attempt(folder: str, job_id: str, attempt: int) -> None:
-    """Part what a further attempt will print from what is in the log of the job already."""
+    """Add a line to an existing log that separates a new attempt from the earlier ones."""
     path = Path(folder) / f"{job_id}.log"
     try:
         if path.exists():
@@ -202,25 +205,20 @@ def _write_all(descriptor: int, text: bytes) -> None:
 
 
 # In the supervisor -------------------------------------------------------------------------------
-# A child sends its secrets before its job can print them, and the shared state says how many there
-# are. Output is masked on its way into a log, and stays where it is until all of them are known.
+# A child sends its secrets before its job can print them, and the shared state has their number.
+# Output is masked on its way into a log, and stays in the scratch file until all secrets are known.
 
 BRIEFLY_S = 0.01
-
-
 WITHHELD = b"[its output is not kept: it may have secrets in it that are not known here]\n"
 
-
 MAX_SECRETS = 8_000_000
-
-
 MAX_SECRETS_COUNT = 10_000
-"""How many characters, and how many secrets, are kept of one child. A child runs the code of users,
-which must not fill the memory of its supervisor."""
+"""Limits of the secrets of one child, in characters and in number: the user code in a child must
+not fill the memory of its supervisor."""
 
 
 class Secrets:
-    """What the supervisor knows of the secrets of one child. `count` is how many."""
+    """The secrets of one child that the supervisor knows."""
 
     def __init__(self) -> None:
         self.mask = Mask()
@@ -228,9 +226,9 @@ class Secrets:
         self._size = 0
 
     def add(self, values: list[str]) -> bool:
-        """Take in some of them; False when these would be too many, and are left out.
+        """Add secrets; False if they exceed the limits and are left out.
 
-        `count` then stays below what the shared state says, so that the child's output is withheld.
+        `count` then stays below the number in the shared state, so the child's output is withheld.
         """
         self._size += sum(map(len, values))
         if self._size > MAX_SECRETS or self.count + len(values) > MAX_SECRETS_COUNT:
@@ -241,7 +239,7 @@ class Secrets:
 
 
 class Scratch:
-    """What the children of one supervisor have written; nothing without a folder for it."""
+    """The scratch files of one supervisor's children; there are none without a folder."""
 
     def __init__(self, folder: str | None, log_folder: str | None) -> None:
         self._folder = folder
@@ -250,12 +248,12 @@ class Scratch:
     def pass_on(
         self, pid: int, shared: SharedState, number: int, job_id: str, secrets: Secrets
     ) -> None:
-        """Add what a running job has written so far to its log; the first half of what is kept.
+        """Add the output so far of a running job to its log, up to HALF_BYTES.
 
-        What comes last is known at its end only, and the child adds that.
+        The last half is known only when the job ends, and the child adds it.
         """
         if self._folder is None or self._log_folder is None:
-            return  # where the worker itself prints a slow reader could stop us
+            return  # not to the worker's own output, whose slow reader could block us
         with suppress(OSError), shared.held(BRIEFLY_S) as is_held:
             if is_held and shared.begun == number:
                 with _opened(scratch_path(self._folder, pid), os.O_RDONLY) as descriptor:
@@ -266,14 +264,15 @@ class Scratch:
     ) -> None:
         done = shared.logged_bytes
         text = read_at(descriptor, done, HALF_BYTES - done)
-        if shared.secrets_told != secrets.count:  # now, as it may print them once it has told them
+        # After reading: the child announces a secret before it can print it.
+        if shared.secrets_told != secrets.count:
             return
         shown, used = secrets.mask.hide_begun(text)
         shared.note_logged(done + used)
         append_log(log_folder, job_id, shown)
 
     def take(self, pid: int, shared: SharedState, job_id: str, secrets: Secrets) -> str:
-        """Move what a dead child has written to the log of its job; return the end of it."""
+        """Move the output of a dead child to the log of its job; return the end of the output."""
         if self._folder is None:
             return ""
         try:
@@ -300,7 +299,7 @@ class Scratch:
         return show_bytes(tail)
 
     def trim(self, pid: int, secrets: Secrets) -> None:
-        """Cut the output of a job that prints without end, but not in the middle of a secret."""
+        """Cut the scratch file of a job that prints too much, but not in the middle of a secret."""
         if self._folder is None:
             return
         path = scratch_path(self._folder, pid)
@@ -309,9 +308,9 @@ class Scratch:
                 os.truncate(path, _find_cut(path, secrets.mask) if secrets.mask else HALF_BYTES)
 
     def drop(self, pid: int) -> None:
-        """Remove the file of a child that is gone."""
+        """Remove the scratch file of a child that has ended."""
         if self._folder is not None:
-            with suppress(OSError):  # on Windows, while something that the job started has it open
+            with suppress(OSError):  # on Windows, while a process of the job has it open
                 scratch_path(self._folder, pid).unlink()
 
 

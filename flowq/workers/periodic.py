@@ -19,20 +19,20 @@ from flowq.workers.wakeup import Wakeup
 
 TIDY_S = 1.0
 DUE_S = 0.5
-"""How often the schedules are looked at in any case; a change of one is heard of at once."""
+"""The interval at which schedules are checked, besides after each change of one."""
 
 PAUSE_S = 0.01
-"""How soon again: others may schedule thousands of jobs."""
+"""The shortest pause between two checks: other programs may schedule thousands of jobs."""
 
 SIGN_S = 10.0
-"""How often the subscription, over which nothing may come for hours, is asked whether it lives."""
+"""The interval of pings on the subscription, which may receive no message for hours."""
 
 log = logging.getLogger("rq.worker")
 
 
 @dataclass
 class Duty:
-    """Something to do every so many seconds. Units: `due_at` on the monotonic clock."""
+    """Something to do every `every_s` seconds. `due_at` is on the monotonic clock."""
 
     every_s: float
     do: Callable[[], None]
@@ -41,7 +41,7 @@ class Duty:
 
 
 class PeriodicWork:
-    """The duties of one worker. Errors: redis-py's, of `do_due`."""
+    """The duties of one worker. `do_due` raises redis-py's errors."""
 
     def __init__(
         self,
@@ -60,12 +60,12 @@ class PeriodicWork:
         self._worker_ttl_s = worker_ttl_s
         self._max_crashes = max_crashes
         self._was_refused = False
-        """Whether the server has refused something since the last look for lost workers."""
+        """Whether the server has refused a command since the last search for lost workers."""
         self._has_queued = False
-        """Whether jobs of lost workers were queued again since `take_queued` was called."""
+        """Whether jobs of lost workers were requeued since the last call of `take_queued`."""
         self._heals_until: float | None = None
         self._tried: tuple[int, list[str]] = (0, [])
-        """What was due when a worker wanted to leave, after how many jobs."""
+        """The number of jobs done, and what was due, when `_has_tidied` last ran a pass."""
         self._has_looked = False
         self._is_sure = False
         self._is_clock_off = False
@@ -74,7 +74,7 @@ class PeriodicWork:
         self._wakeup = wakeup
         self._looked_at = 0.0
         wakeup.call_on_schedule(self.look_at_schedules)
-        # After the first search that is sure: RQ would fail what we start again.
+        # After the first search that is sure: RQ would fail the jobs that we requeue.
         clean_at = time.monotonic() + lease.silence_s
         self._clean = Duty(maintenance_s, self._clean_registries, clean_at)
         self._maintenance = Duty(TIDY_S, self._tidy)
@@ -88,7 +88,7 @@ class PeriodicWork:
         ]
 
     def look_at_schedules(self) -> None:
-        """Look soon: a schedule has changed, so something may be due earlier than we thought."""
+        """Check the schedules soon, because one has changed."""
         self._due.due_at = min(self._due.due_at, self._looked_at + PAUSE_S)
 
     @property
@@ -113,7 +113,7 @@ class PeriodicWork:
             if is_passing(error):
                 duty.due_at = 0.0
                 raise
-            if not duty.is_failing:  # jobs go on all the same, and the next time may be better
+            if not duty.is_failing:  # jobs go on, and the next attempt may succeed
                 log.exception("periodic work failed (%s); trying again", name)
             duty.is_failing = True
         else:
@@ -122,20 +122,20 @@ class PeriodicWork:
             duty.is_failing = False
 
     def hurry(self) -> None:
-        """Beat as soon as possible: something that looked short has begun, and takes long."""
+        """Send a heartbeat as soon as possible: a job that was taken for a short one takes long."""
         self._beat.due_at = 0.0
 
     def note_refusal(self) -> None:
-        """The server has refused something: silence of other workers may be its fault."""
+        """Note that the server refuses commands: it may be why other workers are silent."""
         self._was_refused = True
 
     def take_queued(self) -> bool:
-        """Return whether jobs of lost workers were queued again since this was asked last."""
+        """Return whether jobs of lost workers were requeued since the last call."""
         has_queued, self._has_queued = self._has_queued, False
         return has_queued
 
     def beat(self) -> None:
-        """Say that we and our executions are alive; end those that were taken from us."""
+        """Send a heartbeat for the worker and its executions; kill those that were taken away."""
         executing = self.monitor.report()
         lost = self.redis_side.beat(self._lease.lease_s, self._worker_ttl_s, executing)
         if lost:
@@ -147,7 +147,7 @@ class PeriodicWork:
             self._has_queued = True
 
     def _queue_due(self) -> None:
-        self._wakeup.watch_schedules()  # before we look, so that nothing comes in between
+        self._wakeup.watch_schedules()  # before the check, so that no change is missed
         next_s, all_limited = self.redis_side.queue_due()
         self._looked_at = time.monotonic()
         if next_s is not None:
@@ -174,14 +174,14 @@ class PeriodicWork:
                 self.recover(name)
 
     def is_healing(self, done: int) -> bool:
-        """Whether a worker that has nothing to do, after so many jobs, must not leave yet: jobs of
-        others may be lost, and it will soon be known, or its last ones have led to maintenance.
+        """Whether an idle worker that has done so many jobs must not leave yet.
 
-        Errors: redis-py's.
+        Other workers may be lost, and it will soon be certain; or the last jobs of this worker have
+        led to maintenance. Errors: redis-py's.
         """
         now = time.monotonic()
         if self._heals_until is None:
-            # After so long those who looked dead are lost, or were not dead.
+            # By then a silent worker is lost, or has sent a heartbeat.
             self._heals_until = now + self._lease.silence_s + self._lease.lease_s + 1.0
         if not self._has_looked or self._has_tidied(done):
             return True
@@ -190,9 +190,9 @@ class PeriodicWork:
         )
 
     def _has_tidied(self, done: int) -> bool:
-        """Do what the next pass would do; whether there was something, which may queue jobs.
+        """Run the next pass of maintenance now; True if something was due, which may queue jobs.
 
-        What a pass cannot change (it fails, or belongs to a newer version) keeps nobody.
+        What a pass cannot change (it fails, or belongs to a newer version) does not count again.
         """
         tried = (done, list_due(self.redis_side.connection))
         if not tried[1] or tried == self._tried:
@@ -203,7 +203,7 @@ class PeriodicWork:
         return True
 
     def recover(self, worker: str) -> None:
-        """Requeue what a lost worker held, or let it fail where it has crashed too many workers."""
+        """Requeue the jobs of a lost worker; those that have lost too many workers fail."""
         self._has_queued = True
         log.warning("worker %s is lost; its jobs are looked after", worker)
         text = f"The worker that executed the job ({worker}) was lost"

@@ -33,8 +33,15 @@ Strategy = Literal["default", "round_robin", "random"]
 
 @dataclass(frozen=True)
 class Capacity:
-    """What the children can take: jobs for so many of them, of which so many are `idle`; the others
-    take short jobs only, of `budget_s` together; `limit` jobs at most. Units: seconds."""
+    """The jobs that a turn requests.
+
+    Attributes:
+        slots: the number of children that can take jobs.
+        idle: how many of these can take any job. The others take only short jobs.
+        limit: the most jobs.
+        budget_s: the estimated duration of the short jobs for one child.
+        cost_by_kind: the estimated duration of each kind of short jobs.
+    """
 
     slots: int
     idle: int
@@ -62,16 +69,16 @@ HOST_DAYS = 9
 """How long the host of a worker is remembered: some longer than a run is kept by default."""
 
 MAX_KNOWN = 10_000
-"""How many versions of code are remembered as told, and not told again."""
+"""How many versions of code are remembered as stored, so that they are not stored again."""
 
 RESULT_NUMBER = {"finished": "1", "failed": "2", "stopped": "2"}
 """RQ's types of results; it records stopped jobs as failures."""
 
 
 class RedisSide:
-    """The claims and ends of one worker. Errors: redis-py's, of every method.
+    """The claims and ends of one worker. Every method can raise redis-py's errors.
 
-    `strategy` is RQ's: queues in the order given, one after the other in turns, or at random.
+    `strategy` is RQ's: always in the given order, round robin, or at random.
     """
 
     def __init__(
@@ -105,7 +112,7 @@ class RedisSide:
         return self.receive()
 
     def send(self, ends: Sequence[Claim], capacity: Capacity) -> None:
-        """Begin a turn; `receive` or `disconnect` must follow. Another one may begin meanwhile."""
+        """Send a turn; `receive` or `disconnect` must follow. Several may be under way."""
         if self._line is None:
             self._line = self.connection.connection_pool.get_connection()
         self._tell_code()
@@ -116,15 +123,15 @@ class RedisSide:
         scripts.TURN.send(self._line, self.connection.connection_pool, self._key, *said)
 
     def note_code(self, claim: Claim) -> None:
-        """Leave the digest of its code alone in a claim's end; the next turn brings what is new.
+        """Reduce the code in a claim's end to its digest; the next turn stores new digests.
 
-        What a digest stands for is kept with the run, once, with the first job that had it.
+        The files of a digest are stored once for each run, with the first job that had it.
         """
         end = claim.end
         digest, _, files = end.code.partition(" ")
         run_id = claim.find("flowq_run")
         if files and (run_id, digest) not in self._known_code:
-            with suppress(ValueError, RecursionError):  # a child runs the code of users
+            with suppress(ValueError, RecursionError):  # user code in the child may send anything
                 table = json.loads(files)
                 told = {"job": claim.find("flowq_name"), "at": end.ended_at, "files": table}
                 self._new_code[run_id, digest] = json.dumps(told)
@@ -132,7 +139,7 @@ class RedisSide:
 
     def _tell_code(self) -> None:
         for (run_id, digest), told in list(self._new_code.items()):
-            if self.connection.exists(keys.run(run_id)):  # it may have been removed meanwhile
+            if self.connection.exists(keys.run(run_id)):  # it may have been removed
                 self.connection.hsetnx(keys.run_code(run_id), digest, told)
             if len(self._known_code) >= MAX_KNOWN:
                 self._known_code.clear()
@@ -141,15 +148,15 @@ class RedisSide:
 
     @property
     def socket(self) -> Any:
-        """Where the answers to what was sent arrive."""
+        """The socket on which answers arrive."""
         return getattr(self._line, "_sock", None)
 
     def has_answer(self) -> bool:
-        """Whether an answer is there already; it may have been read with the one before."""
+        """Whether an answer has arrived; it may have been read with the one before."""
         return self._line is not None and self._line.can_read(timeout=0)
 
     def receive(self) -> Turn:
-        """Return the answer to the first that was sent. Blocks until it is there."""
+        """Return the answer to the oldest turn. Blocks until it arrives."""
         assert self._line is not None
         said = self._said.popleft()
         try:
@@ -162,14 +169,14 @@ class RedisSide:
         return self._read(answer)
 
     def check_patience(self) -> None:
-        """Raise redis-py's TimeoutError when the next answer should have come long ago."""
+        """Raise redis-py's TimeoutError if the next answer is overdue."""
         assert self._line is not None
         limit_s = self._line.socket_timeout
         if limit_s is not None and time.monotonic() - self._waits_since > limit_s:
             raise RedisTimeoutError("there is no answer to a turn")
 
     def disconnect(self) -> None:
-        """Give up on all answers, and on every connection: they end alike. Idempotent."""
+        """Give up on all answers, and close all connections. Idempotent."""
         line, self._line, self._state = self._line, None, ""
         self._said.clear()
         if line is not None:
@@ -228,9 +235,9 @@ class RedisSide:
         )
 
     def put_back(self, claims: Iterable[Claim], begun: Container[str] = ()) -> None:
-        """Put claims at the front of their queues again, in their order, charged with no crash.
+        """Put claims back at the front of their queues, in their order. Not counted as crashes.
 
-        `begun`: the executions that had begun, by their ids; the others were no attempts either.
+        `begun`: the ids of executions that had begun; the others are not counted as attempts.
         """
         taken = [
             (claim.job_id, claim.execution_id, "1" if claim.execution_id in begun else "")
@@ -240,15 +247,15 @@ class RedisSide:
             self._take_away(self.worker, "back", 0, taken)
 
     def return_unknown(self, pairs: Sequence[tuple[str, str]]) -> None:
-        """Do the same for (job, execution) pairs, the last one becoming the first in its queue."""
+        """Do the same for (job, execution) pairs; the last pair becomes the first in its queue."""
         if pairs:
             taken = [(*pair, "") for pair in pairs]
             self._take_away(self.worker, "back", 0, taken)
 
     def recover(self, worker: str, max_crashes: int) -> list[Claim]:
-        """Requeue what a lost worker held, and forget the worker.
+        """Requeue the jobs of a lost worker, and remove its record.
 
-        Returns the claims of jobs that must be failed instead; they are ours now.
+        Returns the jobs that must fail instead, as claims of this worker.
         """
         return self._take_away(worker, "dead", max_crashes, [])
 
@@ -262,7 +269,7 @@ class RedisSide:
         return [self._claim(*parts) for parts in answer]
 
     def force_end(self, claim: Claim) -> None:
-        """Fail an execution that RQ's own code cannot end: its dependents will not hear of it."""
+        """End an execution that RQ's own code cannot end; its RQ dependents are not enqueued."""
         end = claim.end
         self.connection.delete(f"{keys.job(claim.job_id)}:dependents")
         if end.status == "finished" and end.field == "retry":
@@ -271,9 +278,9 @@ class RedisSide:
         self.turn([replace(claim, end=end)], NO_CAPACITY)
 
     def find_unknown(self, known: Iterable[Claim]) -> list[tuple[str, str]]:
-        """Return (job, execution) pairs that Redis says we hold and we know nothing about.
+        """Return (job, execution) pairs that this worker has in Redis but does not know.
 
-        They come from a claim whose reply was lost.
+        Their claim's answer was lost.
         """
         ours = {claim.execution_id for claim in known}
         members: Any = self.connection.smembers(keys.held(self.worker))
@@ -281,9 +288,9 @@ class RedisSide:
         return [(job, execution) for job, _, execution in pairs if execution not in ours]
 
     def beat(self, lease_s: float, ttl_s: int, executing: Sequence[tuple[Claim, bool]]) -> set[str]:
-        """Say that we and these executions are alive; the flag says: handed over, not begun.
+        """Send a heartbeat for this worker and these executions (`Monitor.report` has the flags).
 
-        Returns the ids of executions that somebody else has taken away from us.
+        Returns the ids of executions that another process has taken away.
         """
         arguments: list[Any] = [self.worker, lease_s, ttl_s, self._beat_s, len(executing)]
         for claim, is_waiting in executing:
@@ -303,7 +310,7 @@ class RedisSide:
         self._tells_host_at = time.monotonic() + 86_400
 
     def credit(self, end: End) -> None:
-        """Count an end for the worker's statistics, which Redis gets with the next beat."""
+        """Count an end for the worker's statistics, which the next heartbeat sends."""
         name = "successful_job_count" if end.status == "finished" else "failed_job_count"
         self._work[name] += 1
         self._work["total_working_time"] += end.ended_at - (end.started_at or end.ended_at)
@@ -319,10 +326,10 @@ class RedisSide:
         self._work.clear()
 
     def queue_due(self) -> tuple[float | None, list[tuple[str, str]]]:
-        """Queue scheduled jobs whose time has come.
+        """Queue scheduled jobs that are due.
 
-        Returns in how many seconds the next one is due, if there is one, and those with a rate
-        limit, as (queue, job), which are left to RQ.
+        Returns the seconds until the next one is due (None without one), and (queue, job) pairs of
+        due jobs with a rate limit, which RQ's code must queue.
         """
         answer = scripts.DUE.call(self.connection, self._key, 250, *self.queues)
         next_s, *parts = (as_text(part) for part in answer)
@@ -330,27 +337,27 @@ class RedisSide:
         return (float(next_s) if next_s else None), limited
 
     def find_lost(self, lease: Lease, *, was_refused: bool = False) -> Lost:
-        """Return the workers that are lost, and say that the server takes writes."""
+        """Return the workers that are lost, and record that the server accepts writes."""
         return find_lost(self.connection, lease, was_refused=was_refused)
 
     def tell_stop(self) -> None:
-        """Say that we finish what we have, and end."""
+        """Record that this worker finishes its jobs and ends."""
         key = keys.worker(self.worker)
         self.connection.hset(key, "shutdown_requested_date", format_instant(time.time()))
 
     def find_lease(self, worker: str) -> float | None:
-        """Return for how many seconds a worker still counts as alive; None for a stranger."""
+        """Return for how many seconds a worker still counts as alive; None if it has no lease."""
         ends_at: Any = self.connection.zscore(keys.WORKERS, worker)
         return None if ends_at is None else ends_at - read_clock(self.connection)
 
     def leave(self) -> None:
-        """Give back the lease, and the locks of schedules that no other worker of ours needs."""
+        """Release the lease, and the locks of schedules that no other flowq worker needs."""
         self._report_work()
         scripts.LEAVE.call(self.connection, self._key, self.worker, *self.queues)
 
 
 def _describe(claim: Claim, end: End) -> str:
-    """Return an end in one line, as lua/turn_ends.lua reads it; "-" for what is empty."""
+    """Return an end as the line that lua/turn_ends.lua parses; "-" stands for an empty field."""
     return (
         f"{claim.job_id} {claim.execution_id} {end.status} {_describe_instant(end.started_at)} "
         f"{_describe_instant(end.ended_at)} {end.ttl or '-'} {end.field or '-'} {end.generation} "
@@ -359,7 +366,7 @@ def _describe(claim: Claim, end: End) -> str:
 
 
 def _describe_instant(at_s: float) -> str:
-    """Return it as RQ writes instants, and in epoch seconds; now, when there is none."""
+    """Return an instant as RQ writes it, and in epoch seconds; the current time instead of 0."""
     second, microsecond = divmod(int((at_s or time.time()) * 1e6), 1_000_000)
     digits = f"{microsecond:06d}"
     return f"{format_second(second)}.{digits}Z {second}.{digits}"

@@ -1,4 +1,4 @@
-"""Replaces a supervisor that is idle for long with a small process that only waits.
+"""Replaces a supervisor that has long been idle with a small process that only waits.
 
 Both are the same process: each replaces itself with the other by `exec`, which keeps the process
 id, the environment and the current folder. The waiting program loads a fraction of the supervisor's
@@ -24,50 +24,50 @@ if TYPE_CHECKING:
     from redis import Redis
 
 LOOK_S = 5.0
-"""How often to ask for what no event of the run tells: jobs queued by RQ's tools, and times."""
+"""The interval of checks for what has no event: jobs queued by RQ's tools, and times."""
 
 LONGEST_S = 900.0
-"""How often to be a supervisor for a while, which looks after more than that."""
+"""After so long it becomes a supervisor for a while, which does all kinds of maintenance."""
 
 SPARE_S = 10.0
-"""How late the look for jobs of the run that ended unnoticed is when nobody else makes it."""
+"""It looks for jobs that ended unnoticed when no other process has done so for this time."""
 
 PART_S = 1.0
-"""How soon the next part of such a look follows, where a run has too many jobs for one."""
+"""The pause before the next part of that look, if a run has too many jobs for one part."""
 
 MISSING = ("function not found", "noscript")
-"""What the server says when it does not know the script that looks; a supervisor loads it."""
+"""Answers of a server that does not know the script for that look; a supervisor loads it."""
 
 EARLY_S = 1.0
 LATE_S = 5.0
 STALE_S = 10.0
-"""What is due this long in advance, or late, or left undone, concerns us (see `_has_work`)."""
+"""It wakes for what is due so soon, is so late, or was left undone so long (`_has_work`)."""
 
 MAX_SERVED = 100
-"""How many runs may be waited for like that on one server. What waits longest then has to be let go
-on by hand, as after a restart of the machine."""
+"""How many runs of one server may have such a process. A user must resume the others (`flowq
+release`), as after a restart of the machine."""
 
 ENDED = (b"succeeded", b"failed", b"canceled")
 
 PIPE_BYTES = 16_384
-"""What a pipe takes on every system while nobody reads from it; writing more would block."""
+"""What a pipe can hold on every system; writing more would block."""
 
 _HELD = 3
-"""The descriptor under which a connection goes over into the next program."""
+"""The descriptor under which the next program inherits the connection."""
 
 _held: int | None = None
-"""The descriptor of that connection, in the process that has it."""
+"""The descriptor of that connection in this process, if it has one."""
 
 
 # In the supervisor -------------------------------------------------------------------------------
 
 
 def hold(values: dict[str, Any], connection: Redis) -> None:
-    """Keep a connection that says for as long as this process lives that it serves the run.
+    """Keep a connection open that shows for the life of this process that it serves the run.
 
-    The names of the server's clients say which runs are served. The other connections are closed
-    before a supervisor rests, so without this one nobody would serve the run for a moment. It is
-    the one that `values` name, from the program before, or a new one. Errors: none.
+    The names of the server's clients tell which runs are served. A supervisor closes its other
+    connections before it rests, so without this one the run would seem unserved for a moment. The
+    connection is inherited from the program before (`values` name it), or new. Errors: none.
     """
     global _held  # noqa: PLW0603 - a process is one supervisor
     _held = values.pop("held", None)
@@ -77,7 +77,7 @@ def hold(values: dict[str, Any], connection: Redis) -> None:
 
 
 def close_held() -> None:
-    """In a child that was forked: close that connection, which could outlive the supervisor."""
+    """In a forked child: close that connection, because the child could outlive the supervisor."""
     global _held  # noqa: PLW0603 - as above
     if _held is not None:
         os.close(_held)
@@ -85,13 +85,13 @@ def close_held() -> None:
 
 
 def rest(values: dict[str, Any], command: list[str], connection: Redis) -> None:
-    """Become the process that waits, with what it takes to be this supervisor again.
+    """Become the waiting process, which can become this supervisor again.
 
     `command` starts a supervisor, which reads `values` from its input.
 
-    Returns where that cannot be: the process should end then. Errors: none.
+    Returns only if this is not possible: then the process should end. Errors: none.
     """
-    from flowq.runtime import keys  # noqa: PLC0415 - not for the one that waits
+    from flowq.runtime import keys  # noqa: PLC0415 - the waiting process must not load these
     from flowq.runtime.scripts import STEP  # noqa: PLC0415 - the same
     from flowq.runtime.steps import LOOKS_PER_STEP  # noqa: PLC0415 - the same
     from flowq.runtime.wip import find_served  # noqa: PLC0415 - the same
@@ -126,7 +126,7 @@ def rest(values: dict[str, Any], command: list[str], connection: Redis) -> None:
 
 
 def _connect(path: str, name: str) -> Connection | None:
-    """Return a connection with a name; None without a server."""
+    """Return a connection with this client name; None if the server is gone."""
     try:
         wire = Connection(path, timeout_s=4 * LOOK_S)
         wire.ask("CLIENT", "SETNAME", name)
@@ -136,8 +136,9 @@ def _connect(path: str, name: str) -> Connection | None:
 
 
 def become(command: list[str], said: dict[str, Any], held: int | None) -> None:
-    """Put another program into this process, with `said` as its input, and `held` in it: where the
-    connection is that it gets from this one. Does not return.
+    """Replace this process by another program, with `said` as JSON in its input. Does not return.
+
+    `held` is the descriptor of the connection that the program inherits.
     """
     said["held"] = None if held is None else _HELD
     reader = _make_input(json.dumps(said).encode())
@@ -151,7 +152,7 @@ def become(command: list[str], said: dict[str, Any], held: int | None) -> None:
 
 
 def _make_input(told: bytes) -> int:
-    """Return a descriptor from which that can be read."""
+    """Return a descriptor from which the text can be read."""
     if len(told) > PIPE_BYTES:
         import tempfile  # noqa: PLC0415 - seldom needed, and large
 
@@ -176,7 +177,7 @@ def main() -> int:
         os.close(told["held"])
     try:
         is_over = wire is not None and not _wait(wire, told)
-    except (OSError, Refused):  # the supervisor knows what to do
+    except (OSError, Refused):  # the supervisor handles that
         is_over = False
     if is_over:
         return 0
@@ -211,7 +212,7 @@ def _is_over(wire: Connection, told: dict[str, Any]) -> bool:
 
 
 def _has_work(wire: Connection, told: dict[str, Any]) -> bool:
-    """Whether there are jobs to execute, something is due, or others have left something."""
+    """Whether there are jobs to execute, something is due, or work was left undone."""
     if wire.ask("LLEN", told["queue"]):
         return True
     now = time.time()
@@ -226,7 +227,7 @@ _INDEXES = ("expiring", "deadlines", "rounds")
 
 
 def _is_due(wire: Connection, index: str, run_id: str) -> bool:
-    """Whether something of the run is due soon, or something of another run has been for long."""
+    """Whether something of the run is due soon, or something of another run is long overdue."""
     now = time.time()
     if wire.ask("ZCOUNT", index, "-inf", str(now - LATE_S)):
         return True
@@ -238,10 +239,10 @@ def _is_due(wire: Connection, index: str, run_id: str) -> bool:
 def _look_for_unnoticed(
     wire: Connection, told: dict[str, Any], spare_s: float
 ) -> tuple[bool, bool]:
-    """Look for jobs of the run that ended unnoticed, when that has been due for `spare_s`.
+    """Look for jobs of the run that ended unnoticed, if that has been due for `spare_s`.
 
-    Returns whether something was found, for a supervisor to go on with, and whether only a part of
-    the jobs was looked at. While the server refuses to write nothing is: a later look will do.
+    Returns whether something was found, with which a supervisor must go on, and whether a part of
+    the jobs is still to be looked at. Finds nothing while the server refuses writes.
     """
     due_at: Any = wire.ask("ZSCORE", told["watched"], told["run_id"])
     if due_at is None or float(due_at) > time.time() - spare_s:

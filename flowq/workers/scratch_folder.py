@@ -19,26 +19,26 @@ from flowq.server.locks import Lock
 PREFIX = "flowq-worker-"
 LOCK = "lock"
 BIRTH_S = 60.0
-"""A folder without a lock in it may be one that is being made."""
+"""A younger folder without a lock may be one that another worker is just making."""
 
 
 class ScratchFolder:
-    """A private folder for as long as it is not removed. Errors: OSError."""
+    """A new private folder, locked until `remove`. Errors: OSError."""
 
     def __init__(self) -> None:
         lock = None
-        while lock is None:  # somebody who swept up may have been quicker than we were
+        while lock is None:  # another worker's `sweep` may have locked and removed it
             self.path = Path(tempfile.mkdtemp(prefix=PREFIX))
             lock = _try_lock(self.path / LOCK)
         self._lock = lock
 
     def remove(self) -> None:
-        """Remove it with all that is in it, as far as the system lets us. Idempotent."""
+        """Remove the folder with its content, as far as possible. Idempotent."""
         _remove(self.path, self._lock)
 
 
 def sweep() -> None:
-    """Remove the folders of workers that were killed, of this user and in this temp folder."""
+    """Remove the folders of this user's killed workers from the temp folder."""
     for found in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
         with suppress(OSError):
             if not _is_ours(found):
@@ -52,19 +52,20 @@ def sweep() -> None:
 
 
 def _is_ours(found: Path) -> bool:
-    # Where there are no user numbers (Windows), each user has a temp folder of their own.
+    # Without user ids (Windows), each user has a temp folder of their own.
     return private.is_private(found) if hasattr(os, "geteuid") else found.is_dir()
 
 
 def _remove(path: Path, lock: Lock) -> None:
-    # Before the lock is free, or somebody else might take it; on Windows then, if at all.
+    # Before the lock is released, so that no other process takes it. Windows cannot remove the
+    # locked file, hence the second attempt.
     shutil.rmtree(path, ignore_errors=True)
     lock.release()
     shutil.rmtree(path, ignore_errors=True)
 
 
 def _try_lock(path: Path) -> Lock | None:
-    """Take a lock; None when somebody has it, or has removed its folder."""
+    """Take a lock; None if another process has it, or has removed its folder."""
     try:
         return locks.try_lock(path)
     except FileNotFoundError:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from redis import Redis
 
 REST_AFTER_S = 30
-"""How long workers without anything to do stay as they are (resting.py)."""
+"""After so long without work, a small process takes the place of the workers (resting.py)."""
 
 
 def ensure_served(
@@ -36,9 +36,9 @@ def ensure_served(
     concurrency: int | None = None,
     log_folder: str | None = None,
 ) -> subprocess.Popen[bytes] | None:
-    """Start workers for a run of the private server, unless some live; return them if so.
+    """Start workers for a run of the private server, unless there are some.
 
-    Errors: RunNotFound; OSError when no process can be started.
+    Returns the process if one was started. Errors: RunNotFound; OSError if it cannot be started.
     """
     if run_id in find_served(connection):
         return None
@@ -71,7 +71,7 @@ def serve(
         can_rest=True,
         max_idle_time=REST_AFTER_S,
         client_name=keys.server_of_run(run_id),
-        allow=[],  # the code is that of whoever has started it
+        allow=[],  # the code belongs to the user who started the run
     )
 
 
@@ -83,10 +83,10 @@ def serve_with_others(
     concurrency: int | None = None,
     log_folder: str | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start workers on the queues of a run of a shared server, until that has ended.
+    """Start workers on the queues of a run of a shared server, which end with the run.
 
-    They execute all jobs on these queues, as other workers there do, which may take the run's jobs.
-    Errors: as those of `serve`.
+    They execute all jobs on these queues, and other workers may take jobs of the run.
+    Errors: as `serve`.
     """
     ids = [as_text(job_id) for job_id in connection.lrange(keys.run_jobs(run_id), 0, -1)]
     records = read_job_records(ids, connection).values()
@@ -102,7 +102,7 @@ def serve_with_others(
 
 
 def own_mode() -> Mode:
-    """Return how workers that a command starts have their children: kept, by the surest way."""
+    """Return the start method for workers that a command starts: kept children, started safely."""
     return "warm" if sys.platform == "linux" else "multiprocessing"
 
 
@@ -114,8 +114,9 @@ def count_cores() -> int:
 
 
 def _import_path(run_id: str, connection: Redis) -> list[str]:
-    """Return the folders in which the run's modules are looked for, in the order of `flowq check`:
-    the workflow's own, the current one, then those of the workflows inside of it.
+    """Return the folders in which to look for the run's modules, in the order of `flowq check`.
+
+    These are the workflow's folder, the current one, then the folders of nested workflows.
     """
     first, *others = [*get_record(run_id, connection).folders, ""]
     return [*dict.fromkeys(filter(None, [first, str(Path.cwd()), *others]))]

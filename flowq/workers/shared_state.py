@@ -1,6 +1,6 @@
 """Memory that a child and its supervisor share, readable at any time without a message.
 
-A child that was killed, or is executing C code, cannot answer. The shared state still says which
+A child that was killed, or is executing C code, cannot answer. The shared state still shows which
 job it executes and since when, and stores the ends of short jobs until they are sent together. The
 lock makes "begin the next job" and "take back jobs that have not begun" mutually exclusive.
 """
@@ -21,9 +21,9 @@ KEPT_BYTES = 65_536
 
 
 class SharedState:
-    """Shared memory of one child. Make it in the supervisor, hand it over when the child starts.
+    """The shared memory of one child. The supervisor makes it, and passes it to the new child.
 
-    Units: instants on the monotonic clock, which all processes of a machine share.
+    Instants are on the monotonic clock, which all processes of a machine share.
     """
 
     def __init__(self, context: Any) -> None:
@@ -34,13 +34,13 @@ class SharedState:
     # In the child --------------------------------------------------------------------------------
 
     def say_ready(self) -> None:
-        """Say that this child has come as far as its first message."""
+        """Note that the child has started and waits for its first message."""
         self._values[_READY] = True
 
     def begin(self, number: int, pid: int) -> bool:
-        """Say that this job is being executed now, by which process. False: it was taken back."""
+        """Note that process `pid` begins a job now. False if the job was taken back."""
         values, lock = self._values, self._lock
-        lock.acquire()  # its own `with` takes three times as long, and this runs for each job
+        lock.acquire()  # `with lock` takes three times as long, and this runs for each job
         try:
             if not values[_FIRST] <= number < values[_LIMIT]:
                 return False
@@ -53,7 +53,7 @@ class SharedState:
         return True
 
     def keep(self, data: bytes) -> bool:
-        """Keep the report of a job that is not sent yet; False when there is no room."""
+        """Store an end that is not sent yet; False if there is no room."""
         values, lock = self._values, self._lock
         lock.acquire()
         try:
@@ -69,31 +69,31 @@ class SharedState:
 
     @cached_property
     def _capacity(self) -> memoryview:
-        # The array itself is written byte by byte. In the child only: this cannot be pickled.
+        # Slices of the array itself are slow. Only in the child, because this cannot be pickled.
         return memoryview(self._kept).cast("B")
 
     def clear(self) -> None:
-        """Forget the kept reports: they have been sent."""
+        """Remove the stored ends: they have been sent."""
         with self._lock:
             self._values[_USED] = 0
 
     def ask_for(self, seconds: float) -> None:
-        """Say that the job's callbacks need so much time beyond its timeout."""
+        """Request so much time for the job's callbacks, beyond its timeout."""
         self._values[_EXTRA_S] = seconds
 
     def count_secrets(self, count: int) -> None:
-        """Say that so many secrets more are being told to the supervisor."""
+        """Announce that so many further secrets are being sent to the supervisor."""
         self._values[_SECRETS] += count
 
     def begin_to_conclude(self) -> None:
-        """Say that what this child was last told to conclude is being concluded."""
+        """Note that the child begins to conclude the execution that it was sent."""
         self._values[_CONCLUDES] = True
 
     # In both -------------------------------------------------------------------------------------
 
     @contextmanager
     def held(self, within_s: float | None = None) -> Iterator[bool]:
-        """Keep the other side out; gives False when it did not come to that `within_s`."""
+        """Hold the lock. Yields False if it could not be taken `within_s` seconds."""
         is_held = self._lock.acquire(timeout=within_s)
         try:
             yield is_held
@@ -103,52 +103,52 @@ class SharedState:
 
     @property
     def logged_bytes(self) -> int:
-        """How much of what the child has written is in a log already. Only while it is `held`."""
+        """How much of the scratch file is in the log already. Use it only while `held`."""
         return int(self._values[_LOGGED])
 
     def note_logged(self, size: int) -> None:
-        """So many bytes of what the child has written are in a log now. Only while `held`."""
+        """Note how much of the scratch file is in the log. Use it only while `held`."""
         self._values[_LOGGED] = size
 
     # In the supervisor ---------------------------------------------------------------------------
 
     @property
     def is_ready(self) -> bool:
-        """Whether the child has come as far as its first message."""
+        """Whether the child has started and waits, or waited, for its first message."""
         return bool(self._values[_READY])
 
     @property
     def has_begun_to_conclude(self) -> bool:
-        """Whether the child has begun what it was last told to conclude."""
+        """Whether the child has begun to conclude the execution that it was sent last."""
         return bool(self._values[_CONCLUDES])
 
     def forget_conclusion(self) -> None:
-        """The child is about to be told to conclude something: it has not begun that yet."""
+        """Reset `has_begun_to_conclude`, before the child is sent an execution to conclude."""
         self._values[_CONCLUDES] = False
 
     @property
     def secrets_told(self) -> int:
-        """How many secrets it has told us, some of which we may not have heard yet."""
+        """How many secrets the child has announced; some of them may not have arrived yet."""
         return int(self._values[_SECRETS])
 
     @property
     def begun(self) -> int:
-        """The number of the job that was begun last; 0 for none yet."""
+        """The number of the job that began last; 0 before the first one."""
         return int(self._values[_BEGUN])
 
     @property
     def begun_at(self) -> float:
-        """When it was begun."""
+        """When that job began."""
         return float(self._values[_BEGUN_AT])
 
     @property
     def extra_s(self) -> float:
-        """What it asked for beyond the job's timeout."""
+        """The time that the child has requested beyond the job's timeout."""
         return float(self._values[_EXTRA_S])
 
     @property
     def pid(self) -> int:
-        """The process that executes it."""
+        """The process that executes that job."""
         return int(self._values[_PID])
 
     def allow(self, first: int, limit: int) -> None:
@@ -157,12 +157,15 @@ class SharedState:
         self._values[_LIMIT] = limit
 
     def read_kept(self) -> bytes:
-        """Return the reports that are not sent yet; of a killed child too."""
+        """Return the stored ends; also those of a killed child."""
         with self.held(LOCK_S):
             return bytes(self._kept[: int(self._values[_USED])])
 
     def take_back(self) -> int | None:
-        """Let it begin nothing more; return the number begun last, None when the lock is stuck."""
+        """Let the child begin nothing more; return the number that began last.
+
+        Returns None if the lock is stuck.
+        """
         if not self._lock.acquire(timeout=LOCK_S):
             return None
         try:
@@ -172,6 +175,6 @@ class SharedState:
             self._lock.release()
 
     def free(self) -> None:
-        """Whoever executed a job here is dead, and may have died with the lock in its hand."""
+        """Release the lock that a process may have held when it died."""
         self._lock.acquire(timeout=LOCK_S)
         self._lock.release()

@@ -31,14 +31,16 @@ POLL_S = 0.01
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 2.0
 
 GIVE_UP_S = 60.0
-"""How long a worker with an end of its own (`until`) waits for a server that is gone."""
+"""How long a worker with an `until` function waits for a server that is gone."""
 
 LAST_TRY_S = 10.0
-"""How long a worker that was told to end, and whose jobs have ended, waits for such a server."""
+"""The same for a worker that was told to stop, once its jobs have ended."""
 
 NAMED = 20
+"""How many lost jobs the last log message names."""
+
 LAST_ANSWER_S = 2.0
-"""How long a worker that ends waits for the answer to its last turn."""
+"""How long an ending worker waits for the answer to its last turn."""
 
 UNREACHABLE = (RedisError, OSError)
 
@@ -47,7 +49,7 @@ log = logging.getLogger("rq.worker")
 
 @dataclass(frozen=True)
 class Limits:
-    """What was asked for; None and False for no limit. `until` is asked between jobs."""
+    """When a worker ends by itself; None and False for no limit. `until` is asked between jobs."""
 
     burst: bool = False
     max_jobs: int | None = None
@@ -57,10 +59,10 @@ class Limits:
     def are_reached(
         self, *, done: int, has_nothing_left: bool, idle_s: float, is_healing: Callable[[], bool]
     ) -> bool:
-        """Whether an idle worker ends now; `until` is not looked at.
+        """Whether an idle worker should end now. Does not consider `until`.
 
-        In a burst it heals before it leaves: `is_healing` says whether there may be jobs of lost
-        workers, or of the maintenance that its last jobs have led to.
+        A burst worker first recovers the jobs of lost workers and does the maintenance to which
+        its last jobs have led: `is_healing` tells whether there may be any.
         """
         if self.burst and (has_nothing_left or self.max_jobs == 0) and is_healing():
             return False
@@ -111,13 +113,13 @@ class Supervisor:
 
     @property
     def wake_descriptor(self) -> int:
-        """Where signals write to end the wait (`signal.set_wakeup_fd`)."""
+        """The descriptor to which signals write, so that the wait ends (`signal.set_wakeup_fd`)."""
         return self._wake.fileno()
 
     def stop(self) -> None:
-        """Finish what runs, then end; the second call puts back what runs, and ends now.
+        """Finish the running jobs, then end. A second call puts running jobs back and ends now.
 
-        Also from a signal handler: it sets two flags, and Redis is told later.
+        May be called from a signal handler: it only sets flags, and the loop tells Redis.
         """
         if self._is_stopping:
             self._is_forced = True
@@ -223,7 +225,7 @@ class Supervisor:
         return max(0.0, min(self.turns.due_in_s(), until_periodic_s, self._look_after_s()))
 
     def _look_after_s(self) -> float:
-        """After how many seconds to look, whatever happens."""
+        """Return the longest time to wait before the next round."""
         if any(claim.is_light for child in self.pool.children for claim in child.claims.values()):
             return LOOK_S
         if self.turns.wants_claims() and not self.wakeup.can_notify:
@@ -260,7 +262,7 @@ class Supervisor:
             else:
                 self.monitor.obey(command)
 
-    # Trouble and end -----------------------------------------------------------------------------
+    # Outages, and the end ------------------------------------------------------------------------
 
     def _go_offline(self, error: Exception) -> None:
         self._outage.meet(error)
@@ -275,14 +277,14 @@ class Supervisor:
         self.turns.forget()
 
     def _come_back(self) -> None:
-        self.turns.tell_kept()  # first of all: or others may start these jobs again
+        self.turns.tell_kept()  # first: otherwise other workers may start these jobs again
         self._on_reconnect()
         self.periodic.hurry()
         self._is_offline = False
         self.turns.expect_jobs()
 
     def _end(self) -> None:
-        """Put back what was not ended, and leave; what cannot be put back others will find."""
+        """Put unfinished jobs back and unregister. Other workers recover the jobs that stay."""
         while self.turns.is_under_way and (
             self.turns.is_answered or self._waiter.wait([self.redis_side.socket], LAST_ANSWER_S)
         ):
@@ -295,7 +297,7 @@ class Supervisor:
         begun |= {claim.execution_id for claim in ended}
         try:
             self.redis_side.put_back(left, begun)
-            # A turn may have claimed something whose answer did not come in time.
+            # A turn may have claimed jobs and its answer did not arrive in time.
             self.redis_side.return_unknown(self.redis_side.find_unknown(left))
             self.redis_side.leave()
             self.has_left = True
@@ -308,7 +310,7 @@ class Supervisor:
 
 
 def _name_lost(left: Sequence[Claim]) -> str:
-    """Say what becomes of jobs that could be neither ended nor put back."""
+    """Return what the log says about jobs that could be neither ended nor put back."""
     if not left:
         return ""
     names = ", ".join(claim.job_id for claim in left[:NAMED])
@@ -320,7 +322,7 @@ def _name_lost(left: Sequence[Claim]) -> str:
 
 
 class Waiter:
-    """Waits for channels and sockets. Without `poll` (Windows), as multiprocessing does it."""
+    """Waits for channels and sockets, by `poll` or else (Windows) by multiprocessing's `wait`."""
 
     def __init__(self) -> None:
         self._sources: list[Any] = []
@@ -328,12 +330,12 @@ class Waiter:
         self._poll: Any = None
 
     def wait(self, sources: Sequence[Any], wait_s: float) -> list[Any]:
-        """Return the sources that have something to read, or have ended. Blocks: up to `wait_s`."""
+        """Return the sources that can be read, or were closed. Blocks: up to `wait_s`."""
         if not hasattr(select, "poll"):
             return wait(sources, wait_s)
         if self._sources != sources:
             self._register(sources)
-        # Rounded up, or the last millisecond would be spent asking.
+        # Rounded up to milliseconds: rounding down would poll without a pause at the end.
         ready = self._poll.poll(max(0, -int(-wait_s * 1000 // 1)))
         return [self._source_by_descriptor[descriptor] for descriptor, _ in ready]
 

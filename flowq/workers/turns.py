@@ -28,7 +28,7 @@ from flowq.workers.wakeup import Wakeup
 
 BATCH_LIMIT = 64
 HOLD_S = 0.008
-"""How long an end may wait for others while every child has something to do."""
+"""Maximum time to hold a finished job's result while all children are busy (batching)."""
 
 ENDS_LIMIT = 64
 SUSPENDED_S = 0.5
@@ -41,8 +41,11 @@ log = logging.getLogger("rq.worker")
 
 @dataclass(frozen=True)
 class Sent:
-    """A turn that has not been answered yet, as it was asked for: for children that can take any
-    job, some of them `soon_idle`, and for `underfilled` ones."""
+    """A turn that has not been answered yet.
+
+    It requested jobs for `free` children, which can take any job (`soon_idle` are those among them
+    that are still busy), and short jobs for `underfilled` ones.
+    """
 
     ends: list[Claim]
     capacity: Capacity
@@ -51,16 +54,18 @@ class Sent:
     underfilled: list[Child]
 
     def promise(self, by: int) -> None:
-        """Note with the children that it may bring them something, or (-1) that it has."""
+        """Note with the children that it may bring them jobs (1), or was answered (-1)."""
         for child in self.free + self.underfilled:
             child.count_turn(by)
 
 
 class Turns:
-    """The turns of one worker. Errors of `go_on` and `receive`: redis-py's; then call `forget`.
+    """The turns of one worker. If `go_on` or `receive` raises an error of redis-py, call `forget`.
 
-    `done`: how many executions have ended; `are_queues_empty`: nothing was left when the server
-    was asked last; `is_answered`: the next answer is there already.
+    Attributes:
+        done: the number of executions that have ended.
+        are_queues_empty: the last answer left no jobs in the queues.
+        is_answered: the next answer has arrived.
     """
 
     def __init__(
@@ -97,37 +102,38 @@ class Turns:
 
     @property
     def is_suspended(self) -> bool:
-        """Whether RQ's workers are suspended, as far as we know."""
+        """Whether RQ's workers are suspended, by the last answer."""
         return bool(self._suspended_until)
 
     @property
     def has_something_to_say(self) -> bool:
-        """Whether there are ends that Redis does not know for sure."""
+        """Whether there are ends that Redis has not confirmed."""
         waiting = self.conclusions.waiting
         return bool(self._sent or waiting or self.pool.ends)
 
     def list_pending(self) -> list[Claim]:
-        """Return the claims that have ended here, and perhaps not in Redis."""
+        """Return the claims whose ends Redis has not confirmed."""
         sent = [claim for sent in self._sent for claim in sent.ends]
         return [*self.conclusions.waiting, *self.pool.ends, *sent]
 
     def wants_claims(self) -> bool:
-        """Whether an idle child could take a job, or one that is started for it."""
+        """Whether there is an idle child for a job, or one can be started."""
         return self._can_claim() and bool(self.pool.idle or self.pool.is_resting)
 
     def may_find(self) -> bool:
-        """Whether there may be jobs."""
+        """Whether there may be jobs in the queues."""
         return not self.are_queues_empty or self.wakeup.is_set
 
     def needs_children(self) -> bool:
-        """Whether there is, or may be, something for them to do."""
+        """Whether there is, or may be, work for children."""
         waits = self.pool.unassigned or self.pool.chores or self.conclusions.waiting
         return self.may_find() or bool(waits or self.pool.ends)
 
     def due_in_s(self) -> float:
-        """In how many seconds a turn should be sent, when nothing happens until then.
+        """Return in how many seconds to send a turn if nothing happens until then.
 
-        While none is under way. Zero: now, some child needs something; infinity: for no reason.
+        Zero means now, because a child needs jobs; infinity means that there is no reason for a
+        turn. Call this only while none is under way.
         """
         if not self.pool.ends:
             self._ends_since = None
@@ -144,7 +150,7 @@ class Turns:
         return max(0.0, min(predicted_s, hold_s))
 
     def _should_follow(self) -> bool:
-        """Whether a turn should stand behind the one under way: a child will have nothing to do."""
+        """Whether to send another turn before the answer, because a child has nothing to do."""
         if len(self._sent) > 1 or not self.pool.ends or self.redis_side.strategy != "default":
             return False
         if self._is_unsure or self.pool.unassigned or not self._can_claim():
@@ -152,12 +158,12 @@ class Turns:
         return bool(self._find_free() or self._find_underfilled())
 
     def _find_free(self) -> list[Child]:
-        """Return the children that can take any job, and are not to get one."""
+        """Return the children that can take any job and expect none from a turn under way."""
         return [child for child in self.pool.idle if not child.open_turns or self._is_passed(child)]
 
     def _is_passed(self, child: Child) -> bool:
-        # There was nothing left, so the short jobs that it was promised will hardly come; what it
-        # has ended may have queued another one.
+        # The queues were empty, so short jobs for it will hardly come with the turn under way; but
+        # the end of its own job may have queued another one.
         return self.are_queues_empty and all(child not in sent.free for sent in self._sent)
 
     def _can_claim(self) -> bool:
@@ -174,17 +180,17 @@ class Turns:
         return max(0, self.max_jobs - self._claimed - asked)
 
     def expect_jobs(self) -> None:
-        """Something may have been queued: look with the next turn."""
+        """Note that something may have been queued, so that the next turn requests jobs."""
         self.are_queues_empty = False
 
     def close(self) -> None:
-        """Claim nothing more. Also from a signal handler."""
+        """Claim nothing more. May be called from a signal handler."""
         self.is_closing = True
 
     # Going on ------------------------------------------------------------------------------------
 
     def go_on(self) -> None:
-        """Do what there is to do with Redis now; little, while an answer is awaited."""
+        """Send a turn if one is due, and do what else needs Redis. Does not wait for answers."""
         if not self._sent:
             self._begin()
         else:
@@ -204,12 +210,12 @@ class Turns:
         if not self.due_in_s():
             ends = self._sort_ends()
             self._conclude()
-            # An end may queue what it held back, so with ends there is always a look.
+            # An end may queue the jobs that waited for it, so a turn with ends requests jobs too.
             if ends or self.may_find():
                 self._send(ends)
 
     def _settle_down(self) -> None:
-        """Nothing is under way: see to it that nobody waits behind others, and be woken."""
+        """While no turn is under way: do chores, rebalance, and ask the server to wake us."""
         if self.are_queues_empty or not self._can_claim():
             self.pool.do_chores()
         if self.are_queues_empty and self.pool.idle and len(self.pool.children) > 1:
@@ -218,8 +224,11 @@ class Turns:
             self.are_queues_empty = self.wakeup.arm()
 
     def _are_chores_late(self) -> bool:
-        """Chores wait for a pause, because the end of a last blocker must not wait for them; but
-        not for ever: when they are late, busy children get nothing more."""
+        """Whether chores have waited too long, so that busy children get no more jobs.
+
+        Until then chores wait for a pause, because the end of a last blocker must not wait for
+        them.
+        """
         if not self.pool.chores:
             self._chores_since = None
         elif self._chores_since is None:
@@ -230,7 +239,7 @@ class Turns:
         return [] if self._are_chores_late() else self.pool.find_underfilled(load_s)
 
     def _sort_ends(self) -> list[Claim]:
-        """Return the ends that our script writes; the others go their ways."""
+        """Return the ends that flowq's script writes; pass on or count the others."""
         ends = []
         while (claim := self.pool.pop_end()) is not None:
             end = claim.end
@@ -254,7 +263,7 @@ class Turns:
             self._count(claim)
 
     def _place_orphans(self) -> None:
-        """Give what was taken back from children to idle ones, or else to anybody."""
+        """Give unassigned jobs to idle children, or else put them back into their queues."""
         if self.pool.unassigned and not self.is_closing:
             self.pool.hand_over(self.pool.take_unassigned(), {})
         if self.pool.unassigned:
@@ -275,22 +284,22 @@ class Turns:
         )
         limit = min(BATCH_LIMIT * slots, self._jobs_left())
         if self.redis_side.strategy != "default":
-            limit = min(limit, 1)  # the next one is another queue's turn
+            limit = min(limit, 1)  # the next job comes from another queue
         capacity = Capacity(slots, idle, limit, BATCH_S, costs)
         self._sent.append(Sent(ends, capacity, free, soon_idle, underfilled))
         self._sent[-1].promise(1)
         if slots:
-            self.wakeup.clear()  # what comes from now on may come too late for the turn
+            self.wakeup.clear()  # before sending: what is queued later may miss this turn
         self.redis_side.send(ends, capacity)
         if not self.pool.is_busy:
             self.receive()
             if not self._sent:
-                self._conclude()  # nothing else may come for half a second
+                self._conclude()  # the next round may be half a second away
 
     def tell_kept(self) -> None:
-        """End what has ended while the server could not be used. Blocks for the answer.
+        """Report what ended while the server could not be used. Blocks until the answer.
 
-        Nothing may be under way. Errors: redis-py's.
+        No turn may be under way. Errors: redis-py's.
         """
         ends = self._sort_ends()
         if ends:
@@ -312,15 +321,18 @@ class Turns:
         )
 
     def receive_next(self) -> None:
-        """Take in an answer that is there already; first give the server something to do."""
+        """Handle an answer that has arrived; if needed, send the next turn before that."""
         if self.is_answered and self._should_follow():
             self._send(self._sort_ends())
         if self.is_answered:
             self.receive()
 
     def receive(self) -> None:
-        """Take in the answer to the first turn. Blocks for it. Then see whether the next is there,
-        which nothing else would tell: it may have been read with this one."""
+        """Handle the answer to the oldest turn. Blocks until it arrives.
+
+        Then sets `is_answered`: the next answer may have been read from the socket with this one,
+        so waiting for the socket would not notice it.
+        """
         if not self._sent:  # the server has closed the connection
             self.redis_side.disconnect()
             return
@@ -328,13 +340,13 @@ class Turns:
             turn = self.redis_side.receive()
         except ResponseError as error:
             if not is_refusal(error):
-                # The script cannot digest one of them: each is ended on its own, by RQ's code.
+                # The script fails on one of these ends, so RQ's code writes each of them.
                 for claim in self._sent[0].ends:
                     claim.change_end(how="conclude")
             raise
         sent = self._sent.popleft()
         sent.promise(-1)
-        self._take(turn, sent)  # before the next look at the connection, which may have ended
+        self._take(turn, sent)  # before `has_answer`, which raises if the connection is lost
         self.is_answered = bool(self._sent) and self.redis_side.has_answer()
 
     def _take(self, turn: Turn, sent: Sent) -> None:
@@ -349,13 +361,13 @@ class Turns:
             self.are_queues_empty = not turn.has_left
             self._suspended_until = time.monotonic() + SUSPENDED_S if turn.is_suspended else 0.0
         self._claimed += len(turn.claims)
-        if turn.has_left and not turn.claims:  # what comes next is not short
+        if turn.has_left and not turn.claims:  # the next job in the queue is not short
             for child in sent.underfilled:
-                child.forget_load()  # or it would ask again at once, and again
+                child.forget_load()  # else the same request would be repeated at once
         self.pool.hand_over(
             turn.claims, sent.capacity.cost_by_kind, sent.soon_idle, are_last=not turn.has_left
         )
-        # Fewer or more than that: the answer to some turn was lost.
+        # If the numbers differ, the answer to some turn was lost.
         self._is_unsure = turn.held != len(self.pool.held) + len(self.list_pending())
 
     def _count(self, claim: Claim) -> None:
@@ -380,7 +392,7 @@ class Turns:
         self._is_unsure = False
 
     def forget(self) -> None:
-        """Give up on an answer: Redis is gone, or could not do the turn. Idempotent."""
+        """Give up on all answers: the server is gone, or refused a turn. Idempotent."""
         self.is_answered = False
         self.redis_side.disconnect()
         self.wakeup.set()
@@ -390,19 +402,18 @@ class Turns:
             self.pool.put_back(sent.ends)
 
 
-# What RQ's own code has to end -------------------------------------------------------------------
-# Jobs with dependents, retries, webhooks: in a child. Our script ends most jobs; how an end is
-# written says `End.how`.
+# Ends that RQ's own code writes ------------------------------------------------------------------
+# A child executes RQ's code for jobs with dependents, retries or webhooks. flowq's script ends the
+# others; `End.how` says which.
 
 MAX_TRIES = 3
 """How many children may fail to conclude one execution."""
-
 
 LATER_S = 0.5
 
 
 class Conclusions:
-    """What has ended and is to be concluded. While anything is `waiting` nothing is claimed."""
+    """Executions that RQ's code must end. While any of them is `waiting`, nothing is claimed."""
 
     def __init__(self, redis_side: RedisSide, pool: Pool) -> None:
         self.redis_side = redis_side
@@ -411,18 +422,18 @@ class Conclusions:
         self._not_before = 0.0
 
     def add(self, claim: Claim) -> None:
-        """Conclude it when a child is idle."""
+        """Conclude it as soon as a child is idle."""
         claim.change_end(how="conclude")
         self.waiting.append(claim)
 
     def put_off(self, claim: Claim) -> None:
-        """Conclude it later: the server did not answer the child."""
+        """Conclude it after a pause: the server did not answer the child."""
         claim.forget_tries()
         self._not_before = time.monotonic() + LATER_S
         self.add(claim)
 
     def go_on(self) -> Iterator[Claim]:
-        """Give them to idle children; give those that were given up, and ended by our script.
+        """Give them to idle children. Yields those that were given up and ended by flowq's script.
 
         Errors: redis-py's.
         """
@@ -442,7 +453,7 @@ class Conclusions:
         try:
             self.redis_side.force_end(claim)
         except ResponseError as error:
-            if is_refusal(error):  # it waits for the server, like all others
+            if is_refusal(error):  # it is tried again when the server takes commands
                 raise
-            # Else it stays in WIP, and RQ finds it abandoned.
+            # Otherwise it stays in the WIP registry, until RQ's maintenance finds it abandoned.
         log.error("job %s cannot be ended as RQ would; it is ended without", claim.job_id)

@@ -26,18 +26,27 @@ from flowq.runtime.connections import Outage, is_passing
 from flowq.workers.address import Address
 
 TRUST_S = 1.0
+"""How long a request to be woken counts. Asking again every second costs little."""
+
 BLIND_S = 0.1
-"""How often a worker looks for jobs that has no connection of its own for that."""
+"""How often a worker checks the queues if it has no connections for this."""
 
 ANEW_S = 1.0
-"""How often it tries to get one."""
+"""How often it tries to open them."""
 
 CHANNEL = b"__redis__:invalidate"
 log = logging.getLogger("rq.worker")
 
 
 class Wakeup:
-    """One subscription and one asking connection. Errors: redis-py's, from `open` and `arm`."""
+    """A subscription, and a connection that enables tracking.
+
+    `open`, `arm`, `watch_schedules`, `listen` and `ask_for_sign` raise redis-py's errors.
+
+    Attributes:
+        can_notify: the server tracks keys.
+        is_set: there may be jobs in the queues.
+    """
 
     def __init__(
         self,
@@ -62,8 +71,11 @@ class Wakeup:
         self.is_set = True
 
     def open(self) -> None:
-        """Subscribe. Idempotent. When the server does not let us, the worker goes on without: it
-        may only lack room for more clients. Then no command is heard."""
+        """Subscribe. Idempotent.
+
+        If the server refuses for now (it may have no room for more clients), the worker goes on
+        without: it polls the queues and receives no commands.
+        """
         if self._subscription is not None or time.monotonic() < self._opens_at:
             return
         try:
@@ -92,38 +104,37 @@ class Wakeup:
         self._asked_at = None
 
     def set(self) -> None:
-        """There may be jobs, of which nothing was heard."""
+        """Note that there may be jobs."""
         self.is_set = True
 
     def clear(self) -> None:
-        """The queues are being looked at: only what changes from now on counts."""
+        """Note that jobs are being requested: only later changes count."""
         self.is_set = False
 
     def call_on_schedule(self, function: Callable[[], None]) -> None:
-        """Call this when a schedule has changed."""
+        """Set the function to call when a schedule has changed."""
         self._on_schedule = function
 
     @property
     def is_armed(self) -> bool:
-        """Whether we are sure to be woken. For a second only: then it costs little to ask again."""
+        """Whether the server will wake us; after TRUST_S this is not relied on any more."""
         return time.monotonic() - self._armed_at < TRUST_S
 
     def _pool(self) -> ConnectionPool:
-        # RESP2, where a subscription gets invalidations as messages; redis-py would handle the
-        # pushes of RESP3 itself.
-        # Without its retries, too: a new subscription is another client, which nobody would wake.
-        # And without its checks of health, whose answers come between the messages.
+        # RESP2: a subscription gets invalidations as messages. With RESP3 redis-py would handle the
+        # pushes itself. No retries: a new subscription would be another client, to which the
+        # server sends no invalidations. No health checks: their answers would mix with messages.
         return self._address.make_pool(
             protocol=2, retry=Retry(NoBackoff(), 0), health_check_interval=0
         )
 
     def _ask(self, *commands: tuple[Any, ...]) -> Any:
-        # On this very connection: a client of redis-py takes any one of its pool.
+        # A client of redis-py would use any connection of its pool.
         self._asking.send_packed_command(self._asking.pack_commands(commands))
         return [self._asking.read_response() for _ in commands][-1]
 
     def arm(self) -> bool:
-        """Ask to be woken when a queue changes; False when there are jobs already, or may be."""
+        """Ask to be woken when a queue changes; False if there are jobs already, or may be."""
         if self._asking is None:
             self.is_set = time.monotonic() >= self._looks_at
             if self.is_set:
@@ -140,7 +151,7 @@ class Wakeup:
         return not count
 
     def watch_schedules(self) -> None:
-        """Ask to be told when RQ's schedule of a queue changes (see `call_on_schedule`)."""
+        """Ask to be notified when a schedule changes (see `call_on_schedule`)."""
         is_watched = time.monotonic() - self._watched_at < TRUST_S
         if is_watched or self._asking is None or not self.can_notify or not self._schedule_keys:
             return
@@ -149,13 +160,16 @@ class Wakeup:
 
     @property
     def socket(self) -> Any:
-        """What to wait for; None while there is no connection."""
+        """The socket of the subscription; None while there is none."""
         connection = getattr(self._subscription, "connection", None)
         return getattr(connection, "_sock", None)
 
     def listen(self) -> list[dict[str, Any]]:
-        """Return RQ's commands that have come. A change of a queue makes this `is_set`, and one of
-        a schedule calls what `call_on_schedule` was given."""
+        """Return the commands that have arrived.
+
+        A change of a queue sets `is_set`; one of a schedule calls the function of
+        `call_on_schedule`.
+        """
         commands = []
         while (message := self._subscription.get_message(timeout=0)) is not None:
             self._asked_at = None
@@ -168,7 +182,7 @@ class Wakeup:
         return commands
 
     def _note_change(self, changed: list[bytes] | None) -> None:
-        """Note which keys have changed; None stands for all, after a flush."""
+        """Note which keys have changed; None means all, after a flush."""
         names = {as_text(key) for key in changed or ()}
         is_schedule = not changed or not names.isdisjoint(self._schedule_keys)
         if is_schedule:
@@ -178,9 +192,10 @@ class Wakeup:
             self._armed_at, self.is_set = 0.0, True
 
     def ask_for_sign(self) -> None:
-        """Ask the subscription for a sign of life, which `listen` hears: else it only listens.
+        """Ping on the subscription, or check that the last ping was answered (`listen` reads it).
 
-        Errors: redis-py's TimeoutError when the last one was asked for too long ago.
+        A subscription only reads, so without pings it would never notice a lost connection.
+        Errors: redis-py's TimeoutError if there is no answer.
         """
         if self._subscription is None:
             return
@@ -192,7 +207,7 @@ class Wakeup:
 
     def close(self) -> None:
         """Close both connections. Idempotent."""
-        with suppress(RedisError, OSError):  # it may be broken
+        with suppress(RedisError, OSError):  # they may be broken
             if self._subscription is not None:
                 self._subscription.close()
             if self._asking is not None:

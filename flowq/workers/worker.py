@@ -46,31 +46,37 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 SECOND_SIGNAL_S = 0.2
-"""A terminal and a parent may both pass on one Ctrl-C."""
+"""A later signal within this time is ignored: one Ctrl-C may come from the terminal and from a
+parent process."""
 
 log = logging.getLogger("rq.worker")
 
 
 def default_mode() -> Mode:
-    """Return how children are started when nobody says: by fork where there is one."""
+    """Return the default start method: fork, where the platform has it."""
     return "fork" if hasattr(os, "fork") else "multiprocessing"
 
 
 class Worker(WorkerBase):
-    """Runs the jobs of some queues, `concurrency` at a time, each in another process than this.
+    """Runs the jobs of some queues, `concurrency` at a time, each in a child process.
 
-    `queues` in order of priority. `mode`: "fork" forks for each job, as RQ does; "multiprocessing"
-    keeps spawned children, on every platform; "warm" keeps forked ones. `max_jobs_per_child`
-    replaces a kept child after so many jobs. `timeout_grace_s`: how long a job may go on after its
-    timeout was raised in it, before it is killed. `max_crashes`: how often a job is started again
-    whose worker was lost. `preload`: modules that are imported before the first job; with
-    mode="fork" once for all jobs, which then share what these modules made at their import.
-    `batches=False` hands jobs over one by one. With `can_rest` there are children only while there
-    is something to do. `allow`: what jobs may lead to, as "shop.*" or "shop.billing.charge" (see
-    docs/security.md), and with `allow_run` commands; without both everything, unless FLOWQ_ALLOW
-    or FLOWQ_ALLOW_RUN are set. `allow=[]` admits everything in any case. `lease_s`: instead of
-    FLOWQ_LEASE; less than the default is safe only where all workers of the server have it.
-    All else as in `rq.Worker`.
+    Args:
+        queues: in order of priority.
+        mode: "fork" forks for each job, as RQ does; "multiprocessing" keeps spawned children, on
+            every platform; "warm" keeps forked ones.
+        max_jobs_per_child: replace a kept child after so many jobs.
+        timeout_grace_s: how long a job may go on after its timeout was raised, before it is killed.
+        max_crashes: how often a job is started again if its worker is lost.
+        batches: False hands short jobs over one by one.
+        preload: modules to import before the first job. With mode="fork" they are imported once,
+            and all jobs share the objects that they made at import.
+        can_rest: have children only while there is work.
+        allow: what jobs may execute, such as "shop.*" or "shop.billing.charge" (docs/security.md);
+            `allow_run` admits commands. The default is everything, unless FLOWQ_ALLOW or
+            FLOWQ_ALLOW_RUN is set; `allow=[]` is everything in any case.
+        lease_s: instead of FLOWQ_LEASE. Less than the default is safe only if all workers of the
+            server have it.
+        options: as in `rq.Worker`.
 
     Errors: UsageError; ValueError for a name that is in use.
     """
@@ -138,10 +144,10 @@ class Worker(WorkerBase):
         self.captures = captures
         self.can_rest = can_rest
         self.allowed = read_allowed(allow, allow_run, os.environ)
-        """What jobs may lead to; None for everything."""
+        """What jobs may execute; None for everything."""
         self.lease = read_lease(os.environ) if lease_s is None else Lease(lease_s)
         self.has_reached_limit = False
-        """Whether `work` has ended because of one of its limits: idle for so long, so many jobs."""
+        """Whether `work` ended because of a limit: of jobs, or of idle time."""
         self._signaled_at = 0.0
         self._supervisor: Supervisor | None = None
 
@@ -158,10 +164,10 @@ class Worker(WorkerBase):
         *,
         until: Callable[[], bool] | None = None,
     ) -> bool:
-        """Work until there is a reason to stop; return whether any job was done.
+        """Work until a limit is reached or a signal arrives; return whether any job was done.
 
-        `burst`: until the queues are empty. `until` is asked between jobs. The scheduler is always
-        included. Blocks: for all that time.
+        `burst` ends the worker when the queues are empty, `until` (called between jobs) when it
+        returns True. Scheduled jobs are always included, whatever `with_scheduler` says.
         """
         setup_loghandlers(logging_level, date_format, log_format, name="rq.worker")
         self.set_dequeue_strategy(DequeueStrategy(dequeue_strategy or "default"))
@@ -177,7 +183,7 @@ class Worker(WorkerBase):
 
     @contextmanager
     def _own_connection(self) -> Iterator[Address]:
-        """Use a connection that does not wait for ever, nor say anything twice by itself."""
+        """Replace the given connection by one that has time limits and repeats no command."""
         given = self.connection
         address = address_of(given)
         self.connection = address.connect_unrepeating()
@@ -195,7 +201,7 @@ class Worker(WorkerBase):
                 supervisor.run()
             finally:
                 self.has_reached_limit = supervisor.has_reached_limit
-                if supervisor.has_left:  # or whatever we held would be forgotten with us
+                if supervisor.has_left:  # otherwise the record is needed to recover our jobs
                     self.register_death()  # type: ignore[no-untyped-call]
         return supervisor.turns.done > 0
 
@@ -273,22 +279,22 @@ class Worker(WorkerBase):
         try:
             self.register_birth()  # type: ignore[no-untyped-call]
             supervisor.redis_side.tell_host()
-        except ValueError:  # there is one of our name
+        except ValueError:  # there is a worker with this name
             if not self._is_lost(supervisor.redis_side):
                 raise
             supervisor.periodic.recover(self.name)
             self.register_birth()  # type: ignore[no-untyped-call]
 
     def _is_lost(self, redis_side: RedisSide) -> bool:
-        """Whether the worker of our name turns out to be dead: it was killed, and we follow it."""
+        """Wait until the other worker with our name is surely lost (True) or alive (False)."""
         left_s = redis_side.find_lease(self.name)
-        if left_s is None:  # a stranger, of which nobody knows that
+        if left_s is None:  # a worker without a lease, of RQ's: no way to know
             return False
         lost_at_s = self.lease.lease_s - self.lease.silence_s  # so long after the lease's end
         while not redis_side.find_lost(self.lease).is_sure or left_s > lost_at_s:
             time.sleep(self.lease.look_s)
             before_s, left_s = left_s, redis_side.find_lease(self.name)
-            if left_s is None:  # others have seen to it
+            if left_s is None:  # another worker has recovered its jobs
                 return True
             if left_s > before_s:
                 return False
@@ -301,7 +307,7 @@ class Worker(WorkerBase):
     @contextmanager
     def _handling_signals(self, supervisor: Supervisor) -> Iterator[None]:
         if threading.current_thread() is not threading.main_thread():
-            yield  # only the main thread can
+            yield  # only the main thread can handle signals
             return
         before = {number: signal.signal(number, self._on_signal) for number in stop_signals()}
         descriptor = signal.set_wakeup_fd(supervisor.wake_descriptor, warn_on_full_buffer=False)
@@ -321,19 +327,19 @@ class Worker(WorkerBase):
 
 
 class MultiprocessingWorker(Worker):
-    """A worker whose children are spawned and kept, as on Windows; for `rq worker -w`."""
+    """A worker that keeps spawned children, as on Windows; for `rq worker -w`."""
 
     mode: Mode | None = "multiprocessing"
 
 
 def heal(connection: Redis) -> list[Finding]:
-    """Put right what ended unnoticed, and what lost workers had; return what it was.
+    """Find and repair jobs that ended unnoticed, or whose worker was lost; return what was found.
 
-    Unless a worker lives that does it, a worker that takes no job is here for some seconds: it
-    takes over the jobs of lost ones, queues what is due, and does RQ's maintenance.
-    Blocks: up to 13 s with the default lease, while it is not sure that a worker is lost.
+    If no worker of flowq is alive, this runs one for some seconds that takes no jobs: it recovers
+    those of lost workers, queues what is due, and does RQ's maintenance.
+    Blocks: up to 13 s with the default lease, until it is certain whether a worker is lost.
     """
-    found = tidy(connection)  # first, so that this connection waits for a server that refuses
+    found = tidy(connection)  # first: this connection waits while the server refuses commands
     suspects = find_suspects(connection)
     if suspects or not find_living(connection):
         queues = sorted({"default", *(queue.name for queue in Queue.all(connection))})

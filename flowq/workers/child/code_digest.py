@@ -25,13 +25,13 @@ _IMPORT = re.compile(
 _NAME = re.compile(rb"[.\w]+")
 MAX_FILES = 200
 MAX_TOLD = 10_000
-"""How many digests of runs are remembered as told, and not told again."""
+"""How many digests are remembered as reported for their run, and not reported again."""
 
 DIGITS = 12
 
 
 class CodeDigest:
-    """What the jobs of one process are made of."""
+    """Digests of the code that the jobs of one process execute."""
 
     def __init__(self) -> None:
         self._digest_by_module: dict[str, str] = {}
@@ -40,10 +40,9 @@ class CodeDigest:
         self._last: dict[str, tuple[int, str, str]] = {}
 
     def describe(self, module: str, run_id: str) -> str:
-        """Return the digest of a function's code, by the module that the function is called from.
+        """Return the digest of the code of a function in that module; empty if it is not user code.
 
-        The first time that a run has such a digest the files follow, as a JSON object: the digest
-        of each by its name. Empty for code that is not the user's.
+        When the digest is new for the run, the files follow: a JSON object, digest by file name.
         """
         count = len(sys.modules)
         known = self._last.get(module)
@@ -62,7 +61,7 @@ class CodeDigest:
         return f"{digest} {table}"
 
     def _find_files(self, module: str) -> Iterator[tuple[str, str]]:
-        """Yield the name and the digest of each file that the module comes from."""
+        """Yield name and digest of the module's file, and of all user files that it imports."""
         seen, left = {module}, [module]
         while left and len(seen) < MAX_FILES:
             name = left.pop()
@@ -87,7 +86,7 @@ class CodeDigest:
 
 
 def _find_imports(module: str, text: bytes) -> Iterator[str]:
-    """Yield the names that may be modules which the text of a module imports, each once."""
+    """Yield the names in the import statements of a module that may be modules, each once."""
     found: dict[str, None] = {}
     for match in _IMPORT.finditer(text):
         source, names = match["source"], match["names"]

@@ -1,9 +1,9 @@
 """In the child: the environment variables that differ from job to job.
 
-glibc keeps every value that a variable ever had: 90 bytes for each job, which is 2 GB an hour in a
-child that executes empty jobs without a pause, and after 500,000 jobs `os.environ[…] = …` takes 4
-to 5 µs instead of 1 (benchmarks/shortcuts.py). So on Linux each variable gets one string, which
-is overwritten; that is `_InPlace`, and the only reason for it.
+glibc never frees a value of a variable. That costs 90 bytes a job, or 2 GB an hour in a child that
+executes empty jobs without a pause, and after 500,000 jobs `os.environ[…] = …` takes 4 to 5 µs
+instead of 1 (benchmarks/shortcuts.py). So on Linux each variable has one string that is
+overwritten, which is the only purpose of `_InPlace`.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ _NOTHING: Mapping[bytes, bytes] = {}
 
 
 class JobVariables:
-    """The environment variables that say to a job which job of which run it is."""
+    """The environment variables that identify a job and its run to the job."""
 
     def __init__(self) -> None:
         self._tell_job_id = _make_setter(JOB_ID)
         self._setters = {name: (name.encode(), _make_setter(name)) for name in NAMES}
         self._told: Mapping[str, str] = {}
-        for name in NAMES:  # a job may have started this worker
+        for name in NAMES:  # they are set if a job has started this worker
             os.environ.pop(name, None)
 
     def tell(self, job_id: str, variables: Mapping[str, str]) -> None:
-        """Set the variables, and take away those of the job before."""
+        """Set the variables of a job, and remove those of the job before."""
         self._tell_job_id(job_id)
         if not (variables or self._told):
             return
         known = getattr(os.environ, "_data", _NOTHING) if _IS_LINUX else _NOTHING
         for name, (raw, set_to) in self._setters.items():
             value = _as_value(variables.get(name))
-            # Most are as they were: the run, the attempt, and that there is no item.
+            # Most stay the same: the run, the attempt, and that there is no item.
             if value is None:
                 if raw in known or known is _NOTHING:
                     os.environ.pop(name, None)
@@ -53,7 +53,7 @@ class JobVariables:
 
 
 def _as_value(text: str | None) -> str | None:
-    """Return what can be the value of a variable: no lone surrogates, and no NUL."""
+    """Return the text as the value of a variable: without lone surrogates and NUL."""
     if text is None:
         return None
     try:
@@ -72,7 +72,7 @@ def _set_plainly(name: str, value: str) -> None:
 
 
 class _InPlace:
-    """One string in the environment of the C library, and where it stands there."""
+    """A variable with one string in the environment of the C library, which is overwritten."""
 
     def __init__(self, name: str) -> None:
         library = ctypes.PyDLL(None)
@@ -81,7 +81,7 @@ class _InPlace:
         self._put = library.putenv
         self._table = ctypes.c_void_p.in_dll(library, "environ")
         self._text = ctypes.create_string_buffer(len(self._start) + MAX_BYTES + 1)
-        # It is read after the end of Python too.
+        # The C library may read it after the end of Python, so it is never freed.
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._text))
         self._address = ctypes.addressof(self._text)
         self._first: int | None = None
@@ -91,13 +91,13 @@ class _InPlace:
         """Set the variable, for Python and for C."""
         environment: Any = os.environ
         value = os.fsencode(text)
-        data = getattr(environment, "_data", None)  # a job may have put something else there
+        data = getattr(environment, "_data", None)  # a job may have replaced os.environ
         if data is None or len(value) > MAX_BYTES:
             _set_plainly(self._name, text)
             return
         data[self._raw_name] = value
         self._text.value = self._start + value
-        # A job may have taken it away, or have made another table.
+        # A job may have removed the variable, or the table may have moved.
         if self._table.value != self._first or self._place.value != self._address:
             self._insert()
 

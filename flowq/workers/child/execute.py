@@ -44,9 +44,9 @@ log = logging.getLogger("rq.worker")
 
 
 class Executor:
-    """Where one child works: its settings, and one connection, made when it is first needed.
+    """Executes jobs, one after the other, with one connection, which opens when it is first used.
 
-    With slots: each job reads and writes a dozen of these attributes.
+    It has slots because each job reads and writes a dozen attributes.
     """
 
     __slots__ = (
@@ -72,7 +72,7 @@ class Executor:
         self._umask = os.umask(0o077)
         os.umask(self._umask)  # the only way to read it is to change it
         self._streams: tuple[Any, Any] = sys.stdout, sys.stderr
-        # Of the job that is executed:
+        # Of the current job:
         self._task: Task
         self._started_at = self._load_s = 0.0
         self._end: End | None = None
@@ -81,7 +81,7 @@ class Executor:
     # Executing -----------------------------------------------------------------------------------
 
     def execute(self, task: Task, ask_for: Callable[[float], None]) -> End:
-        """Run the job's function with its callbacks; never raises what the job raises.
+        """Run the job's function and callbacks, and return how it ended. Does not raise.
 
         `ask_for` is called with the seconds that a callback may take beyond the job's timeout.
         """
@@ -94,7 +94,7 @@ class Executor:
             job.knows_itself = True
             if job.attempt > 1 and self.settings.log_folder:
                 mark_attempt(self.settings.log_folder, job.id, job.attempt)
-        except BaseException:  # noqa: BLE001 - whatever an unreadable hash leads to
+        except BaseException:  # noqa: BLE001 - the job's data may be anything
             text = format_exc_info(sys.exc_info())
             end = failed(task.number, text, self._started_at, time.time())
         else:
@@ -105,9 +105,9 @@ class Executor:
         return end._replace(is_spent=True) if self._has_left_threads else end
 
     def _perform(self, task: Task, job: Job) -> None:
-        """Run the job through RQ's `perform_job` where a tool has wrapped that.
+        """Run the job; by RQ's `perform_job` if a tool has wrapped that.
 
-        Else this is what it does, without what is of no use here.
+        Otherwise do the same without the parts that have no effect here.
         """
         load_s = self._load(job)
         try:
@@ -126,7 +126,7 @@ class Executor:
 
     def _perform_by_rq(self, task: Task, job: Job, load_s: float) -> None:
         self._load_s = load_s
-        if self._execution is None:  # one for all jobs: a new one takes longer than a short job
+        if self._execution is None:  # shared by all jobs: making one takes longer than a short job
             self._execution = Execution(
                 id="", job_id="", connection=self.connection, worker_name=self.settings.worker
             )
@@ -134,7 +134,7 @@ class Executor:
         execution.id, execution.job_id = task.execution_id, task.job_id
         execution.created_at = job.started_at or execution.created_at
         queue = self._queues.get(task.queue)
-        if queue is None:  # an empty queue is false
+        if queue is None:  # not `not queue`: an empty queue is false
             settings = self.settings
             queue = self._queues[task.queue] = settings.queue_class(
                 task.queue, connection=self.connection, job_class=settings.job_class
@@ -142,11 +142,11 @@ class Executor:
         self._get_performer().perform_job(job, queue, execution)
 
     def _load(self, job: Job) -> float:
-        """Import what the job calls, where it is not imported yet; return how long that took.
+        """Import the module that the job calls, if needed; return how long that took.
 
-        It is done before `perform_job` is looked up, because what is imported may wrap that
-        (`sentry_sdk.init`). An error is one of the job's, so `Job.perform` raises it. A worker
-        that may run only some checks here all that the job leads to.
+        This must happen before `perform_job` is looked up, because the module may wrap it
+        (`sentry_sdk.init`). `Job.perform` raises the error of a failed import, as the job's error.
+        A restricted worker checks everything that the job names.
         """
         if restriction() is not None:
             return self._load_admitted(job)
@@ -157,7 +157,7 @@ class Executor:
             is_plain = job.func_name != PERFORM
             if not is_plain and "if" in job.args[0]:
                 return 0.0
-        except Exception:  # noqa: BLE001 - its data cannot be read, as `Job.perform` will say
+        except Exception:  # noqa: BLE001 - unreadable data; `Job.perform` raises the error
             return 0.0
         return self._import(job, module, is_plain=is_plain)
 
@@ -173,9 +173,9 @@ class Executor:
         return time.monotonic() - began_at
 
     def _describe_code(self, job: Job) -> str:
-        with suppress(Exception):  # of data that cannot be read, or whatever a module object does
+        with suppress(Exception):  # unreadable data, or a strange object in sys.modules
             module = _name_module(job)
-            while module and module not in sys.modules:  # a method's has its class in it
+            while module and module not in sys.modules:  # for a method, the class follows
                 module = module.rpartition(".")[0]
             return self._code.describe(module, job.run_id)
         return ""
@@ -208,16 +208,16 @@ class Executor:
         return self._performer
 
     def _start(self) -> None:
-        # Here, because what wraps perform_job may start threads of its own, which are to stay.
+        # Here, because a tool that wraps perform_job may start threads, which must not count.
         self._threads = threading.active_count()
 
     def _fail(self, job: Job, exc_info: ExcInfo) -> None:
         is_spent = isinstance(exc_info[1], MemoryError)
         if is_spent:
-            clear_frames(exc_info[2])  # or there is none left to tell of it
+            clear_frames(exc_info[2])  # frees memory, which the report needs
         try:
             end = self._failure(self._task, job, exc_info, self._started_at)
-        except BaseException:  # noqa: BLE001 - not even the traceback could be written
+        except BaseException:  # noqa: BLE001 - formatting the traceback may fail too
             end = self._failure(self._task, job, sys.exc_info(), self._started_at)
         self._end = end._replace(is_spent=True) if is_spent else end
 
@@ -236,11 +236,11 @@ class Executor:
         if job.mark_finished():
             self._ask_for(job.success_callback_timeout)
             execute_success_callback(job, DEATH_PENALTY_CLASS, value)
-            job.forget_written()  # the callback may have changed the value, and RQ keeps that
+            job.forget_written()  # RQ stores the value as the callback leaves it
         self._has_left_threads = threading.active_count() > self._threads
         ttl = job.get_result_ttl(self.settings.result_ttl)
         is_in_run = job.run_id
-        # By position: names take as long as all the rest.
+        # Positional arguments: keywords would take as long as everything else here together.
         self._end = End(
             task.number,
             "finished",
@@ -265,13 +265,13 @@ class Executor:
             self._ask_for(job.failure_callback_timeout)
         try:
             execute_failure_callback(job, DEATH_PENALTY_CLASS, *exc_info)
-        except BaseException:  # noqa: BLE001 - as RQ: the callback's error is the recorded one
+        except BaseException:  # noqa: BLE001 - as in RQ, the callback's error is recorded
             exc_info = exc_info if is_refused else sys.exc_info()
         self._has_left_threads = threading.active_count() > self._threads
         job.explain_last_attempt(exc_info[1])
         text = _explain(exc_info)
         try:
-            if not is_refused:  # handlers read what the job was given
+            if not is_refused:  # handlers would read the job's data, which is not admitted
                 self._get_performer().handle_exception(job, *exc_info)
         except BaseException:  # noqa: BLE001 - a handler's error must not hide the job's
             text += f"\nThis exception handler failed too:\n{format_exc_info(sys.exc_info())}"
@@ -295,8 +295,8 @@ class Executor:
         try:
             sys.stdout.flush()
             sys.stderr.flush()
-        except BaseException:  # noqa: BLE001 - closed, or replaced by what the job has written
-            with suppress(OSError):  # the descriptors too; then the child is replaced
+        except BaseException:  # noqa: BLE001 - the job closed or replaced them
+            with suppress(OSError):  # the descriptors are closed too; then the child is replaced
                 self._streams = (open_stream(1), open_stream(2))
         sys.stdout, sys.stderr = self._streams
         os.umask(self._umask)
@@ -309,10 +309,10 @@ class Executor:
 
 
 def _name_module(job: Job) -> str:
-    """Return the name of the module that has what a job calls; empty when it calls nothing.
+    """Return the name of the module whose function a job calls; empty if it calls none.
 
-    Of a method that a plain job calls, the name of its class follows. Errors: RQ's, for data that
-    cannot be read.
+    For a plain job that calls a method, the name of the class follows. Raises RQ's errors for
+    unreadable data.
     """
     name = job.func_name or ""
     if name != PERFORM:
@@ -323,9 +323,9 @@ def _name_module(job: Job) -> str:
 
 @lru_cache(maxsize=16)
 def _limit(timeout: float, used_s: float = 0.0) -> AbstractContextManager[None]:
-    """Return what limits a job to a time, of which `used_s` have passed; no limit below 1.
+    """Return a context that limits a job's time, of which `used_s` have passed; 0 is no limit.
 
-    One object for all jobs of a length: they are executed one after the other.
+    Jobs with the same timeout share the object: they are executed one after the other.
     """
     if timeout <= 0:
         return _NoLimit()
@@ -339,8 +339,7 @@ class _NoLimit(nullcontext[None]):
 
 
 def _explain(exc_info: ExcInfo) -> str:
-    """Return what is kept of an exception; of a refusal, which no code of the job's has raised, the
-    sentence."""
+    """Return the text to store for an exception: the traceback, or the message of a refusal."""
     error = exc_info[1]
     if isinstance(error, NotAllowed):
         return f"{NotAllowed.__module__}.{NotAllowed.__qualname__}: {error}"

@@ -1,11 +1,15 @@
 """The main loop of a child: tasks in, ends out, until the channel closes.
 
 Messages from the supervisor are pickled tuples: ("run", [Task, …], is_last), ("conclude", Task,
-End) and ("chore", name, arguments). The child sends (child_messages.py) "ready" before its first
-job, ends, several in one message, "chore" when it has done one, "outdated" with a file before it
-ends without beginning what it was given, "unfit" with the reason when it cannot preload
-something, and "secrets" with a list as JSON before users' code has them; a fork server (fork.py)
-adds "died" with an exit code.
+End) and ("chore", name, arguments). The child answers in the format of child_messages.py:
+
+    ready      before its first job
+    ends       of one or more jobs, and of an execution that it concluded
+    chore      after a chore
+    outdated   with the name of a changed file, before it ends without beginning its jobs
+    unfit      with the reason why a module cannot be preloaded
+    secrets    before user code gets them
+    died       from a fork server (fork.py), with the exit code of a job's process
 """
 
 from __future__ import annotations
@@ -43,16 +47,17 @@ log = logging.getLogger("rq.worker")
 
 
 FLUSH_S = 0.004
-"""How long the end of a short job may wait for others, when more jobs are at hand."""
+"""How long the end of a short job may wait for others, if the child has more jobs."""
 
 FLUSH_COUNT = 32
 
 MAX_END_BYTES = 512 * 2**20
-"""Of one end: Redis takes no longer argument."""
+"""The limit of one end: Redis accepts no longer argument."""
 
 
 class Outbox:
-    """Sends a child's messages. Ends of short jobs wait in the shared state, and go together."""
+    """Sends a child's messages. Ends of short jobs are stored in the shared state and sent
+    together."""
 
     def __init__(self, channel: Connection, shared: SharedState) -> None:
         self._channel = channel
@@ -66,7 +71,7 @@ class Outbox:
         return len(self._ends)
 
     def add(self, end: End) -> None:
-        """Send an end, soon."""
+        """Send an end, now or with later ones."""
         written = _write_end(end)
         self._ends.append(written)
         is_kept = self._shared.keep(written)
@@ -75,7 +80,7 @@ class Outbox:
             self.flush()
 
     def flush(self, last: End | None = None) -> None:
-        """Send what is not sent yet, and that one behind it."""
+        """Send the stored ends now, and `last` after them."""
         ends = self._ends if last is None else [*self._ends, _write_end(last)]
         if ends:
             self._channel.send_bytes(write_ends(ends))
@@ -85,16 +90,16 @@ class Outbox:
         self._flushed_at = time.monotonic()
 
     def send(self, kind: str, text: str = "") -> None:
-        """Send one other message now."""
+        """Send a message of another kind now."""
         self._channel.send_bytes(write_text(kind, text))
 
     def send_ready(self) -> None:
-        """Say that "unfit" comes from a job from now on; the supervisor may be gone already."""
-        with suppress(OSError):
+        """Send "ready": a later "unfit" may come from a job."""
+        with suppress(OSError):  # the supervisor may be gone already
             self.send("ready")
 
     def send_secrets(self, values: Sequence[str]) -> None:
-        """Send secrets now; what is too long for that is not said, and then not heard."""
+        """Send secrets now. If they are too long, the supervisor withholds the output instead."""
         if message := write_secrets(values):
             self._channel.send_bytes(message)
 
@@ -113,7 +118,7 @@ def _write_end(end: End) -> bytes:
 def main(
     channel: Connection, lifeline: Connection, shared: SharedState, settings: Settings
 ) -> None:
-    """Be a child. Returns when there is nothing more to do; the process should exit then."""
+    """Run a child until its channel closes. The process should exit then."""
     set_up_process(settings)
     hold_on(lifeline)
     timeouts.prepare()
@@ -138,27 +143,27 @@ def main(
 
 
 def preload(outbox: Outbox, modules: Sequence[str]) -> None:
-    """Import modules before the first job; say which ones cannot be, and go on without them."""
+    """Import modules before the first job; report those that fail, and go on without them."""
     for name in modules:
         try:
             import_module(name)
         except BaseException as error:  # noqa: BLE001 - a user's module may raise anything
-            with suppress(OSError):  # the supervisor is gone already
+            with suppress(OSError):  # the supervisor may be gone already
                 outbox.send("unfit", f"cannot preload {name}: {_explain(error)}")
 
 
 def _explain(error: BaseException) -> str:
     last = traceback.extract_tb(error.__traceback__)[-1]
     text = "".join(traceback.format_exception_only(error)).strip()
-    is_missing = isinstance(error, ModuleNotFoundError)  # the place would be one of Python's own
+    is_missing = isinstance(error, ModuleNotFoundError)  # its last frame is in Python's own code
     return text if is_missing else f"{text} ({last.filename}:{last.lineno})"
 
 
 def share_secrets(outbox: Outbox, shared: SharedState, capture: Capture) -> None:
-    """See to it that the supervisor knows the secrets of a job before it moves the job's output.
+    """Make sure that the supervisor knows the secrets of a job before it moves the job's output.
 
-    The shared state says first that there are some: until the supervisor has read them, it moves
-    nothing.
+    The shared state announces their number first: the supervisor moves no output until it has
+    received that many.
     """
 
     def learn(values: Sequence[str]) -> None:
@@ -174,7 +179,7 @@ def share_secrets(outbox: Outbox, shared: SharedState, capture: Capture) -> None
 
 
 def is_outdated(outbox: Outbox, sources: Sources) -> bool:
-    """Tell the supervisor when this process has old code; then it must not begin what it got."""
+    """Whether this process has old code: it tells the supervisor, and must not begin its jobs."""
     changed = sources.find_changed()
     if changed:
         with suppress(OSError):
@@ -190,7 +195,7 @@ def handle(
     capture: Capture,
     message: tuple[Any, ...],
 ) -> bool:
-    """Do what a message says; False when the child must not go on."""
+    """Handle a message of the supervisor; False if the child must not go on."""
     if message[0] == "conclude":
         shared.begin_to_conclude()
         outbox.flush(_conclude(rq_work, *message[1:]))
@@ -210,17 +215,17 @@ def work_off(
     tasks: list[Any],
     is_last: bool,
 ) -> bool:
-    """Execute these jobs, one after the other; False when the child must not go on.
+    """Execute these jobs, one after the other; False if the child must not go on.
 
-    `is_last`: none are known to follow, so somebody may wait for the last one's end: the fewer are
-    left, the fewer ends wait for each other.
+    `is_last`: the queues are empty, so a join may wait for the last end. Then ends are sent the
+    earlier the fewer jobs are left.
     """
     pid, is_spent, left = os.getpid(), False, len(tasks)
     for task in map(Task._make, tasks):
         if is_spent or not shared.begin(task.number, pid):
             break
         end = executor.execute(task, shared.ask_for)
-        if os.getpid() != pid:  # the job has forked, and its copy came back out of the function
+        if os.getpid() != pid:  # the job forked, and the copy returned from the function too
             os._exit(0)
         if not capture.end(task.job_id):
             end = end._replace(is_spent=True)
@@ -240,7 +245,7 @@ def _conclude(rq_work: RQWork, task: Any, end: End) -> End:
     except Exception as error:
         if is_passing(error):
             return end._replace(how="later")
-        # The supervisor tries another child, and gives up after a few.
+        # The supervisor tries other children, up to MAX_TRIES (turns.py).
         log.exception("job %s: RQ's own way to end it failed", Task._make(task).job_id)
         return end._replace(how="conclude")
 
@@ -248,7 +253,7 @@ def _conclude(rq_work: RQWork, task: Any, end: End) -> End:
 def _do_chore(rq_work: RQWork, name: str, arguments: tuple[Any, ...]) -> None:
     try:
         getattr(rq_work, name)(*arguments)
-    except Exception as error:  # the same is tried again later, or by another worker
+    except Exception as error:  # it is tried again later, or by another worker
         if is_passing(error):
             log.warning("%s failed: %s", name, describe(error))
         else:
@@ -256,9 +261,9 @@ def _do_chore(rq_work: RQWork, name: str, arguments: tuple[Any, ...]) -> None:
 
 
 def live(body: Callable[[], None]) -> NoReturn:
-    """Do that, then end this process, whatever jobs have left behind in it.
+    """Call `body`, then exit at once, whatever threads or handlers jobs have left behind.
 
-    What comes out of it is told here: nobody else would.
+    Prints the traceback of an exception, because no other code would.
     """
     code = 1
     try:
@@ -270,13 +275,12 @@ def live(body: Callable[[], None]) -> NoReturn:
         try:
             sys.stdout.flush()
             sys.stderr.flush()
-        finally:  # whatever a job has put there; a forked child must not be a second supervisor
+        finally:  # even if a job broke the streams: a forked child must never return from here
             os._exit(code)
 
 
 def set_up_process(settings: Settings) -> None:
-    """Become a child: a process group of its own, no signals from the terminal, the paths, and
-    nothing but what the worker may run."""
+    """Prepare a child process: restrictions, process group, streams, signals and paths."""
     if settings.allowed is not None:
         unpickling.restrict(settings.allowed)
     if hasattr(os, "setpgid"):
@@ -298,10 +302,10 @@ def set_up_process(settings: Settings) -> None:
 
 
 def seed_anew() -> None:
-    """Let processes that were forked from one draw random numbers of their own.
+    """Seed random generators, so that processes forked from one do not share their sequence.
 
-    That goes for the generators that whole modules share; those that a module has made for itself
-    nobody knows.
+    This covers the global generators of `random` and numpy. Generators that a module has made for
+    itself cannot be found.
     """
     random.seed()
     if shared := sys.modules.get("numpy.random"):
@@ -309,10 +313,10 @@ def seed_anew() -> None:
 
 
 def hold_on(lifeline: Connection) -> None:
-    """End this process, and what it started, when the supervisor is gone.
+    """End this process and its group when the supervisor ends.
 
-    It may have gone while we began, of which the system tells nobody; what it has sent us before
-    belongs to another worker by now, or soon, and must not begin here.
+    Also if the supervisor ended while this process started, which the system does not report. The
+    jobs in the channel then belong to another worker, or soon will, and must not begin here.
     """
     die_with_parent()
     try:
@@ -325,7 +329,7 @@ def hold_on(lifeline: Connection) -> None:
 
 
 def die_with_parent() -> None:
-    """Let the system end us with our parent, where it can: a job in C code stops every thread."""
+    """Have Linux kill this process with its parent: C code may block the thread that watches."""
     with suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
@@ -337,7 +341,7 @@ def _watch(lifeline: Connection) -> None:
 
 
 def end_group() -> None:
-    """End this process and the others of its group, at once."""
+    """Kill this process and its group."""
     if hasattr(os, "killpg") and os.getpgrp() == os.getpid():
         os.killpg(os.getpgrp(), signal.SIGKILL)
     os._exit(1)

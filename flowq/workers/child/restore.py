@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 _Getter = Callable[[list[bytes]], tuple[bytes, ...]]
 
 _OWN = (b"created_at", b"enqueued_at", b"data", b"description", b"flowq_name")
-"""The fields in which jobs of a kind differ."""
+"""The fields in which jobs of one kind differ."""
 
 MAX_FORMS = MAX_KINDS = 16
-"""How many forms are remembered, and how many kinds of each."""
+"""How many forms of hashes are remembered, and how many kinds of jobs for each."""
 
 
 class Restorer:
-    """Makes started jobs of one class on one connection."""
+    """Creates job objects of one class, in the state of a started job."""
 
     def __init__(
         self, job_class: type[Job], connection: Redis, serializer: Any, worker: str
@@ -50,7 +50,7 @@ class Restorer:
         )
 
     def restore(self, task: Task) -> Job:
-        """Return the job of a task, started now. Errors: whatever an unreadable hash leads to."""
+        """Return the job of a task, started now. Raises any error for an unreadable hash."""
         names, values = tuple(task.raw[::2]), [*task.raw[1::2], b""]
         form = self._forms.get(names)
         if form is None:
@@ -71,7 +71,7 @@ class Restorer:
 
     def _read(self, job_id: str, raw: dict[bytes, bytes]) -> Job:
         job = self._class(job_id, connection=self._connection, serializer=self._serializer)
-        # RQ reads each instant with strptime, which takes longer than all the rest.
+        # `restore` sets these: RQ parses them with strptime, which is slower than everything else.
         raw.pop(_OWN[0], None)
         raw.pop(_OWN[1], None)
         job.restore(raw)
@@ -81,7 +81,7 @@ class Restorer:
         return job
 
     def _remember(self, form: _Form, shared: tuple[bytes, ...], job: Job) -> None:
-        # What a job may change in depth is not shared: meta, webhooks, an earlier result.
+        # Copies would share mutable objects: meta, webhooks, an earlier result.
         if not self._can_copy or job.meta or job.webhooks or job.has_outcome:
             return
         if len(form.kinds) >= MAX_KINDS:
@@ -90,17 +90,21 @@ class Restorer:
 
     def _copy(self, template: JobTemplate, job_id: str, own: tuple[bytes, ...]) -> Job:
         job = template.copy()
-        job.impersonate(job_id, _unpack(own[2]))  # what RQ reads from its data is not in a template
+        job.impersonate(job_id, _unpack(own[2]))  # a template has no call
         job.description = own[3].decode() if own[3] else None
         job.name = own[4].decode()
         return job
 
 
 class _Form(NamedTuple):
-    """Hashes with the same fields in the same order: what takes the fields of `_OWN`, and what
-    takes all others, from their values and an empty one after them, which stands for those that
-    they do not have; and for each kind of jobs among them, which differ in `_OWN` alone, the
-    template of one before it ran."""
+    """Hashes with the same fields in the same order.
+
+    Attributes:
+        get_own: takes the values of the fields in `_OWN` from a hash's values. An empty value after
+            these stands for missing fields.
+        get_shared: takes all other values.
+        kinds: a template for each kind of jobs, by its shared values, made before the job ran.
+    """
 
     get_own: _Getter
     get_shared: _Getter
@@ -118,7 +122,7 @@ class _Form(NamedTuple):
 def _unpack(data: bytes) -> bytes:
     try:
         return zlib.decompress(data)
-    except zlib.error:  # as RQ: it was not compressed
+    except zlib.error:  # as in RQ: it was not compressed
         return data
 
 

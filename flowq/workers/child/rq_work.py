@@ -33,7 +33,7 @@ from flowq.workers.messages import End, Settings, Task
 
 
 class RQWork:
-    """What one child does by RQ's own code. `connection`: the child's, which repeats commands."""
+    """The work that one child does by RQ's code. Its `connection` repeats lost commands."""
 
     def __init__(self, settings: Settings, connection: Redis) -> None:
         self.settings = settings
@@ -43,10 +43,9 @@ class RQWork:
     def conclude(self, task: Task, end: End) -> End:
         """End an execution by RQ's own code: dependents, repeats, rate limits, retries, webhooks.
 
-        The WIP entry is looked at first, so that what somebody else has ended stays ended. Nothing
-        is sent twice: a transaction of RQ's whose reply was lost may have been applied, and would
-        put a job that is to be retried into its queue once more. The supervisor finds out what
-        became of it.
+        Checks the WIP entry first, so that an execution that another process has ended stays ended.
+        Repeats no command: RQ's transaction may have been applied although its reply was lost, and
+        a second one would queue a retried job twice. The supervisor checks what happened.
         """
         if self._unrepeating is None:
             self._unrepeating = self.settings.address.connect_unrepeating()
@@ -65,7 +64,7 @@ class RQWork:
             task.queue, connection=connection, job_class=settings.job_class
         )
         before_s = time.time()
-        queue.shift_clock(read_clock(connection) - before_s)  # rather too late than too early
+        queue.shift_clock(read_clock(connection) - before_s)  # if anything, late
         execution = Execution(
             id=task.execution_id,
             job_id=task.job_id,
@@ -76,13 +75,13 @@ class RQWork:
         _conclude(worker, job, queue, execution, end)
         return end._replace(how="done")
 
-    # What RQ's workers do between jobs; it may run callbacks of users -----------------------------
+    # Chores: what RQ's workers do between jobs. They may run user callbacks ----------------------
 
     def clean_registries(self, queues: list[str]) -> None:
         """Do RQ's maintenance, under its own locks.
 
-        RQ fails executions without a heartbeat, by the clock of this host: so not while a gap in
-        which nobody could be heard has just passed, nor by a wrong clock.
+        RQ fails executions whose heartbeat is old by the clock of this host. So this does nothing
+        after an outage, in which no heartbeat could arrive, or if the clock is wrong.
         """
         before_s = time.time()
         found = find_lost(self.connection, self.settings.lease)
@@ -94,7 +93,7 @@ class RQWork:
         remove_unused_functions(self.connection)
 
     def queue_limited(self, queue: str, job_id: str) -> None:
-        """Queue a scheduled job that has a rate limit, when the limit lets it."""
+        """Queue a scheduled job that has a rate limit, if the limit allows it."""
         settings = self.settings
         job = settings.job_class.fetch(job_id, self.connection, settings.serializer)
         target = settings.queue_class(
@@ -109,7 +108,7 @@ class RQWork:
         member = f"{task.job_id}:{task.execution_id}"
         if connection.zscore(f"{keys.PREFIX}:wip:{task.queue}", member) is not None:
             return True
-        # RQ's cancel() of a running job takes its WIP entry away, and lets it run to its end.
+        # RQ's cancel() of a running job removes its WIP entry, and lets it run to its end.
         status = connection.hget(keys.job(task.job_id), "status")
         is_held = connection.sismember(keys.held(self.settings.worker), member)
         return status == b"canceled" and bool(is_held)
@@ -132,10 +131,10 @@ class RQWork:
 
 
 class _WithoutEnds(logging.Logger):
-    """The log of a worker of RQ's without the lines about ends, which the supervisor writes."""
+    """The log of RQ's worker without its messages about successes, which the supervisor writes."""
 
     def info(self, msg: object, *args: object, **kwargs: Any) -> None:
-        """Log a message, unless it is RQ's about a job that succeeded."""
+        """Log a message, unless it says that a job succeeded."""
         if not str(msg).startswith("Successfully completed"):
             super().info(msg, *args, **kwargs)
 
@@ -152,7 +151,7 @@ def _conclude(worker: WorkerBase, job: Job, queue: Queue, execution: Execution, 
         worker.note_stopped(job.id)
         try:
             execute_stopped_callback(job, DEATH_PENALTY_CLASS)
-        except BaseException:  # as RQ: the job is stopped all the same
+        except BaseException:  # as in RQ: the job is stopped all the same
             worker.log.exception("stopped callback of job %s raised", job.id)
     worker.handle_job_failure(
         job=job,

@@ -13,10 +13,10 @@ import time
 from importlib.machinery import SourceFileLoader
 
 LOOK_S = 0.5
-"""How often a busy child looks."""
+"""The interval of checks in a busy child."""
 
 SHARE = 100
-"""A look that took long is followed by a pause so many times as long."""
+"""After a check, the pause is at least this many times as long as the check took."""
 
 _INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 _PYTHON = tuple(f"{sysconfig.get_path(name)}{os.sep}" for name in ("stdlib", "platstdlib"))
@@ -27,8 +27,8 @@ _Stamp = tuple[int, int]
 class Sources:
     """The source files of the modules that this process imports from now on.
 
-    What is imported already is left alone: a process that takes the place of this one may have it
-    from the same parent.
+    Modules that are imported already do not count: a replacement of this process may inherit them
+    from the same parent, so replacing it would not help.
     """
 
     def __init__(self) -> None:
@@ -38,9 +38,9 @@ class Sources:
         self._due_at = time.monotonic() + LOOK_S
 
     def find_changed(self) -> str:
-        """Return a file that was changed or removed since it was imported; empty for none.
+        """Return a file that was changed or removed since its import; empty if there is none.
 
-        Looks at most every `LOOK_S` seconds, and takes a hundredth of the time at most.
+        Checks every `LOOK_S` seconds at most, and takes at most 1 % of the time.
         """
         began = time.monotonic()
         if began < self._due_at:
@@ -54,9 +54,9 @@ class Sources:
         return changed
 
     def _add_new(self) -> str:
-        """Note what was imported since the last look; return a file that was written since then.
+        """Note the modules imported since the last check; return a file that was written since.
 
-        Nobody can tell whether that was before or after its import.
+        It is unknown whether the file was written before or after its import.
         """
         changed, now_ns = "", time.time_ns()
         names = set(sys.modules)
@@ -66,7 +66,7 @@ class Sources:
             if stamp is not None:
                 self._stamp_by_file[file] = stamp
                 is_old = not self._looked_at_ns < stamp[0] <= now_ns
-            else:  # removed, or never there as a file: in an archive, made by a program
+            else:  # removed, or never a file: in an archive, or made by a program
                 is_old = not file or not _was_file(name)
             changed = changed if is_old else file
         self._seen = names
@@ -75,7 +75,7 @@ class Sources:
 
 
 def find_source(name: str) -> str:
-    """Return the path of a module's file; empty when it is not one of the user's."""
+    """Return the path of a user module's file; empty for any other module."""
     file = getattr(sys.modules.get(name), "__file__", None)
     if not isinstance(file, str):
         return ""
@@ -87,7 +87,7 @@ def find_source(name: str) -> str:
 def _was_file(name: str) -> bool:
     spec = getattr(sys.modules.get(name), "__spec__", None)
     loader = getattr(spec, "loader", None)
-    loader = getattr(loader, "loader", loader)  # ddtrace puts one of its own around each
+    loader = getattr(loader, "loader", loader)  # ddtrace wraps each loader
     return isinstance(loader, SourceFileLoader)
 
 

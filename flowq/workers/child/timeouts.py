@@ -19,7 +19,7 @@ SHORTEST_S = 0.001
 
 
 class _Watch:
-    """The thread that raises in another one when a deadline has passed."""
+    """A thread that raises an exception in another thread after a deadline."""
 
     def __init__(self) -> None:
         self._condition = threading.Condition()
@@ -31,7 +31,7 @@ class _Watch:
     def set(self, penalty: ThreadDeathPenalty | None, deadline: float | None) -> None:
         with self._condition:
             self._penalty, self._deadline = penalty, deadline
-            # Usually the thread sleeps until an earlier deadline of the same length: let it.
+            # Usually the thread already wakes for an earlier deadline, and need not be notified.
             if deadline is not None and deadline < self._wakes_at:
                 self._condition.notify()
 
@@ -58,7 +58,7 @@ def _get_watch() -> _Watch:
 
 
 class ThreadDeathPenalty(BaseDeathPenalty):
-    """RQ's timeout without signals. Units: seconds, with fractions; `used_s` have passed."""
+    """RQ's timeout without signals, in fractions of seconds; `used_s` have passed already."""
 
     def __init__(
         self,
@@ -72,7 +72,8 @@ class ThreadDeathPenalty(BaseDeathPenalty):
         self._left_s = max(SHORTEST_S, timeout - used_s)
         text = f"Task exceeded maximum timeout value ({timeout} seconds)"
 
-        def __init__(error: BaseException) -> None:  # noqa: N807 - only classes can be raised there
+        # Another thread can only be made to raise a class, so the class has the message.
+        def __init__(error: BaseException) -> None:  # noqa: N807
             BaseException.__init__(error, text)
 
         self._raised = type(exception.__name__, (exception,), {"__init__": __init__})
@@ -83,58 +84,60 @@ class ThreadDeathPenalty(BaseDeathPenalty):
         _get_watch().set(self, time.monotonic() + self._left_s)
 
     def cancel_death_penalty(self) -> None:
-        """Forget it."""
+        """Remove the deadline."""
         _get_watch().set(None, None)
 
     def strike(self) -> None:
-        """Raise in the thread of the job, at its next step in Python."""
+        """Raise the exception in the thread of the job, at its next Python instruction."""
         ctypes.pythonapi.PyThreadState_SetAsyncExc(
             ctypes.c_ulong(self._thread_id), ctypes.py_object(self._raised)
         )
 
 
-# What `signal.getsignal` wraps, which searches an enum for each handler: 5.4 µs for each job, 3.4 %
-# of a whole one (benchmarks/shortcuts.py).
+# `signal.getsignal` wraps this function and searches an enum for each handler, which takes 5.4 µs,
+# or 3.4 % of a short job (benchmarks/shortcuts.py).
 _get_handler: Any = getattr(sys.modules.get("_signal"), "getsignal", signal.getsignal)
 _ALARM = int(getattr(signal, "SIGALRM", 0))
 
 
 class _Alarm:
-    """The alarm clock of this process. An alarm that is set is left alone when it comes not long
-    before the deadline; it is set anew when it goes off too early, or is not ours any more.
+    """The interval timer of this process.
 
-    An object, because each write to a class makes Python forget what it knows about that class.
+    A running timer is left alone if it fires shortly before the deadline, and is set again if it
+    fires too early or a job has replaced its handler. The state is in an object because each
+    assignment to a class attribute clears Python's caches for the class.
     """
 
     def __init__(self) -> None:
         self.current: AlarmDeathPenalty | None = None
 
     def ring_within(self, seconds: float) -> None:
-        """See to it that it goes off by then: in most cases it will, and asking costs little.
+        """Make sure that the timer fires within this time, but not in its first half.
 
-        Not in the first half of that time: each signal interrupts what C code waits for.
+        Usually it is already set to fire then, which costs little to check. Each signal interrupts
+        system calls of C code, so it must not fire much too early.
         """
         is_ours = _get_handler(_ALARM) is _on_alarm
         if not is_ours or not seconds / 2 <= signal.getitimer(signal.ITIMER_REAL)[0] <= seconds:
             self.set(seconds)
 
     def set(self, seconds: float) -> None:
-        """Ring after so many seconds; never for 0."""
+        """Set the timer to so many seconds; 0 stops it."""
         if _get_handler(_ALARM) is not _on_alarm:
             signal.signal(signal.SIGALRM, _on_alarm)
         signal.setitimer(signal.ITIMER_REAL, seconds)
 
     def release(self) -> None:
-        """Nobody waits for it now. What a job has put in its place must not go off in the next."""
+        """End the deadline. A timer that the job has set itself must not fire in the next job."""
         self.current = None
         if _get_handler(_ALARM) is not _on_alarm:
             self.set(0.0)
 
     def ring(self) -> None:
-        """Raise when the time is up."""
+        """Raise the exception if the deadline has passed."""
         penalty = self.current
         if penalty is None:
-            self.set(0.0)  # a job may have left one that repeats itself
+            self.set(0.0)  # a job may have left a repeating timer
             return
         left_s = penalty.deadline - time.monotonic()
         if left_s > 0.01:
@@ -152,7 +155,7 @@ def _on_alarm(_number: int, _frame: Any) -> None:
 
 
 class AlarmDeathPenalty(BaseDeathPenalty):
-    """RQ's timeout by SIGALRM. Units: seconds, with fractions; `used_s` have passed already."""
+    """RQ's timeout by SIGALRM, in fractions of seconds; `used_s` have passed already."""
 
     deadline = 0.0
 
@@ -175,10 +178,10 @@ class AlarmDeathPenalty(BaseDeathPenalty):
         _alarm.ring_within(self._left_s)
 
     def __exit__(self, type: object, value: object, traceback: object) -> None:  # noqa: A002 - RQ's
-        """Forget it."""
-        try:  # noqa: SIM105 - `suppress` takes longer than all the rest
+        """Remove the deadline."""
+        try:  # noqa: SIM105 - `suppress` takes longer than everything else here
             _alarm.release()
-        except BaseTimeoutException:  # as RQ: it came too late
+        except BaseTimeoutException:  # as in RQ: it came too late
             pass
 
 
@@ -189,12 +192,12 @@ DEATH_PENALTY_CLASS: type[BaseDeathPenalty] = (
 
 
 def disarm() -> None:
-    """Let nothing go off in a job that has no timeout."""
+    """Stop the timer, before a job without a timeout."""
     if DEATH_PENALTY_CLASS is AlarmDeathPenalty:
         _alarm.set(0.0)
 
 
 def prepare() -> None:
-    """Start what the timeouts of this process need, so that no job seems to have started it."""
+    """Start the thread of this process's timeouts, so that no job seems to have started it."""
     if DEATH_PENALTY_CLASS is ThreadDeathPenalty:
         _get_watch()

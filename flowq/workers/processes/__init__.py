@@ -22,7 +22,7 @@ Mode = Literal["fork", "multiprocessing", "warm"]
 
 
 class Process(Protocol):
-    """A running process; the port that fork.py and spawn.py serve."""
+    """A running process; fork.py and spawn.py implement this."""
 
     pid: int
 
@@ -30,16 +30,16 @@ class Process(Protocol):
         """Return its exit code, or a signal as a negative one; None while it lives."""
 
     def kill(self) -> None:
-        """End it with what it started. Idempotent."""
+        """Kill it and the processes that it started. Idempotent."""
 
 
 def describe_end(code: int) -> str:
-    """Say in words what `Process.find_end` has returned."""
+    """Return the result of `Process.find_end` in words."""
     if code >= 0:
         return f"exit code {code}"
     try:
         return f"signal {-code} ({signal.Signals(-code).name})"
-    except ValueError:  # another platform's
+    except ValueError:  # not a signal of this platform
         return f"signal {-code} (unknown)"
 
 
@@ -54,12 +54,14 @@ def is_kill(code: int) -> bool:
 
 @dataclass(frozen=True)
 class StartMethod:
-    """How children are started, and what follows from it; nothing else compares names of modes.
+    """How children are started, and what follows from it; no other code compares names of modes.
 
-    `context` is multiprocessing's, for the lock of the shared state. `has_process_per_job`: the
-    child forks a process for each job, so it gets one job at a time, a job may change its process
-    as it likes, and is killed without the child. `linger_s`: how long an idle child is kept while
-    others still work and may bring more jobs (`Pool.rest`): some children take long to start.
+    Attributes:
+        context: multiprocessing's context, for the lock of the shared state.
+        has_process_per_job: the child forks a process for each job. So it gets one job at a time;
+            a job may change its process, and is killed without the child.
+        linger_s: how long `Pool.rest` keeps an idle child while other children work, whose jobs may
+            lead to more. Children that start slowly are kept longer.
     """
 
     context: Literal["fork", "spawn"]
@@ -78,7 +80,7 @@ def start_process(
 ) -> tuple[Process, Connection, Connection, SharedState]:
     """Start the process of a child; return it, its channel, its lifeline and its shared state.
 
-    `others`: the channels and lifelines of living children, which a forked one must not keep.
+    `others`: the channels and lifelines of the other children, which a forked one must close.
     """
     ours, theirs = multiprocessing.Pipe()
     hold, held = multiprocessing.Pipe(duplex=False)
@@ -115,7 +117,7 @@ START_METHODS: dict[Mode, StartMethod] = {
 
 
 def _be_child(body: Any, arguments: tuple[Any, ...], inherited: Sequence[Connection]) -> None:
-    for connection in inherited:  # or nobody would notice the supervisor's end
+    for connection in inherited:  # else other children would not notice the supervisor's end
         connection.close()
     body(*arguments)
 
@@ -124,7 +126,7 @@ END_S = 2.0
 
 
 def await_end(process: Process) -> int:
-    """Wait until a process that should end has ended; kill it when it does not."""
+    """Wait for the end of a process that was told to end; kill it after END_S."""
     deadline = time.monotonic() + END_S
     while (code := process.find_end()) is None:
         if time.monotonic() > deadline:
@@ -135,7 +137,7 @@ def await_end(process: Process) -> int:
 
 
 def kill_group(pid: int) -> None:
-    """Kill a child and what it started; a child that has not made its group yet, alone."""
+    """Kill a child's process group; only the child, if it has not made its group yet."""
     for kill in (os.killpg, os.kill):
         try:
             kill(pid, signal.SIGKILL)
@@ -145,18 +147,18 @@ def kill_group(pid: int) -> None:
 
 
 def end_rest(pid: int) -> None:
-    """Kill what a job has started and its dead process has left, where there are groups for that.
+    """Kill the processes that a dead job process has left in its group (not on Windows).
 
-    It would go on beside the job's next execution.
+    They would go on beside the next execution of the job.
     """
     if hasattr(os, "killpg"):
-        with suppress(OSError):  # there is nothing
+        with suppress(OSError):  # the group is empty
             os.killpg(pid, signal.SIGKILL)
 
 
 # Process 1 of a container ------------------------------------------------------------------------
-# It inherits what jobs leave behind, and has to wait for it when it ends. Elsewhere the system's
-# own process 1 does that. A container whose process 1 does not would fill up with zombies.
+# It inherits the processes that jobs leave behind, and must wait for each of them after its end, or
+# the container fills up with zombies. Outside of containers, the system's process 1 does that.
 
 INIT = 1
 PER_CALL = 1_000
@@ -165,17 +167,17 @@ PER_CALL = 1_000
 def reap_orphans(own: Iterable[int]) -> None:
     """Wait for orphans that have ended, if this is process 1. Does not block.
 
-    `own`: children that somebody else here waits for. Those in the process group of this process
-    are left alone too: what a program starts beside its worker is its own.
+    `own`: children for which other code here waits. Those in the process group of this process are
+    left alone too: a program that contains a worker waits for them itself.
     """
     if os.getpid() != INIT or not hasattr(os, "waitid"):
         return
     kept, group = set(own), os.getpgrp()
     look = os.WEXITED | os.WNOHANG | os.WNOWAIT
-    with suppress(OSError):  # there is no child, or it is gone
+    with suppress(OSError):  # no child is left
         for _ in range(PER_CALL):
             found = os.waitid(os.P_ALL, 0, look)
-            # One of ours is found again and again, until it is waited for; the others come then.
+            # A child of ours is found again until its own code waits for it, so stop here.
             if found is None or found.si_pid in kept or os.getpgid(found.si_pid) == group:
                 return
             os.waitpid(found.si_pid, os.WNOHANG)

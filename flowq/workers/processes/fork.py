@@ -1,10 +1,10 @@
 """Children by `os.fork`: warm ones that are reused, and a fork server that forks for each job.
 
-A fork server is a process between the supervisor and the jobs, so that a job that dies takes
-nothing with it. What a module makes when it is imported (random generators, connections, what it
-has read) would be the same for all jobs that are forked from a process with that module. So neither
-the supervisor nor a fork server imports any of the user's modules, but for those that `preload`
-names. Our own ones a fork server imports when the first job has needed them.
+A fork server is a process between the supervisor and the jobs, so a job that dies affects no other.
+Jobs that are forked from a process share the objects that its modules made at import: random
+generators, connections, file contents. So neither the supervisor nor a fork server imports any of
+the user's modules, except those that `preload` names. A fork server imports flowq's own modules
+after the first job that needed them.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from flowq.workers.resting import close_held
 from flowq.workers.shared_state import SharedState
 
 REPORT_BYTES = 60_000
-"""More than a report takes, and less than a pipe holds."""
+"""More than a report needs, and less than a pipe can hold."""
 
 DONE = "."
-"""What a process says first that has done all that it was told to. Modules follow."""
+"""The first word of a process that has finished its task. The names of modules follow."""
 
 OURS = "flowq."
-"""Names of modules that a fork server imports when a job has needed them: they are ours, and keep
-nothing for one job."""
+"""The prefix of the modules that a fork server imports after a job needed them: flowq's own, which
+keep no state of a job."""
 
 log = logging.getLogger("rq.worker")
 
@@ -64,7 +64,7 @@ class Forked:
         return self._ended
 
     def kill(self) -> None:
-        """End it with everything in its process group. Idempotent."""
+        """Kill its process group. Idempotent."""
         if self._ended is None:
             kill_group(self.pid)
 
@@ -102,21 +102,22 @@ def serve_forks(
         if message[0] == "run" and child.is_outdated(outbox, sources):
             return
         status, words, secrets = _fork_one(partial(do, message))
-        capture.mask.add(secrets)  # what the job has left behind may print them beside the next one
-        if status or DONE not in words:  # it may also have ended well, but in the middle
+        # Background processes of the job may print its secrets while the next job runs.
+        capture.mask.add(secrets)
+        if status or DONE not in words:  # also for exit code 0 before the job's end
             outbox.send("died", str(os.waitstatus_to_exitcode(status)))
         child.preload(outbox, [word for word in words if word.startswith(OURS)])
 
 
 def _fork_one(do: Callable[[int], None]) -> tuple[int, list[str], list[str]]:
-    """Do that in a process of its own; return its end, its words, and the secrets that it had."""
+    """Call `do` in a new process; return its status, the words of its report, and its secrets."""
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
         child.live(partial(do, writer))
     os.close(writer)
     _, status = os.waitpid(pid, 0)
-    os.set_blocking(reader, False)  # something that the job left behind may still hold the pipe
+    os.set_blocking(reader, False)  # background processes of the job may hold the pipe open
     try:
         report = os.read(reader, REPORT_BYTES)
     except BlockingIOError:
@@ -126,7 +127,7 @@ def _fork_one(do: Callable[[int], None]) -> tuple[int, list[str], list[str]]:
     words, _, message = report.partition(b"\n")
     try:
         secrets = read_secrets(message) if message else []
-    except BadMessage:  # the job has written there
+    except BadMessage:  # the job has written into the pipe
         secrets = []
     return status, words.decode(errors="replace").split(), secrets
 

@@ -1,4 +1,4 @@
-"""Children by `multiprocessing`'s spawn: on every platform, started from nothing but values."""
+"""Children by multiprocessing's spawn, on every platform. They inherit only pickled values."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ class Spawned:
         return self._process.exitcode
 
     def kill(self) -> None:
-        """End it with what it started. Idempotent."""
+        """Kill it and the processes that it started. Idempotent."""
         if self._process.exitcode is None:
             kill_tree(self.pid)
             self._process.kill()
 
 
 def kill_tree(pid: int) -> None:
-    """Kill a process and what it started, by the means that this platform has."""
+    """Kill a process and those that it started, by its group or (on Windows) by taskkill."""
     if hasattr(os, "killpg"):
         with suppress(ProcessLookupError):  # it may not have made its group yet
             os.killpg(pid, signal.SIGKILL)
