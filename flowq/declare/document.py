@@ -1,10 +1,10 @@
 """The reader of the language: from the nodes of a document to the workflow that it declares.
 
-`yaml` calls it with the nodes of a text, `python` with the nodes of a program's values, so that
-both forms are read alike. The table in `keys` has the shapes of single values. This module handles
-what involves several of them: keys that need each other, the direction of edges, and which parts of
-a document with problems are unknown. It notes all problems, raises none, and returns what could be
-read. Both exports write with the same table. Nothing here looks at expressions or at the graph.
+`yaml` calls it with the nodes of a text, `python` with the nodes of a program's values, so both
+forms are read alike. The table in `keys` has the shapes of single values. This module handles what
+involves several of them: keys that need each other, the direction of edges, and which parts of a
+document with problems are unknown. It notes all problems, raises none, and returns what could be
+read. Both exports write with the same table. Nothing here evaluates expressions or builds a graph.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
-from itertools import chain
 from typing import Any
 
 from flowq.declare.input_shapes import INPUT, read_inputs, write_input
@@ -38,7 +37,6 @@ from flowq.problems import (
 from flowq.spec import Block, ForEach, JobSpec, Path, Shell, Workflow
 
 _DOES = frozenset({"call", "run", "workflow"})
-_HINT_WRITE_JOBS = "write jobs: {NAME: {call: package.module:function}}"
 
 
 def read_declaration(
@@ -50,9 +48,9 @@ def read_declaration(
 ) -> Workflow:
     """Return the workflow of a document, as far as it can be read, and note what is wrong.
 
-    `name` is for a workflow that says none; `find_workflows` returns those that its jobs name.
-    Shape: places and the folder are left to the caller. Where there are problems, `unread` says
-    what the workflow does not tell.
+    `name` is the default name; `find_workflows` returns the workflows that the jobs name.
+    Shape: the caller adds places and folder. If there are problems, `unread` has the paths of the
+    parts that are unknown.
     """
     words = kind.read("the workflow", document, problems) or {}
     said = {
@@ -77,7 +75,7 @@ def read_declaration(
 
 
 def write_declaration(workflow: Workflow) -> dict[str, Any]:
-    """Return a workflow in the words of the language, but for its name; only what was said."""
+    """Return a workflow as keys of the language, without its name and without defaults."""
     inline = {n: w for n, w in workflow.workflows.items() if not is_file(n)}
     parts = {
         **WORKFLOW.write(workflow),
@@ -91,7 +89,7 @@ def write_declaration(workflow: Workflow) -> dict[str, Any]:
 
 
 def write_job(job: JobSpec) -> dict[str, Any]:
-    """Return a job in the words of the language; only what was said."""
+    """Return a job as keys of the language, without defaults."""
     said = JOB.write(job)
     if job.matrix is not None and not job.matrix.include:
         said.setdefault("matrix", {})
@@ -99,39 +97,31 @@ def write_job(job: JobSpec) -> dict[str, Any]:
 
 
 class Section(dict[str, Any]):
-    """A map of a document that deserves lines of its own."""
+    """A map of a document that is written as a block, with a blank line between entries."""
 
 
 def read_jobs(document: MapNode, problems: Problems) -> Iterator[JobSpec]:
-    """Yield the jobs of a workflow, as far as they can be read: of some, that is their name."""
-    yield from _read_main_jobs(document, problems)
-    node = document.node_by_key.get("finally")
-    if node is None or is_empty(node):
-        return
-    if isinstance(node, MapNode):
-        _check_indentation(node, problems)
-        for job in _read_each_job(node, problems):
-            yield replace(job, is_final=True)
+    """Yield the jobs of a workflow, as far as they can be read; of some, only the name is known."""
+    hint = "write jobs: {NAME: {call: package.module:function}}"
+    node = document.node_by_key.get("jobs")
+    if node is None:
+        problems.add(MISSING_KEY, document, "the workflow has no `jobs`", hint)
+    elif is_empty(node) or (isinstance(node, MapNode) and not node.node_by_key):
+        problems.add(MISSING_KEY, node, "`jobs` is empty", hint)
+    elif isinstance(node, MapNode):
+        yield from _read_each_job(node, problems)
     else:
+        problems.add(WRONG_SHAPE, node, f"jobs must be a map of names, not {say(node)}", hint)
+    node = document.node_by_key.get("finally")
+    if isinstance(node, MapNode):
+        yield from (replace(job, is_final=True) for job in _read_each_job(node, problems))
+    elif node is not None and not is_empty(node):
         hint = "write finally: {NAME: {call: package.module:function}}"
         problems.add(WRONG_SHAPE, node, f"finally must be a map of names, not {say(node)}", hint)
 
 
-def _read_main_jobs(document: MapNode, problems: Problems) -> Iterator[JobSpec]:
-    node = document.node_by_key.get("jobs")
-    if node is None:
-        problems.add(MISSING_KEY, document, "the workflow has no `jobs`", _HINT_WRITE_JOBS)
-    elif is_empty(node) or (isinstance(node, MapNode) and not node.node_by_key):
-        problems.add(MISSING_KEY, node, "`jobs` is empty", _HINT_WRITE_JOBS)
-    elif not isinstance(node, MapNode):
-        message = f"jobs must be a map of names, not {say(node)}"
-        problems.add(WRONG_SHAPE, node, message, _HINT_WRITE_JOBS)
-    else:
-        _check_indentation(node, problems)
-        yield from _read_each_job(node, problems)
-
-
 def _read_each_job(jobs: MapNode, problems: Problems) -> Iterator[JobSpec]:
+    _check_indentation(jobs, problems)
     for name, node in jobs.node_by_key.items():
         key = jobs.key_by_key[name]
         check_name(key, problems)
@@ -152,9 +142,9 @@ def _read_each_job(jobs: MapNode, problems: Problems) -> Iterator[JobSpec]:
 def keep_texts(
     jobs: Iterable[JobSpec], workflows: Mapping[str, Workflow], document: MapNode
 ) -> Iterator[JobSpec]:
-    """Yield the jobs with the text that was written for each input of a workflow that is a text.
+    """Yield the jobs; a value for an input of a nested workflow that is a text keeps its spelling.
 
-    `3.10` is a number, and where a text is wanted it is those four characters.
+    `3.10` is a number, but as a text it is these four characters.
     """
     nodes = document.node_by_key.get("jobs"), document.node_by_key.get("finally")
     for job in jobs:
@@ -181,7 +171,7 @@ def _is_stray_key(name: str, node: Node) -> bool:
 
 
 def _check_indentation(jobs: MapNode, problems: Problems) -> None:
-    """Note the keys of a job that stand where the jobs' names do."""
+    """Note keys of a job that are indented like the names of jobs."""
     for name, node in jobs.node_by_key.items():
         if _is_stray_key(name, node) and not is_empty(node):
             hint = "if it belongs to the job above it, indent it further"
@@ -190,7 +180,7 @@ def _check_indentation(jobs: MapNode, problems: Problems) -> None:
 
 
 def _check_keys(key: ScalarNode, node: MapNode, problems: Problems) -> None:
-    """Note what is missing: what the job does, and the key that another one belongs to."""
+    """Note missing keys: the action of the job, and keys that other keys need."""
     words = node.node_by_key.keys()
     there = words | find_meant(node, JOB)
     if _DOES.isdisjoint(there) and INSTEAD_OF_CALL.isdisjoint(there):
@@ -209,7 +199,7 @@ def _note_missing_call(key: ScalarNode, problems: Problems) -> None:
 
 
 def _check_direction(name: str, job: MapNode, jobs: MapNode, problems: Problems) -> None:
-    """Note each target of `blocked_by` that is there and is no future job."""
+    """Note each target of `blocked_by` that is declared and is not a future job."""
     for target, place in name_nodes(job.node_by_key.get("blocked_by")):
         other = jobs.node_by_key.get(target)
         if not isinstance(other, MapNode) or "deferred" in find_meant(other, JOB):
@@ -228,10 +218,14 @@ def _check_direction(name: str, job: MapNode, jobs: MapNode, problems: Problems)
 def _as_job(name: str, words: dict[str, Any], node: MapNode) -> JobSpec:
     said = {_ATTRIBUTE_BY_KEY[word]: words[word] for word in words if word in _ATTRIBUTE_BY_KEY}
     if "blocked_by" in words:
-        said["blocks"] = _merge_blocks([*words.get("blocks", ()), *words["blocked_by"]])
+        block_by_name: dict[str, Block] = {}  # each future job once, with its policy, if any
+        for block in (*words.get("blocks", ()), *words["blocked_by"]):
+            if block.name not in block_by_name or block.on_failure is not None:
+                block_by_name[block.name] = block
+        said["blocks"] = tuple(block_by_name.values())
     if "run" in words:
         said["run"] = Shell(words["run"], words.get("shell"), words.get("result"))
-    there = node.node_by_key  # a list that could not be read makes a group too
+    there = node.node_by_key  # a job with a list that could not be read is a group too
     if "for_each" in there:
         further = map(words.get, ("key", "more", "max_items", "stop_when"))
         said["for_each"] = ForEach(words.get("for_each", []), *further)
@@ -247,25 +241,16 @@ _ATTRIBUTE_BY_KEY = {
     for word, key in JOB.keys.items()
     if key.attribute and "." not in key.attribute
 }
-"""The keys whose values a job has as they are read."""
+"""The keys whose values are fields of a job without conversion."""
 
 
-def _merge_blocks(blocks: Iterable[Block]) -> tuple[Block, ...]:
-    """Return each future job once, with the policy that one of the places says."""
-    block_by_name: dict[str, Block] = {}
-    for block in blocks:
-        if block.name not in block_by_name or block.on_failure is not None:
-            block_by_name[block.name] = block
-    return tuple(block_by_name.values())
-
-
-# Which parts of a text with problems do not tell all that was meant.
+# Which parts of a text with problems are known only in part, or not at all.
 
 
 _WORK = ("call", "run", "workflow")
 _UNKNOWN_KEY = frozenset({UNKNOWN_KEY, FOREIGN_WORD})
 _OF_GAPS = frozenset({WRONG_SHAPE, BAD_ALIAS})
-"""Codes of a map of which a key could not be read."""
+"""Codes of a map with a key that could not be read."""
 
 
 def find_unread(
@@ -273,23 +258,25 @@ def find_unread(
 ) -> frozenset[Path]:
     """Return the parts of one workflow's document that are known in part, or not at all.
 
-    `workflows` are those that were read for its jobs. Shape: each value with a problem, by its
-    path; keys that are not there but may be meant by one that is unknown; ("jobs", name, "name")
-    for a name that cannot be one; ("workflows", name). What stands under `finally` has its path
-    under `jobs`.
+    `workflows` has the workflows that were read for its jobs. Shape: the path of each value with a
+    problem, and of each missing key that an unknown key may mean; ("jobs", name, "name") for an
+    invalid name; ("workflows", name). Jobs under `finally` have their path under `jobs`.
     """
-    walk = _Walk(kind, problems)
-    parts = (
-        walk.visit((), document),
-        _unread_workflows(document, workflows),
-        [("jobs",)] if "jobs" not in document.node_by_key else [],
-    )
-    found = chain.from_iterable(parts)
+    found = [*_Walk(kind, problems).visit((), document)]
+    if "jobs" not in document.node_by_key:
+        found.append(("jobs",))
+    declared = document.node_by_key.get("workflows")
+    names = declared.node_by_key if isinstance(declared, MapNode) else {}
+    for job in find_jobs(document):  # workflows that exist, but could not be read
+        said = job.node_by_key.get("workflow") if isinstance(job, MapNode) else None
+        called = said.text if isinstance(said, ScalarNode) else ""
+        if called not in workflows and (is_file(called) or called in names):
+            found.append(("workflows", called))
     return frozenset(("jobs", *path[1:]) if path[:1] == ("finally",) else path for path in found)
 
 
 class _Walk:
-    """A walk through one document, past all that has a problem."""
+    """A walk through one document, which visits everything that has a problem."""
 
     def __init__(self, kind: Vocabulary, problems: Problems) -> None:
         self.kind = kind
@@ -316,7 +303,7 @@ class _Walk:
         yield from self.visit(path, node)
 
     def of_key(self, path: Path, name: str, node: MapNode, code: str) -> Iterator[Path]:
-        """Yield what is not known because of a problem that stands at a key."""
+        """Yield what is unknown because of a problem of a key."""
         if code in _UNKNOWN_KEY and node.key_by_key[name].text != name:
             return  # it was read as the key that it means
         if code == KEY_OUT_OF_PLACE:
@@ -325,7 +312,7 @@ class _Walk:
             yield from self.of_gaps(path, node)
         elif path in _JOBS and code == MISSING_KEY:
             yield from ((*path, name, each) for each in _WORK)
-        elif code == KEY_TWICE:  # which of the two is meant is not known
+        elif code == KEY_TWICE:  # either of the two may be meant
             yield (*path, name)
         elif path in (*_JOBS, ("inputs",)):
             yield (*path, name, "name") if code == BAD_NAME else (*path, name)
@@ -333,7 +320,7 @@ class _Walk:
             yield path
 
     def of_gaps(self, path: Path, node: MapNode) -> Iterator[Path]:
-        """Yield what may be missing from a map with keys that could not be read."""
+        """Yield what a map may lack because some of its keys could not be read."""
         kind = self.vocabulary_at(path)
         if kind is None:
             yield path
@@ -354,14 +341,3 @@ class _Walk:
 
 _JOBS = (("jobs",), ("finally",))
 _ENTRIES: Mapping[str, Vocabulary] = {"jobs": JOB, "finally": JOB, "inputs": INPUT}
-
-
-def _unread_workflows(document: MapNode, found: Collection[str]) -> Iterator[Path]:
-    """Yield those that jobs name and that are somewhere, but could not be read."""
-    declared = document.node_by_key.get("workflows")
-    names = declared.node_by_key if isinstance(declared, MapNode) else {}
-    for job in find_jobs(document):
-        said = job.node_by_key.get("workflow") if isinstance(job, MapNode) else None
-        name = said.text if isinstance(said, ScalarNode) else ""
-        if name not in found and (is_file(name) or name in names):
-            yield ("workflows", name)

@@ -1,8 +1,8 @@
-"""Handles: Python objects that stand for values which only a run knows.
+"""Handles: Python objects for values that only a run knows.
 
 A handle is an expression. When a workflow is declared, it becomes the text of the expression, `${{
-jobs.list_photos.result }}`. Until then, text made of it, as in `f"{flow.inputs.folder}/a"`, carries
-an invisible mark, so that a literal `${{` in a user's data is not taken for an expression.
+jobs.list_photos.result }}`. Until then, text made of it, as in `f"{flow.inputs.folder}/a"`, has an
+invisible mark, so that a literal `${{` in a user's data is not taken for an expression.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from functools import update_wrapper
 from typing import Any, Generic, NoReturn, ParamSpec, Protocol, TypeVar
 
 from flowq import spec
-from flowq.declare.nodes import MapNode, Node
+from flowq.declare.nodes import MapNode
 from flowq.errors import UsageError, Where
 
-MARK = "\u2060"  # WORD JOINER: it has no width, and no place between $ and {{ in anybody's text
+MARK = "\u2060"  # WORD JOINER, which has no width, and never occurs between $ and {{
 
 _MARKED = f"${MARK}{{{{"
 _LITERAL_OPENING = re.compile(r"(?<!\$)\$+\{\{")
@@ -29,8 +29,8 @@ _MARKED_OPENING = re.compile(r"(?<!\$)(\$*)\$" + MARK + r"\{\{")
 class Handle:
     """A value that only a run knows: an input, or the result of a job.
 
-    It can be passed as an argument, subscripted (`count.result["words"]`) and put into f-strings.
-    It equals another handle, or a text, that says the same expression.
+    It can be passed as an argument, subscripted (`count.result["words"]`) and used in f-strings. It
+    equals handles and texts with the same expression.
     """
 
     __slots__ = ("source",)
@@ -40,7 +40,7 @@ class Handle:
 
     @property
     def text(self) -> str:
-        """The expression as YAML has it."""
+        """The expression as in YAML."""
         return f"${{{{ {self.source} }}}}"
 
     def __repr__(self) -> str:
@@ -96,7 +96,7 @@ class Handle:
 class Names:
     """Values by name as handles: `flow.inputs.folder`, `flow.matrix["python"]`.
 
-    Nothing is declared by this; whether there is such a name is checked with the workflow.
+    This declares nothing; checking the workflow reports unknown names.
     """
 
     __slots__ = ("_root",)
@@ -117,7 +117,7 @@ class Names:
 
 
 class JobHandles:
-    """What stands for a job of a workflow, and for what it will have left in a run."""
+    """A job of a workflow, with handles for its result and its other values in a run."""
 
     name: str
 
@@ -133,7 +133,7 @@ class JobHandles:
 
     @property
     def outcomes(self) -> Any:
-        """The handle of how the items of a group ended: item, status, result, error …"""
+        """The handle of the outcomes of a group's items: item, status, result, error …"""
         return Handle(f"jobs.{self.name}.outcomes")
 
     @property
@@ -143,12 +143,12 @@ class JobHandles:
 
     @property
     def approval(self) -> Any:
-        """The handles of what the approval of the job gave: `publish.approval.version`."""
+        """The handles of the inputs of the job's approval: `publish.approval.version`."""
         return Names(f"jobs.{self.name}.approval")
 
     @property
     def status(self) -> Any:
-        """The handle of how the job ended."""
+        """The handle of the job's status."""
         return Handle(f"jobs.{self.name}.status")
 
     @property
@@ -163,22 +163,22 @@ class JobHandles:
 
     @property
     def attempts(self) -> Any:
-        """The handle of how often a single job was started."""
+        """The handle of the number of times that a single job was started."""
         return Handle(f"jobs.{self.name}.attempts")
 
 
 def plain_text(text: str) -> str:
-    """Return the text that a value is, also of a class that shows itself otherwise, as an Enum."""
+    """Return the text itself, even for a subclass with another `__str__`, such as an Enum."""
     return str.__str__(text)
 
 
 def to_source(text: str) -> str:
-    """Return a text with the marks of handles taken out."""
+    """Return a text without the marks of handles."""
     return plain_text(text).replace(_MARKED, "${{")
 
 
 def holds_handle(value: Any) -> bool:
-    """Whether a value is a handle, or has one, or text made of one, somewhere inside."""
+    """Whether a value is or contains a handle, or text made of one."""
     if isinstance(value, str):
         return _MARKED_OPENING.search(value) is not None
     if isinstance(value, Mapping):
@@ -189,18 +189,18 @@ def holds_handle(value: Any) -> bool:
 
 
 def to_template(text: str) -> str:
-    """Return a text as the spec has it: what is not marked is a literal."""
+    """Return a text as a template of the spec: what is not marked is a literal."""
+
+    def write_opening(found: re.Match[str]) -> str:
+        # Dollars before an expression would escape it: `f"${price}"` writes them as an expression.
+        dollars = found.group(1)
+        return f"${{{{ '{dollars}' }}}}${{{{" if dollars else "${{"
+
     escaped = _LITERAL_OPENING.sub(r"$\g<0>", plain_text(text))
-    return _MARKED_OPENING.sub(_to_opening, escaped)
+    return _MARKED_OPENING.sub(write_opening, escaped)
 
 
-def _to_opening(found: re.Match[str]) -> str:
-    # Dollars before an expression would escape it: `f"${price}"` says them as an expression.
-    dollars = found.group(1)
-    return f"${{{{ '{dollars}' }}}}${{{{" if dollars else "${{"
-
-
-# The jobs that decorators leave behind: functions still, and handles of what they will return.
+# The jobs that decorators return: functions, with handles of their results.
 
 
 P = ParamSpec("P")
@@ -213,20 +213,22 @@ class Declarer(Protocol):
     name: str
 
     def bind(self, job: JobHandles, arguments: Mapping[str, Any]) -> None:
-        """Say with which arguments a job runs."""
+        """Set arguments of a job."""
 
 
 class DeclaredJob(JobHandles, Generic[P, R]):
-    """A function that is a job of a workflow: called, it is the function it was.
+    """A function that is a job of a workflow. Calling it calls the function.
 
-    `result` stands for what it will return in a run (`results` for a group), and `bind` says with
-    which arguments it runs.
+    `result` is the handle of its result in a run (`results` for a group), and `bind` sets its
+    arguments.
     """
 
     def __init__(self, function: Callable[P, R], name: str, workflow: Declarer) -> None:
         self._function = function
         self._workflow = workflow
-        self._default_by_parameter = _find_handles(function)
+        self._default_by_parameter = {
+            p.name: p.default for p in _parameters(function) if holds_handle(p.default)
+        }
         self.name = name
         update_wrapper(self, function, updated=())
 
@@ -246,7 +248,7 @@ class DeclaredJob(JobHandles, Generic[P, R]):
         return str(self.__dict__["__qualname__"])
 
     def bind(self, **arguments: Any) -> DeclaredJob[P, R]:
-        """Say with which arguments the job runs; handles become expressions. Returns the job."""
+        """Set arguments of the job; handles become expressions. Returns the job."""
         self._workflow.bind(self, arguments)
         return self
 
@@ -255,7 +257,7 @@ class DeclaredJob(JobHandles, Generic[P, R]):
         try:
             given = signature.bind_partial(*args, **kwargs).arguments
         except TypeError:
-            return  # Python says it when the function is called
+            return  # calling the function raises the error
         handle_by_name = self._default_by_parameter
         missing = [
             p
@@ -264,18 +266,14 @@ class DeclaredJob(JobHandles, Generic[P, R]):
         ]
         if handles := [handle_by_name[p.name] for p in missing if p.name in handle_by_name]:
             error = _missing(getattr(self._function, "__qualname__", self.name), missing)
-            known_as = ", ".join(_say_handle(handle) for handle in handles)
+            known_as = ", ".join(
+                handle.text
+                if isinstance(handle, Handle)
+                else to_source(handle if isinstance(handle, str) else str(handle))
+                for handle in handles
+            )
             error.add_note(f"{known_as} has a value in a run only.")
             raise error
-
-
-def _say_handle(default: Any) -> str:
-    """Return a default of a parameter that is a handle, or text made of one, as YAML has it."""
-    return (
-        default.text
-        if isinstance(default, Handle)
-        else to_source(default if isinstance(default, str) else str(default))
-    )
 
 
 def _missing(function: str, parameters: list[inspect.Parameter]) -> TypeError:
@@ -299,7 +297,7 @@ class DeclaredCall(JobHandles):
         return f"<job {self.name} of workflow {self._workflow.name}>"
 
     def bind(self, **arguments: Any) -> DeclaredCall:
-        """Say with which arguments the job runs. Returns the job."""
+        """Set arguments of the job. Returns the job."""
         self._workflow.bind(self, arguments)
         return self
 
@@ -316,7 +314,7 @@ class DeclaredCommand(JobHandles):
 
 
 class NestedJob(JobHandles):
-    """A workflow that is a job of another one; its result are its outputs by name."""
+    """A workflow that is a job of another workflow; its result is its outputs by name."""
 
     def __init__(self, name: str, workflow: Declarer) -> None:
         self.name = name
@@ -349,27 +347,24 @@ class Declaration:
     replaceable: frozenset[str] = frozenset()
 
     def find_own_arguments(self) -> dict[str, Handle]:
-        """Return what a group's item gives to parameters of its name that nothing else is for."""
+        """Return the arguments that required parameters get from a group's item by their name."""
         if self.function is None:
             return {}
-        given = dict(_given_by_items(self.node.node_by_key))
-        free = [p for p in _find_free(self.function) if p not in self.with_.node_by_key]
-        return {name: handle for name, handle in given.items() if name in free}
-
-
-def _given_by_items(node_by_key: Mapping[str, Node]) -> list[tuple[str, Handle]]:
-    if "for_each" in node_by_key:
-        return [("item", Handle("item")), ("index", Handle("index"))]
-    matrix = node_by_key.get("matrix")
-    axes = matrix.node_by_key if isinstance(matrix, MapNode) else ()
-    return [(name, Handle(f"matrix.{name}")) for name in axes]
-
-
-def _find_free(function: Any) -> list[str]:
-    """Return the parameters that have no default."""
-    return [
-        p.name for p in _parameters(function) if _is_required(p) and p.kind is not p.POSITIONAL_ONLY
-    ]
+        free = {
+            p.name
+            for p in _parameters(self.function)
+            if _is_required(p) and p.kind is not p.POSITIONAL_ONLY
+        }
+        sources = {"item": "item", "index": "index"}
+        if "for_each" not in self.node.node_by_key:
+            matrix = self.node.node_by_key.get("matrix")
+            axes = matrix.node_by_key if isinstance(matrix, MapNode) else ()
+            sources = {name: f"matrix.{name}" for name in axes}
+        return {
+            name: Handle(source)
+            for name, source in sources.items()
+            if name in free and name not in self.with_.node_by_key
+        }
 
 
 def _is_required(parameter: inspect.Parameter) -> bool:
@@ -377,13 +372,8 @@ def _is_required(parameter: inspect.Parameter) -> bool:
     return parameter.default is parameter.empty and not is_several
 
 
-def _find_handles(function: Any) -> dict[str, Any]:
-    """Return the parameters whose default only a run knows, with these defaults."""
-    return {p.name: p.default for p in _parameters(function) if holds_handle(p.default)}
-
-
 def _parameters(function: Any) -> list[inspect.Parameter]:
     try:
         return list(inspect.signature(function).parameters.values())
-    except (TypeError, ValueError):  # some callables of C do not tell
+    except (TypeError, ValueError):  # some callables in C have no signature
         return []

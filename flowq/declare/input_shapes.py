@@ -1,4 +1,4 @@
-"""The shapes of inputs, of a workflow or of an approval: their types, and defaults that fit them.
+"""The shapes of inputs, of a workflow or an approval: their types, and defaults of these types.
 
 `document` and `job_shapes` read inputs with it, and the exports write them.
 """
@@ -114,13 +114,13 @@ _FOREIGN_TYPES: Mapping[str, InputType] = {
     "folder": "path",
 }
 TYPE_WORDS = frozenset({*_TYPES, *_FOREIGN_TYPES})
-"""What stands for a type, here or elsewhere, and so is no default without more."""
+"""Names of types, here or in other languages, which are therefore no defaults by themselves."""
 
 NAME_PATTERN = f"^{_NAME.pattern}$"
 
 
 def read_inputs(node: Node, problems: Problems) -> Iterator[Input]:
-    """Yield the inputs that are declared; one without a `default` is required."""
+    """Yield the declared inputs; an input without a `default` is required."""
     if is_empty(node):
         return
     if not isinstance(node, MapNode):
@@ -147,7 +147,7 @@ def write_input(declared: Input) -> dict[str, Any]:
 
 
 def _read_name(key: ScalarNode, problems: Problems) -> str:
-    """Return the name of an input; in place of one that cannot be, the nearest that can."""
+    """Return the name of an input, or a similar valid name if it is invalid."""
     if _NAME.fullmatch(key.text):
         return key.text
     proposal = re.sub(r"\W", "_", key.text, flags=re.ASCII)
@@ -179,7 +179,7 @@ def _read_input(name: str, node: Node, problems: Problems) -> Input:
 
 
 def _read_short(name: str, node: ScalarNode | ListNode, problems: Problems) -> Input:
-    """Read an input that is its default, or nothing; the type is the default's."""
+    """Read an input that is only a default, or nothing; its type is the default's."""
     if is_empty(node):
         return Input(name)
     text = node.text if isinstance(node, ScalarNode) else ""
@@ -214,7 +214,7 @@ def _read_type(words: dict[str, Any], declared: Node, problems: Problems) -> Inp
     nearest = _FOREIGN_TYPES.get(text) or find_nearest(text, _TYPES)
     message = f"type must be one of {', '.join(_TYPES)}, not {say(node)}"
     problems.add(WRONG_SHAPE, node, message, f"write {nearest}" if nearest else "")
-    return "json"  # it takes any default, so that there is no problem of a problem
+    return "json"  # it accepts any default, so that no second problem follows
 
 
 def _has_choices(node: Node) -> bool:

@@ -1,6 +1,6 @@
-"""The shapes of the values that only jobs have: edges, groups, conditions, limits, commands.
+"""The shapes of values that only jobs have: edges, groups, conditions, limits, commands.
 
-`keys` puts them into the table of the language. Shapes that others share are in `shapes`.
+`keys` uses them in the table of the language. Shared shapes are in `shapes`.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def _call_hint(text: str) -> str:
     if found := _DOTTED.fullmatch(bare):
         return f"did you mean {found.group(1)}:{found.group(2)!s}?"
     if bare != text and CALLED.fullmatch(bare):
-        return f"leave the parentheses away, and put the arguments under `with`: {bare}"
+        return f"remove the parentheses, and put the arguments under `with`: {bare}"
     return "for example: photos.tasks:make_thumbnail; a shell command is `run: …`"
 
 
@@ -102,31 +102,24 @@ def check_name(key: ScalarNode, problems: Problems) -> None:
 
 
 def read_names(label: str, node: Node, problems: Problems) -> tuple[str, ...]:
-    """Read a name or a list of names; one that stands there twice counts once."""
-    return tuple(dict.fromkeys(_names(label, node, problems)))
-
-
-def _names(label: str, node: Node, problems: Problems) -> Iterator[str]:
+    """Read a name or a list of names, without repeats."""
+    names: dict[str, None] = {}
     if is_empty(node):
-        return
-    items = node.items if isinstance(node, ListNode) else [node]
-    for item in items:
-        if not isinstance(item, ScalarNode) or not is_text(item):
-            message = f"{label} must be a job's name, or a list of names, not {say(item)}"
-            problems.add(WRONG_SHAPE, item, message)
-        elif "," in item.text or " " in item.text:
-            message = f"{label} must be a job's name, or a list of names, not {say(item)}"
-            problems.add(WRONG_SHAPE, item, message, _names_hint(item.text))
-            if "${{" not in item.text:  # they are surely meant
-                yield from item.text.replace(",", " ").split()
-        else:
-            yield item.text
-
-
-def _names_hint(text: str) -> str:
-    if "${{" in text:
-        return "write the names out: an expression cannot name a job"
-    return f"write a list: [{', '.join(text.replace(',', ' ').split())}]"
+        return ()
+    for item in node.items if isinstance(node, ListNode) else [node]:
+        hint = ""
+        if isinstance(item, ScalarNode) and is_text(item):
+            if "," not in item.text and " " not in item.text:
+                names[item.text] = None
+                continue
+            hint = "write the names out: an expression cannot name a job"
+            if "${{" not in item.text:
+                several = item.text.replace(",", " ").split()
+                names |= dict.fromkeys(several)  # certainly meant
+                hint = f"write a list: [{', '.join(several)}]"
+        message = f"{label} must be a job's name, or a list of names, not {say(item)}"
+        problems.add(WRONG_SHAPE, item, message, hint)
+    return tuple(names)
 
 
 def _read_blocks(label: str, node: Node, problems: Problems) -> tuple[Block, ...]:
@@ -152,7 +145,7 @@ def _write_blocks(blocks: Sequence[Block]) -> Any:
 
 
 def name_nodes(node: Node | None) -> Iterator[tuple[str, ScalarNode]]:
-    """Yield the names that `needs` or `blocks` hold, and where each stands."""
+    """Yield the names in the value of `needs` or `blocks`, each with its node."""
     if isinstance(node, ScalarNode) and is_text(node):
         yield node.text, node
     elif isinstance(node, MapNode):
@@ -215,10 +208,6 @@ def _read_approval(label: str, node: Node, problems: Problems) -> Approval | Non
     return Approval(**_APPROVAL.to_fields(_APPROVAL.read(label, node, problems) or {}))
 
 
-def _write_approval(approval: Approval) -> Any:
-    return _APPROVAL.write(approval) or True
-
-
 def _read_inputs(label: str, node: Node, problems: Problems) -> tuple[Input, ...]:
     return tuple(read_inputs(node, problems))
 
@@ -271,8 +260,11 @@ def _read_command(label: str, node: Node, problems: Problems) -> str | tuple[str
         if isinstance(item, ScalarNode) and not item.is_null:
             words.append(template_of(item))
         else:
+            hint = "each item is one argument: write several items, or quote a text with [ or {"
+            if isinstance(item, ScalarNode):
+                hint = f'if it is text, write it in quotes: "{item.text}"'
             message = f"an item of {label} must be text, not {say(item)}"
-            problems.add(WRONG_SHAPE, item, message, _word_hint(item))
+            problems.add(WRONG_SHAPE, item, message, hint)
     if words[:1] == [""]:
         message = f"the first item of {label} is empty, and names no program"
         problems.add(WRONG_SHAPE, node, message, _COMMAND_HINT)
@@ -282,42 +274,29 @@ def _read_command(label: str, node: Node, problems: Problems) -> str | tuple[str
 _COMMAND_HINT = "write a program and its arguments: [tar, -cf, data.tar, data]"
 
 
-def _word_hint(node: Node) -> str:
-    if isinstance(node, ScalarNode):
-        return f'if it is text, write it in quotes: "{node.text}"'
-    return "each item is one argument: write several items, or quote a text with [ or {"
-
-
 # Groups.
 
 
 def _read_items(label: str, node: Node, problems: Problems) -> Any:
     if isinstance(node, ListNode):
         return read_data(label, node, problems)
-    if _is_more_than_a_word(node):
+    value = node.value if isinstance(node, ScalarNode) else None
+    is_word = isinstance(value, str) and _WORD.fullmatch(value) is not None
+    if isinstance(value, str) and value and not is_word:
         source = read_expression(label, node, problems)
         return None if source is None else as_template(source)
+    hint = "write [a, b, c], or ${{ jobs.NAME.result }}"
+    if type(value) is int:
+        hint = f"to count: ${{{{ range({value}) }}}}"
+    elif is_word:
+        hint = f"write ${{{{ jobs.{value}.result }}}}, or ${{{{ inputs.{value} }}}}"
     message = f"{label} must be a list, or an expression that gives one, not {say(node)}"
-    problems.add(WRONG_SHAPE, node, message, _items_hint(node))
+    problems.add(WRONG_SHAPE, node, message, hint)
     return None
 
 
-def _is_more_than_a_word(node: Node) -> bool:
-    value = node.value if isinstance(node, ScalarNode) else None
-    return isinstance(value, str) and value != "" and not _WORD.fullmatch(value)
-
-
-def _items_hint(node: Node) -> str:
-    value = node.value if isinstance(node, ScalarNode) else None
-    if type(value) is int:
-        return f"to count: ${{{{ range({value}) }}}}"
-    if isinstance(value, str) and isinstance(node, ScalarNode) and _WORD.fullmatch(node.text):
-        return f"write ${{{{ jobs.{node.text}.result }}}}, or ${{{{ inputs.{node.text} }}}}"
-    return "write [a, b, c], or ${{ jobs.NAME.result }}"
-
-
 def read_environment(label: str, node: Node, problems: Problems) -> dict[str, str] | None:
-    """Read a map of environment variables; numbers and flags keep the text that was written."""
+    """Read a map of environment variables; numbers and flags keep their spelling."""
     if is_empty(node):
         return {}
     if not isinstance(node, MapNode):
@@ -369,7 +348,7 @@ APPROVAL = either(
     _read_approval,
     {"type": "boolean"},
     _APPROVAL.schema(),
-    write=_write_approval,
+    write=lambda approval: _APPROVAL.write(approval) or True,
 )
 ITEMS = either(_read_items, {"type": "array"}, {"type": "string", "minLength": 1})
 ENVIRONMENT = Shape(
@@ -383,7 +362,7 @@ ENVIRONMENT = Shape(
 )
 
 
-# Retries: a number, or a map that says when and after what.
+# Retries: a number, or a map.
 
 
 def _read_retries(label: str, node: Node, problems: Problems) -> Retry | None:
@@ -398,10 +377,6 @@ def _read_retries(label: str, node: Node, problems: Problems) -> Retry | None:
     message = f"{label} must be a whole number or a map, not {say(node)}"
     problems.add(WRONG_SHAPE, node, message, "write 3, or {max: 3, backoff: 2s}")
     return None
-
-
-def _write_retries(retries: Retry) -> Any:
-    return retries.max if retries == Retry(retries.max) else _RETRIES.write(retries)
 
 
 def _read_max(label: str, node: Node, problems: Problems) -> int | None:
@@ -500,4 +475,9 @@ _RETRIES = Vocabulary(
     required=("max",),
 )
 
-RETRIES = either(_read_retries, _MAX, _RETRIES.schema(), write=_write_retries)
+RETRIES = either(
+    _read_retries,
+    _MAX,
+    _RETRIES.schema(),
+    write=lambda r: r.max if r == Retry(r.max) else _RETRIES.write(r),
+)

@@ -1,6 +1,6 @@
 """The `matrix` of a job, with its `include` and `exclude`.
 
-`keys` has its shapes, and `document` builds the matrix of a job. `flowq.planner.matrix` makes the
+`keys` has its shapes, `document` builds the matrix of a job, and `flowq.planner.matrix` makes the
 combinations.
 """
 
@@ -22,7 +22,7 @@ _BESIDE = ("include", "exclude")
 
 
 def build_matrix(job: MapNode, stop_when: str | None) -> Matrix | None:
-    """Return the matrix of a job whose keys have been read, or None when it has none."""
+    """Return the matrix of a job whose keys have been read, or None if it has no matrix."""
     node = job.node_by_key.get("matrix")
     inside = node.node_by_key if isinstance(node, MapNode) else {}
     if node is None and "include" not in job.node_by_key:
@@ -55,18 +55,18 @@ def _value(node: Node, as_text: bool) -> Any:
 
 
 def _holds_versions(axis: Node) -> bool:
-    """Whether a value is no number as it is written: then the whole axis holds texts.
+    """Whether a value changes if it is read as a number: then all values of the axis are texts.
 
     `[3.9, 3.10]` are versions: as numbers, the second would be 3.1.
     """
-    items = axis.items if isinstance(axis, ListNode) else []
-    return any(isinstance(item, ScalarNode) and _is_version(item) for item in items)
-
-
-def _is_version(node: ScalarNode) -> bool:
-    if not node.is_plain or not re.fullmatch(r"[0-9]+(\.[0-9]+)?", node.text):
-        return False
-    return str(node.value) != node.text and not node.text.startswith("0.")
+    return any(
+        isinstance(item, ScalarNode)
+        and item.is_plain
+        and re.fullmatch(r"[0-9]+(\.[0-9]+)?", item.text)
+        and str(item.value) != item.text
+        and not item.text.startswith("0.")
+        for item in (axis.items if isinstance(axis, ListNode) else ())
+    )
 
 
 def _combinations(node: Node | None) -> Iterator[MapNode]:
@@ -74,7 +74,7 @@ def _combinations(node: Node | None) -> Iterator[MapNode]:
     return (item for item in items if isinstance(item, MapNode))
 
 
-# Reading, which notes what has not that shape.
+# Reading, which notes problems of shape.
 
 
 def _read_matrix(label: str, node: Node, problems: Problems) -> Node | None:

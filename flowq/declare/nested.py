@@ -1,6 +1,6 @@
 """The workflows that the jobs of a YAML workflow name: in the same file or in other files.
 
-`yaml` asks it for them. Each file is read once, and a file that includes itself is a problem.
+`yaml` looks them up here. Each file is read once, and a file that includes itself is a problem.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ ReadFile = Callable[[str, "Files"], tuple[Workflow, list[Problem]]]
 
 @dataclass
 class Files:
-    """The files that are being read, outermost first, and those that have been read."""
+    """The files that are being read, outermost first, and the files that have been read."""
 
     chain: tuple[str, ...]
     read_file: ReadFile
     found: dict[str, Workflow | None] = field(default_factory=dict)
 
     def beside(self, file: str) -> Files:
-        """Return the files as seen from one that is read next."""
+        """Return the files as seen from `file`, which is read next."""
         return Files((*self.chain, file), self.read_file, self.found)
 
 
 @dataclass
 class Shelf:
-    """The workflows that can be named in one place; each is read once, when it is first needed."""
+    """The workflows that can be named in one place; each is read once, when needed."""
 
     files: Files
     problems: Problems
@@ -57,7 +57,7 @@ class Shelf:
     reading: list[str] = field(default_factory=list)
 
     def open(self, node: Node | None) -> Shelf:
-        """Return the shelf of a workflow with its own `workflows`, in front of this one."""
+        """Return the shelf inside a workflow: its own `workflows`, then this shelf."""
         inner = Shelf(self.files, self.problems, self.read_node, self)
         if node is None or is_empty(node):
             return inner
@@ -82,23 +82,23 @@ class Shelf:
         return entries
 
     def gather(self, jobs: tuple[JobSpec, ...], document: MapNode) -> dict[str, Workflow]:
-        """Return the workflows that the jobs name; what is declared and not named is read too."""
+        """Return the workflows that the jobs name. Reads all declared workflows."""
         named = dict.fromkeys(job.workflow for job in jobs if job.workflow)
         names = dict.fromkeys([*self.nodes, *named])
         found = {name: self.find(name, _place(name, document)) for name in names}
         return {n: w for n, w in found.items() if n in named and w is not None}
 
     def find(self, name: str, place: Placed) -> Workflow | None:
-        """Return the workflow of a name or file; note it at `place` when it is not there."""
+        """Return the workflow of a name or file; note a missing file at `place`."""
         if is_file(name):
             return self._find_file(name, place)
         shelf: Shelf | None = self
         while shelf is not None and name not in shelf.nodes:
             shelf = shelf.outer
-        return None if shelf is None else shelf.take(name, place)  # the checks say that it is not
+        return None if shelf is None else shelf.take(name, place)  # the checks report None
 
     def take(self, name: str, place: Placed) -> Workflow | None:
-        """Return one of this shelf's own workflows, which is read now if it has not been."""
+        """Return one of this shelf's own workflows; read it if it has not been read."""
         if name in self.reading:
             circle = [*self.reading[self.reading.index(name) :], name]
             self._refuse_circle(circle, place)
@@ -153,7 +153,7 @@ class Shelf:
 
 
 def find_jobs(document: MapNode) -> Iterator[Node]:
-    """Yield what stands under the names of jobs."""
+    """Yield the values of `jobs` and `finally`, one for each job."""
     for key in ("jobs", "finally"):
         jobs = document.node_by_key.get(key)
         if isinstance(jobs, MapNode):
@@ -161,7 +161,7 @@ def find_jobs(document: MapNode) -> Iterator[Node]:
 
 
 def is_file(name: str) -> bool:
-    """Whether what a job calls a workflow is a file, and not a name under `workflows`."""
+    """Whether the `workflow` of a job is a file, not a name under `workflows`."""
     return "/" in name or "\\" in name or name.endswith(_ENDINGS)
 
 
@@ -170,7 +170,7 @@ def _identity(file: str) -> str:
 
 
 def _place(name: str, document: MapNode) -> Placed:
-    """Return where a workflow is named: at the first job that does, or where it is declared."""
+    """Return where a workflow is named: the first job that names it, or its declaration."""
     for job in find_jobs(document):
         said = job.node_by_key.get("workflow") if isinstance(job, MapNode) else None
         if isinstance(said, ScalarNode) and said.text == name:

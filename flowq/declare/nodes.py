@@ -1,8 +1,8 @@
-"""Declarations as a tree of nodes that know where they were written.
+"""Declarations as a tree of nodes with positions.
 
-`yaml_text` makes nodes of the text of a file, `values` of the values of a program, and `document`
-reads them. This module must not import yaml, because every child that imports a workflow in Python
-loads it.
+`yaml_text` makes nodes from the text of a file, `values` from the values of a program, and
+`document` reads them. This module must not import yaml, because every child that imports a workflow
+in Python loads it.
 
 The scalars are those of YAML 1.2: `on` and `NO` are text, `12:30` too, `0o777` is octal.
 """
@@ -21,7 +21,7 @@ Value = None | bool | int | float | str
 MAX_DIGITS = 4_000
 
 NULLS = frozenset({"", "~", "null", "Null", "NULL"})
-"""Scalars without quotes that say nothing."""
+"""Unquoted scalars that mean null."""
 
 _CONSTANT_BY_TEXT: dict[str, Value] = {
     **dict.fromkeys(NULLS),
@@ -39,13 +39,11 @@ _FIRST_OF_NUMBERS = frozenset("+-.0123456789")
 
 
 def resolve(text: str) -> Value:
-    """Return the value of a scalar without quotes; a number of too many digits stays text."""
+    """Return the value of an unquoted scalar; a number with too many digits stays text."""
     if text in _CONSTANT_BY_TEXT:
         return _CONSTANT_BY_TEXT[text]
-    return _resolve_number(text) if text[0] in _FIRST_OF_NUMBERS else text
-
-
-def _resolve_number(text: str) -> Value:
+    if text[0] not in _FIRST_OF_NUMBERS:
+        return text
     if _INT.fullmatch(text):
         return int(text)
     if _FLOAT.fullmatch(text):
@@ -60,11 +58,11 @@ def _resolve_number(text: str) -> Value:
 
 
 def write_scalar(value: Value) -> str:
-    """Return the text without quotes that `resolve` reads as this value; a text is none."""
+    """Return the unquoted text that `resolve` reads as this value. Errors: TypeError for a text."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, int):
-        return int.__repr__(value)  # a subclass may show itself in another way
+        return int.__repr__(value)  # a subclass may have another `__repr__`
     if not isinstance(value, float):
         raise TypeError(f"{value!r} is a text")
     if not math.isfinite(value):
@@ -74,7 +72,7 @@ def write_scalar(value: Value) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """A position as people have it. Units: `line` and `column` count from 1."""
+    """A position. Units: `line` and `column` count from 1."""
 
     line: int
     column: int
@@ -84,13 +82,13 @@ class Position:
 class ScalarNode:
     """A text, number, bool or null.
 
-    Shape: `text` is what was written, without quotes; `start` is the index in the file where the
-    scalar begins, with its properties (anchor, tag). `merged_at` is the line of the `<<` that
-    brings a node into a map, where it is not written in that map itself. `file` is empty for the
-    file of the whole document. `escaped` is set for a text of a Python program that holds `${{`:
-    the text as a template, in which only handles are expressions. `typed` is set for what is no
-    text in a program, and says it as Python does: `True`, where a file has `true`. A file has no
-    types, so there it is empty.
+    Shape: `text` is the written text, without quotes; `start` is the index in the file where the
+    scalar begins, including its properties (anchor, tag). `merged_at` is the line of the `<<` that
+    merged the node into its map, or None. `file` is empty for the file of the whole document.
+    `escaped` is set for a text of a Python program with `${{`: the text as a template, in which
+    only handles are expressions. `typed` is set for values of a Python program that are not texts,
+    and spells them as Python does: `True`, where a file has `true`. It is empty in a file, which
+    has no types.
     """
 
     line: int
@@ -105,7 +103,7 @@ class ScalarNode:
 
     @property
     def is_null(self) -> bool:
-        """Whether nothing, or null, was written."""
+        """Whether the value is null or absent."""
         return self.is_plain and self.text in NULLS
 
     @property
@@ -137,7 +135,7 @@ class MapNode:
     file: str = ""
 
     def enter(self, key: ScalarNode, node: Node) -> None:
-        """Put an entry behind the others."""
+        """Append an entry."""
         self.node_by_key[key.text] = node
         self.key_by_key[key.text] = key
 
@@ -146,9 +144,9 @@ Node = ScalarNode | ListNode | MapNode
 
 
 def copy_maps(node: Node, copies: dict[int, Node]) -> Node:
-    """Return a node with copies of all maps in it, which reading changes where keys are misspelt.
+    """Return a copy of a node, because reading changes maps with misspelt keys.
 
-    `copies` takes up the copies by the id of the original. Scalars are shared.
+    `copies` gets the copies by the id of the original. Scalars are shared.
     """
     if isinstance(node, ScalarNode):
         return node
@@ -164,17 +162,17 @@ def copy_maps(node: Node, copies: dict[int, Node]) -> Node:
 
 
 def is_empty(node: Node) -> bool:
-    """Whether nothing, or null, was written."""
+    """Whether a value is null or absent."""
     return isinstance(node, ScalarNode) and node.is_null
 
 
 def is_text(node: Node) -> bool:
-    """Whether a node is a text where one is meant: of a file each scalar, of a program a `str`."""
+    """Whether a node can be read as text: any scalar in a file, a `str` in a program."""
     return isinstance(node, ScalarNode) and not node.is_null and not node.typed
 
 
 def say(node: Node) -> str:
-    """Return what a node is, in a few words."""
+    """Return a short description of a node for messages."""
     if isinstance(node, ListNode):
         return "a list"
     if isinstance(node, MapNode):
@@ -189,11 +187,11 @@ def say(node: Node) -> str:
 
 @contextmanager
 def collector_paused() -> Iterator[None]:
-    """Keep the garbage collector from running within this block, if it is on at all.
+    """Pause the garbage collector within this block, if it is enabled.
 
-    While much is built that stays, it would look at all of it, over and over. What is built here
-    has no cycles, so nothing waits to be collected. Reading 10,000 jobs takes a third less time.
-    What was built counts as old afterwards, so that the next small collection does not walk it.
+    It would walk all new objects repeatedly. These have no cycles, so there is nothing to collect.
+    Reading 10,000 jobs takes a third less time. Afterwards the new objects count as old, so that
+    the next small collection does not walk them.
     """
     if not gc.isenabled():
         yield
@@ -202,11 +200,7 @@ def collector_paused() -> Iterator[None]:
     try:
         yield
     finally:
-        _age_everything()
+        if gc.get_freeze_count() == 0:  # otherwise the program itself has frozen objects
+            gc.freeze()
+            gc.unfreeze()  # to the oldest generation
         gc.enable()
-
-
-def _age_everything() -> None:
-    if gc.get_freeze_count() == 0:  # else the program has frozen something on purpose
-        gc.freeze()
-        gc.unfreeze()  # to the oldest generation

@@ -1,7 +1,7 @@
-"""The keywords of the decorators, for type checkers only; nothing is read with these classes.
+"""The keywords of the decorators, for type checkers only; no code reads with these classes.
 
-The names are those of the table in `keys`, with `_` behind words that Python reserves. A test
-compares the two.
+The names are those of the table in `keys`; `_` follows words that Python reserves. A test compares
+the two.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from flowq.spec import BlockerPolicy, SecretResults
 
 
 class CommonOptions(TypedDict, total=False):
-    """What every kind of job takes; the words are those of YAML, with `_` behind Python's own."""
+    """The options of every kind of job."""
 
     needs: Any
     blocks: Any
@@ -41,7 +41,7 @@ class CommonOptions(TypedDict, total=False):
 
 
 class RunOptions(CommonOptions, total=False):
-    """What a job takes that is executed itself: a call or a command."""
+    """The options of a job that is a call or a command."""
 
     queue: str
     on_crash: Literal["requeue", "fail"]
@@ -52,21 +52,21 @@ class RunOptions(CommonOptions, total=False):
 
 
 class JobOptions(RunOptions, total=False):
-    """What `@flow.job(…)` and `@flow.deferred(…)` take."""
+    """The options of `@flow.job(…)` and `@flow.deferred(…)`."""
 
     name: str
     with_: Mapping[str, Any]
 
 
 class CallOptions(RunOptions, total=False):
-    """What `flow.call(…)` takes beside the name and the function's."""
+    """The options of `flow.call(…)`."""
 
     deferred: bool
     with_: Mapping[str, Any]
 
 
 class ShellOptions(RunOptions, total=False):
-    """What `flow.shell(…)` takes beside the name and the command."""
+    """The options of `flow.shell(…)`."""
 
     deferred: bool
     shell: str
@@ -74,7 +74,7 @@ class ShellOptions(RunOptions, total=False):
 
 
 class NestedOptions(CommonOptions, total=False):
-    """What `flow.workflow(…)` takes beside the name and the other workflow."""
+    """The options of `flow.workflow(…)`."""
 
     deferred: bool
     with_: Mapping[str, Any]

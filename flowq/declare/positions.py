@@ -1,7 +1,7 @@
-"""The position of each part of a document, found in its tree when a problem needs it.
+"""The position of each part of a document, looked up in its tree when a problem needs it.
 
-`Workflow.places` holds it. Positions inside texts, such as an expression in a command, are found by
-reading the text once more as YAML does.
+`Workflow.places` has it. Positions inside texts, such as that of an expression in a command, are
+found by reading the text again as YAML does.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from flowq.spec import Path
 class Positions(Mapping[Path, Where]):
     """The positions of a document by path.
 
-    What a key leads to is where it begins when that is on the key's own line, and where the key is
-    otherwise. `include` and `exclude` may stand inside of the matrix that they belong to. Most are
-    never asked for, so nothing is computed before.
+    The position of a value is its beginning if that is on the line of its key, otherwise the key.
+    `include` and `exclude` may stand inside their matrix. Most positions are never needed, so
+    nothing is computed in advance.
     """
 
     file: str
@@ -41,12 +41,12 @@ class Positions(Mapping[Path, Where]):
         return where
 
     def get(self, path: Path, default: Any = None) -> Any:
-        """Return the position of a path, without the cost of an exception where there is none."""
+        """Return the position of a path, without the cost of an exception if it has none."""
         place, node = self._find(path)
         return default if node is None else where_of(place, self.file)
 
     def find_places(self, path: Path, excerpt: Excerpt) -> list[Where]:
-        """Return where a part of the text at `path` stands, each time that it does."""
+        """Return every position of a part of the text at `path`."""
         _, node = self._find(path)
         if not isinstance(node, ScalarNode):
             return []
@@ -61,19 +61,15 @@ class Positions(Mapping[Path, Where]):
         return replace(where_of(node, self.file), line=node.line + lines, column=column)
 
     def _find(self, path: Path) -> tuple[Placed, Node | None]:
-        if path[:1] == ("jobs",) and len(path) > 1 and self._is_final(path[1]):
-            path = ("finally", *path[1:])
+        if path[:1] == ("jobs",) and len(path) > 1:  # jobs under `finally` have this path too
+            jobs, final = map(self.root.node_by_key.get, ("jobs", "finally"))
+            is_listed = isinstance(jobs, MapNode) and path[1] in jobs.node_by_key
+            if isinstance(final, MapNode) and path[1] in final.node_by_key and not is_listed:
+                path = ("finally", *path[1:])
         place, node = _step_in(self.root, path)
         if node is None and path[2:3] in (("include",), ("exclude",)):
             return _step_in(self.root, (*path[:2], "matrix", *path[2:]))
         return place, node
-
-    def _is_final(self, name: str | int) -> bool:
-        """Whether a job stands under `finally`; elsewhere all have their path under `jobs`."""
-        jobs, final = map(self.root.node_by_key.get, ("jobs", "finally"))
-        if not isinstance(final, MapNode) or name not in final.node_by_key:
-            return False
-        return not isinstance(jobs, MapNode) or name not in jobs.node_by_key
 
     def __iter__(self) -> Iterator[Path]:
         return _paths((), self.root)
@@ -107,11 +103,11 @@ def _paths(path: Path, node: Node) -> Iterator[Path]:
             yield from _paths((*path, index), inner)
 
 
-# From a character of a scalar's value to the character of the file that it was read from.
+# From a character of a scalar's value to its character in the file.
 
 
 Pairs = Iterator[tuple[str, int]]
-"""The characters of a value, each with the index in the file that it comes from."""
+"""The characters of a value, each with its index in the file."""
 
 _BREAK = re.compile("\r\n|[\r\n\x85\u2028\u2029]")
 _BREAKS = "\r\n\x85\u2028\u2029"
@@ -145,7 +141,7 @@ _LENGTH_BY_ESCAPE = {"x": 2, "u": 4, "U": 8}
 def find_offsets(text: str, start: int, value: str) -> Sequence[int] | None:
     """Return the index in `text` of each character of the scalar `value` that begins at `start`.
 
-    Shape: as long as the value; None where the text cannot be read like that.
+    Shape: as long as the value; None if the text cannot be read as this value.
     """
     found = _PROPERTIES.match(text, start)
     first = found.end() if found else start
@@ -157,7 +153,7 @@ def find_offsets(text: str, start: int, value: str) -> Sequence[int] | None:
 
 
 def count_lines(text: str, start: int, end: int) -> tuple[int, int]:
-    """Return how many line breaks there are between two places, and where the last line begins."""
+    """Return the number of line breaks between two places, and the start of the last line."""
     starts = _line_starts(text)
     last = bisect_right(starts, end)
     return last - bisect_right(starts, start), starts[last - 1]
@@ -169,7 +165,7 @@ def _line_starts(text: str) -> Sequence[int]:
 
 
 def _readings(text: str, first: int) -> Iterator[Pairs]:
-    """Yield the ways in which a scalar can be read: one, but for an indentation that is unknown."""
+    """Yield the ways to read a scalar: several only for blocks with an indentation indicator."""
     style = text[first : first + 1]
     if style == '"':
         yield _read_double_quoted(text, first + 1)
@@ -192,7 +188,7 @@ def _read_flowing(text: str, at: int, *, quoted: bool) -> Pairs:
 
 
 def _folded(fold: re.Match[str]) -> Pairs:
-    """Yield what line breaks stand for: one is a space, and each further one a line break."""
+    """Yield folded line breaks: the first is a space, each further one a line break."""
     breaks = list(_BREAK.finditer(fold.string, fold.start(1), fold.end(1)))
     first = _normal(breaks[0].group())
     if first != "\n":
@@ -220,7 +216,7 @@ def _read_double_quoted(text: str, at: int) -> Pairs:
 
 
 def _escape(text: str, at: int) -> Generator[tuple[str, int], None, int]:
-    """Yield what an escape stands for, and return where it ends."""
+    """Yield the character of an escape, and return where the escape ends."""
     letter = text[at + 1 : at + 2]
     if fold := _FOLD.match(text, at + 1) if letter in _BREAKS else None:
         for each in list(_BREAK.finditer(text, fold.start(1), fold.end(1)))[1:]:
@@ -242,13 +238,13 @@ def _block_readings(text: str, start: int, *, is_folded: bool) -> Iterator[Pairs
     if not header.group(1):
         yield _read_block(text, first, _find_indent(text, first), is_folded)
         return
-    # An indentation that is written out counts from the parent's, which is not known here.
+    # An indentation indicator counts from the parent's indentation, which is not known here.
     for indent in range(int(header.group(1)), int(header.group(1)) + _find_indent(text, first) + 1):
         yield _read_block(text, first, indent, is_folded)
 
 
 def _find_indent(text: str, first: int) -> int:
-    """Return how far the first line is indented that is not empty."""
+    """Return the indentation of the first line that is not empty."""
     found = re.compile(f"(?: *(?:\r\n|[{_BREAKS}]))*( *)").match(text, first)
     return len(found.group(1)) if found else 0
 
@@ -273,7 +269,7 @@ def _read_block(text: str, first: int, indent: int, is_folded: bool) -> Pairs:
 
 
 def _lines(text: str, first: int, indent: int) -> Iterator[tuple[int, int, str]]:
-    """Yield the beginning of what a line holds, its end, and its line break."""
+    """Yield the start and the end of each line's content, and its line break."""
     while first < len(text):
         found = _BREAK.search(text, first)
         end, after = (found.start(), found.end()) if found else (len(text), len(text))

@@ -14,8 +14,8 @@
     gallery.bind(thumbs=thumb.results, title="Holidays")
     flow.spec()
 
-The decorated functions stay callable as they are. Problems are collected, and `spec()` reports all
-of them, with the positions of the decorators and calls that they are about.
+The decorated functions remain callable. Problems are collected, and `spec()` reports all of them,
+at the positions of their decorators and calls.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ from flowq.declare.positions import Positions
 from flowq.declare.problems import Problems
 from flowq.declare.values import (
     Unreadable,
+    input_to_node,
     key_node,
     map_node,
     option_to_node,
-    prepare_input,
     to_node,
 )
 from flowq.errors import FlowqError, Problem, UsageError, Where, WorkflowInvalid
@@ -74,7 +74,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 REQUIRED: Any = type("Required", (), {"__repr__": lambda self: "REQUIRED"})()
-"""The default of an input that has none."""
+"""Marks an input without a default."""
 
 _KEY_BY_OPTION = {"if_": "if", "with_": "with", "finally_": "finally"}
 
@@ -82,10 +82,10 @@ _KEY_BY_OPTION = {"if_": "if", "with_": "with", "finally_": "finally"}
 class Workflow:
     """A graph of jobs that is declared with decorators.
 
-    `inputs` maps names to a default (`{"size": 256}`), to a type for a required one
-    (`{"folder": str}`), or to what YAML would say (`{"size": {"type": "int", "default": 256}}`).
-    `defaults` has options for the jobs that do not say otherwise, `{"timeout": "10m"}`; `env`,
-    `max_parallel`, `concurrency`, `schedule` and `timeout` are as in YAML.
+    `inputs` maps names to a default (`{"size": 256}`), to a type for a required input
+    (`{"folder": str}`), or to a mapping as in YAML (`{"size": {"type": "int", "default": 256}}`).
+    `defaults` has the default options of jobs, `{"timeout": "10m"}`. `env`, `max_parallel`,
+    `concurrency`, `schedule` and `timeout` are as in YAML.
     """
 
     item: Any = Handle("item")
@@ -158,10 +158,10 @@ class Workflow:
     def job(self, function: Any = None, /, **options: Any) -> Any:
         """Declare a function as a job: `@flow.job`, `@flow.job(…)`, or `flow.job(function, …)`.
 
-        Its name is the function's, unless `name=` says otherwise. `with_=` and `bind` say what it
-        is called with; a parameter whose default is a handle gets its value as well. With
-        `for_each=` the parameters `item` and `index` get theirs, with `matrix=` those that are
-        named as its axes.
+        Its name is `name=`, or the function's name. `with_=` and `bind` set its arguments. A
+        parameter whose default is a handle gets the value of that handle. With `for_each=`, the
+        parameters `item` and `index` get the item and its index; with `matrix=`, parameters named
+        like axes get their values.
         """
         return self._decorate(function, options, deferred=False)
 
@@ -180,7 +180,7 @@ class Workflow:
     def call(self, name: str, function: str, **options: Unpack[CallOptions]) -> DeclaredCall:
         """Declare a function as a job by its name: `flow.call("pack", "files.tasks:pack")`.
 
-        Nothing is imported by this: the function may live with the workers only.
+        This imports nothing: only the workers need the function.
         """
         job, where = DeclaredCall(_to_name(name), self), here()
         self._enter(job, {"call": function, **options}, where)
@@ -189,8 +189,8 @@ class Workflow:
     def shell(self, name: str, command: Any, **options: Unpack[ShellOptions]) -> DeclaredCommand:
         """Declare a command as a job: a list of a program and its arguments, or a text for a shell.
 
-        `flow.shell("pack", ["tar", "-cf", flow.inputs.archive, "out"])` needs no shell. In a text
-        the values of handles are quoted, and braces are text.
+        `flow.shell("pack", ["tar", "-cf", flow.inputs.archive, "out"])` runs without a shell. In a
+        text, the values of handles are quoted, and braces are text.
         """
         job, where = DeclaredCommand(_to_name(name), self), here()
         self._enter(job, {"run": command, **options}, where)
@@ -204,7 +204,7 @@ class Workflow:
     ) -> NestedJob:
         """Declare another workflow as a job of this one: a value, or a YAML file beside this code.
 
-        `with_=` and `bind` say its inputs; its `result` has its outputs by name.
+        `with_=` and `bind` set its inputs; its `result` has its outputs by name.
         """
         job, where = NestedJob(_to_name(name), self), here()
         if isinstance(other, str | os.PathLike):
@@ -218,11 +218,11 @@ class Workflow:
 
     @staticmethod
     def expression(source: str) -> Any:
-        """Return a handle of any expression: `flow.expression("len(jobs.list.result)")`."""
+        """Return a handle for any expression: `flow.expression("len(jobs.list.result)")`."""
         return Handle(_to_name(source))
 
     def outputs(self, **values: Any) -> None:
-        """Say what the workflow results in where it is a job of another one."""
+        """Declare the outputs of the workflow, by name."""
         where = here()
         for name, value in values.items():
             self._say(self._outputs, name, value, where, f"output {name}", to_node)
@@ -251,17 +251,17 @@ class Workflow:
         if name in self._inputs.node_by_key:
             self._refuse_twice("input", name, where)
         else:
-            self._say(self._inputs, name, words, where, f"input {name}", _input_to_node)
+            self._say(self._inputs, name, words, where, f"input {name}", input_to_node)
         return Handle(f"inputs.{name}")
 
     def bind(self, job: JobHandles, arguments: Mapping[str, Any]) -> None:
-        """Say with which arguments a job of this workflow runs, as `job.bind(…)` does."""
+        """Set arguments of a job of this workflow, as `job.bind(…)` does."""
         self._bind(self._declaration_by_job[job], arguments, here())
 
     def spec(self) -> Spec:
-        """Return what was declared, as an immutable value that equals that of its YAML twin.
+        """Return the declared workflow as an immutable value, equal to that of the same YAML.
 
-        Errors: WorkflowInvalid with everything that was said wrongly, in the order of the text.
+        Errors: WorkflowInvalid with all problems, in the order of the text.
         """
         workflow, problems = self.spec_partly()
         if problems:
@@ -269,22 +269,22 @@ class Workflow:
         return workflow
 
     def spec_partly(self) -> tuple[Spec, list[Problem]]:
-        """Return what can be told of the workflow, and everything that was said wrongly, in order.
+        """Return the known part of the workflow, and all problems, in order.
 
-        Shape: where there are problems, the workflow's `unread` says what it does not tell.
+        Shape: if there are problems, the workflow's `unread` has the paths of the unknown parts.
         """
         with collector_paused():
             workflow, problems = self._read()
         return workflow, problems.in_order()
 
     def _read(self) -> tuple[Spec, Problems]:
-        copies: dict[int, Node] = {}  # so that it can be read again
+        copies: dict[int, Node] = {}  # reading changes the document, and may happen again
         document = self._document(copies)
         problems = Problems(self._file)
         problems.carry_over(self._problems, copies)
         self._check_functions(document, problems)
         if not self._declaration_by_job:
-            problems.silence(document.node_by_key["jobs"])  # the checks say that there are none
+            problems.silence(document.node_by_key["jobs"])  # the checks report it
         workflow = read_declaration(
             document, WORKFLOW, self.name, problems, lambda jobs: self._read_nested(problems)
         )
@@ -298,35 +298,30 @@ class Workflow:
     # Declaring -----------------------------------------------------------------------------------
 
     def _decorate(self, function: Any, options: dict[str, Any], *, deferred: bool) -> Any:
-        where = here()  # now: later the frame will have moved on
+        where = here()  # before `declare` is called from another line
 
-        def decorate(decorated: Any) -> DeclaredJob[Any, Any]:
-            return self._declare(decorated, options, deferred, where)
+        def declare(decorated: Any) -> DeclaredJob[Any, Any]:
+            given = dict(options)
+            called = decorated._function if isinstance(decorated, DeclaredJob) else decorated
+            if not callable(called):
+                raise UsageError(f"a job calls a function, not {called!r}")
+            name = given.pop("name", None) or getattr(called, "__name__", repr(called))
+            if given.pop("deferred", None) is not None:
+                hint = "write @flow.deferred"
+                self._problems.add(UNKNOWN_KEY, where, "a job has no option 'deferred'", hint)
+            if not isinstance(name, str):
+                self._problems.add(WRONG_SHAPE, where, f"name must be text, not {name!r}")
+            job: DeclaredJob[Any, Any] = DeclaredJob(called, _to_name(name), self)
+            said = {"call": name_call(called), "deferred": deferred or None, **given}
+            self._enter(job, said, where, called)
+            return job
 
-        return decorate if function is None else decorate(function)
-
-    def _declare(
-        self, function: Any, given: dict[str, Any], deferred: bool, where: Where
-    ) -> DeclaredJob[Any, Any]:
-        function = function._function if isinstance(function, DeclaredJob) else function
-        if not callable(function):
-            raise UsageError(f"a job calls a function, not {function!r}")
-        options = {**given}
-        name = options.pop("name", None) or getattr(function, "__name__", repr(function))
-        if options.pop("deferred", None) is not None:
-            hint = "write @flow.deferred"
-            self._problems.add(UNKNOWN_KEY, where, "a job has no option 'deferred'", hint)
-        if not isinstance(name, str):
-            self._problems.add(WRONG_SHAPE, where, f"name must be text, not {name!r}")
-        job: DeclaredJob[Any, Any] = DeclaredJob(function, _to_name(name), self)
-        said = {"call": name_call(function), "deferred": deferred or None, **options}
-        self._enter(job, said, where, function)
-        return job
+        return declare if function is None else declare(function)
 
     def _enter(
         self, job: JobHandles, given: Mapping[str, Any], where: Where, function: Any = None
     ) -> Declaration:
-        """Take up a job with its options; those that are None are not said."""
+        """Add a job with its options; an option that is None is absent."""
         one = Declaration(job, function, where, map_node(where), map_node(where))
         if job.name in self._job_names:
             self._refuse_twice("job", job.name, where)
@@ -340,18 +335,15 @@ class Workflow:
             if value is None:
                 continue
             if key == "finally":
-                one.is_final = self._read_final(value, where)
+                one.is_final = value is True
+                if not isinstance(value, bool):
+                    message = f"finally must be True or False, not {value!r}"
+                    self._problems.add(WRONG_SHAPE, where, message)
             elif key == "with" and isinstance(value, Mapping):
                 self._bind(one, value, where)
             else:
                 self._say(one.node, key, value, where)
         return one
-
-    def _read_final(self, value: Any, where: Where) -> bool:
-        if not isinstance(value, bool):
-            message = f"finally must be True or False, not {value!r}"
-            self._problems.add(WRONG_SHAPE, where, message)
-        return value is True
 
     def _bind(self, one: Declaration, arguments: Mapping[str, Any], where: Where) -> None:
         for given, value in arguments.items():
@@ -371,7 +363,7 @@ class Workflow:
         what: str = "",
         convert: Callable[[Any, Where], Node] | None = None,
     ) -> None:
-        """Enter a value under a key; note what no node can stand for."""
+        """Add a value under a key; note a value that cannot become a node."""
         node: Node
         try:
             node = convert(value, where) if convert else option_to_node(key, value, where)
@@ -387,7 +379,7 @@ class Workflow:
 
     def _file_reader(self, file: str) -> Callable[[], Spec]:
         def read_file() -> Spec:
-            # Not at the top: every child that imports a workflow would read the YAML parser too.
+            # Not at the top: every child that imports a workflow would import the YAML parser.
             from flowq.declare.yaml import read_workflow  # noqa: PLC0415
 
             return read_workflow(os.path.join(os.path.dirname(self._file), file))  # noqa: PTH118, PTH120 - keeps symbolic links
@@ -397,10 +389,10 @@ class Workflow:
     # Reading -------------------------------------------------------------------------------------
 
     def _document(self, copies: dict[int, Node]) -> MapNode:
-        """Return all that was said as the document that YAML would have.
+        """Return the declarations as the document that YAML would have.
 
-        Reading changes maps whose keys are misspelt, so they are copied; `copies` takes up the
-        copies by the id of the original.
+        Reading changes maps with misspelt keys, so maps are copied; `copies` gets the copies by the
+        id of the original.
         """
         where = self._declared_at
         root = map_node(where)
@@ -419,7 +411,7 @@ class Workflow:
         return root
 
     def _check_functions(self, document: MapNode, problems: Problems) -> None:
-        """Note the functions that workers cannot import; nothing else is said of their names."""
+        """Note functions that workers cannot import, instead of problems of their names."""
         for one in self._declaration_by_job.values():
             unimportable = explain_unimportable(one.function) if one.function else None
             if unimportable is None:
@@ -437,7 +429,7 @@ class Workflow:
             problems.note_gap(BAD_NAME, key)
 
     def _read_nested(self, problems: Problems) -> dict[str, Spec]:
-        """Return the nested workflows by name; what is wrong in them joins the problems."""
+        """Return the nested workflows by name, and add their problems."""
         workflows: dict[str, Spec] = {}
         for one in self._declaration_by_job.values():
             if one.nested is None:
@@ -466,7 +458,7 @@ def _job_node(one: Declaration, copies: dict[int, Node]) -> MapNode:
     for key, inner in one.node.node_by_key.items():
         node.node_by_key[key] = copy_maps(inner, copies)
     with_.key_by_key |= one.with_.key_by_key
-    with_.node_by_key |= one.with_.node_by_key  # arguments have no keys to be misspelt
+    with_.node_by_key |= one.with_.node_by_key  # reading changes no names of arguments
     for name, handle in one.find_own_arguments().items():
         with_.enter(key_node(name, one.where), to_node(handle, one.where))
     if with_.node_by_key and "with" not in node.node_by_key:
@@ -478,10 +470,6 @@ def _to_name(said: Any) -> str:
     return plain_text(said) if isinstance(said, str) else str(said)
 
 
-def _input_to_node(value: Any, where: Where) -> Node:
-    return to_node(prepare_input(value), where)
-
-
 def _spec_reader(other: Any) -> Callable[[], Spec]:
     if isinstance(other, Spec):
         return lambda: other
@@ -490,7 +478,7 @@ def _spec_reader(other: Any) -> Callable[[], Spec]:
     return other.spec
 
 
-# Where a declaration was written: the place outside of this package that called it.
+# Where a declaration was written: the innermost caller outside this package.
 
 
 _HERE = str(pathlib.Path(__file__).parent)
@@ -511,7 +499,7 @@ def here() -> Where:
 
 def where_of(frame: FrameType) -> Where:
     """Return the position that a frame is executing."""
-    line, column = _positions_of(frame.f_code)[frame.f_lasti // 2]
+    line, column = _positions_of(frame.f_code)[frame.f_lasti // 2]  # an instruction has 2 bytes
     return Where(frame.f_code.co_filename, line or frame.f_lineno, (column or 0) + 1)
 
 
@@ -522,7 +510,7 @@ def _positions_of(code: CodeType) -> list[tuple[int | None, int | None]]:
 
 
 def find_folder(frame: FrameType) -> str | None:
-    """Return the folder of a module that is imported by its file's name alone."""
+    """Return the folder of a top-level module, which is imported by the name of its file."""
     names = frame.f_globals
     if names.get("__package__") or not names.get("__file__"):
         return None

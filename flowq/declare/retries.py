@@ -1,6 +1,6 @@
-"""Retries as YAML and Python have them: the bounds of the numbers, and the names of failures.
+"""Retry policies in YAML and Python: the bounds of their numbers, and the names of failures.
 
-`job_shapes` and `values` read with it, `flowq.checks` looks for contradictions, and
+`job_shapes` and `values` read with it, `flowq.checks` finds contradictions, and
 `flowq.runtime.policies` writes the policy of a job.
 """
 
@@ -34,7 +34,7 @@ CAUSE_HINT = (
 
 
 class UnknownCause(ValueError):
-    """What is no failure that `on` and `never_on` can name. Shape: `hint` is advice."""
+    """A value that `on` and `never_on` do not accept. Shape: `hint` says what to write."""
 
     def __init__(self, message: str, hint: str = CAUSE_HINT) -> None:
         super().__init__(message)
@@ -56,19 +56,19 @@ def read_cause(value: object) -> str:
         raise UnknownCause(f"must name exception classes and exit codes, not {value!r:.60}")
     text = str(value).strip()
     if found := _CODES.fullmatch(text):
-        return _read_codes(text, int(found[1]), int(found[2] or found[1]))
+        first, last = int(found[1]), int(found[2] or found[1])
+        if not 1 <= first <= last <= MAX_EXIT_CODE:
+            hint = (
+                f"exit codes go from 1 to {MAX_EXIT_CODE}; of a range the lower one comes first: "
+                "1-3"
+            )
+            raise UnknownCause(f"names an exit code {text}, and there is none", hint)
+        return str(first) if first == last else f"{first}-{last}"
     if text in _BUILTIN or CALL.fullmatch(text):
         return text.removeprefix("builtins:")
     raise UnknownCause(
         f"must name exception classes and exit codes, not {text!r:.60}", _advise(text)
     )
-
-
-def _read_codes(text: str, first: int, last: int) -> str:
-    if not 1 <= first <= last <= MAX_EXIT_CODE:
-        hint = f"exit codes go from 1 to {MAX_EXIT_CODE}; of a range the lower one comes first: 1-3"
-        raise UnknownCause(f"names an exit code {text}, and there is none", hint)
-    return str(first) if first == last else f"{first}-{last}"
 
 
 def _advise(text: str) -> str:
@@ -79,7 +79,7 @@ def _advise(text: str) -> str:
 
 
 def is_exit_code(cause: str) -> bool:
-    """Whether a failure that was read is an exit code, or a range of them."""
+    """Whether a cause, as `read_cause` returns it, is an exit code or a range of them."""
     return cause[:1].isdigit()
 
 
@@ -93,7 +93,7 @@ def read_share(value: object) -> float:
 
 
 def read_factor(value: object) -> float:
-    """Read by what a wait is multiplied for the next one. Errors: ValueError."""
+    """Read the factor between one wait and the next. Errors: ValueError."""
     if (
         isinstance(value, bool)
         or not isinstance(value, int | float)
@@ -104,9 +104,9 @@ def read_factor(value: object) -> float:
 
 
 def explain_contradiction(retries: Retry) -> tuple[str, str] | None:
-    """Return what does not fit together, and what to do; None where all of it means something.
+    """Return an inconsistency of a policy, with a hint; None if it is consistent.
 
-    Shape: the sentence goes on after "retries of job x".
+    Shape: the message continues "the retries of job x".
     """
     backoff_s, most_s = retries.backoff_s, retries.max_backoff_s
     if not backoff_s and (retries.factor != 1 or most_s is not None or retries.jitter):
@@ -122,7 +122,7 @@ def explain_contradiction(retries: Retry) -> tuple[str, str] | None:
 
 
 def say_policy(retries: Retry) -> dict[str, Any]:
-    """Return what a policy says beyond a number and a backoff, by the words of the language.
+    """Return the settings of a policy except `max` and `backoff`, by key, without defaults.
 
     Units: seconds.
     """

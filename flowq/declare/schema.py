@@ -1,7 +1,7 @@
 """The JSON Schema of a workflow file, for editors, derived from the tables of the reader.
 
-`flowq schema` prints it. A schema knows shapes, not names: only `flowq check` can tell whether a
-job in `needs` is declared, or what an expression means.
+`flowq schema` prints it. A schema describes shapes, not names: only `flowq check` knows whether a
+job in `needs` is declared, or an expression is valid.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def build_schema() -> dict[str, Any]:
 
 
 def _with_names(schema: dict[str, Any]) -> dict[str, Any]:
-    """Fill in the maps whose keys are names."""
+    """Add the schemas of maps whose keys are names."""
     properties = schema["properties"]
     properties["jobs"] |= _named("job", _JOB_NAME) | {"minProperties": 1}
     properties["finally"] |= _named("job", _JOB_NAME, "null")

@@ -1,8 +1,8 @@
 """Shapes of values, and vocabularies: tables of keys with shapes.
 
-A shape can read its value from a node, write it for the exports, and give its JSON Schema. `keys`,
-`job_shapes`, `input_shapes` and `matrices` are made of these. A shape checks one value; whether an
-expression in it is valid is up to `flowq.checks`.
+A shape reads its value from a node, writes it for the exports, and has its JSON Schema. `keys`,
+`job_shapes`, `input_shapes` and `matrices` consist of these. A shape checks one value;
+`flowq.checks` checks the expressions in it.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from flowq.nearest import did_you_mean
 from flowq.problems import BAD_DURATION, FOREIGN_WORD, UNKNOWN_KEY, WRONG_SHAPE
 
 FREE = "x-"
-"""How the keys begin that are free for a user, wherever there are fixed keys."""
+"""The prefix of keys that users may add to any map with fixed keys."""
 
 MAX_DURATION_S = 3_650 * 86_400
 MAX_NUMBER = 1_000_000_000
-"""Of anything that is counted; the scripts and RQ calculate with it."""
+"""The limit of every count, because the scripts and RQ calculate with them."""
 
 _SURELY = 0.8
-"""How like a key must be to one that is unknown, of 1, to be read in its place."""
+"""The similarity, from 0 to 1, from which on an unknown key is read as a known one."""
 
 Reader = Callable[[str, Node, Problems], Any]
 Writer = Callable[[Any], Any]
@@ -42,11 +42,11 @@ def _as_it_is(value: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What a value looks like. Shape: `schema` is JSON Schema, draft 2020-12.
+    """How a value is read and written. Shape: `schema` is JSON Schema, draft 2020-12.
 
-    `read` gets the key that it reads for (for its messages), the node, and the problems so far; it
-    returns None for what it could not read. `write` turns what `read` returned into plain data
-    from which it reads the same.
+    `read` gets the key (for its messages), the node, and the problems so far; it returns None if it
+    could not read the value. `write` turns the result of `read` into plain data that reads the
+    same.
     """
 
     read: Reader
@@ -56,12 +56,12 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A key: its shape, what it means in one sentence, and values that one may write.
+    """A key: its shape, its meaning in one sentence, and examples of values.
 
-    Shape: `attribute` is where the value is in the spec, `timeout_s` or `run.shell`: several, where
-    it is in one of them, and empty for what `document` takes apart. The key stands beside one of
-    `needs`, where there are any, and beside none of `not_for`, which has what to do instead.
-    `not_shared` says why it is none for the `defaults` of a workflow; the others are.
+    Shape: `attribute` is the place of the value in the spec, such as `timeout_s` or `run.shell`;
+    several alternatives are separated by spaces, and it is empty for keys that `document` handles.
+    If `needs` has keys, one of them must be present. None of the keys in `not_for` may be; it maps
+    them to hints. `not_shared` says why the key is not allowed in `defaults`; empty if it is.
     """
 
     shape: Shape
@@ -73,7 +73,7 @@ class Key:
     not_shared: str = ""
 
     def find_in(self, spec: Any) -> Any:
-        """Return the value of the key in a spec, or None for what nobody wrote."""
+        """Return the value of the key in a spec, or None for the default."""
         found = [_find_said(spec, attribute) for attribute in self.attribute.split()]
         return next((each for each in found if each is not None), None)
 
@@ -87,8 +87,8 @@ class Key:
 class Vocabulary:
     """The keys of one kind of map.
 
-    Shape: `what` names the kind; `foreign` has advice by word of another tool, and by key of
-    another kind of map; `of` stands behind the name of a key in messages.
+    Shape: `what` names the kind; `foreign` has hints for words of other tools, and for keys of
+    other kinds of maps; messages add `of` to the name of a key.
     """
 
     what: str
@@ -98,7 +98,7 @@ class Vocabulary:
     of: str = ""
 
     def read(self, label: str, node: Node, problems: Problems) -> dict[str, Any] | None:
-        """Return the values by key, without those that are missing or wrong."""
+        """Return the values by key; leaves out keys that are missing or have a problem."""
         if is_empty(node):
             return None
         if not isinstance(node, MapNode):
@@ -106,9 +106,20 @@ class Vocabulary:
             problems.add(WRONG_SHAPE, node, f"{label} must be a map, not {say(node)}", hint)
             return None
         for name in [*node.node_by_key]:
-            if name not in self.keys and not is_free(name):
-                self._refuse(node.key_by_key[name], problems)
-                self._correct(name, node)
+            if name in self.keys or is_free(name):
+                continue
+            key_node = node.key_by_key[name]
+            if name in self.foreign:
+                message = f"{self.what} has no key {name!r}"
+                problems.add(FOREIGN_WORD, key_node, message, self.foreign[name])
+                continue
+            hint = did_you_mean(name, self.keys)
+            problems.add(UNKNOWN_KEY, key_node, f"unknown key {name!r} in {self.what}", hint)
+            # If it is certainly a misspelt key, its value is read too.
+            absent = [key for key in self.keys if key not in node.node_by_key]
+            for meant in get_close_matches(name, absent, n=1, cutoff=_SURELY):
+                node.node_by_key[meant] = node.node_by_key.pop(name)
+                node.key_by_key[meant] = node.key_by_key.pop(name)
         values = {}
         for name, inner in node.node_by_key.items():
             key = self.keys.get(name)
@@ -117,11 +128,11 @@ class Vocabulary:
         return values
 
     def to_fields(self, words: Mapping[str, Any]) -> dict[str, Any]:
-        """Return values by the attributes of a spec, from values by key."""
+        """Return values by attribute, from values by key."""
         return {self.keys[word].attribute: value for word, value in words.items()}
 
     def write(self, value: Any) -> dict[str, Any]:
-        """Return a part of a spec in the words of these keys; only what is not the default."""
+        """Return a part of a spec as values by key, without defaults."""
         said = {}
         for word, key in self.keys.items():
             found = key.find_in(value)
@@ -140,31 +151,14 @@ class Vocabulary:
         }
         return {**schema, "required": list(self.required)} if self.required else schema
 
-    def _refuse(self, key: ScalarNode, problems: Problems) -> None:
-        word = key.text
-        if word in self.foreign:
-            message = f"{self.what} has no key {word!r}"
-            problems.add(FOREIGN_WORD, key, message, self.foreign[word])
-        else:
-            hint = did_you_mean(word, self.keys)
-            problems.add(UNKNOWN_KEY, key, f"unknown key {word!r} in {self.what}", hint)
-
-    def _correct(self, word: str, node: MapNode) -> None:
-        """Go on with the key that a misspelt one surely means, so that its value is read too."""
-        absent = [key for key in self.keys if key not in node.node_by_key]
-        surely = get_close_matches(word, absent, n=1, cutoff=_SURELY)
-        if surely and word not in self.foreign:
-            node.node_by_key[surely[0]] = node.node_by_key.pop(word)
-            node.key_by_key[surely[0]] = node.key_by_key.pop(word)
-
 
 def is_free(key: str) -> bool:
-    """Whether a key is free for what a user likes, such as values with an anchor."""
+    """Whether a key is free for users, for example for values with an anchor."""
     return key.startswith(FREE)
 
 
 def _find_said(owner: Any, attribute: str) -> Any:
-    """Return what stands at `attribute` (`run.shell`) of a spec, or None for what nobody wrote."""
+    """Return the value at `attribute` (`run.shell`) of a spec, or None for the default."""
     *outer, name = attribute.split(".")
     for each in outer:
         owner = getattr(owner, each)
@@ -188,9 +182,9 @@ _DEFAULTS_BY_SPEC: dict[type, Mapping[str, Any]] = {}
 
 
 def find_meant(node: Node, kind: Vocabulary) -> frozenset[str]:
-    """Return the keys that a map has not, but may mean by those that are unknown.
+    """Return the absent keys that the unknown keys of a map may mean.
 
-    Shape: those that are spelt nearly alike, and all where an unknown key is like none of them.
+    Shape: keys with a similar spelling, or all if an unknown key is similar to none.
     """
     keys = node.node_by_key if isinstance(node, MapNode) else {}
     unknown = [
@@ -211,12 +205,12 @@ _DURATION_TEXT = r"^\s*[0-9]{1,15}(\.[0-9]{1,9})?\s*(ms|s|m|h|d)?\s*$"
 
 
 def read_node(label: str, node: Node, problems: Problems) -> Node:
-    """Return the node itself, for what can be read only when more is known."""
+    """Return the node itself, for values that are read when more is known."""
     return node
 
 
 def read_text(label: str, node: Node, problems: Problems) -> str | None:
-    """Read a text; a number or a word of a file keeps the text that was written: `3.10`, `on`."""
+    """Read a text; a number or a word in a file keeps its spelling: `3.10`, `on`."""
     if not isinstance(node, ScalarNode) or not is_text(node):
         hint = "put a text that begins with [ or { in quotes"
         if isinstance(node, ScalarNode) and node.typed:
@@ -234,7 +228,7 @@ def read_text(label: str, node: Node, problems: Problems) -> str | None:
 
 
 def read_fixed_text(label: str, node: Node, problems: Problems) -> str | None:
-    """Read a text in which nothing is filled in."""
+    """Read a text that may not contain expressions."""
     text = read_text(label, node, problems)
     if text is not None and "${{" in text:
         hint = "expressions are filled in where values are, such as under `with`"
@@ -244,7 +238,7 @@ def read_fixed_text(label: str, node: Node, problems: Problems) -> str | None:
 
 
 def read_template(label: str, node: Node, problems: Problems) -> str | None:
-    """Read a text that may hold expressions."""
+    """Read a text that may contain expressions."""
     text = read_text(label, node, problems)
     return None if text is None or not isinstance(node, ScalarNode) else template_of(node)
 
@@ -252,7 +246,7 @@ def read_template(label: str, node: Node, problems: Problems) -> str | None:
 def read_expression(label: str, node: Node, problems: Problems) -> str | None:
     """Read one expression, with braces or without; return it without.
 
-    True and false are expressions too: also those of a program, which it knows beforehand.
+    True and false are expressions too.
     """
     if isinstance(node, ScalarNode) and isinstance(node.value, bool):
         return "true" if node.value else "false"
@@ -261,16 +255,16 @@ def read_expression(label: str, node: Node, problems: Problems) -> str | None:
         return None
     source = as_source(text)
     if "${{" in source:
-        hint = "leave the braces away; `and`, `or` and ~ join what stands between several"
+        hint = "omit the braces; `and`, `or` and ~ join several expressions"
         problems.add(WRONG_SHAPE, node, f"{label} must be one expression, not {say(node)}", hint)
         return None
     return source
 
 
 def read_description(label: str, node: Node, problems: Problems) -> str | None:
-    """Read a text that may be empty; it may show what an expression looks like.
+    """Read a text that may be empty, and may quote expressions.
 
-    A handle of a program is no such text: it stands for a value, and nothing is filled in here.
+    Handles are refused, because they stand for values, and nothing is filled in here.
     """
     if isinstance(node, ScalarNode) and (not node.text or node.is_null):
         return ""
@@ -283,13 +277,13 @@ def read_description(label: str, node: Node, problems: Problems) -> str | None:
 
 
 def read_message(label: str, node: Node, problems: Problems) -> str | None:
-    """Read a text that may be empty, and may hold expressions."""
+    """Read a text that may be empty, and may contain expressions."""
     is_nothing = isinstance(node, ScalarNode) and (not node.text or node.is_null)
     return "" if is_nothing else read_template(label, node, problems)
 
 
 def read_flag(label: str, node: Node, problems: Problems) -> bool | None:
-    """Read true or false, which YAML 1.2 spells in no other way."""
+    """Read true or false, the only spellings in YAML 1.2."""
     value = node.value if isinstance(node, ScalarNode) else None
     if isinstance(value, bool):
         return value
@@ -348,7 +342,7 @@ def _read_number(label: str, node: Node, problems: Problems, least: int) -> int 
 
 
 def read_data(label: str, node: Node, problems: Problems) -> Any:
-    """Read plain data, in which every text may hold expressions."""
+    """Read plain data, in which every text may contain expressions."""
     check_keys(node, problems)
     return to_template(node)
 
@@ -375,12 +369,12 @@ def to_data(node: Node) -> Any:
 
 
 def template_of(node: ScalarNode) -> str:
-    """Return the text of a scalar as a template, with its expressions spelt alike."""
+    """Return the text of a scalar as a template, with uniform spaces in its expressions."""
     return tidy(node.text if node.escaped is None else node.escaped)
 
 
 def to_template(node: Node) -> Any:
-    """Return a node as plain data, in which all expressions are spelt alike."""
+    """Return a node as plain data, with uniform spaces in its expressions."""
     if isinstance(node, ScalarNode):
         return template_of(node) if "${{" in node.text else node.value
     if isinstance(node, ListNode):
@@ -389,7 +383,7 @@ def to_template(node: Node) -> Any:
 
 
 def check_keys(node: Node, problems: Problems) -> None:
-    """Note the keys in a value, however deep, that hold expressions."""
+    """Note the keys in a value, however deep, that contain expressions."""
     if isinstance(node, ListNode):
         for item in node.items:
             check_keys(item, problems)

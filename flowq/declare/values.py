@@ -1,9 +1,9 @@
-"""The values of a Python program as nodes, so that they are read as the text of a file is.
+"""Values of a Python program as nodes, so that they are read like the text of a file.
 
-`python` makes nodes of what decorators and calls are given, and `document` reads them. A handle
+`python` turns the arguments of decorators and calls into nodes, and `document` reads them. A handle
 becomes the text of its expression, a tuple a list, and a value of the spec (`Retry`, `Approval`, …)
-the map that YAML would have. This module refuses only what no node can represent; whether a value
-is right is up to the reader.
+the map that YAML would have. This module refuses only values that cannot become nodes; the reader
+checks the others.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from flowq.spec import (
 )
 
 MAX_DEPTH = 64
-# Tuples, because a union would be made again for each of thousands of values.
+# Tuples, because a union would be created anew for each of thousands of values.
 _NUMBERS = (bool, int, float)
 _LISTS = (list, tuple, range)
 
@@ -58,7 +58,7 @@ _TYPE_BY_PYTHON_TYPE: Mapping[type, InputType] = {
 
 
 class Unreadable(ValueError):
-    """A value that no node can stand for. Shape: the message goes on after the name of the key."""
+    """A value cannot become a node. Shape: the message continues the name of the key."""
 
     def __init__(self, message: str, hint: str = "", code: str = WRONG_SHAPE) -> None:
         super().__init__(message)
@@ -68,7 +68,7 @@ class Unreadable(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class _Written:
-    """Plain data as a spec has it: its texts are templates already, and nothing is escaped."""
+    """Plain data of a spec: its texts are templates already, so they are not escaped."""
 
     data: Any
 
@@ -83,6 +83,11 @@ def map_node(where: Where) -> MapNode:
     return MapNode(where.line, where.column, file=where.file)
 
 
+def input_to_node(value: Any, where: Where) -> Node:
+    """Return the declaration of an input as a node. Errors: Unreadable."""
+    return to_node(_prepare_input(value), where)
+
+
 def option_to_node(key: str, value: Any, where: Where) -> Node:
     """Return the value of a key of the language as a node. Errors: Unreadable."""
     prepare = _PREPARE.get(key)
@@ -90,12 +95,16 @@ def option_to_node(key: str, value: Any, where: Where) -> Node:
 
 
 def to_node(value: Any, where: Where, depth: int = 0, *, is_written: bool = False) -> Node:
-    """Return plain data, in which there may be handles, as a node. Errors: Unreadable.
+    """Return plain data, which may contain handles, as a node. Errors: Unreadable.
 
     `is_written` is for data whose texts are templates already.
     """
     if isinstance(value, str):
-        return _text_node(value, where, is_written)
+        text = plain_text(value)
+        if is_written or "{{" not in text:
+            return ScalarNode(where.line, where.column, text, False, 0, None, where.file)
+        source, escaped = to_source(text), to_template(text)
+        return ScalarNode(where.line, where.column, source, False, 0, None, where.file, escaped)
     if isinstance(value, _Written):
         return to_node(value.data, where, depth, is_written=True)
     if isinstance(value, Handle):
@@ -103,7 +112,11 @@ def to_node(value: Any, where: Where, depth: int = 0, *, is_written: bool = Fals
         return ScalarNode(where.line, where.column, text, False, 0, None, where.file, text)
     if value is None or isinstance(value, _NUMBERS):
         text = _write_number(value)
-        typed = _show_number(value, text)
+        typed = text  # how Python shows it; `text` is how YAML writes it
+        if value is None or isinstance(value, bool):
+            typed = repr(value)
+        elif isinstance(value, float):
+            typed = float.__repr__(value)
         return ScalarNode(where.line, where.column, text, True, 0, None, where.file, None, typed)
     if depth == MAX_DEPTH:
         raise Unreadable(f"nests deeper than {MAX_DEPTH} levels", code=DOCUMENT_TOO_LARGE)
@@ -121,14 +134,6 @@ def to_node(value: Any, where: Where, depth: int = 0, *, is_written: bool = Fals
     raise Unreadable(_refusal(value))
 
 
-def _text_node(text: str, where: Where, is_written: bool) -> ScalarNode:
-    text = plain_text(text)
-    if is_written or ("{{" not in text):
-        return ScalarNode(where.line, where.column, text, False, 0, None, where.file)
-    source, escaped = to_source(text), to_template(text)
-    return ScalarNode(where.line, where.column, source, False, 0, None, where.file, escaped)
-
-
 def _write_number(value: bool | float | None) -> str:
     try:
         text = write_scalar(value)
@@ -140,13 +145,6 @@ def _write_number(value: bool | float | None) -> str:
     return text
 
 
-def _show_number(value: bool | float | None, text: str) -> str:
-    """Return what is no text as Python shows it; `text` is how YAML writes it."""
-    if value is None or isinstance(value, bool):
-        return repr(value)
-    return float.__repr__(value) if isinstance(value, float) else text
-
-
 def _refusal(value: Any) -> str:
     reason = f"is of type {type(value).__name__}; write plain data: text, numbers, lists, mappings"
     if isinstance(value, JobHandles):
@@ -154,11 +152,11 @@ def _refusal(value: Any) -> str:
     return f"{reason}, or str(…) of it" if hasattr(value, "__fspath__") else reason
 
 
-# What Python has for some keys, beside plain data ------------------------------------------------
+# Values other than plain data that Python accepts for some keys ----------------------------------
 
 
 def _written(kind: type, write: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Return what writes values of one class in the words of the language, and leaves others."""
+    """Return a function that writes values of a class as in YAML, and keeps others unchanged."""
     return lambda value: _Written(write(value)) if isinstance(value, kind) else value
 
 
@@ -200,7 +198,7 @@ def _prepare_retries(value: Any) -> Any:
 
 
 def _prepare_causes(key: Any, value: Any) -> Any:
-    """Return the names of exception classes in place of the classes."""
+    """Replace exception classes by their names."""
     if key not in ("on", "never_on"):
         return value
     several = value if isinstance(value, list | tuple | set | frozenset) else [value]
@@ -220,13 +218,13 @@ def _prepare_approval(value: Any) -> Any:
 def _prepare_inputs(value: Any) -> Any:
     if not isinstance(value, Mapping):
         return value
-    return {name: prepare_input(each) for name, each in value.items()}
+    return {name: _prepare_input(each) for name, each in value.items()}
 
 
-def prepare_input(value: Any) -> Any:
-    """Return an input as YAML would have it: from a default, a type, an `Input`, or such words.
+def _prepare_input(value: Any) -> Any:
+    """Return an input as in YAML, from a default, a type, an `Input`, or a mapping as in YAML.
 
-    Values of Python have types, so an input with a default says that of its default.
+    Values of Python have types, so an input without a type has the type of its default.
     """
     if isinstance(value, Input):
         return _Written(write_input(value))
@@ -259,12 +257,12 @@ def _prepare_defaults(value: Any) -> Any:
         return _Written(write_defaults(value))
     if not isinstance(value, Mapping):
         return value
-    said = {_name_key(key): item for key, item in value.items() if item is not None}
-    return {key: _PREPARE[key](item) if key in _PREPARE else item for key, item in said.items()}
-
-
-def _name_key(key: Any) -> str:
-    return (plain_text(key) if isinstance(key, str) else str(key)).rstrip("_")
+    prepared = {}
+    for given, item in value.items():
+        key = (plain_text(given) if isinstance(given, str) else str(given)).rstrip("_")
+        if item is not None:
+            prepared[key] = _PREPARE[key](item) if key in _PREPARE else item
+    return prepared
 
 
 _PREPARE: Mapping[str, Callable[[Any], Any]] = {
@@ -281,7 +279,7 @@ _PREPARE: Mapping[str, Callable[[Any], Any]] = {
 
 
 def read_retries(value: Any) -> Retry:
-    """Return the retries of a job that is enqueued. Errors: ValueError, with a sentence."""
+    """Return the retries of a job that is enqueued. Errors: ValueError with a message for users."""
     if isinstance(value, Retry):
         return value
     problems, place = Problems(""), Where("", 1, 1)

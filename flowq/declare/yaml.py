@@ -1,8 +1,8 @@
 """A workflow from YAML text, with the position of everything in it.
 
-`flowq.targets` reads files with it. Text becomes nodes (`yaml_text`), and `document` reads these.
-All problems of a document are reported together. What needs the graph or an import is left to
-`flowq.checks`, which also checks the readable parts of a text with problems.
+`flowq.targets` reads files with it. `yaml_text` turns text into nodes, and `document` reads these.
+All problems of a document are reported together. `flowq.checks` checks what needs the graph or an
+import, also in the readable parts of a text with problems.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ _JOBS = re.compile(r"""^[ {"']{0,8}jobs["']?[ \t]{0,8}:""", re.MULTILINE)
 _ONLY_OF_WORKFLOWS = (WORKFLOW.keys.keys() - {"name", "description", "defaults", "env"}) | (
     WORKFLOW.foreign.keys() - JOB.keys.keys()
 )
-"""The keys by which a file that cannot be read as one is still known to be a workflow.
+"""Keys that identify a file with problems as a workflow.
 
-Not those of a job, as `env` or `key`: other files have them too, and nothing of these is quoted.
+Without keys that other files have too, such as `env` or `key`: messages must not quote such files.
 """
 
 
@@ -42,32 +42,32 @@ def read_workflow(path: str | os.PathLike[str]) -> Workflow:
     """Return the workflow of a file, with those that its jobs name. Its folder is the file's.
 
     Errors: WorkflowNotFound for a file that cannot be read; WorkflowInvalid with all problems,
-    also those of the files that it names.
+    including those of the files that it names.
     """
     return _whole(*read_partly(path))
 
 
 def read_partly(path: str | os.PathLike[str]) -> tuple[Workflow, list[Problem]]:
-    """Return what can be read of the workflow of a file, and all problems of its text, in order.
+    """Return the known part of the workflow of a file, and all problems of its text, in order.
 
-    Shape: where there are problems, the workflow's `unread` says what it does not tell.
-    Errors: WorkflowNotFound; WorkflowInvalid when nothing can be read.
+    Shape: if there are problems, the workflow's `unread` has the paths of the unknown parts.
+    Errors: WorkflowNotFound; WorkflowInvalid if nothing can be read.
     """
     file = os.fspath(path)
     return _read_file(file, Files((file,), _read_file))
 
 
 def parse_workflow(text: str, file: str) -> Workflow:
-    """Return the workflow of a text; `file` says where it comes from.
+    """Return the workflow of a text from `file`.
 
-    The stem of `file` is the name of a workflow that has none, and files that its jobs name are
-    looked for beside it. Errors: WorkflowInvalid with all problems, in the order of the text.
+    The stem of `file` is the default name of the workflow. Files that its jobs name are looked up
+    beside it. Errors: WorkflowInvalid with all problems, in the order of the text.
     """
     return _whole(*parse_partly(text, file))
 
 
 def parse_partly(text: str, file: str) -> tuple[Workflow, list[Problem]]:
-    """Return what can be read of the workflow of a text. Shape and errors: as `read_partly`."""
+    """Return the known part of the workflow of a text. Shape and errors: as `read_partly`."""
     return _parse(text, file, Files((file,), _read_file))
 
 
@@ -78,9 +78,9 @@ def _whole(workflow: Workflow, problems: list[Problem]) -> Workflow:
 
 
 def read_stream(stream: BinaryIO, file: str) -> tuple[Workflow, list[Problem]]:
-    """Return what can be read of the workflow in a stream. Shape and errors: as `read_partly`.
+    """Return the known part of the workflow in a stream. Shape and errors: as `read_partly`.
 
-    `file` is what positions call it; files that its jobs name are looked for in its folder.
+    `file` is its name in positions; files that its jobs name are looked up in its folder.
     """
     return _read_bytes(stream.read(MAX_BYTES + 1), file, Files((file,), _read_file))
 
@@ -94,9 +94,16 @@ def _read_file(file: str, files: Files) -> tuple[Workflow, list[Problem]]:
 
 
 def _read_bytes(data: bytes, file: str, files: Files) -> tuple[Workflow, list[Problem]]:
-    if len(data) > MAX_BYTES:  # a device, perhaps, that never ends
+    if len(data) > MAX_BYTES:  # it may be a device that never ends
         refuse_length(Problems(file))
-    return _parse(_decode(data, file), file, files)
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        before = data[: error.start].decode("utf-8", errors="replace")
+        position = find_position(before, len(before))
+        message = f"the byte 0x{data[error.start]:02x} is no UTF-8"
+        Problems(file).stop(NOT_UTF8, position, message, "save the file as UTF-8")
+    return _parse(text, file, files)
 
 
 def _parse(text: str, file: str, files: Files) -> tuple[Workflow, list[Problem]]:
@@ -109,9 +116,9 @@ def _parse(text: str, file: str, files: Files) -> tuple[Workflow, list[Problem]]
 
 
 def _read_root(problems: Problems) -> Node | None:
-    """Return the root of a text. What is no workflow has one problem, which quotes nothing of it.
+    """Return the root of a text. Errors: WorkflowInvalid.
 
-    Errors: WorkflowInvalid.
+    A text that is no workflow has one problem, whose message does not quote the text.
     """
     try:
         root = read_document(problems.text, problems)
@@ -120,27 +127,12 @@ def _read_root(problems: Problems) -> Node | None:
             del problems.found[:-1]
             problems.raise_if_any()
         raise
-    if isinstance(root, MapNode) and not _is_meant_as_workflow(root):
+    if isinstance(root, MapNode) and not any(
+        key in _ONLY_OF_WORKFLOWS or find_nearest(key, ("jobs",)) for key in root.node_by_key
+    ):
         problems.found.clear()
         return MapNode(root.line, root.column)
     return root
-
-
-def _is_meant_as_workflow(root: MapNode) -> bool:
-    """Whether a map has keys that only a workflow has, or a word for jobs."""
-    return any(
-        key in _ONLY_OF_WORKFLOWS or find_nearest(key, ("jobs",)) for key in root.node_by_key
-    )
-
-
-def _decode(data: bytes, file: str) -> str:
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        before = data[: error.start].decode("utf-8", errors="replace")
-        position = find_position(before, len(before))
-        message = f"the byte 0x{data[error.start]:02x} is no UTF-8"
-        return Problems(file).stop(NOT_UTF8, position, message, "save the file as UTF-8")
 
 
 def _require_map(root: Node | None, problems: Problems) -> MapNode:
@@ -149,7 +141,7 @@ def _require_map(root: Node | None, problems: Problems) -> MapNode:
     if root is None or is_empty(root):
         hint = "it needs at least: jobs: {NAME: {call: package.module:function}}"
         problems.stop(NOT_ONE_MAP, _TOP, "the file holds no workflow", hint)
-    what = "text" if isinstance(root, ScalarNode) else say(root)  # it may be any file: no quoting
+    what = "text" if isinstance(root, ScalarNode) else say(root)  # any file: it is not quoted
     message = f"a workflow must be a map of keys, not {what}"
     return problems.stop(NOT_ONE_MAP, root, message, "begin with `jobs:`")
 
