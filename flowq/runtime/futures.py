@@ -11,7 +11,6 @@ from rq.utils import as_text
 from flowq.errors import JobNotFound, NotAFutureJob, NotOpen, UsageError
 from flowq.runtime import keys
 from flowq.runtime.job import Job, get_job
-from flowq.status import declared_name
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -68,6 +67,8 @@ def _refusal(future_id: str, connection: Redis) -> NotOpen | None:
     run_id, is_open, name = (as_text(field) if field else "" for field in fields)
     if not run_id or is_open or not connection.hexists(keys.run(run_id), keys.DECLARES_OPEN_FIELD):
         return None
+    from flowq.status import declared_name  # noqa: PLC0415 - slow, and for refusals only
+
     return NotOpen(future_id, declared_name(name))
 
 

@@ -8,13 +8,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import lru_cache
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from rq.job import Job as RQJob
 
 from flowq.durations import parse_duration
 from flowq.errors import UsageError
-from flowq.spec import BlockerPolicy
+
+if TYPE_CHECKING:
+    from flowq.spec import BlockerPolicy
 
 OPTIONS = ("deferred", "blocked_by", "blocks", "on_blocker_failure", "if_empty", "expires")
 _JOB_ID = re.compile(r"[A-Za-z0-9_-]+")  # what RQ allows

@@ -55,7 +55,6 @@ from flowq.runtime.holds import NO_HOLD, Hold, take_hold, take_hold_of_call
 from flowq.runtime.job import Job, get_job, refuse_decoded
 from flowq.runtime.rq import QueueBase, explain_key_prefix
 from flowq.runtime.steps import finish, work_off
-from flowq.status import declared_name
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -434,6 +433,8 @@ def _refuse_pipeline(pipeline: Pipeline | None) -> None:
 
 
 def _refusal(word: str, rest: list[str], jobs: Sequence[Job]) -> Exception:
+    from flowq.status import declared_name  # noqa: PLC0415 - slow, and for refusals only
+
     name, detail = rest[0], rest[1] if len(rest) > 1 else ""
     errors: dict[str, Exception] = {
         "missing": JobNotFound(name),

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import re
 from datetime import UTC, datetime
-from functools import cache, lru_cache
+from functools import cache, cached_property, lru_cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
@@ -77,7 +77,8 @@ def _compose(parts: tuple[str, ...]) -> str:
 class Script:
     """One operation on the server: a function of a Lua file's table, `file.function`.
 
-    In front of it stand the files that all share (`SHARED`), its own, and further `parts`.
+    In front of it stand the files that all share (`SHARED`), its own, and further `parts`. The text
+    is put together at the first call: most processes call few scripts, and many none.
     """
 
     def __init__(self, operation: str, *parts: str) -> None:
@@ -86,8 +87,16 @@ class Script:
         own = operation.partition(".")[0]
         self.parts = tuple(dict.fromkeys((*parts, own)))
         self._call = f"begin_call(ARGV)\nreturn {operation}(ARGV)"
-        self.source = "\n".join([_compose(self.parts), self._call])
-        self.digest = _digest(self.source)
+
+    @cached_property
+    def source(self) -> str:
+        """The text that the server gets."""
+        return "\n".join([_compose(self.parts), self._call])
+
+    @cached_property
+    def digest(self) -> str:
+        """By which the server knows the text."""
+        return hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
 
     def call(self, connection: Redis, slot_key: str, *args: Any) -> Any:
         """Run it now. Atomic on the server; a lost reply may mean that it was applied.
@@ -114,12 +123,17 @@ class HotScript(Script):
     digest of the text in it, so that two versions live side by side.
     """
 
-    def __init__(self, operation: str, *parts: str) -> None:
-        super().__init__(operation, *parts)
-        self.function = f"flowq_{self.name}_{self.digest[:12]}"
+    @cached_property
+    def function(self) -> str:
+        """Its name on the server."""
+        return f"flowq_{self.name}_{self.digest[:12]}"
+
+    @cached_property
+    def library(self) -> str:
+        """The text that defines the function."""
         head = f"redis.register_function('{self.function}', function(KEYS, ARGV)"
         texts = [_compose(self.parts), head, self._call, "end)"]
-        self.library = "\n".join([f"#!lua name={self.function}", *texts])
+        return "\n".join([f"#!lua name={self.function}", *texts])
 
     def call(self, connection: Redis, slot_key: str, *args: Any) -> Any:
         """As `Script.call`."""
@@ -178,10 +192,6 @@ def is_missing(error: ResponseError) -> bool:
     return is_refused or any(word in text for word in _MISSING)
 
 
-def _digest(text: str) -> str:
-    return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
-
-
 _STEP_PARTS = (
     *("attempts", "release", "workers", "executions", "watching", "retention"),
     *("deadlines", "lifecycle", "rerun", "step"),
@@ -214,5 +224,12 @@ HOLD = Script("approvals.hold")
 MAY_RETRY = Script("retries.may_retry")
 SET_APART = Script("jobs.set_apart")
 
-HOT = tuple(value for value in list(globals().values()) if isinstance(value, HotScript))
+ALL = tuple(value for value in list(globals().values()) if isinstance(value, Script))
+HOT = tuple(script for script in ALL if isinstance(script, HotScript))
 """Those that are functions on the server."""
+
+
+def prepare() -> None:
+    """Put all texts together now, so that no process that is forked from this one has to."""
+    for script in ALL:
+        _ = script.library if isinstance(script, HotScript) else script.digest

@@ -23,11 +23,12 @@ from flowq.runtime import keys, scripts
 from flowq.runtime.connections import read_each
 from flowq.runtime.job import Job
 from flowq.runtime.queue import Queue
-from flowq.status import Executing
 
 if TYPE_CHECKING:
     from redis import Redis
     from redis.client import Pipeline
+
+    from flowq.status import Executing
 
 
 class WIPRegistry(StartedJobRegistry):
@@ -84,6 +85,8 @@ def list_executing(connection: Redis, queues: Iterable[str] = ()) -> list[Execut
 def _executing(
     job_id: str, execution_id: str, queue: str, job: list[Any], execution: list[Any]
 ) -> Executing:
+    from flowq.status import Executing  # noqa: PLC0415 - slow, and children list nothing
+
     description, worker, run_id, name, declared = (as_text(v) if v else "" for v in job)
     created_at = execution[1]
     return Executing(

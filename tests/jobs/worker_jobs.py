@@ -20,6 +20,7 @@ from rq import Retry, get_current_job
 from rq.timeouts import JobTimeoutException
 
 from flowq import server
+from flowq.runtime import scripts
 
 
 def nothing() -> None:
@@ -171,6 +172,11 @@ def leave_thread() -> int:
 def get_pid() -> int:
     """Tell the process."""
     return os.getpid()
+
+
+def scripts_not_put_together() -> list[str]:
+    """Return the Lua scripts whose text this process would have to put together first."""
+    return [script.name for script in scripts.ALL if "source" not in vars(script)]
 
 
 def swallow_timeout() -> None:

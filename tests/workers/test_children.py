@@ -18,6 +18,7 @@ import worker_jobs
 from rq.job import Job as RQJob
 from rq.job import JobStatus
 
+from flowq.runtime import scripts
 from flowq.runtime.attempts import Failure
 from flowq.runtime.queue import Queue
 from flowq.workers.address import address_of
@@ -207,6 +208,17 @@ def test_fork_mode_has_a_process_for_each_job(queue: Queue, work_off: WorkOff) -
     pids = {job.return_value() for job in jobs}
     assert len(pids) == 3
     assert os.getpid() not in pids
+
+
+def test_a_process_for_one_job_finds_the_scripts_put_together(
+    queue: Queue, work_off: WorkOff, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for script in scripts.ALL:
+        for name in ("source", "digest", "function", "library"):
+            monkeypatch.delitem(vars(script), name, raising=False)
+    missing = queue.enqueue(worker_jobs.scripts_not_put_together)
+    work_off(mode="fork")
+    assert missing.return_value() == []
 
 
 def test_a_child_is_replaced_after_its_number_of_jobs(queue: Queue, work_off: WorkOff) -> None:

@@ -20,6 +20,7 @@ from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
+from flowq.runtime import scripts
 from flowq.workers.child import main as child
 from flowq.workers.child.execute import Executor
 from flowq.workers.child.rq_work import RQWork
@@ -92,6 +93,7 @@ def serve_forks(
         log.warning("a preloaded module has started threads, which the jobs' processes do not have")
     capture = Capture(settings.log_folder, settings.scratch_folder, shared)
     child.share_secrets(outbox, shared, capture)
+    scripts.prepare()
     do = partial(_do, outbox, lifeline, shared, settings, capture)
     shared.say_ready()
     while True:
