@@ -7,6 +7,7 @@ only for what would otherwise hang.
 
 from __future__ import annotations
 
+import compileall
 import os
 import sys
 import tempfile
@@ -17,16 +18,28 @@ import pytest
 import redis
 from hypothesis import HealthCheck, settings
 
+import flowq
 from flowq import server
 from flowq.runtime.maintenance import Lease
+from tests import JOBS_FOLDER
 
 SETTINGS = ("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "XDG_RUNTIME_DIR")
 """Variables with which the user of this machine tells rich or flowq something, as with `FLOWQ_…`
 and `RQ_…`. Those of the tests themselves are read when their modules are imported."""
 
-
 settings.register_profile("any speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any speed")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Compile what the tests' processes import, as pip compiles what it installs.
+
+    Where the environment forbids Python to keep what it has compiled (PYTHONDONTWRITEBYTECODE),
+    each of two thousand workers, children and commands would compile all of flowq.
+    """
+    if not hasattr(config, "workerinput"):  # once for all processes of pytest-xdist
+        for folder in (*flowq.__path__, JOBS_FOLDER):
+            compileall.compile_dir(folder, quiet=2)
 
 
 @pytest.fixture(scope="session", autouse=True)
