@@ -6,13 +6,13 @@
     temporary()       a server that keeps nothing, for as long as a `with` block
     connect(url)      a checked connection to any server, with errors that teach
     make_client(url)  the same, unchecked and unconnected
-    health(redis)     what is wrong with a server that is to keep jobs
-    resolve_url(...)  the URL that options and variables ask for
-    hide_password(url)   for eyes
-    hide_argument(…)  take a password out of the list of processes
+    health(redis)     warnings about a server that may lose jobs
+    resolve_url(...)  the URL from options and environment variables
+    hide_password(url)   the URL for display
+    hide_argument(…)  remove a password from the list of processes
 
-Nothing is loaded before it is asked for, because the guardian (`__main__.py`), which the first
-command in a folder waits for, is part of this package and needs neither redis nor the rest.
+A name of this package loads its module when it is first used. The guardian (`__main__.py`), for
+which the first command in a folder waits, thus loads neither redis nor the other modules.
 """
 
 from __future__ import annotations

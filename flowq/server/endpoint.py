@@ -1,24 +1,24 @@
-"""How a server is reached, and known to be ours: by a Unix socket, or by TCP on loopback.
+"""How to reach the embedded server, and to prove that it is ours: by a Unix socket or by TCP.
 
-`Endpoint` is the port; the guardian and the commands know nothing else of either kind.
+The guardian and the commands use only the interface `Endpoint`, which has two implementations:
 
     UnixEndpoint   a socket that only this user can connect to. Proof: the server's data folder is
-                   the one of this state
+                   the one in this state folder
     TcpEndpoint    127.0.0.1 with a random password, where there are no Unix sockets (Windows).
-                   Proof: a second secret, which nobody ever sends to the server
+                   Proof: a second secret, which is never sent to the server
 
-STATE/             0700, ours (`state.py` says where it is, and makes it)
+STATE/             mode 0700 (`state.py` decides where it is, and makes it)
 ├── belongs-to     the folder that it is for
 ├── data/          the append-only file
-├── logs/          what jobs and workers print
-├── server.log     what the server and its guardian have to say
+├── logs/          the output of jobs and workers
+├── server.log     the log of the server and its guardian
 ├── guardian.lock  held by the guardian
-├── door.lock      shared by those who look for the server; the guardian's while it closes
-├── server.lock    Unix: held while a server may have its hands on the data
-├── server.sock    Unix: the socket, or elsewhere:
-├── socket         Unix: where the socket is
+├── door.lock      shared by clients that look for the server; exclusive while it is being closed
+├── server.lock    Unix: held while a server may use the data
+├── server.sock    Unix: the socket, unless its path would be too long
+├── socket         Unix: the path of the socket, if it is elsewhere
 ├── address        TCP: the port and the two secrets
-└── server.conf    TCP: what the server reads at its start
+└── server.conf    TCP: the settings of the server
 """
 
 # The guardian imports this, and pathlib would slow down every start:
@@ -49,14 +49,14 @@ DATA = "data"
 LOG = "server.log"
 GUARDIAN_LOCK = "guardian.lock"
 KEEPER_LOCK = "keeper.lock"
-"""What a guardian of an older version holds, where there are no Unix sockets."""
+"""Held by a guardian of an older version, where there are no Unix sockets."""
 
 DOOR_LOCK = "door.lock"
 SERVER_LOCK = "server.lock"
 SOCKET, WHERE = "server.sock", "socket"
 ADDRESS, CONFIG = "address", "server.conf"
 CLOSED = "~"
-"""Added to the name of the socket, or of the address, while the server is being closed."""
+"""The suffix of the socket's name, or of the address's, while the server is being closed."""
 
 SETTINGS = {
     "save": "",
@@ -64,33 +64,33 @@ SETTINGS = {
     "aof-load-truncated": "yes",
     "maxmemory-policy": "noeviction",
     "daemonize": "no",
-    # RQ keeps the result of each job in a stream of its own; its one entry would be given 4 KB.
+    # RQ stores each job's result in a stream of its own, whose single entry would occupy 4 KB.
     "stream-node-max-bytes": "512",
-    # A job with some arguments takes half of the memory when its hash stays in one piece.
+    # A job with some arguments takes half the memory if its hash keeps the compact encoding.
     "hash-max-ziplist-value": "1024",
 }
-"""What every embedded server is told, however it is reached."""
+"""The settings of every embedded server."""
 
 
 class Trouble(Exception):
-    """There will be no server; the message is for the user."""
+    """The server cannot be started; the message is for the user."""
 
 
 class Endpoint(ABC):
     """The way to the server of one state folder.
 
     Args:
-        state: the state folder. The guardian, whose current folder it is, leaves it out: no path is
-            absolute then, so that the folders around it can be renamed.
+        state: the state folder. The guardian, which has it as its current folder, leaves it out:
+            then all paths are relative, so that parent folders can be renamed.
     """
 
     flags: tuple[str, ...]
     """Options of the interpreter that runs the guardian."""
     returns_when_removed: bool
-    """Whether a server whose `path` was removed is started again (else that tells it to end)."""
+    """Whether a server whose `path` was removed is started again; otherwise it ends then."""
 
     path: str
-    """The file by which the server is found. While the server closes, CLOSED is added to it."""
+    """The file by which clients find the server. While the server closes, CLOSED is appended."""
 
     def __init__(self, state: Path = "") -> None:
         self.state = os.fspath(state)
@@ -99,42 +99,42 @@ class Endpoint(ABC):
         """Return the path of a file in the state folder."""
         return os.path.join(self.state, name)
 
-    # For those who look for the server ---
+    # For clients ---
 
     @property
     @abstractmethod
     def url(self) -> str:
-        """The URL that redis.from_url, RQ's tools and FLOWQ_REDIS_URL understand; "" when unknown.
+        """The URL for redis.from_url, RQ's tools and FLOWQ_REDIS_URL; "" if it is unknown.
 
-        A server that is not running may get another one.
+        It may change while the server is not running.
         """
 
     @property
     def holder(self) -> str:
-        """The process that has the data, for a message."""
+        """The process that uses the data, for a message."""
         return read_holder(self.at(SERVER_LOCK))
 
     @property
     def other_host(self) -> str:
-        """Which process of which other machine has the server; "" when none is known to."""
+        """The process on another machine that has the server; "" if none is known."""
         return ""
 
     @abstractmethod
     def call(self, path: str | None = None) -> Connection:
-        """Connect, and make sure that it is the server of this state.
+        """Connect, and check that it is the server of this state.
 
-        Errors: NotOurs, Refused; OSError when there is none.
+        Errors: NotOurs; Refused; OSError if there is no server.
         """
 
     def find(self) -> Connection | None:
-        """Connect to the server of this state; None when it is not there."""
+        """Connect to the server of this state; None if it does not run, or refuses."""
         try:
             return self.call()
         except (OSError, Refused):
             return None
 
     def find_refusal(self) -> str:
-        """Return why the server, which is there, answers nobody who comes now; "" when it does."""
+        """Return why a running server refuses new clients; "" if it does not."""
         try:
             self.call().close()
         except Refused as error:
@@ -144,28 +144,28 @@ class Endpoint(ABC):
         return ""
 
     def end_refusing(self) -> bool:
-        """Tell a server to end that refuses to be told so. False: that is not possible here."""
+        """End a server that refuses commands; False if that is not possible here."""
         return False
 
-    def announce_end(self) -> None:  # noqa: B027 - most have nothing to do
-        """Make known that the server is told to end, where its end alone does not show that."""
+    def announce_end(self) -> None:  # noqa: B027 - optional
+        """Note that the server is told to end, if its end alone would not show the intention."""
 
-    def forget_server(self) -> None:  # noqa: B027 - most have nothing to do
-        """Remove what led to a server that was told to end, now that it has."""
+    def forget_server(self) -> None:  # noqa: B027 - optional
+        """Remove the files by which clients found a server that was told to end and has ended."""
 
     @abstractmethod
     def try_lock(self, name: str, *, shared: bool = False) -> Lock | None:
-        """Take a lock of the state without waiting; None when another process has it."""
+        """Take a lock of the state without waiting; None if another process has it."""
 
     @abstractmethod
     def try_data(self) -> Lock | None:
-        """Take the data without waiting; None while a server may have its hands on them.
+        """Lock the data without waiting; None while a server may use them.
 
-        Only for a holder of the guardian's lock, or for a moment. Nothing is changed by it.
+        Only a holder of the guardian's lock may keep this lock; others must release it at once.
         """
 
     def is_free(self) -> bool:
-        """Whether neither a guardian nor a server is at work."""
+        """Whether neither a guardian nor a server is running."""
         for take in (self.try_data, lambda: self.try_lock(GUARDIAN_LOCK)):
             if self.state and not os.path.isdir(self.state):
                 break  # the folder is gone
@@ -179,23 +179,23 @@ class Endpoint(ABC):
 
     @abstractmethod
     def prepare(self, *, is_persistent: bool) -> list[str]:
-        """Choose where the server is to be, and return the arguments of its program.
+        """Choose the server's address, and return the arguments for its program.
 
         Errors: Trouble, Untrusted, OSError.
         """
 
     def was_taken(self) -> bool:
-        """Whether another program has taken what `prepare` chose. Then it chooses anew."""
+        """Whether another program has taken the address. Then `prepare` chooses a new one."""
         return False
 
     @abstractmethod
     def discard(self) -> None:
-        """Remove all that leads to a server which has ended. Idempotent."""
+        """Remove all files by which clients find the server, after its end. Idempotent."""
 
     def adopt(self) -> Connection | None:
-        """Connect to the server that another guardian has left behind; None when it is not there.
+        """Connect to a server whose guardian has died; None if there is none.
 
-        That guardian may have died while it closed the server: then this opens it again.
+        If the guardian died while it closed the server, this makes the server visible again.
         """
         for path in (self.path, self.path + CLOSED):
             with suppress(OSError, Refused):
@@ -206,21 +206,21 @@ class Endpoint(ABC):
         return None
 
     def is_shown(self) -> bool:
-        """Whether the server can be found."""
+        """Whether clients can find the server."""
         return os.path.exists(self.path)
 
     def hide(self) -> None:
-        """Let nobody find the server any more."""
+        """Make the server invisible to new clients."""
         private.replace(self.path, self.path + CLOSED)
 
     def show(self) -> None:
-        """Let a server that was hidden be found again. Idempotent."""
+        """Make a hidden server visible again. Idempotent."""
         with suppress(FileNotFoundError):
             private.replace(self.path + CLOSED, self.path)
 
 
 def endpoint_of(state: Path) -> Endpoint:
-    """Return the endpoint of a state folder, of the kind that this platform has."""
+    """Return the endpoint of a state folder, of the kind for this platform."""
     return UnixEndpoint(state) if has_unix_sockets() else TcpEndpoint(state)
 
 
@@ -231,7 +231,7 @@ def has_unix_sockets() -> bool:
 
 # A Unix socket -----------------------------------------------------------------------------------
 
-# Linux has 108 bytes for the path of a socket, macOS and the BSDs 104, each with a closing zero.
+# The path of a socket can have 108 bytes on Linux, 104 on macOS and BSD, with its final zero byte.
 SOCKET_PATH_BYTES = 107 if sys.platform == "linux" else 103
 SHORT = "flowq-socket-"
 
@@ -239,18 +239,17 @@ SHORT = "flowq-socket-"
 class UnixEndpoint(Endpoint):
     """A socket in the state folder or, where its path is too long, in a private folder elsewhere.
 
-    The lock of the data is inherited by the server: it is held as long as either the guardian or
-    the server lives.
+    The server inherits the lock on the data, so it is held until both guardian and server end.
     """
 
-    # Without `site` an interpreter starts in a third of the time; the first command waits for it.
+    # Without `site` an interpreter starts in a third of the time.
     flags = ("-I", "-S")
     returns_when_removed = True
 
     def __init__(self, state: Path = "") -> None:
         super().__init__(state)
         self.path = self.at(self._read_where())
-        self._is_own = False  # a copied state notes the socket of the original
+        self._is_own = False  # not known yet: a copied state names the socket of the original
 
     @property
     def url(self) -> str:
@@ -274,7 +273,7 @@ class UnixEndpoint(Endpoint):
     def call(self, path: str | None = None) -> Connection:
         path = path or self.path
         if not private.is_own_socket(path):
-            raise FileNotFoundError(f"{path} is no socket of ours")
+            raise FileNotFoundError(f"{path} is no socket of this user")
         connection = Connection(path)
         try:
             if not _serves(connection, self.at(DATA)):
@@ -286,8 +285,8 @@ class UnixEndpoint(Endpoint):
         return connection
 
     def end_refusing(self) -> bool:
-        # The system says who listens, and the lock of the data who was started for this state: a
-        # copied state may note the socket of another one.
+        # The system tells which process listens, and the lock on the data which one was started for
+        # this state: a copied state may name the socket of another one.
         try:
             with closing(Connection(self.path)) as connection:
                 pid = connection.find_peer()
@@ -296,7 +295,7 @@ class UnixEndpoint(Endpoint):
         if not pid or self.is_free() or self.holder != describe_process(pid):
             return False
         with suppress(OSError, Refused), closing(Connection(self.path)) as connection:
-            connection.ask("SHUTDOWN", "NOSAVE")  # a full one takes only the signal
+            connection.ask("SHUTDOWN", "NOSAVE")  # a server without room only obeys the signal
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
         return True
@@ -321,10 +320,10 @@ class UnixEndpoint(Endpoint):
         _forget(self.at(WHERE))
 
     def _read_where(self) -> str:
-        """Return where the socket is: its name in the state folder, or an absolute path.
+        """Return the socket's name in the state folder, or its absolute path elsewhere.
 
-        A path out of the state folder is believed only if it leads into a private folder of ours
-        that was made for sockets.
+        A path outside of the state folder is trusted only if it leads into a private folder of this
+        user that was made for a socket.
         """
         try:
             path = private.read(self.at(WHERE)).decode().rstrip("\n")
@@ -333,9 +332,9 @@ class UnixEndpoint(Endpoint):
         return path if _is_in_short_folder(path) else SOCKET
 
     def _discard_stale(self) -> None:
-        """Remove the socket that a killed server has left elsewhere, if nobody listens there.
+        """Remove the socket that a killed server has left elsewhere, if no process listens on it.
 
-        The server of another folder may, of which this one is a copy.
+        One may: if this state is a copy, the server of the original.
         """
         if not self._is_own and private.is_own_socket(self.path):
             try:
@@ -344,7 +343,7 @@ class UnixEndpoint(Endpoint):
                 _discard_socket(self.path)
 
     def _place(self) -> str:
-        """Choose where the socket is to be, and note it. Errors: Trouble, Untrusted, OSError."""
+        """Choose the path of the socket, and store it. Errors: Trouble, Untrusted, OSError."""
         if _fits(os.path.abspath(SOCKET)) and is_private(".") and _can_bind():
             _forget(WHERE)
             return SOCKET
@@ -362,7 +361,7 @@ class UnixEndpoint(Endpoint):
 
 
 def _serves(connection: Connection, data: str) -> bool:
-    """Whether the server keeps its data in the folder `data`, whatever that is called now."""
+    """Whether the server's data folder is `data`, even if a parent folder was renamed."""
     answer = connection.ask("CONFIG", "GET", "dir")
     if not isinstance(answer, list) or len(answer) < 2 or not isinstance(answer[1], bytes):
         return False
@@ -373,7 +372,7 @@ def _serves(connection: Connection, data: str) -> bool:
 
 
 def _discard_socket(path: str) -> None:
-    """Remove a socket, and the folder that was made for it if it is not the state folder."""
+    """Remove a socket, and the folder that was made for it outside of the state folder."""
     with suppress(OSError):
         for name in (path, path + CLOSED):
             private.remove_socket(name)
@@ -429,17 +428,17 @@ def _forget(*paths: str) -> None:
 HOST = "127.0.0.1"
 PROOF_USER = "proof"
 FOREIGN = ("WRONGPASS", "password", "unknown command")
-"""What is in the refusals of a server that has another password, or none, or is no Redis.
+"""Parts of the refusals of a server with another password or none, or of one that is not Redis.
 
-Our own refuses too: while a script runs (BUSY), or when it has as many clients as it may.
+Our own server refuses with other words: while a script runs (BUSY), or if it has too many clients.
 """
 
 
 class Address(NamedTuple):
-    """Where a server listens.
+    """The port and the secrets of a server.
 
-    `password` is what we show to it. `proof` is what it shows to us, and what nobody ever sends to
-    it: whoever took over its port, and was shown the password, does not know that.
+    Clients send `password`. The server shows `proof`, which is never sent to it: a program that has
+    taken over the port, and so received the password, does not know the proof.
     """
 
     port: int
@@ -448,13 +447,13 @@ class Address(NamedTuple):
 
 
 class TcpEndpoint(Endpoint):
-    """A port of 127.0.0.1. Its number and its secrets are in the state, for our eyes only.
+    """A port of 127.0.0.1, whose number and secrets are in the private state folder.
 
-    A server does not inherit locks here: whether one has the data is asked of the address. So that
-    is written before the server starts, and kept when its guardian dies.
+    A server cannot inherit locks here. Whether it uses the data is found out by connecting to its
+    address, which is therefore written before the server starts, and kept if its guardian dies.
     """
 
-    flags = ("-P",)  # the server of `fake.py` needs what is installed
+    flags = ("-P",)  # with `site`: `fake.py` needs installed packages
     returns_when_removed = False  # see `announce_end`
 
     def __init__(self, state: Path = "") -> None:
@@ -467,7 +466,8 @@ class TcpEndpoint(Endpoint):
         address = read_address(self.path)
         if address is None:
             return ""
-        return f"redis://:{address.password}@{HOST}:{address.port}/0?protocol=2"  # all speak that
+        url = f"redis://:{address.password}@{HOST}:{address.port}/0"
+        return f"{url}?protocol=2"  # which all servers know
 
     def try_lock(self, name: str, *, shared: bool = False) -> Lock | None:
         if name == GUARDIAN_LOCK and os.path.exists(self.at(KEEPER_LOCK)):
@@ -486,7 +486,7 @@ class TcpEndpoint(Endpoint):
         return super().holder
 
     def try_data(self) -> Lock | None:
-        """As above. What accepts a connection may have them, unless it shows that it has not."""
+        """Lock the data, unless a process that may be our server listens on the address."""
         for path in (self.path, self.path + CLOSED):
             try:
                 self.call(path).close()
@@ -520,15 +520,15 @@ class TcpEndpoint(Endpoint):
         return connection
 
     def announce_end(self) -> None:
-        # Not removed: until the server has ended, that is where `try_data` asks for it.
-        with suppress(OSError):  # its guardian may just have hidden it
+        # Not removed: `try_data` needs the address until the server has ended.
+        with suppress(OSError):  # its guardian may have hidden it already
             self.hide()
 
     def forget_server(self) -> None:
         _forget(self.path + CLOSED)
 
     def prepare(self, *, is_persistent: bool) -> list[str]:
-        # At the same address as before, if there was one: workers that are left go on.
+        # The same address as before, if possible, so that running workers can go on.
         known = (read_address(self.path), read_address(self.path + CLOSED))
         usable = (address for address in known if address and address not in self._foreign)
         address = next(usable, None) or make_address()
@@ -541,7 +541,7 @@ class TcpEndpoint(Endpoint):
             f"appendonly {'yes' if is_persistent else 'no'}",
             *(f'{name} "{value}"' for name, value in SETTINGS.items()),
         ]
-        # Not on the server's command line, which others can see.
+        # In a file, because other users can see the command line.
         private.write_whole(self.at(CONFIG), ("\n".join(lines) + "\n").encode())
         write_address(self.path, address)
         _forget(self.path + CLOSED)
@@ -569,7 +569,7 @@ def _shows(facts: object, proof: str) -> bool:
 
 
 def make_address() -> Address:
-    """Return an address with a port that is free at the moment, and new secrets."""
+    """Return an address with a free port and new secrets."""
     import secrets  # noqa: PLC0415 - not for the guardian of a socket
 
     with socket.create_server((HOST, 0)) as probe:
@@ -578,9 +578,9 @@ def make_address() -> Address:
 
 
 def read_address(path: Path) -> Address | None:
-    """Return the address in a file, if there is one.
+    """Return the address in a file; None if there is none.
 
-    A newer version may have written it: what only that one knows is ignored.
+    Ignores fields that only a newer version knows.
     """
     import json  # noqa: PLC0415 - not for the guardian of a socket
 
@@ -593,7 +593,7 @@ def read_address(path: Path) -> Address | None:
 
 
 def write_address(path: Path, address: Address) -> None:
-    """Let others find the server. Errors: OSError."""
+    """Write the address, so that clients can find the server. Errors: OSError."""
     import json  # noqa: PLC0415 - not for the guardian of a socket
 
     private.write_whole(path, json.dumps(address._asdict()).encode())

@@ -23,7 +23,7 @@ from typing import Any
 import hiredis
 
 PUSH_S = 0.01
-"""How late a message to a subscriber may be."""
+"""The longest delay of a message to a subscriber."""
 
 PREFIX_BY_ERROR = {
     "NoScriptError": "NOSCRIPT ",
@@ -31,16 +31,16 @@ PREFIX_BY_ERROR = {
     "ReadOnlyError": "READONLY ",
     "NoPermissionError": "NOPERM ",
 }
-"""What redis-py takes away from the text of an error, and its other side needs."""
+"""The prefixes that redis-py removes from error messages, and that clients need."""
 
 
 def is_installed() -> bool:
-    """Whether there is what it is made of."""
+    """Whether the packages that it needs are installed."""
     return all(find_spec(name) for name in ("fakeredis", "lupa"))
 
 
 class FakeServer:
-    """One server. `settings`: what the endpoint has written, by name."""
+    """One server. `settings` are the settings that the endpoint has written, by name."""
 
     def __init__(self, settings: Mapping[str, str]) -> None:
         import fakeredis  # noqa: PLC0415 - an extra, which others do not need
@@ -53,7 +53,7 @@ class FakeServer:
         self.received = 0
 
     def serve(self) -> None:
-        """Serve until somebody says SHUTDOWN."""
+        """Serve until a client sends SHUTDOWN."""
         with socket.create_server(("127.0.0.1", self.port)) as listening:
             while True:
                 accepted, _ = listening.accept()
@@ -61,11 +61,11 @@ class FakeServer:
                 threading.Thread(target=self._serve, args=(accepted,), daemon=True).start()
 
     def _serve(self, accepted: socket.socket) -> None:
-        with accepted, suppress(OSError):  # it may have gone already
+        with accepted, suppress(OSError):  # it may have hung up already
             Client(self, accepted).serve()
 
     def info(self) -> str:
-        """Return what INFO tells."""
+        """Return the answer to INFO."""
         figures = {
             "redis_version": "7.4.0",
             "flowq_fake": 1,
@@ -144,7 +144,7 @@ class Client:
         }.get(names[0] if names[0] in (b"INFO", b"SHUTDOWN") else b" ".join(names))
 
     def describe(self) -> str:
-        """Return the line about it in CLIENT LIST."""
+        """Return the client's line in CLIENT LIST."""
         return f"id={self.port} addr={self.host}:{self.port} name={self.name.decode()} db=0"
 
     def _take_name(self, words: list[bytes]) -> bytes:
@@ -185,11 +185,11 @@ def encode(value: Any) -> bytes:
 
 
 SIMPLE = (b"OK", b"PONG", b"QUEUED")
-"""What clients expect as a status."""
+"""Answers that are sent as a status."""
 
 
 def error_text(error: Exception) -> str:
-    """Return the line of an error, which begins with a word in capitals."""
+    """Return the message of an error, with its first word in capitals."""
     text = " ".join(str(error).split())
     prefix = PREFIX_BY_ERROR.get(type(error).__name__, "")
     return prefix + text if prefix or text.partition(" ")[0].isupper() else f"ERR {text}"

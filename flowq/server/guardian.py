@@ -1,18 +1,17 @@
 """The guardian: a small process that starts, watches and ends the embedded server of one folder.
 
-The commands of `embedded.py` start it, and wait for its report. Two locks, which the system frees
-whatever dies, and however, give the promises:
+The commands of `embedded.py` start it, and wait for its report. It holds two locks, which the
+system releases however a process dies:
 
-    guardian.lock   held by the guardian: one guardian for each folder
-    the data        held by the guardian and by the server: as long as either of them lives, nobody
-                    else starts a server on the same data (`Endpoint.try_data`)
+    guardian.lock   held by the guardian: there is one guardian for each folder
+    the data        held by the guardian and by the server: while either is alive, no other process
+                    starts a server on the same data (`Endpoint.try_data`)
 
-A guardian that finds the data taken adopts the server of a guardian that was killed; its `Standby`
-starts one at once. A server that was killed is started again at once, from its append-only file.
-With no client for `idle_s` (and no unfinished run) both end. A temporary server lives exactly as
-long as its parent.
+If a guardian is killed, its `Standby` starts another one, which adopts the server. If the server is
+killed, the guardian starts it again, from its append-only file. After `idle_s` without a client and
+without unfinished runs, both end. A temporary server ends with its parent.
 
-It imports little, because the first command in a folder waits for it.
+This module imports little, because the first command in a folder waits for it.
 """
 
 # The guardian imports this, and pathlib would slow down every start:
@@ -43,7 +42,7 @@ from flowq.server.process import Process
 from flowq.server.resp import PROBE, Refused
 
 ADOPT, TCP, FAKE = "adopt", "tcp", "fake"
-"""Words for `main`: start no server; listen to TCP. And the name of the server in `fake.py`."""
+"""Arguments of `main`: start no server; use TCP. FAKE selects the server in `fake.py`."""
 
 TAKE_OVER_S = 15.0
 RECONNECT_S = 0.05
@@ -55,16 +54,16 @@ SCRIPT = 'IFS= read -r next; read -r word || eval "exec $next"'
 
 
 class Guardian:
-    """One life of a guardian, in the state folder, which is the current one.
+    """A guardian of the state folder, which is the current folder.
 
     Args:
-        program: the server program, before the arguments of the endpoint.
-        endpoint: how the server is reached.
-        idle_s: end after so long without a client; None: never.
-        parent_pid: None: the server is persistent; else it keeps nothing, and ends with that
-            process, whose end also closes our standard input.
-        run_keys: the sorted sets of all and of the ended runs.
-        standby: what takes our place when we are killed.
+        program: the server program and its first arguments; the endpoint adds others.
+        endpoint: how to reach the server.
+        idle_s: end after so long without a client; None for never.
+        parent_pid: None for a persistent server. A temporary one ends with this process, whose end
+            also closes our standard input.
+        run_keys: the keys of the sorted sets of all runs and of the ended ones.
+        standby: starts another guardian if this one is killed.
     """
 
     def __init__(
@@ -91,9 +90,9 @@ class Guardian:
         self._is_ending = False
 
     def take_over(self, *, can_start: bool = True) -> bool:
-        """Start a server, or adopt the one that runs. False: it has a guardian already, or there is
-        none and we cannot start one.
+        """Start a server, or adopt the running one.
 
+        Returns False if it has a guardian already, or none runs and `can_start` is False.
         Errors: Trouble, OSError.
         """
         private.check_folder(os.getcwd())
@@ -101,7 +100,7 @@ class Guardian:
         if self._lock is None:
             return False
         if self._standby is not None:
-            self._standby.start()  # before the server, whose lock it must not inherit
+            self._standby.start()  # before the lock on the data, which it must not inherit
         self._lock.note_holder(os.getpid())
         deadline = time.monotonic() + TAKE_OVER_S
         while not self.server.take_lock():
@@ -116,7 +115,7 @@ class Guardian:
         return True
 
     def watch(self) -> None:
-        """Look after the server until it is to end, then leave nothing behind but its data."""
+        """Watch the server until it should end, then end it and remove all but its data."""
         signal.signal(signal.SIGTERM, self._end_soon)
         if self.parent_pid:
             _thread.start_new_thread(self._await_parent, ())
@@ -124,7 +123,7 @@ class Guardian:
             self._wait_for_news()
             if not self._is_ending:
                 self._look()
-        with suppress(OSError):  # the lock is gone with the folder
+        with suppress(OSError):  # the folder may have been removed, with its locks
             self.server.shut_down()
         self.leave()
 
@@ -132,7 +131,7 @@ class Guardian:
         self._is_ending = True
 
     def _await_parent(self) -> None:
-        """Wait for the end of a pipe that nobody writes to; not everywhere can `select` do that."""
+        """Wait until the parent's pipe closes. (`select` cannot wait for pipes on Windows.)"""
         with suppress(OSError):
             os.read(0, 1)
         self._is_ending = True
@@ -147,7 +146,7 @@ class Guardian:
             time.sleep(RECONNECT_S)
         else:
             select.select([self.server.connection], [], [], self._tick_s)
-        # What the parent has forked may keep the pipe open when the parent is gone.
+        # A process that the parent has forked may keep the pipe open after the parent's end.
         if self.parent_pid and not is_alive(self.parent_pid):
             self._is_ending = True
 
@@ -161,7 +160,7 @@ class Guardian:
             if self._can_be_found() and self._is_idle() and self._close_door():
                 self._end("nobody has used the server for a while")
         except Refused:
-            self._used_at = time.monotonic()  # a long script is running, for example
+            self._used_at = time.monotonic()  # for example, a long script is running
         except OSError:
             if not self._is_ending:
                 self._go_on_without_answer()
@@ -176,11 +175,11 @@ class Guardian:
     # --- idleness ---
 
     def _is_used(self) -> bool:
-        """Whether a client is there, or one has been there since the last look."""
+        """Whether a client is connected, or has connected since the last look."""
         before = self._connections_seen
         self._connections_seen = self.server.read_info("stats", "total_connections_received")
         clients = self.server.read_info("clients", "connected_clients")
-        return clients > 1 or self._connections_seen != before  # one of them is the guardian
+        return clients > 1 or self._connections_seen != before  # the guardian counts as one
 
     def _is_idle(self) -> bool:
         idle_s = time.monotonic() - self._used_at
@@ -190,11 +189,11 @@ class Guardian:
         return idle_s >= UNFINISHED_IDLE_S or not self.server.ask("ZDIFF", "2", *self._run_keys)
 
     def _close_door(self) -> bool:
-        """Let nobody in any more, unless somebody is coming in, or has come in meanwhile.
+        """Hide the server, unless a client is connecting or has connected meanwhile.
 
-        Those who look for the server share the lock of the door while they do, so whoever has found
-        it is counted here. Those who come without looking, by a URL, are in the server's queue of
-        connections if they found the socket before it was renamed; a question or two counts them.
+        Clients that look for the server share the door's lock meanwhile, so those that have found
+        it are counted here. Clients that use its URL directly, and found the socket before it was
+        renamed, are in the server's queue of connections: one or two commands later they count.
         """
         door = self.endpoint.try_lock(DOOR_LOCK)
         if door is None:
@@ -219,13 +218,13 @@ class Guardian:
         self._has_closed_door = False
         self._used_at = time.monotonic()
 
-    # --- after a death ---
+    # --- after the death of the server ---
 
     def _can_be_found(self) -> bool:
-        """Whether clients can find the server; if what leads to it was removed, start it again."""
+        """Whether clients can find the server. If its socket was removed, restart it."""
         if self.endpoint.is_shown():
             return True
-        self.server.ask(PROBE)  # fails when the server itself has removed it, because it ends
+        self.server.ask(PROBE)  # fails if the server itself has removed it because it ends
         if not self.endpoint.returns_when_removed:
             self._end("the address has been removed")
             return False
@@ -237,15 +236,15 @@ class Guardian:
     def _go_on_without_answer(self) -> None:
         """Find out whether the server is slow, was killed, or was told to end.
 
-        One told to end has exit code 0. That of an adopted server is not known, but there is no
-        file any more that leads to it: a server removes its socket, and `stop` hides the address.
+        A server that was told to end has exit code 0. That of an adopted server is unknown, but it
+        is not shown any more: a server removes its socket, and `stop` hides the address.
         """
         self.server.hang_up()
         self._used_at = time.monotonic()
         if self._has_closed_door:
             self._open_door()
         if not self.server.has_ended():
-            return  # it is slow, or has cut us off, or is about to end: the next look will tell
+            return  # it is slow, has disconnected us, or is ending: the next look will tell
         if self.endpoint.is_shown() and self.server.exit_code != 0:
             say("the server has died: starting again")
             self._start_again()
@@ -266,29 +265,29 @@ class Guardian:
             self._end(f"giving up: {trouble}")
 
     def leave(self) -> None:
-        """Remove what is of no use without a server: what leads to it, or a temporary folder.
+        """Remove the files by which clients find the server, or the temporary folder.
 
-        A server that has the data still, and does not answer us, must be found by others later.
+        Nothing is removed while a server still uses the data: other guardians must find it later.
         """
         if not self._has_folder() or not self.server.take_lock():
             return
         self.endpoint.discard()
         if self.parent_pid:
-            import shutil  # noqa: PLC0415 - needed at the very end only, and slow
+            import shutil  # noqa: PLC0415 - needed only here, and slow to import
 
             shutil.rmtree(os.getcwd(), ignore_errors=True)
 
 
 class Standby:
-    """A shell that starts another guardian when the first one is killed.
+    """A shell that starts another guardian if this one is killed.
 
-    It waits for a word through a pipe. A guardian that ends as it should sends one; the pipe of one
-    that was killed closes without it. The next guardian adopts the server, and has a standby of its
-    own. Should the server be gone as well it leaves, and the next command starts both. Without a
-    POSIX shell there is no standby: the next command starts a guardian too.
+    The shell waits for a word from a pipe. A guardian that ends regularly sends one; if it is
+    killed, the pipe closes without it. The next guardian adopts the server, and has its own
+    standby. If the server is gone too, it exits, and the next command starts both. Without a POSIX
+    shell there is no standby, and the next command starts a guardian.
 
-    `words` are for the next guardian, which starts in the current folder, with the standard input
-    of this one: a parent is noticed by it.
+    `words` are the arguments of the next guardian. It starts in the current folder, with the
+    standard input of this one, by which it notices the end of a parent.
     """
 
     def __init__(self, words: Sequence[str]) -> None:
@@ -304,8 +303,8 @@ class Standby:
         command = [sys.executable, *sys.orig_argv[1 : -len(sys.argv) + 1], *self._words]
         line = f"{' '.join(map(quote, command))} 0<&{kept} {kept}<&- 1>/dev/null\n"
         actions = [(os.POSIX_SPAWN_DUP2, 0, kept), (os.POSIX_SPAWN_DUP2, reading, 0)]
-        # In a group of its own, and without the guardian's name on its command line: a kill by
-        # either, which is meant for the guardian, must not reach the standby.
+        # In its own process group, and without the guardian's name in its command line, so that a
+        # kill of the guardian by group or by name does not reach it.
         with suppress(OSError):
             os.posix_spawn(
                 SHELL, [SHELL, "-c", SCRIPT], os.environ, file_actions=actions, setpgroup=0
@@ -315,7 +314,7 @@ class Standby:
             os.write(self._pipe, line.encode(errors="surrogateescape"))
 
     def dismiss(self) -> None:
-        """Let it end. Idempotent."""
+        """End the standby. Idempotent."""
         if self._pipe is not None:
             with suppress(OSError):
                 os.write(self._pipe, b"end\n")
@@ -324,29 +323,29 @@ class Standby:
 
 
 def quote(word: str) -> str:
-    """Return a word for a line of a POSIX shell; `shlex` would be slow to import."""
+    """Quote a word for a POSIX shell. (`shlex` is slow to import.)"""
     return "'" + word.replace("'", "'\\''") + "'"
 
 
 def say(text: str) -> None:
-    """Write a line to the log, which is where the output goes once the report is made."""
-    with suppress(OSError):  # it is no file
-        os.lseek(2, 0, os.SEEK_END)  # Windows does not append by itself to what is inherited
-    with suppress(OSError):  # its disk may be full
+    """Write a line to the log, which is the standard error."""
+    with suppress(OSError):  # not a file
+        os.lseek(2, 0, os.SEEK_END)  # Windows does not append to inherited files by itself
+    with suppress(OSError):  # the disk may be full
         os.write(2, f"flowq guardian {os.getpid()}: {text}\n".encode(errors="replace"))
 
 
 def report(text: str) -> None:
-    """Tell the starter, in one line, how it went; from now on the output goes to the log."""
-    with suppress(OSError):  # a starter that was killed does not listen
+    """Report the result in one line to the starter. After that, all output goes to the log."""
+    with suppress(OSError):  # the starter may have been killed
         os.write(1, (text.replace("\n", " ") + "\n").encode(errors="replace"))
     os.dup2(2, 1)
 
 
 def is_alive(pid: int) -> bool:
-    """Whether there is such a process, as far as the platform tells without ending it."""
+    """Whether the process exists. Always True on Windows, where asking would kill it."""
     if os.name == "nt":
-        return True  # there `kill` ends a process whatever the signal
+        return True  # `os.kill` ends a process there, whatever the signal
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -357,16 +356,16 @@ def is_alive(pid: int) -> bool:
 
 
 def main(words: list[str]) -> int:
-    """Run with STATE BINARY IDLE_S PARENT_PID RUNS_KEY ENDED_KEY, of which "" is None (a BINARY:
-    the server of `fake.py`), and then perhaps ADOPT and TCP.
+    """Run a guardian; return its exit code.
 
-    Errors: in words, to the standard output, where the starter reads; the standard error is the
-    log.
+    `words` are STATE BINARY IDLE_S PARENT_PID RUNS_KEY ENDED_KEY, then optionally ADOPT and TCP. An
+    empty word means None; an empty BINARY is the server of `fake.py`. The starter reads the report
+    and errors from the standard output; the standard error is the log.
     """
     state, binary, idle_s, parent_pid, runs_key, ended_key, *rest = words
     os.umask(0o077)
     if not parent_pid and hasattr(os, "fork") and os.fork():
-        return 0  # the guardian is nobody's child, so that nobody has to wait for it
+        return 0  # the guardian is not a child of the command, which need not wait for it
     os.chdir(state)
     standby = Standby([".", *words[1:6], *{*rest, ADOPT}])
     guardian = Guardian(
@@ -384,7 +383,7 @@ def main(words: list[str]) -> int:
 
 
 def live(guardian: Guardian, *, can_start: bool) -> int:
-    """Live one life of a guardian, and return its exit code."""
+    """Take over the server, report, and watch it; return the exit code."""
     try:
         is_ours = guardian.take_over(can_start=can_start)
     except (Trouble, OSError) as trouble:

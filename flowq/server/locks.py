@@ -1,9 +1,8 @@
-"""Locks on files, which the system frees with the processes that hold them, and who holds one.
+"""File locks, which the system releases when their holder dies, and notes about the holders.
 
-`try_lock` takes the kind that the platform has: `flock`, or else a database of SQLite, because the
-standard library has no other lock that works everywhere. Both are released as soon as their holder
-is dead, however it died. Callers: the endpoints of the embedded server, and the workers' scratch
-folders.
+`try_lock` uses `flock` where the platform has it, and otherwise a transaction of SQLite, because
+the standard library has no other lock that works everywhere. Callers: the endpoints of the embedded
+server, and the workers' scratch folders.
 """
 
 # The guardian imports this, and pathlib would slow down every start:
@@ -26,20 +25,20 @@ BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
 class Lock:
-    """A lock that is held until `release`. This one is of no file: there is nothing to hold."""
+    """A lock that is held until `release`. This base class locks nothing."""
 
     def release(self) -> None:
-        """Let others have it. Idempotent."""
+        """Release the lock. Idempotent."""
 
     def is_current(self) -> bool:
-        """Whether the file that is locked is still the one with its name."""
+        """Whether the locked file still exists under its name."""
         return True
 
     def share(self) -> None:
-        """Let each program that is started from now on hold it too, where the platform can."""
+        """Have each program that is started from now on hold it too, if the platform can."""
 
     def note_holder(self, pid: int) -> None:
-        """Write into the file who holds it, for the message of a process that waits in vain."""
+        """Write the holder into the file, for messages of processes that wait in vain."""
 
 
 class FileLock(Lock):
@@ -66,7 +65,7 @@ class FileLock(Lock):
     def note_holder(self, pid: int) -> None:
         with suppress(OSError):  # the disk may be full
             text = f"{describe_process(pid)}{BOOT}{read_boot_id()}\n".encode()
-            os.pwrite(self._descriptor, text, 0)  # over what stands there: never nothing
+            os.pwrite(self._descriptor, text, 0)  # before truncating, so that it is never empty
             os.ftruncate(self._descriptor, len(text))
 
 
@@ -85,9 +84,9 @@ class DatabaseLock(Lock):
 
 
 def try_lock(path: Path, *, shared: bool = False) -> Lock | None:
-    """Take a lock without waiting; None when another process has it, or has removed the file.
+    """Take a lock without waiting; None if another process has it, or has removed the file.
 
-    Errors: Untrusted; OSError when the file cannot be made, or the file system has no locks.
+    Errors: Untrusted; OSError if the file cannot be made, or the file system has no locks.
     """
     try:
         import fcntl  # noqa: F401, PLC0415 - which Windows does not have
@@ -120,7 +119,7 @@ def try_database_lock(path: Path, *, shared: bool = False) -> DatabaseLock | Non
     """`try_lock` by a transaction of SQLite."""
     import sqlite3  # noqa: PLC0415 - not everywhere used, and slow
 
-    # The file is looked at, not opened: closing it would free the locks of this process.
+    # Checked by its path: closing a descriptor of it would release the locks of this process.
     with suppress(FileNotFoundError):
         private.check_status(os.lstat(path), path)
     connection = None
@@ -147,17 +146,17 @@ def try_database_lock(path: Path, *, shared: bool = False) -> DatabaseLock | Non
 
 
 def describe_process(pid: int) -> str:
-    """Return what is noted of a process of this machine."""
+    """Return the note that describes a process of this machine."""
     return f"process {pid} on {socket.gethostname()}"
 
 
 def read_holder(path: Path) -> str:
-    """Return who holds a lock, as it was noted in its file."""
+    """Return the holder of a lock that is noted in its file."""
     return _read_note(path)[0] or "another process"
 
 
 def find_other_host(path: Path) -> str | None:
-    """Return who holds a lock, if that was noted on another machine than this one."""
+    """Return the holder of a lock if it is on another machine."""
     holder, boot_id = _read_note(path)
     if not holder or holder.endswith(f" on {socket.gethostname()}"):
         return None
@@ -173,9 +172,9 @@ def _read_note(path: Path) -> tuple[str, str]:
 
 
 def read_boot_id() -> str:
-    """Return what tells this machine, as long as it runs, from others; "" where none is known.
+    """Return the id of this machine since its last start; "" if it is unknown.
 
-    Containers on one machine have the same, and reach each other's sockets and locks.
+    Containers on one machine have the same id, and share sockets and locks.
     """
     try:
         descriptor = os.open(BOOT_ID, os.O_RDONLY)

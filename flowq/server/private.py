@@ -1,8 +1,8 @@
-"""Files and folders for this user alone: made with their final mode, and never a link to others.
+"""Private files and folders: created with their final mode, and opened only if they are safe.
 
-The one place that decides whether a file or a folder may be used. What it opens is a regular file
-of this user, or a folder of this user that nobody else can write to; a symbolic link, a device or
-another user's file in its place is refused with a sentence, and left as it is.
+Only this module decides whether a file or a folder of the state may be used. It must be a regular
+file of this user, or a folder of this user to which no other user can write. Symbolic links,
+devices and other users' files are refused with an explanation, and left as they are.
 """
 
 # The guardian imports this, and pathlib would slow down every start:
@@ -27,22 +27,22 @@ _REMOVE = "remove it, or name another place with FLOWQ_STATE"
 
 REPLACE_S = 2.0
 DEPTH, FILES = 4, 1_000_000
-"""Limits of what `check_tree` looks at: data and logs are two folders deep."""
+"""Limits of `check_tree`. Data and logs are two folders deep."""
 
 _umask = _thread.allocate_lock()
 
 
 class Untrusted(OSError):
-    """A file or a folder that is not used; the message is for the user."""
+    """A file or a folder that must not be used; the message is for the user."""
 
 
 # Files -------------------------------------------------------------------------------------------
 
 
 def open_file(path: Path, flags: int) -> int:
-    """Open a regular file of ours; one that `flags` create has mode 0600.
+    """Open a regular file of this user; if `flags` create it, with mode 0600.
 
-    Errors: Untrusted, when something else is there; OSError.
+    Errors: Untrusted if it is anything else; OSError.
     """
     if not hasattr(os, "O_NOFOLLOW") and os.path.islink(path):
         raise _is_link(path)
@@ -54,7 +54,7 @@ def open_file(path: Path, flags: int) -> int:
         status = os.fstat(descriptor)
         check_status(status, path)
         if flags & os.O_CREAT and ~status.st_mode & FILE_MODE and hasattr(os, "fchmod"):
-            os.fchmod(descriptor, FILE_MODE)  # the umask takes rights from the user too
+            os.fchmod(descriptor, FILE_MODE)  # the umask may have removed the user's rights
     except BaseException:
         os.close(descriptor)
         raise
@@ -62,7 +62,7 @@ def open_file(path: Path, flags: int) -> int:
 
 
 def _explain(error: OSError, path: Path) -> OSError:
-    """Return the error, or what it means: that of a link differs between systems."""
+    """Return the error, or a clear one for a link, whose error differs between systems."""
     if error.errno == errno.ENOENT:
         return error
     try:
@@ -75,7 +75,7 @@ def _explain(error: OSError, path: Path) -> OSError:
 
 
 def check_status(status: os.stat_result, path: Path) -> None:
-    """Make sure that what has this status is a regular file of ours. Errors: Untrusted."""
+    """Check that this is the status of a regular file of this user. Errors: Untrusted."""
     if stat.S_ISLNK(status.st_mode):
         raise _is_link(path)
     if not stat.S_ISREG(status.st_mode):
@@ -98,15 +98,15 @@ def _is_no_file(path: Path) -> Untrusted:
 
 
 def read(path: Path) -> bytes:
-    """Return what is in a file of ours. Errors: Untrusted; OSError."""
+    """Return the content of a file of this user. Errors: Untrusted; OSError."""
     with os.fdopen(open_file(path, os.O_RDONLY), "rb") as file:
         return file.read()
 
 
 def write_whole(path: Path, text: bytes) -> None:
-    """Write a file so that a reader finds the old or the new text, never a part. Errors: OSError.
+    """Write a file atomically: readers find the old or the new text. Errors: OSError.
 
-    What stands there, be it a link, is replaced, not written to.
+    An existing file is replaced, as is a link, whose target is not changed.
     """
     draft = make_draft(path, text)
     try:
@@ -117,20 +117,20 @@ def write_whole(path: Path, text: bytes) -> None:
 
 
 def replace(old: Path, new: Path) -> None:
-    """Rename a file, over another one if there is one. Errors: OSError."""
+    """Rename a file, replacing an existing one. Errors: OSError."""
     deadline = time.monotonic() + REPLACE_S
     while True:
         try:
             os.replace(old, new)  # noqa: PTH105 - see above
             return
-        except PermissionError:  # on Windows, for as long as somebody reads one of them
+        except PermissionError:  # on Windows, while a process reads one of them
             if os.name != "nt" or time.monotonic() > deadline:
                 raise
             time.sleep(0.01)
 
 
 def make_draft(path: Path, text: bytes) -> str:
-    """Write a new file beside `path`, and return its name. Errors: OSError."""
+    """Write a new file next to `path`, and return its path. Errors: OSError."""
     draft = f"{os.fspath(path)}.{os.urandom(6).hex()}"
     descriptor = open_file(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
     try:
@@ -146,7 +146,7 @@ def make_draft(path: Path, text: bytes) -> str:
 
 
 def is_private(folder: Path) -> bool:
-    """Whether `folder` is a real folder of ours that nobody else can enter."""
+    """Whether `folder` is a folder of this user (not a link) that no other user can enter."""
     try:
         status = os.lstat(folder)
     except OSError:
@@ -156,10 +156,10 @@ def is_private(folder: Path) -> bool:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a private folder, with those around it, or check the one that is there.
+    """Create a private folder and its parents, or check an existing one.
 
-    For commands, and what has no other threads: the umask is that of the whole process.
-    Errors: as `check_folder`; OSError when it cannot be made.
+    Changes the umask of the whole process for a moment: other threads must not create files.
+    Errors: as `check_folder`; OSError if it cannot be created.
     """
     with exact_modes():
         os.makedirs(os.path.dirname(os.path.abspath(folder)), exist_ok=True)
@@ -170,8 +170,8 @@ def make_folder(folder: Path) -> None:
 
 @contextmanager
 def exact_modes() -> Iterator[None]:
-    """Let what is made within have the mode that is asked for, and nothing be open to others."""
-    with _umask:  # two at once would each restore what the other has set
+    """Set a umask that gives files their requested mode, without rights for other users."""
+    with _umask:  # two threads at once would each restore the other's umask
         before = os.umask(OTHERS)
         try:
             yield
@@ -180,10 +180,10 @@ def exact_modes() -> Iterator[None]:
 
 
 def check_folder(folder: Path) -> None:
-    """Make sure that a folder is ours; it stays as it is.
+    """Check that a folder belongs to this user alone. Changes nothing.
 
-    Who can write to it can run code as the user of its jobs. Errors: Untrusted when others may have
-    done so, or it is a link; OSError.
+    A user who can write to it can run code as the user of its jobs. Errors: Untrusted if another
+    user may have done so, or it is a link; OSError.
     """
     status = os.lstat(folder)
     if stat.S_ISLNK(status.st_mode):
@@ -191,7 +191,7 @@ def check_folder(folder: Path) -> None:
     if not stat.S_ISDIR(status.st_mode):
         raise Untrusted(f"{folder} is no folder; {_REMOVE}")
     if not hasattr(os, "geteuid"):
-        return  # on Windows `mkdir` with that mode has made it private, if Python is new enough
+        return  # on Windows, `mkdir` of a recent Python has made it private
     _check_owner(status, folder)
     if status.st_mode & OTHERS_WRITE and _has_modes(folder):
         reason = f"other users can write to it; if you trust it: chmod 700 {folder}"
@@ -199,7 +199,8 @@ def check_folder(folder: Path) -> None:
 
 
 def close_folder(folder: Path) -> None:
-    """Close a folder to others, which must be known to be a state. Errors: Untrusted; OSError."""
+    """Remove other users' rights to a folder that is known to be a state. Errors: Untrusted;
+    OSError."""
     if not hasattr(os, "fchmod"):
         return  # Windows
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | _SAFELY)
@@ -213,7 +214,7 @@ def close_folder(folder: Path) -> None:
 
 
 def _has_modes(folder: Path) -> bool:
-    """Whether the file system keeps modes; mounts of Windows drives, for one, show 0777 for all."""
+    """Whether the file system stores modes. Mounted Windows drives, for one, show 0777 for all."""
     probe = os.path.join(folder, f"probe.{os.urandom(6).hex()}")
     descriptor = open_file(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
     try:
@@ -224,10 +225,10 @@ def _has_modes(folder: Path) -> bool:
 
 
 def check_tree(folder: Path, depth: int = DEPTH) -> list[str]:
-    """Make sure that in a folder there are only files and folders of ours; return the files.
+    """Check that a folder contains only files and folders of this user; return the files.
 
-    A server is about to write there, and would follow links. What has gone meanwhile is left
-    out. Errors: Untrusted, also for a folder that is deeper than flowq makes any; OSError.
+    A server that writes there would follow links. Files that disappear meanwhile are left out.
+    Errors: Untrusted, also for a folder that is deeper than flowq makes any; OSError.
     """
     check_folder(folder)
     if not depth:
@@ -250,7 +251,7 @@ def check_tree(folder: Path, depth: int = DEPTH) -> list[str]:
 
 
 def is_own_socket(path: Path) -> bool:
-    """Whether there is a socket of ours, itself and not a link to it, in a private folder."""
+    """Whether the path is a socket of this user (not a link) in a private folder."""
     try:
         status = os.lstat(path)
     except OSError:
@@ -260,7 +261,7 @@ def is_own_socket(path: Path) -> bool:
 
 
 def remove_socket(path: Path) -> None:
-    """Remove a socket of ours. Errors: Untrusted when something else has its name; OSError."""
+    """Remove a socket of this user. Errors: Untrusted if the path is anything else; OSError."""
     if is_own_socket(path):
         os.unlink(path)
     elif os.path.lexists(path):

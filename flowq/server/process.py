@@ -25,12 +25,12 @@ LOG_BYTES = 1_000_000
 
 
 class Process:
-    """A server on the data in the current folder, and the lock that keeps it the only one.
+    """A server on the data in the current folder, with the lock that keeps other servers away.
 
     Args:
-        program: the words before the arguments of the endpoint.
-        endpoint: how the server is reached.
-        is_persistent: whether it keeps its data.
+        program: the program and its first arguments; the endpoint adds others.
+        endpoint: how to reach the server.
+        is_persistent: whether it stores its data.
     """
 
     def __init__(self, program: list[str], endpoint: Endpoint, *, is_persistent: bool) -> None:
@@ -39,14 +39,14 @@ class Process:
         self.is_persistent = is_persistent
         self.connection: Connection | None = None
         self.exit_code: int | None = None
-        """How it ended, where that is known: of an adopted server, which is no child, it is not."""
+        """The exit code, if it is known. That of an adopted server, which is no child, is not."""
         self._lock: Lock | None = None
         self._child: Child | subprocess.Popen[bytes] | None = None  # None also for an adopted one
 
     # --- beginning ---
 
     def take_lock(self) -> bool:
-        """Make sure that no server is on the data. False: there is one. Idempotent."""
+        """Lock the data; False if a server uses them. Idempotent."""
         if self._lock is None:
             self._lock = self.endpoint.try_data()
             if self._lock is not None:
@@ -54,9 +54,9 @@ class Process:
         return self._lock is not None
 
     def start(self) -> None:
-        """Start the server (the lock is ours) and wait until it has loaded its data.
+        """Start the server and wait until it has loaded its data. The lock must be held.
 
-        Errors: Trouble, with what the server said; Untrusted, with what is not what it should be.
+        Errors: Trouble, with the server's message; Untrusted, for a file that must not be used.
         """
         private.make_folder(DATA)
         private.check_tree(DATA)
@@ -78,7 +78,7 @@ class Process:
                 os.close(log)
 
     def adopt(self) -> bool:
-        """Connect to the server that another guardian has left behind. False: none answers."""
+        """Connect to a server whose guardian has died; False if none answers."""
         connection = self.endpoint.adopt()
         if connection is None:
             return False
@@ -91,7 +91,7 @@ class Process:
         return True
 
     def _greet(self, connection: Connection) -> None:
-        """Say who we are: others see by that name that the server has a guardian."""
+        """Set the connection's name, by which clients see that the server has a guardian."""
         self.connection = connection
         connection.ask("CLIENT", "SETNAME", CLIENT_NAME)
 
@@ -112,11 +112,12 @@ class Process:
     # --- living ---
 
     def ask(self, *words: str) -> Reply:
-        """Ask the server. Errors: OSError when it is gone, or too slow; Refused."""
+        """Send a command and return the reply. Errors: OSError if the server is gone, or too slow;
+        Refused."""
         return self._connected().ask(*words)
 
     def read_info(self, section: str, name: str) -> int:
-        """Return a figure of the server. Errors: as `ask`."""
+        """Return a number from INFO. Errors: as `ask`."""
         return self._connected().read_info(section, name)
 
     def _connected(self) -> Connection:
@@ -128,7 +129,7 @@ class Process:
     # --- ending ---
 
     def shut_down(self) -> None:
-        """End the server, gently if it can be. Idempotent."""
+        """End the server: by a command, then by a signal, at last by a kill. Idempotent."""
         with suppress(OSError, Refused):
             self.ask("SHUTDOWN", "NOSAVE")
         self.hang_up()
@@ -148,7 +149,7 @@ class Process:
             self.connection = None
 
     def has_ended(self) -> bool:
-        """Whether the process is gone. Of a child its parent knows, of an adopted one the lock."""
+        """Whether the process is gone. For an adopted server, the lock on the data tells."""
         if self._child is None:
             return self.take_lock()
         self.exit_code = self._child.poll()
@@ -158,7 +159,7 @@ class Process:
         return True
 
     def kill(self) -> None:
-        """End the server at once, if it is our child. Idempotent."""
+        """Kill the server, if it is our child. Idempotent."""
         self.hang_up()
         if self._child is not None:
             self._child.kill()
@@ -167,9 +168,9 @@ class Process:
 
 
 class Child:
-    """A child process, with the few methods of `subprocess.Popen` that are needed here.
+    """A child process, with the methods of `subprocess.Popen` that are needed here.
 
-    The import of subprocess alone takes as long as the start of the server.
+    Importing subprocess takes as long as starting the server.
     """
 
     def __init__(self, words: list[str], log: int, environment: dict[str, str]) -> None:
@@ -182,19 +183,19 @@ class Child:
         self._exit_code: int | None = None
 
     def poll(self) -> int | None:
-        """Return how it ended; None while it runs."""
+        """Return the exit code; None while it runs."""
         return self._wait(os.WNOHANG)
 
     def wait(self) -> int | None:
-        """Wait for its end, and return how that was."""
+        """Wait for its end, and return the exit code."""
         return self._wait(0)
 
     def terminate(self) -> None:
-        """Ask it to end."""
+        """Send SIGTERM."""
         os.kill(self.pid, signal.SIGTERM)
 
     def kill(self) -> None:
-        """End it."""
+        """Send SIGKILL."""
         os.kill(self.pid, signal.SIGKILL)
 
     def _wait(self, options: int) -> int | None:
@@ -206,7 +207,7 @@ class Child:
 
 def spawn(words: list[str], log: int) -> Child | subprocess.Popen[bytes]:
     """Start a program whose output goes to the log. Errors: OSError."""
-    # With an inherited locale that this machine does not have the server would not start.
+    # The server does not start with a locale that this machine does not have.
     environment = {**os.environ, "LC_ALL": "C"}
     if hasattr(os, "posix_spawn"):
         return Child(words, log, environment)
@@ -218,12 +219,12 @@ def spawn(words: list[str], log: int) -> Child | subprocess.Popen[bytes]:
 
 
 def open_log() -> int:
-    """Open the log for appending; a long one is put aside first, or else begins anew.
+    """Open the log for appending. A long log is renamed first, or else truncated.
 
     Errors: Untrusted, OSError.
     """
     if os.path.lexists(LOG) and os.lstat(LOG).st_size > LOG_BYTES:
-        with suppress(PermissionError):  # on Windows, where the guardian has it open
+        with suppress(PermissionError):  # on Windows, because the guardian has it open
             os.replace(LOG, LOG + ".old")  # noqa: PTH105 - see above
     log = private.open_file(LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     if os.fstat(log).st_size > LOG_BYTES:
@@ -232,7 +233,7 @@ def open_log() -> int:
 
 
 def explain(error: Exception, program: str, begin_bytes: int) -> str:
-    """Say why the server did not start, from the end of its own log."""
+    """Return why the server did not start, from the end of its log."""
     lines = private.read(LOG)[begin_bytes:].decode(errors="replace").splitlines()
     lines = [line for line in lines if " # WARNING" not in line]
     reasons = [line.partition(" # ")[2] for line in lines if " # " in line] or lines

@@ -1,4 +1,4 @@
-"""The few commands that must be sent before the redis client is loaded, which takes 200 ms."""
+"""A small Redis client for processes that must not load redis-py, which takes 200 ms."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from typing import NoReturn
 
 CLIENT_NAME = "flowq-guardian"
 PROBE = "DBSIZE"
-"""Answered by every server that has loaded its data. PING is refused by one whose disk is full."""
+"""Every server that has loaded its data answers this. One whose disk is full refuses PING."""
 
 ANSWER_S = 5.0
-"""How long a connection waits for an answer unless it is told otherwise."""
+"""How long a connection waits for an answer by default."""
 
 FULL = "max number of clients reached"
-"""In what a server says, before it hangs up, that has as many clients as it may."""
+"""Part of the error of a server that has no room for another client, before it hangs up."""
 
 BUSY = "BUSY"
-"""How it begins what it says while it executes a long script."""
+"""The beginning of the error of a server that executes a long script."""
 
 HEAR_S = 1.0
 HANG_UPS = 3
-"""So often what listens hangs up without a word before it is taken for another program."""
+"""A process that hangs up so often without an error is taken for another program."""
 
 LONGEST_LINE_BYTES, LONGEST_TEXT_BYTES = 65_536, 2**26
 DEEPEST = 8
-"""Limits of what is taken for an answer: what listens at a port may be any program."""
+"""Limits of an answer: the program that listens on a port may be any."""
 
 Reply = None | int | bytes | list["Reply"]
 
@@ -37,7 +37,7 @@ class Refused(Exception):
 
 
 class NotOurs(ConnectionRefusedError):
-    """Another program listens there."""
+    """Another program listens on the address."""
 
 
 Address = str | tuple[str, int]
@@ -47,8 +47,8 @@ Address = str | tuple[str, int]
 class Connection:
     """A connection to the server at an address.
 
-    Errors: OSError when the server is not there (any more), Refused when it says no, NotOurs when
-    what it says is no answer of a Redis.
+    Errors: OSError if the server is gone; Refused if it answers with an error; NotOurs if the
+    answer is not one of Redis.
     """
 
     def __init__(self, address: Address, timeout_s: float | None = None) -> None:
@@ -63,7 +63,7 @@ class Connection:
         self._file = self.socket.makefile("rb")
 
     def fileno(self) -> int:
-        """The descriptor, for select; readable without a question means that the server is gone."""
+        """The descriptor for `select`: readable without a command if the server has hung up."""
         return self.socket.fileno()
 
     def close(self) -> None:
@@ -72,7 +72,7 @@ class Connection:
         self.socket.close()
 
     def find_peer(self) -> int:
-        """Return the process that listens at a Unix socket; 0 where the system does not tell."""
+        """Return the process that listens on a Unix socket; 0 if the system does not tell."""
         if not hasattr(socket, "SO_PEERCRED"):
             return 0
         credentials = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
@@ -82,12 +82,12 @@ class Connection:
         """Send one command and return its reply. Blocks: up to the connection's `timeout_s`."""
         parts = [word.encode() for word in words]
         body = b"".join(b"$%d\r\n%s\r\n" % (len(part), part) for part in parts)
-        with suppress(ConnectionError):  # a server that is full says so before it hangs up
+        with suppress(ConnectionError):  # a full server sends its error, then hangs up
             self.socket.sendall(b"*%d\r\n%s" % (len(parts), body))
         return self.read()
 
     def read_info(self, section: str, name: str) -> int:
-        """Return a figure of INFO; 0 when this server does not tell it."""
+        """Return a number from INFO; 0 if the server does not have it."""
         answer = self.ask("INFO", section)
         text = answer.decode(errors="replace") if isinstance(answer, bytes) else ""
         for line in text.splitlines():
@@ -96,7 +96,7 @@ class Connection:
         return 0
 
     def read(self, depth: int = 0) -> Reply:
-        """Return the next answer, which is `depth` lists deep in another one."""
+        """Read an answer; `depth` is the number of lists around it."""
         line = self._file.readline(LONGEST_LINE_BYTES)
         kind, rest = line[:1], line[1:-2]
         if depth > DEEPEST or kind not in b"+-:$*":
@@ -127,12 +127,12 @@ class Connection:
 
 
 def explain_hang_up(address: Address) -> NoReturn:
-    """Find out why what listens at an address hung up, from what it says to one who is silent.
+    """Find out why the program at an address hung up: connect, send nothing, and read.
 
-    A server that is full says so when it hangs up. Its words are lost if something is on its way to
-    it at that moment, as TCP has it; so here nothing is sent.
+    A full server sends an error when it hangs up. TCP loses that error if data is on its way to
+    the server at that moment, so this sends nothing.
 
-    Errors: Refused with its words; NotOurs; TimeoutError if it is silent as well;
+    Errors: Refused with the server's error; NotOurs; TimeoutError if it sends nothing;
     ConnectionRefusedError if it has ended.
     """
     for _ in range(HANG_UPS):
@@ -156,7 +156,7 @@ def is_guarded(connection: Connection) -> bool:
 
 
 def await_loaded(connection: Connection) -> None:
-    """Wait while the server loads its data, however long that takes."""
+    """Wait until the server has loaded its data. Blocks as long as that takes."""
     while True:
         try:
             connection.ask(PROBE)

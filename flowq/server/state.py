@@ -1,16 +1,16 @@
-"""Whose state it is: where the state of a folder's private server lives, and who has made it.
+"""The state folder of a private server: its place, and the proof that this user has made it.
 
     FLOWQ_STATE                         the state folder itself, by its absolute path; else
     $XDG_STATE_HOME/flowq/HASH          which is ~/.local/state on Linux
 
-HASH is that of the folder's real path. So nothing that comes with a folder, by a clone, a pull, an
-archive or a cache, is ever loaded: its place in the user's own state folder is the proof that this
-user has made it here. A state that FLOWQ_STATE names has to say the path at which it was made; a
-`.flowq/` of an older version proves nothing. What has no proof is refused, until it is adopted
-(`adopting.py`).
+HASH is computed from the folder's real path. So nothing that comes with a project folder, by a
+clone, an archive or a cache, is ever loaded: the place in the user's own state folder proves that
+this user made the state for this folder. A state that FLOWQ_STATE names must contain the path at
+which it was made. A `.flowq/` of an older version proves nothing. A state without proof is refused
+until the user adopts it (`adopting.py`).
 """
 
-# Where there is no home folder pathlib raises, and what FLOWQ_STATE says must stay as it is:
+# pathlib raises if there is no home folder, and would normalize the value of FLOWQ_STATE:
 # ruff: noqa: PTH111, PTH112, PTH117
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ DOUBT = "who made it can run code as you"
 
 @dataclass(frozen=True)
 class State:
-    """A state folder, which need not be there. `belongs_to`: the folder that it is for."""
+    """A state folder, which need not exist. `belongs_to` is the folder that it is for."""
 
     path: Path
     belongs_to: str
@@ -52,17 +52,17 @@ class State:
 
     @property
     def data(self) -> Path:
-        """Where the server keeps its data."""
+        """The folder with the server's data."""
         return self.path / DATA
 
     @property
     def logs(self) -> Path:
-        """Where what jobs and workers print is kept."""
+        """The folder with the output of jobs and workers."""
         return self.path / LOGS
 
     @property
     def old(self) -> Path | None:
-        """The state that an older version kept in the folder, if there is one."""
+        """The state of an older version, in the folder itself, if there is one."""
         if self.is_named:
             return None
         path = Path(self.belongs_to, OLD_STATE)
@@ -71,9 +71,9 @@ class State:
 
 
 def find(folder: Path | None = None) -> State:
-    """Return the state of a folder (the current one by default), without looking at it.
+    """Return the state of a folder (the current one by default), without checking it.
 
-    Errors: StateUnusable, when no place for it is known.
+    Errors: StateUnusable, if its place is unknown.
     """
     named = os.environ.get(VARIABLE, "")
     if named:
@@ -85,7 +85,7 @@ def find(folder: Path | None = None) -> State:
 
 
 def find_usual(folder: Path | None = None) -> State:
-    """Return the state of a folder in the user's state folder, whatever FLOWQ_STATE says.
+    """Return the state of a folder in the user's state folder, ignoring FLOWQ_STATE.
 
     Errors: StateUnusable.
     """
@@ -97,14 +97,14 @@ def find_usual(folder: Path | None = None) -> State:
 
 
 def _hash(real: str) -> str:
-    same = os.path.normcase(real)  # on Windows there are many names of one folder
+    same = os.path.normcase(real)  # Windows ignores case
     return hashlib.sha256(os.fsencode(same)).hexdigest()[:HASH_LENGTH]
 
 
 def _find_home() -> Path:
     """Return the folder of this user's states. Errors: StateUnusable."""
     base = os.environ.get("XDG_STATE_HOME", "")
-    if not os.path.isabs(base):  # the rule of XDG: what is not absolute is ignored
+    if not os.path.isabs(base):  # XDG: ignore relative paths
         base = os.path.expanduser(_usual_home())
     if not os.path.isabs(base):  # there is neither HOME nor an entry for the user
         raise StateUnusable(
@@ -122,7 +122,7 @@ def _usual_home() -> str:
 
 
 def open_state(folder: Path | None = None) -> State:
-    """Return the state of a folder, made if need be, for this user alone, and proved to be theirs.
+    """Return the state of a folder, created if necessary, private and proved to be this user's.
 
     Errors: StateUnusable.
     """
@@ -137,7 +137,7 @@ def open_state(folder: Path | None = None) -> State:
 
 
 def make(found: State) -> State:
-    """Make the state folder, or check the one that is there. Errors: StateUnusable, OSError."""
+    """Create the state folder, or check the existing one. Errors: StateUnusable, OSError."""
     if not found.is_named:
         private.make_folder(found.path.parent)
     private.make_folder(found.path)
@@ -148,7 +148,7 @@ def make(found: State) -> State:
 
 
 def check(found: State) -> bool:
-    """Make sure that a state is ours, and return whether there is one. Makes nothing.
+    """Return whether there is a state, and check that it is this user's. Creates nothing.
 
     Errors: StateUnusable.
     """
@@ -168,10 +168,8 @@ def check(found: State) -> bool:
 
 
 def refuse_old(found: State) -> None:
-    """Say so where data of an older version, or of somebody else, would be passed over.
-
-    Errors: StateUnusable.
-    """
+    """Raise StateUnusable if an unused state of an older version, or a foreign one, is in the
+    folder."""
     if found.old is not None and not found.data.is_dir():
         raise StateUnusable(
             str(found.old),
@@ -181,7 +179,7 @@ def refuse_old(found: State) -> None:
 
 
 def prove(found: State) -> bool:
-    """Make sure that a state was made at its place. False: it is an empty folder.
+    """Check that a state was made at its place; False for an empty folder.
 
     Errors: StateUnusable, OSError.
     """
@@ -191,7 +189,7 @@ def prove(found: State) -> bool:
     first = (BELONGS_TO, IGNORE)
     if all(name.startswith(first) for name in os.listdir(found.path)):  # noqa: PTH208
         return False
-    if is_proved(found):  # another command was quicker
+    if is_proved(found):  # another command has just written the proof
         return True
     raise StateUnusable(
         str(found.path),
@@ -201,7 +199,7 @@ def prove(found: State) -> bool:
 
 
 def is_proved(found: State) -> bool:
-    """Whether a state says that it was made for this folder, at this place. Errors: OSError."""
+    """Whether a state contains the proof that it was made at this place. Errors: OSError."""
     try:
         said = private.read(found.path / BELONGS_TO)
     except FileNotFoundError:
@@ -210,7 +208,7 @@ def is_proved(found: State) -> bool:
 
 
 def _is_usual(path: Path, said: bytes) -> bool:
-    """Whether a state that is named is one that is found without its name, for another folder."""
+    """Whether the state that FLOWQ_STATE names is the usual state of another folder."""
     try:
         return path == _find_home() / _hash(os.fsdecode(said).removesuffix("\n"))
     except StateUnusable:
@@ -222,21 +220,21 @@ def _proof(found: State) -> bytes:
 
 
 def claim(found: State) -> None:
-    """Note that a state is this user's, and was made at its place. Errors: OSError."""
+    """Write the proof that this user has made a state at its place. Errors: OSError."""
     private.write_whole(found.path / BELONGS_TO, _proof(found))
-    if found.is_named and not os.path.lexists(found.path / IGNORE):  # perhaps in a repository
+    if found.is_named and not os.path.lexists(found.path / IGNORE):  # it may be inside a repository
         private.write_whole(found.path / IGNORE, IGNORES)
 
 
 def is_made(path: Path) -> bool:
-    """Whether flowq has made this file of a state."""
+    """Whether this file of a state is one that flowq makes."""
     if path.name == IGNORE:
         return private.read(path) == IGNORES
     return _MADE_NAME.fullmatch(path.name) is not None
 
 
 def explain(error: OSError, state: Path) -> str:
-    """Say why a state cannot be used, and what to do."""
+    """Return why a state cannot be used, and what to do."""
     if isinstance(error, Untrusted):
         return str(error)
     place = error.filename if error.filename is not None else state
@@ -246,7 +244,7 @@ def explain(error: OSError, state: Path) -> str:
 
 
 def find_abandoned() -> list[str]:
-    """Return the folders that this user's states are for, and that are not there any more."""
+    """Return the folders of this user's states that do not exist any more."""
     try:
         states = sorted(_find_home().iterdir())
     except (OSError, StateUnusable):
@@ -255,7 +253,7 @@ def find_abandoned() -> list[str]:
 
 
 def guess_old_name() -> str:
-    """Return what the current folder may have been called before it was renamed; else ""."""
+    """Return a possible earlier path of the current folder, if it was renamed; else ""."""
     now = Path.cwd()
     alike = (old for old in map(Path, find_abandoned()) if now.name == old.name)
     beside = (old for old in map(Path, find_abandoned()) if now.parent == old.parent)

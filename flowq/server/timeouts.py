@@ -1,12 +1,12 @@
-"""How long a server may be silent before a connection to it counts as dead.
+"""Time limits of connections: how long a server may be silent before a connection counts as dead.
 
-A host that vanishes, or a firewall that forgets a connection, closes nothing: whoever waits for an
-answer then waits for ever. Two things put an end to that. The kernel asks the other host for a sign
-of life, and gives up on data that nobody acknowledges: that tells a dead host from a slow server,
-which acknowledges even while it does something long, or is stopped. Something in between (a proxy,
-a balancer) may acknowledge for a server that is gone, so an answer has a limit too. Both are 30 s:
-far more than the longest script, fork or swap of a healthy server takes, and what is sent or comes
-in parts has that long for each part. What a user's URL or connection says itself wins.
+A host that vanishes, or a firewall that drops a connection, closes nothing, so a client would wait
+forever for an answer. Two limits prevent this. The kernel probes the other host (keepalive), and
+gives up on data that is not acknowledged: this recognizes a dead host but not a slow server, whose
+kernel acknowledges data even while the server is busy or stopped. A proxy or load balancer may
+acknowledge data for a server that is gone, so answers have a time limit too. Both limits are 30 s:
+far more than the longest script, fork or swap of a healthy server, and each part of a long message
+has that long. Values in the user's URL or connection have priority.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from redis import Connection, Redis, SSLConnection
 CONNECT_TIMEOUT_S = 5.0
 REPLY_TIMEOUT_S = 30.0
 IDLE_S, PROBE_S, PROBES = 15, 5, 3
-"""After so long without a word the other host is asked, so often, at such intervals: 30 s."""
+"""Keepalive: the first probe after IDLE_S, then PROBES of them, PROBE_S apart; 30 s together."""
 
 SLICE_BYTES = 256 * 1024
 
 
 def limits(connection_class: type[Any]) -> dict[str, Any]:
-    """Return redis-py's options for a connection that notices when nobody is there."""
+    """Return redis-py's options for a connection with these time limits."""
     found: dict[str, Any] = {
         "socket_timeout": REPLY_TIMEOUT_S,
         "socket_connect_timeout": CONNECT_TIMEOUT_S,
     }
-    if issubclass(connection_class, Connection):  # the others are no TCP
+    if issubclass(connection_class, Connection):  # TCP
         found |= {"socket_keepalive": True, "socket_keepalive_options": _keepalive_options()}
     return found
 
 
 def with_limits(options: Mapping[str, Any], connection_class: type[Any]) -> dict[str, Any]:
-    """Return a connection's options with our limits for what its user has not said.
+    """Return a connection's options, with our limits where its user has set none.
 
-    What redis-py itself puts there counts as unsaid: its 5 s since version 8 are less than a server
-    may take, and before that there was no limit.
+    Defaults of redis-py do not count as set: 5 s since version 8, which is less than a healthy
+    server may take, and no limit before.
     """
     ours = limits(connection_class)
     said = {
@@ -70,20 +70,20 @@ def _keepalive_options() -> dict[int, int]:
     }
 
 
-# What is long ------------------------------------------------------------------------------------
+# Long commands -----------------------------------------------------------------------------------
 
 
 class InSlices:
-    """Sends in slices, each of which has all the time: `sendall` takes its limit for the whole."""
+    """Sends in slices, each with the full time limit: that of `sendall` is for all its data."""
 
     def send_packed_command(self, command: Any, check_health: bool = True) -> None:
-        """Send what `pack_command` or `pack_commands` returned. Errors: redis-py's."""
+        """Send a result of `pack_command` or `pack_commands`. Errors: redis-py's."""
         chunks = [command] if isinstance(command, str | bytes) else command
         super().send_packed_command(_slices(chunks), check_health)  # type: ignore[misc]
 
 
 class TCPConnection(InSlices, Connection):
-    """redis-py's, which sends in slices."""
+    """redis-py's TCP connection, which sends in slices."""
 
 
 class TLSConnection(InSlices, SSLConnection):
@@ -91,7 +91,7 @@ class TLSConnection(InSlices, SSLConnection):
 
 
 def in_slices(connection_class: type[Any]) -> type[Any]:
-    """Return the class of ours for one of redis-py's; others are left as they are."""
+    """Return the class that sends in slices for one of redis-py's; any other class unchanged."""
     ours: dict[type[Any], type[Any]] = {Connection: TCPConnection, SSLConnection: TLSConnection}
     return ours.get(connection_class, connection_class)
 

@@ -30,9 +30,9 @@ def resolve_url(option: str | None, environment: Mapping[str, str] = os.environ)
 
 
 def hide_password(url: str) -> str:
-    """Return the URL for eyes: passwords, and whatever stands where one could be, are starred.
+    """Return the URL for display, with `***` for passwords and everything that may be one.
 
-    Total: any text is accepted, and in doubt too much is hidden rather than too little.
+    Accepts any text. When in doubt, it hides too much rather than too little.
     """
     scheme = _SCHEME.match(url)
     prefix = scheme[0] if scheme else ""
@@ -45,7 +45,7 @@ def hide_password(url: str) -> str:
 
 
 def _hide_parameters(rest: str) -> str:
-    """Hide the query from the value of its first secret on: an `&` may be a part of that."""
+    """Hide the query from its first secret value on: an `&` may be part of the value."""
     place, mark, query = rest.partition("?")
     shown = []
     for parameter in query.split("&"):
@@ -66,7 +66,7 @@ def _hide_user(rest: str) -> str:
 
 
 def _hide_port(rest: str) -> str:
-    """Hide what stands for the port and is none: a password whose `@host` is missing."""
+    """Hide a port that is not a number: it is a password whose `@host` is missing."""
     place = _PLACE.match(rest)
     if place is None or not place[2] or place[2][1:].isdigit():
         return rest
@@ -76,14 +76,14 @@ def _hide_port(rest: str) -> str:
 # The list of processes ---------------------------------------------------------------------------
 
 _ARG_START, _ARG_END = 45, 46
-"""Which fields of /proc/self/stat these are behind the name of the program; see proc(5)."""
+"""The positions of these fields after the program's name in /proc/self/stat; see proc(5)."""
 
 
 def hide_argument(argument: str, shown: str) -> bool:
-    """Write `shown` over an argument of this process in the system's list of processes.
+    """Overwrite an argument of this process in the system's list of processes with `shown`.
 
-    `sys.argv` stays. Returns whether that was possible: on Linux only, and it could be seen until
-    now. Errors: none.
+    Does not change `sys.argv`. Returns whether it was possible, which is on Linux only. The
+    argument was visible until now. Errors: none.
     """
     if sys.platform != "linux":
         return False
