@@ -1,4 +1,4 @@
-"""What waits for somebody's word: jobs that ask for an approval, and runs that are held."""
+"""Approves and rejects jobs that ask for an approval, and releases held runs."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 
 
 MAX_TEXT = 4_000
-"""Characters of a note, or of a reason."""
+"""The most characters of a note, or of a reason."""
 
 MAX_VALUES = 64 * 1024
-"""Bytes of the JSON of what an approval gives."""
+"""The most bytes of JSON of the values that an approval gives."""
 
 _APPROVED, _REJECTED = "approved", "rejected"
 
@@ -47,13 +47,19 @@ def approve(
     note: str = "",
     by: str = "",
 ) -> bool:
-    """Approve a job of a run, or all items of a group, also those still to come.
+    """Approve a job of a run, or all items of a group, including later ones.
 
-    It starts as soon as all else is ready. `inputs` are what the approval of the job asks for, as
-    text or of their type; `by` says who, and is taken for true.
-    Returns True for the call that did it, False when it was approved before.
+    The job starts as soon as nothing else holds it.
+
+    Args:
+        inputs: the values that the approval asks for, as text or of their type.
+        by: who approves; not verified.
+
+    Returns:
+        True for the call that approved the job, False if it was approved before.
+
     Errors: RunNotFound; NotFound; UsageError for inputs that do not fit; WrongState for a job that
-    asks for no approval, is over, or was approved before with other values.
+    asks for no approval, has ended, or was approved before with other values.
     """
     ids = find_jobs(name, get_declared(run_id, connection))
     given = _resolve(name, ids, inputs or {}, connection)
@@ -67,7 +73,7 @@ def approve(
 
 
 def _read_given(ids: Sequence[str], connection: Redis) -> Iterator[Mapping[str, Any]]:
-    """Yield the values of the approvals that jobs, or the group around them, have got."""
+    """Yield the values of earlier approvals of these jobs, or of their group."""
     for job_id in ids:
         for key, field in ((keys.job(job_id), "flowq_approved"), (keys.group(job_id), "approved")):
             if word := as_text(connection.hget(key, field) or b""):
@@ -77,9 +83,9 @@ def _read_given(ids: Sequence[str], connection: Redis) -> Iterator[Mapping[str, 
 def reject(run_id: str, name: str, connection: Redis, *, reason: str = "", by: str = "") -> bool:
     """Reject a job that asks for an approval, or all items of a group: it is canceled.
 
-    Returns True for the call that did it, False when it was rejected before.
+    Returns True for the call that rejected it, False if it was rejected before.
     Errors: RunNotFound; NotFound; WrongState for a job that asks for no approval, has not asked
-    yet, or is over.
+    yet, or has ended.
     """
     ids = find_jobs(name, get_declared(run_id, connection))
     return _tell(run_id, name, ids, _REJECTED, _Word(by, reason), connection)
@@ -92,10 +98,10 @@ def has_asked(run_id: str, name: str, connection: Redis) -> bool:
 
 
 def say_who() -> str:
-    """Return who runs this process, `user@host`: a claim, nobody checks it."""
+    """Return the user of this process as `user@host`; this is not verified."""
     try:
         user = getpass.getuser()
-    except (KeyError, OSError):  # there is no such user here, as in a container
+    except (KeyError, OSError):  # the user has no name, as in a container
         user = str(os.getuid()) if hasattr(os, "getuid") else "?"
     return f"{user}@{socket.gethostname()}"
 
@@ -106,7 +112,7 @@ class _Word(NamedTuple):
     inputs: Mapping[str, Any] = MappingProxyType({})
 
     def write(self, at_s: float) -> str:
-        """Return it as JSON, without what is empty. Errors: UsageError for what is too long."""
+        """Return it as JSON, without empty fields. Errors: UsageError for a long note."""
         if len(self.note) > MAX_TEXT:
             length = f"{len(self.note):,} characters"
             raise UsageError(f"the text has {length}; {MAX_TEXT:,} are the most that is kept")
@@ -143,7 +149,7 @@ def _resolve(
 ) -> dict[str, Any]:
     """Return the value of each input that the approval asks for. Errors: UsageError."""
     declared = _read_inputs(ids, connection)
-    if declared is None:  # it asks for no approval, as the answer will be
+    if declared is None:  # it asks for no approval; the script will say so
         return {}
     try:
         values = resolve(declared, given, f"the approval of {name}")
@@ -157,7 +163,7 @@ def _resolve(
 
 
 def _read_inputs(ids: Sequence[str], connection: Redis) -> tuple[Input, ...] | None:
-    """Return the inputs of an approval; None for jobs that ask for none."""
+    """Return the inputs of an approval; None for jobs that ask for no approval."""
     for job_id in ids:
         asks, approval = connection.hmget(keys.job(job_id), "flowq_asks", "flowq_approval")
         asks = asks or (b"" if approval else connection.hget(keys.group(job_id), "asks"))
@@ -167,9 +173,9 @@ def _read_inputs(ids: Sequence[str], connection: Redis) -> tuple[Input, ...] | N
 
 
 def find_jobs(name: str, status: RunStatus) -> list[str]:
-    """Return the ids of the jobs that a name stands for: one, or a group's list and its items.
+    """Return the ids of the jobs with a name: one job, or a group's list and its items.
 
-    It is the start of a workflow that asks for its approval. Errors: NotFound.
+    For a nested workflow, its start is included, which asks for the approval. Errors: NotFound.
     """
     jobs = status.jobs
     outer, _, last = name.rpartition(".")

@@ -1,4 +1,4 @@
-"""`job.blockers`: how the jobs that a future job waited for have ended, read page by page."""
+"""`job.blockers`: how the blockers of a future job have ended, read page by page."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ BLOCKERS_PER_READ = 250
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How one blocker has ended, or where it is.
+    """How one blocker has ended, or its current status.
 
     `status` is its outcome (finished, failed, stopped, canceled, skipped, expired, deleted), or
-    RQ's status while it has not ended. `error` is the message at the end of `traceback`; both are
-    empty unless it failed.
+    RQ's status until it has ended. `error` is the message at the end of `traceback`; both are empty
+    unless it failed.
     """
 
     job_id: str
@@ -37,8 +37,8 @@ class Outcome:
 class Blockers(Sequence[Outcome]):
     """The outcomes of a future job's blockers, in the order in which they were added.
 
-    Shape: lazy; `BLOCKERS_PER_READ` are read in one round trip and only those are kept, so that
-    going through 10,000 results does not hold them all. Blockers that were deleted are in it.
+    Reads `BLOCKERS_PER_READ` at a time and keeps only these, so that a loop over 10,000 results
+    does not hold all of them. Includes blockers that were deleted.
     """
 
     def __init__(self, future_id: str, connection: Redis, serializer: Any) -> None:
@@ -114,7 +114,7 @@ class Blockers(Sequence[Outcome]):
 
 
 def last_message(traceback: str) -> str:
-    """Return the message at the end of a traceback: its last line, and what is indented below."""
+    """Return the message at the end of a traceback: its last line with the indented ones below."""
     lines = traceback.strip().splitlines() or [""]
     first = len(lines) - 1
     while first and lines[first].startswith(" "):

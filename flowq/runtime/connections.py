@@ -1,13 +1,13 @@
-"""A server that cannot be used for a while, because it is away or refuses; its clock; many reads.
+"""Waiting for a server that is unavailable or refuses commands; its clock; reads in pages.
 
-`ANSWERS` is the one table of what a server may answer instead of doing what it was asked, and of
-what is waited for. docs/production.md shows the same table, and a test compares them. Code that
-catches errors of redis-py asks `is_passing` or `is_refusal` instead of naming classes: redis-py has
-a class for some of these answers, and only the text for others.
+`ANSWERS` is the one table of the refusals of a server, and says which of them pass. A test compares
+it with docs/production.md. Code that catches errors of redis-py calls `is_passing` or `is_refusal`
+instead of naming classes: redis-py has a class for some of these answers, and only the text for
+others.
 
-The clock of the server decides what is due. Scripts ask it themselves (`lua/common.lua`). Where
-Python has to name an instant that is compared with others later, it asks with `read_clock`: the
-clock of a host may be wrong by hours.
+The clock of the server decides what is due. Scripts read it themselves (`lua/common.lua`). Python
+reads it with `read_clock` for every instant that is compared with others later: the clock of a host
+may be wrong by hours.
 """
 
 from __future__ import annotations
@@ -59,27 +59,29 @@ def _read_max_wait() -> float:
 
 
 MAX_WAIT_S = _read_max_wait()
-"""How long a command waits for a server that cannot be used."""
+"""How long a command waits for an unavailable server."""
 
 JOB_MAX_WAIT_S = 2 * MAX_WAIT_S
-"""How long a job waits when it has to ask the server; its own timeout may come first."""
+"""How long a job waits for an unavailable server, unless its own timeout comes first."""
 
 PAUSE_S = 0.05
 LONGEST_PAUSE_S = 1.0
 
 CALM_S = 2.0
-"""How long nothing must fail before the outage is over. A server that comes and goes is one."""
+"""An outage is over after so long without an error, so that repeated short ones count as one."""
 
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a server may answer instead of doing what it was asked. Nothing was done then.
+    """An answer by which a server refuses a command, without executing any of it.
 
-    `word` is how the answer begins, in the protocol; `meaning` completes "the server cannot be
-    used: …"; `advice` says what an operator can do. `is_waited_for`: it passes by itself, or an
-    operator ends it, and then the same is asked again.
+    Attributes:
+        word: the beginning of the answer, in the protocol.
+        meaning: completes "the server cannot be used: …".
+        advice: what an operator can do.
+        is_waited_for: the state passes, by itself or by an operator, so the command is repeated.
     """
 
     word: str
@@ -134,16 +136,16 @@ _WORD_BY_CLASS: tuple[tuple[type[Exception], str], ...] = (
     (AskError, "ASK"),
     (ClusterCrossSlotError, "CROSSSLOT"),
 )
-"""The classes from whose text redis-py takes the word away."""
+"""The classes of redis-py from whose message the word is removed."""
 
-# redis-py puts the command of a pipeline before the answer, and Redis 6.2 the place in a script.
+# redis-py puts the command of a pipeline before the answer, and Redis 6.2 the line in a script.
 _WORD = re.compile(
     rf"(?:^|of pipeline caused error: |: -)({'|'.join(w for w in _BY_WORD if w.isupper())})\b"
 )
 
 
 def find_answer(error: BaseException) -> Answer | None:
-    """Return which answer of the table an error of redis-py stands for; None for any other."""
+    """Return the answer in the table that caused an error of redis-py; None for other errors."""
     if not isinstance(error, RedisError):
         return None
     for kind, word in _WORD_BY_CLASS:
@@ -157,17 +159,16 @@ def find_answer(error: BaseException) -> Answer | None:
 
 
 def is_refusal(error: BaseException) -> bool:
-    """Whether the server refuses for a while; it has done nothing of what it was asked."""
+    """Whether the server refuses commands for a while. It has executed nothing."""
     answer = find_answer(error)
     return answer is not None and answer.is_waited_for
 
 
 def is_passing(error: BaseException) -> bool:
-    """Whether to ask the same again later: the server refuses for a while, or is away.
+    """Whether to repeat the command later: the server refuses for a while, or is unavailable.
 
-    When it is away, what it was asked may have been done. redis-py makes its own errors of what the
-    system says of its connections, so any other OSError is not about the server: perhaps of a file
-    that code of a user's has looked for.
+    If it is unavailable, it may have executed the command. redis-py raises its own errors for its
+    connections, so any other OSError has another cause, such as a file that user code has opened.
     """
     answer = find_answer(error)
     if answer is not None:
@@ -187,8 +188,8 @@ def describe(error: BaseException) -> str:
 class Outage:
     """Tells that the server cannot be used when that begins, and when it is over: once each.
 
-    `tell_begin` and `tell_end` get what there is to say. Call `meet` for each error and `check`
-    from time to time when all goes well.
+    `tell_begin` and `tell_end` are called with a message. Call `meet` for each error, and `check`
+    from time to time while there is none.
     """
 
     def __init__(
@@ -210,19 +211,19 @@ class Outage:
             self._tell_begin, self._tell_end = before
 
     def meet(self, error: BaseException) -> None:
-        """Note that the server could not be used just now."""
+        """Note an error of the server."""
         self._met_at = time.monotonic()
         if not self._is_on:
             self._is_on, self._began_at = True, self._met_at
             self._tell_begin(f"the server cannot be used: {describe(error)}; waiting for it")
 
     def check(self) -> None:
-        """Note that it could be used just now; the outage is over when that lasts."""
+        """Note that the server answers; after CALM_S the outage is over."""
         if self._is_on and time.monotonic() - self._met_at > CALM_S:
             self.end()
 
     def end(self) -> None:
-        """Say that the outage is over, if there was any; the caller is sure of it."""
+        """End the outage, if there is one, without waiting for CALM_S."""
         if self._is_on:
             self._is_on = False
             seconds = self._met_at - self._began_at
@@ -230,11 +231,11 @@ class Outage:
 
 
 class Attempts:
-    """Attempts at the same thing: the one rule of how long they go on, and what is said of them.
+    """Decides whether to repeat a failed operation, and reports the outage.
 
-    They go on for `within_s` after the outage began, which a connection may notice only at the end
-    of its whole limit. The idle connections of `connection` are closed before each further attempt:
-    after a fail-over the one that has refused leads to the old server.
+    Attempts go on for `within_s` after the first failure, which a connection may notice only after
+    its whole time limit. The idle connections of `connection` are closed before each further
+    attempt: after a fail-over they lead to the old server.
     """
 
     def __init__(
@@ -253,11 +254,11 @@ class Attempts:
 
     @property
     def have_failed(self) -> bool:
-        """Whether one of them has."""
+        """Whether an attempt has failed."""
         return self._deadline is not None
 
     def fail(self, error: Exception) -> None:
-        """Note that one has failed; raise that error when another one would not help."""
+        """Note a failure; raise the error if another attempt would not help."""
         self._deadline = self._deadline or time.monotonic() + self._within_s
         if not self._passes(error) or time.monotonic() > self._deadline:
             raise error
@@ -275,17 +276,17 @@ def retry_while_unavailable(
     outage: Outage | None = None,
     passes: Callable[[Exception], bool] = is_passing,
 ) -> Result:
-    """Do what needs the server and may be done twice; again for as long as that may help.
+    """Call `do`, and repeat it while the server is unavailable. It may be executed twice.
 
-    Blocks, as `Attempts` say. Errors: redis-py's when the outage lasts longer, or is not one that
-    `passes`.
+    Blocks: up to `within_s` and a time limit of the connection. Errors: redis-py's, if the outage
+    lasts longer or the error does not pass.
     """
     attempts = Attempts(within_s, connection=connection, outage=outage, passes=passes)
     pause_s = PAUSE_S
     while True:
         try:
             result = do()
-        except Exception as error:  # noqa: BLE001 - which raises what does not pass
+        except Exception as error:  # noqa: BLE001 - `fail` raises it if it does not pass
             attempts.fail(error)
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
@@ -309,10 +310,10 @@ def do_or_leave_to_others(do: Callable[[], object], connection: Redis) -> None:
 
 
 class RetryWhileRefused(Retry):
-    """Lets each command of a connection wait while the server refuses (`Redis.set_retry`).
+    """Makes each command of a connection wait while the server refuses (`Redis.set_retry`).
 
-    Nothing was done of what was refused, so any command may be sent again. A lost connection is not
-    waited for: nobody here knows whether the command may be done twice.
+    A refused command was not executed, so it can be sent again. A lost connection is an error: the
+    command may have been executed, and it is unknown here whether it may be executed twice.
     """
 
     def __init__(self, outage: Outage, within_s: float = MAX_WAIT_S) -> None:
@@ -322,20 +323,20 @@ class RetryWhileRefused(Retry):
         self._is_waiting = False
 
     def __deepcopy__(self, memo: object) -> Self:
-        """Return itself: each connection makes a copy, and all have the same outage."""
+        """Return this object: connections copy it, and all share one outage."""
         return self
 
     def call_with_retry(self, do: Any, fail: Any, *args: Any, **options: Any) -> Any:
-        """Do as redis-py's, again for as long as the server refuses; connect anew each time."""
+        """Do as redis-py's, repeatedly while the server refuses; reconnect each time."""
         call = partial(super().call_with_retry, do, fail, *args, **options)
-        if self._is_waiting or not self.within_s:  # connecting is a part of a command
+        if self._is_waiting or not self.within_s:  # this call is part of one that waits
             return call()
 
         def call_and_hang_up() -> Any:
             try:
                 return call()
             except ResponseError as error:
-                if is_refusal(error):  # by now another server may answer at that address
+                if is_refusal(error):  # reconnect: another server may have taken the address
                     fail(error, 1) if options.get("with_failure_count") else fail(error)
                 raise
 
@@ -348,9 +349,9 @@ class RetryWhileRefused(Retry):
     def apply(
         self, do: Callable[[], Result], passes: Callable[[Exception], bool] = is_refusal
     ) -> Result:
-        """Retry for as long as this one waits: once it has given up, no longer.
+        """Call `do`, and repeat it while its error passes, for up to `within_s`.
 
-        The caller may still have to tidy up then.
+        After it has given up once, it does not wait again: the caller may have to clean up.
         """
         try:
             return retry_while_unavailable(do, self.within_s, outage=self.outage, passes=passes)
@@ -390,7 +391,7 @@ def read_each(
 
 
 MAX_DIFFERENCE_S = 5.0
-"""How far the clock of a host may be from that of the server."""
+"""The difference between the clocks of host and server that is tolerated."""
 
 
 def read_clock(connection: Redis) -> float:
@@ -400,9 +401,9 @@ def read_clock(connection: Redis) -> float:
 
 
 def clock_warning(theirs_s: float, before_s: float, after_s: float) -> str:
-    """Return what to say of a clock of ours that differs from the server's; "" when all is well.
+    """Return a warning if this host's clock differs from the server's; "" otherwise.
 
-    `theirs_s` was read on the server between the other two, which were read here.
+    `theirs_s` was read from the server, between the other two instants, which were read here.
     """
     difference_s = max(before_s - theirs_s, theirs_s - after_s)
     if difference_s <= MAX_DIFFERENCE_S:

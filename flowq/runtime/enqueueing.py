@@ -1,13 +1,13 @@
-"""What `lua/add.lua` is told of the jobs to add, and copies: jobs made like one that exists.
+"""The arguments of `lua/add.lua` for new jobs, and copies of jobs.
 
-`Queue` makes an `Entry` of each job, and `as_arguments` the call of the script of these; what
-neighbours have in common the script is told once. Most jobs that are enqueued together differ from
-the first of their kind only in arguments, id and the future jobs that they block: a `Copier` copies
-that one, in a fifth of the time of RQ's own way. The children of workers copy jobs as well
+`Queue` makes an `Entry` for each job, and `as_arguments` turns entries into the arguments of the
+script, which get the common fields of adjacent jobs once. Most jobs that are enqueued together
+differ from the first of their kind only in arguments, id and the future jobs that they block. A
+`Copier` copies that one, in a fifth of the time that RQ needs. Children also copy jobs
 (`workers/child/restore.py`).
 
-Also here: whether a new job would wait for itself (`refuse_cycles`), and what a synchronous queue
-runs at a release (`run_released`).
+Also here: the search for cycles (`refuse_cycles`), and what a synchronous queue runs at a release
+(`run_released`).
 """
 
 from __future__ import annotations
@@ -37,17 +37,18 @@ if TYPE_CHECKING:
 
 
 OWN_FIELDS = ("created_at", "data", "description")
-"""The fields of RQ's in which jobs of one shape differ."""
+"""The RQ fields in which jobs of one shape differ."""
 
 IdUse = Literal["new", "unique", ""]
-"""A new id was never used before; a unique one must not be; any other may be an ended job's."""
+"""A "new" id was never used before; a "unique" one must not be in use; another one may belong to a
+job that has ended."""
 
 
 Shape = tuple[Any, ...]
-"""What several jobs have in common, as the script takes it."""
+"""The arguments of the script that several jobs have in common."""
 
 Own = tuple[str, str, str, str, bytes, str | None]
-"""The rest of a job: id, blocks, name, created_at, data, description."""
+"""The other arguments of a job: id, blocks, name, created_at, data, description."""
 
 
 class Entry(NamedTuple):
@@ -59,14 +60,14 @@ class Entry(NamedTuple):
 
 
 def make_entry(job: Job, id_use: IdUse) -> Entry:
-    """Describe a job that is ready to be added."""
+    """Return the entry of a job that is ready to be added."""
     hold = job.hold
     fields = {**job.to_dict(), **hold.fields}
     serializer = job.serializer
     if isinstance(serializer, type) and serializer is not PickleSerializer:
         fields["flowq_serializer"] = f"{serializer.__module__}.{serializer.__qualname__}"
     own = (job.id, job.blocks, hold.name, *(fields.pop(name, "") for name in OWN_FIELDS))
-    # What is empty means the same to RQ when it is not there.
+    # To RQ, an empty field means the same as a missing one.
     pairs = [part for pair in fields.items() if pair[1] != "" for part in pair]
     at = "" if hold.at_s is None else f"{hold.at_s:.3f}"
     shape = (job.origin, hold.future, at, hold.run_id, id_use, len(pairs) // 2, *pairs)
@@ -74,7 +75,7 @@ def make_entry(job: Job, id_use: IdUse) -> Entry:
 
 
 def as_arguments(described: Sequence[tuple[Shape, Own]]) -> list[Any]:
-    """Return jobs as the script takes them, in their order."""
+    """Return the arguments of the script for jobs, in their order."""
     arguments: list[Any] = [len(described)]
     for _, neighbours in groupby(described, key=lambda each: id(each[0])):
         alike = list(neighbours)
@@ -87,9 +88,9 @@ def as_arguments(described: Sequence[tuple[Shape, Own]]) -> list[Any]:
 
 
 class JobTemplate(NamedTuple):
-    """The attributes of a job, for copies of it. Shape: `attributes` has the lists of `lists` too.
+    """The attributes of a job, for copies of it. `lists` are those attributes that are lists.
 
-    Nothing else that can change in depth may be among them: the copies would share it.
+    No other attribute may be a mutable object, because the copies would share it.
     """
 
     job_class: type[Job]
@@ -98,13 +99,13 @@ class JobTemplate(NamedTuple):
 
     @classmethod
     def of(cls, job: Job) -> JobTemplate:
-        """Make a template of a job, which later changes of the job do not touch."""
+        """Make a template of a job, independent of later changes of the job."""
         attributes = dict(vars(job))
         lists = [(name, list(it)) for name, it in attributes.items() if isinstance(it, list)]
         return cls(type(job), attributes, lists)
 
     def copy(self) -> Job:
-        """Return a job with the same attributes, and lists and a meta of its own."""
+        """Return a job with the same attributes, but with its own lists and `meta`."""
         job = self.job_class.__new__(self.job_class)
         job.__dict__ = attributes = self.attributes.copy()
         for name, items in self.lists:
@@ -114,18 +115,18 @@ class JobTemplate(NamedTuple):
 
 
 class _Kind(NamedTuple):
-    """The first of its kind, as it was before it was added."""
+    """The first job of a kind, as it was before it was added."""
 
-    data: EnqueueData  # here so that nothing else gets the identities in its key
+    data: EnqueueData  # kept so that no other object gets an id that is in the key
     shape: tuple[Any, ...]
     template: JobTemplate
 
 
 class Copier:
-    """Makes jobs from descriptions that it has been shown the like of.
+    """Makes jobs as copies of the first of their kind.
 
-    It is for one call: the kinds are told apart by which objects the descriptions name, not by how
-    these look, so they have to stay as they are.
+    A copier serves one call. It compares descriptions by the identity of their objects, not by
+    value, so these objects must not change meanwhile.
     """
 
     def __init__(self) -> None:
@@ -134,10 +135,10 @@ class Copier:
         self._bare_by_kind: dict[int, tuple[bytes, bytes, str | None]] = {}
 
     def learn(self, data: EnqueueData, job_id: str | None, entry: Entry) -> None:
-        """Remember a job that was made the whole way, if others can be copies of it."""
+        """Remember a job that RQ has made, if others can be copies of it."""
         job = entry.job
-        # What a job may change in depth is not shared, and what may warn or be read once is not
-        # passed over.
+        # Copies would share mutable objects; and RQ's code for these options may warn, or consume
+        # an iterator.
         callbacks = data.on_success or data.on_failure or data.on_stopped
         is_deep = job.meta or job.webhooks or job.given_dependency_ids
         if type(job) is Job and not (callbacks or is_deep):
@@ -145,9 +146,9 @@ class Copier:
             self._kind_by_key[_key(data, job_id, job.hold)] = kind
 
     def copy(self, data: EnqueueData, job_id: str | None, hold: Hold) -> Entry | None:
-        """Return the job that is asked for, or None where it has to be made the whole way.
+        """Return a copy for a description, or None if RQ has to make the job.
 
-        Errors: as RQ's for an id, and those of the arguments' own `repr` and pickling.
+        Errors: RQ's for an id; those of the arguments' `repr` and pickling.
         """
         kind = self._kind_by_key.get(_key(data, job_id, hold))
         if kind is None or type(data.args) not in _ARGS or type(data.kwargs) not in _KWARGS:
@@ -163,13 +164,13 @@ class Copier:
         job.kwargs = {} if data.kwargs is None else data.kwargs
         compressed, described = self._write(job, kind, bool(data.args or data.kwargs))
         job.description = data.description or described
-        now_s = time.time_ns() // 1000 / 1e6  # whole microseconds, so that both mean the same
+        now_s = time.time_ns() // 1000 / 1e6  # microseconds, as both forms have them
         job.created_at = datetime.fromtimestamp(now_s, UTC)
         fields = format_instant(now_s), compressed, job.description
         return Entry(job, kind.shape, (job.id, job.blocks, hold.name, *fields))
 
     def _write(self, job: Job, kind: _Kind, has_arguments: bool) -> tuple[bytes, str | None]:
-        """Return the call as bytes, compressed, and in words; without arguments it is the same."""
+        """Return the compressed call and its text. Jobs of a kind without arguments share them."""
         if has_arguments:
             return self._compress(job.write_data()), job.get_call_string()
         bare = self._bare_by_kind.get(id(kind))
@@ -182,7 +183,7 @@ class Copier:
         return bare[1:]
 
     def _compress(self, data: bytes) -> bytes:
-        # It takes as long as all the rest of a copy, and many calls have no arguments.
+        # Compressing takes as long as everything else, and many calls have no arguments.
         if data != self._data:
             self._data, self._compressed = data, zlib.compress(data)
         return self._compressed
@@ -193,7 +194,7 @@ _KWARGS = (dict, type(None))
 
 
 def _key(data: EnqueueData, job_id: str | None, hold: Hold) -> tuple[Any, ...]:
-    """Return all that copies have in common: not arguments, description, id, edges and name."""
+    """Return what copies must have in common: all but arguments, description, id, edges, name."""
     asked = (hold.future, hold.at_s, hold.run_id, *hold.fields.items(), job_id is None)
     function = data.func if type(data.func) is str else id(data.func)
     return (*asked, function, *map(id, data[3:7] + data[8:9] + data[10:]))
@@ -201,19 +202,19 @@ def _key(data: EnqueueData, job_id: str | None, hold: Hold) -> tuple[Any, ...]:
 
 # Cycles -------------------------------------------------------------------------------------
 #
-# A new edge can close a cycle only in two ways: through the new job's own `depends_on`, or through
-# an id that is used again. Only then the graph is walked, and only so far. In a CycleError the
-# arrow reads "waits for".
+# A new edge can close a cycle only in two ways: by the new job's own `depends_on`, or by an id that
+# is used again. Only then the graph is searched, up to a limit. The arrows in a CycleError mean
+# "waits for".
 
 
 WALK_LIMIT = 1_000
-"""How many jobs a walk looks at; a cycle that is longer is not found here."""
+"""How many jobs a search visits; a longer cycle is not found."""
 
 
 def refuse_cycles(jobs: Sequence[Job]) -> None:
-    """Raise CycleError when what a new job depends on waits for a future job that it blocks.
+    """Raise CycleError if a dependency of a new job waits for a future job that the job blocks.
 
-    The jobs are enqueued together, so that they may wait for each other already.
+    The jobs are enqueued together, so they may also wait for each other.
     """
     depending = [job for job in jobs if job.given_dependency_ids and job.hold.edges]
     new = {job.id: job for job in jobs} if depending else {}
@@ -226,7 +227,7 @@ def refuse_cycles(jobs: Sequence[Job]) -> None:
 
 
 def instead_of_taken(jobs: Sequence[Job], job_id: str) -> CycleError | None:
-    """Return the better error when the taken id is one that its own new edges lead back to."""
+    """Return the error for a taken id if the new edges would close a cycle through it."""
     job = next(job for job in jobs if job.id == job_id)
     for edge in job.hold.edges:
         path = _find_path(job.connection, job_id, {edge.future_id}, {})
@@ -238,7 +239,7 @@ def instead_of_taken(jobs: Sequence[Job], job_id: str) -> CycleError | None:
 def _find_path(
     connection: Redis, start: str, wanted: set[str], new: Mapping[str, Job]
 ) -> list[str] | None:
-    """Breadth first along "waits for"; the path from start to one of `wanted`, or None."""
+    """Search breadth first along "waits for"; return the path to one of `wanted`, or None."""
     came_from: dict[str, str] = {start: ""}
     level = [start]
     while level and len(came_from) <= WALK_LIMIT:
@@ -282,8 +283,8 @@ def _waits_for(
 def run_released(queue: Queue, future: Job) -> None:
     """Run the blockers of a released future job in order, then the future job, in this process.
 
-    And then what had waited for these. A blocker that is not released itself, or that failed,
-    leaves the future job waiting, as with workers.
+    Then run the jobs that waited for these. As with workers, the future job goes on waiting for a
+    blocker that failed, or that was not released itself.
     """
     blocker_ids = map(as_text, queue.connection.lrange(keys.blockers(future.id), 0, -1))
     waiting = [*(find_job(queue, job_id) for job_id in blocker_ids), future]
@@ -293,7 +294,7 @@ def run_released(queue: Queue, future: Job) -> None:
 
 
 def find_job(queue: Queue, job_id: str) -> Job | None:
-    """Return the job, or None when it has been deleted."""
+    """Return the job, or None if it was deleted."""
     try:
         return get_job(job_id, queue.connection, queue.serializer)
     except JobNotFound:
@@ -301,7 +302,7 @@ def find_job(queue: Queue, job_id: str) -> Job | None:
 
 
 def run_if_queued(queue: Queue, job: Job) -> bool:
-    """Run the job here if it is on its queue; return whether it was."""
+    """Run the job in this process if it is queued; return whether it was."""
     if not queue.connection.lrem(keys.queue(job.origin), 1, job.id):
         return False
     queue.run_sync(job)
