@@ -24,7 +24,7 @@ from rq.utils import as_text
 
 from flowq.errors import NotFound, RunFailed, RunNotFound, ServerUnavailable
 from flowq.history import Attempt, read_attempts
-from flowq.plan import Plan
+from flowq.plan import Plan, Source
 from flowq.render.groups import by_declaration, count_ends
 from flowq.runtime import approvals, keys, outputs, results, retry, runs
 from flowq.runtime.connections import Attempts, Outage, is_refusal
@@ -400,14 +400,14 @@ class Run:
         from flowq.pictures.stored import read_picture  # noqa: PLC0415
 
         status = status or self.status()
-        stored = read_picture(runs.read_source(self.run_id, self.connection))
+        stored = read_picture(self.source())
         added = {job.job_id: job.name for job in find_added(status, stored)}
         records = runs.read_job_records(added, self.connection)
         return draw_run(status, stored, {added[job_id]: each for job_id, each in records.items()})
 
-    def has_picture(self) -> bool:
-        """Whether the run has kept the picture of its workflow; those of older versions do not."""
-        return bool(runs.read_source(self.run_id, self.connection).picture)
+    def source(self) -> Source:
+        """Return what the run keeps of its workflow: of an older version's run, nothing."""
+        return runs.read_source(self.run_id, self.connection)
 
     def failures(self, names: Iterable[str] | None = None) -> dict[str, Failure]:
         """Return why jobs failed, by name: all failed jobs, or those in `names`."""

@@ -187,6 +187,8 @@ def tell(lines: Iterable[Line], stream: Stream) -> None:
         terminal.write(plain_text(lines), stream)
 
 
-def width_of(stream: Stream) -> int:
-    """Return the number of columns to write for."""
-    return shutil.get_terminal_size((100, 24)).columns if stream.isatty() else 100
+def width_of(stream: Stream, otherwise: int = 100) -> int:
+    """Return the number of columns to write for: COLUMNS, else the terminal's, else `otherwise`."""
+    is_said = os.environ.get("COLUMNS", "").isdecimal()
+    size = shutil.get_terminal_size((otherwise, 24))
+    return size.columns if is_said or stream.isatty() else otherwise

@@ -1,8 +1,7 @@
-"""`flowq graph`: draw a workflow."""
+"""`flowq graph`: draw a workflow, or a run with the states of its jobs."""
 
 from __future__ import annotations
 
-import shutil
 import sys
 import tempfile
 import webbrowser
@@ -10,8 +9,10 @@ from pathlib import Path
 
 import click
 
-from flowq.cli import options, terminal
+from flowq.cli import display, options, terminal
 from flowq.cli.compiling import checked_graph
+from flowq.cli.completion import complete_run
+from flowq.cli.place import opened
 from flowq.errors import UsageError
 from flowq.pictures.dot import render_dot
 from flowq.pictures.folding import MAX_LEVELS, by_level, focus
@@ -20,7 +21,7 @@ from flowq.pictures.mermaid import render_mermaid
 from flowq.pictures.picture import Picture, draw, to_document
 from flowq.pictures.png import render_png
 from flowq.pictures.svg import render_svg
-from flowq.pictures.text import render_text
+from flowq.pictures.text import draw_text, render_text
 from flowq.render.json import write_json
 from flowq.render.lines import spelled
 
@@ -36,7 +37,14 @@ _ENDINGS_BY_FORMAT = {
 
 
 @click.command()
-@options.target
+@options.optional_target
+@click.option(
+    "--run",
+    "run_id",
+    metavar="RUN",
+    shell_complete=complete_run,
+    help="Draw a run instead: its id, the beginning of it, or last.",
+)
 @click.option(
     "-f",
     "--format",
@@ -51,33 +59,47 @@ _ENDINGS_BY_FORMAT = {
     is_flag=True,
     help="Open the drawing in a browser: FILE, or a temporary HTML page.",
 )
-@click.option("--focus", metavar="JOB", help="Draw this job and its surroundings.")
+@click.option(
+    "--focus",
+    metavar="JOB",
+    help="Draw this job and its surroundings; OUTER.INNER for a job of a nested workflow.",
+)
 @click.option("--levels", is_flag=True, help="Draw one box per level instead of jobs.")
+@options.redis_url
 @options.verbose
 def command(
-    target: str,
+    target: str | None,
+    run_id: str | None,
     format_: str | None,
     output: str | None,
     opens: bool,
     focus: str | None,
     levels: bool,
+    redis_url: str | None,
     verbose: bool,
 ) -> None:
-    """Draw the jobs of a workflow and their dependencies.
+    """Draw the jobs of a workflow, or of a run, and their dependencies.
 
-    The command imports no functions and needs no server. Large workflows are folded: jobs with the
-    same edges become one box, then chains, then levels; DOT and JSON contain every job.
+    For a TARGET, the command imports no functions and needs no server. For a run, it needs none of
+    the files, because the run has kept its picture; it draws the states of the jobs, nested
+    workflows and jobs added by code. Large pictures are folded: jobs with the same edges become one
+    box, then chains, then levels; DOT and JSON contain every job.
 
     \b
       flowq graph workflows/sandwich.yaml
       flowq graph workflows/sandwich.yaml -o sandwich.svg
       flowq graph workflows/gallery.yaml --open
       flowq graph workflows/books.yaml --focus report
+      flowq graph --run last
+      flowq graph --run k3v9x0q2m5ab -o run.html --open
     """
     if opens and output == "-":
         raise UsageError("--open shows a file; leave -o - away, or name a file")
+    if (target is None) == (run_id is None):
+        raise UsageError("name either a TARGET, as in FILE.yaml, or a run, as in --run last")
     format_ = _find_format(format_, output, opens)
-    picture = _select(draw(checked_graph(target)), focus, levels)
+    picture = _draw_run(run_id, redis_url) if run_id else draw(checked_graph(target or ""))
+    picture = _select(picture, focus, levels)
     if output is None and opens:
         output = _name_file(format_)
     if output and output != "-":
@@ -87,12 +109,26 @@ def command(
     elif format_ == "png":
         _write_bytes(render_png(picture))
     elif format_ == "text":
-        is_terminal = sys.stdout.isatty()
-        width = shutil.get_terminal_size((120, 24)).columns if is_terminal else 120
-        unicode = terminal.can_show(sys.stdout)
-        terminal.write(render_text(picture, width, unicode=unicode))
+        width, unicode = display.width_of(sys.stdout, WIDTH), terminal.can_show(sys.stdout)
+        display.tell(draw_text(picture, width, unicode=unicode), sys.stdout)
     else:
         terminal.write(_drawn(picture, format_).decode())
+
+
+WIDTH = 120
+"""The number of columns of a text in a file, or in a pipe unless COLUMNS says another one."""
+
+
+def _draw_run(word: str, redis_url: str | None) -> Picture:
+    """Return the picture of the run that a word names. Errors: NotFound."""
+    with opened(redis_url) as place:
+        run = place.find_run(word)
+        if not run.source().picture:
+            terminal.note(
+                f"flowq: run {run.run_id} has kept no picture; kinds and conditions of its jobs, "
+                "and the jobs of nested workflows, are not drawn"
+            )
+        return run.picture()
 
 
 def _find_format(format_: str | None, output: str | None, opens: bool) -> str:
@@ -123,7 +159,7 @@ def _drawn(picture: Picture, format_: str) -> bytes:
     if format_ == "json":
         text = write_json(to_document(picture))
     elif format_ == "text":
-        text = render_text(picture, 120)
+        text = render_text(picture, WIDTH)
     else:
         renders = {
             "mermaid": render_mermaid,

@@ -14,6 +14,10 @@ Decorator = Callable[[Any], Any]
 
 target: Decorator = click.argument("target", metavar="TARGET", shell_complete=complete_file)
 
+optional_target: Decorator = click.argument(
+    "target", metavar="[TARGET]", required=False, shell_complete=complete_file
+)
+
 run_id: Decorator = click.argument("run_id", metavar="RUN", shell_complete=complete_run)
 """A run: its id, the beginning of it, or `last` (`Place.find_run`)."""
 

@@ -7,6 +7,7 @@ is not enough, each level does.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -34,6 +35,9 @@ BAD = ("failed", "stopped", "expired")
 """The states that a reader looks for first."""
 
 _NAMES = 4
+
+_MAX_DEPTH = 5
+"""How deep the names of nested workflows are looked at for a hint."""
 
 FEW = 3
 """That many twins, or jobs in a row, are drawn one by one."""
@@ -208,14 +212,24 @@ def _find_levels(picture: Picture, at_most: int) -> Iterator[tuple[str, list[Box
         yield (f"level {first}" if first == last else f"levels {first}–{last}"), boxes
 
 
-def focus(picture: Picture, name: str, steps: int = 2) -> Picture:
+def focus(picture: Picture, name: str, steps: int = 2, outer: str = "") -> Picture:
     """Return one job with what is at most so many edges before and after it.
 
-    What is further away on a side is one box. Errors: UsageError for an unknown job.
+    What is further away on a side is one box. The name of a job of a nested workflow begins with
+    that of the job that runs it, `deploy.build`; that of an item stands for its group. `outer` is
+    what stood before the name, for errors.
+    Errors: UsageError for an unknown job.
     """
+    first, _, rest = _without_items(name).partition(".")
+    box = next((box for box in picture.boxes if box.name == (first if rest else name)), None)
+    if box is None and name != first and not rest:
+        return focus(picture, first, steps, outer)
+    if rest and box is not None and box.inside:
+        return focus(box.inside, rest, steps, f"{outer}{first}.")
+    if rest or box is None:
+        hint = did_you_mean(outer + name, _names(picture, outer))
+        raise UsageError(f"{picture.title} has no job {outer + name!r}; {hint}")
     before, after = picture.blockers_by_name(), _futures_by_name(picture)
-    if name not in before:
-        raise UsageError(f"{picture.title} has no job {name!r}; {did_you_mean(name, before)}")
     earlier, later = _distances(name, before), _distances(name, after)
     parts: list[tuple[Box, list[Box]]] = []
     far_before, far_after = (
@@ -239,6 +253,19 @@ def focus(picture: Picture, name: str, steps: int = 2) -> Picture:
         if arrow.future not in names_before and arrow.blocker not in names_after
     )
     return merge(replace(picture, arrows=arrows), parts)
+
+
+def _without_items(name: str) -> str:
+    """Return the declarations in a name: `deploy.build` for `deploy[3].build[1]`."""
+    return re.sub(r"\[[^\]]*\]|\((?:list|start)\)", "", name)
+
+
+def _names(picture: Picture, outer: str = "") -> Iterator[str]:
+    """Yield the names of all jobs, and of those in nested workflows."""
+    for box in picture.boxes:
+        yield outer + box.name
+        if box.inside and outer.count(".") < _MAX_DEPTH:
+            yield from _names(box.inside, f"{outer}{box.name}.")
 
 
 def _distances(name: str, neighbours: Mapping[str, Sequence[str]]) -> dict[str, int]:

@@ -60,8 +60,10 @@ def render_html(picture: Picture) -> str:
         *_table(picture),
     ]
     for inside in nested[:_MAX_NESTED]:
+        job = f"{inside.job}, " if inside.job else ""
         out += [
-            f"<details><summary>workflow {escaped(inside.title)}: {_about(inside)}</summary>",
+            f"<details><summary>{escaped(job)}workflow {escaped(inside.title)}: "
+            f"{_about(inside)}</summary>",
             # Drawn by our own layout, because there may be many of them.
             _drawing(render_svg(inside, lay_out)),
             *_table(inside),
@@ -93,7 +95,8 @@ def _table(picture: Picture) -> Iterator[str]:
     for box in picture.boxes[:_MAX_ROWS]:
         before = blockers[box.name]
         more = f" and {len(before) - _MAX_BLOCKERS:,} more" if len(before) > _MAX_BLOCKERS else ""
-        about = "; ".join(filter(None, [box.condition and f"if {box.condition}", box.description]))
+        condition = f"if {box.condition}" if box.condition else ""
+        about = "; ".join(filter(None, [box.reason, condition, box.description]))
         yield (
             f'<tr><th scope="row">{escaped(box.name)}</th><td>{escaped(", ".join(box.words))}</td>'
             f"<td>{', '.join(before[:_MAX_BLOCKERS])}{more}</td><td>{escaped(about)}</td></tr>"

@@ -86,9 +86,28 @@ def _ask_graphlay(outline: Outline) -> Layout | None:
             timeout=LIMIT_S,
             check=True,
         )
-        return _read(json.loads(done.stdout))
+        layout = _read(json.loads(done.stdout))
+        return layout if _has_room_around_nested(layout, outline) else None
     except (OSError, subprocess.SubprocessError, ValueError, LookupError, TypeError):
         return None  # the other answer is always there
+
+
+def _has_room_around_nested(layout: Layout, outline: Outline) -> bool:
+    """Whether boxes with others inside are apart: graphlay 0.3 lets two of them touch."""
+    parents = outline.parents
+    around = [at for at in range(len(parents)) if at in parents]
+    return not any(
+        _is_near(layout.boxes[at], layout.boxes[other])
+        for at in around
+        for other in range(len(parents))
+        if other != at and parents[other] == parents[at]
+    )
+
+
+def _is_near(one: Rectangle, other: Rectangle) -> bool:
+    across = max(one.x - other.x - other.width, other.x - one.x - one.width)
+    down = max(one.y - other.y - other.height, other.y - one.y - one.height)
+    return max(across, down) < BETWEEN_BOXES / 2
 
 
 def _is_long(outline: Outline) -> bool:

@@ -15,10 +15,14 @@ from flowq.pictures.folding import sort_counts, stand_for
 from flowq.pictures.picture import Arrow, Box, Picture, in_order
 from flowq.render.groups import Declared, by_declaration
 from flowq.render.lines import count
-from flowq.status import ENDED, JobRecord, JobStatus, RunStatus, group_state
+from flowq.status import ASKING, ENDED, TOLERATED, JobRecord, JobStatus, RunStatus, group_state
 
 MAX_ADDED = 2_000
 """More jobs than this that are not in the stored picture become one box."""
+
+MAX_REASON = 300
+REJECTED = "rejected"
+"""What the reason of a job begins with that somebody has rejected."""
 
 
 def find_added(status: RunStatus, picture: Picture | None) -> list[JobStatus]:
@@ -88,14 +92,29 @@ def _with_states(picture: Picture, statuses: Sequence[RunStatus], job: str) -> P
 def _with_state(box: Box, declared: Declared) -> Box:
     counted = declared.items if declared.is_group else declared.inside
     ended = sum(job.state in ENDED for job in counted)
-    return replace(
+    box = replace(
         box,
         state=declared.state,
         how_far=f"{ended}/{len(counted)}" if counted or declared.is_group else "",
-        counts=sort_counts(Counter(job.state for job in declared.items))
-        if declared.is_group
-        else (),
+        note=_note(declared),
     )
+    if declared.is_group:
+        return replace(box, counts=sort_counts(Counter(job.state for job in declared.items)))
+    return replace(box, reason=declared.items[0].reason[:MAX_REASON]) if declared.items else box
+
+
+def _note(declared: Declared) -> str:
+    """Return what the state alone does not say."""
+    if any(job.is_asking for job in (*declared.items, *declared.helpers)):
+        return ASKING
+    if declared.is_group or not declared.items:
+        return ""
+    job = declared.items[0]
+    if job.is_tolerated:
+        return TOLERATED
+    if job.state == "canceled" and job.reason.startswith(REJECTED):
+        return REJECTED
+    return f"attempt {job.attempts}" if job.attempts > 1 else ""
 
 
 def _find_inner(declared: Declared) -> Iterator[RunStatus]:
@@ -125,7 +144,8 @@ def _added_box(declared: Declared, records: Mapping[str, JobRecord]) -> Box:
         approval=any(record.needs_approval for record in own),
         description=own[0].description if len(own) == 1 else "",
     )
-    return _with_state(box, declared)
+    box = _with_state(box, declared)
+    return replace(box, note=", ".join(filter(None, [box.note, box.description])))
 
 
 def _arrows(status: RunStatus, records: Mapping[str, JobRecord]) -> Iterator[Arrow]:

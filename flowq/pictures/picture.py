@@ -13,6 +13,7 @@ from typing import Any, Literal
 from flowq.graph import Graph, build_graph, sort_by_edges
 from flowq.render.lines import OPEN, count, find_mark
 from flowq.spec import BlockerPolicy, JobSpec, Workflow
+from flowq.status import ASKING
 
 Kind = Literal["call", "run", "workflow", ""]
 """What a job does; empty where that is not known, or where a box stands for several jobs."""
@@ -31,10 +32,12 @@ class Box:
 
     Shape: `level` counts from 0; `is_future` is true of a job that is submitted as a future job,
     `is_open` of one that is declared `deferred`; `condition` is its `if`; `inside` is the workflow
-    that the job runs; `state` is empty where there is no run, and `how_far` says how many items of
-    a group have ended, `3/12`. A box that stands for several jobs has those as `members`, and says
-    in `summary` how many they are; with `is_level` they are all the jobs of a level, or of several.
-    Such a box, and a group in a run, says in `counts` how many are in which state.
+    that the job runs. In a run: `state`; `how_far` says how many items of a group have ended,
+    `3/12`; `note` is said beside that, and `reason` is why it is so.
+
+    A box that stands for several jobs has those as `members`, and says in `summary` how many they
+    are; with `is_level` they are all the jobs of a level, or of several. Such a box, and a group in
+    a run, says in `counts` how many are in which state.
     """
 
     name: str
@@ -50,6 +53,8 @@ class Box:
     description: str = ""
     state: str = ""
     how_far: str = ""
+    note: str = ""
+    reason: str = ""
     inside: Picture | None = None
     members: tuple[Box, ...] = ()
     is_level: bool = False
@@ -74,17 +79,23 @@ class Box:
     def words(self) -> tuple[str, ...]:
         """What is said beside the name, in every format."""
         state = " ".join(filter(None, (self.state, self.how_far)))
+        states = dict(self.counts)
         counts = [f"{number:,} {state}" for state, number in self.counts]
         return tuple(
             filter(
                 None,
                 (
                     self.summary,
-                    *(counts if self.members or len(counts) > 1 else [state]),
+                    *(
+                        [state]
+                        if self.how_far and set(states) <= {self.state}
+                        else counts or [state]
+                    ),
+                    self.note,
                     self.group,
                     self._kind,
                     "if" if self.condition else "",
-                    "approval" if self.approval else "",
+                    "approval" if self.approval and ASKING not in self.note else "",
                     OPEN if self.may_grow else "",
                     FINALLY if self.is_final else "",
                     _WORD_BY_POLICY.get(self.policy, ""),
@@ -264,6 +275,8 @@ _KEY_BY_FIELD = {
     "description": "description",
     "state": "status",
     "how_far": "ended",
+    "note": "note",
+    "reason": "reason",
 }
 _ALWAYS_SAID = {"name", "level", "kind", "is_future", "is_open"}
 _WRITTEN = [

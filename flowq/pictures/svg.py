@@ -117,7 +117,8 @@ def render_svg(picture: Picture, place: Callable[[Outline], Layout] = lay_out) -
 
 def _about(picture: Picture) -> str:
     edges = count(len(picture.arrows), "edge")
-    return f"{picture.title}: {count(len(picture), 'job')}, {edges}"
+    said = [picture.state, count(len(picture), "job"), edges]
+    return f"{picture.title}: {', '.join(filter(None, said))}"
 
 
 def _style(boxes: Sequence[Box]) -> str:
@@ -241,6 +242,7 @@ def _tooltip(box: Box) -> str:
         lines.append(", ".join(job.name for job in box.members[:20]) + more)
     if box.condition:
         lines.append(f"if {box.condition}")
+    lines.append(box.reason)
     return cut("; ".join(filter(None, [*lines, box.description])), _MAX_TOOLTIP)
 
 

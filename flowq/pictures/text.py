@@ -19,6 +19,10 @@ MAX_LANES = 10
 MAX_LINES = 60
 
 _MAX_LEVELS = 18
+_MAX_LINES_OF_LEVEL = 12
+_LINES_OF_LEVEL = 3
+"""Where levels are what was asked for, rather than as many names as there is room for."""
+
 _LEAST_NAME = 8
 """Units: cells. A drawing that leaves less room than this for a name is not drawn."""
 
@@ -35,13 +39,19 @@ def draw_text(picture: Picture, width: int = 80, *, unicode: bool = True) -> lis
     """Return the same as lines with styles: nested workflows stand below the jobs that run them."""
     pen = _Pen(width, unicode)
     lines = pen.draw(picture)
+    if picture.state:
+        said = f"{spelled(' '.join(picture.title.split()))}: {picture.state}"
+        lines = [pen.cut(((said, STYLE_BY_STATE.get(picture.state, "")),)), *lines]
     nested = list(picture.nested())
     for at, inside in enumerate(nested):
         inner = _Pen(width - 2, unicode).draw(inside)
         if len(lines) + len(inner) > MAX_LINES - 4:
             rest = f"{count(len(nested) - at, 'nested workflow')} not drawn"
             return [*lines, (), pen.cut(((rest, "dim"),))]
-        title = f"workflow {spelled(' '.join(inside.title.split()))}:"
+        title = f"workflow {' '.join(inside.title.split())}"
+        if inside.job:
+            title = f"{inside.job}, {title}: {inside.state}"
+        title = spelled(title if inside.job else f"{title}:")
         lines += [(), pen.cut(((title, "bold"),)), *((("  ", ""), *line) for line in inner)]
     return lines
 
@@ -100,6 +110,7 @@ class _Pen:
         titles = [f"{box.name}  {', '.join(box.words)}  " for box in shown.boxes]
         indent = min(max(map(count_cells, titles)), self._width // 2)
         at_most = max(1, (MAX_LINES - 2) // len(shown.boxes))
+        at_most = min(at_most, _LINES_OF_LEVEL if picture.is_by_level else _MAX_LINES_OF_LEVEL)
         lines: list[Line] = []
         for box, title in zip(shown.boxes, titles, strict=True):
             name = cut(self._ascii(title), indent, self._ellipsis)

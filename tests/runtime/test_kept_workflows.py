@@ -154,7 +154,7 @@ def test_nested_workflows_have_states_of_their_own(connection: redis.Redis, work
 def test_a_run_without_a_picture_is_drawn_from_its_jobs(connection: redis.Redis) -> None:
     plan = make_plan(build_graph(SHOP), {"orders": 3, "note": ""}, "old")
     run = submit(plan, connection)
-    assert not run.has_picture()
+    assert not run.source().picture
     picture = run.picture()
     assert {box.name for box in picture.boxes} == {"orders", "bill", "ask", "tell"}
     assert {(arrow.blocker, arrow.future) for arrow in picture.arrows} == {
