@@ -199,11 +199,11 @@ _WAITS = -2
 
 
 def release_run(run_id: str, connection: Redis) -> bool:
-    """Let a run go that was submitted with everything held.
+    """Release a run that was submitted held.
 
-    Returns True for the call that did it, False for a run that was not held.
-    Errors: RunNotFound; WrongState for one that has ended, waits for its turn in its group, or is
-    not submitted completely.
+    Returns True for the call that released it, False if it was not held.
+    Errors: RunNotFound; WrongState if it has ended, waits for its turn in its group, or is not
+    submitted completely.
     """
     record = get_record(run_id, connection)
     if record.state == "staged":

@@ -1,4 +1,4 @@
-"""Why a job has not run: every hold that it still has, by name, and what to do about each."""
+"""Explains why a job has not run: each remaining hold, and what to do about it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NAMED = 5
 """How many jobs a sentence names before it counts the rest."""
 
 _WITHOUT_A_CALL = {"canceled", "finished"}
-"""RQ's statuses of jobs that never ran; it is finished for one that found its own `if` false."""
+"""RQ's statuses of jobs whose function was not called ("finished" if the `if` was false)."""
 
 _OPEN_STATES = {"open", "releasing"}
 
@@ -37,10 +37,10 @@ _ENDED = {"finished", "failed", "stopped", "canceled"}
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """One reason why a job does not run now. Shape: `job_ids` are those that hold it, all of them.
+    """One reason why a job does not run now.
 
     `kind` is one of held, turn, open, gate, blockers, approval, slot, dependencies, time, queue,
-    started, items, ended.
+    started, items, ended. `job_ids` are all jobs that hold this one.
     """
 
     kind: str
@@ -51,9 +51,9 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Where a job stands. Shape: `reasons` in the order in which they have to go; often one.
+    """The state of a job. `reasons` are in the order in which they must be resolved; often one.
 
-    `name` is what its run calls it; empty for a job of no run.
+    `name` is its name in its run; empty for a job of no run.
     """
 
     job_id: str
@@ -63,7 +63,7 @@ class Explanation:
 
     @property
     def subject(self) -> str:
-        """What a reader knows the job by."""
+        """The job's name and id, for a reader."""
         return f"{self.name} ({self.job_id})" if self.name else self.job_id
 
     def __str__(self) -> str:
@@ -76,13 +76,13 @@ class Explanation:
 
 
 class Commands(Protocol):
-    """Writes the commands that hints name, such that they talk to the right server."""
+    """Writes the commands in hints, with the options for the right server."""
 
     def hint(self, words: str, *names: str) -> str:
-        """Return a command of flowq's: `words` as they are, `names` quoted for a shell."""
+        """Return a command of flowq: `words` unchanged, `names` quoted for a shell."""
 
     def rq_hint(self, words: str, *names: str) -> str:
-        """Return a command of RQ's; "" when RQ's cannot talk to that server."""
+        """Return a command of RQ; "" if RQ's commands cannot connect to that server."""
 
 
 class _PlainCommands:
@@ -94,12 +94,12 @@ class _PlainCommands:
 
 
 PLAIN: Commands = _PlainCommands()
-"""Commands that talk to the server which the environment names, or to the private one."""
+"""Commands for the server that the environment names, or for the private one."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where a job is looked at: the server, and the run that it belongs to, or ""."""
+    """The server, the run of the job ("" for none), and the writer of commands."""
 
     connection: Redis
     run_id: str
@@ -109,12 +109,12 @@ class _Place:
         return self.commands.hint(words, *names)
 
     def hint_job(self, verb: str, job_id: str) -> str:
-        """Return a command about a job, named as its run does."""
+        """Return a command about a job, by its name in its run."""
         [name] = self.names([job_id])
         return self.hint(verb, *([job_id] if name == job_id else [self.run_id, name]))
 
     def names(self, job_ids: Sequence[str]) -> list[str]:
-        """Return what the run calls its jobs; the ids of others, and of those that are gone."""
+        """Return the names of the run's jobs; for other and for deleted jobs, their ids."""
         with self.connection.pipeline(transaction=False) as pipeline:
             for job_id in job_ids:
                 pipeline.hmget(keys.job(job_id), "flowq_run", "flowq_name")
@@ -133,10 +133,12 @@ class _Place:
 def explain(
     job_id: str, connection: Redis, run_id: str = "", commands: Commands = PLAIN
 ) -> Explanation:
-    """Explain why a job has not run, or how it ended. Reads only.
+    """Explain why a job has not run, or how it ended. Changes nothing.
 
-    `run_id`: the run that it belongs to, for one that may have been deleted; else its id tells.
-    `commands` writes those that the hints name.
+    Args:
+        run_id: the run of a job that may have been deleted; otherwise its id tells.
+        commands: writes the commands in hints.
+
     Errors: JobNotFound.
     """
     job = _read(keys.job(job_id), connection)
@@ -164,9 +166,9 @@ def explain_group(
     ends: str,
     commands: Commands = PLAIN,
 ) -> Explanation:
-    """Return where a group stands that has items: those that have not ended, or went wrong.
+    """Explain the state of a group that has items: which have not ended, or did not succeed.
 
-    `forgiven` are the names of those whose failure is tolerated; `ends` says how all have ended.
+    `forgiven` are the names of items whose failure is tolerated; `ends` describes how all ended.
     """
     left = [job for job in items if job.state not in ENDED]
     ended_badly = (job for job in items if job.state in ENDED - _WELL)
@@ -221,7 +223,7 @@ def _read(key: str, connection: Redis) -> dict[str, str]:
 def _holds(job_id: str, job: Mapping[str, str], place: _Place) -> Iterator[Reason]:
     connection = place.connection
     held = find_hold(place.run_id, connection, "its run", place.commands)
-    if held:  # whatever else holds it is because of that
+    if held:  # all other holds follow from this one
         yield held
         return
     if "flowq_round" in job and (again_at := connection.zscore(keys.ROUNDS, job_id)) is not None:
@@ -263,7 +265,7 @@ def _blockers(job_id: str, future: Mapping[str, str], place: _Place) -> Iterator
 
 
 def _requeue(ended_badly: Sequence[tuple[str, str]], place: _Place) -> str:
-    """Return how to run again the first blocker that RQ can requeue, as a beginning of a hint."""
+    """Return the beginning of a hint: how to requeue the first blocker that RQ can requeue."""
     again = [blocker for blocker, outcome in ended_badly if outcome in ("failed", "stopped")]
     if not again:
         return ""
@@ -273,7 +275,7 @@ def _requeue(ended_badly: Sequence[tuple[str, str]], place: _Place) -> str:
 
 
 def _release(future_id: str, job: Mapping[str, str], place: _Place) -> str:
-    """Return what releases a future job of no run, or, of the run of that job, of a program's."""
+    """Return what releases a future job: a call for a job of a run, else a command."""
     if job.get("flowq_run"):
         return f'flowq.release_job("{future_id}", connection=…)'
     return place.commands.hint("release", future_id)
@@ -294,9 +296,9 @@ def _gates(job: Mapping[str, str], place: _Place) -> Iterator[Reason]:
 def find_hold(
     run_id: str, connection: Redis, subject: str = "the run", commands: Commands = PLAIN
 ) -> Reason | None:
-    """Return why none of a run's jobs can start yet, if that is so: it is held, or not its turn.
+    """Return why no job of a run can start yet: it is held, or waits for its turn. Else None.
 
-    `kind` is "held" or "turn".
+    The reason's `kind` is "held" or "turn".
     """
     fields = connection.hmget(keys.run(run_id), "held", "concurrency")
     held, group = (as_text(raw) if raw else "" for raw in fields)
@@ -346,7 +348,7 @@ def _dependencies(job: Mapping[str, str], place: _Place) -> Iterator[Reason]:
         yield Reason("dependencies", f"it depends_on {_name(unmet)}", tuple(unmet), hint)
 
 
-# Not held any more ---------------------------------------------------------------------------
+# Not held ------------------------------------------------------------------------------------
 
 
 def _beyond_holds(
@@ -410,7 +412,7 @@ def _started(job_id: str, job: Mapping[str, str], place: _Place) -> Reason:
 
 
 def _lease_of_rq(job_id: str, job: Mapping[str, str], connection: Redis) -> float | None:
-    """Return until when RQ's worker counts as alive that executes the job. Units: epoch seconds."""
+    """Return until when RQ's worker that executes the job counts as alive, in epoch seconds."""
     entries: Any = connection.zrange(keys.executions(job_id), 0, -1)
     wip = WIPRegistry(job.get("origin", ""), connection=connection)
     members = [f"{job_id}:{as_text(execution)}" for execution in entries]
@@ -419,7 +421,7 @@ def _lease_of_rq(job_id: str, job: Mapping[str, str], connection: Redis) -> floa
 
 
 def _what_follows(job: Mapping[str, str], place: _Place) -> str:
-    """Return what happens to a job whose worker, one of ours, is silent."""
+    """Return what happens to a job whose flowq worker is silent."""
     then = "fails it" if job.get("flowq_on_crash") == "fail" else "queues it again"
     times = int(job.get("flowq_crashes", "0"))
     more = f"; it was lost {'once' if times == 1 else f'{times} times'} before" if times else ""
@@ -454,21 +456,21 @@ def _are_before(before: int) -> str:
 
 
 def _start(job: Mapping[str, str], place: _Place) -> str:
-    """Return the command that starts who executes the job."""
+    """Return the command that starts workers for the job."""
     is_apart = job.get("origin", "").startswith(keys.OWN_QUEUE) and place.run_id
     return place.hint("release", place.run_id) if is_apart else place.hint("worker", job["origin"])
 
 
 def _culprits(job_id: str, job: Mapping[str, str], place: _Place) -> tuple[tuple[str, ...], str]:
     """Return the blockers that made a job end without being executed, and a hint about them."""
-    if job.get("flowq_outcome") == "canceled":  # it was called off, whatever became of them
+    if job.get("flowq_outcome") == "canceled":  # its blockers are not the reason
         return (), ""
     outcomes = {
         as_text(blocker): as_text(outcome)
         for blocker, outcome in place.connection.hscan_iter(keys.edges(job_id), count=1_000)
         if as_text(outcome) not in SUCCESSES and not as_text(outcome).endswith("!")
     }
-    # A skipped job only passes on what went wrong in another one.
+    # The cause is rather a job that was not skipped: a skipped one only passes a failure on.
     bad = tuple(sorted(outcomes, key=lambda blocker: outcomes[blocker] == "skipped"))
     if not bad:
         return bad, ""

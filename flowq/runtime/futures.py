@@ -1,4 +1,4 @@
-"""Adding to a future job while it waits: from a running blocker, or from any process."""
+"""Adds blockers to a waiting future job, from a running blocker or from any process."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def get_future(job_id: str, connection: Redis) -> Job:
 def current_future(name: str | None = None) -> Job:
     """Return the future job that the running job blocks, to add more blockers to it.
 
-    While the running job has not ended its future job cannot start, so there is time. In the run of
-    a workflow it is a job that is declared `deferred`; jobs that are not do not count. `name`
-    chooses among several: a job id, or in a workflow's run the name of a job.
-    Errors: UsageError outside of a job, for a job that blocks nothing, and where a name is needed;
-    NotOpen when the job that it blocks is not declared `deferred`.
+    The future job cannot start before the running job has ended. In a workflow's run, only jobs
+    that are declared `deferred` count. `name` selects one of several: a job id, or in a workflow's
+    run the name of a job.
+    Errors: UsageError outside of a job, for a job that blocks nothing, and if a name is needed;
+    NotOpen if no job that it blocks is declared `deferred`.
     """
     job = current_job()
     if job is None:
@@ -56,13 +56,16 @@ def current_future(name: str | None = None) -> Job:
 
 
 def _is_called(job: Job, future_id: str, name: str) -> bool:
-    """Whether a name is that of a future job: its id, or what its own workflow calls it."""
+    """Whether a name is that of a future job: its id, or its name in its workflow."""
     own = future_id.removeprefix(f"{job.run_id}-").rpartition("--")[2] if job.run_id else ""
     return name in (future_id, own)
 
 
 def _refusal(future_id: str, connection: Redis) -> NotOpen | None:
-    """Return why nothing can be added to a future job, if its workflow says so (lua/add.lua)."""
+    """Return the error for a future job to which its workflow admits no blockers, or None.
+
+    lua/add.lua checks the same.
+    """
     fields: Any = connection.hmget(keys.job(future_id), "flowq_run", "flowq_open", "flowq_name")
     run_id, is_open, name = (as_text(field) if field else "" for field in fields)
     if not run_id or is_open or not connection.hexists(keys.run(run_id), keys.DECLARES_OPEN_FIELD):
@@ -73,7 +76,7 @@ def _refusal(future_id: str, connection: Redis) -> NotOpen | None:
 
 
 def current_job() -> Job | None:
-    """Return the job that runs here, as one of ours, or None. RQ's plain workers make RQ's jobs."""
+    """Return the running job as a `flowq.Job`, or None. (RQ's own workers make RQ's jobs.)"""
     job = get_current_job()
     if job is None or isinstance(job, Job):
         return job
@@ -84,10 +87,10 @@ def current_job() -> Job | None:
 
 
 def derive_id(hold: Hold) -> str | None:
-    """Return the id for a blocker that a running blocker adds to the same future job, or None.
+    """Return an id for a job that a running blocker adds to the same future job, or None.
 
-    It is made of the adder, its generation and a count, so that an adder that is executed again
-    (a retry, a crash) meets its own additions instead of doubling them.
+    The id consists of the adder's id, its generation and a count, so that a repeated adder (after a
+    retry or a crash) finds its own additions instead of doubling them.
     """
     running = get_current_job()
     if running is None or not hold.edges:
@@ -103,7 +106,7 @@ def derive_id(hold: Hold) -> str | None:
 
 
 def _shortened(job_id: str) -> str:
-    """Keep the ids of deep descendants short: the end stays readable, the rest becomes a hash."""
+    """Shorten the id of a deep descendant: the start and the end stay, the middle is hashed."""
     if len(job_id) <= LONGEST_ID:
         return job_id
     start, _, end = job_id.rpartition("--")

@@ -1,8 +1,9 @@
-"""Adding the items of a group, and the jobs of a nested workflow, while the run runs.
+"""Adds the items of a group, and the jobs of a nested workflow, while the run runs.
 
-Both happen in jobs of their own, or at the end of an item that finds further ones. Whoever adds is
-a blocker of all that the new jobs block, so the door is open. A second execution (a retry, a crash)
-meets what the first one added: indexes are given by the items' keys, ids are made of indexes.
+Both happen in jobs of their own, or at the end of an item that finds further items. The adding job
+blocks all future jobs that the new jobs block, so these cannot start before. A second execution
+(after a retry or a crash) finds what the first one added: the keys of items determine their
+indexes, and the indexes their ids.
 """
 
 from __future__ import annotations
@@ -52,12 +53,12 @@ RELEASES_PER_CALL = 1000
 
 
 def expand(job: Job, expansion: Expansion, items: object, inputs: Mapping[str, Any]) -> int:
-    """Add the items of a group; return how many it has. A finished expansion keeps its list.
+    """Add the items of a group; return their number. A finished expansion keeps its list.
 
-    `inputs` are those that the keys of the items need.
+    `inputs` are the inputs that the items' keys need.
 
-    Errors: UsageError for what is no list; TooManyItems; WrongState
-    for a run that takes no more.
+    Errors: UsageError if `items` is no list; TooManyItems; WrongState if no job can be added to the
+    run any more.
     """
     connection, group = job.connection, keys.group(job.id)
     _refuse_removed(job)
@@ -72,9 +73,9 @@ def expand(job: Job, expansion: Expansion, items: object, inputs: Mapping[str, A
 def grow(job: Job, group_id: str, values: Mapping[str, Any]) -> None:
     """Add the items that a finished item has found to its own group.
 
-    `values` are those that expressions see, its result among them.
-    Errors: UsageError for what is no list; TooManyItems; WorkflowInvalid; WrongState
-    for a run that takes no more.
+    `values` are the values that expressions see, including its result.
+    Errors: UsageError if `more` is no list; TooManyItems; WorkflowInvalid; WrongState if no job can
+    be added to the run any more.
     """
     _refuse_removed(job)
     work = get_job(group_id, job.connection).args[0]
@@ -99,7 +100,7 @@ def _makes_futures(expansion: Expansion) -> bool:
 
 @dataclass
 class _Known:
-    """What the `if` of a group's items asks about, read once for all of them."""
+    """The values that the `if` of a group's items refers to, read once for all items."""
 
     group_id: str
     adder: Job
@@ -109,11 +110,11 @@ class _Known:
 
     @cached_property
     def statuses(self) -> Mapping[str, bool]:
-        """How the jobs before the group have ended."""
+        """The values of the status functions: how the jobs before the group have ended."""
         return read_statuses(self.group_id, "", self.adder.run_id, self.adder.connection)
 
     def read_jobs(self, bound: Enqueue) -> dict[str, dict[str, Any]]:
-        """Return the results that the `if` of an item names."""
+        """Return the results to which the `if` of an item refers."""
         references = find_references(bound.if_)
         if references.jobs not in self._jobs:
             found = read_jobs(references, bound.result_of, self.adder.connection)
@@ -123,7 +124,7 @@ class _Known:
 
 @dataclass(frozen=True)
 class _Addition:
-    """Some items on their way into a group. `prefix` tells those of one adder from others'."""
+    """Adds items to a group. `prefix` distinguishes the keys of different adders."""
 
     group_id: str
     adder: Job
@@ -140,14 +141,14 @@ class _Addition:
                 jobs_of_items = [
                     [self._bind(it, item) for it in self.expansion.templates] for item in items
                 ]
-            # Released item by item, so that chains begin in their order.
+            # Release item by item, so that chains begin in order.
             releases = (job for jobs in jobs_of_items for job in reversed(jobs))
             add_all(list(chain.from_iterable(jobs_of_items)), releases, self.adder)
 
     def _bind(self, template: Enqueue, item: Item) -> Enqueue:
-        """Return a job of an item. Its `if` is judged here: what it asks about has ended."""
+        """Return a job of an item, after evaluating its `if`: all that it refers to has ended."""
         bound = bind_item(template, item, self.group_id)
-        if bound.if_ is None or bound.ended_of:  # how the run ended, the item itself finds out
+        if bound.if_ is None or bound.ended_of:  # an `if` about the run's end is evaluated later
             return bound
         scope = {**template.scope, "item": item.value, "index": item.index}
         return self._judge(bound, scope)
@@ -165,7 +166,7 @@ class _Addition:
             false = find_false(
                 *(bound.if_, bound.condition, statuses), holds, has_policy=has_policy
             )
-        except WorkflowInvalid:  # the item fails with that where it runs
+        except WorkflowInvalid:  # the item fails with this error when it runs
             return bound
         if false is None:
             return replace(bound, if_=None)
@@ -183,7 +184,8 @@ class _Addition:
         return write(key, self.expansion.each.key)
 
     def _items(self, keyed: Sequence[tuple[str, Any]]) -> Iterator[Item]:
-        """Yield the items that have no job yet, each once; of chains all, to be released."""
+        """Yield the items that have no job yet, each once; all items if they are chains, which must
+        be released."""
         again = _makes_futures(self.expansion)
         seen: set[int] = set()
         answers = _give_indexes(self.group_id, keyed, self.adder.connection)
@@ -213,11 +215,11 @@ def _give_indexes(
 def add_all(enqueues: Sequence[Enqueue], releases: Iterable[Enqueue], adder: Job) -> None:
     """Enqueue jobs while their run runs, and release the future jobs among them together.
 
-    They begin in the order of `releases`. An adder that fails before the release leaves jobs that
-    are called off (`lua/lifecycle.lua`).
+    They begin in the order of `releases`. If the adder fails before the release, the new jobs are
+    called off (`lua/lifecycle.lua`).
     """
     mask = adder.shown.mask
-    if mask:  # items and inputs may have been made of a result with a secret in it
+    if mask:  # items and inputs may contain a secret, from a result
         enqueues = [_hide_shown(each, mask) for each in enqueues]
     for part in batches(enqueues):
         try:
@@ -247,8 +249,8 @@ def _removed(job: Job) -> WrongState:
 def _release(job_ids: Sequence[str], adder: Job) -> None:
     """Release future jobs that a job has added: all of them, or none if it dies before.
 
-    A very long list is released in several calls, the last jobs under `finally` with the last of
-    them: so nothing of a workflow that has such jobs begins before.
+    A very long list needs several calls, and the last one releases the jobs under `finally`: no job
+    of a workflow with such jobs begins before.
     """
     for first in range(0, len(job_ids), RELEASES_PER_CALL):
         part = job_ids[first : first + RELEASES_PER_CALL]
@@ -262,9 +264,9 @@ def start(job: Job, nested: Nested, arguments: Mapping[str, Any]) -> dict[str, A
     """Add the jobs of a nested workflow in front of its join; return its inputs.
 
     Errors: WorkflowInvalid for inputs that do not fit, and for expressions without a value;
-    WrongState for a run that takes no more.
+    WrongState if no job can be added to the run any more.
     """
-    # Not at the top: only these jobs need the graph, whose import takes a child longer than a fork.
+    # Imported here: only these jobs need the graph, whose import takes longer than a fork.
     from flowq.inputs import resolve_inputs  # noqa: PLC0415
     from flowq.planner import plan_nested  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""What `deferred=`, `blocked_by=` and `blocks=` ask for, taken out of a call of `enqueue`."""
+"""`Hold`: the options `deferred=`, `blocked_by=` and `blocks=` of a call of `enqueue`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ POLICIES = ("wait", "skip", "run")
 class Edge:
     """A future job to block, with a policy for this edge alone; like `rq.Dependency`.
 
-    `on_failure="ignore"`: the future job does not mind how this blocker ends.
+    `on_failure="ignore"`: the future job ignores how this blocker ends.
     """
 
     future: RQJob | str
@@ -49,13 +49,15 @@ class Edge:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """Why a new job is held. Shape: `edges` in the order given, no future job twice.
+    """Why a new job is held.
 
-    `fields` are fields of ours for its hash, which the scripts read.
-    Shape: `policy` is None for the default: `wait`, as RQ's depends_on, but `skip` in a run, so
-    that a run always reaches an end.
-    Units: `at_s` in epoch seconds, None for at once; `expires_s` in seconds from the creation of a
-    future job to its cancellation should it not have been released by then, None for never.
+    Attributes:
+        edges: in the order given; each future job occurs once.
+        policy: None for the default, which is `wait`, as RQ's depends_on, but `skip` in a run, so
+            that each run ends.
+        at_s: do not queue the job before this time, in epoch seconds; None for no limit.
+        expires_s: a future job that is not released within so many seconds is canceled.
+        fields: flowq's fields for the job's hash, which the scripts read.
     """
 
     deferred: bool = False
@@ -70,19 +72,19 @@ class Hold:
 
     @property
     def is_needed(self) -> bool:
-        """Whether the job is held at all, or an ordinary job of RQ."""
+        """Whether the job is held; otherwise it is an ordinary job of RQ."""
         return self.deferred or bool(self.edges) or bool(self.run_id)
 
     @property
     def blocks(self) -> str:
-        """The edges as the scripts keep them in the job's hash: `a b! c`."""
+        """The edges in the form in which scripts store them in the job's hash: `a b! c`."""
         return " ".join(
             f"{edge.future_id}!" if edge.on_failure else edge.future_id for edge in self.edges
         )
 
     @property
     def future(self) -> str:
-        """The policy of a future job as the scripts take it; empty for other jobs."""
+        """The policy of a future job in the form that scripts take; empty for other jobs."""
         expires = "-" if self.expires_s is None else f"{self.expires_s:.3f}"
         return f"{self.policy or '-'} {self.if_empty} {expires}" if self.deferred else ""
 
@@ -95,11 +97,11 @@ NO_HOLD = Hold()
 
 
 def take_hold(options: dict[str, Any]) -> Hold:
-    """Remove our options from the keyword arguments of an enqueue and return what they ask for.
+    """Remove flowq's options from the keyword arguments of an enqueue; return them as a hold.
 
-    Errors: UsageError for values that cannot be meant; nothing is removed silently.
+    Errors: UsageError for invalid values.
     """
-    # Of a job that is no future job, `expires` is an argument like any other.
+    # Unless the job is a future job, `expires` is an argument of the function.
     names = OPTIONS if options.get("deferred") is True else OPTIONS[:-1]
     given = {name: options.pop(name) for name in names if name in options}
     if not given:
@@ -123,16 +125,17 @@ def take_hold(options: dict[str, Any]) -> Hold:
 
 @lru_cache(maxsize=1024)
 def _hold_before(future_id: str) -> Hold:
-    """Return what most jobs with a hold have: one future job, and no other option of ours."""
+    """Return the most frequent hold: one future job, and no other option."""
     return Hold(edges=(Edge(future_id),))
 
 
 def take_hold_of_call(function: Any, kwargs: dict[str, Any]) -> Hold:
-    """The same for the arguments of the function itself, where a decorator put our options there.
+    """Do the same for the arguments of the function, among which a decorator puts our options.
 
     Source: `rq.decorators.job` passes every keyword that it does not know to the function. A
-    parameter of the function is the function's; strings cannot be looked into.
-    Errors: UsageError for a function with `**kwargs`, since nobody can tell whose they are.
+    keyword that is a parameter of the function belongs to the function. The parameters of a
+    function that is given by name are unknown.
+    Errors: UsageError for a function with `**kwargs`, for which the keywords are ambiguous.
     """
     if not callable(function) or not any(name in kwargs for name in OPTIONS):
         return NO_HOLD

@@ -73,15 +73,15 @@ class Job(RetriedJob):
     _future: bool = False
     _always: bool = False
     is_judged_first: bool = False
-    """Its `if` is judged before anybody is asked for an approval, and before it takes a slot."""
+    """Its `if` is evaluated before it asks for an approval, and before it takes a slot."""
     was_judged: bool = False
-    """That was done, by an execution before this one."""
+    """An earlier execution has evaluated its `if`."""
     knows_itself: bool = False
-    """Its variables (`flowq.runtime.variables`) are set in this process."""
+    """Whether its environment variables (`flowq.runtime.variables`) are set in this process."""
     generation: int = 0
-    """How often a retry of its run has made it run again."""
+    """How often it was run again by a retry of its run."""
     _written: tuple[Any, bytes] | None
-    """The value that the function has returned, and the bytes that are kept of it."""
+    """The value that the function has returned, and its serialized form."""
 
     def __init__(
         self,
@@ -89,10 +89,10 @@ class Job(RetriedJob):
         connection: Redis | None = None,
         serializer: Any = None,
     ) -> None:
-        # RQ holds each serializer against a protocol, which takes as long as all the rest of
-        # making a job; its own, which it takes for None, needs no look.
+        # RQ checks a serializer with isinstance against a protocol, which takes as long as
+        # everything else here. None stands for RQ's own serializer, which is not checked.
         super().__init__(id, connection, None if serializer is PickleSerializer else serializer)
-        # Here, so that copies have them too (`JobTemplate`): one that is added later takes longer.
+        # Set here, so that copies have them too (`JobTemplate`): adding them later takes longer.
         self._shown = self._written = None
 
     @classmethod
