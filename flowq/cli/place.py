@@ -75,11 +75,11 @@ class Place:
     @contextmanager
     def without_waiting(self) -> Iterator[None]:
         """Let the commands of the connection raise at once when the server refuses."""
-        within_s, self.retry.within_s = self.retry.within_s, 0.0
+        within_s = self.retry.wait_at_most(0.0)
         try:
             yield
         finally:
-            self.retry.within_s = within_s
+            self.retry.wait_at_most(within_s)
 
     def hint(self, words: str, *names: str) -> str:
         """Return a command for the user to paste into a shell that talks to the same server.

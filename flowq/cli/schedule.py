@@ -39,7 +39,7 @@ def command(
 
     plan = compiling.make_plan(target, given, inputs_file, imports)
     with opened(redis_url, creating=True) as place:
-        place.retry.within_s = math.inf
+        place.retry.wait_at_most(math.inf)
         warn_about(place)
         workflow = compiling.load(target)
         scheduler = make_scheduler(workflow, plan.inputs, place.connection)

@@ -146,9 +146,9 @@ class Shelf:
             self.problems.add(NO_SUCH_WORKFLOW, place, message, "it is looked for beside this file")
             return None
         except WorkflowInvalid as invalid:
-            self.problems.found += invalid.problems
+            self.problems.extend(invalid.problems)
             return None
-        self.problems.found += problems
+        self.problems.extend(problems)
         return workflow
 
 

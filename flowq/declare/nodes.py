@@ -12,7 +12,7 @@ from __future__ import annotations
 import gc
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -106,6 +106,10 @@ class ScalarNode:
         """Whether the value is null or absent."""
         return self.is_plain and self.text in NULLS
 
+    def replace_empty(self, text: str) -> None:
+        """Use another text if this one is empty."""
+        self.text = self.text or text
+
     @property
     def value(self) -> Value:
         """The value by the rules of YAML 1.2."""
@@ -138,6 +142,18 @@ class MapNode:
         """Append an entry."""
         self.node_by_key[key.text] = node
         self.key_by_key[key.text] = key
+
+    @property
+    def entries(self) -> list[tuple[ScalarNode, Node]]:
+        """The keys and their values."""
+        return [*zip(self.key_by_key.values(), self.node_by_key.values(), strict=True)]
+
+    def insert(self, at: int, entries: Iterable[tuple[ScalarNode, Node]]) -> None:
+        """Insert entries before the one at index `at`."""
+        kept = self.entries
+        kept[at:at] = entries
+        self.node_by_key = {key.text: node for key, node in kept}
+        self.key_by_key = {key.text: key for key, _ in kept}
 
 
 Node = ScalarNode | ListNode | MapNode

@@ -6,7 +6,7 @@ and the shapes find, and remembers which parts they leave unread.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NoReturn, Protocol
 
 from flowq.errors import Problem, Where, WorkflowInvalid, without_repeats
@@ -51,6 +51,10 @@ class Problems:
             return
         self.found.append(Problem(code, message, self.where(place), hint))
         self.noted.append((code, place))
+
+    def extend(self, problems: Iterable[Problem]) -> None:
+        """Add the problems of a nested workflow."""
+        self.found += problems
 
     def carry_over(self, earlier: Problems, copies: Mapping[int, Placed]) -> None:
         """Add the problems of nodes that have been copied; `copies` has the copies by id."""

@@ -213,7 +213,7 @@ class Workflow:
         else:
             nested, called = _spec_reader(other), other.name
             check_name(key_node(called, where), self._problems)
-        self._enter(job, {"workflow": called, **options}, where).nested = nested
+        self._enter(job, {"workflow": called, **options}, where, nested=nested)
         return job
 
     @staticmethod
@@ -313,37 +313,41 @@ class Workflow:
                 self._problems.add(WRONG_SHAPE, where, f"name must be text, not {name!r}")
             job: DeclaredJob[Any, Any] = DeclaredJob(called, _to_name(name), self)
             said = {"call": name_call(called), "deferred": deferred or None, **given}
-            self._enter(job, said, where, called)
+            self._enter(job, said, where, function=called)
             return job
 
         return declare if function is None else declare(function)
 
     def _enter(
-        self, job: JobHandles, given: Mapping[str, Any], where: Where, function: Any = None
-    ) -> Declaration:
+        self,
+        job: JobHandles,
+        given: Mapping[str, Any],
+        where: Where,
+        *,
+        function: Any = None,
+        nested: Callable[[], Spec] | None = None,
+    ) -> None:
         """Add a job with its options; an option that is None is absent."""
-        one = Declaration(job, function, where, map_node(where), map_node(where))
+        options = {_KEY_BY_OPTION.get(each, each): value for each, value in given.items()}
+        if not isinstance(is_final := options.pop("finally", None), bool | None):
+            message = f"finally must be True or False, not {is_final!r}"
+            self._problems.add(WRONG_SHAPE, where, message)
+        defaults = job._default_by_parameter if isinstance(job, DeclaredJob) else {}
+        one = Declaration(
+            *(job, function, where, map_node(where), map_node(where), nested),
+            is_final=is_final is True,
+            replaceable=frozenset(defaults),
+        )
         if job.name in self._job_names:
             self._refuse_twice("job", job.name, where)
         self._job_names.add(job.name)
         self._declaration_by_job[job] = one
-        if isinstance(job, DeclaredJob):
-            self._bind(one, job._default_by_parameter, where)
-            one.replaceable = frozenset(job._default_by_parameter)
-        for option, value in given.items():
-            key = _KEY_BY_OPTION.get(option, option)
-            if value is None:
-                continue
-            if key == "finally":
-                one.is_final = value is True
-                if not isinstance(value, bool):
-                    message = f"finally must be True or False, not {value!r}"
-                    self._problems.add(WRONG_SHAPE, where, message)
-            elif key == "with" and isinstance(value, Mapping):
+        self._bind(one, defaults, where)
+        for key, value in options.items():
+            if key == "with" and isinstance(value, Mapping):
                 self._bind(one, value, where)
-            else:
+            elif value is not None:
                 self._say(one.node, key, value, where)
-        return one
 
     def _bind(self, one: Declaration, arguments: Mapping[str, Any], where: Where) -> None:
         for given, value in arguments.items():
@@ -439,7 +443,7 @@ class Workflow:
             try:
                 found = one.nested()
             except WorkflowInvalid as invalid:
-                problems.found += [each for each in invalid.problems if each not in problems.found]
+                problems.extend(invalid.problems)
             except FlowqError as error:
                 problems.add(NO_SUCH_WORKFLOW, one.where, str(error))
             except RecursionError:
@@ -453,12 +457,10 @@ class Workflow:
 
 
 def _job_node(one: Declaration, copies: dict[int, Node]) -> MapNode:
-    node, with_ = map_node(one.where), map_node(one.where)
-    node.key_by_key |= one.node.key_by_key
-    for key, inner in one.node.node_by_key.items():
-        node.node_by_key[key] = copy_maps(inner, copies)
-    with_.key_by_key |= one.with_.key_by_key
-    with_.node_by_key |= one.with_.node_by_key  # reading changes no names of arguments
+    node, with_ = copy_maps(one.node, copies), map_node(one.where)
+    assert isinstance(node, MapNode)
+    for key, inner in one.with_.entries:  # not copied: reading does not change them
+        with_.enter(key, inner)
     for name, handle in one.find_own_arguments().items():
         with_.enter(key_node(name, one.where), to_node(handle, one.where))
     if with_.node_by_key and "with" not in node.node_by_key:

@@ -124,7 +124,7 @@ class _Builder:
     def look_closer(self, event: Any, node: ScalarNode) -> None:
         if event.tag is not None:
             if not self.check_tag(event, node):
-                node.text = node.text or event.tag.lstrip("!")  # `!x` was meant to say something
+                node.replace_empty(event.tag.lstrip("!"))  # `!x` was meant as a value
         elif len(node.text) > MAX_DIGITS and node.is_plain and not isinstance(node.value, str):
             message = f"a number of more than {MAX_DIGITS:,} digits"
             self.problems.add(DOCUMENT_TOO_LARGE, node, message, "quote it")
@@ -173,12 +173,8 @@ class _Builder:
                 if name not in node.node_by_key and name not in found:
                     found[name] = source.key_by_key[name], inner
         line = merge.key.line
-        entries = [*zip(node.key_by_key.values(), node.node_by_key.values(), strict=True)]
-        entries[merge.at : merge.at] = [
-            (_merged_key(key, line), _merged(inner, line)) for key, inner in found.values()
-        ]
-        node.node_by_key = {key.text: inner for key, inner in entries}
-        node.key_by_key = {key.text: key for key, _ in entries}
+        merged = ((_merged_key(key, line), _merged(inner, line)) for key, inner in found.values())
+        node.insert(merge.at, merged)
 
     def begin(self, event: Any, node: ListNode | MapNode) -> tuple[int, int]:
         """Go one level deeper; return how many nodes there were before, and the deepest level."""

@@ -322,6 +322,11 @@ class RetryWhileRefused(Retry):
         self.outage = outage
         self._is_waiting = False
 
+    def wait_at_most(self, within_s: float) -> float:
+        """Set how long a command waits; return the previous value."""
+        before, self.within_s = self.within_s, within_s
+        return before
+
     def __deepcopy__(self, memo: object) -> Self:
         """Return this object: connections copy it, and all share one outage."""
         return self
