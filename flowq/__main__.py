@@ -1,6 +1,6 @@
 """`python -m flowq`: the command line."""
 
-from flowq.cli.main import main
+if __name__ == "__main__":  # children that `flowq worker` spawns import this module too
+    from flowq.cli.main import main
 
-if __name__ == "__main__":
     main()

@@ -9,7 +9,7 @@ import sys
 
 sys.path.append(__file__.rsplit("flowq", 1)[0])
 
-from flowq.workers.launch import run_command
+if __name__ == "__main__":  # a spawned child imports this module too, and no supervisor
+    from flowq.workers.launch import run_command
 
-if __name__ == "__main__":
     sys.exit(run_command())

@@ -25,7 +25,7 @@ Start = Callable[..., subprocess.Popen[bytes]]
 Wait = Callable[..., None]
 
 SHOP = """
-import os, random
+import os, random, sys
 from pathlib import Path
 import numpy.random
 
@@ -35,6 +35,7 @@ OWN = random.Random()
 class Price: pass
 
 def get_pid(*args): return os.getpid()
+def has_supervisor(): return "flowq.workers.supervisor" in sys.modules
 def fail(): raise ValueError("no")
 def draw(): return random.random()
 def draw_own(): return OWN.random()
@@ -118,6 +119,7 @@ def test_only_the_processes_that_execute_jobs_import_their_modules(
     jobs.append(queue.enqueue("shop.get_pid", on_success=Callback("shop.note")))
     jobs.append(queue.enqueue("shop.get_pid", price(), meta={"price": price()}))
     failing = queue.enqueue("shop.fail", retry=Retry(max=1), on_failure=Callback("shop.note"))
+    looking = queue.enqueue("shop.has_supervisor")
     (folder / "shop.yaml").write_text(FLOW)
     flow = compiling.load(str(folder / "shop.yaml"))
     run = client.submit(compiling.compile_plan(flow, imports=False), queue.connection)
@@ -125,12 +127,13 @@ def test_only_the_processes_that_execute_jobs_import_their_modules(
     wait_until(lambda: run.status().is_ended, 20)
     wait_until(lambda: {job.get_status() for job in jobs} == {JobStatus.FINISHED}, 20)
     wait_until(lambda: failing.get_status() is JobStatus.FAILED, 20)
+    wait_until(lambda: looking.return_value() is (mode != "multiprocessing"), 20)
     assert (folder / "noted").exists()
     pids = importers(folder)
     assert worker.pid not in pids
     assert {job.return_value() for job in jobs} <= set(pids)
-    if mode == "fork":  # each of its own: six jobs, two attempts, five jobs of the run
-        assert len(set(pids)) == len(pids) >= 13
+    if mode == "fork":  # each of its own: seven jobs, two attempts, five jobs of the run
+        assert len(set(pids)) == len(pids) >= 14
     else:
         assert len(pids) <= 2
 
