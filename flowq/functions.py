@@ -402,14 +402,17 @@ def to_rq_retry(retries: Retry | RQRetry | None) -> RQRetry | None:
     return policies.to_rq_retry(retries) if isinstance(retries, Retry) else retries
 
 
-def connect(url: str) -> Redis:
+def connect(url: str | None = None) -> Redis:
     """Connect to a server and make it the default of this process.
+
+    Without a URL, to the server that commands use here: that of FLOWQ_REDIS_URL or RQ_REDIS_URL,
+    else the private server of the current folder, which is started if necessary.
 
     Blocks: until the server has answered. Errors: ServerUnavailable; the default is unchanged.
     """
     from flowq.runtime.queue import remember  # noqa: PLC0415 - imports RQ
 
-    connection = server.connect(url)
+    connection = server.connect(server.resolve_url(url) or server.ensure().url)
     remember(connection)
     return connection
 

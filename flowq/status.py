@@ -124,6 +124,9 @@ ASKING = "waits for approval"
 UNAPPROVED = "it expired before it was approved"
 """What the reason of a job ends with that failed because nobody approved it in time."""
 
+REJECTED = "rejected"
+"""What the reason of a job begins with whose approval was refused."""
+
 STUCK = "waits for a blocker to succeed"
 """What the reason of a job begins with that waits until a blocker has succeeded after all."""
 
@@ -197,6 +200,11 @@ class JobStatus:
     def is_asking(self) -> bool:
         """Whether only an approval holds it."""
         return self.state == "deferred" and self.reason == ASKING
+
+    @property
+    def is_rejected(self) -> bool:
+        """Whether its approval was refused."""
+        return self.state == "canceled" and self.reason.partition(":")[0] == REJECTED
 
     @property
     def is_stuck(self) -> bool:

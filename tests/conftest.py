@@ -21,6 +21,7 @@ from hypothesis import HealthCheck, settings
 import flowq
 from flowq import server
 from flowq.runtime.maintenance import Lease
+from flowq.server import state
 from tests import JOBS_FOLDER
 
 SETTINGS = ("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "XDG_RUNTIME_DIR")
@@ -61,6 +62,9 @@ def own_surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
         patch.setattr(tempfile, "tempdir", None)  # what was asked for before is remembered there
         yield
     os.umask(umask)
+    ours = str(tmp_path_factory.getbasetemp())
+    leaked = [folder for folder in state.find_owners() if folder.startswith(ours)]
+    assert not leaked, f"tests have made states in the user's state folder: {leaked}"
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import NoReturn
 
 import click
@@ -18,7 +19,7 @@ import click
 from flowq._version import __version__
 from flowq.cli import terminal
 from flowq.cli.terminal import Interrupted, Interrupts
-from flowq.errors import FlowqError, WorkflowInvalid
+from flowq.errors import FlowqError, UsageError, WorkflowInvalid
 
 COMMANDS: Mapping[str, str] = {
     "run": "Run a workflow and show its progress.",
@@ -63,8 +64,8 @@ current folder. It stops when it is unused; `flowq server path` prints where its
 
 \b
 Exit codes: 0 succeeded, 1 the run failed, 2 usage, 3 invalid workflow, 4 server unreachable,
-5 no such run or job, or in the wrong state, 6 the result cannot be written to stdout,
-130 interrupted (143 by SIGTERM).
+5 no such run or job, or in the wrong state, 6 the result cannot be written to stdout (a reader
+that stops early, such as `head`, is no error), 130 interrupted (143 by SIGTERM).
 """
 
 
@@ -159,8 +160,11 @@ def _run(args: list[str]) -> int:
         with Interrupts(), commands.make_context("flowq", args) as ctx:
             code = commands.invoke(ctx)
             return code if isinstance(code, int) else 0
-    except click.exceptions.Exit as leaving:
-        return leaving.exit_code
+    except click.exceptions.Exit as leaving:  # after --help and --version too
+        lost = terminal.find_loss()
+        if lost is not None:
+            terminal.note(describe(lost))
+        return leaving.exit_code or (lost.exit_code if lost else 0)
     except click.ClickException as error:
         error.show()
         return error.exit_code
@@ -168,7 +172,7 @@ def _run(args: list[str]) -> int:
         terminal.note(describe(error))
         return error.exit_code
     except BrokenPipeError:
-        terminal.discard(sys.stdout)  # who closed the pipe has read enough
+        terminal.discard(sys.stdout)  # the reader, such as `head`, has read enough
         return 0
     except Interrupted as interrupted:
         return interrupted.exit_code
@@ -196,6 +200,9 @@ def _unexpected(error: Exception) -> int:
 
     trace = "".join(traceback.format_exception(error)) if terminal.is_debugging() else ""
     text = " ".join(str(error).split())
+    if isinstance(error, FileNotFoundError) and not _has_folder():
+        terminal.note(f"{trace}flowq: the current folder is gone; change to one that exists")
+        return UsageError.exit_code
     if isinstance(error, OSError):
         terminal.note(f"{trace}flowq: {text}")
         return 1
@@ -205,3 +212,10 @@ def _unexpected(error: Exception) -> int:
         f"  this is a mistake of flowq; please report it{hint}"
     )
     return 1
+
+
+def _has_folder() -> bool:
+    try:
+        return bool(Path.cwd())
+    except OSError:
+        return False

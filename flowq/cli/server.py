@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from flowq.errors import UsageError
 from flowq.server import adopting, embedded, state
 
 NOT_RUNNING = "not running"
+SHOWN = 3
 WARNING = """\
 Their pickles will be trusted: who wrote them can run code as you. Adopt them only if you have made
 them yourself, and they did not come with a clone, an archive or a cache."""
@@ -62,10 +64,17 @@ def status(folder: Path | None, as_json: bool) -> None:
     for name, value in lines:
         if value:
             terminal.write(f"{name:<9}{value}\n")
-    gone = state.find_abandoned()
-    if gone:
-        terminal.write("\nstates of folders that are gone (flowq server adopt FOLDER, or reset):\n")
-        terminal.write("".join(f"  {each}\n" for each in gone))
+    if gone := state.find_abandoned():
+        terminal.write(f"gone     {_describe_gone(gone)}\n")
+
+
+def _describe_gone(gone: Sequence[str]) -> str:
+    names = ", ".join(gone[:SHOWN]) + (" …" if len(gone) > SHOWN else "")
+    states = "1 state" if len(gone) == 1 else f"{len(gone)} states"
+    return (
+        f"{states} of folders that no longer exist ({names}); keep one that was renamed with "
+        "flowq server adopt FOLDER, remove all others with flowq server reset --gone"
+    )
 
 
 def _look(folder: Path | None) -> dict[str, Any]:
@@ -117,6 +126,21 @@ def path(folder: Path | None) -> None:
 
 @command.command()
 @_folder
+def url(folder: Path | None) -> None:
+    """Print the URL of the server, for other programs, and start it if necessary.
+
+    It stops a minute after the last program has disconnected. In Python, flowq.connect() does the
+    same.
+
+    \b
+      rq info --url "$(flowq server url)"
+    """
+    _find(folder)
+    terminal.write(f"{server.ensure(folder).url}\n")
+
+
+@command.command()
+@_folder
 def stop(folder: Path | None) -> None:
     """Stop the server, even if it is in use. Its data stays; the next command restarts it."""
     _find(folder)
@@ -130,9 +154,13 @@ def stop(folder: Path | None) -> None:
 
 @command.command()
 @_folder
+@click.option("--gone", is_flag=True, help="Remove the states of all folders that are gone.")
 @_yes
-def reset(folder: Path | None, yes: bool) -> None:
+def reset(folder: Path | None, gone: bool, yes: bool) -> None:
     """Stop the server and remove its state: runs, jobs, results and output."""
+    if gone:
+        _reset_gone(folder, yes)
+        return
     facts = _look(folder)
     if not facts["exists"]:
         terminal.write("nothing to remove\n")
@@ -142,6 +170,23 @@ def reset(folder: Path | None, yes: bool) -> None:
     _confirm(question, yes, "nothing was removed")
     embedded.reset(folder)
     terminal.write(f"removed {facts['state']}\n")
+
+
+def _reset_gone(folder: Path | None, yes: bool) -> None:
+    if folder is not None or state.find().is_named:
+        what = str(folder) if folder is not None else f"the variable {state.VARIABLE}"
+        raise UsageError(f"--gone is about all folders that are gone: leave out {what}")
+    gone = state.find_abandoned()
+    if not gone:
+        terminal.write("nothing to remove\n")
+        return
+    terminal.note("\n".join(gone))
+    question = f"Remove all runs and jobs of these {len(gone)} folders, which no longer exist?"
+    _confirm(question, yes, "nothing was removed")
+    for each in gone:
+        if not os.path.lexists(each):  # it may have come back, as a disk does
+            embedded.reset(Path(each))
+    terminal.write(f"removed {len(gone)}\n")
 
 
 @command.command()

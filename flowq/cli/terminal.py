@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from types import FrameType
 from typing import IO, Any, Self, TextIO, TypeAlias
+from weakref import WeakSet
 
 import click
 
@@ -42,6 +43,10 @@ class OutputLost(FlowqError):
         return f"cannot write to standard output: {self.reason}"
 
 
+_nowhere: WeakSet[IO[str]] = WeakSet()
+"""Streams that stand for one that was closed when the program started."""
+
+
 def repair() -> None:
     """Make the standard streams usable, whatever they are.
 
@@ -53,6 +58,7 @@ def repair() -> None:
         if getattr(sys, name) is None:
             _open_nowhere(number)
             setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115 - a number
+            _nowhere.add(getattr(sys, name))
     codecs.register_error("flowq", _replace)
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError, ValueError):
@@ -84,6 +90,8 @@ def write(text: str, stream: Stream | None = None) -> None:
     writes are discarded.
     """
     stream = stream or sys.stdout
+    if stream in _nowhere and stream is not sys.stderr:
+        raise OutputLost("it is closed")
     try:
         stream.write(spelled(text))
         stream.flush()
@@ -173,6 +181,8 @@ def stdout_alone() -> Iterator[TextIO]:
     saved = os.dup(1)
     os.dup2(2, 1)
     result = open(saved, "w", encoding="utf-8", errors="flowq", closefd=False)  # noqa: SIM115 - a number
+    if sys.stdout in _nowhere:
+        _nowhere.add(result)
     try:
         yield result
         result.flush()

@@ -150,11 +150,16 @@ def _failures(report: Report, unicode: bool) -> Iterator[Line]:
 
 
 def _ended_otherwise(report: Report, unicode: bool) -> Iterator[Line]:
-    """Yield why a run failed in which no job did: one was not approved in time, or deleted."""
-    if report.status.state != "failed" or report.failed:
+    """Yield the jobs that made a run fail and did not fail themselves: rejected, deleted, ...
+
+    Beside failures without canceled jobs, most of which were canceled because of those.
+    """
+    if report.status.state != "failed":
         return
     jobs = report.status.jobs.values()
     bad = [job for job in jobs if job.state in _BAD and not report.status.is_tolerated(job)]
+    if report.failed:
+        bad = [job for job in bad if job.state != "canceled" or job.is_rejected]
     for job in bad[:MAX_FAILURES]:
         why = f": {printable(job.reason)}" if job.reason else ""
         line = f"{find_mark(job.state, unicode)} {job.name} {job.state}{why}"

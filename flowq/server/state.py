@@ -243,13 +243,18 @@ def explain(error: OSError, state: Path) -> str:
     return f"{error.strerror or error}: {place}; {OTHER_PLACE}"
 
 
-def find_abandoned() -> list[str]:
-    """Return the folders of this user's states that do not exist any more."""
+def find_owners() -> list[str]:
+    """Return the folders that this user's states with data are for."""
     try:
         states = sorted(_find_home().iterdir())
     except (OSError, StateUnusable):
         return []
-    return [folder for state in states if (folder := _read_gone(state))]
+    return [folder for state in states if (folder := _read_owner(state))]
+
+
+def find_abandoned() -> list[str]:
+    """Return the folders of this user's states that do not exist any more."""
+    return [folder for folder in find_owners() if not os.path.lexists(folder)]
 
 
 def guess_old_name() -> str:
@@ -260,11 +265,9 @@ def guess_old_name() -> str:
     return str(next(alike, None) or next(beside, ""))
 
 
-def _read_gone(state: Path) -> str:
-    """Return the folder of a state if it is gone; else ""."""
+def _read_owner(state: Path) -> str:
     try:
         folder = os.fsdecode(private.read(state / BELONGS_TO)).rstrip("\n")
     except OSError:
         return ""
-    has_data = (state / DATA).is_dir()
-    return folder if has_data and not os.path.lexists(folder) else ""
+    return folder if (state / DATA).is_dir() else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -92,3 +93,37 @@ def test_a_run_whose_terminal_is_gone_goes_on(flowq: Flowq) -> None:
         os.close(theirs)
     assert code == 0, err
     assert err == "flowq: cannot write to standard output: Input/output error; the run goes on\n"
+
+
+def in_shell(flowq: Flowq, script: str, *words: str, **env: str) -> tuple[int, str]:
+    """Run a command as "$@" of a script for `sh`; return its exit code and standard error."""
+    done = subprocess.run(
+        ["sh", "-c", script, "sh", sys.executable, "-m", "flowq", *words],
+        cwd=flowq.folder,
+        env={**flowq.env, **env},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return done.returncode, done.stderr
+
+
+def test_a_closed_stdout_is_an_output_that_cannot_be_written(flowq: Flowq) -> None:
+    closed = "flowq: cannot write to standard output: it is closed\n"
+    for words in (("check", "sandwich.yaml", "--json"), ("plan", "sandwich.yaml"), ("--help",)):
+        assert in_shell(flowq, 'exec "$@" >&-', *words) == (6, closed)
+    assert in_shell(flowq, 'exec "$@" >&-', "run", "sandwich.yaml") == (0, "")
+
+
+def test_a_reader_that_stops_early_is_no_error(flowq: Flowq) -> None:
+    script = 'mkfifo pipe; "$@" >pipe & read -r line <pipe; wait $!'
+    assert in_shell(flowq, script, "plan", "sandwich.yaml") == (0, "")
+
+
+def test_a_current_folder_that_is_gone_is_named_as_the_reason(flowq: Flowq) -> None:
+    script = 'mkdir gone && cd gone && rmdir ../gone && exec "$@"'
+    gone = "flowq: the current folder is gone; change to one that exists\n"
+    for words in (("run", f"{flowq.folder}/sandwich.yaml"), ("runs",)):
+        state = str(flowq.folder / "state")
+        assert in_shell(flowq, script, *words, FLOWQ_STATE=state) == (2, gone), words

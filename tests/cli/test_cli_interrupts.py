@@ -337,3 +337,35 @@ def test_a_run_needs_none_of_the_standard_streams(flowq: Flowq, folder: Path) ->
     assert done.returncode == 0
     with contextlib.closing(server.ensure(folder).connect()) as connection:
         assert _newest(connection).state == "succeeded"
+
+
+INTERRUPTED_WHILE = """
+import os, runpy, signal, sys
+
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupting())
+sys.argv[0] = "flowq"
+runpy.run_module("flowq", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("module", ["click", "redis"])
+@pytest.mark.parametrize("variables", [{}, {"_FLOWQ_COMPLETE": "bash_complete"}])
+def test_an_interrupt_while_modules_are_imported_shows_no_traceback(
+    folder: Path, module: str, variables: dict[str, str]
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED_WHILE.format(module=module), "runs"],
+        cwd=folder,
+        env={**os.environ, "COMP_WORDS": "flowq show ", "COMP_CWORD": "2", **variables},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stderr == ""
+    assert done.returncode in LEFT

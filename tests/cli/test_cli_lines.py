@@ -263,6 +263,20 @@ def test_the_summary_of_a_run_in_which_no_job_failed_says_what_else_went_wrong()
     assert lines[-1] == f"⊘ publish canceled: {reason}"
 
 
+def test_the_summary_of_a_failed_run_lists_what_was_rejected_beside_what_failed() -> None:
+    jobs = {
+        "bad": JobStatus("bad", "r-bad", "failed"),
+        "publish": JobStatus("publish", "r-publish", "canceled", "rejected: not today"),
+        "n[1]": JobStatus("n[1]", "r-n--1", "canceled", "n[0] failed"),
+    }
+    status = RunStatus("r", "demo", "failed", jobs)
+
+    lines = [plain(line) for line in summary(Report(status, {}, [FailedJob("bad")]))]
+
+    assert lines[-1] == "⊘ publish canceled: rejected: not today"
+    assert not any("n[1]" in line for line in lines[1:])
+
+
 def test_the_summary_counts_apart_what_is_tolerated() -> None:
     jobs = {
         "inner.a": JobStatus("inner.a", "r-inner--a", "failed"),

@@ -8,11 +8,14 @@ import os
 import shlex
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+import redis
 
 from flowq import server
+from flowq.server import state
 from flowq.server.state import find
 from tests.cli.commands import Said
 
@@ -45,6 +48,14 @@ def test_before_the_first_run_there_is_nothing_and_nothing_is_made(
     assert done.code == 5
     assert done.err.startswith("flowq: there is nothing to adopt here; ")
     assert not Path(path).exists()
+
+
+def test_the_url_of_a_server_is_printed_once_it_can_be_used(call: Call, folder: Path) -> None:
+    done = call("server", "url")
+    assert (done.code, done.err) == (0, "")
+    with closing(redis.from_url(done.out.strip())) as connection:
+        assert connection.ping()
+    assert call("server", "url", str(folder)).out == done.out
 
 
 def test_a_server_is_shown_stopped_and_reset(call: Call, folder: Path) -> None:
@@ -80,7 +91,9 @@ def test_a_folder_that_is_gone_is_shown_and_its_state_adopted_or_removed(
     started = server.ensure(gone)
     started.stop()
     gone.rmdir()
-    assert f"flowq server adopt FOLDER, or reset):\n  {gone}\n" in call("server", "status").out
+    shown = call("server", "status").out
+    assert f"{gone}" in shown
+    assert "flowq server adopt FOLDER, remove all others with flowq server reset --gone" in shown
     said = f"if it was {gone} before: flowq server adopt {shlex.quote(str(gone))}\n"
     assert call("runs").err.endswith(said)
     done = call("server", "adopt", str(gone))
@@ -175,3 +188,28 @@ def test_a_state_that_is_nested_without_end_is_refused_in_one_sentence(
     assert "is deeper than flowq makes a folder" in done.err
     assert done.err.count("\n") == 1
     shutil.rmtree(folder / ".flowq")
+
+
+def test_the_states_of_all_folders_that_are_gone_are_counted_and_removed_at_once(
+    call: Call, folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "states"))
+    kept = tmp_path / "kept"
+    gone = [tmp_path / f"gone{number}" for number in range(5)]
+    for each in (kept, *gone):
+        each.mkdir()
+        state.open_state(each).data.mkdir()
+    for each in gone:
+        each.rmdir()
+    shown = call("server", "status").out
+    assert "gone     5 states of folders that no longer exist (" in shown
+    assert shown.count(f"{tmp_path}/gone") == 3
+    refused = call("server", "reset", "--gone", str(kept))
+    assert (refused.code, "leave out" in refused.err) == (2, True)
+    asked = call("server", "reset", "--gone")
+    assert asked.code == 2
+    assert all(f"{each}\n" in asked.err for each in gone)
+    assert len(state.find_owners()) == 6
+    assert call("server", "reset", "--gone", "--yes").out == "removed 5\n"
+    assert state.find_owners() == [str(kept)]
+    assert call("server", "reset", "--gone").out == "nothing to remove\n"

@@ -26,15 +26,16 @@ jobs: {only: {run: "true"}}
 
 def command(*arguments: str, url: str) -> str:
     """Run a command of flowq in `workflows/`, and return what it prints."""
-    done = subprocess.run(
-        [sys.executable, "-m", "flowq", *arguments],
-        cwd=ROOT / "workflows",
-        env={**os.environ, "FLOWQ_REDIS_URL": url},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
+    with tempfile.TemporaryDirectory() as state:
+        done = subprocess.run(
+            [sys.executable, "-m", "flowq", *arguments],
+            cwd=ROOT / "workflows",
+            env={**os.environ, "FLOWQ_REDIS_URL": url, "XDG_STATE_HOME": state},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
     if done.returncode:
         raise SystemExit(f"flowq {' '.join(arguments)}: {done.stdout}{done.stderr}")
     return done.stdout

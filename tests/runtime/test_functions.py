@@ -6,6 +6,7 @@ import asyncio
 import os
 import pickle
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import FunctionType
 from typing import Any
 
@@ -16,6 +17,7 @@ from rq.job import JobStatus
 from rq.serializers import JSONSerializer
 
 import flowq
+from flowq import server
 from flowq.functions import _connect_once, get_connection
 from flowq.runtime.queue import get_queue, remember
 
@@ -392,6 +394,22 @@ def test_connecting_to_nothing_says_so_and_keeps_the_default(connection: redis.R
     with pytest.raises(flowq.ServerUnavailable, match="cannot reach the server"):
         flowq.connect("redis://:secret@127.0.0.1:1/0")
     assert get_connection() is connection
+
+
+def test_connecting_without_a_url_leads_to_the_server_of_the_commands(
+    connection: redis.Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    private = flowq.connect()
+    assert get_connection() is private
+    started = server.find(tmp_path)
+    assert started is not None
+    assert private.connection_pool.connection_kwargs["path"] == str(started.socket)
+    private.close()
+    started.stop()
+    monkeypatch.setenv("FLOWQ_REDIS_URL", redis_url)
+    socket = connection.get_connection_kwargs()["path"]
+    assert flowq.connect().get_connection_kwargs()["path"] == socket
 
 
 def test_a_running_job_adds_blockers_on_its_own_connection(work: Callable[..., None]) -> None:

@@ -10,6 +10,7 @@ from redis import Redis
 
 import flowq
 
+queue = flowq.Queue(connection=flowq.connect())
 queue = flowq.Queue(connection=Redis())
 future = assert_type(queue.enqueue("operator.add", 1, 2, deferred=True), flowq.Job)
 assert_type(queue.enqueue("math.factorial", 3, blocked_by=future), flowq.Job)
