@@ -4,30 +4,31 @@ RQ's keys keep RQ's names. Ours carry a version, so that workers of two flowq ve
 side by side; the Lua scripts build the same names in `lua/common.lua`.
 
     rq:job:<id>                 RQ's hash of a job; our fields in it start with flowq_
-                                (lua/common.lua lists them, and who writes them)
+                                (lua/common.lua lists them and their writers)
     rq:deferred:<future>        LIST of the blockers' ids in the order of addition, never shortened
     rq:flowq:1:future:<future>  HASH: state, policy and counts of a future job
     rq:flowq:1:edges:<future>   HASH: the outcome of each blocker, by its id
     rq:flowq:1:above:<future>   HASH: what went wrong above each of its blockers, by id; only where
                                 something did (lua/ancestors.lua)
-    rq:flowq:1:mortal:<id>      what settling has to know of a job whose ttl may end its hash first
-    rq:flowq:1:todo             ZSET of unfinished stepwise work, any process may go on with it
+    rq:flowq:1:mortal:<id>      what settling needs of a job whose hash may expire before its end
+    rq:flowq:1:todo             ZSET of unfinished operations, which any process may continue
     rq:flowq:1:watched          ZSET of runs, and of released future jobs that have none, by the
                                 time of the next look for what ended unnoticed
     rq:flowq:1:looks            how many jobs were looked at for that in this second
     rq:flowq:1:forgotten        ZSET of "<job> <queue>" by the time when a canceled job's hash goes
-    rq:flowq:1:expiring         ZSET of open future jobs by the time at which they are given up
-    rq:flowq:1:deadlines        ZSET of runs, and of the joins of workflows, by the time at which
-                                they have taken too long (lua/deadlines.lua)
-    rq:flowq:1:rounds           ZSET of the joins of workflows that run again, by the time of that
+    rq:flowq:1:expiring         ZSET of open future jobs by the time at which they are canceled
+    rq:flowq:1:deadlines        ZSET of runs, and of the joins of workflows, by their deadlines
+                                (lua/deadlines.lua)
+    rq:flowq:1:rounds           ZSET of the joins of workflows that run again, by the time of the
+                                next round
     rq:flowq:1:run:<run>        HASH: the record of a run
     rq:flowq:1:jobs:<run>       LIST of all its jobs' ids, the last ones first
     rq:flowq:1:order:<run>      LIST of the ids of its declared jobs, as displays show them
     rq:flowq:1:futures:<run>    LIST of its future jobs in the order of their release
-    rq:flowq:1:unended:<run>    HASH: what each of its jobs blocks that has not ended, by its id
-    rq:flowq:1:code:<run>       HASH: the code that its jobs had: its files, by digest
-    rq:flowq:1:again:<run>      LIST of what its retry still has to do
-    rq:flowq:1:events:<run>     STREAM of what happened to them
+    rq:flowq:1:unended:<run>    HASH: the future jobs that each unended job blocks, by its id
+    rq:flowq:1:code:<run>       HASH: the files of the code that its jobs executed, by digest
+    rq:flowq:1:again:<run>      LIST of the operations that its retry still has to do
+    rq:flowq:1:events:<run>     STREAM of its events
     rq:flowq:1:groups:<run>     SET of its groups' ids
     rq:flowq:1:group:<group>    HASH: the record of a group (lua/groups.lua)
     rq:flowq:1:keys:<group>     HASH: the index of each item, by its key
@@ -35,18 +36,18 @@ side by side; the Lua scripts build the same names in `lua/common.lua`.
     rq:flowq:1:tolerated:<group>  SET of the items whose failure counts as a success
     rq:flowq:1:slots:<limit>    SET of the jobs that count in a max_parallel; a limit is
                                 `group:<group>`, `run:<run>`, or `future:<join>`
-    rq:flowq:1:waiting:<limit>  ZSET of those that wait for their turn
+    rq:flowq:1:waiting:<limit>  ZSET of the jobs that wait for a slot
     rq:flowq:1:behind:<join>    ZSET of the jobs of a nested workflow that wait with its join
-    rq:flowq:1:concurrency:<group>  LIST of the runs of a group of runs; the first one goes
+    rq:flowq:1:concurrency:<group>  LIST of the runs of a `concurrency` group; the first runs
     rq:flowq:1:runs             ZSET of the runs by the time of their submission
     rq:flowq:1:runs:<workflow>  ZSET of the runs of the workflows of one name, likewise
-    rq:flowq:1:staged           ZSET of uncommitted runs by the time at which they are given up
+    rq:flowq:1:staged           ZSET of uncommitted runs by the time at which they are removed
     rq:flowq:1:ended            ZSET of ended runs by the time at which they are removed
     rq:flowq:1:workers          ZSET of the living workers by the time at which they count as lost
     rq:flowq:1:host:<worker>    its host and process id, some days longer than RQ keeps its hash
-    rq:flowq:1:marks            HASH: since when and until when the server took writes, as the
-                                searches for lost workers have seen it
-    rq:flowq:1:functions        ZSET of our functions on the server by the time of their last use
+    rq:flowq:1:marks            HASH: since when and until when the server accepted writes, as
+                                noted by the searches for lost workers
+    rq:flowq:1:functions        ZSET of flowq's functions on the server by their last use
 """
 
 from __future__ import annotations
@@ -57,13 +58,13 @@ PREFIX: str = RQ_KEY_PREFIX
 VERSION = 1
 
 VIEW_FIELD = "flowq_view"
-"""The field of a job's hash that has the view of its last end (flowq.runtime.views)."""
+"""The field of a job's hash with the view of its last end (flowq.runtime.views)."""
 
 DECLARES_OPEN_FIELD = "declares_open"
-"""Of a run's record: code may add blockers to those of its jobs alone that are marked as open."""
+"""The field of a run's record that says: code may add blockers only to jobs marked as open."""
 
 CODE_FIELD = "flowq_code"
-"""The field that has the digest of the code of its last attempt (workers/child/code_digest.py)."""
+"""The field of a job's hash with the digest of its code (workers/child/code_digest.py)."""
 
 TODO = f"{PREFIX}:flowq:{VERSION}:todo"
 WATCHED = f"{PREFIX}:flowq:{VERSION}:watched"
@@ -80,7 +81,7 @@ MARKS = f"{PREFIX}:flowq:{VERSION}:marks"
 
 RUN_CLIENT = "flowq-run-"
 OWN_QUEUE = "run."
-"""How the name of a queue begins that is for the jobs of one run alone."""
+"""The prefix of the name of a run's own queue."""
 
 
 def job(job_id: str) -> str:
@@ -114,7 +115,7 @@ def results(job_id: str) -> str:
 
 
 def scheduled(queue: str) -> str:
-    """RQ's schedule of one queue: job ids by when they are due, in epoch seconds."""
+    """RQ's schedule of one queue: job ids by the epoch seconds at which they are due."""
     return f"{PREFIX}:scheduled:{queue}"
 
 
@@ -124,12 +125,12 @@ def queue(name: str) -> str:
 
 
 def own_queue(run_id: str) -> str:
-    """The name of the queue that a run has for itself; no job can have it as its id."""
+    """The name of a run's own queue; it cannot be the id of a job."""
     return f"{OWN_QUEUE}{run_id}"
 
 
 def server_of_run(run_id: str) -> str:
-    """How the server's list of clients shows the workers that serve one run alone."""
+    """The client name of workers that serve only one run."""
     return f"{RUN_CLIENT}{run_id}"
 
 
@@ -159,7 +160,7 @@ def future(future_id: str) -> str:
 
 
 def above(future_id: str) -> str:
-    """What went wrong above each blocker of a future job, by its id (`lua/ancestors.lua`)."""
+    """The failures upstream of each blocker of a future job, by its id (`lua/ancestors.lua`)."""
     return f"{PREFIX}:flowq:{VERSION}:above:{future_id}"
 
 
@@ -184,7 +185,7 @@ def run_jobs(run_id: str) -> str:
 
 
 def run_order(run_id: str) -> str:
-    """The ids of a run's declared jobs, as displays show them."""
+    """The ids of a run's declared jobs, in the order of displays."""
     return f"{PREFIX}:flowq:{VERSION}:order:{run_id}"
 
 
@@ -199,17 +200,17 @@ def unended(run_id: str) -> str:
 
 
 def run_again(run_id: str) -> str:
-    """What a run's retry still has to do, while it is prepared and gone about."""
+    """The operations that a run's retry still has to do."""
     return f"{PREFIX}:flowq:{VERSION}:again:{run_id}"
 
 
 def run_events(run_id: str) -> str:
-    """What happened to a run's jobs."""
+    """The events of a run."""
     return f"{PREFIX}:flowq:{VERSION}:events:{run_id}"
 
 
 def run_code(run_id: str) -> str:
-    """What the digests of code stand for that a run's jobs had."""
+    """The files of the code that a run's jobs executed, by digest."""
     return f"{PREFIX}:flowq:{VERSION}:code:{run_id}"
 
 
@@ -239,10 +240,10 @@ def slots(limit: str) -> str:
 
 
 def waiting(limit: str) -> str:
-    """The jobs that wait for their turn in a max_parallel."""
+    """The jobs that wait for a slot of a max_parallel."""
     return f"{PREFIX}:flowq:{VERSION}:waiting:{limit}"
 
 
 def concurrency(group: str) -> str:
-    """The runs of a group of which one goes at a time, the one that goes first."""
+    """The runs of a `concurrency` group; the first one runs."""
     return f"{PREFIX}:flowq:{VERSION}:concurrency:{group}"

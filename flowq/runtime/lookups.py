@@ -28,11 +28,11 @@ PER_READ = 500
 def read_jobs(
     references: References, job_id_by_name: Mapping[str, str], connection: Redis
 ) -> dict[str, dict[str, Any]]:
-    """Return values by the name of a job and attribute: `result`, `results`, `outcomes`, …
+    """Return values by job name and attribute: `result`, `results`, `outcomes`, …
 
-    Shape: of a group the results are in the order of its items: None where an item was skipped or
-    its failure is tolerated, a `NoResult` where it did not succeed. `by_key` has them by the items'
-    keys.
+    The `results` of a group are in the order of its items: None for an item that was skipped or
+    whose failure is tolerated, a `NoResult` for one that did not succeed. `by_key` has them by the
+    items' keys.
     """
     found: dict[str, dict[str, Any]] = {}
     single = {name: job_id_by_name[name] for name, part in references.jobs if part == "result"}
@@ -68,7 +68,7 @@ def _results(group_id: str, name: str, connection: Redis) -> list[Any]:
 
 
 def _read_label(group_id: str, job_id: str, connection: Redis) -> str:
-    """Return what displays call an item, without the name of its group."""
+    """Return the name of an item in displays, without the name of its group."""
     group = as_text(connection.hget(keys.group(group_id), "name") or b"")
     shown = as_text(connection.hget(keys.job(job_id), "flowq_name") or b"")
     label = shown.removeprefix(f"{group}[").removesuffix("]")
@@ -113,7 +113,7 @@ def _outcomes(group_id: str, _: str, connection: Redis) -> list[dict[str, Any]]:
 
 
 def _reasons(job_ids: Iterable[str], connection: Redis) -> dict[str, str]:
-    """Return why jobs were called off; of nested workflows which job inside failed, and of what."""
+    """Return why jobs were called off; for a nested workflow, which job inside failed and why."""
     reasons: dict[str, str] = {}
     for job_id in job_ids:
         reason = connection.hget(keys.job(job_id), "flowq_reason")
@@ -129,7 +129,7 @@ def _read_items(group_id: str, size: int, connection: Redis) -> Iterator[Any]:
     for first in range(0, size, PER_READ):
         part = range(first, min(first + PER_READ, size))
         raw: Any = connection.hmget(keys.group_items(group_id), [str(index) for index in part])
-        # As RQ reads the arguments of jobs, so that a worker that may run only some checks both.
+        # With the loader that RQ uses for arguments, which a restricted worker replaces.
         yield from (None if value is None else PickleSerializer.loads(value) for value in raw)
 
 
@@ -153,7 +153,7 @@ def _shown(outcome: str | None) -> str | None:
 
 
 def _read_outcomes(job_ids: Sequence[str], connection: Redis) -> list[str | None]:
-    """Return how jobs ended, None for those that have not; what is not there was deleted."""
+    """Return the outcomes of jobs: None for one that has not ended, "deleted" for a missing one."""
     answers = read_each(
         job_ids, connection, lambda pipe, job: pipe.hmget(keys.job(job), "flowq_outcome", "status")
     )
@@ -176,12 +176,12 @@ def _approval(job_id: str, connection: Redis) -> dict[str, Any]:
 
 
 def list_asked(asks: bytes | str | None) -> list[str]:
-    """Return the names of what an approval has to give."""
+    """Return the names of the inputs that an approval asks for."""
     return [each["name"] for each in json.loads(asks or b"[]")]
 
 
 def read_given(approved: bytes | str | None) -> dict[str, Any]:
-    """Return what an approval gave; an older version has kept none."""
+    """Return the values that an approval gave; older versions stored none."""
     said = json.loads(approved or b"{}")
     given: dict[str, Any] = said.get("inputs", {}) if isinstance(said, dict) else {}
     return given
@@ -202,9 +202,9 @@ _READERS: Mapping[str, Callable[[str, str, Redis], Any]] = {
 def find_without_result(
     references: References, job_id_by_name: Mapping[str, str], connection: Redis
 ) -> tuple[str, str]:
-    """Return how the first job ended that has no result, though it is asked for, and why that is.
+    """Return the outcome of the first referenced job without a result, and an explanation.
 
-    Shape: `("skipped", "list was skipped: its `if` is false: …")`; ("", "") when all have one.
+    For example `("skipped", "list was skipped: its `if` is false: …")`; ("", "") if all have one.
     """
     names = [name for name, attribute in references.jobs if attribute == "result"]
     ids = [job_id_by_name[name] for name in names]
@@ -224,13 +224,13 @@ def find_without_result(
 def read_statuses(
     job_id: str, group_id: str, run_id: str, connection: Redis, *, is_start: bool = False
 ) -> dict[str, bool]:
-    """Return what `success()`, `failure()` and `canceled()` say to a job: of all its ancestors.
+    """Return the values of `success()`, `failure()` and `canceled()` for a job: of all ancestors.
 
-    `bad` says whether something went wrong above, whatever becomes of the run.
+    `bad` is whether something went wrong upstream, even if the run is not canceled.
 
-    An item has the ancestors of its group, and so has the start (`is_start`) of an item that is a
-    workflow. The scripts keep counts of what went wrong above a job (`lua/ancestors.lua`). Where an
-    older version has settled, `bad` and `lost` alone tell, of those directly before it.
+    An item has the ancestors of its group, as has the start (`is_start`) of an item that is a
+    workflow. The scripts count upstream failures (`lua/ancestors.lua`). If an older version has
+    settled, there are only the counts `bad` and `lost` of direct blockers.
     """
     counts = _read_counts(job_id, connection)
     if counts is None and is_start and not group_id:

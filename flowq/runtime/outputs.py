@@ -1,9 +1,9 @@
 """The outputs of a run: declared with its workflow, evaluated once it has ended.
 
-The script that ends a run queues a job that is no part of it (lua/runs.lua). A child executes
-`keep_outputs`, which evaluates each output once and keeps views of them in the record of the run:
-these are what commands show. A program that asks for the values evaluates them itself. The name
-`flowq.runtime.outputs.keep_outputs` is in the records of runs, so this module keeps its place.
+The script that ends a run queues a job outside of the run (lua/runs.lua). A child executes
+`keep_outputs`, which evaluates each output once and stores views in the record of the run, for
+commands. A program that requests the values evaluates them itself. The name
+`flowq.runtime.outputs.keep_outputs` is in the records of runs, so this function must not move.
 """
 
 from __future__ import annotations
@@ -44,8 +44,10 @@ KEEP = "flowq.runtime.outputs.keep_outputs"
 class KeptOutputs:
     """The outputs of an ended run as commands show them.
 
-    Shape: `views` by name (flowq.runtime.views); `errors` has why others have no value, or none
-    yet: `is_pending` while a job on `queue` is to evaluate them.
+    Attributes:
+        views: by name (flowq.runtime.views).
+        errors: by name, why the other outputs have no value, or none yet.
+        is_pending: a job on `queue` has yet to evaluate them.
     """
 
     views: Mapping[str, Any] = field(default_factory=dict)
@@ -55,15 +57,16 @@ class KeptOutputs:
 
 
 def write_outputs(outputs: Outputs) -> str:
-    """Return the outputs as the record of a run keeps them."""
+    """Return the outputs in the form in which the record of a run stores them."""
     return json.dumps(to_wire(outputs), default=repr)
 
 
 def fields_of_record(plan: Plan) -> dict[str, str]:
-    """Return what the record of a run has of its outputs, and of the job that evaluates them.
+    """Return the fields of a run's record about its outputs and the job that evaluates them.
 
-    Shape: `outputs_call` is RQ's data of that job as ASCII text. Its queue is that of the job
-    `outputs_beside`, which the outputs name: what its result is made of is importable there.
+    `outputs_call` is RQ's data of that job as ASCII text. Its queue is that of the job
+    `outputs_beside`, one to which the outputs refer: there, the classes of its result can be
+    imported.
     """
     if plan.outputs is None:
         return {}
@@ -88,8 +91,8 @@ def read_outputs(
     """Return the values of a run's outputs, by name; a job without a result gives None.
 
     Errors: RunNotFound; WrongState before the run has ended; WorkflowInvalid for an expression
-    without a value, and whatever loading a result raises; with `instead` what that makes of the
-    output's name and the error takes its place.
+    without a value; any error of loading a result. With `instead`, its return value for the
+    output's name and the error is used as the value.
     """
     state, written = connection.hmget(keys.run(run_id), "state", "outputs")
     if state is None:
@@ -124,9 +127,10 @@ def _evaluated(outputs: Outputs, name: str, connection: Redis) -> Any:
 
 
 def keep_outputs(run_id: str) -> None:
-    """Evaluate the outputs of a run that has ended, and keep views of them. Runs in a job.
+    """Evaluate the outputs of an ended run, and store views of them. Runs in a job.
 
-    Idempotent: what is kept for this end of the run stays, and nothing is kept once it goes on.
+    Idempotent: existing views for this end of the run stay, and none are stored if the run has been
+    retried since.
     """
     job = get_current_job()
     if job is None:
@@ -171,7 +175,7 @@ def _make_views(outputs: Outputs, connection: Redis) -> dict[str, Any]:
             late, errors[name] = error, f"the outputs took too long: {error}"
         except RedisError:
             raise
-        except Exception as error:  # noqa: BLE001 - one that has no value says why
+        except Exception as error:  # noqa: BLE001 - the reason is stored instead of a value
             errors[name] = mask.hide(str(error)) or type(error).__name__
     return {"views": views, "errors": errors}
 
@@ -187,9 +191,9 @@ def _keep(run_id: str, end: str, written: str, connection: Redis) -> None:
 
 
 def read_kept_outputs(run_id: str, connection: Redis) -> KeptOutputs:
-    """Return what is kept of a run's outputs. Nothing is loaded or executed.
+    """Return the stored views of a run's outputs. Loads and executes nothing.
 
-    Shape: empty for a workflow that declares none, and before the run has ended.
+    Empty for a workflow without outputs, and before the run has ended.
     """
     fields = _read(run_id, connection)
     if not fields["outputs"] or fields["state"] not in RUN_ENDED:
@@ -206,7 +210,7 @@ def read_kept_outputs(run_id: str, connection: Redis) -> KeptOutputs:
     if status in _UNFINISHED:
         why = f"job {job_id} evaluates it, and is {status} on queue {queue}"
         return KeptOutputs(errors=dict.fromkeys(names, why), is_pending=True, queue=queue)
-    if _is_kept(_read(run_id, connection)):  # meanwhile
+    if _is_kept(_read(run_id, connection)):  # stored since the first look
         return read_kept_outputs(run_id, connection)
     how = f"has {status}" if status else "is gone"
     why = f"job {job_id}, which was to evaluate it, {how}"

@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 
 
 JOBS_PER_CALL = 50
-# Tuples, because a union would be made again for each of thousands of jobs.
+# Tuples, because evaluating a union for each of thousands of jobs takes longer.
 _WITH_ARGUMENTS = (Call, Start)
 _ADDING = (Expansion, Start)
 _NO_ARGUMENTS = Call("")
@@ -68,7 +68,7 @@ _ASKS_EVEN_WHEN_CANCELED = frozenset({"always", "canceled"})
 def add_planned(
     enqueues: Sequence[Enqueue], run_id: str, connection: Redis, *, added_by: str = ""
 ) -> None:
-    """Enqueue jobs of a run, in one call: all or none. Those that are there already stay.
+    """Enqueue jobs of a run, in one call: all or none. Existing jobs stay unchanged.
 
     Errors: those of `Queue.enqueue`.
     """
@@ -77,10 +77,10 @@ def add_planned(
 
 
 class _Describer:
-    """Describes the jobs of one call as `lua/add.lua` takes them.
+    """Describes the jobs of one call in the form that `lua/add.lua` takes.
 
-    RQ makes one job of each kind, which shows the fields that all jobs of the kind have in common.
-    A job's own part goes straight from the plan into the call.
+    RQ makes one job of each kind, whose hash has the fields that all jobs of the kind share. The
+    fields of each job are taken directly from the plan.
     """
 
     def __init__(self, run_id: str, added_by: str, connection: Redis) -> None:
@@ -92,7 +92,7 @@ class _Describer:
     def describe(self, enqueue: Enqueue) -> tuple[Shape, Own]:
         function, args, kwargs = call_of(enqueue)
         fields = _fields(enqueue)
-        # Everything that `_make_shape` reads: jobs that differ in any of it are of two kinds.
+        # The key must contain everything that `_make_shape` reads.
         kind = (*_get_kind(enqueue), _timeout(enqueue), *fields.items())
         shape = self._shape_by_kind.get(kind)
         if shape is None:
@@ -114,21 +114,21 @@ class _Describer:
         )
         model = get_queue(enqueue.queue, self._connection).describe_job(
             hold,
-            func=PERFORM,  # or any other: the call is not part of the shape
+            func=PERFORM,  # any function: the call is not part of the shape
             job_id=enqueue.job_id,
             timeout=_timeout(enqueue),
             retry=to_rq_retry(enqueue.retries),
-            result_ttl=-1,  # kept with the run, and removed with it
+            result_ttl=-1,  # the result is removed with the run
             at_front=bool(enqueue.at_front),
         )
         return model.shape
 
     def _write_call(self, function: str, args: Any, kwargs: Any) -> bytes:
-        """Return what RQ's `Job.data` has. Errors: Unserializable."""
+        """Return the bytes of RQ's `Job.data`. Errors: Unserializable."""
         try:
             data: bytes = PickleSerializer.dumps((function, None, args, kwargs))
             is_fine = len(data) <= MAX_BYTES
-        except Exception:  # noqa: BLE001 - code of users; it is raised again, with the place
+        except Exception:  # noqa: BLE001 - user code; `write_data` raises it with its place
             is_fine = False
         if not is_fine:
             job = cast(Job, Job.create(function, args, kwargs, connection=self._connection))
@@ -141,12 +141,12 @@ _get_kind = attrgetter("queue", "deferred", "on_blocker_failure", "retries", *OP
 
 
 def batches(enqueues: Sequence[Enqueue], size: int = JOBS_PER_CALL) -> Iterable[Sequence[Enqueue]]:
-    """Cut a list into parts that keep one call on the server well below 20 ms."""
+    """Split a list into parts for which one call takes well below 20 ms on the server."""
     return (enqueues[first : first + size] for first in range(0, len(enqueues), size))
 
 
 def declare_groups(groups: Iterable[Group], run_id: str, pipeline: Pipeline) -> None:
-    """Write the records of groups. Idempotent: what has been counted in them stays."""
+    """Write the records of groups. Idempotent: existing counts in them stay."""
     for group in groups:
         record: dict[Any, Any] = {"run": run_id, "name": group.name}
         if not group.is_open:
@@ -175,22 +175,22 @@ def _tolerance(tolerance: Tolerance) -> str:
 
 
 def write_timeout(timeout_s: float) -> str:
-    """Return how long something may take as scripts read it: "600 10m" (lua/deadlines.lua)."""
+    """Return a time limit in the form that scripts read: "600 10m" (lua/deadlines.lua)."""
     return f"{timeout_s:g} {write_duration(timeout_s)}"
 
 
 def call_of(enqueue: Enqueue) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
-    """Return what RQ is to call for a job: the function, and its arguments, as plain data."""
+    """Return the call of an RQ job: a function, and its arguments as plain data."""
     if work := _work(enqueue):
         return PERFORM, (work,), {}
-    assert isinstance(enqueue.does, Call)  # all else has something to be performed
+    assert isinstance(enqueue.does, Call)  # all others are performed
     return enqueue.does.function.replace(":", "."), (), dict(enqueue.does.kwargs)
 
 
 def _work(enqueue: Enqueue) -> dict[str, Any]:
-    """Return what `flowq.runtime.work.perform` has to know; {} for a plain call of a function.
+    """Return the argument of `flowq.runtime.work.perform`; {} for a plain call of a function.
 
-    Plain data, so that other versions of flowq can read it: see `flowq.runtime.wire`.
+    It is plain data that other versions of flowq can read: see `flowq.runtime.wire`.
     """
     does = enqueue.does
     arguments = does if isinstance(does, _WITH_ARGUMENTS) else _NO_ARGUMENTS
@@ -211,7 +211,7 @@ def _work(enqueue: Enqueue) -> dict[str, Any]:
     }
     kept = {key: value for key, value in special.items() if value not in (None, False, {}, [])}
     call = does.function if isinstance(does, Call) else ""
-    if "." in call.partition(":")[2]:  # RQ would not find what is in a class in a class
+    if "." in call.partition(":")[2]:  # RQ does not find names in nested classes
         kept["call"] = call
     if isinstance(does, Join):
         kept["outputs"] = dict(does.outputs)
@@ -238,7 +238,7 @@ def _work(enqueue: Enqueue) -> dict[str, Any]:
 
 
 def _needed_format(enqueue: Enqueue) -> int:
-    """Return the format that a worker has to know to execute a job as it is meant."""
+    """Return the format that a worker must know to execute a job correctly."""
     does = enqueue.does
     if _has_quoted_values(enqueue):
         return QUOTED_VALUES_FORMAT
@@ -254,7 +254,7 @@ def _needed_format(enqueue: Enqueue) -> int:
 
 
 def _has_quoted_values(enqueue: Enqueue) -> bool:
-    """Whether a command has values where older versions would put quotes within quotes."""
+    """Whether a command has values where older versions would quote incorrectly."""
     does = enqueue.does
     if isinstance(does, Expansion):
         return any(map(_has_quoted_values, does.templates))
@@ -277,13 +277,13 @@ def _has_finals(enqueue: Enqueue) -> bool:
 
 
 def _ends_with_jobs(workflow: Workflow) -> bool:
-    """Whether a workflow has jobs under `finally`, or one inside of it does."""
+    """Whether a workflow, or one nested in it, has jobs under `finally`."""
     inside = workflow.workflows.values()
     return any(job.is_final for job in workflow.jobs) or any(map(_ends_with_jobs, inside))
 
 
 def _asks_for_attempts(enqueue: Enqueue) -> bool:
-    """Whether a job has a policy of retries, or uses `attempt`; or one that it is going to add."""
+    """Whether a job, or one that it will add, has a policy of retries or uses `attempt`."""
     does = enqueue.does
     if isinstance(does, Expansion):
         return any(map(_asks_for_attempts, does.templates))
@@ -326,11 +326,11 @@ def _as_work(shell: Shell) -> dict[str, Any]:
 
 
 def _fields(enqueue: Enqueue) -> dict[str, str]:
-    """Return our fields of the job's hash; `lua/common.lua` says what they mean."""
+    """Return flowq's fields of the job's hash; `lua/common.lua` explains them."""
     does, approval, rounds = enqueue.does, enqueue.approval, _retries_of_workflow(enqueue)
     expires = approval and (approval.expires_s or enqueue.expires_s)
-    # Skipped if something above it went wrong, directly before it or not. The join of a nested
-    # workflow is not: its start has been asked.
+    # Skip it if anything upstream went wrong, not only a direct blocker. Not the join of a nested
+    # workflow, for which its start has checked this.
     needs_success = (
         enqueue.deferred and enqueue.on_blocker_failure == "skip" and not isinstance(does, Join)
     )
@@ -362,7 +362,7 @@ def _retries_of_workflow(enqueue: Enqueue) -> Retry | None:
 
 
 def _judging(enqueue: Enqueue) -> str:
-    """Return what comes before it asks, or takes a slot; see `lua/groups.lua`."""
+    """Return what must happen before it asks, or takes a slot; see `lua/groups.lua`."""
     if enqueue.if_ is False:
         return f"skip {say_false(enqueue.condition)}"
     return "due" if enqueue.if_ is not None or _has_live_message(enqueue) else ""
@@ -373,11 +373,11 @@ def _has_live_message(enqueue: Enqueue) -> bool:
 
 
 MAX_MESSAGE = 4_000
-"""Characters of the message of an approval that are kept."""
+"""The most characters of an approval's message."""
 
 
 def write_message(template: str, **known: Any) -> str:
-    """Return the message of an approval as text, cut where it is too long. Errors: `evaluate`'s."""
+    """Return the message of an approval as text, cut if it is too long. Errors: `evaluate`'s."""
     text = write(evaluate(template, **known), template)
     return text if len(text) <= MAX_MESSAGE else f"{text[: MAX_MESSAGE - 1]}…"
 
@@ -388,20 +388,20 @@ def write_inputs(inputs: Sequence[Input]) -> str:
 
 
 def read_inputs(written: str) -> tuple[Input, ...]:
-    """Return the inputs that `write_inputs` has written; an older version has written a number."""
+    """Return the inputs written by `write_inputs`; an older version wrote a number."""
     found = json.loads(written or "[]")
     return tuple(from_wire(Input, each) for each in found) if isinstance(found, list) else ()
 
 
 def _rounds(retries: Retry | None) -> str:
-    """Return how often a whole workflow is tried again as scripts read it: "3 2 2s"."""
+    """Return the retries of a whole workflow in the form that scripts read: "3 2 2s"."""
     if retries is None or not retries.max:
         return ""
     return f"{retries.max} {retries.backoff_s:g} {write_duration(retries.backoff_s)}"
 
 
 def _is_always(enqueue: Enqueue) -> bool:
-    """Whether the job runs in a canceled run: its `if` says so, or that of what it stands for."""
+    """Whether the job also runs in a canceled run, by its `if` or that of its items."""
     if enqueue.ended_of:
         return True
     if isinstance(enqueue.does, Expansion):
@@ -411,8 +411,8 @@ def _is_always(enqueue: Enqueue) -> bool:
 
 
 ADDING_TIMEOUT_S = 3_600
-"""How long the jobs may take that add the items of a group, or the jobs of a nested workflow. That
-is flowq's own work, and 100,000 items take minutes; RQ's default of 180 s is meant for users'."""
+"""The timeout of jobs that add the items of a group, or the jobs of a nested workflow. To add
+100,000 items takes minutes, and RQ's default of 180 s is meant for user code."""
 
 
 def _timeout(enqueue: Enqueue) -> int | None:
@@ -425,7 +425,7 @@ def _timeout(enqueue: Enqueue) -> int | None:
 
 
 MAX_CONDITION = 200
-"""How much is told of an `if` that is false. Units: characters."""
+"""The most characters of a false `if` in a message."""
 
 
 def find_false(
@@ -436,12 +436,11 @@ def find_false(
     *,
     has_policy: bool = False,
 ) -> str | None:
-    """Return the text of a condition that is false; None for one that holds.
+    """Return the text of a false condition; None for a true one.
 
     `condition` is the template of a job's `if`, `source` its text. Without a status function it
-    means `success() and (…)`, but where `on_blocker_failure` was said (`has_policy`): then the job
-    has been asked about those before it already. Errors: those of `holds`, which is asked for its
-    value.
+    means `success() and (…)`, unless the job has an `on_blocker_failure` (`has_policy`), which has
+    decided about failed blockers already. `holds` evaluates the condition; its errors pass.
     """
     asks = has_policy or find_references(condition).statuses
     is_narrowed = not asks and not statuses["success"]
@@ -451,6 +450,6 @@ def find_false(
 
 
 def say_false(source: str) -> str:
-    """Say that an `if` is false, with its text; an older version has kept none."""
+    """Return a sentence about a false `if`. Older versions stored no text for it."""
     said = " ".join(source.split())
     return f"its `if` is false: {said:.{MAX_CONDITION}}" if said else "its `if` is false"

@@ -1,4 +1,4 @@
-"""Retries as jobs carry them: RQ's numbers, and a policy beside them for `lua/retries.lua`."""
+"""Retries in the form that jobs carry: RQ's numbers, and a policy for `lua/retries.lua`."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ if TYPE_CHECKING:
     from flowq.spec import Retry
 
 MAX_PAUSES = 20
-"""How many different pauses RQ is told, for a worker that knows only them."""
+"""The most pauses in RQ's list, for a worker that does not know the policy."""
 
 MOST_S = 86_400.0
-"""The longest wait where `max_backoff` is not said, unless the first one is longer."""
+"""The longest pause without a `max_backoff`, unless the first one is longer."""
 
 
-@lru_cache  # the same object for the same wish, so that one job can be a copy of another
+@lru_cache  # equal retries give the same object, so that one job can be a copy of another
 def to_rq_retry(retries: Retry | None) -> RQRetry | None:
-    """Return retries as RQ has them, with what it has no words for."""
+    """Return retries as RQ's object, with the policy beyond RQ's options."""
     if retries is None:
         return None
     return make_retry(retries.max, _list_pauses(retries), write_policy(retries))
 
 
 def write_policy(retries: Retry) -> str:
-    """Return what is said beyond RQ's words, as JSON; empty for nothing."""
+    """Return the part of the policy that RQ has no options for, as JSON; empty for nothing."""
     if retries.is_plain:
         return ""
     policy = {"max": retries.max, "backoff": retries.backoff_s, **say_policy(retries)}
@@ -50,8 +50,8 @@ def _find_most(retries: Retry) -> float:
 def _list_pauses(retries: Retry) -> Sequence[float]:
     """Return the pauses without their random part.
 
-    RQ begins with the first of a list that is as long as the retries are many; of a shorter one it
-    repeats the first.
+    If the list has as many pauses as there are retries, RQ begins with the first. It repeats the
+    first of a shorter list.
     """
     if retries.factor == 1:
         return [retries.backoff_s]
