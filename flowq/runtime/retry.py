@@ -1,4 +1,4 @@
-"""Running an ended run again from the points where it failed."""
+"""Retries ended runs: runs their jobs again that did not succeed, and those downstream."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 PREPARATION_S = 600
 ROUND_S = 30
-"""How soon somebody else begins a round that this process did not come to."""
+"""After so long another process begins the round, if this one has died."""
 
 _FIELDS = ("flowq_outcome", "flowq_blocks", "flowq_inside", "flowq_expands", "flowq_run")
 JOBS_PER_READ = 1_000
@@ -34,9 +34,13 @@ NAMED = 5
 class _Ended:
     """How one job of the run ended, and what it blocks.
 
-    Shape: `ignoring_ids` are those of `future_ids` that do not mind how it ended; `inside` is the
-    join of the nested workflow that it is a job of; one that `expands` adds the jobs of a group, or
-    of a nested workflow. One that is not there was deleted.
+    Attributes:
+        outcome: empty if it has not ended.
+        future_ids: the future jobs that it blocks.
+        ignoring_ids: those among them that ignore how it ended.
+        inside: the join of the nested workflow to which it belongs.
+        expands: it adds the jobs of a group, or of a nested workflow.
+        is_there: False if it was deleted.
     """
 
     outcome: str
@@ -48,18 +52,19 @@ class _Ended:
 
 
 def retry(run_id: str, connection: Redis, name: str | None = None) -> tuple[str, ...]:
-    """Run again what did not succeed, and everything downstream of it; return those jobs' ids.
+    """Run the jobs again that did not succeed, and all downstream jobs; return their ids.
 
-    With a `name` that one runs again, however it ended, and everything downstream of it: a job, an
-    item, all of a group, or a whole nested workflow.
-    A group whose list is made again, and a nested workflow whose inputs are, begin anew: their jobs
-    are removed, and those that there are then are added.
-    All other jobs keep their results, all ids stay, and the generation of each job that runs again
-    goes up, so that late messages of its earlier attempts change nothing. Stepwise: any process can
-    finish it. With `concurrency` the run lines up in its group again.
-    A job that was deleted cannot run again; what waits for it is skipped again.
-    Errors: RunNotFound; NotFound for no such job; WrongState while the run is active, when it has
-    succeeded (unless a job is named), and when nothing is left that could run again.
+    With a `name`, that job, item, group or nested workflow runs again, however it ended, and all
+    jobs downstream of it.
+
+    If a group's list or a nested workflow's start runs again, its jobs are removed and added anew.
+    All other jobs keep their results, and all ids stay. The generation of each job that runs again
+    is incremented, so that late messages of earlier attempts have no effect. A deleted job cannot
+    run again; jobs that wait for it are skipped again. The work is done in steps that any process
+    can continue. A run with `concurrency` queues in its group again.
+
+    Errors: RunNotFound; NotFound for an unknown job; WrongState while the run is active, if it has
+    succeeded (unless a job is named), and if no job can run again.
     """
     record = get_record(run_id, connection)
     if record.state not in (RUN_ENDED if name else RUN_ENDED - {"succeeded"}):
@@ -98,7 +103,7 @@ def retry(run_id: str, connection: Redis, name: str | None = None) -> tuple[str,
 
 
 def _find_start(name: str, run_id: str, jobs: Mapping[str, _Ended], connection: Redis) -> set[str]:
-    """Return the jobs that a name stands for. Errors: NotFound; WrongState for deleted ones."""
+    """Return the jobs with a name. Errors: NotFound; WrongState if they were deleted."""
     found = {job for job in find_jobs(name, get_declared(run_id, connection)) if job in jobs}
     if not any(jobs[job].is_there for job in found):
         raise WrongState(
@@ -111,8 +116,10 @@ def _find_start(name: str, run_id: str, jobs: Mapping[str, _Ended], connection: 
 def _refuse_vain(
     name: str, start: set[str], again: set[str], jobs: Mapping[str, _Ended], connection: Redis
 ) -> None:
-    """Raise WrongState where a job before these keeps one of them from running, and is left as it
-    is. `again` is what runs again, or is made anew."""
+    """Raise WrongState if an upstream job that does not run again keeps one of these from running.
+
+    `again` are all jobs that run again, or are added anew.
+    """
     before: dict[str, list[str]] = {}
     for job_id, job in jobs.items():
         for future_id in job.future_ids:
@@ -150,7 +157,10 @@ def _find_culprit(
 
 
 def _choose(start: set[str], jobs: Mapping[str, _Ended]) -> tuple[set[str], set[str], set[str]]:
-    """Return the jobs that run again from these, those made anew, and what begins anew."""
+    """Return the jobs that run again, those to be added anew, and the groups and joins of these.
+
+    `start` are the jobs from which to run again.
+    """
     again = _downstream(start, jobs)
     roots = set(_find_roots(again, jobs))
     anew = {job for job in jobs if roots and not roots.isdisjoint(_outer(job, jobs))}
@@ -158,20 +168,20 @@ def _choose(start: set[str], jobs: Mapping[str, _Ended]) -> tuple[set[str], set[
 
 
 def _draft(owner_id: str, entries: Sequence[str], connection: Redis) -> str:
-    """Write a list for a run, or for a join, that a script takes over; return its key."""
+    """Write a list of operations for a script, for a run or a join; return its key."""
     draft = f"{keys.run_again(owner_id)}:{secrets.token_hex(4)}"
     with connection.pipeline() as pipeline:
         for first in range(0, len(entries), JOBS_PER_READ):
             pipeline.rpush(draft, *entries[first : first + JOBS_PER_READ])
-        pipeline.expire(draft, PREPARATION_S)  # should this process die here
+        pipeline.expire(draft, PREPARATION_S)  # in case this process dies
         pipeline.execute()
     return draft
 
 
 def begin_round(join_id: str, connection: Redis) -> None:
-    """Run again what did not succeed inside of a workflow with `retries`, and what follows there.
+    """Run the jobs of a workflow with `retries` again that did not succeed, and those downstream.
 
-    Idempotent: whoever comes later finds that it has begun. It is due again if this process dies.
+    Idempotent: a second process finds that the round has begun. It is due again if this one dies.
     """
     connection.zadd(keys.ROUNDS, {join_id: read_clock(connection) + ROUND_S}, xx=True)
     ended = _read_jobs(_find_inside(join_id, connection), connection)
@@ -188,7 +198,7 @@ def begin_round(join_id: str, connection: Redis) -> None:
 
 
 def _find_inside(join_id: str, connection: Redis) -> list[str]:
-    """Return the jobs of a nested workflow, and of those inside of it, the last ones first."""
+    """Return the jobs of a nested workflow and of those nested in it, the last ones first."""
     found: dict[str, None] = {}
     joins = [join_id]
     while joins:
@@ -216,7 +226,7 @@ def _refusal(run_id: str, state: str, connection: Redis) -> str:
 
 
 def _read_jobs(job_ids: Sequence[str], connection: Redis) -> dict[str, _Ended]:
-    """Return jobs by id, in the order given, which is that of their enqueueing."""
+    """Return jobs by id, in the given order, in which they were enqueued."""
     jobs: dict[str, _Ended] = {}
     for job_id, (answer,) in read_each(
         job_ids, connection, lambda pipe, job: pipe.hmget(keys.job(job), *_FIELDS)
@@ -231,7 +241,7 @@ def _read_jobs(job_ids: Sequence[str], connection: Redis) -> dict[str, _Ended]:
 def _can_anything_run(
     again: set[str], deleted: set[str], jobs: Mapping[str, _Ended], connection: Redis
 ) -> bool:
-    """Whether some job of these does not wait for a deleted one, directly or through others."""
+    """Whether some of these jobs do not wait for a deleted one, directly or indirectly."""
     stuck = {job for job in again if _waits_for(job, deleted, connection)}
     return bool(again - _downstream(stuck, jobs))
 
@@ -255,25 +265,25 @@ def _name_some(job_names: Iterable[str]) -> str:
 
 
 def _is_settled(job_id: str, jobs: Mapping[str, _Ended]) -> bool:
-    """Whether a job has succeeded, or whatever it did is tolerated, with what it is a part of."""
+    """Whether a job has succeeded, or a workflow around it whose failure is tolerated has ended."""
     if jobs[job_id].outcome in SUCCESSES:
         return True
     return any(jobs[join].outcome == "tolerated" for join in _outer_joins(job_id, jobs))
 
 
 def _outer_joins(job_id: str, jobs: Mapping[str, _Ended]) -> Iterator[str]:
-    """Yield the joins of the nested workflows that a job is inside of, the nearest one first."""
+    """Yield the joins of the nested workflows around a job, the nearest one first."""
     while (job_id := jobs[job_id].inside) in jobs:
         yield job_id
 
 
 def _is_start(job_id: str, jobs: Mapping[str, _Ended]) -> bool:
-    """Whether a job adds the jobs of the nested workflow that it counts in."""
+    """Whether a job is the start of a nested workflow, which adds its jobs."""
     return job_id == f"{jobs[job_id].inside}--0"
 
 
 def _find_roots(again: set[str], jobs: Mapping[str, _Ended]) -> Iterator[str]:
-    """Yield what begins anew: joins whose starts run again, groups whose finished expansions do."""
+    """Yield what is made anew: joins whose starts run again, and groups whose lists do."""
     for job_id in again:
         if _is_start(job_id, jobs):
             yield jobs[job_id].inside
@@ -282,7 +292,7 @@ def _find_roots(again: set[str], jobs: Mapping[str, _Ended]) -> Iterator[str]:
 
 
 def _outer(job_id: str, jobs: Mapping[str, _Ended]) -> set[str]:
-    """Return the joins and the groups that a job was added for; ids say so, for most."""
+    """Return the joins and groups for which a job was added. Most follow from its id."""
     found = set(_outer_joins(job_id, jobs))
     if _is_start(job_id, jobs):
         found.discard(jobs[job_id].inside)
@@ -304,12 +314,12 @@ def _downstream(start: set[str], jobs: Mapping[str, _Ended]) -> set[str]:
 
 
 def _removals(jobs: Mapping[str, _Ended], anew: set[str]) -> Iterator[str]:
-    """What `again:` has to do first: remove what will be added again, the newest jobs first."""
+    """Return the first operations of `again:`: remove the jobs to be added anew, newest first."""
     return (f"-{job_id}" for job_id in reversed(list(jobs)) if job_id in anew)
 
 
 def _entries(jobs: Mapping[str, _Ended], again: set[str], roots: set[str]) -> Iterator[str]:
-    """What `again:` has to do: futures before their blockers, as the list of jobs has them."""
+    """Yield the other operations of `again:`: future jobs before their blockers."""
     for job_id, job in jobs.items():
         if job_id in again:
             yield from [f"*{job_id}"] if job.expands and job_id in roots else []

@@ -1,8 +1,8 @@
-"""What flowq knows of RQ's private behaviour, all in one place.
+"""Everything that flowq knows of RQ's private code.
 
-RQ's public names may be used anywhere. Its private ones (`._x`) are used here only, behind public
-names. The code of RQ's that flowq overrides, copies or counts on is listed in rq_sources.py;
-docs/rq.md says what was measured.
+RQ's public names may be used anywhere, its private ones (`._x`) only here, behind public names.
+rq_sources.py lists the code of RQ that flowq overrides, copies or relies on; docs/rq.md has what
+was measured.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ if TYPE_CHECKING:
     from redis.client import Pipeline
     from rq.executions import Execution
 
-# Nothing of these is a coroutine; to ask takes longer than to call a short function.
+# None of these is a coroutine. The check takes longer than the call of a short function.
 _PLAIN_TYPES = frozenset({type(None), bool, int, float, str, bytes, list, tuple, dict})
 
 
 POLICY_FIELD = "flowq_retry"
-"""The field of a job's hash that has its `retry_policy`."""
+"""The field of a job's hash with its `retry_policy`."""
 
 
 class Call(NamedTuple):
-    """A function by its name, and what it is to be called with."""
+    """The name of a function, and the arguments for it."""
 
     func_name: Any
     instance: Any
@@ -48,31 +48,31 @@ class Call(NamedTuple):
 
 
 class PolicyRetry(Retry):
-    """RQ's word for retries, with the policy that flowq's jobs keep beside it.
+    """RQ's object for retries, with a policy for flowq's jobs.
 
-    Where only RQ is at work the number and the pauses are all there is.
+    RQ's own workers know only the number and the pauses.
     """
 
     def __init__(self, times: int, pauses_s: Sequence[float], policy: str) -> None:
-        # RQ documents whole seconds, but keeps them as JSON, and counts with any number.
+        # RQ documents whole seconds, but stores them as JSON, and accepts any number.
         super().__init__(times, [int(s) if s == int(s) else s for s in pauses_s])  # type: ignore[misc]
         self.policy = policy
 
 
 def make_retry(times: int, pauses_s: Sequence[float], policy: str = "") -> Retry | None:
-    """Return RQ's word for so many retries with these pauses; None for no retry."""
+    """Return RQ's object for so many retries with these pauses; None for no retry."""
     return PolicyRetry(times, pauses_s, policy) if times > 0 else None
 
 
 class JobBase(RQJob):
-    """RQ's job with public names for what it keeps to itself, and a quicker way to its function."""
+    """RQ's job, with public names for its private attributes and a faster way to its function."""
 
     _load_error: BaseException | None = None
     """Why the function could not be imported before `perform`, which raises it."""
     retry_policy: str = ""
-    """What is said about retries beyond RQ's words (`flowq.runtime.policies`), if anything is."""
+    """The part of the retries that RQ has no options for (`flowq.runtime.policies`)."""
     has_just_ended: bool = False
-    """RQ's `perform_job` has ended it here; its status here is right before Redis knows it."""
+    """RQ's `perform_job` has ended it in this process. Redis does not have the status yet."""
 
     def to_dict(self, *arguments: Any, **options: Any) -> dict[Any, Any]:
         """Return the fields of the job's hash."""
@@ -83,22 +83,22 @@ class JobBase(RQJob):
 
     @property
     def given_id(self) -> str | None:
-        """The id, or None when the job has none yet; `id` would make one."""
+        """The id, or None if the job has none yet (`id` would make one)."""
         return self._id
 
     @property
     def given_dependency_ids(self) -> list[str]:
-        """What the job was told to depend on; `dependency_ids` asks Redis what is registered."""
+        """The given dependencies (`dependency_ids` would read the registered ones from Redis)."""
         return self._dependency_ids
 
     @property
     def has_success_callback(self) -> bool:
-        """Whether there is one; `success_callback` would import it."""
+        """Whether there is one (`success_callback` would import it)."""
         return bool(self._success_callback_name)
 
     @property
     def has_failure_callback(self) -> bool:
-        """Whether there is one; `failure_callback` would import it."""
+        """Whether there is one (`failure_callback` would import it)."""
         return bool(self._failure_callback_name)
 
     @property
@@ -129,38 +129,38 @@ class JobBase(RQJob):
 
     @property
     def has_unreadable_meta(self) -> bool:
-        """Whether `meta` could not be read: RQ goes on with something else in its place."""
+        """Whether `meta` could not be read; RQ then goes on with a substitute."""
         return self._unreadable_meta is not None
 
     def read_meta(self) -> Any:
-        """Read it again, and raise why it cannot be read."""
+        """Read `meta` again, which raises the error."""
         return self.serializer.loads(self._unreadable_meta or b"")
 
     def mark(self, status: JobStatus) -> None:
-        """Change the status in this object alone; `set_status` writes it to Redis too."""
+        """Change the status in this object only (`set_status` would write it to Redis)."""
         self._status = status
 
     def mark_finished(self) -> bool:
-        """Note a success in this object alone; return whether there is a callback for that."""
+        """Note a success in this object only; return whether there is a success callback."""
         self._status = JobStatus.FINISHED
         return bool(self._success_callback_name)
 
     def keep_result(self, value: Any) -> None:
-        """Change the result in this object, where RQ's own code will look for it."""
+        """Set the result in this object, from which RQ's code takes it."""
         self._result = value
 
     def identify(self, job_id: str) -> None:
-        """Give it an id that is known to be valid; setting `id` would check it."""
+        """Set an id that is known to be valid (setting `id` would check it)."""
         self._id = job_id
 
     def impersonate(self, job_id: str, data: bytes) -> None:
-        """Make a copy of another job, of which nothing was read from its data, into this job."""
+        """Turn a copy of another job, whose data was not read yet, into this job."""
         self._id = job_id
         self._data = data
 
     @property
     def func(self) -> Any:
-        """The function, found anew each time: a job may have reloaded its module."""
+        """The function. It is looked up each time, because a job may have reloaded its module."""
         name: Any = self._func_name
         if name is UNEVALUATED:
             name = self.func_name
@@ -170,7 +170,7 @@ class JobBase(RQJob):
         if is_restricted:
             return find_callable(name)
         module, _, attribute = name.rpartition(".")
-        try:  # the usual way takes four times as long for a module that is imported already
+        try:  # for an imported module, four times as fast as `find_callable`
             return getattr(sys.modules[module], attribute)
         except (KeyError, AttributeError):
             return find_callable(name)
@@ -188,13 +188,13 @@ class JobBase(RQJob):
         self._load_error = error
 
     def note_start(self) -> None:
-        """The job is about to be executed in this process."""
+        """Called before the job is executed in this process."""
 
     def note_failure(self, error: BaseException | None) -> None:
-        """The execution has raised this."""
+        """Called with the error that the execution raised."""
 
     def _call(self) -> Any:
-        # As RQ's `_execute`, which imports the function twice for each execution.
+        # As in RQ's `_execute`, which looks the function up twice for each execution.
         if self._load_error is not None:
             raise self._load_error
         function = self.func
@@ -211,10 +211,10 @@ class JobBase(RQJob):
         return result
 
     def note_call(self, options: dict[str, Any]) -> None:
-        """The function is about to be called with these arguments by name."""
+        """Called with the keyword arguments before the function is called."""
 
     def note_result(self, result: Any) -> None:
-        """The function has returned this, which is not None; what is raised here fails the job."""
+        """Called with a result that is not None. An error here fails the job."""
 
     def _handle_success(self, *arguments: Any, **options: Any) -> None:
         result = self._result
@@ -223,7 +223,7 @@ class JobBase(RQJob):
         self._result = result
 
     def find_kept(self, result: Any) -> Any:
-        """Return what is kept of the result: itself, or what takes its place."""
+        """Return the result to store: itself, or a substitute."""
         return result
 
     # How it is retried ----------------------------------------------------------------------
@@ -242,40 +242,40 @@ class JobBase(RQJob):
         self.note_retry(pipeline)
 
     def is_held_by(self, retry: Retry, pipeline: Pipeline) -> bool:
-        """Hold the job in this transaction if that was returned, and no retry; say whether."""
+        """Hold the job in this transaction, if the job returned this; return whether it did."""
         return False
 
     def note_retry(self, pipeline: Pipeline) -> None:
-        """In this transaction it was queued again, or put on the schedule."""
+        """Called with the transaction that queues or schedules a retry."""
 
     # Its data --------------------------------------------------------------------------------
 
     @property
     def data(self) -> bytes:
-        """The function's name and the arguments as bytes; what `write_data` raises."""
+        """The call as bytes. Raises errors of `write_data`."""
         data: Any = self._data
         return self.write_data() if data is UNEVALUATED else data
 
     @data.setter
     def data(self, value: bytes) -> None:
-        """Replace them by bytes that were read."""
+        """Set bytes that were read from Redis."""
         RQJob.data.fset(self, value)  # type: ignore[attr-defined]  # mypy takes it for its value
 
     @property
     def is_described(self) -> bool:
-        """Whether the job was given what to call, so that `data` can be made of that."""
+        """Whether the job has a call from which `data` can be made."""
         return self._func_name is not UNEVALUATED
 
     dump_call: ClassVar[Callable[[JobBase], bytes]] = RQJob.data.fget  # type: ignore[attr-defined]
-    """Make the bytes of what the job was given, and keep them; RQ's own way."""
+    """RQ's own function: serialize the call, and keep the bytes."""
 
     def write_data(self) -> bytes:
-        """Do that, and say what is wrong where it fails."""
+        """Serialize the call. Subclasses explain errors."""
         return self.dump_call()
 
     @property
     def given_call(self) -> Call:
-        """What the job was given to call; nothing is read from `data`."""
+        """The call that the job was given, without reading `data`."""
         name, instance, args, kwargs = (
             None if value is UNEVALUATED else value
             for value in (self._func_name, self._instance, self._args, self._kwargs)
@@ -283,7 +283,7 @@ class JobBase(RQJob):
         return Call(name, instance, args or (), kwargs or {})
 
     def _deserialize_data(self) -> None:
-        # As RQ's, whose error says nothing.
+        # As in RQ, whose error has no explanation.
         try:
             parts = self.serializer.loads(self.data)
             self._func_name, self._instance, self._args, self._kwargs = parts
@@ -304,31 +304,32 @@ class JobBase(RQJob):
 
 
 class _StandIn:
-    """A pipeline and then a deferred job for RQ's `enqueue_job`, so that it does nothing more."""
+    """Takes the place of the pipeline and the job in RQ's `enqueue_job`, so that RQ enqueues
+    nothing itself."""
 
     def __init__(self, add: Callable[[], RQJob]) -> None:
         self.add = add
         self.added: RQJob | None = None
 
     def sadd(self, *_: Any) -> None:
-        """The queue's name is written by the script that adds the job."""
+        """Do nothing: the script that adds the job registers the queue."""
 
     def get_status(self, refresh: bool = True) -> JobStatus:
-        """It must not be queued."""
+        """Return DEFERRED, so that RQ does not queue it."""
         return JobStatus.DEFERRED
 
 
 def run_to_end(result: Any) -> Any:
-    """Return what a call results in: of a coroutine what it returns at its end. Blocks for that."""
+    """Return the value, or run a coroutine to its end and return its value. Blocks."""
     # Not `asyncio.iscoroutine`, which takes generators for coroutines before Python 3.12.
     return asyncio.run(result) if isinstance(result, Coroutine) else result
 
 
 class QueueBase(RQQueue):
-    """RQ's queue with public names for what it keeps to itself."""
+    """RQ's queue, with public names for its private attributes."""
 
     def create_job(self, *arguments: Any, **options: Any) -> RQJob:
-        """Make a job, with the policy that its retries bring."""
+        """Make a job, with the policy of its retries."""
         job = super().create_job(*arguments, **options)
         policy = getattr(options.get("retry"), "policy", "")
         if policy and isinstance(job, JobBase):
@@ -337,25 +338,25 @@ class QueueBase(RQQueue):
 
     @property
     def default_timeout(self) -> Any:
-        """The timeout of jobs that are given none. Units: seconds."""
+        """The timeout of jobs that have none, in seconds."""
         return self._default_timeout
 
     def enqueue_limited(self, job: RQJob, pipeline: Pipeline, *, at_front: bool) -> None:
-        """Queue a job that has a rate limit, or let it wait for its turn.
+        """Queue a job that has a rate limit, or make it wait.
 
-        `enqueue_job` refuses a pipeline for such a job.
+        RQ's `enqueue_job` refuses a pipeline for such a job.
         """
         self._enqueue_rate_limited_job(job, pipeline=pipeline, at_front=at_front)
 
     def enqueue_by(self, job: RQJob, add: Callable[[], RQJob]) -> RQJob:
-        """Let `add` do all that RQ's `enqueue_job` does, inside a call of that: tools wrap it."""
+        """Call `add` instead of RQ's code, but inside of RQ's `enqueue_job`, which tools wrap."""
         stand_in = _StandIn(add)
         super().enqueue_job(job, pipeline=cast(Any, stand_in))
         assert stand_in.added is not None
         return stand_in.added
 
     def setup_dependencies(self, job: RQJob, pipeline: Pipeline | None = None) -> RQJob:
-        """Register the job with what it depends on, or say that it is deferred."""
+        """Register the job with its dependencies; for a stand-in, add the job."""
         if not isinstance(pipeline, _StandIn):
             return super().setup_dependencies(job, pipeline=pipeline)
         pipeline.added = pipeline.add()
@@ -363,11 +364,11 @@ class QueueBase(RQQueue):
 
     @classmethod
     def note_expired(cls, connection: Redis, job_id: str) -> None:
-        """A job was popped whose hash had expired (its `ttl`). RQ passes over it silently."""
+        """Called for a dequeued job whose hash has expired (its `ttl`). RQ ignores it silently."""
 
     @classmethod
     def may_begin(cls, job: RQJob) -> bool:
-        """Whether a job that was popped is to be executed; one that is not has been ended."""
+        """Whether to execute a dequeued job. If False, the job has been ended."""
         return True
 
     @classmethod
@@ -391,12 +392,12 @@ class QueueBase(RQQueue):
         if fetched is None:
             cls.note_expired(connection, job_id)
         elif not cls.may_begin(fetched[0]):
-            return None  # the worker looks for another one
+            return None  # the worker takes the next one
         return fetched
 
 
 def explain_key_prefix(given: type, name: str, default: str) -> str:
-    """Say why a class with keys of its own cannot be used: scripts and workers know RQ's only."""
+    """Return why a class with its own key prefix cannot be used: scripts know only RQ's keys."""
     return (
         f"{given.__qualname__}.{name} is {getattr(given, name)!r}; flowq knows keys under "
         f"{default!r} only. Leave it as it is: RQ_KEY_PREFIX in the environment changes the prefix "
@@ -405,14 +406,14 @@ def explain_key_prefix(given: type, name: str, default: str) -> str:
 
 
 class WorkerBase(BaseWorker):
-    """RQ's worker with public names for what it keeps to itself."""
+    """RQ's worker, with public names for its private attributes."""
 
     def _set_connection(self, connection: Redis) -> Redis:
-        return connection  # nothing of ours blocks for minutes, so no timeout has to be raised
+        return connection  # RQ would raise its timeout for commands that block for minutes
 
     @property
     def serializer_name(self) -> str | None:
-        """The serializer as it was given, by name; None for RQ's own."""
+        """The name of the given serializer; None for RQ's own."""
         return self._serializer_arg
 
     @property
@@ -422,23 +423,23 @@ class WorkerBase(BaseWorker):
 
     @property
     def dequeue_strategy(self) -> DequeueStrategy:
-        """In which order the queues are looked at."""
+        """The order in which jobs are taken from the queues."""
         return self._dequeue_strategy or DequeueStrategy.DEFAULT
 
     def set_dequeue_strategy(self, strategy: DequeueStrategy) -> None:
-        """Set the order in which the queues are looked at."""
+        """Set the order in which jobs are taken from the queues."""
         self._dequeue_strategy = strategy
 
     def note_stopped(self, job_id: str) -> None:
-        """Let `handle_job_failure` write STOPPED for that job."""
+        """Have `handle_job_failure` write STOPPED for that job."""
         self._stopped_job_id = job_id
 
 
 class _NoLogger(logging.Logger):
-    """Says nothing, and takes no time to find that out: RQ logs twice for each job."""
+    """Logs nothing, without checking levels: RQ logs twice for each job."""
 
     def debug(self, msg: object, *args: object, **kwargs: Any) -> None:
-        """Say nothing."""
+        """Do nothing."""
 
 
 _NO_LOG = _NoLogger("rq.worker", logging.CRITICAL + 1)
@@ -447,23 +448,22 @@ ExcInfo = tuple[Any, Any, Any]
 
 
 def _find_rqs_perform_job() -> Any:
-    """Return RQ's `perform_job`; None when a tool has wrapped it before this module was loaded."""
+    """Return RQ's `perform_job`; None if a tool wrapped it before this module was imported."""
     found: Any = BaseWorker.perform_job
     is_rqs = type(found) is FunctionType and found.__globals__ is vars(rq.worker.base)
     return found if is_rqs else None
 
 
 RQS_PERFORM_JOB = _find_rqs_perform_job()
-"""Another function is there where a tool has wrapped it."""
+"""If `PerformingWorker.perform_job` is another function, a tool has wrapped it."""
 
 
 class PerformingWorker(WorkerBase):
-    """RQ's worker where a job runs: RQ's `perform_job`, while flowq writes how the job began and
-    how it ended.
+    """Executes jobs by RQ's `perform_job`, while flowq records how they begin and end.
 
     Sentry, Datadog and others wrap `perform_job` and `handle_exception` of RQ's worker, and
-    `Job.perform`. `perform_job` calls the others, and `on_failure` has to call
-    `handle_exception` as RQ does; so each of them is called once for each execution.
+    `Job.perform`. `perform_job` calls `Job.perform`, and `on_failure` must call `handle_exception`
+    as RQ does, so that each is called once for each execution.
     """
 
     def __init__(
@@ -481,14 +481,14 @@ class PerformingWorker(WorkerBase):
         self._on_success = on_success
         self._on_failure = on_failure
         self.death_penalty_class = make_timeout
-        self._is_horse = True  # so that Sentry sends what it has before this process may end
-        # The supervisor logs what handle_exception would log here, into the output of the job.
+        self._is_horse = True  # makes Sentry flush its events before this process may end
+        # The supervisor logs failures; handle_exception would log them into the job's output.
         self.log = _NO_LOG
 
     def prepare_job_execution(
         self, job: RQJob, remove_from_intermediate_queue: bool = False
     ) -> None:
-        """Write nothing: the script that claimed the job has written that it is started."""
+        """Write nothing: the script that claimed the job has set its status."""
         self._on_start()
 
     def _finalize_success(

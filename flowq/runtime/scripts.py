@@ -1,9 +1,9 @@
-"""The Lua scripts, read from `lua/`, and the ways to call them.
+"""The Lua scripts in `lua/`, and how they are called.
 
-`Script.call` sends the digest and falls back to the source when the server does not know it (after
-SCRIPT FLUSH, a restart or a fail-over). `Script.append` puts the source itself into a pipeline: a
-digest that is missing inside MULTI/EXEC fails alone while everything around it is committed, which
-in a transaction of RQ's would end a job without settling it.
+`Script.call` sends the digest, and the source if the server does not know it (after SCRIPT FLUSH, a
+restart or a fail-over). `Script.append` puts the source into a pipeline: inside MULTI/EXEC, an
+unknown digest fails alone while all other commands are committed, so that RQ's transaction would
+end a job without settling it.
 """
 
 from __future__ import annotations
@@ -35,24 +35,24 @@ _COMMENT = re.compile(r"(?:^|(?<=[ \t]))--.*$", re.MULTILINE)
 @cache
 def _read(name: str) -> str:
     text = _FOLDER.joinpath(f"{name}.lua").read_text("utf-8")
-    # Comments and indentation are for people; the server hashes and transfers every byte.
+    # Without comments and indentation: the source is often sent and hashed.
     lines = map(str.strip, _COMMENT.sub("", text).splitlines())
     return "\n".join(line for line in lines if line)
 
 
 _NO_CLOCK = ("", "")
-"""In the place of the caller's clock: the scripts take that of the server."""
+"""Instead of the caller's clock: scripts use that of the server."""
 
 
 def format_instant(at_s: float) -> str:
-    """Return epoch seconds as RQ writes instants; its own function takes twenty times as long."""
+    """Return epoch seconds as RQ writes instants, in a twentieth of the time of RQ's function."""
     second, microsecond = divmod(round(at_s * 1e6), 1_000_000)
     return f"{format_second(second)}.{microsecond:06d}Z"
 
 
 @lru_cache(maxsize=16)
 def format_second(at_s: int) -> str:
-    """Return what comes before the point in `format_instant`."""
+    """Return the part of `format_instant` before the decimal point."""
     return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
@@ -60,14 +60,14 @@ SHARED = (
     *("runs", "jobs", "approvals", "slots", "groups", "nested", "outcomes", "futures", "edges"),
     *("ancestors", "settling", "retries"),
 )
-"""The files that stand in front of every script, each with a table of its name."""
+"""The files that every script includes; each fills a table of its name."""
 
 
 def _compose(parts: tuple[str, ...]) -> str:
-    """Return what stands in front of a script: the shared files, and the parts it has of its own.
+    """Return the source of the shared files and of the script's own parts.
 
-    Each has a table of its name, and all of these are there before the first file: so files may
-    call each other, whatever their order. A file's other names are its own, for it is a block.
+    All tables are declared before the first file, so files can call each other in any order. Each
+    file is a block, so that its other names are local to it.
     """
     names = (*SHARED, *(part for part in parts if part not in SHARED))
     tables = f"local {', '.join(names)} = {', '.join('{}' for _ in names)}"
@@ -99,9 +99,9 @@ class Script:
         return hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
 
     def call(self, connection: Redis, slot_key: str, *args: Any) -> Any:
-        """Run it now. Atomic on the server; a lost reply may mean that it was applied.
+        """Execute it. Atomic on the server; if the reply is lost, it may have been executed.
 
-        Errors: redis-py's, with the script's own text when the script has a bug.
+        Errors: redis-py's, with the message of the script if that has a bug.
         """
         arguments = (1, slot_key, keys.PREFIX, *_NO_CLOCK, *args)
         try:
@@ -110,17 +110,17 @@ class Script:
             return connection.eval(self.source, *arguments)
 
     def append(self, pipeline: Pipeline, slot_key: str, *args: Any) -> None:
-        """Put it into somebody's transaction; it is part of that EXEC or not at all."""
+        """Append it to a transaction, with which it is executed or not at all."""
         pipeline.eval(self.source, 1, slot_key, keys.PREFIX, *_NO_CLOCK, *args)
 
 
 class HotScript(Script):
-    """One that is called often: as a function that stays loaded, where the server has those.
+    """A frequently called script: a function that stays loaded, if the server supports functions.
 
-    A script makes its hundred functions anew in each call, which takes as long as a job's work.
-    Here the files are read once, when there is no call: outside of their functions they do not use
-    Lua's own libraries, and what belongs to one call they set at its beginning. The name has the
-    digest of the text in it, so that two versions live side by side.
+    A script creates its hundred Lua functions anew in each call, which takes as long as the work
+    for a job. A library is evaluated once, outside of any call. So its files must not use Redis or
+    Lua's libraries outside of functions, and must set all state of a call at its beginning. The
+    name contains a digest of the source, so that versions coexist.
     """
 
     @cached_property
@@ -156,23 +156,23 @@ class HotScript(Script):
         except ResponseError as error:
             if is_refusal(error):
                 raise
-            if "already exists" not in str(error):  # else somebody was faster
+            if "already exists" not in str(error):  # else another process has just loaded it
                 _WITHOUT_FUNCTIONS.add(connection.connection_pool)
                 return False
         return True
 
     def send(self, line: Connection, pool: ConnectionPool, slot_key: str, *args: Any) -> None:
-        """Say it on a connection of one's own, from that pool, and read the answer later.
+        """Send it on a connection of the pool; the caller reads the answer later.
 
-        Errors: redis-py's ConnectionError. The answer may be an error for which `is_missing` is
-        true; `call` can do it then.
+        If the answer is an error for which `is_missing` is true, use `call` instead.
+        Errors: redis-py's ConnectionError.
         """
         command = self.words(pool, slot_key, *args)
-        # redis-py looks at each argument first, which takes longer than all the rest.
+        # redis-py's own packing checks each argument, which takes longer than everything else.
         line.send_packed_command([pack_command(command)])  # type: ignore[no-untyped-call]
 
     def words(self, pool: ConnectionPool, slot_key: str, *args: Any) -> tuple[Any, ...]:
-        """Return the command that calls it, for who speaks to the server of that pool himself."""
+        """Return the command that calls it, for another client of that pool's server."""
         how = ("FCALL", self.function)
         if pool in _WITHOUT_FUNCTIONS:
             how = ("EVALSHA", self.digest)
@@ -180,13 +180,13 @@ class HotScript(Script):
 
 
 _WITHOUT_FUNCTIONS: WeakSet[ConnectionPool] = WeakSet()
-"""Pools to servers that have no functions, or do not let us load any."""
+"""Pools of servers without functions, or on which we may not load any."""
 
 _MISSING = ("function not found", "unknown command")
 
 
 def is_missing(error: ResponseError) -> bool:
-    """Whether the server does not know what we called, or functions at all: nothing was done."""
+    """Whether the server does not know the function or script; it has executed nothing."""
     text = str(error).lower()
     is_refused = isinstance(error, NoScriptError | NoPermissionError)
     return is_refused or any(word in text for word in _MISSING)
@@ -196,7 +196,7 @@ _STEP_PARTS = (
     *("attempts", "release", "workers", "executions", "watching", "retention"),
     *("deadlines", "lifecycle", "rerun", "step"),
 )
-"""`step` is the last, because it reads the functions of the others when it is loaded."""
+"""`step` is last, because it reads the functions of the others when it is loaded."""
 
 ADD = HotScript("add.add_all")
 RELEASE = HotScript("futures.close")
@@ -226,7 +226,7 @@ SET_APART = Script("jobs.set_apart")
 
 ALL = tuple(value for value in list(globals().values()) if isinstance(value, Script))
 HOT = tuple(script for script in ALL if isinstance(script, HotScript))
-"""Those that are functions on the server."""
+"""The scripts that are functions on the server."""
 
 
 def prepare() -> None:
