@@ -15,6 +15,7 @@ from flowq.declare.nodes import ListNode, MapNode, Node, ScalarNode, is_empty, i
 from flowq.declare.problems import Problems
 from flowq.declare.retries import (
     CAUSE_HINT,
+    MAX_EXIT_CODE,
     MAX_FACTOR,
     MAX_RETRIES,
     UnknownCause,
@@ -59,6 +60,11 @@ from flowq.spec import (
 
 _ANY_TEXT = {"type": ["string", "number", "boolean"]}
 _PERCENTAGE = re.compile(r"\s*([0-9]{1,3}(?:\.[0-9]{1,6})?)\s*%\s*")
+_SEVERAL_NAMES = {"type": "string", "pattern": "[ ,]"}
+_PERCENTAGE_TEXT = {
+    "type": "string",
+    "pattern": r"^\s*(0?[0-9]{1,2}(\.[0-9]{1,6})?|100(\.0{1,6})?)\s*%\s*$",
+}
 _JOB_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 VARIABLE = r"[A-Za-z_][A-Za-z0-9_]*"
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
@@ -322,13 +328,18 @@ CALL = Shape(_read_call, {"type": "string", "pattern": f"^{CALLED.pattern}$"})
 COMMAND = either(
     _read_command,
     TEXT.schema,
-    {"type": "array", "items": _ANY_TEXT, "minItems": 1},
+    {
+        "type": "array",
+        "prefixItems": [{**_ANY_TEXT, "not": {"const": ""}}],
+        "items": _ANY_TEXT,
+        "minItems": 1,
+    },
     write=lambda command: command if isinstance(command, str) else list(command),
 )
 NAMES = either(
     read_names,
-    {"type": ["string", "number", "boolean", "null"], "not": {"pattern": "[ ,]"}},
-    {"type": "array", "items": {**_ANY_TEXT, "not": {"pattern": "[ ,]"}}},
+    {"type": ["string", "number", "boolean", "null"], "not": _SEVERAL_NAMES},
+    {"type": "array", "items": {**_ANY_TEXT, "not": _SEVERAL_NAMES}},
     write=_write_names,
 )
 BLOCKS = either(
@@ -341,7 +352,7 @@ TOLERANCE = either(
     _read_tolerance,
     {"type": "boolean"},
     {"type": "integer", "minimum": 0},
-    {"type": "string", "pattern": r"^\s*[0-9]{1,3}(\.[0-9]{1,6})?\s*%\s*$"},
+    _PERCENTAGE_TEXT,
     write=_write_tolerance,
 )
 APPROVAL = either(
@@ -350,7 +361,11 @@ APPROVAL = either(
     _APPROVAL.schema(),
     write=lambda approval: _APPROVAL.write(approval) or True,
 )
-ITEMS = either(_read_items, {"type": "array"}, {"type": "string", "minLength": 1})
+ITEMS = either(
+    _read_items,
+    {"type": "array"},
+    {"type": "string", "minLength": 1, "not": {"pattern": f"^{_WORD.pattern}$"}},
+)
 ENVIRONMENT = Shape(
     read_environment,
     {
@@ -420,7 +435,7 @@ def _read_causes(label: str, node: Node, problems: Problems) -> tuple[str, ...]:
     return tuple(dict.fromkeys(causes))
 
 
-_CAUSE = {"type": ["string", "integer"]}
+_CAUSE = {"type": ["string", "integer"], "minimum": 1, "maximum": MAX_EXIT_CODE}
 _CAUSES = either(
     _read_causes,
     _CAUSE,
@@ -447,7 +462,7 @@ _RETRIES = Vocabulary(
             either(
                 _number(read_share),
                 {"type": "number", "minimum": 0, "maximum": 1},
-                {"type": "string", "pattern": r"^\s*[0-9]{1,3}(\.[0-9]{1,6})?\s*%\s*$"},
+                _PERCENTAGE_TEXT,
             ),
             "Lengthen each pause by a random part of up to this share.",
             (0.2, "20%"),

@@ -81,6 +81,15 @@ def _input() -> dict[str, Any]:
         "anyOf": [
             {"type": ["null", "boolean", "number", "array"]},
             {"type": "string", "not": {"enum": sorted(TYPE_WORDS)}},
-            {**schema, "if": enum, "then": {"required": ["choices"]}},
+            {
+                **schema,
+                "if": enum,
+                "then": {"required": ["choices"]},
+                "dependentSchemas": {
+                    "choices": {"properties": {"type": {"enum": ["enum", "json"]}}},
+                    "pattern": {"properties": {"type": {"enum": ["str", "path", "json"]}}},
+                    "default": {"properties": {"required": {"const": False}}},
+                },
+            },
         ]
     }

@@ -431,7 +431,7 @@ DURATION = either(
 TIMEOUT = either(
     read_timeout,
     {"type": "number", "exclusiveMinimum": 0, "maximum": MAX_DURATION_S},
-    {"type": "string", "pattern": _DURATION_TEXT},
+    {"type": "string", "pattern": _DURATION_TEXT, "not": {"pattern": r"^[^1-9]*$"}},
     write=write_duration,
 )
 DATA = Shape(read_data)

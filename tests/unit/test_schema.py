@@ -16,7 +16,7 @@ from flowq.declare.problems import Problems
 from flowq.declare.schema import build_schema
 from flowq.declare.shapes import to_data
 from flowq.declare.starter import write_workflow
-from flowq.declare.yaml import read_workflow
+from flowq.declare.yaml import parse_workflow, read_workflow
 from flowq.declare.yaml_text import read_document
 from flowq.errors import Problem, WorkflowInvalid
 from flowq.graph import build_graph
@@ -28,7 +28,6 @@ OF_SHAPES = {"FQ103", "FQ105", "FQ106", "FQ108", "FQ109", "FQ110", "FQ114", "FQ1
 BEYOND_A_SCHEMA = {
     "condition_with_two_expressions": "it knows no expressions",
     "expression_in_a_key": "it does not look into arguments",
-    "for_each_names_a_job": "it knows no expressions",
     "input_pattern_is_no_pattern": "it knows no regular expressions of Python",
     "input_pattern_looks_ahead": "it knows no regular expressions of Python",
     "list_as_a_key": "it sees data, where there is no such key any more",
@@ -84,3 +83,44 @@ def test_every_key_says_what_it_means_and_its_examples_are_right(words: Any) -> 
         one = jsonschema.Draft202012Validator(key.schema())
         for example in key.examples:
             assert one.is_valid(list(example) if isinstance(example, tuple) else example), name
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'jobs: {a: {run: ["", x]}}',
+        "jobs: {a: {call: m:f, for_each: words}}",
+        "jobs: {a: {call: m:f, timeout: 0s}}",
+        'jobs: {a: {call: m:f, timeout: " 0.0 h "}}',
+        "jobs: {a: {call: m:f, continue_on_error: 101%}}",
+        "jobs: {a: {call: m:f, needs: b c}}",
+        "jobs: {a: {call: m:f, needs: [b, 'c,d']}}",
+        "jobs: {a: {call: m:f, retries: {max: 1, backoff: 1s, jitter: 120%}}}",
+        "jobs: {a: {call: m:f, retries: {max: 1, on: 256}}}",
+        "jobs: {a: {call: m:f, retries: {max: 1, on: [0]}}}",
+        "{inputs: {i: {type: int, pattern: x}}, jobs: {a: {call: m:f}}}",
+        "{inputs: {i: {type: str, choices: [a]}}, jobs: {a: {call: m:f}}}",
+        "{inputs: {i: {default: 1, required: true}}, jobs: {a: {call: m:f}}}",
+    ],
+)
+def test_the_schema_refuses_a_value_that_the_reader_refuses(text: str) -> None:
+    assert not is_valid(text)
+    with pytest.raises(WorkflowInvalid):
+        parse_workflow(text, "x.yaml")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "jobs: {n: {call: m:f}, a: {call: m:f, needs: true}, b: {call: m:f, blocks: [1.5]}}",
+        'jobs: {a: {run: [echo, ""]}}',
+        "jobs: {a: {call: m:f, timeout: 0.5s, continue_on_error: 007%}}",
+        "jobs: {a: {call: m:f, continue_on_error: 100.0%, for_each: '${{ inputs.x }}'}}",
+        "jobs: {a: {call: m:f, retries: {max: 1, on: [255, 1-3], jitter: 100%}}}",
+        "{inputs: {i: {choices: [a], default: a, required: false}}, jobs: {a: {call: m:f}}}",
+        "{inputs: {i: {pattern: x}}, jobs: {a: {call: m:f}}}",
+    ],
+)
+def test_the_schema_accepts_a_value_that_the_reader_accepts(text: str) -> None:
+    assert is_valid(text)
+    parse_workflow(text, "x.yaml")
