@@ -1,4 +1,4 @@
-"""Secrets, `${{ secrets.NAME }}`: read where the job runs, and never kept in Redis."""
+"""Secrets, `${{ secrets.NAME }}`: read where the job runs, and never stored in Redis."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ from flowq.texts import from_bytes, show
 FOLDER = "FLOWQ_SECRETS_DIR"
 """The variable that names a folder with a file for each secret."""
 
-
 MAX_BYTES = 1_000_000
-"""Of one secret."""
+"""The limit of one secret."""
 
 
 def read_known(names: Iterable[str], environment: Mapping[str, str]) -> Iterator[str]:
-    """Yield the values of those of these secrets that are there."""
+    """Yield the values of these secrets, without missing ones."""
     secrets = Secrets(environment, lambda value: None)
     for name in names:
         with suppress(Missing):
@@ -29,9 +28,9 @@ def read_known(names: Iterable[str], environment: Mapping[str, str]) -> Iterator
 class Secrets(Mapping[str, str]):
     """The secrets of a process by name: a file of the folder, else a variable of the environment.
 
-    A file loses one line end at its end. A relative folder starts where the process is when this is
-    made. `found` is told each value that was read, before anybody else sees it.
-    Errors: Missing, which says where a secret was looked for.
+    One line end at the end of a file is removed. A relative folder is resolved when this object is
+    made. `found` is called with each value before it is returned.
+    Errors: Missing, which says where the secret was looked for.
     """
 
     def __init__(self, environment: Mapping[str, str], found: Callable[[str], None]) -> None:

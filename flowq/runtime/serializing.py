@@ -1,8 +1,8 @@
-"""Writing results, arguments and items as bytes; what cannot be kept is named with its place.
+"""Serializes results, arguments and items. Errors name the part that cannot be stored.
 
-A value that is written without trouble costs what its serializer costs, and is read back at once
-only if it holds objects of classes: reading plain data cannot fail. The place of what cannot be
-kept is looked for once there is an error.
+A value without problems costs no more than its serializer. It is read back only if it contains
+objects of classes, because reading plain data cannot fail. The faulty part is searched only after
+an error.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from flowq.errors import Unserializable
 from flowq.runtime.unpickling import read_own
 
 MAX_BYTES = 50_000_000
-"""Of one result, or of the arguments of one job: what a job of flowq's may keep in Redis."""
+"""The limit of one result, or of the arguments of one job."""
 
 LARGE_BYTES = 1_000_000
-"""From here on a warning is logged."""
+"""A larger result leads to a warning in the log."""
 
 _REFERS_TO_CODE = 0x93
-"""Pickle's STACK_GLOBAL: without it nothing is imported or called when the value is read. A number,
-because bytes are looked for ten times as slowly."""
+"""Pickle's opcode STACK_GLOBAL. A pickle without it imports and calls nothing when it is read. A
+number, because searching for bytes takes ten times as long."""
 
 _MAX_PLACE = 50
-"""How deep a place is looked for; what lies deeper is nested too deeply. Units: steps."""
+"""The depth of the search for a faulty part; a deeper one is reported as nested too deeply."""
 
 _MAX_TEXT = 200
 _SCALARS = frozenset({type(None), bool, int, float, str, bytes})
@@ -44,8 +44,8 @@ Part = tuple[str, Any]
 def serialize(value: Any, serializer: Any, name: str = "result") -> bytes:
     """Return a value as bytes that can be read again.
 
-    `name` is what messages call the value. Errors: Unserializable, which names the part that cannot
-    be kept; timeouts of the job pass.
+    `name` is the name of the value in messages. Errors: Unserializable, which names the part that
+    cannot be stored; timeouts of the job are raised unchanged.
     """
     try:
         data: bytes = serializer.dumps(value)
@@ -60,7 +60,7 @@ def serialize(value: Any, serializer: Any, name: str = "result") -> bytes:
 
 
 def check_size(size: int, name: str, value: Any) -> None:
-    """Refuse what is larger than a job may keep. Errors: Unserializable."""
+    """Raise Unserializable for a value that is too large to store."""
     if size > MAX_BYTES:
         what = f"{_name_type(value)} of {describe_size(size)}"
         hint = f"at most {describe_size(MAX_BYTES)} can be kept; write it to a file, and pass on"
@@ -73,11 +73,11 @@ def describe_size(size: int) -> str:
 
 
 def explain(parts: list[Part], serializer: Any, error: BaseException) -> Unserializable:
-    """Return the error that names the first of these values that cannot be kept, and its place.
+    """Return an error that names the first of these values that cannot be stored, and its part.
 
-    `parts` are values with their names; `error` is what came of writing all of them.
+    `parts` are values with their names; `error` is the error of serializing all of them.
     """
-    if isinstance(error, MemoryError):  # looking for the place would need as much again
+    if isinstance(error, MemoryError):  # the search would need as much memory again
         name, value = parts[0]
         return Unserializable(
             name, _name_type(value), "there is not enough memory to write it", _hint(value)
@@ -93,7 +93,7 @@ def explain(parts: list[Part], serializer: Any, error: BaseException) -> Unseria
             hint = "keep it flat, or write it to a file and pass on the path"
             return Unserializable(top, _name_type(value), "it is nested too deeply", hint)
         parts = _parts_of(value, serializer)
-    if not place:  # it is the whole that fails, and none of its parts
+    if not place:  # the whole value fails, but none of its parts
         place, value = parts[0]
     return Unserializable(place, _name_type(value), _shorten(error), _hint(value, serializer))
 
@@ -104,7 +104,7 @@ def _read_back(data: bytes, value: Any, serializer: Any) -> None:
 
 
 def _is_of_users(error: BaseException) -> bool:
-    """Whether code of users has raised an error, whose traceback is of use then."""
+    """Whether user code has raised the error, so that its traceback is useful."""
     traceback = error.__traceback__
     while traceback is not None and traceback.tb_next is not None:
         traceback = traceback.tb_next
@@ -131,7 +131,7 @@ def _find_failing(
 
 
 def _parts_of(value: Any, serializer: Any) -> list[Part]:
-    """Return the parts of a value; of one whose own code fails when it is looked at, none."""
+    """Return the parts of a value; none if its own code raises an error."""
     try:
         return list(_look_inside(value, serializer))
     except BaseTimeoutException:
@@ -141,7 +141,7 @@ def _parts_of(value: Any, serializer: Any) -> list[Part]:
 
 
 def _look_inside(value: Any, serializer: Any) -> Iterator[Part]:
-    """Yield the parts of a value, each with how it is reached from there."""
+    """Yield the parts of a value, each with its path from the value."""
     if isinstance(value, dict):
         for key, item in value.items():
             yield f"[{_quote(key)}]", item
@@ -186,7 +186,7 @@ def _say(value: Any) -> str:
         return f"a {type(value).__name__}"
 
 
-# Asked of a value's type: a value's own __class__ may be code of users, and untrue.
+# Compared with `type(value)`: `value.__class__` may be user code, and wrong.
 _KINDS: tuple[tuple[Any, str, str], ...] = (
     (types.GeneratorType, "a generator", "make it a list: list(…)"),
     (io.IOBase, "an open file", "use its path, or what it contains"),

@@ -28,17 +28,17 @@ from flowq.runtime.masking import HIDDEN, Mask
 from flowq.runtime.masking.outlets import masked_output
 
 MAX_RESULT_BYTES = 1_000_000
-"""How much of the output can be a result; the log keeps its own share."""
+"""How much of the end of the output is kept for the result."""
 
 MAX_SHOWN = 200
-"""How much of a command is shown in one line."""
+"""The most characters of a command in a message."""
 
 GRACE_S = 1.0
 LOOK_S = 0.5
 
 NOT_FOUND = 127
 NOT_STARTED = 126
-"""Exit codes of what could not be started, as shells have them."""
+"""The exit codes that shells use for a program that could not be started."""
 
 _POWERSHELL = ("-NoProfile", "-NonInteractive", "-Command")
 _ARGUMENTS_BY_SHELL: Mapping[str, tuple[str, ...]] = {
@@ -47,10 +47,10 @@ _ARGUMENTS_BY_SHELL: Mapping[str, tuple[str, ...]] = {
     "pwsh": ("pwsh", *_POWERSHELL),
     "powershell": ("powershell", *_POWERSHELL),
     "python": (sys.executable, "-X", "utf8", "-c"),
-    # Whatever the registry says: extensions, and !NAME!, which is filled in after the line is read.
+    # Whatever the registry says: extensions on, and !NAME!, which cmd replaces after parsing.
     "cmd": ("cmd", "/d", "/e:on", "/v:on", "/s", "/c"),
 }
-_STOP_ON_ERRORS = (  # what `-e` is elsewhere, and the exit code of the last program
+_STOP_ON_ERRORS = (  # like `-e` of other shells, and return the last program's exit code
     "$ErrorActionPreference = 'stop'\n",
     "\nif (Test-Path -LiteralPath variable:\\LASTEXITCODE) { exit $LASTEXITCODE }",
 )
@@ -65,18 +65,18 @@ def run(
     *,
     tell: Callable[[str], None] = lambda command: None,
 ) -> Any:
-    """Run a command and return its result; what it prints goes to where the job prints.
+    """Run a command and return its result. Its output goes to the job's output.
 
-    The result is made of its standard output. Text that is not UTF-8 gives its bytes again where it
-    is an argument, a variable or an item (texts.py).
+    The result is made from its standard output. Text that is not UTF-8 keeps its bytes if it is
+    used as an argument, a variable or an item (texts.py).
 
-    Shape: the command is a text for a shell, or a list of a program and its arguments.
-    `value_of` evaluates an expression; `tell` is told the command with all values in it. Blocks
-    until the command has ended; when this is interrupted (a timeout), or this process dies, all
-    that the command has started is killed.
-    Errors: ShellFailed, also for a program, a shell or a folder that is not there; UsageError for
-    an expression on cmd; WorkflowInvalid for a value that is no argument; ValueError when
-    `result: json` is none.
+    The command in `shell` is a text for a shell, or a list of a program and its arguments.
+    `value_of` evaluates an expression; `tell` is called with the command and all values in it.
+    Blocks until the command has ended. If this is interrupted (by a timeout), or this process dies,
+    all processes of the command are killed.
+    Errors: ShellFailed, also for a missing program, shell or folder; UsageError for an expression
+    on cmd; WorkflowInvalid for a value that cannot be an argument; ValueError if the output is not
+    JSON for `result: json`.
     """
     command = first_line(shell["command"])
     output, errors = _Output(mask, sys.stdout), _Output(mask, sys.stderr)
@@ -97,7 +97,7 @@ def run(
 
 
 def first_line(command: str | Sequence[str]) -> str:
-    """Return how messages call a command that was not run: its first line, as declared."""
+    """Return the first line of a declared command, for messages about one that was not run."""
     return shorten(describe_command(command))
 
 
@@ -108,12 +108,12 @@ def shorten(command: str) -> str:
 
 
 def not_started(command: str | Sequence[str], reason: str) -> ShellFailed:
-    """Return the error for a command whose folder is not there, or cannot be entered."""
+    """Return the error for a command whose folder is missing, or cannot be entered."""
     return ShellFailed(first_line(command), NOT_FOUND, reason)
 
 
 class _NotStarted(Exception):
-    """A command that could not be started. Shape: the message says why; `code` as a shell's."""
+    """A command could not be started. `code` is the exit code that a shell would return."""
 
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(reason)
@@ -122,9 +122,9 @@ class _NotStarted(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Prepared:
-    """What starts a command, and how that is shown.
+    """A command that is ready to start, and its text for display.
 
-    Shape: the arguments, or for cmd the whole line; `filled` has the values of a text for a shell.
+    `arguments` is a whole line for cmd. `filled` has the values in a text for a shell.
     """
 
     arguments: list[str] | str
@@ -133,7 +133,7 @@ class _Prepared:
 
     @property
     def is_large(self) -> bool:
-        """Whether there is so much in the values that a program may not take them as arguments."""
+        """Whether values are so large that a program may not accept them as arguments."""
         return bool(self.filled.assignments)
 
 
@@ -144,10 +144,10 @@ _TOO_LARGE = (
 
 
 def _prepare(shell: Mapping[str, Any], value_of: Callable[[Any], Any], mask: Mask) -> _Prepared:
-    """Return what starts the command, with all values in it, and how that is shown.
+    """Return the command with all values in it, ready to start.
 
-    Secrets are hidden before a value is quoted, because quotes may change it. Errors: _NotStarted;
-    as `run`.
+    For display, secrets are hidden before a value is quoted, because quoting may change them.
+    Errors: _NotStarted; as `run`.
     """
     command = shell["command"]
     if not isinstance(command, str):
@@ -173,7 +173,7 @@ def _prepare(shell: Mapping[str, Any], value_of: Callable[[Any], Any], mask: Mas
 
 
 def _places(name: str, places: str) -> str:
-    """Return the places of a command's values. Errors: UsageError where no value may be."""
+    """Return the places of a command's values. Errors: UsageError if a value may not be there."""
     if find_shell(name) is None:
         raise UsageError(
             f"no value may be in a command for {name}, which has no quotes that flowq knows: pass "
@@ -190,7 +190,7 @@ def _show_value(place: str, text: str, mask: Mask) -> str:
 
 
 def _word(item: str, value_of: Callable[[Any], Any]) -> str:
-    """Return one argument: the value of an expression in it is never cut into several."""
+    """Return one argument. The value of an expression is never split into several."""
     return "".join(
         part if isinstance(part, str) else write_argument(value_of(str(part)), str(part))
         for part in split(item)
@@ -198,22 +198,22 @@ def _word(item: str, value_of: Callable[[Any], Any]) -> str:
 
 
 def default_shell() -> str:
-    """Return the name of the shell that a command runs in when it names none."""
+    """Return the name of the default shell."""
     if os.name == "nt":
         return "cmd"
     return "bash" if shutil.which("bash") else "sh"
 
 
 def kind_of(name: str) -> str:
-    """Return the shell that a name or a path stands for: `cmd` for `C:\\Windows\\cmd.exe`."""
+    """Return the kind of a shell by its name or path: `cmd` for `C:\\Windows\\cmd.exe`."""
     kind = PureWindowsPath(name).stem.lower()
     return kind if kind in _ARGUMENTS_BY_SHELL else name
 
 
 def command_line(name: str, command: str) -> list[str] | str:
-    """Return what starts a command in that shell: words, or for cmd the whole line.
+    """Return the arguments that run a command in that shell; for cmd, the whole line.
 
-    Errors: _NotStarted when the shell is not there; UsageError for several lines on cmd.
+    Errors: _NotStarted if the shell is missing; UsageError for several lines on cmd.
     """
     kind = kind_of(name)
     program, *options = _ARGUMENTS_BY_SHELL.get(kind, (name, "-c"))
@@ -223,7 +223,7 @@ def command_line(name: str, command: str) -> list[str] | str:
         program = os.environ.get("COMSPEC") or program
     if shutil.which(program) is None:
         raise _NotStarted(NOT_FOUND, f"there is no shell {name} where the job runs")
-    if kind == "cmd":  # which has its own idea of quotes, and takes the outer ones away
+    if kind == "cmd":  # it has its own rules for quotes, and removes the outer ones
         line = _one_line(command)
         return f'{subprocess.list2cmdline([program])} {" ".join(options)} "{line}"'
     if kind in ("pwsh", "powershell"):
@@ -233,7 +233,7 @@ def command_line(name: str, command: str) -> list[str] | str:
 
 def _one_line(command: str) -> str:
     lines = [line for line in command.splitlines() if line.strip()]
-    if len(lines) > 1:  # it would do the first, and forget the others without a word
+    if len(lines) > 1:  # cmd would silently ignore all but the first
         raise UsageError(
             "cmd takes one line: join them with &&, put them into a .cmd file and call that, "
             "or choose another shell (`shell: pwsh`, `shell: python`)"
@@ -245,9 +245,9 @@ def _one_line(command: str) -> str:
 
 
 class _Output:
-    """What a command writes to one stream: passed on, line by line, and its end kept.
+    """Passes on the output of one stream line by line, and keeps its end.
 
-    It is masked where the output of this process is read.
+    The process that reads our own output masks it.
     """
 
     def __init__(self, mask: Mask, target: TextIO) -> None:
@@ -258,7 +258,7 @@ class _Output:
         self.is_cut = False
 
     def take(self, stream: BinaryIO) -> None:
-        """Read until the last writer has closed it."""
+        """Read until all writers have closed the stream."""
         self._target.flush()
         with stream:
             for line in iter(lambda: stream.readline(MAX_RESULT_BYTES), b""):
@@ -275,13 +275,13 @@ class _Output:
 
     @property
     def last_line(self) -> str:
-        """Return the last one that says something, as it can be shown."""
+        """The last line that is not blank, for display."""
         lines = (_shown(line).strip() for line in reversed(self._lines))
         return self._mask.hide(next((line for line in lines if line), ""))
 
     def result(self, kind: str) -> Any:
-        """Return what the job results in."""
-        # Cut while they are bytes: text has more characters that separate lines.
+        """Return the job's result of this kind."""
+        # Split as bytes: `str.splitlines` splits at more characters.
         lines = list(map(_decoded, b"".join(self._lines).splitlines(keepends=True)))
         if kind == "last":
             last = next((line for line in reversed(lines) if line.strip()), "")
@@ -300,7 +300,7 @@ class _Output:
 
 
 def _decoded(output: bytes) -> str:
-    """Return the text: UTF-8, or what programs for the Windows console write."""
+    """Decode output: UTF-8, or the encoding of the Windows console."""
     try:
         return output.decode()
     except UnicodeDecodeError:
@@ -333,7 +333,7 @@ def _execute(prepared: _Prepared, output: _Output, errors: _Output) -> int:
         except BaseException:
             _kill(process)
             raise
-        # What it has left behind in the background may hold its output open.
+        # Its background processes may keep the streams open.
         until = time.monotonic() + GRACE_S
         for reader in readers:
             reader.join(max(0.0, until - time.monotonic()))
@@ -358,7 +358,7 @@ def _start(arguments: list[str] | str, options: Mapping[str, Any]) -> subprocess
     if not program:
         raise _NotStarted(NOT_FOUND, "the first item, which names the program, is empty")
     if os.name == "nt" and program.lower().endswith((".bat", ".cmd")):
-        # Windows gives it to cmd, where nothing can be quoted safely.
+        # Windows passes it to cmd, for which arguments cannot be quoted safely.
         reason = f"{program} is a file for cmd: write the command as one text, with `shell: cmd`"
         raise _NotStarted(NOT_STARTED, reason)
     try:
@@ -398,18 +398,17 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 
 
 def _wait_for(process: subprocess.Popen[bytes]) -> int:
-    while True:  # in parts, so that the exception of a timeout gets its turn on every platform
+    while True:  # in short waits, so that a timeout can be raised on every platform
         with suppress(subprocess.TimeoutExpired):
             return process.wait(LOOK_S)
 
 
 @contextmanager
 def _leash() -> Iterator[dict[str, Any]]:
-    """Yield the options of a process that ends, with all that it starts, when we leave or die.
+    """Yield options for a process that is killed, with its children, when we leave or die.
 
-    A process of its own leads the group, and ends it when the pipe to us is closed: whoever kills
-    this process cannot forget it. The command stands in its group, not in ours, so that it can be
-    ended without us.
+    A separate process leads its group, and kills the group when its pipe to us closes, even if this
+    process is killed. The command is in that group and not in ours, so that it can be killed alone.
     """
     if not hasattr(os, "killpg"):
         yield {"creationflags": getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)}

@@ -20,16 +20,16 @@ ITEMS_PER_STEP = 100
 """Keeps one call on the server well below 20 ms."""
 
 LOOKS_PER_STEP = 250
-"""The same for steps that only look, at most jobs."""
+"""The same for steps that usually only read."""
 
 _LOOKING = ("watch:", "look:")
 
 
 def finish(connection: Redis, *operations: str) -> list[str]:
-    """Make all steps of these operations (`lua/step.lua`), and of those that they lead to.
+    """Execute all steps of these operations (`lua/step.lua`), and of those that they start.
 
-    Idempotent: others may work on the same operation meanwhile. Returns the ids of running jobs
-    that a `cancel:` found; they need a stop command.
+    Idempotent: other processes may execute steps of the same operation meanwhile. Returns the ids
+    of running jobs that a `cancel:` found; they need a stop command.
     """
     running: list[str] = []
     pending = deque(operations)
@@ -43,11 +43,11 @@ def finish(connection: Redis, *operations: str) -> list[str]:
 
 
 def work_off(connection: Redis, max_steps: int = 100) -> int:
-    """Go on with what others left in the todo, oldest first; return the number of steps made.
+    """Continue operations in the todo, oldest first; return the number of steps.
 
-    Running jobs that are to end get a stop command.
+    Running jobs that should end get a stop command.
 
-    Errors: redis-py's ResponseError when a step could not be made; it keeps no other from its turn.
+    Errors: redis-py's ResponseError if a step failed, after all other operations had their turn.
     """
     failures: dict[str, ResponseError] = {}
     made = 0
@@ -56,7 +56,7 @@ def work_off(connection: Redis, max_steps: int = 100) -> int:
             what, _, running, *_ = step(connection, "")
             stop(running, connection)
         except ResponseError as error:
-            if str(error) in failures:  # it went to the end, so all others have had their turn
+            if str(error) in failures:  # a failed operation goes to the end, so all had a turn
                 break
             failures[str(error)] = error
         else:
@@ -73,16 +73,19 @@ def stop(job_ids: Iterable[str], connection: Redis) -> None:
     for job_id in job_ids:
         try:
             send_stop_job_command(connection, job_id)
-        except (InvalidJobOperation, NoSuchJobError):  # it has ended meanwhile
+        except (InvalidJobOperation, NoSuchJobError):  # it has ended
             continue
 
 
 class Step(NamedTuple):
-    """What one step did: on which operation, whether it goes on, and what came of it.
+    """The result of one step.
 
-    Shape: `running` are ids of running jobs that need a stop command; `begun` are operations that
-    it led to; `found` are ids of jobs, what was wrong with each, and is put right, and the id of
-    its run or of the future job that it blocks.
+    Attributes:
+        what: the operation; empty if there was none.
+        more: whether it has more steps.
+        running: the ids of running jobs that need a stop command.
+        begun: the operations that it started.
+        found: repaired jobs: id, what was wrong, and the id of the run or of a blocked future job.
     """
 
     what: str
@@ -93,7 +96,7 @@ class Step(NamedTuple):
 
 
 def step(connection: Redis, operation: str) -> Step:
-    """Make one step of an operation; "" for the oldest of the todo."""
+    """Execute one step of an operation; "" stands for the oldest in the todo."""
     limit = LOOKS_PER_STEP if operation.startswith(_LOOKING) else ITEMS_PER_STEP
     answer = scripts.STEP.call(connection, keys.TODO, operation, limit)
     what, more, running, begun, found = answer

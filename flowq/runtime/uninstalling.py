@@ -26,7 +26,7 @@ _UNDECIDED = (b"open", b"releasing", b"released", b"met", b"queued")
 
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """What was removed: so many runs with their jobs, functions, keys, and fields of jobs."""
+    """The numbers of removed runs (with their jobs), functions and keys, and of changed jobs."""
 
     runs: int
     functions: int
@@ -35,11 +35,11 @@ class Removed:
 
 
 def uninstall(connection: Redis, *, is_forced: bool = False) -> Removed:
-    """Remove all that is flowq's: runs with their jobs, functions, keys, and fields of RQ's jobs.
+    """Remove all data of flowq: runs with their jobs, functions, keys, and fields of RQ's jobs.
 
-    What is RQ's stays: queues, and jobs that belong to no run, with their results. With `is_forced`
-    unfinished runs are removed too, and what future jobs hold is canceled.
-    Errors: WrongState while workers of flowq live, which would write it all again; and, unless
+    RQ's data stays: queues, and jobs of no run with their results. With `is_forced`, unfinished
+    runs are removed too, and waiting future jobs are canceled with their blockers.
+    Errors: WrongState while workers of flowq are alive, which would write data again; and, unless
     `is_forced`, while runs are unfinished or future jobs wait.
     """
     run_ids, futures = check_uninstall(connection, is_forced=is_forced)
@@ -60,7 +60,7 @@ def uninstall(connection: Redis, *, is_forced: bool = False) -> Removed:
 def check_uninstall(connection: Redis, *, is_forced: bool) -> tuple[list[str], list[str]]:
     """Return the runs that `uninstall` would remove, and the future jobs that it would cancel.
 
-    Errors: as it.
+    Errors: as `uninstall`.
     """
     if names := find_living(connection):
         raise WrongState(f"workers of flowq are alive ({', '.join(names[:5])}): stop them first")
@@ -100,7 +100,7 @@ def _find_waiting(connection: Redis) -> Iterator[str]:
 
 
 def _remove_fields(connection: Redis) -> int:
-    """Take our fields out of the hashes of RQ's jobs and executions."""
+    """Remove flowq's fields from the hashes of RQ's jobs and executions."""
     changed = 0
     for kind in ("job", "execution"):
         for raw in connection.scan_iter(f"{keys.PREFIX}:{kind}:*", count=_PER_CALL, _type="hash"):
@@ -113,7 +113,7 @@ def _remove_fields(connection: Redis) -> int:
 
 
 def _remove_keys(connection: Redis) -> int:
-    """Remove our keys: all under our name, the lists of blockers, and our hold on RQ's schedule."""
+    """Remove flowq's keys: those under its name, lists of blockers, and locks of schedules."""
     found = [
         as_text(raw) for raw in connection.scan_iter(f"{keys.PREFIX}:flowq:*", count=_PER_CALL)
     ]

@@ -1,5 +1,4 @@
-"""Variables of the environment: those that say which server is meant, and those that tell a job
-which one of which run it is."""
+"""Environment variables: those that name the server, and those that identify a job to itself."""
 
 from __future__ import annotations
 
@@ -7,15 +6,15 @@ import os
 from typing import Protocol
 
 SERVER = ("FLOWQ_REDIS_URL", "RQ_REDIS_URL")
-"""In the order in which they are looked at. A job that is a command does not get them: there may be
-a password in them, and much prints its environment."""
+"""The variables that name the server, by priority. Commands do not get them: they may contain a
+password, and many programs print their environment."""
 
 RUN, JOB, ITEM, ATTEMPT = NAMES = ("FLOWQ_RUN", "FLOWQ_JOB", "FLOWQ_ITEM", "FLOWQ_ATTEMPT")
-"""The table in docs/language.md says what they hold."""
+"""docs/language.md has a table of their contents."""
 
 
 class Told(Protocol):
-    """A job that is told which one it is."""
+    """A job, for its variables."""
 
     @property
     def run_id(self) -> str:
@@ -23,7 +22,7 @@ class Told(Protocol):
 
     @property
     def name(self) -> str:
-        """What its run calls it."""
+        """Its name in its run."""
 
     @property
     def attempt(self) -> int:
@@ -31,7 +30,7 @@ class Told(Protocol):
 
     @property
     def group_of_items(self) -> str:
-        """The id of the group that it is an item of, or ""."""
+        """The id of the group of which it is an item, or ""."""
 
 
 def variables_of(job: Told) -> dict[str, str]:
@@ -45,14 +44,14 @@ def variables_of(job: Told) -> dict[str, str]:
 
 
 def _label_of(name: str, group_id: str, run_id: str) -> str:
-    """Return what stands between the brackets of an item's name, which may hold brackets itself."""
+    """Return the label between the brackets of an item's name; it may contain brackets itself."""
     group = group_id.removeprefix(f"{run_id}-").rpartition("--")[2]
     at = 0 if name.startswith(f"{group}[") else name.rfind(f".{group}[") + 1
     return name[at + len(group) + 1 : -1]
 
 
 def tell_plainly(job: Told) -> None:
-    """Set the variables of a job in this process, and take away those that it does not have."""
+    """Set the variables of a job in this process, and remove those that it does not have."""
     told = variables_of(job)
     for name in NAMES:
         if name in told:

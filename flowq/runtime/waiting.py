@@ -1,5 +1,8 @@
-"""What an execution returns that has only judged the `if` of its job, which has to wait now; and
-how that, or RQ's Retry, is passed on to the process that ends the execution."""
+"""`Wait`, the result of an execution that only evaluated the `if` of its job, which must wait now.
+
+Also the plain form of this and of RQ's `Retry`, for the process that ends the execution. The class
+is in pickles, so its name must not change.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +17,9 @@ _AGAIN_S = 5
 class Wait(Retry):
     """The job waits for its approval, or for a slot; `Job` holds it (lua/approvals.lua).
 
-    To a worker that does not know flowq's jobs it is a retry: the job is judged again after some
-    seconds, until a worker takes it that can hold it. `message` is what whoever approves it should
-    read; empty when that is known already.
+    For a worker that does not know flowq's jobs it is a retry: the `if` is evaluated again every
+    few seconds, until a worker that can hold the job takes it. `message` is the message of the
+    approval; empty if it is stored already.
     """
 
     def __init__(self, message: str = "") -> None:
@@ -25,7 +28,7 @@ class Wait(Retry):
 
 
 def write_retry(retry: Retry) -> bytes:
-    """Return in a plain form what an execution has returned."""
+    """Return a `Retry` as JSON."""
     plain = {
         "max": retry.max,
         "intervals": retry.intervals,
@@ -36,9 +39,9 @@ def write_retry(retry: Retry) -> bytes:
 
 
 def read_retry(data: bytes) -> Retry:
-    """Return what `write_retry` was given; of a class derived from RQ's, RQ's. Nothing is loaded.
+    """Return the `Wait` or `Retry` that `write_retry` was given (other subclasses become `Retry`).
 
-    Errors: ValueError, KeyError and TypeError for anything else.
+    Loads no code. Errors: ValueError, KeyError and TypeError for invalid data.
     """
     plain = json.loads(data)
     if plain["message"] is not None:

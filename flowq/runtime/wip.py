@@ -1,11 +1,8 @@
-"""The WIP registry: what is being executed right now.
+"""The WIP registry: the jobs that are being executed now. Also: which queues have workers.
 
-`rq:wip:<queue>` is RQ's own registry of started jobs, and every worker writes it from the start of
-an execution to its end. flowq reads it and adds who, since when and in which run; it keeps no
-second truth.
-
-Also here: who listens on which queue, because a job on a queue without a worker waits, and somebody
-should say so.
+`rq:wip:<queue>` is RQ's registry of started jobs; every worker has an entry in it from the start of
+an execution to its end. flowq reads it, and adds the worker, the start time and the run from other
+keys. It has no registry of its own that could differ.
 """
 
 from __future__ import annotations
@@ -32,10 +29,10 @@ if TYPE_CHECKING:
 
 
 class WIPRegistry(StartedJobRegistry):
-    """RQ's registry of started jobs of one queue, with what is worth knowing about each.
+    """RQ's registry of started jobs of one queue, with details about each.
 
-    A job is in it from its start to its end. Reading does not clean up: entries of workers that
-    died are judged by maintenance, not by whoever looks.
+    A job is in it from its start to its end. Reading does not remove entries of dead workers, which
+    is the task of maintenance.
     """
 
     job_class = Job
@@ -45,9 +42,9 @@ class WIPRegistry(StartedJobRegistry):
         super().__init__(name, connection, **options)
 
     def executing(self) -> list[Executing]:
-        """Return what is being executed, in the order in which the entries run out.
+        """Return the executions, in the order in which their entries expire.
 
-        Two round trips, whatever the number.
+        Needs two round trips, whatever the number.
         """
         ids = self.get_job_and_execution_ids(cleanup=False)
         with self.connection.pipeline(transaction=False) as pipeline:
@@ -67,9 +64,9 @@ _FIELDS = ("description", "worker_name", "flowq_run", "flowq_name", "flowq_queue
 
 
 def list_executing(connection: Redis, queues: Iterable[str] = ()) -> list[Executing]:
-    """Return what is being executed on these queues, or on all.
+    """Return the executions on these queues, or on all.
 
-    A job of a run that has a queue of its own counts on the queue that was declared for it.
+    A job on its run's own queue counts for the queue that it declares.
     """
     wanted = set(queues)
     names = sorted({queue.name for queue in Queue.all(connection)} | wanted)
@@ -101,7 +98,7 @@ def _executing(
     )
 
 
-# Who listens where --------------------------------------------------------------------------
+# Workers and their queues -------------------------------------------------------------------
 
 
 QUEUES = RQQueue.redis_queues_keys
@@ -109,11 +106,11 @@ QUEUES = RQQueue.redis_queues_keys
 
 
 def find_unattended(queues: Iterable[str], connection: Redis) -> list[str]:
-    """Return the queues that no worker listens on, in the order given, each once.
+    """Return the queues on which no worker listens, in the given order, each once.
 
-    One of RQ's workers that was killed counts until its last heartbeat runs out, one of ours until
-    its connection is closed, or its lease is over. On the queue that a run has for itself count
-    those that serve this run, as long as they are connected.
+    A killed worker of RQ counts until its last heartbeat expires, one of flowq until its connection
+    is closed or its lease expires. On a run's own queue, the workers that serve the run count while
+    they are connected.
     """
     names = list(dict.fromkeys(queues))
     served = find_served(connection) if any(map(_run_of, names)) else set()
@@ -130,14 +127,14 @@ def find_unattended(queues: Iterable[str], connection: Redis) -> list[str]:
 
 
 def list_queues(connection: Redis) -> list[str]:
-    """Return the names of the queues that are there, sorted, but for those of single runs."""
+    """Return the names of all queues, sorted, without runs' own queues."""
     prefix = keys.queue("")
     names = sorted(as_text(key).removeprefix(prefix) for key in connection.smembers(QUEUES))
     return [name for name in names if not _run_of(name)]
 
 
 def count_left_alone(connection: Redis) -> dict[str, int]:
-    """Return how many jobs are queued on each of those that no worker listens on, by its name."""
+    """Return the number of queued jobs on each queue on which no worker listens, by name."""
     shared = list_queues(connection)
     with connection.pipeline(transaction=False) as pipeline:
         for name in shared:
@@ -148,7 +145,7 @@ def count_left_alone(connection: Redis) -> dict[str, int]:
 
 
 def find_served(connection: Redis) -> set[str]:
-    """Return the ids of the runs whose own workers live, or wait until there is something to do."""
+    """Return the ids of the runs that have workers of their own, working or resting."""
     names = (as_text(client.get("name", "")) for client in connection.client_list())
     return {
         name.removeprefix(keys.RUN_CLIENT) for name in names if name.startswith(keys.RUN_CLIENT)
@@ -186,10 +183,11 @@ def _run_of(queue: str) -> str:
 
 
 def find_there(workers: Iterable[str], connection: Redis) -> set[str]:
-    """Return which of these workers, by name, are there: of ours those whose lease is not over, as
-    long as they are connected, and of RQ's those whose hash is there.
+    """Return those of these workers that are alive, by name.
 
-    In a cluster ours may be connected to another node, so there only the lease counts.
+    A worker of flowq is alive while it is connected and its lease has not expired, one of RQ while
+    its hash exists. In a cluster, flowq's workers may be connected to another node, so only the
+    lease counts.
     """
     names = list(workers)
     answer = scripts.ARE_THERE.call(connection, keys.WORKERS, *names) if names else []
@@ -197,6 +195,6 @@ def find_there(workers: Iterable[str], connection: Redis) -> set[str]:
 
 
 def find_living(connection: Redis) -> list[str]:
-    """Return the names of flowq's workers that are there."""
+    """Return the names of flowq's workers that are alive."""
     names: Any = connection.zrange(keys.WORKERS, 0, -1)
     return sorted(find_there(map(as_text, names), connection))
