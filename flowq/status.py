@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
+from flowq.job_table import JobTable
 from flowq.spec import Input
 
 JobState = Literal[
@@ -254,6 +255,11 @@ class RunStatus:
         return self.state in RUN_ENDED
 
     @property
+    def is_held_up(self) -> bool:
+        """Whether some job is asking or stuck; known without a look at each."""
+        return _table_of(self).counts["held up"] > 0
+
+    @property
     def duration_s(self) -> float | None:
         """Seconds from the commit, or the last retry, to the end; None before."""
         if self.started_at is None or self.ended_at is None:
@@ -416,20 +422,26 @@ def group_state(items: Iterable[str], list_state: str = "finished") -> str:
 def fold(status: RunStatus, events: Iterable[Event]) -> RunStatus:
     """Return the status after `events`, which must follow those already folded in.
 
-    Idempotent over the prefix that `status` has seen only in so far as the caller reads on from
+    Costs as much as the events, however many jobs there are (`flowq.job_table`). Idempotent over
+    the prefix that `status` has seen only in so far as the caller reads on from
     `status.last_event_id`. A job that no declaration named (added while the run ran) is appended.
     """
-    jobs, last_event_id = dict(status.jobs), status.last_event_id
+    jobs = _table_of(status)
+    changes, last_event_id = list[tuple[str, JobStatus | None]](), status.last_event_id
+    latest: dict[str, JobStatus | None] = {}
     for event in events:
-        if event.state == REMOVED:
-            jobs.pop(event.name, None)
-        elif event.name:
-            before = jobs.get(event.name) or JobStatus(event.name, event.job_id)
-            jobs[event.name] = _after(before, event)
+        if event.name:
+            job = None
+            if event.state != REMOVED:
+                before = latest[event.name] if event.name in latest else jobs.get(event.name)
+                job = _after(before or JobStatus(event.name, event.job_id), event)
+            latest[event.name] = job
+            changes.append((event.name, job))
         else:
             status = _run_after(status, event)
         last_event_id = event.id
-    state = _waiting_or_running(status.state, jobs)
+    jobs = jobs.changed(changes)
+    state = _waiting_or_running(status.state, jobs.counts)
     return replace(status, jobs=jobs, state=state, last_event_id=last_event_id)
 
 
@@ -453,13 +465,25 @@ def is_waiting(newest_first: Iterable[Event]) -> bool:
     return run_state in ("running", "waiting") and (is_held_up or run_state == "waiting")
 
 
-def _waiting_or_running(state: str, jobs: Mapping[str, JobStatus]) -> str:
+def _table_of(status: RunStatus) -> JobTable[JobStatus]:
+    if isinstance(status.jobs, JobTable):
+        return status.jobs
+    return JobTable(dict(status.jobs), _pace_of)
+
+
+def _pace_of(job: JobStatus) -> str:
+    """Return what a job says about whether its run goes on."""
+    if job.state in BUSY:
+        return "busy"
+    return "held up" if job.is_asking or job.is_stuck else ""
+
+
+def _waiting_or_running(state: str, counts: Mapping[str, int]) -> str:
     """Return `waiting` for a running run in which nothing can happen unless somebody acts."""
     if state not in ("running", "waiting"):
         return state
-    is_held_up = any(job.is_asking or job.is_stuck for job in jobs.values())
-    is_busy = any(job.state in BUSY for job in jobs.values())
-    return "waiting" if (is_held_up or state == "waiting") and not is_busy else "running"
+    is_held_up = counts.get("held up") or state == "waiting"
+    return "waiting" if is_held_up and not counts.get("busy") else "running"
 
 
 def _after(job: JobStatus, event: Event) -> JobStatus:

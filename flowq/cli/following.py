@@ -250,6 +250,8 @@ class Asked:
 
     def look(self, status: RunStatus, display: Display) -> None:
         """Check for jobs that ask, and were not named before."""
+        if not (status.is_held_up or self._told):
+            return
         asking = {job.name for job in status.jobs.values() if job.is_asking}
         records = self._run.job_records(status) if asking - self._told else {}
         for name in sorted(asking - self._told):
@@ -273,6 +275,8 @@ class Stuck:
 
     def look(self, status: RunStatus, display: Display) -> None:
         """Check for jobs that are stuck, or stuck again, and were not named before."""
+        if not (status.is_held_up or self._told):
+            return
         stuck = {job.name: job.deferred_at for job in status.jobs.values() if job.is_stuck}
         new = [status.jobs[name] for name in stuck if stuck[name] != self._told.get(name)]
         for job in new[:MAX_STUCK]:
