@@ -1,0 +1,31 @@
+"""Redis and RQ: how jobs, future jobs and runs are stored, and the code that executes a run's jobs.
+
+Jobs
+queue.py        `flowq.Queue`, and the default connection
+job.py          `flowq.Job`: its results and its ends
+holds.py        the options `deferred=`, `blocked_by=`, `blocks=`; enqueueing.py the arguments of
+                the script that adds jobs, and copies of jobs
+futures.py      adding to a future job; blockers.py how its blockers ended
+attempts.py     how an attempt failed; policies.py the retries of a job; waiting.py a job that
+                waits after its `if`
+serializing.py  results and arguments as bytes, with limits of their size
+
+Runs
+runs.py         submit, read, cancel and remove runs; planned.py the jobs of a plan
+groups.py       add items, and the jobs of nested workflows, while a run runs
+approvals.py    approve, reject, release; retry.py run again; outputs.py the outputs of a run
+explain.py      why a job has not run; results.py how jobs ended; wip.py what runs now
+views.py        values as JSON for display; wire.py plans as data for other versions
+
+In a job
+work.py         executes a job of a workflow; lookups.py the results that its expressions need
+shell.py        runs commands; secrets.py, masking/ secrets; variables.py the environment
+admission.py, unpickling.py  the limits of a worker with `--allow`
+
+The server
+keys.py         the names of all keys; scripts.py, lua/ the scripts; steps.py long operations
+connections.py  refusals, outages, and the server's clock
+maintenance.py  finds lost workers (`Lease`) and ends that no script saw
+rq.py           RQ's private names; rq_sources.py the code of RQ that flowq relies on
+uninstalling.py removes all data of flowq
+"""

@@ -11,6 +11,15 @@
     hide_password(url)   the URL for display
     hide_argument(…)  remove a password from the list of processes
 
+    embedded.py    starts, finds and stops servers; find_binary chooses the program
+    guardian.py    the process that watches a server; process.py the server's process
+    endpoint.py    a Unix socket or a port on loopback; the server's settings
+    state.py       the state folder, and its owner; adopting.py adopts one that is not proved
+    private.py     files that only this user can change; locks.py locks on files
+    connection.py  clients, and warnings; discovery.py Sentinel and cluster; url.py URLs
+    timeouts.py    time limits of connections
+    resp.py        a client without redis-py; fake.py the fallback server
+
 A name of this package loads its module when it is first used. The guardian (`__main__.py`), for
 which the first command in a folder waits, thus loads neither redis nor the other modules.
 """

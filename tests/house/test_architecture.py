@@ -22,6 +22,16 @@ def test_every_package_and_module_is_in_the_floor_plan() -> None:
     assert rooms - {"flowq/_version.py"} == set(re.findall(r"`(flowq/[\w.]+/?)`", PLAN))
 
 
+@pytest.mark.parametrize("name", ["runtime", "server", "workers"])
+def test_the_first_lines_of_a_large_package_name_each_of_its_modules(name: str) -> None:
+    folder = ROOT / "flowq" / name
+    text = (folder / "__init__.py").read_text("utf-8").split('"""')[1]
+    modules = {path.name for path in folder.glob("*.py") if not path.name.startswith("__")}
+    folders = {f"{path.parent.name}/" for path in folder.glob("*/__init__.py")}
+    named = set(re.findall(r"\w+(?:\.py|/)", text))
+    assert (modules | folders) - named == set()
+
+
 def test_there_are_three_walks() -> None:
     assert len(WALKS) == 3
 

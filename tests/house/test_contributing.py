@@ -59,6 +59,13 @@ def test_the_files_of_an_event_have_the_field_of_the_example() -> None:
         assert "worker" in (ROOT / path).read_text("utf-8"), path
 
 
+def test_the_files_of_an_end_have_the_field_of_the_example() -> None:
+    listed = ROW.findall(RECIPES["Add a field to the end of a job"])
+    assert len(listed) == 5
+    for path in listed:
+        assert re.search(r"\bcode\b", (ROOT / path).read_text("utf-8")), path
+
+
 def test_each_task_is_there() -> None:
     tasks = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["poe"]["tasks"]
     named = set(re.findall(r"`poe (\w+)`", PAGE))
