@@ -1,15 +1,16 @@
-"""Reading pickles from Redis in a worker that may run only some code (`flowq.allowed`).
+"""Reads pickles from Redis in a worker that may execute only some code (`flowq.allowed`).
 
 Arguments of jobs, their `meta`, items of groups and results of earlier jobs are pickles. A pickle
-names classes and functions, and calls them while it is read. Here it may name the plain types of
-`PLAIN`, what flowq and RQ write themselves, and classes that the worker admits. Any other name is
-refused before a module is imported for it. docs/security.md lists the types for users.
+names classes and functions, which are called while it is read. Here it may name the types in
+`PLAIN` (plain types, and those that flowq and RQ write themselves), and classes that the worker
+admits. Any other name is refused before a module is imported for it. docs/security.md lists the
+types for users.
 
-`_Scan` checks what a pickle does with its names, before the first of them is looked up. A pickle
-changes no class, function or enum member: these would stay changed for the next job of a kept
-child. (What an admitted class or function caches and returns is not told from new objects.) And it
-may call plain types only with what these write into pickles
-themselves: `bytearray(2**40)` is one line, and all of the memory.
+`_Scan` checks how a pickle uses names, before the first name is looked up. A pickle must not change
+a class, function or enum member, which would stay changed for the next job of a kept child. (Cached
+objects that an admitted class or function returns cannot be distinguished from new ones.) It may
+call plain types only with arguments that their own pickles have: `bytearray(2**40)` is a short
+pickle, and takes all memory.
 """
 
 from __future__ import annotations
@@ -52,17 +53,17 @@ PLAIN = {
     "flowq.runtime.waiting": frozenset({"Wait"}),
     "rq.job": frozenset({"Retry"}),
 }
-"""Types that run no code of anybody's when they are read, by their modules."""
+"""Types that execute no user code when they are read, by module."""
 
 _ALIASES = {"pathlib._local": "pathlib"}
-"""Where other versions of Python define them."""
+"""Modules in which other versions of Python define these types."""
 
 _PARTS_OF_PLANS = ("flowq.plan", "flowq.spec")
-"""Versions up to 0.1 kept classes of these modules in Redis."""
+"""Versions up to 0.1 stored objects of these modules in Redis."""
 
 
 class Reader(pickle.Unpickler):
-    """Reads a pickle that names nothing but what is admitted. Errors of `load`: NotAllowed."""
+    """Reads a pickle, and refuses names that are not admitted. `load` raises NotAllowed."""
 
     def __init__(self, data: bytes) -> None:
         super().__init__(io.BytesIO(data))
@@ -70,12 +71,12 @@ class Reader(pickle.Unpickler):
         self._changed: frozenset[str] | None = None
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return what a pickle names. Errors: NotAllowed; UnpicklingError for a refused use."""
-        if self._changed is None:  # data without names, which is most of it, is not scanned
+        """Return the object with a name. Errors: NotAllowed; UnpicklingError for a refused use."""
+        if self._changed is None:  # most pickles have no names, and are not scanned
             self._changed = _Scan(self._data).find_changed()
         module = _ALIASES.get(module, module)
         found = self._find(module, name)
-        # The members of an enum are made once for the process.
+        # All jobs of the process share the members of an enum.
         if isinstance(found, enum.EnumMeta) and f"{module}.{name}" in self._changed:
             raise _refuse(f"changes a member of {module}.{name}")
         return found
@@ -117,12 +118,12 @@ def read(data: bytes) -> Any:
 
 
 def read_own(data: bytes, serializer: Any) -> Any:
-    """Return what a serializer of this worker has written itself, without a check."""
+    """Return the content of bytes that this process has written itself, without a check."""
     return pickle.loads(data) if serializer is PickleSerializer else serializer.loads(data)  # noqa: S301
 
 
 def _get_zone_reader(owner: Any, name: str) -> Any:
-    """Stand for `getattr` in a pickle: a time zone is read by a method of its class."""
+    """Replace `getattr` in a pickle, by which a time zone calls a method of its class."""
     from zoneinfo import ZoneInfo  # noqa: PLC0415 - few jobs have one
 
     if owner is ZoneInfo and name == "_unpickle":
@@ -134,19 +135,19 @@ def _refuse(what: str) -> pickle.UnpicklingError:
     return pickle.UnpicklingError(f"a pickle {what}, which no pickle of data does")
 
 
-# What a pickle does with names -------------------------------------------------------------------
+# How a pickle uses names -------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class _Name:
-    """On the stack of a scan: what a pickle names."""
+    """On the stack of a scan: a name in the pickle."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class _Made:
-    """On the stack of a scan: what the call of a name returned."""
+    """On the stack of a scan: the result of a call of a name."""
 
     by: str
 
@@ -292,7 +293,7 @@ class _Scan:
                 stack += (argument if argument is not None else _OTHER for _ in opcode.stack_after)
 
     def _take(self, opcode: pickletools.OpcodeInfo) -> list[Any]:
-        """Take from the stack what an opcode takes, oldest first."""
+        """Remove and return what an opcode takes from the stack, oldest first."""
         before = opcode.stack_before
         start = len(self._stack) - len(before)
         if pickletools.markobject in before:
@@ -324,7 +325,7 @@ class _Scan:
         return self._made(self._name([], argument), tuple(taken))
 
     def _made(self, called: Any, arguments: Any, *, has_more: bool = False) -> _Made:
-        """Check a call, and return what stands for its result."""
+        """Check a call, and return the placeholder for its result."""
         if called == _MADE_BY_ZONE_READER:
             return _Made("zoneinfo.ZoneInfo")
         if not isinstance(called, _Name):

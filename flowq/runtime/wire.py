@@ -1,19 +1,18 @@
-"""The plan on the wire: plain data under names, with a version, that other versions can read.
+"""Parts of a plan as plain data with named fields and a format number, for other versions.
 
-Parts of a plan wait in Redis: in the arguments of jobs, in the record of a run, in a schedule. The
-version that executes them may be older or newer than the one that wrote them, so they are written
-as lists, mappings and scalars, without the classes of this package:
+Parts of a plan are stored in Redis: in the arguments of jobs, in the record of a run, in a
+schedule. An older or newer version may execute them, so they are written as lists, mappings and
+scalars, without the classes of this package:
 
     {"flowq": 1, "each": {"items": [1, 2]}, "templates": [{"job_id": …, "name": …}]}
 
-- A field that has its default is left out, and one that is missing has its default.
-- A reader ignores fields that it does not know, so a new one that old readers may ignore needs
-  nothing else.
-- A field that old readers must not ignore raises the number under `flowq` wherever it is used. A
-  reader refuses a number above its own (`NewerFormat`).
+- A field with its default value is left out, and a missing field has its default.
+- A reader ignores unknown fields, so a new field that old readers may ignore needs nothing else.
+- A field that old readers must not ignore needs a higher number under `flowq` in data that use it.
+  A reader refuses a number above its own (`NewerFormat`).
 
-The names are those of the dataclasses in `flowq.plan` and `flowq.spec`. `tests/golden/wire` keeps
-what each release wrote; every later release reads it.
+The names are those of the dataclasses in `flowq.plan` and `flowq.spec`. `tests/golden/wire` has
+samples written by each release; every later release must read them.
 """
 
 from __future__ import annotations
@@ -33,28 +32,28 @@ FORMAT = 3
 """The newest format that this version reads."""
 
 USUAL_FORMAT = 1
-"""The format of what has nothing in it that readers of format 1 must not ignore."""
+"""The format of data without fields that readers of format 1 must not ignore."""
 
 COMMAND_LIST_FORMAT = 2
 """The format of a job whose command is a list of arguments."""
 
 HOLD_FORMAT = 2
-"""The format of a job that waits for its approval once its own execution has judged its `if`."""
+"""The format of a job that asks for its approval after its own execution evaluated its `if`."""
 
 FINALLY_FORMAT = 2
-"""The format of what has jobs under `finally`, which must not run as others do."""
+"""The format of data with jobs under `finally`, which must not run as other jobs do."""
 
 QUOTED_VALUES_FORMAT = 3
-"""The format of a command with values within quotes, where older versions would quote them anew."""
+"""The format of a command with values within quotes, which older versions would quote again."""
 
 REFUSING_FORMAT = 3
 """The format of a job that may not return a secret."""
 
 RETRIES_FORMAT = 2
-"""The format of what says more about retries than a number and a backoff, or asks for `attempt`."""
+"""The format of data with a policy of retries, or with `attempt` in an expression."""
 
 KEY = "flowq"
-"""What the number of the format is called."""
+"""The key of the format's number."""
 
 T = TypeVar("T")
 
@@ -62,15 +61,15 @@ T = TypeVar("T")
 def to_wire(value: Any) -> dict[str, Any]:
     """Return a value of a plan, such as an `Expansion`, as plain data.
 
-    The values inside that a user gave, arguments and items, are left as they are.
+    Values of the user inside, such as arguments and items, are not converted.
     """
     return {KEY: USUAL_FORMAT, **_values_of(type(value)).write(value)}
 
 
 def from_wire(kind: type[T], data: Any) -> T:
-    """Return the value of a plan that plain data stands for.
+    """Return the value of a plan from plain data.
 
-    A value of that kind is returned as it is: before there was a plain form, values were pickled.
+    A value of that kind is returned unchanged: the first versions pickled values.
     Errors: NewerFormat.
     """
     if isinstance(data, kind):
@@ -107,7 +106,7 @@ _PLAIN = _Form(_as_it_is, _as_it_is)
 
 
 def _form_of(hint: Any) -> _Form:
-    """Return the form for a type hint of a field."""
+    """Return how to write and read a field with this type hint."""
     if isinstance(hint, type) and is_dataclass(hint):
         values = _values_of(hint)
         return _Form(values.write, values.read)
@@ -149,7 +148,7 @@ def _form_of_tuple(inner: _Form) -> _Form:
 
 
 def _form_of_mapping(key: _Form, value: _Form, *, has_names: bool) -> _Form:
-    """Return the form of a mapping; one whose keys are no texts is written as a list of pairs."""
+    """Return the form of a mapping. If its keys are no texts, it is written as a list of pairs."""
     if not has_names:
         return _Form(
             lambda them: [[key.write(k), value.write(v)] for k, v in them.items()],
@@ -208,7 +207,7 @@ class _Values:
         return self._kind(**values)
 
 
-# What a job does is written flat, in the fields that it had for each before there was `does`.
+# `does` is written flat, in the fields that older versions had instead of it.
 
 
 def _write_does(does: Does) -> dict[str, Any]:
@@ -238,14 +237,14 @@ def _read_does(data: Mapping[str, Any]) -> Does:
 
 
 _LEFT_OUT = frozenset({"unread"})
-"""What is empty in every workflow that is planned."""
+"""Fields that are empty in every planned workflow."""
 
 
 def _is_same(value: Any, default: Any) -> bool:
     kind = type(default)
     if type(value) is not kind:
         return False
-    # Of what a user gave only whether it is empty: comparing it may raise, or take long.
+    # Values of the user are only checked for being empty: comparing may raise, or take long.
     return value == default if kind in _COMPARABLE else not value and not default
 
 

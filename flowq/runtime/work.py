@@ -1,11 +1,11 @@
-"""What runs in the child for a job of a workflow that is more than a plain call.
+"""Executes a job of a workflow that is more than a plain call.
 
-A job with plain arguments is enqueued as its own function. Any other is enqueued as `perform`,
-with a description of what to do: so it also runs under a worker that knows nothing of flowq.
-What it says to the server may be said twice, so a server that is away for a moment fails no job.
+A job with plain arguments is enqueued as its own function. Any other is enqueued as `perform`, with
+a description of what to do, so that it also runs in a worker that does not know flowq. All its
+commands to the server may be executed twice, so they are repeated if the server is unavailable.
 
-The name `flowq.runtime.work.perform` is in the arguments of jobs that wait in Redis, so this module
-keeps its place, whatever version reads them.
+The name `flowq.runtime.work.perform` is in the arguments of jobs in Redis, so this function must
+not move.
 """
 
 from __future__ import annotations
@@ -62,11 +62,11 @@ _LEAVES_NOTHING_TO_DO = frozenset({"skipped", "passed", "tolerated"})
 
 
 def perform(work: Mapping[str, Any]) -> Any:
-    """Do what `work` says (`flowq.runtime.planned` writes it), and return the job's result.
+    """Execute `work` (written by `flowq.runtime.planned`), and return the job's result.
 
-    Errors: WorkflowInvalid for an expression that fails on the actual values; whatever the function
-    raises; ShellFailed for a command; NewerFormat for what a newer version of flowq has planned;
-    Unserializable for a result that cannot be kept.
+    Errors: WorkflowInvalid for an expression that fails on the actual values; any error of the
+    function; ShellFailed for a command; NewerFormat for work that a newer version of flowq planned;
+    Unserializable for a result that cannot be stored.
     """
     check_format(work)
     job = current_job()
@@ -85,7 +85,7 @@ class _Execution:
     def run(self) -> Any:
         self.job.shown.hide_with(self.mask)
         with hiding_in_errors(self.mask):
-            if names := self.work.get("secrets"):  # the results of other jobs may have them in them
+            if names := self.work.get("secrets"):  # results of other jobs may contain them
                 self.mask.add(read_known(names, os.environ))
             if not self._may_run():
                 return None
@@ -94,7 +94,7 @@ class _Execution:
             with self._surroundings():
                 result = self._do()
             if not isinstance(result, Retry):
-                # Here, so that nothing follows from one that fails.
+                # First, so that a result that cannot be stored has no effects.
                 self._look_for_secrets(self.job.write_result(result))
                 self._after(result)
             return result
@@ -135,16 +135,16 @@ class _Execution:
         return result
 
     def _tell(self, command: str) -> None:
-        """Show the command as it is run, with all values in it, from now on."""
+        """Show the command with all values in it from now on."""
         self.job.shown.keep_arguments({"command": command})
         if is_live(self.work["shell"]["command"]):
             self.job.description = shell.shorten(command)
             self._say("call", self.job.description)
 
     def _items(self, template: Any) -> Any:
-        """Return the list of a group: an empty one where the job that was to make it was skipped.
+        """Return the list of a group; an empty one if the job that makes it was skipped.
 
-        Errors: UsageError where that job did not succeed, and that is not tolerated.
+        Errors: UsageError if that job did not succeed and its failure is not tolerated.
         """
         items, invalid = None, None
         try:
@@ -169,7 +169,7 @@ class _Execution:
     # Before and after ----------------------------------------------------------------------------
 
     def _may_run(self) -> bool:
-        """Judge the job's `if`; one that is false ends it as skipped, neutrally."""
+        """Evaluate the job's `if`; if it is false, the job ends as skipped, which is no failure."""
         job = self.job
         if "if" not in self.work or job.was_judged:
             return True
@@ -192,9 +192,9 @@ class _Execution:
         return false is None
 
     def _with_all_jobs(self, statuses: Mapping[str, bool], condition: Any) -> Mapping[str, bool]:
-        """Return what a job under `finally` hears: of all jobs, also in a canceled run.
+        """Return the status functions for a job under `finally`: about all jobs of the run.
 
-        Where its `if` asks nothing, that means only those before it that are there as well.
+        If its `if` has no status function, only jobs upstream of it count.
         """
         if not find_references(condition).statuses:
             return {**statuses, "success": not statuses["bad"]}
@@ -207,21 +207,21 @@ class _Execution:
         }
 
     def _may_go_on(self) -> bool:
-        """Whether nobody has to be asked, and the slots that the job needs are taken."""
+        """Whether the job needs no approval, and has got its slots."""
         job = self.job
         if not job.is_judged_first:
             return True
         return bool(self._ask(lambda: scripts.MAY_GO_ON.call(job.connection, job.key, job.id)))
 
     def _message(self) -> str:
-        """Return what whoever approves the job should read, if that was not known before."""
+        """Return the message of the approval, unless it was known before the run."""
         template = self.work.get("message")
         if template is None:
             return ""
         return self.mask.hide(str(self._value(template, None, write_message)))
 
     def _look_for_secrets(self, written: bytes) -> None:
-        """Say, or refuse, that the result has a secret in it. Errors: SecretInResult."""
+        """Note that the result contains a secret, or refuse it. Errors: SecretInResult."""
         if not self.mask.is_in(written):
             return
         if self.work.get("refuses_secrets"):
@@ -241,14 +241,14 @@ class _Execution:
         self._ask(lambda: scripts.TELL_ABOUT.call(job.connection, job.key, job.id, what, shown))
 
     def _ask(self, do: Callable[[], Result]) -> Result:
-        """Do what needs the server, which fails no job by being away for a moment."""
+        """Call `do`, and repeat it while the server is unavailable."""
         return retry_while_unavailable(do, JOB_MAX_WAIT_S, connection=self.job.connection)
 
     @contextmanager
     def _surroundings(self) -> Iterator[None]:
-        """Set the environment and the folder that the job asks for; a child does several jobs.
+        """Set the job's environment and folder, and restore them: a child executes several jobs.
 
-        A command does not get the variables with the server, unless its own `env` has them.
+        A command does not get the variables that name the server, unless its `env` has them.
         """
         withheld = [name for name in variables.SERVER if name in os.environ]
         if "shell" not in self.work:
@@ -314,7 +314,7 @@ class _Execution:
             return find(template, **known)
 
     def _hide_made(self, expression: str, value: Any) -> None:
-        """Hide what an expression has made of a secret, but for what it says itself."""
+        """Hide texts that an expression has made from a secret, except parts of the expression."""
         if not find_references(as_template(expression)).secrets:
             return
         made = (each for each in _texts_in(value) if each not in expression)
@@ -327,13 +327,13 @@ class _Execution:
 
     @cached_property
     def _ended(self) -> Mapping[str, Any]:
-        """How the run ended, or the nested workflow, for a job under `finally`."""
+        """How the run or the nested workflow ended, for a job under `finally`."""
         ended_of, job = self.work.get("ended_of", ""), self.job
         return self._ask(lambda: read_run_end(ended_of, job.run_id, job.connection))
 
     @cached_property
     def given(self) -> Mapping[str, Any]:
-        """What the approval of this job gave."""
+        """The values that the approval of this job gave."""
         job = self.job
         return read_given(self._ask(lambda: job.connection.hget(job.key, "flowq_approved")))
 
@@ -348,7 +348,7 @@ class _Execution:
 
     @cached_property
     def budget(self) -> Budget:
-        """What all expressions of the job may do together."""
+        """The limit of the work of all expressions of the job together."""
         return Budget()
 
     @cached_property
@@ -360,7 +360,7 @@ class _Execution:
         return self._find_secrets(os.environ)
 
     def _find_secrets(self, environment: Mapping[str, str]) -> Secrets:
-        """Return the secrets of the worker, which the job's own `env` and `cwd` do not change."""
+        """Return the worker's secrets, which the job's own `env` and `cwd` do not change."""
         return Secrets(environment, lambda value: self.mask.add([value]))
 
 

@@ -33,23 +33,23 @@ _reader: Learn | None = None
 
 
 def set_reader(learn: Learn | None) -> None:
-    """Say that somebody else reads what this process prints, and how to tell them the secrets.
+    """Set the function that tells the reader of this process's output about new secrets.
 
-    `learn` is called with new secrets before anybody can print them.
+    `learn` is called with new secrets before they can be printed.
     """
     global _reader  # noqa: PLW0603 - a process has one output
     _reader = learn
 
 
 def has_reader() -> bool:
-    """Whether somebody else reads, and masks, what this process prints."""
+    """Whether another process reads and masks the output of this one."""
     return _reader is not None
 
 
 class Mask:
-    """Values to hide. It is false as long as there are none.
+    """Values to hide. It is false while there are none.
 
-    `tell`: whether whoever reads the output of this process is told of new values.
+    `tell`: whether the reader of this process's output is told about new values.
     """
 
     def __init__(self, *, tell: bool = False) -> None:
@@ -66,11 +66,11 @@ class Mask:
 
     @property
     def values(self) -> list[str]:
-        """What is hidden, in one spelling each."""
+        """The hidden values, without their other spellings."""
         return list(self._values)
 
     def add(self, values: Iterable[str], min_length: int = MIN_LENGTH) -> None:
-        """Hide these from now on, but for those that are shorter than that."""
+        """Hide these values from now on, except those shorter than `min_length`."""
         new = [each for each in values if len(each) >= min_length and each not in self._values]
         if not new:
             return
@@ -82,8 +82,8 @@ class Mask:
     # In text -------------------------------------------------------------------------------------
 
     def hide(self, text: str) -> str:
-        """Return a text with `***` in the place of each value, and of the beginning of one that
-        was cut."""
+        """Return the text with `***` for each value, and for the beginning of a value that was
+        cut."""
         if not self._values:
             return text
         needles = self._find_texts()
@@ -91,7 +91,7 @@ class Mask:
 
     def _find_texts(self) -> Needles[str]:
         if self._texts is None:
-            # Not at the top, here and below: a job without secrets needs none of it.
+            # Imported here, and below, because jobs without secrets do not need it.
             from flowq.runtime.masking.forms import find_text_needles  # noqa: PLC0415
 
             self._texts = find_text_needles(tuple(self._values))
@@ -101,19 +101,18 @@ class Mask:
 
     @property
     def longest(self) -> int:
-        """How many bytes the longest thing has that is to be hidden."""
+        """The length in bytes of the longest text to hide."""
         return self._find_bytes().longest if self._values else 0
 
     def is_in(self, data: bytes) -> bool:
-        """Whether one of the values stands in these bytes, in any spelling."""
+        """Whether these bytes contain one of the values, in any spelling."""
         return bool(self._values) and next(self._find_bytes().find(data), None) is not None
 
     def hide_bytes(self, data: bytes, begin: int = 0, end: int | None = None) -> bytes:
-        """Return the bytes from `begin` to `end` with `***` in the place of each value.
+        """Return the bytes from `begin` to `end`, with `***` for each value.
 
-        What lies around these shows where a value begins before them, or ends after them. Where
-        the data itself ends in the middle of a value, as that of a killed process may, that is
-        hidden too.
+        Values that extend beyond this part are found by the bytes around it. An incomplete value at
+        the end of the data, as a killed process may leave it, is hidden too.
         """
         end = len(data) if end is None else end
         if not self._values:
@@ -127,9 +126,9 @@ class Mask:
         return _put_together(data, _HIDDEN_BYTES, spans, begin, end)
 
     def hide_begun(self, data: bytes) -> tuple[bytes, int]:
-        """Return the masked beginning of data that will go on, and how much of it that is.
+        """Return the masked beginning of data that will go on, and its length before masking.
 
-        All of it, but for what may be the beginning of a value.
+        This is all of it, except an end that may be the beginning of a value.
         """
         if not self._values:
             return data, len(data)

@@ -1,8 +1,8 @@
-"""Secrets hidden in exceptions: in what they say, and in what tools that report them read.
+"""Hides secrets in exceptions: in their messages, and in all that error reporting tools read.
 
-Such tools read the arguments and attributes, the notes, causes and groups, and the local variables
-of the frames. So an exception is changed itself, in place where that can be: its class, which
-retries and handlers ask for, stays.
+Such tools read arguments, attributes, notes, causes, groups, and the local variables of frames. So
+the exception itself is changed, in place if possible, and keeps its class, on which retries and
+handlers depend.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from typing import Any
 from flowq.runtime.masking import Mask
 
 _ATTRIBUTES = ("filename", "filename2", "strerror", "msg", "text", "name", "path", "code", "value")
-"""Those that exceptions of Python's own keep outside of their `__dict__`."""
+"""Attributes that Python's own exceptions do not have in their `__dict__`."""
 
 MAX_DEPTH = 20
 
 
 @contextmanager
 def hiding_in_errors(mask: Mask) -> Iterator[None]:
-    """Hide the values in whatever is raised inside."""
+    """Hide the values in any exception raised in a `with` block."""
     raised: BaseException | None = None
     try:
         yield
@@ -39,27 +39,27 @@ def hiding_in_errors(mask: Mask) -> Iterator[None]:
         try:
             raise raised
         finally:
-            raised.__context__ = context  # Python has made that the unmasked one
+            raised.__context__ = context  # Python has set it to the unmasked exception
 
 
 def _mask(error: BaseException, mask: Mask) -> BaseException:
     try:
         return _Masking(mask).masked(error)
-    except Exception:  # noqa: BLE001 - code of users, and what is nested too deeply
+    except Exception:  # noqa: BLE001 - user code, or too deeply nested
         said = "it could not be masked, and is not shown because the job has secrets"
         return _stand_in(type(error), said)
 
 
 class _Masking:
-    """One pass over an exception, and all that it holds."""
+    """Masks one exception, and everything in it."""
 
     def __init__(self, mask: Mask) -> None:
         self._mask = mask
         self._masked: dict[int, BaseException] = {}
-        self._kept: list[BaseException] = []  # so that no id is used again
+        self._kept: list[BaseException] = []  # keeps them alive, so that ids stay unique
 
     def masked(self, error: BaseException) -> BaseException:
-        """Return the exception without the values: itself, or one in its place."""
+        """Return the exception without the values: itself, or a substitute."""
         if id(error) in self._masked:
             return self._masked[id(error)]
         self._masked[id(error)] = error
@@ -80,7 +80,7 @@ class _Masking:
         if args is not error.args:
             error.args = args
         for name in _ATTRIBUTES:
-            with suppress(Exception):  # it has none, or one that cannot be changed
+            with suppress(Exception):  # a missing attribute, or a read-only one
                 self._change_attribute(error, name, getattr(error, name))
         for name, value in list(vars(error).items()):
             with suppress(Exception):
@@ -92,7 +92,7 @@ class _Masking:
             setattr(error, name, changed)
 
     def _in_place_of(self, error: BaseException) -> BaseException:
-        """Return the exception, or one to take its place that does not say the values."""
+        """Return the exception, or a substitute whose text does not contain the values."""
         if isinstance(error, BaseExceptionGroup):
             parts = [self.masked(part) for part in error.exceptions]
             message = self._mask.hide(error.message)
@@ -106,9 +106,10 @@ class _Masking:
         return error if shown == text else _adopt(_stand_in(type(error), shown), error)
 
     def hidden(self, value: Any, depth: int = 0, *, is_argument: bool = True) -> Any:
-        """Return a value without the masked ones: itself where none is in it.
+        """Return a value without secrets: itself, if it contains none.
 
-        An object of another kind becomes the text of it where it is an argument, for that is shown.
+        An object of an unknown kind is replaced by its masked text only if it is an argument, which
+        is shown.
         """
         if depth > MAX_DEPTH:
             return value
@@ -148,7 +149,7 @@ class _Masking:
         return kind(new for _, new in parts)
 
     def _hidden_in_fields(self, value: Any, depth: int) -> Any:
-        """Return a dataclass that says no values, as a problem of flowq's is one."""
+        """Return a dataclass, such as a problem of flowq, without secrets."""
         changed = {}
         for each in fields(value):
             part = getattr(value, each.name)
@@ -161,7 +162,7 @@ class _Masking:
 
         try:
             return replace(value, **changed)
-        except Exception:  # noqa: BLE001 - a class of users may want something else
+        except Exception:  # noqa: BLE001 - a user's class may need other arguments
             return self._mask.hide(_say(value, repr))
 
 
@@ -181,12 +182,12 @@ def _make_group(
 ) -> BaseException:
     try:
         return kind(message, parts)
-    except Exception:  # noqa: BLE001 - a class of users, which is made of something else
+    except Exception:  # noqa: BLE001 - a user's class may need other arguments
         return BaseExceptionGroup(message, parts)
 
 
 def _stand_in(kind: type[BaseException], text: str) -> BaseException:
-    """Return an exception of a class of that name that says this text."""
+    """Return an exception of a class with that name, and with this text."""
     body: dict[str, Any] = {
         "__str__": lambda _: text,
         "__repr__": lambda _: f"{kind.__name__}({text!r})",
@@ -195,7 +196,7 @@ def _stand_in(kind: type[BaseException], text: str) -> BaseException:
     }
     bases: tuple[type[BaseException], ...] = (kind, Exception)
     for base in bases:
-        with suppress(Exception):  # not every class has subclasses, or is made of nothing
+        with suppress(Exception):  # some classes admit no subclasses, or need arguments
             made_kind = type(kind.__name__, (base,), body)
             made: BaseException = made_kind.__new__(made_kind)  # type: ignore[call-overload]
             if str(made) == text:

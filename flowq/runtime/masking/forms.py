@@ -16,14 +16,14 @@ from flowq.runtime.masking import MIN_LENGTH, MIN_PART
 from flowq.runtime.masking.needles import Needles
 
 _WIDTHS = (76, 64)
-"""After how many characters programs break base64 into lines."""
+"""The line lengths of programs that write base64."""
 
 _SAFE_IN_URLS = ("", "/", "!'()*", "!#$%&'()*+,/:;=?@[]~")
-"""What Python's `quote` leaves as it is, JavaScript's `encodeURIComponent`, and requests."""
+"""Characters that Python's `quote`, JavaScript's `encodeURIComponent` and requests keep."""
 
 _DOUBLE_QUOTED = re.compile(r'(["$`\\])')
 _BACKSLASHED = re.compile(r"""([!"$&'()*,;<>?\[\\\]^`{|} ]|^[~#])""")
-"""What `printf %q` of bash writes a backslash in front of."""
+"""The characters before which `printf %q` of bash writes a backslash."""
 
 _NAMED = {ord(each): repr(each)[1:-1] for each in "\t\n\r\\"} | {
     ord(each): f"\\{name}" for each, name in zip("\a\b\v\f", "abvf", strict=True)
@@ -32,18 +32,18 @@ _NAMED = {ord(each): repr(each)[1:-1] for each in "\t\n\r\\"} | {
 
 @lru_cache(maxsize=16)  # kept children execute the same jobs again and again
 def find_text_needles(values: tuple[str, ...]) -> Needles[str]:
-    """Return what is looked for in text."""
+    """Return the needles for texts."""
     return Needles(spell_all(values))
 
 
 @lru_cache(maxsize=16)
 def find_byte_needles(values: tuple[str, ...]) -> Needles[bytes]:
-    """Return what is looked for in bytes."""
+    """Return the needles for bytes."""
     return Needles(map(to_needle, spell_all(values)))
 
 
 def spell_all(values: Iterable[str]) -> set[str]:
-    """Return all that is to be hidden of these values."""
+    """Return all spellings and parts of these values that must be hidden."""
     found: set[str] = set()
     for value in values:
         found.update(each for each in _spell_whole(value) if len(each) >= MIN_LENGTH)
@@ -52,14 +52,14 @@ def spell_all(values: Iterable[str]) -> set[str]:
 
 
 def to_needle(text: str) -> bytes:
-    """Return a text as a program writes it."""
+    """Return the bytes that a program writes for a text."""
     return text.encode("utf-8", "surrogateescape" if _is_from_bytes(text) else "surrogatepass")
 
 
 def _is_from_bytes(text: str) -> bool:
     try:
         texts.to_bytes(text)
-    except UnicodeEncodeError:  # half a character, which some program may still write
+    except UnicodeEncodeError:  # half a surrogate pair, which some programs write
         return False
     return True
 
@@ -81,7 +81,7 @@ def _spell_parts(value: str) -> Iterator[str]:
 
 
 def _escape(value: str) -> Iterator[str]:
-    """Yield a text as it stands between the quotes of various languages, and without any."""
+    """Yield the text as it is written in various languages, with and without quotes."""
     yield texts.show(value)
     for is_ascii in (True, False):
         written = json.dumps(value, ensure_ascii=is_ascii)[1:-1]
@@ -95,7 +95,7 @@ def _escape(value: str) -> Iterator[str]:
     yield html.escape(value)
     yield html.escape(value, quote=False)
     yield html.escape(value).replace("&#x27;", "&#39;")
-    yield shlex.quote("x " + value)[3:-1]  # so that there are quotes in any case
+    yield shlex.quote("x " + value)[3:-1]  # the space forces quotes
     yield value.replace("'", r"'\''")
     yield value.replace("'", "''")  # PowerShell, SQL
     yield _DOUBLE_QUOTED.sub(r"\\\1", value)  # declare -p
@@ -108,7 +108,7 @@ def _escape(value: str) -> Iterator[str]:
 
 
 def _as_python(value: str | bytes) -> Iterator[str]:
-    """Yield what `repr` writes between its quotes, whichever those are."""
+    """Yield what `repr` writes between its quotes, for both kinds of quotes."""
     prefix = len(repr(value)) - len(repr(value).lstrip("b"))
     written = repr(value)[prefix + 1 : -1].replace("\\'", "'")
     yield written
@@ -117,7 +117,7 @@ def _as_python(value: str | bytes) -> Iterator[str]:
 
 
 def _as_octal(data: bytes) -> Iterator[str]:
-    """Yield what bash writes in `$'…'`, and git in its quotes, where only ASCII is written."""
+    """Yield what bash writes in `$'…'`, and git in its quotes, if they write only ASCII."""
     for mark in ("'", '"'):
         written = {**_NAMED, ord(mark): f"\\{mark}"}
         yield "".join(
@@ -127,14 +127,14 @@ def _as_octal(data: bytes) -> Iterator[str]:
 
 
 def _encode(data: bytes) -> Iterator[str]:
-    """Yield what base64 makes of the data, wherever in longer data that stands."""
+    """Yield the base64 forms of the data, at any position in longer data."""
     for encode in (base64.b64encode, base64.urlsafe_b64encode):
         written = encode(data).decode()
         yield written
         for width in _WIDTHS:
             yield from (written[at : at + width] for at in range(0, len(written), width))
         for before in range(3):
-            # Without the characters that have bits of what stands around it.
+            # Without the characters that also encode bits of the surrounding data.
             first, last = -(-8 * before // 6), 8 * (before + len(data)) // 6
             yield encode(bytes(before) + data).decode()[first:last]
     yield data.hex()

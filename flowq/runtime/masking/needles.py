@@ -1,4 +1,4 @@
-"""Looking for many texts at once, in text or in bytes, in one pass over what they may stand in."""
+"""Searches a text or bytes for many needles at once, in one pass."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from collections.abc import Iterable, Iterator
 from typing import AnyStr, Generic
 
 PREFIX = 4
-"""All needles are at least that long, and are first looked for by that much. Units: items of the
-data, which are characters or bytes."""
+"""The minimum length of needles, and the length of the prefix by which they are first searched, in
+characters or bytes."""
 
 MIN_CUT = 8
-"""The beginning of a needle is one that was cut from that length on, where a word ends after it."""
+"""A beginning of a needle of this length counts as a cut needle if a word ends after it."""
 
 SURE_CUT = 16
-"""… and from that length on whatever follows."""
+"""A beginning of this length always counts as a cut needle."""
 
 FEW = 4
 
 
 class Needles(Generic[AnyStr]):
-    """What is looked for. The one that begins first is found, and of those the longest."""
+    """The texts to search for. Of several at one position, the longest is found."""
 
     def __init__(self, needles: Iterable[AnyStr]) -> None:
         self._by_prefix: dict[AnyStr, list[AnyStr]] = {}
@@ -30,15 +30,15 @@ class Needles(Generic[AnyStr]):
         self._prefixes: list[AnyStr] = list(self._by_prefix)
         self._firsts: set[AnyStr] = {prefix[:1] for prefix in self._prefixes}
         self.longest = max((len(group[0]) for group in self._by_prefix.values()), default=0)
-        # Not all needles themselves: to compile them would take longer than most searches.
+        # A pattern of the prefixes: compiling whole needles would take longer than most searches.
         self._pattern: re.Pattern[AnyStr] | None = None
         if self._prefixes:
             self._pattern = re.compile(_as_pattern(self._prefixes))
 
     def find(self, data: AnyStr, *, allow_cut: bool = False) -> Iterator[tuple[int, int]]:
-        """Yield where needles begin and end, in order; none touches the one before.
+        """Yield the start and end of each needle, in order, without overlaps.
 
-        With `allow_cut` also where only the beginning of one stands, see MIN_CUT.
+        With `allow_cut`, also those of needles that were cut (MIN_CUT).
         """
         at = 0
         while self._pattern is not None and (found := self._pattern.search(data, at)):
@@ -49,7 +49,7 @@ class Needles(Generic[AnyStr]):
             at = first + (length or 1)
 
     def _measure(self, data: AnyStr, first: int, prefix: AnyStr, allow_cut: bool) -> int:
-        """Return how long the needle is that stands there; 0 for none."""
+        """Return the length of the needle at this position; 0 for none."""
         group = self._by_prefix[prefix]
         for needle in group:
             if data.startswith(needle, first):
@@ -62,7 +62,7 @@ class Needles(Generic[AnyStr]):
         return length if is_cut or length >= SURE_CUT else 0
 
     def find_begun(self, data: AnyStr, start: int) -> int | None:
-        """Return where a needle begins that would go on after the end of the data, or None."""
+        """Return the start of a needle that continues after the end of the data, or None."""
         for at in range(max(start, len(data) - self.longest + 1), len(data)):
             if data[at : at + 1] in self._firsts and self._is_begun(data[at:]):
                 return at
@@ -76,7 +76,7 @@ class Needles(Generic[AnyStr]):
 
 
 def _count_same(needle: AnyStr, data: AnyStr, first: int) -> int:
-    """Return how many items of the needle stand there, from its beginning."""
+    """Return how much of the needle's beginning is at this position."""
     low, high = PREFIX, len(needle)
     while low < high:
         middle = (low + high + 1) // 2
@@ -88,7 +88,7 @@ def _count_same(needle: AnyStr, data: AnyStr, first: int) -> int:
 
 
 def _as_pattern(texts: list[AnyStr]) -> AnyStr:
-    """Return a pattern for any of these texts: a tree, so that few are tried at each place."""
+    """Return a pattern for any of these texts: a tree, so that few are tried at each position."""
     empty = texts[0][:0]
     bar, opening, closing = (b"|", b"(?:", b")") if isinstance(empty, bytes) else ("|", "(?:", ")")
     if len(texts) <= FEW or len(texts[0]) == 1:

@@ -1,7 +1,8 @@
-"""Masked output where no flowq worker reads it: a pipe for a job's output, inside of its process.
+"""Masks the output of a job inside its own process, for workers that do not read it.
 
-For RQ's own workers, whose jobs print to where the worker does. A thread reads the pipe, masks, and
-passes on. What is in the pipe when the process is killed is lost, and shown nowhere.
+RQ's own workers and their jobs share their output. Here the job writes into a pipe, and a thread
+reads the pipe, masks the text, and passes it on. If the process is killed, the text in the pipe is
+lost.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ from flowq.runtime.masking.reporters import hide_from_reporters
 CHUNK_BYTES = 65_536
 PIPE_BYTES = 1 << 20
 GRACE_S = 1.0
-"""How long to wait for the end of the output: what the job has left behind may hold it open. That
-goes on being masked."""
+"""How long to wait for the end of the output. Background processes of the job may keep it open;
+their output is still masked."""
 
 
 @contextmanager
 def masked_output(mask: Mask) -> Iterator[None]:
-    """Mask what users' code prints inside, and reports; also by what it starts."""
+    """Mask what user code and its processes print in a `with` block, and what it reports."""
     if mask:
         hide_from_reporters(mask.values)
     if not mask or has_reader():
@@ -38,15 +39,17 @@ def masked_output(mask: Mask) -> Iterator[None]:
 
 
 def _find_outlets() -> Iterable[list[int]]:
-    """Return 1 and 2, and where Python's streams write to if that is elsewhere; those together
-    that lead to the same place, so that the order of what is written stays."""
+    """Return descriptors 1 and 2 and those of Python's streams, grouped by the file they write to.
+
+    Descriptors of one file share a pipe, which preserves the order of their output.
+    """
     found = [1, 2]
     for stream in (sys.stdout, sys.stderr):
-        with suppress(Exception):  # it may be anything that a program has put there
+        with suppress(Exception):  # a program may have replaced it by any object
             found.append(stream.fileno())
     outlets: dict[tuple[int, int], list[int]] = {}
     for descriptor in dict.fromkeys(found):
-        with suppress(OSError):  # closed: nobody can print there
+        with suppress(OSError):  # it is closed
             status = os.fstat(descriptor)
             place = status.st_ino or descriptor, status.st_dev  # a console of Windows has no number
             outlets.setdefault(place, []).append(descriptor)
@@ -84,7 +87,7 @@ def _pass_on(reader: int, target: int, mask: Mask) -> None:
             waiting = waiting[used:]
             _write_all(target, shown)
         _write_all(target, mask.hide_bytes(waiting))
-    except OSError:  # nobody reads it any more
+    except OSError:  # the reader of the output is gone
         with suppress(OSError):
             while os.read(reader, CHUNK_BYTES):
                 pass
@@ -94,7 +97,7 @@ def _pass_on(reader: int, target: int, mask: Mask) -> None:
 
 
 def _widen(pipe: int) -> None:
-    """Let a pipe hold more where it can: C code that prints may keep our thread waiting."""
+    """Enlarge the pipe, if possible: C code that prints may block our thread."""
     with suppress(ImportError, AttributeError, OSError):
         import fcntl  # noqa: PLC0415 - POSIX only
 

@@ -1,6 +1,6 @@
-"""Secrets hidden in what Sentry's SDK sends from this process, where a job has brought it.
+"""Hides secrets in the events of Sentry's SDK, if a job has imported that.
 
-Its events have more in them than the exception: local variables, log messages, commands. They are
+These events contain more than the exception: local variables, log messages, commands. They are
 masked before they are sent. Other tools get the exception, which is masked itself (errors.py).
 """
 
@@ -16,7 +16,7 @@ _is_added = False
 
 
 def hide_from_reporters(values: list[str]) -> None:
-    """Hide these values in all that is sent from now on."""
+    """Hide these values in all events from now on."""
     global _is_added  # noqa: PLW0603 - a process has one list of processors
     _sent.add(values)
     if _is_added or "sentry_sdk" not in sys.modules:
