@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import islice, takewhile
 from typing import TYPE_CHECKING, Any
 
@@ -409,10 +409,28 @@ class Run:
         """Return what the run keeps of its workflow: of an older version's run, nothing."""
         return runs.read_source(self.run_id, self.connection)
 
-    def failures(self, names: Iterable[str] | None = None) -> dict[str, Failure]:
+    def report(self) -> str:
+        """Return a report of the run, one HTML page: what `flowq report` writes.
+
+        Errors: RunNotFound.
+        """
+        from flowq.pictures import report  # noqa: PLC0415 - others draw nothing
+
+        record, (status, attempts) = self.record(), self.history()
+        failed = [job.name for job in report.find_shown(status)]
+        hosts = self.find_hosts(report.find_workers(attempts))
+        failures = self.failures(failed, status) if failed else {}
+        now = datetime.now(UTC)
+        picture = self.picture(status)
+        kept = report.RunReport(record, status, picture, attempts, failures, now, hosts)
+        return report.render_report(kept)
+
+    def failures(
+        self, names: Iterable[str] | None = None, status: RunStatus | None = None
+    ) -> dict[str, Failure]:
         """Return why jobs failed, by name: all failed jobs, or those in `names`."""
         wanted = None if names is None else set(names)
-        ended = self.status().find_failed(("failed", "stopped"), with_tolerated=True)
+        ended = (status or self.status()).find_failed(("failed", "stopped"), with_tolerated=True)
         failed = [job for job in ended if wanted is None or job.name in wanted]
         failures = results.get_failures((job.job_id for job in failed), self.connection)
         return {job.name: failures[job.job_id] for job in failed if job.job_id in failures}

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-import tempfile
-import webbrowser
 from pathlib import Path
 
 import click
@@ -12,6 +10,7 @@ import click
 from flowq.cli import display, options, terminal
 from flowq.cli.compiling import checked_graph
 from flowq.cli.completion import complete_run
+from flowq.cli.files import name_file, open_file, write_file
 from flowq.cli.place import opened
 from flowq.errors import UsageError
 from flowq.pictures.dot import render_dot
@@ -101,11 +100,11 @@ def command(
     picture = _draw_run(run_id, redis_url) if run_id else draw(checked_graph(target or ""))
     picture = _select(picture, focus, levels)
     if output is None and opens:
-        output = _name_file(format_)
+        output = name_file("graph", _ENDINGS_BY_FORMAT[format_][0])
     if output and output != "-":
-        _write_file(Path(output), _drawn(picture, format_))
+        write_file(Path(output), _drawn(picture, format_))
         if opens:
-            _open(Path(output))
+            open_file(Path(output))
     elif format_ == "png":
         _write_bytes(render_png(picture))
     elif format_ == "text":
@@ -176,22 +175,3 @@ def _write_bytes(content: bytes) -> None:
         raise UsageError("a PNG is no text for a terminal; write it with -o FILE")
     sys.stdout.buffer.write(content)
     sys.stdout.buffer.flush()
-
-
-def _write_file(file: Path, content: bytes) -> None:
-    try:
-        file.write_bytes(content)
-    except OSError as error:
-        raise UsageError(f"cannot write {file}: {error.strerror or error}") from None
-
-
-def _name_file(format_: str) -> str:
-    """Return a new temporary file for viewing. It is not deleted, because browsers load it late."""
-    ending = _ENDINGS_BY_FORMAT[format_][0]
-    return str(Path(tempfile.mkdtemp(prefix="flowq-")) / f"graph{ending}")
-
-
-def _open(file: Path) -> None:
-    terminal.note(f"flowq: {file}")
-    if not webbrowser.open(file.resolve().as_uri()):
-        raise UsageError(f"no browser was found; open {file} in one")

@@ -220,7 +220,7 @@ def focus(picture: Picture, name: str, steps: int = 2, outer: str = "") -> Pictu
     what stood before the name, for errors.
     Errors: UsageError for an unknown job.
     """
-    first, _, rest = _without_items(name).partition(".")
+    first, _, rest = without_items(name).partition(".")
     box = next((box for box in picture.boxes if box.name == (first if rest else name)), None)
     if box is None and name != first and not rest:
         return focus(picture, first, steps, outer)
@@ -255,7 +255,7 @@ def focus(picture: Picture, name: str, steps: int = 2, outer: str = "") -> Pictu
     return merge(replace(picture, arrows=arrows), parts)
 
 
-def _without_items(name: str) -> str:
+def without_items(name: str) -> str:
     """Return the declarations in a name: `deploy.build` for `deploy[3].build[1]`."""
     return re.sub(r"\[[^\]]*\]|\((?:list|start)\)", "", name)
 

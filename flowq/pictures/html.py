@@ -6,7 +6,7 @@ see that.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from flowq.pictures.layers import lay_out
 from flowq.pictures.picture import Picture
@@ -39,7 +39,19 @@ th,td{border-color:#30363d}
 
 def render_html(picture: Picture) -> str:
     """Return a page that ends with a newline."""
-    nested = list(picture.nested())
+    title = escaped(picture.title)
+    body = [
+        f"<h1>{title}</h1>",
+        f"<p>{_about(picture)}</p>",
+        draw_scrolling(render_svg(picture)),
+        *_table(picture),
+        *draw_nested(picture),
+    ]
+    return make_page(title, body)
+
+
+def make_page(title: str, body: Iterable[str], style: str = "") -> str:
+    """Return a page that loads nothing and runs no script; `title` is escaped."""
     out = [
         "<!doctype html>",
         '<html lang="en">',
@@ -49,32 +61,37 @@ def render_html(picture: Picture) -> str:
         '<meta http-equiv="Content-Security-Policy"'
         " content=\"default-src 'none'; style-src 'unsafe-inline'\">",
         '<meta name="color-scheme" content="light dark">',
-        f"<title>{escaped(picture.title)}</title>",
-        f"<style>\n{_STYLE}</style>",
+        f"<title>{title}</title>",
+        f"<style>\n{_STYLE}{style}</style>",
         "</head>",
         "<body>",
         "<main>",
-        f"<h1>{escaped(picture.title)}</h1>",
-        f"<p>{_about(picture)}</p>",
-        _drawing(render_svg(picture)),
-        *_table(picture),
+        *body,
+        "</main>",
+        "</body>",
+        "</html>",
     ]
+    return "\n".join(out) + "\n"
+
+
+def draw_nested(picture: Picture, *, with_tables: bool = True) -> Iterator[str]:
+    """Yield the nested workflows of a picture, to be opened."""
+    nested = list(picture.nested())
     for inside in nested[:_MAX_NESTED]:
-        job = f"{inside.job}, " if inside.job else ""
-        out += [
-            f"<details><summary>{escaped(job)}workflow {escaped(inside.title)}: "
-            f"{_about(inside)}</summary>",
-            # Drawn by our own layout, because there may be many of them.
-            _drawing(render_svg(inside, lay_out)),
-            *_table(inside),
-            "</details>",
-        ]
+        job = f"{escaped(inside.job)}, " if inside.job else ""
+        yield (
+            f"<details><summary>{job}workflow {escaped(inside.title)}: {_about(inside)}</summary>"
+        )
+        # Drawn by our own layout, because there may be many of them.
+        yield draw_scrolling(render_svg(inside, lay_out))
+        if with_tables:
+            yield from _table(inside)
+        yield "</details>"
     if len(nested) > _MAX_NESTED:
-        out.append(f"<p>{len(nested) - _MAX_NESTED:,} more nested workflows are not shown.</p>")
-    return "\n".join([*out, "</main>", "</body>", "</html>"]) + "\n"
+        yield f"<p>{len(nested) - _MAX_NESTED:,} more nested workflows are not shown.</p>"
 
 
-def _drawing(svg: str) -> str:
+def draw_scrolling(svg: str) -> str:
     """Return a drawing that can be moved by the keyboard where it is wider than the page."""
     return f'<div class="drawing" role="region" aria-label="drawing" tabindex="0">{svg}</div>'
 

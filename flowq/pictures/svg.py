@@ -85,8 +85,12 @@ _NOT_IN_XML = re.compile("[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 def escaped(text: str) -> str:
     """Return a text of a workflow as one line of XML: no markup, no control characters."""
-    line = spelled(" ".join(text.split()))
-    return html.escape(_NOT_IN_XML.sub(lambda found: ascii(found.group())[1:-1], line))
+    return to_xml(html.escape(spelled(" ".join(text.split()))))
+
+
+def to_xml(text: str) -> str:
+    """Return a text with the characters spelled out that XML cannot contain."""
+    return _NOT_IN_XML.sub(lambda found: ascii(found.group())[1:-1], text)
 
 
 def render_svg(picture: Picture, place: Callable[[Outline], Layout] = lay_out) -> str:

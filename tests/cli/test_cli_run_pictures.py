@@ -88,6 +88,18 @@ def test_a_picture_in_a_pipe_is_as_wide_as_columns_say(
     assert max(map(len, lines)) == 30
 
 
+def test_a_report_is_one_file_about_a_run(call: Call, run_id: str, folder: Path) -> None:
+    assert call("report", "last", "-o", "report.html") == Said(0, "", "")
+    page = (folder / "report.html").read_text()
+    assert page.startswith("<!doctype html>")
+    assert "The run had not ended" in page
+    assert all(name in page for name in (run_id, "cut", "wrap", "ask"))
+    assert "<script" not in page
+    assert call("report", run_id[:6]).out.startswith("<!doctype html>")
+    assert call("report", "last", "-o", str(folder / "no" / "r.html")).code == 2
+    assert call("report", "nothing").code == 5
+
+
 def test_a_workflow_or_a_run_is_named(call: Call, run_id: str) -> None:
     for words in ((), ("sandwich.yaml", "--run", run_id)):
         done = call("graph", *words)

@@ -151,6 +151,18 @@ def test_nested_workflows_have_states_of_their_own(connection: redis.Redis, work
     assert [dict(box.counts) for box in many.inside.boxes] == [{"finished": 2}, {"failed": 2}]
 
 
+def test_a_report_shows_failures_without_secrets(
+    connection: redis.Redis, work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SHOP_KEY", "hunter2 hunter2")
+    leaks = job("leaks", "fail", with_={"message": "no entry with ${{ secrets.SHOP_KEY }}"})
+    run = submitted(Workflow("leaky", (leaks,)), connection)
+    work()
+    page = run.report()
+    assert "no entry with" in page
+    assert "hunter2" not in page
+
+
 def test_a_run_without_a_picture_is_drawn_from_its_jobs(connection: redis.Redis) -> None:
     plan = make_plan(build_graph(SHOP), {"orders": 3, "note": ""}, "old")
     run = submit(plan, connection)

@@ -1,0 +1,274 @@
+"""A run over time as SVG: when its jobs waited, and when they were executed.
+
+Each declaration has a row, nested workflows below the job that runs them. A row of a few jobs has a
+bar for each attempt; one of many jobs shows how many of them waited and ran at each moment, so that
+a group of 10,000 items takes no more room than one of a hundred.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import accumulate
+
+from flowq.cells import cut
+from flowq.history import Attempt, AttemptState
+from flowq.pictures.folding import BAD, without_items
+from flowq.pictures.picture import Picture
+from flowq.pictures.svg import escaped
+from flowq.render.groups import with_span
+from flowq.render.lines import find_mark, format_duration
+from flowq.status import JobStatus, RunStatus
+
+MAX_ROWS = 200
+MAX_BARS = 60
+"""Of one row: more attempts than this are drawn as a density."""
+
+_MAX_BUCKETS, _ALL_BUCKETS = 400, 8_000
+"""Parts of the time in which the jobs of one row are counted, and of all rows together."""
+
+_NAME_CELLS = 34
+_LEFT, _WIDTH, _ROW, _BAR, _TOP = 250, 800, 26, 16, 24
+"""Units: pixels. Where the time begins, its width, the heights of a row and of its bars."""
+
+_TICKS_S = (
+    *(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30),
+    *(60, 120, 300, 600, 900, 1_800, 3_600, 7_200, 21_600, 43_200, 86_400),
+)
+_MAX_TICKS = 8
+
+STYLE = """\
+.timeline text{font:12px system-ui,sans-serif;fill:#1f2328;text-anchor:start}
+.timeline .tick{stroke:#d0d7de;stroke-width:1}
+.timeline .when{fill:#57606a;font-size:11px;text-anchor:middle}
+.timeline .held{fill:none;stroke:#8c959f;stroke-dasharray:3 3}
+.timeline .waits{fill:#e6c56a}
+.timeline .runs{fill:#54aeff}
+.timeline .finished{fill:#4ac26b}
+.timeline .bad{fill:#cf222e}
+.timeline .other{fill:#8c959f}
+@media (prefers-color-scheme:dark){
+.timeline text{fill:#e6edf3}
+.timeline .when{fill:#9da7b3}
+.timeline .tick{stroke:#30363d}
+.timeline .waits{fill:#9e7b1e}
+.timeline .runs{fill:#1f6feb}
+.timeline .finished{fill:#2ea043}
+.timeline .bad{fill:#f85149}
+}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One declaration.
+
+    Shape: `name` is that of its jobs without those of items, `deploy.build`; `attempts` has those
+    of each of the `jobs`. What runs a workflow has one, which begins with the first job inside.
+    """
+
+    name: str
+    jobs: tuple[JobStatus, ...]
+    attempts: tuple[tuple[Attempt, ...], ...]
+
+    @property
+    def is_bad(self) -> bool:
+        """Whether one of its jobs has failed."""
+        return any(job.state in BAD for job in self.jobs)
+
+    @property
+    def all_attempts(self) -> list[Attempt]:
+        """The attempts of all of its jobs."""
+        return [each for attempts in self.attempts for each in attempts]
+
+
+def find_rows(
+    picture: Picture, status: RunStatus, attempts: Mapping[str, Sequence[Attempt]]
+) -> list[Row]:
+    """Return a row for each job of a picture, and of the workflows inside, in their order.
+
+    A job that only makes the list of a group, or begins a workflow, has no row if there are others.
+    """
+    jobs_by_name: dict[str, list[JobStatus]] = {}
+    for job in status.jobs.values():
+        jobs_by_name.setdefault(without_items(job.name), []).append(job)
+
+    spans = with_span(status)
+
+    def find_attempts(job: JobStatus) -> tuple[Attempt, ...]:
+        span = spans.get(job.name)
+        if span is None:
+            return tuple(attempts.get(job.name, ()))
+        state = _STATE_OF_WORKFLOW.get(job.state, "failed" if span.ended_at else "started")
+        return (Attempt(1, state, started_at=span.started_at, ended_at=span.ended_at),)
+
+    def walk(shown: Picture, outer: str) -> Iterator[Row]:
+        for box in shown.boxes:
+            name = outer + box.name
+            jobs = jobs_by_name.get(name, [])
+            jobs = [job for job in jobs if not job.helps] or jobs
+            if jobs:
+                yield Row(name, tuple(jobs), tuple(map(find_attempts, jobs)))
+            if box.inside:
+                yield from walk(box.inside, f"{name}.")
+
+    return list(walk(picture, ""))
+
+
+_STATE_OF_WORKFLOW: Mapping[str, AttemptState] = {
+    "finished": "finished",
+    "skipped": "canceled",
+    "canceled": "canceled",
+}
+
+
+def render_timeline(rows: Sequence[Row], begin: datetime, end: datetime) -> str:
+    """Return the rows as an SVG element; what has not ended is drawn up to `end`."""
+    shown = rows[:MAX_ROWS]
+    if len(rows) > MAX_ROWS:  # those that failed are not among what is left out
+        worst = sorted(range(len(rows)), key=lambda at: (not rows[at].is_bad, at))[:MAX_ROWS]
+        shown = [rows[at] for at in sorted(worst)]
+    scale = _Scale(begin, max((end - begin).total_seconds(), 0.001))
+    dense = sum(len(row.all_attempts) > MAX_BARS for row in shown)
+    buckets = max(20, min(_MAX_BUCKETS, _ALL_BUCKETS // max(dense, 1)))
+    height = _TOP + _ROW * len(shown) + 8
+    out = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="timeline" role="img"'
+        f' aria-label="timeline: the table says the same" width="{_LEFT + _WIDTH + 40}"'
+        f' height="{height}" viewBox="0 0 {_LEFT + _WIDTH + 40} {height}">',
+        *scale.ticks(height),
+    ]
+    for at, row in enumerate(shown):
+        out += _draw_row(row, _TOP + _ROW * at, scale, end, buckets)
+    return "\n".join([*out, "</svg>"])
+
+
+@dataclass(frozen=True, slots=True)
+class _Scale:
+    begin: datetime
+    seconds: float
+
+    def x(self, at: datetime) -> float:
+        """Return where an instant is drawn; clocks of workers may be a little off."""
+        part = (at - self.begin).total_seconds() / self.seconds
+        return _LEFT + _WIDTH * min(max(part, 0.0), 1.0)
+
+    def bar(self, from_: datetime, to: datetime) -> tuple[float, float]:
+        """Return where a bar begins, and its width; something of it can be seen."""
+        start = self.x(from_)
+        return round(start, 1), round(max(self.x(to) - start, 1.0), 1)
+
+    def ticks(self, height: int) -> Iterator[str]:
+        step = next((s for s in _TICKS_S if self.seconds / s <= _MAX_TICKS), self.seconds / 4)
+        for number in range(int(self.seconds / step) + 1):
+            x = round(_LEFT + _WIDTH * number * step / self.seconds, 1)
+            yield f'<path class="tick" d="M{x} {_TOP - 4}V{height}"/>'
+            yield f'<text class="when" x="{x}" y="13">{format_duration(number * step)}</text>'
+
+
+def _draw_row(row: Row, y: int, scale: _Scale, end: datetime, buckets: int) -> Iterator[str]:
+    depth = row.name.count(".")
+    name = row.name.rpartition(".")[2]
+    mark = f"{find_mark(row.jobs[0].state)} " if len(row.jobs) == 1 else f"{len(row.jobs):,} × "
+    label = escaped(cut(mark + name, _NAME_CELLS - 2 * depth))
+    title = f"<title>{escaped(row.name)}</title>"
+    yield f'<text x="{8 + 14 * depth}" y="{y + 14}">{label}{title}</text>'
+    top = y + (_ROW - _BAR) // 2 - 2
+    yield from _draw_held(row, top, scale, end)
+    if len(row.all_attempts) > MAX_BARS:
+        yield from _draw_density(row.all_attempts, top, scale, end, buckets)
+        return
+    height = _BAR / len(row.jobs)
+    for at, attempts in enumerate(row.attempts):
+        for each in attempts:
+            yield from _draw_attempt(each, top + at * height, height, scale, end)
+
+
+def _draw_held(row: Row, top: int, scale: _Scale, end: datetime) -> Iterator[str]:
+    """Yield how long a single job was held, by an approval or a limit, before it was queued."""
+    job = row.jobs[0]
+    if len(row.jobs) == 1 and job.deferred_at is not None:
+        until = job.queued_at or job.ended_at or end
+        if until > job.deferred_at:
+            x, width = scale.bar(job.deferred_at, until)
+            said = f"held for {format_duration((until - job.deferred_at).total_seconds())}"
+            yield _rectangle("held", x, top, width, _BAR, said)
+
+
+def _draw_attempt(
+    attempt: Attempt, top: float, height: float, scale: _Scale, end: datetime
+) -> Iterator[str]:
+    begun = attempt.started_at
+    if begun is None:
+        return
+    if attempt.queued_at is not None and attempt.queued_at < begun:
+        x, width = scale.bar(attempt.queued_at, begun)
+        waited = format_duration((begun - attempt.queued_at).total_seconds())
+        yield _rectangle("waits", x, top + height / 4, width, height / 2, f"waited {waited}")
+    x, width = scale.bar(begun, attempt.ended_at or end)
+    took = format_duration(((attempt.ended_at or end) - begun).total_seconds())
+    words = f"attempt {attempt.number}, {attempt.state.replace('_', ' ')}, {took}"
+    if attempt.error:
+        words += f": {attempt.error}"
+    yield _rectangle(_look(attempt), x, top, width, height, words)
+
+
+_LOOKS = {"started": "runs", "finished": "finished", "canceled": "other", "deleted": "other"}
+
+
+def _look(attempt: Attempt) -> str:
+    return _LOOKS.get(attempt.state, "bad")
+
+
+def _rectangle(class_: str, x: float, y: float, width: float, height: float, said: str) -> str:
+    place = f'x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}"'
+    return f'<rect class="{class_}" {place}><title>{escaped(said)}</title></rect>'
+
+
+def _draw_density(
+    attempts: Sequence[Attempt], top: int, scale: _Scale, end: datetime, buckets: int
+) -> Iterator[str]:
+    """Yield how many jobs waited and, in front of that, how many ran, and when some failed."""
+    step = timedelta(seconds=scale.seconds / buckets)
+
+    def bucket(at: datetime) -> int:
+        return min(max(int((at - scale.begin) / step), 0), buckets - 1)
+
+    waits, runs, bad = [0] * (buckets + 1), [0] * (buckets + 1), set()
+    for each in attempts:
+        if each.started_at is None:
+            continue
+        first, last = bucket(each.started_at), bucket(each.ended_at or end)
+        runs[first] += 1
+        runs[last + 1] -= 1
+        if each.queued_at is not None:
+            waits[bucket(each.queued_at)] += 1
+            waits[first] -= 1
+        if _look(each) == "bad":
+            bad.add(last)
+    width = _WIDTH / buckets
+    for class_, changes in (("waits", waits), ("runs", runs)):
+        counts = list(accumulate(changes[:-1]))
+        most = max(counts)
+        if most:
+            title = f"at most {most:,} {'waited' if class_ == 'waits' else 'ran'} at once"
+            path = _area(counts, most, top + _BAR, width)
+            yield f'<path class="{class_}" d="{path}"><title>{title}</title></path>'
+    marks = "".join(
+        f"M{_LEFT + at * width:.1f} {top + _BAR - 4}h{max(width, 2):.1f}v4h-{max(width, 2):.1f}z"
+        for at in sorted(bad)
+    )
+    if marks:
+        yield f'<path class="bad" d="{marks}"><title>failures</title></path>'
+
+
+def _area(counts: Sequence[int], most: int, bottom: float, width: float) -> str:
+    """Return a path below which there are so many: a step wherever the number changes."""
+    path, before = f"M{_LEFT} {bottom}", 0.0
+    for at, count in enumerate([*counts, 0]):
+        height = round(_BAR * count / most, 1)
+        if height != before:
+            path += f"H{_LEFT + at * width:.1f}V{bottom - height:g}"
+            before = height
+    return f"{path}z"
