@@ -65,7 +65,7 @@ def list_shortcuts(calls: int) -> list[Shortcut]:
         Shortcut(
             "environment: one string, written over",
             lambda: os.environ.__setitem__("RQ_JOB_ID", next(ids)),
-            lambda: variables.tell(next(ids), {}),
+            lambda: variables.set(next(ids), {}),
             1,
         ),
         Shortcut(

@@ -172,7 +172,7 @@ class RetriedJob(JobBase):
             self._shown = Shown()
         return self._shown
 
-    def say_next_try(self) -> str:
+    def describe_next_try(self) -> str:
         """Return when it is tried again, and why; empty where that is not so."""
         if self._next_try is None:
             return ""

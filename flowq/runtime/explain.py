@@ -17,7 +17,7 @@ from flowq.runtime import keys
 from flowq.runtime.connections import read_clock
 from flowq.runtime.queue import Queue
 from flowq.runtime.runs import read_job_records
-from flowq.runtime.wip import WIPRegistry, find_living, find_there, find_unattended
+from flowq.runtime.wip import WIPRegistry, find_alive, find_living, find_unattended
 from flowq.status import ENDED, OUTCOMES, SUCCESSES, JobStatus, declared_name, public_name
 
 if TYPE_CHECKING:
@@ -394,7 +394,7 @@ def _started(job_id: str, job: Mapping[str, str], place: _Place) -> Reason:
     now_s = read_clock(connection)
     is_ours = connection.zscore(keys.WORKERS, worker) is not None
     if is_ours:
-        is_there = bool(find_there([worker], connection))
+        is_there = bool(find_alive([worker], connection))
     else:
         is_there = (_lease_of_rq(job_id, job, connection) or 0) > now_s
     if is_there:

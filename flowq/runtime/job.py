@@ -325,7 +325,7 @@ class Job(RetriedJob):
         if status is JobStatus.SCHEDULED:
             scripts.TELL_ABOUT.append(pipeline, self.key, self.id, "give", "")
         event = {"job": self.id, "name": self.name, "state": status.value}
-        event["reason"] = self.say_next_try()
+        event["reason"] = self.describe_next_try()
         event |= self.describe_attempt()
         pipeline.xadd(keys.run_events(self.run_id), event)  # type: ignore[arg-type]
 

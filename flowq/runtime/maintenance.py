@@ -23,7 +23,7 @@ from flowq.errors import UsageError
 from flowq.runtime import keys, scripts
 from flowq.runtime.connections import is_refusal, read_clock
 from flowq.runtime.steps import finish, step, stop, work_off
-from flowq.runtime.wip import find_there
+from flowq.runtime.wip import find_alive
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -181,13 +181,13 @@ def read_lease(environment: Mapping[str, str]) -> Lease:
 
 
 def find_suspects(connection: Redis, but: str = "") -> dict[str, list[str]]:
-    """Return which workers of ours may be lost, and the ids of the jobs that each has.
+    """Return the workers of flowq that may be lost, with the ids of their jobs.
 
-    They are not there (`find_there`); they may come back.
+    They are not alive by `find_alive`, but may come back.
     """
     known: Any = connection.zrange(keys.WORKERS, 0, -1)
     names = [name for name in map(as_text, known) if name != but]
-    there, found = find_there(names, connection), dict[str, list[str]]()
+    there, found = find_alive(names, connection), dict[str, list[str]]()
     for name in names:
         if name in there:
             continue

@@ -118,7 +118,7 @@ def find_unattended(queues: Iterable[str], connection: Redis) -> list[str]:
         for name in names:
             pipeline.smembers(WORKERS_BY_QUEUE_KEY % name)
         listening = [set(map(_name_of, workers)) for workers in pipeline.execute()]
-    living = find_there(set().union(*listening), connection)
+    living = find_alive(set().union(*listening), connection)
     return [
         name
         for name, workers in zip(names, listening, strict=True)
@@ -182,7 +182,7 @@ def _run_of(queue: str) -> str:
     return queue.removeprefix(keys.OWN_QUEUE) if is_own else ""
 
 
-def find_there(workers: Iterable[str], connection: Redis) -> set[str]:
+def find_alive(workers: Iterable[str], connection: Redis) -> set[str]:
     """Return those of these workers that are alive, by name.
 
     A worker of flowq is alive while it is connected and its lease has not expired, one of RQ while
@@ -197,4 +197,4 @@ def find_there(workers: Iterable[str], connection: Redis) -> set[str]:
 def find_living(connection: Redis) -> list[str]:
     """Return the names of flowq's workers that are alive."""
     names: Any = connection.zrange(keys.WORKERS, 0, -1)
-    return sorted(find_there(map(as_text, names), connection))
+    return sorted(find_alive(map(as_text, names), connection))

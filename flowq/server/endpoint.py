@@ -72,7 +72,7 @@ SETTINGS = {
 """The settings of every embedded server."""
 
 
-class Trouble(Exception):
+class CannotStart(Exception):
     """The server cannot be started; the message is for the user."""
 
 
@@ -181,7 +181,7 @@ class Endpoint(ABC):
     def prepare(self, *, is_persistent: bool) -> list[str]:
         """Choose the server's address, and return the arguments for its program.
 
-        Errors: Trouble, Untrusted, OSError.
+        Errors: CannotStart, Untrusted, OSError.
         """
 
     def was_taken(self) -> bool:
@@ -343,7 +343,7 @@ class UnixEndpoint(Endpoint):
                 _discard_socket(self.path)
 
     def _place(self) -> str:
-        """Choose the path of the socket, and store it. Errors: Trouble, Untrusted, OSError."""
+        """Choose the path of the socket, and store it. Errors: CannotStart, Untrusted, OSError."""
         if _fits(os.path.abspath(SOCKET)) and is_private(".") and _can_bind():
             _forget(WHERE)
             return SOCKET
@@ -414,7 +414,7 @@ def _make_short_folder() -> str:
     for base in [*bases, tempfile.gettempdir(), "/tmp"]:  # noqa: S108 - mkdtemp makes it private
         if _fits(os.path.join(base, f"{SHORT}12345678", SOCKET)):
             return tempfile.mkdtemp(prefix=SHORT, dir=base)
-    raise Trouble("no folder has a path that is short enough for a socket; set XDG_RUNTIME_DIR")
+    raise CannotStart("no folder has a path that is short enough for a socket; set XDG_RUNTIME_DIR")
 
 
 def _forget(*paths: str) -> None:

@@ -32,9 +32,9 @@ from flowq.server import private
 from flowq.server.endpoint import (
     DOOR_LOCK,
     GUARDIAN_LOCK,
+    CannotStart,
     Endpoint,
     TcpEndpoint,
-    Trouble,
     UnixEndpoint,
 )
 from flowq.server.locks import Lock
@@ -86,14 +86,14 @@ class Guardian:
         self._connections_seen = -1
         self._used_at = time.monotonic()
         self._restarted_at: list[float] = []
-        self._has_closed_door = False
+        self._is_hidden = False
         self._is_ending = False
 
     def take_over(self, *, can_start: bool = True) -> bool:
         """Start a server, or adopt the running one.
 
         Returns False if it has a guardian already, or none runs and `can_start` is False.
-        Errors: Trouble, OSError.
+        Errors: CannotStart, OSError.
         """
         private.check_folder(os.getcwd())
         self._lock = self.endpoint.try_lock(GUARDIAN_LOCK)
@@ -107,7 +107,7 @@ class Guardian:
             if self.server.adopt():
                 return True
             if time.monotonic() > deadline:
-                raise Trouble(f"{self.endpoint.holder} has the data, but does not answer")
+                raise CannotStart(f"{self.endpoint.holder} has the data, but does not answer")
             time.sleep(0.01)
         if not can_start:
             return False
@@ -157,7 +157,7 @@ class Guardian:
         try:
             if self._is_used():
                 self._used_at = time.monotonic()
-            if self._can_be_found() and self._is_idle() and self._close_door():
+            if self._can_be_found() and self._is_idle() and self._hide():
                 self._end("nobody has used the server for a while")
         except Refused:
             self._used_at = time.monotonic()  # for example, a long script is running
@@ -188,7 +188,7 @@ class Guardian:
         # The second question: whether there are runs that have not ended.
         return idle_s >= UNFINISHED_IDLE_S or not self.server.ask("ZDIFF", "2", *self._run_keys)
 
-    def _close_door(self) -> bool:
+    def _hide(self) -> bool:
         """Hide the server, unless a client is connecting or has connected meanwhile.
 
         Clients that look for the server share the door's lock meanwhile, so those that have found
@@ -201,21 +201,21 @@ class Guardian:
         try:
             if not self._is_used():
                 self.endpoint.hide()
-                self._has_closed_door = True
+                self._is_hidden = True
                 self.server.ask(PROBE)
                 if not self._is_used():
                     return True
-            self._open_door()
+            self._show()
             return False
         except Refused:
-            self._open_door()
+            self._show()
             raise
         finally:
             door.release()
 
-    def _open_door(self) -> None:
+    def _show(self) -> None:
         self.endpoint.show()
-        self._has_closed_door = False
+        self._is_hidden = False
         self._used_at = time.monotonic()
 
     # --- after the death of the server ---
@@ -241,8 +241,8 @@ class Guardian:
         """
         self.server.hang_up()
         self._used_at = time.monotonic()
-        if self._has_closed_door:
-            self._open_door()
+        if self._is_hidden:
+            self._show()
         if not self.server.has_ended():
             return  # it is slow, has disconnected us, or is ending: the next look will tell
         if self.endpoint.is_shown() and self.server.exit_code != 0:
@@ -257,11 +257,11 @@ class Guardian:
         self._restarted_at = [*recent, now]
         try:
             if len(self._restarted_at) > MAX_RESTARTS:
-                raise Trouble("it dies again and again")
+                raise CannotStart("it dies again and again")
             if not self.server.take_lock():
-                raise Trouble("it does not end")
+                raise CannotStart("it does not end")
             self.server.start()
-        except (Trouble, OSError) as trouble:
+        except (CannotStart, OSError) as trouble:
             self._end(f"giving up: {trouble}")
 
     def leave(self) -> None:
@@ -386,7 +386,7 @@ def live(guardian: Guardian, *, can_start: bool) -> int:
     """Take over the server, report, and watch it; return the exit code."""
     try:
         is_ours = guardian.take_over(can_start=can_start)
-    except (Trouble, OSError) as trouble:
+    except (CannotStart, OSError) as trouble:
         report(f"error {trouble}")
         guardian.leave()
         return 1

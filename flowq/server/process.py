@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from flowq.server import private
-from flowq.server.endpoint import DATA, LOG, Endpoint, Trouble
+from flowq.server.endpoint import DATA, LOG, CannotStart, Endpoint
 from flowq.server.locks import Lock
 from flowq.server.resp import CLIENT_NAME, Connection, Refused, Reply, await_loaded
 
@@ -56,7 +56,7 @@ class Process:
     def start(self) -> None:
         """Start the server and wait until it has loaded its data. The lock must be held.
 
-        Errors: Trouble, with the server's message; Untrusted, for a file that must not be used.
+        Errors: CannotStart, with the server's message; Untrusted, for a file that must not be used.
         """
         private.make_folder(DATA)
         private.check_tree(DATA)
@@ -73,7 +73,7 @@ class Process:
             except (OSError, Refused) as error:
                 self.kill()
                 if not tries_left or not self.endpoint.was_taken():
-                    raise Trouble(explain(error, self.program[0], begin_bytes)) from error
+                    raise CannotStart(explain(error, self.program[0], begin_bytes)) from error
             finally:
                 os.close(log)
 

@@ -26,7 +26,7 @@ from flowq.server.connection import make_client
 from flowq.server.url import hide_argument, hide_password, resolve_url
 from flowq.status import RUN_ENDED
 from flowq.workers.processes import START_METHODS, Mode
-from flowq.workers.resting import hold, rest
+from flowq.workers.resting import keep_connection, rest
 from flowq.workers.supervisor import UNREACHABLE
 from flowq.workers.worker import Worker, stop_signals
 
@@ -191,7 +191,7 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
     if values.pop("values"):
         values = json.load(sys.stdin)
         if values.get("can_rest"):
-            hold(values, make_client(values["url"]))
+            keep_connection(values, make_client(values["url"]))
             values["on_limit"] = partial(rest, dict(values), make_command(values.get("until_run")))
     else:
         values = {name: value for name, value in values.items() if value is not None}

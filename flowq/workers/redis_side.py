@@ -115,7 +115,7 @@ class RedisSide:
         """Send a turn; `receive` or `disconnect` must follow. Several may be under way."""
         if self._line is None:
             self._line = self.connection.connection_pool.get_connection()
-        self._tell_code()
+        self._store_code()
         said = self._arguments(ends, capacity)
         if not self._said:
             self._waits_since = time.monotonic()
@@ -137,7 +137,7 @@ class RedisSide:
                 self._new_code[run_id, digest] = json.dumps(told)
         claim.change_end(code=digest)
 
-    def _tell_code(self) -> None:
+    def _store_code(self) -> None:
         for (run_id, digest), told in list(self._new_code.items()):
             if self.connection.exists(keys.run(run_id)):  # it may have been removed
                 self.connection.hsetnx(keys.run_code(run_id), digest, told)
@@ -168,7 +168,7 @@ class RedisSide:
         self._waits_since = time.monotonic()
         return self._read(answer)
 
-    def check_patience(self) -> None:
+    def check_overdue(self) -> None:
         """Raise redis-py's TimeoutError if the next answer is overdue."""
         assert self._line is not None
         limit_s = self._line.socket_timeout
@@ -340,7 +340,7 @@ class RedisSide:
         """Return the workers that are lost, and record that the server accepts writes."""
         return find_lost(self.connection, lease, was_refused=was_refused)
 
-    def tell_stop(self) -> None:
+    def note_stop(self) -> None:
         """Record that this worker finishes its jobs and ends."""
         key = keys.worker(self.worker)
         self.connection.hset(key, "shutdown_requested_date", format_instant(time.time()))

@@ -52,36 +52,36 @@ ENDED = (b"succeeded", b"failed", b"canceled")
 PIPE_BYTES = 16_384
 """What a pipe can hold on every system; writing more would block."""
 
-_HELD = 3
+_KEPT = 3
 """The descriptor under which the next program inherits the connection."""
 
-_held: int | None = None
+_kept: int | None = None
 """The descriptor of that connection in this process, if it has one."""
 
 
 # In the supervisor -------------------------------------------------------------------------------
 
 
-def hold(values: dict[str, Any], connection: Redis) -> None:
+def keep_connection(values: dict[str, Any], connection: Redis) -> None:
     """Keep a connection open that shows for the life of this process that it serves the run.
 
     The names of the server's clients tell which runs are served. A supervisor closes its other
     connections before it rests, so without this one the run would seem unserved for a moment. The
     connection is inherited from the program before (`values` name it), or new. Errors: none.
     """
-    global _held  # noqa: PLW0603 - a process is one supervisor
-    _held = values.pop("held", None)
+    global _kept  # noqa: PLW0603 - a process is one supervisor
+    _kept = values.pop("held", None)
     path = connection.connection_pool.connection_kwargs.get("path")
-    if _held is None and path and (wire := _connect(path, values["client_name"])) is not None:
-        _held = wire.socket.detach()
+    if _kept is None and path and (wire := _connect(path, values["client_name"])) is not None:
+        _kept = wire.socket.detach()
 
 
-def close_held() -> None:
+def close_kept_connection() -> None:
     """In a forked child: close that connection, because the child could outlive the supervisor."""
-    global _held  # noqa: PLW0603 - as above
-    if _held is not None:
-        os.close(_held)
-    _held = None
+    global _kept  # noqa: PLW0603 - as above
+    if _kept is not None:
+        os.close(_kept)
+    _kept = None
 
 
 def rest(values: dict[str, Any], command: list[str], connection: Redis) -> None:
@@ -122,7 +122,7 @@ def rest(values: dict[str, Any], command: list[str], connection: Redis) -> None:
             )
         ],
     }
-    become([sys.executable, "-I", "-S", __file__, run_id], told, _held)
+    replace_process([sys.executable, "-I", "-S", __file__, run_id], told, _kept)
 
 
 def _connect(path: str, name: str) -> Connection | None:
@@ -135,19 +135,19 @@ def _connect(path: str, name: str) -> Connection | None:
     return wire
 
 
-def become(command: list[str], said: dict[str, Any], held: int | None) -> None:
+def replace_process(command: list[str], said: dict[str, Any], held: int | None) -> None:
     """Replace this process by another program, with `said` as JSON in its input. Does not return.
 
     `held` is the descriptor of the connection that the program inherits.
     """
-    said["held"] = None if held is None else _HELD
+    said["held"] = None if held is None else _KEPT
     reader = _make_input(json.dumps(said).encode())
     os.dup2(reader, 0)
     os.close(reader)
-    if held is not None and held != _HELD:
-        os.dup2(held, _HELD)
+    if held is not None and held != _KEPT:
+        os.dup2(held, _KEPT)
     if held is not None:
-        os.set_inheritable(_HELD, True)
+        os.set_inheritable(_KEPT, True)
     os.execv(command[0], command)  # noqa: S606 - our own words
 
 
@@ -181,7 +181,7 @@ def main() -> int:
         is_over = False
     if is_over:
         return 0
-    become(told["command"], told["values"], None if wire is None else wire.fileno())
+    replace_process(told["command"], told["values"], None if wire is None else wire.fileno())
     return 1
 
 

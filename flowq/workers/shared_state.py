@@ -33,7 +33,7 @@ class SharedState:
 
     # In the child --------------------------------------------------------------------------------
 
-    def say_ready(self) -> None:
+    def note_ready(self) -> None:
         """Note that the child has started and waits for its first message."""
         self._values[_READY] = True
 

@@ -98,7 +98,7 @@ class Supervisor:
         self._on_reconnect = on_reconnect
         self._is_stopping = False
         self._is_forced = False
-        self._told_stop = False
+        self._has_noted_stop = False
         self._idle_since = time.monotonic()
         self._pause_s = FIRST_PAUSE_S
         self._offline_until = self._offline_since = self._last_try_since = 0.0
@@ -140,7 +140,7 @@ class Supervisor:
     def _has_reason_to_end(self) -> bool:
         if self._is_forced or self._has_waited_in_vain():
             return True
-        if self.pool.is_busy or self.turns.has_something_to_say or self.pool.has_chores:
+        if self.pool.is_busy or self.turns.has_unconfirmed_ends or self.pool.has_chores:
             self._idle_since = time.monotonic()
             return False
         if self._is_stopping:
@@ -198,9 +198,9 @@ class Supervisor:
             if self._is_offline:
                 self._come_back()
             self.wakeup.open()
-            if self._is_stopping and not self._told_stop:
-                self.redis_side.tell_stop()
-                self._told_stop = True
+            if self._is_stopping and not self._has_noted_stop:
+                self.redis_side.note_stop()
+                self._has_noted_stop = True
             self.periodic.do_due()
             self.turns.go_on()
             if self.pool.can_rest and self.turns.needs_children():
@@ -277,7 +277,7 @@ class Supervisor:
         self.turns.forget()
 
     def _come_back(self) -> None:
-        self.turns.tell_kept()  # first: otherwise other workers may start these jobs again
+        self.turns.report_ends()  # first: otherwise other workers may start these jobs again
         self._on_reconnect()
         self.periodic.hurry()
         self._is_offline = False
@@ -290,7 +290,7 @@ class Supervisor:
         ):
             self._try(self.turns.receive)
         if not self.turns.is_under_way:
-            self._try(self.turns.tell_kept)
+            self._try(self.turns.report_ends)
         left, begun = self.pool.close()
         ended = self.turns.list_pending()
         left += ended

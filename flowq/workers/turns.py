@@ -106,7 +106,7 @@ class Turns:
         return bool(self._suspended_until)
 
     @property
-    def has_something_to_say(self) -> bool:
+    def has_unconfirmed_ends(self) -> bool:
         """Whether there are ends that Redis has not confirmed."""
         waiting = self.conclusions.waiting
         return bool(self._sent or waiting or self.pool.ends)
@@ -120,14 +120,14 @@ class Turns:
         """Whether there is an idle child for a job, or one can be started."""
         return self._can_claim() and bool(self.pool.idle or self.pool.is_resting)
 
-    def may_find(self) -> bool:
+    def may_find_jobs(self) -> bool:
         """Whether there may be jobs in the queues."""
         return not self.are_queues_empty or self.wakeup.is_set
 
     def needs_children(self) -> bool:
         """Whether there is, or may be, work for children."""
         waits = self.pool.unassigned or self.pool.chores or self.conclusions.waiting
-        return self.may_find() or bool(waits or self.pool.ends)
+        return self.may_find_jobs() or bool(waits or self.pool.ends)
 
     def due_in_s(self) -> float:
         """Return in how many seconds to send a turn if nothing happens until then.
@@ -139,7 +139,7 @@ class Turns:
             self._ends_since = None
         elif self._ends_since is None:
             self._ends_since = time.monotonic()
-        can_claim = self.may_find() and self._can_claim()
+        can_claim = self.may_find_jobs() and self._can_claim()
         if not can_claim and self._ends_since is None:
             return inf
         if self.pool.idle or len(self.pool.ends) >= ENDS_LIMIT or self._find_underfilled():
@@ -194,7 +194,7 @@ class Turns:
         if not self._sent:
             self._begin()
         else:
-            self.redis_side.check_patience()
+            self.redis_side.check_overdue()
             if self._should_follow():
                 self._send(self._sort_ends())
         if not self._sent:
@@ -211,7 +211,7 @@ class Turns:
             ends = self._sort_ends()
             self._conclude()
             # An end may queue the jobs that waited for it, so a turn with ends requests jobs too.
-            if ends or self.may_find():
+            if ends or self.may_find_jobs():
                 self._send(ends)
 
     def _settle_down(self) -> None:
@@ -296,7 +296,7 @@ class Turns:
             if not self._sent:
                 self._conclude()  # the next round may be half a second away
 
-    def tell_kept(self) -> None:
+    def report_ends(self) -> None:
         """Report what ended while the server could not be used. Blocks until the answer.
 
         No turn may be under way. Errors: redis-py's.

@@ -21,7 +21,7 @@ from flowq import server
 from flowq.errors import ServerUnavailable
 from flowq.runtime import keys
 from flowq.server import embedded, endpoint, guardian, resp
-from flowq.server.endpoint import Trouble, endpoint_of
+from flowq.server.endpoint import CannotStart, endpoint_of
 from tests.runtime.server_processes import (
     end,
     guardian_of,
@@ -229,7 +229,7 @@ def test_data_that_another_process_has_are_left_alone(
     lock = endpoint_of(started.state).try_lock("server.lock")
     assert lock is not None
     lock.note_holder(4711)
-    with pytest.raises(Trouble, match=r"process 4711 on .* has the data"):
+    with pytest.raises(CannotStart, match=r"process 4711 on .* has the data"):
         take_over(started.state, monkeypatch)
     lock.release()
 
@@ -244,7 +244,7 @@ def test_data_of_a_server_that_does_not_answer_are_left_alone(
         address = endpoint.make_address()._replace(port=silent.getsockname()[1])
         endpoint.write_address(started.socket, address)
         monkeypatch.setattr(resp, "ANSWER_S", 0.05)
-        with pytest.raises(Trouble, match=r"what listens at 127.* has the data"):
+        with pytest.raises(CannotStart, match=r"what listens at 127.* has the data"):
             take_over(started.state, monkeypatch)
     started.socket.unlink()
 

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it is
 @pytest.fixture
 def tell() -> Iterator[Callable[[str], None]]:
     teller = JobVariables()
-    yield lambda job_id: teller.tell(job_id, {})
+    yield lambda job_id: teller.set(job_id, {})
     os.environ.pop(NAME, None)
 
 
@@ -107,7 +107,7 @@ def test_a_job_of_a_run_sees_its_variables_whatever_the_one_before_has_done() ->
     teller, told = JobVariables(), {"FLOWQ_RUN": "r1", "FLOWQ_JOB": "é[1]", "FLOWQ_ATTEMPT": "1"}
     show = ["/bin/sh", "-c", "echo ${FLOWQ_RUN-} ${FLOWQ_JOB-} ${FLOWQ_ITEM-} ${FLOWQ_ATTEMPT-}"]
     for _ in range(2):
-        teller.tell("r1-a", told)
+        teller.set("r1-a", told)
         assert {name: os.environ.get(name) for name in (*told, "FLOWQ_ITEM")} == {
             **told,
             "FLOWQ_ITEM": None,
@@ -115,13 +115,11 @@ def test_a_job_of_a_run_sees_its_variables_whatever_the_one_before_has_done() ->
         assert subprocess.check_output(show).decode().split() == [*told.values()]
         os.environ["FLOWQ_RUN"] = os.environ["FLOWQ_ITEM"] = "of somebody else"
         del os.environ["FLOWQ_JOB"]
-    teller.tell("plain", {})
+    teller.set("plain", {})
     assert subprocess.check_output(show).decode().split() == []
 
 
 def test_a_name_that_no_variable_can_have_is_spelt_out() -> None:
-    JobVariables().tell(
-        "r1-a", {"FLOWQ_RUN": "r1", "FLOWQ_JOB": "a\ud800\0b", "FLOWQ_ATTEMPT": "1"}
-    )
+    JobVariables().set("r1-a", {"FLOWQ_RUN": "r1", "FLOWQ_JOB": "a\ud800\0b", "FLOWQ_ATTEMPT": "1"})
     show = ["/bin/sh", "-c", 'printf %s "$FLOWQ_JOB"']
     assert subprocess.check_output(show) == rb"a\ud800\x00b"

@@ -217,9 +217,9 @@ def test_the_queue_of_a_run_is_listed_while_it_goes_on_and_leaves_nothing_behind
 
 def test_what_a_process_that_waits_is_told_may_be_longer_than_a_pipe() -> None:
     code = (
-        "import sys; from flowq.workers.resting import become\n"
+        "import sys; from flowq.workers.resting import replace_process\n"
         "read = 'import json, sys; print(len(json.load(sys.stdin)[\"paths\"]))'\n"
-        "become([sys.executable, '-c', read], {'paths': 'x' * 200_000}, None)"
+        "replace_process([sys.executable, '-c', read], {'paths': 'x' * 200_000}, None)"
     )
     told = subprocess.run(
         [sys.executable, "-c", code], check=False, capture_output=True, timeout=20

@@ -29,16 +29,16 @@ class JobVariables:
     """The environment variables that identify a job and its run to the job."""
 
     def __init__(self) -> None:
-        self._tell_job_id = _make_setter(JOB_ID)
+        self._set_job_id = _make_setter(JOB_ID)
         self._setters = {name: (name.encode(), _make_setter(name)) for name in NAMES}
-        self._told: Mapping[str, str] = {}
+        self._current: Mapping[str, str] = {}
         for name in NAMES:  # they are set if a job has started this worker
             os.environ.pop(name, None)
 
-    def tell(self, job_id: str, variables: Mapping[str, str]) -> None:
+    def set(self, job_id: str, variables: Mapping[str, str]) -> None:
         """Set the variables of a job, and remove those of the job before."""
-        self._tell_job_id(job_id)
-        if not (variables or self._told):
+        self._set_job_id(job_id)
+        if not (variables or self._current):
             return
         known = getattr(os.environ, "_data", _NOTHING) if _IS_LINUX else _NOTHING
         for name, (raw, set_to) in self._setters.items():
@@ -49,7 +49,7 @@ class JobVariables:
                     os.environ.pop(name, None)
             elif known.get(raw) != os.fsencode(value):
                 set_to(value)
-        self._told = variables
+        self._current = variables
 
 
 def _as_value(text: str | None) -> str | None:

@@ -90,7 +90,7 @@ class Executor:
         self._has_left_threads = False
         try:
             job = self._restorer.restore(task)
-            self._variables.tell(task.job_id, variables_of(job))
+            self._variables.set(task.job_id, variables_of(job))
             job.knows_itself = True
             if job.attempt > 1 and self.settings.log_folder:
                 mark_attempt(self.settings.log_folder, job.id, job.attempt)

@@ -120,7 +120,7 @@ def main(
 ) -> None:
     """Run a child until its channel closes. The process should exit then."""
     set_up_process(settings)
-    hold_on(lifeline)
+    end_with_supervisor(lifeline)
     timeouts.prepare()
     outbox = Outbox(channel, shared)
     sources = Sources()
@@ -130,7 +130,7 @@ def main(
     rq_work = RQWork(settings, executor.connection)
     capture = Capture(settings.log_folder, settings.scratch_folder, shared)
     share_secrets(outbox, shared, capture)
-    shared.say_ready()
+    shared.note_ready()
     while True:
         try:
             message = pickle.loads(channel.recv_bytes())  # noqa: S301 - from our own supervisor
@@ -204,10 +204,10 @@ def handle(
         _do_chore(rq_work, *message[1:])
         outbox.send("chore")
         return True
-    return work_off(outbox, shared, executor, capture, *message[1:])
+    return run_tasks(outbox, shared, executor, capture, *message[1:])
 
 
-def work_off(
+def run_tasks(
     outbox: Outbox,
     shared: SharedState,
     executor: Executor,
@@ -312,7 +312,7 @@ def seed_anew() -> None:
         shared.seed()
 
 
-def hold_on(lifeline: Connection) -> None:
+def end_with_supervisor(lifeline: Connection) -> None:
     """End this process and its group when the supervisor ends.
 
     Also if the supervisor ended while this process started, which the system does not report. The

@@ -29,7 +29,7 @@ from flowq.workers.child_messages import BadMessage, read_secrets, write_secrets
 from flowq.workers.messages import Settings
 from flowq.workers.output import Capture
 from flowq.workers.processes import kill_group
-from flowq.workers.resting import close_held
+from flowq.workers.resting import close_kept_connection
 from flowq.workers.shared_state import SharedState
 
 REPORT_BYTES = 60_000
@@ -72,7 +72,7 @@ class Forked:
 
 def _be(body: Callable[[], None]) -> None:
     signal.set_wakeup_fd(-1)
-    close_held()
+    close_kept_connection()
     body()
 
 
@@ -95,7 +95,7 @@ def serve_forks(
     child.share_secrets(outbox, shared, capture)
     scripts.prepare()
     do = partial(_do, outbox, lifeline, shared, settings, capture)
-    shared.say_ready()
+    shared.note_ready()
     while True:
         try:
             message = pickle.loads(channel.recv_bytes())  # noqa: S301 - from our own supervisor
@@ -147,7 +147,7 @@ def _do(
     child.seed_anew()
     known = set(sys.modules)
     executor = Executor(settings)
-    child.hold_on(lifeline)
+    child.end_with_supervisor(lifeline)
     rq_work = RQWork(settings, executor.connection)
     child.handle(outbox, shared, executor, rq_work, capture, message)
     needed = [name for name in sys.modules if name.startswith(OURS) and name not in known]
