@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 import time
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
+from unittest.mock import Mock
 
 import redis
 import rq
@@ -18,9 +20,14 @@ from rq.scheduler import RQScheduler
 
 import flowq
 from flowq.runtime import keys
+from flowq.runtime.connections import read_clock
+from flowq.runtime.maintenance import Lease
 from flowq.runtime.queue import Queue
 from flowq.runtime.rq import make_retry
 from flowq.workers.address import address_of
+from flowq.workers.monitor import Monitor
+from flowq.workers.periodic import PeriodicWork
+from flowq.workers.redis_side import RedisSide
 from flowq.workers.wakeup import Wakeup
 from tests import JOBS_FOLDER
 
@@ -99,6 +106,30 @@ def test_a_pause_of_parts_of_a_second_is_kept_as_it_is(queue: Queue) -> None:
     assert poll(worker_jobs.nothing).enqueue().retry_intervals == [0.4]
     assert make_retry(2, [3.0]).intervals == [3]
     assert make_retry(0, [3.0]) is None
+
+
+def test_an_idle_worker_looks_again_at_the_instant_of_the_next_job_and_not_before(
+    connection: redis.Redis, queue: Queue
+) -> None:
+    wakeup = Mock(spec=Wakeup)  # it has nothing to tell
+    periodic = PeriodicWork(
+        RedisSide(connection, "w", ["default"], 30),
+        Mock(spec=Monitor),
+        wakeup,
+        lease=Lease(),
+        worker_ttl_s=420,
+        maintenance_s=600,
+        max_crashes=3,
+    )
+    for duty in periodic.duties:
+        duty.due_at = math.inf
+    job = queue.enqueue_in(timedelta(seconds=0.2345), worker_jobs.nothing)
+    due_s = queue.connection.zscore(keys.scheduled("default"), job.id)
+    server_before, before = read_clock(connection), time.monotonic()
+    periodic._queue_due()
+    after, server_after = time.monotonic(), read_clock(connection)
+    assert periodic.due_at - after <= due_s - server_before
+    assert periodic.due_at - before >= due_s - server_after
 
 
 def test_a_worker_hears_when_a_schedule_changes(
