@@ -122,7 +122,7 @@ def _offer(
     try:
         url = server.resolve_url(ctx.params.get("redis_url"))
         if url is None:
-            found = server.find()
+            found = server.find(None if server.is_used() else server.find_used_above())
             url = found.url if found is not None and found.is_running else ""
         with server.make_client(
             url,

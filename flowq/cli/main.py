@@ -61,7 +61,8 @@ RUN is the id of a run, the beginning of one, or `last`.
 
 \b
 Without --redis-url (or FLOWQ_REDIS_URL, RQ_REDIS_URL), commands use the private server of the
-current folder. It stops when it is unused; `flowq server path` prints where its state is.
+current folder; commands about existing runs also find that of a folder above. It stops when it is
+unused; `flowq server path` prints where its state is.
 
 \b
 Exit codes: 0 succeeded, 1 the run failed, 2 usage, 3 invalid workflow, 4 server unreachable,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import chdir, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,17 +107,23 @@ def missing_job(run_id: str, name: str, known: Iterable[str]) -> NotFound:
 
 
 @contextmanager
-def opened(option: str | None, *, creating: bool = False) -> Iterator[Place]:
-    """Connect to the server of a URL, or to the private server of this folder.
+def opened(option: str | None, *, is_here: bool = False, creating: bool = False) -> Iterator[Place]:
+    """Connect to the server of a URL, or to the private server of this folder, or one above it.
 
-    Starts the private server if necessary; with `creating`, even if it has never been used.
+    For a server of a folder above, that is the current folder inside the block: workers started
+    there find the code of its runs. With `is_here`, only the current folder counts, for commands
+    that execute its code. Starts the private server if necessary; with `creating`, even if it has
+    never been used, in the current folder.
     Errors: ServerUnavailable, also for connection errors inside the block; NotFound;
     UsageError for a variable of the environment.
     """
     read_lease(os.environ)  # of workers that it starts: they would only end again and again
     url = server.resolve_url(option)
     if url is None:
-        yield from _embedded(creating)
+        is_fixed = is_here or creating or server.is_used()
+        above = None if is_fixed else server.find_used_above()
+        with chdir(above) if above else nullcontext():
+            yield from _embedded(creating)
         return
     with client.server_errors(url):
         retry = _make_retry()
@@ -129,16 +135,17 @@ def opened(option: str | None, *, creating: bool = False) -> Iterator[Place]:
 
 
 @contextmanager
-def opened_if_used(option: str | None) -> Iterator[Place | None]:
+def opened_if_used(option: str | None, *, is_here: bool = False) -> Iterator[Place | None]:
     """Like `opened`, but yield None, with a message, if no private server has ever been used.
 
     For commands that have nothing to do in that case.
     """
-    if server.resolve_url(option) is None and not server.is_used():
+    is_named = server.resolve_url(option) is not None
+    if not (is_named or server.is_used() or (not is_here and server.find_used_above())):
         _note(_tell_unused())
         yield None
         return
-    with opened(option) as place:
+    with opened(option, is_here=is_here) as place:
         yield place
 
 
@@ -166,7 +173,7 @@ def _tell_unused() -> str:
     renamed = f"; if it was {old_name} before: flowq server adopt {shlex.quote(old_name)}"
     return (
         f"there are no runs in {Path.cwd()}: a private server belongs to the folder where "
-        "flowq run was called; go there, or name a server with --redis-url"
+        "flowq run was called, and those below; go there, or name a server with --redis-url"
     ) + (renamed if old_name else "")
 
 

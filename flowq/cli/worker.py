@@ -147,7 +147,8 @@ def command(
                 f"--allow {name}: that is a file here, so the shell has put names of files in the "
                 "place of a pattern; write it in quotes: --allow 'shop.*'"
             )
-    with opened_if_used(redis_url) if worker_options["burst"] else opened(redis_url) as place:
+    is_burst = worker_options["burst"]
+    with (opened_if_used if is_burst else opened)(redis_url, is_here=True) as place:
         if place is None:
             return
 

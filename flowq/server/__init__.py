@@ -2,6 +2,7 @@
 
     ensure(folder)    the folder's server, started if it does not run
     is_used(folder)   whether the folder has one, without starting anything
+    find_used_above() the nearest folder above the current one that has one
     find(folder)      the folder's server, running or not
     temporary()       a server that keeps nothing, for as long as a `with` block
     connect(url)      a checked connection to any server, with errors that teach
@@ -31,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # what `__getattr__` resolves, for the type checker
     from flowq.server.connection import connect, health, make_client
-    from flowq.server.embedded import Server, ensure, find, is_used, temporary
+    from flowq.server.embedded import Server, ensure, find, find_used_above, is_used, temporary
     from flowq.server.url import hide_argument, hide_password, resolve_url
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "connect",
     "ensure",
     "find",
+    "find_used_above",
     "health",
     "hide_argument",
     "hide_password",
@@ -53,6 +55,7 @@ _MODULE_BY_NAME = {
     "connect": "connection",
     "ensure": "embedded",
     "find": "embedded",
+    "find_used_above": "embedded",
     "health": "connection",
     "hide_argument": "url",
     "hide_password": "url",

@@ -223,6 +223,28 @@ def is_used(folder: Path | None = None) -> bool:
     return check(found) and found.data.is_dir()
 
 
+def find_used_above() -> Path | None:
+    """Return the nearest folder above the current one that has such data; None without one.
+
+    The search ends at the home folder, at the root, and at a folder of another user, who could put
+    code there. It finds none with FLOWQ_STATE, which names one state for all folders.
+    Errors: StateUnusable, when the data of one of them are not proved to be ours.
+    """
+    if find_state().is_named:
+        return None
+    home = Path("~").expanduser().resolve()
+    for folder in Path.cwd().parents[:-1]:
+        if home.is_relative_to(folder) or not _is_of_this_user(folder):
+            return None
+        if is_used(folder):
+            return folder
+    return None
+
+
+def _is_of_this_user(folder: Path) -> bool:
+    return not hasattr(os, "geteuid") or folder.stat().st_uid == os.geteuid()
+
+
 @contextmanager
 def temporary() -> Iterator[Server]:
     """Run a private server without persistence, in a temporary folder, during a `with` block.
