@@ -12,6 +12,7 @@ import redis
 from flowq.runtime.queue import Queue
 from flowq.workers import Worker, start
 from tests import JOBS_FOLDER
+from tests.workers.forked_workers import ForkedWorker, Template
 
 MODES = ("warm", "fork", "multiprocessing")
 
@@ -46,9 +47,33 @@ def work_off(connection: redis.Redis) -> Callable[..., Worker]:
     return run
 
 
+@pytest.fixture(scope="session")
+def template(own_surroundings: None) -> Iterator[Template]:
+    """The process from which this test run forks its workers."""
+    template = Template()
+    yield template
+    template.end()
+
+
 @pytest.fixture
-def start_worker(redis_url: str) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+def start_worker(redis_url: str, template: Template) -> Iterator[Callable[..., ForkedWorker]]:
     """`start_worker(**options)`: a worker in a process of its own; it ends with the test."""
+    started: list[ForkedWorker] = []
+
+    def begin(**options: Any) -> ForkedWorker:
+        options = {"url": redis_url, "mode": "warm", "paths": [JOBS_FOLDER], **options}
+        started.append(template.start(options))
+        return started[-1]
+
+    yield begin
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def launch_worker(redis_url: str) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """`launch_worker(**options)`: the same as users start it, with an interpreter of its own."""
     started: list[subprocess.Popen[bytes]] = []
 
     def begin(**options: Any) -> subprocess.Popen[bytes]:

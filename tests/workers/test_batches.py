@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import subprocess
 from collections.abc import Callable
 from math import inf
 from pathlib import Path
@@ -20,8 +19,9 @@ from flowq.workers.claims import Claim
 from flowq.workers.estimates import BATCH_S, Estimates
 from flowq.workers.redis_side import Capacity, RedisSide
 from flowq.workers.shared_state import SharedState
+from tests.workers.forked_workers import ForkedWorker
 
-Start = Callable[..., subprocess.Popen[bytes]]
+Start = Callable[..., ForkedWorker]
 Wait = Callable[..., None]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -15,8 +14,9 @@ import rq
 import worker_jobs
 
 from flowq.runtime.queue import Queue
+from tests.workers.forked_workers import ForkedWorker
 
-Start = Callable[..., subprocess.Popen[bytes]]
+Start = Callable[..., ForkedWorker]
 Wait = Callable[..., None]
 SECONDS = float(os.environ.get("FLOWQ_CHAOS_S", "4"))
 

@@ -24,8 +24,9 @@ from rq.worker import BaseWorker
 
 from flowq.runtime.queue import Queue
 from tests import JOBS_FOLDER
+from tests.workers.forked_workers import ForkedWorker
 
-Start = Callable[..., subprocess.Popen[bytes]]
+Start = Callable[..., ForkedWorker]
 Wait = Callable[..., None]
 RQ = str(Path(sys.executable).with_name("rq"))
 

@@ -30,8 +30,9 @@ from flowq.workers.periodic import PeriodicWork
 from flowq.workers.redis_side import RedisSide
 from flowq.workers.wakeup import Wakeup
 from tests import JOBS_FOLDER
+from tests.workers.forked_workers import ForkedWorker
 
-Start = Callable[..., subprocess.Popen[bytes]]
+Start = Callable[..., ForkedWorker]
 Wait = Callable[..., None]
 
 

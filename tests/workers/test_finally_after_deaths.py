@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable
 
 import pytest
@@ -15,8 +14,9 @@ from flowq.runtime import maintenance, runs
 from flowq.runtime.queue import Queue
 from flowq.runtime.results import get_result
 from flowq.spec import ForEach, JobSpec, Workflow
+from tests.workers.forked_workers import ForkedWorker
 
-Start = Callable[..., subprocess.Popen[bytes]]
+Start = Callable[..., ForkedWorker]
 Wait = Callable[..., None]
 RUN = "r1"
 

@@ -80,11 +80,11 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def begin(start_worker: Start, folder: Path) -> Start:
+def begin(launch_worker: Start, folder: Path) -> Start:
     """`begin(**options)`: a worker of this folder, in a process that knows nothing of it."""
 
     def start(**options: Any) -> subprocess.Popen[bytes]:
-        return start_worker(paths=[str(folder)], **options)
+        return launch_worker(paths=[str(folder)], **options)
 
     return start
 

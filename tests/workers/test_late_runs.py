@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable
 
 import redis
@@ -12,8 +11,9 @@ from flowq.planner import make_plan
 from flowq.runtime import keys, maintenance, runs
 from flowq.spec import JobSpec, Workflow
 from flowq.status import RunStatus
+from tests.workers.forked_workers import ForkedWorker
 
-Start = Callable[..., subprocess.Popen[bytes]]
+Start = Callable[..., ForkedWorker]
 Wait = Callable[..., None]
 
 SLEEP = JobSpec("a", "worker_jobs:sleep", with_={"seconds": 600})

@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import pickle
 import signal
-import subprocess
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -33,8 +32,9 @@ from flowq.workers.redis_side import Capacity, RedisSide
 from flowq.workers.shared_state import SharedState
 from flowq.workers.worker import heal
 from tests.runtime.server_processes import is_alive
+from tests.workers.forked_workers import ForkedWorker
 
-Start = Callable[..., subprocess.Popen[bytes]]
+Start = Callable[..., ForkedWorker]
 Wait = Callable[..., None]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -28,9 +27,10 @@ from flowq.workers.redis_side import RedisSide
 from flowq.workers.wakeup import Wakeup
 from tests.runtime.server_processes import is_alive
 from tests.workers.black_hole import BlackHole
+from tests.workers.forked_workers import ForkedWorker
 from tests.workers.real_servers import Servers
 
-Start = Callable[..., subprocess.Popen[bytes]]
+Start = Callable[..., ForkedWorker]
 Wait = Callable[..., None]
 LIMIT_S = 0.3
 

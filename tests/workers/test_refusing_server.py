@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -26,9 +25,10 @@ from flowq.workers.child.rq_work import RQWork
 from flowq.workers.messages import Settings
 from flowq.workers.periodic import Duty, PeriodicWork
 from flowq.workers.redis_side import Capacity, RedisSide
+from tests.workers.forked_workers import ForkedWorker
 from tests.workers.real_servers import REFUSALS
 
-Start = Callable[..., subprocess.Popen[bytes]]
+Start = Callable[..., ForkedWorker]
 Wait = Callable[..., None]
 
 

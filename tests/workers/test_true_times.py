@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import signal
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -22,8 +21,9 @@ from flowq.runtime import keys, runs
 from flowq.runtime.queue import Queue
 from flowq.status import Event, JobStatus
 from flowq.workers.redis_side import Capacity, RedisSide
+from tests.workers.forked_workers import ForkedWorker
 
-Start = Callable[..., subprocess.Popen[bytes]]
+Start = Callable[..., ForkedWorker]
 Wait = Callable[..., None]
 
 CLOCK = timedelta(milliseconds=2)
@@ -36,6 +36,8 @@ name: healthy
 jobs:
   each: {call: worker_jobs:measure_oneself, for_each: "${{ range(400) }}", with: {n: "${{ item }}"}}
 """
+FEWER = HEALTHY.replace("400", "60")
+"""For the mode without batches, which takes a process for each job."""
 
 
 def start_run(connection: redis.Redis, text: str, run_id: str = "r") -> Run:
@@ -78,7 +80,7 @@ def items_of(run: Run) -> list[JobStatus]:
 def test_healthy_jobs_that_are_handed_over_in_batches_have_one_attempt_each(
     connection: redis.Redis, work_off: Callable[..., Any], mode: str
 ) -> None:
-    run = start_run(connection, HEALTHY)
+    run = start_run(connection, FEWER if mode == "fork" else HEALTHY)
     work_off(mode=mode, concurrency=2)
     status = run.status()
     assert status.state == "succeeded"

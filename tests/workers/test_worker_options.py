@@ -24,8 +24,9 @@ from flowq.runtime.queue import Queue
 from flowq.workers import MultiprocessingWorker, Worker
 from flowq.workers.child.timeouts import AlarmDeathPenalty, ThreadDeathPenalty
 from flowq.workers.launch import run_command
+from tests.workers.forked_workers import ForkedWorker
 
-Start = Callable[..., subprocess.Popen[bytes]]
+Start = Callable[..., ForkedWorker]
 Wait = Callable[..., None]
 
 
