@@ -21,6 +21,7 @@ from flowq.compiling import compile_plan, load
 from flowq.runtime import keys, planned, scripts, wire
 from flowq.runtime.queue import Queue
 from tests import JOBS_FOLDER
+from tests.workers.forked_workers import ForkedWorker
 
 Wait = Callable[..., None]
 
@@ -28,13 +29,13 @@ NEWER = """
 import hashlib, sys
 from flowq.runtime import scripts
 for script in vars(scripts).values():
-    if isinstance(script, scripts.Script):
-        script.source += "\\n-- of a newer version"
-        script.digest = hashlib.sha1(script.source.encode()).hexdigest()
     if isinstance(script, scripts.HotScript):
         newer = script.function + "_newer"
         script.library = script.library.replace(script.function, newer)
         script.function = newer
+    if isinstance(script, scripts.Script):
+        script.source += "\\n-- of a newer version"
+        script.digest = hashlib.sha1(script.source.encode()).hexdigest()
 from flowq.workers import main
 main(url=sys.argv[1], mode="warm", name="newer", paths=[sys.argv[2]], quiet=True)
 """
@@ -85,6 +86,7 @@ def newer_flowq(tmp_path: Path) -> Path:
         add_field(root / "flowq" / name)
     wire = root / "flowq" / "runtime" / "wire.py"
     source = wire.read_text("utf-8")
+    source = source.replace("if found is default", "if False")
     wire.write_text(source.replace("if not _is_same(found, default)", "if True"), "utf-8")
     return root
 
@@ -177,7 +179,7 @@ def test_a_job_in_a_form_that_only_newer_versions_know_fails_and_says_so(
 def test_workers_with_different_scripts_work_off_one_graph(
     redis_url: str,
     connection: redis.Redis,
-    start_worker: Callable[..., subprocess.Popen[bytes]],
+    start_worker: Callable[..., ForkedWorker],
     wait_until: Wait,
     tmp_path: Path,
 ) -> None:
