@@ -1,8 +1,8 @@
-"""How an attempt of a job failed, and whether another one follows: `lua/retries.lua` decides.
+"""How an attempt of a job failed, and whether another one follows (`lua/retries.lua` decides).
 
-`Failure` is what a policy of retries is compared with; children and the supervisor make one where
-they see an attempt fail. `RetriedJob`, the base of `flowq.Job`, asks the script and tells RQ.
-What a job carries of its `retries` is written by `policies.py`.
+Children and the supervisor describe each failed attempt by a `Failure`, which the script compares
+with the policy of the job. `RetriedJob`, the base of `flowq.Job`, calls the script and passes its
+decision to RQ. `policies.py` writes the policy.
 """
 
 from __future__ import annotations
@@ -37,12 +37,14 @@ MAX_ERROR = 200
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """What `lua/retries.lua` holds a policy against.
+    """A failed attempt, as `lua/retries.lua` compares it with a policy.
 
-    Shape: `names` are those of the exception's class and of its bases, the nearest first; empty
-    where a process died. `exit_code` is that of a command, or of the process of the job, as a shell
-    has it. `later_s` is set where the code asks for another attempt. Units: seconds. `error` is one
-    line for readers: the exception's class, and the first line of what it says.
+    Attributes:
+        names: the names of the exception's class and its bases; empty if a process died.
+        exit_code: of a command, or of the job's process, as a shell has it.
+        later_s: after how many seconds the code requests another attempt.
+        is_final: the code forbids another attempt.
+        error: one line for readers: the exception's class, and the first line of its message.
     """
 
     names: tuple[str, ...] = ()
@@ -53,7 +55,7 @@ class Failure:
 
     @classmethod
     def of(cls, error: BaseException | None) -> Failure:
-        """Return what an exception stands for."""
+        """Return the failure for an exception."""
         if error is None:
             return cls()
         bases = (kind for kind in type(error).__mro__ if issubclass(kind, BaseException))
@@ -68,7 +70,7 @@ class Failure:
 
     @property
     def asks(self) -> bool:
-        """Whether the code itself has decided about another attempt."""
+        """Whether the code itself requests or forbids another attempt."""
         return self.is_final or self.later_s is not None
 
     @property
@@ -93,7 +95,7 @@ class Failure:
 
     @classmethod
     def read(cls, text: str) -> Failure | None:
-        """Return what was written; None where nothing was, or what makes no sense."""
+        """Return a failure from JSON; None for an empty or invalid text."""
         try:
             parts = json.loads(text) if text else {}
             names = tuple(str(name) for name in parts["names"])[:MAX_NAMES]
@@ -117,7 +119,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def shorten(line: str) -> str:
-    """Return as much of a line as is kept of an error."""
+    """Return the part of a line that is stored of an error."""
     return line if len(line) <= MAX_ERROR else f"{line[: MAX_ERROR - 1]}…"
 
 
@@ -135,10 +137,13 @@ def as_exit_code(code: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _NextTry:
-    """What was decided about another attempt of a job.
+    """The decision about another attempt of a job.
 
-    Shape: `wait_s` is None for what RQ would wait; `since` is the instant of the server from which
-    `within` counts, `why_not` empty where nobody has to be told.
+    Attributes:
+        is_due: whether there is one.
+        wait_s: the pause before it; None for RQ's.
+        since: the instant, on the server's clock, from which `within` counts.
+        why_not: why there is none; empty if that needs no explanation.
     """
 
     is_due: bool = True
@@ -150,9 +155,9 @@ class _NextTry:
 class RetriedJob(JobBase):
     """A job that may be tried again when it has failed.
 
-    RQ asks `should_retry` where it ends a failed attempt, in every kind of worker, and then
-    `get_retry_interval`. How the attempt failed is noted where that happened: with the exception at
-    hand, or where a process died.
+    When RQ ends a failed attempt, in any worker, it reads `should_retry` and then calls
+    `get_retry_interval`. The failure was noted before, where the exception was caught or the death
+    of the process was noticed.
     """
 
     run_id: str = ""
@@ -167,13 +172,13 @@ class RetriedJob(JobBase):
 
     @property
     def shown(self) -> Shown:
-        """What its end keeps for those who look at the run."""
+        """What commands show of this execution, to be stored at its end."""
         if self._shown is None:
             self._shown = Shown()
         return self._shown
 
     def describe_next_try(self) -> str:
-        """Return when it is tried again, and why; empty where that is not so."""
+        """Return when the next attempt starts, and why; empty if there is none."""
         if self._next_try is None:
             return ""
         wait_s = self._wait_s
@@ -183,7 +188,7 @@ class RetriedJob(JobBase):
         return f"{failed}: {self.failure.brief}; {again}" if self.failure else f"{failed}; {again}"
 
     def note_failure(self, error: BaseException | None) -> None:
-        """Note by what this attempt has failed; the first one counts."""
+        """Note the error of this attempt; the first one counts."""
         self._has_ended_attempt = True
         if self.failure is None:
             failure = Failure.of(error)
@@ -191,22 +196,22 @@ class RetriedJob(JobBase):
             self.shown.failure = self.failure.write()
 
     def note_end_of_attempt(self, failure: Failure | None, text: str) -> None:
-        """Note that an execution in another process has ended, and how it has failed if it has.
+        """Note that an execution in another process has ended, and its failure, if any.
 
-        `text` is what RQ keeps of the failure; its first line counts where no exception is known.
+        `text` is the error text that RQ stores; its first line is used if no exception is known.
         """
         self._has_ended_attempt, self.failure = True, failure
         self.shown.error = shorten(text.partition("\n")[0])
 
     @property
     def took_ms(self) -> str:
-        """How long the execution took that has just ended; "" where that is not known."""
+        """The duration of the execution that has just ended; "" if unknown."""
         if self.started_at is None or self.ended_at is None or self.ended_at < self.started_at:
             return ""  # there may be the end of an earlier one
         return f"{(self.ended_at - self.started_at).total_seconds() * 1000:.3f}"
 
     def describe_attempt(self) -> dict[str, str]:
-        """Return what the run's events keep of an attempt that is followed by another one."""
+        """Return the fields of the run's event about an attempt that another one follows."""
         if not self._has_ended_attempt or not self.took_ms or self.started_at is None:
             return {}
         told = {"began_at": utcformat(self.started_at), "took_ms": self.took_ms}
@@ -217,18 +222,17 @@ class RetriedJob(JobBase):
         return told
 
     def explain_last_attempt(self, error: BaseException | None) -> None:
-        """Say in an error that asks for another attempt why there is none."""
+        """Add a note to an error that requests another attempt, if there is none."""
         if isinstance(error, RetryLater) and not self.retries_left:
             has_some = "left" if self.retry_intervals else "declared"
             error.add_note(f"it is not tried again: no `retries` are {has_some}")
 
     @property
     def should_retry(self) -> bool:
-        """Whether a failure is followed by a retry; not in a run that is being canceled.
+        """Whether a retry follows the failure; not in a run that is being canceled.
 
-        `lua/retries.lua` decides, unless a number of retries is all there is. Source: RQ asks this
-        wherever a job has failed. `note_retry` covers a cancel that comes between the answer and
-        the end.
+        `lua/retries.lua` decides, unless the job only has a number of retries. Source: RQ reads
+        this whenever a job has failed. `note_retry` handles a cancel between this and the end.
         """
         if not super().should_retry:
             return False
@@ -263,10 +267,10 @@ class RetriedJob(JobBase):
 
     @property
     def why_final(self) -> str:
-        """Why a failed job with retries left is not tried again; empty for all others."""
+        """Why a failed job with retries left is not tried again; otherwise empty."""
         return self._next_try.why_not if self._next_try is not None else ""
 
     def keep_since(self, pipeline: Pipeline) -> None:
-        """Keep the instant from which `within` counts."""
+        """Store the instant from which `within` counts."""
         if self.retry_policy and self._next_try is not None:
             pipeline.hset(self.key, "flowq_since", self._next_try.since)

@@ -1,6 +1,6 @@
 """Maintenance that every flowq worker does between jobs, so that nothing waits forever.
 
-It completes operations that a process left unfinished, gives up future jobs that were not released
+It completes operations that a process left unfinished, cancels future jobs that were not released
 in time, finds ends of jobs that flowq missed (deleted from a dashboard, expired, run by a worker
 without flowq's classes, lost between a queue and a worker), and removes runs that are no longer
 needed. Each step is one script, so any number of processes may do this concurrently; a pass is
@@ -33,7 +33,7 @@ LEASE_VARIABLE = "FLOWQ_LEASE"
 DEFAULT_LEASE_S, LONGEST_LEASE_S = 5.0, 60.0
 
 PER_PASS = 50
-"""How many runs, future jobs and so on a pass looks at."""
+"""How many runs, future jobs and so on a pass handles."""
 
 LOOKS_PER_PASS = 10
 """Steps in which a pass looks for what ended unnoticed: 2,500 jobs a second, as many as all workers
@@ -42,11 +42,12 @@ together may look at (lua/watching.lua)."""
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A job that something was wrong with, and is put right.
+    """A repaired job.
 
-    Shape: `owner_id` is its run, or else the future job that it blocks. `what` is deleted, expired,
-    finished, failed, stopped, canceled (its end had not been accounted for), or lost (queued, but
-    on no queue, scheduled, but on no schedule, or started, but no worker has it; queued again).
+    `what` is deleted, expired, finished, failed, stopped or canceled, if its end had not been
+    noticed; or lost, if it was queued but in no queue, scheduled but in no schedule, or started but
+    in no worker, and was queued again. `owner_id` is its run, or else the future job that it
+    blocks.
     """
 
     job_id: str
@@ -55,7 +56,7 @@ class Finding:
 
 
 def tidy(connection: Redis) -> list[Finding]:
-    """Make one bounded pass; return what was found and put right. Idempotent."""
+    """Make one bounded pass; return the repaired jobs. Idempotent."""
     work_off(connection)
     now_s = read_clock(connection)
     for future_id in _due(connection, keys.EXPIRING, now_s):
@@ -89,7 +90,7 @@ def list_due(connection: Redis) -> list[str]:
 
 
 def _forget_canceled(connection: Redis, now_s: float) -> None:
-    """Trim RQ's registries of canceled jobs, which RQ never does, by ours that are gone."""
+    """Remove flowq's expired jobs from RQ's registries of canceled jobs, which RQ never trims."""
     for entry in _due(connection, keys.FORGOTTEN, now_s):
         job_id, queue = entry.split(" ", 1)
         with connection.pipeline() as pipeline:
@@ -100,7 +101,7 @@ def _forget_canceled(connection: Redis, now_s: float) -> None:
 
 
 def examine(connection: Redis) -> list[Finding]:
-    """Look at every unended job of every run, and every blocker, now; return what was put right."""
+    """Check every unended job of every run, and every blocker, now; return the repaired jobs."""
     findings = tidy(connection)
     for raw in connection.zrange(keys.WATCHED, 0, -1):
         findings += _look(connection, f"watch:{as_text(raw)}")  # type: ignore[arg-type]
@@ -128,15 +129,17 @@ def _due(connection: Redis, index: str, now_s: float) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """For how long a heartbeat of a worker counts, and the times that follow from it.
+    """How long a heartbeat of a worker counts, and the times that follow from it.
 
-    A worker that is late with one heartbeat is still alive, and several looks fit into the gap that
-    starts the search again. Workers with different leases of `DEFAULT_LEASE_S` and more may serve
-    one server: each stores until when its own heartbeat counts, the longest gap that a worker
-    overlooks keeps nobody silent for long enough to be lost, and after a longer one everybody has
-    `silence_s` to be heard. The worker with the shortest lease finds the lost ones: its shorter gap
-    also makes the others wait again. A shorter lease would not leave the others that much time, so
-    only tests have one.
+    A worker that is late with one heartbeat is still alive, and `gap_s`, after which the search
+    starts again, has time for several looks.
+
+    Workers with different leases may use one server, if none is shorter than `DEFAULT_LEASE_S`:
+    each worker stores until when its own heartbeat counts; a gap that a search ignores is too short
+    for a worker to get lost in it; and after a longer gap, each worker has `silence_s` for a
+    heartbeat. The worker with the shortest lease finds the lost ones, and its shorter gap makes the
+    others wait again too. A lease below the default would leave the others too little time, so only
+    tests use one.
     """
 
     lease_s: float = DEFAULT_LEASE_S
@@ -148,21 +151,22 @@ class Lease:
 
     @property
     def silence_s(self) -> float:
-        """After so much silence a worker is lost, if the server took writes all the while."""
+        """A worker is lost after so much silence, while the server accepted writes."""
         return 1.4 * self.lease_s
 
     @property
     def gap_s(self) -> float:
-        """A longer gap between two marks is silence of the server's own: nobody could be heard.
+        """A longer gap between two marks is an outage, in which no heartbeat could arrive.
 
-        Of a long lease it is a smaller part, or a worker with the default would be lost in it: that
-        is silent for `gap_s` and its own `beat_s`, and may be for its lease and 0.4 of ours.
+        For a long lease it is a smaller part of it. Otherwise a worker with the default lease could
+        get lost in the gap: it is silent for `gap_s` and its own `beat_s`, and may be silent for
+        its lease and 0.4 of ours.
         """
         return min(0.6 * self.lease_s, 0.4 * self.lease_s + 1.0)
 
     @property
     def look_s(self) -> float:
-        """How often a worker looks for lost ones."""
+        """The interval of searches for lost workers."""
         return 0.1 * self.lease_s
 
 
@@ -198,9 +202,9 @@ def find_suspects(connection: Redis, but: str = "") -> dict[str, list[str]]:
 
 
 class Lost(NamedTuple):
-    """Which workers are lost. `is_sure`: for long enough nothing has kept any from being heard.
+    """The lost workers. `is_sure`: every worker has had enough time for a heartbeat.
 
-    `clock_s` is that of the server, in epoch seconds.
+    `clock_s` is the server's clock in epoch seconds.
     """
 
     is_sure: bool
@@ -209,10 +213,10 @@ class Lost(NamedTuple):
 
 
 def find_lost(connection: Redis, lease: Lease, *, was_refused: bool = False) -> Lost:
-    """Return the workers that were silent while the server took writes (`lua/workers.lua`).
+    """Return the workers that were silent while the server accepted writes (`lua/workers.lua`).
 
-    To be called every `lease.look_s` until it `is_sure`: who looks once finds only what others have
-    looked for. `was_refused`: the server has refused the caller something since the last time.
+    Call it every `lease.look_s` until `is_sure`: a single call is sure only if others have called
+    it before. `was_refused`: the server has refused the caller a command since the last call.
     """
     times = (lease.silence_s, lease.lease_s, lease.gap_s)
     answer = scripts.FIND_LOST.call(connection, keys.MARKS, *times, "1" if was_refused else "")
@@ -223,15 +227,15 @@ def find_lost(connection: Redis, lease: Lease, *, was_refused: bool = False) -> 
 
 
 UNUSED_S = 86_400.0
-"""After so much time without a worker that uses it a function is removed. It does no harm when
-somebody calls it after all: it is loaded again (`flowq.runtime.scripts.HotScript`)."""
+"""A function that no worker has used for so long is removed. If a worker calls it after all, it is
+loaded again (`flowq.runtime.scripts.HotScript`)."""
 
 
 def remove_unused_functions(connection: Redis, unused_s: float = UNUSED_S) -> list[str]:
-    """Note that we use our functions; remove those of flowq that no worker has used for long.
+    """Note that this version's functions are in use; remove others that no worker uses any more.
 
-    Every worker calls this now and then. Returns the names of those that were removed; none on a
-    server without functions, or that does not let us list them.
+    Every worker calls this periodically. Returns the names of the removed functions; none on a
+    server without functions, or on which we may not list them.
     """
     now = read_clock(connection)
     loaded = list_functions(connection)
@@ -239,7 +243,7 @@ def remove_unused_functions(connection: Redis, unused_s: float = UNUSED_S) -> li
         return []
     own = {script.function for script in scripts.HOT}
     with connection.pipeline() as pipeline:
-        # One that nobody has spoken of yet may be in use by workers of another version.
+        # A function without an entry may be in use by workers of another version.
         pipeline.zadd(keys.FUNCTIONS, dict.fromkeys(loaded, now), nx=True)
         if own & loaded:
             pipeline.zadd(keys.FUNCTIONS, dict.fromkeys(own & loaded, now))
@@ -254,7 +258,7 @@ def remove_unused_functions(connection: Redis, unused_s: float = UNUSED_S) -> li
 
 
 def list_functions(connection: Redis) -> set[str]:
-    """Return the names of flowq's functions on the server, of whatever version."""
+    """Return the names of flowq's functions on the server, of all versions."""
     try:
         answer: Any = connection.function_list("flowq_*")
     except ResponseError as error:
@@ -276,5 +280,5 @@ def list_functions(connection: Redis) -> set[str]:
 def delete_functions(connection: Redis, names: Iterable[str]) -> None:
     """Remove functions from the server. Idempotent."""
     for name in names:
-        with suppress(ResponseError):  # somebody was faster
+        with suppress(ResponseError):  # another process has removed it
             connection.function_delete(name)

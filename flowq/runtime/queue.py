@@ -275,7 +275,7 @@ class Queue(QueueBase):
         return job
 
     def _identify(self, job: Job, unique: bool = False) -> IdUse:
-        """Set the job's given id, if any; return the id."""
+        """Set the id of a job that a running blocker adds; return how the id is used."""
         self._refuse_key_prefix(job)
         if job.has_rate_limit:
             raise Unsupported("rate_limit does not go together with deferred= or blocks=")
@@ -292,7 +292,7 @@ class Queue(QueueBase):
                 raise Unsupported(explain_key_prefix(type(given), name, default))
 
     def _ready(self, job: Job, id_use: IdUse, at_front: bool = False) -> Entry:
-        """Make a job ready to be added, and say what is."""
+        """Complete a job, and return its entry."""
         job.origin = self.name
         job.redis_server_version = self.get_redis_server_version()
         if job.timeout is None:

@@ -1,7 +1,7 @@
-"""How the jobs of a run ended: results, views and errors, and the end of a single job as data.
+"""Reads how jobs ended: results, views and errors, and the end of a single job as data.
 
-Commands and programs read results, views and failures here; expressions (`lookups.py`) and jobs
-under `finally` read ends. Only `get_result` and `get_results` load pickles.
+Commands and programs use results, views and failures; expressions (`lookups.py`) and jobs under
+`finally` use ends. Only `get_result` and `get_results` load pickles.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _FIELDS_OF_FAILURE = (
 class Failure:
     """Why a job failed.
 
-    `traceback` is what RQ kept, whole; else the reason that the run was told, or empty.
+    `traceback` is the whole text that RQ stored; if there is none, the run's reason, or empty.
     """
 
     job_id: str
@@ -50,22 +50,22 @@ class Failure:
 
 
 def get_result(job_id: str, connection: Redis) -> Any:
-    """Return the result of a job; None when it has none. Errors: JobNotFound."""
+    """Return the result of a job; None if it has none. Errors: JobNotFound."""
     return get_job(job_id, connection).return_value()
 
 
 @dataclass(frozen=True, slots=True)
 class JobView:
-    """What is shown of a job that has ended: views (flowq.runtime.views), `arguments` by name."""
+    """The views (flowq.runtime.views) of a job that has ended; `arguments` by name."""
 
     result: Any = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_views(job_ids: Iterable[str], connection: Redis) -> dict[str, JobView]:
-    """Return what is shown of jobs, by job id; nothing is loaded or executed.
+    """Return the views of jobs, by job id. Loads and executes nothing.
 
-    Where no view was kept, the one of the result says so. Jobs that are gone are left out.
+    A missing view is replaced by a note. Deleted jobs are left out.
     """
     found: dict[str, JobView] = {}
     for job_id, ((written, status),) in read_each(
@@ -90,12 +90,12 @@ def get_results(
     *,
     instead: Callable[[Exception], Any] | None = None,
 ) -> dict[str, Any]:
-    """Return results by job id; jobs of runs that have not ended with a result are left out.
+    """Return results by job id, without jobs that have not ended with a result.
 
-    A job keeps the results of its earlier attempts in RQ's stream. The newest entry counts only
-    where the job has ended with it: after a retry it may have been skipped, rejected or canceled.
-    Errors: whatever loading a result raises, when its code is not importable here; with `instead`
-    what that makes of the error takes the place of the result.
+    RQ's stream also has the results of earlier attempts. The newest entry counts only if the job
+    has ended with it: after a retry, it may have been skipped, rejected or canceled.
+    Errors: any error of loading a result, for example if its class cannot be imported. With
+    `instead`, its return value for the error is used as the result.
     """
     results: dict[str, Any] = {}
     ask = partial(_ask_with_result, fields=("flowq_outcome", "status"))
@@ -117,21 +117,21 @@ def get_results(
 
 
 def _ask_with_result(pipe: Pipeline, job_id: str, *, fields: Sequence[str]) -> None:
-    """Ask for fields of a job, and for the newest entry of its results."""
+    """Request fields of a job, and the newest entry of its results."""
     pipe.hmget(keys.job(job_id), *fields)
     pipe.xrevrange(keys.results(job_id), count=1)
 
 
 def get_errors(job_ids: Iterable[str], connection: Redis) -> dict[str, str]:
-    """Return what the jobs' tracebacks say at their end, by job id; others are left out."""
+    """Return the messages at the end of jobs' tracebacks, by job id, without other jobs."""
     failures = get_failures(job_ids, connection).items()
     return {job_id: last_message(each.traceback) for job_id, each in failures if each.traceback}
 
 
 def get_failures(job_ids: Iterable[str], connection: Redis) -> dict[str, Failure]:
-    """Return why these jobs failed, by job id; jobs that are gone are left out.
+    """Return why these jobs failed, by job id, without deleted jobs.
 
-    Nothing is loaded but the texts: RQ's way to a job and its results loads pickles as well.
+    Reads only texts: RQ's own functions for jobs and results would load pickles.
     """
     failures: dict[str, Failure] = {}
     ask = partial(_ask_with_result, fields=_FIELDS_OF_FAILURE)
@@ -149,7 +149,7 @@ def get_failures(job_ids: Iterable[str], connection: Redis) -> dict[str, Failure
 
 
 def read_traceback(entries: Sequence[tuple[Any, Mapping[bytes, bytes]]]) -> str:
-    """Return what the newest entry of a job's results says of its failure; it may be empty."""
+    """Return the error text in the newest entry of a job's results; it may be empty."""
     packed = entries[0][1].get(b"exc_string") if entries else None
     # Source: `rq.results.Result.serialize`.
     return zlib.decompress(b64decode(packed)).decode(errors="replace") if packed else ""
@@ -159,10 +159,10 @@ def read_traceback(entries: Sequence[tuple[Any, Mapping[bytes, bytes]]]) -> str:
 
 
 MAX_MESSAGE = 1_000
-"""How much is kept of an error's message. Units: characters."""
+"""The most characters of an error's message."""
 
 MAX_FAILURES = 100
-"""How many failures of a run are kept for its jobs under `finally`."""
+"""The most failures of a run that its jobs under `finally` get."""
 
 _FIELDS = ("flowq_outcome", "flowq_reason", "flowq_attempts", keys.VIEW_FIELD, "started_at")
 _ENDS_OF_OVERDUE = frozenset({"canceled", "failed", "tolerated"})
@@ -174,9 +174,12 @@ _LAST_LINE = re.compile(r"([A-Za-z_][\w.]*)(?:: ?(.*))?", re.DOTALL)
 class JobEnd:
     """How a job ended.
 
-    Shape: `outcome` is empty for one that has not ended, or is gone. `error_type` is the name of
-    the exception's class, None where there was no exception (a worker was lost, an approval
-    expired); `message` is None for a job that has not failed. `exit_code` is that of a command.
+    Attributes:
+        outcome: empty for a job that has not ended, or was deleted.
+        error_type: the name of the exception's class; None if there was no exception (a worker was
+            lost, an approval expired).
+        message: None for a job that has not failed.
+        exit_code: of a command.
     """
 
     outcome: str = ""
@@ -199,7 +202,7 @@ def read_end(job_id: str, connection: Redis) -> JobEnd:
 
 
 def read_ends(job_ids: Sequence[str], connection: Redis) -> Iterator[JobEnd]:
-    """Yield how jobs ended, in that order; a job that is gone is as one that has not begun."""
+    """Yield how jobs ended, in the given order; a deleted job is like one that has not begun."""
     for job_id, (fields, entries, late) in read_each(job_ids, connection, _ask_for_end):
         yield _read_end(job_id, fields, late, entries, connection)
 
@@ -215,7 +218,7 @@ def _read_end(
     outcome, reason, attempts, view, started_at = (as_text(each or b"") for each in fields)
     # Older versions did not count.
     count = int(attempts) if attempts else int(bool(started_at))
-    if outcome == "passed":  # the last start has asked its `if`, which is no attempt
+    if outcome == "passed":  # the last start only evaluated its `if`, which is no attempt
         count -= bool(started_at)
     code = json.loads(view).get("exit_code") if view else None
     if outcome in _ENDS_OF_OVERDUE and _is_overdue(late):
@@ -243,7 +246,7 @@ def _read_error(text: str) -> tuple[str | None, str]:
 
 
 def _read_inside(job_id: str, reason: str, connection: Redis) -> tuple[str | None, str]:
-    """Return the error of a job that raised none: a nested workflow has one inside."""
+    """Return the error of a job without an exception; a nested workflow has one inside."""
     culprit = connection.hget(keys.future(job_id), "culprit")
     inside = read_end(as_text(culprit).split()[0], connection) if culprit else JobEnd()
     reason = reason.removeprefix("tolerated").removeprefix(": ")
@@ -255,12 +258,12 @@ def _cut(text: str) -> str:
 
 
 def read_run_end(final_id: str, run_id: str, connection: Redis) -> dict[str, Any]:
-    """Return how the jobs ended that a job under `finally` waits for: all others of its workflow.
+    """Return how the jobs ended for which a job under `finally` waits: all others of its workflow.
 
-    Shape: `status` as that of a run, were these all its jobs; `canceled` says whether one of them
-    was, or all were, and `has_failed` whether one has failed; `failures` with the job's name, its
-    `error` and `exit_code`, in the order in which they ended, `MAX_FAILURES` at most. A job that
-    was rejected is among them, and a workflow that took too long.
+    The mapping has `status`, as of a run with only these jobs; `canceled`, whether any of them was
+    canceled; `has_failed`, whether any has failed; and `failures`, with the name, `error` and
+    `exit_code` of each failed job, in the order in which they ended, `MAX_FAILURES` at most. These
+    include rejected jobs, and workflows that took too long.
     """
     ended = {
         as_text(blocker): as_text(outcome).rstrip("!")
@@ -284,7 +287,7 @@ def read_run_end(final_id: str, run_id: str, connection: Redis) -> dict[str, Any
 
 
 def _find_told(job_ids: Sequence[str], connection: Redis) -> list[str]:
-    """Return those of some canceled jobs that count as failures: rejected, or overdue workflows."""
+    """Return those of these canceled jobs that count as failures: rejected, overdue workflows."""
 
     def ask(pipe: Pipeline, job_id: str) -> None:
         pipe.hmget(keys.job(job_id), "flowq_rejected", "flowq_nested")
@@ -301,12 +304,12 @@ def _find_told(job_ids: Sequence[str], connection: Redis) -> list[str]:
 
 
 def _is_overdue(late: Any) -> bool:
-    """Whether that is `late` of a workflow which took too long itself; one inside says "the …"."""
+    """Whether `late` is of a workflow that took too long itself; one inside of it has "the …"."""
     return late is not None and as_text(late).startswith("timed out after")
 
 
 def is_called_off(job_id: str, run_id: str, connection: Redis) -> bool:
-    """Whether the run is being canceled, or the workflow that the job is inside of is late."""
+    """Whether the run is being canceled, or the workflow around the job took too long."""
     with connection.pipeline(transaction=False) as pipeline:
         pipeline.hexists(keys.run(run_id), "canceling")
         pipeline.hget(keys.job(job_id), "flowq_inside")
@@ -317,13 +320,13 @@ def is_called_off(job_id: str, run_id: str, connection: Redis) -> bool:
 
 
 def _is_inside(job_id: str, others: Mapping[str, str]) -> bool:
-    """Whether it is a job of a nested workflow among these, which counts as the workflow ended."""
+    """Whether the job belongs to a nested workflow among these, whose own end counts instead."""
     places = (found.start() for found in re.finditer("--", job_id))
     return any(job_id[:at] in others and not job_id[at + 2 :][:1].isdigit() for at in places)
 
 
 def _find_starts(job_ids: Sequence[str], connection: Redis) -> list[str]:
-    """Return those of some jobs that begin a nested workflow, whose own end counts."""
+    """Return those of these jobs that start a nested workflow, whose own end counts instead."""
     answers = read_each(
         job_ids, connection, lambda pipe, job_id: pipe.hget(keys.job(job_id), "flowq_inside")
     )

@@ -1,11 +1,11 @@
-"""Values as they are looked at: JSON, whole or marked as cut, made where the value is.
+"""Views: JSON for the display of values, made in the process that has the value.
 
-A child writes a view of a job's arguments and of its result beside them, and one of each output of
-a run. Commands that show the run read nothing else, so they need no module of users and execute
-nothing of theirs. A view is never read back as a value.
+A child stores views of a job's arguments and its result, and of each output of a run. Commands that
+show the run read nothing else, so they import no user modules and execute no user code. A view is
+never read back as a value.
 
-What JSON has no word for, and what is too large, is marked: `{"$view": {"repr": …, "type": …}}`,
-with `"truncated": true`, and the `length` of what has one, when the text is not all of it.
+A value that JSON cannot express, or that is too large, becomes `{"$view": {"repr": …, "type": …}}`.
+If the text is incomplete, this also has `"truncated": true`, and the `length` if there is one.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ if TYPE_CHECKING:
     from flowq.runtime.masking import Mask
 
 MAX_BYTES = 4096
-"""Of the view of one result, or of the arguments of one job."""
+"""The limit of the view of one result, or of the arguments of one job."""
 
 MAX_OUTPUT_BYTES = 65_536
-"""Of the view of one output of a run."""
+"""The limit of the view of one output of a run."""
 
 MAX_REPR_BYTES = 1024
-"""Of the text for a value inside a view that JSON has no word for."""
+"""The limit of the text for a value, inside a view, that JSON cannot express."""
 
 MARK = "$view"
 
 MAX_DEPTH = 50
 MAX_TEXT = 200
-"""Characters of a text inside of what is cut."""
+"""The most characters of a text inside a value that is cut."""
 
 MAX_SIMPLE = 20
 _MAX_SIMPLE_INT = 2**63
@@ -46,16 +46,16 @@ _quote = json.encoder.encode_basestring_ascii
 
 
 class _TooLarge(Exception):
-    """The value has no whole view of that size."""
+    """The whole view would be too large."""
 
 
 def write_view(
     value: Any, max_bytes: float = MAX_BYTES, hide: Callable[[str], str] | None = None
 ) -> str:
-    """Return a view of a value as text: ASCII, and at most that long.
+    """Return a view of a value as ASCII text of at most `max_bytes`.
 
-    `hide` is applied to all texts in it. What the code of users raises in here is not raised, but
-    the timeout of the job is.
+    `hide` is applied to all texts in it. Errors of user code are suppressed, but the timeout of the
+    job is raised.
     """
     if hide is None:
         text = _write_simple(value)
@@ -94,7 +94,7 @@ def _write_scalar(value: Any) -> str | None:
 def make_view(
     value: Any, max_bytes: float = MAX_BYTES, hide: Callable[[str], str] | None = None
 ) -> Any:
-    """Return a view of a value, as `json.loads` would give it."""
+    """Return a view of a value, as `json.loads` would return it."""
     if value is None or type(value) is bool:
         return value
     viewer = _Viewer(max_bytes, hide)
@@ -112,13 +112,13 @@ def make_view(
 
 
 def _pass_timeout(error: BaseException) -> None:
-    """Raise the error again if it is the timeout of the job, which comes once."""
+    """Raise the error again if it is the timeout of the job, which is raised only once."""
     if any(kind.__module__ == "rq.timeouts" for kind in type(error).__mro__):
         raise error
 
 
 class _Viewer:
-    """Makes one view. Units: `_left` is how many bytes more there may be, at the least."""
+    """Makes one view. `_left` is a lower bound of the bytes that are left."""
 
     def __init__(self, max_bytes: float, hide: Callable[[str], str] | None) -> None:
         self._max_bytes = self._left = max_bytes
@@ -126,11 +126,11 @@ class _Viewer:
 
     @property
     def is_surely_short(self) -> bool:
-        """Whether there is room also if every character takes the most that it can."""
+        """Whether the view fits even if each character needs the most bytes."""
         return self._max_bytes >= 12 * (self._max_bytes - self._left)
 
     def whole(self, value: Any, depth: int) -> Any:
-        """Return a view of all of a value. Errors: _TooLarge; whatever the code of users raises."""
+        """Return a view of the whole value. Errors: _TooLarge; any error of user code."""
         kind = type(value)
         if kind is str:
             return self._text(value)
@@ -157,7 +157,7 @@ class _Viewer:
         return self._stranger(value)
 
     def _mapping(self, value: Mapping[Any, Any], depth: int) -> dict[str, Any] | None:
-        """Return a view of a mapping; None when JSON has no word for it."""
+        """Return a view of a mapping; None if JSON cannot express it."""
         found: dict[str, Any] = {}
         for key in value:
             if not isinstance(key, str) or key == MARK:
@@ -215,7 +215,7 @@ class _Viewer:
 
 
 def _is_numpy_scalar(value: Any) -> bool:
-    # By its name: a child that does not use numpy does not load it.
+    # By the module's name, so that numpy is not imported for this.
     return type(value).__module__ == "numpy" and getattr(value, "shape", None) == ()
 
 
@@ -228,7 +228,7 @@ def _length(value: Any) -> int | None:
 
 
 def _cut(text: str, max_bytes: int) -> tuple[str, bool]:
-    """Return as much of a text as fits, quotes not counted, and whether that is all of it."""
+    """Return the part of a text that fits (without quotes), and whether it is the whole text."""
     shown = text[:max_bytes]
     while len(_encode(shown)) - 2 > max_bytes:
         shown = shown[: len(shown) * 9 // 10]
@@ -239,11 +239,11 @@ def _cut(text: str, max_bytes: int) -> tuple[str, bool]:
 
 
 class _Full(Exception):
-    """There is no room for more."""
+    """There is no room left."""
 
 
 class _Brief:
-    """Writes the text of a value as far as there is room for it: as `repr`, which has no limit."""
+    """Writes the text of a value like `repr`, but only as much as fits."""
 
     def __init__(self, room: float, hide: Callable[[str], str] | None) -> None:
         self._room = room
@@ -300,7 +300,7 @@ class _Brief:
 
     def _text(self, value: str | bytes | bytearray) -> None:
         room = int(max(self._room, MAX_TEXT)) if not self.parts else MAX_TEXT
-        part = value[: 2 * room]  # more than is shown, so that no half of a secret is left
+        part = value[: 2 * room]  # more than is shown, so that no part of a secret is left
         if isinstance(part, str):
             part = self._hidden(part)
         is_whole = len(value) <= room
@@ -321,7 +321,7 @@ class _Brief:
 
 
 def _is_plain_dataclass(value: Any) -> bool:
-    """Whether the text for a value is the one that its dataclass has made, which has no limit."""
+    """Whether the value is of a dataclass with a generated `__repr__`, which has no limit."""
     if not is_dataclass(value) or isinstance(value, type):
         return False
     function = type(value).__repr__
@@ -330,13 +330,13 @@ def _is_plain_dataclass(value: Any) -> bool:
 
 
 def _write_brief(value: Any, room: float, hide: Callable[[str], str] | None) -> tuple[str, bool]:
-    """Return the text of a value, and whether that is all of it."""
+    """Return the text of a value, and whether it is complete."""
     brief = _Brief(room, hide)
     try:
         brief.write(value)
     except (_Full, RecursionError):
         return "".join(brief.parts), False
-    except BaseException as error:  # noqa: BLE001 - a container of users may raise anything
+    except BaseException as error:  # noqa: BLE001 - a user's container may raise anything
         _pass_timeout(error)
         return f"<unprintable: {type(error).__name__}>", True
     return "".join(brief.parts), brief.is_whole
@@ -354,7 +354,7 @@ def _repr(value: object) -> str:
 
 
 def to_document(view: Any) -> Any:
-    """Return a view as `--json` shows it: objects for what is marked, without the mark."""
+    """Return a view as `--json` shows it, without marks."""
     if isinstance(view, list):
         return [to_document(item) for item in view]
     if isinstance(view, dict):
@@ -365,7 +365,7 @@ def to_document(view: Any) -> Any:
 
 
 def to_printable(view: Any) -> Any:
-    """Return a view as something whose `repr` is the text for a reader."""
+    """Return a view as an object whose `repr` is the text for a reader."""
     if isinstance(view, list):
         return [to_printable(item) for item in view]
     if isinstance(view, dict):
@@ -376,7 +376,7 @@ def to_printable(view: Any) -> Any:
 
 
 def is_marked(view: Any) -> bool:
-    """Whether a view stands for a value that is not shown as JSON, or not whole."""
+    """Whether a view is marked: JSON cannot express the value, or it was cut."""
     return isinstance(view, dict) and _find_mark(view) is not None
 
 
@@ -404,7 +404,7 @@ NOT_KEPT = {
         "truncated": True,
     }
 }
-"""Stands for the view of a result that an older version, or RQ's own job class, has left."""
+"""The view of a result that an older version, or a worker without flowq's job class, has stored."""
 
 
 # Of a job ----------------------------------------------------------------------------------------
@@ -412,12 +412,15 @@ NOT_KEPT = {
 
 @dataclass(slots=True)
 class Shown:
-    """What is shown of one execution of a job, made while it goes on.
+    """What commands show of one execution of a job, collected while it runs.
 
-    `mask` has the secrets that are hidden in it; other jobs get the result as it is. `ended` is
-    what another process has made of the same execution, `code` the digest of its code
-    (flowq/workers/child/code_digest.py), and `failure` what `flowq.runtime.attempts` has written.
-    `error` is the line that stands for a failure of which nothing else is known.
+    Attributes:
+        mask: the secrets to hide. Other jobs get the unmasked result.
+        ended: the view of the same execution that another process has made.
+        exit_code: of the job's command.
+        code: the digest of its code (flowq/workers/child/code_digest.py).
+        failure: as `flowq.runtime.attempts` writes it.
+        error: a line for a failure of which nothing else is known.
     """
 
     mask: Mask | None = None
@@ -430,23 +433,23 @@ class Shown:
     _result: str = ""
 
     def hide_with(self, mask: Mask) -> None:
-        """Hide these secrets in all that follows."""
+        """Hide these secrets from now on."""
         self.mask = mask
 
     def note_exit_code(self, code: int) -> None:
-        """Note with what the job's command has ended."""
+        """Note the exit code of the job's command."""
         self.exit_code = code
 
     def adopt_end(self, view: str, code: str) -> None:
-        """Take over the view and the digest of code that another process has made."""
+        """Take the view and the digest of code that another process has made."""
         self.ended, self.code = view, code
 
     def keep_arguments(self, arguments: Mapping[str, Any]) -> None:
-        """Take a view of the arguments, before the function may change them."""
+        """Store a view of the arguments, before the function can change them."""
         self._arguments = write_view(arguments, hide=self._hide)
 
     def keep_result(self, result: Any) -> None:
-        """Take a view of what the function has returned."""
+        """Store a view of the result."""
         self._result = write_view(result, hide=self._hide)
 
     @property
@@ -458,10 +461,9 @@ class Shown:
         return self.mask.hide(text) if self.mask else text
 
     def at_end(self, outcome: str) -> str:
-        """Return what the job's hash keeps: an object with `arguments`, `result`, `exit_code`, and
-        the `failure` of one that has failed.
+        """Return the view for the job's hash: `arguments`, `result`, `exit_code` and `failure`.
 
-        Shape: empty for a job that was not executed here.
+        Empty for a job that was not executed here.
         """
         known = self._arguments or self._result or self.failure or (self.error and not self.ended)
         if not known and self.exit_code is None:
