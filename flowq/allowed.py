@@ -55,7 +55,9 @@ class Allowed:
 
     def check_step(self, name: str, found: Any) -> None:
         """Check one step of a dotted path: it enters admitted modules only. Raises: NotAllowed."""
-        if not isinstance(found, ModuleType) or self.names(name) or self._has(found.__name__):
+        if not isinstance(found, ModuleType) or self.names(name):
+            return
+        if any(_matches(f"{found.__name__}.", pattern) for pattern in self.patterns):
             return
         raise self.refuse(name, f"it is in the module {found.__name__}")
 
@@ -69,9 +71,6 @@ class Allowed:
         """Return the error for a name, with the option that would admit it."""
         hint = f"if it should be, start the worker with --allow {name} too"
         return NotAllowed(f"{name} ({why})" if why else name, str(self), hint)
-
-    def _has(self, module: str) -> bool:
-        return any(_matches(f"{module}.", pattern) for pattern in self.patterns)
 
     def __str__(self) -> str:
         return ", ".join([*self.patterns, *(["commands"] if self.commands else [])])
@@ -95,7 +94,10 @@ def read_allowed(
     if allow is None:
         said = environment.get("FLOWQ_ALLOW", "")
         source, allow = "FLOWQ_ALLOW", [said] if said else []
-        commands = commands or _are_commands_allowed(environment.get("FLOWQ_ALLOW_RUN", ""))
+        run = environment.get("FLOWQ_ALLOW_RUN", "")
+        if not commands and run not in ("", "0", "1"):
+            raise UsageError(f"FLOWQ_ALLOW_RUN is {run!r}; it must be 1 or 0")
+        commands = commands or run == "1"
     patterns = []
     for text in allow:
         names = text.replace(",", " ").split()
@@ -105,12 +107,6 @@ def read_allowed(
             )
         patterns += names
     return Allowed(tuple(patterns), commands) if patterns or commands else None
-
-
-def _are_commands_allowed(text: str) -> bool:
-    if text not in ("", "0", "1"):
-        raise UsageError(f"FLOWQ_ALLOW_RUN is {text!r}; it must be 1 or 0")
-    return text == "1"
 
 
 def name_origin(found: Any) -> str:
@@ -155,12 +151,11 @@ def _matches(name: str, pattern: str) -> bool:
 
 
 def _is_plain(name: str) -> bool:
-    """Whether a name is made of identifiers, none of them with two underscores at both ends."""
-    return all(part.isidentifier() and not _is_dunder(part) for part in name.split("."))
-
-
-def _is_dunder(part: str) -> bool:
-    return part.startswith("__") and part.endswith("__")
+    """Whether a name consists of identifiers other than dunder names."""
+    return all(
+        part.isidentifier() and not (part.startswith("__") and part.endswith("__"))
+        for part in name.split(".")
+    )
 
 
 def _check_pattern(pattern: str) -> None:

@@ -1,14 +1,14 @@
 """Bind the template of a group to one item; describe jobs in words.
 
 The planner makes the template of a group, and `flowq.runtime.groups` binds it to each item. This
-module must stay light to import: the children that add items load no graph and no checks.
+module must remain light to import: the children that add items load no graph and no checks.
 """
 
 from __future__ import annotations
 
 import reprlib
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,13 +16,13 @@ from flowq.expressions import evaluate, fill, find_references, is_live
 from flowq.expressions.refusals import Refused
 from flowq.expressions.templates import has_expression, split
 from flowq.plan import Call, Enqueue, Nested, Slot, Start
-from flowq.spec import Approval, Block, JobSpec, Shell
+from flowq.spec import Block, JobSpec, Shell
 from flowq.texts import show
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One item of a group. Shape: `label` is how displays call it, by its key or its index."""
+    """One item of a group. Shape: `label` is its name in displays: its key or its index."""
 
     index: int
     value: Any
@@ -30,7 +30,7 @@ class Item:
 
 
 def bind_item(template: Enqueue, item: Item, group_id: str) -> Enqueue:
-    """Return a job of a group's item: its ids and name, and all that the item makes known."""
+    """Return a job of an item: its ids and name, with the expressions that the item decides."""
     item_id = f"{group_id}--{item.index}"
     scope = {"item": item.value, "index": item.index}
 
@@ -48,7 +48,8 @@ def bind_item(template: Enqueue, item: Item, group_id: str) -> Enqueue:
         env=known(template.env),
         cwd=known(template.cwd),
         if_=known(template.if_),
-        approval=_bound_approval(template.approval, known),
+        approval=template.approval
+        and replace(template.approval, message=known(template.approval.message)),
         description=template.description,
     )
     does = template.does
@@ -76,12 +77,6 @@ def bind_item(template: Enqueue, item: Item, group_id: str) -> Enqueue:
     return bound
 
 
-def _bound_approval(approval: Approval | None, known: Callable[[Any], Any]) -> Approval | None:
-    if approval is None or not approval.message:
-        return approval
-    return replace(approval, message=known(approval.message))
-
-
 def _moved(job_id: str, group_id: str, item_id: str) -> str:
     return item_id + job_id.removeprefix(group_id)
 
@@ -96,20 +91,20 @@ def _moved_nested(nested: Nested, template: Enqueue, item: Item, item_id: str) -
 
 
 def _moved_slots(slots: tuple[Slot, ...], group_id: str, item_id: str) -> tuple[Slot, ...]:
-    """Return the places of a template's jobs, of which its item's join has those of the group."""
+    """Return slots of a template's job, with the item's join as holder, not the group's."""
     return tuple(
         replace(slot, holder=item_id) if slot.holder == group_id else slot for slot in slots
     )
 
 
 def _renamed(name: str, template: Enqueue, item: Item) -> str:
-    """Return `thumb[3](start)` for `thumb(start)`: the label goes behind the group's name."""
+    """Return `thumb[3](start)` for `thumb(start)`: the label follows the group's name."""
     group_name = template.group_name
     return f"{group_name}[{show(item.label)}]{name.removeprefix(group_name)}"
 
 
 def _needs_scope(bound: Enqueue) -> bool:
-    """Whether an item is asked for where its job runs."""
+    """Whether a job still needs its item when it runs."""
     message = bound.approval.message if bound.approval else ""
     judges = bool(bound.ended_of) and bound.if_ is not None
     does = bound.does
@@ -122,12 +117,12 @@ def _needs_scope(bound: Enqueue) -> bool:
 
 
 def describe_call(call: str, kwargs: Mapping[str, Any]) -> str:
-    """Return a call as a reader wants to see it: short, with `…` for what is not known yet."""
+    """Return a call for display: short, with `…` for values that are not known yet."""
     return f"{call}({', '.join(f'{key}={_shortened(value)}' for key, value in kwargs.items())})"
 
 
 def describe_command(command: str | Sequence[str]) -> str:
-    """Return a command as it would be written in a shell; its expressions stay as they are."""
+    """Return a command as it would be written in a shell; expressions remain."""
     return command if isinstance(command, str) else " ".join(map(_as_word, command))
 
 
@@ -148,16 +143,15 @@ def _shortened(template: Any) -> str:
     text = repr(template)
     if len(text) <= MAX_VALUE and not has_expression(text):
         return text
-    return "…" if is_live(template) else _in_brief(evaluate(template))
-
-
-def _in_brief(value: Any) -> str:
+    if is_live(template):
+        return "…"
+    value = evaluate(template)
     text = repr(value)
     return text if len(text) <= MAX_VALUE else _brief.repr(value)
 
 
 MAX_VALUE = 40
-"""Characters of a value that is shown whole."""
+"""The length of the longest value that is shown completely."""
 
 _brief = reprlib.Repr()  # its settings are arguments from Python 3.12 on only
 _brief.maxstring = _brief.maxother = MAX_VALUE

@@ -1,6 +1,6 @@
 """Find functions by name, and names of functions.
 
-Checks, workers and decorators all use it, so what one of them accepts the others can call.
+Checks, workers and decorators share it, so they all accept the same functions.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from typing import Any
 from flowq.allowed import restriction
 
 CALL = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*(?:\.[^\W\d]\w*)*")
-"""How a function is named: `package.module:function`, with a class before the dot if it has one."""
+"""The name of a function or method: `package.module:function`, `package.module:Class.method`."""
 
 _MAIN_MODULES = ("__main__", "__mp_main__")
-"""The second is what `multiprocessing` calls the first in a spawned child."""
+"""The second is `multiprocessing`'s name for the first in a spawned child."""
 
 
 class NameMissing(AttributeError):
-    """A module was imported, and has nothing of that name."""
+    """A module was imported, but does not have that name."""
 
 
 class NotCallable(TypeError):
-    """A name stands for something that is no function. `kind`: the name of its type."""
+    """The object of that name is not callable. `kind` is the name of its type."""
 
     def __init__(self, name: str, kind: str) -> None:
         super().__init__(f"{name} is of type {kind}, which cannot be called")
@@ -41,12 +41,12 @@ class NotCallable(TypeError):
 
 
 def find_callable(name: str) -> Callable[..., Any]:
-    """Return what a name stands for: `package.module:path`, or `package.module.path` as with RQ.
+    """Return the callable of a name: `package.module:path`, or `package.module.path` as in RQ.
 
-    The path leads through classes and objects to anything that can be called. Without a colon the
-    longest beginning that is a module is meant, and a name without a dot is one of the builtins.
-    Errors: NameMissing, NotCallable, and whatever the module raises when it is imported; NotAllowed
-    in a process that may run only some (`flowq.allowed`), before anything is imported.
+    The path leads through classes and objects. Without a colon, the module is the longest possible
+    prefix, and a name without a dot is a builtin.
+    Errors: NameMissing, NotCallable, and any error from importing the module; in a process that may
+    run only some functions (`flowq.allowed`), NotAllowed before anything is imported.
     """
     allowed = restriction()
     dotted = allowed.check_name(name) if allowed is not None else name
@@ -83,20 +83,20 @@ def find_method(owner: Any, name: str) -> Any:
 
 
 def _find_module(names: list[str]) -> tuple[ModuleType, list[str]]:
-    """Import the longest beginning that is a module; return it, and the names behind it."""
+    """Import the longest prefix that is a module; return it, and the remaining names."""
     for count in range(len(names) - 1, 0, -1):
         module = ".".join(names[:count])
         try:
             return importlib.import_module(module), names[count:]
         except ModuleNotFoundError as error:
             is_shorter = error.name is not None and f"{module}.".startswith(f"{error.name}.")
-            if count == 1 or not is_shorter:  # or it is something else that the module misses
+            if count == 1 or not is_shorter:  # otherwise the module itself misses another one
                 raise
     return builtins, names
 
 
 def is_generator_function(function: Callable[..., Any]) -> bool:
-    """Whether a call of it executes none of its body."""
+    """Whether calling the function only makes a generator."""
     is_plain = inspect.isroutine(function) or isinstance(function, functools.partial)
     body = function if is_plain else getattr(function, "__call__", None)  # noqa: B004 - the method
     return inspect.isgeneratorfunction(body) or inspect.isasyncgenfunction(body)
@@ -108,33 +108,33 @@ def is_generator_function(function: Callable[..., Any]) -> bool:
 def name_call(function: Any) -> str:
     """Return the name under which workers import a function: `package.module:function`.
 
-    Of an object without one (`explain_unimportable` says so) that of its class.
+    For an object without a name, the name of its class; `explain_unimportable` reports it.
     """
     owner = getattr(function, "__self__", None)
-    if inspect.ismethod(function) and isinstance(owner, type):  # it may be that of a base class
+    if inspect.ismethod(function) and isinstance(owner, type):  # not the base class's name
         return f"{owner.__module__}:{owner.__qualname__}.{function.__name__}"
     path = getattr(function, "__qualname__", type(function).__qualname__)
     return f"{function.__module__}:{path}"
 
 
 def name_exception(kind: type[BaseException]) -> str:
-    """Return the name of an exception class: `package.module:Class`; `Class` of a builtin one."""
+    """Return the name of an exception class: `package.module:Class`, or `Class` of a builtin."""
     if kind.__module__ == "builtins":
         return kind.__qualname__
     return f"{kind.__module__}:{kind.__qualname__}"
 
 
 def names_of_exception(kind: type[BaseException]) -> Iterator[str]:
-    """Yield the names of a class, the one of its definition first.
+    """Yield the names of a class, that of its definition first.
 
-    The others are those of the packages around its module that pass it on: `redis:ConnectionError`.
-    A package is there before what is in it, so none has to be imported.
+    The others are those of outer packages that export it: `redis:ConnectionError`. These packages
+    have been imported before the class, so nothing is imported here.
     """
     yield name_exception(kind)
     package = kind.__module__.rpartition(".")[0]
     while package:
         passed_on = None
-        with suppress(Exception):  # a package may find its names in a function of its own
+        with suppress(Exception):  # a package may have a `__getattr__` that raises
             passed_on = getattr(sys.modules.get(package), kind.__name__, None)
         if passed_on is kind:
             yield f"{package}:{kind.__name__}"
@@ -142,9 +142,9 @@ def names_of_exception(kind: type[BaseException]) -> Iterator[str]:
 
 
 def explain_unimportable(function: Any) -> tuple[str, str] | None:
-    """Return why workers could not import a function, and what to do; None when they can.
+    """Return why workers cannot import a function, with a hint; None if they can.
 
-    Only its name is looked at; whether the module has it is seen when it is imported.
+    Examines only its name; whether the module has that name is known when it is imported.
     """
     module = getattr(function, "__module__", None)
     path = getattr(function, "__qualname__", None)

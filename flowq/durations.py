@@ -21,7 +21,7 @@ _DURATION = re.compile(r"\s*([0-9]{1,15}(?:\.[0-9]{1,9})?)\s*([a-z]*)\s*", re.AS
 def parse_duration(value: object) -> float:
     """Return a duration in seconds; a whole number of seconds is an int.
 
-    Errors: ValueError, with a sentence for the user, for anything that is no duration.
+    Errors: ValueError, with a message for the user, for anything else.
     """
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise _refusal(value)
@@ -36,7 +36,7 @@ def parse_duration(value: object) -> float:
 
 
 def write_duration(seconds: float) -> str | float:
-    """Return a duration as people write it; `parse_duration` reads it back as it was."""
+    """Return a duration as people write it; `parse_duration` returns the same seconds for it."""
     for unit in ("d", "h", "m", "s", "ms"):
         count = Decimal(str(seconds)) / SECONDS_BY_UNIT[unit]
         if seconds and count == int(count) and count < 10**15:

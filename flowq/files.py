@@ -1,4 +1,4 @@
-"""Files that somebody else names: opened without waiting, looked at, and read up to a limit."""
+"""Reading files that users name: without waiting, regular files only, and up to a limit."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import stat
 
 _FLAGS = (
     os.O_RDONLY
-    | getattr(os, "O_NONBLOCK", 0)  # a pipe that nobody writes to
+    | getattr(os, "O_NONBLOCK", 0)  # opening a pipe without a writer would block
     | getattr(os, "O_NOCTTY", 0)
     | getattr(os, "O_CLOEXEC", 0)
     | getattr(os, "O_BINARY", 0)
@@ -26,24 +26,29 @@ _WORD_BY_KIND = (
 
 
 def read_file(path: str | os.PathLike[str], max_bytes: int) -> bytes:
-    """Return what is in a regular file, at most `max_bytes` of it; it never waits for more.
+    """Return the content of a regular file, at most `max_bytes` of it, without waiting for more.
 
-    Errors: OSError, whose `strerror` says what stands there instead of a file.
+    Errors: OSError, whose `strerror` says what it is, if it is no regular file.
     """
     descriptor = _open(path)
+    chunks: list[bytes] = []
+    left = max_bytes
     try:
-        return _read(descriptor, max_bytes)
+        while left > 0 and (chunk := os.read(descriptor, min(left, _CHUNK_BYTES))):
+            chunks.append(chunk)
+            left -= len(chunk)
     finally:
         os.close(descriptor)
+    return b"".join(chunks)
 
 
 def require_file(path: str | os.PathLike[str]) -> None:
-    """Refuse what is no regular file, or cannot be opened. Errors: OSError, as `read_file`."""
+    """Refuse a path that is no regular file, or cannot be opened. Errors: as `read_file`."""
     os.close(_open(path))
 
 
 def find_kind(mode: int) -> str:
-    """Return what stands in a place where a regular file should be; "" for such a file."""
+    """Return what a path is instead of a regular file; "" for a regular file."""
     if stat.S_ISREG(mode):
         return ""
     return next((word for is_kind, word in _WORD_BY_KIND if is_kind(mode)), "it is no file")
@@ -53,7 +58,7 @@ def _open(path: str | os.PathLike[str]) -> int:
     try:
         descriptor = os.open(path, _FLAGS)
     except OSError:
-        # Neither a socket nor a folder of Windows can be opened: what it is helps more.
+        # Sockets, and folders on Windows, cannot be opened; the message says what it is.
         _refuse_other(os.stat(path).st_mode, path)  # noqa: PTH116 - as os.open
         raise
     try:
@@ -67,15 +72,6 @@ def _open(path: str | os.PathLike[str]) -> int:
 def _refuse_other(mode: int, path: str | os.PathLike[str]) -> None:
     if kind := find_kind(mode):
         raise OSError(errno.EINVAL, kind, os.fspath(path))
-
-
-def _read(descriptor: int, max_bytes: int) -> bytes:
-    chunks: list[bytes] = []
-    left = max_bytes
-    while left > 0 and (chunk := os.read(descriptor, min(left, _CHUNK_BYTES))):
-        chunks.append(chunk)
-        left -= len(chunk)
-    return b"".join(chunks)
 
 
 def reason_of(error: Exception) -> str:

@@ -185,21 +185,11 @@ class JobCall(Generic[P]):
         jobs: list[Job] = []
         rows = zip(*iterables, strict=True)
         while batch := list(islice(rows, JOBS_PER_BATCH)):
-            jobs += self._add_batch(queue, batch, kwargs, options)
+            jobs += queue.enqueue_many(
+                queue.prepare_data(self._refer(row, kwargs), args=row, kwargs={**kwargs}, **options)
+                for row in batch
+            )
         return jobs
-
-    def _add_batch(
-        self,
-        queue: Queue,
-        rows: list[tuple[Any, ...]],
-        kwargs: Mapping[str, Any],
-        options: Mapping[str, Any],
-    ) -> list[Job]:
-        prepared = [
-            queue.prepare_data(self._refer(row, kwargs), args=row, kwargs=dict(kwargs), **options)
-            for row in rows
-        ]
-        return queue.enqueue_many(prepared)
 
     @property
     def _name(self) -> str:
@@ -347,18 +337,12 @@ def read_options(options: Mapping[str, Any]) -> dict[str, Any]:
         if name not in OPTION_NAMES:
             hint = did_you_mean(name, sorted(OPTION_NAMES))
             raise UsageError(f"a job has no option {name!r}; {hint}")
-        read[name] = _read_one(name, value)
+        reader = None if value is None else _READERS.get(name)
+        try:
+            read[name] = reader(value) if reader else value
+        except ValueError as error:
+            raise UsageError(f"{name} {error}") from None
     return read
-
-
-def _read_one(name: str, value: Any) -> Any:
-    reader = _READERS.get(name)
-    if value is None or reader is None:
-        return value
-    try:
-        return reader(value)
-    except ValueError as error:
-        raise UsageError(f"{name} {error}") from None
 
 
 def _read_seconds(value: Any) -> int:

@@ -1,8 +1,4 @@
-"""Names that are not known: how messages show them, and the nearest one that is.
-
-Most mistakes are slips of the finger. Whatever writes a hint about a name calls this; it decides
-nothing about names.
-"""
+"""Unknown names: how messages show them, and the most similar known name, for hints."""
 
 from __future__ import annotations
 
@@ -14,23 +10,23 @@ _PLAIN = re.compile(r"[\w./:-]{1,80}")
 
 
 def show_name(name: str) -> str:
-    """Return a name as a message shows it: in quotes, and cut, where it does not look like one."""
+    """Return a name for a message; an unusual name is quoted, and truncated if it is long."""
     if _PLAIN.fullmatch(name):
         return name
     return repr(name) if len(name) <= 80 else f"{name[:79]!r}…"
 
 
 def find_nearest(word: str, known: Iterable[str]) -> str | None:
-    """Return the known name that `word` most probably meant, or None."""
+    """Return the known name that is most similar to `word`, or None."""
     by_folded = {_fold(name): name for name in reversed(list(known))}
     matches = get_close_matches(_fold(word), by_folded, n=1, cutoff=0.6)
     return by_folded[matches[0]] if matches else None
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return a sentence that names the nearest known name, or all of them when none is near.
+    """Return a hint with the most similar known name, or all names if none is similar.
 
-    Shape: empty when nothing is known; at most ten names are listed.
+    Shape: empty if there are no known names; lists at most ten.
     """
     names = list(known)
     nearest = find_nearest(word, names)

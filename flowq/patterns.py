@@ -29,7 +29,7 @@ _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 class PatternRefused(ValueError):
-    """A pattern that cannot be used. `message` is a sentence; `hint` says what to do, or is ""."""
+    """A pattern that cannot be used. `hint` says what to do, or is ""."""
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message, hint)
@@ -41,12 +41,12 @@ class PatternRefused(ValueError):
 
 
 def check_pattern(pattern: str) -> None:
-    """Refuse a pattern that can never be matched. Errors: PatternRefused."""
+    """Check that a pattern can be used. Errors: PatternRefused."""
     _compile(pattern)
 
 
 def count_steps(pattern: str, text: str) -> int:
-    """Return how many steps a match takes at most. Errors: PatternRefused."""
+    """Return the maximum number of steps of a match. Errors: PatternRefused."""
     program = _compile(pattern)
     size = len(pattern) if program is None else program.programsize
     return int(size) * (len(text) + 1)
@@ -56,7 +56,7 @@ def is_match(pattern: str, text: str) -> bool:
     """Return whether the whole text matches.
 
     A byte that is not UTF-8 (a surrogate in a Python text) counts as one character, U+FFFD.
-    Errors: PatternRefused, also for a text that is too long for this pattern.
+    Errors: PatternRefused, also if the text is too long for this pattern.
     """
     program = _compile(pattern)
     if count_steps(pattern, text) > MAX_STEPS:
@@ -70,7 +70,7 @@ def is_match(pattern: str, text: str) -> bool:
 
 @lru_cache(maxsize=256)
 def _compile(pattern: str) -> Any:
-    """Return RE2's program for a pattern; None where RE2 is not installed."""
+    """Return RE2's program for a pattern; None if RE2 is not installed."""
     if len(pattern) > MAX_LENGTH:
         message = f"it has more than {MAX_LENGTH:,} characters"
         raise PatternRefused(message, "check such a text in a job's function")
@@ -81,29 +81,26 @@ def _compile(pattern: str) -> Any:
             raise PatternRefused(f"it is no regular expression: {why}") from None
         return None
     options = re2.Options()
-    options.log_errors = False  # they would go to the standard error
+    options.log_errors = False  # RE2 would write them to standard error
     options.max_mem = _MAX_MEMORY_BYTES
     try:
         return re2.compile(pattern, options)
     except (re2.error, UnicodeEncodeError) as error:
         why = error.args[0]
         told = why.decode(errors="replace") if isinstance(why, bytes) else str(error)
-        raise PatternRefused(f"RE2 cannot read it: {told}", _advise(pattern)) from None
-
-
-def _advise(pattern: str) -> str:
-    if _explain_for_python(pattern) is None:
-        return (
-            "RE2 has no lookaround and no backreferences, and repeats at most 1,000 times: "
-            "say it without, or check the text in a job's function"
-        )
-    return ""
+        hint = ""
+        if _explain_for_python(pattern) is None:
+            hint = (
+                "RE2 has no lookaround and no backreferences, and repeats at most 1,000 times: "
+                "write it without them, or check the text in a job's function"
+            )
+        raise PatternRefused(f"RE2 cannot read it: {told}", hint) from None
 
 
 def _explain_for_python(pattern: str) -> str | None:
     """Return what Python's `re` finds wrong with a pattern, or None."""
     try:
-        with warnings.catch_warnings():  # of what may mean something else one day
+        with warnings.catch_warnings():  # about syntax that may change its meaning
             warnings.simplefilter("ignore")
             re.compile(pattern, re.ASCII)
     except (re.error, OverflowError, RecursionError, ValueError) as error:
@@ -120,7 +117,7 @@ sys.stdout.write("yes" if re.fullmatch(pattern, text, re.ASCII) else "no")
 
 
 def _match_in_process(pattern: str, text: str) -> bool:
-    import subprocess  # noqa: PLC0415 - only where RE2 is not there
+    import subprocess  # noqa: PLC0415 - only without RE2
 
     try:
         done = subprocess.run(  # noqa: S603 - a fixed text

@@ -1,15 +1,15 @@
-"""What to do: a checked graph and its inputs, compiled to the operations that make a run.
+"""A plan: the operations that make a run, compiled from a checked graph and its inputs.
 
 A plan is a value: `flowq plan` prints it, `--dry-run` stops at it, tests compare it, and
-`flowq.runtime.runs.submit` executes it. Its order is what makes a crash half-way harmless:
+`flowq.runtime.runs.submit` executes it. Because of its order, a crash half-way is harmless:
 
-1. `Enqueue` for every job, the last ones first, because a blocker can only be added to a future
-   job that exists. Every job is held: those that something must precede, and those without any
-   edge, are future jobs themselves; all others have a future job behind them that is not released.
+1. `Enqueue` for every job, the last jobs first, because a blocker can only be added to a future
+   job that exists. Every job is held: jobs with predecessors, and jobs without any edge, are future
+   jobs themselves; all others block a future job that is not released.
 2. `Commit`, one write. Before it nothing can run, and an abandoned plan is removed as a whole.
-3. `Release` for every future job, each repeatable: after the commit any worker can finish them.
+3. `Release` for every future job, each idempotent: after the commit any worker can finish them.
 
-What a plan cannot know is left to jobs of its own: an *expansion* adds the items of a `for_each`
+Some jobs are added during the run, by internal jobs: an *expansion* adds the items of a `for_each`
 when the list is known, a *start* the jobs of a nested workflow when its inputs are.
 """
 
@@ -38,7 +38,7 @@ from flowq.spec import (
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """Call a function. `kwargs` are its arguments, or a template for them where it `is_live`."""
+    """Call a function. `kwargs` are its arguments, or a template for them if it `is_live`."""
 
     function: str
     kwargs: Mapping[str, Any] = field(default_factory=dict)
@@ -47,7 +47,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Join:
-    """Give the outputs of a nested workflow, which may run again as a whole (`retries`)."""
+    """Return the outputs of a nested workflow, which may be retried as a whole (`retries`)."""
 
     outputs: Mapping[str, Any]
     retries: Retry | None = None
@@ -59,7 +59,7 @@ class Expansion:
     """Add the items of a group.
 
     Shape: `each` as declared, with its inputs filled in; `templates` are the jobs of one item, the
-    last ones first: their ids start with the id of the group, in whose place that of the item goes.
+    last ones first. Their ids begin with the group's id, which the item's id replaces.
     """
 
     each: ForEach
@@ -69,11 +69,11 @@ class Expansion:
 @reads_older_pickles
 @dataclass(frozen=True, slots=True)
 class Nested:
-    """How a job adds the jobs of a nested workflow: in front of the job `join_id`.
+    """How a job adds the jobs of a nested workflow, which block the job `join_id`.
 
-    Shape: `prefix` is what the names of its jobs start with, `env` what they all get; `finals` are
-    the jobs under `finally` around it, which wait for each of its jobs; `secrets` are the names of
-    those that its inputs may have in them.
+    Shape: the names of its jobs begin with `prefix`, and they all get `env`. `finals` are the jobs
+    under `finally` of outer workflows, which wait for each of its jobs. `secrets` has the names of
+    the secrets that its inputs may contain.
     Units: `timeout_s` in seconds from its beginning, None for no limit.
     """
 
@@ -90,11 +90,11 @@ class Nested:
 @reads_older_pickles
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A place that a job takes in a `max_parallel`.
+    """A slot that a job takes of a `max_parallel`.
 
-    Shape: `limit` is `group:ID`, or `future:ID` for the join of a nested workflow that has a
-    `max_parallel` of its own. `holder` is the join that has the place for all jobs of its workflow,
-    from the first that is queued to its own end; "" when the job itself has it.
+    Shape: `limit` is `group:ID`, or `future:ID` for the join of a nested workflow with its own
+    `max_parallel`. `holder` is the join that has the slot for all jobs of its workflow, from the
+    first queued job to the join's own end; "" if the job itself has it.
     """
 
     limit: str
@@ -114,29 +114,29 @@ class Start:
 
 
 Does = Call | Shell | Join | Expansion | Start
-"""What a job does: call a function, run a command, give the outputs of a nested workflow, add the
+"""What a job does: call a function, run a command, return the outputs of a nested workflow, add the
 items of a group, or add the jobs of a nested workflow."""
 
 
 @reads_older_pickles
 @dataclass(frozen=True, slots=True)
 class Enqueue(Options):
-    """One job. What `${{ … }}` could be filled in is; what is left is known where the job runs.
+    """One job. Expressions that are known at planning are filled in; the others remain.
 
-    Shape: `blocks` are future jobs by *job id*, all of them enqueued earlier in the plan. `if_`,
-    `env`, `cwd`, `stop_when` and a command are templates, as the arguments of a call may be, to be
-    evaluated once where the job runs: `result_of` maps the names of the jobs that they name to job
-    ids, `groups` are those among them that are groups, `inputs` has the inputs that they need
-    beside them, `scope` the item, its index or its matrix, and the run.
-    `group` is the id of the group that it is an item of, `group_name` what that is called; one that
-    `grows` may add items to it. `slots` are the places that it takes in a `max_parallel`;
-    `condition` is what `if_` was made from, as declared, to be told when it is false; one that
-    is known to be false is False;
-    running jobs may add blockers to one that `is_open`;
-    `inputs_from` is the job whose result has the inputs, `inside` the join of the nested workflow
-    that it is a job of; `ended_of` is set for what is declared under `finally`: the id of a job
-    there all of whose blockers are the other jobs. `secrets` are the names of those that may stand
-    in results which it reads; one that `refuses_secrets` may return none.
+    Shape: `blocks` has future jobs by *job id*, all enqueued earlier in the plan.
+
+    `if_`, `env`, `cwd`, `stop_when`, a command and live arguments are templates, which are
+    evaluated once, where the job runs. For these, `result_of` maps the names of jobs to job ids,
+    `groups` has the names among them that are groups, `inputs` the inputs, `scope` the item, its
+    index or its matrix, and the run. `inputs_from` is the job whose result has the inputs. An `if_`
+    that is known to be false is False; `condition` is the `if` as declared, for messages.
+
+    `group` is the id of the group of an item, `group_name` its name; an item that `grows` may add
+    further items. `slots` are the slots that the job takes of a `max_parallel`. `inside` is the
+    join of the nested workflow that contains the job. Running jobs may add blockers to a job that
+    `is_open`. For a job under `finally`, `ended_of` is the id of a job under `finally` whose
+    blockers are all other jobs. `secrets` has the names of the secrets that may be in results which
+    the job reads; a job that `refuses_secrets` must not return any.
     Units: `timeout_s` in seconds, None for RQ's own default.
     """
 
@@ -182,12 +182,11 @@ FLAT_FIELDS = (
     *("condition", "ended_of", "is_open"),
     *("workflow_retries", "secrets", "refuses_secrets"),
 )
-"""The fields of a job with what it does as flat ones, in the order of pickles up to 0.1."""
+"""The fields of a job and of what it does, flat, in the order of pickles up to 0.1."""
 
 
 def _set_state(self: Enqueue, state: dict[str, Any] | list[Any]) -> None:
-    """Read a pickle of a job: by name, or one up to 0.1, which had a field for each of the things
-    that a job may do, by position."""
+    """Read a pickle of a job: fields by name, or, up to 0.1, flat fields by position."""
     if isinstance(state, list):
         flat = dict(zip(FLAT_FIELDS, state, strict=False))
         state = {**flat, "does": gather(flat)}
@@ -198,13 +197,13 @@ Enqueue.__setstate__ = _set_state  # type: ignore[attr-defined]
 
 
 def flatten(does: Does) -> dict[str, Any]:
-    """Return what a job does as flat fields, the form that Redis and `flowq plan --json` have."""
+    """Return what a job does as flat fields, as in Redis and in `flowq plan --json`."""
     if isinstance(does, Call):
         return {"call": does.function, "kwargs": does.kwargs, "is_live": does.is_live}
     common: dict[str, Any] = {"call": "", "kwargs": {}}
     if isinstance(does, Start):
         return {"call": "", "kwargs": does.kwargs, "is_live": does.is_live, "nested": does.nested}
-    if isinstance(does, Join):  # the outputs are a template always
+    if isinstance(does, Join):  # the outputs are always a template
         return {
             **common,
             "is_live": True,
@@ -215,7 +214,7 @@ def flatten(does: Does) -> dict[str, Any]:
 
 
 def gather(flat: Mapping[str, Any]) -> Does:
-    """Return what a job does from such fields; those that are missing have their default."""
+    """Return what a job does from flat fields; missing fields have their default."""
     kwargs, is_live = flat.get("kwargs", {}), flat.get("is_live", False)
     if (nested := flat.get("nested")) is not None:
         return Start(nested, kwargs, is_live)
@@ -230,10 +229,10 @@ def gather(flat: Mapping[str, Any]) -> Does:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Declare a group, of whose items nothing is known, or all that there will be.
+    """Declare a group whose items are all known, or all unknown.
 
-    Shape: `keys` of the items by index, and `items` themselves; both empty where an expansion adds
-    them (`is_open`). `approval` is what each item asks for.
+    Shape: `keys` of the items by index, and `items` themselves; both are empty if an expansion adds
+    the items (`is_open`). `approval` is the approval of each item.
     """
 
     job_id: str
@@ -251,10 +250,10 @@ class Group:
 @reads_older_pickles
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """What the run results in, to be evaluated when it has ended.
+    """The outputs of the run, which are evaluated when it has ended.
 
-    Shape: `template` by name; `result_of` maps the names of the jobs in it to job ids; `inputs` and
-    `run` are what it needs beside them, `secrets` the names of those that it may have in it.
+    Shape: `template` by name; `result_of` maps the names of its jobs to job ids; `inputs` and `run`
+    have the other values that it needs, `secrets` the names of secrets that it may contain.
     """
 
     template: Mapping[str, Any]
@@ -280,7 +279,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """From here on the run is real."""
+    """Make the run real: from here on, it continues without the submitter."""
 
     run_id: str
 
@@ -299,8 +298,8 @@ Operation = Group | Enqueue | Commit | Release
 class Plan:
     """The ordered operations that make one run of a workflow.
 
-    Shape: `order` has the job ids as displays show them, in topological order; it may be empty.
-    `folders` are those of the files it was read from: importable while it runs.
+    Shape: `order` has the job ids in topological order, for displays; it may be empty. `folders`
+    are the folders of the workflow's files, which are importable during the run.
     """
 
     run_id: str

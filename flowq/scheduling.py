@@ -1,8 +1,8 @@
 """Scheduled workflows: submit a run at each time of a workflow's `schedule`.
 
 RQ's cron waits, and enqueues a job that submits a run. So the process that serves a schedule needs
-no worker, and workers need not know the schedule. `cron.py` computes when the next run is due: RQ's
-own computation stands still through an hour that the clock shows twice.
+no worker, and workers need not know the schedule. `cron.py` computes when the next run is due,
+because RQ's own computation omits an hour that the clock repeats.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
 RUN_ID_LENGTH = 12
 SUBMIT_TIMEOUT_S = 600
 CATCH_UP = timedelta(hours=1)
-"""Due times that passed while this process stood still are made up for, if they are that recent."""
+"""How far back missed due times are caught up after this process was suspended."""
 
 
 class ScheduledRun(CronJob):
-    """RQ's cron job, due by the wall clock of a time zone, and once for each due time."""
+    """RQ's cron job, due by the local time of a time zone, once for each due time."""
 
     def __init__(self, zone: ZoneInfo, **options: Any) -> None:
         self.zone = zone
@@ -49,7 +49,7 @@ class ScheduledRun(CronJob):
         return find_next(self.cron, self.zone, self.latest_enqueue_time or datetime.now(UTC))
 
     def set_enqueue_time(self, time: datetime) -> None:
-        """Note that the job of the due time has been enqueued."""
+        """Record that the job of the due time has been enqueued."""
         due = self.next_enqueue_time or time
         super().set_enqueue_time(max(due, time - CATCH_UP))
 
@@ -57,9 +57,9 @@ class ScheduledRun(CronJob):
 def make_scheduler(
     workflow: Workflow, inputs: Mapping[str, Any], connection: Redis
 ) -> CronScheduler:
-    """Return RQ's scheduler for one workflow; its `start()` blocks until it is told to end.
+    """Return RQ's scheduler for one workflow; its `start()` blocks until a signal ends it.
 
-    Errors: UsageError for a workflow without a schedule, and for a time that cannot be read.
+    Errors: UsageError for a workflow without a schedule, and for an invalid cron expression.
     """
     if workflow.schedule is None:
         raise UsageError(
@@ -92,9 +92,9 @@ def find_due(scheduler: CronScheduler) -> datetime:
 
 
 def submit_scheduled(workflow: Mapping[str, Any] | Workflow, inputs: Mapping[str, Any]) -> str:
-    """Submit a run, and return its id. Runs in a job, and once, however often that is executed.
+    """Submit a run, and return its id. Runs in a job; idempotent if the job is executed again.
 
-    Shape: the workflow as `to_wire` writes it; older versions passed it as it is.
+    Shape: the workflow as `to_wire` writes it; older versions passed the `Workflow`.
     Errors: NewerFormat; those of `compile_plan` and `submit`.
     """
     job = get_current_job()
@@ -109,13 +109,10 @@ def submit_scheduled(workflow: Mapping[str, Any] | Workflow, inputs: Mapping[str
 
 
 def _submit(plan: Plan, connection: Redis) -> None:
-    if not _is_submitted(plan.run_id, connection):
-        remove(plan.run_id, connection)  # what an attempt has left that was refused half-way
-        submit(plan, connection)
-
-
-def _is_submitted(run_id: str, connection: Redis) -> bool:
     try:
-        return get_record(run_id, connection).state != "staged"
+        is_submitted = get_record(plan.run_id, connection).state != "staged"
     except RunNotFound:
-        return False
+        is_submitted = False
+    if not is_submitted:
+        remove(plan.run_id, connection)  # the rest of an attempt that failed half-way
+        submit(plan, connection)

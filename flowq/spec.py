@@ -27,7 +27,7 @@ Path = tuple[str | int, ...]
 """A place in a document, as keys and indexes from the root: ("jobs", "gallery", "with")."""
 
 MAX_ITEMS = 100_000
-"""How many items a group may have that does not say otherwise."""
+"""The default limit of a group's items."""
 
 T = TypeVar("T")
 
@@ -35,20 +35,20 @@ T = TypeVar("T")
 def reads_older_pickles(cls: type[T]) -> type[T]:
     """Make a dataclass with slots readable from pickles of versions that had fewer fields.
 
-    Versions up to 0.1 kept parts of a plan in Redis as pickles; `flowq.runtime.wire` has replaced
+    Versions up to 0.1 stored parts of a plan in Redis as pickles; `flowq.runtime.wire` has replaced
     them.
     """
-    cls.__getstate__ = _get_state  # type: ignore[method-assign]
+
+    def get_state(self: Any) -> dict[str, Any]:
+        return {each.name: getattr(self, each.name) for each in fields(self)}
+
+    cls.__getstate__ = get_state  # type: ignore[method-assign]
     cls.__setstate__ = set_state  # type: ignore[attr-defined]  # dataclasses set both as well
     return cls
 
 
-def _get_state(self: Any) -> dict[str, Any]:
-    return {each.name: getattr(self, each.name) for each in fields(self)}
-
-
 def set_state(self: Any, state: dict[str, Any] | list[Any]) -> None:
-    """Give a new value the fields of a pickle; those that are missing have their default.
+    """Set the fields of a new value from a pickle; missing fields have their default.
 
     Shape: the fields by name, or by position, as versions up to 0.1 wrote them.
     """
@@ -73,15 +73,15 @@ FIELDS_OF_0_1: Mapping[str, tuple[str, ...]] = {
         *("on_crash", "expires_s", "at_front"),
     ),
 }
-"""The fields, in the order of pickles up to 0.1, of classes that have others in front today."""
+"""The fields in the order of pickles up to 0.1, for classes whose order has changed."""
 
 
 @runtime_checkable
 class KnowsTexts(Protocol):
-    """Positions that also know where the parts of a text were written."""
+    """Positions that also know the positions of parts of a text."""
 
     def find_places(self, path: Path, excerpt: Excerpt) -> list[Where]:
-        """Return where a part of the text at `path` stands, each time that it does."""
+        """Return every position of a part of the text at `path`."""
 
 
 @reads_older_pickles
@@ -89,13 +89,13 @@ class KnowsTexts(Protocol):
 class Places:
     """Where each part of a declaration was written.
 
-    Shape: positions by path. A part without a position of its own is where its parent is.
+    Shape: positions by path. A part without a position of its own has that of its parent.
     """
 
     where_by_path: Mapping[Path, Where] = field(default_factory=dict)
 
     def find(self, *path: str | int) -> Where | None:
-        """Return the position of a part, or of the nearest part around it, or None."""
+        """Return the position of a part, or of the nearest part that contains it, or None."""
         for length in range(len(path), -1, -1):
             where = self.where_by_path.get(path[:length])
             if where is not None:
@@ -105,7 +105,7 @@ class Places:
     def place(self, problem: Problem, *path: str | int) -> Iterator[Problem]:
         """Yield a problem of the value at `path` with its position.
 
-        One of a part of a text is yielded once for each place where that part stands.
+        A problem of a part of a text is yielded once for each position of that part.
         """
         where_by_path, excerpt = self.where_by_path, problem.excerpt
         places: list[Where | None] = []
@@ -118,13 +118,13 @@ class Places:
 @reads_older_pickles
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """How often a failed job is tried again, when, and after which failures.
+    """How often a failed job is retried, when, and after which failures.
 
-    Units: seconds. The first wait is `backoff_s`, each further one is `factor` times as long, at
-    most `max_backoff_s`; `jitter` is a share of a wait, and a random part of it is added. No
-    attempt begins later than `within_s` after the first one did.
-    Shape: `on` and `never_on` hold names of exception classes, `package.module:Class` or that of a
-    builtin one, and exit codes, `137` or `1-3`. An empty `on` stands for every failure.
+    Units: seconds. The first wait is `backoff_s`; each further wait is `factor` times as long, at
+    most `max_backoff_s`. `jitter` lengthens each wait by a random part of up to this share. No
+    attempt begins later than `within_s` after the first one.
+    Shape: `on` and `never_on` have names of exception classes (`package.module:Class`, or the name
+    of a builtin) and exit codes (`137`, `1-3`). An empty `on` means every failure.
     """
 
     max: int
@@ -138,7 +138,7 @@ class Retry:
 
     @property
     def is_plain(self) -> bool:
-        """Whether it is a number of attempts with one backoff, which RQ can do by itself."""
+        """Whether RQ's own retries are enough: a number of attempts with a constant backoff."""
         return self == Retry(self.max, self.backoff_s)
 
 
@@ -159,7 +159,7 @@ class Input:
 @reads_older_pickles
 @dataclass(frozen=True, slots=True)
 class Block:
-    """An edge, said at its earlier end: the job must run before the future job `name`."""
+    """An edge, declared at the earlier job: it must run before the future job `name`."""
 
     name: str
     on_failure: Literal["ignore"] | None = None
@@ -168,13 +168,13 @@ class Block:
 @reads_older_pickles
 @dataclass(frozen=True, slots=True)
 class ForEach:
-    """One job for each item of a list that may be known only while the workflow runs.
+    """One job for each item of a list, which may be known only during the run.
 
-    Shape: `items` is a list, or a text that is one expression which gives a list; `more` is an
-    expression over a finished item's `result` that gives further items for the same group; `key`
-    is an expression over `item` (and `index`) that names an item, seen keys are dropped;
-    `stop_when` an expression over an item's `result`. The expressions stand without braces.
-    `max_items` is None for the workflow's default, or for `MAX_ITEMS`.
+    Shape: `items` is a list, or a template that is one expression for a list. `more` is an
+    expression over a finished item's `result`, for further items of the same group. `key` is an
+    expression over `item` (and `index`) that names an item; items with a known key are dropped.
+    `stop_when` is an expression over an item's `result`. The expressions have no braces.
+    `max_items` is None for the workflow's default, or `MAX_ITEMS`.
     """
 
     items: Any
@@ -189,9 +189,9 @@ class ForEach:
 class Matrix:
     """One job for each combination, known before the run; the first axis changes slowest.
 
-    Shape: `axes` by name in the order of declaration, each a list, or a text that is one expression
-    over inputs; `include` adds combinations, or keys to those that it matches; `exclude` removes.
-    `stop_when` is as in `ForEach`.
+    Shape: `axes` by name in the order of declaration, each a list, or a template that is one
+    expression over inputs. `include` adds combinations, or extends matching ones; `exclude` removes
+    combinations. `stop_when` is as in `ForEach`.
     """
 
     axes: Mapping[str, Any] = field(default_factory=dict)
@@ -216,10 +216,10 @@ NONE_TOLERATED = Tolerance(count=0)
 @reads_older_pickles
 @dataclass(frozen=True, slots=True)
 class Approval:
-    """The job waits for `flowq approve RUN JOB` when all else is ready.
+    """The job waits for `flowq approve RUN JOB` when everything else is ready.
 
-    Shape: `message` is a template; `inputs` is what an approval has to give, with unique names.
-    Units: `expires_s` in seconds from the moment it is asked for, None for no limit.
+    Shape: `message` is a template; `inputs` are the inputs of the approval, with unique names.
+    Units: `expires_s` in seconds from the request for approval, None for no limit.
     """
 
     message: str = ""
@@ -230,12 +230,11 @@ class Approval:
 @reads_older_pickles
 @dataclass(frozen=True, slots=True)
 class Shell:
-    """A command. `result` says what of its output is the job's result.
+    """A command. `result` selects the part of its output that is the job's result.
 
-    Shape: `command` is a text for a shell, or, for a program that is started without one, the name
-    of the program and its arguments, in each of which there may be expressions; `shell` is None
-    then. `result`: `last` (the last line), `text`, `lines`, `json`, or None for the default.
-    `places` has a letter for each expression of a text, once it is planned: see
+    Shape: `command` is a template for a shell, or the name of a program and its arguments, each a
+    template; `shell` is None then. `result`: `last` (the last line), `text`, `lines`, `json`, or
+    None for the default. In a planned job, `places` has a letter for each expression of a text: see
     `flowq.commands.values`.
     """
 
@@ -248,7 +247,7 @@ class Shell:
 @reads_older_pickles
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """When a workflow runs by itself. `timezone` is a name of the IANA database."""
+    """When runs are submitted automatically. `timezone` is a name of the IANA database."""
 
     cron: str
     timezone: str = "UTC"
@@ -257,7 +256,7 @@ class Schedule:
 @reads_older_pickles
 @dataclass(frozen=True, slots=True)
 class Concurrency:
-    """At most one run of a group at a time. `group` may hold expressions over inputs."""
+    """At most one run of a group at a time. `group` may contain expressions over inputs."""
 
     group: str
     cancel_in_progress: bool = False
@@ -265,13 +264,13 @@ class Concurrency:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What a workflow says of a job that the planner passes on as it is.
+    """The options of a job that the planner passes on unchanged.
 
-    A declared job and a planned job have these fields: a plain key of the language is one field
-    here, and `flowq.runtime.planned` gives it to RQ or to the scripts.
+    Declared jobs and planned jobs have these fields: a plain key of the language is one field here,
+    and `flowq.runtime.planned` passes it to RQ or to the scripts.
 
-    Units: `expires_s` in seconds, None for no limit. Shape: None where nothing is said; new fields
-    go to the end.
+    Units: `expires_s` in seconds, None for no limit. Shape: None if the key is absent. Add new
+    fields at the end.
     """
 
     expires_s: float | None = None
@@ -293,11 +292,11 @@ def options_of(job: Options) -> dict[str, Any]:
 class JobSpec(Options):
     """The declaration of one job: a call, a shell command, or another workflow; exactly one.
 
-    Units: `timeout_s` in seconds, None for the workflow's default, or for no limit.
-    Shape: what is None is not said, and the workflow's defaults may say it; `needs` and `blocks`
-    keep the order in which they were written and hold no name twice; `if_` is an expression without
-    braces; `workflow` is a file beside this one, or a name under the workflow's own `workflows`.
-    One that `is_final` stands under `finally`: it runs when all jobs that do not have ended.
+    Units: `timeout_s` in seconds, None for the workflow's default, or no limit.
+    Shape: None means absent, so the workflow's default applies. `needs` and `blocks` keep the order
+    of declaration, without repeats. `if_` is an expression without braces. `workflow` is a file
+    beside this one, or a name under the workflow's own `workflows`. A job that `is_final` is
+    declared under `finally`: it runs when all other jobs have ended.
     """
 
     name: str
@@ -329,9 +328,9 @@ class JobSpec(Options):
 @reads_older_pickles
 @dataclass(frozen=True, slots=True)
 class Defaults:
-    """What a job gets that does not say otherwise, where that means something for it.
+    """The default options of jobs, as far as they apply to a kind of job.
 
-    Units: `timeout_s`, `expires_s` in seconds. Shape: None where nothing is said.
+    Units: `timeout_s`, `expires_s` in seconds. Shape: None if the key is absent.
     """
 
     queue: str = "default"
@@ -356,12 +355,11 @@ class Defaults:
 class Workflow:
     """A named graph of declared jobs with typed inputs.
 
-    Units: `timeout_s` in seconds, for a run of it; None for no limit.
-    Shape: `jobs` and `inputs` in the order of declaration, names unique; `outputs` may hold
-    expressions over results; `workflows` are those that its jobs name, by name. `folder` is the
-    folder of the file it was read from (importable while it runs), or None. `unread` has the parts
-    of a text with problems that were read only in part, or not at all; it is empty wherever the
-    workflow is more than something to look for further problems in.
+    Units: `timeout_s` in seconds, for a whole run; None for no limit.
+    Shape: `jobs` and `inputs` in the order of declaration, with unique names; `outputs` may contain
+    expressions over results; `workflows` has the nested workflows by name. `folder` is the folder
+    of the file (importable during a run), or None. `unread` has the paths of parts that were read
+    only in part, or not at all, because of problems. It is empty for every workflow that can run.
     """
 
     name: str
@@ -384,16 +382,16 @@ class Workflow:
         return iter(self.jobs)
 
     def is_whole(self, *path: str | int) -> bool:
-        """Whether it is known what a part holds, so that what is not there is missing.
+        """Whether all keys or items of a part are known, so that absent ones are really missing.
 
-        Parts of it may be unread: of a map that is whole, all keys are known, but not their values.
+        Their values may be unread.
         """
         if not self.unread:
             return True
         return self.unread.isdisjoint(path[:length] for length in range(1, len(path) + 1))
 
     def is_known(self, job: str, *keys: str) -> bool:
-        """Whether all of some keys of a job are known, or known to be missing."""
+        """Whether all of these keys of a job are known to be present or missing."""
         return not self.unread or all(self.is_whole("jobs", job, key) for key in keys)
 
     def find(self, name: str) -> JobSpec | None:

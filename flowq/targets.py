@@ -1,6 +1,6 @@
-"""What a name on the command line stands for: a YAML file, or a workflow in Python code.
+"""Targets on the command line: YAML files, and workflows in Python code.
 
-Importing code is the one thing here that touches the world; the checks get it passed in.
+Only this module imports the code of workflows.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from flowq.spec import Workflow
 
 YAML_ENDINGS = (".yaml", ".yml")
 MAX_INPUTS_BYTES = 50_000_000
-"""Of a file with inputs."""
+"""The limit of a file with inputs."""
 
 _HINT_BY_REASON = {
     FOLDER: "; name a file in it",
@@ -35,15 +35,16 @@ _HINT_BY_REASON = {
 _MODULE = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*")
 _INPUT = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,200}")
 INPUT_VARIABLE = "FLOWQ_INPUT_"
-"""What stands before the upper-case name of an input in the environment."""
+"""The prefix of variables with inputs, followed by the input's name in upper case."""
 
 
 def load(target: str) -> Workflow:
     """Return the workflow that `target` names.
 
-    `file.yaml`, `file.py:name`, `package.module:name`, or `-` for YAML on standard input; without a
-    name the only workflow of the module is meant whose name does not begin with `_`. The workflow's
-    own folder and the current folder become importable. Errors: WorkflowNotFound; WorkflowInvalid.
+    `file.yaml`, `file.py:name`, `package.module:name`, or `-` for YAML on standard input. Without
+    a name, the module must have exactly one workflow whose name does not begin with `_`. The
+    workflow's folder and the current folder become importable. Errors: WorkflowNotFound;
+    WorkflowInvalid.
     """
     workflow, problems = load_partly(target)
     if problems:
@@ -52,12 +53,14 @@ def load(target: str) -> Workflow:
 
 
 def load_partly(target: str) -> tuple[Workflow, list[Problem]]:
-    """Return what can be read of the workflow that `target` names, and all problems of its text.
+    """Return the known part of the workflow that `target` names, and all problems of its text.
 
-    Errors: as `load`, when nothing can be read.
+    Errors: as `load`, if nothing can be read.
     """
     if target == "-":
-        return _load_standard_input()
+        loaded = yaml.read_stream(sys.stdin.buffer, "<stdin>")
+        make_importable(Path.cwd())
+        return loaded
     path_text, colon, name = _split(target)
     if not path_text:
         raise WorkflowNotFound(target, "it names no module; write package.module:workflow")
@@ -101,9 +104,9 @@ def read_inputs(file: str | Path) -> dict[str, Any]:
 
 
 def find_inputs(workflow: Workflow, environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the inputs that the environment gives: `FLOWQ_INPUT_SIZE` for `size`.
+    """Return the inputs in the environment: `FLOWQ_INPUT_SIZE` for `size`.
 
-    Only declared inputs are looked for, so a stray variable is no mistake.
+    Ignores variables of undeclared inputs.
     """
     variables = {each.name: f"{INPUT_VARIABLE}{each.name.upper()}" for each in workflow.inputs}
     return {name: environ[each] for name, each in variables.items() if each in environ}
@@ -119,7 +122,7 @@ def _read_json(text: str) -> Any:
 
 
 def _read_yaml_map(text: str, file: str) -> Any:
-    """Return the map in a text; what is said of another text quotes nothing of it."""
+    """Return the map in a text; messages about any other text do not quote it."""
     problems = Problems(file)
     try:
         node = read_document(text, problems)
@@ -134,24 +137,18 @@ def _read_yaml_map(text: str, file: str) -> Any:
 
 
 def make_importable(*folders: Path) -> None:
-    """Put folders in front of the import path, once each."""
+    """Prepend folders to the import path, once each."""
     for folder in folders:
         if str(folder) not in sys.path:
             sys.path.insert(0, str(folder))
 
 
 def _split(target: str) -> tuple[str, str, str]:
-    """Split at the first colon that is not the one of a Windows drive."""
+    """Split at the first colon that is not part of a Windows drive."""
     is_drive = len(target) > 2 and target[1] == ":" and target[2] in "/\\"
     drive, rest = (target[:2], target[2:]) if is_drive else ("", target)
     path, colon, name = rest.partition(":")
     return drive + path, colon, name
-
-
-def _load_standard_input() -> tuple[Workflow, list[Problem]]:
-    loaded = yaml.read_stream(sys.stdin.buffer, "<stdin>")
-    make_importable(Path.cwd())
-    return loaded
 
 
 def _load_yaml(target: str, path: Path) -> tuple[Workflow, list[Problem]]:
@@ -163,7 +160,7 @@ def _load_yaml(target: str, path: Path) -> tuple[Workflow, list[Problem]]:
 
 
 def _folders(workflow: Workflow) -> Iterator[str | None]:
-    """Yield the folders of the workflows inside of one, innermost first."""
+    """Yield the folders of nested workflows, innermost first."""
     for nested in workflow.workflows.values():
         yield from _folders(nested)
         yield nested.folder
@@ -187,7 +184,7 @@ def _require_file(target: str, path: Path) -> None:
 
 
 def _import_file(target: str, path: Path) -> ModuleType:
-    """Import a file under its stem, which is how the workers will import its functions."""
+    """Import a file under its stem, as the workers import its functions."""
     make_importable(Path.cwd(), path.resolve().parent)
     module = _import(target, path.stem)
     loaded_from = getattr(module, "__file__", None)
@@ -205,18 +202,16 @@ def _import(target: str, name: str) -> ModuleType:
         raise
     except ModuleNotFoundError as error:
         if error.name and (name == error.name or name.startswith(error.name + ".")):
-            raise WorkflowNotFound(target, f"there is no module {name}{_near(target)}") from None
+            files = [f"{target}{ending}" for ending in (*YAML_ENDINGS, ".py")]
+            near = [f"; did you mean {file}?" for file in files if Path(file).is_file()]
+            reason = f"there is no module {name}{''.join(near[:1])}"
+            raise WorkflowNotFound(target, reason) from None
         raise WorkflowNotFound(target, f"importing {name} failed: {error}") from error
     except Exception as error:
-        # The user's own code may raise anything at import; its message is what helps.
+        # The user's code may raise anything at import.
         raise WorkflowNotFound(
             target, f"importing {name} failed: {type(error).__name__}: {error}"
         ) from error
-
-
-def _near(target: str) -> str:
-    files = [f"{target}{ending}" for ending in (*YAML_ENDINGS, ".py")]
-    return next((f"; did you mean {file}?" for file in files if Path(file).is_file()), "")
 
 
 def _find_workflow(target: str, module: ModuleType, name: str) -> tuple[Workflow, list[Problem]]:

@@ -1,13 +1,13 @@
-"""Text that is not UTF-8: what Linux allows in file names, arguments and variables.
+"""Text that is not UTF-8, which Linux allows in file names, arguments and variables.
 
-As in Python itself (PEP 383), a byte that is no part of a character becomes a character of its
-own, so that the text gives the same bytes again. What is shown has such bytes spelt out.
+As in Python itself (PEP 383), a byte that belongs to no character becomes a character of its own,
+so that the text converts back to the same bytes. Such bytes are displayed as escapes.
 """
 
 from __future__ import annotations
 
 ATTEMPT_LINE = "--- attempt {} ---"
-"""What stands in the log of a job in front of what a further attempt prints."""
+"""The line in a job's log before the output of each further attempt."""
 
 
 def from_bytes(data: bytes) -> str:
@@ -16,17 +16,17 @@ def from_bytes(data: bytes) -> str:
 
 
 def to_bytes(text: str) -> bytes:
-    """Return the bytes that a text was made of. Errors: UnicodeEncodeError for half a character."""
+    """Return the bytes of a text. Errors: UnicodeEncodeError for half of a surrogate pair."""
     return text.encode("utf-8", "surrogateescape")
 
 
 def show_bytes(data: bytes) -> str:
-    r"""Return bytes as text that can be written anywhere, with `\xe9` for what is no character."""
+    r"""Return bytes as displayable text, with escapes such as `\xe9` for bytes that are no text."""
     return data.decode("utf-8", "backslashreplace")
 
 
 def show(text: str) -> str:
-    """Return a text that can be written anywhere: the same for text."""
+    """Return a text in a displayable form, with escapes for bytes that are no text."""
     if text.isascii():
         return text
     try:

@@ -58,24 +58,24 @@ MAX_NESTED = 4
 
 
 class Flows:
-    """What is read as code in one text, and what gets there."""
+    """The names that one text reads as code."""
 
     def __init__(self, text: Text, depth: int = 0) -> None:
         self._text = text
         self._depth = depth
-        """How many texts are around this one: `sh -c` within `sh -c`."""
+        """The number of outer texts: `sh -c` within `sh -c`."""
         self._codes: dict[int, Node] = {}
-        """The roots of the code in `eval` and `trap`, by the id of the node that has it."""
+        """The roots of the code in `eval` and `trap`, by the id of their nodes."""
         self._inner: dict[str, Flows] = {}
         self._interpreters: dict[str, frozenset[str]] = {}
         self.is_too_deep = False
-        """Whether there is `eval` within `eval`, more often than is looked at."""
+        """Whether `eval` is nested within `eval` more often than is examined."""
         self._is_reading: dict[tuple[int, frozenset[str]], bool] = {}
         self._nodes = [] if text.is_deep else list(self._walk_all())
         self.sources = Sources(text, self._nodes)
 
     def _walk_all(self) -> Iterator[Node]:
-        """Yield the parts of the text, and of the code in the arguments of `eval` and `trap`."""
+        """Yield the nodes of the text, and of the code in the arguments of `eval` and `trap`."""
         left = [(self._text.root, 0)]
         while left:
             root, depth = left.pop()
@@ -92,7 +92,7 @@ class Flows:
         if node.type == "command":
             words = self._text.words(node)
             name = words[0].text if words else None
-            if name == "trap":  # the names of signals behind it are not a part of it
+            if name == "trap":  # each word by itself: signals are not part of the code
                 return "\n".join(code_in([each]) for each in arguments_of(node)[1:])
             return code_in(arguments_of(node)[1:]) if name == "eval" else ""
         if node.type == "variable_assignment" and self._is_special(node):  # PS4='$((n))'
@@ -125,7 +125,7 @@ class Flows:
         return self.sources.with_sources(map(self._split_in, self._nodes))
 
     def read_words(self, command: Node) -> list[list[programs.Word]]:
-        """Return the words of a command, in each way in which they may be read."""
+        """Return the words of a command, once for each way to read them."""
         found = self._text.read_words(command)
         if found[0] and found[0][0].text is None:
             name = text_of(arguments_of(command)[0])
@@ -141,7 +141,7 @@ class Flows:
         return found
 
     def _interpreters_in(self, name: str) -> frozenset[str]:
-        """Return what reads code among the words that get into the name of a command."""
+        """Return the interpreters that a command's name may be."""
         if name not in self._interpreters:
             variables = _VARIABLES.findall(name)
             variables += ["()"] if POSITIONAL.search(name) else []
@@ -150,15 +150,15 @@ class Flows:
 
     @cached_property
     def _forwarding(self) -> frozenset[str]:
-        """The functions that take their arguments, or some of them, for a command: `"$@"`.
+        """The functions that execute their arguments, or some of them, as a command: `"$@"`.
 
-        So do those that give them to such a function. "" is the command itself.
+        Includes functions that pass arguments to such a function. "" is the command itself.
         """
         found = self.sources.with_sources(map(self._commands_in, self._nodes))
         return frozenset(name.removesuffix("()") for name in found if name.endswith("()"))
 
     def _commands_in(self, node: Node) -> Iterator[str]:
-        """Yield the names that a command has in its name, or in that of the command it starts."""
+        """Yield the names in a command's name, or in the name of the command that it starts."""
         words = self._text.words(node) if node.type == "command" else []
         if words and words[0].text not in ("test", "[", "find"):
             for part in arguments_of(node)[: programs.count_before_command(words) + 1]:
@@ -167,7 +167,7 @@ class Flows:
                     yield from arguments_in(text_of(part), node)
 
     def reads_arguments(self, words: list[programs.Word], at: int) -> bool:
-        """Whether the word at `at` is an argument for the code of `sh -c` that reads it as code."""
+        """Whether the word at `at` is an argument of `sh -c` that its code reads as code."""
         place = programs.find_shell_code(words)
         if not place or at <= place:
             return False
@@ -184,11 +184,11 @@ class Flows:
     # Arithmetic ----------------------------------------------------------------------------------
 
     def _arithmetic_in(self, node: Node) -> Iterator[str]:
-        """Yield the texts that are read as arithmetic; some of them are more than that."""
+        """Yield the texts that are read as arithmetic; some contain more than arithmetic."""
         kind, text = node.type, text_of(node)
         if kind == "subscript":
             yield text_of(node.child_by_field_name("index"))
-        # The grammar takes some of them for commands, for example in a here-document.
+        # The grammar reads some of these as commands, for example in a here-document.
         elif text.startswith(("$((", "((", "$[")) or (kind == "expansion" and _SLICE.match(text)):
             yield text
         elif kind == "c_style_for_statement":
@@ -216,7 +216,7 @@ class Flows:
             yield from (each.partition("=")[0] for each in elements if each.startswith("["))
 
     def _numbers_in(self, command: Node) -> Iterator[str]:
-        """Yield the arguments that a command reads as numbers, and the subscripts in others."""
+        """Yield the arguments that a command reads as numbers, and subscripts in others."""
         words = self._text.words(command)
         name = words[0].text if words else None
         if name in programs.VARIABLES or name in programs.READ_AS_CODE:
@@ -234,7 +234,7 @@ class Flows:
         return self.sources.with_sources(self._evaluated_in(node, readers) for node in self._nodes)
 
     def _evaluated_in(self, node: Node, readers: frozenset[str]) -> Iterator[str]:
-        if node.is_missing or node.type == "ERROR":  # what the grammar does not know may be code
+        if node.is_missing or node.type == "ERROR":  # unknown syntax may be code
             text = lines_around(node)
             yield from NAMES.findall(text)
             yield from arguments_in(text, node)
@@ -250,11 +250,11 @@ class Flows:
                 )
 
     def _code_in(self, node: Node, readers: frozenset[str]) -> Iterable[Node]:
-        """Return the parts of a node that are read as code, or by a program that reads code."""
+        """Return the parts of a node that the shell, or a program, reads as code."""
         kind = node.type
         if kind == "expansion":
             return [node] if _READS_NAME.match(text_of(node)) else []
-        if kind == "heredoc_body":  # where the grammar does not know backticks
+        if kind == "heredoc_body":  # the grammar does not know backticks there
             return [node] if "`" in text_of(node) and self._text.has_unread(node) else []
         if kind in ("declaration_command", "unset_command"):
             children = [
@@ -297,8 +297,8 @@ class Flows:
         ]
 
     def _printed(self, statement: Node) -> Iterator[Node]:
-        """Yield what `echo` and `printf` print in a statement, its here-strings, and the calls of
-        functions."""
+        """Yield the parts of a statement whose output is known: `echo` and `printf`, here-strings,
+        and calls of functions."""
         for node in walk(statement):
             if node.type == "herestring_redirect" or (
                 node.type == "command"
@@ -324,7 +324,7 @@ class Flows:
     def reads_code(self, node: Node) -> bool:
         """Whether one of the commands of a statement reads code from its standard input.
 
-        So it is said to of what is too deep to look at.
+        True for a statement that is nested too deeply to examine.
         """
         return self._reads_once(node, self._all_readers)
 
@@ -334,10 +334,10 @@ class Flows:
 
     @cached_property
     def redirects_code(self) -> bool:
-        """Whether `exec` may make code of what is printed, or of its own input, from then on.
+        """Whether the redirections of `exec` may turn output, or a text of the command, into code.
 
-        Its redirections are those of all commands after it: what these print may go to a program
-        that reads code, and what they read may be a text of the command.
+        They apply to all commands after it: their output may go to a program that reads code, and
+        their input may be a text of the command.
         """
         starting = [
             node
@@ -368,7 +368,7 @@ class Flows:
 
     @cached_property
     def _readers(self) -> frozenset[str]:
-        """The variables into which no value may be read, and `f|` for functions that read code."""
+        """The variables that must not be read from input, and `f|` for functions that read code."""
         known = self.calculated | self._find_evaluated(frozenset())
         callers: dict[str, set[str]] = {}
         left = []
@@ -390,14 +390,14 @@ class Flows:
         return known | {f"{name}|" for name in found}
 
     def _reads_once(self, node: Node, known: frozenset[str]) -> bool:
-        """`_reads`, remembered: a command is asked about for each of its redirections."""
+        """`_reads`, cached, because it is needed for each redirection of a command."""
         if (node.id, known) not in self._is_reading:
             self._is_reading[node.id, known] = self._reads(node, known)
         return self._is_reading[node.id, known]
 
     def _reads(self, node: Node, known: frozenset[str], depth: int = 0) -> bool:
         """See `reads_code`. Shape: `known` as in `_readers`."""
-        if depth > MAX_DEPTH >> 2 * self._depth:  # the recursion goes on in texts within texts
+        if depth > MAX_DEPTH >> 2 * self._depth:  # the recursion continues in inner texts
             return True
         kind = node.type
         if kind == "command" and self._reads_as_command(node, known):
@@ -430,7 +430,7 @@ class Flows:
 
     @cached_property
     def reads_last_argument(self) -> bool:
-        """Whether `$_` is read as code, which any command sets."""
+        """Whether the text reads `$_` as code; every command sets it."""
         return LAST_ARGUMENT in self.calculated or LAST_ARGUMENT in self.evaluated
 
 

@@ -1,8 +1,8 @@
 """Where expressions stand in a command for a shell, and whether a value may stand there.
 
-The grammar of bash (tree-sitter) finds the place. The path from the expression up to the whole text
-has to consist of places that are known to be harmless in every shell of `flowq.commands.values`.
-Whatever is not among them is refused, so a kind of place that nobody thought of is refused as well.
+The grammar of bash (tree-sitter) finds the place. Every node on the path from the expression up to
+the root must be of a kind that is known to be harmless in every shell of `flowq.commands.values`.
+All other kinds are refused, including unforeseen ones.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 class Place:
     """Where an expression stands.
 
-    Shape: `letter` as in `flowq.commands.values`; `is_program` when it names the program of a
-    command, or is a part of its name.
+    Shape: `letter` as in `flowq.commands.values`; `is_program` if it is the name of a command, or
+    part of it.
     """
 
     expression: Expression
@@ -52,8 +52,7 @@ class Place:
 def find_places(command: str, shell_name: str | None) -> tuple[Place, ...]:
     """Return the places of the expressions of a command, in order.
 
-    The shell is one of those that `find_shell` finds. Errors: Refused for an expression that is not
-    closed.
+    The shell must be known to `find_shell`. Errors: Refused for an expression that is not closed.
     """
     if not has_live_expression(command):
         return ()
@@ -64,7 +63,7 @@ def find_places(command: str, shell_name: str | None) -> tuple[Place, ...]:
     name = make_name("".join(filter(None, texts)))
     first = Text(refer(texts, QUOTED * len(expressions), name), name)
     letters = "".join(map(first.find_letter, range(len(expressions))))
-    # Judged is the text that the shell gets: quotes around a value may change how it is read.
+    # The text that the shell gets is judged: quotes around a value may change how it is parsed.
     judge = _Judge(Text(refer(texts, letters, name), name), shell)
     return tuple(
         judge.judge(number, expression, letters[number])
@@ -73,13 +72,13 @@ def find_places(command: str, shell_name: str | None) -> tuple[Place, ...]:
 
 
 def with_places(shell: Shell) -> Shell:
-    """Return a command that knows the places of its expressions, as workers need them."""
+    """Return a command with the places of its expressions, which workers need."""
     command = shell.command
     if shell.places or not isinstance(command, str) or find_shell(shell.shell) is None:
         return shell
     try:
         places = find_places(command, shell.shell)
-    except Refused:  # the worker says why it cannot be read
+    except Refused:  # the worker reports it
         return shell
     letters = (REFUSED if place.refusal else place.letter for place in places)
     return replace(shell, places="".join(letters)) if places else shell
@@ -111,7 +110,7 @@ _READS_INPUT = Refusal("is given to a program that reads code from its input", L
 
 
 class _Judge:
-    """The places of one text, for one shell."""
+    """Judges the places of one text, for one shell."""
 
     def __init__(self, text: Text, shell: str) -> None:
         self._text = text
@@ -119,7 +118,7 @@ class _Judge:
         self._shell = shell
 
     def judge(self, number: int, expression: Expression, letter: str) -> Place:
-        """Return the place of an expression, and why no value may stand there."""
+        """Return the place of an expression, with the reason if no value may stand there."""
         text = self._text
         node = text.find_mark(number)
         if node.type == "comment":
@@ -168,8 +167,8 @@ class _Judge:
 class _Step:
     """A step of the path from a value to the whole text.
 
-    Shape: `is_direct` as long as the value itself is meant, and not the output of a command other
-    than `echo` and `printf`.
+    Shape: `is_direct` until the path passes a substitution whose output is not the value itself
+    (as that of `echo` and `printf` is).
     """
 
     text: Text
@@ -182,12 +181,12 @@ class _Step:
 
     @property
     def field(self) -> str | None:
-        """What the child is to its parent."""
+        """The name of the child's field in its parent."""
         return trees.field_of(self.parent, self.child)
 
 
 def _find_reason(node: Node) -> Refusal:
-    """Return why a place is none where the shell fills anything in."""
+    """Return why the shell expands nothing in a place."""
     if node.type in ("raw_string", "ansi_c_string"):
         return _SINGLE
     if node.type in ("heredoc_body", "heredoc_content", "heredoc_start", "heredoc_redirect"):
@@ -207,7 +206,7 @@ _FREE = programs.names(
     case_item
     """
 )
-"""What holds commands or words, and changes nothing about them."""
+"""Kinds of nodes that do not affect the meaning of their parts."""
 
 
 def _refuse(step: _Step) -> Refusal:
@@ -231,7 +230,7 @@ def _judge_command(step: _Step) -> Refusal | None:
         return programs.find_refusal(words, place)
     if refusal := _judge_redirected(step):  # redirections may stand before the name
         return refusal
-    # Without quotes around it, so that it may be many words.
+    # Without quotes around it, so it may be several words.
     is_name = step.child.type == "command_name"
     is_output = is_name and step.child.children[0].type in trees.SUBSTITUTIONS
     if is_output and step.is_direct:
@@ -252,7 +251,7 @@ def _judge_command(step: _Step) -> Refusal | None:
 
 
 def _judge_argument(step: _Step, words: list[programs.Word]) -> Refusal | None:
-    """Judge an argument of functions that the text defines, and what `$_` gets of any command."""
+    """Judge an argument of functions of the text, and of any command if `$_` is read as code."""
     flows = step.flows
     if flows.reads_last_argument:
         return Refusal("stands in a command that reads $_ as code", "use a variable of your own")
@@ -286,7 +285,7 @@ def _judge_subshell(step: _Step) -> Refusal | None:
 
 
 def _judge_process(step: _Step) -> Refusal | None:
-    """Judge `<(…)`: what is printed there can be the input of a program."""
+    """Judge `<(…)`, whose output may be the input of a program."""
     around = step.parent.parent
     if around is not None and around.type == "file_redirect" and step.is_direct:
         is_printed = step.text.is_printed_in(step.parent, step.mark)
@@ -297,7 +296,7 @@ def _judge_process(step: _Step) -> Refusal | None:
 
 
 def _judge_redirected(step: _Step) -> Refusal | None:
-    """Judge a command with redirections: `> >(sh)` executes what it prints."""
+    """Judge a command with redirections: `> >(sh)` executes its output."""
     redirections = [child for child in step.parent.named_children if child != step.child]
     redirections = [child for child in redirections if child.type == "file_redirect"]
     is_shown = step.is_direct and _is_shown(step)
@@ -355,7 +354,7 @@ def _judge_assignment(step: _Step) -> Refusal | None:
 
 
 def _judge_variable(step: _Step, variable: Node | None) -> Refusal | None:
-    """Judge what gets a value: arithmetic must not be near it."""
+    """Judge the variable that gets a value: it must not be read as arithmetic or code."""
     if variable is None or variable.type != "variable_name":
         return _ARITHMETIC
     name = trees.text_of(variable)
@@ -403,7 +402,7 @@ def _judge_here_document(step: _Step) -> Refusal | None:
 
 
 def _judge_pipeline(step: _Step) -> Refusal | None:
-    """A text that is printed for another program to execute is code."""
+    """Judge a pipeline: text that is printed for a program that executes it is code."""
     children = trees.parts_of(step.parent)
     after = children[children.index(step.child) + 1 :]
     if step.is_direct and _is_shown(step) and any(map(step.flows.reads_code, after)):
@@ -421,7 +420,7 @@ def _judge_test(step: _Step) -> Refusal | None:
 
 
 def _judge_comparison(step: _Step) -> Refusal | None:
-    """Judge an operator of a test: only those of texts and files."""
+    """Judge an operator of a test: only operators of texts and files are harmless."""
     operator = trees.text_of(step.parent.child_by_field_name("operator"))
     known = programs.TEST_OF_ONE | {"!"}
     if step.parent.type == "binary_expression":

@@ -1,8 +1,7 @@
-"""What commands do with their arguments, as far as a value among them could become code.
+"""What commands do with their arguments, if a value among them could become code.
 
-A list of programs cannot be complete. This one has the builtins of all shells that take values (all
-that are not known to be harmless are refused), and the programs that are known to read arguments as
-programs.
+A list of programs cannot be complete. This one has the builtins of all supported shells (a builtin
+that is not known to be harmless is refused), and well-known programs that read arguments as code.
 """
 
 from __future__ import annotations
@@ -19,8 +18,8 @@ from pathlib import PurePosixPath
 class Word:
     """A word of a command.
 
-    Shape: `text` is what it says when no part of it is known only to the shell, else None; `prefix`
-    is the part that is known from its beginning; `has_value` says whether an expression is in it.
+    Shape: `text` is the word, or None if parts of it are known only to the shell; `prefix` is the
+    known beginning; `has_value` says whether it contains an expression.
     """
 
     text: str | None
@@ -30,7 +29,7 @@ class Word:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a value may not stand in a place, as a part of a sentence, and what to write instead."""
+    """Why a value may not stand in a place (part of a sentence), and what to write instead."""
 
     reason: str
     instead: str
@@ -38,7 +37,7 @@ class Refusal:
 
 ENV = "env"
 LIST = "list"
-"""Hints that need the expression to be written out; `flowq.commands.places` does it."""
+"""Hints that contain the expression; `flowq.checks.commands` writes them."""
 
 
 def names(text: str) -> frozenset[str]:
@@ -100,7 +99,7 @@ _SETTINGS = names(
     """
 )
 SHADOWED = (NUMBERS | _SETTINGS) - names("break continue exit return set shift")
-"""Commands instead of which a function of that name is called. (Not in every shell: the others.)"""
+"""Commands that a function of the same name replaces in every shell."""
 
 _TEXTS = names("awk gawk mawk nawk original-awk sed gsed ssed jq gojq jaq yq")
 _COMMANDS = names(
@@ -119,7 +118,7 @@ _EXECUTING = {
     **dict.fromkeys(names("docker podman nerdctl kubectl oc docker-compose lxc"), names("exec")),
     "git": names("bisect filter-branch foreach"),
 }
-"""Programs with a word among their arguments behind which others are a command."""
+"""Programs that execute the arguments after one of these words."""
 
 _OPTIONS_WITH_CODE = {
     "psql": ("c", "command"),
@@ -145,7 +144,7 @@ _OPTIONS_WITH_CODE = {
         ),
     ),
 }
-"""The options of programs whose argument is code, or names a command."""
+"""Options of programs whose argument is code, or the name of a command."""
 
 WRAPPERS = names(
     """
@@ -160,7 +159,7 @@ WRAPPERS = names(
 class _Runner:
     """A program that runs a script, or code in an argument.
 
-    Shape: letters of options; `is_last` says whether all that follows the code is data.
+    Shape: letters of options; `is_last` says whether everything after the code is data.
     """
 
     code: str
@@ -203,11 +202,11 @@ _PLAIN_PRINTS = (["-n", "--"], ["-r", "--"], ["-rn", "--"])
 _ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)=", re.ASCII)
 TEST_OF_ONE = frozenset({f"-{letter}" for letter in "nzfedrwxsLhbcpSOGugk"})
 TEST_OF_TWO = frozenset({"=", "==", "!=", "-nt", "-ot", "-ef"})
-"""What tests ask about texts and files; all others could read a value as arithmetic, or a name."""
+"""Operators of texts and files; others could read a value as arithmetic, or as a name."""
 
 
 MAX_WORDS = 500
-"""Values stand in no longer command: its words are looked at once for each of them."""
+"""The limit of a command with values; the work is quadratic in its words."""
 
 
 def find_refusal(words: Sequence[Word], at: int) -> Refusal | None:
@@ -279,14 +278,14 @@ def _makes_code(words: Sequence[Word]) -> bool:
 
 
 def takes_code(words: Sequence[Word], at: int) -> bool:
-    """Whether the word at `at` is read as code: by the shell itself, or by another interpreter."""
+    """Whether the word at `at` is read as code, by the shell or by another interpreter."""
     if at == 0 or _name_of(words[0]) in _NOT_CODE or _is_plain_print(words):
         return False
     return find_refusal(words, at) is not None
 
 
 def runs_code(words: Sequence[Word]) -> bool:
-    """Whether a command reads arguments as code, or as names: `eval`, `read`."""
+    """Whether a command reads its arguments as code or as names: `eval`, `read`."""
     name = _name_of(words[0]) if words else None
     if _is_plain_print(words):
         return False
@@ -294,13 +293,13 @@ def runs_code(words: Sequence[Word]) -> bool:
 
 
 def _is_plain_print(words: Sequence[Word]) -> bool:
-    """Whether the `print` of ksh or zsh prints its arguments as they are."""
+    """Whether `print` of ksh or zsh prints its arguments unchanged."""
     is_print = bool(words) and words[0].text == "print"
     return is_print and [word.text for word in words[1:3]] in _PLAIN_PRINTS
 
 
 def find_shell_code(words: Sequence[Word]) -> int | None:
-    """Return the place of the code of `sh -c`, wherever its name stands in a command."""
+    """Return the place of the code of `sh -c`, anywhere in a command."""
     for start, word in enumerate(words):
         if _RUNNERS.get(_name_of(word) or "") is not _SHELL:
             continue
@@ -322,10 +321,10 @@ def find_shell_code(words: Sequence[Word]) -> int | None:
 
 
 def find_code(words: Sequence[Word], at: int) -> Refusal | None:
-    """Return why the word at `at` may hold no value, in a command that needs no shell.
+    """Return why the word at `at` may hold no value, in a command without a shell.
 
-    The words are arguments as they are, so only a program that takes one of them for code counts:
-    `sh -c`, `python -c`, also behind `env` or `docker exec`.
+    Only programs that read an argument as code matter here: `sh -c`, `python -c`, also behind `env`
+    or `docker exec`.
     """
     for place in range(at):
         name = _name_of(words[place])
@@ -337,7 +336,7 @@ def find_code(words: Sequence[Word], at: int) -> Refusal | None:
 
 
 def find_assigned(prefix: str) -> str:
-    """Return the variable to which a word that begins like that gives a value; "" for none."""
+    """Return the variable that a word with this prefix assigns; "" for none."""
     found = _ASSIGNMENT.match(prefix)
     return found[1] if found else ""
 
@@ -351,44 +350,41 @@ def has_open_operator(words: Sequence[Word]) -> bool:
 
 
 def is_known(name: str) -> bool:
-    """Whether the tables have a command, so that its name decides what its arguments are."""
+    """Whether a command is in the tables."""
     return _known_name(name) in _ALL
 
 
 def count_before_command(words: Sequence[Word]) -> int:
-    """Return the place of the last word that can name the command that a command starts.
+    """Return the place of the last word that may be the name of the command that is started.
 
-    That is the first one, and for `timeout 5 ls` the third one; all words of `test` can.
+    That is the first word, and the third one of `timeout 5 ls`; of `test` it may be any word.
     """
     if not words or words[0].text == "test":
         return len(words)
-    place = 0
-    while place < len(words) - 1 and _is_before_command(words[place]):
-        place += 1
-    return place
+    for place, word in enumerate(words):
+        text = word.text or word.prefix
+        may_precede = text in WRAPPERS or text[:1] in ("-", *"0123456789") or find_assigned(text)
+        if not may_precede:
+            return place
+    return len(words) - 1
 
 
 def hides_command(words: Sequence[Word]) -> bool:
-    """Whether only the shell knows the command that a command starts: `time "$@"`."""
+    """Whether a wrapper starts a command that only the shell knows: `time "$@"`."""
     if words[0].text not in WRAPPERS:
         return False
     return any(word.text is None for word in words[: count_before_command(words) + 1])
-
-
-def _is_before_command(word: Word) -> bool:
-    text = word.text or word.prefix
-    return text in WRAPPERS or text[:1] in ("-", *"0123456789") or bool(find_assigned(text))
 
 
 _KNOWN_READERS = _READS_CODE | set(_RUNNERS)
 
 
 def _name_of(word: Word) -> str | None:
-    """Return the name of a command as the tables have it: `python` for `/usr/bin/python3.11`."""
+    """Return the name of a command in the tables: `python` for `/usr/bin/python3.11`."""
     return None if word.text is None else _known_name(word.text)
 
 
-@lru_cache(maxsize=4096)  # each word is looked at once for each word behind it
+@lru_cache(maxsize=4096)  # each word is examined once for each later word
 def _known_name(text: str) -> str:
     name = PurePosixPath(text).name if text.strip("/.") else text
     name = name.removesuffix(".exe")
@@ -396,7 +392,7 @@ def _known_name(text: str) -> str:
 
 
 def _for_always(name: str, words: Sequence[Word]) -> Refusal | None:
-    """Return the refusal of a command that takes no values at all."""
+    """Return the refusal of a command that accepts no values at all."""
     if name in READ_AS_CODE:
         return Refusal(f"is an argument of `{name}`, which could read it as code", ENV)
     if name in VARIABLES:
@@ -424,7 +420,7 @@ COMPARE_BY_TEST = {
         *(("-le", "<="), ("-gt", ">"), ("-ge", ">=")),
     )
 }
-"""Hints that need the expression to be written out, with the operator that it has for a test."""
+"""Hints that contain the expression, with its operator for an operator of a test."""
 
 
 def _for_printf(words: Sequence[Word], at: int) -> Refusal | None:
@@ -441,7 +437,7 @@ def _for_printf(words: Sequence[Word], at: int) -> Refusal | None:
 
 
 def _for_test(words: Sequence[Word]) -> Refusal | None:
-    """Judge `test`: only shapes of which it is fixed what is an operator."""
+    """Judge `test`: only forms in which the place of the operator is fixed are harmless."""
     rest = list(words)
     if rest and rest[0].text == "!":
         rest = rest[1:]
@@ -461,9 +457,9 @@ TEST_ADVICE = "write one comparison of texts, as in [ {} = yes ], and join sever
 
 
 def _for_runner(name: str, words: Sequence[Word], at: int, *, is_strict: bool) -> Refusal | None:
-    """Judge a program that runs a script: values follow the script, or the code.
+    """Judge a program that runs a script or code: values may only follow these.
 
-    Where it is not `is_strict`, the program is only named among the arguments of another one.
+    Not `is_strict`: the program's name is an argument of another program.
     """
     runner, has_code, skips = _RUNNERS[name], False, False
     refused = Refusal(f"is code for `{name}`, or could be one of its options", LIST)
@@ -489,10 +485,10 @@ def _for_runner(name: str, words: Sequence[Word], at: int, *, is_strict: bool) -
 
 
 def _read_cluster(letters: str, runner: _Runner) -> tuple[bool, bool]:
-    """Return whether options have code, and whether they take the next word."""
+    """Return whether a cluster of options includes code, and whether it takes the next word."""
     for place, letter in enumerate(letters):
         if letter in runner.takes_argument:
-            # A shell's -co takes the name of an option first, and then the code.
+            # `sh -co` takes the name of an option first, then the code.
             return "c" in letters and runner is _SHELL, place == len(letters) - 1
         if letter in runner.code:
             if runner is not _SHELL:
@@ -502,7 +498,7 @@ def _read_cluster(letters: str, runner: _Runner) -> tuple[bool, bool]:
 
 
 def _for_options(name: str, words: Sequence[Word], at: int) -> Refusal | None:
-    """Judge a program of which some options have code."""
+    """Judge a program with options whose argument is code."""
     options = _OPTIONS_WITH_CODE[name]
     refused = Refusal(f"is code for `{name}`", LIST)
     for place, word in enumerate(words[1 : at + 1], 1):
@@ -519,11 +515,11 @@ def _for_options(name: str, words: Sequence[Word], at: int) -> Refusal | None:
 
 
 MAX_WRAPPERS = 8
-"""Each may start any of those behind it, so that one more doubles the work."""
+"""Each wrapper may start any later one, so one more doubles the work."""
 
 
 def _for_wrapper(name: str, words: Sequence[Word], at: int) -> Refusal | None:
-    """Judge a command that starts another one: as that one, wherever its name stands."""
+    """Judge a command that starts another one like the latter, wherever its name stands."""
     if sum(_name_of(word) in WRAPPERS for word in words[:at]) > MAX_WRAPPERS:
         return Refusal(f"stands behind more than {MAX_WRAPPERS} commands that start others", ENV)
     for place in range(1, at):
@@ -538,15 +534,13 @@ def _for_wrapper(name: str, words: Sequence[Word], at: int) -> Refusal | None:
         if assigned and assigned[1] in SPECIAL | EXECUTED:
             return Refusal(f"is given to {assigned[1]}, which programs execute", ENV)
         has_split = any((word.text or "").startswith(("-S", "--s")) for word in words[1:at])
-        is_after = any(_is_operand(word) for word in words[1:at])
+        before = (word.text or word.prefix for word in words[1:at])
+        is_after = any(
+            text and not text.startswith("-") and not _ASSIGNMENT.match(text) for text in before
+        )
         if has_split or not (is_after or assigned):
             return Refusal("could be an option of `env`, or its command", ENV)
     return _for_arguments(words, at)
-
-
-def _is_operand(word: Word) -> bool:
-    text = word.text or word.prefix
-    return bool(text) and not text.startswith("-") and not _ASSIGNMENT.match(text)
 
 
 def _for_unknown(words: Sequence[Word], at: int) -> Refusal | None:
@@ -557,7 +551,7 @@ def _for_unknown(words: Sequence[Word], at: int) -> Refusal | None:
 
 
 def _for_arguments(words: Sequence[Word], at: int) -> Refusal | None:
-    """Judge any other command: an interpreter may be named among its arguments."""
+    """Judge any other command: one of its arguments may be the name of an interpreter."""
     for place in range(1, at):
         if words[place].text is None:
             continue
@@ -570,7 +564,7 @@ def _for_arguments(words: Sequence[Word], at: int) -> Refusal | None:
 
 
 _NOT_CODE = NUMBERS | _SETTINGS | {"printf", "test", "["}
-"""Commands that take no values for reasons of their own: what they read is a number, or a name."""
+"""Commands that accept no values although they read no code: they read numbers or names."""
 
 _ALL = (
     READ_AS_CODE

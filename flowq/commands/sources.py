@@ -62,7 +62,7 @@ class Sources:
         return frozenset(text_of(node.child_by_field_name("name")) for node in defined)
 
     def called(self, words: list[programs.Word]) -> frozenset[str]:
-        """Return the functions that may get the arguments of a command."""
+        """Return the functions that a command may call with its arguments."""
         name = words[0].text
         if name is None or programs.hides_command(words) or not self.functions:
             return self.functions
@@ -96,12 +96,12 @@ class Sources:
                 found.setdefault(f"{name}>", []).extend(self.printed_by(node.named_children[1:]))
             for target, values in self._assigned_in(node):
                 found.setdefault(target, []).extend(self._read_in(values))
-                if not values:  # `for x; do`, and `getopts`, take the arguments
+                if not values:  # `for x; do` and `getopts` read the arguments
                     found[target] += arguments_in("$@", node)
         return found
 
     def _assigned_in(self, node: Node) -> Iterator[tuple[str, list[Node]]]:
-        """Yield what a part of the text gives values to, and which."""
+        """Yield the names that a node gives values to, with the values."""
         if node.type == "variable_assignment":
             name = text_of(node.child_by_field_name("name")).partition("[")[0]
             values = [node.child_by_field_name("value") or node]
@@ -153,7 +153,7 @@ class Sources:
             left += node.children
 
     def printed_by(self, statements: Iterable[Node]) -> Iterator[str]:
-        """Yield the names of what statements print, as far as that is followed."""
+        """Yield the names in the output of statements, as far as it is followed."""
         for statement in statements:
             for node in self._text.printed_in(statement):
                 if node.type == "command" and not self._text.prints(node):
@@ -162,7 +162,7 @@ class Sources:
                     yield from self._read_in([node])
 
     def outputs_of(self, command: Node) -> Iterator[str]:
-        """Yield `f>` for the functions that a command may call."""
+        """Yield `f>` for each function that a command may call."""
         words = self._text.words(command)
         if words and (words[0].text is None or programs.hides_command(words)):
             yield ANY_OUTPUT
@@ -180,7 +180,7 @@ def arguments_in(text: str, node: Node) -> Iterator[str]:
 
 
 def _assignments_in(nodes: Iterable[Node]) -> Iterator[tuple[str, list[Node]]]:
-    """Yield the variables that words such as `"x=$y"` give values to, and these."""
+    """Yield the variables that words such as `"x=$y"` assign, with the values."""
     for node in nodes:
         if name := programs.find_assigned(code_in([node])):
             yield name, [node]

@@ -1,4 +1,4 @@
-"""The tree of a command for a shell, as the grammar of bash sees it."""
+"""The syntax tree of a command for a shell, by the grammar of bash, and questions about it."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:  # the grammar is loaded for commands with expressions only
     from tree_sitter import Node, Parser
 
 SUBSTITUTIONS = frozenset({"command_substitution", "process_substitution"})
-"""What begins anew within quotes."""
+"""Nodes whose content is independent of the quotes around them."""
 
 MAX_DEPTH = 250
-"""How many parts of a command may be around a value, each in the next one."""
+"""The maximum number of nodes around a value."""
 
 MAX_TREE_DEPTH = 4 * MAX_DEPTH
-"""The same for a command as a whole, whose parts have parts that say nothing."""
+"""The maximum depth of the whole tree, which has additional nodes without a meaning."""
 
 _BEGINS = SUBSTITUTIONS | {
     "ansi_c_string",
@@ -52,7 +52,7 @@ def parse(text: str) -> Node:
 
 
 def walk(root: Node) -> Iterator[Node]:
-    """Yield a node, and all that is in it."""
+    """Yield a node and all nodes in it."""
     left = [root]
     while left:
         node = left.pop()
@@ -64,12 +64,12 @@ _CONTINUED = re.compile(r"\A(?:\s|\\\n)+")
 
 
 def text_of(node: Node | None) -> str:
-    """Return the text of a node; empty for none."""
+    """Return the text of a node; "" for None."""
     return "" if node is None or node.text is None else node.text.decode("utf-8", "surrogatepass")
 
 
 def field_of(parent: Node, child: Node) -> str | None:
-    """Return what a node is to its parent."""
+    """Return the name of a node's field in its parent."""
     return next(
         (parent.field_name_for_child(i) for i, each in enumerate(parent.children) if each == child),
         None,
@@ -77,7 +77,7 @@ def field_of(parent: Node, child: Node) -> str | None:
 
 
 def find_ancestor(node: Node, kind: str, until: frozenset[str]) -> Node | None:
-    """Return the nearest node around one that is of a kind, within the nearest of others."""
+    """Return the nearest ancestor of a kind, below the nearest ancestor of the kinds in `until`."""
     around = node.parent
     while around is not None and around.type not in until:
         if around.type == kind:
@@ -87,12 +87,12 @@ def find_ancestor(node: Node, kind: str, until: frozenset[str]) -> Node | None:
 
 
 def has_substitution(node: Node) -> bool:
-    """Whether `$(…)` or `<(…)` is in a part of a text."""
+    """Whether a node contains `$(…)` or `<(…)`."""
     return any(each.type in SUBSTITUTIONS for each in walk(node))
 
 
 def lines_around(node: Node) -> str:
-    """Return the whole lines that a part of a text stands in."""
+    """Return the whole lines of a node."""
     root = node
     while root.parent is not None:
         root = root.parent
@@ -102,7 +102,7 @@ def lines_around(node: Node) -> str:
 
 
 def parts_of(pipeline: Node) -> list[Node]:
-    """Return the commands of a pipeline, and the here-documents behind it: `| cat <<E`."""
+    """Return the commands of a pipeline, and the here-documents after it: `| cat <<E`."""
     around = pipeline.parent
     beside = around.named_children if around is not None else []
     documents = [each for each in beside if each.type == "heredoc_redirect"]
@@ -110,8 +110,8 @@ def parts_of(pipeline: Node) -> list[Node]:
 
 
 def readers_of(document: Node) -> list[Node]:
-    """Return the statements that can read a here-document: that which has it, its
-    redirections, and a pipeline."""
+    """Return the statements that may read a here-document: its own statement, the redirections
+    beside it, and a pipeline."""
     around = document.parent
     body = around.child_by_field_name("body") if around is not None else None
     beside = around.named_children if around is not None else []
@@ -131,25 +131,25 @@ class Text:
         self._words_by_command: dict[int, tuple[list[Word], dict[int, int]]] = {}
 
     def within(self, code: str) -> Text:
-        """Return a text that stands in this one as code."""
+        """Return a text of code inside this one."""
         return Text(code, self._name)
 
     def find_mark(self, number: int) -> Node:
-        """Return the smallest part of the text that an expression stands in."""
+        """Return the smallest node that contains an expression."""
         found = self.root.descendant_for_byte_range(*self._marks[number])
         assert found is not None, "it is in the text"
         return found
 
     def is_mark(self, node: Node, number: int) -> bool:
-        """Whether a part of the text is that expression, where the shell fills it in."""
+        """Whether a node is that expression, and the shell expands it there."""
         mark = f"${{{self._name}_{number}}}"
-        # To the grammar, spaces before it are a part of it behind a substitution in quotes, and a \
-        # at the end of the line before it is one at the beginning of quotes.
+        # The grammar includes spaces before it (after a substitution in quotes), and a \ at the end
+        # of the previous line (at the beginning of quotes).
         text = _CONTINUED.sub("", text_of(node))
         return node.type == "expansion" and text == mark and len(node.children) == 3
 
     def find_letter(self, number: int) -> str:
-        """Return how an expression has to be written: the nearest quotes around it decide."""
+        """Return the letter of an expression: the nearest quotes around it decide."""
         node: Node | None = self.find_mark(number)
         if node is not None and node.type == "comment":
             return QUOTED
@@ -160,7 +160,7 @@ class Text:
         return WORD
 
     def is_as_written(self, mark: Node, letter: str) -> bool:
-        """Whether an expression is read as it was written: a word has quotes of its own."""
+        """Whether the quotes around an expression are parsed as intended."""
         around = mark.parent
         if letter == WORD:
             return around is not None and around.type == "string" and len(around.children) == 3
@@ -171,9 +171,9 @@ class Text:
         return False
 
     def has_unread(self, node: Node) -> bool:
-        """Whether the literal text of quotes, of a here-document or of a word begins anything.
+        """Whether literal text in quotes, a here-document or a word contains a substitution.
 
-        The grammar does not know what arithmetic and backticks are in some places.
+        In some places the grammar does not recognize arithmetic and backticks.
         """
         text, start = bytearray(node.text or b""), node.start_byte
         for child in node.children:
@@ -184,10 +184,9 @@ class Text:
         return _UNREAD.search(literal) is not None
 
     def find_unreadable(self, mark: Node) -> int | None:
-        """Return the line from which on the text cannot be read around a part of it.
+        """Return the line of a syntax error that makes a place uncertain, or None.
 
-        That is where the statement around it is an error, or something before it that could have
-        changed what is within quotes.
+        That is an error in its statement, or one before it that could affect which text is quoted.
         """
         statement = mark
         while statement.parent is not None and statement.parent.parent is not None:
@@ -216,7 +215,7 @@ class Text:
         ]
 
     def _is_plain_document(self, node: Node) -> bool:
-        """Whether a here-document ends where every shell ends it: the grammar is not that exact."""
+        """Whether a here-document certainly ends where every shell ends it."""
         parts = {child.type: child for child in node.children}
         start, end = parts.get("heredoc_start"), parts.get("heredoc_end")
         if start is None or end is None or not _PLAIN_END.fullmatch(text_of(start)):
@@ -240,7 +239,7 @@ class Text:
 
     @cached_property
     def has_ansi_quotes(self) -> bool:
-        """Whether there is `$'…'` in the text."""
+        """Whether the text contains `$'…'`."""
         return any(node.type == "ansi_c_string" for node in self._nodes)
 
     @cached_property
@@ -253,13 +252,13 @@ class Text:
 
     @cached_property
     def has_coprocesses(self) -> bool:
-        """Whether the word `coproc` is in the text: what is written to one is not followed."""
+        """Whether the text contains the word `coproc`; the input of coprocesses is not followed."""
         return any(node.type == "word" and node.text == b"coproc" for node in self._nodes)
 
     # Words ---------------------------------------------------------------------------------------
 
     def words_of(self, command: Node, child: Node) -> tuple[list[Word], int]:
-        """Return the words of a command, and the place of one; -1 for what is no word of it."""
+        """Return the words of a command, and the place of a node among them; -1 if it is none."""
         words = self.words(command)
         return words, self._words_by_command[command.id][1].get(child.id, -1)
 
@@ -268,15 +267,14 @@ class Text:
         return [word for child in test.children[1:-1] for word in self._flat(child)]
 
     def is_printed(self, mark: Node) -> bool:
-        """Whether a value is an argument of a command that prints it."""
+        """Whether a value is an argument of `echo` or `printf`."""
         command = find_ancestor(mark, "command", frozenset())
         return command is not None and self.prints(command)
 
     def printed_in(self, statement: Node) -> Iterator[Node]:
-        """Yield the commands whose output is that of a statement, and the documents that `cat`
-        prints.
+        """Yield the commands that print a statement's output, and the documents that `cat` prints.
 
-        `$(…)`, `<(…)` or a function is meant as what is in it. Of a pipeline it is the last one.
+        Of `$(…)`, `<(…)` and functions, these are the commands inside; of a pipeline, the last one.
         """
         left = list(statement.named_children) if statement.type != "command" else [statement]
         while left:
@@ -301,7 +299,7 @@ class Text:
                 left += node.named_children
 
     def is_printed_in(self, statement: Node, mark: Node) -> bool:
-        """Whether a value is printed by a statement, as far as that is followed."""
+        """Whether a statement prints a value, as far as output is followed."""
         return any(
             node.start_byte <= mark.start_byte and mark.end_byte <= node.end_byte
             for node in self.printed_in(statement)
@@ -331,7 +329,7 @@ class Text:
 
     @cached_property
     def is_deep(self) -> bool:
-        """Whether more parts are around one than are looked at: each holds the text of the next."""
+        """Whether the tree is too deep to examine; every node has a copy of its text."""
         left = [(self.root, 0)]
         while left:
             node, depth = left.pop()
@@ -341,8 +339,8 @@ class Text:
         return False
 
     def read_words(self, command: Node) -> list[list[Word]]:
-        """Return the words of a command; more than once where a variable, which gets several
-        literals in the text, names it."""
+        """Return the words of a command; several readings if its name is a variable to which the
+        text assigns several literals."""
         words = self.words(command)
         is_open = bool(words) and words[0].text is None
         name = _ONE_VARIABLE.fullmatch(text_of(arguments_of(command)[0])) if is_open else None
@@ -355,7 +353,7 @@ class Text:
 
     @cached_property
     def _literals(self) -> Mapping[str, list[str]]:
-        """The first words of the literals that variables get in the text."""
+        """The first words of the literals that the text assigns, by variable."""
         found: dict[str, list[str]] = {}
         for node in self._nodes:
             if node.type in ("variable_assignment", "for_statement"):
@@ -370,7 +368,7 @@ class Text:
 
     @cached_property
     def _known_literals(self) -> Mapping[str, list[str]]:
-        """Those of `_literals` that are names of commands whose arguments are known."""
+        """The names of known commands among `_literals`."""
         return {
             name: sorted({each for each in found if is_known(each)})
             for name, found in self._literals.items()
@@ -394,7 +392,7 @@ def _is_to_stderr(redirection: Node) -> bool:
 
 
 def code_in(nodes: list[Node]) -> str:
-    """Return the code that words have in them, as far as the text says it."""
+    """Return the code in words, as far as it is known."""
     return " ".join(map(_code_of, nodes))
 
 
@@ -408,7 +406,7 @@ def _code_of(node: Node) -> str:
 
 
 def arguments_of(command: Node) -> list[Node]:
-    """Return the parts of a command that are its words: its name, and its arguments."""
+    """Return the words of a command: its name and its arguments."""
     return [
         child
         for i, child in enumerate(command.children)
@@ -417,7 +415,7 @@ def arguments_of(command: Node) -> list[Node]:
 
 
 def _literal(node: Node) -> str | None:
-    """Return what a word says, if the shell has nothing to fill in there."""
+    """Return the value of a word, or None if the shell expands anything in it."""
     text = text_of(node)
     if node.type in ("command_name", "concatenation"):
         parts = [_literal(child) for child in node.children]
@@ -438,7 +436,7 @@ def _literal(node: Node) -> str | None:
 
 
 def prefix_of(node: Node) -> str:
-    """Return what is known of the beginning of a word."""
+    """Return the known beginning of a word."""
     if node.type == "string":
         first = node.children[1] if len(node.children) > 1 else None
         return text_of(first) if first is not None and first.type == "string_content" else ""

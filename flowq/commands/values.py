@@ -1,4 +1,4 @@
-"""How values get into a command for a shell: as variables that the text refers to.
+"""How a shell gets values: as variables, to which the text of the command refers.
 
     echo ${{ inputs.name }} "to ${{ inputs.place }}"
 
@@ -6,9 +6,9 @@ becomes, with the two values in the environment of the shell,
 
     flowq_value_0=$FLOWQ_VALUE_0 …; unset FLOWQ_VALUE_0 …; echo "${flowq_value_0}" "to ${…}"
 
-so that no shell ever reads a value as a part of its program. The programs that the shell starts do
-not get these variables. What is too large for an environment is assigned in a file without a name
-that is the shell's standard input, and is read before the first command.
+so no shell ever reads a value as part of its program. The programs that the shell starts do not
+get these variables. Values that are too large for the environment are assigned in an unnamed file,
+which is the shell's standard input and is read before the first command.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ from typing import IO
 from flowq.texts import to_bytes
 
 WORD = "w"
-"""The place of a value that is a word, or a part of one, and gets quotes around it."""
+"""The place of a value that is a word, or part of one: it gets quotes."""
 
 QUOTED = "q"
-"""The place of a value that stands within double quotes or a here-document already."""
+"""The place of a value that stands within double quotes or in a here-document."""
 
 REFUSED = "x"
-"""A place where no value may be; `flowq check` has said why."""
+"""A place where no value may stand; `flowq check` reports the reason."""
 
 BASHES = frozenset({"bash", "rbash"})
 KORN_SHELLS = frozenset({"ksh", "ksh93", "mksh"})
 PLAIN_SHELLS = frozenset({"sh", "dash", "ash"})
 SHELLS = BASHES | KORN_SHELLS | PLAIN_SHELLS | {"zsh"}
-"""The shells whose rules for variables in quotes are known, by the names of their programs."""
+"""The names of the shells whose quoting rules are known."""
 
 MAX_IN_ENVIRONMENT_BYTES = 100_000
-"""How large all values may be together to go by the environment: Linux takes 131,072 bytes for one
-variable, and the programs that the shell starts need room for theirs."""
+"""The maximum size of all values in the environment: Linux allows 131,072 bytes for one variable,
+and the programs that the shell starts need room for their own."""
 
 _NAME = "flowq_value"
 
@@ -49,8 +49,8 @@ _NAME = "flowq_value"
 class Filled:
     """A command with its values beside it.
 
-    Shape: `variables` are for the environment, by name; `assignments` is what the shell reads from
-    its standard input first, or empty. There is something in at most one of them.
+    Shape: `variables` are for the environment, by name; the shell first reads `assignments` from
+    its standard input. At least one of them is empty.
     """
 
     command: str
@@ -58,7 +58,7 @@ class Filled:
     assignments: bytes = b""
 
     def open_input(self) -> AbstractContextManager[IO[bytes]]:
-        """Open the assignments as a file that has no name, and is nobody's but this user's."""
+        """Open the assignments as an unnamed file that only this user can read."""
         import tempfile  # noqa: PLC0415 - only for large values
 
         file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - the caller closes it
@@ -71,16 +71,16 @@ NOTHING = Filled("", {})
 
 
 def find_shell(name: str | None) -> str | None:
-    """Return the shell that a name or path stands for, if values may be in its commands.
+    """Return the shell of a name or path, if its commands may contain values.
 
-    Shape: without a name it is `bash`, which is what runs then, or `sh`.
+    Shape: without a name, `bash`; the job runs in `bash` or, without it, in `sh`.
     """
     kind = PureWindowsPath(name or "bash").name.lower().removesuffix(".exe")
     return kind if kind in SHELLS else None
 
 
 def make_name(text: str, taken: Collection[str] = ()) -> str:
-    """Return how variables begin that are not in a text, nor among the names that are taken."""
+    """Return a prefix for variables that occurs neither in a text nor in the taken names."""
     name, beside = _NAME, text.lower()
     while name in beside or any(each.lower().startswith(name) for each in taken):
         name += "_"
@@ -88,14 +88,14 @@ def make_name(text: str, taken: Collection[str] = ()) -> str:
 
 
 def needs_references(places: str) -> bool:
-    """Whether values stand where a word in quotes of its own, as older versions had, is wrong."""
+    """Whether a value stands where the quotes of older versions, around each value, are wrong."""
     return places.strip(WORD) != ""
 
 
 def refer(parts: Sequence[str | None], places: str, name: str) -> str:
-    """Return a command whose values are references.
+    """Return a command with references to its values.
 
-    Shape: the parts of its text, with None for each value; `places` has a letter for each of those.
+    Shape: the parts of its text, with None for each value; `places` has a letter for each value.
     """
     references = (
         f"${{{name}_{number}}}" if place == QUOTED else f'"${{{name}_{number}}}"'
@@ -109,8 +109,8 @@ def fill(
 ) -> Filled:
     """Return a command with its values beside it.
 
-    Shape: `parts` and `places` as in `refer`; `taken` are the variables of the environment. Errors:
-    ValueError for a value with NUL, which no variable can have.
+    Shape: `parts` and `places` as in `refer`; `taken` has the variables of the environment. Errors:
+    ValueError for a value with NUL, which variables cannot contain.
     """
     if any("\0" in value for value in values):
         raise ValueError("the character NUL cannot stand in a value for a shell")
@@ -127,7 +127,7 @@ def fill(
 
 
 def _assign(variable: str, value: str) -> Iterator[str]:
-    """Yield the lines that assign a value; one with many quotes in parts, where bash is slow."""
+    """Yield the lines that assign a value; in parts if it has many quotes, where bash is slow."""
     pieces = value.split("'")
     starts = range(0, len(pieces), _QUOTES_PER_LINE)
     if len(starts) == 1:
@@ -145,10 +145,10 @@ _QUOTE = "'"
 
 
 def quote(value: str) -> str:
-    """Return a value as a word in quotes: for a file of assignments, and for people."""
+    """Return a value as a quoted word, for assignments and for display."""
     return shlex.quote(value)
 
 
 def show(value: str, place: str) -> str:
-    """Return a value as it would stand in its place: for people, not for a shell."""
+    """Return a value as it would be written in its place, for display, not for a shell."""
     return re.sub(r'([\\"$`])', r"\\\1", value) if place == QUOTED else quote(value)

@@ -39,7 +39,7 @@ def export_python(workflow: Workflow) -> str:
 
 
 class _Module:
-    """The code so far, with the names that it has given."""
+    """The code so far, with the names that it defines."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -55,7 +55,7 @@ class _Module:
         _Writer(self, workflow, variable).write()
 
     def free_name(self, wanted: str) -> str:
-        """Return a variable's name like the one that is wanted, which no other has."""
+        """Return an unused variable name similar to the wanted one."""
         name = re.sub(r"\W", "_", wanted)
         while name in self.names:
             name += "_"
@@ -74,11 +74,11 @@ class _Writer:
         self.module = module
         self.workflow = workflow
         self.variable = variable
-        self.flow = "flowq.Workflow"  # it has the handles already while the value is made
+        self.flow = "flowq.Workflow"  # the class has the handles too, before the value exists
         self.variable_by_job: dict[str, str] = {}
 
     def write(self) -> None:
-        """Write the workflow, its jobs, and what can be said only when all jobs are there."""
+        """Write the workflow, its jobs, and what needs all jobs: outputs, and some arguments."""
         self.module.add(*write_code(self.declaration(), f"{self.variable} = "), "")
         self.flow = self.variable
         later = [job for job in self.workflow.jobs if not self.write_job(job)]
@@ -104,7 +104,7 @@ class _Writer:
         return Bracketed("flowq.Workflow(", [*(("", p) for p in positional), *options], ")")
 
     def option(self, key: str, value: Any) -> Code:
-        """Return the value of a key, in which expressions stand only where they are read."""
+        """Return the value of a key, with handles where expressions are allowed."""
         if key in ("env", "concurrency"):
             return self.data(value)
         if key == "defaults":
@@ -113,7 +113,7 @@ class _Writer:
         return _plain(value)
 
     def write_job(self, job: JobSpec) -> bool:
-        """Write a job; return whether its arguments could be said with it."""
+        """Write a job; return whether this includes its arguments."""
         said = write_job(job)
         is_complete = not self.names_later_jobs(job)
         if not is_complete:
@@ -172,14 +172,14 @@ class _Writer:
         return Bracketed("[", [("", self.jobs(name)) for name in value], "]")
 
     def keywords(self, value_by_name: Mapping[str, Any]) -> list[tuple[str, Code]]:
-        """Return arguments by name; those that are no identifiers stand in a dict."""
+        """Return arguments by name; names that are no identifiers go into a dict."""
         good = {n: v for n, v in value_by_name.items() if _is_identifier(n)}
         items = [(f"{name}=", self.data(value)) for name, value in good.items()]
         odd = {n: v for n, v in value_by_name.items() if n not in good}
         return [*items, ("**", self.data(odd))] if odd else items
 
     def data(self, value: Any) -> Code:
-        """Return data of a spec, in which texts are templates, as code that gives it."""
+        """Return data of a spec, in which texts are templates, as code."""
         if isinstance(value, str) and has_expression(value):
             return self.text(split(value))
         if isinstance(value, Mapping):
@@ -199,7 +199,8 @@ class _Writer:
             part.replace("{", "{{").replace("}", "}}") if isinstance(part, str) else None
             for part in parts
         ]
-        if not any(set(handle) & {'"', "'"} for handle in handles) and _is_printable(parts):
+        is_printable = all(part.isprintable() for part in parts if isinstance(part, str))
+        if is_printable and not any(set(handle) & {'"', "'"} for handle in handles):
             waiting = iter(handles)
             whole = (f"\0{next(waiting)}\1" if text is None else text for text in texts)
             shown = literal("".join(whole))
@@ -208,7 +209,7 @@ class _Writer:
         return f"{literal(shape)}.format({', '.join(handles)})"
 
     def handle(self, source: str) -> str:
-        """Return the code of a handle that says exactly this expression."""
+        """Return the code of a handle for exactly this expression."""
         reference = find_whole_reference(source)
         if reference is None or str(reference) != source:
             return self.part(source) or f"{self.flow}.expression({literal(source)})"
@@ -224,7 +225,7 @@ class _Writer:
         return f"{self.flow}.expression({literal(source)})"
 
     def part(self, source: str) -> str | None:
-        """Return a handle with a key behind it, `a.result["x"]`, if it says exactly this."""
+        """Return a handle with a key, `a.result["x"]`, for exactly this expression, or None."""
         if found := _APPROVAL.fullmatch(source):
             variable = self.variable_by_job.get(found[1])
             return (
@@ -239,11 +240,7 @@ class _Writer:
 
 _APPROVAL = re.compile(r"jobs\.([A-Za-z_][A-Za-z0-9_-]*)\.approval\.([A-Za-z_][A-Za-z0-9_]*)")
 _KEYED = re.compile(r"(.+)\[(\"(?:[^\"\\]|\\[\"\\/bfnrt])*\"|-?(?:0|[1-9][0-9]{0,8}))\]", re.DOTALL)
-"""A value, and a key behind it as a handle writes it: as JSON."""
-
-
-def _is_printable(parts: tuple[str | Expression, ...]) -> bool:
-    return all(part.isprintable() for part in parts if isinstance(part, str))
+"""A value with a key, as a handle writes it: as JSON."""
 
 
 def _is_identifier(name: str) -> bool:
@@ -251,7 +248,7 @@ def _is_identifier(name: str) -> bool:
 
 
 def _plain(value: Any) -> Code:
-    """Return plain data as code; texts are what they are."""
+    """Return plain data as code; texts are literals."""
     if isinstance(value, str):
         return literal(value)
     if isinstance(value, float) and not math.isfinite(value):
@@ -273,7 +270,7 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(item)
 
 
-# Code in lines that fit: what is too long for one is spread over several.
+# Formatting: code that is too long for one line is split.
 
 
 WIDTH = 100
@@ -281,7 +278,7 @@ WIDTH = 100
 
 @dataclass(frozen=True, slots=True)
 class Bracketed:
-    """A call, a list or a dict. Shape: each item with what stands before it, such as `key=`."""
+    """A call, a list or a dict. Shape: each item with its prefix, such as `key=`."""
 
     opening: str
     items: Sequence[tuple[str, Code]]

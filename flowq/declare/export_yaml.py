@@ -1,6 +1,6 @@
 """A workflow as YAML text: reading the text gives the same workflow, without its comments.
 
-`flowq export` uses it. Texts are quoted only where YAML would read something else.
+`flowq export` uses it. Texts are quoted only if YAML would read them differently.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from flowq.declare.nodes import resolve, write_scalar
 from flowq.spec import Workflow
 
 WIDTH = 88
-"""Columns that a map or list in flow style may take."""
+"""The maximum width of a map or list in flow style."""
 
 _PLAIN = re.compile(r"[^\W\d]|[\w$./(~+][^\x00-\x1f\x7f-\xa0\u2028\u2029\ufeff]*[^\s:]")
 _PLAIN_IN_FLOW = re.compile(r"[\w./~+-]([\w./ ~+*()=<>%@-]*[\w./~+)-])?")
@@ -36,7 +36,7 @@ def export_yaml(workflow: Workflow) -> str:
 
 
 def emit(document: Mapping[str, Any]) -> str:
-    """Return a map as YAML text; one blank line stands between the parts of its larger entries."""
+    """Return a map as YAML text, with blank lines around its larger entries."""
     lines: list[str] = []
     for key, value in document.items():
         part = list(_entry(key, value, 0))
@@ -86,9 +86,12 @@ def _item(value: Any, indent: int) -> Iterator[str]:
 
 
 def _inline(value: Any, width: int) -> str | None:
-    """Return a value on one line, or None for what needs several."""
+    """Return a value on one line, or None if it needs several."""
     if isinstance(value, str):
-        return None if _is_literal(value) else _scalar(value)
+        # A text of several lines is written as a literal block, if it can be.
+        is_long = "\n" in value.rstrip("\n") and not value.endswith("\n\n")
+        is_literal = is_long and value[0] not in " \n" and _NO_LITERAL.search(value) is None
+        return None if is_literal else _scalar(value)
     if not isinstance(value, Mapping | list | tuple):
         return _scalar(value)
     if isinstance(value, Section) and value:
@@ -133,12 +136,6 @@ def _is_plain(text: str, in_flow: bool) -> bool:
 def _escape(found: re.Match[str]) -> str:
     code = ord(found.group())
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
-
-
-def _is_literal(text: str) -> bool:
-    """Whether a text reads best as lines of its own, and can stand there as it is."""
-    is_long = "\n" in text.rstrip("\n") and not text.endswith("\n\n")
-    return is_long and text[0] not in " \n" and _NO_LITERAL.search(text) is None
 
 
 def _chomping(text: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 _WORKFLOW = """\
 # yaml-language-server: $schema={schema}
 #
-# What it says: look for words, count the letters of each, and report once all are counted.
+# It finds words, counts the letters of each, and reports when all are counted.
 #   flowq check {name}.yaml       find mistakes; nothing is run
 #   flowq graph {name}.yaml       draw it
 #   flowq run {name}.yaml         run it here, on a private server
@@ -35,7 +35,7 @@ jobs:
     retries: {{max: 2, backoff: 1s}}
     max_parallel: 4
 
-  # publish:                      # a command, after somebody has agreed
+  # publish:                      # a command, after an approval
   #   needs: report
   #   approval: true
   #   run: [echo, published]
@@ -61,7 +61,7 @@ def report(counts: list[dict[str, object]]) -> str:
 
 
 def write_workflow(name: str, schema: str) -> str:
-    """Return the text of a workflow file that names its schema."""
+    """Return the text of a workflow file with a reference to its schema."""
     return _WORKFLOW.format(name=name, schema=schema)
 
 

@@ -224,7 +224,8 @@ def codes(problems: list[Problem]) -> list[str]:
 @settings(max_examples=60, deadline=None)
 @given(value=anything)
 def test_both_fronts_have_one_verdict_on_each_key_of_a_job(key: str, value: Any) -> None:
-    job = {word: BESIDE[word] for word in JOB.keys[key].needs[:1]}
+    needed = JOB.keys[key].needs[:1]
+    job = {word: BESIDE.get(word) or JOB.keys[word].examples[0] for word in needed}
     if key not in ("call", "run") and "run" not in job:
         job["call"] = CALL
     job[key] = value
