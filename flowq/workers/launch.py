@@ -85,39 +85,31 @@ def main(
     worker = retry_while_unavailable(make)  # RQ's constructor queries the server
     if on_start is not None:
         on_start()
-    until = RunEnd(until_run, connection).has_come if until_run else None
     has_worked = worker.work(
         burst=burst,
         logging_level=logging_level or ("WARNING" if quiet else "INFO"),
         max_jobs=max_jobs,
         max_idle_time=max_idle_time,
         dequeue_strategy=dequeue_strategy,
-        until=until,
+        until=partial(has_run_ended, until_run, connection) if until_run else None,
     )
     if on_limit is not None and worker.has_reached_limit:
         on_limit(connection)
     return has_worked
 
 
-class RunEnd:
-    """Tells whether a run has ended."""
+def has_run_ended(run_id: str, connection: Redis) -> bool:
+    """Whether a run is gone, or has ended and its outputs are stored.
 
-    def __init__(self, run_id: str, connection: Redis) -> None:
-        self._run_id = run_id
-        self._connection = connection
-
-    def has_come(self) -> bool:
-        """Whether the run is gone, or has ended and its outputs are stored.
-
-        False while the server cannot be reached.
-        """
-        try:
-            state: Any = self._connection.hget(keys.run(self._run_id), "state")
-            if state is not None and as_text(state) not in RUN_ENDED:
-                return False
-            return not read_kept_outputs(self._run_id, self._connection).is_pending
-        except UNREACHABLE:
+    False while the server cannot be reached.
+    """
+    try:
+        state: Any = connection.hget(keys.run(run_id), "state")
+        if state is not None and as_text(state) not in RUN_ENDED:
             return False
+        return not read_kept_outputs(run_id, connection).is_pending
+    except UNREACHABLE:
+        return False
 
 
 def start(

@@ -17,7 +17,6 @@ from rq.utils import as_text
 
 from flowq.runtime import keys
 from flowq.runtime.runs import get_record, read_job_records, set_apart
-from flowq.runtime.wip import find_served
 from flowq.workers import launch
 from flowq.workers.processes import Mode
 
@@ -26,23 +25,6 @@ if TYPE_CHECKING:
 
 REST_AFTER_S = 30
 """After so long without work, a small process takes the place of the workers (resting.py)."""
-
-
-def ensure_served(
-    run_id: str,
-    connection: Redis,
-    url: str,
-    *,
-    concurrency: int | None = None,
-    log_folder: str | None = None,
-) -> subprocess.Popen[bytes] | None:
-    """Start workers for a run of the private server, unless there are some.
-
-    Returns the process if one was started. Errors: RunNotFound; OSError if it cannot be started.
-    """
-    if run_id in find_served(connection):
-        return None
-    return serve(run_id, connection, url, concurrency=concurrency, log_folder=log_folder)
 
 
 def serve(

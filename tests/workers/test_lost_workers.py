@@ -26,7 +26,7 @@ from flowq.runtime.queue import Queue
 from flowq.workers import Worker
 from flowq.workers.address import address_of
 from flowq.workers.child.main import main as be_child
-from flowq.workers.launch import RunEnd
+from flowq.workers.launch import has_run_ended
 from flowq.workers.messages import Settings
 from flowq.workers.redis_side import Capacity, RedisSide
 from flowq.workers.shared_state import SharedState
@@ -251,8 +251,7 @@ def test_a_worker_process_waits_for_a_server_that_restarts(connection: redis.Red
 
 def test_a_worker_of_a_run_goes_on_while_the_server_is_away(connection: redis.Redis) -> None:
     away = Away(connection_pool=connection.connection_pool)
-    end = RunEnd("r1", away)
-    assert [end.has_come() for _ in range(3)] == [False, False, True]
+    assert [has_run_ended("r1", away) for _ in range(3)] == [False, False, True]
 
 
 def test_one_signal_lets_the_running_job_finish(

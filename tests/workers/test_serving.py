@@ -162,18 +162,15 @@ def test_there_are_children_only_while_there_is_something_to_do(
     wait_until(lambda: run.status().is_ended, within_s=60)
 
 
-def test_whoever_lets_a_run_go_on_starts_workers_only_where_none_live(
+def test_a_run_whose_workers_were_killed_is_unattended_until_others_are_started(
     served: Served, wait_until: Callable[..., None]
 ) -> None:
     run = served.start()
     wait_until(run.is_served, within_s=60)
-    assert serving.ensure_served(run.run_id, served.connection, served.url) is None
     served.processes[0].kill()
     wait_until(lambda: not run.is_served(), within_s=60)
     assert find_unattended([keys.own_queue(run.run_id)], served.connection)
-    again = serving.ensure_served(run.run_id, served.connection, served.url)
-    assert again is not None
-    served.processes.append(again)
+    served.processes.append(serving.serve(run.run_id, served.connection, served.url))
     wait_until(run.is_served, within_s=60)
 
 
