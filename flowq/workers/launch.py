@@ -62,11 +62,10 @@ def main(
         paths: come first on the children's `sys.path`.
         log_folder: the output of a job goes to `<log_folder>/<job id>.log`.
         until_run: the worker ends with this run.
-        logging_level, max_jobs, max_idle_time, dequeue_strategy: as in `Worker.work`.
+        logging_level, max_jobs, max_idle_time, dequeue_strategy: as in `Worker.work`;
+            `options` as in `Worker`.
         client_name: the name in the server's list of clients.
-        on_limit: called if the worker ends because of one of its limits.
-        on_start: called before its first job.
-        options: as in `Worker`.
+        on_start, on_limit: called before the first job, and after an end by one of the limits.
     """
     if options.get("job_class"):  # the only module of the user that a worker itself imports
         sys.path[:0] = paths

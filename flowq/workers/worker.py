@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -110,17 +110,7 @@ class Worker(WorkerBase):
         **options: Any,
     ) -> None:
         mode = mode or self.mode or default_mode()
-        if mode not in START_METHODS:
-            raise UsageError(f"mode is one of {', '.join(START_METHODS)}, not {mode!r}")
-        if concurrency < 1:
-            raise UsageError(f"concurrency is at least 1, not {concurrency}")
-        if START_METHODS[mode].needs_fork and not hasattr(os, "fork"):
-            raise UsageError(f"mode {mode!r} needs fork; use mode='multiprocessing' here")
-        if options.get("work_horse_killed_handler"):
-            raise UsageError(
-                "work_horse_killed_handler would run in the supervisor, which runs no user code; "
-                "use exception_handlers=, or on_failure= of the job"
-            )
+        _check_options(mode, concurrency, options)
         queues = list(queues) if isinstance(queues, list | tuple | set) else [queues]
         if connection is None and queues and isinstance(queues[0], RQQueue):
             connection = queues[0].connection
@@ -128,8 +118,8 @@ class Worker(WorkerBase):
             [queue.name if isinstance(queue, RQQueue) else queue for queue in queues],
             name,
             connection=connection,
-            job_class=_ours(job_class or self.job_class, RQJob, Job),
-            queue_class=_ours(queue_class or self.queue_class, RQQueue, Queue),
+            job_class=_choose_class(job_class or self.job_class, RQJob, Job),
+            queue_class=_choose_class(queue_class or self.queue_class, RQQueue, Queue),
             **options,
         )
         self.mode = mode
@@ -360,7 +350,22 @@ def stop_signals() -> list[signal.Signals]:
     return [getattr(signal, name) for name in names if hasattr(signal, name)]
 
 
-def _ours(given: Any, theirs: type, ours: type) -> Any:
+def _check_options(mode: str, concurrency: int, options: Mapping[str, Any]) -> None:
+    """Raise UsageError for options that a worker cannot have, here or at all."""
+    if mode not in START_METHODS:
+        raise UsageError(f"mode is one of {', '.join(START_METHODS)}, not {mode!r}")
+    if concurrency < 1:
+        raise UsageError(f"concurrency is at least 1, not {concurrency}")
+    if START_METHODS[mode].needs_fork and not hasattr(os, "fork"):
+        raise UsageError(f"mode {mode!r} needs fork; use mode='multiprocessing' here")
+    if options.get("work_horse_killed_handler"):
+        raise UsageError(
+            "work_horse_killed_handler would run in the supervisor, which runs no user code; "
+            "use exception_handlers=, or on_failure= of the job"
+        )
+
+
+def _choose_class(given: Any, theirs: type, ours: type) -> Any:
     if isinstance(given, str):
         given = _import(given)
     if given is None or given is theirs:
