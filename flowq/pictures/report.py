@@ -18,7 +18,14 @@ from flowq.pictures.html import draw_nested, draw_scrolling, make_page
 from flowq.pictures.of_run import REJECTED
 from flowq.pictures.picture import Picture
 from flowq.pictures.svg import escaped, render_svg, to_xml
-from flowq.pictures.timeline import MAX_ROWS, STYLE, Row, find_rows, render_timeline
+from flowq.pictures.timeline import (
+    MAX_ROWS,
+    STYLE,
+    Row,
+    find_rows,
+    pick_rows,
+    render_timeline,
+)
 from flowq.render.lines import count, find_mark, format_duration, spelled
 from flowq.runtime.blockers import last_message
 from flowq.runtime.results import Failure
@@ -28,6 +35,7 @@ MAX_FAILURES = 30
 MAX_TRACEBACK = 8_000
 """Characters of one traceback: the end of it, where the error is."""
 
+_NEVER = datetime.max.replace(tzinfo=UTC)
 _MAX_TABLE = 500
 _MAX_INPUT = 200
 _MAX_REASON = 300
@@ -131,7 +139,7 @@ def _instant(at: datetime | None) -> str:
 
 
 def find_shown(status: RunStatus) -> list[JobStatus]:
-    """Return the failed jobs that a report shows: those first that nothing tolerates."""
+    """Return the failed jobs that a report shows: not tolerated ones first, then by their end."""
     return _find_failed(status)[:MAX_FAILURES]
 
 
@@ -139,7 +147,7 @@ def _find_failed(status: RunStatus) -> list[JobStatus]:
     """Return the jobs that failed, and those that somebody has rejected."""
     found = status.find_failed((*BAD, "canceled"), with_tolerated=True)
     failed = [job for job in found if job.state in BAD or job.reason.startswith(REJECTED)]
-    return sorted(failed, key=status.is_tolerated)
+    return sorted(failed, key=lambda job: (status.is_tolerated(job), job.ended_at or _NEVER))
 
 
 def _failures(report: RunReport) -> Iterator[str]:
@@ -215,7 +223,7 @@ def _table(report: RunReport, rows: Sequence[Row]) -> Iterator[str]:
     yield f"<thead><tr>{''.join(f'<th>{name}</th>' for name in _HEAD)}</tr></thead>"
     yield "<tbody>"
     begin = _begin(report)
-    yield from (_table_row(row, begin, report.hosts) for row in rows[:_MAX_TABLE])
+    yield from (_table_row(row, begin, report.hosts) for row in pick_rows(rows, _MAX_TABLE))
     yield "</tbody>"
     yield "</table>"
     if len(rows) > _MAX_TABLE:

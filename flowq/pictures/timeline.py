@@ -116,6 +116,12 @@ def find_rows(
     return list(walk(picture, ""))
 
 
+def pick_rows(rows: Sequence[Row], at_most: int) -> list[Row]:
+    """Return so many rows, in their order; what is left out has not failed, if possible."""
+    worst_first = sorted(range(len(rows)), key=lambda at: (not rows[at].is_bad, at))
+    return [rows[at] for at in sorted(worst_first[:at_most])]
+
+
 _STATE_OF_WORKFLOW: Mapping[str, AttemptState] = {
     "finished": "finished",
     "skipped": "canceled",
@@ -125,10 +131,7 @@ _STATE_OF_WORKFLOW: Mapping[str, AttemptState] = {
 
 def render_timeline(rows: Sequence[Row], begin: datetime, end: datetime) -> str:
     """Return the rows as an SVG element; what has not ended is drawn up to `end`."""
-    shown = rows[:MAX_ROWS]
-    if len(rows) > MAX_ROWS:  # those that failed are not among what is left out
-        worst = sorted(range(len(rows)), key=lambda at: (not rows[at].is_bad, at))[:MAX_ROWS]
-        shown = [rows[at] for at in sorted(worst)]
+    shown = pick_rows(rows, MAX_ROWS)
     scale = _Scale(begin, max((end - begin).total_seconds(), 0.001))
     dense = sum(len(row.all_attempts) > MAX_BARS for row in shown)
     buckets = max(20, min(_MAX_BUCKETS, _ALL_BUCKETS // max(dense, 1)))

@@ -194,6 +194,7 @@ def test_thousands_of_declared_jobs_do_not_make_a_large_page() -> None:
     assert f"{len(jobs) - MAX_ROWS:,} more jobs are not in the timeline" in page
     last = jobs[-1].name
     assert f"<title>{last}</title>" in page  # a failed one is in it in any case
+    assert f'<th scope="row">{last}</th>' in page
 
 
 def test_a_long_traceback_keeps_its_end() -> None:
