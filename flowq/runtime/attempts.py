@@ -164,7 +164,7 @@ class RetriedJob(JobBase):
     attempt: int = 1
     """Which of the job's starts this is, in its run; 1 outside of runs."""
     failure: Failure | None = None
-    """How this attempt has failed; None where nobody knows, and for one that has not."""
+    """How this attempt has failed; None if it has not, or if it is unknown."""
     _has_ended_attempt: bool = False
     _next_try: _NextTry | None = None
     _wait_s: float = 0

@@ -297,10 +297,10 @@ def retry_while_unavailable(
 
 
 def do_or_leave_to_others(do: Callable[[], object], connection: Redis) -> None:
-    """Do what follows a change that the server has made, and what maintenance would do otherwise.
+    """Do what follows a change that the server has made, unless it becomes unavailable.
 
-    So whoever made the change is not told that it failed. Blocks, as `retry_while_unavailable`.
-    Errors: any but those of a server that is unavailable.
+    Maintenance then does the same later, so the caller must not get an error: the change was made.
+    Blocks, as `retry_while_unavailable`. Errors: any but those of an unavailable server.
     """
     try:
         retry_while_unavailable(do, MAX_WAIT_S, connection=connection)

@@ -108,21 +108,21 @@ class JobBase(RQJob):
 
     @property
     def success_callback(self) -> Any:
-        """The callback, found as a function of a job is; None where there is none."""
+        """The callback, looked up like a job's function; None if there is none."""
         if self._success_callback is UNEVALUATED and self._success_callback_name:
             self._success_callback = find_callable(self._success_callback_name)
         return super().success_callback
 
     @property
     def failure_callback(self) -> Any:
-        """The callback, found as a function of a job is; None where there is none."""
+        """The callback, looked up like a job's function; None if there is none."""
         if self._failure_callback is UNEVALUATED and self._failure_callback_name:
             self._failure_callback = find_callable(self._failure_callback_name)
         return super().failure_callback
 
     @property
     def stopped_callback(self) -> Any:
-        """The callback, found as a function of a job is; None where there is none."""
+        """The callback, looked up like a job's function; None if there is none."""
         if self._stopped_callback is UNEVALUATED and self._stopped_callback_name:
             self._stopped_callback = find_callable(self._stopped_callback_name)
         return super().stopped_callback

@@ -170,10 +170,10 @@ def _stage(plan: Plan, connection: Redis, retention_s: float, *, is_apart: bool)
 def _cancel_before(run_id: str, group: str, connection: Redis) -> None:
     line = [as_text(raw) for raw in connection.lrange(keys.concurrency(group), 0, -1)]
     for other in line[: line.index(run_id)] if run_id in line else ():
-        try:  # nobody comes to a run's own queue by himself, and this run would wait for ever
+        try:  # a run's own queue may have no workers, so `cancel` must not wait for its jobs
             is_apart = bool(get_record(other, connection).queue)
             cancel(other, connection, may_wait=not is_apart)
-        except (RunNotFound, WrongState):  # it has ended meanwhile
+        except (RunNotFound, WrongState):  # it has just ended
             continue
 
 
@@ -349,7 +349,7 @@ def _has_old_runs(connection: Redis) -> bool:
 
 
 def index_runs(connection: Redis) -> None:
-    """Put right the index of runs by workflow: older versions neither add to it nor trim it."""
+    """Repair the index of runs by workflow, which older versions neither extend nor trim."""
     for raw_key in connection.scan_iter(f"{keys.runs_of('')}*", count=1_000):
         for raw, _ in connection.zscan_iter(as_text(raw_key)):
             if connection.zscore(keys.RUNS, as_text(raw)) is None:
@@ -470,7 +470,7 @@ def cancel(
     record = get_record(run_id, connection)
     if record.state in RUN_ENDED:
         raise WrongState(f"run {run_id} has ended: {record.state}")
-    if record.state == "retrying":  # or what is still to come of that would be started
+    if record.state == "retrying":  # complete the retry, or its later jobs would be started
         finish(connection, f"again:{run_id}")
     has_begun = not connection.hexists(keys.run(run_id), "held")
     with connection.pipeline() as pipeline:

@@ -160,7 +160,8 @@ _MADE_BY_ZONE_READER = _Made(_ZONE_READER)
 _UNCALLED = frozenset(
     f"builtins.{name}" for name in ("bool", "bytes", "dict", "float", "int", "list", "str", "tuple")
 )
-"""Types that pickles have opcodes for: they are named as values, and called for nothing."""
+"""Types that have opcodes of their own: pickles name them as values, or call them without
+arguments."""
 
 _CONTAINERS = frozenset(
     {"builtins.bytearray", "builtins.frozenset", "builtins.set"}
@@ -170,17 +171,17 @@ _CHECKED = _UNCALLED | _CONTAINERS | {"fractions.Fraction"}
 _PLAIN_FRACTION = re.compile(r"-?[0-9]+(/[0-9]+)?")
 
 _OUTSIDE = ("EXT", "PERSID", "BINPERSID", "NEXT_BUFFER", "READONLY_BUFFER")
-"""Opcodes for what is not in the pickle. `READONLY_BUFFER` replaces what is on the stack, too."""
+"""Opcodes for objects outside of the pickle; `READONLY_BUFFER` replaces an object on the stack."""
 
 _OPCODES = {ord(opcode.code): opcode for opcode in pickletools.opcodes}
 _STOP, _MEMOIZE, _BINGET = pickle.STOP[0], pickle.MEMOIZE[0], pickle.BINGET[0]
 _CALLS = frozenset({pickle.REDUCE[0], pickle.NEWOBJ[0]})
 _EMPTY = {pickle.EMPTY_TUPLE[0]: (), pickle.EMPTY_DICT[0]: _OTHER, pickle.EMPTY_LIST[0]: _OTHER}
 _CHANGES = {pickle.BUILD[0]: 1, pickle.APPEND[0]: 1, pickle.SETITEM[0]: 2}
-"""Opcodes that change what is on the stack, with how much they take from above it."""
+"""Opcodes that change an object on the stack, and the number of objects they take above it."""
 
 _CHANGES_BY_MARK = frozenset({pickle.APPENDS[0], pickle.SETITEMS[0], pickle.ADDITEMS[0]})
-"""Those that take all above a mark."""
+"""Those that take all objects above a mark."""
 
 _CHANGES |= dict.fromkeys(_CHANGES_BY_MARK, 0)
 _TUPLES = {pickle.TUPLE1[0]: 1, pickle.TUPLE2[0]: 2, pickle.TUPLE3[0]: 3}
@@ -197,10 +198,10 @@ _NUMBER_TRACES |= {pickle.NEWTRUE[0]: _OTHER, pickle.NEWFALSE[0]: _OTHER}
 
 
 class _Scan:
-    """Follows a pickle as the unpickler does, with placeholders for what it would make.
+    """Executes the opcodes of a pickle on placeholders instead of objects.
 
-    `pickletools` says what each opcode takes from the stack and leaves there. Only the opcodes that
-    handle names and calls need more than that.
+    `pickletools` knows what each opcode takes from the stack and puts there. Only opcodes for names
+    and calls need more than that.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -209,14 +210,14 @@ class _Scan:
         self._marks: list[int] = []
         self._memo: dict[int, Any] = {}
         self._changed: set[str] = set()
-        self._results: dict[str, _Made] = {}  # of the names that may be called with anything
+        self._results: dict[str, _Made] = {}  # of names without a check of arguments
 
     def find_changed(self) -> frozenset[str]:
         """Return the names whose results get a state or items after the call.
 
         Raises:
-            pickle.UnpicklingError: for a pickle that changes what it has not made, that calls a
-                plain type in a way of its own, or that cannot be followed.
+            pickle.UnpicklingError: for a pickle that changes objects which it has not made, that
+                calls a plain type with unusual arguments, or that cannot be followed.
         """
         try:
             self._follow()
@@ -225,7 +226,7 @@ class _Scan:
         return frozenset(self._changed)
 
     def _follow(self) -> None:
-        """Go through the opcodes up to the end. Those of which data has most have a short way."""
+        """Execute all opcodes. The most frequent ones are handled first, for speed."""
         data, stack, memo = self._data, self._stack, self._memo
         stream = io.BytesIO(data)
         at = 0

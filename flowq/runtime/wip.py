@@ -153,9 +153,9 @@ def find_served(connection: Redis) -> set[str]:
 
 
 def find_hosts(workers: Iterable[str], connection: Redis) -> dict[str, tuple[str, int]]:
-    """Return the host and the process id of workers, by name, as far as they are known.
+    """Return the host and the process id of workers, by name, without unknown ones.
 
-    One of RQ's own workers is known until a minute after its end, one of ours some days longer.
+    A worker of RQ is known until a minute after its end, one of flowq for some more days.
     """
     names = sorted({name for name in workers if name})
     found: dict[str, tuple[str, int]] = {}

@@ -475,7 +475,7 @@ class Pool:
         self.scratch.drop(child.process.pid)
 
     def _note_death(self, child: Child, *, is_own: bool) -> None:
-        """Count children that fail to start; `is_own`: nobody else has killed this one.
+        """Count children that fail to start; `is_own`: this one was not killed by others.
 
         A child that was killed before it was ready says nothing about the next one: on a slow
         machine it takes seconds to start, and a killer can meet many in a row.

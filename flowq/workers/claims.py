@@ -146,7 +146,7 @@ class Claim:
         self.tries += by
 
     def forget_tries(self) -> None:
-        """Allow as many tries as if no child had been asked to conclude it."""
+        """Reset the number of children that were asked to conclude it."""
         self.tries = 0
 
 

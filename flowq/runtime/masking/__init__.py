@@ -1,12 +1,12 @@
-"""Secrets hidden in what is shown: in text, in output as bytes, and in exceptions.
+"""Hides secrets in everything that is shown: texts, output as bytes, and exceptions.
 
-All masking goes through a `Mask`, and each thing is masked where it is made: output by whoever
-moves it from the process that wrote it to where it is kept (flowq/workers/output.py,
-or outlets.py for workers of RQ's), errors where the job raises them (errors.py), views and messages
-in flowq/runtime/work.py. What processes print is read as bytes, so it does not matter who wrote it,
-how, or in how many parts. forms.py lists the spellings of a secret that are hidden.
+All masking uses a `Mask`, and happens where a text is made. Output is masked when it is moved from
+the process that wrote it to a log (flowq/workers/output.py; outlets.py for RQ's own workers),
+errors where the job raises them (errors.py), views and messages in flowq/runtime/work.py. Output is
+read as bytes, so it does not matter which program wrote it, and in how many parts. forms.py lists
+the spellings of a secret that are hidden.
 
-A job without secrets has an empty mask, and that is false: nothing of this is done for it.
+A job without secrets has an empty mask, which is false, and costs nothing.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ HIDDEN = "***"
 _HIDDEN_BYTES = HIDDEN.encode()
 
 MIN_LENGTH = 4
-"""A shorter secret is not hidden: it would make texts unreadable. Units: characters."""
+"""A secret with fewer characters is not hidden: texts would become unreadable."""
 
 MIN_PART = 8
-"""What is less than a secret (one line of it, what an expression made of it, another spelling) is
-hidden from that length on. Units: characters."""
+"""The minimum number of characters for parts of a secret (one of its lines, a value that an
+expression made from it, another spelling)."""
 
 Learn = Callable[[Sequence[str]], None]
 

@@ -188,7 +188,7 @@ class AlarmDeathPenalty(BaseDeathPenalty):
 DEATH_PENALTY_CLASS: type[BaseDeathPenalty] = (
     AlarmDeathPenalty if hasattr(signal, "SIGALRM") else ThreadDeathPenalty
 )
-"""RQ's way where there is SIGALRM, else a thread."""
+"""By SIGALRM, as in RQ, if the platform has it; otherwise by a thread."""
 
 
 def disarm() -> None:

@@ -47,8 +47,10 @@ _KILLS = ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT")
 
 
 def is_kill(code: int) -> bool:
-    """Whether somebody (a person, the kernel's memory killer) has ended the process: it did not
-    exit, and did not crash. Windows does not tell: there a killed process has an exit code."""
+    """Whether the process was killed, by a user or by the kernel; it did not exit or crash.
+
+    Always False on Windows, where a killed process has an exit code.
+    """
     return code < 0 and any(code == -getattr(signal, name, 0) for name in _KILLS)
 
 
