@@ -37,17 +37,19 @@ from flowq.runtime.explain import (
     explain_group,
     find_hold,
 )
+from flowq.runtime.listening import count_left_alone, find_hosts, find_unattended, list_queues
 from flowq.runtime.maintenance import Finding, tidy
 from flowq.runtime.outputs import KeptOutputs
 from flowq.runtime.results import Failure, JobView
 from flowq.runtime.runs import read_changes
 from flowq.runtime.uninstalling import check_uninstall, uninstall
 from flowq.runtime.wip import (
-    count_left_alone,
-    find_hosts,
-    find_unattended,
+    Executing,
+    InProgress,
+    WorkerRecord,
     list_executing,
-    list_queues,
+    list_workers,
+    read_wip,
 )
 from flowq.server.connection import explain as explain_trouble
 from flowq.server.url import hide_password
@@ -55,7 +57,6 @@ from flowq.status import (
     ENDED,
     CodeChange,
     Event,
-    Executing,
     JobRecord,
     RunRecord,
     RunStatus,
@@ -75,12 +76,14 @@ __all__ = [
     "Explanation",
     "Failure",
     "Finding",
+    "InProgress",
     "JobRecord",
     "JobView",
     "KeptOutputs",
     "Run",
     "RunRecord",
     "Unloadable",
+    "WorkerRecord",
     "check_uninstall",
     "count_left_alone",
     "explain",
@@ -91,6 +94,8 @@ __all__ = [
     "list_executing",
     "list_queues",
     "list_runs",
+    "list_workers",
+    "read_wip",
     "submit",
     "uninstall",
 ]

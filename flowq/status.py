@@ -389,20 +389,6 @@ class CodeChange:
     at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Executing:
-    """One execution that is going on. `run_id` and `name` are empty outside of runs."""
-
-    job_id: str
-    execution_id: str
-    queue: str
-    worker: str
-    description: str
-    started_at: datetime | None
-    run_id: str = ""
-    name: str = ""
-
-
 def group_state(items: Iterable[str], list_state: str = "finished") -> str:
     """Return the one state of a group, for expressions, `--json` and displays alike.
 

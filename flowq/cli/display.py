@@ -6,7 +6,8 @@ import os
 import shutil
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import IO, Any, Self, cast
 
@@ -124,6 +125,11 @@ class Live(Display):
         pause_s = max(FRAME_S, PAUSE_PER_FRAME * (time.process_time() - before_s))
         self._draw_again_at = time.monotonic() + pause_s
 
+    def draw_table(self, lines: Sequence[Line]) -> None:
+        """Draw a table of the caller's instead of the one of a run."""
+        height = max(1, self._console.size.height - 2)
+        self._live.update(_to_text([*lines[:height], ()]), refresh=True)
+
     def _draw_last(self, status: RunStatus) -> None:
         """Leave the table of an ended run, without what its summary says again."""
         lines = self._lines(status)
@@ -189,6 +195,22 @@ def tell(lines: Iterable[Line], stream: Stream) -> None:
         Live(stream).tell(lines)
     else:
         terminal.write(plain_text(lines), stream)
+
+
+@contextmanager
+def changing_table(stream: Stream) -> Iterator[Callable[[Sequence[Line]], None]]:
+    """Give a function that shows a table, again and again: in place of the one before it on a
+    terminal, where its end is cut off if it is too long, and below it elsewhere."""
+    if not is_capable(stream):
+        yield lambda lines: terminal.write(plain_text(lines), stream)
+        return
+    with Live(stream) as live:
+        yield live.draw_table
+
+
+def table_width(stream: Stream) -> int | None:
+    """Return how wide a table may be; None for any width, where a program reads it."""
+    return width_of(stream) if stream.isatty() else None
 
 
 def width_of(stream: Stream, otherwise: int = 100) -> int:

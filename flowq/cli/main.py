@@ -44,6 +44,7 @@ COMMANDS: Mapping[str, str] = {
     "doctor": "Find and repair lost jobs.",
     "wip": "List the jobs that are being executed right now.",
     "worker": "Execute the jobs of queues.",
+    "workers": "List the workers of a server.",
     "server": "Inspect or stop the private server of a folder.",
     "completion": "Print a shell's completion script.",
 }
@@ -116,7 +117,6 @@ _MEANT: Mapping[str, str] = {
     "rerun": "flowq retry runs again what failed",
     "validate": "flowq check looks for mistakes in a workflow",
     "lint": "flowq check looks for mistakes in a workflow",
-    "workers": "flowq worker starts one; rq info lists those of a server",
     "help": "see flowq --help, and flowq COMMAND --help",
 }
 """What other tools call their commands, and what to write here."""

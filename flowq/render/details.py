@@ -1,4 +1,4 @@
-"""Everything known about one run or one job, and tables of runs and of executing jobs."""
+"""Everything known about one run or one job, and the table of runs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from flowq.render.lines import (
     shortened,
 )
 from flowq.runtime.views import to_printable
-from flowq.status import ENDED, CodeChange, Executing, JobRecord, JobStatus, RunRecord
+from flowq.status import ENDED, CodeChange, JobRecord, JobStatus, RunRecord
 
 MAX_ERROR = 80
 """Characters of the error of an attempt that are shown in a line."""
@@ -205,26 +205,6 @@ def _run_row(record: RunRecord, now: datetime) -> list[Span]:
         (local_time(record.created_at), "dim"),
         (format_age(record.created_at, now), "dim"),
         (format_duration(took.total_seconds()) if took else "", "dim"),
-    ]
-
-
-def wip_table(entries: Iterable[Executing], now: datetime) -> list[Line]:
-    """Return one line for each execution, in the order given, under a line with the heads."""
-    rows = [_wip_row(entry, now) for entry in entries]
-    if not rows:
-        return [(("no job is being executed", "dim"),)]
-    return aligned(("JOB", "RUN", "QUEUE", "FOR", "WORKER", "CALL"), rows)
-
-
-def _wip_row(entry: Executing, now: datetime) -> list[Span]:
-    for_s = (now - entry.started_at).total_seconds() if entry.started_at else None
-    return [
-        (entry.name or entry.job_id, "bold cyan"),
-        (entry.run_id, ""),
-        (entry.queue, ""),
-        ("" if for_s is None else format_duration(for_s), ""),
-        (printable(entry.worker), "dim"),
-        (printable(entry.description), "dim"),
     ]
 
 

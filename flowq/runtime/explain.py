@@ -15,9 +15,10 @@ from rq.worker import Worker as RQWorker
 from flowq.errors import JobNotFound
 from flowq.runtime import keys
 from flowq.runtime.connections import read_clock
+from flowq.runtime.listening import find_alive, find_living, find_unattended
 from flowq.runtime.queue import Queue
 from flowq.runtime.runs import read_job_records
-from flowq.runtime.wip import WIPRegistry, find_alive, find_living, find_unattended
+from flowq.runtime.wip import WIPRegistry
 from flowq.status import ENDED, OUTCOMES, SUCCESSES, JobStatus, declared_name, public_name
 
 if TYPE_CHECKING:

@@ -22,8 +22,8 @@ from rq.utils import as_text
 from flowq.errors import UsageError
 from flowq.runtime import keys, scripts
 from flowq.runtime.connections import is_refusal, read_clock
+from flowq.runtime.listening import find_alive
 from flowq.runtime.steps import finish, step, stop, work_off
-from flowq.runtime.wip import find_alive
 
 if TYPE_CHECKING:
     from redis import Redis

@@ -195,6 +195,8 @@ rq.timeouts.UnixSignalDeathPenalty c12c03756fa3cf43
     workers/child/timeouts.py:AlarmDeathPenalty
 rq.timeouts.TimerDeathPenalty 233a60fedd4bc3b1
     workers/child/timeouts.py:ThreadDeathPenalty
+rq.worker.base.BaseWorker.serialize 219368b12c2d438b
+    workers/worker.py:serialize runtime/wip.py runtime/lua/workers.lua
 rq.command.handle_command 8b5094484df45d3b
     workers/monitor.py:obey
 rq.repeat.Repeat.schedule 13d90e2b498609db

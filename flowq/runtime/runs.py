@@ -28,11 +28,11 @@ from flowq.runtime.connections import (
     read_clock,
     read_each,
 )
+from flowq.runtime.listening import find_unattended
 from flowq.runtime.outputs import fields_of_record
 from flowq.runtime.planned import add_planned, batches, declare_groups, read_inputs, write_timeout
 from flowq.runtime.scripts import format_instant
 from flowq.runtime.steps import finish, stop
-from flowq.runtime.wip import find_unattended
 from flowq.status import (
     LIST,
     RUN_ENDED,

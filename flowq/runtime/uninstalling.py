@@ -11,10 +11,10 @@ from rq.utils import as_text
 from flowq.errors import WrongState
 from flowq.runtime import keys
 from flowq.runtime.job import Job
+from flowq.runtime.listening import find_living
 from flowq.runtime.maintenance import delete_functions, list_functions
 from flowq.runtime.runs import remove
 from flowq.runtime.steps import work_off
-from flowq.runtime.wip import find_living
 from flowq.status import RUN_ENDED
 
 if TYPE_CHECKING:

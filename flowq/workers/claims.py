@@ -34,6 +34,10 @@ class Claim:
         handed_at: on the monotonic clock.
         stop_asked: a user has stopped the job, so "stopped" is its end, whatever happens to it.
         tries: how many children were asked to conclude it.
+        began_at: when it began, in epoch seconds; 0 if it has not, or that was not reported yet.
+        pid: the process that began it; 0 likewise.
+        is_known_to_wait: whether Redis was told that it has not begun; else it takes that to
+            have happened, but for light ones.
     """
 
     number: int
@@ -50,6 +54,9 @@ class Claim:
     end: End = NOT_ENDED
     stop_asked: bool = False
     tries: int = 0
+    began_at: float = 0.0
+    pid: int = 0
+    is_known_to_wait: bool = False
 
     # What its hash says ------------------------------------------------------------------------
 
@@ -82,6 +89,15 @@ class Claim:
         """Have the next heartbeat record the execution in Redis; False if that was done."""
         was_light, self.is_light = self.is_light, False
         return was_light
+
+    def note_begun(self, at: float, pid: int) -> None:
+        """Note that a process has begun it. Units: `at` in epoch seconds."""
+        if not self.began_at:  # or the instant would move with the two clocks
+            self.began_at, self.pid = at, pid
+
+    def note_told(self, *, is_waiting: bool) -> None:
+        """Note that Redis has been told whether it waits for its beginning."""
+        self.is_known_to_wait = is_waiting
 
     def ask_to_stop(self) -> None:
         """Note that a user has stopped it."""

@@ -18,6 +18,10 @@ from flowq.workers.processes import reap_orphans
 LOOK_S = 0.01
 """When a child's job has run so long, the jobs behind it are given to others."""
 
+UNSAID_S = 0.03
+"""How long a job that was claimed alone may wait to begin before Redis hears that it waits: its
+child is only just starting, say."""
+
 READ_S = 0.5
 """The interval at which the output of running jobs is added to their logs."""
 
@@ -54,9 +58,9 @@ class Monitor:
 
     def _look_at(self, child: Child, now: float) -> bool:
         child.end_late_chore(CHORE_TIMEOUT_S, now)
-        claim = child.executing
+        claim, has_news = child.executing, _has_news(child, now)
         if claim is None:
-            return False
+            return has_news
         seconds = now - child.shared.begun_at
         if claim.timeout_s is not None:
             allowed_s = claim.timeout_s + child.shared.extra_s + self.grace_s
@@ -64,7 +68,7 @@ class Monitor:
                 timeout = f"Task exceeded maximum timeout value ({claim.timeout_s:g} seconds)"
                 because = f"{timeout}; it went on when it was told so, and was killed"
                 self.pool.kill(child, f"rq.timeouts.JobTimeoutException: {because}")
-        return seconds > LOOK_S and self._isolate(child, claim)
+        return (seconds > LOOK_S and self._isolate(child, claim)) or has_news
 
     def _isolate(self, child: Child, claim: Claim) -> bool:
         """Take back what waits behind a long job. Returns True if it was taken for a short one."""
@@ -156,6 +160,9 @@ class Monitor:
         report: list[tuple[Claim, bool]] = []
         for child in self.pool.children:
             begun = child.shared.begun
+            if (claim := child.claims.get(begun)) is not None:
+                for_s = time.monotonic() - child.shared.begun_at
+                claim.note_begun(time.time() - for_s, child.shared.pid)
             report += [
                 (claim, number > begun)
                 for number, claim in child.claims.items()
@@ -164,3 +171,14 @@ class Monitor:
             if child.concluding is not None:
                 report.append((child.concluding, False))
         return report
+
+
+def _has_news(child: Child, now: float) -> bool:
+    """Whether Redis is wrong about which of the child's jobs have begun. Light claims do not count:
+    they begin and end within milliseconds, or are made heavy."""
+    begun = child.shared.begun
+    for number, claim in child.claims.items():
+        is_wrong = not claim.is_light and claim.is_known_to_wait == (number <= begun)
+        if is_wrong and (number <= begun or now - claim.handed_at > UNSAID_S):
+            return True
+    return False

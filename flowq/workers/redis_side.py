@@ -295,10 +295,13 @@ class RedisSide:
         arguments: list[Any] = [self.worker, lease_s, ttl_s, self._beat_s, len(executing)]
         for claim, is_waiting in executing:
             flag = "1" if is_waiting else ""
-            arguments += [claim.job_id, claim.execution_id, claim.queue, flag, claim.claimed_at]
+            arguments += [claim.job_id, claim.execution_id, claim.queue, flag]
+            arguments += [claim.began_at or claim.claimed_at, claim.pid or ""]
         self._report_work()
         self.tell_host()
         lost = scripts.BEAT.call(self.connection, self._key, *arguments)
+        for claim, is_waiting in executing:
+            claim.note_told(is_waiting=is_waiting)
         return {as_text(execution_id) for execution_id in lost}
 
     def tell_host(self) -> None:

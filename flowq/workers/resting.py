@@ -92,9 +92,9 @@ def rest(values: dict[str, Any], command: list[str], connection: Redis) -> None:
     Returns only if this is not possible: then the process should end. Errors: none.
     """
     from flowq.runtime import keys  # noqa: PLC0415 - the waiting process must not load these
+    from flowq.runtime.listening import find_served  # noqa: PLC0415 - the same
     from flowq.runtime.scripts import STEP  # noqa: PLC0415 - the same
     from flowq.runtime.steps import LOOKS_PER_STEP  # noqa: PLC0415 - the same
-    from flowq.runtime.wip import find_served  # noqa: PLC0415 - the same
 
     path = connection.connection_pool.connection_kwargs.get("path")
     run_id = values["until_run"]

@@ -24,10 +24,10 @@ from flowq.errors import UsageError
 from flowq.runtime import keys
 from flowq.runtime.connections import MAX_WAIT_S, Outage, retry_while_unavailable
 from flowq.runtime.job import Job
+from flowq.runtime.listening import find_living
 from flowq.runtime.maintenance import Finding, Lease, examine, find_suspects, read_lease, tidy
 from flowq.runtime.queue import Queue
 from flowq.runtime.rq import WorkerBase, explain_key_prefix
-from flowq.runtime.wip import find_living
 from flowq.workers.address import Address, address_of
 from flowq.workers.children import Pool
 from flowq.workers.estimates import Estimates
@@ -251,6 +251,11 @@ class Worker(WorkerBase):
         return Supervisor(
             redis_side, monitor, wakeup, periodic, limits, on_reconnect=self._register_again
         )
+
+    def serialize(self) -> dict[str, Any]:
+        """Return the fields of the worker's hash: RQ's, and what `flowq workers` shows."""
+        fields: dict[str, Any] = super().serialize()
+        return {**fields, "flowq_mode": self.mode, "flowq_concurrency": self.concurrency}
 
     def _register(self, supervisor: Supervisor) -> None:
         outage = Outage(log.error, log.warning)

@@ -73,6 +73,8 @@ def test_mistakes_have_an_exit_code_and_a_sentence_and_leave_nothing_behind(
         ("runs", "no runs\n"),
         ("runs --json", "[]\n"),
         ("wip", "no job is being executed\n"),
+        ("wip --watch", "no job is being executed\n"),
+        ("workers", "no workers\n"),
         ("doctor", "nothing to put right\n"),
         ("doctor --uninstall", "nothing to remove\n"),
         ("worker --burst", ""),

@@ -57,7 +57,7 @@ def test_one_user_submits_and_works_off_and_the_other_looks_and_changes_nothing(
     looking = ("--redis-url", url_of("looks"))
     assert "succeeded" in call("status", run_id, *looking).out
     assert "hi" in call("show", run_id, "a", *looking).out
-    for words in (["runs"], ["wip"], ["explain", run_id, "pid"]):
+    for words in (["runs"], ["wip"], ["workers"], ["explain", run_id, "pid"]):
         assert call(*words, *looking).code == 0, words
     before = connection.dump(f"rq:flowq:1:run:{run_id}")
     assert call("retry", run_id, *looking).code != 0

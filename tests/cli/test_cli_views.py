@@ -77,6 +77,9 @@ LOOKS = (
     ["runs"],
     ["runs", "--json"],
     ["wip"],
+    ["wip", "--json"],
+    ["workers"],
+    ["workers", "--json"],
 )
 
 

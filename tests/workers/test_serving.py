@@ -15,7 +15,7 @@ from rq.job import Job as RQJob
 from flowq.client import Run, submit
 from flowq.compiling import compile_plan, load
 from flowq.runtime import keys
-from flowq.runtime.wip import find_served, find_unattended
+from flowq.runtime.listening import find_served, find_unattended
 from flowq.workers import serving
 from flowq.workers.resting import MAX_SERVED
 

@@ -17,12 +17,17 @@ local function listens(name)
 end
 
 -- Whether a worker is there: one of ours until its lease is over, as long as it listens; one of RQ's as
--- long as its hash is.
+-- long as its hash is, and it has not ended.
 function workers.is_there(name)
   if is_there_by_name[name] == nil then
     local lease = lease_of(name)
-    local is_there = redis.call('EXISTS', keys.worker(name)) == 1
-    if lease then is_there = lease > TS and listens(name) end
+    local is_there
+    if lease then
+      is_there = lease > TS and listens(name)
+    else -- the hash of one that has ended stays for a minute
+      is_there = redis.call('EXISTS', keys.worker(name)) == 1
+        and redis.call('HEXISTS', keys.worker(name), 'death') == 0
+    end
     is_there_by_name[name] = is_there
   end
   return is_there_by_name[name]
@@ -71,7 +76,8 @@ end
 -- ARGV   4 name of the worker   5 seconds after which it counts as lost
 --        6 ttl of the worker's hash   7 seconds between heartbeats
 --        8 number of executions, then for each: job, execution, queue, "1" when it was handed over
---          and has not begun, when it was claimed (epoch seconds)
+--          and has not begun, when it began, or else was claimed (epoch seconds),
+--          the process that executes it, "" when that is not known
 -- Returns {ids of executions that somebody took away…}.
 -- It makes the records of executions that were claimed without them, and tells runs of those that have
 -- begun since they were handed over.
@@ -84,17 +90,18 @@ function workers.beat(argv)
 
   local lost = {}
   local ttl = tonumber(argv[7]) + 60
-  for i = 9, 8 + 5 * tonumber(argv[8]), 5 do
+  for i = 9, 8 + 6 * tonumber(argv[8]), 6 do
     local id, execution, queue, handed = argv[i], argv[i + 1], argv[i + 2], argv[i + 3]
     local member = id .. ':' .. execution
     if redis.call('ZSCORE', PREFIX .. ':wip:' .. queue, member) then
       local key = PREFIX .. ':execution:' .. member
       redis.call('HSET', key, 'id', execution, 'job_id', id, 'worker_name', worker,
-        'last_heartbeat', TS)
+        'last_heartbeat', TS, 'flowq_pid', argv[i + 5])
       local is_new = redis.call('HSETNX', key, 'created_at', argv[i + 4]) == 1
       if handed == '1' then
         redis.call('HSET', key, 'flowq_handed', '1')
       elseif redis.call('HDEL', key, 'flowq_handed') == 1 or is_new then
+        redis.call('HSET', key, 'created_at', argv[i + 4])
         local f = redis.call('HMGET', keys.job(id), 'flowq_run', 'flowq_name')
         if f[1] then runs.log_start(f[1], id, f[2], 'started', worker) end
       end

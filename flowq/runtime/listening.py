@@ -1,0 +1,116 @@
+"""Which workers are alive, and which queues have some."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from rq.queue import Queue as RQQueue
+from rq.utils import as_text
+from rq.worker_registration import WORKERS_BY_QUEUE_KEY
+
+from flowq.runtime import keys, scripts
+from flowq.runtime.connections import read_each
+
+if TYPE_CHECKING:
+    from redis import Redis
+    from redis.client import Pipeline
+
+QUEUES = RQQueue.redis_queues_keys
+"""RQ's set of all queues."""
+
+
+def find_unattended(queues: Iterable[str], connection: Redis) -> list[str]:
+    """Return the queues on which no worker listens, in the given order, each once.
+
+    A killed worker of RQ counts until its last heartbeat expires, one of flowq until its connection
+    is closed or its lease expires. On a run's own queue, the workers that serve the run count while
+    they are connected.
+    """
+    names = list(dict.fromkeys(queues))
+    served = find_served(connection) if any(map(run_of, names)) else set()
+    with connection.pipeline(transaction=False) as pipeline:
+        for name in names:
+            pipeline.smembers(WORKERS_BY_QUEUE_KEY % name)
+        listening = [set(map(_name_of, workers)) for workers in pipeline.execute()]
+    living = find_alive(set().union(*listening), connection)
+    return [
+        name
+        for name, workers in zip(names, listening, strict=True)
+        if (run_of(name) not in served if run_of(name) else living.isdisjoint(workers))
+    ]
+
+
+def list_queues(connection: Redis) -> list[str]:
+    """Return the names of all queues, sorted, without runs' own queues."""
+    prefix = keys.queue("")
+    names = sorted(as_text(key).removeprefix(prefix) for key in connection.smembers(QUEUES))
+    return [name for name in names if not run_of(name)]
+
+
+def count_left_alone(connection: Redis) -> dict[str, int]:
+    """Return the number of queued jobs on each queue on which no worker listens, by name."""
+    shared = list_queues(connection)
+    with connection.pipeline(transaction=False) as pipeline:
+        for name in shared:
+            pipeline.llen(keys.queue(name))
+        counts = dict(zip(shared, pipeline.execute(), strict=True))
+    waiting = [name for name, count in counts.items() if count]
+    return {name: counts[name] for name in find_unattended(waiting, connection)}
+
+
+def find_served(connection: Redis) -> set[str]:
+    """Return the ids of the runs that have workers of their own, working or resting."""
+    names = (as_text(client.get("name", "")) for client in connection.client_list())
+    return {
+        name.removeprefix(keys.RUN_CLIENT) for name in names if name.startswith(keys.RUN_CLIENT)
+    }
+
+
+def find_hosts(workers: Iterable[str], connection: Redis) -> dict[str, tuple[str, int]]:
+    """Return the host and the process id of workers, by name, without unknown ones.
+
+    A worker of RQ is known until a minute after its end, one of flowq for some more days.
+    """
+    names = sorted({name for name in workers if name})
+    found: dict[str, tuple[str, int]] = {}
+
+    def ask(pipe: Pipeline, name: str) -> None:
+        pipe.get(keys.host(name))
+        pipe.hmget(keys.worker(name), "hostname", "pid")
+
+    for name, (told, fields) in read_each(names, connection, ask):
+        host, pid = (as_text(each) if each else "" for each in fields)
+        if told:
+            host, _, pid = as_text(told).rpartition(" ")
+        if host and pid.isdecimal():
+            found[name] = host, int(pid)
+    return found
+
+
+def _name_of(key: str | bytes) -> str:
+    return as_text(key).removeprefix(keys.worker(""))
+
+
+def run_of(queue: str) -> str:
+    """Return the id of the run whose own queue this is; "" for other queues."""
+    is_own = queue.startswith(keys.OWN_QUEUE)
+    return queue.removeprefix(keys.OWN_QUEUE) if is_own else ""
+
+
+def find_alive(workers: Iterable[str], connection: Redis) -> set[str]:
+    """Return those of these workers that are alive, by name.
+
+    A worker of flowq is alive while it is connected and its lease has not expired, one of RQ while
+    its hash exists. In a cluster, flowq's workers may be connected to another node, so only the
+    lease counts.
+    """
+    names = list(workers)
+    answer = scripts.ARE_THERE.call(connection, keys.WORKERS, *names) if names else []
+    return set(map(as_text, answer))
+
+
+def find_living(connection: Redis) -> list[str]:
+    """Return the names of flowq's workers that are alive."""
+    names: Any = connection.zrange(keys.WORKERS, 0, -1)
+    return sorted(find_alive(map(as_text, names), connection))
