@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -65,16 +65,15 @@ def status(folder: Path | None, as_json: bool) -> None:
         if value:
             terminal.write(f"{name:<9}{value}\n")
     if gone := state.find_abandoned():
-        terminal.write(f"gone     {_describe_gone(gone)}\n")
+        terminal.write("".join(f"{line}\n" for line in _describe_gone(gone)))
 
 
-def _describe_gone(gone: Sequence[str]) -> str:
-    names = ", ".join(gone[:SHOWN]) + (" …" if len(gone) > SHOWN else "")
-    states = "1 state" if len(gone) == 1 else f"{len(gone)} states"
-    return (
-        f"{states} of folders that no longer exist ({names}); keep one that was renamed with "
-        "flowq server adopt FOLDER, remove all others with flowq server reset --gone"
-    )
+def _describe_gone(gone: Sequence[str]) -> Iterator[str]:
+    states = "1 state of a folder" if len(gone) == 1 else f"{len(gone)} states of folders"
+    yield f"gone     {states} no longer there (flowq server adopt FOLDER, or reset --gone for all):"
+    yield from (f"  {each}" for each in gone[:SHOWN])
+    if len(gone) > SHOWN:
+        yield f"  and {len(gone) - SHOWN} more"
 
 
 def _look(folder: Path | None) -> dict[str, Any]:

@@ -66,8 +66,8 @@ def summary(report: Report, width: int = 80, *, unicode: bool = True) -> list[Li
     return [
         _verdict(report.status, unicode),
         *results(report, width, unicode=unicode),
-        *_failures(report, unicode),
         *_ended_otherwise(report, unicode),
+        *_failures(report, unicode),
     ]
 
 

@@ -92,8 +92,7 @@ def test_a_folder_that_is_gone_is_shown_and_its_state_adopted_or_removed(
     started.stop()
     gone.rmdir()
     shown = call("server", "status").out
-    assert f"{gone}" in shown
-    assert "flowq server adopt FOLDER, remove all others with flowq server reset --gone" in shown
+    assert f"(flowq server adopt FOLDER, or reset --gone for all):\n  {gone}\n" in shown
     said = f"if it was {gone} before: flowq server adopt {shlex.quote(str(gone))}\n"
     assert call("runs").err.endswith(said)
     done = call("server", "adopt", str(gone))
@@ -202,8 +201,9 @@ def test_the_states_of_all_folders_that_are_gone_are_counted_and_removed_at_once
     for each in gone:
         each.rmdir()
     shown = call("server", "status").out
-    assert "gone     5 states of folders that no longer exist (" in shown
+    assert "gone     5 states of folders no longer there (" in shown
     assert shown.count(f"{tmp_path}/gone") == 3
+    assert shown.endswith("  and 2 more\n")
     refused = call("server", "reset", "--gone", str(kept))
     assert (refused.code, "leave out" in refused.err) == (2, True)
     asked = call("server", "reset", "--gone")

@@ -51,7 +51,8 @@ def test_commands_about_runs_find_the_server_of_a_folder_above(
     again = inside("retry", run_id, "-v")
     assert again.returncode == 0, again.stderr
     assert f"say | {folder}\n" in again.stdout
-    assert f"{folder}" in inside("show", run_id, "say").stdout
+    assert inside("graph", "--run", "last", "-o", "drawn.svg").returncode == 0
+    assert (below / "drawn.svg").exists()
     assert not server.is_used(below)
 
 
