@@ -300,10 +300,15 @@ def do_or_leave_to_others(do: Callable[[], object], connection: Redis) -> None:
     """Do what follows a change that the server has made, unless it becomes unavailable.
 
     Maintenance then does the same later, so the caller must not get an error: the change was made.
-    Blocks, as `retry_while_unavailable`. Errors: any but those of an unavailable server.
+    Blocks: up to `MAX_WAIT_S` if the connection is lost; a server that refuses is not waited for,
+    beyond what the connection itself waits. Errors: any but those of an unavailable server.
     """
+
+    def is_lost(error: Exception) -> bool:
+        return is_passing(error) and not is_refusal(error)
+
     try:
-        retry_while_unavailable(do, MAX_WAIT_S, connection=connection)
+        retry_while_unavailable(do, MAX_WAIT_S, connection=connection, passes=is_lost)
     except RedisError as error:
         if not is_passing(error):
             raise

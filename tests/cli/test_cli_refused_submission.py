@@ -16,7 +16,7 @@ from flowq import client, server
 from flowq.cli import place
 from flowq.client import Run
 from flowq.compiling import compile_plan, load
-from flowq.runtime import approvals, connections, retry, runs
+from flowq.runtime import approvals, retry, runs
 from flowq.runtime.connections import Outage, RetryWhileRefused
 from flowq.runtime.maintenance import tidy
 from tests.cli.commands import Flowq, Said
@@ -171,7 +171,6 @@ def test_a_change_that_the_server_has_made_counts_though_it_refuses_what_follows
         leave(do, connection)
         OOM[1](operator)
 
-    monkeypatch.setattr(connections, "MAX_WAIT_S", 0.2)
     monkeypatch.setattr(module, "do_or_leave_to_others", refuse)
     asked = {"approve": ("publish",)}
     assert getattr(run, verb)(*asked.get(verb, ()))
