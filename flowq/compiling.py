@@ -1,6 +1,6 @@
 """Workflows, for programs: load one, check it, compile it to a plan.
 
-It is apart from `flowq.client`, so that looking at runs does not import the readers and checks.
+It is separate from `flowq.client`, so that commands about runs import no readers and checks.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ RUN_ID_LENGTH = 12
 def load(target: str, *, imports: bool = False) -> Workflow:
     """Return the workflow that `target` names: `file.yaml`, `file.py:name`, `package.module:name`.
 
-    Errors: WorkflowNotFound; WorkflowInvalid for a text with problems, with those too that
-    `find_problems` finds in what could be read of it.
+    Errors: WorkflowNotFound; WorkflowInvalid for a text with problems, including those that
+    `find_problems` finds in its known parts.
     """
     workflow, problems = load_partly(target)
     if not problems:
@@ -43,10 +43,10 @@ def load(target: str, *, imports: bool = False) -> Workflow:
 
 
 def find_problems(workflow: Workflow, *, imports: bool = True) -> list[Problem]:
-    """Return everything that is wrong with a workflow, warnings too, in the order of its text.
+    """Return all problems of a workflow, including warnings, in the order of its text.
 
-    With `imports` the functions are imported and their signatures looked at; without, the code may
-    live with the workers only.
+    With `imports`, import the functions and check their signatures; without, only the workers need
+    the code.
     """
     with collector_paused():
         return _find_problems(workflow, build_graph(workflow), imports)
@@ -75,13 +75,17 @@ def compile_plan(
 ) -> Plan:
     """Check a workflow and its inputs, and compile them to a plan; nothing is enqueued.
 
-    `warn` is called with each problem that is only a warning, when there are no others.
+    If there are only warnings, `warn` is called with each of them.
     Errors: WorkflowInvalid with all problems.
     """
     with collector_paused():
         graph = build_graph(workflow)
         problems = _find_problems(workflow, graph, imports)
-        values = _resolve(workflow, inputs or {}, problems)
+        values: dict[str, Any] = {}
+        try:
+            values = resolve_inputs(workflow, inputs or {})
+        except WorkflowInvalid as invalid:
+            problems += invalid.problems
         if any(problem.severity == "error" for problem in problems):
             raise WorkflowInvalid(problems)
         for problem in problems:
@@ -89,16 +93,6 @@ def compile_plan(
                 warn(problem)
         plan = make_plan(graph, values, run_id or make_run_id())
         return replace(plan, source=make_source(graph))
-
-
-def _resolve(
-    workflow: Workflow, given: Mapping[str, Any], problems: list[Problem]
-) -> dict[str, Any]:
-    try:
-        return resolve_inputs(workflow, given)
-    except WorkflowInvalid as invalid:
-        problems += invalid.problems
-        return {}
 
 
 def make_run_id() -> str:

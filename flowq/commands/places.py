@@ -269,19 +269,11 @@ _BARE = "and that stands without quotes where an operator of a test, or a comman
 _UNQUOTED = "which has it without quotes where an operator of a test, or a command, may be"
 
 
-def _judge_group(step: _Step) -> Refusal | None:
-    return None if step.parent.children[0].type == "{" else _ARITHMETIC
-
-
 def _judge_substitution(step: _Step) -> Refusal | None:
     opening = step.parent.children[0].type
     if opening == "$(":  # within a here-document the grammar does not know $((
         return _ARITHMETIC if trees.text_of(step.parent).startswith("$((") else None
     return _BACKTICKS if opening == "`" else _refuse(step)
-
-
-def _judge_subshell(step: _Step) -> Refusal | None:
-    return _ARITHMETIC if trees.text_of(step.parent).startswith("((") else None
 
 
 def _judge_process(step: _Step) -> Refusal | None:
@@ -339,20 +331,6 @@ def _judge_loop(step: _Step) -> Refusal | None:
     return _judge_variable(step, variable)
 
 
-def _judge_c_loop(step: _Step) -> Refusal | None:
-    return None if step.field == "body" else _ARITHMETIC
-
-
-def _judge_case(step: _Step) -> Refusal | None:
-    return None if step.field == "value" or step.child.type == "case_item" else _refuse(step)
-
-
-def _judge_assignment(step: _Step) -> Refusal | None:
-    if step.field != "value":
-        return _refuse(step)
-    return _judge_variable(step, step.parent.child_by_field_name("name"))
-
-
 def _judge_variable(step: _Step, variable: Node | None) -> Refusal | None:
     """Judge the variable that gets a value: it must not be read as arithmetic or code."""
     if variable is None or variable.type != "variable_name":
@@ -371,10 +349,6 @@ def _judge_variable(step: _Step, variable: Node | None) -> Refusal | None:
     if name in step.flows.split:
         return Refusal(f"is given to {name}, {_BARE}", f'write it as "${name}" there')
     return None
-
-
-def _judge_array(step: _Step) -> Refusal | None:
-    return _need(step, _LARGE, "an array")
 
 
 def _judge_redirection(step: _Step) -> Refusal | None:
@@ -438,14 +412,16 @@ def _judge_comparison(step: _Step) -> Refusal | None:
 
 
 _JUDGES: Mapping[str, Callable[[_Step], Refusal | None]] = {
-    "array": _judge_array,
+    "array": lambda step: _need(step, _LARGE, "an array"),
     "binary_expression": _judge_comparison,
-    "c_style_for_statement": _judge_c_loop,
-    "case_statement": _judge_case,
+    "c_style_for_statement": lambda step: None if step.field == "body" else _ARITHMETIC,
+    "case_statement": lambda step: (
+        None if step.field == "value" or step.child.type == "case_item" else _refuse(step)
+    ),
     "command": _judge_command,
     "concatenation": _judge_literal,
     "command_substitution": _judge_substitution,
-    "compound_statement": _judge_group,
+    "compound_statement": lambda step: None if step.parent.children[0].type == "{" else _ARITHMETIC,
     "file_redirect": _judge_redirection,
     "for_statement": _judge_loop,
     "function_definition": _judge_function,
@@ -457,8 +433,12 @@ _JUDGES: Mapping[str, Callable[[_Step], Refusal | None]] = {
     "string": _judge_literal,
     "process_substitution": _judge_process,
     "redirected_statement": _judge_redirected,
-    "subshell": _judge_subshell,
+    "subshell": lambda step: _ARITHMETIC if trees.text_of(step.parent).startswith("((") else None,
     "test_command": _judge_test,
     "unary_expression": _judge_comparison,
-    "variable_assignment": _judge_assignment,
+    "variable_assignment": lambda step: (
+        _judge_variable(step, step.parent.child_by_field_name("name"))
+        if step.field == "value"
+        else _refuse(step)
+    ),
 }

@@ -285,7 +285,8 @@ class Text:
                 if parts[-1].type == "command" and self._is_cat(parts[-1]):
                     left += parts[:-1]
             elif node.type == "redirected_statement":
-                if not any(map(_is_to_stderr, node.named_children)):
+                redirections = (text_of(each).replace(" ", "") for each in node.named_children)
+                if not any(text in (">&2", "1>&2") for text in redirections):
                     left.append(node.named_children[0])
                     body = node.named_children[0]
                     is_cat = body.type == "command" and self._is_cat(body)
@@ -385,10 +386,6 @@ class Text:
         has_value = self._name.encode() in (node.text or b"")
         text = _literal(node)
         return Word(text, "" if text is not None else prefix_of(node), has_value)
-
-
-def _is_to_stderr(redirection: Node) -> bool:
-    return text_of(redirection).replace(" ", "") in (">&2", "1>&2")
 
 
 def code_in(nodes: list[Node]) -> str:

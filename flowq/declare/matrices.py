@@ -7,7 +7,7 @@ combinations.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from flowq.declare.job_shapes import VARIABLE
@@ -34,7 +34,8 @@ def build_matrix(job: MapNode, stop_when: str | None) -> Matrix | None:
         tuple(
             {key: _value(inner, key in as_text) for key, inner in combination.node_by_key.items()}
             for place in (inside, job.node_by_key)
-            for combination in _combinations(place.get(key))
+            for combination in _items_of(place.get(key))
+            if isinstance(combination, MapNode)
         )
         for key in _BESIDE
     )
@@ -69,9 +70,10 @@ def _holds_versions(axis: Node) -> bool:
     )
 
 
-def _combinations(node: Node | None) -> Iterator[MapNode]:
-    items = node.items if isinstance(node, ListNode) else [node]
-    return (item for item in items if isinstance(item, MapNode))
+def _items_of(node: Node | None) -> list[Node]:
+    if node is None:
+        return []
+    return node.items if isinstance(node, ListNode) else [node]
 
 
 # Reading, which notes problems of shape.
@@ -109,9 +111,8 @@ def _read_axis(label: str, node: Node, problems: Problems) -> None:
 
 
 def _read_combinations(label: str, node: Node, problems: Problems) -> Node | None:
-    items = node.items if isinstance(node, ListNode) else [node]
-    if not all(isinstance(item, MapNode) for item in items):
-        wrong = next(item for item in items if not isinstance(item, MapNode))
+    wrong = next((item for item in _items_of(node) if not isinstance(item, MapNode)), None)
+    if wrong is not None:
         told = f"and one item is {say(wrong)}" if isinstance(node, ListNode) else f"not {say(node)}"
         message = f"{label} must be a list of maps, {told}"
         problems.add(WRONG_SHAPE, wrong, message, "write [{os: linux, python: 3.11}]")

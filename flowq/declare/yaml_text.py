@@ -7,7 +7,7 @@ document that is too deep ends at that level, and an alias counts as what it sta
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, NoReturn, Protocol, TypeGuard
 
@@ -31,20 +31,24 @@ MAX_DEPTH = 64
 TOO_DEEP = f"lists and maps nest deeper than {MAX_DEPTH} levels"
 _READ_BY_CODE = "let a job's function read the data"
 MAX_ALIASED_NODES = 100_000
-"""How many nodes all aliases together may stand for."""
+"""The limit of nodes that all aliases together repeat."""
 
-_PARSER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml, where the wheel has it
+_PARSER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml, if the wheel has it
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _KNOWN_TAGS = frozenset(f"tag:yaml.org,2002:{kind}" for kind in ("str", "map", "seq"))
 
 
 def read_document(text: str, problems: Problems) -> Node | None:
-    """Return the one document of a text, or None for a text without any.
+    """Return the only document of a text, or None if it has none.
 
-    Problems that leave the rest readable are noted. Errors: WorkflowInvalid for the others, with
-    what was noted so far.
+    Notes problems that leave the rest readable. Errors: WorkflowInvalid for other problems, with
+    those noted so far.
     """
-    _check_text(text, problems)
+    if len(text) > MAX_CHARACTERS:
+        refuse_length(problems)
+    if found := _UNPRINTABLE.search(text):
+        message = f"the character U+{ord(found.group()):04X} cannot stand in a text"
+        problems.stop(NOT_UTF8, find_position(text, found.start()), message, "remove it")
     parser = _PARSER(text)
     try:
         return _Builder(parser.get_event, problems).read_document()
@@ -72,16 +76,8 @@ def refuse_length(problems: Problems) -> NoReturn:
     problems.stop(DOCUMENT_TOO_LARGE, Position(1, 1), message, _READ_BY_CODE)
 
 
-def _check_text(text: str, problems: Problems) -> None:
-    if len(text) > MAX_CHARACTERS:
-        refuse_length(problems)
-    if found := _UNPRINTABLE.search(text):
-        message = f"the character U+{ord(found.group()):04X} cannot stand in a text"
-        problems.stop(NOT_UTF8, find_position(text, found.start()), message, "remove it")
-
-
 class _Builder:
-    """Builds the tree of one document from the parser's events, which come one by one."""
+    """Builds the tree of one document from the parser's events."""
 
     def __init__(self, next_event: Callable[[], Any], problems: Problems) -> None:
         self.next_event = next_event
@@ -94,7 +90,7 @@ class _Builder:
         self.anchored: dict[str, _Anchored] = {}
 
     def read_document(self) -> Node | None:
-        """Return the root of the one document, or None when there is none."""
+        """Return the root of the only document, or None if there is none."""
         root, documents = None, 0
         while (event := self.next_event()) is not None:
             if isinstance(event, yaml.DocumentStartEvent):
@@ -109,7 +105,7 @@ class _Builder:
         return root
 
     def read(self, event: Any) -> Node:
-        """Return the node that begins with an event, and read all that is in it."""
+        """Return the node that begins with an event, with its content."""
         kind = type(event)
         return self.read_scalar(event) if kind is yaml.ScalarEvent else _READERS[kind](self, event)
 
@@ -158,7 +154,7 @@ class _Builder:
         return node
 
     def merge(self, node: MapNode, merge: _Merge) -> None:
-        """Take over what the map has not itself; of several maps the first that has a key."""
+        """Add the entries that the map lacks; of several merged maps, the first one counts."""
         found: dict[str, tuple[ScalarNode, Node]] = {}
         is_list = isinstance(merge.value, ListNode)
         for source in merge.value.items if isinstance(merge.value, ListNode) else [merge.value]:
@@ -177,7 +173,7 @@ class _Builder:
         node.insert(merge.at, merged)
 
     def begin(self, event: Any, node: ListNode | MapNode) -> tuple[int, int]:
-        """Go one level deeper; return how many nodes there were before, and the deepest level."""
+        """Enter a level; return the number of nodes so far, and the deepest level."""
         before = self.count, self.deepest
         self.depth += 1
         self.deepest = self.depth
@@ -186,7 +182,7 @@ class _Builder:
         if event.tag is not None:
             self.check_tag(event, node)
         if event.anchor is not None:
-            self.anchored.pop(event.anchor, None)  # it may be set again; this one is unfinished
+            self.anchored.pop(event.anchor, None)  # it may be redefined, and is unfinished now
             self.unfinished.append(event.anchor)
         self.count += 1
         return before
@@ -218,7 +214,7 @@ class _Builder:
         return node
 
     def stand_in(self, event: Any, message: str) -> ScalarNode:
-        """Note that an alias stands for nothing; return a value of which nothing more is said."""
+        """Note an alias without an anchor; return a replacement without further problems."""
         mark = event.start_mark
         node = ScalarNode(mark.line + 1, mark.column + 1, "", True, mark.index)
         self.problems.add(BAD_ALIAS, node, message, "write &NAME in front of a value further up")
@@ -237,7 +233,7 @@ class _Builder:
         return is_known
 
     def is_key(self, node: Node) -> TypeGuard[ScalarNode]:
-        """Whether a node can be a key; it is noted when it cannot."""
+        """Whether a node can be a key; note a problem if not."""
         if not isinstance(node, ScalarNode):
             hint = "put text that begins with { or [ in quotes"
             self.problems.add(WRONG_SHAPE, node, "a list or a map cannot be a key", hint)
@@ -269,7 +265,7 @@ _READERS: Mapping[type, Callable[[_Builder, Any], Node]] = {
 
 
 class _Anchored(NamedTuple):
-    """What an anchor stands in front of, of how many nodes that is, and how many levels deep."""
+    """The node of an anchor, its number of nodes, and its levels."""
 
     node: Node
     size: int
@@ -277,7 +273,7 @@ class _Anchored(NamedTuple):
 
 
 class _Merge(NamedTuple):
-    """A `<<` in a map: its key, what it merges, and how many other keys are in front of it."""
+    """A `<<` in a map: its key, its value, and the number of keys before it."""
 
     key: ScalarNode
     value: Node
@@ -293,9 +289,9 @@ def _merged_key(key: ScalarNode, line: int) -> ScalarNode:
 
 
 def _merged(node: Node, line: int) -> Node:
-    """Return a copy of a node that knows in which line it is merged, with all that is in it.
+    """Return a deep copy of a node with the line of its `<<`.
 
-    What an alias stands for has been counted, so copies are bounded as aliases are.
+    The nodes of aliases have been counted, so the size of copies is limited too.
     """
     if isinstance(node, ScalarNode):
         return _merged_key(node, line)
@@ -313,11 +309,11 @@ def _place(event: Any) -> Placed:
     return Position(event.start_mark.line + 1, event.start_mark.column + 1)
 
 
-# What the parser complains about, said so that one knows what to do.
+# The parser's messages, in words that help.
 
 
 class Mark(Protocol):
-    """A position as the parser has it. Units: `line` and `column` count from 0."""
+    """A position of the parser. Units: `line` and `column` count from 0."""
 
     line: int
     column: int
@@ -325,7 +321,7 @@ class Mark(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Complaint:
-    """One syntax error in our words."""
+    """One syntax error in flowq's words."""
 
     position: Position
     message: str
@@ -340,7 +336,7 @@ _QUOTE_TEXT = 'put the whole text in quotes: "… ${{ … }} …"; within { } an
 _TEXT_IN_BRACKETS = re.compile(r"""[\[{:,]\s+[^\s'"\[\]{},][^,\[\]{}]*\$\{\{""")
 _EXPRESSION_IN_BRACKETS = re.compile(r"""[\[{:,]\s*\$\{\{""")
 _MAX_LINE = 2_000
-"""Characters of a line that are looked at."""
+"""The number of characters of a line that are examined."""
 
 _TAB = "a tab in the indentation", "YAML is indented with spaces"
 _WORDS_BY_PROBLEM = {
@@ -426,7 +422,7 @@ _WORDS_BY_PROBLEM = {
 def explain(
     problem: str, context: str, mark: Mark | None, context_mark: Mark | None, text: str
 ) -> Complaint:
-    """Return a parser's problem in our words, at the position that helps most."""
+    """Return a parser's problem in flowq's words, at the most helpful position."""
     lines = text.split("\n")
     position = _choose(mark, context_mark, lines)
     line = lines[position.line - 1] if position.line <= len(lines) else ""
@@ -449,18 +445,16 @@ def explain(
 
 
 def _choose(mark: Mark | None, context_mark: Mark | None, lines: list[str]) -> Position:
-    """Return the place of the problem, or where its beginning is when the text ended too early."""
-    at_end = mark is not None and not any(rest.strip() for rest in _rest(mark, lines))
+    """Return the position of the problem, or of its beginning if the text ends too early."""
+    rest: Sequence[str] = ()
+    if mark is not None and mark.line < len(lines):
+        rest = (lines[mark.line][mark.column :], *lines[mark.line + 1 :])
+    at_end = mark is not None and not any(each.strip() for each in rest)
     best = context_mark if at_end and context_mark is not None else mark
     if best is None:
         return Position(1, 1)
     line = max(1, min(best.line + 1, len(lines)))
     return Position(line, best.column + 1 if line == best.line + 1 else 1)
-
-
-def _rest(mark: Mark, lines: list[str]) -> list[str]:
-    here = lines[mark.line][mark.column :] if mark.line < len(lines) else ""
-    return [here, *lines[mark.line + 1 :]]
 
 
 def _explain_character(position: Position, line: str) -> Complaint:

@@ -1,9 +1,8 @@
-"""The value of a parsed expression. Values come from inputs and results; nothing else is reached.
+"""Evaluating parsed expressions. Values come from inputs and results only.
 
-The tree is walked, never compiled. A dot looks up an item of a map or a declared field of an object
-and nothing else, so that `inputs.items` is an input and no code of an object can be reached; there
-are no methods; operators work on plain data only (`plain` says what that is); `limits` bounds time
-and size.
+The tree is walked, never compiled. A dot looks up an item of a map or a declared field of an
+object, nothing else: `inputs.items` is an input, and no code of an object can be reached. There are
+no methods. Operators work on plain data only (see `plain`), and `limits` bounds time and size.
 """
 
 from __future__ import annotations
@@ -68,14 +67,14 @@ class _Evaluation:
         self.budget = values.budget
 
     def value(self, node: nodes.Node) -> Any:
-        """Return the value of a node. Errors: Refused, which names the part that has none."""
+        """Return the value of a node. Errors: Refused, which names the part without a value."""
         reference = find_reference(node)
         if reference is not None:
             return self.values.get(reference)
         return _METHODS[type(node)](self, node)
 
     def is_true(self, node: nodes.Node) -> bool:
-        """Whether the value of a node counts as true."""
+        """Whether the value of a node is true."""
         return is_true(self.value(node))
 
     def constant(self, node: nodes.Const) -> Any:
@@ -106,7 +105,7 @@ class _Evaluation:
         kind = type(value)
         of = find_reference(node) if value is None and key in ERROR_PARTS else None
         if of is not None and (of.root, of.attribute) == ("jobs", "error"):
-            return None  # nothing went wrong, and that can be asked without asking for it first
+            return None  # the job has no error; conditions need not test for that first
         if issubclass(kind, dict):
             return enter(self.entry(node, value, key))
         if type(key) is str and (find_fields(value) or issubclass(kind, tuple)):
@@ -121,7 +120,7 @@ class _Evaluation:
         return enter(value[key])
 
     def entry(self, node: nodes.Node, value: dict[Any, Any], key: Any) -> Any:
-        """Return one item of a map, whose own class is not asked for what is missing."""
+        """Return one item of a map, without calling a `__missing__` of its class."""
         tried: list[Any] = [key] if type(key) is str or key is None else []
         if isinstance(key, int | float):
             tried = [key, to_text(key, self.budget)]  # by_key[3.11]: the keys of data are texts

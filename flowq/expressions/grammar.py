@@ -1,7 +1,7 @@
-"""The text of an expression, read by Jinja's parser and held to the nodes that we evaluate.
+"""Parsing expressions with Jinja's parser, and checking that the engine can evaluate them.
 
-Only the parser is Jinja's: nothing is compiled or executed. What the engine does not know by name
-cannot be written, and references are known before anything runs.
+Nothing is compiled or executed. Everything that the engine does not know by name is refused, and
+all references are known before anything runs.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ ROOTS = (
 
 MAX_BRACKETS = 30
 MAX_DEPTH = 100
-"""Levels of one expression; the same where it is read and in a child whose stack is deeper."""
+"""Levels of one expression; a fixed limit, because the stack of a child is deeper."""
 
 _PLAIN_NODES = (
     nodes.Const,
@@ -126,7 +126,7 @@ _FOREIGN_NAMES = {
 
 
 class _Parser(Parser):
-    """Jinja's parser, with powers as Python has them: `2**3**2` is 2**9, and `-2**2` is -4."""
+    """Jinja's parser, with Python's rules for powers: `2**3**2` is 2**9, and `-2**2` is -4."""
 
     def parse_pow(self) -> nodes.Expr:
         return self._raised(self.parse_unary())
@@ -154,7 +154,8 @@ _NODE_BY_SIGN = {"sub": nodes.Neg, "add": nodes.Pos}
 class Parsed:
     """An expression that can be evaluated, unless it has refusals. References are in order.
 
-    Shape: `doubts` are refusals of what has a value, but is never meant: checks report them.
+    Shape: `doubts` are refusals of parts that have a value, but are certainly mistakes; checks
+    report them.
     """
 
     tree: nodes.Expr
@@ -165,15 +166,15 @@ class Parsed:
 
 @lru_cache(maxsize=4_096)
 def parse(source: str) -> Parsed:
-    """Return an expression's tree with all that it refers to. Errors: Refused for bad syntax."""
+    """Return the tree of an expression with its references. Errors: Refused for bad syntax."""
     try:
         tree = _read(source)
         found = list(_visit(tree))
         doubts = (*_find_doubts(tree), *_find_unknown_fields(tree))
-    except RecursionError:  # a backstop: the parser has other ways to go deep than brackets
+    except RecursionError:  # a backstop: not only brackets can make a tree deep
         raise _too_deep() from None
     references = dict.fromkeys(one for one in found if isinstance(one, Reference))
-    # A name that stands there twice is wrong once.
+    # A name that occurs twice is reported once.
     refusals = {(one.code, one.message): one for one in reversed(found) if isinstance(one, Refused)}
     return Parsed(tree, tuple(references), tuple(reversed(refusals.values())), doubts)
 
@@ -189,9 +190,15 @@ def _read(source: str) -> nodes.Expr:
         )
     bare = _STRINGS.sub("''", source)
     _refuse_foreign_signs(bare)
-    _refuse_deep_brackets(bare)
+    depth = 0
+    for bracket in _BRACKETS.findall(bare):
+        depth += 1 if bracket in "([{" else -1
+        if depth > MAX_BRACKETS:
+            raise _too_deep()
+    # `jobs.a-b` would be read as a subtraction.
+    bracketed = _HYPHENED_JOB.sub(lambda it: it.group(1) or f"jobs['{it.group(2)}']", source)
     try:
-        parser = _Parser(_ENVIRONMENT, _with_brackets(source), state="variable")
+        parser = _Parser(_ENVIRONMENT, bracketed, state="variable")
         tree = parser.parse_expression()
         rest = parser.stream.current
     except TemplateSyntaxError as error:
@@ -204,11 +211,6 @@ def _read(source: str) -> nodes.Expr:
     return tree
 
 
-def _with_brackets(source: str) -> str:
-    """Return the source with `jobs.a-b` as `jobs['a-b']`: it would be read as a subtraction."""
-    return _HYPHENED_JOB.sub(lambda found: found.group(1) or f"jobs['{found.group(2)}']", source)
-
-
 def _refuse_foreign_signs(bare: str) -> None:
     for quote in "'\"":
         if quote in bare.replace("''", ""):
@@ -219,16 +221,8 @@ def _refuse_foreign_signs(bare: str) -> None:
             raise Refused(BAD_EXPRESSION, f"{sign} has no meaning in an expression", hint)
 
 
-def _refuse_deep_brackets(bare: str) -> None:
-    depth = 0
-    for bracket in _BRACKETS.findall(bare):
-        depth += 1 if bracket in "([{" else -1
-        if depth > MAX_BRACKETS:
-            raise _too_deep()
-
-
 def _explain(complaint: str) -> Refused:
-    """Return what Jinja's parser complains about, in our words."""
+    """Return the problem that Jinja's parser reports, in flowq's words."""
     if complaint.startswith(("unexpected 'end of", "unexpected end of")):
         hint = "a value, a name or a closing bracket is missing at its end"
         return Refused(BAD_EXPRESSION, "it ends too early", hint)
@@ -243,7 +237,7 @@ def _explain(complaint: str) -> Refused:
 
 
 def _explain_rest(kind: str, rest: str) -> Refused:
-    """Return why an expression cannot go on as it does behind its first value."""
+    """Return the problem of an expression that continues wrongly after its first value."""
     if rest in ("else", "elif"):
         message = f"`{rest}` stands without an `if`"
         return Refused(BAD_EXPRESSION, message, "write `a if condition else b`")
@@ -254,7 +248,7 @@ def _explain_rest(kind: str, rest: str) -> Refused:
     return Refused(BAD_EXPRESSION, f"there is a {rest} where it has no meaning", hint)
 
 
-# Holding the tree to what we evaluate; each visit yields what it finds.
+# Checking that the engine can evaluate the tree; each visit yields references and refusals.
 
 
 def _visit(node: nodes.Node, depth: int = 0) -> Iterator[Reference | Refused]:
@@ -282,7 +276,7 @@ def _find_doubts(tree: nodes.Expr) -> Iterator[Refused]:
 
 
 def _find_unknown_fields(tree: nodes.Expr) -> Iterator[Refused]:
-    """Yield the fields that no entry of `run.failures`, or of `outcomes`, has."""
+    """Yield fields that entries of `run.failures` and of `outcomes` do not have."""
     kinds = (nodes.Getattr, nodes.Getitem, nodes.Filter, nodes.Call)
     for node in (tree, *tree.find_all(kinds)):
         key, inside = _find_key(node), getattr(node, "node", None)
@@ -299,7 +293,7 @@ def _find_unknown_fields(tree: nodes.Expr) -> Iterator[Refused]:
 
 
 def _find_mapped_key(node: nodes.Filter | nodes.Call) -> tuple[str | None, nodes.Node | None]:
-    """Return the key that `map`, `select` or `reject` looks up in each entry, and the list."""
+    """Return the key that `map`, `select` or `reject` looks up in entries, and the list."""
     arguments: Sequence[nodes.Node | None] = node.args
     if isinstance(node, nodes.Filter):
         name, arguments = node.name, [node.node, *node.args]
@@ -312,7 +306,7 @@ def _find_mapped_key(node: nodes.Filter | nodes.Call) -> tuple[str | None, nodes
 
 
 def _find_fields(node: nodes.Node) -> tuple[str, ...]:
-    """Return the fields of the entries of a list, where it is one that is known."""
+    """Return the fields of a list's entries, if the list is known."""
     found = find_reference(node)
     if found is None:
         return ()
@@ -331,7 +325,7 @@ _LIST_AND_KEY = 2
 
 
 def _is_status(node: nodes.Node, root: str) -> bool:
-    """Whether a node is the status of a job, or that of the run."""
+    """Whether a node is the status of a job, or of the run."""
     reference = find_reference(node)
     if reference is None or reference.root != root:
         return False
@@ -339,7 +333,7 @@ def _is_status(node: nodes.Node, root: str) -> bool:
 
 
 def _names_of(node: nodes.Node) -> tuple[str, ...]:
-    """Return the name that a refused node is about, as it stands in the text."""
+    """Return the name of a refused node, as written in the text."""
     callee = node.node if isinstance(node, nodes.Call) else node
     if isinstance(callee, nodes.Getattr):
         return (callee.attr,)
@@ -347,15 +341,15 @@ def _names_of(node: nodes.Node) -> tuple[str, ...]:
 
 
 def _children(node: nodes.Node) -> Iterator[nodes.Node]:
-    """Yield the parts of a node that have a value, or should have one."""
+    """Yield the parts of a node that have, or should have, a value."""
     callee = node.node if isinstance(node, nodes.Call) else None
     yield from (child for child in node.iter_child_nodes() if child is not callee)
     if isinstance(callee, nodes.Getattr) and find_reference(callee.node):
-        yield callee.node  # values have no methods, and yet `inputs.x.upper()` uses the input x
+        yield callee.node  # values have no methods, but `inputs.x.upper()` uses the input x
 
 
 def find_reference(node: nodes.Node) -> Reference | None:
-    """Return the reference that a node is: `inputs.x`, `jobs.x.result`, also with brackets."""
+    """Return the reference of a node, or None: `inputs.x`, `jobs.x.result`, also with brackets."""
     if isinstance(node, nodes.Name):
         return next((Reference(root) for root in BARE_ROOTS if root == node.name), None)
     if isinstance(node, nodes.Call):
@@ -423,8 +417,11 @@ def _find_refusal(node: nodes.Node) -> Refused | None:
         return refused or _refuse_arguments(
             node.name, [cast(nodes.Expr, node.node), *node.args], node
         )
+    if isinstance(node, nodes.Test) and node.name not in TEST_NAMES:
+        return _refuse_unknown(node.name, "test", sorted(TEST_NAMES))
     if isinstance(node, nodes.Test):
-        return _refuse_test(node)
+        message = f"`is {node.name}` takes no arguments"
+        return Refused(BAD_EXPRESSION, message) if node.args else None
     if isinstance(node, nodes.Const) and node.value in (inf, -inf):
         hint = "a number is at most 1.8e308; put a text in quotes"
         return Refused(BAD_EXPRESSION, "a number in it is too large", hint)
@@ -467,7 +464,7 @@ def _refuse_call(node: nodes.Call) -> Refused | None:
 def _refuse_arguments(
     name: str, args: list[nodes.Expr], node: nodes.Call | nodes.Filter
 ) -> Refused | None:
-    """Refuse arguments that a function cannot have, and a pattern that can never be matched."""
+    """Refuse wrong arguments of a function, and an invalid pattern."""
     refused = find_wrong_arguments(name, len(args), [str(each.key) for each in node.kwargs])
     if refused is None and name == "matches" and isinstance(args[-1], nodes.Const):
         return find_bad_pattern(args[-1].value)
@@ -491,12 +488,6 @@ def _refuse_function(name: str, kind: str) -> Refused | None:
     return _refuse_unknown(name, kind, sorted(STATUS_BY_FUNCTION if asked else FUNCTION_NAMES))
 
 
-def _refuse_test(node: nodes.Test) -> Refused | None:
-    if node.name not in TEST_NAMES:
-        return _refuse_unknown(node.name, "test", sorted(TEST_NAMES))
-    return Refused(BAD_EXPRESSION, f"`is {node.name}` takes no arguments") if node.args else None
-
-
 def _refuse_unknown(name: str, kind: str, known: tuple[str, ...] | list[str]) -> Refused:
     if name in _FOREIGN_NAMES:
         return Refused(UNKNOWN_NAME, f"unknown {kind} {name!r}", _FOREIGN_NAMES[name])
@@ -504,10 +495,10 @@ def _refuse_unknown(name: str, kind: str, known: tuple[str, ...] | list[str]) ->
 
 
 STATUSES = tuple(sorted(ENDED))
-"""What `jobs.NAME.status` can be; an expression sees a job when it has ended."""
+"""The values of `jobs.NAME.status`; expressions see jobs that have ended."""
 
 STATUSES_OF_RUN = tuple(sorted(RUN_ENDED))
-"""What `run.status` can be for a job under `finally`."""
+"""The values of `run.status` for a job under `finally`."""
 
 _STATUS_BY_FOREIGN = {
     **dict.fromkeys(("success", "succeeded", "successful", "ok", "passed"), "finished"),
@@ -522,7 +513,7 @@ _EQUALITIES = frozenset({"eq", "ne"})
 def find_unknown(
     node: nodes.Compare, statuses: Iterable[nodes.Node], *, is_of_run: bool = False
 ) -> Iterator[Refused]:
-    """Yield a refusal for each word that no status is.
+    """Yield a refusal for each text that is no status.
 
     `statuses` are the operands of the comparison that are a job's status, or that of the run.
     """

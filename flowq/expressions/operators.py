@@ -1,4 +1,4 @@
-"""What the signs of an expression do, with plain data only and within the limits."""
+"""The operators of expressions: on plain data only, and within the limits."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from flowq.problems import BAD_VALUE
 Operator = Callable[[Any, Any], Any]
 
 CONTEXT = Context(prec=28, traps=[DivisionByZero, InvalidOperation, Overflow])
-"""How decimals are computed with, whatever a job's code has set."""
+"""The context for decimals, independent of the one that a job's code may set."""
 
 _COLLECTIONS = frozenset({list, tuple, dict, set, frozenset})
 _MAX_EXPONENT = 1_200
@@ -27,10 +27,10 @@ _BITS_PER_BYTE = 8
 
 
 def bring_together(left: Any, right: Any) -> tuple[Any, Any]:
-    """Return two values as one operator can take them.
+    """Return two values as compatible operands.
 
-    Errors: Refused for an exact number and a float, which is not exact; for instants with and
-    without a time zone; for exact numbers that are too large.
+    Errors: Refused for an exact number and a float, for instants with and without a time zone, and
+    for exact numbers that are too large.
     """
     kinds = {type(left), type(right)}
     if not kinds.isdisjoint(EXACT):
@@ -55,21 +55,21 @@ def bring_together(left: Any, right: Any) -> tuple[Any, Any]:
 
 
 def check_numbers(*numbers: Any) -> None:
-    """Refuse a whole number that is too large to be computed with; it can be compared."""
+    """Refuse a whole number that is too large for computations; it can still be compared."""
     for number in numbers:
         if type(number) is int:
             check_size(bits=number.bit_length())
 
 
 def refuse_mixed(values: Iterable[Any], word: str) -> None:
-    """Refuse exact numbers among floats, for what adds or orders them."""
+    """Refuse a mixture of exact numbers and floats, for functions that add or sort them."""
     kinds = find_kinds(values)
     if float in kinds and not kinds.isdisjoint(EXACT):
         raise _mixed(f"the numbers that {word} was given")
 
 
 def check_exact(*numbers: Any) -> None:
-    """Refuse an exact number that is too large to be computed with."""
+    """Refuse exact numbers that are too large for computations."""
     bits = 0
     for number in numbers:
         if type(number) is int:
@@ -83,7 +83,7 @@ def check_exact(*numbers: Any) -> None:
 
 
 def find_kinds(values: Iterable[Any]) -> set[type]:
-    """Return the types of all there is in plain values."""
+    """Return the types of all parts of plain values."""
     kinds: set[type] = set()
     waiting: list[Iterable[Any]] = [values]
     while waiting:
@@ -192,7 +192,7 @@ _SIGN_BY_NODE: Mapping[type[nodes.Node], str] = {
 
 
 def show(node: nodes.Node) -> str:
-    """Return a part of an expression as it may have been written."""
+    """Return the source of a part of an expression, approximately."""
     if isinstance(node, nodes.Name):
         return node.name
     if isinstance(node, nodes.Const):
@@ -212,5 +212,5 @@ def show(node: nodes.Node) -> str:
 
 
 def sign(node: nodes.BinExpr) -> str:
-    """Return how an operator is written."""
+    """Return the sign of an operator."""
     return _SIGN_BY_NODE[type(node)]

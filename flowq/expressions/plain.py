@@ -1,8 +1,8 @@
-"""Where the values of results enter expressions: what of an object can be read, and computed with.
+"""Reading values of results in expressions: the fields of objects, and plain data to compute with.
 
-No code of an object's class is executed: no property, no method, no operator. So this module asks
-`type(value)`, never `isinstance`, which looks at an object's `__class__`, and reads the parts of
-subclasses of `list`, `dict` and the like with the methods of these.
+No code of an object's class is executed: no property, no method, no operator. So this module uses
+`type(value)`, never `isinstance`, which reads an object's `__class__`, and accesses subclasses of
+`list`, `dict` and so on through the methods of these base classes.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ EXACT = (Decimal, Fraction)
 SETS = (set, frozenset)
 _OF_JSON = frozenset({str, int, float, bool, type(None)})
 _AS_THEY_ARE = _OF_JSON | {bytes, Decimal, Fraction, datetime.date, datetime.timedelta}
-"""Types whose values are computed with as they are."""
+"""Types whose values need no conversion."""
 
 _INSTANTS = frozenset({datetime.datetime, datetime.time})
 _TIME_ZONES = frozenset({type(None), datetime.timezone, ZoneInfo})
-"""Time zones whose code is Python's own: an instant asks its zone."""
+"""Time zones of Python itself: computing with an instant executes code of its zone."""
 
 _AS_TEXT = frozenset({UUID, PosixPath, PurePosixPath, WindowsPath, PureWindowsPath})
 _COLLECTIONS = frozenset({list, tuple, dict, set, frozenset})
@@ -52,26 +52,26 @@ _BASES: tuple[tuple[type, Callable[[Any], Any]], ...] = (
     (set, lambda value: set(set.__iter__(value))),
     (frozenset, lambda value: frozenset(frozenset.__iter__(value))),
 )
-"""How a value of a subclass becomes one of its base."""
+"""How to convert a value of a subclass to its base class."""
 
 _get_mro: Callable[[type], tuple[type, ...]] = type.__dict__["__mro__"].__get__
 _get_names: Callable[[type], Mapping[str, Any]] = type.__dict__["__dict__"].__get__
 _NOTHING = object()
 _MAX_FIELDS = 8
-"""How many fields a message names."""
+"""The maximum number of fields in a message."""
 
 _BITS_SHOWN = 128
-"""Of a whole number that a message shows."""
+"""The size of the largest whole number that a message shows."""
 
 
 # Entering ----------------------------------------------------------------------------------------
 
 
 def enter(value: Any) -> Any:
-    """Return a value as expressions see it: a scalar of numpy is the Python value that it holds.
+    """Return a value as expressions see it: numpy's scalars become Python values.
 
-    Nothing is imported for that: without numpy there is no such value. Errors: Missing for the
-    result of an item that did not succeed.
+    This does not import numpy: if it is not imported, there are no such values. Errors: Missing for
+    the result of an item that did not succeed.
     """
     kind = type(value)
     if kind in _AS_THEY_ARE or kind in _COLLECTIONS:
@@ -83,25 +83,25 @@ def enter(value: Any) -> Any:
     generic = getattr(numpy, "generic", None)
     if generic is None or not issubclass(kind, generic):
         return value
-    item = generic.item(value)  # of the base class, whatever a subclass has made of it
-    # A datetime64 in nanoseconds is an int then, and a longdouble stays what it is.
+    item = generic.item(value)  # of the base class, because a subclass may override it
+    # A datetime64 in nanoseconds becomes an int, and a longdouble remains one.
     is_changed = type(item) is int and issubclass(kind, (numpy.datetime64, numpy.timedelta64))
     is_known = type(item) in _AS_THEY_ARE or type(item) in _INSTANTS
     return item if is_known and not is_changed else value
 
 
 def simplify(value: Any) -> Any:
-    """Return a value to compute with: plain data of exactly the types that Python has for it.
+    """Return a value to compute with: plain data of exactly Python's own types.
 
-    Shape: members of `IntEnum` and `StrEnum`, and of other subclasses of plain types, as that type;
-    paths and UUIDs as texts, a range as a list. What is plain already is returned as it is.
-    Errors: Refused for what is no plain data, or has something in it that is none.
+    Shape: members of `IntEnum` and `StrEnum`, and of other subclasses of plain types, become that
+    type, paths and UUIDs texts, a range a list. Plain data is returned unchanged.
+    Errors: Refused for a value that is not, or does not consist of, plain data.
     """
     return _Walk().simplify(value)
 
 
 def simplify_top(value: Any) -> Any:
-    """The same for the value itself, and not for what is in it."""
+    """Do the same as `simplify`, but not for the parts of a value."""
     value = enter(value)
     kind = type(value)
     if kind in _AS_THEY_ARE or kind in _COLLECTIONS:
@@ -120,7 +120,7 @@ def simplify_top(value: Any) -> Any:
 
 
 def is_true(value: Any) -> bool:
-    """Whether a value counts as true. Errors: Refused for what is no plain data."""
+    """Whether a value is true. Errors: Refused for a value that is not plain data."""
     try:
         return bool(simplify_top(value))
     except Refused:
@@ -129,7 +129,7 @@ def is_true(value: Any) -> bool:
 
 
 def refuse_several(value: Any) -> None:
-    """Refuse what cannot be one argument of a program: none, and what has several values in it.
+    """Refuse a value that cannot be one argument of a program: none, and collections.
 
     Errors: Refused.
     """
@@ -146,9 +146,9 @@ def refuse_several(value: Any) -> None:
 
 
 def in_order(value: Iterable[Any]) -> list[Any]:
-    """Return what a set holds in one order, which is the same in every process.
+    """Return the items of a set in an order that is the same in every process.
 
-    Errors: Refused for what has no order.
+    Errors: Refused for items without an order.
     """
     try:
         return sorted(value, key=simplify)
@@ -188,9 +188,9 @@ def find_fields(value: Any) -> tuple[str, ...]:
 
 
 def read_field(value: Any, name: str, shown: str) -> Any:
-    """Return what a value holds in a declared field; `shown` is how messages call the value.
+    """Return the value of a declared field; `shown` is the name of the object in messages.
 
-    Errors: Missing for a name that is not declared, and for a field that code would compute.
+    Errors: Missing for an undeclared name, and for a field that code would compute.
     """
     fields = find_fields(value)
     kind = type(value)
@@ -209,7 +209,7 @@ def read_field(value: Any, name: str, shown: str) -> Any:
 
 
 def _find(kind: type, name: str) -> Any:
-    """Return what a class or one of its bases has under a name, as it stands there."""
+    """Return the raw attribute of a class or one of its bases, or None."""
     for base in _get_mro(kind):
         names = _get_names(base)
         if name in names:
@@ -218,9 +218,9 @@ def _find(kind: type, name: str) -> Any:
 
 
 def _read(value: Any, name: str) -> Any:
-    """Return what an object holds under a name, or `_NOTHING`; no code but that of slots is run.
+    """Return the attribute of an object, or `_NOTHING`. Executes no code except that of slots.
 
-    What stands in the class itself is a default.
+    An attribute of the class is a default.
     """
     standing = _find(type(value), name)
     if type(standing) is types.MemberDescriptorType:
@@ -229,7 +229,7 @@ def _read(value: Any, name: str) -> Any:
         except AttributeError:
             return _NOTHING
     if standing is not None and _find(type(standing), "__set__") is not None:
-        return _NOTHING  # a property, which comes before an attribute of the same name
+        return _NOTHING  # a property takes precedence over an attribute of the same name
     attributes = _find(type(value), "__dict__")
     if type(attributes) is types.GetSetDescriptorType:
         held = attributes.__get__(value)
@@ -239,11 +239,11 @@ def _read(value: Any, name: str) -> Any:
     return _NOTHING if is_code else standing
 
 
-# Saying ------------------------------------------------------------------------------------------
+# Describing values -------------------------------------------------------------------------------
 
 
 def describe(value: Any) -> str:
-    """Return a value in a few words: `the text 'abc'`, `a list of 3`."""
+    """Return a short description of a value: `the text 'abc'`, `a list of 3`."""
     kind = type(value)
     if value is None:
         return "none"
@@ -267,17 +267,17 @@ def describe(value: Any) -> str:
     if issubclass(kind, enum.Enum):
         return _name_member(value)
     name = kind.__name__
-    is_vowel = name.lower().startswith(("a", "e", "i", "o", "u", "ndarray"))  # as it is spoken
+    is_vowel = name.lower().startswith(("a", "e", "i", "o", "u", "ndarray"))  # as pronounced
     return f"an {name}" if is_vowel else f"a {name}"
 
 
 def show_number(number: int) -> str:
-    """Return a whole number as messages show it; one of very many digits has no text."""
+    """Return a whole number for a message, unless it is too long."""
     return str(number) if number.bit_length() <= _BITS_SHOWN else "of so many digits"
 
 
 def hint_at(value: Any) -> str:
-    """Return what can be done with an object instead of computing with it."""
+    """Return a hint what to do with an object instead of computing with it."""
     kind = type(value)
     if issubclass(kind, enum.Enum):
         return "write .value or .name"
@@ -302,10 +302,10 @@ def _name_member(member: Any) -> str:
 
 
 def as_text(value: Any) -> str:
-    """Return a value as part of a text: text as it is, other data as JSON writes it.
+    """Return a value as part of a text: text unchanged, other data as JSON.
 
     Shape: exact numbers, instants, paths and UUIDs as Python writes them; a member of a plain
-    enumeration as `Colour.RED`. Errors: Refused for what has no text.
+    enumeration as `Colour.RED`. Errors: Refused for a value without a text form.
     """
     try:
         data = as_json(value)
@@ -324,16 +324,16 @@ def as_text(value: Any) -> str:
 
 
 def as_json(value: Any) -> Any:
-    """Return a value of texts, numbers, lists and maps: what JSON can be made of.
+    """Return a value that JSON can represent.
 
-    Shape: objects as maps of their declared fields; what else has no JSON, as `as_text` has it.
-    Errors: Refused for anything else.
+    Shape: objects become maps of their declared fields; other data without JSON becomes text, as in
+    `as_text`. Errors: Refused for anything else.
     """
     return _Walk().as_json(value)
 
 
 class _Walk:
-    """A look at all there is in one value, which must not have too many items."""
+    """A walk through all parts of one value, which must not have too many."""
 
     def __init__(self) -> None:
         self._items = 0
