@@ -316,7 +316,8 @@ class RunRecord:
     """What Redis keeps about a run beside its jobs. Units: instants are aware UTC.
 
     `queue`: the one that the run has for itself, or empty. `reason`: why it is canceled, if that
-    was no user's wish.
+    was no user's wish. `file`: the path of its workflow, if that was read from a file; workflows
+    with the same declarations have the same `digest`. Runs of older versions have neither.
     """
 
     run_id: str
@@ -329,6 +330,8 @@ class RunRecord:
     folders: tuple[str, ...] = ()
     queue: str = ""
     reason: str = ""
+    file: str = ""
+    digest: str = ""
 
 
 @dataclass(frozen=True, slots=True)

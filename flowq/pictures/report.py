@@ -104,6 +104,7 @@ def _facts(report: RunReport) -> Iterator[str]:
     facts = [
         ("state", escaped(state)),
         ("run", escaped(record.run_id)),
+        ("file", escaped(record.file)),
         ("jobs", escaped(counts)),
         ("submitted", _instant(record.created_at)),
         ("began", _instant(status.started_at)),

@@ -201,12 +201,14 @@ def get_record(run_id: str, connection: Redis) -> RunRecord:
         folders=tuple(json.loads(raw.get("folders", "[]"))),
         queue=raw.get("queue", ""),
         reason=raw.get("late", ""),
+        file=raw.get("file", ""),
+        digest=raw.get("digest", ""),
     )
 
 
 _FIELDS_OF_RUN = (
     *("workflow", "state", "held", "inputs", "created_at", "committed_at", "ended_at"),
-    *("folders", "queue", "late"),
+    *("folders", "queue", "late", "file", "digest"),
 )
 
 

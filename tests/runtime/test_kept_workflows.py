@@ -71,7 +71,8 @@ def test_what_is_kept_names_the_file_and_does_not_need_it(
     file.write_text("name: one\njobs:\n  a: {run: echo a}\n")
     run = submitted(load(str(file)), connection)
     file.unlink()
-    assert runs.read_source(run.run_id, connection).file == str(file)
+    assert run.source().file == run.record().file == str(file)
+    assert run.source().digest == run.record().digest
     assert states(run.picture()) == {"a": "queued"}
 
 

@@ -22,11 +22,11 @@ from flowq.errors import UsageError
 from flowq.pictures import layers, layout
 from flowq.pictures.folding import MAX_BOXES, WANTED_BOXES, by_level, focus, fold
 from flowq.pictures.html import render_html
-from flowq.pictures.outline import HEADER, Layout, Outline, Point, Rectangle
+from flowq.pictures.outline import BETWEEN_BOXES, HEADER, Layout, Outline, Point, Rectangle
 from flowq.pictures.picture import Picture
 from flowq.pictures.png import render_png
 from flowq.pictures.svg import _COLORS_BY_STATE, render_svg
-from flowq.spec import Block
+from flowq.spec import Block, ForEach, Workflow
 from tests.unit.graphs import SAMPLES, SANDWICH, SCRIPT, chain, job, picture, star
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -153,6 +153,20 @@ def test_a_missing_or_hanging_graphlay_is_answered_by_our_own_layout(
         monkeypatch.setattr(sys, "executable", str(program))
         monkeypatch.setattr(layout, "LIMIT_S", 0.3)
         assert layout.lay_out(outline) == ours, script
+
+
+def test_nested_workflows_side_by_side_have_room_between_them() -> None:
+    inner = Workflow("inner", (job("x"), job("y", "x")))
+    shown = picture(
+        job("first"),
+        job("one", "first", workflow="inner"),
+        job("many", "first", workflow="inner", for_each=ForEach([1, 2])),
+        job("last", "one", "many"),
+        workflows={"inner": inner},
+    )
+    outline, found = drawn(shown, layout.lay_out)
+    one, many = sorted((found.boxes[at] for at in {*outline.parents} - {None}), key=lambda b: b.y)
+    assert many.y - one.y - one.height >= BETWEEN_BOXES / 2
 
 
 @pytest.mark.parametrize("name", SAMPLES)
