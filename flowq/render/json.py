@@ -1,93 +1,388 @@
-"""Values as JSON, for `--json` and golden files.
+"""Values as JSON, for `--json`, `--json-lines` and golden files.
 
-A value without a JSON form becomes `{"repr": …, "type": …}`, with `"truncated": true` if the text
-is incomplete (`flowq.runtime.views`).
+One vocabulary for all commands, published as JSON Schema (`flowq schema json`, in the file
+`output.schema.json` beside this module). A key means the same in each document. Instants (`…_at`)
+are ISO 8601 in UTC, durations (`…_s`) are seconds. Keys may be added while `v` stays.
+
+Results and arguments are views that children have made: nothing is unpickled. A value without a
+JSON form becomes `{"repr": …, "type": …}`, with `"truncated": true` if the text is incomplete
+(`flowq.runtime.views`).
 """
 
 from __future__ import annotations
 
 import json
 import math
+import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from datetime import UTC, datetime
+from importlib.resources import files
 from typing import Any
 
-from flowq.errors import Problem
+from flowq.errors import FlowqError, Problem, WorkflowInvalid
+from flowq.history import Attempt
 from flowq.plan import FLAT_FIELDS, Commit, Enqueue, Nested, Operation, Plan, Release, flatten
-from flowq.render.groups import Declared, by_declaration
+from flowq.render.groups import Declared, by_declaration, with_span
 from flowq.runtime.views import make_view, to_document
 from flowq.spec import Input
-from flowq.status import UNAPPROVED, JobRecord, JobStatus, RunRecord, RunStatus, public_name
+from flowq.status import (
+    ENDED,
+    STATE_BY_EVENT,
+    UNAPPROVED,
+    Event,
+    Executing,
+    JobRecord,
+    JobStatus,
+    RunRecord,
+    RunStatus,
+    public_name,
+)
+
+VERSION = 1
+"""Of the documents: it changes when a key goes, or means something else."""
+
+MAX_RESULTS = 100
+"""How many results of a group are in a document unless all are asked for."""
+
+_UNSAFE = re.compile(r"[\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def write_json(document: Mapping[str, Any] | Sequence[Any], indent: int | None = 2) -> str:
-    """Return a document as ASCII text, in the order it is in; it ends with a newline."""
-    return json.dumps(document, indent=indent, allow_nan=False) + "\n"
+    """Return a document as text, in the order it is in; it ends with a newline.
 
-
-def run_document(
-    status: RunStatus,
-    result_by_name: Mapping[str, Any],
-    outputs: Mapping[str, Any] | None = None,
-    record_by_name: Mapping[str, JobRecord] | None = None,
-) -> dict[str, Any]:
-    """Return what `flowq run --json` prints: a contract, with these keys and no other.
-
-    Shape: results and outputs are given as views (`flowq.runtime.views`). `outputs` is there for an
-    ended run whose workflow declares some, `reason` for one that timed out. Jobs as they were
-    declared. `ids` is a list, also for a single job; a job without a `result` has null. A group has
-    one status, and lists of the `ids` and `results` of its items. Jobs that ask for an approval
-    have `approval`, a group a list.
+    Letters of all scripts are written as they are. What could change a terminal, or is no text
+    (the half of a pair), is escaped.
     """
-    return {
-        "run": status.run_id,
-        "workflow": status.workflow,
-        "status": status.state,
+    text = json.dumps(document, indent=indent, allow_nan=False, ensure_ascii=False)
+    return _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n"
+
+
+def make_document(kind: str, **parts: Any) -> dict[str, Any]:
+    """Return a document of a kind that the schema knows."""
+    return {"v": VERSION, "kind": kind, **parts}
+
+
+def load_schema() -> dict[str, Any]:
+    """Return the JSON Schema of all documents."""
+    text = files("flowq.render").joinpath("output.schema.json").read_text("utf-8")
+    schema: dict[str, Any] = json.loads(text)
+    return schema
+
+
+def write_instant(at: datetime | None) -> str | None:
+    """Return an instant in UTC: `2026-11-29T12:00:00.000000Z`."""
+    if at is None:
+        return None
+    return at.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def _seconds(duration_s: float | None) -> float | None:
+    return None if duration_s is None else round(duration_s, 6)
+
+
+# Runs and jobs -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """What is known of a run. By the names of jobs, unless another key is named.
+
+    Shape: results and outputs are views (`flowq.runtime.views`); `outputs` is None before the end,
+    and for a workflow that declares none. `error_by_name` has documents of errors, `edges` those of
+    the run's picture.
+    """
+
+    status: RunStatus
+    result_by_name: Mapping[str, Any] = field(default_factory=dict)
+    outputs: Mapping[str, Any] | None = None
+    output_errors: Mapping[str, str] = field(default_factory=dict)
+    record_by_name: Mapping[str, JobRecord] = field(default_factory=dict)
+    record: RunRecord | None = None
+    attempts_by_name: Mapping[str, Sequence[Attempt]] = field(default_factory=dict)
+    host_by_worker: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+    error_by_name: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    edges: Sequence[Mapping[str, Any]] = ()
+    has_all_results: bool = False
+    has_nested: bool = False
+
+
+def run_document(facts: RunFacts) -> dict[str, Any]:
+    """Return what `run`, `status`, `show`, `watch` and `retry` print of a run.
+
+    Jobs as they were declared, by name: `ids` is a list, also for a single job. A group has one
+    status, and lists of its `items` and their `results`; a nested workflow has its `jobs` if they
+    were asked for.
+    """
+    status, record = facts.status, facts.record
+    outputs = {**(facts.outputs or {}), **dict.fromkeys(facts.output_errors)}
+    return make_document(
+        "run",
+        run=status.run_id,
+        workflow=status.workflow,
+        status=status.state,
         **({"reason": status.reason} if status.is_ended and status.reason else {}),
-        "duration_s": status.duration_s,
-        "jobs": {
-            name: {
-                "status": declared.state,
-                "ids": [job.job_id for job in declared.items],
-                **_results_of(declared, result_by_name),
-                **_approval_of(declared, record_by_name or {}),
-            }
-            for name, declared in by_declaration(status).items()
-        },
+        submitted_at=write_instant(record.created_at if record else None),
+        started_at=write_instant(status.started_at),
+        ended_at=write_instant(status.ended_at),
+        duration_s=_seconds(status.duration_s),
+        inputs=dict(record.inputs) if record else {},
+        counts=status.count_by_state(),
+        jobs=_jobs(facts, status, ""),
+        edges=list(facts.edges),
         **({"outputs": _documents(outputs)} if outputs else {}),
+        **({"output_errors": dict(facts.output_errors)} if facts.output_errors else {}),
+    )
+
+
+def job_document(
+    facts: RunFacts,
+    name: str,
+    arguments: Mapping[str, Any],
+    traceback: Sequence[str],
+    output: Sequence[str],
+) -> dict[str, Any]:
+    """Return what `show` and `status` print of one job, item or group of a run."""
+    status = facts.status
+    declared = by_declaration(status).get(name)
+    job = status.jobs.get(name)
+    if declared is not None and (declared.is_group or job is None):
+        told = _declared(facts, declared, "", _spans(status))
+    else:
+        assert job is not None
+        told = {"ids": [job.job_id], **_one(facts, job, "", _spans(status))}
+    record = facts.record_by_name.get(name)
+    more = {
+        "description": record.description if record else None,
+        "queue": record.queue if record else None,
+        "code": (record.code or None) if record else None,
+        "arguments": _documents(arguments),
+        "traceback": list(traceback),
+        "output": list(output),
+    }
+    parts = {"run": status.run_id, "workflow": status.workflow}
+    return make_document("job", **parts, job={"name": name, **told, **more})
+
+
+def _spans(status: RunStatus) -> Mapping[str, JobStatus]:
+    return with_span(status)
+
+
+def _jobs(facts: RunFacts, status: RunStatus, prefix: str) -> dict[str, Any]:
+    spans = _spans(status)
+    return {
+        name: _declared(facts, declared, prefix, spans)
+        for name, declared in by_declaration(status).items()
     }
 
 
-def _results_of(declared: Declared, result_by_name: Mapping[str, Any]) -> dict[str, Any]:
-    results = [to_document(result_by_name.get(job.name)) for job in declared.items]
-    return {"results": results} if declared.is_group else {"result": next(iter(results), None)}
+def _declared(
+    facts: RunFacts, declared: Declared, prefix: str, spans: Mapping[str, JobStatus]
+) -> dict[str, Any]:
+    told: dict[str, Any] = {"status": declared.state, "ids": [i.job_id for i in declared.items]}
+    if declared.is_group:
+        told |= _group(facts, declared, prefix, spans)
+    else:
+        for job in declared.items:  # there is one
+            told |= _one(facts, job, prefix, spans) | {"status": declared.state}
+        told.setdefault("result", None)
+        if facts.has_nested and declared.inside:
+            told["jobs"] = _inside(facts, declared, prefix).get(declared.name, {})
+    return told | _approval_of(declared, facts.record_by_name, prefix)
 
 
-def _approval_of(declared: Declared, record_by_name: Mapping[str, JobRecord]) -> dict[str, Any]:
-    """Return what is known of the approvals that jobs ask for; {} for jobs that ask for none."""
-    # Of a workflow it is the start that asks; what is inside of it is not this declaration.
-    own = {declared.name, *(job.name for job in declared.items)}
-    asking = (job for job in declared.jobs if public_name(job.name) in own)
-    found = [
-        _approval_document(job, record_by_name[job.name])
-        for job in asking
-        if job.name in record_by_name and record_by_name[job.name].needs_approval
-    ]
-    if not found:
-        return {}
-    return {"approval": found if declared.is_group else found[0]}
+def _group(
+    facts: RunFacts, declared: Declared, prefix: str, spans: Mapping[str, JobStatus]
+) -> dict[str, Any]:
+    started = [job.started_at for job in declared.jobs if job.started_at]
+    ended = [job.ended_at for job in declared.jobs if job.ended_at]
+    ended_at = max(ended, default=None) if declared.state in ENDED else None
+    started_at = min(started, default=None)
+    duration_s = (ended_at - started_at).total_seconds() if started_at and ended_at else None
+    bad = [job for job in declared.items if job.state in ("failed", "stopped", "expired")]
+    shown = declared.items if facts.has_all_results else declared.items[:MAX_RESULTS]
+    nested = _inside(facts, declared, prefix) if facts.has_nested and declared.inside else {}
+    items = []
+    for job in declared.items:
+        item = {"name": job.name, "job_id": job.job_id, **_one(facts, job, prefix, spans)}
+        del item["result"]
+        items.append({**item, "jobs": nested[job.name]} if job.name in nested else item)
+    left = len(declared.items) - len(shown)
+    return {
+        "reason": None,
+        "tolerated": bool(bad) and all(job.name in declared.forgiven for job in bad),
+        "started_at": write_instant(started_at),
+        "ended_at": write_instant(ended_at),
+        "duration_s": _seconds(duration_s),
+        "counts": dict(Counter(job.state for job in declared.items)),
+        "items": items,
+        "results": [to_document(facts.result_by_name.get(prefix + job.name)) for job in shown],
+        **({"results_omitted": left} if left else {}),
+    }
 
 
-def record_document(record: RunRecord) -> dict[str, Any]:
-    """Return one item of `flowq runs --json`: `duration_s` is null until the run has ended."""
+def _one(
+    facts: RunFacts, job: JobStatus, prefix: str, spans: Mapping[str, JobStatus]
+) -> dict[str, Any]:
+    """Return what a job has that is no group. Its `attempts` are the newest ones.
+
+    What a nested workflow itself executes is the step that evaluates its outputs, and no attempt.
+    """
+    name, timed = prefix + job.name, spans.get(job.name, job)
+    attempts = () if job.name in spans else facts.attempts_by_name.get(name, ())
+    error = facts.error_by_name.get(name)
+    return {
+        "status": job.state,
+        "reason": job.reason or None,
+        "tolerated": facts.status.is_tolerated(replace(job, name=name)),
+        "queued_at": write_instant(job.queued_at or (attempts[-1].queued_at if attempts else None)),
+        "started_at": write_instant(timed.started_at),
+        "ended_at": write_instant(timed.ended_at),
+        "duration_s": _seconds(timed.duration_s),
+        "attempts": [_attempt(each, facts.host_by_worker) for each in attempts],
+        "error": dict(error) if error else None,
+        "result": to_document(facts.result_by_name.get(name)),
+    }
+
+
+def _inside(facts: RunFacts, declared: Declared, prefix: str) -> dict[str, dict[str, Any]]:
+    """Return the jobs of the workflows that a job or the items of a group run, by its name.
+
+    They have the names and ids that they would have if each workflow was a run.
+    """
+    jobs_by_outer: dict[str, dict[str, JobStatus]] = {}
+    id_by_outer = {job.name: job.job_id for job in declared.items}
+    for job in declared.jobs:
+        outer, dot, name = job.name.partition(".")
+        if dot and outer in id_by_outer:
+            job_id = job.job_id.removeprefix(f"{id_by_outer[outer]}--")
+            inner = replace(job, name=name, job_id=job_id)
+            jobs_by_outer.setdefault(outer, {})[name] = inner
+    return {
+        outer: _jobs(facts, RunStatus("", outer, jobs=jobs), f"{prefix}{outer}.")
+        for outer, jobs in jobs_by_outer.items()
+    }
+
+
+def _attempt(attempt: Attempt, host_by_worker: Mapping[str, tuple[str, int]]) -> dict[str, Any]:
+    host, pid = host_by_worker.get(attempt.worker, (None, None))
+    return {
+        "attempt": attempt.number,
+        "status": attempt.state,
+        "retried": attempt.is_retried,
+        "reason": attempt.reason or None,
+        "worker": attempt.worker or None,
+        "host": host,
+        "pid": pid,
+        "queued_at": write_instant(attempt.queued_at),
+        "handed_at": write_instant(attempt.handed_at),
+        "started_at": write_instant(attempt.started_at),
+        "ended_at": write_instant(attempt.ended_at),
+        "waited_s": _seconds(attempt.waited_s),
+        "duration_s": _seconds(attempt.duration_s),
+        "error": _error_of(attempt.error_type, attempt.error_message, attempt.exit_code),
+    }
+
+
+def _error_of(kind: str | None, message: str, exit_code: int | None) -> dict[str, Any] | None:
+    if not message and kind is None and exit_code is None:
+        return None
+    return {"type": kind, "message": message, "exit_code": exit_code}
+
+
+def event_document(run_id: str, event: Event) -> dict[str, Any]:
+    """Return one line of `--json-lines`: a transition of a job, or of the run itself.
+
+    `event` says what happened, `status` what the job, or the run, is since then.
+    """
+    attempt = Attempt(0, error=event.error, exit_code=event.exit_code)
+    took_s = None if event.took_ms is None else event.took_ms / 1000
+    optional = {
+        "name": event.name,
+        "job_id": event.job_id,
+        "reason": event.reason,
+        "worker": event.worker,
+        "started_at": write_instant(event.began_at),
+        "duration_s": _seconds(took_s),
+        "error": _error_of(attempt.error_type, attempt.error_message, attempt.exit_code),
+    }
+    return make_document(
+        "event",
+        id=event.id,
+        at=write_instant(event.at),
+        run=run_id,
+        event=event.state,
+        status=STATE_BY_EVENT.get(event.state, event.state),
+        **{key: value for key, value in optional.items() if value not in (None, "")},
+    )
+
+
+def runs_document(records: Iterable[RunRecord]) -> dict[str, Any]:
+    """Return what `flowq runs` prints; a run's keys are those of `run_document`."""
+    return make_document("runs", runs=[_record(each) for each in records])
+
+
+def _record(record: RunRecord) -> dict[str, Any]:
     begun_at, ended_at = record.committed_at or record.created_at, record.ended_at
     return {
         "run": record.run_id,
         "workflow": record.workflow,
         "status": record.state,
-        "submitted_at": record.created_at.isoformat(),
-        "duration_s": round((ended_at - begun_at).total_seconds(), 3) if ended_at else None,
+        **({"reason": record.reason} if record.reason else {}),
+        "submitted_at": write_instant(record.created_at),
+        "started_at": write_instant(record.committed_at),
+        "ended_at": write_instant(ended_at),
+        "duration_s": _seconds((ended_at - begun_at).total_seconds()) if ended_at else None,
     }
+
+
+def wip_document(
+    entries: Iterable[Executing], host_by_worker: Mapping[str, tuple[str, int]]
+) -> dict[str, Any]:
+    """Return what `flowq wip` prints; `run` and `name` are null for a job of no run."""
+    return make_document("wip", jobs=[_executing(each, host_by_worker) for each in entries])
+
+
+def _executing(entry: Executing, host_by_worker: Mapping[str, tuple[str, int]]) -> dict[str, Any]:
+    host, pid = host_by_worker.get(entry.worker, (None, None))
+    return {
+        "run": entry.run_id or None,
+        "name": entry.name or None,
+        "job_id": entry.job_id,
+        "queue": entry.queue,
+        "description": entry.description,
+        "worker": entry.worker or None,
+        "host": host,
+        "pid": pid,
+        "started_at": write_instant(entry.started_at),
+    }
+
+
+def error_document(error: FlowqError) -> dict[str, Any]:
+    """Return what a command with `--json` prints in the place of its document when it fails."""
+    told = {"type": type(error).__name__, "message": str(error), "exit_code": error.exit_code}
+    if not isinstance(error, WorkflowInvalid):
+        return make_document("error", error=told)
+    return make_document("error", error=told, problems=[_problem(each) for each in error.problems])
+
+
+def _approval_of(
+    declared: Declared, record_by_name: Mapping[str, JobRecord], prefix: str
+) -> dict[str, Any]:
+    """Return what is known of the approvals that jobs ask for; {} for jobs that ask for none."""
+    # Of a workflow it is the start that asks; what is inside of it is not this declaration.
+    own = {declared.name, *(job.name for job in declared.items)}
+    asking = (job for job in declared.jobs if public_name(job.name) in own)
+    found = [
+        _approval_document(job, record_by_name[prefix + job.name])
+        for job in asking
+        if prefix + job.name in record_by_name
+        and record_by_name[prefix + job.name].needs_approval
+    ]
+    if not found:
+        return {}
+    return {"approval": found if declared.is_group else found[0]}
 
 
 def _approval_document(job: JobStatus, record: JobRecord) -> dict[str, Any]:
@@ -105,11 +400,10 @@ def _approval_document(job: JobStatus, record: JobRecord) -> dict[str, Any]:
     }
     if decision is None:
         return said
-    at = decision.at.isoformat() if decision.at else None
     return {
         **said,
         "by": decision.by,
-        "at": at,
+        "at": write_instant(decision.at),
         "note": decision.note,
         "inputs": dict(decision.inputs),
     }
@@ -128,7 +422,8 @@ def _documents(views: Mapping[str, Any]) -> dict[str, Any]:
 
 def problems_document(target: str, problems: Iterable[Problem]) -> dict[str, Any]:
     """Return what is wrong with a workflow, in the order in which it was found."""
-    return {"target": target, "problems": [_problem(problem) for problem in problems]}
+    found = [_problem(problem) for problem in problems]
+    return make_document("check", target=target, problems=found)
 
 
 def _problem(problem: Problem) -> dict[str, Any]:
@@ -148,6 +443,8 @@ def _problem(problem: Problem) -> dict[str, Any]:
 def plan_document(plan: Plan) -> dict[str, Any]:
     """Return a plan, operation by operation."""
     return {
+        "v": VERSION,
+        "kind": "plan",
         "run": plan.run_id,
         "workflow": plan.workflow,
         "inputs": to_json(plan.inputs),
