@@ -174,11 +174,16 @@ class Monitor:
 
 
 def _has_news(child: Child, now: float) -> bool:
-    """Whether Redis is wrong about which of the child's jobs have begun. Light claims do not count:
-    they begin and end within milliseconds, or are made heavy."""
+    """Whether Redis is wrong about which of the child's jobs have begun.
+
+    Light claims do not count, because they begin and end within milliseconds, or are made heavy;
+    behind one there are only light ones, or one that must wait for that.
+    """
     begun = child.shared.begun
     for number, claim in child.claims.items():
-        is_wrong = not claim.is_light and claim.is_known_to_wait == (number <= begun)
+        if claim.is_light:
+            return False
+        is_wrong = claim.is_known_to_wait == (number <= begun)
         if is_wrong and (number <= begun or now - claim.handed_at > UNSAID_S):
             return True
     return False
