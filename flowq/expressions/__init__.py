@@ -11,6 +11,11 @@ A value is evaluated in two steps, and data must never be read as an expression:
 
 So the result of `fill` must go through `evaluate`, even if it has no references. `as_template`
 turns an expression that is declared without braces (`if`, `more`) into a template.
+
+- `templates` splits texts, `grammar` parses an expression, `references` has what it refers to.
+- `engine` evaluates with the `functions`, `operators` and `limits`; `plain` reads values of results.
+- `places` is the table of keys with expressions, and of the names that have a value there.
+- `refusals` are the errors.
 """
 
 from __future__ import annotations
