@@ -127,9 +127,14 @@ def read_inputs(node: Node, problems: Problems) -> Iterator[Input]:
         hint = "write NAME: {type: str}, each on its line"
         problems.add(WRONG_SHAPE, node, f"inputs must be a map of names, not {say(node)}", hint)
         return
-    for key, inner in node.node_by_key.items():
-        name = _read_name(node.key_by_key[key], problems)
-        yield _read_input(name, inner, problems)
+    for name, inner in node.node_by_key.items():
+        fitting = name  # or a similar valid name, if it is invalid
+        if not _NAME.fullmatch(name):
+            fitting = re.sub(r"\W", "_", name, flags=re.ASCII)
+            hint = f"letters, digits and _ only, no digit first, as in {fitting or 'NAME'}"
+            message = f"{name!r} cannot be the name of an input"
+            problems.add(BAD_NAME, node.key_by_key[name], message, hint)
+        yield _read_input(fitting, inner, problems)
 
 
 def write_input(declared: Input) -> dict[str, Any]:
@@ -144,16 +149,6 @@ def write_input(declared: Input) -> dict[str, Any]:
     if declared.description:
         said["description"] = declared.description
     return said
-
-
-def _read_name(key: ScalarNode, problems: Problems) -> str:
-    """Return the name of an input, or a similar valid name if it is invalid."""
-    if _NAME.fullmatch(key.text):
-        return key.text
-    proposal = re.sub(r"\W", "_", key.text, flags=re.ASCII)
-    hint = f"letters, digits and _ only, no digit first, as in {proposal or 'NAME'}"
-    problems.add(BAD_NAME, key, f"{key.text!r} cannot be the name of an input", hint)
-    return proposal
 
 
 def _read_input(name: str, node: Node, problems: Problems) -> Input:

@@ -75,24 +75,21 @@ _FILE = re.compile(r"(.+)\.py:(\w+)")
 def _read_call(label: str, node: Node, problems: Problems) -> str | None:
     if isinstance(node, ScalarNode) and CALLED.fullmatch(node.text):
         return node.text
-    message = f"{label} must be package.module:function, not {say(node)}"
     text = node.text if isinstance(node, ScalarNode) else ""
-    problems.add(BAD_CALL, node, message, _call_hint(text))
-    return None
-
-
-def _call_hint(text: str) -> str:
     bare = text.partition("(")[0].strip()
+    hint = "for example: photos.tasks:make_thumbnail; a shell command is `run: …`"
     if "${{" in text:
-        return "a call is fixed text; expressions are filled in under `with`"
-    if found := _FILE.fullmatch(bare):
+        hint = "a call is fixed text; expressions are filled in under `with`"
+    elif found := _FILE.fullmatch(bare):
         module = found.group(1).removeprefix("./").replace("/", ".")
-        return f"name the module, not the file: {module}:{found.group(2)}"
-    if found := _DOTTED.fullmatch(bare):
-        return f"did you mean {found.group(1)}:{found.group(2)!s}?"
-    if bare != text and CALLED.fullmatch(bare):
-        return f"remove the parentheses, and put the arguments under `with`: {bare}"
-    return "for example: photos.tasks:make_thumbnail; a shell command is `run: …`"
+        hint = f"name the module, not the file: {module}:{found.group(2)}"
+    elif found := _DOTTED.fullmatch(bare):
+        hint = f"did you mean {found.group(1)}:{found.group(2)}?"
+    elif bare != text and CALLED.fullmatch(bare):
+        hint = f"remove the parentheses, and put the arguments under `with`: {bare}"
+    message = f"{label} must be package.module:function, not {say(node)}"
+    problems.add(BAD_CALL, node, message, hint)
+    return None
 
 
 # Names and edges.

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from difflib import get_close_matches
+from functools import cache
 from itertools import chain
 from typing import Any
 
@@ -165,20 +166,16 @@ def _find_said(owner: Any, attribute: str) -> Any:
         if owner is None:
             return None
     value = getattr(owner, name)
-    return None if value == _defaults_of(type(owner)).get(name, MISSING) else value
+    spec: type = type(owner)
+    return None if value == _defaults_of(spec).get(name, MISSING) else value
 
 
+@cache
 def _defaults_of(spec: type) -> Mapping[str, Any]:
-    if spec not in _DEFAULTS_BY_SPEC:
-        found: dict[str, Any] = {each.name: each.default for each in fields(spec)}
-        for each in fields(spec):
-            if each.default_factory is not MISSING:
-                found[each.name] = each.default_factory()
-        _DEFAULTS_BY_SPEC[spec] = found
-    return _DEFAULTS_BY_SPEC[spec]
-
-
-_DEFAULTS_BY_SPEC: dict[type, Mapping[str, Any]] = {}
+    return {
+        each.name: each.default if each.default_factory is MISSING else each.default_factory()
+        for each in fields(spec)
+    }
 
 
 def find_meant(node: Node, kind: Vocabulary) -> frozenset[str]:

@@ -13,7 +13,7 @@ So the result of `fill` must go through `evaluate`, even if it has no references
 turns an expression that is declared without braces (`if`, `more`) into a template.
 
 - `templates` splits texts, `grammar` parses an expression, `references` has what it refers to.
-- `engine` evaluates with the `functions`, `operators` and `limits`; `plain` reads values of results.
+- `engine` evaluates, with `functions`, `operators` and `limits`; `plain` reads values of results.
 - `places` is the table of keys with expressions, and of the names that have a value there.
 - `refusals` are the errors.
 """
