@@ -12,15 +12,13 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 PACKAGE = Path(__file__).parents[2] / "flowq"
-SOURCES = sorted(PACKAGE.rglob("*.py"))
-TREES = {
-    path.relative_to(PACKAGE).as_posix(): ast.parse(path.read_text("utf-8")) for path in SOURCES
-}
+FILES = [path.relative_to(PACKAGE).as_posix() for path in sorted(PACKAGE.rglob("*.py"))]
 
 ALLOWED = {
     # RQ's attributes of a job or an execution, which RQ sets from outside as well:
@@ -88,24 +86,33 @@ def find_stores(tree: ast.AST) -> Iterator[ast.Attribute]:
             yield node
 
 
-DEFINED = {name: find_defined(tree) for name, tree in TREES.items()}
+@cache
+def read_trees() -> dict[str, ast.Module]:
+    """Parse all files: not when pytest collects the tests, which each of its processes does."""
+    return {name: ast.parse((PACKAGE / name).read_text("utf-8")) for name in FILES}
+
+
+@cache
+def read_defined() -> dict[str, set[str]]:
+    return {name: find_defined(tree) for name, tree in read_trees().items()}
 
 
 def find_foreign_writes(name: str, tree: ast.Module) -> list[str]:
-    others: set[str] = set().union(*(names for each, names in DEFINED.items() if each != name))
+    defined = read_defined()
+    others: set[str] = set().union(*(names for each, names in defined.items() if each != name))
     return [
         f"{name}:{node.lineno}: {ast.unparse(node)}"
         for node in find_stores(tree)
         if not is_self(node.value)
-        and node.attr in others - DEFINED.get(name, set())
+        and node.attr in others - defined.get(name, set())
         and node.attr not in ALLOWED
         and ast.unparse(node) not in EXCEPTIONS
     ]
 
 
-@pytest.mark.parametrize("name", list(TREES))
+@pytest.mark.parametrize("name", FILES)
 def test_an_object_is_changed_only_where_its_class_is_defined(name: str) -> None:
-    assert find_foreign_writes(name, TREES[name]) == [], "give its class a method for that"
+    assert find_foreign_writes(name, read_trees()[name]) == [], "give its class a method for that"
 
 
 def test_a_write_from_another_file_is_found() -> None:
@@ -133,7 +140,8 @@ TABLE = "workers/processes/__init__.py"
 
 
 def test_what_follows_from_a_start_method_stands_in_its_table_only() -> None:
-    found = {name: lines for name, tree in TREES.items() if (lines := [*find_mode_names(tree)])}
+    trees = read_trees()
+    found = {name: lines for name, tree in trees.items() if (lines := [*find_mode_names(tree)])}
     assert found.pop(TABLE)
     # `--multiprocessing` and `--mode` exclude each other:
     assert len(found.pop("cli/worker.py")) == 1
