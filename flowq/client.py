@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -40,7 +40,7 @@ from flowq.runtime.explain import (
 from flowq.runtime.listening import count_left_alone, find_hosts, find_unattended, list_queues
 from flowq.runtime.maintenance import Finding, tidy
 from flowq.runtime.outputs import KeptOutputs
-from flowq.runtime.results import Failure, JobView
+from flowq.runtime.results import Failure, JobEnd, JobView
 from flowq.runtime.runs import read_changes
 from flowq.runtime.uninstalling import check_uninstall, uninstall
 from flowq.runtime.wip import (
@@ -439,6 +439,10 @@ class Run:
         failed = [job for job in ended if wanted is None or job.name in wanted]
         failures = results.get_failures((job.job_id for job in failed), self.connection)
         return {job.name: failures[job.job_id] for job in failed if job.job_id in failures}
+
+    def ends(self, job_ids: Sequence[str]) -> list[JobEnd]:
+        """Return how jobs ended, by their ids and in their order, as expressions see it."""
+        return list(results.read_ends(job_ids, self.connection))
 
     def code_changes(self) -> list[CodeChange]:
         """Return the code files that changed between jobs of the run, oldest change first."""

@@ -17,7 +17,7 @@ from flowq.cli.compiling import load
 from flowq.cli.completion import complete_file
 from flowq.errors import Problem, UsageError, WorkflowInvalid, WorkflowNotFound
 from flowq.files import read_file
-from flowq.render.json import problems_document, write_json
+from flowq.render.json import make_document, problems_document, write_json
 from flowq.render.lines import count
 from flowq.targets import YAML_ENDINGS
 
@@ -52,8 +52,8 @@ def command(targets: tuple[str, ...], imports: bool, as_json: bool, verbose: boo
                 for each in found
             ]
             is_one = len(targets) == 1 and not Path(targets[0]).is_dir()
-            document = documents[0] if is_one else {"targets": documents}
-            terminal.write(write_json(document), out)
+            parts = documents[0] if is_one else {"targets": documents}
+            terminal.write(write_json(make_document("check", **parts)), out)
         else:
             terminal.write("".join(map(_tell, found)), out)
             if len(found) > 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,6 +15,7 @@ from typing import IO, Any, Self, cast
 from flowq.cli import terminal
 from flowq.cli.terminal import Stream
 from flowq.render.groups import by_declaration
+from flowq.render.json import event_document, write_json
 from flowq.render.lines import Line, plain_text, printable, spelled
 from flowq.render.progress import Narrator, progress
 from flowq.status import Event, RunStatus
@@ -84,6 +86,21 @@ class Plain(Silent):
     def show(self, status: RunStatus, events: Sequence[Event]) -> None:
         """Show what happened."""
         self.tell(self._narrator.tell(events))
+
+
+class JsonLines(Silent):
+    """Writes each event as one line of JSON; all else goes to stderr."""
+
+    def __init__(self, stream: Stream, run_id: str) -> None:
+        super().__init__(sys.stderr)
+        self._lines = stream
+        self._run_id = run_id
+
+    def show(self, status: RunStatus, events: Sequence[Event]) -> None:
+        """Write what happened."""
+        for event in events:
+            text = write_json(event_document(self._run_id, event), indent=None)
+            terminal.write(text, self._lines)
 
 
 class Live(Display):

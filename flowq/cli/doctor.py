@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import click
-from redis import Redis
 
 from flowq import client, server
 from flowq.cli import options, terminal
 from flowq.cli.place import Place, opened_if_used
+from flowq.client import Finding
 from flowq.errors import UsageError
+from flowq.render.json import make_document, write_json
 
 SENTENCES = {
     "deleted": "was deleted; {owner} does not wait for it any more",
@@ -27,8 +30,11 @@ ENDED = "was {what} by a worker or a tool of RQ's own; {owner} has been told"
     "--force", is_flag=True, help="Remove unfinished runs too, and cancel waiting future jobs."
 )
 @options.redis_url
+@options.as_json
 @options.verbose
-def command(redis_url: str | None, uninstall: bool, yes: bool, force: bool, verbose: bool) -> None:
+def command(
+    redis_url: str | None, uninstall: bool, yes: bool, force: bool, as_json: bool, verbose: bool
+) -> None:
     """Find and repair lost jobs.
 
     flowq's workers do the same periodically. This command also works without any worker, and
@@ -40,29 +46,43 @@ def command(redis_url: str | None, uninstall: bool, yes: bool, force: bool, verb
 
     \b
       flowq doctor
+      flowq doctor --json
       flowq doctor --uninstall
     """
     if (yes or force) and not uninstall:
         raise UsageError("--yes and --force belong to --uninstall")
-    with opened_if_used(redis_url) as place:
-        if place is None:
-            terminal.write("nothing to remove\n" if uninstall else NOTHING)
-        elif uninstall:
+    if as_json and uninstall:
+        raise UsageError("--json is for a look, and not for --uninstall")
+    with terminal.result_stream(as_json) as out, opened_if_used(redis_url) as place:
+        if uninstall and place is None:
+            terminal.write("nothing to remove\n")
+        elif uninstall and place is not None:
             _uninstall(place, is_sure=yes, is_forced=force)
         else:
-            _examine(place.connection)
+            warnings = list(server.health(place.connection)) if place else []
+            findings = client.heal(place.connection) if place else []
+            tell = _write_json if as_json else _tell
+            terminal.write(tell(warnings, findings), out)
 
 
-def _examine(connection: Redis) -> None:
-    for warning in server.health(connection):
-        terminal.write(f"warning: {warning}\n")
-    findings = client.heal(connection)
-    for finding in findings:
-        sentence = SENTENCES.get(finding.what, ENDED)
-        said = sentence.format(what=finding.what, owner=finding.owner_id)
-        terminal.write(f"{finding.job_id} {said}\n")
-    count = len(findings)
-    terminal.write(f"put right: {count}\n" if count else NOTHING)
+def _tell(warnings: Sequence[str], findings: Sequence[Finding]) -> str:
+    lines = [f"warning: {warning}\n" for warning in warnings]
+    lines += [f"{finding.job_id} {_sentence(finding)}\n" for finding in findings]
+    lines.append(f"put right: {len(findings)}\n" if findings else NOTHING)
+    return "".join(lines)
+
+
+def _write_json(warnings: Sequence[str], findings: Sequence[Finding]) -> str:
+    told = [
+        {"job_id": each.job_id, "what": each.what, "owner": each.owner_id, "message": sentence}
+        for each, sentence in ((each, _sentence(each)) for each in findings)
+    ]
+    return write_json(make_document("doctor", warnings=list(warnings), findings=told))
+
+
+def _sentence(finding: Finding) -> str:
+    sentence = SENTENCES.get(finding.what, ENDED)
+    return sentence.format(what=finding.what, owner=finding.owner_id)
 
 
 def _uninstall(place: Place, *, is_sure: bool, is_forced: bool) -> None:

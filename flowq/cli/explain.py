@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
+from typing import Any
 
 import click
 
@@ -13,6 +14,7 @@ from flowq.cli.completion import complete_run
 from flowq.cli.place import Place, missing_job, opened
 from flowq.client import Explanation, Run
 from flowq.errors import JobNotFound, RunNotFound
+from flowq.render.json import make_document, write_json
 from flowq.render.lines import printable
 from flowq.status import ENDED, RunStatus
 
@@ -23,8 +25,11 @@ MAX_JOBS = 5
 @click.argument("run_or_job", metavar="RUN|JOB_ID", shell_complete=complete_run)
 @options.optional_job
 @options.redis_url
+@options.as_json
 @options.verbose
-def command(run_or_job: str, job: str | None, redis_url: str | None, verbose: bool) -> None:
+def command(
+    run_or_job: str, job: str | None, redis_url: str | None, as_json: bool, verbose: bool
+) -> None:
     """Explain why a job has not run: everything that holds it, and what to do about it.
 
     Name the job by its run and its name, or by its job id alone. Given only a run, the command
@@ -34,12 +39,34 @@ def command(run_or_job: str, job: str | None, redis_url: str | None, verbose: bo
       flowq explain last
       flowq explain k3v9x0q2m5ab serve
       flowq explain k3v9x0q2m5ab-serve
+      flowq explain last --json
     """
-    with opened(redis_url) as place:
-        explanations = _explanations(run_or_job, job, place)
+    with terminal.result_stream(as_json) as out, opened(redis_url) as place:
+        explanations = _explanations(run_or_job, job, place, is_quiet=as_json)
+        if as_json:
+            told = [_document(each) for each in explanations]
+            terminal.write(write_json(make_document("explain", jobs=told)), out)
+            return
         for _, alike in groupby(explanations, lambda each: (each.state, each.reasons)):
             lines = _tell(list(alike)).split("\n")
             terminal.write("".join(f"{printable(line)}\n" for line in lines))
+
+
+def _document(told: Explanation) -> dict[str, Any]:
+    return {
+        "name": told.name or None,
+        "job_id": told.job_id,
+        "status": told.state,
+        "reasons": [
+            {
+                "kind": reason.kind,
+                "message": reason.text,
+                "hint": reason.hint or None,
+                "job_ids": list(reason.job_ids),
+            }
+            for reason in told.reasons
+        ],
+    }
 
 
 def _tell(alike: Sequence[Explanation]) -> str:
@@ -52,7 +79,9 @@ def _tell(alike: Sequence[Explanation]) -> str:
     return "".join([f"{subjects} are {first.state}", *reasons])
 
 
-def _explanations(run_or_job: str, job: str | None, place: Place) -> Iterator[Explanation]:
+def _explanations(
+    run_or_job: str, job: str | None, place: Place, *, is_quiet: bool
+) -> Iterator[Explanation]:
     try:
         run, job = place.find_job(run_or_job, job)
     except RunNotFound:
@@ -61,7 +90,7 @@ def _explanations(run_or_job: str, job: str | None, place: Place) -> Iterator[Ex
         yield client.explain(run_or_job, place.connection, commands=place)
         return
     if job is None:
-        yield from _of_run(run, place)
+        yield from _of_run(run, place, is_quiet=is_quiet)
     else:
         yield _of_job(run, job, place)
 
@@ -73,10 +102,10 @@ def _of_job(run: Run, name: str, place: Place) -> Explanation:
         raise missing_job(run.run_id, name, run.status().jobs) from None
 
 
-def _of_run(run: Run, place: Place) -> Iterator[Explanation]:
+def _of_run(run: Run, place: Place, *, is_quiet: bool) -> Iterator[Explanation]:
     status = run.status()
     names = [job.name for job in status.jobs.values() if job.state not in ENDED] or _bad(status)
-    if not names:
+    if not names and not is_quiet:
         terminal.write(f"run {run.run_id} ({status.state}): no job waits, and no failure counts\n")
     yield from (run.explain(name, place) for name in names[:MAX_JOBS])
     if len(names) > MAX_JOBS:

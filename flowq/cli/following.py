@@ -21,13 +21,13 @@ from redis.exceptions import RedisError
 from flowq import client
 from flowq.cli import display, options, terminal
 from flowq.cli.display import Display
+from flowq.cli.documents import run_json
 from flowq.cli.own_workers import OwnWorkers, Tail, read_last
 from flowq.cli.place import Place, opened
 from flowq.cli.terminal import LEAVING_S, Interrupted, Interrupts, OutputLost, Stream
-from flowq.client import KeptOutputs, Run
+from flowq.client import Run
 from flowq.errors import FlowqError, JobNotFound, RunNotFound, ServerUnavailable, WrongState
 from flowq.render.groups import by_declaration
-from flowq.render.json import run_document, write_json
 from flowq.render.summary import MAX_FAILURES, MAX_OUTPUT_LINES, FailedJob, Report, summary
 from flowq.runtime.connections import is_passing, retry_while_unavailable
 from flowq.status import ENDED, Event, JobRecord, JobStatus, RunStatus
@@ -330,12 +330,18 @@ def exit_code(status: RunStatus) -> int:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How to show a run, and how many workers to start for it."""
+    """How to show a run, and how many workers to start for it.
+
+    With `is_json`, stdout has nothing but JSON: one object, or with `has_lines` one line for each
+    event before it.
+    """
 
     concurrency: int | None
     is_json: bool
     is_verbose: bool
     is_quiet: bool
+    has_lines: bool = False
+    has_all_results: bool = False
 
 
 def follow_to_the_end(
@@ -371,7 +377,7 @@ def follow_to_the_end(
             workers = start_workers(run, place, run_options.concurrency)
             if workers is not None:
                 canceler.expect_workers()
-            status = _follow(run, workers, place, run_options, stream, canceler, since)
+            status = _follow(run, workers, place, run_options, out, stream, canceler, since)
     except Interrupted:
         canceler.leave(place)
         raise
@@ -404,6 +410,7 @@ def _follow(
     workers: OwnWorkers | None,
     place: Place,
     run_options: RunOptions,
+    out: IO[str],
     stream: Stream,
     canceler: Canceler,
     since: str,
@@ -412,7 +419,11 @@ def _follow(
     monitors += [workers] if workers else []
     if run_options.is_verbose:
         monitors.append(Tail())
-    with display.choose(stream, is_quiet=run_options.is_quiet) as shown:
+    if run_options.has_lines:
+        chosen: Display = display.JsonLines(terminal.Lenient(out), run.run_id)
+    else:
+        chosen = display.choose(stream, is_quiet=run_options.is_quiet)
+    with chosen as shown:
         return follow(run, place, shown, [*monitors, canceler], since)
 
 
@@ -438,7 +449,10 @@ def _finish(
     code = exit_code(status)
     try:
         if run_options.is_json:
-            document = retry_while_unavailable(lambda: run_json(run, status, run.kept_outputs()))
+            has_all, is_line = run_options.has_all_results, run_options.has_lines
+            document = retry_while_unavailable(
+                lambda: run_json(run, has_all_results=has_all, is_line=is_line)
+            )
             terminal.write(document, out)
     except BrokenPipeError:
         terminal.discard(out)
@@ -501,13 +515,6 @@ def write_summary(report: Report, stream: Stream) -> None:
     """Write the summary of a run for people."""
     lines = summary(report, display.width_of(stream), unicode=terminal.can_show(stream))
     display.tell(lines, stream)
-
-
-def run_json(run: Run, status: RunStatus, kept: KeptOutputs) -> str:
-    """Return a run as one JSON object; an output without a value is null."""
-    results = {name: view.result for name, view in run.views(status=status).items()}
-    outputs = {**kept.views, **dict.fromkeys(kept.errors)}
-    return write_json(run_document(status, results, outputs, run.job_records(status)))
 
 
 def with_run_options(command: Callable[..., int]) -> Any:

@@ -21,7 +21,7 @@ from flowq.pictures.picture import Picture, draw, to_document
 from flowq.pictures.png import render_png
 from flowq.pictures.svg import render_svg
 from flowq.pictures.text import draw_text, render_text
-from flowq.render.json import write_json
+from flowq.render.json import make_document, write_json
 from flowq.render.lines import spelled
 
 _ENDINGS_BY_FORMAT = {
@@ -65,6 +65,7 @@ _ENDINGS_BY_FORMAT = {
 )
 @click.option("--levels", is_flag=True, help="Draw one box per level instead of jobs.")
 @options.redis_url
+@click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
 @options.verbose
 def command(
     target: str | None,
@@ -75,6 +76,7 @@ def command(
     focus: str | None,
     levels: bool,
     redis_url: str | None,
+    as_json: bool,
     verbose: bool,
 ) -> None:
     """Draw the jobs of a workflow, or of a run, and their dependencies.
@@ -96,7 +98,7 @@ def command(
         raise UsageError("--open shows a file; leave -o - away, or name a file")
     if (target is None) == (run_id is None):
         raise UsageError("name either a TARGET, as in FILE.yaml, or a run, as in --run last")
-    format_ = _find_format(format_, output, opens)
+    format_ = _find_format("json" if as_json else format_, output, opens)
     picture = _draw_run(run_id, redis_url) if run_id else draw(checked_graph(target or ""))
     picture = _select(picture, focus, levels)
     if output is None and opens:
@@ -156,7 +158,7 @@ def _drawn(picture: Picture, format_: str) -> bytes:
     if format_ == "png":
         return render_png(picture)
     if format_ == "json":
-        text = write_json(to_document(picture))
+        text = write_json(make_document("graph", **to_document(picture)))
     elif format_ == "text":
         text = render_text(picture, WIDTH)
     else:

@@ -6,10 +6,12 @@ this package that has the command's name and defines `command`.
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
@@ -18,7 +20,7 @@ import click
 
 from flowq._version import __version__
 from flowq.cli import terminal
-from flowq.cli.terminal import Interrupted, Interrupts
+from flowq.cli.terminal import Interrupted, Interrupts, OutputLost
 from flowq.errors import FlowqError, UsageError, WorkflowInvalid
 
 COMMANDS: Mapping[str, str] = {
@@ -43,6 +45,7 @@ COMMANDS: Mapping[str, str] = {
     "explain": "Explain why a job has not run.",
     "doctor": "Find and repair lost jobs.",
     "wip": "List the jobs that are being executed right now.",
+    "workers": "List the workers.",
     "worker": "Execute the jobs of queues.",
     "workers": "List the workers of a server.",
     "server": "Inspect or stop the private server of a folder.",
@@ -169,9 +172,11 @@ def _run(args: list[str]) -> int:
         return leaving.exit_code or (lost.exit_code if lost else 0)
     except click.ClickException as error:
         error.show()
+        _write_error(args, UsageError(error.format_message()))
         return error.exit_code
     except FlowqError as error:
         terminal.note(describe(error))
+        _write_error(args, error)
         return error.exit_code
     except BrokenPipeError:
         terminal.discard(sys.stdout)  # the reader, such as `head`, has read enough
@@ -182,6 +187,19 @@ def _run(args: list[str]) -> int:
         return 130
     except Exception as error:  # noqa: BLE001 - nobody but its author likes a traceback
         return _unexpected(error)
+
+
+def _write_error(args: Sequence[str], error: FlowqError) -> None:
+    """Print the error for a program that has asked for JSON."""
+    options = list(itertools.takewhile(lambda word: word != "--", args))
+    has_lines = "--json-lines" in options
+    if isinstance(error, OutputLost) or not (has_lines or "--json" in options):
+        return
+    from flowq.render.json import error_document, write_json  # noqa: PLC0415 - as for commands
+
+    with suppress(OSError, OutputLost):
+        text = write_json(error_document(error), indent=None if has_lines else 2)
+        terminal.write(text)
 
 
 def describe(error: FlowqError) -> str:

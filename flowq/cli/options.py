@@ -69,6 +69,24 @@ as_json: Decorator = click.option(
     help="Print one JSON object to stdout, and everything else to stderr.",
 )
 
+json_lines: Decorator = click.option(
+    "--json-lines",
+    "json_lines",
+    is_flag=True,
+    help="Print one JSON object per line to stdout: each event, and the run at its end.",
+)
+
+all_results: Decorator = click.option(
+    "--results",
+    "all_results",
+    is_flag=True,
+    help="With --json: all results of a group; default: the first 100.",
+)
+
+nested: Decorator = click.option(
+    "--nested", is_flag=True, help="With --json: also the jobs of nested workflows."
+)
+
 verbose: Decorator = click.option(
     "-v",
     "--verbose",

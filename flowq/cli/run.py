@@ -12,13 +12,13 @@ import click
 from flowq import client
 from flowq.cli import options, terminal
 from flowq.cli.compiling import describe_inputs, make_plan
+from flowq.cli.documents import run_json
 from flowq.cli.following import RunOptions, follow_to_the_end, named_when_lost, start_workers
 from flowq.cli.place import Place, opened, warn_about
 from flowq.cli.plan import written
 from flowq.cli.terminal import Interrupts, OutputLost
 from flowq.client import Run
 from flowq.plan import Plan
-from flowq.render.json import run_document, write_json
 
 
 class _WithInputs(click.Command):
@@ -51,6 +51,8 @@ class _WithInputs(click.Command):
 )
 @click.option("--hold", is_flag=True, help="Submit the run, but start nothing before `release`.")
 @options.as_json
+@options.json_lines
+@options.all_results
 @options.no_import
 @options.quiet
 @options.verbose
@@ -64,6 +66,8 @@ def command(
     detach: bool,
     hold: bool,
     as_json: bool,
+    json_lines: bool,
+    all_results: bool,
     imports: bool,
     quiet: bool,
     verbose: bool,
@@ -82,7 +86,8 @@ def command(
       flowq run app.flows:report --redis-url redis://localhost/0 --detach
       flowq run workflows/sandwich.yaml --help     show its inputs
     """
-    run_options = RunOptions(concurrency, as_json, verbose, quiet)
+    as_json = as_json or json_lines
+    run_options = RunOptions(concurrency, as_json, verbose, quiet, json_lines, all_results)
     with terminal.result_stream(as_json) as out:
         plan = make_plan(target, given, inputs_file, imports)
         if dry_run:
@@ -121,7 +126,7 @@ def _detach(plan: Plan, place: Place, run_options: RunOptions, out: IO[str]) -> 
 def _write_id(run: Run, run_options: RunOptions, out: IO[str]) -> None:
     try:
         if run_options.is_json:
-            terminal.write(write_json(run_document(run.status(), {})), out)
+            terminal.write(run_json(run, is_line=run_options.has_lines), out)
         else:
             terminal.write(f"{run.run_id}\n", out)
     except OutputLost:

@@ -13,7 +13,7 @@ from flowq.cli import display, options, terminal
 from flowq.cli.place import opened_if_used
 from flowq.durations import parse_duration
 from flowq.render.details import runs_table
-from flowq.render.json import record_document, write_json
+from flowq.render.json import runs_document, write_json
 from flowq.status import RunState
 
 
@@ -49,7 +49,7 @@ def _read_instant(_ctx: click.Context, _param: click.Parameter, text: str | None
     metavar="WHEN",
     help="Only runs submitted since then: 2h or 3d (ago), 2026-11-29 or 2026-11-29T10:00.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON list on stdout.")
+@options.as_json
 @options.verbose
 def command(
     redis_url: str | None,
@@ -74,6 +74,6 @@ def command(
             else []
         )
         if as_json:
-            terminal.write(write_json(list(map(record_document, records))), out)
+            terminal.write(write_json(runs_document(records)), out)
         else:
             display.tell(runs_table(records, datetime.now(UTC)), out)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -15,6 +14,7 @@ import click
 from flowq import server
 from flowq.cli import options, terminal
 from flowq.errors import UsageError
+from flowq.render.json import make_document, write_json
 from flowq.server import adopting, embedded, state
 
 NOT_RUNNING = "not running"
@@ -52,7 +52,7 @@ def status(folder: Path | None, as_json: bool) -> None:
     """Show whether the server is running, and where its state is."""
     facts = _look(folder)
     if as_json:
-        terminal.write(json.dumps(facts) + "\n")
+        terminal.write(write_json(make_document("server", **facts)))
         return
     lines = [
         ("server", _describe_server(facts)),

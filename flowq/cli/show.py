@@ -10,6 +10,7 @@ import click
 
 from flowq import client
 from flowq.cli import display, following, options, own_workers, terminal
+from flowq.cli.documents import job_json, run_json
 from flowq.cli.following import POLL_S
 from flowq.cli.place import Place, missing_job, opened
 from flowq.client import Run
@@ -30,9 +31,19 @@ from flowq.status import ENDED, JobStatus, RunStatus
     "-f", "--follow", is_flag=True, help="Print the output of JOB as it comes, until the job ends."
 )
 @options.redis_url
+@options.as_json
+@options.all_results
+@options.nested
 @options.verbose
 def command(
-    run_id: str, job: str | None, follow: bool, redis_url: str | None, verbose: bool
+    run_id: str,
+    job: str | None,
+    follow: bool,
+    redis_url: str | None,
+    as_json: bool,
+    all_results: bool,
+    nested: bool,
+    verbose: bool,
 ) -> int:
     """Show a run: its inputs, its jobs, and why jobs failed. With a JOB, show its traceback (-v
     includes frames of flowq and RQ), its output and its result.
@@ -43,11 +54,21 @@ def command(
       flowq show last
       flowq show k3v9x0q2m5ab thumbnail
       flowq show k3v-thumbnail --follow
+      flowq show last thumbnail --json
     """
     if follow and not job and "-" not in run_id:
         raise UsageError("--follow is for one job: flowq show RUN JOB --follow")
-    with opened(redis_url) as place:
+    if follow and as_json:
+        raise UsageError("--follow prints lines; leave --json away")
+    with terminal.result_stream(as_json) as out, opened(redis_url) as place:
         run, job = place.find_job(run_id, job)
+        if as_json:
+            if job:
+                text = job_json(run, job, has_all_results=all_results, has_nested=nested)
+            else:
+                text = run_json(run, has_all_results=all_results, has_nested=nested)
+            terminal.write(text, out)
+            return 0
         if job and follow:
             return _follow(run, job, place)
         lines = _named(run, job, is_verbose=verbose) if job else _run(run, place)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import IO
 
 import click
 
-from flowq.cli import display, following, options, terminal
+from flowq.cli import display, options, terminal
+from flowq.cli.documents import run_json
 from flowq.cli.place import missing_job, opened
-from flowq.client import KeptOutputs, Run
 from flowq.render.groups import collapse
 from flowq.render.progress import progress, rows
 from flowq.render.summary import Report, results
@@ -23,9 +24,17 @@ from flowq.status import RunStatus
 @options.optional_job
 @options.redis_url
 @options.as_json
+@options.all_results
+@options.nested
 @options.verbose
 def command(
-    run_id: str, job: str | None, redis_url: str | None, as_json: bool, verbose: bool
+    run_id: str,
+    job: str | None,
+    redis_url: str | None,
+    as_json: bool,
+    all_results: bool,
+    nested: bool,
+    verbose: bool,
 ) -> None:
     """Show the progress of a run, job by job, or that of one JOB or group.
 
@@ -38,16 +47,18 @@ def command(
     """
     with terminal.result_stream(as_json) as out, opened(redis_url) as place:
         run, job = place.find_job(run_id, job)
-        status = run.status()
-        if job is not None:
-            _write_job(run, find_part(status, job), job, out, as_json=as_json)
-            return
-        kept = run.kept_outputs()
         if as_json:
-            terminal.write(following.run_json(run, status, kept), out)
-            for name, why in kept.errors.items():
+            part = partial(find_part, name=job) if job is not None else None
+            text = run_json(run, part, has_all_results=all_results, has_nested=nested)
+            terminal.write(text, out)
+            for name, why in run.kept_outputs().errors.items() if job is None else ():
                 terminal.note(f"flowq: output {name} has no value: {why}")
             return
+        status = run.status()
+        if job is not None:
+            _write_job(find_part(status, job), job, out)
+            return
+        kept = run.kept_outputs()
         width, unicode = display.width_of(out), terminal.can_show(out)
         display.tell(progress(status, datetime.now(UTC), width, unicode=unicode), out)
         ended = Report(status, outputs=kept.views, unknown=kept.errors)
@@ -69,10 +80,7 @@ def find_part(status: RunStatus, name: str) -> RunStatus:
     return replace(status, jobs=jobs, groups=groups)
 
 
-def _write_job(run: Run, part: RunStatus, name: str, out: IO[str], *, as_json: bool) -> None:
-    if as_json:
-        terminal.write(following.run_json(run, part, KeptOutputs()), out)
-        return
+def _write_job(part: RunStatus, name: str, out: IO[str]) -> None:
     width, unicode = display.width_of(out), terminal.can_show(out)
     shown = part.jobs.values() if name in part.jobs else collapse(part).values()
     display.tell(list(rows(list(shown), datetime.now(UTC), width, unicode=unicode)), out)

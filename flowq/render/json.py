@@ -37,6 +37,7 @@ from flowq.status import (
     JobStatus,
     RunRecord,
     RunStatus,
+    WorkerRecord,
     public_name,
 )
 
@@ -359,6 +360,26 @@ def _executing(entry: Executing, host_by_worker: Mapping[str, tuple[str, int]]) 
     }
 
 
+def workers_document(workers: Iterable[WorkerRecord]) -> dict[str, Any]:
+    """Return what `flowq workers` prints."""
+    told = [
+        {
+            "worker": each.name,
+            "status": each.state,
+            "host": each.host or None,
+            "pid": each.pid or None,
+            "queues": list(each.queues),
+            "executing": each.jobs,
+            "finished": each.finished,
+            "failed": each.failed,
+            "started_at": write_instant(each.born_at),
+            "seen_at": write_instant(each.seen_at),
+        }
+        for each in workers
+    ]
+    return make_document("workers", workers=told)
+
+
 def error_document(error: FlowqError) -> dict[str, Any]:
     """Return what a command with `--json` prints in the place of its document when it fails."""
     told = {"type": type(error).__name__, "message": str(error), "exit_code": error.exit_code}
@@ -377,8 +398,7 @@ def _approval_of(
     found = [
         _approval_document(job, record_by_name[prefix + job.name])
         for job in asking
-        if prefix + job.name in record_by_name
-        and record_by_name[prefix + job.name].needs_approval
+        if prefix + job.name in record_by_name and record_by_name[prefix + job.name].needs_approval
     ]
     if not found:
         return {}
@@ -422,8 +442,7 @@ def _documents(views: Mapping[str, Any]) -> dict[str, Any]:
 
 def problems_document(target: str, problems: Iterable[Problem]) -> dict[str, Any]:
     """Return what is wrong with a workflow, in the order in which it was found."""
-    found = [_problem(problem) for problem in problems]
-    return make_document("check", target=target, problems=found)
+    return {"target": target, "problems": [_problem(problem) for problem in problems]}
 
 
 def _problem(problem: Problem) -> dict[str, Any]:

@@ -133,7 +133,9 @@ def test_runs_are_filtered_by_state_workflow_and_time(
     connection.hset(keys.run(old), "created_at", before.replace("+00:00", "Z"))
 
     def listed(*words: str) -> set[str]:
-        return {each["run"] for each in json.loads(call("runs", "--json", *words, *url).out)}
+        return {
+            each["run"] for each in json.loads(call("runs", "--json", *words, *url).out)["runs"]
+        }
 
     assert listed("--state", "canceled") == {canceled}
     assert listed("--workflow", "gate") == {gate}
@@ -152,9 +154,9 @@ def test_a_filter_reads_as_many_runs_as_it_needs(
     call("cancel", first, *url)
     for _ in range(5):
         submit(call, url)
-    found = json.loads(call("runs", "--json", "--state", "canceled", *url).out)
+    found = json.loads(call("runs", "--json", "--state", "canceled", *url).out)["runs"]
     assert [each["run"] for each in found] == [first]
-    assert len(json.loads(call("runs", "--json", "-n", "4", *url).out)) == 4
+    assert len(json.loads(call("runs", "--json", "-n", "4", *url).out)["runs"]) == 4
 
 
 def test_words_of_other_tools_lead_to_the_command_that_is_meant(call: Call) -> None:

@@ -71,7 +71,7 @@ def test_mistakes_have_an_exit_code_and_a_sentence_and_leave_nothing_behind(
     ("words", "out"),
     [
         ("runs", "no runs\n"),
-        ("runs --json", "[]\n"),
+        ("runs --json", '{\n  "v": 1,\n  "kind": "runs",\n  "runs": []\n}\n'),
         ("wip", "no job is being executed\n"),
         ("wip --watch", "no job is being executed\n"),
         ("workers", "no workers\n"),

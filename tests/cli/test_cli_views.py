@@ -137,7 +137,7 @@ def test_what_is_seen_elsewhere_is_what_the_workers_saw(
     url = ("--redis-url", redis_url)
 
     document = json.loads(call("status", run_id, "--json", *url).out)
-    [listed] = json.loads(call("runs", "--json", *url).out)
+    [listed] = json.loads(call("runs", "--json", *url).out)["runs"]
     assert listed.pop("submitted_at") <= datetime.now(UTC).isoformat()
     assert listed == {key: document[key] for key in ("run", "workflow", "status", "duration_s")}
     cup = {"repr": "Cup(cup)", "type": "makers.Cup"}

@@ -16,7 +16,7 @@ from flowq.graph import build_graph
 from flowq.plan import Start
 from flowq.planner import make_plan
 from flowq.render.groups import collapse
-from flowq.render.json import run_document
+from flowq.render.json import RunFacts, run_document
 from flowq.runtime import approvals, keys, maintenance, retry, runs
 from flowq.runtime.explain import explain
 from flowq.runtime.results import read_end
@@ -81,7 +81,7 @@ def test_a_run_that_takes_too_long_is_canceled_and_cleans_up(
     assert run.reason("b") == "the run timed out after 10m"
     assert "the run timed out after 10m" in str(explain(f"{RUN}-b", connection))
     assert get_run(RUN, connection).record().reason == "timed out after 10m"
-    assert run_document(status, {})["reason"] == "timed out after 10m"
+    assert run_document(RunFacts(status))["reason"] == "timed out after 10m"
     assert connection.zcard(keys.DEADLINES) == 0
 
 
@@ -91,7 +91,7 @@ def test_a_run_that_ends_in_time_leaves_no_deadline(
     run.submit(job("a", "my_id"), timeout_s=600)
     work()
     assert connection.zcard(keys.DEADLINES) == 0
-    assert "reason" not in run_document(run.status, {})
+    assert "reason" not in run_document(RunFacts(run.status))
 
 
 def test_the_time_of_a_held_run_begins_when_it_goes(run: Runs, connection: Redis) -> None:

@@ -11,7 +11,7 @@ from redis import Redis
 from flowq.client import get_run
 from flowq.expressions import NoResult, find_references
 from flowq.render.groups import collapse
-from flowq.render.json import run_document
+from flowq.render.json import RunFacts, run_document
 from flowq.runtime import maintenance, runs
 from flowq.runtime.job import get_job
 from flowq.runtime.lookups import read_jobs
@@ -131,9 +131,9 @@ def test_expressions_json_and_displays_say_the_same_of_a_group(
     work()
     views = get_run(RUN, run.connection).views()
     status = run.status
-    document = run_document(status, {each: view.result for each, view in views.items()})["jobs"][
-        "g"
-    ]
+    document = run_document(RunFacts(status, {each: view.result for each, view in views.items()}))[
+        "jobs"
+    ]["g"]
     shown = ask(run, "${{ [jobs.g.status, jobs.g.results] }}")
     assert shown["status"] == document["status"] == collapse(status)["g"].state == state
     assert document["results"] == results

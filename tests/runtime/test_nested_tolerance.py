@@ -12,7 +12,7 @@ from redis import Redis
 from flowq.client import Run
 from flowq.errors import RunFailed, WrongState
 from flowq.render.groups import collapse
-from flowq.render.json import run_document
+from flowq.render.json import RunFacts, run_document
 from flowq.runtime import keys, retry, runs
 from flowq.runtime.explain import explain
 from flowq.runtime.job import get_job
@@ -69,7 +69,7 @@ def test_a_workflow_that_failed_inside_lets_what_comes_after_it_run(
     )
     assert collapse(run.status)["inner"].state == "failed"
     assert collapse(run.status)["inner"].reason == "tolerated: inner.check failed"
-    assert run_document(run.status, {})["jobs"]["inner"]["status"] == "failed"
+    assert run_document(RunFacts(run.status))["jobs"]["inner"]["status"] == "failed"
     assert Run(RUN, run.connection).wait().state == "succeeded"
     explained = explain(f"{RUN}-inner", run.connection)
     assert explained.state == "failed"
@@ -299,7 +299,7 @@ def test_a_tolerated_workflow_inside_another_hurts_nobody_and_others_do(
     assert (run.states["a"], run.states["a.deep"]) == ("finished", "failed")
     assert run.reason("b") == "tolerated: b.deep failed"
     assert run.reason("b.deep") == "b.deep.check failed"
-    document = run_document(run.status, {})
+    document = run_document(RunFacts(run.status))
     assert [document["jobs"][name]["status"] for name in "ab"] == ["finished", "failed"]
     assert run.states["last"] == "finished"
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from flowq.render.groups import collapse
-from flowq.render.json import run_document
+from flowq.render.json import RunFacts, run_document
 from flowq.render.progress import progress
 from flowq.status import ASKING, STUCK, Event, JobStatus, RunStatus, fold
 
@@ -54,18 +54,19 @@ def test_a_group_that_has_ended_is_as_its_worst_item() -> None:
 
 def test_json_lists_a_group_in_the_order_of_its_items() -> None:
     results = {"thumb[1]": "b", "thumb[0]": "a", "thumb": 3}
-    thumb = run_document(THUMBS, results)["jobs"]["thumb"]
-    assert thumb == {
-        "status": "started",
-        "ids": ["r1-thumb--0", "r1-thumb--1", "r1-thumb--10"],
-        "results": ["a", "b", None],
-    }
+    thumb = run_document(RunFacts(THUMBS, results))["jobs"]["thumb"]
+    assert (thumb["status"], thumb["results"]) == ("started", ["a", "b", None])
+    assert thumb["ids"] == ["r1-thumb--0", "r1-thumb--1", "r1-thumb--10"]
+    assert [item["job_id"] for item in thumb["items"]] == thumb["ids"]
+    assert "result" not in thumb
 
 
 def test_an_empty_group_has_empty_lists() -> None:
     empty = status(("thumb", "thumb", "finished"))
-    thumb = run_document(empty, {"thumb": 0})["jobs"]["thumb"]
-    assert thumb == {"status": "finished", "ids": [], "results": []}
+    thumb = run_document(RunFacts(empty, {"thumb": 0}))["jobs"]["thumb"]
+    assert thumb["status"] == "finished"
+    assert thumb["ids"] == thumb["results"] == thumb["items"] == []
+    assert thumb["counts"] == {}
 
 
 def test_a_nested_workflow_is_one_job_with_one_result() -> None:
@@ -75,9 +76,13 @@ def test_a_nested_workflow_is_one_job_with_one_result() -> None:
         ("photo", "photo", "failed"),
         groups=(),
     )
-    assert run_document(nested, {})["jobs"] == {
-        "photo": {"status": "failed", "ids": ["r1-photo"], "result": None}
-    }
+    jobs = run_document(RunFacts(nested))["jobs"]
+    assert list(jobs) == ["photo"]
+    photo = jobs["photo"]
+    assert (photo["status"], photo["ids"], photo["result"]) == ("failed", ["r1-photo"], None)
+    assert "jobs" not in photo
+    inside = run_document(RunFacts(nested, has_nested=True))["jobs"]["photo"]["jobs"]
+    assert [(name, each["status"]) for name, each in inside.items()] == [("resize", "failed")]
 
 
 def test_the_chains_of_a_nested_workflow_are_the_items_of_its_group() -> None:
@@ -89,8 +94,13 @@ def test_the_chains_of_a_nested_workflow_are_the_items_of_its_group() -> None:
         ("photo[0]", "photo--0", "finished"),
         groups=("photo",),
     )
-    photo = run_document(chains, {"photo[0]": 1, "photo[1]": 2})["jobs"]["photo"]
-    assert photo == {"status": "finished", "ids": ["r1-photo--0", "r1-photo--1"], "results": [1, 2]}
+    photo = run_document(RunFacts(chains, {"photo[0]": 1, "photo[1]": 2}))["jobs"]["photo"]
+    assert (photo["status"], photo["results"]) == ("finished", [1, 2])
+    assert photo["ids"] == ["r1-photo--0", "r1-photo--1"]
+    told = RunFacts(chains, has_nested=True)
+    items = run_document(told)["jobs"]["photo"]["items"]
+    assert "jobs" not in items[0]
+    assert items[1]["jobs"]["resize"]["status"] == "finished"
 
 
 @pytest.mark.parametrize("reason", [ASKING, f"{STUCK}: a failed"])

@@ -13,7 +13,8 @@ from flowq.declare.yaml import parse_workflow
 from flowq.graph import build_graph
 from flowq.plan import Call, Commit, Enqueue, Plan, Release
 from flowq.planner import make_plan
-from flowq.render.json import plan_document, run_document, to_json, write_json
+from flowq.render.json import RunFacts, plan_document, run_document, to_json, write_json
+from flowq.render.lines import spelled
 from flowq.render.plan_text import render_plan
 from flowq.runtime.views import MAX_REPR_BYTES
 from flowq.spec import Block, Retry
@@ -71,23 +72,45 @@ def test_a_run_is_exactly_the_contract() -> None:
     }
     status = RunStatus("r", "flow", "failed", jobs, at, later)
 
-    assert run_document(status, {"a": [1, 2]}) == {
+    assert run_document(RunFacts(status, {"a": [1, 2]})) == {
+        "v": 1,
+        "kind": "run",
         "run": "r",
         "workflow": "flow",
         "status": "failed",
+        "submitted_at": None,
+        "started_at": "2026-11-24T12:00:00.000000Z",
+        "ended_at": "2026-11-24T12:01:00.000000Z",
         "duration_s": 60.0,
+        "inputs": {},
+        "counts": {"finished": 1, "skipped": 1},
         "jobs": {
-            "a": {"status": "finished", "ids": ["r-a"], "result": [1, 2]},
-            "b": {"status": "skipped", "ids": ["r-b"], "result": None},
+            "a": {"status": "finished", "ids": ["r-a"], **NOTHING, "result": [1, 2]},
+            "b": {"status": "skipped", "ids": ["r-b"], **NOTHING, "result": None},
         },
+        "edges": [],
     }
 
 
-def test_written_json_is_ascii_and_one_document() -> None:
-    text = write_json({"a": "ü\n"}, indent=None)
+NOTHING = {
+    "reason": None,
+    "tolerated": False,
+    "queued_at": None,
+    "started_at": None,
+    "ended_at": None,
+    "duration_s": None,
+    "attempts": [],
+    "error": None,
+}
+"""What is said of a job of which the events say nothing but its state."""
 
-    assert text.isascii()
-    assert text == '{"a": "\\u00fc\\n"}\n'
+
+def test_written_json_keeps_letters_and_escapes_what_is_none() -> None:
+    text = write_json({"a": "ü 漢 \n\x1b\x9b\u202e\ud800 🚀"}, indent=None)
+
+    assert text == '{"a": "ü 漢 \\n\\u001b\\u009b\\u202e\\ud800 🚀"}\n'
+    assert spelled(text) == text, "so a terminal gets the document as it is"
+    assert json.loads(text) == {"a": "ü 漢 \n\x1b\x9b\u202e\ud800 🚀"}
 
 
 # Plans.

@@ -1,0 +1,109 @@
+"""Reads what the `--json` of several commands prints of a run (`flowq.render.json`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from flowq import client
+from flowq.cli import own_workers
+from flowq.client import Run
+from flowq.pictures.picture import to_document
+from flowq.render.groups import by_declaration
+from flowq.render.json import (
+    MAX_RESULTS,
+    RunFacts,
+    job_document,
+    run_document,
+    write_json,
+)
+from flowq.render.summary import without_runtime
+from flowq.status import RunStatus
+
+LAST_LINES = 10
+"""How many lines of the output of a job that failed are in its error."""
+
+MAX_FAILURES = 100
+"""Of how many failed jobs the output is read."""
+
+BAD = ("failed", "stopped", "expired")
+
+
+def read_run(run: Run, *, has_all_results: bool = False, has_nested: bool = False) -> RunFacts:
+    """Return what is known of a run. Loads no pickles. Errors: RunNotFound."""
+    status, attempts = run.history()
+    kept = run.kept_outputs()
+    names = _find_shown(status, has_all_results=has_all_results, has_nested=has_nested)
+    views = run.views(names, status)
+    workers = {each.worker for some in attempts.values() for each in some}
+    return RunFacts(
+        status,
+        {name: view.result for name, view in views.items()},
+        kept.views,
+        kept.errors,
+        run.job_records(status),
+        run.record(),
+        attempts,
+        run.find_hosts(workers),
+        _read_errors(run, status),
+        to_document(run.picture(status))["edges"],
+        has_all_results,
+        has_nested,
+    )
+
+
+def _find_shown(status: RunStatus, *, has_all_results: bool, has_nested: bool) -> list[str]:
+    """Return the names of the jobs whose results are shown."""
+    names: list[str] = []
+    for declared in by_declaration(status).values():
+        is_cut = declared.is_group and not has_all_results
+        names += [job.name for job in declared.items[: MAX_RESULTS if is_cut else None]]
+        if has_nested:
+            names += [job.name for job in declared.inside]
+    return names
+
+
+def _read_errors(run: Run, status: RunStatus) -> Mapping[str, Mapping[str, Any]]:
+    bad = [job for job in status.jobs.values() if job.state in BAD]
+    ends = run.ends([job.job_id for job in bad])
+    return {
+        job.name: {
+            "type": end.error_type,
+            "message": end.message,
+            "exit_code": end.exit_code,
+            "last_lines": own_workers.read_last(job.job_id, LAST_LINES)
+            if at < MAX_FAILURES
+            else [],
+        }
+        for at, (job, end) in enumerate(zip(bad, ends, strict=True))
+        if end.message is not None
+    }
+
+
+def run_json(
+    run: Run,
+    part: Callable[[RunStatus], RunStatus] | None = None,
+    *,
+    has_all_results: bool = False,
+    has_nested: bool = False,
+    is_line: bool = False,
+) -> str:
+    """Return a run, or a part of it, as one JSON object; an output without a value is null."""
+    facts = read_run(run, has_all_results=has_all_results, has_nested=has_nested)
+    if part is not None:
+        facts = replace(facts, status=part(facts.status))
+    return write_json(run_document(facts), None if is_line else 2)
+
+
+def job_json(run: Run, name: str, *, has_all_results: bool, has_nested: bool) -> str:
+    """Return a job, an item or a group of a run as one JSON object."""
+    facts = read_run(run, has_all_results=has_all_results, has_nested=has_nested)
+    job = facts.status.jobs.get(name)
+    view = run.views([name], facts.status).get(name, client.JobView())
+    failure = run.failures([name]).get(name)
+    traceback: Sequence[str] = without_runtime(failure.traceback) if failure else ()
+    output = own_workers.read_all(job.job_id) if job else ()
+    if job:
+        facts = replace(facts, result_by_name={**facts.result_by_name, name: view.result})
+    return write_json(job_document(facts, name, view.arguments, traceback, output))
