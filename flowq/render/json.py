@@ -118,16 +118,14 @@ def run_document(facts: RunFacts) -> dict[str, Any]:
     """
     status, record = facts.status, facts.record
     outputs = {**(facts.outputs or {}), **dict.fromkeys(facts.output_errors)}
+    times = _times(record) if record else _NO_TIMES
     return make_document(
         "run",
         run=status.run_id,
         workflow=status.workflow,
         status=status.state,
         **({"reason": status.reason} if status.is_ended and status.reason else {}),
-        submitted_at=write_instant(record.created_at if record else None),
-        started_at=write_instant(status.started_at),
-        ended_at=write_instant(status.ended_at),
-        duration_s=_seconds(status.duration_s),
+        **times,
         inputs=dict(record.inputs) if record else {},
         counts=status.count_by_state(),
         jobs=_jobs(facts, status, ""),
@@ -325,12 +323,22 @@ def runs_document(records: Iterable[RunRecord]) -> dict[str, Any]:
 
 
 def _record(record: RunRecord) -> dict[str, Any]:
-    begun_at, ended_at = record.committed_at or record.created_at, record.ended_at
     return {
         "run": record.run_id,
         "workflow": record.workflow,
         "status": record.state,
         **({"reason": record.reason} if record.reason else {}),
+        **_times(record),
+    }
+
+
+_NO_TIMES = dict.fromkeys(("submitted_at", "started_at", "ended_at", "duration_s"))
+
+
+def _times(record: RunRecord) -> dict[str, Any]:
+    """Return the times of a run; they include those before a retry of the run."""
+    begun_at, ended_at = record.committed_at or record.created_at, record.ended_at
+    return {
         "submitted_at": write_instant(record.created_at),
         "started_at": write_instant(record.committed_at),
         "ended_at": write_instant(ended_at),

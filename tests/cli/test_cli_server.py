@@ -62,6 +62,8 @@ def test_a_server_is_shown_stopped_and_reset(call: Call, folder: Path) -> None:
     started = server.ensure(folder)
     facts = json.loads(call("server", "status", "--json").out)
     assert facts == {
+        "v": 1,
+        "kind": "server",
         "folder": str(folder),
         "state": str(started.state),
         "is_named": False,

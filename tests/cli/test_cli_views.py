@@ -138,8 +138,9 @@ def test_what_is_seen_elsewhere_is_what_the_workers_saw(
 
     document = json.loads(call("status", run_id, "--json", *url).out)
     [listed] = json.loads(call("runs", "--json", *url).out)["runs"]
-    assert listed.pop("submitted_at") <= datetime.now(UTC).isoformat()
-    assert listed == {key: document[key] for key in ("run", "workflow", "status", "duration_s")}
+    assert datetime.fromisoformat(listed["submitted_at"]) <= datetime.now(UTC)
+    times = ("submitted_at", "started_at", "ended_at", "duration_s")
+    assert listed == {key: document[key] for key in ("run", "workflow", "status", *times)}
     cup = {"repr": "Cup(cup)", "type": "makers.Cup"}
     assert document["jobs"]["make"]["result"] == cup
     assert document["jobs"]["each"]["results"] == [{"got": "cup"}] * 2

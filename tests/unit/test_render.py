@@ -18,7 +18,7 @@ from flowq.render.lines import spelled
 from flowq.render.plan_text import render_plan
 from flowq.runtime.views import MAX_REPR_BYTES
 from flowq.spec import Block, Retry
-from flowq.status import JobStatus, RunStatus
+from flowq.status import JobStatus, RunRecord, RunStatus
 
 # JSON.
 
@@ -72,17 +72,19 @@ def test_a_run_is_exactly_the_contract() -> None:
     }
     status = RunStatus("r", "flow", "failed", jobs, at, later)
 
-    assert run_document(RunFacts(status, {"a": [1, 2]})) == {
+    record = RunRecord("r", "flow", "failed", {"n": 1}, at, at, later)
+
+    assert run_document(RunFacts(status, {"a": [1, 2]}, record=record)) == {
         "v": 1,
         "kind": "run",
         "run": "r",
         "workflow": "flow",
         "status": "failed",
-        "submitted_at": None,
+        "submitted_at": "2026-11-24T12:00:00.000000Z",
         "started_at": "2026-11-24T12:00:00.000000Z",
         "ended_at": "2026-11-24T12:01:00.000000Z",
         "duration_s": 60.0,
-        "inputs": {},
+        "inputs": {"n": 1},
         "counts": {"finished": 1, "skipped": 1},
         "jobs": {
             "a": {"status": "finished", "ids": ["r-a"], **NOTHING, "result": [1, 2]},
