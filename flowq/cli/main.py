@@ -45,7 +45,6 @@ COMMANDS: Mapping[str, str] = {
     "explain": "Explain why a job has not run.",
     "doctor": "Find and repair lost jobs.",
     "wip": "List the jobs that are being executed right now.",
-    "workers": "List the workers.",
     "worker": "Execute the jobs of queues.",
     "workers": "List the workers of a server.",
     "server": "Inspect or stop the private server of a folder.",

@@ -32,12 +32,10 @@ from flowq.status import (
     STATE_BY_EVENT,
     UNAPPROVED,
     Event,
-    Executing,
     JobRecord,
     JobStatus,
     RunRecord,
     RunStatus,
-    WorkerRecord,
     public_name,
 )
 
@@ -273,7 +271,7 @@ def _attempt(attempt: Attempt, host_by_worker: Mapping[str, tuple[str, int]]) ->
         "reason": attempt.reason or None,
         "worker": attempt.worker or None,
         "host": host,
-        "pid": pid,
+        "worker_pid": pid,
         "queued_at": write_instant(attempt.queued_at),
         "handed_at": write_instant(attempt.handed_at),
         "started_at": write_instant(attempt.started_at),
@@ -344,48 +342,6 @@ def _times(record: RunRecord) -> dict[str, Any]:
         "ended_at": write_instant(ended_at),
         "duration_s": _seconds((ended_at - begun_at).total_seconds()) if ended_at else None,
     }
-
-
-def wip_document(
-    entries: Iterable[Executing], host_by_worker: Mapping[str, tuple[str, int]]
-) -> dict[str, Any]:
-    """Return what `flowq wip` prints; `run` and `name` are null for a job of no run."""
-    return make_document("wip", jobs=[_executing(each, host_by_worker) for each in entries])
-
-
-def _executing(entry: Executing, host_by_worker: Mapping[str, tuple[str, int]]) -> dict[str, Any]:
-    host, pid = host_by_worker.get(entry.worker, (None, None))
-    return {
-        "run": entry.run_id or None,
-        "name": entry.name or None,
-        "job_id": entry.job_id,
-        "queue": entry.queue,
-        "description": entry.description,
-        "worker": entry.worker or None,
-        "host": host,
-        "pid": pid,
-        "started_at": write_instant(entry.started_at),
-    }
-
-
-def workers_document(workers: Iterable[WorkerRecord]) -> dict[str, Any]:
-    """Return what `flowq workers` prints."""
-    told = [
-        {
-            "worker": each.name,
-            "status": each.state,
-            "host": each.host or None,
-            "pid": each.pid or None,
-            "queues": list(each.queues),
-            "executing": each.jobs,
-            "finished": each.finished,
-            "failed": each.failed,
-            "started_at": write_instant(each.born_at),
-            "seen_at": write_instant(each.seen_at),
-        }
-        for each in workers
-    ]
-    return make_document("workers", workers=told)
 
 
 def error_document(error: FlowqError) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from flowq.cells import count_cells, cut
+from flowq.render.json import make_document, write_instant
 from flowq.render.lines import Line, Span, count, format_duration, printable
 from flowq.runtime.wip import Executing, InProgress, WorkerRecord
 
@@ -174,17 +175,16 @@ def _padded(text: str, cells: int, is_last: bool) -> str:
 
 
 def wip_document(wip: InProgress) -> dict[str, Any]:
-    """Return what `flowq wip --json` prints: a contract, with these keys and no other.
+    """Return what `flowq wip --json` prints.
 
     `counts` counts all executions, by status; `jobs` may be cut.
     """
-    return {
-        "v": 1,
-        "kind": "wip",
-        "at": wip.at.isoformat(),
-        "counts": {state: wip.counts.get(state, 0) for state in ("started", "handed", "lost")},
-        "jobs": [_execution(each, wip.at) for each in wip.executions],
-    }
+    return make_document(
+        "wip",
+        at=write_instant(wip.at),
+        counts={state: wip.counts.get(state, 0) for state in ("started", "handed", "lost")},
+        jobs=[_execution(each, wip.at) for each in wip.executions],
+    )
 
 
 def _execution(execution: Executing, now: datetime) -> dict[str, Any]:
@@ -204,15 +204,15 @@ def _execution(execution: Executing, now: datetime) -> dict[str, Any]:
         "worker": execution.worker or None,
         "host": execution.host or None,
         "pid": execution.pid,
-        "started_at": _instant(execution.started_at),
+        "started_at": write_instant(execution.started_at),
         "timeout_s": execution.timeout_s,
         "left_s": left_s,
-        "seen_at": _instant(execution.seen_at),
+        "seen_at": write_instant(execution.seen_at),
     }
 
 
 def workers_document(workers: Iterable[WorkerRecord]) -> dict[str, Any]:
-    """Return what `flowq workers --json` prints: a contract, with these keys and no other.
+    """Return what `flowq workers --json` prints.
 
     What only waits until there is something to do in a run has no name.
     """
@@ -229,16 +229,12 @@ def workers_document(workers: Iterable[WorkerRecord]) -> dict[str, Any]:
             "executing": worker.jobs,
             "finished": worker.finished,
             "failed": worker.failed,
-            "started_at": _instant(worker.born_at),
-            "seen_at": _instant(worker.seen_at),
+            "started_at": write_instant(worker.born_at),
+            "seen_at": write_instant(worker.seen_at),
         }
         for worker in workers
     ]
-    return {"v": 1, "kind": "workers", "workers": told}
-
-
-def _instant(at: datetime | None) -> str | None:
-    return at.isoformat() if at else None
+    return make_document("workers", workers=told)
 
 
 def wip_headline(wip: InProgress) -> str:
