@@ -54,12 +54,14 @@ def status(folder: Path | None, as_json: bool) -> None:
     if as_json:
         terminal.write(write_json(make_document("server", **facts)))
         return
+    above = None if folder or server.is_used() else server.find_used_above()
     lines = [
         ("server", _describe_server(facts)),
         ("state", facts["state"] + ("" if facts["exists"] else " (not made yet)")),
         ("named by", state.VARIABLE if facts["is_named"] else ""),
         ("data", _describe_size(facts)),
         ("log", facts["log"]),
+        ("above", f"{above}; commands about existing runs use it here" if above else ""),
     ]
     for name, value in lines:
         if value:

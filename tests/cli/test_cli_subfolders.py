@@ -76,6 +76,9 @@ def test_a_worker_executes_no_jobs_of_a_folder_above(
     assert server.find_used_above() == used
     assert f"there are no runs in {below}" in call("worker", "--burst").err
     assert call("worker").code == 5
+    assert f"above    {used}; commands about existing runs use it here\n" in (
+        call("server", "status").out
+    )
 
 
 def test_the_search_ends_at_the_home_folder_and_with_a_named_state(
