@@ -48,6 +48,7 @@ dd{margin:0;overflow-wrap:anywhere}
 pre{overflow-x:auto;background:#f6f8fa;padding:.75rem;font:12px/1.45 ui-monospace,Menlo,monospace}
 .legend span{margin-inline-end:1rem;white-space:nowrap}
 .legend svg{vertical-align:-3px;margin-inline-end:.3rem}
+td.short{overflow-wrap:normal}
 td.number{text-align:end;white-space:nowrap;font-variant-numeric:tabular-nums}
 @media (prefers-color-scheme:dark){
 dt{color:#9da7b3}
@@ -252,20 +253,20 @@ def _table_row(row: Row, begin: datetime, hosts: Mapping[str, tuple[str, int]]) 
     waits = [each.waited_s for each in attempts if each.waited_s is not None]
     times = [each.duration_s for each in attempts if each.duration_s is not None]
     return (
-        f'<tr><th scope="row">{escaped(row.name)}</th><td>{states}</td>'
+        f'<tr><th scope="row">{escaped(row.name)}</th><td class="short">{states}</td>'
         f'<td class="number">{f"{len(attempts):,}" if attempts else ""}</td>'
         f'<td class="number">{_describe(waits)}</td><td class="number">{_describe(times)}</td>'
         f'<td class="number">{"" if since is None else f"+{format_duration(since)}"}</td>'
-        f"<td>{escaped(on)}</td>"
+        f'<td class="short">{escaped(on)}</td>'
         f"<td>{escaped(why[:_MAX_REASON])}</td></tr>"
     )
 
 
 def _describe(seconds: Sequence[float]) -> str:
-    """Return a duration; of several, the median and the longest."""
+    """Return a duration as HTML; of several, the median and the longest."""
     if not seconds:
         return ""
     if len(seconds) == 1:
         return format_duration(seconds[0])
     middle, most = format_duration(median(seconds)), format_duration(max(seconds))
-    return f"median {middle}, up to {most}"
+    return f"median {middle}<br>up to {most}"

@@ -39,6 +39,7 @@ _TICKS_S = (
 _MAX_TICKS = 8
 
 STYLE = """\
+.drawing>.timeline{max-width:100%;min-width:44rem;height:auto}
 .timeline text{font:12px system-ui,sans-serif;fill:#1f2328;text-anchor:start}
 .timeline .tick{stroke:#d0d7de;stroke-width:1}
 .timeline .when{fill:#57606a;font-size:11px;text-anchor:middle}
