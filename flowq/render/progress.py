@@ -52,7 +52,9 @@ def progress(
     notes only; the caller cuts them.
     """
     jobs = list(collapse(status).values())
-    headline = _headline(status, now, width)
+    declared = list(status.declared())
+    ended = sum(job.state in ENDED for job in declared)
+    headline = headline_of(status, ended, len(declared), now, width)
     if height is None or len(jobs) + 1 <= height:
         return [headline, *rows(jobs, now, width, unicode=unicode)]
     lines = [headline, _counts(status, unicode)]
@@ -60,9 +62,8 @@ def progress(
     return lines[: max(1, height)]
 
 
-def _headline(status: RunStatus, now: datetime, width: int) -> Line:
-    declared = list(status.declared())
-    ended = sum(job.state in ENDED for job in declared)
+def headline_of(status: RunStatus, ended: int, total: int, now: datetime, width: int) -> Line:
+    """Return the line about the run itself: of so many jobs so many have ended."""
     spans: list[Span] = [
         (shortened(printable(status.workflow), max(6, width - 26)), "bold"),
         ("  ", ""),
@@ -73,7 +74,7 @@ def _headline(status: RunStatus, now: datetime, width: int) -> Line:
         spans.append((f" {format_duration(elapsed_s)}", ""))
     if status.is_ended and status.reason:
         spans.append((f", {status.reason}", STYLE_BY_STATE.get(status.state, "")))
-    spans += [(f"  {ended}/{len(declared)}", ""), (f"  run {status.run_id}", "dim")]
+    spans += [(f"  {ended}/{total}", ""), (f"  run {status.run_id}", "dim")]
     return tuple(spans)
 
 

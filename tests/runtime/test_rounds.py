@@ -127,9 +127,20 @@ def test_a_cancel_ends_one_that_waits_to_run_again(
     work()
     runs.cancel(RUN, connection)
     assert (run.state, run.states["sub"]) == ("canceled", "canceled")
-    begin_rounds(connection)
-    assert run.states["sub.b"] == "failed"
     assert connection.zcard(keys.ROUNDS) == 0
+    assert run.states["sub.b"] == "failed"
+
+
+def test_a_retry_after_that_does_not_meet_the_round_that_was_canceled(
+    run: Runs, work: Work, connection: Redis, tmp_path: Path
+) -> None:
+    submit(run, tmp_path, backoff_s=600)
+    work()
+    runs.cancel(RUN, connection)
+    retry.retry(RUN, connection)
+    begin_rounds(connection)
+    assert run.states["sub.b"] == "queued"
+    assert run.reason("sub") == "the run is retried"
 
 
 def test_one_that_took_too_long_runs_again_with_its_time_anew(

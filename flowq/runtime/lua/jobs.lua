@@ -196,8 +196,9 @@ local REGISTRY_BY_STATUS = { deferred = ':deferred:', scheduled = ':scheduled:',
 -- `jobs.leave_gaps` the caller closes them.
 function jobs.call_off(id, outcome, reason)
   local key = keys.job(id)
-  local f = redis.call('HMGET', key, 'origin', 'status')
+  local f = redis.call('HMGET', key, 'origin', 'status', 'flowq_rounds')
   if not f[1] or f[2] == 'canceled' then return end
+  if f[3] then redis.call('ZREM', OURS .. 'rounds', id) end -- or a retry of the run would meet that round
   local queue = f[1]
   if f[2] == 'queued' then
     jobs.push_queued()
