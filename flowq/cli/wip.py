@@ -11,6 +11,7 @@ import click
 from flowq import client
 from flowq.cli import display, options, terminal
 from flowq.cli.place import Place, opened_if_used
+from flowq.cli.terminal import Interrupted, Interrupts
 from flowq.client import InProgress
 from flowq.render.json import write_json
 from flowq.render.lines import Line
@@ -82,14 +83,18 @@ def _write(wip: InProgress, out: IO[str], *, as_json: bool) -> None:
 def _watch(read: Callable[[], InProgress], out: IO[str], as_json: bool) -> None:
     outage, before = Outage(_note, _note), None
     is_live = display.is_capable(out) and not as_json
-    with display.changing_table(out) as show:
+    with display.changing_table(out) as show, Interrupts() as interrupts:
         while True:
             wip = retry_while_unavailable(read, outage=outage)
             now = {(each.execution_id, each.state) for each in wip.executions}, wip.counts
             if as_json and now != before:
                 terminal.write(write_json(wip_document(wip), indent=None), out)
             elif is_live or now != before:
+                interrupts.deferring = True  # half a table would stay beside the next one
                 show(_board(wip, display.table_width(out)))
+                interrupts.deferring = False
+                if interrupts.first is not None:
+                    raise Interrupted(interrupts.first)
             before = now
             time.sleep(EVERY_S)
 
