@@ -349,7 +349,8 @@ def test_a_child_that_leaves_messages_unread_ends_as_it_ends_itself(
     ours.send_bytes(b"unread")
     pool.receive(child)
     assert pool.ends.popleft() is claim
-    assert claim.end.failure == Failure(exit_code=5).write()
+    how = "The process of the job ended unexpectedly: exit code 5"
+    assert claim.end.failure == Failure(exit_code=5, error=how).write()
 
 
 class Bomb:
