@@ -218,6 +218,7 @@ PASSING = (
     "scheduler-lock:",
     "clean_",
     "flowq:1:functions",
+    "flowq:1:host:",
     "flowq:1:marks",
     "flowq:1:again:",
 )
