@@ -185,11 +185,11 @@ def test_an_interrupted_run_still_gives_its_json(
     assert process.returncode == 130
     document = json.loads(stdout)
     assert document["status"] == "canceled"
-    assert document["jobs"]["after"] == {
-        "status": "canceled",
-        "ids": [f"{document['run']}-after"],
-        "result": None,
-    }
+    after = document["jobs"]["after"]
+    assert after["status"] == "canceled"
+    assert after["ids"] == [f"{document['run']}-after"]
+    assert after["result"] is None
+    assert (after["attempts"], after["error"]) == ([], None)
 
 
 def test_a_second_interrupt_leaves_at_once(
