@@ -83,16 +83,15 @@ def _write(wip: InProgress, out: IO[str], *, as_json: bool) -> None:
 def _watch(read: Callable[[], InProgress], out: IO[str], as_json: bool) -> None:
     outage, before = Outage(_note, _note), None
     is_live = display.is_capable(out) and not as_json
-    with display.changing_table(out) as show, Interrupts() as interrupts:
+    with display.changing_table(out) as show:
         while True:
             wip = retry_while_unavailable(read, outage=outage)
             now = {(each.execution_id, each.state) for each in wip.executions}, wip.counts
             if as_json and now != before:
                 terminal.write(write_json(wip_document(wip), indent=None), out)
             elif is_live or now != before:
-                interrupts.deferring = True  # half a table would stay beside the next one
-                show(_board(wip, display.table_width(out)))
-                interrupts.deferring = False
+                with Interrupts(deferring=True) as interrupts:  # or half a table would stay
+                    show(_board(wip, display.table_width(out)))
                 if interrupts.first is not None:
                     raise Interrupted(interrupts.first)
             before = now
