@@ -52,13 +52,11 @@ def test_json_is_alone_on_stdout_also_when_the_users_modules_print(
 
     assert done.returncode == 0
     document = json.loads(done.stdout)
-    assert list(document) == ["run", "workflow", "status", "duration_s", "jobs"]
+    assert list(document)[:5] == ["v", "kind", "run", "workflow", "status"]
     assert (document["workflow"], document["status"]) == ("sandwich", "succeeded")
-    assert document["jobs"]["cut"] == {
-        "status": "finished",
-        "ids": [f"{document['run']}-cut"],
-        "result": ["slice 1", "slice 2"],
-    }
+    cut = document["jobs"]["cut"]
+    assert (cut["status"], cut["result"]) == ("finished", ["slice 1", "slice 2"])
+    assert cut["ids"] == [f"{document['run']}-cut"]
     assert "imported" in done.stderr
     assert "a child of it" in done.stderr
     assert "cut started" in done.stderr
