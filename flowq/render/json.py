@@ -1,6 +1,6 @@
 """Values as JSON, for `--json`, `--json-lines` and golden files.
 
-One vocabulary for all commands, published as JSON Schema (`flowq schema json`, in the file
+One vocabulary for all commands, published as JSON Schema (`flowq schema output`, in the file
 `output.schema.json` beside this module). A key means the same in each document. Instants (`…_at`)
 are ISO 8601 in UTC, durations (`…_s`) are seconds. Keys may be added while `v` stays.
 

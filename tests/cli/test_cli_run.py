@@ -52,11 +52,22 @@ def test_json_is_alone_on_stdout_also_when_the_users_modules_print(
 
     assert done.returncode == 0
     document = json.loads(done.stdout)
-    assert list(document)[:5] == ["v", "kind", "run", "workflow", "status"]
+    times = ["submitted_at", "started_at", "ended_at", "duration_s"]
+    facts = ["inputs", "counts", "jobs", "edges"]
+    assert list(document) == ["v", "kind", "run", "workflow", "status", *times, *facts]
     assert (document["workflow"], document["status"]) == ("sandwich", "succeeded")
-    cut = document["jobs"]["cut"]
-    assert (cut["status"], cut["result"]) == ("finished", ["slice 1", "slice 2"])
-    assert cut["ids"] == [f"{document['run']}-cut"]
+    [attempt] = document["jobs"]["cut"].pop("attempts")
+    assert (attempt["status"], attempt["retried"], attempt["error"]) == ("finished", False, None)
+    times = ("queued_at", "started_at", "ended_at", "duration_s")
+    assert document["jobs"]["cut"] == {
+        "status": "finished",
+        "ids": [f"{document['run']}-cut"],
+        "reason": None,
+        "tolerated": False,
+        **{time: attempt[time] for time in times},
+        "error": None,
+        "result": ["slice 1", "slice 2"],
+    }
     assert "imported" in done.stderr
     assert "a child of it" in done.stderr
     assert "cut started" in done.stderr
