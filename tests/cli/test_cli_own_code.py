@@ -23,6 +23,12 @@ jobs:
   before: {call: "tasks:f"}
   gate: {needs: before, approval: true, call: "tasks:f"}
 """
+GATES = """
+name: gates
+jobs:
+  first: {approval: true, call: "tasks:f"}
+  second: {needs: first, approval: true, call: "tasks:f"}
+"""
 PLAIN = """
 name: plain
 jobs:
@@ -170,6 +176,19 @@ def test_a_run_whose_waiting_workers_were_killed_goes_on_when_it_is_released(
     _write(folder, "second")
     assert flowq("release", waiting.run_id, "gate").returncode == 0
     assert own_runs.results(waiting) == {"before": "first", "gate": "second"}
+
+
+def test_an_answer_starts_no_second_supervisor_where_one_lives(
+    flowq: Flowq, folder: Path, own_runs: OwnRuns
+) -> None:
+    (folder / "gates.yaml").write_text(GATES)
+    waiting = own_runs.start("gates.yaml")
+    (supervisor,) = find_supervisors(waiting)
+    assert flowq("approve", waiting.run_id, "first").returncode == 0
+    assert find_supervisors(waiting) == [supervisor]
+    own_runs.wait_until(lambda: waiting.status().jobs["first"].state == "finished")
+    assert flowq("approve", waiting.run_id, "second").returncode == 0
+    assert own_runs.results(waiting) == {"first": "first", "second": "first"}
 
 
 def test_a_run_whose_command_and_workers_were_killed_can_be_let_go_on(
