@@ -61,12 +61,16 @@ def test_blockers_are_retired_although_the_result_of_the_future_job_was_gone_bef
     connection: redis.Redis,
     own_work: Callable[[], None],
     wait_until: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     future = queue.enqueue("operator.add", 1, 2, deferred=True, result_ttl=100)
     blocker = queue.enqueue("operator.add", 1, 2, blocked_by=future)
     future.release()
-    own_work()
+    with monkeypatch.context() as patched:  # as if it was killed before the maintenance
+        patched.setattr("flowq.workers.periodic.tidy", lambda connection: [])
+        own_work()
     assert future.get_status() == "finished"
+    assert connection.zscore(keys.TODO, f"retire:{future.id}") is not None
     connection.pexpire(future.key, 1)
     wait_until(lambda: not connection.exists(future.key))
     while work_off(connection):
