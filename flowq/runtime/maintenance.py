@@ -23,7 +23,7 @@ from flowq.errors import UsageError
 from flowq.runtime import keys, scripts
 from flowq.runtime.connections import is_refusal, read_clock
 from flowq.runtime.listening import find_alive
-from flowq.runtime.steps import finish, step, stop, work_off
+from flowq.runtime.steps import finish, step, stop, try_all, work_off
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -55,9 +55,33 @@ class Finding:
     owner_id: str
 
 
+class Pass(NamedTuple):
+    """What a pass of maintenance did: the number of steps of operations, and the repaired jobs.
+
+    `failures`: of operations that this version cannot execute; they stay in the todo.
+    """
+
+    steps: int
+    findings: list[Finding]
+    failures: list[ResponseError]
+
+
 def tidy(connection: Redis) -> list[Finding]:
-    """Make one bounded pass; return the repaired jobs. Idempotent."""
-    work_off(connection)
+    """Make one bounded pass; return the repaired jobs. Idempotent.
+
+    Errors: redis-py's ResponseError if an operation failed, after everything else was done.
+    """
+    made = make_pass(connection)
+    for failure in made.failures:
+        raise failure
+    return made.findings
+
+
+def make_pass(connection: Redis) -> Pass:
+    """Make one bounded pass. What fails in the todo does not keep it from the rest. Idempotent."""
+    steps, failures = try_all(connection)
+    for failure in filter(is_refusal, failures):
+        raise failure  # the server refuses the rest too
     now_s = read_clock(connection)
     for future_id in _due(connection, keys.EXPIRING, now_s):
         finish(connection, f"lapse:{future_id}")
@@ -76,17 +100,25 @@ def tidy(connection: Redis) -> list[Finding]:
         for run_id in _due(connection, index, now_s):
             finish(connection, f"purge:{run_id}")
     _forget_canceled(connection, now_s)
-    return findings
+    return Pass(steps, findings, failures)
 
 
-def list_due(connection: Redis) -> list[str]:
-    """Return what the next pass will continue or begin: the first `PER_PASS` of each kind.
+class Due(NamedTuple):
+    """What the next pass will continue or begin: operations in the todo, and the first others.
 
-    If a pass does not change the answer, it cannot do what is due.
+    The todo is only counted, because an operation that fails moves to its end.
     """
+
+    operations: int
+    others: list[str]
+
+
+def read_due(connection: Redis) -> Due:
+    """Return what is due. A pass without a step that does not change it can do nothing about it."""
     now_s = read_clock(connection)
-    indexes = {keys.TODO: inf, **dict.fromkeys((keys.EXPIRING, keys.DEADLINES, keys.ROUNDS), now_s)}
-    return sorted(each for index, at_s in indexes.items() for each in _due(connection, index, at_s))
+    indexes = (keys.EXPIRING, keys.DEADLINES, keys.ROUNDS)
+    others = [each for index in indexes for each in _due(connection, index, now_s)]
+    return Due(connection.zcard(keys.TODO), sorted(others))
 
 
 def _forget_canceled(connection: Redis, now_s: float) -> None:

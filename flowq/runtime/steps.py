@@ -45,9 +45,18 @@ def finish(connection: Redis, *operations: str) -> list[str]:
 def work_off(connection: Redis, max_steps: int = 100) -> int:
     """Continue operations in the todo, oldest first; return the number of steps.
 
-    Running jobs that should end get a stop command.
-
     Errors: redis-py's ResponseError if a step failed, after all other operations had their turn.
+    """
+    made, failures = try_all(connection, max_steps)
+    for failure in failures:
+        raise failure
+    return made
+
+
+def try_all(connection: Redis, max_steps: int = 100) -> tuple[int, list[ResponseError]]:
+    """Do what `work_off` does; return the number of steps and the failures.
+
+    Running jobs that should end get a stop command.
     """
     failures: dict[str, ResponseError] = {}
     made = 0
@@ -63,9 +72,7 @@ def work_off(connection: Redis, max_steps: int = 100) -> int:
             if not what:
                 break
             made += 1
-    for failure in failures.values():
-        raise failure
-    return made
+    return made, list(failures.values())
 
 
 def stop(job_ids: Iterable[str], connection: Redis) -> None:

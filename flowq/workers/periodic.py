@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from flowq.runtime.connections import clock_warning, is_passing
-from flowq.runtime.maintenance import Lease, find_suspects, list_due, tidy
+from flowq.runtime.maintenance import Due, Lease, find_suspects, make_pass, read_due
 from flowq.workers.monitor import Monitor
 from flowq.workers.redis_side import RedisSide
 from flowq.workers.wakeup import Wakeup
@@ -26,6 +26,10 @@ PAUSE_S = 0.01
 
 SIGN_S = 10.0
 """The interval of pings on the subscription, which may receive no message for hours."""
+
+MAX_VAIN_PASSES = 50
+"""So many passes of maintenance may change nothing that is due, before an idle worker ends. A pass
+makes up to 100 steps, and an operation on a large run takes many."""
 
 log = logging.getLogger("rq.worker")
 
@@ -64,8 +68,11 @@ class PeriodicWork:
         self._has_queued = False
         """Whether jobs of lost workers were requeued since the last call of `take_queued`."""
         self._heals_until: float | None = None
-        self._tried: tuple[int, list[str]] = (0, [])
+        self._tried = (0, Due(0, []))
         """The number of jobs done, and what was due, when `_has_tidied` last ran a pass."""
+        self._vain_passes = 0
+        self._steps = 0
+        """The number of steps of the last pass of maintenance."""
         self._has_looked = False
         self._is_sure = False
         self._is_clock_off = False
@@ -142,9 +149,14 @@ class PeriodicWork:
             self.monitor.kill_lost(lost)
 
     def _tidy(self) -> None:
-        for found in tidy(self.redis_side.connection):
+        self._steps = 0  # should it raise
+        made = make_pass(self.redis_side.connection)
+        self._steps = made.steps
+        for found in made.findings:
             log.warning("job %s was %s unnoticed; put right", found.job_id, found.what)
             self._has_queued = True
+        for failure in made.failures:
+            raise failure
 
     def _queue_due(self) -> None:
         self._wakeup.watch_schedules()  # before the check, so that no change is missed
@@ -194,10 +206,15 @@ class PeriodicWork:
 
         What a pass cannot change (it fails, or belongs to a newer version) does not count again.
         """
-        tried = (done, list_due(self.redis_side.connection))
-        if not tried[1] or tried == self._tried:
+        due = read_due(self.redis_side.connection)
+        if not any(due):
             return False
-        self._tried = tried
+        if (done, due) != self._tried:
+            self._tried, self._vain_passes = (done, due), 0
+        elif not self._steps or self._vain_passes == MAX_VAIN_PASSES:
+            return False
+        else:
+            self._vain_passes += 1
         self._do(self._maintenance)
         self._has_queued = True
         return True

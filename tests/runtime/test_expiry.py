@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 from redis import Redis
+from redis.exceptions import ResponseError
 
 from flowq.graph import build_graph
 from flowq.planner import make_plan
@@ -51,6 +52,16 @@ def test_a_job_that_waits_for_others_or_for_a_worker_is_canceled_in_time(
     assert run.reason("free") == run.reason("late") == "it expired before it started"
     assert connection.lrange(keys.queue("default"), 0, -1) == [f"{RUN}-first".encode()]
     assert connection.zcard(keys.EXPIRING) == 0
+
+
+def test_an_operation_that_fails_does_not_keep_maintenance_from_the_rest(
+    run: Runs, connection: Redis
+) -> None:
+    run.submit(job("late", "my_id", expires_s=60))
+    connection.zadd(keys.TODO, {"defragment:r1": 1})  # a newer version's
+    with pytest.raises(ResponseError, match="no such operation: defragment:r1"):
+        lapse(connection, "late")
+    assert run.states == {"late": "canceled"}
 
 
 def test_a_job_that_has_started_in_time_goes_on(run: Runs, work: Work, connection: Redis) -> None:

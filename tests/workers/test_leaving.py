@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 from redis import Redis
+from rq.utils import as_text
 
 from flowq.graph import build_graph
 from flowq.planner import make_plan
-from flowq.runtime import groups, keys, runs
+from flowq.runtime import groups, keys, maintenance, runs
 from flowq.spec import Concurrency, JobSpec, Retry, Workflow
 from flowq.status import RunStatus
 
@@ -70,9 +71,22 @@ def test_a_workflow_that_is_tried_again_at_once_is(connection: Redis, work_off: 
     assert (status.state, status.jobs["end"].state) == ("failed", "finished")
 
 
-def test_what_it_cannot_do_does_not_keep_it(connection: Redis, work_off: WorkOff) -> None:
-    connection.zadd(keys.TODO, {"defragment:r1": 1})  # a newer version's
+@pytest.mark.parametrize("number", [1, maintenance.PER_PASS + 10])
+def test_what_it_cannot_do_does_not_keep_it(
+    connection: Redis, work_off: WorkOff, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    passes: list[Redis] = []
+
+    def count_pass(connection: Redis) -> maintenance.Pass:
+        passes.append(connection)
+        if len(passes) == 20:
+            pytest.fail("it makes one pass after the other")
+        return maintenance.make_pass(connection)
+
+    monkeypatch.setattr("flowq.workers.periodic.make_pass", count_pass)
+    newer = {f"defragment:r{each}" for each in range(number)}  # a newer version's
+    connection.zadd(keys.TODO, dict.fromkeys(newer, 1))
     submit(connection, "r1", call("a", "nothing"))
     work_off()
     assert status_of(connection).state == "succeeded"
-    assert connection.zrange(keys.TODO, 0, -1) == [b"defragment:r1"]
+    assert {as_text(each) for each in connection.zrange(keys.TODO, 0, -1)} == newer
