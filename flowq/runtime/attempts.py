@@ -22,6 +22,7 @@ from flowq.errors import DoNotRetry, RetryLater, ShellFailed
 from flowq.runtime import scripts
 from flowq.runtime.rq import JobBase
 from flowq.runtime.views import Shown
+from flowq.texts import show
 
 if TYPE_CHECKING:
     from redis.client import Pipeline
@@ -59,7 +60,7 @@ class Failure:
         if error is None:
             return cls()
         bases = (kind for kind in type(error).__mro__ if issubclass(kind, BaseException))
-        names = [name for kind in bases for name in names_of_exception(kind)]
+        names = [show(name) for kind in bases for name in names_of_exception(kind)]
         return cls(
             tuple(dict.fromkeys(names))[:MAX_NAMES],
             as_exit_code(error.exit_code_of_command) if isinstance(error, ShellFailed) else None,
@@ -80,8 +81,12 @@ class Failure:
             return f"exit code {self.exit_code}"
         return self.names[0].rpartition(":")[2] if self.names else "it failed"
 
+    def write_cause(self) -> str:
+        """Return as JSON what the decision about another attempt needs."""
+        return replace(self, error="").write()
+
     def write(self) -> str:
-        """Return it as JSON."""
+        """Return it as JSON, which Lua reads: all texts in it are UTF-8."""
         parts: dict[str, object] = {"names": self.names}
         if self.exit_code is not None:
             parts["exit_code"] = self.exit_code
@@ -98,11 +103,11 @@ class Failure:
         """Return a failure from JSON; None for an empty or invalid text."""
         try:
             parts = json.loads(text) if text else {}
-            names = tuple(str(name) for name in parts["names"])[:MAX_NAMES]
+            names = tuple(show(str(name)) for name in parts["names"])[:MAX_NAMES]
             code, later = parts.get("exit_code"), parts.get("later")
             later_s = None if later is None else RetryLater(later).seconds
             exit_code = None if code is None else int(code)
-            error = str(parts.get("error", ""))[:MAX_ERROR]
+            error = shorten(str(parts.get("error", "")))
             return cls(names, exit_code, later_s, bool(parts.get("final")), error)
         except (ArithmeticError, AttributeError, KeyError, RecursionError, TypeError, ValueError):
             return None
@@ -119,7 +124,11 @@ def _first_line(error: BaseException) -> str:
 
 
 def shorten(line: str) -> str:
-    """Return the part of a line that is stored of an error."""
+    r"""Return the part of an error's line that is stored, with `\xe9` for a byte that is no text.
+
+    A half of a surrogate pair would make the JSON of a failure unreadable for Lua.
+    """
+    line = show(line)
     return line if len(line) <= MAX_ERROR else f"{line[: MAX_ERROR - 1]}…"
 
 
@@ -249,7 +258,7 @@ class RetriedJob(JobBase):
         age_s = max(0.0, (datetime.now(UTC) - began_at).total_seconds())
         answer = scripts.MAY_RETRY.call(
             *(self.connection, self.key, self.id),
-            *(policy, failure.write() if failure else "", used, f"{age_s:.6f}"),
+            *(policy, failure.write_cause() if failure else "", used, f"{age_s:.6f}"),
         )
         is_due, *rest = map(as_text, answer)
         if is_due == "0":

@@ -123,6 +123,7 @@ class Gone(DoNotRetry):
 
 
 ERRORS: dict[str, Exception] = {
+    "no text": ValueError("cannot read x\udcff"),
     "value": ValueError("no"),
     "broken": Broken("no"),
     "gone": Gone("for good"),

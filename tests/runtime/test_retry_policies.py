@@ -14,6 +14,7 @@ import rq
 from redis import Redis
 
 import flowq
+from flowq.client import Run
 from flowq.errors import ShellFailed
 from flowq.runtime import keys, retry, scripts, steps
 from flowq.runtime.attempts import TIMED_OUT, Failure
@@ -40,11 +41,12 @@ def any_work(request: pytest.FixtureRequest, work: Work, connection: Redis) -> W
     if request.param == "rq":
         return work
 
-    def run() -> None:
-        worker = Worker(["default"], connection=connection, paths=[JOBS_FOLDER], mode="warm")
-        worker.work(burst=True, logging_level="CRITICAL")
+    return lambda: work_off_in_children(connection)
 
-    return run
+
+def work_off_in_children(connection: Redis) -> None:
+    worker = Worker(["default"], connection=connection, paths=[JOBS_FOLDER], mode="warm")
+    worker.work(burst=True, logging_level="CRITICAL")
 
 
 def ask(
@@ -101,6 +103,18 @@ def test_on_and_never_on_name_classes_with_their_subclasses_and_exit_codes(
     wait_s, said = ask(connection, Retry(3, 1, on=on, never_on=never_on), failure)
     assert (wait_s < 0) == bool(why_not)
     assert why_not in said
+
+
+def test_half_of_a_surrogate_pair_in_what_is_written_of_a_failure_changes_no_decision(
+    connection: Redis,
+) -> None:
+    """As older versions write it for a byte that is no text. A text may also spell an escape."""
+    policy = write_policy(Retry(3, 1, never_on=("OSError",)))
+    for error in (r"x\udcff", r"\\ud800 \ud83d\ude00 \ud800", r"\udcff\\"):
+        for name, is_due in (("OSError", b"0"), ("ValueError", b"1")):
+            told = f'{{"names": ["{name}"], "error": "{error}"}}'
+            answer = scripts.MAY_RETRY.call(connection, "rq:job:x", "x", policy, told, 0, 0)
+            assert answer[0] == is_due
 
 
 @pytest.mark.parametrize(
@@ -177,6 +191,22 @@ def queue_now(connection: Redis) -> None:
 def fail_as(name: str, kind: str, path: Path, retries: Any, **more: Any) -> JobSpec:
     arguments = {"kind": kind, "log": f"{path}/{name}", "times": more.pop("times", 1)}
     return job(name, "fail_as", with_=arguments, retries=retries, **more)
+
+
+def test_an_error_that_is_no_text_is_kept_and_decided_like_any_other(
+    run: Runs, connection: Redis, tmp_path: Path
+) -> None:
+    """RQ's own worker cannot store such an error."""
+    run.submit(
+        fail_as("counted", "no text", tmp_path, Retry(2), times=9),
+        fail_as("named", "no text", tmp_path, Retry(2, on=("ValueError",)), times=9),
+        fail_as("never", "no text", tmp_path, Retry(2, never_on=("ValueError",)), times=9),
+    )
+    work_off_in_children(connection)
+    _, attempts_by_name = Run(RUN, connection).history()
+    error = r"ValueError: cannot read x\xff"
+    found = {name: [each.error for each in some] for name, some in attempts_by_name.items()}
+    assert found == {"counted": [error] * 3, "named": [error] * 3, "never": [error]}
 
 
 def test_jobs_are_tried_again_as_their_failures_tell(

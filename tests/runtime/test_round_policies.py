@@ -13,6 +13,8 @@ from flowq.client import Run
 from flowq.runtime import keys, maintenance
 from flowq.runtime.job import get_job
 from flowq.spec import JobSpec, Retry, Shell, Workflow
+from flowq.workers import Worker
+from tests import JOBS_FOLDER
 from tests.runtime.language import RUN, Runs, job
 
 Work = Callable[..., None]
@@ -29,7 +31,8 @@ def submit(run: Runs, *inside: JobSpec, retries: Retry, **more: Any) -> None:
 
 
 def fail_as(kind: str, path: Path, name: str = "a", **more: Any) -> JobSpec:
-    arguments = {"kind": kind, "log": f"{path}/{name}", "times": more.pop("times", 9)}
+    log = f"{path}/{more.pop('with_log', name)}"
+    arguments = {"kind": kind, "log": log, "times": more.pop("times", 9)}
     return job(name, "fail_as", with_=arguments, **more)
 
 
@@ -70,6 +73,19 @@ def test_the_failure_of_the_last_job_inside_decides(
     work()
     state = "scheduled" if "again in" in reason or reason.endswith("again") else "failed"
     assert (run.states["sub"], run.reason("sub")) == (state, reason)
+
+
+@pytest.mark.parametrize("log", ["log", "log-\udcff"])
+def test_a_view_that_is_no_text_does_not_hide_the_failure_inside(
+    run: Runs, connection: Redis, tmp_path: Path, log: str
+) -> None:
+    """Neither an error with bytes that are no text, nor an argument."""
+    inside = fail_as("no text", tmp_path, with_log=log)
+    submit(run, inside, retries=Retry(3, never_on=("ValueError",)))
+    worker = Worker(["default"], connection=connection, paths=[JOBS_FOLDER], mode="warm")
+    worker.work(burst=True, logging_level="CRITICAL")
+    why = "sub.a failed; not tried again: `never_on` names ValueError"
+    assert (run.states["sub"], run.reason("sub")) == ("failed", why)
 
 
 def test_an_exit_code_inside_decides(run: Runs, work: Work) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,6 +21,8 @@ from flowq.functions import read_options
 from flowq.graph import build_graph
 from flowq.planner import make_plan
 from flowq.render.plan_text import render_plan
+from flowq.runtime.attempts import Failure, shorten
+from flowq.runtime.views import Shown
 from flowq.spec import Defaults, JobSpec, Retry, Workflow
 
 POLICY = Retry(
@@ -191,3 +195,18 @@ def test_the_names_of_a_class_are_those_by_which_it_is_passed_on() -> None:
 def test_what_is_no_time_is_refused(seconds: Any) -> None:
     with pytest.raises(ValueError, match="RetryLater takes seconds"):
         flowq.RetryLater(seconds)
+
+
+def test_a_failure_is_written_as_text_that_every_reader_of_json_accepts() -> None:
+    """Bytes that are no text, and halves of surrogate pairs, are escapes; Lua refuses them."""
+    strange = type("Bad", (ValueError,), {"__module__": "x\udcff"})
+    failure = Failure.of(strange("cannot read x\udcff, \ud800 and é"))
+    assert failure.error == r"Bad: cannot read x\udcff, \ud800 and é"
+    assert Failure.of(ValueError("x\udcff")).error == r"ValueError: x\xff"
+    assert Failure.read(failure.write()) == failure
+    assert Failure.read(failure.write_cause()) == replace(failure, error="")
+    told = Failure.read('{"names": ["A\\udcff"], "error": "x\\udcff"}')
+    assert told == Failure(("A\\xff",), error="x\\xff")
+    assert failure.names[0] == r"x\xff:Bad"
+    shown = Shown(error=shorten("x\udcff"))
+    assert json.loads(shown.at_end("failed")) == {"error": r"x\xff"}

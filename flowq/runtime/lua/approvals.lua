@@ -3,8 +3,8 @@
 
 -- What a run is told of a word that approves or rejects: by whom, or why.
 local function describe(what, word)
-  local ok, said = pcall(cjson.decode, word)
-  if not ok or type(said) ~= 'table' then said = {} end
+  local said = read_json(word)
+  if type(said) ~= 'table' then said = {} end
   if what == 'rejected' then return said.note and 'rejected: ' .. said.note or 'rejected' end
   return said.by and 'approved by ' .. said.by or 'approved'
 end

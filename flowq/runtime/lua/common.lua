@@ -77,6 +77,17 @@ local function text_of(problem)
   return tostring(type(problem) == 'table' and problem.err or problem)
 end
 
+-- Returns the value of a JSON text, or nil where there is none. A view may contain half of a surrogate
+-- pair: Python writes it for a byte that is no text, and cjson then refuses the whole view.
+local function read_json(text)
+  if not text or text == '' then return nil end
+  local is_read, value = pcall(cjson.decode, text)
+  if not is_read then
+    is_read, value = pcall(cjson.decode, (string.gsub(text, '\\u[dD][89a-fA-F]%x%x', '\\ufffd')))
+  end
+  return is_read and value or nil
+end
+
 local begun -- what this call has put on the todo
 
 local function later(operation)

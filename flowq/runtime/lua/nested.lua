@@ -126,8 +126,8 @@ local function find_failure(join, late)
   repeat
     id = string.match(redis.call('HGET', keys.future(id), 'culprit') or '', '^(%S+)')
   until not id or redis.call('HEXISTS', keys.job(id), 'flowq_nested') == 0
-  local is_read, view = pcall(cjson.decode, id and redis.call('HGET', keys.job(id), 'flowq_view') or '')
-  return is_read and type(view) == 'table' and retries.check_failure(view.failure) or nil
+  local view = read_json(id and redis.call('HGET', keys.job(id), 'flowq_view'))
+  return type(view) == 'table' and retries.check_failure(view.failure) or nil
 end
 
 local function describe_attempt(round) return round > 1 and ', attempt ' .. round or '' end

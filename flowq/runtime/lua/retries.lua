@@ -41,8 +41,8 @@ end
 -- error, and its exit code or "". Returns nil where nothing is known.
 function retries.tell_failure(id)
   local view = redis.call('HGET', keys.job(id), 'flowq_view')
-  local is_read, said = pcall(cjson.decode, view or '')
-  if not is_read or type(said) ~= 'table' then return nil end
+  local said = read_json(view)
+  if type(said) ~= 'table' then return nil end
   local failure = type(said.failure) == 'table' and said.failure or {}
   local code, line = failure.exit_code, failure.error or said.error
   if not code and not line then return nil end
@@ -98,10 +98,10 @@ end
 --        nobody knows   7 how many retries it has used   8 seconds since the attempt began
 -- Returns {"1", seconds to wait ("" for what RQ would), since when its attempts count}, or {"0", why not}.
 function retries.may_retry(argv)
-  local id, failure = argv[4], argv[6] ~= '' and cjson.decode(argv[6]) or nil
+  local id, failure = argv[4], read_json(argv[6])
   local f = redis.call('HMGET', keys.job(id), 'flowq_run', 'flowq_always', 'flowq_since')
   if f[1] and runs.is_canceling(f[1], f[2]) then return { '0', '' } end
-  local policy = argv[5] ~= '' and cjson.decode(argv[5]) or {}
+  local policy = argv[5] ~= '' and read_json(argv[5]) or {}
   local used = tonumber(argv[7])
   local since = used > 0 and tonumber(f[3] or nil) or TS - tonumber(argv[8])
   local wait, why = retries.decide(policy, failure, used, since)
