@@ -103,8 +103,8 @@ concurrency: Decorator = click.option(
     "concurrency",
     type=click.IntRange(min=1, max=1024),
     metavar="N",
-    help="Start N workers for this run. Default: one per core on the private server, none with a "
-    "URL.",
+    help="Start N workers for this run. Default: one per core on the private server, but no more "
+    "than it can use; none with a URL.",
 )
 
 inputs_file: Decorator = click.option(

@@ -422,6 +422,17 @@ def read_job_records(job_ids: Iterable[str], connection: Redis) -> dict[str, Job
     return records
 
 
+def will_grow(run_id: str, connection: Redis) -> bool:
+    """Return whether a run has a group, a nested workflow, or a job that code adds others to."""
+    if connection.exists(keys.run_groups(run_id)):
+        return True
+    ids = map(as_text, connection.lrange(keys.run_jobs(run_id), 0, -1))
+    answers = read_each(
+        ids, connection, lambda pipe, job: pipe.hmget(keys.job(job), "flowq_open", "flowq_nested")
+    )
+    return any(any(fields) for _, (fields,) in answers)
+
+
 def read_decision(approved: str, rejected: str) -> ApprovalDecision | None:
     """Return the decision on a job's approval; older versions stored only the decision itself."""
     said = json.loads(rejected or approved or "null")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from rq.utils import as_text
 
 from flowq.runtime import keys
-from flowq.runtime.runs import get_record, read_job_records, set_apart
+from flowq.runtime.runs import get_record, read_job_records, set_apart, will_grow
 from flowq.workers import launch
 from flowq.workers.processes import Mode
 
@@ -41,11 +41,10 @@ def serve(
     time, by default one for each core. Errors: RunNotFound; OSError when it cannot be started.
     """
     queue = set_apart(run_id, connection)
-    jobs: int = connection.llen(keys.run_jobs(run_id))
     return launch.start(
         url=url,
         queues=[queue],
-        concurrency=max(1, min(concurrency or count_cores(), jobs)),
+        concurrency=concurrency or _find_concurrency(run_id, connection),
         paths=_import_path(run_id, connection),
         log_folder=log_folder,
         until_run=run_id,
@@ -75,7 +74,7 @@ def serve_with_others(
     return launch.start(
         url=url,
         queues=sorted({job.origin for job in records}),
-        concurrency=max(1, min(concurrency or count_cores(), len(ids))),
+        concurrency=concurrency or _find_concurrency(run_id, connection),
         paths=_import_path(run_id, connection),
         log_folder=log_folder,
         until_run=run_id,
@@ -86,6 +85,15 @@ def serve_with_others(
 def own_mode() -> Mode:
     """Return the start method for workers that a command starts: kept children, started safely."""
     return "warm" if sys.platform == "linux" else "multiprocessing"
+
+
+def _find_concurrency(run_id: str, connection: Redis) -> int:
+    """Return one for each core, but no more than the run has jobs if it will get no others."""
+    cores = count_cores()
+    jobs: int = connection.llen(keys.run_jobs(run_id))
+    if jobs >= cores or will_grow(run_id, connection):
+        return cores
+    return max(1, jobs)
 
 
 def count_cores() -> int:

@@ -152,6 +152,26 @@ def test_detach_prints_the_id_and_the_run_goes_on_to_its_end(flowq: Flowq, folde
     assert "✓ door succeeded" in watched.stdout
 
 
+MEETING = """
+name: meeting
+jobs:
+  meet:
+    for_each: ${{ range(3) }}
+    timeout: 20s
+    run: touch here-${{ item }}; until [ -e here-0 -a -e here-1 -a -e here-2 ]; do sleep 0.02; done
+"""
+
+
+@pytest.mark.parametrize("is_shared", [False, True])
+def test_a_group_gets_as_many_workers_as_were_asked_for(
+    flowq: Flowq, folder: Path, redis_url: str, is_shared: bool
+) -> None:
+    (folder / "meeting.yaml").write_text(MEETING)
+    server = ["--redis-url", redis_url] if is_shared else []
+    done = flowq("run", "meeting.yaml", "-c", "3", *server)
+    assert done.returncode == 0, done.stdout
+
+
 def test_with_a_url_and_workers_of_its_own_the_run_needs_nobody_else(
     flowq: Flowq, redis_url: str, connection: Redis
 ) -> None:

@@ -10,6 +10,7 @@ import redis
 
 from flowq.runtime import keys
 from flowq.runtime.job import get_job
+from flowq.runtime.maintenance import Pass
 from flowq.runtime.queue import Queue
 from flowq.runtime.steps import work_off
 from flowq.workers import Worker
@@ -67,7 +68,7 @@ def test_blockers_are_retired_although_the_result_of_the_future_job_was_gone_bef
     blocker = queue.enqueue("operator.add", 1, 2, blocked_by=future)
     future.release()
     with monkeypatch.context() as patched:  # as if it was killed before the maintenance
-        patched.setattr("flowq.workers.periodic.tidy", lambda connection: [])
+        patched.setattr("flowq.workers.periodic.make_pass", lambda connection: Pass(0, [], []))
         own_work()
     assert future.get_status() == "finished"
     assert connection.zscore(keys.TODO, f"retire:{future.id}") is not None
