@@ -108,6 +108,16 @@ def declared_name(name: str) -> str:
     return public_name(name).removesuffix(LIST)
 
 
+def outermost_name(name: str) -> str:
+    """Return the name of the declaration in the run's own workflow: `thumb` for `thumb[3].cut`."""
+    return re.split(r"[\[(.]", name, maxsplit=1)[0]
+
+
+def is_helper(name: str) -> bool:
+    """Whether a job of this name only makes the list of a group, or begins a nested workflow."""
+    return name.endswith(_HELPERS)
+
+
 _ATTEMPT = re.compile(r"^attempt ([0-9]+) failed|, attempt ([0-9]+)$")
 """The number of the attempt in the reason of a nested workflow that has not succeeded."""
 
@@ -179,7 +189,7 @@ class JobStatus:
     @property
     def declared_as(self) -> str:
         """The name of the declaration: `thumb` for `thumb[3]`, and for what is inside of it."""
-        return re.split(r"[\[(.]", self.name, maxsplit=1)[0]
+        return outermost_name(self.name)
 
     @property
     def is_item(self) -> bool:
@@ -190,7 +200,7 @@ class JobStatus:
     @property
     def helps(self) -> str:
         """What it makes the list of, or begins: `each` for `each(list)`; "" for others."""
-        return self.name.rpartition("(")[0] if self.name.endswith(_HELPERS) else ""
+        return self.name.rpartition("(")[0] if is_helper(self.name) else ""
 
     @property
     def asked_as(self) -> str:

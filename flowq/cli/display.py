@@ -77,15 +77,15 @@ class Silent(Display):
 
 
 class Plain(Silent):
-    """Shows a line for each transition."""
+    """Shows a line for each transition, and of large groups counts and failures."""
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: Stream, *, is_verbose: bool = False) -> None:
         super().__init__(stream)
-        self._narrator = Narrator()
+        self._narrator = Narrator(is_verbose=is_verbose)
 
     def show(self, status: RunStatus, events: Sequence[Event]) -> None:
         """Show what happened."""
-        self.tell(self._narrator.tell(events))
+        self.tell(self._narrator.tell(events, status.jobs.values()))
 
 
 class JsonLines(Silent):
@@ -191,11 +191,11 @@ def _to_text(lines: Iterable[Line]) -> Any:
     return text
 
 
-def choose(stream: Stream, *, is_quiet: bool) -> Display:
+def choose(stream: Stream, *, is_quiet: bool, is_verbose: bool = False) -> Display:
     """Return the display for a stream: live only on a terminal that can move its cursor."""
     if is_quiet:
         return Silent(stream)
-    return Live(stream) if is_capable(stream) else Plain(stream)
+    return Live(stream) if is_capable(stream) else Plain(stream, is_verbose=is_verbose)
 
 
 def is_capable(stream: Stream) -> bool:

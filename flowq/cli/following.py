@@ -422,7 +422,9 @@ def _follow(
     if run_options.has_lines:
         chosen: Display = display.JsonLines(terminal.Lenient(out), run.run_id)
     else:
-        chosen = display.choose(stream, is_quiet=run_options.is_quiet)
+        chosen = display.choose(
+            stream, is_quiet=run_options.is_quiet, is_verbose=run_options.is_verbose
+        )
     with chosen as shown:
         return follow(run, place, shown, [*monitors, canceler], since)
 

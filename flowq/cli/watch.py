@@ -49,7 +49,7 @@ def command(
         try:
             with (
                 named_when_lost(run, place),
-                lines or display.choose(out, is_quiet=quiet) as shown,
+                lines or display.choose(out, is_quiet=quiet, is_verbose=verbose) as shown,
             ):
                 status = follow(run, place, shown, monitors)
         except Interrupted:

@@ -29,6 +29,12 @@ def burn(toast: str) -> None:
     _smoke(toast)
 
 
+def taste(toast: str) -> None:
+    """Fail if it is dark."""
+    if "dark" in toast:
+        _smoke(toast)
+
+
 def _smoke(toast: str) -> None:
     raise ValueError(f"{toast} is black")
 
