@@ -11,6 +11,7 @@ from flowq.client import submit
 from flowq.compiling import compile_plan, load
 from flowq.runtime.runs import will_grow
 
+OF_RESULT = "a: {run: ls, result: lines}\n  b: {for_each: '${{ jobs.a.result }}', run: 'true'}"
 NESTED = "a: {workflow: inner}\nworkflows: {inner: {jobs: {b: {run: 'true'}}}}"
 
 
