@@ -8,6 +8,7 @@ from typing import Any
 
 from flowq import client
 from flowq.cli import own_workers
+from flowq.cli.place import missing_job
 from flowq.client import Run
 from flowq.pictures.picture import to_document
 from flowq.render.groups import by_declaration
@@ -97,9 +98,11 @@ def run_json(
 
 
 def job_json(run: Run, name: str, *, has_all_results: bool, has_nested: bool) -> str:
-    """Return a job, an item or a group of a run as one JSON object."""
+    """Return a job, an item or a group of a run as one JSON object. Errors: NotFound."""
     facts = read_run(run, has_all_results=has_all_results, has_nested=has_nested)
     job = facts.status.jobs.get(name)
+    if job is None and name not in by_declaration(facts.status):
+        raise missing_job(run.run_id, name, facts.status.jobs)
     view = run.views([name], facts.status).get(name, client.JobView())
     failure = run.failures([name]).get(name)
     traceback: Sequence[str] = without_runtime(failure.traceback) if failure else ()

@@ -220,6 +220,9 @@ def test_a_run_that_is_submitted_and_one_that_waits(ask: Ask, folder: Path) -> N
     assert run["ended_at"] is None
     [told] = ask("explain", run["run"])["jobs"]
     assert [reason["kind"] for reason in told["reasons"]] == ["approval"]
+    for command in ("show", "status", "explain"):
+        error = ask(command, run["run"], "b", code=5)["error"]
+        assert error["message"].startswith(f"there is no job b in run {run['run']}")
 
 
 def test_what_looks_at_workflows_only(ask: Ask, flow: str) -> None:
