@@ -22,8 +22,8 @@ def command(redis_url: str | None, as_json: bool, verbose: bool) -> None:
 
     JOBS is how many jobs a worker holds, of how many it executes at a time; SEEN the time since
     its last heartbeat. On the private server each run has workers of its own, and RUN says which.
-    "resting": nothing is to be done in that run, and a small process waits for that to change.
-    "lost": nothing is heard of the worker any more; others take over its jobs.
+    "resting": no job of that run can start yet; a small process waits for the next one.
+    "lost": the worker sends no heartbeats any more; other workers take over its jobs.
 
     \b
       flowq workers

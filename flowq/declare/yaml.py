@@ -26,6 +26,7 @@ from flowq.files import read_file, reason_of
 from flowq.nearest import find_nearest
 from flowq.problems import NOT_ONE_MAP, NOT_UTF8
 from flowq.spec import JobSpec, Places, Workflow
+from flowq.texts import show
 
 _TOP = Position(1, 1)
 _JOBS = re.compile(r"""^[ {"']{0,8}jobs["']?[ \t]{0,8}:""", re.MULTILINE)
@@ -111,7 +112,7 @@ def _parse(text: str, file: str, files: Files) -> tuple[Workflow, list[Problem]]
     with collector_paused():
         document = _require_map(_read_root(problems), problems)
         shelf = Shelf(files, problems, _read_nested)
-        workflow = _read_workflow(Path(file).stem.strip("<>"), document, shelf, WORKFLOW)
+        workflow = _read_workflow(show(Path(file).stem.strip("<>")), document, shelf, WORKFLOW)
     return workflow, problems.in_order()
 
 

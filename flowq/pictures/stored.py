@@ -21,6 +21,7 @@ from flowq.pictures.picture import Picture, draw, from_document, to_document
 from flowq.plan import Source
 from flowq.runtime.wire import from_wire, to_wire
 from flowq.spec import Places, Workflow
+from flowq.texts import show
 
 MAX_BYTES = 1_000_000
 """Of one document, compressed. A picture of 10,000 declared jobs has about a tenth of this."""
@@ -31,10 +32,11 @@ def make_source(graph: Graph) -> Source:
     workflow = _write(to_wire(_bare(graph.workflow, {})))
     where = graph.workflow.places.find()
     has_file = where is not None and not where.file.startswith("<")  # as in <stdin>
+    file = os.path.abspath(where.file) if where and has_file else ""  # noqa: PTH100 - keeps links
     return Source(
         picture=_pack(_write(to_document(draw(graph)))),
         workflow=_pack(workflow),
-        file=os.path.abspath(where.file) if where and has_file else "",  # noqa: PTH100 - keeps links
+        file=show(file),
         digest=hashlib.sha256(workflow).hexdigest(),
     )
 
@@ -53,9 +55,9 @@ def read_workflow(source: Source) -> Workflow | None:
 
 
 def _bare(workflow: Workflow, done: dict[int, Workflow]) -> Workflow:
-    """Return what was declared: without where that stands, which is not in the digest either.
+    """Return the workflow without its folder and positions, which the digest must not depend on.
 
-    `done` has the workflows that were returned, by identity: several may have the same one inside.
+    `done` has the results by the identity of their originals: several may contain the same one.
     """
     if id(workflow) not in done:
         inside = {name: _bare(each, done) for name, each in workflow.workflows.items()}

@@ -50,6 +50,7 @@ from flowq.status import (
 
 if TYPE_CHECKING:
     from redis import Redis
+    from redis.client import Pipeline
 
 
 ABANDONED = "the run was canceled, and no worker listens on its queue"
@@ -351,16 +352,25 @@ def _has_old_runs(connection: Redis) -> bool:
 
 
 def index_runs(connection: Redis) -> None:
-    """Repair the index of runs by workflow, which older versions neither extend nor trim."""
-    for raw_key in connection.scan_iter(f"{keys.runs_of('')}*", count=1_000):
-        for raw, _ in connection.zscan_iter(as_text(raw_key)):
-            if connection.zscore(keys.RUNS, as_text(raw)) is None:
-                connection.zrem(as_text(raw_key), as_text(raw))
-    scores = {as_text(raw): score for raw, score in connection.zscan_iter(keys.RUNS)}
+    """Repair the index of runs by workflow, which older versions neither extend nor trim.
+
+    It adds before it trims: so it also trims a run that it has added after its removal.
+    """
+    scores = {as_text(raw): score for raw, score in connection.zscan_iter(keys.RUNS, count=1_000)}
     answers = read_each(scores, connection, lambda pipe, run: pipe.hget(keys.run(run), "workflow"))
-    for run_id, (workflow,) in answers:
-        if workflow:
-            connection.zadd(keys.runs_of(as_text(workflow)), {run_id: scores[run_id]})
+    key_by_run = {run_id: keys.runs_of(as_text(name)) for run_id, (name,) in answers if name}
+
+    def add(pipeline: Pipeline, run_id: str) -> None:
+        pipeline.zadd(key_by_run[run_id], {run_id: scores[run_id]}, nx=True)
+
+    list(read_each(key_by_run, connection, add))
+    for raw_key in connection.scan_iter(f"{keys.runs_of('')}*", count=1_000):
+        key = as_text(raw_key)
+        entries = [as_text(raw) for raw, _ in connection.zscan_iter(key, count=1_000)]
+        found = read_each(entries, connection, lambda pipe, run: pipe.zscore(keys.RUNS, run))
+        stale = [run_id for run_id, (score,) in found if score is None]
+        for first in range(0, len(stale), 1_000):
+            connection.zrem(key, *stale[first : first + 1_000])
 
 
 def find_run_ids(beginning: str, connection: Redis) -> list[str]:

@@ -42,7 +42,7 @@ class Executing:
     """One execution in the WIP registry. `run_id`, `name` and `workflow` are empty outside of runs.
 
     `state`: `handed` when a child of the worker holds the job and has not begun it, `lost` when
-    nothing is heard of the worker any more, so that another one will take the job over. `host` is
+    the worker sends no heartbeats any more, so another worker will take over the job. `host` is
     the worker's; `pid` is the process that executes the job, None until a heartbeat has told it.
     `started_at` is None for what has not begun. `timeout_s` is None for no limit, `seen_at` the
     last heartbeat. Instants are the server's clock.

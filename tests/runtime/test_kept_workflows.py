@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ from flowq.client import Run, heal, list_runs, submit
 from flowq.compiling import compile_plan, load
 from flowq.graph import build_graph
 from flowq.pictures.picture import Picture, draw
+from flowq.pictures.report import RunReport, render_report
 from flowq.pictures.stored import read_picture, read_workflow
 from flowq.planner import make_plan
 from flowq.runtime import keys, runs
@@ -74,6 +78,25 @@ def test_what_is_kept_names_the_file_and_does_not_need_it(
     assert run.source().file == run.record().file == str(file)
     assert run.source().digest == run.record().digest
     assert states(run.picture()) == {"a": "queued"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="others have no such file names")
+def test_a_workflow_may_have_a_path_that_is_not_utf8(
+    connection: redis.Redis, tmp_path: Path
+) -> None:
+    folder = tmp_path / os.fsdecode(b"d\xff")
+    folder.mkdir()
+    inner = folder / os.fsdecode(b"v\xff.yaml")
+    inner.write_text("jobs:\n  a: {run: echo a}\n")
+    run = submitted(load(str(inner)), connection)
+    assert run.source().file == rf"{tmp_path}/d\xff/v\xff.yaml"
+    assert run.record().workflow == r"v\xff"
+    assert run.record().folders == (str(folder),)
+    assert listed(connection, r"v\xff") == [run.run_id]
+    shown = render_report(
+        RunReport(run.record(), run.status(), run.picture(), {}, {}, datetime.now(UTC))
+    )
+    assert shown.encode().count(rb"v\xff.yaml") == 1
 
 
 def test_neither_secrets_nor_inputs_are_in_what_is_kept(
@@ -216,3 +239,27 @@ def test_doctor_puts_the_index_right(connection: redis.Redis) -> None:
     heal(connection)
     assert listed(connection, "shop") == [second, first]
     assert connection.zcard(keys.runs_of("shop")) == 2
+
+
+def test_the_index_is_put_right_in_few_round_trips(connection: redis.Redis) -> None:
+    connection.zadd(keys.runs_of("shop"), {f"gone{number}": number for number in range(2_000)})
+    before = connection.info("stats")["total_reads_processed"]
+    runs.index_runs(connection)
+    assert connection.info("stats")["total_reads_processed"] - before < 100
+    assert not connection.exists(keys.runs_of("shop"))
+
+
+def test_a_run_that_is_removed_while_the_index_is_put_right_leaves_it(
+    connection: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = submitted(SHOP, connection, orders=1)
+    read_each = runs.read_each
+
+    def read_and_remove(*arguments: Any) -> list[Any]:
+        answers = list(read_each(*arguments))
+        run.remove()
+        return answers
+
+    monkeypatch.setattr(runs, "read_each", read_and_remove)
+    runs.index_runs(connection)
+    assert not connection.exists(keys.runs_of("shop"))
