@@ -10,7 +10,6 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
-from unittest.mock import Mock
 
 import redis
 import rq
@@ -25,6 +24,9 @@ from flowq.runtime.maintenance import Lease
 from flowq.runtime.queue import Queue
 from flowq.runtime.rq import make_retry
 from flowq.workers.address import address_of
+from flowq.workers.children import Pool
+from flowq.workers.estimates import Estimates
+from flowq.workers.messages import Settings
 from flowq.workers.monitor import Monitor
 from flowq.workers.periodic import PeriodicWork
 from flowq.workers.redis_side import RedisSide
@@ -112,11 +114,12 @@ def test_a_pause_of_parts_of_a_second_is_kept_as_it_is(queue: Queue) -> None:
 def test_an_idle_worker_looks_again_at_the_instant_of_the_next_job_and_not_before(
     connection: redis.Redis, queue: Queue
 ) -> None:
-    wakeup = Mock(spec=Wakeup)  # it has nothing to tell
+    address = address_of(connection)
+    pool = Pool(1, "warm", Settings("w", address), None)
     periodic = PeriodicWork(
         RedisSide(connection, "w", ["default"], 30),
-        Mock(spec=Monitor),
-        wakeup,
+        Monitor(pool, Estimates(batches=False), 1.0),
+        Wakeup(address, "commands", [keys.queue("default")], [keys.scheduled("default")]),
         lease=Lease(),
         worker_ttl_s=420,
         maintenance_s=600,
@@ -126,8 +129,9 @@ def test_an_idle_worker_looks_again_at_the_instant_of_the_next_job_and_not_befor
         duty.due_at = math.inf
     job = queue.enqueue_in(timedelta(seconds=0.2345), worker_jobs.nothing)
     due_s = queue.connection.zscore(keys.scheduled("default"), job.id)
+    periodic.look_at_schedules()
     server_before, before = read_clock(connection), time.monotonic()
-    periodic._queue_due()
+    periodic.do_due()
     after, server_after = time.monotonic(), read_clock(connection)
     assert periodic.due_at - after <= due_s - server_before
     assert periodic.due_at - before >= due_s - server_after
