@@ -33,7 +33,7 @@ def command(run_id: str, now: bool, redis_url: str | None, verbose: bool) -> Non
       flowq cancel k3v9x0q2m5ab
       flowq cancel k3v9x0q2m5ab --now
     """
-    with opened(redis_url) as place:
+    with opened(redis_url, is_changing=True) as place:
         run = place.find_run(run_id)
         before = run.status()
         queues = run.cancel(now=now, may_wait=place.is_embedded)

@@ -42,7 +42,8 @@ def command(
 
     With --uninstall it removes all data of flowq from the server: runs with their jobs, keys,
     functions, and flowq's fields of other jobs. RQ's queues and jobs stay. It refuses while workers
-    of flowq are alive and, without --force, while runs are unfinished or future jobs wait.
+    of flowq are alive and, without --force, while runs are unfinished or future jobs wait. It never
+    means the private server of a folder above.
 
     \b
       flowq doctor
@@ -53,7 +54,8 @@ def command(
         raise UsageError("--yes and --force belong to --uninstall")
     if as_json and uninstall:
         raise UsageError("--json is for a look, and not for --uninstall")
-    with terminal.result_stream(as_json) as out, opened_if_used(redis_url) as place:
+    opening = opened_if_used(redis_url, is_here=uninstall)  # it would remove the runs of others
+    with terminal.result_stream(as_json) as out, opening as place:
         if uninstall and place is None:
             terminal.write("nothing to remove\n")
         elif uninstall and place is not None:

@@ -540,7 +540,7 @@ def answer(
 
     On the private server of the current folder the run is then followed, if nobody executes it.
     """
-    with terminal.result_stream(False) as out, opened(redis_url) as place:
+    with terminal.result_stream(False) as out, opened(redis_url, is_changing=True) as place:
         run = place.find_run(run_id)
         return answer_run(run, place, run_options, out, tell)
 

@@ -19,6 +19,7 @@ from flowq.nearest import did_you_mean
 from flowq.runtime.connections import Outage, RetryWhileRefused
 from flowq.runtime.maintenance import read_lease
 from flowq.server.state import guess_old_name
+from flowq.texts import show
 
 _SCHEMES_OF_RQ = ("redis", "rediss", "unix")
 
@@ -107,13 +108,16 @@ def missing_job(run_id: str, name: str, known: Iterable[str]) -> NotFound:
 
 
 @contextmanager
-def opened(option: str | None, *, is_here: bool = False, creating: bool = False) -> Iterator[Place]:
+def opened(
+    option: str | None, *, is_here: bool = False, creating: bool = False, is_changing: bool = False
+) -> Iterator[Place]:
     """Connect to the server of a URL, or to the private server of this folder, or one above it.
 
     For a server of a folder above, that is the current folder inside the block: workers started
-    there find the code of its runs. With `is_here`, only the current folder counts, for commands
-    that execute its code. Starts the private server if necessary; with `creating`, even if it has
-    never been used, in the current folder.
+    there find the code of its runs; with `is_changing`, a message names it. With `is_here`, only
+    the current folder counts, for commands that execute its code or remove its data. Starts the
+    private server if necessary; with `creating`, even if it has never been used, in the current
+    folder.
     Errors: ServerUnavailable, also for connection errors inside the block; NotFound;
     UsageError for a variable of the environment.
     """
@@ -122,6 +126,8 @@ def opened(option: str | None, *, is_here: bool = False, creating: bool = False)
     if url is None:
         is_fixed = is_here or creating or server.is_used()
         above = None if is_fixed else server.find_used_above()
+        if above and is_changing:
+            _note(f"using the private server of {show(str(above))}")
         with chdir(above) if above else nullcontext():
             yield from _embedded(creating)
         return

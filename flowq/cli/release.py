@@ -34,7 +34,7 @@ def command(
       flowq release k3v9x0q2m5ab
       flowq release 3b2503a7-4f78-409f-bd48-98ce7def0f65
     """
-    with terminal.result_stream(False) as out, opened(redis_url) as place:
+    with terminal.result_stream(False) as out, opened(redis_url, is_changing=True) as place:
         try:
             run = place.find_run(run_id)
         except RunNotFound:

@@ -45,7 +45,7 @@ def command(
       flowq retry k3v9x0q2m5ab 'thumb[3]'
     """
     run_options = RunOptions(concurrency, as_json, verbose, quiet)
-    with terminal.result_stream(as_json) as out, opened(redis_url) as place:
+    with terminal.result_stream(as_json) as out, opened(redis_url, is_changing=True) as place:
         run = place.find_run(run_id)
         with Interrupts(deferring=True) as interrupts:
             status = run.status()

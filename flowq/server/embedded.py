@@ -227,22 +227,28 @@ def find_used_above() -> Path | None:
     """Return the nearest folder above the current one that has such data; None without one.
 
     The search ends at the home folder, at the root, and at a folder of another user, who could put
-    code there. It finds none with FLOWQ_STATE, which names one state for all folders.
-    Errors: StateUnusable, when the data of one of them are not proved to be ours.
+    code there. It finds none with FLOWQ_STATE, which names one state for all folders. It passes
+    over data that are not proved to be ours: what other programs leave above must not block us.
+    Errors: StateUnusable, if the place of the states is unknown.
     """
     if find_state().is_named:
         return None
-    home = Path("~").expanduser().resolve()
+    named = os.path.expanduser("~")  # noqa: PTH111 - pathlib raises if there is no home folder
+    home = Path(os.path.realpath(named if os.path.isabs(named) else os.sep))  # noqa: PTH117
     for folder in Path.cwd().parents[:-1]:
         if home.is_relative_to(folder) or not _is_of_this_user(folder):
             return None
-        if is_used(folder):
-            return folder
+        with suppress(StateUnusable):
+            if is_used(folder):
+                return folder
     return None
 
 
 def _is_of_this_user(folder: Path) -> bool:
-    return not hasattr(os, "geteuid") or folder.stat().st_uid == os.geteuid()
+    try:
+        return not hasattr(os, "geteuid") or folder.stat().st_uid == os.geteuid()
+    except OSError:  # a folder above it does not let us in
+        return False
 
 
 @contextmanager

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from flowq import server
-from flowq.errors import StateUnusable
 from flowq.server import state
 from tests.cli.commands import Flowq, Said
 
@@ -51,6 +50,9 @@ def test_commands_about_runs_find_the_server_of_a_folder_above(
     again = inside("retry", run_id, "-v")
     assert again.returncode == 0, again.stderr
     assert f"say | {folder}\n" in again.stdout
+    others = [inside("cancel", "none"), inside("release", "none"), inside("approve", "none", "say")]
+    for changing in (again, *others):
+        assert f"flowq: using the private server of {folder}\n" in changing.stderr
     assert inside("graph", "--run", "last", "-o", "drawn.svg").returncode == 0
     assert (below / "drawn.svg").exists()
     assert not server.is_used(below)
@@ -99,13 +101,52 @@ def test_the_search_ends_at_a_folder_of_another_user(used: Path, below: Path, ow
     assert server.find_used_above() is None
 
 
-def test_a_state_above_that_nothing_proves_is_refused(used: Path, below: Path) -> None:
+def test_a_state_above_that_nothing_proves_is_not_used(
+    used: Path, below: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(used / "src")
+    state.open_state(used / "src").data.mkdir()
+    monkeypatch.chdir(below)
+    (state.find(used / "src").path / state.BELONGS_TO).write_text("/elsewhere\n")
+    assert server.find_used_above() == used
     (state.find(used).path / state.BELONGS_TO).write_text("/elsewhere\n")
-    with pytest.raises(StateUnusable, match="flowq has not made it at this place"):
-        server.find_used_above()
+    assert server.find_used_above() is None
 
 
-def test_a_state_that_came_with_a_folder_above_is_refused(folder: Path, below: Path) -> None:
+def test_what_came_with_a_folder_above_blocks_no_command(
+    call: Call, folder: Path, below: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(below)
     (folder / ".flowq" / "data").mkdir(parents=True)
-    with pytest.raises(StateUnusable, match="it may have come with this folder"):
-        server.find_used_above()
+    assert server.find_used_above() is None
+    for words in (["runs"], ["wip"], ["workers"], ["doctor"], ["server", "status"]):
+        done = call(*words)
+        assert (done.code, ".flowq" in done.err) == (0, False), words
+    assert f"there are no runs in {below}" in call("status", "last").err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no user numbers without a name")
+def test_a_user_without_a_home_folder_finds_the_folder_above(
+    call: Call, used: Path, below: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def have_no_entry(number: int) -> None:
+        raise KeyError(number)
+
+    monkeypatch.chdir(below)
+    monkeypatch.setenv("XDG_STATE_HOME", str(state.find(used).path.parent.parent))
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", have_no_entry)
+    assert server.find_used_above() == used
+    state.find(used).data.rmdir()
+    assert server.find_used_above() is None
+    assert call("runs").out == "no runs\n"
+
+
+def test_uninstall_never_means_a_folder_above(
+    call: Call, used: Path, below: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(below)
+    assert call("doctor", "--uninstall", "--yes").out == "nothing to remove\n"
+    found = server.find(used)
+    assert found is not None
+    assert not found.is_running
