@@ -28,7 +28,6 @@ from flowq.plan import Plan, Source
 from flowq.render.groups import by_declaration, count_ends
 from flowq.runtime import approvals, keys, outputs, results, retry, runs
 from flowq.runtime.connections import Attempts, Outage, is_refusal
-from flowq.runtime.counts import Counted, read_counted
 from flowq.runtime.explain import (
     PLAIN,
     Commands,
@@ -102,9 +101,6 @@ __all__ = [
 ]
 
 ABANDONED = runs.ABANDONED
-MANY_EVENTS = 2_000
-"""Those of a run with fewer are read in 50 ms."""
-
 POLL_S = 0.5
 OUTPUTS_POLL_S = 0.02
 NAMED = 5
@@ -235,14 +231,6 @@ class Run:
     def status(self) -> RunStatus:
         """Return the status of the run and its jobs. Errors: RunNotFound."""
         return runs.get_status(self.run_id, self.connection)
-
-    def counted(self) -> Counted | None:
-        """Return the counts of a large run, without a look at its jobs; None where its events have
-        to be read, or are so few that they tell more in as little time. Errors: RunNotFound.
-        """
-        if self.connection.xlen(keys.run_events(self.run_id)) <= MANY_EVENTS:
-            return None
-        return read_counted(self.run_id, self.connection)
 
     def history(self) -> tuple[RunStatus, dict[str, tuple[Attempt, ...]]]:
         """Return the status, and the attempts of each job that has some, by name.

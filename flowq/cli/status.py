@@ -13,7 +13,6 @@ import click
 from flowq.cli import display, options, terminal
 from flowq.cli.documents import run_json
 from flowq.cli.place import missing_job, opened
-from flowq.render.counted import table
 from flowq.render.groups import collapse
 from flowq.render.progress import progress, rows
 from flowq.render.summary import Report, results
@@ -55,23 +54,18 @@ def command(
             for name, why in run.kept_outputs().errors.items() if job is None else ():
                 terminal.note(f"flowq: output {name} has no value: {why}")
             return
-        counted = run.counted() if job is None else None
-        status = counted.status if counted else run.status()
+        status = run.status()
         if job is not None:
             _write_job(find_part(status, job), job, out)
             return
         kept = run.kept_outputs()
         width, unicode = display.width_of(out), terminal.can_show(out)
-        now = datetime.now(UTC)
-        if counted:
-            display.tell(table(counted, now, width, unicode=unicode), out)
-        else:
-            display.tell(progress(status, now, width, unicode=unicode), out)
+        display.tell(progress(status, datetime.now(UTC), width, unicode=unicode), out)
         ended = Report(status, outputs=kept.views, unknown=kept.errors)
         display.tell(list(results(ended, width, unicode=unicode)), out)
         if status.is_ended and status.state != "succeeded":
             terminal.write(f"\nwhy: {place.hint('show', run.run_id)}\n", sys.stdout)
-        if counted.is_stuck if counted else any(job.is_stuck for job in status.jobs.values()):
+        if any(job.is_stuck for job in status.jobs.values()):
             terminal.write(f"\nwhat to do: {place.hint('explain', run.run_id)}\n", sys.stdout)
 
 

@@ -68,9 +68,7 @@ def progress(
     notes only; the caller cuts them.
     """
     jobs = list(collapse(status).values())
-    declared = list(status.declared())
-    ended = sum(job.state in ENDED for job in declared)
-    headline = headline_of(status, ended, len(declared), now, width)
+    headline = _headline(status, now, width)
     if height is None or len(jobs) + 1 <= height:
         return [headline, *rows(jobs, now, width, unicode=unicode)]
     lines = [headline, _counts(status, unicode)]
@@ -78,8 +76,9 @@ def progress(
     return lines[: max(1, height)]
 
 
-def headline_of(status: RunStatus, ended: int, total: int, now: datetime, width: int) -> Line:
-    """Return the line about the run itself: of so many jobs so many have ended."""
+def _headline(status: RunStatus, now: datetime, width: int) -> Line:
+    declared = list(status.declared())
+    ended = sum(job.state in ENDED for job in declared)
     spans: list[Span] = [
         (shortened(printable(status.workflow), max(6, width - 26)), "bold"),
         ("  ", ""),
@@ -90,7 +89,7 @@ def headline_of(status: RunStatus, ended: int, total: int, now: datetime, width:
         spans.append((f" {format_duration(elapsed_s)}", ""))
     if status.is_ended and status.reason:
         spans.append((f", {status.reason}", STYLE_BY_STATE.get(status.state, "")))
-    spans += [(f"  {ended}/{total}", ""), (f"  run {status.run_id}", "dim")]
+    spans += [(f"  {ended}/{len(declared)}", ""), (f"  run {status.run_id}", "dim")]
     return tuple(spans)
 
 

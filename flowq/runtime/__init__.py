@@ -16,7 +16,6 @@ groups.py       add items, and the jobs of nested workflows, while a run runs
 approvals.py    approve, reject, release; retry.py run again; outputs.py the outputs of a run
 explain.py      why a job has not run; results.py how jobs ended; wip.py what runs now
 listening.py    which workers are alive, and which queues have some
-counts.py       how many jobs of each declaration are in which state
 views.py        values as JSON for display; wire.py plans as data for other versions
 
 In a job

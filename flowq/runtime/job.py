@@ -324,8 +324,6 @@ class Job(RetriedJob):
     def _tell_run(self, status: JobStatus, pipeline: Pipeline) -> None:
         if status is JobStatus.SCHEDULED:
             scripts.TELL_ABOUT.append(pipeline, self.key, self.id, "give", "")
-        elif "[" in self.name or "." in self.name:  # it is counted (lua/tally.lua)
-            scripts.TELL_ABOUT.append(pipeline, self.key, self.id, "told", "")
         event = {"job": self.id, "name": self.name, "state": status.value}
         event["reason"] = self.describe_next_try()
         event |= self.describe_attempt()

@@ -33,8 +33,6 @@ side by side; the Lua scripts build the same names in `lua/common.lua`.
     rq:flowq:1:group:<group>    HASH: the record of a group (lua/groups.lua)
     rq:flowq:1:keys:<group>     HASH: the index of each item, by its key
     rq:flowq:1:items:<group>    HASH: the items by index, pickled
-    rq:flowq:1:states:<declaration>  ZSET of the jobs of a group, or of a nested workflow, by their
-                                states (lua/tally.lua)
     rq:flowq:1:tolerated:<group>  SET of the items whose failure counts as a success
     rq:flowq:1:slots:<limit>    SET of the jobs that count in a max_parallel; a limit is
                                 `group:<group>`, `run:<run>`, or `future:<join>`
@@ -214,11 +212,6 @@ def run_events(run_id: str) -> str:
 def run_code(run_id: str) -> str:
     """The files of the code that a run's jobs executed, by digest."""
     return f"{PREFIX}:flowq:{VERSION}:code:{run_id}"
-
-
-def states(declared_id: str) -> str:
-    """The jobs of a declaration by their states (lua/tally.lua)."""
-    return f"{PREFIX}:flowq:{VERSION}:states:{declared_id}"
 
 
 def run_groups(run_id: str) -> str:

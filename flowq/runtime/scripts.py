@@ -58,7 +58,7 @@ def format_second(at_s: int) -> str:
 
 SHARED = (
     *("runs", "jobs", "approvals", "slots", "groups", "nested", "outcomes", "futures", "edges"),
-    *("ancestors", "settling", "retries", "tally"),
+    *("ancestors", "settling", "retries"),
 )
 """The files that every script includes; each fills a table of its name."""
 
@@ -223,7 +223,6 @@ MAY_GO_ON = Script("approvals.may_go_on")
 HOLD = Script("approvals.hold")
 MAY_RETRY = Script("retries.may_retry")
 SET_APART = Script("jobs.set_apart")
-TALLY = Script("tally.read")
 
 ALL = tuple(value for value in list(globals().values()) if isinstance(value, Script))
 HOT = tuple(script for script in ALL if isinstance(script, HotScript))

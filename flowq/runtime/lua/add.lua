@@ -379,8 +379,7 @@ local function write_in_run(job)
   table.insert(list_in(members_of_run, job.run), job.id)
   local unended = list_in(unended_of_run, job.run)
   unended[#unended + 1], unended[#unended + 2] = job.id, job.blocks
-  if job.late then return runs.log(job.run, job.id, job.name, 'deferred') end
-  tally.note(job.run, job.id, job.name, 'deferred')
+  if job.late then runs.log(job.run, job.id, job.name, 'deferred') end
 end
 
 local function write(job)

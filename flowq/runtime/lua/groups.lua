@@ -102,8 +102,7 @@ end
 
 local function forget(group)
   redis.call('DEL', keys.group(group), keys.tolerated(group), OURS .. 'keys:' .. group,
-    OURS .. 'items:' .. group, OURS .. 'states:' .. group, keys.slots('group:' .. group),
-    keys.waiting('group:' .. group))
+    OURS .. 'items:' .. group, keys.slots('group:' .. group), keys.waiting('group:' .. group))
 end
 
 function groups.drop(run, group)

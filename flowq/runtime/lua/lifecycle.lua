@@ -24,7 +24,7 @@ function lifecycle.forget(job)
     PREFIX .. ':results:' .. job, PREFIX .. ':executions:' .. job,
     keys.blockers(job), keys.edges(job), keys.above(job), keys.future(job), keys.mortal(job),
     keys.behind(job), keys.slots('future:' .. job), keys.waiting('future:' .. job),
-    OURS .. 'again:' .. job, OURS .. 'states:' .. job)
+    OURS .. 'again:' .. job)
   for _, index in ipairs({ 'expiring', 'deadlines', 'rounds', 'watched' }) do
     redis.call('ZREM', OURS .. index, job)
   end

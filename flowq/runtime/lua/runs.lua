@@ -4,15 +4,12 @@
 -- is gone can still be accounted for, once).
 
 function runs.log(run, id, name, state, reason)
-  if state == 'running' then redis.call('HSET', keys.run(run), 'began_at', NOW) end
-  tally.note(run, id, name, state, reason)
   redis.call('XADD', OURS .. 'events:' .. run, '*', 'job', id, 'name', name or '',
     'state', state, 'reason', reason or '')
 end
 
 -- The same of an execution that begins ("started"), or was handed to a child ("handed").
 function runs.log_start(run, id, name, state, worker)
-  tally.note(run, id, name, state)
   redis.call('XADD', OURS .. 'events:' .. run, '*', 'job', id, 'name', name or '', 'state', state,
     'worker', worker)
 end
@@ -21,7 +18,6 @@ end
 -- milliseconds it took, where that is known. The event itself has the instant of its batch.
 -- `failure`: {error, exit_code or ""} of one that has failed, where that is known.
 function runs.log_end(run, id, name, state, reason, began_at, took_ms, failure)
-  tally.note(run, id, name, state, reason)
   if failure then
     redis.call('XADD', OURS .. 'events:' .. run, '*', 'job', id, 'name', name or '', 'state', state,
       'reason', reason or '', 'began_at', began_at, 'took_ms', took_ms, 'error', failure[1],
