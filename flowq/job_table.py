@@ -3,13 +3,17 @@
 `flowq.status.fold` makes a version for each batch of events, thousands in a run of 10,000 jobs.
 The newest version has the table. An earlier one has what it takes to go back from the next one,
 and makes a table of its own when somebody reads it.
+
+Threads may share versions: one draws a status while another folds the next events. What is read of
+a version is always that version, also by an iteration that began before the next one was made.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TypeVar
+from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, ValuesView
+from threading import RLock
+from typing import Any, TypeVar
 
 V = TypeVar("V")
 
@@ -18,20 +22,25 @@ class JobTable(Mapping[str, V]):
     """One version. Shape: by name, in the order in which the names came.
 
     `counts` has how many values are of each kind that `kind_of` tells; "" is not counted.
+    Pickled or copied, it is a plain dict.
     """
 
-    __slots__ = ("_before", "_kind_of", "_next", "_table", "counts")
+    __slots__ = ("_before", "_kind_of", "_lock", "_next", "_table", "counts")
 
     def __init__(self, table: dict[str, V], kind_of: Callable[[V], str]) -> None:
         self._table: dict[str, V] | None = table
         self._next: JobTable[V] | None = None
         self._before: dict[str, V | None] = {}
         self._kind_of = kind_of
+        self._lock = RLock()  # of all versions; a signal handler may read what its thread changes
         self.counts = Counter(filter(None, map(kind_of, table.values())))
 
     def changed(self, changes: Iterable[tuple[str, V | None]]) -> JobTable[V]:
         """Return the version after these changes, one after the other; None removes a name."""
-        changes = list(changes)
+        with self._lock:
+            return self._make_next(list(changes))
+
+    def _make_next(self, changes: list[tuple[str, V | None]]) -> JobTable[V]:
         table, before = self._read(), dict[str, V | None]()
         if any(value is None for _, value in changes):
             table = dict(table)  # going back would not bring a name back to its place
@@ -45,7 +54,7 @@ class JobTable(Mapping[str, V]):
                 if each is not None and (kind := self._kind_of(each)):
                     counts[kind] += by
         later: JobTable[V] = JobTable({}, self._kind_of)
-        later._table, later.counts = table, counts
+        later._table, later.counts, later._lock = table, counts, self._lock
         if table is self._table:
             self._table, self._next, self._before = None, later, before
         return later
@@ -68,13 +77,28 @@ class JobTable(Mapping[str, V]):
         return self._table
 
     def __getitem__(self, name: str) -> V:
-        return self._read()[name]
+        with self._lock:
+            return self._read()[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._read())
+        return iter(self._copy())
+
+    def items(self) -> ItemsView[str, V]:
+        return self._copy().items()
+
+    def values(self) -> ValuesView[V]:
+        return self._copy().values()
+
+    def _copy(self) -> dict[str, V]:
+        with self._lock:
+            return dict(self._read())  # making the next version changes the table
 
     def __len__(self) -> int:
-        return len(self._read())
+        with self._lock:
+            return len(self._read())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return dict, (self._copy(),)  # one version, without all that came after it
 
     def __repr__(self) -> str:
-        return repr(self._read())
+        return repr(self._copy())

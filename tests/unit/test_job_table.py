@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+import sys
+from dataclasses import asdict
 from datetime import UTC, datetime
+from threading import Thread
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -43,6 +49,63 @@ def test_each_version_is_as_if_it_had_a_table_of_its_own(
         assert list(versions[at].items()) == list(expected[at].items())
         odd = sum(value % 2 for value in expected[at].values())
         assert versions[at].counts["odd"] == odd
+
+
+@pytest.mark.parametrize("which", ["the first", "the last"])
+def test_a_status_is_pickled_and_copied_without_the_versions_after_it(which: str) -> None:
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    names = ("a", "b", "c")
+    first = RunStatus("r", "w", jobs={name: JobStatus(name, name) for name in names})
+    first = last = fold(first, [Event("1-0", at, "a", "a", "queued")])
+    for number in range(3_000):
+        state = "started" if number % 2 else "queued"
+        last = fold(last, [Event(f"2-{number}", at, "b", "b", state)])
+    status, state = (first, "deferred") if which == "the first" else (last, "started")
+    assert len(pickle.dumps(status)) < 2_000
+    for copied in (pickle.loads(pickle.dumps(status)), copy.deepcopy(status), copy.copy(status)):
+        assert copied == status
+        assert copied.jobs["b"].state == state
+    assert asdict(status)["jobs"] == status.jobs
+    following = [Event("3-0", at, "c", "c", "failed")]
+    assert fold(pickle.loads(pickle.dumps(status)), following) == fold(status, following)
+
+
+def test_an_iteration_goes_on_with_its_version_when_the_next_one_is_made() -> None:
+    version = JobTable({"a": 1, "b": 2, "c": 3}, kind_of)
+    names, items = iter(version), iter(version.items())
+    assert (next(names), next(items)) == ("a", ("a", 1))
+    later = version.changed([("b", 7), ("new", 9)])
+    assert (list(names), list(items)) == (["b", "c"], [("b", 2), ("c", 3)])
+    assert dict(later) == {"a": 1, "b": 7, "c": 3, "new": 9}
+
+
+def test_a_thread_sees_whole_versions_while_another_one_makes_the_next() -> None:
+    interval_s = sys.getswitchinterval()
+    versions = [JobTable({f"n{at}": 0 for at in range(20)}, kind_of)]
+    wrong: list[str] = []
+
+    def make() -> None:
+        for number in range(1, 2_000):
+            changes = [(f"n{at}", number) for at in range(20)]
+            versions.append(versions[-1].changed([*changes, (f"new{number % 50}", number)]))
+
+    maker = Thread(target=make)
+    sys.setswitchinterval(1e-6)
+    try:
+        maker.start()
+        while maker.is_alive():
+            try:
+                items = versions[-1].items()
+                seen = {value for name, value in items if not name.startswith("new")}
+            except (KeyError, RuntimeError) as error:
+                wrong.append(repr(error))
+            else:
+                if len(seen) != 1:
+                    wrong.append(f"{seen} in one version")
+    finally:
+        sys.setswitchinterval(interval_s)
+        maker.join()
+    assert wrong == []
 
 
 class Counting(dict[str, JobStatus]):
