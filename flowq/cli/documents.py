@@ -10,7 +10,9 @@ from flowq import client
 from flowq.cli import own_workers
 from flowq.cli.place import missing_job
 from flowq.client import Run
-from flowq.pictures.picture import to_document
+from flowq.pictures.of_run import find_edges
+from flowq.pictures.picture import edge_documents
+from flowq.pictures.stored import read_picture
 from flowq.render.groups import by_declaration
 from flowq.render.json import (
     MAX_RESULTS,
@@ -37,18 +39,20 @@ def read_run(run: Run, *, has_all_results: bool = False, has_nested: bool = Fals
     kept = run.kept_outputs()
     names = _find_shown(status, has_all_results=has_all_results, has_nested=has_nested)
     views = run.views(names, status)
+    records = run.job_records(status)
+    edges = find_edges(status, read_picture(run.source()), records)
     workers = {each.worker for some in attempts.values() for each in some}
     return RunFacts(
         status,
         {name: view.result for name, view in views.items()},
         kept.views,
         kept.errors,
-        run.job_records(status),
+        records,
         run.record(),
         attempts,
         run.find_hosts(workers),
         _read_errors(run, status),
-        to_document(run.picture(status))["edges"],
+        edge_documents(edges),
         has_all_results,
         has_nested,
     )

@@ -19,6 +19,7 @@ from flowq.pictures.html import render_html
 from flowq.pictures.mermaid import render_mermaid
 from flowq.pictures.picture import Picture, draw, to_document
 from flowq.pictures.png import render_png
+from flowq.pictures.stored import read_picture
 from flowq.pictures.svg import render_svg
 from flowq.pictures.text import draw_text, render_text
 from flowq.render.json import make_document, write_json
@@ -124,10 +125,10 @@ def _draw_run(word: str, redis_url: str | None) -> Picture:
     """Return the picture of the run that a word names. Errors: NotFound."""
     with opened(redis_url) as place:
         run = place.find_run(word)
-        if not run.source().picture:
+        if read_picture(run.source()) is None:
             terminal.note(
-                f"flowq: run {run.run_id} has kept no picture; kinds and conditions of its jobs, "
-                "and the jobs of nested workflows, are not drawn"
+                f"flowq: run {run.run_id} has kept no picture that this version reads; kinds "
+                "and conditions of its jobs, and the jobs of nested workflows, are not drawn"
             )
         return run.picture()
 

@@ -80,7 +80,7 @@ all_results: Decorator = click.option(
     "--results",
     "all_results",
     is_flag=True,
-    help="With --json: all results of a group; default: the first 100.",
+    help="With --json: all items and results of a group; default: 100 of each.",
 )
 
 nested: Decorator = click.option(

@@ -13,16 +13,23 @@ from dataclasses import replace
 
 from flowq.pictures.folding import sort_counts, stand_for
 from flowq.pictures.picture import Arrow, Box, Picture, in_order
-from flowq.render.groups import Declared, by_declaration
+from flowq.render.groups import Declared, by_declaration, jobs_inside
 from flowq.render.lines import count
-from flowq.status import ASKING, ENDED, TOLERATED, JobRecord, JobStatus, RunStatus, group_state
+from flowq.status import (
+    ASKING,
+    ENDED,
+    REJECTED,
+    TOLERATED,
+    JobRecord,
+    JobStatus,
+    RunStatus,
+    group_state,
+)
 
 MAX_ADDED = 2_000
 """More jobs than this that are not in the stored picture become one box."""
 
 MAX_REASON = 300
-REJECTED = "rejected"
-"""What the reason of a job begins with that somebody has rejected."""
 
 
 def find_added(status: RunStatus, picture: Picture | None) -> list[JobStatus]:
@@ -62,6 +69,17 @@ def draw_run(
         if arrow.blocker in box_by_name and arrow.future in box_by_name
     ]
     return in_order(drawn, box_by_name, [*drawn.arrows, *new])
+
+
+def find_edges(
+    status: RunStatus, picture: Picture | None, record_by_name: Mapping[str, JobRecord]
+) -> list[Arrow]:
+    """Return the edges between a run's declarations without drawing it; arguments as `draw_run`."""
+    names = [job.name for job in find_added(status, picture)]
+    records = {name: record_by_name[name] for name in names if name in record_by_name}
+    known = {(arrow.blocker, arrow.future) for arrow in picture.arrows} if picture else set()
+    new = (each for each in _arrows(status, records) if (each.blocker, each.future) not in known)
+    return [*(picture.arrows if picture else ()), *new]
 
 
 def _with_states(picture: Picture, statuses: Sequence[RunStatus], job: str) -> Picture:
@@ -112,25 +130,15 @@ def _note(declared: Declared) -> str:
     job = declared.items[0]
     if job.is_tolerated:
         return TOLERATED
-    if job.state == "canceled" and job.reason.startswith(REJECTED):
+    if job.is_rejected:
         return REJECTED
     return f"attempt {job.attempts}" if job.attempts > 1 else ""
 
 
 def _find_inner(declared: Declared) -> Iterator[RunStatus]:
-    """Yield the executions of the workflow that a job runs: of a group, those of its items.
-
-    The jobs have the names and ids that they would have if each was a run.
-    """
-    jobs_by_outer: dict[str, dict[str, JobStatus]] = {}
+    """Yield the executions of the workflow that a job runs: of a group, those of its items."""
     id_by_outer = {job.name: job.job_id for job in declared.items}
-    for job in declared.jobs:
-        outer, dot, name = job.name.partition(".")
-        if dot:
-            job_id = job.job_id.removeprefix(f"{id_by_outer.get(outer)}--")
-            inner = replace(job, name=name, job_id=job_id)
-            jobs_by_outer.setdefault(outer, {})[name] = inner
-    for outer, jobs in jobs_by_outer.items():
+    for outer, jobs in jobs_inside(declared).items():
         yield RunStatus(id_by_outer.get(outer, ""), outer, "running", jobs)
 
 

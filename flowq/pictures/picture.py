@@ -6,7 +6,7 @@ can be written as plain data and read again, because a run outlives the text of 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
@@ -188,7 +188,12 @@ def draw(graph: Graph, seen: dict[int, Picture] | None = None) -> Picture:
 
 
 def in_order(picture: Picture, box_by_name: Mapping[str, Box], arrows: Sequence[Arrow]) -> Picture:
-    """Return the picture with other boxes and arrows, in topological order, with their levels."""
+    """Return the picture with other boxes and arrows, in topological order, with their levels.
+
+    Jobs that running code has added can block each other in both directions as declarations, though
+    not as jobs. What is in such a cycle, or comes after one, is last, and an arrow that leads back
+    in this order is left out.
+    """
     index = {name: at for at, name in enumerate(box_by_name)}
     after: list[list[int]] = [[] for _ in index]
     for arrow in arrows:
@@ -196,14 +201,17 @@ def in_order(picture: Picture, box_by_name: Mapping[str, Box], arrows: Sequence[
     boxes = list(box_by_name.values())
     levels = [0] * len(boxes)
     order = sort_by_edges(after)
+    order += sorted(set(range(len(boxes))) - set(order))
+    place = {boxes[at].name: position for position, at in enumerate(order)}
+    forward = [each for each in arrows if place[each.blocker] < place[each.future]]
     for at in order:
         for later in after[at]:
-            levels[later] = max(levels[later], levels[at] + 1)
-    place = {boxes[at].name: position for position, at in enumerate(order)}
+            if place[boxes[at].name] < place[boxes[later].name]:
+                levels[later] = max(levels[later], levels[at] + 1)
     return replace(
         picture,
         boxes=tuple(replace(boxes[at], level=levels[at]) for at in order),
-        arrows=tuple(sorted(arrows, key=lambda each: (place[each.future], place[each.blocker]))),
+        arrows=tuple(sorted(forward, key=lambda each: (place[each.future], place[each.blocker]))),
     )
 
 
@@ -254,11 +262,16 @@ def _to_document(picture: Picture, place: Mapping[int, int]) -> dict[str, Any]:
         **({"job": picture.job} if picture.job else {}),
         "status": picture.state or None,
         "jobs": [_box_document(box, place) for box in picture.boxes],
-        "edges": [
-            {"blocker": arrow.blocker, "future": arrow.future, "on_failure": arrow.on_failure}
-            for arrow in picture.arrows
-        ],
+        "edges": edge_documents(picture.arrows),
     }
+
+
+def edge_documents(arrows: Iterable[Arrow]) -> list[dict[str, Any]]:
+    """Return edges as plain data."""
+    return [
+        {"blocker": arrow.blocker, "future": arrow.future, "on_failure": arrow.on_failure}
+        for arrow in arrows
+    ]
 
 
 _KEY_BY_FIELD = {

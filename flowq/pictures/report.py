@@ -15,7 +15,6 @@ from statistics import median
 from flowq.history import Attempt
 from flowq.pictures.folding import BAD
 from flowq.pictures.html import draw_nested, draw_scrolling, make_page
-from flowq.pictures.of_run import REJECTED
 from flowq.pictures.picture import Picture
 from flowq.pictures.svg import escaped, render_svg, to_xml
 from flowq.pictures.timeline import (
@@ -148,7 +147,7 @@ def find_shown(status: RunStatus) -> list[JobStatus]:
 def _find_failed(status: RunStatus) -> list[JobStatus]:
     """Return the jobs that failed, and those that somebody has rejected."""
     found = status.find_failed((*BAD, "canceled"), with_tolerated=True)
-    failed = [job for job in found if job.state in BAD or job.reason.startswith(REJECTED)]
+    failed = [job for job in found if job.state in BAD or job.is_rejected]
     return sorted(failed, key=lambda job: (status.is_tolerated(job), job.ended_at or _NEVER))
 
 

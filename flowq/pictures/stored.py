@@ -42,8 +42,13 @@ def make_source(graph: Graph) -> Source:
 
 
 def read_picture(source: Source) -> Picture | None:
-    """Return the picture, or None for a run that has none."""
-    return from_document(_unpack(source.picture)) if source.picture else None
+    """Return the picture; None for a run without one, or with one that this version cannot read."""
+    try:
+        return from_document(_unpack(source.picture)) if source.picture else None
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError):
+        return None
+    except zlib.error:
+        return None
 
 
 def read_workflow(source: Source) -> Workflow | None:

@@ -120,6 +120,21 @@ def with_span(status: RunStatus) -> dict[str, JobStatus]:
     }
 
 
+def jobs_inside(declared: Declared) -> dict[str, dict[str, JobStatus]]:
+    """Return the jobs of the workflows that a job or the items of a group run, by its name.
+
+    They have the names and ids that they would have if each workflow was a run.
+    """
+    jobs_by_outer: dict[str, dict[str, JobStatus]] = {}
+    id_by_outer = {job.name: job.job_id for job in declared.items}
+    for job in declared.jobs:
+        outer, dot, name = job.name.partition(".")
+        if dot:
+            job_id = job.job_id.removeprefix(f"{id_by_outer.get(outer)}--")
+            jobs_by_outer.setdefault(outer, {})[name] = replace(job, name=name, job_id=job_id)
+    return jobs_by_outer
+
+
 def collapse(status: RunStatus) -> dict[str, JobStatus]:
     """Return one status for each declaration: what a group is doing, and how far it is.
 

@@ -24,7 +24,7 @@ from typing import Any
 from flowq.errors import FlowqError, Problem, WorkflowInvalid
 from flowq.history import Attempt
 from flowq.plan import FLAT_FIELDS, Commit, Enqueue, Nested, Operation, Plan, Release, flatten
-from flowq.render.groups import Declared, by_declaration, with_span
+from flowq.render.groups import Declared, by_declaration, jobs_inside, with_span
 from flowq.runtime.views import make_view, to_document
 from flowq.spec import Input
 from flowq.status import (
@@ -43,7 +43,9 @@ VERSION = 1
 """Of the documents: it changes when a key goes, or means something else."""
 
 MAX_RESULTS = 100
-"""How many results of a group are in a document unless all are asked for."""
+"""How many results, and how many items, of a group are in a document unless all are asked for."""
+
+_BAD = ("failed", "stopped", "expired")
 
 _UNSAFE = re.compile(r"[\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
@@ -124,7 +126,7 @@ def run_document(facts: RunFacts) -> dict[str, Any]:
         status=status.state,
         **({"reason": status.reason} if status.is_ended and status.reason else {}),
         **times,
-        inputs=dict(record.inputs) if record else {},
+        inputs=_to_json_by_name(record.inputs) if record else {},
         counts=status.count_by_state(),
         jobs=_jobs(facts, status, ""),
         edges=list(facts.edges),
@@ -145,10 +147,10 @@ def job_document(
     declared = by_declaration(status).get(name)
     job = status.jobs.get(name)
     if declared is not None and (declared.is_group or job is None):
-        told = _declared(facts, declared, "", _spans(status))
+        told = _declared(facts, declared, "", with_span(status))
     else:
         assert job is not None
-        told = {"ids": [job.job_id], **_one(facts, job, "", _spans(status))}
+        told = {"ids": [job.job_id], **_one(facts, job, "", with_span(status))}
     record = facts.record_by_name.get(name)
     more = {
         "description": record.description if record else None,
@@ -162,12 +164,8 @@ def job_document(
     return make_document("job", **parts, job={"name": name, **told, **more})
 
 
-def _spans(status: RunStatus) -> Mapping[str, JobStatus]:
-    return with_span(status)
-
-
 def _jobs(facts: RunFacts, status: RunStatus, prefix: str) -> dict[str, Any]:
-    spans = _spans(status)
+    spans = with_span(status)
     return {
         name: _declared(facts, declared, prefix, spans)
         for name, declared in by_declaration(status).items()
@@ -197,15 +195,16 @@ def _group(
     ended_at = max(ended, default=None) if declared.state in ENDED else None
     started_at = min(started, default=None)
     duration_s = (ended_at - started_at).total_seconds() if started_at and ended_at else None
-    bad = [job for job in declared.items if job.state in ("failed", "stopped", "expired")]
+    bad = [job for job in declared.items if job.state in _BAD]
     shown = declared.items if facts.has_all_results else declared.items[:MAX_RESULTS]
     nested = _inside(facts, declared, prefix) if facts.has_nested and declared.inside else {}
+    listed = declared.items if facts.has_all_results else _choose_items(declared)
     items = []
-    for job in declared.items:
+    for job in listed:
         item = {"name": job.name, "job_id": job.job_id, **_one(facts, job, prefix, spans)}
         del item["result"]
         items.append({**item, "jobs": nested[job.name]} if job.name in nested else item)
-    left = len(declared.items) - len(shown)
+    left, unlisted = len(declared.items) - len(shown), len(declared.items) - len(listed)
     return {
         "reason": None,
         "tolerated": bool(bad) and all(job.name in declared.forgiven for job in bad),
@@ -214,9 +213,19 @@ def _group(
         "duration_s": _seconds(duration_s),
         "counts": dict(Counter(job.state for job in declared.items)),
         "items": items,
+        **({"items_omitted": unlisted} if unlisted else {}),
         "results": [to_document(facts.result_by_name.get(prefix + job.name)) for job in shown],
         **({"results_omitted": left} if left else {}),
     }
+
+
+def _choose_items(declared: Declared) -> list[JobStatus]:
+    """Return the items that are listed, in their order: failed ones are left out last."""
+    found = sorted(
+        declared.items, key=lambda job: (job.state not in _BAD, job.name in declared.forgiven)
+    )
+    chosen = {job.job_id for job in found[:MAX_RESULTS]}
+    return [job for job in declared.items if job.job_id in chosen]
 
 
 def _one(
@@ -244,21 +253,9 @@ def _one(
 
 
 def _inside(facts: RunFacts, declared: Declared, prefix: str) -> dict[str, dict[str, Any]]:
-    """Return the jobs of the workflows that a job or the items of a group run, by its name.
-
-    They have the names and ids that they would have if each workflow was a run.
-    """
-    jobs_by_outer: dict[str, dict[str, JobStatus]] = {}
-    id_by_outer = {job.name: job.job_id for job in declared.items}
-    for job in declared.jobs:
-        outer, dot, name = job.name.partition(".")
-        if dot and outer in id_by_outer:
-            job_id = job.job_id.removeprefix(f"{id_by_outer[outer]}--")
-            inner = replace(job, name=name, job_id=job_id)
-            jobs_by_outer.setdefault(outer, {})[name] = inner
     return {
         outer: _jobs(facts, RunStatus("", outer, jobs=jobs), f"{prefix}{outer}.")
-        for outer, jobs in jobs_by_outer.items()
+        for outer, jobs in jobs_inside(declared).items()
     }
 
 
@@ -389,7 +386,7 @@ def _approval_document(job: JobStatus, record: JobRecord) -> dict[str, Any]:
         "by": decision.by,
         "at": write_instant(decision.at),
         "note": decision.note,
-        "inputs": dict(decision.inputs),
+        "inputs": _to_json_by_name(decision.inputs),
     }
 
 
@@ -397,7 +394,7 @@ def _input(declared: Input) -> dict[str, Any]:
     said = {"name": declared.name, "type": declared.type, "required": declared.required}
     if not declared.required:
         said["default"] = to_json(declared.default)
-    return said | ({"choices": list(declared.choices)} if declared.choices else {})
+    return said | ({"choices": to_json(declared.choices)} if declared.choices else {})
 
 
 def _documents(views: Mapping[str, Any]) -> dict[str, Any]:
@@ -475,6 +472,10 @@ _ALWAYS_SAID = (
     *("on_blocker_failure", "on_failure", "queue", "timeout_s", "retries", "description"),
     *("max", "backoff_s"),
 )
+
+
+def _to_json_by_name(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: to_json(value) for name, value in values.items()}
 
 
 def to_json(value: Any) -> Any:

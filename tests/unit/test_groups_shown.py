@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
 from flowq.render.groups import collapse
-from flowq.render.json import RunFacts, run_document
+from flowq.render.json import RunFacts, run_document, write_json
 from flowq.render.progress import progress
-from flowq.status import ASKING, STUCK, Event, JobStatus, RunStatus, fold
+from flowq.spec import Input
+from flowq.status import (
+    ASKING,
+    STUCK,
+    ApprovalDecision,
+    Event,
+    JobRecord,
+    JobStatus,
+    RunRecord,
+    RunStatus,
+    fold,
+)
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -20,6 +33,24 @@ def status(*jobs: tuple[str, str, str], groups: tuple[str, ...] = ("thumb",)) ->
         for name, job_id, state in jobs
     }
     return RunStatus("r1", "demo", "running", found, START, groups=frozenset(groups))
+
+
+WRITTEN_START = "2026-01-01T00:00:00.000000Z"
+
+
+def one(state: str) -> dict[str, Any]:
+    """What a document has of each job that has begun, and of which nothing else is known."""
+    return {
+        "status": state,
+        "reason": None,
+        "tolerated": False,
+        "queued_at": None,
+        "started_at": WRITTEN_START,
+        "ended_at": None,
+        "duration_s": None,
+        "attempts": [],
+        "error": None,
+    }
 
 
 THUMBS = status(
@@ -55,18 +86,78 @@ def test_a_group_that_has_ended_is_as_its_worst_item() -> None:
 def test_json_lists_a_group_in_the_order_of_its_items() -> None:
     results = {"thumb[1]": "b", "thumb[0]": "a", "thumb": 3}
     thumb = run_document(RunFacts(THUMBS, results))["jobs"]["thumb"]
-    assert (thumb["status"], thumb["results"]) == ("started", ["a", "b", None])
-    assert thumb["ids"] == ["r1-thumb--0", "r1-thumb--1", "r1-thumb--10"]
-    assert [item["job_id"] for item in thumb["items"]] == thumb["ids"]
-    assert "result" not in thumb
+    states = {0: "failed", 1: "started", 10: "deferred"}
+    assert thumb == {
+        "status": "started",
+        "ids": ["r1-thumb--0", "r1-thumb--1", "r1-thumb--10"],
+        "reason": None,
+        "tolerated": False,
+        "started_at": WRITTEN_START,
+        "ended_at": None,
+        "duration_s": None,
+        "counts": {"failed": 1, "started": 1, "deferred": 1},
+        "items": [
+            {"name": f"thumb[{at}]", "job_id": f"r1-thumb--{at}", **one(state)}
+            for at, state in states.items()
+        ],
+        "results": ["a", "b", None],
+    }
 
 
 def test_an_empty_group_has_empty_lists() -> None:
     empty = status(("thumb", "thumb", "finished"))
     thumb = run_document(RunFacts(empty, {"thumb": 0}))["jobs"]["thumb"]
-    assert thumb["status"] == "finished"
-    assert thumb["ids"] == thumb["results"] == thumb["items"] == []
-    assert thumb["counts"] == {}
+    assert thumb == {
+        "status": "finished",
+        "ids": [],
+        "reason": None,
+        "tolerated": False,
+        "started_at": WRITTEN_START,
+        "ended_at": None,
+        "duration_s": None,
+        "counts": {},
+        "items": [],
+        "results": [],
+    }
+
+
+def test_a_large_group_lists_a_hundred_items_and_failed_ones_before_others() -> None:
+    states = ["failed" if at in {3, 150, 199} else "finished" for at in range(200)]
+    large = status(*((f"thumb[{at}]", f"thumb--{at}", each) for at, each in enumerate(states)))
+    thumb = run_document(RunFacts(large))["jobs"]["thumb"]
+    names = [item["name"] for item in thumb["items"]]
+    assert names == [f"thumb[{at}]" for at in (*range(98), 150, 199)]
+    assert (thumb["items_omitted"], thumb["results_omitted"]) == (100, 100)
+    assert thumb["counts"] == {"finished": 197, "failed": 3}
+    whole = run_document(RunFacts(large, has_all_results=True))["jobs"]["thumb"]
+    assert [item["name"] for item in whole["items"]] == list(large.jobs)
+    assert "items_omitted" not in whole
+
+
+def test_infinity_in_inputs_is_a_value_without_a_form_in_json() -> None:
+    """JSON of other programs may have 1e999, and then each command that shows the run failed."""
+    given = {"data": {"x": [float("inf")]}, "nan": float("nan"), "plain": {"a": (1, None)}}
+    decision = ApprovalDecision(is_approved=True, inputs={"f": [float("-inf")]})
+    asks = (Input("f", "json", choices=(1, float("inf"))),)
+    facts = RunFacts(
+        status(("page", "page", "deferred")),
+        record=RunRecord("r1", "demo", "running", given, START),
+        record_by_name={
+            "page": JobRecord(
+                "r1-page", "q", "d", True, needs_approval=True, asks=asks, decision=decision
+            )
+        },
+    )
+    document = json.loads(write_json(run_document(facts)))
+    infinite = {"repr": "inf", "type": "builtins.float"}
+    assert document["inputs"] == {
+        "data": {"x": [infinite]},
+        "nan": {"repr": "nan", "type": "builtins.float"},
+        "plain": {"a": [1, None]},
+    }
+    approval = document["jobs"]["page"]["approval"]
+    assert approval["inputs"] == {"f": [{"repr": "-inf", "type": "builtins.float"}]}
+    assert approval["asks"][0]["choices"] == [1, infinite]
 
 
 def test_a_nested_workflow_is_one_job_with_one_result() -> None:
@@ -78,11 +169,11 @@ def test_a_nested_workflow_is_one_job_with_one_result() -> None:
     )
     jobs = run_document(RunFacts(nested))["jobs"]
     assert list(jobs) == ["photo"]
-    photo = jobs["photo"]
-    assert (photo["status"], photo["ids"], photo["result"]) == ("failed", ["r1-photo"], None)
-    assert "jobs" not in photo
-    inside = run_document(RunFacts(nested, has_nested=True))["jobs"]["photo"]["jobs"]
-    assert [(name, each["status"]) for name, each in inside.items()] == [("resize", "failed")]
+    photo = {**one("failed"), "ids": ["r1-photo"], "result": None}
+    assert jobs["photo"] == photo
+    resize = {**one("failed"), "ids": ["r1-photo--resize"], "result": None}
+    inside = run_document(RunFacts(nested, has_nested=True))["jobs"]["photo"]
+    assert inside == {**photo, "jobs": {"resize": {**resize, "ids": ["resize"]}}}
 
 
 def test_the_chains_of_a_nested_workflow_are_the_items_of_its_group() -> None:
@@ -95,12 +186,27 @@ def test_the_chains_of_a_nested_workflow_are_the_items_of_its_group() -> None:
         groups=("photo",),
     )
     photo = run_document(RunFacts(chains, {"photo[0]": 1, "photo[1]": 2}))["jobs"]["photo"]
-    assert (photo["status"], photo["results"]) == ("finished", [1, 2])
-    assert photo["ids"] == ["r1-photo--0", "r1-photo--1"]
+    items = [
+        {"name": f"photo[{at}]", "job_id": f"r1-photo--{at}", **one("finished")} for at in (0, 1)
+    ]
+    assert photo == {
+        "status": "finished",
+        "ids": ["r1-photo--0", "r1-photo--1"],
+        "reason": None,
+        "tolerated": False,
+        "started_at": WRITTEN_START,
+        "ended_at": None,
+        "duration_s": None,
+        "counts": {"finished": 2},
+        "items": items,
+        "results": [1, 2],
+    }
     told = RunFacts(chains, has_nested=True)
-    items = run_document(told)["jobs"]["photo"]["items"]
-    assert "jobs" not in items[0]
-    assert items[1]["jobs"]["resize"]["status"] == "finished"
+    resize = {**one("finished"), "ids": ["resize"], "result": None}
+    assert run_document(told)["jobs"]["photo"]["items"] == [
+        items[0],
+        {**items[1], "jobs": {"resize": resize}},
+    ]
 
 
 @pytest.mark.parametrize("reason", [ASKING, f"{STUCK}: a failed"])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import zlib
 from dataclasses import replace
 
 import pytest
@@ -11,11 +13,12 @@ from flowq.errors import UsageError
 from flowq.graph import build_graph
 from flowq.pictures.folding import MAX_LEVELS, by_level, focus
 from flowq.pictures.html import render_html
-from flowq.pictures.of_run import MAX_ADDED, draw_run, find_added
-from flowq.pictures.picture import Box, Picture, draw, from_document, to_document
+from flowq.pictures.of_run import MAX_ADDED, draw_run, find_added, find_edges
+from flowq.pictures.picture import Arrow, Box, Picture, draw, from_document, to_document
 from flowq.pictures.stored import make_source, read_picture, read_workflow
 from flowq.pictures.svg import render_svg
 from flowq.pictures.text import render_text
+from flowq.plan import Source
 from flowq.render.lines import find_mark
 from flowq.spec import Approval, ForEach, Workflow
 from flowq.status import ASKING, ENDED, JobRecord, JobStatus, RunStatus
@@ -42,6 +45,10 @@ def status(state: str = "running", **jobs: str | JobStatus) -> RunStatus:
         each = said if isinstance(said, JobStatus) else JobStatus(name, job_id, said)
         found[name] = replace(each, name=name, job_id=job_id)
     return RunStatus("r", "outer", state, found)
+
+
+def pack(text: str) -> str:
+    return base64.b64encode(zlib.compress(text.encode())).decode()
 
 
 def find(shown: Picture, name: str) -> Box:
@@ -220,3 +227,38 @@ def test_nothing_of_a_run_s_texts_is_markup() -> None:
     assert "<script" not in page
     assert "&lt;script&gt;alert(2)" in page
     assert "\x1b" not in page
+
+
+@pytest.mark.parametrize(
+    "kept",
+    ["zstd:whatever", "é", "eJwrTS0qAQAEuAHD", pack("[]"), pack("{}"), pack("7"), pack("[" * 9999)],
+)
+def test_a_picture_that_this_version_cannot_read_is_none(kept: str) -> None:
+    assert read_picture(Source(picture=kept)) is None
+
+
+def test_the_edges_of_a_run_are_those_of_its_picture_and_of_what_was_added() -> None:
+    stored = draw(build_graph(OUTER))
+    run = status(one="finished", many="deferred", gate="deferred", new="deferred")
+    records = {"new": JobRecord("r-new", "q", "d", False, blocks=("r-gate!",))}
+    edges = find_edges(run, stored, records)
+    assert edges == [*stored.arrows, Arrow("new", "gate", "ignore")]
+    assert find_edges(run, None, records) == [Arrow("new", "gate", "ignore")]
+
+
+def test_declarations_that_block_each_other_are_drawn_behind_all_others() -> None:
+    """Their items do, and no job waits for itself."""
+    run = status(a_0_="finished", a_1_="deferred", b_0_="deferred", c="deferred", d="deferred")
+    records = {
+        "a[0]": JobRecord("r-a--0", "q", "d", False, blocks=("r-b--0",)),
+        "b[0]": JobRecord("r-b--0", "q", "d", False, blocks=("r-a--1", "r-c")),
+        "d": JobRecord("r-d", "q", "d", False),
+    }
+    shown = draw_run(run, None, records)
+    assert [box.name for box in shown.boxes] == ["d", "a", "b", "c"]
+    assert {(each.blocker, each.future) for each in shown.arrows} == {
+        ("a", "b"),
+        ("b", "c"),
+    }
+    assert all(name in render_text(shown) for name in "abcd")
+    assert render_svg(shown)
