@@ -169,7 +169,7 @@ def _failure(job: JobStatus, report: RunReport) -> Iterator[str]:
     notes = ["tolerated" if report.status.is_tolerated(job) else ""]
     notes += [count(len(attempts), "attempt") if len(attempts) > 1 else ""]
     words = ", ".join(filter(None, notes))
-    why = last_message(text) if kept else job.reason
+    why = _find_error(attempts) or (last_message(text) if kept else job.reason)
     yield (
         f"<details><summary>{find_mark(job.state)} {escaped(job.name)}"
         f"{f' ({words})' if words else ''}: {escaped(why[:_MAX_REASON])}</summary>"
@@ -181,6 +181,11 @@ def _failure(job: JobStatus, report: RunReport) -> Iterator[str]:
         yield from (f"<li>attempt {each.number}: {escaped(each.error)}</li>" for each in earlier)
         yield "</ul>"
     yield "</details>"
+
+
+def _find_error(attempts: Sequence[Attempt]) -> str:
+    """Return the first line of the error of the last attempt; "" where none is known."""
+    return attempts[-1].error if attempts else ""
 
 
 def _escaped_lines(text: str) -> str:
@@ -247,10 +252,14 @@ def _table_row(row: Row, begin: datetime, hosts: Mapping[str, tuple[str, int]]) 
     if len(workers) == 1:
         host, pid = hosts.get(workers[0], ("", 0))
         on = f"{host}, process {pid}" if host else f"worker {workers[0][:_MAX_WORKER]}"
-    reasons = {job.reason for job in row.jobs if job.reason}
+    reasons = {
+        job.reason or (_find_error(some) if job.state in BAD else "")
+        for job, some in zip(row.jobs, row.attempts, strict=True)
+    } - {""}
     why = reasons.pop() if len(reasons) == 1 else f"{len(reasons)} reasons" if reasons else ""
-    waits = [each.waited_s for each in attempts if each.waited_s is not None]
-    times = [each.duration_s for each in attempts if each.duration_s is not None]
+    measured = attempts if len(row.jobs) > 1 else attempts[-1:]
+    waits = [each.waited_s for each in measured if each.waited_s is not None]
+    times = [each.duration_s for each in measured if each.duration_s is not None]
     return (
         f'<tr><th scope="row">{escaped(row.name)}</th><td class="short">{states}</td>'
         f'<td class="number">{f"{len(attempts):,}" if attempts else ""}</td>'

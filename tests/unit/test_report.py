@@ -197,6 +197,18 @@ def test_thousands_of_declared_jobs_do_not_make_a_large_page() -> None:
     assert f'<th scope="row">{last}</th>' in page
 
 
+def test_a_failure_is_named_by_the_error_of_its_last_attempt_wherever_it_stands() -> None:
+    error = "RuntimeError: the disk is full"
+    tries = [attempt(0, 1, 2, state="failed"), attempt(10, 11, 14, state="failed", error=error)]
+    said = Failure("r-list", "", "Traceback …\nRuntimeError: the disk is full\nsecond line")
+    page = render_report(
+        report(ended("list", "failed"), attempts={"list": tries}, failures={"list": said})
+    )
+    assert f"<summary>✗ list (2 attempts): {error}</summary>" in page
+    assert f"<td>{error}</td></tr>" in page
+    assert '<td class="number">3.0s</td>' in page, "how long the last attempt took"
+
+
 def test_a_long_traceback_keeps_its_end() -> None:
     text = "x\n" * MAX_TRACEBACK + "ValueError: the end"
     made = report(ended("list", "failed"), failures={"list": Failure("r-list", "", text)})
