@@ -215,7 +215,7 @@ def local_time(at: datetime) -> str:
 
 
 def aligned(heads: Sequence[str], rows: Sequence[Sequence[Span]]) -> list[Line]:
-    """Return the rows in columns; a column in which nothing stands is left out."""
+    """Return the rows in columns; empty columns are omitted."""
     kept = [column for column in range(len(heads)) if any(row[column][0] for row in rows)]
     table = [[(head, "dim") for head in heads], *rows]
     width = {column: max(len(row[column][0]) for row in table) for column in kept}

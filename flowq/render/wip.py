@@ -122,7 +122,7 @@ def _brief(seconds: float | None) -> str:
 
 
 def _fitted(heads: Sequence[str], rows: Sequence[Sequence[Span]], width: int | None) -> list[Line]:
-    """Return rows in columns that fit; a column in which nothing stands is left out."""
+    """Return rows in columns that fit; empty columns are omitted."""
     table = [
         [(head, "dim") for head in heads],
         *([(printable(text), style) for text, style in row] for row in rows),

@@ -33,7 +33,7 @@ log = logging.getLogger("rq.worker")
 MAX_NAMES = 40
 
 MAX_ERROR = 200
-"""Of the line that stands for an error. Units: characters."""
+"""The maximum length of `Failure.error`. Units: characters."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,7 @@ class Executing:
 
     `state`: `handed` when a child of the worker holds the job and has not begun it, `lost` when
     the worker sends no heartbeats any more, so another worker will take over the job. `host` is
-    the worker's; `pid` is the process that executes the job, None until a heartbeat has told it.
+    the worker's; `pid` is the process that executes the job, None until a heartbeat reports it.
     `started_at` is None for what has not begun. `timeout_s` is None for no limit, `seen_at` the
     last heartbeat. Instants are the server's clock.
     """
@@ -66,8 +66,10 @@ class Executing:
 
 @dataclass(frozen=True, slots=True)
 class InProgress:
-    """What is being executed `at` that instant, by the server's clock: what has begun first, then
-    what is lost, then what was handed over; the oldest first.
+    """What is being executed `at` that instant, by the server's clock.
+
+    The lost executions come first, then those that have begun, then those that were handed over;
+    within each state the oldest first.
 
     `executions` may be cut; `counts` has how many there are, by state.
     """
@@ -122,7 +124,7 @@ class WIPRegistry(StartedJobRegistry):
         super().__init__(name, connection, **options)
 
     def executing(self) -> list[Executing]:
-        """Return the executions: first the lost ones, then those that have begun, oldest first."""
+        """Return the executions in the order of `InProgress`."""
         return list(read_wip(self.connection, [self.name], limit=None).executions)
 
 

@@ -31,6 +31,7 @@ from flowq.runtime import scripts
 for script in vars(scripts).values():
     if isinstance(script, scripts.HotScript):
         newer = script.function + "_newer"
+        assert script.function in script.library
         script.library = script.library.replace(script.function, newer)
         script.function = newer
     if isinstance(script, scripts.Script):
@@ -85,10 +86,16 @@ def newer_flowq(tmp_path: Path) -> Path:
     for name in ("plan.py", "spec.py"):
         add_field(root / "flowq" / name)
     wire = root / "flowq" / "runtime" / "wire.py"
-    source = wire.read_text("utf-8")
-    source = source.replace("if found is default", "if False")
-    wire.write_text(source.replace("if not _is_same(found, default)", "if True"), "utf-8")
+    replace_once(wire, "if found is default", "if False")
+    replace_once(wire, "if not _is_same(found, default)", "if True")
     return root
+
+
+def replace_once(path: Path, old: str, new: str) -> None:
+    """Replace a text in a file, which must be there once."""
+    source = path.read_text("utf-8")
+    assert source.count(old) == 1, f"{path.name} has not once: {old}"
+    path.write_text(source.replace(old, new), "utf-8")
 
 
 def add_field(path: Path) -> None:

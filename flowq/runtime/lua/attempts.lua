@@ -106,9 +106,9 @@ end
 
 -- A running job says something about itself, or about its group.
 -- ARGV   4 job id   5 "skip" (it ends as skipped, neutrally), "stop" (its unstarted siblings do),
---        "note" (that is told beside its end), "give" (it waits for its back-off, and gives its slots
---        back), "again" (it has been queued or scheduled to run again: in a run that is being canceled
---        it ends instead), or "call" (its command, with all values in it)   6 why, or the command
+--        "note" (shown beside its end), "give" (it waits for its back-off, and gives its slots back),
+--        "again" (it has been queued or scheduled to run again: in a run that is being canceled it
+--        ends instead), or "call" (its command, with all values in it)   6 why, or the command
 -- Idempotent. Returns OK.
 function attempts.tell_about(argv)
   local id, what = argv[4], argv[5]
