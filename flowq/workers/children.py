@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
-from flowq.errors import UsageError
+from flowq.errors import FlowqError, UsageError
 from flowq.render.lines import spelled
 from flowq.workers.child_messages import MAX_BYTES, BadMessage, read_kept, read_message
 from flowq.workers.claims import Claim
@@ -52,6 +52,13 @@ YOUNG_S = 5.0
 PAUSE_S = 0.1
 """The pause before a child that lived shorter than YOUNG_S is replaced. Whatever ends the children,
 the worker must not spend all its time on starting new ones."""
+
+MAX_PAUSE_S = 5.0
+"""The pause doubles up to this, each time all children were killed before they were ready."""
+
+MAX_KILLS, MAX_KILLED_S = 10, 60.0
+"""A worker gives up after so many such kills for each of its children, and so much time, in which
+no child was ready. A user or a test may kill several in a row; a lack of memory does not end."""
 
 log = logging.getLogger("rq.worker")
 
@@ -92,7 +99,7 @@ class Child:
         self.is_replacement = False
         # Set by its message, which keeps its order among the others; the shared state does not.
         self.is_ready = False
-        self.killed_because = ""
+        self.killed_because, self.is_late = "", False
         self.secrets = Secrets()
 
     def count_turn(self, by: int) -> None:
@@ -168,22 +175,37 @@ class Pool:
         self._started = 0
         self._false_starts = 0
         self._starts_after = 0.0
+        self._early_kills = 0
+        """How many were killed before they were ready, since a child ended that was ready."""
+        self._killed_since = 0.0
 
     # Starting ------------------------------------------------------------------------------------
 
     def fill(self) -> None:
         """Start the missing children, unless the last ones ended too early (PAUSE_S)."""
         while self.lacks_children and time.monotonic() >= self._starts_after:
-            if self._false_starts > 3 * self.size:
-                raise RuntimeError(
-                    "children end before they can take a job; see the messages above"
-                )
+            self._give_up_in_time()
             others = [each for child in self.children for each in (child.channel, child.lifeline)]
             child = Child(*start_process(self.method, self.settings, others))
             child.jobs_left = self._jobs_per_child
             child.is_replacement = self._started >= self.size
             self._started += 1
             self.children.append(child)
+
+    def _give_up_in_time(self) -> None:
+        if self._false_starts > 3 * self.size:
+            raise FlowqError("children end before they can take a job; see the messages above")
+        if any(child.shared.is_ready for child in self.children):
+            self._killed_since = time.monotonic()
+            return
+        is_often = self._early_kills >= MAX_KILLS * self.size
+        if is_often and time.monotonic() - self._killed_since >= MAX_KILLED_S:
+            preload = " and --preload" if self.settings.preload else ""
+            raise FlowqError(
+                f"{self._early_kills} children in a row were killed before they could take a job; "
+                f"probably memory is short: check the limits of the service or container{preload}, "
+                "or start fewer children (-c)"
+            )
 
     @property
     def lacks_children(self) -> bool:
@@ -467,6 +489,8 @@ class Pool:
         child.lifeline.close()
         code = await_end(child.process)
         self.children.remove(child)
+        if child.shared.is_ready:
+            self._false_starts = self._early_kills = 0
         if not child.is_leaving:
             log.warning("child %d ended: %s", child.process.pid, describe_end(code))
             self._note_death(child, is_own=bool(child.killed_because) or not is_kill(code))
@@ -477,16 +501,21 @@ class Pool:
     def _note_death(self, child: Child, *, is_own: bool) -> None:
         """Count children that fail to start; `is_own`: this one was not killed by others.
 
-        A child that was killed before it was ready says nothing about the next one: on a slow
-        machine it takes seconds to start, and a killer can meet many in a row.
+        One that was killed before it was ready says little about the next one: on a slow machine it
+        takes seconds to start, and a killer can meet many in a row. So such kills count apart.
         """
+        now = time.monotonic()
         if child.shared.is_ready:
-            self._false_starts = 0
+            if now - child.started_at < YOUNG_S:
+                self._starts_after = now + PAUSE_S
         elif is_own:  # however long it took: a machine may be slow
             self._false_starts += 1
-            return
-        if time.monotonic() - child.started_at < YOUNG_S:
-            self._starts_after = time.monotonic() + PAUSE_S
+        else:
+            if not self._early_kills:
+                self._killed_since = now
+            doublings = min(self._early_kills // self.size, 10)
+            self._starts_after = now + min(PAUSE_S * 2**doublings, MAX_PAUSE_S)
+            self._early_kills += 1
 
     def _release(self, child: Child) -> None:
         """Reassign the child's unfinished jobs."""
@@ -512,8 +541,9 @@ class Pool:
         seconds = time.monotonic() - child.shared.begun_at
         tail = self.scratch.take(child.process.pid, child.shared, claim.job_id, child.secrets)
         how = child.killed_because or describe_end(code)
-        self.note_end(claim, claim.describe_death(how, tail, seconds, code))
-        child.killed_because = ""
+        end = claim.describe_death(how, tail, seconds, code, is_late=child.is_late)
+        self.note_end(claim, end)
+        child.killed_because, child.is_late = "", False
 
     # Output --------------------------------------------------------------------------------------
 
@@ -528,9 +558,12 @@ class Pool:
 
     # Ending --------------------------------------------------------------------------------------
 
-    def kill(self, child: Child, because: str) -> None:
-        """Kill the job that a child executes; `because` becomes part of the job's error."""
-        child.killed_because = because
+    def kill(self, child: Child, because: str, *, is_late: bool = False) -> None:
+        """Kill the job that a child executes; `because` becomes part of the job's error.
+
+        `is_late`: the job has exceeded its timeout.
+        """
+        child.killed_because, child.is_late = because, is_late
         is_apart = self.method.has_process_per_job and child.executing is not None
         if is_apart and child.shared.pid:
             kill_group(child.shared.pid)

@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
+from rq.timeouts import JobTimeoutException
+
 from flowq.runtime.attempts import TIMED_OUT, Failure, as_exit_code, shorten
 from flowq.runtime.views import Shown
 from flowq.workers.messages import End, failed
@@ -36,7 +38,7 @@ class Claim:
         tries: how many children were asked to conclude it.
         began_at: when it began, in epoch seconds; 0 if it has not, or that was not reported yet.
         pid: the process that began it; 0 likewise.
-        is_known_to_wait: whether Redis was told that it has not begun; else it takes that to
+        is_known_to_wait: whether Redis has recorded that it has not begun; else it takes that to
             have happened, but for light ones.
     """
 
@@ -95,8 +97,8 @@ class Claim:
         if not self.began_at:  # or the instant would move with the two clocks
             self.began_at, self.pid = at, pid
 
-    def note_told(self, *, is_waiting: bool) -> None:
-        """Note that Redis has been told whether it waits for its beginning."""
+    def note_recorded(self, *, is_waiting: bool) -> None:
+        """Note that Redis has recorded whether it has yet to begin."""
         self.is_known_to_wait = is_waiting
 
     def ask_to_stop(self) -> None:
@@ -113,19 +115,32 @@ class Claim:
         """Change some fields of its end."""
         self.end = self.end._replace(**changes)
 
-    def describe_death(self, how: str, tail: str, seconds: float, code: int | None = None) -> End:
+    def describe_death(
+        self,
+        how: str,
+        tail: str,
+        seconds: float,
+        code: int | None = None,
+        *,
+        is_late: bool = False,
+    ) -> End:
         """Return its end after its process has ended: by itself, or killed by us or the system.
 
         Args:
-            how: a sentence; one that begins with "rq." is a timeout.
+            how: a sentence.
             tail: the end of the job's output.
             seconds: how long it had run.
             code: what `Process.find_end` returned; None if the job had no process.
+            is_late: it was killed because it had exceeded its timeout.
         """
         now = time.time()
-        is_late = how.startswith("rq.")
-        is_own_text = self.stop_asked or is_late
-        text = how if is_own_text else f"The process of the job ended unexpectedly: {how}"
+        if is_late:
+            line = f"{JobTimeoutException.__name__}: {how}"
+            text = f"{JobTimeoutException.__module__}.{line}"
+        else:
+            line = text = (
+                how if self.stop_asked else f"The process of the job ended unexpectedly: {how}"
+            )
         if tail:
             text += f"\n\nThe last that it wrote:\n{tail}"
         end = failed(self.number, text, now - seconds, now, how="died")
@@ -133,9 +148,8 @@ class Claim:
             return end._replace(status="stopped")
         if code is None:
             return end
-        line = shorten(how.rpartition(".")[2] if is_late else text.partition("\n")[0])
         failure = TIMED_OUT if is_late else Failure(exit_code=as_exit_code(code))
-        failure = replace(failure, error=line)
+        failure = replace(failure, error=shorten(line.partition("\n")[0]))
         shown = Shown(exit_code=failure.exit_code, failure=failure.write())
         view = shown.at_end("failed") if self.find("flowq_run") else ""
         return end._replace(failure=shown.failure, view=view)

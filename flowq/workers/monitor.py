@@ -42,7 +42,7 @@ class Monitor:
         self._read_at = 0.0
 
     def look(self) -> bool:
-        """Do what is due. Returns True if Redis should be told at once of a job that has begun."""
+        """Do what is due. Returns True if Redis should record at once that a job has begun."""
         now = time.monotonic()
         if now - self._looked_at < LOOK_S:
             return False
@@ -67,7 +67,7 @@ class Monitor:
             if seconds > allowed_s and not child.killed_because:
                 timeout = f"Task exceeded maximum timeout value ({claim.timeout_s:g} seconds)"
                 because = f"{timeout}; it went on when it was told so, and was killed"
-                self.pool.kill(child, f"rq.timeouts.JobTimeoutException: {because}")
+                self.pool.kill(child, because, is_late=True)
         return (seconds > LOOK_S and self._isolate(child, claim)) or has_news
 
     def _isolate(self, child: Child, claim: Claim) -> bool:

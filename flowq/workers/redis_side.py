@@ -301,7 +301,7 @@ class RedisSide:
         self.tell_host()
         lost = scripts.BEAT.call(self.connection, self._key, *arguments)
         for claim, is_waiting in executing:
-            claim.note_told(is_waiting=is_waiting)
+            claim.note_recorded(is_waiting=is_waiting)
         return {as_text(execution_id) for execution_id in lost}
 
     def tell_host(self) -> None:

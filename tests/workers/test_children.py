@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import worker_jobs
 from rq.job import Job as RQJob
 from rq.job import JobStatus
 
+from flowq.errors import FlowqError
 from flowq.runtime import scripts
 from flowq.runtime.attempts import Failure
 from flowq.runtime.queue import Queue
@@ -76,7 +78,7 @@ def test_children_that_cannot_begin_say_why_and_end_the_worker(
 
     queue.enqueue(worker_jobs.nothing)
     monkeypatch.setattr("flowq.workers.worker.ScratchFolder", make_and_lose)
-    with pytest.raises(RuntimeError, match="before they can take a job"):
+    with pytest.raises(FlowqError, match="before they can take a job"):
         work_off(mode=mode)
     assert "FileNotFoundError" in capfd.readouterr().err
 
@@ -131,6 +133,16 @@ def test_a_job_that_does_not_mind_its_timeout_is_killed(
     assert "JobTimeoutException" in error_of(bad)
     assert "1 seconds" in error_of(bad)
     assert good.return_value() == 3
+
+
+def test_the_error_of_a_timeout_is_whole_whatever_its_number() -> None:
+    claim = Claim(1, "job", "execution", "default", [b"data", b""], "kind", 1.5)
+    how = "Task exceeded maximum timeout value (1.5 seconds); it was killed"
+    end = claim.describe_death(how, "last words.", 2.0, -9, is_late=True)
+    failure = Failure.read(end.failure)
+    assert failure is not None
+    assert failure.error == f"JobTimeoutException: {how}"
+    assert "rq.timeouts:JobTimeoutException" in failure.names
 
 
 def test_a_timeout_is_raised_in_the_job_first(queue: Queue, work_off: WorkOff, mode: str) -> None:
@@ -301,6 +313,75 @@ def test_children_that_are_killed_before_they_are_ready_are_replaced_as_often_as
     pool.close()
 
 
+@pytest.fixture
+def killer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a module that kills each process that imports it."""
+    text = "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n"
+    (tmp_path / "too_large.py").write_text(text, "utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    return "too_large"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="it has no signals")
+def test_the_pauses_between_children_that_are_killed_before_they_are_ready_grow_to_a_limit(
+    connection: redis.Redis, killer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flowq.workers.children.PAUSE_S", 1000.0)
+    monkeypatch.setattr("flowq.workers.children.MAX_PAUSE_S", 3000.0)
+    pool = _pool("warm", connection, preload=(killer,))
+    pauses = []
+    for _ in range(4):
+        pool._starts_after = 0.0
+        pool.fill()
+        pool.receive(pool.children[0])
+        pool.fill()
+        assert not pool.children
+        pauses.append(round((pool._starts_after - time.monotonic()) / 100))
+    assert pauses == [10, 20, 30, 30]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="it has no signals")
+def test_a_worker_gives_up_when_preloading_kills_its_children_for_a_long_time(
+    queue: Queue,
+    work_off: WorkOff,
+    mode: str,
+    killer: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("flowq.workers.children.PAUSE_S", 0.0)
+    monkeypatch.setattr("flowq.workers.children.MAX_KILLS", 3)
+    monkeypatch.setattr("flowq.workers.children.MAX_KILLED_S", 0.0)
+    job = queue.enqueue(worker_jobs.nothing)
+    message = r"3 children in a row were killed before they could .* and --preload"
+    with pytest.raises(FlowqError, match=message) as info:
+        work_off(mode=mode, preload=[killer])
+    assert info.value.exit_code == 1
+    assert job.get_status() is JobStatus.QUEUED
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="it has no signals")
+def test_kills_count_neither_for_a_short_time_nor_beside_a_child_that_is_ready(
+    connection: redis.Redis,
+    killer: str,
+    monkeypatch: pytest.MonkeyPatch,
+    wait_until: Callable[..., None],
+) -> None:
+    monkeypatch.setattr("flowq.workers.children.PAUSE_S", 0.0)
+    monkeypatch.setattr("flowq.workers.children.MAX_KILLS", 1)
+    pool = _pool("warm", connection, preload=(killer,))
+    for _ in range(5):
+        pool.fill()
+        pool.receive(pool.children[0])
+    pool.settings = Settings("w", address_of(connection))
+    pool.fill()
+    wait_until(lambda: pool.children[0].shared.is_ready)
+    monkeypatch.setattr("flowq.workers.children.MAX_KILLED_S", 0.0)
+    pool.size = 2
+    pool.fill()
+    assert len(pool.children) == 2
+    pool.close()
+
+
 def test_what_ends_a_process_from_outside_is_told_from_what_it_does_itself() -> None:
     kills = [each for each in signal.Signals if is_kill(-each)]
     assert [each.name for each in kills] == ["SIGHUP", "SIGINT", "SIGQUIT", "SIGKILL", "SIGTERM"]
@@ -319,7 +400,7 @@ def test_a_worker_whose_children_cannot_begin_gives_up_however_long_they_took(
             pool.fill()
             pool.receive(pool.children[0])
 
-    with pytest.raises(RuntimeError, match="before they can take a job"):
+    with pytest.raises(FlowqError, match="before they can take a job"):
         hire_again_and_again()
 
 
