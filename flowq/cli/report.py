@@ -11,6 +11,8 @@ from flowq.cli.files import name_file, open_file, write_file
 from flowq.cli.place import opened
 from flowq.errors import UsageError
 
+ENDINGS = (".html", ".htm")
+
 
 @click.command()
 @options.run_id
@@ -33,6 +35,8 @@ def command(
     """
     if opens and output == "-":
         raise UsageError("--open shows a file; leave -o - away, or name a file")
+    if output and output != "-" and Path(output).suffix.lower() not in ENDINGS:
+        raise UsageError(f"a report is an HTML page, so name a file that ends in .html: {output}")
     with opened(redis_url) as place:
         page = place.find_run(run_id).report()
     if output is None and opens:

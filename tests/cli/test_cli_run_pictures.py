@@ -98,6 +98,10 @@ def test_a_report_is_one_file_about_a_run(call: Call, run_id: str, folder: Path)
     assert call("report", run_id[:6]).out.startswith("<!doctype html>")
     assert call("report", "last", "-o", str(folder / "no" / "r.html")).code == 2
     assert call("report", "nothing").code == 5
+    refused = call("report", "last", "-o", "report.svg")
+    assert refused.code == 2
+    assert "name a file that ends in .html" in refused.err
+    assert not (folder / "report.svg").exists()
 
 
 def test_a_workflow_or_a_run_is_named(call: Call, run_id: str) -> None:
