@@ -394,7 +394,7 @@ def _input(declared: Input) -> dict[str, Any]:
     said = {"name": declared.name, "type": declared.type, "required": declared.required}
     if not declared.required:
         said["default"] = to_json(declared.default)
-    return said | ({"choices": to_json(declared.choices)} if declared.choices else {})
+    return said | ({"choices": list(declared.choices)} if declared.choices else {})
 
 
 def _documents(views: Mapping[str, Any]) -> dict[str, Any]:

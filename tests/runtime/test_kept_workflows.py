@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 import redis
 
+from flowq.cli.documents import run_json
 from flowq.client import Run, heal, list_runs, submit
 from flowq.compiling import compile_plan, load
 from flowq.graph import build_graph
@@ -197,6 +199,18 @@ def test_a_run_without_a_picture_is_drawn_from_its_jobs(connection: redis.Redis)
         ("orders", "bill"),
         ("bill", "tell"),
     }
+
+
+def test_a_run_with_a_picture_of_a_newer_version_is_shown_like_one_without(
+    connection: redis.Redis,
+) -> None:
+    run = submitted(SHOP, connection, orders=3)
+    connection.hset(keys.run(run.run_id), "picture", "zstd:whatever")
+    assert {box.name for box in run.picture().boxes} == {"orders", "bill", "ask", "tell"}
+    assert "orders" in run.report()
+    document = json.loads(run_json(run))
+    edges = {(edge["blocker"], edge["future"]) for edge in document["edges"]}
+    assert edges == {("orders", "bill"), ("bill", "tell")}
 
 
 # The index ---------------------------------------------------------------------------------------

@@ -138,7 +138,7 @@ def test_infinity_in_inputs_is_a_value_without_a_form_in_json() -> None:
     """JSON of other programs may have 1e999, and then each command that shows the run failed."""
     given = {"data": {"x": [float("inf")]}, "nan": float("nan"), "plain": {"a": (1, None)}}
     decision = ApprovalDecision(is_approved=True, inputs={"f": [float("-inf")]})
-    asks = (Input("f", "json", choices=(1, float("inf"))),)
+    asks = (Input("f", "json"),)
     facts = RunFacts(
         status(("page", "page", "deferred")),
         record=RunRecord("r1", "demo", "running", given, START),
@@ -157,7 +157,6 @@ def test_infinity_in_inputs_is_a_value_without_a_form_in_json() -> None:
     }
     approval = document["jobs"]["page"]["approval"]
     assert approval["inputs"] == {"f": [{"repr": "-inf", "type": "builtins.float"}]}
-    assert approval["asks"][0]["choices"] == [1, infinite]
 
 
 def test_a_nested_workflow_is_one_job_with_one_result() -> None:
