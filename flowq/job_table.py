@@ -84,9 +84,11 @@ class JobTable(Mapping[str, V]):
         return iter(self._copy())
 
     def items(self) -> ItemsView[str, V]:
+        """Return the items of a copy, which no thread changes."""
         return self._copy().items()
 
     def values(self) -> ValuesView[V]:
+        """Return the values of a copy, which no thread changes."""
         return self._copy().values()
 
     def _copy(self) -> dict[str, V]:
