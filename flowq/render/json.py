@@ -175,7 +175,8 @@ def _jobs(facts: RunFacts, status: RunStatus, prefix: str) -> dict[str, Any]:
 def _declared(
     facts: RunFacts, declared: Declared, prefix: str, spans: Mapping[str, JobStatus]
 ) -> dict[str, Any]:
-    told: dict[str, Any] = {"status": declared.state, "ids": [i.job_id for i in declared.items]}
+    ids = [_find_id(facts, job, prefix) for job in declared.items]
+    told: dict[str, Any] = {"status": declared.state, "ids": ids}
     if declared.is_group:
         told |= _group(facts, declared, prefix, spans)
     else:
@@ -201,7 +202,8 @@ def _group(
     listed = declared.items if facts.has_all_results else _choose_items(declared)
     items = []
     for job in listed:
-        item = {"name": job.name, "job_id": job.job_id, **_one(facts, job, prefix, spans)}
+        job_id = _find_id(facts, job, prefix)
+        item = {"name": prefix + job.name, "job_id": job_id, **_one(facts, job, prefix, spans)}
         del item["result"]
         items.append({**item, "jobs": nested[job.name]} if job.name in nested else item)
     left, unlisted = len(declared.items) - len(shown), len(declared.items) - len(listed)
@@ -217,6 +219,11 @@ def _group(
         "results": [to_document(facts.result_by_name.get(prefix + job.name)) for job in shown],
         **({"results_omitted": left} if left else {}),
     }
+
+
+def _find_id(facts: RunFacts, job: JobStatus, prefix: str) -> str:
+    """Return what RQ calls a job; in `jobs_inside` it has the id of a run of its own."""
+    return facts.status.jobs.get(prefix + job.name, job).job_id
 
 
 def _choose_items(declared: Declared) -> list[JobStatus]:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import redis
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
+from rq.job import Job
 
 from flowq.render.json import MAX_RESULTS, load_schema
 from flowq.runtime.queue import Queue
@@ -128,7 +129,7 @@ def test_the_schema_is_valid_and_published(call: Call) -> None:
 
 
 def test_a_run_says_everything_in_words_that_all_commands_share(
-    ask: Ask, call: Call, flow: str, redis_url: str
+    ask: Ask, call: Call, flow: str, redis_url: str, connection: redis.Redis
 ) -> None:
     run = ask("run", flow, "-c", "1")
     jobs, run_id = run["jobs"], run["run"]
@@ -171,7 +172,13 @@ def test_a_run_says_everything_in_words_that_all_commands_share(
     assert inner["one"]["started_at"] == whole["jobs"]["inner"]["started_at"] or (
         inner["one"]["started_at"] > whole["jobs"]["inner"]["started_at"]
     )
-    assert [list(item["jobs"]) for item in whole["jobs"]["inners"]["items"]] == [["one", "two"]] * 2
+    inners = whole["jobs"]["inners"]["items"]
+    assert [list(item["jobs"]) for item in inners] == [["one", "two"]] * 2
+    ids = [*inner["one"]["ids"], *inners[1]["jobs"]["two"]["ids"]]
+    assert ids == [
+        ask("show", run_id, name)["job"]["ids"][0] for name in ("inner.one", "inners[1].two")
+    ]
+    assert all(Job.exists(job_id, connection) for job_id in ids), "RQ calls them so"
     assert list(ask("status", run_id, "say")["jobs"]) == ["say"]
 
     shown = ask("show", run_id, "bad")["job"]

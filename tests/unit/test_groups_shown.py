@@ -172,7 +172,7 @@ def test_a_nested_workflow_is_one_job_with_one_result() -> None:
     assert jobs["photo"] == photo
     resize = {**one("failed"), "ids": ["r1-photo--resize"], "result": None}
     inside = run_document(RunFacts(nested, has_nested=True))["jobs"]["photo"]
-    assert inside == {**photo, "jobs": {"resize": {**resize, "ids": ["resize"]}}}
+    assert inside == {**photo, "jobs": {"resize": resize}}
 
 
 def test_the_chains_of_a_nested_workflow_are_the_items_of_its_group() -> None:
@@ -201,7 +201,7 @@ def test_the_chains_of_a_nested_workflow_are_the_items_of_its_group() -> None:
         "results": [1, 2],
     }
     told = RunFacts(chains, has_nested=True)
-    resize = {**one("finished"), "ids": ["resize"], "result": None}
+    resize = {**one("finished"), "ids": ["r1-photo--1--resize"], "result": None}
     assert run_document(told)["jobs"]["photo"]["items"] == [
         items[0],
         {**items[1], "jobs": {"resize": resize}},
