@@ -120,8 +120,10 @@ def _group(run: Run, group: Declared, status: RunStatus) -> Iterator[Line]:
     width, unicode = display.width_of(sys.stdout), terminal.can_show(sys.stdout)
     yield from group_details(group, results, unicode=unicode)
     if group.items:
+        spans = with_span(status)
+        items = [spans.get(job.name, job) for job in group.items]
         yield ()
-        yield from rows(group.items, datetime.now(UTC), width, unicode=unicode)
+        yield from rows(items, datetime.now(UTC), width, unicode=unicode)
 
 
 def _job(

@@ -15,6 +15,7 @@ from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from rq.job import Job
 
 from flowq.render.json import MAX_RESULTS, load_schema
+from flowq.render.lines import format_duration
 from flowq.runtime.queue import Queue
 from flowq.workers.redis_side import Capacity, RedisSide
 from tests.cli.commands import Said
@@ -179,6 +180,11 @@ def test_a_run_says_everything_in_words_that_all_commands_share(
         ask("show", run_id, name)["job"]["ids"][0] for name in ("inner.one", "inners[1].two")
     ]
     assert all(Job.exists(job_id, connection) for job_id in ids), "RQ calls them so"
+    shown = call("show", run_id, "inners", "--redis-url", redis_url).out.splitlines()
+    for item in inners:
+        assert [format_duration(item["duration_s"])] == [
+            line.split()[2] for line in shown if line.startswith(f"✓ {item['name']} ")
+        ]
     assert list(ask("status", run_id, "say")["jobs"]) == ["say"]
 
     shown = ask("show", run_id, "bad")["job"]
