@@ -31,10 +31,11 @@ TIMEOUT = "JobTimeoutException"
 class Attempt:
     """One execution of a job that began.
 
-    Between `queued_at` and `handed_at` it waited in its queue, then until `started_at` behind other
-    jobs of its child. `state` is `started` while it runs; `is_retried`: another attempt followed by
-    itself. `error` is one line, with the name of the exception's class in front. Units: instants
-    are aware UTC; older versions did not say all of them.
+    From `held_at` until `queued_at` it was held, by its blockers, an approval or a limit; until
+    `handed_at` it waited in its queue, then until `started_at` behind other jobs of its child.
+    `state` is `started` while it runs; `is_retried`: another attempt followed by itself. `error` is
+    one line, with the name of the exception's class in front. Units: instants are aware UTC; older
+    versions did not say all of them.
     """
 
     number: int
@@ -48,6 +49,7 @@ class Attempt:
     reason: str = ""
     error: str = ""
     exit_code: int | None = None
+    held_at: datetime | None = None
 
     @property
     def duration_s(self) -> float | None:
@@ -96,17 +98,23 @@ def read_attempts(events: Iterable[Event]) -> dict[str, tuple[Attempt, ...]]:
 class _History:
     """The attempts of one job; `_pending` is the one that a worker has, or had last."""
 
-    __slots__ = ("_count", "_handed_at", "_is_open", "_queued_at", "_worker", "attempts")
+    __slots__ = (
+        *("_count", "_handed_at", "_held_at", "_is_open", "_queued_at", "_worker"),
+        "attempts",
+    )
 
     def __init__(self) -> None:
         self.attempts: list[Attempt] = []
         self._count = 0
         self._is_open = False  # the last one has begun, and not ended
+        self._held_at: datetime | None = None
         self._queued_at: datetime | None = None
         self._handed_at: datetime | None = None
         self._worker = ""
 
     def add(self, event: Event) -> None:
+        if event.state == "deferred" and self._held_at is None:
+            self._held_at = event.at  # the first of several, one for each new reason
         if event.state == "handed":
             self._handed_at, self._worker = event.at, event.worker
         elif event.state == "started":
@@ -131,6 +139,7 @@ class _History:
             Attempt(
                 self._count,
                 worker=self._worker,
+                held_at=self._held_at,
                 queued_at=self._queued_at,
                 handed_at=min(handed_at, started_at),
                 started_at=started_at,
@@ -162,7 +171,7 @@ class _History:
             exit_code=event.exit_code,
         )
         self._is_open = False
-        self._queued_at = self._handed_at = None
+        self._held_at = self._queued_at = self._handed_at = None
 
 
 _STATE_BY_REASON: Mapping[str, AttemptState] = {WORKER_LOST: "lost", WORKER_STOPPED: "stopped"}

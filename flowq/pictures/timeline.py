@@ -190,13 +190,17 @@ def _draw_row(row: Row, y: int, scale: _Scale, end: datetime, buckets: int) -> I
 
 
 def _draw_held(row: Row, top: int, scale: _Scale, end: datetime) -> Iterator[str]:
-    """Yield how long a single job was held, by an approval or a limit, before it was queued."""
-    job = row.jobs[0]
-    if len(row.jobs) == 1 and job.deferred_at is not None:
-        until = job.queued_at or job.ended_at or end
-        if until > job.deferred_at:
-            x, width = scale.bar(job.deferred_at, until)
-            said = f"held for {format_duration((until - job.deferred_at).total_seconds())}"
+    """Yield when a single job was held, by an approval or a limit, before it was queued."""
+    if len(row.jobs) > 1:
+        return
+    job, attempts = row.jobs[0], row.attempts[0]
+    holds = [(each.held_at, each.queued_at) for each in attempts]
+    if job.state == "deferred" or not attempts:
+        holds.append((job.deferred_at, job.ended_at or end))
+    for since, until in holds:
+        if since is not None and until is not None and since < until:
+            x, width = scale.bar(since, until)
+            said = f"held for {format_duration((until - since).total_seconds())}"
             yield _rectangle("held", x, top, width, _BAR, said)
 
 

@@ -33,6 +33,19 @@ def test_an_attempt_that_was_handed_over_with_others_begins_where_its_end_says()
     assert (attempt.waited_s, attempt.duration_s) == (4, 0.5)
 
 
+def test_a_job_is_held_from_its_first_reason_until_it_is_queued() -> None:
+    first, second = read(
+        event(1, "deferred", reason="waits for approval"),
+        event(5, "deferred", reason="approved by ada"),
+        event(6, "queued"),
+        event(7, "started", worker="w"),
+        event(8, "queued", reason="attempt 1 failed: ValueError"),
+        event(9, "started", worker="w"),
+    )
+    assert (first.held_at, first.queued_at) == (at(1), at(6))
+    assert (second.held_at, second.queued_at) == (None, at(8))
+
+
 def test_what_was_handed_over_and_returned_is_no_attempt() -> None:
     assert read(event(1, "queued"), event(2, "handed", worker="w"), event(3, "returned")) == ()
 

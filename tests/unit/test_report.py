@@ -147,6 +147,14 @@ def test_each_attempt_has_a_bar_and_an_approval_is_no_waiting_in_a_queue() -> No
     assert "The run had not ended" in page
 
 
+def test_how_long_a_job_was_held_is_still_shown_when_it_has_run() -> None:
+    done = ended("page", deferred_at=at(30), queued_at=at(30))  # when it was approved
+    tries = {"page": [attempt(30, 31, 32, held_at=at(2))]}
+    assert "<title>held for 28s</title>" in render_report(report(done, attempts=tries))
+    judged = ended("page", "deferred", reason=ASKING, queued_at=at(1), deferred_at=at(2))
+    assert "<title>held for 1m 28s</title>" in render_report(report(judged, ended_at=None))
+
+
 def test_a_workflow_s_row_begins_with_its_first_job_and_has_its_jobs_below() -> None:
     made = report(
         ended("deploy", started_at=at(40), ended_at=at(41)),
