@@ -194,8 +194,11 @@ def find_run(word: str, connection: Redis) -> Run:
         raise NotFound("there are no runs" if number == 1 else f"there are no {number} runs")
     try:
         return get_run(word, connection)
-    except RunNotFound:
-        is_beginning = len(word) >= FEWEST_LETTERS and find_job(word, connection) is None
+    except RunNotFound as error:
+        if len(word) < FEWEST_LETTERS:
+            hint = error.hint or f"write {FEWEST_LETTERS} letters of its id, or more"
+            raise RunNotFound(word, hint) from None
+        is_beginning = find_job(word, connection) is None
         found = runs.find_run_ids(word, connection) if is_beginning else []
         if not found:
             raise

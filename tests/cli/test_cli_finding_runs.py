@@ -82,7 +82,9 @@ def test_what_is_no_beginning_names_no_run(call: Call, url: tuple[str, str], wor
 def test_a_slip_of_the_finger_names_no_run(call: Call, url: tuple[str, str]) -> None:
     run_id = submit(call, url)
     for word in (run_id[:1], run_id[:2]):
-        assert call("cancel", word, *url).code == 5
+        said = call("cancel", word, *url)
+        assert said.code == 5
+        assert "write 3 letters of its id, or more" in said.err
     assert shown(call, run_id[:3], *url) == run_id
 
 
