@@ -222,7 +222,7 @@ def workers_document(workers: Iterable[WorkerRecord]) -> dict[str, Any]:
             "status": worker.state,
             "run": worker.run_id or None,
             "host": worker.host or None,
-            "pid": worker.pid,
+            "worker_pid": worker.pid,
             "mode": worker.mode or None,
             "queues": list(worker.queues),
             "concurrency": worker.concurrency,

@@ -273,7 +273,7 @@ def test_workers_are_listed_with_their_hosts(
     worker.register_birth()  # type: ignore[no-untyped-call]
     [told] = ask("workers")["workers"]
     assert (told["worker"], told["queues"]) == ("w", ["mails", "default"])
-    assert (told["host"], told["pid"]) == (worker.hostname, worker.pid)
+    assert (told["host"], told["worker_pid"]) == (worker.hostname, worker.pid)
     shown = call("workers", "--redis-url", redis_url).out
     assert "mails, default" in shown
 
