@@ -16,6 +16,11 @@ def count_cells(text: str) -> int:
     return len(text) if text.isascii() else sum(map(_count, text))
 
 
+def pad(text: str, cells: int) -> str:
+    """Return the text with as many spaces behind it as it takes to fill the cells."""
+    return text + " " * (cells - count_cells(text))
+
+
 def _count(character: str) -> int:
     if character == _AS_EMOJI:
         return 1

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from flowq.cells import count_cells, pad
 from flowq.history import Attempt
 from flowq.render.groups import Declared, count_ends
 from flowq.render.lines import (
@@ -218,8 +219,8 @@ def aligned(heads: Sequence[str], rows: Sequence[Sequence[Span]]) -> list[Line]:
     """Return the rows in columns; empty columns are omitted."""
     kept = [column for column in range(len(heads)) if any(row[column][0] for row in rows)]
     table = [[(head, "dim") for head in heads], *rows]
-    width = {column: max(len(row[column][0]) for row in table) for column in kept}
+    width = {column: max(count_cells(row[column][0]) for row in table) for column in kept}
     return [
-        tuple((f"{row[column][0]:<{width[column]}}  ", row[column][1]) for column in kept)
+        tuple((pad(row[column][0], width[column]) + "  ", row[column][1]) for column in kept)
         for row in table
     ]

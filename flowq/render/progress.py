@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, tzinfo
 
+from flowq.cells import count_cells, cut, pad
 from flowq.render.groups import collapse
 from flowq.render.lines import (
     STYLE_BY_STATE,
@@ -97,14 +98,14 @@ def rows(
     jobs: Sequence[JobStatus], now: datetime, width: int = 80, *, unicode: bool = True
 ) -> Iterator[Line]:
     """Yield a line for each of these jobs, in their order."""
-    longest = max((len(job.name) for job in jobs), default=0)
+    longest = max((count_cells(job.name) for job in jobs), default=0)
     room = min(longest, max(6, width - _DURATION_WIDTH - 4))
     return (_row(job, now, room, unicode) for job in jobs)
 
 
 def _row(job: JobStatus, now: datetime, room: int, unicode: bool) -> Line:
     style = STYLE_BY_STATE.get(job.state, "")
-    name = shortened(job.name, room, unicode).ljust(room)
+    name = pad(cut(job.name, room, "…" if unicode else "..."), room)
     return (
         (f"{find_mark(job.state, unicode)} ", style),
         (name, style if job.state in (*_BAD, "started", "deferred") else ""),

@@ -9,13 +9,16 @@ from typing import Any
 
 import pytest
 
+from flowq.cells import count_cells
 from flowq.declare.yaml import parse_workflow
 from flowq.graph import build_graph
 from flowq.plan import Call, Commit, Enqueue, Plan, Release
 from flowq.planner import make_plan
+from flowq.render.details import runs_table
 from flowq.render.json import RunFacts, plan_document, run_document, to_json, write_json
 from flowq.render.lines import spelled
 from flowq.render.plan_text import render_plan
+from flowq.render.progress import rows
 from flowq.runtime.views import MAX_REPR_BYTES
 from flowq.spec import Block, Retry
 from flowq.status import JobStatus, RunRecord, RunStatus
@@ -180,3 +183,13 @@ jobs:
     lines = {line.split()[2]: line for line in shown.splitlines() if " enqueue " in line}
     assert lines["g(list)"].endswith("  approval")
     assert lines["n(list)"].endswith("retries of the workflow=2  timeout of the workflow=300s")
+
+
+def test_columns_stay_in_line_behind_letters_that_take_two_cells() -> None:
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    records = [RunRecord("r1", name, "running", {}, now) for name in ("集計の仕事", "a")]
+    lines = ["".join(text for text, _ in line) for line in runs_table(records, now)]
+    assert len({count_cells(line[: line.index(" 20")]) for line in lines[1:]}) == 1
+    jobs = [JobStatus(name, "r-1", "queued") for name in ("thumb[東京]", "thumb[a]")]
+    shown = ["".join(text for text, _ in line) for line in rows(jobs, now)]
+    assert len({count_cells(line) for line in shown}) == 1
