@@ -35,6 +35,9 @@ ENDED: frozenset[str] = frozenset(
 )
 """The states of a job that nothing but a retry or a requeue leaves."""
 
+BAD = ("failed", "stopped", "expired")
+"""Those that count as failures, in the order in which displays count them."""
+
 
 @dataclass(frozen=True, slots=True)
 class OutcomeTraits:

@@ -22,15 +22,13 @@ from flowq.render.json import (
     write_json,
 )
 from flowq.render.summary import without_runtime
-from flowq.status import RunStatus
+from flowq.status import BAD, RunStatus
 
 LAST_LINES = 10
 """How many lines of the output of a job that failed are in its error."""
 
 MAX_FAILURES = 100
 """Of how many failed jobs the output is read."""
-
-BAD = ("failed", "stopped", "expired")
 
 
 def read_run(run: Run, *, has_all_results: bool = False, has_nested: bool = False) -> RunFacts:

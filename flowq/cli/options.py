@@ -69,6 +69,20 @@ as_json: Decorator = click.option(
     help="Print one JSON object to stdout, and everything else to stderr.",
 )
 
+
+def limit(default: int, help_text: str) -> Decorator:
+    """`-n N`: at most so many lines of a list."""
+    return click.option(
+        "-n",
+        "--limit",
+        type=click.IntRange(min=1),
+        default=default,
+        show_default=True,
+        metavar="N",
+        help=help_text,
+    )
+
+
 json_lines: Decorator = click.option(
     "--json-lines",
     "json_lines",

@@ -32,15 +32,7 @@ def _read_instant(_ctx: click.Context, _param: click.Parameter, text: str | None
 
 @click.command()
 @options.redis_url
-@click.option(
-    "-n",
-    "--limit",
-    type=click.IntRange(min=1),
-    default=20,
-    show_default=True,
-    metavar="N",
-    help="Maximum number of runs.",
-)
+@options.limit(20, "Maximum number of runs.")
 @click.option("--state", type=click.Choice(get_args(RunState)), help="Only runs in this state.")
 @click.option("--workflow", metavar="NAME", help="Only runs of this workflow.")
 @click.option(

@@ -25,15 +25,7 @@ EVERY_S = 1.0
 @click.command()
 @options.queues
 @click.option("-w", "--watch", is_flag=True, help="Show it again every second, until Ctrl-C.")
-@click.option(
-    "-n",
-    "--limit",
-    type=click.IntRange(min=1),
-    default=100,
-    show_default=True,
-    metavar="N",
-    help="Maximum number of jobs; all are counted.",
-)
+@options.limit(100, "Maximum number of jobs; all are counted.")
 @options.redis_url
 @options.as_json
 @options.verbose

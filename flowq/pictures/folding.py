@@ -16,7 +16,7 @@ from flowq.errors import UsageError
 from flowq.nearest import did_you_mean
 from flowq.pictures.picture import Arrow, Box, Picture, in_order
 from flowq.render.lines import count
-from flowq.status import group_state
+from flowq.status import BAD, group_state
 
 MAX_ARROWS_AT_ONE_BOX = 40
 """Above this the effort of a layout grows out of bounds, and nobody can follow an arrow."""
@@ -31,7 +31,6 @@ MAX_BOXES = 150
 
 MAX_LEVELS = 40
 
-BAD = ("failed", "stopped", "expired")
 """The states that a reader looks for first."""
 
 _NAMES = 4

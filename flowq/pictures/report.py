@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 from statistics import median
 
 from flowq.history import Attempt
-from flowq.pictures.folding import BAD
 from flowq.pictures.html import draw_nested, draw_scrolling, make_page
 from flowq.pictures.picture import Picture
 from flowq.pictures.svg import escaped, render_svg, to_xml
@@ -28,7 +27,7 @@ from flowq.pictures.timeline import (
 from flowq.render.lines import count, find_mark, format_duration, spelled
 from flowq.runtime.blockers import last_message
 from flowq.runtime.results import Failure
-from flowq.status import JobStatus, RunRecord, RunStatus
+from flowq.status import BAD, JobStatus, RunRecord, RunStatus
 
 MAX_FAILURES = 30
 MAX_TRACEBACK = 8_000

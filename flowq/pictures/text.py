@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from flowq.cells import count_cells, cut
-from flowq.pictures.folding import BAD, by_level, fold
+from flowq.pictures.folding import by_level, fold
 from flowq.pictures.lanes import Row, draw_lanes
 from flowq.pictures.picture import Box, Picture
 from flowq.render.lines import STYLE_BY_STATE, Line, Span, count, plain_text, spelled
+from flowq.status import BAD
 
 MAX_DRAWN_JOBS = 30
 MAX_LANES = 10

@@ -14,12 +14,12 @@ from itertools import accumulate
 
 from flowq.cells import cut
 from flowq.history import Attempt, AttemptState
-from flowq.pictures.folding import BAD, without_items
+from flowq.pictures.folding import without_items
 from flowq.pictures.picture import Picture
 from flowq.pictures.svg import escaped
 from flowq.render.groups import with_span
 from flowq.render.lines import find_mark, format_duration
-from flowq.status import JobStatus, RunStatus
+from flowq.status import BAD, JobStatus, RunStatus
 
 MAX_ROWS = 200
 MAX_BARS = 60

@@ -28,6 +28,7 @@ from flowq.render.groups import Declared, by_declaration, jobs_inside, with_span
 from flowq.runtime.views import make_view, to_document
 from flowq.spec import Input
 from flowq.status import (
+    BAD,
     ENDED,
     STATE_BY_EVENT,
     UNAPPROVED,
@@ -45,7 +46,6 @@ VERSION = 1
 MAX_RESULTS = 100
 """How many results, and how many items, of a group are in a document unless all are asked for."""
 
-_BAD = ("failed", "stopped", "expired")
 
 _UNSAFE = re.compile(r"[\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
@@ -196,7 +196,7 @@ def _group(
     ended_at = max(ended, default=None) if declared.state in ENDED else None
     started_at = min(started, default=None)
     duration_s = (ended_at - started_at).total_seconds() if started_at and ended_at else None
-    bad = [job for job in declared.items if job.state in _BAD]
+    bad = [job for job in declared.items if job.state in BAD]
     shown = declared.items if facts.has_all_results else declared.items[:MAX_RESULTS]
     nested = _inside(facts, declared, prefix) if facts.has_nested and declared.inside else {}
     listed = declared.items if facts.has_all_results else _choose_items(declared)
@@ -229,7 +229,7 @@ def _find_id(facts: RunFacts, job: JobStatus, prefix: str) -> str:
 def _choose_items(declared: Declared) -> list[JobStatus]:
     """Return the items that are listed, in their order: failed ones are left out last."""
     found = sorted(
-        declared.items, key=lambda job: (job.state not in _BAD, job.name in declared.forgiven)
+        declared.items, key=lambda job: (job.state not in BAD, job.name in declared.forgiven)
     )
     chosen = {job.job_id for job in found[:MAX_RESULTS]}
     return [job for job in declared.items if job.job_id in chosen]

@@ -24,6 +24,7 @@ from flowq.render.lines import (
     shortened,
 )
 from flowq.status import (
+    BAD,
     BEGUN_FOR_NOTHING,
     ENDED,
     LIST,
@@ -39,9 +40,8 @@ from flowq.status import (
     public_name,
 )
 
-_BAD = ("failed", "stopped", "expired")
 _STATES = (
-    *_BAD,
+    *BAD,
     "started",
     "queued",
     "scheduled",
@@ -108,7 +108,7 @@ def _row(job: JobStatus, now: datetime, room: int, unicode: bool) -> Line:
     name = pad(cut(job.name, room, "…" if unicode else "..."), room)
     return (
         (f"{find_mark(job.state, unicode)} ", style),
-        (name, style if job.state in (*_BAD, "started", "deferred") else ""),
+        (name, style if job.state in (*BAD, "started", "deferred") else ""),
         (f"  {_elapsed(job, now):>{_DURATION_WIDTH}}", "dim"),
         (f"  {_note(job)}".rstrip(), style),
     )
@@ -150,7 +150,7 @@ def _rows_of_interest(
     jobs: Iterable[JobStatus], now: datetime, width: int, room: int, unicode: bool
 ) -> list[Line]:
     """Return the failed jobs, the latest first, and the running ones, the oldest first."""
-    bad = [job for job in jobs if job.state in _BAD]
+    bad = [job for job in jobs if job.state in BAD]
     bad.sort(key=lambda job: job.ended_at or now, reverse=True)
     running = [job for job in jobs if job.state == "started"]
     running.sort(key=lambda job: job.started_at or now)
@@ -349,7 +349,7 @@ class Narrator:
 
     def _counts(self, part: _Part, event: Event, detail: str) -> Iterator[Line]:
         """Yield the lines that are due after an event of a job that is told by counts."""
-        is_executed = event.state in ("finished", *_BAD)
+        is_executed = event.state in ("finished", *BAD)
         has_begun = event.state == "started" or event.began_at is not None
         if part.began_at is None and has_begun and not is_helper(event.name):
             part.began_at = event.began_at or event.at
@@ -361,7 +361,7 @@ class Narrator:
         if event.state not in ENDED:
             part.retries += _FAILED_ATTEMPT.match(event.reason) is not None
             return
-        if event.state in _BAD:
+        if event.state in BAD:
             self._failures += 1
             if self._failures <= FAILURES:
                 yield self._line(event, detail)
@@ -389,7 +389,7 @@ class Narrator:
 
     def _detail(self, event: Event) -> str:
         said = [event.reason] if event.reason else []
-        if event.state in _BAD and event.error and event.error not in event.reason:
+        if event.state in BAD and event.error and event.error not in event.reason:
             said.append(event.error)
         reason = f": {printable(': '.join(said))}" if said else ""
         if event.state == "started":

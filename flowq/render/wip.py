@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from flowq.cells import count_cells, cut
+from flowq.cells import count_cells, cut, pad
 from flowq.render.json import make_document, write_instant
 from flowq.render.lines import Line, Span, count, format_duration, printable
 from flowq.runtime.wip import Executing, InProgress, WorkerRecord
@@ -168,7 +168,7 @@ def _total(cells: Mapping[int, int]) -> int:
 
 
 def _padded(text: str, cells: int, is_last: bool) -> str:
-    return text if is_last else text + " " * (cells - count_cells(text) + 1)
+    return text if is_last else pad(text, cells + 1)
 
 
 # JSON ----------------------------------------------------------------------------------------

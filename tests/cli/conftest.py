@@ -6,9 +6,11 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+import redis
 
 from flowq import server
 from flowq.cli.main import main
@@ -23,6 +25,19 @@ def folder(tmp_path: Path) -> Path:
     for file in (*HERE.glob("*.yaml"), HERE / "kitchen.py"):
         shutil.copy(file, tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def operator() -> Iterator[redis.Redis]:
+    """A connection to a server of the test's own, which may be left in any state."""
+    with server.temporary() as started, closing(started.connect()) as connection:
+        yield connection
+
+
+@pytest.fixture
+def url(operator: redis.Redis) -> str:
+    """The URL of that server."""
+    return f"unix://{operator.connection_pool.connection_kwargs['path']}"
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ BEGIN = datetime(2026, 11, 24, 12, 3, 4, tzinfo=UTC)
 LIMIT = 500
 
 Told = tuple[str, str]
-"""A job and what becomes of it; `failed` and `failed once` are with an error."""
+"""The events of a job, from its queueing to its end; failures have an error."""
 
 
 def _events(told: Iterable[Told]) -> Iterator[Event]:

@@ -6,13 +6,12 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 import redis
 
-from flowq import client, server
+from flowq import client
 from flowq.cli import place
 from flowq.client import Run
 from flowq.compiling import compile_plan, load
@@ -25,19 +24,6 @@ from tests.workers.real_servers import REFUSALS
 Call = Callable[..., Said]
 Do = Callable[[], object]
 OOM = REFUSALS["OOM"]
-
-
-@pytest.fixture
-def operator() -> Iterator[redis.Redis]:
-    """A connection to a server of the test's own, which may be left in any state."""
-    with server.temporary() as started, closing(started.connect()) as connection:
-        yield connection
-
-
-@pytest.fixture
-def url(operator: redis.Redis) -> str:
-    """The URL of that server."""
-    return f"unix://{operator.connection_pool.connection_kwargs['path']}"
 
 
 @pytest.fixture

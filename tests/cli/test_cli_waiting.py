@@ -4,29 +4,16 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import redis
 
-from flowq import client, server
+from flowq import client
 from tests.cli.commands import Flowq, Said
 
 Call = Callable[..., Said]
-
-
-@pytest.fixture
-def operator() -> Iterator[redis.Redis]:
-    """A connection to a server of the test's own."""
-    with server.temporary() as started, closing(started.connect()) as connection:
-        yield connection
-
-
-@pytest.fixture
-def url(operator: redis.Redis) -> str:
-    """The URL of that server."""
-    return f"unix://{operator.connection_pool.connection_kwargs['path']}"
 
 
 @pytest.fixture
