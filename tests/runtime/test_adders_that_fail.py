@@ -42,6 +42,18 @@ def run(connection: Redis) -> Runs:
 
 
 @pytest.fixture
+def work_tidying(work: Work, tidy: Work) -> Work:
+    """`work_tidying()`: work, do the maintenance after what has failed, and work again."""
+
+    def run_both() -> None:
+        work()
+        tidy()
+        work()
+
+    return run_both
+
+
+@pytest.fixture
 def die(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """`die(at)`: an adder fails instead of the release of that number, or after it."""
 
@@ -66,13 +78,11 @@ def attempts(run: Runs) -> dict[str, int]:
 
 
 def test_nothing_of_a_workflow_runs_whose_start_dies_between_adding_and_releasing(
-    run: Runs, work: Work, tidy: Work, die: Work
+    run: Runs, work_tidying: Work, die: Work
 ) -> None:
     die()
     run.submit(W, END, workflows={"inner": WITH_FINALS})
-    work()
-    tidy()
-    work()
+    work_tidying()
     assert attempts(run) == {"w(start)": 1, "end": 1}
     assert {name: run.states[name] for name in INSIDE} == dict.fromkeys(INSIDE, "canceled")
     assert {run.reason(name) for name in INSIDE} == {ADDER_FAILED}
@@ -81,35 +91,31 @@ def test_nothing_of_a_workflow_runs_whose_start_dies_between_adding_and_releasin
 
 @pytest.mark.parametrize("budget", [1, 2, 3, 5, 8])
 def test_nothing_of_it_begins_between_the_steps_that_call_it_off(
-    budget: int, run: Runs, work: Work, tidy: Work, die: Work, monkeypatch: pytest.MonkeyPatch
+    budget: int, run: Runs, work_tidying: Work, die: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("flowq.runtime.steps.ITEMS_PER_STEP", budget)
     die()
     run.submit(W, END, workflows={"inner": WITH_FINALS})
-    work()
-    tidy()
-    work()
+    work_tidying()
     assert attempts(run) == {"w(start)": 1, "end": 1}
     assert set(map(run.states.get, INSIDE)) <= {"canceled", "skipped"}
 
 
 @pytest.mark.parametrize("added", [1, 3, 5])
 def test_nor_does_it_where_only_some_of_the_jobs_were_added(
-    added: int, run: Runs, work: Work, tidy: Work, die: Work, monkeypatch: pytest.MonkeyPatch
+    added: int, run: Runs, work_tidying: Work, die: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(groups, "batches", lambda jobs: [[each] for each in jobs])
     die(added, "add_planned")
     run.submit(W, END, workflows={"inner": WITH_FINALS})
-    work()
-    tidy()
-    work()
+    work_tidying()
     assert attempts(run) == {"w(start)": 1, "end": 1}
     assert run.state == "failed"
 
 
 @pytest.mark.parametrize("released", [0, 1, 2])
 def test_nothing_begins_before_the_last_call_of_a_release_that_needs_several(
-    released: int, run: Runs, work: Work, tidy: Work, monkeypatch: pytest.MonkeyPatch
+    released: int, run: Runs, work_tidying: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The future jobs are b, q, z0, y0 and z1: the last call has those that hold all others."""
     real, calls = groups.scripts.RELEASE.call, []
@@ -124,33 +130,27 @@ def test_nothing_begins_before_the_last_call_of_a_release_that_needs_several(
     with monkeypatch.context() as patch:
         run.submit(W, END, workflows={"inner": WITH_FINALS})
         patch.setattr(groups.scripts.RELEASE, "call", call)
-        work()
-        tidy()
-        work()
+        work_tidying()
     assert attempts(run) == {"w(start)": 1, "end": 1}
     assert set(map(run.states.get, INSIDE)) <= {"canceled", "skipped"}
 
 
 def test_all_of_a_workflow_runs_whose_start_dies_after_the_release(
-    run: Runs, work: Work, tidy: Work, die: Work
+    run: Runs, work_tidying: Work, die: Work
 ) -> None:
     die(after=True)
     run.submit(W, END, workflows={"inner": WITH_FINALS})
-    work()
-    tidy()
-    work()
+    work_tidying()
     assert attempts(run) == dict.fromkeys(["w(start)", "end", *INSIDE], 1)
     assert (run.state, run.states["w"]) == ("failed", "failed")
 
 
 def test_a_release_that_was_cut_off_after_its_call_is_finished_by_others(
-    run: Runs, work: Work, tidy: Work, die: Work
+    run: Runs, work_tidying: Work, die: Work
 ) -> None:
     die(name="finish")
     run.submit(W, END, workflows={"inner": WITH_FINALS})
-    work()
-    tidy()
-    work()
+    work_tidying()
     assert attempts(run) == dict.fromkeys(["w(start)", "end", *INSIDE], 1)
 
 
@@ -215,36 +215,32 @@ def test_nobody_is_asked_for_an_approval_in_a_workflow_whose_start_died(
 
 
 def test_a_workflow_in_a_workflow_does_not_begin_either(
-    run: Runs, work: Work, tidy: Work, die: Work
+    run: Runs, work_tidying: Work, die: Work
 ) -> None:
     outer = Workflow(
         "outer", (JobSpec("v", workflow="inner"), END), workflows={"inner": WITH_FINALS}
     )
     die()
     run.submit(JobSpec("w", workflow="outer"), END, workflows={"outer": outer})
-    work()
-    tidy()
-    work()
+    work_tidying()
     assert attempts(run) == {"w(start)": 1, "end": 1}
     assert run.states["w.v"] == run.states["w.v(start)"] == run.states["w.end"] == "canceled"
 
 
 def test_the_start_within_a_workflow_dies_and_what_is_around_it_ends_as_declared(
-    run: Runs, work: Work, tidy: Work, die: Work
+    run: Runs, work_tidying: Work, die: Work
 ) -> None:
     outer = Workflow(
         "outer", (JobSpec("v", workflow="inner"), END), workflows={"inner": WITH_FINALS}
     )
     die(1)
     run.submit(JobSpec("w", workflow="outer"), END, workflows={"outer": outer})
-    work()
-    tidy()
-    work()
+    work_tidying()
     assert attempts(run) == {"w(start)": 1, "w.v(start)": 1, "w.end": 1, "end": 1}
 
 
 def test_a_list_that_dies_between_adding_and_releasing_loses_only_those_items_until_the_retry(
-    run: Runs, work: Work, tidy: Work, die: Work, monkeypatch: pytest.MonkeyPatch
+    run: Runs, work_tidying: Work, die: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(groups, "ITEMS_PER_CALL", 2)
     with monkeypatch.context():
@@ -254,9 +250,7 @@ def test_a_list_that_dies_between_adding_and_releasing_loses_only_those_items_un
             END,
             workflows={"inner": WITH_FINALS},
         )
-        work()
-        tidy()
-        work()
+        work_tidying()
         assert run.states["w[0]"] == run.states["w[1]"] == "finished"
         assert run.states["w[2]"] == run.states["w[3]"] == "canceled"
         assert run.states["w[2](start)"] == run.states["w[3](start)"] == "canceled"
@@ -265,9 +259,7 @@ def test_a_list_that_dies_between_adding_and_releasing_loses_only_those_items_un
         assert (run.state, run.states["end"]) == ("failed", "finished")
     monkeypatch.undo()
     retry.retry(RUN, run.connection)
-    work()
-    tidy()
-    work()
+    work_tidying()
     assert run.state == "succeeded"
     assert {attempts(run)[f"w[{index}].z1"] for index in range(5)} == {1}
 
@@ -293,23 +285,21 @@ def test_nothing_of_an_item_begins_between_the_steps_that_call_it_off(
 
 
 def test_a_run_that_is_retried_runs_each_job_of_the_workflow_once(
-    run: Runs, work: Work, tidy: Work, die: Work, monkeypatch: pytest.MonkeyPatch
+    run: Runs, work_tidying: Work, die: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     die()
     run.submit(W, END, workflows={"inner": WITH_FINALS})
-    work()
-    tidy()
-    work()
+    work_tidying()
     monkeypatch.undo()
     retry.retry(RUN, run.connection)
-    work()
-    tidy()
-    work()
+    work_tidying()
     assert run.state == "succeeded"
     assert {name: attempts(run)[name] for name in INSIDE} == dict.fromkeys(INSIDE, 1)
 
 
-def test_a_workflow_with_retries_begins_anew(run: Runs, work: Work, tidy: Work, die: Work) -> None:
+def test_a_workflow_with_retries_begins_anew(
+    run: Runs, work_tidying: Work, work: Work, tidy: Work, die: Work
+) -> None:
     die()
     w = JobSpec("w", workflow="inner", retries=Retry(1))
     run.submit(w, END, workflows={"inner": WITH_FINALS})
@@ -317,9 +307,7 @@ def test_a_workflow_with_retries_begins_anew(run: Runs, work: Work, tidy: Work, 
     tidy()
     assert not attempts(run).keys() & {*INSIDE}
     begin_rounds(run.connection)
-    work()
-    tidy()
-    work()
+    work_tidying()
     assert run.state == "succeeded"
     assert {name: attempts(run)[name] for name in INSIDE} == dict.fromkeys(INSIDE, 1)
 
@@ -343,7 +331,7 @@ def test_a_start_that_is_queued_again_after_a_crash_adds_nothing_twice(
 
 @pytest.mark.parametrize("now", [False, True])
 def test_a_run_is_canceled_between_adding_and_releasing(
-    now: bool, run: Runs, work: Work, tidy: Work, monkeypatch: pytest.MonkeyPatch
+    now: bool, run: Runs, work_tidying: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def cancel_and_die(*_: Any) -> None:
         runs.cancel(RUN, run.connection, is_now=now)
@@ -351,21 +339,17 @@ def test_a_run_is_canceled_between_adding_and_releasing(
 
     monkeypatch.setattr(groups, "_release", cancel_and_die)
     run.submit(W, END, workflows={"inner": WITH_FINALS})
-    work()
-    tidy()
-    work()
+    work_tidying()
     assert run.state == "canceled"
     assert attempts(run) == {"w(start)": 1} | ({} if now else {"end": 1})
 
 
 def test_nothing_of_it_is_left_when_the_run_is_removed(
-    run: Runs, work: Work, tidy: Work, die: Work
+    run: Runs, work_tidying: Work, tidy: Work, die: Work
 ) -> None:
     die()
     run.submit(W, END, workflows={"inner": WITH_FINALS})
-    work()
-    tidy()
-    work()
+    work_tidying()
     runs.remove(RUN, run.connection)
     tidy()
     assert not [key for key in run.connection.keys("*") if RUN.encode() in key]
