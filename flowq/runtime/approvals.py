@@ -21,7 +21,7 @@ from flowq.runtime.connections import do_or_leave_to_others, read_clock
 from flowq.runtime.planned import read_inputs
 from flowq.runtime.runs import get_declared, get_record, go
 from flowq.runtime.scripts import format_instant
-from flowq.runtime.steps import work_off
+from flowq.runtime.steps import run_steps
 from flowq.spec import Input
 from flowq.status import RUN_ENDED, RunStatus
 
@@ -128,7 +128,7 @@ def _tell(
     answers = {
         scripts.APPROVE.call(connection, keys.job(job_id), job_id, what, written) for job_id in ids
     }
-    do_or_leave_to_others(lambda: work_off(connection), connection)
+    do_or_leave_to_others(lambda: run_steps(connection), connection)
     if 1 in answers or 0 in answers:
         return 1 in answers
     job = f"job {name} of run {run_id}"

@@ -23,7 +23,7 @@ from flowq.errors import UsageError
 from flowq.runtime import keys, scripts
 from flowq.runtime.connections import is_refusal, read_clock
 from flowq.runtime.listening import find_alive
-from flowq.runtime.steps import finish, step, stop, try_all, work_off
+from flowq.runtime.steps import finish, run_steps, step, stop, try_all
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -137,7 +137,7 @@ def examine(connection: Redis) -> list[Finding]:
     findings = tidy(connection)
     for raw in connection.zrange(keys.WATCHED, 0, -1):
         findings += _look(connection, f"watch:{as_text(raw)}")  # type: ignore[arg-type]
-    work_off(connection)
+    run_steps(connection)
     return findings
 
 

@@ -54,7 +54,7 @@ from flowq.runtime.futures import derive_id
 from flowq.runtime.holds import NO_HOLD, Hold, take_hold, take_hold_of_call
 from flowq.runtime.job import Job, get_job, refuse_decoded
 from flowq.runtime.rq import QueueBase, explain_key_prefix
-from flowq.runtime.steps import finish, work_off
+from flowq.runtime.steps import finish, run_steps
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -332,7 +332,7 @@ class Queue(QueueBase):
         the worker, so failures are left for the next pass.
         """
         try:
-            work_off(self.connection)
+            run_steps(self.connection)
         except RedisError as error:
             how = self.log.warning if is_passing(error) else self.log.exception
             how("flowq: a step failed, it stays in the todo: %s", describe(error))

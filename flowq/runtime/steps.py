@@ -42,7 +42,7 @@ def finish(connection: Redis, *operations: str) -> list[str]:
     return running
 
 
-def work_off(connection: Redis, max_steps: int = 100) -> int:
+def run_steps(connection: Redis, max_steps: int = 100) -> int:
     """Continue operations in the todo, oldest first; return the number of steps.
 
     Errors: redis-py's ResponseError if a step failed, after all other operations had their turn.
@@ -54,7 +54,7 @@ def work_off(connection: Redis, max_steps: int = 100) -> int:
 
 
 def try_all(connection: Redis, max_steps: int = 100) -> tuple[int, list[ResponseError]]:
-    """Do what `work_off` does; return the number of steps and the failures.
+    """Do what `run_steps` does; return the number of steps and the failures.
 
     Running jobs that should end get a stop command.
     """

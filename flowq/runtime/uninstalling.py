@@ -14,7 +14,7 @@ from flowq.runtime.job import Job
 from flowq.runtime.listening import find_living
 from flowq.runtime.maintenance import delete_functions, list_functions
 from flowq.runtime.runs import remove
-from flowq.runtime.steps import work_off
+from flowq.runtime.steps import run_steps
 from flowq.status import RUN_ENDED
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def uninstall(connection: Redis, *, is_forced: bool = False) -> Removed:
     for future_id in futures:
         if connection.exists(keys.job(future_id)):
             Job.fetch(future_id, connection).cancel(blockers=True)
-    while work_off(connection):  # ended jobs get their own time to live
+    while run_steps(connection):  # ended jobs get their own time to live
         pass
     jobs = _remove_fields(connection)
     count = _remove_keys(connection)

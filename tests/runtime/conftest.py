@@ -20,7 +20,7 @@ from flowq.compiling import compile_plan, load
 from flowq.runtime import keys
 from flowq.runtime.job import Job
 from flowq.runtime.queue import Queue
-from flowq.runtime.steps import work_off
+from flowq.runtime.steps import run_steps
 from flowq.server import endpoint
 from tests import JOBS_FOLDER
 from tests.runtime.server_processes import end
@@ -78,7 +78,7 @@ def tidy(connection: redis.Redis) -> Callable[[], None]:
     """`tidy()`: make all the steps that are left, as maintenance does."""
 
     def run() -> None:
-        while work_off(connection):
+        while run_steps(connection):
             pass
 
     return run

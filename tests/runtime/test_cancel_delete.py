@@ -13,7 +13,7 @@ from flowq.errors import FutureEnded
 from flowq.runtime import keys
 from flowq.runtime.job import Job, get_job
 from flowq.runtime.queue import Queue
-from flowq.runtime.steps import step, work_off
+from flowq.runtime.steps import run_steps, step
 
 Work = Callable[..., None]
 
@@ -25,7 +25,7 @@ def statuses(*jobs: Job) -> list[str]:
 
 
 def keys_without_ttl(connection: redis.Redis) -> set[bytes]:
-    while work_off(connection):
+    while run_steps(connection):
         pass
     return {key for key in connection.keys("*") if connection.ttl(key) == -1}
 
@@ -157,7 +157,7 @@ def test_cancel_in_a_callers_pipeline(queue: Queue, connection: redis.Redis, wor
         future.cancel(pipeline=pipeline)
         assert statuses(future) == ["deferred"]
         pipeline.execute()
-    work_off(connection)
+    run_steps(connection)
     assert statuses(future, blocker) == ["canceled", "canceled"]
 
 
@@ -193,7 +193,7 @@ def test_a_delete_whose_process_died_is_finished_by_others_in_any_order(
         future.delete(pipeline=pipeline)
         pipeline.execute()
     step(connection, f"retire:{future.id}")  # which must not take the list away
-    while work_off(connection):
+    while run_steps(connection):
         pass
     assert statuses(blocker) == ["canceled"]
     assert not [key for key in connection.keys("*") if future.id.encode() in key]
@@ -212,7 +212,7 @@ def test_deleting_everything_leaves_nothing(
     work()
     for job in (failing, waiting, dependency, inner, outer):
         get_job(job.id, connection).delete()
-    work_off(connection)
+    run_steps(connection)
     rest = {key for key in connection.keys("*") if not key.startswith((b"rq:worker", b"rq:clean"))}
     assert rest == {b"rq:queues"}
 

@@ -33,8 +33,8 @@ def run(connection: Redis) -> Runs:
 
 
 @pytest.fixture(params=["ours", "RQ's"])
-def work_off(request: pytest.FixtureRequest, connection: Redis, work: Work) -> Work:
-    """`work_off()`: the jobs that are due, by our worker and by RQ's with our classes."""
+def drain(request: pytest.FixtureRequest, connection: Redis, work: Work) -> Work:
+    """`drain()`: the jobs that are due, by our worker and by RQ's with our classes."""
     if request.param == "RQ's":
         return work
 
@@ -52,7 +52,7 @@ def count_starts(log: Path) -> int:
 @pytest.mark.parametrize("then", ["fail", "retry", "retry later", "list"])
 @pytest.mark.parametrize("backoff_s", [0, 3600])
 def test_a_job_that_ends_after_the_cancel_is_not_retried(
-    run: Runs, work_off: Work, tmp_path: Path, then: str, backoff_s: float
+    run: Runs, drain: Work, tmp_path: Path, then: str, backoff_s: float
 ) -> None:
     log = tmp_path / "log"
     page = job(
@@ -63,7 +63,7 @@ def test_a_job_that_ends_after_the_cancel_is_not_retried(
         with_={"log": str(log), "then": then},
     )
     run.submit(page)
-    work_off()
+    drain()
     assert count_starts(log) == 1
     assert run.state == "canceled"
     assert run.states["page[0]"] == ("failed" if then in ("fail", "list") else "canceled")
@@ -74,7 +74,7 @@ def test_a_job_that_ends_after_the_cancel_is_not_retried(
 
 
 def test_what_runs_after_a_cancel_is_retried_but_not_when_all_is_to_end_now(
-    run: Runs, work_off: Work, connection: Redis, tmp_path: Path
+    run: Runs, drain: Work, connection: Redis, tmp_path: Path
 ) -> None:
     log = tmp_path / "log"
     run.submit(
@@ -82,7 +82,7 @@ def test_what_runs_after_a_cancel_is_retried_but_not_when_all_is_to_end_now(
         job("clean", "fail_twice", needs=("first",), if_="always()", retries=Retry(4, 0),
             with_={"log": str(log)}),
     )  # fmt: skip
-    work_off()
+    drain()
     assert count_starts(log) == 3
     assert run.states["clean"] == "finished"
     # In a run that ends now:
@@ -90,13 +90,13 @@ def test_what_runs_after_a_cancel_is_retried_but_not_when_all_is_to_end_now(
     log.unlink()
     values = {"log": str(log), "then": "fail", "now": True}
     run.submit(job("clean", "cancel_my_run", if_="always()", retries=Retry(4, 0), with_=values))
-    work_off()
+    drain()
     assert count_starts(log) == 1
     assert run.state == "canceled"
 
 
 def test_items_that_a_job_adds_which_runs_after_a_cancel_run_too(
-    run: Runs, work_off: Work, tmp_path: Path
+    run: Runs, drain: Work, tmp_path: Path
 ) -> None:
     log = tmp_path / "log"
     run.submit(
@@ -106,13 +106,13 @@ def test_items_that_a_job_adds_which_runs_after_a_cancel_run_too(
             for_each=each("${{ jobs.list.result }}"),
             with_={"path": str(log), "text": "${{ item }}"}),
     )  # fmt: skip
-    work_off()
+    drain()
     assert count_starts(log) == 2, (run.states, {n: run.reason(n) for n in run.states})
     assert run.states["clean[1]"] == "finished"
 
 
 def test_a_nested_workflow_that_runs_after_a_cancel_does_so_to_its_end(
-    run: Runs, work_off: Work, tmp_path: Path
+    run: Runs, drain: Work, tmp_path: Path
 ) -> None:
     log = tmp_path / "log"
     inner = Workflow(
@@ -125,7 +125,7 @@ def test_a_nested_workflow_that_runs_after_a_cancel_does_so_to_its_end(
         JobSpec("clean", "", workflow="inner", needs=("first",), if_="always()"),
         workflows={"inner": inner},
     )
-    work_off()
+    drain()
     assert count_starts(log) == 2
     assert run.states["clean.two"] == run.states["clean"] == "finished"
     assert run.state == "canceled"
@@ -195,16 +195,16 @@ def test_a_schedule_queues_no_job_of_a_run_that_is_being_canceled(
 
 
 def test_a_cancel_ends_what_waits_for_its_back_off_a_slot_or_an_approval(
-    run: Runs, work_off: Work, connection: Redis, tmp_path: Path
+    run: Runs, drain: Work, connection: Redis, tmp_path: Path
 ) -> None:
     run.submit(
         job("later", "fail", retries=Retry(4, 3600)),
         job("asks", "give", approval=Approval(), with_={"value": 1}),
     )
-    work_off()
+    drain()
     assert run.states == {"later": "scheduled", "asks": "deferred"}
     runs.cancel(RUN, connection)
-    work_off()
+    drain()
     assert run.states == {"later": "canceled", "asks": "canceled"}
     assert run.state == "canceled"
 
@@ -231,20 +231,20 @@ def test_an_item_of_a_closed_group_is_not_retried(run: Runs, work: Work, connect
 
 
 def test_a_job_whose_run_was_removed_leaves_nothing_that_never_expires(
-    run: Runs, work_off: Work, tidy: Work, connection: Redis
+    run: Runs, drain: Work, tidy: Work, connection: Redis
 ) -> None:
     run.submit(job("page", "remove_my_run", for_each=each([0], more="result.links")))
-    work_off()
+    drain()
     tidy()
     left = [key for key in connection.keys("*") if RUN.encode() in key]
     assert [key for key in left if connection.ttl(key) == -1] == []
 
 
 def test_what_is_added_to_a_run_that_is_over_is_refused_in_a_sentence(
-    run: Runs, work_off: Work, connection: Redis
+    run: Runs, drain: Work, connection: Redis
 ) -> None:
     run.submit(job("a", "give", with_={"value": 1}))
-    work_off()
+    drain()
     hold = holds.Hold(run_id=RUN, name="b")
     queue = Queue(connection=connection)
     late = Job.create("operator.add", (1, 1), id=f"{RUN}-b", connection=connection)

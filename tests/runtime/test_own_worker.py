@@ -12,7 +12,7 @@ from flowq.runtime import keys
 from flowq.runtime.job import get_job
 from flowq.runtime.maintenance import Pass
 from flowq.runtime.queue import Queue
-from flowq.runtime.steps import work_off
+from flowq.runtime.steps import run_steps
 from flowq.workers import Worker
 from tests import JOBS_FOLDER
 
@@ -51,7 +51,7 @@ def test_a_future_job_waits_for_success_failure_and_requeue(
     get_job(blocker.id, connection).requeue()
     own_work()
     assert sorted(log.read_text().split()) == ["good", "runs", "skipped", "waits"]
-    while work_off(connection):
+    while run_steps(connection):
         pass
     assert connection.exists(good.key) == 0
     assert 0 < connection.ttl(blocker.key) <= 500
@@ -74,7 +74,7 @@ def test_blockers_are_retired_although_the_result_of_the_future_job_was_gone_bef
     assert connection.zscore(keys.TODO, f"retire:{future.id}") is not None
     connection.pexpire(future.key, 1)
     wait_until(lambda: not connection.exists(future.key))
-    while work_off(connection):
+    while run_steps(connection):
         pass
     assert 0 < connection.ttl(blocker.key) <= 500
     assert connection.exists(keys.future(future.id), keys.edges(future.id)) == 0
@@ -88,7 +88,7 @@ def test_a_future_job_that_keeps_nothing_ends_all_the_same(
     queue.enqueue("operator.add", 1, 2, blocked_by=future)
     future.release()
     own_work()
-    while work_off(connection):
+    while run_steps(connection):
         pass
     assert not [key for key in connection.keys("*") if future.id.encode() in key]
 

@@ -41,10 +41,10 @@ def any_work(request: pytest.FixtureRequest, work: Work, connection: Redis) -> W
     if request.param == "rq":
         return work
 
-    return lambda: work_off_in_children(connection)
+    return lambda: drain_in_children(connection)
 
 
-def work_off_in_children(connection: Redis) -> None:
+def drain_in_children(connection: Redis) -> None:
     worker = Worker(["default"], connection=connection, paths=[JOBS_FOLDER], mode="warm")
     worker.work(burst=True, logging_level="CRITICAL")
 
@@ -202,7 +202,7 @@ def test_an_error_that_is_no_text_is_kept_and_decided_like_any_other(
         fail_as("named", "no text", tmp_path, Retry(2, on=("ValueError",)), times=9),
         fail_as("never", "no text", tmp_path, Retry(2, never_on=("ValueError",)), times=9),
     )
-    work_off_in_children(connection)
+    drain_in_children(connection)
     _, attempts_by_name = Run(RUN, connection).history()
     error = r"ValueError: cannot read x\xff"
     found = {name: [each.error for each in some] for name, some in attempts_by_name.items()}

@@ -16,7 +16,7 @@ from flowq.runtime import keys, scripts
 from flowq.runtime.job import get_job
 from flowq.runtime.queue import Queue
 from flowq.runtime.scripts import HotScript, Script
-from flowq.runtime.steps import work_off
+from flowq.runtime.steps import run_steps
 from flowq.server import Server
 from flowq.workers.redis_side import Capacity, RedisSide
 
@@ -141,10 +141,10 @@ def test_settling_never_raises_and_leaves_a_note_when_it_cannot(
     assert connection.zrange(keys.TODO, 0, -1) == [f"end:{blocker.id}:finished".encode()]
     assert connection.zcard("rq:failed:default") == 0
     with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
-        work_off(connection)
+        run_steps(connection)
     connection.delete(keys.edges(future.id))
     connection.restore(keys.edges(future.id), 0, edges)
-    assert work_off(connection) == 1
+    assert run_steps(connection) == 1
     assert future.get_status() == "queued"
 
 
@@ -164,7 +164,7 @@ def test_what_follows_from_an_end_is_not_lost_when_it_cannot_be_settled_at_once(
     assert (middle.get_status(), last.get_status()) == ("canceled", "deferred")
     connection.delete(keys.edges(last.id))
     connection.restore(keys.edges(last.id), 0, edges)
-    work_off(connection)
+    run_steps(connection)
     assert last.get_status() == "queued"
 
 
@@ -183,7 +183,7 @@ def test_a_long_cascade_is_cut_and_finished_from_the_todo(
     jobs[-1].cancel()
     assert jobs[300].get_status() == "canceled"
     assert jobs[0].get_status() == "deferred"
-    work_off(connection, max_steps=5_000)
+    run_steps(connection, max_steps=5_000)
     assert jobs[0].get_status() == "canceled"
 
 
@@ -254,7 +254,7 @@ def test_a_step_of_a_newer_version_is_left_to_it_and_keeps_no_other_waiting(
     scripts.RELEASE.call(connection, "slot", future.id, 0)
     connection.zadd(keys.TODO, {"polish:something": 1})
     with pytest.raises(redis.ResponseError, match="no such operation: polish:something"):
-        work_off(connection)
+        run_steps(connection)
     assert connection.zrange(keys.TODO, 0, -1) == [b"polish:something"]
     assert queue.count == 1
 

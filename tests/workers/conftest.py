@@ -30,8 +30,8 @@ def queue(connection: redis.Redis) -> Queue:
 
 
 @pytest.fixture
-def work_off(connection: redis.Redis) -> Callable[..., Worker]:
-    """`work_off(**options)`: a worker in burst mode, from its start to its end."""
+def drain(connection: redis.Redis) -> Callable[..., Worker]:
+    """`drain(**options)`: a worker in burst mode, from its start to its end."""
 
     def run(*queues: str, **options: Any) -> Worker:
         options.setdefault("mode", "warm")

@@ -41,7 +41,7 @@ from flowq.runtime.queue import Queue
 from flowq.runtime.results import get_failures, get_result, read_end
 from flowq.runtime.waiting import Wait
 
-WorkOff = Callable[..., Any]
+Drain = Callable[..., Any]
 SHOP = Allowed(("allowed_shop.*",))
 
 
@@ -351,7 +351,7 @@ def admitted_jobs(queue: Queue) -> dict[str, Any]:
 def test_a_worker_fails_what_it_must_not_run_once_and_imports_nothing_of_it(
     mode: str,
     queue: Queue,
-    work_off: WorkOff,
+    drain: Drain,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -359,7 +359,7 @@ def test_a_worker_fails_what_it_must_not_run_once_and_imports_nothing_of_it(
     monkeypatch.setenv("FORBIDDEN_MARK", str(mark))
     refused, admitted = refused_jobs(queue, str(mark)), admitted_jobs(queue)
     mark.unlink(missing_ok=True)  # `meta` is read back where it is written
-    work_off(mode=mode, allow=["allowed_shop.*"])
+    drain(mode=mode, allow=["allowed_shop.*"])
 
     assert not mark.exists()
     for name, job in refused.items():
@@ -374,11 +374,11 @@ def test_a_worker_fails_what_it_must_not_run_once_and_imports_nothing_of_it(
     assert [job.return_value() for job in admitted.values()] == [3, models.Order(2), 5]
 
 
-def test_jobs_that_are_kept_as_json_are_matched_too(queue: Queue, work_off: WorkOff) -> None:
+def test_jobs_that_are_kept_as_json_are_matched_too(queue: Queue, drain: Drain) -> None:
     plain = Queue(connection=queue.connection, serializer=JSONSerializer)
     bad = enqueue_by_name(plain, "os.getpid")
     good = enqueue_by_name(plain, "allowed_shop.tasks.charge", 4)
-    work_off(allow=["allowed_shop.*"], serializer="json")
+    drain(allow=["allowed_shop.*"], serializer="json")
     assert bad.get_status() == "failed"
     assert "os.getpid is not allowed here" in error_of(bad)
     assert good.return_value() == 4
@@ -417,14 +417,14 @@ REFUSED = {
 
 
 def test_in_a_run_the_inner_calls_are_matched_and_commands_need_a_word_of_their_own(
-    connection: Redis, work_off: WorkOff, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    connection: Redis, drain: Drain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mark = tmp_path / "mark"
     monkeypatch.setenv("FORBIDDEN_MARK", str(mark))
     text = FLOW.replace("MARK", str(mark))
     plan = compile_plan(parse_workflow(text, "flow.yaml"), {}, run_id="r", imports=False)
     run = submit(plan, connection)
-    work_off(allow=["allowed_shop.*"])
+    drain(allow=["allowed_shop.*"])
     assert not mark.exists()
     failures = get_failures([f"r-{name}" for name in REFUSED], connection)
     for name, words in REFUSED.items():

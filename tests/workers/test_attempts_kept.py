@@ -38,10 +38,10 @@ def tell(attempts: tuple[Attempt, ...]) -> list[tuple[int, str, bool, str, int |
 
 @pytest.mark.parametrize("mode", ["warm", "fork"])
 def test_each_attempt_says_when_it_ran_and_how_it_ended(
-    connection: redis.Redis, work_off: Callable[..., Any], mode: str
+    connection: redis.Redis, drain: Callable[..., Any], mode: str
 ) -> None:
     run = start_run(connection, ENDS)
-    worker = work_off(mode=mode)
+    worker = drain(mode=mode)
     found = attempts_of(run)
     assert tell(found["twice"]) == [
         (1, "failed", True, "ValueError: not yet", None),

@@ -14,7 +14,7 @@ from rq.job import JobStatus
 
 from flowq.runtime.queue import Queue
 
-WorkOff = Callable[..., Any]
+Drain = Callable[..., Any]
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="they read /proc, and use signals")
 
@@ -31,7 +31,7 @@ def outcome_of(job: RQJob) -> str:
 
 def test_bad_jobs_cost_no_other_job_anything(
     queue: Queue,
-    work_off: WorkOff,
+    drain: Drain,
     mode: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -43,7 +43,7 @@ def test_bad_jobs_cost_no_other_job_anything(
     for name in [*bad_jobs.BAD, *bad_jobs.NUMBERS_ONLY]:
         bad[name] = queue.enqueue(bad_jobs.maybe, name)
         short += [queue.enqueue(bad_jobs.maybe) for _ in range(2 if mode == "fork" else 40)]
-    work_off(mode=mode, log_folder=str(tmp_path / "logs"))
+    drain(mode=mode, log_folder=str(tmp_path / "logs"))
 
     assert set(runs_of(queue, short)) == {1}
     assert {job.get_status() for job in short} == {JobStatus.FINISHED}

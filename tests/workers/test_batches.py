@@ -71,14 +71,14 @@ def test_the_end_of_a_steady_kind_can_be_foreseen() -> None:
 
 
 def test_what_waits_behind_a_job_goes_to_a_child_that_is_idle(
-    queue: Queue, work_off: Callable[..., Any]
+    queue: Queue, drain: Callable[..., Any]
 ) -> None:
     # The steady ones teach that an end comes after 50 ms; the long one breaks that promise.
     for _ in range(10):
         queue.enqueue(worker_jobs.sleep, 0.05)
     long = queue.enqueue(worker_jobs.sleep, 1.5)
     after = [queue.enqueue(worker_jobs.sleep, 0.05) for _ in range(4)]
-    work_off(concurrency=2)
+    drain(concurrency=2)
     assert long.latest_result() is not None
     ended = [job.latest_result().created_at for job in after]
     assert max(ended) < long.latest_result().created_at
@@ -179,22 +179,22 @@ def test_a_long_job_in_a_batch_gives_the_others_back(
     )
 
 
-def test_the_children_share_what_there_is(queue: Queue, work_off: Callable[..., Any]) -> None:
+def test_the_children_share_what_there_is(queue: Queue, drain: Callable[..., Any]) -> None:
     jobs = [queue.enqueue(worker_jobs.wait_for_others, "here", 4) for _ in range(4)]
-    work_off(concurrency=4)
+    drain(concurrency=4)
     assert {job.get_status() for job in jobs} == {JobStatus.FINISHED}
 
 
 @pytest.mark.parametrize("batches", [True, False])
 def test_a_fan_in_runs_in_order(
-    queue: Queue, work_off: Callable[..., Any], mode: str, batches: bool
+    queue: Queue, drain: Callable[..., Any], mode: str, batches: bool
 ) -> None:
     count = 20 if mode == "fork" else 300
     future = queue.enqueue(worker_jobs.check_sum, count, deferred=True)
     for _ in range(count):
         queue.enqueue(worker_jobs.count_run, "sum", blocked_by=future)
     future.release()
-    work_off(mode=mode, batches=batches)
+    drain(mode=mode, batches=batches)
     assert future.return_value() == count
 
 
@@ -211,11 +211,9 @@ def test_a_job_that_a_child_has_begun_does_not_wait_in_its_channel() -> None:
     assert child.unread_bytes == 104
 
 
-def test_large_arguments_and_results_come_through(
-    queue: Queue, work_off: Callable[..., Any]
-) -> None:
+def test_large_arguments_and_results_come_through(queue: Queue, drain: Callable[..., Any]) -> None:
     small = [queue.enqueue(worker_jobs.echo, b"x") for _ in range(50)]
     large = [queue.enqueue(worker_jobs.echo, bytes(300_000)) for _ in range(20)]
-    work_off()
+    drain()
     assert all(job.return_value() == b"x" for job in small)
     assert all(len(job.return_value()) == 300_000 for job in large)

@@ -16,7 +16,7 @@ from flowq.errors import WorkflowInvalid
 from flowq.runtime.queue import Queue
 from flowq.spec import JobSpec, Workflow
 
-WorkOff = Callable[..., Any]
+Drain = Callable[..., Any]
 
 RESULT_BY_PATH = {
     "plain": 7,
@@ -61,30 +61,30 @@ def flow_of(paths: Any, **options: Any) -> Workflow:
 
 @pytest.mark.parametrize("options", [{}, {"if_": "1 == 1"}], ids=["plain", "with if"])
 def test_workers_call_whatever_the_check_accepts(
-    queue: Queue, work_off: WorkOff, options: dict[str, Any]
+    queue: Queue, drain: Drain, options: dict[str, Any]
 ) -> None:
     flow = flow_of(RESULT_BY_PATH, **options)
     assert compiling.find_problems(flow) == []
     run = client.submit(compiling.compile_plan(flow, {}), queue.connection)
-    work_off()
+    drain()
     expected = {path.replace(".", "_"): result for path, result in RESULT_BY_PATH.items()}
     assert run.results() == expected
 
 
-def test_workers_fail_what_the_check_refuses(queue: Queue, work_off: WorkOff) -> None:
+def test_workers_fail_what_the_check_refuses(queue: Queue, drain: Drain) -> None:
     flow = flow_of(CODE_BY_PATH)
     problems = compiling.find_problems(flow)
     found = {problem.message.split()[1]: problem.code for problem in problems}
     assert found == {path.replace(".", "_"): code for path, code in CODE_BY_PATH.items()}
     run = client.submit(compiling.compile_plan(flow, {}, imports=False), queue.connection)
-    work_off()
+    drain()
     assert {job.state for job in run.status().jobs.values()} == {"failed"}
 
 
 @pytest.mark.parametrize("path", RESULT_BY_PATH)
-def test_a_plain_queue_takes_the_same_names(queue: Queue, work_off: WorkOff, path: str) -> None:
+def test_a_plain_queue_takes_the_same_names(queue: Queue, drain: Drain, path: str) -> None:
     job = queue.enqueue(f"callable_jobs.{path}", x=7)
-    work_off()
+    drain()
     assert job.return_value() == RESULT_BY_PATH[path]
 
 
@@ -99,19 +99,19 @@ def test_a_plain_queue_takes_the_same_names(queue: Queue, work_off: WorkOff, pat
     ],
 )
 def test_what_a_plain_queue_takes_and_nobody_can_call_fails_with_the_reason(
-    queue: Queue, work_off: WorkOff, function: Any, words: str
+    queue: Queue, drain: Drain, function: Any, words: str
 ) -> None:
     job = queue.enqueue(function, x=7)  # as RQ does: the name is looked for by the worker
-    work_off()
+    drain()
     assert job.get_status() is JobStatus.FAILED
     result = job.latest_result()
     assert result is not None
     assert words in str(result.exc_string)
 
 
-def test_a_generator_is_no_coroutine(queue: Queue, work_off: WorkOff) -> None:
+def test_a_generator_is_no_coroutine(queue: Queue, drain: Drain) -> None:
     job = queue.enqueue(callable_jobs.generator, 7)
-    work_off()
+    drain()
     assert job.get_status() is JobStatus.FINISHED  # as with RQ, from Python 3.12 on
     assert job.return_value() == "Unserializable return value"
 

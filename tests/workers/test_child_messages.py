@@ -145,7 +145,7 @@ def test_nothing_in_the_supervisor_loads_a_pickle() -> None:
 
 @pytest.mark.parametrize("mode", ["warm", "fork"])
 def test_a_job_that_talks_to_the_supervisor_is_failed_and_nothing_of_it_is_loaded(
-    queue: Queue, work_off: Callable[..., Any], mode: str, tmp_path: Path
+    queue: Queue, drain: Callable[..., Any], mode: str, tmp_path: Path
 ) -> None:
     mark = str(tmp_path / "mark")
     hostile = [queue.enqueue(hostile_jobs.send_pickle, mark)]
@@ -153,7 +153,7 @@ def test_a_job_that_talks_to_the_supervisor_is_failed_and_nothing_of_it_is_loade
         hostile.append(queue.enqueue(hostile_jobs.send_length, 2**50))
     dead = queue.enqueue(hostile_jobs.keep_pickle, mark)
     good = [queue.enqueue(hostile_jobs.nothing) for _ in range(3)]
-    work_off(mode=mode)
+    drain(mode=mode)
     assert not (tmp_path / "mark").exists()
     for job in hostile:
         result = job.latest_result()

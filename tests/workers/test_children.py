@@ -32,7 +32,7 @@ from flowq.workers.scratch_folder import ScratchFolder
 from flowq.workers.shared_state import SharedState
 from tests.runtime.server_processes import is_alive
 
-WorkOff = Callable[..., Any]
+Drain = Callable[..., Any]
 
 
 def error_of(job: RQJob) -> str:
@@ -52,12 +52,12 @@ def error_of(job: RQJob) -> str:
     ],
 )
 def test_only_the_job_that_ends_its_process_fails(
-    queue: Queue, work_off: WorkOff, mode: str, function: Any, words: str
+    queue: Queue, drain: Drain, mode: str, function: Any, words: str
 ) -> None:
     before = queue.enqueue(worker_jobs.add, 1, 2)
     bad = queue.enqueue(function)
     after = queue.enqueue(worker_jobs.add, 3, 4)
-    work_off(mode=mode)
+    drain(mode=mode)
     assert bad.get_status() is JobStatus.FAILED
     assert words in error_of(bad)
     assert [before.return_value(), after.return_value()] == [3, 7]
@@ -66,7 +66,7 @@ def test_only_the_job_that_ends_its_process_fails(
 
 def test_children_that_cannot_begin_say_why_and_end_the_worker(
     queue: Queue,
-    work_off: WorkOff,
+    drain: Drain,
     mode: str,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
@@ -79,29 +79,27 @@ def test_children_that_cannot_begin_say_why_and_end_the_worker(
     queue.enqueue(worker_jobs.nothing)
     monkeypatch.setattr("flowq.workers.worker.ScratchFolder", make_and_lose)
     with pytest.raises(FlowqError, match="before they can take a job"):
-        work_off(mode=mode)
+        drain(mode=mode)
     assert "FileNotFoundError" in capfd.readouterr().err
 
 
-def test_an_error_with_text_that_is_not_utf8_is_kept(
-    queue: Queue, work_off: WorkOff, mode: str
-) -> None:
+def test_an_error_with_text_that_is_not_utf8_is_kept(queue: Queue, drain: Drain, mode: str) -> None:
     job = queue.enqueue(worker_jobs.fail, "no caf\udce9")
     concluded = queue.enqueue(worker_jobs.fail, "no caf\udce9", retry=rq.Retry(max=1))
-    work_off(mode=mode)
+    drain(mode=mode)
     assert r"ValueError: no caf\xe9" in error_of(job)
     assert r"ValueError: no caf\xe9" in error_of(concluded)
 
 
-def test_the_last_output_is_in_the_error(queue: Queue, work_off: WorkOff, mode: str) -> None:
+def test_the_last_output_is_in_the_error(queue: Queue, drain: Drain, mode: str) -> None:
     bad = queue.enqueue(worker_jobs.kill_oneself)
-    work_off(mode=mode)
+    drain(mode=mode)
     assert "the last words" in error_of(bad)
 
 
-def test_retry_decides_about_a_job_that_was_killed(queue: Queue, work_off: WorkOff) -> None:
+def test_retry_decides_about_a_job_that_was_killed(queue: Queue, drain: Drain) -> None:
     bad = queue.enqueue(worker_jobs.exit_hard, retry=rq.Retry(max=2))
-    work_off()
+    drain()
     assert bad.get_status() is JobStatus.FAILED
     assert bad.retries_left is not None
     assert bad.get_meta() == {}
@@ -109,12 +107,10 @@ def test_retry_decides_about_a_job_that_was_killed(queue: Queue, work_off: WorkO
     assert bad.retries_left == 0
 
 
-def test_in_a_batch_only_the_job_that_was_executing_is_charged(
-    queue: Queue, work_off: WorkOff
-) -> None:
+def test_in_a_batch_only_the_job_that_was_executing_is_charged(queue: Queue, drain: Drain) -> None:
     # All of one kind, so that they are handed over together once it is known to be short.
     jobs = [queue.enqueue(worker_jobs.exit_if, number == 150) for number in range(200)]
-    work_off()
+    drain()
     statuses = [job.get_status() for job in jobs]
     assert statuses[150] is JobStatus.FAILED
     assert statuses.count(JobStatus.FINISHED) == 199
@@ -124,11 +120,11 @@ def test_in_a_batch_only_the_job_that_was_executing_is_charged(
 
 @pytest.mark.parametrize("function", [worker_jobs.swallow_timeout, worker_jobs.loop_in_c])
 def test_a_job_that_does_not_mind_its_timeout_is_killed(
-    queue: Queue, work_off: WorkOff, mode: str, function: Any
+    queue: Queue, drain: Drain, mode: str, function: Any
 ) -> None:
     bad = queue.enqueue(function, job_timeout=1)
     good = queue.enqueue(worker_jobs.add, 1, 2)
-    work_off(mode=mode, timeout_grace_s=0.3)
+    drain(mode=mode, timeout_grace_s=0.3)
     assert bad.get_status() is JobStatus.FAILED
     assert "JobTimeoutException" in error_of(bad)
     assert "1 seconds" in error_of(bad)
@@ -145,37 +141,37 @@ def test_the_error_of_a_timeout_is_whole_whatever_its_number() -> None:
     assert "rq.timeouts:JobTimeoutException" in failure.names
 
 
-def test_a_timeout_is_raised_in_the_job_first(queue: Queue, work_off: WorkOff, mode: str) -> None:
+def test_a_timeout_is_raised_in_the_job_first(queue: Queue, drain: Drain, mode: str) -> None:
     slow = queue.enqueue(worker_jobs.sleep, 60, job_timeout=1)
-    work_off(mode=mode)
+    drain(mode=mode)
     assert slow.get_status() is JobStatus.FAILED
     assert "time.sleep(seconds)" in error_of(slow)
     assert "rq.timeouts.JobTimeoutException: Task exceeded maximum timeout" in error_of(slow)
 
 
 def test_what_a_killed_job_has_started_dies_with_it(
-    queue: Queue, work_off: WorkOff, mode: str, tmp_path: Path, wait_until: Callable[..., None]
+    queue: Queue, drain: Drain, mode: str, tmp_path: Path, wait_until: Callable[..., None]
 ) -> None:
     path = tmp_path / "pid"
     queue.enqueue(worker_jobs.ignore_sigterm, str(path), job_timeout=1)
-    work_off(mode=mode, timeout_grace_s=0.3)
+    drain(mode=mode, timeout_grace_s=0.3)
     pid = int(path.read_text())
     wait_until(lambda: not is_alive(pid))
 
 
-def test_a_result_that_cannot_be_pickled_becomes_a_text(queue: Queue, work_off: WorkOff) -> None:
+def test_a_result_that_cannot_be_pickled_becomes_a_text(queue: Queue, drain: Drain) -> None:
     job = queue.enqueue(worker_jobs.return_lambda)
-    work_off()
+    drain()
     assert job.get_status() is JobStatus.FINISHED
     assert job.return_value() == "Unserializable return value"
 
 
 def test_output_goes_to_the_log_of_its_job_and_stays_bounded(
-    queue: Queue, work_off: WorkOff, mode: str, tmp_path: Path
+    queue: Queue, drain: Drain, mode: str, tmp_path: Path
 ) -> None:
     loud = queue.enqueue(worker_jobs.print_much, 100)
     quiet = queue.enqueue(worker_jobs.nothing)
-    work_off(mode=mode, log_folder=str(tmp_path))
+    drain(mode=mode, log_folder=str(tmp_path))
     text = (tmp_path / f"{loud.id}.log").read_bytes()
     assert loud.get_status() is JobStatus.FINISHED
     assert len(text) < 1_100_000
@@ -186,83 +182,79 @@ def test_output_goes_to_the_log_of_its_job_and_stays_bounded(
 
 @pytest.mark.skipif(sys.platform != "linux", reason="it looks into /proc")
 def test_a_file_in_the_place_of_the_output_is_not_emptied(
-    queue: Queue, work_off: WorkOff, tmp_path: Path
+    queue: Queue, drain: Drain, tmp_path: Path
 ) -> None:
     path = tmp_path / "precious"
     path.write_text("precious")
     taking = queue.enqueue(worker_jobs.take_descriptor, str(path))
     after = queue.enqueue(worker_jobs.print_much, 0)
-    work_off(log_folder=str(tmp_path))
+    drain(log_folder=str(tmp_path))
     assert taking.get_status() is after.get_status() is JobStatus.FINISHED
     assert path.read_text() == "written" + "precious"[len("written") :]
     assert (tmp_path / f"{after.id}.log").read_text() == "the end"
 
 
-def test_a_child_in_which_threads_were_left_is_replaced(queue: Queue, work_off: WorkOff) -> None:
+def test_a_child_in_which_threads_were_left_is_replaced(queue: Queue, drain: Drain) -> None:
     first = queue.enqueue(worker_jobs.leave_thread)
     second = queue.enqueue(worker_jobs.get_pid)
     third = queue.enqueue(worker_jobs.get_pid)
-    work_off()
+    drain()
     assert first.return_value() != second.return_value() == third.return_value()
 
 
 def test_a_thread_that_a_module_starts_when_it_is_imported_may_stay(
-    queue: Queue, work_off: WorkOff
+    queue: Queue, drain: Drain
 ) -> None:
     jobs = [queue.enqueue("threading_jobs.get_pid") for _ in range(3)]
-    work_off()
+    drain()
     assert len({job.return_value() for job in jobs}) == 1
 
 
-def test_fork_mode_has_a_process_for_each_job(queue: Queue, work_off: WorkOff) -> None:
+def test_fork_mode_has_a_process_for_each_job(queue: Queue, drain: Drain) -> None:
     jobs = [queue.enqueue(worker_jobs.get_pid) for _ in range(3)]
-    work_off(mode="fork")
+    drain(mode="fork")
     pids = {job.return_value() for job in jobs}
     assert len(pids) == 3
     assert os.getpid() not in pids
 
 
 def test_a_process_for_one_job_finds_the_scripts_put_together(
-    queue: Queue, work_off: WorkOff, monkeypatch: pytest.MonkeyPatch
+    queue: Queue, drain: Drain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for script in scripts.ALL:
         for name in ("source", "digest", "function", "library"):
             monkeypatch.delitem(vars(script), name, raising=False)
     missing = queue.enqueue(worker_jobs.scripts_not_put_together)
-    work_off(mode="fork")
+    drain(mode="fork")
     assert missing.return_value() == []
 
 
-def test_a_child_is_replaced_after_its_number_of_jobs(queue: Queue, work_off: WorkOff) -> None:
+def test_a_child_is_replaced_after_its_number_of_jobs(queue: Queue, drain: Drain) -> None:
     jobs = [queue.enqueue(worker_jobs.get_pid) for _ in range(6)]
-    work_off(max_jobs_per_child=2)
+    drain(max_jobs_per_child=2)
     pids = [job.return_value() for job in jobs]
     assert pids[::2] == pids[1::2]
     assert len(set(pids)) == 3
 
 
-def test_a_copy_that_a_job_has_forked_does_not_work_on(queue: Queue, work_off: WorkOff) -> None:
+def test_a_copy_that_a_job_has_forked_does_not_work_on(queue: Queue, drain: Drain) -> None:
     job = queue.enqueue(worker_jobs.fork_and_return)
     others = [queue.enqueue(worker_jobs.count_run, "runs") for _ in range(20)]
-    work_off()
+    drain()
     assert job.return_value() == "back"
     assert sorted(other.return_value() for other in others) == list(range(1, 21))
 
 
-def test_a_job_does_not_inherit_the_folder_of_the_one_before(
-    queue: Queue, work_off: WorkOff
-) -> None:
+def test_a_job_does_not_inherit_the_folder_of_the_one_before(queue: Queue, drain: Drain) -> None:
     jobs = [queue.enqueue(worker_jobs.change_folder) for _ in range(2)]
-    work_off()
+    drain()
     assert [job.return_value() for job in jobs] == [str(Path.cwd())] * 2
 
 
-def test_coroutines_meta_and_the_current_job_work(
-    queue: Queue, work_off: WorkOff, mode: str
-) -> None:
+def test_coroutines_meta_and_the_current_job_work(queue: Queue, drain: Drain, mode: str) -> None:
     coroutine = queue.enqueue(worker_jobs.wait_a_little)
     progress = queue.enqueue(worker_jobs.save_progress)
-    work_off(mode=mode)
+    drain(mode=mode)
     assert coroutine.return_value() == "waited"
     assert progress.return_value() == {"id": progress.id, "environment": progress.id}
     assert progress.get_meta() == {"progress": 50}
@@ -343,7 +335,7 @@ def test_the_pauses_between_children_that_are_killed_before_they_are_ready_grow_
 @pytest.mark.skipif(sys.platform == "win32", reason="it has no signals")
 def test_a_worker_gives_up_when_preloading_kills_its_children_for_a_long_time(
     queue: Queue,
-    work_off: WorkOff,
+    drain: Drain,
     mode: str,
     killer: str,
     monkeypatch: pytest.MonkeyPatch,
@@ -354,7 +346,7 @@ def test_a_worker_gives_up_when_preloading_kills_its_children_for_a_long_time(
     job = queue.enqueue(worker_jobs.nothing)
     message = r"3 children in a row were killed before they could .* and --preload"
     with pytest.raises(FlowqError, match=message) as info:
-        work_off(mode=mode, preload=[killer])
+        drain(mode=mode, preload=[killer])
     assert info.value.exit_code == 1
     assert job.get_status() is JobStatus.QUEUED
 

@@ -40,34 +40,34 @@ def left(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 @pytest.mark.parametrize("batches", [True, False])
 def test_a_chore_waits_for_a_pause(
-    queue: Queue, work_off: Callable[..., Any], left: list[int], batches: bool
+    queue: Queue, drain: Callable[..., Any], left: list[int], batches: bool
 ) -> None:
     for _ in range(200):
         queue.enqueue(worker_jobs.nothing)
-    work_off(batches=batches, lease=AT_ONCE)
+    drain(batches=batches, lease=AT_ONCE)
     assert left == [0]
 
 
 @pytest.mark.parametrize("batches", [True, False])
 def test_a_chore_does_not_wait_for_ever(
     queue: Queue,
-    work_off: Callable[..., Any],
+    drain: Callable[..., Any],
     left: list[int],
     batches: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(turns, "CHORES_S", 0.05)
     jobs = [queue.enqueue(worker_jobs.sleep, 0.001) for _ in range(400)]
-    work_off(batches=batches, lease=AT_ONCE)
+    drain(batches=batches, lease=AT_ONCE)
     assert left[0] > 0
     assert {job.get_status() for job in jobs} == {"finished"}
 
 
 def test_a_chore_does_not_wait_for_ever_behind_jobs_whose_ends_can_be_foreseen(
-    queue: Queue, work_off: Callable[..., Any], left: list[int], monkeypatch: pytest.MonkeyPatch
+    queue: Queue, drain: Callable[..., Any], left: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(turns, "CHORES_S", 0.3)
     for _ in range(80):
         queue.enqueue(worker_jobs.sleep, 0.01)
-    work_off(lease=AT_ONCE)
+    drain(lease=AT_ONCE)
     assert left[0] > 0

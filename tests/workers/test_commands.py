@@ -155,12 +155,12 @@ def test_rq_worker_takes_our_classes(queue: Queue, name: str) -> None:
 
 
 def test_the_json_serializer_is_used_throughout(
-    queue: Queue, work_off: Callable[..., Any], mode: str
+    queue: Queue, drain: Callable[..., Any], mode: str
 ) -> None:
     serializer = "rq.serializers.JSONSerializer"
     plain = rq.Queue(connection=queue.connection, serializer=serializer)
     job = plain.enqueue(worker_jobs.add, 1, 2)
-    work_off(mode=mode, serializer=serializer)
+    drain(mode=mode, serializer=serializer)
     assert job.return_value() == 3
 
 

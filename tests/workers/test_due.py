@@ -87,10 +87,10 @@ def test_what_is_scheduled_keeps_its_instant(queue: Queue) -> None:
     assert [registry.get_scheduled_time(job) for job in jobs] == [at] * 4
 
 
-def test_a_repeat_keeps_its_instant(queue: Queue, work_off: Callable[..., flowq.Worker]) -> None:
+def test_a_repeat_keeps_its_instant(queue: Queue, drain: Callable[..., flowq.Worker]) -> None:
     job = queue.enqueue(worker_jobs.nothing, repeat=rq.Repeat(1, interval=100))
     before = time.time()
-    work_off()
+    drain()
     due_at = queue.connection.zscore(keys.scheduled(queue.name), job.id)
     assert due_at >= before + 100
     assert due_at % 1
@@ -167,11 +167,11 @@ def test_a_worker_hears_when_a_schedule_changes(
 
 
 def test_a_worker_that_ends_gives_rqs_scheduler_its_turn(
-    queue: Queue, start_worker: Start, work_off: Callable[..., flowq.Worker], wait_until: Wait
+    queue: Queue, start_worker: Start, drain: Callable[..., flowq.Worker], wait_until: Wait
 ) -> None:
     other = start_worker(name="other")
     wait_until(lambda: queue.connection.exists("rq:scheduler-lock:default"), 10)
-    work_off()
+    drain()
     assert queue.connection.get("rq:scheduler-lock:default") == b"flowq"
     other.terminate()
     assert other.wait(10) == 0
@@ -180,10 +180,10 @@ def test_a_worker_that_ends_gives_rqs_scheduler_its_turn(
 
 
 def test_a_worker_leaves_the_lock_of_rqs_scheduler_alone(
-    queue: Queue, work_off: Callable[..., flowq.Worker]
+    queue: Queue, drain: Callable[..., flowq.Worker]
 ) -> None:
     scheduler = RQScheduler([queue], connection=queue.connection)
     scheduler.acquire_locks()
     owner = queue.connection.get("rq:scheduler-lock:default")
-    work_off()
+    drain()
     assert queue.connection.get("rq:scheduler-lock:default") == owner

@@ -88,7 +88,7 @@ def _round(seconds: float) -> Any:
 @pytest.mark.parametrize("function", [worker_jobs.nothing, worker_jobs.get_dict, worker_jobs.fail])
 @pytest.mark.parametrize("name", OPTIONS)
 def test_keys_fields_and_ttls_are_those_of_rq(
-    connection: redis.Redis, work_off: Callable[..., Any], name: str, function: Any
+    connection: redis.Redis, drain: Callable[..., Any], name: str, function: Any
 ) -> None:
     def enqueue() -> None:
         rq.Queue(connection=connection).enqueue(function, job_id="J", **OPTIONS[name])
@@ -98,26 +98,26 @@ def test_keys_fields_and_ttls_are_those_of_rq(
     theirs = snapshot(connection)
     connection.flushall()
     enqueue()
-    work_off()
+    drain()
     assert snapshot(connection) == theirs
 
 
 def test_dependents_are_queued_by_rqs_own_way(
-    connection: redis.Redis, work_off: Callable[..., Any]
+    connection: redis.Redis, drain: Callable[..., Any]
 ) -> None:
     queue = rq.Queue(connection=connection)
     first = queue.enqueue(worker_jobs.get_dict)
     second = queue.enqueue(worker_jobs.nothing, depends_on=first)
     failing = queue.enqueue(worker_jobs.fail)
     third = queue.enqueue(worker_jobs.nothing, depends_on=failing)
-    work_off()
+    drain()
     assert first.return_value() == {"a": 1}
     assert second.get_status() is JobStatus.FINISHED
     assert third.get_status() is JobStatus.DEFERRED
 
 
 def test_a_rate_limited_job_gives_its_slot_back(
-    connection: redis.Redis, work_off: Callable[..., Any]
+    connection: redis.Redis, drain: Callable[..., Any]
 ) -> None:
     queue = rq.Queue(connection=connection)
     limit = rq.RateLimit(key="k", concurrency=1) if hasattr(rq, "RateLimit") else None
@@ -126,7 +126,7 @@ def test_a_rate_limited_job_gives_its_slot_back(
 
         limit = RateLimit(key="k", concurrency=1)
     jobs = [queue.enqueue(worker_jobs.nothing, rate_limit=limit) for _ in range(3)]
-    work_off()
+    drain()
     assert [job.get_status() for job in jobs] == [JobStatus.FINISHED] * 3
 
 
@@ -144,9 +144,9 @@ def test_a_job_that_is_canceled_while_it_runs_still_finishes(
     wait_until(lambda: job.get_status() is JobStatus.FINISHED)
 
 
-def test_a_returned_retry_runs_again(queue: Queue, work_off: Callable[..., Any]) -> None:
+def test_a_returned_retry_runs_again(queue: Queue, drain: Callable[..., Any]) -> None:
     job = queue.enqueue(worker_jobs.return_retry)
-    work_off()
+    drain()
     assert queue.connection.get("runs") == b"3"
     assert job.get_status() is JobStatus.FAILED
 
@@ -164,7 +164,7 @@ def test_the_statistics_of_the_worker_are_kept(
 
 
 def test_what_rqs_code_has_to_end_is_ended_without_waiting_for_anything_else(
-    queue: Queue, work_off: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, mode: str
+    queue: Queue, drain: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, mode: str
 ) -> None:
     for name in ("TIDY_S", "DUE_S", "SIGN_S"):
         monkeypatch.setattr(f"flowq.workers.periodic.{name}", 60.0)
@@ -180,13 +180,13 @@ def test_what_rqs_code_has_to_end_is_ended_without_waiting_for_anything_else(
     monkeypatch.setattr("flowq.workers.supervisor.Waiter", Watched)
     first = queue.enqueue(worker_jobs.nothing)
     last = queue.enqueue(worker_jobs.nothing, depends_on=first)  # which our script leaves to RQ
-    work_off(mode=mode, lease_s=60.0)
+    drain(mode=mode, lease_s=60.0)
     assert last.get_status() is JobStatus.FINISHED
     assert max(waits_in_vain, default=0.0) < 0.5
 
 
 def test_children_that_die_before_they_begin_to_end_a_job_do_not_cost_it_its_retries(
-    queue: Queue, work_off: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    queue: Queue, drain: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     killed: list[int] = []
     conclude = Pool.conclude
@@ -201,7 +201,7 @@ def test_children_that_die_before_they_begin_to_end_a_job_do_not_cost_it_its_ret
 
     monkeypatch.setattr(Pool, "conclude", conclude_and_die)
     job = queue.enqueue(worker_jobs.fail_once, "runs", retry=rq.Retry(max=1))
-    work_off(mode="multiprocessing")  # where it takes long until a new child begins anything
+    drain(mode="multiprocessing")  # where it takes long until a new child begins anything
     assert len(killed) == MAX_TRIES
     assert job.get_status() is JobStatus.FINISHED
 
@@ -209,13 +209,13 @@ def test_children_that_die_before_they_begin_to_end_a_job_do_not_cost_it_its_ret
 @pytest.mark.parametrize("function", ["fail", "kill_oneself"])
 def test_a_failed_job_is_logged_once_at_error_with_its_traceback(
     queue: Queue,
-    work_off: Callable[..., Any],
+    drain: Callable[..., Any],
     mode: str,
     function: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     job = queue.enqueue(f"worker_jobs.{function}")
-    work_off(mode=mode)
+    drain(mode=mode)
     assert job.is_failed
     [record] = [record for record in caplog.records if record.levelno >= logging.ERROR]
     assert record.name == "rq.worker"

@@ -84,7 +84,7 @@ def test_a_worker_is_killed_while_one_of_them_runs(
 
 @pytest.mark.parametrize("items", [None, ForEach((1, 2))])
 def test_a_child_is_killed_that_has_added_jobs_and_not_released_them(
-    items: ForEach | None, queue: Queue, work_off: Callable[..., object]
+    items: ForEach | None, queue: Queue, drain: Callable[..., object]
 ) -> None:
     connection = queue.connection
     inside = tuple(
@@ -101,9 +101,9 @@ def test_a_child_is_killed_that_has_added_jobs_and_not_released_them(
         workflows={"inner": Workflow("inner", inside)},
     )
     runs.submit(make_plan(build_graph(workflow), {}, RUN), connection)
-    work_off()
+    drain()
     maintenance.tidy(connection)
-    work_off()
+    drain()
     assert has_ended(connection)
     assert (connection.get("inside"), connection.get("ends")) == (None, b"1")
     kinds = {name: state for name, state in states(connection).items() if name.startswith("w")}

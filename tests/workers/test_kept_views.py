@@ -43,9 +43,9 @@ def run(connection: redis.Redis, tmp_path: Path) -> Run:
 
 
 def test_views_and_outputs_are_there_when_the_worker_has_gone(
-    run: Run, work_off: Callable[..., object], mode: str
+    run: Run, drain: Callable[..., object], mode: str
 ) -> None:
-    work_off(mode=mode)
+    drain(mode=mode)
     assert run.status().state == "succeeded"
     views = run.views()
     assert (views["sum"].result, views["sum"].arguments) == (3, {"a": 1, "b": 2})
@@ -56,14 +56,14 @@ def test_views_and_outputs_are_there_when_the_worker_has_gone(
 
 
 def test_outputs_whose_evaluation_kills_every_child_are_given_up_and_the_run_has_ended(
-    run: Run, connection: redis.Redis, work_off: Callable[..., object]
+    run: Run, connection: redis.Redis, drain: Callable[..., object]
 ) -> None:
     while run.status().state != "succeeded":
-        work_off(max_jobs=1)
+        drain(max_jobs=1)
     entry = {"type": 1, "return_value": base64.b64encode(pickle.dumps(Deadly()))}
     connection.xadd(keys.results("r-sum"), entry)  # type: ignore[arg-type]
     assert run.kept_outputs().is_pending
-    work_off()
+    drain()
     assert run.status().state == "succeeded"
     assert run.kept_outputs().errors["sum"] == (
         "job flowq-outputs-r-1, which was to evaluate it, has failed"

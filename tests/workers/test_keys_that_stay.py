@@ -22,11 +22,11 @@ from flowq.errors import FlowqError, WrongState
 from flowq.runtime import approvals, keys, maintenance, retry, runs
 from flowq.runtime.maintenance import tidy
 from flowq.runtime.queue import Queue
-from flowq.runtime.steps import work_off as make_steps
+from flowq.runtime.steps import run_steps
 from flowq.runtime.uninstalling import uninstall
 from flowq.workers import Worker
 
-WorkOff = Callable[..., Worker]
+Drain = Callable[..., Worker]
 WaitUntil = Callable[..., None]
 
 STAYS = {
@@ -89,14 +89,14 @@ def list_for_ever(connection: redis.Redis) -> set[bytes]:
     return {key for key in connection.keys("*") if connection.ttl(key) == -1} - STAYS
 
 
-def clean_up(connection: redis.Redis, work_off: Callable[[], object]) -> None:
+def clean_up(connection: redis.Redis, drain: Callable[[], object]) -> None:
     """Work and maintain until nothing is left for ever, but not for long."""
     deadline = time.monotonic() + 8
     while list_for_ever(connection) and time.monotonic() < deadline:
-        work_off()
+        drain()
         put_forward(connection)
         tidy(connection)
-        while make_steps(connection):
+        while run_steps(connection):
             pass
         queue = Queue(connection=connection)
         for registry in (queue.finished_job_registry, queue.failed_job_registry):
@@ -105,14 +105,14 @@ def clean_up(connection: redis.Redis, work_off: Callable[[], object]) -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_of_random_graphs_nothing_stays_that_never_expires(
-    queue: Queue, connection: redis.Redis, work_off: WorkOff, wait_until: WaitUntil, seed: int
+    queue: Queue, connection: redis.Redis, drain: Drain, wait_until: WaitUntil, seed: int
 ) -> None:
     dice = random.Random(seed)
     for number in range(40):
         make_graph(queue, dice, f"g{number}")
-    work_off()
+    drain()
 
-    clean_up(connection, work_off)
+    clean_up(connection, drain)
     assert list_for_ever(connection) == set(), connection.zrange("rq:canceled:default", 0, -1)
 
 
@@ -168,35 +168,35 @@ def submit_all(connection: redis.Redis, folder: Path) -> list[str]:
 
 
 def test_of_runs_in_every_state_nothing_stays_that_never_expires(
-    connection: redis.Redis, work_off: WorkOff, tmp_path: Path
+    connection: redis.Redis, drain: Drain, tmp_path: Path
 ) -> None:
     ids = submit_all(connection, tmp_path)
     queues = ["default", keys.own_queue(ids[1])]
-    work_off(*queues)
+    drain(*queues)
     approvals.approve(ids[0], "asks", connection)
-    work_off(*queues)
+    drain(*queues)
     assert runs.get_record(ids[0], connection).state == "failed"  # and the next one goes
     retry.retry(ids[0], connection)
-    work_off(*queues)
+    drain(*queues)
     for run_id in ids[:3]:
         with suppress(FlowqError):
             runs.cancel(run_id, connection)
-        work_off(*queues)
+        drain(*queues)
     assert list_for_ever(connection)
-    clean_up(connection, lambda: work_off(*queues))
+    clean_up(connection, lambda: drain(*queues))
     assert list_for_ever(connection) == set()
     assert connection.smembers("rq:queues") <= {b"rq:queue:default"}
 
 
 def test_functions_that_no_worker_uses_any_more_are_removed_and_loaded_again_when_needed(
-    queue: Queue, connection: redis.Redis, work_off: WorkOff
+    queue: Queue, connection: redis.Redis, drain: Drain
 ) -> None:
     old = "#!lua name=flowq_step_0123456789ab\nredis.register_function('flowq_step_0123456789ab', "
     connection.function_load(old + "function() return 1 end)")
     theirs = "#!lua name=theirs\nredis.register_function('theirs', function() return 1 end)"
     connection.function_load(theirs)
     queue.enqueue("operator.add", 1, 1)
-    work_off()
+    drain()
     assert maintenance.remove_unused_functions(connection) == []  # a worker may just have come
     own = maintenance.list_functions(connection) - {"flowq_step_0123456789ab"}
     assert own
@@ -208,20 +208,20 @@ def test_functions_that_no_worker_uses_any_more_are_removed_and_loaded_again_whe
     assert connection.fcall("theirs", 0) == 1
     maintenance.delete_functions(connection, own)
     job = queue.enqueue("operator.add", 1, 1)
-    work_off()
+    drain()
     assert job.get_status() == "finished"
     connection.function_delete("theirs")
 
 
 def test_an_uninstall_leaves_nothing_but_what_is_of_rq(
-    queue: Queue, connection: redis.Redis, work_off: WorkOff, tmp_path: Path
+    queue: Queue, connection: redis.Redis, drain: Drain, tmp_path: Path
 ) -> None:
     connection.function_flush()
     future = queue.enqueue("operator.add", 1, 1, deferred=True)
     blocker = queue.enqueue("operator.add", 1, 1, blocked_by=future)
     future.release()
     ids = submit_all(connection, tmp_path)
-    work_off("default", keys.own_queue(ids[1]))
+    drain("default", keys.own_queue(ids[1]))
     with pytest.raises(WrongState, match=r"not all runs have ended .* --force"):
         uninstall(connection)
     waiting = queue.enqueue("operator.add", 1, 1, deferred=True)

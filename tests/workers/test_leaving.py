@@ -14,7 +14,7 @@ from flowq.runtime import groups, keys, maintenance, runs
 from flowq.spec import Concurrency, JobSpec, Retry, Workflow
 from flowq.status import RunStatus
 
-WorkOff = Callable[..., Any]
+Drain = Callable[..., Any]
 
 
 @pytest.fixture(autouse=True)
@@ -39,32 +39,32 @@ INNER = Workflow("inner", (call("a", "nothing"), call("b", "nothing", needs=("a"
 
 
 def test_the_run_ends_whose_workflow_could_not_be_begun(
-    connection: Redis, work_off: WorkOff, monkeypatch: pytest.MonkeyPatch
+    connection: Redis, drain: Drain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any, **__: Any) -> None:
         raise RuntimeError("no release")
 
     monkeypatch.setattr(groups, "_release", fail)  # children are forked from this process
     submit(connection, "r1", JobSpec("w", workflow="inner"), END, workflows={"inner": INNER})
-    work_off()
+    drain()
     status = status_of(connection)
     assert (status.state, status.jobs["end"].state) == ("failed", "finished")
     assert not connection.exists(keys.TODO)
 
 
-def test_all_runs_of_a_concurrency_group_are_executed(connection: Redis, work_off: WorkOff) -> None:
+def test_all_runs_of_a_concurrency_group_are_executed(connection: Redis, drain: Drain) -> None:
     for number in range(3):
         submit(connection, f"r{number}", call("a", "nothing"), concurrency=Concurrency("one"))
-    work_off()
+    drain()
     states = [status_of(connection, f"r{number}").state for number in range(3)]
     assert states == ["succeeded"] * 3
 
 
-def test_a_workflow_that_is_tried_again_at_once_is(connection: Redis, work_off: WorkOff) -> None:
+def test_a_workflow_that_is_tried_again_at_once_is(connection: Redis, drain: Drain) -> None:
     inner = Workflow("inner", (call("a", "fail", with_={"text": "again"}),))
     again = JobSpec("w", workflow="inner", retries=Retry(2))
     submit(connection, "r1", again, END, workflows={"inner": inner})
-    work_off()
+    drain()
     status = status_of(connection)
     assert status.jobs["w.a"].attempts == 3
     assert (status.state, status.jobs["end"].state) == ("failed", "finished")
@@ -72,7 +72,7 @@ def test_a_workflow_that_is_tried_again_at_once_is(connection: Redis, work_off: 
 
 @pytest.mark.parametrize("number", [1, maintenance.PER_PASS + 10])
 def test_what_it_cannot_do_does_not_keep_it(
-    connection: Redis, work_off: WorkOff, monkeypatch: pytest.MonkeyPatch, number: int
+    connection: Redis, drain: Drain, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     passes: list[Redis] = []
 
@@ -86,6 +86,6 @@ def test_what_it_cannot_do_does_not_keep_it(
     newer = {f"defragment:r{each}" for each in range(number)}  # a newer version's
     connection.zadd(keys.TODO, dict.fromkeys(newer, 1))
     submit(connection, "r1", call("a", "nothing"))
-    work_off()
+    drain()
     assert status_of(connection).state == "succeeded"
     assert set(connection.zrange(keys.TODO, 0, -1)) == {each.encode() for each in newer}

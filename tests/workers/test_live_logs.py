@@ -75,7 +75,7 @@ def test_of_a_job_that_prints_very_much_the_first_half_is_there_early(
 @pytest.mark.parametrize("concurrency", [1, 2])
 def test_no_byte_is_lost_or_doubled_however_often_the_supervisor_reads(
     queue: Queue,
-    work_off: Callable[..., Any],
+    drain: Callable[..., Any],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     mode: str,
@@ -84,15 +84,15 @@ def test_no_byte_is_lost_or_doubled_however_often_the_supervisor_reads(
     monkeypatch.setattr(children, "LONG_S", 0.0)
     monkeypatch.setattr(monitor, "READ_S", 0.0)
     jobs = [queue.enqueue(worker_jobs.print_chunks, seed) for seed in range(15)]
-    work_off(mode=mode, concurrency=concurrency, log_folder=str(tmp_path))
+    drain(mode=mode, concurrency=concurrency, log_folder=str(tmp_path))
     for seed, job in enumerate(jobs):
         assert read(tmp_path, job) == bounded(b"".join(worker_jobs.chunks_of(seed))), seed
 
 
 def test_a_log_that_cannot_be_written_costs_the_job_nothing(
-    queue: Queue, work_off: Callable[..., Any], tmp_path: Path, mode: str
+    queue: Queue, drain: Callable[..., Any], tmp_path: Path, mode: str
 ) -> None:
     (tmp_path / "logs").touch()
     jobs = [queue.enqueue(worker_jobs.print_much, 1) for _ in range(2)]
-    work_off(mode=mode, log_folder=str(tmp_path / "logs"))
+    drain(mode=mode, log_folder=str(tmp_path / "logs"))
     assert [job.get_status() for job in jobs] == [JobStatus.FINISHED] * 2

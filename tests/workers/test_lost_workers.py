@@ -131,7 +131,7 @@ def claim_as(connection: redis.Redis, worker: str, count: int = 1) -> RedisSide:
 
 @pytest.mark.usefixtures("short_lease")
 def test_a_job_that_loses_its_worker_too_often_fails_through_settling(
-    queue: Queue, work_off: Callable[..., Any]
+    queue: Queue, drain: Callable[..., Any]
 ) -> None:
     future = queue.enqueue(worker_jobs.nothing, deferred=True, on_blocker_failure="run")
     bad = queue.enqueue(worker_jobs.nothing, blocked_by=future)
@@ -200,14 +200,12 @@ def test_what_a_lost_worker_reports_later_changes_nothing(queue: Queue) -> None:
 
 
 @pytest.mark.usefixtures("short_lease")
-def test_a_claim_whose_answer_was_lost_is_put_back(
-    queue: Queue, work_off: Callable[..., Any]
-) -> None:
+def test_a_claim_whose_answer_was_lost_is_put_back(queue: Queue, drain: Callable[..., Any]) -> None:
     job = queue.enqueue(worker_jobs.add, 1, 2)
     claim_as(queue.connection, "w")
     queue.connection.delete("rq:worker:w")
     other = queue.enqueue(worker_jobs.add, 3, 4)
-    work_off(name="w")
+    drain(name="w")
     assert [job.return_value(), other.return_value()] == [3, 7]
 
 
@@ -362,7 +360,7 @@ def test_a_worker_in_a_burst_takes_over_the_jobs_of_a_lost_one_before_it_leaves(
     queue: Queue,
     start_worker: Start,
     wait_until: Wait,
-    work_off: Callable[..., Worker],
+    drain: Callable[..., Worker],
     short_lease: float,
 ) -> None:
     first = start_worker(lease_s=short_lease)
@@ -370,18 +368,18 @@ def test_a_worker_in_a_burst_takes_over_the_jobs_of_a_lost_one_before_it_leaves(
     wait_until(lambda: queue.connection.get("runs") == b"1", 10)
     first.kill()
     first.wait()
-    work_off()
+    drain()
     assert job.get_status() is JobStatus.FINISHED
 
 
 def test_a_worker_in_a_burst_does_not_wait_for_one_that_lives(
-    queue: Queue, start_worker: Start, wait_until: Wait, work_off: Callable[..., Worker]
+    queue: Queue, start_worker: Start, wait_until: Wait, drain: Callable[..., Worker]
 ) -> None:
     start_worker()
     queue.enqueue(worker_jobs.hang_once, "runs")
     wait_until(lambda: queue.connection.get("runs") == b"1", 10)
     before_s = time.monotonic()
-    work_off("other")
+    drain("other")
     assert time.monotonic() - before_s < 7  # after which it would be lost
 
 

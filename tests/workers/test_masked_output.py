@@ -120,16 +120,16 @@ def check_all(connection: redis.Redis, printed: str) -> None:
 
 @pytest.mark.parametrize("mode", ["fork", "multiprocessing"])
 def test_no_way_to_print_or_raise_a_secret_shows_it(
-    connection: redis.Redis, work_off: Callable[..., Any], tmp_path: Path, mode: str
+    connection: redis.Redis, drain: Callable[..., Any], tmp_path: Path, mode: str
 ) -> None:
     submit_all(connection)
-    work_off(mode=mode, log_folder=str(tmp_path))
+    drain(mode=mode, log_folder=str(tmp_path))
     check_all(connection, "".join(log.read_text() for log in tmp_path.iterdir()))
 
 
 def test_neither_under_a_worker_of_rqs_nor_where_the_worker_itself_prints(
     connection: redis.Redis,
-    work_off: Callable[..., Any],
+    drain: Callable[..., Any],
     capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -142,7 +142,7 @@ def test_neither_under_a_worker_of_rqs_nor_where_the_worker_itself_prints(
         for queued in Job.fetch_many(["r1-say", "r1-fail"], connection):
             assert queued is not None
             Queue(connection=connection).enqueue_job(queued)
-        work_off(mode="warm", captures=captures)
+        drain(mode="warm", captures=captures)
         printed = capfd.readouterr()
         assert "\nthe end" in printed.out
         assert find_leaks(printed.out + printed.err) == []
@@ -181,7 +181,7 @@ def test_what_is_printed_in_two_halves_or_by_a_killed_process_is_masked_as_well(
 
 @pytest.mark.parametrize("mode", ["fork", "warm"])
 def test_what_a_job_has_left_behind_is_masked_in_the_output_of_the_next_one(
-    connection: redis.Redis, work_off: Callable[..., Any], tmp_path: Path, mode: str
+    connection: redis.Redis, drain: Callable[..., Any], tmp_path: Path, mode: str
 ) -> None:
     go, logs = tmp_path / "go", tmp_path / "logs"
     given = {"token": "${{ secrets.TOKEN }}", "go": str(go)}
@@ -190,7 +190,7 @@ def test_what_a_job_has_left_behind_is_masked_in_the_output_of_the_next_one(
         JobSpec("leave", "secret_jobs:leave", given),
         JobSpec("next", "secret_jobs:let_go", {"go": str(go)}, needs=("leave",)),
     )
-    work_off(mode=mode, log_folder=str(logs))
+    drain(mode=mode, log_folder=str(logs))
     assert (logs / "r1-next.log").read_text() == "left ***\n"
 
 

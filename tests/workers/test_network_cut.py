@@ -86,12 +86,12 @@ def test_an_idle_worker_notices_that_the_network_is_cut(
 def test_a_turn_whose_connection_alone_is_cut_is_said_again(
     queue: Queue,
     proxy: BlackHole,
-    work_off: Callable[..., Worker],
+    drain: Callable[..., Worker],
     start_worker: Start,
     wait_until: Wait,
     tmp_path: Path,
 ) -> None:
-    work_off()  # then the server knows the function, and other connections do not speak of it
+    drain()  # then the server knows the function, and other connections do not speak of it
     began, go = tmp_path / "began", tmp_path / "go"
     job = queue.enqueue(worker_jobs.touch_and_wait, str(began), str(go))
     queue.enqueue(worker_jobs.tell_pid, "pid")  # a busy worker does not stand and wait

@@ -26,7 +26,7 @@ def job(name: str, call: str, path: Path, *, retries: Retry, **more: Any) -> Job
 
 
 def test_the_death_of_a_process_and_what_it_raises_are_told_apart(
-    connection: redis.Redis, work_off: Callable[..., Any], mode: str, tmp_path: Path
+    connection: redis.Redis, drain: Callable[..., Any], mode: str, tmp_path: Path
 ) -> None:
     workflow = Workflow(
         "demo",
@@ -41,7 +41,7 @@ def test_the_death_of_a_process_and_what_it_raises_are_told_apart(
         ),
     )
     runs.submit(make_plan(build_graph(workflow), {}, RUN), connection)
-    work_off(mode=mode)
+    drain(mode=mode)
     jobs = runs.get_status(RUN, connection).jobs
     assert {name: (each.state, each.attempts) for name, each in jobs.items()} == {
         "killed": ("finished", 2),
@@ -58,11 +58,11 @@ def test_the_death_of_a_process_and_what_it_raises_are_told_apart(
 
 
 def test_a_plain_job_has_none_of_the_variables_of_the_one_before(
-    connection: redis.Redis, work_off: Callable[..., Any], tmp_path: Path
+    connection: redis.Redis, drain: Callable[..., Any], tmp_path: Path
 ) -> None:
     workflow = Workflow("demo", (JobSpec("first", "worker_jobs:read_variables"),))
     runs.submit(make_plan(build_graph(workflow), {}, RUN), connection)
     plain = flowq.Queue(connection=connection).enqueue(worker_jobs.read_variables)
-    work_off(mode="warm")
+    drain(mode="warm")
     assert len(get_job(f"{RUN}-first", connection).return_value()) == 3
     assert get_job(plain.id, connection).return_value() == {}

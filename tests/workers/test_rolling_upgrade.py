@@ -140,7 +140,7 @@ def test_an_older_worker_executes_what_a_newer_version_has_planned(
     redis_url: str,
     flow: Path,
     newer_flowq: Path,
-    work_off: Callable[..., object],
+    drain: Callable[..., object],
 ) -> None:
     code = "import sys, redis; from flowq.client import submit\n"
     code += "from flowq.compiling import compile_plan, load\n"
@@ -148,7 +148,7 @@ def test_an_older_worker_executes_what_a_newer_version_has_planned(
     code += "submit(plan, redis.from_url(sys.argv[1]))"
     assert run_newer(newer_flowq, code, redis_url, str(flow)).wait(60) == 0
     assert b"nice" in connection.hget(keys.run("flow"), "outputs")
-    work_off()
+    drain()
     assert Run("flow", connection).wait(10).state == "succeeded"
     assert Run("flow", connection).outputs() == RESULT
 
@@ -156,13 +156,13 @@ def test_an_older_worker_executes_what_a_newer_version_has_planned(
 def test_what_was_planned_before_there_was_a_plain_form_is_executed(
     connection: redis.Redis,
     flow: Path,
-    work_off: Callable[..., object],
+    drain: Callable[..., object],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(planned, "to_wire", lambda value: value)
         run = submit_flow(flow, connection)
-    work_off()
+    drain()
     assert run.wait(10).state == "succeeded"
     assert run.outputs() == RESULT
 
@@ -170,20 +170,20 @@ def test_what_was_planned_before_there_was_a_plain_form_is_executed(
 def test_a_job_in_a_form_that_only_newer_versions_know_fails_and_says_so(
     connection: redis.Redis,
     flow: Path,
-    work_off: Callable[..., object],
+    drain: Callable[..., object],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(planned, "USUAL_FORMAT", wire.FORMAT + 1)
         run = submit_flow(flow, connection)
-    work_off()
+    drain()
     assert run.status().state == "failed"
     failures: Any = run.failures()
     assert list(failures) == ["grow(list)"]
     assert "NewerFormat: a newer version of flowq wrote this" in failures["grow(list)"].traceback
 
 
-def test_workers_with_different_scripts_work_off_one_graph(
+def test_workers_with_different_scripts_drain_one_graph(
     redis_url: str,
     connection: redis.Redis,
     start_worker: Callable[..., ForkedWorker],
@@ -221,21 +221,21 @@ def test_workers_with_different_scripts_work_off_one_graph(
 
 
 def test_what_a_newer_version_notes_in_a_job_is_left_alone(
-    connection: redis.Redis, work_off: Callable[..., object]
+    connection: redis.Redis, drain: Callable[..., object]
 ) -> None:
     queue = Queue(connection=connection)
     job = queue.enqueue(worker_jobs.add, 1, 2)
     connection.hset(job.key, "flowq_newer", "yes")
-    work_off()
+    drain()
     assert job.return_value() == 3
     assert connection.hget(job.key, "flowq_newer") == b"yes"
 
 
 def test_the_keys_of_another_version_are_not_touched(
-    connection: redis.Redis, work_off: Callable[..., object]
+    connection: redis.Redis, drain: Callable[..., object]
 ) -> None:
     other = f"{keys.PREFIX}:flowq:{keys.VERSION + 1}:todo"
     connection.zadd(other, {"fancy:work": 1})
     Queue(connection=connection).enqueue(worker_jobs.nothing)
-    work_off()
+    drain()
     assert connection.zrange(other, 0, -1) == [b"fancy:work"]

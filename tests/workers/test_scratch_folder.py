@@ -31,17 +31,17 @@ def find_all(temp: Path) -> list[Path]:
 
 
 def test_a_worker_that_ends_leaves_nothing(
-    queue: Queue, work_off: Callable[..., Any], temp: Path, mode: str
+    queue: Queue, drain: Callable[..., Any], temp: Path, mode: str
 ) -> None:
     queue.enqueue(worker_jobs.print_much, 1)
-    work_off(mode=mode, log_folder=str(temp / "logs"))
+    drain(mode=mode, log_folder=str(temp / "logs"))
     assert find_all(temp) == []
 
 
 def test_what_a_killed_worker_leaves_is_removed_by_the_next_one_and_nothing_else(
     queue: Queue,
     start_worker: Callable[..., Any],
-    work_off: Callable[..., Any],
+    drain: Callable[..., Any],
     wait_until: Callable[..., None],
     temp: Path,
     mode: str,
@@ -55,7 +55,7 @@ def test_what_a_killed_worker_leaves_is_removed_by_the_next_one_and_nothing_else
     wait_until(lambda: queue.connection.hget("rq:worker:lives", "state") == b"idle", 15)
     wait_until(lambda: (sweep(), not left.exists())[1])  # its children may outlive it a little
     (kept,) = find_all(temp)
-    work_off(mode=mode)
+    drain(mode=mode)
     assert kept.exists()
     wait_until(lambda: list(kept.glob("child-*")), 15)
 

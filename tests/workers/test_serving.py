@@ -189,7 +189,7 @@ def test_more_runs_than_may_wait_like_that_lose_their_workers(served: Served) ->
 
 
 def test_the_queue_of_a_run_is_listed_while_it_goes_on_and_leaves_nothing_behind(
-    connection: redis.Redis, tmp_path: Path, work_off: Callable[..., object]
+    connection: redis.Redis, tmp_path: Path, drain: Callable[..., object]
 ) -> None:
     (tmp_path / "flow.yaml").write_text(
         "name: q\njobs:\n"
@@ -200,13 +200,13 @@ def test_the_queue_of_a_run_is_listed_while_it_goes_on_and_leaves_nothing_behind
     run = submit(plan, connection, is_apart=True)
     queue = keys.own_queue(run.run_id)
     assert connection.smembers("rq:queues") == {f"rq:queue:{queue}".encode()}
-    work_off(queue)
+    drain(queue)
     assert run.status().state == "failed"
     assert connection.smembers("rq:queues") == set()
     assert {job.queue for job in run.job_records().values()} == {"mails", "default"}
     run.retry()
     assert connection.smembers("rq:queues") == {f"rq:queue:{queue}".encode()}
-    work_off(queue)
+    drain(queue)
     run.remove()
     left = [key for key in connection.keys("*") if run.run_id.encode() in key]
     assert not [key for key in left if b"scheduler-lock" not in key]

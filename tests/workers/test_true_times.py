@@ -78,10 +78,10 @@ def items_of(run: Run) -> list[JobStatus]:
 
 
 def test_healthy_jobs_that_are_handed_over_in_batches_have_one_attempt_each(
-    connection: redis.Redis, work_off: Callable[..., Any], mode: str
+    connection: redis.Redis, drain: Callable[..., Any], mode: str
 ) -> None:
     run = start_run(connection, FEWER if mode == "fork" else HEALTHY)
-    work_off(mode=mode, concurrency=2)
+    drain(mode=mode, concurrency=2)
     status = run.status()
     assert status.state == "succeeded"
     assert Counter(job.attempts for job in status.jobs.values()) == {1: len(status.jobs)}
@@ -93,10 +93,10 @@ def test_healthy_jobs_that_are_handed_over_in_batches_have_one_attempt_each(
 
 
 def test_the_time_of_a_job_is_its_own_and_not_that_of_its_batch(
-    connection: redis.Redis, work_off: Callable[..., Any]
+    connection: redis.Redis, drain: Callable[..., Any]
 ) -> None:
     run = start_run(connection, HEALTHY)
-    work_off(mode="warm")
+    drain(mode="warm")
     measured = run.results([job.name for job in items_of(run)])
     for name, events in events_by_name(run).items():
         if not name.startswith("each["):
@@ -119,13 +119,13 @@ def test_the_time_of_a_job_is_its_own_and_not_that_of_its_batch(
 
 
 def test_a_failed_job_says_when_it_began_too(
-    connection: redis.Redis, work_off: Callable[..., Any]
+    connection: redis.Redis, drain: Callable[..., Any]
 ) -> None:
     text = (
         "name: bad\njobs:\n  bad: {call: worker_jobs:fail}\n  died: {call: worker_jobs:exit_hard}\n"
     )
     run = start_run(connection, text)
-    work_off()
+    drain()
     for name in ("bad", "died"):
         end = events_by_name(run)[name][-1]
         assert end.state == "failed"
@@ -144,10 +144,10 @@ jobs:
 
 
 def test_tolerated_failures_of_a_batch_were_attempts_too(
-    connection: redis.Redis, work_off: Callable[..., Any]
+    connection: redis.Redis, drain: Callable[..., Any]
 ) -> None:
     run = start_run(connection, TOLERATED)
-    work_off()
+    drain()
     assert run.status().state == "succeeded"
     assert any(event.state == "handed" for event in events_by_name(run)["each[59]"])
     assert {(job.state, job.attempts) for job in items_of(run)} == {("failed", 1)}

@@ -21,7 +21,7 @@ from flowq.workers.redis_side import RedisSide
 from flowq.workers.supervisor import Supervisor
 from flowq.workers.turns import Turns
 
-WorkOff = Callable[..., Any]
+Drain = Callable[..., Any]
 COUNT = 60
 PAUSE_MS = 10
 """How long the server does nothing while a turn waits for it, so that the children are faster."""
@@ -66,14 +66,14 @@ def _assert_each_ran_once(jobs: list[Job], path: Path) -> None:
 @pytest.mark.parametrize("concurrency", [1, 2])
 def test_a_second_turn_follows_the_first_and_no_third(
     queue: Queue,
-    work_off: WorkOff,
+    drain: Drain,
     slow_server: list[int],
     path: Path,
     batches: bool,
     concurrency: int,
 ) -> None:
     jobs = _enqueue(queue, path)
-    work_off(batches=batches, concurrency=concurrency)
+    drain(batches=batches, concurrency=concurrency)
     assert max(slow_server) == 2
     _assert_each_ran_once(jobs, path)
 
@@ -82,7 +82,7 @@ def test_a_second_turn_follows_the_first_and_no_third(
 @pytest.mark.parametrize("is_applied", [True, False])
 def test_a_connection_that_breaks_under_two_turns_costs_nothing(
     queue: Queue,
-    work_off: WorkOff,
+    drain: Drain,
     path: Path,
     monkeypatch: pytest.MonkeyPatch,
     is_applied: bool,
@@ -101,14 +101,14 @@ def test_a_connection_that_breaks_under_two_turns_costs_nothing(
 
     monkeypatch.setattr(RedisSide, "receive", break_once)
     jobs = _enqueue(queue, path)
-    work_off()
+    drain()
     assert broken
     _assert_each_ran_once(jobs, path)
 
 
 @pytest.mark.usefixtures("slow_server")
 def test_an_answer_that_was_read_counts_though_the_connection_has_ended_behind_it(
-    queue: Queue, work_off: WorkOff, path: Path, monkeypatch: pytest.MonkeyPatch
+    queue: Queue, drain: Drain, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     receive, has_answer, take, broken = RedisSide.receive, RedisSide.has_answer, Turns._take, []
     read: list[Any] = []
@@ -133,7 +133,7 @@ def test_an_answer_that_was_read_counts_though_the_connection_has_ended_behind_i
     monkeypatch.setattr(RedisSide, "has_answer", break_once)
     monkeypatch.setattr(Turns, "_take", take_and_note)
     jobs = _enqueue(queue, path)
-    work_off()
+    drain()
     assert broken
     assert taken == read
     _assert_each_ran_once(jobs, path)
@@ -143,7 +143,7 @@ def test_an_answer_that_was_read_counts_though_the_connection_has_ended_behind_i
 def test_a_worker_that_ends_now_takes_in_both_answers_that_are_there(
     queue: Queue,
     connection: redis.Redis,
-    work_off: WorkOff,
+    drain: Drain,
     path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -162,7 +162,7 @@ def test_a_worker_that_ends_now_takes_in_both_answers_that_are_there(
 
     monkeypatch.setattr(Supervisor, "_round", play_round_and_stop)
     jobs = _enqueue(queue, path, 5 * COUNT)
-    work_off(concurrency=2, batches=False)
+    drain(concurrency=2, batches=False)
     [supervisor] = forced
     assert not supervisor.turns.is_under_way
     finished = [job for job in jobs if job.get_status() is JobStatus.FINISHED]
@@ -173,11 +173,11 @@ def test_a_worker_that_ends_now_takes_in_both_answers_that_are_there(
 def test_what_a_turn_claims_whose_answer_does_not_come_in_time_is_put_back_at_the_end(
     queue: Queue,
     connection: redis.Redis,
-    work_off: WorkOff,
+    drain: Drain,
     path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    work_off()  # so that the server has our functions
+    drain()  # so that the server has our functions
     send = RedisSide.send
 
     def pause_and_send(self: RedisSide, *arguments: Any) -> None:
@@ -194,14 +194,14 @@ def test_what_a_turn_claims_whose_answer_does_not_come_in_time_is_put_back_at_th
     monkeypatch.setattr(Supervisor, "run", send_a_turn_and_end)
     monkeypatch.setattr(supervisor, "LAST_ANSWER_S", 0.0)
     _enqueue(queue, path)
-    work_off()
+    drain()
     assert queue.count == COUNT
     assert connection.zcard(f"{keys.PREFIX}:wip:default") == 0
 
 
 @pytest.mark.usefixtures("slow_server")
 def test_a_server_that_has_lost_its_functions_gets_them_back_under_two_turns(
-    queue: Queue, work_off: WorkOff, path: Path, monkeypatch: pytest.MonkeyPatch
+    queue: Queue, drain: Drain, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     send, flushed = RedisSide.send, []
 
@@ -213,7 +213,7 @@ def test_a_server_that_has_lost_its_functions_gets_them_back_under_two_turns(
 
     monkeypatch.setattr(RedisSide, "send", flush_and_send)
     jobs = _enqueue(queue, path)
-    work_off()
+    drain()
     assert flushed
     _assert_each_ran_once(jobs, path)
 
@@ -221,19 +221,19 @@ def test_a_server_that_has_lost_its_functions_gets_them_back_under_two_turns(
 @pytest.mark.usefixtures("slow_server")
 @pytest.mark.parametrize("concurrency", [1, 2])
 def test_long_jobs_among_short_ones_are_not_lost_between_two_turns(
-    queue: Queue, work_off: WorkOff, path: Path, concurrency: int
+    queue: Queue, drain: Drain, path: Path, concurrency: int
 ) -> None:
     jobs = []
     for _ in range(4):
         jobs += _enqueue(queue, path, 30)
         queue.enqueue(worker_jobs.sleep, 0.03)
-    work_off(concurrency=concurrency)
+    drain(concurrency=concurrency)
     _assert_each_ran_once(jobs, path)
 
 
 @pytest.mark.usefixtures("slow_server")
 def test_a_worker_that_finds_nothing_more_is_woken_whichever_answer_said_so(
-    queue: Queue, work_off: WorkOff, path: Path, monkeypatch: pytest.MonkeyPatch
+    queue: Queue, drain: Drain, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     go_on = Turns.go_on
     deaf: list[bool] = []
@@ -246,14 +246,14 @@ def test_a_worker_that_finds_nothing_more_is_woken_whichever_answer_said_so(
     monkeypatch.setattr(Turns, "go_on", go_on_and_look)
     for _ in range(4):
         _enqueue(queue, path, 30)
-        work_off()
+        drain()
     assert deaf
     assert not any(deaf)
 
 
 @pytest.mark.usefixtures("slow_server")
 def test_what_has_ended_is_said_before_an_answer_that_is_there_is_taken_in(
-    queue: Queue, work_off: WorkOff, path: Path, monkeypatch: pytest.MonkeyPatch
+    queue: Queue, drain: Drain, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hear, send = Turns.receive, Turns._send
     were_answered: list[bool] = []
@@ -271,17 +271,17 @@ def test_what_has_ended_is_said_before_an_answer_that_is_there_is_taken_in(
     monkeypatch.setattr(Turns, "_send", note_and_send)
     monkeypatch.setattr(RedisSide, "has_answer", lambda self: self._line.can_read(timeout=5))
     jobs = _enqueue(queue, path)
-    work_off(batches=False)
+    drain(batches=False)
     assert any(were_answered)
     _assert_each_ran_once(jobs, path)
 
 
 @pytest.mark.usefixtures("slow_server")
 def test_two_turns_together_claim_no_more_jobs_than_may_be(
-    queue: Queue, work_off: WorkOff, path: Path
+    queue: Queue, drain: Drain, path: Path
 ) -> None:
     jobs = _enqueue(queue, path)
-    work_off(max_jobs=COUNT - 30)
+    drain(max_jobs=COUNT - 30)
     finished = [job for job in jobs if job.get_status() is JobStatus.FINISHED]
     _assert_each_ran_once(finished, path)
     assert len(finished) == COUNT - 30
@@ -289,7 +289,7 @@ def test_two_turns_together_claim_no_more_jobs_than_may_be(
 
 
 def test_the_last_ends_do_not_wait_for_each_other(
-    queue: Queue, work_off: WorkOff, monkeypatch: pytest.MonkeyPatch
+    queue: Queue, drain: Drain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
     take = Pool._take
@@ -302,14 +302,14 @@ def test_the_last_ends_do_not_wait_for_each_other(
     monkeypatch.setattr(Pool, "_take", note_and_take)
     data = [Queue.prepare_data(worker_jobs.nothing) for _ in range(5 * COUNT)]
     queue.enqueue_many(data)
-    work_off()
+    drain()
     assert max(sizes) > 4
     assert sizes[-1] == 1
     assert sum(sizes) == len(data)
 
 
 def test_what_the_last_end_queues_is_claimed_with_it(
-    queue: Queue, work_off: WorkOff, monkeypatch: pytest.MonkeyPatch
+    queue: Queue, drain: Drain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     turns: list[tuple[list[str], list[str]]] = []
     take = Turns._take
@@ -324,7 +324,7 @@ def test_what_the_last_end_queues_is_claimed_with_it(
     data = [Queue.prepare_data(worker_jobs.nothing, blocked_by=future) for _ in range(COUNT)]
     queue.enqueue_many(data)
     future.release()
-    work_off()
+    drain()
     assert future.return_value() == 3
     [ended] = [ended for ended, claimed in turns if future.id in claimed]
     assert ended, "another turn had to look for it"
@@ -345,19 +345,19 @@ def turns_taken(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
 
 
 def test_a_child_that_takes_short_jobs_only_does_not_ask_again_and_again_for_them(
-    queue: Queue, work_off: WorkOff, turns_taken: list[tuple[int, int]]
+    queue: Queue, drain: Drain, turns_taken: list[tuple[int, int]]
 ) -> None:
     for seconds in [0.0] * 100 + [0.2]:
         queue.enqueue(worker_jobs.sleep, seconds)
     queue.enqueue(worker_jobs.nothing)  # nobody knows yet that it is short
-    work_off()
+    drain()
     assert turns_taken.count((0, 0)) < 10
 
 
 def test_jobs_that_are_too_large_to_wait_in_a_child_are_not_claimed_again_and_again(
-    queue: Queue, work_off: WorkOff, turns_taken: list[tuple[int, int]]
+    queue: Queue, drain: Drain, turns_taken: list[tuple[int, int]]
 ) -> None:
     for _ in range(COUNT):
         queue.enqueue(worker_jobs.sleep_with, 0.001, os.urandom(MAX_UNREAD_BYTES))
-    work_off()
+    drain()
     assert sum(claimed for _, claimed in turns_taken) < 2.5 * COUNT

@@ -96,11 +96,11 @@ def check(inbox: Inbox, failed_id: str) -> None:
 
 
 def test_sentry_in_the_module_of_the_jobs_sees_each_job_once(
-    queue: Queue, work_off: Callable[..., Any], inbox: Inbox, mode: str
+    queue: Queue, drain: Callable[..., Any], inbox: Inbox, mode: str
 ) -> None:
     added = queue.enqueue("watched_jobs.add", 1, 2)
     failed = queue.enqueue("watched_jobs.fail")
-    work_off(mode=mode)
+    drain(mode=mode)
     assert added.return_value() == 3
     check(inbox, failed.id)
 
@@ -129,19 +129,19 @@ def test_sentry_in_the_settings_of_rqs_command_sees_each_job_once(
 
 
 def test_a_job_that_is_to_be_retried_is_no_event_of_sentry(
-    queue: Queue, work_off: Callable[..., Any], inbox: Inbox
+    queue: Queue, drain: Callable[..., Any], inbox: Inbox
 ) -> None:
     from rq import Retry
 
     queue.enqueue("watched_jobs.fail", retry=Retry(1))
-    work_off(mode="fork")
+    drain(mode="fork")
     assert len(inbox.items("event")) == 1
     assert names(inbox) == ["watched_jobs.fail"] * 2
 
 
 def test_sentry_hears_no_secret(
     connection: redis.Redis,
-    work_off: Callable[..., Any],
+    drain: Callable[..., Any],
     inbox: Inbox,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -149,7 +149,7 @@ def test_sentry_hears_no_secret(
     given = {"token": "${{ secrets.TOKEN }}"}
     workflow = Workflow("secrets", (JobSpec("a", "watched_jobs:report", given),))
     runs.submit(make_plan(build_graph(workflow), {}, "r1"), connection)
-    work_off(mode="fork")
+    drain(mode="fork")
     assert len(inbox.items("transaction")) == 1
     *_, event = inbox.items("event")
     assert event["exception"]["values"][-1]["value"] == "no ***"
@@ -187,7 +187,7 @@ def test_enqueueing_works_and_is_traced_with_sentry(
 
 def test_datadog_in_the_module_of_the_jobs_sees_each_job_once(
     queue: Queue,
-    work_off: Callable[..., Any],
+    drain: Callable[..., Any],
     mode: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -198,7 +198,7 @@ def test_datadog_in_the_module_of_the_jobs_sees_each_job_once(
     monkeypatch.setenv("DD_INSTRUMENTATION_TELEMETRY_ENABLED", "false")
     added = queue.enqueue("traced_jobs.add", 1, 2)
     queue.enqueue("traced_jobs.fail")
-    work_off(mode=mode)
+    drain(mode=mode)
     assert added.return_value() == 3
     assert sorted(json.loads(line) for line in traces.read_text().splitlines()) == [
         ["rq.job.perform", "traced_jobs.add", 0, None],

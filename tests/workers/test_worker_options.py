@@ -30,9 +30,9 @@ Start = Callable[..., ForkedWorker]
 Wait = Callable[..., None]
 
 
-def test_burst_ends_when_the_queues_are_empty(queue: Queue, work_off: Callable[..., Any]) -> None:
+def test_burst_ends_when_the_queues_are_empty(queue: Queue, drain: Callable[..., Any]) -> None:
     jobs = [queue.enqueue(worker_jobs.nothing) for _ in range(5)]
-    work_off()
+    drain()
     assert {job.get_status() for job in jobs} == {JobStatus.FINISHED}
 
 
@@ -43,10 +43,10 @@ def test_work_says_whether_there_was_any(queue: Queue) -> None:
     assert worker.work(burst=True, logging_level="ERROR")
 
 
-def test_max_jobs_ends_after_so_many(queue: Queue, work_off: Callable[..., Any]) -> None:
+def test_max_jobs_ends_after_so_many(queue: Queue, drain: Callable[..., Any]) -> None:
     for _ in range(50):
         queue.enqueue(worker_jobs.nothing)
-    work_off(max_jobs=7, concurrency=2)
+    drain(max_jobs=7, concurrency=2)
     assert queue.count == 43
 
 
@@ -288,11 +288,11 @@ def test_the_alarm_of_a_short_timeout_does_not_interrupt_a_job_with_a_longer_one
 
 @pytest.mark.parametrize("timeout_s", [-1, 180])
 def test_no_alarm_of_an_earlier_job_ends_one_that_has_another_handler(
-    queue: Queue, work_off: Callable[..., Any], timeout_s: int
+    queue: Queue, drain: Callable[..., Any], timeout_s: int
 ) -> None:
     queue.enqueue(worker_jobs.nothing, job_timeout=1)
     job = queue.enqueue(worker_jobs.sleep_with_default_alarm, 1.5, job_timeout=timeout_s)
-    work_off()
+    drain()
     assert job.get_status() is JobStatus.FINISHED
 
 
