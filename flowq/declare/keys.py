@@ -1,7 +1,7 @@
 """The table of the language: each key once, with its shape, its meaning, and where it is allowed.
 
 The reader (`document`), both exports, the JSON Schema and the check of keys that exclude each other
-are derived from this table, and a test compares it with docs/language.md. Exports write the keys in
+are derived from this table, and a test compares it with docs/language. Exports write the keys in
 this order. Words of GitHub Actions and of other queues have hints. No key is declared elsewhere,
 and nothing here reads a whole document.
 """

@@ -10,7 +10,7 @@ SERVER = ("FLOWQ_REDIS_URL", "RQ_REDIS_URL")
 password, and many programs print their environment."""
 
 RUN, JOB, ITEM, ATTEMPT = NAMES = ("FLOWQ_RUN", "FLOWQ_JOB", "FLOWQ_ITEM", "FLOWQ_ATTEMPT")
-"""docs/language.md has a table of their contents."""
+"""docs/language/jobs.md has a table of their contents."""
 
 
 class Told(Protocol):

@@ -1,4 +1,4 @@
-"""The page of the language names every word of it, and what it shows is right."""
+"""The chapters of the language name every word of it, and what they show is right."""
 
 from __future__ import annotations
 
@@ -18,18 +18,20 @@ from flowq.expressions.grammar import FUNCTION_NAMES, ROOTS
 from flowq.expressions.references import JOB_ATTRIBUTES, RUN_ATTRIBUTES, STATUS_BY_FUNCTION
 from flowq.graph import build_graph
 
-PAGE = (Path(__file__).parents[2] / "docs" / "language.md").read_text("utf-8")
+DOCS = Path(__file__).parents[2] / "docs"
+CHAPTERS = [DOCS / "language.md", *sorted((DOCS / "language").glob("*.md"))]
+PAGE = "".join(chapter.read_text("utf-8") for chapter in CHAPTERS)
 EXAMPLES = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
 PYTHON, *_ = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 WORDS = set(re.findall(r"[a-z_]+", " ".join(re.findall(r"`([^`\n]+)`", PAGE))))
 
 
 @pytest.mark.parametrize("vocabulary", [JOB, WORKFLOW, INPUT, DEFAULTS, SCHEDULE, CONCURRENCY])
-def test_every_key_is_on_the_page(vocabulary: Vocabulary) -> None:
+def test_every_key_is_in_a_chapter(vocabulary: Vocabulary) -> None:
     assert vocabulary.keys.keys() <= WORDS
 
 
-def test_every_name_and_function_of_expressions_is_on_the_page() -> None:
+def test_every_name_and_function_of_expressions_is_in_a_chapter() -> None:
     functions = STATUS_BY_FUNCTION.values()
     assert {*FUNCTION_NAMES, *ROOTS, *JOB_ATTRIBUTES, *RUN_ATTRIBUTES, *functions} <= WORDS
 

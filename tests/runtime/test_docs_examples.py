@@ -26,7 +26,7 @@ from flowq.inputs import EXAMPLE_BY_TYPE
 from flowq.spec import JobSpec, Workflow
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)( wrong| right)?\n(.*?)^```", re.DOTALL | re.MULTILINE)
 EVERYWHERE = frozenset({"echo", "sleep", "true", "false", "printf", "ls"})
 
