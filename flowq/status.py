@@ -409,7 +409,7 @@ def group_state(items: Iterable[str], list_state: str = "finished") -> str:
     """Return the one state of a group, for expressions, `--json` and displays alike.
 
     `items` are the states of its items, `TOLERATED` for a failure that is; `list_state` is that of
-    the job that makes its list, where it has one. The table in docs/language/groups.md says the same.
+    the job that makes its list, where it has one. docs/language/groups.md has a table of it.
     """
     states = set(items)
     for state in _LIVELIEST_FIRST:
