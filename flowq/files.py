@@ -1,4 +1,7 @@
-"""Reading files that users name: without waiting, regular files only, and up to a limit."""
+"""Reading files that users name: without waiting, regular files only, and up to a limit.
+
+And `write_all`, which writes to a descriptor all that it is given.
+"""
 
 from __future__ import annotations
 
@@ -77,3 +80,9 @@ def _refuse_other(mode: int, path: str | os.PathLike[str]) -> None:
 def reason_of(error: Exception) -> str:
     """Return why a file cannot be read, in a few words."""
     return getattr(error, "strerror", None) or str(error)
+
+
+def write_all(descriptor: int, text: bytes) -> None:
+    """Write to a descriptor, in several parts if a pipe takes only some of it. Errors: OSError."""
+    while text:
+        text = text[os.write(descriptor, text) :]

@@ -26,6 +26,7 @@ from flowq.expressions import write, write_argument
 from flowq.expressions.templates import split
 from flowq.runtime.masking import HIDDEN, Mask
 from flowq.runtime.masking.outlets import masked_output
+from flowq.subprocesses import kill_tree
 
 MAX_RESULT_BYTES = 1_000_000
 """How much of the end of the output is kept for the result."""
@@ -331,7 +332,8 @@ def _execute(prepared: _Prepared, output: _Output, errors: _Output) -> int:
         try:
             code = _wait_for(process)
         except BaseException:
-            _kill(process)
+            kill_tree(process.pid)
+            process.kill()
             raise
         # Its background processes may keep the streams open.
         until = time.monotonic() + GRACE_S
@@ -387,14 +389,6 @@ def _why_not_started(program: str, error: OSError) -> str:
     if error.errno in (errno.EACCES, errno.EPERM):
         return f"{program} cannot be executed: {error.strerror}; `chmod +x` makes a file executable"
     return f"{program} cannot be executed: {error.strerror or error}"
-
-
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    if not hasattr(os, "killpg"):
-        command = ["taskkill", "/F", "/T", "/PID", str(process.pid)]
-        with suppress(FileNotFoundError):
-            subprocess.run(command, capture_output=True, check=False)  # noqa: S603 - fixed words
-    process.kill()
 
 
 def _wait_for(process: subprocess.Popen[bytes]) -> int:

@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import redis
 
@@ -41,6 +40,7 @@ from flowq.server.guardian import TCP
 from flowq.server.resp import BUSY, FULL, PROBE, Refused, is_guarded
 from flowq.server.state import LOGS, check, explain, is_made, open_state
 from flowq.server.state import find as find_state
+from flowq.subprocesses import detached
 
 PROGRAMS = ("valkey-server", "redis-server", "memurai")
 IDLE_S = 60.0
@@ -375,18 +375,10 @@ def _spawn_guardian(
                 stdin=subprocess.PIPE if parent_pid else subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
-                **_detached(),
+                **detached(),
             )
     except OSError as error:
         raise StateUnusable(str(state), explain(error, state)) from error
-
-
-def _detached() -> dict[str, Any]:
-    """Return the options of Popen that keep Ctrl-C in the terminal away from the guardian."""
-    if hasattr(os, "setsid"):
-        return {"start_new_session": True}
-    names = ("CREATE_NEW_PROCESS_GROUP", "CREATE_NO_WINDOW")
-    return {"creationflags": sum(getattr(subprocess, name, 0) for name in names)}
 
 
 def _read_report(guardian: subprocess.Popen[bytes], state: Path) -> str:

@@ -25,6 +25,7 @@ from flowq.server import private
 from flowq.server.connection import make_client
 from flowq.server.url import hide_argument, hide_password, resolve_url
 from flowq.status import RUN_ENDED
+from flowq.subprocesses import detached
 from flowq.workers.processes import START_METHODS, Mode
 from flowq.workers.resting import keep_connection, rest
 from flowq.workers.supervisor import UNREACHABLE
@@ -148,7 +149,7 @@ def start(
         output = open(descriptor, "ab")  # noqa: PTH123, SIM115
     try:
         process = subprocess.Popen(  # noqa: S603 - our own module
-            command, stdin=subprocess.PIPE, stdout=output, stderr=output, **_detached()
+            command, stdin=subprocess.PIPE, stdout=output, stderr=output, **detached()
         )
     finally:
         if output is not subprocess.DEVNULL:
@@ -167,13 +168,6 @@ def make_command(until_run: str | None) -> list[str]:
     """
     run = ["--until-run", until_run] if until_run else []
     return [sys.executable, "-P", MAIN, *run, "--values", "-"]
-
-
-def _detached() -> dict[str, Any]:
-    if hasattr(os, "setsid"):
-        return {"start_new_session": True}
-    names = ("CREATE_NEW_PROCESS_GROUP", "CREATE_NO_WINDOW")
-    return {"creationflags": sum(getattr(subprocess, name, 0) for name in names)}
 
 
 def run_command(arguments: Sequence[str] | None = None) -> int:

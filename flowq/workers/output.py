@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
+from flowq.files import write_all
 from flowq.runtime.masking import Mask
 from flowq.server import private
 from flowq.texts import ATTEMPT_LINE, show_bytes
@@ -105,7 +106,7 @@ class Capture:
             if self._log_folder and job_id:
                 append_log(self._log_folder, job_id, text)
             else:
-                _write_all(self._terminal, text)
+                write_all(self._terminal, text)
         except OSError as error:  # a full disk, or a closed pipe: no reason to fail the job
             log.warning("the output of job %s is lost: %s", job_id, error)
 
@@ -197,11 +198,6 @@ def mark_attempt(folder: str, job_id: str, attempt: int) -> None:
             append_log(folder, job_id, f"{ATTEMPT_LINE.format(attempt)}\n".encode())
     except OSError as error:
         log.warning("the log of job %s cannot be written: %s", job_id, error)
-
-
-def _write_all(descriptor: int, text: bytes) -> None:
-    while text:
-        text = text[os.write(descriptor, text) :]
 
 
 # In the supervisor -------------------------------------------------------------------------------

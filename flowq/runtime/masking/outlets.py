@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
+from flowq.files import write_all
 from flowq.runtime.masking import Mask, has_reader
 from flowq.runtime.masking.reporters import hide_from_reporters
 
@@ -85,8 +86,8 @@ def _pass_on(reader: int, target: int, mask: Mask) -> None:
             waiting += data
             shown, used = mask.hide_begun(waiting)
             waiting = waiting[used:]
-            _write_all(target, shown)
-        _write_all(target, mask.hide_bytes(waiting))
+            write_all(target, shown)
+        write_all(target, mask.hide_bytes(waiting))
     except OSError:  # the reader of the output is gone
         with suppress(OSError):
             while os.read(reader, CHUNK_BYTES):
@@ -102,11 +103,6 @@ def _widen(pipe: int) -> None:
         import fcntl  # noqa: PLC0415 - POSIX only
 
         fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
-
-
-def _write_all(descriptor: int, text: bytes) -> None:
-    while text:
-        text = text[os.write(descriptor, text) :]
 
 
 def _flush() -> None:

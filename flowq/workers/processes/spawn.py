@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
-import signal
-import subprocess
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from typing import Any
 
+from flowq.subprocesses import kill_tree
 from flowq.workers.child import main as child
 
 
@@ -31,16 +28,5 @@ class Spawned:
     def kill(self) -> None:
         """Kill it and the processes that it started. Idempotent."""
         if self._process.exitcode is None:
-            kill_tree(self.pid)
+            kill_tree(self.pid)  # it may not lead its group yet
             self._process.kill()
-
-
-def kill_tree(pid: int) -> None:
-    """Kill a process and those that it started, by its group or (on Windows) by taskkill."""
-    if hasattr(os, "killpg"):
-        with suppress(ProcessLookupError):  # it may not have made its group yet
-            os.killpg(pid, signal.SIGKILL)
-        return
-    command = ["taskkill", "/F", "/T", "/PID", str(pid)]
-    with suppress(FileNotFoundError):
-        subprocess.run(command, capture_output=True, check=False)  # noqa: S603
