@@ -8,7 +8,8 @@
     supervisor.py   the loop that waits for children, Redis and signals
     turns.py        when to report ends and to claim jobs; redis_side.py the script calls for that
     claims.py       a claimed job, until its end is confirmed; estimates.py how long jobs take
-    children.py     the children: their jobs, ends and deaths; monitor.py timeouts, stops and kills
+    children.py     the children: their jobs, ends and deaths; restarts.py when the next one may
+                    start; monitor.py timeouts, stops and kills
     processes/      how a child is started and killed: fork.py or spawn.py
     child/          what runs in a child: main.py the loop, execute.py one job, rq_work.py RQ's code
     messages.py     the values that supervisor and child exchange; child_messages.py their bytes;

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
-from flowq.errors import FlowqError, UsageError
+from flowq.errors import UsageError
 from flowq.render.lines import spelled
 from flowq.workers.child_messages import MAX_BYTES, BadMessage, read_kept, read_message
 from flowq.workers.claims import Claim
@@ -31,6 +31,7 @@ from flowq.workers.processes import (
     kill_group,
     start_process,
 )
+from flowq.workers.restarts import Restarts
 from flowq.workers.shared_state import SharedState
 
 MAX_UNREAD_BYTES = 32_000
@@ -47,18 +48,6 @@ IDLE_S = 0.1
 
 LONG_S = 0.5
 """After this time, the output of a running job is added to its log."""
-
-YOUNG_S = 5.0
-PAUSE_S = 0.1
-"""The pause before a child that lived shorter than YOUNG_S is replaced. Whatever ends the children,
-the worker must not spend all its time on starting new ones."""
-
-MAX_PAUSE_S = 5.0
-"""The pause doubles up to this, each time all children were killed before they were ready."""
-
-MAX_KILLS, MAX_KILLED_S = 10, 60.0
-"""A worker gives up after so many such kills for each of its children, and so much time, in which
-no child was ready. A user or a test may kill several in a row; a lack of memory does not end."""
 
 log = logging.getLogger("rq.worker")
 
@@ -148,6 +137,7 @@ class Pool:
     Attributes:
         ends: claims that have ended and that Redis has not confirmed.
         unassigned: claims that no child has.
+        restarts: when the next child may be started.
         chores: what children should do between jobs: (name of a method of `RQWork`, arguments).
     """
 
@@ -173,39 +163,22 @@ class Pool:
         self._jobs_per_child = jobs_per_child
         self._number = 0
         self._started = 0
-        self._false_starts = 0
-        self._starts_after = 0.0
-        self._early_kills = 0
-        """How many were killed before they were ready, since a child ended that was ready."""
-        self._killed_since = 0.0
+        self.restarts = Restarts()
 
     # Starting ------------------------------------------------------------------------------------
 
     def fill(self) -> None:
-        """Start the missing children, unless the last ones ended too early (PAUSE_S)."""
-        while self.lacks_children and time.monotonic() >= self._starts_after:
-            self._give_up_in_time()
+        """Start the missing children, unless the last ones ended too early. Errors: FlowqError."""
+        while self.lacks_children and (now := time.monotonic()) >= self.restarts.next_at:
+            is_any_ready = any(child.shared.is_ready for child in self.children)
+            preloads = bool(self.settings.preload)
+            self.restarts.check(self.size, now, is_any_ready=is_any_ready, preloads=preloads)
             others = [each for child in self.children for each in (child.channel, child.lifeline)]
             child = Child(*start_process(self.method, self.settings, others))
             child.jobs_left = self._jobs_per_child
             child.is_replacement = self._started >= self.size
             self._started += 1
             self.children.append(child)
-
-    def _give_up_in_time(self) -> None:
-        if self._false_starts > 3 * self.size:
-            raise FlowqError("children end before they can take a job; see the messages above")
-        if any(child.shared.is_ready for child in self.children):
-            self._killed_since = time.monotonic()
-            return
-        is_often = self._early_kills >= MAX_KILLS * self.size
-        if is_often and time.monotonic() - self._killed_since >= MAX_KILLED_S:
-            preload = " and --preload" if self.settings.preload else ""
-            raise FlowqError(
-                f"{self._early_kills} children in a row were killed before they could take a job; "
-                f"probably memory is short: check the limits of the service or container{preload}, "
-                "or start fewer children (-c)"
-            )
 
     @property
     def lacks_children(self) -> bool:
@@ -489,33 +462,19 @@ class Pool:
         child.lifeline.close()
         code = await_end(child.process)
         self.children.remove(child)
-        if child.shared.is_ready:
-            self._false_starts = self._early_kills = 0
+        was_ready = child.shared.is_ready
+        self.restarts.note_end(was_ready=was_ready)
         if not child.is_leaving:
             log.warning("child %d ended: %s", child.process.pid, describe_end(code))
-            self._note_death(child, is_own=bool(child.killed_because) or not is_kill(code))
+            was_killed = is_kill(code) and not child.killed_because  # not by us, for what it sent
+            self.restarts.note_death(
+                *(self.size, child.started_at, time.monotonic()),
+                was_ready=was_ready,
+                was_killed=was_killed,
+            )
         self._fail_executing(child, code)
         self._release(child)
         self.scratch.drop(child.process.pid)
-
-    def _note_death(self, child: Child, *, is_own: bool) -> None:
-        """Count children that fail to start; `is_own`: this one was not killed by others.
-
-        One that was killed before it was ready says little about the next one: on a slow machine it
-        takes seconds to start, and a killer can meet many in a row. So such kills count apart.
-        """
-        now = time.monotonic()
-        if child.shared.is_ready:
-            if now - child.started_at < YOUNG_S:
-                self._starts_after = now + PAUSE_S
-        elif is_own:  # however long it took: a machine may be slow
-            self._false_starts += 1
-        else:
-            if not self._early_kills:
-                self._killed_since = now
-            doublings = min(self._early_kills // self.size, 10)
-            self._starts_after = now + min(PAUSE_S * 2**doublings, MAX_PAUSE_S)
-            self._early_kills += 1
 
     def _release(self, child: Child) -> None:
         """Reassign the child's unfinished jobs."""

@@ -24,6 +24,7 @@ from flowq.runtime import scripts
 from flowq.runtime.attempts import Failure
 from flowq.runtime.queue import Queue
 from flowq.workers.address import address_of
+from flowq.workers.child.main import FAILED, live
 from flowq.workers.children import Child, Pool
 from flowq.workers.claims import Claim
 from flowq.workers.messages import Settings
@@ -267,7 +268,7 @@ def test_children_that_are_killed_while_they_wait_are_replaced_as_often_as_it_ta
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name in ("YOUNG_S", "PAUSE_S"):
-        monkeypatch.setattr(f"flowq.workers.children.{name}", 1000.0)
+        monkeypatch.setattr(f"flowq.workers.restarts.{name}", 1000.0)
     pool = _pool(mode, connection)
     for _ in range(8):
 
@@ -282,14 +283,14 @@ def test_children_that_are_killed_while_they_wait_are_replaced_as_often_as_it_ta
             pool.receive(child)
         pool.fill()
         assert not pool.children, "it does not spend its time on hiring"
-        pool._starts_after = 0.0
+        pool.restarts.next_at = 0.0
     pool.close()
 
 
 def test_children_that_are_killed_before_they_are_ready_are_replaced_as_often_as_it_takes(
     mode: str, connection: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flowq.workers.children.PAUSE_S", 0.0)
+    monkeypatch.setattr("flowq.workers.restarts.PAUSE_S", 0.0)
     pool = _pool(mode, connection)
     killed_early = 0
     for _ in range(100):
@@ -318,17 +319,17 @@ def killer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 def test_the_pauses_between_children_that_are_killed_before_they_are_ready_grow_to_a_limit(
     connection: redis.Redis, killer: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flowq.workers.children.PAUSE_S", 1000.0)
-    monkeypatch.setattr("flowq.workers.children.MAX_PAUSE_S", 3000.0)
+    monkeypatch.setattr("flowq.workers.restarts.PAUSE_S", 1000.0)
+    monkeypatch.setattr("flowq.workers.restarts.MAX_PAUSE_S", 3000.0)
     pool = _pool("warm", connection, preload=(killer,))
     pauses = []
     for _ in range(4):
-        pool._starts_after = 0.0
+        pool.restarts.next_at = 0.0
         pool.fill()
         pool.receive(pool.children[0])
         pool.fill()
         assert not pool.children
-        pauses.append(round((pool._starts_after - time.monotonic()) / 100))
+        pauses.append(round((pool.restarts.next_at - time.monotonic()) / 100))
     assert pauses == [10, 20, 30, 30]
 
 
@@ -340,9 +341,9 @@ def test_a_worker_gives_up_when_preloading_kills_its_children_for_a_long_time(
     killer: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("flowq.workers.children.PAUSE_S", 0.0)
-    monkeypatch.setattr("flowq.workers.children.MAX_KILLS", 3)
-    monkeypatch.setattr("flowq.workers.children.MAX_KILLED_S", 0.0)
+    monkeypatch.setattr("flowq.workers.restarts.PAUSE_S", 0.0)
+    monkeypatch.setattr("flowq.workers.restarts.MAX_KILLS", 3)
+    monkeypatch.setattr("flowq.workers.restarts.MAX_KILLED_S", 0.0)
     job = queue.enqueue(worker_jobs.nothing)
     message = r"3 children in a row were killed before they could .* and --preload"
     with pytest.raises(FlowqError, match=message) as info:
@@ -358,8 +359,8 @@ def test_kills_count_neither_for_a_short_time_nor_beside_a_child_that_is_ready(
     monkeypatch: pytest.MonkeyPatch,
     wait_until: Callable[..., None],
 ) -> None:
-    monkeypatch.setattr("flowq.workers.children.PAUSE_S", 0.0)
-    monkeypatch.setattr("flowq.workers.children.MAX_KILLS", 1)
+    monkeypatch.setattr("flowq.workers.restarts.PAUSE_S", 0.0)
+    monkeypatch.setattr("flowq.workers.restarts.MAX_KILLS", 1)
     pool = _pool("warm", connection, preload=(killer,))
     for _ in range(5):
         pool.fill()
@@ -367,7 +368,7 @@ def test_kills_count_neither_for_a_short_time_nor_beside_a_child_that_is_ready(
     pool.settings = Settings("w", address_of(connection))
     pool.fill()
     wait_until(lambda: pool.children[0].shared.is_ready)
-    monkeypatch.setattr("flowq.workers.children.MAX_KILLED_S", 0.0)
+    monkeypatch.setattr("flowq.workers.restarts.MAX_KILLED_S", 0.0)
     pool.size = 2
     pool.fill()
     assert len(pool.children) == 2
@@ -380,11 +381,28 @@ def test_what_ends_a_process_from_outside_is_told_from_what_it_does_itself() -> 
     assert not any(map(is_kill, (0, 1, 9, 137, 255)))
 
 
+def test_on_windows_a_killed_child_is_told_from_one_that_fails_by_its_exit_code(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delattr(os, "killpg")
+    assert is_kill(1)
+    assert not any(map(is_kill, (0, FAILED, 3, 255)))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="it forks")
+def test_a_child_that_fails_by_itself_has_an_exit_code_of_its_own() -> None:
+    pid = os.fork()
+    if not pid:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        live(lambda: int("no number"))  # type: ignore[arg-type, return-value]
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == FAILED
+
+
 @pytest.mark.parametrize("young_s", [5.0, 0.0])
 def test_a_worker_whose_children_cannot_begin_gives_up_however_long_they_took(
     connection: redis.Redis, monkeypatch: pytest.MonkeyPatch, young_s: float
 ) -> None:
-    monkeypatch.setattr("flowq.workers.children.YOUNG_S", young_s)
+    monkeypatch.setattr("flowq.workers.restarts.YOUNG_S", young_s)
     pool = _pool("multiprocessing", connection, exception_handlers=(Bomb(),))
 
     def hire_again_and_again() -> None:

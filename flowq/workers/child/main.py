@@ -51,6 +51,10 @@ FLUSH_S = 0.004
 
 FLUSH_COUNT = 32
 
+FAILED = 70
+"""The exit code after an exception (EX_SOFTWARE of sysexits.h). Not 1, which on Windows is also the
+code of a process that was killed."""
+
 MAX_END_BYTES = 512 * 2**20
 """The limit of one end: Redis accepts no longer argument."""
 
@@ -265,7 +269,7 @@ def live(body: Callable[[], None]) -> NoReturn:
 
     Prints the traceback of an exception, because no other code would.
     """
-    code = 1
+    code = FAILED
     try:
         body()
         code = 0

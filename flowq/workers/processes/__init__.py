@@ -49,8 +49,12 @@ _KILLS = ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT")
 def is_kill(code: int) -> bool:
     """Whether the process was killed, by a user or by the kernel; it did not exit or crash.
 
-    Always False on Windows, where a killed process has an exit code.
+    On Windows there are no signals, and a killed process has the exit code that the killer chose: 1
+    for the Task Manager, taskkill and Python. A child that fails by itself exits with
+    `child.main.FAILED`, so 1 means a kill, unless Python ended before flowq's code began.
     """
+    if not hasattr(os, "killpg") and code == 1:
+        return True
     return code < 0 and any(code == -getattr(signal, name, 0) for name in _KILLS)
 
 
