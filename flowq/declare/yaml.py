@@ -45,7 +45,10 @@ def read_workflow(path: str | os.PathLike[str]) -> Workflow:
     Errors: WorkflowNotFound for a file that cannot be read; WorkflowInvalid with all problems,
     including those of the files that it names.
     """
-    return _whole(*read_partly(path))
+    workflow, problems = read_partly(path)
+    if problems:
+        raise WorkflowInvalid(problems)
+    return workflow
 
 
 def read_partly(path: str | os.PathLike[str]) -> tuple[Workflow, list[Problem]]:
@@ -56,26 +59,6 @@ def read_partly(path: str | os.PathLike[str]) -> tuple[Workflow, list[Problem]]:
     """
     file = os.fspath(path)
     return _read_file(file, Files((file,), _read_file))
-
-
-def parse_workflow(text: str, file: str) -> Workflow:
-    """Return the workflow of a text from `file`.
-
-    The stem of `file` is the default name of the workflow. Files that its jobs name are looked up
-    beside it. Errors: WorkflowInvalid with all problems, in the order of the text.
-    """
-    return _whole(*parse_partly(text, file))
-
-
-def parse_partly(text: str, file: str) -> tuple[Workflow, list[Problem]]:
-    """Return the known part of the workflow of a text. Shape and errors: as `read_partly`."""
-    return _parse(text, file, Files((file,), _read_file))
-
-
-def _whole(workflow: Workflow, problems: list[Problem]) -> Workflow:
-    if problems:
-        raise WorkflowInvalid(problems)
-    return workflow
 
 
 def read_stream(stream: BinaryIO, file: str) -> tuple[Workflow, list[Problem]]:

@@ -6,8 +6,9 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from flowq.declare.yaml import parse_workflow, read_workflow
+from flowq.declare.yaml import read_workflow
 from tests.cli.commands import Said
+from tests.reading import parse_workflow
 
 Call = Callable[..., Said]
 

@@ -13,10 +13,10 @@ from flowq.checks import check
 from flowq.declare.input_shapes import INPUT
 from flowq.declare.keys import CONCURRENCY, DEFAULTS, JOB, SCHEDULE, WORKFLOW
 from flowq.declare.shapes import Vocabulary
-from flowq.declare.yaml import parse_workflow
 from flowq.expressions.grammar import FUNCTION_NAMES, ROOTS
 from flowq.expressions.references import JOB_ATTRIBUTES, RUN_ATTRIBUTES, STATUS_BY_FUNCTION
 from flowq.graph import build_graph
+from tests.reading import parse_workflow
 
 DOCS = Path(__file__).parents[2] / "docs"
 CHAPTERS = [DOCS / "language.md", *sorted((DOCS / "language").glob("*.md"))]

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from flowq.compiling import compile_plan, find_problems
-from flowq.declare.yaml import parse_workflow
 from flowq.errors import WorkflowInvalid
 from flowq.problems import RULE_BY_CODE
 from flowq.spec import Workflow
+from tests.reading import parse_workflow
 
 PAGE = (Path(__file__).parents[2] / "docs" / "problems.md").read_text("utf-8")
 SECTION = re.compile(

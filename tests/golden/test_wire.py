@@ -22,7 +22,6 @@ import pytest
 
 from flowq._version import __version__
 from flowq.compiling import load
-from flowq.declare.yaml import parse_workflow
 from flowq.errors import NewerFormat, Where
 from flowq.graph import build_graph
 from flowq.inputs import EXAMPLE_BY_TYPE, resolve_inputs
@@ -39,6 +38,7 @@ from flowq.runtime.wire import (
     to_wire,
 )
 from flowq.spec import Approval, Defaults, ForEach, Input, JobSpec, Retry, Shell, Workflow
+from tests.reading import parse_workflow
 
 WIRE = Path(__file__).parent / "wire"
 RELEASES = sorted(path.stem for path in WIRE.glob("*.json") if path.stem != "pickled")

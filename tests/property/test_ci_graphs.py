@@ -14,10 +14,10 @@ import flowq
 from flowq.checks import check
 from flowq.client import submit
 from flowq.compiling import compile_plan
-from flowq.declare.yaml import parse_workflow
 from flowq.graph import build_graph
 from flowq.spec import Workflow
 from tests.property.ci_jobs import Jobs, convert
+from tests.reading import parse_workflow
 
 GRAPHS: dict[str, Jobs] = yaml.safe_load(
     (Path(__file__).parent / "ci_graphs.yaml").read_text("utf-8")

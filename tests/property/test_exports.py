@@ -14,10 +14,11 @@ from flowq.declare.problems import Problems
 from flowq.declare.python import Workflow as PythonWorkflow
 from flowq.declare.schema import build_schema
 from flowq.declare.shapes import to_data
-from flowq.declare.yaml import parse_workflow, read_workflow
+from flowq.declare.yaml import read_workflow
 from flowq.declare.yaml_text import read_document
 from flowq.spec import Workflow
 from tests.property.declarations import workflows
+from tests.reading import parse_workflow
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "workflows").glob("*.yaml"))
 VALIDATOR = jsonschema.Draft202012Validator(build_schema())

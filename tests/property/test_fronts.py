@@ -22,11 +22,11 @@ from flowq.declare.input_shapes import INPUT
 from flowq.declare.keys import DEFAULTS, JOB, WORKFLOW
 from flowq.declare.options import CallOptions, JobOptions, NestedOptions, ShellOptions
 from flowq.declare.python import Workflow
-from flowq.declare.yaml import parse_partly, parse_workflow
 from flowq.errors import Problem
 from flowq.expressions import escape, evaluate
 from flowq.spec import Block
 from flowq.spec import Workflow as Spec
+from tests.reading import parse_partly, parse_workflow
 
 NAMES = [f"job_{letter}" for letter in "abcdef"]
 CALL = f"{__name__}:function"

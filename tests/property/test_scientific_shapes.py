@@ -12,9 +12,9 @@ from rq import SimpleWorker
 import flowq
 from flowq.client import Run, submit
 from flowq.compiling import compile_plan, find_problems
-from flowq.declare.yaml import parse_workflow
 from flowq.plan import Commit, Enqueue, Plan, Release
 from tests.property.scientific_shapes import SHAPES, Needs, of_size, write
+from tests.reading import parse_workflow
 
 THOUSANDS = 3_000
 SOME = 60

@@ -12,10 +12,10 @@ import pytest
 from flowq.checks import check
 from flowq.declare.nodes import ListNode, MapNode, Node, ScalarNode
 from flowq.declare.problems import Problems
-from flowq.declare.yaml import parse_partly
 from flowq.declare.yaml_text import read_document
 from flowq.errors import WorkflowInvalid
 from flowq.graph import build_graph
+from tests.reading import parse_partly
 
 ROOT = Path(__file__).parents[2]
 FILES = [*sorted((ROOT / "workflows").glob("*.yaml")), Path(__file__).parent / "everything.yaml"]

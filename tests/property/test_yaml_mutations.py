@@ -17,11 +17,11 @@ from flowq.checks import check
 from flowq.compiling import compile_plan
 from flowq.declare.input_shapes import INPUT
 from flowq.declare.keys import JOB, WORKFLOW
-from flowq.declare.yaml import parse_partly
 from flowq.errors import Problem, WorkflowInvalid
 from flowq.graph import build_graph
 from flowq.inputs import EXAMPLE_BY_TYPE
 from flowq.spec import Workflow
+from tests.reading import parse_partly
 
 ROOT = Path(__file__).parents[2]
 EVERYTHING = (Path(__file__).parent / "everything.yaml").read_text("utf-8")

@@ -11,7 +11,6 @@ import pytest
 from redis import Redis
 
 from flowq.client import Run, get_run
-from flowq.declare.yaml import parse_workflow
 from flowq.graph import build_graph
 from flowq.plan import Start
 from flowq.planner import make_plan
@@ -23,6 +22,7 @@ from flowq.runtime.results import read_end
 from flowq.spec import ALL_TOLERATED, Approval, Concurrency, JobSpec, Workflow
 from flowq.workers.monitor import STOPPED
 from flowq.workers.redis_side import NO_CAPACITY, Capacity, RedisSide
+from tests.reading import parse_workflow
 from tests.runtime.language import RUN, Runs, each, job
 
 Work = Callable[..., None]

@@ -20,10 +20,10 @@ from redis import Redis
 from flowq.cli.main import commands
 from flowq.client import submit
 from flowq.compiling import compile_plan, find_problems
-from flowq.declare.yaml import parse_workflow
 from flowq.errors import WorkflowInvalid
 from flowq.inputs import EXAMPLE_BY_TYPE
 from flowq.spec import JobSpec, Workflow
+from tests.reading import parse_workflow
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -10,13 +10,13 @@ import pytest
 from redis import Redis
 
 from flowq.client import Run
-from flowq.declare.yaml import parse_workflow
 from flowq.graph import build_graph
 from flowq.inputs import resolve_inputs
 from flowq.planner import make_plan
 from flowq.runtime import retry, runs
 from flowq.runtime.job import get_job
 from flowq.spec import ALL_TOLERATED, Approval, JobSpec, Matrix, Shell, Workflow
+from tests.reading import parse_workflow
 from tests.runtime.language import RUN, Runs, each, job
 
 Work = Callable[..., None]

@@ -10,10 +10,10 @@ import pytest
 
 from flowq.callables import find_callable
 from flowq.checks import MAX_NAME_LENGTH, check, check_calls
-from flowq.declare.yaml import parse_workflow
 from flowq.errors import Problem, Where
 from flowq.graph import build_graph
 from flowq.spec import Block, Input, JobSpec, Path, Places, Workflow
+from tests.reading import parse_workflow
 
 
 def _job(name: str, *needs: str, blocks: tuple[Block, ...] = (), **with_: object) -> JobSpec:

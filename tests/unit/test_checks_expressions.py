@@ -6,10 +6,10 @@ import pytest
 
 from flowq.checks import check
 from flowq.compiling import find_problems
-from flowq.declare.yaml import parse_workflow
 from flowq.errors import Problem
 from flowq.graph import build_graph
 from flowq.spec import JobSpec, Shell, Workflow
+from tests.reading import parse_workflow
 
 
 def problems_of(job: JobSpec) -> list[Problem]:

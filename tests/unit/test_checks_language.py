@@ -8,7 +8,6 @@ import pytest
 
 from flowq.checks import check
 from flowq.compiling import find_problems
-from flowq.declare.yaml import parse_workflow
 from flowq.errors import Problem
 from flowq.graph import build_graph
 from flowq.spec import (
@@ -23,6 +22,7 @@ from flowq.spec import (
     Tolerance,
     Workflow,
 )
+from tests.reading import parse_workflow
 
 CALL = "tasks:run"
 EACH = ForEach([1, 2])

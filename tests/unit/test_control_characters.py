@@ -10,7 +10,6 @@ import pytest
 
 from flowq.cli import display, terminal
 from flowq.cli.compiling import describe_inputs
-from flowq.declare.yaml import parse_workflow
 from flowq.errors import WorkflowInvalid
 from flowq.graph import build_graph
 from flowq.pictures.dot import render_dot
@@ -20,6 +19,7 @@ from flowq.pictures.text import render_text
 from flowq.planner import make_plan
 from flowq.render.lines import plain, spelled, spelled_line
 from flowq.render.plan_text import render_plan
+from tests.reading import parse_workflow
 
 NASTY = "\x1b[31m\x1b]0;x\x07\x9b2J\r\x08\u202e"
 UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")

@@ -11,12 +11,12 @@ from flowq.checks import check
 from flowq.declare.keys import DEFAULTS as SHARED
 from flowq.declare.keys import JOB
 from flowq.declare.python import Workflow as Flow
-from flowq.declare.yaml import parse_partly, parse_workflow
 from flowq.errors import WorkflowInvalid
 from flowq.graph import build_graph
 from flowq.plan import Group, Plan, Start
 from flowq.planner import make_plan, plan_nested
 from flowq.spec import ALL_TOLERATED, Defaults, JobSpec, Shell, Tolerance, Workflow
+from tests.reading import parse_partly, parse_workflow
 
 DEFAULTS = """\
 inputs: {where: {type: str, default: build}}

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowq.compiling import compile_plan
-from flowq.declare.yaml import parse_workflow
 from flowq.errors import WorkflowInvalid
 from flowq.expressions import Budget, evaluate, one_budget
 from flowq.expressions.grammar import FUNCTION_NAMES
 from flowq.expressions.operators import BINARY, COMPARISONS
+from tests.reading import parse_workflow
 from tests.unit.expression_values import refusal_of
 
 HUGE = 10**5000

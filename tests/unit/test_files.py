@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from flowq import files
-from flowq.declare.yaml import parse_workflow
 from flowq.errors import FlowqError, Problem, UsageError, WorkflowInvalid, WorkflowNotFound
 from flowq.expressions.refusals import Missing
 from flowq.files import read_file
 from flowq.runtime import secrets
 from flowq.runtime.secrets import Secrets
 from flowq.targets import load_partly, read_inputs
+from tests.reading import parse_workflow
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="there are no pipes with names")
 LIMIT_S = 30

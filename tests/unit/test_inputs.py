@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowq.declare.python import Workflow as Flow
-from flowq.declare.yaml import parse_partly, parse_workflow
 from flowq.errors import Problem, Where, WorkflowInvalid
 from flowq.inputs import EXAMPLE_BY_TYPE, convert, resolve_inputs
 from flowq.spec import Input, JobSpec, Places, Workflow
+from tests.reading import parse_partly, parse_workflow
 
 
 def workflow_of(*inputs: Input) -> Workflow:

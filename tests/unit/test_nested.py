@@ -8,11 +8,12 @@ import pytest
 
 from flowq.checks import check, check_calls
 from flowq.compiling import find_problems
-from flowq.declare.yaml import parse_workflow, read_workflow
+from flowq.declare.yaml import read_workflow
 from flowq.errors import Problem, WorkflowInvalid
 from flowq.graph import build_graph
 from flowq.spec import Workflow
 from flowq.targets import load
+from tests.reading import parse_workflow
 
 
 def write(folder: Path, **text_by_name: str) -> Path:

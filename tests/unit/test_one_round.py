@@ -15,10 +15,10 @@ from flowq.checks import check
 from flowq.compiling import load
 from flowq.declare.nodes import MapNode, ScalarNode
 from flowq.declare.problems import Problems
-from flowq.declare.yaml import parse_partly
 from flowq.declare.yaml_text import read_document
 from flowq.errors import Problem, WorkflowInvalid
 from flowq.graph import build_graph
+from tests.reading import parse_partly
 
 ROOT = Path(__file__).parents[2]
 FILES = [*sorted((ROOT / "workflows").glob("*.yaml")), ROOT / "tests/property/everything.yaml"]

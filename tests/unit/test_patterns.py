@@ -8,11 +8,11 @@ from collections.abc import Iterator
 import pytest
 
 from flowq import patterns
-from flowq.declare.yaml import parse_workflow
 from flowq.errors import WorkflowInvalid
 from flowq.expressions import evaluate, find_references
 from flowq.inputs import resolve_inputs
 from flowq.patterns import PatternRefused, check_pattern, is_match
+from tests.reading import parse_workflow
 
 
 @pytest.fixture(params=["re2", "a process"])

@@ -10,9 +10,9 @@ import pytest
 
 from flowq.declare.handles import Handle
 from flowq.declare.python import Workflow
-from flowq.declare.yaml import parse_workflow
 from flowq.errors import Problem, WorkflowInvalid
 from flowq.spec import Workflow as Spec
+from tests.reading import parse_workflow
 
 
 def list_photos(folder: str = "") -> list[str]:

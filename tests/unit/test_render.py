@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from flowq.cells import count_cells
-from flowq.declare.yaml import parse_workflow
 from flowq.graph import build_graph
 from flowq.plan import Call, Commit, Enqueue, Plan, Release
 from flowq.planner import make_plan
@@ -22,6 +21,7 @@ from flowq.render.progress import rows
 from flowq.runtime.views import MAX_REPR_BYTES
 from flowq.spec import Block, Retry
 from flowq.status import JobStatus, RunRecord, RunStatus
+from tests.reading import parse_workflow
 
 # JSON.
 

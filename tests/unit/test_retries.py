@@ -15,7 +15,6 @@ from flowq.compiling import find_problems
 from flowq.declare.export_python import export_python
 from flowq.declare.export_yaml import export_yaml
 from flowq.declare.python import Workflow as Flow
-from flowq.declare.yaml import parse_workflow
 from flowq.errors import UsageError, WorkflowInvalid
 from flowq.functions import read_options
 from flowq.graph import build_graph
@@ -24,6 +23,7 @@ from flowq.render.plan_text import render_plan
 from flowq.runtime.attempts import Failure, shorten
 from flowq.runtime.views import Shown
 from flowq.spec import Defaults, JobSpec, Retry, Workflow
+from tests.reading import parse_workflow
 
 POLICY = Retry(
     5, 2, 2, 300, 0.2, 3600, ("ConnectionError", "137", "1-3"), ("json.decoder:JSONDecodeError",)

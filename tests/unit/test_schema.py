@@ -16,10 +16,11 @@ from flowq.declare.problems import Problems
 from flowq.declare.schema import build_schema
 from flowq.declare.shapes import to_data
 from flowq.declare.starter import write_workflow
-from flowq.declare.yaml import parse_workflow, read_workflow
+from flowq.declare.yaml import read_workflow
 from flowq.declare.yaml_text import read_document
 from flowq.errors import Problem, WorkflowInvalid
 from flowq.graph import build_graph
+from tests.reading import parse_workflow
 
 WORKFLOWS = Path(__file__).parents[2] / "workflows"
 SCHEMA = build_schema()

@@ -14,10 +14,11 @@ import pytest
 from flowq.checks import check
 from flowq.declare import python
 from flowq.declare.nodes import resolve
-from flowq.declare.yaml import parse_partly, parse_workflow, read_workflow
+from flowq.declare.yaml import read_workflow
 from flowq.errors import Where, WorkflowInvalid
 from flowq.graph import build_graph
 from flowq.spec import Block, Defaults, Input, JobSpec, Retry, Workflow
+from tests.reading import parse_partly, parse_workflow
 
 GALLERY = """\
 name: gallery

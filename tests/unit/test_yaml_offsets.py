@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from flowq.compiling import compile_plan, find_problems
 from flowq.declare.positions import find_offsets
-from flowq.declare.yaml import parse_workflow, read_workflow
+from flowq.declare.yaml import read_workflow
 from flowq.errors import Problem, WorkflowInvalid
+from tests.reading import parse_workflow
 
 _FRAME = "jobs:\n  a:\n    run: {}\n"
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from flowq.declare.yaml import parse_workflow, read_workflow
+from flowq.declare.yaml import read_workflow
 from flowq.errors import Problem, Where, WorkflowInvalid, WorkflowNotFound
 from flowq.spec import Block, JobSpec, Workflow
+from tests.reading import parse_workflow
 
 
 def parse(text: str) -> Workflow:
@@ -176,7 +177,7 @@ def test_all_problems_are_reported_at_once_in_the_order_of_the_text() -> None:
         (with_job("for_each: true"), "FQ105", "write [a, b, c]"),
         (with_job("matrix: {a: null}"), "FQ105", "write [a, b, c]"),
         ("inputs: {a: {type: int, default: [1]}}\njobs: {a: {call: m:f}}", "FQ116", "not a list"),
-        ("a: \ud800", "FQ101", "U+D800"),
+        ("a: \ud800", "FQ101", "0xed"),
         ("[", "FQ102", "a value is missing"),
         ("42", "FQ113", "not text"),
     ],

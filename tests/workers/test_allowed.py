@@ -34,12 +34,12 @@ from flowq.allowed import Allowed, read_allowed
 from flowq.callables import find_callable
 from flowq.client import submit
 from flowq.compiling import compile_plan
-from flowq.declare.yaml import parse_workflow
 from flowq.errors import NotAllowed, UsageError
 from flowq.runtime import unpickling
 from flowq.runtime.queue import Queue
 from flowq.runtime.results import get_failures, get_result, read_end
 from flowq.runtime.waiting import Wait
+from tests.reading import parse_workflow
 
 Drain = Callable[..., Any]
 SHOP = Allowed(("allowed_shop.*",))

@@ -14,8 +14,8 @@ import redis
 
 from flowq.client import Run, submit
 from flowq.compiling import compile_plan
-from flowq.declare.yaml import parse_workflow
 from flowq.runtime import keys
+from tests.reading import parse_workflow
 
 FLOW = """
 name: flow

@@ -15,12 +15,12 @@ import redis
 
 from flowq.client import Run, submit
 from flowq.compiling import compile_plan
-from flowq.declare.yaml import parse_workflow
 from flowq.plan import Call, Commit, Enqueue, Plan, Release
 from flowq.runtime import keys, runs
 from flowq.runtime.queue import Queue
 from flowq.status import Event, JobStatus
 from flowq.workers.redis_side import Capacity, RedisSide
+from tests.reading import parse_workflow
 from tests.workers.forked_workers import ForkedWorker
 
 Start = Callable[..., ForkedWorker]
