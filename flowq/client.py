@@ -22,35 +22,13 @@ from typing import TYPE_CHECKING, Any
 from redis.exceptions import RedisError
 from rq.utils import as_text
 
+from flowq import runtime
 from flowq.errors import NotFound, RunFailed, RunNotFound, ServerUnavailable
-from flowq.history import Attempt, read_attempts
-from flowq.plan import Plan, Source
 from flowq.render.groups import by_declaration, count_ends
-from flowq.runtime import approvals, keys, outputs, results, retry, runs
+from flowq.runtime import keys, runs
 from flowq.runtime.connections import Attempts, Outage, is_refusal
-from flowq.runtime.explain import (
-    PLAIN,
-    Commands,
-    Explanation,
-    Reason,
-    explain,
-    explain_group,
-    find_hold,
-)
 from flowq.runtime.listening import count_left_alone, find_hosts, find_unattended, list_queues
 from flowq.runtime.maintenance import Finding, tidy
-from flowq.runtime.outputs import KeptOutputs
-from flowq.runtime.results import Failure, JobEnd, JobView
-from flowq.runtime.runs import read_changes
-from flowq.runtime.uninstalling import check_uninstall, uninstall
-from flowq.runtime.wip import (
-    Executing,
-    InProgress,
-    WorkerRecord,
-    list_executing,
-    list_workers,
-    read_wip,
-)
 from flowq.server.connection import explain as explain_trouble
 from flowq.server.url import hide_password
 from flowq.status import (
@@ -64,10 +42,24 @@ from flowq.status import (
     public_name,
 )
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # what `__getattr__` resolves, and the modules of `runtime` that methods use
     from redis import Redis
 
+    from flowq.history import Attempt
     from flowq.pictures.picture import Picture
+    from flowq.plan import Plan, Source
+    from flowq.runtime.explain import Commands, Explanation, Reason, explain
+    from flowq.runtime.kept_outputs import KeptOutputs
+    from flowq.runtime.results import Failure, JobEnd, JobView
+    from flowq.runtime.uninstalling import check_uninstall, uninstall
+    from flowq.runtime.wip import (
+        Executing,
+        InProgress,
+        WorkerRecord,
+        list_executing,
+        list_workers,
+        read_wip,
+    )
 
 __all__ = [
     "ABANDONED",
@@ -99,6 +91,29 @@ __all__ = [
     "submit",
     "uninstall",
 ]
+
+_MODULE_BY_NAME = {
+    "Executing": "wip",
+    "Explanation": "explain",
+    "Failure": "results",
+    "InProgress": "wip",
+    "JobView": "results",
+    "KeptOutputs": "kept_outputs",
+    "WorkerRecord": "wip",
+    "check_uninstall": "uninstalling",
+    "explain": "explain",
+    "list_executing": "wip",
+    "list_workers": "wip",
+    "read_wip": "wip",
+    "uninstall": "uninstalling",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_BY_NAME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(getattr(runtime, _MODULE_BY_NAME[name]), name)
+
 
 ABANDONED = runs.ABANDONED
 POLL_S = 0.5
@@ -240,6 +255,8 @@ class Run:
 
         Errors: RunNotFound.
         """
+        from flowq.history import read_attempts  # noqa: PLC0415 - a status needs no attempts
+
         declared = runs.get_declared(self.run_id, self.connection)
         events = list(runs.read_events(self.run_id, self.connection))
         return fold(declared, events), read_attempts(events)
@@ -329,7 +346,7 @@ class Run:
         name_by_id = {job.job_id: job.name for job in self.status().declared()}
         wanted = None if names is None else set(names)
         ids = [i for i in name_by_id if wanted is None or name_by_id[i] in wanted]
-        values = results.get_results(ids, self.connection, instead=Unloadable.of)
+        values = runtime.results.get_results(ids, self.connection, instead=Unloadable.of)
         return {name_by_id[job_id]: value for job_id, value in values.items()}
 
     def views(
@@ -347,7 +364,7 @@ class Run:
             if job.state in ENDED and (wanted is None or job.name in wanted)
         }
         views: dict[str, JobView] = {}
-        for job_id, view in results.read_views(job_by_id, self.connection).items():
+        for job_id, view in runtime.results.read_views(job_by_id, self.connection).items():
             job = job_by_id[job_id]
             views[job.name] = view if job.state == "finished" else replace(view, result=None)
         return views
@@ -359,7 +376,7 @@ class Run:
         """
         deadline = time.monotonic() + within_s
         while True:
-            kept = outputs.read_kept_outputs(self.run_id, self.connection)
+            kept = runtime.kept_outputs.read_kept_outputs(self.run_id, self.connection)
             is_late = time.monotonic() > deadline
             if not kept.is_pending or is_late or find_unattended([kept.queue], self.connection):
                 return kept
@@ -373,7 +390,7 @@ class Run:
         that cannot be evaluated with these results; any error from loading a result. With
         `instead`, the value of `instead(name, error)` replaces an output that raises.
         """
-        return outputs.read_outputs(self.run_id, self.connection, instead)
+        return runtime.outputs.read_outputs(self.run_id, self.connection, instead)
 
     def job_records(self, status: RunStatus | None = None) -> dict[str, JobRecord]:
         """Return the constant properties of the jobs, by name."""
@@ -440,35 +457,39 @@ class Run:
         wanted = None if names is None else set(names)
         ended = (status or self.status()).find_failed(("failed", "stopped"), with_tolerated=True)
         failed = [job for job in ended if wanted is None or job.name in wanted]
-        failures = results.get_failures((job.job_id for job in failed), self.connection)
+        failures = runtime.results.get_failures((job.job_id for job in failed), self.connection)
         return {job.name: failures[job.job_id] for job in failed if job.job_id in failures}
 
     def ends(self, job_ids: Sequence[str]) -> list[JobEnd]:
         """Return how jobs ended, by their ids and in their order, as expressions see it."""
-        return list(results.read_ends(job_ids, self.connection))
+        return list(runtime.results.read_ends(job_ids, self.connection))
 
     def code_changes(self) -> list[CodeChange]:
         """Return the code files that changed between jobs of the run, oldest change first."""
-        return read_changes(self.run_id, self.connection)
+        return runs.read_changes(self.run_id, self.connection)
 
-    def explain(self, name: str, commands: Commands = PLAIN) -> Explanation:
+    def explain(self, name: str, commands: Commands | None = None) -> Explanation:
         """Return why a job of the run has not run, or the state of a group. Errors: JobNotFound.
 
         `commands` formats the commands in the hints.
         """
+        commands = commands or runtime.explain.PLAIN
         status = self.status()
         job = status.jobs.get(name)
         group = None if job else by_declaration(status).get(name)
         if group is not None and group.items:
             left_or_bad = (group.name, group.state, group.items, group.forgiven)
             ends = count_ends(group.items)
-            return explain_group(self.run_id, *left_or_bad, ends=ends, commands=commands)
+            return runtime.explain.explain_group(
+                self.run_id, *left_or_bad, ends=ends, commands=commands
+            )
         job_id = job.job_id if job else f"{self.run_id}-{name}"
-        return explain(job_id, self.connection, self.run_id, commands)
+        return runtime.explain.explain(job_id, self.connection, self.run_id, commands)
 
-    def find_hold(self, commands: Commands = PLAIN) -> Reason | None:
+    def find_hold(self, commands: Commands | None = None) -> Reason | None:
         """Return why the run cannot start any job yet (it is held, or not its turn), or None."""
-        return find_hold(self.run_id, self.connection, commands=commands)
+        commands = commands or runtime.explain.PLAIN
+        return runtime.explain.find_hold(self.run_id, self.connection, commands=commands)
 
     def retry(self, name: str | None = None) -> tuple[str, ...]:
         """Rerun the jobs that did not succeed and everything downstream; return their names.
@@ -478,7 +499,7 @@ class Run:
         Errors: RunNotFound; NotFound for an unknown job; WrongState if the run is active, if it
         succeeded and no job is named, or if an earlier job prevents the named job from running.
         """
-        again = retry.retry(self.run_id, self.connection, name)
+        again = runtime.retry.retry(self.run_id, self.connection, name)
         return tuple(runs.read_names(self.run_id, again, self.connection).values())
 
     def release(self, name: str | None = None) -> bool:
@@ -488,7 +509,7 @@ class Run:
         """
         if name is not None:
             return self.approve(name)
-        return approvals.release_run(self.run_id, self.connection)
+        return runtime.approvals.release_run(self.run_id, self.connection)
 
     def approve(
         self,
@@ -504,14 +525,14 @@ class Run:
         True for the call that did it, False if the job was already approved.
         Errors: NotFound; UsageError for invalid inputs; WrongState.
         """
-        by = approvals.say_who() if by is None else by
-        return approvals.approve(
+        by = runtime.approvals.say_who() if by is None else by
+        return runtime.approvals.approve(
             self.run_id, name, self.connection, inputs=inputs, note=note, by=by
         )
 
     def has_asked(self, name: str) -> bool:
         """Whether a job, or an item of a group, has requested approval. Errors: NotFound."""
-        return approvals.has_asked(self.run_id, name, self.connection)
+        return runtime.approvals.has_asked(self.run_id, name, self.connection)
 
     def reject(self, name: str, reason: str = "", *, by: str | None = None) -> bool:
         """Reject a job that waits for approval, or all items of a group; it is canceled.
@@ -519,8 +540,8 @@ class Run:
         Returns True for the call that did it, False if the job was already rejected. Errors:
         NotFound; WrongState, also for a job that has not requested approval yet.
         """
-        by = approvals.say_who() if by is None else by
-        return approvals.reject(self.run_id, name, self.connection, reason=reason, by=by)
+        by = runtime.approvals.say_who() if by is None else by
+        return runtime.approvals.reject(self.run_id, name, self.connection, reason=reason, by=by)
 
     def cancel(self, *, now: bool = False, may_wait: bool = True) -> list[str]:
         """Cancel the run: jobs that have not started are canceled, running jobs are stopped.

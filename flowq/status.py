@@ -10,10 +10,12 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from flowq.job_table import JobTable
-from flowq.spec import Input
+
+if TYPE_CHECKING:
+    from flowq.spec import Input
 
 JobState = Literal[
     "deferred",  # held: open, blocked, gated …

@@ -15,7 +15,6 @@ from typing import IO, Any, Self, cast
 from flowq.cli import terminal
 from flowq.cli.terminal import Stream
 from flowq.render.groups import by_declaration
-from flowq.render.json import event_document, write_json
 from flowq.render.lines import Line, plain_text, printable, spelled
 from flowq.render.progress import Narrator, progress
 from flowq.status import Event, RunStatus
@@ -98,6 +97,8 @@ class JsonLines(Silent):
 
     def show(self, status: RunStatus, events: Sequence[Event]) -> None:
         """Write what happened."""
+        from flowq.render.json import event_document, write_json  # noqa: PLC0415 - others need none
+
         for event in events:
             text = write_json(event_document(self._run_id, event), indent=None)
             terminal.write(text, self._lines)

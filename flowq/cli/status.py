@@ -11,7 +11,6 @@ from typing import IO
 import click
 
 from flowq.cli import display, options, terminal
-from flowq.cli.documents import run_json
 from flowq.cli.place import missing_job, opened
 from flowq.render.groups import collapse
 from flowq.render.progress import progress, rows
@@ -48,6 +47,8 @@ def command(
     with terminal.result_stream(as_json) as out, opened(redis_url) as place:
         run, job = place.find_job(run_id, job)
         if as_json:
+            from flowq.cli.documents import run_json  # noqa: PLC0415 - the lines need none of it
+
             part = partial(find_part, name=job) if job is not None else None
             text = run_json(run, part, has_all_results=all_results, has_nested=nested)
             terminal.write(text, out)

@@ -13,7 +13,8 @@ serializing.py  results and arguments as bytes, with limits of their size
 Runs
 runs.py         submit, read, cancel and remove runs; planned.py the jobs of a plan
 groups.py       add items, and the jobs of nested workflows, while a run runs
-approvals.py    approve, reject, release; retry.py run again; outputs.py the outputs of a run
+approvals.py    approve, reject, release; retry.py run again
+outputs.py      evaluates the outputs of a run; kept_outputs.py what is kept of them for commands
 explain.py      why a job has not run; results.py how jobs ended; wip.py what runs now
 listening.py    which workers are alive, and which queues have some
 views.py        values as JSON for display; wire.py plans as data for other versions
@@ -29,4 +30,21 @@ connections.py  refusals, outages, and the server's clock
 maintenance.py  finds lost workers (`Lease`) and ends that no script saw
 rq.py           RQ's private names; rq_sources.py the code of RQ that flowq relies on
 uninstalling.py removes all data of flowq
+
+A module of this package is loaded when it is first used, also as an attribute: commands that only
+look need few of them.
 """
+
+from __future__ import annotations
+
+from importlib import import_module
+from types import ModuleType
+
+
+def __getattr__(name: str) -> ModuleType:
+    try:
+        return import_module(f"{__name__}.{name}")
+    except ModuleNotFoundError as error:
+        if error.name != f"{__name__}.{name}":
+            raise
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None

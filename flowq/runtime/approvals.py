@@ -18,10 +18,10 @@ from flowq.inputs import resolve
 from flowq.nearest import did_you_mean
 from flowq.runtime import keys, scripts
 from flowq.runtime.connections import do_or_leave_to_others, read_clock
-from flowq.runtime.planned import read_inputs
 from flowq.runtime.runs import get_declared, get_record, go
 from flowq.runtime.scripts import format_instant
 from flowq.runtime.steps import run_steps
+from flowq.runtime.wire import read_inputs
 from flowq.spec import Input
 from flowq.status import RUN_ENDED, RunStatus
 

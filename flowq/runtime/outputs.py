@@ -12,7 +12,6 @@ import json
 import os
 import pickle
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +25,7 @@ from flowq.expressions import evaluate, find_references
 from flowq.plan import Outputs, Plan
 from flowq.runtime import keys
 from flowq.runtime.connections import retry_while_unavailable
+from flowq.runtime.kept_outputs import is_kept, read_fields
 from flowq.runtime.lookups import read_jobs
 from flowq.runtime.masking import Mask
 from flowq.runtime.secrets import read_known
@@ -38,22 +38,6 @@ if TYPE_CHECKING:
     from redis.client import Pipeline
 
 KEEP = "flowq.runtime.outputs.keep_outputs"
-
-
-@dataclass(frozen=True, slots=True)
-class KeptOutputs:
-    """The outputs of an ended run as commands show them.
-
-    Attributes:
-        views: by name (flowq.runtime.views).
-        errors: by name, why the other outputs have no value, or none yet.
-        is_pending: a job on `queue` has yet to evaluate them.
-    """
-
-    views: Mapping[str, Any] = field(default_factory=dict)
-    errors: Mapping[str, str] = field(default_factory=dict)
-    is_pending: bool = False
-    queue: str = ""
 
 
 def write_outputs(outputs: Outputs) -> str:
@@ -136,27 +120,14 @@ def keep_outputs(run_id: str) -> None:
     if job is None:
         raise UsageError("keep_outputs() runs inside a job only")
     connection, end = job.connection, job.id.rpartition("-")[2]
-    fields = retry_while_unavailable(lambda: _read(run_id, connection))
+    fields = retry_while_unavailable(lambda: read_fields(run_id, connection))
     if _is_wanted(fields, end):
         written = json.dumps({"end": end, **_make_views(_parse(fields["outputs"]), connection)})
         retry_while_unavailable(lambda: _keep(run_id, end, written, connection))
 
 
-_FIELDS = ("state", "outputs", "ends", "kept_outputs", "outputs_job")
-
-
-def _read(run_id: str, connection: Redis | Pipeline) -> dict[str, str]:
-    raw: Any = connection.hmget(keys.run(run_id), *_FIELDS)
-    return {name: as_text(value) if value else "" for name, value in zip(_FIELDS, raw, strict=True)}
-
-
 def _is_wanted(fields: Mapping[str, str], end: str) -> bool:
-    return fields["state"] in RUN_ENDED and fields["ends"] == end and not _is_kept(fields)
-
-
-def _is_kept(fields: Mapping[str, str]) -> bool:
-    kept = fields["kept_outputs"]
-    return bool(kept) and json.loads(kept)["end"] == fields["ends"]
+    return fields["state"] in RUN_ENDED and fields["ends"] == end and not is_kept(fields)
 
 
 def _make_views(outputs: Outputs, connection: Redis) -> dict[str, Any]:
@@ -182,39 +153,9 @@ def _make_views(outputs: Outputs, connection: Redis) -> dict[str, Any]:
 
 def _keep(run_id: str, end: str, written: str, connection: Redis) -> None:
     def change(pipeline: Pipeline) -> None:
-        is_wanted = _is_wanted(_read(run_id, pipeline), end)
+        is_wanted = _is_wanted(read_fields(run_id, pipeline), end)
         pipeline.multi()
         if is_wanted:
             pipeline.hset(keys.run(run_id), "kept_outputs", written)
 
     connection.transaction(change, keys.run(run_id))
-
-
-def read_kept_outputs(run_id: str, connection: Redis) -> KeptOutputs:
-    """Return the stored views of a run's outputs. Loads and executes nothing.
-
-    Empty for a workflow without outputs, and before the run has ended.
-    """
-    fields = _read(run_id, connection)
-    if not fields["outputs"] or fields["state"] not in RUN_ENDED:
-        return KeptOutputs()
-    if _is_kept(fields):
-        kept = json.loads(fields["kept_outputs"])
-        return KeptOutputs(kept["views"], kept["errors"])
-    names, job_id = json.loads(fields["outputs"])["template"], fields["outputs_job"]
-    if not job_id:
-        why = "a worker of an older version has ended the run, and evaluated nothing"
-        return KeptOutputs(errors=dict.fromkeys(names, why))
-    raw = connection.hmget(keys.job(job_id), "status", "origin")
-    status, queue = (as_text(each) if each else "" for each in raw)
-    if status in _UNFINISHED:
-        why = f"job {job_id} evaluates it, and is {status} on queue {queue}"
-        return KeptOutputs(errors=dict.fromkeys(names, why), is_pending=True, queue=queue)
-    if _is_kept(_read(run_id, connection)):  # stored since the first look
-        return read_kept_outputs(run_id, connection)
-    how = f"has {status}" if status else "is gone"
-    why = f"job {job_id}, which was to evaluate it, {how}"
-    return KeptOutputs(errors=dict.fromkeys(names, why))
-
-
-_UNFINISHED = ("queued", "started", "scheduled", "deferred")

@@ -12,7 +12,6 @@ execution of the job itself.
 
 from __future__ import annotations
 
-import json
 import math
 import pickle
 import time
@@ -46,10 +45,10 @@ from flowq.runtime.wire import (
     REFUSING_FORMAT,
     RETRIES_FORMAT,
     USUAL_FORMAT,
-    from_wire,
     to_wire,
+    write_inputs,
 )
-from flowq.spec import OPTIONS, Input, Retry, Shell, Tolerance, Workflow
+from flowq.spec import OPTIONS, Retry, Shell, Tolerance, Workflow
 from flowq.texts import to_bytes
 
 if TYPE_CHECKING:
@@ -380,17 +379,6 @@ def write_message(template: str, **known: Any) -> str:
     """Return the message of an approval as text, cut if it is too long. Errors: `evaluate`'s."""
     text = write(evaluate(template, **known), template)
     return text if len(text) <= MAX_MESSAGE else f"{text[: MAX_MESSAGE - 1]}…"
-
-
-def write_inputs(inputs: Sequence[Input]) -> str:
-    """Return the inputs of an approval as JSON."""
-    return json.dumps([to_wire(each) for each in inputs])
-
-
-def read_inputs(written: str) -> tuple[Input, ...]:
-    """Return the inputs written by `write_inputs`; an older version wrote a number."""
-    found = json.loads(written or "[]")
-    return tuple(from_wire(Input, each) for each in found) if isinstance(found, list) else ()
 
 
 def _rounds(retries: Retry | None) -> str:

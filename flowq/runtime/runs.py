@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 from rq.utils import as_text, str_to_date
 
 from flowq.errors import NotFound, RunNotFound, WrongState
-from flowq.plan import Plan, Release, Source
 from flowq.runtime import keys, scripts
 from flowq.runtime.connections import (
     MAX_WAIT_S,
@@ -29,8 +28,6 @@ from flowq.runtime.connections import (
     read_each,
 )
 from flowq.runtime.listening import find_unattended
-from flowq.runtime.outputs import fields_of_record
-from flowq.runtime.planned import add_planned, batches, declare_groups, read_inputs, write_timeout
 from flowq.runtime.scripts import format_instant
 from flowq.runtime.steps import finish, stop
 from flowq.status import (
@@ -51,6 +48,8 @@ from flowq.status import (
 if TYPE_CHECKING:
     from redis import Redis
     from redis.client import Pipeline
+
+    from flowq.plan import Plan, Source
 
 
 ABANDONED = "the run was canceled, and no worker listens on its queue"
@@ -87,6 +86,8 @@ def submit(
     suspended for longer than its lease, so the run was abandoned; redis-py's if the server refuses
     or the connection is lost, with a note that names the run and says what has become of it.
     """
+    from flowq.runtime.planned import add_planned, batches  # noqa: PLC0415 - readers add no jobs
+
     run_id = plan.run_id
     is_committing = False
     try:
@@ -130,6 +131,10 @@ def go(run_id: str, connection: Redis) -> None:
 
 
 def _stage(plan: Plan, connection: Redis, retention_s: float, *, is_apart: bool) -> None:
+    from flowq.plan import Release  # noqa: PLC0415 - readers write no record
+    from flowq.runtime.outputs import fields_of_record  # noqa: PLC0415
+    from flowq.runtime.planned import declare_groups, write_timeout  # noqa: PLC0415
+
     now_s = read_clock(connection)
     record: dict[Any, Any] = {
         "workflow": plan.workflow,
@@ -218,6 +223,8 @@ _FIELDS_OF_SOURCE = ("picture", "spec", "file", "digest")
 
 def read_source(run_id: str, connection: Redis) -> Source:
     """Return what a run keeps of its workflow; of a run of an older version that is nothing."""
+    from flowq.plan import Source  # noqa: PLC0415 - most readers need no source
+
     values: Any = connection.hmget(keys.run(run_id), *_FIELDS_OF_SOURCE)
     return Source(*(as_text(value) if value else "" for value in values))
 
@@ -413,6 +420,8 @@ _RECORD_FIELDS = (
 
 def read_job_records(job_ids: Iterable[str], connection: Redis) -> dict[str, JobRecord]:
     """Return the records by job id; jobs that are gone are left out."""
+    from flowq.runtime.wire import read_inputs  # noqa: PLC0415 - a status needs no plans
+
     records: dict[str, JobRecord] = {}
     answers = read_each(
         job_ids, connection, lambda pipe, job: pipe.hmget(keys.job(job), *_RECORD_FIELDS)

@@ -17,16 +17,17 @@ samples written by each release; every later release must read them.
 
 from __future__ import annotations
 
+import json
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cached_property
 from typing import Any, NamedTuple, TypeVar
 
 from flowq.errors import NewerFormat
 from flowq.plan import Does, Enqueue, Expansion, Nested, flatten, gather
-from flowq.spec import Defaults, Places, Retry, Shell
+from flowq.spec import Defaults, Input, Places, Retry, Shell
 
 FORMAT = 3
 """The newest format that this version reads."""
@@ -77,6 +78,17 @@ def from_wire(kind: type[T], data: Any) -> T:
     check_format(data)
     value: T = _values_of(kind).read(data)
     return value
+
+
+def write_inputs(inputs: Sequence[Input]) -> str:
+    """Return the inputs of an approval as JSON."""
+    return json.dumps([to_wire(each) for each in inputs])
+
+
+def read_inputs(written: str) -> tuple[Input, ...]:
+    """Return the inputs written by `write_inputs`; an older version wrote a number."""
+    found = json.loads(written or "[]")
+    return tuple(from_wire(Input, each) for each in found) if isinstance(found, list) else ()
 
 
 def check_format(data: Mapping[str, Any]) -> None:

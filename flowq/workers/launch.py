@@ -20,7 +20,7 @@ from rq.utils import as_text
 from flowq.errors import FlowqError, ServerUnavailable, UsageError
 from flowq.runtime import keys
 from flowq.runtime.connections import retry_while_unavailable
-from flowq.runtime.outputs import read_kept_outputs
+from flowq.runtime.kept_outputs import read_kept_outputs
 from flowq.server import private
 from flowq.server.connection import make_client
 from flowq.server.url import hide_argument, hide_password, resolve_url

@@ -219,21 +219,43 @@ def test_help_of_run_lists_the_inputs_of_the_workflow(call: Call) -> None:
     assert "how many  [default: 2]" in out
 
 
-def test_help_loads_nothing_that_takes_long(flowq: Flowq) -> None:
+def find_modules(flowq: Flowq, *words: str) -> tuple[set[str], str]:
+    """Return the modules that a command has loaded at its end, and what it printed."""
     code = (
         "import sys\n"
         "from flowq.cli.main import main\n"
-        "try:\n    main(['--help'])\n"
+        "try:\n    main(sys.argv[1:])\n"
         "finally:\n    print(*sorted(sys.modules), file=sys.stderr)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=flowq.env, capture_output=True, text=True, check=True
-    )
+    command = [sys.executable, "-c", code, *words]
+    done = subprocess.run(command, env=flowq.env, capture_output=True, text=True, check=True)
+    return set(done.stderr.split()), done.stdout
 
-    slow = {"rq", "redis", "networkx", "yaml", "pydantic", "jinja2", "rich", "logging", "asyncio"}
-    slow |= {"graphlay", "resvg_py", "webbrowser", "flowq.pictures"}
-    assert "Usage: flowq" in done.stdout
-    assert not slow & set(done.stderr.split())
+
+SLOW = {"networkx", "yaml", "pydantic", "jinja2", "rich", "graphlay", "resvg_py", "webbrowser"}
+
+
+def test_help_loads_nothing_that_takes_long(flowq: Flowq) -> None:
+    loaded, printed = find_modules(flowq, "--help")
+
+    slow = SLOW | {"rq", "redis", "logging", "asyncio", "flowq.pictures"}
+    assert "Usage: flowq" in printed
+    assert not slow & loaded
+
+
+def test_the_status_of_a_run_loads_only_what_reads_and_shows_it(
+    flowq: Flowq, call: Call, redis_url: str
+) -> None:
+    detached = call("run", "sandwich.yaml", "--detach", "--redis-url", redis_url)
+    assert detached.code == 0
+
+    loaded, printed = find_modules(flowq, "status", "last", "--redis-url", redis_url)
+
+    rooms = {"pictures", "workers", "functions", "planner", "checks", "graph", "declare"}
+    rooms |= {"commands", "expressions", "plan", "spec", "inputs", "render.json"}
+    rooms |= {f"runtime.{name}" for name in ("job", "queue", "planned", "results", "explain")}
+    assert "sandwich" in printed
+    assert not (SLOW | {f"flowq.{name}" for name in rooms}) & loaded
 
 
 def test_the_version_is_told(call: Call) -> None:
