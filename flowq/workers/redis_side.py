@@ -147,6 +147,11 @@ class RedisSide:
             del self._new_code[run_id, digest]
 
     @property
+    def open_turns(self) -> int:
+        """How many turns were sent and are not answered yet."""
+        return len(self._said)
+
+    @property
     def socket(self) -> Any:
         """The socket on which answers arrive."""
         return getattr(self._line, "_sock", None)

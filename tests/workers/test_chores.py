@@ -27,14 +27,14 @@ AT_ONCE = NoSilence()
 def left(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many jobs were queued at each moment at which a child got a chore."""
     counts: list[int] = []
-    send = Pool._send
+    do_chores = Pool.do_chores
 
-    def note(self: Pool, child: Any, message: tuple[Any, ...]) -> None:
-        if message[0] == "chore":
-            counts.append(queue.count)
-        send(self, child, message)
+    def note(self: Pool) -> None:
+        left, waiting = queue.count, len(self.chores)
+        do_chores(self)
+        counts.extend([left] * (waiting - len(self.chores)))
 
-    monkeypatch.setattr(Pool, "_send", note)
+    monkeypatch.setattr(Pool, "do_chores", note)
     return counts
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import select
+import socket
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,8 +19,9 @@ from flowq.runtime import keys
 from flowq.runtime.job import Job
 from flowq.runtime.queue import Queue
 from flowq.workers import supervisor
-from flowq.workers.children import MAX_UNREAD_BYTES, Pool
-from flowq.workers.redis_side import RedisSide
+from flowq.workers.children import MAX_UNREAD_BYTES, Child, Pool
+from flowq.workers.claims import Claim
+from flowq.workers.redis_side import Capacity, RedisSide, Turn
 from flowq.workers.supervisor import Supervisor
 from flowq.workers.turns import Turns
 
@@ -40,18 +44,65 @@ def slow_server(connection: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> lis
     send = RedisSide.send
 
     def pause_and_send(self: RedisSide, *arguments: Any) -> None:
-        if not self._said:
+        if not self.open_turns:
             connection.client_pause(PAUSE_MS)
         send(self, *arguments)
-        counts.append(len(self._said))
+        counts.append(self.open_turns)
 
     monkeypatch.setattr(RedisSide, "send", pause_and_send)
     return counts
 
 
+@pytest.fixture
+def supervisors(monkeypatch: pytest.MonkeyPatch) -> list[Supervisor]:
+    """The supervisors of the workers that have begun."""
+    begun: list[Supervisor] = []
+    run = Supervisor.run
+
+    def note_and_run(self: Supervisor) -> None:
+        begun.append(self)
+        run(self)
+
+    monkeypatch.setattr(Supervisor, "run", note_and_run)
+    return begun
+
+
+@pytest.fixture
+def turns_taken(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[Claim], list[Claim]]]:
+    """The ends that each answered turn told, and the jobs that it brought."""
+    turns: list[tuple[list[Claim], list[Claim]]] = []
+    send, receive, told = RedisSide.send, RedisSide.receive, deque[list[Claim]]()
+
+    def send_and_note(self: RedisSide, ends: list[Claim], capacity: Capacity) -> None:
+        if not self.open_turns:
+            told.clear()
+        send(self, ends, capacity)
+        told.append(ends)
+
+    def receive_and_note(self: RedisSide) -> Turn:
+        turn = receive(self)
+        turns.append((told.popleft(), turn.claims))
+        return turn
+
+    monkeypatch.setattr(RedisSide, "send", send_and_note)
+    monkeypatch.setattr(RedisSide, "receive", receive_and_note)
+    return turns
+
+
+def _cut(side: RedisSide) -> None:
+    """Break the connection on which the answers arrive."""
+    side.socket.shutdown(socket.SHUT_RDWR)
+
+
 def _enqueue(queue: Queue, path: Path, count: int = COUNT) -> list[Job]:
     data = [Queue.prepare_data(worker_jobs.append_id, (str(path),)) for _ in range(count)]
     return queue.enqueue_many(data)
+
+
+def _wait_for_both(connection: redis.Redis) -> None:
+    """Return after the server has answered the two turns that it has got."""
+    for _ in range(3):
+        connection.ping()
 
 
 def _assert_each_ran_once(jobs: list[Job], path: Path) -> None:
@@ -82,6 +133,7 @@ def test_a_second_turn_follows_the_first_and_no_third(
 @pytest.mark.parametrize("is_applied", [True, False])
 def test_a_connection_that_breaks_under_two_turns_costs_nothing(
     queue: Queue,
+    connection: redis.Redis,
     drain: Drain,
     path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -90,13 +142,13 @@ def test_a_connection_that_breaks_under_two_turns_costs_nothing(
     receive, broken = RedisSide.receive, []
 
     def break_once(self: RedisSide) -> Any:
-        if len(self._said) == 2 and not broken:
+        if self.open_turns == 2 and not broken:
             broken.append(True)
             if is_applied:  # and only the answers are lost
-                self._line.read_response()
-                self._line.read_response()
-            self._line.disconnect()
-            raise redis.ConnectionError("connection reset by peer")
+                connection.client_unpause()
+                _wait_for_both(connection)
+                self.socket.recv(1 << 24)
+            _cut(self)
         return receive(self)
 
     monkeypatch.setattr(RedisSide, "receive", break_once)
@@ -108,34 +160,33 @@ def test_a_connection_that_breaks_under_two_turns_costs_nothing(
 
 @pytest.mark.usefixtures("slow_server")
 def test_an_answer_that_was_read_counts_though_the_connection_has_ended_behind_it(
-    queue: Queue, drain: Drain, path: Path, monkeypatch: pytest.MonkeyPatch
+    queue: Queue,
+    drain: Drain,
+    path: Path,
+    turns_taken: list[tuple[list[Claim], list[Claim]]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    receive, has_answer, take, broken = RedisSide.receive, RedisSide.has_answer, Turns._take, []
-    read: list[Any] = []
-    taken: list[Any] = []
+    has_answer, hand_over, broken = RedisSide.has_answer, Pool.hand_over, []
+    taken: list[list[Claim]] = []
 
-    def receive_and_note(self: RedisSide) -> Any:
-        read.append(receive(self))
-        return read[-1]
-
-    def take_and_note(self: Turns, turn: Any, sent: Any) -> None:
-        taken.append(turn)
-        take(self, turn, sent)
+    def hand_over_and_note(self: Pool, claims: list[Claim], *rest: Any, **options: Any) -> None:
+        if options:  # else they are those that a child has given back
+            taken.append(claims)
+        hand_over(self, claims, *rest, **options)
 
     def break_once(self: RedisSide) -> bool:
         if not broken:
             broken.append(True)
-            self._line.disconnect()
+            _cut(self)
             raise redis.ConnectionError("connection closed by server")
         return has_answer(self)
 
-    monkeypatch.setattr(RedisSide, "receive", receive_and_note)
     monkeypatch.setattr(RedisSide, "has_answer", break_once)
-    monkeypatch.setattr(Turns, "_take", take_and_note)
+    monkeypatch.setattr(Pool, "hand_over", hand_over_and_note)
     jobs = _enqueue(queue, path)
     drain()
     assert broken
-    assert taken == read
+    assert taken == [claimed for _, claimed in turns_taken]
     _assert_each_ran_once(jobs, path)
 
 
@@ -145,26 +196,25 @@ def test_a_worker_that_ends_now_takes_in_both_answers_that_are_there(
     connection: redis.Redis,
     drain: Drain,
     path: Path,
+    supervisors: list[Supervisor],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    play_round = Supervisor._round
-    forced: list[Supervisor] = []
+    go_on, forced = Turns.go_on, []
 
-    def play_round_and_stop(self: Supervisor) -> None:
-        play_round(self)
-        if len(self.turns._sent) == 2 and not forced:
-            forced.append(self)
+    def go_on_and_stop(self: Turns) -> None:
+        go_on(self)
+        if self.redis_side.open_turns == 2 and not forced:
+            forced.append(True)
             connection.client_unpause()
-            for _ in range(3):  # behind the two turns
-                connection.ping()
-            self.stop()
-            self.stop()
+            _wait_for_both(connection)
+            supervisors[0].stop()
+            supervisors[0].stop()
 
-    monkeypatch.setattr(Supervisor, "_round", play_round_and_stop)
+    monkeypatch.setattr(Turns, "go_on", go_on_and_stop)
     jobs = _enqueue(queue, path, 5 * COUNT)
     drain(concurrency=2, batches=False)
-    [supervisor] = forced
-    assert not supervisor.turns.is_under_way
+    assert forced
+    assert not supervisors[0].turns.is_under_way
     finished = [job for job in jobs if job.get_status() is JobStatus.FINISHED]
     assert len(finished) + queue.count == 5 * COUNT
     assert connection.zcard(f"{keys.PREFIX}:wip:default") == 0
@@ -178,7 +228,7 @@ def test_what_a_turn_claims_whose_answer_does_not_come_in_time_is_put_back_at_th
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     drain()  # so that the server has our functions
-    send = RedisSide.send
+    send, run = RedisSide.send, Supervisor.run
 
     def pause_and_send(self: RedisSide, *arguments: Any) -> None:
         connection.client_pause(200)
@@ -187,7 +237,9 @@ def test_what_a_turn_claims_whose_answer_does_not_come_in_time_is_put_back_at_th
     def send_a_turn_and_end(self: Supervisor) -> None:
         self.pool.fill()
         self.turns.go_on()
-        self._end()
+        self.stop()
+        self.stop()
+        run(self)
 
     monkeypatch.setattr(RedisSide, "send", pause_and_send)
     monkeypatch.setattr(Turns, "receive", lambda _: None)  # it would wait for the answer
@@ -206,7 +258,7 @@ def test_a_server_that_has_lost_its_functions_gets_them_back_under_two_turns(
     send, flushed = RedisSide.send, []
 
     def flush_and_send(self: RedisSide, *arguments: Any) -> None:
-        if self._said and len(flushed) < 3:
+        if self.open_turns and len(flushed) < 3:
             queue.connection.function_flush()
             flushed.append(True)
         send(self, *arguments)
@@ -253,9 +305,13 @@ def test_a_worker_that_finds_nothing_more_is_woken_whichever_answer_said_so(
 
 @pytest.mark.usefixtures("slow_server")
 def test_what_has_ended_is_said_before_an_answer_that_is_there_is_taken_in(
-    queue: Queue, drain: Drain, path: Path, monkeypatch: pytest.MonkeyPatch
+    queue: Queue,
+    drain: Drain,
+    path: Path,
+    supervisors: list[Supervisor],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    hear, send = Turns.receive, Turns._send
+    hear, send, has_answer = Turns.receive, RedisSide.send, RedisSide.has_answer
     were_answered: list[bool] = []
 
     def hear_and_rest(self: Turns) -> None:
@@ -263,13 +319,16 @@ def test_what_has_ended_is_said_before_an_answer_that_is_there_is_taken_in(
         for child in self.pool.children if self.is_answered else []:  # it does it meanwhile
             assert not child.claims or child.channel.poll(5)
 
-    def note_and_send(self: Turns, ends: Any) -> None:
-        were_answered.append(self.is_answered)
-        send(self, ends)
+    def note_and_send(self: RedisSide, *arguments: Any) -> None:
+        were_answered.append(supervisors[0].turns.is_answered)
+        send(self, *arguments)
+
+    def await_answer(self: RedisSide) -> bool:
+        return has_answer(self) or bool(select.select([self.socket], [], [], 5)[0])
 
     monkeypatch.setattr(Turns, "receive", hear_and_rest)
-    monkeypatch.setattr(Turns, "_send", note_and_send)
-    monkeypatch.setattr(RedisSide, "has_answer", lambda self: self._line.can_read(timeout=5))
+    monkeypatch.setattr(RedisSide, "send", note_and_send)
+    monkeypatch.setattr(RedisSide, "has_answer", await_answer)
     jobs = _enqueue(queue, path)
     drain(batches=False)
     assert any(were_answered)
@@ -292,72 +351,52 @@ def test_the_last_ends_do_not_wait_for_each_other(
     queue: Queue, drain: Drain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
-    take = Pool._take
+    receive = Pool.receive
 
-    def note_and_take(self: Pool, child: Any, kind: str, content: Any) -> None:
-        if kind == "ends":
-            sizes.append(len(content))
-        take(self, child, kind, content)
+    def receive_and_note(self: Pool, child: Child) -> None:
+        before = len(self.ends)
+        receive(self, child)
+        sizes.append(len(self.ends) - before)
 
-    monkeypatch.setattr(Pool, "_take", note_and_take)
+    monkeypatch.setattr(Pool, "receive", receive_and_note)
     data = [Queue.prepare_data(worker_jobs.nothing) for _ in range(5 * COUNT)]
     queue.enqueue_many(data)
     drain()
+    sizes = [size for size in sizes if size]
     assert max(sizes) > 4
     assert sizes[-1] == 1
     assert sum(sizes) == len(data)
 
 
 def test_what_the_last_end_queues_is_claimed_with_it(
-    queue: Queue, drain: Drain, monkeypatch: pytest.MonkeyPatch
+    queue: Queue, drain: Drain, turns_taken: list[tuple[list[Claim], list[Claim]]]
 ) -> None:
-    turns: list[tuple[list[str], list[str]]] = []
-    take = Turns._take
-
-    def note_and_take(self: Turns, turn: Any, sent: Any) -> None:
-        ended = [claim.job_id for claim in sent.ends]
-        turns.append((ended, [claim.job_id for claim in turn.claims]))
-        take(self, turn, sent)
-
-    monkeypatch.setattr(Turns, "_take", note_and_take)
     future = queue.enqueue(worker_jobs.add, 1, 2, deferred=True)
     data = [Queue.prepare_data(worker_jobs.nothing, blocked_by=future) for _ in range(COUNT)]
     queue.enqueue_many(data)
     future.release()
     drain()
     assert future.return_value() == 3
-    [ended] = [ended for ended, claimed in turns if future.id in claimed]
+    [ended] = [
+        ended for ended, claimed in turns_taken if future.id in [claim.job_id for claim in claimed]
+    ]
     assert ended, "another turn had to look for it"
 
 
-@pytest.fixture
-def turns_taken(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
-    """How many ends each turn told, and how many jobs it brought."""
-    counts: list[tuple[int, int]] = []
-    take = Turns._take
-
-    def note_and_take(self: Turns, turn: Any, sent: Any) -> None:
-        counts.append((len(sent.ends), len(turn.claims)))
-        take(self, turn, sent)
-
-    monkeypatch.setattr(Turns, "_take", note_and_take)
-    return counts
-
-
 def test_a_child_that_takes_short_jobs_only_does_not_ask_again_and_again_for_them(
-    queue: Queue, drain: Drain, turns_taken: list[tuple[int, int]]
+    queue: Queue, drain: Drain, turns_taken: list[tuple[list[Claim], list[Claim]]]
 ) -> None:
     for seconds in [0.0] * 100 + [0.2]:
         queue.enqueue(worker_jobs.sleep, seconds)
     queue.enqueue(worker_jobs.nothing)  # nobody knows yet that it is short
     drain()
-    assert turns_taken.count((0, 0)) < 10
+    assert turns_taken.count(([], [])) < 10
 
 
 def test_jobs_that_are_too_large_to_wait_in_a_child_are_not_claimed_again_and_again(
-    queue: Queue, drain: Drain, turns_taken: list[tuple[int, int]]
+    queue: Queue, drain: Drain, turns_taken: list[tuple[list[Claim], list[Claim]]]
 ) -> None:
     for _ in range(COUNT):
         queue.enqueue(worker_jobs.sleep_with, 0.001, os.urandom(MAX_UNREAD_BYTES))
     drain()
-    assert sum(claimed for _, claimed in turns_taken) < 2.5 * COUNT
+    assert sum(len(claimed) for _, claimed in turns_taken) < 2.5 * COUNT
