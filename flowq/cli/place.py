@@ -127,12 +127,12 @@ def opened(
         is_fixed = is_here or creating or server.is_used()
         above = None if is_fixed else server.find_used_above()
         if above and is_changing:
-            _note(f"using the private server of {show(str(above))}")
+            note(f"using the private server of {show(str(above))}")
         with chdir(above) if above else nullcontext():
             yield from _embedded(creating)
         return
     with client.server_errors(url):
-        retry = _make_retry()
+        retry = make_retry()
         connection = server.connect(url, retry=retry)
         try:
             yield Place(url, connection, False, retry, option)
@@ -148,7 +148,7 @@ def opened_if_used(option: str | None, *, is_here: bool = False) -> Iterator[Pla
     """
     is_named = server.resolve_url(option) is not None
     if not (is_named or server.is_used() or (not is_here and server.find_used_above())):
-        _note(_tell_unused())
+        note(_tell_unused())
         yield None
         return
     with opened(option, is_here=is_here) as place:
@@ -166,7 +166,7 @@ def _embedded(creating: bool) -> Iterator[Place]:
         raise NotFound(_tell_unused())
     started = server.ensure()
     with client.server_errors(started.url):
-        retry = _make_retry()
+        retry = make_retry()
         connection = server.connect(started.url, retry=retry)
         try:
             yield Place(started.url, connection, True, retry)
@@ -183,9 +183,11 @@ def _tell_unused() -> str:
     ) + (renamed if old_name else "")
 
 
-def _make_retry() -> RetryWhileRefused:
-    return RetryWhileRefused(Outage(_note, _note))
+def make_retry() -> RetryWhileRefused:
+    """Return how a command waits for a server that refuses, telling the user about it once."""
+    return RetryWhileRefused(Outage(note, note))
 
 
-def _note(text: str) -> None:
+def note(text: str) -> None:
+    """Print a line of flowq's own on standard error."""
     terminal.note(f"flowq: {text}")

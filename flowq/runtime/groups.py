@@ -66,7 +66,7 @@ def expand(job: Job, expansion: Expansion, items: object, inputs: Mapping[str, A
         values = _listed(items, f"the for_each of {job.name.removesuffix(LIST)}")
         _Addition(job.id, job, expansion, inputs).add(values)
     elif _makes_futures(expansion):
-        _release(list_items(job.id, connection), job)
+        release_added(list_items(job.id, connection), job)
     return int(connection.hget(group, "size") or 0)
 
 
@@ -226,7 +226,7 @@ def add_all(enqueues: Sequence[Enqueue], releases: Iterable[Enqueue], adder: Job
             add_planned(part, adder.run_id, adder.connection, added_by=adder.id)
         except RunNotFound as error:
             raise _removed(adder) from error
-    _release([each.job_id for each in releases if each.deferred], adder)
+    release_added([each.job_id for each in releases if each.deferred], adder)
 
 
 def _hide_shown(enqueue: Enqueue, mask: Mask) -> Enqueue:
@@ -246,7 +246,7 @@ def _removed(job: Job) -> WrongState:
     return WrongState(f"run {job.run_id} was removed; no job can be added to it any more")
 
 
-def _release(job_ids: Sequence[str], adder: Job) -> None:
+def release_added(job_ids: Sequence[str], adder: Job) -> None:
     """Release future jobs that a job has added: all of them, or none if it dies before.
 
     A very long list needs several calls, and the last one releases the jobs under `finally`: no job

@@ -183,7 +183,7 @@ def _remove_content(state: Path) -> None:
 
 def _find_or_start(state: Path, idle_s: float) -> Server:
     begun_at = time.monotonic()
-    while (server := _look(state)) is None:
+    while (server := find_ready(state)) is None:
         if time.monotonic() > begun_at + FULL_S and FULL in endpoint_of(state).find_refusal():
             raise ServerUnavailable(
                 str(state), f"{NO_ROOM}; end some of them, or flowq server stop"
@@ -206,7 +206,7 @@ def _refuse_other_host(state: Path) -> None:
     A Unix socket cannot connect to another machine.
     """
     holder = endpoint_of(state).other_host
-    if holder and _look(state) is None:
+    if holder and find_ready(state) is None:
         raise ServerUnavailable(
             str(state),
             f"{holder} has it: run flowq there, or flowq server stop; or set FLOWQ_STATE to a "
@@ -281,7 +281,7 @@ def _remove(state: Path) -> None:
 # --- finding ---
 
 
-def _look(state: Path) -> Server | None:
+def find_ready(state: Path) -> Server | None:
     """Return the server if it is ready, guarded and not about to end; otherwise None."""
     endpoint = endpoint_of(state)
     door = endpoint.try_lock(DOOR_LOCK, shared=True)
@@ -325,7 +325,7 @@ def _wait_a_little(state: Path) -> None:
     pause_s = 0.01
     while time.monotonic() < deadline:
         time.sleep(pause_s)
-        if _look(state) is not None or endpoint_of(state).is_free():
+        if find_ready(state) is not None or endpoint_of(state).is_free():
             return
         pause_s = min(pause_s * 1.5, 0.2)
 

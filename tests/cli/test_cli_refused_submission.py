@@ -15,7 +15,7 @@ from flowq import client
 from flowq.cli import place
 from flowq.client import Run
 from flowq.compiling import compile_plan, load
-from flowq.runtime import approvals, retry, runs
+from flowq.runtime import approvals, planned, retry, runs
 from flowq.runtime.connections import Outage, RetryWhileRefused
 from flowq.runtime.maintenance import tidy
 from tests.cli.commands import Flowq, Said
@@ -29,7 +29,7 @@ OOM = REFUSALS["OOM"]
 @pytest.fixture
 def when_half_staged(monkeypatch: pytest.MonkeyPatch) -> Callable[[Do], None]:
     """`when_half_staged(do)`: do that once the first job of a run is staged. Nobody waits long."""
-    batches = runs.batches
+    batches = planned.batches
 
     def set_up(do: Do) -> None:
         def interrupted(enqueues: object) -> Iterator[object]:
@@ -39,10 +39,10 @@ def when_half_staged(monkeypatch: pytest.MonkeyPatch) -> Callable[[Do], None]:
             do()
             yield from others
 
-        monkeypatch.setattr(runs, "batches", interrupted)
+        monkeypatch.setattr(planned, "batches", interrupted)
 
-    hurried = RetryWhileRefused(Outage(place._note, place._note), 0.2)
-    monkeypatch.setattr(place, "_make_retry", lambda: hurried)
+    hurried = RetryWhileRefused(Outage(place.note, place.note), 0.2)
+    monkeypatch.setattr(place, "make_retry", lambda: hurried)
     return set_up
 
 
@@ -104,9 +104,9 @@ def test_a_run_is_submitted_if_the_refusal_is_short(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     begin, end = OOM
-    retry = RetryWhileRefused(Outage(lambda text: end(operator), place._note))
+    retry = RetryWhileRefused(Outage(lambda text: end(operator), place.note))
     when_half_staged(lambda: begin(operator))
-    monkeypatch.setattr(place, "_make_retry", lambda: retry)
+    monkeypatch.setattr(place, "make_retry", lambda: retry)
     done = call("run", "ask.yaml", "--hold", "-q", "--redis-url", url)
     assert done.code == 0, done.err
     assert Run(done.out.strip(), operator).record().state == "waiting"

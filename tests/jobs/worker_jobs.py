@@ -451,4 +451,4 @@ def die_before_release() -> None:
     """Prepare this process to be killed when it has added jobs, and has not released them."""
     from flowq.runtime import groups
 
-    groups._release = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment]
+    groups.release_added = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment]

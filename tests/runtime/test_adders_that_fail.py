@@ -57,7 +57,7 @@ def work_tidying(work: Work, tidy: Work) -> Work:
 def die(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """`die(at)`: an adder fails instead of the release of that number, or after it."""
 
-    def arm(at: int = 0, name: str = "_release", after: bool = False) -> None:
+    def arm(at: int = 0, name: str = "release_added", after: bool = False) -> None:
         real, calls = getattr(groups, name), []
 
         def release(*arguments: Any, **more: Any) -> None:
@@ -174,7 +174,7 @@ def test_what_began_before_the_start_died_comes_to_its_end_and_nothing_else_begi
         work(1)
         raise RuntimeError("killed")
 
-    monkeypatch.setattr(groups, "_release", execute_one_and_die)
+    monkeypatch.setattr(groups, "release_added", execute_one_and_die)
     pair = (give("alone"), give("turn"))  # the end of one of them gives its place to the other
     run.submit(W, workflows={"inner": Workflow("inner", (*JOBS, *pair), max_parallel=1)})
     work(1)
@@ -337,7 +337,7 @@ def test_a_run_is_canceled_between_adding_and_releasing(
         runs.cancel(RUN, run.connection, is_now=now)
         raise RuntimeError("killed")
 
-    monkeypatch.setattr(groups, "_release", cancel_and_die)
+    monkeypatch.setattr(groups, "release_added", cancel_and_die)
     run.submit(W, END, workflows={"inner": WITH_FINALS})
     work_tidying()
     assert run.state == "canceled"

@@ -259,7 +259,7 @@ def test_chains_that_were_added_and_not_released_are_released_by_the_next_attemp
         monkeypatch.undo()
         raise RuntimeError("killed")
 
-    monkeypatch.setattr(groups, "_release", die)
+    monkeypatch.setattr(groups, "release_added", die)
     run.submit(
         nested("chains", for_each=each([1, 2]), with_={"number": "${{ item }}"}),
         job("last", "give", with_={"value": "${{ jobs.chains.results }}"}),

@@ -224,7 +224,7 @@ def test_a_server_that_is_only_slow_is_left_alone(
             "local start = now() while now() < start + 1500000 do end",
             0,
         )
-    wait_until(lambda: embedded._look(started.state) is not None)
+    wait_until(lambda: embedded.find_ready(started.state) is not None)
     assert pid_of(started) == pid
 
 
@@ -253,7 +253,7 @@ def test_a_starter_killed_before_it_has_heard_of_the_server_is_no_obstacle(
     with spawn_guardian(state, parent_pid=None) as guardian:
         assert guardian.stdout is not None
         guardian.stdout.close()  # as the kernel does for the dead
-    wait_until(lambda: embedded._look(state) is not None)
+    wait_until(lambda: embedded.find_ready(state) is not None)
     try:
         assert server.ensure(tmp_path).is_running
     finally:

@@ -265,11 +265,12 @@ def test_an_exception_ends_the_command_and_all_that_it_started(
 ) -> None:
     pid_file = tmp_path / "pid"
 
-    def interrupt(process: Any) -> int:
+    def interrupt(*_: Any) -> int:
+        monkeypatch.undo()
         wait_until(lambda: pid_file.exists() and bool(pid_file.read_text()))
         raise TimeoutError
 
-    monkeypatch.setattr(shell, "_wait_for", interrupt)
+    monkeypatch.setattr(subprocess.Popen, "wait", interrupt)
     with pytest.raises(TimeoutError):
         execute(f"(sleep 600 & echo $! > {pid_file}; wait)")
     wait_until(lambda: not is_alive(int(pid_file.read_text())))

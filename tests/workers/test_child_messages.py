@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import pickle
 import re
 from collections.abc import Callable
@@ -169,19 +170,24 @@ def test_a_job_that_talks_to_the_supervisor_is_failed_and_nothing_of_it_is_loade
 def test_only_a_child_without_jobs_may_end_its_worker_as_unfit() -> None:
     nothing: Any = None
     pool = Pool(1, "warm", Settings("w", nothing), None)
-    child = Child(nothing, nothing, nothing, nothing)
+    ours, theirs = multiprocessing.Pipe()
+    child = Child(nothing, ours, nothing, nothing)
+    theirs.send_bytes(write_text("unfit", "cannot preload shop"))
     with pytest.raises(UsageError, match="cannot preload"):
-        pool._take(child, "unfit", "cannot preload shop")
-    pool._take(child, "ready", "")
-    pool._take(child, "unfit", "cannot preload shop")
+        pool.receive(child)
+    for kind, text in (("ready", ""), ("unfit", "cannot preload shop")):
+        theirs.send_bytes(write_text(kind, text))
+        pool.receive(child)
 
 
 def test_what_a_child_says_cannot_move_the_cursor_of_a_terminal() -> None:
     nothing: Any = None
     pool = Pool(1, "warm", Settings("w", nothing), None)
-    child = Child(nothing, nothing, nothing, nothing)
+    ours, theirs = multiprocessing.Pipe()
+    child = Child(nothing, ours, nothing, nothing)
+    theirs.send_bytes(write_text("unfit", "cannot preload \x1b[2Jshop"))
     with pytest.raises(UsageError, match=r"cannot preload \\x1b\[2Jshop"):
-        pool._take(child, "unfit", "cannot preload \x1b[2Jshop")
+        pool.receive(child)
 
 
 def test_the_secrets_of_a_child_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

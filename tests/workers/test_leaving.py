@@ -44,7 +44,7 @@ def test_the_run_ends_whose_workflow_could_not_be_begun(
     def fail(*_: Any, **__: Any) -> None:
         raise RuntimeError("no release")
 
-    monkeypatch.setattr(groups, "_release", fail)  # children are forked from this process
+    monkeypatch.setattr(groups, "release_added", fail)  # children are forked from this process
     submit(connection, "r1", JobSpec("w", workflow="inner"), END, workflows={"inner": INNER})
     drain()
     status = status_of(connection)

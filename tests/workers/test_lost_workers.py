@@ -26,6 +26,7 @@ from flowq.runtime.queue import Queue
 from flowq.workers import Worker
 from flowq.workers.address import address_of
 from flowq.workers.child.main import main as be_child
+from flowq.workers.children import Pool
 from flowq.workers.launch import has_run_ended
 from flowq.workers.messages import Settings
 from flowq.workers.redis_side import Capacity, RedisSide
@@ -340,13 +341,20 @@ def test_a_worker_that_is_told_to_end_does_not_wait_long_for_a_server_that_is_go
 def test_a_worker_survives_any_number_of_kills_of_idle_children(
     queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flowq.workers.children.YOUNG_S", 0.0)  # each of them has lived long
+    monkeypatch.setattr("flowq.workers.restarts.YOUNG_S", 0.0)  # each of them has lived long
     worker = Worker(["default"], connection=queue.connection, mode="warm")
     killed: set[int] = set()
+    pools: list[Pool] = []
+    fill = Pool.fill
+
+    def fill_and_note(self: Pool) -> None:
+        pools.append(self)
+        fill(self)
+
+    monkeypatch.setattr(Pool, "fill", fill_and_note)
 
     def kill_another() -> bool:
-        assert worker._supervisor is not None
-        for child in worker._supervisor.pool.children:
+        for child in pools[0].children:
             if child.shared.is_ready:
                 child.process.kill()
                 killed.add(child.process.pid)
