@@ -80,6 +80,8 @@ class Job(RetriedJob):
     """Whether its environment variables (`flowq.runtime.variables`) are set in this process."""
     generation: int = 0
     """How often it was run again by a retry of its run."""
+    stand_in: Callable[..., Any] | None = None
+    """What is called instead of its function or command; only `flowq.testing` sets it."""
     _written: tuple[Any, bytes] | None
     """The value that the function has returned, and its serialized form."""
 

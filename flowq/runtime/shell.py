@@ -65,6 +65,7 @@ def run(
     timeout_s: object = None,
     *,
     tell: Callable[[str], None] = lambda command: None,
+    instead: Callable[[str], Any] | None = None,
 ) -> Any:
     """Run a command and return its result. Its output goes to the job's output.
 
@@ -73,6 +74,7 @@ def run(
 
     The command in `shell` is a text for a shell, or a list of a program and its arguments.
     `value_of` evaluates an expression; `tell` is called with the command and all values in it.
+    With `instead`, nothing is executed: the result is what it returns for that text.
     Blocks until the command has ended. If this is interrupted (by a timeout), or this process dies,
     all processes of the command are killed.
     Errors: ShellFailed, also for a missing program, shell or folder; UsageError for an expression
@@ -86,6 +88,8 @@ def run(
         command = shorten(prepared.shown)
         tell(prepared.shown)
         with masked_output(mask):
+            if instead is not None:
+                return instead(prepared.shown)
             code = _execute(prepared, output, errors)
     except _NotStarted as failure:
         raise ShellFailed(command, failure.code, str(failure)) from None
@@ -125,12 +129,21 @@ class _NotStarted(Exception):
 class _Prepared:
     """A command that is ready to start, and its text for display.
 
-    `arguments` is a whole line for cmd. `filled` has the values in a text for a shell.
+    `command` is a text for `shell`, or a list of words without one. `filled` has the values in a
+    text.
     """
 
-    arguments: list[str] | str
+    command: list[str] | str
     shown: str
+    shell: str = ""
     filled: Filled = NOTHING
+
+    @property
+    def arguments(self) -> list[str] | str:
+        """The arguments to start; for cmd, the whole line. Errors: as `command_line`."""
+        if isinstance(self.command, str):
+            return command_line(self.shell, self.command)
+        return self.command
 
     @property
     def is_large(self) -> bool:
@@ -160,7 +173,7 @@ def _prepare(shell: Mapping[str, Any], value_of: Callable[[Any], Any], mask: Mas
     sources = [str(part) for part in parts if not isinstance(part, str)]
     if not sources:
         text = "".join(map(str, parts))  # without the escapes
-        return _Prepared(command_line(name, text), texts.show(text))
+        return _Prepared(text, texts.show(text), name)
     places = _places(name, shell.get("places") or WORD * len(sources))
     values = [write(value_of(source), source) for source in sources]
     known = [part if isinstance(part, str) else None for part in parts]
@@ -170,7 +183,7 @@ def _prepare(shell: Mapping[str, Any], value_of: Callable[[Any], Any], mask: Mas
         raise _NotStarted(NOT_STARTED, str(error)) from None
     shown_values = iter([_show_value(*each, mask) for each in zip(places, values, strict=True)])
     shown = "".join(next(shown_values) if part is None else part for part in known)
-    return _Prepared(command_line(name, filled.command), texts.show(shown), filled)
+    return _Prepared(filled.command, texts.show(shown), name, filled)
 
 
 def _places(name: str, places: str) -> str:

@@ -117,7 +117,7 @@ class _Execution:
             return self._ask(lambda: start(self.job, nested, arguments))
         if "shell" in work:
             return self._run_command()
-        function = find_callable(work["call"])
+        function = self.job.stand_in or find_callable(work["call"])
         with masked_output(self.mask):
             return run_to_end(function(**arguments))
 
@@ -126,7 +126,9 @@ class _Execution:
         shown = self.job.shown
         try:
             result = shell.run(
-                self.work["shell"], self._value, self.mask, self.job.timeout, tell=self._tell
+                *(self.work["shell"], self._value, self.mask, self.job.timeout),
+                tell=self._tell,
+                instead=self.job.stand_in,
             )
         except ShellFailed as failure:
             shown.note_exit_code(as_exit_code(failure.exit_code_of_command))

@@ -1,0 +1,208 @@
+"""`run_inline`: a whole run of a workflow in this process, without a server.
+
+The run is real: it is planned by the planner, submitted, and executed by flowq's own scripts, in an
+interpreter of Lua inside of this process (fakeredis with lupa). Nothing here decides what a job's
+state is, so a test sees what a run on a server would do.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Self
+
+from flowq.client import Run, submit
+from flowq.compiling import compile_plan, load
+from flowq.declare.python import Workflow as DeclaredWorkflow
+from flowq.errors import RunFailed, UsageError
+from flowq.render.groups import by_declaration
+from flowq.runtime import runs
+from flowq.spec import Workflow
+from flowq.status import BEGUN_FOR_NOTHING, Event, RunStatus, is_helper
+from flowq.testing.replacing import (
+    ReplacedJob,
+    check_functions,
+    find_for,
+    refuse_unknown,
+    replace_nested,
+)
+from flowq.testing.worker import InProcessWorker
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+Approvals = Mapping[str, bool | str | Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class InlineRun:
+    """How a run in process has ended.
+
+    Attributes:
+        state: of the run: "succeeded", "failed", or "waiting" if it needs something that the test
+            did not give, such as an approval.
+        states: of jobs, by name: "finished", "failed", "skipped", …; of groups and their items.
+        results: of the jobs that have one, by name; of a group, a list in the order of its items,
+            with None for an item without a result.
+        outputs: of the run, by name; empty unless it has ended.
+        errors: what failed jobs raised, by name: the exception of the last attempt. An output
+            without a value has its error under `outputs.NAME`.
+        order: the names of the jobs in the order in which they were executed, each attempt once.
+        run: the run itself, to look at with everything that `flowq.client.Run` has. Its server is
+            in this process.
+    """
+
+    state: str
+    states: Mapping[str, str]
+    results: Mapping[str, Any]
+    outputs: Mapping[str, Any]
+    errors: Mapping[str, BaseException]
+    order: tuple[str, ...]
+    run: Run = field(repr=False)
+
+    def status(self) -> RunStatus:
+        """Return the status of the run and its jobs, with their times and reasons."""
+        return self.run.status()
+
+    def check(self) -> Self:
+        """Return this, if the run has succeeded. Errors: RunFailed, from a job's exception."""
+        if self.state == "succeeded":
+            return self
+        failed = [job.name for job in self.status().find_failed()]
+        first = next((self.errors[name] for name in failed if name in self.errors), None)
+        raise RunFailed(self.run.run_id, failed) from first
+
+
+def run_inline(
+    workflow: Workflow | DeclaredWorkflow | str | os.PathLike[str],
+    inputs: Mapping[str, Any] | None = None,
+    *,
+    replace: Mapping[str, Any] | None = None,
+    approvals: Approvals | None = None,
+) -> InlineRun:
+    """Run a whole workflow in this process, without a server, one job at a time.
+
+    Delays (of retries, of rounds) are skipped, and timeouts are not applied.
+
+    Args:
+        workflow: a workflow in Python, a value, or what the command line accepts (`file.yaml`,
+            `package.module:name`).
+        replace: what runs instead of jobs, by their names: `fetch`, `thumb` (all items of a group),
+            `thumb[3]`, `pack.zip` (inside of a nested workflow), or `pack` (that workflow as a
+            whole). A function is called with the job's arguments; one for a `run:` job with the
+            command, as a text. An exception is raised. Anything else is the result.
+        approvals: decisions by the names of the jobs: True or the approval's inputs approve; False
+            or a text, the reason, rejects. Without a decision, the job waits.
+
+    Errors: WorkflowInvalid with all problems; UsageError for a name that the workflow does not
+    have, and without the package fakeredis. A job that fails is no error here: see
+    `InlineRun.check`.
+    """
+    spec, replaced, decisions = _spec_of(workflow), dict(replace or {}), dict(approvals or {})
+    refuse_unknown("replace", replaced, spec)
+    refuse_unknown("approvals", decisions, spec)
+    check_functions(spec, replaced)
+    compile_plan(spec, inputs, imports=False)  # for all problems of what the user has written
+    plan = compile_plan(replace_nested(spec, replaced), inputs, imports=False)
+    connection = _connect()
+    errors: dict[str, BaseException] = {}
+
+    class InlineJob(ReplacedJob):
+        stand_ins = replaced
+        raised = errors
+
+    run = submit(plan, connection, is_apart=True)
+    worker = InProcessWorker(connection, job_class=InlineJob)
+    with _importable(plan.folders):
+        worker.drain(run.record().queue, with_scheduled=True)
+        while _decide(run, decisions):
+            worker.drain(run.record().queue, with_scheduled=True)
+    return _describe(run, errors)
+
+
+def _spec_of(workflow: Workflow | DeclaredWorkflow | str | os.PathLike[str]) -> Workflow:
+    if isinstance(workflow, DeclaredWorkflow):
+        return workflow.spec()
+    if isinstance(workflow, Workflow):
+        return workflow
+    if isinstance(workflow, str | os.PathLike):
+        return load(os.fspath(workflow))
+    raise UsageError(f"run_inline() runs a workflow or its name, not {workflow!r}")
+
+
+def _connect() -> Redis:
+    """Return a connection to a new server inside of this process."""
+    if not all(map(find_spec, ("fakeredis", "lupa"))):
+        raise UsageError("run_inline() needs fakeredis: pip install 'rq-flowq[testing]'")
+    import fakeredis  # noqa: PLC0415 - an extra
+
+    fake: Any = fakeredis.FakeServer(server_type="redis", version=(7, 4))
+    connected: Redis = fakeredis.FakeRedis(server=fake, protocol=2)
+    return connected
+
+
+@contextmanager
+def _importable(folders: Iterable[str]) -> Iterator[None]:
+    """Make the workflow's folders importable, as in a worker."""
+    before = list(sys.path)
+    sys.path[:0] = [each for each in folders if each not in before]
+    try:
+        yield
+    finally:
+        sys.path[:] = before
+
+
+# Approving, and what came of it ------------------------------------------------------------------
+
+
+def _decide(run: Run, decisions: Mapping[str, Any]) -> bool:
+    """Tell the decisions to the jobs that ask for one; return whether there were any."""
+    asking = {job.asked_as for job in run.status().jobs.values() if job.is_asking}
+    told = [(name, *found) for name in sorted(asking) if (found := find_for(decisions, name))]
+    for name, decision in told:
+        if isinstance(decision, Mapping):
+            run.approve(name, decision)
+        elif decision is True:
+            run.approve(name)
+        else:
+            run.reject(name, decision or "")
+    return bool(told)
+
+
+def _describe(run: Run, errors: Mapping[str, BaseException]) -> InlineRun:
+    status = run.status()
+    states = {job.name: job.state for job in status.declared() if not job.helps}
+    results = run.results()
+    for name, declared in by_declaration(status).items():
+        states[name] = declared.state
+        if declared.is_group:
+            results[name] = [results.get(item.name) for item in declared.items]
+    failed = {name for name, state in states.items() if state == "failed"}
+    errors = {name: error for name, error in errors.items() if name in failed}
+    outputs: dict[str, Any] = {}
+    if status.is_ended:
+        outputs = run.outputs(lambda name, error: errors.setdefault(f"outputs.{name}", error))
+    return InlineRun(
+        state=status.state,
+        states=states,
+        results=results,
+        outputs={name: value for name, value in outputs.items() if f"outputs.{name}" not in errors},
+        errors=errors,
+        order=tuple(_order(runs.read_events(run.run_id, run.connection))),
+        run=run,
+    )
+
+
+def _order(events: Iterable[Event]) -> list[str]:
+    """Return the names of the executed jobs, without those that only judged their `if`."""
+    order: list[str] = []
+    for event in events:
+        if event.state == "started" and not is_helper(event.name):
+            order.append(event.name)
+        elif order[-1:] == [event.name] and event.state in BEGUN_FOR_NOTHING:
+            order.pop()
+    return order
