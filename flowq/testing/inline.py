@@ -50,7 +50,7 @@ class InlineRun:
             with None for an item without a result.
         outputs: of the run, by name; empty unless it has ended.
         errors: what failed jobs raised, by name: the exception of the last attempt. An output
-            without a value has its error under `outputs.NAME`.
+            without a value has its error there too, by `outputs.` and its name.
         order: the names of the jobs in the order in which they were executed, each attempt once.
         run: the run itself, to look at with everything that `flowq.client.Run` has. Its server is
             in this process.

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from rq.job import Job as RQJob
     from rq.queue import Queue as RQQueue
 
+_NO_HANDLER = logging.NullHandler()
+"""Otherwise Python prints the errors of jobs where nobody has asked for logs."""
+
 _VARIABLES = (*NAMES, "RQ_JOB_ID")
 
 
@@ -51,6 +54,7 @@ class InProcessWorker(WorkerBase):
         super().__init__([], None, connection=connection, job_class=job_class)
         self.death_penalty_class = cast(Any, _NoTimeout)
         self.log = logging.getLogger("flowq.testing")
+        self.log.addHandler(_NO_HANDLER)
         self._interrupt: BaseException | None = None
 
     def drain(self, *queues: str, with_scheduled: bool = False) -> int:

@@ -60,6 +60,7 @@ def words(path: Path) -> Iterator[tuple[int, str]]:
 
 EXAMPLES = {"file.py:workflow", "file.py:name", "book.py:flow", "NAME_tasks.py"}
 EXAMPLES |= {"integrations/rq.py"}  # Sentry's
+EXAMPLES |= {"shop.py", "test_shop.py", "test_mails.py", "test_fake.py"}  # docs/testing.md
 
 DOTTED = re.compile(r"`(?:(flowq(?:\.\w+)+)|(\w+)\.(?!(?:py|lua)`)(\w+))(?:\(.*?\))?`")
 """`flowq.runtime.queue.Queue`, `keys.job()`."""

@@ -11,8 +11,8 @@ from unittest.mock import Mock
 import pytest
 
 import flowq
-from flowq.declare.yaml import parse_workflow
 from flowq.testing import InlineRun, assert_order, run_inline, wait_until
+from tests.reading import parse_workflow
 
 ROOT = Path(__file__).parents[2]
 
