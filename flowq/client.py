@@ -12,23 +12,25 @@ from __future__ import annotations
 
 import re
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import islice, takewhile
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from redis.exceptions import RedisError
 from rq.utils import as_text
 
-from flowq import runtime
-from flowq.errors import NotFound, RunFailed, RunNotFound, ServerUnavailable
+from flowq import observing, runtime
+from flowq.errors import NotFound, RunNotFound, ServerUnavailable
+from flowq.nearest import did_you_mean
 from flowq.render.groups import by_declaration, count_ends
 from flowq.runtime import keys, runs
-from flowq.runtime.connections import Attempts, Outage, is_refusal
+from flowq.runtime.connections import Outage, pause
 from flowq.runtime.listening import count_left_alone, find_hosts, find_unattended, list_queues
-from flowq.runtime.maintenance import Finding, tidy
+from flowq.runtime.maintenance import Finding
 from flowq.server.connection import explain as explain_trouble
 from flowq.server.url import hide_password
 from flowq.status import (
@@ -37,9 +39,9 @@ from flowq.status import (
     Event,
     JobRecord,
     RunRecord,
+    RunState,
     RunStatus,
     fold,
-    public_name,
 )
 
 if TYPE_CHECKING:  # what `__getattr__` resolves, and the modules of `runtime` that methods use
@@ -63,6 +65,7 @@ if TYPE_CHECKING:  # what `__getattr__` resolves, and the modules of `runtime` t
 
 __all__ = [
     "ABANDONED",
+    "RUN_STATES",
     "CodeChange",
     "Executing",
     "Explanation",
@@ -87,6 +90,7 @@ __all__ = [
     "list_queues",
     "list_runs",
     "list_workers",
+    "missing_job",
     "read_wip",
     "submit",
     "uninstall",
@@ -116,7 +120,7 @@ def __getattr__(name: str) -> Any:
 
 
 ABANDONED = runs.ABANDONED
-POLL_S = 0.5
+RUN_STATES: tuple[str, ...] = get_args(RunState)
 OUTPUTS_POLL_S = 0.02
 NAMED = 5
 FEWEST_LETTERS = 3
@@ -240,7 +244,12 @@ class Run:
     """A handle to one run. All of its state is in Redis."""
 
     run_id: str
-    connection: Redis
+    connection: Redis = field(repr=False)
+
+    @property
+    def id(self) -> str:
+        """The id of the run, the same as `run_id`."""
+        return self.run_id
 
     def record(self) -> RunRecord:
         """Return the run's record, without its jobs. Errors: RunNotFound."""
@@ -265,7 +274,7 @@ class Run:
         """Return the host and the process id of workers, by name, as far as they are known."""
         return find_hosts(workers, self.connection)
 
-    def follow(self, poll_s: float = POLL_S) -> Iterator[RunStatus]:
+    def follow(self, poll_s: float = observing.POLL_S) -> Iterator[RunStatus]:
         """Yield the status now, and again after each event or after `poll_s`.
 
         Stops after yielding the status of the ended run. Blocks. Meanwhile it also executes steps
@@ -275,7 +284,7 @@ class Run:
 
     def observe(
         self,
-        poll_s: float = POLL_S,
+        poll_s: float = observing.POLL_S,
         while_away: Callable[[], object] | None = None,
         outage: Outage | None = None,
     ) -> Iterator[tuple[RunStatus, list[Event]]]:
@@ -286,54 +295,36 @@ class Run:
         Errors: RunNotFound, also if the run is removed meanwhile; errors of the redis client if the
         server is unavailable for longer than `MAX_WAIT_S`; errors of `while_away`.
         """
-        outage = outage or Outage(_say_nothing, _say_nothing)
-        status, wait_s = runs.get_declared(self.run_id, self.connection), 0.0
-        while True:
-            events = self._next_events(status.last_event_id, wait_s, while_away, outage)
-            status, wait_s = fold(status, events), poll_s
-            yield status, events
-            if status.is_ended:
-                return
+        return observing.observe(self.run_id, self.connection, poll_s, while_away, outage)
 
-    def _next_events(
-        self,
-        after: str,
-        wait_s: float,
-        while_away: Callable[[], object] | None,
-        outage: Outage,
-    ) -> list[Event]:
-        """Return the events after this one; tolerates a server that is temporarily unavailable."""
-        attempts = Attempts(connection=self.connection, outage=outage)
-        while True:
-            try:
-                events = list(runs.read_events(self.run_id, self.connection, after, wait_s))
-                if wait_s and not events:
-                    tidy(self.connection)
-                    runs.get_record(self.run_id, self.connection)  # raises when it was removed
-            except Exception as error:  # noqa: BLE001 - which raises what does not pass
-                attempts.fail(error)
-                if while_away is not None and not is_refusal(error):
-                    while_away()
-                time.sleep(wait_s or POLL_S)
-            else:
-                outage.check()
-                return events
-
-    def wait(self, timeout_s: float | None = None) -> RunStatus:
+    def wait(self, timeout: float | str | None = None) -> RunStatus:
         """Block until the run has ended, and return its status.
 
-        Errors: TimeoutError; RunFailed if the run did not succeed.
+        `timeout` is in seconds, or a duration ("10m"). Listens to the run's events, and goes on
+        after an outage of the server. Any number of threads and processes may wait.
+        Errors: RunFailed if the run did not succeed; RunNotEnded, a TimeoutError, which says what
+        the run waits for; RunNotFound; errors of the redis client as in `observe`.
         """
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        for status in self.follow():
-            if status.is_ended:
-                break
-            if deadline is not None and time.monotonic() > deadline:
-                raise TimeoutError(f"run {self.run_id} has not ended within {timeout_s} s")
-        if status.state != "succeeded":
-            failed = status.find_failed()
-            raise RunFailed(self.run_id, [public_name(job.name) for job in failed])
-        return status
+        return observing.wait(self.run_id, self.connection, timeout)
+
+    def result(self, job: str) -> Any:
+        """Return the result of one job that has ended, as later jobs get it.
+
+        That of a group is the list of its items' results, that of a nested workflow a mapping of
+        its outputs; `thumb[3]` and `pack.cut` name an item, and a job inside. As in expressions, it
+        is None if the job was skipped, or its failure is tolerated. It is the value itself: secrets
+        in it are not masked, as they are in `views`. Unpickles it, as RQ does.
+        Errors: RunNotFound; NotFound if there is no such job, or its result has expired; WrongState
+        if it has not ended, or did not succeed; any error of loading it.
+        """
+        job_id = f"{self.run_id}-{job}"
+        if not runtime.lookups.is_there(job_id, self.connection):
+            status = self.status()
+            found = status.jobs.get(job)
+            if found is None:
+                raise missing_job(self.run_id, job, (each.name for each in status.declared()))
+            job_id = found.job_id
+        return runtime.lookups.get_value(job_id, job, self.connection)
 
     def results(self, names: Iterable[str] | None = None) -> dict[str, Any]:
         """Return the results of all jobs that have one, or of the jobs in `names`, by name.
@@ -380,7 +371,7 @@ class Run:
             is_late = time.monotonic() > deadline
             if not kept.is_pending or is_late or find_unattended([kept.queue], self.connection):
                 return kept
-            time.sleep(OUTPUTS_POLL_S)
+            pause(OUTPUTS_POLL_S, self.connection)
 
     def outputs(self, instead: Callable[[str, Exception], Any] | None = None) -> dict[str, Any]:
         """Return the workflow's `outputs`, by name, once the run has ended.
@@ -400,10 +391,7 @@ class Run:
 
     def unattended_queues(self, status: RunStatus | None = None) -> list[str]:
         """Return the queues that the run's unfinished jobs use and no worker listens on."""
-        status = status or self.status()
-        left = [job.job_id for job in status.jobs.values() if job.state not in ENDED]
-        queues = [job.origin for job in runs.read_job_records(left, self.connection).values()]
-        return find_unattended(sorted(set(queues)), self.connection)
+        return observing.find_unattended_queues(status or self.status(), self.connection)
 
     def is_served(self) -> bool:
         """Whether workers execute the run's jobs: its own workers, or workers on its queues.
@@ -505,9 +493,11 @@ class Run:
     def release(self, name: str | None = None) -> bool:
         """Release a held run. Returns True for the call that did it.
 
-        With a `name`, the same as `approve` (until 1.0). Errors: NotFound; WrongState.
+        With a `name`, the same as `approve` (deprecated, until 1.0). Errors: NotFound; WrongState.
         """
         if name is not None:
+            message = "Run.release(job) ends with flowq 1.0; write Run.approve(job)"
+            warnings.warn(message, DeprecationWarning, stacklevel=2)
             return self.approve(name)
         return runtime.approvals.release_run(self.run_id, self.connection)
 
@@ -575,7 +565,10 @@ class Unloadable:
         return cls(f"{type(error).__name__}: {error}")
 
 
-def _say_nothing(text: str) -> None: ...
+def missing_job(run_id: str, name: str, known: Iterable[str]) -> NotFound:
+    """Return the error for a name that no job of the run has, with the nearest of those it has."""
+    hint = did_you_mean(name, known)
+    return NotFound(f"there is no job {name} in run {run_id}{f'; {hint}' if hint else ''}")
 
 
 @contextmanager

@@ -18,6 +18,7 @@
     │   ├── FutureAlreadyStarted          blockers came too late: it is queued, running or done
     │   └── FutureEnded                   it was canceled, skipped or finished
     ├── RunFailed                    1    .jobs names the ones that failed
+    ├── RunNotEnded                  1    a wait has timed out; also a TimeoutError
     ├── ShellFailed                  1    a job's command failed; .exit_code_of_command
     ├── TooManyItems                 1    a group would have more items than its max_items
     ├── NewerFormat                  1    data in the format of a newer version of flowq
@@ -32,7 +33,7 @@ Every error survives `pickle` with its fields: errors travel from children to su
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import ClassVar, Literal
@@ -302,15 +303,36 @@ class FutureEnded(WrongState):
 
 
 class RunFailed(FlowqError):
-    """The run has ended without success."""
+    """The run has ended without success.
 
-    def __init__(self, run_id: str, jobs: Sequence[str]) -> None:
-        super().__init__(run_id, tuple(jobs))
+    Shape: `jobs` has the names of the jobs that failed, empty if it was canceled; `errors` has the
+    errors of some of them, by name, each one line without secrets.
+    """
+
+    def __init__(
+        self, run_id: str, jobs: Sequence[str], errors: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(run_id, tuple(jobs), dict(errors or {}))
         self.run_id = run_id
         self.jobs = tuple(jobs)
+        self.errors = dict(errors or {})
 
     def __str__(self) -> str:
-        return f"run {self.run_id} failed: " + (", ".join(self.jobs) or "it was canceled")
+        named = [f"{job} ({self.errors[job]})" if job in self.errors else job for job in self.jobs]
+        return f"run {self.run_id} failed: " + (", ".join(named) or "it was canceled")
+
+
+class RunNotEnded(FlowqError, TimeoutError):
+    """`Run.wait` has timed out; the run goes on. `waits_for` says what it waits for."""
+
+    def __init__(self, run_id: str, timeout_s: float, waits_for: str) -> None:
+        super().__init__(run_id, timeout_s, waits_for)
+        self.run_id = run_id
+        self.timeout_s = timeout_s
+        self.waits_for = waits_for
+
+    def __str__(self) -> str:
+        return f"run {self.run_id} has not ended within {self.timeout_s:g} s: {self.waits_for}"
 
 
 class ShellFailed(FlowqError):

@@ -410,18 +410,21 @@ def get_connection(explicit: Redis | str | None = None) -> Redis:
     Blocks: until a server named by a URL has answered once. Errors: UsageError if no connection is
     available; ServerUnavailable.
     """
+    from flowq.runtime.connections import refuse_unusable  # noqa: PLC0415 - imports redis
     from flowq.runtime.queue import find_connection  # noqa: PLC0415 - imports RQ
 
     if isinstance(explicit, str):
         return _connect_once(explicit)
     connection = explicit if explicit is not None else find_connection()
     if connection is not None:
+        refuse_unusable(connection)
         return connection
     url = server.resolve_url(None)
     if url is None:
         raise UsageError(
             "there is no connection to a Redis server: pass connection=, call flowq.connect(url), "
-            "or set FLOWQ_REDIS_URL (or RQ_REDIS_URL)"
+            "or set FLOWQ_REDIS_URL (or RQ_REDIS_URL); without a server of your own, put the calls "
+            "into `with flowq.local(workers=2):`, which runs a server and workers meanwhile"
         )
     return _connect_once(url)
 

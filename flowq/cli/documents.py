@@ -8,8 +8,7 @@ from typing import Any
 
 from flowq import client
 from flowq.cli import own_workers
-from flowq.cli.place import missing_job
-from flowq.client import Run
+from flowq.client import Run, missing_job
 from flowq.pictures.of_run import find_edges
 from flowq.pictures.picture import edge_documents
 from flowq.pictures.stored import read_picture

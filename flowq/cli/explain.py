@@ -11,8 +11,8 @@ import click
 from flowq import client
 from flowq.cli import options, terminal
 from flowq.cli.completion import complete_run
-from flowq.cli.place import Place, missing_job, opened
-from flowq.client import Explanation, Run
+from flowq.cli.place import Place, opened
+from flowq.client import Explanation, Run, missing_job
 from flowq.errors import JobNotFound, RunNotFound
 from flowq.render.json import make_document, write_json
 from flowq.render.lines import printable

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import chdir, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,6 @@ from flowq import client, server
 from flowq.cli import terminal
 from flowq.client import Run
 from flowq.errors import NotFound, RunNotFound
-from flowq.nearest import did_you_mean
 from flowq.runtime.connections import Outage, RetryWhileRefused
 from flowq.runtime.maintenance import read_lease
 from flowq.server.state import guess_old_name
@@ -99,12 +98,6 @@ class Place:
             return ""
         words = " ".join([words, *map(shlex.quote, names)])
         return f"rq {words} --url {shlex.quote(self.shown_url)}"
-
-
-def missing_job(run_id: str, name: str, known: Iterable[str]) -> NotFound:
-    """Return the error for a name that no job of the run has, with the nearest of those it has."""
-    hint = did_you_mean(name, known)
-    return NotFound(f"there is no job {name} in run {run_id}{f'; {hint}' if hint else ''}")
 
 
 @contextmanager

@@ -12,8 +12,8 @@ from flowq import client
 from flowq.cli import display, following, options, own_workers, terminal
 from flowq.cli.documents import job_json, run_json
 from flowq.cli.following import POLL_S
-from flowq.cli.place import Place, missing_job, opened
-from flowq.client import Run
+from flowq.cli.place import Place, opened
+from flowq.client import Run, missing_job
 from flowq.errors import UsageError
 from flowq.history import Attempt
 from flowq.render.details import JobDetails, group_details, job_details, run_details

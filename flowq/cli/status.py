@@ -11,7 +11,8 @@ from typing import IO
 import click
 
 from flowq.cli import display, options, terminal
-from flowq.cli.place import missing_job, opened
+from flowq.cli.place import opened
+from flowq.client import missing_job
 from flowq.render.groups import collapse
 from flowq.render.progress import progress, rows
 from flowq.render.summary import Report, results

@@ -288,12 +288,17 @@ def retry_while_unavailable(
             result = do()
         except Exception as error:  # noqa: BLE001 - `fail` raises it if it does not pass
             attempts.fail(error)
-            time.sleep(pause_s)
+            pause(pause_s, connection)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
         else:
             if outage is not None and attempts.have_failed:
                 outage.end()
             return result
+
+
+def pause(seconds: float, connection: Redis | None = None) -> None:
+    """Sleep: as the connection does, if it has a way of its own."""
+    getattr(connection, "pause", time.sleep)(seconds)
 
 
 def do_or_leave_to_others(do: Callable[[], object], connection: Redis) -> None:
@@ -369,6 +374,22 @@ class RetryWhileRefused(Retry):
             if passes(error):
                 self.within_s = 0.0
             raise
+
+
+def refuse_unusable(connection: Redis) -> None:
+    """Refuse a client of `redis.asyncio`, and one that decodes responses: RQ stores bytes.
+
+    Errors: UsageError.
+    """
+    if any(each.__module__.startswith("redis.asyncio") for each in type(connection).__mro__):
+        raise UsageError(
+            "this is a client of redis.asyncio, whose commands must be awaited: pass it to the "
+            "functions of flowq.aio, or pass a redis.Redis here"
+        )
+    if connection.get_encoder().decode_responses:
+        raise UsageError(
+            "a connection with decode_responses=True cannot be used: RQ keeps bytes in Redis"
+        )
 
 
 # Many reads ---------------------------------------------------------------------------------

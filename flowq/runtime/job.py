@@ -27,6 +27,7 @@ from flowq.errors import (
 from flowq.runtime import keys, scripts, serializing
 from flowq.runtime.attempts import RetriedJob
 from flowq.runtime.blockers import Blockers
+from flowq.runtime.connections import refuse_unusable
 from flowq.runtime.holds import NO_HOLD, Hold
 from flowq.runtime.rq import POLICY_FIELD
 from flowq.runtime.steps import finish
@@ -105,6 +106,8 @@ class Job(RetriedJob):
         serializer: Any = None,
     ) -> Self:
         """Return the job with this id. Errors: RQ's NoSuchJobError."""
+        if connection is not None:
+            refuse_unusable(connection)
         return cast(Self, super().fetch(id, connection=connection, serializer=serializer))
 
     @property
@@ -446,17 +449,9 @@ class Job(RetriedJob):
         return bool(answer[0])
 
 
-def refuse_decoded(connection: Redis) -> None:
-    """Raise UsageError for a connection that decodes responses: RQ stores bytes."""
-    if connection.get_encoder().decode_responses:
-        raise UsageError(
-            "a connection with decode_responses=True cannot be used: RQ keeps bytes in Redis"
-        )
-
-
 def get_job(job_id: str, connection: Redis, serializer: Any = None) -> Job:
     """Return a job by its id. Errors: JobNotFound."""
-    refuse_decoded(connection)
+    refuse_unusable(connection)
     raw = connection.hgetall(keys.job(job_id))
     if not raw:
         raise JobNotFound(job_id)
@@ -470,6 +465,8 @@ def release_job(job: RQJob | str, connection: Redis | None = None) -> bool:
 
     Errors: UsageError for an id without a connection, and for other types.
     """
+    if connection is not None:
+        refuse_unusable(connection)
     if isinstance(job, Job):
         return job.release()
     if isinstance(job, RQJob):

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 from rq.serializers import PickleSerializer
 from rq.utils import as_text
 
+from flowq.errors import NotFound, WrongState
 from flowq.expressions import NoResult, References
 from flowq.runtime import keys
 from flowq.runtime.connections import read_each
 from flowq.runtime.results import get_errors, get_results, is_called_off, read_end, read_ends
-from flowq.status import BAD_OUTCOMES, OUTCOMES, TOLERATED, group_state
+from flowq.status import BAD_OUTCOMES, ENDED, OUTCOMES, TOLERATED, group_state
 from flowq.texts import from_bytes
 
 if TYPE_CHECKING:
@@ -50,6 +51,47 @@ def list_items(group_id: str, connection: Redis) -> list[str]:
     """Return the job ids of a group's items, in the order of the items."""
     size = int(connection.hget(keys.group(group_id), "size") or 0)
     return [f"{group_id}--{index}" for index in range(size)]
+
+
+def is_there(job_id: str, connection: Redis) -> bool:
+    """Whether there is a job of that id, or a group."""
+    return bool(connection.exists(keys.job(job_id)) or connection.exists(keys.group(job_id)))
+
+
+def get_value(job_id: str, name: str, connection: Redis) -> Any:
+    """Return the result of a job that has ended, or the results of a group, for a program.
+
+    As in expressions, it is None for a job that was skipped, or whose failure is tolerated.
+    Errors: WrongState if it has not ended, or did not succeed; NotFound if the result has expired;
+    any error of loading it.
+    """
+    if connection.exists(keys.group(job_id)):
+        state = _status(job_id, name, connection) or ""
+        values = _results(job_id, name, connection) if state in ENDED else []
+        refused = [value.reason for value in values if isinstance(value, NoResult)]
+        if state in ENDED and (not refused and (values or state in ("finished", "skipped"))):
+            return values
+        raise WrongState(refused[0] if refused else _say_missing(name, state))
+    (outcome,) = _read_outcomes([job_id], connection)
+    if outcome == "finished":
+        found = get_results([job_id], connection)
+        if job_id not in found:
+            raise NotFound(f"the result of job {name} is gone: its time to live was over")
+        return found[job_id]
+    traits = OUTCOMES.get(outcome or "")
+    if traits is not None and not traits.is_bad:
+        return None
+    end = read_end(job_id, connection)
+    reasons = [": ".join(filter(None, (end.error_type, end.message)))]
+    reasons += [_reasons([job_id], connection).get(job_id, "")] if not reasons[0] else []
+    raise WrongState(_say_missing(name, _shown(outcome) or "", *filter(None, reasons)))
+
+
+def _say_missing(name: str, state: str, *reasons: str) -> str:
+    if state not in ENDED:
+        return f"job {name} has not ended, so it has no result yet; wait for the run, or the job"
+    how = state if state in ("failed", "expired") else f"was {state}"
+    return f"job {name} {how}, so it has no result{f': {reasons[0]}' if reasons else ''}"
 
 
 def _results(group_id: str, name: str, connection: Redis) -> list[Any]:

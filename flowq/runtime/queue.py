@@ -36,7 +36,7 @@ from flowq.errors import (
     WrongState,
 )
 from flowq.runtime import keys, scripts
-from flowq.runtime.connections import describe, is_passing, read_clock
+from flowq.runtime.connections import describe, is_passing, read_clock, refuse_unusable
 from flowq.runtime.enqueueing import (
     Copier,
     Entry,
@@ -52,7 +52,7 @@ from flowq.runtime.enqueueing import (
 )
 from flowq.runtime.futures import derive_id
 from flowq.runtime.holds import NO_HOLD, Hold, take_hold, take_hold_of_call
-from flowq.runtime.job import Job, get_job, refuse_decoded
+from flowq.runtime.job import Job, get_job
 from flowq.runtime.rq import QueueBase, explain_key_prefix
 from flowq.runtime.steps import finish, run_steps
 
@@ -90,7 +90,7 @@ class Queue(QueueBase):
         if not isinstance(name, str) or not name.strip():
             raise UsageError(f"the name of a queue is a text that is not empty, not {name!r}")
         super().__init__(name, *args, **kwargs)
-        refuse_decoded(self.connection)
+        refuse_unusable(self.connection)
 
     def enqueue(self, f: Any, *args: Any, **kwargs: Any) -> Job:
         """Enqueue a call; see `rq.Queue.enqueue` for RQ's options."""
@@ -469,10 +469,17 @@ _remembered: Redis | None = None
 # spawned child does not: there the running job's connection, or the environment, serves.
 
 
-def remember(connection: Redis | None) -> None:
-    """Make a connection the default of this process; None removes the default."""
-    global _remembered  # noqa: PLW0603 - the one default of the process
-    _remembered = connection
+def remember(connection: Redis | None) -> Redis | None:
+    """Make a connection the default of this process, None for none; return the one before."""
+    global _remembered
+    before, _remembered = _remembered, connection
+    return before
+
+
+def forget(connection: Redis, before: Redis | None) -> None:
+    """Make `before` the default again, unless another connection has become the default."""
+    if _remembered is connection:
+        remember(before)
 
 
 def find_connection() -> Redis | None:

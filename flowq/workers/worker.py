@@ -22,7 +22,12 @@ from flowq.allowed import read_allowed
 from flowq.callables import NameMissing, NotCallable, find_callable
 from flowq.errors import UsageError
 from flowq.runtime import keys
-from flowq.runtime.connections import MAX_WAIT_S, Outage, retry_while_unavailable
+from flowq.runtime.connections import (
+    MAX_WAIT_S,
+    Outage,
+    refuse_unusable,
+    retry_while_unavailable,
+)
 from flowq.runtime.job import Job
 from flowq.runtime.listening import find_living
 from flowq.runtime.maintenance import Finding, Lease, examine, find_suspects, read_lease, tidy
@@ -114,6 +119,8 @@ class Worker(WorkerBase):
         queues = list(queues) if isinstance(queues, list | tuple | set) else [queues]
         if connection is None and queues and isinstance(queues[0], RQQueue):
             connection = queues[0].connection
+        if connection is not None:
+            refuse_unusable(connection)
         super().__init__(
             [queue.name if isinstance(queue, RQQueue) else queue for queue in queues],
             name,
