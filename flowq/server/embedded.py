@@ -257,16 +257,21 @@ def temporary() -> Iterator[Server]:
 
     It ends, and its folder is removed, even if this process is killed. Errors: ServerUnavailable.
     """
-    state = Path(tempfile.mkdtemp(prefix="flowq-test-")).resolve()
-    # The end of the inner block closes the pipe, which tells the guardian to end, and waits for it.
+    state, pid = Path(tempfile.mkdtemp(prefix="flowq-test-")).resolve(), os.getpid()
+    # The end of the inner block also closes the pipe, and waits for the guardian.
     try:
-        with _spawn_guardian(state, idle_s=None, parent_pid=os.getpid()) as guardian:
+        with _spawn_guardian(state, idle_s=None, parent_pid=pid) as guardian:
             if _read_report(guardian, state) != "ready":
                 raise ServerUnavailable(str(state), "its guardian was killed at the start")
-            yield server_of(state)
+            try:
+                yield server_of(state)
+            finally:
+                if os.getpid() == pid:
+                    _shut_down(state)  # processes that were forked may keep the pipe open
     finally:
-        _shut_down(state)  # its guardian may have been killed
-        _remove(state)
+        if os.getpid() == pid:  # in a forked process, the server is another one's
+            _shut_down(state)  # its guardian may have been killed
+            _remove(state)
 
 
 def _remove(state: Path) -> None:

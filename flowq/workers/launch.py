@@ -35,6 +35,9 @@ MAIN = os.path.join(os.path.dirname(__file__), "__main__.py")  # noqa: PTH118, P
 LOOK_S = 0.1
 """The interval at which a worker checks whether its run has ended."""
 
+PARENT_LOOK_S = 1.0
+"""The interval at which it checks whether its parent has ended."""
+
 
 def main(
     *,
@@ -46,6 +49,7 @@ def main(
     paths: Sequence[str] = (),
     log_folder: str | None = None,
     until_run: str | None = None,
+    parent_pid: int | None = None,
     name: str | None = None,
     quiet: bool = False,
     logging_level: str | None = None,
@@ -63,6 +67,8 @@ def main(
         paths: come first on the children's `sys.path`.
         log_folder: the output of a job goes to `<log_folder>/<job id>.log`.
         until_run: the worker ends with this run.
+        parent_pid: the worker ends when this process, its parent, has ended; on Windows, where a
+            process does not learn that, a minute after its server.
         logging_level, max_jobs, max_idle_time, dequeue_strategy: as in `Worker.work`;
             `options` as in `Worker`.
         client_name: the name in the server's list of clients.
@@ -85,13 +91,20 @@ def main(
     worker = retry_while_unavailable(make)  # RQ's constructor queries the server
     if on_start is not None:
         on_start()
+    until: Callable[[], bool] | None = None
+    if until_run:
+        until = partial(has_run_ended, until_run, connection)
+    elif parent_pid is not None:
+        until = _never
+        if hasattr(os, "fork"):
+            _end_with(parent_pid)
     has_worked = worker.work(
         burst=burst,
         logging_level=logging_level or ("WARNING" if quiet else "INFO"),
         max_jobs=max_jobs,
         max_idle_time=max_idle_time,
         dequeue_strategy=dequeue_strategy,
-        until=partial(has_run_ended, until_run, connection) if until_run else None,
+        until=until,
     )
     if on_limit is not None and worker.has_reached_limit:
         on_limit(connection)
@@ -110,6 +123,25 @@ def has_run_ended(run_id: str, connection: Redis) -> bool:
         return not read_kept_outputs(run_id, connection).is_pending
     except UNREACHABLE:
         return False
+
+
+def _never() -> bool:
+    """End by itself only when the server is gone for long (`Limits.until`)."""
+    return False
+
+
+def _end_with(parent_pid: int) -> None:
+    """Let this worker end, also amid its jobs, when it gets another parent.
+
+    By a timer, because workers fork, which a thread would make unsafe.
+    """
+
+    def look(*_: object) -> None:
+        if os.getppid() != parent_pid:  # the second time, it leaves the jobs that it is executing
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    signal.signal(signal.SIGALRM, look)
+    signal.setitimer(signal.ITIMER_REAL, PARENT_LOOK_S, PARENT_LOOK_S)
 
 
 def start(

@@ -32,7 +32,7 @@ from typing import Any, NoReturn
 
 from flowq.runtime import masking, unpickling
 from flowq.runtime.connections import describe, is_passing
-from flowq.workers.child import timeouts
+from flowq.workers.child import mark_process, timeouts
 from flowq.workers.child.execute import Executor
 from flowq.workers.child.rq_work import RQWork
 from flowq.workers.child.sources import Sources
@@ -285,6 +285,7 @@ def live(body: Callable[[], None]) -> NoReturn:
 
 def set_up_process(settings: Settings) -> None:
     """Prepare a child process: restrictions, process group, streams, signals and paths."""
+    mark_process()
     if settings.allowed is not None:
         unpickling.restrict(settings.allowed)
     if hasattr(os, "setpgid"):

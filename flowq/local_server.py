@@ -1,0 +1,233 @@
+"""A private server with workers for as long as a `with` block: to try flowq, for scripts and tests.
+
+    with flowq.local(workers=2):
+        run = flowq.run("report.yaml", {"month": "2026-11"})
+
+The server keeps nothing and has no port. The workers are processes of their own, so they import the
+jobs' functions by name, from the folders of this process's `sys.path`: functions of `__main__` (a
+script, a notebook) have no such name.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from rq import get_current_job
+
+from flowq.errors import UsageError
+from flowq.plan import Enqueue, Expansion, Plan, Start
+from flowq.runtime import queue
+from flowq.server.embedded import temporary
+from flowq.spec import Workflow
+from flowq.workers import launch, serving
+from flowq.workers.child import is_child
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+END_S, LAST_S = 1.0, 5.0
+"""How long a worker may take to end: until it is told to leave its jobs, and until it is killed."""
+
+
+class Local:
+    """A private server and its workers; use it in `with`, or call `start` and `stop`.
+
+    While it runs, its connection is the default of this process, and afterwards the one before it.
+    It ends with this process, also if that is killed. A forked process may use it, and does not end
+    it. Not for concurrent use of `start` and `stop` by several threads.
+    """
+
+    def __init__(self, workers: int = 2, queues: Sequence[str] = ("default",)) -> None:
+        if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
+            raise UsageError(f"workers={workers!r}: it is a number of processes, 1 or more")
+        if isinstance(queues, str):
+            raise UsageError(f"queues={queues!r}: it is a list of names")
+        self._workers = workers
+        self._queues = {*queues}
+        self._paths: list[str] = []
+        self._pid = 0
+        self._stack: ExitStack | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._url = ""
+        self._logs: Path | None = None
+        self._connection: Redis | None = None
+
+    def __repr__(self) -> str:
+        return f"<flowq.local {'at ' + self._url if self._stack else 'not started'}>"
+
+    @property
+    def url(self) -> str:
+        """The URL of its server, for `--redis-url` and FLOWQ_REDIS_URL. Errors: UsageError."""
+        self._require_started()
+        return self._url
+
+    @property
+    def connection(self) -> Redis:
+        """A connection to its server. Errors: UsageError."""
+        self._require_started()
+        assert self._connection is not None
+        return self._connection
+
+    @property
+    def logs(self) -> Path:
+        """The folder of what jobs print, JOB_ID.log, and of worker.log. Errors: UsageError."""
+        self._require_started()
+        assert self._logs is not None
+        return self._logs
+
+    def start(self) -> Self:
+        """Start the server and the workers, and make its connection the default.
+
+        Errors: UsageError, also inside of a job; ServerUnavailable.
+        """
+        if self._stack is not None:
+            raise UsageError("it has been started already")
+        _refuse_in_job()
+        with ExitStack() as stack:
+            server = stack.enter_context(temporary())
+            self._url, self._logs = server.url, server.state / "logs"
+            self._connection = stack.enter_context(server.connect())
+            self._pid = os.getpid()
+            stack.callback(self._end_workers)
+            self._start_workers()
+            before = queue.remember(self._connection)
+            stack.callback(queue.forget, self._connection, before)
+            _running.append(self)
+            stack.callback(_running.remove, self)
+            atexit.register(self.stop)
+            stack.callback(atexit.unregister, self.stop)
+            self._stack = stack.pop_all()
+        return self
+
+    def stop(self) -> None:
+        """End the workers, with the jobs that they are executing, and the server. Idempotent.
+
+        Blocks: until they have ended, for a few seconds at most.
+        """
+        stack, self._stack = self._stack, None
+        if stack is not None and os.getpid() == self._pid:
+            stack.close()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def prepare(self, plan: Plan) -> None:
+        """Let the workers listen on all queues of a plan, and import from its folders.
+
+        If they do not yet, others take their place; the jobs that they are executing go on.
+        """
+        queues = {*self._queues, *_find_queues(plan.enqueues)}
+        if queues == self._queues and {*plan.folders} <= {*self._paths}:
+            return
+        self._queues = queues
+        before = self._process
+        if before is not None and os.getpid() == self._pid:
+            before.terminate()  # it finishes its jobs, and claims no others
+            with suppress(subprocess.TimeoutExpired):
+                before.wait(END_S)
+        self._start_workers(plan.folders)
+
+    def _require_started(self) -> None:
+        if self._stack is None:
+            raise UsageError("it is not started: use it in `with flowq.local():`, or call start()")
+
+    def _start_workers(self, folders: Iterable[str] = ()) -> None:
+        self._paths = [*dict.fromkeys([*self._paths, *folders, *_list_paths()])]
+        self._process = launch.start(
+            url=self._url,
+            queues=sorted(self._queues),
+            concurrency=self._workers,
+            paths=self._paths,
+            log_folder=str(self._logs),
+            mode=serving.own_mode(),
+            parent_pid=self._pid,
+        )
+
+    def _end_workers(self) -> None:
+        process = self._process
+        if process is None:
+            return
+        for limit_s in (END_S, LAST_S):
+            process.terminate()  # the second time, it leaves the jobs that it is executing
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(limit_s)
+                return
+        process.kill()
+        process.wait()
+
+
+_running: list[Local] = []
+
+
+def local(workers: int = 2, queues: Sequence[str] = ("default",)) -> Local:
+    """Return a private server with workers, to be started by `with`.
+
+    `workers` jobs run at a time. `queues` are those of jobs that are enqueued one by one; those of
+    submitted workflows are added.
+    """
+    return Local(workers, queues)
+
+
+def find_local(connection: Redis) -> Local | None:
+    """Return the running `local` to whose server a connection leads, or None."""
+    path = connection.connection_pool.connection_kwargs
+    for each in reversed(_running):
+        if each.connection.connection_pool.connection_kwargs.get("path") == path.get("path"):
+            return each
+    return None
+
+
+def _refuse_in_job() -> None:
+    if is_child() or get_current_job() is not None:  # in RQ's own worker
+        raise UsageError(
+            "flowq.local() was called in a job; if a module of jobs does so when it is imported, "
+            'write it below `if __name__ == "__main__":`'
+        )
+
+
+def _list_paths() -> list[str]:
+    """Return the folders of `sys.path`, without those that every Python has."""
+    known = {os.path.realpath(path) for path in sysconfig.get_paths().values()}
+    folders = (os.path.realpath(path) for path in sys.path)  # "" is the current folder
+    return [
+        path
+        for path in folders
+        if Path(path).is_dir()
+        and path not in known
+        and not any(path.startswith(other + os.sep) for other in known)
+    ]
+
+
+def _find_queues(enqueues: Iterable[Enqueue]) -> Iterator[str]:
+    for job in enqueues:
+        yield job.queue
+        if isinstance(job.does, Expansion):
+            yield from _find_queues(job.does.templates)
+        elif isinstance(job.does, Start):
+            yield from _find_declared(job.does.nested.workflow)
+
+
+def _find_declared(workflow: Workflow) -> Iterator[str]:
+    yield workflow.defaults.queue
+    for job in workflow.jobs:
+        if job.queue:
+            yield job.queue
+    for nested in workflow.workflows.values():
+        yield from _find_declared(nested)

@@ -1,0 +1,215 @@
+"""`flowq.local`: a private server with workers, for a `with` block."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import api_jobs
+import pytest
+
+import flowq
+from flowq import local_server, server
+from flowq.runtime import queue as queues
+from tests import JOBS_FOLDER
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "api.md").read_text("utf-8")
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    status = Path(f"/proc/{pid}/stat")
+    return not status.exists() or status.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def start_script(text: str, folder: Path) -> subprocess.Popen[str]:
+    """Start a script in an interpreter of its own; `-W error` fails where something leaks."""
+    (folder / "script.py").write_text(text)
+    return subprocess.Popen(
+        [sys.executable, "script.py"],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": JOBS_FOLDER},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_the_page_about_the_names_begins_with_what_works(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    before = queues.remember(None)
+    example = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)[0]
+    exec(example, {})
+    assert capsys.readouterr().out == "2 strawberry sandwiches and a pot of tea\n"
+    assert queues.remember(before) is None
+
+
+def test_everything_ends_with_the_block_and_the_connection_before_it_is_back(
+    connection: object,
+) -> None:
+    before = queues.remember(None)
+    try:
+        with suppress(ZeroDivisionError), flowq.local(workers=1) as place:
+            outer = queues.find_connection()
+            with flowq.local(workers=1) as inner:
+                assert queues.find_connection() is inner.connection is not outer
+                run = api_jobs.elsewhere.run()  # its queue is served as well
+                assert run.result("page") == "page"
+            assert queues.find_connection() is outer is place.connection
+            pid = place.connection.info("server")["process_id"]
+            worker = place._process
+            assert worker is not None
+            state = place.logs.parent
+            raise ZeroDivisionError
+        assert queues.find_connection() is None
+        assert not is_alive(pid)
+        assert worker.poll() is not None
+        assert not state.exists()
+        assert local_server._running == []
+    finally:
+        queues.remember(before)
+
+
+def test_jobs_that_are_enqueued_one_by_one_are_executed_and_print_into_files() -> None:
+    with flowq.local(workers=1) as place:
+        run = api_jobs.flow.run(n=3)
+        assert (place.logs / f"{run.id}-total.log").read_text().splitlines()[-1] == "adding 3"
+        job = flowq.Queue(connection=place.connection).enqueue(api_jobs.nap, 0)
+        assert job.latest_result(timeout=20).return_value == "rested"
+
+
+def test_a_workflow_of_another_folder_is_executed_by_workers_that_know_it(tmp_path: Path) -> None:
+    (tmp_path / "far_away_tasks.py").write_text("def far():\n    return 'far'\n")
+    (tmp_path / "far.yaml").write_text("name: far\njobs:\n  a:\n    call: far_away_tasks:far\n")
+    with pytest.MonkeyPatch.context() as patch, flowq.local(workers=1):
+        patch.setattr(sys, "path", list(sys.path))
+        assert flowq.run(tmp_path / "far.yaml", timeout=30).result("a") == "far"
+
+
+def test_a_job_that_is_running_at_the_end_is_left(wait_until: Callable[..., None]) -> None:
+    with flowq.local(workers=1) as place:
+        job = flowq.Queue(connection=place.connection).enqueue(api_jobs.nap, 60)
+        wait_until(lambda: job.get_status() == "started")
+        worker = place._process
+    assert worker is not None
+    assert worker.poll() is not None
+
+
+def test_it_is_started_once_and_asked_only_while_it_runs() -> None:
+    place = flowq.local(workers=1)
+    with pytest.raises(flowq.UsageError, match="is not started"):
+        _ = place.url
+    place.stop()
+    with pytest.raises(flowq.UsageError, match="number of processes, 1 or more"):
+        flowq.local(workers=0)
+    with pytest.raises(flowq.UsageError, match="list of names"):
+        flowq.local(queues="pages")
+
+
+def test_a_second_start_is_refused_and_a_second_stop_does_nothing() -> None:
+    place = flowq.local(workers=1)
+    place.start()
+    try:
+        with pytest.raises(flowq.UsageError, match="started already"):
+            place.start()
+    finally:
+        place.stop()
+        place.stop()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_process_uses_it_and_does_not_end_it(tmp_path: Path) -> None:
+    script = """
+import os, sys, time
+import api_jobs, flowq
+with flowq.local(workers=1) as place:
+    pid = os.fork()
+    if not pid:
+        print(api_jobs.flow.run(n=2).result("total"), flush=True)
+        sys.exit()  # leaves the block
+    os.waitpid(pid, 0)
+    print(api_jobs.flow.run(n=3).result("total"), flush=True)
+    if not (last := os.fork()):
+        time.sleep(60)  # keeps all descriptors open
+os.kill(last, 9)
+"""
+    out, errors = start_script(script, tmp_path).communicate(timeout=60)
+    assert (out, errors) == ("2\n6\n", "")
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_it_ends_with_its_process(
+    number: signal.Signals, tmp_path: Path, wait_until: Callable[..., None]
+) -> None:
+    script = """
+import api_jobs, flowq
+with flowq.local(workers=1) as place:
+    api_jobs.flow.run(n=1)
+    job = flowq.Queue(connection=place.connection).enqueue(api_jobs.nap, 0.5)
+    print(place.connection.info("server")["process_id"], place._process.pid, flush=True)
+    api_jobs.elsewhere.submit().wait() and input()
+"""
+    process = start_script(script, tmp_path)
+    assert process.stdout is not None
+    pids = [int(word) for word in process.stdout.readline().split()]
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=30)
+    assert ("KeyboardInterrupt" in errors) == (number == signal.SIGINT)
+    wait_until(lambda: not any(map(is_alive, pids)))
+
+
+def test_a_module_of_jobs_that_starts_one_when_imported_is_told_what_to_write(
+    tmp_path: Path,
+) -> None:
+    """Otherwise each worker would start a server and workers, whose children would do the same."""
+    (tmp_path / "unguarded.py").write_text(
+        "import flowq\n\n"
+        "flow = flowq.Workflow('unguarded')\n\n\n"
+        "@flow.job\ndef a():\n    return 1\n\n\n"
+        "with flowq.local(workers=1):\n    flow.run()\n"
+    )
+    script = "import unguarded\n"
+    _, errors = start_script(script, tmp_path).communicate(timeout=60)
+    assert 'write it below `if __name__ == "__main__":`' in errors
+
+
+def test_functions_of_the_script_itself_are_refused_with_what_to_do(tmp_path: Path) -> None:
+    script = """
+import flowq
+flow = flowq.Workflow("here")
+@flow.job
+def a(): ...
+with flowq.local(workers=1):
+    flow.run()
+"""
+    _, errors = start_script(script, tmp_path).communicate(timeout=60)
+    assert "is defined in the script that was started" in errors
+    assert "move it to a module beside the script and import it" in errors
+
+
+def test_a_server_that_does_not_start_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = queues.find_connection()
+
+    def fail(**options: object) -> None:
+        raise OSError("no processes left")
+
+    monkeypatch.setattr(local_server.launch, "start", fail)
+    with pytest.raises(OSError, match="no processes left"):
+        flowq.local().start()
+    assert queues.find_connection() is before
+    assert local_server._running == []
+    assert server.find() is None
