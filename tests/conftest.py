@@ -23,6 +23,7 @@ from flowq import server
 from flowq.runtime.maintenance import Lease
 from flowq.server import state
 from tests import JOBS_FOLDER
+from tests.workers.forked_workers import Template
 
 SETTINGS = ("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "XDG_RUNTIME_DIR")
 """Variables with which the user of this machine tells rich or flowq something, as with `FLOWQ_…`
@@ -72,6 +73,14 @@ def test_server(own_surroundings: None) -> Iterator[server.Server]:
     """A real server on a Unix socket of its own; it ends with the test run, however that ends."""
     with server.temporary() as started:
         yield started
+
+
+@pytest.fixture(scope="session")
+def template(own_surroundings: None) -> Iterator[Template]:
+    """The process from which this test run forks its workers."""
+    template = Template()
+    yield template
+    template.end()
 
 
 @pytest.fixture

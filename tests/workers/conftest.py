@@ -47,14 +47,6 @@ def drain(connection: redis.Redis) -> Callable[..., Worker]:
     return run
 
 
-@pytest.fixture(scope="session")
-def template(own_surroundings: None) -> Iterator[Template]:
-    """The process from which this test run forks its workers."""
-    template = Template()
-    yield template
-    template.end()
-
-
 @pytest.fixture
 def start_worker(redis_url: str, template: Template) -> Iterator[Callable[..., ForkedWorker]]:
     """`start_worker(**options)`: a worker in a process of its own; it ends with the test."""

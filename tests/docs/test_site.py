@@ -1,0 +1,58 @@
+"""The documentation builds as a site, and what is generated in it is current."""
+
+from __future__ import annotations
+
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.docs.pages import DOCS, ROOT, find_pages
+
+LINK = re.compile(r"\]\((?!https?:|mailto:)([^)\s#]*)(?:#([^)\s]*))?\)")
+HEADING = re.compile(r"^#{1,6} (.*)$", re.MULTILINE)
+
+
+def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
+    """In strict mode: a page without a place, a link or an anchor that leads nowhere are errors."""
+    built = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "-q", "--strict", "-d", str(tmp_path / "site")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert built.returncode == 0, built.stderr
+    first = (tmp_path / "site" / "index.html").read_text("utf-8")
+    assert "A workflow language for deferred job graphs" in first
+
+
+@pytest.mark.parametrize("page", find_pages(), ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere_in_the_repository(page: Path) -> None:
+    """The site checks its own; on a page of Markdown they are links between files."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
+    for target, anchor in LINK.findall(text):
+        file = (page.parent / target).resolve() if target else page
+        assert file.exists(), target
+        if anchor and file.suffix == ".md":
+            assert anchor in anchors_of(file.read_text("utf-8")), f"{target}#{anchor}"
+
+
+def anchors_of(text: str) -> set[str]:
+    return {*re.findall(r'<a id="([^"]+)">', text), *map(slug, HEADING.findall(text))}
+
+
+def slug(heading: str) -> str:
+    """Return the anchor that GitHub, and the site, give to a heading."""
+    plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading)
+    return re.sub(r"[^\w\- ]", "", plain.lower()).replace(" ", "-")
+
+
+def test_the_page_of_commands_is_current() -> None:
+    tool = DOCS / "tools" / "commands.py"
+    written = runpy.run_path(str(tool))["write_page"]()
+    page = DOCS / "reference" / "commands.md"
+    assert page.read_text("utf-8") == written, f"python {tool} > {page}"
