@@ -1,4 +1,6 @@
-"""Write the reference of the commands: `python docs/tools/commands.py > docs/reference/commands.md`.
+"""Write the reference of the commands.
+
+    python docs/tools/commands.py > docs/reference/commands.md
 
 All of it comes from the commands' own help. A test compares the page with what this writes.
 """
@@ -17,9 +19,9 @@ _WORD = re.compile(r"(?<![\w/-])(--[a-z][a-z-]+|(FLOWQ|RQ)\\_[A-Z_\\]+)(?!\w)")
 INTRODUCTION = """\
 # Commands
 
-`flowq COMMAND --help` prints the same. Each command accepts `-h`, `--help`. Names in capitals, such as RUN and TARGET, stand
-for values: RUN is the id of a run, the first letters of one, or `last`; TARGET is a YAML file, `package.module:workflow` or
-`file.py:workflow`.
+`flowq COMMAND --help` prints the same. Each command accepts `-h`, `--help`. Names in capitals stand
+for values: RUN is the id of a run, the first letters of one, or `last`; TARGET is a YAML file,
+`package.module:workflow` or `file.py:workflow`.
 """
 
 

@@ -1,8 +1,8 @@
 """What MkDocs has to know about this repository: which pages outside docs/ belong to the site.
 
-README.md is its first page. Links are written for readers of the repository, from file to file; here
-those that leave docs/ are turned into links of the site, or into plain text where the site has no
-such page. `mkdocs build` calls the functions `on_…`.
+README.md is its first page. Links are written for readers of the repository, from file to file.
+Those that leave docs/ are turned into links of the site here, or into plain text where the site has
+no such page. `mkdocs build` calls the functions `on_…`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
         if ":" in target:
             return found[0]
         place = posixpath.normpath(posixpath.join(posixpath.dirname(file), target))
-        there = place.removeprefix("docs/") if place.startswith("docs/") else PAGE_BY_FILE.get(place)
+        there = (
+            place.removeprefix("docs/") if place.startswith("docs/") else PAGE_BY_FILE.get(place)
+        )
         if there is None:
             return text
         return f"{mark}[{text}]({os.path.relpath(there, posixpath.dirname(uri) or '.')}{anchor})"

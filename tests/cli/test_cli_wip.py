@@ -59,6 +59,24 @@ def test_programs_read_one_document(
     assert busy in call("wip", "default", "--redis-url", redis_url).out
 
 
+def test_a_health_check_sees_the_workers_of_this_host(
+    busy: str,
+    call: Callable[..., Said],
+    redis_url: str,
+    connection: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    healthy = call("workers", "--here", "--redis-url", redis_url)
+    assert healthy.code == 0
+    assert healthy.out.splitlines()[1].startswith("w ")
+    with monkeypatch.context() as patch:
+        patch.setattr("socket.gethostname", lambda: "another-host")
+        assert call("workers", "--here", "--redis-url", redis_url).code == 1
+    connection.hset("rq:worker:w", "hostname", "another-host")
+    assert call("workers", "--here", "--redis-url", redis_url).code == 1
+    assert call("workers", "--redis-url", redis_url).code == 0
+
+
 def test_on_a_terminal_the_table_changes_in_place_until_ctrl_c(
     busy: str, flowq: Flowq, folder: Path, redis_url: str
 ) -> None:

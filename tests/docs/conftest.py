@@ -1,4 +1,4 @@
-"""Readers of pages: in a folder of their own, with a server and, where a page wants one, a worker."""
+"""Readers of pages: each in a folder of their own, with or without a server and a worker."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-import flowq.cli.run  # noqa: F401 - what a forked `flowq` would import each time
+import flowq.cli.run  # what each forked `flowq` would import again
 import flowq.client
 import flowq.runtime.planned
 import flowq.workers.launch  # noqa: F401

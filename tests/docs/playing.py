@@ -19,16 +19,19 @@ import fcntl
 import os
 import pty
 import re
+import shlex
 import signal
 import struct
 import sys
 import termios
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+from flowq.cli.main import main
 from tests.cli.terminal import screen
 from tests.docs.pages import Block
 
@@ -108,10 +111,7 @@ class Reader:
         is_part = "..." in wanted
         missing = [each for each in wanted if each not in got and each != "..."]
         surplus = [each for each in got if each not in wanted]
-        if not wanted:
-            fits = code == 0
-        else:
-            fits = not missing and (is_part or not surplus)
+        fits = not missing and (is_part or not surplus) if wanted else code == 0
         if not fits and IS_REWRITING and wanted and not is_part:
             return "\n".join((line, *printed, ""))  # thus a line `?` is filled in
         text = "\n".join(printed)
@@ -147,30 +147,21 @@ def _trimmed(lines: list[str]) -> list[str]:
     return lines
 
 
-def _become(command: str, folder: Path, env: dict[str, str]) -> None:
-    """Be that command, in the forked process; never return."""
+def _become(command: str, folder: Path, env: dict[str, str]) -> NoReturn:
+    """Be that command, in the forked process."""
+    code: object = 99
     try:
         os.chdir(folder)
         os.environ.clear()
         os.environ.update(env)
-        for descriptor in (0, 1, 2):
-            name = ("stdin", "stdout", "stderr")[descriptor]
-            stream = open(descriptor, "r" if descriptor == 0 else "w", encoding="utf-8", closefd=False)
-            setattr(sys, name, stream)
         if not _PLAIN.fullmatch(command):
             os.execvp("bash", ["bash", "-c", command])
-        import shlex
-
-        from flowq.cli.main import main
-
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        sys.argv = ["flowq", *shlex.split(command)[1:]]
-        main()
+        sys.stdin = os.fdopen(0, closefd=False)  # pytest has put others in their place
+        sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)
+        sys.stderr = os.fdopen(2, "w", encoding="utf-8", closefd=False)
+        main(shlex.split(command)[1:])
     except SystemExit as leaving:
         code = leaving.code
-        os._exit(code if isinstance(code, int) else 0 if code is None else 1)
-    except BaseException:
-        import traceback
-
+    except BaseException:  # noqa: BLE001 - this process must not go on with pytest's work
         traceback.print_exc()
-        os._exit(99)
+    os._exit(code if isinstance(code, int) else 0 if code is None else 1)

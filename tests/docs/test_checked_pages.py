@@ -92,9 +92,7 @@ def test_an_example_in_yaml_succeeds(
         run_it(workflow, block.where, connection, work)
 
 
-def run_it(
-    workflow: Workflow, where: str, connection: Redis, work: Callable[..., None]
-) -> None:
+def run_it(workflow: Workflow, where: str, connection: Redis, work: Callable[..., None]) -> None:
     required = [each for each in workflow.inputs if each.required]
     values = {each.name: [*each.choices, EXAMPLE_BY_TYPE.get(each.type)][0] for each in required}
     plan = compile_plan(workflow, values)
