@@ -14,7 +14,8 @@ from flowq._version import __version__
 if TYPE_CHECKING:  # what `__getattr__` resolves, for the type checker
     from rq import Callback, Retry, get_current_job
 
-    from flowq.declare.python import Workflow
+    from flowq.api import Workflow, get_run, load, run, runs, submit
+    from flowq.client import Run
     from flowq.errors import (
         CycleError,
         DoNotRetry,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:  # what `__getattr__` resolves, for the type checker
         Problem,
         RetryLater,
         RunFailed,
+        RunNotEnded,
         RunNotFound,
         SecretInResult,
         ServerUnavailable,
@@ -46,11 +48,13 @@ if TYPE_CHECKING:  # what `__getattr__` resolves, for the type checker
         WrongState,
     )
     from flowq.functions import connect, deferred, job
+    from flowq.local_server import Local, local
     from flowq.runtime.futures import current_future, get_future
     from flowq.runtime.holds import Edge
     from flowq.runtime.job import Job, release_job
     from flowq.runtime.queue import Queue
     from flowq.runtime.wip import WIPRegistry
+    from flowq.status import JobStatus, RunRecord, RunStatus
     from flowq.workers import MultiprocessingWorker, Worker
 
 __all__ = [
@@ -64,6 +68,8 @@ __all__ = [
     "Job",
     "JobIdTaken",
     "JobNotFound",
+    "JobStatus",
+    "Local",
     "MultiprocessingWorker",
     "NewerFormat",
     "NotAFutureJob",
@@ -74,8 +80,12 @@ __all__ = [
     "Queue",
     "Retry",
     "RetryLater",
+    "Run",
     "RunFailed",
+    "RunNotEnded",
     "RunNotFound",
+    "RunRecord",
+    "RunStatus",
     "SecretInResult",
     "ServerUnavailable",
     "ShellFailed",
@@ -97,24 +107,41 @@ __all__ = [
     "deferred",
     "get_current_job",
     "get_future",
+    "get_run",
     "job",
+    "load",
+    "local",
     "release_job",
+    "run",
+    "runs",
+    "submit",
 ]
 
 _MODULE_BY_NAME = {
     "Edge": "flowq.runtime.holds",
     "Job": "flowq.runtime.job",
+    "JobStatus": "flowq.status",
+    "Local": "flowq.local_server",
     "MultiprocessingWorker": "flowq.workers",
     "Queue": "flowq.runtime.queue",
+    "Run": "flowq.client",
+    "RunRecord": "flowq.status",
+    "RunStatus": "flowq.status",
     "WIPRegistry": "flowq.runtime.wip",
     "Worker": "flowq.workers",
-    "Workflow": "flowq.declare.python",
+    "Workflow": "flowq.api",
     "connect": "flowq.functions",
     "current_future": "flowq.runtime.futures",
     "get_future": "flowq.runtime.futures",
+    "get_run": "flowq.api",
     "deferred": "flowq.functions",
     "job": "flowq.functions",
+    "load": "flowq.api",
+    "local": "flowq.local_server",
     "release_job": "flowq.runtime.job",
+    "run": "flowq.api",
+    "runs": "flowq.api",
+    "submit": "flowq.api",
     # RQ's own, so that `import flowq as rq` serves where the module was written for RQ.
     "Callback": "rq",
     "Retry": "rq",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -69,6 +70,22 @@ def test_decorating_functions_loads_the_standard_library_only() -> None:
 def test_every_name_of_the_door_opens(name: str) -> None:
     assert getattr(flowq, name) is not None
     assert name in dir(flowq)
+
+
+PAGE = (ROOT / "docs" / "api.md").read_text("utf-8")
+ROW = re.compile(r"^\| `(\w+)(?:\(.*?\))?` \| (.+) \|$", re.MULTILINE)
+NAMES, METHODS = (ROW.findall(part) for part in PAGE.split("## A run\n"))
+
+
+def test_the_page_of_names_has_each_public_name_once_and_no_other() -> None:
+    assert sorted([*dict(NAMES), "__version__"]) == sorted(flowq.__all__)
+    assert len(dict(NAMES)) == len(NAMES)
+
+
+def test_the_page_of_names_has_the_methods_of_a_run_as_they_are() -> None:
+    assert len(METHODS) > 15
+    for name, _ in METHODS:
+        assert getattr(flowq.Run, name).__doc__, name
 
 
 def test_names_that_are_not_there_are_said_as_python_says_them() -> None:

@@ -1,0 +1,192 @@
+"""What a program calls: load, submit and run workflows, and find their runs.
+
+    flow = flowq.load("report.yaml")                 # checked; WorkflowInvalid has all problems
+    run = flowq.run(flow, {"month": "2026-11"})      # submit, wait; RunFailed if it fails
+    run.result("render"), run.outputs()
+
+    run = flowq.submit(flow, {"month": "2026-11"})   # returns at once; workers execute the run
+    flowq.get_run(run.id).wait(timeout="10m")
+
+Each function takes a `connection` (a client or a URL), or uses the first of: that of the running
+job, that of `flowq.connect` or `flowq.local`, FLOWQ_REDIS_URL, RQ_REDIS_URL. None of them starts a
+server or a worker. They compile with `flowq.compiling` and submit with `flowq.client`, as commands
+do. Importing this module loads the standard library only, as every child that imports a declared
+workflow does.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from flowq.declare import python
+from flowq.durations import parse_duration
+from flowq.errors import Problem, UsageError, WorkflowInvalid
+from flowq.functions import get_connection
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+    from flowq.client import Run
+    from flowq.plan import Plan
+    from flowq.spec import Workflow as Spec
+
+    AnyWorkflow = python.Workflow | Spec | str | os.PathLike[str]
+    """A declared workflow, one from `load`, or what `load` takes."""
+
+
+class Workflow(python.Workflow):
+    """A graph of jobs that is declared with decorators (`flowq.declare.python`), and can be run.
+
+    `inputs` maps names to a default (`{"size": 256}`), to a type for a required input
+    (`{"folder": str}`), or to a mapping as in YAML (`{"size": {"type": "int", "default": 256}}`).
+    `defaults` has the default options of jobs, `{"timeout": "10m"}`. `env`, `max_parallel`,
+    `concurrency`, `schedule` and `timeout` are as in YAML.
+    """
+
+    def submit(self, /, **inputs: Any) -> Run:
+        """Submit a run with these inputs; see `flowq.submit`."""
+        return submit(self, inputs)
+
+    def run(self, /, **inputs: Any) -> Run:
+        """Submit a run with these inputs, and wait for its end; see `flowq.run`."""
+        return run(self, inputs)
+
+
+def load(target: str | os.PathLike[str], *, imports: bool = True) -> Spec:
+    """Return the checked workflow of a target: a YAML file, FILE:NAME, or package.module:NAME.
+
+    Makes the folders of its files importable. With `imports`, imports the functions of its jobs and
+    checks their signatures; without, only workers need them. Warns of what may be wrong.
+    Errors: WorkflowNotFound; WorkflowInvalid with all problems.
+    """
+    from flowq import compiling  # noqa: PLC0415 - imports the readers and the checks
+
+    workflow = compiling.load(os.fspath(target), imports=imports)
+    problems = compiling.find_problems(workflow, imports=imports)
+    if any(problem.severity == "error" for problem in problems):
+        raise WorkflowInvalid(problems)
+    for problem in problems:
+        _warn(problem)
+    return workflow
+
+
+def submit(
+    workflow: AnyWorkflow,
+    inputs: Mapping[str, Any] | None = None,
+    *,
+    connection: Redis | str | None = None,
+    imports: bool = True,
+) -> Run:
+    """Check a workflow and its inputs, submit a run, and return it; it needs this process no more.
+
+    Atomic: the run is submitted as a whole or, after an error, not at all. If the connection is
+    lost at the one moment when that is unknown, a note of the error says so, and names the run.
+    `imports` is as in `load`.
+    Errors: WorkflowInvalid, also for the inputs; WorkflowNotFound; UsageError if no connection is
+    found; ServerUnavailable for a URL; those of the redis client.
+    """
+    from flowq import client, local_server  # noqa: PLC0415 - imports RQ
+
+    found = get_connection(connection)
+    plan = make_plan(workflow, inputs, imports=imports)
+    if (place := local_server.find_local(found)) is not None:
+        place.prepare(plan)
+    return client.submit(plan, found)
+
+
+def make_plan(
+    workflow: AnyWorkflow, inputs: Mapping[str, Any] | None = None, *, imports: bool = True
+) -> Plan:
+    """Return the plan of a run. Needs no server. Errors: those of `submit`."""
+    from flowq import compiling  # noqa: PLC0415 - imports the readers and the checks
+
+    if isinstance(workflow, python.Workflow):
+        spec = workflow.spec()
+    elif isinstance(workflow, str | os.PathLike):
+        spec = compiling.load(os.fspath(workflow), imports=imports)
+    else:
+        spec = workflow
+        if not hasattr(spec, "jobs"):
+            raise UsageError(
+                f"a workflow is a flowq.Workflow, what flowq.load returns, or the path of a file, "
+                f"not {spec!r}"
+            )
+    return compiling.compile_plan(spec, inputs, imports=imports, warn=_warn)
+
+
+def run(
+    workflow: AnyWorkflow,
+    inputs: Mapping[str, Any] | None = None,
+    *,
+    connection: Redis | str | None = None,
+    timeout: float | str | None = None,
+    imports: bool = True,
+) -> Run:
+    """Submit a run as `submit` does, wait for its end as `Run.wait` does, and return it.
+
+    An exception, also a timeout or Ctrl-C, does not end the run: `flowq.get_run(error.run_id)`
+    finds it, and `cancel` ends it.
+    Errors: those of `submit`; RunFailed; RunNotEnded after `timeout`.
+    """
+    submitted = submit(workflow, inputs, connection=connection, imports=imports)
+    submitted.wait(timeout)
+    return submitted
+
+
+def get_run(run_id: str, *, connection: Redis | str | None = None) -> Run:
+    """Return a run by its whole id. Errors: RunNotFound."""
+    from flowq import client  # noqa: PLC0415 - imports RQ
+
+    return client.get_run(run_id, get_connection(connection))
+
+
+def runs(
+    *,
+    state: str | None = None,
+    workflow: str | None = None,
+    since: datetime | timedelta | str | None = None,
+    limit: int = 50,
+    connection: Redis | str | None = None,
+) -> list[Run]:
+    """Return the newest runs, newest first.
+
+    `state`, the name of a `workflow`, and `since` select runs; `since` is an aware instant, or how
+    long ago: a timedelta, or a duration ("2d"). Errors: UsageError.
+    """
+    from flowq import client  # noqa: PLC0415 - imports RQ
+
+    found = get_connection(connection)
+    if state is not None and state not in client.RUN_STATES:
+        raise UsageError(f"a run is never {state!r}, but one of: {', '.join(client.RUN_STATES)}")
+    records = client.list_runs(
+        found, limit, state=state, workflow=workflow, since=_read_since(since)
+    )
+    return [client.Run(record.run_id, found) for record in records]
+
+
+def _read_since(since: datetime | timedelta | str | None) -> datetime | None:
+    if isinstance(since, str):
+        try:
+            since = timedelta(seconds=parse_duration(since))
+        except ValueError as error:
+            raise UsageError(f"since {error}") from None
+    if isinstance(since, timedelta):
+        return datetime.now(UTC) - since
+    if since is not None and since.tzinfo is None:
+        raise UsageError(f"since={since!r} has no time zone; write datetime.now(UTC), for example")
+    return since
+
+
+_ALREADY_SHOWN: dict[str | tuple[str, type[Warning], int], int] = {}
+
+
+def _warn(problem: Problem) -> None:
+    """Warn once of a problem that keeps no workflow from running, at its place in the text."""
+    where = problem.where
+    message = f"{problem.code} {problem.message}" + (f"; {problem.hint}" if problem.hint else "")
+    place = (where.file, where.line) if where else ("<workflow>", 1)
+    warnings.warn_explicit(message, UserWarning, *place, registry=_ALREADY_SHOWN)
