@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
+from flowq.durations import parse_duration
 from flowq.job_table import JobTable
 
 if TYPE_CHECKING:
@@ -115,7 +116,11 @@ def declared_name(name: str) -> str:
 
 def outermost_name(name: str) -> str:
     """Return the name of the declaration in the run's own workflow: `thumb` for `thumb[3].cut`."""
-    return re.split(r"[\[(.]", name, maxsplit=1)[0]
+    found = _BEHIND.search(name)
+    return name[: found.start()] if found else name
+
+
+_BEHIND = re.compile(r"[\[(.]")  # what may stand behind the name of a declaration
 
 
 def is_helper(name: str) -> bool:
@@ -125,6 +130,9 @@ def is_helper(name: str) -> bool:
 
 _ATTEMPT = re.compile(r"^attempt ([0-9]+) failed|, attempt ([0-9]+)$")
 """The number of the attempt in the reason of a nested workflow that has not succeeded."""
+
+_AGAIN = re.compile(r"; again in ([^;]+)$")
+"""How long a job waits that tries again, at the end of the reason."""
 
 _INSIDE = re.compile(r"[.(]")  # what stands behind the name of a job in `inner.job`, `inner(start)`
 
@@ -177,7 +185,8 @@ class JobStatus:
     """One job of a run, as far as the events tell.
 
     `attempts` counts the executions that began, without those that only judged its `if`;
-    `deferred_at` is when the run was last told why it is held.
+    `deferred_at` is when the run was last told why it is held, and `due_at` when it tries again.
+    `error` is the last error, one line: of a failure, or of the attempt that it tries again after.
     """
 
     name: str
@@ -190,6 +199,8 @@ class JobStatus:
     queued_at: datetime | None = None
     started_at: datetime | None = None
     ended_at: datetime | None = None
+    error: str = ""
+    due_at: datetime | None = None
 
     @property
     def declared_as(self) -> str:
@@ -310,8 +321,9 @@ class RunStatus:
         What helps does not: the job that begins a nested workflow, and the one that makes a group's
         list. The latter stands for its group while that has no items, unless the list is empty.
         """
-        expanded = {job.job_id.rpartition("--")[0] for job in self.jobs.values()}
-        for job in self.jobs.values():
+        jobs = list(self.jobs.values())
+        expanded = {job.job_id.rpartition("--")[0] for job in jobs}
+        for job in jobs:
             if not (job.helps or job.name in self.groups) or (
                 not job.name.endswith(START)
                 and not (job.state == "finished" or job.job_id in expanded)
@@ -495,7 +507,8 @@ def _after(job: JobStatus, event: Event) -> JobStatus:
     if had_begun and event.state in BEGUN_FOR_NOTHING:
         job = replace(job, attempts=job.attempts - 1, started_at=None, worker="")
     state = STATE_BY_EVENT.get(event.state, event.state)
-    job = replace(job, state=state, reason=event.reason, worker=event.worker or job.worker)
+    worker = event.worker or job.worker
+    job = replace(job, state=state, reason=event.reason, worker=worker, error=event.error)
     if counted := _ATTEMPT.search(event.reason):
         job = replace(job, attempts=int(counted[1] or counted[2]))
     if event.state in ENDED:
@@ -508,7 +521,18 @@ def _after(job: JobStatus, event: Event) -> JobStatus:
     queued_at = event.at if event.state == "queued" else job.queued_at
     # It waits, again: what an earlier attempt left behind is not true of the next one.
     job = replace(job, deferred_at=deferred_at, queued_at=queued_at, worker=event.worker)
-    return replace(job, started_at=None, ended_at=None)
+    return replace(job, started_at=None, ended_at=None, due_at=_due_after(event))
+
+
+def _due_after(event: Event) -> datetime | None:
+    """Return when a job tries again that waits for its back-off."""
+    again = _AGAIN.search(event.reason) if event.state == "scheduled" else None
+    if again is None:
+        return None
+    try:
+        return event.at + timedelta(seconds=parse_duration(again[1]))
+    except (ValueError, OverflowError):  # in the words of another version
+        return None
 
 
 def _ended(job: JobStatus, event: Event, *, had_begun: bool) -> JobStatus:

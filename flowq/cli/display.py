@@ -14,17 +14,18 @@ from typing import IO, Any, Self, cast
 
 from flowq.cli import terminal
 from flowq.cli.terminal import Stream
-from flowq.render.groups import by_declaration
 from flowq.render.lines import Line, plain_text, printable, spelled
-from flowq.render.progress import Narrator, progress
+from flowq.render.narrator import Narrator
+from flowq.render.progress import progress
+from flowq.render.tally import Tally
 from flowq.status import Event, RunStatus
 
 FRAME_S = 0.1
 """The live table is not drawn more often than this."""
 
 PAUSE_PER_FRAME = 30
-"""How many times as long as a frame takes the pause after it is: of a run of 10,000 jobs a frame
-takes 50 ms, and workers need the processor more than the display does."""
+"""How many times as long as a frame takes the pause after it is: workers need the processor more
+than the display does."""
 
 
 class Display(ABC):
@@ -122,6 +123,8 @@ class Live(Display):
         self._unicode = terminal.can_show(stream)
         self._draw_again_at = 0.0
         self._status: RunStatus | None = None
+        self._tally: Tally | None = None
+        self._changed: set[str] = set()  # the names of jobs that the tally has not counted again
 
     def __enter__(self) -> Self:
         self._live.start()
@@ -135,6 +138,7 @@ class Live(Display):
     def show(self, status: RunStatus, events: Sequence[Event]) -> None:
         """Draw the table, unless it has been drawn a moment ago."""
         self._status = status
+        self._changed.update(event.name for event in events)
         if time.monotonic() < self._draw_again_at:
             return
         before_s = time.process_time()
@@ -152,13 +156,23 @@ class Live(Display):
         """Leave the table of an ended run, without what its summary says again."""
         lines = self._lines(status)
         if status.is_ended:
-            self._live.transient = len(lines) != len(by_declaration(status)) + 1
+            self._live.transient = len(lines) < len(self._count(status).parts) + 1
             lines = lines[1:]
         self._live.update(_to_text(lines), refresh=True)
 
     def _lines(self, status: RunStatus) -> list[Line]:
         width, height = self._console.size
-        return progress(status, datetime.now(UTC), width, max(1, height - 2), unicode=self._unicode)
+        tally, room = self._count(status), max(1, height - 2)
+        now = datetime.now(UTC)
+        return progress(status, now, width, room, unicode=self._unicode, tally=tally)
+
+    def _count(self, status: RunStatus) -> Tally:
+        if self._tally is None or self._tally.since != status.started_at:  # or it was retried
+            self._tally = Tally(status)
+        elif self._changed:
+            self._tally.update(status, self._changed - {""})
+        self._changed.clear()
+        return self._tally
 
     def note(self, text: str) -> None:
         """Print it above the table."""

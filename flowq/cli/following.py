@@ -28,7 +28,14 @@ from flowq.cli.terminal import LEAVING_S, Interrupted, Interrupts, OutputLost, S
 from flowq.client import Run
 from flowq.errors import FlowqError, JobNotFound, RunNotFound, ServerUnavailable, WrongState
 from flowq.render.groups import by_declaration
-from flowq.render.summary import MAX_FAILURES, MAX_OUTPUT_LINES, FailedJob, Report, summary
+from flowq.render.summary import (
+    MAX_FAILURES,
+    MAX_ITEMS,
+    MAX_OUTPUT_LINES,
+    FailedJob,
+    Report,
+    summary,
+)
 from flowq.runtime.connections import is_passing, retry_while_unavailable
 from flowq.status import ENDED, Event, JobRecord, JobStatus, RunStatus
 
@@ -482,14 +489,19 @@ def make_report(run: Run, status: RunStatus, place: Place) -> Report:
 
 
 def _last_results(run: Run, status: RunStatus) -> Mapping[str, Any]:
-    """Return views of the results of what nothing comes after; a group's as a list."""
-    last = {name for name, record in run.job_records(status).items() if record.is_last}
+    """Return views of the results of what nothing comes after; a group's as a list.
+
+    Of a group only as many items are read as a summary shows, however many it has.
+    """
     declared = by_declaration(status).values()
-    shown = [each for each in declared if last.issuperset(job.name for job in each.own)]
-    views = run.views([job.name for each in shown for job in each.items], status)
+    own = {each.name: each.own[: MAX_ITEMS + 1] for each in declared}
+    jobs = replace(status, jobs={job.name: job for part in own.values() for job in part})
+    last = {name for name, record in run.job_records(jobs).items() if record.is_last}
+    shown = [each for each in declared if last.issuperset(job.name for job in own[each.name])]
+    views = run.views([job.name for each in shown for job in own[each.name]], jobs)
     results = {name: view.result for name, view in views.items()}
     return {
-        each.name: [results.get(job.name) for job in each.items]
+        each.name: [results.get(job.name) for job in own[each.name] if each.items]
         if each.is_group
         else results[each.name]
         for each in shown
@@ -501,7 +513,7 @@ def _failed(run: Run, status: RunStatus) -> list[FailedJob]:
     # What a cancel has stopped needs no explanation.
     bad = ("failed",) if status.state == "canceled" else ("failed", "stopped")
     names = [job.name for job in status.find_failed(bad)]
-    tracebacks = run.failures(names[:MAX_FAILURES])
+    tracebacks = run.failures(names[:MAX_FAILURES], status) if names else {}
     return [
         FailedJob(
             name,

@@ -135,7 +135,7 @@ def _job(
     is_verbose: bool,
 ) -> Iterator[Line]:
     name = job.name
-    failure = run.failures([name]).get(name)
+    failure = run.failures([name], status).get(name)
     view = run.views([name], status).get(name, client.JobView())
     details = JobDetails(
         job,

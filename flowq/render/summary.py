@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import reprlib
 import sysconfig
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,7 @@ from flowq.render.lines import (
     printable,
     shortened,
 )
-from flowq.render.progress import count_states
+from flowq.render.progress import in_order
 from flowq.runtime.views import to_printable
 from flowq.status import RunStatus
 
@@ -27,6 +28,9 @@ MAX_RESULTS = 6
 MAX_FAILURES = 5
 MAX_TRACEBACK_LINES = 12
 MAX_OUTPUT_LINES = 20
+MAX_ITEMS = 20
+"""How many items of a list are shown of a result; of a group's results, one more needs to be read,
+which tells that there are more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +89,12 @@ def _verdict(status: RunStatus, unicode: bool) -> Line:
     )
 
 
-def _counts(status: RunStatus) -> Iterator[tuple[int, str]]:
-    tolerated = sum(job.state == "failed" and status.is_tolerated(job) for job in status.declared())
-    for number, state in count_states(status):
-        left = number - tolerated if state == "failed" else number
-        if left:
-            yield left, state
-    if tolerated:
-        yield tolerated, "failed and tolerated"
+def _counts(status: RunStatus) -> list[tuple[int, str]]:
+    counts = Counter[str]()
+    for job in status.declared():
+        is_tolerated = job.state == "failed" and status.is_tolerated(job)
+        counts["failed and tolerated" if is_tolerated else job.state] += 1
+    return in_order(counts)
 
 
 def results(report: Report, width: int = 80, *, unicode: bool = True) -> Iterator[Line]:
@@ -127,7 +129,7 @@ def _brief(value: Any) -> str:
 
 _repr = reprlib.Repr()  # its settings are arguments from Python 3.12 on only
 _repr.maxstring = _repr.maxother = 200
-_repr.maxlist = _repr.maxtuple = _repr.maxdict = _repr.maxset = 20
+_repr.maxlist = _repr.maxtuple = _repr.maxdict = _repr.maxset = MAX_ITEMS
 _repr.maxlevel = 4
 
 

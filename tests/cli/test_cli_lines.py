@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 import flowq
 from flowq.render.lines import format_duration, plain, plain_text, printable
-from flowq.render.progress import Narrator, progress
+from flowq.render.narrator import Narrator
+from flowq.render.progress import progress
 from flowq.render.summary import FailedJob, Report, failure, own_lines, summary, without_runtime
 from flowq.status import Event, JobStatus, RunStatus
 

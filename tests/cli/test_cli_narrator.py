@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from flowq.render.lines import plain
-from flowq.render.progress import FAILURES, GROUPS, ITEMS_IN_FULL, JOBS_IN_FULL, STEPS, Narrator
+from flowq.render.narrator import FAILURES, GROUPS, ITEMS_IN_FULL, JOBS_IN_FULL, STEPS, Narrator
 from flowq.runtime.groups import ITEMS_PER_CALL
 from flowq.status import Event, JobStatus, RunStatus, fold
 from tests.cli.commands import Said
