@@ -289,14 +289,14 @@ class Server:
 
     def remove_everything(self, model: ModelWithRuns) -> None:
         """Work off the todo, delete all jobs and runs, and fail when anything of ours is left."""
-        while steps.drain(self.connection):
+        while steps.run_steps(self.connection):
             pass
         for run in model.runs:
             runs.remove(run, self.connection)
         for job_id in model.jobs:
             if self.connection.exists(keys.job(job_id)):
                 self.get(job_id).delete()
-        while steps.drain(self.connection):
+        while steps.run_steps(self.connection):
             pass
         lists = {f"rq:deferred:{job_id}" for job_id in model.jobs}
         names = {as_text(key) for key in self.connection.keys("*")}

@@ -73,6 +73,16 @@ def test_a_job_that_ends_after_the_cancel_is_not_retried(
         )
 
 
+def test_a_job_that_finishes_before_the_stop_reaches_it_was_not_canceled(
+    run: Runs, drain: Work, connection: Redis, tmp_path: Path
+) -> None:
+    run.submit(job("page", "cancel_my_run", with_={"log": str(tmp_path / "log")}))
+    drain()
+    assert (run.states["page"], run.reason("page")) == ("finished", "")
+    job_hash = connection.hgetall(keys.job(f"{RUN}-page"))
+    assert not {b"flowq_reason", b"flowq_stopping"} & job_hash.keys()
+
+
 def test_what_runs_after_a_cancel_is_retried_but_not_when_all_is_to_end_now(
     run: Runs, drain: Work, connection: Redis, tmp_path: Path
 ) -> None:

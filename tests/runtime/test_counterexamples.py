@@ -102,7 +102,7 @@ def test_a_blocker_is_added_again_while_its_future_job_is_being_released(
     scripts.STEP.call(connection, keys.TODO, f"free:{future.id}", 1)
     again = add(queue, f"b{place}", future)
     assert again.get_status() == ("queued" if place == 0 else "deferred")
-    steps.drain(connection)
+    steps.run_steps(connection)
     work()
     assert future.get_status() == "finished"
 
@@ -207,7 +207,7 @@ def test_a_failed_job_of_a_run_that_is_requeued_and_expires_counts_once(
 ) -> None:
     submit(connection)
     failing = queue.enqueue("runtime_jobs.fail", blocked_by="r-last", ttl=1_000)
-    steps.drain(connection)
+    steps.run_steps(connection)
     work()
     assert connection.hmget(keys.run("r"), "left", "bad") == [b"0", b"1"]
     get_job(failing.id, connection).requeue()

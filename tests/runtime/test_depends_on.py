@@ -48,7 +48,7 @@ def test_a_held_job_with_depends_on_waits_for_both(
     elif ends == "in a release":
         scripts.RELEASE.call(connection, future.key, future.id)
         run_dependency()
-        steps.drain(connection)
+        steps.run_steps(connection)
     else:
         future.release()
         assert held.get_status() == "deferred", "RQ's hold last"

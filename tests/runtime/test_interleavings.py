@@ -56,7 +56,7 @@ def end(connection: redis.Redis, job_id: str, status: JobStatus = JobStatus.FINI
 
 def settled(connection: redis.Redis, job_id: str = "future") -> str:
     """The job's status when nothing is left on the way; it is queued once, or not at all."""
-    steps.drain(connection)
+    steps.run_steps(connection)
     assert connection.exists(keys.TODO) == 0
     status = get_job(job_id, connection).get_status().value
     ids = connection.lrange(keys.queue("default"), 0, -1)
@@ -350,7 +350,7 @@ def test_another_connection_acts_while_our_settling_is_in_a_multi(
         acts[what]()
         assert connection.hget(keys.edges("future"), "b0") == b"pending"
         assert client.execute_command("EXEC")[-1] == b"OK"
-    steps.drain(connection)
+    steps.run_steps(connection)
     if what != "end":
         end(connection, "b1")
     if what == "add":

@@ -136,7 +136,7 @@ def test_a_release_whose_process_was_killed_is_finished_by_others(
     begin_release(future)
     steps.step(connection, "")
     assert queue.job_ids == ids[: steps.ITEMS_PER_STEP]
-    assert steps.drain(connection) == 5
+    assert steps.run_steps(connection) == 5
     assert queue.job_ids == ids
     assert connection.exists(keys.TODO) == 0
 
@@ -156,7 +156,7 @@ def test_a_release_whose_process_is_really_killed_loses_nothing(
     process.kill()
     process.wait()
     assert 0 < queue.count < 2_000
-    steps.drain(connection)
+    steps.run_steps(connection)
     assert queue.job_ids == ids
 
 
@@ -277,7 +277,7 @@ def test_a_release_goes_on_past_one_that_fails_when_that_is_mended(
         last.release(cascade=True)
     connection.delete(keys.blockers("B"))
     connection.restore(keys.blockers("B"), 0, edges)
-    steps.drain(connection)
+    steps.run_steps(connection)
     assert sorted(queue.job_ids) == ["a", "b1", "b3", "bb1", "bb2", "c", "d1", "d2", "e"]
     assert connection.exists(keys.TODO) == 0
 
