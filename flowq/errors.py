@@ -205,7 +205,7 @@ class WorkflowInvalid(FlowqError):
 
 
 class ServerUnavailable(FlowqError):
-    """The Redis server cannot be reached, or does not answer."""
+    """The Redis server cannot be reached, does not answer, or refuses commands."""
 
     exit_code = 4
 
@@ -215,7 +215,7 @@ class ServerUnavailable(FlowqError):
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"cannot reach the server at {self.url}: {self.reason}"
+        return f"the server at {self.url} cannot be used: {self.reason}"
 
 
 class StateUnusable(ServerUnavailable):

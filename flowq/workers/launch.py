@@ -19,7 +19,7 @@ from rq.utils import as_text
 
 from flowq.errors import FlowqError, ServerUnavailable, UsageError
 from flowq.runtime import keys
-from flowq.runtime.connections import retry_while_unavailable
+from flowq.runtime.connections import describe, retry_while_unavailable
 from flowq.runtime.kept_outputs import read_kept_outputs
 from flowq.server import private
 from flowq.server.connection import make_client
@@ -226,7 +226,7 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"{error}\n")
         return UsageError.exit_code
     except RedisError as error:  # not with the URL, which may hold a password
-        sys.stderr.write(f"cannot reach the server: {error}\n")
+        sys.stderr.write(f"the server cannot be used: {describe(error)}\n")
         return ServerUnavailable.exit_code
     for number in stop_signals():  # a late signal to end must not change the exit code
         signal.signal(number, signal.SIG_IGN)

@@ -175,7 +175,9 @@ def test_a_full_memory_is_told_as_such() -> None:
     with server.temporary() as started, started.connect() as connection:
         connection.config_set("maxmemory", "1")
         with (
-            pytest.raises(ServerUnavailable, match=r"its memory is full \(maxmemory\); raise that"),
+            pytest.raises(
+                ServerUnavailable, match=r"be used: its memory is full \(maxmemory\); raise that"
+            ),
             client.server_errors(started.url),
         ):
             connection.set("key", "value")

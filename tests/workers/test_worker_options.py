@@ -99,7 +99,7 @@ def test_a_killed_worker_is_followed_by_one_of_the_same_name(
     ("options", "code", "words"),
     [
         (["--url", ""], 2, "give --url"),
-        (["--url", "redis://:secret@127.0.0.1:1/0"], 4, "cannot reach the server"),
+        (["--url", "redis://:secret@127.0.0.1:1/0"], 4, "cannot be used: "),
         (["--url", "redis://127.0.0.1:1/0", "-c", "0"], 2, "at least 1"),
     ],
 )

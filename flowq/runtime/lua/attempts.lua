@@ -23,7 +23,8 @@ local function forget_end(id)
   local key = keys.job(id)
   local f = redis.call('HMGET', key, 'flowq_blocks', 'flowq_outcome', 'flowq_run', 'flowq_group')
   if f[2] then
-    redis.call('HDEL', key, 'flowq_outcome', 'flowq_reason', 'flowq_pass', 'flowq_view')
+    redis.call('HDEL', key, 'flowq_outcome', 'flowq_reason', 'flowq_stopping', 'flowq_pass',
+      'flowq_view')
     if f[3] then runs.count(f[3], f[2], nil, id) end
     if f[4] then groups.count(f[4], f[2], nil) end
   end
@@ -76,6 +77,7 @@ end
 -- live as long as its hash does. `job` has its fields of ours by name, as the hash has them.
 -- `told` is the word for it: "started", or "handed" for what a child gets with others, and begins later.
 function attempts.begin(id, job, worker, told)
+  if job.flowq_stopping then settling.forget_stop(id) end -- its worker died before
   if job.flowq_outcome then attempts.renew_edges(id) end
   if job.flowq_slots and job.flowq_judging ~= 'due' then slots.hold(id, job.flowq_slots) end
   local state = job.flowq_future and redis.call('HGET', keys.future(id), 'state')
@@ -94,9 +96,9 @@ function attempts.start(argv)
   local ok, answer = pcall(function()
     local id = argv[4]
     local f = redis.call('HMGET', keys.job(id), 'flowq_outcome', 'flowq_run', 'flowq_name',
-      'flowq_future', 'flowq_slots', 'flowq_judging')
+      'flowq_future', 'flowq_slots', 'flowq_judging', 'flowq_stopping')
     attempts.begin(id, { flowq_outcome = f[1], flowq_run = f[2], flowq_name = f[3], flowq_future = f[4],
-      flowq_slots = f[5], flowq_judging = f[6] }, argv[5], 'started')
+      flowq_slots = f[5], flowq_judging = f[6], flowq_stopping = f[7] }, argv[5], 'started')
     if f[2] then redis.call('HINCRBY', keys.job(id), 'flowq_attempts', 1) end
     return redis.status_reply('OK')
   end)

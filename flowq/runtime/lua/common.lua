@@ -21,7 +21,7 @@
 --   flowq_outcome  how its last attempt ended; absent while it has not ended
 --   flowq_gen      its generation; a settling from an older one changes nothing
 --   flowq_at       epoch seconds before which it must not be queued
---   flowq_reason   why it was called off
+--   flowq_reason   why it was called off, or is to be stopped; `flowq_stopping` marks the latter
 --   flowq_missing  since when it is queued, but on no queue
 --   flowq_late     "1" for a future job that joined a run after its commit
 --   flowq_loose    "1" for an item that blocks nothing, once a retry has to queue it

@@ -11,6 +11,10 @@ function settling.add(id, outcome, reason, facts, took_ms)
   ends[#ends + 1] = { id, outcome, reason, facts, took_ms }
 end
 
+-- A job was to be stopped, and the stop did not reach the attempt: it has finished, or its worker has
+-- died and the next attempt begins. So why it was to be stopped is no reason for how the job ends.
+function settling.forget_stop(id) redis.call('HDEL', keys.job(id), 'flowq_stopping', 'flowq_reason') end
+
 function settling.reset() ends, first_end = {}, 1 end
 
 function settling.count_ends() return #ends end
@@ -48,10 +52,11 @@ end
 
 local function read_more(id, job)
   local f = redis.call('HMGET', keys.job(id), 'flowq_name', 'flowq_group', 'flowq_slots',
-    'flowq_expands', 'flowq_tolerate', 'flowq_pass', 'flowq_adds', 'started_at')
+    'flowq_expands', 'flowq_tolerate', 'flowq_pass', 'flowq_adds', 'started_at', 'flowq_stopping')
   job.name, job.group, job.slots, job.expands = f[1], f[2], f[3], f[4]
   job.tolerate, job.pass, job.adds = f[5], f[6], f[7]
   job.started_at = job.started_at or f[8]
+  job.stopping = f[9]
 end
 
 local account_for -- calls itself, by settle_in_run
@@ -113,6 +118,7 @@ function account_for(id, outcome, reason, facts, took_ms)
   job.took_ms = took_ms
   local blocks, future, run, before = job.blocks, job.future, job.run, job.before
   if run and job.exists then read_more(id, job) end
+  if job.stopping and outcome == 'finished' then settling.forget_stop(id) end
   if CALLED_OFF[before] and job.exists and (outcome == 'deleted' or not CALLED_OFF[outcome]) then
     leave_canceled_registry(id, redis.call('HGET', keys.job(id), 'origin'))
   end

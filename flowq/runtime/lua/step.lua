@@ -55,9 +55,10 @@ function step.each_item(list, hash, field, visit)
   return is_end
 end
 
--- A running job is to be stopped, by whoever makes this step; `why` is told at its end.
+-- A running job is to be stopped, by whoever makes this step; `why` is told at its end, unless it
+-- finishes before the stop reaches it.
 function step.must_stop(job, why)
-  redis.call('HSET', keys.job(job), 'flowq_reason', why)
+  redis.call('HSET', keys.job(job), 'flowq_reason', why, 'flowq_stopping', 1)
   step.running[#step.running + 1] = job
 end
 
