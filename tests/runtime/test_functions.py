@@ -391,7 +391,7 @@ def where_am_i() -> int:
 
 
 def test_connecting_to_nothing_says_so_and_keeps_the_default(connection: redis.Redis) -> None:
-    with pytest.raises(flowq.ServerUnavailable, match="the server at .* cannot be used"):
+    with pytest.raises(flowq.ServerUnavailable, match=r"the server at .* cannot be used"):
         flowq.connect("redis://:secret@127.0.0.1:1/0")
     assert get_connection() is connection
 
