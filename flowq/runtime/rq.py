@@ -21,6 +21,7 @@ from rq.job import Job as RQJob
 from rq.queue import Queue as RQQueue
 from rq.worker.base import BaseWorker, DequeueStrategy
 
+from flowq import texts
 from flowq.allowed import restriction
 from flowq.callables import find_callable, find_method
 from flowq.errors import NotAllowed
@@ -225,6 +226,11 @@ class JobBase(RQJob):
     def find_kept(self, result: Any) -> Any:
         """Return the result to store: itself, or a substitute."""
         return result
+
+    def _handle_failure(self, exc_string: str, *arguments: Any, **options: Any) -> None:
+        # An error may quote a file name that is not UTF-8, or half a surrogate pair. redis-py
+        # cannot encode such a text, and RQ would leave the job unended.
+        super()._handle_failure(texts.show(exc_string), *arguments, **options)
 
     # How it is retried ----------------------------------------------------------------------
 

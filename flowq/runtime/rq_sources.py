@@ -73,7 +73,7 @@ rq.job.Job.should_retry cf765572a37a3d7e
 rq.job.Job._handle_success 35b96f8229b6053d
     runtime/rq.py:_handle_success runtime/job.py:set_status runtime/lua/turn_ends.lua
 rq.job.Job._handle_failure 3b947507f2023ef9
-    runtime/job.py:set_status runtime/lua/turn_ends.lua
+    runtime/rq.py:_handle_failure runtime/job.py:set_status runtime/lua/turn_ends.lua
 rq.job.Job._handle_retry_result 9fe7cffb744aac9d
     runtime/rq.py:_handle_retry_result runtime/job.py:set_status
     workers/child/rq_work.py:_conclude_success

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,11 @@ def square(number: int) -> int:
 
 def fail(message: str = "it broke") -> None:
     raise ValueError(message)
+
+
+def fail_with_literal(text: str) -> None:
+    """Fail with a text that is not UTF-8, given as a literal of Python."""
+    raise ValueError(ast.literal_eval(text))
 
 
 def fail_if(value: Any, bad: Any) -> Any:

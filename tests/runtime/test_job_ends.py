@@ -50,6 +50,19 @@ def test_an_error_has_a_type_and_a_message(run: Runs, work: Work) -> None:
     assert run.result("look") == [error, *error.values(), 1]
 
 
+@pytest.mark.parametrize("text", ["half \ud83d", "caf\udce9"])
+def test_an_error_that_is_no_utf8_is_kept_by_a_worker_of_rq_too(
+    text: str, run: Runs, work: Work
+) -> None:
+    run.submit(
+        job("cause", "fail_with_literal", with_={"text": ascii(text)}),
+        job("look", "give", if_="failure()", with_={"value": "${{ jobs.cause.error.message }}"}),
+    )
+    work()
+    assert run.states["cause"] == "failed"
+    assert run.result("look") == ascii(text)[1:-1].replace("udce9", "xe9")
+
+
 @pytest.mark.parametrize(("condition", "attempts"), [(None, 1), ("false", 0)])
 def test_where_nothing_went_wrong_there_is_no_error(
     condition: str | None, attempts: int, run: Runs, work: Work
