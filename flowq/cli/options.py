@@ -44,15 +44,25 @@ def _hide_password(ctx: click.Context, _parameter: click.Parameter, url: str | N
     return url
 
 
-redis_url: Decorator = click.option(
-    "--redis-url",
-    metavar="URL",
-    callback=_hide_password,
-    help="The server: redis://HOST:PORT/DB, rediss://…, unix:///PATH, redis+sentinel://… or "
-    "redis+cluster://… Default: FLOWQ_REDIS_URL, "
-    "else RQ_REDIS_URL, else the private server of the current folder. Put a password into the "
-    "variable, because other users can see command-line arguments.",
-)
+def _redis_url(*names: str) -> Decorator:
+    decorator: Decorator = click.option(
+        "--redis-url",
+        *names,
+        "redis_url",
+        metavar="URL",
+        callback=_hide_password,
+        help="The server: redis://HOST:PORT/DB, rediss://…, unix:///PATH, redis+sentinel://… or "
+        "redis+cluster://… Default: FLOWQ_REDIS_URL, "
+        "else RQ_REDIS_URL, else the private server of the current folder. Put a password into the "
+        "variable, because other users can see command-line arguments.",
+    )
+    return decorator
+
+
+redis_url: Decorator = _redis_url()
+
+redis_url_as_rq: Decorator = _redis_url("-u", "--url")
+"""The same, also by the names that `rq worker` has for it."""
 
 no_import: Decorator = click.option(
     "--no-import",

@@ -7,21 +7,41 @@ from typing import Any
 
 import click
 
-from flowq import workers
-from flowq.cli import options, terminal
+from flowq import server, workers
+from flowq.cli import options, rq_options, terminal
 from flowq.cli.place import opened, opened_if_used, warn_about
 from flowq.errors import UsageError
 
 COUNT = click.IntRange(min=1)
 
 
+class Concurrency(click.IntRange):
+    """A number of jobs; the name of a module is meant for another option."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the number. Errors: UsageError."""
+        if isinstance(value, str) and value[:1].isalpha():
+            raise UsageError(
+                f"-c {value}: -c is the number of jobs at a time here; "
+                f"the option for a module of settings is --config {value}"
+            )
+        number: int = super().convert(value, param, ctx)
+        return number
+
+
 @click.command()
 @options.queues
-@options.redis_url
+@options.redis_url_as_rq
+@click.option(
+    "--config",
+    metavar="MODULE",
+    help="A module of settings as for rq worker: REDIS_URL, REDIS_HOST, SENTINEL, QUEUES, NAME, "
+    "DICT_CONFIG. (-c is --concurrency here.)",
+)
 @click.option(
     "-c",
     "--concurrency",
-    type=click.IntRange(min=1, max=1024),
+    type=Concurrency(min=1, max=1024),
     default=1,
     show_default=True,
     metavar="N",
@@ -88,7 +108,42 @@ COUNT = click.IntRange(min=1)
     metavar="SECONDS",
     help="Seconds to keep results of jobs that do not set a TTL; -1: forever. Default: 500.",
 )
-@click.option("--job-class", metavar="NAME", help="A subclass of flowq.Job: package.module.Name")
+@click.option(
+    "--worker-ttl",
+    type=COUNT,
+    metavar="SECONDS",
+    help="Seconds after which RQ's tools forget a silent worker. Default: 420.",
+)
+@click.option(
+    "--maintenance-interval",
+    type=COUNT,
+    metavar="SECONDS",
+    help="Seconds between cleanings of RQ's registries. Default: 600.",
+)
+@click.option(
+    "--job-monitoring-interval",
+    type=COUNT,
+    metavar="SECONDS",
+    help="Seconds between heartbeats of a running job, as RQ's tools see them. Default: 30.",
+)
+@click.option(
+    "-j", "--job-class", metavar="NAME", help="A subclass of flowq.Job: package.module.Name"
+)
+@click.option("--queue-class", metavar="NAME", help="A subclass of flowq.Queue.")
+@click.option(
+    "--exception-handler",
+    "exception_handlers",
+    multiple=True,
+    metavar="NAME",
+    help="When a job fails, call this function in the job's process, with the job and the "
+    "exception: package.module.function. May be repeated.",
+)
+@click.option(
+    "-d",
+    "--disable-default-exception-handler",
+    is_flag=True,
+    help="Do not register failed jobs as failed, as in RQ.",
+)
 @click.option(
     "-S",
     "--serializer",
@@ -98,6 +153,7 @@ COUNT = click.IntRange(min=1)
     help="How jobs and results are serialized; must match the queue.",
 )
 @click.option(
+    "-ds",
     "--dequeue-strategy",
     type=click.Choice(["default", "round_robin", "random"]),
     help="Take jobs from queues in order, in turn, or at random.",
@@ -110,16 +166,34 @@ COUNT = click.IntRange(min=1)
     help="Accepted as in RQ; the scheduler is always included.",
 )
 @click.option("-n", "--name", metavar="NAME", help="The worker's name; it must not be in use.")
+@click.option("--pid", metavar="FILE", help="Write the process id of the worker to this file.")
+@click.option(
+    "--log-format",
+    metavar="FORMAT",
+    help="json: one object a line, with run, job and attempt, also for what the jobs log. Or a "
+    "format of Python's logging, as in RQ.",
+)
+@click.option("--date-format", metavar="FORMAT", help="A format of time.strftime, as in RQ.")
+@click.option(
+    "--disable-job-desc-logging",
+    is_flag=True,
+    expose_value=False,
+    help="Accepted as in RQ; descriptions of jobs are not logged.",
+)
 @click.option(
     "--logging-level",
+    "--logging_level",
     type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"], case_sensitive=False),
     help="The worker's log level. Default: INFO, with -q WARNING.",
 )
 @options.quiet
 @options.verbose
+@rq_options.refuse_others
 def command(
     queues: tuple[str, ...],
     redis_url: str | None,
+    config: str | None,
+    pid: str | None,
     mode: Any,
     multiprocessing: bool,
     paths: tuple[str, ...],
@@ -147,6 +221,15 @@ def command(
                 f"--allow {name}: that is a file here, so the shell has put names of files in the "
                 "place of a pattern; write it in quotes: --allow 'shop.*'"
             )
+    folders = [str(Path(path).absolute()) for path in (*paths, ".")]
+    if config:
+        settings = rq_options.read_settings(config, tuple(folders))
+        redis_url = server.resolve_url(redis_url) or settings.url
+        queues = queues or settings.queues
+        worker_options["name"] = worker_options["name"] or settings.name
+    rq_options.check_handlers(worker_options["exception_handlers"], folders)
+    if pid:
+        rq_options.write_pid(pid)
     is_burst = worker_options["burst"]
     with (opened_if_used if is_burst else opened)(redis_url, is_here=True) as place:
         if place is None:
@@ -162,7 +245,7 @@ def command(
                 url=place.url,
                 queues=queues or ("default",),
                 mode="multiprocessing" if multiprocessing else mode,
-                paths=[str(Path(path).absolute()) for path in (*paths, ".")],
+                paths=folders,
                 quiet=quiet,
                 allow=allow or None,
                 on_start=None if quiet else tell,

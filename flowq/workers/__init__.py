@@ -15,6 +15,7 @@
     messages.py     the values that supervisor and child exchange; child_messages.py their bytes;
                     shared_state.py the memory that both can read
     output.py       the output of jobs; scratch_folder.py the folder where it is until they end
+    logs.py         what a worker says of itself, as lines or as JSON
     periodic.py     heartbeats, schedules, maintenance, lost workers
     wakeup.py       how Redis wakes an idle worker; address.py how to connect
     launch.py       a worker as a process; serving.py workers for one run; resting.py the process

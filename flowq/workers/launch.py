@@ -15,6 +15,7 @@ from typing import Any
 
 from redis import Redis
 from redis.exceptions import RedisError
+from rq.defaults import DEFAULT_LOGGING_DATE_FORMAT, DEFAULT_LOGGING_FORMAT
 from rq.utils import as_text
 
 from flowq.errors import FlowqError, ServerUnavailable, UsageError
@@ -56,6 +57,8 @@ def main(
     max_jobs: int | None = None,
     max_idle_time: int | None = None,
     dequeue_strategy: str | None = None,
+    log_format: str = DEFAULT_LOGGING_FORMAT,
+    date_format: str = DEFAULT_LOGGING_DATE_FORMAT,
     client_name: str | None = None,
     on_limit: Callable[[Redis], None] | None = None,
     on_start: Callable[[], None] | None = None,
@@ -69,12 +72,13 @@ def main(
         until_run: the worker ends with this run.
         parent_pid: the worker ends when this process, its parent, has ended; on Windows, where a
             process does not learn that, a minute after its server.
-        logging_level, max_jobs, max_idle_time, dequeue_strategy: as in `Worker.work`;
-            `options` as in `Worker`.
+        logging_level, max_jobs, max_idle_time, dequeue_strategy, log_format, date_format: as in
+            `Worker.work`; `options` as in `Worker`.
         client_name: the name in the server's list of clients.
         on_start, on_limit: called before the first job, and after an end by one of the limits.
     """
-    if options.get("job_class"):  # the only module of the user that a worker itself imports
+    if options.get("job_class") or options.get("queue_class"):
+        # The only modules of the user that a worker itself imports.
         sys.path[:0] = paths
     connection = make_client(url, client_name=client_name)
     make = partial(
@@ -104,6 +108,8 @@ def main(
         max_jobs=max_jobs,
         max_idle_time=max_idle_time,
         dequeue_strategy=dequeue_strategy,
+        log_format=log_format,
+        date_format=date_format,
         until=until,
     )
     if on_limit is not None and worker.has_reached_limit:
@@ -257,6 +263,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--job-class", help="a subclass of flowq.Job: package.module.Name")
     add("--dequeue-strategy", choices=["default", "round_robin", "random"], help="as RQ's")
     add("--logging-level", help="how much the worker says of itself")
+    add("--log-format", help="a pattern of Python's logging, or json")
+    add("--date-format", help="a pattern of time.strftime")
     add("--quiet", action="store_true", default=None, help="say less")
     add("--values", help=argparse.SUPPRESS)
     return parser

@@ -92,13 +92,16 @@ class Settings:
     queue_class: type[Queue] = Queue
     serializer: Any = None
     result_ttl: int = DEFAULT_RESULT_TTL
-    exception_handlers: tuple[Callable[..., Any], ...] = ()
+    exception_handlers: tuple[Callable[..., Any] | str, ...] = ()
+    """Handlers, or their names, which are imported when a job has failed."""
     keeps_failures: bool = True
     paths: tuple[str, ...] = ()
     preload: tuple[str, ...] = ()
     allowed: Allowed | None = None
     scratch_folder: str | None = None
     log_folder: str | None = None
+    json_log_level: str = ""
+    """The level of the logs that a child writes as JSON; empty for none."""
     lease: Lease = field(default_factory=Lease)
 
 

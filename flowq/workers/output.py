@@ -108,7 +108,8 @@ class Capture:
             else:
                 write_all(self._terminal, text)
         except OSError as error:  # a full disk, or a closed pipe: no reason to fail the job
-            log.warning("the output of job %s is lost: %s", job_id, error)
+            job = {"job_id": job_id}
+            log.warning("the output of job %s is lost: %s", job_id, error, extra=job)
 
 
 def _are_at_mark(scratch: int) -> bool:
@@ -197,7 +198,8 @@ def mark_attempt(folder: str, job_id: str, attempt: int) -> None:
         if path.exists():
             append_log(folder, job_id, f"{ATTEMPT_LINE.format(attempt)}\n".encode())
     except OSError as error:
-        log.warning("the log of job %s cannot be written: %s", job_id, error)
+        job = {"job_id": job_id}
+        log.warning("the log of job %s cannot be written: %s", job_id, error, extra=job)
 
 
 # In the supervisor -------------------------------------------------------------------------------

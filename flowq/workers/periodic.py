@@ -153,7 +153,8 @@ class PeriodicWork:
         made = make_pass(self.redis_side.connection)
         self._steps = made.steps
         for found in made.findings:
-            log.warning("job %s was %s unnoticed; put right", found.job_id, found.what)
+            job = {"job_id": found.job_id}
+            log.warning("job %s was %s unnoticed; put right", found.job_id, found.what, extra=job)
             self._has_queued = True
         for failure in made.failures:
             raise failure

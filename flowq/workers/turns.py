@@ -379,9 +379,8 @@ class Turns:
             return
         level = _LOG_LEVELS.get(end.status, logging.WARNING)
         text = f"\n{spelled(end.error)}" if end.status == "failed" else ""
-        extra = {"queue": claim.queue, "job_id": claim.job_id}
         what = (spelled(claim.kind), spelled(claim.job_id), end.status, seconds, text)
-        log.log(level, "%s: %s %s in %.3f s%s", *what, extra=extra)
+        log.log(level, "%s: %s %s in %.3f s%s", *what, extra=claim.log_fields)
 
     def _reconcile(self) -> None:
         unknown = self.redis_side.find_unknown([*self.pool.held, *self.list_pending()])
@@ -456,4 +455,5 @@ class Conclusions:
             if is_refusal(error):  # it is tried again when the server takes commands
                 raise
             # Otherwise it stays in the WIP registry, until RQ's maintenance finds it abandoned.
-        log.error("job %s cannot be ended as RQ would; it is ended without", claim.job_id)
+        text = "job %s cannot be ended as RQ would; it is ended without"
+        log.error(text, claim.job_id, extra=claim.log_fields)

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from rq.defaults import DEFAULT_LOGGING_DATE_FORMAT, DEFAULT_LOGGING_FORMAT
 from rq.job import Job as RQJob
-from rq.logutils import setup_loghandlers
 from rq.queue import Queue as RQQueue
 from rq.worker.base import DequeueStrategy, WorkerStatus
 
@@ -33,6 +32,7 @@ from flowq.runtime.listening import find_living
 from flowq.runtime.maintenance import Finding, Lease, examine, find_suspects, read_lease, tidy
 from flowq.runtime.queue import Queue
 from flowq.runtime.rq import WorkerBase, explain_key_prefix
+from flowq.workers import logs
 from flowq.workers.address import Address, address_of
 from flowq.workers.children import Pool
 from flowq.workers.estimates import Estimates
@@ -147,6 +147,7 @@ class Worker(WorkerBase):
         """Whether `work` ended because of a limit: of jobs, or of idle time."""
         self._signaled_at = 0.0
         self._supervisor: Supervisor | None = None
+        self._json_log_level = ""
 
     def work(
         self,
@@ -165,8 +166,11 @@ class Worker(WorkerBase):
 
         `burst` ends the worker when the queues are empty, `until` (called between jobs) when it
         returns True. Scheduled jobs are always included, whatever `with_scheduler` says.
+        `log_format="json"` writes one JSON object a line (`flowq.workers.logs`).
         """
-        setup_loghandlers(logging_level, date_format, log_format, name="rq.worker")
+        logs.set_up(logging_level, date_format, log_format)
+        if log_format == logs.JSON:
+            self._json_log_level = logging_level or "INFO"
         self.set_dequeue_strategy(DequeueStrategy(dequeue_strategy or "default"))
         limits = Limits(burst, max_jobs, max_idle_time, until)
         sweep()
@@ -219,6 +223,7 @@ class Worker(WorkerBase):
             allowed=self.allowed,
             scratch_folder=scratch,
             log_folder=self.log_folder,
+            json_log_level=self._json_log_level,
             lease=self.lease,
         )
         assert self.mode is not None

@@ -24,6 +24,7 @@ from rq.executions import Execution
 from rq.job import JobStatus, Retry
 from rq.job_lifecycle import format_exc_info
 from rq.timeouts import BaseTimeoutException, JobTimeoutException
+from rq.utils import import_attribute
 
 from flowq.allowed import restriction
 from flowq.errors import NotAllowed
@@ -203,7 +204,7 @@ class Executor:
                 job_class=settings.job_class,
                 queue_class=settings.queue_class,
                 serializer=settings.serializer,
-                exception_handlers=list(settings.exception_handlers),
+                exception_handlers=[*map(_find_handler, settings.exception_handlers)],
             )
         return self._performer
 
@@ -306,6 +307,14 @@ class Executor:
         except OSError:
             with suppress(OSError):
                 os.chdir(self._folder)
+
+
+def _find_handler(handler: Callable[..., Any] | str) -> Callable[..., Any]:
+    """Return an exception handler. Its name is the operator's, so no restriction applies to it."""
+    if isinstance(handler, str):
+        found: Callable[..., Any] = import_attribute(handler)
+        return found
+    return handler
 
 
 def _name_module(job: Job) -> str:

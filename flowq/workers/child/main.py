@@ -32,6 +32,7 @@ from typing import Any, NoReturn
 
 from flowq.runtime import masking, unpickling
 from flowq.runtime.connections import describe, is_passing
+from flowq.workers import logs
 from flowq.workers.child import mark_process, timeouts
 from flowq.workers.child.execute import Executor
 from flowq.workers.child.rq_work import RQWork
@@ -304,6 +305,8 @@ def set_up_process(settings: Settings) -> None:
     for path in reversed(settings.paths):
         if path not in sys.path:
             sys.path.insert(0, path)
+    if settings.json_log_level:
+        logs.set_up_child(settings.json_log_level)
 
 
 def seed_anew() -> None:
