@@ -65,7 +65,7 @@ class Reader:
 
     folder: Path
     env: dict[str, str]
-    before_a_command: Callable[[], None] = lambda: None
+    before_running: Callable[[], None] = lambda: None
     names: dict[str, Any] = field(default_factory=lambda: {"__name__": "page"})
     workflows: dict[str, Block] = field(default_factory=dict)
     rewritten: dict[Block, str] = field(default_factory=dict)
@@ -81,6 +81,7 @@ class Reader:
         elif block.language == "python":
             code = compile(block.text, block.where, "exec", dont_inherit=True)
             if block.mark != "fragment":
+                self.before_running()
                 exec(code, self.names)
 
     def _write(self, block: Block) -> None:
@@ -99,7 +100,7 @@ class Reader:
             while line.endswith("\\"):
                 more, _, shown = shown.partition("\n")
                 line = f"{line}\n{more}"
-            self.before_a_command()
+            self.before_running()
             code, printed = self.run(line.removeprefix("$ "))
             played.append(self._compared(block, line, shown, printed, code))
         if IS_REWRITING:

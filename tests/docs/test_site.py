@@ -7,6 +7,7 @@ import runpy
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -59,3 +60,21 @@ def test_the_page_of_commands_is_current() -> None:
     written = runpy.run_path(str(tool))["write_page"]()
     page = DOCS / "reference" / "commands.md"
     assert page.read_text("utf-8") == written, f"python {tool} > {page}"
+
+
+def test_a_recording_shows_what_a_command_printed(tmp_path: Path) -> None:
+    picture = tmp_path / "run.svg"
+    program = "import time; print('\\x1b[2mone'); time.sleep(0.2); print('\\x1b[1A\\x1b[2Ktwo <3')"
+    tool = [sys.executable, str(DOCS / "tools" / "record.py"), str(picture)]
+    subprocess.run([*tool, sys.executable, "-c", program], check=True)
+    drawn = ElementTree.parse(picture).getroot()
+    texts = ["".join(each.itertext()) for each in drawn.iter("{http://www.w3.org/2000/svg}text")]
+    assert {"one", "two <3"} <= set(texts)
+    assert "prefers-reduced-motion" in picture.read_text("utf-8")
+
+
+def test_the_recording_of_the_readme_is_of_a_run_that_succeeded() -> None:
+    drawn = ElementTree.parse(DOCS / "run.svg").getroot()
+    texts = " ".join(drawn.itertext())
+    assert "flowq run workflows/gallery.yaml" in texts
+    assert "gallery succeeded" in texts

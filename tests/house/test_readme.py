@@ -127,7 +127,7 @@ def test_the_lowest_versions_that_are_tried_are_those_that_are_allowed() -> None
 
 def test_the_picture_is_what_graph_draws_of_the_workflow() -> None:
     """Compared by what it shows: where boxes are is a matter of the layout's version."""
-    (file,) = re.findall(r"!\[.+\]\((docs/\w+)\.svg\)", README)
+    (file,) = re.findall(r"!\[The gallery.+\]\((docs/\w+)\.svg\)", README)
     shown = (ROOT / f"{file}.svg").read_text("utf-8")
     now = flowq("graph", f"workflows/{Path(file).name}.yaml", "-f", "svg", folder=ROOT)
     for part in (r"<text.*?>(.*?)</text>", r"<title>(.*?)</title>", r"<style>([^§]*)</style>"):

@@ -6,6 +6,7 @@ import ast
 import hashlib
 import importlib
 import inspect
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,13 @@ OVERRIDES = list(overrides())
 
 def test_there_are_overrides_to_check() -> None:
     assert len(OVERRIDES) > 20
+
+
+def test_the_page_for_users_of_rq_lists_every_override() -> None:
+    page = (ROOT / "docs" / "explanation" / "with-rq.md").read_text("utf-8")
+    rows = re.findall(r"^\| `(rq\.[\w.]+)` \| (.*?) \|", page, re.MULTILINE)
+    listed = {f"{owner}.{name}" for owner, names in rows for name in re.findall(r"`(\w+)`", names)}
+    assert listed == {name for name, _, _ in OVERRIDES}
 
 
 @pytest.mark.parametrize("name", sorted({name for name, _, _ in OVERRIDES}))
