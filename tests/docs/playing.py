@@ -42,7 +42,7 @@ WARNED = "flowq: warning: the server keeps nothing on disk"  # that of the tests
 SHOWN_FOLDER = "/home/ann/flows"
 _PLAIN = re.compile(r"flowq [^|<>&;$`*]*")
 _MASKS = (
-    (re.compile(r"\b(?=[a-z]*\d)[a-z0-9]{12}\b"), "RUN"),
+    (re.compile(r"\b[a-z0-9]{12}\b"), "RUN"),  # and some words, on both sides
     (re.compile(r"\b\d\d\d\d-\d\d-\d\d\b"), "DAY"),
     (re.compile(r"\b\d\d:\d\d(:\d\d)?\b"), "CLOCK"),
     (re.compile(r"\b(\d+m)?\d+(\.\d+)?m?s\b|\b\d+[mhd]\b"), "TIME"),
