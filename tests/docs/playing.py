@@ -40,12 +40,13 @@ WITHIN_S = 60
 IS_REWRITING = bool(os.environ.get("FLOWQ_UPDATE_GOLDEN"))
 WARNED = "flowq: warning: the server keeps nothing on disk"  # that of the tests, on purpose
 SHOWN_FOLDER = "/home/ann/flows"
+HINT = "FLOWQ_UPDATE_GOLDEN=1 python -m pytest tests/docs writes it into the page: read the diff"
 _PLAIN = re.compile(r"flowq [^|<>&;$`*]*")
 _MASKS = (
     (re.compile(r"\b[a-z0-9]{12}\b"), "RUN"),  # and some words, on both sides
     (re.compile(r"\b\d\d\d\d-\d\d-\d\d\b"), "DAY"),
     (re.compile(r"\b\d\d:\d\d(:\d\d)?\b"), "CLOCK"),
-    (re.compile(r"\b(\d+m)?\d+(\.\d+)?m?s\b|\b\d+[mhd]\b"), "TIME"),
+    (re.compile(r"<?\b(\d+m )?\d+(\.\d+)?m?s\b|\b\d+[mhd]\b"), "TIME"),
     (re.compile(r"\b(pid|process) \d+\b"), r"\1 PID"),
     (re.compile(r"[━╸╺─]+"), "BAR"),
     (re.compile(r"\s+"), " "),
@@ -116,7 +117,7 @@ class Reader:
         if not fits and IS_REWRITING and wanted and not is_part:
             return "\n".join((line, *printed, ""))  # thus a line `?` is filled in
         text = "\n".join(printed)
-        assert fits, f"{block.where}\n{line}\nprinted (exit code {code}):\n{text}"
+        assert fits, f"{block.where}\n{line}\nprinted (exit code {code}):\n{text}\n{HINT}"
         return f"{line}\n{shown}"
 
     def run(self, command: str) -> tuple[int, list[str]]:
