@@ -104,18 +104,24 @@ def make_plan(
     """Return the plan of a run. Needs no server. Errors: those of `submit`."""
     from flowq import compiling  # noqa: PLC0415 - imports the readers and the checks
 
-    if isinstance(workflow, python.Workflow):
-        spec = workflow.spec()
-    elif isinstance(workflow, str | os.PathLike):
-        spec = compiling.load(os.fspath(workflow), imports=imports)
-    else:
-        spec = workflow
-        if not hasattr(spec, "jobs"):
-            raise UsageError(
-                f"a workflow is a flowq.Workflow, what flowq.load returns, or the path of a file, "
-                f"not {spec!r}"
-            )
+    spec = as_spec(workflow, imports=imports)
     return compiling.compile_plan(spec, inputs, imports=imports, warn=_warn)
+
+
+def as_spec(workflow: AnyWorkflow, *, imports: bool = True) -> Spec:
+    """Return the declaration of a workflow in any of its forms. Errors: those of `submit`."""
+    from flowq import compiling  # noqa: PLC0415 - imports the readers and the checks
+
+    if isinstance(workflow, python.Workflow):
+        return workflow.spec()
+    if isinstance(workflow, str | os.PathLike):
+        return compiling.load(os.fspath(workflow), imports=imports)
+    if not hasattr(workflow, "jobs"):
+        raise UsageError(
+            f"a workflow is a flowq.Workflow, what flowq.load returns, or the path of a file, "
+            f"not {workflow!r}"
+        )
+    return workflow
 
 
 def run(

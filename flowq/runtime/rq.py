@@ -476,7 +476,7 @@ class PerformingWorker(WorkerBase):
         self,
         name: str,
         *,
-        on_start: Callable[[], None],
+        on_start: Callable[[Any], None],
         on_success: Callable[[Any, Any], None],
         on_failure: Callable[[Any, ExcInfo], None],
         make_timeout: Any,
@@ -495,7 +495,7 @@ class PerformingWorker(WorkerBase):
         self, job: RQJob, remove_from_intermediate_queue: bool = False
     ) -> None:
         """Write nothing: the script that claimed the job has set its status."""
-        self._on_start()
+        self._on_start(job)
 
     def _finalize_success(
         self, job: RQJob, queue: RQQueue, execution: Execution, return_value: Any

@@ -7,7 +7,6 @@ state is, so a test sees what a run on a server would do.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,13 +14,12 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Self
 
+from flowq.api import as_spec
 from flowq.client import Run, submit
-from flowq.compiling import compile_plan, load
-from flowq.declare.python import Workflow as DeclaredWorkflow
+from flowq.compiling import compile_plan
 from flowq.errors import RunFailed, UsageError
 from flowq.render.groups import by_declaration
 from flowq.runtime import runs
-from flowq.spec import Workflow
 from flowq.status import BEGUN_FOR_NOTHING, Event, RunStatus, is_helper
 from flowq.testing.replacing import (
     ReplacedJob,
@@ -34,6 +32,8 @@ from flowq.testing.worker import InProcessWorker
 
 if TYPE_CHECKING:
     from redis import Redis
+
+    from flowq.api import AnyWorkflow
 
 Approvals = Mapping[str, bool | str | Mapping[str, Any]]
 
@@ -78,7 +78,7 @@ class InlineRun:
 
 
 def run_inline(
-    workflow: Workflow | DeclaredWorkflow | str | os.PathLike[str],
+    workflow: AnyWorkflow,
     inputs: Mapping[str, Any] | None = None,
     *,
     replace: Mapping[str, Any] | None = None,
@@ -102,7 +102,8 @@ def run_inline(
     have, and without the package fakeredis. A job that fails is no error here: see
     `InlineRun.check`.
     """
-    spec, replaced, decisions = _spec_of(workflow), dict(replace or {}), dict(approvals or {})
+    spec = as_spec(workflow, imports=False)
+    replaced, decisions = dict(replace or {}), dict(approvals or {})
     refuse_unknown("replace", replaced, spec)
     refuse_unknown("approvals", decisions, spec)
     check_functions(spec, replaced)
@@ -122,16 +123,6 @@ def run_inline(
         while _decide(run, decisions):
             worker.drain(run.record().queue, with_scheduled=True)
     return _describe(run, errors)
-
-
-def _spec_of(workflow: Workflow | DeclaredWorkflow | str | os.PathLike[str]) -> Workflow:
-    if isinstance(workflow, DeclaredWorkflow):
-        return workflow.spec()
-    if isinstance(workflow, Workflow):
-        return workflow
-    if isinstance(workflow, str | os.PathLike):
-        return load(os.fspath(workflow))
-    raise UsageError(f"run_inline() runs a workflow or its name, not {workflow!r}")
 
 
 def _connect() -> Redis:

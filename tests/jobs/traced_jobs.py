@@ -19,9 +19,8 @@ class _Record(TraceFilter):
     def process_trace(self, trace: list[Any]) -> None:
         with Path(os.environ["TEST_TRACES"]).open("a") as file:
             for span in trace:
-                file.write(
-                    json.dumps([span.name, span.resource, span.error, span.get_tag("job.status")])
-                )
+                tags = [span.get_tag(name) for name in ("job.status", "flowq.job")]
+                file.write(json.dumps([span.name, span.resource, span.error, *tags]))
                 file.write("\n")
 
 

@@ -243,7 +243,7 @@ def test_a_name_that_the_workflow_does_not_have_is_refused_with_the_nearest() ->
         run(SHOP, {"month": "x"}, replace={"fech": 1})
     with pytest.raises(flowq.UsageError, match=r"approvals: workflow .* no job pack.lst"):
         run(NESTED, approvals={"pack.lst": True})
-    with pytest.raises(flowq.UsageError, match="runs a workflow or its name, not 3"):
+    with pytest.raises(flowq.UsageError, match="a workflow is a flowq"):
         run_inline(3)  # type: ignore[arg-type]
 
 

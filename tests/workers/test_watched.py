@@ -139,19 +139,22 @@ def test_a_job_that_is_to_be_retried_is_no_event_of_sentry(
     assert names(inbox) == ["watched_jobs.fail"] * 2
 
 
-def test_sentry_hears_no_secret(
+def test_sentry_hears_no_secret_and_gets_the_run_and_the_job_as_tags(
     connection: redis.Redis,
     drain: Callable[..., Any],
     inbox: Inbox,
+    mode: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("TOKEN", "hunter2-Zq9XkLm")
     given = {"token": "${{ secrets.TOKEN }}"}
     workflow = Workflow("secrets", (JobSpec("a", "watched_jobs:report", given),))
     runs.submit(make_plan(build_graph(workflow), {}, "r1"), connection)
-    drain(mode="fork")
-    assert len(inbox.items("transaction")) == 1
+    drain(mode=mode)
+    [transaction] = inbox.items("transaction")
     *_, event = inbox.items("event")
+    for each in (transaction, event):
+        assert each["tags"] == {"flowq.run": "r1", "flowq.job": "a", "flowq.attempt": "1"}
     assert event["exception"]["values"][-1]["value"] == "no ***"
     assert "about {'token': ['***']}" in json.dumps(event["breadcrumbs"])
     assert all(b"hunter2" not in body for body in inbox.bodies)
@@ -198,13 +201,18 @@ def test_datadog_in_the_module_of_the_jobs_sees_each_job_once(
     monkeypatch.setenv("DD_INSTRUMENTATION_TELEMETRY_ENABLED", "false")
     added = queue.enqueue("traced_jobs.add", 1, 2)
     queue.enqueue("traced_jobs.fail")
+    workflow = Workflow("traced", (JobSpec("a", "traced_jobs:add", {"a": 1, "b": 2}),))
+    runs.submit(make_plan(build_graph(workflow), {}, "r1"), queue.connection)
     drain(mode=mode)
     assert added.return_value() == 3
-    assert sorted(json.loads(line) for line in traces.read_text().splitlines()) == [
-        ["rq.job.perform", "traced_jobs.add", 0, None],
-        ["rq.job.perform", "traced_jobs.fail", 1, None],
-        ["rq.worker.perform_job", "traced_jobs.add", 0, "finished"],
-        ["rq.worker.perform_job", "traced_jobs.fail", 1, "failed"],
+    spans = [json.loads(line) for line in traces.read_text().splitlines()]
+    assert sorted(spans, key=repr) == [
+        ["rq.job.perform", "traced_jobs.add", 0, None, None],
+        ["rq.job.perform", "traced_jobs.add", 0, None, None],
+        ["rq.job.perform", "traced_jobs.fail", 1, None, None],
+        ["rq.worker.perform_job", "traced_jobs.add", 0, "finished", "a"],
+        ["rq.worker.perform_job", "traced_jobs.add", 0, "finished", None],
+        ["rq.worker.perform_job", "traced_jobs.fail", 1, "failed", None],
     ]
 
 

@@ -37,6 +37,7 @@ from flowq.runtime.waiting import write_retry
 from flowq.workers.child.code_digest import CodeDigest
 from flowq.workers.child.environment import JobVariables
 from flowq.workers.child.restore import Restorer
+from flowq.workers.child.tags import tag
 from flowq.workers.child.timeouts import DEATH_PENALTY_CLASS, disarm
 from flowq.workers.messages import End, Settings, Task, failed
 from flowq.workers.output import mark_attempt, open_stream
@@ -208,7 +209,8 @@ class Executor:
             )
         return self._performer
 
-    def _start(self) -> None:
+    def _start(self, job: Job) -> None:
+        tag(job)
         # Here, because a tool that wraps perform_job may start threads, which must not count.
         self._threads = threading.active_count()
 
