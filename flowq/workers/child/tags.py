@@ -1,8 +1,8 @@
 """In the child: tags for what Sentry and Datadog record about a job of a run.
 
-Their integrations with RQ know the id of a job, and nothing of runs. `tag` adds `flowq.run`,
-`flowq.job` and `flowq.attempt`. It is called only if a tool has wrapped `perform_job`, inside of
-that, and imports nothing: without these packages it costs nothing.
+Their integrations with RQ know the id of a job, and nothing of runs. `tag` adds run, job and
+attempt. It is called only if a tool has wrapped `perform_job`, inside of that, and imports nothing:
+without these packages it costs nothing.
 """
 
 from __future__ import annotations
