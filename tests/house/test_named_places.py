@@ -58,7 +58,7 @@ def words(path: Path) -> Iterator[tuple[int, str]]:
             yield number, line[line.find(mark) :] if mark in line else ""
 
 
-EXAMPLES = {"file.py:workflow", "file.py:name", "book.py:flow", "NAME_tasks.py"}
+EXAMPLES = {"file.py:workflow", "file.py:name", "book.py:flow", "NAME_tasks.py", "_tasks.py"}
 EXAMPLES |= {"integrations/rq.py"}  # Sentry's
 SHOWN = re.compile(r"^# (?:file: )?([\w/.-]+\.\w+)$", re.MULTILINE)
 """The first line of a block that shows a file: the page may name that file."""
