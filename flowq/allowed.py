@@ -48,7 +48,7 @@ class Allowed:
         """Return an admitted name in its dotted form. Raises: NotAllowed."""
         name = written.replace(":", ".", 1)
         if not _is_plain(name):
-            raise NotAllowed(f"{written!r:.200}", str(self), "it is no name of a function")
+            raise NotAllowed(f"{written!r:.200}", str(self), "it is not the name of a function")
         if not self.admits(name):
             raise self.refuse(name)
         return name
@@ -167,5 +167,5 @@ def _check_pattern(pattern: str) -> None:
     if not _is_plain(name) or (name == pattern and "." not in name):
         raise UsageError(
             f"--allow {pattern}: it takes 'shop.*' for everything that is defined in shop and in "
-            "the modules inside of it, or one name such as shop.billing.charge"
+            "the modules inside it, or one name such as shop.billing.charge"
         )

@@ -166,7 +166,7 @@ def _explain_path(path: str) -> tuple[str, str] | None:
         return "a lambda has no name that workers could import", _DEFINE
     if "<locals>" in path:
         outer, _, inner = path.rpartition(".<locals>.")
-        return f"{inner} is defined inside of {outer}, where workers cannot import it", _DEFINE
+        return f"{inner} is defined inside {outer}, where workers cannot import it", _DEFINE
     return None
 
 

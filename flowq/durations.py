@@ -49,4 +49,4 @@ def _shortest(seconds: float) -> float:
 
 
 def _refusal(value: object) -> ValueError:
-    return ValueError(f"{value!r} is no duration; write it as 500ms, 30s, 10m, 2h or 1d")
+    return ValueError(f"{value!r} is not a duration; write it as 500ms, 30s, 10m, 2h or 1d")

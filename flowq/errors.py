@@ -362,7 +362,7 @@ class SecretInResult(DoNotRetry):
 
     def __str__(self) -> str:
         return (
-            "the result has a secret in it, and `secret_results: refuse` stands at the job: return "
+            "the result has a secret in it, and the job has `secret_results: refuse`: return "
             "something else, and read the secret by its name in each job that needs it"
         )
 

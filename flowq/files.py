@@ -18,20 +18,20 @@ _FLAGS = (
 )
 _CHUNK_BYTES = 1 << 20
 FOLDER = "it is a folder"
-PIPE = "it is a pipe, and no file"
+PIPE = "it is a pipe, not a file"
 _WORD_BY_KIND = (
     (stat.S_ISDIR, FOLDER),
     (stat.S_ISFIFO, PIPE),
-    (stat.S_ISSOCK, "it is a socket, and no file"),
-    (stat.S_ISCHR, "it is a device, and no file"),
-    (stat.S_ISBLK, "it is a device, and no file"),
+    (stat.S_ISSOCK, "it is a socket, not a file"),
+    (stat.S_ISCHR, "it is a device, not a file"),
+    (stat.S_ISBLK, "it is a device, not a file"),
 )
 
 
 def read_file(path: str | os.PathLike[str], max_bytes: int) -> bytes:
     """Return the content of a regular file, at most `max_bytes` of it, without waiting for more.
 
-    Errors: OSError, whose `strerror` says what it is, if it is no regular file.
+    Errors: OSError, whose `strerror` says what it is, if it is not a regular file.
     """
     descriptor = _open(path)
     chunks: list[bytes] = []
@@ -46,7 +46,7 @@ def read_file(path: str | os.PathLike[str], max_bytes: int) -> bytes:
 
 
 def require_file(path: str | os.PathLike[str]) -> None:
-    """Refuse a path that is no regular file, or cannot be opened. Errors: as `read_file`."""
+    """Refuse a path that is not a regular file, or cannot be opened. Errors: as `read_file`."""
     os.close(_open(path))
 
 
@@ -54,7 +54,7 @@ def find_kind(mode: int) -> str:
     """Return what a path is instead of a regular file; "" for a regular file."""
     if stat.S_ISREG(mode):
         return ""
-    return next((word for is_kind, word in _WORD_BY_KIND if is_kind(mode)), "it is no file")
+    return next((word for is_kind, word in _WORD_BY_KIND if is_kind(mode)), "it is not a file")
 
 
 def _open(path: str | os.PathLike[str]) -> int:

@@ -78,7 +78,7 @@ def _compile(pattern: str) -> Any:
         import re2  # noqa: PLC0415 - most workflows have no pattern
     except ImportError:
         if (why := _explain_for_python(pattern)) is not None:
-            raise PatternRefused(f"it is no regular expression: {why}") from None
+            raise PatternRefused(f"it is not a regular expression: {why}") from None
         return None
     options = re2.Options()
     options.log_errors = False  # RE2 would write them to standard error

@@ -78,7 +78,9 @@ def make_scheduler(
             name=f"flowq {workflow.name}",
         )
     except (ValueError, KeyError) as error:
-        raise UsageError(f"the schedule {workflow.schedule.cron!r} is no cron: {error}") from None
+        raise UsageError(
+            f"the schedule {workflow.schedule.cron!r} is not a cron expression: {error}"
+        ) from None
     scheduler.get_jobs().append(scheduled)
     return scheduler
 

@@ -93,7 +93,7 @@ def read_inputs(file: str | Path) -> dict[str, Any]:
         text = data.decode("utf-8-sig")
         value = _read_json(text) if path.suffix == ".json" else _read_yaml_map(text, str(file))
     except UnicodeDecodeError:
-        raise UsageError(f"cannot read the inputs in {file}: it is no UTF-8") from None
+        raise UsageError(f"cannot read the inputs in {file}: it is not UTF-8") from None
     except RecursionError:
         raise UsageError(f"cannot read the inputs in {file}: it is nested too deeply") from None
     except (OSError, ValueError) as error:

@@ -84,7 +84,7 @@ def check_places(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
                 problem = Problem(VALUE_AS_CODE, message, hint=hint, excerpt=excerpt)
             elif place.is_program and not _is_listed(place.expression, workflow, job):
                 message = f"job {job.name} starts the program that {place.expression} names"
-                hint = "let `choices` of the input, or a `matrix`, say which there can be"
+                hint = "list the allowed programs in `choices` of the input, or in a `matrix`"
                 problem = Problem(VALUE_AS_PROGRAM, message, None, hint, "warning", excerpt)
             else:
                 continue
@@ -105,11 +105,11 @@ def _write_hint(instead: str, expression: Expression) -> str:
         )
     if instead == COMPUTE:
         sum_ = f"${{{{ {expression.source} + 1 }}}}"
-        return f"calculate in the expression, and use what it gives as text: {sum_}"
+        return f"calculate in the expression, and use its result as text: {sum_}"
     if instead in COMPARE_BY_TEST.values():
         operator = instead.removeprefix("compare ")
         compared = f"${{{{ {expression.source} {operator} 1 }}}}"
-        return f"compare in the expression, and test what it gives: [ {compared} = true ]"
+        return f"compare in the expression, and test its result: [ {compared} = true ]"
     return instead.replace("{}", str(expression))
 
 
@@ -145,7 +145,9 @@ def check_arguments(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
             for number, expression in enumerate(_expressions_in(item)):
                 whole = find_whole_reference(expression.source)
                 if whole is not None and _is_several(whole, lists, graph):
-                    message = f"job {job.name} has {expression} as an argument, and it is several"
+                    message = (
+                        f"job {job.name} has {expression} as an argument, but it has several values"
+                    )
                     hint = (
                         'join them: ${{ x | join(" ") }}; take one: x[0]; or write ${{ x | json }}'
                     )

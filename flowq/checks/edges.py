@@ -80,7 +80,7 @@ def check_open_jobs(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
             return
     for job in graph:
         if job.deferred and not graph.predecessors(job.name):
-            message = f"job {job.name} is deferred, and no job blocks it that could add blockers"
+            message = f"job {job.name} is deferred, but no job that could add blockers blocks it"
             hint = f"write `blocks: {job.name}` at the job that adds them, or remove `deferred`"
             where = workflow.places.find("jobs", job.name, "deferred")
             yield Problem(DEFERRED_WITHOUT_BLOCKER, message, where, hint)

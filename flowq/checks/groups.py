@@ -37,7 +37,7 @@ def check_matrices(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
             for index, combination in enumerate(job.matrix.exclude):
                 for name in combination:
                     if name not in job.matrix.axes and workflow.is_known(job.name, "matrix"):
-                        message = f"`exclude` of job {job.name} names {name}, which is no axis"
+                        message = f"`exclude` of job {job.name} names {name}, which is not an axis"
                         where = workflow.places.find("jobs", job.name, "exclude", index, name)
                         hint = did_you_mean(name, job.matrix.axes)
                         yield Problem(EXCLUDE_WITHOUT_AXIS, message, where, hint)
@@ -146,7 +146,7 @@ def _explain_constant(items: str) -> tuple[str, str] | None:
     if isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping):
         return None
     hint = f"to count: ${{{{ range({value}) }}}}" if type(value) is int else "write [a, b, c]"
-    return f"{describe(value)}, and no list", hint
+    return f"{describe(value)}, not a list", hint
 
 
 def check_conditions(workflow: Workflow, graph: Graph) -> Iterator[Problem]:

@@ -45,7 +45,7 @@ def check_work(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
             )
         elif not said and workflow.is_known(job.name, *_work_of(job)):
             where = workflow.places.find("jobs", job.name)
-            hint = "say which function it calls, or which command it runs"
+            hint = "name the function that it calls, or the command that it runs"
             yield Problem(NOT_ONE_ACTION, f"job {job.name} does nothing", where, hint)
 
 

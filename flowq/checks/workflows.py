@@ -198,7 +198,7 @@ def check_schedule(workflow: Workflow, graph: Graph) -> Iterator[Problem]:
     if reason := _explain_bad_cron(schedule.cron):
         where = workflow.places.find("schedule", "cron")
         hint = 'five fields: minute hour day month weekday, as in "30 2 * * 1-5"'
-        message = f"{schedule.cron!r:.200} is no cron expression{reason}"
+        message = f"{schedule.cron!r:.200} is not a cron expression{reason}"
         yield Problem(BAD_CRON, message, where, hint)
     try:
         ZoneInfo(schedule.timezone)

@@ -19,7 +19,7 @@ SENTENCES = {
     "orphaned": "was executed by {owner}, which is lost; it starts again, or failed",
     "lost": "was on no queue, and no worker had it; it is queued again",
 }
-NOTHING = "nothing to put right\n"
+NOTHING = "nothing to repair\n"
 ENDED = "was {what} by a worker or a tool of RQ's own; {owner} has been told"
 
 
@@ -70,7 +70,7 @@ def command(
 def _tell(warnings: Sequence[str], findings: Sequence[Finding]) -> str:
     lines = [f"warning: {warning}\n" for warning in warnings]
     lines += [f"{finding.job_id} {_sentence(finding)}\n" for finding in findings]
-    lines.append(f"put right: {len(findings)}\n" if findings else NOTHING)
+    lines.append(f"repaired: {len(findings)}\n" if findings else NOTHING)
     return "".join(lines)
 
 

@@ -243,7 +243,7 @@ class Held:
         hold = self._run.find_hold(self._place) if is_waiting and not self._was_waiting else None
         self._was_waiting = is_waiting
         if hold is not None:
-            release = f"let it go with: {self._place.hint('release', self._run.run_id)}"
+            release = f"release it with: {self._place.hint('release', self._run.run_id)}"
             display.note(f"{hold.text}; {release if hold.kind == 'held' else hold.hint}")
 
 

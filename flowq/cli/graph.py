@@ -96,7 +96,7 @@ def command(
       flowq graph --run k3v9x0q2m5ab -o run.html --open
     """
     if opens and output == "-":
-        raise UsageError("--open shows a file; leave -o - away, or name a file")
+        raise UsageError("--open shows a file; remove -o -, or name a file")
     if (target is None) == (run_id is None):
         raise UsageError("name either a TARGET, as in FILE.yaml, or a run, as in --run last")
     format_ = _find_format("json" if as_json else format_, output, opens)
@@ -144,7 +144,9 @@ def _find_format(format_: str | None, output: str | None, opens: bool) -> str:
         if ending in endings:
             return each
     known = ", ".join(endings[0] for endings in _ENDINGS_BY_FORMAT.values())
-    said = f"the ending {ending!r} stands for no format" if ending else "no ending says the format"
+    said = (
+        f"the ending {ending!r} is not a known format" if ending else "its ending names no format"
+    )
     raise UsageError(f"{output}: {said}; use one of {known}, or --format")
 
 
@@ -175,6 +177,6 @@ def _drawn(picture: Picture, format_: str) -> bytes:
 
 def _write_bytes(content: bytes) -> None:
     if sys.stdout.isatty():
-        raise UsageError("a PNG is no text for a terminal; write it with -o FILE")
+        raise UsageError("a PNG cannot be shown in a terminal; write it with -o FILE")
     sys.stdout.buffer.write(content)
     sys.stdout.buffer.flush()

@@ -107,7 +107,7 @@ class _Commands(click.Group):
 
 
 _MEANT: Mapping[str, str] = {
-    "logs": "what a job has printed is in: flowq show RUN JOB, and as it comes with --follow",
+    "logs": "flowq show RUN JOB shows the output of a job, and follows it with --follow",
     "ps": "flowq wip lists what is being executed, flowq runs the runs",
     "ls": "flowq runs lists the runs",
     "list": "flowq runs lists the runs",
@@ -115,7 +115,7 @@ _MEANT: Mapping[str, str] = {
     "kill": "flowq cancel ends a run",
     "submit": "flowq run submits a workflow, and does not wait for it with --detach",
     "start": "flowq run starts a workflow, flowq worker a worker",
-    "resume": "flowq release lets a held run go, flowq retry runs again what failed",
+    "resume": "flowq release releases a held run, flowq retry runs again what failed",
     "rerun": "flowq retry runs again what failed",
     "validate": "flowq check looks for mistakes in a workflow",
     "lint": "flowq check looks for mistakes in a workflow",
@@ -228,7 +228,7 @@ def _unexpected(error: Exception) -> int:
     hint = "" if trace else ", with what the same command says with FLOWQ_LOG=debug"
     terminal.note(
         f"{trace}flowq: unexpected {type(error).__name__}: {text}\n"
-        f"  this is a mistake of flowq; please report it{hint}"
+        f"  this is a bug in flowq; please report it{hint}"
     )
     return 1
 

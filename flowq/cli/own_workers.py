@@ -68,10 +68,10 @@ class OwnWorkers:
         if len(recent) >= MAX_STARTS:
             self._run.cancel(may_wait=False)
             raise FlowqError(
-                f"the workers end again and again ({ending}), so the run is canceled; "
+                f"the workers keep ending ({ending}), so the run is canceled; "
                 f"they may have said why in {self._log_folder}/{WORKER_LOG}"
             )
-        display.note(f"the workers are gone ({ending}); starting others")
+        display.note(f"the workers have ended ({ending}); starting others")
         self._process = self._start()
 
     def end(self) -> None:

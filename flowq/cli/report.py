@@ -34,7 +34,7 @@ def command(
       flowq report k3v9x0q2m5ab --open
     """
     if opens and output == "-":
-        raise UsageError("--open shows a file; leave -o - away, or name a file")
+        raise UsageError("--open shows a file; remove -o -, or name a file")
     if output and output != "-" and Path(output).suffix.lower() not in ENDINGS:
         raise UsageError(f"a report is an HTML page, so name a file that ends in .html: {output}")
     with opened(redis_url) as place:

@@ -28,7 +28,10 @@ from flowq.status import ENDED, JobStatus, RunStatus
 @options.run_id
 @options.optional_job
 @click.option(
-    "-f", "--follow", is_flag=True, help="Print the output of JOB as it comes, until the job ends."
+    "-f",
+    "--follow",
+    is_flag=True,
+    help="Print the output of JOB as it is written, until the job ends.",
 )
 @options.redis_url
 @options.as_json
@@ -59,7 +62,7 @@ def command(
     if follow and not job and "-" not in run_id:
         raise UsageError("--follow is for one job: flowq show RUN JOB --follow")
     if follow and as_json:
-        raise UsageError("--follow prints lines; leave --json away")
+        raise UsageError("--follow prints lines; remove --json")
     with terminal.result_stream(as_json) as out, opened(redis_url) as place:
         run, job = place.find_job(run_id, job)
         if as_json:

@@ -113,7 +113,7 @@ def fill(
     ValueError for a value with NUL, which variables cannot contain.
     """
     if any("\0" in value for value in values):
-        raise ValueError("the character NUL cannot stand in a value for a shell")
+        raise ValueError("a value for a shell cannot contain the character NUL")
     text = "".join(part for part in parts if part is not None)
     name = make_name(text, taken)
     command = refer(parts, places, name)

@@ -38,7 +38,7 @@ from flowq.declare.shapes import (
 from flowq.problems import MISSING_KEY, WRONG_SHAPE
 from flowq.spec import Concurrency, Defaults, Schedule
 
-_ARGUMENTS = "arguments stand under `with`, by name"
+_ARGUMENTS = "arguments go under `with`, by name"
 _CALL = "write `call: package.module:function`"
 _RUN = "write `run: …`"
 _NEEDS = "write `needs`"
@@ -49,7 +49,7 @@ _IN_A_JOB: Mapping[str, str] = {
     "uses": "name a Python function, `call: package.module:function`, or another workflow, "
     "`workflow: ./file.yaml`",
     "runs-on": "name the queue whose workers run it: `queue: NAME`",
-    "strategy": "`matrix`, `max_parallel` and `fail_fast` stand at the job itself",
+    "strategy": "`matrix`, `max_parallel` and `fail_fast` go at the job itself",
     "timeout-minutes": "write `timeout: 10m`",
     "continue-on-error": "write `continue_on_error`",
     "max-parallel": "write `max_parallel`",
@@ -66,7 +66,7 @@ _IN_A_JOB: Mapping[str, str] = {
     "kwargs": _ARGUMENTS,
     "params": _ARGUMENTS,
     "parameters": _ARGUMENTS,
-    "inputs": "inputs are declared once, for the workflow; arguments stand under `with`",
+    "inputs": "inputs are declared once, for the workflow; arguments go under `with`",
     "depends_on": _NEEDS,
     "dependencies": _NEEDS,
     "requires": _NEEDS,
@@ -105,7 +105,7 @@ _IN_DEFAULTS: Mapping[str, str] = {
 
 _IN_A_WORKFLOW: Mapping[str, str] = {
     "on": "a workflow is started by `flowq run FILE`, or by `schedule: {cron: …}`; its inputs "
-    "stand under `inputs`",
+    "go under `inputs`",
     "run-name": "leave it out",
     "permissions": "leave it out",
     "steps": "a workflow has `jobs`: a map of names to jobs",
@@ -299,7 +299,7 @@ JOB = Vocabulary(
             "A command: a list of a program and its arguments, or a text for a shell.",
             (["tar", "-cf", "${{ inputs.out }}", "data"], 'make -C "$FOLDER" && echo done'),
             attribute="run.command",
-            not_shared=f"{_WORK}; `shell` and `cwd` stand here: defaults: {{shell: bash}}",
+            not_shared=f"{_WORK}; `shell` and `cwd` go here: defaults: {{shell: bash}}",
         ),
         "shell": Key(
             FIXED_TEXT,

@@ -119,9 +119,7 @@ class Shelf:
 
     def _refuse_depth(self, place: Placed) -> None:
         message = f"workflows nest deeper than {MAX_DEPTH} levels"
-        self.problems.add(
-            DOCUMENT_TOO_LARGE, place, message, "let jobs of one workflow do what these do"
-        )
+        self.problems.add(DOCUMENT_TOO_LARGE, place, message, "move these jobs into one workflow")
 
     def _find_file(self, name: str, place: Placed) -> Workflow | None:
         here = self.files.chain[-1]

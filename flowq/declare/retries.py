@@ -49,7 +49,7 @@ def read_cause(value: object) -> str:
     if isinstance(value, type) and issubclass(value, BaseException):
         name = name_exception(value)
         if "<" in name:
-            reason = f"names {name}, which is defined inside of a function"
+            reason = f"names {name}, which is defined inside a function"
             raise UnknownCause(reason, "define the class at the top level of its module")
         return name
     if isinstance(value, bool) or not isinstance(value, str | int):
@@ -110,7 +110,7 @@ def explain_contradiction(retries: Retry) -> tuple[str, str] | None:
     """
     backoff_s, most_s = retries.backoff_s, retries.max_backoff_s
     if not backoff_s and (retries.factor != 1 or most_s is not None or retries.jitter):
-        return "say how waits grow, and there is no `backoff`", "add one, as in backoff: 2s"
+        return "say how waits grow, but there is no `backoff`", "add one, as in backoff: 2s"
     if most_s is not None and most_s < backoff_s:
         return "have a `max_backoff` that is shorter than `backoff`", "make it the longer one"
     if retries.within_s is not None and retries.within_s <= backoff_s:

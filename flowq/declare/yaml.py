@@ -85,7 +85,7 @@ def _read_bytes(data: bytes, file: str, files: Files) -> tuple[Workflow, list[Pr
     except UnicodeDecodeError as error:
         before = data[: error.start].decode("utf-8", errors="replace")
         position = find_position(before, len(before))
-        message = f"the byte 0x{data[error.start]:02x} is no UTF-8"
+        message = f"the byte 0x{data[error.start]:02x} is not UTF-8"
         Problems(file).stop(NOT_UTF8, position, message, "save the file as UTF-8")
     return _parse(text, file, files)
 

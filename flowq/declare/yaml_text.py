@@ -29,7 +29,7 @@ MAX_CHARACTERS = 50_000_000
 MAX_BYTES = 4 * MAX_CHARACTERS
 MAX_DEPTH = 64
 TOO_DEEP = f"lists and maps nest deeper than {MAX_DEPTH} levels"
-_READ_BY_CODE = "let a job's function read the data"
+_READ_BY_CODE = "read the data in a job's function"
 MAX_ALIASED_NODES = 100_000
 """The limit of nodes that all aliases together repeat."""
 
@@ -60,7 +60,7 @@ def read_document(text: str, problems: Problems) -> Node | None:
             problems.stop(DOCUMENT_TOO_LARGE, complaint.position, TOO_DEEP, _READ_BY_CODE)
         problems.stop(NOT_YAML, complaint.position, complaint.message, complaint.hint)
     except yaml.YAMLError as error:
-        problems.stop(NOT_YAML, Position(1, 1), f"this is no YAML: {error}")
+        problems.stop(NOT_YAML, Position(1, 1), f"this is not YAML: {error}")
     finally:
         parser.dispose()
 
@@ -159,7 +159,7 @@ class _Builder:
         is_list = isinstance(merge.value, ListNode)
         for source in merge.value.items if isinstance(merge.value, ListNode) else [merge.value]:
             if not isinstance(source, MapNode):
-                say = "each item of the list behind <<" if is_list else "what stands behind <<"
+                say = "each item of the list after <<" if is_list else "the value of <<"
                 hint = "write &NAME in front of a map further up, and <<: *NAME here"
                 self.problems.add(BAD_ALIAS, source, f"{say} must be a map", hint)
                 self.problems.note_gap(WRONG_SHAPE, node)
@@ -200,7 +200,7 @@ class _Builder:
         place = _place(event)
         if event.anchor not in self.anchored:
             is_inside = event.anchor in self.unfinished
-            why = "stands inside its own anchor" if is_inside else "has no anchor above it"
+            why = "is inside its own anchor" if is_inside else "has no anchor above it"
             return self.stand_in(event, f"the alias *{event.anchor} {why}")
         node, size, levels = self.anchored[event.anchor]
         self.count += size
@@ -239,7 +239,7 @@ class _Builder:
             self.problems.add(WRONG_SHAPE, node, "a list or a map cannot be a key", hint)
         elif _is_merge(node):
             hint = "name all maps in one: <<: [*a, *b]"
-            self.problems.add(KEY_TWICE, node, "the key '<<' stands here a second time", hint)
+            self.problems.add(KEY_TWICE, node, "the key '<<' appears here a second time", hint)
         elif node.is_plain and not node.text:
             self.problems.add(
                 WRONG_SHAPE, node, "a key is missing in front of the ':'", "write NAME: value"
@@ -250,7 +250,7 @@ class _Builder:
 
     def enter(self, mapping: MapNode, key: ScalarNode, node: Node) -> None:
         if (first := mapping.key_by_key.get(key.text)) is not None:
-            message = f"the key {key.text!r} stands here a second time"
+            message = f"the key {key.text!r} appears here a second time"
             self.problems.add(KEY_TWICE, key, message, f"the first is in line {first.line}")
             self.problems.note_gap(KEY_TWICE, first)
             return
@@ -330,7 +330,7 @@ class Complaint:
 
 _QUOTE_EXPRESSION = 'put the value in quotes: "${{ … }}"'
 _INDENT = (
-    "check the indentation: the keys of one map, and the dashes of one list, stand in a column"
+    "check the indentation: the keys of one map, and the dashes of one list, are in one column"
 )
 _QUOTE_TEXT = 'put the whole text in quotes: "… ${{ … }} …"; within { } and [ ] it needs them'
 _TEXT_IN_BRACKETS = re.compile(r"""[\[{:,]\s+[^\s'"\[\]{},][^,\[\]{}]*\$\{\{""")
@@ -341,12 +341,12 @@ _MAX_LINE = 2_000
 _TAB = "a tab in the indentation", "YAML is indented with spaces"
 _WORDS_BY_PROBLEM = {
     "mapping values are not allowed in this context": (
-        "a ':' stands where no key can be",
+        "a ':' where no key can be",
         'put text that holds ": " in quotes, and check the indentation',
     ),
     "could not find expected ':'": (
         "a key without its ':'",
-        "write `key: value`; a text of several lines needs a | behind its key",
+        "write `key: value`; a text of several lines needs a | after its key",
     ),
     "found unexpected end of stream": (
         "a text is opened with a quote that is never closed",
@@ -368,7 +368,7 @@ _WORDS_BY_PROBLEM = {
     ),
     "did not find expected node content": ("a value is missing here", _INDENT),
     "block sequence entries are not allowed in this context": (
-        "a '-' stands where no list can begin",
+        "a '-' where no list can begin",
         "begin the list on a line of its own",
     ),
     "did not find expected alphabetic or numeric character": (
@@ -385,12 +385,12 @@ _WORDS_BY_PROBLEM = {
         "put the text in quotes",
     ),
     "did not find expected comment or line break": (
-        "text stands behind the | or > that begins a text of several lines",
+        "text follows the | or > that begins a text of several lines",
         "begin the text in the next line, further to the right",
     ),
     "found a tab character that violates indentation": _TAB,
     "found a tab character where an indentation space is expected": _TAB,
-    "found unexpected ':'": ("a ':' stands inside of a text", "put the text in quotes"),
+    "found unexpected ':'": ("a ':' inside a text", "put the text in quotes"),
     "mapping keys are not allowed in this context": (
         "text cannot begin with '? '",
         "put the text in quotes",
@@ -400,7 +400,7 @@ _WORDS_BY_PROBLEM = {
         "close it, or double a quote that belongs to the text",
     ),
     "found an indentation indicator equal to 0": (
-        "a 0 stands behind the | or > that begins a text of several lines",
+        "a 0 follows the | or > that begins a text of several lines",
         "remove it: the first line says how far the text is indented",
     ),
     **dict.fromkeys(
@@ -432,7 +432,7 @@ def explain(
     if problem == "did not find expected key" and before.endswith(("'", '"')):
         hint = "put all of it in quotes, those in it doubled"
         return Complaint(position, "a text in quotes ends, and its line goes on", hint)
-    told = f"this is no YAML: {problem}" + (f" ({context})" if context else "")
+    told = f"this is not YAML: {problem}" + (f" ({context})" if context else "")
     message, hint = _WORDS_BY_PROBLEM.get(problem, (told, "put the text in quotes"))
     line = line[:_MAX_LINE]
     if ("opened" in message or "':'" in message) and _EXPRESSION_IN_BRACKETS.search(line):

@@ -128,7 +128,7 @@ class _Evaluation:
             if dict.__contains__(value, each):
                 return dict.__getitem__(value, each)
         if not tried:
-            raise Missing(f"{show(node)} is a map, and {describe(key)} is no key of it")
+            raise Missing(f"{show(node)} is a map, and {describe(key)} is not a key of it")
         names = [name for name in dict.__iter__(value) if type(name) is str]
         raise Missing(f"{show(node)} has no {tried[-1]!r}", did_you_mean(str(key), names))
 
@@ -140,7 +140,7 @@ class _Evaluation:
         limits = [None if limit is None else simplify_top(self.value(limit)) for limit in said]
         try:
             if bool in map(type, limits):
-                raise TypeError("a flag is no number of an item")
+                raise TypeError("a flag is not the number of an item")
             part = simplify_top(value)[slice(*limits)]
         except _FAILURES:
             message = "a slice needs whole numbers, and a step that is not 0"

@@ -79,7 +79,7 @@ _FOREIGN_SIGNS = (
     (re.compile(r"!(?!=)"), "!", "write `not`"),
     (re.compile(r"\?"), "?", "write `a if condition else b`"),
     (re.compile(r"(?<![=!<>])=(?!=)(?![^(]*\))"), "=", "write == to compare"),
-    (re.compile(r"\$"), "$", "names stand without $ inside the braces"),
+    (re.compile(r"\$"), "$", "names have no $ inside the braces"),
     (re.compile(r"\{\{"), "{{", "the braces of ${{ }} are all that an expression needs"),
     (re.compile(r"\{%"), "{%", "write `a if condition else b`, and `for_each` for a loop"),
     (re.compile(r"&"), "&", "write `and`"),
@@ -232,7 +232,7 @@ def _explain(complaint: str) -> Refused:
         hint = "remove it, or write what is missing in front of it; put a text in quotes"
         return Refused(BAD_EXPRESSION, f"there is {here} where {wanted} should be", hint)
     if complaint == "expected name or number":
-        return Refused(BAD_EXPRESSION, "a name is missing behind a dot", "as in inputs.NAME")
+        return Refused(BAD_EXPRESSION, "a name is missing after a dot", "as in inputs.NAME")
     return Refused(BAD_EXPRESSION, f"it cannot be read: {complaint}", "put a text in quotes")
 
 

@@ -40,7 +40,7 @@ def bring_together(left: Any, right: Any) -> tuple[Any, Any]:
         if kinds == {Decimal, Fraction}:
             for number in (left, right):
                 if type(number) is Decimal and not number.is_finite():
-                    raise Refused(BAD_VALUE, f"{describe(number)} is no fraction")
+                    raise Refused(BAD_VALUE, f"{describe(number)} is not a fraction")
             return Fraction(left), Fraction(right)
     elif not kinds.isdisjoint(_COLLECTIONS):
         ours, theirs = find_kinds([left]), find_kinds([right])
@@ -117,7 +117,7 @@ def _multiply(left: Any, right: Any) -> Any:
         check_size(bits=left.bit_length() + right.bit_length())
     for value, count in ((left, right), (right, left)):
         if isinstance(value, str | bytes | list | tuple) and isinstance(count, bool):
-            raise TypeError("a flag is no count")
+            raise TypeError("a flag is not a count")
         if isinstance(value, str | bytes) and isinstance(count, int):
             check_size(characters=len(value) * count)
         if isinstance(value, list | tuple) and isinstance(count, int):
@@ -135,7 +135,7 @@ def _power(base: Any, exponent: Any) -> Any:
         check_size(bits=bits * min(abs(exponent), MAX_BITS + 1))
     power = base**exponent
     if isinstance(power, complex):
-        raise Refused(BAD_VALUE, "a root of a negative number is no number")
+        raise Refused(BAD_VALUE, "a negative number has no real root")
     return power
 
 

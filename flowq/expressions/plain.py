@@ -366,7 +366,7 @@ class _Walk:
     def _as_json(self, value: Any) -> Any:
         kind = type(value)
         if kind is bytes:
-            raise Refused(BAD_VALUE, "bytes are no text", "let its job return text: data.decode()")
+            raise Refused(BAD_VALUE, "bytes are not text", "let its job return text: data.decode()")
         if kind not in _COLLECTIONS:
             return value if kind in _OF_JSON else str(value)
         self._count(value)

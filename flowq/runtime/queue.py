@@ -411,7 +411,7 @@ def _refuse_no_function(given: Any) -> None:
     if isinstance(given, str):
         if _may_be_a_name(given):
             return
-        what = "that is no name of a function"
+        what = "that is not the name of a function"
     elif callable(given) and not inspect.isclass(given):
         return
     else:

@@ -194,7 +194,7 @@ def _places(name: str, places: str) -> str:
             "it by `env:`, or write the command as a list"
         )
     if REFUSED in places:
-        raise UsageError("a value stands in the command where it could become code: `flowq check`")
+        raise UsageError("the command has a value where it could become code: `flowq check`")
     return places
 
 
@@ -369,7 +369,7 @@ def _start(arguments: list[str] | str, options: Mapping[str, Any]) -> subprocess
     """Start a program. Errors: _NotStarted."""
     program = arguments if isinstance(arguments, str) else arguments[0]
     if any("\0" in argument for argument in arguments):
-        raise _NotStarted(NOT_STARTED, "the character NUL cannot stand in a command")
+        raise _NotStarted(NOT_STARTED, "a command cannot contain the character NUL")
     if not program:
         raise _NotStarted(NOT_FOUND, "the first item, which names the program, is empty")
     if os.name == "nt" and program.lower().endswith((".bat", ".cmd")):
@@ -396,7 +396,7 @@ def _why_not_started(program: str, error: OSError) -> str:
             return f"there is no program {program!r} where the job runs; {hint}"
         return f"there is no program {program} where the job runs"
     if error.errno == errno.ENOEXEC:
-        return f"{program} is no program; a script begins with a line such as #!/bin/sh"
+        return f"{program} is not a program; a script begins with a line such as #!/bin/sh"
     if error.errno == errno.E2BIG:
         return "its arguments are too long: pass so much data in a file"
     if error.errno in (errno.EACCES, errno.EPERM):

@@ -102,7 +102,7 @@ class Reader(pickle.Unpickler):
             raise pickle.UnpicklingError("this process reads pickles without a limit")
         found = find_callable(name)
         if not isinstance(found, type) and not here.names(name):
-            raise here.refuse(name, "it is no class")
+            raise here.refuse(name, "it is not a class")
         return found
 
 
@@ -222,7 +222,7 @@ class _Scan:
         try:
             self._follow()
         except (ValueError, IndexError, KeyError, TypeError) as error:
-            raise pickle.UnpicklingError(f"this is no pickle: {error}") from None
+            raise pickle.UnpicklingError(f"this is not a pickle: {error}") from None
         return frozenset(self._changed)
 
     def _follow(self) -> None:
@@ -330,7 +330,7 @@ class _Scan:
         if called == _MADE_BY_ZONE_READER:
             return _Made("zoneinfo.ZoneInfo")
         if not isinstance(called, _Name):
-            raise _refuse("calls what is no class")
+            raise _refuse("calls something that is not a class")
         name = called.text
         if name in self._results:
             return self._results[name]

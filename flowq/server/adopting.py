@@ -101,7 +101,9 @@ def _find_named(source: Path) -> Path:
     for place in places:
         if _is_state(place):
             return place
-    raise NotFound(f"{source} is no state of flowq's, and there is none for a folder of that name")
+    raise NotFound(
+        f"{source} is not a state of flowq's, and there is none for a folder of that name"
+    )
 
 
 def _is_state(place: Path) -> bool:

@@ -30,7 +30,7 @@ PING_S = 30
 OLDEST = (6, 2)
 SCHEMES = ("redis", "rediss", "unix")
 SHAPES = (
-    "this is no URL of a server; write redis://HOST:PORT/DB, rediss://…, unix:///PATH, "
+    "this is not the URL of a server; write redis://HOST:PORT/DB, rediss://…, unix:///PATH, "
     "redis+sentinel://HOST:PORT,HOST:PORT/SERVICE/DB or redis+cluster://HOST:PORT,HOST:PORT"
 )
 

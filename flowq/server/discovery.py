@@ -187,6 +187,6 @@ def _hosts(parts: SplitResult, default_port: int) -> list[Address]:
     for text in parts.netloc.rpartition("@")[2].split(","):
         match = _HOST.fullmatch(text)
         if match is None:
-            raise ValueError(f"{text!r} is no HOST:PORT")
+            raise ValueError(f"{text!r} is not HOST:PORT")
         found.append((match["host"].strip("[]"), int(match["port"] or default_port)))
     return found

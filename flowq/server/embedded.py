@@ -321,7 +321,7 @@ def _end_refusing(state: Path) -> None:
     if FULL not in refusal and not refusal.startswith(BUSY):
         return
     if not endpoint.end_refusing() and FULL in endpoint.find_refusal():
-        raise ServerUnavailable(str(state), f"{NO_ROOM}, so it cannot be told to end; end some")
+        raise ServerUnavailable(str(state), f"{NO_ROOM}, so it cannot be told to end; close some")
 
 
 def _wait_a_little(state: Path) -> None:

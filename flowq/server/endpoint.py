@@ -273,7 +273,7 @@ class UnixEndpoint(Endpoint):
     def call(self, path: str | None = None) -> Connection:
         path = path or self.path
         if not private.is_own_socket(path):
-            raise FileNotFoundError(f"{path} is no socket of this user")
+            raise FileNotFoundError(f"{path} is not a socket of this user")
         connection = Connection(path)
         try:
             if not _serves(connection, self.at(DATA)):

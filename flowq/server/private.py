@@ -94,7 +94,7 @@ def _is_link(path: Path) -> Untrusted:
 
 
 def _is_no_file(path: Path) -> Untrusted:
-    return Untrusted(f"{path} is no regular file; {_REMOVE}")
+    return Untrusted(f"{path} is not a regular file; {_REMOVE}")
 
 
 def read(path: Path) -> bytes:
@@ -189,7 +189,7 @@ def check_folder(folder: Path) -> None:
     if stat.S_ISLNK(status.st_mode):
         raise _is_link(folder)
     if not stat.S_ISDIR(status.st_mode):
-        raise Untrusted(f"{folder} is no folder; {_REMOVE}")
+        raise Untrusted(f"{folder} is not a folder; {_REMOVE}")
     if not hasattr(os, "geteuid"):
         return  # on Windows, `mkdir` of a recent Python has made it private
     _check_owner(status, folder)
@@ -265,4 +265,4 @@ def remove_socket(path: Path) -> None:
     if is_own_socket(path):
         os.unlink(path)
     elif os.path.lexists(path):
-        raise Untrusted(f"{path} is no socket of flowq's; {_REMOVE}")
+        raise Untrusted(f"{path} is not a socket of flowq's; {_REMOVE}")

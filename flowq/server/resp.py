@@ -100,7 +100,7 @@ class Connection:
         line = self._file.readline(LONGEST_LINE_BYTES)
         kind, rest = line[:1], line[1:-2]
         if depth > DEEPEST or kind not in b"+-:$*":
-            raise NotOurs("what listens there is no Redis")
+            raise NotOurs("what listens there is not Redis")
         if not line.endswith(b"\r\n"):
             raise ConnectionResetError("the server hung up")
         if kind == b"-":
@@ -110,7 +110,7 @@ class Connection:
         try:
             size = int(rest)
         except ValueError:
-            raise NotOurs("what listens there is no Redis") from None
+            raise NotOurs("what listens there is not Redis") from None
         if kind == b":" or size < 0:
             return size if kind == b":" else None
         if kind == b"$":
@@ -119,7 +119,7 @@ class Connection:
 
     def _read_text(self, size_bytes: int) -> bytes:
         if size_bytes > LONGEST_TEXT_BYTES:
-            raise NotOurs("what listens there is no Redis")
+            raise NotOurs("what listens there is not Redis")
         text = self._file.read(size_bytes + 2)
         if len(text) < size_bytes + 2:
             raise ConnectionResetError("the server hung up")

@@ -239,7 +239,7 @@ def explain(error: OSError, state: Path) -> str:
         return str(error)
     place = error.filename if error.filename is not None else state
     if isinstance(error, FileExistsError | NotADirectoryError):
-        return f"{place} is no folder; remove it, or {OTHER_PLACE}"
+        return f"{place} is not a folder; remove it, or {OTHER_PLACE}"
     return f"{error.strerror or error}: {place}; {OTHER_PLACE}"
 
 

@@ -116,7 +116,7 @@ def read_message(data: bytes) -> tuple[str, Any]:
     if kind != "died":
         return kind, text
     if not text.removeprefix("-").isdecimal() or len(text) > _MAX_DIGITS:
-        raise BadMessage("its exit code is no number")
+        raise BadMessage("its exit code is not a number")
     return kind, int(text)
 
 
@@ -127,7 +127,7 @@ def read_secrets(data: bytes) -> list[str]:
     except (ValueError, RecursionError):
         values = None
     if not isinstance(values, list) or not all(type(each) is str for each in values):
-        raise BadMessage("its secrets are no list of texts")
+        raise BadMessage("its secrets are not a list of texts")
     return values
 
 
@@ -153,7 +153,7 @@ def _read_ends(data: bytes, at: int, *, is_whole: bool) -> list[End]:
             status, how, field = _WORDS[words]
             are_instants = 0 <= started_at <= MAX_INSTANT and 0 <= ended_at <= MAX_INSTANT
             if not (are_instants and _is_ttl(ttl)):
-                raise BadMessage("its instants, or its time to live, are no numbers")
+                raise BadMessage("its instants, or its time to live, are not numbers")
             if len(rest) != _REST:
                 raise BadMessage("it has more texts, or fewer")
             if not _is_code(rest[_CODE]):

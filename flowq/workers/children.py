@@ -377,7 +377,7 @@ class Pool:
         except (EOFError, ConnectionError):  # a reset: it closed its end with unread messages
             self._remove_dead(child)
         except (OSError, BadMessage) as error:  # what follows cannot be trusted either
-            self.kill(child, f"it sent what is no message of flowq's: {error}")
+            self.kill(child, f"it sent something that is not a message of flowq's: {error}")
             child.process.kill()
             self._remove_dead(child)
         else:
@@ -443,7 +443,9 @@ class Pool:
         try:
             ends = read_kept(child.shared.read_kept())
         except BadMessage as error:
-            log.warning("child %d has stored what is no report: %s", child.process.pid, error)
+            log.warning(
+                "child %d has stored something that is not a report: %s", child.process.pid, error
+            )
             return
         self._take_ends(child, [end for end in ends if end.number in child.claims])
 

@@ -262,7 +262,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--results-ttl", dest="default_result_ttl", type=int, help="seconds; -1 for ever")
     add("--job-class", help="a subclass of flowq.Job: package.module.Name")
     add("--dequeue-strategy", choices=["default", "round_robin", "random"], help="as RQ's")
-    add("--logging-level", help="how much the worker says of itself")
+    add("--logging-level", help="how much the worker logs about itself")
     add("--log-format", help="a pattern of Python's logging, or json")
     add("--date-format", help="a pattern of time.strftime")
     add("--quiet", action="store_true", default=None, help="say less")

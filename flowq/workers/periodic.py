@@ -154,7 +154,7 @@ class PeriodicWork:
         self._steps = made.steps
         for found in made.findings:
             job = {"job_id": found.job_id}
-            log.warning("job %s was %s unnoticed; put right", found.job_id, found.what, extra=job)
+            log.warning("job %s was %s unnoticed; repaired", found.job_id, found.what, extra=job)
             self._has_queued = True
         for failure in made.failures:
             raise failure

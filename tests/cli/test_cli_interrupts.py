@@ -240,7 +240,7 @@ def test_killed_workers_are_replaced_and_the_run_succeeds(
 
     stdout, stderr = door.communicate(timeout=40)
 
-    assert "the workers are gone (SIGKILL); starting others" in stderr
+    assert "the workers have ended (SIGKILL); starting others" in stderr
     assert door.returncode == 0, stdout + stderr
 
 

@@ -75,7 +75,7 @@ def test_mistakes_have_an_exit_code_and_a_sentence_and_leave_nothing_behind(
         ("wip", "no job is being executed\n"),
         ("wip --watch", "no job is being executed\n"),
         ("workers", "no workers\n"),
-        ("doctor", "nothing to put right\n"),
+        ("doctor", "nothing to repair\n"),
         ("doctor --uninstall", "nothing to remove\n"),
         ("worker --burst", ""),
     ],
@@ -141,7 +141,10 @@ def test_a_graph_is_drawn_in_each_format_and_to_files_by_their_ending(
 def test_an_ending_that_stands_for_no_format_is_refused_and_nothing_written(
     call: Call, folder: Path
 ) -> None:
-    for name, said in (("s.pdf", "the ending '.pdf' stands for no format"), ("s", "no ending")):
+    for name, said in (
+        ("s.pdf", "the ending '.pdf' is not a known format"),
+        ("s", "its ending names no format"),
+    ):
         done = call("graph", "sandwich.yaml", "-o", str(folder / name))
         assert done.code == 2
         assert said in done.err

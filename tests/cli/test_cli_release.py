@@ -75,7 +75,7 @@ def test_who_watches_a_held_run_hears_that_it_is_held(flowq: Flowq) -> None:
     run_id = flowq("run", ASK, "--hold").stdout.strip()
     watching = flowq.start("watch", run_id)
     assert watching.stderr is not None
-    held = f"flowq: the run is held; let it go with: flowq release {run_id}\n"
+    held = f"flowq: the run is held; release it with: flowq release {run_id}\n"
     assert any(line.endswith(held.removeprefix("flowq: ")) for line in watching.stderr)
 
 

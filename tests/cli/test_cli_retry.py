@@ -77,7 +77,7 @@ def test_doctor_puts_right_what_ended_unnoticed(
     call: Call, connection: Redis, redis_url: str
 ) -> None:
     url = ("--redis-url", redis_url)
-    assert "nothing to put right" in call("doctor", *url).out
+    assert "nothing to repair" in call("doctor", *url).out
 
     queue = Queue(connection=connection)
     report = queue.enqueue("time.time", deferred=True, job_id="report")
@@ -86,6 +86,6 @@ def test_doctor_puts_right_what_ended_unnoticed(
     RQJob.fetch("count", connection).delete()
 
     said = call("doctor", *url).out
-    assert "count was deleted; report does not wait for it any more\nput right: 1\n" in said
+    assert "count was deleted; report does not wait for it any more\nrepaired: 1\n" in said
     assert report.is_queued
     assert "warning: the server keeps nothing on disk" in said

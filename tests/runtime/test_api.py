@@ -146,7 +146,7 @@ def test_a_timeout_says_what_the_run_waits_for() -> None:
     assert time.monotonic() - began < 5
     assert isinstance(late.value, flowq.RunNotEnded)
     assert "no worker listens on default; start one: flowq worker default" in late.value.waits_for
-    with pytest.raises(flowq.UsageError, match="is no duration"):
+    with pytest.raises(flowq.UsageError, match="is not a duration"):
         run.wait("soon")
 
 
@@ -283,7 +283,7 @@ def test_what_selects_no_run_by_mistake_is_refused() -> None:
         flowq.runs(state="done")
     with pytest.raises(flowq.UsageError, match="has no time zone"):
         flowq.runs(since=datetime(2026, 1, 1))  # noqa: DTZ001
-    with pytest.raises(flowq.UsageError, match="since 'yesterday' is no duration"):
+    with pytest.raises(flowq.UsageError, match="since 'yesterday' is not a duration"):
         flowq.runs(since="yesterday")
 
 

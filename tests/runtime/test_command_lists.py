@@ -142,11 +142,11 @@ def test_what_cannot_be_started_is_told_in_one_sentence_with_the_code_of_a_shell
     file.write_text("echo no first line\n")
     assert refusal("./tool") == (
         126,
-        "./tool is no program; a script begins with a line such as #!/bin/sh",
+        "./tool is not a program; a script begins with a line such as #!/bin/sh",
     )
     assert refusal("./tool/inner")[0] == 127
     assert refusal("true", "x" * 5_000_000)[1].startswith("its arguments are too long")
-    assert refusal("true", "a\0b")[1] == "the character NUL cannot stand in a command"
+    assert refusal("true", "a\0b")[1] == "a command cannot contain the character NUL"
     assert refusal("")[0] == 127
 
 

@@ -118,7 +118,7 @@ def test_only_functions_are_decorated(thing: Any) -> None:
     ("options", "words"),
     [
         ({"time_out": 3}, "did you mean 'timeout'"),
-        ({"timeout": "soon"}, "timeout 'soon' is no duration"),
+        ({"timeout": "soon"}, "timeout 'soon' is not a duration"),
         ({"retries": "x"}, "retries must be a whole number"),
     ],
 )
@@ -202,7 +202,7 @@ def test_functions_that_workers_cannot_import_are_refused(connection: redis.Redi
         return 1
 
     assert nested() == 1
-    with pytest.raises(flowq.UsageError, match="nested is defined inside of test_functions_that"):
+    with pytest.raises(flowq.UsageError, match="nested is defined inside test_functions_that"):
         nested.enqueue()
     assert connection.dbsize() == 0
 

@@ -73,7 +73,10 @@ def test_a_job_that_is_executed_again_submits_no_second_run(
 
 @pytest.mark.parametrize(
     ("workflow", "says"),
-    [(Workflow("demo", JOBS, INPUTS), "has no schedule"), (scheduled("every day"), "is no cron")],
+    [
+        (Workflow("demo", JOBS, INPUTS), "has no schedule"),
+        (scheduled("every day"), "is not a cron"),
+    ],
 )
 def test_what_cannot_be_scheduled_is_refused(
     workflow: Workflow, says: str, connection: Redis

@@ -33,7 +33,7 @@ def test_a_file_that_is_a_link_is_refused_with_one_sentence(
     private.make_folder(place.parent)
     place.unlink(missing_ok=True)
     place.symlink_to(victim)
-    with pytest.raises(ServerUnavailable, match=r"symbolic link|is no socket") as told:
+    with pytest.raises(ServerUnavailable, match=r"symbolic link|is not a socket") as told:
         server.ensure()
     assert Path(name).name in str(told.value)
     assert "\n" not in str(told.value)
@@ -120,7 +120,7 @@ def test_a_pipe_or_a_folder_in_the_place_of_a_file_does_not_hang(
     place = state.open_state().path
     for name in ("door.lock", "server.log"):
         make(place / name)
-        with pytest.raises(StateUnusable, match=f"{name} is no regular file"):
+        with pytest.raises(StateUnusable, match=f"{name} is not a regular file"):
             server.ensure()
         (place / name).rename(place / f"{name}.away")
 
@@ -139,7 +139,7 @@ def test_nothing_but_a_socket_of_ours_is_removed_wherever_it_is_said_to_be(
         found.path = str(path)
         found.discard()
     assert (inside / "server.sock").read_text() == "text"
-    with pytest.raises(private.Untrusted, match="is no socket"):
+    with pytest.raises(private.Untrusted, match="is not a socket"):
         private.remove_socket(victim)
 
 
@@ -150,7 +150,7 @@ def test_a_foreign_server_at_the_place_of_the_socket_is_not_used(project: Path) 
         found = server.find()
         assert found is not None
         assert not found.is_running
-        with pytest.raises(ServerUnavailable, match=r"server\.sock is no socket of flowq's"):
+        with pytest.raises(ServerUnavailable, match=r"server\.sock is not a socket of flowq's"):
             server.ensure()
         assert foreign.is_running
         (place / "server.sock").unlink()

@@ -206,11 +206,11 @@ def test_a_file_in_the_place_of_a_folder_gives_one_sentence(
     for place in (home, home / "flowq", state.find().path):
         place.parent.mkdir(exist_ok=True)
         place.write_text("")
-        with pytest.raises(StateUnusable, match="is no folder"):
+        with pytest.raises(StateUnusable, match="is not a folder"):
             server.ensure()
         place.unlink()
     monkeypatch.setenv("XDG_STATE_HOME", str(victim / "below"))
-    with pytest.raises(StateUnusable, match="is no folder"):
+    with pytest.raises(StateUnusable, match="is not a folder"):
         server.ensure()
 
 
@@ -479,7 +479,7 @@ def test_what_has_links_in_it_is_not_adopted(
     with pytest.raises(adopting.NotFound, match="there is nothing to adopt here"):
         adopting.find_adoptable()
     (project / "data").mkdir()  # of the project's own
-    with pytest.raises(adopting.NotFound, match="is no state of flowq's"):
+    with pytest.raises(adopting.NotFound, match="is not a state of flowq's"):
         adopting.find_adoptable(project)
 
 

@@ -124,8 +124,8 @@ def test_what_is_no_url_is_told_with_the_shapes_that_are(url: str) -> None:
     [
         ("redis+sentinel://host:26379", "the name of the service is missing"),
         ("redis+sentinel://host:26379/flows/two", "the name of the service is missing"),
-        ("redis+sentinel://one:x,two/flows", "'one:x' is no HOST:PORT"),
-        ("redis+sentinel:///flows", "'' is no HOST:PORT"),
+        ("redis+sentinel://one:x,two/flows", "'one:x' is not HOST:PORT"),
+        ("redis+sentinel:///flows", "'' is not HOST:PORT"),
         ("redis+cluster://host/2", "a cluster has no databases"),
         ("redis+sentinel://host/a?socket_timeout=x", "Invalid value for 'socket_timeout'"),
     ],

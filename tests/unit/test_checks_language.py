@@ -366,11 +366,11 @@ def test_a_group_is_made_of_a_list(kind: Any, is_right: bool) -> None:
 @pytest.mark.parametrize(
     ("items", "told"),
     [
-        ("${{ 3 }}", "the number 3, and no list"),
-        ("${{ [1, 2] | len }}", "the number 2, and no list"),
-        ("${{ 'abc' }}", "the text 'abc', and no list"),
-        ("${{ {'a': 1} }}", "a map of 1, and no list"),
-        ("${{ none }}", "none, and no list"),
+        ("${{ 3 }}", "the number 3, not a list"),
+        ("${{ [1, 2] | len }}", "the number 2, not a list"),
+        ("${{ 'abc' }}", "the text 'abc', not a list"),
+        ("${{ {'a': 1} }}", "a map of 1, not a list"),
+        ("${{ none }}", "none, not a list"),
         ("${{ run.id }}", "run.id, which is text"),
         ("${{ jobs.list.status }}", "jobs.list.status, which is text"),
         ("${{ jobs.list.exit_code }}", "jobs.list.exit_code, which is a number"),

@@ -196,7 +196,7 @@ def test_values_of_results_work_in_expressions(source: str, expected: Any) -> No
         ("@day1 + 1", "+ does not work with the date 2026-01-01 and the number 1"),
         ("@day1.year", "of which nothing can be read here"),
         ("@bytes % 1", "% does not format texts"),
-        ("@bytes ~ 'x'", "bytes are no text"),
+        ("@bytes ~ 'x'", "bytes are not text"),
         ("'x' ~ @huge", "a number of so many digits has no text"),
         ("@path / 'x'", "/ does not work with"),
         ("@none.x", "is none, and that has no 'x'"),

@@ -103,7 +103,7 @@ def test_text_without_an_expression_refers_to_nothing() -> None:
         ("inputs.flag ? 1 : 2", "FQ301", "a if condition else b"),
         ("inputs.size = 3", "FQ301", "=="),
         ("inputs.size === 3", "FQ301", "=="),
-        ("$inputs.size", "FQ301", "without $"),
+        ("$inputs.size", "FQ301", "have no $"),
         ("inputs.size +", "FQ301", ""),
         ("inputs.size inputs.name", "FQ301", ""),
         ("'open", "FQ301", ""),
@@ -236,7 +236,7 @@ def test_dollars_escape() -> None:
         ("'%d' % 3", "does not format"),
         ("{1: 2}", "keys of a map"),
         ("jobs.when.result + 1", "+ does not work with the date 2026-01-02 and the number 1"),
-        ("(0 - 8) ** 0.5", "root of a negative"),
+        ("(0 - 8) ** 0.5", "a negative number has no real root"),
     ],
 )
 def test_an_error_quotes_the_expression_and_says_which_part(source: str, part: str) -> None:
@@ -258,7 +258,7 @@ def test_an_error_quotes_the_expression_and_says_which_part(source: str, part: s
         ("(1", "it ends too early", "missing at its end"),
         (")", "there is ) where a value should be", "remove it"),
         ("{'a' 1}", "there is a number where : should be", "remove it"),
-        ("inputs.", "a name is missing behind a dot", "inputs.NAME"),
+        ("inputs.", "a name is missing after a dot", "inputs.NAME"),
         ("'abc", "a text is opened with ' and not closed", "close it"),
         ("{{ inputs.size }}", "{{ has no meaning", "braces"),
         ("{% if inputs.size %}", "{% has no meaning", "for_each"),

@@ -101,7 +101,7 @@ def test_a_pipe_is_refused_and_standard_input_named(tmp_path: Path) -> None:
     if not hasattr(os, "mkfifo"):
         pytest.skip("this platform has no named pipes")
     os.mkfifo(tmp_path / "pipe.yaml")
-    with pytest.raises(WorkflowNotFound, match="it is a pipe, and no file; - reads one from"):
+    with pytest.raises(WorkflowNotFound, match="it is a pipe, not a file; - reads one from"):
         load(str(tmp_path / "pipe.yaml"))
 
 

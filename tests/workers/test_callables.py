@@ -92,7 +92,7 @@ def test_a_plain_queue_takes_the_same_names(queue: Queue, drain: Drain, path: st
     ("function", "words"),
     [
         (callable_jobs.nameless, "a lambda has no name that workers could import"),
-        (callable_jobs.without_name, "inner is defined inside of undecorated, where workers"),
+        (callable_jobs.without_name, "inner is defined inside undecorated, where workers"),
         ("callable_jobs.missing", "module 'callable_jobs' has no attribute 'missing'"),
         ("nowhere.missing", "No module named 'nowhere'"),
         ("callable_jobs.constant", "'int' object is not callable"),

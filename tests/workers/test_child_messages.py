@@ -161,7 +161,7 @@ def test_a_job_that_talks_to_the_supervisor_is_failed_and_nothing_of_it_is_loade
         # The job may have ended before the supervisor has read what it had sent.
         assert job.get_status() in ("failed", "finished")
         assert result is not None
-        assert "no message of flowq's" in (result.exc_string or "no message of flowq's")
+        assert "not a message of flowq's" in (result.exc_string or "not a message of flowq's")
     assert "exit code 7" in str(dead.latest_result().exc_string)  # type: ignore[union-attr]
     assert {job.get_status() for job in good} == {"finished"}
     assert not queue.started_job_registry.get_job_ids(cleanup=False)
