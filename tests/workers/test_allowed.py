@@ -295,7 +295,7 @@ def test_nothing_in_flowq_finds_code_or_reads_pickles_of_jobs_in_another_way() -
         for words in ("pickle.load", "import_attribute", "Unpickler(", "cloudpickle", "dill")
         if words in path.read_text("utf-8")
     }
-    # In workers a child reads what its supervisor sends. Exception handlers are named by the operator.
+    # In workers a child reads what its supervisor sends, and finds the handlers that options name.
     assert reading == {
         "runtime/unpickling.py",
         "workers/child/execute.py",
