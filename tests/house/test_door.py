@@ -12,7 +12,7 @@ import redis
 
 import flowq
 import flowq as rq
-from flowq import errors
+from flowq import aio, errors
 
 ROOT = Path(__file__).parents[2]
 
@@ -74,7 +74,7 @@ def test_every_name_of_the_door_opens(name: str) -> None:
 
 PAGE = (ROOT / "docs" / "api.md").read_text("utf-8")
 ROW = re.compile(r"^\| `(\w+)(?:\(.*?\))?` \| (.+) \|$", re.MULTILINE)
-NAMES, METHODS = (ROW.findall(part) for part in PAGE.split("## A run\n"))
+NAMES, METHODS, AWAITED = map(ROW.findall, re.split("## A run\n|## With asyncio\n", PAGE))
 
 
 def test_the_page_of_names_has_each_public_name_once_and_no_other() -> None:
@@ -86,6 +86,15 @@ def test_the_page_of_names_has_the_methods_of_a_run_as_they_are() -> None:
     assert len(METHODS) > 15
     for name, _ in METHODS:
         assert getattr(flowq.Run, name).__doc__, name
+
+
+def test_the_page_of_names_has_those_that_are_awaited() -> None:
+    assert sorted(dict(AWAITED)) == sorted(aio.__all__)
+
+
+def test_what_is_awaited_has_the_methods_of_a_run_that_others_have() -> None:
+    there = {name for name in vars(aio.Run) if not name.startswith("_")}
+    assert {name for name, _ in METHODS} - there == {"report"}
 
 
 def test_names_that_are_not_there_are_said_as_python_says_them() -> None:

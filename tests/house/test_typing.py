@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import flowq
 from flowq.functions import OPTION_NAMES
 
 ROOT = Path(__file__).parents[2]
@@ -50,6 +51,12 @@ def errors(said: str, name: str) -> set[int]:
 @pytest.mark.parametrize("name", ["accepted.py", "readme_example.py"])
 def test_what_is_right_is_accepted(said: str, name: str) -> None:
     assert not errors(said, name), said
+
+
+def test_every_public_name_is_accepted() -> None:
+    text = (TYPING / "accepted.py").read_text("utf-8")
+    used = set(re.findall(r"\bflowq\.(\w+)", text))
+    assert set(flowq.__all__) <= used, f"add to {TYPING / 'accepted.py'}"
 
 
 def test_what_is_wrong_is_refused(said: str) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from datetime import timedelta
-from typing import assert_type
+from pathlib import Path
+from typing import Any, assert_type
 
 from redis import Redis
+from redis.asyncio import Redis as AsyncRedis
 
 import flowq
+from flowq import aio
 
 queue = flowq.Queue(connection=flowq.connect())
 queue = flowq.Queue(connection=Redis())
@@ -55,3 +58,97 @@ assert_type(report.open("a"), AbstractContextManager[flowq.Job])
 assert_type(plain.map(["a", "b"], blocks=future), list[flowq.Job])
 with report.open(title="a") as opened:
     assert_type(opened, flowq.Job)
+
+# Workflows and runs: every public name, as a program uses it.
+
+flow = flowq.Workflow("count", inputs={"n": 2})
+
+
+@flow.job
+def count(n: int = flow.inputs.n) -> list[int]:
+    """Count."""
+    return list(range(n))
+
+
+loaded = flowq.load("file.yaml")
+assert_type(flow.submit(n=3), flowq.Run)
+assert_type(flow.run(n=3), flowq.Run)
+assert_type(flowq.submit(flow, {"n": 3}, connection="redis://localhost"), flowq.Run)
+assert_type(flowq.submit(Path("file.yaml")), flowq.Run)
+run = assert_type(flowq.run(loaded, timeout="10m"), flowq.Run)
+assert_type(flowq.runs(state="failed", since=timedelta(days=1), limit=3), list[flowq.Run])
+assert_type(flowq.get_run(run.id), flowq.Run)
+assert_type(run.wait(3), flowq.RunStatus)
+assert_type(run.status().jobs["count"], flowq.JobStatus)
+assert_type(run.record(), flowq.RunRecord)
+assert_type(run.result("count"), Any)
+assert_type(run.outputs(), dict[str, Any])
+assert_type(run.cancel(), list[str])
+assert_type(run.retry("count"), tuple[str, ...])
+assert_type(run.approve("count", {"n": 1}, note="fine"), bool)
+assert_type(run.reject("count", "no"), bool)
+with flowq.local(workers=2) as place:
+    assert_type(place, flowq.Local)
+    assert_type(place.url, str)
+try:
+    run.wait(1)
+except flowq.RunNotEnded as late:
+    assert_type(late.waits_for, str)
+except flowq.RunFailed as failed:
+    assert_type(failed.errors, dict[str, str])
+except flowq.WorkflowInvalid as invalid:
+    assert_type(invalid.problems, tuple[flowq.Problem, ...])
+assert_type(flowq.current_future("name"), flowq.Job)
+assert_type(flowq.get_future("id", Redis()), flowq.Job)
+assert_type(flowq.Problem("FQ101", "text").where, flowq.Where | None)
+flowq.Worker(["default"], connection=Redis())
+flowq.Retry(max=3)
+flowq.Edge(future)
+
+
+async def asynchronous(client: AsyncRedis) -> None:
+    """Use flowq.aio."""
+    submitted = await aio.submit(flow, {"n": 3}, connection=client)
+    assert_type(submitted, aio.Run)
+    assert_type(await submitted.wait("1m"), flowq.RunStatus)
+    assert_type(await submitted.result("count"), Any)
+    async for event in submitted.events():
+        assert_type(event.state, str)
+    job = await aio.Queue(connection=client).enqueue("math.factorial", 3, deferred=True)
+    assert_type(job, aio.Job)
+    assert_type(await job.release(), bool)
+    assert_type(await aio.runs(connection=client), list[aio.Run])
+
+
+# The names that are not used above.
+NAMES = (
+    flowq.Callback,
+    flowq.CycleError,
+    flowq.DoNotRetry,
+    flowq.FlowqError,
+    flowq.FutureAlreadyStarted,
+    flowq.FutureEnded,
+    flowq.JobIdTaken,
+    flowq.JobNotFound,
+    flowq.MultiprocessingWorker,
+    flowq.NewerFormat,
+    flowq.NotAFutureJob,
+    flowq.NotAllowed,
+    flowq.NotFound,
+    flowq.NotOpen,
+    flowq.RetryLater,
+    flowq.RunNotFound,
+    flowq.SecretInResult,
+    flowq.ServerUnavailable,
+    flowq.ShellFailed,
+    flowq.StateUnusable,
+    flowq.TooManyItems,
+    flowq.Unserializable,
+    flowq.Unsupported,
+    flowq.UsageError,
+    flowq.WIPRegistry,
+    flowq.WorkflowNotFound,
+    flowq.WrongState,
+    flowq.__version__,
+    flowq.get_current_job,
+)

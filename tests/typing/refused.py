@@ -25,3 +25,7 @@ plain.options(timeout=3).enqueue(5)  # refused
 plain.options(colour="red")  # refused
 report.open(5)  # refused
 plain("a", "b")  # refused
+flowq.submit(3)  # refused
+flowq.run("file.yaml", wait=True)  # refused
+flowq.runs(state=1)  # refused
+flowq.local(workers="two")  # refused
