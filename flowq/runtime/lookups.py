@@ -181,12 +181,10 @@ def _status(job_id: str, _: str, connection: Redis) -> str | None:
         return _shown(_read_outcomes([job_id], connection)[0])
     items = _read_outcomes(list_items(job_id, connection), connection)
     made = "finished" if complete[1] else _read_outcomes([job_id], connection)[0]
-    return group_state((_as_item(outcome) for outcome in items), _shown(made) or "deferred")
-
-
-def _as_item(outcome: str | None) -> str:
-    """Return the state of an item as `group_state` takes it."""
-    return TOLERATED if outcome == TOLERATED else _shown(outcome) or "deferred"
+    states = (
+        TOLERATED if outcome == TOLERATED else _shown(outcome) or "deferred" for outcome in items
+    )
+    return group_state(states, _shown(made) or "deferred")
 
 
 def _shown(outcome: str | None) -> str | None:

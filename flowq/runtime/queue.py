@@ -402,14 +402,10 @@ def call_add(
 
 
 @lru_cache(maxsize=1024)
-def _may_be_a_name(given: str) -> bool:
-    return given.split() == [given]
-
-
 def _refuse_no_function(given: Any) -> None:
     """Raise UsageError unless the value can be a function or the name of one."""
     if isinstance(given, str):
-        if _may_be_a_name(given):
+        if given.split() == [given]:  # one word may be a name
             return
         what = "that is not the name of a function"
     elif callable(given) and not inspect.isclass(given):

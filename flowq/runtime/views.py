@@ -152,7 +152,8 @@ class _Viewer:
             return self._text(str.__str__(value))
         elif isinstance(value, bool | int | float):
             return self._number(float(value) if isinstance(value, float) else int(value))
-        elif _is_numpy_scalar(value):
+        elif type(value).__module__ == "numpy" and getattr(value, "shape", None) == ():
+            # A scalar of numpy, known by the module's name, so that numpy is not imported for this.
             return self.whole(value.item(), depth + 1)
         return self._stranger(value)
 
@@ -212,11 +213,6 @@ class _Viewer:
             if (length := _length(value)) is not None:
                 shown["length"] = length
         return {MARK: shown}
-
-
-def _is_numpy_scalar(value: Any) -> bool:
-    # By the module's name, so that numpy is not imported for this.
-    return type(value).__module__ == "numpy" and getattr(value, "shape", None) == ()
 
 
 def _length(value: Any) -> int | None:
