@@ -14,7 +14,7 @@ from flowq._version import __version__
 if TYPE_CHECKING:  # what `__getattr__` resolves, for the type checker
     from rq import Callback, Retry, get_current_job
 
-    from flowq.api import Workflow, get_run, load, run, runs, submit
+    from flowq.api import Workflow, events, get_run, load, run, runs, submit
     from flowq.client import Run
     from flowq.errors import (
         CycleError,
@@ -47,11 +47,14 @@ if TYPE_CHECKING:  # what `__getattr__` resolves, for the type checker
         WorkflowNotFound,
         WrongState,
     )
+    from flowq.event import Event, EventError
     from flowq.functions import connect, deferred, job
     from flowq.local_server import Local, local
+    from flowq.reports import Progress
     from flowq.runtime.futures import current_future, get_future
     from flowq.runtime.holds import Edge
     from flowq.runtime.job import Job, release_job
+    from flowq.runtime.progress import progress
     from flowq.runtime.queue import Queue
     from flowq.runtime.wip import WIPRegistry
     from flowq.status import JobStatus, RunRecord, RunStatus
@@ -62,6 +65,8 @@ __all__ = [
     "CycleError",
     "DoNotRetry",
     "Edge",
+    "Event",
+    "EventError",
     "FlowqError",
     "FutureAlreadyStarted",
     "FutureEnded",
@@ -77,6 +82,7 @@ __all__ = [
     "NotFound",
     "NotOpen",
     "Problem",
+    "Progress",
     "Queue",
     "Retry",
     "RetryLater",
@@ -105,12 +111,14 @@ __all__ = [
     "connect",
     "current_future",
     "deferred",
+    "events",
     "get_current_job",
     "get_future",
     "get_run",
     "job",
     "load",
     "local",
+    "progress",
     "release_job",
     "run",
     "runs",
@@ -119,10 +127,13 @@ __all__ = [
 
 _MODULE_BY_NAME = {
     "Edge": "flowq.runtime.holds",
+    "Event": "flowq.event",
+    "EventError": "flowq.event",
     "Job": "flowq.runtime.job",
     "JobStatus": "flowq.status",
     "Local": "flowq.local_server",
     "MultiprocessingWorker": "flowq.workers",
+    "Progress": "flowq.reports",
     "Queue": "flowq.runtime.queue",
     "Run": "flowq.client",
     "RunRecord": "flowq.status",
@@ -135,9 +146,11 @@ _MODULE_BY_NAME = {
     "get_future": "flowq.runtime.futures",
     "get_run": "flowq.api",
     "deferred": "flowq.functions",
+    "events": "flowq.api",
     "job": "flowq.functions",
     "load": "flowq.api",
     "local": "flowq.local_server",
+    "progress": "flowq.runtime.progress",
     "release_job": "flowq.runtime.job",
     "run": "flowq.api",
     "runs": "flowq.api",

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from redis import Redis
 
     from flowq.client import Run
+    from flowq.event import Event
     from flowq.plan import Plan
     from flowq.spec import Workflow as Spec
 
@@ -172,6 +173,41 @@ def runs(
         found, limit, state=state, workflow=workflow, since=_read_since(since)
     )
     return [client.Run(record.run_id, found) for record in records]
+
+
+def events(
+    run: Run | str | None = None,
+    *,
+    after: Event | str | None = None,
+    follow: bool = False,
+    connection: Redis | str | None = None,
+) -> Iterator[Event]:
+    """Yield the events of a run, or of all runs that the server has, the oldest first.
+
+        for event in flowq.events(run, follow=True):
+            print(event.at, event.name, event.event)
+
+    Each event is given once, and has a position, its `id`: with `after`, reading goes on behind
+    it, in any process. The events of a run are kept as long as the run, so none are lost between.
+    Of the events of a job's progress only the newest is kept. A lost connection is made again, for
+    up to 30 s (`FLOWQ_PATIENCE`).
+
+    Args:
+        run: a run, or its whole id; None for all runs. Then events come at least 0.1 s late.
+        after: an event or its id; None for the beginning; "now" for what happens from now on.
+        follow: wait for further events, until the run has ended; with all runs for ever.
+        connection: a client or a URL; the default is that of the run, else as for `submit`.
+
+    Errors: UsageError for a position that is none, and if no connection is found, at once;
+    RunNotFound, also if the run is removed meanwhile; ServerUnavailable for a URL; redis-py's
+    errors if the server is away for longer.
+    """
+    from flowq.runtime import event_log  # noqa: PLC0415 - imports RQ
+
+    run_id = run if isinstance(run, str | None) else run.run_id
+    if connection is None and not isinstance(run, str | None):
+        connection = run.connection
+    return event_log.read(run_id, get_connection(connection), after=after, is_following=follow)
 
 
 def _read_since(since: datetime | timedelta | str | None) -> datetime | None:

@@ -25,9 +25,10 @@ from rq.utils import as_text
 
 from flowq import observing, runtime
 from flowq.errors import NotFound, RunNotFound, ServerUnavailable
+from flowq.event import Event as RunEvent
 from flowq.nearest import did_you_mean
 from flowq.render.groups import by_declaration, count_ends
-from flowq.runtime import keys, runs
+from flowq.runtime import event_log, keys, runs
 from flowq.runtime.connections import Outage, pause
 from flowq.runtime.listening import count_left_alone, find_hosts, find_unattended, list_queues
 from flowq.runtime.maintenance import Finding
@@ -296,6 +297,16 @@ class Run:
         server is unavailable for longer than `MAX_WAIT_S`; errors of `while_away`.
         """
         return observing.observe(self.run_id, self.connection, poll_s, while_away, outage)
+
+    def events(
+        self, *, after: RunEvent | str | None = None, follow: bool = False
+    ) -> Iterator[RunEvent]:
+        """Yield the run's events, as `flowq.events` does, the oldest first.
+
+        Errors: UsageError for a position, at once; RunNotFound, also if the run is removed
+        meanwhile; errors of the redis client.
+        """
+        return event_log.read(self.run_id, self.connection, after=after, is_following=follow)
 
     def wait(self, timeout: float | str | None = None) -> RunStatus:
         """Block until the run has ended, and return its status.

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Literal
 
-from flowq.status import BEGUN_FOR_NOTHING, ENDED, REMOVED, Event
+from flowq.status import BEGUN_FOR_NOTHING, ENDED, PROGRESSED, REMOVED, Event
 
 AttemptState = Literal[
     "started", "finished", "failed", "timed_out", "stopped", "lost", "canceled", "deleted"
@@ -117,7 +117,7 @@ class _History:
             self._held_at = event.at  # the first of several, one for each new reason
         if event.state == "handed":
             self._handed_at, self._worker = event.at, event.worker
-        elif event.state == "started":
+        elif event.state in ("started", PROGRESSED):
             self._start(event)
         elif self._is_open and event.state in BEGUN_FOR_NOTHING:
             self._forget()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from flowq.durations import parse_duration
 from flowq.job_table import JobTable
+from flowq.reports import Progress
 
 if TYPE_CHECKING:
     from flowq.spec import Input
@@ -86,7 +87,11 @@ REMOVED = "removed"
 
 BUSY = ("queued", "scheduled", "started")
 
-STATE_BY_EVENT = {"handed": "queued", "returned": "queued"}
+PROGRESSED = "progressed"
+"""The event of a job that has reported its progress. In the log it is a `started` that is told
+again, which readers of older versions ignore."""
+
+STATE_BY_EVENT = {"handed": "queued", "returned": "queued", PROGRESSED: "started"}
 """The states of jobs after events that are no states themselves."""
 
 BEGUN_FOR_NOTHING = ("skipped", "deferred", "returned")
@@ -161,10 +166,10 @@ class Event:
 
     Units: `at` is aware UTC, when the run was told. `id` is the position in the run's log, to
     continue reading from. `state` is one of `JobState` or `RunState`, or `handed` (a worker has
-    the job, and has not begun it) or `returned` (it was `handed`, and is queued again). The end of
-    an execution has `began_at`, and `took_ms` as the child has measured it, and where it failed
-    `error` (one line) and `exit_code`; so has the event of a retry. Events of older versions have
-    none of them.
+    the job, and has not begun it), `returned` (it was `handed`, and is queued again), or
+    `progressed`, with its `progress`. The end of an execution has `began_at`, and `took_ms` as the
+    child has measured it, and where it failed `error` (one line) and `exit_code`; so has the event
+    of a retry. Events of older versions have none of them.
     """
 
     id: str
@@ -178,6 +183,7 @@ class Event:
     took_ms: float | None = None
     error: str = ""
     exit_code: int | None = None
+    progress: Progress | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +193,7 @@ class JobStatus:
     `attempts` counts the executions that began, without those that only judged its `if`;
     `deferred_at` is when the run was last told why it is held, and `due_at` when it tries again.
     `error` is the last error, one line: of a failure, or of the attempt that it tries again after.
+    `progress` is what its last attempt has reported.
     """
 
     name: str
@@ -201,6 +208,7 @@ class JobStatus:
     ended_at: datetime | None = None
     error: str = ""
     due_at: datetime | None = None
+    progress: Progress | None = None
 
     @property
     def declared_as(self) -> str:
@@ -513,7 +521,9 @@ def _after(job: JobStatus, event: Event) -> JobStatus:
         job = replace(job, attempts=int(counted[1] or counted[2]))
     if event.state in ENDED:
         return _ended(job, event, had_begun=had_begun)
-    if event.state == "started":
+    if state == "started":
+        if event.progress is not None or not had_begun:
+            job = replace(job, progress=event.progress)
         if had_begun:  # told again, for example because its record had run out
             return job
         return replace(job, started_at=event.at, ended_at=None, attempts=job.attempts + 1)
@@ -521,7 +531,7 @@ def _after(job: JobStatus, event: Event) -> JobStatus:
     queued_at = event.at if event.state == "queued" else job.queued_at
     # It waits, again: what an earlier attempt left behind is not true of the next one.
     job = replace(job, deferred_at=deferred_at, queued_at=queued_at, worker=event.worker)
-    return replace(job, started_at=None, ended_at=None, due_at=_due_after(event))
+    return replace(job, started_at=None, ended_at=None, due_at=_due_after(event), progress=None)
 
 
 def _due_after(event: Event) -> datetime | None:

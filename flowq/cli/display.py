@@ -14,6 +14,7 @@ from typing import IO, Any, Self, cast
 
 from flowq.cli import terminal
 from flowq.cli.terminal import Stream
+from flowq.event import read_entry
 from flowq.render.lines import Line, plain_text, printable, spelled
 from flowq.render.narrator import Narrator
 from flowq.render.progress import progress
@@ -100,9 +101,9 @@ class JsonLines(Silent):
         """Write what happened."""
         from flowq.render.json import event_document, write_json  # noqa: PLC0415 - others need none
 
-        for event in events:
-            text = write_json(event_document(self._run_id, event), indent=None)
-            terminal.write(text, self._lines)
+        for entry in events:
+            document = event_document(read_entry(self._run_id, entry))
+            terminal.write(write_json(document, indent=None), self._lines)
 
 
 class Live(Display):

@@ -35,6 +35,7 @@ COMMANDS: Mapping[str, str] = {
     "status": "Show the progress of a run.",
     "show": "Show everything about a run, or one of its jobs.",
     "report": "Write one HTML file about a run.",
+    "events": "Print what happens in a run, or in all runs.",
     "runs": "List the most recent runs.",
     "cancel": "Cancel a run.",
     "approve": "Approve a job that waits for approval.",
@@ -119,6 +120,8 @@ _MEANT: Mapping[str, str] = {
     "rerun": "flowq retry runs again what failed",
     "validate": "flowq check looks for mistakes in a workflow",
     "lint": "flowq check looks for mistakes in a workflow",
+    "tail": "flowq events RUN --follow prints what happens in a run, flowq show RUN JOB --follow "
+    "what a job prints",
     "help": "see flowq --help, and flowq COMMAND --help",
 }
 """What other tools call their commands, and what to write here."""

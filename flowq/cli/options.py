@@ -21,6 +21,10 @@ optional_target: Decorator = click.argument(
 run_id: Decorator = click.argument("run_id", metavar="RUN", shell_complete=complete_run)
 """A run: its id, the beginning of it, or `last` (`Place.find_run`)."""
 
+optional_run_id: Decorator = click.argument(
+    "run_id", metavar="[RUN]", required=False, shell_complete=complete_run
+)
+
 job: Decorator = click.argument("job", shell_complete=complete_job)
 
 optional_job: Decorator = click.argument("job", required=False, shell_complete=complete_job)

@@ -16,12 +16,13 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from datetime import UTC, datetime
 from importlib.resources import files
 from typing import Any
 
 from flowq.errors import FlowqError, Problem, WorkflowInvalid
+from flowq.event import Event
 from flowq.history import Attempt
 from flowq.plan import FLAT_FIELDS, Commit, Enqueue, Nested, Operation, Plan, Release, flatten
 from flowq.render.groups import Declared, by_declaration, jobs_inside, with_span
@@ -30,9 +31,7 @@ from flowq.spec import Input
 from flowq.status import (
     BAD,
     ENDED,
-    STATE_BY_EVENT,
     UNAPPROVED,
-    Event,
     JobRecord,
     JobStatus,
     RunRecord,
@@ -253,6 +252,7 @@ def _one(
         "started_at": write_instant(timed.started_at),
         "ended_at": write_instant(timed.ended_at),
         "duration_s": _seconds(timed.duration_s),
+        **({"progress": asdict(job.progress)} if job.progress else {}),
         "attempts": [_attempt(each, facts.host_by_worker) for each in attempts],
         "error": dict(error) if error else None,
         "result": to_document(facts.result_by_name.get(name)),
@@ -292,29 +292,28 @@ def _error_of(kind: str | None, message: str, exit_code: int | None) -> dict[str
     return {"type": kind, "message": message, "exit_code": exit_code}
 
 
-def event_document(run_id: str, event: Event) -> dict[str, Any]:
+def event_document(event: Event) -> dict[str, Any]:
     """Return one line of `--json-lines`: a transition of a job, or of the run itself.
 
     `event` says what happened, `status` what the job, or the run, is since then.
     """
-    attempt = Attempt(0, error=event.error, exit_code=event.exit_code)
-    took_s = None if event.took_ms is None else event.took_ms / 1000
     optional = {
         "name": event.name,
         "job_id": event.job_id,
         "reason": event.reason,
         "worker": event.worker,
-        "started_at": write_instant(event.began_at),
-        "duration_s": _seconds(took_s),
-        "error": _error_of(attempt.error_type, attempt.error_message, attempt.exit_code),
+        "started_at": write_instant(event.started_at),
+        "duration_s": _seconds(event.duration_s),
+        "error": asdict(event.error) if event.error else None,
+        "progress": asdict(event.progress) if event.progress else None,
     }
     return make_document(
         "event",
         id=event.id,
         at=write_instant(event.at),
-        run=run_id,
-        event=event.state,
-        status=STATE_BY_EVENT.get(event.state, event.state),
+        run=event.run,
+        event=event.event,
+        status=event.status,
         **{key: value for key, value in optional.items() if value not in (None, "")},
     )
 

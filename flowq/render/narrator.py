@@ -17,6 +17,7 @@ from flowq.status import (
     BEGUN_FOR_NOTHING,
     ENDED,
     LIST,
+    PROGRESSED,
     REMOVED,
     START,
     TOLERATED,
@@ -185,7 +186,7 @@ class Narrator:
             if self._started_at.pop(event.name, None) is not None:
                 self._attempts[event.name] -= 1
             return
-        if event.state == "handed":
+        if event.state in ("handed", PROGRESSED):
             return
         if event.state == "started" and event.name in self._started_at:
             return

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from flowq.cells import count_cells, cut, pad
+from flowq.render.events import progress_text
 from flowq.render.lines import (
     STYLE_BY_STATE,
     Line,
@@ -264,6 +265,8 @@ def _note(job: JobStatus, now: datetime) -> str:
     said = [] if job.state == "finished" else [job.state]
     if job.attempts > 1:
         said.append(f"attempt {job.attempts}")
+    if job.progress is not None and job.state != "finished":
+        said.append(progress_text(job.progress))
     if job.reason:
         said.append(printable(job.reason))
     if job.state in BAD and job.error and job.error not in job.reason:

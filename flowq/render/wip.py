@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
 from flowq.cells import count_cells, cut, pad
+from flowq.render.events import progress_text
 from flowq.render.json import make_document, write_instant
 from flowq.render.lines import Line, Span, count, format_duration, printable
 from flowq.runtime.wip import Executing, InProgress, WorkerRecord
@@ -23,8 +25,8 @@ _STYLE_BY_STATE: Mapping[str, str] = {
 }
 
 _WIP_HEADS = (
-    *("JOB", "WORKFLOW", "RUN", "QUEUE", "STATE", "FOR", "LEFT", "SEEN", "HOST", "PID"),
-    *("WORKER", "CALL"),
+    *("JOB", "WORKFLOW", "RUN", "QUEUE", "STATE", "PROGRESS", "FOR", "LEFT", "SEEN", "HOST"),
+    *("PID", "WORKER", "CALL"),
 )
 _WORKERS_HEADS = ("WORKER", "STATE", "JOBS", "HOST", "PID", "MODE", "SEEN", "RUN", "QUEUES")
 
@@ -36,6 +38,7 @@ _LEAST_BY_HEAD: Mapping[str, int] = {
     "HOST": 5,
     "WORKER": 8,
     "CALL": 16,
+    "PROGRESS": 8,
     "QUEUES": 12,
 }
 """To how many cells a column may be cut. The beginning of a run's id names it, as long as no other
@@ -74,6 +77,7 @@ def _wip_row(execution: Executing, now: datetime) -> list[Span]:
         (execution.run_id, ""),
         (execution.queue, ""),
         (_NAME_BY_STATE.get(execution.state, execution.state), _STYLE_BY_STATE[execution.state]),
+        (progress_text(execution.progress) if execution.progress else "", ""),
         (_brief(for_s), ""),
         (_brief(left_s), ""),
         (_brief(_seconds(execution.seen_at, now)), ""),
@@ -208,6 +212,7 @@ def _execution(execution: Executing, now: datetime) -> dict[str, Any]:
         "timeout_s": execution.timeout_s,
         "left_s": left_s,
         "seen_at": write_instant(execution.seen_at),
+        **({"progress": asdict(execution.progress)} if execution.progress else {}),
     }
 
 

@@ -15,6 +15,7 @@ runs.py         submit, read, cancel and remove runs; planned.py the jobs of a p
 groups.py       add items, and the jobs of nested workflows, while a run runs
 approvals.py    approve, reject, release; retry.py run again
 outputs.py      evaluates the outputs of a run; kept_outputs.py what is kept of them for commands
+event_log.py    reads the events of one run, or of all
 explain.py      why a job has not run; results.py how jobs ended; wip.py what runs now
 listening.py    which workers are alive, and which queues have some
 views.py        values as JSON for display; wire.py plans as data for other versions
@@ -22,6 +23,7 @@ views.py        values as JSON for display; wire.py plans as data for other vers
 In a job
 work.py         executes a job of a workflow; lookups.py the results that its expressions need
 shell.py        runs commands; secrets.py, masking/ secrets; variables.py the environment
+progress.py     what a job reports of its progress
 admission.py, unpickling.py  the limits of a worker with `--allow`
 
 The server

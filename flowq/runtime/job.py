@@ -29,6 +29,7 @@ from flowq.runtime.attempts import RetriedJob
 from flowq.runtime.blockers import Blockers
 from flowq.runtime.connections import refuse_unusable
 from flowq.runtime.holds import NO_HOLD, Hold
+from flowq.runtime.progress import flush
 from flowq.runtime.rq import POLICY_FIELD
 from flowq.runtime.steps import finish
 from flowq.runtime.unpickling import read_own
@@ -296,6 +297,7 @@ class Job(RetriedJob):
         """
         if status is JobStatus.SCHEDULED and pipeline is None:
             return
+        flush(self.id)  # what the job has reported of its progress, while it counts as started
         outcome = _OUTCOME_BY_STATUS.get(status)
         if outcome:
             self._written = None  # a job that has ended may stay in a program for long

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from rq.utils import as_text, str_to_date
 
 from flowq.errors import NotFound, RunNotFound, WrongState
+from flowq.reports import read_progress
 from flowq.runtime import keys, scripts
 from flowq.runtime.connections import (
     MAX_WAIT_S,
@@ -32,6 +33,7 @@ from flowq.runtime.scripts import format_instant
 from flowq.runtime.steps import finish, stop
 from flowq.status import (
     LIST,
+    PROGRESSED,
     RUN_ENDED,
     START,
     ApprovalDecision,
@@ -300,31 +302,37 @@ def read_events(
     key = keys.run_events(run_id)
     block_ms = max(1, int(wait_s * 1000)) if wait_s else None
     while answer := connection.xread({key: after}, count=1_000, block=block_ms):
-        for event_id, raw in _entries(answer):
+        for event_id, raw in read_streams(answer)[0][1]:
             after = as_text(event_id)
-            yield _event(after, {as_text(k): as_text(v) for k, v in raw.items()})
+            yield read_entry(event_id, raw)
         block_ms = None
 
 
-def _entries(answer: Any) -> list[tuple[Any, Mapping[Any, Any]]]:
-    # redis-py answers a list of [key, entries] with RESP2 and a mapping with RESP3.
-    entries: Any = next(iter(answer.values()))[0] if isinstance(answer, dict) else answer[0][1]
-    return list(entries)
+def read_streams(answer: Any) -> list[tuple[str, list[tuple[Any, Mapping[Any, Any]]]]]:
+    """Return what XREAD has answered: keys of streams, and their entries."""
+    if isinstance(answer, dict):  # RESP3
+        return [(as_text(key), list(parts[0])) for key, parts in answer.items()]
+    return [(as_text(key), list(entries)) for key, entries in answer or ()]
 
 
-def _event(event_id: str, fields: Mapping[str, str]) -> Event:
+def read_entry(event_id: Any, raw: Mapping[Any, Any]) -> Event:
+    """Return an entry of a run's log, of this version or an older one."""
+    event_id = as_text(event_id)
+    fields = {as_text(name): as_text(value) for name, value in raw.items()}
+    progress = read_progress(fields["progress"]) if "progress" in fields else None
     return Event(
         id=event_id,
         at=datetime.fromtimestamp(int(event_id.split("-", maxsplit=1)[0]) / 1000, UTC),
         job_id=fields["job"],
         name=fields["name"],
-        state=fields["state"],
+        state=PROGRESSED if progress else fields["state"],
         reason=fields.get("reason", ""),
         worker=fields.get("worker", ""),
         began_at=_instant(fields.get("began_at")),
         took_ms=float(fields["took_ms"]) if fields.get("took_ms") else None,
         error=fields.get("error", ""),
         exit_code=int(fields["exit_code"]) if fields.get("exit_code") else None,
+        progress=progress,
     )
 
 
@@ -407,7 +415,7 @@ def _newest_events(run_id: str, connection: Redis) -> Iterator[Event]:
     while before:
         page: Any = connection.xrevrange(keys.run_events(run_id), before, "-", count=1_000)
         for event_id, raw in page:
-            yield _event(as_text(event_id), {as_text(k): as_text(v) for k, v in raw.items()})
+            yield read_entry(event_id, raw)
         before = f"({as_text(page[-1][0])}" if page else ""
 
 

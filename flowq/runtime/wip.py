@@ -20,6 +20,7 @@ from rq.registry import StartedJobRegistry
 from rq.utils import as_text, str_to_date
 from rq.worker_registration import REDIS_WORKER_KEYS
 
+from flowq.reports import Progress, read_progress
 from flowq.runtime import keys
 from flowq.runtime.connections import read_clock, read_each
 from flowq.runtime.job import Job
@@ -45,7 +46,7 @@ class Executing:
     the worker sends no heartbeats any more, so another worker will take over the job. `host` is
     the worker's; `pid` is the process that executes the job, None until a heartbeat reports it.
     `started_at` is None for what has not begun. `timeout_s` is None for no limit, `seen_at` the
-    last heartbeat. Instants are the server's clock.
+    last heartbeat. `progress` is what it has reported. Instants are the server's clock.
     """
 
     job_id: str
@@ -62,6 +63,7 @@ class Executing:
     pid: int | None = None
     timeout_s: float | None = None
     seen_at: datetime | None = None
+    progress: Progress | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +194,7 @@ class _Entry:
 
 _JOB_FIELDS = (
     *("description", "worker_name", "status", "timeout", "flowq_run", "flowq_name", "flowq_queue"),
+    *("flowq_progress", "flowq_progress_of"),
 )
 _RECORD_FIELDS = ("worker_name", "created_at", "last_heartbeat", "flowq_handed", "flowq_pid")
 
@@ -249,7 +252,15 @@ def _describe(entry: _Entry, worker: Mapping[str, str], is_there: bool, now_s: f
         pid=int(record["flowq_pid"]) if "flowq_pid" in record else None,
         timeout_s=timeout_s if timeout_s > 0 else None,
         seen_at=_find_heartbeat(record, worker),
+        progress=_find_progress(entry),
     )
+
+
+def _find_progress(entry: _Entry) -> Progress | None:
+    """Return what this execution has reported; an earlier one may have left something behind."""
+    if entry.job.get("flowq_progress_of") != entry.execution_id:
+        return None
+    return read_progress(entry.job.get("flowq_progress", ""))
 
 
 def _importance(execution: Executing) -> tuple[int, float, str]:

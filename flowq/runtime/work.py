@@ -33,7 +33,7 @@ from flowq.expressions import (
     write,
 )
 from flowq.plan import Expansion, Nested
-from flowq.runtime import scripts, shell, variables
+from flowq.runtime import progress, scripts, shell, variables
 from flowq.runtime.attempts import as_exit_code
 from flowq.runtime.connections import JOB_MAX_WAIT_S, Result, retry_while_unavailable
 from flowq.runtime.futures import current_job
@@ -84,6 +84,7 @@ class _Execution:
 
     def run(self) -> Any:
         self.job.shown.hide_with(self.mask)
+        progress.hide_with(self.mask)
         with hiding_in_errors(self.mask):
             if names := self.work.get("secrets"):  # results of other jobs may contain them
                 self.mask.add(read_known(names, os.environ))

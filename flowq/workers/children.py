@@ -503,7 +503,7 @@ class Pool:
         tail = self.scratch.take(child.process.pid, child.shared, claim.job_id, child.secrets)
         how = child.killed_because or describe_end(code)
         end = claim.describe_death(how, tail, seconds, code, is_late=child.is_late)
-        self.note_end(claim, end)
+        self.note_end(claim, end._replace(progress=child.shared.find_report(claim.number)))
         child.killed_because, child.is_late = "", False
 
     # Output --------------------------------------------------------------------------------------

@@ -38,6 +38,7 @@ class Claim:
         tries: how many children were asked to conclude it.
         began_at: when it began, in epoch seconds; 0 if it has not, or that was not reported yet.
         pid: the process that began it; 0 likewise.
+        progress: what the job has reported of its progress.
         is_known_to_wait: whether Redis has recorded that it has not begun; else it takes that to
             have happened, but for light ones.
     """
@@ -59,6 +60,7 @@ class Claim:
     began_at: float = 0.0
     pid: int = 0
     is_known_to_wait: bool = False
+    progress: str = ""
 
     # What its hash says ------------------------------------------------------------------------
 
@@ -112,6 +114,11 @@ class Claim:
     def note_recorded(self, *, is_waiting: bool) -> None:
         """Note that Redis has recorded whether it has yet to begin."""
         self.is_known_to_wait = is_waiting
+
+    def note_progress(self, text: str) -> bool:
+        """Note what the job has reported of its progress; False if that was noted before."""
+        is_new, self.progress = text != self.progress, text
+        return is_new
 
     def ask_to_stop(self) -> None:
         """Note that a user has stopped it."""

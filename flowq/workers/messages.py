@@ -50,6 +50,7 @@ class End(NamedTuple):
         view: what commands show of the job (`flowq.runtime.views`).
         code: the code of a job of a run (`flowq.workers.child.code_digest`).
         failure: how it failed (`flowq.runtime.attempts.Failure`); empty if unknown.
+        progress: the last report of the job (`flowq.runtime.progress`); empty if there was none.
     """
 
     number: int
@@ -65,6 +66,7 @@ class End(NamedTuple):
     view: str = ""
     code: str = ""
     failure: str = ""
+    progress: str = ""
 
     @property
     def error(self) -> str:

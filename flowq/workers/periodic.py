@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from flowq.runtime.connections import clock_warning, is_passing
 from flowq.runtime.maintenance import Due, Lease, find_suspects, make_pass, read_due
+from flowq.runtime.progress import EVERY_S
 from flowq.workers.monitor import Monitor
 from flowq.workers.redis_side import RedisSide
 from flowq.workers.wakeup import Wakeup
@@ -92,6 +93,7 @@ class PeriodicWork:
             Duty(lease.look_s, self._search),
             Duty(SIGN_S, wakeup.ask_for_sign),
             self._clean,
+            Duty(EVERY_S, self._note_progress),
         ]
 
     def look_at_schedules(self) -> None:
@@ -147,6 +149,11 @@ class PeriodicWork:
         lost = self.redis_side.beat(self._lease.lease_s, self._worker_ttl_s, executing)
         if lost:
             self.monitor.kill_lost(lost)
+
+    def _note_progress(self) -> None:
+        for claim, text in self.monitor.find_progress():
+            self.redis_side.note_progress(claim, text)
+        self.redis_side.store_progress()
 
     def _tidy(self) -> None:
         self._steps = 0  # should it raise

@@ -18,6 +18,7 @@ from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from rq.utils import as_text
 
+from flowq.reports import read_progress
 from flowq.runtime import keys, scripts
 from flowq.runtime.connections import read_clock
 from flowq.runtime.maintenance import Lease, Lost, find_lost
@@ -100,6 +101,7 @@ class RedisSide:
         self._line: Any = None
         self._state = ""
         self._said: deque[list[Any]] = deque()
+        self._progress: dict[tuple[str, str, str], str] = {}
         self._known_code: set[tuple[str, str]] = set()
         self._new_code: dict[tuple[str, str], str] = {}
         self._waits_since = 0.0
@@ -116,6 +118,7 @@ class RedisSide:
         if self._line is None:
             self._line = self.connection.connection_pool.get_connection()
         self._store_code()
+        self.store_progress()
         said = self._arguments(ends, capacity)
         if not self._said:
             self._waits_since = time.monotonic()
@@ -145,6 +148,21 @@ class RedisSide:
                 self._known_code.clear()
             self._known_code.add((run_id, digest))
             del self._new_code[run_id, digest]
+
+    def note_progress(self, claim: Claim, text: str) -> None:
+        """Note what a job has reported of its progress; `store_progress` writes it.
+
+        The text comes from a child, which runs user code.
+        """
+        if read_progress(text) is not None and claim.note_progress(text):
+            self._progress[claim.job_id, claim.execution_id, claim.queue] = text
+
+    def store_progress(self) -> None:
+        """Write what was noted, before the end of these jobs is written."""
+        if self._progress:
+            flat = [part for key, text in self._progress.items() for part in (*key, text)]
+            scripts.PROGRESS.call(self.connection, self._key, self.worker, *flat)
+            self._progress.clear()
 
     @property
     def open_turns(self) -> int:

@@ -14,8 +14,10 @@ from functools import cached_property
 from multiprocessing.sharedctypes import RawArray
 from typing import Any
 
-_BEGUN, _BEGUN_AT, _PID, _FIRST, _LIMIT, _EXTRA_S, _USED, _LOGGED, *_FLAGS, _SIZE = range(12)
-_CONCLUDES, _READY, _SECRETS = _FLAGS
+from flowq.reports import MAX_BYTES
+
+_BEGUN, _BEGUN_AT, _PID, _FIRST, _LIMIT, _EXTRA_S, _USED, _LOGGED, *_FLAGS, _SIZE = range(14)
+_CONCLUDES, _READY, _SECRETS, _REPORTS, _REPORTED_BY = _FLAGS
 LOCK_S = 0.2
 KEPT_BYTES = 65_536
 
@@ -29,6 +31,7 @@ class SharedState:
     def __init__(self, context: Any) -> None:
         self._values = RawArray("d", _SIZE)
         self._kept = RawArray("c", KEPT_BYTES)
+        self._report = RawArray("c", MAX_BYTES)
         self._lock = context.Lock()
 
     # In the child --------------------------------------------------------------------------------
@@ -85,6 +88,14 @@ class SharedState:
         """Announce that so many further secrets are being sent to the supervisor."""
         self._values[_SECRETS] += count
 
+    def report(self, number: int, text: str) -> None:
+        """Store the progress of a job, in the place of what was reported before."""
+        data = text.encode("utf-8", "replace")[: MAX_BYTES - 1] + b"\0"
+        with self._lock:
+            self._report[: len(data)] = data
+            self._values[_REPORTED_BY] = number
+            self._values[_REPORTS] += 1
+
     def begin_to_conclude(self) -> None:
         """Note that the child begins to conclude the execution that it was sent."""
         self._values[_CONCLUDES] = True
@@ -111,6 +122,19 @@ class SharedState:
         self._values[_LOGGED] = size
 
     # In the supervisor ---------------------------------------------------------------------------
+
+    @property
+    def reports(self) -> int:
+        """How often jobs have reported their progress."""
+        return int(self._values[_REPORTS])
+
+    def find_report(self, number: int) -> str:
+        """Return the last report of a job's progress; empty if the last one is not of this job."""
+        with self.held(LOCK_S) as is_held:
+            if not is_held or self._values[_REPORTED_BY] != number:
+                return ""
+            data: bytes = self._report.value
+            return data.decode("utf-8", "replace")
 
     @property
     def is_ready(self) -> bool:

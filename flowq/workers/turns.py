@@ -245,6 +245,8 @@ class Turns:
             end = claim.end
             if end.code:
                 self.redis_side.note_code(claim)
+            if end.progress:
+                self.redis_side.note_progress(claim, end.progress)
             if end.how in ("done", "lost"):
                 self._count(claim)
                 self.are_queues_empty = False  # RQ's code may have queued something
@@ -259,6 +261,8 @@ class Turns:
         return ends
 
     def _conclude(self) -> None:
+        if self.conclusions.waiting:  # RQ's code will end them
+            self.redis_side.store_progress()
         for claim in self.conclusions.go_on():
             self._count(claim)
 

@@ -19,6 +19,7 @@ from typing import Any
 from rq import Retry, get_current_job
 from rq.timeouts import JobTimeoutException
 
+import flowq
 from flowq import server
 from flowq.runtime import scripts
 
@@ -452,3 +453,44 @@ def die_before_release() -> None:
     from flowq.runtime import groups
 
     groups.release_added = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment]
+
+
+def report_progress(until: int, wait_s: float = 0.0) -> None:
+    """Report its progress step by step, then wait."""
+    for done in range(until + 1):
+        flowq.progress(done, until, f"step {done}")
+    time.sleep(wait_s)
+
+
+def report_and_die(text: str) -> None:
+    """Report its progress and be killed."""
+    flowq.progress(3, 10, text)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def report_at_first(key: str, go: str) -> None:
+    """Report its progress and fail; the second time wait without a report."""
+    if _is_first(key):
+        flowq.progress(7, 10)
+        raise ValueError("again")
+    while not Path(go).exists():
+        time.sleep(0.01)
+
+
+def report_text(text: str) -> None:
+    """Report a message."""
+    flowq.progress(1, message=text)
+
+
+def report_from_threads() -> None:
+    """Report its progress from a thread."""
+    thread = threading.Thread(target=flowq.progress, args=(1, 2, "from a thread"))
+    thread.start()
+    thread.join()
+
+
+def report_and_wait(go: str) -> None:
+    """Report its progress, and wait."""
+    flowq.progress(1, 4, "first of four")
+    while not Path(go).exists():
+        time.sleep(0.01)

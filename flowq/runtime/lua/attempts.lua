@@ -125,3 +125,31 @@ function attempts.tell_about(argv)
   if what == 'give' and f[2] then slots.give(id, f[2]) end
   return settling.settle_all() or redis.status_reply('OK')
 end
+
+-- The execution that has the job; "" when it has none.
+local function find_execution(id)
+  return redis.call('ZRANGE', PREFIX .. ':executions:' .. id, -1, -1)[1] or ''
+end
+
+local function note_progress(worker, id, execution, queue, text)
+  local key = keys.job(id)
+  local f = redis.call('HMGET', key, 'status', 'flowq_run', 'flowq_name', 'flowq_progress_at')
+  if f[1] ~= 'started' then return end
+  if execution == '' then
+    execution = find_execution(id)
+  elseif not redis.call('ZSCORE', PREFIX .. ':wip:' .. queue, id .. ':' .. execution) then
+    return
+  end
+  redis.call('HSET', key, 'flowq_progress', text, 'flowq_progress_of', execution)
+  local event = f[2] and runs.log_progress(f[2], id, f[3], worker, text, f[4])
+  if event then redis.call('HSET', key, 'flowq_progress_at', event) end
+end
+
+-- What jobs have reported of their progress.
+-- ARGV   4 name of the worker that executes them, then for each: job, execution, queue, and the report as
+--          JSON; execution and queue are "" where they are not known
+-- It changes nothing about executions that have ended, or were taken away. Returns 1.
+function attempts.note_progress(argv)
+  for i = 5, #argv, 4 do note_progress(argv[4], unpack(argv, i, i + 3)) end
+  return 1
+end

@@ -33,6 +33,8 @@
 --   flowq_always   it runs in a canceled run: "1" as its own `if` asks for that, "outside" as that of a
 --                  workflow around it does
 --   flowq_code     a digest of the code that its last attempt was made of, if it is of a run
+--   flowq_progress what its execution `flowq_progress_of` has reported (flowq/runtime/progress.py), and
+--                  the event of that, `flowq_progress_at`
 --   flowq_queue    the queue that was declared for it, when its run has one of its own (`origin`)
 --   flowq_view     what is shown of its last end (flowq/runtime/views.py), in a run
 --   and those of groups.lua, nested.lua and ancestors.lua

@@ -14,6 +14,16 @@ function runs.log_start(run, id, name, state, worker)
     'worker', worker)
 end
 
+-- What a job has reported of its progress, instead of what it had reported before (the event `before`).
+-- Readers of older versions take it for an execution that is told again. Returns the event, or nil when
+-- the run is removed.
+function runs.log_progress(run, id, name, worker, text, before)
+  local key = OURS .. 'events:' .. run
+  if before then redis.call('XDEL', key, before) end
+  return redis.call('XADD', key, 'NOMKSTREAM', '*', 'job', id, 'name', name or '', 'state', 'started',
+    'worker', worker, 'progress', text)
+end
+
 -- The same of an execution that has ended: when it began (as RQ writes instants), and how many
 -- milliseconds it took, where that is known. The event itself has the instant of its batch.
 -- `failure`: {error, exit_code or ""} of one that has failed, where that is known.

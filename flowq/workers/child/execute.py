@@ -28,8 +28,10 @@ from rq.utils import import_attribute
 
 from flowq.allowed import restriction
 from flowq.errors import NotAllowed
+from flowq.reports import Progress, write_progress
 from flowq.runtime.admission import check_job
 from flowq.runtime.job import PERFORM, Job
+from flowq.runtime.progress import set_reporter
 from flowq.runtime.queue import Queue
 from flowq.runtime.rq import RQS_PERFORM_JOB, ExcInfo, PerformingWorker
 from flowq.runtime.variables import variables_of
@@ -55,9 +57,10 @@ class Executor:
         *("settings", "connection", "_restorer", "_performer", "_execution"),
         *("_queues", "_code", "_ask_for", "_variables", "_threads", "_folder", "_umask"),
         *("_streams", "_task", "_started_at", "_end", "_has_left_threads", "_load_s"),
+        *("_note_progress", "_job", "_progress"),
     )
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, note_progress: Callable[[int, str], None]) -> None:
         self.settings = settings
         self.connection = settings.address.connect()
         self._restorer = Restorer(
@@ -74,7 +77,11 @@ class Executor:
         self._umask = os.umask(0o077)
         os.umask(self._umask)  # the only way to read it is to change it
         self._streams: tuple[Any, Any] = sys.stdout, sys.stderr
+        self._note_progress = note_progress
+        set_reporter(self._report)
         # Of the current job:
+        self._job: Job | None = None
+        self._progress = ""
         self._task: Task
         self._started_at = self._load_s = 0.0
         self._end: End | None = None
@@ -100,9 +107,13 @@ class Executor:
             text = format_exc_info(sys.exc_info())
             end = failed(task.number, text, self._started_at, time.time())
         else:
+            self._job = job
             self._perform(task, job)
+            self._job = None
             assert self._end is not None
             end = self._end
+            if self._progress:
+                end, self._progress = end._replace(progress=self._progress), ""
         self._tidy()
         return end._replace(is_spent=True) if self._has_left_threads else end
 
@@ -125,6 +136,12 @@ class Executor:
                 self._fail(job, sys.exc_info())
             else:
                 log.exception("job %s has ended, but what wraps perform_job failed", job.id)
+
+    def _report(self, progress: Progress) -> None:
+        job = self._job
+        if job is not None:  # else a thread that a job has left behind
+            self._progress = write_progress(progress, job.shown.hide)
+            self._note_progress(self._task.number, self._progress)
 
     def _perform_by_rq(self, task: Task, job: Job, load_s: float) -> None:
         self._load_s = load_s

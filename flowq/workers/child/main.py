@@ -131,7 +131,7 @@ def main(
     sources = Sources()
     preload(outbox, settings.preload)
     outbox.send_ready()
-    executor = Executor(settings)
+    executor = Executor(settings, shared.report)
     rq_work = RQWork(settings, executor.connection)
     capture = Capture(settings.log_folder, settings.scratch_folder, shared)
     share_secrets(outbox, shared, capture)

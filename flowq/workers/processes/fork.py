@@ -146,7 +146,7 @@ def _do(
     os.setpgid(0, 0)
     child.seed_anew()
     known = set(sys.modules)
-    executor = Executor(settings)
+    executor = Executor(settings, shared.report)
     child.end_with_supervisor(lifeline)
     rq_work = RQWork(settings, executor.connection)
     child.handle(outbox, shared, executor, rq_work, capture, message)
