@@ -401,7 +401,6 @@ def call_add(
     return rest, moved
 
 
-@lru_cache(maxsize=1024)
 def _refuse_no_function(given: Any) -> None:
     """Raise UsageError unless the value can be a function or the name of one."""
     if isinstance(given, str):
