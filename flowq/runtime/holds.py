@@ -108,8 +108,7 @@ def take_hold(options: dict[str, Any]) -> Hold:
         return NO_HOLD
     target = given.get("blocked_by")
     if len(given) == 1 and isinstance(target, str | RQJob):
-        # The most frequent hold: one future job, and no other option.
-        return Hold(edges=(Edge(target if isinstance(target, str) else str(target.id)),))
+        return _hold_before(target if isinstance(target, str) else str(target.id))
     deferred = given.get("deferred", False)
     if not isinstance(deferred, bool):
         raise UsageError(f"deferred is True or False, not {deferred!r}")
@@ -125,6 +124,11 @@ def take_hold(options: dict[str, Any]) -> Hold:
 
 
 @lru_cache(maxsize=1024)
+def _hold_before(future_id: str) -> Hold:
+    """Return the most frequent hold: one future job, and no other option."""
+    return Hold(edges=(Edge(future_id),))
+
+
 def take_hold_of_call(function: Any, kwargs: dict[str, Any]) -> Hold:
     """Do the same for the arguments of the function, among which a decorator puts our options.
 

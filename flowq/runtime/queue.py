@@ -401,10 +401,15 @@ def call_add(
     return rest, moved
 
 
+@lru_cache(maxsize=1024)
+def _may_be_a_name(given: str) -> bool:
+    return given.split() == [given]
+
+
 def _refuse_no_function(given: Any) -> None:
     """Raise UsageError unless the value can be a function or the name of one."""
     if isinstance(given, str):
-        if given.split() == [given]:  # one word may be a name
+        if _may_be_a_name(given):
             return
         what = "that is not the name of a function"
     elif callable(given) and not inspect.isclass(given):
