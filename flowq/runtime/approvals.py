@@ -1,4 +1,10 @@
-"""Approves and rejects jobs that ask for an approval, and releases held runs."""
+"""Approves and rejects jobs that ask for an approval, and releases held runs.
+
+The commands `approve`, `reject` and `release` and the methods of `flowq.Run` call it. A script
+stores who decided, when and with which inputs, and applies the decision, so a caller that dies
+loses nothing. Nothing here checks whether the caller may decide: anyone who can write to the server
+can.
+"""
 
 from __future__ import annotations
 

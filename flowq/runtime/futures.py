@@ -1,4 +1,9 @@
-"""Adds blockers to a waiting future job, from a running blocker or from any process."""
+"""Adds blockers to a waiting future job, from a running blocker or from any process.
+
+`flowq.current_future` and `flowq.get_future` are the public doors. A blocker that a running job
+adds gets an id that follows from the call (`derive_id`), so that a second attempt of the job adds
+nothing twice.
+"""
 
 from __future__ import annotations
 

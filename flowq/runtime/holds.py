@@ -1,4 +1,9 @@
-"""`Hold`: the options `deferred=`, `blocked_by=` and `blocks=` of a call of `enqueue`."""
+"""`Hold`: the options `deferred=`, `blocked_by=` and `blocks=` of a call of `enqueue`.
+
+`Queue` separates them from RQ's options here, before RQ sees the call, and the planner's jobs get
+theirs here too. A hold is checked for its form only; lua/add.lua checks it against the jobs that
+exist, in the script that enqueues.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""Which workers are alive, and which queues have some."""
+"""Which workers are alive, and which queues have some.
+
+Commands, maintenance and a cancel ask this before they wait for a job, or tell a user to start a
+worker. The answer may be out of date when it arrives: it decides messages and what is waited for,
+never whether a job may be taken from a worker (`Lease` in maintenance.py does).
+"""
 
 from __future__ import annotations
 

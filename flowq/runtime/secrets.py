@@ -1,4 +1,8 @@
-"""Secrets, `${{ secrets.NAME }}`: read where the job runs, and never stored in Redis."""
+"""Secrets, `${{ secrets.NAME }}`: read where the job runs, and never stored in Redis.
+
+`work.py` reads those that a job names, before it evaluates its expressions, and tells
+`flowq.runtime.masking` their values before user code begins.
+"""
 
 from __future__ import annotations
 

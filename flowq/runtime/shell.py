@@ -1,4 +1,9 @@
-"""Runs commands as jobs: starts them, reads their output, and ends all of their processes."""
+"""Runs commands as jobs: starts them, reads their output, and ends all of their processes.
+
+`flowq.runtime.work.perform` calls `run` in the process of the job. Values reach a command as
+variables or as arguments, never as text of its code: `flowq.commands` decides where they may be. No
+process of a command may outlive it, or its worker, on platforms with process groups.
+"""
 
 from __future__ import annotations
 

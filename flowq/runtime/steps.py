@@ -1,4 +1,10 @@
-"""Executes long operations in bounded steps, each one script, that any process can continue."""
+"""Executes long operations in bounded steps, each one script, that any process can continue.
+
+An operation is an entry of the todo in Redis, such as `purge:RUN` or `free:FUTURE`, and stays there
+until its last step. The caller that began one continues it with `finish`; maintenance continues
+what others have left with `run_steps` or `try_all`. `lua/step.lua` decides what a step does.
+Nothing here may keep state between two steps: another process may make the next one.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""Connections to any server, with errors that say what to do."""
+"""Connections to any server, with errors that say what to do.
+
+Commands, workers and the client connect here, so that each connection has the same time limits
+(timeouts.py) and no error shows a password. `connect` also waits for a server that refuses to be
+read; errors of later commands are converted by `flowq.client.server_errors`.
+"""
 
 from __future__ import annotations
 
