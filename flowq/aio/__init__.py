@@ -2,8 +2,8 @@
 
     client = redis.asyncio.Redis.from_url(url)
     run = await flowq.aio.submit("report.yaml", {"month": "2026-11"}, connection=client)
-    async for event in run.events():
-        print(event.name, event.state)
+    async for event in run.events(follow=True):
+        print(event.name, event.event)
     async with asyncio.timeout(60):
         await run.wait()
 
@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import aclosing
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from flowq import api, client, compiling  # noqa: F401 - loaded now, not in the event loop
@@ -29,11 +30,12 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from flowq.api import AnyWorkflow
+    from flowq.event import Event
     from flowq.runtime.explain import Explanation
     from flowq.runtime.results import Failure, JobView
-    from flowq.status import Event, RunRecord, RunStatus
+    from flowq.status import RunRecord, RunStatus
 
-__all__ = ["Job", "Queue", "Run", "call", "get_run", "run", "runs", "submit"]
+__all__ = ["Job", "Queue", "Run", "call", "events", "get_run", "run", "runs", "submit"]
 
 T = TypeVar("T")
 
@@ -69,6 +71,21 @@ async def run(
 async def get_run(run_id: str, *, connection: Redis) -> Run:
     """Do as `flowq.get_run`."""
     return Run(await call(api.get_run, run_id, connection=bridge_to(connection)))
+
+
+async def events(
+    run: Run | str | None = None,
+    *,
+    after: Event | str | None = None,
+    follow: bool = False,
+    connection: Redis,
+) -> AsyncIterator[Event]:
+    """Yield the events of a run, or of all runs, as `flowq.events` does."""
+    run_id = run.id if isinstance(run, Run) else run
+    read = partial(api.events, run_id, after=after, follow=follow, connection=bridge_to(connection))
+    async with aclosing(_iterate(read)) as found:
+        async for event in found:
+            yield event
 
 
 async def runs(
@@ -153,12 +170,14 @@ class Run:
             async for status in statuses:
                 yield status
 
-    async def events(self) -> AsyncIterator[Event]:
-        """Yield the events of the run so far, and each further one, until its end."""
-        async with aclosing(_iterate(self._run.observe)) as observed:
-            async for _, events in observed:
-                for event in events:
-                    yield event
+    async def events(
+        self, *, after: Event | str | None = None, follow: bool = False
+    ) -> AsyncIterator[Event]:
+        """Yield the events of the run, as `flowq.events` does."""
+        read = partial(self._run.events, after=after, follow=follow)
+        async with aclosing(_iterate(read)) as events:
+            async for event in events:
+                yield event
 
     async def cancel(self, *, now: bool = False, may_wait: bool = True) -> list[str]:
         """Cancel the run."""

@@ -69,7 +69,7 @@ def test_events_come_until_the_end(play: Play, work: Work) -> None:
         run = await aio.submit(api_jobs.elsewhere, connection=client)
         work(None, "pages")
         assert [status.state async for status in run.follow()][-1] == "succeeded"
-        return [event.state async for event in run.events() if event.name]
+        return [event.event async for event in run.events(follow=True) if event.name]
 
     assert play(story) == ["queued", "started", "finished"]
 
@@ -231,7 +231,7 @@ def test_a_canceled_wait_leaves_the_client_as_it_was(play: Play, work: Work) -> 
         work()
         assert await run.result("count") == [0, 1]
         events = run.events()
-        assert (await anext(events)).state == "running"
+        assert (await anext(events)).event == "running"
         await events.aclose()  # type: ignore[attr-defined]
         assert await client.ping()
 

@@ -102,6 +102,11 @@ assert_type(flowq.current_future("name"), flowq.Job)
 assert_type(flowq.get_future("id", Redis()), flowq.Job)
 assert_type(flowq.Problem("FQ101", "text").where, flowq.Where | None)
 flowq.Worker(["default"], connection=Redis())
+for event in flowq.events(run, after="now", follow=True):
+    assert_type(event, flowq.Event)
+    assert_type(event.error, flowq.EventError | None)
+    assert_type(event.progress, flowq.Progress | None)
+flowq.progress(1, 10, "a message")
 flowq.Retry(max=3)
 flowq.Edge(future)
 
@@ -112,8 +117,8 @@ async def asynchronous(client: AsyncRedis) -> None:
     assert_type(submitted, aio.Run)
     assert_type(await submitted.wait("1m"), flowq.RunStatus)
     assert_type(await submitted.result("count"), Any)
-    async for event in submitted.events():
-        assert_type(event.state, str)
+    async for event in submitted.events(follow=True):
+        assert_type(event, flowq.Event)
     job = await aio.Queue(connection=client).enqueue("math.factorial", 3, deferred=True)
     assert_type(job, aio.Job)
     assert_type(await job.release(), bool)
