@@ -27,7 +27,7 @@ from flowq import observing, runtime
 from flowq.errors import NotFound, RunNotFound, ServerUnavailable
 from flowq.event import Event as RunEvent
 from flowq.nearest import did_you_mean
-from flowq.render.groups import by_declaration, count_ends
+from flowq.render.groups import count_ends, find_declared
 from flowq.runtime import event_log, keys, runs
 from flowq.runtime.connections import Outage, pause
 from flowq.runtime.listening import count_left_alone, find_hosts, find_unattended, list_queues
@@ -475,7 +475,7 @@ class Run:
         commands = commands or runtime.explain.PLAIN
         status = self.status()
         job = status.jobs.get(name)
-        group = None if job else by_declaration(status).get(name)
+        group = None if job else find_declared(status, name)
         if group is not None and group.items:
             left_or_bad = (group.name, group.state, group.items, group.forgiven)
             ends = count_ends(group.items)

@@ -1,9 +1,13 @@
-"""Durations as people write them: `500ms`, `30s`, `10m`, `2h`, `1d`; a bare number is seconds."""
+"""Durations as people write them: `500ms`, `30s`, `10m`, `2h`, `1d`; a bare number is seconds.
+
+And instants as people read them, the same in every command and picture.
+"""
 
 from __future__ import annotations
 
 import math
 import re
+from datetime import UTC, datetime
 from decimal import Decimal
 
 SECONDS_BY_UNIT = {
@@ -42,6 +46,19 @@ def write_duration(seconds: float) -> str | float:
         if seconds and count == int(count) and count < 10**15:
             return f"{int(count)}{unit}"
     return seconds
+
+
+def local_time(at: datetime) -> str:
+    """Return an instant as a reader has it on the clock, with the zone."""
+    return at.astimezone().strftime(_TIME)
+
+
+def utc_time(at: datetime) -> str:
+    """Return an instant for what may be read elsewhere, such as a picture."""
+    return at.astimezone(UTC).strftime(_TIME)
+
+
+_TIME = "%Y-%m-%d %H:%M:%S %Z"
 
 
 def _shortest(seconds: float) -> float:

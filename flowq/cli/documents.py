@@ -12,7 +12,7 @@ from flowq.client import Run, missing_job
 from flowq.pictures.of_run import find_edges
 from flowq.pictures.picture import edge_documents
 from flowq.pictures.stored import read_picture
-from flowq.render.groups import by_declaration
+from flowq.render.groups import by_declaration, find_declared
 from flowq.render.json import (
     MAX_RESULTS,
     RunFacts,
@@ -102,12 +102,15 @@ def job_json(run: Run, name: str, *, has_all_results: bool, has_nested: bool) ->
     """Return a job, an item or a group of a run as one JSON object. Errors: NotFound."""
     facts = read_run(run, has_all_results=has_all_results, has_nested=has_nested)
     job = facts.status.jobs.get(name)
-    if job is None and name not in by_declaration(facts.status):
+    group = None if job else find_declared(facts.status, name)
+    if job is None and group is None:
         raise missing_job(run.run_id, name, facts.status.jobs)
-    view = run.views([name], facts.status).get(name, client.JobView())
-    failure = run.failures([name]).get(name)
+    names = [name, *(each.name for each in (group.items if group and "." in name else ()))]
+    views = run.views(names, facts.status)
+    view = views.get(name, client.JobView())
+    failure = run.failures([name], facts.status).get(name)
     traceback: Sequence[str] = without_runtime(failure.traceback) if failure else ()
     output = own_workers.read_all(job.job_id) if job else ()
-    if job:
-        facts = replace(facts, result_by_name={**facts.result_by_name, name: view.result})
+    found = {each: views[each].result for each in views}
+    facts = replace(facts, result_by_name={**facts.result_by_name, **found})
     return write_json(job_document(facts, name, view.arguments, traceback, output))

@@ -23,7 +23,7 @@ from flowq.cli import display, options, terminal
 from flowq.cli.display import Display
 from flowq.cli.documents import run_json
 from flowq.cli.own_workers import OwnWorkers, Tail, read_last
-from flowq.cli.place import Place, opened
+from flowq.cli.place import Place, opened, tell_abandoned
 from flowq.cli.terminal import LEAVING_S, Interrupted, Interrupts, OutputLost, Stream
 from flowq.client import Run
 from flowq.errors import FlowqError, JobNotFound, RunNotFound, ServerUnavailable, WrongState
@@ -219,8 +219,7 @@ class UnattendedQueues:
             return
         hold = self._run.find_hold()
         if hold is None or hold.kind != "held":
-            command = self._place.hint("release", self._run.run_id)
-            display.note(f"nobody executes the jobs of this run; go on with it: {command}")
+            display.note(tell_abandoned(self._run, self._place))
 
     def _sentence(self, queues: Sequence[str]) -> str:
         names = ", ".join(queues)

@@ -18,6 +18,7 @@ from flowq.errors import NotFound, RunNotFound
 from flowq.runtime.connections import Outage, RetryWhileRefused
 from flowq.runtime.maintenance import read_lease
 from flowq.server.state import guess_old_name
+from flowq.status import RunStatus
 from flowq.texts import show
 
 _SCHEMES_OF_RQ = ("redis", "rediss", "unix")
@@ -146,6 +147,23 @@ def opened_if_used(option: str | None, *, is_here: bool = False) -> Iterator[Pla
         return
     with opened(option, is_here=is_here) as place:
         yield place
+
+
+def tell_abandoned(run: Run, place: Place) -> str:
+    """Return what to say about a run on the private server whose workers are gone."""
+    command = place.hint("release", run.run_id)
+    return f"nobody executes the jobs of this run; go on with it: {command}"
+
+
+def find_abandoned(run: Run, status: RunStatus, place: Place) -> str:
+    """Return what to say if a run has something to execute and no workers; "" if not.
+
+    Of a run on a server that others use too, this is not known: their workers may start any time.
+    """
+    if status.state != "running" or not place.is_embedded or run.is_served():
+        return ""
+    hold = run.find_hold()
+    return tell_abandoned(run, place) if hold is None or hold.kind != "held" else ""
 
 
 def warn_about(place: Place) -> None:

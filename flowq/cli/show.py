@@ -12,12 +12,12 @@ from flowq import client
 from flowq.cli import display, following, options, own_workers, terminal
 from flowq.cli.documents import job_json, run_json
 from flowq.cli.following import POLL_S
-from flowq.cli.place import Place, opened
+from flowq.cli.place import Place, find_abandoned, opened
 from flowq.client import Run, missing_job
 from flowq.errors import UsageError
 from flowq.history import Attempt
 from flowq.render.details import JobDetails, group_details, job_details, run_details
-from flowq.render.groups import Declared, by_declaration, with_span
+from flowq.render.groups import Declared, find_declared, with_span
 from flowq.render.lines import Line, printable
 from flowq.render.progress import progress, rows
 from flowq.render.summary import summary, without_runtime
@@ -85,6 +85,8 @@ def _run(run: Run, place: Place) -> Iterator[Line]:
     yield from run_details(record, datetime.now(UTC), run.code_changes())
     yield ()
     yield from progress(status, datetime.now(UTC), width, unicode=unicode)[1:]
+    if told := find_abandoned(run, status, place):
+        yield from ((), ((told, "yellow"),))
     yield ()
     yield from summary(following.make_report(run, status, place), width, unicode=unicode)[1:]
 
@@ -110,7 +112,7 @@ def _find_job(run: Run, status: RunStatus, name: str) -> JobStatus:
 
 def _named(run: Run, name: str, *, is_verbose: bool) -> Iterator[Line]:
     status, attempts = run.history()
-    group = None if name in status.jobs else by_declaration(status).get(name)
+    group = None if name in status.jobs else find_declared(status, name)
     if group is not None and group.is_group:
         return _group(run, group, status)
     job = with_span(status).get(name) or _find_job(run, status, name)

@@ -11,9 +11,9 @@ from typing import IO
 import click
 
 from flowq.cli import display, options, terminal
-from flowq.cli.place import opened
+from flowq.cli.place import find_abandoned, opened
 from flowq.client import missing_job
-from flowq.render.groups import collapse
+from flowq.render.groups import as_one, find_declared
 from flowq.render.progress import progress, rows
 from flowq.render.summary import Report, results
 from flowq.status import RunStatus
@@ -58,13 +58,15 @@ def command(
             return
         status = run.status()
         if job is not None:
-            _write_job(find_part(status, job), job, out)
+            _write_job(status, job, out)
             return
         kept = run.kept_outputs()
         width, unicode = display.width_of(out), terminal.can_show(out)
         display.tell(progress(status, datetime.now(UTC), width, unicode=unicode), out)
         ended = Report(status, outputs=kept.views, unknown=kept.errors)
         display.tell(list(results(ended, width, unicode=unicode)), out)
+        if told := find_abandoned(run, status, place):
+            terminal.write(f"\n{told}\n", out)
         if status.is_ended and status.state != "succeeded":
             terminal.write(f"\nwhy: {place.hint('show', run.run_id)}\n", sys.stdout)
         if any(job.is_stuck for job in status.jobs.values()):
@@ -73,16 +75,23 @@ def command(
 
 def find_part(status: RunStatus, name: str) -> RunStatus:
     """Return the status reduced to one job or one group. Errors: NotFound."""
-    jobs = {job.name: job for job in status.jobs.values() if name in (job.name, job.declared_as)}
     if name in status.jobs and name not in status.groups:
         jobs = {name: status.jobs[name]}
+    else:
+        found = find_declared(status, name)
+        if found is None:
+            raise missing_job(status.run_id, name, status.jobs)
+        own = {job.name for job in found.jobs}
+        jobs = {name: job for name, job in status.jobs.items() if name in own}
     groups = status.groups & {name, *(job.declared_as for job in jobs.values())}
-    if not jobs and not groups:
-        raise missing_job(status.run_id, name, status.jobs)
     return replace(status, jobs=jobs, groups=groups)
 
 
-def _write_job(part: RunStatus, name: str, out: IO[str]) -> None:
+def _write_job(status: RunStatus, name: str, out: IO[str]) -> None:
     width, unicode = display.width_of(out), terminal.can_show(out)
-    shown = part.jobs.values() if name in part.jobs else collapse(part).values()
-    display.tell(list(rows(list(shown), datetime.now(UTC), width, unicode=unicode)), out)
+    found, job = find_declared(status, name), status.jobs.get(name)
+    if found is not None and (found.is_group or found.inside):
+        job = as_one(found, status.started_at)
+    if job is None:
+        raise missing_job(status.run_id, name, status.jobs)
+    display.tell(list(rows([job], datetime.now(UTC), width, unicode=unicode)), out)

@@ -10,6 +10,7 @@ _COLOR_BY_STATE = {
     "started": "lightskyblue",
     "finished": "palegreen",
     "failed": "lightcoral",
+    "tolerated": "khaki",
     "stopped": "lightcoral",
     "expired": "lightcoral",
     "canceled": "lightgray",
@@ -21,6 +22,8 @@ _COLOR_BY_STATE = {
 def render_dot(picture: Picture) -> str:
     """Return a directed graph, left to right, which ends with a newline."""
     out = [f"digraph {_quoted(picture.title)} {{", "    rankdir=LR;", "    node [shape=box];"]
+    if picture.run_id:
+        out.append(f"    label={_quoted(f'{picture.heading}: {picture.about}')};")
     out += [f"    {_quoted(box.name)}{_attributes(_of_box(box))};" for box in picture.boxes]
     out += [
         f"    {_quoted(arrow.blocker)} -> {_quoted(arrow.future)}{_attributes(_of_arrow(arrow))};"
@@ -42,8 +45,8 @@ def _of_box(box: Box) -> dict[str, str]:
     if box.is_stack:
         found["peripheries"] = "2"
     styles = ["rounded", "dashed"] if box.may_grow else []
-    if box.state in _COLOR_BY_STATE:
-        found["fillcolor"] = _COLOR_BY_STATE[box.state]
+    if box.look in _COLOR_BY_STATE:
+        found["fillcolor"] = _COLOR_BY_STATE[box.look]
         styles.append("filled")
     if box.description:
         found["tooltip"] = box.description

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator
 from flowq.pictures.layers import lay_out
 from flowq.pictures.picture import Picture
 from flowq.pictures.svg import escaped, render_svg
-from flowq.render.lines import count
 
 _MAX_ROWS = 500
 _MAX_BLOCKERS = 10
@@ -39,10 +38,10 @@ th,td{border-color:#30363d}
 
 def render_html(picture: Picture) -> str:
     """Return a page that ends with a newline."""
-    title = escaped(picture.title)
+    title = escaped(picture.heading)
     body = [
         f"<h1>{title}</h1>",
-        f"<p>{_about(picture)}</p>",
+        f"<p>{escaped(picture.about)}</p>",
         draw_scrolling(render_svg(picture)),
         *_table(picture),
         *draw_nested(picture),
@@ -78,10 +77,9 @@ def draw_nested(picture: Picture, *, with_tables: bool = True) -> Iterator[str]:
     """Yield the nested workflows of a picture, to be opened."""
     nested = list(picture.nested())
     for inside in nested[:_MAX_NESTED]:
-        job = f"{escaped(inside.job)}, " if inside.job else ""
-        yield (
-            f"<details><summary>{job}workflow {escaped(inside.title)}: {_about(inside)}</summary>"
-        )
+        job = f"{inside.job}, " if inside.job else ""
+        summary = escaped(f"{job}workflow {inside.title}: {inside.about}")
+        yield f"<details><summary>{summary}</summary>"
         # Drawn by our own layout, because there may be many of them.
         yield draw_scrolling(render_svg(inside, lay_out))
         if with_tables:
@@ -94,11 +92,6 @@ def draw_nested(picture: Picture, *, with_tables: bool = True) -> Iterator[str]:
 def draw_scrolling(svg: str) -> str:
     """Return a drawing that can be moved by the keyboard where it is wider than the page."""
     return f'<div class="drawing" role="region" aria-label="drawing" tabindex="0">{svg}</div>'
-
-
-def _about(picture: Picture) -> str:
-    said = [picture.state, count(len(picture), "job"), count(len(picture.arrows), "edge")]
-    return ", ".join(filter(None, said))
 
 
 def _table(picture: Picture) -> Iterator[str]:

@@ -15,6 +15,7 @@ _CLASS_BY_STATE = {
     "started": "fill:#cfe8ff,stroke:#268bd2",
     "finished": "fill:#d4f4dd,stroke:#2e8b57",
     "failed": "fill:#ffd6d6,stroke:#c0392b",
+    "tolerated": "fill:#fff3cd,stroke:#c0392b",
     "stopped": "fill:#ffd6d6,stroke:#c0392b",
     "expired": "fill:#ffd6d6,stroke:#c0392b",
     "canceled": "fill:#eeeeee,stroke:#888888",
@@ -32,7 +33,8 @@ def render_mermaid(picture: Picture) -> str:
     picture = fold(picture, WANTED_BOXES, MAX_BOXES)
     id_by_name = {box.name: f"j{index}" for index, box in enumerate(picture.boxes)}
     direction = "TB" if picture.is_by_level else "LR"
-    out = ["---", f"title: {_yaml_quoted(picture.title)}", "---", f"flowchart {direction}"]
+    title = f"{picture.heading}: {picture.about}" if picture.run_id else picture.title
+    out = ["---", f"title: {_yaml_quoted(title)}", "---", f"flowchart {direction}"]
     out += [_node(id_by_name[box.name], box) for box in picture.boxes]
     out += [_link(id_by_name, arrow) for arrow in picture.arrows]
     out += _classes(picture)
@@ -42,7 +44,7 @@ def render_mermaid(picture: Picture) -> str:
 def _node(node_id: str, box: Box) -> str:
     opening, closing = _find_shape(box)
     label = "<br/>".join(filter(None, [_escaped(box.name), _escaped(" · ".join(box.words))]))
-    css = f":::{box.state}" if box.state in _CLASS_BY_STATE else ""
+    css = f":::{box.look}" if box.look in _CLASS_BY_STATE else ""
     return f'    {node_id}{opening}"{label}"{closing}{css or (":::open" if box.may_grow else "")}'
 
 
@@ -65,7 +67,7 @@ def _link(id_by_name: Mapping[str, str], arrow: Arrow) -> str:
 
 
 def _classes(picture: Picture) -> list[str]:
-    states = {box.state for box in picture.boxes}
+    states = {box.look for box in picture.boxes}
     has_open = any(box.may_grow for box in picture.boxes)
     return [
         *([f"    classDef open {_OPEN}"] if has_open else []),

@@ -52,7 +52,13 @@ def draw_run(
     """
     records = record_by_name or {}
     drawn = _with_states(picture or Picture(status.workflow, (), ()), [status], "")
-    drawn = replace(drawn, state=status.state)
+    drawn = replace(
+        drawn,
+        state=status.state,
+        run_id=status.run_id,
+        started_at=status.started_at,
+        ended_at=status.ended_at,
+    )
     known = {box.name for box in drawn.boxes}
     added = [each for name, each in by_declaration(status).items() if name not in known]
     if not added:
@@ -117,7 +123,10 @@ def _with_state(box: Box, declared: Declared) -> Box:
         note=_note(declared),
     )
     if declared.is_group:
-        return replace(box, counts=sort_counts(Counter(job.state for job in declared.items)))
+        states = (
+            TOLERATED if job.is_tolerated else job.state for job in declared.items
+        )  # in the words of the table of a run
+        return replace(box, counts=sort_counts(Counter(states)))
     return replace(box, reason=declared.items[0].reason[:MAX_REASON]) if declared.items else box
 
 

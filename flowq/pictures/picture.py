@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from datetime import datetime
 from typing import Any, Literal
 
+from flowq.durations import utc_time
 from flowq.graph import Graph, build_graph, sort_by_edges
-from flowq.render.lines import OPEN, count, find_mark
+from flowq.render.json import write_instant
+from flowq.render.lines import OPEN, count, find_mark, format_duration
 from flowq.spec import BlockerPolicy, JobSpec, Workflow
-from flowq.status import ASKING
+from flowq.status import ASKING, TOLERATED
 
 Kind = Literal["call", "run", "workflow", ""]
 """What a job does; empty where that is not known, or where a box stands for several jobs."""
@@ -111,7 +114,18 @@ class Box:
 
     def mark(self, unicode: bool = True) -> str:
         """Return the one character for its state."""
-        return find_mark(self.state or (OPEN if self.is_open else ""), unicode)
+        state = TOLERATED if self.is_tolerated else self.state
+        return find_mark(state or (OPEN if self.is_open else ""), unicode)
+
+    @property
+    def is_tolerated(self) -> bool:
+        """Whether it failed, and that counts as a success."""
+        return self.state == "failed" and self.note == TOLERATED
+
+    @property
+    def look(self) -> str:
+        """Its state, for colours: a tolerated failure does not look like others."""
+        return TOLERATED if self.is_tolerated else self.state
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +148,8 @@ class Picture:
     """A picture's content.
 
     Shape: boxes in topological order with unique names, arrows ordered by their future job.
-    `is_by_level` if the boxes are levels rather than jobs. In a run, `job` is the name of the job
-    that runs this nested workflow.
+    `is_by_level` if the boxes are levels rather than jobs. Of a run: its `run_id`, when it began
+    and ended, and its `state`; in a nested workflow of a run, `job` is the job that runs it.
     """
 
     title: str
@@ -144,6 +158,26 @@ class Picture:
     state: str = ""
     is_by_level: bool = False
     job: str = ""
+    run_id: str = ""
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+
+    @property
+    def heading(self) -> str:
+        """What it is a picture of: `gallery, run k3v9x0q2m5ab`."""
+        return f"{self.title}, run {self.run_id}" if self.run_id else self.title
+
+    @property
+    def about(self) -> str:
+        """What is said about the whole, below the heading: state, times and size."""
+        said = [self.state]
+        if self.started_at is not None:
+            said.append(f"started {utc_time(self.started_at)}")
+            if self.ended_at is not None:
+                took_s = (self.ended_at - self.started_at).total_seconds()
+                said.append(f"took {format_duration(took_s)}")
+        said += [count(len(self), "job"), count(len(self.arrows), "edge")]
+        return ", ".join(filter(None, said))
 
     def __len__(self) -> int:
         """The number of declared jobs that it stands for, without those of nested workflows."""
@@ -261,8 +295,21 @@ def _to_document(picture: Picture, place: Mapping[int, int]) -> dict[str, Any]:
         "workflow": picture.title,
         **({"job": picture.job} if picture.job else {}),
         "status": picture.state or None,
+        **(_times(picture) if picture.run_id else {}),
         "jobs": [_box_document(box, place) for box in picture.boxes],
         "edges": edge_documents(picture.arrows),
+    }
+
+
+def _times(picture: Picture) -> dict[str, Any]:
+    duration_s = None
+    if picture.started_at is not None and picture.ended_at is not None:
+        duration_s = (picture.ended_at - picture.started_at).total_seconds()
+    return {
+        "run": picture.run_id,
+        "started_at": write_instant(picture.started_at),
+        "ended_at": write_instant(picture.ended_at),
+        "duration_s": duration_s,
     }
 
 
@@ -328,7 +375,9 @@ def from_document(document: Mapping[str, Any]) -> Picture:
             for edge in written["edges"]
         )
         state, outer = written.get("status") or "", written.get("job", "")
-        return Picture(written["workflow"], boxes, arrows, state, job=outer)
+        times = (_read_instant(written.get(key)) for key in ("started_at", "ended_at"))
+        run_id = written.get("run", "")
+        return Picture(written["workflow"], boxes, arrows, state, False, outer, run_id, *times)
 
     def read_box(job: Mapping[str, Any]) -> Box:
         known = {field: job[key] for field, key in _KEY_BY_FIELD.items() if key in job}
@@ -339,6 +388,10 @@ def from_document(document: Mapping[str, Any]) -> Picture:
         return Box(**known, counts=counts, inside=None if at is None else drawn[at])
 
     return read(document)
+
+
+def _read_instant(written: str | None) -> datetime | None:
+    return datetime.fromisoformat(written) if written else None
 
 
 assert set(_KEY_BY_FIELD) <= {field.name for field in fields(Box)}

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from statistics import median
 
+from flowq.durations import utc_time
 from flowq.history import Attempt
 from flowq.pictures.html import draw_nested, draw_scrolling, make_page
 from flowq.pictures.picture import Picture
@@ -134,8 +135,7 @@ def _begin(report: RunReport) -> datetime:
 def _instant(at: datetime | None) -> str:
     if at is None:
         return ""
-    text = at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-    return f'<time datetime="{at.astimezone(UTC).isoformat()}">{text}</time>'
+    return f'<time datetime="{at.astimezone(UTC).isoformat()}">{utc_time(at)}</time>'
 
 
 def find_shown(status: RunStatus) -> list[JobStatus]:

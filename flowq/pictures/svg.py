@@ -20,7 +20,8 @@ from flowq.pictures.folding import MAX_BOXES, WANTED_BOXES, fits, fold
 from flowq.pictures.layout import lay_out
 from flowq.pictures.outline import Layout, Outline, Point, Rectangle
 from flowq.pictures.picture import Arrow, Box, Picture
-from flowq.render.lines import count, spelled
+from flowq.render.lines import spelled
+from flowq.status import TOLERATED
 
 FONT = "DejaVu Sans Mono"
 _CELL = 0.602
@@ -49,6 +50,7 @@ _LOOKS_LIKE = {
     "scheduled": "queued",
     "stopped": "failed",
     "expired": "failed",
+    TOLERATED: "queued",
     "canceled": "skipped",
     "deleted": "skipped",
 }
@@ -104,7 +106,7 @@ def render_svg(picture: Picture, place: Callable[[Outline], Layout] = lay_out) -
     scene.add(shown, None)
     layout = place(scene.outline())
     width, height = (math.ceil(size + 2 * _MARGIN) for size in (layout.width, layout.height))
-    about = escaped(_about(picture))
+    about = escaped(f"{picture.heading}: {picture.about}")
     out = [
         f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{about}"'
         f' width="{width}" height="{height}" viewBox="0 0 {width} {height}">',
@@ -119,15 +121,9 @@ def render_svg(picture: Picture, place: Callable[[Outline], Layout] = lay_out) -
     return "\n".join(out) + "\n"
 
 
-def _about(picture: Picture) -> str:
-    edges = count(len(picture.arrows), "edge")
-    said = [picture.state, count(len(picture), "job"), edges]
-    return f"{picture.title}: {', '.join(filter(None, said))}"
-
-
 def _style(boxes: Sequence[Box]) -> str:
     light, dark = [_STYLE], [_DARK]
-    for state in sorted({_LOOKS_LIKE.get(box.state, box.state) for box in boxes}):
+    for state in sorted({_LOOKS_LIKE.get(box.look, box.look) for box in boxes}):
         if state in _COLORS_BY_STATE:
             fill, border, dark_fill, dark_border = _COLORS_BY_STATE[state]
             light.append(f".{state} .box{{fill:{fill};stroke:{border}}}\n")
@@ -204,7 +200,7 @@ def _said(box: Box) -> str:
 
 def _draw_box(box: Box, at: Rectangle, *, is_around: bool) -> str:
     """Return a box with its texts; the whole texts are in its tooltip."""
-    state = _LOOKS_LIKE.get(box.state, box.state)
+    state = _LOOKS_LIKE.get(box.look, box.look)
     class_ = f' class="{state}"' if state in _COLORS_BY_STATE else ""
     shape = "box open" if box.may_grow else "box"
     out = [f"<g{class_}><title>{escaped(_tooltip(box))}</title>"]

@@ -93,7 +93,7 @@ class _Pen:
         box = row.box
         if box is None:
             return ((row.before, ""),)
-        style = STYLE_BY_STATE.get(box.state, "")
+        style = STYLE_BY_STATE.get(box.look, "")
         room = self._width - len(row.before) - len(row.after) - 2
         name = cut(self._ascii(spelled(box.name)), room, self._ellipsis)
         mark = (box.mark(self._unicode), style)

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from flowq.cells import count_cells, pad
+from flowq.durations import local_time
 from flowq.history import Attempt
 from flowq.render.groups import Declared, count_ends
 from flowq.render.lines import (
@@ -208,11 +209,6 @@ def _run_row(record: RunRecord, now: datetime) -> list[Span]:
         (format_age(record.created_at, now), "dim"),
         (format_duration(took.total_seconds()) if took else "", "dim"),
     ]
-
-
-def local_time(at: datetime) -> str:
-    """Return an instant as a reader has it on the clock, with the zone."""
-    return at.astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
 
 
 def aligned(heads: Sequence[str], rows: Sequence[Sequence[Span]]) -> list[Line]:

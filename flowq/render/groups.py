@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -69,6 +69,45 @@ def by_declaration(status: RunStatus) -> dict[str, Declared]:
     for name in sorted(status.groups):  # an empty matrix has no job at all
         jobs_by_name.setdefault(name, [])
     return {name: _declared(name, status, jobs) for name, jobs in jobs_by_name.items()}
+
+
+def find_declared(status: RunStatus, name: str) -> Declared | None:
+    """Return one declaration with its jobs: of the run, or of a nested workflow (`pack.box`).
+
+    The jobs have their own names and ids, as in the run.
+    """
+    found = by_declaration(status).get(name)
+    outer, _, inner = name.rpartition(".")
+    if found is not None or outer not in status.jobs:
+        return found
+    name_start, id_start = f"{outer}.", f"{status.jobs[outer].job_id}--"
+    jobs = {
+        job.name: replace(job, job_id=job.job_id.removeprefix(id_start))
+        for job in _without_start(status, name_start)
+    }
+    groups = frozenset({inner} if f"{inner}{LIST}" in jobs else ())
+    found = by_declaration(replace(status, jobs=jobs, groups=groups)).get(inner)
+    if found is None:
+        return None
+
+    def restore(jobs: Iterable[JobStatus]) -> tuple[JobStatus, ...]:
+        return tuple(status.jobs[name_start + job.name] for job in jobs)
+
+    return replace(
+        found,
+        name=name,
+        items=restore(found.items),
+        inside=restore(found.inside),
+        helpers=restore(found.helpers),
+        list_job=next(iter(restore([found.list_job] if found.list_job else [])), None),
+        forgiven=frozenset(name_start + each for each in found.forgiven),
+    )
+
+
+def _without_start(status: RunStatus, start: str) -> Iterator[JobStatus]:
+    for job in status.jobs.values():
+        if job.name.startswith(start):
+            yield replace(job, name=job.name.removeprefix(start))
 
 
 def _declared(name: str, status: RunStatus, jobs: Iterable[JobStatus]) -> Declared:
@@ -141,10 +180,11 @@ def collapse(status: RunStatus) -> dict[str, JobStatus]:
     Shape: the name of a group is `thumb 12/50`; a group that has not ended is as its liveliest job.
     """
     declared = by_declaration(status).items()
-    return {name: _as_one(each, status.started_at) for name, each in declared}
+    return {name: as_one(each, status.started_at) for name, each in declared}
 
 
-def _as_one(declared: Declared, since: datetime | None) -> JobStatus:
+def as_one(declared: Declared, since: datetime | None) -> JobStatus:
+    """Return one status for a declaration, as `collapse` does."""
     if len(declared.jobs) == 1 and not declared.is_group:
         return declared.jobs[0]
     jobs, state = declared.jobs, declared.state

@@ -25,7 +25,7 @@ from flowq.errors import FlowqError, Problem, WorkflowInvalid
 from flowq.event import Event
 from flowq.history import Attempt
 from flowq.plan import FLAT_FIELDS, Commit, Enqueue, Nested, Operation, Plan, Release, flatten
-from flowq.render.groups import Declared, by_declaration, jobs_inside, with_span
+from flowq.render.groups import Declared, by_declaration, find_declared, jobs_inside, with_span
 from flowq.runtime.views import make_view, to_document
 from flowq.spec import Input
 from flowq.status import (
@@ -143,7 +143,7 @@ def job_document(
 ) -> dict[str, Any]:
     """Return what `show` and `status` print of one job, item or group of a run."""
     status = facts.status
-    declared = by_declaration(status).get(name)
+    declared = find_declared(status, name)
     job = status.jobs.get(name)
     if declared is not None and (declared.is_group or job is None):
         told = _declared(facts, declared, "", with_span(status))

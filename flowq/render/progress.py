@@ -221,12 +221,14 @@ def _draw(table: Sequence[_Row], page: _Page) -> Iterator[Line]:
 
 
 def _draw_row(row: _Row, page: _Page, room: int) -> Line:
-    job, style = row.job, STYLE_BY_STATE.get(row.job.state, "")
+    job = row.job
+    look = TOLERATED if job.is_tolerated else job.state
+    style = STYLE_BY_STATE.get(look, "")
     room -= count_cells(row.lead)
     name = pad(cut(job.name, max(1, room), page.ellipsis), room)
     bar = _bar(row.bar, page) if row.bar else ()
     return (
-        (f"{row.lead}{find_mark(job.state, page.unicode)} ", style),
+        (f"{row.lead}{find_mark(look, page.unicode)} ", style),
         (name, style if job.state in (*BAD, "started", "deferred") else ""),
         (f"  {_elapsed(job, page.now):>{_DURATION_WIDTH}}", "dim"),
         *bar,

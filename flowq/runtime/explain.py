@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from rq.utils import as_text, str_to_date
 from rq.worker import Worker as RQWorker
 
+from flowq.durations import local_time
 from flowq.errors import JobNotFound
 from flowq.runtime import keys
 from flowq.runtime.connections import read_clock
@@ -228,7 +229,7 @@ def _holds(job_id: str, job: Mapping[str, str], place: _Place) -> Iterator[Reaso
         yield held
         return
     if "flowq_round" in job and (again_at := connection.zscore(keys.ROUNDS, job_id)) is not None:
-        at = datetime.fromtimestamp(float(again_at), UTC).isoformat(timespec="seconds")
+        at = local_time(datetime.fromtimestamp(float(again_at), UTC))
         text = f"attempt {job['flowq_round']} failed: what is inside runs again at {at}"
         yield Reason("time", text, hint="a worker or flowq doctor sees to that")
         return
@@ -360,9 +361,10 @@ def _beyond_holds(
         yield _queued(job_id, job, place)
     elif status == "scheduled":
         score = place.connection.zscore(keys.scheduled(queue), job_id)
-        at = datetime.fromtimestamp(float(score), UTC).isoformat() if score else "an unknown time"
+        at = datetime.fromtimestamp(float(score), UTC) if score else None
+        until = local_time(at) if at else "an unknown time"
         hint = "a worker with a scheduler has to be running"
-        yield Reason("time", f"it waits until {at}", hint=hint)
+        yield Reason("time", f"it waits until {until}", hint=hint)
     elif status == "started":
         yield _started(job_id, job, place)
     elif status == "finished" and job.get("flowq_outcome") == "passed":
@@ -405,7 +407,7 @@ def _started(job_id: str, job: Mapping[str, str], place: _Place) -> Reason:
     since = "lately"
     if heard_at is not None:
         silence_s = max(0, round(now_s - heard_at.timestamp()))
-        since = f"for {silence_s} s, since {heard_at.isoformat(timespec='seconds')}"
+        since = f"for {silence_s} s, since {local_time(heard_at)}"
     text = f"worker {worker} was executing it, and nothing has been heard of it {since}"
     if not is_ours:
         return Reason("started", text, hint="RQ's clean-up fails or retries it within some minutes")

@@ -203,12 +203,13 @@ def test_a_run_whose_command_and_workers_were_killed_can_be_let_go_on(
     command.kill()
     os.kill(find_supervisors(run)[0], signal.SIGKILL)
     own_runs.wait_until(lambda: not run.is_served())
+    sentence = f"nobody executes the jobs of this run; go on with it: flowq release {run.run_id}"
+    for command_word in ("status", "show"):
+        assert sentence in flowq(command_word, run.run_id).stdout
     watching = flowq.start("watch", run.run_id)
     assert watching.stderr is not None
     note = watching.stderr.readline()
-    assert (
-        f"nobody executes the jobs of this run; go on with it: flowq release {run.run_id}" in note
-    )
+    assert sentence in note
     going_on = flowq.start("release", run.run_id)
     own_runs.wait_until(lambda: run.status().jobs["one"].attempts == 2)
     (folder / "pipe").write_text("on\n")

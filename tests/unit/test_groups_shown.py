@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from flowq.render.groups import collapse
+from flowq.render.groups import by_declaration, collapse, find_declared
 from flowq.render.json import RunFacts, run_document, write_json
 from flowq.render.progress import progress
 from flowq.spec import Input
@@ -68,6 +68,39 @@ def test_a_group_is_one_row_with_how_far_it_is() -> None:
     assert "thumb 1/3" in lines[1]
     assert lines[1].endswith("started, 1 failed")
     assert "page" in lines[2]
+
+
+NESTED = status(
+    ("each[0]", "each--0", "finished"),
+    ("each[0].box(list)", "each--0--box", "finished"),
+    ("each[0].box[0]", "each--0--box--0", "finished"),
+    ("each[0].box[1]", "each--0--box--1", "failed"),
+    ("each[0].lid", "each--0--lid", "skipped"),
+    ("each[1].box[0]", "each--1--box--0", "started"),
+    groups=("each",),
+)
+
+
+def test_a_group_inside_of_a_nested_workflow_is_found_by_its_name() -> None:
+    box = find_declared(NESTED, "each[0].box")
+
+    assert box is not None
+    assert (box.name, box.is_group, box.state) == ("each[0].box", True, "failed")
+    assert [job.name for job in box.items] == ["each[0].box[0]", "each[0].box[1]"]
+    assert box.items == tuple(NESTED.jobs[job.name] for job in box.items), "with their own ids"
+    assert box.list_job == NESTED.jobs["each[0].box(list)"]
+
+
+@pytest.mark.parametrize("name", ["each[0].nope", "each[0].box[1].x", "nope", "nope.box", "each."])
+def test_what_is_not_there_is_not_found(name: str) -> None:
+    assert find_declared(NESTED, name) is None
+
+
+def test_a_job_and_a_group_of_the_run_are_found_as_well() -> None:
+    assert find_declared(NESTED, "each") == by_declaration(NESTED)["each"]
+    lid = find_declared(NESTED, "each[0].lid")
+    assert lid is not None
+    assert (lid.is_group, lid.items) == (False, (NESTED.jobs["each[0].lid"],))
 
 
 def test_a_group_that_has_ended_says_its_state_once() -> None:

@@ -6,13 +6,16 @@ import base64
 import json
 import zlib
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from flowq.errors import UsageError
 from flowq.graph import build_graph
+from flowq.pictures.dot import render_dot
 from flowq.pictures.folding import MAX_LEVELS, by_level, focus
 from flowq.pictures.html import render_html
+from flowq.pictures.mermaid import render_mermaid
 from flowq.pictures.of_run import MAX_ADDED, draw_run, find_added, find_edges
 from flowq.pictures.picture import Arrow, Box, Picture, draw, from_document, to_document
 from flowq.pictures.stored import make_source, read_picture, read_workflow
@@ -24,6 +27,7 @@ from flowq.spec import Approval, ForEach, Workflow
 from flowq.status import ASKING, ENDED, JobRecord, JobStatus, RunStatus
 from tests.unit.graphs import SAMPLES, hostile, job, picture, star
 
+START = datetime(2026, 11, 24, 12, 3, 4, tzinfo=UTC)
 INNER = Workflow("inner", (job("x"), job("y", "x"), job("page", "y", for_each=ForEach([1, 2]))))
 OUTER = Workflow(
     "outer",
@@ -162,6 +166,39 @@ def test_a_run_s_picture_is_written_as_data_and_read_again() -> None:
     run = status(one__x="finished", many_0_="failed", many_1_="finished", gate="deferred")
     shown = draw_run(run, draw(build_graph(OUTER)))
     assert from_document(json.loads(json.dumps(to_document(shown)))) == shown
+
+
+def test_each_format_names_the_run_its_state_and_its_times() -> None:
+    times = {"started_at": START, "ended_at": START + timedelta(seconds=75)}
+    run = replace(status("failed", one="finished"), **times)  # type: ignore[arg-type]
+    shown = draw_run(run, draw(build_graph(OUTER)))
+    said = "failed, started 2026-11-24 12:03:04 UTC, took 1m 15s, 3 jobs, 2 edges"
+
+    assert f"<title>outer, run r: {said}</title>" in render_svg(shown)
+    page = render_html(shown)
+    assert "<title>outer, run r</title>" in page
+    assert f"<h1>outer, run r</h1>\n<p>{said}</p>" in page
+    assert f"title: 'outer, run r: {said}'" in render_mermaid(shown).replace('"', "'")
+    assert f'label="outer, run r: {said}"' in render_dot(shown)
+    document = to_document(shown)
+    assert (document["run"], document["status"], document["duration_s"]) == ("r", "failed", 75.0)
+    assert document["started_at"] == "2026-11-24T12:03:04.000000Z"
+    assert from_document(json.loads(json.dumps(document))) == shown
+
+
+def test_a_tolerated_failure_is_told_apart_by_word_glyph_and_colour() -> None:
+    job_status = JobStatus("", "", "failed", reason="tolerated: the job has continue_on_error")
+    run = status(one=job_status, many_0_="finished", many_1_=job_status, gate="failed")
+    shown = draw_run(run, draw(build_graph(OUTER)))
+    one, many, gate = (find(shown, name) for name in ("one", "many", "gate"))
+
+    assert (one.mark(), gate.mark()) == ("!", "✗")
+    assert one.words[:2] == ("failed", "tolerated")
+    assert many.words[:2] == ("1 finished", "1 tolerated")
+    assert "! one" in render_text(shown)
+    drawn = render_svg(shown)
+    assert "! one" in drawn
+    assert drawn.count('class="failed"') == 1
 
 
 @pytest.mark.parametrize("name", sorted(SAMPLES))
