@@ -299,7 +299,8 @@ class FutureEnded(WrongState):
         self.state = state
 
     def __str__(self) -> str:
-        return f"future job {self.job_id} is {self.state}; nothing can be added or released"
+        verb = "has" if self.state in ("finished", "failed", "expired") else "is"
+        return f"future job {self.job_id} {verb} {self.state}; nothing can be added or released"
 
 
 class RunFailed(FlowqError):

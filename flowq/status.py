@@ -43,6 +43,13 @@ BAD = ("failed", "stopped", "expired")
 """Those that count as failures, in the order in which displays count them."""
 
 
+def say_state(state: str, *, of_many: bool = False) -> str:
+    """Return the state of a job or a run as a sentence has it: `has failed`, `are queued`."""
+    if state in ("finished", "failed", "expired", "started", "succeeded"):
+        return f"{'have' if of_many else 'has'} {state}"
+    return f"{'are' if of_many else 'is'} {state}"
+
+
 @dataclass(frozen=True, slots=True)
 class OutcomeTraits:
     """What one outcome means. `shown`: the state that readers see.

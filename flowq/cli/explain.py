@@ -16,7 +16,7 @@ from flowq.client import Explanation, Run, missing_job
 from flowq.errors import JobNotFound, RunNotFound
 from flowq.render.json import make_document, write_json
 from flowq.render.lines import printable
-from flowq.status import ENDED, RunStatus
+from flowq.status import ENDED, RunStatus, say_state
 
 MAX_JOBS = 5
 
@@ -76,7 +76,7 @@ def _tell(alike: Sequence[Explanation]) -> str:
         return str(first)
     reasons = str(first).partition("\n")[1:]
     subjects = ", ".join(each.subject for each in alike)
-    return "".join([f"{subjects} are {first.state}", *reasons])
+    return "".join([f"{subjects} {say_state(first.state, of_many=True)}", *reasons])
 
 
 def _explanations(

@@ -12,6 +12,22 @@ from flowq.cli.completion import complete_file, complete_job, complete_queue, co
 
 Decorator = Callable[[Any], Any]
 
+
+class Subcommands(click.Group):
+    """A command with commands of its own, which names them when it does not know one."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that the arguments name. Errors: UsageError of click."""
+        if args[0] not in self.commands and not args[0].startswith("-"):
+            from flowq.nearest import did_you_mean  # noqa: PLC0415 - difflib is rarely needed
+
+            words = f"{ctx.info_name} {args[0]}"
+            ctx.fail(f"there is no command {words!r}; {did_you_mean(args[0], self.commands)}")
+        return super().resolve_command(ctx, args)
+
+
 target: Decorator = click.argument("target", metavar="TARGET", shell_complete=complete_file)
 
 optional_target: Decorator = click.argument(

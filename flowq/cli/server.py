@@ -27,7 +27,7 @@ _folder = click.argument("folder", required=False, type=click.Path(path_type=Pat
 _yes = click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 
 
-@click.group()
+@click.group(cls=options.Subcommands)
 def command() -> None:
     """Inspect or stop the private server of a folder, or remove its state.
 

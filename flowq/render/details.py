@@ -25,7 +25,7 @@ from flowq.render.lines import (
 from flowq.runtime.views import to_printable
 from flowq.status import ENDED, CodeChange, JobRecord, JobStatus, RunRecord
 
-MAX_ERROR = 80
+MAX_ERROR = 75
 """Characters of the error of an attempt that are shown in a line."""
 
 MAX_ARGUMENT = 1000
@@ -108,22 +108,26 @@ def _place(worker: str, host_by_worker: Mapping[str, tuple[str, int]]) -> str:
 
 
 def _attempts(details: JobDetails, unicode: bool) -> Iterator[Line]:
-    rows = [_attempt_row(each, details.host_by_worker, unicode) for each in details.attempts]
+    rows = [_attempt_row(each, details.host_by_worker) for each in details.attempts]
+    heads, *lines = aligned(("", "STATE", "STARTED", "WAITED", "TOOK", "ON"), rows)
     yield ()
     yield (("attempts:", "bold"),)
-    for line in aligned(("", "STATE", "STARTED", "WAITED", "TOOK", "ON", "ERROR"), rows):
+    yield (("  ", ""), *heads)
+    for attempt, line in zip(details.attempts, lines, strict=True):
         yield (("  ", ""), *line)
+        if why := _why(attempt):  # below the attempt, because it may be long
+            yield ((f"     {shortened(printable(why), MAX_ERROR, unicode)}", ""),)
 
 
-def _attempt_row(
-    attempt: Attempt, host_by_worker: Mapping[str, tuple[str, int]], unicode: bool
-) -> list[Span]:
+def _why(attempt: Attempt) -> str:
+    why = attempt.error or (attempt.reason if attempt.state != "finished" else "")
+    return why if attempt.exit_code is None else f"exit code {attempt.exit_code}: {why}"
+
+
+def _attempt_row(attempt: Attempt, host_by_worker: Mapping[str, tuple[str, int]]) -> list[Span]:
     host, pid = host_by_worker.get(attempt.worker, (attempt.worker, 0))
     waited, took = attempt.waited_s, attempt.duration_s
     state = attempt.state.replace("_", " ")
-    why = attempt.error or (attempt.reason if attempt.state != "finished" else "")
-    if attempt.exit_code is not None:
-        why = f"exit code {attempt.exit_code}: {why}"
     return [
         (str(attempt.number), ""),
         (state, STYLE_BY_STATE.get(attempt.state, "red" if attempt.ended_at else "")),
@@ -131,7 +135,6 @@ def _attempt_row(
         ("" if waited is None else format_duration(waited), "dim"),
         ("" if took is None else format_duration(took), ""),
         (f"{host} {pid}" if pid else host, "dim"),
-        (shortened(printable(why), MAX_ERROR, unicode), ""),
     ]
 
 

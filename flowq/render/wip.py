@@ -143,7 +143,9 @@ def _fitted(heads: Sequence[str], rows: Sequence[Sequence[Span]], width: int | N
         shrinkable = [column for column in cells if cells[column] > _least_of(column, cells, heads)]
         if not shrinkable:
             break
-        cells[max(shrinkable, key=lambda column: cells[column])] -= 1
+        # A whole id of a run can be pasted, so that goes last.
+        widest = max(shrinkable, key=lambda column: (heads[column] != "RUN", cells[column]))
+        cells[widest] -= 1
     last = max(cells)
     return [
         tuple(

@@ -20,7 +20,15 @@ from flowq.runtime.listening import find_alive, find_living, find_unattended
 from flowq.runtime.queue import Queue
 from flowq.runtime.runs import read_job_records
 from flowq.runtime.wip import WIPRegistry
-from flowq.status import ENDED, OUTCOMES, SUCCESSES, JobStatus, declared_name, public_name
+from flowq.status import (
+    ENDED,
+    OUTCOMES,
+    SUCCESSES,
+    JobStatus,
+    declared_name,
+    public_name,
+    say_state,
+)
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -69,7 +77,7 @@ class Explanation:
         return f"{self.name} ({self.job_id})" if self.name else self.job_id
 
     def __str__(self) -> str:
-        lines = [f"{self.subject} is {self.state}"]
+        lines = [f"{self.subject} {say_state(self.state)}"]
         for reason in self.reasons:
             lines.append(f"  - {reason.text}")
             if reason.hint:

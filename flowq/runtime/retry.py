@@ -15,7 +15,7 @@ from flowq.runtime.approvals import find_jobs
 from flowq.runtime.connections import do_or_leave_to_others, read_clock, read_each
 from flowq.runtime.runs import get_declared, get_record, go, read_names
 from flowq.runtime.steps import finish
-from flowq.status import RUN_ENDED, SUCCESSES, public_name
+from flowq.status import RUN_ENDED, SUCCESSES, public_name, say_state
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -79,7 +79,7 @@ def retry(run_id: str, connection: Redis, name: str | None = None) -> tuple[str,
         _refuse_vain(name, start, again | anew, ended, connection)
     if not again:
         reason = "its jobs have succeeded since; there is nothing to retry"
-        raise WrongState(f"run {run_id} is {record.state}, but {reason}")
+        raise WrongState(f"run {run_id} {say_state(record.state)}, but {reason}")
     deleted = {job for job in again if not ended[job].is_there}
     again -= deleted
     if deleted and not _can_anything_run(again, deleted, ended, connection):

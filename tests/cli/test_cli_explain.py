@@ -60,7 +60,7 @@ def test_jobs_are_called_by_the_names_that_displays_use(
     Worker(["default"], connection=connection, mode="warm").work(burst=True, logging_level="ERROR")
 
     item = call("explain", run_id, "n[0]", *url).out
-    assert item.startswith(f"n[0] ({run_id}-n--0) is failed\n  - it was executed, and failed\n")
+    assert item.startswith(f"n[0] ({run_id}-n--0) has failed\n  - it was executed, and failed\n")
     assert f"flowq show {run_id} 'n[0]' --redis-url" in item
     assert "  - n[0] did not succeed (failed)\n" in call("explain", run_id, "after", *url).out
     assert call("explain", f"{run_id}-n--0", *url).out == item
@@ -79,7 +79,7 @@ def test_of_what_went_wrong_before_a_job_the_failure_comes_first(
 
     assert "because of chain.big, chain.small;" in call("explain", run_id, "chain", *url).out
     group = call("explain", run_id, "n", *url).out
-    assert group.startswith(f"n ({run_id}-n) is finished\n  - all of its 2 items have ended")
+    assert group.startswith(f"n ({run_id}-n) has finished\n  - all of its 2 items have ended")
     whole = call("explain", run_id, *url).out
     assert whole == f"run {run_id} (succeeded): no job waits, and no failure counts\n"
     shown = call("show", run_id, "chain.big", *url).out

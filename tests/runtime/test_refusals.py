@@ -78,12 +78,12 @@ def test_a_future_job_that_has_been_queued_or_runs_or_has_ended(
     with refuses(FutureAlreadyStarted):
         queue.enqueue("operator.add", 1, 2, blocked_by=future)
     work()
-    with refuses(FutureEnded, "is finished"):
+    with refuses(FutureEnded, "has finished"):
         queue.enqueue("operator.add", 1, 2, blocked_by=future)
     failing = queue.enqueue("runtime_jobs.fail", deferred=True)
     failing.release()
     work()
-    with refuses(FutureEnded, "is failed"):
+    with refuses(FutureEnded, "has failed"):
         queue.enqueue("operator.add", 1, 2, blocked_by=failing)
 
 

@@ -1,0 +1,67 @@
+"""Tables at 80 columns: what a reader needs of a row is there, whole."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from flowq.history import Attempt
+from flowq.render.details import JobDetails, job_details
+from flowq.render.lines import plain
+from flowq.render.wip import wip_table
+from flowq.runtime.wip import Executing, InProgress
+from flowq.status import JobStatus, say_state
+
+START = datetime(2026, 11, 24, 12, 3, 4, tzinfo=UTC)
+
+
+def test_the_attempts_of_a_job_fit_80_columns_with_their_errors_below() -> None:
+    attempts = [
+        Attempt(
+            number,
+            "timed_out",
+            "w1",
+            queued_at=START,
+            started_at=START + timedelta(minutes=59),
+            ended_at=START + timedelta(hours=2),
+            error="JobTimeoutException: " + "x" * 200,
+            exit_code=137,
+        )
+        for number in (1, 2)
+    ]
+    hosts = {"w1": ("a-host", 4_194_304)}
+    details = JobDetails(JobStatus("a", "r-a", "failed"), attempts=attempts, host_by_worker=hosts)
+
+    lines = [plain(line) for line in job_details(details)]
+    table = lines[lines.index("attempts:") :]
+
+    assert max(map(len, table)) <= 80
+    assert sum("exit code 137: JobTimeoutException: xxx" in line for line in table) == 2
+
+
+def test_the_id_of_a_run_is_whole_at_80_columns() -> None:
+    executing = Executing(
+        job_id="k3v9x0q2m5ab-a_job_with_a_long_name--1",
+        execution_id="e",
+        description="a_module.a_function(1)",
+        state="started",
+        run_id="k3v9x0q2m5ab",
+        workflow="a-long-name-of-a-workflow",
+        name="a_job_with_a_long_name[1]",
+        queue="default",
+        worker="0123456789abcdef",
+        host="a-host-with-a-name",
+        pid=123_456,
+        started_at=START,
+        seen_at=START,
+        timeout_s=180.0,
+    )
+    lines = wip_table(InProgress(START, [executing], {"started": 1}), 80)
+
+    assert max(len(plain(line)) for line in lines) <= 80
+    assert "k3v9x0q2m5ab" in plain(lines[1])
+
+
+def test_states_stand_in_sentences_as_english_has_them() -> None:
+    assert say_state("failed") == "has failed"
+    assert say_state("queued") == "is queued"
+    assert say_state("finished", of_many=True) == "have finished"
