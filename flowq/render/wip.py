@@ -31,17 +31,20 @@ _WIP_HEADS = (
 _WORKERS_HEADS = ("WORKER", "STATE", "JOBS", "HOST", "PID", "MODE", "SEEN", "RUN", "QUEUES")
 
 _LEAST_BY_HEAD: Mapping[str, int] = {
-    "JOB": 16,
+    "JOB": 12,
     "WORKFLOW": 8,
-    "RUN": 4,
+    "RUN": 12,
     "QUEUE": 7,
     "HOST": 5,
-    "WORKER": 8,
+    "WORKER": 6,
     "CALL": 16,
     "PROGRESS": 8,
     "QUEUES": 12,
 }
-"""To how many cells a column may be cut. The beginning of a run's id names it, as long as no other
+"""To how many cells a column may be cut."""
+
+_LEAST_OF_ID = 4
+"""The same for the id of a run, if nothing else helps: its beginning names it, as long as no other
 one begins so."""
 
 _FIRST_TO_GO = ("CALL", "QUEUE", "MODE")
@@ -141,11 +144,11 @@ def _fitted(heads: Sequence[str], rows: Sequence[Sequence[Span]], width: int | N
         del cells[gone]
     while width is not None and _total(cells) > width:
         shrinkable = [column for column in cells if cells[column] > _least_of(column, cells, heads)]
+        if not shrinkable:  # an id is whole as long as that can be: it is there to be pasted
+            shrinkable = [at for at in cells if heads[at] == "RUN" and cells[at] > _LEAST_OF_ID]
         if not shrinkable:
             break
-        # A whole id of a run can be pasted, so that goes last.
-        widest = max(shrinkable, key=lambda column: (heads[column] != "RUN", cells[column]))
-        cells[widest] -= 1
+        cells[max(shrinkable, key=lambda column: cells[column])] -= 1
     last = max(cells)
     return [
         tuple(

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.cli.commands import Flowq
 
 GOOD = "jobs: {a: {call: 'tasks:work'}}\n"
+ROOT = Path(__file__).parents[2]
 BAD = "jobs: {a: {run: x, timeout: soon}, b: {run: x, needs: c}}\n"
 
 
@@ -74,3 +77,18 @@ def test_a_folder_without_workflows_is_said(flowq: Flowq, folder: Path) -> None:
     (folder / "three").mkdir()
     done = flowq("check", "three")
     assert done.returncode == 2
+
+
+def test_the_hook_for_pre_commit_checks_the_files_that_are_committed(
+    flowq: Flowq, folder: Path
+) -> None:
+    (hook,) = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text("utf-8"))
+    program, *words = hook["entry"].split()
+    assert (program, hook["language"], hook["types"]) == ("flowq", "python", ["yaml"])
+    assert re.search(hook["files"], "workflows/gallery.yaml")
+    assert re.search(hook["files"], "shop/workflows/night/mails.yml")
+    assert re.search(hook["exclude"], ".github/workflows/ci.yaml"), "has jobs as well"
+
+    done = flowq(*words, "one/flow.yaml", "two/bad.yaml")
+    assert done.returncode == 3
+    assert "two/bad.yaml:1:29: FQ110" in done.stdout
