@@ -51,6 +51,7 @@ if TYPE_CHECKING:  # what `__getattr__` resolves, and the modules of `runtime` t
     from flowq.history import Attempt
     from flowq.pictures.picture import Picture
     from flowq.plan import Plan, Source
+    from flowq.runtime.counts import Counted
     from flowq.runtime.explain import Commands, Explanation, Reason, explain
     from flowq.runtime.kept_outputs import KeptOutputs
     from flowq.runtime.results import Failure, JobEnd, JobView
@@ -259,6 +260,13 @@ class Run:
     def status(self) -> RunStatus:
         """Return the status of the run and its jobs. Errors: RunNotFound."""
         return runs.get_status(self.run_id, self.connection)
+
+    def counted(self) -> Counted | None:
+        """Return how many items of each group are in which state (`flowq.runtime.counts`).
+
+        None for a run whose events are read as quickly. Errors: RunNotFound.
+        """
+        return runtime.counts.read_if_large(self.run_id, self.connection)
 
     def history(self) -> tuple[RunStatus, dict[str, tuple[Attempt, ...]]]:
         """Return the status, and the attempts of each job that has some, by name.

@@ -16,6 +16,7 @@ from flowq.client import missing_job
 from flowq.render.groups import as_one, find_declared
 from flowq.render.progress import progress, rows
 from flowq.render.summary import Report, results
+from flowq.render.tally import Tally
 from flowq.status import RunStatus
 
 
@@ -56,20 +57,24 @@ def command(
             for name, why in run.kept_outputs().errors.items() if job is None else ():
                 terminal.note(f"flowq: output {name} has no value: {why}")
             return
-        status = run.status()
+        counted = run.counted() if job is None else None
+        tally = Tally.of_counted(counted) if counted else None
+        status = counted.status if counted and tally else run.status()
         if job is not None:
             _write_job(status, job, out)
             return
         kept = run.kept_outputs()
         width, unicode = display.width_of(out), terminal.can_show(out)
-        display.tell(progress(status, datetime.now(UTC), width, unicode=unicode), out)
+        now = datetime.now(UTC)
+        display.tell(progress(status, now, width, unicode=unicode, tally=tally), out)
         ended = Report(status, outputs=kept.views, unknown=kept.errors)
         display.tell(list(results(ended, width, unicode=unicode)), out)
         if told := find_abandoned(run, status, place):
             terminal.write(f"\n{told}\n", out)
         if status.is_ended and status.state != "succeeded":
             terminal.write(f"\nwhy: {place.hint('show', run.run_id)}\n", sys.stdout)
-        if any(job.is_stuck for job in status.jobs.values()):
+        is_stuck = any(job.is_stuck for job in status.jobs.values())
+        if is_stuck or (counted and counted.is_stuck):
             terminal.write(f"\nwhat to do: {place.hint('explain', run.run_id)}\n", sys.stdout)
 
 

@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from flowq.status import (
     BAD,
@@ -22,6 +23,9 @@ from flowq.status import (
     is_helper,
     outermost_name,
 )
+
+if TYPE_CHECKING:
+    from flowq.runtime.counts import Counted, GroupCounts
 
 MAX_FAILED = 100
 """How many failures, the newest, are remembered with their reason."""
@@ -70,6 +74,14 @@ class Part:
             self._ended_before += job.state in ENDED
         if job.ended_at is not None:
             self._last_at = max(job.ended_at, self._last_at or job.ended_at)
+
+    def note_counted(self, group: GroupCounts) -> None:
+        """Note the times and the newest failures of a group whose items are counted."""
+        self._again_at = min(filter(None, (self._again_at, group.began_at)), default=None)
+        self._last_at = max(filter(None, (self._last_at, group.ended_at)), default=None)
+        if group.is_retried:  # how many ran before is not known, so there is no rate
+            self._ended_before = self.states.total()
+        self.failed = {job.name: job for job in group.failed}
 
     @property
     def is_one_job(self) -> bool:
@@ -147,7 +159,8 @@ class Tally:
     the newest.
     """
 
-    def __init__(self, status: RunStatus) -> None:
+    def __init__(self, status: RunStatus, order: Iterable[str] = ()) -> None:
+        """Count the jobs of a status. `order` has the names of its groups and jobs as declared."""
         self.since = status.started_at
         self.parts: dict[str, Part] = {}
         self.running: dict[str, JobStatus] = {}
@@ -155,7 +168,7 @@ class Tally:
         self._groups = status.groups
         self._is_complete = False
         self._seen: dict[str, tuple[Part, bool, str]] = {}
-        for name in status.jobs:
+        for name in (*order, *status.jobs):
             self._find(name)
         for name in sorted(status.groups):  # an empty matrix has no job at all
             self._part(self.parts, name).is_group = True
@@ -179,6 +192,25 @@ class Tally:
             counts[state] += 1
             self._seen[name] = part, helps, state
             self._note(job, part, helps=helps, is_new=not before)
+
+    @classmethod
+    def of_counted(cls, counted: Counted) -> Tally | None:
+        """Return the tally of a run whose items are counted only.
+
+        None where a status has more to say: items that run workflows, or wait for a retry.
+        """
+        if any(
+            kind != "item" or state == "scheduled"
+            for group in counted.groups
+            for kind, state in group.counts
+        ):
+            return None
+        tally = cls(counted.status, counted.order)
+        for group in counted.groups:
+            part, _ = tally._find(f"{group.name}[0]")
+            part.states.update(group.states)
+            part.note_counted(group)
+        return tally
 
     def _forget(self, name: str, part: Part, before: str) -> None:
         if before == "started":

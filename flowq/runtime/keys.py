@@ -29,6 +29,9 @@ side by side; the Lua scripts build the same names in `lua/common.lua`.
     rq:flowq:1:code:<run>       HASH: the files of the code that its jobs executed, by digest
     rq:flowq:1:again:<run>      LIST of the operations that its retry still has to do
     rq:flowq:1:events:<run>     STREAM of its events
+    rq:flowq:1:counts:<run>     HASH: what is counted of its events (lua/counts.lua); expires
+    rq:flowq:1:states:<run>     ZSET of the jobs of its groups and nested workflows, by declaration,
+                                state and index, as counted; expires
     rq:flowq:1:groups:<run>     SET of its groups' ids
     rq:flowq:1:group:<group>    HASH: the record of a group (lua/groups.lua)
     rq:flowq:1:keys:<group>     HASH: the index of each item, by its key
@@ -207,6 +210,16 @@ def run_again(run_id: str) -> str:
 def run_events(run_id: str) -> str:
     """The events of a run."""
     return f"{PREFIX}:flowq:{VERSION}:events:{run_id}"
+
+
+def run_counts(run_id: str) -> str:
+    """What is counted of a run's events."""
+    return f"{PREFIX}:flowq:{VERSION}:counts:{run_id}"
+
+
+def run_states(run_id: str) -> str:
+    """The jobs of a run's groups and nested workflows, by declaration, state and index."""
+    return f"{PREFIX}:flowq:{VERSION}:states:{run_id}"
 
 
 def run_code(run_id: str) -> str:

@@ -252,7 +252,7 @@ def get_declared(run_id: str, connection: Redis) -> RunStatus:
         run_id,
         record.workflow,
         jobs={name: JobStatus(name, job_id) for name, job_id in jobs.items()},
-        groups=frozenset(_read_groups(run_id, connection)),
+        groups=frozenset(read_groups(run_id, connection)),
     )
 
 
@@ -273,7 +273,8 @@ def _name_of_gone(run_id: str, job_id: str, connection: Redis) -> str:
     return job_id.removeprefix(f"{run_id}-")
 
 
-def _read_groups(run_id: str, connection: Redis) -> Iterator[str]:
+def read_groups(run_id: str, connection: Redis) -> Iterator[str]:
+    """Yield the names of the groups of the run's own workflow."""
     for raw in connection.sscan_iter(keys.run_groups(run_id)):
         name = as_text(raw).removeprefix(f"{run_id}-")
         if "--" not in name:

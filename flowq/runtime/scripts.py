@@ -224,6 +224,8 @@ MAY_GO_ON = Script("approvals.may_go_on")
 HOLD = Script("approvals.hold")
 MAY_RETRY = Script("retries.may_retry")
 SET_APART = Script("jobs.set_apart")
+COUNT = Script("counts.catch_up")
+LIST_ITEMS = Script("counts.list_items")
 
 ALL = tuple(value for value in list(globals().values()) if isinstance(value, Script))
 HOT = tuple(script for script in ALL if isinstance(script, HotScript))

@@ -261,6 +261,20 @@ def test_the_status_of_a_run_loads_only_what_reads_and_shows_it(
     assert not (SLOW | {f"flowq.{name}" for name in rooms}) & loaded
 
 
+def test_the_status_of_a_large_run_is_drawn_from_its_counts(
+    call: Call, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = ("--redis-url", redis_url)
+    assert call("run", "sandwich.yaml", "--detach", *url).code == 0
+    folded = call("status", "last", *url).out.splitlines()
+    monkeypatch.setattr("flowq.runtime.counts.FEW_EVENTS", 0)
+    monkeypatch.setattr("flowq.runtime.runs.get_status", None)  # which folds the events
+
+    counted = call("status", "last", *url).out.splitlines()
+    assert len(counted) == 4
+    assert counted[1:] == folded[1:]  # the first line has how long the run takes
+
+
 def test_the_version_is_told(call: Call) -> None:
     assert call("--version").out.startswith("flowq, version ")
 

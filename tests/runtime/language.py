@@ -13,6 +13,7 @@ from flowq.planner import make_plan
 from flowq.runtime import results, runs
 from flowq.spec import ForEach, JobSpec, Workflow
 from flowq.status import RunStatus
+from tests.runtime.counting import check_counts
 
 RUN = "r1"
 
@@ -38,7 +39,9 @@ class Runs:
 
     @property
     def status(self) -> RunStatus:
-        return runs.get_status(RUN, self.connection)
+        status = runs.get_status(RUN, self.connection)
+        check_counts(status, self.connection)
+        return status
 
     @property
     def state(self) -> str:

@@ -1,0 +1,238 @@
+"""How many items of each group of a run are in which state, without reading the items.
+
+A script counts the events, each of them once, whenever somebody asks (`lua/counts.lua`). So the
+counts are those that folding the events gives, whichever versions have written these, and jobs pay
+nothing for them. Readers fold the events where there are no counts (None here): for a run that has
+many single jobs and no large groups, for a user who may only look, on a server that takes no
+changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from math import inf
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from redis.exceptions import NoPermissionError
+from rq.utils import as_text
+
+from flowq.runtime import keys, runs, scripts
+from flowq.runtime.connections import read_each
+from flowq.status import BUSY, Event, JobStatus, RunStatus, fold
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+STATES = (
+    *("deferred", "asking", "stuck", "scheduled", "queued", "started"),
+    *("finished", "skipped", "tolerated", "failed", "stopped", "expired", "canceled", "deleted"),
+)
+"""The states that are told apart, in the order of their codes. `asking`, `stuck` and `tolerated`
+are cases of `deferred` and `failed`."""
+
+_SHOWN = {"asking": "deferred", "stuck": "deferred"}
+
+Kind = Literal["item", "inside", "start", "list"]
+KINDS: tuple[Kind, ...] = ("item", "inside", "start", "list")
+"""What a job is to its group: an item, inside of a workflow that an item runs, or one that begins
+such a workflow, or makes a list inside of it."""
+
+EVENTS_PER_CALL = 2_000
+"""How many events a script reads in one call, for which the server stands still some 8 ms."""
+
+FEW_EVENTS = 2_000
+"""Folding these takes no longer than counting them."""
+
+
+@dataclass(frozen=True, slots=True)
+class GroupCounts:
+    """One group. Shape: `counts` by kind and state, without zeros; `failed` has the newest items
+    that failed, the oldest of them first.
+
+    `began_at` is when the first of its jobs began, in a retried run the first of those that ran
+    again. `ended_at` is when the last one ended. `is_retried`: some began before a retry.
+    """
+
+    name: str
+    counts: Mapping[tuple[Kind, str], int] = field(default_factory=dict)
+    began_at: datetime | None = None
+    ended_at: datetime | None = None
+    is_retried: bool = False
+    failed: tuple[JobStatus, ...] = ()
+
+    @property
+    def states(self) -> dict[str, int]:
+        """How many of its items are in each state, `TOLERATED` for a failure that is."""
+        found: dict[str, int] = {}
+        for (kind, state), count in self.counts.items():
+            if kind == "item":
+                shown = _SHOWN.get(state, state)
+                found[shown] = found.get(shown, 0) + count
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """A run with counts instead of the jobs of its groups.
+
+    Shape: `status` has the single jobs only; `groups` are in no order, `order` has the names of
+    groups and single jobs as declared.
+    """
+
+    status: RunStatus
+    groups: tuple[GroupCounts, ...]
+    order: tuple[str, ...]
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether some job waits for failed blockers."""
+        return any(job.is_stuck for job in self.status.jobs.values()) or any(
+            state == "stuck" for group in self.groups for _, state in group.counts
+        )
+
+
+def read_counted(run_id: str, connection: Redis) -> Counted | None:
+    """Return the counts of a run, or None if its events have to be folded instead.
+
+    Costs as much as the events since the last call, however many jobs there are.
+    Errors: RunNotFound.
+    """
+    declared = _read_declared(run_id, connection)
+    answer = _catch_up(run_id, connection) if declared else None
+    if answer is None or declared is None:
+        return None
+    raw, flat, entries, failures = answer
+    kept = dict(zip(map(as_text, raw[::2]), map(as_text, raw[1::2]), strict=True))
+    counts: dict[str, dict[tuple[Kind, str], int]] = {}
+    for number, code, kind, count in zip(*(flat[at::4] for at in range(4)), strict=True):
+        counts.setdefault(str(number), {})[KINDS[kind], STATES[code - 1]] = count
+    status = fold(declared.status, map(_read_entry, entries))
+    if len(status.jobs) > len(declared.status.jobs):  # code has added some while the run ran
+        status = replace(status, jobs=_sort(status.jobs, run_id, connection))
+    failed = _read_failed(failures, connection)
+    groups = []
+    for name, number in ((key[2:], kept[key]) for key in kept if key.startswith("n:")):
+        began, before = kept.get(f"began:{number}"), kept.get(f"before:{number}")
+        times = (_instant(began or before), _instant(kept.get(f"ended:{number}")))
+        own = tuple(job for job in failed if job.name.partition("[")[0] == name)
+        if found := counts.get(number):
+            groups.append(GroupCounts(name, found, *times, before is not None, own))
+    state = _state_of(status, groups)
+    status = replace(status, state=state, last_event_id=kept["at"])
+    return Counted(status, tuple(groups), declared.order)
+
+
+def read_if_large(run_id: str, connection: Redis) -> Counted | None:
+    """Return the counts of a run with many events, or None. Errors: RunNotFound."""
+    if connection.xlen(keys.run_events(run_id)) <= FEW_EVENTS:
+        return None
+    return read_counted(run_id, connection)
+
+
+class _Declared(NamedTuple):
+    """The order of what is declared, and a run's status before any event, without the items."""
+
+    order: tuple[str, ...]
+    status: RunStatus
+
+
+def _read_declared(run_id: str, connection: Redis) -> _Declared | None:
+    record = runs.get_record(run_id, connection)
+    ids = [as_text(job_id) for job_id in connection.lrange(keys.run_order(run_id), 0, -1)]
+    if not ids:  # of an older version
+        return None
+    group_ids = {as_text(raw) for raw in connection.sscan_iter(keys.run_groups(run_id))}
+    single = [job_id for job_id in ids if group_ids.isdisjoint(_outer_ids(job_id))]
+    name_by_id = runs.read_names(run_id, single, connection)
+    groups = frozenset(runs.read_groups(run_id, connection))
+    order = dict.fromkeys(
+        name_by_id.get(job_id, job_id.partition("--")[0].removeprefix(f"{run_id}-"))
+        for job_id in ids
+    )
+    jobs = {name: JobStatus(name, job_id) for job_id, name in name_by_id.items()}
+    return _Declared(tuple(order), RunStatus(run_id, record.workflow, jobs=jobs, groups=groups))
+
+
+def _outer_ids(job_id: str) -> Iterator[str]:
+    outer = job_id.rpartition("--")[0]
+    while outer:
+        yield outer
+        outer = outer.rpartition("--")[0]
+
+
+def _read_failed(entries: list[Any], connection: Redis) -> list[JobStatus]:
+    """Return the jobs of events that tell failures, the oldest first."""
+    jobs = fold(RunStatus("", ""), map(_read_entry, entries)).jobs.values()
+    ordered = sorted(jobs, key=lambda job: job.ended_at or _NEVER)
+    answers = read_each(
+        [job.job_id for job in ordered],
+        connection,
+        lambda pipe, job_id: pipe.hget(keys.job(job_id), "flowq_attempts"),
+    )
+    return [
+        replace(job, attempts=int(count or 1))
+        for job, (_, (count,)) in zip(ordered, answers, strict=True)
+    ]
+
+
+_NEVER = datetime.max.replace(tzinfo=UTC)
+
+
+def _sort(jobs: Mapping[str, JobStatus], run_id: str, connection: Redis) -> dict[str, JobStatus]:
+    """Return jobs in the order in which `runs.get_declared` has them."""
+    added = [as_text(job_id) for job_id in connection.lrange(keys.run_jobs(run_id), 0, -1)]
+    order = [as_text(job_id) for job_id in connection.lrange(keys.run_order(run_id), 0, -1)]
+    known = dict.fromkeys([*order, *reversed(added)])
+    place_by_id = {job_id: at for at, job_id in enumerate(known)}
+    return dict(sorted(jobs.items(), key=lambda item: place_by_id.get(item[1].job_id, inf)))
+
+
+def _read_entry(entry: list[Any]) -> Event:
+    fields = entry[1]
+    return runs.read_entry(entry[0], dict(zip(fields[::2], fields[1::2], strict=True)))
+
+
+def _catch_up(run_id: str, connection: Redis) -> tuple[list[Any], ...] | None:
+    while True:
+        try:
+            answer = scripts.COUNT.call(connection, keys.run(run_id), run_id, EVENTS_PER_CALL)
+        except NoPermissionError:  # of a user who may only look
+            return None
+        if answer[0] == b"none":
+            return None
+        if answer[0] == b"all":
+            return tuple(answer[1:])
+
+
+def _instant(microseconds: str | None) -> datetime | None:
+    if not microseconds:
+        return None
+    return datetime.fromtimestamp(0, UTC) + timedelta(microseconds=int(microseconds))
+
+
+def _state_of(status: RunStatus, groups: list[GroupCounts]) -> str:
+    """Return `waiting` for a running run in which nothing can happen unless somebody acts."""
+    if status.state not in ("running", "waiting"):
+        return status.state
+    states = {state for group in groups for _, state in group.counts}
+    is_busy = states & set(BUSY) or any(job.state in BUSY for job in status.jobs.values())
+    is_held_up = states & {"asking", "stuck"} or status.is_held_up or status.state == "waiting"
+    return "waiting" if is_held_up and not is_busy else "running"
+
+
+def list_items(
+    run_id: str, group: str, state: str, connection: Redis, *, after: str = "", limit: int = 100
+) -> list[str] | None:
+    """Return the names of items of a group that are in a state, in the order of the items.
+
+    `after` is the name of an item, where the page begins; `state` is one of `STATES`, in which
+    failures that are tolerated are apart. Returns None where there are no counts.
+    """
+    if _catch_up(run_id, connection) is None:
+        return None
+    code = STATES.index(state) + 1
+    arguments = (run_id, group, code, after, limit)
+    raw = scripts.LIST_ITEMS.call(connection, keys.run(run_id), *arguments)
+    return [as_text(name) for name in raw]
