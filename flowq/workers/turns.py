@@ -382,6 +382,8 @@ class Turns:
         if end.status != "failed" and claim.is_light:
             return
         level = _LOG_LEVELS.get(end.status, logging.WARNING)
+        if not log.isEnabledFor(level):
+            return
         text = f"\n{spelled(end.error)}" if end.status == "failed" else ""
         what = (spelled(claim.kind), spelled(claim.job_id), end.status, seconds, text)
         log.log(level, "%s: %s %s in %.3f s%s", *what, extra=claim.log_fields)
