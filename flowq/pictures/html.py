@@ -22,6 +22,7 @@ h1{font-size:1.4rem;margin:0}
 h2{font-size:1.1rem}
 p{margin:.3rem 0 1rem}
 .drawing{overflow-x:auto;margin:1rem 0}
+.scroll{overflow-x:auto}
 table{border-collapse:collapse}
 th,td{text-align:start;vertical-align:top;padding:.25rem 1rem .25rem 0}
 th,td{border-bottom:1px solid #d0d7de}
@@ -34,6 +35,11 @@ body{color:#e6edf3;background:#0d1117}
 th,td{border-color:#30363d}
 }
 """
+
+
+TABLE_START = '<div class="scroll" role="region" aria-label="table" tabindex="0"><table>'
+TABLE_END = "</table></div>"
+"""Around a table, which scrolls by itself, by keyboard too, where it is wider than the page."""
 
 
 def render_html(picture: Picture) -> str:
@@ -99,7 +105,7 @@ def _table(picture: Picture) -> Iterator[str]:
     for arrow in picture.arrows:
         word = f" ({escaped(arrow.word)})" if arrow.word else ""
         blockers[arrow.future].append(f"<bdi>{escaped(arrow.blocker)}</bdi>{word}")
-    yield "<table>"
+    yield TABLE_START
     yield "<thead><tr><th>job</th><th>what it is</th><th>after</th><th>about</th></tr></thead>"
     yield "<tbody>"
     for box in picture.boxes[:_MAX_ROWS]:
@@ -112,6 +118,6 @@ def _table(picture: Picture) -> Iterator[str]:
             f"<td>{', '.join(before[:_MAX_BLOCKERS])}{more}</td><td>{escaped(about)}</td></tr>"
         )
     yield "</tbody>"
-    yield "</table>"
+    yield TABLE_END
     if len(picture.boxes) > _MAX_ROWS:
         yield f"<p>{len(picture.boxes) - _MAX_ROWS:,} more jobs are not in this table.</p>"

@@ -14,7 +14,7 @@ from statistics import median
 
 from flowq.durations import utc_time
 from flowq.history import Attempt
-from flowq.pictures.html import draw_nested, draw_scrolling, make_page
+from flowq.pictures.html import TABLE_END, TABLE_START, draw_nested, draw_scrolling, make_page
 from flowq.pictures.picture import Picture
 from flowq.pictures.svg import escaped, render_svg, to_xml
 from flowq.pictures.timeline import (
@@ -224,13 +224,13 @@ _HEAD = ("job", "state", "attempts", "waited", "took", "began", "on", "why")
 
 def _table(report: RunReport, rows: Sequence[Row]) -> Iterator[str]:
     yield "<h2>Jobs</h2>"
-    yield "<table>"
+    yield TABLE_START
     yield f"<thead><tr>{''.join(f'<th>{name}</th>' for name in _HEAD)}</tr></thead>"
     yield "<tbody>"
     begin = _begin(report)
     yield from (_table_row(row, begin, report.hosts) for row in pick_rows(rows, _MAX_TABLE))
     yield "</tbody>"
-    yield "</table>"
+    yield TABLE_END
     if len(rows) > _MAX_TABLE:
         yield f"<p>{len(rows) - _MAX_TABLE:,} more jobs are not in this table.</p>"
 

@@ -12,6 +12,7 @@ import pytest
 
 from flowq.graph import build_graph
 from flowq.history import Attempt
+from flowq.pictures.html import render_html
 from flowq.pictures.of_run import draw_run
 from flowq.pictures.picture import Picture, draw
 from flowq.pictures.report import MAX_FAILURES, MAX_TRACEBACK, RunReport, find_shown, render_report
@@ -165,6 +166,14 @@ def test_a_workflow_s_row_begins_with_its_first_job_and_has_its_jobs_below() -> 
     assert [row.name for row in rows] == ["deploy", "deploy.pack"]
     (span,) = rows[0].all_attempts
     assert (span.started_at, span.ended_at) == (at(10), at(41))
+
+
+def test_a_table_that_is_wider_than_the_page_scrolls_by_itself() -> None:
+    made = report(ended("list"), attempts={"list": [attempt(0, 1, 2)]})
+    for page in (render_report(made), render_html(made.picture)):
+        assert page.count("<table>") == page.count('<div class="scroll" role="region"') > 0
+        assert page.count("</table>") == page.count("</table></div>")
+        assert ".scroll{overflow-x:auto}" in page
 
 
 def test_ten_thousand_items_are_a_strip_of_bounded_size() -> None:
