@@ -40,7 +40,7 @@ KINDS: tuple[Kind, ...] = ("item", "inside", "start", "list")
 such a workflow, or makes a list inside of it."""
 
 EVENTS_PER_CALL = 2_000
-"""How many events a script reads in one call, for which the server stands still some 8 ms."""
+"""How many events a script reads in one call; the server stands still for 10 to 30 ms."""
 
 FEW_EVENTS = 2_000
 """Folding these takes no longer than counting them."""
