@@ -15,7 +15,7 @@
 --              began:N, before:N (when the first of its jobs began, before: before the last retry of the
 --              run), ended:N (when the last one of them has ended), in microseconds since 1970
 --
--- All others are single jobs: `make`, `page(list)`, `nested.make`.
+-- All others are single jobs: `make`, `page(list)`, and the jobs of a workflow that a single job runs.
 
 local FORMAT = '1 ' -- a version that keeps something else has another one, and makes the counts anew
 local PER_BUCKET = 2 ^ 24 -- items of one declaration, kind and state
