@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -18,7 +19,7 @@ from flowq import runtime
 from flowq.render.lines import Line
 from flowq.render.progress import progress
 from flowq.render.tally import Tally
-from flowq.runtime import counts, keys, retry, runs
+from flowq.runtime import counts, keys, retry, runs, scripts
 from flowq.runtime.counts import list_items, read_counted
 from flowq.spec import ALL_TOLERATED, Approval, JobSpec, Retry, Workflow
 from flowq.status import PROGRESSED, STATE_BY_EVENT
@@ -180,6 +181,56 @@ def test_what_an_older_version_writes_between_two_looks_is_counted_too(
     assert group.failed == ()
     assert group.counts == {("item", "finished"): 3}
     compare(run)
+
+
+def report(connection: Redis, job_id: str, done: int) -> None:
+    text = f'{{"done":{done},"total":9,"message":""}}'
+    scripts.PROGRESS.call(connection, keys.job(job_id), "worker", job_id, "", "", text)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_items_and_single_jobs_that_report_their_progress_are_counted(
+    run: Runs, work: Work, connection: Redis, seed: int
+) -> None:
+    """A report replaces the one before, also when that has been counted."""
+    run.submit(
+        job("page", "give", for_each=each([1, 2, 3, 4]), with_={"value": 1}),
+        *(job(name, "give", with_={"value": 1}) for name in "abc"),
+    )
+    work(max_jobs=1)  # which makes the list
+    names = ["a", "b", "c", *(f"page[{number}]" for number in range(4))]
+    steps = {name: ["started", *[""] * 9, "finished"] for name in names}
+    id_by_name = {name: each.job_id for name, each in run.status.jobs.items()}
+    order = random.Random(seed)
+    while steps:
+        name = order.choice(list(steps))
+        told, job_id = event(name, steps[name].pop(0)), id_by_name[name]
+        if told["state"]:
+            connection.hset(keys.job(job_id), "status", told["state"])
+            connection.xadd(keys.run_events(RUN), told | {"job": job_id})
+        else:
+            report(connection, job_id, len(steps[name]))
+        if order.random() < 0.3:
+            assert compare(run)
+        if not steps[name]:
+            del steps[name]
+    assert compare(run)
+    assert {run.states[name] for name in names} == {"finished"}
+
+
+def test_a_job_that_reports_for_long_is_counted_with_little_memory(
+    run: Runs, connection: Redis
+) -> None:
+    run.submit(job("a", "give", with_={"value": 1}))
+    connection.hset(keys.job(f"{RUN}-a"), "status", "started")
+    used = []
+    for _ in range(3):
+        for number in range(20):
+            report(connection, f"{RUN}-a", number)
+            assert read_counted(RUN, connection) is not None
+        counted = connection.memory_usage(keys.run_counts(RUN))
+        used.append((counted, connection.xlen(keys.run_events(RUN))))
+    assert used[0] == used[1] == used[2]
 
 
 @pytest.mark.parametrize("lost", ["counts", "states", "both", "an item"])

@@ -9,7 +9,8 @@
 --              ZADD moves a job from one state to another, and a range of scores is a page of items.
 --   counts:R   a hash: run (FORMAT, and when R was created, in case its id is used again), at (the last event that is
 --              counted), size (of states:R), events (the ids of those that concern the run itself or a
---              single job), singles (how many these are), failures (the ids of the newest events of jobs
+--              single job, and are still there: a report of progress replaces the one before), singles
+--              (how many these are), failures (the ids of the newest events of jobs
 --              that failed), ended ("1": R had ended), groups (how many have numbers), n:NAME (the number
 --              of a group), and of each number
 --              began:N, before:N (when the first of its jobs began, before: before the last retry of the
@@ -250,6 +251,12 @@ local function read_failures(list)
   return answer
 end
 
+local function join_ids(events)
+  local all = {}
+  for i, event in ipairs(events) do all[i] = event[1] end
+  return table.concat(all, ' ')
+end
+
 -- The last ones of a list of ids, and more of them.
 local function extend(list, more, most)
   local all = {}
@@ -269,22 +276,21 @@ local function can_write(created_at)
   return type(answer) ~= 'table' or not answer.err
 end
 
--- Writes what the new events say. Returns the ids of the events of single jobs, or nil if there are too
--- many of them, or a job is in a state that only newer versions know.
-local function write_events(found, kept, had_ended)
-  local number, at = int(kept[5]) + #singles, #found > 0 and found[#found][1] or kept[2] or '0-0'
-  local is_countable = number <= MOST_SINGLES and write_states()
+-- Writes what the new events say, and those of single jobs. Returns false if these are too many, or a job
+-- is in a state that only newer versions know.
+local function write_events(found, of_singles, kept, had_ended)
+  local at = #found > 0 and found[#found][1] or kept[2] or '0-0'
+  local is_countable = #of_singles <= MOST_SINGLES and write_states()
   if not is_countable then
     redis.call('HSET', hash_key, 'at', at, 'size', redis.call('ZCARD', set_key), 'singles',
       MOST_SINGLES + 1)
-    return nil
+    return false
   end
   write_times()
-  local events = extend(kept[4], singles, MOST_SINGLES)
-  redis.call('HSET', hash_key, 'at', at, 'size', redis.call('ZCARD', set_key), 'events', events,
-    'singles', number, 'failures', extend(kept[7], failures, MOST_FAILURES), 'ended',
-    had_ended and 1 or 0)
-  return events
+  redis.call('HSET', hash_key, 'at', at, 'size', redis.call('ZCARD', set_key), 'events',
+    join_ids(of_singles), 'singles', #of_singles, 'failures', extend(kept[7], failures, MOST_FAILURES),
+    'ended', had_ended and 1 or 0)
+  return true
 end
 
 -- Counts the next events of a run.
@@ -312,15 +318,16 @@ function counts.catch_up(argv)
   end
   local found = redis.call('XRANGE', OURS .. 'events:' .. run, kept[2] and '(' .. kept[2] or '-', '+',
     'COUNT', argv[5])
-  local had_ended, events = kept[6] == '1', kept[4]
+  local had_ended, is_countable = kept[6] == '1', true
   for _, event in ipairs(found) do had_ended = read_event(event[1], event[2], had_ended) end
-  if is_new or #found > 0 then events = write_events(found, kept, had_ended) end
+  local of_singles = read_events(extend(kept[4], singles, math.huge))
+  if is_new or #found > 0 then is_countable = write_events(found, of_singles, kept, had_ended) end
   for _, key in ipairs({ hash_key, set_key }) do
     redis.call('PEXPIREAT', key, string.format('%.0f', TS * 1000 + KEPT_MS))
   end
-  if not events then return { 'none' } end
+  if not is_countable then return { 'none' } end
   if #found >= tonumber(argv[5]) then return { 'more' } end
-  return { 'all', redis.call('HGETALL', hash_key), count_all(), read_events(events),
+  return { 'all', redis.call('HGETALL', hash_key), count_all(), of_singles,
     read_failures(redis.call('HGET', hash_key, 'failures')) }
 end
 
